@@ -1,0 +1,1 @@
+//! Record, plan, replay.

@@ -1,0 +1,57 @@
+use std::fmt;
+
+/// The result of everything that can fail because of a file, a configuration, a device or a shape.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// Whose mistake it is; decides the exit code of the program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ErrorKind {
+    /// A flag, key or combination of settings that cannot be; exit code 2.
+    Usage,
+    /// Data, files, devices or numbers that went wrong; exit code 1.
+    Failure,
+}
+
+/// One clear line: what was wrong, where, and what would be right.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Error {
+    kind: ErrorKind,
+    message: String,
+}
+
+impl Error {
+    /// Something in the world (a file, a device, a number) is not as it must be.
+    pub fn new(message: impl Into<String>) -> Self {
+        Self { kind: ErrorKind::Failure, message: message.into() }
+    }
+
+    /// The caller asked for something that cannot be.
+    pub fn usage(message: impl Into<String>) -> Self {
+        Self { kind: ErrorKind::Usage, message: message.into() }
+    }
+
+    /// An operating system error on `path`, e.g. `cannot read x.bin: permission denied`.
+    pub fn io(action: &str, path: &std::path::Path, error: &std::io::Error) -> Self {
+        Self::new(format!("cannot {action} {}: {error}", path.display()))
+    }
+
+    /// Puts the place in front: `at("layer 3")` turns `bad gain` into `layer 3: bad gain`.
+    #[must_use]
+    pub fn at(mut self, place: impl fmt::Display) -> Self {
+        self.message = format!("{place}: {}", self.message);
+        self
+    }
+
+    /// Usage or failure.
+    pub fn kind(&self) -> ErrorKind {
+        self.kind
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Error {}

@@ -1,0 +1,3 @@
+//! The program `ltm`.
+
+fn main() {}
