@@ -77,7 +77,7 @@ impl Stream {
         let w = self.words(index / 4);
         let pair = (index % 4 / 2) as usize;
         let (a, b) = box_muller(w[2 * pair], w[2 * pair + 1]);
-        if index % 2 == 0 { a } else { b }
+        if index.is_multiple_of(2) { a } else { b }
     }
 
     /// Fills `out[i]` with normal number `i`, rounded by `cast`.

@@ -4,7 +4,7 @@ mod cpu;
 
 use crate::case::{Case, Fill, Input, Sizes};
 use crate::check;
-use engine::{Buffer, Context, Cost, DType, Op, Output, Pass, Reads, Result, Spec, Want};
+use engine::{Buffer, Context, Cost, Op, Output, Pass, Reads, Result, Spec, Want, with_real};
 
 /// `x [..] → y [1]`, `y = Σ x`; `d_x = d_y` everywhere.
 #[derive(Clone, Copy, Debug)]
@@ -33,16 +33,12 @@ impl Op for Sum {
     }
 
     fn forward(&self, _cx: &mut Context, ins: &[&Buffer], outs: &mut [Buffer]) {
-        match ins[0].dtype() {
-            DType::F32 => cpu::forward::<f32>(ins[0].as_slice(), outs[0].as_mut_slice()),
-            _ => cpu::forward::<f64>(ins[0].as_slice(), outs[0].as_mut_slice()),
-        }
+        with_real!(ins[0].dtype(), T => cpu::forward::<T>(ins[0].as_slice(), outs[0].as_mut_slice()))
     }
 
     fn vjp(&self, _: &mut Context, wants: &[Want], _: &[&Buffer], _: &[&Buffer], d_out: &Buffer, d_ins: &mut [Buffer]) {
-        match d_out.dtype() {
-            DType::F32 => cpu::vjp::<f32>(d_out.as_slice()[0], wants[0], d_ins[0].as_mut_slice()),
-            _ => cpu::vjp::<f64>(d_out.as_slice()[0], wants[0], d_ins[0].as_mut_slice()),
+        if wants[0].is_wanted() {
+            with_real!(d_out.dtype(), T => cpu::vjp::<T>(d_out.as_slice()[0], wants[0], d_ins[0].as_mut_slice()));
         }
     }
 
