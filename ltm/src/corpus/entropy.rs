@@ -36,16 +36,16 @@ impl Corpus {
 
     /// The expected cost by part.
     pub fn expected(&self) -> Expected {
-        let (least, most) = (*self.config.sentences.start(), *self.config.sentences.end());
-        let counts = most - least + 1;
+        let (least, lengths) = self.lengths();
         let fact_nats = ln(self.config.values);
-        let mut expected = Expected { length: ln(counts), sentences: 0.0, facts: 0.0, mentions: 0.0 };
-        // Before each sentence: the probability of every template, and the same jointly with a fact being still unsaid.
+        let mut expected = Expected { length: ln(lengths), sentences: 0.0, facts: 0.0, mentions: 0.0 };
+        // For the sentence after `before` others: the probability of every template, and the same jointly with a fact
+        // being still unsaid.
         let mut template = vec![1.0 / self.templates.len() as f64; self.templates.len()];
         let mut unsaid = FACTS.map(|_| template.clone());
         let mut choice_nats = ln(self.templates.len());
-        for sentence in 1..=most {
-            let exists = (counts.min(most + 1 - sentence)) as f64 / counts as f64;
+        for before in 0..least + lengths - 1 {
+            let exists = lengths.min(least + lengths - 1 - before) as f64 / lengths as f64;
             expected.sentences += exists * choice_nats;
             for (p, kind) in template.iter().zip(&self.templates) {
                 expected.sentences += exists * p * kind.slots().map(|slot| self.filler_nats(slot)).sum::<f64>();
@@ -81,7 +81,7 @@ impl Corpus {
 
     /// −log p of `story`, whose text is `text`, to a reader who sees the last `window` bytes only.
     pub(super) fn nats(&self, story: &[Sentence], text: &[u8], window: usize) -> f64 {
-        let mut nats = ln(self.config.sentences.clone().count());
+        let mut nats = ln(self.lengths().1);
         let mut previous = None;
         for sentence in story {
             nats += ln(self.choices(previous).len());

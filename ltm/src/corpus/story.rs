@@ -26,9 +26,9 @@ impl Corpus {
             stream.below(drawn - 1, n)
         };
         let facts = FACTS.map(|_| below(self.config.values));
-        let (least, most) = (*self.config.sentences.start(), *self.config.sentences.end());
+        let (least, lengths) = self.lengths();
         let mut story: Vec<Sentence> = Vec::new();
-        for _ in 0..least + below(most - least + 1) {
+        for _ in 0..least + below(lengths) {
             let choices = self.choices(story.last().map(|s| s.template));
             let template = choices[below(choices.len())];
             let word = |slot| match slot {
@@ -60,7 +60,7 @@ impl Corpus {
             if !story.is_empty() {
                 text = text.strip_prefix(b" ")?;
             }
-            let (sentence, rest) = self.choices(story.last().map(|s| s.template)).into_iter().find_map(|template| {
+            let (sentence, rest) = self.choices(story.last().map(|s| s.template)).iter().find_map(|&template| {
                 let (words, rest) = self.templates[template].read(text, self.config.values)?;
                 Some((Sentence { template, words }, rest))
             })?;

@@ -15,7 +15,7 @@ fn all_stories(corpus: &Corpus) -> Vec<Vec<Sentence>> {
         if story.len() == *corpus.config.sentences.end() {
             continue;
         }
-        for template in corpus.choices(story.last().map(|s| s.template)) {
+        for &template in corpus.choices(story.last().map(|s| s.template)) {
             let mut partial = vec![(Vec::new(), facts)];
             for slot in corpus.templates[template].slots() {
                 let mut longer = Vec::new();
@@ -114,11 +114,82 @@ fn default_documents_read_back_and_cost_what_the_docs_say() {
     let n = f64::from(n);
     let error = ((squares / n - (nats / n).powi(2)) / n).sqrt();
     assert!((nats / n - corpus.entropy()).abs() < 4.0 * error, "{} {}", nats / n, corpus.entropy());
-    println!("{:?} entropy {:.2} memoryless {:.2}", corpus.expected(), corpus.entropy(), corpus.memoryless_nats());
-    println!("mean bytes {:.1}, max {}", bytes as f64 / n, corpus.max_bytes());
-    println!("windows 0 16 32 64: {:?}", windowed.map(|sum| sum / n));
-    for i in 0..5 {
-        println!("{}", String::from_utf8(corpus.document(1, i).bytes).unwrap());
+    let close = |value: f64, documented: f64| (value - documented).abs() < 0.051;
+    assert!(close(corpus.entropy(), 34.9) && close(corpus.expected().facts, 19.3), "{:?}", corpus.expected());
+    assert!((bytes as f64 / n - 188.0).abs() < 1.0, "{bytes} in {n}");
+    let windowed = windowed.map(|sum| sum / n);
+    assert!((windowed[0] - corpus.memoryless_nats()).abs() < 0.5, "{windowed:?} {}", corpus.memoryless_nats());
+    assert!(windowed.is_sorted_by(|a, b| a >= b), "{windowed:?}");
+    assert!((windowed[2] - 72.0).abs() < 0.5 && (windowed[3] - 42.3).abs() < 0.5, "{windowed:?}");
+    // What the corpus is for: most of a short-sighted reader's cost is facts that a memory would have kept.
+    assert!(corpus.expected().mentions > 0.75 * corpus.memoryless_nats());
+}
+
+const STORY: &str =
+    "Finn hid the amber key. The owl lived in Oslo. Finn paid Rosa out of envy. The amber key was in Oslo.";
+
+#[test]
+fn a_price_by_hand() {
+    let corpus = Corpus::new(CorpusConfig { sentences: 3..=4, ..CorpusConfig::default() }).unwrap();
+    let next = |template: usize| corpus.next[template].len() as f64;
+    let choices = 2.0 * (14.0 * 4.0) * next(0) * (next(4) * 4.0) * next(12);
+    let price = |window| corpus.windowed_nats(STORY.as_bytes(), window).unwrap();
+    assert!((price(usize::MAX) - (choices.ln() + 7.0 * 16f64.ln())).abs() < 1e-12);
+    assert!((price(0) - (choices.ln() + 11.0 * 16f64.ln())).abs() < 1e-12);
+    // From the end of the first "Finn" to the start of the second there are 43 bytes: 44 show its last letter.
+    assert!((price(43) - price(44) - 16f64.ln()).abs() < 1e-12);
+    // The end of the first "Oslo" is 44 bytes before the second; amber and key are further away.
+    assert!((price(44) - (choices.ln() + 10.0 * 16f64.ln())).abs() < 1e-12);
+}
+
+#[test]
+fn what_the_source_cannot_say_has_no_probability() {
+    let corpus = Corpus::new(CorpusConfig { sentences: 3..=4, ..CorpusConfig::default() }).unwrap();
+    assert!(corpus.log_prob(STORY.as_bytes()).is_some());
+    let first = "Finn hid the amber key.";
+    for (wrong, why) in [
+        (String::new(), "no sentence"),
+        (STORY.replacen("Finn paid", "Anna paid", 1), "a second hero"),
+        (STORY.replace("hid", "ate"), "an unknown verb"),
+        (STORY.replace(". ", ".  "), "two spaces"),
+        (format!("{STORY} "), "a space at the end"),
+        (format!(" {STORY}"), "a space at the start"),
+        (STORY[..STORY.len() - 1].into(), "no full stop"),
+        (first.into(), "too short"),
+        (format!("{STORY} Finn paid Rosa out of envy."), "too long"),
+        (STORY.replace("The owl lived in Oslo.", first), "neighbours that share a fact"),
+        (STORY.replace("Oslo", "Ösló"), "not ASCII"),
+    ] {
+        assert_eq!(corpus.log_prob(wrong.as_bytes()), None, "{why}: {wrong}");
     }
-    panic!();
+    let few = Corpus::new(CorpusConfig { sentences: 3..=4, values: 5 }).unwrap();
+    assert_eq!(few.log_prob(STORY.as_bytes()), None, "words beyond the first five");
+}
+
+#[test]
+fn facts_are_found_in_any_text() {
+    let corpus = Corpus::default();
+    let text = b"\xffFinn hid a the redred key,key. Anna Finn the pot";
+    let found: Vec<_> = corpus.mentions(text).iter().map(|m| (m.name(), m.value, m.start)).collect();
+    let expected = [("hero", "Finn", 1), ("thing", "key", 23), ("thing", "key", 27), ("hero", "Anna", 32)];
+    assert_eq!(found[..4], expected);
+    assert_eq!(corpus.consistency(text), Consistency { repeats: 4, kept: 2 });
+    assert_eq!(corpus.consistency(b""), Consistency::default());
+}
+
+#[test]
+fn documents_depend_on_seed_and_number_only() {
+    let corpus = Corpus::default();
+    assert_eq!(corpus.document(5, 9), Corpus::default().document(5, 9));
+    assert_ne!(corpus.document(5, 9), corpus.document(5, 10));
+    assert_ne!(corpus.document(5, 9), corpus.document(6, 9));
+}
+
+#[test]
+#[expect(clippy::reversed_empty_ranges, reason = "it must be refused")]
+fn impossible_settings_are_refused() {
+    for (sentences, values) in [(0..=3, 4), (5..=4, 4), (1..=1001, 4), (1..=3, 0), (1..=3, 17)] {
+        let error = Corpus::new(CorpusConfig { sentences, values }).err().expect("must be refused");
+        assert_eq!(error.kind(), engine::ErrorKind::Usage);
+    }
 }
