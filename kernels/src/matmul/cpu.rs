@@ -1,4 +1,4 @@
-use super::{Accumulate, Mat, gemm};
+use super::gemm::{Accumulate, Mat, MatMut, gemm};
 use engine::simd::Real;
 use engine::{Want, parallel};
 
@@ -13,19 +13,19 @@ pub struct Sizes {
 /// y[r, o] = Σ_i x[r, i]·w[o, i]
 pub fn forward<T: Real>(s: Sizes, x: &[T], w: &[T], y: &mut [T], accumulate: Accumulate) {
     let (x, w) = (Mat::new(x, s.rows, s.inputs), Mat::new(w, s.outputs, s.inputs));
-    gemm(y, x, w.t(), accumulate);
+    gemm(MatMut::new(y, s.rows, s.outputs), x, w.transposed(), accumulate);
 }
 
 /// d_x[r, i] = Σ_o d_y[r, o]·w[o, i]
 pub fn vjp_x<T: Real>(s: Sizes, d_y: &[T], w: &[T], want: Want, d_x: &mut [T]) {
     let (d_y, w) = (Mat::new(d_y, s.rows, s.outputs), Mat::new(w, s.outputs, s.inputs));
-    gemm(d_x, d_y, w, accumulate(want));
+    gemm(MatMut::new(d_x, s.rows, s.inputs), d_y, w, accumulate(want));
 }
 
 /// d_w[o, i] = Σ_r d_y[r, o]·x[r, i]
 pub fn vjp_w<T: Real>(s: Sizes, d_y: &[T], x: &[T], want: Want, d_w: &mut [T]) {
     let (d_y, x) = (Mat::new(d_y, s.rows, s.outputs), Mat::new(x, s.rows, s.inputs));
-    gemm(d_w, d_y.t(), x, accumulate(want));
+    gemm(MatMut::new(d_w, s.outputs, s.inputs), d_y.transposed(), x, accumulate(want));
 }
 
 /// How a product goes into the buffer of a wanted gradient.

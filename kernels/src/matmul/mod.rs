@@ -8,10 +8,12 @@
 //! A product of more than a few dozen rows is bound by arithmetic, one of fewer by reading `w`.
 
 mod cpu;
-mod product;
+pub mod gemm;
+mod microkernel;
+mod pack;
+mod tiles;
 
-pub use product::{Accumulate, Mat, gemm};
-
+use self::gemm::Accumulate;
 use crate::case::{Case, Fill, Input, Sizes};
 use crate::check;
 use engine::{Buffer, Context, Cost, Error, Op, Output, Pass, Reads, Result, Spec, Want, with_real};
