@@ -1,6 +1,7 @@
 use super::*;
 use crate::mutate;
 use half::{bf16, f16};
+use std::collections::BTreeMap;
 use std::path::Path;
 
 /// A file with the given header text and data.
@@ -211,17 +212,16 @@ fn golden_file() {
         assert!((0.5 * terms.sum::<f64>() / expected - 1.0).abs() < 1e-12);
     }
 
-    let contents: Vec<(&str, Vec<usize>, Option<Vec<f64>>, Vec<i64>)> = golden
-        .names()
-        .map(|n| {
-            (n, golden.info(n).unwrap().shape.clone(), golden.get_f64(n).ok(), golden.get_i64(n).unwrap_or_default())
-        })
-        .collect();
+    let integers: BTreeMap<&str, Vec<i64>> =
+        golden.names().filter_map(|n| Some((n, golden.get_i64(n).ok()?))).collect();
+    let floats: BTreeMap<&str, Vec<f64>> = golden.names().filter_map(|n| Some((n, golden.get_f64(n).ok()?))).collect();
     let mut writer = Writer::new();
     golden.metadata().iter().for_each(|(key, value)| writer.metadata(key, value));
-    for (name, shape, floats, integers) in &contents {
-        let data = floats.as_ref().map_or(Data::I64(integers), |x| Data::F64(x));
-        writer.add(name, shape, data).unwrap();
+    for (name, x) in &integers {
+        writer.add(name, &golden.info(name).unwrap().shape, Data::I64(x)).unwrap();
+    }
+    for (name, x) in &floats {
+        writer.add(name, &golden.info(name).unwrap().shape, Data::F64(x)).unwrap();
     }
     let mut bytes = Vec::new();
     writer.write(&mut bytes).unwrap();
