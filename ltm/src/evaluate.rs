@@ -140,7 +140,7 @@ impl Evaluator {
             self.inputs.load(store, &config.model, batch)?;
         }
         self.fast.fit(store, self.rate, 0, |_, _| ());
-        let posterior_kl = self.posterior_kl(store);
+        let posterior_kl = self.fast.latents.posterior_kl(store);
         self.inputs.load(store, &config.model, &scored)?;
         self.score.begin(store);
         let draws: Vec<Scores> = match self.protocol {
@@ -177,16 +177,6 @@ impl Evaluator {
             scores.push(score);
         }
         Ok(scores)
-    }
-
-    /// KL of the final posterior per sample, in nats.
-    fn posterior_kl(&self, store: &Store) -> Vec<f64> {
-        let (mu, logvar) = (store.get(self.fast.latents.mu), store.get(self.fast.latents.logvar));
-        let per_sample = mu.len() / self.inputs.batch;
-        let (mu, logvar) = (mu.to_f64(), logvar.to_f64());
-        let kl = |m: f64, l: f64| 0.5 * (m * m + l.exp() - l - 1.0);
-        let rows = mu.chunks(per_sample).zip(logvar.chunks(per_sample));
-        rows.map(|(m, l)| m.iter().zip(l).map(|(&m, &l)| kl(m, l)).sum()).collect()
     }
 }
 

@@ -46,6 +46,16 @@ impl Latents {
         }
     }
 
+    /// KL(q(z|x) ‖ N(0, I)) of the present posterior per sample, in nats: ½ Σ (μ² + σ² − λ − 1).
+    pub fn posterior_kl(&self, store: &Store) -> Vec<f64> {
+        let (mu, logvar) = (store.get(self.mu), store.get(self.logvar));
+        let per_sample = mu.len() / mu.shape().dims()[0];
+        let (mu, logvar) = (mu.to_f64(), logvar.to_f64());
+        let kl = |m: f64, l: f64| 0.5 * (m * m + l.exp() - l - 1.0);
+        let rows = mu.chunks(per_sample).zip(logvar.chunks(per_sample));
+        rows.map(|(m, l)| m.iter().zip(l).map(|(&m, &l)| kl(m, l)).sum()).collect()
+    }
+
     fn state(&self) -> [Id; 10] {
         let [m_mu, v_mu, m_logvar, v_logvar] = self.moments;
         [self.mu, self.logvar, m_mu, v_mu, m_logvar, v_logvar, self.eps, self.z, self.kl, self.clock]

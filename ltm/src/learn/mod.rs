@@ -9,4 +9,4 @@ mod slow;
 pub use batch::{Batch, Inputs};
 pub use fast::{WeightGradients, Fast, FastOptions, Latents};
 pub use score::{Score, Scores};
-pub use slow::{Slow, SlowReport};
+pub use slow::Slow;

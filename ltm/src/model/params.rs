@@ -117,6 +117,17 @@ impl Params {
         self.list.iter().find(|p| p.name == name).unwrap_or_else(|| panic!("no parameter {name}"))
     }
 
+    /// The same parameters at other buffers, e.g. their moments.
+    ///
+    /// # Panics
+    /// If there are fewer buffers than parameters.
+    #[must_use]
+    pub fn with_ids(&self, ids: &[Id]) -> Self {
+        let list = self.list.iter().zip(ids).map(|(p, &id)| Param { id, ..p.clone() }).collect::<Vec<_>>();
+        assert_eq!(list.len(), self.list.len(), "one buffer per parameter");
+        Self { list, dtype: self.dtype }
+    }
+
     /// Element type of all parameters.
     pub fn dtype(&self) -> DType {
         self.dtype
