@@ -2,6 +2,7 @@
 
 pub mod case;
 mod check;
+pub mod cross_entropy;
 pub mod matmul;
 pub mod registry;
 pub mod sum;
