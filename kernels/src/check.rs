@@ -31,3 +31,8 @@ pub fn rank(name: &str, got: Spec, rank: usize) -> Result<()> {
     }
     Err(Error::usage(format!("{name} is {got}, must have {rank} dimensions")))
 }
+
+/// The type in which sums and statistics over elements of `dtype` are kept.
+pub fn statistic(dtype: DType) -> DType {
+    if dtype == DType::F64 { DType::F64 } else { DType::F32 }
+}

@@ -14,5 +14,11 @@ pub struct Room {
 pub const ROOMS: &[Room] = &[
     Room { name: "cross_entropy", cases: crate::cross_entropy::cases },
     Room { name: "matmul", cases: crate::matmul::cases },
+    Room { name: "add", cases: crate::add::cases },
+    Room { name: "embedding", cases: crate::embedding::cases },
+    Room { name: "gaussian", cases: crate::gaussian::cases },
+    Room { name: "rmsnorm", cases: crate::rmsnorm::cases },
+    Room { name: "slice", cases: crate::slice::cases },
     Room { name: "sum", cases: crate::sum::cases },
+    Room { name: "swiglu", cases: crate::swiglu::cases },
 ];
