@@ -59,3 +59,25 @@ impl Element for bf16 {
 impl Element for i32 {
     const DTYPE: DType = DType::I32;
 }
+
+/// Runs an expression with `$T` standing for f32 or f64, whichever `$dtype` says: the CPU's two number types share one
+/// generic code.
+///
+/// # Panics
+/// On any other type: the CPU computes in no other.
+#[macro_export]
+macro_rules! with_real {
+    ($dtype:expr, $T:ident => $body:expr) => {
+        match $dtype {
+            $crate::DType::F32 => {
+                type $T = f32;
+                $body
+            }
+            $crate::DType::F64 => {
+                type $T = f64;
+                $body
+            }
+            other => panic!("the CPU does not compute in {other}"),
+        }
+    };
+}

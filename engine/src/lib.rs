@@ -1,12 +1,19 @@
 //! The machinery under the kernels: shapes, buffers, devices, counter-based noise, SIMD, and the contract of an op.
 //! It knows no op and no model.
 
+mod buffer;
+mod device;
 mod dtype;
 mod error;
+pub mod op;
+pub mod parallel;
 pub mod rng;
 mod shape;
 pub mod simd;
 
+pub use buffer::Buffer;
+pub use device::Device;
 pub use dtype::{DType, Element};
 pub use error::{Error, ErrorKind, Result};
+pub use op::{Context, Cost, Op, Output, Pass, Reads, Update, Want};
 pub use shape::{Shape, Spec};

@@ -10,7 +10,8 @@ pub fn philox(mut counter: [u32; 4], mut key: [u32; 2]) -> [u32; 4] {
     for _ in 0..10 {
         let p0 = u64::from(counter[0]) * 0xD251_1F53;
         let p1 = u64::from(counter[2]) * 0xCD9E_8D57;
-        counter = [(p1 >> 32) as u32 ^ counter[1] ^ key[0], p1 as u32, (p0 >> 32) as u32 ^ counter[3] ^ key[1], p0 as u32];
+        counter =
+            [(p1 >> 32) as u32 ^ counter[1] ^ key[0], p1 as u32, (p0 >> 32) as u32 ^ counter[3] ^ key[1], p0 as u32];
         key = [key[0].wrapping_add(0x9E37_79B9), key[1].wrapping_add(0xBB67_AE85)];
     }
     counter
@@ -76,7 +77,7 @@ impl Stream {
         let w = self.words(index / 4);
         let pair = (index % 4 / 2) as usize;
         let (a, b) = box_muller(w[2 * pair], w[2 * pair + 1]);
-        if index % 2 == 0 { a } else { b }
+        if index.is_multiple_of(2) { a } else { b }
     }
 
     /// Fills `out[i]` with normal number `i`, rounded by `cast`.

@@ -1,1 +1,6 @@
-//! One op, one room.
+//! One op, one room: contract, CPU and CUDA code, cost, cases and tests in one folder, plus one line in [`registry`].
+
+pub mod case;
+mod check;
+pub mod registry;
+pub mod sum;

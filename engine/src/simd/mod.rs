@@ -1,1 +1,244 @@
-//! SIMD.
+//! The only CPU intrinsics of the project, and the two traits that every CPU kernel is written on.
+//!
+//! A kernel is written once, on [`Lanes`]: sixteen numbers side by side, whatever the machine. On AVX-512 sixteen f32 are
+//! one register, on AVX2 two, on NEON four, and the portable [`Scalar`] version keeps an array. Because the number of
+//! lanes is fixed, so is the order of every reduction; because every instruction set has a fused multiply-add and rounds
+//! the other operations correctly, **all levels give the same bits** (a NaN is a NaN everywhere, its payload is not
+//! promised). The scalar version is the specification and the tests hold the others to it.
+//!
+//! The instruction set is found once, at the first [`dispatch`], which calls [`Kernel::run`] inside a function compiled
+//! for that set:
+//!
+//! ```
+//! use engine::simd::{self, Isa, Kernel, Lanes, Real};
+//!
+//! /// y[i] = exp(x[i]), in place.
+//! struct Exp<'a, T>(&'a mut [T]);
+//!
+//! impl<T: Real> Kernel for Exp<'_, T> {
+//!     type Output = ();
+//!
+//!     #[inline(always)]
+//!     fn run<I: Isa>(self) {
+//!         let (body, tail) = self.0.as_chunks_mut::<{ simd::LANES }>();
+//!         for x in body {
+//!             T::Lanes::<I>::load(x).exp().store(x);
+//!         }
+//!         T::Lanes::<I>::load_partial(tail, T::ZERO).exp().store_partial(tail);
+//!     }
+//! }
+//!
+//! let mut x = [0.0f32; 19];
+//! simd::dispatch(Exp(&mut x));
+//! assert_eq!(x, [1.0; 19]);
+//! ```
+//!
+//! Three rules keep a kernel fast. `run` and what it calls on lanes is `#[inline(always)]`, so that the body lands in the
+//! function that has the instruction set. The parallel loop stands outside and `dispatch` inside each chunk, because
+//! another thread's closure is compiled without the instruction set. One `dispatch` covers many rows, because it is an
+//! indirect jump that nothing inlines through.
+
+mod group;
+mod level;
+#[cfg(target_arch = "aarch64")]
+mod neon;
+mod scalar;
+mod slices;
+#[cfg(test)]
+mod tests;
+#[cfg(target_arch = "x86_64")]
+mod x86;
+
+pub use level::{Level, VARIABLE, dispatch, for_each_level, force, level, level_from_env, supported};
+pub use scalar::Scalar;
+pub use slices::{axpy, dot, max, sum, sum_squares};
+
+use crate::Element;
+use std::fmt::Display;
+use std::iter::Sum;
+use std::ops::{Add, AddAssign, Div, DivAssign, Mul, MulAssign, Neg, Sub, SubAssign};
+
+/// Numbers in one [`Lanes`], on every instruction set.
+pub const LANES: usize = 16;
+
+/// An instruction set: the types of its sixteen lanes. Only [`dispatch`] hands one out, after the processor said that it
+/// has it, and only [`Scalar`] can be named: that is what makes the lanes safe to use.
+pub trait Isa: Copy + Send + Sync + 'static {
+    /// Sixteen f32.
+    type F32: Lanes<f32>;
+    /// Sixteen f64.
+    type F64: Lanes<f64>;
+    /// Its name at run time.
+    const LEVEL: Level;
+    /// How many vector registers a kernel can hold values in.
+    const REGISTERS: usize;
+}
+
+/// Work that is generic over the instruction set: the arguments are its fields.
+pub trait Kernel {
+    /// What it returns.
+    type Output;
+    /// Does the work with the lanes of `I`; mark it `#[inline(always)]`.
+    fn run<I: Isa>(self) -> Self::Output;
+}
+
+/// f32 or f64: the storage and arithmetic of the CPU.
+///
+/// The methods give the same bits as one lane of the methods of the same name on [`Lanes`].
+pub trait Real:
+    Element
+    + PartialOrd
+    + Default
+    + Display
+    + Add<Output = Self>
+    + Sub<Output = Self>
+    + Mul<Output = Self>
+    + Div<Output = Self>
+    + Neg<Output = Self>
+    + AddAssign
+    + SubAssign
+    + MulAssign
+    + DivAssign
+    + Sum
+{
+    /// Sixteen of them on instruction set `I`.
+    type Lanes<I: Isa>: Lanes<Self>;
+    /// 0.
+    const ZERO: Self;
+    /// 1.
+    const ONE: Self;
+    /// −∞.
+    const NEG_INFINITY: Self;
+    /// The nearest number of this type.
+    fn from_f64(x: f64) -> Self;
+    /// Exact.
+    fn to_f64(self) -> f64;
+    /// `self·b + c`, rounded once.
+    #[must_use]
+    fn mul_add(self, b: Self, c: Self) -> Self;
+    /// √self.
+    #[must_use]
+    fn sqrt(self) -> Self;
+    /// eˣ; see [`Lanes::exp`].
+    #[must_use]
+    fn exp(self) -> Self;
+    /// `self > other ? self : other`; see [`Lanes::max`].
+    #[must_use]
+    fn max(self, other: Self) -> Self;
+    /// `self < other ? self : other`; see [`Lanes::min`].
+    #[must_use]
+    fn min(self, other: Self) -> Self;
+    /// Neither infinite nor NaN.
+    fn is_finite(self) -> bool;
+}
+
+/// Sixteen numbers side by side. Every method acts lane by lane and gives the same bits on every instruction set.
+pub trait Lanes<T: Real>: Copy + Send + Sync {
+    /// Sixteen.
+    const N: usize = LANES;
+    /// Vector registers that hold the sixteen.
+    const REGISTERS: usize;
+
+    /// Sixteen times `x`.
+    fn splat(x: T) -> Self;
+    /// The first sixteen of `x`.
+    ///
+    /// # Panics
+    /// If there are fewer.
+    fn load(x: &[T]) -> Self;
+    /// Overwrites the first sixteen of `out`.
+    ///
+    /// # Panics
+    /// If there are fewer.
+    fn store(self, out: &mut [T]);
+    /// `self + b`.
+    #[must_use]
+    fn add(self, b: Self) -> Self;
+    /// `self − b`.
+    #[must_use]
+    fn sub(self, b: Self) -> Self;
+    /// `self · b`.
+    #[must_use]
+    fn mul(self, b: Self) -> Self;
+    /// `self / b`.
+    #[must_use]
+    fn div(self, b: Self) -> Self;
+    /// `self > b ? self : b`: where either is NaN, it is `b`.
+    #[must_use]
+    fn max(self, b: Self) -> Self;
+    /// `self < b ? self : b`: where either is NaN, it is `b`.
+    #[must_use]
+    fn min(self, b: Self) -> Self;
+    /// √self.
+    #[must_use]
+    fn sqrt(self) -> Self;
+    /// `−self`.
+    #[must_use]
+    fn neg(self) -> Self;
+    /// `self · b + c`, rounded once.
+    #[must_use]
+    fn mul_add(self, b: Self, c: Self) -> Self;
+    /// eˣ to within one unit in the last place, for both types and down through the subnormal numbers. 0 below the
+    /// smallest of them and at −∞, ∞ above the largest number, NaN for NaN.
+    #[must_use]
+    fn exp(self) -> Self;
+
+    /// Sixteen zeros.
+    #[inline(always)]
+    fn zero() -> Self {
+        Self::splat(T::ZERO)
+    }
+
+    /// `x`, of at most sixteen, then `fill`.
+    ///
+    /// # Panics
+    /// If `x` is longer than sixteen.
+    #[inline(always)]
+    fn load_partial(x: &[T], fill: T) -> Self {
+        let mut all = [fill; LANES];
+        all[..x.len()].copy_from_slice(x);
+        Self::load(&all)
+    }
+
+    /// Overwrites `out`, of at most sixteen, with as many lanes.
+    ///
+    /// # Panics
+    /// If `out` is longer than sixteen.
+    #[inline(always)]
+    fn store_partial(self, out: &mut [T]) {
+        out.copy_from_slice(&self.to_array()[..out.len()]);
+    }
+
+    /// The lanes in order.
+    #[inline(always)]
+    fn to_array(self) -> [T; LANES] {
+        let mut all = [T::ZERO; LANES];
+        self.store(&mut all);
+        all
+    }
+
+    /// The sum of the lanes: i with i+8, then i+4, i+2, i+1.
+    #[inline(always)]
+    fn sum(self) -> T {
+        let mut x = self.to_array();
+        for half in [8, 4, 2, 1] {
+            for i in 0..half {
+                x[i] += x[i + half];
+            }
+        }
+        x[0]
+    }
+
+    /// The largest lane, by [`Real::max`] over the same tree as [`Lanes::sum`]. With a NaN among the lanes it is some
+    /// lane, NaN or not.
+    #[inline(always)]
+    fn max_lane(self) -> T {
+        let mut x = self.to_array();
+        for half in [8, 4, 2, 1] {
+            for i in 0..half {
+                x[i] = Real::max(x[i], x[i + half]);
+            }
+        }
+        x[0]
+    }
+}

@@ -1,0 +1,7 @@
+/// Where buffers live and ops run.
+#[derive(Clone, Debug, Default)]
+pub enum Device {
+    /// This machine's processor; parallel on the rayon pool that the caller is in.
+    #[default]
+    Cpu,
+}

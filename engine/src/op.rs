@@ -1,0 +1,184 @@
+//! The contract that every op fulfils. The planner and the runner know ops through it and through nothing else.
+
+use crate::{Buffer, Device, Element, Result, Spec};
+use std::fmt::Debug;
+
+/// What the planner asks a VJP to do about one input's gradient.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Want {
+    /// Nobody wants it: do no work for it.
+    Skip,
+    /// Overwrite the buffer with it.
+    Write,
+    /// Add it to what the buffer holds.
+    Add,
+}
+
+impl Want {
+    /// Whether the gradient is wanted at all.
+    pub fn is_wanted(self) -> bool {
+        self != Self::Skip
+    }
+}
+
+/// Which inputs and outputs a VJP touches, so that the planner keeps those and no others. Bit `i` stands for number `i`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Reads {
+    /// Inputs.
+    pub ins: u16,
+    /// Outputs: the result and the residuals.
+    pub outs: u16,
+}
+
+impl Reads {
+    /// From lists of numbers.
+    pub fn of(ins: &[usize], outs: &[usize]) -> Self {
+        let bits = |list: &[usize]| list.iter().fold(0, |bits, i| bits | 1 << i);
+        Self { ins: bits(ins), outs: bits(outs) }
+    }
+}
+
+/// One output of an op. The first is its result, the only one that has a gradient; the others are residuals that the VJP
+/// reads, or numbers for reports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Output {
+    /// Name in the printed plan, in the field's standard terms (`rstd`, `lse`).
+    pub name: &'static str,
+    /// Type and shape.
+    pub spec: Spec,
+}
+
+/// What a cost is asked for.
+#[derive(Clone, Copy, Debug)]
+pub enum Pass<'a> {
+    /// The forward pass.
+    Forward,
+    /// The VJP for these wants.
+    Vjp(&'a [Want]),
+    /// Forward and VJP in one, for these wants.
+    Fused(&'a [Want]),
+}
+
+/// The roofline's two numbers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Cost {
+    /// Floating-point operations; a fused multiply-add counts two, an exp or a square root one.
+    pub flops: u64,
+    /// The fewest bytes that must move between memory and the processor.
+    pub bytes: u64,
+}
+
+impl std::ops::Add for Cost {
+    type Output = Self;
+    fn add(self, other: Self) -> Self {
+        Self { flops: self.flops + other.flops, bytes: self.bytes + other.bytes }
+    }
+}
+
+impl std::iter::Sum for Cost {
+    fn sum<I: Iterator<Item = Self>>(costs: I) -> Self {
+        costs.fold(Self::default(), |a, b| a + b)
+    }
+}
+
+/// What an op runs with.
+pub struct Context<'a> {
+    /// Where to run.
+    pub device: &'a Device,
+    /// Memory of at least [`Op::scratch`] bytes with unspecified contents.
+    pub scratch: &'a mut Buffer,
+}
+
+impl Context<'_> {
+    /// The first `len` elements of the scratch memory.
+    ///
+    /// # Panics
+    /// If the op announced less.
+    pub fn scratch<T: Element>(&mut self, len: usize) -> &mut [T] {
+        self.scratch.respec(Spec::new(T::DTYPE, &[len]));
+        self.scratch.as_mut_slice()
+    }
+}
+
+/// A differentiable function of tensors.
+///
+/// Every input and output is contiguous and row-major. Buffers have the specs that [`infer`](Self::infer) was given and
+/// returned; an input or output that the VJP does not read according to [`reads`](Self::reads) comes as an empty buffer,
+/// and so does the gradient of an input that is not wanted. The scalar CPU code is the specification of the op.
+pub trait Op: Send + Sync + Debug {
+    /// Name in errors, plans and tables, e.g. `rmsnorm`.
+    fn name(&self) -> &'static str;
+
+    /// Names of the inputs, for errors.
+    fn arguments(&self) -> &'static [&'static str];
+
+    /// Types and shapes of the outputs; an error says which argument is wrong and what would be right.
+    fn infer(&self, ins: &[Spec]) -> Result<Vec<Output>>;
+
+    /// Whether [`vjp`](Self::vjp) can give the gradient of input `i`.
+    fn differentiable(&self, i: usize) -> bool;
+
+    /// What the VJP touches for these wants.
+    fn reads(&self, wants: &[Want]) -> Reads;
+
+    /// Computes the outputs, all of them, whatever their buffers held.
+    fn forward(&self, cx: &mut Context, ins: &[&Buffer], outs: &mut [Buffer]);
+
+    /// The vector-Jacobian product: the gradients of the wanted inputs for the result's gradient `d_out`.
+    fn vjp(
+        &self,
+        cx: &mut Context,
+        wants: &[Want],
+        ins: &[&Buffer],
+        outs: &[&Buffer],
+        d_out: &Buffer,
+        d_ins: &mut [Buffer],
+    );
+
+    /// Whether [`forward_vjp`](Self::forward_vjp) exists: an op that ends a graph (a loss) can be cheaper in one pass.
+    fn fuses(&self) -> bool {
+        false
+    }
+
+    /// Forward and VJP for `d_out` = 1 in one pass. The same numbers as one after the other.
+    fn forward_vjp(
+        &self,
+        _cx: &mut Context,
+        _wants: &[Want],
+        _ins: &[&Buffer],
+        _outs: &mut [Buffer],
+        _d_ins: &mut [Buffer],
+    ) {
+        unreachable!("{} has no fused pass", self.name());
+    }
+
+    /// Whether the gradient of input `i` is the result's gradient itself, so that no one need copy it.
+    fn passes_through(&self, _i: usize) -> bool {
+        false
+    }
+
+    /// Scratch memory in bytes.
+    fn scratch(&self, _ins: &[Spec], _pass: Pass) -> usize {
+        0
+    }
+
+    /// Floating-point operations and bytes.
+    fn cost(&self, ins: &[Spec], pass: Pass) -> Cost;
+}
+
+/// An update in place, the last phase of a plan: an optimiser's step, a ring buffer's next entry.
+pub trait Update: Send + Sync + Debug {
+    /// Name in plans and tables.
+    fn name(&self) -> &'static str;
+
+    /// Reads `ins`, changes `state`.
+    fn apply(&self, cx: &mut Context, ins: &[&Buffer], state: &mut [Buffer]);
+
+    /// Scratch memory in bytes.
+    fn scratch(&self, _ins: &[Spec], _state: &[Spec]) -> usize {
+        0
+    }
+
+    /// Floating-point operations and bytes.
+    fn cost(&self, ins: &[Spec], state: &[Spec]) -> Cost;
+}

@@ -1,0 +1,69 @@
+//! Parallel loops whose results do not depend on the number of threads: work is cut into chunks of constant size, a chunk
+//! is one thread's, and nothing is reduced across chunks except in their fixed order.
+
+pub use rayon::join;
+use rayon::prelude::*;
+use std::cell::RefCell;
+
+/// Calls `f(chunk_index, chunk)` for consecutive chunks of `size` elements of `out` (the last may be shorter), in parallel.
+pub fn chunks<T: Send>(out: &mut [T], size: usize, f: impl Fn(usize, &mut [T]) + Sync + Send) {
+    assert!(size > 0, "a chunk has at least one element");
+    if out.len() <= size {
+        if !out.is_empty() {
+            f(0, out);
+        }
+        return;
+    }
+    out.par_chunks_mut(size).enumerate().for_each(|(i, chunk)| f(i, chunk));
+}
+
+/// Like [`chunks`] over two slices that are cut into the same number of chunks.
+pub fn chunks2<A: Send, B: Send>(
+    a: &mut [A],
+    a_size: usize,
+    b: &mut [B],
+    b_size: usize,
+    f: impl Fn(usize, &mut [A], &mut [B]) + Sync + Send,
+) {
+    assert!(a_size > 0 && b_size > 0, "a chunk has at least one element");
+    assert_eq!(a.len().div_ceil(a_size), b.len().div_ceil(b_size), "number of chunks");
+    a.par_chunks_mut(a_size).zip(b.par_chunks_mut(b_size)).enumerate().for_each(|(i, (a, b))| f(i, a, b));
+}
+
+/// Like [`chunks`] over three slices that are cut into the same number of chunks.
+pub fn chunks3<A: Send, B: Send, C: Send>(
+    (a, a_size): (&mut [A], usize),
+    (b, b_size): (&mut [B], usize),
+    (c, c_size): (&mut [C], usize),
+    f: impl Fn(usize, &mut [A], &mut [B], &mut [C]) + Sync + Send,
+) {
+    assert!(a_size > 0 && b_size > 0 && c_size > 0, "a chunk has at least one element");
+    let n = a.len().div_ceil(a_size);
+    assert!(n == b.len().div_ceil(b_size) && n == c.len().div_ceil(c_size), "number of chunks");
+    a.par_chunks_mut(a_size)
+        .zip(b.par_chunks_mut(b_size))
+        .zip(c.par_chunks_mut(c_size))
+        .enumerate()
+        .for_each(|(i, ((a, b), c))| f(i, a, b, c));
+}
+
+thread_local! {
+    static SCRATCH: RefCell<Vec<f64>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Lends `f` a piece of this thread's scratch memory, `len` elements with unspecified contents, grown once and then
+/// reused. `f` must not start parallel work: a stolen task could ask for the same memory.
+///
+/// # Panics
+/// If `f` asks for scratch memory again.
+pub fn scratch<T: bytemuck::Pod, R>(len: usize, f: impl FnOnce(&mut [T]) -> R) -> R {
+    SCRATCH.with_borrow_mut(|memory| {
+        let words = (len * size_of::<T>()).div_ceil(8);
+        // Eight spare words leave room to start on a cache line.
+        if memory.len() < words + 8 {
+            memory.resize(words + 8, 0.0);
+        }
+        let start = memory.as_ptr().align_offset(64);
+        f(&mut bytemuck::cast_slice_mut(&mut memory[start..start + words])[..len])
+    })
+}

@@ -1,0 +1,223 @@
+//! Sixteen lanes from native registers, and the exponential.
+
+use super::{LANES, Lanes, Real};
+
+/// One native vector register of `T`, or `T` itself: what an instruction set has to provide.
+pub trait Register<T: Real>: Copy + Send + Sync {
+    /// Numbers in it.
+    const WIDTH: usize;
+    fn splat(x: T) -> Self;
+    /// # Safety
+    /// `WIDTH` numbers can be read at `x`, at any alignment.
+    unsafe fn load(x: *const T) -> Self;
+    /// # Safety
+    /// `WIDTH` numbers can be written at `out`, at any alignment.
+    unsafe fn store(self, out: *mut T);
+    fn add(self, b: Self) -> Self;
+    fn sub(self, b: Self) -> Self;
+    fn mul(self, b: Self) -> Self;
+    fn div(self, b: Self) -> Self;
+    fn max(self, b: Self) -> Self;
+    fn min(self, b: Self) -> Self;
+    fn sqrt(self) -> Self;
+    fn mul_add(self, b: Self, c: Self) -> Self;
+    /// Shifts the bits left by the length of the mantissa: the lowest bits become exponent and sign.
+    fn mantissa_to_exponent(self) -> Self;
+}
+
+/// Lane `i` is number `i % WIDTH` of register `i / WIDTH`; `K · WIDTH` = 16.
+#[derive(Clone, Copy)]
+pub struct Group<R, const K: usize>([R; K]);
+
+// Plain loops: a closure would be compiled without the instruction set, and whether it is inlined in time is up to luck.
+impl<T: Format, R: Register<T>, const K: usize> Lanes<T> for Group<R, K> {
+    const REGISTERS: usize = K;
+
+    #[inline(always)]
+    fn splat(x: T) -> Self {
+        Self([R::splat(x); K])
+    }
+
+    #[inline(always)]
+    fn load(x: &[T]) -> Self {
+        const { assert!(K * R::WIDTH == LANES) };
+        let x = &x[..LANES];
+        let mut out = [R::splat(T::ZERO); K];
+        for i in 0..K {
+            // SAFETY: i < K and K·WIDTH = 16 = x.len(), so the WIDTH numbers from i·WIDTH are inside `x`.
+            out[i] = unsafe { R::load(x.as_ptr().add(i * R::WIDTH)) };
+        }
+        Self(out)
+    }
+
+    #[inline(always)]
+    fn store(self, out: &mut [T]) {
+        const { assert!(K * R::WIDTH == LANES) };
+        let out = &mut out[..LANES];
+        for i in 0..K {
+            // SAFETY: i < K and K·WIDTH = 16 = out.len(), so the WIDTH numbers from i·WIDTH are inside `out`.
+            unsafe { self.0[i].store(out.as_mut_ptr().add(i * R::WIDTH)) };
+        }
+    }
+
+    #[inline(always)]
+    fn add(mut self, b: Self) -> Self {
+        for i in 0..K {
+            self.0[i] = self.0[i].add(b.0[i]);
+        }
+        self
+    }
+
+    #[inline(always)]
+    fn sub(mut self, b: Self) -> Self {
+        for i in 0..K {
+            self.0[i] = self.0[i].sub(b.0[i]);
+        }
+        self
+    }
+
+    #[inline(always)]
+    fn mul(mut self, b: Self) -> Self {
+        for i in 0..K {
+            self.0[i] = self.0[i].mul(b.0[i]);
+        }
+        self
+    }
+
+    #[inline(always)]
+    fn div(mut self, b: Self) -> Self {
+        for i in 0..K {
+            self.0[i] = self.0[i].div(b.0[i]);
+        }
+        self
+    }
+
+    #[inline(always)]
+    fn max(mut self, b: Self) -> Self {
+        for i in 0..K {
+            self.0[i] = self.0[i].max(b.0[i]);
+        }
+        self
+    }
+
+    #[inline(always)]
+    fn min(mut self, b: Self) -> Self {
+        for i in 0..K {
+            self.0[i] = self.0[i].min(b.0[i]);
+        }
+        self
+    }
+
+    #[inline(always)]
+    fn sqrt(mut self) -> Self {
+        for i in 0..K {
+            self.0[i] = self.0[i].sqrt();
+        }
+        self
+    }
+
+    #[inline(always)]
+    fn neg(self) -> Self {
+        // Exact, and flips the sign of zeros too.
+        self.mul(Self::splat(-T::ONE))
+    }
+
+    #[inline(always)]
+    fn mul_add(mut self, b: Self, c: Self) -> Self {
+        for i in 0..K {
+            self.0[i] = self.0[i].mul_add(b.0[i], c.0[i]);
+        }
+        self
+    }
+
+    #[inline(always)]
+    fn exp(mut self) -> Self {
+        for i in 0..K {
+            self.0[i] = exp(self.0[i]);
+        }
+        self
+    }
+}
+
+/// What eˣ needs to know about the format of a floating-point type.
+pub trait Format: Real {
+    /// e to this and below rounds to zero.
+    const EXP_LOW: Self;
+    /// e to this and above overflows.
+    const EXP_HIGH: Self;
+    /// 1.5·2^(mantissa bits): adding it rounds to an integer, which then sits in the lowest bits.
+    const INTEGER: Self;
+    /// The exponent of 1 as it is stored.
+    const BIAS: Self;
+    /// log₂ e.
+    const LOG2_E: Self;
+    /// −ln 2 in two parts, the first short enough that its product with every exponent is exact.
+    const MINUS_LN_2: [Self; 2];
+    /// The Taylor coefficients 1/k! of eʳ from the highest power down to 1/0!: as many as leave an error below a tenth of
+    /// an ulp for |r| ≤ ½ ln 2.
+    const TAYLOR: &'static [Self];
+}
+
+impl Format for f32 {
+    const EXP_LOW: Self = -104.0;
+    const EXP_HIGH: Self = 89.0;
+    const INTEGER: Self = 12_582_912.0;
+    const BIAS: Self = 127.0;
+    const LOG2_E: Self = std::f32::consts::LOG2_E;
+    const MINUS_LN_2: [Self; 2] = [-355.0 / 512.0, 2.121_944_4e-4];
+    const TAYLOR: &'static [Self] =
+        &[1.0 / 5_040.0, 1.0 / 720.0, 1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 1.0 / 2.0, 1.0, 1.0];
+}
+
+impl Format for f64 {
+    const EXP_LOW: Self = -746.0;
+    const EXP_HIGH: Self = 710.0;
+    const INTEGER: Self = 6_755_399_441_055_744.0;
+    const BIAS: Self = 1023.0;
+    const LOG2_E: Self = std::f64::consts::LOG2_E;
+    const MINUS_LN_2: [Self; 2] = [-0.693_145_751_953_125, -1.428_606_820_309_417_2e-6];
+    const TAYLOR: &'static [Self] = &[
+        1.0 / 6_227_020_800.0,
+        1.0 / 479_001_600.0,
+        1.0 / 39_916_800.0,
+        1.0 / 3_628_800.0,
+        1.0 / 362_880.0,
+        1.0 / 40_320.0,
+        1.0 / 5_040.0,
+        1.0 / 720.0,
+        1.0 / 120.0,
+        1.0 / 24.0,
+        1.0 / 6.0,
+        1.0 / 2.0,
+        1.0,
+        1.0,
+    ];
+}
+
+/// eˣ = 2ⁿ·eʳ with n = round(x / ln 2) and |r| ≤ ½ ln 2; 2ⁿ in two factors, so that neither leaves the normal numbers
+/// when the result does.
+#[inline(always)]
+pub fn exp<T: Format, R: Register<T>>(x: R) -> R {
+    // The constant comes first, so that a NaN passes.
+    let x = R::splat(T::EXP_HIGH).min(R::splat(T::EXP_LOW).max(x));
+    let n = round(x.mul(R::splat(T::LOG2_E)));
+    let r = n.mul_add(R::splat(T::MINUS_LN_2[1]), n.mul_add(R::splat(T::MINUS_LN_2[0]), x));
+    let mut series = R::splat(T::TAYLOR[0]);
+    for &coefficient in &T::TAYLOR[1..] {
+        series = series.mul_add(r, R::splat(coefficient));
+    }
+    let half = round(n.mul(R::splat(T::from_f64(0.5))));
+    series.mul(power_of_two(half)).mul(power_of_two(n.sub(half)))
+}
+
+/// The nearest integer of a small number.
+#[inline(always)]
+fn round<T: Format, R: Register<T>>(x: R) -> R {
+    x.add(R::splat(T::INTEGER)).sub(R::splat(T::INTEGER))
+}
+
+/// 2ⁿ for integers in the range of normal exponents.
+#[inline(always)]
+fn power_of_two<T: Format, R: Register<T>>(n: R) -> R {
+    n.add(R::splat(T::INTEGER + T::BIAS)).mantissa_to_exponent()
+}

@@ -1,0 +1,135 @@
+//! Cases: one op with the inputs to try it on. One list per op drives gradient checks, backend equality, determinism,
+//! `ltm verify` and the benchmarks.
+
+use engine::rng::Stream;
+use engine::{Buffer, DType, Op, Spec};
+
+/// The sizes that a Latent Thought Model gives its ops. Tests draw small odd ones, benchmarks take the presets'.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sizes {
+    /// Samples B.
+    pub batch: usize,
+    /// Tokens per sample N.
+    pub tokens: usize,
+    /// Attention heads H.
+    pub heads: usize,
+    /// Width of a head D, even; the model's width is d = H·D.
+    pub head_dim: usize,
+    /// Attention window k: token i sees j in [i−k+1, i].
+    pub window: usize,
+    /// Latent vectors per layer K.
+    pub latents: usize,
+    /// Hidden size of the SwiGLU.
+    pub ffn: usize,
+    /// Vocabulary V.
+    pub vocab: usize,
+}
+
+impl Sizes {
+    /// The model's width d.
+    pub fn dim(&self) -> usize {
+        self.heads * self.head_dim
+    }
+}
+
+/// How an input's numbers are drawn.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Fill {
+    /// Normal with this mean and standard deviation.
+    Normal {
+        /// Mean.
+        mean: f64,
+        /// Standard deviation.
+        std: f64,
+    },
+    /// Integers in `0..below`.
+    Tokens {
+        /// Exclusive upper bound.
+        below: usize,
+    },
+    /// Integers in `0..below`, about one in five replaced by −1 (ignored), never all.
+    Targets {
+        /// Exclusive upper bound.
+        below: usize,
+    },
+    /// Exactly these numbers.
+    Given(Vec<f64>),
+}
+
+impl Fill {
+    /// Standard normal numbers.
+    pub const NORMAL: Self = Self::Normal { mean: 0.0, std: 1.0 };
+}
+
+/// One input of a case.
+#[derive(Clone, Debug)]
+pub struct Input {
+    /// Sizes.
+    pub dims: Vec<usize>,
+    /// Numbers.
+    pub fill: Fill,
+}
+
+impl Input {
+    /// An input of the given sizes and numbers.
+    pub fn new(dims: &[usize], fill: Fill) -> Self {
+        Self { dims: dims.to_vec(), fill }
+    }
+
+    /// Whether the input holds integers.
+    pub fn is_integer(&self) -> bool {
+        matches!(self.fill, Fill::Tokens { .. } | Fill::Targets { .. })
+    }
+
+    /// The input as a buffer of `float` (or i32). All float types get the same numbers: values of f32 precision.
+    pub fn buffer(&self, float: DType, stream: Stream) -> Buffer {
+        let n = self.dims.iter().product::<usize>();
+        let values: Vec<f64> = match &self.fill {
+            Fill::Normal { mean, std } => {
+                (0..n).map(|i| f64::from((mean + std * stream.normal(i as u32)) as f32)).collect()
+            }
+            Fill::Tokens { below } => (0..n).map(|i| stream.below(i as u32, *below) as f64).collect(),
+            Fill::Targets { below } => (0..n)
+                .map(|i| match stream.below((n + i) as u32, 5) {
+                    0 if i > 0 => -1.0,
+                    _ => stream.below(i as u32, *below) as f64,
+                })
+                .collect(),
+            Fill::Given(values) => values.clone(),
+        };
+        Buffer::from_f64(self.spec(float).dtype, &self.dims, &values)
+    }
+
+    /// Type and shape when floats are `float`.
+    pub fn spec(&self, float: DType) -> Spec {
+        Spec::new(if self.is_integer() { DType::I32 } else { float }, &self.dims)
+    }
+}
+
+/// An op and the inputs to try it on.
+#[derive(Debug)]
+pub struct Case {
+    /// What is special about it, e.g. `window` or `with residual`.
+    pub label: String,
+    /// The op.
+    pub op: Box<dyn Op>,
+    /// Its inputs.
+    pub ins: Vec<Input>,
+}
+
+impl Case {
+    /// A case of `op`.
+    pub fn new(label: impl Into<String>, op: impl Op + 'static, ins: Vec<Input>) -> Self {
+        Self { label: label.into(), op: Box::new(op), ins }
+    }
+
+    /// The inputs as buffers; the same `seed` gives the same numbers in every float type.
+    pub fn buffers(&self, float: DType, seed: u64) -> Vec<Buffer> {
+        self.ins.iter().zip(0..).map(|(input, site)| input.buffer(float, Stream::new(seed, site))).collect()
+    }
+
+    /// The inputs' types and shapes.
+    pub fn specs(&self, float: DType) -> Vec<Spec> {
+        self.ins.iter().map(|input| input.spec(float)).collect()
+    }
+}

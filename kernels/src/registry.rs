@@ -1,0 +1,14 @@
+//! One line per op.
+
+use crate::case::{Case, Sizes};
+
+/// An op's room: its name and the cases it wants to be tried on at given sizes.
+pub struct Room {
+    /// Name of the folder.
+    pub name: &'static str,
+    /// The cases at these sizes: every variant of the op that a model uses.
+    pub cases: fn(&Sizes) -> Vec<Case>,
+}
+
+/// Every room in the house.
+pub const ROOMS: &[Room] = &[Room { name: "sum", cases: crate::sum::cases }];
