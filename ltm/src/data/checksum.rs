@@ -21,7 +21,7 @@ fn step(state: u64, word: u64) -> u64 {
 }
 
 /// The sum of one chunk: four independent lanes of little-endian words, so that the multiplier's latency is hidden.
-fn chunk_sum(bytes: &[u8]) -> u64 {
+pub(super) fn chunk_sum(bytes: &[u8]) -> u64 {
     let mut lanes = LANES;
     let mut absorb = |block: &[u8; 32]| {
         for (lane, word) in lanes.iter_mut().zip(block.as_chunks::<8>().0) {

@@ -59,7 +59,7 @@ impl Read for Repeat {
 /// What is read but not handed out stays below a constant, whatever the text looks like.
 #[test]
 fn memory_does_not_depend_on_the_size_of_a_document() {
-    const TOTAL: usize = 24 << 20;
+    const TOTAL: usize = 6 << 20;
     let mut tokenizers = vec![tokenizer::by_name("bytes").unwrap()];
     tokenizers.extend(tokenizer::by_name("gpt2"));
     for tokenizer in &tokenizers {
