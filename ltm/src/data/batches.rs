@@ -271,7 +271,7 @@ impl Sampler {
         &self.source
     }
 
-    /// Fills a batch with the samples from place `first` on. Allocates at the start of an epoch only.
+    /// Fills a batch with the samples from place `first` on. Itself allocates at the start of an epoch only.
     ///
     /// # Errors
     /// Tokens that cannot be read.

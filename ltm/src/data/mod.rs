@@ -1,7 +1,7 @@
 //! Text, tokens and batches.
 //!
 //! From text to tokens: [`documents`] streams documents out of files in the [`formats`] people have; [`encode`] runs a
-//! [`tokenizer`] over them in parallel; [`prepare`] writes the tokens to [`shards`] with a [`manifest`] beside them.
+//! [`tokenizer`] over them in parallel; [`prepare`](mod@prepare) writes the tokens to [`shards`] with a [`manifest`] beside them.
 //! From tokens to batches: a [`dataset`] is a stream of tokens, wherever they lie; [`batches`] cuts it into samples;
 //! [`stories`] are samples of the embedded corpus.
 //!

@@ -170,10 +170,17 @@ impl OpenShard {
     }
 
     fn push(&mut self, tokens: &[u16]) -> Result<()> {
-        let bytes: Vec<u8> = tokens.iter().flat_map(|token| token.to_le_bytes()).collect();
-        self.checksum.update(&bytes);
         self.tokens += tokens.len() as u32;
-        self.write(&bytes)
+        let swapped: Vec<u16>;
+        let little_endian = if cfg!(target_endian = "little") {
+            tokens
+        } else {
+            swapped = tokens.iter().map(|token| token.to_le()).collect();
+            &swapped
+        };
+        let bytes = bytemuck::cast_slice(little_endian);
+        self.checksum.update(bytes);
+        self.write(bytes)
     }
 
     fn write(&mut self, bytes: &[u8]) -> Result<()> {
