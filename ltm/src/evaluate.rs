@@ -2,7 +2,8 @@
 //! −log p(x) only if it pays for what the posterior knows: the KL, at noise the posterior was not fitted to.
 
 use crate::config::{Config, FastConfig, Noise};
-use crate::learn::{Batch, Fast, FastOptions, Inputs, Score, Scores};
+use crate::data::Batch;
+use crate::learn::{Fast, FastOptions, Inputs, Score, Scores};
 use crate::model::Params;
 use autograd::Store;
 use engine::{Error, Result};
@@ -110,28 +111,27 @@ impl Evaluator {
         Ok(Self { protocol, draws, rate: config.fast.rate_end, inputs, fast, score })
     }
 
-    /// Scores the sequences of one batch, in order.
+    /// Scores the sequences of one batch that have a target, in order.
     ///
     /// # Errors
     /// If the batch does not fit the model, or a number is not finite.
     pub fn batch(&self, config: &Config, store: &mut Store, batch: &Batch) -> Result<Vec<SequenceScore>> {
-        let n = self.inputs.tokens_per_sample;
+        let n = self.inputs.sequence;
         let mut scored = batch.clone();
         if self.protocol == Protocol::Prefix {
             // The posterior sees the first half of each sequence's targets, the score counts the second.
             let mut prefix = batch.clone();
-            for b in 0..batch.len() {
+            for b in 0..batch.samples.len() {
                 let row = b * n..(b + 1) * n;
-                let half = batch.scored(b) / 2;
+                let half = scored_in(batch, b) / 2;
                 let mut seen = 0;
                 for i in row.filter(|&i| batch.targets[i] >= 0) {
                     if seen < half { scored.targets[i] = -1 } else { prefix.targets[i] = -1 }
                     seen += 1;
                 }
-                scored.bytes[b] = 0;
             }
             // A sequence of one token has no first half: its posterior is the prior's neighbour, its score is whole.
-            if prefix.count() > 0 {
+            if prefix.targets.iter().any(|&t| t >= 0) {
                 self.inputs.load(store, &config.model, &prefix)?;
             } else {
                 self.inputs.load(store, &config.model, batch)?;
@@ -148,11 +148,11 @@ impl Evaluator {
             Protocol::Fixed => vec![self.score.at(store, self.fast.latents.z)],
             _ => (0..self.draws as u32).map(|s| self.score.draw(store, s)).collect(),
         };
-        let mut scores = Vec::with_capacity(batch.len());
-        for b in 0..batch.len() {
+        let mut scores = Vec::with_capacity(batch.samples.len());
+        for (b, sample) in batch.samples.iter().enumerate().filter(|(_, s)| s.scored > 0) {
             let nlls: Vec<f64> = draws.iter().map(|d| d.nll[b]).collect();
-            let tokens = scored.scored(b);
-            let share = tokens as f64 / batch.scored(b).max(1) as f64;
+            let tokens = scored_in(&scored, b);
+            let share = tokens as f64 / f64::from(sample.scored);
             let mut score = match self.protocol {
                 Protocol::Elbo | Protocol::Fixed => {
                     let (nll, noise) = mean_and_noise(&nlls);
@@ -170,14 +170,20 @@ impl Evaluator {
                 }
             };
             score.tokens = tokens;
-            score.bytes = batch.bytes[b] as f64 * share;
+            score.bytes = sample.bytes as f64 * share;
             if !score.nats.is_finite() {
-                return Err(Error::new(format!("sample {} has a score that is not finite", batch.samples[b])));
+                return Err(Error::new(format!("sample {} has a score that is not finite", sample.id)));
             }
             scores.push(score);
         }
         Ok(scores)
     }
+}
+
+/// Targets of row `b` that count.
+fn scored_in(batch: &Batch, b: usize) -> usize {
+    let n = batch.targets.len() / batch.samples.len();
+    batch.targets[b * n..(b + 1) * n].iter().filter(|&&t| t >= 0).count()
 }
 
 /// Mean and the variance of the mean.

@@ -1,7 +1,8 @@
 //! Training: one batch after the other by Algorithm 1, and what it takes to go on exactly where a run was stopped.
 
-use crate::config::{Config, NonFinitePolicy, SlowGradient};
-use crate::learn::{Batch, Fast, FastOptions, Inputs, Slow, WeightGradients};
+use crate::config::{self, Config, SlowGradient};
+use crate::data::Batch;
+use crate::learn::{Fast, FastOptions, Inputs, Slow, WeightGradients};
 use crate::model::Params;
 use crate::safetensors::{Data, SafeTensors, Writer};
 use autograd::{Hoist, Id, Store};
@@ -34,7 +35,7 @@ pub struct StepReport {
     /// KL of the final posteriors.
     pub kl: f64,
     /// Targets scored.
-    pub tokens: usize,
+    pub tokens: u64,
     /// Bytes that they stand for.
     pub bytes: u64,
     /// Global norm of the decoder's gradient before clipping.
@@ -65,7 +66,7 @@ impl Trainer {
     /// # Errors
     /// If the configuration contradicts itself.
     pub fn new(config: Config) -> Result<Self> {
-        config.validate()?;
+        let config = config.resolved()?;
         let mut store = Store::new(Device::Cpu);
         let params = Params::new(&config.model, DType::F32, &mut store);
         params.init(&mut store, config.train.seed);
@@ -77,7 +78,10 @@ impl Trainer {
         };
         let weights =
             if piles.is_empty() { WeightGradients::Skipped } else { WeightGradients::PiledUp(piles.clone()) };
-        let hoist = if config.fast.hoist { Hoist::On } else { Hoist::Off };
+        let hoist = match config.fast.hoist {
+            config::Hoist::On => Hoist::On,
+            config::Hoist::Off => Hoist::Off,
+        };
         let options = FastOptions { seed: config.train.seed, hoist, weights, noise_table: None };
         let fast = Fast::new(&config.model, &config.fast, &params, &inputs, &mut store, &options)?;
         let slow = Slow::new(&config.model, &config.slow, &params, &inputs, Some(fast.latents.z), &piles, &mut store)?;
@@ -122,14 +126,14 @@ impl Trainer {
         self.fast.fit(store, fast_rate, step as u32, |_, _| ());
         self.slow.gradient(store);
         let nll: f64 = self.slow.nll(store).iter().sum();
-        let kl: f64 = self.fast.latents.posterior_kl(store)[..batch.len()].iter().sum();
+        let kl: f64 = self.fast.latents.posterior_kl(store).iter().sum();
         let grad_norm = self.slow.grad_norm(store);
         let mut report = StepReport {
             step,
             nll,
             kl,
-            tokens: batch.count(),
-            bytes: batch.bytes.iter().sum(),
+            tokens: batch.scored(),
+            bytes: batch.bytes(),
             grad_norm,
             rate,
             fast_rate,
@@ -140,7 +144,7 @@ impl Trainer {
         } else {
             let place = self.find_non_finite(batch, fast_rate, step);
             let message = format!("step {step}: the loss is not finite: {place}");
-            if self.config.train.non_finite == NonFinitePolicy::Stop {
+            if self.config.train.non_finite == config::NonFinite::Stop {
                 return Err(Error::new(format!("{message}; the weights are as before the step")));
             }
             report.skipped = Some(message);
@@ -154,7 +158,7 @@ impl Trainer {
         let store = &mut self.store;
         self.slow.clear(store);
         let sample = |row: usize| match batch.samples.get(row) {
-            Some(id) => format!("sample {id} (row {row} of the batch)"),
+            Some(info) => format!("sample {} (row {row} of the batch)", info.id),
             None => format!("row {row}"),
         };
         if let Err((t, e)) = self.fast.fit_checked(store, fast_rate, step as u32) {

@@ -8,7 +8,8 @@ pub use sample::{Sampler, Sampling};
 pub use walk::Walk;
 
 use crate::config::{Config, FastConfig};
-use crate::learn::{Batch, Fast, FastOptions, Inputs};
+use crate::data::{Batch, SampleInfo};
+use crate::learn::{Fast, FastOptions, Inputs};
 use crate::model::Params;
 use autograd::{Id, Store};
 use engine::rng::Stream;
@@ -50,13 +51,13 @@ impl Thinker {
         let n = self.tokens;
         let start = text.len().saturating_sub(n + 1);
         let text = &text[start..];
-        let mut tokens = vec![0; n];
-        let mut targets = vec![-1; n];
+        let mut batch = Batch::new(1, n);
+        batch.targets.fill(-1);
         for (i, pair) in text.windows(2).enumerate() {
-            tokens[i] = i32::from(pair[0]);
-            targets[i] = i32::from(pair[1]);
+            batch.tokens[i] = i32::from(pair[0]);
+            batch.targets[i] = i32::from(pair[1]);
         }
-        let batch = Batch { tokens, targets, samples: vec![0], bytes: vec![0] };
+        batch.samples[0] = SampleInfo::default();
         self.inputs.load(store, &config.model, &batch)?;
         self.fast.fit(store, config.fast.rate_end, round, |_, _| ());
         Ok(())

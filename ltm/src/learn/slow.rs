@@ -38,7 +38,7 @@ impl Slow {
         store: &mut Store,
     ) -> Result<Self> {
         let mut g = Graph::new();
-        let positions = Positions::new(model, inputs.tokens_per_sample, store);
+        let positions = Positions::new(model, inputs.sequence, store);
         let decoder = Decoder::new(model, params, &positions, store, &mut g, Phase::Update)?;
         let grid = store.get(inputs.tokens).spec();
         let tokens = g.leaf("tokens", grid, Phase::Batch, inputs.tokens);

@@ -65,7 +65,7 @@ impl Params {
     /// Allocates the parameters of a model, zero.
     pub fn new(config: &ModelConfig, dtype: DType, store: &mut Store) -> Self {
         let mut params = Self { list: Vec::new(), dtype };
-        let (d, f) = (config.dim, config.hidden());
+        let (d, f) = (config.dim, config.ffn_hidden());
         let (std, out_std) = (0.02, 0.02 / (2.0 * config.layers as f64).sqrt());
         params.matrix(store, "tok_embeddings", d, &[("tok_embeddings.weight", config.vocab)], std);
         for l in 0..config.layers {

@@ -1,8 +1,9 @@
 //! The model against numbers that an independent implementation computed in f64.
 
 use super::ops::relative_error;
-use crate::config::{FastConfig, ModelConfig, Noise, Schedule, SlowConfig};
-use crate::learn::{Batch, Fast, FastOptions, Inputs, Slow};
+use crate::config::{Config, FastConfig, ModelConfig, Noise, Schedule, SlowConfig};
+use crate::data::{Batch, SampleInfo};
+use crate::learn::{Fast, FastOptions, Inputs, Slow};
 use crate::model::{Decoder, Params, Positions};
 use crate::safetensors::SafeTensors;
 use autograd::{Graph, Id, Phase, Plan, Request, Store};
@@ -69,7 +70,7 @@ impl<'a, B: AsRef<[u8]>> Golden<'a, B> {
             rope_theta: file.metadata_value("rope_theta")?,
             ..ModelConfig::default()
         };
-        model.validate()?;
+        Config { model: model.clone(), ..Config::default() }.validate()?;
         let batch = size("batch")?;
         let mut store = Store::new(Device::Cpu);
         let params = Params::new(&model, dtype, &mut store);
@@ -85,8 +86,8 @@ impl<'a, B: AsRef<[u8]>> Golden<'a, B> {
         if targets.len() != tokens.len() || tokens.len() != batch * model.seq {
             return Err(Error::new(format!("tokens and targets must hold {batch} × {} numbers each", model.seq)));
         }
-        let samples = (0..batch as i32).collect();
-        inputs.load(&mut store, &model, &Batch { tokens, targets, samples, bytes: vec![0; batch] })?;
+        let samples = (0..batch as u32).map(|id| SampleInfo { id, ..SampleInfo::default() }).collect();
+        inputs.load(&mut store, &model, &Batch { tokens, targets, samples })?;
         let latents = Spec::new(dtype, &[batch, model.layers * model.latents, model.dim]);
         Ok(Self { file, model, store, params, inputs, latents, results: Vec::new() })
     }
