@@ -2,5 +2,6 @@
 
 pub mod case;
 mod check;
+pub mod matmul;
 pub mod registry;
 pub mod sum;

@@ -1,0 +1,6 @@
+//! Matrix products.
+
+pub mod gemm;
+mod microkernel;
+mod pack;
+mod tiles;
