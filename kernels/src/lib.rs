@@ -2,6 +2,14 @@
 
 pub mod case;
 mod check;
+mod cost;
+pub mod cross_attention;
 pub mod matmul;
+mod product;
 pub mod registry;
+pub mod ring_attention;
+pub mod rope;
 pub mod sum;
+#[cfg(test)]
+mod testing;
+pub mod window_attention;

@@ -11,4 +11,10 @@ pub struct Room {
 }
 
 /// Every room in the house.
-pub const ROOMS: &[Room] = &[Room { name: "sum", cases: crate::sum::cases }];
+pub const ROOMS: &[Room] = &[
+    Room { name: "cross_attention", cases: crate::cross_attention::cases },
+    Room { name: "ring_attention", cases: crate::ring_attention::cases },
+    Room { name: "rope", cases: crate::rope::cases },
+    Room { name: "sum", cases: crate::sum::cases },
+    Room { name: "window_attention", cases: crate::window_attention::cases },
+];

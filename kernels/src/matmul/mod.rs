@@ -3,4 +3,4 @@
 pub mod gemm;
 mod microkernel;
 mod pack;
-mod tiles;
+pub(crate) mod tiles;
