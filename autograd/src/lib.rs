@@ -1,1 +1,21 @@
-//! Record, plan, replay.
+//! Reverse-mode automatic differentiation for graphs that run many times: record once, plan, replay.
+//!
+//! A [`Graph`] records ops on symbolic values and checks shapes. A [`Plan`] decides for every op which inputs need a
+//! gradient, what must be saved, when it runs (once per weight update, once per batch, at every step) and which slot of
+//! the shared arena each value lives in; it prints itself. Running it does no shape logic and allocates nothing.
+//! [`gradcheck`] compares gradients with central differences.
+
+#![forbid(unsafe_code)]
+
+pub mod gradcheck;
+mod graph;
+mod liveness;
+mod plan;
+mod print;
+mod run;
+mod store;
+
+pub use graph::{Graph, Phase, Value};
+pub use plan::{Hoist, Plan, Request};
+pub use run::NonFinite;
+pub use store::{Id, Store};

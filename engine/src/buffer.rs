@@ -23,6 +23,11 @@ impl Buffer {
         buffer
     }
 
+    /// No memory at all: what stands where an op must not look.
+    pub const fn empty() -> Self {
+        Self { spec: None, bytes: Vec::new(), offset: 0 }
+    }
+
     /// Memory for `capacity` bytes that holds nothing yet.
     pub fn with_capacity(capacity: usize) -> Self {
         let bytes = vec![0; capacity + ALIGN - 1];

@@ -7,6 +7,7 @@ mod cost;
 pub mod embedding;
 pub mod gaussian;
 mod lanes;
+pub mod matmul;
 pub mod registry;
 pub mod rmsnorm;
 pub mod slice;

@@ -15,6 +15,7 @@ pub const ROOMS: &[Room] = &[
     Room { name: "add", cases: crate::add::cases },
     Room { name: "embedding", cases: crate::embedding::cases },
     Room { name: "gaussian", cases: crate::gaussian::cases },
+    Room { name: "matmul", cases: crate::matmul::cases },
     Room { name: "rmsnorm", cases: crate::rmsnorm::cases },
     Room { name: "slice", cases: crate::slice::cases },
     Room { name: "sum", cases: crate::sum::cases },

@@ -1,0 +1,169 @@
+//! Replaying a plan: no shape logic, no allocation.
+
+use crate::graph::Phase;
+use crate::plan::{Call, Instr, Plan, Ref};
+use crate::store::Store;
+use engine::{Buffer, Context, DType};
+use std::fmt;
+
+/// No op has more inputs or outputs than this.
+const MOST: usize = 12;
+
+/// The first number that was not finite in a checked run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NonFinite {
+    /// The instruction that wrote it, e.g. `layers.1 rmsnorm backward`, or the leaf that held it.
+    pub place: String,
+    /// Index of the sample within the batch, where the value has one.
+    pub sample: usize,
+}
+
+impl fmt::Display for NonFinite {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} (row {} of its outermost dimension)", self.place, self.sample)
+    }
+}
+
+impl Plan {
+    /// Runs one phase. After the weights changed: `Update`, `Batch`, `Step`; for a new batch: `Batch`, `Step`; and `Step`
+    /// again for every further step.
+    ///
+    /// # Panics
+    /// If another plan has used the arena since this plan's earlier phases ran.
+    pub fn run(&self, store: &mut Store, phase: Phase) {
+        self.enter(store, phase);
+        for instr in self.instrs.iter().filter(|i| i.phase == phase) {
+            execute(instr, store);
+        }
+    }
+
+    /// Runs all phases: everything anew.
+    pub fn run_all(&self, store: &mut Store) {
+        [Phase::Update, Phase::Batch, Phase::Step].into_iter().for_each(|phase| self.run(store, phase));
+    }
+
+    /// Like [`run`](Self::run), but stops at the first instruction that reads or writes a number that is not finite.
+    ///
+    /// # Panics
+    /// As [`run`](Self::run).
+    pub fn run_checked(&self, store: &mut Store, phase: Phase) -> Result<(), NonFinite> {
+        self.enter(store, phase);
+        for instr in self.instrs.iter().filter(|i| i.phase == phase) {
+            for (i, input) in instr.ins.iter().enumerate() {
+                check(store, input.as_ref(), || format!("input {i} of {}", instr.label()))?;
+            }
+            execute(instr, store);
+            let backward = matches!(instr.call, Call::Vjp(_));
+            let outs = if backward { &[][..] } else { &instr.outs };
+            for out in outs.iter().chain(&instr.d_ins) {
+                check(store, out.as_ref(), || instr.label())?;
+            }
+        }
+        Ok(())
+    }
+
+    fn enter(&self, store: &mut Store, phase: Phase) {
+        if self.arena_bytes == 0 {
+            return;
+        }
+        let first = self.instrs.first().map_or(Phase::Update, |i| i.phase);
+        assert!(
+            store.tenant == self.key || phase <= first,
+            "the arena belongs to another plan: run the earlier phases first"
+        );
+        store.tenant = self.key;
+    }
+}
+
+impl Instr<Ref> {
+    pub(crate) fn label(&self) -> String {
+        let pass = match self.call {
+            Call::Forward(_) => "",
+            Call::Vjp(_) => " backward",
+            Call::Fused(_) => " forward+backward",
+            Call::Update(_) => " in place",
+        };
+        format!("{} {}{pass}", self.scope, self.call.name()).trim_start().to_string()
+    }
+}
+
+fn check(store: &Store, at: Option<&Ref>, place: impl Fn() -> String) -> Result<(), NonFinite> {
+    let Some(at) = at else { return Ok(()) };
+    let buffer = store.get(at.id);
+    let bad = match buffer.dtype() {
+        DType::F32 => buffer.as_slice::<f32>().iter().position(|x| !x.is_finite()),
+        DType::F64 => buffer.as_slice::<f64>().iter().position(|x| !x.is_finite()),
+        DType::Bf16 | DType::I32 => None,
+    };
+    match bad {
+        None => Ok(()),
+        Some(index) => {
+            let outermost = at.spec.shape.dims().first().copied().unwrap_or(1).max(1);
+            Err(NonFinite { place: place(), sample: index / (at.spec.shape.numel() / outermost) })
+        }
+    }
+}
+
+static EMPTY: Buffer = Buffer::empty();
+
+/// Buffers that an instruction writes are taken out of the store while it runs, so that all others can be lent.
+fn take(store: &mut Store, refs: &[Option<Ref>]) -> [Buffer; MOST] {
+    std::array::from_fn(|i| match refs.get(i) {
+        Some(Some(r)) => {
+            let mut buffer = store.take(r.id);
+            buffer.respec(r.spec);
+            buffer
+        }
+        _ => Buffer::empty(),
+    })
+}
+
+fn put(store: &mut Store, refs: &[Option<Ref>], buffers: [Buffer; MOST]) {
+    for (r, buffer) in refs.iter().zip(buffers) {
+        if let Some(r) = r {
+            store.put(r.id, buffer);
+        }
+    }
+}
+
+fn lend<'a>(store: &'a Store, refs: &[Option<Ref>]) -> [&'a Buffer; MOST] {
+    std::array::from_fn(|i| match refs.get(i) {
+        Some(Some(r)) => store.get(r.id),
+        _ => &EMPTY,
+    })
+}
+
+fn execute(instr: &Instr<Ref>, store: &mut Store) {
+    let (ni, no) = (instr.ins.len(), instr.outs.len());
+    let mut scratch = std::mem::take(&mut store.scratch);
+    let device = store.device().clone();
+    let mut cx = Context { device: &device, scratch: &mut scratch };
+    match &instr.call {
+        Call::Forward(op) => {
+            let mut outs = take(store, &instr.outs);
+            op.forward(&mut cx, &lend(store, &instr.ins)[..ni], &mut outs[..no]);
+            put(store, &instr.outs, outs);
+        }
+        Call::Fused(op) => {
+            let mut outs = take(store, &instr.outs);
+            let mut d_ins = take(store, &instr.d_ins);
+            let ins = lend(store, &instr.ins);
+            op.forward_vjp(&mut cx, &instr.wants, &ins[..ni], &mut outs[..no], &mut d_ins[..ni]);
+            put(store, &instr.outs, outs);
+            put(store, &instr.d_ins, d_ins);
+        }
+        Call::Vjp(op) => {
+            let mut d_ins = take(store, &instr.d_ins);
+            let (ins, outs) = (lend(store, &instr.ins), lend(store, &instr.outs));
+            let d_out = store.get(instr.d_out.expect("a VJP has a result's gradient").id);
+            op.vjp(&mut cx, &instr.wants, &ins[..ni], &outs[..no], d_out, &mut d_ins[..ni]);
+            put(store, &instr.d_ins, d_ins);
+        }
+        Call::Update(update) => {
+            let mut state = take(store, &instr.outs);
+            update.apply(&mut cx, &lend(store, &instr.ins)[..ni], &mut state[..no]);
+            put(store, &instr.outs, state);
+        }
+    }
+    store.scratch = scratch;
+}
