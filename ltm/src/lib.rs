@@ -7,3 +7,6 @@ pub mod data;
 pub mod hash;
 pub mod json;
 pub mod safetensors;
+
+#[cfg(test)]
+mod mutate;
