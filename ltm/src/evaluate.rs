@@ -126,7 +126,11 @@ impl Evaluator {
                 let half = scored_in(batch, b) / 2;
                 let mut seen = 0;
                 for i in row.filter(|&i| batch.targets[i] >= 0) {
-                    if seen < half { scored.targets[i] = -1 } else { prefix.targets[i] = -1 }
+                    if seen < half {
+                        scored.targets[i] = -1
+                    } else {
+                        prefix.targets[i] = -1
+                    }
                     seen += 1;
                 }
             }
@@ -278,7 +282,13 @@ mod tests {
 
     #[test]
     fn totals_weigh_sequences_by_their_tokens() {
-        let score = |nats: f64, tokens: usize| SequenceScore { nats, nll: nats, tokens, bytes: tokens as f64, ..Default::default() };
+        let score = |nats: f64, tokens: usize| SequenceScore {
+            nats,
+            nll: nats,
+            tokens,
+            bytes: tokens as f64,
+            ..Default::default()
+        };
         let total = Total::of(&[score(10.0, 10), score(90.0, 30)]);
         assert!((total.perplexity() - (2.5f64).exp()).abs() < 1e-12);
         assert!((total.bits_per_byte() - 2.5 / std::f64::consts::LN_2).abs() < 1e-12);

@@ -76,8 +76,7 @@ impl Trainer {
             SlowGradient::Final => Vec::new(),
             SlowGradient::Trajectory => params.iter().map(|p| store.alloc(p.spec)).collect(),
         };
-        let weights =
-            if piles.is_empty() { WeightGradients::Skipped } else { WeightGradients::PiledUp(piles.clone()) };
+        let weights = if piles.is_empty() { WeightGradients::Skipped } else { WeightGradients::PiledUp(piles.clone()) };
         let hoist = match config.fast.hoist {
             config::Hoist::On => Hoist::On,
             config::Hoist::Off => Hoist::Off,
@@ -236,7 +235,10 @@ fn named<'a>(
     ids: &[Id],
 ) -> Vec<Named<'a>> {
     let data = |i: usize| store.get(ids[i]).as_slice::<f32>();
-    parts.iter().map(|(i, name, shape, range)| (format!("{prefix}{name}"), &shape[..], &data(*i)[range.clone()])).collect()
+    parts
+        .iter()
+        .map(|(i, name, shape, range)| (format!("{prefix}{name}"), &shape[..], &data(*i)[range.clone()]))
+        .collect()
 }
 
 fn write_tensors(store: &Store, params: &Params, prefix: &str, ids: &[Id], out: &mut dyn io::Write) -> io::Result<()> {

@@ -99,7 +99,9 @@ mod tests {
     #[test]
     fn tokens_come_with_their_probability() {
         let logits: Vec<f64> = [0.1f64, 0.5, 0.15, 0.25].iter().map(|p| p.ln()).collect();
-        let close = |got: Vec<f64>, want: [f64; 4]| assert!(got.iter().zip(want).all(|(g, w)| (g - w).abs() < 0.015), "{got:?}");
+        let close = |got: Vec<f64>, want: [f64; 4]| {
+            assert!(got.iter().zip(want).all(|(g, w)| (g - w).abs() < 0.015), "{got:?}")
+        };
         close(shares(Sampling::default(), &logits), [0.1, 0.5, 0.15, 0.25]);
         close(shares(Sampling { top_k: 2, ..Sampling::default() }, &logits), [0.0, 2.0 / 3.0, 0.0, 1.0 / 3.0]);
         close(shares(Sampling { top_p: 0.6, ..Sampling::default() }, &logits), [0.0, 2.0 / 3.0, 0.0, 1.0 / 3.0]);

@@ -134,13 +134,8 @@ impl Fast {
             Noise::Fixed => Redraw::Fixed,
         };
         let init = LatentInit { noise, logvar: fast.init_logvar, logvar_std: fast.init_logvar_std };
-        let update = LatentAdamW {
-            noise,
-            beta1: fast.beta1,
-            beta2: fast.beta2,
-            eps: fast.eps,
-            weight_decay: fast.weight_decay,
-        };
+        let update =
+            LatentAdamW { noise, beta1: fast.beta1, beta2: fast.beta2, eps: fast.eps, weight_decay: fast.weight_decay };
         let table = options.noise_table.as_slice();
         let state = latents.state();
         plan.push_update(store, Phase::Batch, "latents", init, &[&[inputs.samples], table].concat(), &state);

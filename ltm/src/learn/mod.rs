@@ -6,7 +6,7 @@ mod inputs;
 mod score;
 mod slow;
 
-pub use fast::{WeightGradients, Fast, FastOptions, Latents};
+pub use fast::{Fast, FastOptions, Latents, WeightGradients};
 pub use inputs::Inputs;
 pub use score::{Score, Scores};
 pub use slow::Slow;

@@ -161,7 +161,9 @@ impl Params {
         }
         let names = file.names().filter(|n| n.starts_with(prefix)).count();
         if names != known {
-            return Err(Error::new(format!("{names} tensors, but the configuration has {known}: it describes another model")));
+            return Err(Error::new(format!(
+                "{names} tensors, but the configuration has {known}: it describes another model"
+            )));
         }
         Ok(())
     }

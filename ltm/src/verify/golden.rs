@@ -120,7 +120,8 @@ impl<'a, B: AsRef<[u8]>> Golden<'a, B> {
         let positions = Positions::new(&self.model, self.model.seq, &mut self.store);
         let decoder = Decoder::new(&self.model, &self.params, &positions, &self.store, &mut g, Phase::Update)?;
         let spec = self.latents;
-        let mut leaf = |name: &str, id: Id, phase: Phase, g: &mut Graph| g.leaf(name, self.store.get(id).spec(), phase, id);
+        let mut leaf =
+            |name: &str, id: Id, phase: Phase, g: &mut Graph| g.leaf(name, self.store.get(id).spec(), phase, id);
         let (mu, logvar) = (leaf("mu", mu, Phase::Step, &mut g), leaf("logvar", logvar, Phase::Step, &mut g));
         let eps = g.leaf("eps", spec, Phase::Step, eps);
         let tokens = leaf("tokens", self.inputs.tokens, Phase::Batch, &mut g);
@@ -182,7 +183,8 @@ impl<'a, B: AsRef<[u8]>> Golden<'a, B> {
         let dims = [&[steps], self.latents.shape.dims()].concat();
         let table = self.tensor("fast.noise", &dims)?;
         let (mu, logvar) = (self.latent("mu")?, self.latent("logvar")?);
-        let config = FastConfig { steps, noise, schedule: Schedule::Cosine, weight_decay: 0.01, ..FastConfig::default() };
+        let config =
+            FastConfig { steps, noise, schedule: Schedule::Cosine, weight_decay: 0.01, ..FastConfig::default() };
         let options = FastOptions { noise_table: Some(table), ..FastOptions::default() };
         let fast = Fast::new(&self.model, &config, &self.params, &self.inputs, &mut self.store, &options)?;
         let mut seen = Vec::new();

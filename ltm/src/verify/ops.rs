@@ -77,7 +77,8 @@ fn run(case: &Case, dtype: DType) -> (Vec<Vec<f64>>, Vec<Vec<f64>>) {
     let op = case.op.as_ref();
     let mut bench = Bench::new(op, &ins);
     let outs = bench.forward(&ins);
-    let wants: Vec<Want> = (0..ins.len()).map(|i| if op.differentiable(i) { Want::Write } else { Want::Skip }).collect();
+    let wants: Vec<Want> =
+        (0..ins.len()).map(|i| if op.differentiable(i) { Want::Write } else { Want::Skip }).collect();
     let grads = if wants.contains(&Want::Write) {
         let d_out = Buffer::from_f64(dtype, outs[0].shape().dims(), &vec![1.0; outs[0].len()]);
         bench.vjp(&wants, &ins, &outs, &d_out, &[])
