@@ -45,8 +45,7 @@ impl Walk {
         let mut plan = Plan::new(&g, store, &Request { keep, ..Request::default() })?;
         for (l, (&qkv, &ring)) in fresh.iter().zip(&rings).enumerate() {
             let (qkv, scope) = (plan.value(qkv), format!("layers.{l}"));
-            let write = RingWrite { window: config.window };
-            plan.push_update(store, Phase::Step, &scope, write, &[qkv, position], &[ring]);
+            plan.push_update(store, Phase::Step, &scope, RingWrite, &[qkv, position], &[ring]);
         }
         let logits = plan.value(logits);
         Ok(Self { plan, token, position, logits, next: 0 })

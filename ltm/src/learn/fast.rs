@@ -187,7 +187,7 @@ impl Fast {
     ///
     /// # Errors
     /// The first number that is not finite, and the fast step (0 for what comes before the first).
-    pub fn fit_checked(&self, store: &mut Store, rate: f64, round: u32) -> Result<(), (usize, NonFinite)> {
+    pub fn fit_checked(&self, store: &mut Store, rate: f64, round: u32) -> std::result::Result<(), (usize, NonFinite)> {
         self.start(store, rate, round);
         for phase in [Phase::Update, Phase::Batch] {
             self.plan.run_checked(store, phase).map_err(|e| (0, e))?;

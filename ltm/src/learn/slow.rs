@@ -98,7 +98,7 @@ impl Slow {
     ///
     /// # Errors
     /// The first number that is not finite.
-    pub fn gradient_checked(&self, store: &mut Store) -> Result<(), NonFinite> {
+    pub fn gradient_checked(&self, store: &mut Store) -> std::result::Result<(), NonFinite> {
         [Phase::Update, Phase::Batch, Phase::Step].into_iter().try_for_each(|p| self.gradient.run_checked(store, p))
     }
 
