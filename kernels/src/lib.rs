@@ -8,6 +8,7 @@ mod cost;
 pub mod embedding;
 pub mod gaussian;
 mod lanes;
+pub mod latents;
 pub mod matmul;
 pub mod registry;
 pub mod rmsnorm;

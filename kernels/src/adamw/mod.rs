@@ -4,6 +4,7 @@
 pub(crate) mod cpu;
 
 use crate::lanes::CHUNK;
+use engine::simd::Real;
 use engine::{Buffer, Context, Cost, Spec, Update, with_real};
 
 /// One parameter's share of the squared global norm: `norms[index] = Σ grad²`.
@@ -73,13 +74,13 @@ impl Update for AdamW {
         let Self { beta1, beta2, eps, weight_decay, clip } = *self;
         let rule = cpu::Rule { beta1, beta2, eps, weight_decay };
         with_real!(grad.dtype(), T => {
-            let norm = norms.as_slice::<T>().iter().map(|&square| f64::from(square)).sum::<f64>().sqrt();
+            let norm = norms.as_slice::<T>().iter().map(|square| square.to_f64()).sum::<f64>().sqrt();
             if !norm.is_finite() {
                 return;
             }
             let clip = (clip / (norm + 1e-6)).min(1.0);
             let &[rate, t] = schedule.as_slice::<T>() else { unreachable!("rate and step number") };
-            let step = rule.step::<T>(f64::from(rate), t as u32);
+            let step = rule.step::<T>(rate.to_f64(), t as u32);
             cpu::adamw(&step, clip, grad.as_slice(), w.as_mut_slice(), m.as_mut_slice(), v.as_mut_slice());
         });
     }
