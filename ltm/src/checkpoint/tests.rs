@@ -68,7 +68,8 @@ fn only_the_newest_are_kept() {
 
 #[test]
 fn damage_is_noticed_and_the_one_before_is_used() {
-    let damages: [(&str, &dyn Fn(&TempDir)); 8] = [
+    type Damage<'a> = (&'a str, &'a dyn Fn(&TempDir));
+    let damages: [Damage; 8] = [
         ("weights.safetensors is not what was written", &|run| {
             let file = path(run, 2, "weights.safetensors");
             let mut bytes = fs::read(&file).unwrap();
