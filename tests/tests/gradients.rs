@@ -24,9 +24,7 @@ fn every_gradient_of_every_op() {
     for room in ROOMS {
         let mut runner = TestRunner::new(Config { cases: 64, failure_persistence: None, ..Config::default() });
         runner
-            .run(&(sizes(), any::<u64>()), |(s, seed)| {
-                check(room.name, &s, seed).map_err(TestCaseError::fail)
-            })
+            .run(&(sizes(), any::<u64>()), |(s, seed)| check(room.name, &s, seed).map_err(TestCaseError::fail))
             .unwrap_or_else(|e| panic!("{}: {e}", room.name));
         check(room.name, &MEDIUM, 1).unwrap_or_else(|e| panic!("{} at {MEDIUM:?}: {e}", room.name));
     }

@@ -23,6 +23,8 @@ pub trait Register<T: Real>: Copy + Send + Sync {
     fn mul_add(self, b: Self, c: Self) -> Self;
     /// Shifts the bits left by the length of the mantissa: the lowest bits become exponent and sign.
     fn mantissa_to_exponent(self) -> Self;
+    /// `self₀ b₀ self₁ b₁ …`, as two registers.
+    fn interleave(self, b: Self) -> [Self; 2];
 }
 
 /// Lane `i` is number `i % WIDTH` of register `i / WIDTH`; `K · WIDTH` = 16.
@@ -136,6 +138,36 @@ impl<T: Format, R: Register<T>, const K: usize> Lanes<T> for Group<R, K> {
             self.0[i] = exp(self.0[i]);
         }
         self
+    }
+
+    #[inline(always)]
+    fn transpose(rows: [Self; LANES]) -> [Self; LANES] {
+        let mut out = rows;
+        for i in 0..K {
+            for j in 0..K {
+                let mut block = [rows[0].0[0]; LANES];
+                for row in 0..R::WIDTH {
+                    block[row] = rows[i * R::WIDTH + row].0[j];
+                }
+                transpose_square(&mut block);
+                for row in 0..R::WIDTH {
+                    out[j * R::WIDTH + row].0[i] = block[row];
+                }
+            }
+        }
+        out
+    }
+}
+
+/// Transposes the square in the first `WIDTH` registers. Number the elements row by row: interleaving the upper half of
+/// the rows with the lower rotates the bits of that number by one, so that log₂ `WIDTH` rounds swap row and column.
+#[inline(always)]
+fn transpose_square<T: Real, R: Register<T>>(block: &mut [R; LANES]) {
+    for _ in 0..R::WIDTH.ilog2() {
+        let before = *block;
+        for i in 0..R::WIDTH / 2 {
+            [block[2 * i], block[2 * i + 1]] = before[i].interleave(before[i + R::WIDTH / 2]);
+        }
     }
 }
 

@@ -182,6 +182,9 @@ pub trait Lanes<T: Real>: Copy + Send + Sync {
     /// smallest of them and at −∞, ∞ above the largest number, NaN for NaN.
     #[must_use]
     fn exp(self) -> Self;
+    /// Lane i of row j becomes lane j of row i.
+    #[must_use]
+    fn transpose(rows: [Self; LANES]) -> [Self; LANES];
 
     /// Sixteen zeros.
     #[inline(always)]

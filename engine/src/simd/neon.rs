@@ -20,7 +20,7 @@ impl Isa for Neon {
 macro_rules! register {
     ($register:ident of $width:literal $t:ident: $splat:ident $load:ident $store:ident $add:ident $sub:ident $mul:ident
      $div:ident $greater:ident $less:ident $select:ident $sqrt:ident $fma:ident;
-     $to_bits:ident $shift:ident<$by:literal> $from_bits:ident) => {
+     $to_bits:ident $shift:ident<$by:literal> $from_bits:ident; $zip1:ident $zip2:ident) => {
         // SAFETY of every block below: NEON is part of the base of the aarch64 targets that std supports.
         impl Register<$t> for $register {
             const WIDTH: usize = $width;
@@ -96,12 +96,18 @@ macro_rules! register {
                 // SAFETY: as above.
                 unsafe { $from_bits($shift::<$by>($to_bits(self))) }
             }
+
+            #[inline(always)]
+            fn interleave(self, b: Self) -> [Self; 2] {
+                // SAFETY: as above.
+                unsafe { [$zip1(self, b), $zip2(self, b)] }
+            }
         }
     };
 }
 
 register!(float32x4_t of 4 f32: vdupq_n_f32 vld1q_f32 vst1q_f32 vaddq_f32 vsubq_f32 vmulq_f32 vdivq_f32 vcgtq_f32
-    vcltq_f32 vbslq_f32 vsqrtq_f32 vfmaq_f32; vreinterpretq_u32_f32 vshlq_n_u32<23> vreinterpretq_f32_u32);
+    vcltq_f32 vbslq_f32 vsqrtq_f32 vfmaq_f32; vreinterpretq_u32_f32 vshlq_n_u32<23> vreinterpretq_f32_u32; vzip1q_f32 vzip2q_f32);
 
 register!(float64x2_t of 2 f64: vdupq_n_f64 vld1q_f64 vst1q_f64 vaddq_f64 vsubq_f64 vmulq_f64 vdivq_f64 vcgtq_f64
-    vcltq_f64 vbslq_f64 vsqrtq_f64 vfmaq_f64; vreinterpretq_u64_f64 vshlq_n_u64<52> vreinterpretq_f64_u64);
+    vcltq_f64 vbslq_f64 vsqrtq_f64 vfmaq_f64; vreinterpretq_u64_f64 vshlq_n_u64<52> vreinterpretq_f64_u64; vzip1q_f64 vzip2q_f64);

@@ -128,6 +128,11 @@ macro_rules! real {
             fn mantissa_to_exponent(self) -> Self {
                 $t::from_bits(self.to_bits() << ($t::MANTISSA_DIGITS - 1))
             }
+
+            #[inline(always)]
+            fn interleave(self, b: Self) -> [Self; 2] {
+                [self, b]
+            }
         }
     };
 }

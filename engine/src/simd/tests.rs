@@ -92,6 +92,8 @@ impl<T: Real> Kernel for EveryOp<'_, T> {
         let mut y = x[3..].to_vec();
         axpy::<I, T>(x[40], &x[..y.len()], &mut y);
         all.extend(y.into_iter().map(bits));
+        let rows = std::array::from_fn(|i| T::Lanes::<I>::load(&x[i * LANES..]));
+        all.extend(T::Lanes::<I>::transpose(rows).into_iter().flat_map(|row| row.to_array().map(bits)));
         all
     }
 }
@@ -150,6 +152,8 @@ fn scalar_lanes_are_plain_arithmetic() {
     };
     assert_eq!(la.sum(), tree(a.to_vec()));
     assert_eq!(la.max_lane(), a.iter().copied().fold(f32::NEG_INFINITY, f32::max));
+    let columns = L::transpose(std::array::from_fn(|i| L::load(&x[25 + i * LANES..])));
+    assert!((0..256).all(|i| columns[i / 16].to_array()[i % 16] == x[25 + i % 16 * 16 + i / 16]));
     assert_eq!(L::load_partial(&a[..3], 7.0).to_array()[..5], [a[0], a[1], a[2], 7.0, 7.0]);
     assert_eq!(dot::<Scalar, f32>(&a[..3], &b[..3]), a[1].mul_add(b[1], 0.0) + (a[0] * b[0] + a[2] * b[2]));
 }

@@ -56,11 +56,42 @@ impl Avx2 {
     }
 }
 
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn interleave_512(a: __m512, b: __m512) -> [__m512; 2] {
+    let low = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+    let high = _mm512_setr_epi32(8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
+    [_mm512_permutex2var_ps(a, low, b), _mm512_permutex2var_ps(a, high, b)]
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn interleave_512d(a: __m512d, b: __m512d) -> [__m512d; 2] {
+    let low = _mm512_setr_epi64(0, 8, 1, 9, 2, 10, 3, 11);
+    let high = _mm512_setr_epi64(4, 12, 5, 13, 6, 14, 7, 15);
+    [_mm512_permutex2var_pd(a, low, b), _mm512_permutex2var_pd(a, high, b)]
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn interleave_256(a: __m256, b: __m256) -> [__m256; 2] {
+    // Within each half of the registers; then the halves are put in order.
+    let (low, high) = (_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b));
+    [_mm256_permute2f128_ps::<0x20>(low, high), _mm256_permute2f128_ps::<0x31>(low, high)]
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn interleave_256d(a: __m256d, b: __m256d) -> [__m256d; 2] {
+    let (low, high) = (_mm256_unpacklo_pd(a, b), _mm256_unpackhi_pd(a, b));
+    [_mm256_permute2f128_pd::<0x20>(low, high), _mm256_permute2f128_pd::<0x31>(low, high)]
+}
+
 /// One `Register`, from its intrinsics. `max` and `min` return the second operand unless the comparison holds, which is
 /// what `Lanes` promises.
 macro_rules! register {
     ($register:ident of $width:literal $t:ident: $splat:ident $load:ident $store:ident $add:ident $sub:ident $mul:ident
-     $div:ident $max:ident $min:ident $sqrt:ident $fma:ident; $to_bits:ident $shift:ident<$by:literal> $from_bits:ident) => {
+     $div:ident $max:ident $min:ident $sqrt:ident $fma:ident; $to_bits:ident $shift:ident<$by:literal> $from_bits:ident; $interleave:ident) => {
         // SAFETY of every block below: values of this type arise only in kernels that run as `Avx512` or `Avx2`. Those
         // cannot be named outside this module, and `dispatch` enters them only when the processor has the instructions.
         impl Register<$t> for $register {
@@ -137,22 +168,28 @@ macro_rules! register {
                 // SAFETY: as above.
                 unsafe { $from_bits($shift::<$by>($to_bits(self))) }
             }
+
+            #[inline(always)]
+            fn interleave(self, b: Self) -> [Self; 2] {
+                // SAFETY: as above.
+                unsafe { $interleave(self, b) }
+            }
         }
     };
 }
 
 register!(__m512 of 16 f32: _mm512_set1_ps _mm512_loadu_ps _mm512_storeu_ps _mm512_add_ps _mm512_sub_ps _mm512_mul_ps
     _mm512_div_ps _mm512_max_ps _mm512_min_ps _mm512_sqrt_ps _mm512_fmadd_ps;
-    _mm512_castps_si512 _mm512_slli_epi32<23> _mm512_castsi512_ps);
+    _mm512_castps_si512 _mm512_slli_epi32<23> _mm512_castsi512_ps; interleave_512);
 
 register!(__m512d of 8 f64: _mm512_set1_pd _mm512_loadu_pd _mm512_storeu_pd _mm512_add_pd _mm512_sub_pd _mm512_mul_pd
     _mm512_div_pd _mm512_max_pd _mm512_min_pd _mm512_sqrt_pd _mm512_fmadd_pd;
-    _mm512_castpd_si512 _mm512_slli_epi64<52> _mm512_castsi512_pd);
+    _mm512_castpd_si512 _mm512_slli_epi64<52> _mm512_castsi512_pd; interleave_512d);
 
 register!(__m256 of 8 f32: _mm256_set1_ps _mm256_loadu_ps _mm256_storeu_ps _mm256_add_ps _mm256_sub_ps _mm256_mul_ps
     _mm256_div_ps _mm256_max_ps _mm256_min_ps _mm256_sqrt_ps _mm256_fmadd_ps;
-    _mm256_castps_si256 _mm256_slli_epi32<23> _mm256_castsi256_ps);
+    _mm256_castps_si256 _mm256_slli_epi32<23> _mm256_castsi256_ps; interleave_256);
 
 register!(__m256d of 4 f64: _mm256_set1_pd _mm256_loadu_pd _mm256_storeu_pd _mm256_add_pd _mm256_sub_pd _mm256_mul_pd
     _mm256_div_pd _mm256_max_pd _mm256_min_pd _mm256_sqrt_pd _mm256_fmadd_pd;
-    _mm256_castpd_si256 _mm256_slli_epi64<52> _mm256_castsi256_pd);
+    _mm256_castpd_si256 _mm256_slli_epi64<52> _mm256_castsi256_pd; interleave_256d);

@@ -1,0 +1,206 @@
+use super::*;
+use engine::rng::Stream;
+
+fn random<T: Real>(len: usize, site: u32) -> Vec<T> {
+    let stream = Stream::new(3, site);
+    (0..len).map(|i| T::from_f64(stream.normal(i as u32))).collect()
+}
+
+/// The definition: one chain of fused multiply-adds over k for each element.
+fn naive<T: Real>(c: &mut [T], a: Mat<'_, T>, b: Mat<'_, T>, accumulate: Accumulate) {
+    for i in 0..a.rows {
+        for j in 0..b.cols {
+            let c = &mut c[i * b.cols + j];
+            let start = if accumulate == Accumulate::Write { T::ZERO } else { *c };
+            *c = (0..a.cols).fold(start, |sum, k| Real::mul_add(a.at(i, k), b.at(k, j), sum));
+        }
+    }
+}
+
+/// A factor in memory: along its rows, along its columns, or with gaps everywhere.
+#[derive(Clone, Copy, Debug)]
+enum Layout {
+    Rows,
+    Columns,
+    Gaps,
+}
+
+const LAYOUTS: [Layout; 3] = [Layout::Rows, Layout::Columns, Layout::Gaps];
+
+impl Layout {
+    fn view<T: Copy>(self, data: &[T], rows: usize, cols: usize) -> Mat<'_, T> {
+        match self {
+            Self::Rows => Mat::new(data, rows, cols),
+            Self::Columns => Mat::new(data, cols, rows).transposed(),
+            Self::Gaps => Mat::with_strides(data, rows, cols, 2 * cols + 1, 2),
+        }
+    }
+}
+
+/// Around the heights and widths of the kernels, a panel, a block of k, and a tile.
+const SIZES: [[usize; 3]; 14] = [
+    [1, 1, 1],
+    [1, 70, 40],
+    [2, 3, 15],
+    [3, 17, 16],
+    [5, 16, 31],
+    [6, 257, 33],
+    [7, 31, 64],
+    [13, 8, 47],
+    [14, 256, 32],
+    [15, 300, 65],
+    [27, 10, 96],
+    [29, 33, 100],
+    [61, 513, 131],
+    [100, 20, 200],
+];
+
+fn matches_naive<T: Real>() {
+    for [m, k, n] in SIZES {
+        let (a, b, old) = (random::<T>(2 * (m + 1) * (k + 1), 1), random(2 * (k + 1) * (n + 1), 2), random(m * n, 3));
+        for (la, lb) in LAYOUTS.into_iter().flat_map(|la| LAYOUTS.map(|lb| (la, lb))) {
+            let (a, b) = (la.view(&a, m, k), lb.view(&b, k, n));
+            let mut packed = vec![T::ZERO; packed_len(k, n)];
+            pack_b(b, &mut packed);
+            for accumulate in [Accumulate::Write, Accumulate::Add] {
+                let mut expected = old.clone();
+                naive(&mut expected, a, b, accumulate);
+                let mut got = old.clone();
+                gemm(MatMut::new(&mut got, m, n), a, b, accumulate);
+                assert!(got == expected, "[{m}, {k}, {n}] {la:?} {lb:?} {accumulate:?}");
+                let mut got = old.clone();
+                gemm_packed(MatMut::new(&mut got, m, n), a, &packed, accumulate);
+                assert!(got == expected, "packed [{m}, {k}, {n}] {la:?} {lb:?} {accumulate:?}");
+            }
+        }
+    }
+}
+
+fn pool(threads: usize) -> rayon::ThreadPool {
+    rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap()
+}
+
+#[test]
+fn every_level_matches_the_definition_bit_for_bit() {
+    simd::for_each_level(|_| {
+        matches_naive::<f32>();
+        matches_naive::<f64>();
+    });
+}
+
+#[test]
+fn any_number_of_threads_gives_the_same_bits() {
+    let [m, k, n] = [150, 300, 517];
+    let (a, b, old) = (random::<f32>(m * k, 1), random::<f32>(k * n, 2), random::<f32>(m * n, 3));
+    let (a, b) = (Mat::new(&a, m, k), Mat::new(&b, n, k).transposed());
+    let mut expected = old.clone();
+    naive(&mut expected, a, b, Accumulate::Add);
+    simd::for_each_level(|level| {
+        for threads in [1, 2, 3, 7] {
+            let mut got = old.clone();
+            pool(threads).install(|| gemm(MatMut::new(&mut got, m, n), a, b, Accumulate::Add));
+            assert!(got == expected, "{level}, {threads} threads");
+        }
+    });
+}
+
+#[test]
+fn a_row_does_not_depend_on_the_others() {
+    let [m, k, n] = [97, 300, 70];
+    let (a, b) = (random::<f32>(m * k, 1), random::<f32>(k * n, 2));
+    let b = Mat::new(&b, k, n);
+    let mut together = vec![0.0; m * n];
+    gemm(MatMut::new(&mut together, m, n), Mat::new(&a, m, k), b, Accumulate::Write);
+    for (a, expected) in a.chunks(k).zip(together.chunks(n)) {
+        let mut alone = vec![0.0; n];
+        gemm(MatMut::new(&mut alone, 1, n), Mat::new(a, 1, k), b, Accumulate::Write);
+        assert!(alone == expected);
+    }
+}
+
+/// The chain of k = 2000 fused steps has the error of a sum of that length, not more: against f64.
+#[test]
+fn f32_is_close_to_f64() {
+    let [m, k, n] = [33, 2000, 40];
+    let (a, b) = (random::<f64>(m * k, 1), random::<f64>(k * n, 2));
+    let single = |x: &[f64]| x.iter().map(|&x| x as f32).collect::<Vec<_>>();
+    let (a, b) = (single(&a), single(&b));
+    let double = |x: &[f32]| x.iter().map(|&x| f64::from(x)).collect::<Vec<_>>();
+    let (mut got, mut exact) = (vec![0.0f32; m * n], vec![0.0f64; m * n]);
+    gemm(MatMut::new(&mut got, m, n), Mat::new(&a, m, k), Mat::new(&b, k, n), Accumulate::Write);
+    let (a, b) = (double(&a), double(&b));
+    for (i, j) in (0..m).flat_map(|i| (0..n).map(move |j| (i, j))) {
+        exact[i * n + j] = (0..k).map(|p| a[i * k + p] * b[p * n + j]).sum();
+    }
+    // Elements are of size √k; rounding errors add up like a random walk, far below the bound of k units.
+    let worst = got.iter().zip(&exact).map(|(&x, &y)| (f64::from(x) - y).abs()).fold(0.0, f64::max);
+    assert!(worst < 1e-4 * (k as f64).sqrt(), "{worst}");
+    assert!(worst > 0.0);
+}
+
+#[test]
+fn gaps_between_rows_of_c_stay() {
+    let [m, k, n, stride] = [5, 4, 37, 41];
+    let (a, b) = (random::<f32>(m * k, 1), random::<f32>(k * n, 2));
+    let mut c = vec![7.0; (m - 1) * stride + n];
+    gemm(MatMut::with_stride(&mut c, m, n, stride), Mat::new(&a, m, k), Mat::new(&b, k, n), Accumulate::Write);
+    let mut expected = vec![0.0; m * n];
+    naive(&mut expected, Mat::new(&a, m, k), Mat::new(&b, k, n), Accumulate::Write);
+    for (row, expected) in c.chunks(stride).zip(expected.chunks(n)) {
+        assert_eq!(&row[..n], expected);
+        assert!(row[n..].iter().all(|&x| x == 7.0));
+    }
+}
+
+#[test]
+fn sizes_of_zero() {
+    for [m, k, n] in [[0, 3, 4], [3, 0, 4], [3, 4, 0], [0, 0, 0]] {
+        let (a, b) = (vec![1.0f32; m * k], vec![1.0; k * n]);
+        let mut packed = vec![0.0; packed_len(k, n)];
+        pack_b(Mat::new(&b, k, n), &mut packed);
+        for (accumulate, left) in [(Accumulate::Add, 5.0), (Accumulate::Write, 0.0)] {
+            let mut c = vec![5.0; m * n];
+            gemm(MatMut::new(&mut c, m, n), Mat::new(&a, m, k), Mat::new(&b, k, n), accumulate);
+            assert!(c.iter().all(|&x| x == left), "[{m}, {k}, {n}]");
+            let mut c = vec![5.0; m * n];
+            gemm_packed(MatMut::new(&mut c, m, n), Mat::new(&a, m, k), &packed, accumulate);
+            assert!(c.iter().all(|&x| x == left), "[{m}, {k}, {n}] packed");
+        }
+    }
+}
+
+#[test]
+fn nan_and_infinity_reach_their_row_and_column_only() {
+    let [m, k, n] = [20, 30, 40];
+    let (mut a, mut b) = (random::<f32>(m * k, 1), random::<f32>(k * n, 2));
+    a[3 * k + 29] = f32::NAN;
+    b[17 * n + 39] = f32::INFINITY;
+    simd::for_each_level(|_| {
+        let mut c = vec![f32::NAN; m * n];
+        gemm(MatMut::new(&mut c, m, n), Mat::new(&a, m, k), Mat::new(&b, k, n), Accumulate::Write);
+        for (at, x) in c.iter().enumerate() {
+            assert_eq!(x.is_nan(), at / n == 3);
+            assert_eq!(x.is_infinite(), at / n != 3 && at % n == 39);
+        }
+    });
+}
+
+#[test]
+fn tiles_are_many_enough_and_aligned() {
+    for [m, n] in [[1, 50_258], [50_258, 512], [1024, 512], [1024, 50_258], [1, 1], [0, 0]] {
+        for threads in [1, 2, 16, 64] {
+            let [rows, cols] = pool(threads).install(|| tile_size(m, n));
+            assert_eq!(cols % PANEL, if n == 0 { 1 } else { 0 }, "packed panels are not split");
+            assert!(rows <= TILE[0] && cols <= TILE[1]);
+            let tiles = m.div_ceil(rows) * n.div_ceil(cols);
+            let smallest = rows <= SMALL_TILE[0] && cols <= SMALL_TILE[1];
+            assert!(tiles >= 2 * threads || smallest, "[{m}, {n}], {threads} threads: {tiles} tiles");
+        }
+    }
+}
+
+#[test]
+#[should_panic(expected = "sizes of C[m, n] = A[m, k]·B[k, n]")]
+fn sizes_must_agree() {
+    gemm(MatMut::new(&mut [0.0f32; 4], 2, 2), Mat::new(&[0.0; 6], 2, 3), Mat::new(&[0.0; 4], 2, 2), Accumulate::Write);
+}

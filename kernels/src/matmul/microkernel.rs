@@ -1,0 +1,137 @@
+//! The innermost product: a few rows of A by sixteen or thirty-two columns of B, with all of C's elements in registers.
+
+use super::tiles::Tile;
+use engine::simd::{Isa, LANES, Lanes, Real};
+
+/// Where the sums begin.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Start {
+    /// At zero.
+    Zero,
+    /// At what C holds.
+    C,
+}
+
+/// How many rows and groups of sixteen columns fit into the registers of `I`, beside one group of B and one element of A.
+pub struct Geometry;
+
+impl Geometry {
+    /// Groups of sixteen columns: two where a group is one register, to use each broadcast of A twice.
+    pub const fn groups<I: Isa, T: Real>() -> usize {
+        if <T::Lanes<I> as Lanes<T>>::REGISTERS == 1 { 2 } else { 1 }
+    }
+
+    /// Rows: 14 on AVX-512, 6 on AVX2 and NEON, 1 without vectors; 2 for f64 on AVX2 and NEON.
+    pub const fn rows<I: Isa, T: Real>() -> usize {
+        let row = Self::groups::<I, T>() * <T::Lanes<I> as Lanes<T>>::REGISTERS;
+        let rows = I::REGISTERS.saturating_sub(row + 1) / row;
+        if rows == 0 { 1 } else { rows }
+    }
+
+    /// The lowest kernel that computes `rows` rows.
+    pub const fn height<I: Isa, T: Real>(rows: usize) -> usize {
+        let most = Self::rows::<I, T>();
+        let height = match rows {
+            0..=1 => 1,
+            2 => 2,
+            3..=6 => 6,
+            _ => 14,
+        };
+        if height < most { height } else { most }
+    }
+}
+
+/// A rectangle of C: rows and columns of the tile where it begins, and how many of both to compute.
+#[derive(Clone, Copy)]
+pub struct Block {
+    pub row: usize,
+    pub col: usize,
+    pub rows: usize,
+    pub cols: usize,
+}
+
+/// C = A·B or C + A·B in `block`, which has at most `height` rows and `groups` times sixteen columns.
+///
+/// `a` is a packed panel `height` wide. `b` holds the columns of the block for each k in turn, `b_stride` apart, up to a
+/// multiple of sixteen.
+#[inline(always)]
+pub fn product<I: Isa, T: Real>(
+    height: usize,
+    a: &[T],
+    b: &[T],
+    b_stride: usize,
+    c: &mut Tile<'_, T>,
+    block: Block,
+    start: Start,
+) {
+    match (height, Geometry::groups::<I, T>()) {
+        (1, 1) => rows::<I, T, 1, 1>(a, b, b_stride, c, block, start),
+        (2, 1) => rows::<I, T, 2, 1>(a, b, b_stride, c, block, start),
+        (6, 1) => rows::<I, T, 6, 1>(a, b, b_stride, c, block, start),
+        (_, 1) => rows::<I, T, 14, 1>(a, b, b_stride, c, block, start),
+        (1, _) => rows::<I, T, 1, 2>(a, b, b_stride, c, block, start),
+        (2, _) => rows::<I, T, 2, 2>(a, b, b_stride, c, block, start),
+        (6, _) => rows::<I, T, 6, 2>(a, b, b_stride, c, block, start),
+        (_, _) => rows::<I, T, 14, 2>(a, b, b_stride, c, block, start),
+    }
+}
+
+#[inline(always)]
+fn rows<I: Isa, T: Real, const M: usize, const G: usize>(
+    a: &[T],
+    b: &[T],
+    b_stride: usize,
+    c: &mut Tile<'_, T>,
+    block: Block,
+    start: Start,
+) {
+    let mut sums = [[T::Lanes::<I>::zero(); G]; M];
+    if start == Start::C {
+        for i in 0..M {
+            if i < block.rows {
+                let row = c.row(block.row + i, block.col, block.cols);
+                for g in 0..G {
+                    sums[i][g] = load_some::<I, T>(row, g * LANES);
+                }
+            }
+        }
+    }
+    for (a, b) in a.chunks_exact(M).zip(b.chunks(b_stride)) {
+        let mut columns = [T::Lanes::<I>::zero(); G];
+        for g in 0..G {
+            columns[g] = T::Lanes::<I>::load(&b[g * LANES..]);
+        }
+        for i in 0..M {
+            let element = T::Lanes::<I>::splat(a[i]);
+            for g in 0..G {
+                sums[i][g] = element.mul_add(columns[g], sums[i][g]);
+            }
+        }
+    }
+    for i in 0..M {
+        if i < block.rows {
+            let row = c.row(block.row + i, block.col, block.cols);
+            for g in 0..G {
+                store_some::<I, T>(sums[i][g], row, g * LANES);
+            }
+        }
+    }
+}
+
+/// Sixteen elements from `at`, zeros beyond the end.
+#[inline(always)]
+fn load_some<I: Isa, T: Real>(row: &[T], at: usize) -> T::Lanes<I> {
+    match row.get(at..at + LANES) {
+        Some(whole) => T::Lanes::<I>::load(whole),
+        None => T::Lanes::<I>::load_partial(row.get(at..).unwrap_or_default(), T::ZERO),
+    }
+}
+
+/// Sixteen elements from `at`, as far as there is room.
+#[inline(always)]
+fn store_some<I: Isa, T: Real>(x: T::Lanes<I>, row: &mut [T], at: usize) {
+    match row.get_mut(at..at + LANES) {
+        Some(whole) => x.store(whole),
+        None => x.store_partial(row.get_mut(at..).unwrap_or_default()),
+    }
+}

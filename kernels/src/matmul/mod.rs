@@ -1,0 +1,355 @@
+//! Linear maps: `y = x·wᵀ`, alone and added to a residual stream, on one matrix product.
+//!
+//! Weights are stored `[out, in]`, the rows of `x` are all but its last dimension. With `d_y` the result's gradient,
+//! `d_x = d_y·w` and `d_w = d_yᵀ·x`. Every element of a product is one chain of fused multiply-adds in the order of the
+//! summed index, on one thread: a row of `y` or `d_x` has the same bits whatever the other rows are, and `d_w`, which
+//! sums over the rows, has the same bits on any number of threads.
+//!
+//! A product of more than a few dozen rows is bound by arithmetic, one of fewer by reading `w`.
+
+mod cpu;
+pub mod gemm;
+mod microkernel;
+mod pack;
+pub(crate) mod tiles;
+
+use self::gemm::Accumulate;
+use crate::case::{Case, Fill, Input, Sizes};
+use crate::check;
+use engine::{Buffer, Context, Cost, Error, Op, Output, Pass, Reads, Result, Spec, Want, with_real};
+
+/// `x [.., in], w [out, in] → y [.., out]`, `y = x·wᵀ`.
+#[derive(Clone, Copy, Debug)]
+pub struct Linear;
+
+/// `x [.., in], w [out, in], residual [.., out] → y [.., out]`, `y = residual + x·wᵀ`: a projection that writes into the
+/// residual stream. The products are added to the residual one by one, without a pass over memory of its own.
+#[derive(Clone, Copy, Debug)]
+pub struct LinearResidual;
+
+impl Op for Linear {
+    fn name(&self) -> &'static str {
+        "linear"
+    }
+
+    fn arguments(&self) -> &'static [&'static str] {
+        &["x", "w"]
+    }
+
+    fn infer(&self, ins: &[Spec]) -> Result<Vec<Output>> {
+        check::count(self.arguments(), ins)?;
+        Ok(vec![Output { name: "y", spec: infer(ins[0], ins[1])? }])
+    }
+
+    fn differentiable(&self, _i: usize) -> bool {
+        true
+    }
+
+    fn reads(&self, wants: &[Want]) -> Reads {
+        reads(wants)
+    }
+
+    fn forward(&self, _: &mut Context, ins: &[&Buffer], outs: &mut [Buffer]) {
+        let (x, w) = (ins[0], ins[1]);
+        let sizes = sizes(x.spec(), w.spec());
+        with_real!(x.dtype(), T => cpu::forward::<T>(
+            sizes, x.as_slice(), w.as_slice(), outs[0].as_mut_slice(), Accumulate::Write,
+        ));
+    }
+
+    fn vjp(
+        &self,
+        _: &mut Context,
+        wants: &[Want],
+        ins: &[&Buffer],
+        _: &[&Buffer],
+        d_out: &Buffer,
+        d_ins: &mut [Buffer],
+    ) {
+        vjp_product(wants, ins, d_out, d_ins);
+    }
+
+    fn cost(&self, ins: &[Spec], pass: Pass) -> Cost {
+        cost(ins, pass)
+    }
+}
+
+impl Op for LinearResidual {
+    fn name(&self) -> &'static str {
+        "linear_residual"
+    }
+
+    fn arguments(&self) -> &'static [&'static str] {
+        &["x", "w", "residual"]
+    }
+
+    fn infer(&self, ins: &[Spec]) -> Result<Vec<Output>> {
+        check::count(self.arguments(), ins)?;
+        let y = infer(ins[0], ins[1])?;
+        check::is("residual", ins[2], y.dtype, y.shape.dims())?;
+        Ok(vec![Output { name: "y", spec: y }])
+    }
+
+    fn differentiable(&self, _i: usize) -> bool {
+        true
+    }
+
+    fn reads(&self, wants: &[Want]) -> Reads {
+        reads(wants)
+    }
+
+    fn forward(&self, _: &mut Context, ins: &[&Buffer], outs: &mut [Buffer]) {
+        let (x, w, residual) = (ins[0], ins[1], ins[2]);
+        let sizes = sizes(x.spec(), w.spec());
+        with_real!(x.dtype(), T => {
+            let y = outs[0].as_mut_slice::<T>();
+            cpu::copy(residual.as_slice(), y);
+            cpu::forward(sizes, x.as_slice(), w.as_slice(), y, Accumulate::Add);
+        });
+    }
+
+    fn vjp(
+        &self,
+        _: &mut Context,
+        wants: &[Want],
+        ins: &[&Buffer],
+        _: &[&Buffer],
+        d_out: &Buffer,
+        d_ins: &mut [Buffer],
+    ) {
+        vjp_product(wants, ins, d_out, d_ins);
+        with_real!(d_out.dtype(), T => match wants[2] {
+            Want::Skip => {}
+            Want::Write => cpu::copy::<T>(d_out.as_slice(), d_ins[2].as_mut_slice()),
+            Want::Add => cpu::add::<T>(d_out.as_slice(), d_ins[2].as_mut_slice()),
+        });
+    }
+
+    fn passes_through(&self, i: usize) -> bool {
+        i == 2
+    }
+
+    fn cost(&self, ins: &[Spec], pass: Pass) -> Cost {
+        let (elements, bytes) = (ins[2].shape.numel() as u64, ins[2].bytes() as u64);
+        let residual = match pass {
+            Pass::Forward => Cost { flops: elements, bytes },
+            // The gradient is the result's own: there is work only where it must be in two places.
+            Pass::Vjp(wants) | Pass::Fused(wants) => match wants[2] {
+                Want::Skip => Cost::default(),
+                Want::Write => Cost { flops: 0, bytes },
+                Want::Add => Cost { flops: elements, bytes: 2 * bytes },
+            },
+        };
+        cost(ins, pass) + residual
+    }
+}
+
+fn infer(x: Spec, w: Spec) -> Result<Spec> {
+    let dtype = check::real("x", x)?;
+    if x.shape.rank() == 0 {
+        return Err(Error::usage(format!("x is {x}, must have at least one dimension")));
+    }
+    check::rank("w", w, 2)?;
+    check::is("w", w, dtype, &[w.shape.dims()[0], x.shape.last()])?;
+    Ok(Spec { dtype, shape: x.shape.with_last(w.shape.dims()[0]) })
+}
+
+fn sizes(x: Spec, w: Spec) -> cpu::Sizes {
+    cpu::Sizes { rows: x.shape.rows(), inputs: w.shape.last(), outputs: w.shape.rows() }
+}
+
+/// The gradient of either factor needs the other.
+fn reads(wants: &[Want]) -> Reads {
+    Reads { ins: u16::from(wants[1].is_wanted()) | u16::from(wants[0].is_wanted()) << 1, outs: 0 }
+}
+
+fn vjp_product(wants: &[Want], ins: &[&Buffer], d_y: &Buffer, d_ins: &mut [Buffer]) {
+    let rows = d_y.shape().rows();
+    let outputs = d_y.shape().last();
+    with_real!(d_y.dtype(), T => {
+        if wants[0].is_wanted() {
+            let sizes = cpu::Sizes { rows, inputs: ins[1].shape().last(), outputs };
+            cpu::vjp_x::<T>(sizes, d_y.as_slice(), ins[1].as_slice(), wants[0], d_ins[0].as_mut_slice());
+        }
+        if wants[1].is_wanted() {
+            let sizes = cpu::Sizes { rows, inputs: ins[0].shape().last(), outputs };
+            cpu::vjp_w::<T>(sizes, d_y.as_slice(), ins[0].as_slice(), wants[1], d_ins[1].as_mut_slice());
+        }
+    });
+}
+
+/// One product for the result, one for each wanted factor's gradient.
+fn cost(ins: &[Spec], pass: Pass) -> Cost {
+    let (x, w) = (ins[0], ins[1]);
+    let s = sizes(x, w);
+    let product = 2 * (s.rows * s.inputs * s.outputs) as u64;
+    let y = (s.rows * s.outputs * x.dtype.size()) as u64;
+    let (x, w) = (x.bytes() as u64, w.bytes() as u64);
+    match pass {
+        Pass::Forward => Cost { flops: product, bytes: x + w + y },
+        Pass::Vjp(wants) | Pass::Fused(wants) => {
+            let gradient = |want, size, other| match want {
+                Want::Skip => Cost::default(),
+                Want::Write => Cost { flops: product, bytes: other + size },
+                Want::Add => Cost { flops: product, bytes: other + 2 * size },
+            };
+            let d_y = if wants[0].is_wanted() || wants[1].is_wanted() { y } else { 0 };
+            gradient(wants[0], x, w) + gradient(wants[1], w, x) + Cost { flops: 0, bytes: d_y }
+        }
+    }
+}
+
+/// The linear maps of a model.
+pub fn cases(s: &Sizes) -> Vec<Case> {
+    let (d, f) = (s.dim(), s.ffn);
+    let tokens = |width| Input::new(&[s.batch, s.tokens, width], Fill::NORMAL);
+    let latents = || Input::new(&[s.batch, s.latents, d], Fill::NORMAL);
+    let weight =
+        |out, width: usize| Input::new(&[out, width], Fill::Normal { mean: 0.0, std: 1.0 / (width as f64).sqrt() });
+    vec![
+        Case::new("queries, keys, values", Linear, vec![tokens(d), weight(3 * d, d)]),
+        Case::new("queries of the latents", Linear, vec![tokens(d), weight(d, d)]),
+        Case::new("keys, values of the latents", Linear, vec![latents(), weight(2 * d, d)]),
+        Case::new("gate and up", Linear, vec![tokens(d), weight(2 * f, d)]),
+        Case::new("attention output", LinearResidual, vec![tokens(d), weight(d, d), tokens(d)]),
+        Case::new("down", LinearResidual, vec![tokens(f), weight(d, f), tokens(d)]),
+        Case::new("logits of one token", Linear, vec![Input::new(&[s.batch, d], Fill::NORMAL), weight(s.vocab, d)]),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use engine::rng::Stream;
+    use engine::{DType, Device};
+
+    const DTYPES: [DType; 2] = [DType::F32, DType::F64];
+
+    fn random(dtype: DType, dims: &[usize], site: u32) -> Buffer {
+        Input::new(dims, Fill::NORMAL).buffer(dtype, Stream::new(7, site))
+    }
+
+    fn forward(op: &dyn Op, ins: &[&Buffer]) -> Buffer {
+        let specs: Vec<_> = ins.iter().map(|x| x.spec()).collect();
+        let mut outs = [Buffer::new(op.infer(&specs).unwrap()[0].spec)];
+        outs[0].set_f64(&vec![f64::NAN; outs[0].len()]);
+        op.forward(&mut Context { device: &Device::Cpu, scratch: &mut Buffer::default() }, ins, &mut outs);
+        let [y] = outs;
+        y
+    }
+
+    /// The gradients, added to or in place of what `d_ins` holds; only what `reads` names is handed over.
+    fn vjp(op: &dyn Op, wants: &[Want], ins: &[&Buffer], d_y: &Buffer, d_ins: &mut [Buffer]) {
+        let (reads, empty) = (op.reads(wants), Buffer::default());
+        let ins: Vec<_> = (0..ins.len()).map(|i| if reads.ins >> i & 1 == 1 { ins[i] } else { &empty }).collect();
+        let mut cx = Context { device: &Device::Cpu, scratch: &mut Buffer::default() };
+        op.vjp(&mut cx, wants, &ins, &[], d_y, d_ins);
+    }
+
+    /// The sum of `term(k)` in f64.
+    fn sum(n: usize, term: impl Fn(usize) -> f64) -> f64 {
+        (0..n).map(term).sum()
+    }
+
+    #[track_caller]
+    fn assert_close(got: &Buffer, want: &[f64]) {
+        let tolerance = if got.dtype() == DType::F32 { 2e-5 } else { 1e-13 };
+        for (i, (got, want)) in got.to_f64().iter().zip(want).enumerate() {
+            assert!((got - want).abs() <= tolerance * want.abs().max(1.0), "element {i}: {got}, must be {want}");
+        }
+    }
+
+    /// Sizes around and beyond the edges of register tiles and cache blocks.
+    const SIZES: [[usize; 3]; 6] = [[1, 1, 1], [3, 2, 5], [7, 16, 17], [16, 33, 48], [65, 300, 31], [130, 20, 257]];
+
+    #[test]
+    fn matches_sums_in_f64() {
+        for dtype in DTYPES {
+            for [rows, inputs, outputs] in SIZES {
+                let [x, w] = [random(dtype, &[1, rows, inputs], 0), random(dtype, &[outputs, inputs], 1)];
+                let [residual, d_y] = [2, 3].map(|site| random(dtype, &[1, rows, outputs], site));
+                let [xs, ws, rs, ds] = [&x, &w, &residual, &d_y].map(Buffer::to_f64);
+                let y = |r: usize, o: usize| sum(inputs, |i| xs[r * inputs + i] * ws[o * inputs + i]);
+                let product: Vec<_> = (0..rows * outputs).map(|i| y(i / outputs, i % outputs)).collect();
+                assert_close(&forward(&Linear, &[&x, &w]), &product);
+                let total: Vec<_> = product.iter().zip(&rs).map(|(p, r)| p + r).collect();
+                assert_close(&forward(&LinearResidual, &[&x, &w, &residual]), &total);
+
+                let d_x = |r: usize, i: usize| sum(outputs, |o| ds[r * outputs + o] * ws[o * inputs + i]);
+                let d_w = |o: usize, i: usize| sum(rows, |r| ds[r * outputs + o] * xs[r * inputs + i]);
+                let d_x: Vec<_> = (0..rows * inputs).map(|e| d_x(e / inputs, e % inputs)).collect();
+                let d_w: Vec<_> = (0..outputs * inputs).map(|e| d_w(e / inputs, e % inputs)).collect();
+                let before = [&x, &w, &residual].map(Buffer::clone);
+                for want in [Want::Write, Want::Add] {
+                    let mut d_ins = before.clone();
+                    vjp(&LinearResidual, &[want; 3], &[&x, &w, &residual], &d_y, &mut d_ins);
+                    for ((got, before), d) in d_ins.iter().zip(&before).zip([&d_x, &d_w, &ds]) {
+                        let plus = |(b, d): (f64, &f64)| if want == Want::Add { b + d } else { *d };
+                        assert_close(got, &before.to_f64().into_iter().zip(d).map(plus).collect::<Vec<_>>());
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn unwanted_gradients_cost_nothing() {
+        let [x, w, d_y] =
+            [random(DType::F32, &[4, 3], 0), random(DType::F32, &[5, 3], 1), random(DType::F32, &[4, 5], 2)];
+        let wants = [Want::Skip, Want::Write];
+        assert_eq!(Linear.reads(&wants), Reads::of(&[0], &[]));
+        assert_eq!(Linear.reads(&[Want::Add, Want::Skip]), Reads::of(&[1], &[]));
+        let mut d_ins = [Buffer::default(), w.clone()];
+        vjp(&Linear, &wants, &[&x, &w], &d_y, &mut d_ins);
+        assert!(d_ins[0].is_empty());
+        let specs = [x.spec(), w.spec()];
+        assert_eq!(Linear.cost(&specs, Pass::Vjp(&wants)), Cost { flops: 2 * 60, bytes: 4 * (20 + 12 + 15) });
+        assert_eq!(Linear.cost(&specs, Pass::Vjp(&[Want::Skip; 2])), Cost::default());
+    }
+
+    /// Row by row, in any company, on any number of threads: the same bits.
+    #[test]
+    fn a_row_does_not_depend_on_the_others() {
+        const ROWS: usize = 75;
+        for dtype in DTYPES {
+            let [x, w, d_y] =
+                [random(dtype, &[ROWS, 70], 0), random(dtype, &[37, 70], 1), random(dtype, &[ROWS, 37], 2)];
+            let gradients = |x: &Buffer, d_y: &Buffer| {
+                let mut d_ins = [x.clone(), w.clone()];
+                vjp(&Linear, &[Want::Write; 2], &[x, &w], d_y, &mut d_ins);
+                d_ins
+            };
+            let (y, [d_x, d_w]) = (forward(&Linear, &[&x, &w]), gradients(&x, &d_y));
+            for rows in [1, 2, 13, 74] {
+                let part = |from: &Buffer| {
+                    let width = from.shape().last();
+                    Buffer::from_f64(dtype, &[rows, width], &from.to_f64()[(ROWS - rows) * width..])
+                };
+                assert_eq!(forward(&Linear, &[&part(&x), &w]).as_bytes(), part(&y).as_bytes(), "{rows} rows");
+                assert_eq!(gradients(&part(&x), &part(&d_y))[0].as_bytes(), part(&d_x).as_bytes(), "{rows} rows");
+            }
+            for threads in [1, 3] {
+                let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+                let (again, [d_x_again, d_w_again]) =
+                    pool.install(|| (forward(&Linear, &[&x, &w]), gradients(&x, &d_y)));
+                assert_eq!(again.as_bytes(), y.as_bytes(), "{threads} threads");
+                assert_eq!(d_x_again.as_bytes(), d_x.as_bytes(), "{threads} threads");
+                assert_eq!(d_w_again.as_bytes(), d_w.as_bytes(), "{threads} threads");
+            }
+        }
+    }
+
+    #[test]
+    fn errors_say_what_would_be_right() {
+        let spec = |dims: &[usize]| Spec::new(DType::F32, dims);
+        let message = |op: &dyn Op, ins: &[Spec]| op.infer(ins).unwrap_err().to_string();
+        assert_eq!(message(&Linear, &[spec(&[2, 3])]), "takes 2 inputs (x, w), got 1");
+        assert_eq!(message(&Linear, &[spec(&[]), spec(&[4, 1])]), "x is f32[], must have at least one dimension");
+        assert_eq!(message(&Linear, &[spec(&[2, 3]), spec(&[4])]), "w is f32[4], must have 2 dimensions");
+        assert_eq!(message(&Linear, &[spec(&[2, 3]), spec(&[3, 4])]), "w is f32[3, 4], must be f32[3, 3]");
+        let wrong = [spec(&[2, 3]), spec(&[4, 3]), spec(&[2, 3])];
+        assert_eq!(message(&LinearResidual, &wrong), "residual is f32[2, 3], must be f32[2, 4]");
+        let f64 = Spec::new(DType::F64, &[4, 3]);
+        assert_eq!(message(&Linear, &[spec(&[2, 3]), f64]), "w is f64[4, 3], must be f32[4, 3]");
+    }
+}

@@ -1,0 +1,78 @@
+//! Packing: the elements of a factor in the order in which the micro-kernel reads them.
+//!
+//! A is packed in panels of a few rows, B in panels of [`PANEL`] columns. A panel lists, for each k in turn, the elements
+//! of its rows (columns) at that k; what is missing in the last panel is zero. Seen from A, B is transposed, so that one
+//! routine packs both.
+
+use super::gemm::Mat;
+use engine::simd::{Isa, LANES, Lanes, Real};
+
+/// Columns in a panel of B.
+pub const PANEL: usize = 2 * LANES;
+
+/// Packs one panel: `out[p·width + i] = x[i, p]`, zero for rows beyond the last. `out` must have room for sixteen elements
+/// more, with which this may do what it likes.
+#[inline(always)]
+pub fn panel<I: Isa, T: Real>(x: Mat<'_, T>, width: usize, out: &mut [T]) {
+    if x.row_stride() == 1 {
+        copy_panel(x, width, out);
+    } else if x.col_stride() == 1 {
+        transpose_panel::<I, T>(x, width, out);
+    } else {
+        for p in 0..x.cols() {
+            fill(x, p, 0..width, &mut out[p * width..]);
+        }
+    }
+}
+
+/// Elements `which` of the panel at `p`, one by one.
+#[inline(always)]
+fn fill<T: Real>(x: Mat<'_, T>, p: usize, which: std::ops::Range<usize>, out: &mut [T]) {
+    for i in which {
+        out[i] = if i < x.rows() { x.at(i, p) } else { T::ZERO };
+    }
+}
+
+/// The rows lie side by side in memory.
+#[inline(always)]
+fn copy_panel<T: Real>(x: Mat<'_, T>, width: usize, out: &mut [T]) {
+    let rows = x.rows();
+    for p in 0..x.cols() {
+        let from = &x.data()[p * x.col_stride()..];
+        let out = &mut out[p * width..];
+        // Constant lengths, where possible, save the call of a copying routine. As below, too much is overwritten next.
+        match (from.first_chunk::<PANEL>(), from.first_chunk::<LANES>()) {
+            (Some(from), _) if rows == PANEL => out[..PANEL].copy_from_slice(from),
+            (_, Some(from)) if rows == width && width <= LANES => out[..LANES].copy_from_slice(from),
+            _ => {
+                out[..rows].copy_from_slice(&from[..rows]);
+                out[rows..width].fill(T::ZERO);
+            }
+        }
+    }
+}
+
+/// Each row is contiguous: sixteen rows by sixteen columns at a time through registers.
+#[inline(always)]
+fn transpose_panel<I: Isa, T: Real>(x: Mat<'_, T>, width: usize, out: &mut [T]) {
+    let (rows, cols) = (x.rows(), x.cols());
+    let body = cols - cols % LANES;
+    for first in (0..width).step_by(LANES) {
+        for p in (0..body).step_by(LANES) {
+            let mut block = [T::Lanes::<I>::zero(); LANES];
+            for i in 0..LANES {
+                if first + i < rows {
+                    block[i] = T::Lanes::<I>::load(&x.data()[(first + i) * x.row_stride() + p..]);
+                }
+            }
+            let block = T::Lanes::<I>::transpose(block);
+            // Where fewer than sixteen are wanted, the next store overwrites what was too much.
+            for i in 0..LANES {
+                block[i].store(&mut out[(p + i) * width + first..]);
+            }
+        }
+    }
+    for p in body..cols {
+        fill(x, p, 0..width, &mut out[p * width..]);
+    }
+}

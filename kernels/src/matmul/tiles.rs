@@ -1,0 +1,104 @@
+//! A matrix cut into rectangles that threads write at the same time. Rows of different tiles interleave in memory, which
+//! slices cannot express; this file holds the unsafe code that follows from that, and nothing else.
+
+use rayon::prelude::*;
+use std::marker::PhantomData;
+use std::ops::Range;
+
+/// A rectangle of a matrix with contiguous rows, written by one thread.
+pub struct Tile<'a, T> {
+    data: *mut T,
+    row_stride: usize,
+    /// Rows of the matrix that it covers.
+    pub rows: Range<usize>,
+    /// Columns of the matrix that it covers.
+    pub cols: Range<usize>,
+    matrix: PhantomData<&'a mut [T]>,
+}
+
+impl<T> Tile<'_, T> {
+    /// Row `i` of the tile, from column `j` of the tile, `len` elements.
+    #[inline(always)]
+    pub fn row(&mut self, i: usize, j: usize, len: usize) -> &mut [T] {
+        assert!(i < self.rows.len() && j + len <= self.cols.len(), "outside the tile");
+        let start = (self.rows.start + i) * self.row_stride + self.cols.start + j;
+        // SAFETY: `for_each_tile` checked that every row and column in `rows` and `cols` lies inside the matrix, which it
+        // borrows mutably for longer than this tile lives, and that tiles are disjoint. So the elements exist, no other
+        // tile reaches them, and this tile lends them for as long as it is itself borrowed mutably.
+        unsafe { std::slice::from_raw_parts_mut(self.data.add(start), len) }
+    }
+}
+
+/// The first element of the matrix, for all threads.
+struct Shared<T>(*mut T);
+
+// SAFETY: the threads make disjoint `&mut [T]` from the pointer, which `T: Send` allows them to hold.
+unsafe impl<T: Send> Sync for Shared<T> {}
+
+/// Cuts the `rows` × `cols` matrix in `data` into tiles of `size` = [rows, columns], smaller at the edges, and calls `f`
+/// for each, in parallel.
+///
+/// # Panics
+/// If the matrix does not fit into `data` or a size is zero.
+pub fn for_each_tile<T: Send>(
+    data: &mut [T],
+    [rows, cols]: [usize; 2],
+    row_stride: usize,
+    size: [usize; 2],
+    f: impl Fn(Tile<'_, T>) + Sync,
+) {
+    assert!(size[0] > 0 && size[1] > 0, "a tile has at least one element");
+    if rows == 0 || cols == 0 {
+        return;
+    }
+    assert!(cols <= row_stride && (rows - 1) * row_stride + cols <= data.len(), "the matrix is larger than its data");
+    let [down, across] = [rows.div_ceil(size[0]), cols.div_ceil(size[1])];
+    let shared = Shared(data.as_mut_ptr());
+    let tile = |index: usize| {
+        let shared = &shared;
+        let [i, j] = [index / across * size[0], index % across * size[1]];
+        f(Tile {
+            data: shared.0,
+            row_stride,
+            rows: i..rows.min(i + size[0]),
+            cols: j..cols.min(j + size[1]),
+            matrix: PhantomData,
+        });
+    };
+    match down * across {
+        1 => tile(0),
+        tiles => (0..tiles).into_par_iter().with_max_len(1).for_each(tile),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tiles_cover_the_matrix_once_and_leave_the_rest() {
+        let (rows, cols, stride) = (13, 21, 25);
+        let mut data = vec![0; (rows - 1) * stride + cols];
+        for_each_tile(&mut data, [rows, cols], stride, [4, 6], |mut tile| {
+            for i in 0..tile.rows.len() {
+                let (row, first, len) = (tile.rows.start + i, tile.cols.start, tile.cols.len());
+                for (j, x) in tile.row(i, 0, len).iter_mut().enumerate() {
+                    *x += row * 100 + first + j + 1;
+                }
+            }
+        });
+        for (at, &x) in data.iter().enumerate() {
+            let (row, col) = (at / stride, at % stride);
+            assert_eq!(x, if col < cols { row * 100 + col + 1 } else { 0 });
+        }
+        for_each_tile(&mut [0; 0], [0, 5], 5, [4, 6], |_| unreachable!("an empty matrix has no tiles"));
+    }
+
+    #[test]
+    #[should_panic(expected = "outside the tile")]
+    fn a_tile_ends_at_its_border() {
+        for_each_tile(&mut [0; 4], [2, 2], 2, [2, 1], |mut tile| {
+            tile.row(0, 0, 2);
+        });
+    }
+}
