@@ -63,6 +63,9 @@ impl Plan {
     }
 
     fn enter(&self, store: &mut Store, phase: Phase) {
+        if self.arena_bytes == 0 {
+            return;
+        }
         let first = self.instrs.first().map_or(Phase::Update, |i| i.phase);
         assert!(
             store.tenant == self.key || phase <= first,

@@ -82,8 +82,21 @@ impl Stream {
 
     /// Fills `out[i]` with normal number `i`, rounded by `cast`.
     pub fn fill_normal<T>(&self, out: &mut [T], cast: impl Fn(f64) -> T) {
-        for (block, four) in out.chunks_mut(4).enumerate() {
-            let w = self.words(block as u32);
+        self.fill_normal_from(0, out, cast);
+    }
+
+    /// Fills `out[i]` with normal number `first + i`, rounded by `cast`: a part of what [`fill_normal`](Self::fill_normal)
+    /// would give.
+    pub fn fill_normal_from<T>(&self, first: u32, out: &mut [T], cast: impl Fn(f64) -> T) {
+        // Up to the next whole block of four.
+        let head = out.len().min(first.wrapping_neg() as usize % 4);
+        let (head, body) = out.split_at_mut(head);
+        let block = first.div_ceil(4);
+        for (o, i) in head.iter_mut().zip(first..) {
+            *o = cast(self.normal(i));
+        }
+        for (four, block) in body.chunks_mut(4).zip(block..) {
+            let w = self.words(block);
             let (a, b) = box_muller(w[0], w[1]);
             let (c, d) = box_muller(w[2], w[3]);
             for (o, x) in four.iter_mut().zip([a, b, c, d]) {
@@ -184,6 +197,11 @@ mod tests {
         let mut all = vec![0.0; 40_001];
         stream.fill_normal(&mut all, |x| x);
         assert!((0..40_001).step_by(97).all(|i| all[i] == stream.normal(i as u32)));
+        for (first, len) in [(0, 9), (1, 2), (5, 3), (7, 20), (4, 4), (40_000, 1)] {
+            let mut part = vec![0.0; len];
+            stream.fill_normal_from(first as u32, &mut part, |x| x);
+            assert_eq!(part, all[first..first + len]);
+        }
         let n = all.len() as f64;
         let mean = all.iter().sum::<f64>() / n;
         let var = all.iter().map(|x| x * x).sum::<f64>() / n;

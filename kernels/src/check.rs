@@ -31,3 +31,17 @@ pub fn rank(name: &str, got: Spec, rank: usize) -> Result<()> {
     }
     Err(Error::usage(format!("{name} is {got}, must have {rank} dimensions")))
 }
+
+/// The rows of argument `name` are `heads` heads side by side; returns the width of one.
+pub fn heads(name: &str, got: Spec, heads: usize) -> Result<usize> {
+    let width = got.shape.last();
+    if heads > 0 && width > 0 && width.is_multiple_of(heads) {
+        return Ok(width / heads);
+    }
+    Err(Error::usage(format!("{name} is {got}, its last size must be a multiple of {heads} heads")))
+}
+
+/// The type in which sums and statistics over elements of `dtype` are kept.
+pub fn statistic(dtype: DType) -> DType {
+    if dtype == DType::F64 { DType::F64 } else { DType::F32 }
+}

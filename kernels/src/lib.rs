@@ -1,8 +1,25 @@
 //! One op, one room: contract, CPU and CUDA code, cost, cases and tests in one folder, plus one line in [`registry`].
 
+pub mod adamw;
+pub mod add;
 pub mod case;
 mod check;
+mod cost;
+pub mod cross_attention;
 pub mod cross_entropy;
+pub mod embedding;
+pub mod gaussian;
+mod lanes;
+pub mod latents;
 pub mod matmul;
+mod product;
 pub mod registry;
+pub mod ring_attention;
+pub mod rmsnorm;
+pub mod rope;
+pub mod slice;
 pub mod sum;
+pub mod swiglu;
+#[cfg(test)]
+mod testing;
+pub mod window_attention;

@@ -11,7 +11,7 @@ mod cpu;
 pub mod gemm;
 mod microkernel;
 mod pack;
-mod tiles;
+pub(crate) mod tiles;
 
 use self::gemm::Accumulate;
 use crate::case::{Case, Fill, Input, Sizes};

@@ -1,0 +1,279 @@
+//! A key to a row and a token to a lane, as in window attention: the softmax over the K keys runs down the lanes. With K
+//! about eight this is bound by memory: 4·K operations per element of `q`, which is read once while `y` is written.
+
+use crate::product::{BLOCK, Left, Right, RowsMut, Size, Start, product, transpose};
+use engine::simd::{self, Isa, Kernel, LANES, Lanes, Real};
+use engine::{Want, parallel};
+
+/// Tokens that one thread takes at a time, and over which it sums the gradient of keys and values.
+pub const CHUNK: usize = 4 * BLOCK;
+
+/// Sizes of one sample.
+#[derive(Clone, Copy)]
+pub struct Shape {
+    pub tokens: usize,
+    pub heads: usize,
+    pub head_dim: usize,
+    pub latents: usize,
+}
+
+impl Shape {
+    fn dim(self) -> usize {
+        self.heads * self.head_dim
+    }
+
+    /// Numbers in the keys and values of a sample.
+    fn kv(self) -> usize {
+        self.latents * 2 * self.dim()
+    }
+
+    /// Numbers of a transposed block of tokens and of its probabilities.
+    fn block(self) -> [usize; 2] {
+        [self.head_dim * BLOCK, self.latents * BLOCK]
+    }
+
+    fn scale<T: Real>(self) -> T {
+        T::from_f64(1.0 / (self.head_dim as f64).sqrt())
+    }
+
+    /// Numbers of scratch memory for the gradient of keys and values: a sum for each chunk of each sample.
+    pub fn partials(self, samples: usize) -> usize {
+        samples * self.tokens.div_ceil(CHUNK) * self.kv()
+    }
+}
+
+/// `q` [N, d], `kv` [K, 2d] of one sample.
+#[derive(Clone, Copy)]
+struct Sample<'a, T> {
+    shape: Shape,
+    q: &'a [T],
+    kv: &'a [T],
+}
+
+impl<'a, T: Real> Sample<'a, T> {
+    fn new(shape: Shape, sample: usize, q: &'a [T], kv: &'a [T]) -> Self {
+        let (rows, kv_len) = (shape.tokens * shape.dim(), shape.kv());
+        Self { shape, q: &q[sample * rows..][..rows], kv: &kv[sample * kv_len..][..kv_len] }
+    }
+
+    /// Where the head's part of a token's row begins.
+    #[inline(always)]
+    fn at(self, token: usize, head: usize) -> usize {
+        token * self.shape.dim() + head * self.shape.head_dim
+    }
+
+    #[inline(always)]
+    fn keys(self, head: usize) -> Right<'a, T> {
+        Right { data: &self.kv[head * self.shape.head_dim..], stride: 2 * self.shape.dim() }
+    }
+
+    #[inline(always)]
+    fn values(self, head: usize) -> Right<'a, T> {
+        let d = self.shape.dim();
+        Right { data: &self.kv[d + head * self.shape.head_dim..], stride: 2 * d }
+    }
+
+    /// out [K, 32] = `rows` [K, D] · `block` [D, 32].
+    #[inline(always)]
+    fn times<I: Isa>(self, rows: Right<'_, T>, block: &[T], out: &mut [T]) {
+        let size = Size { m: self.shape.latents, n: BLOCK, k: self.shape.head_dim };
+        let left = Left::Rows { data: rows.data, stride: rows.stride };
+        let right = Right { data: block, stride: BLOCK };
+        product::<I, T>(&mut RowsMut { data: out, stride: BLOCK }, size, left, right, Start::Zero);
+    }
+
+    /// out [tokens, D] = `columns` [K, tokens]ᵀ · `rows` [K, D].
+    #[inline(always)]
+    fn mix<I: Isa>(self, tokens: usize, columns: &[T], rows: Right<'_, T>, out: &mut [T], start: Start) {
+        let size = Size { m: tokens, n: self.shape.head_dim, k: self.shape.latents };
+        let left = Left::Columns { data: columns, stride: BLOCK };
+        product::<I, T>(&mut RowsMut { data: out, stride: self.shape.dim() }, size, left, rows, start);
+    }
+
+    /// `p` [K, 32]: the probabilities of the `count` tokens from `first` on, which go through `block` [D, 32].
+    #[inline(always)]
+    fn probabilities<I: Isa>(self, head: usize, first: usize, count: usize, block: &mut [T], p: &mut [T]) {
+        let q = Right { data: &self.q[self.at(first, head)..], stride: self.shape.dim() };
+        transpose::<I, T>(q, count, self.shape.scale(), block);
+        self.times::<I>(self.keys(head), block, p);
+        for lane in [0, LANES] {
+            let mut max = T::Lanes::<I>::splat(T::NEG_INFINITY);
+            for scores in p.chunks(BLOCK) {
+                max = max.max(T::Lanes::<I>::load(&scores[lane..]));
+            }
+            let mut sum = T::Lanes::<I>::zero();
+            for scores in p.chunks_mut(BLOCK) {
+                let weight = T::Lanes::<I>::load(&scores[lane..]).sub(max).exp();
+                weight.store(&mut scores[lane..]);
+                sum = sum.add(weight);
+            }
+            let normaliser = T::Lanes::<I>::splat(T::ONE).div(sum);
+            for p in p.chunks_mut(BLOCK) {
+                T::Lanes::<I>::load(&p[lane..]).mul(normaliser).store(&mut p[lane..]);
+            }
+        }
+    }
+}
+
+/// `q` [B, N, d], `kv` [B, K, 2d] → `y` [B, N, d].
+pub fn forward<T: Real>(shape: Shape, q: &[T], kv: &[T], y: &mut [T]) {
+    let d = shape.dim();
+    parallel::chunks(y, shape.tokens * d, |sample, y| {
+        let sample = Sample::new(shape, sample, q, kv);
+        parallel::chunks(y, CHUNK * d, |chunk, y| {
+            let [block, p] = shape.block();
+            parallel::scratch(block + p, |scratch| {
+                simd::dispatch(Forward { sample, first: chunk * CHUNK, y, scratch });
+            });
+        });
+    });
+}
+
+/// Some tokens of one sample from `first` on, all heads.
+struct Forward<'a, T> {
+    sample: Sample<'a, T>,
+    first: usize,
+    y: &'a mut [T],
+    scratch: &'a mut [T],
+}
+
+impl<T: Real> Kernel for Forward<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<I: Isa>(self) {
+        let Self { sample, first, y, scratch } = self;
+        let (block, p) = scratch.split_at_mut(sample.shape.block()[0]);
+        let tokens = y.len() / sample.shape.dim();
+        for head in 0..sample.shape.heads {
+            for row in (0..tokens).step_by(BLOCK) {
+                let count = BLOCK.min(tokens - row);
+                sample.probabilities::<I>(head, first + row, count, block, p);
+                sample.mix::<I>(count, p, sample.values(head), &mut y[sample.at(row, head)..], Start::Zero);
+            }
+        }
+    }
+}
+
+/// What the backward pass reads: `q` and `d_y` [B, N, d], `kv` [B, K, 2d].
+#[derive(Clone, Copy)]
+pub struct Known<'a, T> {
+    pub q: &'a [T],
+    pub kv: &'a [T],
+    pub d_y: &'a [T],
+}
+
+/// `d_q` [B, N, d] and `d_kv` [B, K, 2d] as wanted. The gradient of keys and values is summed over the tokens of a chunk
+/// in `partials`, then over the chunks in order.
+pub fn backward<T: Real>(
+    shape: Shape,
+    known: Known<'_, T>,
+    wants: [Want; 2],
+    d_q: &mut [T],
+    d_kv: &mut [T],
+    partials: &mut [T],
+) {
+    let (d, kv) = (shape.dim(), shape.kv());
+    let (rows, sums) = (shape.tokens * d, shape.partials(1));
+    let start = if wants[0] == Want::Add { Start::C } else { Start::Zero };
+    let part = |b: usize, c: usize, d_q: &mut [T], d_kv: &mut [T]| {
+        let sample = Sample::new(shape, b, known.q, known.kv);
+        let tokens = c * CHUNK..shape.tokens.min((c + 1) * CHUNK);
+        let d_y = &known.d_y[b * rows + tokens.start * d..b * rows + tokens.end * d];
+        let [block, p] = shape.block();
+        parallel::scratch(block + 2 * p, |scratch| {
+            simd::dispatch(Backward { sample, first: tokens.start, start, d_y, d_q, d_kv, scratch });
+        });
+    };
+    match wants.map(Want::is_wanted) {
+        [false, false] => {}
+        [true, false] => parallel::chunks(d_q, rows, |b, d_q| {
+            parallel::chunks(d_q, CHUNK * d, |c, d_q| part(b, c, d_q, &mut []));
+        }),
+        [false, true] => parallel::chunks(partials, sums, |b, partials| {
+            parallel::chunks(partials, kv, |c, d_kv| part(b, c, &mut [], d_kv));
+        }),
+        [true, true] => parallel::chunks2(d_q, rows, partials, sums, |b, d_q, partials| {
+            parallel::chunks2(d_q, CHUNK * d, partials, kv, |c, d_q, d_kv| part(b, c, d_q, d_kv));
+        }),
+    }
+    if wants[1].is_wanted() {
+        parallel::chunks(d_kv, 2 * d, |row, d_kv| {
+            let (sample, latent) = (row / shape.latents, row % shape.latents);
+            if wants[1] == Want::Write {
+                d_kv.fill(T::ZERO);
+            }
+            for partial in partials[sample * sums..][..sums].chunks(kv) {
+                d_kv.iter_mut().zip(&partial[latent * 2 * d..]).for_each(|(d_kv, &partial)| *d_kv += partial);
+            }
+        });
+    }
+}
+
+/// Some tokens of one sample from `first` on, all heads. `d_q` or `d_kv` is empty when it is not wanted.
+struct Backward<'a, T> {
+    sample: Sample<'a, T>,
+    first: usize,
+    /// What becomes of the old `d_q`.
+    start: Start,
+    d_y: &'a [T],
+    d_q: &'a mut [T],
+    /// The chunk's own sum, [K, 2d].
+    d_kv: &'a mut [T],
+    scratch: &'a mut [T],
+}
+
+impl<T: Real> Kernel for Backward<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<I: Isa>(self) {
+        let Self { sample, first, start, d_y, d_q, d_kv, scratch } = self;
+        let (shape, d) = (sample.shape, sample.shape.dim());
+        let [block_len, p_len] = shape.block();
+        let (block, scratch) = scratch.split_at_mut(block_len);
+        let (p, d_s) = scratch.split_at_mut(p_len);
+        let tokens = d_y.len() / d;
+        for head in 0..shape.heads {
+            for row in (0..tokens).step_by(BLOCK) {
+                let count = BLOCK.min(tokens - row);
+                sample.probabilities::<I>(head, first + row, count, block, p);
+                let d_y = Right { data: &d_y[sample.at(row, head)..], stride: d };
+                transpose::<I, T>(d_y, count, T::ONE, block);
+                sample.times::<I>(sample.values(head), block, d_s);
+                d_softmax::<I, T>(shape.scale(), p, d_s);
+                if !d_q.is_empty() {
+                    // d_q = d_s · k
+                    sample.mix::<I>(count, d_s, sample.keys(head), &mut d_q[sample.at(row, head)..], start);
+                }
+                if !d_kv.is_empty() {
+                    // d_k += d_sᵀ · q and d_v += pᵀ · d_y
+                    let q = Right { data: &sample.q[sample.at(first + row, head)..], stride: d };
+                    let start = if row == 0 { Start::Zero } else { Start::C };
+                    let size = Size { m: shape.latents, n: shape.head_dim, k: count };
+                    for (column, left, right) in [(0, &*d_s, q), (d, &*p, d_y)] {
+                        let c = &mut d_kv[column + head * shape.head_dim..];
+                        let left = Left::Rows { data: left, stride: BLOCK };
+                        product::<I, T>(&mut RowsMut { data: c, stride: 2 * d }, size, left, right, start);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// `d_s` = p·(d_p − Σ p·d_p)·scale in place of d_p; both [K, 32].
+#[inline(always)]
+fn d_softmax<I: Isa, T: Real>(scale: T, p: &[T], d_s: &mut [T]) {
+    let scale = T::Lanes::<I>::splat(scale);
+    for lane in [0, LANES] {
+        let mut delta = T::Lanes::<I>::zero();
+        for (p, d_p) in p.chunks(BLOCK).zip(d_s.chunks(BLOCK)) {
+            delta = T::Lanes::<I>::load(&p[lane..]).mul_add(T::Lanes::<I>::load(&d_p[lane..]), delta);
+        }
+        for (p, d_s) in p.chunks(BLOCK).zip(d_s.chunks_mut(BLOCK)) {
+            let p = T::Lanes::<I>::load(&p[lane..]).mul(scale);
+            T::Lanes::<I>::load(&d_s[lane..]).sub(delta).mul(p).store(&mut d_s[lane..]);
+        }
+    }
+}

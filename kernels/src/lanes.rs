@@ -1,0 +1,49 @@
+//! What the elementwise kernels share: sixteen numbers at an index, whole or the last few, the size of a parallel chunk,
+//! and what to do with a gradient that is ready.
+
+use engine::simd::{Isa, LANES, Lanes, Real};
+use engine::{Want, parallel};
+
+/// Elements of one parallel chunk: a few cache lines per nanosecond of scheduling, small enough for the second level cache
+/// with the ten streams of an optimiser.
+pub const CHUNK: usize = 8192;
+
+/// Whole rows of `width` elements in about [`CHUNK`].
+pub fn rows_per_chunk(width: usize) -> usize {
+    (CHUNK / width.max(1)).max(1)
+}
+
+/// The sixteen elements from `i` on; where `x` ends, zeros.
+#[inline(always)]
+pub fn load<I: Isa, T: Real>(x: &[T], i: usize) -> T::Lanes<I> {
+    let x = &x[i..];
+    if x.len() >= LANES { T::Lanes::<I>::load(x) } else { T::Lanes::<I>::load_partial(x, T::ZERO) }
+}
+
+/// Overwrites the sixteen elements from `i` on, fewer where `out` ends.
+#[inline(always)]
+pub fn store<I: Isa, T: Real>(lanes: T::Lanes<I>, out: &mut [T], i: usize) {
+    let out = &mut out[i..];
+    if out.len() >= LANES { lanes.store(out) } else { lanes.store_partial(out) }
+}
+
+/// Stores sixteen numbers of a gradient as it is wanted. `out` may be empty when it is not.
+#[inline(always)]
+pub fn store_wanted<I: Isa, T: Real>(want: Want, lanes: T::Lanes<I>, out: &mut [T], i: usize) {
+    match want {
+        Want::Skip => {}
+        Want::Write => store::<I, T>(lanes, out, i),
+        Want::Add => store::<I, T>(load::<I, T>(out, i).add(lanes), out, i),
+    }
+}
+
+/// Hands a gradient on unchanged.
+pub fn pass_on<T: Real>(want: Want, d_out: &[T], d_in: &mut [T]) {
+    match want {
+        Want::Skip => {}
+        Want::Write => parallel::chunks(d_in, CHUNK, |c, d_in| d_in.copy_from_slice(&d_out[c * CHUNK..][..d_in.len()])),
+        Want::Add => parallel::chunks(d_in, CHUNK, |c, d_in| {
+            d_in.iter_mut().zip(&d_out[c * CHUNK..]).for_each(|(d_in, &d_out)| *d_in += d_out);
+        }),
+    }
+}

@@ -1,0 +1,182 @@
+//! Self-attention of one new token, for generation: keys and values of the last tokens lie in a ring, whose memory does not
+//! grow with the text. Step by step this is [`WindowAttention`](crate::window_attention::WindowAttention) on the whole.
+//!
+//! With a window of k tokens the ring has W = max(k − 1, 1) slots, the one of position p is p mod W. A step at position p
+//! first runs [`RingAttention`], which reads the min(p, k − 1) latest slots, then [`RingWrite`].
+
+mod cpu;
+
+use crate::case::{Case, Fill, Input, Sizes};
+use crate::{check, cost};
+use engine::{Buffer, Context, Cost, DType, Error, Op, Output, Pass, Reads, Result, Spec, Update, Want, with_real};
+
+/// Slots of the ring for a window of so many tokens.
+pub fn slots(window: usize) -> usize {
+    window.saturating_sub(1).max(1)
+}
+
+/// `qkv [B, 1, 3d], ring [B, W, 2d], position i32[1] → y [B, 1, d]`: queries and keys rotated already. Not differentiable.
+#[derive(Clone, Copy, Debug)]
+pub struct RingAttention {
+    /// Heads H; D = d/H.
+    pub heads: usize,
+    /// Tokens k that a token sees, itself among them.
+    pub window: usize,
+}
+
+impl Op for RingAttention {
+    fn name(&self) -> &'static str {
+        "ring_attention"
+    }
+
+    fn arguments(&self) -> &'static [&'static str] {
+        &["qkv", "ring", "position"]
+    }
+
+    fn infer(&self, ins: &[Spec]) -> Result<Vec<Output>> {
+        check::count(self.arguments(), ins)?;
+        let dtype = check::real("qkv", ins[0])?;
+        check::rank("qkv", ins[0], 3)?;
+        let d = check::heads("qkv", ins[0], 3 * self.heads)? * self.heads;
+        if self.window == 0 {
+            return Err(Error::usage("a window of 0 tokens sees nothing, must be at least 1"));
+        }
+        let batch = ins[0].shape.dims()[0];
+        check::is("qkv", ins[0], dtype, &[batch, 1, 3 * d])?;
+        check::is("ring", ins[1], dtype, &[batch, slots(self.window), 2 * d])?;
+        check::is("position", ins[2], DType::I32, &[1])?;
+        Ok(vec![Output { name: "y", spec: Spec::new(dtype, &[batch, 1, d]) }])
+    }
+
+    fn differentiable(&self, _i: usize) -> bool {
+        false
+    }
+
+    fn reads(&self, _wants: &[Want]) -> Reads {
+        Reads::default()
+    }
+
+    fn forward(&self, _cx: &mut Context, ins: &[&Buffer], outs: &mut [Buffer]) {
+        let position = position(ins[2]);
+        let shape = cpu::Shape {
+            heads: self.heads,
+            head_dim: ins[0].shape().last() / (3 * self.heads),
+            slots: slots(self.window),
+            position,
+            seen: position.min(self.window - 1),
+        };
+        with_real!(ins[0].dtype(), T => {
+            cpu::forward::<T>(shape, ins[0].as_slice(), ins[1].as_slice(), outs[0].as_mut_slice());
+        })
+    }
+
+    fn vjp(&self, _: &mut Context, _: &[Want], _: &[&Buffer], _: &[&Buffer], _: &Buffer, _: &mut [Buffer]) {}
+
+    /// Of a full ring: per head and key 4·D, an exponential and 4 around it. Bound by memory: the ring is read once.
+    fn cost(&self, ins: &[Spec], pass: Pass) -> Cost {
+        let [qkv, ring, position] = ins else { unreachable!("three inputs") };
+        let batch = qkv.shape.dims()[0];
+        let (numbers, pairs) = (qkv.shape.last() / 3, batch * self.heads * self.window);
+        let ring = (self.window - 1) * batch * 2 * numbers * ring.dtype.size();
+        let forward = Cost {
+            flops: (4 * batch * self.window * numbers + 5 * pairs) as u64,
+            bytes: (ring + qkv.bytes() * 4 / 3 + position.bytes()) as u64,
+        };
+        cost::of_pass(pass, forward, |_| Cost::default())
+    }
+}
+
+/// `qkv [B, 1, 3d], position i32[1]`; state `ring [B, W, 2d]`: keys and values of the token go into the slot of its
+/// position.
+#[derive(Clone, Copy, Debug)]
+pub struct RingWrite;
+
+impl Update for RingWrite {
+    fn name(&self) -> &'static str {
+        "ring_write"
+    }
+
+    fn apply(&self, _cx: &mut Context, ins: &[&Buffer], state: &mut [Buffer]) {
+        let (slots, d) = (state[0].shape().dims()[1], state[0].shape().last() / 2);
+        let slot = position(ins[1]) % slots;
+        with_real!(ins[0].dtype(), T => {
+            cpu::write::<T>(slot, d, slots, ins[0].as_slice(), state[0].as_mut_slice());
+        })
+    }
+
+    fn cost(&self, ins: &[Spec], _state: &[Spec]) -> Cost {
+        Cost { flops: 0, bytes: (ins[0].bytes() * 4 / 3 + ins[1].bytes()) as u64 }
+    }
+}
+
+/// Positions count from zero.
+fn position(buffer: &Buffer) -> usize {
+    let position = buffer.as_slice::<i32>()[0];
+    usize::try_from(position).unwrap_or_else(|_| panic!("position {position} is negative"))
+}
+
+/// One case: a step somewhere in the first rounds of the ring.
+pub fn cases(s: &Sizes) -> Vec<Case> {
+    let ins = vec![
+        Input::new(&[s.batch, 1, 3 * s.dim()], Fill::NORMAL),
+        Input::new(&[s.batch, slots(s.window), 2 * s.dim()], Fill::NORMAL),
+        Input::new(&[1], Fill::Tokens { below: 3 * s.window }),
+    ];
+    vec![Case::new("step", RingAttention { heads: s.heads, window: s.window }, ins)]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing;
+    use crate::window_attention::WindowAttention;
+    use engine::Device;
+
+    /// Step by step, with NaN in the slots that nobody has written yet, against the whole text at once.
+    #[test]
+    fn steps_are_window_attention() {
+        let (batch, heads, head_dim, tokens) = (2, 3, 10, 23);
+        let d = heads * head_dim;
+        for window in [1, 2, 3, 7, 20, 22, 23, 24, 40] {
+            let qkv = Input::new(&[batch, tokens, 3 * d], Fill::NORMAL);
+            let qkv = qkv.buffer(DType::F64, engine::rng::Stream::new(6, 0));
+            let expected = testing::forward(&WindowAttention { heads, window }, &[&qkv]).remove(0).to_f64();
+            let op = RingAttention { heads, window };
+            let spec = Spec::new(DType::F64, &[batch, slots(window), 2 * d]);
+            let mut ring = [testing::garbage(spec.bytes())];
+            ring[0].respec(spec);
+            for token in 0..tokens {
+                let rows: Vec<f64> =
+                    qkv.to_f64().chunks(tokens * 3 * d).flat_map(|x| x[token * 3 * d..][..3 * d].to_vec()).collect();
+                let qkv = Buffer::from_slice(&[batch, 1, 3 * d], &rows);
+                let position = Buffer::from_slice(&[1], &[token as i32]);
+                let y = testing::forward(&op, &[&qkv, &ring[0], &position]).remove(0).to_f64();
+                for (y, expected) in y.chunks(d).zip(expected.chunks(tokens * d)) {
+                    let error = testing::distance(y, &expected[token * d..][..d]);
+                    assert!(error < 1e-13, "window {window}, token {token}: {error:e}");
+                }
+                let mut cx = Context { device: &Device::Cpu, scratch: &mut Buffer::default() };
+                RingWrite.apply(&mut cx, &[&qkv, &position], &mut ring);
+            }
+        }
+    }
+
+    #[test]
+    fn errors_name_what_is_wrong() {
+        let f32 = |dims: &[usize]| Spec::new(DType::F32, dims);
+        let position = Spec::new(DType::I32, &[1]);
+        let error = |window, ins: &[Spec]| RingAttention { heads: 2, window }.infer(ins).unwrap_err().to_string();
+        let qkv = f32(&[1, 1, 12]);
+        assert_eq!(error(4, &[qkv, f32(&[1, 4, 8]), position]), "ring is f32[1, 4, 8], must be f32[1, 3, 8]");
+        assert_eq!(error(1, &[qkv, f32(&[1, 4, 8]), position]), "ring is f32[1, 4, 8], must be f32[1, 1, 8]");
+        assert_eq!(
+            error(4, &[f32(&[1, 2, 12]), f32(&[1, 3, 8]), position]),
+            "qkv is f32[1, 2, 12], must be f32[1, 1, 12]"
+        );
+        assert_eq!(error(4, &[qkv, f32(&[1, 3, 8]), f32(&[1])]), "position is f32[1], must be i32[1]");
+        assert_eq!(
+            error(0, &[qkv, f32(&[1, 3, 8]), position]),
+            "a window of 0 tokens sees nothing, must be at least 1"
+        );
+    }
+}

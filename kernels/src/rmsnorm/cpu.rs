@@ -1,0 +1,158 @@
+use crate::lanes::{load, store, store_wanted};
+use engine::simd::{self, Isa, Kernel, LANES, Lanes, Real};
+use engine::{Want, parallel};
+
+/// Rows of one chunk: few enough that the second reading of `x` and `d_y` comes from the second level cache. The gain's gradient is summed row by row within a chunk, then chunk by chunk.
+pub const ROWS: usize = 32;
+
+/// Columns of the gain's gradient that one task sums over the chunks.
+const COLUMNS: usize = 128;
+
+pub fn forward<T: Real>(eps: f64, x: &[T], gain: &[T], y: &mut [T], rstd: &mut [T]) {
+    let (d, eps) = (gain.len(), T::from_f64(eps));
+    parallel::chunks2(y, ROWS * d, rstd, ROWS, |c, y, rstd| {
+        simd::dispatch(Forward { eps, x: &x[c * ROWS * d..][..y.len()], gain, y, rstd });
+    });
+}
+
+struct Forward<'a, T> {
+    eps: T,
+    x: &'a [T],
+    gain: &'a [T],
+    y: &'a mut [T],
+    rstd: &'a mut [T],
+}
+
+impl<T: Real> Kernel for Forward<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<I: Isa>(self) {
+        let Self { eps, x, gain, y, rstd } = self;
+        let d = gain.len();
+        let inverse_d = T::ONE / T::from_f64(d as f64);
+        for ((x, y), rstd) in x.chunks_exact(d).zip(y.chunks_exact_mut(d)).zip(rstd) {
+            *rstd = T::ONE / simd::sum_squares::<I, T>(x).mul_add(inverse_d, eps).sqrt();
+            let scale = T::Lanes::<I>::splat(*rstd);
+            for i in (0..d).step_by(LANES) {
+                store::<I, T>(load::<I, T>(x, i).mul(scale).mul(load::<I, T>(gain, i)), y, i);
+            }
+        }
+    }
+}
+
+/// What both gradients need.
+#[derive(Clone, Copy)]
+pub struct Known<'a, T> {
+    pub x: &'a [T],
+    pub rstd: &'a [T],
+    pub d_y: &'a [T],
+}
+
+impl<T> Known<'_, T> {
+    /// The rows of chunk `c`.
+    fn chunk(&self, c: usize, d: usize) -> Self {
+        let rows = ROWS.min(self.rstd.len() - c * ROWS);
+        Self {
+            x: &self.x[c * ROWS * d..][..rows * d],
+            rstd: &self.rstd[c * ROWS..][..rows],
+            d_y: &self.d_y[c * ROWS * d..][..rows * d],
+        }
+    }
+}
+
+/// Elements of the partial sums of the gain's gradient `[chunks, d]`; none when it is not wanted.
+pub fn partials(rows: usize, d: usize, want: Want) -> usize {
+    if want.is_wanted() { rows.div_ceil(ROWS) * d } else { 0 }
+}
+
+/// The gradient of `x`, and the gain's partial sums unless `partials` is empty.
+pub fn vjp_x<T: Real>(known: Known<T>, gain: &[T], want: Want, d_x: &mut [T], partials: &mut [T]) {
+    let d = gain.len();
+    let run = |c, d_x: &mut [T], partial: &mut [T]| {
+        let known = known.chunk(c, d);
+        simd::dispatch(BackwardX { known, gain, want, d_x });
+        if !partial.is_empty() {
+            simd::dispatch(BackwardGain { known, partial });
+        }
+    };
+    if partials.is_empty() {
+        parallel::chunks(d_x, ROWS * d, |c, d_x| run(c, d_x, &mut []));
+    } else {
+        parallel::chunks2(d_x, ROWS * d, partials, d, run);
+    }
+}
+
+/// The gain's partial sums alone.
+pub fn vjp_gain<T: Real>(known: Known<T>, d: usize, partials: &mut [T]) {
+    parallel::chunks(partials, d, |c, partial| simd::dispatch(BackwardGain { known: known.chunk(c, d), partial }));
+}
+
+/// The gain's gradient from its partial sums `[chunks, d]`, in their order.
+pub fn sum_partials<T: Real>(partials: &[T], want: Want, d_gain: &mut [T]) {
+    let d = d_gain.len();
+    parallel::chunks(d_gain, COLUMNS, |c, d_gain| {
+        if want == Want::Write {
+            d_gain.fill(T::ZERO);
+        }
+        for partial in partials.chunks_exact(d) {
+            d_gain.iter_mut().zip(&partial[c * COLUMNS..]).for_each(|(sum, &partial)| *sum += partial);
+        }
+    });
+}
+
+struct BackwardX<'a, T> {
+    known: Known<'a, T>,
+    gain: &'a [T],
+    want: Want,
+    d_x: &'a mut [T],
+}
+
+impl<T: Real> Kernel for BackwardX<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<I: Isa>(self) {
+        let Self { known: Known { x, rstd, d_y }, gain, want, d_x } = self;
+        let d = gain.len();
+        let inverse_d = T::ONE / T::from_f64(d as f64);
+        for (((x, d_y), &rstd), d_x) in
+            x.chunks_exact(d).zip(d_y.chunks_exact(d)).zip(rstd).zip(d_x.chunks_exact_mut(d))
+        {
+            let mut dot = T::Lanes::<I>::zero();
+            for i in (0..d).step_by(LANES) {
+                dot = load::<I, T>(gain, i).mul(load::<I, T>(d_y, i)).mul_add(load::<I, T>(x, i), dot);
+            }
+            // d_x = rstd · (gain ⊙ d_y − x · rstd² · mean(gain ⊙ d_y ⊙ x))
+            let pull = T::Lanes::<I>::splat(-(dot.sum() * inverse_d * rstd * rstd));
+            let scale = T::Lanes::<I>::splat(rstd);
+            for i in (0..d).step_by(LANES) {
+                let d_hat = load::<I, T>(gain, i).mul(load::<I, T>(d_y, i));
+                store_wanted::<I, T>(want, load::<I, T>(x, i).mul_add(pull, d_hat).mul(scale), d_x, i);
+            }
+        }
+    }
+}
+
+struct BackwardGain<'a, T> {
+    known: Known<'a, T>,
+    partial: &'a mut [T],
+}
+
+impl<T: Real> Kernel for BackwardGain<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<I: Isa>(self) {
+        let Self { known: Known { x, rstd, d_y }, partial } = self;
+        let d = partial.len();
+        partial.fill(T::ZERO);
+        for ((x, d_y), &rstd) in x.chunks_exact(d).zip(d_y.chunks_exact(d)).zip(rstd) {
+            let scale = T::Lanes::<I>::splat(rstd);
+            for i in (0..d).step_by(LANES) {
+                let sum = load::<I, T>(x, i).mul(scale).mul_add(load::<I, T>(d_y, i), load::<I, T>(partial, i));
+                store::<I, T>(sum, partial, i);
+            }
+        }
+    }
+}

@@ -1,0 +1,89 @@
+use engine::simd::{self, Isa, Kernel, Real};
+use engine::{Want, parallel};
+
+/// Rows that one thread takes at a time.
+pub const ROWS: usize = 16;
+
+pub fn table<T: Real>(theta: f64, head_dim: usize, positions: &[i32], table: &mut [T]) {
+    parallel::chunks(table, ROWS * head_dim, |c, table| {
+        for i in 0..head_dim / 2 {
+            let frequency = theta.powf(-((2 * i) as f64) / head_dim as f64);
+            for (row, &position) in table.chunks_mut(head_dim).zip(&positions[c * ROWS..]) {
+                let (sin, cos) = (f64::from(position) * frequency).sin_cos();
+                row[2 * i] = T::from_f64(cos);
+                row[2 * i + 1] = T::from_f64(sin);
+            }
+        }
+    });
+}
+
+/// Which way to rotate.
+#[derive(Clone, Copy)]
+pub enum Turn {
+    /// By φ.
+    Forth,
+    /// By −φ.
+    Back,
+}
+
+/// Numbers per head, per row, and of a row's beginning that are rotated.
+#[derive(Clone, Copy)]
+pub struct Layout {
+    pub head_dim: usize,
+    pub width: usize,
+    pub rotated: usize,
+}
+
+/// `y` = `x` rotated, or `y` += it. `x` and `y` [B·N, width], `table` [N, head_dim].
+pub fn rope<T: Real>(layout: Layout, turn: Turn, want: Want, x: &[T], table: &[T], y: &mut [T]) {
+    parallel::chunks(y, ROWS * layout.width, |c, y| {
+        let x = &x[c * ROWS * layout.width..][..y.len()];
+        simd::dispatch(Chunk { layout, turn, want, x, table, first_row: c * ROWS, y });
+    });
+}
+
+struct Chunk<'a, T> {
+    layout: Layout,
+    turn: Turn,
+    want: Want,
+    x: &'a [T],
+    table: &'a [T],
+    first_row: usize,
+    y: &'a mut [T],
+}
+
+impl<T: Real> Kernel for Chunk<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<I: Isa>(self) {
+        let Layout { head_dim, width, rotated } = self.layout;
+        let tokens = self.table.len() / head_dim;
+        for (r, (x, y)) in self.x.chunks(width).zip(self.y.chunks_mut(width)).enumerate() {
+            let angles = &self.table[(self.first_row + r) % tokens * head_dim..][..head_dim];
+            let ((x_rotated, x_rest), (y_rotated, y_rest)) = (x.split_at(rotated), y.split_at_mut(rotated));
+            for (x, y) in x_rotated.chunks_exact(head_dim).zip(y_rotated.chunks_exact_mut(head_dim)) {
+                match (self.turn, self.want) {
+                    (Turn::Forth, Want::Add) => head(x, angles, y, T::ONE, |old, new| old + new),
+                    (Turn::Forth, _) => head(x, angles, y, T::ONE, |_, new| new),
+                    (Turn::Back, Want::Add) => head(x, angles, y, -T::ONE, |old, new| old + new),
+                    (Turn::Back, _) => head(x, angles, y, -T::ONE, |_, new| new),
+                }
+            }
+            match self.want {
+                Want::Add => y_rest.iter_mut().zip(x_rest).for_each(|(y, &x)| *y += x),
+                _ => y_rest.copy_from_slice(x_rest),
+            }
+        }
+    }
+}
+
+/// One head of one row; sin φ is multiplied by `sign`. Written in pairs: the compiler finds the vectors.
+#[inline(always)]
+fn head<T: Real>(x: &[T], angles: &[T], y: &mut [T], sign: T, store: impl Fn(T, T) -> T) {
+    for ((x, angle), y) in x.as_chunks::<2>().0.iter().zip(angles.as_chunks::<2>().0).zip(y.as_chunks_mut::<2>().0) {
+        let (cos, sin) = (angle[0], sign * angle[1]);
+        y[0] = store(y[0], Real::mul_add(x[0], cos, -(x[1] * sin)));
+        y[1] = store(y[1], Real::mul_add(x[0], sin, x[1] * cos));
+    }
+}

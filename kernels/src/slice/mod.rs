@@ -1,0 +1,119 @@
+//! `y = x[:, start..start+len, :]`: one layer's latents out of those of all layers.
+
+mod cpu;
+
+use crate::case::{Case, Fill, Input, Sizes};
+use crate::{check, cost};
+use engine::{Buffer, Context, Cost, Error, Op, Output, Pass, Reads, Result, Shape, Spec, Want, with_real};
+
+/// `x [B, S, d] → y [B, len, d]`, rows `start..start+len` of the middle axis; `d_x` is `d_y` there and zero elsewhere.
+/// Bound by memory.
+#[derive(Clone, Copy, Debug)]
+pub struct Slice {
+    /// First row.
+    pub start: usize,
+    /// Number of rows.
+    pub len: usize,
+}
+
+impl Op for Slice {
+    fn name(&self) -> &'static str {
+        "slice"
+    }
+
+    fn arguments(&self) -> &'static [&'static str] {
+        &["x"]
+    }
+
+    fn infer(&self, ins: &[Spec]) -> Result<Vec<Output>> {
+        check::count(self.arguments(), ins)?;
+        let dtype = check::real("x", ins[0])?;
+        check::rank("x", ins[0], 3)?;
+        let &[b, s, d] = ins[0].shape.dims() else { unreachable!("three dimensions") };
+        let end = self.start + self.len;
+        if self.len == 0 || end > s {
+            let Self { start, .. } = self;
+            return Err(Error::usage(format!(
+                "x has {s} rows, rows {start}..{end} must be at least one and among them"
+            )));
+        }
+        Ok(vec![Output { name: "y", spec: Spec::new(dtype, &[b, self.len, d]) }])
+    }
+
+    fn differentiable(&self, _i: usize) -> bool {
+        true
+    }
+
+    fn reads(&self, _wants: &[Want]) -> Reads {
+        Reads::default()
+    }
+
+    fn forward(&self, _cx: &mut Context, ins: &[&Buffer], outs: &mut [Buffer]) {
+        let part = self.part(ins[0].shape());
+        with_real!(ins[0].dtype(), T => cpu::forward::<T>(part, ins[0].as_slice(), outs[0].as_mut_slice()))
+    }
+
+    fn vjp(&self, _: &mut Context, wants: &[Want], _: &[&Buffer], _: &[&Buffer], d_out: &Buffer, d_ins: &mut [Buffer]) {
+        if wants[0].is_wanted() {
+            let part = self.part(d_ins[0].shape());
+            with_real!(d_out.dtype(), T => {
+                cpu::vjp::<T>(part, wants[0], d_out.as_slice(), d_ins[0].as_mut_slice());
+            });
+        }
+    }
+
+    fn cost(&self, ins: &[Spec], pass: Pass) -> Cost {
+        let n = ins[0].shape.dims()[0] * self.len * ins[0].shape.last();
+        let bytes = n * ins[0].dtype.size();
+        cost::of_pass(pass, Cost { flops: 0, bytes: 2 * bytes as u64 }, |wants| match wants[0] {
+            Want::Skip => Cost::default(),
+            Want::Write => Cost { flops: 0, bytes: (bytes + ins[0].bytes()) as u64 },
+            Want::Add => Cost { flops: n as u64, bytes: 3 * bytes as u64 },
+        })
+    }
+}
+
+impl Slice {
+    /// The slice in elements of one sample of `x`.
+    fn part(&self, x: Shape) -> cpu::Part {
+        let d = x.last();
+        cpu::Part { sample: x.dims()[1] * d, start: self.start * d, len: self.len * d }
+    }
+}
+
+/// The first and the last layer's latents of two layers.
+pub fn cases(s: &Sizes) -> Vec<Case> {
+    let x = || Input::new(&[s.batch, 2 * s.latents, s.dim()], Fill::NORMAL);
+    let case = |label, start| Case::new(label, Slice { start, len: s.latents }, vec![x()]);
+    vec![case("first layer", 0), case("last layer", s.latents)]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing;
+    use engine::DType;
+
+    #[test]
+    fn matches_the_formula() {
+        for s in testing::sizes() {
+            for (layer, case) in cases(&s).iter().enumerate() {
+                testing::check(case, |x| {
+                    let d = s.dim();
+                    let row = |i: usize| (i / s.latents * 2 + layer) * s.latents + i % s.latents;
+                    (0..s.batch * s.latents).flat_map(|i| x[0][row(i) * d..][..d].to_vec()).collect()
+                });
+            }
+        }
+    }
+
+    #[test]
+    fn rows_must_exist() {
+        let x = Spec::new(DType::F32, &[2, 5, 3]);
+        let error = Slice { start: 4, len: 2 }.infer(&[x]).unwrap_err().to_string();
+        assert_eq!(error, "x has 5 rows, rows 4..6 must be at least one and among them");
+        assert!(Slice { start: 1, len: 0 }.infer(&[x]).is_err());
+        assert!(Slice { start: 0, len: 1 }.infer(&[Spec::new(DType::F32, &[2, 5])]).is_err());
+        assert!(Slice { start: 3, len: 2 }.infer(&[x]).is_ok());
+    }
+}

@@ -1,0 +1,118 @@
+//! SwiGLU, the gated hidden layer: `y = silu(u₁) ⊙ u₃`, `silu(u) = u / (1 + e⁻ᵘ)` (Shazeer, "GLU variants improve
+//! transformer", arXiv 2002.05202). `u₁ = W₁x` and `u₃ = W₃x` come side by side from one product.
+
+mod cpu;
+
+use crate::case::{Case, Fill, Input, Sizes};
+use crate::{check, cost};
+use engine::{Buffer, Context, Cost, Error, Op, Output, Pass, Reads, Result, Spec, Want, with_real};
+
+/// `u [.., 2f] → y [.., f]`, `y = silu(u[.., ..f]) ⊙ u[.., f..]`.
+///
+/// With s = 1/(1 + e⁻ᵘ¹): `d_u1 = d_y ⊙ u₃ ⊙ s(1 + u₁(1 − s))` and `d_u3 = d_y ⊙ u₁s`. The VJP computes s again: bound by
+/// memory, the exponential hides behind it.
+#[derive(Clone, Copy, Debug)]
+pub struct SwiGlu;
+
+impl Op for SwiGlu {
+    fn name(&self) -> &'static str {
+        "swiglu"
+    }
+
+    fn arguments(&self) -> &'static [&'static str] {
+        &["u"]
+    }
+
+    fn infer(&self, ins: &[Spec]) -> Result<Vec<Output>> {
+        check::count(self.arguments(), ins)?;
+        let dtype = check::real("u", ins[0])?;
+        let width = ins[0].shape.last();
+        if ins[0].shape.rank() == 0 || width % 2 == 1 || width == 0 {
+            return Err(Error::usage(format!("u is {}, its rows must be two halves of equal width", ins[0])));
+        }
+        Ok(vec![Output { name: "y", spec: Spec { dtype, shape: ins[0].shape.with_last(width / 2) } }])
+    }
+
+    fn differentiable(&self, _i: usize) -> bool {
+        true
+    }
+
+    fn reads(&self, wants: &[Want]) -> Reads {
+        if wants[0].is_wanted() { Reads::of(&[0], &[]) } else { Reads::default() }
+    }
+
+    fn forward(&self, _cx: &mut Context, ins: &[&Buffer], outs: &mut [Buffer]) {
+        let f = outs[0].shape().last();
+        with_real!(ins[0].dtype(), T => cpu::forward::<T>(f, ins[0].as_slice(), outs[0].as_mut_slice()))
+    }
+
+    fn vjp(
+        &self,
+        _cx: &mut Context,
+        wants: &[Want],
+        ins: &[&Buffer],
+        _outs: &[&Buffer],
+        d_out: &Buffer,
+        d_ins: &mut [Buffer],
+    ) {
+        if wants[0].is_wanted() {
+            let f = d_out.shape().last();
+            with_real!(d_out.dtype(), T => {
+                cpu::vjp::<T>(f, wants[0], ins[0].as_slice(), d_out.as_slice(), d_ins[0].as_mut_slice());
+            });
+        }
+    }
+
+    fn cost(&self, ins: &[Spec], pass: Pass) -> Cost {
+        let (n, bytes) = (ins[0].shape.numel() as u64 / 2, ins[0].bytes() as u64);
+        let forward = Cost { flops: 5 * n, bytes: bytes + bytes / 2 };
+        cost::of_pass(pass, forward, |wants| match wants[0] {
+            Want::Skip => Cost::default(),
+            want => {
+                Cost { flops: 12 * n, bytes: bytes + bytes / 2 } + cost::store(want, 2 * n as usize, bytes as usize)
+            }
+        })
+    }
+}
+
+/// One case: the hidden layer `[B, N, 2f]`.
+pub fn cases(s: &Sizes) -> Vec<Case> {
+    vec![Case::new("hidden", SwiGlu, vec![Input::new(&[s.batch, s.tokens, 2 * s.ffn], Fill::NORMAL)])]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing;
+    use engine::DType;
+
+    #[test]
+    fn matches_the_formula() {
+        for s in testing::sizes() {
+            testing::check(&cases(&s)[0], |x| {
+                let rows = x[0].chunks(2 * s.ffn);
+                rows.flat_map(|u| {
+                    (0..s.ffn).map(|j| u[j] * (0.5 + 0.5 * (0.5 * u[j]).tanh()) * u[s.ffn + j]).collect::<Vec<_>>()
+                })
+                .collect()
+            });
+        }
+    }
+
+    #[test]
+    fn saturates_without_nan() {
+        let u = Buffer::from_slice(&[1, 4], &[-1e4f32, 1e4, 3.0, 3.0]);
+        let y = testing::forward(&SwiGlu, &[&u]);
+        assert_eq!(y[0].as_slice::<f32>(), [0.0, 3e4]);
+        let d_y = Buffer::from_slice(&[1, 2], &[1.0f32, 1.0]);
+        let d_u = testing::vjp(&SwiGlu, &[Want::Write], &[&u], &y, &d_y);
+        assert_eq!(d_u[0].as_slice::<f32>(), [0.0, 3.0, 0.0, 1e4]);
+    }
+
+    #[test]
+    fn halves_must_be_equal() {
+        let error = SwiGlu.infer(&[Spec::new(DType::F32, &[2, 5])]).unwrap_err().to_string();
+        assert_eq!(error, "u is f32[2, 5], its rows must be two halves of equal width");
+        assert!(SwiGlu.infer(&[Spec::new(DType::I32, &[2, 4])]).is_err());
+    }
+}

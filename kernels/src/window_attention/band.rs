@@ -1,0 +1,160 @@
+//! Which queries see which keys: the geometry of one block of queries.
+//!
+//! ```text
+//!            keys →   first query      first + 16
+//! queries ↓     · · ░ █ █ █ █ ▒                       the first sixteen   ░ cut by the window
+//!                     · · ░ █ █ █ █ ▒                 the next sixteen    ▒ cut by causality
+//! ```
+
+use crate::product::BLOCK;
+use engine::simd::{Isa, LANES, Lanes, Real};
+use std::ops::Range;
+
+/// The keys of a group begin at a multiple of this, so that the product's tiles of as many rows come out even.
+const ALIGN: usize = 8;
+
+/// A block of queries and the keys that they see.
+pub struct Band {
+    /// Sixteen queries each; the second may have none.
+    pub groups: [Group; 2],
+}
+
+/// Up to sixteen queries, one in each lane.
+#[derive(Clone)]
+pub struct Group {
+    /// The first of its columns in the scores.
+    pub lane: usize,
+    /// The queries.
+    pub queries: Range<usize>,
+    /// All keys that any of them sees.
+    pub keys: Range<usize>,
+    /// Those of them that every query sees, were there sixteen.
+    pub seen_by_all: Range<usize>,
+    window: usize,
+}
+
+/// Keys × columns of the scores that are computed together.
+pub struct Rectangle {
+    pub keys: Range<usize>,
+    pub lanes: Range<usize>,
+}
+
+impl Band {
+    /// `queries` are at most [`BLOCK`].
+    pub fn new(queries: Range<usize>, window: usize) -> Self {
+        let middle = queries.end.min(queries.start + LANES);
+        Self { groups: [Group::new(0, queries.start..middle, window), Group::new(LANES, middle..queries.end, window)] }
+    }
+
+    /// The first key: row 0 of the scores.
+    pub fn first_key(&self) -> usize {
+        self.groups[0].keys.start
+    }
+
+    /// The most keys that a block can have.
+    pub fn most_keys(tokens: usize, window: usize) -> usize {
+        tokens.min(window + BLOCK - 1 + ALIGN - 1)
+    }
+
+    /// What the two groups see, each alone and together.
+    pub fn rectangles(&self) -> [Rectangle; 3] {
+        let [a, b] = [&self.groups[0].keys, &self.groups[1].keys];
+        [
+            Rectangle { keys: a.start..a.end.min(b.start), lanes: 0..LANES },
+            Rectangle { keys: b.start..a.end.max(b.start), lanes: 0..BLOCK },
+            Rectangle { keys: a.end.max(b.start)..b.end, lanes: LANES..BLOCK },
+        ]
+    }
+}
+
+impl Group {
+    fn new(lane: usize, queries: Range<usize>, window: usize) -> Self {
+        if queries.is_empty() {
+            // No keys, but at a place from which `rectangles` can count.
+            let none = queries.start..queries.start;
+            return Self { lane, queries, keys: none.clone(), seen_by_all: none, window };
+        }
+        let oldest = |query: usize| (query + 1).saturating_sub(window);
+        let keys = oldest(queries.start) / ALIGN * ALIGN..queries.end;
+        let newest = queries.start + 1;
+        let seen_by_all = oldest(queries.start + LANES - 1).min(newest)..newest;
+        Self { lane, queries, keys, seen_by_all, window }
+    }
+
+    /// 0 in the lanes whose query sees `key`, −∞ in the others.
+    #[inline(always)]
+    pub fn mask<I: Isa, T: Real>(&self, key: usize, masks: &Masks<T>) -> T::Lanes<I> {
+        // The first and the last lane that see the key.
+        let first = key.saturating_sub(self.queries.start);
+        let beyond = (key + self.window).saturating_sub(self.queries.start).min(LANES);
+        masks.from::<I>(first).add(masks.before::<I>(beyond))
+    }
+}
+
+/// Sixteen times −∞, sixteen zeros, sixteen times −∞: a window of sixteen has its zeros wherever they are wanted.
+pub struct Masks<T>([T; 3 * LANES]);
+
+impl<T: Real> Masks<T> {
+    pub fn new() -> Self {
+        let mut masks = [T::NEG_INFINITY; 3 * LANES];
+        masks[LANES..2 * LANES].fill(T::ZERO);
+        Self(masks)
+    }
+
+    /// Zeros from lane `first` on.
+    #[inline(always)]
+    fn from<I: Isa>(&self, first: usize) -> T::Lanes<I> {
+        T::Lanes::<I>::load(&self.0[LANES - first..])
+    }
+
+    /// Zeros before lane `end`.
+    #[inline(always)]
+    fn before<I: Isa>(&self, end: usize) -> T::Lanes<I> {
+        T::Lanes::<I>::load(&self.0[2 * LANES - end..])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use engine::simd::{Kernel, dispatch};
+
+    struct Mask<'a>(&'a Group, usize);
+
+    impl Kernel for Mask<'_> {
+        type Output = [f32; LANES];
+        #[inline(always)]
+        fn run<I: Isa>(self) -> [f32; LANES] {
+            self.0.mask::<I, f32>(self.1, &Masks::new()).to_array()
+        }
+    }
+
+    #[test]
+    fn rectangles_and_masks_are_exactly_what_queries_see() {
+        for (tokens, window) in [(1, 1), (7, 3), (40, 1), (70, 5), (100, 37), (97, 64), (65, 65), (33, 16), (130, 17)] {
+            for first in (0..tokens).step_by(BLOCK) {
+                let band = Band::new(first..tokens.min(first + BLOCK), window);
+                let mut seen = vec![[0; BLOCK]; tokens];
+                for rectangle in band.rectangles() {
+                    assert!(rectangle.keys.end <= band.first_key() + Band::most_keys(tokens, window));
+                    for group in band.groups.iter().filter(|g| rectangle.lanes.contains(&g.lane)) {
+                        for key in rectangle.keys.clone() {
+                            assert!(group.keys.contains(&key), "computed in vain");
+                            let mask = dispatch(Mask(group, key));
+                            for (lane, &mask) in mask.iter().enumerate() {
+                                assert!(mask == 0.0 || (mask < -1e30 && !group.seen_by_all.contains(&key)));
+                                seen[key][group.lane + lane] += i32::from(mask == 0.0);
+                            }
+                        }
+                    }
+                }
+                for (key, lanes) in seen.iter().enumerate() {
+                    for query in first..tokens.min(first + BLOCK) {
+                        let expected = key <= query && key + window > query;
+                        assert_eq!(lanes[query - first], i32::from(expected), "{tokens} {window} {query} {key}");
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,125 @@
+//! Causal self-attention within a window (Vaswani et al., arXiv 1706.03762; windows as in Beltagy et al., "Longformer",
+//! arXiv 2004.05150). For each head, token i sees the tokens j in [i−k+1, i]:
+//! `s_ij = q_i·k_j / √D`, `p_ij = exp(s_ij − lse_i)`, `lse_i = log Σ_j exp s_ij`, `y_i = Σ_j p_ij v_j`.
+//!
+//! The backward pass computes the probabilities once more from `lse` (Dao, "FlashAttention-2", arXiv 2307.08691): with
+//! `delta_i = y_i·d_y_i` and `d_s_ij = p_ij (d_y_i·v_j − delta_i) / √D`,
+//! `d_q_i = Σ_j d_s_ij k_j`, `d_k_j = Σ_i d_s_ij q_i`, `d_v_j = Σ_i p_ij d_y_i`. All work is proportional to N·k.
+
+mod band;
+mod cpu;
+
+use crate::case::{Case, Fill, Input, Sizes};
+use crate::{check, cost};
+use engine::{Buffer, Context, Cost, Error, Op, Output, Pass, Reads, Result, Spec, Want, with_real};
+
+/// `qkv [B, N, 3d] → y [B, N, d], lse [B, N, H]`: a row of `qkv` is queries, keys and values of all heads side by side,
+/// queries and keys rotated already.
+#[derive(Clone, Copy, Debug)]
+pub struct WindowAttention {
+    /// Heads H; D = d/H.
+    pub heads: usize,
+    /// Tokens k that a token sees, itself among them.
+    pub window: usize,
+}
+
+impl Op for WindowAttention {
+    fn name(&self) -> &'static str {
+        "window_attention"
+    }
+
+    fn arguments(&self) -> &'static [&'static str] {
+        &["qkv"]
+    }
+
+    fn infer(&self, ins: &[Spec]) -> Result<Vec<Output>> {
+        check::count(self.arguments(), ins)?;
+        let dtype = check::real("qkv", ins[0])?;
+        check::rank("qkv", ins[0], 3)?;
+        let head_dim = check::heads("qkv", ins[0], 3 * self.heads)?;
+        if self.window == 0 {
+            return Err(Error::usage("a window of 0 tokens sees nothing, must be at least 1"));
+        }
+        let (batch, tokens) = (ins[0].shape.dims()[0], ins[0].shape.dims()[1]);
+        let y = Spec::new(dtype, &[batch, tokens, self.heads * head_dim]);
+        let lse = Spec::new(check::statistic(dtype), &[batch, tokens, self.heads]);
+        Ok(vec![Output { name: "y", spec: y }, Output { name: "lse", spec: lse }])
+    }
+
+    fn differentiable(&self, _i: usize) -> bool {
+        true
+    }
+
+    fn reads(&self, wants: &[Want]) -> Reads {
+        if wants[0].is_wanted() { Reads::of(&[0], &[0, 1]) } else { Reads::default() }
+    }
+
+    fn forward(&self, _cx: &mut Context, ins: &[&Buffer], outs: &mut [Buffer]) {
+        let [y, lse] = outs else { unreachable!("two outputs") };
+        with_real!(ins[0].dtype(), T => {
+            cpu::forward::<T>(self.shape(ins[0].spec()), ins[0].as_slice(), y.as_mut_slice(), lse.as_mut_slice());
+        })
+    }
+
+    fn vjp(
+        &self,
+        _cx: &mut Context,
+        wants: &[Want],
+        ins: &[&Buffer],
+        outs: &[&Buffer],
+        d_out: &Buffer,
+        d_ins: &mut [Buffer],
+    ) {
+        if !wants[0].is_wanted() {
+            return;
+        }
+        with_real!(d_out.dtype(), T => {
+            let known = cpu::Known::<T> {
+                qkv: ins[0].as_slice(),
+                y: outs[0].as_slice(),
+                lse: outs[1].as_slice(),
+                d_y: d_out.as_slice(),
+            };
+            cpu::backward(self.shape(ins[0].spec()), known, wants[0], d_ins[0].as_mut_slice());
+        })
+    }
+
+    /// Per pair of query and key: forward 4·D, an exponential and 3 around it; backward 10·D, an exponential and 5.
+    fn cost(&self, ins: &[Spec], pass: Pass) -> Cost {
+        let [qkv] = ins else { unreachable!("one input") };
+        let shape = self.shape(*qkv);
+        let (rows, dim) = (qkv.shape.rows(), qkv.shape.last() / 3);
+        // Token i sees min(i + 1, k) tokens.
+        let pairs = shape.tokens * shape.window - shape.window * (shape.window - 1) / 2;
+        let pairs = (qkv.shape.dims()[0] * self.heads * pairs) as u64;
+        let y = rows * dim * qkv.dtype.size();
+        let lse = rows * self.heads * check::statistic(qkv.dtype).size();
+        let head_dim = shape.head_dim as u64;
+        let forward = Cost { flops: pairs * (4 * head_dim + 4), bytes: (qkv.bytes() + y + lse) as u64 };
+        cost::of_pass(pass, forward, |wants| match wants[0] {
+            Want::Skip => Cost::default(),
+            want => {
+                let flops = pairs * (10 * head_dim + 6) + 2 * (rows * dim) as u64;
+                Cost { flops, bytes: (qkv.bytes() + 2 * y + lse) as u64 }
+                    + cost::store(want, qkv.shape.numel(), qkv.bytes())
+            }
+        })
+    }
+}
+
+impl WindowAttention {
+    fn shape(&self, qkv: Spec) -> cpu::Shape {
+        let tokens = qkv.shape.dims()[1];
+        let head_dim = qkv.shape.last() / (3 * self.heads);
+        cpu::Shape { tokens, heads: self.heads, head_dim, window: self.window.min(tokens) }
+    }
+}
+
+/// One case: the self-attention of a layer.
+pub fn cases(s: &Sizes) -> Vec<Case> {
+    let qkv = Input::new(&[s.batch, s.tokens, 3 * s.dim()], Fill::NORMAL);
+    vec![Case::new("layer", WindowAttention { heads: s.heads, window: s.window }, vec![qkv])]
+}
+
+#[cfg(test)]
+mod tests;

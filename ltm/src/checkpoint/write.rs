@@ -1,0 +1,191 @@
+use super::manifest::{MANIFEST, check_names};
+use super::{Checkpoint, FileEntry, TEMPORARY, at_step, folder_name, folder_of, steps};
+use crate::hash::{Sha256, hex};
+use crate::json::MAX_INTEGER;
+use engine::{Error, Result};
+use std::fs::{self, File};
+use std::io::{self, BufWriter, ErrorKind, Write};
+use std::path::{Path, PathBuf};
+
+/// Writes one file's content; called once.
+pub type FileWriter<'a> = dyn Fn(&mut dyn Write) -> io::Result<()> + 'a;
+
+/// A checkpoint that is safely on the disk.
+#[derive(Debug)]
+pub struct Written {
+    /// It.
+    pub checkpoint: Checkpoint,
+    /// One line for each older checkpoint that should have been removed and could not be.
+    pub warnings: Vec<String>,
+}
+
+/// Writes the checkpoint of `step`, then removes all but the newest `keep` up to it.
+///
+/// A checkpoint already there for the same step is replaced. Newer ones that are damaged are removed: the run has been
+/// continued from before them.
+///
+/// # Errors
+/// If the files cannot be written, with the file and the reason; nothing of the new checkpoint is left then, and the
+/// older ones are as they were. Also if the run has a newer checkpoint that is valid, which a later resume would prefer.
+pub fn write(run: &Path, step: u64, files: &[(&str, &FileWriter<'_>)], keep: usize) -> Result<Written> {
+    let folder = folder_of(run);
+    check_names(files.iter().map(|(name, _)| *name))?;
+    if step > MAX_INTEGER {
+        return Err(Error::new(format!("step {step} is not below 2^53, beyond which a manifest is not exact")));
+    }
+    fs::create_dir_all(&folder).and_then(|()| sync_folder(run)).map_err(|e| failed("create", &folder, &e))?;
+    // One writer at a time, so that what bears a temporary name is nobody's work in progress. Where the file system
+    // knows no locks, goodwill has to do. The lock ends with the process at the latest.
+    let lock = cfg!(unix).then(|| File::open(&folder)).transpose().map_err(|e| failed("open", &folder, &e))?;
+    lock.as_ref().map(File::lock);
+    remove_temporaries(&folder).map_err(|e| failed("clean", &folder, &e))?;
+    let newer: Vec<u64> = steps(run)?.into_iter().filter(|&other| other > step).collect();
+    if let Some(valid) = newer.iter().find(|&&other| at_step(run, other).is_ok()) {
+        return Err(Error::new(format!(
+            "{} holds a valid checkpoint of step {valid}, newer than step {step}: resume that one or use another run folder",
+            folder.display()
+        )));
+    }
+
+    let temporary = Temporary::new(folder.join(format!("{TEMPORARY}{}", folder_name(step))));
+    fs::create_dir(&temporary.path).map_err(|e| failed("create", &temporary.path, &e))?;
+    let target = folder.join(folder_name(step));
+    let mut checkpoint = Checkpoint { step, folder: target.clone(), files: Vec::new() };
+    for (name, content) in files {
+        let path = temporary.path.join(name);
+        let entry = write_hashed(&path, content).map_err(|e| failed("write", &path, &e))?;
+        checkpoint.files.push(FileEntry { name: (*name).into(), ..entry });
+    }
+    let manifest = checkpoint.manifest().pretty();
+    let path = temporary.path.join(MANIFEST);
+    write_hashed(&path, &|out| out.write_all(manifest.as_bytes())).map_err(|e| failed("write", &path, &e))?;
+    sync_folder(&temporary.path).map_err(|e| failed("sync", &temporary.path, &e))?;
+
+    // A process that repeats a step writes the same bytes again: leave the old ones rather than risk both.
+    let same = at_step(run, step).is_ok_and(|old| old.files == checkpoint.files);
+    if !same {
+        discard(&target).map_err(|e| failed("replace", &target, &e))?;
+        fs::rename(&temporary.path, &target).map_err(|e| failed("rename to", &target, &e))?;
+    }
+    sync_folder(&folder).map_err(|e| failed("sync", &folder, &e))?;
+
+    let older = steps(run)?.into_iter().rev().filter(|&other| other <= step).skip(keep.max(1));
+    let removable = newer.into_iter().chain(older).map(|other| folder.join(folder_name(other)));
+    let warnings = removable
+        .filter_map(|path| {
+            discard(&path).err().map(|e| format!("cannot remove the checkpoint {}: {e}", path.display()))
+        })
+        .collect();
+    Ok(Written { checkpoint, warnings })
+}
+
+/// Writes a single file so that `path` holds either what it held before or all of `bytes`, synced.
+///
+/// # Errors
+/// If it cannot be written; the temporary file beside it is removed then.
+pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
+    let Some(name) = path.file_name() else {
+        return Err(Error::new(format!("{} does not name a file", path.display())));
+    };
+    let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let unique = format!("{TEMPORARY}{}-{}", std::process::id(), name.display());
+    let temporary = Temporary::new(parent.join(unique));
+    // A killed process of the same number may have left one, as where every container's process is number 1.
+    remove(&temporary.path)
+        .and_then(|()| write_hashed(&temporary.path, &|out| out.write_all(bytes)))
+        .and_then(|_| fs::rename(&temporary.path, path))
+        .and_then(|()| sync_folder(parent))
+        .map_err(|e| failed("write", path, &e))
+}
+
+/// A file or folder that is removed when this goes out of scope, unless it has been renamed.
+struct Temporary {
+    path: PathBuf,
+}
+
+impl Temporary {
+    fn new(path: PathBuf) -> Self {
+        Self { path }
+    }
+}
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        // On failure here the next writer tries again; the error that led here matters more.
+        let _ = remove(&self.path);
+    }
+}
+
+/// Counts and hashes what passes through to `out`.
+struct Hashed<W> {
+    out: W,
+    hash: Sha256,
+    bytes: u64,
+}
+
+impl<W: Write> Write for Hashed<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let n = self.out.write(bytes)?;
+        self.hash.update(&bytes[..n]);
+        self.bytes += n as u64;
+        Ok(n)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+}
+
+/// Creates the file at `path`, lets `content` fill it, and waits until it is on the disk. The entry's name is left empty.
+fn write_hashed(path: &Path, content: &FileWriter<'_>) -> io::Result<FileEntry> {
+    let hashed = Hashed { out: File::create_new(path)?, hash: Sha256::new(), bytes: 0 };
+    let mut out = BufWriter::with_capacity(1 << 16, hashed);
+    content(&mut out)?;
+    let hashed = out.into_inner().map_err(io::IntoInnerError::into_error)?;
+    hashed.out.sync_all()?;
+    Ok(FileEntry { name: String::new(), bytes: hashed.bytes, sha256: hex(&hashed.hash.finish()) })
+}
+
+/// Removes a checkpoint by way of a temporary name, so that a crash leaves no half of one under its real name.
+fn discard(path: &Path) -> io::Result<()> {
+    let name = path.file_name().map(|n| n.display().to_string()).unwrap_or_default();
+    let doomed = path.with_file_name(format!("{TEMPORARY}removed-{name}"));
+    match fs::rename(path, &doomed) {
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(()),
+        renamed => renamed.and_then(|()| remove(&doomed)),
+    }
+}
+
+fn remove_temporaries(folder: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        if entry.file_name().to_string_lossy().starts_with(TEMPORARY) {
+            remove(&entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+fn remove(path: &Path) -> io::Result<()> {
+    match fs::symlink_metadata(path) {
+        Ok(found) if found.is_dir() => fs::remove_dir_all(path),
+        Ok(_) => fs::remove_file(path),
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(()),
+        Err(e) => Err(e),
+    }
+}
+
+/// Waits until the names in a folder are on the disk. Only Unix lets a folder be opened for that.
+fn sync_folder(folder: &Path) -> io::Result<()> {
+    if cfg!(unix) { File::open(folder)?.sync_all() } else { Ok(()) }
+}
+
+fn failed(action: &str, path: &Path, error: &io::Error) -> Error {
+    match error.kind() {
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => Error::new(format!(
+            "cannot {action} {}: no space left on the disk; nothing half-written remains, and what was there before is intact",
+            path.display()
+        )),
+        _ => Error::io(action, path, error),
+    }
+}

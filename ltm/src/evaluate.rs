@@ -1,0 +1,299 @@
+//! What may be called a perplexity. Posterior inference sees the text that it is scored on, so a number is a bound on
+//! −log p(x) only if it pays for what the posterior knows: the KL, at noise the posterior was not fitted to.
+
+use crate::config::{Config, FastConfig, Noise};
+use crate::data::Batch;
+use crate::learn::{Fast, FastOptions, Inputs, Score, Scores};
+use crate::model::Params;
+use autograd::Store;
+use engine::{Error, Result};
+
+/// How a text is scored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// Fit, then S fresh draws: mean NLL plus the KL. An upper bound on −log p(x) in expectation.
+    Elbo,
+    /// −log of the mean importance weight over S draws. A tighter upper bound.
+    Iwae,
+    /// Fit on the first half only; −log of the second half's mean likelihood over S draws. A code length that an
+    /// autoregressive model's number can be compared with.
+    Prefix,
+    /// The public reference's own number: the NELBO at the very noise that the posterior was fitted to. Not a bound.
+    Fixed,
+}
+
+impl Protocol {
+    /// All protocols, in the order of tables.
+    pub const ALL: [Self; 4] = [Self::Elbo, Self::Iwae, Self::Prefix, Self::Fixed];
+
+    /// Its name on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Elbo => "elbo",
+            Self::Iwae => "iwae",
+            Self::Prefix => "prefix",
+            Self::Fixed => "fixed",
+        }
+    }
+
+    /// What the number is.
+    pub fn status(self) -> &'static str {
+        match self {
+            Self::Elbo => "upper bound",
+            Self::Iwae => "tighter upper bound",
+            Self::Prefix => "second half given the first",
+            Self::Fixed => "not a bound",
+        }
+    }
+
+    /// The protocol called `name`.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub fn by_name(name: &str) -> Result<Self> {
+        Self::ALL.into_iter().find(|p| p.name() == name).ok_or_else(|| {
+            let names = Self::ALL.map(Self::name).join(", ");
+            Error::usage(format!("there is no protocol {name:?}: choose one of {names}"))
+        })
+    }
+}
+
+/// What one sequence costs.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct SequenceScore {
+    /// The protocol's number, in nats.
+    pub nats: f64,
+    /// Its part that is −log p(x|z), in nats.
+    pub nll: f64,
+    /// Its part that is the KL (for `iwae`: the rest), in nats.
+    pub kl: f64,
+    /// Variance of `nats` that is due to the finite number of draws.
+    pub noise: f64,
+    /// Targets scored.
+    pub tokens: usize,
+    /// Bytes of text that they stand for.
+    pub bytes: f64,
+}
+
+/// Fits and scores batches by one protocol.
+#[derive(Debug)]
+pub struct Evaluator {
+    protocol: Protocol,
+    draws: usize,
+    rate: f64,
+    inputs: Inputs,
+    fast: Fast,
+    score: Score,
+}
+
+impl Evaluator {
+    /// Plans an evaluation with `steps` fast steps and `draws` draws on batches of `config.train.batch` sequences.
+    ///
+    /// # Errors
+    /// If the configuration contradicts itself or there is no draw.
+    pub fn new(
+        config: &Config,
+        protocol: Protocol,
+        steps: usize,
+        draws: usize,
+        params: &Params,
+        store: &mut Store,
+    ) -> Result<Self> {
+        if draws == 0 {
+            return Err(Error::usage("an evaluation needs at least one draw".to_string()));
+        }
+        let inputs = Inputs::new(config.train.batch, config.model.seq, params.dtype(), store);
+        let noise = if protocol == Protocol::Fixed { Noise::Fixed } else { config.fast.noise };
+        let fast_config = FastConfig { steps, noise, ..config.fast.clone() };
+        let options = FastOptions { seed: config.train.seed, ..FastOptions::default() };
+        let fast = Fast::new(&config.model, &fast_config, params, &inputs, store, &options)?;
+        let score = Score::new(&config.model, params, &inputs, &fast.latents, config.train.seed, store)?;
+        Ok(Self { protocol, draws, rate: config.fast.rate_end, inputs, fast, score })
+    }
+
+    /// Scores the sequences of one batch that have a target, in order.
+    ///
+    /// # Errors
+    /// If the batch does not fit the model, or a number is not finite.
+    pub fn batch(&self, config: &Config, store: &mut Store, batch: &Batch) -> Result<Vec<SequenceScore>> {
+        let n = self.inputs.sequence;
+        let mut scored = batch.clone();
+        if self.protocol == Protocol::Prefix {
+            // The posterior sees the first half of each sequence's targets, the score counts the second.
+            let mut prefix = batch.clone();
+            for b in 0..batch.samples.len() {
+                let row = b * n..(b + 1) * n;
+                let half = scored_in(batch, b) / 2;
+                let mut seen = 0;
+                for i in row.filter(|&i| batch.targets[i] >= 0) {
+                    if seen < half {
+                        scored.targets[i] = -1
+                    } else {
+                        prefix.targets[i] = -1
+                    }
+                    seen += 1;
+                }
+            }
+            // A sequence of one token has no first half: its posterior is the prior's neighbour, its score is whole.
+            if prefix.targets.iter().any(|&t| t >= 0) {
+                self.inputs.load(store, &config.model, &prefix)?;
+            } else {
+                self.inputs.load(store, &config.model, batch)?;
+            }
+        } else {
+            self.inputs.load(store, &config.model, batch)?;
+        }
+        self.fast.fit(store, self.rate, 0, |_, _| ());
+        let posterior_kl = self.fast.latents.posterior_kl(store);
+        self.inputs.load(store, &config.model, &scored)?;
+        self.score.begin(store);
+        let draws: Vec<Scores> = match self.protocol {
+            // The noise that all fast steps shared also made the final z.
+            Protocol::Fixed => vec![self.score.at(store, self.fast.latents.z)],
+            _ => (0..self.draws as u32).map(|s| self.score.draw(store, s)).collect(),
+        };
+        let mut scores = Vec::with_capacity(batch.samples.len());
+        for (b, sample) in batch.samples.iter().enumerate().filter(|(_, s)| s.scored > 0) {
+            let nlls: Vec<f64> = draws.iter().map(|d| d.nll[b]).collect();
+            let tokens = scored_in(&scored, b);
+            let share = tokens as f64 / f64::from(sample.scored);
+            let mut score = match self.protocol {
+                Protocol::Elbo | Protocol::Fixed => {
+                    let (nll, noise) = mean_and_noise(&nlls);
+                    SequenceScore { nats: nll + posterior_kl[b], nll, kl: posterior_kl[b], noise, ..Default::default() }
+                }
+                Protocol::Iwae => {
+                    let costs: Vec<f64> = draws.iter().map(|d| d.nll[b] + d.log_ratio[b]).collect();
+                    let (nats, noise) = log_mean(&costs);
+                    let nll = mean_and_noise(&nlls).0;
+                    SequenceScore { nats, nll, kl: nats - nll, noise, ..Default::default() }
+                }
+                Protocol::Prefix => {
+                    let (nats, noise) = log_mean(&nlls);
+                    SequenceScore { nats, nll: nats, kl: 0.0, noise, ..Default::default() }
+                }
+            };
+            score.tokens = tokens;
+            score.bytes = sample.bytes as f64 * share;
+            if !score.nats.is_finite() {
+                return Err(Error::new(format!("sample {} has a score that is not finite", sample.id)));
+            }
+            scores.push(score);
+        }
+        Ok(scores)
+    }
+}
+
+/// Targets of row `b` that count.
+fn scored_in(batch: &Batch, b: usize) -> usize {
+    let n = batch.targets.len() / batch.samples.len();
+    batch.targets[b * n..(b + 1) * n].iter().filter(|&&t| t >= 0).count()
+}
+
+/// Mean and the variance of the mean.
+fn mean_and_noise(values: &[f64]) -> (f64, f64) {
+    let n = values.len() as f64;
+    let mean = values.iter().sum::<f64>() / n;
+    if values.len() < 2 {
+        return (mean, 0.0);
+    }
+    let var = values.iter().map(|x| (x - mean) * (x - mean)).sum::<f64>() / (n - 1.0);
+    (mean, var / n)
+}
+
+/// −log of the mean of exp(−cost), and its variance by the delta method.
+fn log_mean(costs: &[f64]) -> (f64, f64) {
+    let least = costs.iter().copied().fold(f64::INFINITY, f64::min);
+    let weights: Vec<f64> = costs.iter().map(|c| (least - c).exp()).collect();
+    let (mean, noise) = mean_and_noise(&weights);
+    (least - mean.ln(), noise / (mean * mean))
+}
+
+/// Totals over a corpus.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Total {
+    /// Sequences.
+    pub sequences: usize,
+    /// Targets scored.
+    pub tokens: usize,
+    /// Bytes scored.
+    pub bytes: f64,
+    /// Σ nats.
+    pub nats: f64,
+    /// Σ NLL.
+    pub nll: f64,
+    /// Σ KL.
+    pub kl: f64,
+    /// Standard error of Σ nats over the choice of sequences, for their lengths.
+    pub sequence_error: f64,
+    /// Standard error of Σ nats over the draws.
+    pub draw_error: f64,
+    /// Mean of exp(nats / tokens) over sequences: the public reference's average. A labelled extra.
+    pub mean_perplexity: f64,
+}
+
+impl Total {
+    /// Adds up.
+    pub fn of(scores: &[SequenceScore]) -> Self {
+        let sum = |f: fn(&SequenceScore) -> f64| scores.iter().map(f).sum::<f64>();
+        let tokens: usize = scores.iter().map(|s| s.tokens).sum();
+        let nats = sum(|s| s.nats);
+        let n = scores.len() as f64;
+        let per_token = nats / tokens.max(1) as f64;
+        let spread: f64 = scores.iter().map(|s| (s.nats - per_token * s.tokens as f64).powi(2)).sum();
+        let reference = |s: &SequenceScore| (s.nats / s.tokens.max(1) as f64).exp();
+        Self {
+            sequences: scores.len(),
+            tokens,
+            bytes: sum(|s| s.bytes),
+            nats,
+            nll: sum(|s| s.nll),
+            kl: sum(|s| s.kl),
+            sequence_error: if scores.len() > 1 { (spread * n / (n - 1.0)).sqrt() } else { f64::NAN },
+            draw_error: sum(|s| s.noise).sqrt(),
+            mean_perplexity: scores.iter().map(reference).sum::<f64>() / n,
+        }
+    }
+
+    /// exp(Σ nats / Σ tokens).
+    pub fn perplexity(&self) -> f64 {
+        (self.nats / self.tokens as f64).exp()
+    }
+
+    /// Σ nats / (ln 2 · Σ bytes): does not depend on the tokenizer.
+    pub fn bits_per_byte(&self) -> f64 {
+        self.nats / std::f64::consts::LN_2 / self.bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn means_of_logs_by_hand() {
+        let (nats, noise) = log_mean(&[1000.0, 1000.0 + 2f64.ln()]);
+        assert!((nats - (1000.0 - 0.75f64.ln())).abs() < 1e-9, "{nats}");
+        // Weights 1 and ½: mean ¾, variance of the mean 1/16.
+        assert!((noise - 0.0625 / 0.5625).abs() < 1e-12, "{noise}");
+        assert_eq!(mean_and_noise(&[3.0]), (3.0, 0.0));
+        assert_eq!(mean_and_noise(&[1.0, 3.0]), (2.0, 1.0));
+    }
+
+    #[test]
+    fn totals_weigh_sequences_by_their_tokens() {
+        let score = |nats: f64, tokens: usize| SequenceScore {
+            nats,
+            nll: nats,
+            tokens,
+            bytes: tokens as f64,
+            ..Default::default()
+        };
+        let total = Total::of(&[score(10.0, 10), score(90.0, 30)]);
+        assert!((total.perplexity() - (2.5f64).exp()).abs() < 1e-12);
+        assert!((total.bits_per_byte() - 2.5 / std::f64::consts::LN_2).abs() < 1e-12);
+        assert!((total.mean_perplexity - (1f64.exp() + 3f64.exp()) / 2.0).abs() < 1e-12);
+        // Residuals −15 and +15 around 2.5 per token.
+        assert!((total.sequence_error - (450.0f64 * 2.0).sqrt()).abs() < 1e-9);
+    }
+}

@@ -1,0 +1,239 @@
+//! Fast learning: T AdamW steps on the posterior (μ, λ) of every sample, the decoder frozen.
+
+use crate::config::{self, FastConfig, ModelConfig, Schedule};
+use crate::learn::Inputs;
+use crate::model::{Decoder, Params, Positions};
+use autograd::{Graph, Hoist, Id, NonFinite, Phase, Plan, Request, Store};
+use engine::{Buffer, DType, Result, Spec};
+use kernels::cross_entropy::LmHead;
+use kernels::latents::{LatentAdamW, LatentInit, Noise, Redraw, Source};
+
+/// The posterior of every sample of a batch and what its learning needs; all `[B, L·K, d]` unless said otherwise.
+#[derive(Clone, Copy, Debug)]
+pub struct Latents {
+    /// Means μ.
+    pub mu: Id,
+    /// λ = log σ².
+    pub logvar: Id,
+    /// First and second moments of AdamW for μ, then for λ.
+    pub moments: [Id; 4],
+    /// The noise that made `z`.
+    pub eps: Id,
+    /// z = μ + σ ⊙ ε.
+    pub z: Id,
+    /// `[B]`: KL of the posterior before the latest update.
+    pub kl: Id,
+    /// `[2]` i32: fast step t, and the slow step or evaluation round that keys the noise.
+    pub clock: Id,
+    /// `[T]`: learning rate of each fast step.
+    pub rates: Id,
+}
+
+impl Latents {
+    fn new(spec: Spec, steps: usize, store: &mut Store) -> Self {
+        let mut tensor = || store.alloc(spec);
+        let (mu, logvar, eps, z) = (tensor(), tensor(), tensor(), tensor());
+        let moments = [tensor(), tensor(), tensor(), tensor()];
+        Self {
+            mu,
+            logvar,
+            moments,
+            eps,
+            z,
+            kl: store.alloc(Spec::new(spec.dtype, &spec.shape.dims()[..1])),
+            clock: store.alloc(Spec::new(DType::I32, &[2])),
+            rates: store.alloc(Spec::new(spec.dtype, &[steps.max(1)])),
+        }
+    }
+
+    /// KL(q(z|x) ‖ N(0, I)) of the present posterior per sample, in nats: ½ Σ (μ² + σ² − λ − 1).
+    pub fn posterior_kl(&self, store: &Store) -> Vec<f64> {
+        let (mu, logvar) = (store.get(self.mu), store.get(self.logvar));
+        let per_sample = mu.len() / mu.shape().dims()[0];
+        let (mu, logvar) = (mu.to_f64(), logvar.to_f64());
+        let kl = |m: f64, l: f64| 0.5 * (m * m + l.exp() - l - 1.0);
+        let rows = mu.chunks(per_sample).zip(logvar.chunks(per_sample));
+        rows.map(|(m, l)| m.iter().zip(l).map(|(&m, &l)| kl(m, l)).sum()).collect()
+    }
+
+    fn state(&self) -> [Id; 10] {
+        let [m_mu, v_mu, m_logvar, v_logvar] = self.moments;
+        [self.mu, self.logvar, m_mu, v_mu, m_logvar, v_logvar, self.eps, self.z, self.kl, self.clock]
+    }
+}
+
+/// What becomes of the decoder's gradients during fast steps.
+#[derive(Clone, Debug, Default)]
+pub enum WeightGradients {
+    /// They are not computed (Algorithm 1).
+    #[default]
+    Skipped,
+    /// They pile up in these buffers, one per parameter (the public reference).
+    PiledUp(Vec<Id>),
+}
+
+/// How a fast loop is set up beyond the configuration.
+#[derive(Clone, Debug, Default)]
+pub struct FastOptions {
+    /// The run's seed.
+    pub seed: u64,
+    /// Whether the part before the first cross-attention is computed once per batch.
+    pub hoist: Hoist,
+    /// The decoder's gradients.
+    pub weights: WeightGradients,
+    /// A table `[T, B, L·K, d]` of noise to use in the place of random numbers, for tests with given noise.
+    pub noise_table: Option<Id>,
+}
+
+/// The fast loop for batches of one size: a plan and the latents that it works on.
+#[derive(Debug)]
+pub struct Fast {
+    /// The posterior.
+    pub latents: Latents,
+    plan: Plan,
+    nll: Id,
+    config: FastConfig,
+}
+
+impl Fast {
+    /// Records and plans the loop.
+    ///
+    /// # Errors
+    /// If the configuration contradicts itself.
+    pub fn new(
+        model: &ModelConfig,
+        fast: &FastConfig,
+        params: &Params,
+        inputs: &Inputs,
+        store: &mut Store,
+        options: &FastOptions,
+    ) -> Result<Self> {
+        let mut g = Graph::new();
+        let positions = Positions::new(model, inputs.sequence, store);
+        let decoder = Decoder::new(model, params, &positions, store, &mut g, Phase::Update)?;
+        let spec = decoder.latent_spec(inputs.batch);
+        let latents = Latents::new(spec, fast.steps, store);
+        let grid = store.get(inputs.tokens).spec();
+        let tokens = g.leaf("tokens", grid, Phase::Batch, inputs.tokens);
+        let targets = g.leaf("targets", grid, Phase::Batch, inputs.targets);
+        let one = g.leaf("one", store.get(inputs.one).spec(), Phase::Update, inputs.one);
+        let z = g.leaf("z", spec, Phase::Step, latents.z);
+        let hidden = decoder.hidden(&mut g, tokens, Some(z), |g, _, qkv| decoder.window_attention(g, qkv))?;
+        let loss = g.apply(LmHead, &[hidden, decoder.weight("tok_embeddings"), targets, one])?;
+        let nll = g.output(loss, "nll");
+        let accumulate = match &options.weights {
+            WeightGradients::Skipped => Vec::new(),
+            WeightGradients::PiledUp(ids) => decoder.weights().iter().copied().zip(ids.iter().copied()).collect(),
+        };
+        let request = Request { root: Some(loss), wants: vec![z], accumulate, keep: vec![nll], hoist: options.hoist };
+        let mut plan = Plan::new(&g, store, &request)?;
+
+        let source = if options.noise_table.is_some() { Source::Table } else { Source::Philox };
+        let redraw = match fast.noise {
+            config::Noise::Fresh => Redraw::Fresh,
+            config::Noise::Fixed => Redraw::Fixed,
+        };
+        let noise = Noise { seed: options.seed, redraw, source };
+        let init = LatentInit { noise, logvar: fast.init_logvar, logvar_std: fast.init_logvar_std };
+        let update =
+            LatentAdamW { noise, beta1: fast.beta1, beta2: fast.beta2, eps: fast.eps, weight_decay: fast.weight_decay };
+        let table = options.noise_table.as_slice();
+        let state = latents.state();
+        plan.push_update(store, Phase::Batch, "latents", init, &[&[inputs.samples], table].concat(), &state);
+        let ins = [&[plan.grad(z), latents.rates, inputs.samples], table].concat();
+        plan.push_update(store, Phase::Step, "latents", update, &ins, &state);
+        let nll = plan.value(nll);
+        Ok(Self { latents, plan, nll, config: fast.clone() })
+    }
+
+    /// Fits the posterior of the batch that is loaded: the weights' and the batch's phases, then `steps` steps at
+    /// `rate`. `round` keys the noise. Calls `after` behind every step with its number, counted from 0.
+    ///
+    /// # Panics
+    /// If more steps are asked for than the loop was made for.
+    pub fn fit(&self, store: &mut Store, rate: f64, round: u32, after: impl FnMut(usize, &Store)) {
+        self.begin(store, rate, round);
+        self.steps(store, after);
+    }
+
+    /// Like [`fit`](Self::fit) from given means and log-variances instead of the initial ones.
+    pub fn fit_from(&self, store: &mut Store, (mu, logvar): (Id, Id), rate: f64, after: impl FnMut(usize, &Store)) {
+        self.begin(store, rate, 0);
+        for (given, own) in [(mu, self.latents.mu), (logvar, self.latents.logvar)] {
+            let values = store.get(given).clone();
+            store.get_mut(own).copy_from(&values);
+        }
+        let of = |id: Id| store.get(id).to_f64();
+        let posterior = of(mu).into_iter().zip(of(logvar)).zip(of(self.latents.eps));
+        let z: Vec<f64> = posterior.map(|((m, l), e)| m + (0.5 * l).exp() * e).collect();
+        store.get_mut(self.latents.z).set_f64(&z);
+        self.steps(store, after);
+    }
+
+    fn begin(&self, store: &mut Store, rate: f64, round: u32) {
+        self.start(store, rate, round);
+        for phase in [Phase::Update, Phase::Batch] {
+            self.plan.run(store, phase);
+        }
+    }
+
+    fn steps(&self, store: &mut Store, mut after: impl FnMut(usize, &Store)) {
+        for t in 0..self.config.steps {
+            self.plan.run(store, Phase::Step);
+            after(t, store);
+        }
+    }
+
+    /// Like [`fit`](Self::fit), looking at every number.
+    ///
+    /// # Errors
+    /// The first number that is not finite, and the fast step (0 for what comes before the first).
+    pub fn fit_checked(&self, store: &mut Store, rate: f64, round: u32) -> std::result::Result<(), (usize, NonFinite)> {
+        self.start(store, rate, round);
+        for phase in [Phase::Update, Phase::Batch] {
+            self.plan.run_checked(store, phase).map_err(|e| (0, e))?;
+        }
+        for t in 0..self.config.steps {
+            self.plan.run_checked(store, Phase::Step).map_err(|e| (t, e))?;
+        }
+        Ok(())
+    }
+
+    fn start(&self, store: &mut Store, rate: f64, round: u32) {
+        let rates: Vec<f64> = (0..self.config.steps.max(1)).map(|t| self.rate(rate, t)).collect();
+        store.get_mut(self.latents.rates).set_f64(&rates);
+        store.get_mut(self.latents.clock).as_mut_slice::<i32>().copy_from_slice(&[0, round as i32]);
+    }
+
+    /// Learning rate of fast step `t`: constant, or falling by a cosine to a tenth over the steps.
+    fn rate(&self, rate: f64, t: usize) -> f64 {
+        match self.config.schedule {
+            Schedule::Constant => rate,
+            Schedule::Cosine => {
+                let phase = std::f64::consts::PI * t as f64 / self.config.steps as f64;
+                rate * (0.1 + 0.9 * 0.5 * (1.0 + phase.cos()))
+            }
+        }
+    }
+
+    /// Negative log-likelihood per sample in nats at the latest step's z, before its update.
+    pub fn nll(&self, store: &Store) -> Vec<f64> {
+        per_sample(store.get(self.nll))
+    }
+
+    /// KL per sample in nats before the latest update.
+    pub fn kl(&self, store: &Store) -> Vec<f64> {
+        store.get(self.latents.kl).to_f64()
+    }
+
+    /// The printed plan is the audit of what a fast step does.
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+}
+
+/// Sums `[B, N]` over tokens in f64.
+pub(crate) fn per_sample(nll: &Buffer) -> Vec<f64> {
+    let values = nll.to_f64();
+    values.chunks(nll.shape().last()).map(|row| row.iter().sum()).collect()
+}

@@ -1,0 +1,137 @@
+//! Slow learning: one AdamW step on the decoder for the mean cross-entropy at a draw from the final posterior.
+
+use crate::config::{ModelConfig, SlowConfig, SlowGradient};
+use crate::learn::Inputs;
+use crate::learn::fast::per_sample;
+use crate::model::{Decoder, Params, Positions};
+use autograd::{Graph, Id, NonFinite, Phase, Plan, Request, Store};
+use engine::{Result, Spec};
+use kernels::adamw::{AdamW, SquaredNorm};
+use kernels::cross_entropy::LmHead;
+
+/// The slow step: gradient plan, moments, and the update in place.
+#[derive(Debug)]
+pub struct Slow {
+    gradient: Plan,
+    update: Plan,
+    nll: Id,
+    norms: Id,
+    schedule: Id,
+    grads: Vec<Id>,
+    /// `(m, v)` of each parameter, in the parameters' order.
+    moments: Vec<(Id, Id)>,
+}
+
+impl Slow {
+    /// Records and plans the step at latents `z` (a buffer `[B, L·K, d]`), or without latents. `piles` are the buffers, one
+    /// per parameter, in which gradients pile up when the configuration says so.
+    ///
+    /// # Errors
+    /// If the configuration contradicts itself.
+    pub fn new(
+        model: &ModelConfig,
+        slow: &SlowConfig,
+        params: &Params,
+        inputs: &Inputs,
+        z: Option<Id>,
+        piles: &[Id],
+        store: &mut Store,
+    ) -> Result<Self> {
+        let mut g = Graph::new();
+        let positions = Positions::new(model, inputs.sequence, store);
+        let decoder = Decoder::new(model, params, &positions, store, &mut g, Phase::Update)?;
+        let grid = store.get(inputs.tokens).spec();
+        let tokens = g.leaf("tokens", grid, Phase::Batch, inputs.tokens);
+        let targets = g.leaf("targets", grid, Phase::Batch, inputs.targets);
+        let mean = g.leaf("mean", store.get(inputs.mean).spec(), Phase::Batch, inputs.mean);
+        let z = z.map(|id| g.leaf("z", store.get(id).spec(), Phase::Step, id));
+        let hidden = decoder.hidden(&mut g, tokens, z, |g, _, qkv| decoder.window_attention(g, qkv))?;
+        let loss = g.apply(LmHead, &[hidden, decoder.weight("tok_embeddings"), targets, mean])?;
+        let nll = g.output(loss, "nll");
+        let weights = decoder.weights().to_vec();
+        let mut request = Request { root: Some(loss), keep: vec![nll], ..Request::default() };
+        match slow.gradient {
+            SlowGradient::Final => request.wants = weights.clone(),
+            // Added to what the fast steps have piled up.
+            SlowGradient::Trajectory => {
+                request.accumulate = weights.iter().copied().zip(piles.iter().copied()).collect();
+            }
+        }
+        let gradient = Plan::new(&g, store, &request)?;
+        let grads: Vec<Id> = weights.iter().map(|&w| gradient.grad(w)).collect();
+
+        let dtype = params.dtype();
+        let norms = store.alloc(Spec::new(dtype, &[grads.len()]));
+        let schedule = store.alloc(Spec::new(dtype, &[2]));
+        let mut update = Plan::new(&Graph::new(), store, &Request::default())?;
+        for (index, (p, &grad)) in params.iter().zip(&grads).enumerate() {
+            update.push_update(store, Phase::Batch, &p.name, SquaredNorm { index }, &[grad], &[norms]);
+        }
+        let mut moments = Vec::new();
+        for (p, &grad) in params.iter().zip(&grads) {
+            let (m, v) = (store.alloc(p.spec), store.alloc(p.spec));
+            let adamw = AdamW {
+                beta1: slow.beta1,
+                beta2: slow.beta2,
+                eps: slow.eps,
+                weight_decay: if p.is_matrix() { slow.weight_decay } else { 0.0 },
+                clip: slow.clip,
+            };
+            update.push_update(store, Phase::Step, &p.name, adamw, &[grad, norms, schedule], &[p.id, m, v]);
+            moments.push((m, v));
+        }
+        let nll = gradient.value(nll);
+        Ok(Self { gradient, update, nll, norms, schedule, grads, moments })
+    }
+
+    /// Sets all gradients to zero: to be done before anything piles up in them.
+    pub fn clear(&self, store: &mut Store) {
+        self.grads.iter().for_each(|&id| store.get_mut(id).clear());
+    }
+
+    /// Computes the gradient at the loaded batch and the present z; adds it where gradients pile up.
+    pub fn gradient(&self, store: &mut Store) {
+        self.gradient.run_all(store);
+    }
+
+    /// Like [`gradient`](Self::gradient), looking at every number.
+    ///
+    /// # Errors
+    /// The first number that is not finite.
+    pub fn gradient_checked(&self, store: &mut Store) -> std::result::Result<(), NonFinite> {
+        [Phase::Update, Phase::Batch, Phase::Step].into_iter().try_for_each(|p| self.gradient.run_checked(store, p))
+    }
+
+    /// Negative log-likelihood per sample of the latest gradient.
+    pub fn nll(&self, store: &Store) -> Vec<f64> {
+        per_sample(store.get(self.nll))
+    }
+
+    /// Global norm of the gradient; not finite if any of its numbers is not.
+    pub fn grad_norm(&self, store: &mut Store) -> f64 {
+        self.update.run(store, Phase::Batch);
+        store.get(self.norms).to_f64().iter().sum::<f64>().sqrt()
+    }
+
+    /// Clips the gradient by the norm that [`grad_norm`](Self::grad_norm) found, and updates the weights; `step` counts
+    /// from 1.
+    pub fn apply(&self, store: &mut Store, rate: f64, step: u64) {
+        store.get_mut(self.schedule).set_f64(&[rate, step as f64]);
+        self.update.run(store, Phase::Step);
+    }
+
+    /// The gradients, in the parameters' order.
+    pub fn grads(&self) -> &[Id] {
+        &self.grads
+    }
+
+    /// First and second moments, in the parameters' order.
+    pub fn moments(&self) -> &[(Id, Id)] {
+        &self.moments
+    }
+
+    /// The plans of the gradient and of the update.
+    pub fn plans(&self) -> [&Plan; 2] {
+        [&self.gradient, &self.update]
+    }
+}

@@ -1,0 +1,160 @@
+use crate::config::ModelConfig;
+use crate::model::Params;
+use autograd::{Graph, Id, Phase, Store, Value};
+use engine::{Buffer, DType, Result, Spec};
+use kernels::cross_attention::CrossAttention;
+use kernels::embedding::Embedding;
+use kernels::matmul::{Linear, LinearResidual};
+use kernels::rmsnorm::RmsNorm;
+use kernels::rope::{Rope, RopeTable};
+use kernels::slice::Slice;
+use kernels::swiglu::SwiGlu;
+use kernels::window_attention::WindowAttention;
+
+/// Positions of tokens and latents, as constants of the store.
+#[derive(Clone, Copy, Debug)]
+pub struct Positions {
+    /// `[N]`: 0, 1, 2, …
+    tokens: Id,
+    /// `[K]`: latent j of every layer sits at j·⌊N_max / N_z⌋, N_z = L·K.
+    latents: Id,
+}
+
+impl Positions {
+    /// Positions for `tokens` tokens of the model.
+    pub fn new(config: &ModelConfig, tokens: usize, store: &mut Store) -> Self {
+        let ids = |n: usize, stride: usize| -> Vec<i32> { (0..n).map(|i| (i * stride) as i32).collect() };
+        let stride = config.longest() / (config.layers * config.latents).max(1);
+        Self {
+            tokens: store.insert(Buffer::from_slice(&[tokens], &ids(tokens, 1))),
+            latents: store.insert(Buffer::from_slice(&[config.latents], &ids(config.latents, stride))),
+        }
+    }
+
+    /// The buffer of token positions, to be changed by a decoder that walks.
+    pub fn tokens(&self) -> Id {
+        self.tokens
+    }
+}
+
+/// Records the decoder. The formulas stand beside the ops.
+pub struct Decoder<'a> {
+    config: &'a ModelConfig,
+    dtype: DType,
+    weights: Vec<Value>,
+    names: Vec<&'a str>,
+    rope: Value,
+    rope_latents: Value,
+}
+
+impl<'a> Decoder<'a> {
+    /// Enters the parameters and the rotation tables into `graph`. Token positions change as often as `phase` says.
+    ///
+    /// # Errors
+    /// If the configuration contradicts itself.
+    pub fn new(
+        config: &'a ModelConfig,
+        params: &'a Params,
+        positions: &Positions,
+        store: &Store,
+        graph: &mut Graph,
+        phase: Phase,
+    ) -> Result<Self> {
+        let weights = params.leaves(graph);
+        let names = params.iter().map(|p| p.name.as_str()).collect();
+        let dtype = params.dtype();
+        let table = RopeTable { head_dim: config.dim / config.heads, theta: config.rope_theta, dtype };
+        let spec = |id: Id| store.get(id).spec();
+        let tokens = graph.leaf("positions", spec(positions.tokens), phase, positions.tokens);
+        let latents = graph.leaf("latent_positions", spec(positions.latents), Phase::Update, positions.latents);
+        graph.scope("positions");
+        let rope = graph.apply(table, &[tokens])?;
+        let rope_latents = graph.apply(table, &[latents])?;
+        Ok(Self { config, dtype, weights, names, rope, rope_latents })
+    }
+
+    /// The leaf of parameter `name`.
+    ///
+    /// # Panics
+    /// If there is none.
+    pub fn weight(&self, name: &str) -> Value {
+        let i = self.names.iter().position(|n| *n == name).unwrap_or_else(|| panic!("no parameter {name}"));
+        self.weights[i]
+    }
+
+    /// The leaves of all parameters, in order.
+    pub fn weights(&self) -> &[Value] {
+        &self.weights
+    }
+
+    /// Type and shape of z (and of μ, λ, ε) for `batch` samples: [B, L·K, d], layer-major.
+    pub fn latent_spec(&self, batch: usize) -> Spec {
+        Spec::new(self.dtype, &[batch, self.config.layers * self.config.latents, self.config.dim])
+    }
+
+    /// tokens [B, N], z [B, L·K, d] → hidden [B, N, d], after the final norm. Without `z` the decoder has no
+    /// cross-attention: the autoregressive baseline.
+    ///
+    /// `attend(graph, layer, qkv)` computes self-attention from rotated queries, keys and values [B, N, 3d].
+    ///
+    /// # Errors
+    /// If shapes do not fit.
+    pub fn hidden(
+        &self,
+        g: &mut Graph,
+        tokens: Value,
+        z: Option<Value>,
+        mut attend: impl FnMut(&mut Graph, usize, Value) -> Result<Value>,
+    ) -> Result<Value> {
+        let c = self.config;
+        let norm = RmsNorm { eps: c.norm_eps };
+        // h = E[x]
+        g.scope("embedding");
+        let mut h = g.apply(Embedding, &[self.weight("tok_embeddings"), tokens])?;
+        for l in 0..c.layers {
+            g.scope(format!("layers.{l}"));
+            let w = |name: &str| self.weight(&format!("layers.{l}.{name}"));
+            // a = rmsnorm(h, g1);  h += Wo · window_attention(rope(Wq a), rope(Wk a), Wv a)
+            let a = g.apply(norm, &[h, w("attention_norm.weight")])?;
+            let qkv = g.apply(Linear, &[a, w("attention.wqkv")])?;
+            let qkv = g.apply(Rope { heads: 3 * c.heads, rotated: 2 * c.heads }, &[qkv, self.rope])?;
+            let y = attend(g, l, qkv)?;
+            h = g.apply(LinearResidual, &[y, w("attention.wo"), h])?;
+            // c = rmsnorm(h, g2);  h += Co · cross_attention(rope(Cq c), rope_z(Ck z_l), Cv z_l)
+            if let Some(z) = z {
+                let a = g.apply(norm, &[h, w("cross_attention_norm.weight")])?;
+                let q = g.apply(Linear, &[a, w("cross_attention.wq")])?;
+                let q = g.apply(Rope { heads: c.heads, rotated: c.heads }, &[q, self.rope])?;
+                let kv = self.latent_kv(g, l, z)?;
+                let y = g.apply(CrossAttention { heads: c.heads }, &[q, kv])?;
+                h = g.apply(LinearResidual, &[y, w("cross_attention.wo"), h])?;
+            }
+            // f = rmsnorm(h, g3);  h += W2 · (silu(W1 f) ⊙ (W3 f))
+            let f = g.apply(norm, &[h, w("ffn_norm.weight")])?;
+            let u = g.apply(Linear, &[f, w("feed_forward.w13")])?;
+            let u = g.apply(SwiGlu, &[u])?;
+            h = g.apply(LinearResidual, &[u, w("feed_forward.w2"), h])?;
+        }
+        g.scope("head");
+        g.apply(norm, &[h, self.weight("norm.weight")])
+    }
+
+    /// Keys (rotated) and values of layer `l`'s latents: [B, K, 2d].
+    ///
+    /// # Errors
+    /// If shapes do not fit.
+    pub fn latent_kv(&self, g: &mut Graph, l: usize, z: Value) -> Result<Value> {
+        let c = self.config;
+        let z = g.apply(Slice { start: l * c.latents, len: c.latents }, &[z])?;
+        let kv = g.apply(Linear, &[z, self.weight(&format!("layers.{l}.cross_attention.wkv"))])?;
+        g.apply(Rope { heads: 2 * c.heads, rotated: c.heads }, &[kv, self.rope_latents])
+    }
+
+    /// Self-attention over whole sequences: token i sees j in [i−k+1, i].
+    ///
+    /// # Errors
+    /// If shapes do not fit.
+    pub fn window_attention(&self, g: &mut Graph, qkv: Value) -> Result<Value> {
+        g.apply(WindowAttention { heads: self.config.heads, window: self.config.window }, &[qkv])
+    }
+}

@@ -1,0 +1,186 @@
+//! The decoder's parameters: fused as the products want them, named and split on disk as the reference does.
+
+use crate::config::ModelConfig;
+use crate::safetensors::SafeTensors;
+use autograd::{Graph, Id, Phase, Store, Value};
+use engine::rng::Stream;
+use engine::{Buffer, DType, Error, Result, Spec};
+
+/// One parameter: a matrix `[out, in]` whose row blocks may be several tensors on disk, or a vector of gains.
+#[derive(Clone, Debug)]
+pub struct Param {
+    /// Name in plans and errors.
+    pub name: String,
+    /// Where it lives.
+    pub id: Id,
+    /// Type and shape.
+    pub spec: Spec,
+    /// Tensors on disk, top to bottom, with their rows.
+    parts: Vec<(String, usize)>,
+    /// Standard deviation of the initial values; gains start at one.
+    std: Option<f64>,
+}
+
+impl Param {
+    /// Weight decay applies to matrices only.
+    pub fn is_matrix(&self) -> bool {
+        self.spec.shape.rank() == 2
+    }
+
+    /// The tensors on disk that the parameter is made of, top to bottom.
+    pub fn parts(&self) -> impl Iterator<Item = Part<'_>> {
+        let cols = if self.is_matrix() { self.spec.shape.last() } else { 1 };
+        let mut start = 0;
+        self.parts.iter().map(move |(name, rows)| {
+            let range = start..start + rows * cols;
+            start = range.end;
+            let shape = if self.is_matrix() { vec![*rows, cols] } else { vec![*rows] };
+            Part { name, shape, range }
+        })
+    }
+}
+
+/// A tensor on disk: a block of rows of a parameter.
+#[derive(Clone, Debug)]
+pub struct Part<'a> {
+    /// Name on disk.
+    pub name: &'a str,
+    /// Sizes on disk.
+    pub shape: Vec<usize>,
+    /// The parameter's elements that it holds.
+    pub range: std::ops::Range<usize>,
+}
+
+/// All parameters of a decoder, in the order in which the model uses them; the embedding, tied with the output, is first.
+#[derive(Clone, Debug)]
+pub struct Params {
+    list: Vec<Param>,
+    dtype: DType,
+}
+
+/// Random-number site of the first parameter tensor; the others follow.
+const SITE: u32 = 0x1000;
+
+impl Params {
+    /// Allocates the parameters of a model, zero.
+    pub fn new(config: &ModelConfig, dtype: DType, store: &mut Store) -> Self {
+        let mut params = Self { list: Vec::new(), dtype };
+        let (d, f) = (config.dim, config.ffn_hidden());
+        let (std, out_std) = (0.02, 0.02 / (2.0 * config.layers as f64).sqrt());
+        params.matrix(store, "tok_embeddings", d, &[("tok_embeddings.weight", config.vocab)], std);
+        for l in 0..config.layers {
+            let p = |name: &str| format!("layers.{l}.{name}");
+            let w = |name: &str| format!("layers.{l}.{name}.weight");
+            params.gain(store, &w("attention_norm"), d);
+            let (q, k, v) = (w("attention.wq"), w("attention.wk"), w("attention.wv"));
+            params.matrix(store, &p("attention.wqkv"), d, &[(&q, d), (&k, d), (&v, d)], std);
+            params.matrix(store, &p("attention.wo"), d, &[(&w("attention.wo"), d)], out_std);
+            params.gain(store, &w("cross_attention_norm"), d);
+            params.matrix(store, &p("cross_attention.wq"), d, &[(&w("cross_attention.wq"), d)], std);
+            let (k, v) = (w("cross_attention.wk"), w("cross_attention.wv"));
+            params.matrix(store, &p("cross_attention.wkv"), d, &[(&k, d), (&v, d)], std);
+            params.matrix(store, &p("cross_attention.wo"), d, &[(&w("cross_attention.wo"), d)], out_std);
+            params.gain(store, &w("ffn_norm"), d);
+            let (w1, w3) = (w("feed_forward.w1"), w("feed_forward.w3"));
+            params.matrix(store, &p("feed_forward.w13"), d, &[(&w1, f), (&w3, f)], std);
+            params.matrix(store, &p("feed_forward.w2"), f, &[(&w("feed_forward.w2"), d)], out_std);
+        }
+        params.gain(store, "norm.weight", d);
+        params
+    }
+
+    /// Initial values under `seed`: N(0, 0.02²), projections into the residual stream scaled by 1/√(2L), gains one.
+    pub fn init(&self, store: &mut Store, seed: u64) {
+        let mut site = SITE;
+        for p in &self.list {
+            let mut values = vec![1.0; p.spec.shape.numel()];
+            for part in p.parts() {
+                if let Some(std) = p.std {
+                    Stream::new(seed, site).fill_normal(&mut values[part.range], |x| std * x);
+                }
+                site += 1;
+            }
+            store.get_mut(p.id).set_f64(&values);
+        }
+    }
+
+    /// The parameters in order.
+    pub fn iter(&self) -> impl Iterator<Item = &Param> {
+        self.list.iter()
+    }
+
+    /// The parameter called `name`.
+    ///
+    /// # Panics
+    /// If there is none.
+    pub fn get(&self, name: &str) -> &Param {
+        self.list.iter().find(|p| p.name == name).unwrap_or_else(|| panic!("no parameter {name}"))
+    }
+
+    /// The same parameters at other buffers, e.g. their moments.
+    ///
+    /// # Panics
+    /// If there are fewer buffers than parameters.
+    #[must_use]
+    pub fn with_ids(&self, ids: &[Id]) -> Self {
+        let list = self.list.iter().zip(ids).map(|(p, &id)| Param { id, ..p.clone() }).collect::<Vec<_>>();
+        assert_eq!(list.len(), self.list.len(), "one buffer per parameter");
+        Self { list, dtype: self.dtype }
+    }
+
+    /// Element type of all parameters.
+    pub fn dtype(&self) -> DType {
+        self.dtype
+    }
+
+    /// Number of scalars.
+    pub fn count(&self) -> usize {
+        self.list.iter().map(|p| p.spec.shape.numel()).sum()
+    }
+
+    /// Every parameter as a leaf of `graph`, in order.
+    pub fn leaves(&self, graph: &mut Graph) -> Vec<Value> {
+        self.list.iter().map(|p| graph.leaf(p.name.as_str(), p.spec, Phase::Update, p.id)).collect()
+    }
+
+    /// Reads the parameters from the tensors of a file whose names carry `prefix` in front.
+    ///
+    /// # Errors
+    /// If a tensor is missing or has another shape, or if a tensor with the prefix is left over.
+    pub fn load<B: AsRef<[u8]>>(&self, store: &mut Store, file: &SafeTensors<B>, prefix: &str) -> Result<()> {
+        let mut known = 0;
+        for p in &self.list {
+            let mut values = Vec::with_capacity(p.spec.shape.numel());
+            for part in p.parts() {
+                let name = format!("{prefix}{}", part.name);
+                file.expect_shape(&name, &part.shape)?;
+                values.extend(file.get_f64(&name)?);
+                known += 1;
+            }
+            store.get_mut(p.id).set_f64(&values);
+        }
+        let names = file.names().filter(|n| n.starts_with(prefix)).count();
+        if names != known {
+            return Err(Error::new(format!(
+                "{names} tensors, but the configuration has {known}: it describes another model"
+            )));
+        }
+        Ok(())
+    }
+
+    fn matrix(&mut self, store: &mut Store, name: &str, cols: usize, parts: &[(&str, usize)], std: f64) {
+        let rows = parts.iter().map(|(_, rows)| rows).sum();
+        self.push(store, name, &[rows, cols], parts, Some(std));
+    }
+
+    fn gain(&mut self, store: &mut Store, name: &str, dim: usize) {
+        self.push(store, name, &[dim], &[(name, dim)], None);
+    }
+
+    fn push(&mut self, store: &mut Store, name: &str, dims: &[usize], parts: &[(&str, usize)], std: Option<f64>) {
+        let spec = Spec::new(self.dtype, dims);
+        let id = store.insert(Buffer::new(spec));
+        let parts = parts.iter().map(|(name, rows)| (name.to_string(), *rows)).collect();
+        self.list.push(Param { name: name.into(), id, spec, parts, std });
+    }
+}

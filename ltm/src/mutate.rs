@@ -1,0 +1,49 @@
+//! Damage for the tests of the parsers: small, seeded changes to a valid input. A long run, a million inputs per parser:
+//! `LTM_FUZZ_CASES=1000000 cargo test -p ltm --lib damaged_`.
+
+use engine::rng::Stream;
+
+/// How many damaged inputs a test tries: `LTM_FUZZ_CASES` if set (for long runs), else `usual`.
+pub fn cases(usual: u32) -> u32 {
+    std::env::var("LTM_FUZZ_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(usual)
+}
+
+/// One to four changes of `input`, a function of `case` alone: bits and bytes changed, digits changed, parts cut out,
+/// repeated, or cut off at the end.
+pub fn damage(input: &[u8], case: u32) -> Vec<u8> {
+    let stream = Stream::new(0xDA_4A6E, 0).sample(case);
+    let mut bytes = input.to_vec();
+    for change in 0..=stream.below(0, 4) as u32 {
+        let pick = |index: u32, n: usize| stream.below(1 + change * 8 + index, n);
+        if bytes.is_empty() {
+            return bytes;
+        }
+        let at = pick(0, bytes.len());
+        let span = (1 + pick(1, 16)).min(bytes.len() - at);
+        match pick(2, 8) {
+            0 => bytes[at] ^= 1 << pick(3, 8),
+            1 => bytes[at] = pick(3, 256) as u8,
+            2 => {
+                // Numbers carry lengths and offsets: change the next digit rather than wait for a lucky flip.
+                if let Some(digit) = bytes[at..].iter_mut().find(|b| b.is_ascii_digit()) {
+                    *digit = b'0' + pick(3, 10) as u8;
+                }
+            }
+            3 => bytes.truncate(at),
+            4 => drop(bytes.drain(at..at + span)),
+            5 => {
+                let part = bytes[at..at + span].to_vec();
+                bytes.splice(at..at, part);
+            }
+            6 => {
+                let other = pick(3, bytes.len() - span + 1);
+                bytes.copy_within(at..at + span, other);
+            }
+            _ => {
+                let structural = b"{}[]\",:\\-.e09 \xff\0";
+                bytes.insert(at, structural[pick(3, structural.len())]);
+            }
+        }
+    }
+    bytes
+}
