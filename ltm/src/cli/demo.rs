@@ -70,8 +70,7 @@ fn demo(config: &Config, out: &std::path::Path) -> Result<ExitCode> {
     let mut model = Run::open(out)?.load()?;
     evaluation::warn(&model);
     let source = held_out_stories(config.model.seq, STORIES)?;
-    let options =
-        Options { protocols: Protocol::ALL.to_vec(), steps: config.fast.steps, samples: 16, limit: None };
+    let options = Options { protocols: Protocol::ALL.to_vec(), steps: config.fast.steps, samples: 16, limit: None };
     let rows = evaluation::evaluate(&mut model, &source, &options)?;
 
     print("\n3. Letting it write.\n")?;
@@ -82,7 +81,11 @@ fn demo(config: &Config, out: &std::path::Path) -> Result<ExitCode> {
     print("")?;
     print(rivals(&rows, &corpus, config))?;
     print(READING)?;
-    print(format_args!("\n{} took {:.0} seconds; the run is in {}", "The demo", started.elapsed().as_secs_f64(), out.display()))?;
+    print(format_args!(
+        "\nThe demo took {:.0} seconds; the run is in {}",
+        started.elapsed().as_secs_f64(),
+        out.display()
+    ))?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -149,7 +152,10 @@ fn rivals(rows: &[evaluation::Row], corpus: &Corpus, config: &Config) -> String 
     let exact = mean(&|text| -corpus.log_prob(text).unwrap_or(f64::NAN));
     let mut lines = vec![
         vec!["the least possible: the stories' own source".to_string(), format!("{exact:.2}")],
-        vec![format!("the least for any reader who sees {reach} bytes back and has no latents"), format!("{windowed:.2}")],
+        vec![
+            format!("the least for any reader who sees {reach} bytes back and has no latents"),
+            format!("{windowed:.2}"),
+        ],
     ];
     lines.extend(rows.iter().filter(|row| row.protocol == Protocol::Elbo).map(|row| {
         vec!["this model, by elbo".to_string(), format!("{:.2}", row.total.nats / row.total.sequences as f64)]

@@ -70,7 +70,8 @@ fn evaluate(args: &Args, run: &Run) -> Result<()> {
     };
     let mut model = run.load()?;
     evaluation::warn(&model);
-    let mut protocols = args.protocol.iter().filter(|p| *p != "all").map(|p| Protocol::by_name(p)).collect::<Result<Vec<_>>>()?;
+    let mut protocols =
+        args.protocol.iter().filter(|p| *p != "all").map(|p| Protocol::by_name(p)).collect::<Result<Vec<_>>>()?;
     if protocols.len() < args.protocol.len() {
         protocols = Protocol::ALL.to_vec();
     }

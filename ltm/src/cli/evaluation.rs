@@ -104,9 +104,10 @@ pub fn text(rows: &[Row], corpus: Option<&Corpus>) -> String {
         ];
         if let Some(corpus) = corpus {
             cells.push(number(corpus.entropy(), 2));
-            cells.push(row.excess.map_or("(half a story)".into(), |e| {
-                format!("{} ± {}", number(e.mean, 2), number(e.error, 2))
-            }));
+            cells.push(
+                row.excess
+                    .map_or("(half a story)".into(), |e| format!("{} ± {}", number(e.mean, 2), number(e.error, 2))),
+            );
         }
         cells
     });
@@ -114,8 +115,13 @@ pub fn text(rows: &[Row], corpus: Option<&Corpus>) -> String {
     let extras = rows.iter().map(|row| format!("{} {}", row.protocol.name(), number(row.total.mean_perplexity, 3)));
     let extras = extras.collect::<Vec<_>>().join(", ");
     lines.push(format!("extra, the public reference's average of exp(nats/token) over sequences: {extras}"));
+    if rows.iter().any(|row| row.protocol == Protocol::Iwae) {
+        lines.push("iwae is no sum of two parts: its KL column is what is left beside the draws' mean NLL".into());
+    }
     if let Some(exact) = rows.iter().find_map(|row| row.exact) {
-        lines.push(format!("exact -log p of these very stories: {exact:.2} nats each; the table's last column is measured against it"));
+        lines.push(format!(
+            "exact -log p of these very stories: {exact:.2} nats each; the table's last column is measured against it"
+        ));
         lines.extend(rows.iter().filter_map(|row| row.excess.map(|excess| verdict(row.protocol, excess))));
     }
     lines.join("\n")
@@ -125,7 +131,8 @@ pub fn text(rows: &[Row], corpus: Option<&Corpus>) -> String {
 fn verdict(protocol: Protocol, excess: Excess) -> String {
     let name = protocol.name();
     let Excess { mean, error, .. } = excess;
-    let distance = format!("{:.2} ± {} nats {}", mean.abs(), number(error, 2), if mean < 0.0 { "below" } else { "above" });
+    let distance =
+        format!("{:.2} ± {} nats {}", mean.abs(), number(error, 2), if mean < 0.0 { "below" } else { "above" });
     match (protocol, excess.holds()) {
         (Protocol::Fixed, true) => format!("{name}: not a bound; {distance} the truth here, which promises nothing"),
         (Protocol::Fixed, false) => format!("{name}: not a bound, and it shows: {distance} the truth"),

@@ -96,7 +96,6 @@ fn usage_line(error: &clap::Error) -> String {
     }
     let text = error.render().to_string();
     let relevant = text.lines().map(str::trim).take_while(|line| !line.starts_with("Usage:"));
-    let mut line = relevant.filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" ");
-    line.push_str("; --help explains");
-    line
+    let said = relevant.filter(|line| !line.is_empty() && !line.starts_with("For more information"));
+    format!("{}; --help explains", said.collect::<Vec<_>>().join(" "))
 }

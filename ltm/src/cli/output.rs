@@ -55,16 +55,16 @@ pub fn table(columns: &[(&str, Align)], rows: &[Vec<String>]) -> String {
     lines.join("\n")
 }
 
-/// A number with its unit's prefix: `12.3 k`.
-pub fn si(x: f64) -> String {
-    let (scale, unit) = match x {
+/// A number with a prefix to its unit: `12.35 kB`.
+pub fn si(x: f64, unit: &str) -> String {
+    let (scale, prefix) = match x {
         1e12.. => (1e12, "T"),
         1e9.. => (1e9, "G"),
         1e6.. => (1e6, "M"),
         1e3.. => (1e3, "k"),
-        _ => return format!("{x:.0} "),
+        _ => return format!("{x:.0} {unit}").trim_end().to_string(),
     };
-    format!("{:.2} {unit}", x / scale)
+    format!("{:.2} {prefix}{unit}", x / scale)
 }
 
 #[cfg(test)]
@@ -76,6 +76,6 @@ mod tests {
         let rows = [vec!["a".to_string(), "1.5".into()], vec!["böb".into(), "10.25".into()]];
         let text = table(&[("name", Align::Left), ("n", Align::Right)], &rows);
         assert_eq!(text, "name      n\na       1.5\nböb   10.25");
-        assert_eq!((si(12_345.0), si(7.0)), ("12.35 k".to_string(), "7 ".to_string()));
+        assert_eq!((si(12_345.0, "B"), si(7.0, "")), ("12.35 kB".to_string(), "7".to_string()));
     }
 }

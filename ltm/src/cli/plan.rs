@@ -30,7 +30,11 @@ pub fn run(args: &Args) -> Result<()> {
         "decoder: {} layers of width {}, {} heads, feed-forward {}, window {}, {} latents in each layer, vocabulary {}",
         m.layers, m.dim, m.heads, m.ffn, m.window, m.latents, m.vocab
     ))?;
-    print(format_args!("parameters: {} ({}without the embedding)\n", plans.params.count(), si((plans.params.count() - m.vocab * m.dim) as f64)))?;
+    print(format_args!(
+        "parameters: {} ({} without the embedding)\n",
+        plans.params.count(),
+        si((plans.params.count() - m.vocab * m.dim) as f64, "")
+    ))?;
     print(plans.phases(&config, tokens))?;
     print(flops(&config, &plans, tokens))?;
     print("")?;
@@ -69,8 +73,7 @@ impl Plans {
         let options = FastOptions { hoist, weights: piled, ..FastOptions::default() };
         let fast = Fast::new(&config.model, &config.fast, &params, &inputs, &mut store, &options)?;
         let after_fast = store.bytes();
-        let slow =
-            Slow::new(&config.model, &config.slow, &params, &inputs, Some(fast.latents.z), &piles, &mut store)?;
+        let slow = Slow::new(&config.model, &config.slow, &params, &inputs, Some(fast.latents.z), &piles, &mut store)?;
         let owned = [
             ("weights", weights),
             ("fast loop: posterior, noise, moments, workspace", after_fast - weights),
@@ -95,8 +98,8 @@ impl Plans {
             let count: usize = phases.iter().map(|&phase| plan.labels(phase).len()).sum();
             let (flops, bytes) = cost(plan, phases);
             let total = flops * *times as f64;
-            let cells = [count.to_string(), times.to_string(), si(flops), si(bytes), si(total / tokens)];
-            std::iter::once(name.to_string()).chain(cells.map(|cell| cell.trim_end().to_string())).collect()
+            let cells = [count.to_string(), times.to_string(), si(flops, ""), si(bytes, ""), si(total / tokens, "")];
+            std::iter::once(name.to_string()).chain(cells).collect()
         });
         let columns = [
             ("phase", Left),
@@ -119,11 +122,11 @@ impl Plans {
     fn memory(&self) -> String {
         use Align::{Left, Right};
         let [gradient, update] = self.slow.plans();
-        let row = |name: &str, bytes: usize| vec![name.to_string(), format!("{}B", si(bytes as f64))];
+        let row = |name: &str, bytes: usize| vec![name.to_string(), si(bytes as f64, "B")];
         let mut rows: Vec<_> = self.owned.iter().map(|(name, bytes)| row(name, *bytes)).collect();
         rows.push(row("all together", self.store.bytes()));
         let arena = [("fast loop", self.fast.plan()), ("slow gradient", gradient), ("slow update", update)];
-        let arena = arena.map(|(name, plan)| format!("{name} {}B", si(plan.arena_bytes() as f64))).join(", ");
+        let arena = arena.map(|(name, plan)| format!("{name} {}", si(plan.arena_bytes() as f64, "B"))).join(", ");
         let text = table(&[("memory", Left), ("", Right)], &rows);
         format!("{text}\nactivations, in one workspace that all plans share: {arena}")
     }
@@ -143,8 +146,8 @@ fn flops(config: &Config, plans: &Plans, tokens: f64) -> String {
     format!(
         "\ntraining FLOP per token, T = {}: {} counted from the plans; {} by the paper's (T+1)(6P + 6·L·d·N); ratio {:.2}",
         config.fast.steps,
-        si(counted).trim_end(),
-        si(formula).trim_end(),
+        si(counted, ""),
+        si(formula, ""),
         counted / formula
     )
 }

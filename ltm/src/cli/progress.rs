@@ -95,12 +95,12 @@ impl Training {
         let per_token = |x: f64| x / self.tokens;
         let left = (self.steps - step.min(self.steps)) as f64 * self.seconds / self.weight;
         format!(
-            "loss {:.4} = NLL {:.4} + KL {:.4} nats/token  {:.3} bits/byte  {}tokens/s  ETA {}",
+            "loss {:.4} = NLL {:.4} + KL {:.4} nats/token  {:.3} bits/byte  {} tokens/s  ETA {}",
             per_token(self.nll + self.kl),
             per_token(self.nll),
             per_token(self.kl),
             (self.nll + self.kl) / std::f64::consts::LN_2 / self.bytes,
-            si(self.tokens / self.seconds),
+            si(self.tokens / self.seconds, ""),
             FormattedDuration(Duration::try_from_secs_f64(left).unwrap_or_default())
         )
     }

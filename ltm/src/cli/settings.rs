@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 #[derive(clap::Args)]
 pub struct Settings {
     /// Configuration to start from [default: tiny for your own text, demo for the embedded corpus]
-    #[arg(long, value_name = "NAME", value_parser = clap::builder::PossibleValuesParser::new(presets()), hide_possible_values = true, long_help = preset_help())]
+    #[arg(long, value_name = "NAME", long_help = preset_help())]
     pub preset: Option<String>,
     /// TOML file of settings, as in `[train]` `steps = 1000`
     #[arg(long, value_name = "FILE")]
@@ -27,18 +27,16 @@ pub struct Single {
     pub set: Vec<String>,
 }
 
-fn presets() -> Vec<&'static str> {
-    PRESETS.iter().map(|preset| preset.name).collect()
-}
-
 fn preset_help() -> String {
-    let mut text = "Configuration to start from [default: tiny for your own text, demo for the embedded corpus]:".to_string();
+    let mut text =
+        "Configuration to start from [default: tiny for your own text, demo for the embedded corpus]:".to_string();
     PRESETS.iter().for_each(|preset| text.push_str(&format!("\n  {:<8}{}", preset.name, preset.summary)));
     text
 }
 
 fn key_help() -> String {
-    let mut text = "Single settings, e.g. `--set fast.steps=32 train.seed=1`. The keys, with preset small's values:".to_string();
+    let mut text =
+        "Single settings, e.g. `--set fast.steps=32 train.seed=1`. The keys, with preset small's values:".to_string();
     for key in Config::keys() {
         text.push_str(&format!("\n  {} = {}: {}", key.name, key.default_value(), key.help));
     }

@@ -68,9 +68,7 @@ fn convert(value: &DeValue<'_>) -> Option<Value> {
             Err(_) => x.as_str().into(),
         },
         DeValue::Float(x) => Value::Number(x.as_str().parse().ok()?),
-        DeValue::Array(items) => {
-            Value::Array(items.iter().map(|item| convert(item.get_ref())).collect::<Option<_>>()?)
-        }
+        DeValue::Array(items) => Value::Array(items.iter().map(|item| convert(item.get_ref())).collect::<Option<_>>()?),
         DeValue::Datetime(_) | DeValue::Table(_) => return None,
     })
 }

@@ -28,7 +28,9 @@ pub fn run(args: &Args, threads: Option<usize>) -> Result<()> {
         };
         match bad_ops + bad_numbers {
             0 => print("everything is within its tolerance"),
-            bad => Err(Error::new(format!("{bad} results are beyond their tolerance: do not trust this build on this machine"))),
+            bad => Err(Error::new(format!(
+                "{bad} results are beyond their tolerance: do not trust this build on this machine"
+            ))),
         }
     })
 }
@@ -39,7 +41,14 @@ fn check_ops() -> Result<usize> {
     let rows = reports.iter().map(|r| {
         let numeric = r.numeric.map_or("–".into(), |x| format!("{x:.1e}"));
         let verdict = r.failure.clone().unwrap_or_else(|| "ok".into());
-        vec![r.op.clone(), r.cases.to_string(), format!("{:.1e}", r.forward), format!("{:.1e}", r.gradient), numeric, verdict]
+        vec![
+            r.op.clone(),
+            r.cases.to_string(),
+            format!("{:.1e}", r.forward),
+            format!("{:.1e}", r.gradient),
+            numeric,
+            verdict,
+        ]
     });
     let columns = [
         ("op", Left),
@@ -79,7 +88,10 @@ impl Golden {
             vec![row.0.clone(), format!("{:.1e}", row.1), format!("{:.1e}", row.2), verdict.to_string()]
         });
         let (double, single) = (tolerance(DType::F64), tolerance(DType::F32));
-        print(format_args!("{}: relative errors, at most {double:.0e} in f64 and {single:.0e} in f32\n", self.path.display()))?;
+        print(format_args!(
+            "{}: relative errors, at most {double:.0e} in f64 and {single:.0e} in f32\n",
+            self.path.display()
+        ))?;
         print(table(&[("quantity", Left), ("f64", Right), ("f32", Right), ("", Left)], &rows.collect::<Vec<_>>()))?;
         print("")?;
         Ok(self.rows.iter().filter(|row| bad(row)).count())

@@ -148,10 +148,9 @@ impl Run {
     pub fn newest(&self) -> Result<(Option<Checkpoint>, Vec<String>)> {
         let latest = checkpoint::latest_valid(&self.path)?;
         match (&latest.checkpoint, latest.warnings.first()) {
-            (None, Some(first)) => Err(Error::new(format!(
-                "{} has no checkpoint that is whole: {first}",
-                self.path.display()
-            ))),
+            (None, Some(first)) => {
+                Err(Error::new(format!("{} has no checkpoint that is whole: {first}", self.path.display())))
+            }
             _ => Ok((latest.checkpoint, latest.warnings)),
         }
     }

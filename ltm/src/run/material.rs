@@ -123,7 +123,8 @@ impl Chain {
         }
         let (mut parts, mut samples) = (Vec::new(), 0);
         for source in sources {
-            let count = source.samples().ok_or_else(|| Error::new("a source without end cannot be followed by another"))?;
+            let count =
+                source.samples().ok_or_else(|| Error::new("a source without end cannot be followed by another"))?;
             parts.push((samples, source));
             samples += count;
         }

@@ -22,7 +22,10 @@ impl Metrics {
         let file = OpenOptions::new().read(true).append(true).create(true).open(path).map_err(fail)?;
         match file.try_lock() {
             Err(TryLockError::WouldBlock) => {
-                return Err(Error::new(format!("{} is being written: the run is going on in another process", path.display())));
+                return Err(Error::new(format!(
+                    "{} is being written: the run is going on in another process",
+                    path.display()
+                )));
             }
             // Where the file system knows no locks, goodwill has to do.
             Ok(()) | Err(TryLockError::Error(_)) => {}

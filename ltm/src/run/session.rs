@@ -127,7 +127,8 @@ impl Session {
         };
         let seconds = started.elapsed().as_secs_f64();
         self.metrics.write(&step_line(&report, seconds))?;
-        let mut progress = Progress { warnings: report.skipped.clone().into_iter().collect(), report, seconds, validation: None };
+        let mut progress =
+            Progress { warnings: report.skipped.clone().into_iter().collect(), report, seconds, validation: None };
         let train = &self.run.config().train;
         let (eval_every, checkpoint_every) = (train.eval_every as u64, train.checkpoint_every as u64);
         let due = |every: u64| self.is_done() || (every > 0 && self.step().is_multiple_of(every));
