@@ -5,7 +5,7 @@ use crate::data::batches::{LongDocuments, SampleInfo, Source, Tail};
 use crate::data::tokenizer::{self, Tokenizer};
 use crate::data::{Dataset, Documents, Split, Stories, Windows, checksum, splits};
 use engine::{Error, Result};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 /// Seed of the embedded corpus's held-out stories. No run trains on them: a run's own seed is below 2⁵³.
@@ -89,7 +89,7 @@ fn validation_split(path: &Path) -> Result<Split> {
 }
 
 /// What to learn from in `path`, and what is held out of it: shards made for that, else the end of the text.
-fn split(path: &PathBuf, config: &Config, tokenizer: &Arc<dyn Tokenizer>) -> Result<(Dataset, Option<Dataset>)> {
+fn split(path: &Path, config: &Config, tokenizer: &Arc<dyn Tokenizer>) -> Result<(Dataset, Option<Dataset>)> {
     let whole = Dataset::open(path, Split::Train, tokenizer)?;
     let fraction = config.data.validation_fraction;
     if config.data.validation.is_some() || fraction == 0.0 {
