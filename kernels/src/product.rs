@@ -1,23 +1,27 @@
 //! Products of small matrices inside one thread, C = A·B or C += A·B: the inner loops of attention.
 //!
-//! The sizes are those of a block of queries and a band of keys, small enough for the caches, so that nothing is packed
-//! or cut. C and B have contiguous rows; A is read one element at a time and may be contiguous in either direction. As in
-//! the large product, every element of C is one chain of fused multiply-adds over k = 0, 1, 2, …, whatever the tile and
-//! the instruction set.
+//! The sizes are those of a block of 32 queries and a band of keys, small enough for the caches, so that nothing is cut
+//! into blocks. B and C have contiguous rows. A is read one element at a time, and the distance between its rows is known
+//! when this is compiled, or else a register would be spent on every row. As in the large product, every element of C is
+//! one chain of fused multiply-adds over k = 0, 1, 2, …, whatever the tile and the instruction set.
 
 use engine::simd::{Isa, LANES, Lanes, Real};
-use std::array::from_fn;
+
+/// Lanes of a block, the length of its rows: two groups of sixteen.
+pub const BLOCK: usize = 2 * LANES;
 
 /// The left factor A [m, k].
 #[derive(Clone, Copy)]
 pub enum Left<'a, T> {
-    /// Row i begins at `data[i·stride]` and is contiguous.
-    Rows { data: &'a [T], stride: usize },
-    /// Column k begins at `data[k·stride]` and is contiguous.
-    Columns { data: &'a [T], stride: usize },
+    /// The rows of what [`pack`] packed, from row `first` on, a multiple of eight.
+    Packed { panels: &'a [T], first: usize },
+    /// The rows of a block, from lane `lane` on: a[i, p] = block[i, lane + p].
+    Block { block: &'a [T], lane: usize },
+    /// Its transpose: a[i, p] = block[p, lane + i].
+    Transposed { block: &'a [T], lane: usize },
 }
 
-/// The right factor B [k, n]: row k begins at `data[k·stride]` and is contiguous.
+/// Rows of B, or of what is to be packed: row i begins at `data[i·stride]` and is contiguous.
 #[derive(Clone, Copy)]
 pub struct Right<'a, T> {
     pub data: &'a [T],
@@ -134,16 +138,33 @@ fn tile<I: Isa, T: Real, const M: usize, const G: usize>(
         }
     }
     match a {
-        Left::Rows { data, stride } => {
-            let a: [&[T]; M] = from_fn(|i| &data[(row + i) * stride..][..k]);
-            for (p, b) in b.data.chunks(b.stride).take(k).enumerate() {
-                step::<I, T, M, G>(&mut sums, from_fn(|i| a[i][p]), b, place);
+        Left::Packed { panels, first } => {
+            let (panel, offset) = ((first + row) / LANES, (first + row) % LANES);
+            let panel = &panels[panel * LANES * k..][..LANES * k];
+            for p in 0..k {
+                let columns = load::<I, T, G>(&b.data[p * b.stride..], place);
+                let a = &panel[p * LANES + offset..][..M];
+                for i in 0..M {
+                    step::<I, T, G>(&mut sums[i], a[i], &columns);
+                }
             }
         }
-        Left::Columns { data, stride } => {
-            for (a, b) in data.chunks(stride).zip(b.data.chunks(b.stride)).take(k) {
-                let a = &a[row..][..M];
-                step::<I, T, M, G>(&mut sums, from_fn(|i| a[i]), b, place);
+        Left::Block { block, lane } => {
+            let block = &block[row * BLOCK + lane..][..(M - 1) * BLOCK + k];
+            for p in 0..k {
+                let columns = load::<I, T, G>(&b.data[p * b.stride..], place);
+                for i in 0..M {
+                    step::<I, T, G>(&mut sums[i], block[i * BLOCK + p], &columns);
+                }
+            }
+        }
+        Left::Transposed { block, lane } => {
+            for p in 0..k {
+                let columns = load::<I, T, G>(&b.data[p * b.stride..], place);
+                let a = &block[p * BLOCK + lane + row..][..M];
+                for i in 0..M {
+                    step::<I, T, G>(&mut sums[i], a[i], &columns);
+                }
             }
         }
     }
@@ -154,23 +175,22 @@ fn tile<I: Isa, T: Real, const M: usize, const G: usize>(
     }
 }
 
-/// One k: a column of A times a row of B.
+/// The tile's columns of a row of B.
 #[inline(always)]
-fn step<I: Isa, T: Real, const M: usize, const G: usize>(
-    sums: &mut [[T::Lanes<I>; G]; M],
-    a: [T; M],
-    b: &[T],
-    place: impl Place<T>,
-) {
-    let mut row = [T::Lanes::<I>::zero(); G];
+fn load<I: Isa, T: Real, const G: usize>(b: &[T], place: impl Place<T>) -> [T::Lanes<I>; G] {
+    let mut columns = [T::Lanes::<I>::zero(); G];
     for g in 0..G {
-        row[g] = place.load::<I>(b, g);
+        columns[g] = place.load::<I>(b, g);
     }
-    for i in 0..M {
-        let a = T::Lanes::<I>::splat(a[i]);
-        for g in 0..G {
-            sums[i][g] = a.mul_add(row[g], sums[i][g]);
-        }
+    columns
+}
+
+/// An element of A times a row of B onto a row of C.
+#[inline(always)]
+fn step<I: Isa, T: Real, const G: usize>(sums: &mut [T::Lanes<I>; G], a: T, columns: &[T::Lanes<I>; G]) {
+    let a = T::Lanes::<I>::splat(a);
+    for g in 0..G {
+        sums[g] = a.mul_add(columns[g], sums[g]);
     }
 }
 
@@ -218,32 +238,55 @@ impl<T: Real> Place<T> for Part {
     }
 }
 
-/// Rows of a block that stand side by side in its transpose: two groups of lanes.
-pub const BLOCK: usize = 2 * LANES;
-
 /// `block` [columns, 32] = `factor` times the transpose of the first `rows` ≤ 32 rows of `x`, zeros in the other lanes.
 #[inline(always)]
 pub fn transpose<I: Isa, T: Real>(x: Right<'_, T>, rows: usize, factor: T, block: &mut [T]) {
     let columns = block.len() / BLOCK;
-    let body = if rows == BLOCK { columns - columns % LANES } else { 0 };
+    for lane in [0, LANES] {
+        let rows = rows.saturating_sub(lane).min(LANES);
+        let x = Right { data: &x.data[if rows == 0 { 0 } else { lane * x.stride }..], ..x };
+        turn::<I, T>(x, [rows, columns], factor, &mut block[lane..], BLOCK);
+    }
+}
+
+/// Numbers in the panels of so many rows and columns.
+pub fn packed_len(rows: usize, columns: usize) -> usize {
+    rows.next_multiple_of(LANES) * columns
+}
+
+/// `rows` × `columns` of `x` in panels of sixteen rows: a panel lists the elements of its rows in column 0, in column 1,
+/// and so on, zeros for rows beyond the last.
+#[inline(always)]
+pub fn pack<I: Isa, T: Real>(x: Right<'_, T>, rows: usize, columns: usize, panels: &mut [T]) {
+    for first in (0..rows).step_by(LANES) {
+        let panel = &mut panels[first * columns..][..LANES * columns];
+        let x = Right { data: &x.data[first * x.stride..], ..x };
+        turn::<I, T>(x, [LANES.min(rows - first), columns], T::ONE, panel, LANES);
+    }
+}
+
+/// out[j·stride + i] = factor · x[i, j] for `rows` ≤ 16 rows, zeros for the rest of sixteen.
+#[inline(always)]
+fn turn<I: Isa, T: Real>(x: Right<'_, T>, [rows, columns]: [usize; 2], factor: T, out: &mut [T], stride: usize) {
+    let body = columns - columns % LANES;
     let lanes = T::Lanes::<I>::splat(factor);
-    for i in [0, LANES] {
-        for j in (0..body).step_by(LANES) {
-            let mut square = [T::Lanes::<I>::zero(); LANES];
-            for r in 0..LANES {
-                square[r] = T::Lanes::<I>::load(&x.data[(i + r) * x.stride + j..]).mul(lanes);
+    for j in (0..body).step_by(LANES) {
+        let mut square = [T::Lanes::<I>::zero(); LANES];
+        for i in 0..LANES {
+            if i < rows {
+                square[i] = T::Lanes::<I>::load(&x.data[i * x.stride + j..]).mul(lanes);
             }
-            let square = T::Lanes::<I>::transpose(square);
-            for r in 0..LANES {
-                square[r].store(&mut block[(j + r) * BLOCK + i..]);
-            }
+        }
+        let square = T::Lanes::<I>::transpose(square);
+        for i in 0..LANES {
+            square[i].store(&mut out[(j + i) * stride..]);
         }
     }
     for j in body..columns {
-        let lanes = &mut block[j * BLOCK..][..BLOCK];
-        lanes[rows..].fill(T::ZERO);
+        let out = &mut out[j * stride..][..LANES];
+        out[rows..].fill(T::ZERO);
         for i in 0..rows {
-            lanes[i] = x.data[i * x.stride + j] * factor;
+            out[i] = x.data[i * x.stride + j] * factor;
         }
     }
 }
@@ -275,24 +318,49 @@ mod tests {
         }
     }
 
+    struct Pack<'a, T> {
+        x: Right<'a, T>,
+        rows: usize,
+        columns: usize,
+        panels: &'a mut [T],
+    }
+
+    impl<T: Real> Kernel for Pack<'_, T> {
+        type Output = ();
+        #[inline(always)]
+        fn run<I: Isa>(self) {
+            pack::<I, T>(self.x, self.rows, self.columns, self.panels);
+        }
+    }
+
     fn matches_definition<T: Real>(size: Size) {
         let Size { m, n, k } = size;
-        let (a, b, old) =
-            (random::<T>(m * (k + 1) + k * m, 1), random::<T>(k * (n + 3), 2), random::<T>(m * (n + 2), 3));
-        let right = Right { data: &b[..], stride: n + 3 };
-        for (left, row, column) in [
-            (Left::Rows { data: &a[..], stride: k + 1 }, k + 1, 1),
-            (Left::Columns { data: &a[..], stride: m + 1 }, 1, m + 1),
-        ] {
+        let (first, lane, stride) = (8, 3, n + 3);
+        let (b, old) = (random::<T>(k * stride, 2), random::<T>(m * (n + 2), 3));
+        let block = random::<T>(m.max(k) * BLOCK, 1);
+        let mut panels = vec![T::NEG_INFINITY; packed_len(first + m, k)];
+        let rows = random::<T>((first + m) * (k + 1), 4);
+        let x = Right { data: &rows[..], stride: k + 1 };
+        simd::dispatch(Pack { x, rows: first + m, columns: k, panels: &mut panels });
+        let lefts: [(Left<'_, T>, &dyn Fn(usize, usize) -> T, usize); 3] = [
+            (Left::Packed { panels: &panels, first }, &|i, p| rows[(first + i) * (k + 1) + p], 0),
+            (Left::Block { block: &block, lane }, &|i, p| block[i * BLOCK + lane + p], k),
+            (Left::Transposed { block: &block, lane }, &|i, p| block[p * BLOCK + lane + i], m),
+        ];
+        for (left, a, lanes) in lefts {
             for start in [Start::Zero, Start::C] {
+                if lane + lanes > BLOCK {
+                    continue;
+                }
                 let mut expected = old.clone();
                 for (i, j) in (0..m).flat_map(|i| (0..n).map(move |j| (i, j))) {
                     let c = &mut expected[i * (n + 2) + j];
                     let first = if start == Start::C { *c } else { T::ZERO };
-                    *c = (0..k).fold(first, |sum, p| Real::mul_add(a[i * row + p * column], b[p * (n + 3) + j], sum));
+                    *c = (0..k).fold(first, |sum, p| Real::mul_add(a(i, p), b[p * stride + j], sum));
                 }
                 let mut got = old.clone();
-                simd::dispatch(Product { c: &mut got, stride: n + 2, size, a: left, b: right, start });
+                let b = Right { data: &b[..], stride };
+                simd::dispatch(Product { c: &mut got, stride: n + 2, size, a: left, b, start });
                 assert!(got == expected, "[{m}, {n}, {k}]");
             }
         }
