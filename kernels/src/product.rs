@@ -21,11 +21,20 @@ pub enum Left<'a, T> {
     Transposed { block: &'a [T], lane: usize },
 }
 
-/// Rows of B, or of what is to be packed: row i begins at `data[i·stride]` and is contiguous.
+/// The right factor B, or what is to be packed: some columns from `column` on of a matrix with rows of `width` numbers.
 #[derive(Clone, Copy)]
 pub struct Right<'a, T> {
     pub data: &'a [T],
-    pub stride: usize,
+    pub width: usize,
+    pub column: usize,
+}
+
+impl<'a, T> Right<'a, T> {
+    /// The same columns from row `first` on.
+    #[inline(always)]
+    pub fn skip(self, first: usize) -> Self {
+        Self { data: &self.data[first * self.width..], ..self }
+    }
 }
 
 /// The rows of C, each at least n long.
@@ -129,58 +138,65 @@ fn tile<I: Isa, T: Real, const M: usize, const G: usize>(
     start: Start,
     place: impl Place<T>,
 ) {
+    // One comparison a row: all else that could be out of bounds does not change from row to row.
+    assert!(b.data.len() >= k * b.width, "B has fewer rows than A has columns");
+    let (mut right, column) = (b.data.chunks_exact(b.width), b.column);
     let mut sums = [[T::Lanes::<I>::zero(); G]; M];
     if start == Start::C {
         for i in 0..M {
-            for g in 0..G {
-                sums[i][g] = place.load::<I>(c.row(row + i), g);
-            }
+            sums[i] = load::<I, T, G>(c.row(row + i), place);
         }
     }
     match a {
         Left::Packed { panels, first } => {
             let (panel, offset) = ((first + row) / LANES, (first + row) % LANES);
-            let panel = &panels[panel * LANES * k..][..LANES * k];
-            for p in 0..k {
-                let columns = load::<I, T, G>(&b.data[p * b.stride..], place);
-                let a = &panel[p * LANES + offset..][..M];
+            let panel = panels[panel * LANES * k..][..LANES * k].as_chunks::<LANES>().0;
+            for a in panel {
+                let (a, Some(b)) = (&a[offset..][..M], right.next()) else { break };
+                let b = load::<I, T, G>(&b[column..], place);
                 for i in 0..M {
-                    step::<I, T, G>(&mut sums[i], a[i], &columns);
+                    step::<I, T, G>(&mut sums[i], a[i], &b);
                 }
             }
         }
         Left::Block { block, lane } => {
-            let block = &block[row * BLOCK + lane..][..(M - 1) * BLOCK + k];
+            let mut a = [&block[..0]; M];
+            for i in 0..M {
+                a[i] = &block[(row + i) * BLOCK + lane..][..k];
+            }
             for p in 0..k {
-                let columns = load::<I, T, G>(&b.data[p * b.stride..], place);
+                let Some(b) = right.next() else { break };
+                let b = load::<I, T, G>(&b[column..], place);
                 for i in 0..M {
-                    step::<I, T, G>(&mut sums[i], block[i * BLOCK + p], &columns);
+                    step::<I, T, G>(&mut sums[i], a[i][p], &b);
                 }
             }
         }
         Left::Transposed { block, lane } => {
-            for p in 0..k {
-                let columns = load::<I, T, G>(&b.data[p * b.stride..], place);
-                let a = &block[p * BLOCK + lane + row..][..M];
+            for a in &block.as_chunks::<BLOCK>().0[..k] {
+                let (a, Some(b)) = (&a[lane + row..][..M], right.next()) else { break };
+                let b = load::<I, T, G>(&b[column..], place);
                 for i in 0..M {
-                    step::<I, T, G>(&mut sums[i], a[i], &columns);
+                    step::<I, T, G>(&mut sums[i], a[i], &b);
                 }
             }
         }
     }
     for i in 0..M {
+        let row = place.cut_mut::<G>(c.row(row + i));
         for g in 0..G {
-            place.store::<I>(sums[i][g], c.row(row + i), g);
+            place.store::<I>(sums[i][g], &mut row[g * LANES..]);
         }
     }
 }
 
-/// The tile's columns of a row of B.
+/// The tile's columns of a row.
 #[inline(always)]
-fn load<I: Isa, T: Real, const G: usize>(b: &[T], place: impl Place<T>) -> [T::Lanes<I>; G] {
+fn load<I: Isa, T: Real, const G: usize>(row: &[T], place: impl Place<T>) -> [T::Lanes<I>; G] {
+    let row = place.cut::<G>(row);
     let mut columns = [T::Lanes::<I>::zero(); G];
     for g in 0..G {
-        columns[g] = place.load::<I>(b, g);
+        columns[g] = place.load::<I>(&row[g * LANES..]);
     }
     columns
 }
@@ -194,14 +210,17 @@ fn step<I: Isa, T: Real, const G: usize>(sums: &mut [T::Lanes<I>; G], a: T, colu
     }
 }
 
-/// Which columns of C and B a tile covers.
+/// Which columns of B and C a tile covers.
 trait Place<T: Real>: Copy {
-    /// The `g`-th sixteen of them.
-    fn load<I: Isa>(self, row: &[T], g: usize) -> T::Lanes<I>;
-    fn store<I: Isa>(self, lanes: T::Lanes<I>, row: &mut [T], g: usize);
+    /// Of a row, those columns.
+    fn cut<const G: usize>(self, row: &[T]) -> &[T];
+    fn cut_mut<const G: usize>(self, row: &mut [T]) -> &mut [T];
+    /// Sixteen of them.
+    fn load<I: Isa>(self, columns: &[T]) -> T::Lanes<I>;
+    fn store<I: Isa>(self, lanes: T::Lanes<I>, columns: &mut [T]);
 }
 
-/// Whole sixteens from `at` on.
+/// G sixteens from `at` on.
 #[derive(Clone, Copy)]
 struct Whole {
     at: usize,
@@ -209,13 +228,23 @@ struct Whole {
 
 impl<T: Real> Place<T> for Whole {
     #[inline(always)]
-    fn load<I: Isa>(self, row: &[T], g: usize) -> T::Lanes<I> {
-        T::Lanes::<I>::load(&row[self.at + g * LANES..][..LANES])
+    fn cut<const G: usize>(self, row: &[T]) -> &[T] {
+        &row[self.at..][..G * LANES]
     }
 
     #[inline(always)]
-    fn store<I: Isa>(self, lanes: T::Lanes<I>, row: &mut [T], g: usize) {
-        lanes.store(&mut row[self.at + g * LANES..][..LANES]);
+    fn cut_mut<const G: usize>(self, row: &mut [T]) -> &mut [T] {
+        &mut row[self.at..][..G * LANES]
+    }
+
+    #[inline(always)]
+    fn load<I: Isa>(self, columns: &[T]) -> T::Lanes<I> {
+        T::Lanes::<I>::load(columns)
+    }
+
+    #[inline(always)]
+    fn store<I: Isa>(self, lanes: T::Lanes<I>, columns: &mut [T]) {
+        lanes.store(columns);
     }
 }
 
@@ -228,13 +257,23 @@ struct Part {
 
 impl<T: Real> Place<T> for Part {
     #[inline(always)]
-    fn load<I: Isa>(self, row: &[T], _g: usize) -> T::Lanes<I> {
-        T::Lanes::<I>::load_partial(&row[self.at..][..self.len], T::ZERO)
+    fn cut<const G: usize>(self, row: &[T]) -> &[T] {
+        &row[self.at..][..self.len]
     }
 
     #[inline(always)]
-    fn store<I: Isa>(self, lanes: T::Lanes<I>, row: &mut [T], _g: usize) {
-        lanes.store_partial(&mut row[self.at..][..self.len]);
+    fn cut_mut<const G: usize>(self, row: &mut [T]) -> &mut [T] {
+        &mut row[self.at..][..self.len]
+    }
+
+    #[inline(always)]
+    fn load<I: Isa>(self, columns: &[T]) -> T::Lanes<I> {
+        T::Lanes::<I>::load_partial(columns, T::ZERO)
+    }
+
+    #[inline(always)]
+    fn store<I: Isa>(self, lanes: T::Lanes<I>, columns: &mut [T]) {
+        lanes.store_partial(columns);
     }
 }
 
@@ -244,7 +283,7 @@ pub fn transpose<I: Isa, T: Real>(x: Right<'_, T>, rows: usize, factor: T, block
     let columns = block.len() / BLOCK;
     for lane in [0, LANES] {
         let rows = rows.saturating_sub(lane).min(LANES);
-        let x = Right { data: &x.data[if rows == 0 { 0 } else { lane * x.stride }..], ..x };
+        let x = if rows == 0 { x } else { x.skip(lane) };
         turn::<I, T>(x, [rows, columns], factor, &mut block[lane..], BLOCK);
     }
 }
@@ -260,8 +299,7 @@ pub fn packed_len(rows: usize, columns: usize) -> usize {
 pub fn pack<I: Isa, T: Real>(x: Right<'_, T>, rows: usize, columns: usize, panels: &mut [T]) {
     for first in (0..rows).step_by(LANES) {
         let panel = &mut panels[first * columns..][..LANES * columns];
-        let x = Right { data: &x.data[first * x.stride..], ..x };
-        turn::<I, T>(x, [LANES.min(rows - first), columns], T::ONE, panel, LANES);
+        turn::<I, T>(x.skip(first), [LANES.min(rows - first), columns], T::ONE, panel, LANES);
     }
 }
 
@@ -274,7 +312,7 @@ fn turn<I: Isa, T: Real>(x: Right<'_, T>, [rows, columns]: [usize; 2], factor: T
         let mut square = [T::Lanes::<I>::zero(); LANES];
         for i in 0..LANES {
             if i < rows {
-                square[i] = T::Lanes::<I>::load(&x.data[i * x.stride + j..]).mul(lanes);
+                square[i] = T::Lanes::<I>::load(&x.data[i * x.width + x.column + j..]).mul(lanes);
             }
         }
         let square = T::Lanes::<I>::transpose(square);
@@ -286,7 +324,7 @@ fn turn<I: Isa, T: Real>(x: Right<'_, T>, [rows, columns]: [usize; 2], factor: T
         let out = &mut out[j * stride..][..LANES];
         out[rows..].fill(T::ZERO);
         for i in 0..rows {
-            out[i] = x.data[i * x.stride + j] * factor;
+            out[i] = x.data[i * x.width + x.column + j] * factor;
         }
     }
 }
@@ -340,10 +378,10 @@ mod tests {
         let block = random::<T>(m.max(k) * BLOCK, 1);
         let mut panels = vec![T::NEG_INFINITY; packed_len(first + m, k)];
         let rows = random::<T>((first + m) * (k + 1), 4);
-        let x = Right { data: &rows[..], stride: k + 1 };
+        let x = Right { data: &rows[..], width: k + 1, column: 1 };
         simd::dispatch(Pack { x, rows: first + m, columns: k, panels: &mut panels });
         let lefts: [(Left<'_, T>, &dyn Fn(usize, usize) -> T, usize); 3] = [
-            (Left::Packed { panels: &panels, first }, &|i, p| rows[(first + i) * (k + 1) + p], 0),
+            (Left::Packed { panels: &panels, first }, &|i, p| rows[(first + i) * (k + 1) + 1 + p], 0),
             (Left::Block { block: &block, lane }, &|i, p| block[i * BLOCK + lane + p], k),
             (Left::Transposed { block: &block, lane }, &|i, p| block[p * BLOCK + lane + i], m),
         ];
@@ -356,10 +394,10 @@ mod tests {
                 for (i, j) in (0..m).flat_map(|i| (0..n).map(move |j| (i, j))) {
                     let c = &mut expected[i * (n + 2) + j];
                     let first = if start == Start::C { *c } else { T::ZERO };
-                    *c = (0..k).fold(first, |sum, p| Real::mul_add(a(i, p), b[p * stride + j], sum));
+                    *c = (0..k).fold(first, |sum, p| Real::mul_add(a(i, p), b[p * stride + 2 + j], sum));
                 }
                 let mut got = old.clone();
-                let b = Right { data: &b[..], stride };
+                let b = Right { data: &b[..], width: stride, column: 2 };
                 simd::dispatch(Product { c: &mut got, stride: n + 2, size, a: left, b, start });
                 assert!(got == expected, "[{m}, {n}, {k}]");
             }
@@ -393,12 +431,12 @@ mod tests {
     #[test]
     fn transposes_what_is_there() {
         for [rows, columns] in [[1, 2], [32, 20], [32, 32], [13, 33]] {
-            let stride = columns + 1;
-            let x = random::<f32>(rows * stride, 5);
+            let width = columns + 3;
+            let x = random::<f32>(rows * width, 5);
             let mut block = vec![7.0; columns * BLOCK];
-            simd::dispatch(Transpose { x: Right { data: &x, stride }, rows, block: &mut block });
+            simd::dispatch(Transpose { x: Right { data: &x, width, column: 2 }, rows, block: &mut block });
             for (j, lanes) in block.chunks(BLOCK).enumerate() {
-                assert!((0..rows).all(|i| lanes[i] == 0.5 * x[i * stride + j]));
+                assert!((0..rows).all(|i| lanes[i] == 0.5 * x[i * width + 2 + j]));
                 assert!(lanes[rows..].iter().all(|&x| x == 0.0));
             }
         }

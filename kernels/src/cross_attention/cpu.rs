@@ -63,15 +63,22 @@ impl<'a, T: Real> Sample<'a, T> {
         token * self.shape.dim() + head * self.shape.head_dim
     }
 
+    /// Rows from token `first` on.
+    #[inline(always)]
+    fn queries(self, head: usize, first: usize) -> Right<'a, T> {
+        let d = self.shape.dim();
+        Right { data: &self.q[first * d..], width: d, column: head * self.shape.head_dim }
+    }
+
     #[inline(always)]
     fn keys(self, head: usize) -> Right<'a, T> {
-        Right { data: &self.kv[head * self.shape.head_dim..], stride: 2 * self.shape.dim() }
+        Right { data: self.kv, width: 2 * self.shape.dim(), column: head * self.shape.head_dim }
     }
 
     #[inline(always)]
     fn values(self, head: usize) -> Right<'a, T> {
         let d = self.shape.dim();
-        Right { data: &self.kv[d + head * self.shape.head_dim..], stride: 2 * d }
+        Right { data: self.kv, width: 2 * d, column: d + head * self.shape.head_dim }
     }
 
     #[inline(always)]
@@ -84,7 +91,7 @@ impl<'a, T: Real> Sample<'a, T> {
     fn times<I: Isa>(self, panels: &[T], block: &[T], out: &mut [T]) {
         let size = Size { m: self.shape.latents, n: BLOCK, k: self.shape.head_dim };
         let left = Left::Packed { panels, first: 0 };
-        let right = Right { data: block, stride: BLOCK };
+        let right = Right { data: block, width: BLOCK, column: 0 };
         product::<I, T>(&mut RowsMut { data: out, stride: BLOCK }, size, left, right, Start::Zero);
     }
 
@@ -99,8 +106,7 @@ impl<'a, T: Real> Sample<'a, T> {
     /// `p` [K, 32]: the probabilities of up to 32 tokens, whose queries go through `block` [D, 32]; `keys` are packed.
     #[inline(always)]
     fn probabilities<I: Isa>(self, head: usize, tokens: Range<usize>, keys: &[T], block: &mut [T], p: &mut [T]) {
-        let q = Right { data: &self.q[self.at(tokens.start, head)..], stride: self.shape.dim() };
-        transpose::<I, T>(q, tokens.len(), self.shape.scale(), block);
+        transpose::<I, T>(self.queries(head, tokens.start), tokens.len(), self.shape.scale(), block);
         self.times::<I>(keys, block, p);
         for lane in [0, LANES] {
             let mut max = T::Lanes::<I>::splat(T::NEG_INFINITY);
@@ -251,7 +257,7 @@ impl<T: Real> Kernel for Backward<'_, T> {
             for row in (0..tokens).step_by(BLOCK) {
                 let count = BLOCK.min(tokens - row);
                 sample.probabilities::<I>(head, first + row..first + row + count, keys, block, p);
-                let d_y = Right { data: &d_y[sample.at(row, head)..], stride: d };
+                let d_y = Right { data: &d_y[row * d..], width: d, column: head * shape.head_dim };
                 transpose::<I, T>(d_y, count, T::ONE, block);
                 sample.times::<I>(values, block, d_s);
                 d_softmax::<I, T>(shape.scale(), p, d_s);
@@ -261,7 +267,7 @@ impl<T: Real> Kernel for Backward<'_, T> {
                 }
                 if !d_kv.is_empty() {
                     // d_k += d_sᵀ · q and d_v += pᵀ · d_y
-                    let q = Right { data: &sample.q[sample.at(first + row, head)..], stride: d };
+                    let q = sample.queries(head, first + row);
                     let start = if row == 0 { Start::Zero } else { Start::C };
                     let size = Size { m: shape.latents, n: shape.head_dim, k: count };
                     for (column, left, right) in [(0, &*d_s, q), (d, &*p, d_y)] {

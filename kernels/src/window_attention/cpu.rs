@@ -11,7 +11,7 @@ use engine::{Want, parallel};
 use std::ops::Range;
 
 /// Queries that one thread takes at a time in the forward pass; neighbours share most of their keys.
-const CHUNK: usize = 2 * BLOCK;
+const CHUNK: usize = 4 * BLOCK;
 
 /// Sizes of one sample.
 #[derive(Clone, Copy)]
@@ -69,9 +69,9 @@ impl<'a, T: Real> Head<'a, T> {
     /// Rows from `first` on.
     #[inline(always)]
     fn rows(self, part: Part, first: usize) -> Right<'a, T> {
-        let d = self.shape.dim();
-        let start = first * 3 * d + part as usize * d + self.index * self.shape.head_dim;
-        Right { data: &self.qkv[start..], stride: 3 * d }
+        let width = 3 * self.shape.dim();
+        let column = part as usize * self.shape.dim() + self.index * self.shape.head_dim;
+        Right { data: &self.qkv[first * width..], width, column }
     }
 
     /// c [queries, D] = (or +=) the group's columns of `scores` · the rows of `part`.
@@ -94,7 +94,7 @@ fn times<I: Isa, T: Real>(panels: &[T], first: usize, block: &[T], band: &Band, 
         let mut scores = RowsMut { data: &mut scores[band.row(keys.start) + lanes.start..], stride: BLOCK };
         let size = Size { m: keys.len(), n: lanes.len(), k: block.len() / BLOCK };
         let left = Left::Packed { panels, first: keys.start - first };
-        let right = Right { data: &block[lanes.start..], stride: BLOCK };
+        let right = Right { data: block, width: BLOCK, column: lanes.start };
         product::<I, T>(&mut scores, size, left, right, Start::Zero);
     }
 }
@@ -231,7 +231,9 @@ pub fn backward<T: Real>(shape: Shape, known: Known<'_, T>, want: Want, d_qkv: &
     for_each_tile(d_qkv, [samples * rows, d], d, [rows, shape.head_dim], |tile| {
         let known = known.sample(shape, tile.rows.start / rows);
         let index = tile.cols.start / shape.head_dim;
-        parallel::scratch(2 * (shape.block() + shape.scores() + packed_len(shape.tokens, shape.head_dim)), |scratch| {
+        let head = shape.tokens * shape.head_dim;
+        let panels = packed_len(shape.tokens, shape.head_dim);
+        parallel::scratch(2 * (shape.block() + shape.scores() + panels + head), |scratch| {
             simd::dispatch(Backward { shape, index, known, want, d_qkv: tile, scratch });
         });
     });
@@ -247,18 +249,17 @@ struct Backward<'a, 't, T> {
     scratch: &'a mut [T],
 }
 
-/// Rows of d_q, d_k or d_v from `first` on.
-struct Gradient<'a, 't, T> {
+/// Rows of d_q from `first` on.
+struct Queries<'a, 't, T> {
     d_qkv: &'a mut Tile<'t, T>,
-    part: Part,
     first: usize,
 }
 
-impl<T> Rows<T> for Gradient<'_, '_, T> {
+impl<T> Rows<T> for Queries<'_, '_, T> {
     #[inline(always)]
     fn row(&mut self, i: usize) -> &mut [T] {
         let width = self.d_qkv.cols.len();
-        self.d_qkv.row(3 * (self.first + i) + self.part as usize, 0, width)
+        self.d_qkv.row(3 * (self.first + i) + Part::Queries as usize, 0, width)
     }
 }
 
@@ -273,20 +274,17 @@ impl<T: Real> Kernel for Backward<'_, '_, T> {
         let (d_y, scratch) = scratch.split_at_mut(shape.block());
         let (p, scratch) = scratch.split_at_mut(shape.scores());
         let (d_s, scratch) = scratch.split_at_mut(shape.scores());
-        let (keys, values) = scratch.split_at_mut(packed_len(shape.tokens, head_dim));
+        let (keys, scratch) = scratch.split_at_mut(packed_len(shape.tokens, head_dim));
+        let (values, scratch) = scratch.split_at_mut(keys.len());
+        let (d_k, d_v) = scratch.split_at_mut(shape.tokens * head_dim);
         let head = Head { shape, index, qkv: known.qkv };
         pack::<I, T>(head.rows(Part::Keys, 0), shape.tokens, head_dim, keys);
         pack::<I, T>(head.rows(Part::Values, 0), shape.tokens, head_dim, values);
         let start = if want == Want::Add { Start::C } else { Start::Zero };
-        if want == Want::Write {
-            (0..3 * shape.tokens).for_each(|i| d_qkv.row(i, 0, head_dim).fill(T::ZERO));
-        }
         for block in (0..shape.tokens).step_by(BLOCK) {
             let band = Band::new(block..shape.tokens.min(block + BLOCK), shape.window);
             let count = band.groups[1].queries.end - block;
-            // Where this head's part of a row of y and d_y begins.
-            let column = |row: usize| row * d + index * head_dim;
-            let d_rows = Right { data: &known.d_y[column(block)..], stride: d };
+            let d_rows = Right { data: &known.d_y[block * d..], width: d, column: index * head_dim };
             transpose::<I, T>(head.rows(Part::Queries, block), count, shape.scale(), queries);
             transpose::<I, T>(d_rows, count, T::ONE, d_y);
             times::<I, T>(keys, 0, queries, &band, p);
@@ -296,30 +294,41 @@ impl<T: Real> Kernel for Backward<'_, '_, T> {
                 // Lanes without a query: p = exp(−∞) = 0, so that they add nothing to d_k and d_v.
                 let (mut lse, mut delta) = ([-T::NEG_INFINITY; LANES], [T::ZERO; LANES]);
                 for (i, query) in group.queries.clone().enumerate() {
-                    let at = column(query);
+                    let at = query * d + index * head_dim;
                     lse[i] = known.lse[query * shape.heads + index];
                     delta[i] = simd::dot::<I, T>(&known.y[at..][..head_dim], &known.d_y[at..][..head_dim]);
                 }
                 let lse_delta = [T::Lanes::<I>::load(&lse), T::Lanes::<I>::load(&delta)];
                 d_softmax::<I, T>(group, &band, &masks, lse_delta, shape.scale(), p, d_s);
                 // d_q = d_s · k
-                let mut d_q = Gradient { d_qkv: &mut d_qkv, part: Part::Queries, first: group.queries.start };
+                let mut d_q = Queries { d_qkv: &mut d_qkv, first: group.queries.start };
                 head.sum::<I>(Part::Keys, group, &d_s[band.row(group.keys.start)..], &mut d_q, start);
             }
 
-            // d_k += d_sᵀ · q and d_v += pᵀ · d_y, over the queries of each rectangle
+            // d_k += d_sᵀ · q and d_v += pᵀ · d_y, over the queries of each rectangle. No earlier query saw these keys:
+            let new = block * head_dim..(block + count) * head_dim;
+            d_k[new.clone()].fill(T::ZERO);
+            d_v[new].fill(T::ZERO);
             for Rectangle { keys, lanes } in band.rectangles() {
                 if keys.is_empty() {
                     continue;
                 }
                 let first = block + lanes.start;
                 let size = Size { m: keys.len(), n: head_dim, k: lanes.len().min(block + count - first) };
-                let q = head.rows(Part::Queries, first);
-                let d_y = Right { data: &known.d_y[column(first)..], stride: d };
-                for (part, scores, right) in [(Part::Keys, &*d_s, q), (Part::Values, &*p, d_y)] {
-                    let mut c = Gradient { d_qkv: &mut d_qkv, part, first: keys.start };
+                let rights = [head.rows(Part::Queries, first), d_rows.skip(lanes.start)];
+                for (c, scores, right) in [(&mut *d_k, &*d_s, rights[0]), (&mut *d_v, &*p, rights[1])] {
+                    let mut c = RowsMut { data: &mut c[keys.start * head_dim..], stride: head_dim };
                     let left = Left::Block { block: &scores[band.row(keys.start)..], lane: lanes.start };
                     product::<I, T>(&mut c, size, left, right, Start::C);
+                }
+            }
+        }
+        for (part, gradient) in [(Part::Keys, d_k), (Part::Values, d_v)] {
+            for (token, gradient) in gradient.chunks_exact(head_dim).enumerate() {
+                let out = d_qkv.row(3 * token + part as usize, 0, head_dim);
+                match want {
+                    Want::Add => out.iter_mut().zip(gradient).for_each(|(out, &gradient)| *out += gradient),
+                    _ => out.copy_from_slice(gradient),
                 }
             }
         }
