@@ -1,13 +1,16 @@
 //! One op, one room: contract, CPU and CUDA code, cost, cases and tests in one folder, plus one line in [`registry`].
 
+pub mod adamw;
 pub mod add;
 pub mod case;
 mod check;
 mod cost;
 pub mod cross_attention;
+pub mod cross_entropy;
 pub mod embedding;
 pub mod gaussian;
 mod lanes;
+pub mod latents;
 pub mod matmul;
 mod product;
 pub mod registry;

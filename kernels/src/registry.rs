@@ -14,6 +14,7 @@ pub struct Room {
 pub const ROOMS: &[Room] = &[
     Room { name: "add", cases: crate::add::cases },
     Room { name: "cross_attention", cases: crate::cross_attention::cases },
+    Room { name: "cross_entropy", cases: crate::cross_entropy::cases },
     Room { name: "embedding", cases: crate::embedding::cases },
     Room { name: "gaussian", cases: crate::gaussian::cases },
     Room { name: "matmul", cases: crate::matmul::cases },

@@ -2,7 +2,8 @@
 //! −log p(x) only if it pays for what the posterior knows: the KL, at noise the posterior was not fitted to.
 
 use crate::config::{Config, FastConfig, Noise};
-use crate::learn::{Batch, Fast, FastOptions, Inputs, Score, Scores};
+use crate::data::Batch;
+use crate::learn::{Fast, FastOptions, Inputs, Score, Scores};
 use crate::model::Params;
 use autograd::Store;
 use engine::{Error, Result};
@@ -110,28 +111,31 @@ impl Evaluator {
         Ok(Self { protocol, draws, rate: config.fast.rate_end, inputs, fast, score })
     }
 
-    /// Scores the sequences of one batch, in order.
+    /// Scores the sequences of one batch that have a target, in order.
     ///
     /// # Errors
     /// If the batch does not fit the model, or a number is not finite.
     pub fn batch(&self, config: &Config, store: &mut Store, batch: &Batch) -> Result<Vec<SequenceScore>> {
-        let n = self.inputs.tokens_per_sample;
+        let n = self.inputs.sequence;
         let mut scored = batch.clone();
         if self.protocol == Protocol::Prefix {
             // The posterior sees the first half of each sequence's targets, the score counts the second.
             let mut prefix = batch.clone();
-            for b in 0..batch.len() {
+            for b in 0..batch.samples.len() {
                 let row = b * n..(b + 1) * n;
-                let half = batch.scored(b) / 2;
+                let half = scored_in(batch, b) / 2;
                 let mut seen = 0;
                 for i in row.filter(|&i| batch.targets[i] >= 0) {
-                    if seen < half { scored.targets[i] = -1 } else { prefix.targets[i] = -1 }
+                    if seen < half {
+                        scored.targets[i] = -1
+                    } else {
+                        prefix.targets[i] = -1
+                    }
                     seen += 1;
                 }
-                scored.bytes[b] = 0;
             }
             // A sequence of one token has no first half: its posterior is the prior's neighbour, its score is whole.
-            if prefix.count() > 0 {
+            if prefix.targets.iter().any(|&t| t >= 0) {
                 self.inputs.load(store, &config.model, &prefix)?;
             } else {
                 self.inputs.load(store, &config.model, batch)?;
@@ -140,7 +144,7 @@ impl Evaluator {
             self.inputs.load(store, &config.model, batch)?;
         }
         self.fast.fit(store, self.rate, 0, |_, _| ());
-        let posterior_kl = self.posterior_kl(store);
+        let posterior_kl = self.fast.latents.posterior_kl(store);
         self.inputs.load(store, &config.model, &scored)?;
         self.score.begin(store);
         let draws: Vec<Scores> = match self.protocol {
@@ -148,11 +152,11 @@ impl Evaluator {
             Protocol::Fixed => vec![self.score.at(store, self.fast.latents.z)],
             _ => (0..self.draws as u32).map(|s| self.score.draw(store, s)).collect(),
         };
-        let mut scores = Vec::with_capacity(batch.len());
-        for b in 0..batch.len() {
+        let mut scores = Vec::with_capacity(batch.samples.len());
+        for (b, sample) in batch.samples.iter().enumerate().filter(|(_, s)| s.scored > 0) {
             let nlls: Vec<f64> = draws.iter().map(|d| d.nll[b]).collect();
-            let tokens = scored.scored(b);
-            let share = tokens as f64 / batch.scored(b).max(1) as f64;
+            let tokens = scored_in(&scored, b);
+            let share = tokens as f64 / f64::from(sample.scored);
             let mut score = match self.protocol {
                 Protocol::Elbo | Protocol::Fixed => {
                     let (nll, noise) = mean_and_noise(&nlls);
@@ -170,24 +174,20 @@ impl Evaluator {
                 }
             };
             score.tokens = tokens;
-            score.bytes = batch.bytes[b] as f64 * share;
+            score.bytes = sample.bytes as f64 * share;
             if !score.nats.is_finite() {
-                return Err(Error::new(format!("sample {} has a score that is not finite", batch.samples[b])));
+                return Err(Error::new(format!("sample {} has a score that is not finite", sample.id)));
             }
             scores.push(score);
         }
         Ok(scores)
     }
+}
 
-    /// KL of the final posterior per sample, in nats.
-    fn posterior_kl(&self, store: &Store) -> Vec<f64> {
-        let (mu, logvar) = (store.get(self.fast.latents.mu), store.get(self.fast.latents.logvar));
-        let per_sample = mu.len() / self.inputs.batch;
-        let (mu, logvar) = (mu.to_f64(), logvar.to_f64());
-        let kl = |m: f64, l: f64| 0.5 * (m * m + l.exp() - l - 1.0);
-        let rows = mu.chunks(per_sample).zip(logvar.chunks(per_sample));
-        rows.map(|(m, l)| m.iter().zip(l).map(|(&m, &l)| kl(m, l)).sum()).collect()
-    }
+/// Targets of row `b` that count.
+fn scored_in(batch: &Batch, b: usize) -> usize {
+    let n = batch.targets.len() / batch.samples.len();
+    batch.targets[b * n..(b + 1) * n].iter().filter(|&&t| t >= 0).count()
 }
 
 /// Mean and the variance of the mean.
@@ -282,7 +282,13 @@ mod tests {
 
     #[test]
     fn totals_weigh_sequences_by_their_tokens() {
-        let score = |nats: f64, tokens: usize| SequenceScore { nats, nll: nats, tokens, bytes: tokens as f64, ..Default::default() };
+        let score = |nats: f64, tokens: usize| SequenceScore {
+            nats,
+            nll: nats,
+            tokens,
+            bytes: tokens as f64,
+            ..Default::default()
+        };
         let total = Total::of(&[score(10.0, 10), score(90.0, 30)]);
         assert!((total.perplexity() - (2.5f64).exp()).abs() < 1e-12);
         assert!((total.bits_per_byte() - 2.5 / std::f64::consts::LN_2).abs() < 1e-12);

@@ -4,9 +4,15 @@ pub mod checkpoint;
 pub mod config;
 pub mod corpus;
 pub mod data;
+pub mod evaluate;
+pub mod generate;
 pub mod hash;
 pub mod json;
+pub mod learn;
+pub mod model;
 pub mod safetensors;
+pub mod train;
+pub mod verify;
 
 #[cfg(test)]
 mod mutate;

@@ -97,6 +97,17 @@ impl<'a, T: Copy> Mat<'a, T> {
         self.col_stride == 1 && self.row_stride >= PANEL
     }
 
+    /// Prefetches the share of the work from `done` to `done + step` of `all`.
+    #[inline(always)]
+    fn prefetch_part(&self, done: usize, step: usize, all: usize) {
+        let lines = if self.col_stride == 1 { *self } else { self.transposed() };
+        if lines.col_stride == 1 && lines.cols > 0 {
+            for i in done * lines.rows / all..lines.rows.min((done + step) * lines.rows / all) {
+                simd::prefetch(&lines.data[i * lines.row_stride..][..lines.cols]);
+            }
+        }
+    }
+
     /// `rows` × `cols` from (i, j).
     #[inline(always)]
     fn part(self, i: usize, j: usize, rows: usize, cols: usize) -> Self {
@@ -213,7 +224,12 @@ fn run<T: Real>(c: MatMut<'_, T>, a: Mat<'_, T>, b: Factor<'_, T>, accumulate: A
     }
     let size = tile_size(c.rows, c.cols);
     for_each_tile(c.data, [c.rows, c.cols], c.row_stride, size, |c| {
-        simd::dispatch(TileProduct { c, a, b, accumulate });
+        // A block of A, whose panels are at most sixteen rows high, and a panel of B.
+        let a_len = (c.rows.len() + LANES) * DEPTH;
+        parallel::scratch(a_len + PANEL * DEPTH, |scratch| {
+            let (a_packed, b_packed) = scratch.split_at_mut(a_len);
+            simd::dispatch(TileProduct { c, a, b, a_packed, b_packed, accumulate });
+        });
     });
 }
 
@@ -235,11 +251,13 @@ fn tile_size(rows: usize, cols: usize) -> [usize; 2] {
     }
 }
 
-/// One tile of C.
+/// One tile of C, and memory for packing.
 struct TileProduct<'a, T> {
     c: Tile<'a, T>,
     a: Mat<'a, T>,
     b: Factor<'a, T>,
+    a_packed: &'a mut [T],
+    b_packed: &'a mut [T],
     accumulate: Accumulate,
 }
 
@@ -247,55 +265,64 @@ impl<T: Real> Kernel for TileProduct<'_, T> {
     type Output = ();
 
     #[inline(always)]
-    fn run<I: Isa>(self) {
-        let Self { mut c, a, b, accumulate } = self;
-        let (k, depth) = (a.cols, DEPTH.min(a.cols));
-        let (rows, cols) = (c.rows.len(), c.cols.len());
-        // A block of A with room for its packing to overshoot, and a panel of B.
-        let most = Geometry::rows::<I, T>();
-        let a_len = (rows.next_multiple_of(most) * depth + LANES).next_multiple_of(LANES);
-        parallel::scratch(a_len + PANEL * depth, |scratch| {
-            let (a_packed, b_packed) = scratch.split_at_mut(a_len);
-            for first in (0..k).step_by(DEPTH) {
-                let depth = DEPTH.min(k - first);
-                let start = if first == 0 && accumulate == Accumulate::Write { Start::Zero } else { Start::C };
+    fn run<I: Isa>(mut self) {
+        for first in (0..self.a.cols).step_by(DEPTH) {
+            self.block::<I>(first, DEPTH.min(self.a.cols - first));
+        }
+    }
+}
+
+impl<'a, T: Real> TileProduct<'a, T> {
+    /// The part of the product with k = first .. first + depth.
+    #[inline(always)]
+    fn block<I: Isa>(&mut self, first: usize, depth: usize) {
+        let (rows, cols) = (self.c.rows.len(), self.c.cols.len());
+        let (most, groups) = (Geometry::rows::<I, T>(), Geometry::groups::<I, T>());
+        let start = if first == 0 && self.accumulate == Accumulate::Write { Start::Zero } else { Start::C };
+        for i in (0..rows).step_by(most) {
+            let part = self.a.part(self.c.rows.start + i, first, most.min(rows - i), depth);
+            panel::<I, T>(part, Geometry::height::<I, T>(part.rows), &mut self.a_packed[i * depth..]);
+        }
+        for j in (0..cols).step_by(PANEL) {
+            let (col, width) = (self.c.cols.start + j, PANEL.min(cols - j));
+            let source = self.panel_of_b(first, col, depth, width);
+            let next = self.panel_of_b(first, col + width, depth, PANEL.min(cols - j - width));
+            let b = if matches!(self.b, Factor::Packed(_))
+                || width == PANEL && rows < IN_PLACE_ROWS && source.has_long_rows()
+            {
+                source
+            } else {
+                panel::<I, T>(source.transposed(), PANEL, &mut self.b_packed[..depth * PANEL]);
+                Mat::new(&self.b_packed[..depth * PANEL], depth, PANEL)
+            };
+            for g in (0..width).step_by(groups * LANES) {
                 for i in (0..rows).step_by(most) {
-                    let part = a.part(c.rows.start + i, first, most.min(rows - i), depth);
-                    panel::<I, T>(part, Geometry::height::<I, T>(part.rows), &mut a_packed[i * depth..]);
-                }
-                for j in (0..cols).step_by(PANEL) {
-                    let width = PANEL.min(cols - j);
-                    let (b, b_stride) = match b {
-                        Factor::Packed(all) => {
-                            // The panel, to which tiles are aligned, then the block of k in it.
-                            (&all[(c.cols.start + j) * k + first * PANEL..][..depth * PANEL], PANEL)
-                        }
-                        Factor::Plain(b) if width == PANEL && rows < IN_PLACE_ROWS && b.has_long_rows() => {
-                            (b.part(first, c.cols.start + j, depth, PANEL).data, b.row_stride)
-                        }
-                        Factor::Plain(b) => {
-                            let part = b.part(first, c.cols.start + j, depth, width);
-                            panel::<I, T>(part.transposed(), PANEL, &mut b_packed[..depth * PANEL]);
-                            (&b_packed[..depth * PANEL], PANEL)
-                        }
-                    };
-                    let groups = Geometry::groups::<I, T>();
-                    for g in (0..width).step_by(groups * LANES) {
-                        for i in (0..rows).step_by(most) {
-                            let block = Block {
-                                row: i,
-                                col: j + g,
-                                rows: most.min(rows - i),
-                                cols: (groups * LANES).min(width - g),
-                            };
-                            let height = Geometry::height::<I, T>(block.rows);
-                            let a = &a_packed[i * depth..][..height * depth];
-                            product::<I, T>(height, a, &b[g..], b_stride, &mut c, block, start);
-                        }
+                    let block =
+                        Block { row: i, col: j + g, rows: most.min(rows - i), cols: (groups * LANES).min(width - g) };
+                    // What comes next is on its way while this is computed.
+                    for below in i + most..rows.min(i + 2 * most) {
+                        simd::prefetch(self.c.row(below, block.col, block.cols));
                     }
+                    if g == 0 {
+                        next.prefetch_part(i, most, rows);
+                    }
+                    let height = Geometry::height::<I, T>(block.rows);
+                    let a = &self.a_packed[i * depth..][..height * depth];
+                    product::<I, T>(height, a, &b.data[g..], b.row_stride, &mut self.c, block, start);
                 }
             }
-        });
+        }
+    }
+
+    /// Rows first .. first + depth of the panel of B that begins at column `col`, packed or not.
+    #[inline(always)]
+    fn panel_of_b(&self, first: usize, col: usize, depth: usize, width: usize) -> Mat<'a, T> {
+        match self.b {
+            Factor::Plain(b) => b.part(first, col, depth, width),
+            // Tiles are aligned to panels, which lie one after the other.
+            Factor::Packed(all) if width > 0 => Mat::new(&all[col * self.a.cols + first * PANEL..], depth, PANEL),
+            Factor::Packed(_) => Mat::new(&[], depth, 0),
+        }
     }
 }
 

@@ -31,7 +31,7 @@ pub fn write(run: &Path, step: u64, files: &[(&str, &FileWriter<'_>)], keep: usi
     let folder = folder_of(run);
     check_names(files.iter().map(|(name, _)| *name))?;
     if step > MAX_INTEGER {
-        return Err(Error::new(format!("step {step} is beyond 2^53, the last that a manifest can hold")));
+        return Err(Error::new(format!("step {step} is not below 2^53, beyond which a manifest is not exact")));
     }
     fs::create_dir_all(&folder).and_then(|()| sync_folder(run)).map_err(|e| failed("create", &folder, &e))?;
     // One writer at a time, so that what bears a temporary name is nobody's work in progress. Where the file system

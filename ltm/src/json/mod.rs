@@ -1,7 +1,7 @@
 //! Strict JSON (RFC 8259): configurations, safetensors headers, metrics, corpora, `--json` output.
 //!
 //! Strict means: UTF-8 only, no duplicate keys, no lone surrogates, no numbers beyond f64, nothing after the value, nesting
-//! of at most [`MAX_DEPTH`]. Numbers are f64, so integers are exact up to 2⁵³; the integer accessors refuse larger ones
+//! of at most [`MAX_DEPTH`]. Numbers are f64, so integers are exact up to 2⁵³; the integer accessors refuse those beyond
 //! instead of rounding. Objects keep the order of their keys: what is written reads as it was built.
 
 mod parse;
@@ -11,8 +11,9 @@ pub use parse::{MAX_DEPTH, parse};
 
 use engine::{Error, Result};
 
-/// The largest integer up to which every integer is exact in f64: 2⁵³.
-pub const MAX_INTEGER: u64 = 1 << 53;
+/// The largest integer that the accessors and the writer take for one: 2⁵³ − 1. Beyond, what reads as an integer may
+/// have been rounded from another one.
+pub const MAX_INTEGER: u64 = (1 << 53) - 1;
 
 /// A JSON value.
 #[derive(Clone, Debug, PartialEq)]
@@ -62,51 +63,70 @@ impl Value {
         read(self.field(key)?).map_err(|e| e.at(key.escape_debug()))
     }
 
+    /// The truth value.
+    ///
     /// # Errors
     /// If this is not a boolean.
     pub fn as_bool(&self) -> Result<bool> {
         if let Self::Bool(x) = self { Ok(*x) } else { Err(self.is_not("true or false")) }
     }
 
+    /// The number.
+    ///
     /// # Errors
     /// If this is not a number.
     pub fn as_f64(&self) -> Result<f64> {
         if let Self::Number(x) = self { Ok(*x) } else { Err(self.is_not("a number")) }
     }
 
+    /// The number as a signed integer.
+    ///
     /// # Errors
-    /// If this is not an integer of magnitude at most 2⁵³.
+    /// If this is not an integer of magnitude below 2⁵³.
     pub fn as_i64(&self) -> Result<i64> {
         match self {
             Self::Number(x) if x.fract() == 0.0 && x.abs() <= MAX_INTEGER as f64 => Ok(*x as i64),
-            _ => Err(self.is_not("an integer of at most 2^53")),
+            _ => Err(self.is_not("an integer between -2^53 and 2^53")),
         }
     }
 
+    /// The number as an unsigned integer.
+    ///
     /// # Errors
-    /// If this is not an integer from 0 to 2⁵³.
+    /// If this is not an integer of 0 or more, below 2⁵³.
     pub fn as_u64(&self) -> Result<u64> {
-        self.as_i64().ok().and_then(|x| u64::try_from(x).ok()).ok_or_else(|| self.is_not("an integer from 0 to 2^53"))
+        self.as_i64()
+            .ok()
+            .and_then(|x| u64::try_from(x).ok())
+            .ok_or_else(|| self.is_not("an integer of 0 or more, below 2^53"))
     }
 
+    /// The number as a size.
+    ///
     /// # Errors
-    /// If this is not an integer from 0 to 2⁵³, or too large for this machine's addresses.
+    /// If this is not an integer of 0 or more, below 2⁵³, or too large for this machine's addresses.
     pub fn as_usize(&self) -> Result<usize> {
         usize::try_from(self.as_u64()?).map_err(|_| self.is_not("an integer that fits an address"))
     }
 
+    /// The text.
+    ///
     /// # Errors
     /// If this is not a string.
     pub fn as_str(&self) -> Result<&str> {
         if let Self::String(x) = self { Ok(x) } else { Err(self.is_not("a string")) }
     }
 
+    /// The items in order.
+    ///
     /// # Errors
     /// If this is not an array.
     pub fn as_array(&self) -> Result<&[Value]> {
         if let Self::Array(x) = self { Ok(x) } else { Err(self.is_not("an array")) }
     }
 
+    /// The keys and values in order.
+    ///
     /// # Errors
     /// If this is not an object.
     pub fn as_object(&self) -> Result<&[(String, Value)]> {
@@ -176,7 +196,7 @@ mod tests {
     #[test]
     fn accessors_read_and_say_what_is_wrong() {
         let v =
-            parse(r#"{"steps": 16, "rate": 0.3, "name": "x", "on": true, "shape": [2, 3], "big": 9007199254740994}"#)
+            parse(r#"{"steps": 16, "rate": 0.3, "name": "x", "on": true, "shape": [2, 3], "big": 9007199254740993}"#)
                 .unwrap();
         assert_eq!(v.read("steps", Value::as_u64).unwrap(), 16);
         assert_eq!(v.read("rate", Value::as_f64).unwrap(), 0.3);
@@ -187,10 +207,13 @@ mod tests {
         let error = |e: Result<u64>| e.unwrap_err().to_string();
         assert_eq!(
             error(v.read("rate", Value::as_u64)),
-            "rate: expected an integer from 0 to 2^53, found the number 0.3"
+            "rate: expected an integer of 0 or more, below 2^53, found the number 0.3"
         );
         assert_eq!(error(v.read("none", Value::as_u64)), "the key \"none\" is missing");
-        assert_eq!(error(v.read("name", Value::as_u64)), "name: expected an integer from 0 to 2^53, found a string");
+        assert_eq!(
+            error(v.read("name", Value::as_u64)),
+            "name: expected an integer of 0 or more, below 2^53, found a string"
+        );
         assert!(v.read("big", Value::as_u64).is_err());
         assert!(Value::from(-1).as_u64().is_err() && Value::from(-1).as_i64() == Ok(-1));
     }

@@ -1,12 +1,12 @@
 //! Fast learning: T AdamW steps on the posterior (μ, λ) of every sample, the decoder frozen.
 
-use crate::config::{FastConfig, ModelConfig, Schedule};
+use crate::config::{self, FastConfig, ModelConfig, Schedule};
 use crate::learn::Inputs;
 use crate::model::{Decoder, Params, Positions};
 use autograd::{Graph, Hoist, Id, NonFinite, Phase, Plan, Request, Store};
 use engine::{Buffer, DType, Result, Spec};
 use kernels::cross_entropy::LmHead;
-use kernels::latents::{LatentAdamW, LatentInit, Noise, Source};
+use kernels::latents::{LatentAdamW, LatentInit, Noise, Redraw, Source};
 
 /// The posterior of every sample of a batch and what its learning needs; all `[B, L·K, d]` unless said otherwise.
 #[derive(Clone, Copy, Debug)]
@@ -44,6 +44,16 @@ impl Latents {
             clock: store.alloc(Spec::new(DType::I32, &[2])),
             rates: store.alloc(Spec::new(spec.dtype, &[steps.max(1)])),
         }
+    }
+
+    /// KL(q(z|x) ‖ N(0, I)) of the present posterior per sample, in nats: ½ Σ (μ² + σ² − λ − 1).
+    pub fn posterior_kl(&self, store: &Store) -> Vec<f64> {
+        let (mu, logvar) = (store.get(self.mu), store.get(self.logvar));
+        let per_sample = mu.len() / mu.shape().dims()[0];
+        let (mu, logvar) = (mu.to_f64(), logvar.to_f64());
+        let kl = |m: f64, l: f64| 0.5 * (m * m + l.exp() - l - 1.0);
+        let rows = mu.chunks(per_sample).zip(logvar.chunks(per_sample));
+        rows.map(|(m, l)| m.iter().zip(l).map(|(&m, &l)| kl(m, l)).sum()).collect()
     }
 
     fn state(&self) -> [Id; 10] {
@@ -99,7 +109,7 @@ impl Fast {
         options: &FastOptions,
     ) -> Result<Self> {
         let mut g = Graph::new();
-        let positions = Positions::new(model, inputs.tokens_per_sample, store);
+        let positions = Positions::new(model, inputs.sequence, store);
         let decoder = Decoder::new(model, params, &positions, store, &mut g, Phase::Update)?;
         let spec = decoder.latent_spec(inputs.batch);
         let latents = Latents::new(spec, fast.steps, store);
@@ -118,19 +128,15 @@ impl Fast {
         let request = Request { root: Some(loss), wants: vec![z], accumulate, keep: vec![nll], hoist: options.hoist };
         let mut plan = Plan::new(&g, store, &request)?;
 
-        let noise = Noise {
-            seed: options.seed,
-            redraw: fast.noise.into(),
-            source: if options.noise_table.is_some() { Source::Table } else { Source::Philox },
+        let source = if options.noise_table.is_some() { Source::Table } else { Source::Philox };
+        let redraw = match fast.noise {
+            config::Noise::Fresh => Redraw::Fresh,
+            config::Noise::Fixed => Redraw::Fixed,
         };
+        let noise = Noise { seed: options.seed, redraw, source };
         let init = LatentInit { noise, logvar: fast.init_logvar, logvar_std: fast.init_logvar_std };
-        let update = LatentAdamW {
-            noise,
-            beta1: fast.beta1,
-            beta2: fast.beta2,
-            eps: fast.eps,
-            weight_decay: fast.weight_decay,
-        };
+        let update =
+            LatentAdamW { noise, beta1: fast.beta1, beta2: fast.beta2, eps: fast.eps, weight_decay: fast.weight_decay };
         let table = options.noise_table.as_slice();
         let state = latents.state();
         plan.push_update(store, Phase::Batch, "latents", init, &[&[inputs.samples], table].concat(), &state);
@@ -145,11 +151,33 @@ impl Fast {
     ///
     /// # Panics
     /// If more steps are asked for than the loop was made for.
-    pub fn fit(&self, store: &mut Store, rate: f64, round: u32, mut after: impl FnMut(usize, &Store)) {
+    pub fn fit(&self, store: &mut Store, rate: f64, round: u32, after: impl FnMut(usize, &Store)) {
+        self.begin(store, rate, round);
+        self.steps(store, after);
+    }
+
+    /// Like [`fit`](Self::fit) from given means and log-variances instead of the initial ones.
+    pub fn fit_from(&self, store: &mut Store, (mu, logvar): (Id, Id), rate: f64, after: impl FnMut(usize, &Store)) {
+        self.begin(store, rate, 0);
+        for (given, own) in [(mu, self.latents.mu), (logvar, self.latents.logvar)] {
+            let values = store.get(given).clone();
+            store.get_mut(own).copy_from(&values);
+        }
+        let of = |id: Id| store.get(id).to_f64();
+        let posterior = of(mu).into_iter().zip(of(logvar)).zip(of(self.latents.eps));
+        let z: Vec<f64> = posterior.map(|((m, l), e)| m + (0.5 * l).exp() * e).collect();
+        store.get_mut(self.latents.z).set_f64(&z);
+        self.steps(store, after);
+    }
+
+    fn begin(&self, store: &mut Store, rate: f64, round: u32) {
         self.start(store, rate, round);
         for phase in [Phase::Update, Phase::Batch] {
             self.plan.run(store, phase);
         }
+    }
+
+    fn steps(&self, store: &mut Store, mut after: impl FnMut(usize, &Store)) {
         for t in 0..self.config.steps {
             self.plan.run(store, Phase::Step);
             after(t, store);
@@ -160,7 +188,7 @@ impl Fast {
     ///
     /// # Errors
     /// The first number that is not finite, and the fast step (0 for what comes before the first).
-    pub fn fit_checked(&self, store: &mut Store, rate: f64, round: u32) -> Result<(), (usize, NonFinite)> {
+    pub fn fit_checked(&self, store: &mut Store, rate: f64, round: u32) -> std::result::Result<(), (usize, NonFinite)> {
         self.start(store, rate, round);
         for phase in [Phase::Update, Phase::Batch] {
             self.plan.run_checked(store, phase).map_err(|e| (0, e))?;

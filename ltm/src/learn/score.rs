@@ -52,7 +52,7 @@ impl Score {
         draw.push_update(store, Phase::Step, "latents", LatentDraw { seed }, &ins, &[eps, z, log_ratio]);
 
         let mut g = Graph::new();
-        let positions = Positions::new(model, inputs.tokens_per_sample, store);
+        let positions = Positions::new(model, inputs.sequence, store);
         let decoder = Decoder::new(model, params, &positions, store, &mut g, Phase::Update)?;
         let grid = store.get(inputs.tokens).spec();
         let tokens = g.leaf("tokens", grid, Phase::Batch, inputs.tokens);

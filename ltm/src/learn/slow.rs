@@ -5,18 +5,9 @@ use crate::learn::Inputs;
 use crate::learn::fast::per_sample;
 use crate::model::{Decoder, Params, Positions};
 use autograd::{Graph, Id, NonFinite, Phase, Plan, Request, Store};
-use engine::{Buffer, Result, Spec};
+use engine::{Result, Spec};
 use kernels::adamw::{AdamW, SquaredNorm};
 use kernels::cross_entropy::LmHead;
-
-/// What a slow step saw.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct SlowReport {
-    /// Negative log-likelihood per sample in nats, at the drawn z, before the step.
-    pub nll: Vec<f64>,
-    /// Global norm of the gradient before clipping.
-    pub grad_norm: f64,
-}
 
 /// The slow step: gradient plan, moments, and the update in place.
 #[derive(Debug)]
@@ -32,7 +23,8 @@ pub struct Slow {
 }
 
 impl Slow {
-    /// Records and plans the step at latents `z` (a buffer `[B, L·K, d]`), or without latents.
+    /// Records and plans the step at latents `z` (a buffer `[B, L·K, d]`), or without latents. `piles` are the buffers, one
+    /// per parameter, in which gradients pile up when the configuration says so.
     ///
     /// # Errors
     /// If the configuration contradicts itself.
@@ -42,10 +34,11 @@ impl Slow {
         params: &Params,
         inputs: &Inputs,
         z: Option<Id>,
+        piles: &[Id],
         store: &mut Store,
     ) -> Result<Self> {
         let mut g = Graph::new();
-        let positions = Positions::new(model, inputs.tokens_per_sample, store);
+        let positions = Positions::new(model, inputs.sequence, store);
         let decoder = Decoder::new(model, params, &positions, store, &mut g, Phase::Update)?;
         let grid = store.get(inputs.tokens).spec();
         let tokens = g.leaf("tokens", grid, Phase::Batch, inputs.tokens);
@@ -61,7 +54,7 @@ impl Slow {
             SlowGradient::Final => request.wants = weights.clone(),
             // Added to what the fast steps have piled up.
             SlowGradient::Trajectory => {
-                request.accumulate = weights.iter().zip(params.iter()).map(|(&w, p)| (w, store.alloc(p.spec))).collect();
+                request.accumulate = weights.iter().copied().zip(piles.iter().copied()).collect();
             }
         }
         let gradient = Plan::new(&g, store, &request)?;
@@ -72,7 +65,7 @@ impl Slow {
         let schedule = store.alloc(Spec::new(dtype, &[2]));
         let mut update = Plan::new(&Graph::new(), store, &Request::default())?;
         for (index, (p, &grad)) in params.iter().zip(&grads).enumerate() {
-            update.push_update(store, Phase::Step, &p.name, SquaredNorm { index }, &[grad], &[norms]);
+            update.push_update(store, Phase::Batch, &p.name, SquaredNorm { index }, &[grad], &[norms]);
         }
         let mut moments = Vec::new();
         for (p, &grad) in params.iter().zip(&grads) {
@@ -105,7 +98,7 @@ impl Slow {
     ///
     /// # Errors
     /// The first number that is not finite.
-    pub fn gradient_checked(&self, store: &mut Store) -> Result<(), NonFinite> {
+    pub fn gradient_checked(&self, store: &mut Store) -> std::result::Result<(), NonFinite> {
         [Phase::Update, Phase::Batch, Phase::Step].into_iter().try_for_each(|p| self.gradient.run_checked(store, p))
     }
 
@@ -114,16 +107,17 @@ impl Slow {
         per_sample(store.get(self.nll))
     }
 
-    /// Clips the gradient and updates the weights; `step` counts from 1.
-    pub fn apply(&self, store: &mut Store, rate: f64, step: u64) -> SlowReport {
-        store.get_mut(self.schedule).set_f64(&[rate, step as f64]);
-        self.update.run(store, Phase::Step);
-        SlowReport { nll: self.nll(store), grad_norm: self.grad_norm(store) }
+    /// Global norm of the gradient; not finite if any of its numbers is not.
+    pub fn grad_norm(&self, store: &mut Store) -> f64 {
+        self.update.run(store, Phase::Batch);
+        store.get(self.norms).to_f64().iter().sum::<f64>().sqrt()
     }
 
-    /// Global norm of the gradient of the latest update.
-    pub fn grad_norm(&self, store: &Store) -> f64 {
-        store.get(self.norms).to_f64().iter().sum::<f64>().sqrt()
+    /// Clips the gradient by the norm that [`grad_norm`](Self::grad_norm) found, and updates the weights; `step` counts
+    /// from 1.
+    pub fn apply(&self, store: &mut Store, rate: f64, step: u64) {
+        store.get_mut(self.schedule).set_f64(&[rate, step as f64]);
+        self.update.run(store, Phase::Step);
     }
 
     /// The gradients, in the parameters' order.
@@ -139,11 +133,5 @@ impl Slow {
     /// The plans of the gradient and of the update.
     pub fn plans(&self) -> [&Plan; 2] {
         [&self.gradient, &self.update]
-    }
-
-    /// Whether the gradient buffers of `store` hold finite numbers only.
-    pub fn is_finite(&self, store: &Store) -> bool {
-        let finite = |b: &Buffer| b.to_f64().iter().all(|x| x.is_finite());
-        finite(store.get(self.norms)) && self.nll(store).iter().all(|x| x.is_finite())
     }
 }

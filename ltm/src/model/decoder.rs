@@ -24,7 +24,7 @@ impl Positions {
     /// Positions for `tokens` tokens of the model.
     pub fn new(config: &ModelConfig, tokens: usize, store: &mut Store) -> Self {
         let ids = |n: usize, stride: usize| -> Vec<i32> { (0..n).map(|i| (i * stride) as i32).collect() };
-        let stride = config.max_seq() / (config.layers * config.latents).max(1);
+        let stride = config.longest() / (config.layers * config.latents).max(1);
         Self {
             tokens: store.insert(Buffer::from_slice(&[tokens], &ids(tokens, 1))),
             latents: store.insert(Buffer::from_slice(&[config.latents], &ids(config.latents, stride))),

@@ -65,7 +65,7 @@ impl Params {
     /// Allocates the parameters of a model, zero.
     pub fn new(config: &ModelConfig, dtype: DType, store: &mut Store) -> Self {
         let mut params = Self { list: Vec::new(), dtype };
-        let (d, f) = (config.dim, config.hidden());
+        let (d, f) = (config.dim, config.ffn_hidden());
         let (std, out_std) = (0.02, 0.02 / (2.0 * config.layers as f64).sqrt());
         params.matrix(store, "tok_embeddings", d, &[("tok_embeddings.weight", config.vocab)], std);
         for l in 0..config.layers {
@@ -117,6 +117,17 @@ impl Params {
         self.list.iter().find(|p| p.name == name).unwrap_or_else(|| panic!("no parameter {name}"))
     }
 
+    /// The same parameters at other buffers, e.g. their moments.
+    ///
+    /// # Panics
+    /// If there are fewer buffers than parameters.
+    #[must_use]
+    pub fn with_ids(&self, ids: &[Id]) -> Self {
+        let list = self.list.iter().zip(ids).map(|(p, &id)| Param { id, ..p.clone() }).collect::<Vec<_>>();
+        assert_eq!(list.len(), self.list.len(), "one buffer per parameter");
+        Self { list, dtype: self.dtype }
+    }
+
     /// Element type of all parameters.
     pub fn dtype(&self) -> DType {
         self.dtype
@@ -150,7 +161,9 @@ impl Params {
         }
         let names = file.names().filter(|n| n.starts_with(prefix)).count();
         if names != known {
-            return Err(Error::new(format!("{names} tensors, but the configuration has {known}: it describes another model")));
+            return Err(Error::new(format!(
+                "{names} tensors, but the configuration has {known}: it describes another model"
+            )));
         }
         Ok(())
     }

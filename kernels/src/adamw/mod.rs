@@ -1,0 +1,209 @@
+//! Slow learning, in place: the global norm of the gradient, and AdamW (Loshchilov and Hutter, arXiv 1711.05101) on the
+//! gradient clipped to it. The arithmetic is that of PyTorch's `clip_grad_norm_` and `AdamW`.
+
+pub(crate) mod cpu;
+
+use crate::lanes::CHUNK;
+use engine::simd::Real;
+use engine::{Buffer, Context, Cost, Spec, Update, with_real};
+
+/// One parameter's share of the squared global norm: `norms[index] = Σ grad²`.
+///
+/// Ins: `grad [..]`. State: `norms [P]`. Chunks of constant size are summed by lanes, and their sums in order in f64.
+/// Bound by memory.
+#[derive(Clone, Copy, Debug)]
+pub struct SquaredNorm {
+    /// Which of the P numbers is this parameter's.
+    pub index: usize,
+}
+
+impl Update for SquaredNorm {
+    fn name(&self) -> &'static str {
+        "squared_norm"
+    }
+
+    fn apply(&self, cx: &mut Context, ins: &[&Buffer], state: &mut [Buffer]) {
+        with_real!(ins[0].dtype(), T => {
+            let grad = ins[0].as_slice::<T>();
+            let partials = cx.scratch::<f64>(grad.len().div_ceil(CHUNK));
+            state[0].as_mut_slice::<T>()[self.index] = cpu::squared_norm(grad, partials);
+        });
+    }
+
+    fn scratch(&self, ins: &[Spec], _state: &[Spec]) -> usize {
+        ins[0].shape.numel().div_ceil(CHUNK) * size_of::<f64>()
+    }
+
+    fn cost(&self, ins: &[Spec], _state: &[Spec]) -> Cost {
+        Cost { flops: 2 * ins[0].shape.numel() as u64, bytes: ins[0].bytes() as u64 }
+    }
+}
+
+/// One step of AdamW on one parameter, its gradient scaled by `min(1, clip / (√Σ norms + 1e-6))`:
+/// ```text
+/// w ← w (1 − rate·weight_decay)
+/// m ← beta1 m + (1 − beta1) g            v ← beta2 v + (1 − beta2) g²
+/// w ← w − rate · m/(1 − beta1ᵗ) / (√(v/(1 − beta2ᵗ)) + eps)
+/// ```
+/// Ins: `grad [..]`, `norms [P]` (every parameter's [`SquaredNorm`]), `schedule [2]` = rate and step number t, counted from
+/// 1. State: `w`, `m`, `v`, all of the gradient's spec; the moments start as zeros.
+///
+/// If the global norm is not finite, nothing changes: the caller sees it in `norms`. Bound by memory: one pass.
+#[derive(Clone, Copy, Debug)]
+pub struct AdamW {
+    /// Decay of the first moment.
+    pub beta1: f64,
+    /// Decay of the second moment.
+    pub beta2: f64,
+    /// Added to the root of the second moment.
+    pub eps: f64,
+    /// Decoupled weight decay; 0 for vectors by custom.
+    pub weight_decay: f64,
+    /// Largest global norm of the gradient; infinity for no clipping.
+    pub clip: f64,
+}
+
+impl Update for AdamW {
+    fn name(&self) -> &'static str {
+        "adamw"
+    }
+
+    fn apply(&self, _cx: &mut Context, ins: &[&Buffer], state: &mut [Buffer]) {
+        let [grad, norms, schedule] = ins else { unreachable!("three inputs") };
+        let [w, m, v] = state else { unreachable!("three buffers of state") };
+        let Self { beta1, beta2, eps, weight_decay, clip } = *self;
+        let rule = cpu::Rule { beta1, beta2, eps, weight_decay };
+        with_real!(grad.dtype(), T => {
+            let norm = norms.as_slice::<T>().iter().map(|square| square.to_f64()).sum::<f64>().sqrt();
+            if !norm.is_finite() {
+                return;
+            }
+            let clip = (clip / (norm + 1e-6)).min(1.0);
+            let &[rate, t] = schedule.as_slice::<T>() else { unreachable!("rate and step number") };
+            let step = rule.step::<T>(rate.to_f64(), t as u32);
+            cpu::adamw(&step, clip, grad.as_slice(), w.as_mut_slice(), m.as_mut_slice(), v.as_mut_slice());
+        });
+    }
+
+    fn cost(&self, ins: &[Spec], _state: &[Spec]) -> Cost {
+        let n = ins[0].shape.numel() as u64;
+        Cost { flops: (1 + cpu::FLOPS) * n, bytes: 7 * ins[0].bytes() as u64 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{distance, garbage, with_threads};
+    use engine::rng::Stream;
+    use engine::simd::for_each_level;
+    use engine::{DType, Device};
+
+    const ADAMW: AdamW = AdamW { beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.1, clip: 1.0 };
+
+    fn apply(update: &dyn Update, ins: &[&Buffer], state: &mut [Buffer]) {
+        let specs: Vec<_> = ins.iter().map(|b| b.spec()).collect();
+        let mut scratch = garbage(update.scratch(&specs, &[]));
+        update.apply(&mut Context { device: &Device::Cpu, scratch: &mut scratch }, ins, state);
+    }
+
+    fn normals(dtype: DType, n: usize, site: u32, std: f64) -> Buffer {
+        let mut x = vec![0.0; n];
+        Stream::new(3, site).fill_normal(&mut x, |x| f64::from((std * x) as f32));
+        Buffer::from_f64(dtype, &[n], &x)
+    }
+
+    /// The textbook, one number at a time, in another order: m̂ and v̂ first.
+    struct Textbook {
+        w: f64,
+        m: f64,
+        v: f64,
+    }
+
+    impl Textbook {
+        fn step(&mut self, g: f64, rate: f64, t: i32) {
+            self.m = 0.9 * self.m + 0.1 * g;
+            self.v = 0.95 * self.v + 0.05 * g.powi(2);
+            let (m_hat, v_hat) = (self.m / (1.0 - 0.9f64.powi(t)), self.v / (1.0 - 0.95f64.powi(t)));
+            self.w -= rate * (m_hat / (v_hat.sqrt() + 1e-8) + 0.1 * self.w);
+        }
+    }
+
+    /// Five steps of two parameters; returns w, m and v of both.
+    fn learn(dtype: DType, std: f64) -> Vec<Buffer> {
+        let sizes = [CHUNK + 21, 7];
+        let mut state: Vec<_> = sizes
+            .iter()
+            .zip(0..)
+            .map(|(&n, i)| {
+                let zeros = || Buffer::new(Spec::new(dtype, &[n]));
+                [normals(dtype, n, 100 + i, 1.0), zeros(), zeros()]
+            })
+            .collect();
+        let mut norms = [Buffer::new(Spec::new(dtype, &[2]))];
+        for t in 1..=5u32 {
+            let grads = [0, 1].map(|i| normals(dtype, sizes[i], 10 * t + i as u32, std));
+            for index in 0..2 {
+                apply(&SquaredNorm { index }, &[&grads[index]], &mut norms);
+            }
+            let schedule = Buffer::from_f64(dtype, &[2], &[0.25, f64::from(t)]);
+            for (grad, state) in grads.iter().zip(&mut state) {
+                apply(&ADAMW, &[grad, &norms[0], &schedule], state);
+            }
+        }
+        state.into_iter().flatten().collect()
+    }
+
+    #[test]
+    fn matches_the_textbook_with_and_without_clipping() {
+        for std in [1.0, 1e-3] {
+            let sizes = [CHUNK + 21, 7];
+            let start = [0, 1].map(|i| normals(DType::F64, sizes[i], 100 + i as u32, 1.0).to_f64());
+            let mut books = start.map(|w| w.into_iter().map(|w| Textbook { w, m: 0.0, v: 0.0 }).collect::<Vec<_>>());
+            for t in 1..=5 {
+                let grads = [0, 1].map(|i| normals(DType::F64, sizes[i], 10 * t + i as u32, std).to_f64());
+                let norm = grads.iter().flatten().map(|g| g * g).sum::<f64>().sqrt();
+                assert_eq!(norm > 1.0, std == 1.0, "one run clips, the other does not");
+                let factor = if norm + 1e-6 > 1.0 { 1.0 / (norm + 1e-6) } else { 1.0 };
+                for (book, g) in books.iter_mut().flatten().zip(grads.iter().flatten()) {
+                    book.step(factor * g, 0.25, t as i32);
+                }
+            }
+            let got = learn(DType::F64, std);
+            for (i, books) in books.iter().enumerate() {
+                let w: Vec<_> = books.iter().map(|b| b.w).collect();
+                let m: Vec<_> = books.iter().map(|b| b.m).collect();
+                let v: Vec<_> = books.iter().map(|b| b.v).collect();
+                for (got, expected) in got[3 * i..].iter().zip([w, m, v]) {
+                    assert!(distance(&got.to_f64(), &expected) < 1e-13);
+                }
+            }
+            for (single, double) in learn(DType::F32, std).iter().zip(&got) {
+                assert!(distance(&single.to_f64(), &double.to_f64()) < 1e-5);
+            }
+        }
+    }
+
+    #[test]
+    fn same_bits_on_every_machine() {
+        let bytes = |state: Vec<Buffer>| state.iter().map(|b| b.as_bytes().to_vec()).collect::<Vec<_>>();
+        let reference = bytes(learn(DType::F32, 1.0));
+        for_each_level(|level| {
+            for threads in [1, 3] {
+                let got = bytes(with_threads(threads, || learn(DType::F32, 1.0)));
+                assert!(got == reference, "{level}, {threads} threads");
+            }
+        });
+    }
+
+    #[test]
+    fn a_gradient_that_is_not_finite_changes_nothing() {
+        let grad = Buffer::from_slice(&[2], &[1.0f32, f32::INFINITY]);
+        let mut norms = [Buffer::new(Spec::new(DType::F32, &[1]))];
+        apply(&SquaredNorm { index: 0 }, &[&grad], &mut norms);
+        let schedule = Buffer::from_slice(&[2], &[0.1f32, 1.0]);
+        let mut state = [1.0f32, 0.0, 0.0].map(|x| Buffer::from_slice(&[2], &[x; 2]));
+        apply(&ADAMW, &[&grad, &norms[0], &schedule], &mut state);
+        assert_eq!(state.map(|b| b.to_f64()), [1.0, 0.0, 0.0].map(|x| [x; 2]));
+    }
+}

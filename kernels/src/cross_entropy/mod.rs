@@ -1,0 +1,189 @@
+//! The language-model head: product with the embedding table, log-softmax, cross-entropy and the way back, in one op that
+//! holds the logits of a few tokens at a time.
+//!
+//! ```text
+//! logits[n, v] = Σ_i hidden[n, i]·table[v, i]
+//! lse[n] = log Σ_v exp logits[n, v]            nll[n] = lse[n] − logits[n, target[n]]
+//! loss = scale·Σ_n nll[n]
+//! d_logits[n, v] = scale·(exp(logits[n, v] − lse[n]) − [v = target[n]])
+//! d_hidden = d_logits·table                    d_table = d_logitsᵀ·hidden
+//! ```
+//!
+//! A target of −1 is ignored: its token costs nothing, its nll, lse and gradient are zero. A logit that is not finite makes
+//! the nll, the loss and the gradient of its token NaN. Everything but the loss and `d_table` belongs to one token and has
+//! the same bits whatever the other tokens are.
+//!
+//! All of V·B·N logits would be larger than everything else in a model together. The fused pass computes those of a chunk
+//! of tokens, turns them into their gradients where they lie, and multiplies these with the table and the hidden state:
+//! one product for the loss and one for each gradient, against four when the VJP has to compute the logits again.
+//! The products bound the op; the table is read from memory once per product and chunk.
+
+mod cpu;
+
+use crate::case::{Case, Fill, Input, Sizes};
+use crate::check;
+use engine::{Buffer, Context, Cost, DType, Element, Op, Output, Pass, Reads, Result, Spec, Want, with_real};
+
+/// `hidden [B, N, d], table [V, d], targets i32 [B, N], scale [1] → loss [1], nll [B, N], lse [B, N]`.
+///
+/// `hidden` is what the last norm gave; `table` is the embedding, to which the output is tied. Not differentiable in
+/// `targets` and `scale`.
+#[derive(Clone, Copy, Debug)]
+pub struct LmHead;
+
+impl Op for LmHead {
+    fn name(&self) -> &'static str {
+        "lm_head"
+    }
+
+    fn arguments(&self) -> &'static [&'static str] {
+        &["hidden", "table", "targets", "scale"]
+    }
+
+    fn infer(&self, ins: &[Spec]) -> Result<Vec<Output>> {
+        check::count(self.arguments(), ins)?;
+        let [hidden, table, targets, scale] = [ins[0], ins[1], ins[2], ins[3]];
+        let dtype = check::real("hidden", hidden)?;
+        check::rank("hidden", hidden, 3)?;
+        check::rank("table", table, 2)?;
+        check::is("table", table, dtype, &[table.shape.dims()[0], hidden.shape.last()])?;
+        let tokens = &hidden.shape.dims()[..2];
+        check::is("targets", targets, DType::I32, tokens)?;
+        // Losses are sums of many terms: half precision is for storing activations only.
+        let precise = if dtype == DType::Bf16 { DType::F32 } else { dtype };
+        check::is("scale", scale, precise, &[1])?;
+        let output = |name, dims: &[usize]| Output { name, spec: Spec::new(precise, dims) };
+        Ok(vec![output("loss", &[1]), output("nll", tokens), output("lse", tokens)])
+    }
+
+    fn differentiable(&self, i: usize) -> bool {
+        i < 2
+    }
+
+    fn reads(&self, wants: &[Want]) -> Reads {
+        if any_wanted(wants) { Reads::of(&[0, 1, 2, 3], &[2]) } else { Reads::default() }
+    }
+
+    fn forward(&self, cx: &mut Context, ins: &[&Buffer], outs: &mut [Buffer]) {
+        with_real!(ins[0].dtype(), T => {
+            cpu::forward::<T>(inputs(ins), memory(cx, ins), outputs(outs));
+        });
+    }
+
+    fn vjp(
+        &self,
+        cx: &mut Context,
+        wants: &[Want],
+        ins: &[&Buffer],
+        outs: &[&Buffer],
+        d_out: &Buffer,
+        d_ins: &mut [Buffer],
+    ) {
+        if !any_wanted(wants) {
+            return;
+        }
+        with_real!(d_out.dtype(), T => {
+            let d_loss = d_out.as_slice()[0];
+            cpu::vjp::<T>(inputs(ins), memory(cx, ins), outs[2].as_slice(), d_loss, gradients(wants, d_ins));
+        });
+    }
+
+    fn fuses(&self) -> bool {
+        true
+    }
+
+    fn forward_vjp(
+        &self,
+        cx: &mut Context,
+        wants: &[Want],
+        ins: &[&Buffer],
+        outs: &mut [Buffer],
+        d_ins: &mut [Buffer],
+    ) {
+        if !any_wanted(wants) {
+            return self.forward(cx, ins, outs);
+        }
+        with_real!(ins[0].dtype(), T => {
+            cpu::forward_vjp::<T>(inputs(ins), memory(cx, ins), outputs(outs), gradients(wants, d_ins));
+        });
+    }
+
+    fn scratch(&self, ins: &[Spec], _pass: Pass) -> usize {
+        let [hidden, table] = [ins[0].shape, ins[1].shape];
+        cpu::scratch(hidden.rows(), hidden.last(), table.rows()) * ins[0].dtype.size()
+    }
+
+    fn cost(&self, ins: &[Spec], pass: Pass) -> Cost {
+        let [hidden, table, targets] = [ins[0], ins[1], ins[2]];
+        let (tokens, vocab) = (hidden.shape.rows(), table.shape.rows());
+        let logits = (tokens * vocab) as u64;
+        let product = 2 * logits * hidden.shape.last() as u64;
+        let given = (hidden.bytes() + table.bytes() + targets.bytes()) as u64;
+        let lse = (tokens * ins[3].dtype.size()) as u64;
+        // Per logit: maximum, difference, exp, sum.
+        let loss = Cost { flops: product + 4 * logits, bytes: given + 2 * lse };
+        let gradient = |want, bytes: usize| match want {
+            Want::Skip => Cost::default(),
+            Want::Write => Cost { flops: product, bytes: bytes as u64 },
+            Want::Add => Cost { flops: product, bytes: 2 * bytes as u64 },
+        };
+        let gradients = |wants: &[Want]| gradient(wants[0], hidden.bytes()) + gradient(wants[1], table.bytes());
+        // Per logit: difference, exp, factor.
+        let softmax = Cost { flops: 3 * logits, bytes: 0 };
+        let logits_again = Cost { flops: product, bytes: given + lse };
+        match pass {
+            Pass::Vjp(wants) if !any_wanted(wants) => Cost::default(),
+            Pass::Vjp(wants) => logits_again + softmax + gradients(wants),
+            Pass::Fused(wants) if any_wanted(wants) => loss + softmax + gradients(wants),
+            Pass::Forward | Pass::Fused(_) => loss,
+        }
+    }
+}
+
+fn any_wanted(wants: &[Want]) -> bool {
+    wants.iter().any(|want| want.is_wanted())
+}
+
+fn inputs<'a, T: Element>(ins: &[&'a Buffer]) -> cpu::Inputs<'a, T> {
+    cpu::Inputs {
+        hidden: ins[0].as_slice(),
+        table: ins[1].as_slice(),
+        targets: ins[2].as_slice(),
+        scale: ins[3].as_slice()[0],
+        dim: ins[0].shape().last(),
+    }
+}
+
+fn outputs<T: Element>(outs: &mut [Buffer]) -> cpu::Outputs<'_, T> {
+    let [loss, nll, lse] = outs else { unreachable!("three outputs") };
+    cpu::Outputs { loss: loss.as_mut_slice(), nll: nll.as_mut_slice(), lse: lse.as_mut_slice() }
+}
+
+fn gradients<'a, T: Element>(wants: &[Want], d_ins: &'a mut [Buffer]) -> cpu::Gradients<'a, T> {
+    let [d_hidden, d_table, ..] = d_ins else { unreachable!("four inputs") };
+    let slice = |want: Want, buffer: &'a mut Buffer| -> (Want, &'a mut [T]) {
+        (want, if want.is_wanted() { buffer.as_mut_slice() } else { &mut [] })
+    };
+    cpu::Gradients { d_hidden: slice(wants[0], d_hidden), d_table: slice(wants[1], d_table) }
+}
+
+fn memory<'a, T: Element>(cx: &'a mut Context, ins: &[&Buffer]) -> &'a mut [T] {
+    let [hidden, table] = [ins[0].shape(), ins[1].shape()];
+    cx.scratch(cpu::scratch(hidden.rows(), hidden.last(), table.rows()))
+}
+
+/// The head over all tokens, and over a text of which some are ignored.
+pub fn cases(s: &Sizes) -> Vec<Case> {
+    let case = |label: &str, targets: Fill| {
+        let hidden = Input::new(&[s.batch, s.tokens, s.dim()], Fill::NORMAL);
+        // Logits of size one, whatever the width.
+        let table = Input::new(&[s.vocab, s.dim()], Fill::Normal { mean: 0.0, std: 1.0 / (s.dim() as f64).sqrt() });
+        let targets = Input::new(&[s.batch, s.tokens], targets);
+        let ins = vec![hidden, table, targets, Input::new(&[1], Fill::Given(vec![0.625]))];
+        Case::new(label, LmHead, ins)
+    };
+    vec![case("all tokens", Fill::Tokens { below: s.vocab }), case("some ignored", Fill::Targets { below: s.vocab })]
+}
+
+#[cfg(test)]
+mod tests;

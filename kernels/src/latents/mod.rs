@@ -1,0 +1,111 @@
+//! Fast learning, in place: the posterior q(z|x) = N(μ, σ²) of every sample, λ = log σ², through its life in a batch.
+//! [`LatentInit`] starts it, [`LatentAdamW`] moves it by one step of the fast loop of Kong et al. (arXiv 2502.01567,
+//! Algorithm 1), [`LatentDraw`] draws from it for scoring.
+//!
+//! Init and step work on the same ten buffers, in this order:
+//!
+//! | number | state | shape | |
+//! |---|---|---|---|
+//! | 0 | `mu` | [B, S, d] | means μ |
+//! | 1 | `logvar` | [B, S, d] | λ |
+//! | 2, 3 | `m_mu`, `v_mu` | [B, S, d] | AdamW's moments of μ |
+//! | 4, 5 | `m_logvar`, `v_logvar` | [B, S, d] | AdamW's moments of λ |
+//! | 6 | `eps` | [B, S, d] | the noise ε that made `z` |
+//! | 7 | `z` | [B, S, d] | μ + σ ⊙ ε |
+//! | 8 | `kl` | [B] | KL to N(0, I) in nats, before the latest step |
+//! | 9 | `clock` | i32 [2] | fast step t, and the slow step or evaluation round, which the caller sets |
+//!
+//! S is the number of latent vectors of all layers. All are f32 or f64 except the clock. Every pass runs over the rows of
+//! `[B·S, d]` in parallel and touches memory once; a sample's numbers depend on nothing outside the sample.
+
+mod cpu;
+mod draw;
+mod init;
+mod step;
+#[cfg(test)]
+mod tests;
+
+pub use draw::LatentDraw;
+pub use init::LatentInit;
+pub use step::LatentAdamW;
+
+use cpu::{Drawn, Supply};
+use engine::rng::Stream;
+use engine::simd::Real;
+use engine::{Buffer, DType};
+
+/// The noise ε of the fast steps.
+///
+/// Element j of a sample's noise for fast step t is normal number j of the [`Stream`] with this room's site for t, the
+/// sample's identity, and the clock's second number as step: it depends on neither batch nor threads.
+#[derive(Clone, Copy, Debug)]
+pub struct Noise {
+    /// The run's seed.
+    pub seed: u64,
+    /// Whether every step has noise of its own.
+    pub redraw: Redraw,
+    /// Where it comes from.
+    pub source: Source,
+}
+
+/// When noise is drawn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Redraw {
+    /// Afresh for every fast step (Algorithm 1). After the last step `z` is a draw from the final posterior.
+    Fresh,
+    /// Once per batch, and kept (the public reference).
+    Fixed,
+}
+
+/// Where noise comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// Random numbers.
+    Philox,
+    /// One more input, the last: `noise [T', B, S, d]`, read at t, or at T' − 1 when t is beyond. For tests with given ε.
+    Table,
+}
+
+impl Noise {
+    /// The noise of fast step `t`. `round` is the clock's second number, `table` the inputs after the samples.
+    fn supply<'a, T: Real>(
+        &self,
+        t: u32,
+        round: i32,
+        samples: &'a Buffer,
+        table: &[&'a Buffer],
+        z: &Buffer,
+    ) -> Supply<'a, T> {
+        if self.redraw == Redraw::Fixed && t > 0 {
+            return Supply::Kept;
+        }
+        match self.source {
+            Source::Philox => {
+                let stream = Stream::new(self.seed, FAST_STEP + t).step(round as u32);
+                Supply::Drawn(Drawn::new(stream, samples, z.shape()))
+            }
+            Source::Table => {
+                let [noise] = table else { unreachable!("a table of noise") };
+                let size = z.len();
+                let last = noise.len() / size - 1;
+                Supply::Given(&noise.as_slice()[last.min(t as usize) * size..][..size])
+            }
+        }
+    }
+}
+
+/// This room's sites of [`Stream`]: the noise of fast step t is at `FAST_STEP + t`.
+const FAST_STEP: u32 = 0x4C00_0000;
+const INIT_LOGVAR: u32 = 0x4D00_0000;
+const DRAW: u32 = 0x4D00_0001;
+
+/// The clock's two numbers.
+fn read_clock(clock: &Buffer) -> (u32, i32) {
+    let &[t, round] = clock.as_slice::<i32>() else { unreachable!("fast step and round") };
+    (t as u32, round)
+}
+
+/// Rows of `[B, S, d]`, for the partial sums of a number per sample.
+fn scratch_bytes(dtype: DType, numel: usize, d: usize) -> usize {
+    numel / d * dtype.size()
+}

@@ -1,0 +1,75 @@
+use super::cpu::{self, State};
+use super::{Noise, Redraw, Source, read_clock, scratch_bytes};
+use crate::adamw::cpu as adamw;
+use engine::simd::Real;
+use engine::{Buffer, Context, Cost, Spec, Update, with_real};
+
+/// One fast step: both gradients of the NELBO, AdamW on both, the next noise and the next z, in one pass.
+/// ```text
+/// kl_b     = ½ Σ (μ² + σ² − λ − 1)          before the step, as `GaussianKl` has it
+/// g_μ      = d_z + μ                        d_z = ∂(−log p)/∂z at z = μ + σ ⊙ ε
+/// g_λ      = ½ (d_z ⊙ ε ⊙ σ + σ² − 1)
+/// μ, λ     : AdamW at rates[t]              see `adamw`; t counts from 0
+/// t        ← t + 1
+/// ε        : that of step t                 unless fixed
+/// z        = μ + σ ⊙ ε
+/// ```
+/// Ins: `d_z` [B, S, d], `rates` [T], `samples` i32 [B]; with [`Source::Table`] also `noise` [T', B, S, d]. State: see
+/// [`latents`](super).
+///
+/// Memory bounds it: eight tensors in, seven or eight out. With fresh random numbers their arithmetic is of the same order.
+///
+/// # Panics
+/// If t is not below T.
+#[derive(Clone, Copy, Debug)]
+pub struct LatentAdamW {
+    /// The noise of the fast steps.
+    pub noise: Noise,
+    /// Decay of the first moments.
+    pub beta1: f64,
+    /// Decay of the second moments.
+    pub beta2: f64,
+    /// Added to the root of the second moments.
+    pub eps: f64,
+    /// Decoupled weight decay, of λ too.
+    pub weight_decay: f64,
+}
+
+impl Update for LatentAdamW {
+    fn name(&self) -> &'static str {
+        "latent_adamw"
+    }
+
+    fn apply(&self, cx: &mut Context, ins: &[&Buffer], state: &mut [Buffer]) {
+        let [d_z, rates, samples, table @ ..] = ins else { unreachable!("three inputs or four") };
+        let (t, round) = read_clock(&state[9]);
+        state[9].as_mut_slice::<i32>()[0] += 1;
+        let Self { beta1, beta2, eps, weight_decay, .. } = *self;
+        let rule = adamw::Rule { beta1, beta2, eps, weight_decay };
+        with_real!(d_z.dtype(), T => {
+            let supply = self.noise.supply::<T>(t + 1, round, samples, table, &state[7]);
+            let step = rule.step::<T>(rates.as_slice::<T>()[t as usize].to_f64(), t + 1);
+            let rows = cx.scratch::<T>(d_z.shape().rows());
+            let [state @ .., kl, _] = state else { unreachable!("ten buffers of state") };
+            cpu::step(&step, d_z.as_slice(), supply, State::of(state), rows);
+            cpu::sum_rows(rows, kl.as_mut_slice());
+        });
+    }
+
+    fn scratch(&self, ins: &[Spec], _state: &[Spec]) -> usize {
+        scratch_bytes(ins[0].dtype, ins[0].shape.numel(), ins[0].shape.last())
+    }
+
+    fn cost(&self, ins: &[Spec], _state: &[Spec]) -> Cost {
+        let (n, bytes) = (ins[0].shape.numel() as u64, ins[0].bytes() as u64);
+        let (noise, moved) = match (self.noise.redraw, self.noise.source) {
+            (Redraw::Fixed, _) => (0, 0),
+            (Redraw::Fresh, Source::Philox) => (cpu::NORMAL_FLOPS, 1),
+            (Redraw::Fresh, Source::Table) => (0, 2),
+        };
+        Cost {
+            flops: n * (cpu::GRADIENT_FLOPS + 2 * adamw::FLOPS + cpu::DRAW_FLOPS + noise),
+            bytes: bytes * (15 + moved),
+        }
+    }
+}

@@ -1,0 +1,222 @@
+use super::*;
+use crate::gaussian::GaussianKl;
+use crate::testing::{self, distance, garbage, with_threads};
+use engine::simd::for_each_level;
+use engine::{Context, Device, Spec, Update};
+
+const STEPS: usize = 4;
+const SIZES: [usize; 3] = [3, 5, 19];
+
+fn apply(update: &dyn Update, ins: &[&Buffer], state: &mut [Buffer]) {
+    let specs = |buffers: &[&Buffer]| buffers.iter().map(|b| b.spec()).collect::<Vec<_>>();
+    let mut scratch = garbage(update.scratch(&specs(ins), &specs(&state.iter().collect::<Vec<_>>())));
+    update.apply(&mut Context { device: &Device::Cpu, scratch: &mut scratch }, ins, state);
+}
+
+fn noise(redraw: Redraw, source: Source) -> Noise {
+    Noise { seed: 17, redraw, source }
+}
+
+/// The state, all garbage but the clock.
+fn blank(dtype: DType, [b, s, d]: [usize; 3]) -> Vec<Buffer> {
+    let tensor = |dims: &[usize]| {
+        let spec = Spec::new(dtype, dims);
+        let mut buffer = garbage(spec.bytes());
+        buffer.respec(spec);
+        buffer
+    };
+    let mut state: Vec<_> = (0..8).map(|_| tensor(&[b, s, d])).collect();
+    state.extend([tensor(&[b]), Buffer::from_slice(&[2], &[-1i32, 6])]);
+    state
+}
+
+/// Numbers for the sample `id`, the same in every batch.
+fn per_sample(dtype: DType, ids: &[i32], [_, s, d]: [usize; 3], site: u32) -> Buffer {
+    let mut all = vec![0.0; ids.len() * s * d];
+    for (one, &id) in all.chunks_mut(s * d).zip(ids) {
+        Stream::new(1, site).sample(id as u32).fill_normal(one, |x| f64::from(x as f32));
+    }
+    Buffer::from_f64(dtype, &[ids.len(), s, d], &all)
+}
+
+/// A fast loop over the given samples, `d_z` of every step given; returns the state after each step.
+fn learn(dtype: DType, ids: &[i32], noise: Noise) -> Vec<Vec<Buffer>> {
+    let sizes = [ids.len(), SIZES[1], SIZES[2]];
+    let samples = Buffer::from_slice(&[ids.len()], ids);
+    let rates: Vec<_> = (0..STEPS).map(|t| f64::from(0.3f32 / (1 + t) as f32)).collect();
+    let rates = Buffer::from_f64(dtype, &[STEPS], &rates);
+    let table: Vec<_> = (0..STEPS as u32).flat_map(|t| per_sample(dtype, ids, sizes, 50 + t).to_f64()).collect();
+    let table = Buffer::from_f64(dtype, &[STEPS, sizes[0], sizes[1], sizes[2]], &table);
+    let given = if noise.source == Source::Table { &[&table][..] } else { &[] };
+    let mut state = blank(dtype, sizes);
+    apply(&LatentInit { noise, logvar: -1.5, logvar_std: 0.25 }, &[&[&samples][..], given].concat(), &mut state);
+    let mut history = vec![state.clone()];
+    let adamw = LatentAdamW { noise, beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.01 };
+    for t in 0..STEPS as u32 {
+        let d_z = per_sample(dtype, ids, sizes, t);
+        apply(&adamw, &[&[&d_z, &rates, &samples][..], given].concat(), &mut state);
+        history.push(state.clone());
+    }
+    history
+}
+
+const IDS: [i32; 3] = [4, 9, 2];
+
+/// The formulas one number at a time, as `torch.optim.AdamW` has them, from the state before step `t` (counted from 0).
+fn expected_step(before: &[Buffer], d_z: &Buffer, t: usize) -> [Vec<f64>; 6] {
+    let old: Vec<_> = before[..7].iter().map(Buffer::to_f64).collect();
+    let [mu, logvar, m_mu, v_mu, m_logvar, v_logvar, eps] = &old[..] else { unreachable!() };
+    let rate = f64::from(0.3f32 / (1 + t) as f32);
+    let adamw = |p: f64, m: f64, v: f64, g: f64| {
+        let p = p * (1.0 - rate * 0.01);
+        let (m, v) = (m + 0.1 * (g - m), 0.999 * v + 0.001 * g * g);
+        let (bias1, bias2) = (1.0 - 0.9f64.powi(t as i32 + 1), 1.0 - 0.999f64.powi(t as i32 + 1));
+        [p - rate / bias1 * m / (v.sqrt() / bias2.sqrt() + 1e-8), m, v]
+    };
+    let mut new = [(); 6].map(|()| vec![]);
+    for (i, d_z) in d_z.to_f64().into_iter().enumerate() {
+        let g_logvar = 0.5 * d_z * eps[i] * (0.5 * logvar[i]).exp() + 0.5 * (logvar[i].exp() - 1.0);
+        let [p, m, v] = adamw(mu[i], m_mu[i], v_mu[i], d_z + mu[i]);
+        let [q, n, w] = adamw(logvar[i], m_logvar[i], v_logvar[i], g_logvar);
+        new.iter_mut().zip([p, q, m, v, n, w]).for_each(|(list, x)| list.push(x));
+    }
+    new
+}
+
+#[test]
+fn a_step_matches_the_formulas() {
+    for source in [Source::Philox, Source::Table] {
+        for redraw in [Redraw::Fresh, Redraw::Fixed] {
+            let history = learn(DType::F64, &IDS, noise(redraw, source));
+            for t in 0..STEPS {
+                let (before, after) = (&history[t], &history[t + 1]);
+                let expected = expected_step(before, &per_sample(DType::F64, &IDS, SIZES, t as u32), t);
+                for (i, expected) in expected.iter().enumerate() {
+                    assert!(distance(&after[i].to_f64(), expected) < 1e-13, "state {i} after step {t}");
+                }
+                let kl = testing::forward(&GaussianKl, &[&before[0], &before[1]]);
+                assert_eq!(after[8].as_bytes(), kl[0].as_bytes(), "the KL that GaussianKl gives");
+                assert_eq!(after[9].as_slice::<i32>(), [t as i32 + 1, 6]);
+            }
+            for state in &history {
+                let [mu, logvar, eps, z] = [0, 1, 6, 7].map(|i| state[i].to_f64());
+                let expected: Vec<_> = (0..z.len()).map(|i| mu[i] + logvar[i].exp().sqrt() * eps[i]).collect();
+                assert!(distance(&z, &expected) < 1e-13);
+            }
+        }
+    }
+}
+
+#[test]
+fn noise_is_what_was_asked_for() {
+    let sizes = SIZES;
+    let eps = |history: &[Vec<Buffer>]| history.iter().map(|state| state[6].to_f64()).collect::<Vec<_>>();
+
+    let fresh = eps(&learn(DType::F64, &IDS, noise(Redraw::Fresh, Source::Philox)));
+    for (t, got) in fresh.iter().enumerate() {
+        let stream = Stream::new(17, FAST_STEP + t as u32).sample(9).step(6);
+        let size = sizes[1] * sizes[2];
+        assert!((0..size).all(|j| got[size + j] == stream.normal(j as u32)), "the second sample's noise of step {t}");
+    }
+    let fixed = eps(&learn(DType::F64, &IDS, noise(Redraw::Fixed, Source::Philox)));
+    assert!(fixed.iter().all(|eps| *eps == fresh[0]));
+
+    let given = |t: u32| per_sample(DType::F64, &IDS, sizes, 50 + t).to_f64();
+    let table = eps(&learn(DType::F64, &IDS, noise(Redraw::Fresh, Source::Table)));
+    assert_eq!(table, [given(0), given(1), given(2), given(3), given(3)]);
+    let table = eps(&learn(DType::F64, &IDS, noise(Redraw::Fixed, Source::Table)));
+    assert!(table.iter().all(|eps| *eps == given(0)));
+}
+
+#[test]
+fn the_start_is_as_configured() {
+    let sizes = [2, 40, 50];
+    let mut state = blank(DType::F64, sizes);
+    let samples = Buffer::from_slice(&[2], &[0i32, 1]);
+    let init = LatentInit { noise: noise(Redraw::Fresh, Source::Philox), logvar: -5.0, logvar_std: 0.1 };
+    apply(&init, &[&samples], &mut state);
+    for zeros in [0, 2, 3, 4, 5, 8] {
+        assert!(state[zeros].to_f64().iter().all(|&x| x == 0.0), "state {zeros}");
+    }
+    let moments = |x: &[f64]| {
+        let mean = x.iter().sum::<f64>() / x.len() as f64;
+        (mean, (x.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / x.len() as f64).sqrt())
+    };
+    let (logvar, eps) = (state[1].to_f64(), state[6].to_f64());
+    let (mean, std) = moments(&logvar);
+    assert!((mean + 5.0).abs() < 0.01 && (std - 0.1).abs() < 0.01, "{mean} {std}");
+    let (mean, std) = moments(&eps);
+    assert!(mean.abs() < 0.1 && (std - 1.0).abs() < 0.1, "{mean} {std}");
+    let correlation: f64 = logvar.iter().zip(&eps).map(|(l, e)| (l + 5.0) * e).sum::<f64>() / logvar.len() as f64;
+    assert!(correlation.abs() < 0.01, "two streams, not one: {correlation}");
+    assert_eq!(state[9].as_slice::<i32>(), [0, 6]);
+}
+
+#[test]
+fn f32_follows_f64() {
+    let noise = noise(Redraw::Fresh, Source::Philox);
+    let (single, double) = (learn(DType::F32, &IDS, noise), learn(DType::F64, &IDS, noise));
+    for (i, (single, double)) in single.last().unwrap().iter().zip(double.last().unwrap()).enumerate() {
+        assert!(distance(&single.to_f64(), &double.to_f64()) < 1e-5, "state {i}");
+    }
+}
+
+#[test]
+fn a_sample_does_not_notice_its_batch() {
+    let noise = noise(Redraw::Fresh, Source::Philox);
+    let together = learn(DType::F32, &IDS, noise).pop().unwrap();
+    for (b, &id) in IDS.iter().enumerate() {
+        let alone = learn(DType::F32, &[id], noise).pop().unwrap();
+        for (i, (together, alone)) in together.iter().zip(&alone).enumerate().take(9) {
+            let size = alone.as_bytes().len();
+            assert!(together.as_bytes()[b * size..][..size] == *alone.as_bytes(), "state {i} of sample {id}");
+        }
+    }
+}
+
+#[test]
+fn same_bits_on_every_machine() {
+    let run = || {
+        let state = learn(DType::F32, &IDS, noise(Redraw::Fresh, Source::Philox)).pop().unwrap();
+        let drawn = draw(DType::F32, &state, 3);
+        state.iter().chain(&drawn).map(|b| b.as_bytes().to_vec()).collect::<Vec<_>>()
+    };
+    let reference = run();
+    for_each_level(|level| {
+        for threads in [1, 3] {
+            assert!(with_threads(threads, run) == reference, "{level}, {threads} threads");
+        }
+    });
+}
+
+fn draw(dtype: DType, state: &[Buffer], number: i32) -> Vec<Buffer> {
+    let mut drawn = blank(dtype, SIZES).split_off(6);
+    drawn.truncate(3);
+    let (samples, number) = (Buffer::from_slice(&[3], &IDS), Buffer::from_slice(&[1], &[number]));
+    apply(&LatentDraw { seed: 17 }, &[&state[0], &state[1], &samples, &number], &mut drawn);
+    drawn
+}
+
+#[test]
+fn draws_are_independent_and_know_their_density() {
+    let history = learn(DType::F64, &IDS, noise(Redraw::Fresh, Source::Philox));
+    let state = history.last().unwrap();
+    let [mu, logvar] = [0, 1].map(|i| state[i].to_f64());
+    let (size, tau) = (SIZES[1] * SIZES[2], std::f64::consts::TAU);
+    let log_normal = |x: f64, mean: f64, var: f64| -0.5 * ((x - mean).powi(2) / var + (tau * var).ln());
+    let mut mean = [0.0; 3];
+    for number in 0..64 {
+        let drawn = draw(DType::F64, state, number);
+        assert!(history.iter().all(|state| state[6].to_f64()[0] != drawn[0].to_f64()[0]), "noise of its own");
+        let z = drawn[1].to_f64();
+        for b in 0..3 {
+            let sum = |f: &dyn Fn(usize) -> f64| (b * size..(b + 1) * size).map(f).sum::<f64>();
+            let ratio = sum(&|i| log_normal(z[i], mu[i], logvar[i].exp()) - log_normal(z[i], 0.0, 1.0));
+            let got = drawn[2].to_f64()[b];
+            assert!((got - ratio).abs() < 1e-10 * ratio.abs().max(1.0), "{got} {ratio}");
+            mean[b] += got / 64.0;
+        }
+    }
+    let kl = testing::forward(&GaussianKl, &[&state[0], &state[1]])[0].to_f64();
+    assert!(distance(&mean, &kl) < 0.1, "{mean:?} {kl:?}");
+}

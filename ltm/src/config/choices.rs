@@ -1,0 +1,97 @@
+/// Declares settings with a few named values: the enum, the list of its values, and their names in configurations.
+macro_rules! choices {
+    ($($(#[$doc:meta])* $name:ident { $($(#[$value_doc:meta])* $value:ident = $text:literal,)+ })+) => {$(
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum $name { $($(#[$value_doc])* $value,)+ }
+
+        impl Choice for $name {
+            const ALL: &'static [(Self, &'static str)] = &[$((Self::$value, $text),)+];
+            fn name(self) -> &'static str {
+                match self { $(Self::$value => $text,)+ }
+            }
+        }
+
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str(self.name())
+            }
+        }
+    )+};
+}
+
+/// A setting that takes one of a few named values.
+pub trait Choice: Copy + PartialEq + 'static {
+    /// Every value with its name.
+    const ALL: &'static [(Self, &'static str)];
+
+    /// The value's name in configurations.
+    fn name(self) -> &'static str;
+}
+
+choices! {
+    /// Where the noise of the fast steps comes from.
+    Noise {
+        /// Drawn afresh at every step (Algorithm 1).
+        Fresh = "fresh",
+        /// Drawn once per sample and kept, also for the reported value (the public reference).
+        Fixed = "fixed",
+    }
+    /// How a fast step moves the posterior.
+    Posterior {
+        /// AdamW on (μ, λ) (Algorithm 1).
+        Adamw = "adamw",
+    }
+    /// The fast rate within a sample.
+    Schedule {
+        /// The same at every fast step.
+        Constant = "constant",
+        /// Falls by a cosine to a tenth at the last fast step.
+        Cosine = "cosine",
+    }
+    /// Whether what does not depend on the latents is computed once per batch or at every fast step.
+    Hoist {
+        /// Once per batch.
+        On = "on",
+        /// At every fast step (the public reference); same numbers, more work.
+        Off = "off",
+    }
+    /// Which gradient the decoder learns from.
+    SlowGradient {
+        /// That at a draw from the final posterior (Algorithm 1).
+        Final = "final",
+        /// The same plus all those met during the fast steps (the public reference).
+        Trajectory = "trajectory",
+    }
+    /// What happens when a loss or gradient is not finite.
+    NonFinite {
+        /// The run stops with an error that names step, op and sample.
+        Stop = "stop",
+        /// The batch's update is left out, with a warning.
+        Skip = "skip",
+    }
+    /// How text becomes tokens.
+    Tokenizer {
+        /// One token a byte, and a begin and an end token.
+        Bytes = "bytes",
+        /// GPT-2's byte pair encoding, and one token more.
+        Gpt2 = "gpt2",
+    }
+    /// How a corpus becomes sequences.
+    Chunking {
+        /// Back-to-back windows of N tokens, across documents.
+        Windows = "windows",
+        /// One document a sequence, with a begin token in front, its end token scored, padded with ignored targets.
+        Documents = "documents",
+    }
+}
+
+impl Tokenizer {
+    /// Tokens that it can produce, special ones included; the smallest vocabulary for it.
+    pub const fn vocab(self) -> usize {
+        match self {
+            Self::Bytes => 256 + 2,
+            Self::Gpt2 => 50_257 + 1,
+        }
+    }
+}

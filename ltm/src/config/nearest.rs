@@ -1,0 +1,58 @@
+/// The candidate that takes the fewest edits from `word`. A word without a dot is also compared with the part of a
+/// candidate after its dot, so that `stps` finds `fast.steps`.
+pub(super) fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> &'a str {
+    // Longer words are no misspelt keys, and the table of distances should not grow with them.
+    let word: Vec<char> = word.to_lowercase().chars().take(64).collect();
+    let score = |candidate: &str| {
+        let whole = edit_distance(&word, candidate);
+        match candidate.split_once('.') {
+            Some((_, last)) if !word.contains(&'.') => whole.min(edit_distance(&word, last)),
+            _ => whole,
+        }
+    };
+    candidates.into_iter().min_by_key(|candidate| score(candidate)).unwrap_or_default()
+}
+
+/// Insertions, deletions and substitutions between two words (Levenshtein), by rows of the usual table.
+fn edit_distance(a: &[char], b: &str) -> usize {
+    let mut row: Vec<usize> = (0..=a.len()).collect();
+    for (j, y) in b.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = j + 1;
+        for (i, &x) in a.iter().enumerate() {
+            let substitute = diagonal + usize::from(x != y);
+            diagonal = row[i + 1];
+            row[i + 1] = substitute.min(row[i] + 1).min(diagonal + 1);
+        }
+    }
+    row[a.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn distances() {
+        for (a, b, expected) in
+            [("kitten", "sitting", 3), ("", "abc", 3), ("abc", "", 3), ("steps", "steps", 0), ("ab", "ba", 2)]
+        {
+            let letters: Vec<char> = a.chars().collect();
+            assert_eq!(edit_distance(&letters, b), expected, "{a} {b}");
+        }
+    }
+
+    #[test]
+    fn misspelt_words_find_their_key() {
+        let keys = ["model.dim", "fast.steps", "slow.rate", "train.batch"];
+        for (word, key) in [
+            ("dim", "model.dim"),
+            ("Fast.Stps", "fast.steps"),
+            ("batch_size", "train.batch"),
+            ("slow_rate", "slow.rate"),
+        ] {
+            assert_eq!(nearest(word, keys), key);
+        }
+        assert!(keys.contains(&nearest(&"x".repeat(1_000_000), keys)));
+    }
+}

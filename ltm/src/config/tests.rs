@@ -1,0 +1,219 @@
+use super::*;
+use crate::json::{self, Value};
+use crate::mutate;
+use engine::ErrorKind;
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+#[test]
+fn presets_have_the_published_sizes() {
+    let millions = |name: &str| {
+        (parameter_count(&Config::preset(name).unwrap().resolved().unwrap().model) as f64 / 1e4).round() / 100.0
+    };
+    assert_eq!([millions("small"), millions("medium"), millions("large")], [38.37, 51.01, 76.28]);
+    for (name, latents, steps) in [("small", 24, 16), ("medium", 24, 16), ("large", 96, 64)] {
+        let config = Config::preset(name).unwrap().resolved().unwrap();
+        let m = &config.model;
+        assert_eq!((m.latent_count(), config.fast.steps), (latents, steps));
+        assert_eq!(
+            (m.dim, m.heads, m.seq, m.max_seq, m.window, m.vocab, m.ffn),
+            (512, 8, 1024, 1024, 256, 50_258, 1376)
+        );
+    }
+    for preset in PRESETS {
+        let config = Config::preset(preset.name).unwrap().resolved().unwrap();
+        assert_eq!((config.fast.noise, config.slow.gradient), (Noise::Fresh, SlowGradient::Final), "{}", preset.name);
+        assert_eq!(config.resolved(), Ok(config.clone()), "resolving is idempotent");
+    }
+    assert_eq!(Config::preset("small").unwrap(), Config::default());
+    assert_eq!(Config::preset("tiny").unwrap().resolved().unwrap().model.vocab, 258);
+    let unknown = Config::preset("smal").unwrap_err();
+    assert!(unknown.kind() == ErrorKind::Usage && unknown.to_string().contains("did you mean \"small\"?"), "{unknown}");
+}
+
+#[test]
+fn parameters_are_counted_like_the_golden_weights() {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/golden_tiny.safetensors");
+    let golden = crate::safetensors::SafeTensors::open(&path).unwrap();
+    let size = |key: &str| golden.metadata_value::<usize>(key).unwrap();
+    let model = ModelConfig {
+        layers: size("n_layers"),
+        dim: size("dim"),
+        vocab: size("vocab"),
+        ffn: 0,
+        ..ModelConfig::default()
+    };
+    assert_eq!(model.ffn_hidden(), size("ffn_hidden"));
+    let weights = golden.names().filter(|name| name.starts_with("w."));
+    let counted: usize = weights.map(|name| golden.info(name).unwrap().shape.iter().product::<usize>()).sum();
+    assert_eq!(parameter_count(&model), counted);
+}
+
+/// Every key reaches a field of its own: changing it changes its own entry and nothing else.
+#[test]
+fn each_key_sets_its_own_field() {
+    let before = Config::default();
+    for key in Config::keys() {
+        let text = match key.default_value() {
+            Value::Number(x) => (x + 1.0).to_string(),
+            Value::String(name) => {
+                let expects = key.expects();
+                let names = expects.trim_start_matches("one of ").split(", ");
+                match names.into_iter().find(|other| *other != name) {
+                    Some(other) => other.to_owned(),
+                    None => continue, // A choice of one cannot be changed.
+                }
+            }
+            Value::Null | Value::Array(_) => "some/path".into(),
+            other => panic!("{}: {other}", key.name),
+        };
+        let mut after = before.clone();
+        after.set(key.name, &text).unwrap();
+        let changed: Vec<&str> =
+            Config::keys().iter().map(|k| k.name).filter(|k| before.get(k) != after.get(k)).collect();
+        assert_eq!(changed, [key.name]);
+        assert_ne!(before, after);
+        assert_eq!(Config::from_json(&after.to_json()), Ok(after));
+        assert!(!key.help.is_empty() && !key.help.contains('\n'));
+    }
+    let names: BTreeSet<&str> = Config::keys().iter().map(|key| key.name).collect();
+    assert_eq!(names.len(), Config::keys().len(), "a name appears twice");
+}
+
+/// A field without a key could not be set, nor would it be recorded.
+#[test]
+fn every_field_has_a_key() {
+    let fields = format!("{:#?}", Config::default());
+    let leaves = fields.lines().filter(|line| line.starts_with("        ") && line.contains(": ")).count();
+    assert_eq!(leaves, Config::keys().len());
+}
+
+#[test]
+fn values_are_read_as_people_write_them() {
+    let mut c = Config::default();
+    c.set("fast.rate_start", "4e-1").unwrap();
+    c.set("fast.rate_end", ".5").unwrap();
+    c.set("train.seed", " 12 ").unwrap();
+    c.set("fast.noise", "fixed").unwrap();
+    c.set("data.paths", "a, b.txt").unwrap();
+    assert_eq!((c.fast.rate_start, c.fast.rate_end, c.train.seed, c.fast.noise), (0.4, 0.5, 12, Noise::Fixed));
+    assert_eq!(c.data.paths, [PathBuf::from("a, b.txt")]);
+    c.set("data.paths", r#"["a.txt", "16"]"#).unwrap();
+    assert_eq!(c.data.paths, [PathBuf::from("a.txt"), "16".into()]);
+    c.set("data.paths", "16").unwrap();
+    assert_eq!(c.data.paths, [PathBuf::from("16")]);
+    c.set("data.validation", "v.txt").unwrap();
+    assert_eq!(c.data.validation, Some("v.txt".into()));
+    c.set("data.validation", "").unwrap();
+    assert_eq!(c.data.validation, None);
+}
+
+#[test]
+fn wrong_keys_and_values_say_what_would_be_right() {
+    let mut c = Config::default();
+    let before = c.clone();
+    let cases = [
+        ("fast.stps", "16", "unknown key \"fast.stps\", did you mean \"fast.steps\"?"),
+        ("window", "16", "unknown key \"window\", did you mean \"model.window\"?"),
+        ("slow_gradient", "final", "unknown key \"slow_gradient\", did you mean \"slow.gradient\"?"),
+        ("fast.steps", "many", "fast.steps = \"many\": expected an integer of 0 or more"),
+        ("fast.steps", "1.5", "fast.steps = 1.5: expected an integer of 0 or more"),
+        ("fast.steps", "-1", "fast.steps = -1: expected an integer of 0 or more"),
+        (
+            "train.seed",
+            "9007199254740993",
+            "train.seed = 9007199254740992.0: expected an integer of 0 or more, below 2^53",
+        ),
+        ("slow.rate", "nan", "slow.rate = null: expected a finite number"),
+        ("slow.rate", "", "slow.rate = \"\": expected a finite number"),
+        ("fast.noise", "Fresh", "fast.noise = \"Fresh\": expected one of fresh, fixed"),
+        ("fast.posterior", "x", "fast.posterior = \"x\": expected adamw"),
+        ("data.paths", "", "data.paths = \"\": expected a path, or a list of paths such as [\"a.txt\", \"b.txt\"]"),
+        ("data.paths", "[1]", "data.paths = [1]: expected a path, or a list of paths such as [\"a.txt\", \"b.txt\"]"),
+    ];
+    for (key, text, expected) in cases {
+        let error = c.set(key, text).unwrap_err();
+        assert_eq!((error.kind(), error.to_string().as_str()), (ErrorKind::Usage, expected));
+    }
+    assert_eq!(c, before);
+}
+
+#[test]
+fn json_round_trip_and_strictness() {
+    let mut config = Config::preset("demo").unwrap();
+    config.set("data.paths", r#"["a \"b\"", "é"]"#).unwrap();
+    config.set("slow.rate", "0.1").unwrap();
+    let text = config.to_json().pretty();
+    assert!(text.starts_with("{\n  \"model\": {\n    \"layers\": 2,"), "{text}");
+    assert_eq!(Config::from_json(&json::parse(&text).unwrap()), Ok(config));
+    let error = |text: &str| Config::from_json(&json::parse(text).unwrap()).unwrap_err().to_string();
+    assert_eq!(error(r#"{"modle": {"dim": 3}}"#), "unknown key \"modle.dim\", did you mean \"model.dim\"?");
+    assert_eq!(error(r#"{"dim": 3}"#), "unknown key \"dim\", did you mean \"model.dim\"?");
+    assert_eq!(error(r#"{"model": {"dim": "3"}}"#), "model.dim = \"3\": expected an integer of 0 or more");
+    assert_eq!(error("[]"), "expected an object, found an array");
+    assert_eq!(Config::from_json(&json::parse("{}").unwrap()), Ok(Config::default()));
+}
+
+#[test]
+fn contradictions_are_refused_in_one_line() {
+    let cases: [(&[(&str, &str)], &str); 25] = [
+        (&[("model.dim", "100")], "model.dim = 100 is not divisible by model.heads = 8: use e.g. model.dim = 104"),
+        (
+            &[("model.dim", "24")],
+            "model.dim / model.heads = 3 is odd, but rotary positions turn pairs: use e.g. model.dim = 32",
+        ),
+        (&[("model.latents", "342")], "use at most 341 per layer"),
+        (
+            &[("model.latents", "1025"), ("model.max_seq", "9999")],
+            "model.latents = 1025 per layer are more than model.seq = 1024",
+        ),
+        (&[("model.window", "0")], "model.window = 0: must be at least 1"),
+        (&[("model.window", "1025")], "model.window = 1025 is wider than model.seq = 1024"),
+        (&[("model.max_seq", "1023")], "model.seq = 1024 is longer than model.max_seq = 1023"),
+        (&[("model.heads", "0")], "model.heads = 0: must be at least 1"),
+        (&[("model.layers", "0")], "model.layers = 0"),
+        (&[("model.dim", "99999999999999")], "model.dim = 99999999999999: must be at most 65536"),
+        (&[("model.vocab", "258")], "model.vocab = 258 is too small for data.tokenizer = gpt2: use at least 50258"),
+        (&[("model.vocab", "70000")], "must be at most 65536"),
+        (&[("model.norm_eps", "0")], "model.norm_eps = 0: must be more than 0"),
+        (&[("train.batch", "0")], "train.batch = 0"),
+        (&[("train.steps", "0")], "train.steps = 0"),
+        (&[("train.steps", "4294967296")], "train.steps = 4294967296: must be at most 4294967295"),
+        (&[("train.keep_checkpoints", "0")], "train.keep_checkpoints = 0"),
+        (&[("fast.steps", "0")], "fast.steps = 0"),
+        (&[("fast.steps", "65536")], "must be at most 65535"),
+        (&[("fast.rate_start", "-0.1")], "fast.rate_start = -0.1: must be 0 or more"),
+        (&[("fast.beta2", "1")], "fast.beta2 = 1: must be at least 0 and less than 1"),
+        (&[("slow.min_rate", "1")], "slow.min_rate = 1 is above slow.rate = 0.0004"),
+        (&[("slow.clip", "0")], "slow.clip = 0: must be more than 0"),
+        (&[("data.validation_fraction", "1")], "data.validation_fraction = 1"),
+        (&[("fast.init_logvar", "31")], "fast.init_logvar = 31"),
+    ];
+    for (settings, expected) in cases {
+        let mut config = Config::default();
+        settings.iter().for_each(|(key, text)| config.set(key, text).unwrap());
+        let error = config.validate().unwrap_err();
+        assert!(error.to_string().contains(expected), "{error:?} does not say {expected:?}");
+        assert!(error.kind() == ErrorKind::Usage && !error.to_string().contains('\n'));
+    }
+    let nan = Config { slow: SlowConfig { rate: f64::NAN, ..SlowConfig::default() }, ..Config::default() };
+    assert_eq!(nan.validate().unwrap_err().to_string(), "slow.rate = NaN: must be 0 or more");
+}
+
+/// Whatever a file says, it is refused or becomes a configuration that can be checked and recorded.
+#[test]
+fn damaged_files_never_panic() {
+    let good = Config::preset("tiny").unwrap().to_json().to_string().into_bytes();
+    let mut accepted = 0;
+    for case in 0..mutate::cases(5_000) {
+        let Ok(value) = json::parse(mutate::damage(&good, case)) else { continue };
+        if let Ok(config) = Config::from_json(&value) {
+            accepted += 1;
+            assert_eq!(Config::from_json(&config.to_json()).as_ref(), Ok(&config), "case {case}");
+            if let Ok(resolved) = config.resolved() {
+                assert!(parameter_count(&resolved.model) > 0);
+            }
+        }
+    }
+    assert!(accepted > 100, "only {accepted} files got past the reader: the damage is too coarse to test it");
+}

@@ -1,0 +1,140 @@
+//! One column of comma-separated values. The parser comes with feature `cli`.
+
+use super::documents::{Bytes, FilePieces};
+use super::formats::{Column, Header};
+use engine::{Error, Result};
+use std::path::Path;
+use std::sync::Arc;
+
+#[cfg(not(feature = "cli"))]
+pub(super) fn open(_: Arc<Path>, _: Bytes, _: &Column, _: Header) -> Result<Box<dyn FilePieces>> {
+    Err(Error::usage("format csv is not in this build of the library: build it with feature `cli`"))
+}
+
+#[cfg(feature = "cli")]
+pub(super) use with_parser::open;
+
+#[cfg(feature = "cli")]
+mod with_parser {
+    use super::super::documents::{At, LONGEST_RECORD, Piece, Place, Position};
+    use super::*;
+    use csv::ByteRecord;
+    use std::io::{self, Read};
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    /// Refuses to go on when a record does not end: a quote that is never closed would read the whole file into memory.
+    struct Bounded {
+        input: Bytes,
+        since_record: Arc<AtomicU64>,
+    }
+
+    impl Read for Bounded {
+        fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+            let n = self.input.read(out)?;
+            match self.since_record.fetch_add(n as u64, Ordering::Relaxed) > LONGEST_RECORD {
+                true => Err(io::Error::other(format!(
+                    "a record longer than {} MiB: is a quote open?",
+                    LONGEST_RECORD >> 20
+                ))),
+                false => Ok(n),
+            }
+        }
+    }
+
+    struct Table {
+        file: Arc<Path>,
+        input: csv::Reader<Bounded>,
+        since_record: Arc<AtomicU64>,
+        column: usize,
+    }
+
+    pub(in super::super) fn open(
+        file: Arc<Path>,
+        input: Bytes,
+        column: &Column,
+        header: Header,
+    ) -> Result<Box<dyn FilePieces>> {
+        let since_record = Arc::new(AtomicU64::new(0));
+        let input = Bounded { input, since_record: since_record.clone() };
+        let mut input = csv::ReaderBuilder::new().has_headers(header == Header::Present).from_reader(input);
+        let column = match column {
+            Column::Index(index) => *index,
+            Column::Name(name) => {
+                let names = input.byte_headers().map_err(|error| in_file(&file, &error))?;
+                names.iter().position(|found| found == name.as_bytes()).ok_or_else(|| {
+                    let names: Vec<_> = names.iter().map(String::from_utf8_lossy).collect();
+                    Error::new(format!("{}: no column {name:?}; there are: {}", file.display(), names.join(", ")))
+                })?
+            }
+        };
+        Ok(Box::new(Table { file, input, since_record, column }))
+    }
+
+    fn in_file(file: &Path, error: &csv::Error) -> Error {
+        Error::new(format!("{}: {error}", file.display()))
+    }
+
+    impl FilePieces for Table {
+        fn next_piece(&mut self) -> Result<Option<Piece>> {
+            let mut record = ByteRecord::new();
+            if !self.input.read_byte_record(&mut record).map_err(|error| in_file(&self.file, &error))? {
+                return Ok(None);
+            }
+            self.since_record.store(0, Ordering::Relaxed);
+            let line = record.position().map_or(0, csv::Position::line);
+            let place = Place { file: self.file.clone(), at: At::Line(line) };
+            let Some(text) = record.get(self.column) else {
+                return Err(Error::new(format!(
+                    "{place}: there is no column {}, the record has {}",
+                    self.column + 1,
+                    record.len()
+                )));
+            };
+            Ok(Some(Piece { bytes: text.to_vec(), document: 0, position: Position::Last, place }))
+        }
+    }
+
+    #[cfg(test)]
+    mod tests {
+        use super::super::super::documents::Pieces;
+        use super::super::super::formats::Format;
+        use super::super::super::tokenizer::Bytes;
+        use super::*;
+
+        fn column(text: &'static str, column: Column, header: Header) -> Result<Vec<(u64, String)>> {
+            let format = Format::Csv { column, header };
+            Pieces::of_reader("t.csv", Box::new(text.as_bytes()), &format, &Bytes)
+                .map(|piece| piece.map(|piece| (piece.document, String::from_utf8(piece.bytes).unwrap())))
+                .collect()
+        }
+
+        #[test]
+        fn columns_by_place_and_by_name() {
+            let text = "id,text\n1,\"a, \"\"b\"\"\nc\"\n2,plain\r\n3,\n";
+            let expected = vec![(0, "a, \"b\"\nc".into()), (1, "plain".into()), (2, String::new())];
+            assert_eq!(column(text, Column::Name("text".into()), Header::Present).unwrap(), expected);
+            assert_eq!(column(text, Column::Index(1), Header::Present).unwrap(), expected);
+            assert_eq!(column(text, Column::Index(0), Header::Absent).unwrap()[0].1, "id");
+        }
+
+        #[test]
+        fn bad_tables_name_file_and_line() {
+            for (text, which, message) in [
+                ("a,b\n1,2\n", Column::Name("c".into()), "t.csv: no column \"c\"; there are: a, b"),
+                ("a,b\n1,2\n", Column::Index(4), "t.csv:2: there is no column 5, the record has 2"),
+            ] {
+                assert_eq!(column(text, which, Header::Present).unwrap_err().to_string(), message);
+            }
+            let error = column("a,b\n1,2\n3\n", Column::Index(0), Header::Absent).unwrap_err().to_string();
+            assert!(error.starts_with("t.csv: ") && error.contains("line: 3"), "{error}");
+        }
+
+        #[test]
+        fn an_open_quote_does_not_fill_the_memory() {
+            let endless = Box::new("\"".as_bytes().chain(io::repeat(b'x')));
+            let format = Format::Csv { column: Column::Index(0), header: Header::Absent };
+            let error = Pieces::of_reader("t.csv", endless, &format, &Bytes).next().unwrap().unwrap_err().to_string();
+            assert_eq!(error, "t.csv: a record longer than 64 MiB: is a quote open?");
+        }
+    }
+}

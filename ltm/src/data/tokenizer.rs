@@ -1,0 +1,171 @@
+//! Text to token ids and back. A tokenizer is found by its name, which is what a run folder and a data folder record.
+//!
+//! Every tokenizer has two tokens that stand for no text: one in front of a document (an input, never a target) and one
+//! behind it (a target: without it, a model's number would not be a probability of the whole document). Ids fit 16 bits,
+//! as token shards demand.
+
+use engine::{Error, Result};
+use std::sync::Arc;
+
+/// Text to token ids and back.
+pub trait Tokenizer: Send + Sync {
+    /// The name that [`by_name`] knows it by.
+    fn name(&self) -> &'static str;
+
+    /// Number of ids, begin and end included: valid ids are `0..vocab`.
+    fn vocab(&self) -> usize;
+
+    /// The token in front of a document.
+    fn begin(&self) -> u16;
+
+    /// The token behind a document.
+    fn end(&self) -> u16;
+
+    /// Whether text must be valid UTF-8.
+    fn needs_utf8(&self) -> bool;
+
+    /// Appends the tokens of `text` to `out`: neither begin nor end, and never an id that stands for no text.
+    ///
+    /// # Errors
+    /// If [`Tokenizer::needs_utf8`] and the text is not; the message names the byte.
+    fn encode(&self, text: &[u8], out: &mut Vec<u16>) -> Result<()>;
+
+    /// The last place `0 < at <= text.len()` at which `text`, *whatever follows it*, may be cut such that the tokens of the
+    /// two parts are the tokens of the whole. `None` if there is no such place.
+    fn last_cut(&self, text: &[u8]) -> Option<usize>;
+
+    /// The text of one token: empty for begin and end, `None` beyond the vocabulary.
+    fn token_bytes(&self, id: u16) -> Option<&[u8]>;
+
+    /// The text of `ids`; begin and end leave no trace.
+    ///
+    /// # Errors
+    /// An id beyond the vocabulary.
+    fn decode(&self, ids: &[u16]) -> Result<Vec<u8>> {
+        let mut text = Vec::with_capacity(ids.len() * 4);
+        for &id in ids {
+            let bytes = self.token_bytes(id).ok_or_else(|| {
+                Error::new(format!("token {id} is beyond the {} ids of tokenizer {}", self.vocab(), self.name()))
+            })?;
+            text.extend_from_slice(bytes);
+        }
+        Ok(text)
+    }
+}
+
+/// The tokenizers that [`by_name`] knows in this or another build.
+pub const NAMES: [&str; 2] = ["bytes", "gpt2"];
+
+/// The tokenizer called `bytes` or `gpt2`. The second needs feature `cli`, which brings the crate that embeds it.
+///
+/// # Errors
+/// An unknown name, or `gpt2` in a build without it.
+pub fn by_name(name: &str) -> Result<Arc<dyn Tokenizer>> {
+    match name {
+        "bytes" => Ok(Arc::new(Bytes)),
+        #[cfg(feature = "cli")]
+        "gpt2" => Ok(Arc::new(super::gpt2::Gpt2::new()?)),
+        #[cfg(not(feature = "cli"))]
+        "gpt2" => Err(Error::usage("tokenizer gpt2 is not in this build of the library: build it with feature `cli`")),
+        other => Err(Error::usage(format!("there is no tokenizer {other:?}: choose one of {}", NAMES.join(", ")))),
+    }
+}
+
+/// The last place at or before `at` that is not within a character; `text` is UTF-8, cut off anywhere.
+pub(super) fn char_floor(text: &[u8], at: usize) -> usize {
+    if at >= text.len() {
+        return text.len();
+    }
+    (at.saturating_sub(3)..=at).rev().find(|&i| text[i] & 0xC0 != 0x80).unwrap_or(at)
+}
+
+/// One token per byte; 256 begins a document, 257 ends it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Bytes;
+
+/// Byte `i` at place `i`, so that every token's text is a slice of it.
+static ALL_BYTES: [u8; 256] = {
+    let mut all = [0; 256];
+    let mut i = 0;
+    while i < 256 {
+        all[i] = i as u8;
+        i += 1;
+    }
+    all
+};
+
+impl Tokenizer for Bytes {
+    fn name(&self) -> &'static str {
+        "bytes"
+    }
+
+    fn vocab(&self) -> usize {
+        258
+    }
+
+    fn begin(&self) -> u16 {
+        256
+    }
+
+    fn end(&self) -> u16 {
+        257
+    }
+
+    fn needs_utf8(&self) -> bool {
+        false
+    }
+
+    fn encode(&self, text: &[u8], out: &mut Vec<u16>) -> Result<()> {
+        out.extend(text.iter().map(|&byte| u16::from(byte)));
+        Ok(())
+    }
+
+    fn last_cut(&self, text: &[u8]) -> Option<usize> {
+        (!text.is_empty()).then_some(text.len())
+    }
+
+    fn token_bytes(&self, id: u16) -> Option<&[u8]> {
+        match usize::from(id) {
+            i @ 0..256 => Some(&ALL_BYTES[i..=i]),
+            256 | 257 => Some(&[]),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_byte_comes_back() {
+        let text: Vec<u8> = (0..=255).chain((0..=255).rev()).collect();
+        let mut ids = vec![Bytes.begin()];
+        Bytes.encode(&text, &mut ids).unwrap();
+        ids.push(Bytes.end());
+        assert_eq!(ids.len(), text.len() + 2);
+        assert_eq!(Bytes.decode(&ids).unwrap(), text);
+        let error = Bytes.decode(&[65, 258]).unwrap_err().to_string();
+        assert_eq!(error, "token 258 is beyond the 258 ids of tokenizer bytes");
+    }
+
+    #[test]
+    fn names_lead_to_their_tokenizers() {
+        for name in NAMES {
+            match by_name(name) {
+                Ok(tokenizer) => {
+                    assert_eq!(tokenizer.name(), name);
+                    for id in [tokenizer.begin(), tokenizer.end()] {
+                        assert_eq!(tokenizer.token_bytes(id), Some(&[][..]));
+                    }
+                    assert!(tokenizer.token_bytes((tokenizer.vocab() - 1) as u16).is_some());
+                    assert!(tokenizer.token_bytes(tokenizer.vocab() as u16).is_none());
+                }
+                Err(error) => assert!(cfg!(not(feature = "cli")) && error.to_string().contains("feature `cli`")),
+            }
+        }
+        let error = by_name("gpt3").err().unwrap();
+        assert_eq!(error.to_string(), "there is no tokenizer \"gpt3\": choose one of bytes, gpt2");
+        assert_eq!(error.kind(), engine::ErrorKind::Usage);
+    }
+}

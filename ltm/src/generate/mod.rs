@@ -1,0 +1,78 @@
+//! Generation: p(y|x) ≈ E_q(z|x)[p(y|x, z)]. z is inferred on the prompt, or drawn from the prior, and held; tokens follow
+//! one by one from a ring of the last keys and values, so memory does not grow with length.
+
+mod sample;
+mod walk;
+
+pub use sample::{Sampler, Sampling};
+pub use walk::Walk;
+
+use crate::config::{Config, FastConfig};
+use crate::data::{Batch, SampleInfo};
+use crate::learn::{Fast, FastOptions, Inputs};
+use crate::model::Params;
+use autograd::{Id, Store};
+use engine::rng::Stream;
+use engine::{Error, Result};
+
+/// Random-number site of latents drawn from the prior.
+const PRIOR: u32 = 0x3000;
+
+/// A source of latents for generation.
+#[derive(Debug)]
+pub struct Thinker {
+    fast: Fast,
+    inputs: Inputs,
+    tokens: usize,
+}
+
+impl Thinker {
+    /// Plans inference on one text at a time with `steps` fast steps.
+    ///
+    /// # Errors
+    /// If the configuration contradicts itself.
+    pub fn new(config: &Config, steps: usize, params: &Params, store: &mut Store) -> Result<Self> {
+        let inputs = Inputs::new(1, config.model.seq, params.dtype(), store);
+        let fast = FastConfig { steps, ..config.fast.clone() };
+        let options = FastOptions { seed: config.train.seed, ..FastOptions::default() };
+        let fast = Fast::new(&config.model, &fast, params, &inputs, store, &options)?;
+        Ok(Self { fast, inputs, tokens: config.model.seq })
+    }
+
+    /// Fits z on `text` (its latest N tokens, the begin token included) and leaves a draw from the posterior in
+    /// [`z`](Self::z).
+    ///
+    /// # Errors
+    /// If `text` has fewer than two tokens, or one beyond the vocabulary.
+    pub fn infer(&self, config: &Config, store: &mut Store, text: &[u16], round: u32) -> Result<()> {
+        if text.len() < 2 {
+            return Err(Error::usage("there is no text to infer latents from".to_string()));
+        }
+        let n = self.tokens;
+        let start = text.len().saturating_sub(n + 1);
+        let text = &text[start..];
+        let mut batch = Batch::new(1, n);
+        batch.targets.fill(-1);
+        for (i, pair) in text.windows(2).enumerate() {
+            batch.tokens[i] = i32::from(pair[0]);
+            batch.targets[i] = i32::from(pair[1]);
+        }
+        batch.samples[0] = SampleInfo::default();
+        self.inputs.load(store, &config.model, &batch)?;
+        self.fast.fit(store, config.fast.rate_end, round, |_, _| ());
+        Ok(())
+    }
+
+    /// Draws z from the prior N(0, I).
+    pub fn prior(&self, store: &mut Store, seed: u64, sample: u32) {
+        let z = store.get_mut(self.fast.latents.z);
+        let mut values = vec![0.0; z.len()];
+        Stream::new(seed, PRIOR).sample(sample).fill_normal(&mut values, |x| x);
+        z.set_f64(&values);
+    }
+
+    /// The latents, `[1, L·K, d]`.
+    pub fn z(&self) -> Id {
+        self.fast.latents.z
+    }
+}

@@ -1,0 +1,66 @@
+use crate::config::ModelConfig;
+use crate::data::Batch;
+use autograd::{Id, Store};
+use engine::{Buffer, DType, Error, Result, Spec};
+
+/// The buffers of the store that a batch is loaded into.
+#[derive(Clone, Copy, Debug)]
+pub struct Inputs {
+    /// `[B, N]` i32.
+    pub tokens: Id,
+    /// `[B, N]` i32.
+    pub targets: Id,
+    /// `[B]` i32: identity of each sample, which keys its noise wherever in whichever batch it stands.
+    pub samples: Id,
+    /// `[1]`: 1, the weight of a token in a sum over tokens.
+    pub one: Id,
+    /// `[1]`: 1 / counted targets of the batch, the weight of a token in the mean.
+    pub mean: Id,
+    /// Samples B.
+    pub batch: usize,
+    /// Tokens per sample N.
+    pub sequence: usize,
+}
+
+impl Inputs {
+    /// Allocates buffers for `batch` samples of `sequence` tokens.
+    pub fn new(batch: usize, sequence: usize, float: DType, store: &mut Store) -> Self {
+        let grid = Spec::new(DType::I32, &[batch, sequence]);
+        Self {
+            tokens: store.alloc(grid),
+            targets: store.alloc(grid),
+            samples: store.alloc(Spec::new(DType::I32, &[batch])),
+            one: store.insert(Buffer::from_f64(float, &[1], &[1.0])),
+            mean: store.insert(Buffer::from_f64(float, &[1], &[1.0])),
+            batch,
+            sequence,
+        }
+    }
+
+    /// Loads a batch.
+    ///
+    /// # Errors
+    /// If it has the wrong size, no target that counts, or a token beyond the vocabulary.
+    pub fn load(&self, store: &mut Store, model: &ModelConfig, batch: &Batch) -> Result<()> {
+        let (samples, tokens) = (batch.samples.len(), batch.tokens.len());
+        if samples != self.batch || tokens != samples * self.sequence || batch.targets.len() != tokens {
+            let want = format!("{} of {} tokens", self.batch, self.sequence);
+            return Err(Error::new(format!("a batch of {samples} samples and {tokens} tokens, must be {want}")));
+        }
+        let beyond = |t: &i32, lowest: i32| *t < lowest || *t >= model.vocab as i32;
+        let input = batch.tokens.iter().find(|t| beyond(t, 0));
+        if let Some(t) = input.or_else(|| batch.targets.iter().find(|t| beyond(t, -1))) {
+            return Err(Error::new(format!("token {t} is beyond the vocabulary of {}", model.vocab)));
+        }
+        let count = batch.targets.iter().filter(|&&t| t >= 0).count();
+        if count == 0 {
+            return Err(Error::new("every target of the batch is ignored: there is nothing to learn from or to score"));
+        }
+        store.get_mut(self.tokens).as_mut_slice::<i32>().copy_from_slice(&batch.tokens);
+        store.get_mut(self.targets).as_mut_slice::<i32>().copy_from_slice(&batch.targets);
+        let ids = store.get_mut(self.samples).as_mut_slice::<i32>();
+        ids.iter_mut().zip(&batch.samples).for_each(|(id, sample)| *id = sample.id as i32);
+        store.get_mut(self.mean).set_f64(&[1.0 / count as f64]);
+        Ok(())
+    }
+}

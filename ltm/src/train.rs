@@ -1,0 +1,264 @@
+//! Training: one batch after the other by Algorithm 1, and what it takes to go on exactly where a run was stopped.
+
+use crate::config::{self, Config, SlowGradient};
+use crate::data::Batch;
+use crate::learn::{Fast, FastOptions, Inputs, Slow, WeightGradients};
+use crate::model::Params;
+use crate::safetensors::{Data, SafeTensors, Writer};
+use autograd::{Hoist, Id, Store};
+use engine::{DType, Device, Error, Result};
+use std::io;
+use std::path::Path;
+
+/// A model being trained: everything that one step changes.
+#[derive(Debug)]
+pub struct Trainer {
+    /// The run's settings.
+    pub config: Config,
+    /// All memory.
+    pub store: Store,
+    /// The decoder's parameters.
+    pub params: Params,
+    inputs: Inputs,
+    fast: Fast,
+    slow: Slow,
+    step: u64,
+}
+
+/// What one step did; nats are sums over the batch.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct StepReport {
+    /// Number of this step, from 1.
+    pub step: u64,
+    /// −log p(x|z) at a draw from the final posterior.
+    pub nll: f64,
+    /// KL of the final posteriors.
+    pub kl: f64,
+    /// Targets scored.
+    pub tokens: u64,
+    /// Bytes that they stand for.
+    pub bytes: u64,
+    /// Global norm of the decoder's gradient before clipping.
+    pub grad_norm: f64,
+    /// Slow learning rate.
+    pub rate: f64,
+    /// Fast learning rate of the first fast step.
+    pub fast_rate: f64,
+    /// Why the update was left out, if it was.
+    pub skipped: Option<String>,
+}
+
+impl StepReport {
+    /// NLL and KL together per scored token, in nats: the training loss.
+    pub fn loss(&self) -> f64 {
+        (self.nll + self.kl) / self.tokens as f64
+    }
+
+    /// NLL and KL together per byte of text, in bits.
+    pub fn bits_per_byte(&self) -> f64 {
+        (self.nll + self.kl) / std::f64::consts::LN_2 / self.bytes as f64
+    }
+}
+
+impl Trainer {
+    /// A fresh model with initial weights under the configuration's seed.
+    ///
+    /// # Errors
+    /// If the configuration contradicts itself.
+    pub fn new(config: Config) -> Result<Self> {
+        let config = config.resolved()?;
+        let mut store = Store::new(Device::Cpu);
+        let params = Params::new(&config.model, DType::F32, &mut store);
+        params.init(&mut store, config.train.seed);
+        let inputs = Inputs::new(config.train.batch, config.model.seq, DType::F32, &mut store);
+        // The fast loop owns z and the slow step reads it; the slow step owns the gradients that the fast loop may pile on.
+        let piles: Vec<Id> = match config.slow.gradient {
+            SlowGradient::Final => Vec::new(),
+            SlowGradient::Trajectory => params.iter().map(|p| store.alloc(p.spec)).collect(),
+        };
+        let weights = if piles.is_empty() { WeightGradients::Skipped } else { WeightGradients::PiledUp(piles.clone()) };
+        let hoist = match config.fast.hoist {
+            config::Hoist::On => Hoist::On,
+            config::Hoist::Off => Hoist::Off,
+        };
+        let options = FastOptions { seed: config.train.seed, hoist, weights, noise_table: None };
+        let fast = Fast::new(&config.model, &config.fast, &params, &inputs, &mut store, &options)?;
+        let slow = Slow::new(&config.model, &config.slow, &params, &inputs, Some(fast.latents.z), &piles, &mut store)?;
+        Ok(Self { config, store, params, inputs, fast, slow, step: 0 })
+    }
+
+    /// Steps done.
+    pub fn step(&self) -> u64 {
+        self.step
+    }
+
+    /// The slow learning rate of step `step` (from 1): linear warm-up, then a cosine down to the least rate.
+    pub fn slow_rate(&self, step: u64) -> f64 {
+        let (slow, total) = (&self.config.slow, self.config.train.steps as f64);
+        let (step, warmup) = (step as f64, slow.warmup as f64);
+        if step <= warmup {
+            return slow.rate * step / warmup;
+        }
+        let progress = ((step - warmup) / (total - warmup).max(1.0)).min(1.0);
+        slow.min_rate + 0.5 * (slow.rate - slow.min_rate) * (1.0 + (std::f64::consts::PI * progress).cos())
+    }
+
+    /// The fast learning rate during step `step`: linear over training.
+    pub fn fast_rate(&self, step: u64) -> f64 {
+        let progress = (step.saturating_sub(1) as f64 / (self.config.train.steps as f64 - 1.0).max(1.0)).min(1.0);
+        self.config.fast.rate_start + progress * (self.config.fast.rate_end - self.config.fast.rate_start)
+    }
+
+    /// Fits the posteriors of the batch as the next step would, and changes nothing else.
+    ///
+    /// # Errors
+    /// If the batch does not fit.
+    pub fn fit(&mut self, batch: &Batch, after: impl FnMut(usize, &Store)) -> Result<()> {
+        self.inputs.load(&mut self.store, &self.config.model, batch)?;
+        let step = self.step + 1;
+        let rate = self.fast_rate(step);
+        self.fast.fit(&mut self.store, rate, step as u32, after);
+        Ok(())
+    }
+
+    /// One step: fits the posteriors of the batch, then updates the decoder once.
+    ///
+    /// # Errors
+    /// If the batch does not fit, or a number is not finite and the configuration says to stop; the weights are then as
+    /// they were before.
+    pub fn train(&mut self, batch: &Batch) -> Result<StepReport> {
+        let step = self.step + 1;
+        let (rate, fast_rate) = (self.slow_rate(step), self.fast_rate(step));
+        let store = &mut self.store;
+        self.inputs.load(store, &self.config.model, batch)?;
+        if self.config.slow.gradient == SlowGradient::Trajectory {
+            self.slow.clear(store);
+        }
+        self.fast.fit(store, fast_rate, step as u32, |_, _| ());
+        self.slow.gradient(store);
+        let nll: f64 = self.slow.nll(store).iter().sum();
+        let kl: f64 = self.fast.latents.posterior_kl(store).iter().sum();
+        let grad_norm = self.slow.grad_norm(store);
+        let mut report = StepReport {
+            step,
+            nll,
+            kl,
+            tokens: batch.scored(),
+            bytes: batch.bytes(),
+            grad_norm,
+            rate,
+            fast_rate,
+            skipped: None,
+        };
+        if nll.is_finite() && kl.is_finite() && grad_norm.is_finite() {
+            self.slow.apply(store, rate, step);
+        } else {
+            let place = self.find_non_finite(batch, fast_rate, step);
+            let message = format!("step {step}: the loss is not finite: {place}");
+            if self.config.train.non_finite == config::NonFinite::Stop {
+                return Err(Error::new(format!("{message}; the weights are as before the step")));
+            }
+            report.skipped = Some(message);
+        }
+        self.step = step;
+        Ok(report)
+    }
+
+    /// Repeats the step, which draws the same noise, looking at every number.
+    fn find_non_finite(&mut self, batch: &Batch, fast_rate: f64, step: u64) -> String {
+        let store = &mut self.store;
+        self.slow.clear(store);
+        let sample = |row: usize| match batch.samples.get(row) {
+            Some(info) => format!("sample {} (row {row} of the batch)", info.id),
+            None => format!("row {row}"),
+        };
+        if let Err((t, e)) = self.fast.fit_checked(store, fast_rate, step as u32) {
+            return format!("fast step {}, {}, {}", t + 1, e.place, sample(e.sample));
+        }
+        match self.slow.gradient_checked(store) {
+            Err(e) => format!("decoder gradient, {}, {}", e.place, sample(e.sample)),
+            Ok(()) => "the gradient's norm overflows".into(),
+        }
+    }
+
+    /// The fast loop, for plans and tests.
+    pub fn fast(&self) -> &Fast {
+        &self.fast
+    }
+
+    /// The slow step, for plans and tests.
+    pub fn slow(&self) -> &Slow {
+        &self.slow
+    }
+
+    /// Writes the weights as safetensors, split and named as the reference does.
+    ///
+    /// # Errors
+    /// Of the writer.
+    pub fn write_weights(&self, out: &mut dyn io::Write) -> io::Result<()> {
+        write_tensors(&self.store, &self.params, "", &self.params.iter().map(|p| p.id).collect::<Vec<_>>(), out)
+    }
+
+    /// Writes the optimiser's first and second moments as safetensors.
+    ///
+    /// # Errors
+    /// Of the writer.
+    pub fn write_moments(&self, out: &mut dyn io::Write) -> io::Result<()> {
+        let (m, v): (Vec<Id>, Vec<Id>) = self.slow.moments().iter().copied().unzip();
+        let mut writer = Writer::new();
+        let parts = parts(&self.params);
+        let m = named(&self.store, &parts, "m.", &m);
+        let v = named(&self.store, &parts, "v.", &v);
+        for (name, shape, data) in m.iter().chain(&v) {
+            writer.add(name, shape, Data::F32(data)).map_err(io::Error::other)?;
+        }
+        writer.write(out)
+    }
+
+    /// Takes weights, moments and the step count from a checkpoint's files.
+    ///
+    /// # Errors
+    /// If a file is damaged or describes another model.
+    pub fn restore(&mut self, weights: &Path, moments: &Path, step: u64) -> Result<()> {
+        self.params.load(&mut self.store, &SafeTensors::open(weights)?, "").map_err(|e| e.at(weights.display()))?;
+        let file = SafeTensors::open(moments)?;
+        let (m, v): (Vec<Id>, Vec<Id>) = self.slow.moments().iter().copied().unzip();
+        for (ids, prefix) in [(m, "m."), (v, "v.")] {
+            let target = self.params.with_ids(&ids);
+            target.load(&mut self.store, &file, prefix).map_err(|e| e.at(moments.display()))?;
+        }
+        self.step = step;
+        Ok(())
+    }
+}
+
+type Named<'a> = (String, &'a [usize], &'a [f32]);
+
+/// Parameter number, name on disk, shape and range of every tensor.
+fn parts(params: &Params) -> Vec<(usize, String, Vec<usize>, std::ops::Range<usize>)> {
+    let all = params.iter().enumerate();
+    all.flat_map(|(i, p)| p.parts().map(move |part| (i, part.name.to_string(), part.shape, part.range))).collect()
+}
+
+fn named<'a>(
+    store: &'a Store,
+    parts: &'a [(usize, String, Vec<usize>, std::ops::Range<usize>)],
+    prefix: &str,
+    ids: &[Id],
+) -> Vec<Named<'a>> {
+    let data = |i: usize| store.get(ids[i]).as_slice::<f32>();
+    parts
+        .iter()
+        .map(|(i, name, shape, range)| (format!("{prefix}{name}"), &shape[..], &data(*i)[range.clone()]))
+        .collect()
+}
+
+fn write_tensors(store: &Store, params: &Params, prefix: &str, ids: &[Id], out: &mut dyn io::Write) -> io::Result<()> {
+    let parts = parts(params);
+    let tensors = named(store, &parts, prefix, ids);
+    let mut writer = Writer::new();
+    for (name, shape, data) in &tensors {
+        writer.add(name, shape, Data::F32(data)).map_err(io::Error::other)?;
+    }
+    writer.write(out)
+}
