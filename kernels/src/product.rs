@@ -371,6 +371,9 @@ mod tests {
         }
     }
 
+    /// Entry (row, column) of a left factor.
+    type Entry<'a, T> = dyn Fn(usize, usize) -> T + 'a;
+
     fn matches_definition<T: Real>(size: Size) {
         let Size { m, n, k } = size;
         let (first, lane, stride) = (8, 3, n + 3);
@@ -380,7 +383,7 @@ mod tests {
         let rows = random::<T>((first + m) * (k + 1), 4);
         let x = Right { data: &rows[..], width: k + 1, column: 1 };
         simd::dispatch(Pack { x, rows: first + m, columns: k, panels: &mut panels });
-        let lefts: [(Left<'_, T>, &dyn Fn(usize, usize) -> T, usize); 3] = [
+        let lefts: [(Left<'_, T>, &Entry<'_, T>, usize); 3] = [
             (Left::Packed { panels: &panels, first }, &|i, p| rows[(first + i) * (k + 1) + 1 + p], 0),
             (Left::Block { block: &block, lane }, &|i, p| block[i * BLOCK + lane + p], k),
             (Left::Transposed { block: &block, lane }, &|i, p| block[p * BLOCK + lane + i], m),
