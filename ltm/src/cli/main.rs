@@ -23,6 +23,9 @@ use clap::{Parser, Subcommand};
 use engine::{ErrorKind, Result, simd};
 use std::process::ExitCode;
 
+const EXIT_CODES: &str =
+    "Exit codes: 0 done; 1 something went wrong; 2 a command that cannot be; 130 interrupted, with a checkpoint saved";
+
 /// Latent Thought Models: train them, judge them honestly, and generate text, on the CPU.
 ///
 /// A first look, in a few minutes and with nothing but this program:  ltm demo
@@ -32,7 +35,7 @@ use std::process::ExitCode;
 ///   ltm eval runs/tiny
 ///   ltm generate runs/tiny --prompt "It was"
 #[derive(Parser)]
-#[command(version, arg_required_else_help = true, verbatim_doc_comment)]
+#[command(version, arg_required_else_help = true, verbatim_doc_comment, after_help = EXIT_CODES)]
 struct Cli {
     /// Threads to use; 0 for all cores [default: the setting train.threads]. Results do not depend on it
     #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u16).range(0..=4096))]

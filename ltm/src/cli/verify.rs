@@ -20,7 +20,7 @@ pub struct Args {
 pub fn run(args: &Args, threads: Option<usize>) -> Result<()> {
     threads::inside(threads.unwrap_or(0), || {
         // An unreadable file is told at once, not after the ops.
-        let golden = args.golden.as_deref().map(|path| compare(path)).transpose()?;
+        let golden = args.golden.as_deref().map(compare).transpose()?;
         let bad_ops = check_ops()?;
         let bad_numbers = match golden {
             Some(golden) => golden.show()?,
@@ -80,8 +80,7 @@ impl Golden {
     /// Prints all quantities; the number of those beyond their tolerance.
     fn show(&self) -> Result<usize> {
         use Align::{Left, Right};
-        // Written so that NaN is beyond.
-        let beyond = |error: f64, dtype| !(error <= tolerance(dtype));
+        let beyond = |error: f64, dtype| error.is_nan() || error > tolerance(dtype);
         let bad = |row: &(String, f64, f64)| beyond(row.1, DType::F64) || beyond(row.2, DType::F32);
         let rows = self.rows.iter().map(|row| {
             let verdict = if bad(row) { "BEYOND TOLERANCE" } else { "ok" };

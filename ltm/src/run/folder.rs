@@ -75,7 +75,10 @@ impl Run {
         }
         fs::create_dir_all(path).map_err(|e| Error::io("create", path, &e))?;
         let run = Self { path: path.into(), config: config.clone() };
-        run.write_config()?;
+        run.write_config().inspect_err(|_| {
+            // Only if nothing is in it: an empty folder is no run.
+            let _ = fs::remove_dir(path);
+        })?;
         Ok(run)
     }
 

@@ -9,7 +9,7 @@ fn train_evaluate_generate() {
     let run = lab.path("run");
     // Six steps, validations behind the third and the last, the newest three checkpoints.
     assert_eq!(steps(&run), [1, 2, 3, 3, 4, 5, 6, 6]);
-    let config = json::parse(&fs::read(run.join("config.json")).unwrap()).unwrap();
+    let config = json::parse(fs::read(run.join("config.json")).unwrap().as_slice()).unwrap();
     let text = |group: &str, key: &str| config.field(group).unwrap().read(key, Value::as_str).unwrap().to_string();
     assert_eq!(text("data", "tokenizer"), "bytes");
     let line = fs::read_to_string(run.join("metrics.jsonl")).unwrap();
