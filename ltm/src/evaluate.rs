@@ -129,10 +129,8 @@ impl Evaluator {
                     unseen.targets[i] = -1;
                 }
             }
-            if prefix.targets.iter().all(|&t| t < 0) {
-                return Err(Error::new("protocol prefix needs sequences of at least two tokens, this batch has none"));
-            }
-            self.inputs.load(store, &config.model, &prefix)?;
+            // A sequence of one token has no first half: its posterior has seen nothing.
+            self.inputs.place(store, &config.model, &prefix)?;
         } else {
             self.inputs.load(store, &config.model, batch)?;
         }
