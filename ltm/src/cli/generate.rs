@@ -5,7 +5,7 @@ use super::output::{note, print, write};
 use super::stream::TextStream;
 use super::threads;
 use engine::{Error, Result};
-use ltm::config::Choice;
+use ltm::config::{Choice, Chunking};
 use ltm::data::tokenizer::{self, Tokenizer};
 use ltm::generate::{Sampler, Sampling, Thinker, Walk};
 use ltm::run::{Loaded, Run};
@@ -120,7 +120,13 @@ impl Writer {
         sample: u32,
         show: &mut dyn FnMut(&str) -> Result<()>,
     ) -> Result<()> {
-        let mut text = vec![self.tokenizer.begin()];
+        // What stands in front: a model of documents has learnt from begin tokens; in windows of running text there is
+        // hardly one, and a new line is what most texts begin behind.
+        let mut text = Vec::new();
+        match model.config.data.chunking {
+            Chunking::Documents => text.push(self.tokenizer.begin()),
+            Chunking::Windows => self.tokenizer.encode(b"\n", &mut text)?,
+        }
         match prompt {
             Some("") => return Err(Error::usage("--prompt is empty: give it some text, or use --unconditional")),
             Some(prompt) => self.tokenizer.encode(prompt.as_bytes(), &mut text)?,
