@@ -262,11 +262,15 @@ impl<'a> Builder<'a> {
             }
         }
         for &v in &self.request.keep {
-            let id = store.alloc(g.spec(v));
-            if !self.kept.iter().any(|(k, _)| *k == v) {
-                self.kept.push((v, id));
-                self.places[v.index()] = Some(Place::Fixed(id));
+            if self.kept.iter().any(|(k, _)| *k == v) {
+                continue;
             }
+            let id = match g.info(v).origin {
+                Origin::Leaf { id, .. } => id,
+                Origin::Node { .. } => store.alloc(g.spec(v)),
+            };
+            self.kept.push((v, id));
+            self.places[v.index()] = Some(Place::Fixed(id));
         }
         Ok(())
     }

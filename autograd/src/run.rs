@@ -3,7 +3,7 @@
 use crate::graph::Phase;
 use crate::plan::{Call, Instr, Plan, Ref};
 use crate::store::Store;
-use engine::{Buffer, Context, DType};
+use engine::{Buffer, Context, DType, Shape};
 use std::fmt;
 
 /// No op has more inputs or outputs than this.
@@ -14,13 +14,29 @@ const MOST: usize = 12;
 pub struct NonFinite {
     /// The instruction that wrote it, e.g. `layers.1 rmsnorm backward`, or the leaf that held it.
     pub place: String,
-    /// Index of the sample within the batch, where the value has one.
-    pub sample: usize,
+    /// Index of the number within its value.
+    pub index: usize,
+    /// Shape of that value.
+    pub shape: Shape,
+}
+
+impl NonFinite {
+    /// Which of `batch` samples of `sequence` tokens the number belongs to, if its value has a row per sample or per token.
+    pub fn sample(&self, batch: usize, sequence: usize) -> Option<usize> {
+        let dims = self.shape.dims();
+        let per_sample = match dims {
+            [first, _, _, ..] if *first == batch => self.shape.numel() / batch,
+            [first, second] if *first == batch && *second == sequence => sequence,
+            [rows] if *rows == batch * sequence => sequence,
+            _ => return None,
+        };
+        Some(self.index / per_sample)
+    }
 }
 
 impl fmt::Display for NonFinite {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} (row {} of its outermost dimension)", self.place, self.sample)
+        write!(f, "{} (number {} of {})", self.place, self.index, self.shape)
     }
 }
 
@@ -97,10 +113,7 @@ fn check(store: &Store, at: Option<&Ref>, place: impl Fn() -> String) -> Result<
     };
     match bad {
         None => Ok(()),
-        Some(index) => {
-            let outermost = at.spec.shape.dims().first().copied().unwrap_or(1).max(1);
-            Err(NonFinite { place: place(), sample: index / (at.spec.shape.numel() / outermost) })
-        }
+        Some(index) => Err(NonFinite { place: place(), index, shape: at.spec.shape }),
     }
 }
 

@@ -185,9 +185,6 @@ fn scored_in(batch: &Batch, b: usize) -> usize {
 fn mean_and_noise(values: &[f64]) -> (f64, f64) {
     let n = values.len() as f64;
     let mean = values.iter().sum::<f64>() / n;
-    if values.len() < 2 {
-        return (mean, 0.0);
-    }
     let var = values.iter().map(|x| (x - mean) * (x - mean)).sum::<f64>() / (n - 1.0);
     (mean, var / n)
 }
@@ -215,9 +212,9 @@ pub struct Total {
     pub nll: f64,
     /// Σ KL.
     pub kl: f64,
-    /// Standard error of Σ nats over the choice of sequences, for their lengths.
+    /// Standard error of Σ nats over the choice of sequences, lengths and all; not a number for a single one.
     pub sequence_error: f64,
-    /// Standard error of Σ nats over the draws.
+    /// Standard error of Σ nats over the draws; not a number for a single draw.
     pub draw_error: f64,
     /// Mean of exp(nats / tokens) over sequences: the public reference's average. A labelled extra.
     pub mean_perplexity: f64,
@@ -230,8 +227,7 @@ impl Total {
         let tokens: usize = scores.iter().map(|s| s.tokens).sum();
         let nats = sum(|s| s.nats);
         let n = scores.len() as f64;
-        let per_token = nats / tokens.max(1) as f64;
-        let spread: f64 = scores.iter().map(|s| (s.nats - per_token * s.tokens as f64).powi(2)).sum();
+        let spread: f64 = scores.iter().map(|s| (s.nats - nats / n).powi(2)).sum();
         let reference = |s: &SequenceScore| (s.nats / s.tokens.max(1) as f64).exp();
         Self {
             sequences: scores.len(),
@@ -267,7 +263,7 @@ mod tests {
         assert!((nats - (1000.0 - 0.75f64.ln())).abs() < 1e-9, "{nats}");
         // Weights 1 and ½: mean ¾, variance of the mean 1/16.
         assert!((noise - 0.0625 / 0.5625).abs() < 1e-12, "{noise}");
-        assert_eq!(mean_and_noise(&[3.0]), (3.0, 0.0));
+        assert!(mean_and_noise(&[3.0]).1.is_nan(), "one draw says nothing of its noise");
         assert_eq!(mean_and_noise(&[1.0, 3.0]), (2.0, 1.0));
     }
 
@@ -284,7 +280,7 @@ mod tests {
         assert!((total.perplexity() - (2.5f64).exp()).abs() < 1e-12);
         assert!((total.bits_per_byte() - 2.5 / std::f64::consts::LN_2).abs() < 1e-12);
         assert!((total.mean_perplexity - (1f64.exp() + 3f64.exp()) / 2.0).abs() < 1e-12);
-        // Residuals −15 and +15 around 2.5 per token.
-        assert!((total.sequence_error - (450.0f64 * 2.0).sqrt()).abs() < 1e-9);
+        // Residuals −40 and +40 around a mean of 50.
+        assert!((total.sequence_error - (3200.0f64 * 2.0).sqrt()).abs() < 1e-9);
     }
 }

@@ -5,7 +5,7 @@ use crate::data::Batch;
 use crate::learn::{Fast, FastOptions, Inputs, Slow, WeightGradients};
 use crate::model::Params;
 use crate::safetensors::{Data, SafeTensors, Writer};
-use autograd::{Hoist, Id, Store};
+use autograd::{Hoist, Id, NonFinite, Store};
 use engine::{DType, Device, Error, Result};
 use std::io;
 use std::path::Path;
@@ -83,7 +83,7 @@ impl Trainer {
         };
         let options = FastOptions { seed: config.train.seed, hoist, weights, noise_table: None };
         let fast = Fast::new(&config.model, &config.fast, &params, &inputs, &mut store, &options)?;
-        let slow = Slow::new(&config.model, &config.slow, &params, &inputs, Some(fast.latents.z), &piles, &mut store)?;
+        let slow = Slow::new(&config.model, &config.slow, &params, &inputs, fast.latents.z, &piles, &mut store)?;
         Ok(Self { config, store, params, inputs, fast, slow, step: 0 })
     }
 
@@ -168,15 +168,15 @@ impl Trainer {
     fn find_non_finite(&mut self, batch: &Batch, fast_rate: f64, step: u64) -> String {
         let store = &mut self.store;
         self.slow.clear(store);
-        let sample = |row: usize| match batch.samples.get(row) {
-            Some(info) => format!("sample {} (row {row} of the batch)", info.id),
-            None => format!("row {row}"),
+        let describe = |e: &NonFinite| match e.sample(batch.samples.len(), self.config.model.seq) {
+            Some(row) => format!("{}, sample {} (row {row} of the batch)", e.place, batch.samples[row].id),
+            None => format!("{}, a value that all samples share", e.place),
         };
         if let Err((t, e)) = self.fast.fit_checked(store, fast_rate, step as u32) {
-            return format!("fast step {}, {}, {}", t + 1, e.place, sample(e.sample));
+            return format!("fast step {}, {}", t + 1, describe(&e));
         }
         match self.slow.gradient_checked(store) {
-            Err(e) => format!("decoder gradient, {}, {}", e.place, sample(e.sample)),
+            Err(e) => format!("decoder gradient, {}", describe(&e)),
             Ok(()) => "the gradient's norm overflows".into(),
         }
     }

@@ -105,7 +105,7 @@ impl Writer {
         Sampler::new(options.sampling(), 0)?;
         let tokenizer = tokenizer::by_name(config.data.tokenizer.name())?;
         let thinker = Thinker::new(config, steps, &model.params, &mut model.store)?;
-        let walk = Walk::new(&config.model, &model.params, Some(thinker.z()), &mut model.store)?;
+        let walk = Walk::new(&config.model, &model.params, thinker.z(), &mut model.store)?;
         Ok(Self { options, thinker, walk, tokenizer })
     }
 

@@ -73,7 +73,7 @@ impl Plans {
         let options = FastOptions { hoist, weights: piled, ..FastOptions::default() };
         let fast = Fast::new(&config.model, &config.fast, &params, &inputs, &mut store, &options)?;
         let after_fast = store.bytes();
-        let slow = Slow::new(&config.model, &config.slow, &params, &inputs, Some(fast.latents.z), &piles, &mut store)?;
+        let slow = Slow::new(&config.model, &config.slow, &params, &inputs, fast.latents.z, &piles, &mut store)?;
         let owned = [
             ("weights", weights),
             ("fast loop: posterior, noise, moments, workspace", after_fast - weights),

@@ -7,7 +7,7 @@ mod walk;
 pub use sample::{Sampler, Sampling};
 pub use walk::Walk;
 
-use crate::config::{Config, FastConfig};
+use crate::config::{Config, FastConfig, Noise};
 use crate::data::{Batch, SampleInfo};
 use crate::learn::{Fast, FastOptions, Inputs};
 use crate::model::Params;
@@ -16,7 +16,7 @@ use engine::rng::Stream;
 use engine::{Error, Result};
 
 /// Random-number site of latents drawn from the prior.
-const PRIOR: u32 = 0x3000;
+const PRIOR: u32 = 0x0050_0000;
 
 /// A source of latents for generation.
 #[derive(Debug)]
@@ -33,7 +33,8 @@ impl Thinker {
     /// If the configuration contradicts itself.
     pub fn new(config: &Config, steps: usize, params: &Params, store: &mut Store) -> Result<Self> {
         let inputs = Inputs::new(1, config.model.seq, params.dtype(), store);
-        let fast = FastConfig { steps, ..config.fast.clone() };
+        // Generation wants a draw from the posterior, not the noise that it was fitted to.
+        let fast = FastConfig { steps, noise: Noise::Fresh, ..config.fast.clone() };
         let options = FastOptions { seed: config.train.seed, ..FastOptions::default() };
         let fast = Fast::new(&config.model, &fast, params, &inputs, store, &options)?;
         Ok(Self { fast, inputs, tokens: config.model.seq })

@@ -2,7 +2,7 @@ use engine::rng::Stream;
 use engine::{Error, Result};
 
 /// Random-number site of sampled tokens.
-const SITE: u32 = 0x3001;
+const SITE: u32 = 0x0050_0001;
 
 /// How the next token is chosen from the logits.
 #[derive(Clone, Copy, Debug, PartialEq)]

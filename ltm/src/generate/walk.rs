@@ -21,7 +21,7 @@ impl Walk {
     ///
     /// # Errors
     /// If the configuration contradicts itself.
-    pub fn new(config: &ModelConfig, params: &Params, z: Option<Id>, store: &mut Store) -> Result<Self> {
+    pub fn new(config: &ModelConfig, params: &Params, z: Id, store: &mut Store) -> Result<Self> {
         let mut g = Graph::new();
         let positions = Positions::new(config, 1, store);
         let position = positions.tokens();
@@ -29,7 +29,7 @@ impl Walk {
         let token = store.insert(Buffer::from_slice(&[1, 1], &[0i32]));
         let tokens = g.leaf("token", store.get(token).spec(), Phase::Step, token);
         let at = g.leaf("position", Spec::new(DType::I32, &[1]), Phase::Step, position);
-        let z = z.map(|id| g.leaf("z", store.get(id).spec(), Phase::Batch, id));
+        let z = g.leaf("z", store.get(z).spec(), Phase::Batch, z);
         let width = (config.window - 1).max(1);
         let ring_spec = Spec::new(params.dtype(), &[1, width, 2 * config.dim]);
         let rings: Vec<Id> = (0..config.layers).map(|_| store.alloc(ring_spec)).collect();

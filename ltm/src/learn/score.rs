@@ -59,7 +59,7 @@ impl Score {
         let targets = g.leaf("targets", grid, Phase::Batch, inputs.targets);
         let one = g.leaf("one", store.get(inputs.one).spec(), Phase::Update, inputs.one);
         let latent = g.leaf("z", spec, Phase::Step, z);
-        let hidden = decoder.hidden(&mut g, tokens, Some(latent), |g, _, qkv| decoder.window_attention(g, qkv))?;
+        let hidden = decoder.hidden(&mut g, tokens, latent, |g, _, qkv| decoder.window_attention(g, qkv))?;
         let loss = g.apply(LmHead, &[hidden, decoder.weight("tok_embeddings"), targets, one])?;
         let nll = g.output(loss, "nll");
         let body = Plan::new(&g, store, &Request { keep: vec![nll], hoist: Hoist::On, ..Request::default() })?;

@@ -92,8 +92,7 @@ impl<'a> Decoder<'a> {
         Spec::new(self.dtype, &[batch, self.config.layers * self.config.latents, self.config.dim])
     }
 
-    /// tokens [B, N], z [B, L·K, d] → hidden [B, N, d], after the final norm. Without `z` the decoder has no
-    /// cross-attention: the autoregressive baseline.
+    /// tokens [B, N], z [B, L·K, d] → hidden [B, N, d], after the final norm.
     ///
     /// `attend(graph, layer, qkv)` computes self-attention from rotated queries, keys and values [B, N, 3d].
     ///
@@ -103,7 +102,7 @@ impl<'a> Decoder<'a> {
         &self,
         g: &mut Graph,
         tokens: Value,
-        z: Option<Value>,
+        z: Value,
         mut attend: impl FnMut(&mut Graph, usize, Value) -> Result<Value>,
     ) -> Result<Value> {
         let c = self.config;
@@ -121,14 +120,12 @@ impl<'a> Decoder<'a> {
             let y = attend(g, l, qkv)?;
             h = g.apply(LinearResidual, &[y, w("attention.wo"), h])?;
             // c = rmsnorm(h, g2);  h += Co · cross_attention(rope(Cq c), rope_z(Ck z_l), Cv z_l)
-            if let Some(z) = z {
-                let a = g.apply(norm, &[h, w("cross_attention_norm.weight")])?;
-                let q = g.apply(Linear, &[a, w("cross_attention.wq")])?;
-                let q = g.apply(Rope { heads: c.heads, rotated: c.heads }, &[q, self.rope])?;
-                let kv = self.latent_kv(g, l, z)?;
-                let y = g.apply(CrossAttention { heads: c.heads }, &[q, kv])?;
-                h = g.apply(LinearResidual, &[y, w("cross_attention.wo"), h])?;
-            }
+            let a = g.apply(norm, &[h, w("cross_attention_norm.weight")])?;
+            let q = g.apply(Linear, &[a, w("cross_attention.wq")])?;
+            let q = g.apply(Rope { heads: c.heads, rotated: c.heads }, &[q, self.rope])?;
+            let kv = self.latent_kv(g, l, z)?;
+            let y = g.apply(CrossAttention { heads: c.heads }, &[q, kv])?;
+            h = g.apply(LinearResidual, &[y, w("cross_attention.wo"), h])?;
             // f = rmsnorm(h, g3);  h += W2 · (silu(W1 f) ⊙ (W3 f))
             let f = g.apply(norm, &[h, w("ffn_norm.weight")])?;
             let u = g.apply(Linear, &[f, w("feed_forward.w13")])?;
@@ -140,10 +137,7 @@ impl<'a> Decoder<'a> {
     }
 
     /// Keys (rotated) and values of layer `l`'s latents: [B, K, 2d].
-    ///
-    /// # Errors
-    /// If shapes do not fit.
-    pub fn latent_kv(&self, g: &mut Graph, l: usize, z: Value) -> Result<Value> {
+    fn latent_kv(&self, g: &mut Graph, l: usize, z: Value) -> Result<Value> {
         let c = self.config;
         let z = g.apply(Slice { start: l * c.latents, len: c.latents }, &[z])?;
         let kv = g.apply(Linear, &[z, self.weight(&format!("layers.{l}.cross_attention.wkv"))])?;

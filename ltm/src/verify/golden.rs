@@ -128,7 +128,7 @@ impl<'a, B: AsRef<[u8]>> Golden<'a, B> {
         g.scope("objective");
         let z = g.apply(Reparameterize, &[mu, logvar, eps])?;
         let kl = g.apply(GaussianKl, &[mu, logvar])?;
-        let hidden = decoder.hidden(&mut g, tokens, Some(z), |g, _, qkv| decoder.window_attention(g, qkv))?;
+        let hidden = decoder.hidden(&mut g, tokens, z, |g, _, qkv| decoder.window_attention(g, qkv))?;
         let table = decoder.weight("tok_embeddings");
         let logits = g.apply(Linear, &[hidden, table])?;
         let loss = g.apply(LmHead, &[hidden, table, targets, one])?;
@@ -151,7 +151,7 @@ impl<'a, B: AsRef<[u8]>> Golden<'a, B> {
     fn slow(&mut self) -> Result<()> {
         let z = self.latent("z")?;
         let config = SlowConfig { rate: 4e-4, ..SlowConfig::default() };
-        let slow = Slow::new(&self.model, &config, &self.params, &self.inputs, Some(z), &[], &mut self.store)?;
+        let slow = Slow::new(&self.model, &config, &self.params, &self.inputs, z, &[], &mut self.store)?;
         slow.gradient(&mut self.store);
         let counted = self.file.get_i64("targets")?.iter().filter(|&&t| t >= 0).count();
         let mean = slow.nll(&self.store).iter().sum::<f64>() / counted as f64;
