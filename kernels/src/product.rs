@@ -30,6 +30,12 @@ pub struct Right<'a, T> {
 }
 
 impl<'a, T> Right<'a, T> {
+    /// Rows of `width` numbers without gaps.
+    #[inline(always)]
+    pub fn rows(data: &'a [T], width: usize) -> Self {
+        Self { data, width, column: 0 }
+    }
+
     /// The same columns from row `first` on.
     #[inline(always)]
     pub fn skip(self, first: usize) -> Self {
@@ -285,6 +291,16 @@ pub fn transpose<I: Isa, T: Real>(x: Right<'_, T>, rows: usize, factor: T, block
         let rows = rows.saturating_sub(lane).min(LANES);
         let x = if rows == 0 { x } else { x.skip(lane) };
         turn::<I, T>(x, [rows, columns], factor, &mut block[lane..], BLOCK);
+    }
+}
+
+/// `out` [rows, columns] = the columns of `x`, row after row without gaps.
+///
+/// Worth it for what is read many times: rows a power of two apart fight for the same few places of the first level cache.
+#[inline(always)]
+pub fn gather<T: Copy>(x: Right<'_, T>, columns: usize, out: &mut [T]) {
+    for (out, row) in out.chunks_exact_mut(columns).zip(x.data.chunks_exact(x.width)) {
+        out.copy_from_slice(&row[x.column..][..columns]);
     }
 }
 

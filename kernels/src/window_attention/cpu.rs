@@ -5,10 +5,9 @@
 
 use super::band::{Band, Group, Masks, Rectangle};
 use crate::matmul::tiles::{Tile, for_each_tile};
-use crate::product::{BLOCK, Left, Right, Rows, RowsMut, Size, Start, pack, packed_len, product, transpose};
+use crate::product::{BLOCK, Left, Right, Rows, RowsMut, Size, Start, gather, pack, packed_len, product, transpose};
 use engine::simd::{self, Isa, Kernel, LANES, Lanes, Real};
 use engine::{Want, parallel};
-use std::ops::Range;
 
 /// Queries that one thread takes at a time in the forward pass; neighbours share most of their keys.
 const CHUNK: usize = 4 * BLOCK;
@@ -73,14 +72,22 @@ impl<'a, T: Real> Head<'a, T> {
         let column = part as usize * self.shape.dim() + self.index * self.shape.head_dim;
         Right { data: &self.qkv[first * width..], width, column }
     }
+}
 
-    /// c [queries, D] = (or +=) the group's columns of `scores` · the rows of `part`.
-    #[inline(always)]
-    fn sum<I: Isa>(self, part: Part, group: &Group, scores: &[T], c: &mut impl Rows<T>, start: Start) {
-        let size = Size { m: group.queries.len(), n: self.shape.head_dim, k: group.keys.len() };
-        let left = Left::Transposed { block: scores, lane: group.lane };
-        product::<I, T>(c, size, left, self.rows(part, group.keys.start), start);
-    }
+/// c [queries, D] = (or +=) the group's columns of `scores`, transposed · `rows` [keys, D], its first key the group's.
+#[inline(always)]
+fn sum<I: Isa, T: Real>(
+    group: &Group,
+    band: &Band,
+    scores: &[T],
+    rows: Right<'_, T>,
+    c: &mut impl Rows<T>,
+    head_dim: usize,
+    start: Start,
+) {
+    let size = Size { m: group.queries.len(), n: head_dim, k: group.keys.len() };
+    let left = Left::Transposed { block: &scores[band.row(group.keys.start)..], lane: group.lane };
+    product::<I, T>(c, size, left, rows, start);
 }
 
 /// scores [keys, lanes] = rows · `block` [D, 32], where some query of the lane's group sees the key. The rows are packed
@@ -94,15 +101,32 @@ fn times<I: Isa, T: Real>(panels: &[T], first: usize, block: &[T], band: &Band, 
         let mut scores = RowsMut { data: &mut scores[band.row(keys.start) + lanes.start..], stride: BLOCK };
         let size = Size { m: keys.len(), n: lanes.len(), k: block.len() / BLOCK };
         let left = Left::Packed { panels, first: keys.start - first };
-        let right = Right { data: block, width: BLOCK, column: lanes.start };
+        let right = Right { column: lanes.start, ..Right::rows(block, BLOCK) };
         product::<I, T>(&mut scores, size, left, right, Start::Zero);
     }
 }
 
-/// The keys of `group` in three stretches; in the second none is hidden from any query.
-fn stretches(group: &Group) -> [(Range<usize>, bool); 3] {
+/// Hides from each query of the group the keys that it does not see: their scores become −∞.
+#[inline(always)]
+fn hide<I: Isa, T: Real>(group: &Group, band: &Band, masks: &Masks<T>, scores: &mut [T]) {
     let (all, seen) = (&group.keys, &group.seen_by_all);
-    [(all.start..seen.start, true), (seen.clone(), false), (seen.end..all.end, true)]
+    for keys in [all.start..seen.start, seen.end..all.end] {
+        for key in keys {
+            let scores = &mut scores[band.row(key) + group.lane..];
+            T::Lanes::<I>::load(scores).add(group.mask::<I, T>(key, masks)).store(scores);
+        }
+    }
+}
+
+/// The scores of the group's keys: its lanes are some columns of these rows.
+#[inline(always)]
+fn rows_of<'a, T>(group: &Group, band: &Band, scores: &'a mut [T]) -> &'a mut [[T; BLOCK]] {
+    &mut scores[band.row(group.keys.start)..].as_chunks_mut().0[..group.keys.len()]
+}
+
+/// How many exponentials to take side by side; see [`Lanes::exp_each`].
+const fn side_by_side<I: Isa, T: Real>() -> usize {
+    I::REGISTERS / <T::Lanes<I> as Lanes<T>>::REGISTERS / 4
 }
 
 /// `qkv` [B, N, 3d] → `y` [B, N, d], `lse` [B, N, H].
@@ -112,7 +136,7 @@ pub fn forward<T: Real>(shape: Shape, qkv: &[T], y: &mut [T], lse: &mut [T]) {
     parallel::chunks2(y, tokens * d, lse, tokens * heads, |sample, y, lse| {
         let qkv = &qkv[sample * tokens * 3 * d..][..tokens * 3 * d];
         parallel::chunks2(y, CHUNK * d, lse, CHUNK * heads, |chunk, y, lse| {
-            parallel::scratch(shape.block() + shape.scores() + shape.panels(CHUNK), |scratch| {
+            parallel::scratch(shape.block() + shape.scores() + 2 * shape.panels(CHUNK), |scratch| {
                 simd::dispatch(Forward { shape, qkv, first: chunk * CHUNK, y, lse, scratch });
             });
         });
@@ -135,28 +159,39 @@ impl<T: Real> Kernel for Forward<'_, T> {
     #[inline(always)]
     fn run<I: Isa>(self) {
         let Self { shape, qkv, first, y, lse, scratch } = self;
-        let (d, masks) = (shape.dim(), Masks::new());
+        let (d, head_dim, masks) = (shape.dim(), shape.head_dim, Masks::new());
         let (queries, scratch) = scratch.split_at_mut(shape.block());
-        let (scores, panels) = scratch.split_at_mut(shape.scores());
+        let (scores, scratch) = scratch.split_at_mut(shape.scores());
+        let (keys, values) = scratch.split_at_mut(shape.panels(CHUNK));
         let end = first + y.len() / d;
         let first_key = Band::new(first..end.min(first + BLOCK), shape.window).first_key();
         for index in 0..shape.heads {
             let head = Head { shape, index, qkv };
-            pack::<I, T>(head.rows(Part::Keys, first_key), end - first_key, shape.head_dim, panels);
+            let values = &mut values[..(end - first_key) * head_dim];
+            pack::<I, T>(head.rows(Part::Keys, first_key), end - first_key, head_dim, keys);
+            gather(head.rows(Part::Values, first_key), head_dim, values);
             for block in (first..end).step_by(BLOCK) {
                 let band = Band::new(block..end.min(block + BLOCK), shape.window);
                 let count = band.groups[1].queries.end - block;
                 transpose::<I, T>(head.rows(Part::Queries, block), count, shape.scale(), queries);
-                times::<I, T>(panels, first_key, queries, &band, scores);
+                times::<I, T>(keys, first_key, queries, &band, scores);
                 for group in band.groups.iter().filter(|group| !group.queries.is_empty()) {
-                    let (max, sum) = softmax::<I, T>(group, &band, &masks, scores);
+                    hide::<I, T>(group, &band, &masks, scores);
+                    let rows = rows_of(group, &band, scores);
+                    let (max, total) = match side_by_side::<I, T>() {
+                        8.. => softmax::<I, T, 8>(rows, group.lane),
+                        4.. => softmax::<I, T, 4>(rows, group.lane),
+                        2.. => softmax::<I, T, 2>(rows, group.lane),
+                        _ => softmax::<I, T, 1>(rows, group.lane),
+                    };
                     let row = group.queries.start - first;
-                    let mut y = RowsMut { data: &mut y[row * d + index * shape.head_dim..], stride: d };
-                    head.sum::<I>(Part::Values, group, &scores[band.row(group.keys.start)..], &mut y, Start::Zero);
+                    let mut y = RowsMut { data: &mut y[row * d + index * head_dim..], stride: d };
+                    let values = Right::rows(values, head_dim).skip(group.keys.start - first_key);
+                    sum::<I, T>(group, &band, scores, values, &mut y, head_dim, Start::Zero);
                     for i in 0..group.queries.len() {
-                        let normaliser = T::ONE / sum[i];
-                        y.row(i)[..shape.head_dim].iter_mut().for_each(|y| *y *= normaliser);
-                        lse[(row + i) * shape.heads + index] = T::from_f64(max[i].to_f64() + sum[i].to_f64().ln());
+                        let normaliser = T::ONE / total[i];
+                        y.row(i)[..head_dim].iter_mut().for_each(|y| *y *= normaliser);
+                        lse[(row + i) * shape.heads + index] = T::from_f64(max[i].to_f64() + total[i].to_f64().ln());
                     }
                 }
             }
@@ -164,34 +199,45 @@ impl<T: Real> Kernel for Forward<'_, T> {
     }
 }
 
-/// The group's scores become exp(score − max); returns max and sum of each lane.
+/// The scores become exp(score − max); returns max and sum of each lane.
 #[inline(always)]
-fn softmax<I: Isa, T: Real>(
-    group: &Group,
-    band: &Band,
-    masks: &Masks<T>,
-    scores: &mut [T],
-) -> ([T; LANES], [T; LANES]) {
-    let mut max = T::Lanes::<I>::splat(T::NEG_INFINITY);
-    for (keys, masked) in stretches(group) {
-        for key in keys {
-            let scores = &mut scores[band.row(key) + group.lane..];
-            let mut score = T::Lanes::<I>::load(scores);
-            if masked {
-                score = score.add(group.mask::<I, T>(key, masks));
-                score.store(scores);
-            }
-            max = max.max(score);
+fn softmax<I: Isa, T: Real, const N: usize>(scores: &mut [[T; BLOCK]], lane: usize) -> ([T; LANES], [T; LANES]) {
+    let mut max = [T::Lanes::<I>::splat(T::NEG_INFINITY); N];
+    for some in scores.chunks(N) {
+        for (j, row) in some.iter().enumerate() {
+            max[j] = max[j].max(T::Lanes::<I>::load(&row[lane..]));
         }
     }
-    let mut sum = T::Lanes::<I>::zero();
-    for key in group.keys.clone() {
-        let scores = &mut scores[band.row(key) + group.lane..];
-        let p = T::Lanes::<I>::load(scores).sub(max).exp();
-        p.store(scores);
-        sum = sum.add(p);
+    for j in 1..N {
+        max[0] = max[0].max(max[j]);
     }
-    (max.to_array(), sum.to_array())
+    let mut total = T::Lanes::<I>::zero();
+    let (body, tail) = scores.as_chunks_mut::<N>();
+    for rows in body {
+        exponentials::<I, T, N>(rows, lane, max[0], &mut total);
+    }
+    for row in tail {
+        exponentials::<I, T, 1>(std::array::from_mut(row), lane, max[0], &mut total);
+    }
+    (max[0].to_array(), total.to_array())
+}
+
+#[inline(always)]
+fn exponentials<I: Isa, T: Real, const N: usize>(
+    scores: &mut [[T; BLOCK]; N],
+    lane: usize,
+    max: T::Lanes<I>,
+    total: &mut T::Lanes<I>,
+) {
+    let mut p = [max; N];
+    for j in 0..N {
+        p[j] = T::Lanes::<I>::load(&scores[j][lane..]).sub(max);
+    }
+    let p = T::Lanes::<I>::exp_each(p);
+    for j in 0..N {
+        p[j].store(&mut scores[j][lane..]);
+        *total = total.add(p[j]);
+    }
 }
 
 /// What the backward pass reads.
@@ -233,7 +279,7 @@ pub fn backward<T: Real>(shape: Shape, known: Known<'_, T>, want: Want, d_qkv: &
         let index = tile.cols.start / shape.head_dim;
         let head = shape.tokens * shape.head_dim;
         let panels = packed_len(shape.tokens, shape.head_dim);
-        parallel::scratch(2 * (shape.block() + shape.scores() + panels + head), |scratch| {
+        parallel::scratch(4 * shape.block() + 2 * (shape.scores() + panels) + 3 * head, |scratch| {
             simd::dispatch(Backward { shape, index, known, want, d_qkv: tile, scratch });
         });
     });
@@ -270,25 +316,31 @@ impl<T: Real> Kernel for Backward<'_, '_, T> {
     fn run<I: Isa>(self) {
         let Self { shape, index, known, want, mut d_qkv, scratch } = self;
         let (d, head_dim, masks) = (shape.dim(), shape.head_dim, Masks::new());
+        let (turned, scratch) = scratch.split_at_mut(shape.block());
         let (queries, scratch) = scratch.split_at_mut(shape.block());
         let (d_y, scratch) = scratch.split_at_mut(shape.block());
         let (p, scratch) = scratch.split_at_mut(shape.scores());
         let (d_s, scratch) = scratch.split_at_mut(shape.scores());
-        let (keys, scratch) = scratch.split_at_mut(packed_len(shape.tokens, head_dim));
-        let (values, scratch) = scratch.split_at_mut(keys.len());
-        let (d_k, d_v) = scratch.split_at_mut(shape.tokens * head_dim);
+        let (keys, scratch) = scratch.split_at_mut(shape.tokens * head_dim);
+        let (d_k, scratch) = scratch.split_at_mut(shape.tokens * head_dim);
+        let (d_v, scratch) = scratch.split_at_mut(shape.tokens * head_dim);
+        let (packed_keys, packed_values) = scratch.split_at_mut(packed_len(shape.tokens, head_dim));
         let head = Head { shape, index, qkv: known.qkv };
-        pack::<I, T>(head.rows(Part::Keys, 0), shape.tokens, head_dim, keys);
-        pack::<I, T>(head.rows(Part::Values, 0), shape.tokens, head_dim, values);
+        gather(head.rows(Part::Keys, 0), head_dim, keys);
+        pack::<I, T>(Right::rows(keys, head_dim), shape.tokens, head_dim, packed_keys);
+        pack::<I, T>(head.rows(Part::Values, 0), shape.tokens, head_dim, packed_values);
         let start = if want == Want::Add { Start::C } else { Start::Zero };
         for block in (0..shape.tokens).step_by(BLOCK) {
             let band = Band::new(block..shape.tokens.min(block + BLOCK), shape.window);
             let count = band.groups[1].queries.end - block;
-            let d_rows = Right { data: &known.d_y[block * d..], width: d, column: index * head_dim };
-            transpose::<I, T>(head.rows(Part::Queries, block), count, shape.scale(), queries);
-            transpose::<I, T>(d_rows, count, T::ONE, d_y);
-            times::<I, T>(keys, 0, queries, &band, p);
-            times::<I, T>(values, 0, d_y, &band, d_s);
+            let (queries, d_y) = (&mut queries[..count * head_dim], &mut d_y[..count * head_dim]);
+            gather(head.rows(Part::Queries, block), head_dim, queries);
+            gather(Right { column: index * head_dim, ..Right::rows(&known.d_y[block * d..], d) }, head_dim, d_y);
+            let (queries, d_y) = (Right::rows(queries, head_dim), Right::rows(d_y, head_dim));
+            transpose::<I, T>(queries, count, shape.scale(), turned);
+            times::<I, T>(packed_keys, 0, turned, &band, p);
+            transpose::<I, T>(d_y, count, T::ONE, turned);
+            times::<I, T>(packed_values, 0, turned, &band, d_s);
 
             for group in band.groups.iter().filter(|group| !group.queries.is_empty()) {
                 // Lanes without a query: p = exp(−∞) = 0, so that they add nothing to d_k and d_v.
@@ -298,11 +350,19 @@ impl<T: Real> Kernel for Backward<'_, '_, T> {
                     lse[i] = known.lse[query * shape.heads + index];
                     delta[i] = simd::dot::<I, T>(&known.y[at..][..head_dim], &known.d_y[at..][..head_dim]);
                 }
-                let lse_delta = [T::Lanes::<I>::load(&lse), T::Lanes::<I>::load(&delta)];
-                d_softmax::<I, T>(group, &band, &masks, lse_delta, shape.scale(), p, d_s);
+                hide::<I, T>(group, &band, &masks, p);
+                let rows = [rows_of(group, &band, p), rows_of(group, &band, d_s)];
+                let lanes = [T::Lanes::<I>::load(&lse), T::Lanes::<I>::load(&delta)];
+                match side_by_side::<I, T>() {
+                    8.. => d_softmax::<I, T, 8>(rows, group.lane, lanes, shape.scale()),
+                    4.. => d_softmax::<I, T, 4>(rows, group.lane, lanes, shape.scale()),
+                    2.. => d_softmax::<I, T, 2>(rows, group.lane, lanes, shape.scale()),
+                    _ => d_softmax::<I, T, 1>(rows, group.lane, lanes, shape.scale()),
+                }
                 // d_q = d_s · k
                 let mut d_q = Queries { d_qkv: &mut d_qkv, first: group.queries.start };
-                head.sum::<I>(Part::Keys, group, &d_s[band.row(group.keys.start)..], &mut d_q, start);
+                let keys = Right::rows(keys, head_dim).skip(group.keys.start);
+                sum::<I, T>(group, &band, d_s, keys, &mut d_q, head_dim, start);
             }
 
             // d_k += d_sᵀ · q and d_v += pᵀ · d_y, over the queries of each rectangle. No earlier query saw these keys:
@@ -313,13 +373,11 @@ impl<T: Real> Kernel for Backward<'_, '_, T> {
                 if keys.is_empty() {
                     continue;
                 }
-                let first = block + lanes.start;
-                let size = Size { m: keys.len(), n: head_dim, k: lanes.len().min(block + count - first) };
-                let rights = [head.rows(Part::Queries, first), d_rows.skip(lanes.start)];
-                for (c, scores, right) in [(&mut *d_k, &*d_s, rights[0]), (&mut *d_v, &*p, rights[1])] {
+                let size = Size { m: keys.len(), n: head_dim, k: lanes.len().min(count - lanes.start) };
+                for (c, scores, right) in [(&mut *d_k, &*d_s, queries), (&mut *d_v, &*p, d_y)] {
                     let mut c = RowsMut { data: &mut c[keys.start * head_dim..], stride: head_dim };
                     let left = Left::Block { block: &scores[band.row(keys.start)..], lane: lanes.start };
-                    product::<I, T>(&mut c, size, left, right, Start::C);
+                    product::<I, T>(&mut c, size, left, right.skip(lanes.start), Start::C);
                 }
             }
         }
@@ -337,27 +395,38 @@ impl<T: Real> Kernel for Backward<'_, '_, T> {
 
 /// `p` = exp(scores − lse) in place of the scores, and `d_s` = p·(d_p − delta)·scale in place of d_p.
 #[inline(always)]
-fn d_softmax<I: Isa, T: Real>(
-    group: &Group,
-    band: &Band,
-    masks: &Masks<T>,
+fn d_softmax<I: Isa, T: Real, const N: usize>(
+    [p, d_s]: [&mut [[T; BLOCK]]; 2],
+    lane: usize,
+    lse_delta: [T::Lanes<I>; 2],
+    scale: T,
+) {
+    let ((p, p_tail), (d_s, d_s_tail)) = (p.as_chunks_mut::<N>(), d_s.as_chunks_mut::<N>());
+    for (p, d_s) in p.iter_mut().zip(d_s) {
+        d_scores::<I, T, N>(p, d_s, lane, lse_delta, scale);
+    }
+    for (p, d_s) in p_tail.iter_mut().zip(d_s_tail) {
+        d_scores::<I, T, 1>(std::array::from_mut(p), std::array::from_mut(d_s), lane, lse_delta, scale);
+    }
+}
+
+#[inline(always)]
+fn d_scores<I: Isa, T: Real, const N: usize>(
+    scores: &mut [[T; BLOCK]; N],
+    d_s: &mut [[T; BLOCK]; N],
+    lane: usize,
     [lse, delta]: [T::Lanes<I>; 2],
     scale: T,
-    p: &mut [T],
-    d_s: &mut [T],
 ) {
+    let mut p = [lse; N];
+    for j in 0..N {
+        p[j] = T::Lanes::<I>::load(&scores[j][lane..]).sub(lse);
+    }
+    let p = T::Lanes::<I>::exp_each(p);
     let scale = T::Lanes::<I>::splat(scale);
-    for (keys, masked) in stretches(group) {
-        for key in keys {
-            let at = band.row(key) + group.lane;
-            let (p, d_s) = (&mut p[at..], &mut d_s[at..]);
-            let mut score = T::Lanes::<I>::load(p);
-            if masked {
-                score = score.add(group.mask::<I, T>(key, masks));
-            }
-            let probability = score.sub(lse).exp();
-            probability.store(p);
-            T::Lanes::<I>::load(d_s).sub(delta).mul(probability.mul(scale)).store(d_s);
-        }
+    for j in 0..N {
+        p[j].store(&mut scores[j][lane..]);
+        let d_s = &mut d_s[j][lane..];
+        T::Lanes::<I>::load(d_s).sub(delta).mul(p[j].mul(scale)).store(d_s);
     }
 }
