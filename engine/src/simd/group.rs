@@ -133,17 +133,11 @@ impl<T: Format, R: Register<T>, const K: usize> Lanes<T> for Group<R, K> {
     }
 
     #[inline(always)]
-    fn exp_each<const N: usize>(x: [Self; N]) -> [Self; N] {
-        let mut registers = [[R::splat(T::ZERO); K]; N];
-        for j in 0..N {
-            registers[j] = x[j].0;
+    fn exp(mut self) -> Self {
+        for i in 0..K {
+            self.0[i] = exp(self.0[i]);
         }
-        let registers = exp(registers);
-        let mut out = x;
-        for j in 0..N {
-            out[j] = Self(registers[j]);
-        }
-        out
+        self
     }
 
     #[inline(always)]
@@ -179,7 +173,9 @@ fn transpose_square<T: Real, R: Register<T>>(block: &mut [R; LANES]) {
 
 /// What eˣ needs to know about the format of a floating-point type.
 pub trait Format: Real {
-    /// e to this and below rounds to zero.
+    /// e to this and below is zero, because both factors of 2ⁿ are. Larger numbers round to zero too, but only in the last
+    /// product, and a product that leaves the normal numbers costs some processors a hundred cycles: too much for −∞, which
+    /// masks are made of.
     const EXP_LOW: Self;
     /// e to this and above overflows.
     const EXP_HIGH: Self;
@@ -197,7 +193,7 @@ pub trait Format: Real {
 }
 
 impl Format for f32 {
-    const EXP_LOW: Self = -104.0;
+    const EXP_LOW: Self = -176.0;
     const EXP_HIGH: Self = 89.0;
     const INTEGER: Self = 12_582_912.0;
     const BIAS: Self = 127.0;
@@ -208,7 +204,7 @@ impl Format for f32 {
 }
 
 impl Format for f64 {
-    const EXP_LOW: Self = -746.0;
+    const EXP_LOW: Self = -1418.0;
     const EXP_HIGH: Self = 710.0;
     const INTEGER: Self = 6_755_399_441_055_744.0;
     const BIAS: Self = 1023.0;
@@ -234,35 +230,18 @@ impl Format for f64 {
 
 /// eˣ = 2ⁿ·eʳ with n = round(x / ln 2) and |r| ≤ ½ ln 2; 2ⁿ in two factors, so that neither leaves the normal numbers
 /// when the result does.
-///
-/// In three short loops over the registers: each computation is one long chain of operations that wait for each other, and
-/// only a few whole chains fit into the processor's window of waiting instructions.
 #[inline(always)]
-pub fn exp<T: Format, R: Register<T>, const K: usize, const N: usize>(x: [[R; K]; N]) -> [[R; K]; N] {
-    let (mut n, mut r) = (x, x);
-    for j in 0..N {
-        for i in 0..K {
-            // The constant comes first, so that a NaN passes.
-            let x = R::splat(T::EXP_HIGH).min(R::splat(T::EXP_LOW).max(x[j][i]));
-            n[j][i] = round(x.mul(R::splat(T::LOG2_E)));
-            r[j][i] = n[j][i].mul_add(R::splat(T::MINUS_LN_2[1]), n[j][i].mul_add(R::splat(T::MINUS_LN_2[0]), x));
-        }
+pub fn exp<T: Format, R: Register<T>>(x: R) -> R {
+    // The constant comes first, so that a NaN passes.
+    let x = R::splat(T::EXP_HIGH).min(R::splat(T::EXP_LOW).max(x));
+    let n = round(x.mul(R::splat(T::LOG2_E)));
+    let r = n.mul_add(R::splat(T::MINUS_LN_2[1]), n.mul_add(R::splat(T::MINUS_LN_2[0]), x));
+    let mut series = R::splat(T::TAYLOR[0]);
+    for &coefficient in &T::TAYLOR[1..] {
+        series = series.mul_add(r, R::splat(coefficient));
     }
-    let mut series = [[R::splat(T::TAYLOR[0]); K]; N];
-    for j in 0..N {
-        for i in 0..K {
-            for &coefficient in &T::TAYLOR[1..] {
-                series[j][i] = series[j][i].mul_add(r[j][i], R::splat(coefficient));
-            }
-        }
-    }
-    for j in 0..N {
-        for i in 0..K {
-            let half = round(n[j][i].mul(R::splat(T::from_f64(0.5))));
-            series[j][i] = series[j][i].mul(power_of_two(half)).mul(power_of_two(n[j][i].sub(half)));
-        }
-    }
-    series
+    let half = round(n.mul(R::splat(T::from_f64(0.5))));
+    series.mul(power_of_two(half)).mul(power_of_two(n.sub(half)))
 }
 
 /// The nearest integer of a small number.

@@ -180,21 +180,13 @@ pub trait Lanes<T: Real>: Copy + Send + Sync {
     /// `self · b + c`, rounded once.
     #[must_use]
     fn mul_add(self, b: Self, c: Self) -> Self;
-    /// [`exp`](Self::exp) of several, which takes half as long as one after the other: eight where a group of lanes is one
-    /// register, fewer where it is more, keep a processor busy.
-    #[must_use]
-    fn exp_each<const N: usize>(x: [Self; N]) -> [Self; N];
-    /// Lane i of row j becomes lane j of row i.
-    #[must_use]
-    fn transpose(rows: [Self; LANES]) -> [Self; LANES];
-
     /// eˣ to within one unit in the last place, for both types and down through the subnormal numbers. 0 below the
     /// smallest of them and at −∞, ∞ above the largest number, NaN for NaN.
     #[must_use]
-    #[inline(always)]
-    fn exp(self) -> Self {
-        Self::exp_each([self])[0]
-    }
+    fn exp(self) -> Self;
+    /// Lane i of row j becomes lane j of row i.
+    #[must_use]
+    fn transpose(rows: [Self; LANES]) -> [Self; LANES];
 
     /// Sixteen zeros.
     #[inline(always)]

@@ -45,7 +45,7 @@ macro_rules! real {
 
             #[inline(always)]
             fn exp(self) -> Self {
-                exp::<Self, Self, 1, 1>([[self]])[0][0]
+                exp::<Self, Self>(self)
             }
 
             #[inline(always)]

@@ -1,13 +1,12 @@
-//! The scores of a block of 32 queries stand in memory with a key to a row and a query to a lane. So the maximum and the
-//! sum over keys run down the lanes and nothing is ever summed across them, and all five products (scores, y; d_p, d_q,
-//! and d_k, d_v) read queries, keys and values where they lie. The scores of a block, (k + 31) × 32 numbers, stay in the
-//! second level cache. Bound by arithmetic: 2·D multiply-adds for each pair of query and key, one exponential.
+//! A block of 32 queries at a time. Its scores stand in memory with a key to a row and a query to a lane, so that the
+//! maximum and the sum over keys run down the lanes and nothing is ever summed across them. All five products (scores and y;
+//! d_p, d_q, d_k and d_v) are small ones on these scores, (k + 31) × 32 numbers that stay in the second level cache. Bound
+//! by arithmetic: for each pair of query and key 2·D multiply-adds forward, 5·D backward, and an exponential.
 
 use super::band::{Band, Group, Masks, Rectangle};
-use crate::matmul::tiles::{Tile, for_each_tile};
 use crate::product::{BLOCK, Left, Right, Rows, RowsMut, Size, Start, gather, pack, packed_len, product, transpose};
+use engine::parallel;
 use engine::simd::{self, Isa, Kernel, LANES, Lanes, Real};
-use engine::{Want, parallel};
 
 /// Queries that one thread takes at a time in the forward pass; neighbours share most of their keys.
 const CHUNK: usize = 4 * BLOCK;
@@ -23,17 +22,17 @@ pub struct Shape {
 }
 
 impl Shape {
-    fn dim(self) -> usize {
+    pub fn dim(self) -> usize {
         self.heads * self.head_dim
     }
 
     /// Numbers in the scores of a block.
-    fn scores(self) -> usize {
+    pub fn scores(self) -> usize {
         self.tokens.min(Band::most_keys(self.window, BLOCK)) * BLOCK
     }
 
     /// Numbers in a transposed block of queries.
-    fn block(self) -> usize {
+    pub fn block(self) -> usize {
         self.head_dim * BLOCK
     }
 
@@ -42,14 +41,14 @@ impl Shape {
         packed_len(self.tokens.min(Band::most_keys(self.window, queries)), self.head_dim)
     }
 
-    fn scale<T: Real>(self) -> T {
+    pub fn scale<T: Real>(self) -> T {
         T::from_f64(1.0 / (self.head_dim as f64).sqrt())
     }
 }
 
-/// Row 0 of one head's queries, keys or values in `qkv` [N, 3d].
+/// A third of a row of `qkv`.
 #[derive(Clone, Copy)]
-enum Part {
+pub enum Part {
     Queries,
     Keys,
     Values,
@@ -57,17 +56,17 @@ enum Part {
 
 /// One head of one sample.
 #[derive(Clone, Copy)]
-struct Head<'a, T> {
-    shape: Shape,
-    index: usize,
+pub struct Head<'a, T> {
+    pub shape: Shape,
+    pub index: usize,
     /// The sample's [N, 3d].
-    qkv: &'a [T],
+    pub qkv: &'a [T],
 }
 
 impl<'a, T: Real> Head<'a, T> {
     /// Rows from `first` on.
     #[inline(always)]
-    fn rows(self, part: Part, first: usize) -> Right<'a, T> {
+    pub fn rows(self, part: Part, first: usize) -> Right<'a, T> {
         let width = 3 * self.shape.dim();
         let column = part as usize * self.shape.dim() + self.index * self.shape.head_dim;
         Right { data: &self.qkv[first * width..], width, column }
@@ -76,7 +75,7 @@ impl<'a, T: Real> Head<'a, T> {
 
 /// c [queries, D] = (or +=) the group's columns of `scores`, transposed · `rows` [keys, D], its first key the group's.
 #[inline(always)]
-fn sum<I: Isa, T: Real>(
+pub fn sum<I: Isa, T: Real>(
     group: &Group,
     band: &Band,
     scores: &[T],
@@ -93,7 +92,7 @@ fn sum<I: Isa, T: Real>(
 /// scores [keys, lanes] = rows · `block` [D, 32], where some query of the lane's group sees the key. The rows are packed
 /// from key `first` on.
 #[inline(always)]
-fn times<I: Isa, T: Real>(panels: &[T], first: usize, block: &[T], band: &Band, scores: &mut [T]) {
+pub fn times<I: Isa, T: Real>(panels: &[T], first: usize, block: &[T], band: &Band, scores: &mut [T]) {
     for Rectangle { keys, lanes } in band.rectangles() {
         if keys.is_empty() {
             continue;
@@ -108,7 +107,7 @@ fn times<I: Isa, T: Real>(panels: &[T], first: usize, block: &[T], band: &Band, 
 
 /// Hides from each query of the group the keys that it does not see: their scores become −∞.
 #[inline(always)]
-fn hide<I: Isa, T: Real>(group: &Group, band: &Band, masks: &Masks<T>, scores: &mut [T]) {
+pub fn hide<I: Isa, T: Real>(group: &Group, band: &Band, masks: &Masks<T>, scores: &mut [T]) {
     let (all, seen) = (&group.keys, &group.seen_by_all);
     for keys in [all.start..seen.start, seen.end..all.end] {
         for key in keys {
@@ -120,13 +119,8 @@ fn hide<I: Isa, T: Real>(group: &Group, band: &Band, masks: &Masks<T>, scores: &
 
 /// The scores of the group's keys: its lanes are some columns of these rows.
 #[inline(always)]
-fn rows_of<'a, T>(group: &Group, band: &Band, scores: &'a mut [T]) -> &'a mut [[T; BLOCK]] {
+pub fn rows_of<'a, T>(group: &Group, band: &Band, scores: &'a mut [T]) -> &'a mut [[T; BLOCK]] {
     &mut scores[band.row(group.keys.start)..].as_chunks_mut().0[..group.keys.len()]
-}
-
-/// How many exponentials to take side by side; see [`Lanes::exp_each`].
-const fn side_by_side<I: Isa, T: Real>() -> usize {
-    I::REGISTERS / <T::Lanes<I> as Lanes<T>>::REGISTERS / 4
 }
 
 /// `qkv` [B, N, 3d] → `y` [B, N, d], `lse` [B, N, H].
@@ -177,20 +171,16 @@ impl<T: Real> Kernel for Forward<'_, T> {
                 times::<I, T>(keys, first_key, queries, &band, scores);
                 for group in band.groups.iter().filter(|group| !group.queries.is_empty()) {
                     hide::<I, T>(group, &band, &masks, scores);
-                    let rows = rows_of(group, &band, scores);
-                    let (max, total) = match side_by_side::<I, T>() {
-                        8.. => softmax::<I, T, 8>(rows, group.lane),
-                        4.. => softmax::<I, T, 4>(rows, group.lane),
-                        2.. => softmax::<I, T, 2>(rows, group.lane),
-                        _ => softmax::<I, T, 1>(rows, group.lane),
-                    };
+                    let (max, total) = softmax::<I, T>(rows_of(group, &band, scores), group.lane);
                     let row = group.queries.start - first;
                     let mut y = RowsMut { data: &mut y[row * d + index * head_dim..], stride: d };
                     let values = Right::rows(values, head_dim).skip(group.keys.start - first_key);
                     sum::<I, T>(group, &band, scores, values, &mut y, head_dim, Start::Zero);
                     for i in 0..group.queries.len() {
                         let normaliser = T::ONE / total[i];
-                        y.row(i)[..head_dim].iter_mut().for_each(|y| *y *= normaliser);
+                        for y in &mut y.row(i)[..head_dim] {
+                            *y *= normaliser;
+                        }
                         lse[(row + i) * shape.heads + index] = T::from_f64(max[i].to_f64() + total[i].to_f64().ln());
                     }
                 }
@@ -201,232 +191,21 @@ impl<T: Real> Kernel for Forward<'_, T> {
 
 /// The scores become exp(score − max); returns max and sum of each lane.
 #[inline(always)]
-fn softmax<I: Isa, T: Real, const N: usize>(scores: &mut [[T; BLOCK]], lane: usize) -> ([T; LANES], [T; LANES]) {
-    let mut max = [T::Lanes::<I>::splat(T::NEG_INFINITY); N];
-    for some in scores.chunks(N) {
+fn softmax<I: Isa, T: Real>(scores: &mut [[T; BLOCK]], lane: usize) -> ([T; LANES], [T; LANES]) {
+    // Four maxima at a time, because one would wait for itself.
+    let mut max = [T::Lanes::<I>::splat(T::NEG_INFINITY); 4];
+    for some in scores.chunks(4) {
         for (j, row) in some.iter().enumerate() {
             max[j] = max[j].max(T::Lanes::<I>::load(&row[lane..]));
         }
     }
-    for j in 1..N {
-        max[0] = max[0].max(max[j]);
-    }
+    let max = max[0].max(max[1]).max(max[2].max(max[3]));
     let mut total = T::Lanes::<I>::zero();
-    let (body, tail) = scores.as_chunks_mut::<N>();
-    for rows in body {
-        exponentials::<I, T, N>(rows, lane, max[0], &mut total);
+    for row in scores {
+        let row = &mut row[lane..];
+        let p = T::Lanes::<I>::load(row).sub(max).exp();
+        p.store(row);
+        total = total.add(p);
     }
-    for row in tail {
-        exponentials::<I, T, 1>(std::array::from_mut(row), lane, max[0], &mut total);
-    }
-    (max[0].to_array(), total.to_array())
-}
-
-#[inline(always)]
-fn exponentials<I: Isa, T: Real, const N: usize>(
-    scores: &mut [[T; BLOCK]; N],
-    lane: usize,
-    max: T::Lanes<I>,
-    total: &mut T::Lanes<I>,
-) {
-    let mut p = [max; N];
-    for j in 0..N {
-        p[j] = T::Lanes::<I>::load(&scores[j][lane..]).sub(max);
-    }
-    let p = T::Lanes::<I>::exp_each(p);
-    for j in 0..N {
-        p[j].store(&mut scores[j][lane..]);
-        *total = total.add(p[j]);
-    }
-}
-
-/// What the backward pass reads.
-#[derive(Clone, Copy)]
-pub struct Known<'a, T> {
-    /// [B, N, 3d].
-    pub qkv: &'a [T],
-    /// [B, N, d].
-    pub y: &'a [T],
-    /// [B, N, H].
-    pub lse: &'a [T],
-    /// [B, N, d].
-    pub d_y: &'a [T],
-}
-
-impl<'a, T> Known<'a, T> {
-    fn sample(self, shape: Shape, sample: usize) -> Self {
-        fn part<T>(x: &[T], sample: usize, len: usize) -> &[T] {
-            &x[sample * len..][..len]
-        }
-        let rows = shape.tokens * shape.dim();
-        Self {
-            qkv: part(self.qkv, sample, 3 * rows),
-            y: part(self.y, sample, rows),
-            lse: part(self.lse, sample, shape.tokens * shape.heads),
-            d_y: part(self.d_y, sample, rows),
-        }
-    }
-}
-
-/// `d_qkv` [B, N, 3d]. One thread takes one head of one sample, for which it goes through the queries in order: every
-/// key's gradient is summed in that order.
-pub fn backward<T: Real>(shape: Shape, known: Known<'_, T>, want: Want, d_qkv: &mut [T]) {
-    let (d, rows) = (shape.dim(), 3 * shape.tokens);
-    // d_qkv as [B·N·3, d]: a head of a sample is then one rectangle with three rows for each token.
-    let samples = d_qkv.len() / (rows * d);
-    for_each_tile(d_qkv, [samples * rows, d], d, [rows, shape.head_dim], |tile| {
-        let known = known.sample(shape, tile.rows.start / rows);
-        let index = tile.cols.start / shape.head_dim;
-        let head = shape.tokens * shape.head_dim;
-        let panels = packed_len(shape.tokens, shape.head_dim);
-        parallel::scratch(4 * shape.block() + 2 * (shape.scores() + panels) + 3 * head, |scratch| {
-            simd::dispatch(Backward { shape, index, known, want, d_qkv: tile, scratch });
-        });
-    });
-}
-
-/// One head of one sample.
-struct Backward<'a, 't, T> {
-    shape: Shape,
-    index: usize,
-    known: Known<'a, T>,
-    want: Want,
-    d_qkv: Tile<'t, T>,
-    scratch: &'a mut [T],
-}
-
-/// Rows of d_q from `first` on.
-struct Queries<'a, 't, T> {
-    d_qkv: &'a mut Tile<'t, T>,
-    first: usize,
-}
-
-impl<T> Rows<T> for Queries<'_, '_, T> {
-    #[inline(always)]
-    fn row(&mut self, i: usize) -> &mut [T] {
-        let width = self.d_qkv.cols.len();
-        self.d_qkv.row(3 * (self.first + i) + Part::Queries as usize, 0, width)
-    }
-}
-
-impl<T: Real> Kernel for Backward<'_, '_, T> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<I: Isa>(self) {
-        let Self { shape, index, known, want, mut d_qkv, scratch } = self;
-        let (d, head_dim, masks) = (shape.dim(), shape.head_dim, Masks::new());
-        let (turned, scratch) = scratch.split_at_mut(shape.block());
-        let (queries, scratch) = scratch.split_at_mut(shape.block());
-        let (d_y, scratch) = scratch.split_at_mut(shape.block());
-        let (p, scratch) = scratch.split_at_mut(shape.scores());
-        let (d_s, scratch) = scratch.split_at_mut(shape.scores());
-        let (keys, scratch) = scratch.split_at_mut(shape.tokens * head_dim);
-        let (d_k, scratch) = scratch.split_at_mut(shape.tokens * head_dim);
-        let (d_v, scratch) = scratch.split_at_mut(shape.tokens * head_dim);
-        let (packed_keys, packed_values) = scratch.split_at_mut(packed_len(shape.tokens, head_dim));
-        let head = Head { shape, index, qkv: known.qkv };
-        gather(head.rows(Part::Keys, 0), head_dim, keys);
-        pack::<I, T>(Right::rows(keys, head_dim), shape.tokens, head_dim, packed_keys);
-        pack::<I, T>(head.rows(Part::Values, 0), shape.tokens, head_dim, packed_values);
-        let start = if want == Want::Add { Start::C } else { Start::Zero };
-        for block in (0..shape.tokens).step_by(BLOCK) {
-            let band = Band::new(block..shape.tokens.min(block + BLOCK), shape.window);
-            let count = band.groups[1].queries.end - block;
-            let (queries, d_y) = (&mut queries[..count * head_dim], &mut d_y[..count * head_dim]);
-            gather(head.rows(Part::Queries, block), head_dim, queries);
-            gather(Right { column: index * head_dim, ..Right::rows(&known.d_y[block * d..], d) }, head_dim, d_y);
-            let (queries, d_y) = (Right::rows(queries, head_dim), Right::rows(d_y, head_dim));
-            transpose::<I, T>(queries, count, shape.scale(), turned);
-            times::<I, T>(packed_keys, 0, turned, &band, p);
-            transpose::<I, T>(d_y, count, T::ONE, turned);
-            times::<I, T>(packed_values, 0, turned, &band, d_s);
-
-            for group in band.groups.iter().filter(|group| !group.queries.is_empty()) {
-                // Lanes without a query: p = exp(−∞) = 0, so that they add nothing to d_k and d_v.
-                let (mut lse, mut delta) = ([-T::NEG_INFINITY; LANES], [T::ZERO; LANES]);
-                for (i, query) in group.queries.clone().enumerate() {
-                    let at = query * d + index * head_dim;
-                    lse[i] = known.lse[query * shape.heads + index];
-                    delta[i] = simd::dot::<I, T>(&known.y[at..][..head_dim], &known.d_y[at..][..head_dim]);
-                }
-                hide::<I, T>(group, &band, &masks, p);
-                let rows = [rows_of(group, &band, p), rows_of(group, &band, d_s)];
-                let lanes = [T::Lanes::<I>::load(&lse), T::Lanes::<I>::load(&delta)];
-                match side_by_side::<I, T>() {
-                    8.. => d_softmax::<I, T, 8>(rows, group.lane, lanes, shape.scale()),
-                    4.. => d_softmax::<I, T, 4>(rows, group.lane, lanes, shape.scale()),
-                    2.. => d_softmax::<I, T, 2>(rows, group.lane, lanes, shape.scale()),
-                    _ => d_softmax::<I, T, 1>(rows, group.lane, lanes, shape.scale()),
-                }
-                // d_q = d_s · k
-                let mut d_q = Queries { d_qkv: &mut d_qkv, first: group.queries.start };
-                let keys = Right::rows(keys, head_dim).skip(group.keys.start);
-                sum::<I, T>(group, &band, d_s, keys, &mut d_q, head_dim, start);
-            }
-
-            // d_k += d_sᵀ · q and d_v += pᵀ · d_y, over the queries of each rectangle. No earlier query saw these keys:
-            let new = block * head_dim..(block + count) * head_dim;
-            d_k[new.clone()].fill(T::ZERO);
-            d_v[new].fill(T::ZERO);
-            for Rectangle { keys, lanes } in band.rectangles() {
-                if keys.is_empty() {
-                    continue;
-                }
-                let size = Size { m: keys.len(), n: head_dim, k: lanes.len().min(count - lanes.start) };
-                for (c, scores, right) in [(&mut *d_k, &*d_s, queries), (&mut *d_v, &*p, d_y)] {
-                    let mut c = RowsMut { data: &mut c[keys.start * head_dim..], stride: head_dim };
-                    let left = Left::Block { block: &scores[band.row(keys.start)..], lane: lanes.start };
-                    product::<I, T>(&mut c, size, left, right.skip(lanes.start), Start::C);
-                }
-            }
-        }
-        for (part, gradient) in [(Part::Keys, d_k), (Part::Values, d_v)] {
-            for (token, gradient) in gradient.chunks_exact(head_dim).enumerate() {
-                let out = d_qkv.row(3 * token + part as usize, 0, head_dim);
-                match want {
-                    Want::Add => out.iter_mut().zip(gradient).for_each(|(out, &gradient)| *out += gradient),
-                    _ => out.copy_from_slice(gradient),
-                }
-            }
-        }
-    }
-}
-
-/// `p` = exp(scores − lse) in place of the scores, and `d_s` = p·(d_p − delta)·scale in place of d_p.
-#[inline(always)]
-fn d_softmax<I: Isa, T: Real, const N: usize>(
-    [p, d_s]: [&mut [[T; BLOCK]]; 2],
-    lane: usize,
-    lse_delta: [T::Lanes<I>; 2],
-    scale: T,
-) {
-    let ((p, p_tail), (d_s, d_s_tail)) = (p.as_chunks_mut::<N>(), d_s.as_chunks_mut::<N>());
-    for (p, d_s) in p.iter_mut().zip(d_s) {
-        d_scores::<I, T, N>(p, d_s, lane, lse_delta, scale);
-    }
-    for (p, d_s) in p_tail.iter_mut().zip(d_s_tail) {
-        d_scores::<I, T, 1>(std::array::from_mut(p), std::array::from_mut(d_s), lane, lse_delta, scale);
-    }
-}
-
-#[inline(always)]
-fn d_scores<I: Isa, T: Real, const N: usize>(
-    scores: &mut [[T; BLOCK]; N],
-    d_s: &mut [[T; BLOCK]; N],
-    lane: usize,
-    [lse, delta]: [T::Lanes<I>; 2],
-    scale: T,
-) {
-    let mut p = [lse; N];
-    for j in 0..N {
-        p[j] = T::Lanes::<I>::load(&scores[j][lane..]).sub(lse);
-    }
-    let p = T::Lanes::<I>::exp_each(p);
-    let scale = T::Lanes::<I>::splat(scale);
-    for j in 0..N {
-        p[j].store(&mut scores[j][lane..]);
-        let d_s = &mut d_s[j][lane..];
-        T::Lanes::<I>::load(d_s).sub(delta).mul(p[j].mul(scale)).store(d_s);
-    }
+    (max.to_array(), total.to_array())
 }
