@@ -6,6 +6,7 @@
 //! `delta_i = y_i·d_y_i` and `d_s_ij = p_ij (d_y_i·v_j − delta_i) / √D`,
 //! `d_q_i = Σ_j d_s_ij k_j`, `d_k_j = Σ_i d_s_ij q_i`, `d_v_j = Σ_i p_ij d_y_i`. All work is proportional to N·k.
 
+mod backward;
 mod band;
 mod cpu;
 
@@ -74,13 +75,13 @@ impl Op for WindowAttention {
             return;
         }
         with_real!(d_out.dtype(), T => {
-            let known = cpu::Known::<T> {
+            let known = backward::Known::<T> {
                 qkv: ins[0].as_slice(),
                 y: outs[0].as_slice(),
                 lse: outs[1].as_slice(),
                 d_y: d_out.as_slice(),
             };
-            cpu::backward(self.shape(ins[0].spec()), known, wants[0], d_ins[0].as_mut_slice());
+            backward::backward(self.shape(ins[0].spec()), known, wants[0], d_ins[0].as_mut_slice());
         })
     }
 

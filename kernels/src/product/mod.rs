@@ -5,6 +5,10 @@
 //! when this is compiled, or else a register would be spent on every row. As in the large product, every element of C is
 //! one chain of fused multiply-adds over k = 0, 1, 2, …, whatever the tile and the instruction set.
 
+mod pack;
+
+pub use pack::{gather, pack, packed_len, transpose};
+
 use engine::simd::{Isa, LANES, Lanes, Real};
 
 /// Lanes of a block, the length of its rows: two groups of sixteen.
@@ -30,6 +34,12 @@ pub struct Right<'a, T> {
 }
 
 impl<'a, T> Right<'a, T> {
+    /// Rows of `width` numbers without gaps.
+    #[inline(always)]
+    pub fn rows(data: &'a [T], width: usize) -> Self {
+        Self { data, width, column: 0 }
+    }
+
     /// The same columns from row `first` on.
     #[inline(always)]
     pub fn skip(self, first: usize) -> Self {
@@ -277,58 +287,6 @@ impl<T: Real> Place<T> for Part {
     }
 }
 
-/// `block` [columns, 32] = `factor` times the transpose of the first `rows` ≤ 32 rows of `x`, zeros in the other lanes.
-#[inline(always)]
-pub fn transpose<I: Isa, T: Real>(x: Right<'_, T>, rows: usize, factor: T, block: &mut [T]) {
-    let columns = block.len() / BLOCK;
-    for lane in [0, LANES] {
-        let rows = rows.saturating_sub(lane).min(LANES);
-        let x = if rows == 0 { x } else { x.skip(lane) };
-        turn::<I, T>(x, [rows, columns], factor, &mut block[lane..], BLOCK);
-    }
-}
-
-/// Numbers in the panels of so many rows and columns.
-pub fn packed_len(rows: usize, columns: usize) -> usize {
-    rows.next_multiple_of(LANES) * columns
-}
-
-/// `rows` × `columns` of `x` in panels of sixteen rows: a panel lists the elements of its rows in column 0, in column 1,
-/// and so on, zeros for rows beyond the last.
-#[inline(always)]
-pub fn pack<I: Isa, T: Real>(x: Right<'_, T>, rows: usize, columns: usize, panels: &mut [T]) {
-    for first in (0..rows).step_by(LANES) {
-        let panel = &mut panels[first * columns..][..LANES * columns];
-        turn::<I, T>(x.skip(first), [LANES.min(rows - first), columns], T::ONE, panel, LANES);
-    }
-}
-
-/// out[j·stride + i] = factor · x[i, j] for `rows` ≤ 16 rows, zeros for the rest of sixteen.
-#[inline(always)]
-fn turn<I: Isa, T: Real>(x: Right<'_, T>, [rows, columns]: [usize; 2], factor: T, out: &mut [T], stride: usize) {
-    let body = columns - columns % LANES;
-    let lanes = T::Lanes::<I>::splat(factor);
-    for j in (0..body).step_by(LANES) {
-        let mut square = [T::Lanes::<I>::zero(); LANES];
-        for i in 0..LANES {
-            if i < rows {
-                square[i] = T::Lanes::<I>::load(&x.data[i * x.width + x.column + j..]).mul(lanes);
-            }
-        }
-        let square = T::Lanes::<I>::transpose(square);
-        for i in 0..LANES {
-            square[i].store(&mut out[(j + i) * stride..]);
-        }
-    }
-    for j in body..columns {
-        let out = &mut out[j * stride..][..LANES];
-        out[rows..].fill(T::ZERO);
-        for i in 0..rows {
-            out[i] = x.data[i * x.width + x.column + j] * factor;
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -371,9 +329,6 @@ mod tests {
         }
     }
 
-    /// Entry (row, column) of a left factor.
-    type Entry<'a, T> = dyn Fn(usize, usize) -> T + 'a;
-
     fn matches_definition<T: Real>(size: Size) {
         let Size { m, n, k } = size;
         let (first, lane, stride) = (8, 3, n + 3);
@@ -383,16 +338,26 @@ mod tests {
         let rows = random::<T>((first + m) * (k + 1), 4);
         let x = Right { data: &rows[..], width: k + 1, column: 1 };
         simd::dispatch(Pack { x, rows: first + m, columns: k, panels: &mut panels });
-        let lefts: [(Left<'_, T>, &Entry<'_, T>, usize); 3] = [
-            (Left::Packed { panels: &panels, first }, &|i, p| rows[(first + i) * (k + 1) + 1 + p], 0),
-            (Left::Block { block: &block, lane }, &|i, p| block[i * BLOCK + lane + p], k),
-            (Left::Transposed { block: &block, lane }, &|i, p| block[p * BLOCK + lane + i], m),
+        let lefts = [
+            Left::Packed { panels: &panels, first },
+            Left::Block { block: &block, lane },
+            Left::Transposed { block: &block, lane },
         ];
-        for (left, a, lanes) in lefts {
+        for left in lefts {
+            let lanes = match left {
+                Left::Packed { .. } => 0,
+                Left::Block { .. } => k,
+                Left::Transposed { .. } => m,
+            };
+            if lane + lanes > BLOCK {
+                continue;
+            }
+            let a = |i: usize, p: usize| match left {
+                Left::Packed { .. } => rows[(first + i) * (k + 1) + 1 + p],
+                Left::Block { block, lane } => block[i * BLOCK + lane + p],
+                Left::Transposed { block, lane } => block[p * BLOCK + lane + i],
+            };
             for start in [Start::Zero, Start::C] {
-                if lane + lanes > BLOCK {
-                    continue;
-                }
                 let mut expected = old.clone();
                 for (i, j) in (0..m).flat_map(|i| (0..n).map(move |j| (i, j))) {
                     let c = &mut expected[i * (n + 2) + j];
@@ -415,33 +380,5 @@ mod tests {
                 matches_definition::<f64>(Size { m, n, k });
             }
         });
-    }
-
-    struct Transpose<'a> {
-        x: Right<'a, f32>,
-        rows: usize,
-        block: &'a mut [f32],
-    }
-
-    impl Kernel for Transpose<'_> {
-        type Output = ();
-        #[inline(always)]
-        fn run<I: Isa>(self) {
-            transpose::<I, f32>(self.x, self.rows, 0.5, self.block);
-        }
-    }
-
-    #[test]
-    fn transposes_what_is_there() {
-        for [rows, columns] in [[1, 2], [32, 20], [32, 32], [13, 33]] {
-            let width = columns + 3;
-            let x = random::<f32>(rows * width, 5);
-            let mut block = vec![7.0; columns * BLOCK];
-            simd::dispatch(Transpose { x: Right { data: &x, width, column: 2 }, rows, block: &mut block });
-            for (j, lanes) in block.chunks(BLOCK).enumerate() {
-                assert!((0..rows).all(|i| lanes[i] == 0.5 * x[i * width + 2 + j]));
-                assert!(lanes[rows..].iter().all(|&x| x == 0.0));
-            }
-        }
     }
 }

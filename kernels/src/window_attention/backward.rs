@@ -1,0 +1,168 @@
+//! The backward pass on the CPU.
+
+use super::band::{Band, Masks, Rectangle};
+use super::cpu::{Head, Part, Shape, hide, rows_of, sum, times};
+use crate::matmul::tiles::{Tile, for_each_tile};
+use crate::product::{BLOCK, Left, Right, Rows, RowsMut, Size, Start, gather, pack, packed_len, product, transpose};
+use engine::simd::{self, Isa, Kernel, LANES, Lanes, Real};
+use engine::{Want, parallel};
+
+/// What the backward pass reads.
+#[derive(Clone, Copy)]
+pub struct Known<'a, T> {
+    /// [B, N, 3d].
+    pub qkv: &'a [T],
+    /// [B, N, d].
+    pub y: &'a [T],
+    /// [B, N, H].
+    pub lse: &'a [T],
+    /// [B, N, d].
+    pub d_y: &'a [T],
+}
+
+impl<'a, T> Known<'a, T> {
+    fn sample(self, shape: Shape, sample: usize) -> Self {
+        fn part<T>(x: &[T], sample: usize, len: usize) -> &[T] {
+            &x[sample * len..][..len]
+        }
+        let rows = shape.tokens * shape.dim();
+        Self {
+            qkv: part(self.qkv, sample, 3 * rows),
+            y: part(self.y, sample, rows),
+            lse: part(self.lse, sample, shape.tokens * shape.heads),
+            d_y: part(self.d_y, sample, rows),
+        }
+    }
+}
+
+/// `d_qkv` [B, N, 3d]. One thread takes one head of one sample, for which it goes through the queries in order: every
+/// key's gradient is summed in that order.
+pub fn backward<T: Real>(shape: Shape, known: Known<'_, T>, want: Want, d_qkv: &mut [T]) {
+    let (d, rows) = (shape.dim(), 3 * shape.tokens);
+    // d_qkv as [B·N·3, d]: a head of a sample is then one rectangle with three rows for each token.
+    let samples = d_qkv.len() / (rows * d);
+    for_each_tile(d_qkv, [samples * rows, d], d, [rows, shape.head_dim], |tile| {
+        let known = known.sample(shape, tile.rows.start / rows);
+        let index = tile.cols.start / shape.head_dim;
+        let head = shape.tokens * shape.head_dim;
+        let panels = packed_len(shape.tokens, shape.head_dim);
+        parallel::scratch(4 * shape.block() + 2 * (shape.scores() + panels) + 3 * head, |scratch| {
+            simd::dispatch(Backward { shape, index, known, want, d_qkv: tile, scratch });
+        });
+    });
+}
+
+/// One head of one sample.
+struct Backward<'a, 't, T> {
+    shape: Shape,
+    index: usize,
+    known: Known<'a, T>,
+    want: Want,
+    d_qkv: Tile<'t, T>,
+    scratch: &'a mut [T],
+}
+
+/// Rows of d_q from `first` on.
+struct Queries<'a, 't, T> {
+    d_qkv: &'a mut Tile<'t, T>,
+    first: usize,
+}
+
+impl<T> Rows<T> for Queries<'_, '_, T> {
+    #[inline(always)]
+    fn row(&mut self, i: usize) -> &mut [T] {
+        let width = self.d_qkv.cols.len();
+        self.d_qkv.row(3 * (self.first + i) + Part::Queries as usize, 0, width)
+    }
+}
+
+impl<T: Real> Kernel for Backward<'_, '_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<I: Isa>(self) {
+        let Self { shape, index, known, want, mut d_qkv, scratch } = self;
+        let (d, head_dim, masks) = (shape.dim(), shape.head_dim, Masks::new());
+        let (turned, scratch) = scratch.split_at_mut(shape.block());
+        let (queries, scratch) = scratch.split_at_mut(shape.block());
+        let (d_y, scratch) = scratch.split_at_mut(shape.block());
+        let (p, scratch) = scratch.split_at_mut(shape.scores());
+        let (d_s, scratch) = scratch.split_at_mut(shape.scores());
+        let (keys, scratch) = scratch.split_at_mut(shape.tokens * head_dim);
+        let (d_k, scratch) = scratch.split_at_mut(shape.tokens * head_dim);
+        let (d_v, scratch) = scratch.split_at_mut(shape.tokens * head_dim);
+        let (packed_keys, packed_values) = scratch.split_at_mut(packed_len(shape.tokens, head_dim));
+        let head = Head { shape, index, qkv: known.qkv };
+        gather(head.rows(Part::Keys, 0), head_dim, keys);
+        pack::<I, T>(Right::rows(keys, head_dim), shape.tokens, head_dim, packed_keys);
+        pack::<I, T>(head.rows(Part::Values, 0), shape.tokens, head_dim, packed_values);
+        let start = if want == Want::Add { Start::C } else { Start::Zero };
+        for block in (0..shape.tokens).step_by(BLOCK) {
+            let band = Band::new(block..shape.tokens.min(block + BLOCK), shape.window);
+            let count = band.groups[1].queries.end - block;
+            let (queries, d_y) = (&mut queries[..count * head_dim], &mut d_y[..count * head_dim]);
+            gather(head.rows(Part::Queries, block), head_dim, queries);
+            gather(Right { column: index * head_dim, ..Right::rows(&known.d_y[block * d..], d) }, head_dim, d_y);
+            let (queries, d_y) = (Right::rows(queries, head_dim), Right::rows(d_y, head_dim));
+            transpose::<I, T>(queries, count, shape.scale(), turned);
+            times::<I, T>(packed_keys, 0, turned, &band, p);
+            transpose::<I, T>(d_y, count, T::ONE, turned);
+            times::<I, T>(packed_values, 0, turned, &band, d_s);
+
+            for group in band.groups.iter().filter(|group| !group.queries.is_empty()) {
+                // Lanes without a query: p = exp(−∞) = 0, so that they add nothing to d_k and d_v.
+                let (mut lse, mut delta) = ([-T::NEG_INFINITY; LANES], [T::ZERO; LANES]);
+                for (i, query) in group.queries.clone().enumerate() {
+                    let at = query * d + index * head_dim;
+                    lse[i] = known.lse[query * shape.heads + index];
+                    delta[i] = simd::dot::<I, T>(&known.y[at..][..head_dim], &known.d_y[at..][..head_dim]);
+                }
+                hide::<I, T>(group, &band, &masks, p);
+                let rows = [rows_of(group, &band, p), rows_of(group, &band, d_s)];
+                let lanes = [T::Lanes::<I>::load(&lse), T::Lanes::<I>::load(&delta)];
+                d_softmax::<I, T>(rows, group.lane, lanes, shape.scale());
+                // d_q = d_s · k
+                let mut d_q = Queries { d_qkv: &mut d_qkv, first: group.queries.start };
+                let keys = Right::rows(keys, head_dim).skip(group.keys.start);
+                sum::<I, T>(group, &band, d_s, keys, &mut d_q, head_dim, start);
+            }
+
+            // d_k += d_sᵀ · q and d_v += pᵀ · d_y, over the queries of each rectangle. No earlier query saw these keys:
+            let new = block * head_dim..(block + count) * head_dim;
+            d_k[new.clone()].fill(T::ZERO);
+            d_v[new].fill(T::ZERO);
+            for Rectangle { keys, lanes } in band.rectangles() {
+                if keys.is_empty() {
+                    continue;
+                }
+                let size = Size { m: keys.len(), n: head_dim, k: lanes.len().min(count - lanes.start) };
+                for (c, scores, right) in [(&mut *d_k, &*d_s, queries), (&mut *d_v, &*p, d_y)] {
+                    let mut c = RowsMut { data: &mut c[keys.start * head_dim..], stride: head_dim };
+                    let left = Left::Block { block: &scores[band.row(keys.start)..], lane: lanes.start };
+                    product::<I, T>(&mut c, size, left, right.skip(lanes.start), Start::C);
+                }
+            }
+        }
+        for (part, gradient) in [(Part::Keys, d_k), (Part::Values, d_v)] {
+            for (token, gradient) in gradient.chunks_exact(head_dim).enumerate() {
+                let out = d_qkv.row(3 * token + part as usize, 0, head_dim);
+                match want {
+                    Want::Add => out.iter_mut().zip(gradient).for_each(|(out, &gradient)| *out += gradient),
+                    _ => out.copy_from_slice(gradient),
+                }
+            }
+        }
+    }
+}
+
+/// `p` = exp(scores − lse) in place of the scores, and `d_s` = p·(d_p − delta)·scale in place of d_p.
+#[inline(always)]
+fn d_softmax<I: Isa, T: Real>([p, d_s]: [&mut [[T; BLOCK]]; 2], lane: usize, [lse, delta]: [T::Lanes<I>; 2], scale: T) {
+    let scale = T::Lanes::<I>::splat(scale);
+    for (p, d_s) in p.iter_mut().zip(d_s) {
+        let (p, d_s) = (&mut p[lane..], &mut d_s[lane..]);
+        let probability = T::Lanes::<I>::load(p).sub(lse).exp();
+        probability.store(p);
+        T::Lanes::<I>::load(d_s).sub(delta).mul(probability.mul(scale)).store(d_s);
+    }
+}
