@@ -7,6 +7,7 @@
 
 #![forbid(unsafe_code)]
 
+mod build;
 pub mod gradcheck;
 mod graph;
 mod liveness;

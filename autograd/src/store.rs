@@ -50,6 +50,11 @@ impl Store {
         &mut self.buffers[id.0 as usize]
     }
 
+    /// All buffers, in the order in which they came.
+    pub fn ids(&self) -> impl Iterator<Item = Id> {
+        (0..self.buffers.len() as u32).map(Id)
+    }
+
     /// Bytes held by all buffers, the arena and the scratch memory.
     pub fn bytes(&self) -> usize {
         self.buffers.iter().map(Buffer::capacity).sum::<usize>() + self.scratch.capacity()

@@ -130,6 +130,10 @@ impl Buffer {
     /// If `T` is not the element type.
     pub fn as_slice<T: Element>(&self) -> &[T] {
         let spec = self.expect::<T>();
+        if spec.bytes() == 0 {
+            // A buffer without memory is aligned to nothing.
+            return &[];
+        }
         bytemuck::cast_slice(&self.bytes[self.offset..self.offset + spec.bytes()])
     }
 
@@ -139,6 +143,9 @@ impl Buffer {
     /// If `T` is not the element type.
     pub fn as_mut_slice<T: Element>(&mut self) -> &mut [T] {
         let spec = self.expect::<T>();
+        if spec.bytes() == 0 {
+            return &mut [];
+        }
         bytemuck::cast_slice_mut(&mut self.bytes[self.offset..self.offset + spec.bytes()])
     }
 
@@ -207,6 +214,13 @@ mod tests {
         let moved = b;
         assert_eq!(moved.as_bytes().as_ptr() as usize % ALIGN, 0);
         assert_eq!(moved.clone().as_slice::<f32>(), &[1.5f32; 7]);
+    }
+
+    #[test]
+    fn nothing_fits_into_no_memory() {
+        let mut b = Buffer::empty();
+        b.respec(Spec::new(DType::F64, &[0]));
+        assert!(b.as_slice::<f64>().is_empty() && b.as_mut_slice::<f64>().is_empty());
     }
 
     #[test]

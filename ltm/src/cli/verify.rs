@@ -8,11 +8,11 @@ use std::path::{Path, PathBuf};
 
 /// Check this build on this machine: every op against its f64 reference and central differences
 ///
-/// With --golden also the whole model, its gradients and both learning steps against numbers that another implementation
-/// computed. The exit code is 1 if anything is beyond its tolerance.
+/// Then the whole model, its gradients and both learning steps against numbers that an independent implementation
+/// computed: those that come with the program, or those of --golden. The exit code is 1 if anything is beyond its tolerance.
 #[derive(clap::Args)]
 pub struct Args {
-    /// safetensors file of golden numbers, with the model's sizes in its metadata
+    /// safetensors file of golden numbers, with the model's sizes in its metadata [default: the program's own]
     #[arg(long, value_name = "FILE")]
     golden: Option<PathBuf>,
 }
@@ -20,12 +20,9 @@ pub struct Args {
 pub fn run(args: &Args, threads: Option<usize>) -> Result<()> {
     threads::inside(threads.unwrap_or(0), || {
         // An unreadable file is told at once, not after the ops.
-        let golden = args.golden.as_deref().map(compare).transpose()?;
+        let golden = compare(args.golden.as_deref())?;
         let bad_ops = check_ops()?;
-        let bad_numbers = match golden {
-            Some(golden) => golden.show()?,
-            None => 0,
-        };
+        let bad_numbers = golden.show()?;
         match bad_ops + bad_numbers {
             0 => print("everything is within its tolerance"),
             bad => Err(Error::new(format!(
@@ -66,14 +63,15 @@ fn check_ops() -> Result<usize> {
 
 /// Relative errors of every quantity of a golden file, in f64 and f32.
 struct Golden {
-    path: PathBuf,
+    name: String,
     rows: Vec<(String, f64, f64)>,
 }
 
-fn compare(path: &Path) -> Result<Golden> {
+fn compare(path: Option<&Path>) -> Result<Golden> {
     let (double, single) = (golden(path, DType::F64)?, golden(path, DType::F32)?);
     let rows = double.into_iter().zip(single).map(|(d, s)| (d.name, d.error, s.error)).collect();
-    Ok(Golden { path: path.into(), rows })
+    let name = path.map_or("the program's own golden numbers".into(), |path| path.display().to_string());
+    Ok(Golden { name, rows })
 }
 
 impl Golden {
@@ -87,10 +85,7 @@ impl Golden {
             vec![row.0.clone(), format!("{:.1e}", row.1), format!("{:.1e}", row.2), verdict.to_string()]
         });
         let (double, single) = (tolerance(DType::F64), tolerance(DType::F32));
-        print(format_args!(
-            "{}: relative errors, at most {double:.0e} in f64 and {single:.0e} in f32\n",
-            self.path.display()
-        ))?;
+        print(format_args!("{}: relative errors, at most {double:.0e} in f64 and {single:.0e} in f32\n", self.name))?;
         print(table(&[("quantity", Left), ("f64", Right), ("f32", Right), ("", Left)], &rows.collect::<Vec<_>>()))?;
         print("")?;
         Ok(self.rows.iter().filter(|row| bad(row)).count())

@@ -1,7 +1,7 @@
 //! The model against numbers that an independent implementation computed in f64.
 
 use super::ops::relative_error;
-use crate::config::{FastConfig, ModelConfig, Noise, Schedule, SlowConfig};
+use crate::config::{Config, FastConfig, ModelConfig, Noise, Schedule, SlowConfig};
 use crate::data::{Batch, SampleInfo};
 use crate::learn::{Fast, FastOptions, Inputs, Slow};
 use crate::model::{Decoder, Params, Positions};
@@ -29,13 +29,23 @@ pub fn tolerance(dtype: DType) -> f64 {
     if dtype == DType::F64 { 1e-9 } else { 1e-4 }
 }
 
-/// Computes everything that the golden file at `path` holds, in f32 or f64, and compares.
+/// The golden file that comes with the program.
+const OWN: &[u8] = include_bytes!("../../../tests/fixtures/golden_tiny.safetensors");
+
+/// Computes everything that the golden file at `path` (the program's own if there is none) holds, in f32 or f64, and
+/// compares.
 ///
 /// # Errors
 /// If the file cannot be read, lacks a tensor or an entry of its metadata, or describes a model that cannot be.
-pub fn golden(path: &Path, dtype: DType) -> Result<Vec<Comparison>> {
-    let file = SafeTensors::open(path)?;
-    let mut golden = Golden::new(&file, dtype).map_err(|e| e.at(path.display()))?;
+pub fn golden(path: Option<&Path>, dtype: DType) -> Result<Vec<Comparison>> {
+    match path {
+        Some(path) => compare(&SafeTensors::open(path)?, dtype).map_err(|e| e.at(path.display())),
+        None => compare(&SafeTensors::parse(OWN)?, dtype),
+    }
+}
+
+fn compare<B: AsRef<[u8]>>(file: &SafeTensors<B>, dtype: DType) -> Result<Vec<Comparison>> {
+    let mut golden = Golden::new(file, dtype)?;
     golden.objective()?;
     golden.slow()?;
     golden.fast(Noise::Fresh)?;
@@ -69,8 +79,14 @@ impl<'a, B: AsRef<[u8]>> Golden<'a, B> {
             norm_eps: file.metadata_value("norm_eps")?,
             rope_theta: file.metadata_value("rope_theta")?,
         };
-        model.check()?;
         let batch = size("batch")?;
+        // Sizes that the file's own tensors do not have would only ask for memory.
+        file.expect_shape("w.tok_embeddings.weight", &[model.vocab, model.dim])?;
+        file.expect_shape("w.layers.0.feed_forward.w1.weight", &[model.ffn, model.dim])?;
+        file.expect_shape("tokens", &[batch, model.seq])?;
+        file.expect_shape("mu", &[batch, model.layers.saturating_mul(model.latents), model.dim])?;
+        Config { model: model.clone(), ..Config::default() }.check_ranges()?;
+        model.check()?;
         let mut store = Store::new(Device::Cpu);
         let params = Params::new(&model, dtype, &mut store);
         params.load(&mut store, file, "w.")?;
