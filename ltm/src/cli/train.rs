@@ -122,7 +122,7 @@ pub fn steps(session: &mut Session, after: &mut dyn FnMut(u64)) -> Result<bool> 
         }
         let progress = session.advance().map_err(|error| {
             display.finish();
-            hint(error, &path, session.step())
+            hint(error, session)
         })?;
         display.show(&progress);
         after(progress.report.step);
@@ -132,12 +132,13 @@ pub fn steps(session: &mut Session, after: &mut dyn FnMut(u64)) -> Result<bool> 
 }
 
 /// How to go on after a loss that is not finite.
-fn hint(error: Error, path: &Path, step: u64) -> Error {
+fn hint(error: Error, session: &Session) -> Error {
     let text = error.to_string();
-    match text.contains("not finite") && step > 0 {
+    match text.contains("not finite") && session.is_saved() {
         true => Error::new(format!(
-            "{text}; step {step} is saved, and `ltm train --resume {} --set train.non_finite=skip` leaves such batches out",
-            path.display()
+            "{text}; step {} is saved, and `ltm train --resume {} --set train.non_finite=skip` leaves such batches out",
+            session.step(),
+            session.run().path().display()
         )),
         false => error,
     }
