@@ -148,6 +148,8 @@ fn run_folders_that_do_not_fit() {
     let resume = |set: &str| lab.run(&["train", "--resume", "run", "--set", set]);
     resume("fast.steps=3").fails(2, &["fast.steps = 3", "fast.steps = 2", "train.threads"]);
     resume("train.steps=5").fails(2, &["train.steps = 5", "has done 6"]);
+    // The same file with another split: what was held out would be learnt from.
+    resume("data.validation=text.txt").fails(1, &["the data have changed"]);
     lab.write("text.txt", "other text. ".repeat(100));
     lab.run(&["train", "--resume", "run"]).fails(1, &["the data have changed"]);
     lab.write("run/config.json", "{\"model\": {\"layers\": ");
