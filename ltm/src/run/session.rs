@@ -1,12 +1,11 @@
-use super::folder::{MOMENTS, Run, STATE, WEIGHTS};
+use super::folder::{MOMENTS, Run, STATE, WEIGHTS, fingerprint};
 use super::{Excess, Material, Metrics, score};
 use crate::checkpoint;
 use crate::data::{Batch, Order, Sampler, Source};
 use crate::evaluate::{Evaluator, Protocol, Total};
-use crate::json::{self, Value};
+use crate::json::Value;
 use crate::train::{StepReport, Trainer};
 use engine::{Error, Result};
-use std::fs;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -60,10 +59,7 @@ impl Session {
         let (checkpoint, warnings) = run.newest()?;
         let mut trainer = Trainer::new(config.clone())?;
         if let Some(checkpoint) = &checkpoint {
-            let state = checkpoint.file(STATE)?;
-            let text = fs::read(&state).map_err(|e| Error::io("read", &state, &e))?;
-            let value = json::parse(&text).map_err(|e| e.at(state.display()))?;
-            let data = value.read("data", Value::as_str).map_err(|e| e.at(state.display()))?;
+            let data = fingerprint(checkpoint)?;
             if data != material.fingerprint {
                 return Err(Error::new(format!(
                     "the data have changed since the run began (checksum {data}, now {}): put the old ones back, or begin a new run",

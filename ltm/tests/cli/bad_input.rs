@@ -152,6 +152,7 @@ fn run_folders_that_do_not_fit() {
     resume("data.validation=text.txt").fails(1, &["the data have changed"]);
     lab.write("text.txt", "other text. ".repeat(100));
     lab.run(&["train", "--resume", "run"]).fails(1, &["the data have changed"]);
+    lab.run(&["eval", "run"]).fails(1, &["the data have changed", "may have been learnt", "--data"]);
     lab.write("run/config.json", "{\"model\": {\"layers\": ");
     lab.run(&["eval", "run"]).fails(1, &["config.json"]);
     lab.write("run/config.json", "{\"model\": {\"layer\": 1}}");

@@ -35,7 +35,11 @@ fn train_evaluate_generate() {
     assert_eq!(results[3].read("status", Value::as_str).unwrap(), "not a bound");
 
     let said = lab.run(&["eval", "run", "--data", "text.txt", "--protocol", "fixed,elbo", "--limit", "3"]).succeeds();
-    said.says("3 sequences").says("not a bound").says("upper bound").says("average of exp(nats/token)");
+    said.says("3 sequences")
+        .says("the run has learnt from text.txt")
+        .says("not a bound")
+        .says("upper bound")
+        .says("average of exp(nats/token)");
 
     let generate = |args: &[&str]| lab.run(&[&["generate", "run", "--tokens", "20"], args].concat()).succeeds().out;
     let prompted = generate(&["--prompt", "3 green", "--seed", "1"]);
