@@ -112,7 +112,10 @@ pub fn text(rows: &[Row], corpus: Option<&Corpus>) -> String {
         cells
     });
     let mut lines = vec![table(&columns, &cells.collect::<Vec<_>>())];
-    let extras = rows.iter().map(|row| format!("{} {}", row.protocol.name(), number(row.total.mean_perplexity, 3)));
+    let extras = rows.iter().map(|row| {
+        let bound = if row.protocol == Protocol::Fixed { " (not a bound)" } else { "" };
+        format!("{} {}{bound}", row.protocol.name(), number(row.total.mean_perplexity, 3))
+    });
     let extras = extras.collect::<Vec<_>>().join(", ");
     lines.push(format!("extra, the public reference's average of exp(nats/token) over sequences: {extras}"));
     if rows.iter().any(|row| row.protocol == Protocol::Iwae) {

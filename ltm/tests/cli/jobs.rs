@@ -40,6 +40,8 @@ fn train_evaluate_generate() {
         .says("not a bound")
         .says("upper bound")
         .says("average of exp(nats/token)");
+    let extra = said.out.lines().find(|line| line.starts_with("extra")).unwrap();
+    assert!(extra.contains("fixed ") && extra.contains("(not a bound), elbo "), "{extra}");
 
     let generate = |args: &[&str]| lab.run(&[&["generate", "run", "--tokens", "20"], args].concat()).succeeds().out;
     let prompted = generate(&["--prompt", "3 green", "--seed", "1"]);
