@@ -189,6 +189,15 @@ fn a_loss_that_is_not_finite() {
 }
 
 #[test]
+fn a_warm_up_without_end() {
+    let lab = Lab::new();
+    let short = lab.train("short", &["train.steps=1", "slow.rate=0.5"]).succeeds();
+    short.says("slow.warmup = 2 is not less than train.steps = 1").says("2.500e-1");
+    let long = lab.train("long", &["train.steps=3"]).succeeds();
+    assert!(!long.err.contains("slow.warmup"), "{}", long.context());
+}
+
+#[test]
 fn an_unknown_instruction_set() {
     let lab = Lab::new();
     let args = ["plan"];
