@@ -41,6 +41,12 @@ impl Material {
                     data.tokenizer, data.chunking
                 )));
             }
+            if let Some(path) = &data.validation {
+                return Err(Error::usage(format!(
+                    "data.validation = {}: the embedded corpus has held-out stories of its own: leave it out, or name your own text with --data",
+                    path.display()
+                )));
+            }
             return Ok(Self {
                 train: Arc::new(Stories::new(Corpus::default(), config.train.seed, seq, None)?),
                 validation: Some(held_out_stories(seq, VALIDATION_STORIES)?),

@@ -33,6 +33,7 @@ fn configurations_that_cannot_be() {
     train(&["model.dim=18", "model.heads=4"]).fails(2, &["model.dim = 18 is not divisible by model.heads = 4", "20"]);
     train(&["model.latents=33"]).fails(2, &["model.latents = 33", "model.seq = 32"]);
     train(&["model.window=64"]).fails(2, &["model.window = 64", "model.seq = 32"]);
+    lab.run(&["train", "--set", "data.validation=text.txt"]).fails(2, &["data.validation", "embedded corpus"]);
     lab.run(&["train", "--preset", "small"]).fails(2, &["embedded corpus", "--preset demo"]);
 
     lab.write("bad.toml", "[train]\nsteps = 3\n[fast]\nstep = 2\n");
