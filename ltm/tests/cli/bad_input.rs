@@ -168,6 +168,14 @@ fn generation_that_cannot_be() {
     generate(&["--prompt", "a", "--temperature", "-1"]).fails(2, &["temperature -1"]);
     generate(&["--prompt", "a", "--top-p", "0"]).fails(2, &["top-p 0"]);
     generate(&["--prompt", "a", "--steps", "0"]).fails(2, &["fast.steps = 0"]);
+    // 32 positions were trained: a new line in front, 32 bytes of prompt, of which the last is a target only.
+    let (whole, longer) = ("a".repeat(32), "a".repeat(33));
+    let said = generate(&["--prompt", &whole, "--tokens", "1", "--samples", "2"]).succeeds();
+    assert!(!said.err.contains("inferred from the last"), "{}", said.context());
+    assert_eq!(said.err.matches("make up to 33 positions").count(), 1, "{}", said.context());
+    generate(&["--prompt", &longer, "--tokens", "1"]).succeeds().says("latents are inferred from the last of them");
+    let said = generate(&["--unconditional", "--tokens", "32"]).succeeds();
+    assert!(said.err.is_empty(), "{}", said.context());
     lab.run(&["eval", "run", "--samples", "0"]).fails(2, &["at least one draw"]);
     lab.run(&["eval", "run", "--limit", "0"]).fails(2, &["--limit 0"]);
 }
