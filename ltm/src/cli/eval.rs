@@ -1,15 +1,16 @@
 //! `ltm eval`.
 
 use super::evaluation::{self, Options};
-use super::output::print;
+use super::output::{note, print};
 use super::threads;
 use engine::{Error, Result};
+use ltm::config::Config;
 use ltm::corpus::Corpus;
-use ltm::data::Source;
+use ltm::data::{Source, Split, splits};
 use ltm::evaluate::Protocol;
 use ltm::json::Value;
-use ltm::run::{Material, Run, held_out_stories};
-use std::path::PathBuf;
+use ltm::run::{Loaded, Material, Run, held_out_stories};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Stories scored unless asked otherwise.
@@ -61,14 +62,20 @@ pub fn run(args: &Args, threads: Option<usize>) -> Result<()> {
 fn evaluate(args: &Args, run: &Run) -> Result<()> {
     let config = run.config();
     let embedded = args.data.is_none() && config.data.paths.is_empty();
-    let source: Arc<dyn Source> = match &args.data {
-        Some(path) => Material::open_whole(path, config)?,
-        None if embedded => held_out_stories(config.model.seq, args.limit.unwrap_or(STORIES))?,
-        None => Material::open(config)?.validation.ok_or_else(|| {
-            Error::usage(format!("{} held nothing out: name data to score with --data", run.path().display()))
-        })?,
-    };
     let mut model = run.load()?;
+    let source: Arc<dyn Source> = match &args.data {
+        Some(path) => {
+            if learnt(path, config)? {
+                note(format_args!(
+                    "note: the run has learnt from {}: these numbers are not of unseen text",
+                    path.display()
+                ));
+            }
+            Material::open_whole(path, config)?
+        }
+        None if embedded => held_out_stories(config.model.seq, args.limit.unwrap_or(STORIES))?,
+        None => held_out(run, &model)?,
+    };
     evaluation::warn(&model);
     let mut protocols =
         args.protocol.iter().filter(|p| *p != "all").map(|p| Protocol::by_name(p)).collect::<Result<Vec<_>>>()?;
@@ -105,4 +112,25 @@ fn evaluate(args: &Args, run: &Run) -> Result<()> {
         args.samples
     ))?;
     print(evaluation::text(&rows, corpus.as_ref()))
+}
+
+/// What the run held out, provided that it is still what it was.
+fn held_out(run: &Run, model: &Loaded) -> Result<Arc<dyn Source>> {
+    let material = Material::open(run.config())?;
+    if material.fingerprint != model.data {
+        return Err(Error::new(format!(
+            "the data have changed since the run learnt from them (checksum {}, now {}), so what they hold out now may have been learnt: put the old ones back, or name unseen text with --data",
+            model.data, material.fingerprint
+        )));
+    }
+    material.validation.ok_or_else(|| {
+        Error::usage(format!("{} held nothing out: name data to score with --data", run.path().display()))
+    })
+}
+
+/// Whether all of `path` that is scored, or most of it, is what the run learnt from.
+fn learnt(path: &Path, config: &Config) -> Result<bool> {
+    let same = |other: &PathBuf| matches!((path.canonicalize(), other.canonicalize()), (Ok(a), Ok(b)) if a == b);
+    // Of a folder with held-out shards those alone are scored, and no run learns from them.
+    Ok(config.data.paths.iter().any(same) && !splits(path)?.contains(&Split::Validation))
 }

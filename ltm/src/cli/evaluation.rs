@@ -29,8 +29,6 @@ pub struct Row {
     pub total: Total,
     /// Against the process that made the sequences; only for protocols that score whole sequences.
     pub excess: Option<Excess>,
-    /// Mean −log p of whole sequences under that process.
-    pub exact: Option<f64>,
 }
 
 /// Scores `source`.
@@ -61,9 +59,9 @@ fn row(
     bar.set_message(protocol.name());
     let scored = score(&evaluator, config, store, source, options.limit, |done| bar.set_position(done))?;
     bar.finish_and_clear();
-    let whole = scored.excess();
-    let excess = whole.filter(|_| protocol != Protocol::Prefix);
-    Ok(Row { protocol, total: scored.total(), excess, exact: whole.map(|e| e.exact) })
+    // The process is known for whole sequences only.
+    let excess = scored.excess().filter(|_| protocol != Protocol::Prefix);
+    Ok(Row { protocol, total: scored.total(), excess })
 }
 
 /// Standard error of a sum over sequences, as one of a mean.
@@ -103,22 +101,24 @@ pub fn text(rows: &[Row], corpus: Option<&Corpus>) -> String {
             number(total.bits_per_byte(), 4),
         ];
         if let Some(corpus) = corpus {
-            cells.push(number(corpus.entropy(), 2));
-            cells.push(
-                row.excess
-                    .map_or("(half a story)".into(), |e| format!("{} ± {}", number(e.mean, 2), number(e.error, 2))),
-            );
+            cells.extend(match row.excess {
+                Some(e) => [number(corpus.entropy(), 2), format!("{} ± {}", number(e.mean, 2), number(e.error, 2))],
+                None => ["–".into(), "(half a story)".into()],
+            });
         }
         cells
     });
     let mut lines = vec![table(&columns, &cells.collect::<Vec<_>>())];
-    let extras = rows.iter().map(|row| format!("{} {}", row.protocol.name(), number(row.total.mean_perplexity, 3)));
+    let extras = rows.iter().map(|row| {
+        let bound = if row.protocol == Protocol::Fixed { " (not a bound)" } else { "" };
+        format!("{} {}{bound}", row.protocol.name(), number(row.total.mean_perplexity, 3))
+    });
     let extras = extras.collect::<Vec<_>>().join(", ");
     lines.push(format!("extra, the public reference's average of exp(nats/token) over sequences: {extras}"));
     if rows.iter().any(|row| row.protocol == Protocol::Iwae) {
         lines.push("iwae is no sum of two parts: its KL column is what is left beside the draws' mean NLL".into());
     }
-    if let Some(exact) = rows.iter().find_map(|row| row.exact) {
+    if let Some(exact) = rows.iter().find_map(|row| row.excess).map(|excess| excess.exact) {
         lines.push(format!(
             "exact -log p of these very stories: {exact:.2} nats each; the table's last column is measured against it"
         ));
@@ -153,7 +153,8 @@ pub fn json(rows: &[Row], corpus: Option<&Corpus>) -> Value {
             ("bytes", total.bytes.into()),
             ("nats", total.nats.into()),
             ("nll", total.nll.into()),
-            ("kl", total.kl.into()),
+            // The mean importance weight is no sum of two parts: this is what is left beside the draws' mean NLL.
+            (if row.protocol == Protocol::Iwae { "rest" } else { "kl" }, total.kl.into()),
             ("nats_per_sequence", (total.nats / n).into()),
             ("nats_per_sequence_error", mean_error(total).into()),
             ("nats_per_sequence_draw_error", (total.draw_error / n).into()),
@@ -161,13 +162,9 @@ pub fn json(rows: &[Row], corpus: Option<&Corpus>) -> Value {
             ("bits_per_byte", total.bits_per_byte().into()),
             ("mean_sequence_perplexity", total.mean_perplexity.into()),
         ];
-        if let Some(corpus) = corpus {
+        if let (Some(corpus), Some(excess)) = (corpus, row.excess) {
             entries.push(("entropy", corpus.entropy().into()));
-        }
-        if let Some(exact) = row.exact {
-            entries.push(("exact_nats_per_sequence", exact.into()));
-        }
-        if let Some(excess) = row.excess {
+            entries.push(("exact_nats_per_sequence", excess.exact.into()));
             entries.push(("above_truth", excess.mean.into()));
             entries.push(("above_truth_error", excess.error.into()));
             if row.protocol != Protocol::Fixed {

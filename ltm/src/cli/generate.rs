@@ -5,7 +5,7 @@ use super::output::{note, print, write};
 use super::stream::TextStream;
 use super::threads;
 use engine::{Error, Result};
-use ltm::config::{Choice, Chunking};
+use ltm::config::{Choice, Chunking, Config};
 use ltm::data::tokenizer::{self, Tokenizer};
 use ltm::generate::{Sampler, Sampling, Thinker, Walk};
 use ltm::run::{Loaded, Run};
@@ -69,6 +69,8 @@ pub fn run(args: &Args, threads: Option<usize>) -> Result<()> {
         let mut model = run.load()?;
         warn(&model);
         let mut writer = Writer::new(&mut model, args.writing.clone())?;
+        let begun = writer.beginning(&model.config, args.prompt.as_deref())?.len();
+        limits(begun, args.writing.tokens, model.config.model.seq).iter().for_each(note);
         for sample in 0..args.writing.samples {
             if args.writing.samples > 1 {
                 print(format_args!("{}--- {} ---", if sample > 0 { "\n" } else { "" }, sample + 1))?;
@@ -80,6 +82,27 @@ pub fn run(args: &Args, threads: Option<usize>) -> Result<()> {
         }
         Ok(())
     })
+}
+
+/// What to say of a text that begins with `begun` tokens and goes on with up to `tokens`, where training had `seq`
+/// positions.
+fn limits(begun: usize, tokens: usize, seq: usize) -> Vec<String> {
+    let mut notes = Vec::new();
+    // Latents are inferred from `seq` pairs of a token and its successor.
+    if begun > seq + 1 {
+        notes.push(format!(
+            "note: the prompt has {} tokens, a training sequence {seq}: latents are inferred from the last of them",
+            begun - 1
+        ));
+    }
+    // Only as much of the prompt is read as latents are inferred from, and the last token drawn not at all.
+    let read = begun.min(seq + 1).saturating_add(tokens).saturating_sub(1);
+    if read > seq {
+        notes.push(format!(
+            "note: prompt and --tokens make up to {read} positions, the model was trained on {seq}: what comes behind them may be worse"
+        ));
+    }
+    notes
 }
 
 /// Writes texts with a model.
@@ -120,25 +143,7 @@ impl Writer {
         sample: u32,
         show: &mut dyn FnMut(&str) -> Result<()>,
     ) -> Result<()> {
-        // What stands in front: a model of documents has learnt from begin tokens; in windows of running text there is
-        // hardly one, and a new line is what most texts begin behind.
-        let mut text = Vec::new();
-        match model.config.data.chunking {
-            Chunking::Documents => text.push(self.tokenizer.begin()),
-            Chunking::Windows => self.tokenizer.encode(b"\n", &mut text)?,
-        }
-        match prompt {
-            Some("") => return Err(Error::usage("--prompt is empty: give it some text, or use --unconditional")),
-            Some(prompt) => self.tokenizer.encode(prompt.as_bytes(), &mut text)?,
-            None => {}
-        }
-        let longest = model.config.model.seq;
-        if text.len() > longest {
-            note(format_args!(
-                "note: the prompt has {} tokens, a training sequence {longest}: latents are inferred from the last of them",
-                text.len() - 1
-            ));
-        }
+        let mut text = self.beginning(&model.config, prompt)?;
         // Every inference, of every text, has its own noise.
         let mut round = sample << 16;
         match prompt {
@@ -168,6 +173,23 @@ impl Writer {
             }
         }
         show(&stream.finish())
+    }
+
+    /// The tokens that a text begins with.
+    fn beginning(&self, config: &Config, prompt: Option<&str>) -> Result<Vec<u16>> {
+        // What stands in front: a model of documents has learnt from begin tokens; in windows of running text there is
+        // hardly one, and a new line is what most texts begin behind.
+        let mut text = Vec::new();
+        match config.data.chunking {
+            Chunking::Documents => text.push(self.tokenizer.begin()),
+            Chunking::Windows => self.tokenizer.encode(b"\n", &mut text)?,
+        }
+        match prompt {
+            Some("") => return Err(Error::usage("--prompt is empty: give it some text, or use --unconditional")),
+            Some(prompt) => self.tokenizer.encode(prompt.as_bytes(), &mut text)?,
+            None => {}
+        }
+        Ok(text)
     }
 
     /// Reads `text` at the present latents, as much of it as they were inferred from; the logits of what comes next.

@@ -6,6 +6,7 @@ use super::progress::Training;
 use super::settings::{Settings, absolute, free_name};
 use super::threads;
 use engine::{Error, Result};
+use ltm::config::Config;
 use ltm::run::{FREE_AT_RESUME, Material, Run, Session};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -99,6 +100,17 @@ fn train(mut session: Session) -> Result<ExitCode> {
     Ok(if finished { ExitCode::SUCCESS } else { ExitCode::from(interrupt::CODE) })
 }
 
+/// A line about rates that cannot be meant, if there is something to say.
+fn warmup_note(config: &Config) -> Option<String> {
+    let (warmup, steps) = (config.slow.warmup, config.train.steps);
+    (warmup >= steps).then(|| {
+        format!(
+            "note: slow.warmup = {warmup} is not less than train.steps = {steps}: the slow rate only rises, to {:.3e}; set a shorter warm-up",
+            config.slow.rate * steps as f64 / warmup as f64
+        )
+    })
+}
+
 /// Does all steps that are left, or fewer if an interrupt asks for it: `false`. Calls `after` behind every step.
 ///
 /// # Errors
@@ -109,6 +121,7 @@ pub fn steps(session: &mut Session, after: &mut dyn FnMut(u64)) -> Result<bool> 
     let begun_at = session.step();
     let mut display = Training::new(begun_at, steps);
     note(format_args!("{}: {} of {steps} steps to go", path.display(), steps - begun_at));
+    warmup_note(session.run().config()).iter().for_each(note);
     while !session.is_done() {
         if guard.asked() {
             display.finish();
@@ -122,7 +135,7 @@ pub fn steps(session: &mut Session, after: &mut dyn FnMut(u64)) -> Result<bool> 
         }
         let progress = session.advance().map_err(|error| {
             display.finish();
-            hint(error, &path, session.step())
+            hint(error, session)
         })?;
         display.show(&progress);
         after(progress.report.step);
@@ -132,12 +145,13 @@ pub fn steps(session: &mut Session, after: &mut dyn FnMut(u64)) -> Result<bool> 
 }
 
 /// How to go on after a loss that is not finite.
-fn hint(error: Error, path: &Path, step: u64) -> Error {
+fn hint(error: Error, session: &Session) -> Error {
     let text = error.to_string();
-    match text.contains("not finite") && step > 0 {
+    match text.contains("not finite") && session.is_saved() {
         true => Error::new(format!(
-            "{text}; step {step} is saved, and `ltm train --resume {} --set train.non_finite=skip` leaves such batches out",
-            path.display()
+            "{text}; step {} is saved, and `ltm train --resume {} --set train.non_finite=skip` leaves such batches out",
+            session.step(),
+            session.run().path().display()
         )),
         false => error,
     }

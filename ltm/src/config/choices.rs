@@ -46,7 +46,7 @@ choices! {
     Schedule {
         /// The same at every fast step.
         Constant = "constant",
-        /// Falls by a cosine to a tenth at the last fast step.
+        /// Falls by a cosine towards a tenth, which the step behind the last would have.
         Cosine = "cosine",
     }
     /// Whether what does not depend on the latents is computed once per batch or at every fast step.

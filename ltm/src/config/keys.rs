@@ -39,7 +39,7 @@ const KEYS: &[Key] = &[
     key("fast.posterior", "how a fast step moves the posterior", |c| &mut c.fast.posterior),
     key("fast.rate_start", "fast rate at the beginning of training", |c| &mut c.fast.rate_start),
     key("fast.rate_end", "fast rate at the end of training, reached linearly", |c| &mut c.fast.rate_end),
-    key("fast.schedule", "fast rate within a sample: constant, or falling by a cosine to a tenth", |c| {
+    key("fast.schedule", "fast rate within a sample: constant, or falling by a cosine towards a tenth", |c| {
         &mut c.fast.schedule
     }),
     key("fast.beta1", "decay of the fast first moment", |c| &mut c.fast.beta1),

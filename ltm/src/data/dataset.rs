@@ -211,6 +211,11 @@ impl Dataset {
         self.checksum
     }
 
+    /// Which tokens of the opened files these are.
+    pub fn range(&self) -> Range<u64> {
+        self.range.clone()
+    }
+
     /// File and token number of token `at`, for messages.
     pub(super) fn place(&self, at: u64) -> String {
         let at = self.range.start + at;

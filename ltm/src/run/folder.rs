@@ -1,6 +1,6 @@
 use crate::checkpoint::{self, Checkpoint};
 use crate::config::Config;
-use crate::json;
+use crate::json::{self, Value};
 use crate::model::Params;
 use crate::safetensors::SafeTensors;
 use autograd::Store;
@@ -43,6 +43,8 @@ pub struct Loaded {
     pub params: Params,
     /// The step after which they were saved.
     pub step: u64,
+    /// Fingerprint of the data that it learnt from, see [`Material::fingerprint`](super::Material::fingerprint).
+    pub data: String,
     /// One line for each newer checkpoint that had to be skipped.
     pub warnings: Vec<String>,
 }
@@ -167,12 +169,20 @@ impl Run {
         let checkpoint = checkpoint.ok_or_else(|| {
             Error::new(format!("{} has no checkpoint yet: train it further, by --resume", self.path.display()))
         })?;
-        let file = checkpoint.file(WEIGHTS)?;
+        let (file, data) = (checkpoint.file(WEIGHTS)?, fingerprint(&checkpoint)?);
         let mut store = Store::new(Device::Cpu);
         let params = Params::new(&self.config.model, DType::F32, &mut store);
         params.load(&mut store, &SafeTensors::open(&file)?, "").map_err(|e| e.at(file.display()))?;
-        Ok(Loaded { config: self.config.clone(), store, params, step: checkpoint.step, warnings })
+        Ok(Loaded { config: self.config.clone(), store, params, step: checkpoint.step, data, warnings })
     }
+}
+
+/// The fingerprint of the data that a checkpoint's weights have learnt from.
+pub(super) fn fingerprint(checkpoint: &Checkpoint) -> Result<String> {
+    let state = checkpoint.file(STATE)?;
+    let text = fs::read(&state).map_err(|e| Error::io("read", &state, &e))?;
+    let value = json::parse(&text).and_then(|value| value.read("data", Value::as_str).map(str::to_string));
+    value.map_err(|e| e.at(state.display()))
 }
 
 pub(super) const WEIGHTS: &str = "weights.safetensors";

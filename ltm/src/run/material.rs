@@ -21,7 +21,8 @@ pub struct Material {
     pub train: Arc<dyn Source>,
     /// Held out; `None` if nothing is.
     pub validation: Option<Arc<dyn Source>>,
-    /// Tells data apart: a checksum of every token, or the embedded corpus's name.
+    /// Tells data and splits of them apart: a checksum of every token and of what is held out, or the embedded corpus's
+    /// name.
     pub fingerprint: String,
 }
 
@@ -40,6 +41,12 @@ impl Material {
                     data.tokenizer, data.chunking
                 )));
             }
+            if let Some(path) = &data.validation {
+                return Err(Error::usage(format!(
+                    "data.validation = {}: the embedded corpus has held-out stories of its own: leave it out, or name your own text with --data",
+                    path.display()
+                )));
+            }
             return Ok(Self {
                 train: Arc::new(Stories::new(Corpus::default(), config.train.seed, seq, None)?),
                 validation: Some(held_out_stories(seq, VALIDATION_STORIES)?),
@@ -50,14 +57,14 @@ impl Material {
         let (mut train, mut validation, mut sums) = (Vec::new(), Vec::new(), Vec::new());
         for path in &data.paths {
             let (learn, held_out) = split(path, config, &tokenizer)?;
-            sums.push(learn.checksum());
-            sums.extend(held_out.iter().map(Dataset::checksum));
+            sums.extend(mark(Split::Train, &learn));
+            sums.extend(held_out.iter().flat_map(|data| mark(Split::Validation, data)));
             train.push(sequences(learn, config, Tail::Drop)?);
             validation.extend(held_out.map(|data| sequences(data, config, Tail::Pad)).transpose()?);
         }
         if let Some(path) = &data.validation {
             let held_out = Dataset::open(path, validation_split(path)?, &tokenizer)?;
-            sums.push(held_out.checksum());
+            sums.extend(mark(Split::Validation, &held_out));
             validation.push(sequences(held_out, config, Tail::Pad)?);
         }
         let validation = (!validation.is_empty()).then(|| Chain::of(validation)).transpose()?;
@@ -82,6 +89,13 @@ impl Material {
 /// If a story may be longer than `seq` tokens, or there are none.
 pub fn held_out_stories(seq: usize, count: u64) -> Result<Arc<dyn Source>> {
     Ok(Arc::new(Stories::new(Corpus::default(), HELD_OUT, seq, Some(count))?))
+}
+
+/// What a fingerprint has of `data`: the tokens, which part of them, and for what. The same file with another split is
+/// other data: what was held out must not be learnt from later.
+fn mark(role: Split, data: &Dataset) -> [u64; 4] {
+    let range = data.range();
+    [role as u64, data.checksum(), range.start, range.end]
 }
 
 fn validation_split(path: &Path) -> Result<Split> {

@@ -1,12 +1,11 @@
-use super::folder::{MOMENTS, Run, STATE, WEIGHTS};
+use super::folder::{MOMENTS, Run, STATE, WEIGHTS, fingerprint};
 use super::{Excess, Material, Metrics, score};
 use crate::checkpoint;
 use crate::data::{Batch, Order, Sampler, Source};
 use crate::evaluate::{Evaluator, Protocol, Total};
-use crate::json::{self, Value};
+use crate::json::Value;
 use crate::train::{StepReport, Trainer};
 use engine::{Error, Result};
-use std::fs;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -60,10 +59,7 @@ impl Session {
         let (checkpoint, warnings) = run.newest()?;
         let mut trainer = Trainer::new(config.clone())?;
         if let Some(checkpoint) = &checkpoint {
-            let state = checkpoint.file(STATE)?;
-            let text = fs::read(&state).map_err(|e| Error::io("read", &state, &e))?;
-            let value = json::parse(&text).map_err(|e| e.at(state.display()))?;
-            let data = value.read("data", Value::as_str).map_err(|e| e.at(state.display()))?;
+            let data = fingerprint(checkpoint)?;
             if data != material.fingerprint {
                 return Err(Error::new(format!(
                     "the data have changed since the run began (checksum {data}, now {}): put the old ones back, or begin a new run",
@@ -102,6 +98,11 @@ impl Session {
         self.trainer.step()
     }
 
+    /// Whether there is a checkpoint of the present state.
+    pub fn is_saved(&self) -> bool {
+        self.saved == Some(self.step())
+    }
+
     /// Whether all steps are done.
     pub fn is_done(&self) -> bool {
         self.step() >= self.run.config().train.steps as u64
@@ -118,11 +119,13 @@ impl Session {
         self.sampler.fill(first, &mut self.batch)?;
         let report = match self.trainer.train(&self.batch) {
             Ok(report) => report,
+            Err(error) if self.step() == 0 => return Err(error),
             Err(error) => {
-                if self.step() > 0 {
-                    self.save()?;
-                }
-                return Err(error);
+                let step = self.step();
+                return Err(match self.save() {
+                    Ok(_) => error,
+                    Err(second) => Error::new(format!("{error}; and step {step} could not be saved: {second}")),
+                });
             }
         };
         let seconds = started.elapsed().as_secs_f64();
@@ -136,7 +139,11 @@ impl Session {
         if validate {
             // A model that cannot be validated stops by its own numbers or goes on, as the configuration says.
             match self.validate() {
-                Ok(validation) => progress.validation = validation,
+                Ok(validation) => {
+                    let line = validation.as_ref().map(|validation| validation_line(self.step(), validation));
+                    line.map_or(Ok(()), |line| self.metrics.write(&line))?;
+                    progress.validation = validation;
+                }
                 Err(error) => progress.warnings.push(format!("no validation after step {}: {error}", self.step())),
             }
         }
@@ -146,15 +153,13 @@ impl Session {
         Ok(progress)
     }
 
-    /// Scores the first held-out batches and writes the result to the metrics.
+    /// Scores the first held-out batches.
     fn validate(&mut self) -> Result<Option<Validation>> {
         let Some((evaluator, source)) = &self.validation else { return Ok(None) };
         let config = self.run.config();
         let limit = Some(VALIDATION_BATCHES * config.train.batch as u64);
         let scored = score(evaluator, config, &mut self.trainer.store, source, limit, |_| ())?;
-        let validation = Validation { total: scored.total(), excess: scored.excess() };
-        self.metrics.write(&validation_line(self.trainer.step(), &validation))?;
-        Ok(Some(validation))
+        Ok(Some(Validation { total: scored.total(), excess: scored.excess() }))
     }
 
     /// Writes a checkpoint of the present state unless there is one; returns a line for each older one that could not be

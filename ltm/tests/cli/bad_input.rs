@@ -33,6 +33,7 @@ fn configurations_that_cannot_be() {
     train(&["model.dim=18", "model.heads=4"]).fails(2, &["model.dim = 18 is not divisible by model.heads = 4", "20"]);
     train(&["model.latents=33"]).fails(2, &["model.latents = 33", "model.seq = 32"]);
     train(&["model.window=64"]).fails(2, &["model.window = 64", "model.seq = 32"]);
+    lab.run(&["train", "--set", "data.validation=text.txt"]).fails(2, &["data.validation", "embedded corpus"]);
     lab.run(&["train", "--preset", "small"]).fails(2, &["embedded corpus", "--preset demo"]);
 
     lab.write("bad.toml", "[train]\nsteps = 3\n[fast]\nstep = 2\n");
@@ -148,8 +149,11 @@ fn run_folders_that_do_not_fit() {
     let resume = |set: &str| lab.run(&["train", "--resume", "run", "--set", set]);
     resume("fast.steps=3").fails(2, &["fast.steps = 3", "fast.steps = 2", "train.threads"]);
     resume("train.steps=5").fails(2, &["train.steps = 5", "has done 6"]);
+    // The same file with another split: what was held out would be learnt from.
+    resume("data.validation=text.txt").fails(1, &["the data have changed"]);
     lab.write("text.txt", "other text. ".repeat(100));
     lab.run(&["train", "--resume", "run"]).fails(1, &["the data have changed"]);
+    lab.run(&["eval", "run"]).fails(1, &["the data have changed", "may have been learnt", "--data"]);
     lab.write("run/config.json", "{\"model\": {\"layers\": ");
     lab.run(&["eval", "run"]).fails(1, &["config.json"]);
     lab.write("run/config.json", "{\"model\": {\"layer\": 1}}");
@@ -164,6 +168,14 @@ fn generation_that_cannot_be() {
     generate(&["--prompt", "a", "--temperature", "-1"]).fails(2, &["temperature -1"]);
     generate(&["--prompt", "a", "--top-p", "0"]).fails(2, &["top-p 0"]);
     generate(&["--prompt", "a", "--steps", "0"]).fails(2, &["fast.steps = 0"]);
+    // 32 positions were trained: a new line in front, 32 bytes of prompt, of which the last is a target only.
+    let (whole, longer) = ("a".repeat(32), "a".repeat(33));
+    let said = generate(&["--prompt", &whole, "--tokens", "1", "--samples", "2"]).succeeds();
+    assert!(!said.err.contains("inferred from the last"), "{}", said.context());
+    assert_eq!(said.err.matches("make up to 33 positions").count(), 1, "{}", said.context());
+    generate(&["--prompt", &longer, "--tokens", "1"]).succeeds().says("latents are inferred from the last of them");
+    let said = generate(&["--unconditional", "--tokens", "32"]).succeeds();
+    assert!(said.err.is_empty(), "{}", said.context());
     lab.run(&["eval", "run", "--samples", "0"]).fails(2, &["at least one draw"]);
     lab.run(&["eval", "run", "--limit", "0"]).fails(2, &["--limit 0"]);
 }
@@ -183,6 +195,15 @@ fn a_loss_that_is_not_finite() {
     // The way out that the message names.
     lab.run(&["train", "--resume", "run", "--set", "train.non_finite=skip"]).succeeds();
     assert_eq!(checkpoint_bytes(&lab.path("run"), 6), checkpoint_bytes(&lab.path("skipping"), 6));
+}
+
+#[test]
+fn a_warm_up_without_end() {
+    let lab = Lab::new();
+    let short = lab.train("short", &["train.steps=1", "slow.rate=0.5"]).succeeds();
+    short.says("slow.warmup = 2 is not less than train.steps = 1").says("2.500e-1");
+    let long = lab.train("long", &["train.steps=3"]).succeeds();
+    assert!(!long.err.contains("slow.warmup"), "{}", long.context());
 }
 
 #[test]
@@ -214,6 +235,11 @@ fn a_disk_that_is_full() {
     assert_eq!(names, ["step-00000002", "step-00000004", "step-00000006"]);
     lab.run(&["train", "--resume", "run"]).succeeds();
     checkpoint_bytes(&lab.path("run"), 8);
+    // A failure to save does not hide what the run was stopped by, and nothing is called saved.
+    let blow_up = ["slow.rate=1e30", "slow.min_rate=1e30", "train.checkpoint_every=0", "train.eval_every=0"];
+    let said = limited(&train_args("blown-up", &blow_up));
+    said.fails(1, &["the loss is not finite", "could not be saved: cannot write", "safetensors"]);
+    assert!(!said.err.contains("is saved"), "{}", said.context());
 }
 
 /// A reader that goes away is no error; a standard output that takes nothing is.
