@@ -1,5 +1,8 @@
 //! Shared helpers of the cross-crate tests.
 
+#[path = "shim/mod.rs"]
+pub mod shim;
+
 use kernels::case::Sizes;
 use proptest::prelude::*;
 

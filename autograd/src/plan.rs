@@ -2,10 +2,11 @@
 
 use crate::graph::{Graph, Origin, Phase, Value};
 use crate::liveness::{self, Place, Temp};
+use crate::run::Capture;
 use crate::store::{Id, Store};
-use engine::{Buffer, Cost, Error, Op, Pass, Result, Spec, Update, Want};
-use std::sync::Arc;
+use engine::{Buffer, Cost, Device, Error, Op, Pass, Result, Spec, Update, Want};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 /// Whether work that does not depend on the latents is computed once per batch or again at every step, as the public
 /// reference code does (departure 3). The numbers are the same.
@@ -75,6 +76,8 @@ pub struct Plan {
     pub(crate) arena_bytes: usize,
     kept: Vec<(Value, Id)>,
     grads: Vec<(Value, Id)>,
+    /// The steps as a device has recorded them.
+    pub(crate) captured: Mutex<Option<Capture>>,
 }
 
 impl Plan {
@@ -93,7 +96,8 @@ impl Plan {
         let Builder { mut instrs, temps, kept, grads, .. } = b;
         instrs.sort_by_key(|i| i.phase);
         let (instrs, arena_bytes) = liveness::assign(instrs, &temps, store);
-        let plan = Self { instrs, key: KEYS.fetch_add(1, Ordering::Relaxed), arena_bytes, kept, grads };
+        let key = KEYS.fetch_add(1, Ordering::Relaxed);
+        let plan = Self { instrs, key, arena_bytes, kept, grads, captured: Mutex::default() };
         plan.reserve_scratch(store);
         Ok(plan)
     }
@@ -114,12 +118,13 @@ impl Plan {
         let (ins, outs) = (refs(ins), refs(state));
         let specs = |refs: &[Option<Ref>]| -> Vec<Spec> { refs.iter().flatten().map(|r| r.spec).collect() };
         let cost = update.cost(&specs(&ins), &specs(&outs));
-        let scratch = update.scratch(&specs(&ins), &specs(&outs));
+        let scratch = update.scratch(store.device(), &specs(&ins), &specs(&outs));
         let call = Call::Update(Arc::new(update));
         let at = self.instrs.partition_point(|i| i.phase <= phase);
         let (wants, scope) = (Vec::new(), scope.to_string());
         self.instrs
             .insert(at, Instr { call, scope, phase, wants, ins, outs, d_out: None, d_ins: Vec::new(), cost, scratch });
+        self.captured = Mutex::default();
         self.reserve_scratch(store);
     }
 
@@ -145,9 +150,7 @@ impl Plan {
 
     fn reserve_scratch(&self, store: &mut Store) {
         let scratch = self.instrs.iter().map(|i| i.scratch).max().unwrap_or(0);
-        if store.scratch.capacity() < scratch {
-            store.scratch = Buffer::with_capacity(scratch);
-        }
+        store.grow_scratch(scratch);
     }
 }
 
@@ -163,6 +166,7 @@ enum Grad {
 struct Builder<'a> {
     graph: &'a Graph,
     request: &'a Request,
+    device: Device,
     instrs: Vec<Instr<Place>>,
     temps: Vec<Temp>,
     /// Where each value lives, once computed.
@@ -186,6 +190,7 @@ impl<'a> Builder<'a> {
         let mut b = Self {
             graph,
             request,
+            device: store.device().clone(),
             instrs: Vec::new(),
             temps: Vec::new(),
             places: vec![None; n],
@@ -339,7 +344,7 @@ impl<'a> Builder<'a> {
                 }
             }
             let pass = if fused { Pass::Fused(&wants) } else { Pass::Forward };
-            let (cost, scratch) = (node.op.cost(&specs, pass), node.op.scratch(&specs, pass));
+            let (cost, scratch) = (node.op.cost(&specs, pass), node.op.scratch(&self.device, &specs, pass));
             let call = if fused { Call::Fused(node.op.clone()) } else { Call::Forward(node.op.clone()) };
             let phase = if fused { self.root_phase() } else { self.phases[node.out.index()] };
             let scope = node.scope.clone();
@@ -453,7 +458,8 @@ impl<'a> Builder<'a> {
         let outs =
             (0..node.outs).map(|i| (reads.outs >> i & 1 == 1).then(|| self.places[node.out.index() + i]).flatten());
         let (ins, outs) = (ins.collect(), outs.collect());
-        let (cost, scratch) = (node.op.cost(&specs, Pass::Vjp(&wants)), node.op.scratch(&specs, Pass::Vjp(&wants)));
+        let pass = Pass::Vjp(&wants);
+        let (cost, scratch) = (node.op.cost(&specs, pass), node.op.scratch(&self.device, &specs, pass));
         let (call, scope, phase) = (Call::Vjp(node.op.clone()), node.scope.clone(), self.root_phase());
         self.instrs.push(Instr { call, scope, phase, wants, ins, outs, d_out: Some(d_out), d_ins, cost, scratch });
     }

@@ -2,6 +2,7 @@
 //! It knows no op and no model.
 
 mod buffer;
+pub mod cuda;
 mod device;
 mod dtype;
 mod error;

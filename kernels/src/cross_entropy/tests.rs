@@ -15,7 +15,7 @@ fn inputs([batch, tokens, dim, vocab]: [usize; 4], dtype: DType) -> Vec<Buffer> 
 
 /// `f` with scratch memory full of NaN.
 fn with_context<R>(specs: &[Spec], pass: Pass, f: impl FnOnce(&mut Context) -> R) -> R {
-    let size = LmHead.scratch(specs, pass) / 8 + 1;
+    let size = LmHead.scratch(&Device::Cpu, specs, pass) / 8 + 1;
     let mut scratch = Buffer::from_slice(&[size], &vec![f64::NAN; size]);
     f(&mut Context { device: &Device::Cpu, scratch: &mut scratch })
 }
