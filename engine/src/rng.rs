@@ -3,9 +3,11 @@
 //! A number depends on what it is for (seed, step, sample, site, element) and on nothing else: not on the thread that
 //! draws it, not on the batch the sample sits in, not on what was drawn before. That makes every run resumable and gives
 //! CPU and CUDA the same noise. Normals come from Box–Muller, evaluated in f64 with polynomials written with fused
-//! multiply-adds, so that no libm has a say in the bits.
+//! multiply-adds, so that no libm has a say in the bits. All of it is inlined, so that a kernel under
+//! [`simd::dispatch`](crate::simd::dispatch) draws with the processor's own multiply-add.
 
 /// Ten rounds of Philox 4x32: a bijection of the counter for every key.
+#[inline(always)]
 pub fn philox(mut counter: [u32; 4], mut key: [u32; 2]) -> [u32; 4] {
     for _ in 0..10 {
         let p0 = u64::from(counter[0]) * 0xD251_1F53;
@@ -51,6 +53,7 @@ impl Stream {
     }
 
     /// The `block`-th four random words.
+    #[inline(always)]
     pub fn words(&self, block: u32) -> [u32; 4] {
         philox([block, self.site, self.sample, self.step], [self.seed as u32, (self.seed >> 32) as u32])
     }
@@ -73,6 +76,7 @@ impl Stream {
     }
 
     /// The `index`-th standard normal number. Elements 2j and 2j+1 share a Box–Muller pair, pairs share a Philox block by two.
+    #[inline(always)]
     pub fn normal(&self, index: u32) -> f64 {
         let w = self.words(index / 4);
         let pair = (index % 4 / 2) as usize;
@@ -87,6 +91,7 @@ impl Stream {
 
     /// Fills `out[i]` with normal number `first + i`, rounded by `cast`: a part of what [`fill_normal`](Self::fill_normal)
     /// would give.
+    #[inline(always)]
     pub fn fill_normal_from<T>(&self, first: u32, out: &mut [T], cast: impl Fn(f64) -> T) {
         // Up to the next whole block of four.
         let head = out.len().min(first.wrapping_neg() as usize % 4);
@@ -116,6 +121,7 @@ impl Stream {
 }
 
 /// Two independent standard normals from two random words.
+#[inline(always)]
 pub fn box_muller(u: u32, v: u32) -> (f64, f64) {
     let radius = (-2.0 * ln_unit(u)).sqrt();
     let (sin, cos) = sin_cos_turn(v);
@@ -124,6 +130,7 @@ pub fn box_muller(u: u32, v: u32) -> (f64, f64) {
 
 /// ln((u + ½) / 2³²), by splitting off the exponent and the series of 2·artanh(s), s = (m−1)/(m+1), |s| ≤ 0.172.
 /// Relative error below 1e-15.
+#[inline(always)]
 fn ln_unit(u: u32) -> f64 {
     let x = (f64::from(u) + 0.5) * (1.0 / 4_294_967_296.0);
     let bits = x.to_bits();
@@ -143,6 +150,7 @@ fn ln_unit(u: u32) -> f64 {
 }
 
 /// (sin 2πt, cos 2πt) for t = (v + ½)/2³²: the octant from the top three bits, Taylor series within ±π/8 of its middle.
+#[inline(always)]
 fn sin_cos_turn(v: u32) -> (f64, f64) {
     let octant = v >> 29;
     // Offset from the octant's middle, in turns of at most 1/16.

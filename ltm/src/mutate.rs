@@ -1,4 +1,5 @@
-//! Damage for the tests of the parsers: small, seeded changes to a valid input.
+//! Damage for the tests of the parsers: small, seeded changes to a valid input. A long run, a million inputs per parser:
+//! `LTM_FUZZ_CASES=1000000 cargo test -p ltm --lib damaged_`.
 
 use engine::rng::Stream;
 

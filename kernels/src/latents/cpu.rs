@@ -31,6 +31,7 @@ impl<'a> Drawn<'a> {
         Self { stream, samples, rows_per_sample: shape.rows() / samples.len() }
     }
 
+    #[inline(always)]
     fn row<T>(&self, row: usize, out: &mut [T], cast: impl Fn(f64) -> T) {
         let (sample, within) = (row / self.rows_per_sample, row % self.rows_per_sample);
         let first = (within * out.len()) as u32;
@@ -50,6 +51,7 @@ pub enum Supply<'a, T> {
 }
 
 impl<T: Real> Supply<'_, T> {
+    #[inline(always)]
     fn row(&self, row: usize, eps: &mut [T]) {
         match self {
             Self::Kept => {}
@@ -118,39 +120,53 @@ impl<'a, T: Real> State<'a, T> {
                 z,
             })
     }
-
-    /// The row's next noise and its z.
-    fn draw(self, row: usize, supply: Supply<T>) {
-        supply.row(row, self.eps);
-        simd::dispatch(Draw { mu: self.mu, logvar: self.logvar, eps: self.eps, z: self.z });
-    }
 }
 
 pub fn init<T: Real>(logvar: f64, std: f64, spread: Drawn, supply: Supply<T>, state: State<T>) {
-    state.rows().enumerate().for_each(|(row, s)| {
-        for zeros in [&mut *s.mu, s.m_mu, s.v_mu, s.m_logvar, s.v_logvar] {
+    state.rows().enumerate().for_each(|(row, state)| simd::dispatch(Start { logvar, std, spread, supply, row, state }));
+}
+
+/// One row of the start.
+struct Start<'a, 'b, T> {
+    logvar: f64,
+    std: f64,
+    spread: Drawn<'a>,
+    supply: Supply<'a, T>,
+    row: usize,
+    state: State<'b, T>,
+}
+
+impl<T: Real> Kernel for Start<'_, '_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<I: Isa>(self) {
+        let Self { logvar, std, spread, supply, row, state } = self;
+        for zeros in [&mut *state.mu, state.m_mu, state.v_mu, state.m_logvar, state.v_logvar] {
             zeros.fill(T::ZERO);
         }
-        spread.row(row, s.logvar, |x| T::from_f64(std.mul_add(x, logvar)));
-        s.draw(row, supply);
-    });
+        spread.row(row, state.logvar, |x| T::from_f64(std.mul_add(x, logvar)));
+        supply.row(row, state.eps);
+        Draw { mu: state.mu, logvar: state.logvar, eps: state.eps, z: state.z }.run::<I>();
+    }
 }
 
 /// One fast step; `kl` gets the KL of every row.
 pub fn step<T: Real>(step: &Step<T>, d_z: &[T], supply: Supply<T>, state: State<T>, kl: &mut [T]) {
     let d = state.d;
     assert_eq!(d_z.len(), state.z.len(), "gradient and latents are of one size");
-    (state.rows(), d_z.par_chunks(d), kl).into_par_iter().enumerate().for_each(|(row, (mut state, d_z, kl))| {
-        *kl = simd::dispatch(Descend { step, d_z, state: &mut state });
-        state.draw(row, supply);
+    (state.rows(), d_z.par_chunks(d), kl).into_par_iter().enumerate().for_each(|(row, (state, d_z, kl))| {
+        *kl = simd::dispatch(Descend { step, d_z, supply, row, state });
     });
 }
 
-/// KL, gradients and AdamW of one row.
+/// One row of a fast step; returns its KL.
 struct Descend<'a, 'b, T> {
     step: &'a Step<T>,
     d_z: &'a [T],
-    state: &'a mut State<'b, T>,
+    supply: Supply<'a, T>,
+    row: usize,
+    state: State<'b, T>,
 }
 
 impl<T: Real> Kernel for Descend<'_, '_, T> {
@@ -158,7 +174,7 @@ impl<T: Real> Kernel for Descend<'_, '_, T> {
 
     #[inline(always)]
     fn run<I: Isa>(self) -> T {
-        let Self { step, d_z, state: s } = self;
+        let Self { step, d_z, supply, row, state: s } = self;
         let one = T::Lanes::<I>::splat(T::ONE);
         let half = T::Lanes::<I>::splat(T::from_f64(0.5));
         let mut twice = T::Lanes::<I>::zero();
@@ -173,6 +189,8 @@ impl<T: Real> Kernel for Descend<'_, '_, T> {
             step.lanes::<I>(g_mu, s.mu, s.m_mu, s.v_mu, i);
             step.lanes::<I>(g_logvar, s.logvar, s.m_logvar, s.v_logvar, i);
         }
+        supply.row(row, s.eps);
+        Draw { mu: s.mu, logvar: s.logvar, eps: s.eps, z: s.z }.run::<I>();
         twice.sum() * T::from_f64(0.5)
     }
 }
@@ -183,16 +201,17 @@ pub fn draw<T: Real>(d: usize, mu: &[T], logvar: &[T], drawn: Drawn, eps: &mut [
         .into_par_iter()
         .enumerate()
         .for_each(|(row, (mu, logvar, eps, z, log_ratio))| {
-            drawn.row(row, eps, T::from_f64);
-            *log_ratio = simd::dispatch(Score { mu, logvar, eps, z });
+            *log_ratio = simd::dispatch(Score { mu, logvar, drawn, row, eps, z });
         });
 }
 
-/// z and its log ratio for one row.
+/// One row of a draw; returns its log ratio.
 struct Score<'a, T> {
     mu: &'a [T],
     logvar: &'a [T],
-    eps: &'a [T],
+    drawn: Drawn<'a>,
+    row: usize,
+    eps: &'a mut [T],
     z: &'a mut [T],
 }
 
@@ -201,7 +220,8 @@ impl<T: Real> Kernel for Score<'_, T> {
 
     #[inline(always)]
     fn run<I: Isa>(self) -> T {
-        let Self { mu, logvar, eps, z } = self;
+        let Self { mu, logvar, drawn, row, eps, z } = self;
+        drawn.row(row, eps, T::from_f64);
         let mut twice = T::Lanes::<I>::zero();
         for i in (0..z.len()).step_by(LANES) {
             let (logvar, eps) = (load::<I, T>(logvar, i), load::<I, T>(eps, i));

@@ -213,7 +213,12 @@ fn run<T: Real>(c: MatMut<'_, T>, a: Mat<'_, T>, b: Factor<'_, T>, accumulate: A
     }
     let size = tile_size(c.rows, c.cols);
     for_each_tile(c.data, [c.rows, c.cols], c.row_stride, size, |c| {
-        simd::dispatch(TileProduct { c, a, b, accumulate });
+        // A block of A, whose panels are at most sixteen rows high, and a panel of B.
+        let a_len = (c.rows.len() + LANES) * DEPTH;
+        parallel::scratch(a_len + PANEL * DEPTH, |scratch| {
+            let (a_packed, b_packed) = scratch.split_at_mut(a_len);
+            simd::dispatch(TileProduct { c, a, b, a_packed, b_packed, accumulate });
+        });
     });
 }
 
@@ -235,11 +240,13 @@ fn tile_size(rows: usize, cols: usize) -> [usize; 2] {
     }
 }
 
-/// One tile of C.
+/// One tile of C, and memory for packing.
 struct TileProduct<'a, T> {
     c: Tile<'a, T>,
     a: Mat<'a, T>,
     b: Factor<'a, T>,
+    a_packed: &'a mut [T],
+    b_packed: &'a mut [T],
     accumulate: Accumulate,
 }
 
@@ -247,55 +254,49 @@ impl<T: Real> Kernel for TileProduct<'_, T> {
     type Output = ();
 
     #[inline(always)]
-    fn run<I: Isa>(self) {
-        let Self { mut c, a, b, accumulate } = self;
-        let (k, depth) = (a.cols, DEPTH.min(a.cols));
-        let (rows, cols) = (c.rows.len(), c.cols.len());
-        // A block of A with room for its packing to overshoot, and a panel of B.
-        let most = Geometry::rows::<I, T>();
-        let a_len = (rows.next_multiple_of(most) * depth + LANES).next_multiple_of(LANES);
-        parallel::scratch(a_len + PANEL * depth, |scratch| {
-            let (a_packed, b_packed) = scratch.split_at_mut(a_len);
-            for first in (0..k).step_by(DEPTH) {
-                let depth = DEPTH.min(k - first);
-                let start = if first == 0 && accumulate == Accumulate::Write { Start::Zero } else { Start::C };
-                for i in (0..rows).step_by(most) {
-                    let part = a.part(c.rows.start + i, first, most.min(rows - i), depth);
-                    panel::<I, T>(part, Geometry::height::<I, T>(part.rows), &mut a_packed[i * depth..]);
+    fn run<I: Isa>(mut self) {
+        for first in (0..self.a.cols).step_by(DEPTH) {
+            self.block::<I>(first, DEPTH.min(self.a.cols - first));
+        }
+    }
+}
+
+impl<T: Real> TileProduct<'_, T> {
+    /// The part of the product with k = first .. first + depth.
+    #[inline(always)]
+    fn block<I: Isa>(&mut self, first: usize, depth: usize) {
+        let (rows, cols) = (self.c.rows.len(), self.c.cols.len());
+        let (most, groups) = (Geometry::rows::<I, T>(), Geometry::groups::<I, T>());
+        let start = if first == 0 && self.accumulate == Accumulate::Write { Start::Zero } else { Start::C };
+        for i in (0..rows).step_by(most) {
+            let part = self.a.part(self.c.rows.start + i, first, most.min(rows - i), depth);
+            panel::<I, T>(part, Geometry::height::<I, T>(part.rows), &mut self.a_packed[i * depth..]);
+        }
+        for j in (0..cols).step_by(PANEL) {
+            let (col, width) = (self.c.cols.start + j, PANEL.min(cols - j));
+            let (b, b_stride) = match self.b {
+                // The panel, to which tiles are aligned, then the block of k in it.
+                Factor::Packed(all) => (&all[col * self.a.cols + first * PANEL..][..depth * PANEL], PANEL),
+                Factor::Plain(b) if width == PANEL && rows < IN_PLACE_ROWS && b.has_long_rows() => {
+                    (b.part(first, col, depth, PANEL).data, b.row_stride)
                 }
-                for j in (0..cols).step_by(PANEL) {
-                    let width = PANEL.min(cols - j);
-                    let (b, b_stride) = match b {
-                        Factor::Packed(all) => {
-                            // The panel, to which tiles are aligned, then the block of k in it.
-                            (&all[(c.cols.start + j) * k + first * PANEL..][..depth * PANEL], PANEL)
-                        }
-                        Factor::Plain(b) if width == PANEL && rows < IN_PLACE_ROWS && b.has_long_rows() => {
-                            (b.part(first, c.cols.start + j, depth, PANEL).data, b.row_stride)
-                        }
-                        Factor::Plain(b) => {
-                            let part = b.part(first, c.cols.start + j, depth, width);
-                            panel::<I, T>(part.transposed(), PANEL, &mut b_packed[..depth * PANEL]);
-                            (&b_packed[..depth * PANEL], PANEL)
-                        }
-                    };
-                    let groups = Geometry::groups::<I, T>();
-                    for g in (0..width).step_by(groups * LANES) {
-                        for i in (0..rows).step_by(most) {
-                            let block = Block {
-                                row: i,
-                                col: j + g,
-                                rows: most.min(rows - i),
-                                cols: (groups * LANES).min(width - g),
-                            };
-                            let height = Geometry::height::<I, T>(block.rows);
-                            let a = &a_packed[i * depth..][..height * depth];
-                            product::<I, T>(height, a, &b[g..], b_stride, &mut c, block, start);
-                        }
-                    }
+                Factor::Plain(b) => {
+                    let part = b.part(first, col, depth, width).transposed();
+                    let packed = &mut self.b_packed[..depth * PANEL];
+                    panel::<I, T>(part, PANEL, packed);
+                    (&*packed, PANEL)
+                }
+            };
+            for g in (0..width).step_by(groups * LANES) {
+                for i in (0..rows).step_by(most) {
+                    let [rows, cols] = [most.min(rows - i), (groups * LANES).min(width - g)];
+                    let block = Block { row: i, col: j + g, rows, cols };
+                    let height = Geometry::height::<I, T>(rows);
+                    let a = &self.a_packed[i * depth..][..height * depth];
+                    product::<I, T>(height, a, &b[g..], b_stride, &mut self.c, block, start);
                 }
             }
-        });
+        }
     }
 }
 

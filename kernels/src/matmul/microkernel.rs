@@ -85,18 +85,44 @@ fn rows<I: Isa, T: Real, const M: usize, const G: usize>(
     block: Block,
     start: Start,
 ) {
+    if block.rows == M && block.cols == G * LANES {
+        return chains::<I, T, M, G>(c.block(block.row, block.col), a, b, b_stride, start);
+    }
+    // At the edges of C, a copy of full size.
+    let mut copy = [[[T::ZERO; LANES]; G]; M];
+    if start == Start::C {
+        for i in 0..block.rows {
+            let old = c.row(block.row + i, block.col, block.cols);
+            copy[i].as_flattened_mut()[..block.cols].copy_from_slice(old);
+        }
+    }
+    chains::<I, T, M, G>(copy.each_mut().map(|row| row.each_mut()), a, b, b_stride, start);
+    for i in 0..block.rows {
+        let new = &copy[i].as_flattened()[..block.cols];
+        c.row(block.row + i, block.col, block.cols).copy_from_slice(new);
+    }
+}
+
+/// All loops but the one over k have constant lengths and are unrolled, so that every index is a constant: that is what
+/// lets the compiler keep the sums in registers.
+#[inline(always)]
+fn chains<I: Isa, T: Real, const M: usize, const G: usize>(
+    c: [[&mut [T; LANES]; G]; M],
+    a: &[T],
+    b: &[T],
+    b_stride: usize,
+    start: Start,
+) {
     let mut sums = [[T::Lanes::<I>::zero(); G]; M];
     if start == Start::C {
         for i in 0..M {
-            if i < block.rows {
-                let row = c.row(block.row + i, block.col, block.cols);
-                for g in 0..G {
-                    sums[i][g] = load_some::<I, T>(row, g * LANES);
-                }
+            for g in 0..G {
+                sums[i][g] = T::Lanes::<I>::load(c[i][g]);
             }
         }
     }
-    for (a, b) in a.chunks_exact(M).zip(b.chunks(b_stride)) {
+    for (a, b) in a.as_chunks::<M>().0.iter().zip(b.chunks(b_stride)) {
+        let Some(b) = b.get(..G * LANES) else { break };
         let mut columns = [T::Lanes::<I>::zero(); G];
         for g in 0..G {
             columns[g] = T::Lanes::<I>::load(&b[g * LANES..]);
@@ -109,29 +135,8 @@ fn rows<I: Isa, T: Real, const M: usize, const G: usize>(
         }
     }
     for i in 0..M {
-        if i < block.rows {
-            let row = c.row(block.row + i, block.col, block.cols);
-            for g in 0..G {
-                store_some::<I, T>(sums[i][g], row, g * LANES);
-            }
+        for g in 0..G {
+            sums[i][g].store(c[i][g]);
         }
-    }
-}
-
-/// Sixteen elements from `at`, zeros beyond the end.
-#[inline(always)]
-fn load_some<I: Isa, T: Real>(row: &[T], at: usize) -> T::Lanes<I> {
-    match row.get(at..at + LANES) {
-        Some(whole) => T::Lanes::<I>::load(whole),
-        None => T::Lanes::<I>::load_partial(row.get(at..).unwrap_or_default(), T::ZERO),
-    }
-}
-
-/// Sixteen elements from `at`, as far as there is room.
-#[inline(always)]
-fn store_some<I: Isa, T: Real>(x: T::Lanes<I>, row: &mut [T], at: usize) {
-    match row.get_mut(at..at + LANES) {
-        Some(whole) => x.store(whole),
-        None => x.store_partial(row.get_mut(at..).unwrap_or_default()),
     }
 }

@@ -1,6 +1,7 @@
 //! A matrix cut into rectangles that threads write at the same time. Rows of different tiles interleave in memory, which
 //! slices cannot express; this file holds the unsafe code that follows from that, and nothing else.
 
+use engine::simd::LANES;
 use rayon::prelude::*;
 use std::marker::PhantomData;
 use std::ops::Range;
@@ -26,6 +27,20 @@ impl<T> Tile<'_, T> {
         // borrows mutably for longer than this tile lives, and that tiles are disjoint. So the elements exist, no other
         // tile reaches them, and this tile lends them for as long as it is itself borrowed mutably.
         unsafe { std::slice::from_raw_parts_mut(self.data.add(start), len) }
+    }
+
+    /// `M` rows from row `i` and `G` groups of sixteen columns from column `j` of the tile, checked once.
+    #[inline(always)]
+    pub fn block<const M: usize, const G: usize>(&mut self, i: usize, j: usize) -> [[&mut [T; LANES]; G]; M] {
+        assert!(i + M <= self.rows.len() && j + G * LANES <= self.cols.len(), "outside the tile");
+        let start = (self.rows.start + i) * self.row_stride + self.cols.start + j;
+        std::array::from_fn(|i| {
+            std::array::from_fn(|g| {
+                // SAFETY: as in `row`; and the groups are disjoint, because those of one row follow each other and rows
+                // are at least as far apart as they are long.
+                unsafe { &mut *self.data.add(start + i * self.row_stride + g * LANES).cast() }
+            })
+        })
     }
 }
 

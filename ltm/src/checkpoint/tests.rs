@@ -204,18 +204,25 @@ fn writers_take_turns() {
     assert_eq!(latest_step(&run), Some(7));
 }
 
-/// A damaged manifest is refused, or means what it meant.
+/// A damaged manifest is refused, or means what it meant, or asks for a file that is not there or has another content.
 #[test]
 fn damaged_manifests_never_panic() {
     let run = run();
     let good = write(run.path(), 3, &[("a", &|out| out.write_all(b"content"))], 1).unwrap().checkpoint;
     let manifest = fs::read(path(&run, 3, MANIFEST)).unwrap();
-    for case in 0..mutate::cases(3_000) {
-        fs::write(path(&run, 3, MANIFEST), mutate::damage(&manifest, case)).unwrap();
-        if let Ok(found) = at_step(run.path(), 3) {
-            assert_eq!(found, good, "case {case}");
+    let mut accepted = 0;
+    for case in 0..mutate::cases(20_000) {
+        let damaged = mutate::damage(&manifest, case);
+        let Ok(found) = Checkpoint::from_manifest(&damaged, &good.folder, 3) else { continue };
+        accepted += 1;
+        assert!(found.files.iter().all(|file| !file.name.contains('/')), "case {case}");
+        if accepted <= 1_000 {
+            fs::write(path(&run, 3, MANIFEST), damaged).unwrap();
+            let verified = at_step(run.path(), 3);
+            assert!(verified.is_err() || verified == Ok(good.clone()), "case {case}: {verified:?}");
         }
     }
+    assert!(accepted > 100, "only {accepted} manifests got past the reader: the damage is too coarse to test it");
 }
 
 #[test]

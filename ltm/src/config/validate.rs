@@ -1,4 +1,4 @@
-use super::Config;
+use super::{Config, ModelConfig};
 use engine::{Error, Result};
 
 /// Token shards hold 16-bit ids.
@@ -22,7 +22,8 @@ impl Config {
         if config.model.vocab == 0 {
             config.model.vocab = config.data.tokenizer.vocab();
         }
-        config.check_model()?;
+        config.model.check()?;
+        config.check_vocabulary()?;
         config.check_learning()?;
         Ok(config)
     }
@@ -63,49 +64,13 @@ impl Config {
         Ok(())
     }
 
-    fn check_model(&self) -> Result<()> {
-        let m = &self.model;
-        ensure(m.dim.is_multiple_of(m.heads), || {
-            let above = m.dim.next_multiple_of(m.heads);
-            format!("model.dim = {} is not divisible by model.heads = {}: use e.g. model.dim = {above}", m.dim, m.heads)
-        })?;
-        ensure(m.head_dim().is_multiple_of(2), || {
+    /// The tokenizer's ids are among the model's.
+    fn check_vocabulary(&self) -> Result<()> {
+        let (vocab, needed) = (self.model.vocab, self.data.tokenizer.vocab());
+        ensure(vocab >= needed, || {
             format!(
-                "model.dim / model.heads = {} is odd, but rotary positions turn pairs: use e.g. model.dim = {}",
-                m.head_dim(),
-                m.heads * (m.head_dim() + 1)
-            )
-        })?;
-        ensure(m.seq <= m.max_seq, || {
-            format!(
-                "model.seq = {} is longer than model.max_seq = {}: shorten it, or set model.max_seq = 0",
-                m.seq, m.max_seq
-            )
-        })?;
-        ensure(m.window <= m.seq, || {
-            format!("model.window = {} is wider than model.seq = {}: use at most that", m.window, m.seq)
-        })?;
-        ensure(m.latents <= m.seq, || {
-            format!(
-                "model.latents = {} per layer are more than model.seq = {} tokens: use at most that",
-                m.latents, m.seq
-            )
-        })?;
-        ensure(m.latent_count() <= m.max_seq, || {
-            format!(
-                "model.latents = {} in model.layers = {} make {} latents, more than the {} positions of model.max_seq: use at most {} per layer",
-                m.latents,
-                m.layers,
-                m.latent_count(),
-                m.max_seq,
-                m.max_seq / m.layers
-            )
-        })?;
-        let needed = self.data.tokenizer.vocab();
-        ensure(m.vocab >= needed, || {
-            format!(
-                "model.vocab = {} is too small for data.tokenizer = {}: use at least {needed}, or 0 for exactly that",
-                m.vocab, self.data.tokenizer
+                "model.vocab = {vocab} is too small for data.tokenizer = {}: use at least {needed}, or 0 for exactly that",
+                self.data.tokenizer
             )
         })
     }
@@ -149,6 +114,52 @@ impl Config {
             format!(
                 "slow.min_rate = {} is above slow.rate = {}: the rate falls from the latter to it",
                 s.min_rate, s.rate
+            )
+        })
+    }
+}
+
+impl ModelConfig {
+    /// Whether resolved sizes fit each other.
+    ///
+    /// # Errors
+    /// A usage error naming the keys concerned, their values, and what would be right.
+    pub fn check(&self) -> Result<()> {
+        let m = self;
+        ensure(m.dim.is_multiple_of(m.heads), || {
+            let above = m.dim.next_multiple_of(m.heads);
+            format!("model.dim = {} is not divisible by model.heads = {}: use e.g. model.dim = {above}", m.dim, m.heads)
+        })?;
+        ensure(m.head_dim().is_multiple_of(2), || {
+            format!(
+                "model.dim / model.heads = {} is odd, but rotary positions turn pairs: use e.g. model.dim = {}",
+                m.head_dim(),
+                m.heads * (m.head_dim() + 1)
+            )
+        })?;
+        ensure(m.seq <= m.max_seq, || {
+            format!(
+                "model.seq = {} is longer than model.max_seq = {}: shorten it, or set model.max_seq = 0",
+                m.seq, m.max_seq
+            )
+        })?;
+        ensure(m.window <= m.seq, || {
+            format!("model.window = {} is wider than model.seq = {}: use at most that", m.window, m.seq)
+        })?;
+        ensure(m.latents <= m.seq, || {
+            format!(
+                "model.latents = {} per layer are more than model.seq = {} tokens: use at most that",
+                m.latents, m.seq
+            )
+        })?;
+        ensure(m.latent_count() <= m.max_seq, || {
+            format!(
+                "model.latents = {} in model.layers = {} make {} latents, more than the {} positions of model.max_seq: use at most {} per layer",
+                m.latents,
+                m.layers,
+                m.latent_count(),
+                m.max_seq,
+                m.max_seq / m.layers
             )
         })
     }

@@ -1,12 +1,12 @@
 //! Fast learning: T AdamW steps on the posterior (μ, λ) of every sample, the decoder frozen.
 
-use crate::config::{FastConfig, ModelConfig, Schedule};
+use crate::config::{self, FastConfig, ModelConfig, Schedule};
 use crate::learn::Inputs;
 use crate::model::{Decoder, Params, Positions};
 use autograd::{Graph, Hoist, Id, NonFinite, Phase, Plan, Request, Store};
 use engine::{Buffer, DType, Result, Spec};
 use kernels::cross_entropy::LmHead;
-use kernels::latents::{LatentAdamW, LatentInit, Noise, Source};
+use kernels::latents::{LatentAdamW, LatentInit, Noise, Redraw, Source};
 
 /// The posterior of every sample of a batch and what its learning needs; all `[B, L·K, d]` unless said otherwise.
 #[derive(Clone, Copy, Debug)]
@@ -130,9 +130,10 @@ impl Fast {
 
         let source = if options.noise_table.is_some() { Source::Table } else { Source::Philox };
         let redraw = match fast.noise {
-            Noise::Fresh => Redraw::Fresh,
-            Noise::Fixed => Redraw::Fixed,
+            config::Noise::Fresh => Redraw::Fresh,
+            config::Noise::Fixed => Redraw::Fixed,
         };
+        let noise = Noise { seed: options.seed, redraw, source };
         let init = LatentInit { noise, logvar: fast.init_logvar, logvar_std: fast.init_logvar_std };
         let update =
             LatentAdamW { noise, beta1: fast.beta1, beta2: fast.beta2, eps: fast.eps, weight_decay: fast.weight_decay };
@@ -163,8 +164,8 @@ impl Fast {
             store.get_mut(own).copy_from(&values);
         }
         let of = |id: Id| store.get(id).to_f64();
-        let moved = of(mu).iter().zip(of(logvar)).zip(of(self.latents.eps)).map(|((m, l), e)| m + (0.5 * l).exp() * e);
-        let z: Vec<f64> = moved.collect();
+        let posterior = of(mu).into_iter().zip(of(logvar)).zip(of(self.latents.eps));
+        let z: Vec<f64> = posterior.map(|((m, l), e)| m + (0.5 * l).exp() * e).collect();
         store.get_mut(self.latents.z).set_f64(&z);
         self.steps(store, after);
     }

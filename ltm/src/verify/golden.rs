@@ -1,7 +1,7 @@
 //! The model against numbers that an independent implementation computed in f64.
 
 use super::ops::relative_error;
-use crate::config::{Config, FastConfig, ModelConfig, Noise, Schedule, SlowConfig};
+use crate::config::{FastConfig, ModelConfig, Noise, Schedule, SlowConfig};
 use crate::data::{Batch, SampleInfo};
 use crate::learn::{Fast, FastOptions, Inputs, Slow};
 use crate::model::{Decoder, Params, Positions};
@@ -70,7 +70,7 @@ impl<'a, B: AsRef<[u8]>> Golden<'a, B> {
             rope_theta: file.metadata_value("rope_theta")?,
             ..ModelConfig::default()
         };
-        Config { model: model.clone(), ..Config::default() }.validate()?;
+        model.check()?;
         let batch = size("batch")?;
         let mut store = Store::new(Device::Cpu);
         let params = Params::new(&model, dtype, &mut store);
@@ -120,8 +120,7 @@ impl<'a, B: AsRef<[u8]>> Golden<'a, B> {
         let positions = Positions::new(&self.model, self.model.seq, &mut self.store);
         let decoder = Decoder::new(&self.model, &self.params, &positions, &self.store, &mut g, Phase::Update)?;
         let spec = self.latents;
-        let mut leaf =
-            |name: &str, id: Id, phase: Phase, g: &mut Graph| g.leaf(name, self.store.get(id).spec(), phase, id);
+        let leaf = |name: &str, id: Id, phase: Phase, g: &mut Graph| g.leaf(name, self.store.get(id).spec(), phase, id);
         let (mu, logvar) = (leaf("mu", mu, Phase::Step, &mut g), leaf("logvar", logvar, Phase::Step, &mut g));
         let eps = g.leaf("eps", spec, Phase::Step, eps);
         let tokens = leaf("tokens", self.inputs.tokens, Phase::Batch, &mut g);

@@ -1,0 +1,24 @@
+//! The model against the golden file of an independent implementation.
+
+use engine::DType;
+use ltm::verify::{golden, tolerance};
+use std::path::Path;
+
+fn check(dtype: DType) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/golden_tiny.safetensors");
+    let all = golden(&path, dtype).unwrap();
+    assert!(all.len() > 60, "only {} quantities compared", all.len());
+    let off: Vec<String> =
+        all.iter().filter(|c| !(c.error < tolerance(dtype))).map(|c| format!("{} {:.1e}", c.name, c.error)).collect();
+    assert!(off.is_empty(), "{off:#?}");
+}
+
+#[test]
+fn golden_numbers_in_f64() {
+    check(DType::F64);
+}
+
+#[test]
+fn golden_numbers_in_f32() {
+    check(DType::F32);
+}
