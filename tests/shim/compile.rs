@@ -26,6 +26,9 @@ type Launch = unsafe extern "C" fn(
 /// A library's fibres, its shared memory and its message are global to it: one launch at a time.
 static LAUNCH: Mutex<()> = Mutex::new(());
 
+/// One build at a time in this process; other processes build in folders of their own.
+static BUILD: Mutex<()> = Mutex::new(());
+
 const FLAGS: [&str; 12] = [
     "-std=c++17",
     "-O2",
@@ -57,8 +60,9 @@ impl Compiled {
         (&files, FLAGS).hash(&mut hasher);
         let folder = folder()?.join(format!("{}-{:016x}", module.name, hasher.finish()));
         let path = folder.join("kernels.so");
+        let _one = BUILD.lock().unwrap_or_else(PoisonError::into_inner);
         if !path.exists() {
-            build(&folder, &path, &files).map_err(|e| e.at(module.name))?;
+            build(&folder, &files).map_err(|e| e.at(module.name))?;
         }
         // SAFETY: the library was made from `cuda.h` and a kernel file, which run nothing when they are loaded.
         let library = unsafe { Library::new(&path) };
@@ -108,8 +112,8 @@ fn folder() -> Result<PathBuf> {
     Ok(program.parent().and_then(Path::parent).unwrap_or(Path::new(".")).join("shim"))
 }
 
-/// Builds in a folder of this process and moves the result into place, so that several can build at once.
-fn build(folder: &Path, path: &Path, files: &[(&str, String)]) -> Result<()> {
+/// Builds in a folder of this process and moves the result into place, the library last.
+fn build(folder: &Path, files: &[(&str, String)]) -> Result<()> {
     let own = folder.with_extension(format!("{}", std::process::id()));
     let failed = |e: std::io::Error| Error::io("write", &own, &e);
     fs::create_dir_all(&own).map_err(failed)?;
@@ -117,7 +121,8 @@ fn build(folder: &Path, path: &Path, files: &[(&str, String)]) -> Result<()> {
         fs::write(own.join(name), text).map_err(failed)?;
     }
     let output = Command::new("g++").current_dir(&own).args(FLAGS).args(["-o", "kernels.so", "main.cpp"]).output();
-    let output = output.map_err(|e| Error::new(format!("g++ compiles kernels for tests, but it does not start: {e}")))?;
+    let output =
+        output.map_err(|e| Error::new(format!("g++ compiles kernels for tests, but it does not start: {e}")))?;
     if !output.status.success() {
         return Err(Error::new(format!("g++ refuses it:\n{}", String::from_utf8_lossy(&output.stderr))));
     }
@@ -125,6 +130,5 @@ fn build(folder: &Path, path: &Path, files: &[(&str, String)]) -> Result<()> {
     for file in files.iter().map(|(name, _)| *name).chain(["kernels.so"]) {
         fs::rename(own.join(file), folder.join(file)).map_err(failed)?;
     }
-    debug_assert!(path.exists());
     fs::remove_dir_all(&own).map_err(failed)
 }

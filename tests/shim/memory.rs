@@ -75,7 +75,7 @@ impl Heap {
                 return Err(format!("byte {} of an allocation of {} bytes was written", block.bytes + i, block.bytes));
             }
             if let Some(i) = all[..start].iter().rposition(broken) {
-                return Err(format!("{} bytes in front of an allocation was written", start - i));
+                return Err(format!("byte -{} of an allocation of {} bytes was written", start - i, block.bytes));
             }
         }
         Ok(())

@@ -88,20 +88,20 @@ enum Work {
 impl Shim {
     /// A device that runs threads in this order.
     pub fn device(order: Order) -> Device {
-        Self::new(order, None, usize::MAX)
+        Self::make(order, None, usize::MAX)
     }
 
     /// A device whose kernels have a mistake.
     pub fn faulty(order: Order, fault: Fault) -> Device {
-        Self::new(order, Some(fault), usize::MAX)
+        Self::make(order, Some(fault), usize::MAX)
     }
 
     /// A device with this many bytes of memory.
     pub fn small(capacity: usize) -> Device {
-        Self::new(Order::Forward, None, capacity)
+        Self::make(Order::Forward, None, capacity)
     }
 
-    fn new(order: Order, fault: Option<Fault>, capacity: usize) -> Device {
+    fn make(order: Order, fault: Option<Fault>, capacity: usize) -> Device {
         Device::Cuda(Arc::new(Self { order, fault, capacity, state: Arc::default() }))
     }
 

@@ -23,16 +23,18 @@ inline float half_of(unsigned word, int half) { return __uint_as_float(half ? wo
 
 inline void load_matrices(unsigned (&out)[4], const void* row, bool transposed, int line) {
     if ((uintptr_t)row % 16 != 0) die("line %d: a matrix row that is not aligned to 16 bytes", line);
-    Exchange rows = exchange(~0u, (uint64_t)row, line);
-    unsigned lane = lane_of(*current);
+    // A row is read as soon as its lane arrives: what another lane writes later needs a barrier to be seen.
+    unsigned short mine[8];
+    memcpy(mine, row, sizeof mine);
+    Exchange rows = exchange(~0u, (uint64_t)mine, line);
+    unsigned lane = lane_of(*current), r = lane / 4, c = lane % 4 * 2;
     for (unsigned m = 0; m < 4; m++) {
         auto element = [&](unsigned r, unsigned c) -> unsigned {
             return reinterpret_cast<const unsigned short*>(rows.values[8 * m + r])[c];
         };
-        unsigned r = lane / 4, c = lane % 4 * 2;
         out[m] = transposed ? element(c, r) | element(c + 1, r) << 16 : element(r, c) | element(r, c + 1) << 16;
     }
-    // No lane may overwrite what another has still to read.
+    // The rows lie on their lanes' stacks until all have read them.
     exchange(~0u, 0, line);
 }
 

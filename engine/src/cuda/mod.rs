@@ -34,14 +34,26 @@
 //!   the tests has its own `ptx.cuh`, so that inline PTX stays in that file.
 //! * Products are not kernels of a room: [`Gpu::product`].
 //!
-//! Tests: the shim in the `tests` crate compiles every registered `kernel.cu` for this processor and runs the room's cases
-//! against the CPU in f64, with threads in several orders.
+//! # Types
+//!
+//! A model's tensors are stored as f32 or as bf16, and all arithmetic is f32. What is learned lies in f32: the weights'
+//! masters, the latents, and the moments of both. A graph in bf16 is recorded with a `cast` behind every such leaf and bf16
+//! ops from there on. The casts of weights hang on leaves of the phase `Update` and so run once per weight update, that of
+//! z at every step; backwards a cast turns a bf16 gradient into the f32 that an optimiser reads. Statistics (`rstd`, `lse`,
+//! losses) are f32 outputs of the ops themselves. Ops therefore see one float type in all their inputs, with statistics
+//! beside, exactly as on the CPU.
+//!
+//! # Tests
+//!
+//! The shim in the `tests` crate compiles every registered `kernel.cu` for this processor and runs the room's cases against
+//! the CPU in f64, with threads in several orders (`cargo test -p tests --test cuda_rooms`); a room's author adds the
+//! mistakes that its tests must find to the list there. `.ci/nvcc` compiles for the GPU and fails on register spills.
 
 mod launch;
 mod memory;
 mod product;
 
-pub use launch::{Arg, Grid, Kernel, Module, Pointer};
+pub use launch::{Arg, Grid, Kernel, Module, Pointer, Variant};
 pub use memory::Memory;
 pub use product::{Factor, Product};
 

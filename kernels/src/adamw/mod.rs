@@ -95,9 +95,9 @@ impl Update for AdamW {
 mod tests {
     use super::*;
     use crate::testing::{distance, garbage, with_threads};
+    use engine::DType;
     use engine::rng::Stream;
     use engine::simd::for_each_level;
-    use engine::DType;
 
     const ADAMW: AdamW = AdamW { beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.1, clip: 1.0 };
 

@@ -22,7 +22,7 @@ mod cpu;
 
 use crate::case::{Case, Fill, Input, Sizes};
 use crate::check;
-use engine::{Buffer, Context, Cost, Device, DType, Element, Op, Output, Pass, Reads, Result, Spec, Want, with_real};
+use engine::{Buffer, Context, Cost, DType, Device, Element, Op, Output, Pass, Reads, Result, Spec, Want, with_real};
 
 /// `hidden [B, N, d], table [V, d], targets i32 [B, N], scale [1] → loss [1], nll [B, N], lse [B, N]`.
 ///
