@@ -109,6 +109,18 @@ impl Trainer {
         self.config.fast.rate_start + progress * (self.config.fast.rate_end - self.config.fast.rate_start)
     }
 
+    /// Fits the posteriors of the batch as the next step would, and changes nothing else.
+    ///
+    /// # Errors
+    /// If the batch does not fit.
+    pub fn fit(&mut self, batch: &Batch, after: impl FnMut(usize, &Store)) -> Result<()> {
+        self.inputs.load(&mut self.store, &self.config.model, batch)?;
+        let step = self.step + 1;
+        let rate = self.fast_rate(step);
+        self.fast.fit(&mut self.store, rate, step as u32, after);
+        Ok(())
+    }
+
     /// One step: fits the posteriors of the batch, then updates the decoder once.
     ///
     /// # Errors

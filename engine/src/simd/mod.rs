@@ -247,3 +247,16 @@ pub trait Lanes<T: Real>: Copy + Send + Sync {
         x[0]
     }
 }
+
+/// Asks for the cache lines of `x` to be brought as near as L2. Changes nothing but time.
+#[inline(always)]
+pub fn prefetch<T>(x: &[T]) {
+    #[cfg(target_arch = "x86_64")]
+    for byte in (0..size_of_val(x)).step_by(64) {
+        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+        // SAFETY: a prefetch reads nothing, and the address lies inside `x` anyway.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(x.as_ptr().byte_add(byte).cast()) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = x;
+}

@@ -4,8 +4,10 @@ use crate::matmul::gemm::{Accumulate, Mat, MatMut, gemm};
 use engine::simd::{self, Isa, Kernel, LANES, Lanes, Real};
 use engine::{Want, parallel};
 
-/// Tokens whose logits exist at the same time. More of them read the table less often; fewer need less memory.
-pub const CHUNK: usize = 128;
+/// Tokens whose logits exist at the same time. Each product packs the table once per chunk: at V = 50,258 and d = 512 on
+/// AVX-512 the fused pass takes 15 % less time with 256 than with 128. 512 gains at most half as much again and holds
+/// 103 MB of logits, as much as the table.
+pub const CHUNK: usize = 256;
 
 /// The target of a token that has no part in the loss.
 pub const IGNORED: i32 = -1;
@@ -47,7 +49,7 @@ pub struct Gradients<'a, T> {
     pub d_table: (Want, &'a mut [T]),
 }
 
-/// Elements of working memory, of which `gradients` need a part.
+/// Elements of working memory.
 pub fn scratch(tokens: usize, dim: usize, vocab: usize) -> usize {
     tokens.min(CHUNK) * (2 * dim + row_stride(vocab))
 }

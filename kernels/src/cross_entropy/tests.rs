@@ -1,4 +1,5 @@
 use super::*;
+use crate::testing::{self, with_threads};
 use engine::Device;
 use engine::simd::for_each_level;
 
@@ -13,57 +14,38 @@ fn inputs([batch, tokens, dim, vocab]: [usize; 4], dtype: DType) -> Vec<Buffer> 
     cases(&sizes)[1].buffers(dtype, 3)
 }
 
-/// `f` with scratch memory full of NaN.
-fn with_context<R>(specs: &[Spec], pass: Pass, f: impl FnOnce(&mut Context) -> R) -> R {
-    let size = LmHead.scratch(&Device::Cpu, specs, pass) / 8 + 1;
-    let mut scratch = Buffer::from_slice(&[size], &vec![f64::NAN; size]);
-    f(&mut Context { device: &Device::Cpu, scratch: &mut scratch })
-}
-
 fn specs(ins: &[Buffer]) -> Vec<Spec> {
     ins.iter().map(Buffer::spec).collect()
 }
 
-fn filled(spec: Spec, x: f64) -> Buffer {
-    let mut buffer = Buffer::new(spec);
-    buffer.set_f64(&vec![x; spec.shape.numel()]);
-    buffer
-}
-
-fn garbage(ins: &[Buffer]) -> Vec<Buffer> {
-    LmHead.infer(&specs(ins)).unwrap().iter().map(|out| filled(out.spec, f64::NAN)).collect()
-}
-
-/// What gradients start from: NaN to overwrite, ones to add to.
-fn before(ins: &[Buffer], wants: &[Want]) -> Vec<Buffer> {
-    let start = |(x, want): (&Buffer, &Want)| match want {
-        Want::Skip => Buffer::default(),
-        Want::Write => filled(x.spec(), f64::NAN),
-        Want::Add => filled(x.spec(), 1.0),
-    };
-    ins.iter().zip(wants).map(start).collect()
-}
-
 fn forward(ins: &[Buffer]) -> Vec<Buffer> {
-    let mut outs = garbage(ins);
-    let refs: Vec<_> = ins.iter().collect();
-    with_context(&specs(ins), Pass::Forward, |cx| LmHead.forward(cx, &refs, &mut outs));
-    outs
+    testing::forward(&LmHead, &ins.iter().collect::<Vec<_>>())
 }
 
+/// Adding starts from ones.
 fn vjp(ins: &[Buffer], wants: &[Want], d_loss: f64) -> Vec<Buffer> {
-    let (outs, empty) = (forward(ins), Buffer::default());
-    let (refs, mut d_ins) = (ins.iter().collect::<Vec<_>>(), before(ins, wants));
-    let d_loss = Buffer::from_f64(outs[0].dtype(), &[1], &[d_loss]);
-    let outs = [&empty, &empty, &outs[2]];
-    with_context(&specs(ins), Pass::Vjp(wants), |cx| LmHead.vjp(cx, wants, &refs, &outs, &d_loss, &mut d_ins));
-    d_ins
+    let d_loss = Buffer::from_f64(ins[0].dtype(), &[1], &[d_loss]);
+    testing::vjp(&LmHead, wants, &ins.iter().collect::<Vec<_>>(), &forward(ins), &d_loss)
 }
 
+/// The same for both in one.
 fn fused(ins: &[Buffer], wants: &[Want]) -> (Vec<Buffer>, Vec<Buffer>) {
-    let (mut outs, mut d_ins) = (garbage(ins), before(ins, wants));
-    let refs: Vec<_> = ins.iter().collect();
-    with_context(&specs(ins), Pass::Fused(wants), |cx| LmHead.forward_vjp(cx, wants, &refs, &mut outs, &mut d_ins));
+    let holding = |spec: Spec, x: f64| {
+        let mut buffer = Buffer::new(spec);
+        buffer.set_f64(&vec![x; spec.shape.numel()]);
+        buffer
+    };
+    let specs = specs(ins);
+    let mut outs: Vec<_> = LmHead.infer(&specs).unwrap().iter().map(|out| holding(out.spec, f64::NAN)).collect();
+    let before = |(&spec, want): (&Spec, &Want)| match want {
+        Want::Skip => Buffer::default(),
+        Want::Write => holding(spec, f64::NAN),
+        Want::Add => holding(spec, 1.0),
+    };
+    let mut d_ins: Vec<_> = specs.iter().zip(wants).map(before).collect();
+    let mut scratch = testing::garbage(LmHead.scratch(&Device::Cpu, &specs, Pass::Fused(wants)));
+    let mut cx = Context { device: &Device::Cpu, scratch: &mut scratch };
+    LmHead.forward_vjp(&mut cx, wants, &ins.iter().collect::<Vec<_>>(), &mut outs, &mut d_ins);
     (outs, d_ins)
 }
 
@@ -166,8 +148,7 @@ fn a_sample_does_not_depend_on_its_batch() {
         }
         for_each_level(|level| {
             for threads in [1, 3] {
-                let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-                let (again, d_again) = pool.install(|| fused(&ins, &BOTH));
+                let (again, d_again) = with_threads(threads, || fused(&ins, &BOTH));
                 assert_eq!(bytes(&again), bytes(&outs), "{level}, {threads} threads");
                 assert_eq!(bytes(&d_again), bytes(&d_ins), "{level}, {threads} threads");
             }

@@ -1,6 +1,6 @@
 use super::gemm::{Accumulate, Mat, MatMut, gemm};
+use engine::Want;
 use engine::simd::Real;
-use engine::{Want, parallel};
 
 /// The sizes of a linear map over `rows` rows.
 #[derive(Clone, Copy, Debug)]
@@ -29,17 +29,6 @@ pub fn vjp_w<T: Real>(s: Sizes, d_y: &[T], x: &[T], want: Want, d_w: &mut [T]) {
 }
 
 /// How a product goes into the buffer of a wanted gradient.
-pub fn accumulate(want: Want) -> Accumulate {
+fn accumulate(want: Want) -> Accumulate {
     if want == Want::Add { Accumulate::Add } else { Accumulate::Write }
-}
-
-/// Elements per task of the loops that only move memory.
-const PIECE: usize = 1 << 14;
-
-pub fn copy<T: Real>(from: &[T], to: &mut [T]) {
-    parallel::chunks(to, PIECE, |i, to| to.copy_from_slice(&from[i * PIECE..][..to.len()]));
-}
-
-pub fn add<T: Real>(from: &[T], to: &mut [T]) {
-    parallel::chunks(to, PIECE, |i, to| to.iter_mut().zip(&from[i * PIECE..]).for_each(|(to, &x)| *to += x));
 }

@@ -97,6 +97,17 @@ impl<'a, T: Copy> Mat<'a, T> {
         self.col_stride == 1 && self.row_stride >= PANEL
     }
 
+    /// Prefetches the share of the work from `done` to `done + step` of `all`.
+    #[inline(always)]
+    fn prefetch_part(&self, done: usize, step: usize, all: usize) {
+        let lines = if self.col_stride == 1 { *self } else { self.transposed() };
+        if lines.col_stride == 1 && lines.cols > 0 {
+            for i in done * lines.rows / all..lines.rows.min((done + step) * lines.rows / all) {
+                simd::prefetch(&lines.data[i * lines.row_stride..][..lines.cols]);
+            }
+        }
+    }
+
     /// `rows` × `cols` from (i, j).
     #[inline(always)]
     fn part(self, i: usize, j: usize, rows: usize, cols: usize) -> Self {
@@ -261,7 +272,7 @@ impl<T: Real> Kernel for TileProduct<'_, T> {
     }
 }
 
-impl<T: Real> TileProduct<'_, T> {
+impl<'a, T: Real> TileProduct<'a, T> {
     /// The part of the product with k = first .. first + depth.
     #[inline(always)]
     fn block<I: Isa>(&mut self, first: usize, depth: usize) {
@@ -274,28 +285,43 @@ impl<T: Real> TileProduct<'_, T> {
         }
         for j in (0..cols).step_by(PANEL) {
             let (col, width) = (self.c.cols.start + j, PANEL.min(cols - j));
-            let (b, b_stride) = match self.b {
-                // The panel, to which tiles are aligned, then the block of k in it.
-                Factor::Packed(all) => (&all[col * self.a.cols + first * PANEL..][..depth * PANEL], PANEL),
-                Factor::Plain(b) if width == PANEL && rows < IN_PLACE_ROWS && b.has_long_rows() => {
-                    (b.part(first, col, depth, PANEL).data, b.row_stride)
-                }
-                Factor::Plain(b) => {
-                    let part = b.part(first, col, depth, width).transposed();
-                    let packed = &mut self.b_packed[..depth * PANEL];
-                    panel::<I, T>(part, PANEL, packed);
-                    (&*packed, PANEL)
-                }
+            let source = self.panel_of_b(first, col, depth, width);
+            let next = self.panel_of_b(first, col + width, depth, PANEL.min(cols - j - width));
+            let b = if matches!(self.b, Factor::Packed(_))
+                || width == PANEL && rows < IN_PLACE_ROWS && source.has_long_rows()
+            {
+                source
+            } else {
+                panel::<I, T>(source.transposed(), PANEL, &mut self.b_packed[..depth * PANEL]);
+                Mat::new(&self.b_packed[..depth * PANEL], depth, PANEL)
             };
             for g in (0..width).step_by(groups * LANES) {
                 for i in (0..rows).step_by(most) {
-                    let [rows, cols] = [most.min(rows - i), (groups * LANES).min(width - g)];
-                    let block = Block { row: i, col: j + g, rows, cols };
-                    let height = Geometry::height::<I, T>(rows);
+                    let block =
+                        Block { row: i, col: j + g, rows: most.min(rows - i), cols: (groups * LANES).min(width - g) };
+                    // What comes next is on its way while this is computed.
+                    for below in i + most..rows.min(i + 2 * most) {
+                        simd::prefetch(self.c.row(below, block.col, block.cols));
+                    }
+                    if g == 0 {
+                        next.prefetch_part(i, most, rows);
+                    }
+                    let height = Geometry::height::<I, T>(block.rows);
                     let a = &self.a_packed[i * depth..][..height * depth];
-                    product::<I, T>(height, a, &b[g..], b_stride, &mut self.c, block, start);
+                    product::<I, T>(height, a, &b.data[g..], b.row_stride, &mut self.c, block, start);
                 }
             }
+        }
+    }
+
+    /// Rows first .. first + depth of the panel of B that begins at column `col`, packed or not.
+    #[inline(always)]
+    fn panel_of_b(&self, first: usize, col: usize, depth: usize, width: usize) -> Mat<'a, T> {
+        match self.b {
+            Factor::Plain(b) => b.part(first, col, depth, width),
+            // Tiles are aligned to panels, which lie one after the other.
+            Factor::Packed(all) if width > 0 => Mat::new(&all[col * self.a.cols + first * PANEL..], depth, PANEL),
+            Factor::Packed(_) => Mat::new(&[], depth, 0),
         }
     }
 }

@@ -15,7 +15,7 @@ pub(crate) mod tiles;
 
 use self::gemm::Accumulate;
 use crate::case::{Case, Fill, Input, Sizes};
-use crate::check;
+use crate::{check, lanes};
 use engine::{Buffer, Context, Cost, Error, Op, Output, Pass, Reads, Result, Spec, Want, with_real};
 
 /// `x [.., in], w [out, in] → y [.., out]`, `y = x·wᵀ`.
@@ -103,7 +103,7 @@ impl Op for LinearResidual {
         let sizes = sizes(x.spec(), w.spec());
         with_real!(x.dtype(), T => {
             let y = outs[0].as_mut_slice::<T>();
-            cpu::copy(residual.as_slice(), y);
+            lanes::pass_on(Want::Write, residual.as_slice(), y);
             cpu::forward(sizes, x.as_slice(), w.as_slice(), y, Accumulate::Add);
         });
     }
@@ -118,11 +118,9 @@ impl Op for LinearResidual {
         d_ins: &mut [Buffer],
     ) {
         vjp_product(wants, ins, d_out, d_ins);
-        with_real!(d_out.dtype(), T => match wants[2] {
-            Want::Skip => {}
-            Want::Write => cpu::copy::<T>(d_out.as_slice(), d_ins[2].as_mut_slice()),
-            Want::Add => cpu::add::<T>(d_out.as_slice(), d_ins[2].as_mut_slice()),
-        });
+        if wants[2].is_wanted() {
+            with_real!(d_out.dtype(), T => lanes::pass_on::<T>(wants[2], d_out.as_slice(), d_ins[2].as_mut_slice()));
+        }
     }
 
     fn passes_through(&self, i: usize) -> bool {
@@ -220,8 +218,9 @@ pub fn cases(s: &Sizes) -> Vec<Case> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::{self, vjp, with_threads};
+    use engine::DType;
     use engine::rng::Stream;
-    use engine::{DType, Device};
 
     const DTYPES: [DType; 2] = [DType::F32, DType::F64];
 
@@ -230,20 +229,7 @@ mod tests {
     }
 
     fn forward(op: &dyn Op, ins: &[&Buffer]) -> Buffer {
-        let specs: Vec<_> = ins.iter().map(|x| x.spec()).collect();
-        let mut outs = [Buffer::new(op.infer(&specs).unwrap()[0].spec)];
-        outs[0].set_f64(&vec![f64::NAN; outs[0].len()]);
-        op.forward(&mut Context { device: &Device::Cpu, scratch: &mut Buffer::default() }, ins, &mut outs);
-        let [y] = outs;
-        y
-    }
-
-    /// The gradients, added to or in place of what `d_ins` holds; only what `reads` names is handed over.
-    fn vjp(op: &dyn Op, wants: &[Want], ins: &[&Buffer], d_y: &Buffer, d_ins: &mut [Buffer]) {
-        let (reads, empty) = (op.reads(wants), Buffer::default());
-        let ins: Vec<_> = (0..ins.len()).map(|i| if reads.ins >> i & 1 == 1 { ins[i] } else { &empty }).collect();
-        let mut cx = Context { device: &Device::Cpu, scratch: &mut Buffer::default() };
-        op.vjp(&mut cx, wants, &ins, &[], d_y, d_ins);
+        testing::forward(op, ins).swap_remove(0)
     }
 
     /// The sum of `term(k)` in f64.
@@ -279,13 +265,10 @@ mod tests {
                 let d_w = |o: usize, i: usize| sum(rows, |r| ds[r * outputs + o] * xs[r * inputs + i]);
                 let d_x: Vec<_> = (0..rows * inputs).map(|e| d_x(e / inputs, e % inputs)).collect();
                 let d_w: Vec<_> = (0..outputs * inputs).map(|e| d_w(e / inputs, e % inputs)).collect();
-                let before = [&x, &w, &residual].map(Buffer::clone);
-                for want in [Want::Write, Want::Add] {
-                    let mut d_ins = before.clone();
-                    vjp(&LinearResidual, &[want; 3], &[&x, &w, &residual], &d_y, &mut d_ins);
-                    for ((got, before), d) in d_ins.iter().zip(&before).zip([&d_x, &d_w, &ds]) {
-                        let plus = |(b, d): (f64, &f64)| if want == Want::Add { b + d } else { *d };
-                        assert_close(got, &before.to_f64().into_iter().zip(d).map(plus).collect::<Vec<_>>());
+                for (want, before) in [(Want::Write, 0.0), (Want::Add, 1.0)] {
+                    let d_ins = vjp(&LinearResidual, &[want; 3], &[&x, &w, &residual], &[], &d_y);
+                    for (got, d) in d_ins.iter().zip([&d_x, &d_w, &ds]) {
+                        assert_close(got, &d.iter().map(|d| before + d).collect::<Vec<_>>());
                     }
                 }
             }
@@ -299,9 +282,7 @@ mod tests {
         let wants = [Want::Skip, Want::Write];
         assert_eq!(Linear.reads(&wants), Reads::of(&[0], &[]));
         assert_eq!(Linear.reads(&[Want::Add, Want::Skip]), Reads::of(&[1], &[]));
-        let mut d_ins = [Buffer::default(), w.clone()];
-        vjp(&Linear, &wants, &[&x, &w], &d_y, &mut d_ins);
-        assert!(d_ins[0].is_empty());
+        assert!(vjp(&Linear, &wants, &[&x, &w], &[], &d_y)[0].is_empty());
         let specs = [x.spec(), w.spec()];
         assert_eq!(Linear.cost(&specs, Pass::Vjp(&wants)), Cost { flops: 2 * 60, bytes: 4 * (20 + 12 + 15) });
         assert_eq!(Linear.cost(&specs, Pass::Vjp(&[Want::Skip; 2])), Cost::default());
@@ -314,27 +295,21 @@ mod tests {
         for dtype in DTYPES {
             let [x, w, d_y] =
                 [random(dtype, &[ROWS, 70], 0), random(dtype, &[37, 70], 1), random(dtype, &[ROWS, 37], 2)];
-            let gradients = |x: &Buffer, d_y: &Buffer| {
-                let mut d_ins = [x.clone(), w.clone()];
-                vjp(&Linear, &[Want::Write; 2], &[x, &w], d_y, &mut d_ins);
-                d_ins
-            };
-            let (y, [d_x, d_w]) = (forward(&Linear, &[&x, &w]), gradients(&x, &d_y));
+            let gradients = |x: &Buffer, d_y: &Buffer| vjp(&Linear, &[Want::Write; 2], &[x, &w], &[], d_y);
+            let (y, d) = (forward(&Linear, &[&x, &w]), gradients(&x, &d_y));
             for rows in [1, 2, 13, 74] {
                 let part = |from: &Buffer| {
                     let width = from.shape().last();
                     Buffer::from_f64(dtype, &[rows, width], &from.to_f64()[(ROWS - rows) * width..])
                 };
                 assert_eq!(forward(&Linear, &[&part(&x), &w]).as_bytes(), part(&y).as_bytes(), "{rows} rows");
-                assert_eq!(gradients(&part(&x), &part(&d_y))[0].as_bytes(), part(&d_x).as_bytes(), "{rows} rows");
+                assert_eq!(gradients(&part(&x), &part(&d_y))[0].as_bytes(), part(&d[0]).as_bytes(), "{rows} rows");
             }
             for threads in [1, 3] {
-                let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-                let (again, [d_x_again, d_w_again]) =
-                    pool.install(|| (forward(&Linear, &[&x, &w]), gradients(&x, &d_y)));
+                let (again, d_again) = with_threads(threads, || (forward(&Linear, &[&x, &w]), gradients(&x, &d_y)));
                 assert_eq!(again.as_bytes(), y.as_bytes(), "{threads} threads");
-                assert_eq!(d_x_again.as_bytes(), d_x.as_bytes(), "{threads} threads");
-                assert_eq!(d_w_again.as_bytes(), d_w.as_bytes(), "{threads} threads");
+                assert_eq!(d_again[0].as_bytes(), d[0].as_bytes(), "{threads} threads");
+                assert_eq!(d_again[1].as_bytes(), d[1].as_bytes(), "{threads} threads");
             }
         }
     }

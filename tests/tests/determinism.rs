@@ -1,0 +1,130 @@
+//! The same bits for any number of threads, any instruction set and any company in the batch.
+
+use autograd::{Id, Store};
+use engine::{DType, Device, simd};
+use ltm::config::{Config, Hoist, Noise, SlowGradient};
+use ltm::data::{Batch, SampleInfo};
+use ltm::learn::{Fast, FastOptions, Inputs, Score};
+use ltm::model::Params;
+use ltm::train::Trainer;
+use std::sync::Mutex;
+
+/// Forcing an instruction set changes it for the whole process.
+static LEVEL: Mutex<()> = Mutex::new(());
+
+fn config() -> Config {
+    let mut config = Config::preset("tiny").unwrap();
+    for (key, value) in [
+        ("model.dim", "48"),
+        ("model.heads", "3"),
+        ("model.seq", "40"),
+        ("model.window", "9"),
+        ("model.latents", "3"),
+        ("fast.steps", "3"),
+        ("train.batch", "3"),
+        ("slow.warmup", "1"),
+    ] {
+        config.set(key, value).unwrap();
+    }
+    config.resolved().unwrap()
+}
+
+/// Sample `id` is the same sequence wherever it stands.
+fn batch(ids: &[u32], n: usize) -> Batch {
+    let mut batch = Batch::new(ids.len(), n);
+    for (b, &id) in ids.iter().enumerate() {
+        for i in 0..n {
+            let token = |i: usize| ((i * 7 + id as usize * 13 + i * i) % 256) as i32;
+            batch.tokens[b * n + i] = token(i);
+            batch.targets[b * n + i] = if i < n - 4 { token(i + 1) } else { -1 };
+        }
+        batch.samples[b] = SampleInfo { id, scored: n as u32 - 4, bytes: n as u64 - 4, nats: None };
+    }
+    batch
+}
+
+/// Two training steps; all weights as bytes.
+fn train(config: &Config) -> Vec<u8> {
+    let mut trainer = Trainer::new(config.clone()).unwrap();
+    for step in 0..2 {
+        let ids = [3 * step, 3 * step + 1, 3 * step + 2];
+        trainer.train(&batch(&ids, config.model.seq)).unwrap();
+    }
+    trainer.params.iter().flat_map(|p| trainer.store.get(p.id).as_bytes().to_vec()).collect()
+}
+
+#[test]
+fn training_has_the_same_bits_on_any_number_of_threads() {
+    let run = |threads: usize| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        pool.install(|| train(&config()))
+    };
+    let one = run(1);
+    for threads in [2, 3, 7] {
+        assert!(run(threads) == one, "{threads} threads");
+    }
+}
+
+#[test]
+fn training_has_the_same_bits_on_every_instruction_set() {
+    let _guard = LEVEL.lock().unwrap();
+    let best = simd::level();
+    let reference = train(&config());
+    for level in simd::supported() {
+        simd::force(level).unwrap();
+        let same = train(&config()) == reference;
+        simd::force(best).unwrap();
+        assert!(same, "{level:?}");
+    }
+}
+
+#[test]
+fn a_step_differs_when_its_seed_differs() {
+    let mut other = config();
+    other.train.seed = 1;
+    assert!(train(&config()) != train(&other));
+}
+
+/// The departures of the public reference: hoisting changes no bit, the other two change the numbers.
+#[test]
+fn hoisting_changes_no_bit_and_the_other_departures_do() {
+    let reference = train(&config());
+    let changed = |change: fn(&mut Config)| {
+        let mut config = config();
+        change(&mut config);
+        train(&config)
+    };
+    assert!(changed(|c| c.fast.hoist = Hoist::Off) == reference, "hoist");
+    assert!(changed(|c| c.fast.noise = Noise::Fixed) != reference, "noise");
+    assert!(changed(|c| c.slow.gradient = SlowGradient::Trajectory) != reference, "trajectory");
+}
+
+/// Posterior and score of sample `id` in a batch.
+fn posterior(ids: &[u32], id: u32) -> (Vec<u8>, f64) {
+    let config = config();
+    let mut store = Store::new(Device::Cpu);
+    let params = Params::new(&config.model, DType::F32, &mut store);
+    params.init(&mut store, 5);
+    let inputs = Inputs::new(ids.len(), config.model.seq, DType::F32, &mut store);
+    let fast = Fast::new(&config.model, &config.fast, &params, &inputs, &mut store, &FastOptions::default()).unwrap();
+    let score = Score::new(&config.model, &params, &inputs, &fast.latents, 0, &mut store).unwrap();
+    inputs.load(&mut store, &config.model, &batch(ids, config.model.seq)).unwrap();
+    fast.fit(&mut store, 0.1, 4, |_, _| ());
+    score.begin(&mut store);
+    let row = ids.iter().position(|&i| i == id).unwrap();
+    let nll = score.draw(&mut store, 2).nll[row];
+    let bytes = |id: Id| {
+        let all = store.get(id).as_bytes();
+        let len = all.len() / ids.len();
+        all[row * len..(row + 1) * len].to_vec()
+    };
+    ([bytes(fast.latents.mu), bytes(fast.latents.logvar)].concat(), nll)
+}
+
+#[test]
+fn a_posterior_does_not_depend_on_its_batch() {
+    let alone = posterior(&[11], 11);
+    assert!(posterior(&[11, 4], 11) == alone);
+    assert!(posterior(&[1, 2, 3, 11, 5], 11) == alone);
+    assert!(posterior(&[12], 12).0 != alone.0, "another sample has another posterior");
+}

@@ -1,0 +1,75 @@
+//! What a fast step computes, read off its plan: no gradient of a weight, nothing that does not depend on z.
+
+use autograd::Phase;
+use ltm::config::{Config, Hoist, parameter_count};
+use ltm::train::Trainer;
+
+fn trainer(change: impl Fn(&mut Config)) -> Trainer {
+    let mut config = Config::preset("tiny").unwrap();
+    for (key, value) in [("model.layers", "3"), ("model.dim", "64"), ("model.seq", "64"), ("train.batch", "2")] {
+        config.set(key, value).unwrap();
+    }
+    change(&mut config);
+    Trainer::new(config).unwrap()
+}
+
+#[test]
+fn a_fast_step_computes_no_weight_gradient() {
+    let t = trainer(|_| ());
+    let c = &t.config;
+    let (b, n, d) = (c.train.batch as u64, c.model.seq as u64, c.model.dim as u64);
+    let (f, v, k) = (c.model.ffn as u64, c.model.vocab as u64, c.model.latents as u64);
+    let per_layer = [3 * d, d, d, d, 2 * f, f].map(|out| out * d);
+    // Per token, every product costs 2 FLOPs a weight forward and 2 for the gradient of its input, but in the first layer
+    // qkv, its output projection and the cross-attention's query are hoisted, and their inputs need no gradient.
+    let all: u64 = per_layer.iter().sum::<u64>();
+    let hoisted = per_layer[..3].iter().sum::<u64>();
+    let products = b * n * (4 * (3 * all - hoisted) + 4 * v * d);
+    // Keys and values of the latents: forward and the gradient of z.
+    let latents = b * k * 3 * 4 * 2 * d * d;
+    let counted: u64 = t
+        .fast()
+        .plan()
+        .costs(Phase::Step)
+        .iter()
+        .filter(|(label, ..)| label.contains("linear") || label.contains("lm_head"))
+        .map(|(_, _, cost)| cost.flops)
+        .sum();
+    let expected = products + latents;
+    // What the head spends on exponentials and the like comes on top, a few per cent at this vocabulary.
+    assert!(counted >= expected && counted < expected + expected / 10, "{counted} FLOPs, products alone {expected}");
+}
+
+#[test]
+fn a_fast_step_repeats_nothing_that_does_not_depend_on_z() {
+    let t = trainer(|_| ());
+    let plan = t.fast().plan();
+    let (batch, step) = (plan.labels(Phase::Batch), plan.labels(Phase::Step));
+    for once in ["embedding", "layers.0 window_attention", "layers.0 linear", "layers.0 rope"] {
+        assert!(batch.iter().any(|l| l.starts_with(once)), "{once} is not among {batch:#?}");
+    }
+    assert!(plan.labels(Phase::Update).iter().any(|l| l.contains("rope_table")));
+    for never in ["embedding", "layers.0 window_attention", "rope_table"] {
+        assert!(!step.iter().any(|l| l.contains(never)), "{never} is among {step:#?}");
+    }
+    assert!(step.iter().any(|l| l.contains("layers.1 window_attention backward")));
+    // The backward pass stops where z came in.
+    let last = step.iter().rposition(|l| l.ends_with("backward")).unwrap();
+    assert!(step[last].starts_with("layers.0 slice"), "the last gradient is {}", step[last]);
+    assert!(step.last().unwrap().contains("in place"), "the update comes last");
+
+    let off = trainer(|c| c.fast.hoist = Hoist::Off);
+    assert!(off.fast().plan().labels(Phase::Step).iter().any(|l| l.contains("embedding")));
+    assert!(off.fast().plan().cost(Phase::Step).flops > plan.cost(Phase::Step).flops);
+}
+
+#[test]
+fn presets_have_the_published_number_of_parameters() {
+    for (name, published) in [("small", 38.37), ("medium", 51.01), ("large", 76.28)] {
+        let config = Config::preset(name).unwrap().resolved().unwrap();
+        let millions = parameter_count(&config.model) as f64 / 1e6;
+        assert!((millions - published).abs() < 0.005, "{name}: {millions} M");
+    }
+    let t = trainer(|_| ());
+    assert_eq!(t.params.count(), parameter_count(&t.config.model));
+}
