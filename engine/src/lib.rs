@@ -8,6 +8,7 @@ mod dtype;
 mod error;
 pub mod op;
 pub mod parallel;
+pub mod probe;
 pub mod rng;
 mod shape;
 pub mod simd;

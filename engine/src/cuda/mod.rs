@@ -49,13 +49,26 @@
 //! the CPU in f64, with threads in several orders (`cargo test -p tests --test cuda_rooms`); a room's author adds the
 //! mistakes that its tests must find to the list there. `.ci/nvcc` compiles for the GPU and fails on register spills.
 
+mod arch;
+mod blas;
+mod bundle;
+mod compile;
+mod driver;
+mod kernels;
 mod launch;
+pub(crate) mod libraries;
 mod memory;
+pub(crate) mod open;
 mod product;
 
+pub use arch::Arch;
+pub(crate) use blas::version;
+pub(crate) use kernels::describe_file;
+pub use kernels::{Compiled, compile_file};
 pub use launch::{Arg, Grid, Kernel, Module, Pointer, Variant};
+pub use libraries::Settings;
 pub use memory::Memory;
-pub use product::{Factor, Product};
+pub use product::{Factor, PRODUCT, Product};
 
 use crate::Result;
 use std::fmt::Debug;
@@ -66,6 +79,15 @@ pub const HEADERS: [(&str, &str); 3] = [
     ("noise.cuh", include_str!("noise.cuh")),
     ("ptx.cuh", include_str!("ptx.cuh")),
 ];
+
+/// These modules and the engine's own, each once.
+fn with_own(modules: &[&'static Module]) -> Vec<&'static Module> {
+    let mut all = modules.to_vec();
+    if !all.iter().any(|module| module.name == PRODUCT.name) {
+        all.push(&PRODUCT);
+    }
+    all
+}
 
 /// What a plan's phase asks of a GPU: memory, launches and products, in one order on one stream. The driver implements it,
 /// and in tests a stand-in on the CPU.
