@@ -1,0 +1,65 @@
+//! A loss that is not finite: named by step, op and sample; the update is left out, or the run stops, by setting.
+
+use ltm::config::{Config, NonFinite};
+use ltm::data::{Batch, SampleInfo};
+use ltm::train::Trainer;
+
+fn trainer(policy: NonFinite) -> Trainer {
+    let mut config = Config::preset("tiny").unwrap();
+    for (key, value) in [("model.dim", "32"), ("model.seq", "16"), ("model.window", "4"), ("train.batch", "3")] {
+        config.set(key, value).unwrap();
+    }
+    config.model.latents = 2;
+    config.fast.steps = 2;
+    config.train.non_finite = policy;
+    Trainer::new(config).unwrap()
+}
+
+/// Token 7 stands in the second sample only.
+fn batch() -> Batch {
+    let mut batch = Batch::new(3, 16);
+    for (i, t) in batch.tokens.iter_mut().enumerate() {
+        *t = if i == 20 { 7 } else { (i % 5) as i32 };
+    }
+    for (b, sample) in batch.samples.iter_mut().enumerate() {
+        *sample = SampleInfo { id: 40 + b as u32, scored: 16, bytes: 16, nats: None };
+    }
+    batch
+}
+
+/// Spoils the embedding of token 7.
+fn spoil(t: &mut Trainer) {
+    let dim = t.config.model.dim;
+    let table = t.params.get("tok_embeddings").id;
+    t.store.get_mut(table).as_mut_slice::<f32>()[7 * dim] = f32::NAN;
+}
+
+fn weights(t: &Trainer) -> Vec<u8> {
+    t.params.iter().flat_map(|p| t.store.get(p.id).as_bytes().to_vec()).collect()
+}
+
+#[test]
+fn the_first_bad_number_is_named_and_nothing_changes() {
+    let mut t = trainer(NonFinite::Stop);
+    t.train(&batch()).unwrap();
+    spoil(&mut t);
+    let before = weights(&t);
+    let error = t.train(&batch()).unwrap_err().to_string();
+    assert!(error.starts_with("step 2: the loss is not finite: "), "{error}");
+    // The table itself is the first bad input that the step reads.
+    assert!(error.contains("embedding"), "{error}");
+    assert!(!error.contains('\n'), "{error}");
+    assert!(weights(&t) == before, "weights changed");
+    assert_eq!(t.step(), 1);
+}
+
+#[test]
+fn a_bad_batch_can_be_skipped() {
+    let mut t = trainer(NonFinite::Skip);
+    spoil(&mut t);
+    let before = weights(&t);
+    let report = t.train(&batch()).unwrap();
+    assert!(report.skipped.unwrap().contains("not finite"));
+    assert!(weights(&t) == before, "weights changed");
+    assert_eq!(t.step(), 1);
+}
