@@ -182,6 +182,5 @@ fn data_type(dtype: DType) -> cudaDataType {
 pub(crate) fn version() -> String {
     // SAFETY: the library is there.
     let version = unsafe { sys::cublasLtGetVersion() };
-    // 12 and before count 12·10000 + 3·100 + 4; from 13 on it is the same.
     format!("{}.{}.{}", version / 10_000, version / 100 % 100, version % 100)
 }

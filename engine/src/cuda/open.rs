@@ -39,7 +39,7 @@ fn gpu(modules: &[&'static Module], settings: &Settings) -> Result<Device> {
 }
 
 /// A version of CUDA as the driver counts it, e.g. `13.0`.
-pub(super) fn version_text(version: i32) -> String {
+pub(crate) fn version_text(version: i32) -> String {
     format!("{}.{}", version / 1000, version % 1000 / 10)
 }
 
