@@ -1,5 +1,7 @@
 //! Shared helpers of the cross-crate tests.
 
+#[path = "driver/mod.rs"]
+pub mod driver;
 #[path = "shim/mod.rs"]
 pub mod shim;
 

@@ -20,26 +20,24 @@ pub(crate) fn code(settings: &Settings, arch: Arch, variants: &[(&'static Module
         return from_file(path, arch, variants);
     }
     let compiler = Compiler::nvrtc(settings)?;
-    variants
+    let codes: Vec<Result<Vec<u8>>> = variants
         .par_iter()
         .map(|&(module, variant)| {
             let label = Label::new(module, variant, arch);
-            let kept = settings.cache.as_ref().map(|folder| folder.join(file_name(&label, &compiler)));
-            if let Some(code) = kept.as_ref().and_then(|path| look_up(path, &label)) {
+            let Some(folder) = &settings.cache else { return compiler.compile(module, variant, arch) };
+            let path = folder.join(file_name(&label, &compiler));
+            if let Some(code) = look_up(&path, &label) {
                 return Ok(code);
             }
             let code = compiler.compile(module, variant, arch)?;
-            if let Some(path) = kept {
-                let file = bundle::encode(&[Entry { label, code: code.clone() }]);
-                // A cache that cannot be written costs the next run some seconds, nothing else.
-                let _ = path
-                    .parent()
-                    .map_or(Ok(()), fs::create_dir_all)
-                    .is_ok_and(|()| bundle::write(&path, &file).is_ok());
-            }
+            let file = bundle::encode(&[Entry { label, code: code.clone() }]);
+            // A cache that cannot be written costs the next run some seconds, nothing else.
+            let _ = fs::create_dir_all(folder).is_ok_and(|()| bundle::write(&path, &file).is_ok());
             Ok(code)
         })
-        .collect()
+        .collect();
+    // Of several errors the first in order, not in time.
+    codes.into_iter().collect()
 }
 
 /// The name tells everything that the code depends on.
@@ -130,13 +128,14 @@ pub fn compile_file(modules: &[&'static Module], archs: &[Arch], settings: &Sett
         .iter()
         .flat_map(|&arch| modules.iter().flat_map(move |module| module.variants().map(move |v| (*module, v, arch))))
         .collect();
-    let entries = jobs
+    let entries: Vec<Result<Entry>> = jobs
         .par_iter()
         .map(|&(module, variant, arch)| {
             let code = compiler.compile(module, variant, arch)?;
             Ok(Entry { label: Label::new(module, variant, arch), code })
         })
-        .collect::<Result<Vec<_>>>()?;
+        .collect();
+    let entries = entries.into_iter().collect::<Result<Vec<_>>>()?;
     let file = bundle::encode(&entries);
     bundle::write(out, &file)?;
     Ok(Compiled { compiler: compiler.describe(), kernels: entries.len(), bytes: file.len() })
