@@ -1,6 +1,7 @@
 //! NVIDIA's libraries for machines that have none: stand-ins in C++ that the real backend loads in a process of its own.
 
 use libloading::Library;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
@@ -47,6 +48,19 @@ pub fn ask(library: &str, function: &str) -> usize {
         let library = Library::new(library).expect("a library of this process");
         library.get::<extern "C" fn() -> usize>(function.as_bytes()).expect("a function")()
     }
+}
+
+/// What `body` says when it panics.
+///
+/// # Panics
+/// If it does not.
+pub fn panic_of(body: impl FnOnce()) -> String {
+    let panic = catch_unwind(AssertUnwindSafe(body)).expect_err("a panic");
+    panic
+        .downcast_ref::<String>()
+        .cloned()
+        .or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string))
+        .expect("text")
 }
 
 /// Where the stand-ins are, compiled once by each program that asks.

@@ -1,7 +1,7 @@
 //! Every kernel file through NVIDIA's compiler, for the architectures that are supported, with register spills as errors.
 //! Ignored unless asked for: the environment variable `NVCC` names the compiler. `.ci/nvcc` gets one and runs this.
 
-use engine::cuda::{HEADERS, Module};
+use engine::cuda::{HEADERS, Module, PRODUCT};
 use kernels::registry::modules;
 use std::path::Path;
 use std::process::Command;
@@ -37,7 +37,7 @@ fn every_kernel_compiles_without_spills() {
     let folder = folder("nvcc-kernels");
     let all: Vec<&Module> = modules();
     assert!(!all.is_empty());
-    for module in all {
+    for module in all.into_iter().chain([&PRODUCT]) {
         for variant in module.variants() {
             for architecture in ARCHITECTURES {
                 let defines = variant.defines();

@@ -43,11 +43,20 @@
 //! losses) are f32 outputs of the ops themselves. Ops therefore see one float type in all their inputs, with statistics
 //! beside, exactly as on the CPU.
 //!
+//! # What a machine needs
+//!
+//! [`Device::open`](crate::Device::open) takes the first GPU that the driver shows. Everything is loaded at run time, so
+//! that one program serves machines with and without: the driver (CUDA 12.4 or later), NVRTC to compile the kernels, whose
+//! code is kept in a cache from run to run, and cuBLASLt for products. Instead of NVRTC a file of compiled kernels will do,
+//! which [`compile_file`] makes anywhere; without cuBLASLt products run on [`PRODUCT`], slowly. [`Settings`] says where all
+//! this lies, and [`probe`](crate::probe::probe) what a machine has.
+//!
 //! # Tests
 //!
 //! The shim in the `tests` crate compiles every registered `kernel.cu` for this processor and runs the room's cases against
 //! the CPU in f64, with threads in several orders (`cargo test -p tests --test cuda_rooms`); a room's author adds the
 //! mistakes that its tests must find to the list there. `.ci/nvcc` compiles for the GPU and fails on register spills.
+//! `cuda_driver` runs this backend itself on stand-ins for NVIDIA's libraries.
 
 mod arch;
 mod blas;
