@@ -84,8 +84,8 @@ fn build(folder: &Path) {
     }
     for (source, library) in [
         ("cuda.cpp", "driver/libcuda.so"),
-        ("nvrtc.cpp", "toolkit/libnvrtc.so.13"),
-        ("cublaslt.cpp", "toolkit/libcublasLt.so.13"),
+        ("nvrtc.cpp", "toolkit/libnvrtc.so"),
+        ("cublaslt.cpp", "toolkit/libcublasLt.so"),
     ] {
         let (library, name) = (folder.join(library), library.split('/').next_back().unwrap_or_default());
         let mut command = Command::new("g++");

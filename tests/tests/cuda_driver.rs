@@ -32,6 +32,11 @@ fn settings() -> Settings {
     Settings { libraries: vec![toolkit()], ..Settings::default() }
 }
 
+/// Whether the machine has no library of its own beside the stand-ins.
+fn lacks(part: &str) -> bool {
+    probe(&Settings::default()).iter().any(|f| f.part == part && f.state == State::Missing)
+}
+
 fn open(settings: &Settings, modules: &[&'static Module]) -> Result<Arc<dyn Gpu>> {
     match Device::open("cuda", modules, settings)? {
         (Device::Cuda(gpu), None) => Ok(gpu),
@@ -110,6 +115,9 @@ fn a_gpu_too_old() {
 #[test]
 fn no_compiler_and_no_file() {
     in_child("no_compiler_and_no_file", &[], || {
+        if !lacks("NVRTC") {
+            return;
+        }
         let said = error(&Settings::default(), &[&FILL]);
         let expected = "NVRTC (libnvrtc.so), which compiles the kernels, is not found: name its folder in \
                         LTM_CUDA_LIBRARIES, or a file of compiled kernels in LTM_CUDA_KERNELS";
@@ -184,7 +192,7 @@ fn kernels_from_a_file() {
             format!("{place}: does not hold bad (STORAGE=float) for sm_90a: make the file anew")
         );
         // Without cuBLASLt the engine's own products are loaded too, which the stand-in's compiler cannot make.
-        assert!(error(&file, &[&FILL]).contains("refuses the kernels of product"));
+        assert!(!lacks("cuBLASLt") || error(&file, &[&FILL]).contains("refuses the kernels of product"));
         open(&with_blas, &[&FILL]).unwrap_or_else(|e| panic!("{e}"));
         let found = probe(&with_blas);
         let text = |part| found.iter().find(|f| f.part == part).map(|f| f.text.clone()).unwrap_or_default();
@@ -213,8 +221,8 @@ fn what_was_found() {
         assert_eq!(of("GPU")[0], (State::Used, gpu));
         assert_eq!(of("GPU")[1], (State::Unused, format!("{gpu}; CUDA_VISIBLE_DEVICES=1 chooses it").as_str()));
         let file = |name: &str| toolkit().join(name).canonicalize().expect("a file").display().to_string();
-        assert_eq!(of("NVRTC"), [(State::Used, format!("13.0 ({})", file("libnvrtc.so.13")).as_str())]);
-        assert_eq!(of("cuBLASLt"), [(State::Used, format!("13.0.2 ({})", file("libcublasLt.so.13")).as_str())]);
+        assert_eq!(of("NVRTC"), [(State::Used, format!("13.0 ({})", file("libnvrtc.so")).as_str())]);
+        assert_eq!(of("cuBLASLt"), [(State::Used, format!("13.0.2 ({})", file("libcublasLt.so")).as_str())]);
         assert_eq!(of("kernel cache")[0].0, State::Missing);
     });
 }

@@ -57,9 +57,9 @@ fn products_by_cublas() {
         let (device, _) = Device::open("cuda", &[], &settings).unwrap_or_else(|e| panic!("{e}"));
         let Device::Cuda(gpu) = &device else { unreachable!("a GPU was opened") };
         products(&device, |product| gpu.product(product));
-        let searches = ask("libcublasLt.so.13", "fake_searches");
+        let searches = ask("libcublasLt.so", "fake_searches");
         products(&device, |product| gpu.product(product));
-        assert_eq!(ask("libcublasLt.so.13", "fake_searches"), searches, "an algorithm is searched once");
+        assert_eq!(ask("libcublasLt.so", "fake_searches"), searches, "an algorithm is searched once");
         // Nothing to sum over, and nothing at all.
         let (a, _) = matrix(&device, DType::F32, 3, 3, 1);
         let (out, _) = matrix(&device, DType::F32, 3, 3, 1);

@@ -3,7 +3,7 @@
 use super::arch::Arch;
 use super::blas::Products;
 use super::libraries::{Settings, told};
-use super::open::check_driver;
+use super::open::{check_driver, version_text};
 use super::{Arg, Captured, Gpu, Grid, Kernel, Module, Product, Variant, kernels};
 use crate::{Error, Result};
 use cudarc::driver::result as cu;
@@ -26,6 +26,8 @@ pub(super) struct Driver {
     arch: Arch,
     /// The most shared memory of a block, in bytes.
     shared: i32,
+    /// Version of CUDA that the driver knows.
+    version: i32,
     settings: Settings,
     // Its descriptors and handles go before the context does.
     state: Mutex<State>,
@@ -58,7 +60,7 @@ impl Driver {
     /// # Errors
     /// If there is no driver or GPU, or one of them is too old.
     pub fn new(settings: &Settings) -> Result<Self> {
-        check_driver()?;
+        let (version, _) = check_driver()?;
         let failed = |e: String| Error::new(format!("the GPU cannot be used: {e}"));
         let context = told(CudaContext::new(0)).map_err(failed)?;
         // SAFETY: there is one stream, so that nothing needs events to keep an order.
@@ -78,7 +80,7 @@ impl Driver {
         let stream = told(context.new_stream()).map_err(failed)?;
         let products = Products::new(settings)?;
         let state = Mutex::new(State { functions: HashMap::new(), products, recording: false });
-        Ok(Self { name, arch, shared, settings: settings.clone(), state, stream })
+        Ok(Self { name, arch, shared, version, settings: settings.clone(), state, stream })
     }
 
     /// Makes the context this thread's. The state, also after a launch that panicked.
@@ -244,8 +246,12 @@ impl Gpu for Driver {
         let code = kernels::code(&self.settings, self.arch, &wanted)?;
         for (&(module, variant), code) in wanted.iter().zip(&code) {
             let functions = self.load_one(module, code).map_err(|e| {
-                let defines = variant.defines().join(" ");
-                Error::new(format!("{} refuses the kernels of {} ({defines}): {e}", self.name, module.name))
+                let (defines, version) = (variant.defines().join(" "), version_text(self.version));
+                Error::new(format!(
+                    "{} refuses the kernels of {} ({defines}): {e} (its driver knows CUDA {version}, and needs kernels from \
+                     a compiler that is not later)",
+                    self.name, module.name
+                ))
             })?;
             state.functions.extend(functions.into_iter().map(|(entry, f)| ((module.name, entry, variant), f)));
         }

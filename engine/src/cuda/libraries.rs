@@ -9,8 +9,8 @@ use std::{env, fs};
 /// Where the CUDA backend finds what it needs beside the driver.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Settings {
-    /// Folders that hold NVRTC or cuBLASLt, looked into before the places of the system. NVIDIA's Python packages keep
-    /// them in `site-packages/nvidia/cu13/lib`.
+    /// Folders that hold NVRTC or cuBLASLt, for where the system's loader finds no `libnvrtc.so` or `libcublasLt.so` by
+    /// itself. NVIDIA's Python packages keep them in `site-packages/nvidia/cu13/lib`.
     pub libraries: Vec<PathBuf>,
     /// A file of compiled kernels, made by [`compile_file`](super::compile_file). With it NVRTC is not needed.
     pub kernels: Option<PathBuf>,
