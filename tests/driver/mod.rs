@@ -79,6 +79,9 @@ fn folder() -> &'static Path {
 
 fn build(folder: &Path) {
     let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("driver");
+    if folder.exists() {
+        fs::remove_dir_all(folder).expect("the folder of an earlier run");
+    }
     for part in ["driver", "toolkit"] {
         fs::create_dir_all(folder.join(part)).expect("a folder for the stand-ins");
     }
