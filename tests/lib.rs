@@ -1,5 +1,10 @@
 //! Shared helpers of the cross-crate tests.
 
+#[path = "driver/mod.rs"]
+pub mod driver;
+#[path = "shim/mod.rs"]
+pub mod shim;
+
 use kernels::case::Sizes;
 use proptest::prelude::*;
 

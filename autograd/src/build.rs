@@ -4,7 +4,7 @@ use crate::graph::{Graph, Node, Origin, Phase, Value};
 use crate::liveness::{Place, Temp};
 use crate::plan::{Call, Hoist, Instr, Request};
 use crate::store::{Id, Store};
-use engine::{Buffer, Error, Pass, Result, Spec, Want};
+use engine::{Buffer, Device, Error, Pass, Result, Spec, Want};
 
 /// The gradient of a value while planning.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -18,6 +18,7 @@ enum Grad {
 pub(crate) struct Builder<'a> {
     graph: &'a Graph,
     request: &'a Request,
+    device: Device,
     pub instrs: Vec<Instr<Place>>,
     pub temps: Vec<Temp>,
     /// Where each value lives, once computed.
@@ -41,6 +42,7 @@ impl<'a> Builder<'a> {
         let mut b = Self {
             graph,
             request,
+            device: store.device().clone(),
             instrs: Vec::new(),
             temps: Vec::new(),
             places: vec![None; n],
@@ -198,7 +200,7 @@ impl<'a> Builder<'a> {
                 }
             }
             let pass = if fused { Pass::Fused(&wants) } else { Pass::Forward };
-            let (cost, scratch) = (node.op.cost(&specs, pass), node.op.scratch(&specs, pass));
+            let (cost, scratch) = (node.op.cost(&specs, pass), node.op.scratch(&self.device, &specs, pass));
             let call = if fused { Call::Fused(node.op.clone()) } else { Call::Forward(node.op.clone()) };
             let phase = if fused { self.root_phase() } else { self.phases[node.out.index()] };
             let scope = node.scope.clone();
@@ -312,7 +314,7 @@ impl<'a> Builder<'a> {
         let outs =
             (0..node.outs).map(|i| (reads.outs >> i & 1 == 1).then(|| self.places[node.out.index() + i]).flatten());
         let (ins, outs) = (ins.collect(), outs.collect());
-        let (cost, scratch) = (node.op.cost(&specs, Pass::Vjp(&wants)), node.op.scratch(&specs, Pass::Vjp(&wants)));
+        let (cost, scratch) = (node.op.cost(&specs, Pass::Vjp(&wants)), node.op.scratch(&self.device, &specs, Pass::Vjp(&wants)));
         let (call, scope, phase) = (Call::Vjp(node.op.clone()), node.scope.clone(), self.root_phase());
         self.instrs.push(Instr { call, scope, phase, wants, ins, outs, d_out: Some(d_out), d_ins, cost, scratch });
     }

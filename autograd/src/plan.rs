@@ -3,10 +3,11 @@
 use crate::build::Builder;
 use crate::graph::{Graph, Phase, Value};
 use crate::liveness;
+use crate::run::Capture;
 use crate::store::{Id, Store};
-use engine::{Buffer, Cost, Op, Result, Spec, Update, Want};
-use std::sync::Arc;
+use engine::{Cost, Op, Result, Spec, Update, Want};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 /// Whether work that does not depend on the latents is computed once per batch or again at every step, as the public
 /// reference code does (departure 3). The numbers are the same.
@@ -76,6 +77,8 @@ pub struct Plan {
     pub(crate) arena_bytes: usize,
     kept: Vec<(Value, Id)>,
     grads: Vec<(Value, Id)>,
+    /// The steps as a device has recorded them.
+    pub(crate) captured: Mutex<Option<Capture>>,
 }
 
 impl Plan {
@@ -94,7 +97,8 @@ impl Plan {
         let Builder { mut instrs, temps, kept, grads, .. } = b;
         instrs.sort_by_key(|i| i.phase);
         let (instrs, arena_bytes) = liveness::assign(instrs, &temps, store);
-        let plan = Self { instrs, key: KEYS.fetch_add(1, Ordering::Relaxed), arena_bytes, kept, grads };
+        let key = KEYS.fetch_add(1, Ordering::Relaxed);
+        let plan = Self { instrs, key, arena_bytes, kept, grads, captured: Mutex::default() };
         plan.reserve_scratch(store);
         Ok(plan)
     }
@@ -115,12 +119,13 @@ impl Plan {
         let (ins, outs) = (refs(ins), refs(state));
         let specs = |refs: &[Option<Ref>]| -> Vec<Spec> { refs.iter().flatten().map(|r| r.spec).collect() };
         let cost = update.cost(&specs(&ins), &specs(&outs));
-        let scratch = update.scratch(&specs(&ins), &specs(&outs));
+        let scratch = update.scratch(store.device(), &specs(&ins), &specs(&outs));
         let call = Call::Update(Arc::new(update));
         let at = self.instrs.partition_point(|i| i.phase <= phase);
         let (wants, scope) = (Vec::new(), scope.to_string());
         self.instrs
             .insert(at, Instr { call, scope, phase, wants, ins, outs, d_out: None, d_ins: Vec::new(), cost, scratch });
+        self.captured = Mutex::default();
         self.reserve_scratch(store);
     }
 
@@ -146,8 +151,6 @@ impl Plan {
 
     fn reserve_scratch(&self, store: &mut Store) {
         let scratch = self.instrs.iter().map(|i| i.scratch).max().unwrap_or(0);
-        if store.scratch.capacity() < scratch {
-            store.scratch = Buffer::with_capacity(scratch);
-        }
+        store.grow_scratch(scratch);
     }
 }

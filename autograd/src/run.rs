@@ -3,8 +3,11 @@
 use crate::graph::Phase;
 use crate::plan::{Call, Instr, Plan, Ref};
 use crate::store::Store;
-use engine::{Buffer, Context, DType, Shape};
+use engine::cuda::{Captured, Gpu};
+use engine::{Buffer, Context, DType, Device, Shape};
 use std::fmt;
+use std::hash::{DefaultHasher, Hasher};
+use std::sync::PoisonError;
 
 /// No op has more inputs or outputs than this.
 const MOST: usize = 12;
@@ -48,9 +51,49 @@ impl Plan {
     /// If another plan has used the arena since this plan's earlier phases ran.
     pub fn run(&self, store: &mut Store, phase: Phase) {
         self.enter(store, phase);
+        match store.device().clone() {
+            Device::Cuda(gpu) if phase == Phase::Step => self.repeat(store, &*gpu),
+            _ => self.execute(store, phase),
+        }
+    }
+
+    fn execute(&self, store: &mut Store, phase: Phase) {
         for instr in self.instrs.iter().filter(|i| i.phase == phase) {
             execute(instr, store);
         }
+    }
+
+    /// Runs the steps, which a device repeats many times: the first time as they are (libraries choose their algorithms),
+    /// the second time recorded, and from then on as the recording, for as long as the buffers stay where they are.
+    fn repeat(&self, store: &mut Store, gpu: &dyn Gpu) {
+        let layout = self.layout(store);
+        let mut captured = self.captured.lock().unwrap_or_else(PoisonError::into_inner);
+        match captured.as_mut().filter(|c| c.layout == layout) {
+            None => {
+                self.execute(store, Phase::Step);
+                *captured = Some(Capture { layout, work: None });
+            }
+            Some(capture) => {
+                let work = capture.work.get_or_insert_with(|| {
+                    gpu.begin_capture();
+                    self.execute(store, Phase::Step);
+                    gpu.end_capture()
+                });
+                work.launch();
+            }
+        }
+    }
+
+    /// A digest of where the steps' buffers lie.
+    fn layout(&self, store: &Store) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        for instr in self.instrs.iter().filter(|i| i.phase == Phase::Step) {
+            for r in instr.refs() {
+                hasher.write_u64(store.get(r.id).address());
+            }
+        }
+        hasher.write_u64(store.scratch.address());
+        hasher.finish()
     }
 
     /// Runs all phases: everything anew.
@@ -91,7 +134,20 @@ impl Plan {
     }
 }
 
+/// The steps of a plan on a device.
+#[derive(Debug)]
+pub(crate) struct Capture {
+    /// Where the buffers lay.
+    layout: u64,
+    /// The recording; none before the second run.
+    work: Option<Box<dyn Captured>>,
+}
+
 impl Instr<Ref> {
+    fn refs(&self) -> impl Iterator<Item = &Ref> {
+        self.ins.iter().chain(&self.outs).chain(&self.d_ins).chain(std::iter::once(&self.d_out)).flatten()
+    }
+
     pub(crate) fn label(&self) -> String {
         let pass = match self.call {
             Call::Forward(_) => "",
@@ -105,11 +161,12 @@ impl Instr<Ref> {
 
 fn check(store: &Store, at: Option<&Ref>, place: impl Fn() -> String) -> Result<(), NonFinite> {
     let Some(at) = at else { return Ok(()) };
-    let buffer = store.get(at.id);
+    let buffer = store.get(at.id).on_host();
     let bad = match buffer.dtype() {
         DType::F32 => buffer.as_slice::<f32>().iter().position(|x| !x.is_finite()),
         DType::F64 => buffer.as_slice::<f64>().iter().position(|x| !x.is_finite()),
-        DType::Bf16 | DType::I32 => None,
+        DType::Bf16 => buffer.to_f64().iter().position(|x| !x.is_finite()),
+        DType::I32 => None,
     };
     match bad {
         None => Ok(()),

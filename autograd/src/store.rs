@@ -1,4 +1,4 @@
-use engine::{Buffer, Device, Spec};
+use engine::{Buffer, Device, Error, Result, Spec};
 
 /// Names one buffer of a [`Store`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -16,6 +16,8 @@ pub struct Store {
     /// The plan whose values the arena holds.
     pub(crate) tenant: u64,
     pub(crate) scratch: Buffer,
+    /// Why the device had no room for one of the buffers. From then on none is asked for.
+    refused: Option<Error>,
 }
 
 impl Store {
@@ -29,15 +31,60 @@ impl Store {
         &self.device
     }
 
-    /// A new buffer of zeros.
+    /// A new buffer of zeros. Whether a device had room for all of them is what [`ready`](Self::ready) says.
     pub fn alloc(&mut self, spec: Spec) -> Id {
-        self.insert(Buffer::new(spec))
+        let mut buffer = self.room(spec.bytes());
+        buffer.respec(spec);
+        self.push(buffer)
     }
 
-    /// Takes a buffer in.
+    /// Takes a buffer in, to the store's device.
     pub fn insert(&mut self, buffer: Buffer) -> Id {
+        match self.device {
+            Device::Cpu => self.push(buffer),
+            Device::Cuda(_) => {
+                let mut moved = self.room(buffer.spec().bytes());
+                moved.respec(buffer.spec());
+                moved.copy_from(&buffer);
+                self.push(moved)
+            }
+        }
+    }
+
+    /// Whether the device had room for everything. To be asked when all plans are made and before one is run.
+    ///
+    /// # Errors
+    /// How much is needed in all, and how much there is.
+    pub fn ready(&self) -> Result<()> {
+        let (Some(refused), Device::Cuda(gpu)) = (&self.refused, &self.device) else { return Ok(()) };
+        let gib = |bytes: usize| bytes as f64 / f64::from(1 << 30);
+        let held: usize = self.all().filter(|b| b.has_memory()).map(Buffer::capacity).sum();
+        Err(Error::new(format!(
+            "{:.2} GiB of device memory are needed, {} has room for {:.2} GiB ({refused})",
+            gib(self.bytes()),
+            gpu.name(),
+            gib(gpu.free_bytes() + held)
+        )))
+    }
+
+    fn push(&mut self, buffer: Buffer) -> Id {
         self.buffers.push(buffer);
         Id((self.buffers.len() - 1) as u32)
+    }
+
+    /// Memory on the device, or what stands for it.
+    fn room(&mut self, bytes: usize) -> Buffer {
+        if self.refused.is_none() {
+            match Buffer::with_capacity_on(&self.device, bytes) {
+                Ok(buffer) => return buffer,
+                Err(e) => self.refused = Some(e),
+            }
+        }
+        Buffer::missing(&self.device, bytes)
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Buffer> {
+        self.buffers.iter().chain(std::iter::once(&self.scratch))
     }
 
     /// The buffer called `id`.
@@ -57,7 +104,7 @@ impl Store {
 
     /// Bytes held by all buffers, the arena and the scratch memory.
     pub fn bytes(&self) -> usize {
-        self.buffers.iter().map(Buffer::capacity).sum::<usize>() + self.scratch.capacity()
+        self.all().map(Buffer::capacity).sum()
     }
 
     pub(crate) fn take(&mut self, id: Id) -> Buffer {
@@ -71,15 +118,27 @@ impl Store {
     /// Makes slot number `slot` of the arena hold at least `bytes` bytes.
     pub(crate) fn grow_slot(&mut self, slot: usize, bytes: usize) -> Id {
         if slot == self.arena.len() {
-            let id = self.insert(Buffer::with_capacity(bytes));
+            let buffer = self.room(bytes);
+            let id = self.push(buffer);
             self.arena.push((id, bytes));
         } else if self.arena[slot].1 < bytes {
             let id = self.arena[slot].0;
             self.arena[slot].1 = bytes;
-            self.put(id, Buffer::with_capacity(bytes));
+            // The old memory goes before the new comes.
+            self.take(id);
+            let buffer = self.room(bytes);
+            self.put(id, buffer);
             // What other plans kept there is gone.
             self.tenant = 0;
         }
         self.arena[slot].0
+    }
+
+    /// Makes the scratch memory at least `bytes` bytes large.
+    pub(crate) fn grow_scratch(&mut self, bytes: usize) {
+        if self.scratch.capacity() < bytes {
+            self.scratch = Buffer::empty();
+            self.scratch = self.room(bytes);
+        }
     }
 }

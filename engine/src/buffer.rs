@@ -1,19 +1,52 @@
-use crate::{DType, Element, Shape, Spec};
+use crate::cuda::{Memory, Pointer};
+use crate::{DType, Device, Element, Result, Shape, Spec};
+use std::borrow::Cow;
 use std::fmt;
 
-/// A contiguous tensor: memory, element type and shape. Host memory is 64-byte aligned and starts as zeros.
+/// A contiguous tensor: memory on the host or on a device, element type and shape. Host memory is 64-byte aligned. Memory
+/// starts as zeros.
 ///
 /// A buffer may be larger than what it currently holds: [`respec`](Self::respec) gives the memory another meaning, which
 /// is how a plan's slots serve many values without allocating.
+///
+/// Slices and bytes can be had of host memory only. What works wherever the memory is: [`write`](Self::write),
+/// [`set_f64`](Self::set_f64), [`to_f64`](Self::to_f64), [`copy_from`](Self::copy_from), [`clear`](Self::clear) and
+/// [`on_host`](Self::on_host).
 #[derive(Default)]
 pub struct Buffer {
     spec: Option<Spec>,
+    place: Place,
+}
+
+enum Place {
+    Host(Host),
+    Device(Memory),
+}
+
+impl Default for Place {
+    fn default() -> Self {
+        Self::Host(Host::EMPTY)
+    }
+}
+
+/// Aligned memory of this process.
+struct Host {
     bytes: Vec<u8>,
     /// Where the aligned part of `bytes` begins.
     offset: usize,
 }
 
 const ALIGN: usize = 64;
+
+impl Host {
+    const EMPTY: Self = Self { bytes: Vec::new(), offset: 0 };
+
+    fn new(capacity: usize) -> Self {
+        let bytes = vec![0; capacity + ALIGN - 1];
+        let offset = bytes.as_ptr().align_offset(ALIGN);
+        Self { bytes, offset }
+    }
+}
 
 impl Buffer {
     /// Zeros on the host.
@@ -23,16 +56,71 @@ impl Buffer {
         buffer
     }
 
-    /// No memory at all: what stands where an op must not look.
-    pub const fn empty() -> Self {
-        Self { spec: None, bytes: Vec::new(), offset: 0 }
+    /// Zeros on `device`.
+    ///
+    /// # Errors
+    /// If the device has no room.
+    pub fn new_on(device: &Device, spec: Spec) -> Result<Self> {
+        let mut buffer = Self::with_capacity_on(device, spec.bytes())?;
+        buffer.spec = Some(spec);
+        Ok(buffer)
     }
 
-    /// Memory for `capacity` bytes that holds nothing yet.
+    /// No memory at all: what stands where an op must not look.
+    pub const fn empty() -> Self {
+        Self { spec: None, place: Place::Host(Host::EMPTY) }
+    }
+
+    /// Memory for `capacity` bytes on the host that holds nothing yet.
     pub fn with_capacity(capacity: usize) -> Self {
-        let bytes = vec![0; capacity + ALIGN - 1];
-        let offset = bytes.as_ptr().align_offset(ALIGN);
-        Self { spec: None, bytes, offset }
+        Self { spec: None, place: Place::Host(Host::new(capacity)) }
+    }
+
+    /// Memory for `capacity` bytes on `device` that holds nothing yet.
+    ///
+    /// # Errors
+    /// If the device has no room.
+    pub fn with_capacity_on(device: &Device, capacity: usize) -> Result<Self> {
+        match device {
+            Device::Cpu => Ok(Self::with_capacity(capacity)),
+            Device::Cuda(gpu) => Ok(Self { spec: None, place: Place::Device(Memory::new(gpu, capacity)?) }),
+        }
+    }
+
+    /// What stands for a buffer that a device had no room for, so that a plan can be finished and its need of memory
+    /// told. It cannot be computed with.
+    pub fn missing(device: &Device, capacity: usize) -> Self {
+        match device {
+            Device::Cpu => Self::with_capacity(capacity),
+            Device::Cuda(gpu) => Self { spec: None, place: Place::Device(Memory::missing(gpu, capacity)) },
+        }
+    }
+
+    /// A copy on `device`.
+    ///
+    /// # Errors
+    /// If the device has no room.
+    pub fn to_device(&self, device: &Device) -> Result<Self> {
+        let mut copy = Self::with_capacity_on(device, self.capacity())?;
+        if let Some(spec) = self.spec {
+            copy.respec(spec);
+            copy.copy_from(self);
+        }
+        Ok(copy)
+    }
+
+    /// The same tensor in host memory: itself, or a copy.
+    pub fn on_host(&self) -> Cow<'_, Self> {
+        match &self.place {
+            Place::Host(_) => Cow::Borrowed(self),
+            Place::Device(memory) => {
+                let mut copy = Self { spec: self.spec, ..Self::with_capacity(self.capacity()) };
+                if self.spec.is_some() {
+                    memory.read(copy.bytes_mut());
+                }
+                Cow::Owned(copy)
+            }
+        }
     }
 
     /// A host buffer with the given elements.
@@ -64,6 +152,10 @@ impl Buffer {
             assert_eq!(out.len(), data.len(), "number of elements");
             out.iter_mut().zip(data).for_each(|(o, &x)| *o = cast(x));
         }
+        if let Place::Device(memory) = &mut self.place {
+            let spec = self.spec.expect("the buffer holds a value");
+            return memory.write(Self::from_f64(spec.dtype, spec.shape.dims(), data).as_bytes());
+        }
         match self.dtype() {
             DType::F32 => fill(self.as_mut_slice(), data, |x| x as f32),
             DType::F64 => fill(self.as_mut_slice(), data, |x| x),
@@ -74,6 +166,9 @@ impl Buffer {
 
     /// The elements as f64, exactly.
     pub fn to_f64(&self) -> Vec<f64> {
+        if matches!(self.place, Place::Device(_)) {
+            return self.on_host().to_f64();
+        }
         match self.dtype() {
             DType::F32 => self.as_slice::<f32>().iter().map(|&x| f64::from(x)).collect(),
             DType::F64 => self.as_slice::<f64>().to_vec(),
@@ -112,7 +207,10 @@ impl Buffer {
 
     /// Bytes that fit without allocating.
     pub fn capacity(&self) -> usize {
-        self.bytes.len().saturating_sub(ALIGN - 1)
+        match &self.place {
+            Place::Host(host) => host.bytes.len().saturating_sub(ALIGN - 1),
+            Place::Device(memory) => memory.bytes(),
+        }
     }
 
     /// Gives the memory another meaning; its contents are then unspecified.
@@ -124,50 +222,116 @@ impl Buffer {
         self.spec = Some(spec);
     }
 
-    /// The elements.
+    /// The elements of host memory.
     ///
     /// # Panics
-    /// If `T` is not the element type.
+    /// If `T` is not the element type or the memory is a device's.
     pub fn as_slice<T: Element>(&self) -> &[T] {
         let spec = self.expect::<T>();
         if spec.bytes() == 0 {
             // A buffer without memory is aligned to nothing.
             return &[];
         }
-        bytemuck::cast_slice(&self.bytes[self.offset..self.offset + spec.bytes()])
+        bytemuck::cast_slice(&self.host()[..spec.bytes()])
     }
 
-    /// The elements, to be changed.
+    /// The elements of host memory, to be changed.
     ///
     /// # Panics
-    /// If `T` is not the element type.
+    /// If `T` is not the element type or the memory is a device's.
     pub fn as_mut_slice<T: Element>(&mut self) -> &mut [T] {
-        let spec = self.expect::<T>();
-        if spec.bytes() == 0 {
+        if self.expect::<T>().bytes() == 0 {
             return &mut [];
         }
-        bytemuck::cast_slice_mut(&mut self.bytes[self.offset..self.offset + spec.bytes()])
+        bytemuck::cast_slice_mut(self.bytes_mut())
     }
 
     /// The elements as raw bytes, for hashing, saving and bitwise comparison.
+    ///
+    /// # Panics
+    /// If the memory is a device's.
     pub fn as_bytes(&self) -> &[u8] {
-        &self.bytes[self.offset..self.offset + self.spec().bytes()]
+        &self.host()[..self.spec().bytes()]
     }
 
-    /// Copies the elements of a buffer of the same spec.
+    /// Overwrites the elements.
+    ///
+    /// # Panics
+    /// If `T` is not the element type or the sizes disagree.
+    pub fn write<T: Element>(&mut self, data: &[T]) {
+        self.expect::<T>();
+        assert_eq!(self.len(), data.len(), "number of elements");
+        match &mut self.place {
+            Place::Host(_) => self.as_mut_slice().copy_from_slice(data),
+            Place::Device(memory) => memory.write(bytemuck::cast_slice(data)),
+        }
+    }
+
+    /// Copies the elements of a buffer of the same spec, wherever either of them is.
     ///
     /// # Panics
     /// If the specs differ.
-    pub fn copy_from(&mut self, other: &Buffer) {
+    pub fn copy_from(&mut self, other: &Self) {
         assert_eq!(self.spec(), other.spec(), "copy between unlike buffers");
         let bytes = self.spec().bytes();
-        self.bytes[self.offset..self.offset + bytes].copy_from_slice(other.as_bytes());
+        match (&mut self.place, &other.place) {
+            (Place::Host(_), Place::Host(_)) => self.bytes_mut().copy_from_slice(other.as_bytes()),
+            (Place::Host(_), Place::Device(from)) => from.read(self.bytes_mut()),
+            (Place::Device(to), Place::Host(_)) => to.write(other.as_bytes()),
+            (Place::Device(to), Place::Device(from)) => to.copy_from(from, bytes),
+        }
     }
 
     /// Sets every byte to zero.
     pub fn clear(&mut self) {
         let bytes = self.spec().bytes();
-        self.bytes[self.offset..self.offset + bytes].fill(0);
+        match &mut self.place {
+            Place::Host(_) => self.bytes_mut().fill(0),
+            Place::Device(memory) => memory.clear(bytes),
+        }
+    }
+
+    /// Where the first element lies on its device; null for an empty buffer.
+    ///
+    /// # Panics
+    /// If a buffer with elements is in host memory, or is one that the device had no room for.
+    pub fn pointer(&self) -> Pointer {
+        let Some(spec) = self.spec else { return Pointer { address: 0, dtype: DType::F32 } };
+        let address = self.address();
+        assert!(address != 0 || self.is_empty(), "a kernel got {spec} that is not on its device");
+        Pointer { address, dtype: spec.dtype }
+    }
+
+    /// Where its memory lies on a device, whatever it holds; zero in host memory.
+    pub fn address(&self) -> u64 {
+        match &self.place {
+            Place::Host(_) => 0,
+            Place::Device(memory) => memory.address(),
+        }
+    }
+
+    /// Whether it is more than what stands for a buffer that a device had no room for.
+    pub fn has_memory(&self) -> bool {
+        match &self.place {
+            Place::Host(_) => true,
+            Place::Device(memory) => memory.address() != 0 || memory.bytes() == 0,
+        }
+    }
+
+    fn host(&self) -> &[u8] {
+        match &self.place {
+            Place::Host(host) => &host.bytes[host.offset..],
+            Place::Device(_) => panic!("the host cannot look into {self:?}: copy it to the host first"),
+        }
+    }
+
+    /// The bytes of the value in host memory.
+    fn bytes_mut(&mut self) -> &mut [u8] {
+        let bytes = self.spec().bytes();
+        match &mut self.place {
+            Place::Host(host) => &mut host.bytes[host.offset..][..bytes],
+            Place::Device(_) => panic!("the host cannot look into {:?}: copy it to the host first", self.spec),
+        }
     }
 
     fn expect<T: Element>(&self) -> Spec {
@@ -178,23 +342,31 @@ impl Buffer {
 }
 
 impl Clone for Buffer {
+    /// A copy on the same device.
+    ///
+    /// # Panics
+    /// If the device has no room.
     fn clone(&self) -> Self {
-        match self.spec {
-            None => Self::with_capacity(self.capacity()),
-            Some(spec) => {
-                let mut copy = Self::new(spec);
-                copy.copy_from(self);
-                copy
-            }
+        let device = match &self.place {
+            Place::Host(_) => Device::Cpu,
+            Place::Device(memory) => Device::Cuda(memory.gpu().clone()),
+        };
+        let bytes = self.spec.map_or(self.capacity(), |spec| spec.bytes());
+        let mut copy = Self::with_capacity_on(&device, bytes).unwrap_or_else(|e| panic!("{e}"));
+        if let Some(spec) = self.spec {
+            copy.respec(spec);
+            copy.copy_from(self);
         }
+        copy
     }
 }
 
 impl fmt::Debug for Buffer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let place = if matches!(self.place, Place::Device(_)) { " on a device" } else { "" };
         match self.spec {
-            Some(spec) => write!(f, "Buffer({spec})"),
-            None => write!(f, "Buffer(empty, {} bytes)", self.capacity()),
+            Some(spec) => write!(f, "Buffer({spec}{place})"),
+            None => write!(f, "Buffer(empty, {} bytes{place})", self.capacity()),
         }
     }
 }

@@ -2,11 +2,13 @@
 //! It knows no op and no model.
 
 mod buffer;
+pub mod cuda;
 mod device;
 mod dtype;
 mod error;
 pub mod op;
 pub mod parallel;
+pub mod probe;
 pub mod rng;
 mod shape;
 pub mod simd;

@@ -1,6 +1,7 @@
 //! The contract that every op fulfils. The planner and the runner know ops through it and through nothing else.
 
-use crate::{Buffer, Device, Element, Result, Spec};
+use crate::cuda::Pointer;
+use crate::{Buffer, DType, Device, Element, Result, Spec};
 use std::fmt::Debug;
 
 /// What the planner asks a VJP to do about one input's gradient.
@@ -98,6 +99,15 @@ impl Context<'_> {
         self.scratch.respec(Spec::new(T::DTYPE, &[len]));
         self.scratch.as_mut_slice()
     }
+
+    /// Where the first of `len` elements of the scratch memory lies on the device; the elements are `dtype`.
+    ///
+    /// # Panics
+    /// If the op announced less, or runs on the host.
+    pub fn scratch_at(&mut self, dtype: DType, len: usize) -> Pointer {
+        self.scratch.respec(Spec::new(dtype, &[len]));
+        self.scratch.pointer()
+    }
 }
 
 /// A differentiable function of tensors.
@@ -157,8 +167,8 @@ pub trait Op: Send + Sync + Debug {
         false
     }
 
-    /// Scratch memory in bytes.
-    fn scratch(&self, _ins: &[Spec], _pass: Pass) -> usize {
+    /// Scratch memory in bytes on `device`.
+    fn scratch(&self, _device: &Device, _ins: &[Spec], _pass: Pass) -> usize {
         0
     }
 
@@ -174,8 +184,8 @@ pub trait Update: Send + Sync + Debug {
     /// Reads `ins`, changes `state`.
     fn apply(&self, cx: &mut Context, ins: &[&Buffer], state: &mut [Buffer]);
 
-    /// Scratch memory in bytes.
-    fn scratch(&self, _ins: &[Spec], _state: &[Spec]) -> usize {
+    /// Scratch memory in bytes on `device`.
+    fn scratch(&self, _device: &Device, _ins: &[Spec], _state: &[Spec]) -> usize {
         0
     }
 

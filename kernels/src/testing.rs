@@ -42,7 +42,7 @@ pub fn forward(op: &dyn Op, ins: &[&Buffer]) -> Vec<Buffer> {
     let outputs = op.infer(&specs).expect("the case's shapes");
     let mut outs: Vec<_> = outputs.iter().map(|o| garbage(o.spec.bytes())).collect();
     outs.iter_mut().zip(&outputs).for_each(|(b, o)| b.respec(o.spec));
-    let mut scratch = garbage(op.scratch(&specs, Pass::Forward));
+    let mut scratch = garbage(op.scratch(&Device::Cpu, &specs, Pass::Forward));
     op.forward(&mut Context { device: &Device::Cpu, scratch: &mut scratch }, ins, &mut outs);
     outs
 }
@@ -72,7 +72,7 @@ pub fn vjp(op: &dyn Op, wants: &[Want], ins: &[&Buffer], outs: &[Buffer], d_out:
             buffer
         })
         .collect();
-    let mut scratch = garbage(op.scratch(&specs, Pass::Vjp(wants)));
+    let mut scratch = garbage(op.scratch(&Device::Cpu, &specs, Pass::Vjp(wants)));
     let mut cx = Context { device: &Device::Cpu, scratch: &mut scratch };
     op.vjp(&mut cx, wants, &seen_ins, &seen_outs, d_out, &mut d_ins);
     d_ins

@@ -5,7 +5,7 @@ pub(crate) mod cpu;
 
 use crate::lanes::CHUNK;
 use engine::simd::Real;
-use engine::{Buffer, Context, Cost, Spec, Update, with_real};
+use engine::{Buffer, Context, Cost, Device, Spec, Update, with_real};
 
 /// One parameter's share of the squared global norm: `norms[index] = Σ grad²`.
 ///
@@ -30,7 +30,7 @@ impl Update for SquaredNorm {
         });
     }
 
-    fn scratch(&self, ins: &[Spec], _state: &[Spec]) -> usize {
+    fn scratch(&self, _device: &Device, ins: &[Spec], _state: &[Spec]) -> usize {
         ins[0].shape.numel().div_ceil(CHUNK) * size_of::<f64>()
     }
 
@@ -95,15 +95,15 @@ impl Update for AdamW {
 mod tests {
     use super::*;
     use crate::testing::{distance, garbage, with_threads};
+    use engine::DType;
     use engine::rng::Stream;
     use engine::simd::for_each_level;
-    use engine::{DType, Device};
 
     const ADAMW: AdamW = AdamW { beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.1, clip: 1.0 };
 
     fn apply(update: &dyn Update, ins: &[&Buffer], state: &mut [Buffer]) {
         let specs: Vec<_> = ins.iter().map(|b| b.spec()).collect();
-        let mut scratch = garbage(update.scratch(&specs, &[]));
+        let mut scratch = garbage(update.scratch(&Device::Cpu, &specs, &[]));
         update.apply(&mut Context { device: &Device::Cpu, scratch: &mut scratch }, ins, state);
     }
 

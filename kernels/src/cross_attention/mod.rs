@@ -12,7 +12,7 @@ mod cpu;
 
 use crate::case::{Case, Fill, Input, Sizes};
 use crate::{check, cost};
-use engine::{Buffer, Context, Cost, Op, Output, Pass, Reads, Result, Spec, Want, with_real};
+use engine::{Buffer, Context, Cost, Device, Op, Output, Pass, Reads, Result, Spec, Want, with_real};
 
 /// `q [B, N, d], kv [B, K, 2d] → y [B, N, d]`: a row of `kv` is keys and values of all heads side by side; queries and
 /// keys are rotated already.
@@ -80,7 +80,7 @@ impl Op for CrossAttention {
         })
     }
 
-    fn scratch(&self, ins: &[Spec], pass: Pass) -> usize {
+    fn scratch(&self, _device: &Device, ins: &[Spec], pass: Pass) -> usize {
         match pass {
             Pass::Vjp(wants) | Pass::Fused(wants) if wants[1].is_wanted() => {
                 let partials = self.shape(ins[0], ins[1]).partials(ins[0].shape.dims()[0]);

@@ -22,7 +22,7 @@ mod cpu;
 
 use crate::case::{Case, Fill, Input, Sizes};
 use crate::check;
-use engine::{Buffer, Context, Cost, DType, Element, Op, Output, Pass, Reads, Result, Spec, Want, with_real};
+use engine::{Buffer, Context, Cost, DType, Device, Element, Op, Output, Pass, Reads, Result, Spec, Want, with_real};
 
 /// `hidden [B, N, d], table [V, d], targets i32 [B, N], scale [1] → loss [1], nll [B, N], lse [B, N]`.
 ///
@@ -108,7 +108,7 @@ impl Op for LmHead {
         });
     }
 
-    fn scratch(&self, ins: &[Spec], _pass: Pass) -> usize {
+    fn scratch(&self, _device: &Device, ins: &[Spec], _pass: Pass) -> usize {
         let [hidden, table] = [ins[0].shape, ins[1].shape];
         cpu::scratch(hidden.rows(), hidden.last(), table.rows()) * ins[0].dtype.size()
     }

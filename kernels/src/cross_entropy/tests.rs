@@ -43,7 +43,7 @@ fn fused(ins: &[Buffer], wants: &[Want]) -> (Vec<Buffer>, Vec<Buffer>) {
         Want::Add => holding(spec, 1.0),
     };
     let mut d_ins: Vec<_> = specs.iter().zip(wants).map(before).collect();
-    let mut scratch = testing::garbage(LmHead.scratch(&specs, Pass::Fused(wants)));
+    let mut scratch = testing::garbage(LmHead.scratch(&Device::Cpu, &specs, Pass::Fused(wants)));
     let mut cx = Context { device: &Device::Cpu, scratch: &mut scratch };
     LmHead.forward_vjp(&mut cx, wants, &ins.iter().collect::<Vec<_>>(), &mut outs, &mut d_ins);
     (outs, d_ins)

@@ -1,7 +1,7 @@
 use super::cpu::{self, Drawn};
 use super::{DRAW, scratch_bytes};
 use engine::rng::Stream;
-use engine::{Buffer, Context, Cost, Spec, Update, with_real};
+use engine::{Buffer, Context, Cost, Device, Spec, Update, with_real};
 
 /// A draw from the posterior, for scoring: independent of the noise of the fast steps and of other draws.
 ///
@@ -35,7 +35,7 @@ impl Update for LatentDraw {
         });
     }
 
-    fn scratch(&self, ins: &[Spec], _state: &[Spec]) -> usize {
+    fn scratch(&self, _device: &Device, ins: &[Spec], _state: &[Spec]) -> usize {
         scratch_bytes(ins[0].dtype, ins[0].shape.numel(), ins[0].shape.last())
     }
 

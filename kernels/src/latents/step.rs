@@ -2,7 +2,7 @@ use super::cpu::{self, State};
 use super::{Noise, Redraw, Source, read_clock, scratch_bytes};
 use crate::adamw::cpu as adamw;
 use engine::simd::Real;
-use engine::{Buffer, Context, Cost, Spec, Update, with_real};
+use engine::{Buffer, Context, Cost, Device, Spec, Update, with_real};
 
 /// One fast step: both gradients of the NELBO, AdamW on both, the next noise and the next z, in one pass.
 /// ```text
@@ -56,7 +56,7 @@ impl Update for LatentAdamW {
         });
     }
 
-    fn scratch(&self, ins: &[Spec], _state: &[Spec]) -> usize {
+    fn scratch(&self, _device: &Device, ins: &[Spec], _state: &[Spec]) -> usize {
         scratch_bytes(ins[0].dtype, ins[0].shape.numel(), ins[0].shape.last())
     }
 

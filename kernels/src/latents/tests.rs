@@ -9,7 +9,7 @@ const SIZES: [usize; 3] = [3, 5, 19];
 
 fn apply(update: &dyn Update, ins: &[&Buffer], state: &mut [Buffer]) {
     let specs = |buffers: &[&Buffer]| buffers.iter().map(|b| b.spec()).collect::<Vec<_>>();
-    let mut scratch = garbage(update.scratch(&specs(ins), &specs(&state.iter().collect::<Vec<_>>())));
+    let mut scratch = garbage(update.scratch(&Device::Cpu, &specs(ins), &specs(&state.iter().collect::<Vec<_>>())));
     update.apply(&mut Context { device: &Device::Cpu, scratch: &mut scratch }, ins, state);
 }
 

@@ -2,10 +2,11 @@
 //! `y = x · rstd ⊙ gain`, `rstd = 1 / √(mean(x²) + eps)` per row.
 
 mod cpu;
+pub(crate) mod cuda;
 
 use crate::case::{Case, Fill, Input, Sizes};
 use crate::{check, cost};
-use engine::{Buffer, Context, Cost, Op, Output, Pass, Reads, Result, Spec, Want, with_real};
+use engine::{Buffer, Context, Cost, DType, Device, Op, Output, Pass, Reads, Result, Spec, Want, with_real};
 
 /// `x [.., d], gain [d] → y [.., d], rstd [rows]`.
 ///
@@ -46,8 +47,11 @@ impl Op for RmsNorm {
         }
     }
 
-    fn forward(&self, _cx: &mut Context, ins: &[&Buffer], outs: &mut [Buffer]) {
+    fn forward(&self, cx: &mut Context, ins: &[&Buffer], outs: &mut [Buffer]) {
         let [y, rstd] = outs else { unreachable!("two outputs") };
+        if let Device::Cuda(gpu) = cx.device {
+            return cuda::forward(&**gpu, self.eps, ins[0], ins[1], y, rstd);
+        }
         with_real!(ins[0].dtype(), T => {
             let (x, gain) = (ins[0].as_slice(), ins[1].as_slice());
             cpu::forward::<T>(self.eps, x, gain, y.as_mut_slice(), rstd.as_mut_slice());
@@ -68,6 +72,12 @@ impl Op for RmsNorm {
         if !wants.iter().any(|want| want.is_wanted()) {
             return;
         }
+        if let Device::Cuda(gpu) = cx.device {
+            let known = cuda::Known { x: ins[0], gain: ins[1], rstd: outs[1], d_y: d_out };
+            let numbers = cuda::partials(d_out.shape().rows(), d, wants[1]);
+            let partial = wants[1].is_wanted().then(|| cx.scratch_at(DType::F32, numbers));
+            return cuda::backward(&**gpu, &known, [wants[0], wants[1]], d_x, d_gain, partial);
+        }
         with_real!(d_out.dtype(), T => {
             let known = cpu::Known::<T> { x: ins[0].as_slice(), rstd: outs[1].as_slice(), d_y: d_out.as_slice() };
             let partials = cx.scratch::<T>(cpu::partials(d_out.shape().rows(), d, wants[1]));
@@ -82,12 +92,16 @@ impl Op for RmsNorm {
         });
     }
 
-    fn scratch(&self, ins: &[Spec], pass: Pass) -> usize {
+    fn scratch(&self, device: &Device, ins: &[Spec], pass: Pass) -> usize {
         match pass {
             Pass::Forward => 0,
             Pass::Vjp(wants) | Pass::Fused(wants) => {
                 let (rows, d) = (ins[0].shape.rows(), ins[0].shape.last());
-                cpu::partials(rows, d, wants[1]) * check::statistic(ins[0].dtype).size()
+                let partials = match device {
+                    Device::Cpu => cpu::partials(rows, d, wants[1]),
+                    Device::Cuda(_) => cuda::partials(rows, d, wants[1]),
+                };
+                partials * check::statistic(ins[0].dtype).size()
             }
         }
     }
@@ -127,7 +141,6 @@ pub fn cases(s: &Sizes) -> Vec<Case> {
 mod tests {
     use super::*;
     use crate::testing;
-    use engine::DType;
 
     fn formula(x: &[f64], gain: &[f64]) -> Vec<f64> {
         let d = gain.len();

@@ -1,0 +1,186 @@
+//! Products by cuBLASLt.
+
+use super::Product;
+use super::libraries::{Library, Settings};
+use crate::{DType, Error, Result};
+use cudarc::cublaslt::result::{self as lt, CublasError};
+use cudarc::cublaslt::sys::{
+    self, cublasComputeType_t, cublasLtMatmulAlgo_t, cublasLtMatmulDescAttributes_t as DescAttribute,
+    cublasLtMatmulPreferenceAttributes_t as Preference, cudaDataType,
+};
+use cudarc::driver;
+use std::collections::HashMap;
+use std::ffi::c_void;
+
+/// What NVIDIA advises for Hopper.
+const WORKSPACE: usize = 32 << 20;
+
+/// The library, memory that it works in, and how it computes each kind of product that it has seen. An algorithm is chosen
+/// by the library's own estimate, not by the clock, so that it is the same in every run.
+pub(super) struct Products {
+    handle: sys::cublasLtHandle_t,
+    workspace: u64,
+    recipes: HashMap<Kind, Recipe>,
+}
+
+// SAFETY: the library's handle and descriptors may be used by any thread; whoever holds the `Products` is the only one.
+unsafe impl Send for Products {}
+
+/// What an algorithm depends on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Kind {
+    sizes: [usize; 3],
+    transposed: [bool; 2],
+    factors: DType,
+    out: DType,
+    /// Bytes that the addresses of a, b, c and out are multiples of.
+    aligned: [u32; 4],
+}
+
+/// How a kind of product is computed.
+struct Recipe {
+    operation: sys::cublasLtMatmulDesc_t,
+    b: sys::cublasLtMatrixLayout_t,
+    a: sys::cublasLtMatrixLayout_t,
+    out: sys::cublasLtMatrixLayout_t,
+    algorithm: cublasLtMatmulAlgo_t,
+}
+
+impl Products {
+    /// The library for the current context, or nothing where it is missing.
+    ///
+    /// # Errors
+    /// If the library does not work or there is no room for its memory.
+    pub fn new(settings: &Settings) -> Result<Option<Self>> {
+        if !Library::CublasLt.is_present(settings) {
+            return Ok(None);
+        }
+        let handle = lt::create_handle().map_err(|CublasError(status)| {
+            Error::new(format!("cuBLASLt {} does not start on this driver: {status:?}", version()))
+        })?;
+        // SAFETY: a context is current. Nothing is done with the memory but to hand it to the library.
+        let workspace = unsafe { driver::result::malloc_sync(WORKSPACE) };
+        let workspace =
+            workspace.map_err(|_| Error::new("the GPU has no room for the 32 MiB that cuBLASLt works in"))?;
+        Ok(Some(Self { handle, workspace, recipes: HashMap::new() }))
+    }
+
+    /// Puts a product on the stream; it has at least one element and something to sum over.
+    pub fn launch(&mut self, p: &Product, stream: driver::sys::CUstream) -> std::result::Result<(), CublasError> {
+        let c = p.c.unwrap_or(p.out);
+        let (a, b) = (p.a.pointer(), p.b.pointer());
+        let kind = Kind {
+            sizes: [p.rows, p.cols, p.inner],
+            transposed: [p.a.is_transposed(), p.b.is_transposed()],
+            factors: a.dtype,
+            out: p.out.dtype,
+            aligned: [a, b, c, p.out].map(|pointer| 1 << pointer.address.trailing_zeros().min(8)),
+        };
+        if !self.recipes.contains_key(&kind) {
+            let recipe = Recipe::new(self.handle, &kind)?;
+            self.recipes.insert(kind, recipe);
+        }
+        let recipe = &self.recipes[&kind];
+        let (alpha, beta) = (1.0f32, if p.c.is_some() { 1.0f32 } else { 0.0 });
+        let pointer = |address: u64| address as *const c_void;
+        // SAFETY: handle, descriptors and algorithm belong together and live as long as `self`; the factors alpha and beta
+        // are read during the call. What lies at the addresses is the caller's word, as for every launch, and it outlives
+        // the stream's work because memory is freed behind it.
+        unsafe {
+            lt::matmul(
+                self.handle,
+                recipe.operation,
+                (&raw const alpha).cast(),
+                (&raw const beta).cast(),
+                pointer(b.address),
+                recipe.b,
+                pointer(a.address),
+                recipe.a,
+                pointer(c.address),
+                recipe.out,
+                p.out.address as *mut c_void,
+                recipe.out,
+                &raw const recipe.algorithm,
+                self.workspace as *mut c_void,
+                WORKSPACE,
+                stream.cast(),
+            )
+        }
+    }
+}
+
+impl Drop for Products {
+    fn drop(&mut self) {
+        // SAFETY: nothing of this is used any more. What cannot be given back ends with the context.
+        unsafe {
+            for recipe in self.recipes.values() {
+                let _ = lt::destroy_matmul_desc(recipe.operation);
+                for layout in [recipe.a, recipe.b, recipe.out] {
+                    let _ = lt::destroy_matrix_layout(layout);
+                }
+            }
+            let _ = lt::destroy_handle(self.handle);
+            let _ = driver::result::free_sync(self.workspace);
+        }
+    }
+}
+
+impl Recipe {
+    /// The library counts columns first. A row-major matrix is, read so, its own transpose, and the library computes
+    /// outᵀ = bᵀ·aᵀ: its first factor is b, its second a, each `[columns, rows]`.
+    fn new(handle: sys::cublasLtHandle_t, kind: &Kind) -> std::result::Result<Self, CublasError> {
+        let [rows, cols, inner] = kind.sizes;
+        let layout = |dtype, [rows, cols]: [usize; 2], transposed| {
+            let (rows, cols) = if transposed { (cols, rows) } else { (rows, cols) };
+            lt::create_matrix_layout(data_type(dtype), cols as u64, rows as u64, cols as i64)
+        };
+        let [a_transposed, b_transposed] = kind.transposed;
+        // CUBLAS_COMPUTE_32F is true f32 for f32 factors; what may round to TF32 has other names.
+        let operation = lt::create_matmul_desc(cublasComputeType_t::CUBLAS_COMPUTE_32F, cudaDataType::CUDA_R_32F)?;
+        let b = layout(kind.factors, [inner, cols], b_transposed)?;
+        let a = layout(kind.factors, [rows, inner], a_transposed)?;
+        let out = layout(kind.out, [rows, cols], false)?;
+        let preference = lt::create_matmul_pref()?;
+        // SAFETY: the descriptors were just made, and attributes are read from numbers of the type that each of them has:
+        // i32 for a transposition, u64 for the workspace's size, u32 for the rest.
+        let found = unsafe {
+            for (attribute, transposed) in [
+                (DescAttribute::CUBLASLT_MATMUL_DESC_TRANSA, b_transposed),
+                (DescAttribute::CUBLASLT_MATMUL_DESC_TRANSB, a_transposed),
+            ] {
+                let value = i32::from(transposed);
+                lt::set_matmul_desc_attribute(operation, attribute, (&raw const value).cast(), 4)?;
+            }
+            let bytes = WORKSPACE as u64;
+            let attribute = Preference::CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES;
+            lt::set_matmul_pref_attribute(preference, attribute, (&raw const bytes).cast(), 8)?;
+            // Where a sum is split, its parts are added in f32 too.
+            let scheme = sys::cublasLtReductionScheme_t::CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE as u32;
+            let [of_a, of_b, of_c, of_out] = kind.aligned;
+            for (attribute, value) in [
+                (Preference::CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, scheme),
+                (Preference::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, of_b),
+                (Preference::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, of_a),
+                (Preference::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, of_c),
+                (Preference::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, of_out),
+            ] {
+                lt::set_matmul_pref_attribute(preference, attribute, (&raw const value).cast(), 4)?;
+            }
+            let found = lt::get_matmul_algo_heuristic(handle, operation, b, a, out, out, preference);
+            lt::destroy_matmul_pref(preference)?;
+            found?
+        };
+        Ok(Self { operation, b, a, out, algorithm: found.algo })
+    }
+}
+
+fn data_type(dtype: DType) -> cudaDataType {
+    if dtype == DType::Bf16 { cudaDataType::CUDA_R_16BF } else { cudaDataType::CUDA_R_32F }
+}
+
+/// The library's version, e.g. `13.0.2`. It must be there.
+pub(crate) fn version() -> String {
+    // SAFETY: the library is there.
+    let version = unsafe { sys::cublasLtGetVersion() };
+    format!("{}.{}.{}", version / 10_000, version / 100 % 100, version % 100)
+}

@@ -1,0 +1,368 @@
+//! The backend on NVIDIA's driver.
+
+use super::arch::Arch;
+use super::blas::Products;
+use super::libraries::{Settings, told};
+use super::open::{check_driver, version_text};
+use super::{Arg, Captured, Gpu, Grid, Kernel, Module, Product, Variant, kernels};
+use crate::{Error, Result};
+use cudarc::driver::result as cu;
+use cudarc::driver::sys::{
+    CUdevice_attribute as Attribute, CUfunction, CUfunction_attribute as FunctionAttribute, CUgraphInstantiate_flags,
+    CUresult, CUstreamCaptureMode, cuFuncGetParamInfo,
+};
+use cudarc::driver::{CudaContext, CudaGraph, CudaStream, DriverError};
+use std::collections::HashMap;
+use std::ffi::{CString, c_void};
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// The most parameters that a kernel has.
+const MOST: usize = 32;
+
+/// A GPU with its driver: one context, one stream, kernels and cuBLASLt.
+pub(super) struct Driver {
+    name: String,
+    arch: Arch,
+    /// The most shared memory of a block, in bytes.
+    shared: i32,
+    /// Version of CUDA that the driver knows.
+    version: i32,
+    settings: Settings,
+    // Its descriptors and handles go before the context does.
+    state: Mutex<State>,
+    stream: Arc<CudaStream>,
+}
+
+struct State {
+    functions: HashMap<(&'static str, &'static str, Variant), Function>,
+    /// None where the library is missing.
+    products: Option<Products>,
+    recording: bool,
+}
+
+/// An entry point on the device.
+struct Function {
+    handle: CUfunction,
+    /// Sizes of its parameters in bytes.
+    parameters: Vec<usize>,
+    /// The most threads and the most bytes of dynamic shared memory of a block.
+    threads: i32,
+    shared: i32,
+}
+
+// SAFETY: a function's handle may be used by any thread where its context is current. It stays until the context ends.
+unsafe impl Send for Function {}
+
+impl Driver {
+    /// The first GPU that the driver shows.
+    ///
+    /// # Errors
+    /// If there is no driver or GPU, or one of them is too old.
+    pub fn new(settings: &Settings) -> Result<Self> {
+        let (version, _) = check_driver()?;
+        let failed = |e: String| Error::new(format!("the GPU cannot be used: {e}"));
+        let context = told(CudaContext::new(0)).map_err(failed)?;
+        // SAFETY: there is one stream, so that nothing needs events to keep an order.
+        unsafe { context.disable_event_tracking() };
+        let name = told(context.name()).map_err(failed)?;
+        let (major, minor) = told(context.compute_capability()).map_err(failed)?;
+        let arch = Arch::new(major as u32, minor as u32);
+        if arch < Arch::OLDEST {
+            return Err(Error::new(format!(
+                "{name} ({arch}) is too old: bf16 needs {} (A100, RTX 30) or later",
+                Arch::OLDEST
+            )));
+        }
+        let optin = Attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN;
+        let shared = told(context.attribute(optin)).map_err(failed)?;
+        // Not the null stream, which cannot be captured.
+        let stream = told(context.new_stream()).map_err(failed)?;
+        let products = Products::new(settings)?;
+        let state = Mutex::new(State { functions: HashMap::new(), products, recording: false });
+        Ok(Self { name, arch, shared, version, settings: settings.clone(), state, stream })
+    }
+
+    /// Makes the context this thread's. The state, also after a launch that panicked.
+    fn enter(&self) -> MutexGuard<'_, State> {
+        self.must("enter its context", self.stream.context().bind_to_thread());
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The same where a recording has no place.
+    fn enter_outside(&self, what: &str) -> MutexGuard<'_, State> {
+        let state = self.enter();
+        assert!(!state.recording, "{}: cannot {what} while a phase is captured", self.name);
+        state
+    }
+
+    /// The value, or the end: what goes wrong now may have begun in an earlier launch.
+    fn must<T>(&self, what: &str, result: std::result::Result<T, DriverError>) -> T {
+        told(result).unwrap_or_else(|e| {
+            panic!(
+                "{} cannot {what}: {e} (CUDA_LAUNCH_BLOCKING=1 in the environment tells which launch fails)",
+                self.name
+            )
+        })
+    }
+
+    fn load_one(
+        &self,
+        module: &'static Module,
+        code: &[u8],
+    ) -> std::result::Result<Vec<(&'static str, Function)>, String> {
+        // SAFETY: the code is a whole object file for this GPU, from the compiler or from a file whose fingerprint was
+        // compared, and is only read. The context is current.
+        let loaded = told(unsafe { cu::module::load_data(code.as_ptr().cast()) })?;
+        let function = |entry| {
+            let name = CString::new(entry).map_err(|_| "a zero byte in a kernel's name")?;
+            // SAFETY: the module was just loaded and stays until the context ends.
+            let handle = told(unsafe { cu::module::get_function(loaded, name) })?;
+            Ok((entry, Function::new(handle, self.shared)?))
+        };
+        module.entries().map(function).collect()
+    }
+}
+
+impl Function {
+    fn new(handle: CUfunction, most_shared: i32) -> std::result::Result<Self, String> {
+        // SAFETY: the function exists. The driver writes two numbers.
+        let parameter = |i| unsafe {
+            let (mut offset, mut bytes) = (0, 0);
+            let result = cuFuncGetParamInfo(handle, i, &raw mut offset, &raw mut bytes);
+            (result == CUresult::CUDA_SUCCESS).then_some(bytes)
+        };
+        let parameters = (0..).map_while(parameter).collect();
+        // SAFETY: the function exists.
+        let attribute = |attribute| told(unsafe { cu::function::get_function_attribute(handle, attribute) });
+        let threads = attribute(FunctionAttribute::CU_FUNC_ATTRIBUTE_MAX_THREADS_PER_BLOCK)?;
+        let shared = most_shared - attribute(FunctionAttribute::CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES)?;
+        let most = FunctionAttribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+        // SAFETY: the function exists.
+        told(unsafe { cu::function::set_function_attribute(handle, most, shared) })?;
+        Ok(Self { handle, parameters, threads, shared })
+    }
+
+    /// What is wrong with a launch.
+    fn check(&self, grid: Grid, args: &[Arg]) -> std::result::Result<(), String> {
+        if args.len() != self.parameters.len() {
+            return Err(format!("{} arguments, the kernel has {} parameters", args.len(), self.parameters.len()));
+        }
+        if let Some(i) = (0..args.len()).find(|&i| args[i].bytes() != self.parameters[i]) {
+            return Err(format!("argument {i} has {} bytes, must have {}", args[i].bytes(), self.parameters[i]));
+        }
+        if grid.threads > self.threads as u32 {
+            return Err(format!("{} threads in a block, the kernel can have {}", grid.threads, self.threads));
+        }
+        if i64::from(grid.shared) > i64::from(self.shared) {
+            return Err(format!("{} bytes of shared memory, a block has {}", grid.shared, self.shared));
+        }
+        Ok(())
+    }
+}
+
+impl Gpu for Driver {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn alloc(&self, bytes: usize) -> Result<u64> {
+        let state = self.enter_outside("allocate");
+        // SAFETY: the context is current. The memory is freed by `free`.
+        match unsafe { cu::malloc_sync(bytes) } {
+            Ok(address) => {
+                drop(state);
+                self.clear(address, bytes);
+                Ok(address)
+            }
+            Err(DriverError(CUresult::CUDA_ERROR_OUT_OF_MEMORY)) => {
+                let (free, total) = self.must("count its memory", cu::mem_get_info());
+                let [bytes, free, total] = [bytes, free, total].map(|bytes| bytes as f64 / f64::from(1 << 20));
+                Err(Error::new(format!(
+                    "{} has no room for {bytes:.1} MiB: {free:.0} MiB of {total:.0} MiB are free",
+                    self.name
+                )))
+            }
+            Err(e) => self.must("allocate", Err(e)),
+        }
+    }
+
+    fn free(&self, address: u64) {
+        // On the way out of one panic another would only hide it.
+        if std::thread::panicking() {
+            return;
+        }
+        let _state = self.enter_outside("free memory");
+        self.must("finish its work", self.stream.synchronize());
+        // SAFETY: the address came from `alloc`, and nothing that was launched uses it any more.
+        self.must("free memory", unsafe { cu::free_sync(address) });
+    }
+
+    fn free_bytes(&self) -> usize {
+        let _state = self.enter();
+        self.must("count its memory", cu::mem_get_info()).0
+    }
+
+    fn write(&self, to: u64, from: &[u8]) {
+        let _state = self.enter_outside("read the host's memory");
+        // SAFETY: the caller names memory of the device; the host's is borrowed until the copy is done.
+        self.must("copy from the host", unsafe { cu::memcpy_htod_async(to, from, self.stream.cu_stream()) });
+        self.must("copy from the host", self.stream.synchronize());
+    }
+
+    fn read(&self, from: u64, to: &mut [u8]) {
+        let _state = self.enter_outside("write the host's memory");
+        // SAFETY: as above.
+        self.must("copy to the host", unsafe { cu::memcpy_dtoh_async(to, from, self.stream.cu_stream()) });
+        self.must("copy to the host", self.stream.synchronize());
+    }
+
+    fn copy(&self, from: u64, to: u64, bytes: usize) {
+        let _state = self.enter();
+        // SAFETY: the caller names memory of the device, which stays until what was launched before it is freed is done.
+        self.must("copy", unsafe { cu::memcpy_dtod_async(to, from, bytes, self.stream.cu_stream()) });
+    }
+
+    fn clear(&self, at: u64, bytes: usize) {
+        let _state = self.enter();
+        // SAFETY: as above.
+        self.must("clear memory", unsafe { cu::memset_d8_async(at, 0, bytes, self.stream.cu_stream()) });
+    }
+
+    fn load(&self, modules: &[&'static Module]) -> Result<()> {
+        let mut state = self.enter_outside("load kernels");
+        let modules = if state.products.is_some() { modules.to_vec() } else { super::with_own(modules) };
+        let is_loaded = |module: &Module, variant| {
+            module.entries().all(|entry| state.functions.contains_key(&(module.name, entry, variant)))
+        };
+        let wanted: Vec<(&'static Module, Variant)> = modules
+            .iter()
+            .flat_map(|&module| module.variants().map(move |variant| (module, variant)))
+            .filter(|&(module, variant)| !is_loaded(module, variant))
+            .collect();
+        if wanted.is_empty() {
+            return Ok(());
+        }
+        let code = kernels::code(&self.settings, self.arch, &wanted)?;
+        for (&(module, variant), code) in wanted.iter().zip(&code) {
+            let functions = self.load_one(module, code).map_err(|e| {
+                let (defines, version) = (variant.defines().join(" "), version_text(self.version));
+                Error::new(format!(
+                    "{} refuses the kernels of {} ({defines}): {e} (its driver knows CUDA {version}, and needs kernels from \
+                     a compiler that is not later)",
+                    self.name, module.name
+                ))
+            })?;
+            state.functions.extend(functions.into_iter().map(|(entry, f)| ((module.name, entry, variant), f)));
+        }
+        Ok(())
+    }
+
+    fn launch(&self, kernel: &Kernel, grid: Grid, args: &[Arg]) {
+        if grid.is_empty() {
+            return;
+        }
+        let state = self.enter();
+        let module = kernel.module.name;
+        let Some(function) = state.functions.get(&(module, kernel.entry, kernel.variant)) else {
+            panic!("the kernel {} of {module} is not loaded", kernel.entry)
+        };
+        assert!(args.len() <= MOST, "{module} {}: {} arguments", kernel.entry, args.len());
+        function.check(grid, args).unwrap_or_else(|e| panic!("{module} {}: {e}", kernel.entry));
+        let mut values = [0u64; MOST];
+        values.iter_mut().zip(args).for_each(|(value, arg)| *value = arg.bits());
+        let mut pointers = values.each_mut().map(|value| std::ptr::from_mut(value).cast::<c_void>());
+        let [x, y, z] = grid.blocks;
+        // SAFETY: the function is of this context, and takes as many parameters of these sizes as are given; the driver
+        // copies them during the call, little-endian numbers from their lowest bytes. Which memory a kernel touches is what
+        // the host shim tests.
+        let launched = unsafe {
+            let stream = self.stream.cu_stream();
+            let threads = (grid.threads, 1, 1);
+            cu::launch_kernel(function.handle, (x, y, z), threads, grid.shared, stream, &mut pointers[..args.len()])
+        };
+        told(launched).unwrap_or_else(|e| panic!("{} cannot launch {module} {}: {e}", self.name, kernel.entry));
+    }
+
+    fn product(&self, product: &Product) {
+        product.check();
+        let elements = product.rows * product.cols;
+        if elements == 0 {
+            return;
+        }
+        if product.inner == 0 {
+            let (out, bytes) = (product.out, elements * product.out.dtype.size());
+            return match product.c {
+                Some(c) if c.address == out.address => {}
+                Some(c) => self.copy(c.address, out.address, bytes),
+                None => self.clear(out.address, bytes),
+            };
+        }
+        let mut state = self.enter();
+        let Some(products) = &mut state.products else {
+            drop(state);
+            return product.launch(self);
+        };
+        let result = products.launch(product, self.stream.cu_stream());
+        result.unwrap_or_else(|e| panic!("{}: cuBLASLt refuses {product:?}: {e}", self.name));
+    }
+
+    fn begin_capture(&self) {
+        let mut state = self.enter_outside("begin a capture");
+        // Of this thread only: another may allocate for itself meanwhile.
+        let mode = CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
+        self.must("begin a capture", self.stream.begin_capture(mode));
+        state.recording = true;
+    }
+
+    fn end_capture(&self) -> Box<dyn Captured> {
+        let mut state = self.enter();
+        assert!(std::mem::take(&mut state.recording), "{}: no phase is being captured", self.name);
+        let graph = self.must("end a capture", self.stream.end_capture(CUgraphInstantiate_flags(0)));
+        let graph = graph.unwrap_or_else(|| panic!("{}: a capture recorded nothing", self.name));
+        Box::new(Recording { graph: Mutex::new(Graph(graph)), name: self.name.clone() })
+    }
+
+    fn finish(&self) {
+        let _state = self.enter_outside("wait");
+        self.must("finish its work", self.stream.synchronize());
+    }
+}
+
+impl fmt::Debug for Driver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({})", self.name, self.arch)
+    }
+}
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        // cuBLASLt gives its memory back to the context that is current. A context that is lost has lost its memory too.
+        let _ = self.stream.context().bind_to_thread();
+    }
+}
+
+/// A captured phase.
+struct Recording {
+    graph: Mutex<Graph>,
+    name: String,
+}
+
+struct Graph(CudaGraph);
+
+// SAFETY: the driver asks that calls with one graph do not overlap, which the mutex around it sees to; any thread may make
+// them, and `CudaGraph` makes its context current for each.
+unsafe impl Send for Graph {}
+
+impl Captured for Recording {
+    fn launch(&self) {
+        let graph = self.graph.lock().unwrap_or_else(PoisonError::into_inner);
+        told(graph.0.launch()).unwrap_or_else(|e| panic!("{} cannot run a captured phase: {e}", self.name));
+    }
+}
+
+impl fmt::Debug for Recording {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Recording")
+    }
+}

@@ -1,0 +1,176 @@
+//! CUDA: what the rooms launch their kernels with, and the driver behind it.
+//!
+//! # How to write a room's kernels
+//!
+//! A room has two more files: `kernel.cu` with the kernels and `cuda.rs` with the code that launches them, called by the
+//! room's `mod.rs` where `cx.device` is [`Device::Cuda`](crate::Device). `rmsnorm` is the model to follow.
+//!
+//! ```text
+//! kernel.cu   #include "common.cuh"
+//!             extern "C" __global__ void scale(const T* x, float by, T* y, int n) {
+//!                 int i = blockIdx.x * blockDim.x + threadIdx.x;
+//!                 if (i < n) store(y + i, by * load(x + i));
+//!             }
+//! cuda.rs     pub static KERNELS: Module = Module::new("scale", include_str!("kernel.cu"));
+//!             let kernel = KERNELS.kernel("scale", x.dtype());
+//!             gpu.launch(&kernel, Grid::covering(n, 256), &[x.into(), Arg::F32(2.0), y.into(), Arg::int(n)]);
+//! registry    cuda: Some(&scale::cuda::KERNELS)
+//! ```
+//!
+//! * A file is compiled once per storage type, which it calls `T` (`float` or `bf16`), and, if the module lists
+//!   [`sizes`](Module::sizes), once for each of them, which it calls `SIZE`. Statistics, sums and everything in registers
+//!   are `float`; `load` and `store` convert. Entry points are plain functions, declared on one line up to the opening
+//!   parenthesis as above, without templates or macros: their names are read from the text.
+//! * Arguments must have exactly the types that the kernel declares: a pointer for a buffer (null for an empty one, such
+//!   as a gradient that nobody wants), `int` for [`Arg::int`] and [`Want`], `float` for [`Arg::F32`].
+//! * What changes from step to step (clock, learning rate, tokens) is read from device memory. A phase that runs again and
+//!   again is captured: its launches are repeated with the arguments of the capture, and nothing may be read back there.
+//! * Dynamic shared memory is declared with `SHARED(float, name)` and sized by [`Grid::shared`]; like all memory here it
+//!   starts as garbage. Every thread of a block reaches every barrier: no early return before one.
+//! * No float atomics, no order that the hardware chooses: the same bits on every run. Partial sums go to scratch memory
+//!   ([`Context::scratch_at`](crate::Context::scratch_at)) and are summed in their order by a second kernel.
+//! * `common.cuh` has conversions, packs of 16 bytes, warp and block reductions and `add_or_write`; `noise.cuh` the random
+//!   numbers of [`rng`](crate::rng), bit by bit; `ptx.cuh` what has no C++ name: ldmatrix, mma, cp.async. The host shim of
+//!   the tests has its own `ptx.cuh`, so that inline PTX stays in that file.
+//! * Products are not kernels of a room: [`Gpu::product`].
+//!
+//! # Types
+//!
+//! A model's tensors are stored as f32 or as bf16, and all arithmetic is f32. What is learned lies in f32: the weights'
+//! masters, the latents, and the moments of both. A graph in bf16 is recorded with a `cast` behind every such leaf and bf16
+//! ops from there on. The casts of weights hang on leaves of the phase `Update` and so run once per weight update, that of
+//! z at every step; backwards a cast turns a bf16 gradient into the f32 that an optimiser reads. Statistics (`rstd`, `lse`,
+//! losses) are f32 outputs of the ops themselves. Ops therefore see one float type in all their inputs, with statistics
+//! beside, exactly as on the CPU.
+//!
+//! # What a machine needs
+//!
+//! [`Device::open`](crate::Device::open) takes the first GPU that the driver shows. Everything is loaded at run time, so
+//! that one program serves machines with and without: the driver (CUDA 12.4 or later), NVRTC to compile the kernels, whose
+//! code is kept in a cache from run to run, and cuBLASLt for products. Instead of NVRTC a file of compiled kernels will do,
+//! which [`compile_file`] makes anywhere; without cuBLASLt products run on [`PRODUCT`], slowly. [`Settings`] says where all
+//! this lies, and [`probe`](crate::probe::probe) what a machine has.
+//!
+//! # Tests
+//!
+//! The shim in the `tests` crate compiles every registered `kernel.cu` for this processor and runs the room's cases against
+//! the CPU in f64, with threads in several orders (`cargo test -p tests --test cuda_rooms`); a room's author adds the
+//! mistakes that its tests must find to the list there. `.ci/nvcc` compiles for the GPU and fails on register spills.
+//! `cuda_driver` runs this backend itself on stand-ins for NVIDIA's libraries.
+
+mod arch;
+mod blas;
+mod bundle;
+mod compile;
+mod driver;
+mod kernels;
+mod launch;
+pub(crate) mod libraries;
+mod memory;
+pub(crate) mod open;
+mod product;
+
+pub use arch::Arch;
+pub(crate) use blas::version;
+pub(crate) use kernels::describe_file;
+pub use kernels::{Compiled, compile_file};
+pub use launch::{Arg, Grid, Kernel, Module, Pointer, Variant};
+pub use libraries::Settings;
+pub use memory::Memory;
+pub use product::{Factor, PRODUCT, Product};
+
+use crate::Result;
+use std::fmt::Debug;
+
+/// The headers that kernels may include: name and text.
+pub const HEADERS: [(&str, &str); 3] = [
+    ("common.cuh", include_str!("common.cuh")),
+    ("noise.cuh", include_str!("noise.cuh")),
+    ("ptx.cuh", include_str!("ptx.cuh")),
+];
+
+/// These modules and the engine's own, each once.
+fn with_own(modules: &[&'static Module]) -> Vec<&'static Module> {
+    let mut all = modules.to_vec();
+    if !all.iter().any(|module| module.name == PRODUCT.name) {
+        all.push(&PRODUCT);
+    }
+    all
+}
+
+/// What a plan's phase asks of a GPU: memory, launches and products, in one order on one stream. The driver implements it,
+/// and in tests a stand-in on the CPU.
+///
+/// Rooms call [`launch`](Self::launch) and [`product`](Self::product); [`Buffer`](crate::Buffer) and the runner call the
+/// rest. Addresses are the device's, so nothing here can touch memory that Rust knows of; a kernel that leaves its buffers
+/// damages other buffers of the device and fails the tests of the shim.
+///
+/// Errors of the device after it was opened (a lost GPU, a kernel that leaves its memory) are no one's choice and end the
+/// program: these functions panic with one line.
+pub trait Gpu: Send + Sync + Debug {
+    /// The device's name, e.g. `NVIDIA H200`.
+    fn name(&self) -> &str;
+
+    /// `bytes` zeros at a new address, which is a multiple of 256.
+    ///
+    /// # Errors
+    /// If there is no room.
+    fn alloc(&self, bytes: usize) -> Result<u64>;
+
+    /// Gives memory back after everything that was launched before.
+    fn free(&self, address: u64);
+
+    /// Bytes that are free now.
+    fn free_bytes(&self) -> usize;
+
+    /// Copies from the host.
+    fn write(&self, to: u64, from: &[u8]);
+
+    /// Copies to the host, after everything that was launched before.
+    fn read(&self, from: u64, to: &mut [u8]);
+
+    /// Copies on the device.
+    fn copy(&self, from: u64, to: u64, bytes: usize);
+
+    /// Sets bytes to zero.
+    fn clear(&self, at: u64, bytes: usize);
+
+    /// Makes the kernels of these modules ready to launch, for both storage types.
+    ///
+    /// # Errors
+    /// If they are not compiled and cannot be.
+    fn load(&self, modules: &[&'static Module]) -> Result<()>;
+
+    /// Launches a kernel. A grid without blocks does nothing.
+    ///
+    /// # Panics
+    /// If the module is not loaded, has no such kernel, or the kernel has other parameters.
+    fn launch(&self, kernel: &Kernel, grid: Grid, args: &[Arg]);
+
+    /// A matrix product.
+    ///
+    /// # Panics
+    /// If the library refuses it.
+    fn product(&self, product: &Product);
+
+    /// From here on launches, products, copies on the device and clears are recorded instead of run.
+    ///
+    /// # Panics
+    /// If a recording is on.
+    fn begin_capture(&self);
+
+    /// Ends the recording; its owner can run it any number of times.
+    ///
+    /// # Panics
+    /// If no recording is on.
+    fn end_capture(&self) -> Box<dyn Captured>;
+
+    /// Waits for everything that was launched.
+    fn finish(&self);
+}
+
+/// A recorded sequence of work on a device. It holds addresses: the memory must stay where it is.
+pub trait Captured: Send + Sync + Debug {
+    /// Runs it.
+    fn launch(&self);
+}

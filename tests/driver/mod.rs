@@ -1,0 +1,105 @@
+//! NVIDIA's libraries for machines that have none: stand-ins in C++ that the real backend loads in a process of its own.
+
+use libloading::Library;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+use std::{env, fs};
+
+/// Tells a process that it is the one where this test runs.
+const INSIDE: &str = "FAKE_TEST";
+
+/// Runs `body` in a process that finds the stand-ins, with these environment variables set. `name` is the test's.
+///
+/// # Panics
+/// If the process does not end well, with what it said.
+pub fn in_child(name: &str, variables: &[(&str, &str)], body: impl FnOnce()) {
+    if env::var(INSIDE).is_ok_and(|inside| inside == name) {
+        return body();
+    }
+    let program = env::current_exe().expect("the test's program");
+    let output = Command::new(program)
+        .args([name, "--exact", "--nocapture"])
+        .env(INSIDE, name)
+        .env("LD_LIBRARY_PATH", folder().join("driver"))
+        .env("NVCC", folder().join("nvcc"))
+        .envs(variables.iter().copied())
+        .output()
+        .expect("a process");
+    let said = [output.stdout, output.stderr].concat();
+    let said = String::from_utf8_lossy(&said);
+    assert!(output.status.success() && said.contains("1 passed"), "{said}");
+}
+
+/// The folder of NVRTC and cuBLASLt.
+pub fn toolkit() -> PathBuf {
+    folder().join("toolkit")
+}
+
+/// What a function of a stand-in returns that takes nothing.
+///
+/// # Panics
+/// If the process has not loaded the stand-in.
+pub fn ask(library: &str, function: &str) -> usize {
+    // SAFETY: the library is one of the stand-ins, which the backend has loaded before; the functions that tests ask take
+    // nothing and return a number, or nothing that would be looked at.
+    unsafe {
+        let library = Library::new(library).expect("a library of this process");
+        library.get::<extern "C" fn() -> usize>(function.as_bytes()).expect("a function")()
+    }
+}
+
+/// What `body` says when it panics.
+///
+/// # Panics
+/// If it does not.
+pub fn panic_of(body: impl FnOnce()) -> String {
+    let panic = catch_unwind(AssertUnwindSafe(body)).expect_err("a panic");
+    panic
+        .downcast_ref::<String>()
+        .cloned()
+        .or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string))
+        .expect("text")
+}
+
+/// Where the stand-ins are, compiled once by each program that asks.
+fn folder() -> &'static Path {
+    static FOLDER: OnceLock<PathBuf> = OnceLock::new();
+    FOLDER.get_or_init(|| {
+        let program = env::current_exe().expect("the test's program");
+        let name = program.file_name().expect("its name");
+        let folder = program.parent().and_then(Path::parent).expect("its folder").join("fake").join(name);
+        if env::var_os(INSIDE).is_none() {
+            build(&folder);
+        }
+        folder
+    })
+}
+
+fn build(folder: &Path) {
+    let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("driver");
+    if folder.exists() {
+        fs::remove_dir_all(folder).expect("the folder of an earlier run");
+    }
+    for part in ["driver", "toolkit"] {
+        fs::create_dir_all(folder.join(part)).expect("a folder for the stand-ins");
+    }
+    for (source, library) in [
+        ("cuda.cpp", "driver/libcuda.so"),
+        ("nvrtc.cpp", "toolkit/libnvrtc.so"),
+        ("cublaslt.cpp", "toolkit/libcublasLt.so"),
+    ] {
+        let (library, name) = (folder.join(library), library.split('/').next_back().unwrap_or_default());
+        let mut command = Command::new("g++");
+        command.args(["-std=c++17", "-O1", "-fPIC", "-shared", "-Wall", "-Werror"]).arg(format!("-Wl,-soname,{name}"));
+        command.arg(sources.join(source)).arg("-o").arg(library);
+        if source == "cublaslt.cpp" {
+            command.arg(folder.join("driver/libcuda.so"));
+        }
+        let output = command.output().expect("g++ compiles the stand-ins");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+    let nvcc = folder.join("nvcc");
+    fs::copy(sources.join("nvcc"), &nvcc).expect("a copy of the script");
+}

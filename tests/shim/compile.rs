@@ -1,0 +1,134 @@
+use super::{Fault, Order};
+use engine::cuda::{Arg, Grid, HEADERS, Module, Variant};
+use engine::{Error, Result};
+use libloading::Library;
+use std::ffi::{CStr, CString, c_char};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::{Mutex, PoisonError};
+use std::{env, fs};
+
+/// A module as a shared object of this process.
+pub struct Compiled {
+    library: Library,
+}
+
+type Launch = unsafe extern "C" fn(
+    entry: *const c_char,
+    grid: *const u32,
+    order: i32,
+    values: *const u64,
+    sizes: *const u8,
+    count: u32,
+) -> *const c_char;
+
+/// A library's fibres, its shared memory and its message are global to it: one launch at a time.
+static LAUNCH: Mutex<()> = Mutex::new(());
+
+/// One build at a time in this process; other processes build in folders of their own.
+static BUILD: Mutex<()> = Mutex::new(());
+
+const FLAGS: [&str; 12] = [
+    "-std=c++17",
+    "-O2",
+    "-g1",
+    "-fPIC",
+    "-shared",
+    "-ffp-contract=off",
+    "-fno-strict-aliasing",
+    "-fvisibility=hidden",
+    "-fno-gnu-unique",
+    "-Wall",
+    "-Wno-unknown-pragmas",
+    "-Werror",
+];
+
+impl Compiled {
+    /// Compiles `module`, or finds what an earlier run compiled from the same text.
+    pub fn new(module: &Module, variant: Variant, fault: Option<&Fault>) -> Result<Self> {
+        let mut files: Vec<(&str, String)> = vec![
+            ("kernel.cu", Fault::apply(fault, module.name, module.source)),
+            ("cuda.h", include_str!("cuda.h").into()),
+            ("main.cpp", main_file(module, variant)),
+        ];
+        for (name, text) in HEADERS {
+            let text = if name == "ptx.cuh" { include_str!("ptx.cuh") } else { text };
+            files.push((name, Fault::apply(fault, name, text)));
+        }
+        let mut hasher = DefaultHasher::new();
+        (&files, FLAGS).hash(&mut hasher);
+        let folder = folder()?.join(format!("{}-{:016x}", module.name, hasher.finish()));
+        let path = folder.join("kernels.so");
+        let _one = BUILD.lock().unwrap_or_else(PoisonError::into_inner);
+        if !path.exists() {
+            build(&folder, &files).map_err(|e| e.at(module.name))?;
+        }
+        // SAFETY: the library was made from `cuda.h` and a kernel file, which run nothing when they are loaded.
+        let library = unsafe { Library::new(&path) };
+        library.map(|library| Self { library }).map_err(|e| Error::new(format!("{}: {e}", path.display())))
+    }
+
+    /// Runs a kernel to its end.
+    pub fn launch(&self, entry: &str, grid: Grid, order: Order, args: &[Arg]) -> std::result::Result<(), String> {
+        let _one = LAUNCH.lock().unwrap_or_else(PoisonError::into_inner);
+        let entry = CString::new(entry).map_err(|e| e.to_string())?;
+        let [x, y, z] = grid.blocks;
+        let grid = [x, y, z, grid.threads, grid.shared];
+        let values: Vec<u64> = args.iter().map(Arg::bits).collect();
+        let sizes: Vec<u8> = args.iter().map(|a| a.bytes() as u8).collect();
+        // SAFETY: `main_file` defines `shim_launch` with this signature. It reads five numbers of the grid and `count`
+        // values and sizes, compares the sizes with the kernel's parameters before it reads a value, and returns null or a
+        // message that ends in zero and stays until the next launch. The kernel gets addresses of the shim's heap, whose
+        // blocks stay in place; that it keeps to them is what is tested, and the fences around blocks tell when it doesn't.
+        unsafe {
+            let launch = self.library.get::<Launch>(b"shim_launch\0").map_err(|e| e.to_string())?;
+            let (values, sizes, count) = (values.as_ptr(), sizes.as_ptr(), args.len() as u32);
+            let message = launch(entry.as_ptr(), grid.as_ptr(), order as i32, values, sizes, count);
+            if message.is_null() { Ok(()) } else { Err(CStr::from_ptr(message).to_string_lossy().into_owned()) }
+        }
+    }
+}
+
+/// Includes the kernels and calls them by name.
+fn main_file(module: &Module, variant: Variant) -> String {
+    let defines: String = variant.defines().iter().map(|d| format!("#define {}\n", d.replace('=', " "))).collect();
+    let calls: String = module
+        .entries()
+        .map(|e| format!("    if (!strcmp(entry, \"{e}\")) return shim::launch({e}, grid, order, values, sizes, count), message();\n"))
+        .collect();
+    format!(
+        "#include \"cuda.h\"\n{defines}#include \"kernel.cu\"\n\
+         static const char* message() {{ return shim::failure[0] ? shim::failure : nullptr; }}\n\
+         extern \"C\" __attribute__((visibility(\"default\"))) const char* shim_launch(const char* entry, \
+         const uint32_t* grid, int order, const uint64_t* values, const uint8_t* sizes, uint32_t count) {{\n\
+         {calls}    return \"no such kernel\";\n}}\n"
+    )
+}
+
+/// Where shared objects are kept between runs: beside the other things that the build made.
+fn folder() -> Result<PathBuf> {
+    let program = env::current_exe().map_err(|e| Error::new(format!("where does this program lie? {e}")))?;
+    Ok(program.parent().and_then(Path::parent).unwrap_or(Path::new(".")).join("shim"))
+}
+
+/// Builds in a folder of this process and moves the result into place, the library last.
+fn build(folder: &Path, files: &[(&str, String)]) -> Result<()> {
+    let own = folder.with_extension(format!("{}", std::process::id()));
+    let failed = |e: std::io::Error| Error::io("write", &own, &e);
+    fs::create_dir_all(&own).map_err(failed)?;
+    for (name, text) in files {
+        fs::write(own.join(name), text).map_err(failed)?;
+    }
+    let output = Command::new("g++").current_dir(&own).args(FLAGS).args(["-o", "kernels.so", "main.cpp"]).output();
+    let output =
+        output.map_err(|e| Error::new(format!("g++ compiles kernels for tests, but it does not start: {e}")))?;
+    if !output.status.success() {
+        return Err(Error::new(format!("g++ refuses it:\n{}", String::from_utf8_lossy(&output.stderr))));
+    }
+    fs::create_dir_all(folder).map_err(failed)?;
+    for file in files.iter().map(|(name, _)| *name).chain(["kernels.so"]) {
+        fs::rename(own.join(file), folder.join(file)).map_err(failed)?;
+    }
+    fs::remove_dir_all(&own).map_err(failed)
+}

@@ -1,0 +1,83 @@
+use std::collections::BTreeMap;
+
+/// Allocations with fences on both sides.
+#[derive(Default)]
+pub struct Heap {
+    blocks: BTreeMap<u64, Block>,
+}
+
+struct Block {
+    /// Words, so that the start can be aligned; the fences are inside.
+    memory: Vec<u64>,
+    bytes: usize,
+}
+
+const ALIGN: usize = 256;
+/// Bytes in front of and behind an allocation. All bits set: NaN to whoever reads it.
+const FENCE: usize = 1024;
+const SPOILT: u8 = 0xff;
+
+impl Block {
+    /// Index of the first byte of the allocation.
+    fn start(&self) -> usize {
+        let first = self.memory.as_ptr() as usize;
+        (first + FENCE).next_multiple_of(ALIGN) - first
+    }
+
+    fn all(&self) -> &[u8] {
+        bytemuck::cast_slice(&self.memory)
+    }
+}
+
+impl Heap {
+    /// Zeros.
+    pub fn alloc(&mut self, bytes: usize) -> u64 {
+        let words = (bytes + 2 * FENCE + ALIGN).div_ceil(8);
+        let mut block = Block { memory: vec![u64::MAX; words], bytes };
+        let start = block.start();
+        bytemuck::cast_slice_mut::<_, u8>(&mut block.memory)[start..start + bytes].fill(0);
+        let address = block.memory.as_ptr() as u64 + start as u64;
+        self.blocks.insert(address, block);
+        address
+    }
+
+    pub fn free(&mut self, address: u64) {
+        self.blocks.remove(&address).expect("memory that was allocated");
+    }
+
+    pub fn allocated(&self) -> usize {
+        self.blocks.values().map(|b| b.bytes).sum()
+    }
+
+    /// `bytes` bytes at an address anywhere in an allocation.
+    pub fn bytes(&self, at: u64, bytes: usize) -> &[u8] {
+        let (address, block) = self.blocks.range(..=at).next_back().expect("an address of the device");
+        let within = (at - address) as usize;
+        assert!(within + bytes <= block.bytes, "{bytes} bytes at {within} of {} bytes", block.bytes);
+        &block.all()[block.start() + within..][..bytes]
+    }
+
+    /// The same to be changed.
+    pub fn bytes_mut(&mut self, at: u64, bytes: usize) -> &mut [u8] {
+        let (address, block) = self.blocks.range_mut(..=at).next_back().expect("an address of the device");
+        let (within, start) = ((at - address) as usize, block.start());
+        assert!(within + bytes <= block.bytes, "{bytes} bytes at {within} of {} bytes", block.bytes);
+        &mut bytemuck::cast_slice_mut(&mut block.memory)[start + within..][..bytes]
+    }
+
+    /// Whether all fences stand.
+    pub fn check(&self) -> Result<(), String> {
+        for block in self.blocks.values() {
+            let start = block.start();
+            let (all, end) = (block.all(), start + block.bytes);
+            let broken = |byte: &u8| *byte != SPOILT;
+            if let Some(i) = all[end..].iter().position(broken) {
+                return Err(format!("byte {} of an allocation of {} bytes was written", block.bytes + i, block.bytes));
+            }
+            if let Some(i) = all[..start].iter().rposition(broken) {
+                return Err(format!("byte -{} of an allocation of {} bytes was written", start - i, block.bytes));
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,286 @@
+//! A stand-in for a GPU: the rooms' `kernel.cu` files compiled for this processor by `g++` and run by `cuda.h`, behind the
+//! same trait as the driver, so that the same code launches them.
+//!
+//! Memory starts as NaN where the driver promises nothing, and has fences on both sides that are looked at after every
+//! launch. Products are plain loops. What a launch finds wrong (divergent barriers, wrong arguments, writes outside of
+//! memory) is a panic with one line.
+
+mod compile;
+mod memory;
+
+use compile::Compiled;
+use engine::cuda::{Arg, Captured, Factor, Gpu, Grid, Kernel, Module, Pointer, Product};
+use engine::{DType, Device, Error, Result};
+use memory::Heap;
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// The order in which threads of a block and blocks of a grid run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// By number.
+    Forward,
+    /// The last first.
+    Backward,
+    /// Another order between any two barriers, always the same ones.
+    Shuffled,
+}
+
+impl Order {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Forward, Self::Backward, Self::Shuffled];
+}
+
+/// A mistake put into a kernel, to see that the tests find it.
+#[derive(Clone, Copy, Debug)]
+pub struct Fault {
+    /// Where: a module, or a header that it includes.
+    pub file: &'static str,
+    /// Text that stands there exactly once.
+    pub find: &'static str,
+    /// What stands there instead.
+    pub replace: &'static str,
+}
+
+impl Fault {
+    /// The text of `file` with the mistake, if it belongs there.
+    ///
+    /// # Panics
+    /// If the text to be replaced is not there exactly once: the mistake would not be made.
+    fn apply(this: Option<&Self>, file: &str, text: &str) -> String {
+        match this {
+            Some(fault) if fault.file == file => {
+                assert_eq!(text.matches(fault.find).count(), 1, "{:?} in {file}", fault.find);
+                text.replace(fault.find, fault.replace)
+            }
+            _ => text.to_string(),
+        }
+    }
+}
+
+/// The stand-in.
+pub struct Shim {
+    order: Order,
+    fault: Option<Fault>,
+    /// Bytes that may be allocated.
+    capacity: usize,
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Default)]
+struct State {
+    heap: Heap,
+    modules: HashMap<(&'static str, DType, usize), Compiled>,
+    recording: Option<Vec<Work>>,
+    launches: usize,
+}
+
+/// What is done on the device's stream.
+#[derive(Clone, Debug)]
+enum Work {
+    Launch { kernel: Kernel, grid: Grid, args: Vec<Arg> },
+    Product(Product),
+    Copy { from: u64, to: u64, bytes: usize },
+    Clear { at: u64, bytes: usize },
+}
+
+impl Shim {
+    /// A device that runs threads in this order.
+    pub fn device(order: Order) -> Device {
+        Self::make(order, None, usize::MAX)
+    }
+
+    /// A device whose kernels have a mistake.
+    pub fn faulty(order: Order, fault: Fault) -> Device {
+        Self::make(order, Some(fault), usize::MAX)
+    }
+
+    /// A device with this many bytes of memory.
+    pub fn small(capacity: usize) -> Device {
+        Self::make(Order::Forward, None, capacity)
+    }
+
+    fn make(order: Order, fault: Option<Fault>, capacity: usize) -> Device {
+        Device::Cuda(Arc::new(Self { order, fault, capacity, state: Arc::default() }))
+    }
+
+    /// The state, also after a launch that panicked.
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn submit(&self, work: Work) {
+        let mut state = self.state();
+        match &mut state.recording {
+            Some(recording) => recording.push(work),
+            None => state.run(&work, self.order),
+        }
+    }
+}
+
+impl State {
+    fn run(&mut self, work: &Work, order: Order) {
+        match work {
+            Work::Launch { kernel, grid, args } => {
+                let (name, variant) = (kernel.module.name, kernel.variant);
+                let module = self
+                    .modules
+                    .get(&(name, variant.dtype, variant.size))
+                    .unwrap_or_else(|| panic!("the kernels of {name} are not loaded"));
+                self.launches += 1;
+                let place = format!("{name} {}", kernel.entry);
+                module.launch(kernel.entry, *grid, order, args).unwrap_or_else(|e| panic!("{place}: {e}"));
+                self.heap.check().unwrap_or_else(|e| panic!("{place}: {e}"));
+            }
+            Work::Product(product) => self.product(product),
+            Work::Copy { from, to, bytes } => {
+                let copy = self.heap.bytes(*from, *bytes).to_vec();
+                self.heap.bytes_mut(*to, *bytes).copy_from_slice(&copy);
+            }
+            Work::Clear { at, bytes } => self.heap.bytes_mut(*at, *bytes).fill(0),
+        }
+    }
+
+    fn product(&mut self, p: &Product) {
+        let (a, b) = (self.factor(p.a, p.rows, p.inner), self.factor(p.b, p.inner, p.cols));
+        let mut out = p.c.map_or_else(|| vec![0.0; p.rows * p.cols], |c| self.numbers(c, p.rows * p.cols));
+        for (row, out) in out.chunks_exact_mut(p.cols).enumerate() {
+            for (k, b) in b.chunks_exact(p.cols).enumerate() {
+                let a = a[row * p.inner + k];
+                out.iter_mut().zip(b).for_each(|(out, b)| *out = a.mul_add(*b, *out));
+            }
+        }
+        match p.out.dtype {
+            DType::Bf16 => self.store(p.out, &out.into_iter().map(half::bf16::from_f32).collect::<Vec<_>>()),
+            _ => self.store(p.out, &out),
+        }
+    }
+
+    /// A factor as a row-major matrix.
+    fn factor(&self, factor: Factor, rows: usize, cols: usize) -> Vec<f32> {
+        let x = self.numbers(factor.pointer(), rows * cols);
+        match factor {
+            Factor::Plain(_) => x,
+            Factor::Transposed(_) => (0..rows * cols).map(|i| x[i % cols * rows + i / cols]).collect(),
+        }
+    }
+
+    fn numbers(&self, at: Pointer, n: usize) -> Vec<f32> {
+        let bytes = self.heap.bytes(at.address, n * at.dtype.size());
+        match at.dtype {
+            DType::Bf16 => bytes.chunks_exact(2).map(|b| half::bf16::from_le_bytes([b[0], b[1]]).to_f32()).collect(),
+            DType::F32 => bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect(),
+            other => panic!("a product of {other}"),
+        }
+    }
+
+    fn store<T: engine::Element>(&mut self, at: Pointer, values: &[T]) {
+        let bytes = engine::Buffer::from_slice(&[values.len()], values);
+        self.heap.bytes_mut(at.address, size_of_val(values)).copy_from_slice(bytes.as_bytes());
+    }
+}
+
+impl Gpu for Shim {
+    fn name(&self) -> &str {
+        "host shim"
+    }
+
+    fn alloc(&self, bytes: usize) -> Result<u64> {
+        let mut state = self.state();
+        assert!(state.recording.is_none(), "memory is not allocated while a phase is captured");
+        if state.heap.allocated() + bytes > self.capacity {
+            return Err(Error::new(format!("the host shim has no room for {bytes} bytes")));
+        }
+        Ok(state.heap.alloc(bytes))
+    }
+
+    fn free(&self, address: u64) {
+        self.state().heap.free(address);
+    }
+
+    fn free_bytes(&self) -> usize {
+        self.capacity - self.state().heap.allocated()
+    }
+
+    fn write(&self, to: u64, from: &[u8]) {
+        let mut state = self.state();
+        assert!(state.recording.is_none(), "nothing is copied from the host while a phase is captured");
+        state.heap.bytes_mut(to, from.len()).copy_from_slice(from);
+    }
+
+    fn read(&self, from: u64, to: &mut [u8]) {
+        let state = self.state();
+        assert!(state.recording.is_none(), "nothing is copied to the host while a phase is captured");
+        to.copy_from_slice(state.heap.bytes(from, to.len()));
+    }
+
+    fn copy(&self, from: u64, to: u64, bytes: usize) {
+        self.submit(Work::Copy { from, to, bytes });
+    }
+
+    fn clear(&self, at: u64, bytes: usize) {
+        self.submit(Work::Clear { at, bytes });
+    }
+
+    fn load(&self, modules: &[&'static Module]) -> Result<()> {
+        for module in modules {
+            for variant in module.variants() {
+                let key = (module.name, variant.dtype, variant.size);
+                if !self.state().modules.contains_key(&key) {
+                    let compiled = Compiled::new(module, variant, self.fault.as_ref())?;
+                    self.state().modules.insert(key, compiled);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn launch(&self, kernel: &Kernel, grid: Grid, args: &[Arg]) {
+        if !grid.is_empty() {
+            self.submit(Work::Launch { kernel: *kernel, grid, args: args.to_vec() });
+        }
+    }
+
+    fn product(&self, product: &Product) {
+        self.submit(Work::Product(*product));
+    }
+
+    fn begin_capture(&self) {
+        let earlier = self.state().recording.replace(Vec::new());
+        assert!(earlier.is_none(), "a phase is being captured");
+    }
+
+    fn end_capture(&self) -> Box<dyn Captured> {
+        let work = self.state().recording.take().expect("a phase that is being captured");
+        Box::new(Recording { work, order: self.order, state: self.state.clone() })
+    }
+
+    fn finish(&self) {}
+}
+
+impl fmt::Debug for Shim {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Shim({:?}, {} launches)", self.order, self.state().launches)
+    }
+}
+
+struct Recording {
+    work: Vec<Work>,
+    order: Order,
+    state: Arc<Mutex<State>>,
+}
+
+impl Captured for Recording {
+    fn launch(&self) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        assert!(state.recording.is_none(), "a captured phase is not launched while another is captured");
+        self.work.iter().for_each(|work| state.run(work, self.order));
+    }
+}
+
+impl fmt::Debug for Recording {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Recording({} pieces of work)", self.work.len())
+    }
+}

@@ -1,0 +1,342 @@
+//! The real CUDA backend, on stand-ins for NVIDIA's libraries: what can go wrong, where kernels come from, and the order of
+//! copies, launches and captures.
+
+use engine::cuda::{Arch, Arg, Gpu, Grid, Module, Settings, compile_file};
+use engine::probe::{State, probe};
+use engine::{Buffer, DType, Device, Error, Result, Spec};
+use std::fs;
+use std::path::PathBuf;
+use std::sync::Arc;
+use tests::driver::{ask, in_child, panic_of, toolkit};
+
+static FILL: Module = Module::new(
+    "fill",
+    "//! fill 8 4 4\n//! add 8 4 4\n\
+     extern \"C\" __global__ void fill(float* x, float value, int n) {}\n\
+     extern \"C\" __global__ void add(float* x, float value, int n) {}\n",
+);
+static LATER_FILL: Module = Module::new("fill", "extern \"C\" __global__ void fill(float* x, float value, int n) {}\n");
+static BAD: Module = Module::new("bad", "#error\nextern \"C\" __global__ void bad() {}\n");
+
+/// A folder of this test's own, empty.
+fn folder(name: &str) -> PathBuf {
+    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("driver").join(name);
+    if folder.exists() {
+        fs::remove_dir_all(&folder).expect("a folder of this test");
+    }
+    fs::create_dir_all(&folder).expect("a temporary folder");
+    folder
+}
+
+fn settings() -> Settings {
+    Settings { libraries: vec![toolkit()], ..Settings::default() }
+}
+
+/// Whether the machine has no library of its own beside the stand-ins.
+fn lacks(part: &str) -> bool {
+    probe(&Settings::default()).iter().any(|f| f.part == part && f.state == State::Missing)
+}
+
+fn open(settings: &Settings, modules: &[&'static Module]) -> Result<Arc<dyn Gpu>> {
+    match Device::open("cuda", modules, settings)? {
+        (Device::Cuda(gpu), None) => Ok(gpu),
+        other => panic!("not a GPU: {other:?}"),
+    }
+}
+
+fn error(settings: &Settings, modules: &[&'static Module]) -> String {
+    open(settings, modules).expect_err("no device").to_string()
+}
+
+fn device() -> Device {
+    Device::open("cuda", &[&FILL], &settings()).unwrap_or_else(|e| panic!("{e}")).0
+}
+
+#[test]
+fn a_machine_without_a_driver() {
+    // The stand-in says that there is none where the machine has one.
+    if std::process::Command::new("nvidia-smi").output().is_ok() {
+        return;
+    }
+    assert_eq!(error(&settings(), &[]), "no NVIDIA driver: libcuda.so.1 is not found");
+    let (device, note) = Device::open("auto", &[], &settings()).expect("the CPU");
+    assert!(matches!(device, Device::Cpu));
+    assert_eq!(note.as_deref(), Some("on the CPU: no NVIDIA driver: libcuda.so.1 is not found"));
+    assert_eq!(Device::open("cpu", &[], &settings()).expect("the CPU").1, None);
+    let usage = Device::open("gpu", &[], &settings()).expect_err("no such name");
+    assert_eq!(usage, Error::usage("no device is called 'gpu'; use cpu, cuda or auto"));
+}
+
+#[test]
+fn no_gpu() {
+    in_child("no_gpu", &[("FAKE_INIT", "100")], || {
+        let said = "no CUDA device: the NVIDIA driver is there, but shows no GPU (CUDA_VISIBLE_DEVICES can hide it)";
+        assert_eq!(error(&settings(), &[]), said);
+        let (_, note) = Device::open("auto", &[], &settings()).expect("the CPU");
+        assert_eq!(note, Some(format!("on the CPU: {said}")));
+    });
+}
+
+#[test]
+fn no_gpu_that_is_shown() {
+    in_child("no_gpu_that_is_shown", &[("FAKE_GPUS", "0")], || {
+        assert!(error(&settings(), &[]).starts_with("no CUDA device"));
+    });
+}
+
+#[test]
+fn a_stub() {
+    in_child("a_stub", &[("FAKE_INIT", "34")], || assert!(error(&settings(), &[]).contains("stub")));
+}
+
+#[test]
+fn a_driver_that_fails() {
+    in_child("a_driver_that_fails", &[("FAKE_INIT", "1")], || {
+        assert_eq!(error(&settings(), &[]), "the NVIDIA driver does not start: invalid argument");
+    });
+}
+
+#[test]
+fn a_driver_too_old() {
+    in_child("a_driver_too_old", &[("FAKE_VERSION", "12020")], || {
+        let said = "the NVIDIA driver is too old: it knows CUDA 12.2, needed is 12.4 (driver 550) or later";
+        assert_eq!(error(&settings(), &[]), said);
+    });
+}
+
+#[test]
+fn a_gpu_too_old() {
+    in_child("a_gpu_too_old", &[("FAKE_CAPABILITY", "75")], || {
+        assert_eq!(error(&settings(), &[]), "Fake GPU (sm_75) is too old: bf16 needs sm_80 (A100, RTX 30) or later");
+        assert!(probe(&settings()).iter().any(|f| f.part == "GPU" && f.state == State::Missing));
+    });
+}
+
+#[test]
+fn no_compiler_and_no_file() {
+    in_child("no_compiler_and_no_file", &[], || {
+        if !lacks("NVRTC") {
+            return;
+        }
+        let said = error(&Settings::default(), &[&FILL]);
+        let expected = "NVRTC (libnvrtc.so), which compiles the kernels, is not found: name its folder in \
+                        LTM_CUDA_LIBRARIES, or a file of compiled kernels in LTM_CUDA_KERNELS";
+        assert_eq!(said, expected);
+    });
+}
+
+#[test]
+fn kernels_are_compiled_once() {
+    let folder = folder("cache");
+    let compilations = folder.join("compilations");
+    let variable = compilations.to_str().expect("a path in UTF-8").to_string();
+    in_child("kernels_are_compiled_once", &[("FAKE_COMPILATIONS", &variable)], || {
+        let count = || fs::read(&compilations).map_or(0, |letters| letters.len());
+        let cache = folder.join("a/b");
+        let settings = Settings { cache: Some(cache.clone()), ..settings() };
+        let gpu = open(&settings, &[&FILL]).unwrap_or_else(|e| panic!("{e}"));
+        assert_eq!(count(), 2, "f32 and bf16");
+        gpu.load(&[&FILL]).expect("loaded already");
+        open(&settings, &[&FILL]).expect("kernels from the cache");
+        assert_eq!(count(), 2);
+        let files: Vec<PathBuf> = fs::read_dir(&cache).expect("the cache").flatten().map(|e| e.path()).collect();
+        assert_eq!(files.len(), 2, "{files:?}");
+        // A damaged file is as good as none, and is made anew.
+        fs::write(&files[0], b"kernels\x01").expect("a damaged file");
+        for expected in [3, 3] {
+            open(&settings, &[&FILL]).expect("kernels compiled anew");
+            assert_eq!(count(), expected);
+        }
+        // Another text has another name.
+        open(&settings, &[&LATER_FILL]).map(drop).expect_err("a text without the kernels that the stand-in knows");
+        assert_eq!(count(), 5);
+        // A cache that cannot be written is none.
+        let blocked = Settings { cache: Some(compilations.join("x")), ..settings };
+        open(&blocked, &[&FILL]).expect("kernels without a cache");
+        assert_eq!(count(), 7);
+        let said = error(&blocked, &[&BAD]);
+        assert_eq!(said, "NVRTC 13.0 cannot compile bad (STORAGE=float) for sm_90a: m.cu(1): error: not today");
+    });
+}
+
+#[test]
+fn kernels_from_a_file() {
+    let folder = folder("file");
+    in_child("kernels_from_a_file", &[], || {
+        let path = folder.join("kernels");
+        let nvrtc = settings();
+        let file = Settings { kernels: Some(path.clone()), ..Settings::default() };
+        let with_blas = Settings { kernels: Some(path.clone()), ..settings() };
+        assert!(error(&file, &[&FILL]).starts_with("cannot read "));
+        fs::write(&path, b"?").expect("a file");
+        let place = path.display();
+        assert_eq!(error(&file, &[&FILL]), format!("{place}: not a file of compiled kernels: make it anew"));
+
+        let refused = compile_file(&[&FILL, &BAD], &[Arch::OLDEST], &nvrtc, &path).expect_err("a kernel that is wrong");
+        let said = "nvcc 13.0, V13.0.88 cannot compile bad (STORAGE=float) for sm_80: kernel.cu(1): error: not today";
+        assert_eq!(refused.to_string(), said);
+        assert_eq!(fs::read(&path).expect("the old file"), b"?");
+
+        let made = compile_file(&[&FILL], &[Arch::OLDEST], &nvrtc, &path).unwrap_or_else(|e| panic!("{e}"));
+        assert_eq!((made.compiler.as_str(), made.kernels), ("nvcc 13.0, V13.0.88", 4), "the engine's own with it");
+        let said = format!("{place}: holds kernels for sm_80; this GPU needs sm_90a: make it anew for sm_90a");
+        assert_eq!(error(&file, &[&FILL]), said);
+
+        let made = compile_file(&[&FILL], &Arch::USUAL, &nvrtc, &path).unwrap_or_else(|e| panic!("{e}"));
+        assert_eq!((made.kernels, made.bytes as u64), (16, fs::metadata(&path).expect("a file").len()));
+        assert_eq!(fs::read_dir(&folder).expect("a folder").count(), 1, "nothing beside the file");
+        let said = format!("{place}: holds fill of another version of this program: make the file anew");
+        assert_eq!(error(&file, &[&LATER_FILL]), said);
+        assert_eq!(
+            error(&file, &[&BAD]),
+            format!("{place}: does not hold bad (STORAGE=float) for sm_90a: make the file anew")
+        );
+        // Without cuBLASLt the engine's own products are loaded too, which the stand-in's compiler cannot make.
+        assert!(!lacks("cuBLASLt") || error(&file, &[&FILL]).contains("refuses the kernels of product"));
+        open(&with_blas, &[&FILL]).unwrap_or_else(|e| panic!("{e}"));
+        let found = probe(&with_blas);
+        let text = |part| found.iter().find(|f| f.part == part).map(|f| f.text.clone()).unwrap_or_default();
+        assert!(text("compiled kernels").contains("16 kernels for sm_80, sm_90a, sm_100, sm_120"), "{found:?}");
+    });
+}
+
+#[test]
+fn code_for_an_older_gpu_of_its_kind_runs() {
+    let folder = folder("older");
+    in_child("code_for_an_older_gpu_of_its_kind_runs", &[("FAKE_CAPABILITY", "89")], || {
+        let path = folder.join("kernels");
+        compile_file(&[&FILL], &[Arch::OLDEST, Arch::new(8, 6)], &settings(), &path).unwrap_or_else(|e| panic!("{e}"));
+        open(&Settings { kernels: Some(path), ..settings() }, &[&FILL]).unwrap_or_else(|e| panic!("{e}"));
+    });
+}
+
+#[test]
+fn what_was_found() {
+    in_child("what_was_found", &[("FAKE_GPUS", "2")], || {
+        let found = probe(&settings());
+        let of =
+            |part| found.iter().filter(move |f| f.part == part).map(|f| (f.state, f.text.as_str())).collect::<Vec<_>>();
+        assert_eq!(of("driver"), [(State::Used, "knows CUDA 13.0")]);
+        let gpu = "Fake GPU (sm_90a), 132 multiprocessors, 1.0 GiB";
+        assert_eq!(of("GPU")[0], (State::Used, gpu));
+        assert_eq!(of("GPU")[1], (State::Unused, format!("{gpu}; CUDA_VISIBLE_DEVICES=1 chooses it").as_str()));
+        let file = |name: &str| toolkit().join(name).canonicalize().expect("a file").display().to_string();
+        assert_eq!(of("NVRTC"), [(State::Used, format!("13.0 ({})", file("libnvrtc.so")).as_str())]);
+        assert_eq!(of("cuBLASLt"), [(State::Used, format!("13.0.2 ({})", file("libcublasLt.so")).as_str())]);
+        assert_eq!(of("kernel cache")[0].0, State::Missing);
+    });
+}
+
+#[test]
+fn memory_copies_and_launches() {
+    in_child("memory_copies_and_launches", &[("FAKE_MEMORY", "100000000")], || {
+        let device = device();
+        let Device::Cuda(gpu) = &device else { unreachable!("a GPU was opened") };
+        assert_eq!((gpu.name(), format!("{gpu:?}").as_str()), ("Fake GPU", "Fake GPU (sm_90a)"));
+        let before = (gpu.free_bytes(), ask("libcuda.so", "fake_allocations"));
+        let mut x = Buffer::new_on(&device, Spec::new(DType::F32, &[5])).expect("room");
+        assert_eq!(x.to_f64(), [0.0; 5], "memory starts as zeros");
+        // What is copied from must not be looked at later.
+        let mut numbers = vec![1.0f32, 2.0, 3.0, 4.0, 5.0];
+        x.write(&numbers);
+        numbers.fill(0.0);
+        let mut y = x.clone();
+        let add = FILL.kernel("add", DType::F32);
+        gpu.launch(&add, Grid::covering(5, 128), &[(&mut y).into(), Arg::F32(0.5), Arg::int(5)]);
+        gpu.launch(&add, Grid::covering(0, 128), &[]);
+        assert_eq!(y.to_f64(), [1.5, 2.5, 3.5, 4.5, 5.5]);
+        assert_eq!(x.to_f64(), [1.0, 2.0, 3.0, 4.0, 5.0]);
+        x.clear();
+        gpu.finish();
+        assert_eq!(x.to_f64(), [0.0; 5]);
+        gpu.launch(&add, Grid::covering(5, 128), &[(&mut x).into(), Arg::F32(0.5), Arg::int(5)]);
+        drop((x, y));
+        assert_eq!((gpu.free_bytes(), ask("libcuda.so", "fake_allocations")), before, "all memory was given back");
+        let full = Buffer::new_on(&device, Spec::new(DType::F32, &[100_000_000])).expect_err("no room");
+        assert_eq!(full.to_string(), "Fake GPU has no room for 381.5 MiB: 63 MiB of 95 MiB are free");
+        // Another thread has no context of its own.
+        std::thread::scope(|scope| {
+            scope.spawn(|| Buffer::new_on(&device, Spec::new(DType::F32, &[5])).expect("room"));
+        });
+    });
+}
+
+#[test]
+fn wrong_launches_are_refused() {
+    in_child("wrong_launches_are_refused", &[], || {
+        let device = device();
+        let Device::Cuda(gpu) = &device else { unreachable!("a GPU was opened") };
+        let x = Buffer::new_on(&device, Spec::new(DType::F32, &[5])).expect("room");
+        let fill = FILL.kernel("fill", DType::F32);
+        let grid = Grid::new(1, 32);
+        let args = [Arg::from(&x), Arg::F32(1.0), Arg::int(5)];
+        let said = |kernel, grid, args: &[Arg]| panic_of(|| gpu.launch(&kernel, grid, args));
+        assert_eq!(said(fill, grid, &args[..2]), "fill fill: 2 arguments, the kernel has 3 parameters");
+        let wide = [args[0], Arg::F64(1.0), args[2]];
+        assert_eq!(said(fill, grid, &wide), "fill fill: argument 1 has 8 bytes, must have 4");
+        assert_eq!(said(fill, Grid::new(1, 512), &args), "fill fill: 512 threads in a block, the kernel can have 256");
+        let shared = said(fill, grid.shared(227 << 10), &args);
+        assert_eq!(shared, "fill fill: 232448 bytes of shared memory, a block has 231424");
+        let unknown = said(FILL.kernel("fell", DType::F32), grid, &args);
+        assert_eq!(unknown, "the kernel fell of fill is not loaded");
+        // None of this has left anything behind.
+        gpu.launch(&fill, grid, &args);
+        assert_eq!(x.to_f64(), [1.0; 5]);
+    });
+}
+
+#[test]
+fn a_phase_is_captured() {
+    in_child("a_phase_is_captured", &[], || {
+        let device = device();
+        let Device::Cuda(gpu) = &device else { unreachable!("a GPU was opened") };
+        let mut x = Buffer::new_on(&device, Spec::new(DType::F32, &[3])).expect("room");
+        let mut y = x.clone();
+        gpu.begin_capture();
+        let args = [Arg::from(&x), Arg::F32(1.0), Arg::int(3)];
+        gpu.launch(&FILL.kernel("add", DType::F32), Grid::new(1, 32), &args);
+        y.copy_from(&x);
+        let said = panic_of(|| drop(gpu.alloc(8)));
+        assert_eq!(said, "Fake GPU: cannot allocate while a phase is captured");
+        assert_eq!(panic_of(|| drop(x.to_f64())), "Fake GPU: cannot write the host's memory while a phase is captured");
+        let recording = gpu.end_capture();
+        assert_eq!(y.to_f64(), [0.0; 3], "recorded, not run");
+        for _ in 0..3 {
+            recording.launch();
+        }
+        x.clear();
+        recording.launch();
+        assert_eq!((x.to_f64(), y.to_f64()), (vec![1.0; 3], vec![1.0; 3]));
+        drop(recording);
+        assert!(panic_of(|| drop(gpu.end_capture())).contains("no phase is being captured"));
+    });
+}
+
+#[test]
+fn a_lost_gpu_is_one_line() {
+    in_child("a_lost_gpu_is_one_line", &[], || {
+        let device = device();
+        let x = Buffer::new_on(&device, Spec::new(DType::F32, &[3])).expect("room");
+        ask("libcuda.so", "fake_lose");
+        let said = panic_of(|| drop(x.to_f64()));
+        assert!(
+            said.starts_with("Fake GPU cannot copy to the host: an illegal memory access was encountered"),
+            "{said}"
+        );
+        assert!(!said.contains('\n'));
+        std::mem::forget(x);
+    });
+}
+
+/// With NVIDIA's own NVRTC, in the folders that the environment variable names.
+#[test]
+#[ignore = "needs NVRTC; .ci/nvcc runs it"]
+fn every_kernel_compiles_at_run_time() {
+    let path = folder("nvrtc").join("kernels");
+    let settings = Settings::from_env();
+    let made =
+        compile_file(&kernels::registry::modules(), &Arch::USUAL, &settings, &path).unwrap_or_else(|e| panic!("{e}"));
+    assert!(made.compiler.starts_with("NVRTC"), "{}", made.compiler);
+    let found = probe(&Settings { kernels: Some(path), ..settings });
+    assert!(found.iter().any(|f| f.part == "compiled kernels" && f.text.contains("sm_90a")), "{found:?}");
+}

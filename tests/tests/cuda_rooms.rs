@@ -1,0 +1,194 @@
+//! Every room's kernels, run by the host shim, against the room's CPU code in f64: outputs, gradients for many wants, in f32
+//! and bf16, with threads in several orders, which must not change a bit. And the same with mistakes put in, which must be
+//! found.
+
+use autograd::gradcheck::Bench;
+use engine::rng::Stream;
+use engine::{Buffer, DType, Device, Want};
+use kernels::case::{Case, Sizes};
+use kernels::registry::{ROOMS, Room};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use tests::shim::{Fault, Order, Shim};
+
+/// Ones, tails everywhere, full packs and blocks.
+const SIZES: [Sizes; 3] = [
+    Sizes { batch: 1, tokens: 1, heads: 1, head_dim: 2, window: 1, latents: 1, ffn: 1, vocab: 2 },
+    Sizes { batch: 2, tokens: 37, heads: 3, head_dim: 10, window: 11, latents: 3, ffn: 45, vocab: 101 },
+    Sizes { batch: 1, tokens: 130, heads: 2, head_dim: 32, window: 48, latents: 8, ffn: 96, vocab: 258 },
+];
+
+/// Largest accepted ‖kernel − f64‖ / ‖f64‖.
+fn tolerance(dtype: DType) -> f64 {
+    if dtype == DType::Bf16 { 1e-2 } else { 1e-5 }
+}
+
+/// Outputs and gradients of one pass.
+struct Results {
+    what: String,
+    buffers: Vec<Buffer>,
+}
+
+/// `Write` for each input alone, for all, and `Add` for all.
+fn all_wants(case: &Case) -> Vec<Vec<Want>> {
+    let n = case.ins.len();
+    let of = |want: Want, chosen: &dyn Fn(usize) -> bool| -> Vec<Want> {
+        (0..n).map(|i| if case.op.differentiable(i) && chosen(i) { want } else { Want::Skip }).collect()
+    };
+    let mut all: Vec<_> = (0..n).map(|i| of(Want::Write, &|j| j == i)).collect();
+    all.extend([of(Want::Write, &|_| true), of(Want::Add, &|_| true)]);
+    all.retain(|wants| wants.iter().any(|w| w.is_wanted()));
+    all.dedup();
+    all
+}
+
+/// Everything that the op can compute, on numbers that `dtype` can hold.
+fn run(case: &Case, device: &Device, dtype: DType, compute: DType) -> Vec<Results> {
+    let rounded = |b: Buffer| match b.dtype() {
+        DType::I32 => b,
+        _ => Buffer::from_f64(compute, b.shape().dims(), &b.to_f64()),
+    };
+    let op = case.op.as_ref();
+    let ins: Vec<Buffer> = case.buffers(dtype, 7).into_iter().map(rounded).collect();
+    let mut bench = Bench::on(device, op, &ins);
+    let outs = bench.forward(&ins);
+    let mut weights = vec![0.0; outs[0].len()];
+    Stream::new(3, 99).fill_normal(&mut weights, |x| x);
+    let d_out = rounded(Buffer::from_f64(dtype, outs[0].shape().dims(), &weights));
+    let into: Vec<Buffer> =
+        ins.iter().map(|b| rounded(Buffer::from_f64(dtype, b.shape().dims(), &vec![0.5; b.len()]))).collect();
+    let mut results = Vec::new();
+    for wants in all_wants(case) {
+        let buffers = bench.vjp(&wants, &ins, &outs, &d_out, &into);
+        results.push(Results { what: format!("gradient for {wants:?}"), buffers });
+        if op.fuses() {
+            let (mut buffers, d_ins) = bench.forward_vjp(&wants, &ins, &into);
+            buffers.extend(d_ins);
+            results.push(Results { what: format!("fused pass for {wants:?}"), buffers });
+        }
+    }
+    results.push(Results { what: "result".into(), buffers: outs });
+    results
+}
+
+fn relative_error(a: &[f64], b: &[f64]) -> f64 {
+    let norm = |x: &mut dyn Iterator<Item = f64>| x.map(|x| x * x).sum::<f64>().sqrt();
+    let size = norm(&mut b.iter().copied());
+    norm(&mut a.iter().zip(b).map(|(a, b)| a - b)) / if size > 0.0 { size } else { 1.0 }
+}
+
+/// What is wrong with `case` on a device with threads in any order, if anything.
+fn check(case: &Case, dtype: DType, device: impl Fn(Order) -> Device) -> Result<(), String> {
+    let exact = run(case, &Device::Cpu, dtype, DType::F64);
+    let mut first: Option<Vec<Results>> = None;
+    for order in Order::ALL {
+        let device = device(order);
+        let place = |what: &str| format!("{} ({}), {dtype}, {order:?}: {what}", case.op.name(), case.label);
+        let ours = catch_unwind(AssertUnwindSafe(|| run(case, &device, dtype, dtype)))
+            .map_err(|e| place(e.downcast_ref::<String>().map_or("panicked", |s| s)))?;
+        for (ours, exact) in ours.iter().zip(&exact) {
+            for (i, (a, b)) in ours.buffers.iter().zip(&exact.buffers).enumerate().filter(|(_, (a, _))| !a.is_empty()) {
+                let error = relative_error(&a.to_f64(), &b.to_f64());
+                // Written so that NaN fails.
+                let close = error <= tolerance(dtype);
+                if !close {
+                    return Err(place(&format!("{} {i} is off by {error:.1e}", ours.what)));
+                }
+            }
+        }
+        let first = first.get_or_insert_with(|| clone(&ours));
+        for (a, b) in ours.iter().zip(first.iter()) {
+            let bits = |r: &Results| -> Vec<Vec<u8>> {
+                r.buffers.iter().filter(|b| !b.is_empty()).map(|b| b.as_bytes().to_vec()).collect()
+            };
+            if bits(a) != bits(b) {
+                return Err(place(&format!("{} has other bits than in order", a.what)));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn clone(results: &[Results]) -> Vec<Results> {
+    results.iter().map(|r| Results { what: r.what.clone(), buffers: r.buffers.clone() }).collect()
+}
+
+fn loaded(device: Device, room: &Room) -> Device {
+    let Device::Cuda(gpu) = &device else { unreachable!("the shim is a GPU") };
+    gpu.load(room.cuda.expect("kernels")).unwrap_or_else(|e| panic!("{}: {e}", room.name));
+    device
+}
+
+fn check_room(room: &Room, device: impl Fn(Order) -> Device) -> Result<(), String> {
+    for case in SIZES.iter().flat_map(|s| (room.cases)(s)) {
+        for dtype in [DType::F32, DType::Bf16] {
+            check(&case, dtype, |order| loaded(device(order), room))?;
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn every_room_agrees_with_its_cpu_code() {
+    for room in ROOMS.iter().filter(|room| room.cuda.is_some()) {
+        check_room(room, Shim::device).unwrap_or_else(|e| panic!("{e}"));
+    }
+}
+
+/// Mistakes that a kernel's author could make.
+const FAULTS: &[(&str, Fault)] = &[
+    (
+        "rmsnorm",
+        Fault {
+            file: "rmsnorm",
+            find: "if (!partial) return;\n    __syncthreads();",
+            replace: "if (!partial) return;",
+        },
+    ),
+    (
+        "rmsnorm",
+        Fault {
+            file: "rmsnorm",
+            find: "sums[warp()][lane()] = sum;\n    __syncthreads();",
+            replace: "sums[warp()][lane()] = sum;",
+        },
+    ),
+    ("rmsnorm", Fault { file: "rmsnorm", find: "if (row >= rows) return;", replace: "if (row > rows) return;" }),
+    (
+        "rmsnorm",
+        Fault { file: "rmsnorm", find: "min(first + rows_per_block, rows)", replace: "first + rows_per_block" },
+    ),
+    (
+        "rmsnorm",
+        Fault { file: "rmsnorm", find: "for (int w = 0; w < warps; w++)", replace: "for (int w = 0; w <= warps; w++)" },
+    ),
+    (
+        "rmsnorm",
+        Fault { file: "rmsnorm", find: "if (!partial) return;", replace: "if (!partial || lane() == 0) return;" },
+    ),
+    (
+        "rmsnorm",
+        Fault {
+            file: "rmsnorm",
+            find: "if (d % WIDE == 0) forward_row<WIDE>",
+            replace: "if (d % 2 == 0) forward_row<WIDE>",
+        },
+    ),
+    (
+        "rmsnorm",
+        Fault {
+            file: "common.cuh",
+            find: "for (int step = WARP / 2; step > 0; step /= 2) x += ",
+            replace: "for (int step = WARP / 2; step > 1; step /= 2) x += ",
+        },
+    ),
+];
+
+#[test]
+fn mistakes_are_found() {
+    for (name, fault) in FAULTS {
+        let room = ROOMS.iter().find(|room| room.name == *name).expect("a registered room");
+        let found = check_room(room, |order| Shim::faulty(order, *fault));
+        let found = found.expect_err(&format!("nobody noticed {:?} in the place of {:?}", fault.replace, fault.find));
+        println!("{name}: {:?} is found: {found}", fault.replace);
+    }
+}

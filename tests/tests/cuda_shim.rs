@@ -1,0 +1,154 @@
+//! What the host shim is trusted with: the same numbers as the CPU's twins of each device function, and a failure where a
+//! kernel breaks a rule.
+
+use engine::cuda::{Arg, Gpu, Grid, Module};
+use engine::rng::Stream;
+use engine::{Buffer, DType, Device, Spec};
+use half::bf16;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use tests::shim::{Fault, Order, Shim};
+
+static KERNELS: Module = Module::new("shim_test", include_str!("shim_test.cu"));
+
+fn gpu(device: &Device) -> Arc<dyn Gpu> {
+    let Device::Cuda(gpu) = device else { unreachable!("the shim is a GPU") };
+    gpu.load(&[&KERNELS]).unwrap_or_else(|e| panic!("{e}"));
+    gpu.clone()
+}
+
+fn on(device: &Device, buffer: &Buffer) -> Buffer {
+    buffer.to_device(device).expect("room")
+}
+
+/// Runs an entry point `x → y` on every order of threads.
+fn run(entry: &'static str, grid: Grid, x: &Buffer, out: Spec) -> Vec<f64> {
+    let mut all = Order::ALL.map(|order| run_on(&Shim::device(order), entry, grid, x, out));
+    let bits = all.each_ref().map(|y| y.iter().map(|y| y.to_bits()).collect::<Vec<_>>());
+    assert!(bits[0] == bits[1] && bits[0] == bits[2], "{entry} depends on the order of threads");
+    std::mem::take(&mut all[0])
+}
+
+fn run_on(device: &Device, entry: &'static str, grid: Grid, x: &Buffer, out: Spec) -> Vec<f64> {
+    let (x, mut y) = (on(device, x), Buffer::new_on(device, out).expect("room"));
+    let n = Arg::int(x.len());
+    gpu(device).launch(&KERNELS.kernel(entry, x.dtype()), grid, &[(&x).into(), (&mut y).into(), n]);
+    y.to_f64()
+}
+
+/// The message of a launch that fails.
+fn failure(device: &Device, entry: &'static str, grid: Grid) -> String {
+    let x = Buffer::from_slice(&[64], &[1.0f32; 64]);
+    let run = || run_on(device, entry, grid, &x, Spec::new(DType::F32, &[64]));
+    let panic = catch_unwind(AssertUnwindSafe(run)).expect_err("a launch that fails");
+    panic.downcast_ref::<String>().expect("a message").clone()
+}
+
+fn numbers(n: usize) -> Vec<f32> {
+    let mut x = vec![0.0; n];
+    Stream::new(1, 1).fill_normal(&mut x, |x| x as f32);
+    x
+}
+
+#[test]
+fn rounding_to_bf16() {
+    let mut x = numbers(1000);
+    // Ties, the largest numbers, infinities and subnormals.
+    let half_a_place = 2f32.powi(-8);
+    x.extend([
+        1.0 + half_a_place,
+        1.0 + 3.0 * half_a_place,
+        -1.0 - half_a_place,
+        f32::MAX,
+        f32::MIN,
+        f32::INFINITY,
+        1e-40,
+        -0.0,
+    ]);
+    let y = run(
+        "to_bf16",
+        Grid::covering(x.len(), 64),
+        &Buffer::from_slice(&[x.len()], &x),
+        Spec::new(DType::Bf16, &[x.len()]),
+    );
+    let expected: Vec<f64> = x.iter().map(|&x| bf16::from_f32(x).to_f64()).collect();
+    assert_eq!(y, expected);
+}
+
+#[test]
+fn noise_is_the_cpu_s_bit_by_bit() {
+    let device = Shim::device(Order::Forward);
+    let mut y = Buffer::new_on(&device, Spec::new(DType::F64, &[4096])).expect("room");
+    let stream = Stream::new(0x0123_4567_89AB_CDEF, 0x4C00_0007).sample(77).step(5);
+    let args =
+        [Arg::U64(stream.seed), Arg::U32(stream.site), Arg::U32(stream.sample), Arg::U32(stream.step), (&mut y).into()];
+    gpu(&device).launch(&KERNELS.kernel("noise", DType::F32), Grid::new(4, 256), &args);
+    let mut expected = vec![0.0; 4096];
+    stream.fill_normal(&mut expected, |x| x);
+    assert_eq!(y.to_f64(), expected);
+}
+
+/// c = a·b of [16, 16] and [16, 8] by tensor core, operands brought by background copy and ldmatrix.
+#[test]
+fn matrices() {
+    let x: Vec<f64> = numbers(16 * 16 + 16 * 8).iter().map(|&x| bf16::from_f32(x).to_f64()).collect();
+    let (a, b) = x.split_at(16 * 16);
+    let y = run(
+        "matrices",
+        Grid::new(1, 32).shared(2 * x.len()),
+        &Buffer::from_f64(DType::Bf16, &[x.len()], &x),
+        Spec::new(DType::F32, &[16, 8]),
+    );
+    for (i, y) in y.iter().enumerate() {
+        let exact: f64 = (0..16).map(|k| a[i / 8 * 16 + k] * b[k * 8 + i % 8]).sum();
+        assert!((y - exact).abs() < 1e-5, "element {i}: {y} and {exact}");
+    }
+}
+
+#[test]
+fn reductions() {
+    let x = numbers(96);
+    let y = run("reductions", Grid::new(1, 96), &Buffer::from_slice(&[96], &x), Spec::new(DType::F32, &[96 * 3]));
+    let sum: f64 = x.iter().map(|&x| f64::from(x)).sum();
+    let most = |w: usize| x[32 * w..32 * w + 32].iter().fold(f32::MIN, |m, &x| m.max(x));
+    for i in 0..96 {
+        assert!((y[3 * i] - sum).abs() < 1e-4);
+        assert_eq!(y[3 * i + 1], f64::from(most(i / 32)));
+        assert_eq!(y[3 * i + 2], x[32 * (i / 32)..i].iter().filter(|&&x| x > 0.0).count() as f64, "thread {i}");
+    }
+}
+
+#[test]
+fn broken_rules_are_told() {
+    let device = Shim::device(Order::Forward);
+    let message = |entry, threads| failure(&device, entry, Grid::new(1, threads).shared(64));
+    assert!(message("divergent_barriers", 64).contains("divergent barriers: thread"), "at different lines");
+    assert!(message("early_return", 64).contains("thread 5 has returned"));
+    assert!(message("absent_lane", 64).contains("waits for lane 3, which has returned"));
+    assert!(message("reductions", 20).contains("which the block does not have"));
+    assert!(message("past_the_end", 64).contains("byte 256 of an allocation of 256 bytes was written"));
+    assert!(message("in_front", 64).contains("byte -1 of an allocation of 256 bytes was written"));
+    assert!(message("past_shared", 64).contains("byte 64 of 64 bytes of shared memory written"));
+    assert!(message("three_parameters", 64).contains("argument 2 has 4 bytes, must have 8"));
+    assert!(message("no_such_entry", 64).contains("no such kernel"));
+}
+
+#[test]
+fn shared_memory_is_spoilt() {
+    let x = Buffer::from_slice(&[64], &[1.0f32; 64]);
+    let y = run("unwritten", Grid::new(1, 64).shared(256), &x, Spec::new(DType::F32, &[64]));
+    assert!(y.iter().all(|y| y.is_nan()));
+}
+
+/// A missing barrier, and a wait for too few of the background copies.
+#[test]
+fn races_are_found() {
+    let x = Buffer::from_f64(DType::Bf16, &[384], &[1.0; 384]);
+    let out = Spec::new(DType::F32, &[16, 8]);
+    let shared = Grid::new(1, 32).shared(768);
+    for (find, replace) in [("copy_wait<0>();", "copy_wait<1>();"), ("__syncthreads();  // copies", "")] {
+        let fault = Fault { file: "shim_test", find, replace };
+        let wrong = Order::ALL.map(|order| run_on(&Shim::faulty(order, fault), "matrices", shared, &x, out));
+        assert!(wrong.iter().flatten().any(|y| *y != 16.0), "{find}");
+    }
+}
