@@ -86,7 +86,7 @@ fn demo() -> Config {
         model: ModelConfig { dim: 64, window: 16, latents: 4, ..tiny.model },
         fast: FastConfig { steps: 8, ..tiny.fast },
         slow: SlowConfig { rate: 5e-3, min_rate: 5e-4, warmup: 30, ..tiny.slow },
-        train: TrainConfig { steps: 1500, eval_every: 300, checkpoint_every: 500, ..tiny.train },
+        train: TrainConfig { steps: 1300, eval_every: 300, checkpoint_every: 500, ..tiny.train },
         data: DataConfig { chunking: Chunking::Documents, ..tiny.data },
     }
 }
