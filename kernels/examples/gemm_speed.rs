@@ -6,39 +6,49 @@ use kernels::matmul::gemm::{Accumulate, Mat, MatMut, gemm, gemm_packed, pack_b, 
 use std::hint::black_box;
 use std::time::Instant;
 
-/// Independent chains of multiply-adds that never leave the registers; returns their number of FLOPs.
+/// Independent chains of multiply-adds that never leave the registers, this many steps each.
 struct Peak(usize);
 
 impl Kernel for Peak {
+    /// Number of FLOPs.
     type Output = f64;
 
     #[inline(always)]
     fn run<I: Isa>(self) -> f64 {
-        const CHAINS: usize = 12;
-        let x = <f32 as Real>::Lanes::<I>::splat(black_box(0.999));
-        let mut sums = [x; CHAINS];
-        for _ in 0..self.0 {
-            for sum in &mut sums {
-                *sum = sum.mul_add(x, x);
-            }
+        // Enough to hide the latency, few enough for the registers.
+        match <<f32 as Real>::Lanes<I> as Lanes<f32>>::REGISTERS {
+            1 => chains::<I, 12>(self.0),
+            _ => chains::<I, 6>(self.0),
         }
-        black_box(sums.map(|sum| sum.sum()));
-        (2 * CHAINS * simd::LANES * self.0) as f64
     }
 }
 
-/// The best of several runs, in 10⁹ FLOP/s.
-fn best(flops: f64, mut work: impl FnMut()) -> f64 {
+#[inline(always)]
+fn chains<I: Isa, const N: usize>(steps: usize) -> f64 {
+    let x = <f32 as Real>::Lanes::<I>::splat(black_box(0.999));
+    let mut sums = [x; N];
+    for _ in 0..steps {
+        for i in 0..N {
+            sums[i] = sums[i].mul_add(x, x);
+        }
+    }
+    for i in 0..N {
+        black_box(sums[i].sum());
+    }
+    (2 * N * simd::LANES * steps) as f64
+}
+
+/// The best of several runs of work that returns its FLOPs, in 10⁹ FLOP/s.
+fn best(mut work: impl FnMut() -> f64) -> f64 {
     let start = Instant::now();
-    let mut least = f64::INFINITY;
-    let mut runs = 0;
-    while runs < 3 || (start.elapsed().as_secs_f64() < 1.5 && runs < 200) {
+    let (mut most, mut runs) = (0.0f64, 0);
+    while runs < 3 || (start.elapsed().as_secs_f64() < 1.0 && runs < 200) {
         let start = Instant::now();
-        work();
-        least = least.min(start.elapsed().as_secs_f64());
+        let flops = work();
+        most = most.max(flops / start.elapsed().as_secs_f64() / 1e9);
         runs += 1;
     }
-    flops / least / 1e9
+    most
 }
 
 fn random(len: usize) -> Vec<f32> {
@@ -51,10 +61,7 @@ fn main() {
     let threads = std::env::args().nth(1).and_then(|n| n.parse().ok()).unwrap_or(1);
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a pool of threads");
     pool.install(|| {
-        let work = Peak(20_000_000);
-        let peak = best((2 * 12 * simd::LANES * work.0 * threads) as f64, || {
-            rayon::broadcast(|_| simd::dispatch(Peak(work.0)));
-        });
+        let peak = best(|| rayon::broadcast(|_| simd::dispatch(Peak(1_000_000))).into_iter().sum());
         println!("{} on {threads} threads: peak {peak:.0} GFLOP/s", simd::level());
         println!("{:>22}  {:>7}  {:>7}  {:>7}  {:>7}", "[m, k, n]", "A·B", "A·Bᵀ", "Aᵀ·B", "packed");
         for [m, k, n] in [
@@ -76,13 +83,21 @@ fn main() {
             let flops = (2 * m * k * n) as f64;
             let (plain_a, plain_b) = (Mat::new(&a, m, k), Mat::new(&b, k, n));
             let (a_t, b_t) = (Mat::new(&a, k, m).transposed(), Mat::new(&b, n, k).transposed());
-            let mut percent =
-                |a, b| 100.0 / peak * best(flops, || gemm(MatMut::new(&mut c, m, n), a, b, Accumulate::Write));
-            let forms = [percent(plain_a, plain_b), percent(plain_a, b_t), percent(a_t, plain_b)];
-            let prepacked = 100.0 / peak
-                * best(flops, || gemm_packed(MatMut::new(&mut c, m, n), plain_a, &packed, Accumulate::Write));
+            let mut percent = |product: &dyn Fn(MatMut<'_, f32>)| {
+                let rate = best(|| {
+                    product(MatMut::new(&mut c, m, n));
+                    flops
+                });
+                100.0 * rate / peak
+            };
+            let forms = [
+                percent(&|c| gemm(c, plain_a, plain_b, Accumulate::Write)),
+                percent(&|c| gemm(c, plain_a, b_t, Accumulate::Write)),
+                percent(&|c| gemm(c, a_t, plain_b, Accumulate::Write)),
+                percent(&|c| gemm_packed(c, plain_a, &packed, Accumulate::Write)),
+            ];
             print!("{:>22}", format!("[{m}, {k}, {n}]"));
-            for x in forms.into_iter().chain([prepacked]) {
+            for x in forms {
                 print!("  {x:>6.1}%");
             }
             println!();

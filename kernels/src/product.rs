@@ -1,27 +1,40 @@
 //! Products of small matrices inside one thread, C = A·B or C += A·B: the inner loops of attention.
 //!
-//! The sizes are those of a block of queries and a band of keys, small enough for the caches, so that nothing is packed
-//! or cut. C and B have contiguous rows; A is read one element at a time and may be contiguous in either direction. As in
-//! the large product, every element of C is one chain of fused multiply-adds over k = 0, 1, 2, …, whatever the tile and
-//! the instruction set.
+//! The sizes are those of a block of 32 queries and a band of keys, small enough for the caches, so that nothing is cut
+//! into blocks. B and C have contiguous rows. A is read one element at a time, and the distance between its rows is known
+//! when this is compiled, or else a register would be spent on every row. As in the large product, every element of C is
+//! one chain of fused multiply-adds over k = 0, 1, 2, …, whatever the tile and the instruction set.
 
 use engine::simd::{Isa, LANES, Lanes, Real};
-use std::array::from_fn;
+
+/// Lanes of a block, the length of its rows: two groups of sixteen.
+pub const BLOCK: usize = 2 * LANES;
 
 /// The left factor A [m, k].
 #[derive(Clone, Copy)]
 pub enum Left<'a, T> {
-    /// Row i begins at `data[i·stride]` and is contiguous.
-    Rows { data: &'a [T], stride: usize },
-    /// Column k begins at `data[k·stride]` and is contiguous.
-    Columns { data: &'a [T], stride: usize },
+    /// The rows of what [`pack`] packed, from row `first` on, a multiple of eight.
+    Packed { panels: &'a [T], first: usize },
+    /// The rows of a block, from lane `lane` on: a[i, p] = block[i, lane + p].
+    Block { block: &'a [T], lane: usize },
+    /// Its transpose: a[i, p] = block[p, lane + i].
+    Transposed { block: &'a [T], lane: usize },
 }
 
-/// The right factor B [k, n]: row k begins at `data[k·stride]` and is contiguous.
+/// The right factor B, or what is to be packed: some columns from `column` on of a matrix with rows of `width` numbers.
 #[derive(Clone, Copy)]
 pub struct Right<'a, T> {
     pub data: &'a [T],
-    pub stride: usize,
+    pub width: usize,
+    pub column: usize,
+}
+
+impl<'a, T> Right<'a, T> {
+    /// The same columns from row `first` on.
+    #[inline(always)]
+    pub fn skip(self, first: usize) -> Self {
+        Self { data: &self.data[first * self.width..], ..self }
+    }
 }
 
 /// The rows of C, each at least n long.
@@ -125,63 +138,89 @@ fn tile<I: Isa, T: Real, const M: usize, const G: usize>(
     start: Start,
     place: impl Place<T>,
 ) {
+    // One comparison a row: all else that could be out of bounds does not change from row to row.
+    assert!(b.data.len() >= k * b.width, "B has fewer rows than A has columns");
+    let (mut right, column) = (b.data.chunks_exact(b.width), b.column);
     let mut sums = [[T::Lanes::<I>::zero(); G]; M];
     if start == Start::C {
         for i in 0..M {
-            for g in 0..G {
-                sums[i][g] = place.load::<I>(c.row(row + i), g);
-            }
+            sums[i] = load::<I, T, G>(c.row(row + i), place);
         }
     }
     match a {
-        Left::Rows { data, stride } => {
-            let a: [&[T]; M] = from_fn(|i| &data[(row + i) * stride..][..k]);
-            for (p, b) in b.data.chunks(b.stride).take(k).enumerate() {
-                step::<I, T, M, G>(&mut sums, from_fn(|i| a[i][p]), b, place);
+        Left::Packed { panels, first } => {
+            let (panel, offset) = ((first + row) / LANES, (first + row) % LANES);
+            let panel = panels[panel * LANES * k..][..LANES * k].as_chunks::<LANES>().0;
+            for a in panel {
+                let (a, Some(b)) = (&a[offset..][..M], right.next()) else { break };
+                let b = load::<I, T, G>(&b[column..], place);
+                for i in 0..M {
+                    step::<I, T, G>(&mut sums[i], a[i], &b);
+                }
             }
         }
-        Left::Columns { data, stride } => {
-            for (a, b) in data.chunks(stride).zip(b.data.chunks(b.stride)).take(k) {
-                let a = &a[row..][..M];
-                step::<I, T, M, G>(&mut sums, from_fn(|i| a[i]), b, place);
+        Left::Block { block, lane } => {
+            let mut a = [&block[..0]; M];
+            for i in 0..M {
+                a[i] = &block[(row + i) * BLOCK + lane..][..k];
+            }
+            for p in 0..k {
+                let Some(b) = right.next() else { break };
+                let b = load::<I, T, G>(&b[column..], place);
+                for i in 0..M {
+                    step::<I, T, G>(&mut sums[i], a[i][p], &b);
+                }
+            }
+        }
+        Left::Transposed { block, lane } => {
+            for a in &block.as_chunks::<BLOCK>().0[..k] {
+                let (a, Some(b)) = (&a[lane + row..][..M], right.next()) else { break };
+                let b = load::<I, T, G>(&b[column..], place);
+                for i in 0..M {
+                    step::<I, T, G>(&mut sums[i], a[i], &b);
+                }
             }
         }
     }
     for i in 0..M {
+        let row = place.cut_mut::<G>(c.row(row + i));
         for g in 0..G {
-            place.store::<I>(sums[i][g], c.row(row + i), g);
+            place.store::<I>(sums[i][g], &mut row[g * LANES..]);
         }
     }
 }
 
-/// One k: a column of A times a row of B.
+/// The tile's columns of a row.
 #[inline(always)]
-fn step<I: Isa, T: Real, const M: usize, const G: usize>(
-    sums: &mut [[T::Lanes<I>; G]; M],
-    a: [T; M],
-    b: &[T],
-    place: impl Place<T>,
-) {
-    let mut row = [T::Lanes::<I>::zero(); G];
+fn load<I: Isa, T: Real, const G: usize>(row: &[T], place: impl Place<T>) -> [T::Lanes<I>; G] {
+    let row = place.cut::<G>(row);
+    let mut columns = [T::Lanes::<I>::zero(); G];
     for g in 0..G {
-        row[g] = place.load::<I>(b, g);
+        columns[g] = place.load::<I>(&row[g * LANES..]);
     }
-    for i in 0..M {
-        let a = T::Lanes::<I>::splat(a[i]);
-        for g in 0..G {
-            sums[i][g] = a.mul_add(row[g], sums[i][g]);
-        }
+    columns
+}
+
+/// An element of A times a row of B onto a row of C.
+#[inline(always)]
+fn step<I: Isa, T: Real, const G: usize>(sums: &mut [T::Lanes<I>; G], a: T, columns: &[T::Lanes<I>; G]) {
+    let a = T::Lanes::<I>::splat(a);
+    for g in 0..G {
+        sums[g] = a.mul_add(columns[g], sums[g]);
     }
 }
 
-/// Which columns of C and B a tile covers.
+/// Which columns of B and C a tile covers.
 trait Place<T: Real>: Copy {
-    /// The `g`-th sixteen of them.
-    fn load<I: Isa>(self, row: &[T], g: usize) -> T::Lanes<I>;
-    fn store<I: Isa>(self, lanes: T::Lanes<I>, row: &mut [T], g: usize);
+    /// Of a row, those columns.
+    fn cut<const G: usize>(self, row: &[T]) -> &[T];
+    fn cut_mut<const G: usize>(self, row: &mut [T]) -> &mut [T];
+    /// Sixteen of them.
+    fn load<I: Isa>(self, columns: &[T]) -> T::Lanes<I>;
+    fn store<I: Isa>(self, lanes: T::Lanes<I>, columns: &mut [T]);
 }
 
-/// Whole sixteens from `at` on.
+/// G sixteens from `at` on.
 #[derive(Clone, Copy)]
 struct Whole {
     at: usize,
@@ -189,13 +228,23 @@ struct Whole {
 
 impl<T: Real> Place<T> for Whole {
     #[inline(always)]
-    fn load<I: Isa>(self, row: &[T], g: usize) -> T::Lanes<I> {
-        T::Lanes::<I>::load(&row[self.at + g * LANES..][..LANES])
+    fn cut<const G: usize>(self, row: &[T]) -> &[T] {
+        &row[self.at..][..G * LANES]
     }
 
     #[inline(always)]
-    fn store<I: Isa>(self, lanes: T::Lanes<I>, row: &mut [T], g: usize) {
-        lanes.store(&mut row[self.at + g * LANES..][..LANES]);
+    fn cut_mut<const G: usize>(self, row: &mut [T]) -> &mut [T] {
+        &mut row[self.at..][..G * LANES]
+    }
+
+    #[inline(always)]
+    fn load<I: Isa>(self, columns: &[T]) -> T::Lanes<I> {
+        T::Lanes::<I>::load(columns)
+    }
+
+    #[inline(always)]
+    fn store<I: Isa>(self, lanes: T::Lanes<I>, columns: &mut [T]) {
+        lanes.store(columns);
     }
 }
 
@@ -208,42 +257,74 @@ struct Part {
 
 impl<T: Real> Place<T> for Part {
     #[inline(always)]
-    fn load<I: Isa>(self, row: &[T], _g: usize) -> T::Lanes<I> {
-        T::Lanes::<I>::load_partial(&row[self.at..][..self.len], T::ZERO)
+    fn cut<const G: usize>(self, row: &[T]) -> &[T] {
+        &row[self.at..][..self.len]
     }
 
     #[inline(always)]
-    fn store<I: Isa>(self, lanes: T::Lanes<I>, row: &mut [T], _g: usize) {
-        lanes.store_partial(&mut row[self.at..][..self.len]);
+    fn cut_mut<const G: usize>(self, row: &mut [T]) -> &mut [T] {
+        &mut row[self.at..][..self.len]
+    }
+
+    #[inline(always)]
+    fn load<I: Isa>(self, columns: &[T]) -> T::Lanes<I> {
+        T::Lanes::<I>::load_partial(columns, T::ZERO)
+    }
+
+    #[inline(always)]
+    fn store<I: Isa>(self, lanes: T::Lanes<I>, columns: &mut [T]) {
+        lanes.store_partial(columns);
     }
 }
-
-/// Rows of a block that stand side by side in its transpose: two groups of lanes.
-pub const BLOCK: usize = 2 * LANES;
 
 /// `block` [columns, 32] = `factor` times the transpose of the first `rows` ≤ 32 rows of `x`, zeros in the other lanes.
 #[inline(always)]
 pub fn transpose<I: Isa, T: Real>(x: Right<'_, T>, rows: usize, factor: T, block: &mut [T]) {
     let columns = block.len() / BLOCK;
-    let body = if rows == BLOCK { columns - columns % LANES } else { 0 };
+    for lane in [0, LANES] {
+        let rows = rows.saturating_sub(lane).min(LANES);
+        let x = if rows == 0 { x } else { x.skip(lane) };
+        turn::<I, T>(x, [rows, columns], factor, &mut block[lane..], BLOCK);
+    }
+}
+
+/// Numbers in the panels of so many rows and columns.
+pub fn packed_len(rows: usize, columns: usize) -> usize {
+    rows.next_multiple_of(LANES) * columns
+}
+
+/// `rows` × `columns` of `x` in panels of sixteen rows: a panel lists the elements of its rows in column 0, in column 1,
+/// and so on, zeros for rows beyond the last.
+#[inline(always)]
+pub fn pack<I: Isa, T: Real>(x: Right<'_, T>, rows: usize, columns: usize, panels: &mut [T]) {
+    for first in (0..rows).step_by(LANES) {
+        let panel = &mut panels[first * columns..][..LANES * columns];
+        turn::<I, T>(x.skip(first), [LANES.min(rows - first), columns], T::ONE, panel, LANES);
+    }
+}
+
+/// out[j·stride + i] = factor · x[i, j] for `rows` ≤ 16 rows, zeros for the rest of sixteen.
+#[inline(always)]
+fn turn<I: Isa, T: Real>(x: Right<'_, T>, [rows, columns]: [usize; 2], factor: T, out: &mut [T], stride: usize) {
+    let body = columns - columns % LANES;
     let lanes = T::Lanes::<I>::splat(factor);
-    for i in [0, LANES] {
-        for j in (0..body).step_by(LANES) {
-            let mut square = [T::Lanes::<I>::zero(); LANES];
-            for r in 0..LANES {
-                square[r] = T::Lanes::<I>::load(&x.data[(i + r) * x.stride + j..]).mul(lanes);
+    for j in (0..body).step_by(LANES) {
+        let mut square = [T::Lanes::<I>::zero(); LANES];
+        for i in 0..LANES {
+            if i < rows {
+                square[i] = T::Lanes::<I>::load(&x.data[i * x.width + x.column + j..]).mul(lanes);
             }
-            let square = T::Lanes::<I>::transpose(square);
-            for r in 0..LANES {
-                square[r].store(&mut block[(j + r) * BLOCK + i..]);
-            }
+        }
+        let square = T::Lanes::<I>::transpose(square);
+        for i in 0..LANES {
+            square[i].store(&mut out[(j + i) * stride..]);
         }
     }
     for j in body..columns {
-        let lanes = &mut block[j * BLOCK..][..BLOCK];
-        lanes[rows..].fill(T::ZERO);
+        let out = &mut out[j * stride..][..LANES];
+        out[rows..].fill(T::ZERO);
         for i in 0..rows {
-            lanes[i] = x.data[i * x.stride + j] * factor;
+            out[i] = x.data[i * x.width + x.column + j] * factor;
         }
     }
 }
@@ -275,24 +356,52 @@ mod tests {
         }
     }
 
+    struct Pack<'a, T> {
+        x: Right<'a, T>,
+        rows: usize,
+        columns: usize,
+        panels: &'a mut [T],
+    }
+
+    impl<T: Real> Kernel for Pack<'_, T> {
+        type Output = ();
+        #[inline(always)]
+        fn run<I: Isa>(self) {
+            pack::<I, T>(self.x, self.rows, self.columns, self.panels);
+        }
+    }
+
+    /// Entry (row, column) of a left factor.
+    type Entry<'a, T> = dyn Fn(usize, usize) -> T + 'a;
+
     fn matches_definition<T: Real>(size: Size) {
         let Size { m, n, k } = size;
-        let (a, b, old) =
-            (random::<T>(m * (k + 1) + k * m, 1), random::<T>(k * (n + 3), 2), random::<T>(m * (n + 2), 3));
-        let right = Right { data: &b[..], stride: n + 3 };
-        for (left, row, column) in [
-            (Left::Rows { data: &a[..], stride: k + 1 }, k + 1, 1),
-            (Left::Columns { data: &a[..], stride: m + 1 }, 1, m + 1),
-        ] {
+        let (first, lane, stride) = (8, 3, n + 3);
+        let (b, old) = (random::<T>(k * stride, 2), random::<T>(m * (n + 2), 3));
+        let block = random::<T>(m.max(k) * BLOCK, 1);
+        let mut panels = vec![T::NEG_INFINITY; packed_len(first + m, k)];
+        let rows = random::<T>((first + m) * (k + 1), 4);
+        let x = Right { data: &rows[..], width: k + 1, column: 1 };
+        simd::dispatch(Pack { x, rows: first + m, columns: k, panels: &mut panels });
+        let lefts: [(Left<'_, T>, &Entry<'_, T>, usize); 3] = [
+            (Left::Packed { panels: &panels, first }, &|i, p| rows[(first + i) * (k + 1) + 1 + p], 0),
+            (Left::Block { block: &block, lane }, &|i, p| block[i * BLOCK + lane + p], k),
+            (Left::Transposed { block: &block, lane }, &|i, p| block[p * BLOCK + lane + i], m),
+        ];
+        for (left, a, lanes) in lefts {
             for start in [Start::Zero, Start::C] {
+                if lane + lanes > BLOCK {
+                    continue;
+                }
                 let mut expected = old.clone();
                 for (i, j) in (0..m).flat_map(|i| (0..n).map(move |j| (i, j))) {
                     let c = &mut expected[i * (n + 2) + j];
                     let first = if start == Start::C { *c } else { T::ZERO };
-                    *c = (0..k).fold(first, |sum, p| Real::mul_add(a[i * row + p * column], b[p * (n + 3) + j], sum));
+                    *c = (0..k).fold(first, |sum, p| Real::mul_add(a(i, p), b[p * stride + 2 + j], sum));
                 }
                 let mut got = old.clone();
-                simd::dispatch(Product { c: &mut got, stride: n + 2, size, a: left, b: right, start });
+                let b = Right { data: &b[..], width: stride, column: 2 };
+                simd::dispatch(Product { c: &mut got, stride: n + 2, size, a: left, b, start });
                 assert!(got == expected, "[{m}, {n}, {k}]");
             }
         }
@@ -325,12 +434,12 @@ mod tests {
     #[test]
     fn transposes_what_is_there() {
         for [rows, columns] in [[1, 2], [32, 20], [32, 32], [13, 33]] {
-            let stride = columns + 1;
-            let x = random::<f32>(rows * stride, 5);
+            let width = columns + 3;
+            let x = random::<f32>(rows * width, 5);
             let mut block = vec![7.0; columns * BLOCK];
-            simd::dispatch(Transpose { x: Right { data: &x, stride }, rows, block: &mut block });
+            simd::dispatch(Transpose { x: Right { data: &x, width, column: 2 }, rows, block: &mut block });
             for (j, lanes) in block.chunks(BLOCK).enumerate() {
-                assert!((0..rows).all(|i| lanes[i] == 0.5 * x[i * stride + j]));
+                assert!((0..rows).all(|i| lanes[i] == 0.5 * x[i * width + 2 + j]));
                 assert!(lanes[rows..].iter().all(|&x| x == 0.0));
             }
         }

@@ -124,22 +124,13 @@ impl Evaluator {
             for b in 0..batch.samples.len() {
                 let row = b * n..(b + 1) * n;
                 let half = scored_in(batch, b) / 2;
-                let mut seen = 0;
-                for i in row.filter(|&i| batch.targets[i] >= 0) {
-                    if seen < half {
-                        scored.targets[i] = -1
-                    } else {
-                        prefix.targets[i] = -1
-                    }
-                    seen += 1;
+                for (seen, i) in row.filter(|&i| batch.targets[i] >= 0).enumerate() {
+                    let unseen = if seen < half { &mut scored } else { &mut prefix };
+                    unseen.targets[i] = -1;
                 }
             }
-            // A sequence of one token has no first half: its posterior is the prior's neighbour, its score is whole.
-            if prefix.targets.iter().any(|&t| t >= 0) {
-                self.inputs.load(store, &config.model, &prefix)?;
-            } else {
-                self.inputs.load(store, &config.model, batch)?;
-            }
+            // A sequence of one token has no first half: its posterior has seen nothing.
+            self.inputs.place(store, &config.model, &prefix)?;
         } else {
             self.inputs.load(store, &config.model, batch)?;
         }

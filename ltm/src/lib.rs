@@ -10,6 +10,7 @@ pub mod hash;
 pub mod json;
 pub mod learn;
 pub mod model;
+pub mod run;
 pub mod safetensors;
 pub mod train;
 pub mod verify;

@@ -1,9 +1,10 @@
 //! A key to a row and a token to a lane, as in window attention: the softmax over the K keys runs down the lanes. With K
 //! about eight this is bound by memory: 4·K operations per element of `q`, which is read once while `y` is written.
 
-use crate::product::{BLOCK, Left, Right, RowsMut, Size, Start, product, transpose};
+use crate::product::{BLOCK, Left, Right, RowsMut, Size, Start, pack, packed_len, product, transpose};
 use engine::simd::{self, Isa, Kernel, LANES, Lanes, Real};
 use engine::{Want, parallel};
+use std::ops::Range;
 
 /// Tokens that one thread takes at a time, and over which it sums the gradient of keys and values.
 pub const CHUNK: usize = 4 * BLOCK;
@@ -27,9 +28,9 @@ impl Shape {
         self.latents * 2 * self.dim()
     }
 
-    /// Numbers of a transposed block of tokens and of its probabilities.
-    fn block(self) -> [usize; 2] {
-        [self.head_dim * BLOCK, self.latents * BLOCK]
+    /// Numbers in a transposed block of tokens, in its probabilities, and in a head's packed keys.
+    fn scratch(self) -> [usize; 3] {
+        [self.head_dim * BLOCK, self.latents * BLOCK, packed_len(self.latents, self.head_dim)]
     }
 
     fn scale<T: Real>(self) -> T {
@@ -62,23 +63,35 @@ impl<'a, T: Real> Sample<'a, T> {
         token * self.shape.dim() + head * self.shape.head_dim
     }
 
+    /// Rows from token `first` on.
+    #[inline(always)]
+    fn queries(self, head: usize, first: usize) -> Right<'a, T> {
+        let d = self.shape.dim();
+        Right { data: &self.q[first * d..], width: d, column: head * self.shape.head_dim }
+    }
+
     #[inline(always)]
     fn keys(self, head: usize) -> Right<'a, T> {
-        Right { data: &self.kv[head * self.shape.head_dim..], stride: 2 * self.shape.dim() }
+        Right { data: self.kv, width: 2 * self.shape.dim(), column: head * self.shape.head_dim }
     }
 
     #[inline(always)]
     fn values(self, head: usize) -> Right<'a, T> {
         let d = self.shape.dim();
-        Right { data: &self.kv[d + head * self.shape.head_dim..], stride: 2 * d }
+        Right { data: self.kv, width: 2 * d, column: d + head * self.shape.head_dim }
     }
 
-    /// out [K, 32] = `rows` [K, D] · `block` [D, 32].
     #[inline(always)]
-    fn times<I: Isa>(self, rows: Right<'_, T>, block: &[T], out: &mut [T]) {
+    fn pack<I: Isa>(self, rows: Right<'_, T>, panels: &mut [T]) {
+        pack::<I, T>(rows, self.shape.latents, self.shape.head_dim, panels);
+    }
+
+    /// out [K, 32] = the packed keys or values [K, D] · `block` [D, 32].
+    #[inline(always)]
+    fn times<I: Isa>(self, panels: &[T], block: &[T], out: &mut [T]) {
         let size = Size { m: self.shape.latents, n: BLOCK, k: self.shape.head_dim };
-        let left = Left::Rows { data: rows.data, stride: rows.stride };
-        let right = Right { data: block, stride: BLOCK };
+        let left = Left::Packed { panels, first: 0 };
+        let right = Right { data: block, width: BLOCK, column: 0 };
         product::<I, T>(&mut RowsMut { data: out, stride: BLOCK }, size, left, right, Start::Zero);
     }
 
@@ -86,16 +99,15 @@ impl<'a, T: Real> Sample<'a, T> {
     #[inline(always)]
     fn mix<I: Isa>(self, tokens: usize, columns: &[T], rows: Right<'_, T>, out: &mut [T], start: Start) {
         let size = Size { m: tokens, n: self.shape.head_dim, k: self.shape.latents };
-        let left = Left::Columns { data: columns, stride: BLOCK };
+        let left = Left::Transposed { block: columns, lane: 0 };
         product::<I, T>(&mut RowsMut { data: out, stride: self.shape.dim() }, size, left, rows, start);
     }
 
-    /// `p` [K, 32]: the probabilities of the `count` tokens from `first` on, which go through `block` [D, 32].
+    /// `p` [K, 32]: the probabilities of up to 32 tokens, whose queries go through `block` [D, 32]; `keys` are packed.
     #[inline(always)]
-    fn probabilities<I: Isa>(self, head: usize, first: usize, count: usize, block: &mut [T], p: &mut [T]) {
-        let q = Right { data: &self.q[self.at(first, head)..], stride: self.shape.dim() };
-        transpose::<I, T>(q, count, self.shape.scale(), block);
-        self.times::<I>(self.keys(head), block, p);
+    fn probabilities<I: Isa>(self, head: usize, tokens: Range<usize>, keys: &[T], block: &mut [T], p: &mut [T]) {
+        transpose::<I, T>(self.queries(head, tokens.start), tokens.len(), self.shape.scale(), block);
+        self.times::<I>(keys, block, p);
         for lane in [0, LANES] {
             let mut max = T::Lanes::<I>::splat(T::NEG_INFINITY);
             for scores in p.chunks(BLOCK) {
@@ -121,8 +133,8 @@ pub fn forward<T: Real>(shape: Shape, q: &[T], kv: &[T], y: &mut [T]) {
     parallel::chunks(y, shape.tokens * d, |sample, y| {
         let sample = Sample::new(shape, sample, q, kv);
         parallel::chunks(y, CHUNK * d, |chunk, y| {
-            let [block, p] = shape.block();
-            parallel::scratch(block + p, |scratch| {
+            let [block, p, panels] = shape.scratch();
+            parallel::scratch(block + p + panels, |scratch| {
                 simd::dispatch(Forward { sample, first: chunk * CHUNK, y, scratch });
             });
         });
@@ -143,12 +155,15 @@ impl<T: Real> Kernel for Forward<'_, T> {
     #[inline(always)]
     fn run<I: Isa>(self) {
         let Self { sample, first, y, scratch } = self;
-        let (block, p) = scratch.split_at_mut(sample.shape.block()[0]);
+        let [block, p, _] = sample.shape.scratch();
+        let (block, scratch) = scratch.split_at_mut(block);
+        let (p, keys) = scratch.split_at_mut(p);
         let tokens = y.len() / sample.shape.dim();
         for head in 0..sample.shape.heads {
+            sample.pack::<I>(sample.keys(head), keys);
             for row in (0..tokens).step_by(BLOCK) {
                 let count = BLOCK.min(tokens - row);
-                sample.probabilities::<I>(head, first + row, count, block, p);
+                sample.probabilities::<I>(head, first + row..first + row + count, keys, block, p);
                 sample.mix::<I>(count, p, sample.values(head), &mut y[sample.at(row, head)..], Start::Zero);
             }
         }
@@ -180,8 +195,8 @@ pub fn backward<T: Real>(
         let sample = Sample::new(shape, b, known.q, known.kv);
         let tokens = c * CHUNK..shape.tokens.min((c + 1) * CHUNK);
         let d_y = &known.d_y[b * rows + tokens.start * d..b * rows + tokens.end * d];
-        let [block, p] = shape.block();
-        parallel::scratch(block + 2 * p, |scratch| {
+        let [block, p, panels] = shape.scratch();
+        parallel::scratch(block + 2 * (p + panels), |scratch| {
             simd::dispatch(Backward { sample, first: tokens.start, start, d_y, d_q, d_kv, scratch });
         });
     };
@@ -230,17 +245,21 @@ impl<T: Real> Kernel for Backward<'_, T> {
     fn run<I: Isa>(self) {
         let Self { sample, first, start, d_y, d_q, d_kv, scratch } = self;
         let (shape, d) = (sample.shape, sample.shape.dim());
-        let [block_len, p_len] = shape.block();
-        let (block, scratch) = scratch.split_at_mut(block_len);
-        let (p, d_s) = scratch.split_at_mut(p_len);
+        let [block, p, panels] = shape.scratch();
+        let (block, scratch) = scratch.split_at_mut(block);
+        let (p, scratch) = scratch.split_at_mut(p);
+        let (d_s, scratch) = scratch.split_at_mut(p.len());
+        let (keys, values) = scratch.split_at_mut(panels);
         let tokens = d_y.len() / d;
         for head in 0..shape.heads {
+            sample.pack::<I>(sample.keys(head), keys);
+            sample.pack::<I>(sample.values(head), values);
             for row in (0..tokens).step_by(BLOCK) {
                 let count = BLOCK.min(tokens - row);
-                sample.probabilities::<I>(head, first + row, count, block, p);
-                let d_y = Right { data: &d_y[sample.at(row, head)..], stride: d };
+                sample.probabilities::<I>(head, first + row..first + row + count, keys, block, p);
+                let d_y = Right { data: &d_y[row * d..], width: d, column: head * shape.head_dim };
                 transpose::<I, T>(d_y, count, T::ONE, block);
-                sample.times::<I>(sample.values(head), block, d_s);
+                sample.times::<I>(values, block, d_s);
                 d_softmax::<I, T>(shape.scale(), p, d_s);
                 if !d_q.is_empty() {
                     // d_q = d_s · k
@@ -248,12 +267,12 @@ impl<T: Real> Kernel for Backward<'_, T> {
                 }
                 if !d_kv.is_empty() {
                     // d_k += d_sᵀ · q and d_v += pᵀ · d_y
-                    let q = Right { data: &sample.q[sample.at(first + row, head)..], stride: d };
+                    let q = sample.queries(head, first + row);
                     let start = if row == 0 { Start::Zero } else { Start::C };
                     let size = Size { m: shape.latents, n: shape.head_dim, k: count };
                     for (column, left, right) in [(0, &*d_s, q), (d, &*p, d_y)] {
                         let c = &mut d_kv[column + head * shape.head_dim..];
-                        let left = Left::Rows { data: left, stride: BLOCK };
+                        let left = Left::Block { block: left, lane: 0 };
                         product::<I, T>(&mut RowsMut { data: c, stride: 2 * d }, size, left, right, start);
                     }
                 }

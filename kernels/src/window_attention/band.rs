@@ -51,9 +51,15 @@ impl Band {
         self.groups[0].keys.start
     }
 
-    /// The most keys that a block can have.
-    pub fn most_keys(tokens: usize, window: usize) -> usize {
-        tokens.min(window + BLOCK - 1 + ALIGN - 1)
+    /// Where the scores of `key` begin.
+    #[inline(always)]
+    pub fn row(&self, key: usize) -> usize {
+        (key - self.first_key()) * BLOCK
+    }
+
+    /// The most keys that so many queries in a row can have, were there enough tokens.
+    pub fn most_keys(window: usize, queries: usize) -> usize {
+        window + queries - 1 + ALIGN - 1
     }
 
     /// What the two groups see, each alone and together.
@@ -136,7 +142,7 @@ mod tests {
                 let band = Band::new(first..tokens.min(first + BLOCK), window);
                 let mut seen = vec![[0; BLOCK]; tokens];
                 for rectangle in band.rectangles() {
-                    assert!(rectangle.keys.end <= band.first_key() + Band::most_keys(tokens, window));
+                    assert!(rectangle.keys.end <= band.first_key() + Band::most_keys(window, BLOCK).min(tokens));
                     for group in band.groups.iter().filter(|g| rectangle.lanes.contains(&g.lane)) {
                         for key in rectangle.keys.clone() {
                             assert!(group.keys.contains(&key), "computed in vain");

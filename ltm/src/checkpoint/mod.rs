@@ -17,7 +17,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 /// Prefix of what is not, or no longer, a checkpoint; the next writer removes it.
-const TEMPORARY: &str = ".tmp-";
+pub(crate) const TEMPORARY: &str = ".tmp-";
 
 /// The newest checkpoint that is whole.
 #[derive(Debug)]

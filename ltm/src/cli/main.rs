@@ -1,3 +1,104 @@
-//! The program `ltm`.
+//! The program `ltm`: train, judge and use Latent Thought Models from a terminal.
+//!
+//! One file per command. Errors are one line on the standard error; the exit code is 2 for a command that cannot be, 1 for
+//! everything else that went wrong, 130 for a training run stopped by an interrupt.
 
-fn main() {}
+mod data;
+mod demo;
+mod eval;
+mod evaluation;
+mod generate;
+mod interrupt;
+mod output;
+mod plan;
+mod progress;
+mod settings;
+mod stream;
+mod threads;
+mod toml_file;
+mod train;
+mod verify;
+
+use clap::{Parser, Subcommand};
+use engine::{ErrorKind, Result, simd};
+use std::process::ExitCode;
+
+const EXIT_CODES: &str =
+    "Exit codes: 0 done; 1 something went wrong; 2 a command that cannot be; 130 interrupted, with a checkpoint saved";
+
+/// Latent Thought Models: train them, judge them honestly, and generate text, on the CPU.
+///
+/// A first look, in a few minutes and with nothing but this program:  ltm demo
+///
+/// On your own text:
+///   ltm train --data book.txt
+///   ltm eval runs/tiny
+///   ltm generate runs/tiny --prompt "It was"
+#[derive(Parser)]
+#[command(version, arg_required_else_help = true, verbatim_doc_comment, after_help = EXIT_CODES)]
+struct Cli {
+    /// Threads to use; 0 for all cores [default: the setting train.threads]. Results do not depend on it
+    #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u16).range(0..=4096))]
+    threads: Option<u16>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Demo(demo::Args),
+    Train(train::Args),
+    Eval(eval::Args),
+    Generate(generate::Args),
+    #[command(subcommand)]
+    Data(data::Command),
+    Verify(verify::Args),
+    Plan(plan::Args),
+}
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) if !error.use_stderr() => {
+            // Help and version go where they were asked to go.
+            return output::print(error.render().ansi()).map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS);
+        }
+        Err(error) => {
+            output::note(usage_line(&error));
+            return ExitCode::from(2);
+        }
+    };
+    match run(&cli) {
+        Ok(code) => code,
+        Err(error) => {
+            output::note(format_args!("error: {error}"));
+            ExitCode::from(if error.kind() == ErrorKind::Usage { 2 } else { 1 })
+        }
+    }
+}
+
+fn run(cli: &Cli) -> Result<ExitCode> {
+    simd::level_from_env()?;
+    let threads = cli.threads.map(usize::from);
+    let done = |()| ExitCode::SUCCESS;
+    match &cli.command {
+        Command::Demo(args) => demo::run(args, threads),
+        Command::Train(args) => train::run(args, threads),
+        Command::Eval(args) => eval::run(args, threads).map(done),
+        Command::Generate(args) => generate::run(args, threads).map(done),
+        Command::Data(command) => data::run(command, threads).map(done),
+        Command::Verify(args) => verify::run(args, threads).map(done),
+        Command::Plan(args) => plan::run(args).map(done),
+    }
+}
+
+/// What is wrong with a command line and what would be right, on one line; the help as a whole if that is all there is.
+fn usage_line(error: &clap::Error) -> String {
+    if error.kind() == clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        return error.render().to_string();
+    }
+    let text = error.render().to_string();
+    let relevant = text.lines().map(str::trim).take_while(|line| !line.starts_with("Usage:"));
+    let said = relevant.filter(|line| !line.is_empty() && !line.starts_with("For more information"));
+    format!("{}; --help explains", said.collect::<Vec<_>>().join(" "))
+}

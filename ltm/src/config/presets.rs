@@ -82,8 +82,11 @@ fn tiny() -> Config {
 fn demo() -> Config {
     let tiny = tiny();
     Config {
-        train: TrainConfig { steps: 600, ..tiny.train },
+        // A narrow reach, so that the facts of a story are out of sight when it comes back to them.
+        model: ModelConfig { dim: 64, window: 16, latents: 4, ..tiny.model },
+        fast: FastConfig { steps: 8, ..tiny.fast },
+        slow: SlowConfig { rate: 5e-3, min_rate: 5e-4, warmup: 30, ..tiny.slow },
+        train: TrainConfig { steps: 1000, ..tiny.train },
         data: DataConfig { chunking: Chunking::Documents, ..tiny.data },
-        ..tiny
     }
 }

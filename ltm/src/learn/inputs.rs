@@ -37,11 +37,22 @@ impl Inputs {
         }
     }
 
-    /// Loads a batch.
+    /// Loads a batch that has something to learn from or to score.
     ///
     /// # Errors
-    /// If it has the wrong size, no target that counts, or a token beyond the vocabulary.
+    /// If it has no target that counts, and those of [`place`](Self::place).
     pub fn load(&self, store: &mut Store, model: &ModelConfig, batch: &Batch) -> Result<()> {
+        if batch.targets.iter().all(|&t| t < 0) {
+            return Err(Error::new("every target of the batch is ignored: there is nothing to learn from or to score"));
+        }
+        self.place(store, model, batch)
+    }
+
+    /// Loads a batch. One without a target that counts leaves every posterior at the prior's side.
+    ///
+    /// # Errors
+    /// If it has the wrong size or a token beyond the vocabulary.
+    pub fn place(&self, store: &mut Store, model: &ModelConfig, batch: &Batch) -> Result<()> {
         let (samples, tokens) = (batch.samples.len(), batch.tokens.len());
         if samples != self.batch || tokens != samples * self.sequence || batch.targets.len() != tokens {
             let want = format!("{} of {} tokens", self.batch, self.sequence);
@@ -52,15 +63,12 @@ impl Inputs {
         if let Some(t) = input.or_else(|| batch.targets.iter().find(|t| beyond(t, -1))) {
             return Err(Error::new(format!("token {t} is beyond the vocabulary of {}", model.vocab)));
         }
-        let count = batch.targets.iter().filter(|&&t| t >= 0).count();
-        if count == 0 {
-            return Err(Error::new("every target of the batch is ignored: there is nothing to learn from or to score"));
-        }
         store.get_mut(self.tokens).as_mut_slice::<i32>().copy_from_slice(&batch.tokens);
         store.get_mut(self.targets).as_mut_slice::<i32>().copy_from_slice(&batch.targets);
         let ids = store.get_mut(self.samples).as_mut_slice::<i32>();
         ids.iter_mut().zip(&batch.samples).for_each(|(id, sample)| *id = sample.id as i32);
-        store.get_mut(self.mean).set_f64(&[1.0 / count as f64]);
+        let count = batch.targets.iter().filter(|&&t| t >= 0).count();
+        store.get_mut(self.mean).set_f64(&[1.0 / count.max(1) as f64]);
         Ok(())
     }
 }

@@ -68,7 +68,6 @@ impl<'a, B: AsRef<[u8]>> Golden<'a, B> {
             latents: size("z_per_layer")?,
             norm_eps: file.metadata_value("norm_eps")?,
             rope_theta: file.metadata_value("rope_theta")?,
-            ..ModelConfig::default()
         };
         model.check()?;
         let batch = size("batch")?;

@@ -1,0 +1,175 @@
+//! `ltm demo`: the main job with nothing but this program.
+
+use super::evaluation::{self, Options};
+use super::generate::{Writer, Writing};
+use super::output::{Align, print, table, write};
+use super::settings::{Single, free_name};
+use super::{interrupt, threads, train};
+use engine::{Error, Result};
+use ltm::config::Config;
+use ltm::corpus::Corpus;
+use ltm::evaluate::Protocol;
+use ltm::run::{HELD_OUT, Loaded, Material, Run, Session, held_out_stories};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Instant;
+
+/// Stories that the model is judged by.
+const STORIES: u64 = 64;
+
+/// Train on the embedded corpus, judge the result against the truth, and let it write: a few minutes on two cores
+///
+/// The corpus is made of small stories whose exact probability is known, so that every number can be held against the
+/// least possible. The run folder stays and serves `ltm eval` and `ltm generate`.
+#[derive(clap::Args)]
+pub struct Args {
+    /// New folder for the run [default: runs/demo, or with a number behind it if that exists]
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    #[command(flatten)]
+    settings: Single,
+}
+
+pub fn run(args: &Args, threads: Option<usize>) -> Result<ExitCode> {
+    let mut config = Config::preset("demo")?;
+    for (key, value) in args.settings.pairs()? {
+        config.set(key, value).map_err(|e| e.at("--set"))?;
+    }
+    if !config.data.paths.is_empty() {
+        return Err(Error::usage("the demo is about the embedded corpus: `ltm train --data` takes your own text"));
+    }
+    config.train.threads = threads.unwrap_or(config.train.threads);
+    let config = config.resolved()?;
+    let out = args.out.clone().unwrap_or_else(|| free_name("runs/demo"));
+    threads::inside(config.train.threads, || demo(&config, &out))
+}
+
+fn demo(config: &Config, out: &std::path::Path) -> Result<ExitCode> {
+    let started = Instant::now();
+    let corpus = Corpus::default();
+    let story = corpus.document(HELD_OUT, 0);
+    print(format_args!(
+        "The corpus: endless small stories, each with its own persons, things and places, like this one:\n\n  {}\n",
+        String::from_utf8_lossy(&story.bytes)
+    ))?;
+    print(format_args!(
+        "1. Training {} steps of {} stories. The decoder sees no more than {} bytes back, so it must keep a story's facts in\n   its latent thoughts, which {} fast steps infer for every story.",
+        config.train.steps,
+        config.train.batch,
+        reach(config),
+        config.fast.steps
+    ))?;
+    let material = Material::open(config)?;
+    let mut session = Session::new(Run::create(out, config)?, &material)?.0;
+    if !train::steps(&mut session, &mut |_| ())? {
+        return Ok(ExitCode::from(interrupt::CODE));
+    }
+    drop(session);
+
+    print(format_args!("\n2. Judging it by {STORIES} stories that it has not seen."))?;
+    let mut model = Run::open(out)?.load()?;
+    evaluation::warn(&model);
+    let source = held_out_stories(config.model.seq, STORIES)?;
+    let options = Options { protocols: Protocol::ALL.to_vec(), steps: config.fast.steps, samples: 16, limit: None };
+    let rows = evaluation::evaluate(&mut model, &source, &options)?;
+
+    print("\n3. Letting it write.\n")?;
+    writing(&mut model, &corpus, &story.bytes)?;
+
+    print("\nResults\n")?;
+    print(evaluation::text(&rows, Some(&corpus)))?;
+    print("")?;
+    print(rivals(&rows, &corpus, config))?;
+    print(READING)?;
+    print(format_args!(
+        "\nThe demo took {:.0} seconds; the run is in {}",
+        started.elapsed().as_secs_f64(),
+        out.display()
+    ))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// How many bytes back the decoder sees through all layers.
+fn reach(config: &Config) -> usize {
+    config.model.layers * (config.model.window - 1) + 1
+}
+
+/// One text out of nothing, one that goes on with a story.
+fn writing(model: &mut Loaded, corpus: &Corpus, story: &[u8]) -> Result<()> {
+    let options = Writing {
+        tokens: model.config.model.seq,
+        temperature: 0.7,
+        top_k: 0,
+        top_p: 1.0,
+        seed: 0,
+        stop: Vec::new(),
+        samples: 1,
+        steps: None,
+        refit: 0,
+    };
+    let mut writer = Writer::new(model, options)?;
+    write("From latent thoughts drawn at random:\n  ")?;
+    let mut text = String::new();
+    let mut show = |piece: &str| {
+        text.push_str(piece);
+        write(piece)
+    };
+    writer.text(model, None, 0, &mut show)?;
+    print(format_args!("\n  {}", keeping(corpus, text.as_bytes())))?;
+
+    let half = &story[..half(story)];
+    let prompt = String::from_utf8_lossy(half).into_owned();
+    write(&format!("\nGoing on with the first half of the story above, behind the bar:\n  {prompt}|"))?;
+    let mut text = prompt.clone();
+    let mut show = |piece: &str| {
+        text.push_str(piece);
+        write(piece)
+    };
+    writer.text(model, Some(&prompt), 0, &mut show)?;
+    print(format_args!("\n  {}", keeping(corpus, text.as_bytes())))
+}
+
+/// Where the sentence ends that is nearest to the middle.
+fn half(story: &[u8]) -> usize {
+    let ends = story.iter().enumerate().filter(|&(_, &byte)| byte == b'.').map(|(i, _)| i + 1);
+    ends.min_by_key(|end| end.abs_diff(story.len() / 2)).unwrap_or(story.len() / 2)
+}
+
+/// How well a text keeps to its own facts, in words.
+fn keeping(corpus: &Corpus, text: &[u8]) -> String {
+    let count = corpus.consistency(text);
+    format!("(comes back to a fact {} times and keeps to it {} times)", count.repeats, count.kept)
+}
+
+/// What readers without latent thoughts would pay, beside what this one pays.
+fn rivals(rows: &[evaluation::Row], corpus: &Corpus, config: &Config) -> String {
+    let reach = reach(config);
+    let mean = |cost: &dyn Fn(&[u8]) -> f64| {
+        let documents = (0..STORIES as u32).map(|i| corpus.document(HELD_OUT, i));
+        documents.map(|d| cost(&d.bytes)).sum::<f64>() / STORIES as f64
+    };
+    let windowed = mean(&|text| corpus.windowed_nats(text, reach).unwrap_or(f64::NAN));
+    let exact = mean(&|text| -corpus.log_prob(text).unwrap_or(f64::NAN));
+    let mut lines = vec![
+        vec!["the least possible: the stories' own source".to_string(), format!("{exact:.2}")],
+        vec![
+            format!("the least for any reader who sees {reach} bytes back and has no latents"),
+            format!("{windowed:.2}"),
+        ],
+    ];
+    lines.extend(rows.iter().filter(|row| row.protocol == Protocol::Elbo).map(|row| {
+        vec!["this model, by elbo".to_string(), format!("{:.2}", row.total.nats / row.total.sequences as f64)]
+    }));
+    format!("{}\n", table(&[("who reads these stories", Align::Left), ("nats/story", Align::Right)], &lines))
+}
+
+const READING: &str = "How to read this
+- nats/sequence is what a story costs, in units of 1.44 bits: the better it is predicted, the less.
+- The true entropy is what a story costs on average if one knows everything about its source; nothing honest can be below.
+- NLL is what the text costs once its latent thoughts are known; KL is what the thoughts cost. A price without both is no price.
+- elbo pays for everything at fresh noise, so it is a bound: the true cost of the text under the model is at most that.
+- iwae is the same bound made tighter by averaging over draws.
+- prefix infers the thoughts from the first half of a story and pays for the second half only.
+- fixed is how the public reference reports: at the very noise the thoughts were fitted to. It may fall below the truth, and
+  then it shows why it must not be called a perplexity.
+- A story keeps to its facts if it comes back to them with the same value; a reader without memory would guess one in 16.";

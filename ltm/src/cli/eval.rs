@@ -1,0 +1,108 @@
+//! `ltm eval`.
+
+use super::evaluation::{self, Options};
+use super::output::print;
+use super::threads;
+use engine::{Error, Result};
+use ltm::corpus::Corpus;
+use ltm::data::Source;
+use ltm::evaluate::Protocol;
+use ltm::json::Value;
+use ltm::run::{Material, Run, held_out_stories};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// Stories scored unless asked otherwise.
+const STORIES: u64 = 256;
+
+/// Judge a trained model by protocols whose numbers mean what they say
+///
+/// elbo    fit, then S fresh draws: an upper bound on -log p(text) in expectation
+/// iwae    the mean importance weight of S draws: a tighter upper bound
+/// prefix  fit on the first half of each sequence, score the second: comparable with an autoregressive model
+/// fixed   the public reference's own number, at the noise that was fitted to: not a bound
+///
+/// NLL and KL stand apart; perplexity is exp(all nats / all tokens); bits per byte do not depend on the tokenizer. Without
+/// --data the held-out part of the run's own data is scored; if that is the embedded corpus, the source's true entropy
+/// stands beside every number.
+#[derive(clap::Args)]
+#[command(verbatim_doc_comment)]
+pub struct Args {
+    /// Folder of a training run
+    run: PathBuf,
+    /// Text file, token shard or folder of shards [default: what the run held out]
+    #[arg(long, value_name = "FILE|DIR")]
+    data: Option<PathBuf>,
+    /// Protocols; may be given several times
+    #[arg(long, value_name = "P", default_value = "all", value_delimiter = ',', value_parser = ["all", "elbo", "iwae", "prefix", "fixed"])]
+    protocol: Vec<String>,
+    /// Fast steps per sequence [default: as in training]
+    #[arg(long, value_name = "T")]
+    steps: Option<usize>,
+    /// Draws per sequence
+    #[arg(long, value_name = "S", default_value_t = 16)]
+    samples: usize,
+    /// Score only the first N sequences [default: all; of the embedded corpus 256]
+    #[arg(long, value_name = "N")]
+    limit: Option<u64>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub fn run(args: &Args, threads: Option<usize>) -> Result<()> {
+    if args.limit == Some(0) {
+        return Err(Error::usage("--limit 0: must be at least 1"));
+    }
+    let run = Run::open(&args.run)?;
+    threads::inside(threads.unwrap_or(run.config().train.threads), || evaluate(args, &run))
+}
+
+fn evaluate(args: &Args, run: &Run) -> Result<()> {
+    let config = run.config();
+    let embedded = args.data.is_none() && config.data.paths.is_empty();
+    let source: Arc<dyn Source> = match &args.data {
+        Some(path) => Material::open_whole(path, config)?,
+        None if embedded => held_out_stories(config.model.seq, args.limit.unwrap_or(STORIES))?,
+        None => Material::open(config)?.validation.ok_or_else(|| {
+            Error::usage(format!("{} held nothing out: name data to score with --data", run.path().display()))
+        })?,
+    };
+    let mut model = run.load()?;
+    evaluation::warn(&model);
+    let mut protocols =
+        args.protocol.iter().filter(|p| *p != "all").map(|p| Protocol::by_name(p)).collect::<Result<Vec<_>>>()?;
+    if protocols.len() < args.protocol.len() {
+        protocols = Protocol::ALL.to_vec();
+    }
+    let steps = args.steps.unwrap_or(config.fast.steps);
+    let options = Options { protocols, steps, samples: args.samples, limit: args.limit };
+    let rows = evaluation::evaluate(&mut model, &source, &options)?;
+    let corpus = embedded.then(Corpus::default);
+    if args.json {
+        let data = match &args.data {
+            Some(path) => path.display().to_string(),
+            None if embedded => "embedded corpus, held out".into(),
+            None => "held out".into(),
+        };
+        let value = Value::object([
+            ("run", run.path().display().to_string().into()),
+            ("step", model.step.into()),
+            ("data", data.into()),
+            ("fast_steps", steps.into()),
+            ("samples", args.samples.into()),
+            ("results", evaluation::json(&rows, corpus.as_ref())),
+        ]);
+        return print(value.pretty().trim_end());
+    }
+    let (sequences, tokens) = rows.first().map_or((0, 0), |row| (row.total.sequences, row.total.tokens));
+    let what = if embedded { "held-out stories of the embedded corpus" } else { "sequences" };
+    print(format_args!(
+        "{} after step {}: {sequences} {what}, {tokens} tokens scored by {}, T = {steps} fast steps, S = {} draws\n",
+        run.path().display(),
+        model.step,
+        rows.first().map_or("", |row| row.protocol.name()),
+        args.samples
+    ))?;
+    print(evaluation::text(&rows, corpus.as_ref()))
+}

@@ -1,0 +1,185 @@
+//! Scoring sequences by several protocols, and the table of it.
+
+use super::output::{Align, note, table};
+use super::progress::bar;
+use engine::{Error, Result};
+use ltm::config::Config;
+use ltm::corpus::Corpus;
+use ltm::data::Source;
+use ltm::evaluate::{Evaluator, Protocol, Total};
+use ltm::json::Value;
+use ltm::run::{Excess, Loaded, score};
+use std::sync::Arc;
+
+/// How to score.
+pub struct Options {
+    /// By these, in this order.
+    pub protocols: Vec<Protocol>,
+    /// Fast steps T.
+    pub steps: usize,
+    /// Draws S.
+    pub samples: usize,
+    /// Only the first sequences.
+    pub limit: Option<u64>,
+}
+
+/// What one protocol says.
+pub struct Row {
+    pub protocol: Protocol,
+    pub total: Total,
+    /// Against the process that made the sequences; only for protocols that score whole sequences.
+    pub excess: Option<Excess>,
+    /// Mean −log p of whole sequences under that process.
+    pub exact: Option<f64>,
+}
+
+/// Scores `source`.
+///
+/// # Errors
+/// Settings that cannot be, data that do not fit, numbers that are not finite.
+pub fn evaluate(model: &mut Loaded, source: &Arc<dyn Source>, options: &Options) -> Result<Vec<Row>> {
+    let mut config = model.config.clone();
+    config.fast.steps = options.steps;
+    config.validate()?;
+    if u32::try_from(options.samples).is_err() {
+        return Err(Error::usage(format!("--samples {}: must be at most {}", options.samples, u32::MAX)));
+    }
+    options.protocols.iter().map(|&protocol| row(model, &config, source, protocol, options)).collect()
+}
+
+fn row(
+    model: &mut Loaded,
+    config: &Config,
+    source: &Arc<dyn Source>,
+    protocol: Protocol,
+    options: &Options,
+) -> Result<Row> {
+    let store = &mut model.store;
+    let evaluator = Evaluator::new(config, protocol, options.steps, options.samples, &model.params, store)?;
+    let count = source.samples().into_iter().chain(options.limit).min().unwrap_or(0);
+    let bar = bar(count, "{bar:24} {pos}/{len} sequences  {msg}  ETA {eta}");
+    bar.set_message(protocol.name());
+    let scored = score(&evaluator, config, store, source, options.limit, |done| bar.set_position(done))?;
+    bar.finish_and_clear();
+    let whole = scored.excess();
+    let excess = whole.filter(|_| protocol != Protocol::Prefix);
+    Ok(Row { protocol, total: scored.total(), excess, exact: whole.map(|e| e.exact) })
+}
+
+/// Standard error of a sum over sequences, as one of a mean.
+fn mean_error(total: &Total) -> f64 {
+    total.sequence_error / total.sequences as f64
+}
+
+/// `12.34`, or a dash where there is no number.
+fn number(x: f64, digits: usize) -> String {
+    if x.is_finite() { format!("{x:.digits$}") } else { "–".into() }
+}
+
+/// The table of all protocols, for people. With `corpus`, the true entropy stands beside every one of them.
+pub fn text(rows: &[Row], corpus: Option<&Corpus>) -> String {
+    use Align::{Left, Right};
+    let mut columns = vec![
+        ("protocol", Left),
+        ("what it is", Left),
+        ("nats/sequence", Right),
+        ("= NLL", Right),
+        ("+ KL", Right),
+        ("perplexity", Right),
+        ("bits/byte", Right),
+    ];
+    if corpus.is_some() {
+        columns.extend([("true entropy", Right), ("above the truth", Right)]);
+    }
+    let cells = rows.iter().map(|row| {
+        let (total, n) = (&row.total, row.total.sequences as f64);
+        let mut cells = vec![
+            row.protocol.name().to_string(),
+            row.protocol.status().to_string(),
+            format!("{} ± {}", number(total.nats / n, 2), number(mean_error(total), 2)),
+            number(total.nll / n, 2),
+            number(total.kl / n, 2),
+            number(total.perplexity(), 3),
+            number(total.bits_per_byte(), 4),
+        ];
+        if let Some(corpus) = corpus {
+            cells.push(number(corpus.entropy(), 2));
+            cells.push(
+                row.excess
+                    .map_or("(half a story)".into(), |e| format!("{} ± {}", number(e.mean, 2), number(e.error, 2))),
+            );
+        }
+        cells
+    });
+    let mut lines = vec![table(&columns, &cells.collect::<Vec<_>>())];
+    let extras = rows.iter().map(|row| format!("{} {}", row.protocol.name(), number(row.total.mean_perplexity, 3)));
+    let extras = extras.collect::<Vec<_>>().join(", ");
+    lines.push(format!("extra, the public reference's average of exp(nats/token) over sequences: {extras}"));
+    if rows.iter().any(|row| row.protocol == Protocol::Iwae) {
+        lines.push("iwae is no sum of two parts: its KL column is what is left beside the draws' mean NLL".into());
+    }
+    if let Some(exact) = rows.iter().find_map(|row| row.exact) {
+        lines.push(format!(
+            "exact -log p of these very stories: {exact:.2} nats each; the table's last column is measured against it"
+        ));
+        lines.extend(rows.iter().filter_map(|row| row.excess.map(|excess| verdict(row.protocol, excess))));
+    }
+    lines.join("\n")
+}
+
+/// Whether a number may be called what it is called, in a sentence.
+fn verdict(protocol: Protocol, excess: Excess) -> String {
+    let name = protocol.name();
+    let Excess { mean, error, .. } = excess;
+    let distance =
+        format!("{:.2} ± {} nats {}", mean.abs(), number(error, 2), if mean < 0.0 { "below" } else { "above" });
+    match (protocol, excess.holds()) {
+        (Protocol::Fixed, true) => format!("{name}: not a bound; {distance} the truth here, which promises nothing"),
+        (Protocol::Fixed, false) => format!("{name}: not a bound, and it shows: {distance} the truth"),
+        (_, true) => format!("{name}: the bound holds, {distance} the truth"),
+        (_, false) => format!("{name}: THE BOUND IS BROKEN, {distance} the truth: please report this"),
+    }
+}
+
+/// The same for programs.
+pub fn json(rows: &[Row], corpus: Option<&Corpus>) -> Value {
+    let row = |row: &Row| {
+        let (total, n) = (&row.total, row.total.sequences as f64);
+        let mut entries = vec![
+            ("protocol", row.protocol.name().into()),
+            ("status", row.protocol.status().into()),
+            ("sequences", total.sequences.into()),
+            ("tokens", total.tokens.into()),
+            ("bytes", total.bytes.into()),
+            ("nats", total.nats.into()),
+            ("nll", total.nll.into()),
+            ("kl", total.kl.into()),
+            ("nats_per_sequence", (total.nats / n).into()),
+            ("nats_per_sequence_error", mean_error(total).into()),
+            ("nats_per_sequence_draw_error", (total.draw_error / n).into()),
+            ("perplexity", total.perplexity().into()),
+            ("bits_per_byte", total.bits_per_byte().into()),
+            ("mean_sequence_perplexity", total.mean_perplexity.into()),
+        ];
+        if let Some(corpus) = corpus {
+            entries.push(("entropy", corpus.entropy().into()));
+        }
+        if let Some(exact) = row.exact {
+            entries.push(("exact_nats_per_sequence", exact.into()));
+        }
+        if let Some(excess) = row.excess {
+            entries.push(("above_truth", excess.mean.into()));
+            entries.push(("above_truth_error", excess.error.into()));
+            if row.protocol != Protocol::Fixed {
+                entries.push(("bound_holds", excess.holds().into()));
+            }
+        }
+        Value::object(entries)
+    };
+    Value::Array(rows.iter().map(row).collect())
+}
+
+/// Tells about checkpoints that could not be used.
+pub fn warn(model: &Loaded) {
+    model.warnings.iter().for_each(|warning| note(format_args!("warning: {warning}")));
+}

@@ -1,0 +1,182 @@
+//! `ltm generate`.
+
+use super::evaluation::warn;
+use super::output::{note, print, write};
+use super::stream::TextStream;
+use super::threads;
+use engine::{Error, Result};
+use ltm::config::Choice;
+use ltm::data::tokenizer::{self, Tokenizer};
+use ltm::generate::{Sampler, Sampling, Thinker, Walk};
+use ltm::run::{Loaded, Run};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// Let a trained model write
+///
+/// With --prompt, latent thoughts are inferred from the prompt, then the text goes on with them held. With --unconditional
+/// they are drawn from the prior. Tokens appear as they are drawn. The same seed gives the same text.
+#[derive(clap::Args)]
+#[command(group = clap::ArgGroup::new("from").required(true))]
+pub struct Args {
+    /// Folder of a training run
+    run: PathBuf,
+    /// Text to go on with
+    #[arg(long, value_name = "TEXT", group = "from")]
+    prompt: Option<String>,
+    /// Begin with nothing
+    #[arg(long, group = "from")]
+    unconditional: bool,
+    #[command(flatten)]
+    pub writing: Writing,
+}
+
+/// How to write.
+#[derive(clap::Args, Clone)]
+pub struct Writing {
+    /// Most tokens to draw; fewer if the document ends
+    #[arg(long, value_name = "N", default_value_t = 256)]
+    pub tokens: usize,
+    /// Logits are divided by it; 0 always takes the likeliest token
+    #[arg(long, value_name = "X", default_value_t = 1.0, allow_negative_numbers = true)]
+    pub temperature: f64,
+    /// Only the K likeliest tokens; 0 for all
+    #[arg(long, value_name = "K", default_value_t = 0)]
+    pub top_k: usize,
+    /// Only the likeliest tokens that together reach this probability
+    #[arg(long, value_name = "P", default_value_t = 1.0, allow_negative_numbers = true)]
+    pub top_p: f64,
+    /// Seed of latents and tokens
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub seed: u64,
+    /// End before this text; may be given several times
+    #[arg(long, value_name = "TEXT")]
+    pub stop: Vec<String>,
+    /// How many texts
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub samples: u32,
+    /// Fast steps of inference [default: as in training]
+    #[arg(long, value_name = "T")]
+    pub steps: Option<usize>,
+    /// Infer the latents again from all text so far every R tokens; 0 never
+    #[arg(long, value_name = "R", default_value_t = 0)]
+    pub refit: usize,
+}
+
+pub fn run(args: &Args, threads: Option<usize>) -> Result<()> {
+    let run = Run::open(&args.run)?;
+    threads::inside(threads.unwrap_or(run.config().train.threads), || {
+        let mut model = run.load()?;
+        warn(&model);
+        let mut writer = Writer::new(&mut model, args.writing.clone())?;
+        for sample in 0..args.writing.samples {
+            if args.writing.samples > 1 {
+                print(format_args!("{}--- {} ---", if sample > 0 { "\n" } else { "" }, sample + 1))?;
+            }
+            let prompt = args.prompt.as_deref();
+            write(prompt.unwrap_or_default())?;
+            writer.text(&mut model, prompt, sample, &mut |text| write(text))?;
+            print("")?;
+        }
+        Ok(())
+    })
+}
+
+/// Writes texts with a model.
+pub struct Writer {
+    options: Writing,
+    thinker: Thinker,
+    walk: Walk,
+    tokenizer: Arc<dyn Tokenizer>,
+}
+
+impl Writer {
+    /// Plans the writing.
+    ///
+    /// # Errors
+    /// Options that cannot be.
+    pub fn new(model: &mut Loaded, options: Writing) -> Result<Self> {
+        let config = &mut model.config;
+        // The noise of inference comes from the configuration's seed.
+        config.train.seed = options.seed;
+        let steps = options.steps.unwrap_or(config.fast.steps);
+        config.fast.steps = steps;
+        config.validate()?;
+        Sampler::new(options.sampling(), 0)?;
+        let tokenizer = tokenizer::by_name(config.data.tokenizer.name())?;
+        let thinker = Thinker::new(config, steps, &model.params, &mut model.store)?;
+        let walk = Walk::new(&config.model, &model.params, Some(thinker.z()), &mut model.store)?;
+        Ok(Self { options, thinker, walk, tokenizer })
+    }
+
+    /// Writes text number `sample`, behind `prompt` if there is one; `show` gets it as it comes, without the prompt.
+    ///
+    /// # Errors
+    /// A prompt without text, weights that are damaged, and the errors of `show`.
+    pub fn text(
+        &mut self,
+        model: &mut Loaded,
+        prompt: Option<&str>,
+        sample: u32,
+        show: &mut dyn FnMut(&str) -> Result<()>,
+    ) -> Result<()> {
+        let mut text = vec![self.tokenizer.begin()];
+        match prompt {
+            Some("") => return Err(Error::usage("--prompt is empty: give it some text, or use --unconditional")),
+            Some(prompt) => self.tokenizer.encode(prompt.as_bytes(), &mut text)?,
+            None => {}
+        }
+        let longest = model.config.model.seq;
+        if text.len() > longest {
+            note(format_args!(
+                "note: the prompt has {} tokens, a training sequence {longest}: latents are inferred from the last of them",
+                text.len() - 1
+            ));
+        }
+        // Every inference, of every text, has its own noise.
+        let mut round = sample << 16;
+        match prompt {
+            Some(_) => self.thinker.infer(&model.config, &mut model.store, &text, round)?,
+            None => self.thinker.prior(&mut model.store, self.options.seed, sample),
+        }
+        let mut sampler = Sampler::new(self.options.sampling(), sample)?;
+        let mut stream = TextStream::new(&self.options.stop);
+        let mut logits = self.read(model, &text);
+        for drawn in 1..=self.options.tokens {
+            let token = sampler.next(&logits[..self.tokenizer.vocab()])?;
+            if token == self.tokenizer.end() {
+                break;
+            }
+            text.push(token);
+            let shown = stream.push(self.tokenizer.token_bytes(token).unwrap_or_default());
+            show(&shown.text)?;
+            if shown.stopped || drawn == self.options.tokens {
+                break;
+            }
+            if self.options.refit > 0 && drawn.is_multiple_of(self.options.refit) {
+                round += 1;
+                self.thinker.infer(&model.config, &mut model.store, &text, round)?;
+                logits = self.read(model, &text);
+            } else {
+                logits = self.walk.step(&mut model.store, token);
+            }
+        }
+        show(&stream.finish())
+    }
+
+    /// Reads `text` at the present latents, as much of it as they were inferred from; the logits of what comes next.
+    fn read(&mut self, model: &mut Loaded, text: &[u16]) -> Vec<f64> {
+        self.walk.begin(&mut model.store);
+        let mut logits = Vec::new();
+        for &token in &text[text.len().saturating_sub(model.config.model.seq + 1)..] {
+            logits = self.walk.step(&mut model.store, token);
+        }
+        logits
+    }
+}
+
+impl Writing {
+    fn sampling(&self) -> Sampling {
+        Sampling { temperature: self.temperature, top_k: self.top_k, top_p: self.top_p, seed: self.seed }
+    }
+}

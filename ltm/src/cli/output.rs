@@ -1,0 +1,81 @@
+//! Where words go: results to the standard output, everything about the work to the standard error.
+
+use engine::{Error, Result};
+use std::fmt::Display;
+use std::io::{ErrorKind, Write};
+
+/// Prints a line to the standard output. A reader that has gone away (`ltm … | head`) ends the program silently.
+///
+/// # Errors
+/// Any other failure to write.
+pub fn print(text: impl Display) -> Result<()> {
+    write(&format!("{text}\n"))
+}
+
+/// Prints text to the standard output at once, without a line's end; otherwise as [`print`].
+///
+/// # Errors
+/// As [`print`].
+pub fn write(text: &str) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(e) if e.kind() == ErrorKind::BrokenPipe => std::process::exit(0),
+        other => other.map_err(|e| Error::new(format!("cannot write to the standard output: {e}"))),
+    }
+}
+
+/// Prints a line to the standard error. If nobody can read it, nobody can be told so.
+pub fn note(text: impl Display) {
+    let _ = writeln!(std::io::stderr().lock(), "{text}");
+}
+
+/// Which way a column's cells lean.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Align {
+    Left,
+    Right,
+}
+
+/// Lays out rows under headings, two blanks apart.
+pub fn table(columns: &[(&str, Align)], rows: &[Vec<String>]) -> String {
+    let width = |c: usize| {
+        let cells = rows.iter().map(|row| row[c].chars().count());
+        cells.chain([columns[c].0.chars().count()]).max().unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..columns.len()).map(width).collect();
+    let line = |cells: &mut dyn Iterator<Item = &str>| {
+        let padded = cells.zip(columns.iter().zip(&widths)).map(|(cell, ((_, align), &width))| match align {
+            Align::Left => format!("{cell:<width$}"),
+            Align::Right => format!("{cell:>width$}"),
+        });
+        padded.collect::<Vec<_>>().join("  ").trim_end().to_string()
+    };
+    let mut lines = vec![line(&mut columns.iter().map(|(name, _)| *name))];
+    lines.extend(rows.iter().map(|row| line(&mut row.iter().map(String::as_str))));
+    lines.join("\n")
+}
+
+/// A number with a prefix to its unit: `12.35 kB`.
+pub fn si(x: f64, unit: &str) -> String {
+    let (scale, prefix) = match x {
+        1e12.. => (1e12, "T"),
+        1e9.. => (1e9, "G"),
+        1e6.. => (1e6, "M"),
+        1e3.. => (1e3, "k"),
+        _ => return format!("{x:.0} {unit}").trim_end().to_string(),
+    };
+    format!("{:.2} {prefix}{unit}", x / scale)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_stand_under_their_headings() {
+        let rows = [vec!["a".to_string(), "1.5".into()], vec!["böb".into(), "10.25".into()]];
+        let text = table(&[("name", Align::Left), ("n", Align::Right)], &rows);
+        assert_eq!(text, "name      n\na       1.5\nböb   10.25");
+        assert_eq!((si(12_345.0, "B"), si(7.0, "")), ("12.35 kB".to_string(), "7".to_string()));
+    }
+}

@@ -1,0 +1,153 @@
+//! `ltm plan`.
+
+use super::output::{Align, print, si, table};
+use super::settings::Settings;
+use autograd::{Hoist, Id, Phase, Plan, Store};
+use engine::{DType, Device, Result};
+use ltm::config::{self, Config, SlowGradient};
+use ltm::learn::{Fast, FastOptions, Inputs, Slow, WeightGradients};
+use ltm::model::Params;
+
+/// Show what a configuration costs before paying for it: parameters, FLOPs per token, memory, and every instruction
+///
+/// FLOPs and memory are counted from the very plans that training runs. The paper's formula stands beside them.
+#[derive(clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    settings: Settings,
+    /// Print every instruction
+    #[arg(long)]
+    ops: bool,
+}
+
+const PHASES: [Phase; 3] = [Phase::Update, Phase::Batch, Phase::Step];
+
+pub fn run(args: &Args) -> Result<()> {
+    let config = args.settings.configuration(&[])?;
+    let plans = Plans::new(&config)?;
+    let (m, tokens) = (&config.model, (config.train.batch * config.model.seq) as f64);
+    print(format_args!(
+        "decoder: {} layers of width {}, {} heads, feed-forward {}, window {}, {} latents in each layer, vocabulary {}",
+        m.layers, m.dim, m.heads, m.ffn, m.window, m.latents, m.vocab
+    ))?;
+    print(format_args!(
+        "parameters: {} ({} without the embedding)\n",
+        plans.params.count(),
+        si((plans.params.count() - m.vocab * m.dim) as f64, "")
+    ))?;
+    print(plans.phases(&config, tokens))?;
+    print(flops(&config, &plans, tokens))?;
+    print("")?;
+    print(plans.memory())?;
+    if args.ops {
+        let [gradient, update] = plans.slow.plans();
+        for (name, plan) in [("fast loop", plans.fast.plan()), ("slow gradient", gradient), ("slow update", update)] {
+            print(format_args!("\n=== {name} ===\n{}", plan.to_string().trim_end()))?;
+        }
+    }
+    Ok(())
+}
+
+/// The plans of training, without weights in them.
+struct Plans {
+    store: Store,
+    params: Params,
+    fast: Fast,
+    slow: Slow,
+    /// Bytes of parameters, inputs and constants, of what the fast loop owns beyond, and of what the slow step owns.
+    owned: [(&'static str, usize); 3],
+}
+
+impl Plans {
+    fn new(config: &Config) -> Result<Self> {
+        let mut store = Store::new(Device::Cpu);
+        let params = Params::new(&config.model, DType::F32, &mut store);
+        let weights = store.bytes();
+        let inputs = Inputs::new(config.train.batch, config.model.seq, DType::F32, &mut store);
+        let piles: Vec<Id> = match config.slow.gradient {
+            SlowGradient::Final => Vec::new(),
+            SlowGradient::Trajectory => params.iter().map(|p| store.alloc(p.spec)).collect(),
+        };
+        let piled = if piles.is_empty() { WeightGradients::Skipped } else { WeightGradients::PiledUp(piles.clone()) };
+        let hoist = if config.fast.hoist == config::Hoist::On { Hoist::On } else { Hoist::Off };
+        let options = FastOptions { hoist, weights: piled, ..FastOptions::default() };
+        let fast = Fast::new(&config.model, &config.fast, &params, &inputs, &mut store, &options)?;
+        let after_fast = store.bytes();
+        let slow = Slow::new(&config.model, &config.slow, &params, &inputs, Some(fast.latents.z), &piles, &mut store)?;
+        let owned = [
+            ("weights", weights),
+            ("fast loop: posterior, noise, moments, workspace", after_fast - weights),
+            ("slow step: gradients, moments, further workspace", store.bytes() - after_fast),
+        ];
+        Ok(Self { store, params, fast, slow, owned })
+    }
+
+    /// What runs how often, and what it costs.
+    fn phases(&self, config: &Config, tokens: f64) -> String {
+        use Align::{Left, Right};
+        let steps = config.fast.steps;
+        let [gradient, update] = self.slow.plans();
+        let whole: [(&str, &Plan, &[Phase], usize); 5] = [
+            ("fast loop, once per weight update", self.fast.plan(), &[Phase::Update], 1),
+            ("fast loop, once per batch", self.fast.plan(), &[Phase::Batch], 1),
+            ("fast loop, at every fast step", self.fast.plan(), &[Phase::Step], steps),
+            ("slow step: gradient", gradient, &PHASES, 1),
+            ("slow step: update", update, &PHASES, 1),
+        ];
+        let rows = whole.iter().map(|(name, plan, phases, times)| {
+            let count: usize = phases.iter().map(|&phase| plan.labels(phase).len()).sum();
+            let (flops, bytes) = cost(plan, phases);
+            let total = flops * *times as f64;
+            let cells = [count.to_string(), times.to_string(), si(flops, ""), si(bytes, ""), si(total / tokens, "")];
+            std::iter::once(name.to_string()).chain(cells).collect()
+        });
+        let columns = [
+            ("phase", Left),
+            ("instructions", Right),
+            ("times", Right),
+            ("FLOP each", Right),
+            ("bytes each, at least", Right),
+            ("FLOP per token", Right),
+        ];
+        table(&columns, &rows.collect::<Vec<Vec<_>>>())
+    }
+
+    /// Floating-point operations of one training step.
+    fn flops(&self, steps: usize) -> f64 {
+        let fast = self.fast.plan();
+        let once = cost(fast, &[Phase::Update, Phase::Batch]).0 + steps as f64 * cost(fast, &[Phase::Step]).0;
+        self.slow.plans().iter().fold(once, |sum, plan| sum + cost(plan, &PHASES).0)
+    }
+
+    fn memory(&self) -> String {
+        use Align::{Left, Right};
+        let [gradient, update] = self.slow.plans();
+        let row = |name: &str, bytes: usize| vec![name.to_string(), si(bytes as f64, "B")];
+        let mut rows: Vec<_> = self.owned.iter().map(|(name, bytes)| row(name, *bytes)).collect();
+        rows.push(row("all together", self.store.bytes()));
+        let arena = [("fast loop", self.fast.plan()), ("slow gradient", gradient), ("slow update", update)];
+        let arena = arena.map(|(name, plan)| format!("{name} {}", si(plan.arena_bytes() as f64, "B"))).join(", ");
+        let text = table(&[("memory", Left), ("", Right)], &rows);
+        format!("{text}\nactivations, in one workspace that all plans share: {arena}")
+    }
+}
+
+fn cost(plan: &Plan, phases: &[Phase]) -> (f64, f64) {
+    let costs = phases.iter().map(|&phase| plan.cost(phase));
+    costs.fold((0.0, 0.0), |(flops, bytes), c| (flops + c.flops as f64, bytes + c.bytes as f64))
+}
+
+/// Training FLOPs per token: counted, and by the paper's formula with N in the place of its 1024.
+fn flops(config: &Config, plans: &Plans, tokens: f64) -> String {
+    let m = &config.model;
+    let (steps, params) = (config.fast.steps as f64, plans.params.count() as f64);
+    let counted = plans.flops(config.fast.steps) / tokens;
+    let formula = (steps + 1.0) * (6.0 * params + 6.0 * (m.layers * m.dim * m.seq) as f64);
+    format!(
+        "\ntraining FLOP per token, T = {}: {} counted from the plans; {} by the paper's (T+1)(6P + 6·L·d·N); ratio {:.2}",
+        config.fast.steps,
+        si(counted, ""),
+        si(formula, ""),
+        counted / formula
+    )
+}

@@ -1,0 +1,124 @@
+//! How far things are: a bar where somebody looks at a terminal, plain lines elsewhere.
+
+use super::output::{note, si};
+use indicatif::{FormattedDuration, ProgressBar, ProgressStyle};
+use ltm::run::{Progress, Validation};
+use std::io::IsTerminal;
+use std::time::{Duration, Instant};
+
+/// A bar on the standard error; invisible if that is no terminal.
+pub fn bar(length: u64, template: &str) -> ProgressBar {
+    let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+    ProgressBar::new(length).with_style(style.progress_chars("━╸ "))
+}
+
+/// Share of the past in the running averages that are shown.
+const DECAY: f64 = 0.9;
+
+/// Seconds between plain lines.
+const PAUSE: Duration = Duration::from_secs(5);
+
+/// What is shown of a training run.
+pub struct Training {
+    bar: Option<ProgressBar>,
+    steps: u64,
+    last_line: Option<Instant>,
+    /// Running sums of the recent steps, and of their weights.
+    nll: f64,
+    kl: f64,
+    tokens: f64,
+    bytes: f64,
+    seconds: f64,
+    weight: f64,
+}
+
+impl Training {
+    /// A display of a run of `steps` steps of which `done` are done.
+    pub fn new(done: u64, steps: u64) -> Self {
+        let bar = std::io::stderr().is_terminal().then(|| {
+            let bar = bar(steps, "{bar:24} {pos}/{len}  {msg}");
+            bar.set_position(done);
+            bar
+        });
+        Self { bar, steps, last_line: None, nll: 0.0, kl: 0.0, tokens: 0.0, bytes: 0.0, seconds: 0.0, weight: 0.0 }
+    }
+
+    /// Shows a step.
+    pub fn show(&mut self, progress: &Progress) {
+        let report = &progress.report;
+        progress.warnings.iter().for_each(|warning| self.say(&format!("warning: {warning}")));
+        // A step without numbers would spoil the averages for good.
+        if report.skipped.is_none() {
+            let add = |sum: &mut f64, x: f64| *sum = DECAY * *sum + x;
+            add(&mut self.nll, report.nll);
+            add(&mut self.kl, report.kl);
+            add(&mut self.tokens, report.tokens as f64);
+            add(&mut self.bytes, report.bytes as f64);
+            add(&mut self.seconds, progress.seconds);
+            add(&mut self.weight, 1.0);
+        }
+        let text = self.text(report.step);
+        match &self.bar {
+            Some(bar) => {
+                bar.set_message(text);
+                bar.set_position(report.step);
+            }
+            None => {
+                let pause_over = self.last_line.is_none_or(|at| at.elapsed() >= PAUSE);
+                if pause_over || report.step == self.steps {
+                    note(format_args!("step {}/{}  {text}", report.step, self.steps));
+                    self.last_line = Some(Instant::now());
+                }
+            }
+        }
+        if let Some(validation) = &progress.validation {
+            self.say(&validation_text(report.step, validation));
+        }
+    }
+
+    /// Prints a line above the bar.
+    pub fn say(&self, line: &str) {
+        match &self.bar {
+            Some(bar) => bar.suspend(|| note(line)),
+            None => note(line),
+        }
+    }
+
+    /// Takes the bar away.
+    pub fn finish(&self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+
+    fn text(&self, step: u64) -> String {
+        let per_token = |x: f64| x / self.tokens;
+        let left = (self.steps - step.min(self.steps)) as f64 * self.seconds / self.weight;
+        format!(
+            "loss {:.4} = NLL {:.4} + KL {:.4} nats/token  {:.3} bits/byte  {} tokens/s  ETA {}",
+            per_token(self.nll + self.kl),
+            per_token(self.nll),
+            per_token(self.kl),
+            (self.nll + self.kl) / std::f64::consts::LN_2 / self.bytes,
+            si(self.tokens / self.seconds, ""),
+            FormattedDuration(Duration::try_from_secs_f64(left).unwrap_or_default())
+        )
+    }
+}
+
+/// A validation in one line.
+pub fn validation_text(step: u64, validation: &Validation) -> String {
+    let total = &validation.total;
+    let per_sequence = |x: f64| x / total.sequences as f64;
+    let mut text = format!(
+        "held out after step {step}: NELBO {:.2} = NLL {:.2} + KL {:.2} nats/sequence, {:.3} bits/byte",
+        per_sequence(total.nats),
+        per_sequence(total.nll),
+        per_sequence(total.kl),
+        total.bits_per_byte()
+    );
+    if let Some(excess) = validation.excess {
+        text.push_str(&format!("; the least possible is {:.2} nats", excess.exact));
+    }
+    text
+}

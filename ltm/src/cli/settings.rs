@@ -1,0 +1,111 @@
+//! Which configuration a command line asks for: a preset, then a file, then single settings.
+
+use super::toml_file;
+use engine::{Error, Result};
+use ltm::config::{Config, PRESETS};
+use ltm::data::tokenizer_of;
+use std::path::{Path, PathBuf};
+
+/// Where settings come from; what is named later in this list wins.
+#[derive(clap::Args)]
+pub struct Settings {
+    /// Configuration to start from [default: tiny for your own text, demo for the embedded corpus]
+    #[arg(long, value_name = "NAME", long_help = preset_help())]
+    pub preset: Option<String>,
+    /// TOML file of settings, as in `[train]` `steps = 1000`
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    #[command(flatten)]
+    pub single: Single,
+}
+
+/// Single settings.
+#[derive(clap::Args)]
+pub struct Single {
+    /// Single settings, e.g. `--set fast.steps=32 train.seed=1`; --help lists all keys
+    #[arg(long, value_name = "KEY=VALUE", num_args = 1.., long_help = key_help())]
+    pub set: Vec<String>,
+}
+
+fn preset_help() -> String {
+    let mut text =
+        "Configuration to start from [default: tiny for your own text, demo for the embedded corpus]:".to_string();
+    PRESETS.iter().for_each(|preset| text.push_str(&format!("\n  {:<8}{}", preset.name, preset.summary)));
+    text
+}
+
+fn key_help() -> String {
+    let mut text =
+        "Single settings, e.g. `--set fast.steps=32 train.seed=1`. The keys, with preset small's values:".to_string();
+    for key in Config::keys() {
+        text.push_str(&format!("\n  {} = {}: {}", key.name, key.default_value(), key.help));
+    }
+    text
+}
+
+impl Settings {
+    /// The configuration, resolved. `data` replaces `data.paths` unless it is empty.
+    ///
+    /// Prepared data say which tokenizer made them; that is taken unless a file or a single setting chooses one.
+    ///
+    /// # Errors
+    /// Unknown keys, values that a key does not take, and settings that contradict each other.
+    pub fn configuration(&self, data: &[PathBuf]) -> Result<Config> {
+        let file = self.config.as_deref().map(toml_file::read).transpose()?.unwrap_or_default();
+        let single = self.single.pairs()?;
+        let sets = |key: &str| file.iter().any(|s| s.key == key) || single.iter().any(|(k, _)| *k == key);
+        let own_text = !data.is_empty() || sets("data.paths");
+        let mut config = Config::preset(self.preset.as_deref().unwrap_or(if own_text { "tiny" } else { "demo" }))?;
+        for setting in &file {
+            config.set_value(&setting.key, &setting.value).map_err(|e| e.at(&setting.place))?;
+        }
+        for (key, value) in &single {
+            config.set(key, value).map_err(|e| e.at("--set"))?;
+        }
+        if !data.is_empty() {
+            config.data.paths = data.to_vec();
+        }
+        absolute(&mut config)?;
+        if !sets("data.tokenizer")
+            && let Some(name) = config.data.paths.first().map(|path| tokenizer_of(path)).transpose()?.flatten()
+        {
+            let chosen = config.data.tokenizer;
+            config.set("data.tokenizer", &name)?;
+            if config.data.tokenizer != chosen && !sets("model.vocab") {
+                config.model.vocab = 0;
+            }
+        }
+        config.resolved()
+    }
+}
+
+impl Single {
+    /// Keys and values.
+    ///
+    /// # Errors
+    /// If one is not `key=value`.
+    pub fn pairs(&self) -> Result<Vec<(&str, &str)>> {
+        let pairs = self.set.iter().map(|text| {
+            let pair = text.split_once('=').map(|(key, value)| (key.trim(), value));
+            pair.ok_or_else(|| Error::usage(format!("--set {text}: must be KEY=VALUE, as in fast.steps=32")))
+        });
+        pairs.collect()
+    }
+}
+
+/// Paths are recorded so that they mean the same wherever the program is started next.
+///
+/// # Errors
+/// If the working folder is gone.
+pub fn absolute(config: &mut Config) -> Result<()> {
+    for path in config.data.paths.iter_mut().chain(&mut config.data.validation) {
+        *path = std::path::absolute(&*path).map_err(|e| Error::io("find", path, &e))?;
+    }
+    Ok(())
+}
+
+/// `base`, or the first of `base-2`, `base-3`, … that does not exist.
+pub fn free_name(base: &str) -> PathBuf {
+    let names = std::iter::once(base.to_string()).chain((2..).map(|n: u32| format!("{base}-{n}")));
+    names.map(PathBuf::from).find(|path| !Path::exists(path)).unwrap_or_else(|| base.into())
+}

@@ -1,0 +1,16 @@
+//! The one pool of threads that all numerics run on.
+
+use engine::{Error, Result};
+
+/// Starts the pool with `count` threads (0: one per core) and runs `work` on it.
+///
+/// # Errors
+/// Those of `work`, or of the system when it cannot start threads.
+pub fn inside<T: Send>(count: usize, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+    rayon::ThreadPoolBuilder::new()
+        .num_threads(count)
+        .build_global()
+        .map_err(|e| Error::new(format!("cannot start {count} threads: {e}")))?;
+    // On a thread of the pool a parallel loop starts without waking anybody first.
+    rayon::scope(|_| work())
+}

@@ -1,0 +1,144 @@
+//! `ltm train`.
+
+use super::interrupt::{self, Guard};
+use super::output::{note, print};
+use super::progress::Training;
+use super::settings::{Settings, absolute, free_name};
+use super::threads;
+use engine::{Error, Result};
+use ltm::run::{FREE_AT_RESUME, Material, Run, Session};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+/// Train a model on your own text, or on the embedded corpus
+///
+/// Leaves a run folder with the configuration, metrics.jsonl and checkpoints, and prints its name. Ctrl-C saves a
+/// checkpoint and stops with exit code 130; a second Ctrl-C stops at once. `--resume` goes on exactly where the newest
+/// whole checkpoint was written, as if nothing had happened.
+#[derive(clap::Args)]
+pub struct Args {
+    /// Text files, token shards, or folders of shards as `ltm data prepare`, nanoGPT or llm.c make them [default: the embedded corpus]
+    #[arg(long, value_name = "FILE|DIR", num_args = 1..)]
+    data: Vec<PathBuf>,
+    #[command(flatten)]
+    settings: Settings,
+    /// New folder for the run [default: runs/PRESET, or with a number behind it if that exists]
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Go on with the run in this folder
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["out", "preset", "config"], long_help = resume_help())]
+    resume: Option<PathBuf>,
+}
+
+fn resume_help() -> String {
+    format!(
+        "Go on with the run in this folder. Its settings stay, but for these, which --set may change: {}. Data may have moved (--data), but must be the same",
+        FREE_AT_RESUME.join(", ")
+    )
+}
+
+pub fn run(args: &Args, threads: Option<usize>) -> Result<ExitCode> {
+    match &args.resume {
+        Some(path) => resume(args, path, threads),
+        None => begin(args, threads),
+    }
+}
+
+fn begin(args: &Args, threads: Option<usize>) -> Result<ExitCode> {
+    let mut config = args.settings.configuration(&args.data)?;
+    config.train.threads = threads.unwrap_or(config.train.threads);
+    let preset = args.settings.preset.as_deref();
+    let preset = preset.unwrap_or(if config.data.paths.is_empty() { "demo" } else { "tiny" });
+    let out = args.out.clone().unwrap_or_else(|| free_name(&format!("runs/{preset}")));
+    threads::inside(config.train.threads, || {
+        // Data first: if they are bad, there is no folder to be left behind.
+        let material = Material::open(&config)?;
+        let run = Run::create(&out, &config)?;
+        let (session, _) = Session::new(run, &material)?;
+        train(session)
+    })
+}
+
+fn resume(args: &Args, path: &Path, threads: Option<usize>) -> Result<ExitCode> {
+    let mut run = Run::open(path)?;
+    let mut config = run.config().clone();
+    for (key, value) in args.settings.single.pairs()? {
+        config.set(key, value).map_err(|e| e.at("--set"))?;
+    }
+    if !args.data.is_empty() {
+        config.data.paths.clone_from(&args.data);
+    }
+    absolute(&mut config)?;
+    config.train.threads = threads.unwrap_or(config.train.threads);
+    let old_steps = run.config().train.steps;
+    run.change(config)?;
+    if run.config().train.steps != old_steps {
+        note(format_args!(
+            "note: train.steps is now {}, not {old_steps}: from here on the learning rates fall towards the new end",
+            run.config().train.steps
+        ));
+    }
+    threads::inside(run.config().train.threads, || {
+        let material = Material::open(run.config())?;
+        let (session, warnings) = Session::new(run, &material)?;
+        warnings.iter().for_each(|warning| note(format_args!("warning: {warning}")));
+        session.run().write_config()?;
+        train(session)
+    })
+}
+
+/// Does all steps that are left. The folder's name goes to the standard output.
+fn train(mut session: Session) -> Result<ExitCode> {
+    let run = session.run().clone();
+    let finished = steps(&mut session, &mut |_| ())?;
+    if finished {
+        let path = run.path().display();
+        note(format_args!("done: `ltm eval {path}` judges it, `ltm generate {path} --unconditional` lets it write"));
+        print(path)?;
+    }
+    Ok(if finished { ExitCode::SUCCESS } else { ExitCode::from(interrupt::CODE) })
+}
+
+/// Does all steps that are left, or fewer if an interrupt asks for it: `false`. Calls `after` behind every step.
+///
+/// # Errors
+/// Those of [`Session::advance`], with the way to go on where there is one.
+pub fn steps(session: &mut Session, after: &mut dyn FnMut(u64)) -> Result<bool> {
+    let (path, steps) = (session.run().path().to_path_buf(), session.run().config().train.steps as u64);
+    let guard = Guard::new()?;
+    let begun_at = session.step();
+    let mut display = Training::new(begun_at, steps);
+    note(format_args!("{}: {} of {steps} steps to go", path.display(), steps - begun_at));
+    while !session.is_done() {
+        if guard.asked() {
+            display.finish();
+            session.save()?;
+            note(format_args!(
+                "interrupted after step {}, which is saved; `ltm train --resume {}` goes on",
+                session.step(),
+                path.display()
+            ));
+            return Ok(false);
+        }
+        let progress = session.advance().map_err(|error| {
+            display.finish();
+            hint(error, &path, session.step())
+        })?;
+        display.show(&progress);
+        after(progress.report.step);
+    }
+    display.finish();
+    Ok(true)
+}
+
+/// How to go on after a loss that is not finite.
+fn hint(error: Error, path: &Path, step: u64) -> Error {
+    let text = error.to_string();
+    match text.contains("not finite") && step > 0 {
+        true => Error::new(format!(
+            "{text}; step {step} is saved, and `ltm train --resume {} --set train.non_finite=skip` leaves such batches out",
+            path.display()
+        )),
+        false => error,
+    }
+}

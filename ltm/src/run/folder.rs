@@ -1,0 +1,180 @@
+use crate::checkpoint::{self, Checkpoint};
+use crate::config::Config;
+use crate::json;
+use crate::model::Params;
+use crate::safetensors::SafeTensors;
+use autograd::Store;
+use engine::{DType, Device, Error, Result};
+use std::fs;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+const CONFIG: &str = "config.json";
+
+/// The settings that may differ when a run goes on: none of them changes what was computed, and data may have moved (that
+/// they are the same data is checked by their checksum). A new `train.steps` also moves the end of both learning rates'
+/// schedules, for the steps still to come.
+pub const FREE_AT_RESUME: &[&str] = &[
+    "train.steps",
+    "train.threads",
+    "train.eval_every",
+    "train.checkpoint_every",
+    "train.keep_checkpoints",
+    "train.non_finite",
+    "data.paths",
+    "data.validation",
+];
+
+/// A run folder with its configuration.
+#[derive(Clone, Debug)]
+pub struct Run {
+    path: PathBuf,
+    config: Config,
+}
+
+/// A trained decoder, ready to be judged or to generate.
+#[derive(Debug)]
+pub struct Loaded {
+    /// The run's settings.
+    pub config: Config,
+    /// All memory.
+    pub store: Store,
+    /// The weights, f32.
+    pub params: Params,
+    /// The step after which they were saved.
+    pub step: u64,
+    /// One line for each newer checkpoint that had to be skipped.
+    pub warnings: Vec<String>,
+}
+
+impl Run {
+    /// Makes a new run folder with a configuration as [`Config::resolved`] returns it.
+    ///
+    /// # Errors
+    /// If `path` holds a run or anything else already, or cannot be written.
+    pub fn create(path: &Path, config: &Config) -> Result<Self> {
+        if path.join(CONFIG).exists() {
+            return Err(Error::usage(format!(
+                "{0} already holds a run: go on with it by --resume {0}, or name another folder",
+                path.display()
+            )));
+        }
+        match fs::read_dir(path) {
+            // Temporary files are what an interrupted creation leaves.
+            Ok(mut entries) => {
+                let foreign = |name: std::ffi::OsString| !name.to_string_lossy().starts_with(checkpoint::TEMPORARY);
+                if entries.any(|entry| entry.is_ok_and(|entry| foreign(entry.file_name()))) {
+                    return Err(Error::usage(format!(
+                        "{} is not empty and holds no run: name a new folder",
+                        path.display()
+                    )));
+                }
+            }
+            Err(e) if e.kind() == ErrorKind::NotFound => {}
+            Err(e) => return Err(Error::io("use as a run folder", path, &e)),
+        }
+        fs::create_dir_all(path).map_err(|e| Error::io("create", path, &e))?;
+        let run = Self { path: path.into(), config: config.clone() };
+        run.write_config().inspect_err(|_| {
+            // Only if nothing is in it: an empty folder is no run.
+            let _ = fs::remove_dir(path);
+        })?;
+        Ok(run)
+    }
+
+    /// Opens an existing run folder.
+    ///
+    /// # Errors
+    /// If there is none at `path`, or its configuration is damaged.
+    pub fn open(path: &Path) -> Result<Self> {
+        let file = path.join(CONFIG);
+        let text = match fs::read(&file) {
+            Ok(text) => text,
+            Err(e) if e.kind() == ErrorKind::NotFound && path.is_dir() => {
+                return Err(Error::new(format!("{} is not a run folder: it has no {CONFIG}", path.display())));
+            }
+            Err(e) => return Err(Error::io("read", &file, &e)),
+        };
+        let damaged = |e: Error| Error::new(format!("{}: {e}", file.display()));
+        let config = json::parse(&text).and_then(|value| Config::from_json(&value)).map_err(damaged)?;
+        Ok(Self { path: path.into(), config: config.resolved().map_err(damaged)? })
+    }
+
+    /// The folder.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The run's settings.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Takes another configuration to go on with. [`write_config`](Self::write_config) records it.
+    ///
+    /// # Errors
+    /// A usage error if it differs in a setting that is not [free](FREE_AT_RESUME), naming it.
+    pub fn change(&mut self, config: Config) -> Result<()> {
+        let config = config.resolved()?;
+        for key in Config::keys() {
+            let (old, new) = (self.config.get(key.name)?, config.get(key.name)?);
+            if old != new && !FREE_AT_RESUME.contains(&key.name) {
+                return Err(Error::usage(format!(
+                    "{0} = {new} cannot change a run that was started with {0} = {old}: at resume only {1} can be set",
+                    key.name,
+                    FREE_AT_RESUME.join(", ")
+                )));
+            }
+        }
+        self.config = config;
+        Ok(())
+    }
+
+    /// Writes `config.json`.
+    ///
+    /// # Errors
+    /// If it cannot be written; the old one is then as it was.
+    pub fn write_config(&self) -> Result<()> {
+        checkpoint::write_atomic(&self.path.join(CONFIG), self.config.to_json().pretty().as_bytes())
+    }
+
+    /// Where the metrics are.
+    pub fn metrics_path(&self) -> PathBuf {
+        self.path.join("metrics.jsonl")
+    }
+
+    /// The newest checkpoint that is whole, or `None` if the run was stopped before its first; and a line for each newer
+    /// one that had to be skipped.
+    ///
+    /// # Errors
+    /// If there are checkpoints and none is whole.
+    pub fn newest(&self) -> Result<(Option<Checkpoint>, Vec<String>)> {
+        let latest = checkpoint::latest_valid(&self.path)?;
+        match (&latest.checkpoint, latest.warnings.first()) {
+            (None, Some(first)) => {
+                Err(Error::new(format!("{} has no checkpoint that is whole: {first}", self.path.display())))
+            }
+            _ => Ok((latest.checkpoint, latest.warnings)),
+        }
+    }
+
+    /// Loads the newest whole weights.
+    ///
+    /// # Errors
+    /// If there are none, or they belong to another model.
+    pub fn load(&self) -> Result<Loaded> {
+        let (checkpoint, warnings) = self.newest()?;
+        let checkpoint = checkpoint.ok_or_else(|| {
+            Error::new(format!("{} has no checkpoint yet: train it further, by --resume", self.path.display()))
+        })?;
+        let file = checkpoint.file(WEIGHTS)?;
+        let mut store = Store::new(Device::Cpu);
+        let params = Params::new(&self.config.model, DType::F32, &mut store);
+        params.load(&mut store, &SafeTensors::open(&file)?, "").map_err(|e| e.at(file.display()))?;
+        Ok(Loaded { config: self.config.clone(), store, params, step: checkpoint.step, warnings })
+    }
+}
+
+pub(super) const WEIGHTS: &str = "weights.safetensors";
+pub(super) const MOMENTS: &str = "moments.safetensors";
+pub(super) const STATE: &str = "state.json";

@@ -1,0 +1,66 @@
+use crate::json::{self, Value};
+use engine::{Error, Result};
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+
+/// `metrics.jsonl`, open for writing by this process alone: an object a line, each with the `step` that it is about.
+#[derive(Debug)]
+pub struct Metrics {
+    file: File,
+    path: PathBuf,
+}
+
+impl Metrics {
+    /// Opens or makes the file at `path` and keeps what it says about steps up to `step`; what comes after is cut off, a
+    /// line that was not finished included.
+    ///
+    /// # Errors
+    /// If it cannot be read or written, or another process is writing it.
+    pub fn open(path: &Path, step: u64) -> Result<Self> {
+        let fail = |e: std::io::Error| Error::io("write", path, &e);
+        let file = OpenOptions::new().read(true).append(true).create(true).open(path).map_err(fail)?;
+        match file.try_lock() {
+            Err(TryLockError::WouldBlock) => {
+                return Err(Error::new(format!(
+                    "{} is being written: the run is going on in another process",
+                    path.display()
+                )));
+            }
+            // Where the file system knows no locks, goodwill has to do.
+            Ok(()) | Err(TryLockError::Error(_)) => {}
+        }
+        let (mut kept, mut end, mut line) = (0, 0, Vec::new());
+        let mut reader = BufReader::new(&file);
+        loop {
+            line.clear();
+            let n = reader.read_until(b'\n', &mut line).map_err(fail)?;
+            if n == 0 {
+                break;
+            }
+            end += n as u64;
+            let found = json::parse(&line).and_then(|value| value.read("step", Value::as_u64));
+            if line.ends_with(b"\n") && found.is_ok_and(|at| at <= step) {
+                kept = end;
+            }
+        }
+        file.set_len(kept).map_err(fail)?;
+        Ok(Self { file, path: path.into() })
+    }
+
+    /// Appends a line, whole.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn write(&mut self, value: &Value) -> Result<()> {
+        self.file.write_all(format!("{value}\n").as_bytes()).map_err(|e| Error::io("write", &self.path, &e))
+    }
+
+    /// Waits until all lines are on the disk.
+    ///
+    /// # Errors
+    /// If they cannot be written.
+    pub fn sync(&self) -> Result<()> {
+        self.file.sync_data().map_err(|e| Error::io("write", &self.path, &e))
+    }
+}

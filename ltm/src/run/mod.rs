@@ -1,0 +1,26 @@
+//! The run folder: everything that a training run leaves behind, and all that going on with it, judging it or generating
+//! from it needs.
+//!
+//! ```text
+//! config.json                      every setting, derived sizes filled in; names the tokenizer and the data
+//! metrics.jsonl                    one line a step, and one for every validation
+//! checkpoints/step-00000500/       weights.safetensors, moments.safetensors, state.json, and a manifest that vouches for them
+//! ```
+//!
+//! A step is a function of the configuration, the data, the step's number and what the step before left in weights and
+//! moments: the samples are numbers `step × batch ..` of the data's order and the noise is keyed by the step. So a run that
+//! goes on from a checkpoint is bit for bit the run that was never stopped, and no generator's state has to be kept.
+
+mod folder;
+mod material;
+mod metrics;
+mod score;
+mod session;
+#[cfg(test)]
+mod tests;
+
+pub use folder::{FREE_AT_RESUME, Loaded, Run};
+pub use material::{HELD_OUT, Material, held_out_stories};
+pub use metrics::Metrics;
+pub use score::{Excess, Scored, score};
+pub use session::{Progress, Session, Validation};

@@ -1,0 +1,88 @@
+use crate::config::Config;
+use crate::data::{Batch, Order, Sampler, Source};
+use crate::evaluate::{Evaluator, SequenceScore, Total};
+use autograd::Store;
+use engine::{Error, Result};
+use std::sync::Arc;
+
+/// What sequences cost a model and, where the process that made them is known, what they cost at least.
+#[derive(Clone, Debug, Default)]
+pub struct Scored {
+    /// By sequence, in the source's order.
+    pub scores: Vec<SequenceScore>,
+    /// −log p of each under the process that made them, in nats; empty if it is not known.
+    pub exact: Vec<f64>,
+}
+
+/// The same sequences' cost under a model and under the process that made them, in nats per sequence.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Excess {
+    /// Mean exact −log p.
+    pub exact: f64,
+    /// Mean of the model's cost less the exact one.
+    pub mean: f64,
+    /// Standard error of that mean over sequences.
+    pub error: f64,
+}
+
+impl Scored {
+    /// Totals over all sequences.
+    pub fn total(&self) -> Total {
+        Total::of(&self.scores)
+    }
+
+    /// The comparison with the process that made the sequences, pair by pair; `None` if it is not known.
+    pub fn excess(&self) -> Option<Excess> {
+        let n = self.exact.len() as f64;
+        if self.exact.is_empty() || self.exact.len() != self.scores.len() {
+            return None;
+        }
+        let differences: Vec<f64> = self.scores.iter().zip(&self.exact).map(|(s, exact)| s.nats - exact).collect();
+        let mean = differences.iter().sum::<f64>() / n;
+        let spread: f64 = differences.iter().map(|d| (d - mean) * (d - mean)).sum();
+        Some(Excess { exact: self.exact.iter().sum::<f64>() / n, mean, error: (spread / (n - 1.0) / n).sqrt() })
+    }
+}
+
+impl Excess {
+    /// Whether a number that is labelled a bound behaves as one: not below the truth by more than its standard error.
+    pub fn holds(&self) -> bool {
+        // Of a single sequence the error is not a number, and the bound has to hold as it is.
+        self.mean + if self.error.is_finite() { self.error } else { 0.0 } >= 0.0
+    }
+}
+
+/// Scores the first `limit` sequences of `source`; calls `progress` with the number done after every batch.
+///
+/// # Errors
+/// Sequences that cannot be read or do not fit the model, a source without end if there is no limit, and numbers that are
+/// not finite.
+pub fn score(
+    evaluator: &Evaluator,
+    config: &Config,
+    store: &mut Store,
+    source: &Arc<dyn Source>,
+    limit: Option<u64>,
+    mut progress: impl FnMut(u64),
+) -> Result<Scored> {
+    let count = match (source.samples(), limit) {
+        (Some(samples), limit) => samples.min(limit.unwrap_or(samples)),
+        (None, Some(limit)) => limit,
+        (None, None) => return Err(Error::usage("a source without end needs a limit")),
+    };
+    let mut sampler = Sampler::new(source.clone(), Order::Once)?;
+    let (rows, seq) = (config.train.batch, config.model.seq);
+    let mut batch = Batch::new(rows, seq);
+    let mut scored = Scored::default();
+    for first in (0..count).step_by(rows) {
+        sampler.fill(first, &mut batch)?;
+        for row in (0..rows).filter(|&row| first + row as u64 >= count) {
+            batch.targets[row * seq..(row + 1) * seq].fill(-1);
+            batch.samples[row].scored = 0;
+        }
+        scored.scores.extend(evaluator.batch(config, store, &batch)?);
+        scored.exact.extend(batch.samples.iter().filter(|s| s.scored > 0).filter_map(|s| s.nats));
+        progress((first + rows as u64).min(count));
+    }
+    Ok(scored)
+}

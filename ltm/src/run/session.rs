@@ -1,0 +1,223 @@
+use super::folder::{MOMENTS, Run, STATE, WEIGHTS};
+use super::{Excess, Material, Metrics, score};
+use crate::checkpoint;
+use crate::data::{Batch, Order, Sampler, Source};
+use crate::evaluate::{Evaluator, Protocol, Total};
+use crate::json::{self, Value};
+use crate::train::{StepReport, Trainer};
+use engine::{Error, Result};
+use std::fs;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// Batches and draws of a validation: enough to see a trend.
+const VALIDATION_BATCHES: u64 = 4;
+const VALIDATION_DRAWS: usize = 4;
+
+/// A run under way.
+pub struct Session {
+    run: Run,
+    trainer: Trainer,
+    sampler: Sampler,
+    batch: Batch,
+    metrics: Metrics,
+    validation: Option<(Evaluator, Arc<dyn Source>)>,
+    fingerprint: String,
+    saved: Option<u64>,
+}
+
+/// What a step did.
+#[derive(Clone, Debug)]
+pub struct Progress {
+    /// The step.
+    pub report: StepReport,
+    /// How long it took.
+    pub seconds: f64,
+    /// The validation that was due behind it.
+    pub validation: Option<Validation>,
+    /// One line for everything that went wrong and did not stop the run.
+    pub warnings: Vec<String>,
+}
+
+/// How the model does on held-out sequences, by protocol `elbo`.
+#[derive(Clone, Debug)]
+pub struct Validation {
+    /// Totals over the sequences.
+    pub total: Total,
+    /// The comparison with the process that made them, if it is known.
+    pub excess: Option<Excess>,
+}
+
+impl Session {
+    /// The first step's beginning, or, if the folder has checkpoints, the state after the newest that is whole; and a line
+    /// for each checkpoint that had to be skipped.
+    ///
+    /// # Errors
+    /// If no checkpoint of several is whole, the data are not those that the run began with, or the run has done more
+    /// steps than its configuration asks for.
+    pub fn new(run: Run, material: &Material) -> Result<(Self, Vec<String>)> {
+        let config = run.config().clone();
+        let (checkpoint, warnings) = run.newest()?;
+        let mut trainer = Trainer::new(config.clone())?;
+        if let Some(checkpoint) = &checkpoint {
+            let state = checkpoint.file(STATE)?;
+            let text = fs::read(&state).map_err(|e| Error::io("read", &state, &e))?;
+            let value = json::parse(&text).map_err(|e| e.at(state.display()))?;
+            let data = value.read("data", Value::as_str).map_err(|e| e.at(state.display()))?;
+            if data != material.fingerprint {
+                return Err(Error::new(format!(
+                    "the data have changed since the run began (checksum {data}, now {}): put the old ones back, or begin a new run",
+                    material.fingerprint
+                )));
+            }
+            trainer.restore(&checkpoint.file(WEIGHTS)?, &checkpoint.file(MOMENTS)?, checkpoint.step)?;
+        }
+        let step = trainer.step();
+        if step > config.train.steps as u64 {
+            return Err(Error::usage(format!("train.steps = {}: the run has done {step} already", config.train.steps)));
+        }
+        let metrics = Metrics::open(&run.metrics_path(), step)?;
+        let validation = match &material.validation {
+            None => None,
+            Some(source) => {
+                let (steps, store) = (config.fast.steps, &mut trainer.store);
+                let evaluator =
+                    Evaluator::new(&config, Protocol::Elbo, steps, VALIDATION_DRAWS, &trainer.params, store)?;
+                Some((evaluator, source.clone()))
+            }
+        };
+        let sampler = Sampler::new(material.train.clone(), Order::Shuffled { seed: config.train.seed })?;
+        let batch = Batch::new(config.train.batch, config.model.seq);
+        let (fingerprint, saved) = (material.fingerprint.clone(), checkpoint.map(|c| c.step));
+        Ok((Self { run, trainer, sampler, batch, metrics, validation, fingerprint, saved }, warnings))
+    }
+
+    /// The run's folder and settings.
+    pub fn run(&self) -> &Run {
+        &self.run
+    }
+
+    /// Steps done.
+    pub fn step(&self) -> u64 {
+        self.trainer.step()
+    }
+
+    /// Whether all steps are done.
+    pub fn is_done(&self) -> bool {
+        self.step() >= self.run.config().train.steps as u64
+    }
+
+    /// Does the next step, then the validation and the checkpoint that are due behind it, and writes the metrics.
+    ///
+    /// # Errors
+    /// If samples cannot be read, files cannot be written, or a number is not finite and the configuration says to stop;
+    /// the state before the step is then saved.
+    pub fn advance(&mut self) -> Result<Progress> {
+        let started = Instant::now();
+        let first = self.trainer.step() * self.batch.samples.len() as u64;
+        self.sampler.fill(first, &mut self.batch)?;
+        let report = match self.trainer.train(&self.batch) {
+            Ok(report) => report,
+            Err(error) => {
+                if self.step() > 0 {
+                    self.save()?;
+                }
+                return Err(error);
+            }
+        };
+        let seconds = started.elapsed().as_secs_f64();
+        self.metrics.write(&step_line(&report, seconds))?;
+        let mut progress =
+            Progress { warnings: report.skipped.clone().into_iter().collect(), report, seconds, validation: None };
+        let train = &self.run.config().train;
+        let (eval_every, checkpoint_every) = (train.eval_every as u64, train.checkpoint_every as u64);
+        let due = |every: u64| self.is_done() || (every > 0 && self.step().is_multiple_of(every));
+        let (validate, save) = (due(eval_every), due(checkpoint_every));
+        if validate {
+            // A model that cannot be validated stops by its own numbers or goes on, as the configuration says.
+            match self.validate() {
+                Ok(validation) => progress.validation = validation,
+                Err(error) => progress.warnings.push(format!("no validation after step {}: {error}", self.step())),
+            }
+        }
+        if save {
+            progress.warnings.extend(self.save()?);
+        }
+        Ok(progress)
+    }
+
+    /// Scores the first held-out batches and writes the result to the metrics.
+    fn validate(&mut self) -> Result<Option<Validation>> {
+        let Some((evaluator, source)) = &self.validation else { return Ok(None) };
+        let config = self.run.config();
+        let limit = Some(VALIDATION_BATCHES * config.train.batch as u64);
+        let scored = score(evaluator, config, &mut self.trainer.store, source, limit, |_| ())?;
+        let validation = Validation { total: scored.total(), excess: scored.excess() };
+        self.metrics.write(&validation_line(self.trainer.step(), &validation))?;
+        Ok(Some(validation))
+    }
+
+    /// Writes a checkpoint of the present state unless there is one; returns a line for each older one that could not be
+    /// removed.
+    ///
+    /// # Errors
+    /// If it cannot be written; the older ones are then as they were.
+    pub fn save(&mut self) -> Result<Vec<String>> {
+        let step = self.trainer.step();
+        if self.saved == Some(step) {
+            return Ok(Vec::new());
+        }
+        self.metrics.sync()?;
+        let state = Value::object([
+            ("step", step.into()),
+            ("samples", (step * self.batch.samples.len() as u64).into()),
+            ("data", self.fingerprint.as_str().into()),
+        ])
+        .pretty();
+        let trainer = &self.trainer;
+        let files: [(&str, &checkpoint::FileWriter<'_>); 3] = [
+            (WEIGHTS, &|out| trainer.write_weights(out)),
+            (MOMENTS, &|out| trainer.write_moments(out)),
+            (STATE, &|out| out.write_all(state.as_bytes())),
+        ];
+        let written = checkpoint::write(self.run.path(), step, &files, self.run.config().train.keep_checkpoints)?;
+        self.saved = Some(step);
+        Ok(written.warnings)
+    }
+}
+
+fn step_line(report: &StepReport, seconds: f64) -> Value {
+    let tokens = report.tokens as f64;
+    let mut line = vec![
+        ("step", report.step.into()),
+        ("loss", report.loss().into()),
+        ("nll", (report.nll / tokens).into()),
+        ("kl", (report.kl / tokens).into()),
+        ("bits_per_byte", report.bits_per_byte().into()),
+        ("tokens", report.tokens.into()),
+        ("grad_norm", report.grad_norm.into()),
+        ("rate", report.rate.into()),
+        ("fast_rate", report.fast_rate.into()),
+        ("seconds", seconds.into()),
+        ("tokens_per_second", (tokens / seconds).into()),
+    ];
+    line.extend(report.skipped.as_ref().map(|reason| ("skipped", reason.as_str().into())));
+    Value::object(line)
+}
+
+fn validation_line(step: u64, validation: &Validation) -> Value {
+    let total = &validation.total;
+    let (tokens, sequences) = (total.tokens as f64, total.sequences as f64);
+    let mut line = vec![
+        ("step", step.into()),
+        ("protocol", Protocol::Elbo.name().into()),
+        ("sequences", total.sequences.into()),
+        ("loss", (total.nats / tokens).into()),
+        ("nll", (total.nll / tokens).into()),
+        ("kl", (total.kl / tokens).into()),
+        ("bits_per_byte", total.bits_per_byte().into()),
+        ("nats_per_sequence", (total.nats / sequences).into()),
+    ];
+    line.extend(validation.excess.map(|excess| ("exact_nats_per_sequence", excess.exact.into())));
+    Value::object(line)
+}

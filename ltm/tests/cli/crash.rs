@@ -1,0 +1,98 @@
+//! Kills at any moment, interrupts, and what is left of a run then.
+
+#![cfg(unix)]
+
+use super::*;
+use engine::rng::Stream;
+use std::process::Child;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+const STEPS: u64 = 200;
+const SETTINGS: &[&str] = &["train.steps=200", "train.checkpoint_every=3", "train.eval_every=10"];
+
+fn start(lab: &Lab, args: &[&str]) -> Child {
+    lab.command(args).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()
+}
+
+fn interrupt(child: &Child) {
+    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+}
+
+/// Waits until `done`, at most a minute.
+fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !done() {
+        assert!(begun.elapsed() < Duration::from_secs(60), "waited too long for {what}");
+        sleep(Duration::from_millis(2));
+    }
+}
+
+#[test]
+fn a_killed_run_becomes_the_run_that_was_never_killed() {
+    let lab = Lab::new();
+    let begun = Instant::now();
+    lab.train("whole", SETTINGS).succeeds();
+    let duration = begun.elapsed();
+
+    let moments = Stream::new(1, 1);
+    let (mut kills, mut resumed) = (0, 0);
+    for round in 0..12 {
+        let exists = lab.path("killed/config.json").exists();
+        let args = if exists { vec!["train", "--resume", "killed"] } else { train_args("killed", SETTINGS) };
+        let mut child = start(&lab, &args);
+        // From before the folder exists to about a tenth of the whole run.
+        sleep(duration.mul_f64(moments.uniform(round) * 0.12));
+        child.kill().unwrap();
+        if child.wait().unwrap().success() {
+            break;
+        }
+        kills += 1;
+        resumed += u32::from(exists);
+    }
+    assert!(kills >= 4 && resumed >= 2, "{kills} kills hit, {resumed} of a resumed run: the test has lost its grip");
+    lab.run(&["train", "--resume", "killed"]).succeeds();
+    let (whole, killed) = (lab.path("whole"), lab.path("killed"));
+    assert_eq!(checkpoint_bytes(&whole, STEPS), checkpoint_bytes(&killed, STEPS));
+    assert_eq!(metrics(&whole), metrics(&killed));
+}
+
+#[test]
+fn an_interrupt_saves_and_stops() {
+    let lab = Lab::new();
+    let args = train_args("run", &["train.steps=1000000", "train.checkpoint_every=0", "train.eval_every=0"]);
+    let child = start(&lab, &args);
+    wait_until("the third step", || steps(&lab.path("run")).len() >= 3);
+    // Nobody else may write to the run meanwhile.
+    lab.run(&["train", "--resume", "run"]).fails(1, &["another process"]);
+    interrupt(&child);
+    let said = Said::of(child.wait_with_output().unwrap(), &args);
+    assert_eq!(said.code, Some(130), "{}", said.context());
+    let last = *steps(&lab.path("run")).last().unwrap();
+    said.says(&format!("interrupted after step {last}, which is saved")).says("ltm train --resume run");
+    let saved = checkpoint_bytes(&lab.path("run"), last);
+
+    // It goes on from there.
+    let steps = format!("train.steps={}", last + 1);
+    lab.run(&["train", "--resume", "run", "--set", &steps]).succeeds().says("learning rates");
+    assert_ne!(checkpoint_bytes(&lab.path("run"), last + 1), saved);
+    lab.run(&["train", "--resume", "run"]).succeeds().says("0 of");
+}
+
+#[test]
+fn a_second_interrupt_stops_at_once() {
+    let lab = Lab::new();
+    // One step of these takes far longer than the test.
+    let args = train_args("run", &["fast.steps=60000", "train.batch=8"]);
+    let mut child = start(&lab, &args);
+    wait_until("the beginning", || lab.path("run/metrics.jsonl").exists());
+    sleep(Duration::from_millis(300));
+    interrupt(&child);
+    sleep(Duration::from_millis(100));
+    assert_eq!(child.try_wait().unwrap(), None, "the first interrupt waits for the step");
+    interrupt(&child);
+    let begun = Instant::now();
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    assert!(begun.elapsed() < Duration::from_secs(5));
+    assert!(steps(&lab.path("run")).is_empty());
+}

@@ -1,0 +1,136 @@
+//! What the program is for, from end to end, at toy size.
+
+use super::*;
+use ltm::json::{self, Value};
+
+#[test]
+fn train_evaluate_generate() {
+    let lab = Lab::trained();
+    let run = lab.path("run");
+    // Six steps, validations behind the third and the last, the newest three checkpoints.
+    assert_eq!(steps(&run), [1, 2, 3, 3, 4, 5, 6, 6]);
+    let config = json::parse(fs::read(run.join("config.json")).unwrap().as_slice()).unwrap();
+    let text = |group: &str, key: &str| config.field(group).unwrap().read(key, Value::as_str).unwrap().to_string();
+    assert_eq!(text("data", "tokenizer"), "bytes");
+    let line = fs::read_to_string(run.join("metrics.jsonl")).unwrap();
+    let line = json::parse(line.lines().next().unwrap().as_bytes()).unwrap();
+    let number = |key: &str| line.read(key, Value::as_f64).unwrap();
+    assert!((number("loss") - number("nll") - number("kl")).abs() < 1e-9);
+    // Text as one byte a token: bits per byte are the loss in bits, end token aside.
+    assert!((number("bits_per_byte") - number("loss") / std::f64::consts::LN_2).abs() < 1e-9);
+
+    let said = lab.run(&["eval", "run", "--samples", "3", "--steps", "3", "--json"]).succeeds();
+    let value = json::parse(said.out.as_bytes()).unwrap();
+    let results = value.read("results", Value::as_array).unwrap();
+    let names: Vec<&str> = results.iter().map(|r| r.read("protocol", Value::as_str).unwrap()).collect();
+    assert_eq!(names, ["elbo", "iwae", "prefix", "fixed"]);
+    let of = |i: usize, key: &str| results[i].read(key, Value::as_f64).unwrap();
+    for i in 0..4 {
+        assert!((of(i, "nll") + of(i, "kl") - of(i, "nats")).abs() < 1e-6 * of(i, "nats"));
+        assert!((of(i, "perplexity") - (of(i, "nats") / of(i, "tokens")).exp()).abs() < 1e-9);
+        let bits = of(i, "nats") / std::f64::consts::LN_2 / of(i, "bytes");
+        assert!((of(i, "bits_per_byte") - bits).abs() < 1e-9);
+    }
+    assert!(of(2, "tokens") < of(0, "tokens"), "a prefix is not scored");
+    assert_eq!(results[3].read("status", Value::as_str).unwrap(), "not a bound");
+
+    let said = lab.run(&["eval", "run", "--data", "text.txt", "--protocol", "fixed,elbo", "--limit", "3"]).succeeds();
+    said.says("3 sequences").says("not a bound").says("upper bound").says("average of exp(nats/token)");
+
+    let generate = |args: &[&str]| lab.run(&[&["generate", "run", "--tokens", "20"], args].concat()).succeeds().out;
+    let prompted = generate(&["--prompt", "3 green", "--seed", "1"]);
+    assert!(prompted.starts_with("3 green") && prompted.len() > 10, "{prompted}");
+    assert_eq!(generate(&["--prompt", "3 green", "--seed", "1"]), prompted);
+    assert_ne!(generate(&["--prompt", "3 green", "--seed", "2"]), prompted);
+    let free = generate(&["--unconditional", "--samples", "2", "--top-k", "5", "--top-p", "0.9", "--refit", "7"]);
+    assert!(free.contains("--- 1 ---") && free.contains("--- 2 ---"), "{free}");
+}
+
+#[test]
+fn the_embedded_corpus_and_its_entropy() {
+    let lab = Lab::new();
+    let settings = ["model.seq=256", "train.steps=2", "train.eval_every=0", "train.checkpoint_every=0"];
+    let args = [&["train", "--out", "run", "--set"], TINY, &settings].concat();
+    lab.run(&args).succeeds().says("the least possible is");
+    let said = lab.run(&["eval", "run", "--samples", "2", "--limit", "5"]).succeeds();
+    said.says("5 held-out stories").says("true entropy").says("34.85").says("the bound holds").says("not a bound");
+    let json = lab.run(&["eval", "run", "--samples", "2", "--limit", "5", "--protocol", "elbo", "--json"]).succeeds();
+    let value = json::parse(json.out.as_bytes()).unwrap();
+    let result = &value.read("results", Value::as_array).unwrap()[0];
+    assert!(result.read("bound_holds", Value::as_bool).unwrap());
+    // Two steps teach little: a byte still costs about ln 258.
+    assert!(result.read("above_truth", Value::as_f64).unwrap() > 500.0);
+}
+
+#[test]
+fn the_demo_ends_with_a_table_and_samples() {
+    let lab = Lab::new();
+    let args = [&["demo", "--set"], TINY, &["model.seq=256", "train.steps=2"]].concat();
+    let said = lab.run(&args).succeeds();
+    for part in
+        ["From latent thoughts", "first half", "true entropy", "elbo", "not a bound", "How to read this", "runs/demo"]
+    {
+        said.says(part);
+    }
+    assert!(lab.path("runs/demo/config.json").exists());
+}
+
+#[test]
+fn any_number_of_threads_gives_the_same_bits() {
+    let lab = Lab::new();
+    for threads in ["1", "3"] {
+        let args = [&["--threads", threads], &train_args(threads, &[])[..]].concat();
+        lab.run(&args).succeeds();
+    }
+    assert_eq!(checkpoint_bytes(&lab.path("1"), 6), checkpoint_bytes(&lab.path("3"), 6));
+}
+
+#[test]
+fn prepared_data_bring_their_tokenizer_and_their_validation() {
+    let lab = Lab::new();
+    let prepare = ["data", "prepare", "text.txt", "--out", "tokens", "--split", "lines", "--validation", "0.2"];
+    lab.run(&[&prepare[..], &["--tokenizer", "gpt2"]].concat()).succeeds().says("validation:");
+    lab.write("run.toml", "[train]\nsteps = 2\n[model]\nseq = 64 # overridden below\n");
+    let set: Vec<&str> = TINY.iter().copied().filter(|s| !s.starts_with("train.steps")).collect();
+    let args = [&["train", "--data", "tokens", "--config", "run.toml", "--out", "run", "--set"], &set[..]].concat();
+    lab.run(&args).succeeds();
+    assert_eq!(*steps(&lab.path("run")).last().unwrap(), 2);
+    let config = fs::read_to_string(lab.path("run/config.json")).unwrap();
+    for part in ["\"tokenizer\": \"gpt2\"", "\"vocab\": 50258", "\"seq\": 32", "\"steps\": 2"] {
+        assert!(config.contains(part), "{part} is not in {config}");
+    }
+    lab.run(&["eval", "run", "--protocol", "prefix", "--limit", "2", "--samples", "2"]).succeeds();
+    lab.run(&["generate", "run", "--prompt", "green é", "--tokens", "5"]).succeeds().says("green é");
+    // Data may move, but must stay the same.
+    fs::rename(lab.path("tokens"), lab.path("moved")).unwrap();
+    lab.run(&["train", "--resume", "run"]).fails(1, &["tokens"]);
+    lab.run(&["train", "--resume", "run", "--data", "moved", "--set", "train.steps=3"]).succeeds();
+}
+
+#[test]
+fn several_files_are_one_corpus() {
+    let lab = Lab::new();
+    lab.write("more.txt", "and another text, which is long enough to be two sequences. ".repeat(3));
+    let args = [&["train", "--data", "text.txt", "more.txt", "--out", "run", "--set"], TINY].concat();
+    lab.run(&args).succeeds();
+    lab.run(&["eval", "run", "--protocol", "elbo", "--samples", "2"]).succeeds().says("sequences");
+}
+
+#[test]
+fn plans_and_verification() {
+    let lab = Lab::new();
+    let said = lab.run(&["plan", "--preset", "tiny"]).succeeds();
+    said.says("parameters: 566400").says("(T+1)(6P + 6·L·d·N)").says("at every fast step").says("memory");
+    let ops = lab.run(&["plan", "--preset", "tiny", "--ops"]).succeeds();
+    assert!(ops.out.len() > said.out.len());
+    ops.says("layers.1 cross_attention");
+
+    let golden = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fixtures/golden_tiny.safetensors");
+    lab.run(&["verify", "--golden", golden]).succeeds().says("grad.mu").says("everything is within its tolerance");
+    let mut bytes = fs::read(golden).unwrap();
+    let last = bytes.len() - 3;
+    bytes[last] ^= 0x20;
+    lab.write("damaged.safetensors", bytes);
+    lab.run(&["verify", "--golden", "damaged.safetensors"]).fails(1, &["beyond", "tolerance"]);
+    lab.run(&["verify", "--golden", "none.safetensors"]).fails(1, &["none.safetensors"]);
+}
