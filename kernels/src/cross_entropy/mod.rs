@@ -179,7 +179,7 @@ pub fn cases(s: &Sizes) -> Vec<Case> {
         // Logits of size one, whatever the width.
         let table = Input::new(&[s.vocab, s.dim()], Fill::Normal { mean: 0.0, std: 1.0 / (s.dim() as f64).sqrt() });
         let targets = Input::new(&[s.batch, s.tokens], targets);
-        let ins = vec![hidden, table, targets, Input::new(&[1], Fill::Given(vec![0.625]))];
+        let ins = vec![hidden, table, targets, Input::statistic(&[1], Fill::Given(vec![0.625]))];
         Case::new(label, LmHead, ins)
     };
     vec![case("all tokens", Fill::Tokens { below: s.vocab }), case("some ignored", Fill::Targets { below: s.vocab })]
