@@ -17,7 +17,11 @@ pub struct Room {
 pub const ROOMS: &[Room] = &[
     Room { name: "add", cases: crate::add::cases, cuda: Some(&[&crate::add::cuda::KERNELS]) },
     Room { name: "cross_attention", cases: crate::cross_attention::cases, cuda: None },
-    Room { name: "cross_entropy", cases: crate::cross_entropy::cases, cuda: None },
+    Room {
+        name: "cross_entropy",
+        cases: crate::cross_entropy::cases,
+        cuda: Some(&[&crate::cross_entropy::cuda::KERNELS, &crate::cast::cuda::KERNELS]),
+    },
     Room { name: "embedding", cases: crate::embedding::cases, cuda: Some(&[&crate::embedding::cuda::KERNELS]) },
     Room {
         name: "gaussian",

@@ -70,7 +70,7 @@ impl Op for Cast {
 
 fn convert(cx: &Context, from: &Buffer, want: Want, to: &mut Buffer) {
     match cx.device {
-        Device::Cuda(gpu) => cuda::convert(&**gpu, from, want, to),
+        Device::Cuda(gpu) => cuda::convert(&**gpu, from.into(), want, to.pointer(), from.len()),
         Device::Cpu => cpu::convert(from, want, to),
     }
 }

@@ -74,6 +74,21 @@ const ALL: &[[&str; 4]] = &[
         "shared[warp()] = x;\n    __syncthreads();\n    float most",
         "shared[warp()] = x;\n    float most",
     ],
+    ["cross_entropy", "cross_entropy", "lane()) * N, largest);\n    __syncthreads();", "lane()) * N, largest);"],
+    ["cross_entropy", "cross_entropy", "lane()) * N, sum);\n    __syncthreads();", "lane()) * N, sum);"],
+    ["cross_entropy", "cross_entropy", "lane()] = sum;\n    __syncthreads();", "lane()] = sum;"],
+    ["cross_entropy", "cross_entropy", "min(first + rows, vocab)", "first + rows"],
+    ["cross_entropy", "cross_entropy", "bool live = token < n;", "bool live = token <= n;"],
+    ["cross_entropy", "cross_entropy", "(int w = 0; w < WARP; w++) sum +=", "(int w = 1; w < WARP; w++) sum +="],
+    ["cross_entropy", "cross_entropy", "row == target ?", "row + 1 == target ?"],
+    ["cross_entropy", "cross_entropy", "target == -1 ? 0.0f : ", ""],
+    ["cross_entropy", "cross_entropy", "scale[0] * (d_loss ? d_loss[0] : 1.0f)", "scale[0]"],
+    [
+        "cross_entropy",
+        "cross_entropy",
+        "for (int w = 0; w < WARP; w++) largest",
+        "for (int w = 1; w < WARP; w++) largest",
+    ],
 ];
 
 /// All mistakes, with the rooms whose tests must find them.

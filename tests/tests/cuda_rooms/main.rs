@@ -15,11 +15,11 @@ use std::env;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use tests::shim::{Order, Shim};
 
-/// Ones, tails everywhere, full packs and blocks.
+/// Ones, tails everywhere, full packs and blocks and more than a chunk of tokens.
 const SIZES: [Sizes; 3] = [
     Sizes { batch: 1, tokens: 1, heads: 1, head_dim: 2, window: 1, latents: 1, ffn: 1, vocab: 2 },
     Sizes { batch: 2, tokens: 37, heads: 3, head_dim: 10, window: 11, latents: 3, ffn: 45, vocab: 101 },
-    Sizes { batch: 1, tokens: 130, heads: 2, head_dim: 32, window: 48, latents: 8, ffn: 96, vocab: 258 },
+    Sizes { batch: 2, tokens: 130, heads: 2, head_dim: 32, window: 48, latents: 8, ffn: 96, vocab: 258 },
 ];
 
 /// Largest accepted ‖kernel − f64‖ / ‖f64‖.
