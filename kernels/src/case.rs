@@ -68,12 +68,19 @@ pub struct Input {
     pub dims: Vec<usize>,
     /// Numbers.
     pub fill: Fill,
+    /// Whether it is stored in f32 where tensors are stored in less.
+    precise: bool,
 }
 
 impl Input {
     /// An input of the given sizes and numbers.
     pub fn new(dims: &[usize], fill: Fill) -> Self {
-        Self { dims: dims.to_vec(), fill }
+        Self { dims: dims.to_vec(), fill, precise: false }
+    }
+
+    /// An input that is kept in the precision of sums and statistics.
+    pub fn statistic(dims: &[usize], fill: Fill) -> Self {
+        Self { precise: true, ..Self::new(dims, fill) }
     }
 
     /// Whether the input holds integers.
@@ -102,7 +109,12 @@ impl Input {
 
     /// Type and shape when floats are `float`.
     pub fn spec(&self, float: DType) -> Spec {
-        Spec::new(if self.is_integer() { DType::I32 } else { float }, &self.dims)
+        let dtype = match float {
+            _ if self.is_integer() => DType::I32,
+            DType::Bf16 if self.precise => DType::F32,
+            float => float,
+        };
+        Spec::new(dtype, &self.dims)
     }
 }
 

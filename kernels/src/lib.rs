@@ -3,6 +3,7 @@
 pub mod adamw;
 pub mod add;
 pub mod case;
+pub mod cast;
 mod check;
 mod cost;
 pub mod cross_attention;
@@ -11,6 +12,7 @@ pub mod embedding;
 pub mod gaussian;
 mod lanes;
 pub mod latents;
+mod launch;
 pub mod matmul;
 mod product;
 pub mod registry;

@@ -11,6 +11,10 @@ enum Want { SKIP = 0, WRITE = 1, ADD = 2 };
 __device__ inline float to_float(float x) { return x; }
 __device__ inline float to_float(bf16 x) { return __uint_as_float((unsigned)x.bits << 16); }
 
+// The run-time compiler does not know the names of math.h.
+__device__ inline float infinity() { return __uint_as_float(0x7f800000u); }
+__device__ inline float not_a_number() { return __uint_as_float(0x7fffffffu); }
+
 template <class S> __device__ inline S from_float(float x);
 template <> __device__ inline float from_float<float>(float x) { return x; }
 template <> __device__ inline bf16 from_float<bf16>(float x) { return round_to_bf16(x); }
@@ -60,6 +64,20 @@ template <int N, class S> __device__ inline void add_or_write_pack(int want, S* 
     store_pack<N>(to, values);
 }
 
+// How many neighbours a function gets, known to the compiler.
+template <int N> struct Width {
+    static constexpr int size = N;
+};
+
+// Calls f(Width, i) for the elements of [n] that are this thread's: i is the first of a pack of WIDE neighbours, or, where
+// these would cross the end of a row of `row` elements or of everything, of LEAST. Zero for `row`: there are no rows.
+// To be launched with a thread for every WIDE elements.
+template <int LEAST = 1, class F> __device__ inline void for_my_elements(int n, int row, F f) {
+    unsigned i = (blockIdx.x * blockDim.x + threadIdx.x) * WIDE, end = i + WIDE;
+    if (row % WIDE == 0 && end <= (unsigned)n) return f(Width<WIDE>{}, (int)i);
+    for (; i < end && i < (unsigned)n; i += LEAST) f(Width<LEAST>{}, (int)i);
+}
+
 constexpr int WARP = 32;
 constexpr unsigned FULL = 0xffffffffu;
 
@@ -89,4 +107,15 @@ __device__ inline float block_sum(float x, float* shared) {
     for (int w = 0; w < (int)blockDim.x / WARP; w++) total += shared[w];
     __syncthreads();
     return total;
+}
+
+// The maximum over a block of whole warps, in every thread, in the same manner.
+__device__ inline float block_max(float x, float* shared) {
+    x = warp_max(x);
+    if (lane() == 0) shared[warp()] = x;
+    __syncthreads();
+    float most = shared[0];
+    for (int w = 1; w < (int)blockDim.x / WARP; w++) most = fmaxf(most, shared[w]);
+    __syncthreads();
+    return most;
 }

@@ -2,10 +2,11 @@
 //! gradient clipped to it. The arithmetic is that of PyTorch's `clip_grad_norm_` and `AdamW`.
 
 pub(crate) mod cpu;
+pub(crate) mod cuda;
 
 use crate::lanes::CHUNK;
 use engine::simd::Real;
-use engine::{Buffer, Context, Cost, Device, Spec, Update, with_real};
+use engine::{Buffer, Context, Cost, DType, Device, Spec, Update, with_real};
 
 /// One parameter's share of the squared global norm: `norms[index] = Σ grad²`.
 ///
@@ -23,6 +24,10 @@ impl Update for SquaredNorm {
     }
 
     fn apply(&self, cx: &mut Context, ins: &[&Buffer], state: &mut [Buffer]) {
+        if let Device::Cuda(gpu) = cx.device {
+            let partial = cx.scratch_at(DType::F32, cuda::partials(ins[0].len()));
+            return cuda::squared_norm(&**gpu, self, ins[0], &mut state[0], partial);
+        }
         with_real!(ins[0].dtype(), T => {
             let grad = ins[0].as_slice::<T>();
             let partials = cx.scratch::<f64>(grad.len().div_ceil(CHUNK));
@@ -30,8 +35,12 @@ impl Update for SquaredNorm {
         });
     }
 
-    fn scratch(&self, _device: &Device, ins: &[Spec], _state: &[Spec]) -> usize {
-        ins[0].shape.numel().div_ceil(CHUNK) * size_of::<f64>()
+    fn scratch(&self, device: &Device, ins: &[Spec], _state: &[Spec]) -> usize {
+        let n = ins[0].shape.numel();
+        match device {
+            Device::Cpu => n.div_ceil(CHUNK) * size_of::<f64>(),
+            Device::Cuda(_) => cuda::partials(n) * size_of::<f32>(),
+        }
     }
 
     fn cost(&self, ins: &[Spec], _state: &[Spec]) -> Cost {
@@ -68,9 +77,12 @@ impl Update for AdamW {
         "adamw"
     }
 
-    fn apply(&self, _cx: &mut Context, ins: &[&Buffer], state: &mut [Buffer]) {
-        let [grad, norms, schedule] = ins else { unreachable!("three inputs") };
+    fn apply(&self, cx: &mut Context, ins: &[&Buffer], state: &mut [Buffer]) {
+        let &[grad, norms, schedule] = ins else { unreachable!("three inputs") };
         let [w, m, v] = state else { unreachable!("three buffers of state") };
+        if let Device::Cuda(gpu) = cx.device {
+            return cuda::adamw(&**gpu, self, [grad, norms, schedule], [w, m, v]);
+        }
         let Self { beta1, beta2, eps, weight_decay, clip } = *self;
         let rule = cpu::Rule { beta1, beta2, eps, weight_decay };
         with_real!(grad.dtype(), T => {
@@ -95,7 +107,6 @@ impl Update for AdamW {
 mod tests {
     use super::*;
     use crate::testing::{distance, garbage, with_threads};
-    use engine::DType;
     use engine::rng::Stream;
     use engine::simd::for_each_level;
 

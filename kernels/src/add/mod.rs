@@ -1,10 +1,11 @@
 //! `y = a + b`: the residual stream.
 
 mod cpu;
+pub(crate) mod cuda;
 
 use crate::case::{Case, Fill, Input, Sizes};
 use crate::{check, cost, lanes};
-use engine::{Buffer, Context, Cost, Op, Output, Pass, Reads, Result, Spec, Want, with_real};
+use engine::{Buffer, Context, Cost, Device, Op, Output, Pass, Reads, Result, Spec, Want, with_real};
 
 /// `a [..], b [..] → y [..]`, `y = a + b`; `d_a = d_b = d_y`. Bound by memory.
 #[derive(Clone, Copy, Debug)]
@@ -33,13 +34,29 @@ impl Op for Add {
         Reads::default()
     }
 
-    fn forward(&self, _cx: &mut Context, ins: &[&Buffer], outs: &mut [Buffer]) {
+    fn forward(&self, cx: &mut Context, ins: &[&Buffer], outs: &mut [Buffer]) {
+        if let Device::Cuda(gpu) = cx.device {
+            return cuda::forward(&**gpu, ins[0], ins[1], &mut outs[0]);
+        }
         with_real!(ins[0].dtype(), T => cpu::forward::<T>(ins[0].as_slice(), ins[1].as_slice(), outs[0].as_mut_slice()))
     }
 
-    fn vjp(&self, _: &mut Context, wants: &[Want], _: &[&Buffer], _: &[&Buffer], d_out: &Buffer, d_ins: &mut [Buffer]) {
+    fn vjp(
+        &self,
+        cx: &mut Context,
+        wants: &[Want],
+        _: &[&Buffer],
+        _: &[&Buffer],
+        d_out: &Buffer,
+        d_ins: &mut [Buffer],
+    ) {
         for (&want, d_in) in wants.iter().zip(d_ins).filter(|(want, _)| want.is_wanted()) {
-            with_real!(d_out.dtype(), T => lanes::pass_on::<T>(want, d_out.as_slice(), d_in.as_mut_slice()));
+            match cx.device {
+                Device::Cuda(gpu) => cuda::pass_on(&**gpu, want, d_out, d_in),
+                Device::Cpu => {
+                    with_real!(d_out.dtype(), T => lanes::pass_on::<T>(want, d_out.as_slice(), d_in.as_mut_slice()));
+                }
+            }
         }
     }
 

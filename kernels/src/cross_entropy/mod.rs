@@ -10,7 +10,7 @@
 //! ```
 //!
 //! A target of −1 is ignored: its token costs nothing, its nll, lse and gradient are zero. A logit that is not finite makes
-//! the nll, the loss and the gradient of its token NaN. Everything but the loss and `d_table` belongs to one token and has
+//! the nll, the loss and the gradient of its token NaN. (On a GPU the hidden state of an ignored token must be finite.) Everything but the loss and `d_table` belongs to one token and has
 //! the same bits whatever the other tokens are.
 //!
 //! All of V·B·N logits would be larger than everything else in a model together. The fused pass computes those of a chunk
@@ -19,9 +19,11 @@
 //! The products bound the op; the table is read from memory once per product and chunk.
 
 mod cpu;
+pub(crate) mod cuda;
 
 use crate::case::{Case, Fill, Input, Sizes};
 use crate::check;
+use engine::cuda::Pointer;
 use engine::{Buffer, Context, Cost, DType, Device, Element, Op, Output, Pass, Reads, Result, Spec, Want, with_real};
 
 /// `hidden [B, N, d], table [V, d], targets i32 [B, N], scale [1] → loss [1], nll [B, N], lse [B, N]`.
@@ -65,6 +67,10 @@ impl Op for LmHead {
     }
 
     fn forward(&self, cx: &mut Context, ins: &[&Buffer], outs: &mut [Buffer]) {
+        if let Device::Cuda(gpu) = cx.device {
+            let (shape, memory) = device_memory(cx, ins, Want::Skip);
+            return cuda::forward(&**gpu, shape, device_inputs(ins), memory, device_outputs(outs));
+        }
         with_real!(ins[0].dtype(), T => {
             cpu::forward::<T>(inputs(ins), memory(cx, ins), outputs(outs));
         });
@@ -81,6 +87,11 @@ impl Op for LmHead {
     ) {
         if !any_wanted(wants) {
             return;
+        }
+        if let Device::Cuda(gpu) = cx.device {
+            let (shape, memory) = device_memory(cx, ins, wants[1]);
+            let gradients = device_gradients(wants, d_ins);
+            return cuda::vjp(&**gpu, shape, device_inputs(ins), memory, outs[2], d_out, gradients);
         }
         with_real!(d_out.dtype(), T => {
             let d_loss = d_out.as_slice()[0];
@@ -103,13 +114,25 @@ impl Op for LmHead {
         if !any_wanted(wants) {
             return self.forward(cx, ins, outs);
         }
+        if let Device::Cuda(gpu) = cx.device {
+            let (shape, memory) = device_memory(cx, ins, wants[1]);
+            let (outs, gradients) = (device_outputs(outs), device_gradients(wants, d_ins));
+            return cuda::forward_vjp(&**gpu, shape, device_inputs(ins), memory, outs, gradients);
+        }
         with_real!(ins[0].dtype(), T => {
             cpu::forward_vjp::<T>(inputs(ins), memory(cx, ins), outputs(outs), gradients(wants, d_ins));
         });
     }
 
-    fn scratch(&self, _device: &Device, ins: &[Spec], _pass: Pass) -> usize {
+    fn scratch(&self, device: &Device, ins: &[Spec], pass: Pass) -> usize {
         let [hidden, table] = [ins[0].shape, ins[1].shape];
+        if let Device::Cuda(_) = device {
+            let want_table = match pass {
+                Pass::Forward => Want::Skip,
+                Pass::Vjp(wants) | Pass::Fused(wants) => wants[1],
+            };
+            return device_shape(ins[0], ins[1], want_table).scratch() * DType::F32.size();
+        }
         cpu::scratch(hidden.rows(), hidden.last(), table.rows()) * ins[0].dtype.size()
     }
 
@@ -172,6 +195,35 @@ fn memory<'a, T: Element>(cx: &'a mut Context, ins: &[&Buffer]) -> &'a mut [T] {
     cx.scratch(cpu::scratch(hidden.rows(), hidden.last(), table.rows()))
 }
 
+fn device_shape(hidden: Spec, table: Spec, want_table: Want) -> cuda::Shape {
+    cuda::Shape {
+        dtype: hidden.dtype,
+        tokens: hidden.shape.rows(),
+        dim: hidden.shape.last(),
+        vocab: table.shape.rows(),
+        want_table: want_table.is_wanted(),
+    }
+}
+
+fn device_memory(cx: &mut Context, ins: &[&Buffer], want_table: Want) -> (cuda::Shape, Pointer) {
+    let shape = device_shape(ins[0].spec(), ins[1].spec(), want_table);
+    (shape, cx.scratch_at(DType::F32, shape.scratch()))
+}
+
+fn device_inputs<'a>(ins: &[&'a Buffer]) -> cuda::Inputs<'a> {
+    cuda::Inputs { hidden: ins[0], table: ins[1], targets: ins[2], scale: ins[3] }
+}
+
+fn device_outputs(outs: &mut [Buffer]) -> cuda::Outputs<'_> {
+    let [loss, nll, lse] = outs else { unreachable!("three outputs") };
+    cuda::Outputs { loss, nll, lse }
+}
+
+fn device_gradients<'a>(wants: &[Want], d_ins: &'a mut [Buffer]) -> cuda::Gradients<'a> {
+    let [d_hidden, d_table, ..] = d_ins else { unreachable!("four inputs") };
+    cuda::Gradients { d_hidden: (wants[0], d_hidden), d_table: (wants[1], d_table) }
+}
+
 /// The head over all tokens, and over a text of which some are ignored.
 pub fn cases(s: &Sizes) -> Vec<Case> {
     let case = |label: &str, targets: Fill| {
@@ -179,7 +231,7 @@ pub fn cases(s: &Sizes) -> Vec<Case> {
         // Logits of size one, whatever the width.
         let table = Input::new(&[s.vocab, s.dim()], Fill::Normal { mean: 0.0, std: 1.0 / (s.dim() as f64).sqrt() });
         let targets = Input::new(&[s.batch, s.tokens], targets);
-        let ins = vec![hidden, table, targets, Input::new(&[1], Fill::Given(vec![0.625]))];
+        let ins = vec![hidden, table, targets, Input::statistic(&[1], Fill::Given(vec![0.625]))];
         Case::new(label, LmHead, ins)
     };
     vec![case("all tokens", Fill::Tokens { below: s.vocab }), case("some ignored", Fill::Targets { below: s.vocab })]

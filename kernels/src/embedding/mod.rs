@@ -1,14 +1,16 @@
 //! `h[b, n] = table[tokens[b, n]]`: token ids to vectors.
 
 mod cpu;
+pub(crate) mod cuda;
 
 use crate::case::{Case, Fill, Input, Sizes};
 use crate::{check, cost};
-use engine::{Buffer, Context, Cost, DType, Op, Output, Pass, Reads, Result, Spec, Want, with_real};
+use engine::{Buffer, Context, Cost, DType, Device, Op, Output, Pass, Reads, Result, Spec, Want, with_real};
 
 /// `table [V, d], tokens i32 [B, N] → h [B, N, d]`; `d_table[v] = Σ d_h[b, n]` over the places of v, in their order.
 ///
-/// Tokens must lie in `0..V`; the forward pass panics on others, which whoever reads data has to refuse. Bound by memory.
+/// Tokens must lie in `0..V`; whoever reads data has to refuse others, on which the forward pass
+/// panics, and on a GPU gives NaN. Bound by memory.
 #[derive(Clone, Copy, Debug)]
 pub struct Embedding;
 
@@ -39,7 +41,10 @@ impl Op for Embedding {
         if wants[0].is_wanted() { Reads::of(&[1], &[]) } else { Reads::default() }
     }
 
-    fn forward(&self, _cx: &mut Context, ins: &[&Buffer], outs: &mut [Buffer]) {
+    fn forward(&self, cx: &mut Context, ins: &[&Buffer], outs: &mut [Buffer]) {
+        if let Device::Cuda(gpu) = cx.device {
+            return cuda::forward(&**gpu, ins[0], ins[1], &mut outs[0]);
+        }
         let d = ins[0].shape().last();
         with_real!(ins[0].dtype(), T => {
             cpu::forward::<T>(d, ins[0].as_slice(), ins[1].as_slice(), outs[0].as_mut_slice());
@@ -48,18 +53,33 @@ impl Op for Embedding {
 
     fn vjp(
         &self,
-        _cx: &mut Context,
+        cx: &mut Context,
         wants: &[Want],
         ins: &[&Buffer],
         _outs: &[&Buffer],
         d_out: &Buffer,
         d_ins: &mut [Buffer],
     ) {
-        if wants[0].is_wanted() {
-            let d = d_out.shape().last();
-            with_real!(d_out.dtype(), T => {
-                cpu::vjp::<T>(d, wants[0], ins[1].as_slice(), d_out.as_slice(), d_ins[0].as_mut_slice());
-            });
+        if !wants[0].is_wanted() {
+            return;
+        }
+        if let Device::Cuda(gpu) = cx.device {
+            let numbers = cuda::scratch(ins[1].len(), d_ins[0].shape().rows());
+            let memory = cx.scratch_at(DType::I32, numbers);
+            return cuda::vjp(&**gpu, wants[0], ins[1], d_out, &mut d_ins[0], memory);
+        }
+        let d = d_out.shape().last();
+        with_real!(d_out.dtype(), T => {
+            cpu::vjp::<T>(d, wants[0], ins[1].as_slice(), d_out.as_slice(), d_ins[0].as_mut_slice());
+        });
+    }
+
+    fn scratch(&self, device: &Device, ins: &[Spec], pass: Pass) -> usize {
+        match (device, pass) {
+            (Device::Cuda(_), Pass::Vjp(_)) => {
+                cuda::scratch(ins[1].shape.numel(), ins[0].shape.rows()) * DType::I32.size()
+            }
+            _ => 0,
         }
     }
 

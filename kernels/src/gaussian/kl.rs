@@ -1,6 +1,6 @@
-use super::cpu;
+use super::{cpu, cuda};
 use crate::{check, cost};
-use engine::{Buffer, Context, Cost, Op, Output, Pass, Reads, Result, Spec, Want, with_real};
+use engine::{Buffer, Context, Cost, Device, Op, Output, Pass, Reads, Result, Spec, Want, with_real};
 
 /// `mu, logvar [B, S, d] → kl [B]`, in nats: `kl = ½ Σ (mu² + exp(logvar) − logvar − 1)` over a sample's S·d numbers,
 /// each latent's d by lanes and then the latents in their order.
@@ -37,7 +37,10 @@ impl Op for GaussianKl {
         Reads { ins: wants.iter().enumerate().map(|(i, want)| u16::from(want.is_wanted()) << i).sum(), outs: 0 }
     }
 
-    fn forward(&self, _cx: &mut Context, ins: &[&Buffer], outs: &mut [Buffer]) {
+    fn forward(&self, cx: &mut Context, ins: &[&Buffer], outs: &mut [Buffer]) {
+        if let Device::Cuda(gpu) = cx.device {
+            return cuda::kl(&**gpu, ins[MU], ins[LOGVAR], &mut outs[0]);
+        }
         let d = ins[MU].shape().last();
         with_real!(ins[MU].dtype(), T => {
             cpu::kl::<T>(d, ins[MU].as_slice(), ins[LOGVAR].as_slice(), outs[0].as_mut_slice());
@@ -46,13 +49,18 @@ impl Op for GaussianKl {
 
     fn vjp(
         &self,
-        _cx: &mut Context,
+        cx: &mut Context,
         wants: &[Want],
         ins: &[&Buffer],
         _outs: &[&Buffer],
         d_out: &Buffer,
         d_ins: &mut [Buffer],
     ) {
+        if let Device::Cuda(gpu) = cx.device {
+            let [d_mu, d_logvar] = d_ins else { unreachable!("two inputs") };
+            let wants = [wants[MU], wants[LOGVAR]];
+            return cuda::kl_backward(&**gpu, wants, ins[MU], ins[LOGVAR], d_out, [d_mu, d_logvar]);
+        }
         with_real!(d_out.dtype(), T => {
             let d_kl = d_out.as_slice::<T>();
             if wants[MU].is_wanted() {

@@ -2,6 +2,7 @@
 //! [`Reparameterize`] draws from it, [`GaussianKl`] measures it against the prior N(0, I).
 
 pub(crate) mod cpu;
+pub(crate) mod cuda;
 mod kl;
 mod reparameterize;
 

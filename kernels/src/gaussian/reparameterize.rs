@@ -1,6 +1,6 @@
-use super::cpu;
-use crate::{check, cost, lanes};
-use engine::{Buffer, Context, Cost, Op, Output, Pass, Reads, Result, Spec, Want, with_real};
+use super::{cpu, cuda};
+use crate::{add, check, cost, lanes};
+use engine::{Buffer, Context, Cost, Device, Op, Output, Pass, Reads, Result, Spec, Want, with_real};
 
 /// `mu, logvar, eps [..] → z [..]`, `z = mu + exp(logvar/2) ⊙ eps`.
 ///
@@ -41,7 +41,10 @@ impl Op for Reparameterize {
         }
     }
 
-    fn forward(&self, _cx: &mut Context, ins: &[&Buffer], outs: &mut [Buffer]) {
+    fn forward(&self, cx: &mut Context, ins: &[&Buffer], outs: &mut [Buffer]) {
+        if let Device::Cuda(gpu) = cx.device {
+            return cuda::reparameterize(&**gpu, ins[MU], ins[LOGVAR], ins[EPS], &mut outs[0]);
+        }
         with_real!(ins[MU].dtype(), T => {
             let (mu, logvar, eps) = (ins[MU].as_slice(), ins[LOGVAR].as_slice(), ins[EPS].as_slice());
             cpu::reparameterize::<T>(mu, logvar, eps, outs[0].as_mut_slice());
@@ -50,13 +53,19 @@ impl Op for Reparameterize {
 
     fn vjp(
         &self,
-        _cx: &mut Context,
+        cx: &mut Context,
         wants: &[Want],
         ins: &[&Buffer],
         _outs: &[&Buffer],
         d_out: &Buffer,
         d_ins: &mut [Buffer],
     ) {
+        if let Device::Cuda(gpu) = cx.device {
+            let [d_mu, d_logvar, d_eps] = d_ins else { unreachable!("three inputs") };
+            add::cuda::pass_on(&**gpu, wants[MU], d_out, d_mu);
+            let wants = [wants[LOGVAR], wants[EPS]];
+            return cuda::reparameterize_backward(&**gpu, wants, ins[LOGVAR], ins[EPS], d_out, [d_logvar, d_eps]);
+        }
         with_real!(d_out.dtype(), T => {
             let d_z = d_out.as_slice::<T>();
             if wants[MU].is_wanted() {

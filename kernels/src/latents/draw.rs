@@ -1,7 +1,7 @@
 use super::cpu::{self, Drawn};
-use super::{DRAW, scratch_bytes};
+use super::{DRAW, cuda, scratch_bytes};
 use engine::rng::Stream;
-use engine::{Buffer, Context, Cost, Device, Spec, Update, with_real};
+use engine::{Buffer, Context, Cost, DType, Device, Spec, Update, with_real};
 
 /// A draw from the posterior, for scoring: independent of the noise of the fast steps and of other draws.
 ///
@@ -23,6 +23,10 @@ impl Update for LatentDraw {
     }
 
     fn apply(&self, cx: &mut Context, ins: &[&Buffer], state: &mut [Buffer]) {
+        if let Device::Cuda(gpu) = cx.device {
+            let partial = cx.scratch_at(DType::F32, cuda::partials(state[2].len(), state[1].len()));
+            return cuda::draw(&**gpu, self, ins, state, partial);
+        }
         let [mu, logvar, samples, draw] = ins else { unreachable!("four inputs") };
         let [eps, z, log_ratio] = state else { unreachable!("three buffers of state") };
         let stream = Stream::new(self.seed, DRAW).step(draw.as_slice::<i32>()[0] as u32);
@@ -35,8 +39,8 @@ impl Update for LatentDraw {
         });
     }
 
-    fn scratch(&self, _device: &Device, ins: &[Spec], _state: &[Spec]) -> usize {
-        scratch_bytes(ins[0].dtype, ins[0].shape.numel(), ins[0].shape.last())
+    fn scratch(&self, device: &Device, ins: &[Spec], _state: &[Spec]) -> usize {
+        scratch_bytes(device, ins[0])
     }
 
     fn cost(&self, ins: &[Spec], _state: &[Spec]) -> Cost {

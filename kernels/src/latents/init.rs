@@ -1,7 +1,7 @@
 use super::cpu::{self, Drawn, State};
-use super::{INIT_LOGVAR, Noise, read_clock};
+use super::{INIT_LOGVAR, Noise, cuda, read_clock};
 use engine::rng::Stream;
-use engine::{Buffer, Context, Cost, Spec, Update, with_real};
+use engine::{Buffer, Context, Cost, Device, Spec, Update, with_real};
 
 /// The posterior at the start of a batch: μ = 0, λ = `logvar` + `logvar_std`·N(0, 1), moments 0, the first noise and its
 /// z, KL 0, and the clock's t = 0.
@@ -23,8 +23,11 @@ impl Update for LatentInit {
         "latent_init"
     }
 
-    fn apply(&self, _cx: &mut Context, ins: &[&Buffer], state: &mut [Buffer]) {
+    fn apply(&self, cx: &mut Context, ins: &[&Buffer], state: &mut [Buffer]) {
         let (samples, table) = ins.split_first().expect("samples");
+        if let Device::Cuda(gpu) = cx.device {
+            return cuda::init(&**gpu, self, samples, table, state);
+        }
         let (_, round) = read_clock(&state[9]);
         state[9].as_mut_slice::<i32>()[0] = 0;
         state[8].clear();

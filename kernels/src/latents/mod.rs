@@ -19,6 +19,7 @@
 //! `[B·S, d]` in parallel and touches memory once; a sample's numbers depend on nothing outside the sample.
 
 mod cpu;
+pub(crate) mod cuda;
 mod draw;
 mod init;
 mod step;
@@ -32,7 +33,7 @@ pub use step::LatentAdamW;
 use cpu::{Drawn, Supply};
 use engine::rng::Stream;
 use engine::simd::Real;
-use engine::{Buffer, DType};
+use engine::{Buffer, DType, Device, Spec};
 
 /// The noise ε of the fast steps.
 ///
@@ -105,7 +106,10 @@ fn read_clock(clock: &Buffer) -> (u32, i32) {
     (t as u32, round)
 }
 
-/// Rows of `[B, S, d]`, for the partial sums of a number per sample.
-fn scratch_bytes(dtype: DType, numel: usize, d: usize) -> usize {
-    numel / d * dtype.size()
+/// Scratch memory for the partial sums of a number per sample of `[B, S, d]`.
+fn scratch_bytes(device: &Device, latents: Spec) -> usize {
+    match device {
+        Device::Cpu => latents.shape.rows() * latents.dtype.size(),
+        Device::Cuda(_) => cuda::partials(latents.shape.dims()[0], latents.shape.numel()) * DType::F32.size(),
+    }
 }

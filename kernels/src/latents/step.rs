@@ -1,8 +1,8 @@
 use super::cpu::{self, State};
-use super::{Noise, Redraw, Source, read_clock, scratch_bytes};
+use super::{Noise, Redraw, Source, cuda, read_clock, scratch_bytes};
 use crate::adamw::cpu as adamw;
 use engine::simd::Real;
-use engine::{Buffer, Context, Cost, Device, Spec, Update, with_real};
+use engine::{Buffer, Context, Cost, DType, Device, Spec, Update, with_real};
 
 /// One fast step: both gradients of the NELBO, AdamW on both, the next noise and the next z, in one pass.
 /// ```text
@@ -20,7 +20,7 @@ use engine::{Buffer, Context, Cost, Device, Spec, Update, with_real};
 /// Memory bounds it: eight tensors in, seven or eight out. With fresh random numbers their arithmetic is of the same order.
 ///
 /// # Panics
-/// If t is not below T.
+/// If t is not below T; on a GPU the last rate holds on.
 #[derive(Clone, Copy, Debug)]
 pub struct LatentAdamW {
     /// The noise of the fast steps.
@@ -41,6 +41,10 @@ impl Update for LatentAdamW {
     }
 
     fn apply(&self, cx: &mut Context, ins: &[&Buffer], state: &mut [Buffer]) {
+        if let Device::Cuda(gpu) = cx.device {
+            let partial = cx.scratch_at(DType::F32, cuda::partials(state[8].len(), ins[0].len()));
+            return cuda::step(&**gpu, self, ins, state, partial);
+        }
         let [d_z, rates, samples, table @ ..] = ins else { unreachable!("three inputs or four") };
         let (t, round) = read_clock(&state[9]);
         state[9].as_mut_slice::<i32>()[0] += 1;
@@ -56,8 +60,8 @@ impl Update for LatentAdamW {
         });
     }
 
-    fn scratch(&self, _device: &Device, ins: &[Spec], _state: &[Spec]) -> usize {
-        scratch_bytes(ins[0].dtype, ins[0].shape.numel(), ins[0].shape.last())
+    fn scratch(&self, device: &Device, ins: &[Spec], _state: &[Spec]) -> usize {
+        scratch_bytes(device, ins[0])
     }
 
     fn cost(&self, ins: &[Spec], _state: &[Spec]) -> Cost {

@@ -8,6 +8,7 @@
 //! A product of more than a few dozen rows is bound by arithmetic, one of fewer by reading `w`.
 
 mod cpu;
+pub(crate) mod cuda;
 pub mod gemm;
 mod microkernel;
 mod pack;
@@ -15,8 +16,8 @@ pub(crate) mod tiles;
 
 use self::gemm::Accumulate;
 use crate::case::{Case, Fill, Input, Sizes};
-use crate::{check, lanes};
-use engine::{Buffer, Context, Cost, Error, Op, Output, Pass, Reads, Result, Spec, Want, with_real};
+use crate::{add, check, lanes};
+use engine::{Buffer, Context, Cost, Device, Error, Op, Output, Pass, Reads, Result, Spec, Want, with_real};
 
 /// `x [.., in], w [out, in] → y [.., out]`, `y = x·wᵀ`.
 #[derive(Clone, Copy, Debug)]
@@ -49,9 +50,12 @@ impl Op for Linear {
         reads(wants)
     }
 
-    fn forward(&self, _: &mut Context, ins: &[&Buffer], outs: &mut [Buffer]) {
+    fn forward(&self, cx: &mut Context, ins: &[&Buffer], outs: &mut [Buffer]) {
         let (x, w) = (ins[0], ins[1]);
         let sizes = sizes(x.spec(), w.spec());
+        if let Device::Cuda(gpu) = cx.device {
+            return cuda::forward(&**gpu, sizes, x, w, None, &mut outs[0]);
+        }
         with_real!(x.dtype(), T => cpu::forward::<T>(
             sizes, x.as_slice(), w.as_slice(), outs[0].as_mut_slice(), Accumulate::Write,
         ));
@@ -59,14 +63,14 @@ impl Op for Linear {
 
     fn vjp(
         &self,
-        _: &mut Context,
+        cx: &mut Context,
         wants: &[Want],
         ins: &[&Buffer],
         _: &[&Buffer],
         d_out: &Buffer,
         d_ins: &mut [Buffer],
     ) {
-        vjp_product(wants, ins, d_out, d_ins);
+        vjp_product(cx.device, wants, ins, d_out, d_ins);
     }
 
     fn cost(&self, ins: &[Spec], pass: Pass) -> Cost {
@@ -98,9 +102,12 @@ impl Op for LinearResidual {
         reads(wants)
     }
 
-    fn forward(&self, _: &mut Context, ins: &[&Buffer], outs: &mut [Buffer]) {
+    fn forward(&self, cx: &mut Context, ins: &[&Buffer], outs: &mut [Buffer]) {
         let (x, w, residual) = (ins[0], ins[1], ins[2]);
         let sizes = sizes(x.spec(), w.spec());
+        if let Device::Cuda(gpu) = cx.device {
+            return cuda::forward(&**gpu, sizes, x, w, Some(residual), &mut outs[0]);
+        }
         with_real!(x.dtype(), T => {
             let y = outs[0].as_mut_slice::<T>();
             lanes::pass_on(Want::Write, residual.as_slice(), y);
@@ -110,14 +117,17 @@ impl Op for LinearResidual {
 
     fn vjp(
         &self,
-        _: &mut Context,
+        cx: &mut Context,
         wants: &[Want],
         ins: &[&Buffer],
         _: &[&Buffer],
         d_out: &Buffer,
         d_ins: &mut [Buffer],
     ) {
-        vjp_product(wants, ins, d_out, d_ins);
+        vjp_product(cx.device, wants, ins, d_out, d_ins);
+        if let Device::Cuda(gpu) = cx.device {
+            return add::cuda::pass_on(&**gpu, wants[2], d_out, &mut d_ins[2]);
+        }
         if wants[2].is_wanted() {
             with_real!(d_out.dtype(), T => lanes::pass_on::<T>(wants[2], d_out.as_slice(), d_ins[2].as_mut_slice()));
         }
@@ -161,19 +171,29 @@ fn reads(wants: &[Want]) -> Reads {
     Reads { ins: u16::from(wants[1].is_wanted()) | u16::from(wants[0].is_wanted()) << 1, outs: 0 }
 }
 
-fn vjp_product(wants: &[Want], ins: &[&Buffer], d_y: &Buffer, d_ins: &mut [Buffer]) {
-    let rows = d_y.shape().rows();
-    let outputs = d_y.shape().last();
-    with_real!(d_y.dtype(), T => {
-        if wants[0].is_wanted() {
-            let sizes = cpu::Sizes { rows, inputs: ins[1].shape().last(), outputs };
-            cpu::vjp_x::<T>(sizes, d_y.as_slice(), ins[1].as_slice(), wants[0], d_ins[0].as_mut_slice());
+fn vjp_product(device: &Device, wants: &[Want], ins: &[&Buffer], d_y: &Buffer, d_ins: &mut [Buffer]) {
+    let (rows, outputs) = (d_y.shape().rows(), d_y.shape().last());
+    let sizes = |inputs: usize| cpu::Sizes { rows, inputs, outputs };
+    if wants[0].is_wanted() {
+        let (w, want, d_x) = (ins[1], wants[0], &mut d_ins[0]);
+        let sizes = sizes(w.shape().last());
+        match device {
+            Device::Cuda(gpu) => cuda::vjp_x(&**gpu, sizes, d_y, w, want, d_x),
+            Device::Cpu => with_real!(d_y.dtype(), T => {
+                cpu::vjp_x::<T>(sizes, d_y.as_slice(), w.as_slice(), want, d_x.as_mut_slice());
+            }),
         }
-        if wants[1].is_wanted() {
-            let sizes = cpu::Sizes { rows, inputs: ins[0].shape().last(), outputs };
-            cpu::vjp_w::<T>(sizes, d_y.as_slice(), ins[0].as_slice(), wants[1], d_ins[1].as_mut_slice());
+    }
+    if wants[1].is_wanted() {
+        let (x, want, d_w) = (ins[0], wants[1], &mut d_ins[1]);
+        let sizes = sizes(x.shape().last());
+        match device {
+            Device::Cuda(gpu) => cuda::vjp_w(&**gpu, sizes, d_y, x, want, d_w),
+            Device::Cpu => with_real!(d_y.dtype(), T => {
+                cpu::vjp_w::<T>(sizes, d_y.as_slice(), x.as_slice(), want, d_w.as_mut_slice());
+            }),
         }
-    });
+    }
 }
 
 /// One product for the result, one for each wanted factor's gradient.

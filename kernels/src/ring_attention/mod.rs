@@ -5,10 +5,13 @@
 //! first runs [`RingAttention`], which reads the min(p, k − 1) latest slots, then [`RingWrite`].
 
 mod cpu;
+pub(crate) mod cuda;
 
 use crate::case::{Case, Fill, Input, Sizes};
 use crate::{check, cost};
-use engine::{Buffer, Context, Cost, DType, Error, Op, Output, Pass, Reads, Result, Spec, Update, Want, with_real};
+use engine::{
+    Buffer, Context, Cost, DType, Device, Error, Op, Output, Pass, Reads, Result, Spec, Update, Want, with_real,
+};
 
 /// Slots of the ring for a window of so many tokens.
 pub fn slots(window: usize) -> usize {
@@ -56,7 +59,10 @@ impl Op for RingAttention {
         Reads::default()
     }
 
-    fn forward(&self, _cx: &mut Context, ins: &[&Buffer], outs: &mut [Buffer]) {
+    fn forward(&self, cx: &mut Context, ins: &[&Buffer], outs: &mut [Buffer]) {
+        if let Device::Cuda(gpu) = cx.device {
+            return cuda::forward(&**gpu, self.heads, self.window, [ins[0], ins[1], ins[2]], &mut outs[0]);
+        }
         let position = position(ins[2]);
         let shape = cpu::Shape {
             heads: self.heads,
@@ -96,7 +102,10 @@ impl Update for RingWrite {
         "ring_write"
     }
 
-    fn apply(&self, _cx: &mut Context, ins: &[&Buffer], state: &mut [Buffer]) {
+    fn apply(&self, cx: &mut Context, ins: &[&Buffer], state: &mut [Buffer]) {
+        if let Device::Cuda(gpu) = cx.device {
+            return cuda::write(&**gpu, ins[0], ins[1], &mut state[0]);
+        }
         let (slots, d) = (state[0].shape().dims()[1], state[0].shape().last() / 2);
         let slot = position(ins[1]) % slots;
         with_real!(ins[0].dtype(), T => {
@@ -115,14 +124,17 @@ fn position(buffer: &Buffer) -> usize {
     usize::try_from(position).unwrap_or_else(|_| panic!("position {position} is negative"))
 }
 
-/// One case: a step somewhere in the first rounds of the ring.
+/// A step in the ring's first round, before it is full, and one in a later round.
 pub fn cases(s: &Sizes) -> Vec<Case> {
-    let ins = vec![
-        Input::new(&[s.batch, 1, 3 * s.dim()], Fill::NORMAL),
-        Input::new(&[s.batch, slots(s.window), 2 * s.dim()], Fill::NORMAL),
-        Input::new(&[1], Fill::Tokens { below: 3 * s.window }),
-    ];
-    vec![Case::new("step", RingAttention { heads: s.heads, window: s.window }, ins)]
+    let case = |label: &str, below| {
+        let ins = vec![
+            Input::new(&[s.batch, 1, 3 * s.dim()], Fill::NORMAL),
+            Input::new(&[s.batch, slots(s.window), 2 * s.dim()], Fill::NORMAL),
+            Input::new(&[1], Fill::Tokens { below }),
+        ];
+        Case::new(label, RingAttention { heads: s.heads, window: s.window }, ins)
+    };
+    vec![case("first round", s.window), case("later round", 100 * s.window)]
 }
 
 #[cfg(test)]

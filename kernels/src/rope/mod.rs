@@ -2,10 +2,11 @@
 //! `φ = position · theta^(−2i/D)`, `y[2i] = x[2i]·cos φ − x[2i+1]·sin φ`, `y[2i+1] = x[2i]·sin φ + x[2i+1]·cos φ`.
 
 mod cpu;
+pub(crate) mod cuda;
 
 use crate::case::{Case, Fill, Input, Sizes};
 use crate::{check, cost};
-use engine::{Buffer, Context, Cost, DType, Error, Op, Output, Pass, Reads, Result, Spec, Want, with_real};
+use engine::{Buffer, Context, Cost, DType, Device, Error, Op, Output, Pass, Reads, Result, Spec, Want, with_real};
 
 /// `positions i32[N] → table [N, D]` with cos φ and sin φ of pair i at 2i and 2i+1, computed in f64 and rounded.
 #[derive(Clone, Copy, Debug)]
@@ -50,7 +51,10 @@ impl Op for RopeTable {
         Reads::default()
     }
 
-    fn forward(&self, _cx: &mut Context, ins: &[&Buffer], outs: &mut [Buffer]) {
+    fn forward(&self, cx: &mut Context, ins: &[&Buffer], outs: &mut [Buffer]) {
+        if let Device::Cuda(gpu) = cx.device {
+            return cuda::table(&**gpu, self.theta, ins[0], &mut outs[0]);
+        }
         with_real!(self.dtype, T => {
             cpu::table::<T>(self.theta, self.head_dim, ins[0].as_slice(), outs[0].as_mut_slice());
         })
@@ -110,28 +114,37 @@ impl Op for Rope {
         if wants[0].is_wanted() { Reads::of(&[1], &[]) } else { Reads::default() }
     }
 
-    fn forward(&self, _cx: &mut Context, ins: &[&Buffer], outs: &mut [Buffer]) {
+    fn forward(&self, cx: &mut Context, ins: &[&Buffer], outs: &mut [Buffer]) {
+        let (layout, turn) = (self.layout(ins[1]), cpu::Turn::Forth);
+        if let Device::Cuda(gpu) = cx.device {
+            return cuda::rope(&**gpu, layout, turn, Want::Write, ins[0], ins[1], &mut outs[0]);
+        }
         with_real!(ins[0].dtype(), T => {
             let (x, table) = (ins[0].as_slice(), ins[1].as_slice());
-            cpu::rope::<T>(self.layout(ins[1]), cpu::Turn::Forth, Want::Write, x, table, outs[0].as_mut_slice());
+            cpu::rope::<T>(layout, turn, Want::Write, x, table, outs[0].as_mut_slice());
         })
     }
 
     fn vjp(
         &self,
-        _cx: &mut Context,
+        cx: &mut Context,
         wants: &[Want],
         ins: &[&Buffer],
         _outs: &[&Buffer],
         d_out: &Buffer,
         d_ins: &mut [Buffer],
     ) {
-        if wants[0].is_wanted() {
-            with_real!(d_out.dtype(), T => {
-                let (d_y, table) = (d_out.as_slice(), ins[1].as_slice());
-                cpu::rope::<T>(self.layout(ins[1]), cpu::Turn::Back, wants[0], d_y, table, d_ins[0].as_mut_slice());
-            })
+        if !wants[0].is_wanted() {
+            return;
         }
+        let (layout, turn) = (self.layout(ins[1]), cpu::Turn::Back);
+        if let Device::Cuda(gpu) = cx.device {
+            return cuda::rope(&**gpu, layout, turn, wants[0], d_out, ins[1], &mut d_ins[0]);
+        }
+        with_real!(d_out.dtype(), T => {
+            let (d_y, table) = (d_out.as_slice(), ins[1].as_slice());
+            cpu::rope::<T>(layout, turn, wants[0], d_y, table, d_ins[0].as_mut_slice());
+        })
     }
 
     fn cost(&self, ins: &[Spec], pass: Pass) -> Cost {
@@ -163,7 +176,7 @@ fn even(head_dim: usize) -> Result<()> {
 
 /// The table, and the three shapes that a model rotates: fused queries, keys and values; queries; fused keys and values.
 pub fn cases(s: &Sizes) -> Vec<Case> {
-    let table = |n| Input::new(&[n, s.head_dim], Fill::NORMAL);
+    let table = |n| Input::statistic(&[n, s.head_dim], Fill::NORMAL);
     let x = |n, heads| Input::new(&[s.batch, n, heads * s.head_dim], Fill::NORMAL);
     let h = s.heads;
     let positions = Input::new(&[s.tokens], Fill::Tokens { below: 1024 });

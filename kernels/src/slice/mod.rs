@@ -1,10 +1,11 @@
 //! `y = x[:, start..start+len, :]`: one layer's latents out of those of all layers.
 
 mod cpu;
+pub(crate) mod cuda;
 
 use crate::case::{Case, Fill, Input, Sizes};
 use crate::{check, cost};
-use engine::{Buffer, Context, Cost, Error, Op, Output, Pass, Reads, Result, Shape, Spec, Want, with_real};
+use engine::{Buffer, Context, Cost, Device, Error, Op, Output, Pass, Reads, Result, Shape, Spec, Want, with_real};
 
 /// `x [B, S, d] → y [B, len, d]`, rows `start..start+len` of the middle axis; `d_x` is `d_y` there and zero elsewhere.
 /// Bound by memory.
@@ -48,18 +49,33 @@ impl Op for Slice {
         Reads::default()
     }
 
-    fn forward(&self, _cx: &mut Context, ins: &[&Buffer], outs: &mut [Buffer]) {
+    fn forward(&self, cx: &mut Context, ins: &[&Buffer], outs: &mut [Buffer]) {
         let part = self.part(ins[0].shape());
+        if let Device::Cuda(gpu) = cx.device {
+            return cuda::forward(&**gpu, part, ins[0], &mut outs[0]);
+        }
         with_real!(ins[0].dtype(), T => cpu::forward::<T>(part, ins[0].as_slice(), outs[0].as_mut_slice()))
     }
 
-    fn vjp(&self, _: &mut Context, wants: &[Want], _: &[&Buffer], _: &[&Buffer], d_out: &Buffer, d_ins: &mut [Buffer]) {
-        if wants[0].is_wanted() {
-            let part = self.part(d_ins[0].shape());
-            with_real!(d_out.dtype(), T => {
-                cpu::vjp::<T>(part, wants[0], d_out.as_slice(), d_ins[0].as_mut_slice());
-            });
+    fn vjp(
+        &self,
+        cx: &mut Context,
+        wants: &[Want],
+        _: &[&Buffer],
+        _: &[&Buffer],
+        d_out: &Buffer,
+        d_ins: &mut [Buffer],
+    ) {
+        if !wants[0].is_wanted() {
+            return;
         }
+        let part = self.part(d_ins[0].shape());
+        if let Device::Cuda(gpu) = cx.device {
+            return cuda::vjp(&**gpu, part, wants[0], d_out, &mut d_ins[0]);
+        }
+        with_real!(d_out.dtype(), T => {
+            cpu::vjp::<T>(part, wants[0], d_out.as_slice(), d_ins[0].as_mut_slice());
+        });
     }
 
     fn cost(&self, ins: &[Spec], pass: Pass) -> Cost {

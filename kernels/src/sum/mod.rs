@@ -1,10 +1,11 @@
 //! `y = Σ x`: all elements to one number, for losses that are sums.
 
 mod cpu;
+pub(crate) mod cuda;
 
 use crate::case::{Case, Fill, Input, Sizes};
 use crate::check;
-use engine::{Buffer, Context, Cost, Op, Output, Pass, Reads, Result, Spec, Want, with_real};
+use engine::{Buffer, Context, Cost, DType, Device, Op, Output, Pass, Reads, Result, Spec, Want, with_real};
 
 /// `x [..] → y [1]`, `y = Σ x`; `d_x = d_y` everywhere.
 #[derive(Clone, Copy, Debug)]
@@ -32,13 +33,36 @@ impl Op for Sum {
         Reads::default()
     }
 
-    fn forward(&self, _cx: &mut Context, ins: &[&Buffer], outs: &mut [Buffer]) {
+    fn forward(&self, cx: &mut Context, ins: &[&Buffer], outs: &mut [Buffer]) {
+        if let Device::Cuda(gpu) = cx.device {
+            let partial = cx.scratch_at(DType::F32, cuda::partials(ins[0].len()));
+            return cuda::forward(&**gpu, ins[0], &mut outs[0], partial);
+        }
         with_real!(ins[0].dtype(), T => cpu::forward::<T>(ins[0].as_slice(), outs[0].as_mut_slice()))
     }
 
-    fn vjp(&self, _: &mut Context, wants: &[Want], _: &[&Buffer], _: &[&Buffer], d_out: &Buffer, d_ins: &mut [Buffer]) {
-        if wants[0].is_wanted() {
-            with_real!(d_out.dtype(), T => cpu::vjp::<T>(d_out.as_slice()[0], wants[0], d_ins[0].as_mut_slice()));
+    fn vjp(
+        &self,
+        cx: &mut Context,
+        wants: &[Want],
+        _: &[&Buffer],
+        _: &[&Buffer],
+        d_out: &Buffer,
+        d_ins: &mut [Buffer],
+    ) {
+        if !wants[0].is_wanted() {
+            return;
+        }
+        if let Device::Cuda(gpu) = cx.device {
+            return cuda::vjp(&**gpu, d_out, wants[0], &mut d_ins[0]);
+        }
+        with_real!(d_out.dtype(), T => cpu::vjp::<T>(d_out.as_slice()[0], wants[0], d_ins[0].as_mut_slice()));
+    }
+
+    fn scratch(&self, device: &Device, ins: &[Spec], pass: Pass) -> usize {
+        match (device, pass) {
+            (Device::Cuda(_), Pass::Forward) => cuda::partials(ins[0].shape.numel()) * DType::F32.size(),
+            _ => 0,
         }
     }
 

@@ -2,10 +2,11 @@
 //! transformer", arXiv 2002.05202). `u₁ = W₁x` and `u₃ = W₃x` come side by side from one product.
 
 mod cpu;
+pub(crate) mod cuda;
 
 use crate::case::{Case, Fill, Input, Sizes};
 use crate::{check, cost};
-use engine::{Buffer, Context, Cost, Error, Op, Output, Pass, Reads, Result, Spec, Want, with_real};
+use engine::{Buffer, Context, Cost, Device, Error, Op, Output, Pass, Reads, Result, Spec, Want, with_real};
 
 /// `u [.., 2f] → y [.., f]`, `y = silu(u[.., ..f]) ⊙ u[.., f..]`.
 ///
@@ -41,26 +42,33 @@ impl Op for SwiGlu {
         if wants[0].is_wanted() { Reads::of(&[0], &[]) } else { Reads::default() }
     }
 
-    fn forward(&self, _cx: &mut Context, ins: &[&Buffer], outs: &mut [Buffer]) {
+    fn forward(&self, cx: &mut Context, ins: &[&Buffer], outs: &mut [Buffer]) {
+        if let Device::Cuda(gpu) = cx.device {
+            return cuda::forward(&**gpu, ins[0], &mut outs[0]);
+        }
         let f = outs[0].shape().last();
         with_real!(ins[0].dtype(), T => cpu::forward::<T>(f, ins[0].as_slice(), outs[0].as_mut_slice()))
     }
 
     fn vjp(
         &self,
-        _cx: &mut Context,
+        cx: &mut Context,
         wants: &[Want],
         ins: &[&Buffer],
         _outs: &[&Buffer],
         d_out: &Buffer,
         d_ins: &mut [Buffer],
     ) {
-        if wants[0].is_wanted() {
-            let f = d_out.shape().last();
-            with_real!(d_out.dtype(), T => {
-                cpu::vjp::<T>(f, wants[0], ins[0].as_slice(), d_out.as_slice(), d_ins[0].as_mut_slice());
-            });
+        if !wants[0].is_wanted() {
+            return;
         }
+        if let Device::Cuda(gpu) = cx.device {
+            return cuda::vjp(&**gpu, wants[0], ins[0], d_out, &mut d_ins[0]);
+        }
+        let f = d_out.shape().last();
+        with_real!(d_out.dtype(), T => {
+            cpu::vjp::<T>(f, wants[0], ins[0].as_slice(), d_out.as_slice(), d_ins[0].as_mut_slice());
+        });
     }
 
     fn cost(&self, ins: &[Spec], pass: Pass) -> Cost {

@@ -1,20 +1,25 @@
 //! Every room's kernels, run by the host shim, against the room's CPU code in f64: outputs, gradients for many wants, in f32
 //! and bf16, with threads in several orders, which must not change a bit. And the same with mistakes put in, which must be
-//! found.
+//! found. `ROOM=name` in the environment limits both to one room.
+
+mod faults;
+mod updates;
 
 use autograd::gradcheck::Bench;
 use engine::rng::Stream;
 use engine::{Buffer, DType, Device, Want};
 use kernels::case::{Case, Sizes};
 use kernels::registry::{ROOMS, Room};
+use std::any::Any;
+use std::env;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use tests::shim::{Fault, Order, Shim};
+use tests::shim::{Order, Shim};
 
-/// Ones, tails everywhere, full packs and blocks.
+/// Ones, tails everywhere, full packs and blocks and more than a chunk of tokens.
 const SIZES: [Sizes; 3] = [
     Sizes { batch: 1, tokens: 1, heads: 1, head_dim: 2, window: 1, latents: 1, ffn: 1, vocab: 2 },
     Sizes { batch: 2, tokens: 37, heads: 3, head_dim: 10, window: 11, latents: 3, ffn: 45, vocab: 101 },
-    Sizes { batch: 1, tokens: 130, heads: 2, head_dim: 32, window: 48, latents: 8, ffn: 96, vocab: 258 },
+    Sizes { batch: 2, tokens: 130, heads: 2, head_dim: 32, window: 48, latents: 8, ffn: 96, vocab: 258 },
 ];
 
 /// Largest accepted ‖kernel − f64‖ / ‖f64‖.
@@ -41,21 +46,23 @@ fn all_wants(case: &Case) -> Vec<Vec<Want>> {
     all
 }
 
-/// Everything that the op can compute, on numbers that `dtype` can hold.
-fn run(case: &Case, device: &Device, dtype: DType, compute: DType) -> Vec<Results> {
-    let rounded = |b: Buffer| match b.dtype() {
-        DType::I32 => b,
-        _ => Buffer::from_f64(compute, b.shape().dims(), &b.to_f64()),
+/// Everything that the op can compute: in `dtype`, or in f64 on numbers that `dtype` can hold.
+fn run(case: &Case, device: &Device, dtype: DType, precision: Precision) -> Vec<Results> {
+    let given = |b: Buffer| match precision {
+        Precision::Exact if b.dtype() != DType::I32 => Buffer::from_f64(DType::F64, b.shape().dims(), &b.to_f64()),
+        _ => b,
     };
     let op = case.op.as_ref();
-    let ins: Vec<Buffer> = case.buffers(dtype, 7).into_iter().map(rounded).collect();
+    let stored = case.buffers(dtype, 7);
+    let into: Vec<Buffer> =
+        stored.iter().map(|b| given(Buffer::from_f64(b.dtype(), b.shape().dims(), &vec![0.5; b.len()]))).collect();
+    let result = op.infer(&case.specs(dtype)).expect("the case's shapes")[0].spec;
+    let mut weights = vec![0.0; result.shape.numel()];
+    Stream::new(3, 99).fill_normal(&mut weights, |x| x);
+    let d_out = given(Buffer::from_f64(result.dtype, result.shape.dims(), &weights));
+    let ins: Vec<Buffer> = stored.into_iter().map(given).collect();
     let mut bench = Bench::on(device, op, &ins);
     let outs = bench.forward(&ins);
-    let mut weights = vec![0.0; outs[0].len()];
-    Stream::new(3, 99).fill_normal(&mut weights, |x| x);
-    let d_out = rounded(Buffer::from_f64(dtype, outs[0].shape().dims(), &weights));
-    let into: Vec<Buffer> =
-        ins.iter().map(|b| rounded(Buffer::from_f64(dtype, b.shape().dims(), &vec![0.5; b.len()]))).collect();
     let mut results = Vec::new();
     for wants in all_wants(case) {
         let buffers = bench.vjp(&wants, &ins, &outs, &d_out, &into);
@@ -70,6 +77,15 @@ fn run(case: &Case, device: &Device, dtype: DType, compute: DType) -> Vec<Result
     results
 }
 
+/// What [`run`] computes in.
+#[derive(Clone, Copy)]
+enum Precision {
+    /// The type of the tensors.
+    Stored,
+    /// f64.
+    Exact,
+}
+
 fn relative_error(a: &[f64], b: &[f64]) -> f64 {
     let norm = |x: &mut dyn Iterator<Item = f64>| x.map(|x| x * x).sum::<f64>().sqrt();
     let size = norm(&mut b.iter().copied());
@@ -78,13 +94,12 @@ fn relative_error(a: &[f64], b: &[f64]) -> f64 {
 
 /// What is wrong with `case` on a device with threads in any order, if anything.
 fn check(case: &Case, dtype: DType, device: impl Fn(Order) -> Device) -> Result<(), String> {
-    let exact = run(case, &Device::Cpu, dtype, DType::F64);
-    let mut first: Option<Vec<Results>> = None;
+    let exact = run(case, &Device::Cpu, dtype, Precision::Exact);
+    let mut first: Option<Vec<Vec<Vec<u8>>>> = None;
     for order in Order::ALL {
         let device = device(order);
         let place = |what: &str| format!("{} ({}), {dtype}, {order:?}: {what}", case.op.name(), case.label);
-        let ours = catch_unwind(AssertUnwindSafe(|| run(case, &device, dtype, dtype)))
-            .map_err(|e| place(e.downcast_ref::<String>().map_or("panicked", |s| s)))?;
+        let ours = or_panic(|| Ok(run(case, &device, dtype, Precision::Stored))).map_err(|e| place(&e))?;
         for (ours, exact) in ours.iter().zip(&exact) {
             for (i, (a, b)) in ours.buffers.iter().zip(&exact.buffers).enumerate().filter(|(_, (a, _))| !a.is_empty()) {
                 let error = relative_error(&a.to_f64(), &b.to_f64());
@@ -95,21 +110,24 @@ fn check(case: &Case, dtype: DType, device: impl Fn(Order) -> Device) -> Result<
                 }
             }
         }
-        let first = first.get_or_insert_with(|| clone(&ours));
-        for (a, b) in ours.iter().zip(first.iter()) {
-            let bits = |r: &Results| -> Vec<Vec<u8>> {
-                r.buffers.iter().filter(|b| !b.is_empty()).map(|b| b.as_bytes().to_vec()).collect()
-            };
-            if bits(a) != bits(b) {
-                return Err(place(&format!("{} has other bits than in order", a.what)));
+        let first = first.get_or_insert_with(|| ours.iter().map(|r| bits(&r.buffers)).collect());
+        for (ours, first) in ours.iter().zip(first.iter()) {
+            if bits(&ours.buffers) != *first {
+                return Err(place(&format!("{} has other bits than in order", ours.what)));
             }
         }
     }
     Ok(())
 }
 
-fn clone(results: &[Results]) -> Vec<Results> {
-    results.iter().map(|r| Results { what: r.what.clone(), buffers: r.buffers.clone() }).collect()
+fn bits(buffers: &[Buffer]) -> Vec<Vec<u8>> {
+    buffers.iter().filter(|b| !b.is_empty()).map(|b| b.as_bytes().to_vec()).collect()
+}
+
+/// The error of an attempt, or the message with which it panicked.
+fn or_panic<R>(attempt: impl FnOnce() -> Result<R, String>) -> Result<R, String> {
+    let message = |e: Box<dyn Any + Send>| e.downcast_ref::<String>().map_or("panicked", |s| s).to_string();
+    catch_unwind(AssertUnwindSafe(attempt)).unwrap_or_else(|e| Err(message(e)))
 }
 
 fn loaded(device: Device, room: &Room) -> Device {
@@ -127,67 +145,22 @@ fn check_room(room: &Room, device: impl Fn(Order) -> Device) -> Result<(), Strin
     Ok(())
 }
 
+fn chosen(room: &str) -> bool {
+    env::var("ROOM").map_or(true, |name| name == room)
+}
+
 #[test]
 fn every_room_agrees_with_its_cpu_code() {
-    for room in ROOMS.iter().filter(|room| room.cuda.is_some()) {
+    for room in ROOMS.iter().filter(|room| room.cuda.is_some() && chosen(room.name)) {
         check_room(room, Shim::device).unwrap_or_else(|e| panic!("{e}"));
     }
 }
 
-/// Mistakes that a kernel's author could make.
-const FAULTS: &[(&str, Fault)] = &[
-    (
-        "rmsnorm",
-        Fault {
-            file: "rmsnorm",
-            find: "if (!partial) return;\n    __syncthreads();",
-            replace: "if (!partial) return;",
-        },
-    ),
-    (
-        "rmsnorm",
-        Fault {
-            file: "rmsnorm",
-            find: "sums[warp()][lane()] = sum;\n    __syncthreads();",
-            replace: "sums[warp()][lane()] = sum;",
-        },
-    ),
-    ("rmsnorm", Fault { file: "rmsnorm", find: "if (row >= rows) return;", replace: "if (row > rows) return;" }),
-    (
-        "rmsnorm",
-        Fault { file: "rmsnorm", find: "min(first + rows_per_block, rows)", replace: "first + rows_per_block" },
-    ),
-    (
-        "rmsnorm",
-        Fault { file: "rmsnorm", find: "for (int w = 0; w < warps; w++)", replace: "for (int w = 0; w <= warps; w++)" },
-    ),
-    (
-        "rmsnorm",
-        Fault { file: "rmsnorm", find: "if (!partial) return;", replace: "if (!partial || lane() == 0) return;" },
-    ),
-    (
-        "rmsnorm",
-        Fault {
-            file: "rmsnorm",
-            find: "if (d % WIDE == 0) forward_row<WIDE>",
-            replace: "if (d % 2 == 0) forward_row<WIDE>",
-        },
-    ),
-    (
-        "rmsnorm",
-        Fault {
-            file: "common.cuh",
-            find: "for (int step = WARP / 2; step > 0; step /= 2) x += ",
-            replace: "for (int step = WARP / 2; step > 1; step /= 2) x += ",
-        },
-    ),
-];
-
 #[test]
 fn mistakes_are_found() {
-    for (name, fault) in FAULTS {
-        let room = ROOMS.iter().find(|room| room.name == *name).expect("a registered room");
-        let found = check_room(room, |order| Shim::faulty(order, *fault));
+    for (name, fault) in faults::all().filter(|(name, _)| chosen(name)) {
+        let room = ROOMS.iter().find(|room| room.name == name).expect("a registered room");
+        let found = check_room(room, |order| Shim::faulty(order, fault));
         let found = found.expect_err(&format!("nobody noticed {:?} in the place of {:?}", fault.replace, fault.find));
         println!("{name}: {:?} is found: {found}", fault.replace);
     }

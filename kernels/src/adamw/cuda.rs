@@ -1,0 +1,48 @@
+//! Launches of `kernel.cu`.
+
+use super::{AdamW, SquaredNorm};
+use crate::launch::{THREADS, elements};
+use engine::cuda::{Arg, Gpu, Grid, Module, Pointer};
+use engine::{Buffer, DType};
+
+pub static KERNELS: Module = Module::new("adamw", concat!(include_str!("step.cuh"), include_str!("kernel.cu")));
+
+/// Numbers of a block of the norm.
+const PER_BLOCK: usize = 8192;
+
+/// Numbers of f32 scratch memory of the norm.
+pub fn partials(n: usize) -> usize {
+    n.div_ceil(PER_BLOCK)
+}
+
+/// What is learned is f32: so are its gradient and its moments.
+fn learned(buffer: &Buffer) -> DType {
+    assert_eq!(buffer.dtype(), DType::F32, "a device learns in f32");
+    DType::F32
+}
+
+/// `partial` is scratch memory for [`partials`] numbers.
+pub fn squared_norm(gpu: &dyn Gpu, op: &SquaredNorm, grad: &Buffer, norms: &mut Buffer, partial: Pointer) {
+    let (n, blocks, dtype) = (grad.len(), partials(grad.len()), learned(grad));
+    gpu.launch(
+        &KERNELS.kernel("sum_squares", dtype),
+        Grid::new(blocks, THREADS),
+        &[grad.into(), partial.into(), Arg::int(n), Arg::int(PER_BLOCK)],
+    );
+    gpu.launch(
+        &KERNELS.kernel("sum_partials", dtype),
+        Grid::new(1, 1024),
+        &[partial.into(), Arg::int(blocks), norms.pointer().offset(op.index).into()],
+    );
+}
+
+pub fn adamw(gpu: &dyn Gpu, op: &AdamW, [grad, norms, schedule]: [&Buffer; 3], [w, m, v]: [&mut Buffer; 3]) {
+    let n = grad.len();
+    let constants = [op.beta1, op.beta2, op.eps, op.weight_decay, op.clip].map(Arg::F64);
+    let given = [grad.into(), norms.into(), Arg::int(norms.len()), schedule.into()];
+    gpu.launch(
+        &KERNELS.kernel("update", learned(grad)),
+        elements(n, DType::F32),
+        &[&given[..], &constants, &[w.into(), m.into(), v.into(), Arg::int(n)]].concat(),
+    );
+}

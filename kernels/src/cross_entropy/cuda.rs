@@ -1,0 +1,248 @@
+//! The head, a chunk of tokens at a time, by products of the library and launches of `kernel.cu`.
+
+use crate::cast;
+use crate::launch::{THREADS, elements};
+use engine::cuda::{Arg, Factor, Gpu, Grid, Module, Pointer, Product};
+use engine::{Buffer, DType, Want};
+
+pub static KERNELS: Module = Module::new("cross_entropy", include_str!("kernel.cu"));
+
+/// Tokens whose logits exist at the same time: at V = 50,258 in bf16 26 MB, which stay in the second level cache.
+pub const CHUNK: usize = 256;
+
+/// Entries of the vocabulary of one block: enough blocks for every GPU, few enough partial sums.
+const SLAB: usize = 128;
+
+/// What the op is given.
+#[derive(Clone, Copy)]
+pub struct Inputs<'a> {
+    /// [tokens, dim]
+    pub hidden: &'a Buffer,
+    /// [vocab, dim]
+    pub table: &'a Buffer,
+    /// [tokens]
+    pub targets: &'a Buffer,
+    /// [1]
+    pub scale: &'a Buffer,
+}
+
+/// What the forward pass gives.
+pub struct Outputs<'a> {
+    /// [1]
+    pub loss: &'a mut Buffer,
+    /// [tokens]
+    pub nll: &'a mut Buffer,
+    /// [tokens]
+    pub lse: &'a mut Buffer,
+}
+
+/// The gradients, empty where nobody wants them.
+pub struct Gradients<'a> {
+    /// [tokens, dim]
+    pub d_hidden: (Want, &'a mut Buffer),
+    /// [vocab, dim]
+    pub d_table: (Want, &'a mut Buffer),
+}
+
+/// Sizes and the working memory.
+#[derive(Clone, Copy)]
+pub struct Shape {
+    pub dtype: DType,
+    pub tokens: usize,
+    pub dim: usize,
+    pub vocab: usize,
+    /// Whether the gradient of the table is wanted.
+    pub want_table: bool,
+}
+
+/// The parts of the working memory.
+struct Parts {
+    /// [vocab, chunk]: the logits, then their gradients
+    logits: Pointer,
+    /// [slabs, chunk]
+    most: Pointer,
+    /// [slabs, chunk]
+    sums: Pointer,
+    /// [vocab, dim] in f32: the table's gradient so far, where the table itself is stored in less
+    d_table: Pointer,
+}
+
+impl Shape {
+    fn slabs(self) -> usize {
+        self.vocab.div_ceil(SLAB)
+    }
+
+    /// Types and numbers of the parts.
+    fn parts(self) -> [(DType, usize); 4] {
+        let chunk = self.tokens.min(CHUNK);
+        let table = if self.want_table && self.dtype != DType::F32 { self.vocab * self.dim } else { 0 };
+        let partial = (DType::F32, self.slabs() * chunk);
+        [(self.dtype, self.vocab * chunk), partial, partial, (DType::F32, table)]
+    }
+
+    /// Numbers of f32 working memory; every part starts at a multiple of 256 bytes.
+    pub fn scratch(self) -> usize {
+        self.parts().iter().map(|(dtype, n)| (n * dtype.size()).next_multiple_of(256) / 4).sum()
+    }
+
+    fn split(self, memory: Pointer) -> Parts {
+        let mut address = memory.address;
+        let [logits, most, sums, d_table] = self.parts().map(|(dtype, n)| {
+            let part = Pointer { address, dtype };
+            address += (n * dtype.size()).next_multiple_of(256) as u64;
+            part
+        });
+        Parts { logits, most, sums, d_table }
+    }
+}
+
+/// Losses.
+pub fn forward(gpu: &dyn Gpu, shape: Shape, ins: Inputs, memory: Pointer, outs: Outputs) {
+    let head = Head { gpu, shape, ins, parts: shape.split(memory) };
+    for chunk in head.chunks() {
+        head.logits(&chunk);
+        head.losses(&chunk, &outs);
+    }
+    head.add_up(outs);
+}
+
+/// Gradients for that of the loss.
+pub fn vjp(gpu: &dyn Gpu, shape: Shape, ins: Inputs, memory: Pointer, lse: &Buffer, d_loss: &Buffer, d_ins: Gradients) {
+    let head = Head { gpu, shape, ins, parts: shape.split(memory) };
+    for chunk in head.chunks() {
+        head.logits(&chunk);
+        head.backward(&chunk, lse, d_loss.into(), &d_ins);
+    }
+    head.finish(d_ins);
+}
+
+/// Both, for 1 as the gradient of the loss.
+pub fn forward_vjp(gpu: &dyn Gpu, shape: Shape, ins: Inputs, memory: Pointer, outs: Outputs, d_ins: Gradients) {
+    let head = Head { gpu, shape, ins, parts: shape.split(memory) };
+    for chunk in head.chunks() {
+        head.logits(&chunk);
+        head.losses(&chunk, &outs);
+        head.backward(&chunk, outs.lse, Arg::Pointer(0), &d_ins);
+    }
+    head.add_up(outs);
+    head.finish(d_ins);
+}
+
+struct Head<'a> {
+    gpu: &'a dyn Gpu,
+    shape: Shape,
+    ins: Inputs<'a>,
+    parts: Parts,
+}
+
+/// Tokens `first..first + n`.
+struct Chunk {
+    first: usize,
+    n: usize,
+}
+
+impl Chunk {
+    /// The chunk's part of a buffer with `width` numbers for each token.
+    fn of(&self, buffer: &Buffer, width: usize) -> Pointer {
+        buffer.pointer().offset(self.first * width)
+    }
+}
+
+impl Head<'_> {
+    fn chunks(&self) -> impl Iterator<Item = Chunk> + use<> {
+        let tokens = self.shape.tokens;
+        (0..tokens).step_by(CHUNK).map(move |first| Chunk { first, n: CHUNK.min(tokens - first) })
+    }
+
+    fn launch(&self, entry: &'static str, grid: Grid, args: &[Arg]) {
+        self.gpu.launch(&KERNELS.kernel(entry, self.shape.dtype), grid, args);
+    }
+
+    /// logits[v, n] = Σ_i table[v, i]·hidden[n, i]
+    fn logits(&self, chunk: &Chunk) {
+        let Shape { dim, vocab, .. } = self.shape;
+        self.gpu.product(&Product {
+            rows: vocab,
+            cols: chunk.n,
+            inner: dim,
+            a: Factor::Plain(self.ins.table.into()),
+            b: Factor::Transposed(chunk.of(self.ins.hidden, dim)),
+            c: None,
+            out: self.parts.logits,
+        });
+    }
+
+    fn losses(&self, chunk: &Chunk, outs: &Outputs) {
+        let (Shape { dtype, vocab, .. }, Parts { logits, most, sums, .. }) = (self.shape, &self.parts);
+        let (slabs, wide) = (self.shape.slabs(), 16 / dtype.size());
+        let pack = if chunk.n.is_multiple_of(wide) { wide } else { 1 };
+        let [most, sums] = [*most, *sums].map(Arg::from);
+        let sizes = [vocab, chunk.n].map(Arg::int);
+        self.launch(
+            "sum_slabs",
+            Grid::with_blocks([slabs, chunk.n.div_ceil(32 * pack), 1], THREADS).shared(4 * THREADS as usize * pack),
+            &[&[(*logits).into()][..], &sizes, &[Arg::int(SLAB), most, sums]].concat(),
+        );
+        let [targets, nll, lse] = [self.ins.targets, outs.nll, outs.lse].map(|b| chunk.of(b, 1).into());
+        self.launch(
+            "losses",
+            Grid::new(chunk.n.div_ceil(32), 1024),
+            &[&[(*logits).into(), targets][..], &sizes, &[most, sums, Arg::int(slabs), nll, lse]].concat(),
+        );
+    }
+
+    fn add_up(&self, outs: Outputs) {
+        let n = Arg::int(self.shape.tokens);
+        let args = [Arg::from(&*outs.nll), n, self.ins.scale.into(), outs.loss.into()];
+        self.launch("add_up", Grid::new(1, 1024), &args);
+    }
+
+    /// From the logits to the gradients of what they were made of.
+    fn backward(&self, chunk: &Chunk, lse: &Buffer, d_loss: Arg, d_ins: &Gradients) {
+        let (Shape { dtype, dim, vocab, .. }, logits) = (self.shape, self.parts.logits);
+        let numbers = vocab * chunk.n;
+        let [targets, lse] = [self.ins.targets, lse].map(|b| chunk.of(b, 1).into());
+        self.launch(
+            "gradient",
+            elements(numbers, dtype),
+            &[logits.into(), targets, lse, self.ins.scale.into(), d_loss, Arg::int(numbers), Arg::int(chunk.n)],
+        );
+        let (want, d_hidden) = &d_ins.d_hidden;
+        if want.is_wanted() {
+            // d_hidden[n, i] = Σ_v d_logits[v, n]·table[v, i]
+            let out = chunk.of(d_hidden, dim);
+            self.gpu.product(&Product {
+                rows: chunk.n,
+                cols: dim,
+                inner: vocab,
+                a: Factor::Transposed(logits),
+                b: Factor::Plain(self.ins.table.into()),
+                c: (*want == Want::Add).then_some(out),
+                out,
+            });
+        }
+        let (want, d_table) = &d_ins.d_table;
+        if want.is_wanted() {
+            // d_table[v, i] = Σ_n d_logits[v, n]·hidden[n, i], summed over the chunks in f32
+            let apart = dtype != DType::F32;
+            let out = if apart { self.parts.d_table } else { d_table.pointer() };
+            let first = chunk.first == 0 && (apart || *want == Want::Write);
+            self.gpu.product(&Product {
+                rows: vocab,
+                cols: dim,
+                inner: chunk.n,
+                a: Factor::Plain(logits),
+                b: Factor::Plain(chunk.of(self.ins.hidden, dim)),
+                c: (!first).then_some(out),
+                out,
+            });
+        }
+    }
+
+    fn finish(&self, d_ins: Gradients) {
+        let (want, d_table) = d_ins.d_table;
+        if want.is_wanted() && self.shape.dtype != DType::F32 {
+            cast::cuda::convert(self.gpu, self.parts.d_table, want, d_table.into(), d_table.len());
+        }
+    }
+}

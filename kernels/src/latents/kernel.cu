@@ -1,0 +1,121 @@
+// Fast learning, in place. All tensors are f32 [B, size] with size = S·d; a block has a piece of a sample, a thread four
+// neighbours, which share a block of random numbers. Memory bounds a step with kept noise; fresh normals, in double
+// precision, weigh as much again.
+#include "noise.cuh"
+
+__device__ inline float sigma(float logvar) { return expf(0.5f * logvar); }
+
+// Normal numbers j to j + N − 1 of a stream.
+template <int N> __device__ Floats<N> draw_normals(Stream stream, int j) {
+    double four[4];
+    normals(stream, j / 4, four);
+    Floats<N> out;
+    if (N == 4) {
+#pragma unroll
+        for (int i = 0; i < N; i++) out.x[i] = (float)four[i];
+    } else {
+        out.x[0] = (float)(j % 4 < 2 ? (j % 4 == 0 ? four[0] : four[1]) : (j % 4 == 2 ? four[2] : four[3]));
+    }
+    return out;
+}
+
+// z = mu + σ · eps.
+template <int N> __device__ Floats<N> draw_z(Floats<N> mu, Floats<N> logvar, Floats<N> eps) {
+#pragma unroll
+    for (int j = 0; j < N; j++) mu.x[j] = fmaf(sigma(logvar.x[j]), eps.x[j], mu.x[j]);
+    return mu;
+}
+
+// The posterior at the start: mu = 0, logvar = mean + std · N(0, 1) from stream `spread`, no moments, the first noise from
+// `table` [.., B, size] or, if that is null, stream `site`, its z, KL 0, and the clock's t = 0.
+extern "C" __global__ void init(const int* samples, const float* table, unsigned long long seed, unsigned site, unsigned spread, double mean, double std, float* mu, float* logvar, float* m_mu, float* v_mu, float* m_logvar, float* v_logvar, float* eps, float* z, float* kl, int* clock, int size) {
+    unsigned sample = samples[blockIdx.y], round = clock[1];
+    size_t at = (size_t)blockIdx.y * size;
+    for_my_elements(size, size, [&](auto width, int j) {
+        constexpr int N = decltype(width)::size;
+        Floats<N> zero = {}, l, e = table ? load_pack<N>(table + at + j) : draw_normals<N>({seed, site, sample, round}, j);
+        for (float* tensor : {mu, m_mu, v_mu, m_logvar, v_logvar}) store_pack<N>(tensor + at + j, zero);
+        l = draw_normals<N>({seed, spread, sample, round}, j);
+#pragma unroll
+        for (int i = 0; i < N; i++) l.x[i] = (float)fma(std, (double)l.x[i], mean);
+        store_pack<N>(logvar + at + j, l);
+        store_pack<N>(eps + at + j, e);
+        store_pack<N>(z + at + j, draw_z<N>(zero, l, e));
+    });
+    if (blockIdx.x == 0 && threadIdx.x == 0) {
+        kl[blockIdx.y] = 0;
+        // Nobody reads it here.
+        if (blockIdx.y == 0) clock[0] = 0;
+    }
+}
+
+// A fast step t = clock[0], counted from 0: KL, both gradients, AdamW on both, the noise of step t + 1, and z.
+// partial [B, pieces] gets the KL of a block's piece. `redraw` 0 keeps the noise; else it comes from table
+// [table_steps, B, size] or, if that is null, from stream `site` + t + 1.
+extern "C" __global__ void descend(const float* d_z, const float* rates, int steps, const int* samples, const float* table, int table_steps, unsigned long long seed, unsigned site, int redraw, double beta1, double beta2, double adam_eps, double weight_decay, const int* clock, float* mu, float* logvar, float* m_mu, float* v_mu, float* m_logvar, float* v_logvar, float* eps, float* z, float* partial, int size) {
+    __shared__ Step step;
+    __shared__ float shared[WARP];
+    int t = clock[0];
+    if (threadIdx.x == 0) step = make_step({beta1, beta2, adam_eps, weight_decay}, rates[min(t, steps - 1)], t + 1);
+    __syncthreads();
+    size_t at = (size_t)blockIdx.y * size;
+    Stream stream = {seed, site + t + 1, (unsigned)samples[blockIdx.y], (unsigned)clock[1]};
+    const float* given = table ? table + ((size_t)min(t + 1, table_steps - 1) * gridDim.y + blockIdx.y) * size : nullptr;
+    float kl = 0;
+    for_my_elements(size, size, [&](auto width, int j) {
+        constexpr int N = decltype(width)::size;
+        Floats<N> d = load_pack<N>(d_z + at + j), e = load_pack<N>(eps + at + j);
+        Floats<N> p = load_pack<N>(mu + at + j), m = load_pack<N>(m_mu + at + j), v = load_pack<N>(v_mu + at + j);
+        Floats<N> q = load_pack<N>(logvar + at + j), n = load_pack<N>(m_logvar + at + j), w = load_pack<N>(v_logvar + at + j);
+#pragma unroll
+        for (int i = 0; i < N; i++) {
+            float s = sigma(q.x[i]), var = s * s;
+            kl += 0.5f * fmaf(p.x[i], p.x[i], var - q.x[i] - 1.0f);
+            float g_mu = d.x[i] + p.x[i], g_logvar = 0.5f * fmaf(d.x[i] * e.x[i], s, var - 1.0f);
+            adamw(step, g_mu, p.x[i], m.x[i], v.x[i]);
+            adamw(step, g_logvar, q.x[i], n.x[i], w.x[i]);
+        }
+        store_pack<N>(mu + at + j, p);
+        store_pack<N>(m_mu + at + j, m);
+        store_pack<N>(v_mu + at + j, v);
+        store_pack<N>(logvar + at + j, q);
+        store_pack<N>(m_logvar + at + j, n);
+        store_pack<N>(v_logvar + at + j, w);
+        if (redraw) {
+            e = given ? load_pack<N>(given + j) : draw_normals<N>(stream, j);
+            store_pack<N>(eps + at + j, e);
+        }
+        store_pack<N>(z + at + j, draw_z<N>(p, q, e));
+    });
+    kl = block_sum(kl, shared);
+    if (threadIdx.x == 0) partial[blockIdx.y * gridDim.x + blockIdx.x] = kl;
+}
+
+// A draw from the posterior with the noise of stream `site` and number[0]; partial [B, pieces]: log q(z) − log p(z).
+extern "C" __global__ void draw(const float* mu, const float* logvar, const int* samples, const int* number, unsigned long long seed, unsigned site, float* eps, float* z, float* partial, int size) {
+    __shared__ float shared[WARP];
+    size_t at = (size_t)blockIdx.y * size;
+    Stream stream = {seed, site, (unsigned)samples[blockIdx.y], (unsigned)number[0]};
+    float ratio = 0;
+    for_my_elements(size, size, [&](auto width, int j) {
+        constexpr int N = decltype(width)::size;
+        Floats<N> l = load_pack<N>(logvar + at + j), e = draw_normals<N>(stream, j);
+        Floats<N> drawn = draw_z<N>(load_pack<N>(mu + at + j), l, e);
+        store_pack<N>(eps + at + j, e);
+        store_pack<N>(z + at + j, drawn);
+#pragma unroll
+        for (int i = 0; i < N; i++) ratio += 0.5f * fmaf(drawn.x[i], drawn.x[i], -fmaf(e.x[i], e.x[i], l.x[i]));
+    });
+    ratio = block_sum(ratio, shared);
+    if (threadIdx.x == 0) partial[blockIdx.y * gridDim.x + blockIdx.x] = ratio;
+}
+
+// partial [samples, pieces] → out [samples]; and t + 1 → t, if there is a clock.
+extern "C" __global__ void finish(const float* partial, int samples, int pieces, float* out, int* clock) {
+    int sample = blockIdx.x * blockDim.x + threadIdx.x;
+    if (sample == 0 && clock) clock[0]++;
+    if (sample >= samples) return;
+    float sum = 0;
+    for (int i = 0; i < pieces; i++) sum += partial[sample * pieces + i];
+    out[sample] = sum;
+}

@@ -1,0 +1,31 @@
+//! Launches of `kernel.cu`.
+
+use crate::launch::{THREADS, elements};
+use engine::Buffer;
+use engine::cuda::{Arg, Gpu, Grid, Module};
+
+pub static KERNELS: Module = Module::new("ring_attention", include_str!("kernel.cu"));
+
+pub fn forward(gpu: &dyn Gpu, heads: usize, window: usize, [qkv, ring, position]: [&Buffer; 3], y: &mut Buffer) {
+    let (samples, slots) = (ring.shape().dims()[0], ring.shape().dims()[1]);
+    let head_dim = y.shape().last() / heads;
+    let warps = THREADS as usize / 32;
+    let scale = Arg::F32((1.0 / (head_dim as f64).sqrt()) as f32);
+    let sizes = [heads, head_dim, window, slots].map(Arg::int);
+    gpu.launch(
+        &KERNELS.kernel("attend", qkv.dtype()),
+        Grid::with_blocks([heads, samples, 1], THREADS).shared(4 * (window + warps * head_dim)),
+        &[&[qkv.into(), ring.into(), position.into(), y.into()][..], &sizes, &[scale]].concat(),
+    );
+}
+
+pub fn write(gpu: &dyn Gpu, qkv: &Buffer, position: &Buffer, ring: &mut Buffer) {
+    let d = ring.shape().last() / 2;
+    let n = ring.shape().dims()[0] * 2 * d;
+    let sizes = [n, d, ring.shape().dims()[1]].map(Arg::int);
+    gpu.launch(
+        &KERNELS.kernel("keep", qkv.dtype()),
+        elements(n, qkv.dtype()),
+        &[&[qkv.into(), position.into(), ring.into()][..], &sizes].concat(),
+    );
+}
