@@ -12,6 +12,9 @@ use ltm::run::{Loaded, Run};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+/// Inferences of one text at most, and texts: both share the 32 bits that key an inference's noise.
+const ROUNDS: u32 = 1 << 16;
+
 /// Let a trained model write
 ///
 /// With --prompt, latent thoughts are inferred from the prompt, then the text goes on with them held. With --unconditional
@@ -126,6 +129,17 @@ impl Writer {
         config.fast.steps = steps;
         config.validate()?;
         Sampler::new(options.sampling(), 0)?;
+        if options.samples >= ROUNDS {
+            return Err(Error::usage(format!("--samples {}: must be less than {ROUNDS}", options.samples)));
+        }
+        if options.refit > 0 && options.tokens / options.refit >= ROUNDS as usize {
+            return Err(Error::usage(format!(
+                "--refit {} infers latents {} times in --tokens {}: must be less than {ROUNDS} times",
+                options.refit,
+                options.tokens / options.refit,
+                options.tokens
+            )));
+        }
         let tokenizer = tokenizer::by_name(config.data.tokenizer.name())?;
         let thinker = Thinker::new(config, steps, &model.params, &mut model.store)?;
         let walk = Walk::new(&config.model, &model.params, Some(thinker.z()), &mut model.store)?;
@@ -145,7 +159,7 @@ impl Writer {
     ) -> Result<()> {
         let mut text = self.beginning(&model.config, prompt)?;
         // Every inference, of every text, has its own noise.
-        let mut round = sample << 16;
+        let mut round = sample * ROUNDS;
         match prompt {
             Some(_) => self.thinker.infer(&model.config, &mut model.store, &text, round)?,
             None => self.thinker.prior(&mut model.store, self.options.seed, sample),
