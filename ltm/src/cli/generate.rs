@@ -3,9 +3,9 @@
 use super::evaluation::warn;
 use super::output::{note, print, write};
 use super::stream::TextStream;
-use super::threads;
+use super::{memory, threads};
 use engine::{Error, Result};
-use ltm::config::{Choice, Chunking, Config};
+use ltm::config::{Choice, Chunking, Config, Work};
 use ltm::data::tokenizer::{self, Tokenizer};
 use ltm::generate::{Sampler, Sampling, Thinker, Walk};
 use ltm::run::{Loaded, Run};
@@ -68,6 +68,7 @@ pub struct Writing {
 
 pub fn run(args: &Args, threads: Option<usize>) -> Result<()> {
     let run = Run::open(&args.run)?;
+    memory::check(run.config(), Work::Generation)?;
     threads::inside(threads.unwrap_or(run.config().train.threads), || {
         let mut model = run.load()?;
         warn(&model);
