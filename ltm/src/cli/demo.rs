@@ -4,9 +4,9 @@ use super::evaluation::{self, Options};
 use super::generate::{Writer, Writing};
 use super::output::{Align, print, table, write};
 use super::settings::{Single, free_name};
-use super::{interrupt, threads, train};
+use super::{interrupt, memory, threads, train};
 use engine::{Error, Result};
-use ltm::config::Config;
+use ltm::config::{Config, Work};
 use ltm::corpus::Corpus;
 use ltm::evaluate::Protocol;
 use ltm::run::{HELD_OUT, Loaded, Material, Run, Session, held_out_stories};
@@ -40,6 +40,7 @@ pub fn run(args: &Args, threads: Option<usize>) -> Result<ExitCode> {
     }
     config.train.threads = threads.unwrap_or(config.train.threads);
     let config = config.resolved()?;
+    memory::check(&config, Work::Training)?;
     let out = args.out.clone().unwrap_or_else(|| free_name("runs/demo"));
     threads::inside(config.train.threads, || demo(&config, &out))
 }

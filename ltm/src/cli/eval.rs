@@ -2,9 +2,9 @@
 
 use super::evaluation::{self, Options};
 use super::output::{note, print};
-use super::threads;
+use super::{memory, threads};
 use engine::{Error, Result};
-use ltm::config::Config;
+use ltm::config::{Config, Work};
 use ltm::corpus::Corpus;
 use ltm::data::{Source, Split, splits};
 use ltm::evaluate::Protocol;
@@ -56,6 +56,7 @@ pub fn run(args: &Args, threads: Option<usize>) -> Result<()> {
         return Err(Error::usage("--limit 0: must be at least 1"));
     }
     let run = Run::open(&args.run)?;
+    memory::check(run.config(), Work::Evaluation)?;
     threads::inside(threads.unwrap_or(run.config().train.threads), || evaluate(args, &run))
 }
 

@@ -3,14 +3,17 @@
 use super::evaluation::warn;
 use super::output::{note, print, write};
 use super::stream::TextStream;
-use super::threads;
+use super::{memory, threads};
 use engine::{Error, Result};
-use ltm::config::{Choice, Chunking, Config};
+use ltm::config::{Choice, Chunking, Config, Work};
 use ltm::data::tokenizer::{self, Tokenizer};
 use ltm::generate::{Sampler, Sampling, Thinker, Walk};
 use ltm::run::{Loaded, Run};
 use std::path::PathBuf;
 use std::sync::Arc;
+
+/// Inferences of one text at most, and texts: both share the 32 bits that key an inference's noise.
+const ROUNDS: u32 = 1 << 16;
 
 /// Let a trained model write
 ///
@@ -65,6 +68,7 @@ pub struct Writing {
 
 pub fn run(args: &Args, threads: Option<usize>) -> Result<()> {
     let run = Run::open(&args.run)?;
+    memory::check(run.config(), Work::Generation)?;
     threads::inside(threads.unwrap_or(run.config().train.threads), || {
         let mut model = run.load()?;
         warn(&model);
@@ -126,6 +130,17 @@ impl Writer {
         config.fast.steps = steps;
         config.validate()?;
         Sampler::new(options.sampling(), 0)?;
+        if options.samples >= ROUNDS {
+            return Err(Error::usage(format!("--samples {}: must be less than {ROUNDS}", options.samples)));
+        }
+        if options.refit > 0 && options.tokens / options.refit >= ROUNDS as usize {
+            return Err(Error::usage(format!(
+                "--refit {} infers latents {} times in --tokens {}: must be less than {ROUNDS} times",
+                options.refit,
+                options.tokens / options.refit,
+                options.tokens
+            )));
+        }
         let tokenizer = tokenizer::by_name(config.data.tokenizer.name())?;
         let thinker = Thinker::new(config, steps, &model.params, &mut model.store)?;
         let walk = Walk::new(&config.model, &model.params, thinker.z(), &mut model.store)?;
@@ -145,7 +160,7 @@ impl Writer {
     ) -> Result<()> {
         let mut text = self.beginning(&model.config, prompt)?;
         // Every inference, of every text, has its own noise.
-        let mut round = sample << 16;
+        let mut round = sample * ROUNDS;
         match prompt {
             Some(_) => self.thinker.infer(&model.config, &mut model.store, &text, round)?,
             None => self.thinker.prior(&mut model.store, self.options.seed, sample),

@@ -9,6 +9,7 @@ mod eval;
 mod evaluation;
 mod generate;
 mod interrupt;
+mod memory;
 mod output;
 mod plan;
 mod progress;

@@ -1,5 +1,6 @@
 //! `ltm plan`.
 
+use super::memory;
 use super::output::{Align, print, si, table};
 use super::settings::Settings;
 use autograd::{Hoist, Id, Phase, Plan, Store};
@@ -24,6 +25,7 @@ const PHASES: [Phase; 3] = [Phase::Update, Phase::Batch, Phase::Step];
 
 pub fn run(args: &Args) -> Result<()> {
     let config = args.settings.configuration(&[])?;
+    memory::check_plan(&config)?;
     let plans = Plans::new(&config)?;
     let (m, tokens) = (&config.model, (config.train.batch * config.model.seq) as f64);
     print(format_args!(

@@ -4,9 +4,9 @@ use super::interrupt::{self, Guard};
 use super::output::{note, print};
 use super::progress::Training;
 use super::settings::{Settings, absolute, free_name};
-use super::threads;
+use super::{memory, threads};
 use engine::{Error, Result};
-use ltm::config::Config;
+use ltm::config::{Config, Work};
 use ltm::run::{FREE_AT_RESUME, Material, Run, Session};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -51,6 +51,7 @@ fn begin(args: &Args, threads: Option<usize>) -> Result<ExitCode> {
     let preset = args.settings.preset.as_deref();
     let preset = preset.unwrap_or(if config.data.paths.is_empty() { "demo" } else { "tiny" });
     let out = args.out.clone().unwrap_or_else(|| free_name(&format!("runs/{preset}")));
+    memory::check(&config, Work::Training)?;
     threads::inside(config.train.threads, || {
         // Data first: if they are bad, there is no folder to be left behind.
         let material = Material::open(&config)?;
@@ -79,6 +80,7 @@ fn resume(args: &Args, path: &Path, threads: Option<usize>) -> Result<ExitCode> 
             run.config().train.steps
         ));
     }
+    memory::check(run.config(), Work::Training)?;
     threads::inside(run.config().train.threads, || {
         let material = Material::open(run.config())?;
         let (session, warnings) = Session::new(run, &material)?;

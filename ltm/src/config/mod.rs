@@ -7,6 +7,7 @@
 mod choices;
 mod groups;
 mod keys;
+mod memory;
 mod nearest;
 mod presets;
 mod validate;
@@ -14,6 +15,7 @@ mod validate;
 pub use choices::{Choice, Chunking, Hoist, Noise, NonFinite, Posterior, Schedule, SlowGradient, Tokenizer};
 pub use groups::{Config, DataConfig, FastConfig, ModelConfig, SlowConfig, TrainConfig};
 pub use keys::Key;
+pub use memory::Work;
 pub use presets::{PRESETS, Preset};
 
 /// The number of decoder weights (the tied embedding counted once; latents are not weights). `model.vocab` must be set.

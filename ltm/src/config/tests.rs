@@ -156,7 +156,7 @@ fn json_round_trip_and_strictness() {
 
 #[test]
 fn contradictions_are_refused_in_one_line() {
-    let cases: [(&[(&str, &str)], &str); 25] = [
+    let cases: [(&[(&str, &str)], &str); 26] = [
         (&[("model.dim", "100")], "model.dim = 100 is not divisible by model.heads = 8: use e.g. model.dim = 104"),
         (
             &[("model.dim", "24")],
@@ -180,6 +180,7 @@ fn contradictions_are_refused_in_one_line() {
         (&[("train.steps", "0")], "train.steps = 0"),
         (&[("train.steps", "4294967296")], "train.steps = 4294967296: must be at most 4294967295"),
         (&[("train.keep_checkpoints", "0")], "train.keep_checkpoints = 0"),
+        (&[("train.batch", "65536"), ("model.seq", "1025")], "67174400 tokens a step: must be at most 67108864"),
         (&[("fast.steps", "0")], "fast.steps = 0"),
         (&[("fast.steps", "65536")], "must be at most 65535"),
         (&[("fast.rate_start", "-0.1")], "fast.rate_start = -0.1: must be 0 or more"),
@@ -198,6 +199,29 @@ fn contradictions_are_refused_in_one_line() {
     }
     let nan = Config { slow: SlowConfig { rate: f64::NAN, ..SlowConfig::default() }, ..Config::default() };
     assert_eq!(nan.validate().unwrap_err().to_string(), "slow.rate = NaN: must be 0 or more");
+}
+
+/// The estimate that refuses configurations is close to what the plans take, and never more.
+#[test]
+fn least_memory_is_near_the_plans() {
+    let tiny = Config::preset("tiny").unwrap();
+    let settings: [&[(&str, &str)]; 4] = [
+        &[],
+        &[("model.layers", "6"), ("model.seq", "1024"), ("model.heads", "2")],
+        &[("model.dim", "512"), ("train.batch", "1"), ("model.layers", "1"), ("data.tokenizer", "gpt2")],
+        &[("model.ffn", "64"), ("model.latents", "100"), ("slow.gradient", "trajectory")],
+    ];
+    for settings in settings {
+        let mut config = tiny.clone();
+        settings.iter().for_each(|(key, text)| config.set(key, text).unwrap());
+        let config = config.resolved().unwrap();
+        let least: u64 = config.least_memory(Work::Training).iter().sum();
+        let taken = crate::train::Trainer::new(config.clone()).unwrap().store.bytes() as u64;
+        assert!(least <= taken && 3 * least >= 2 * taken, "{settings:?}: {least} of {taken}");
+        let evaluation: u64 = config.least_memory(Work::Evaluation).iter().sum();
+        let generation: u64 = config.least_memory(Work::Generation).iter().sum();
+        assert!(generation <= evaluation && evaluation < least && config.largest_value() < least);
+    }
 }
 
 /// Whatever a file says, it is refused or becomes a configuration that can be checked and recorded.

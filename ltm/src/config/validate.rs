@@ -7,6 +7,9 @@ const MAX_VOCAB: usize = 1 << 16;
 /// A fast step's number shares a word of the noise's counter with other things.
 const MAX_FAST_STEPS: usize = u16::MAX as usize;
 
+/// Tokens of a batch: beyond what any machine's memory holds activations of.
+const MAX_TOKENS: usize = 1 << 26;
+
 impl Config {
     /// The configuration with its derived sizes filled in, after checking that it does not contradict itself. What a run
     /// works with and records.
@@ -61,7 +64,13 @@ impl Config {
             ensure(value >= least, || format!("{key} = {value}: must be at least {least}"))?;
             ensure(value <= most, || format!("{key} = {value}: must be at most {most}"))?;
         }
-        Ok(())
+        let tokens = t.batch * m.seq;
+        ensure(tokens <= MAX_TOKENS, || {
+            format!(
+                "train.batch = {} sequences of model.seq = {} are {tokens} tokens a step: must be at most {MAX_TOKENS}",
+                t.batch, m.seq
+            )
+        })
     }
 
     /// The tokenizer's ids are among the model's.

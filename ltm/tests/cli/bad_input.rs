@@ -1,6 +1,7 @@
 //! What bad input gets: one clear line, the right exit code, nothing half-written.
 
 use super::*;
+use ltm::config::Config;
 
 #[test]
 fn usage_errors_have_code_2() {
@@ -168,6 +169,8 @@ fn generation_that_cannot_be() {
     generate(&["--prompt", "a", "--temperature", "-1"]).fails(2, &["temperature -1"]);
     generate(&["--prompt", "a", "--top-p", "0"]).fails(2, &["top-p 0"]);
     generate(&["--prompt", "a", "--steps", "0"]).fails(2, &["fast.steps = 0"]);
+    generate(&["--prompt", "a", "--samples", "65536"]).fails(2, &["--samples 65536", "less than 65536"]);
+    generate(&["--prompt", "a", "--refit", "2", "--tokens", "131072"]).fails(2, &["--refit 2", "65536 times"]);
     // 32 positions were trained: a new line in front, 32 bytes of prompt, of which the last is a target only.
     let (whole, longer) = ("a".repeat(32), "a".repeat(33));
     let said = generate(&["--prompt", &whole, "--tokens", "1", "--samples", "2"]).succeeds();
@@ -195,6 +198,25 @@ fn a_loss_that_is_not_finite() {
     // The way out that the message names.
     lab.run(&["train", "--resume", "run", "--set", "train.non_finite=skip"]).succeeds();
     assert_eq!(checkpoint_bytes(&lab.path("run"), 6), checkpoint_bytes(&lab.path("skipping"), 6));
+}
+
+/// More memory than any machine has.
+#[cfg(target_os = "linux")]
+#[test]
+fn configurations_too_large_for_memory() {
+    let lab = Lab::trained();
+    let wide = ["model.dim=65536", "train.batch=65536", "model.seq=1024"];
+    lab.train("wide", &wide).fails(1, &["training needs at least", "TB", "train.batch = 65536", "model.seq = 1024"]);
+    lab.run(&[&["demo", "--set"], &wide[..]].concat()).fails(1, &["training needs at least"]);
+    lab.run(&[&["plan", "--set"], &wide[..]].concat()).fails(1, &["the largest single value", "train.batch = 65536"]);
+    lab.train("deep", &["model.dim=65536", "model.layers=16"]).fails(1, &["model.dim = 65536 or model.layers = 16"]);
+    assert!(!lab.path("wide").exists() && !lab.path("deep").exists() && !lab.path("runs").exists());
+    let mut config = Config::preset("large").unwrap();
+    [("model.dim", "65536"), ("model.layers", "128")].iter().for_each(|(key, text)| config.set(key, text).unwrap());
+    lab.write("run/config.json", config.to_json().pretty());
+    lab.run(&["eval", "run"]).fails(1, &["evaluation needs at least"]);
+    lab.run(&["generate", "run", "--unconditional"]).fails(1, &["generation needs at least"]);
+    lab.run(&["train", "--resume", "run"]).fails(1, &["training needs at least"]);
 }
 
 #[test]
