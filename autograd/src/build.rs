@@ -314,7 +314,8 @@ impl<'a> Builder<'a> {
         let outs =
             (0..node.outs).map(|i| (reads.outs >> i & 1 == 1).then(|| self.places[node.out.index() + i]).flatten());
         let (ins, outs) = (ins.collect(), outs.collect());
-        let (cost, scratch) = (node.op.cost(&specs, Pass::Vjp(&wants)), node.op.scratch(&self.device, &specs, Pass::Vjp(&wants)));
+        let (cost, scratch) =
+            (node.op.cost(&specs, Pass::Vjp(&wants)), node.op.scratch(&self.device, &specs, Pass::Vjp(&wants)));
         let (call, scope, phase) = (Call::Vjp(node.op.clone()), node.scope.clone(), self.root_phase());
         self.instrs.push(Instr { call, scope, phase, wants, ins, outs, d_out: Some(d_out), d_ins, cost, scratch });
     }

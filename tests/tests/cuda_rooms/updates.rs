@@ -12,12 +12,15 @@ use kernels::registry::modules;
 use kernels::ring_attention::RingWrite;
 use tests::shim::{Fault, Order, Shim};
 
+/// An update, its inputs and its state, by their places.
+type Step = (Box<dyn Update>, Vec<usize>, Vec<usize>);
+
 /// Updates that run one after the other on the same buffers.
 struct Script {
     /// What all steps work on, floats as f64.
     buffers: Vec<Buffer>,
     /// Each step, with the numbers of the buffers that it reads and of those that it changes.
-    steps: Vec<(Box<dyn Update>, Vec<usize>, Vec<usize>)>,
+    steps: Vec<Step>,
 }
 
 impl Script {
@@ -215,7 +218,7 @@ fn casts_round_as_on_the_cpu() {
                 let mut bench = Bench::on(device, &op, std::slice::from_ref(&x));
                 let mut all = bench.forward(std::slice::from_ref(&x));
                 for want in [Want::Write, Want::Add] {
-                    all.extend(bench.vjp(&[want], &[x.clone()], &[], &d_y, &[d_x.clone()]));
+                    all.extend(bench.vjp(&[want], std::slice::from_ref(&x), &[], &d_y, std::slice::from_ref(&d_x)));
                 }
                 bits(&all)
             };
