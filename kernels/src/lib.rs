@@ -2,6 +2,7 @@
 
 pub mod adamw;
 pub mod add;
+mod attention;
 pub mod case;
 pub mod cast;
 mod check;

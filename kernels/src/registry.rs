@@ -16,7 +16,11 @@ pub struct Room {
 /// Every room in the house.
 pub const ROOMS: &[Room] = &[
     Room { name: "add", cases: crate::add::cases, cuda: Some(&[&crate::add::cuda::KERNELS]) },
-    Room { name: "cross_attention", cases: crate::cross_attention::cases, cuda: None },
+    Room {
+        name: "cross_attention",
+        cases: crate::cross_attention::cases,
+        cuda: Some(&[&crate::cross_attention::cuda::KERNELS]),
+    },
     Room {
         name: "cross_entropy",
         cases: crate::cross_entropy::cases,
@@ -39,7 +43,11 @@ pub const ROOMS: &[Room] = &[
     Room { name: "slice", cases: crate::slice::cases, cuda: Some(&[&crate::slice::cuda::KERNELS]) },
     Room { name: "sum", cases: crate::sum::cases, cuda: Some(&[&crate::sum::cuda::KERNELS]) },
     Room { name: "swiglu", cases: crate::swiglu::cases, cuda: Some(&[&crate::swiglu::cuda::KERNELS]) },
-    Room { name: "window_attention", cases: crate::window_attention::cases, cuda: None },
+    Room {
+        name: "window_attention",
+        cases: crate::window_attention::cases,
+        cuda: Some(&[&crate::window_attention::cuda::KERNELS]),
+    },
 ];
 
 /// The kernels of what has no cases: updates in place, and the cast, whose rounding has no gradient to be checked.

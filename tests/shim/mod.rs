@@ -12,7 +12,7 @@ use compile::Compiled;
 use engine::cuda::{Arg, Captured, Factor, Gpu, Grid, Kernel, Module, Pointer, Product};
 use engine::{DType, Device, Error, Result};
 use memory::Heap;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -62,7 +62,6 @@ impl Fault {
 /// The stand-in.
 pub struct Shim {
     order: Order,
-    fault: Option<Fault>,
     /// Bytes that may be allocated.
     capacity: usize,
     state: Arc<Mutex<State>>,
@@ -71,7 +70,11 @@ pub struct Shim {
 #[derive(Default)]
 struct State {
     heap: Heap,
+    /// Names of the modules that were asked for.
+    loaded: HashSet<&'static str>,
+    /// Those of their variants that were used.
     modules: HashMap<(&'static str, DType, usize), Compiled>,
+    fault: Option<Fault>,
     recording: Option<Vec<Work>>,
     launches: usize,
 }
@@ -102,7 +105,8 @@ impl Shim {
     }
 
     fn make(order: Order, fault: Option<Fault>, capacity: usize) -> Device {
-        Device::Cuda(Arc::new(Self { order, fault, capacity, state: Arc::default() }))
+        let state = Arc::new(Mutex::new(State { fault, ..State::default() }));
+        Device::Cuda(Arc::new(Self { order, capacity, state }))
     }
 
     /// The state, also after a launch that panicked.
@@ -124,10 +128,11 @@ impl State {
         match work {
             Work::Launch { kernel, grid, args } => {
                 let (name, variant) = (kernel.module.name, kernel.variant);
-                let module = self
-                    .modules
-                    .get(&(name, variant.dtype, variant.size))
-                    .unwrap_or_else(|| panic!("the kernels of {name} are not loaded"));
+                assert!(self.loaded.contains(name), "the kernels of {name} are not loaded");
+                let module = self.modules.entry((name, variant.dtype, variant.size)).or_insert_with(|| {
+                    let compiled = Compiled::new(kernel.module, variant, self.fault.as_ref());
+                    compiled.unwrap_or_else(|e| panic!("{e}"))
+                });
                 self.launches += 1;
                 let place = format!("{name} {}", kernel.entry);
                 module.launch(kernel.entry, *grid, order, args).unwrap_or_else(|e| panic!("{place}: {e}"));
@@ -224,15 +229,13 @@ impl Gpu for Shim {
     }
 
     fn load(&self, modules: &[&'static Module]) -> Result<()> {
-        for module in modules {
-            for variant in module.variants() {
-                let key = (module.name, variant.dtype, variant.size);
-                if !self.state().modules.contains_key(&key) {
-                    let compiled = Compiled::new(module, variant, self.fault.as_ref())?;
-                    self.state().modules.insert(key, compiled);
-                }
-            }
+        let mut state = self.state();
+        // A mistake that is not made must not pass for one that is found.
+        if let Some(fault) = &state.fault {
+            modules.iter().for_each(|module| drop(Fault::apply(Some(fault), module.name, module.source)));
         }
+        // Compiled when they are first launched: a test uses few of a module's variants.
+        state.loaded.extend(modules.iter().map(|module| module.name));
         Ok(())
     }
 

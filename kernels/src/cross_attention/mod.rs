@@ -9,10 +9,11 @@
 //! and read; and `q`, from which they are computed, has to be read in any case for `d_k`.
 
 mod cpu;
+pub(crate) mod cuda;
 
 use crate::case::{Case, Fill, Input, Sizes};
 use crate::{check, cost};
-use engine::{Buffer, Context, Cost, Device, Op, Output, Pass, Reads, Result, Spec, Want, with_real};
+use engine::{Buffer, Context, Cost, DType, Device, Op, Output, Pass, Reads, Result, Spec, Want, with_real};
 
 /// `q [B, N, d], kv [B, K, 2d] → y [B, N, d]`: a row of `kv` is keys and values of all heads side by side; queries and
 /// keys are rotated already.
@@ -50,8 +51,11 @@ impl Op for CrossAttention {
         if wants.iter().any(|want| want.is_wanted()) { Reads::of(&[0, 1], &[]) } else { Reads::default() }
     }
 
-    fn forward(&self, _cx: &mut Context, ins: &[&Buffer], outs: &mut [Buffer]) {
+    fn forward(&self, cx: &mut Context, ins: &[&Buffer], outs: &mut [Buffer]) {
         let shape = self.shape(ins[0].spec(), ins[1].spec());
+        if let Device::Cuda(gpu) = cx.device {
+            return cuda::forward(&**gpu, shape, ins[0], ins[1], &mut outs[0]);
+        }
         with_real!(ins[0].dtype(), T => {
             cpu::forward::<T>(shape, ins[0].as_slice(), ins[1].as_slice(), outs[0].as_mut_slice());
         })
@@ -72,6 +76,11 @@ impl Op for CrossAttention {
             return;
         }
         let shape = self.shape(ins[0].spec(), ins[1].spec());
+        if let Device::Cuda(gpu) = cx.device {
+            let known = cuda::Known { q: ins[0], kv: ins[1], d_y: d_out };
+            let memory = cx.scratch_at(DType::F32, cuda::scratch(shape, d_out.shape().dims()[0]));
+            return cuda::backward(&**gpu, shape, &known, wants, d_q, d_kv, memory);
+        }
         with_real!(d_out.dtype(), T => {
             let known = cpu::Known::<T> { q: ins[0].as_slice(), kv: ins[1].as_slice(), d_y: d_out.as_slice() };
             let partials = if want_kv.is_wanted() { shape.partials(d_out.shape().dims()[0]) } else { 0 };
@@ -80,13 +89,15 @@ impl Op for CrossAttention {
         })
     }
 
-    fn scratch(&self, _device: &Device, ins: &[Spec], pass: Pass) -> usize {
-        match pass {
-            Pass::Vjp(wants) | Pass::Fused(wants) if wants[1].is_wanted() => {
-                let partials = self.shape(ins[0], ins[1]).partials(ins[0].shape.dims()[0]);
-                partials * check::statistic(ins[0].dtype).size()
+    fn scratch(&self, device: &Device, ins: &[Spec], pass: Pass) -> usize {
+        let (shape, samples) = (self.shape(ins[0], ins[1]), ins[0].shape.dims()[0]);
+        match (device, pass) {
+            (_, Pass::Forward) => 0,
+            (Device::Cuda(_), _) => cuda::scratch(shape, samples) * DType::F32.size(),
+            (Device::Cpu, Pass::Vjp(wants) | Pass::Fused(wants)) if wants[1].is_wanted() => {
+                shape.partials(samples) * ins[0].dtype.size()
             }
-            _ => 0,
+            (Device::Cpu, _) => 0,
         }
     }
 
@@ -140,7 +151,6 @@ pub fn cases(s: &Sizes) -> Vec<Case> {
 mod tests {
     use super::*;
     use crate::testing;
-    use engine::DType;
     use engine::rng::Stream;
     use engine::simd::for_each_level;
 

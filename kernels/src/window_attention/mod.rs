@@ -9,10 +9,11 @@
 mod backward;
 mod band;
 mod cpu;
+pub(crate) mod cuda;
 
 use crate::case::{Case, Fill, Input, Sizes};
 use crate::{check, cost};
-use engine::{Buffer, Context, Cost, Error, Op, Output, Pass, Reads, Result, Spec, Want, with_real};
+use engine::{Buffer, Context, Cost, DType, Device, Error, Op, Output, Pass, Reads, Result, Spec, Want, with_real};
 
 /// `qkv [B, N, 3d] → y [B, N, d], lse [B, N, H]`: a row of `qkv` is queries, keys and values of all heads side by side,
 /// queries and keys rotated already.
@@ -55,8 +56,11 @@ impl Op for WindowAttention {
         if wants[0].is_wanted() { Reads::of(&[0], &[0, 1]) } else { Reads::default() }
     }
 
-    fn forward(&self, _cx: &mut Context, ins: &[&Buffer], outs: &mut [Buffer]) {
+    fn forward(&self, cx: &mut Context, ins: &[&Buffer], outs: &mut [Buffer]) {
         let [y, lse] = outs else { unreachable!("two outputs") };
+        if let Device::Cuda(gpu) = cx.device {
+            return cuda::forward(&**gpu, self.shape(ins[0].spec()), ins[0], y, lse);
+        }
         with_real!(ins[0].dtype(), T => {
             cpu::forward::<T>(self.shape(ins[0].spec()), ins[0].as_slice(), y.as_mut_slice(), lse.as_mut_slice());
         })
@@ -64,7 +68,7 @@ impl Op for WindowAttention {
 
     fn vjp(
         &self,
-        _cx: &mut Context,
+        cx: &mut Context,
         wants: &[Want],
         ins: &[&Buffer],
         outs: &[&Buffer],
@@ -73,6 +77,11 @@ impl Op for WindowAttention {
     ) {
         if !wants[0].is_wanted() {
             return;
+        }
+        if let Device::Cuda(gpu) = cx.device {
+            let known = cuda::Known { qkv: ins[0], y: outs[0], lse: outs[1], d_y: d_out };
+            let delta = cx.scratch_at(DType::F32, outs[1].len());
+            return cuda::backward(&**gpu, self.shape(ins[0].spec()), &known, wants[0], &mut d_ins[0], delta);
         }
         with_real!(d_out.dtype(), T => {
             let known = backward::Known::<T> {
@@ -83,6 +92,13 @@ impl Op for WindowAttention {
             };
             backward::backward(self.shape(ins[0].spec()), known, wants[0], d_ins[0].as_mut_slice());
         })
+    }
+
+    fn scratch(&self, device: &Device, ins: &[Spec], pass: Pass) -> usize {
+        match (device, pass) {
+            (Device::Cuda(_), Pass::Vjp(_)) => ins[0].shape.rows() * self.heads * DType::F32.size(),
+            _ => 0,
+        }
     }
 
     /// Per pair of query and key: forward 4·D, an exponential and 3 around it; backward 10·D, an exponential and 5.

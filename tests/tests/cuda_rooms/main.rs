@@ -18,7 +18,7 @@ use tests::shim::{Order, Shim};
 /// Ones, tails everywhere, full packs and blocks and more than a chunk of tokens.
 const SIZES: [Sizes; 3] = [
     Sizes { batch: 1, tokens: 1, heads: 1, head_dim: 2, window: 1, latents: 1, ffn: 1, vocab: 2 },
-    Sizes { batch: 2, tokens: 37, heads: 3, head_dim: 10, window: 11, latents: 3, ffn: 45, vocab: 101 },
+    Sizes { batch: 2, tokens: 37, heads: 3, head_dim: 10, window: 11, latents: 19, ffn: 45, vocab: 101 },
     Sizes { batch: 2, tokens: 130, heads: 2, head_dim: 32, window: 48, latents: 8, ffn: 96, vocab: 258 },
 ];
 
@@ -156,12 +156,26 @@ fn every_room_agrees_with_its_cpu_code() {
     }
 }
 
+/// Attention is compiled for several widths of heads; the others are among the sizes above.
+#[test]
+fn wide_heads() {
+    for room in ROOMS.iter().filter(|room| room.name.contains("attention") && chosen(room.name)) {
+        for (head_dim, dtype) in [(64, DType::Bf16), (64, DType::F32), (120, DType::Bf16), (128, DType::F32)] {
+            let s = Sizes { tokens: 70, heads: 1, head_dim, window: 40, latents: 19, ..SIZES[0] };
+            for case in (room.cases)(&s) {
+                check(&case, dtype, |order| loaded(Shim::device(order), room)).unwrap_or_else(|e| panic!("{e}"));
+            }
+        }
+    }
+}
+
 #[test]
 fn mistakes_are_found() {
     for (name, fault) in faults::all().filter(|(name, _)| chosen(name)) {
         let room = ROOMS.iter().find(|room| room.name == name).expect("a registered room");
         let found = check_room(room, |order| Shim::faulty(order, fault));
         let found = found.expect_err(&format!("nobody noticed {:?} in the place of {:?}", fault.replace, fault.find));
+        assert!(!found.contains("g++"), "not a mistake that compiles: {found}");
         println!("{name}: {:?} is found: {found}", fault.replace);
     }
 }

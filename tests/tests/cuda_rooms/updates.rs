@@ -202,6 +202,7 @@ fn mistakes_in_updates_are_found() {
             crate::or_panic(attempt).err()
         });
         let found = found.unwrap_or_else(|| panic!("nobody noticed {replace:?} in the place of {find:?}"));
+        assert!(!found.contains("g++"), "not a mistake that compiles: {found}");
         println!("{room}: {replace:?} is found: {found}");
     }
 }
