@@ -202,7 +202,7 @@ impl Fast {
     fn start(&self, store: &mut Store, rate: f64, round: u32) {
         let rates: Vec<f64> = (0..self.config.steps.max(1)).map(|t| self.rate(rate, t)).collect();
         store.get_mut(self.latents.rates).set_f64(&rates);
-        store.get_mut(self.latents.clock).as_mut_slice::<i32>().copy_from_slice(&[0, round as i32]);
+        store.get_mut(self.latents.clock).write(&[0, round as i32]);
     }
 
     /// Learning rate of fast step `t`: constant, or falling by a cosine to a tenth over the steps.

@@ -63,10 +63,10 @@ impl Inputs {
         if let Some(t) = input.or_else(|| batch.targets.iter().find(|t| beyond(t, -1))) {
             return Err(Error::new(format!("token {t} is beyond the vocabulary of {}", model.vocab)));
         }
-        store.get_mut(self.tokens).as_mut_slice::<i32>().copy_from_slice(&batch.tokens);
-        store.get_mut(self.targets).as_mut_slice::<i32>().copy_from_slice(&batch.targets);
-        let ids = store.get_mut(self.samples).as_mut_slice::<i32>();
-        ids.iter_mut().zip(&batch.samples).for_each(|(id, sample)| *id = sample.id as i32);
+        store.get_mut(self.tokens).write(&batch.tokens);
+        store.get_mut(self.targets).write(&batch.targets);
+        let ids: Vec<i32> = batch.samples.iter().map(|sample| sample.id as i32).collect();
+        store.get_mut(self.samples).write(&ids);
         let count = batch.targets.iter().filter(|&&t| t >= 0).count();
         store.get_mut(self.mean).set_f64(&[1.0 / count.max(1) as f64]);
         Ok(())

@@ -75,7 +75,7 @@ impl Score {
 
     /// Draw number `number`: independent of all other numbers and of the noise of the fast steps.
     pub fn draw(&self, store: &mut Store, number: u32) -> Scores {
-        store.get_mut(self.number).as_mut_slice::<i32>()[0] = number as i32;
+        store.get_mut(self.number).write(&[number as i32]);
         self.draw.run(store, Phase::Step);
         self.body.run(store, Phase::Step);
         Scores { nll: per_sample(store.get(self.nll)), log_ratio: store.get(self.log_ratio).to_f64() }
