@@ -142,7 +142,8 @@ fn ok(result: nvrtcResult) -> std::result::Result<(), String> {
 
 fn nvrtc(module: &Module, variant: Variant, arch: Arch) -> std::result::Result<Vec<u8>, String> {
     let program = Program::new(module)?;
-    let mut options = vec![format!("--gpu-architecture={arch}")];
+    // nvcc takes a kernel's lambdas for device code by itself.
+    let mut options = vec![format!("--gpu-architecture={arch}"), "--device-as-default-execution-space".into()];
     options.extend(OPTIONS.map(String::from));
     options.extend(variant.defines().iter().map(|define| format!("-D{define}")));
     let options: Vec<CString> = options.into_iter().filter_map(|option| CString::new(option).ok()).collect();

@@ -34,7 +34,8 @@ extern "C" __global__ void init(const int* samples, const float* table, unsigned
     for_my_elements(size, size, [&](auto width, int j) {
         constexpr int N = decltype(width)::size;
         Floats<N> zero = {}, l, e = table ? load_pack<N>(table + at + j) : draw_normals<N>({seed, site, sample, round}, j);
-        for (float* tensor : {mu, m_mu, v_mu, m_logvar, v_logvar}) store_pack<N>(tensor + at + j, zero);
+        float* zeros[] = {mu, m_mu, v_mu, m_logvar, v_logvar};
+        for (float* tensor : zeros) store_pack<N>(tensor + at + j, zero);
         l = draw_normals<N>({seed, spread, sample, round}, j);
 #pragma unroll
         for (int i = 0; i < N; i++) l.x[i] = (float)fma(std, (double)l.x[i], mean);
