@@ -5,6 +5,7 @@
 
 mod data;
 mod demo;
+mod device;
 mod eval;
 mod evaluation;
 mod generate;
@@ -41,6 +42,9 @@ struct Cli {
     /// Threads to use; 0 for all cores [default: the setting train.threads]. Results do not depend on it
     #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u16).range(0..=4096))]
     threads: Option<u16>,
+    /// Where to compute
+    #[arg(long, global = true, value_enum, default_value_t)]
+    device: device::Choice,
     #[command(subcommand)]
     command: Command,
 }
