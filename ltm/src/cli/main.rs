@@ -5,6 +5,7 @@
 
 mod data;
 mod demo;
+mod device;
 mod eval;
 mod evaluation;
 mod generate;
@@ -41,6 +42,9 @@ struct Cli {
     /// Threads to use; 0 for all cores [default: the setting train.threads]. Results do not depend on it
     #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u16).range(0..=4096))]
     threads: Option<u16>,
+    /// Where to compute
+    #[arg(long, global = true, value_enum, default_value_t)]
+    device: device::Choice,
     #[command(subcommand)]
     command: Command,
 }
@@ -81,15 +85,16 @@ fn main() -> ExitCode {
 fn run(cli: &Cli) -> Result<ExitCode> {
     simd::level_from_env()?;
     let threads = cli.threads.map(usize::from);
+    let device = cli.device;
     let done = |()| ExitCode::SUCCESS;
     match &cli.command {
-        Command::Demo(args) => demo::run(args, threads),
-        Command::Train(args) => train::run(args, threads),
-        Command::Eval(args) => eval::run(args, threads).map(done),
-        Command::Generate(args) => generate::run(args, threads).map(done),
+        Command::Demo(args) => demo::run(args, threads, device),
+        Command::Train(args) => train::run(args, threads, device),
+        Command::Eval(args) => eval::run(args, threads, device).map(done),
+        Command::Generate(args) => generate::run(args, threads, device).map(done),
         Command::Data(command) => data::run(command, threads).map(done),
         Command::Verify(args) => verify::run(args, threads).map(done),
-        Command::Plan(args) => plan::run(args).map(done),
+        Command::Plan(args) => plan::run(args, device).map(done),
     }
 }
 
