@@ -87,16 +87,17 @@ fn main() -> ExitCode {
 fn run(cli: &Cli) -> Result<ExitCode> {
     simd::level_from_env()?;
     let threads = cli.threads.map(usize::from);
+    let device = cli.device;
     let done = |()| ExitCode::SUCCESS;
     match &cli.command {
-        Command::Demo(args) => demo::run(args, threads),
-        Command::Train(args) => train::run(args, threads),
-        Command::Eval(args) => eval::run(args, threads).map(done),
-        Command::Generate(args) => generate::run(args, threads).map(done),
+        Command::Demo(args) => demo::run(args, threads, device),
+        Command::Train(args) => train::run(args, threads, device),
+        Command::Eval(args) => eval::run(args, threads, device).map(done),
+        Command::Generate(args) => generate::run(args, threads, device).map(done),
         Command::Data(command) => data::run(command, threads).map(done),
         Command::Verify(args) => verify::run(args, threads).map(done),
-        Command::Plan(args) => plan::run(args).map(done),
-        Command::Bench(args) => bench::run(args, threads, cli.device).map(done),
+        Command::Plan(args) => plan::run(args, device).map(done),
+        Command::Bench(args) => bench::run(args, threads, device).map(done),
     }
 }
 

@@ -5,6 +5,7 @@
 //! How to evaluate and generate is not part of it.
 
 mod choices;
+mod device;
 mod groups;
 mod keys;
 mod memory;
@@ -12,7 +13,7 @@ mod nearest;
 mod presets;
 mod validate;
 
-pub use choices::{Choice, Chunking, Hoist, Noise, NonFinite, Posterior, Schedule, SlowGradient, Tokenizer};
+pub use choices::{Choice, Chunking, Hoist, Noise, NonFinite, Posterior, Precision, Schedule, SlowGradient, Tokenizer};
 pub use groups::{Config, DataConfig, FastConfig, ModelConfig, SlowConfig, TrainConfig};
 pub use keys::Key;
 pub use memory::Work;
