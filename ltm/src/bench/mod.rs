@@ -1,0 +1,17 @@
+//! Speed that can be trusted: what every op and whole step takes, and how near that is to what the machine can do.
+
+mod ceiling;
+mod effort;
+mod meter;
+mod row;
+mod run;
+mod samples;
+mod work;
+
+pub use ceiling::{Ceiling, Ceilings};
+pub use effort::Effort;
+pub use meter::{Cache, measure};
+pub use row::{Limit, Roof, Row};
+pub use run::{STEPS, Setup, measure_ops};
+pub use samples::Samples;
+pub use work::{Bench, OwnedPass, Work, works};
