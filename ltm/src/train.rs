@@ -113,6 +113,11 @@ impl Trainer {
         self.config.fast.rate_start + progress * (self.config.fast.rate_end - self.config.fast.rate_start)
     }
 
+    /// The weight of the KL in the fast steps of step `step`: up to 1 linearly, if it is warmed up.
+    pub fn kl_weight(&self, step: u64) -> f64 {
+        (step as f64 / self.config.fast.kl_warmup.max(1) as f64).min(1.0)
+    }
+
     /// Fits the posteriors of the batch as the next step would, and changes nothing else.
     ///
     /// # Errors
@@ -120,7 +125,8 @@ impl Trainer {
     pub fn fit(&mut self, batch: &Batch, after: impl FnMut(usize, &Store)) -> Result<()> {
         self.inputs.load(&mut self.store, &self.config.model, batch)?;
         let step = self.step + 1;
-        let rate = self.fast_rate(step);
+        let (rate, kl_weight) = (self.fast_rate(step), self.kl_weight(step));
+        self.fast.weigh_kl(&mut self.store, kl_weight);
         self.fast.fit(&mut self.store, rate, step as u32, after);
         Ok(())
     }
@@ -132,12 +138,13 @@ impl Trainer {
     /// they were before.
     pub fn train(&mut self, batch: &Batch) -> Result<StepReport> {
         let step = self.step + 1;
-        let (rate, fast_rate) = (self.slow_rate(step), self.fast_rate(step));
+        let (rate, fast_rate, kl_weight) = (self.slow_rate(step), self.fast_rate(step), self.kl_weight(step));
         let store = &mut self.store;
         self.inputs.load(store, &self.config.model, batch)?;
         if self.config.slow.gradient == SlowGradient::Trajectory {
             self.slow.clear(store);
         }
+        self.fast.weigh_kl(store, kl_weight);
         self.fast.fit(store, fast_rate, step as u32, |_, _| ());
         self.slow.gradient(store);
         let nll: f64 = self.slow.nll(store).iter().sum();

@@ -43,6 +43,8 @@ choices! {
     Posterior {
         /// AdamW on (μ, λ) (Algorithm 1).
         Adamw = "adamw",
+        /// The natural gradient: steps in units of the posterior's variance, which follows the measured curvature.
+        Natural = "natural",
     }
     /// The fast rate within a sample.
     Schedule {
@@ -50,6 +52,8 @@ choices! {
         Constant = "constant",
         /// Falls by a cosine towards a tenth, which the step behind the last would have.
         Cosine = "cosine",
+        /// Falls linearly by itself, to which a rate of 0.05 is added throughout.
+        Linear = "linear",
     }
     /// Whether what does not depend on the latents is computed once per batch or at every fast step.
     Hoist {

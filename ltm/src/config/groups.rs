@@ -58,18 +58,20 @@ pub struct FastConfig {
     pub rate_end: f64,
     /// The rate within a sample.
     pub schedule: Schedule,
-    /// Decay of the first moment.
+    /// Decay of AdamW's first moment.
     pub beta1: f64,
-    /// Decay of the second moment.
+    /// Decay of AdamW's second moment.
     pub beta2: f64,
-    /// Added to the root of the second moment.
+    /// Added to the root of AdamW's second moment.
     pub eps: f64,
-    /// Decoupled weight decay.
+    /// AdamW's decoupled weight decay.
     pub weight_decay: f64,
     /// Mean of the initial λ. The initial μ is 0.
     pub init_logvar: f64,
     /// Standard deviation of the initial λ.
     pub init_logvar_std: f64,
+    /// Slow steps in which the weight of the KL in the fast steps' gradients rises linearly to 1; 0 for 1 from the start.
+    pub kl_warmup: usize,
     /// Whether work that does not depend on the latents is done once per batch.
     pub hoist: Hoist,
 }
@@ -190,6 +192,7 @@ impl Default for FastConfig {
             weight_decay: 0.01,
             init_logvar: -5.0,
             init_logvar_std: 0.1,
+            kl_warmup: 0,
             hoist: Hoist::On,
         }
     }

@@ -54,6 +54,7 @@ impl Config {
             ("model.window", m.window, 1, 1 << 24),
             ("model.latents", m.latents, 1, 1 << 24),
             ("fast.steps", self.fast.steps, 1, MAX_FAST_STEPS),
+            ("fast.kl_warmup", self.fast.kl_warmup, 0, u32::MAX as usize),
             ("slow.warmup", self.slow.warmup, 0, u32::MAX as usize),
             ("train.batch", t.batch, 1, 1 << 16),
             ("train.steps", t.steps, 1, u32::MAX as usize),

@@ -7,7 +7,7 @@ use engine::rng::Stream;
 use engine::{Buffer, Context, DType, Device, Spec, Update, Want};
 use kernels::adamw::{AdamW, SquaredNorm};
 use kernels::cast::Cast;
-use kernels::latents::{LatentAdamW, LatentDraw, LatentInit, Noise, Redraw, Source};
+use kernels::latents::{LatentAdamW, LatentDraw, LatentInit, LatentNatural, Noise, Redraw, Source};
 use kernels::registry::modules;
 use kernels::ring_attention::RingWrite;
 use tests::shim::{Fault, Order, Shim};
@@ -109,8 +109,15 @@ fn push(script: &mut Script, buffer: Buffer) -> usize {
     script.buffers.len() - 1
 }
 
+/// How fast steps move the posterior.
+#[derive(Clone, Copy)]
+enum Posterior {
+    AdamW,
+    Natural,
+}
+
 /// Start, three fast steps and a draw. Samples of several pieces, whole and cut, and ones whose rows have no packs.
-fn fast_learning(noise: Noise, [b, s, d]: [usize; 3]) -> Script {
+fn fast_learning(noise: Noise, posterior: Posterior, [b, s, d]: [usize; 3]) -> Script {
     let tensor = || Buffer::from_f64(DType::F64, &[b, s, d], &vec![f64::NAN; b * s * d]);
     let mut buffers: Vec<Buffer> = (0..8).map(|_| tensor()).collect();
     buffers.extend([Buffer::from_f64(DType::F64, &[b], &vec![f64::NAN; b]), ints(&[-1, 6])]);
@@ -118,6 +125,7 @@ fn fast_learning(noise: Noise, [b, s, d]: [usize; 3]) -> Script {
     let state: Vec<usize> = (0..10).collect();
     let samples = push(&mut script, ints(&[4, 9, 2][..b]));
     let rates = push(&mut script, Buffer::from_f64(DType::F64, &[3], &[0.5, 0.25, 0.125]));
+    let weight = push(&mut script, Buffer::from_f64(DType::F64, &[1], &[0.75]));
     let table = match noise.source {
         Source::Philox => vec![],
         Source::Table => vec![push(&mut script, normals(&[2, b, s, d], 7, 1.0))],
@@ -126,8 +134,13 @@ fn fast_learning(noise: Noise, [b, s, d]: [usize; 3]) -> Script {
     script.steps.push((Box::new(init), [&[samples][..], &table].concat(), state.clone()));
     for t in 0..3 {
         let d_z = push(&mut script, normals(&[b, s, d], 20 + t, 1.0));
-        let adamw = LatentAdamW { noise, beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.01 };
-        script.steps.push((Box::new(adamw), [&[d_z, rates, samples][..], &table].concat(), state.clone()));
+        let step: Box<dyn Update> = match posterior {
+            Posterior::AdamW => {
+                Box::new(LatentAdamW { noise, beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.01 })
+            }
+            Posterior::Natural => Box::new(LatentNatural { noise, beta1: 0.6, beta2: 0.8, damping: 0.25 }),
+        };
+        script.steps.push((step, [&[d_z, rates, weight, samples][..], &table].concat(), state.clone()));
     }
     let number = push(&mut script, ints(&[5]));
     let drawn = vec![push(&mut script, tensor()), push(&mut script, tensor()), 8];
@@ -151,7 +164,9 @@ fn scripts() -> Vec<(&'static str, Script)> {
     for redraw in [Redraw::Fresh, Redraw::Fixed] {
         for source in [Source::Philox, Source::Table] {
             let noise = Noise { seed: 17, redraw, source };
-            all.extend([[3, 3, 5], [2, 4, 300]].map(|sizes| ("latents", fast_learning(noise, sizes))));
+            for posterior in [Posterior::AdamW, Posterior::Natural] {
+                all.extend([[3, 3, 5], [2, 4, 300]].map(|sizes| ("latents", fast_learning(noise, posterior, sizes))));
+            }
         }
     }
     all.extend([("ring_attention", ring(5)), ("ring_attention", ring(300))]);
@@ -183,6 +198,11 @@ const FAULTS: &[[&str; 3]] = &[
     ["adamw", "for (int j = i; j < end; j++) sum", "for (int j = i; j < end - 1; j++) sum"],
     ["adamw", "for (; n; n /= 2, x *= x)", "for (; n > 1; n /= 2, x *= x)"],
     ["latents", "rates[min(t, steps - 1)], t + 1);\n    __syncthreads();", "rates[min(t, steps - 1)], t + 1);"],
+    ["latents", "power(beta2, t + 1)));\n    }\n    __syncthreads();", "power(beta2, t + 1)));\n    }"],
+    ["latents", "c.x[i] < 0.0f ? 0.0f : c.x[i]", "c.x[i]"],
+    ["latents", "(1.0 - power(beta1, t + 1))", "(1.0 - power(beta1, t))"],
+    ["latents", "fmaf(weight, p.x[i], m.x[i]", "fmaf(1.0f, p.x[i], m.x[i]"],
+    ["latents", "fmaf(weight, p.x[i], d.x[i])", "fmaf(1.0f, p.x[i], d.x[i])"],
     ["latents", "min(t + 1, table_steps - 1)", "min(t, table_steps - 1)"],
     ["latents", "site + t + 1", "site + t"],
     ["ring_attention", "position[0] % slots", "(position[0] + 1) % slots"],
