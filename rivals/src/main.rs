@@ -21,10 +21,11 @@ const MAPS: [[usize; 2]; 6] = [[512, 512], [512, 1536], [512, 1376], [512, 2752]
 struct Args {
     threads: usize,
     seconds: f64,
+    outputs: Option<usize>,
 }
 
-const USAGE: &str =
-    "usage: rivals [--threads N] [--seconds S]   (S: measured time for each product, at least 5 rounds)";
+const USAGE: &str = "usage: rivals [--threads N] [--seconds S] [--outputs N]
+  S: measured time for each product, at least 5 rounds; N: only the maps with so many outputs";
 
 impl Args {
     fn parse(mut words: impl Iterator<Item = String>) -> Option<Self> {
