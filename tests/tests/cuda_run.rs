@@ -183,8 +183,9 @@ fn what_a_device_cannot_do_leaves_nothing_behind() {
          heads, or --device cpu"
     );
     let mut long = config.clone();
-    [("train.batch", "50000"), ("model.seq", "1024"), ("model.max_seq", "0")]
-        .map(|(key, value)| long.set(key, value).expect("a setting"));
+    for (key, value) in [("train.batch", "50000"), ("model.seq", "1024"), ("model.max_seq", "0")] {
+        long.set(key, value).expect("a setting");
+    }
     let said = refused(&long.resolved().expect("a configuration"), Shim::device(Order::Forward));
     assert!(said.contains("train.batch = 50000") && said.contains("count to 2147483647"), "{said}");
 }

@@ -66,6 +66,7 @@ impl Plans {
     fn new(config: &Config, device: &Device) -> Result<Self> {
         let mut store = Store::new(device.clone());
         let params = Params::new(&config.model, DType::F32, &mut store);
+        let params = params.computed_in(config.train.precision.to_use_on(device));
         let weights = store.bytes();
         let inputs = Inputs::new(config.train.batch, config.model.seq, DType::F32, &mut store);
         let piles: Vec<Id> = match config.slow.gradient {
