@@ -6,12 +6,14 @@ mod meter;
 mod row;
 mod run;
 mod samples;
+mod steps;
 mod work;
 
-pub use ceiling::{Ceiling, Ceilings};
+pub use ceiling::{Ceiling, Ceilings, Mark};
 pub use effort::Effort;
 pub use meter::{Cache, measure};
 pub use row::{Limit, Roof, Row};
 pub use run::{STEPS, Setup, measure_ops};
 pub use samples::Samples;
+pub use steps::measure_steps;
 pub use work::{Bench, OwnedPass, Work, works};
