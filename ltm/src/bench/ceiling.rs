@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 /// How often one kind of work was timed, and how much work it is.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Ceiling {
     /// What was done, for people: `fused multiply-adds`, `triad`.
     pub name: &'static str,
@@ -22,6 +22,12 @@ pub struct Ceiling {
 impl Ceiling {
     fn new(name: &'static str, amount: f64) -> Self {
         Self { name, amount, seconds: Vec::new() }
+    }
+
+    /// One with these times.
+    #[cfg(test)]
+    pub(super) fn given(name: &'static str, amount: f64, seconds: Vec<f64>) -> Self {
+        Self { name, amount, seconds }
     }
 
     fn add(&mut self, work: impl FnOnce()) {

@@ -17,7 +17,7 @@ const PHASES: [Phase; 3] = [Phase::Update, Phase::Batch, Phase::Step];
 const TRAINING: f64 = 40.0;
 
 /// Seconds from which a training step is measured without one to warm up.
-const LONG: f64 = 30.0;
+const LONG: f64 = 10.0;
 
 /// A batch of random tokens, every target scored.
 pub fn random_batch(config: &Config) -> Batch {
@@ -75,8 +75,9 @@ impl Parts {
     fn new(setup: &Setup) -> Result<Self> {
         let Setup { device, dtype, .. } = setup;
         let mut config = setup.config.clone();
-        // Several steps are needed to see one without what comes before the first.
-        config.fast.steps = config.fast.steps.max(4);
+        // Several steps are needed to see one without what comes before the first; many are not, where a step is long.
+        let most = if matches!(device, Device::Cpu) { 8 } else { 64 };
+        config.fast.steps = config.fast.steps.clamp(4, most);
         config.check_device(device, Work::Training)?;
         let mut store = Store::new(device.clone());
         let params = Params::new(&config.model, DType::F32, &mut store).computed_in(*dtype);
@@ -116,12 +117,14 @@ impl Parts {
     }
 }
 
-/// Repeats `sample`, after it has run once unmeasured, as often as the effort allows.
+/// Repeats `sample` as often as the effort allows. Unless it takes long, the first time is to warm up.
 fn repeat(setup: &Setup, mut sample: impl FnMut() -> Vec<f64>) -> Result<Samples> {
     let start = Instant::now();
-    sample();
-    let mut seconds = Vec::new();
-    let budget = 8.0 * setup.effort.seconds;
+    let mut seconds = sample();
+    if start.elapsed().as_secs_f64() < 1.0 {
+        seconds.clear();
+    }
+    let budget = 5.0 * setup.effort.seconds;
     while seconds.len() < setup.effort.fewest.min(5) || (start.elapsed().as_secs_f64() < budget && seconds.len() < 50) {
         seconds.extend(sample());
     }
@@ -141,37 +144,42 @@ pub fn measure_steps(
     let device = &setup.device;
     let tokens = setup.config.train.batch * setup.config.model.seq;
     let mut rows = Vec::new();
-    let mut row =
-        |ceilings: &mut Ceilings, name: &str, cost: Cost, tokens, work: &mut dyn FnMut() -> Result<Samples>| {
-            let mark = ceilings.mark();
-            let samples = work()?;
-            ceilings.refresh();
-            let row = Row {
-                group: STEPS.into(),
-                case: name.into(),
-                pass: "whole".into(),
-                cache: Cache::Hot,
-                cost,
-                tokens,
-                samples,
-                roof: ceilings.roof_since(mark),
-            };
-            seen(&row)?;
-            rows.push(row);
-            Ok(())
+    let mut row = |ceilings: &mut Ceilings,
+                   name: &str,
+                   cost: Cost,
+                   tokens,
+                   work: &mut dyn FnMut() -> Result<Samples>|
+     -> Result<f64> {
+        let mark = ceilings.mark();
+        let samples = work()?;
+        ceilings.refresh();
+        let row = Row {
+            group: STEPS.into(),
+            case: name.into(),
+            pass: "whole".into(),
+            cache: Cache::Hot,
+            cost,
+            tokens,
+            samples,
+            roof: ceilings.roof_since(mark),
         };
+        seen(&row)?;
+        let median = row.samples.median();
+        rows.push(row);
+        Ok(median)
+    };
 
     let mut parts = Parts::new(setup)?;
     let (once, step) = ([Phase::Update, Phase::Batch], [Phase::Step]);
     let costs = [cost(parts.fast.plan(), &step), cost(parts.fast.plan(), &once)];
-    row(ceilings, "fast step", costs[0], Some(tokens), &mut || repeat(setup, || parts.fast_steps(device)))?;
-    row(ceilings, "before the fast steps", costs[1], None, &mut || {
+    let fast = row(ceilings, "fast step", costs[0], Some(tokens), &mut || repeat(setup, || parts.fast_steps(device)))?;
+    let before = row(ceilings, "before the fast steps", costs[1], None, &mut || {
         let Parts { store, fast, .. } = &mut parts;
         let work = &mut || once.iter().for_each(|&phase| fast.plan().run(store, phase));
         repeat(setup, || vec![time(device, &mut *work)])
     })?;
     let [gradient, update] = parts.slow.plans().map(|plan| cost(plan, &PHASES));
-    row(ceilings, "slow step: gradient", gradient, Some(tokens), &mut || {
+    let slow = row(ceilings, "slow step: gradient", gradient, Some(tokens), &mut || {
         let Parts { store, slow, .. } = &mut parts;
         repeat(setup, || vec![time(device, || slow.gradient(store))])
     })?;
@@ -188,7 +196,7 @@ pub fn measure_steps(
 
     let mut trainer = trainer(&setup.config, device)?;
     let cost = training_cost(trainer.fast(), trainer.slow(), setup.config.fast.steps);
-    let expected = ceilings.roof().floor(cost).0;
+    let expected = before + setup.config.fast.steps as f64 * fast + slow;
     row(ceilings, "training step", cost, Some(tokens), &mut || {
         let count = if setup.effort.seconds > 0.0 { (TRAINING / expected) as usize } else { 1 };
         let batch = random_batch(&setup.config);
