@@ -1,6 +1,6 @@
 //! The two ceilings of the roofline, measured on the machine that is measured, again and again during the run.
 
-use super::{Effort, Samples};
+use super::{Effort, Roof, Samples};
 use engine::cuda::{Factor, Gpu, Memory, Pointer, Product};
 use engine::simd::{self, FmaChains, Isa, Kernel, Lanes, Real};
 use engine::{DType, Device, Result};
@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 /// How often one kind of work was timed, and how much work it is.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Ceiling {
     /// What was done, for people: `fused multiply-adds`, `triad`.
     pub name: &'static str,
@@ -22,6 +22,12 @@ pub struct Ceiling {
 impl Ceiling {
     fn new(name: &'static str, amount: f64) -> Self {
         Self { name, amount, seconds: Vec::new() }
+    }
+
+    /// One with these times.
+    #[cfg(test)]
+    pub(super) fn given(name: &'static str, amount: f64, seconds: Vec<f64>) -> Self {
+        Self { name, amount, seconds }
     }
 
     fn add(&mut self, work: impl FnOnce()) {
@@ -38,12 +44,26 @@ impl Ceiling {
         Samples::new(self.seconds.clone()).expect("a ceiling is measured before it is asked for")
     }
 
+    /// The median rate of the passes from number `first` on.
+    fn rate_since(&self, first: usize) -> f64 {
+        let recent =
+            Samples::new(self.seconds[first..].to_vec()).expect("a ceiling is measured before it is asked for");
+        self.amount / recent.median()
+    }
+
     /// FLOP/s or bytes/s: the median, and the rates that 20 % and 80 % of the passes did not exceed.
     pub fn rate(&self) -> [f64; 3] {
         let samples = self.samples();
         let [fast, slow] = samples.spread();
         [samples.median(), slow, fast].map(|seconds| self.amount / seconds)
     }
+}
+
+/// A place among the passes that measured the ceilings.
+#[derive(Clone, Copy, Debug)]
+pub struct Mark {
+    flops: usize,
+    memory: usize,
 }
 
 /// What limits every op on this device.
@@ -91,29 +111,35 @@ impl Ceilings {
         Ok(ceilings)
     }
 
-    /// Measures again.
+    /// Measures both thoroughly, as before and after everything.
     pub fn measure(&mut self) {
-        for _ in 0..3 {
+        (0..3).for_each(|_| self.pass());
+    }
+
+    /// Measures what is quick to measure, and the rest if the latest time is a few seconds ago. Called between rows.
+    pub fn refresh(&mut self) {
+        if self.latest.elapsed().as_secs_f64() > 3.0 {
             self.pass();
         }
-        self.latest = Instant::now();
+        (0..2).for_each(|_| self.pass_flops());
     }
 
-    /// Measures again if the latest time is long enough ago that the machine may have changed.
-    pub fn refresh(&mut self) {
-        if self.latest.elapsed().as_secs_f64() > 10.0 {
-            self.measure();
-        }
+    /// How many passes there have been.
+    pub fn mark(&self) -> Mark {
+        Mark { flops: self.flops.seconds.len(), memory: self.memory[0].seconds.len() }
     }
 
-    /// FLOP/s.
-    pub fn peak(&self) -> f64 {
-        self.flops.rate()[0]
+    /// The roof around what was measured since `mark`: medians of the passes since then and of the latest ones before. A
+    /// machine whose speed changes during a run changes its roof along with its rows.
+    pub fn roof_since(&self, mark: Mark) -> Roof {
+        let bandwidth = self.memory.iter().map(|c| c.rate_since(mark.memory.saturating_sub(1))).fold(0.0, f64::max);
+        Roof { peak: self.flops.rate_since(mark.flops.saturating_sub(2)), bandwidth }
     }
 
-    /// Bytes/s.
-    pub fn bandwidth(&self) -> f64 {
-        self.memory.iter().map(|c| c.rate()[0]).fold(0.0, f64::max)
+    /// The roof of the whole run.
+    pub fn roof(&self) -> Roof {
+        let bandwidth = self.memory.iter().map(|c| c.rate()[0]).fold(0.0, f64::max);
+        Roof { peak: self.flops.rate()[0], bandwidth }
     }
 
     /// Leaves nothing of what ops work on in the caches.
@@ -125,20 +151,27 @@ impl Ceilings {
     }
 
     fn pass(&mut self) {
-        let Self { flops, memory, rig, .. } = self;
+        self.pass_flops();
+        let Self { memory, rig, .. } = self;
         match rig {
             Rig::Cpu(arrays) => {
-                const STEPS: usize = 2_000_000;
-                let mut done = 0.0;
-                flops.add(|| done = rayon::broadcast(|_| simd::dispatch(FmaChains(STEPS))).into_iter().sum());
-                flops.amount = done;
                 memory[0].add(|| arrays.read());
                 memory[1].add(|| arrays.triad());
             }
-            Rig::Gpu(slabs) => {
-                flops.add(|| slabs.product());
-                memory[0].add(|| slabs.copy());
+            Rig::Gpu(slabs) => memory[0].add(|| slabs.copy()),
+        }
+        self.latest = Instant::now();
+    }
+
+    fn pass_flops(&mut self) {
+        match &self.rig {
+            Rig::Cpu(_) => {
+                const STEPS: usize = 2_000_000;
+                let mut done = 0.0;
+                self.flops.add(|| done = rayon::broadcast(|_| simd::dispatch(FmaChains(STEPS))).into_iter().sum());
+                self.flops.amount = done;
             }
+            Rig::Gpu(slabs) => self.flops.add(|| slabs.product()),
         }
     }
 }

@@ -1,4 +1,4 @@
-use super::{Cache, Ceilings, Samples};
+use super::{Cache, Samples};
 use engine::Cost;
 
 /// One thing that was measured.
@@ -18,6 +18,8 @@ pub struct Row {
     pub tokens: Option<usize>,
     /// Seconds per call.
     pub samples: Samples,
+    /// The roof as it was measured just before and after.
+    pub roof: Roof,
 }
 
 /// Which of the two ceilings a floor stands on.
@@ -49,11 +51,6 @@ pub struct Roof {
 }
 
 impl Roof {
-    /// The medians of what was measured so far.
-    pub fn of(ceilings: &Ceilings) -> Self {
-        Self { peak: ceilings.peak(), bandwidth: ceilings.bandwidth() }
-    }
-
     /// The least time that `cost` takes under this roof, and what sets it.
     pub fn floor(&self, cost: Cost) -> (f64, Limit) {
         let (flops, bytes) = (cost.flops as f64 / self.peak, cost.bytes as f64 / self.bandwidth);
@@ -87,8 +84,23 @@ impl Row {
         self.tokens.map(|tokens| tokens as f64 / self.samples.median())
     }
 
-    /// The part of the floor that was reached: above 1 where a cache served what memory would have had to.
-    pub fn reached(&self, roof: Roof) -> f64 {
-        roof.floor(self.cost).0 / self.samples.median()
+    /// The least time that this can take, and what sets it.
+    pub fn floor(&self) -> (f64, Limit) {
+        self.roof.floor(self.cost)
+    }
+
+    /// The floor's part of the median time: above 1 where a cache served what memory would have had to.
+    pub fn reached(&self) -> f64 {
+        self.floor().0 / self.samples.median()
+    }
+
+    /// FLOPs per second as a part of the peak rate: of a whole step, the model FLOPs utilisation.
+    pub fn of_peak(&self) -> f64 {
+        self.flop_rate() / self.roof.peak
+    }
+
+    /// Bytes per second as a part of the bandwidth.
+    pub fn of_bandwidth(&self) -> f64 {
+        self.byte_rate() / self.roof.bandwidth
     }
 }

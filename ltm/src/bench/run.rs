@@ -2,8 +2,8 @@
 
 use super::meter::measure;
 use super::work::{Bench, Work, works};
-use super::{Cache, Ceilings, Effort, Roof, Row};
-use crate::config::{Config, nearest};
+use super::{Cache, Ceilings, Effort, Row};
+use crate::config::{self, Config, nearest};
 use engine::{DType, Device, Error, Result};
 use kernels::registry::ROOMS;
 
@@ -17,7 +17,7 @@ pub struct Setup {
     pub config: Config,
     /// Where.
     pub device: Device,
-    /// How tensors are stored.
+    /// How tensors are stored: the configuration's `train.precision`.
     pub dtype: DType,
     /// Rooms, ops, or [`STEPS`]; everything if there is none.
     pub only: Vec<String>,
@@ -26,6 +26,16 @@ pub struct Setup {
 }
 
 impl Setup {
+    /// All of it, thoroughly.
+    ///
+    /// # Errors
+    /// If the device cannot store tensors as the configuration says, or run the model.
+    pub fn new(config: Config, device: Device) -> Result<Self> {
+        config.check_device(&device, config::Work::Training)?;
+        let (dtype, effort) = (config.train.precision.to_learn_on(&device)?, Effort::full(&device));
+        Ok(Self { config, device, dtype, only: Vec::new(), effort })
+    }
+
     /// The cases and passes to be measured.
     ///
     /// # Errors
@@ -53,8 +63,7 @@ impl Setup {
     }
 }
 
-/// Measures `works` and tells `seen` every row at once, with the roof as it was measured so far. The ceilings are measured
-/// again in between.
+/// Measures `works` and tells `seen` every row at once. The ceilings are measured again in between.
 ///
 /// # Errors
 /// If the device has no room, and those of `seen`.
@@ -62,7 +71,7 @@ pub fn measure_ops(
     setup: &Setup,
     works: &[Work],
     ceilings: &mut Ceilings,
-    seen: &mut dyn FnMut(&Row, Roof) -> Result<()>,
+    seen: &mut dyn FnMut(&Row) -> Result<()>,
 ) -> Result<Vec<Row>> {
     let mut rows = Vec::new();
     for work in works {
@@ -71,8 +80,9 @@ pub fn measure_ops(
             if cache == Cache::Cold && !caches_matter(work, rows.last(), ceilings) {
                 continue;
             }
-            let run = &mut || bench.run(&work.pass);
+            let (mark, run) = (ceilings.mark(), &mut || bench.run(&work.pass));
             let samples = measure(&setup.device, ceilings, &setup.effort, cache, run)?;
+            ceilings.refresh();
             let row = Row {
                 group: work.room.into(),
                 case: work.case.clone(),
@@ -81,17 +91,17 @@ pub fn measure_ops(
                 cost: work.cost,
                 tokens: None,
                 samples,
+                roof: ceilings.roof_since(mark),
             };
-            seen(&row, Roof::of(ceilings))?;
+            seen(&row)?;
             rows.push(row);
         }
-        ceilings.refresh();
     }
     Ok(rows)
 }
 
 /// Whether reading everything from memory would change the time by as much as a fiftieth.
 fn caches_matter(work: &Work, hot: Option<&Row>, ceilings: &Ceilings) -> bool {
-    let fetching = work.cost.bytes as f64 / ceilings.bandwidth();
+    let fetching = work.cost.bytes as f64 / ceilings.roof().bandwidth;
     hot.is_none_or(|row| fetching > 0.02 * row.samples.median())
 }

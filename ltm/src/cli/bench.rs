@@ -5,8 +5,8 @@ use super::output::print;
 use super::settings::Single;
 use super::threads;
 use engine::{DType, Device, Error, Result, probe, simd};
-use ltm::bench::{Ceiling, Ceilings, Effort, Roof, Row, STEPS, Setup, Work, measure_ops};
-use ltm::config::Config;
+use ltm::bench::{Ceiling, Ceilings, Row, Setup, Work, measure_ops, measure_steps};
+use ltm::config::{Config, Precision};
 
 /// Measure how fast every op and whole learning steps are on this machine, and how near that is to what it can do
 ///
@@ -44,6 +44,18 @@ impl Args {
         }
         config.resolved()
     }
+
+    /// The configuration with the storage that was asked for, or that the device is best at.
+    fn stored(&self, mut config: Config, device: &Device) -> Result<Config> {
+        config.train.precision = match (self.dtype, device) {
+            (Some(Storage::Bf16), Device::Cpu) => {
+                return Err(Error::usage("--dtype bf16 needs a GPU (--device cuda): the CPU computes in f32"));
+            }
+            (Some(Storage::Bf16), _) | (None, Device::Cuda(_)) => Precision::Bf16,
+            (Some(Storage::F32), _) | (None, Device::Cpu) => Precision::F32,
+        };
+        Ok(config)
+    }
 }
 
 pub fn run(args: &Args, threads: Option<usize>, choice: Choice) -> Result<()> {
@@ -51,23 +63,18 @@ pub fn run(args: &Args, threads: Option<usize>, choice: Choice) -> Result<()> {
     let count = threads.unwrap_or(config.train.threads);
     threads::inside(count, || {
         let device = device::open(choice)?;
-        let dtype = match (args.dtype, &device) {
-            (Some(Storage::Bf16), Device::Cpu) => {
-                return Err(Error::usage("--dtype bf16 is for a GPU: the CPU computes in f32; use --device cuda"));
-            }
-            (Some(Storage::Bf16), _) | (None, Device::Cuda(_)) => DType::Bf16,
-            (Some(Storage::F32), _) | (None, Device::Cpu) => DType::F32,
-        };
-        let effort = Effort::full(&device);
-        let setup = Setup { config, device, dtype, only: args.op.clone(), effort };
+        let setup = Setup { only: args.op.clone(), ..Setup::new(args.stored(config, &device)?, device)? };
         let works = setup.works()?;
-        let mut ceilings = Ceilings::new(&setup.device, dtype, &setup.effort)?;
+        let mut ceilings = Ceilings::new(&setup.device, setup.dtype, &setup.effort)?;
         header(args, &setup, &ceilings)?;
         let table = Table::new(&works);
         table.heading()?;
-        measure_ops(&setup, &works, &mut ceilings, &mut |row, roof| table.show(row, roof))?;
+        measure_ops(&setup, &works, &mut ceilings, &mut |row| table.show(row))?;
+        if setup.has_steps() {
+            measure_steps(&setup, &mut ceilings, &mut |row| table.show(row))?;
+        }
         ceilings.measure();
-        print(format_args!("\n{}", ceilings_line(&ceilings, dtype)))
+        print(format_args!("\n{}", ceilings_line(&ceilings, setup.dtype)))
     })
 }
 
@@ -117,7 +124,7 @@ struct Table {
 impl Table {
     fn new(works: &[Work]) -> Self {
         let longest = |text: fn(&Work) -> &str| works.iter().map(|w| text(w).chars().count()).max().unwrap_or(0);
-        Self { case: longest(|w| &w.case).max(STEPS.len()), pass: longest(|w| &w.name).max(8) }
+        Self { case: longest(|w| &w.case).max(26), pass: longest(|w| &w.name).max(16) }
     }
 
     fn heading(&self) -> Result<()> {
@@ -137,9 +144,9 @@ impl Table {
         self.line("", "", line.map(String::from))
     }
 
-    fn show(&self, row: &Row, roof: Roof) -> Result<()> {
+    fn show(&self, row: &Row) -> Result<()> {
         let [low, high] = row.samples.spread();
-        let (floor, limit) = roof.floor(row.cost);
+        let (floor, limit) = row.floor();
         let percent = |x: f64| format!("{:.0} %", 100.0 * x);
         let cells = [
             row.cache.name().to_string(),
@@ -149,12 +156,13 @@ impl Table {
             format!("{:.1}", row.flop_rate() / 1e9),
             format!("{:.2}", row.byte_rate() / 1e9),
             format!("{:.1}", row.intensity()),
-            percent(row.flop_rate() / roof.peak),
-            percent(row.byte_rate() / roof.bandwidth),
+            percent(row.of_peak()),
+            percent(row.of_bandwidth()),
             format!("{} {}", limit.name(), seconds(floor)),
-            percent(row.reached(roof)),
+            percent(row.reached()),
         ];
-        self.line(&row.case, &row.pass, cells)
+        let pass = row.token_rate().map_or(row.pass.clone(), |rate| format!("{rate:.1} tokens/s"));
+        self.line(&row.case, &pass, cells)
     }
 
     fn line(&self, case: &str, pass: &str, cells: [String; 11]) -> Result<()> {
