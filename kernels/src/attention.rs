@@ -3,7 +3,10 @@
 use engine::DType;
 
 /// Widths of a head that kernels are compiled for; others are rounded up.
-pub static SIZES: [usize; 4] = [16, 32, 64, 128];
+pub static SIZES: [usize; 4] = [16, 32, 64, WIDEST_HEAD];
+
+/// The widest head that attention on a GPU is compiled for.
+pub const WIDEST_HEAD: usize = 128;
 
 /// Threads of a block.
 pub const THREADS: u32 = 128;
@@ -28,8 +31,8 @@ impl Tiles {
     /// If it is beyond the widest.
     pub fn new(head_dim: usize, dtype: DType) -> Self {
         let size = SIZES.iter().copied().find(|&size| head_dim <= size);
-        let most = SIZES[SIZES.len() - 1];
-        let size = size.unwrap_or_else(|| panic!("heads of {head_dim} are wider than the {most} of a GPU's kernels"));
+        let size =
+            size.unwrap_or_else(|| panic!("heads of {head_dim} are wider than the {WIDEST_HEAD} of a GPU's kernels"));
         Self { size, dtype }
     }
 

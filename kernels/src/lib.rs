@@ -26,3 +26,5 @@ pub mod swiglu;
 #[cfg(test)]
 mod testing;
 pub mod window_attention;
+
+pub use attention::WIDEST_HEAD;

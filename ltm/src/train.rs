@@ -1,12 +1,13 @@
 //! Training: one batch after the other by Algorithm 1, and what it takes to go on exactly where a run was stopped.
 
-use crate::config::{self, Config, SlowGradient};
+use crate::config::{self, Config, SlowGradient, Work};
 use crate::data::Batch;
 use crate::learn::{Fast, FastOptions, Inputs, Slow, WeightGradients};
 use crate::model::Params;
 use crate::safetensors::{Data, SafeTensors, Writer};
 use autograd::{Hoist, Id, NonFinite, Store};
-use engine::{DType, Device, Error, Result};
+use engine::{Buffer, DType, Device, Error, Result};
+use std::borrow::Cow;
 use std::io;
 use std::path::Path;
 
@@ -61,13 +62,15 @@ impl StepReport {
 }
 
 impl Trainer {
-    /// A fresh model with initial weights under the configuration's seed.
+    /// A fresh model on `device` with initial weights under the configuration's seed. Whether the device had room for all
+    /// of it is what [`Store::ready`] says.
     ///
     /// # Errors
-    /// If the configuration contradicts itself.
-    pub fn new(config: Config) -> Result<Self> {
+    /// If the configuration contradicts itself, or asks for what the device's kernels cannot do.
+    pub fn new(config: Config, device: &Device) -> Result<Self> {
         let config = config.resolved()?;
-        let mut store = Store::new(Device::Cpu);
+        config.check_device(device, Work::Training)?;
+        let mut store = Store::new(device.clone());
         let params = Params::new(&config.model, DType::F32, &mut store);
         let params = params.computed_in(config.train.precision.to_learn_on(store.device())?);
         params.init(&mut store, config.train.seed);
@@ -215,8 +218,8 @@ impl Trainer {
         let (m, v): (Vec<Id>, Vec<Id>) = self.slow.moments().iter().copied().unzip();
         let mut writer = Writer::new();
         let parts = parts(&self.params);
-        let m = named(&self.store, &parts, "m.", &m);
-        let v = named(&self.store, &parts, "v.", &v);
+        let (m, v) = (fetched(&self.store, &m), fetched(&self.store, &v));
+        let (m, v) = (named(&m, &parts, "m."), named(&v, &parts, "v."));
         for (name, shape, data) in m.iter().chain(&v) {
             writer.add(name, shape, Data::F32(data)).map_err(io::Error::other)?;
         }
@@ -248,13 +251,17 @@ fn parts(params: &Params) -> Vec<(usize, String, Vec<usize>, std::ops::Range<usi
     all.flat_map(|(i, p)| p.parts().map(move |part| (i, part.name.to_string(), part.shape, part.range))).collect()
 }
 
+/// The buffers in host memory: themselves, or copies.
+fn fetched<'a>(store: &'a Store, ids: &[Id]) -> Vec<Cow<'a, Buffer>> {
+    ids.iter().map(|&id| store.get(id).on_host()).collect()
+}
+
 fn named<'a>(
-    store: &'a Store,
+    buffers: &'a [Cow<'_, Buffer>],
     parts: &'a [(usize, String, Vec<usize>, std::ops::Range<usize>)],
     prefix: &str,
-    ids: &[Id],
 ) -> Vec<Named<'a>> {
-    let data = |i: usize| store.get(ids[i]).as_slice::<f32>();
+    let data = |i: usize| buffers[i].as_slice::<f32>();
     parts
         .iter()
         .map(|(i, name, shape, range)| (format!("{prefix}{name}"), &shape[..], &data(*i)[range.clone()]))
@@ -262,8 +269,8 @@ fn named<'a>(
 }
 
 fn write_tensors(store: &Store, params: &Params, prefix: &str, ids: &[Id], out: &mut dyn io::Write) -> io::Result<()> {
-    let parts = parts(params);
-    let tensors = named(store, &parts, prefix, ids);
+    let (parts, buffers) = (parts(params), fetched(store, ids));
+    let tensors = named(&buffers, &parts, prefix);
     let mut writer = Writer::new();
     for (name, shape, data) in &tensors {
         writer.add(name, shape, Data::F32(data)).map_err(io::Error::other)?;

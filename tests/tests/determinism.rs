@@ -45,7 +45,7 @@ fn batch(ids: &[u32], n: usize) -> Batch {
 
 /// Two training steps; all weights as bytes.
 fn train(config: &Config) -> Vec<u8> {
-    let mut trainer = Trainer::new(config.clone()).unwrap();
+    let mut trainer = Trainer::new(config.clone(), &Device::Cpu).unwrap();
     for step in 0..2 {
         let ids = [3 * step, 3 * step + 1, 3 * step + 2];
         trainer.train(&batch(&ids, config.model.seq)).unwrap();

@@ -1,5 +1,6 @@
 //! A loss that is not finite: named by step, op and sample; the update is left out, or the run stops, by setting.
 
+use engine::Device;
 use ltm::config::{Config, NonFinite};
 use ltm::data::{Batch, SampleInfo};
 use ltm::train::Trainer;
@@ -12,7 +13,7 @@ fn trainer(policy: NonFinite) -> Trainer {
     config.model.latents = 2;
     config.fast.steps = 2;
     config.train.non_finite = policy;
-    Trainer::new(config).unwrap()
+    Trainer::new(config, &Device::Cpu).unwrap()
 }
 
 /// Token 7 stands in the second sample only.

@@ -1,6 +1,7 @@
 //! What a fast step computes, read off its plan: no gradient of a weight, nothing that does not depend on z.
 
 use autograd::Phase;
+use engine::Device;
 use ltm::config::{Config, Hoist, parameter_count};
 use ltm::train::Trainer;
 
@@ -10,7 +11,7 @@ fn trainer(change: impl Fn(&mut Config)) -> Trainer {
         config.set(key, value).unwrap();
     }
     change(&mut config);
-    Trainer::new(config).unwrap()
+    Trainer::new(config, &Device::Cpu).unwrap()
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! A fast step allocates nothing: counted by the allocator, after the first step has grown what grows once.
 
+use engine::Device;
 use ltm::config::Config;
 use ltm::data::{Batch, SampleInfo};
 use ltm::train::Trainer;
@@ -45,7 +46,7 @@ fn fast_steps_after_the_first_allocate_nothing() {
     for threads in [1, 2] {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
         pool.install(|| {
-            let mut trainer = Trainer::new(config.clone()).unwrap();
+            let mut trainer = Trainer::new(config.clone(), &Device::Cpu).unwrap();
             // Every thread's scratch memory has its final size after a whole training step, whichever thread ran what.
             for _ in 0..3 {
                 trainer.train(&batch).unwrap();

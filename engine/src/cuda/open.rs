@@ -14,7 +14,7 @@ pub(super) const OLDEST_DRIVER: i32 = 12_040;
 
 impl Device {
     /// The device that `cpu`, `cuda` or `auto` stands for, with these kernels ready to launch. `auto` is the GPU if it can
-    /// be used; else the CPU, and a note that says why.
+    /// be used; else the CPU, and a note that says why, unless there is nothing to be said: no driver.
     ///
     /// # Errors
     /// If the name is another, or for `cuda` if the GPU cannot be used: no driver, no GPU, one of them too old, or no
@@ -23,6 +23,7 @@ impl Device {
         match name {
             "cpu" => Ok((Self::Cpu, None)),
             "cuda" => gpu(modules, settings).map(|gpu| (gpu, None)),
+            "auto" if !Library::Driver.is_present(settings) => Ok((Self::Cpu, None)),
             "auto" => Ok(match gpu(modules, settings) {
                 Ok(gpu) => (gpu, None),
                 Err(e) => (Self::Cpu, Some(format!("on the CPU: {e}"))),

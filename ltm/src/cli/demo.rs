@@ -4,13 +4,13 @@ use super::evaluation::{self, Options};
 use super::generate::{Writer, Writing};
 use super::output::{Align, print, table, write};
 use super::settings::{Single, free_name};
-use super::{interrupt, memory, threads, train};
-use engine::{Error, Result};
+use super::{device, interrupt, memory, threads, train};
+use engine::{Device, Error, Result};
 use ltm::config::{Config, Work};
 use ltm::corpus::Corpus;
 use ltm::evaluate::Protocol;
 use ltm::run::{HELD_OUT, Loaded, Material, Run, Session, held_out_stories};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -30,7 +30,7 @@ pub struct Args {
     settings: Single,
 }
 
-pub fn run(args: &Args, threads: Option<usize>) -> Result<ExitCode> {
+pub fn run(args: &Args, threads: Option<usize>, device: device::Choice) -> Result<ExitCode> {
     let mut config = Config::preset("demo")?;
     for (key, value) in args.settings.pairs()? {
         config.set(key, value).map_err(|e| e.at("--set"))?;
@@ -40,12 +40,16 @@ pub fn run(args: &Args, threads: Option<usize>) -> Result<ExitCode> {
     }
     config.train.threads = threads.unwrap_or(config.train.threads);
     let config = config.resolved()?;
-    memory::check(&config, Work::Training)?;
     let out = args.out.clone().unwrap_or_else(|| free_name("runs/demo"));
-    threads::inside(config.train.threads, || demo(&config, &out))
+    Run::check_new(&out)?;
+    threads::inside(config.train.threads, || {
+        let device = device::open(device)?;
+        memory::check(&config, Work::Training, &device)?;
+        demo(&config, &out, &device)
+    })
 }
 
-fn demo(config: &Config, out: &std::path::Path) -> Result<ExitCode> {
+fn demo(config: &Config, out: &Path, device: &Device) -> Result<ExitCode> {
     let started = Instant::now();
     let corpus = Corpus::default();
     let story = corpus.document(HELD_OUT, 0);
@@ -61,14 +65,14 @@ fn demo(config: &Config, out: &std::path::Path) -> Result<ExitCode> {
         config.fast.steps
     ))?;
     let material = Material::open(config)?;
-    let mut session = Session::new(Run::create(out, config)?, &material)?.0;
+    let mut session = Session::begin(out, config, &material, device)?;
     if !train::steps(&mut session, &mut |_| ())? {
         return Ok(ExitCode::from(interrupt::CODE));
     }
     drop(session);
 
     print(format_args!("\n2. Judging it by {STORIES} stories that it has not seen."))?;
-    let mut model = Run::open(out)?.load()?;
+    let mut model = Run::open(out)?.load(device, Work::Evaluation)?;
     evaluation::warn(&model);
     let source = held_out_stories(config.model.seq, STORIES)?;
     let options = Options { protocols: Protocol::ALL.to_vec(), steps: config.fast.steps, samples: 16, limit: None };

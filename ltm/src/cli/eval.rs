@@ -2,8 +2,8 @@
 
 use super::evaluation::{self, Options};
 use super::output::{note, print};
-use super::{memory, threads};
-use engine::{Error, Result};
+use super::{device, memory, threads};
+use engine::{Device, Error, Result};
 use ltm::config::{Config, Work};
 use ltm::corpus::Corpus;
 use ltm::data::{Source, Split, splits};
@@ -51,19 +51,22 @@ pub struct Args {
     json: bool,
 }
 
-pub fn run(args: &Args, threads: Option<usize>) -> Result<()> {
+pub fn run(args: &Args, threads: Option<usize>, device: device::Choice) -> Result<()> {
     if args.limit == Some(0) {
         return Err(Error::usage("--limit 0: must be at least 1"));
     }
     let run = Run::open(&args.run)?;
-    memory::check(run.config(), Work::Evaluation)?;
-    threads::inside(threads.unwrap_or(run.config().train.threads), || evaluate(args, &run))
+    threads::inside(threads.unwrap_or(run.config().train.threads), || {
+        let device = device::open(device)?;
+        memory::check(run.config(), Work::Evaluation, &device)?;
+        evaluate(args, &run, &device)
+    })
 }
 
-fn evaluate(args: &Args, run: &Run) -> Result<()> {
+fn evaluate(args: &Args, run: &Run, device: &Device) -> Result<()> {
     let config = run.config();
     let embedded = args.data.is_none() && config.data.paths.is_empty();
-    let mut model = run.load()?;
+    let mut model = run.load(device, Work::Evaluation)?;
     let source: Arc<dyn Source> = match &args.data {
         Some(path) => {
             if learnt(path, config)? {

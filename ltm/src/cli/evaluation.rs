@@ -3,7 +3,7 @@
 use super::output::{Align, note, table};
 use super::progress::bar;
 use engine::{Error, Result};
-use ltm::config::Config;
+use ltm::config::{Config, Work};
 use ltm::corpus::Corpus;
 use ltm::data::Source;
 use ltm::evaluate::{Evaluator, Protocol, Total};
@@ -54,6 +54,7 @@ fn row(
 ) -> Result<Row> {
     let store = &mut model.store;
     let evaluator = Evaluator::new(config, protocol, options.steps, options.samples, &model.params, store)?;
+    config.check_room(store, Work::Evaluation)?;
     let count = source.samples().into_iter().chain(options.limit).min().unwrap_or(0);
     let bar = bar(count, "{bar:24} {pos}/{len} sequences  {msg}  ETA {eta}");
     bar.set_message(protocol.name());

@@ -3,7 +3,7 @@
 use super::evaluation::warn;
 use super::output::{note, print, write};
 use super::stream::TextStream;
-use super::{memory, threads};
+use super::{device, memory, threads};
 use engine::{Error, Result};
 use ltm::config::{Choice, Chunking, Config, Work};
 use ltm::data::tokenizer::{self, Tokenizer};
@@ -66,11 +66,12 @@ pub struct Writing {
     pub refit: usize,
 }
 
-pub fn run(args: &Args, threads: Option<usize>) -> Result<()> {
+pub fn run(args: &Args, threads: Option<usize>, device: device::Choice) -> Result<()> {
     let run = Run::open(&args.run)?;
-    memory::check(run.config(), Work::Generation)?;
     threads::inside(threads.unwrap_or(run.config().train.threads), || {
-        let mut model = run.load()?;
+        let device = device::open(device)?;
+        memory::check(run.config(), Work::Generation, &device)?;
+        let mut model = run.load(&device, Work::Generation)?;
         warn(&model);
         let mut writer = Writer::new(&mut model, args.writing.clone())?;
         let begun = writer.beginning(&model.config, args.prompt.as_deref())?.len();
@@ -144,6 +145,7 @@ impl Writer {
         let tokenizer = tokenizer::by_name(config.data.tokenizer.name())?;
         let thinker = Thinker::new(config, steps, &model.params, &mut model.store)?;
         let walk = Walk::new(&config.model, &model.params, thinker.z(), &mut model.store)?;
+        config.check_room(&model.store, Work::Generation)?;
         Ok(Self { options, thinker, walk, tokenizer })
     }
 

@@ -3,8 +3,11 @@
 //! One file per command. Errors are one line on the standard error; the exit code is 2 for a command that cannot be, 1 for
 //! everything else that went wrong, 130 for a training run stopped by an interrupt.
 
+mod cuda;
 mod data;
 mod demo;
+mod device;
+mod doctor;
 mod eval;
 mod evaluation;
 mod generate;
@@ -27,7 +30,7 @@ use std::process::ExitCode;
 const EXIT_CODES: &str =
     "Exit codes: 0 done; 1 something went wrong; 2 a command that cannot be; 130 interrupted, with a checkpoint saved";
 
-/// Latent Thought Models: train them, judge them honestly, and generate text, on the CPU.
+/// Latent Thought Models: train them, judge them honestly, and generate text, on the CPU or a GPU.
 ///
 /// A first look, in a few minutes and with nothing but this program:  ltm demo
 ///
@@ -41,6 +44,9 @@ struct Cli {
     /// Threads to use; 0 for all cores [default: the setting train.threads]. Results do not depend on it
     #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u16).range(0..=4096))]
     threads: Option<u16>,
+    /// Where to compute
+    #[arg(long, global = true, value_enum, default_value_t)]
+    device: device::Choice,
     #[command(subcommand)]
     command: Command,
 }
@@ -55,6 +61,9 @@ enum Command {
     Data(data::Command),
     Verify(verify::Args),
     Plan(plan::Args),
+    Doctor(doctor::Args),
+    #[command(subcommand)]
+    Cuda(cuda::Command),
 }
 
 fn main() -> ExitCode {
@@ -69,7 +78,7 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    match run(&cli) {
+    match device::guarded(|| run(&cli)) {
         Ok(code) => code,
         Err(error) => {
             output::note(format_args!("error: {error}"));
@@ -81,15 +90,18 @@ fn main() -> ExitCode {
 fn run(cli: &Cli) -> Result<ExitCode> {
     simd::level_from_env()?;
     let threads = cli.threads.map(usize::from);
+    let device = cli.device;
     let done = |()| ExitCode::SUCCESS;
     match &cli.command {
-        Command::Demo(args) => demo::run(args, threads),
-        Command::Train(args) => train::run(args, threads),
-        Command::Eval(args) => eval::run(args, threads).map(done),
-        Command::Generate(args) => generate::run(args, threads).map(done),
+        Command::Demo(args) => demo::run(args, threads, device),
+        Command::Train(args) => train::run(args, threads, device),
+        Command::Eval(args) => eval::run(args, threads, device).map(done),
+        Command::Generate(args) => generate::run(args, threads, device).map(done),
         Command::Data(command) => data::run(command, threads).map(done),
-        Command::Verify(args) => verify::run(args, threads).map(done),
-        Command::Plan(args) => plan::run(args).map(done),
+        Command::Verify(args) => verify::run(args, threads, device).map(done),
+        Command::Plan(args) => plan::run(args, device).map(done),
+        Command::Doctor(_) => doctor::run(threads, device).map(done),
+        Command::Cuda(command) => cuda::run(command, threads).map(done),
     }
 }
 

@@ -1,23 +1,22 @@
 //! Whether the machine has the memory that a configuration needs: to fail with a word, before anything is begun.
 
 use super::output::si;
-use engine::{Error, Result};
+use engine::{Device, Error, Result};
 use ltm::config::{Config, Work};
 use std::fs;
 
-/// Compares what `work` needs at least with what is available, where the system tells.
+/// Compares what `work` needs at least with what is free, where the system tells. Of a GPU's memory only the weights' part is
+/// looked at here: the plans ask for all of it at once and know exactly ([`Config::check_room`]).
 ///
 /// # Errors
 /// If it is not enough: what would be, and which settings lower it.
-pub fn check(config: &Config, work: Work) -> Result<()> {
-    let [weights, activations] = config.least_memory(work);
-    let m = &config.model;
-    let lower = match (weights > activations, work) {
-        (true, _) => format!("model.dim = {} or model.layers = {}", m.dim, m.layers),
-        (false, Work::Generation) => format!("model.seq = {}", m.seq),
-        (false, _) => format!("train.batch = {} or model.seq = {}", config.train.batch, m.seq),
-    };
-    compare("MemAvailable", weights + activations, &format!("{work:?}").to_lowercase(), &lower)
+pub fn check(config: &Config, work: Work, device: &Device) -> Result<()> {
+    let ([weights, activations], what) = (config.least_memory(work), format!("{work:?}").to_lowercase());
+    let advice = config.advice(device, work);
+    match device {
+        Device::Cpu => compare(available("MemAvailable"), weights + activations, &what, "the machine", &advice),
+        Device::Cuda(gpu) => compare(Some(gpu.free_bytes() as u64), weights, &what, gpu.name(), &advice),
+    }
 }
 
 /// As [`check`], for planning: memory that is never written to costs nothing, but every single value must fit.
@@ -26,20 +25,24 @@ pub fn check(config: &Config, work: Work) -> Result<()> {
 /// As [`check`].
 pub fn check_plan(config: &Config) -> Result<()> {
     let m = &config.model;
-    let lower = format!("model.dim = {}, train.batch = {} or model.seq = {}", m.dim, config.train.batch, m.seq);
-    compare("MemTotal", config.largest_value(), "the largest single value", &lower)
+    let advice = format!("lower model.dim = {}, train.batch = {} or model.seq = {}", m.dim, config.train.batch, m.seq);
+    compare(available("MemTotal"), config.largest_value(), "the largest single value", "the machine", &advice)
 }
 
-fn compare(entry: &str, needed: u64, what: &str, lower: &str) -> Result<()> {
-    let info = fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    match read(&info, entry) {
+fn compare(there: Option<u64>, needed: u64, what: &str, place: &str, advice: &str) -> Result<()> {
+    match there {
         Some(there) if needed > there => Err(Error::new(format!(
-            "{what} needs at least {} of memory, the machine has {}: lower {lower}",
+            "{what} needs at least {} of memory, {place} has {}: {advice}",
             si(needed as f64, "B"),
             si(there as f64, "B")
         ))),
         _ => Ok(()),
     }
+}
+
+/// Bytes that the system's table says, where there is one.
+fn available(entry: &str) -> Option<u64> {
+    read(&fs::read_to_string("/proc/meminfo").ok()?, entry)
 }
 
 /// Bytes that `entry` of /proc/meminfo says.

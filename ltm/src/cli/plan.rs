@@ -1,11 +1,11 @@
 //! `ltm plan`.
 
-use super::memory;
 use super::output::{Align, print, si, table};
 use super::settings::Settings;
+use super::{device, memory};
 use autograd::{Hoist, Id, Phase, Plan, Store};
 use engine::{DType, Device, Result};
-use ltm::config::{self, Config, SlowGradient};
+use ltm::config::{self, Config, SlowGradient, Work};
 use ltm::learn::{Fast, FastOptions, Inputs, Slow, WeightGradients};
 use ltm::model::Params;
 
@@ -23,10 +23,12 @@ pub struct Args {
 
 const PHASES: [Phase; 3] = [Phase::Update, Phase::Batch, Phase::Step];
 
-pub fn run(args: &Args) -> Result<()> {
+pub fn run(args: &Args, device: device::Choice) -> Result<()> {
     let config = args.settings.configuration(&[])?;
     memory::check_plan(&config)?;
-    let plans = Plans::new(&config)?;
+    let device = device::open(device)?;
+    config.check_device(&device, Work::Training)?;
+    let plans = Plans::new(&config, &device)?;
     let (m, tokens) = (&config.model, (config.train.batch * config.model.seq) as f64);
     print(format_args!(
         "decoder: {} layers of width {}, {} heads, feed-forward {}, window {}, {} latents in each layer, vocabulary {}",
@@ -61,9 +63,10 @@ struct Plans {
 }
 
 impl Plans {
-    fn new(config: &Config) -> Result<Self> {
-        let mut store = Store::new(Device::Cpu);
+    fn new(config: &Config, device: &Device) -> Result<Self> {
+        let mut store = Store::new(device.clone());
         let params = Params::new(&config.model, DType::F32, &mut store);
+        let params = params.computed_in(config.train.precision.to_use_on(device));
         let weights = store.bytes();
         let inputs = Inputs::new(config.train.batch, config.model.seq, DType::F32, &mut store);
         let piles: Vec<Id> = match config.slow.gradient {

@@ -4,7 +4,7 @@ use super::interrupt::{self, Guard};
 use super::output::{note, print};
 use super::progress::Training;
 use super::settings::{Settings, absolute, free_name};
-use super::{memory, threads};
+use super::{device, memory, threads};
 use engine::{Error, Result};
 use ltm::config::{Config, Work};
 use ltm::run::{FREE_AT_RESUME, Material, Run, Session};
@@ -38,30 +38,29 @@ fn resume_help() -> String {
     )
 }
 
-pub fn run(args: &Args, threads: Option<usize>) -> Result<ExitCode> {
+pub fn run(args: &Args, threads: Option<usize>, device: device::Choice) -> Result<ExitCode> {
     match &args.resume {
-        Some(path) => resume(args, path, threads),
-        None => begin(args, threads),
+        Some(path) => resume(args, path, threads, device),
+        None => begin(args, threads, device),
     }
 }
 
-fn begin(args: &Args, threads: Option<usize>) -> Result<ExitCode> {
+fn begin(args: &Args, threads: Option<usize>, device: device::Choice) -> Result<ExitCode> {
     let mut config = args.settings.configuration(&args.data)?;
     config.train.threads = threads.unwrap_or(config.train.threads);
     let preset = args.settings.preset.as_deref();
     let preset = preset.unwrap_or(if config.data.paths.is_empty() { "demo" } else { "tiny" });
     let out = args.out.clone().unwrap_or_else(|| free_name(&format!("runs/{preset}")));
-    memory::check(&config, Work::Training)?;
+    Run::check_new(&out)?;
     threads::inside(config.train.threads, || {
-        // Data first: if they are bad, there is no folder to be left behind.
+        let device = device::open(device)?;
+        memory::check(&config, Work::Training, &device)?;
         let material = Material::open(&config)?;
-        let run = Run::create(&out, &config)?;
-        let (session, _) = Session::new(run, &material)?;
-        train(session)
+        train(Session::begin(&out, &config, &material, &device)?)
     })
 }
 
-fn resume(args: &Args, path: &Path, threads: Option<usize>) -> Result<ExitCode> {
+fn resume(args: &Args, path: &Path, threads: Option<usize>, device: device::Choice) -> Result<ExitCode> {
     let mut run = Run::open(path)?;
     let mut config = run.config().clone();
     for (key, value) in args.settings.single.pairs()? {
@@ -80,10 +79,11 @@ fn resume(args: &Args, path: &Path, threads: Option<usize>) -> Result<ExitCode> 
             run.config().train.steps
         ));
     }
-    memory::check(run.config(), Work::Training)?;
     threads::inside(run.config().train.threads, || {
+        let device = device::open(device)?;
+        memory::check(run.config(), Work::Training, &device)?;
         let material = Material::open(run.config())?;
-        let (session, warnings) = Session::new(run, &material)?;
+        let (session, warnings) = Session::resume(run, &material, &device)?;
         warnings.iter().for_each(|warning| note(format_args!("warning: {warning}")));
         session.run().write_config()?;
         train(session)

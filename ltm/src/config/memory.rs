@@ -1,4 +1,6 @@
 use super::{Config, parameter_count};
+use autograd::Store;
+use engine::{Device, Error, Result};
 
 /// What memory is needed for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +32,30 @@ impl Config {
         // Of each latent vector the posterior with its moments, noise, and what attention keeps.
         let activations = batch * (m.seq as u64 * token + m.latent_count() as u64 * 12 * d);
         [copies * parameter_count(m) as u64 * F32, activations * F32]
+    }
+
+    /// Whether the device had room for everything that was planned for `work` in `store`. To be asked before anything runs.
+    ///
+    /// # Errors
+    /// How much is needed, how much there is, and which settings lower it.
+    pub fn check_room(&self, store: &Store, work: Work) -> Result<()> {
+        store.ready().map_err(|e| Error::new(format!("{e}: {}", self.advice(store.device(), work))))
+    }
+
+    /// What to do where memory is too small for `work`.
+    pub fn advice(&self, device: &Device, work: Work) -> String {
+        let (m, [weights, activations]) = (&self.model, self.least_memory(work));
+        let settings = match (weights > activations, work) {
+            (true, _) => format!("model.dim = {} or model.layers = {}", m.dim, m.layers),
+            (false, Work::Generation) => format!("model.seq = {}", m.seq),
+            (false, _) => format!("train.batch = {} or model.seq = {}", self.train.batch, m.seq),
+        };
+        match (device, work) {
+            (Device::Cpu, _) => format!("lower {settings}"),
+            (Device::Cuda(_), Work::Training) => format!("lower {settings}, or use --device cpu"),
+            // A trained model is as large as it is.
+            (Device::Cuda(_), _) => "use --device cpu".into(),
+        }
     }
 
     /// Bytes of about the largest single value: memory for it must exist even if nothing is ever computed.

@@ -5,6 +5,7 @@
 //! How to evaluate and generate is not part of it.
 
 mod choices;
+mod device;
 mod groups;
 mod keys;
 mod memory;

@@ -1,7 +1,7 @@
 use super::*;
 use crate::json::{self, Value};
 use crate::mutate;
-use engine::ErrorKind;
+use engine::{Device, ErrorKind};
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
@@ -216,7 +216,7 @@ fn least_memory_is_near_the_plans() {
         settings.iter().for_each(|(key, text)| config.set(key, text).unwrap());
         let config = config.resolved().unwrap();
         let least: u64 = config.least_memory(Work::Training).iter().sum();
-        let taken = crate::train::Trainer::new(config.clone()).unwrap().store.bytes() as u64;
+        let taken = crate::train::Trainer::new(config.clone(), &Device::Cpu).unwrap().store.bytes() as u64;
         assert!(least <= taken && 3 * least >= 2 * taken, "{settings:?}: {least} of {taken}");
         let evaluation: u64 = config.least_memory(Work::Evaluation).iter().sum();
         let generation: u64 = config.least_memory(Work::Generation).iter().sum();

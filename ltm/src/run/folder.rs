@@ -1,5 +1,5 @@
 use crate::checkpoint::{self, Checkpoint};
-use crate::config::Config;
+use crate::config::{Config, Work};
 use crate::json::{self, Value};
 use crate::model::Params;
 use crate::safetensors::SafeTensors;
@@ -56,6 +56,21 @@ impl Run {
     /// # Errors
     /// If `path` holds a run or anything else already, or cannot be written.
     pub fn create(path: &Path, config: &Config) -> Result<Self> {
+        Self::check_new(path)?;
+        fs::create_dir_all(path).map_err(|e| Error::io("create", path, &e))?;
+        let run = Self { path: path.into(), config: config.clone() };
+        run.write_config().inspect_err(|_| {
+            // Only if nothing is in it: an empty folder is no run.
+            let _ = fs::remove_dir(path);
+        })?;
+        Ok(run)
+    }
+
+    /// Whether a new run could begin at `path`.
+    ///
+    /// # Errors
+    /// If there is a run or anything else already.
+    pub fn check_new(path: &Path) -> Result<()> {
         if path.join(CONFIG).exists() {
             return Err(Error::usage(format!(
                 "{0} already holds a run: go on with it by --resume {0}, or name another folder",
@@ -76,13 +91,7 @@ impl Run {
             Err(e) if e.kind() == ErrorKind::NotFound => {}
             Err(e) => return Err(Error::io("use as a run folder", path, &e)),
         }
-        fs::create_dir_all(path).map_err(|e| Error::io("create", path, &e))?;
-        let run = Self { path: path.into(), config: config.clone() };
-        run.write_config().inspect_err(|_| {
-            // Only if nothing is in it: an empty folder is no run.
-            let _ = fs::remove_dir(path);
-        })?;
-        Ok(run)
+        Ok(())
     }
 
     /// Opens an existing run folder.
@@ -161,17 +170,18 @@ impl Run {
         }
     }
 
-    /// Loads the newest whole weights.
+    /// Loads the newest whole weights to `device`. Whether it had room for them is what [`Store::ready`] says.
     ///
     /// # Errors
-    /// If there are none, or they belong to another model.
-    pub fn load(&self) -> Result<Loaded> {
+    /// If there are none, they belong to another model, or the device's kernels cannot do `work` with it.
+    pub fn load(&self, device: &Device, work: Work) -> Result<Loaded> {
+        self.config.check_device(device, work)?;
         let (checkpoint, warnings) = self.newest()?;
         let checkpoint = checkpoint.ok_or_else(|| {
             Error::new(format!("{} has no checkpoint yet: train it further, by --resume", self.path.display()))
         })?;
         let (file, data) = (checkpoint.file(WEIGHTS)?, fingerprint(&checkpoint)?);
-        let mut store = Store::new(Device::Cpu);
+        let mut store = Store::new(device.clone());
         let params = Params::new(&self.config.model, DType::F32, &mut store);
         let params = params.computed_in(self.config.train.precision.to_use_on(store.device()));
         params.load(&mut store, &SafeTensors::open(&file)?, "").map_err(|e| e.at(file.display()))?;

@@ -1,11 +1,13 @@
 use super::folder::{MOMENTS, Run, STATE, WEIGHTS, fingerprint};
 use super::{Excess, Material, Metrics, score};
 use crate::checkpoint;
+use crate::config::{Config, Work};
 use crate::data::{Batch, Order, Sampler, Source};
 use crate::evaluate::{Evaluator, Protocol, Total};
 use crate::json::Value;
 use crate::train::{StepReport, Trainer};
-use engine::{Error, Result};
+use engine::{Device, Error, Result};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -23,6 +25,31 @@ pub struct Session {
     validation: Option<(Evaluator, Arc<dyn Source>)>,
     fingerprint: String,
     saved: Option<u64>,
+}
+
+/// What computes, with all of its memory.
+struct Learner {
+    trainer: Trainer,
+    validation: Option<(Evaluator, Arc<dyn Source>)>,
+}
+
+impl Learner {
+    /// # Errors
+    /// If the configuration contradicts itself or asks for more than the device can do or hold.
+    fn new(config: &Config, material: &Material, device: &Device) -> Result<Self> {
+        let mut trainer = Trainer::new(config.clone(), device)?;
+        let validation = match &material.validation {
+            None => None,
+            Some(source) => {
+                let (steps, store) = (config.fast.steps, &mut trainer.store);
+                let evaluator =
+                    Evaluator::new(config, Protocol::Elbo, steps, VALIDATION_DRAWS, &trainer.params, store)?;
+                Some((evaluator, source.clone()))
+            }
+        };
+        config.check_room(&trainer.store, Work::Training)?;
+        Ok(Self { trainer, validation })
+    }
 }
 
 /// What a step did.
@@ -48,16 +75,27 @@ pub struct Validation {
 }
 
 impl Session {
-    /// The first step's beginning, or, if the folder has checkpoints, the state after the newest that is whole; and a line
+    /// The beginning of a new run in the folder at `path`, which is made when everything else stands.
+    ///
+    /// # Errors
+    /// Those of [`Run::create`], and a configuration that the device has no kernels or no memory for.
+    pub fn begin(path: &Path, config: &Config, material: &Material, device: &Device) -> Result<Self> {
+        Run::check_new(path)?;
+        let learner = Learner::new(config, material, device)?;
+        Self::at(Run::create(path, config)?, learner, material, None)
+    }
+
+    /// The state after the newest checkpoint that is whole, or the first step's beginning if the folder has none; and a line
     /// for each checkpoint that had to be skipped.
     ///
     /// # Errors
-    /// If no checkpoint of several is whole, the data are not those that the run began with, or the run has done more
-    /// steps than its configuration asks for.
-    pub fn new(run: Run, material: &Material) -> Result<(Self, Vec<String>)> {
-        let config = run.config().clone();
+    /// If no checkpoint of several is whole, the data are not those that the run began with, the run has done more
+    /// steps than its configuration asks for, or the device has no kernels or no memory for it.
+    pub fn resume(run: Run, material: &Material, device: &Device) -> Result<(Self, Vec<String>)> {
+        let config = run.config();
         let (checkpoint, warnings) = run.newest()?;
-        let mut trainer = Trainer::new(config.clone())?;
+        let mut learner = Learner::new(config, material, device)?;
+        let trainer = &mut learner.trainer;
         if let Some(checkpoint) = &checkpoint {
             let data = fingerprint(checkpoint)?;
             if data != material.fingerprint {
@@ -72,20 +110,18 @@ impl Session {
         if step > config.train.steps as u64 {
             return Err(Error::usage(format!("train.steps = {}: the run has done {step} already", config.train.steps)));
         }
-        let metrics = Metrics::open(&run.metrics_path(), step)?;
-        let validation = match &material.validation {
-            None => None,
-            Some(source) => {
-                let (steps, store) = (config.fast.steps, &mut trainer.store);
-                let evaluator =
-                    Evaluator::new(&config, Protocol::Elbo, steps, VALIDATION_DRAWS, &trainer.params, store)?;
-                Some((evaluator, source.clone()))
-            }
-        };
+        let saved = checkpoint.map(|checkpoint| checkpoint.step);
+        Ok((Self::at(run, learner, material, saved)?, warnings))
+    }
+
+    fn at(run: Run, learner: Learner, material: &Material, saved: Option<u64>) -> Result<Self> {
+        let Learner { trainer, validation } = learner;
+        let metrics = Metrics::open(&run.metrics_path(), trainer.step())?;
+        let config = run.config();
         let sampler = Sampler::new(material.train.clone(), Order::Shuffled { seed: config.train.seed })?;
         let batch = Batch::new(config.train.batch, config.model.seq);
-        let (fingerprint, saved) = (material.fingerprint.clone(), checkpoint.map(|c| c.step));
-        Ok((Self { run, trainer, sampler, batch, metrics, validation, fingerprint, saved }, warnings))
+        let fingerprint = material.fingerprint.clone();
+        Ok(Self { run, trainer, sampler, batch, metrics, validation, fingerprint, saved })
     }
 
     /// The run's folder and settings.

@@ -1,0 +1,37 @@
+use super::{Config, Work};
+use engine::{Device, Error, Result};
+
+/// What a GPU's kernels count elements of one value in.
+const MOST_ELEMENTS: usize = i32::MAX as usize;
+
+impl Config {
+    /// Whether the device's kernels can do `work` with a resolved configuration; the CPU's can always. Whether it has the
+    /// memory is another question.
+    ///
+    /// # Errors
+    /// A usage error naming the settings concerned.
+    pub fn check_device(&self, device: &Device, work: Work) -> Result<()> {
+        let Device::Cuda(gpu) = device else { return Ok(()) };
+        let (m, most) = (&self.model, kernels::WIDEST_HEAD);
+        if m.dim / m.heads > most {
+            return Err(Error::usage(format!(
+                "model.dim = {} by model.heads = {} makes heads of width {}, but a GPU's attention takes at most {most}: use \
+                 more heads, or --device cpu",
+                m.dim,
+                m.heads,
+                m.dim / m.heads
+            )));
+        }
+        let batch = if work == Work::Generation { 1 } else { self.train.batch };
+        let elements = batch * m.seq * (2 * m.ffn_hidden()).max(3 * m.dim);
+        if elements > MOST_ELEMENTS {
+            return Err(Error::usage(format!(
+                "train.batch = {batch} sequences of model.seq = {} make a value of {elements} elements, but kernels on {} \
+                 count to {MOST_ELEMENTS}: lower one of them, or use --device cpu",
+                m.seq,
+                gpu.name()
+            )));
+        }
+        Ok(())
+    }
+}
