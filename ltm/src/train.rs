@@ -1,6 +1,6 @@
 //! Training: one batch after the other by Algorithm 1, and what it takes to go on exactly where a run was stopped.
 
-use crate::config::{self, Config, SlowGradient, Work};
+use crate::config::{self, Config, ModelKind, SlowGradient, Work};
 use crate::data::Batch;
 use crate::learn::{Fast, FastOptions, Inputs, Slow, WeightGradients};
 use crate::model::Params;
@@ -21,7 +21,8 @@ pub struct Trainer {
     /// The decoder's parameters.
     pub params: Params,
     inputs: Inputs,
-    fast: Fast,
+    /// Without latents there is nothing to learn fast.
+    fast: Option<Fast>,
     slow: Slow,
     step: u64,
 }
@@ -33,7 +34,7 @@ pub struct StepReport {
     pub step: u64,
     /// −log p(x|z) at a draw from the final posterior.
     pub nll: f64,
-    /// KL of the final posteriors.
+    /// KL of the final posteriors; 0 without latents.
     pub kl: f64,
     /// Targets scored.
     pub tokens: u64,
@@ -86,8 +87,12 @@ impl Trainer {
             config::Hoist::Off => Hoist::Off,
         };
         let options = FastOptions { seed: config.train.seed, hoist, weights, noise_table: None };
-        let fast = Fast::new(&config.model, &config.fast, &params, &inputs, &mut store, &options)?;
-        let slow = Slow::new(&config.model, &config.slow, &params, &inputs, fast.latents.z, &piles, &mut store)?;
+        let fast = match config.model.kind {
+            ModelKind::Ltm => Some(Fast::new(&config.model, &config.fast, &params, &inputs, &mut store, &options)?),
+            ModelKind::Ar => None,
+        };
+        let z = fast.as_ref().map(|fast| fast.latents.z);
+        let slow = Slow::new(&config.model, &config.slow, &params, &inputs, z, &piles, &mut store)?;
         Ok(Self { config, store, params, inputs, fast, slow, step: 0 })
     }
 
@@ -126,8 +131,10 @@ impl Trainer {
         self.inputs.load(&mut self.store, &self.config.model, batch)?;
         let step = self.step + 1;
         let (rate, kl_weight) = (self.fast_rate(step), self.kl_weight(step));
-        self.fast.weigh_kl(&mut self.store, kl_weight);
-        self.fast.fit(&mut self.store, rate, step as u32, after);
+        if let Some(fast) = &self.fast {
+            fast.weigh_kl(&mut self.store, kl_weight);
+            fast.fit(&mut self.store, rate, step as u32, after);
+        }
         Ok(())
     }
 
@@ -144,11 +151,13 @@ impl Trainer {
         if self.config.slow.gradient == SlowGradient::Trajectory {
             self.slow.clear(store);
         }
-        self.fast.weigh_kl(store, kl_weight);
-        self.fast.fit(store, fast_rate, step as u32, |_, _| ());
+        if let Some(fast) = &self.fast {
+            fast.weigh_kl(store, kl_weight);
+            fast.fit(store, fast_rate, step as u32, |_, _| ());
+        }
         self.slow.gradient(store);
         let nll: f64 = self.slow.nll(store).iter().sum();
-        let kl: f64 = self.fast.latents.posterior_kl(store).iter().sum();
+        let kl = self.fast.as_ref().map_or(0.0, |fast| fast.latents.posterior_kl(store).iter().sum());
         let grad_norm = self.slow.grad_norm(store);
         let mut report = StepReport {
             step,
@@ -183,7 +192,9 @@ impl Trainer {
             Some(row) => format!("{}, sample {} (row {row} of the batch)", e.place, batch.samples[row].id),
             None => format!("{}, a value that all samples share", e.place),
         };
-        if let Err((t, e)) = self.fast.fit_checked(store, fast_rate, step as u32) {
+        if let Some(fast) = &self.fast
+            && let Err((t, e)) = fast.fit_checked(store, fast_rate, step as u32)
+        {
             return format!("fast step {}, {}", t + 1, describe(&e));
         }
         match self.slow.gradient_checked(store) {
@@ -192,9 +203,9 @@ impl Trainer {
         }
     }
 
-    /// The fast loop, for plans and tests.
-    pub fn fast(&self) -> &Fast {
-        &self.fast
+    /// The fast loop, for plans and tests; a model without latents has none.
+    pub fn fast(&self) -> Option<&Fast> {
+        self.fast.as_ref()
     }
 
     /// The slow step, for plans and tests.

@@ -32,6 +32,13 @@ pub trait Choice: Copy + PartialEq + 'static {
 }
 
 choices! {
+    /// What the decoder is conditioned on.
+    ModelKind {
+        /// Latent vectors, which every layer attends to.
+        Ltm = "ltm",
+        /// Nothing: the baseline, an autoregressive Transformer with the same layers less their cross-attention.
+        Ar = "ar",
+    }
     /// Where the noise of the fast steps comes from.
     Noise {
         /// Drawn afresh at every step (Algorithm 1).

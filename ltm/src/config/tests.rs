@@ -144,7 +144,7 @@ fn json_round_trip_and_strictness() {
     config.set("data.paths", r#"["a \"b\"", "é"]"#).unwrap();
     config.set("slow.rate", "0.1").unwrap();
     let text = config.to_json().pretty();
-    assert!(text.starts_with("{\n  \"model\": {\n    \"layers\": 2,"), "{text}");
+    assert!(text.starts_with("{\n  \"model\": {\n    \"kind\": \"ltm\",\n    \"layers\": 2,"), "{text}");
     assert_eq!(Config::from_json(&json::parse(&text).unwrap()), Ok(config));
     let error = |text: &str| Config::from_json(&json::parse(text).unwrap()).unwrap_err().to_string();
     assert_eq!(error(r#"{"modle": {"dim": 3}}"#), "unknown key \"modle.dim\", did you mean \"model.dim\"?");

@@ -1,4 +1,4 @@
-use super::{Config, ModelConfig};
+use super::{Config, ModelConfig, ModelKind};
 use engine::{Error, Result};
 
 /// Token shards hold 16-bit ids.
@@ -156,7 +156,7 @@ impl ModelConfig {
         ensure(m.window <= m.seq, || {
             format!("model.window = {} is wider than model.seq = {}: use at most that", m.window, m.seq)
         })?;
-        ensure(m.latents <= m.seq, || {
+        ensure(m.latents <= m.seq || m.kind == ModelKind::Ar, || {
             format!(
                 "model.latents = {} per layer are more than model.seq = {} tokens: use at most that",
                 m.latents, m.seq

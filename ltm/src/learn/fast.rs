@@ -127,7 +127,7 @@ impl Fast {
         let targets = g.leaf("targets", grid, Phase::Batch, inputs.targets);
         let one = g.leaf("one", store.get(inputs.one).spec(), Phase::Update, inputs.one);
         let z = g.leaf("z", spec, Phase::Step, latents.z);
-        let hidden = decoder.hidden(&mut g, tokens, z, |g, _, qkv| decoder.window_attention(g, qkv))?;
+        let hidden = decoder.hidden(&mut g, tokens, Some(z), |g, _, qkv| decoder.window_attention(g, qkv))?;
         let loss = g.apply(LmHead, &[hidden, decoder.weight("tok_embeddings"), targets, one])?;
         let nll = g.output(loss, "nll");
         let accumulate = match &options.weights {

@@ -1,5 +1,6 @@
 //! Updates in place, which have no cases: several steps of each on numbers of their own.
 
+use crate::config::Posterior;
 use engine::rng::Stream;
 use engine::{Buffer, Context, DType, Device, Spec, Update};
 use kernels::adamw::{AdamW, SquaredNorm};
@@ -89,13 +90,6 @@ fn push(script: &mut Script, buffer: Buffer) -> usize {
     script.buffers.len() - 1
 }
 
-/// How fast steps move the posterior.
-#[derive(Clone, Copy)]
-enum Posterior {
-    AdamW,
-    Natural,
-}
-
 /// Start, three fast steps and a draw. Samples of several pieces, whole and cut, and ones whose rows have no packs.
 fn fast_learning(noise: Noise, posterior: Posterior, [b, s, d]: [usize; 3]) -> Script {
     let tensor = || Buffer::from_f64(DType::F64, &[b, s, d], &vec![f64::NAN; b * s * d]);
@@ -115,7 +109,7 @@ fn fast_learning(noise: Noise, posterior: Posterior, [b, s, d]: [usize; 3]) -> S
     for t in 0..3 {
         let d_z = push(&mut script, normals(&[b, s, d], 20 + t, 1.0));
         let step: Box<dyn Update> = match posterior {
-            Posterior::AdamW => {
+            Posterior::Adamw => {
                 Box::new(LatentAdamW { noise, beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.01 })
             }
             Posterior::Natural => Box::new(LatentNatural { noise, beta1: 0.6, beta2: 0.8, damping: 0.25 }),
@@ -146,7 +140,7 @@ pub fn scripts() -> Vec<Script> {
     for redraw in [Redraw::Fresh, Redraw::Fixed] {
         for source in [Source::Philox, Source::Table] {
             let noise = Noise { seed: 17, redraw, source };
-            for posterior in [Posterior::AdamW, Posterior::Natural] {
+            for posterior in [Posterior::Adamw, Posterior::Natural] {
                 all.extend([[3, 3, 5], [2, 4, 300]].map(|sizes| fast_learning(noise, posterior, sizes)));
             }
         }
