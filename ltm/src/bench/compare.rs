@@ -136,8 +136,8 @@ mod tests {
 
     #[test]
     fn draws_of_one_distribution_are_unchanged() {
-        for n in [3, 5, 7, 20, 60, 200] {
-            for noise in [0.005, 0.02, 0.1, 0.5] {
+        for n in [3, 5, 7, 20, 50] {
+            for noise in [0.02, 0.1, 0.5] {
                 let part = called(1.0, noise, n);
                 assert!(part <= 0.01, "{n} samples, noise {noise}: {part}");
             }
@@ -146,7 +146,7 @@ mod tests {
 
     #[test]
     fn a_tenth_is_seen_through_two_percent_of_noise() {
-        for n in [7, 20, 60] {
+        for n in [7, 20, 50] {
             let part = called(1.1, 0.02, n);
             assert!(part >= 0.95, "{n} samples: {part}");
         }

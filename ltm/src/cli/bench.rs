@@ -1,12 +1,18 @@
 //! `ltm bench`.
 
 use super::device::{self, Choice};
-use super::output::print;
+use super::output::{note, print};
 use super::settings::Single;
-use super::threads;
+use super::{memory, threads};
 use engine::{DType, Device, Error, Result, probe, simd};
-use ltm::bench::{Ceiling, Ceilings, Row, Setup, Work, measure_ops, measure_steps};
+use ltm::bench::{
+    Baseline, Ceiling, Ceilings, Growth, Report, Row, Setup, Verdict, Work, line as line_through, measure_growth,
+    measure_ops, measure_steps, roofline,
+};
+use ltm::checkpoint::write_atomic;
 use ltm::config::{Config, Precision};
+use std::fs;
+use std::path::{Path, PathBuf};
 
 /// Measure how fast every op and whole learning steps are on this machine, and how near that is to what it can do
 ///
@@ -26,6 +32,21 @@ pub struct Args {
     /// How tensors are stored [default: f32 on the CPU, bf16 on a GPU]
     #[arg(long, value_enum)]
     dtype: Option<Storage>,
+    /// Show instead how the time of a training step grows with the fast steps T and with the tokens N
+    #[arg(long, conflicts_with_all = ["op", "json", "svg", "save", "compare"])]
+    growth: bool,
+    /// Write everything measured and derived as JSON
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Draw the roofline, with a point per op and pass
+    #[arg(long, value_name = "FILE")]
+    svg: Option<PathBuf>,
+    /// Keep the times in a file that later runs can be compared with
+    #[arg(long, value_name = "BASE")]
+    save: Option<PathBuf>,
+    /// Compare with the times in such a file: a change is called only beyond the noise of both runs
+    #[arg(long, value_name = "BASE")]
+    compare: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -61,24 +82,131 @@ impl Args {
 pub fn run(args: &Args, threads: Option<usize>, choice: Choice) -> Result<()> {
     let config = args.configuration()?;
     let count = threads.unwrap_or(config.train.threads);
+    // What cannot be read or written is told before minutes are spent on measuring.
+    let base = args.compare.as_deref().map(read_baseline).transpose()?;
+    [&args.json, &args.svg, &args.save].into_iter().flatten().try_for_each(|path| check_writable(path))?;
     threads::inside(count, || {
         let device = device::open(choice)?;
         let setup = Setup { only: args.op.clone(), ..Setup::new(args.stored(config, &device)?, device)? };
         let works = setup.works()?;
+        memory::check(&setup.config, ltm::config::Work::Training, &setup.device)?;
+        if args.growth {
+            return growth(args, &setup);
+        }
         let mut ceilings = Ceilings::new(&setup.device, setup.dtype, &setup.effort)?;
         header(args, &setup, &ceilings)?;
         let table = Table::new(&works);
         table.heading()?;
-        measure_ops(&setup, &works, &mut ceilings, &mut |row| table.show(row))?;
+        let mut rows = measure_ops(&setup, &works, &mut ceilings, &mut |row| table.show(row))?;
         if setup.has_steps() {
-            measure_steps(&setup, &mut ceilings, &mut |row| table.show(row))?;
+            rows.extend(measure_steps(&setup, &mut ceilings, &mut |row| table.show(row))?);
         }
         ceilings.measure();
-        print(format_args!("\n{}", ceilings_line(&ceilings, setup.dtype)))
+        print(format_args!("\n{}", ceilings_line(&ceilings, setup.dtype)))?;
+        let report = Report::new(&setup, &args.preset, &ceilings, rows);
+        // The comparison comes first: BASE may be the file that --save replaces.
+        if let Some((base, path)) = base.as_ref().zip(args.compare.as_ref()) {
+            compare(base, path, &report, &table)?;
+        }
+        let files = [
+            (&args.json, report.to_json().pretty()),
+            (&args.svg, roofline(&report)),
+            (&args.save, report.baseline().pretty()),
+        ];
+        files.iter().filter_map(|(path, text)| Some((path.as_ref()?, text))).try_for_each(|(path, text)| {
+            write_atomic(path, text.as_bytes())?;
+            note(format_args!("wrote {}", path.display()));
+            Ok(())
+        })
     })
 }
 
+fn read_baseline(path: &Path) -> Result<Baseline> {
+    let text = fs::read(path).map_err(|e| Error::io("read", path, &e))?;
+    Baseline::parse(&text).map_err(|e| e.at(path.display()))
+}
+
+/// Whether a file can be written there, which leaves the place as it was.
+fn check_writable(path: &Path) -> Result<()> {
+    let is_new = !path.exists();
+    let opened = fs::OpenOptions::new().append(true).create(true).open(path);
+    let checked = opened.and_then(|_| if is_new { fs::remove_file(path) } else { Ok(()) });
+    checked.map_err(|e| Error::io("write", path, &e))
+}
+
+/// Every row that the baseline has as well, and in what the runs differ beside the program.
+fn compare(base: &Baseline, path: &Path, report: &Report, table: &Table) -> Result<()> {
+    print(format_args!("\ncompared with {}", path.display()))?;
+    let differences = base.differences(report);
+    if !differences.is_empty() {
+        note(format_args!(
+            "warning: not the same conditions, so times need not tell of the program: {}",
+            differences.join("; ")
+        ));
+    }
+    let rows = base.compare(report);
+    for row in &rows {
+        let cells = [row.row.cache.name().into(), format!("{:.3} ×", row.ratio), row.verdict.name().into()];
+        table.line(&row.row.case, &row.row.pass, &cells, &[5, 9, 15])?;
+    }
+    let count = |verdict| rows.iter().filter(|row| row.verdict == verdict).count();
+    print(format_args!(
+        "\n{} of {} rows compared: {} faster, {} slower, {} unchanged, {} with too few samples; the machine itself changed by {:.1} %",
+        rows.len(),
+        report.rows.len(),
+        count(Verdict::Faster),
+        count(Verdict::Slower),
+        count(Verdict::Unchanged),
+        count(Verdict::TooFew),
+        100.0 * (base.drift(report) - 1.0)
+    ))
+}
+
+/// Training steps at several T and N, and how far from straight lines their times are.
+fn growth(args: &Args, setup: &Setup) -> Result<()> {
+    conditions(args, setup)?;
+    let heading = ["T", "N", "median", "20 %", "80 %", "GFLOP", "GFLOP/s", "tokens/s"];
+    let line = |cells: [String; 8]| {
+        let cells = cells.iter().zip([5, 7, 9, 9, 9, 9, 9, 9]).map(|(cell, width)| format!("{cell:>width$}"));
+        print(cells.collect::<Vec<_>>().join("  "))
+    };
+    print("")?;
+    line(heading.map(String::from))?;
+    let batch = setup.config.train.batch;
+    let [by_steps, by_tokens] = measure_growth(setup, &mut |g| {
+        let (median, [low, high]) = (g.samples.median(), g.samples.spread());
+        line([
+            g.steps.to_string(),
+            g.tokens.to_string(),
+            seconds(median),
+            seconds(low),
+            seconds(high),
+            format!("{:.1}", g.flops as f64 / 1e9),
+            format!("{:.1}", g.flops as f64 / median / 1e9),
+            format!("{:.1}", (batch * g.tokens) as f64 / median),
+        ])
+    })?;
+    print("")?;
+    for (name, points, at) in [("T", by_steps, (|g| g.steps) as fn(&Growth) -> usize), ("N", by_tokens, |g| g.tokens)] {
+        let points: Vec<(f64, f64)> = points.iter().map(|g| (at(g) as f64, g.samples.median())).collect();
+        let Some([start, slope, far]) = line_through(&points) else { continue };
+        print(format_args!(
+            "time = {} + {} · {name}, every median within {:.1} % of it",
+            seconds(start),
+            seconds(slope),
+            100.0 * far
+        ))?;
+    }
+    Ok(())
+}
+
 fn header(args: &Args, setup: &Setup, ceilings: &Ceilings) -> Result<()> {
+    conditions(args, setup)?;
+    print(format_args!("{}\n", ceilings_line(ceilings, setup.dtype)))
+}
+
+/// The machine and the sizes.
+fn conditions(args: &Args, setup: &Setup) -> Result<()> {
     match &setup.device {
         Device::Cpu => {
             let levels = simd::supported().iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
@@ -101,8 +229,7 @@ fn header(args: &Args, setup: &Setup, ceilings: &Ceilings) -> Result<()> {
         m.ffn_hidden(),
         m.vocab,
         setup.dtype
-    ))?;
-    print(format_args!("{}\n", ceilings_line(ceilings, setup.dtype)))
+    ))
 }
 
 /// The ceilings with their spread.
@@ -114,6 +241,9 @@ fn ceilings_line(ceilings: &Ceilings, dtype: DType) -> String {
     let memory = ceilings.memory.iter().map(text).collect::<Vec<_>>().join(", ");
     format!("peak, {dtype}: {} GFLOP/s; bandwidth: {memory} GB/s", text(&ceilings.flops))
 }
+
+/// Of the numbers' columns.
+const WIDTHS: [usize; 11] = [5, 8, 8, 8, 8, 7, 7, 7, 9, 15, 7];
 
 /// The rows as they come, in columns of a width that is known beforehand.
 struct Table {
@@ -141,7 +271,7 @@ impl Table {
             "floor",
             "reached",
         ];
-        self.line("", "", line.map(String::from))
+        self.line("", "", &line.map(String::from), &WIDTHS)
     }
 
     fn show(&self, row: &Row) -> Result<()> {
@@ -162,25 +292,24 @@ impl Table {
             percent(row.reached()),
         ];
         let pass = row.token_rate().map_or(row.pass.clone(), |rate| format!("{rate:.1} tokens/s"));
-        self.line(&row.case, &pass, cells)
+        self.line(&row.case, &pass, &cells, &WIDTHS)
     }
 
-    fn line(&self, case: &str, pass: &str, cells: [String; 11]) -> Result<()> {
-        const WIDTHS: [usize; 11] = [5, 8, 8, 8, 8, 7, 7, 7, 9, 15, 7];
-        let cells = cells.iter().zip(WIDTHS).map(|(cell, width)| format!("  {cell:>width$}")).collect::<String>();
+    fn line(&self, case: &str, pass: &str, cells: &[String], widths: &[usize]) -> Result<()> {
+        let cells = cells.iter().zip(widths).map(|(cell, width)| format!("  {cell:>width$}")).collect::<String>();
         print(format_args!("{case:<a$}  {pass:<b$}{cells}", a = self.case, b = self.pass))
     }
 }
 
 /// Three digits and a unit.
 fn seconds(x: f64) -> String {
-    let (scale, unit) = match x {
+    let (scale, unit) = match x.abs() {
         1.0.. => (1.0, "s"),
         1e-3.. => (1e3, "ms"),
         1e-6.. => (1e6, "µs"),
         _ => (1e9, "ns"),
     };
     let x = x * scale;
-    let digits = if x < 9.995 { 2 } else { usize::from(x < 99.95) };
+    let digits = if x.abs() < 9.995 { 2 } else { usize::from(x.abs() < 99.95) };
     format!("{x:.digits$} {unit}")
 }
