@@ -145,6 +145,23 @@ fn a_run_on_a_device_is_a_run_on_the_cpu() {
     }
 }
 
+/// Activations lose some bits at every step, what is learned does not; and what was learnt so can be used on the CPU.
+#[test]
+fn a_run_in_bf16() {
+    let (folder, mut config) = lab("bf16");
+    let [gpu, cpu] = ["gpu", "cpu"].map(|name| folder.join(name));
+    let exact = train(&cpu, &config, &Device::Cpu);
+    config.set("train.precision", "bf16").expect("a setting");
+    let ours = train(&gpu, &config, &shim());
+    assert_close("training", &ours, &exact, 3e-2);
+    assert!(ours.iter().zip(&exact).any(|(a, b)| (a - b).abs() > 1e-5 * b.abs()), "bf16 was not used");
+    assert_close("protocols", &judge(&gpu, &shim()), &judge(&gpu, &Device::Cpu), 3e-2);
+
+    let material = Material::open(&config).expect("data");
+    let refused = Session::begin(&folder.join("no"), &config, &material, &Device::Cpu).err().expect("a refusal");
+    assert!(refused.to_string().contains("train.precision = bf16 needs a GPU"), "{refused}");
+}
+
 #[test]
 fn a_run_that_was_stopped_goes_on_with_the_same_bits() {
     let (folder, config) = lab("stopped");

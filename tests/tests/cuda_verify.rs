@@ -3,7 +3,7 @@
 
 use engine::{DType, Device};
 use kernels::registry::modules;
-use ltm::verify::{DeviceReport, device, golden, tolerance};
+use ltm::verify::{DeviceReport, MODEL_SIZES, device, golden, tolerance};
 use tests::shim::{Fault, Order, Shim};
 
 fn loaded(device: Device) -> Device {
@@ -15,7 +15,7 @@ fn loaded(device: Device) -> Device {
 /// The reports that found something wrong.
 fn off(gpu: &Device) -> Vec<DeviceReport> {
     let mut told = 0;
-    let reports = device(gpu, |_| told += 1);
+    let reports = device(gpu, &[], |_| told += 1);
     assert_eq!(told, reports.len());
     assert!(reports.iter().all(|r| r.cases > 0));
     for name in ["rmsnorm", "window_attention", "cast", "adamw in place", "latents in place"] {
@@ -39,10 +39,7 @@ fn a_mistake_is_told_with_its_place() {
     // Writes one row too many, which the shim does not let pass: the rest is looked at all the same.
     let fault = Fault { file: "rmsnorm", find: "if (row >= rows) return;", replace: "if (row > rows) return;" };
     let found = off(&loaded(Shim::faulty(Order::Forward, fault)));
-    assert_eq!(
-        found.iter().map(|r| (r.op.as_str(), r.dtype)).collect::<Vec<_>>(),
-        [("rmsnorm", DType::F32), ("rmsnorm", DType::Bf16)]
-    );
+    assert!(!found.is_empty() && found.iter().all(|r| r.op == "rmsnorm"), "{found:?}");
     assert!(found[0].failure.as_ref().is_some_and(|said| said.contains("was written")), "{found:?}");
 }
 
@@ -61,4 +58,12 @@ fn the_golden_numbers_on_a_device() {
     }
     let small = golden(None, DType::F32, &loaded(Shim::small(10_000))).expect_err("no room").to_string();
     assert!(small.contains("of device memory are needed"), "{small}");
+}
+
+/// What a real GPU is asked for, for once: minutes.
+#[test]
+#[ignore = "takes minutes"]
+fn a_sound_device_passes_at_the_sizes_of_a_model() {
+    let reports = device(&loaded(Shim::device(Order::Forward)), &[MODEL_SIZES], |r| println!("{r:?}"));
+    assert!(reports.iter().all(|r| r.failure.is_none()));
 }

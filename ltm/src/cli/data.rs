@@ -1,5 +1,6 @@
 //! `ltm data prepare`.
 
+use super::interrupt::{self, Guard};
 use super::output::{note, print};
 use super::progress::bar;
 use super::threads;
@@ -8,6 +9,7 @@ use ltm::data::formats::{Header, parse_fraction};
 use ltm::data::prepare::{SHARD_TOKENS, input_bytes};
 use ltm::data::{FormatWords, PrepareOptions, prepare, tokenizer};
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 /// Turn text into token shards to train on
 #[derive(clap::Subcommand)]
@@ -53,7 +55,7 @@ pub struct Prepare {
     shard_tokens: u32,
 }
 
-pub fn run(command: &Command, threads: Option<usize>) -> Result<()> {
+pub fn run(command: &Command, threads: Option<usize>) -> Result<ExitCode> {
     let Command::Prepare(args) = command;
     let words = FormatWords {
         format: Some(&args.format),
@@ -62,6 +64,7 @@ pub fn run(command: &Command, threads: Option<usize>) -> Result<()> {
         header: if args.header { Header::Present } else { Header::Absent },
         split: args.split.as_deref(),
     };
+    let guard = Guard::new()?;
     let options = PrepareOptions {
         inputs: args.inputs.clone(),
         out: args.out.clone(),
@@ -69,6 +72,7 @@ pub fn run(command: &Command, threads: Option<usize>) -> Result<()> {
         tokenizer: tokenizer::by_name(&args.tokenizer)?,
         validation: parse_fraction("--validation", &args.validation)?,
         shard_tokens: args.shard_tokens,
+        stop: guard.flag(),
     };
     let bar = bar(input_bytes(&args.inputs)?, "{bar:24} {bytes}/{total_bytes}  {msg}  {bytes_per_sec}  ETA {eta}");
     let report = threads::inside(threads.unwrap_or(0), || {
@@ -76,8 +80,15 @@ pub fn run(command: &Command, threads: Option<usize>) -> Result<()> {
             bar.set_position(now.input_bytes);
             bar.set_message(format!("{} documents, {} tokens", now.documents, now.tokens));
         })
-    })?;
+    });
     bar.finish_and_clear();
+    let report = match report {
+        Err(error) if guard.asked() => {
+            note(error);
+            return Ok(ExitCode::from(interrupt::CODE));
+        }
+        other => other?,
+    };
     let manifest = &report.manifest;
     for (name, part) in [("train", &manifest.train), ("validation", &manifest.validation)] {
         if part.documents > 0 || name == "train" {
@@ -93,5 +104,6 @@ pub fn run(command: &Command, threads: Option<usize>) -> Result<()> {
     if report.empty_documents > 0 {
         note(format_args!("left out: {} documents without text", report.empty_documents));
     }
-    print(args.out.display())
+    print(args.out.display())?;
+    Ok(ExitCode::SUCCESS)
 }

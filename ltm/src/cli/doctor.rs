@@ -20,7 +20,8 @@ pub fn run(threads: Option<usize>, choice: device::Choice) -> Result<()> {
     let place = match (&device, why) {
         (Device::Cuda(gpu), _) => format!("on {}, all kernels ready", gpu.name()),
         (Device::Cpu, Some(why)) => why,
-        (Device::Cpu, None) => "on the CPU".into(),
+        (Device::Cpu, None) if choice == device::Choice::Cpu => "on the CPU".into(),
+        (Device::Cpu, None) => "on the CPU; an NVIDIA GPU would need NVIDIA's driver, 550 or later".into(),
     };
     print(format_args!("\nltm --device {choice} computes {place}"))
 }

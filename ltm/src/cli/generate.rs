@@ -132,6 +132,12 @@ impl Writer {
         config.fast.steps = steps;
         config.validate()?;
         Sampler::new(options.sampling(), 0)?;
+        if options.samples == 0 {
+            return Err(Error::usage("--samples 0: must be at least 1"));
+        }
+        if options.stop.iter().any(String::is_empty) {
+            return Err(Error::usage("--stop is empty: every text would end before it begins"));
+        }
         if options.samples >= ROUNDS {
             return Err(Error::usage(format!("--samples {}: must be less than {ROUNDS}", options.samples)));
         }

@@ -1,23 +1,17 @@
-//! Ctrl-C while training: the first one asks for a checkpoint and an orderly end, the second one ends the program.
+//! Ctrl-C, and what the system asks with SIGTERM and SIGHUP: the first one asks for an orderly end, the second one ends the
+//! program.
 
 use engine::{Error, Result};
-use std::process::exit;
-use std::sync::atomic::{AtomicU8, Ordering};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::flag;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Exit code of a program ended by an interrupt: 128 + SIGINT.
 pub const CODE: u8 = 130;
 
-/// Nothing to save: an interrupt ends the program.
-const FREE: u8 = 0;
-/// Training: an interrupt is a wish.
-const GUARDED: u8 = 1;
-/// The wish has been uttered.
-const ASKED: u8 = 2;
-
-static STATE: AtomicU8 = AtomicU8::new(FREE);
-
 /// While this lives, the first interrupt is only noted.
-pub struct Guard(());
+pub struct Guard(Arc<AtomicBool>);
 
 impl Guard {
     /// Begins to guard. Once per process.
@@ -25,23 +19,39 @@ impl Guard {
     /// # Errors
     /// If the system does not let the program handle interrupts.
     pub fn new() -> Result<Self> {
-        STATE.store(GUARDED, Ordering::SeqCst);
-        ctrlc::set_handler(|| match STATE.compare_exchange(GUARDED, ASKED, Ordering::SeqCst, Ordering::SeqCst) {
-            Ok(_) => {}
-            Err(_) => exit(i32::from(CODE)),
-        })
-        .map_err(|e| Error::new(format!("cannot handle interrupts: {e}")))?;
-        Ok(Self(()))
+        let asked = Arc::new(AtomicBool::new(false));
+        for signal in [SIGINT, SIGTERM].into_iter().chain(hangup()) {
+            // In this order: what the second signal ends, the first has not asked for yet.
+            flag::register_conditional_shutdown(signal, i32::from(CODE), asked.clone())
+                .and_then(|_| flag::register(signal, asked.clone()))
+                .map_err(|e| Error::new(format!("cannot handle interrupts: {e}")))?;
+        }
+        Ok(Self(asked))
     }
 
     /// Whether there has been an interrupt.
     pub fn asked(&self) -> bool {
-        STATE.load(Ordering::SeqCst) == ASKED
+        self.0.load(Ordering::SeqCst)
+    }
+
+    /// What says so.
+    pub fn flag(&self) -> Arc<AtomicBool> {
+        self.0.clone()
     }
 }
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        STATE.store(FREE, Ordering::SeqCst);
+        // Nothing is left to be brought to an end: the next signal ends the program.
+        self.0.store(true, Ordering::SeqCst);
     }
+}
+
+/// SIGHUP, unless whoever started the program wants it ignored, as `nohup` does, or that cannot be known.
+fn hangup() -> Option<i32> {
+    const SIGHUP: u32 = 1;
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"))?;
+    let ignored = u64::from_str_radix(mask.trim(), 16).ok()? >> (SIGHUP - 1) & 1 == 1;
+    (!ignored).then_some(SIGHUP as i32)
 }

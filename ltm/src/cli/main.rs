@@ -97,7 +97,7 @@ fn run(cli: &Cli) -> Result<ExitCode> {
         Command::Train(args) => train::run(args, threads, device),
         Command::Eval(args) => eval::run(args, threads, device).map(done),
         Command::Generate(args) => generate::run(args, threads, device).map(done),
-        Command::Data(command) => data::run(command, threads).map(done),
+        Command::Data(command) => data::run(command, threads),
         Command::Verify(args) => verify::run(args, threads, device).map(done),
         Command::Plan(args) => plan::run(args, device).map(done),
         Command::Doctor(_) => doctor::run(threads, device).map(done),

@@ -3,7 +3,7 @@
 use super::output::{Align, note, print, table};
 use super::{device, threads};
 use engine::{DType, Device, Error, Result};
-use ltm::verify::{self, Comparison, DeviceReport, device_tolerance, golden, ops, tolerance};
+use ltm::verify::{self, Comparison, DeviceReport, MODEL_SIZES, device_tolerance, golden, ops, tolerance};
 use std::path::{Path, PathBuf};
 
 /// Check this build on this machine: every op against its f64 reference and central differences
@@ -72,7 +72,7 @@ fn check_device(device: &Device, name: &str) -> Result<usize> {
     use Align::{Left, Right};
     let (single, half) = (device_tolerance(DType::F32), device_tolerance(DType::Bf16));
     // Said as it comes: where a kernel takes the GPU down, one sees which.
-    let reports = verify::device(device, |r| {
+    let reports = verify::device(device, &[MODEL_SIZES], |r| {
         note(format_args!("{name}: {} {}: {}", r.op, r.dtype, r.failure.as_deref().unwrap_or("ok")));
     });
     let rows = reports.iter().map(|r: &DeviceReport| {

@@ -22,15 +22,61 @@ mod with_parser {
     use std::io::{self, Read};
     use std::sync::atomic::{AtomicU64, Ordering};
 
-    /// Refuses to go on when a record does not end: a quote that is never closed would read the whole file into memory.
+    /// Refuses to go on when a record does not end: a quote that is never closed would read the whole file into memory. And
+    /// refuses to end inside quotes, which the parser takes for the end of the last record.
     struct Bounded {
         input: Bytes,
         since_record: Arc<AtomicU64>,
+        quotes: Quotes,
+    }
+
+    /// Follows quotes as the parser does.
+    #[derive(Default)]
+    struct Quotes {
+        within: Within,
+        /// Lines ended so far, and when the latest quote was opened.
+        line: u64,
+        opened: u64,
+    }
+
+    #[derive(Clone, Copy, Default, PartialEq, Eq)]
+    enum Within {
+        /// Where a field begins.
+        #[default]
+        Start,
+        /// A field without quotes, or what follows them.
+        Plain,
+        Quoted,
+        /// Behind a quote in quotes: it ends them, unless another follows.
+        Quote,
+    }
+
+    impl Quotes {
+        fn read(&mut self, bytes: &[u8]) {
+            for &byte in bytes {
+                self.line += u64::from(byte == b'\n');
+                self.within = match (self.within, byte) {
+                    (Within::Start, b'"') => {
+                        self.opened = self.line;
+                        Within::Quoted
+                    }
+                    (Within::Quoted, b'"') => Within::Quote,
+                    (Within::Quoted, _) | (Within::Quote, b'"') => Within::Quoted,
+                    (_, b',' | b'\n' | b'\r') => Within::Start,
+                    _ => Within::Plain,
+                };
+            }
+        }
     }
 
     impl Read for Bounded {
         fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
             let n = self.input.read(out)?;
+            self.quotes.read(&out[..n]);
+            if n == 0 && self.quotes.within == Within::Quoted {
+                let line = self.quotes.opened + 1;
+                return Err(io::Error::other(format!("line {line}: a quote is opened that nothing closes")));
+            }
             match self.since_record.fetch_add(n as u64, Ordering::Relaxed) > LONGEST_RECORD {
                 true => Err(io::Error::other(format!(
                     "a record longer than {} MiB: is a quote open?",
@@ -55,7 +101,7 @@ mod with_parser {
         header: Header,
     ) -> Result<Box<dyn FilePieces>> {
         let since_record = Arc::new(AtomicU64::new(0));
-        let input = Bounded { input, since_record: since_record.clone() };
+        let input = Bounded { input, since_record: since_record.clone(), quotes: Quotes::default() };
         let mut input = csv::ReaderBuilder::new().has_headers(header == Header::Present).from_reader(input);
         let column = match column {
             Column::Index(index) => *index,
@@ -127,6 +173,19 @@ mod with_parser {
             }
             let error = column("a,b\n1,2\n3\n", Column::Index(0), Header::Absent).unwrap_err().to_string();
             assert!(error.starts_with("t.csv: ") && error.contains("line: 3"), "{error}");
+        }
+
+        #[test]
+        fn a_quote_must_be_closed() {
+            let read = |text| column(text, Column::Index(0), Header::Absent);
+            for (text, line) in [("a\n\"b\nc\nd\n", 2), ("\"a\"\"\n", 1), ("x,y\n\"a\",\"b\n", 2), ("\"", 1)] {
+                let said = read(text).expect_err("an open quote").to_string();
+                assert_eq!(said, format!("t.csv: line {line}: a quote is opened that nothing closes"), "{text:?}");
+            }
+            // Quotes inside of plain fields, behind quoted ones, doubled, and at the very end.
+            for text in ["a\"b\n", "\"a\"b\"\n", "\"a\"\"b\"\n", "\"a\nb\"", "\"\"\n"] {
+                assert_eq!(read(text).expect("a table").len(), 1, "{text:?}");
+            }
         }
 
         #[test]

@@ -43,6 +43,7 @@ fn prepared() -> (TempDir, PathBuf) {
         tokenizer: byte_tokenizer(),
         validation: 0.2,
         shard_tokens: 100,
+        stop: Arc::default(),
     };
     prepare(&options, &mut |_| {}).unwrap();
     (folder, out)

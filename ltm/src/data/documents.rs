@@ -23,6 +23,9 @@ pub const LONGEST_PIECE: usize = 1 << 20;
 /// The longest line of jsonl or record of csv, in bytes.
 pub const LONGEST_RECORD: u64 = 1 << 26;
 
+/// U+FEFF in UTF-8.
+const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
+
 /// What a text is read by.
 const FRAGMENT: u64 = 1 << 16;
 
@@ -297,6 +300,10 @@ impl<R: Read> FilePieces for Lines<R> {
             let n = Read::take(&mut self.input, LONGEST_RECORD + 1)
                 .read_until(b'\n', &mut bytes)
                 .map_err(|error| Error::io("read", &self.file, &error))?;
+            // What editors put in front of UTF-8 belongs to no document.
+            if self.line == 1 && bytes.starts_with(BYTE_ORDER_MARK) {
+                bytes.drain(..BYTE_ORDER_MARK.len());
+            }
             match n {
                 0 => return Ok(None),
                 n if n as u64 > LONGEST_RECORD => {

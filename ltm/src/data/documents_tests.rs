@@ -107,6 +107,13 @@ fn pieces_have_the_tokens_of_the_whole() {
 }
 
 #[test]
+fn a_byte_order_mark_is_no_part_of_a_line() {
+    let format = Format::Jsonl { field: "text".into() };
+    let found = pieces(&b"\xEF\xBB\xBF{}\n\xEF\xBB\xBF{}\n"[..], &format, &ByTokens);
+    assert_eq!(found.iter().map(|p| p.bytes.len()).collect::<Vec<_>>(), [3, 6], "only at the beginning");
+}
+
+#[test]
 fn lines_of_jsonl_carry_their_numbers() {
     let format = Format::Jsonl { field: "text".into() };
     let found = pieces("{}\n\n \n[]".as_bytes(), &format, &ByTokens);

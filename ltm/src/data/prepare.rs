@@ -14,6 +14,7 @@ use engine::rng::Stream;
 use engine::{Error, Result};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Tokens per shard unless asked otherwise: 200 MB, as llm.c has it.
 pub const SHARD_TOKENS: u32 = 100_000_000;
@@ -36,6 +37,8 @@ pub struct PrepareOptions {
     pub validation: f64,
     /// Most tokens per shard.
     pub shard_tokens: u32,
+    /// Once somebody sets it, the work ends with an error.
+    pub stop: Arc<AtomicBool>,
 }
 
 /// What was made.
@@ -81,9 +84,14 @@ pub fn prepare(options: &PrepareOptions, progress: &mut dyn FnMut(Progress)) -> 
     let writer = |split| ShardWriter::new(folder.path(), split, options.shard_tokens);
     let (mut train, mut validation) = (writer(Split::Train), writer(Split::Validation));
     let mut last = Progress::default();
-    let sink = |encoded: Encoded<'_>| match for_validation(encoded.document, options.validation) {
-        true => validation.push(encoded),
-        false => train.push(encoded),
+    let sink = |encoded: Encoded<'_>| {
+        if options.stop.load(Ordering::Relaxed) {
+            return Err(Error::new("interrupted: nothing is left behind"));
+        }
+        match for_validation(encoded.document, options.validation) {
+            true => validation.push(encoded),
+            false => train.push(encoded),
+        }
     };
     let pieces = Pieces::of_files(inputs, format, &**tokenizer);
     let mut note = |now: Progress| {

@@ -20,6 +20,7 @@ fn options(folder: &TempDir, inputs: &[(&str, &str)], format: Format) -> Prepare
         tokenizer: by_name("bytes").unwrap(),
         validation: 0.0,
         shard_tokens: SHARD_TOKENS,
+        stop: Arc::default(),
     }
 }
 
@@ -108,6 +109,16 @@ fn failures_leave_nothing_behind() {
     few.inputs.clear();
     few.validation = 0.0;
     assert_eq!(failure(&few), "name at least one input file");
+}
+
+#[test]
+fn an_interrupt_leaves_nothing_behind() {
+    let folder = tempfile::tempdir().unwrap();
+    let options = options(&folder, &[("a", "some text")], Format::Text(TextSplit::File));
+    options.stop.store(true, Ordering::Relaxed);
+    assert_eq!(failure(&options), "interrupted: nothing is left behind");
+    options.stop.store(false, Ordering::Relaxed);
+    prepare(&options, &mut |_| {}).unwrap();
 }
 
 #[test]

@@ -1,5 +1,6 @@
 use crate::checkpoint::{self, Checkpoint};
 use crate::config::{Config, Work};
+use crate::hash;
 use crate::json::{self, Value};
 use crate::model::Params;
 use crate::safetensors::SafeTensors;
@@ -108,7 +109,8 @@ impl Run {
             Err(e) => return Err(Error::io("read", &file, &e)),
         };
         let damaged = |e: Error| Error::new(format!("{}: {e}", file.display()));
-        let config = json::parse(&text).and_then(|value| Config::from_json(&value)).map_err(damaged)?;
+        let config =
+            json::parse(&text).and_then(unsealed).and_then(|value| Config::from_json(&value)).map_err(damaged)?;
         Ok(Self { path: path.into(), config: config.resolved().map_err(damaged)? })
     }
 
@@ -147,7 +149,7 @@ impl Run {
     /// # Errors
     /// If it cannot be written; the old one is then as it was.
     pub fn write_config(&self) -> Result<()> {
-        checkpoint::write_atomic(&self.path.join(CONFIG), self.config.to_json().pretty().as_bytes())
+        checkpoint::write_atomic(&self.path.join(CONFIG), sealed(self.config.to_json()).pretty().as_bytes())
     }
 
     /// Where the metrics are.
@@ -186,6 +188,39 @@ impl Run {
         let params = params.computed_in(self.config.train.precision.to_use_on(store.device()));
         params.load(&mut store, &SafeTensors::open(&file)?, "").map_err(|e| e.at(file.display()))?;
         Ok(Loaded { config: self.config.clone(), store, params, step: checkpoint.step, data, warnings })
+    }
+}
+
+/// The entry of `config.json` that vouches for the others.
+const SEAL: &str = "checksum";
+
+fn seal(config: &Value) -> String {
+    hash::hex(&hash::sha256(config.to_string().as_bytes())[..8])
+}
+
+/// The settings with a checksum of them.
+fn sealed(config: Value) -> Value {
+    let seal = (SEAL.to_string(), seal(&config).into());
+    match config {
+        Value::Object(entries) => Value::Object(entries.into_iter().chain([seal]).collect()),
+        other => other,
+    }
+}
+
+/// The settings without their checksum, after comparing it. A file may have none.
+///
+/// # Errors
+/// If they are others than those that were written.
+fn unsealed(config: Value) -> Result<Value> {
+    let Value::Object(mut entries) = config else { return Ok(config) };
+    let found = entries.iter().position(|(key, _)| key == SEAL).map(|at| entries.remove(at).1);
+    let config = Value::Object(entries);
+    match found {
+        Some(found) if found != seal(&config).as_str().into() => Err(Error::new(format!(
+            "damaged, or changed by hand (checksum): what may change at resume changes by --set; without its line {SEAL:?} the \
+             file is taken as it is"
+        ))),
+        _ => Ok(config),
     }
 }
 

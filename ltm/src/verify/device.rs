@@ -35,6 +35,11 @@ pub const SIZES: [Sizes; 3] = [
     Sizes { batch: 2, tokens: 130, heads: 2, head_dim: 32, window: 48, latents: 8, ffn: 96, vocab: 258 },
 ];
 
+/// Sizes like those of a model, where a real GPU's tiles and its libraries' algorithms are those of training. Too large for a
+/// stand-in that runs on the CPU.
+pub const MODEL_SIZES: Sizes =
+    Sizes { batch: 2, tokens: 512, heads: 8, head_dim: 64, window: 256, latents: 24, ffn: 1408, vocab: 8192 };
+
 /// Largest accepted relative error on a device: of single ops, and of updates.
 pub fn device_tolerance(dtype: DType) -> f64 {
     if dtype == DType::Bf16 { 1e-2 } else { 1e-4 }
@@ -47,16 +52,16 @@ pub fn sizes(room: &Room) -> Vec<Sizes> {
     [&SIZES[..], &wide].concat()
 }
 
-/// Runs every room's cases and every update on `device`, which must have all kernels loaded, in f32 and in bf16; calls
-/// `done` with each report as it comes. A device that fails (a panic) fails the report.
-pub fn device(device: &Device, mut done: impl FnMut(&DeviceReport)) -> Vec<DeviceReport> {
+/// Runs every room's cases, also at the sizes `further`, and every update on `device`, which must have all kernels loaded, in
+/// f32 and in bf16; calls `done` with each report as it comes. A device that fails (a panic) fails the report.
+pub fn device(device: &Device, further: &[Sizes], mut done: impl FnMut(&DeviceReport)) -> Vec<DeviceReport> {
     let mut reports = Vec::new();
     let mut add = |report: DeviceReport| {
         done(&report);
         reports.push(report);
     };
     for room in ROOMS.iter().filter(|room| room.cuda.is_some()) {
-        let cases: Vec<Case> = sizes(room).iter().flat_map(|s| (room.cases)(s)).collect();
+        let cases: Vec<Case> = sizes(room).iter().chain(further).flat_map(|s| (room.cases)(s)).collect();
         for dtype in [DType::F32, DType::Bf16] {
             let mut report = DeviceReport::new(room.name, dtype);
             for case in &cases {

@@ -21,7 +21,7 @@ fn usage_errors_have_code_2() {
     let nothing = lab.run(&[]);
     assert_eq!(nothing.code, Some(2));
     nothing.says("Usage: ltm").says("demo");
-    for command in ["demo", "train", "eval", "generate", "data", "verify", "plan"] {
+    for command in ["demo", "train", "eval", "generate", "data", "verify", "plan", "doctor", "cuda"] {
         lab.run(&[command, "--help"]).succeeds();
     }
     assert_eq!(fs::read_dir(lab.0.path()).unwrap().count(), 1, "a usage error leaves nothing behind");
@@ -155,6 +155,13 @@ fn run_folders_that_do_not_fit() {
     lab.write("text.txt", "other text. ".repeat(100));
     lab.run(&["train", "--resume", "run"]).fails(1, &["the data have changed"]);
     lab.run(&["eval", "run"]).fails(1, &["the data have changed", "may have been learnt", "--data"]);
+    let config = fs::read_to_string(lab.path("run/config.json")).unwrap();
+    assert!(config.contains("\"window\": 8"), "{config}");
+    lab.write("run/config.json", config.replace("\"window\": 8", "\"window\": 9"));
+    lab.run(&["eval", "run"]).fails(1, &["config.json", "damaged, or changed by hand"]);
+    let open = config.lines().filter(|line| !line.contains("checksum")).collect::<String>().replace(",}", "}");
+    lab.write("run/config.json", &open);
+    lab.run(&["eval", "run", "--data", "text.txt", "--protocol", "elbo", "--samples", "1", "--limit", "1"]).succeeds();
     lab.write("run/config.json", "{\"model\": {\"layers\": ");
     lab.run(&["eval", "run"]).fails(1, &["config.json"]);
     lab.write("run/config.json", "{\"model\": {\"layer\": 1}}");
@@ -165,6 +172,8 @@ fn run_folders_that_do_not_fit() {
 fn generation_that_cannot_be() {
     let lab = Lab::trained();
     let generate = |args: &[&str]| lab.run(&[&["generate", "run"], args].concat());
+    generate(&["--unconditional", "--samples", "0"]).fails(2, &["--samples 0"]);
+    generate(&["--unconditional", "--stop", ""]).fails(2, &["--stop is empty"]);
     generate(&["--prompt", ""]).fails(2, &["--prompt is empty"]);
     generate(&["--prompt", "a", "--temperature", "-1"]).fails(2, &["temperature -1"]);
     generate(&["--prompt", "a", "--top-p", "0"]).fails(2, &["top-p 0"]);

@@ -16,7 +16,11 @@ fn start(lab: &Lab, args: &[&str]) -> Child {
 }
 
 fn interrupt(child: &Child) {
-    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+    signal(child, "-INT");
+}
+
+fn signal(child: &Child, name: &str) {
+    assert!(Command::new("kill").args([name, &child.id().to_string()]).status().unwrap().success());
 }
 
 /// Waits until `done`, at most a minute.
@@ -77,6 +81,32 @@ fn an_interrupt_saves_and_stops() {
     lab.run(&["train", "--resume", "run", "--set", &steps]).succeeds().says("learning rates");
     assert_ne!(checkpoint_bytes(&lab.path("run"), last + 1), saved);
     lab.run(&["train", "--resume", "run"]).succeeds().says("0 of");
+}
+
+#[test]
+fn a_terminal_that_closes_and_a_system_that_goes_down_are_interrupts() {
+    let args = train_args("run", &["train.steps=1000000", "train.checkpoint_every=0", "train.eval_every=0"]);
+    for name in ["-TERM", "-HUP"] {
+        let lab = Lab::new();
+        let child = start(&lab, &args);
+        wait_until("the third step", || steps(&lab.path("run")).len() >= 3);
+        signal(&child, name);
+        let said = Said::of(child.wait_with_output().unwrap(), &args);
+        assert_eq!(said.code, Some(130), "{}", said.context());
+        said.says("which is saved");
+    }
+
+    // Whoever says so beforehand wants the run to go on.
+    let lab = Lab::new();
+    let mut command = Command::new("nohup");
+    command.arg(env!("CARGO_BIN_EXE_ltm")).args(&args).current_dir(lab.0.path()).stdin(Stdio::null());
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    wait_until("the third step", || steps(&lab.path("run")).len() >= 3);
+    signal(&child, "-HUP");
+    let seen = steps(&lab.path("run")).len();
+    wait_until("three more steps", || steps(&lab.path("run")).len() >= seen + 3);
+    child.kill().unwrap();
+    child.wait().unwrap();
 }
 
 #[test]

@@ -4,6 +4,7 @@
 
 mod bad_input;
 mod crash;
+mod gpu;
 mod jobs;
 
 use std::fs;
