@@ -139,3 +139,50 @@ fn fixed_reports_the_noise_it_was_fitted_to() {
         assert!(fixed[b].nll < fresh, "the fitted noise flatters: {} against {fresh}", fixed[b].nll);
     }
 }
+
+fn baseline() -> (Config, Store, Params) {
+    let mut config = config();
+    config.model.ffn = 0;
+    config.set("model.kind", "ar").unwrap();
+    let config = config.resolved().unwrap();
+    let mut store = Store::new(Device::Cpu);
+    let params = Params::new(&config.model, DType::F32, &mut store);
+    params.init(&mut store, 1);
+    (config, store, params)
+}
+
+/// The exact number does not depend on what comes behind a token, on draws or on steps; the halves make the whole.
+#[test]
+fn the_baseline_knows_what_a_text_costs() {
+    let evaluate = |protocol, steps, draws, batch: &Batch| {
+        let (config, mut store, params) = baseline();
+        let evaluator = Evaluator::new(&config, protocol, steps, draws, &params, &mut store).unwrap();
+        evaluator.batch(&config, &mut store, batch).unwrap()
+    };
+    let (whole, other) = (batch(0), batch(90));
+    let nll = evaluate(Protocol::Nll, 1, 1, &whole);
+    assert_eq!(nll, evaluate(Protocol::Nll, 7, 3, &whole), "nothing is drawn");
+    assert!(nll.iter().all(|s| s.kl == 0.0 && s.noise == 0.0 && s.nll == s.nats && s.tokens == 20));
+    let second = evaluate(Protocol::Prefix, 1, 1, &whole);
+    let mut first = whole.clone();
+    (0..48).filter(|i| i % 24 >= 10).for_each(|i| first.targets[i] = -1);
+    let mut first_other = other.clone();
+    (0..48).filter(|i| i % 24 >= 10).for_each(|i| first_other.targets[i] = -1);
+    let (half, half_other) = (evaluate(Protocol::Nll, 1, 1, &first), evaluate(Protocol::Nll, 1, 1, &first_other));
+    for b in 0..2 {
+        assert!(close(half[b].nats + second[b].nats, nll[b].nats));
+        assert_eq!(half[b].nats, half_other[b].nats, "what comes later has no say");
+        // Small weights know next to nothing: about ln V a token.
+        assert!((nll[b].nats / 20.0 - 258f64.ln()).abs() < 0.1, "{}", nll[b].nats);
+    }
+}
+
+#[test]
+fn each_kind_of_model_has_its_protocols() {
+    let (config, mut store, params) = baseline();
+    let error = Evaluator::new(&config, Protocol::Elbo, 1, 1, &params, &mut store).unwrap_err().to_string();
+    assert!(error.ends_with("for model.kind = ar: choose one of nll, prefix"), "{error}");
+    let (config, mut store, params) = model();
+    let error = Evaluator::new(&config, Protocol::Nll, 1, 1, &params, &mut store).unwrap_err().to_string();
+    assert!(error.ends_with("for model.kind = ltm: choose one of elbo, iwae, prefix, fixed"), "{error}");
+}

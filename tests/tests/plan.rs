@@ -30,7 +30,7 @@ fn a_fast_step_computes_no_weight_gradient() {
     let latents = b * k * 3 * 4 * 2 * d * d;
     let counted: u64 = t
         .fast()
-        .expect("latents to learn")
+        .unwrap()
         .plan()
         .costs(Phase::Step)
         .iter()
@@ -45,7 +45,7 @@ fn a_fast_step_computes_no_weight_gradient() {
 #[test]
 fn a_fast_step_repeats_nothing_that_does_not_depend_on_z() {
     let t = trainer(|_| ());
-    let plan = t.fast().expect("latents to learn").plan();
+    let plan = t.fast().unwrap().plan();
     let (batch, step) = (plan.labels(Phase::Batch), plan.labels(Phase::Step));
     for once in ["embedding", "layers.0 window_attention", "layers.0 linear", "layers.0 rope"] {
         assert!(batch.iter().any(|l| l.starts_with(once)), "{once} is not among {batch:#?}");
@@ -61,9 +61,8 @@ fn a_fast_step_repeats_nothing_that_does_not_depend_on_z() {
     assert!(step.last().unwrap().contains("in place"), "the update comes last");
 
     let off = trainer(|c| c.fast.hoist = Hoist::Off);
-    let again = off.fast().expect("latents to learn").plan();
-    assert!(again.labels(Phase::Step).iter().any(|l| l.contains("embedding")));
-    assert!(again.cost(Phase::Step).flops > plan.cost(Phase::Step).flops);
+    assert!(off.fast().unwrap().plan().labels(Phase::Step).iter().any(|l| l.contains("embedding")));
+    assert!(off.fast().unwrap().plan().cost(Phase::Step).flops > plan.cost(Phase::Step).flops);
 }
 
 #[test]
@@ -75,4 +74,25 @@ fn presets_have_the_published_number_of_parameters() {
     }
     let t = trainer(|_| ());
     assert_eq!(t.params.count(), parameter_count(&t.config.model));
+}
+
+/// Unless told otherwise the baseline has as many weights as the model that it is held against, or a few more.
+#[test]
+fn the_baseline_has_as_many_parameters() {
+    for name in ["small", "medium", "large", "tiny", "demo"] {
+        let mut config = Config::preset(name).unwrap();
+        let ltm = parameter_count(&config.resolved().unwrap().model);
+        config.set("model.kind", "ar").unwrap();
+        let ar = parameter_count(&config.resolved().unwrap().model);
+        let row = 3 * config.model.dim * config.model.layers;
+        assert!(ar >= ltm && ar < ltm + row, "{name}: {ar} against {ltm}");
+    }
+    let baseline = trainer(|c| c.set("model.kind", "ar").unwrap());
+    assert_eq!(baseline.params.count(), parameter_count(&baseline.config.model));
+    assert!(baseline.fast().is_none());
+    let [gradient, _] = baseline.slow().plans();
+    let labels: Vec<String> =
+        [Phase::Update, Phase::Batch, Phase::Step].iter().flat_map(|&p| gradient.labels(p)).collect();
+    assert!(labels.iter().any(|l| l.contains("window_attention")), "{labels:#?}");
+    assert!(labels.iter().all(|l| !l.contains("cross_attention") && !l.contains("slice")), "{labels:#?}");
 }

@@ -48,6 +48,26 @@ impl Metrics {
         Ok(Self { file, path: path.into() })
     }
 
+    /// Calls `each` with every line that can be read and is about a step itself, in order.
+    ///
+    /// # Errors
+    /// If the file cannot be read.
+    pub fn steps(&self, mut each: impl FnMut(&Value)) -> Result<()> {
+        let file = File::open(&self.path).map_err(|e| Error::io("read", &self.path, &e))?;
+        let mut reader = BufReader::new(file);
+        let mut line = Vec::new();
+        while reader.read_until(b'\n', &mut line).map_err(|e| Error::io("read", &self.path, &e))? > 0 {
+            // Only a step has counted its tokens.
+            if let Ok(value) = json::parse(&line)
+                && value.read("tokens", Value::as_u64).is_ok()
+            {
+                each(&value);
+            }
+            line.clear();
+        }
+        Ok(())
+    }
+
     /// Appends a line, whole.
     ///
     /// # Errors

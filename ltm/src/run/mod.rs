@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! config.json                      every setting, derived sizes filled in; names the tokenizer and the data
-//! metrics.jsonl                    one line a step, and one for every validation
+//! metrics.jsonl                    one line a step, one for every validation, and one for every trouble that [`Watch`] sees
 //! checkpoints/step-00000500/       weights.safetensors, moments.safetensors, state.json, and a manifest that vouches for them
 //! ```
 //!
@@ -18,9 +18,11 @@ mod score;
 mod session;
 #[cfg(test)]
 mod tests;
+mod watch;
 
 pub use folder::{FREE_AT_RESUME, Loaded, Run};
 pub use material::{HELD_OUT, Material, held_out_stories};
 pub use metrics::Metrics;
 pub use score::{Excess, Scored, score};
 pub use session::{Progress, Session, Validation};
+pub use watch::{Trouble, Watch};

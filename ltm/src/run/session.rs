@@ -1,5 +1,5 @@
 use super::folder::{MOMENTS, Run, STATE, WEIGHTS, fingerprint};
-use super::{Excess, Material, Metrics, score};
+use super::{Excess, Material, Metrics, Trouble, Watch, score};
 use crate::checkpoint;
 use crate::config::{Config, Work};
 use crate::data::{Batch, Order, Sampler, Source};
@@ -22,6 +22,7 @@ pub struct Session {
     sampler: Sampler,
     batch: Batch,
     metrics: Metrics,
+    watch: Option<Watch>,
     validation: Option<(Evaluator, Arc<dyn Source>)>,
     fingerprint: String,
     saved: Option<u64>,
@@ -118,10 +119,14 @@ impl Session {
         let Learner { trainer, validation } = learner;
         let metrics = Metrics::open(&run.metrics_path(), trainer.step())?;
         let config = run.config();
+        let mut watch = Watch::new(config);
+        if let Some(watch) = &mut watch {
+            metrics.steps(|line| _ = watch_line(watch, line, config.train.batch))?;
+        }
         let sampler = Sampler::new(material.train.clone(), Order::Shuffled { seed: config.train.seed })?;
         let batch = Batch::new(config.train.batch, config.model.seq);
         let fingerprint = material.fingerprint.clone();
-        Ok(Self { run, trainer, sampler, batch, metrics, validation, fingerprint, saved })
+        Ok(Self { run, trainer, sampler, batch, metrics, watch, validation, fingerprint, saved })
     }
 
     /// The run's folder and settings.
@@ -165,9 +170,15 @@ impl Session {
             }
         };
         let seconds = started.elapsed().as_secs_f64();
-        self.metrics.write(&step_line(&report, seconds))?;
+        let line = step_line(&report, seconds);
+        self.metrics.write(&line)?;
         let mut progress =
             Progress { warnings: report.skipped.clone().into_iter().collect(), report, seconds, validation: None };
+        let batch = self.batch.samples.len();
+        if let Some(trouble) = self.watch.as_mut().and_then(|watch| watch_line(watch, &line, batch)) {
+            self.metrics.write(&trouble_line(progress.report.step, trouble))?;
+            progress.warnings.push(trouble.to_string());
+        }
         let train = &self.run.config().train;
         let (eval_every, checkpoint_every) = (train.eval_every as u64, train.checkpoint_every as u64);
         let due = |every: u64| self.is_done() || (every > 0 && self.step().is_multiple_of(every));
@@ -250,6 +261,18 @@ fn step_line(report: &StepReport, seconds: f64) -> Value {
     ];
     line.extend(report.skipped.as_ref().map(|reason| ("skipped", reason.as_str().into())));
     Value::object(line)
+}
+
+/// Shows the watch a step as the metrics have it: what it hears is the same when a run goes on. A step without numbers says
+/// nothing.
+fn watch_line(watch: &mut Watch, line: &Value, batch: usize) -> Option<Trouble> {
+    let number = |key: &str| line.read(key, Value::as_f64).ok().filter(|x| x.is_finite());
+    let step = line.read("step", Value::as_u64).ok()?;
+    watch.step(step, number("kl")? * number("tokens")? / batch as f64, number("loss")?)
+}
+
+fn trouble_line(step: u64, trouble: Trouble) -> Value {
+    Value::object([("step", step.into()), ("trouble", trouble.name().into()), ("message", trouble.to_string().into())])
 }
 
 fn validation_line(step: u64, protocol: Protocol, validation: &Validation) -> Value {

@@ -1,8 +1,10 @@
 use super::*;
 use crate::config::Config;
 use crate::evaluate::SequenceScore;
-use crate::json::Value;
+use crate::json::{self, Value};
+use engine::Device;
 use std::fs;
+use std::path::Path;
 
 #[test]
 fn metrics_go_back_to_the_checkpoint() {
@@ -60,4 +62,94 @@ fn the_excess_is_measured_pair_by_pair() {
     let with = |mean: f64, error: f64| Excess { exact: 0.0, mean, error }.holds();
     assert!(with(-0.5, 1.0) && !with(-1.5, 1.0) && with(0.0, f64::NAN) && !with(-0.1, f64::NAN));
     assert_eq!(Scored { exact: Vec::new(), ..scored }.excess(), None);
+}
+
+/// Trains on running text in `folder` for so many more steps as `stop` says, and returns what was warned of.
+fn train(folder: &Path, settings: &[(&str, &str)], stop: u64) -> Vec<String> {
+    let text = folder.join("text");
+    let words = ["one ", "other ", "sea, ", "stone ", "bird. "];
+    let draw = engine::rng::Stream::new(1, 1);
+    fs::write(&text, (0..4000).map(|i| words[draw.below(i, 5)]).collect::<String>()).unwrap();
+    let mut config = Config::preset("tiny").unwrap();
+    let small = [
+        ("model.layers", "1"),
+        ("model.dim", "16"),
+        ("model.heads", "2"),
+        ("model.seq", "32"),
+        ("model.window", "4"),
+        ("model.latents", "2"),
+        ("fast.steps", "2"),
+        ("slow.warmup", "10"),
+        ("train.steps", "300"),
+        ("train.eval_every", "0"),
+        ("train.checkpoint_every", "0"),
+    ];
+    small.iter().chain(settings).for_each(|(key, value)| config.set(key, value).unwrap());
+    config.data.paths = vec![text];
+    let config = config.resolved().unwrap();
+    let material = Material::open(&config).unwrap();
+    let path = folder.join("run");
+    let mut session = match Run::open(&path) {
+        Ok(run) => Session::resume(run, &material, &Device::Cpu).unwrap().0,
+        Err(_) => Session::begin(&path, &config, &material, &Device::Cpu).unwrap(),
+    };
+    let mut warnings = Vec::new();
+    while session.step() < stop {
+        warnings.extend(session.advance().unwrap().warnings);
+    }
+    session.save().unwrap();
+    warnings
+}
+
+/// Steps and names of the troubles that the metrics tell of.
+fn troubles(folder: &Path) -> Vec<(u64, String)> {
+    let text = fs::read_to_string(folder.join("run/metrics.jsonl")).unwrap();
+    let lines = text.lines().map(|line| json::parse(line).unwrap());
+    let told = lines.filter_map(|line| {
+        let name = line.read("trouble", Value::as_str).ok()?.to_string();
+        Some((line.read("step", Value::as_u64).unwrap(), name))
+    });
+    told.collect()
+}
+
+#[test]
+fn a_run_says_that_its_latents_are_ignored() {
+    let folder = tempfile::tempdir().unwrap();
+    // Weights that never change make nothing of their latents, and the natural gradient leaves those alone then.
+    let settings =
+        [("slow.rate", "0"), ("slow.min_rate", "0"), ("fast.posterior", "natural"), ("fast.init_logvar_std", "0")];
+    let warnings = train(folder.path(), &settings, 150);
+    assert!(warnings.len() == 1 && warnings[0].contains("ignores its latents"), "{warnings:?}");
+    // Stopped and gone on with in the middle of a window, the run says what it would have said.
+    assert_eq!(train(folder.path(), &settings, 200).len(), 1);
+    assert_eq!(troubles(folder.path()), [100, 200].map(|step| (step, "latents_ignored".to_string())));
+}
+
+#[test]
+fn a_run_says_that_its_kl_runs_away() {
+    let folder = tempfile::tempdir().unwrap();
+    // Faster and faster fast steps: a walk at random, once the decoder has learnt what there is to learn.
+    let settings =
+        [("fast.rate_start", "0"), ("fast.rate_end", "6"), ("fast.schedule", "constant"), ("slow.rate", "1e-2")];
+    let warnings = train(folder.path(), &settings, 300);
+    let told = troubles(folder.path());
+    assert_eq!(told.last(), Some(&(300, "kl_runaway".to_string())), "{told:?}");
+    assert!(warnings.last().unwrap().starts_with("the KL grows while the bound gets worse"), "{warnings:?}");
+    assert_eq!(told.len(), warnings.len());
+}
+
+#[test]
+fn the_baseline_is_trained_judged_and_gone_on_with() {
+    let settings = [("model.kind", "ar"), ("model.window", "32")];
+    let weights = |stops: &[u64]| {
+        let folder = tempfile::tempdir().unwrap();
+        stops.iter().for_each(|&stop| assert_eq!(train(folder.path(), &settings, stop), [""; 0]));
+        let last = fs::read_to_string(folder.path().join("run/metrics.jsonl")).unwrap();
+        let last = json::parse(last.lines().last().unwrap()).unwrap();
+        assert_eq!(last.read("kl", Value::as_f64).unwrap(), 0.0);
+        let loaded = Run::open(&folder.path().join("run")).unwrap().load(&Device::Cpu, crate::config::Work::Evaluation);
+        let loaded = loaded.unwrap();
+        loaded.params.iter().map(|p| loaded.store.get(p.id).as_bytes().to_vec()).collect::<Vec<_>>()
+    };
+    assert!(weights(&[60]) == weights(&[25, 60]), "a run that goes on is the run that was never stopped");
 }
