@@ -69,6 +69,7 @@ impl Trainer {
         let config = config.resolved()?;
         let mut store = Store::new(Device::Cpu);
         let params = Params::new(&config.model, DType::F32, &mut store);
+        let params = params.computed_in(config.train.precision.to_learn_on(store.device())?);
         params.init(&mut store, config.train.seed);
         let inputs = Inputs::new(config.train.batch, config.model.seq, DType::F32, &mut store);
         // The fast loop owns z and the slow step reads it; the slow step owns the gradients that the fast loop may pile on.

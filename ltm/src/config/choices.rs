@@ -1,3 +1,5 @@
+use engine::{DType, Device, Error, Result};
+
 /// Declares settings with a few named values: the enum, the list of its values, and their names in configurations.
 macro_rules! choices {
     ($($(#[$doc:meta])* $name:ident { $($(#[$value_doc:meta])* $value:ident = $text:literal,)+ })+) => {$(
@@ -63,6 +65,14 @@ choices! {
         /// The same plus all those met during the fast steps (the public reference).
         Trajectory = "trajectory",
     }
+    /// How activations are stored while a GPU computes; arithmetic is f32 either way, and so is all that is learned. The CPU
+    /// stores f32.
+    Precision {
+        /// 32 bits.
+        F32 = "f32",
+        /// 16 bits with the range of f32: half the memory traffic, and products on the tensor cores.
+        Bf16 = "bf16",
+    }
     /// What happens when a loss or gradient is not finite.
     NonFinite {
         /// The run stops with an error that names step, op and sample.
@@ -92,6 +102,29 @@ impl Tokenizer {
         match self {
             Self::Bytes => 256 + 2,
             Self::Gpt2 => 50_257 + 1,
+        }
+    }
+}
+
+impl Precision {
+    /// How activations are stored on `device` for learning.
+    ///
+    /// # Errors
+    /// If the device cannot: bf16 needs a GPU.
+    pub fn to_learn_on(self, device: &Device) -> Result<DType> {
+        match (self, device) {
+            (Self::Bf16, Device::Cpu) => Err(Error::usage(
+                "train.precision = bf16 needs a GPU (--device cuda); the CPU computes with train.precision = f32",
+            )),
+            _ => Ok(self.to_use_on(device)),
+        }
+    }
+
+    /// How activations are stored on `device` for using a model: as it learnt, where the device can.
+    pub fn to_use_on(self, device: &Device) -> DType {
+        match (self, device) {
+            (Self::Bf16, Device::Cuda(_)) => DType::Bf16,
+            _ => DType::F32,
         }
     }
 }

@@ -1,4 +1,4 @@
-use super::{Chunking, Hoist, Noise, NonFinite, Posterior, Schedule, SlowGradient, Tokenizer};
+use super::{Chunking, Hoist, Noise, NonFinite, Posterior, Precision, Schedule, SlowGradient, Tokenizer};
 use std::path::PathBuf;
 
 /// Everything that a training run depends on, apart from the data themselves.
@@ -112,6 +112,8 @@ pub struct TrainConfig {
     pub checkpoint_every: usize,
     /// Checkpoints kept, the newest ones.
     pub keep_checkpoints: usize,
+    /// How activations are stored.
+    pub precision: Precision,
     /// What to do when a number is not finite.
     pub non_finite: NonFinite,
     /// Threads; 0 for all cores. The results do not depend on it.
@@ -218,6 +220,7 @@ impl Default for TrainConfig {
             eval_every: 500,
             checkpoint_every: 500,
             keep_checkpoints: 3,
+            precision: Precision::F32,
             non_finite: NonFinite::Stop,
             threads: 0,
         }

@@ -70,6 +70,7 @@ const KEYS: &[Key] = &[
         &mut c.train.checkpoint_every
     }),
     key("train.keep_checkpoints", "checkpoints kept, the newest ones", |c| &mut c.train.keep_checkpoints),
+    key("train.precision", "storage of activations: f32, or bf16 on a GPU", |c| &mut c.train.precision),
     key("train.non_finite", "when a number is not finite: stop, or skip the update", |c| &mut c.train.non_finite),
     key("train.threads", "threads; 0: all cores", |c| &mut c.train.threads),
     key("data.paths", "files or folders to train on; none: the embedded corpus", |c| &mut c.data.paths),

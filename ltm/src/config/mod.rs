@@ -12,7 +12,7 @@ mod nearest;
 mod presets;
 mod validate;
 
-pub use choices::{Choice, Chunking, Hoist, Noise, NonFinite, Posterior, Schedule, SlowGradient, Tokenizer};
+pub use choices::{Choice, Chunking, Hoist, Noise, NonFinite, Posterior, Precision, Schedule, SlowGradient, Tokenizer};
 pub use groups::{Config, DataConfig, FastConfig, ModelConfig, SlowConfig, TrainConfig};
 pub use keys::Key;
 pub use memory::Work;

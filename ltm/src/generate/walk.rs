@@ -31,7 +31,7 @@ impl Walk {
         let at = g.leaf("position", Spec::new(DType::I32, &[1]), Phase::Step, position);
         let z = g.leaf("z", store.get(z).spec(), Phase::Batch, z);
         let width = (config.window - 1).max(1);
-        let ring_spec = Spec::new(params.dtype(), &[1, width, 2 * config.dim]);
+        let ring_spec = Spec::new(params.compute(), &[1, width, 2 * config.dim]);
         let rings: Vec<Id> = (0..config.layers).map(|_| store.alloc(ring_spec)).collect();
         let attention = RingAttention { heads: config.heads, window: config.window };
         let mut fresh = Vec::new();

@@ -123,7 +123,7 @@ impl Fast {
         let nll = g.output(loss, "nll");
         let accumulate = match &options.weights {
             WeightGradients::Skipped => Vec::new(),
-            WeightGradients::PiledUp(ids) => decoder.weights().iter().copied().zip(ids.iter().copied()).collect(),
+            WeightGradients::PiledUp(ids) => decoder.leaves().iter().copied().zip(ids.iter().copied()).collect(),
         };
         let request = Request { root: Some(loss), wants: vec![z], accumulate, keep: vec![nll], hoist: options.hoist };
         let mut plan = Plan::new(&g, store, &request)?;

@@ -48,7 +48,7 @@ impl Slow {
         let hidden = decoder.hidden(&mut g, tokens, z, |g, _, qkv| decoder.window_attention(g, qkv))?;
         let loss = g.apply(LmHead, &[hidden, decoder.weight("tok_embeddings"), targets, mean])?;
         let nll = g.output(loss, "nll");
-        let weights = decoder.weights().to_vec();
+        let weights = decoder.leaves().to_vec();
         let mut request = Request { root: Some(loss), keep: vec![nll], ..Request::default() };
         match slow.gradient {
             SlowGradient::Final => request.wants = weights.clone(),

@@ -2,6 +2,7 @@ use crate::config::ModelConfig;
 use crate::model::Params;
 use autograd::{Graph, Id, Phase, Store, Value};
 use engine::{Buffer, DType, Result, Spec};
+use kernels::cast::Cast;
 use kernels::cross_attention::CrossAttention;
 use kernels::embedding::Embedding;
 use kernels::matmul::{Linear, LinearResidual};
@@ -38,9 +39,15 @@ impl Positions {
 }
 
 /// Records the decoder. The formulas stand beside the ops.
+///
+/// Where activations are stored in another type than the parameters (bf16 beside f32 masters), a `cast` stands behind every
+/// weight, which runs once per weight update, and behind z, which runs at every step. Their gradients come back through it,
+/// so that everything that is learned sees its own type. Rotation tables, statistics and losses stay in f32.
 pub struct Decoder<'a> {
     config: &'a ModelConfig,
     dtype: DType,
+    compute: DType,
+    leaves: Vec<Value>,
     weights: Vec<Value>,
     names: Vec<&'a str>,
     rope: Value,
@@ -60,9 +67,11 @@ impl<'a> Decoder<'a> {
         graph: &mut Graph,
         phase: Phase,
     ) -> Result<Self> {
-        let weights = params.leaves(graph);
+        let (dtype, compute) = (params.dtype(), params.compute());
+        let leaves = params.leaves(graph);
+        graph.scope("weights");
+        let weights = leaves.iter().map(|&leaf| cast(graph, leaf, compute)).collect::<Result<_>>()?;
         let names = params.iter().map(|p| p.name.as_str()).collect();
-        let dtype = params.dtype();
         let table = RopeTable { head_dim: config.dim / config.heads, theta: config.rope_theta, dtype };
         let spec = |id: Id| store.get(id).spec();
         let tokens = graph.leaf("positions", spec(positions.tokens), phase, positions.tokens);
@@ -70,10 +79,10 @@ impl<'a> Decoder<'a> {
         graph.scope("positions");
         let rope = graph.apply(table, &[tokens])?;
         let rope_latents = graph.apply(table, &[latents])?;
-        Ok(Self { config, dtype, weights, names, rope, rope_latents })
+        Ok(Self { config, dtype, compute, leaves, weights, names, rope, rope_latents })
     }
 
-    /// The leaf of parameter `name`.
+    /// Parameter `name` in the type that the activations have.
     ///
     /// # Panics
     /// If there is none.
@@ -83,8 +92,8 @@ impl<'a> Decoder<'a> {
     }
 
     /// The leaves of all parameters, in order.
-    pub fn weights(&self) -> &[Value] {
-        &self.weights
+    pub fn leaves(&self) -> &[Value] {
+        &self.leaves
     }
 
     /// Type and shape of z (and of μ, λ, ε) for `batch` samples: [B, L·K, d], layer-major.
@@ -107,6 +116,8 @@ impl<'a> Decoder<'a> {
     ) -> Result<Value> {
         let c = self.config;
         let norm = RmsNorm { eps: c.norm_eps };
+        g.scope("latents");
+        let z = cast(g, z, self.compute)?;
         // h = E[x]
         g.scope("embedding");
         let mut h = g.apply(Embedding, &[self.weight("tok_embeddings"), tokens])?;
@@ -151,4 +162,9 @@ impl<'a> Decoder<'a> {
     pub fn window_attention(&self, g: &mut Graph, qkv: Value) -> Result<Value> {
         g.apply(WindowAttention { heads: self.config.heads, window: self.config.window }, &[qkv])
     }
+}
+
+/// `x` in another type, or itself if it has that type.
+fn cast(g: &mut Graph, x: Value, to: DType) -> Result<Value> {
+    if g.spec(x).dtype == to { Ok(x) } else { g.apply(Cast { to }, &[x]) }
 }

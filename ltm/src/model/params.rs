@@ -56,6 +56,7 @@ pub struct Part<'a> {
 pub struct Params {
     list: Vec<Param>,
     dtype: DType,
+    compute: DType,
 }
 
 /// Random-number site of the first parameter tensor; the others follow.
@@ -64,7 +65,7 @@ const SITE: u32 = 0x1000;
 impl Params {
     /// Allocates the parameters of a model, zero.
     pub fn new(config: &ModelConfig, dtype: DType, store: &mut Store) -> Self {
-        let mut params = Self { list: Vec::new(), dtype };
+        let mut params = Self { list: Vec::new(), dtype, compute: dtype };
         let (d, f) = (config.dim, config.ffn_hidden());
         let (std, out_std) = (0.02, 0.02 / (2.0 * config.layers as f64).sqrt());
         params.matrix(store, "tok_embeddings", d, &[("tok_embeddings.weight", config.vocab)], std);
@@ -125,12 +126,24 @@ impl Params {
     pub fn with_ids(&self, ids: &[Id]) -> Self {
         let list = self.list.iter().zip(ids).map(|(p, &id)| Param { id, ..p.clone() }).collect::<Vec<_>>();
         assert_eq!(list.len(), self.list.len(), "one buffer per parameter");
-        Self { list, dtype: self.dtype }
+        Self { list, ..*self }
     }
 
-    /// Element type of all parameters.
+    /// The same parameters in a decoder that computes with activations of type `compute`, see
+    /// [`Decoder`](super::Decoder).
+    #[must_use]
+    pub fn computed_in(self, compute: DType) -> Self {
+        Self { compute, ..self }
+    }
+
+    /// Element type of all parameters, and of everything else that is learned.
     pub fn dtype(&self) -> DType {
         self.dtype
+    }
+
+    /// Element type of the activations.
+    pub fn compute(&self) -> DType {
+        self.compute
     }
 
     /// Number of scalars.

@@ -20,6 +20,7 @@ pub const FREE_AT_RESUME: &[&str] = &[
     "train.eval_every",
     "train.checkpoint_every",
     "train.keep_checkpoints",
+    "train.precision",
     "train.non_finite",
     "data.paths",
     "data.validation",
@@ -172,6 +173,7 @@ impl Run {
         let (file, data) = (checkpoint.file(WEIGHTS)?, fingerprint(&checkpoint)?);
         let mut store = Store::new(Device::Cpu);
         let params = Params::new(&self.config.model, DType::F32, &mut store);
+        let params = params.computed_in(self.config.train.precision.to_use_on(store.device()));
         params.load(&mut store, &SafeTensors::open(&file)?, "").map_err(|e| e.at(file.display()))?;
         Ok(Loaded { config: self.config.clone(), store, params, step: checkpoint.step, data, warnings })
     }
