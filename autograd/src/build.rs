@@ -2,9 +2,9 @@
 
 use crate::graph::{Graph, Node, Origin, Phase, Value};
 use crate::liveness::{Place, Temp};
-use crate::plan::{Call, Hoist, Instr, Request};
+use crate::plan::{Call, Hoist, Instr, Prepare, Request};
 use crate::store::{Id, Store};
-use engine::{Buffer, Device, Error, Pass, Result, Spec, Want};
+use engine::{Buffer, Cost, Device, Error, Pass, Result, Spec, Want};
 
 /// The gradient of a value while planning.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -34,6 +34,8 @@ pub(crate) struct Builder<'a> {
     one: Option<Id>,
     pub kept: Vec<(Value, Id)>,
     pub grads: Vec<(Value, Id)>,
+    /// What was prepared: of which value, by which op, its number and type, and where it is.
+    forms: Vec<(Value, &'static str, usize, Spec, Place)>,
 }
 
 impl<'a> Builder<'a> {
@@ -54,6 +56,7 @@ impl<'a> Builder<'a> {
             one: None,
             kept: Vec::new(),
             grads: Vec::new(),
+            forms: Vec::new(),
         };
         if let Some(root) = request.root {
             let spec = graph.spec(root);
@@ -188,7 +191,7 @@ impl<'a> Builder<'a> {
             }
             let fused = node.op.fuses() && ones[node.out.index()] && self.from_want[node.out.index()];
             let specs = self.in_specs(n);
-            let ins: Vec<_> = node.ins.iter().map(|v| self.places[v.index()]).collect();
+            let mut ins: Vec<_> = node.ins.iter().map(|v| self.places[v.index()]).collect();
             let outs = range.clone().map(|v| self.places[v]).collect();
             let (mut wants, mut d_ins) = (Vec::new(), Vec::new());
             if fused {
@@ -203,9 +206,52 @@ impl<'a> Builder<'a> {
             let (cost, scratch) = (node.op.cost(&specs, pass), node.op.scratch(&self.device, &specs, pass));
             let call = if fused { Call::Fused(node.op.clone()) } else { Call::Forward(node.op.clone()) };
             let phase = if fused { self.root_phase() } else { self.phases[node.out.index()] };
+            ins.extend(self.forms(n, pass, phase));
             let scope = node.scope.clone();
             self.instrs.push(Instr { call, scope, phase, wants, ins, outs, d_out: None, d_ins, cost, scratch });
         }
+    }
+
+    /// Where a pass finds its inputs' prepared forms: made, once, in the phase in which the input changes.
+    fn forms(&mut self, n: usize, pass: Pass, phase: Phase) -> Vec<Option<Place>> {
+        if self.request.prepare == Prepare::Off {
+            return Vec::new();
+        }
+        let node = &self.graph.nodes[n];
+        let forms = node.op.forms(&self.device, &self.in_specs(n), pass);
+        let mut places = Vec::new();
+        for (number, form) in forms.into_iter().enumerate() {
+            places.push(form.and_then(|form| {
+                let value = node.ins[form.input];
+                let same = |f: &&(Value, &str, usize, Spec, Place)| {
+                    (f.0, f.1, f.2, f.3) == (value, node.op.name(), number, form.spec)
+                };
+                if let Some(known) = self.forms.iter().find(same) {
+                    return Some(known.4);
+                }
+                // What is used as often as it changes is used as it is.
+                if self.phases[value.index()] >= phase {
+                    return None;
+                }
+                let place = self.temp(form.spec);
+                self.forms.push((value, node.op.name(), number, form.spec, place));
+                let bytes = (self.graph.spec(value).bytes() + form.spec.bytes()) as u64;
+                self.instrs.push(Instr {
+                    call: Call::Prepare(node.op.clone(), number),
+                    scope: node.scope.clone(),
+                    phase: self.phases[value.index()],
+                    wants: Vec::new(),
+                    ins: vec![self.places[value.index()]],
+                    outs: vec![Some(place)],
+                    d_out: None,
+                    d_ins: Vec::new(),
+                    cost: Cost { flops: 0, bytes },
+                    scratch: 0,
+                });
+                Some(place)
+            }));
+        }
+        places
     }
 
     /// Which values' gradient is exactly 1: the root's, and what every op between it and them passes through unshared.
@@ -313,7 +359,8 @@ impl<'a> Builder<'a> {
             .map(|(i, v)| (reads.ins >> i & 1 == 1).then(|| self.places[v.index()]).flatten());
         let outs =
             (0..node.outs).map(|i| (reads.outs >> i & 1 == 1).then(|| self.places[node.out.index() + i]).flatten());
-        let (ins, outs) = (ins.collect(), outs.collect());
+        let (mut ins, outs): (Vec<_>, _) = (ins.collect(), outs.collect());
+        ins.extend(self.forms(n, Pass::Vjp(&wants), self.root_phase()));
         let (cost, scratch) =
             (node.op.cost(&specs, Pass::Vjp(&wants)), node.op.scratch(&self.device, &specs, Pass::Vjp(&wants)));
         let (call, scope, phase) = (Call::Vjp(node.op.clone()), node.scope.clone(), self.root_phase());

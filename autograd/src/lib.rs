@@ -17,6 +17,6 @@ mod run;
 mod store;
 
 pub use graph::{Graph, Phase, Value};
-pub use plan::{Hoist, Plan, Request};
+pub use plan::{Hoist, Plan, Prepare, Request};
 pub use run::NonFinite;
 pub use store::{Id, Store};

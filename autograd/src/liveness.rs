@@ -110,7 +110,7 @@ impl Instr<Place> {
 impl Call {
     pub(crate) fn name(&self) -> &'static str {
         match self {
-            Self::Forward(op) | Self::Vjp(op) | Self::Fused(op) => op.name(),
+            Self::Forward(op) | Self::Vjp(op) | Self::Fused(op) | Self::Prepare(op, _) => op.name(),
             Self::Update(update) => update.name(),
         }
     }

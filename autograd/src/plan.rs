@@ -20,6 +20,17 @@ pub enum Hoist {
     Off,
 }
 
+/// Whether ops get their inputs in the forms that they read fastest ([`Op::forms`]): memory for time, which pays where steps
+/// are many for each change of the weights. The numbers are the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Prepare {
+    /// Inputs as they are.
+    #[default]
+    Off,
+    /// Prepared in the phase in which the input changes, for all later ones.
+    On,
+}
+
 /// What a plan is to compute.
 #[derive(Clone, Debug, Default)]
 pub struct Request {
@@ -33,6 +44,8 @@ pub struct Request {
     pub keep: Vec<Value>,
     /// Whether to hoist.
     pub hoist: Hoist,
+    /// Whether to prepare.
+    pub prepare: Prepare,
 }
 
 /// A buffer as an instruction sees it.
@@ -50,6 +63,8 @@ pub(crate) enum Call {
     /// Forward and VJP in one, for an op whose result's gradient is 1.
     Fused(Arc<dyn Op>),
     Update(Arc<dyn Update>),
+    /// Form number so of the first input.
+    Prepare(Arc<dyn Op>, usize),
 }
 
 /// One step of the replay. `R` is a place while planning and a buffer afterwards.
@@ -59,8 +74,9 @@ pub(crate) struct Instr<R> {
     pub scope: String,
     pub phase: Phase,
     pub wants: Vec<Want>,
+    /// The inputs, then their prepared forms.
     pub ins: Vec<Option<R>>,
-    /// Written by `Forward`, `Fused` and `Update`; read by `Vjp`.
+    /// Written by all but `Vjp`, which reads them.
     pub outs: Vec<Option<R>>,
     pub d_out: Option<R>,
     pub d_ins: Vec<Option<R>>,

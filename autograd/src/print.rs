@@ -27,14 +27,15 @@ impl Plan {
         self.instrs.iter().filter(|i| i.phase == phase).map(Instr::label).collect()
     }
 
-    /// What the ops are asked for in a phase, in order: the op's name, the pass and its cost. Updates are not among them.
+    /// What the ops are asked for in a phase, in order: the op's name, the pass and its cost. Updates and preparations are
+    /// not among them.
     pub fn passes(&self, phase: Phase) -> impl Iterator<Item = (&'static str, Pass<'_>, Cost)> {
         self.instrs.iter().filter(move |i| i.phase == phase).filter_map(|i| {
             let pass = match &i.call {
                 Call::Forward(_) => Pass::Forward,
                 Call::Vjp(_) => Pass::Vjp(&i.wants),
                 Call::Fused(_) => Pass::Fused(&i.wants),
-                Call::Update(_) => return None,
+                Call::Update(_) | Call::Prepare(..) => return None,
             };
             Some((i.call.name(), pass, i.cost))
         })

@@ -154,6 +154,7 @@ impl Instr<Ref> {
             Call::Vjp(_) => " backward",
             Call::Fused(_) => " forward+backward",
             Call::Update(_) => " in place",
+            Call::Prepare(..) => " prepared",
         };
         format!("{} {}{pass}", self.scope, self.call.name()).trim_start().to_string()
     }
@@ -218,7 +219,8 @@ fn execute(instr: &Instr<Ref>, store: &mut Store) {
             let mut outs = take(store, &instr.outs);
             let mut d_ins = take(store, &instr.d_ins);
             let ins = lend(store, &instr.ins);
-            op.forward_vjp(&mut cx, &instr.wants, &ins[..ni], &mut outs[..no], &mut d_ins[..ni]);
+            let d_ins_mut = &mut d_ins[..instr.d_ins.len()];
+            op.forward_vjp(&mut cx, &instr.wants, &ins[..ni], &mut outs[..no], d_ins_mut);
             put(store, &instr.outs, outs);
             put(store, &instr.d_ins, d_ins);
         }
@@ -226,13 +228,18 @@ fn execute(instr: &Instr<Ref>, store: &mut Store) {
             let mut d_ins = take(store, &instr.d_ins);
             let (ins, outs) = (lend(store, &instr.ins), lend(store, &instr.outs));
             let d_out = store.get(instr.d_out.expect("a VJP has a result's gradient").id);
-            op.vjp(&mut cx, &instr.wants, &ins[..ni], &outs[..no], d_out, &mut d_ins[..ni]);
+            op.vjp(&mut cx, &instr.wants, &ins[..ni], &outs[..no], d_out, &mut d_ins[..instr.d_ins.len()]);
             put(store, &instr.d_ins, d_ins);
         }
         Call::Update(update) => {
             let mut state = take(store, &instr.outs);
             update.apply(&mut cx, &lend(store, &instr.ins)[..ni], &mut state[..no]);
             put(store, &instr.outs, state);
+        }
+        Call::Prepare(op, number) => {
+            let mut form = take(store, &instr.outs);
+            op.prepare(&mut cx, *number, lend(store, &instr.ins)[0], &mut form[0]);
+            put(store, &instr.outs, form);
         }
     }
     store.scratch = scratch;

@@ -17,5 +17,5 @@ pub use buffer::Buffer;
 pub use device::Device;
 pub use dtype::{DType, Element};
 pub use error::{Error, ErrorKind, Result};
-pub use op::{Context, Cost, Op, Output, Pass, Reads, Update, Want};
+pub use op::{Context, Cost, Form, Op, Output, Pass, Reads, Update, Want};
 pub use shape::{Shape, Spec};

@@ -49,6 +49,15 @@ pub struct Output {
     pub spec: Spec,
 }
 
+/// A form of an input that an op reads faster than the input itself, e.g. a weight in the order of a product's inner loop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Form {
+    /// Number of the input that it is made of.
+    pub input: usize,
+    /// Type and shape.
+    pub spec: Spec,
+}
+
 /// What a cost is asked for.
 #[derive(Clone, Copy, Debug)]
 pub enum Pass<'a> {
@@ -165,6 +174,19 @@ pub trait Op: Send + Sync + Debug {
     /// Whether the gradient of input `i` is the result's gradient itself, so that no one need copy it.
     fn passes_through(&self, _i: usize) -> bool {
         false
+    }
+
+    /// The forms of inputs that a pass on `device` reads faster, by number; `None` for a form that another pass reads.
+    ///
+    /// Where an input changes less often than it is used, a plan has its forms made once for every change and appends them
+    /// to the inputs in this order. An op that does not find them there works without, and gives the same bits.
+    fn forms(&self, _device: &Device, _ins: &[Spec], _pass: Pass) -> Vec<Option<Form>> {
+        Vec::new()
+    }
+
+    /// Makes form number `number` of its input.
+    fn prepare(&self, _cx: &mut Context, _number: usize, _input: &Buffer, _form: &mut Buffer) {
+        unreachable!("{} has no prepared forms", self.name());
     }
 
     /// Scratch memory in bytes on `device`.

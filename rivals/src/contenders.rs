@@ -1,5 +1,6 @@
 //! The contenders, all called for the same product of row-major matrices: C [m, n] = A·B.
 
+use engine::{Buffer, DType, Spec};
 use kernels::matmul::gemm::{Accumulate, Mat, MatMut, gemm, gemm_packed, pack_b, packed_len};
 use libloading::Library;
 
@@ -58,9 +59,9 @@ impl Product {
 }
 
 /// B as [`gemm_packed`] wants it.
-pub fn pack(product: Product, b: &[f32]) -> Vec<f32> {
-    let mut packed = vec![0.0; packed_len(product.k, product.n)];
-    pack_b(product.mat_b(b), &mut packed);
+pub fn pack(product: Product, b: &[f32]) -> Buffer {
+    let mut packed = Buffer::new(Spec::new(DType::F32, &[packed_len(product.k, product.n)]));
+    pack_b(product.mat_b(b), packed.as_mut_slice());
     packed
 }
 

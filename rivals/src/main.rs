@@ -9,6 +9,7 @@ mod peak;
 mod report;
 
 use contenders::{Contender, Product};
+use engine::{Buffer, DType, Spec};
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -87,26 +88,29 @@ fn main() -> ExitCode {
     if report::end(&contenders, &all) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-fn random(len: usize, site: u32) -> Vec<f32> {
-    let mut all = vec![0.0; len];
-    engine::rng::Stream::new(1, site).fill_normal(&mut all, |x| x as f32);
+/// Aligned to cache lines, as every buffer of the engine is.
+fn random(len: usize, site: u32) -> Buffer {
+    let mut all = Buffer::new(Spec::new(DType::F32, &[len]));
+    engine::rng::Stream::new(1, site).fill_normal(all.as_mut_slice(), |x| x as f32);
     all
 }
 
 /// Runs all contenders in turn, each round beginning with another one.
 fn measure(product: Product, contenders: &[Contender], seconds: f64) -> Measured {
     let Product { m, k, n, .. } = product;
-    let (a, b, mut c) = (random(m * k, 1), random(k * n, 2), vec![0.0f32; m * n]);
-    let packed = contenders::pack(product, &b);
+    let (a, b, mut c) = (random(m * k, 1), random(k * n, 2), random(m * n, 3));
+    let (a, b, c): (&[f32], &[f32], &mut [f32]) = (a.as_slice(), b.as_slice(), c.as_mut_slice());
+    let packed = contenders::pack(product, b);
+    let packed = packed.as_slice();
     let mut expected: Vec<f32> = Vec::new();
     let mut difference = 0.0f64;
     for contender in contenders {
         c.fill(f32::NAN);
-        contender.multiply(product, &a, &b, &packed, &mut c);
+        contender.multiply(product, a, b, packed, c);
         if expected.is_empty() {
-            expected.clone_from(&c);
+            expected = c.to_vec();
         }
-        for (x, y) in expected.iter().zip(&c) {
+        for (x, y) in expected.iter().zip(&*c) {
             // k additions to sums of the size √k, each rounded: about √k·√k·ε/2. A NaN is as far away as can be.
             let d = f64::from((x - y).abs()) / (k as f64 * f64::from(f32::EPSILON));
             difference = if d.is_nan() { f64::INFINITY } else { difference.max(d) };
@@ -120,7 +124,7 @@ fn measure(product: Product, contenders: &[Contender], seconds: f64) -> Measured
             let i = (turn + round) % contenders.len();
             peaks.push(peak::rate());
             let start = Instant::now();
-            contenders[i].multiply(product, &a, &b, &packed, &mut c);
+            contenders[i].multiply(product, a, b, packed, c);
             times[i].push(start.elapsed().as_secs_f64());
         }
         round += 1;

@@ -1,7 +1,7 @@
 //! Random graphs: plans against central differences and against each other. They repeat inputs, share values between
 //! consumers, pass gradients through, and live in one arena.
 
-use autograd::{Graph, Hoist, Phase, Plan, Request, Store, Value};
+use autograd::{Graph, Hoist, Phase, Plan, Prepare, Request, Store, Value};
 use engine::rng::Stream;
 use engine::{Buffer, DType, Device, Spec};
 use kernels::add::Add;
@@ -60,9 +60,21 @@ fn build(store: &mut Store, choices: &[(u8, u8, u8, u8)]) -> Built {
     Built { graph: g, leaves: vec![a, b, c, w, gain], root, last }
 }
 
-fn gradients(built: &Built, store: &mut Store, wants: &[Value], hoist: Hoist) -> (f64, Vec<Vec<f64>>) {
-    let request =
-        Request { root: Some(built.root), wants: wants.to_vec(), keep: vec![built.root], hoist, ..Request::default() };
+fn gradients(
+    built: &Built,
+    store: &mut Store,
+    wants: &[Value],
+    hoist: Hoist,
+    prepare: Prepare,
+) -> (f64, Vec<Vec<f64>>) {
+    let request = Request {
+        root: Some(built.root),
+        wants: wants.to_vec(),
+        keep: vec![built.root],
+        hoist,
+        prepare,
+        ..Request::default()
+    };
     let plan = Plan::new(&built.graph, store, &request).unwrap();
     plan.run_all(store);
     let value = store.get(plan.value(built.root)).to_f64()[0];
@@ -80,10 +92,11 @@ proptest! {
         let mut store = Store::new(Device::Cpu);
         let built = build(&mut store, &choices);
         let wants: Vec<Value> = built.leaves.iter().enumerate().filter(|(i, _)| subset >> i & 1 == 1).map(|(_, v)| *v).collect();
-        let (_, grads) = gradients(&built, &mut store, &wants, Hoist::On);
-        // Hoisting changes no bit, and neither does what else is wanted.
-        prop_assert!(gradients(&built, &mut store, &wants, Hoist::Off).1 == grads);
-        let (_, all) = gradients(&built, &mut store, &built.leaves, Hoist::On);
+        let (_, grads) = gradients(&built, &mut store, &wants, Hoist::On, Prepare::Off);
+        // Neither hoisting nor preparing changes a bit, nor does what else is wanted.
+        prop_assert!(gradients(&built, &mut store, &wants, Hoist::Off, Prepare::Off).1 == grads);
+        prop_assert!(gradients(&built, &mut store, &wants, Hoist::On, Prepare::On).1 == grads);
+        let (_, all) = gradients(&built, &mut store, &built.leaves, Hoist::On, Prepare::Off);
         for (want, grad) in wants.iter().zip(&grads) {
             let i = built.leaves.iter().position(|v| v == want).unwrap();
             prop_assert!(&all[i] == grad);

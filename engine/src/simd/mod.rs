@@ -254,10 +254,16 @@ pub trait Lanes<T: Real>: Copy + Send + Sync {
 #[inline(always)]
 pub fn prefetch<T>(x: &[T]) {
     #[cfg(target_arch = "x86_64")]
-    for byte in (0..size_of_val(x)).step_by(64) {
+    if let [first, .., last] = x {
         use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
-        // SAFETY: a prefetch reads nothing, and the address lies inside `x` anyway.
-        unsafe { _mm_prefetch::<_MM_HINT_T1>(x.as_ptr().byte_add(byte).cast()) };
+        let first = std::ptr::from_ref(first).cast::<i8>();
+        for byte in (0..size_of_val(x)).step_by(64) {
+            // SAFETY: a prefetch reads nothing, and the address lies inside `x` anyway.
+            unsafe { _mm_prefetch::<_MM_HINT_T1>(first.add(byte)) };
+        }
+        // Where `x` begins inside a line, it may end in one more.
+        // SAFETY: as above.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(std::ptr::from_ref(last).cast()) };
     }
     #[cfg(not(target_arch = "x86_64"))]
     let _ = x;

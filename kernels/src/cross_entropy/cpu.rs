@@ -1,6 +1,6 @@
 //! The head, a chunk of tokens at a time. Tokens whose target is ignored never enter a chunk.
 
-use crate::matmul::gemm::{Accumulate, Mat, MatMut, gemm};
+use crate::matmul::gemm::{Accumulate, Mat, MatMut, gemm, gemm_packed};
 use engine::simd::{self, Isa, Kernel, LANES, Lanes, Real};
 use engine::{Want, parallel};
 
@@ -19,6 +19,8 @@ pub struct Inputs<'a, T> {
     pub hidden: &'a [T],
     /// [vocab, dim]
     pub table: &'a [T],
+    /// The table packed for the product that gives the logits.
+    pub packed: Option<&'a [T]>,
     /// [tokens]
     pub targets: &'a [i32],
     pub scale: T,
@@ -170,12 +172,11 @@ fn for_each_chunk<T: Real>(ins: Inputs<T>, memory: &mut [T], mut f: impl FnMut(C
             row.copy_from_slice(&ins.hidden[token * dim..][..dim]);
         }
         // logits[n, v] = Σ_i hidden[n, i]·table[v, i]
-        gemm(
-            MatMut::with_stride(logits, n, vocab, row_stride(vocab)),
-            Mat::new(hidden, n, dim),
-            Mat::new(ins.table, vocab, dim).transposed(),
-            Accumulate::Write,
-        );
+        let (c, a) = (MatMut::with_stride(logits, n, vocab, row_stride(vocab)), Mat::new(hidden, n, dim));
+        match ins.packed {
+            Some(packed) => gemm_packed(c, a, packed, Accumulate::Write),
+            None => gemm(c, a, Mat::new(ins.table, vocab, dim).transposed(), Accumulate::Write),
+        }
         f(Chunk { ins, tokens, hidden, d_hidden, logits, lse: [T::ZERO; CHUNK], nll: [T::ZERO; CHUNK] });
     }
 }

@@ -23,8 +23,11 @@ pub(crate) mod cuda;
 
 use crate::case::{Case, Fill, Input, Sizes};
 use crate::check;
+use crate::matmul::forms::{self, Use};
 use engine::cuda::Pointer;
-use engine::{Buffer, Context, Cost, DType, Device, Element, Op, Output, Pass, Reads, Result, Spec, Want, with_real};
+use engine::{
+    Buffer, Context, Cost, DType, Device, Element, Form, Op, Output, Pass, Reads, Result, Spec, Want, with_real,
+};
 
 /// `hidden [B, N, d], table [V, d], targets i32 [B, N], scale [1] → loss [1], nll [B, N], lse [B, N]`.
 ///
@@ -124,6 +127,19 @@ impl Op for LmHead {
         });
     }
 
+    fn forms(&self, device: &Device, ins: &[Spec], pass: Pass) -> Vec<Option<Form>> {
+        // Only for the logits. The product back to the hidden state copies whole rows of the table when it packs: beside its
+        // 256 rows that is as good as free, and a second copy of the largest weight is not.
+        match pass {
+            Pass::Vjp(wants) if !any_wanted(wants) => Vec::new(),
+            _ => forms::of_weight(device, 1, ins[1], Pass::Forward),
+        }
+    }
+
+    fn prepare(&self, _cx: &mut Context, number: usize, input: &Buffer, form: &mut Buffer) {
+        forms::prepare(number, input, form);
+    }
+
     fn scratch(&self, device: &Device, ins: &[Spec], pass: Pass) -> usize {
         let [hidden, table] = [ins[0].shape, ins[1].shape];
         if let Device::Cuda(_) = device {
@@ -171,6 +187,7 @@ fn inputs<'a, T: Element>(ins: &[&'a Buffer]) -> cpu::Inputs<'a, T> {
     cpu::Inputs {
         hidden: ins[0].as_slice(),
         table: ins[1].as_slice(),
+        packed: forms::given(ins, 4, Use::Forward),
         targets: ins[2].as_slice(),
         scale: ins[3].as_slice()[0],
         dim: ins[0].shape().last(),

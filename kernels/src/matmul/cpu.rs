@@ -1,4 +1,4 @@
-use super::gemm::{Accumulate, Mat, MatMut, gemm};
+use super::gemm::{Accumulate, Mat, MatMut, gemm, gemm_packed, pack_b};
 use engine::Want;
 use engine::simd::Real;
 
@@ -10,16 +10,40 @@ pub struct Sizes {
     pub outputs: usize,
 }
 
+/// A weight [outputs, inputs].
+#[derive(Clone, Copy)]
+pub struct Weight<'a, T> {
+    pub w: &'a [T],
+    /// What [`pack_forward`] or [`pack_backward`] made of it, for the pass in question.
+    pub packed: Option<&'a [T]>,
+}
+
 /// y[r, o] = Σ_i x[r, i]·w[o, i]
-pub fn forward<T: Real>(s: Sizes, x: &[T], w: &[T], y: &mut [T], accumulate: Accumulate) {
-    let (x, w) = (Mat::new(x, s.rows, s.inputs), Mat::new(w, s.outputs, s.inputs));
-    gemm(MatMut::new(y, s.rows, s.outputs), x, w.transposed(), accumulate);
+pub fn forward<T: Real>(s: Sizes, x: &[T], w: Weight<T>, y: &mut [T], accumulate: Accumulate) {
+    let (x, y) = (Mat::new(x, s.rows, s.inputs), MatMut::new(y, s.rows, s.outputs));
+    match w.packed {
+        Some(packed) => gemm_packed(y, x, packed, accumulate),
+        None => gemm(y, x, Mat::new(w.w, s.outputs, s.inputs).transposed(), accumulate),
+    }
 }
 
 /// d_x[r, i] = Σ_o d_y[r, o]·w[o, i]
-pub fn vjp_x<T: Real>(s: Sizes, d_y: &[T], w: &[T], want: Want, d_x: &mut [T]) {
-    let (d_y, w) = (Mat::new(d_y, s.rows, s.outputs), Mat::new(w, s.outputs, s.inputs));
-    gemm(MatMut::new(d_x, s.rows, s.inputs), d_y, w, accumulate(want));
+pub fn vjp_x<T: Real>(s: Sizes, d_y: &[T], w: Weight<T>, want: Want, d_x: &mut [T]) {
+    let (d_y, d_x) = (Mat::new(d_y, s.rows, s.outputs), MatMut::new(d_x, s.rows, s.inputs));
+    match w.packed {
+        Some(packed) => gemm_packed(d_x, d_y, packed, accumulate(want)),
+        None => gemm(d_x, d_y, Mat::new(w.w, s.outputs, s.inputs), accumulate(want)),
+    }
+}
+
+/// The right factor of [`forward`] for w [outputs, inputs].
+pub fn pack_forward<T: Real>([outputs, inputs]: [usize; 2], w: &[T], packed: &mut [T]) {
+    pack_b(Mat::new(w, outputs, inputs).transposed(), packed);
+}
+
+/// The right factor of [`vjp_x`] for w [outputs, inputs].
+pub fn pack_backward<T: Real>([outputs, inputs]: [usize; 2], w: &[T], packed: &mut [T]) {
+    pack_b(Mat::new(w, outputs, inputs), packed);
 }
 
 /// d_w[o, i] = Σ_r d_y[r, o]·x[r, i]

@@ -6,9 +6,10 @@
 //! the chain rests in C, where it loses nothing.
 //!
 //! **The loops** (Goto and van de Geijn, "Anatomy of high-performance matrix multiplication", TOMS 2008; Van Zee and van
-//! de Geijn, "BLIS", TOMS 2015), from the outside: tiles of C, one per thread at a time · blocks of k, for which the
-//! thread packs its rows of A (to stay in its L2 cache) and its columns of B · panels of B (to stay in L1) · panels of A ·
-//! the micro-kernel. Threads share nothing but the sources, so that there is nothing to wait for.
+//! de Geijn, "BLIS", TOMS 2015), from the outside: tiles of C, one per thread at a time · blocks of k · panels of A, packed
+//! one at a time and small enough for L1 · panels of B, which the first panel of A finds unpacked and leaves packed for all
+//! others to read from L2 · the micro-kernel. A tile is as tall as can be, so that B is packed seldom. Threads share
+//! nothing but the sources, so that there is nothing to wait for.
 
 use super::microkernel::{Block, Geometry, Start, product};
 use super::pack::{PANEL, panel};
@@ -16,10 +17,11 @@ use super::tiles::{Tile, for_each_tile};
 use engine::parallel;
 use engine::simd::{self, Isa, Kernel, LANES, Real};
 
-/// A block of k: a panel of B of this depth is 32 KiB in f32 and stays in L1.
-const DEPTH: usize = 256;
+/// A block of k: in f32, a panel of A is 28 KiB on AVX-512 and 12 KiB on AVX2 and NEON, a block of B 1 MiB. Deeper means fewer
+/// passes over C.
+const DEPTH: usize = 512;
 /// Most rows and columns of C in a tile, and fewest that are worth packing for.
-const TILE: [usize; 2] = [336, 512];
+const TILE: [usize; 2] = [2016, 512];
 const SMALL_TILE: [usize; 2] = [42, 128];
 /// With fewer rows than this in C, reading contiguous rows of B in place is cheaper than packing them.
 const IN_PLACE_ROWS: usize = 28;
@@ -224,18 +226,22 @@ fn run<T: Real>(c: MatMut<'_, T>, a: Mat<'_, T>, b: Factor<'_, T>, accumulate: A
     }
     let size = tile_size(c.rows, c.cols);
     for_each_tile(c.data, [c.rows, c.cols], c.row_stride, size, |c| {
-        // A block of A, whose panels are at most sixteen rows high, and a panel of B.
-        let a_len = (c.rows.len() + LANES) * DEPTH;
-        parallel::scratch(a_len + PANEL * DEPTH, |scratch| {
+        // A panel of A, at most sixteen rows high, and a block of B.
+        let a_len = LANES * DEPTH + LANES;
+        let b_len = c.cols.len().next_multiple_of(PANEL) * DEPTH;
+        parallel::scratch(a_len + b_len, |scratch| {
             let (a_packed, b_packed) = scratch.split_at_mut(a_len);
             simd::dispatch(TileProduct { c, a, b, a_packed, b_packed, accumulate });
         });
     });
 }
 
-/// Tiles as large as the caches allow, cut smaller until each thread has several.
+/// Tiles as large as the caches allow; with several threads cut smaller until each has two.
 fn tile_size(rows: usize, cols: usize) -> [usize; 2] {
-    let most = 4 * rayon::current_num_threads();
+    let most = match rayon::current_num_threads() {
+        1 => 1,
+        n => 2 * n,
+    };
     let even = |length: usize, parts: usize, unit: usize| length.div_ceil(parts).next_multiple_of(unit);
     let (mut down, mut across) = (rows.div_ceil(TILE[0]).max(1), cols.div_ceil(TILE[1]).max(1));
     loop {
@@ -266,8 +272,10 @@ impl<T: Real> Kernel for TileProduct<'_, T> {
 
     #[inline(always)]
     fn run<I: Isa>(mut self) {
-        for first in (0..self.a.cols).step_by(DEPTH) {
-            self.block::<I>(first, DEPTH.min(self.a.cols - first));
+        // Of a transposed A, a panel takes a cache line from every k: often a power of two apart, few of which L1 can hold.
+        let most = if self.a.row_stride == 1 { DEPTH / 2 } else { DEPTH };
+        for first in (0..self.a.cols).step_by(most) {
+            self.block::<I>(first, most.min(self.a.cols - first));
         }
     }
 }
@@ -281,34 +289,34 @@ impl<'a, T: Real> TileProduct<'a, T> {
         let start = if first == 0 && self.accumulate == Accumulate::Write { Start::Zero } else { Start::C };
         for i in (0..rows).step_by(most) {
             let part = self.a.part(self.c.rows.start + i, first, most.min(rows - i), depth);
-            panel::<I, T>(part, Geometry::height::<I, T>(part.rows), &mut self.a_packed[i * depth..]);
-        }
-        for j in (0..cols).step_by(PANEL) {
-            let (col, width) = (self.c.cols.start + j, PANEL.min(cols - j));
-            let source = self.panel_of_b(first, col, depth, width);
-            let next = self.panel_of_b(first, col + width, depth, PANEL.min(cols - j - width));
-            let b = if matches!(self.b, Factor::Packed(_))
-                || width == PANEL && rows < IN_PLACE_ROWS && source.has_long_rows()
-            {
-                source
-            } else {
-                panel::<I, T>(source.transposed(), PANEL, &mut self.b_packed[..depth * PANEL]);
-                Mat::new(&self.b_packed[..depth * PANEL], depth, PANEL)
-            };
-            for g in (0..width).step_by(groups * LANES) {
-                for i in (0..rows).step_by(most) {
-                    let block =
-                        Block { row: i, col: j + g, rows: most.min(rows - i), cols: (groups * LANES).min(width - g) };
-                    // What comes next is on its way while this is computed.
-                    for below in i + most..rows.min(i + 2 * most) {
-                        simd::prefetch(self.c.row(below, block.col, block.cols));
+            let height = Geometry::height::<I, T>(part.rows);
+            panel::<I, T>(part, height, self.a_packed);
+            let a = &self.a_packed[..height * depth];
+            let below = rows.min(i + most);
+            let next_a = self.a.part(self.c.rows.start + below, first, most.min(rows - below), depth);
+            for j in (0..cols).step_by(PANEL) {
+                // What comes next is on its way while this is computed.
+                next_a.prefetch_part(j, PANEL, cols);
+                let width = PANEL.min(cols - j);
+                let source = self.panel_of_b(first, self.c.cols.start + j, depth, width);
+                let b = if matches!(self.b, Factor::Packed(_))
+                    || width == PANEL && rows < IN_PLACE_ROWS && source.has_long_rows()
+                {
+                    source
+                } else {
+                    let packed = &mut self.b_packed[j * depth..][..PANEL * depth];
+                    if i == 0 {
+                        panel::<I, T>(source.transposed(), PANEL, packed);
                     }
-                    if g == 0 {
-                        next.prefetch_part(i, most, rows);
+                    Mat::new(packed, depth, PANEL)
+                };
+                for g in (0..width).step_by(groups * LANES) {
+                    let block = Block { row: i, col: j + g, rows: part.rows, cols: (groups * LANES).min(width - g) };
+                    let next = block.col + block.cols;
+                    for row in i..i + part.rows {
+                        simd::prefetch(self.c.row(row, next, (groups * LANES).min(cols - next)));
                     }
-                    let height = Geometry::height::<I, T>(block.rows);
-                    let a = &self.a_packed[i * depth..][..height * depth];
-                    product::<I, T>(height, a, &b.data[g..], b.row_stride, &mut self.c, block, start);
+                    product::<I, T>(height, a, b, g, &mut self.c, block, start);
                 }
             }
         }

@@ -1,5 +1,7 @@
 //! The innermost product: a few rows of A by sixteen or thirty-two columns of B, with all of C's elements in registers.
 
+use super::gemm::Mat;
+use super::pack::PANEL;
 use super::tiles::Tile;
 use engine::simd::{Isa, LANES, Lanes, Real};
 
@@ -52,41 +54,41 @@ pub struct Block {
 
 /// C = A·B or C + A·B in `block`, which has at most `height` rows and `groups` times sixteen columns.
 ///
-/// `a` is a packed panel `height` wide. `b` holds the columns of the block for each k in turn, `b_stride` apart, up to a
-/// multiple of sixteen.
+/// `a` is a packed panel `height` wide. The block's columns of B begin at `column` of `b`, whose rows are contiguous and
+/// filled up to a multiple of sixteen.
 #[inline(always)]
 pub fn product<I: Isa, T: Real>(
     height: usize,
     a: &[T],
-    b: &[T],
-    b_stride: usize,
+    b: Mat<'_, T>,
+    column: usize,
     c: &mut Tile<'_, T>,
     block: Block,
     start: Start,
 ) {
     match (height, Geometry::groups::<I, T>()) {
-        (1, 1) => rows::<I, T, 1, 1>(a, b, b_stride, c, block, start),
-        (2, 1) => rows::<I, T, 2, 1>(a, b, b_stride, c, block, start),
-        (6, 1) => rows::<I, T, 6, 1>(a, b, b_stride, c, block, start),
-        (_, 1) => rows::<I, T, 14, 1>(a, b, b_stride, c, block, start),
-        (1, _) => rows::<I, T, 1, 2>(a, b, b_stride, c, block, start),
-        (2, _) => rows::<I, T, 2, 2>(a, b, b_stride, c, block, start),
-        (6, _) => rows::<I, T, 6, 2>(a, b, b_stride, c, block, start),
-        (_, _) => rows::<I, T, 14, 2>(a, b, b_stride, c, block, start),
+        (1, 1) => rows::<I, T, 1, 1>(a, b, column, c, block, start),
+        (2, 1) => rows::<I, T, 2, 1>(a, b, column, c, block, start),
+        (6, 1) => rows::<I, T, 6, 1>(a, b, column, c, block, start),
+        (_, 1) => rows::<I, T, 14, 1>(a, b, column, c, block, start),
+        (1, _) => rows::<I, T, 1, 2>(a, b, column, c, block, start),
+        (2, _) => rows::<I, T, 2, 2>(a, b, column, c, block, start),
+        (6, _) => rows::<I, T, 6, 2>(a, b, column, c, block, start),
+        (_, _) => rows::<I, T, 14, 2>(a, b, column, c, block, start),
     }
 }
 
 #[inline(always)]
 fn rows<I: Isa, T: Real, const M: usize, const G: usize>(
     a: &[T],
-    b: &[T],
-    b_stride: usize,
+    b: Mat<'_, T>,
+    column: usize,
     c: &mut Tile<'_, T>,
     block: Block,
     start: Start,
 ) {
     if block.rows == M && block.cols == G * LANES {
-        return chains::<I, T, M, G>(c.block(block.row, block.col), a, b, b_stride, start);
+        return chains::<I, T, M, G>(c.block(block.row, block.col), a, b, column, start);
     }
     // At the edges of C, a copy of full size.
     let mut copy = [[[T::ZERO; LANES]; G]; M];
@@ -96,10 +98,25 @@ fn rows<I: Isa, T: Real, const M: usize, const G: usize>(
             copy[i].as_flattened_mut()[..block.cols].copy_from_slice(old);
         }
     }
-    chains::<I, T, M, G>(copy.each_mut().map(|row| row.each_mut()), a, b, b_stride, start);
+    chains::<I, T, M, G>(copy.each_mut().map(|row| row.each_mut()), a, b, column, start);
     for i in 0..block.rows {
         let new = &copy[i].as_flattened()[..block.cols];
         c.row(block.row + i, block.col, block.cols).copy_from_slice(new);
+    }
+}
+
+/// One k: M elements of A times as many columns of B as there are sums.
+#[inline(always)]
+fn step<I: Isa, T: Real, const M: usize, const G: usize>(sums: &mut [[T::Lanes<I>; G]; M], a: &[T; M], b: &[T]) {
+    let mut columns = [T::Lanes::<I>::zero(); G];
+    for g in 0..G {
+        columns[g] = T::Lanes::<I>::load(&b[g * LANES..]);
+    }
+    for i in 0..M {
+        let element = T::Lanes::<I>::splat(a[i]);
+        for g in 0..G {
+            sums[i][g] = element.mul_add(columns[g], sums[i][g]);
+        }
     }
 }
 
@@ -109,8 +126,8 @@ fn rows<I: Isa, T: Real, const M: usize, const G: usize>(
 fn chains<I: Isa, T: Real, const M: usize, const G: usize>(
     c: [[&mut [T; LANES]; G]; M],
     a: &[T],
-    b: &[T],
-    b_stride: usize,
+    b: Mat<'_, T>,
+    column: usize,
     start: Start,
 ) {
     let mut sums = [[T::Lanes::<I>::zero(); G]; M];
@@ -121,17 +138,22 @@ fn chains<I: Isa, T: Real, const M: usize, const G: usize>(
             }
         }
     }
-    for (a, b) in a.as_chunks::<M>().0.iter().zip(b.chunks(b_stride)) {
-        let Some(b) = b.get(..G * LANES) else { break };
-        let mut columns = [T::Lanes::<I>::zero(); G];
-        for g in 0..G {
-            columns[g] = T::Lanes::<I>::load(&b[g * LANES..]);
-        }
-        for i in 0..M {
-            let element = T::Lanes::<I>::splat(a[i]);
-            for g in 0..G {
-                sums[i][g] = element.mul_add(columns[g], sums[i][g]);
+    let a = a.as_chunks::<M>().0;
+    if b.row_stride() == PANEL {
+        // Packed: with all distances known and four steps to a turn, nothing but multiply-adds asks for their ports.
+        let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<4>(), b.data().as_chunks::<PANEL>().0.as_chunks::<4>());
+        for (a, b) in a.iter().zip(b) {
+            for p in 0..4 {
+                step::<I, T, M, G>(&mut sums, &a[p], &b[p][column..]);
             }
+        }
+        for (a, b) in a_rest.iter().zip(b_rest) {
+            step::<I, T, M, G>(&mut sums, a, &b[column..]);
+        }
+    } else {
+        for (a, b) in a.iter().zip(b.data().chunks(b.row_stride())) {
+            let Some(b) = b.get(column..column + G * LANES) else { break };
+            step::<I, T, M, G>(&mut sums, a, b);
         }
     }
     for i in 0..M {

@@ -9,15 +9,17 @@
 
 mod cpu;
 pub(crate) mod cuda;
+pub(crate) mod forms;
 pub mod gemm;
 mod microkernel;
 mod pack;
 pub(crate) mod tiles;
 
+use self::forms::Use;
 use self::gemm::Accumulate;
 use crate::case::{Case, Fill, Input, Sizes};
 use crate::{add, check, lanes};
-use engine::{Buffer, Context, Cost, Device, Error, Op, Output, Pass, Reads, Result, Spec, Want, with_real};
+use engine::{Buffer, Context, Cost, Device, Error, Form, Op, Output, Pass, Reads, Result, Spec, Want, with_real};
 
 /// `x [.., in], w [out, in] → y [.., out]`, `y = x·wᵀ`.
 #[derive(Clone, Copy, Debug)]
@@ -56,9 +58,10 @@ impl Op for Linear {
         if let Device::Cuda(gpu) = cx.device {
             return cuda::forward(&**gpu, sizes, x, w, None, &mut outs[0]);
         }
-        with_real!(x.dtype(), T => cpu::forward::<T>(
-            sizes, x.as_slice(), w.as_slice(), outs[0].as_mut_slice(), Accumulate::Write,
-        ));
+        with_real!(x.dtype(), T => {
+            let w = cpu::Weight { w: w.as_slice(), packed: forms::given(ins, 2, Use::Forward) };
+            cpu::forward::<T>(sizes, x.as_slice(), w, outs[0].as_mut_slice(), Accumulate::Write);
+        });
     }
 
     fn vjp(
@@ -70,7 +73,15 @@ impl Op for Linear {
         d_out: &Buffer,
         d_ins: &mut [Buffer],
     ) {
-        vjp_product(cx.device, wants, ins, d_out, d_ins);
+        vjp_product(cx.device, wants, ins, 2, d_out, d_ins);
+    }
+
+    fn forms(&self, device: &Device, ins: &[Spec], pass: Pass) -> Vec<Option<Form>> {
+        forms::of_weight(device, 1, ins[1], pass)
+    }
+
+    fn prepare(&self, _cx: &mut Context, number: usize, input: &Buffer, form: &mut Buffer) {
+        forms::prepare(number, input, form);
     }
 
     fn cost(&self, ins: &[Spec], pass: Pass) -> Cost {
@@ -111,7 +122,8 @@ impl Op for LinearResidual {
         with_real!(x.dtype(), T => {
             let y = outs[0].as_mut_slice::<T>();
             lanes::pass_on(Want::Write, residual.as_slice(), y);
-            cpu::forward(sizes, x.as_slice(), w.as_slice(), y, Accumulate::Add);
+            let w = cpu::Weight { w: w.as_slice(), packed: forms::given(ins, 3, Use::Forward) };
+            cpu::forward(sizes, x.as_slice(), w, y, Accumulate::Add);
         });
     }
 
@@ -124,7 +136,7 @@ impl Op for LinearResidual {
         d_out: &Buffer,
         d_ins: &mut [Buffer],
     ) {
-        vjp_product(cx.device, wants, ins, d_out, d_ins);
+        vjp_product(cx.device, wants, ins, 3, d_out, d_ins);
         if let Device::Cuda(gpu) = cx.device {
             return add::cuda::pass_on(&**gpu, wants[2], d_out, &mut d_ins[2]);
         }
@@ -135,6 +147,14 @@ impl Op for LinearResidual {
 
     fn passes_through(&self, i: usize) -> bool {
         i == 2
+    }
+
+    fn forms(&self, device: &Device, ins: &[Spec], pass: Pass) -> Vec<Option<Form>> {
+        forms::of_weight(device, 1, ins[1], pass)
+    }
+
+    fn prepare(&self, _cx: &mut Context, number: usize, input: &Buffer, form: &mut Buffer) {
+        forms::prepare(number, input, form);
     }
 
     fn cost(&self, ins: &[Spec], pass: Pass) -> Cost {
@@ -171,7 +191,8 @@ fn reads(wants: &[Want]) -> Reads {
     Reads { ins: u16::from(wants[1].is_wanted()) | u16::from(wants[0].is_wanted()) << 1, outs: 0 }
 }
 
-fn vjp_product(device: &Device, wants: &[Want], ins: &[&Buffer], d_y: &Buffer, d_ins: &mut [Buffer]) {
+/// `own` inputs stand before the prepared forms.
+fn vjp_product(device: &Device, wants: &[Want], ins: &[&Buffer], own: usize, d_y: &Buffer, d_ins: &mut [Buffer]) {
     let (rows, outputs) = (d_y.shape().rows(), d_y.shape().last());
     let sizes = |inputs: usize| cpu::Sizes { rows, inputs, outputs };
     if wants[0].is_wanted() {
@@ -180,7 +201,8 @@ fn vjp_product(device: &Device, wants: &[Want], ins: &[&Buffer], d_y: &Buffer, d
         match device {
             Device::Cuda(gpu) => cuda::vjp_x(&**gpu, sizes, d_y, w, want, d_x),
             Device::Cpu => with_real!(d_y.dtype(), T => {
-                cpu::vjp_x::<T>(sizes, d_y.as_slice(), w.as_slice(), want, d_x.as_mut_slice());
+                let w = cpu::Weight { w: w.as_slice(), packed: forms::given(ins, own, Use::Backward) };
+                cpu::vjp_x::<T>(sizes, d_y.as_slice(), w, want, d_x.as_mut_slice());
             }),
         }
     }
@@ -293,6 +315,46 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn prepared_weights_give_the_same_bits() {
+        for dtype in DTYPES {
+            for [rows, inputs, outputs] in SIZES {
+                let [x, w] = [random(dtype, &[rows, inputs], 0), random(dtype, &[outputs, inputs], 1)];
+                let [residual, d_y] = [2, 3].map(|site| random(dtype, &[rows, outputs], site));
+                let (ins, specs) = ([&x, &w, &residual], [x.spec(), w.spec(), residual.spec()]);
+                let op = LinearResidual;
+                let wants = [Want::Write, Want::Skip, Want::Skip];
+                let (mut none, empty) = (Buffer::empty(), Buffer::empty());
+                let mut cx = Context { device: &Device::Cpu, scratch: &mut none };
+                let mut made = Vec::new();
+                for (number, pass) in [Pass::Forward, Pass::Vjp(&wants)].into_iter().enumerate() {
+                    let form = op.forms(cx.device, &specs, pass).swap_remove(number).expect("a form for this pass");
+                    let mut buffer = testing::garbage(form.spec.bytes());
+                    buffer.respec(form.spec);
+                    op.prepare(&mut cx, number, ins[form.input], &mut buffer);
+                    made.push(buffer);
+                }
+                // From what lies where the weight should be, nothing can come.
+                let nothing = Buffer::from_f64(dtype, &[outputs, inputs], &vec![f64::NAN; outputs * inputs]);
+                let mut y = [Buffer::new(residual.spec())];
+                op.forward(&mut cx, &[&x, &nothing, &residual, &made[0]], &mut y);
+                assert_eq!(y[0].as_bytes(), forward(&op, &ins).as_bytes());
+                let mut d = [Buffer::new(x.spec()), Buffer::empty(), Buffer::empty()];
+                op.vjp(&mut cx, &wants, &[&empty, &nothing, &empty, &empty, &made[1]], &[], &d_y, &mut d);
+                assert_eq!(d[0].as_bytes(), vjp(&op, &wants, &ins, &[], &d_y)[0].as_bytes());
+            }
+        }
+        assert!(Linear.forms(&Device::Cpu, &[x_spec(), w_spec()], Pass::Vjp(&[Want::Skip, Want::Write])).is_empty());
+    }
+
+    fn x_spec() -> Spec {
+        Spec::new(DType::F32, &[4, 3])
+    }
+
+    fn w_spec() -> Spec {
+        Spec::new(DType::F32, &[5, 3])
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use crate::config::{self, FastConfig, ModelConfig, Posterior, Schedule};
 use crate::learn::Inputs;
 use crate::model::{Decoder, Params, Positions};
-use autograd::{Graph, Hoist, Id, NonFinite, Phase, Plan, Request, Store};
+use autograd::{Graph, Hoist, Id, NonFinite, Phase, Plan, Prepare, Request, Store};
 use engine::{Buffer, DType, Result, Spec};
 use kernels::cross_entropy::LmHead;
 use kernels::latents::{LatentAdamW, LatentInit, LatentNatural, Noise, Redraw, Source};
@@ -94,6 +94,9 @@ const NATURAL: (f64, f64, f64) = (0.6, 0.8, 0.25);
 /// What the linear schedule adds to the rate of every step, so that the last ones still move.
 const FLOOR: f64 = 0.05;
 
+/// So many fast steps pay for weights in the order in which products read them.
+const WORTH_PREPARING: usize = 3;
+
 /// The fast loop for batches of one size: a plan and the latents that it works on.
 #[derive(Debug)]
 pub struct Fast {
@@ -134,7 +137,9 @@ impl Fast {
             WeightGradients::Skipped => Vec::new(),
             WeightGradients::PiledUp(ids) => decoder.leaves().iter().copied().zip(ids.iter().copied()).collect(),
         };
-        let request = Request { root: Some(loss), wants: vec![z], accumulate, keep: vec![nll], hoist: options.hoist };
+        let prepare = if fast.steps >= WORTH_PREPARING { Prepare::On } else { Prepare::Off };
+        let request =
+            Request { root: Some(loss), wants: vec![z], accumulate, keep: vec![nll], hoist: options.hoist, prepare };
         let mut plan = Plan::new(&g, store, &request)?;
 
         let source = if options.noise_table.is_some() { Source::Table } else { Source::Philox };

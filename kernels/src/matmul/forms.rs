@@ -1,0 +1,44 @@
+//! Weights packed beforehand: one form for the product with the rows of `x`, one for the product with those of `d_y`.
+
+use super::cpu;
+use super::gemm::packed_len;
+use engine::{Buffer, Device, Element, Form, Pass, Spec, with_real};
+
+/// What a form is for; its number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Use {
+    /// x·wᵀ
+    Forward,
+    /// d_y·w
+    Backward,
+}
+
+/// The forms of the weight `w` [out, in], input number `input`, that a pass of a linear map reads.
+pub fn of_weight(device: &Device, input: usize, w: Spec, pass: Pass) -> Vec<Option<Form>> {
+    // On a GPU, products take matrices as they are.
+    if !matches!(device, Device::Cpu) {
+        return Vec::new();
+    }
+    let (outputs, inputs) = (w.shape.rows(), w.shape.last());
+    let form = |elements: usize| Some(Form { input, spec: Spec::new(w.dtype, &[elements]) });
+    let (forward, backward) = (form(packed_len(inputs, outputs)), form(packed_len(outputs, inputs)));
+    match pass {
+        Pass::Forward => vec![forward],
+        Pass::Vjp(wants) if wants[0].is_wanted() => vec![None, backward],
+        Pass::Vjp(_) | Pass::Fused(_) => Vec::new(),
+    }
+}
+
+/// Makes form `number` of a weight [out, in].
+pub fn prepare(number: usize, w: &Buffer, form: &mut Buffer) {
+    let size = [w.shape().rows(), w.shape().last()];
+    with_real!(w.dtype(), T => {
+        let (w, form) = (w.as_slice::<T>(), form.as_mut_slice());
+        if number == Use::Forward as usize { cpu::pack_forward(size, w, form) } else { cpu::pack_backward(size, w, form) }
+    });
+}
+
+/// The form that stands behind the `own` inputs, if it was made.
+pub fn given<'a, T: Element>(ins: &[&'a Buffer], own: usize, which: Use) -> Option<&'a [T]> {
+    ins.get(own + which as usize).filter(|form| !form.is_empty()).map(|form| form.as_slice())
+}
