@@ -1,7 +1,7 @@
 //! The model against numbers that an independent implementation computed in f64.
 
 use super::ops::relative_error;
-use crate::config::{Config, FastConfig, ModelConfig, Noise, Schedule, SlowConfig, Work};
+use crate::config::{Config, FastConfig, ModelConfig, ModelKind, Noise, Schedule, SlowConfig, Work};
 use crate::data::{Batch, SampleInfo};
 use crate::learn::{Fast, FastOptions, Inputs, Slow};
 use crate::model::{Decoder, Params, Positions};
@@ -72,6 +72,7 @@ impl<'a, B: AsRef<[u8]>> Golden<'a, B> {
     fn new(file: &'a SafeTensors<B>, dtype: DType, device: &Device) -> Result<Self> {
         let size = |key: &str| file.metadata_value::<usize>(key);
         let model = ModelConfig {
+            kind: ModelKind::Ltm,
             layers: size("n_layers")?,
             dim: size("dim")?,
             heads: size("n_heads")?,
@@ -154,7 +155,7 @@ impl<'a, B: AsRef<[u8]>> Golden<'a, B> {
         g.scope("objective");
         let z = g.apply(Reparameterize, &[mu, logvar, eps])?;
         let kl = g.apply(GaussianKl, &[mu, logvar])?;
-        let hidden = decoder.hidden(&mut g, tokens, z, |g, _, qkv| decoder.window_attention(g, qkv))?;
+        let hidden = decoder.hidden(&mut g, tokens, Some(z), |g, _, qkv| decoder.window_attention(g, qkv))?;
         let table = decoder.weight("tok_embeddings");
         let logits = g.apply(Linear, &[hidden, table])?;
         let loss = g.apply(LmHead, &[hidden, table, targets, one])?;
@@ -178,7 +179,7 @@ impl<'a, B: AsRef<[u8]>> Golden<'a, B> {
     fn slow(&mut self) -> Result<()> {
         let z = self.latent("z")?;
         let config = SlowConfig { rate: 4e-4, ..SlowConfig::default() };
-        let slow = Slow::new(&self.model, &config, &self.params, &self.inputs, z, &[], &mut self.store)?;
+        let slow = Slow::new(&self.model, &config, &self.params, &self.inputs, Some(z), &[], &mut self.store)?;
         self.store.ready()?;
         slow.gradient(&mut self.store);
         let counted = self.file.get_i64("targets")?.iter().filter(|&&t| t >= 0).count();

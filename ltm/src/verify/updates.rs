@@ -1,9 +1,10 @@
 //! Updates in place, which have no cases: several steps of each on numbers of their own.
 
+use crate::config::Posterior;
 use engine::rng::Stream;
 use engine::{Buffer, Context, DType, Device, Spec, Update};
 use kernels::adamw::{AdamW, SquaredNorm};
-use kernels::latents::{LatentAdamW, LatentDraw, LatentInit, Noise, Redraw, Source};
+use kernels::latents::{LatentAdamW, LatentDraw, LatentInit, LatentNatural, Noise, Redraw, Source};
 use kernels::ring_attention::RingWrite;
 
 /// An update, its inputs and its state, by their places.
@@ -90,7 +91,7 @@ fn push(script: &mut Script, buffer: Buffer) -> usize {
 }
 
 /// Start, three fast steps and a draw. Samples of several pieces, whole and cut, and ones whose rows have no packs.
-fn fast_learning(noise: Noise, [b, s, d]: [usize; 3]) -> Script {
+fn fast_learning(noise: Noise, posterior: Posterior, [b, s, d]: [usize; 3]) -> Script {
     let tensor = || Buffer::from_f64(DType::F64, &[b, s, d], &vec![f64::NAN; b * s * d]);
     let mut buffers: Vec<Buffer> = (0..8).map(|_| tensor()).collect();
     buffers.extend([Buffer::from_f64(DType::F64, &[b], &vec![f64::NAN; b]), ints(&[-1, 6])]);
@@ -98,6 +99,7 @@ fn fast_learning(noise: Noise, [b, s, d]: [usize; 3]) -> Script {
     let state: Vec<usize> = (0..10).collect();
     let samples = push(&mut script, ints(&[4, 9, 2][..b]));
     let rates = push(&mut script, Buffer::from_f64(DType::F64, &[3], &[0.5, 0.25, 0.125]));
+    let weight = push(&mut script, Buffer::from_f64(DType::F64, &[1], &[0.75]));
     let table = match noise.source {
         Source::Philox => vec![],
         Source::Table => vec![push(&mut script, normals(&[2, b, s, d], 7, 1.0))],
@@ -106,8 +108,13 @@ fn fast_learning(noise: Noise, [b, s, d]: [usize; 3]) -> Script {
     script.steps.push((Box::new(init), [&[samples][..], &table].concat(), state.clone()));
     for t in 0..3 {
         let d_z = push(&mut script, normals(&[b, s, d], 20 + t, 1.0));
-        let adamw = LatentAdamW { noise, beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.01 };
-        script.steps.push((Box::new(adamw), [&[d_z, rates, samples][..], &table].concat(), state.clone()));
+        let step: Box<dyn Update> = match posterior {
+            Posterior::Adamw => {
+                Box::new(LatentAdamW { noise, beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.01 })
+            }
+            Posterior::Natural => Box::new(LatentNatural { noise, beta1: 0.6, beta2: 0.8, damping: 0.25 }),
+        };
+        script.steps.push((step, [&[d_z, rates, weight, samples][..], &table].concat(), state.clone()));
     }
     let number = push(&mut script, ints(&[5]));
     let drawn = vec![push(&mut script, tensor()), push(&mut script, tensor()), 8];
@@ -133,7 +140,9 @@ pub fn scripts() -> Vec<Script> {
     for redraw in [Redraw::Fresh, Redraw::Fixed] {
         for source in [Source::Philox, Source::Table] {
             let noise = Noise { seed: 17, redraw, source };
-            all.extend([[3, 3, 5], [2, 4, 300]].map(|sizes| fast_learning(noise, sizes)));
+            for posterior in [Posterior::Adamw, Posterior::Natural] {
+                all.extend([[3, 3, 5], [2, 4, 300]].map(|sizes| fast_learning(noise, posterior, sizes)));
+            }
         }
     }
     all.extend([ring(5), ring(300)]);

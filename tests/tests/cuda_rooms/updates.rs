@@ -57,6 +57,11 @@ const FAULTS: &[[&str; 3]] = &[
     ["adamw", "for (int j = i; j < end; j++) sum", "for (int j = i; j < end - 1; j++) sum"],
     ["adamw", "for (; n; n /= 2, x *= x)", "for (; n > 1; n /= 2, x *= x)"],
     ["latents", "rates[min(t, steps - 1)], t + 1);\n    __syncthreads();", "rates[min(t, steps - 1)], t + 1);"],
+    ["latents", "power(beta2, t + 1)));\n    }\n    __syncthreads();", "power(beta2, t + 1)));\n    }"],
+    ["latents", "c.x[i] < 0.0f ? 0.0f : c.x[i]", "c.x[i]"],
+    ["latents", "(1.0 - power(beta1, t + 1))", "(1.0 - power(beta1, t))"],
+    ["latents", "fmaf(weight, p.x[i], m.x[i]", "fmaf(-weight, p.x[i], m.x[i]"],
+    ["latents", "fmaf(weight, p.x[i], d.x[i])", "fmaf(-weight, p.x[i], d.x[i])"],
     ["latents", "min(t + 1, table_steps - 1)", "min(t, table_steps - 1)"],
     ["latents", "site + t + 1", "site + t"],
     ["ring_attention", "position[0] % slots", "(position[0] + 1) % slots"],
@@ -76,6 +81,7 @@ fn mistakes_in_updates_are_found() {
             crate::or_panic(attempt).err()
         });
         let found = found.unwrap_or_else(|| panic!("nobody noticed {replace:?} in the place of {find:?}"));
+        // Neither one that the compiler finds, nor one that was never made.
         assert!(!found.contains("g++"), "not a mistake that compiles: {found}");
         println!("{room}: {replace:?} is found: {found}");
     }
