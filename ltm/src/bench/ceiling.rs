@@ -176,7 +176,7 @@ impl Ceilings {
     }
 }
 
-/// Three arrays, together much larger than the last-level cache.
+/// Three arrays, each larger than the last-level cache.
 struct Arrays([Vec<f32>; 3]);
 
 /// A thread's share at a time: small enough to balance, far too large to be prefetched by chance.
@@ -232,14 +232,13 @@ impl Arrays {
         pieces.for_each(|((a, b), c)| simd::dispatch(Triad(a, b, c)));
     }
 
-    /// Every thread touches each cache line of its share, so that its own caches are replaced along with the shared one.
+    /// Every thread touches each cache line of its share of one array, so that its own caches are replaced along with the
+    /// shared one.
     fn walk(&self) {
         rayon::broadcast(|thread| {
-            for array in &self.0 {
-                let share = array.len().div_ceil(thread.num_threads());
-                let mine = array.chunks(share).nth(thread.index()).unwrap_or_default();
-                black_box(mine.iter().step_by(64 / size_of::<f32>()).fold(0.0f32, |sum, x| sum + x));
-            }
+            let share = self.0[0].len().div_ceil(thread.num_threads());
+            let mine = self.0[0].chunks(share).nth(thread.index()).unwrap_or_default();
+            black_box(mine.iter().step_by(64 / size_of::<f32>()).fold(0.0f32, |sum, x| sum + x));
         });
     }
 }

@@ -1,4 +1,36 @@
-//! Speed that can be trusted: what every op and whole step takes, and how near that is to what the machine can do.
+//! Speed that can be trusted: what every op and every whole step takes on this machine, and how near that is to what the
+//! machine can do.
+//!
+//! # What is measured
+//! Every room's cases at the sizes of a configuration, forward, and backward for those gradients that the plans of training
+//! ask the op for; forward and backward in one where the plans do it so. Then whole fast steps, the slow step's gradient and
+//! update, and training steps, with tokens per second; their FLOPs are the plans' own count, so that the share of the peak
+//! is the model FLOPs utilisation.
+//!
+//! # How time is taken
+//! * Work runs unmeasured until caches, threads and clock rates have settled. Short work is repeated within a sample until
+//!   the clock's resolution does not matter. A row is the median of its samples with their 20 and 80 % quantiles.
+//! * *Hot*: the same work ran a moment before. *Cold*: before each sample all threads walk through memory larger than the
+//!   last-level cache. Rows that would take at most a fiftieth longer to fetch everything from memory are measured hot only.
+//! * On a GPU, repeats are recorded and launched as one, so that what is timed is the device and not the launching; the host
+//!   waits before and after. *Cold* is the time of work behind a clearing of more memory than the cache holds, less that of
+//!   the clearing alone. Fast steps are launched as in training, and timed as a loop.
+//!
+//! # What it is compared with
+//! Two ceilings are measured before, between and after all rows. On the CPU, with the same threads as the rows: the peak is
+//! chains of fused multiply-adds that never leave the registers ([`FmaChains`](engine::simd::FmaChains)); the bandwidth is the
+//! better of reading and of the triad a ← b + s·c, in bytes that the program reads and writes, on arrays larger than the
+//! last-level cache each. On a GPU: a large square product in the type that is measured, and a large copy. Medians count, and
+//! a machine whose speed changes shows it as spread. A row's shares are of the ceilings as measured just before and after it;
+//! headers, pictures and baselines have the whole run's.
+//!
+//! An op's [`Cost`](engine::Cost) has its FLOPs and the fewest bytes that must move. Its *floor* is the larger of FLOPs over
+//! the peak and bytes over the bandwidth; *reached* is the floor over the median time. It is above 100 % where a cache served
+//! what memory would have had to: then the cold row tells about memory.
+//!
+//! # When a change is called
+//! See [`compare`]: the quantile intervals must be disjoint, the order of all samples beyond chance, and the medians apart by
+//! more than 3 % and by more than the ceilings themselves moved between the two runs.
 
 mod ceiling;
 mod compare;

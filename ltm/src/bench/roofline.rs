@@ -166,7 +166,7 @@ fn ceilings(draw: &mut impl FnMut(String), report: &Report, x: &Axis, y: &Axis) 
     draw(text([PLOT[2] - 6.0, roofline[2][1] - 8.0], 12, "end", "#a11", &label));
     let [a, b] = [roofline[0], roofline[1]];
     let angle = (b[1] - a[1]).atan2(b[0] - a[0]).to_degrees();
-    let at = [a[0] + 0.55 * (b[0] - a[0]), a[1] + 0.55 * (b[1] - a[1])];
+    let at = [a[0] + 0.2 * (b[0] - a[0]), a[1] + 0.2 * (b[1] - a[1])];
     let label = text(
         [at[0], at[1] - 9.0],
         12,
@@ -210,13 +210,14 @@ fn marks(draw: &mut impl FnMut(String), points: &[Point], x: &Axis, y: &Axis) {
 }
 
 fn legend(draw: &mut impl FnMut(String), report: &Report, points: &[Point]) {
-    draw(text([LEGEND, PLOT[1] + 4.0], 12, "start", "#000", "op and pass, costliest case; part of the floor reached"));
+    draw(text([LEGEND, PLOT[1] + 4.0], 12, "start", "#000", "op and pass, costliest case: floor reached, hot / cold"));
     let step = (0.9 * (PLOT[3] - PLOT[1]) / points.len().max(1) as f64).min(17.0);
     let size = if step < 12.0 { 9 } else { 11 };
     for (i, point) in points.iter().enumerate() {
         let at = PLOT[1] + 24.0 + step * i as f64;
         draw(text([LEGEND + 18.0, at], size, "end", point.colour(), &(i + 1).to_string()));
-        let label = format!("{}, {}: {:.0} %", point.op(), point.row.pass, 100.0 * point.row.reached());
+        let cold = point.cold.map_or(String::new(), |row| format!(" / {:.0}", 100.0 * row.reached()));
+        let label = format!("{}, {}: {:.0}{cold} %", point.op(), point.row.pass, 100.0 * point.row.reached());
         draw(text([LEGEND + 26.0, at], size, "start", "#222", &label));
     }
     let mut left = PLOT[0];
@@ -252,7 +253,7 @@ fn line(a: [f64; 2], b: [f64; 2], colour: &str, width: f64) -> String {
 fn text(at: [f64; 2], size: u32, anchor: &str, colour: &str, words: &str) -> String {
     let words = words.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
     format!(
-        "<text x=\"{:.1}\" y=\"{:.1}\" font-size=\"{size}\" text-anchor=\"{anchor}\" fill=\"{colour}\">{words}</text>",
+        "<text x=\"{:.1}\" y=\"{:.1}\" font-size=\"{size}\" text-anchor=\"{anchor}\" fill=\"{colour}\" paint-order=\"stroke\" stroke=\"#fff\" stroke-width=\"2.5\">{words}</text>",
         at[0], at[1]
     )
 }
@@ -284,7 +285,7 @@ mod tests {
         // Two ops, one of them with cold caches, and five circles in the legend.
         assert_eq!(picture.matches("<circle").count(), 3 + 5);
         for label in [
-            "linear, forward: 79 %",
+            "linear, forward: 79 / 79 %",
             "add, forward: 59 %",
             "Abacus &lt;9&gt; &amp; Sons",
             "100 GFLOP/s: fused",

@@ -235,3 +235,49 @@ fn lend(buffers: &[Buffer], read: u16) -> [&Buffer; MOST] {
         _ => &EMPTY,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config() -> Config {
+        let mut config = Config::preset("tiny").unwrap();
+        for (key, value) in [("model.dim", "24"), ("model.heads", "2"), ("model.seq", "40"), ("model.window", "8")] {
+            config.set(key, value).unwrap();
+        }
+        config.train.batch = 1;
+        config.resolved().unwrap()
+    }
+
+    #[test]
+    fn every_room_is_there_with_the_gradients_that_training_wants() {
+        let works = works(&config(), DType::F32).unwrap();
+        for room in ROOMS {
+            assert!(works.iter().any(|w| w.room == room.name && w.pass == OwnedPass::Forward), "{}", room.name);
+        }
+        let passes =
+            |case: &str| -> Vec<&str> { works.iter().filter(|w| w.case == case).map(|w| w.name.as_str()).collect() };
+        assert_eq!(passes("linear: gate and up"), ["forward", "backward to x", "backward to x, w"]);
+        assert_eq!(passes("linear: logits of one token"), ["forward"], "no part of training");
+        assert_eq!(
+            passes("lm_head: all tokens"),
+            ["forward", "both in one to hidden", "both in one to hidden, table"],
+            "the head never runs backward alone"
+        );
+        assert!(passes("slice: first layer").len() > 1, "a case of other sizes than the plan's");
+    }
+
+    #[test]
+    fn a_bench_computes_what_its_cost_says() {
+        let config = config();
+        for work in works(&config, DType::F32).unwrap() {
+            let mut bench = Bench::new(&work, &config, DType::F32, &Device::Cpu).unwrap();
+            bench.d_ins.iter_mut().filter(|d| !d.is_empty()).for_each(Buffer::clear);
+            bench.run(&work.pass);
+            for (d, want) in bench.d_ins.iter().zip(wants(&work.pass)) {
+                assert_eq!(d.is_empty(), !want.is_wanted(), "{work:?}");
+                assert!(d.is_empty() || d.to_f64().iter().any(|x| *x != 0.0), "{work:?} computes nothing");
+            }
+        }
+    }
+}

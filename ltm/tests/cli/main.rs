@@ -3,6 +3,7 @@
 #![cfg(feature = "cli")]
 
 mod bad_input;
+mod bench;
 mod crash;
 mod gpu;
 mod jobs;

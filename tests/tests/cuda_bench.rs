@@ -1,0 +1,52 @@
+//! The benchmark on a GPU, on the host shim: every op and whole steps run, are recorded and counted. Rates mean nothing here.
+
+use engine::Device;
+use kernels::registry::{ROOMS, modules};
+use ltm::bench::{Cache, Ceilings, Effort, Report, STEPS, Setup, measure_ops, measure_steps, roofline};
+use ltm::config::Config;
+use tests::shim::{Order, Shim};
+
+#[test]
+fn every_op_and_step_is_measured() {
+    let mut config = Config::preset("tiny").expect("a preset");
+    for (key, value) in [
+        ("model.dim", "16"),
+        ("model.heads", "2"),
+        ("model.layers", "1"),
+        ("model.seq", "8"),
+        ("model.window", "4"),
+        ("model.latents", "2"),
+        ("train.batch", "1"),
+        ("fast.steps", "2"),
+        ("train.precision", "bf16"),
+    ] {
+        config.set(key, value).expect("a setting");
+    }
+    let device = Shim::device(Order::Forward);
+    let Device::Cuda(gpu) = &device else { unreachable!("the shim is a GPU") };
+    gpu.load(&modules()).expect("kernels");
+    let setup = Setup::new(config.resolved().expect("a configuration"), device).expect("a setup");
+    let setup = Setup { effort: Effort::least(), ..setup };
+    let works = setup.works().expect("work");
+    let mut ceilings = Ceilings::new(&setup.device, setup.dtype, &setup.effort).expect("room");
+    let mut seen = 0;
+    let mut count = |_: &_| {
+        seen += 1;
+        Ok(())
+    };
+    let mut rows = measure_ops(&setup, &works, &mut ceilings, &mut count).expect("rows");
+    rows.extend(measure_steps(&setup, &mut ceilings, &mut count).expect("steps"));
+    assert_eq!(seen, rows.len(), "every row is told");
+    for group in ROOMS.iter().map(|room| room.name).chain([STEPS]) {
+        assert!(rows.iter().any(|row| row.group == group && row.samples.median() > 0.0), "{group}");
+    }
+    for work in &works {
+        assert!(rows.iter().any(|row| row.case == work.case && row.pass == work.name && row.cache == Cache::Hot));
+    }
+    let training = rows.last().expect("rows");
+    assert_eq!((training.case.as_str(), training.tokens), ("training step", Some(8)));
+    assert!(training.cost.flops > 2 * rows.iter().find(|row| row.case == "fast step").expect("a row").cost.flops);
+    let report = Report::new(&setup, "tiny", &ceilings, rows);
+    assert_eq!((report.machine.device.as_str(), report.machine.dtype.as_str()), ("host shim", "bf16"));
+    assert!(report.to_json().to_string().contains("tokens_per_second") && !roofline(&report).contains("NaN"));
+}
