@@ -154,7 +154,7 @@ fn train(compute: DType) {
     let options = FastOptions::default();
     let fast = Fast::new(&config.model, &config.fast, &params, &inputs, &mut store, &options).expect("a fast loop");
     let z = fast.latents.z;
-    let slow = Slow::new(&config.model, &config.slow, &params, &inputs, z, &[], &mut store).expect("a slow step");
+    let slow = Slow::new(&config.model, &config.slow, &params, &inputs, Some(z), &[], &mut store).expect("a slow step");
     for round in 0..3 {
         let before = counts.seen();
         inputs.load(&mut store, &config.model, &batch(round)).expect("a batch that fits");
