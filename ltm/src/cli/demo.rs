@@ -6,7 +6,7 @@ use super::output::{Align, print, table, write};
 use super::settings::{Single, free_name};
 use super::{device, interrupt, memory, threads, train};
 use engine::{Device, Error, Result};
-use ltm::config::{Config, Work};
+use ltm::config::{Config, ModelKind, Work, parameter_count};
 use ltm::corpus::Corpus;
 use ltm::evaluate::Protocol;
 use ltm::run::{HELD_OUT, Loaded, Material, Run, Session, held_out_stories};
@@ -38,18 +38,26 @@ pub fn run(args: &Args, threads: Option<usize>, device: device::Choice) -> Resul
     if !config.data.paths.is_empty() {
         return Err(Error::usage("the demo is about the embedded corpus: `ltm train --data` takes your own text"));
     }
+    if config.model.kind == ModelKind::Ar {
+        return Err(Error::usage("the demo trains both kinds of model: leave model.kind as it is"));
+    }
     config.train.threads = threads.unwrap_or(config.train.threads);
-    let config = config.resolved()?;
+    // Before sizes are resolved: the baseline's own follow from its kind.
+    let mut baseline = config.clone();
+    baseline.model.kind = ModelKind::Ar;
+    let configs = [config.resolved()?, baseline.resolved()?];
+    let config = &configs[0];
     let out = args.out.clone().unwrap_or_else(|| free_name("runs/demo"));
     Run::check_new(&out)?;
     threads::inside(config.train.threads, || {
         let device = device::open(device)?;
-        memory::check(&config, Work::Training, &device)?;
-        demo(&config, &out, &device)
+        memory::check(config, Work::Training, &device)?;
+        demo(&configs, &out, &device)
     })
 }
 
-fn demo(config: &Config, out: &Path, device: &Device) -> Result<ExitCode> {
+fn demo(configs: &[Config; 2], out: &Path, device: &Device) -> Result<ExitCode> {
+    let [config, baseline] = configs;
     let started = Instant::now();
     let corpus = Corpus::default();
     let story = corpus.document(HELD_OUT, 0);
@@ -70,26 +78,29 @@ fn demo(config: &Config, out: &Path, device: &Device) -> Result<ExitCode> {
         return Ok(ExitCode::from(interrupt::CODE));
     }
     drop(session);
+    print(format_args!(
+        "\n2. Training the baseline on the same stories: the same decoder without latents, {} weights against {}.",
+        parameter_count(&baseline.model),
+        parameter_count(&config.model)
+    ))?;
+    let baseline_out = out.join("baseline");
+    let mut session = Session::begin(&baseline_out, baseline, &material, device)?;
+    if !train::steps(&mut session, &mut |_| ())? {
+        return Ok(ExitCode::from(interrupt::CODE));
+    }
+    drop(session);
 
-    print(format_args!("\n2. Judging it by {STORIES} stories that it has not seen."))?;
-    let mut model = Run::open(out)?.load(device, Work::Evaluation)?;
-    evaluation::warn(&model);
-    let source = held_out_stories(config.model.seq, STORIES)?;
-    let options = Options {
-        protocols: Protocol::of(config.model.kind).to_vec(),
-        steps: config.fast.steps,
-        samples: 16,
-        limit: None,
-    };
-    let rows = evaluation::evaluate(&mut model, &source, &options)?;
+    print(format_args!("\n3. Judging both by {STORIES} stories that they have not seen."))?;
+    let (_, exact) = judged(&baseline_out, &[Protocol::Nll], device)?;
+    let (mut model, rows) = judged(out, Protocol::of(ModelKind::Ltm), device)?;
 
-    print("\n3. Letting it write.\n")?;
+    print("\n4. Letting it write.\n")?;
     writing(&mut model, &corpus, &story.bytes)?;
 
     print("\nResults\n")?;
     print(evaluation::text(&rows, Some(&corpus)))?;
     print("")?;
-    print(rivals(&rows, &corpus, config))?;
+    print(rivals(&rows, &exact, &corpus, config))?;
     print(READING)?;
     print(format_args!(
         "\nThe demo took {:.0} seconds; the run is in {}",
@@ -97,6 +108,17 @@ fn demo(config: &Config, out: &Path, device: &Device) -> Result<ExitCode> {
         out.display()
     ))?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// The model in the folder at `path`, and what it pays for the stories.
+fn judged(path: &Path, protocols: &[Protocol], device: &Device) -> Result<(Loaded, Vec<evaluation::Row>)> {
+    let mut model = Run::open(path)?.load(device, Work::Evaluation)?;
+    evaluation::warn(&model);
+    let source = held_out_stories(model.config.model.seq, STORIES)?;
+    let steps = model.config.fast.steps;
+    let options = Options { protocols: protocols.to_vec(), steps, samples: 16, limit: None };
+    let rows = evaluation::evaluate(&mut model, &source, &options)?;
+    Ok((model, rows))
 }
 
 /// How many bytes back the decoder sees through all layers.
@@ -152,7 +174,7 @@ fn keeping(corpus: &Corpus, text: &[u8]) -> String {
 }
 
 /// What readers without latent thoughts would pay, beside what this one pays.
-fn rivals(rows: &[evaluation::Row], corpus: &Corpus, config: &Config) -> String {
+fn rivals(rows: &[evaluation::Row], baseline: &[evaluation::Row], corpus: &Corpus, config: &Config) -> String {
     let reach = reach(config);
     let mean = |cost: &dyn Fn(&[u8]) -> f64| {
         let documents = (0..STORIES as u32).map(|i| corpus.document(HELD_OUT, i));
@@ -167,9 +189,10 @@ fn rivals(rows: &[evaluation::Row], corpus: &Corpus, config: &Config) -> String 
             format!("{windowed:.2}"),
         ],
     ];
-    lines.extend(rows.iter().filter(|row| row.protocol == Protocol::Elbo).map(|row| {
-        vec!["this model, by elbo".to_string(), format!("{:.2}", row.total.nats / row.total.sequences as f64)]
-    }));
+    let cost = |row: &evaluation::Row| format!("{:.2}", row.total.nats / row.total.sequences as f64);
+    lines.extend(baseline.iter().map(|row| vec!["the baseline, exactly".to_string(), cost(row)]));
+    let elbo = rows.iter().filter(|row| row.protocol == Protocol::Elbo);
+    lines.extend(elbo.map(|row| vec!["this model, by elbo, at most".to_string(), cost(row)]));
     format!("{}\n", table(&[("who reads these stories", Align::Left), ("nats/story", Align::Right)], &lines))
 }
 

@@ -27,6 +27,8 @@ pub struct Options {
 pub struct Row {
     pub protocol: Protocol,
     pub total: Total,
+    /// Nats of each sequence, in order: what a comparison with another model, pair by pair, needs.
+    pub nats: Vec<f64>,
     /// Against the process that made the sequences; only for protocols that score whole sequences.
     pub excess: Option<Excess>,
 }
@@ -62,7 +64,8 @@ fn row(
     bar.finish_and_clear();
     // The process is known for whole sequences only.
     let excess = scored.excess().filter(|_| protocol != Protocol::Prefix);
-    Ok(Row { protocol, total: scored.total(), excess })
+    let nats = scored.scores.iter().map(|score| score.nats).collect();
+    Ok(Row { protocol, total: scored.total(), nats, excess })
 }
 
 /// Standard error of a sum over sequences, as one of a mean.
@@ -174,6 +177,7 @@ pub fn json(rows: &[Row], corpus: Option<&Corpus>) -> Value {
                 entries.push(("bound_holds", excess.holds().into()));
             }
         }
+        entries.push(("sequence_nats", row.nats.clone().into()));
         Value::object(entries)
     };
     Value::Array(rows.iter().map(row).collect())

@@ -96,7 +96,7 @@ fn limits(begun: usize, tokens: usize, seq: usize) -> Vec<String> {
     // Latents are inferred from `seq` pairs of a token and its successor.
     if begun > seq + 1 {
         notes.push(format!(
-            "note: the prompt has {} tokens, a training sequence {seq}: latents are inferred from the last of them",
+            "note: the prompt has {} tokens, a training sequence {seq}: only the last of them are read",
             begun - 1
         ));
     }

@@ -2,6 +2,7 @@
 
 use super::output::{note, si};
 use indicatif::{FormattedDuration, ProgressBar, ProgressStyle};
+use ltm::config::ModelKind;
 use ltm::run::{Progress, Validation};
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
@@ -21,6 +22,7 @@ const PAUSE: Duration = Duration::from_secs(5);
 /// What is shown of a training run.
 pub struct Training {
     bar: Option<ProgressBar>,
+    kind: ModelKind,
     steps: u64,
     last_line: Option<Instant>,
     /// Running sums of the recent steps, and of their weights.
@@ -33,14 +35,25 @@ pub struct Training {
 }
 
 impl Training {
-    /// A display of a run of `steps` steps of which `done` are done.
-    pub fn new(done: u64, steps: u64) -> Self {
+    /// A display of a run of `steps` steps of which `done` are done, by a model of some kind.
+    pub fn new(kind: ModelKind, done: u64, steps: u64) -> Self {
         let bar = std::io::stderr().is_terminal().then(|| {
             let bar = bar(steps, "{bar:24} {pos}/{len}  {msg}");
             bar.set_position(done);
             bar
         });
-        Self { bar, steps, last_line: None, nll: 0.0, kl: 0.0, tokens: 0.0, bytes: 0.0, seconds: 0.0, weight: 0.0 }
+        Self {
+            bar,
+            kind,
+            steps,
+            last_line: None,
+            nll: 0.0,
+            kl: 0.0,
+            tokens: 0.0,
+            bytes: 0.0,
+            seconds: 0.0,
+            weight: 0.0,
+        }
     }
 
     /// Shows a step.
@@ -72,7 +85,7 @@ impl Training {
             }
         }
         if let Some(validation) = &progress.validation {
-            self.say(&validation_text(report.step, validation));
+            self.say(&validation_text(self.kind, report.step, validation));
         }
     }
 
@@ -94,11 +107,13 @@ impl Training {
     fn text(&self, step: u64) -> String {
         let per_token = |x: f64| x / self.tokens;
         let left = (self.steps - step.min(self.steps)) as f64 * self.seconds / self.weight;
+        let parts = match self.kind {
+            ModelKind::Ltm => format!(" = NLL {:.4} + KL {:.4}", per_token(self.nll), per_token(self.kl)),
+            ModelKind::Ar => String::new(),
+        };
         format!(
-            "loss {:.4} = NLL {:.4} + KL {:.4} nats/token  {:.3} bits/byte  {} tokens/s  ETA {}",
+            "loss {:.4}{parts} nats/token  {:.3} bits/byte  {} tokens/s  ETA {}",
             per_token(self.nll + self.kl),
-            per_token(self.nll),
-            per_token(self.kl),
             (self.nll + self.kl) / std::f64::consts::LN_2 / self.bytes,
             si(self.tokens / self.seconds, ""),
             FormattedDuration(Duration::try_from_secs_f64(left).unwrap_or_default())
@@ -107,16 +122,19 @@ impl Training {
 }
 
 /// A validation in one line.
-pub fn validation_text(step: u64, validation: &Validation) -> String {
+pub fn validation_text(kind: ModelKind, step: u64, validation: &Validation) -> String {
     let total = &validation.total;
     let per_sequence = |x: f64| x / total.sequences as f64;
-    let mut text = format!(
-        "held out after step {step}: NELBO {:.2} = NLL {:.2} + KL {:.2} nats/sequence, {:.3} bits/byte",
-        per_sequence(total.nats),
-        per_sequence(total.nll),
-        per_sequence(total.kl),
-        total.bits_per_byte()
-    );
+    let cost = match kind {
+        ModelKind::Ltm => format!(
+            "NELBO {:.2} = NLL {:.2} + KL {:.2}",
+            per_sequence(total.nats),
+            per_sequence(total.nll),
+            per_sequence(total.kl)
+        ),
+        ModelKind::Ar => format!("NLL {:.2}", per_sequence(total.nats)),
+    };
+    let mut text = format!("held out after step {step}: {cost} nats/sequence, {:.3} bits/byte", total.bits_per_byte());
     if let Some(excess) = validation.excess {
         text.push_str(&format!("; the least possible is {:.2} nats", excess.exact));
     }

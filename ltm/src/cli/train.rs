@@ -121,7 +121,7 @@ pub fn steps(session: &mut Session, after: &mut dyn FnMut(u64)) -> Result<bool> 
     let (path, steps) = (session.run().path().to_path_buf(), session.run().config().train.steps as u64);
     let guard = Guard::new()?;
     let begun_at = session.step();
-    let mut display = Training::new(begun_at, steps);
+    let mut display = Training::new(session.run().config().model.kind, begun_at, steps);
     note(format_args!("{}: {} of {steps} steps to go", path.display(), steps - begun_at));
     warmup_note(session.run().config()).iter().for_each(note);
     while !session.is_done() {

@@ -185,7 +185,7 @@ fn generation_that_cannot_be() {
     let said = generate(&["--prompt", &whole, "--tokens", "1", "--samples", "2"]).succeeds();
     assert!(!said.err.contains("inferred from the last"), "{}", said.context());
     assert_eq!(said.err.matches("make up to 33 positions").count(), 1, "{}", said.context());
-    generate(&["--prompt", &longer, "--tokens", "1"]).succeeds().says("latents are inferred from the last of them");
+    generate(&["--prompt", &longer, "--tokens", "1"]).succeeds().says("only the last of them are read");
     let said = generate(&["--unconditional", "--tokens", "32"]).succeeds();
     assert!(said.err.is_empty(), "{}", said.context());
     lab.run(&["eval", "run", "--samples", "0"]).fails(2, &["at least one draw"]);
