@@ -72,6 +72,8 @@ pub struct FastConfig {
     pub init_logvar_std: f64,
     /// Whether work that does not depend on the latents is done once per batch.
     pub hoist: Hoist,
+    /// Probabilities below this contribute nothing to the gradient of the latents; 0 for the exact gradient.
+    pub head_filter: f64,
 }
 
 /// Slow learning: one AdamW step on the decoder's weights per batch; warm-up, then a cosine.
@@ -191,6 +193,7 @@ impl Default for FastConfig {
             init_logvar: -5.0,
             init_logvar_std: 0.1,
             hoist: Hoist::On,
+            head_filter: 0.0,
         }
     }
 }
