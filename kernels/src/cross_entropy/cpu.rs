@@ -1,5 +1,6 @@
 //! The head, a chunk of tokens at a time. Tokens whose target is ignored never enter a chunk.
 
+use super::filter::{self, Logits};
 use crate::matmul::gemm::{Accumulate, Mat, MatMut, gemm, gemm_packed};
 use engine::simd::{self, Isa, Kernel, LANES, Lanes, Real};
 use engine::{Want, parallel};
@@ -49,6 +50,8 @@ pub struct Gradients<'a, T> {
     pub d_hidden: (Want, &'a mut [T]),
     /// [vocab, dim]
     pub d_table: (Want, &'a mut [T]),
+    /// What [`filter`] leaves out of `d_hidden` where `d_table` is not wanted; 0 for nothing.
+    pub threshold: T,
 }
 
 /// Elements of working memory.
@@ -144,6 +147,10 @@ struct Chunk<'a, T> {
     d_hidden: &'a mut [T],
     /// [n, row_stride]: the logits, then their gradients
     logits: &'a mut [T],
+    /// The loss's weight in them.
+    g: T,
+    /// What [`filter::scratch`] asks for, if there is a filter.
+    memory: &'a mut [T],
     lse: [T; CHUNK],
     nll: [T; CHUNK],
 }
@@ -153,7 +160,8 @@ fn for_each_chunk<T: Real>(ins: Inputs<T>, memory: &mut [T], mut f: impl FnMut(C
     let (dim, vocab) = (ins.dim, ins.vocab());
     let most = ins.targets.len().min(CHUNK);
     let (hidden, memory) = memory.split_at_mut(most * dim);
-    let (d_hidden, logits) = memory.split_at_mut(most * dim);
+    let (d_hidden, memory) = memory.split_at_mut(most * dim);
+    let (logits, memory) = memory.split_at_mut(most * row_stride(vocab));
     let mut active = (0..ins.targets.len()).filter(|&token| ins.targets[token] != IGNORED);
     let mut tokens = [0; CHUNK];
     loop {
@@ -177,12 +185,16 @@ fn for_each_chunk<T: Real>(ins: Inputs<T>, memory: &mut [T], mut f: impl FnMut(C
             Some(packed) => gemm_packed(c, a, packed, Accumulate::Write),
             None => gemm(c, a, Mat::new(ins.table, vocab, dim).transposed(), Accumulate::Write),
         }
-        f(Chunk { ins, tokens, hidden, d_hidden, logits, lse: [T::ZERO; CHUNK], nll: [T::ZERO; CHUNK] });
+        let g = T::ZERO;
+        f(Chunk { ins, tokens, hidden, d_hidden, logits, g, memory, lse: [T::ZERO; CHUNK], nll: [T::ZERO; CHUNK] });
     }
 }
 
 impl<T: Real> Chunk<'_, T> {
     fn logits_to(&mut self, task: Task<T>) {
+        if let Task::Gradient(g) | Task::LossAndGradient(g) = task {
+            self.g = g;
+        }
         let (n, vocab) = (self.tokens.len(), self.ins.vocab());
         let target = |row: usize| {
             let target = self.ins.targets[self.tokens[row]];
@@ -224,12 +236,19 @@ impl<T: Real> Chunk<'_, T> {
     /// From the gradient of the logits to those of what they were made of.
     fn backward(&mut self, d_ins: &mut Gradients<T>) {
         let (n, dim, vocab) = (self.tokens.len(), self.ins.dim, self.ins.vocab());
-        let d_logits = Mat::with_strides(self.logits, n, vocab, row_stride(vocab), 1);
+        let stride = row_stride(vocab);
         let (want, d_hidden) = &mut d_ins.d_hidden;
         if want.is_wanted() {
             // d_hidden[n, i] = Σ_v d_logits[n, v]·table[v, i]
-            let c = MatMut::new(self.d_hidden, n, dim);
-            gemm(c, d_logits, Mat::new(self.ins.table, vocab, dim), Accumulate::Write);
+            if d_ins.threshold > T::ZERO && !d_ins.d_table.0.is_wanted() {
+                let limit = d_ins.threshold * Real::max(self.g, -self.g);
+                let logits = Logits { data: &mut *self.logits, tokens: n, stride };
+                filter::product(self.d_hidden, logits, self.ins.table, dim, limit, self.memory);
+            } else {
+                let d_logits = Mat::with_strides(self.logits, n, vocab, stride, 1);
+                let c = MatMut::new(self.d_hidden, n, dim);
+                gemm(c, d_logits, Mat::new(self.ins.table, vocab, dim), Accumulate::Write);
+            }
             for (row, &token) in self.d_hidden.chunks_exact(dim).zip(self.tokens) {
                 d_hidden[token * dim..][..dim].iter_mut().zip(row).for_each(|(d, &x)| *d += x);
             }
@@ -237,6 +256,7 @@ impl<T: Real> Chunk<'_, T> {
         let (want, d_table) = &mut d_ins.d_table;
         if want.is_wanted() {
             // d_table[v, i] = Σ_n d_logits[n, v]·hidden[n, i], the first chunk's in place of what was there
+            let d_logits = Mat::with_strides(self.logits, n, vocab, stride, 1);
             let accumulate = if *want == Want::Write { Accumulate::Write } else { Accumulate::Add };
             *want = Want::Add;
             gemm(MatMut::new(d_table, vocab, dim), d_logits.transposed(), Mat::new(self.hidden, n, dim), accumulate);

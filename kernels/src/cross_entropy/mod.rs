@@ -20,11 +20,15 @@
 
 mod cpu;
 pub(crate) mod cuda;
+mod filter;
+
+pub use filter::FilteredHead;
 
 use crate::case::{Case, Fill, Input, Sizes};
 use crate::check;
 use crate::matmul::forms::{self, Use};
 use engine::cuda::Pointer;
+use engine::simd::Real;
 use engine::{
     Buffer, Context, Cost, DType, Device, Element, Form, Op, Output, Pass, Reads, Result, Spec, Want, with_real,
 };
@@ -75,7 +79,7 @@ impl Op for LmHead {
             return cuda::forward(&**gpu, shape, device_inputs(ins), memory, device_outputs(outs));
         }
         with_real!(ins[0].dtype(), T => {
-            cpu::forward::<T>(inputs(ins), memory(cx, ins), outputs(outs));
+            cpu::forward::<T>(inputs(ins), memory(cx, ins, 0.0), outputs(outs));
         });
     }
 
@@ -88,18 +92,7 @@ impl Op for LmHead {
         d_out: &Buffer,
         d_ins: &mut [Buffer],
     ) {
-        if !any_wanted(wants) {
-            return;
-        }
-        if let Device::Cuda(gpu) = cx.device {
-            let (shape, memory) = device_memory(cx, ins, wants[1]);
-            let gradients = device_gradients(wants, d_ins);
-            return cuda::vjp(&**gpu, shape, device_inputs(ins), memory, outs[2], d_out, gradients);
-        }
-        with_real!(d_out.dtype(), T => {
-            let d_loss = d_out.as_slice()[0];
-            cpu::vjp::<T>(inputs(ins), memory(cx, ins), outs[2].as_slice(), d_loss, gradients(wants, d_ins));
-        });
+        vjp(0.0, cx, wants, ins, outs, d_out, d_ins);
     }
 
     fn fuses(&self) -> bool {
@@ -114,17 +107,7 @@ impl Op for LmHead {
         outs: &mut [Buffer],
         d_ins: &mut [Buffer],
     ) {
-        if !any_wanted(wants) {
-            return self.forward(cx, ins, outs);
-        }
-        if let Device::Cuda(gpu) = cx.device {
-            let (shape, memory) = device_memory(cx, ins, wants[1]);
-            let (outs, gradients) = (device_outputs(outs), device_gradients(wants, d_ins));
-            return cuda::forward_vjp(&**gpu, shape, device_inputs(ins), memory, outs, gradients);
-        }
-        with_real!(ins[0].dtype(), T => {
-            cpu::forward_vjp::<T>(inputs(ins), memory(cx, ins), outputs(outs), gradients(wants, d_ins));
-        });
+        forward_vjp(0.0, cx, wants, ins, outs, d_ins);
     }
 
     fn forms(&self, device: &Device, ins: &[Spec], pass: Pass) -> Vec<Option<Form>> {
@@ -179,6 +162,52 @@ impl Op for LmHead {
     }
 }
 
+/// The VJP; on the CPU it leaves out of `d_hidden` what is below a threshold that is not 0, see [`filter`].
+fn vjp(
+    threshold: f64,
+    cx: &mut Context,
+    wants: &[Want],
+    ins: &[&Buffer],
+    outs: &[&Buffer],
+    d_out: &Buffer,
+    d_ins: &mut [Buffer],
+) {
+    if !any_wanted(wants) {
+        return;
+    }
+    if let Device::Cuda(gpu) = cx.device {
+        let (shape, memory) = device_memory(cx, ins, wants[1]);
+        let gradients = device_gradients(wants, d_ins);
+        return cuda::vjp(&**gpu, shape, device_inputs(ins), memory, outs[2], d_out, gradients);
+    }
+    with_real!(d_out.dtype(), T => {
+        let d_loss = d_out.as_slice()[0];
+        cpu::vjp::<T>(inputs(ins), memory(cx, ins, threshold), outs[2].as_slice(), d_loss, gradients(wants, d_ins, threshold));
+    });
+}
+
+/// Forward and VJP in one, with such a threshold.
+fn forward_vjp(
+    threshold: f64,
+    cx: &mut Context,
+    wants: &[Want],
+    ins: &[&Buffer],
+    outs: &mut [Buffer],
+    d_ins: &mut [Buffer],
+) {
+    if !any_wanted(wants) {
+        return LmHead.forward(cx, ins, outs);
+    }
+    if let Device::Cuda(gpu) = cx.device {
+        let (shape, memory) = device_memory(cx, ins, wants[1]);
+        let (outs, gradients) = (device_outputs(outs), device_gradients(wants, d_ins));
+        return cuda::forward_vjp(&**gpu, shape, device_inputs(ins), memory, outs, gradients);
+    }
+    with_real!(ins[0].dtype(), T => {
+        cpu::forward_vjp::<T>(inputs(ins), memory(cx, ins, threshold), outputs(outs), gradients(wants, d_ins, threshold));
+    });
+}
+
 fn any_wanted(wants: &[Want]) -> bool {
     wants.iter().any(|want| want.is_wanted())
 }
@@ -199,17 +228,20 @@ fn outputs<T: Element>(outs: &mut [Buffer]) -> cpu::Outputs<'_, T> {
     cpu::Outputs { loss: loss.as_mut_slice(), nll: nll.as_mut_slice(), lse: lse.as_mut_slice() }
 }
 
-fn gradients<'a, T: Element>(wants: &[Want], d_ins: &'a mut [Buffer]) -> cpu::Gradients<'a, T> {
+fn gradients<'a, T: Real>(wants: &[Want], d_ins: &'a mut [Buffer], threshold: f64) -> cpu::Gradients<'a, T> {
     let [d_hidden, d_table, ..] = d_ins else { unreachable!("four inputs") };
     let slice = |want: Want, buffer: &'a mut Buffer| -> (Want, &'a mut [T]) {
         (want, if want.is_wanted() { buffer.as_mut_slice() } else { &mut [] })
     };
-    cpu::Gradients { d_hidden: slice(wants[0], d_hidden), d_table: slice(wants[1], d_table) }
+    let (d_hidden, d_table) = (slice(wants[0], d_hidden), slice(wants[1], d_table));
+    cpu::Gradients { d_hidden, d_table, threshold: T::from_f64(threshold) }
 }
 
-fn memory<'a, T: Element>(cx: &'a mut Context, ins: &[&Buffer]) -> &'a mut [T] {
+fn memory<'a, T: Element>(cx: &'a mut Context, ins: &[&Buffer], threshold: f64) -> &'a mut [T] {
     let [hidden, table] = [ins[0].shape(), ins[1].shape()];
-    cx.scratch(cpu::scratch(hidden.rows(), hidden.last(), table.rows()))
+    let size = (hidden.rows(), hidden.last(), table.rows());
+    let filter = if threshold > 0.0 { filter::scratch(size.0, size.1, size.2) } else { 0 };
+    cx.scratch(cpu::scratch(size.0, size.1, size.2) + filter)
 }
 
 fn device_shape(hidden: Spec, table: Spec, want_table: Want) -> cuda::Shape {

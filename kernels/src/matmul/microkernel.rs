@@ -141,7 +141,8 @@ fn chains<I: Isa, T: Real, const M: usize, const G: usize>(
     let a = a.as_chunks::<M>().0;
     if b.row_stride() == PANEL {
         // Packed: with all distances known and four steps to a turn, nothing but multiply-adds asks for their ports.
-        let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<4>(), b.data().as_chunks::<PANEL>().0.as_chunks::<4>());
+        let b = &b.data().as_chunks::<PANEL>().0[..a.len()];
+        let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<4>(), b.as_chunks::<4>());
         for (a, b) in a.iter().zip(b) {
             for p in 0..4 {
                 step::<I, T, M, G>(&mut sums, &a[p], &b[p][column..]);

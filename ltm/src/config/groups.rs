@@ -77,6 +77,8 @@ pub struct FastConfig {
     pub kl_warmup: usize,
     /// Whether work that does not depend on the latents is done once per batch.
     pub hoist: Hoist,
+    /// Probabilities below this contribute nothing to the gradient of the latents; 0 for the exact gradient.
+    pub head_filter: f64,
 }
 
 /// Slow learning: one AdamW step on the decoder's weights per batch; warm-up, then a cosine.
@@ -207,6 +209,7 @@ impl Default for FastConfig {
             init_logvar_std: 0.1,
             kl_warmup: 0,
             hoist: Hoist::On,
+            head_filter: 0.0,
         }
     }
 }

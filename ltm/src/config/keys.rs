@@ -63,6 +63,9 @@ const KEYS: &[Key] = &[
     key("fast.hoist", "do what does not depend on the latents once per batch, not at every fast step", |c| {
         &mut c.fast.hoist
     }),
+    key("fast.head_filter", "probabilities below this give the latents no gradient; 0: the exact gradient", |c| {
+        &mut c.fast.head_filter
+    }),
     key("slow.gradient", "decoder gradient: at the final posterior, or summed along the trajectory", |c| {
         &mut c.slow.gradient
     }),
