@@ -27,7 +27,7 @@ fn a_measurement_is_kept_drawn_and_compared_with() {
     let files = ["--json", "all.json", "--svg", "roof.svg", "--save", "base"];
     let said = lab.run(&[&small[..], &["--threads", "1"], &files].concat());
     said.succeeds().says("1 threads").says("peak, f32").says("bandwidth").says("sum: all").says("forward");
-    let all = json::parse(&fs::read(lab.path("all.json")).unwrap()).unwrap();
+    let all = json::parse(fs::read(lab.path("all.json")).unwrap()).unwrap();
     let rows = all.read("rows", Value::as_array).unwrap();
     assert!(rows.iter().all(|row| row.read("reached", Value::as_f64).unwrap() > 0.0) && !rows.is_empty());
     assert!(fs::read_to_string(lab.path("roof.svg")).unwrap().starts_with("<svg"));
