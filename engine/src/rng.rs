@@ -128,11 +128,16 @@ pub fn box_muller(u: u32, v: u32) -> (f64, f64) {
     (radius * cos, radius * sin)
 }
 
-/// ln((u + ½) / 2³²), by splitting off the exponent and the series of 2·artanh(s), s = (m−1)/(m+1), |s| ≤ 0.172.
-/// Relative error below 1e-15.
+/// ln((u + ½) / 2³²).
 #[inline(always)]
 fn ln_unit(u: u32) -> f64 {
-    let x = (f64::from(u) + 0.5) * (1.0 / 4_294_967_296.0);
+    ln((f64::from(u) + 0.5) * (1.0 / 4_294_967_296.0))
+}
+
+/// ln x of a positive normal number, the same bits everywhere: by splitting off the exponent and the series of 2·artanh(s),
+/// s = (m−1)/(m+1), |s| ≤ 0.172. Relative error below 1e-15. Other numbers have no meaningful result.
+#[inline(always)]
+pub fn ln(x: f64) -> f64 {
     let bits = x.to_bits();
     let mut exponent = ((bits >> 52) as i64 - 1023) as f64;
     let mut m = f64::from_bits((bits & 0x000F_FFFF_FFFF_FFFF) | 0x3FF0_0000_0000_0000);

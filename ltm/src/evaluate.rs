@@ -1,7 +1,7 @@
 //! What may be called a perplexity. Posterior inference sees the text that it is scored on, so a number is a bound on
 //! −log p(x) only if it pays for what the posterior knows: the KL, at noise the posterior was not fitted to.
 
-use crate::config::{Config, FastConfig, Noise};
+use crate::config::{Config, FastConfig, ModelKind, Noise};
 use crate::data::Batch;
 use crate::learn::{Fast, FastOptions, Inputs, Score, Scores};
 use crate::model::Params;
@@ -15,6 +15,8 @@ pub enum Protocol {
     Elbo,
     /// −log of the mean importance weight over S draws. A tighter upper bound.
     Iwae,
+    /// −log p(x) of a model without latents, to the last digit. Not a bound.
+    Nll,
     /// Fit on the first half only; −log of the second half's mean likelihood over S draws. A code length that an
     /// autoregressive model's number can be compared with.
     Prefix,
@@ -23,14 +25,21 @@ pub enum Protocol {
 }
 
 impl Protocol {
-    /// All protocols, in the order of tables.
-    pub const ALL: [Self; 4] = [Self::Elbo, Self::Iwae, Self::Prefix, Self::Fixed];
+    /// The protocols that there are for a kind of model, in the order of tables; the first is what it is validated by. A model
+    /// without latents has no posterior: it knows −log p of a text, and of its second half, exactly.
+    pub const fn of(kind: ModelKind) -> &'static [Self] {
+        match kind {
+            ModelKind::Ltm => &[Self::Elbo, Self::Iwae, Self::Prefix, Self::Fixed],
+            ModelKind::Ar => &[Self::Nll, Self::Prefix],
+        }
+    }
 
     /// Its name on the command line.
     pub fn name(self) -> &'static str {
         match self {
             Self::Elbo => "elbo",
             Self::Iwae => "iwae",
+            Self::Nll => "nll",
             Self::Prefix => "prefix",
             Self::Fixed => "fixed",
         }
@@ -41,19 +50,20 @@ impl Protocol {
         match self {
             Self::Elbo => "upper bound",
             Self::Iwae => "tighter upper bound",
+            Self::Nll => "exact",
             Self::Prefix => "second half given the first",
             Self::Fixed => "not a bound",
         }
     }
 
-    /// The protocol called `name`.
+    /// The protocol called `name` for a kind of model.
     ///
     /// # Errors
     /// If there is none.
-    pub fn by_name(name: &str) -> Result<Self> {
-        Self::ALL.into_iter().find(|p| p.name() == name).ok_or_else(|| {
-            let names = Self::ALL.map(Self::name).join(", ");
-            Error::usage(format!("there is no protocol {name:?}: choose one of {names}"))
+    pub fn by_name(name: &str, kind: ModelKind) -> Result<Self> {
+        Self::of(kind).iter().copied().find(|p| p.name() == name).ok_or_else(|| {
+            let names = Self::of(kind).iter().map(|p| p.name()).collect::<Vec<_>>().join(", ");
+            Error::usage(format!("there is no protocol {name:?} for model.kind = {kind}: choose one of {names}"))
         })
     }
 }
@@ -82,7 +92,8 @@ pub struct Evaluator {
     draws: usize,
     rate: f64,
     inputs: Inputs,
-    fast: Fast,
+    /// Without latents there is nothing to fit.
+    fast: Option<Fast>,
     score: Score,
 }
 
@@ -90,7 +101,7 @@ impl Evaluator {
     /// Plans an evaluation with `steps` fast steps and `draws` draws on batches of `config.train.batch` sequences.
     ///
     /// # Errors
-    /// If the configuration contradicts itself or there is no draw.
+    /// If the configuration contradicts itself, there is no draw, or the protocol is not one for such a model.
     pub fn new(
         config: &Config,
         protocol: Protocol,
@@ -102,12 +113,18 @@ impl Evaluator {
         if draws == 0 {
             return Err(Error::usage("an evaluation needs at least one draw".to_string()));
         }
+        let kind = config.model.kind;
+        Protocol::by_name(protocol.name(), kind)?;
         let inputs = Inputs::new(config.train.batch, config.model.seq, params.dtype(), store);
         let noise = if protocol == Protocol::Fixed { Noise::Fixed } else { config.fast.noise };
         let fast_config = FastConfig { steps, noise, ..config.fast.clone() };
         let options = FastOptions { seed: config.train.seed, ..FastOptions::default() };
-        let fast = Fast::new(&config.model, &fast_config, params, &inputs, store, &options)?;
-        let score = Score::new(&config.model, params, &inputs, &fast.latents, config.train.seed, store)?;
+        let fast = match kind {
+            ModelKind::Ltm => Some(Fast::new(&config.model, &fast_config, params, &inputs, store, &options)?),
+            ModelKind::Ar => None,
+        };
+        let latents = fast.as_ref().map(|fast| &fast.latents);
+        let score = Score::new(&config.model, params, &inputs, latents, config.train.seed, store)?;
         Ok(Self { protocol, draws, rate: config.fast.rate_end, inputs, fast, score })
     }
 
@@ -134,13 +151,16 @@ impl Evaluator {
         } else {
             self.inputs.load(store, &config.model, batch)?;
         }
-        self.fast.fit(store, self.rate, 0, |_, _| ());
-        let posterior_kl = self.fast.latents.posterior_kl(store);
+        let posterior_kl = self.fast.as_ref().map_or_else(Vec::new, |fast| {
+            fast.fit(store, self.rate, 0, |_, _| ());
+            fast.latents.posterior_kl(store)
+        });
         self.inputs.load(store, &config.model, &scored)?;
         self.score.begin(store);
-        let draws: Vec<Scores> = match self.protocol {
+        let draws: Vec<Scores> = match (&self.fast, self.protocol) {
+            (None, _) => vec![self.score.exact(store)],
             // The noise that all fast steps shared also made the final z.
-            Protocol::Fixed => vec![self.score.at(store, self.fast.latents.z)],
+            (Some(fast), Protocol::Fixed) => vec![self.score.at(store, fast.latents.z)],
             _ => (0..self.draws as u32).map(|s| self.score.draw(store, s)).collect(),
         };
         let mut scores = Vec::with_capacity(batch.samples.len());
@@ -159,8 +179,10 @@ impl Evaluator {
                     let nll = mean_and_noise(&nlls).0;
                     SequenceScore { nats, nll, kl: nats - nll, noise, ..Default::default() }
                 }
+                Protocol::Nll => SequenceScore { nats: nlls[0], nll: nlls[0], ..Default::default() },
                 Protocol::Prefix => {
-                    let (nats, noise) = log_mean(&nlls);
+                    // Without latents there is nothing to draw.
+                    let (nats, noise) = if self.fast.is_some() { log_mean(&nlls) } else { (nlls[0], 0.0) };
                     SequenceScore { nats, nll: nats, kl: 0.0, noise, ..Default::default() }
                 }
             };

@@ -1,6 +1,6 @@
 //! Training: one batch after the other by Algorithm 1, and what it takes to go on exactly where a run was stopped.
 
-use crate::config::{self, Config, SlowGradient, Work};
+use crate::config::{self, Config, ModelKind, SlowGradient, Work};
 use crate::data::Batch;
 use crate::learn::{Fast, FastOptions, Inputs, Slow, WeightGradients};
 use crate::model::Params;
@@ -21,7 +21,8 @@ pub struct Trainer {
     /// The decoder's parameters.
     pub params: Params,
     inputs: Inputs,
-    fast: Fast,
+    /// Without latents there is nothing to learn fast.
+    fast: Option<Fast>,
     slow: Slow,
     step: u64,
 }
@@ -33,7 +34,7 @@ pub struct StepReport {
     pub step: u64,
     /// −log p(x|z) at a draw from the final posterior.
     pub nll: f64,
-    /// KL of the final posteriors.
+    /// KL of the final posteriors; 0 without latents.
     pub kl: f64,
     /// Targets scored.
     pub tokens: u64,
@@ -86,8 +87,12 @@ impl Trainer {
             config::Hoist::Off => Hoist::Off,
         };
         let options = FastOptions { seed: config.train.seed, hoist, weights, noise_table: None };
-        let fast = Fast::new(&config.model, &config.fast, &params, &inputs, &mut store, &options)?;
-        let slow = Slow::new(&config.model, &config.slow, &params, &inputs, fast.latents.z, &piles, &mut store)?;
+        let fast = match config.model.kind {
+            ModelKind::Ltm => Some(Fast::new(&config.model, &config.fast, &params, &inputs, &mut store, &options)?),
+            ModelKind::Ar => None,
+        };
+        let z = fast.as_ref().map(|fast| fast.latents.z);
+        let slow = Slow::new(&config.model, &config.slow, &params, &inputs, z, &piles, &mut store)?;
         Ok(Self { config, store, params, inputs, fast, slow, step: 0 })
     }
 
@@ -113,6 +118,11 @@ impl Trainer {
         self.config.fast.rate_start + progress * (self.config.fast.rate_end - self.config.fast.rate_start)
     }
 
+    /// The weight of the KL in the fast steps of step `step`: up to 1 linearly, if it is warmed up.
+    pub fn kl_weight(&self, step: u64) -> f64 {
+        (step as f64 / self.config.fast.kl_warmup.max(1) as f64).min(1.0)
+    }
+
     /// Fits the posteriors of the batch as the next step would, and changes nothing else.
     ///
     /// # Errors
@@ -120,8 +130,11 @@ impl Trainer {
     pub fn fit(&mut self, batch: &Batch, after: impl FnMut(usize, &Store)) -> Result<()> {
         self.inputs.load(&mut self.store, &self.config.model, batch)?;
         let step = self.step + 1;
-        let rate = self.fast_rate(step);
-        self.fast.fit(&mut self.store, rate, step as u32, after);
+        let (rate, kl_weight) = (self.fast_rate(step), self.kl_weight(step));
+        if let Some(fast) = &self.fast {
+            fast.weigh_kl(&mut self.store, kl_weight);
+            fast.fit(&mut self.store, rate, step as u32, after);
+        }
         Ok(())
     }
 
@@ -132,16 +145,19 @@ impl Trainer {
     /// they were before.
     pub fn train(&mut self, batch: &Batch) -> Result<StepReport> {
         let step = self.step + 1;
-        let (rate, fast_rate) = (self.slow_rate(step), self.fast_rate(step));
+        let (rate, fast_rate, kl_weight) = (self.slow_rate(step), self.fast_rate(step), self.kl_weight(step));
         let store = &mut self.store;
         self.inputs.load(store, &self.config.model, batch)?;
         if self.config.slow.gradient == SlowGradient::Trajectory {
             self.slow.clear(store);
         }
-        self.fast.fit(store, fast_rate, step as u32, |_, _| ());
+        if let Some(fast) = &self.fast {
+            fast.weigh_kl(store, kl_weight);
+            fast.fit(store, fast_rate, step as u32, |_, _| ());
+        }
         self.slow.gradient(store);
         let nll: f64 = self.slow.nll(store).iter().sum();
-        let kl: f64 = self.fast.latents.posterior_kl(store).iter().sum();
+        let kl = self.fast.as_ref().map_or(0.0, |fast| fast.latents.posterior_kl(store).iter().sum());
         let grad_norm = self.slow.grad_norm(store);
         let mut report = StepReport {
             step,
@@ -176,7 +192,9 @@ impl Trainer {
             Some(row) => format!("{}, sample {} (row {row} of the batch)", e.place, batch.samples[row].id),
             None => format!("{}, a value that all samples share", e.place),
         };
-        if let Err((t, e)) = self.fast.fit_checked(store, fast_rate, step as u32) {
+        if let Some(fast) = &self.fast
+            && let Err((t, e)) = fast.fit_checked(store, fast_rate, step as u32)
+        {
             return format!("fast step {}, {}", t + 1, describe(&e));
         }
         match self.slow.gradient_checked(store) {
@@ -185,9 +203,9 @@ impl Trainer {
         }
     }
 
-    /// The fast loop, for plans and tests.
-    pub fn fast(&self) -> &Fast {
-        &self.fast
+    /// The fast loop, for plans and tests; a model without latents has none.
+    pub fn fast(&self) -> Option<&Fast> {
+        self.fast.as_ref()
     }
 
     /// The slow step, for plans and tests.

@@ -1,11 +1,14 @@
 //! NVIDIA's libraries for machines that have none: stand-ins in C++ that the real backend loads in a process of its own.
 
+#[path = "build.rs"]
+mod build;
+
 use libloading::Library;
+use std::env;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
-use std::{env, fs};
 
 /// Tells a process that it is the one where this test runs.
 const INSIDE: &str = "FAKE_TEST";
@@ -71,35 +74,8 @@ fn folder() -> &'static Path {
         let name = program.file_name().expect("its name");
         let folder = program.parent().and_then(Path::parent).expect("its folder").join("fake").join(name);
         if env::var_os(INSIDE).is_none() {
-            build(&folder);
+            build::build(&Path::new(env!("CARGO_MANIFEST_DIR")).join("driver"), &folder);
         }
         folder
     })
-}
-
-fn build(folder: &Path) {
-    let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("driver");
-    if folder.exists() {
-        fs::remove_dir_all(folder).expect("the folder of an earlier run");
-    }
-    for part in ["driver", "toolkit"] {
-        fs::create_dir_all(folder.join(part)).expect("a folder for the stand-ins");
-    }
-    for (source, library) in [
-        ("cuda.cpp", "driver/libcuda.so"),
-        ("nvrtc.cpp", "toolkit/libnvrtc.so"),
-        ("cublaslt.cpp", "toolkit/libcublasLt.so"),
-    ] {
-        let (library, name) = (folder.join(library), library.split('/').next_back().unwrap_or_default());
-        let mut command = Command::new("g++");
-        command.args(["-std=c++17", "-O1", "-fPIC", "-shared", "-Wall", "-Werror"]).arg(format!("-Wl,-soname,{name}"));
-        command.arg(sources.join(source)).arg("-o").arg(library);
-        if source == "cublaslt.cpp" {
-            command.arg(folder.join("driver/libcuda.so"));
-        }
-        let output = command.output().expect("g++ compiles the stand-ins");
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    }
-    let nvcc = folder.join("nvcc");
-    fs::copy(sources.join("nvcc"), &nvcc).expect("a copy of the script");
 }

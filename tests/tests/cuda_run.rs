@@ -105,14 +105,14 @@ fn judge(run: &Path, device: &Device) -> Vec<f64> {
         let scored = score(&evaluator, &config, &mut model.store, &source, Some(3), |_| ()).expect("a score");
         scored.total().nats
     };
-    Protocol::ALL.iter().map(nats).collect()
+    Protocol::of(config.model.kind).iter().map(nats).collect()
 }
 
 /// Logits of a text that goes on with what is likeliest, behind inferred latents and behind drawn ones.
 fn write(run: &Path, device: &Device) -> Vec<f64> {
     let mut model = Run::open(run).and_then(|run| run.load(device, Work::Generation)).expect("a model");
     let thinker = Thinker::new(&model.config, 2, &model.params, &mut model.store).expect("a thinker");
-    let mut walk = Walk::new(&model.config.model, &model.params, thinker.z(), &mut model.store).expect("a walk");
+    let mut walk = Walk::new(&model.config.model, &model.params, Some(thinker.z()), &mut model.store).expect("a walk");
     let mut seen = vec![];
     for round in 0..2 {
         let mut token = u16::from(b'7');
@@ -183,8 +183,9 @@ fn what_a_device_cannot_do_leaves_nothing_behind() {
          heads, or --device cpu"
     );
     let mut long = config.clone();
-    [("train.batch", "50000"), ("model.seq", "1024"), ("model.max_seq", "0")]
-        .map(|(key, value)| long.set(key, value).expect("a setting"));
+    for (key, value) in [("train.batch", "50000"), ("model.seq", "1024"), ("model.max_seq", "0")] {
+        long.set(key, value).expect("a setting");
+    }
     let said = refused(&long.resolved().expect("a configuration"), Shim::device(Order::Forward));
     assert!(said.contains("train.batch = 50000") && said.contains("count to 2147483647"), "{said}");
 }

@@ -53,8 +53,8 @@ fn train(device: &Device, dtype: DType, compute: DType) -> Vec<Named> {
     let fast = Fast::new(&config.model, &config.fast, &params, &inputs, &mut store, &FastOptions::default());
     let fast = fast.expect("a fast loop");
     let z = fast.latents.z;
-    let slow = Slow::new(&config.model, &config.slow, &params, &inputs, z, &[], &mut store).expect("a slow step");
-    let score = Score::new(&config.model, &params, &inputs, &fast.latents, 5, &mut store).expect("a score");
+    let slow = Slow::new(&config.model, &config.slow, &params, &inputs, Some(z), &[], &mut store).expect("a slow step");
+    let score = Score::new(&config.model, &params, &inputs, Some(&fast.latents), 5, &mut store).expect("a score");
     store.ready().expect("room");
 
     let mut out: Vec<Named> = vec![];

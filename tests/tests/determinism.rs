@@ -107,7 +107,7 @@ fn posterior(ids: &[u32], id: u32) -> (Vec<u8>, f64) {
     params.init(&mut store, 5);
     let inputs = Inputs::new(ids.len(), config.model.seq, DType::F32, &mut store);
     let fast = Fast::new(&config.model, &config.fast, &params, &inputs, &mut store, &FastOptions::default()).unwrap();
-    let score = Score::new(&config.model, &params, &inputs, &fast.latents, 0, &mut store).unwrap();
+    let score = Score::new(&config.model, &params, &inputs, Some(&fast.latents), 0, &mut store).unwrap();
     inputs.load(&mut store, &config.model, &batch(ids, config.model.seq)).unwrap();
     fast.fit(&mut store, 0.1, 4, |_, _| ());
     score.begin(&mut store);

@@ -59,7 +59,7 @@ fn by_hand(noise: Noise, fit: &Batch, scored: &Batch) -> (Vec<f64>, Vec<Vec<(f64
     let inputs = Inputs::new(2, 24, DType::F32, &mut store);
     let fast = FastConfig { steps: STEPS, noise, ..config.fast.clone() };
     let fast = Fast::new(&config.model, &fast, &params, &inputs, &mut store, &FastOptions::default()).unwrap();
-    let score = Score::new(&config.model, &params, &inputs, &fast.latents, 0, &mut store).unwrap();
+    let score = Score::new(&config.model, &params, &inputs, Some(&fast.latents), 0, &mut store).unwrap();
     inputs.load(&mut store, &config.model, fit).unwrap();
     fast.fit(&mut store, config.fast.rate_end, 0, |_, _| ());
     let (mu, logvar) = (store.get(fast.latents.mu).to_f64(), store.get(fast.latents.logvar).to_f64());

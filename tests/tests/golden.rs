@@ -1,12 +1,12 @@
 //! The model against the golden file of an independent implementation.
 
-use engine::DType;
+use engine::{DType, Device};
 use ltm::verify::{golden, tolerance};
 use std::path::Path;
 
 fn check(dtype: DType) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/golden_tiny.safetensors");
-    let all = golden(Some(&path), dtype).unwrap();
+    let all = golden(Some(&path), dtype, &Device::Cpu).unwrap();
     assert!(all.len() > 60, "only {} quantities compared", all.len());
     let off: Vec<String> = all
         .iter()

@@ -55,7 +55,7 @@ fn gradients_pile_up_along_the_trajectory() {
     path.pop();
 
     let z = store.alloc(store.get(fast.latents.z).spec());
-    let slow = Slow::new(&config.model, &SlowConfig::default(), &params, &inputs, z, &[], &mut store).unwrap();
+    let slow = Slow::new(&config.model, &SlowConfig::default(), &params, &inputs, Some(z), &[], &mut store).unwrap();
     let mut sums: Vec<Vec<f64>> = params.iter().map(|p| vec![0.0; p.spec.shape.numel()]).collect();
     for at in &path {
         store.get_mut(z).set_f64(at);

@@ -12,6 +12,7 @@ pub struct Rule {
 }
 
 /// What one step of AdamW multiplies with, worked out in f64.
+#[derive(Clone, Copy)]
 pub struct Step<T> {
     decay: T,
     beta1: T,

@@ -1,7 +1,7 @@
 use crate::adamw::cpu::Step;
 use crate::gaussian::cpu::{Draw, sigma, twice_kl};
 use crate::lanes::{load, store};
-use engine::rng::Stream;
+use engine::rng::{self, Stream};
 use engine::simd::{self, Isa, Kernel, LANES, Lanes, Real};
 use engine::{Buffer, Shape};
 use rayon::prelude::*;
@@ -11,7 +11,9 @@ pub const NORMAL_FLOPS: u64 = 3;
 /// μ + σ ⊙ ε, with σ from λ.
 pub const DRAW_FLOPS: u64 = 4;
 /// KL and both gradients.
-pub const GRADIENT_FLOPS: u64 = 14;
+pub const GRADIENT_FLOPS: u64 = 16;
+/// KL, curvature, both averages, precision, mean, and a logarithm.
+pub const NATURAL_FLOPS: u64 = 28;
 /// z² − ε² − λ, halved and summed.
 pub const RATIO_FLOPS: u64 = 6;
 
@@ -151,48 +153,109 @@ impl<T: Real> Kernel for Start<'_, '_, T> {
     }
 }
 
+/// How a fast step moves sixteen numbers of the posterior.
+pub trait Rule<T: Real>: Copy + Sync {
+    /// Moves the numbers of `state` from `i` on for the gradient `d_z` of −log p at z; returns twice their KL before.
+    fn lanes<I: Isa>(&self, d_z: T::Lanes<I>, state: &mut State<T>, i: usize) -> T::Lanes<I>;
+}
+
 /// One fast step; `kl` gets the KL of every row.
-pub fn step<T: Real>(step: &Step<T>, d_z: &[T], supply: Supply<T>, state: State<T>, kl: &mut [T]) {
+pub fn step<T: Real>(rule: impl Rule<T>, d_z: &[T], supply: Supply<T>, state: State<T>, kl: &mut [T]) {
     let d = state.d;
     assert_eq!(d_z.len(), state.z.len(), "gradient and latents are of one size");
     (state.rows(), d_z.par_chunks(d), kl).into_par_iter().enumerate().for_each(|(row, (state, d_z, kl))| {
-        *kl = simd::dispatch(Descend { step, d_z, supply, row, state });
+        *kl = simd::dispatch(Descend { rule, d_z, supply, row, state });
     });
 }
 
 /// One row of a fast step; returns its KL.
-struct Descend<'a, 'b, T> {
-    step: &'a Step<T>,
+struct Descend<'a, 'b, T, R> {
+    rule: R,
     d_z: &'a [T],
     supply: Supply<'a, T>,
     row: usize,
     state: State<'b, T>,
 }
 
-impl<T: Real> Kernel for Descend<'_, '_, T> {
+impl<T: Real, R: Rule<T>> Kernel for Descend<'_, '_, T, R> {
     type Output = T;
 
     #[inline(always)]
     fn run<I: Isa>(self) -> T {
-        let Self { step, d_z, supply, row, state: s } = self;
-        let one = T::Lanes::<I>::splat(T::ONE);
-        let half = T::Lanes::<I>::splat(T::from_f64(0.5));
+        let Self { rule, d_z, supply, row, state: mut s } = self;
         let mut twice = T::Lanes::<I>::zero();
         for i in (0..d_z.len()).step_by(LANES) {
-            let (mu, logvar) = (load::<I, T>(s.mu, i), load::<I, T>(s.logvar, i));
-            let (d_z, eps) = (load::<I, T>(d_z, i), load::<I, T>(s.eps, i));
-            let sigma = sigma::<I, T>(logvar);
-            let var = sigma.mul(sigma);
-            twice = twice.add(twice_kl::<I, T>(mu, logvar, var));
-            let g_mu = d_z.add(mu);
-            let g_logvar = d_z.mul(eps).mul_add(sigma, var.sub(one)).mul(half);
-            step.lanes::<I>(g_mu, s.mu, s.m_mu, s.v_mu, i);
-            step.lanes::<I>(g_logvar, s.logvar, s.m_logvar, s.v_logvar, i);
+            twice = twice.add(rule.lanes::<I>(load::<I, T>(d_z, i), &mut s, i));
         }
         supply.row(row, s.eps);
         Draw { mu: s.mu, logvar: s.logvar, eps: s.eps, z: s.z }.run::<I>();
         twice.sum() * T::from_f64(0.5)
     }
+}
+
+/// AdamW on μ and λ.
+#[derive(Clone, Copy)]
+pub struct AdamW<T> {
+    pub step: Step<T>,
+    pub kl_weight: T,
+}
+
+impl<T: Real> Rule<T> for AdamW<T> {
+    #[inline(always)]
+    fn lanes<I: Isa>(&self, d_z: T::Lanes<I>, s: &mut State<T>, i: usize) -> T::Lanes<I> {
+        let one = T::Lanes::<I>::splat(T::ONE);
+        let half = T::Lanes::<I>::splat(T::from_f64(0.5));
+        let weight = T::Lanes::<I>::splat(self.kl_weight);
+        let (mu, logvar, eps) = (load::<I, T>(s.mu, i), load::<I, T>(s.logvar, i), load::<I, T>(s.eps, i));
+        let sigma = sigma::<I, T>(logvar);
+        let var = sigma.mul(sigma);
+        let g_mu = mu.mul_add(weight, d_z);
+        let g_logvar = d_z.mul(eps).mul_add(sigma, var.sub(one).mul(weight)).mul(half);
+        self.step.lanes::<I>(g_mu, s.mu, s.m_mu, s.v_mu, i);
+        self.step.lanes::<I>(g_logvar, s.logvar, s.m_logvar, s.v_logvar, i);
+        twice_kl::<I, T>(mu, logvar, var)
+    }
+}
+
+/// The natural gradient; the averages of g and of g ⊙ ε/σ are where AdamW keeps the moments of μ.
+#[derive(Clone, Copy)]
+pub struct Natural<T> {
+    pub rate: T,
+    pub beta1: T,
+    pub beta2: T,
+    pub rest1: T,
+    pub rest2: T,
+    /// 1 / (1 − beta1ᵗ).
+    pub gain1: T,
+    /// damping / (1 − beta2ᵗ).
+    pub gain2: T,
+    pub kl_weight: T,
+}
+
+impl<T: Real> Rule<T> for Natural<T> {
+    #[inline(always)]
+    fn lanes<I: Isa>(&self, d_z: T::Lanes<I>, s: &mut State<T>, i: usize) -> T::Lanes<I> {
+        let splat = T::Lanes::<I>::splat;
+        let (mu, logvar, eps) = (load::<I, T>(s.mu, i), load::<I, T>(s.logvar, i), load::<I, T>(s.eps, i));
+        let sigma = sigma::<I, T>(logvar);
+        let g = load::<I, T>(s.m_mu, i).mul_add(splat(self.beta1), d_z.mul(splat(self.rest1)));
+        let curvature = d_z.mul(eps).div(sigma).mul(splat(self.rest2));
+        let h = load::<I, T>(s.v_mu, i).mul_add(splat(self.beta2), curvature);
+        // The zero comes first, so that a NaN passes.
+        let precision = T::Lanes::<I>::zero().max(h).mul_add(splat(self.gain2), splat(T::ONE));
+        let descent = mu.mul_add(splat(self.kl_weight), g.mul(splat(self.gain1))).div(precision);
+        store::<I, T>(descent.mul_add(splat(-self.rate), mu), s.mu, i);
+        store::<I, T>(minus_ln::<I, T>(precision), s.logvar, i);
+        store::<I, T>(g, s.m_mu, i);
+        store::<I, T>(h, s.v_mu, i);
+        twice_kl::<I, T>(mu, logvar, sigma.mul(sigma))
+    }
+}
+
+/// −ln x, in f64.
+#[inline(always)]
+fn minus_ln<I: Isa, T: Real>(x: T::Lanes<I>) -> T::Lanes<I> {
+    T::Lanes::<I>::load(&x.to_array().map(|x| T::from_f64(-rng::ln(x.to_f64()))))
 }
 
 /// A draw z; `log_ratio` gets log q(z) − log p(z) of every row.

@@ -1,6 +1,6 @@
 //! Launches of `kernel.cu`.
 
-use super::{DRAW, FAST_STEP, INIT_LOGVAR, LatentAdamW, LatentDraw, LatentInit, Redraw};
+use super::{DRAW, FAST_STEP, INIT_LOGVAR, LatentAdamW, LatentDraw, LatentInit, LatentNatural, Noise, Redraw};
 use crate::launch::THREADS;
 use engine::cuda::{Arg, Gpu, Grid, Module, Pointer};
 use engine::{Buffer, DType};
@@ -60,16 +60,35 @@ pub fn init(gpu: &dyn Gpu, op: &LatentInit, samples: &Buffer, noise: &[&Buffer],
 
 /// `partial` is scratch memory for [`partials`] numbers.
 pub fn step(gpu: &dyn Gpu, op: &LatentAdamW, ins: &[&Buffer], state: &[Buffer], partial: Pointer) {
-    let [d_z, rates, samples, noise @ ..] = ins else { unreachable!("three inputs or four") };
-    let ([tensors @ .., kl, clock], shape) = (state, Shape::of(d_z)) else { unreachable!("ten buffers of state") };
-    let table_steps = noise.first().map_or(0, |noise| noise.len() / d_z.len());
-    let redraw = Arg::int(usize::from(op.noise.redraw == Redraw::Fresh));
-    let given = [(*d_z).into(), (*rates).into(), Arg::int(rates.len()), (*samples).into()];
-    let noise = [table(noise), Arg::int(table_steps), Arg::U64(op.noise.seed), Arg::U32(FAST_STEP), redraw];
     let rule = [op.beta1, op.beta2, op.eps, op.weight_decay].map(Arg::F64);
+    fast_step(gpu, "descend", (op.noise, &rule, &all(&state[..8])), ins, state, partial);
+}
+
+/// `partial` is scratch memory for [`partials`] numbers.
+pub fn natural(gpu: &dyn Gpu, op: &LatentNatural, ins: &[&Buffer], state: &[Buffer], partial: Pointer) {
+    let rule = [op.beta1, op.beta2, op.damping].map(Arg::F64);
+    let tensors = [0, 1, 2, 3, 6, 7].map(|i| Arg::from(&state[i]));
+    fast_step(gpu, "natural", (op.noise, &rule, &tensors), ins, state, partial);
+}
+
+/// Launches the step `name` with its noise, its constants and the tensors of the state that it works on.
+fn fast_step(
+    gpu: &dyn Gpu,
+    name: &'static str,
+    (noise, rule, tensors): (Noise, &[Arg], &[Arg]),
+    ins: &[&Buffer],
+    state: &[Buffer],
+    partial: Pointer,
+) {
+    let [d_z, rates, kl_weight, samples, given @ ..] = ins else { unreachable!("four inputs or five") };
+    let ([.., kl, clock], shape) = (state, Shape::of(d_z)) else { unreachable!("ten buffers of state") };
+    let table_steps = given.first().map_or(0, |given| given.len() / d_z.len());
+    let redraw = Arg::int(usize::from(noise.redraw == Redraw::Fresh));
+    let inputs = [(*d_z).into(), (*rates).into(), Arg::int(rates.len()), (*kl_weight).into(), (*samples).into()];
+    let noise = [table(given), Arg::int(table_steps), Arg::U64(noise.seed), Arg::U32(FAST_STEP), redraw];
     let ends = [partial.into(), Arg::int(shape.size)];
-    let args = [&given[..], &noise, &rule, &[clock.into()], &all(tensors), &ends].concat();
-    gpu.launch(&KERNELS.kernel("descend", DType::F32), shape.grid(), &args);
+    let args = [&inputs[..], &noise, rule, &[clock.into()], tensors, &ends].concat();
+    gpu.launch(&KERNELS.kernel(name, DType::F32), shape.grid(), &args);
     finish(gpu, shape, partial, kl, clock.into());
 }
 

@@ -50,13 +50,14 @@ extern "C" __global__ void init(const int* samples, const float* table, unsigned
     }
 }
 
-// A fast step t = clock[0], counted from 0: KL, both gradients, AdamW on both, the noise of step t + 1, and z.
-// partial [B, pieces] gets the KL of a block's piece. `redraw` 0 keeps the noise; else it comes from table
-// [table_steps, B, size] or, if that is null, from stream `site` + t + 1.
-extern "C" __global__ void descend(const float* d_z, const float* rates, int steps, const int* samples, const float* table, int table_steps, unsigned long long seed, unsigned site, int redraw, double beta1, double beta2, double adam_eps, double weight_decay, const int* clock, float* mu, float* logvar, float* m_mu, float* v_mu, float* m_logvar, float* v_logvar, float* eps, float* z, float* partial, int size) {
+// A fast step t = clock[0], counted from 0: KL, both gradients with the KL's part times kl_weight[0], AdamW on both, the
+// noise of step t + 1, and z. partial [B, pieces] gets the KL of a block's piece. `redraw` 0 keeps the noise; else it comes
+// from table [table_steps, B, size] or, if that is null, from stream `site` + t + 1.
+extern "C" __global__ void descend(const float* d_z, const float* rates, int steps, const float* kl_weight, const int* samples, const float* table, int table_steps, unsigned long long seed, unsigned site, int redraw, double beta1, double beta2, double adam_eps, double weight_decay, const int* clock, float* mu, float* logvar, float* m_mu, float* v_mu, float* m_logvar, float* v_logvar, float* eps, float* z, float* partial, int size) {
     __shared__ Step step;
     __shared__ float shared[WARP];
     int t = clock[0];
+    float weight = kl_weight[0];
     if (threadIdx.x == 0) step = make_step({beta1, beta2, adam_eps, weight_decay}, rates[min(t, steps - 1)], t + 1);
     __syncthreads();
     size_t at = (size_t)blockIdx.y * size;
@@ -72,7 +73,7 @@ extern "C" __global__ void descend(const float* d_z, const float* rates, int ste
         for (int i = 0; i < N; i++) {
             float s = sigma(q.x[i]), var = s * s;
             kl += 0.5f * fmaf(p.x[i], p.x[i], var - q.x[i] - 1.0f);
-            float g_mu = d.x[i] + p.x[i], g_logvar = 0.5f * fmaf(d.x[i] * e.x[i], s, var - 1.0f);
+            float g_mu = fmaf(weight, p.x[i], d.x[i]), g_logvar = 0.5f * fmaf(d.x[i] * e.x[i], s, weight * (var - 1.0f));
             adamw(step, g_mu, p.x[i], m.x[i], v.x[i]);
             adamw(step, g_logvar, q.x[i], n.x[i], w.x[i]);
         }
@@ -82,6 +83,63 @@ extern "C" __global__ void descend(const float* d_z, const float* rates, int ste
         store_pack<N>(logvar + at + j, q);
         store_pack<N>(m_logvar + at + j, n);
         store_pack<N>(v_logvar + at + j, w);
+        if (redraw) {
+            e = given ? load_pack<N>(given + j) : draw_normals<N>(stream, j);
+            store_pack<N>(eps + at + j, e);
+        }
+        store_pack<N>(z + at + j, draw_z<N>(p, q, e));
+    });
+    kl = block_sum(kl, shared);
+    if (threadIdx.x == 0) partial[blockIdx.y * gridDim.x + blockIdx.x] = kl;
+}
+
+// What a step of the natural gradient multiplies with.
+struct Means {
+    float beta1, beta2, rest1, rest2, rate;
+    // 1 / (1 − beta1ᵗ) and damping / (1 − beta2ᵗ).
+    float gain1, gain2;
+};
+
+// The same step by the natural gradient: `g` and `h` are the means of the gradient and of the curvature, before correction.
+extern "C" __global__ void natural(const float* d_z, const float* rates, int steps, const float* kl_weight, const int* samples, const float* table, int table_steps, unsigned long long seed, unsigned site, int redraw, double beta1, double beta2, double damping, const int* clock, float* mu, float* logvar, float* g, float* h, float* eps, float* z, float* partial, int size) {
+    __shared__ Means means;
+    __shared__ float shared[WARP];
+    int t = clock[0];
+    float weight = kl_weight[0];
+    if (threadIdx.x == 0) {
+        means.beta1 = (float)beta1;
+        means.beta2 = (float)beta2;
+        means.rest1 = (float)(1.0 - beta1);
+        means.rest2 = (float)(1.0 - beta2);
+        means.rate = rates[min(t, steps - 1)];
+        means.gain1 = (float)(1.0 / (1.0 - power(beta1, t + 1)));
+        means.gain2 = (float)(damping / (1.0 - power(beta2, t + 1)));
+    }
+    __syncthreads();
+    size_t at = (size_t)blockIdx.y * size;
+    Stream stream = {seed, site + t + 1, (unsigned)samples[blockIdx.y], (unsigned)clock[1]};
+    const float* given = table ? table + ((size_t)min(t + 1, table_steps - 1) * gridDim.y + blockIdx.y) * size : nullptr;
+    float kl = 0;
+    for_my_elements(size, size, [&](auto width, int j) {
+        constexpr int N = decltype(width)::size;
+        Floats<N> d = load_pack<N>(d_z + at + j), e = load_pack<N>(eps + at + j);
+        Floats<N> p = load_pack<N>(mu + at + j), q = load_pack<N>(logvar + at + j);
+        Floats<N> m = load_pack<N>(g + at + j), c = load_pack<N>(h + at + j);
+#pragma unroll
+        for (int i = 0; i < N; i++) {
+            float s = sigma(q.x[i]);
+            kl += 0.5f * fmaf(p.x[i], p.x[i], s * s - q.x[i] - 1.0f);
+            m.x[i] = fmaf(m.x[i], means.beta1, d.x[i] * means.rest1);
+            c.x[i] = fmaf(c.x[i], means.beta2, d.x[i] * e.x[i] / s * means.rest2);
+            // Written so that a NaN passes.
+            float precision = fmaf(c.x[i] < 0.0f ? 0.0f : c.x[i], means.gain2, 1.0f);
+            p.x[i] = fmaf(-means.rate, fmaf(weight, p.x[i], m.x[i] * means.gain1) / precision, p.x[i]);
+            q.x[i] = -logf(precision);
+        }
+        store_pack<N>(mu + at + j, p);
+        store_pack<N>(logvar + at + j, q);
+        store_pack<N>(g + at + j, m);
+        store_pack<N>(h + at + j, c);
         if (redraw) {
             e = given ? load_pack<N>(given + j) : draw_normals<N>(stream, j);
             store_pack<N>(eps + at + j, e);

@@ -1,14 +1,14 @@
 //! Fast learning, in place: the posterior q(z|x) = N(μ, σ²) of every sample, λ = log σ², through its life in a batch.
 //! [`LatentInit`] starts it, [`LatentAdamW`] moves it by one step of the fast loop of Kong et al. (arXiv 2502.01567,
-//! Algorithm 1), [`LatentDraw`] draws from it for scoring.
+//! Algorithm 1), [`LatentNatural`] does so by the natural gradient, [`LatentDraw`] draws from it for scoring.
 //!
-//! Init and step work on the same ten buffers, in this order:
+//! Init and steps work on the same ten buffers, in this order:
 //!
 //! | number | state | shape | |
 //! |---|---|---|---|
 //! | 0 | `mu` | [B, S, d] | means μ |
 //! | 1 | `logvar` | [B, S, d] | λ |
-//! | 2, 3 | `m_mu`, `v_mu` | [B, S, d] | AdamW's moments of μ |
+//! | 2, 3 | `m_mu`, `v_mu` | [B, S, d] | AdamW's moments of μ; the natural gradient's two means |
 //! | 4, 5 | `m_logvar`, `v_logvar` | [B, S, d] | AdamW's moments of λ |
 //! | 6 | `eps` | [B, S, d] | the noise ε that made `z` |
 //! | 7 | `z` | [B, S, d] | μ + σ ⊙ ε |
@@ -22,12 +22,14 @@ mod cpu;
 pub(crate) mod cuda;
 mod draw;
 mod init;
+mod natural;
 mod step;
 #[cfg(test)]
 mod tests;
 
 pub use draw::LatentDraw;
 pub use init::LatentInit;
+pub use natural::LatentNatural;
 pub use step::LatentAdamW;
 
 use cpu::{Drawn, Supply};
@@ -68,6 +70,15 @@ pub enum Source {
 }
 
 impl Noise {
+    /// Per number of a fast step: the operations that its noise takes, and how often a tensor is read or written for it.
+    fn cost(&self) -> (u64, u64) {
+        match (self.redraw, self.source) {
+            (Redraw::Fixed, _) => (0, 0),
+            (Redraw::Fresh, Source::Philox) => (cpu::NORMAL_FLOPS, 1),
+            (Redraw::Fresh, Source::Table) => (0, 2),
+        }
+    }
+
     /// The noise of fast step `t`. `round` is the clock's second number, `table` the inputs after the samples.
     fn supply<'a, T: Real>(
         &self,

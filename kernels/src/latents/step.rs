@@ -1,5 +1,5 @@
 use super::cpu::{self, State};
-use super::{Noise, Redraw, Source, cuda, read_clock, scratch_bytes};
+use super::{Noise, cuda, read_clock, scratch_bytes};
 use crate::adamw::cpu as adamw;
 use engine::simd::Real;
 use engine::{Buffer, Context, Cost, DType, Device, Spec, Update, with_real};
@@ -7,14 +7,14 @@ use engine::{Buffer, Context, Cost, DType, Device, Spec, Update, with_real};
 /// One fast step: both gradients of the NELBO, AdamW on both, the next noise and the next z, in one pass.
 /// ```text
 /// kl_b     = ½ Σ (μ² + σ² − λ − 1)          before the step, as `GaussianKl` has it
-/// g_μ      = d_z + μ                        d_z = ∂(−log p)/∂z at z = μ + σ ⊙ ε
-/// g_λ      = ½ (d_z ⊙ ε ⊙ σ + σ² − 1)
+/// g_μ      = d_z + w μ                      d_z = ∂(−log p)/∂z at z = μ + σ ⊙ ε
+/// g_λ      = ½ (d_z ⊙ ε ⊙ σ + w (σ² − 1))
 /// μ, λ     : AdamW at rates[t]              see `adamw`; t counts from 0
 /// t        ← t + 1
 /// ε        : that of step t                 unless fixed
 /// z        = μ + σ ⊙ ε
 /// ```
-/// Ins: `d_z` [B, S, d], `rates` [T], `samples` i32 [B]; with [`Source::Table`] also `noise` [T', B, S, d]. State: see
+/// Ins: `d_z` [B, S, d], `rates` [T], `kl_weight` [1], the w above, `samples` i32 [B]; with [`Source::Table`] also `noise` [T', B, S, d]. State: see
 /// [`latents`](super).
 ///
 /// Memory bounds it: eight tensors in, seven or eight out. With fresh random numbers their arithmetic is of the same order.
@@ -45,7 +45,7 @@ impl Update for LatentAdamW {
             let partial = cx.scratch_at(DType::F32, cuda::partials(state[8].len(), ins[0].len()));
             return cuda::step(&**gpu, self, ins, state, partial);
         }
-        let [d_z, rates, samples, table @ ..] = ins else { unreachable!("three inputs or four") };
+        let [d_z, rates, kl_weight, samples, table @ ..] = ins else { unreachable!("four inputs or five") };
         let (t, round) = read_clock(&state[9]);
         state[9].as_mut_slice::<i32>()[0] += 1;
         let Self { beta1, beta2, eps, weight_decay, .. } = *self;
@@ -55,7 +55,8 @@ impl Update for LatentAdamW {
             let step = rule.step::<T>(rates.as_slice::<T>()[t as usize].to_f64(), t + 1);
             let rows = cx.scratch::<T>(d_z.shape().rows());
             let [state @ .., kl, _] = state else { unreachable!("ten buffers of state") };
-            cpu::step(&step, d_z.as_slice(), supply, State::of(state), rows);
+            let rule = cpu::AdamW { step, kl_weight: kl_weight.as_slice::<T>()[0] };
+            cpu::step(rule, d_z.as_slice(), supply, State::of(state), rows);
             cpu::sum_rows(rows, kl.as_mut_slice());
         });
     }
@@ -66,11 +67,7 @@ impl Update for LatentAdamW {
 
     fn cost(&self, ins: &[Spec], _state: &[Spec]) -> Cost {
         let (n, bytes) = (ins[0].shape.numel() as u64, ins[0].bytes() as u64);
-        let (noise, moved) = match (self.noise.redraw, self.noise.source) {
-            (Redraw::Fixed, _) => (0, 0),
-            (Redraw::Fresh, Source::Philox) => (cpu::NORMAL_FLOPS, 1),
-            (Redraw::Fresh, Source::Table) => (0, 2),
-        };
+        let (noise, moved) = self.noise.cost();
         Cost {
             flops: n * (cpu::GRADIENT_FLOPS + 2 * adamw::FLOPS + cpu::DRAW_FLOPS + noise),
             bytes: bytes * (15 + moved),

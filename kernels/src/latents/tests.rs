@@ -5,6 +5,7 @@ use engine::simd::for_each_level;
 use engine::{Context, Device, Spec, Update};
 
 const STEPS: usize = 4;
+const KL_WEIGHT: f64 = 0.75;
 const SIZES: [usize; 3] = [3, 5, 19];
 
 fn apply(update: &dyn Update, ins: &[&Buffer], state: &mut [Buffer]) {
@@ -39,8 +40,17 @@ fn per_sample(dtype: DType, ids: &[i32], [_, s, d]: [usize; 3], site: u32) -> Bu
     Buffer::from_f64(dtype, &[ids.len(), s, d], &all)
 }
 
-/// A fast loop over the given samples, `d_z` of every step given; returns the state after each step.
+/// A fast loop of AdamW over the given samples, `d_z` of every step given; returns the state after each step.
 fn learn(dtype: DType, ids: &[i32], noise: Noise) -> Vec<Vec<Buffer>> {
+    let adamw = LatentAdamW { noise, beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.01 };
+    learn_by(&adamw, dtype, ids, noise)
+}
+
+fn natural(noise: Noise) -> LatentNatural {
+    LatentNatural { noise, beta1: 0.6, beta2: 0.8, damping: 0.25 }
+}
+
+fn learn_by(step: &dyn Update, dtype: DType, ids: &[i32], noise: Noise) -> Vec<Vec<Buffer>> {
     let sizes = [ids.len(), SIZES[1], SIZES[2]];
     let samples = Buffer::from_slice(&[ids.len()], ids);
     let rates: Vec<_> = (0..STEPS).map(|t| f64::from(0.3f32 / (1 + t) as f32)).collect();
@@ -48,13 +58,13 @@ fn learn(dtype: DType, ids: &[i32], noise: Noise) -> Vec<Vec<Buffer>> {
     let table: Vec<_> = (0..STEPS as u32).flat_map(|t| per_sample(dtype, ids, sizes, 50 + t).to_f64()).collect();
     let table = Buffer::from_f64(dtype, &[STEPS, sizes[0], sizes[1], sizes[2]], &table);
     let given = if noise.source == Source::Table { &[&table][..] } else { &[] };
+    let weight = Buffer::from_f64(dtype, &[1], &[KL_WEIGHT]);
     let mut state = blank(dtype, sizes);
     apply(&LatentInit { noise, logvar: -1.5, logvar_std: 0.25 }, &[&[&samples][..], given].concat(), &mut state);
     let mut history = vec![state.clone()];
-    let adamw = LatentAdamW { noise, beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.01 };
     for t in 0..STEPS as u32 {
         let d_z = per_sample(dtype, ids, sizes, t);
-        apply(&adamw, &[&[&d_z, &rates, &samples][..], given].concat(), &mut state);
+        apply(step, &[&[&d_z, &rates, &weight, &samples][..], given].concat(), &mut state);
         history.push(state.clone());
     }
     history
@@ -75,8 +85,8 @@ fn expected_step(before: &[Buffer], d_z: &Buffer, t: usize) -> [Vec<f64>; 6] {
     };
     let mut new = [(); 6].map(|()| vec![]);
     for (i, d_z) in d_z.to_f64().into_iter().enumerate() {
-        let g_logvar = 0.5 * d_z * eps[i] * (0.5 * logvar[i]).exp() + 0.5 * (logvar[i].exp() - 1.0);
-        let [p, m, v] = adamw(mu[i], m_mu[i], v_mu[i], d_z + mu[i]);
+        let g_logvar = 0.5 * (d_z * eps[i] * (0.5 * logvar[i]).exp() + KL_WEIGHT * (logvar[i].exp() - 1.0));
+        let [p, m, v] = adamw(mu[i], m_mu[i], v_mu[i], d_z + KL_WEIGHT * mu[i]);
         let [q, n, w] = adamw(logvar[i], m_logvar[i], v_logvar[i], g_logvar);
         new.iter_mut().zip([p, q, m, v, n, w]).for_each(|(list, x)| list.push(x));
     }
@@ -105,6 +115,69 @@ fn a_step_matches_the_formulas() {
             }
         }
     }
+}
+
+/// Means over all steps so far with weights spelt out, the precision and the mean from them, against the recursion.
+#[test]
+fn a_natural_step_matches_the_formulas() {
+    let weighted = |beta: f64, values: &[f64]| {
+        let weights: Vec<f64> = (0..values.len()).rev().map(|age| beta.powi(age as i32)).collect();
+        let sum: f64 = values.iter().zip(&weights).map(|(x, w)| x * w).sum();
+        sum / weights.iter().sum::<f64>()
+    };
+    for source in [Source::Philox, Source::Table] {
+        for redraw in [Redraw::Fresh, Redraw::Fixed] {
+            let noise = noise(redraw, source);
+            let history = learn_by(&natural(noise), DType::F64, &IDS, noise);
+            let states: Vec<Vec<Vec<f64>>> =
+                history.iter().map(|state| state[..8].iter().map(Buffer::to_f64).collect()).collect();
+            let gradients: Vec<Vec<f64>> =
+                (0..STEPS as u32).map(|t| per_sample(DType::F64, &IDS, SIZES, t).to_f64()).collect();
+            let (mut flat, mut sharp) = (0, 0);
+            for t in 0..STEPS {
+                let rate = f64::from(0.3f32 / (1 + t) as f32);
+                let (mut mu, mut var) = (vec![], vec![]);
+                for i in 0..gradients[0].len() {
+                    let past: Vec<f64> = (0..=t).map(|s| gradients[s][i]).collect();
+                    let curvature: Vec<f64> =
+                        (0..=t).map(|s| past[s] * states[s][6][i] / states[s][1][i].exp().sqrt()).collect();
+                    let precision = 1.0 + 0.25 * weighted(0.8, &curvature).max(0.0);
+                    if precision > 1.0 {
+                        sharp += 1
+                    } else {
+                        flat += 1
+                    }
+                    let before = states[t][0][i];
+                    mu.push(before - rate * (weighted(0.6, &past) + KL_WEIGHT * before) / precision);
+                    var.push(1.0 / precision);
+                }
+                let after = &states[t + 1];
+                assert!(distance(&after[0], &mu) < 1e-13, "μ after step {t}");
+                let got: Vec<f64> = after[1].iter().map(|l| l.exp()).collect();
+                assert!(distance(&got, &var) < 1e-13, "σ² after step {t}");
+                let z: Vec<f64> = (0..mu.len()).map(|i| mu[i] + var[i].sqrt() * after[6][i]).collect();
+                assert!(distance(&after[7], &z) < 1e-13, "z after step {t}");
+                assert!(after[4].iter().chain(&after[5]).all(|&x| x == 0.0), "it has no moments of λ");
+                let kl = testing::forward(&GaussianKl, &[&history[t][0], &history[t][1]]);
+                assert_eq!(history[t + 1][8].as_bytes(), kl[0].as_bytes(), "the KL that GaussianKl gives");
+                assert_eq!(history[t + 1][9].as_slice::<i32>(), [t as i32 + 1, 6]);
+            }
+            assert!(flat > 100 && sharp > 100, "both sides of the curvature's limit: {flat} and {sharp}");
+        }
+    }
+}
+
+#[test]
+fn a_gradient_that_is_no_number_is_not_hidden() {
+    let samples = Buffer::from_slice(&[1], &[0i32]);
+    let [rates, weight] = [0.5, 1.0].map(|x| Buffer::from_f64(DType::F32, &[1], &[x]));
+    let noise = noise(Redraw::Fresh, Source::Philox);
+    let mut state = blank(DType::F32, [1, 1, 3]);
+    apply(&LatentInit { noise, logvar: 0.0, logvar_std: 0.0 }, &[&samples], &mut state);
+    let d_z = Buffer::from_f64(DType::F32, &[1, 1, 3], &[1.0, f64::NAN, 1.0]);
+    apply(&natural(noise), &[&d_z, &rates, &weight, &samples], &mut state);
+    let z = state[7].to_f64();
+    assert!(z[0].is_finite() && z[1].is_nan() && z[2].is_finite(), "{z:?}");
 }
 
 #[test]
@@ -155,21 +228,31 @@ fn the_start_is_as_configured() {
 #[test]
 fn f32_follows_f64() {
     let noise = noise(Redraw::Fresh, Source::Philox);
-    let (single, double) = (learn(DType::F32, &IDS, noise), learn(DType::F64, &IDS, noise));
-    for (i, (single, double)) in single.last().unwrap().iter().zip(double.last().unwrap()).enumerate() {
-        assert!(distance(&single.to_f64(), &double.to_f64()) < 1e-5, "state {i}");
+    let natural = natural(noise);
+    for [single, double] in [
+        [DType::F32, DType::F64].map(|dtype| learn(dtype, &IDS, noise)),
+        [DType::F32, DType::F64].map(|dtype| learn_by(&natural, dtype, &IDS, noise)),
+    ] {
+        for (i, (single, double)) in single.last().unwrap().iter().zip(double.last().unwrap()).enumerate() {
+            assert!(distance(&single.to_f64(), &double.to_f64()) < 1e-5, "state {i}");
+        }
     }
 }
 
 #[test]
 fn a_sample_does_not_notice_its_batch() {
     let noise = noise(Redraw::Fresh, Source::Philox);
-    let together = learn(DType::F32, &IDS, noise).pop().unwrap();
-    for (b, &id) in IDS.iter().enumerate() {
-        let alone = learn(DType::F32, &[id], noise).pop().unwrap();
-        for (i, (together, alone)) in together.iter().zip(&alone).enumerate().take(9) {
-            let size = alone.as_bytes().len();
-            assert!(together.as_bytes()[b * size..][..size] == *alone.as_bytes(), "state {i} of sample {id}");
+    let natural = natural(noise);
+    let by_adamw = |ids: &[i32]| learn(DType::F32, ids, noise).pop().unwrap();
+    let by_natural = |ids: &[i32]| learn_by(&natural, DType::F32, ids, noise).pop().unwrap();
+    for learn in [&by_adamw as &dyn Fn(&[i32]) -> Vec<Buffer>, &by_natural] {
+        let together = learn(&IDS);
+        for (b, &id) in IDS.iter().enumerate() {
+            let alone = learn(&[id]);
+            for (i, (together, alone)) in together.iter().zip(&alone).enumerate().take(9) {
+                let size = alone.as_bytes().len();
+                assert!(together.as_bytes()[b * size..][..size] == *alone.as_bytes(), "state {i} of sample {id}");
+            }
         }
     }
 }
@@ -179,7 +262,9 @@ fn same_bits_on_every_machine() {
     let run = || {
         let state = learn(DType::F32, &IDS, noise(Redraw::Fresh, Source::Philox)).pop().unwrap();
         let drawn = draw(DType::F32, &state, 3);
-        state.iter().chain(&drawn).map(|b| b.as_bytes().to_vec()).collect::<Vec<_>>()
+        let noise = noise(Redraw::Fresh, Source::Philox);
+        let natural = learn_by(&natural(noise), DType::F32, &IDS, noise).pop().unwrap();
+        state.iter().chain(&drawn).chain(&natural).map(|b| b.as_bytes().to_vec()).collect::<Vec<_>>()
     };
     let reference = run();
     for_each_level(|level| {

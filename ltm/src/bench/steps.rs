@@ -41,11 +41,12 @@ fn times(cost: Cost, count: usize) -> Cost {
     Cost { flops: cost.flops * count as u64, bytes: cost.bytes * count as u64 }
 }
 
-/// FLOPs and least bytes of one training step, by its plans.
-pub fn training_cost(fast: &Fast, slow: &Slow, steps: usize) -> Cost {
-    let once = cost(fast.plan(), &[Phase::Update, Phase::Batch]);
-    let slow = slow.plans().into_iter().map(|plan| cost(plan, &PHASES)).sum::<Cost>();
-    once + times(cost(fast.plan(), &[Phase::Step]), steps) + slow
+/// FLOPs and least bytes of one training step, by its plans. A model without latents has no fast steps.
+pub fn training_cost(fast: Option<&Fast>, slow: &Slow, steps: usize) -> Cost {
+    let fast = fast.map_or(Cost::default(), |fast| {
+        cost(fast.plan(), &[Phase::Update, Phase::Batch]) + times(cost(fast.plan(), &[Phase::Step]), steps)
+    });
+    fast + slow.plans().into_iter().map(|plan| cost(plan, &PHASES)).sum()
 }
 
 fn finish(device: &Device) {
@@ -85,7 +86,7 @@ impl Parts {
         let inputs = Inputs::new(config.train.batch, config.model.seq, DType::F32, &mut store);
         let options = FastOptions::default();
         let fast = Fast::new(&config.model, &config.fast, &params, &inputs, &mut store, &options)?;
-        let slow = Slow::new(&config.model, &config.slow, &params, &inputs, fast.latents.z, &[], &mut store)?;
+        let slow = Slow::new(&config.model, &config.slow, &params, &inputs, Some(fast.latents.z), &[], &mut store)?;
         config.check_room(&store, Work::Training)?;
         inputs.load(&mut store, &config.model, &random_batch(&config))?;
         Ok(Self { store, fast, slow, steps: config.fast.steps })

@@ -140,7 +140,7 @@ fn asked(config: &Config) -> Result<Vec<Asked>> {
     let inputs = Inputs::new(config.train.batch, config.model.seq, DType::F32, &mut store);
     let options = FastOptions::default();
     let fast = Fast::new(&config.model, &config.fast, &params, &inputs, &mut store, &options)?;
-    let slow = Slow::new(&config.model, &config.slow, &params, &inputs, fast.latents.z, &[], &mut store)?;
+    let slow = Slow::new(&config.model, &config.slow, &params, &inputs, Some(fast.latents.z), &[], &mut store)?;
     let of = |plan: &Plan| -> Vec<Asked> {
         let phases = [Phase::Update, Phase::Batch, Phase::Step].into_iter();
         let passes = phases.flat_map(|phase| plan.passes(phase));

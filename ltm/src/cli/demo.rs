@@ -75,7 +75,12 @@ fn demo(config: &Config, out: &Path, device: &Device) -> Result<ExitCode> {
     let mut model = Run::open(out)?.load(device, Work::Evaluation)?;
     evaluation::warn(&model);
     let source = held_out_stories(config.model.seq, STORIES)?;
-    let options = Options { protocols: Protocol::ALL.to_vec(), steps: config.fast.steps, samples: 16, limit: None };
+    let options = Options {
+        protocols: Protocol::of(config.model.kind).to_vec(),
+        steps: config.fast.steps,
+        samples: 16,
+        limit: None,
+    };
     let rows = evaluation::evaluate(&mut model, &source, &options)?;
 
     print("\n3. Letting it write.\n")?;

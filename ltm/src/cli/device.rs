@@ -2,7 +2,12 @@
 
 use super::output::note;
 use engine::cuda::Settings;
-use engine::{Device, Result};
+use engine::{Device, Error, Result};
+use std::any::Any;
+use std::env;
+use std::fmt;
+use std::panic::{self, AssertUnwindSafe};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// What a user may ask for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -16,6 +21,16 @@ pub enum Choice {
     Auto,
 }
 
+impl fmt::Display for Choice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Cpu => "cpu",
+            Self::Cuda => "cuda",
+            Self::Auto => "auto",
+        })
+    }
+}
+
 /// Opens the device with every kernel ready to launch, and says on the standard error which GPU it is, or why `auto` does
 /// not take the one that seems to be there. Kernels are compiled in parallel, so this belongs inside the
 /// [pool](super::threads::inside).
@@ -23,16 +38,45 @@ pub enum Choice {
 /// # Errors
 /// Those of [`Device::open`].
 pub fn open(choice: Choice) -> Result<Device> {
-    let name = match choice {
-        Choice::Cpu => "cpu",
-        Choice::Cuda => "cuda",
-        Choice::Auto => "auto",
-    };
-    let (device, why) = Device::open(name, &kernels::registry::modules(), &Settings::from_env())?;
+    let (device, why) = try_open(choice, &Settings::from_env())?;
     match (&device, why) {
         (Device::Cuda(gpu), _) => note(format_args!("on {}", gpu.name())),
         (Device::Cpu, Some(why)) => note(format_args!("note: {why}; `ltm doctor` says more")),
         (Device::Cpu, None) => {}
     }
     Ok(device)
+}
+
+/// As [`open`], but gives the note back.
+///
+/// # Errors
+/// As [`open`].
+pub fn try_open(choice: Choice, settings: &Settings) -> Result<(Device, Option<String>)> {
+    let opened = Device::open(&choice.to_string(), &kernels::registry::modules(), settings)?;
+    if matches!(opened.0, Device::Cuda(_)) && env::var_os("RUST_BACKTRACE").is_none() {
+        OPEN.store(true, Ordering::SeqCst);
+        // Whoever catches it says it, see `guarded`.
+        panic::set_hook(Box::new(|_| ()));
+    }
+    Ok(opened)
+}
+
+/// Whether a GPU was opened.
+static OPEN: AtomicBool = AtomicBool::new(false);
+
+/// Runs the program. A GPU that fails while it computes is a panic with one line, and here becomes an error like any other;
+/// any other panic goes its way.
+///
+/// # Errors
+/// Those of `program`, and what the GPU's panic says.
+pub fn guarded<T>(program: impl FnOnce() -> Result<T>) -> Result<T> {
+    panic::catch_unwind(AssertUnwindSafe(program)).unwrap_or_else(|panic| {
+        if OPEN.load(Ordering::SeqCst) { Err(Error::new(told(&*panic))) } else { panic::resume_unwind(panic) }
+    })
+}
+
+/// What a panic says.
+fn told(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
+    text.unwrap_or("the program has failed").replace('\n', " ")
 }

@@ -4,7 +4,7 @@ use super::evaluation::{self, Options};
 use super::output::{note, print};
 use super::{device, memory, threads};
 use engine::{Device, Error, Result};
-use ltm::config::{Config, Work};
+use ltm::config::{Config, ModelKind, Work};
 use ltm::corpus::Corpus;
 use ltm::data::{Source, Split, splits};
 use ltm::evaluate::Protocol;
@@ -22,6 +22,7 @@ const STORIES: u64 = 256;
 /// iwae    the mean importance weight of S draws: a tighter upper bound
 /// prefix  fit on the first half of each sequence, score the second: comparable with an autoregressive model
 /// fixed   the public reference's own number, at the noise that was fitted to: not a bound
+/// nll     exact; this and prefix are the protocols of the autoregressive baseline (model.kind = ar), which has no posterior
 ///
 /// NLL and KL stand apart; perplexity is exp(all nats / all tokens); bits per byte do not depend on the tokenizer. Without
 /// --data the held-out part of the run's own data is scored; if that is the embedded corpus, the source's true entropy
@@ -35,7 +36,7 @@ pub struct Args {
     #[arg(long, value_name = "FILE|DIR")]
     data: Option<PathBuf>,
     /// Protocols; may be given several times
-    #[arg(long, value_name = "P", default_value = "all", value_delimiter = ',', value_parser = ["all", "elbo", "iwae", "prefix", "fixed"])]
+    #[arg(long, value_name = "P", default_value = "all", value_delimiter = ',', value_parser = ["all", "elbo", "iwae", "prefix", "fixed", "nll"])]
     protocol: Vec<String>,
     /// Fast steps per sequence [default: as in training]
     #[arg(long, value_name = "T")]
@@ -81,10 +82,11 @@ fn evaluate(args: &Args, run: &Run, device: &Device) -> Result<()> {
         None => held_out(run, &model)?,
     };
     evaluation::warn(&model);
+    let kind = config.model.kind;
     let mut protocols =
-        args.protocol.iter().filter(|p| *p != "all").map(|p| Protocol::by_name(p)).collect::<Result<Vec<_>>>()?;
+        args.protocol.iter().filter(|p| *p != "all").map(|p| Protocol::by_name(p, kind)).collect::<Result<Vec<_>>>()?;
     if protocols.len() < args.protocol.len() {
-        protocols = Protocol::ALL.to_vec();
+        protocols = Protocol::of(kind).to_vec();
     }
     let steps = args.steps.unwrap_or(config.fast.steps);
     let options = Options { protocols, steps, samples: args.samples, limit: args.limit };
@@ -108,12 +110,15 @@ fn evaluate(args: &Args, run: &Run, device: &Device) -> Result<()> {
     }
     let (sequences, tokens) = rows.first().map_or((0, 0), |row| (row.total.sequences, row.total.tokens));
     let what = if embedded { "held-out stories of the embedded corpus" } else { "sequences" };
+    let how = match kind {
+        ModelKind::Ltm => format!(", T = {steps} fast steps, S = {} draws", args.samples),
+        ModelKind::Ar => String::new(),
+    };
     print(format_args!(
-        "{} after step {}: {sequences} {what}, {tokens} tokens scored by {}, T = {steps} fast steps, S = {} draws\n",
+        "{} after step {}: {sequences} {what}, {tokens} tokens scored by {}{how}\n",
         run.path().display(),
         model.step,
         rows.first().map_or("", |row| row.protocol.name()),
-        args.samples
     ))?;
     print(evaluation::text(&rows, corpus.as_ref()))
 }

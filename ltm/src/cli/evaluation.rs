@@ -137,6 +137,8 @@ fn verdict(protocol: Protocol, excess: Excess) -> String {
     match (protocol, excess.holds()) {
         (Protocol::Fixed, true) => format!("{name}: not a bound; {distance} the truth here, which promises nothing"),
         (Protocol::Fixed, false) => format!("{name}: not a bound, and it shows: {distance} the truth"),
+        (Protocol::Nll, true) => format!("{name}: exact, {distance} the truth"),
+        (Protocol::Nll, false) => format!("{name}: IMPOSSIBLE, {distance} the truth: please report this"),
         (_, true) => format!("{name}: the bound holds, {distance} the truth"),
         (_, false) => format!("{name}: THE BOUND IS BROKEN, {distance} the truth: please report this"),
     }
@@ -168,7 +170,7 @@ pub fn json(rows: &[Row], corpus: Option<&Corpus>) -> Value {
             entries.push(("exact_nats_per_sequence", excess.exact.into()));
             entries.push(("above_truth", excess.mean.into()));
             entries.push(("above_truth_error", excess.error.into()));
-            if row.protocol != Protocol::Fixed {
+            if matches!(row.protocol, Protocol::Elbo | Protocol::Iwae) {
                 entries.push(("bound_holds", excess.holds().into()));
             }
         }

@@ -5,7 +5,7 @@ use super::output::{note, print, write};
 use super::stream::TextStream;
 use super::{device, memory, threads};
 use engine::{Error, Result};
-use ltm::config::{Choice, Chunking, Config, Work};
+use ltm::config::{Choice, Chunking, Config, ModelKind, Work};
 use ltm::data::tokenizer::{self, Tokenizer};
 use ltm::generate::{Sampler, Sampling, Thinker, Walk};
 use ltm::run::{Loaded, Run};
@@ -113,7 +113,8 @@ fn limits(begun: usize, tokens: usize, seq: usize) -> Vec<String> {
 /// Writes texts with a model.
 pub struct Writer {
     options: Writing,
-    thinker: Thinker,
+    /// A model without latents does not think ahead.
+    thinker: Option<Thinker>,
     walk: Walk,
     tokenizer: Arc<dyn Tokenizer>,
 }
@@ -143,8 +144,11 @@ impl Writer {
             )));
         }
         let tokenizer = tokenizer::by_name(config.data.tokenizer.name())?;
-        let thinker = Thinker::new(config, steps, &model.params, &mut model.store)?;
-        let walk = Walk::new(&config.model, &model.params, thinker.z(), &mut model.store)?;
+        let thinker = match config.model.kind {
+            ModelKind::Ltm => Some(Thinker::new(config, steps, &model.params, &mut model.store)?),
+            ModelKind::Ar => None,
+        };
+        let walk = Walk::new(&config.model, &model.params, thinker.as_ref().map(Thinker::z), &mut model.store)?;
         config.check_room(&model.store, Work::Generation)?;
         Ok(Self { options, thinker, walk, tokenizer })
     }
@@ -163,9 +167,10 @@ impl Writer {
         let mut text = self.beginning(&model.config, prompt)?;
         // Every inference, of every text, has its own noise.
         let mut round = sample * ROUNDS;
-        match prompt {
-            Some(_) => self.thinker.infer(&model.config, &mut model.store, &text, round)?,
-            None => self.thinker.prior(&mut model.store, self.options.seed, sample),
+        match (&self.thinker, prompt) {
+            (Some(thinker), Some(_)) => thinker.infer(&model.config, &mut model.store, &text, round)?,
+            (Some(thinker), None) => thinker.prior(&mut model.store, self.options.seed, sample),
+            (None, _) => {}
         }
         let mut sampler = Sampler::new(self.options.sampling(), sample)?;
         let mut stream = TextStream::new(&self.options.stop);
@@ -181,9 +186,12 @@ impl Writer {
             if shown.stopped || drawn == self.options.tokens {
                 break;
             }
-            if self.options.refit > 0 && drawn.is_multiple_of(self.options.refit) {
+            if let Some(thinker) = &self.thinker
+                && self.options.refit > 0
+                && drawn.is_multiple_of(self.options.refit)
+            {
                 round += 1;
-                self.thinker.infer(&model.config, &mut model.store, &text, round)?;
+                thinker.infer(&model.config, &mut model.store, &text, round)?;
                 logits = self.read(model, &text);
             } else {
                 logits = self.walk.step(&mut model.store, token);

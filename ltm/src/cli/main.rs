@@ -4,9 +4,11 @@
 //! everything else that went wrong, 130 for a training run stopped by an interrupt.
 
 mod bench;
+mod cuda;
 mod data;
 mod demo;
 mod device;
+mod doctor;
 mod eval;
 mod evaluation;
 mod generate;
@@ -29,7 +31,7 @@ use std::process::ExitCode;
 const EXIT_CODES: &str =
     "Exit codes: 0 done; 1 something went wrong; 2 a command that cannot be; 130 interrupted, with a checkpoint saved";
 
-/// Latent Thought Models: train them, judge them honestly, and generate text, on the CPU.
+/// Latent Thought Models: train them, judge them honestly, and generate text, on the CPU or a GPU.
 ///
 /// A first look, in a few minutes and with nothing but this program:  ltm demo
 ///
@@ -61,6 +63,9 @@ enum Command {
     Verify(verify::Args),
     Plan(plan::Args),
     Bench(bench::Args),
+    Doctor(doctor::Args),
+    #[command(subcommand)]
+    Cuda(cuda::Command),
 }
 
 fn main() -> ExitCode {
@@ -75,7 +80,7 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    match run(&cli) {
+    match device::guarded(|| run(&cli)) {
         Ok(code) => code,
         Err(error) => {
             output::note(format_args!("error: {error}"));
@@ -95,9 +100,11 @@ fn run(cli: &Cli) -> Result<ExitCode> {
         Command::Eval(args) => eval::run(args, threads, device).map(done),
         Command::Generate(args) => generate::run(args, threads, device).map(done),
         Command::Data(command) => data::run(command, threads).map(done),
-        Command::Verify(args) => verify::run(args, threads).map(done),
+        Command::Verify(args) => verify::run(args, threads, device).map(done),
         Command::Plan(args) => plan::run(args, device).map(done),
         Command::Bench(args) => bench::run(args, threads, device).map(done),
+        Command::Doctor(_) => doctor::run(threads, device).map(done),
+        Command::Cuda(command) => cuda::run(command, threads).map(done),
     }
 }
 

@@ -5,7 +5,7 @@ use super::settings::Settings;
 use super::{device, memory};
 use autograd::{Hoist, Id, Phase, Plan, Store};
 use engine::{DType, Device, Result};
-use ltm::config::{self, Config, SlowGradient, Work};
+use ltm::config::{self, Config, ModelKind, SlowGradient, Work};
 use ltm::learn::{Fast, FastOptions, Inputs, Slow, WeightGradients};
 use ltm::model::Params;
 
@@ -30,9 +30,13 @@ pub fn run(args: &Args, device: device::Choice) -> Result<()> {
     config.check_device(&device, Work::Training)?;
     let plans = Plans::new(&config, &device)?;
     let (m, tokens) = (&config.model, (config.train.batch * config.model.seq) as f64);
+    let latents = match m.kind {
+        ModelKind::Ltm => format!("{} latents in each layer", m.latents),
+        ModelKind::Ar => "no latents".into(),
+    };
     print(format_args!(
-        "decoder: {} layers of width {}, {} heads, feed-forward {}, window {}, {} latents in each layer, vocabulary {}",
-        m.layers, m.dim, m.heads, m.ffn, m.window, m.latents, m.vocab
+        "decoder: {} layers of width {}, {} heads, feed-forward {}, window {}, {latents}, vocabulary {}",
+        m.layers, m.dim, m.heads, m.ffn, m.window, m.vocab
     ))?;
     print(format_args!(
         "parameters: {} ({} without the embedding)\n",
@@ -44,8 +48,7 @@ pub fn run(args: &Args, device: device::Choice) -> Result<()> {
     print("")?;
     print(plans.memory())?;
     if args.ops {
-        let [gradient, update] = plans.slow.plans();
-        for (name, plan) in [("fast loop", plans.fast.plan()), ("slow gradient", gradient), ("slow update", update)] {
+        for (name, plan) in plans.all() {
             print(format_args!("\n=== {name} ===\n{}", plan.to_string().trim_end()))?;
         }
     }
@@ -56,7 +59,8 @@ pub fn run(args: &Args, device: device::Choice) -> Result<()> {
 struct Plans {
     store: Store,
     params: Params,
-    fast: Fast,
+    /// Without latents there is none.
+    fast: Option<Fast>,
     slow: Slow,
     /// Bytes of parameters, inputs and constants, of what the fast loop owns beyond, and of what the slow step owns.
     owned: [(&'static str, usize); 3],
@@ -66,6 +70,7 @@ impl Plans {
     fn new(config: &Config, device: &Device) -> Result<Self> {
         let mut store = Store::new(device.clone());
         let params = Params::new(&config.model, DType::F32, &mut store);
+        let params = params.computed_in(config.train.precision.to_use_on(device));
         let weights = store.bytes();
         let inputs = Inputs::new(config.train.batch, config.model.seq, DType::F32, &mut store);
         let piles: Vec<Id> = match config.slow.gradient {
@@ -75,9 +80,13 @@ impl Plans {
         let piled = if piles.is_empty() { WeightGradients::Skipped } else { WeightGradients::PiledUp(piles.clone()) };
         let hoist = if config.fast.hoist == config::Hoist::On { Hoist::On } else { Hoist::Off };
         let options = FastOptions { hoist, weights: piled, ..FastOptions::default() };
-        let fast = Fast::new(&config.model, &config.fast, &params, &inputs, &mut store, &options)?;
+        let fast = match config.model.kind {
+            ModelKind::Ltm => Some(Fast::new(&config.model, &config.fast, &params, &inputs, &mut store, &options)?),
+            ModelKind::Ar => None,
+        };
         let after_fast = store.bytes();
-        let slow = Slow::new(&config.model, &config.slow, &params, &inputs, fast.latents.z, &piles, &mut store)?;
+        let z = fast.as_ref().map(|fast| fast.latents.z);
+        let slow = Slow::new(&config.model, &config.slow, &params, &inputs, z, &piles, &mut store)?;
         let owned = [
             ("weights", weights),
             ("fast loop: posterior, noise, moments, workspace", after_fast - weights),
@@ -86,18 +95,26 @@ impl Plans {
         Ok(Self { store, params, fast, slow, owned })
     }
 
+    /// Every plan with its name.
+    fn all(&self) -> impl Iterator<Item = (&'static str, &Plan)> {
+        let [gradient, update] = self.slow.plans();
+        let fast = self.fast.as_ref().map(|fast| ("fast loop", fast.plan()));
+        fast.into_iter().chain([("slow gradient", gradient), ("slow update", update)])
+    }
+
     /// What runs how often, and what it costs.
     fn phases(&self, config: &Config, tokens: f64) -> String {
         use Align::{Left, Right};
         let steps = config.fast.steps;
         let [gradient, update] = self.slow.plans();
-        let whole: [(&str, &Plan, &[Phase], usize); 5] = [
-            ("fast loop, once per weight update", self.fast.plan(), &[Phase::Update], 1),
-            ("fast loop, once per batch", self.fast.plan(), &[Phase::Batch], 1),
-            ("fast loop, at every fast step", self.fast.plan(), &[Phase::Step], steps),
-            ("slow step: gradient", gradient, &PHASES, 1),
-            ("slow step: update", update, &PHASES, 1),
-        ];
+        let mut whole: Vec<(&str, &Plan, &[Phase], usize)> = Vec::new();
+        if let Some(fast) = &self.fast {
+            whole.push(("fast loop, once per weight update", fast.plan(), &[Phase::Update], 1));
+            whole.push(("fast loop, once per batch", fast.plan(), &[Phase::Batch], 1));
+            whole.push(("fast loop, at every fast step", fast.plan(), &[Phase::Step], steps));
+        }
+        whole.push(("slow step: gradient", gradient, &PHASES, 1));
+        whole.push(("slow step: update", update, &PHASES, 1));
         let rows = whole.iter().map(|(name, plan, phases, times)| {
             let count: usize = phases.iter().map(|&phase| plan.labels(phase).len()).sum();
             let (flops, bytes) = cost(plan, phases);
@@ -118,19 +135,20 @@ impl Plans {
 
     /// Floating-point operations of one training step.
     fn flops(&self, steps: usize) -> f64 {
-        let fast = self.fast.plan();
-        let once = cost(fast, &[Phase::Update, Phase::Batch]).0 + steps as f64 * cost(fast, &[Phase::Step]).0;
+        let once = self.fast.as_ref().map_or(0.0, |fast| {
+            let fast = fast.plan();
+            cost(fast, &[Phase::Update, Phase::Batch]).0 + steps as f64 * cost(fast, &[Phase::Step]).0
+        });
         self.slow.plans().iter().fold(once, |sum, plan| sum + cost(plan, &PHASES).0)
     }
 
     fn memory(&self) -> String {
         use Align::{Left, Right};
-        let [gradient, update] = self.slow.plans();
         let row = |name: &str, bytes: usize| vec![name.to_string(), si(bytes as f64, "B")];
         let mut rows: Vec<_> = self.owned.iter().map(|(name, bytes)| row(name, *bytes)).collect();
         rows.push(row("all together", self.store.bytes()));
-        let arena = [("fast loop", self.fast.plan()), ("slow gradient", gradient), ("slow update", update)];
-        let arena = arena.map(|(name, plan)| format!("{name} {}", si(plan.arena_bytes() as f64, "B"))).join(", ");
+        let arena = self.all().map(|(name, plan)| format!("{name} {}", si(plan.arena_bytes() as f64, "B")));
+        let arena = arena.collect::<Vec<_>>().join(", ");
         let text = table(&[("memory", Left), ("", Right)], &rows);
         format!("{text}\nactivations, in one workspace that all plans share: {arena}")
     }
@@ -146,6 +164,9 @@ fn flops(config: &Config, plans: &Plans, tokens: f64) -> String {
     let m = &config.model;
     let (steps, params) = (config.fast.steps as f64, plans.params.count() as f64);
     let counted = plans.flops(config.fast.steps) / tokens;
+    if m.kind == ModelKind::Ar {
+        return format!("\ntraining FLOP per token: {} counted from the plans", si(counted, ""));
+    }
     let formula = (steps + 1.0) * (6.0 * params + 6.0 * (m.layers * m.dim * m.seq) as f64);
     format!(
         "\ntraining FLOP per token, T = {}: {} counted from the plans; {} by the paper's (T+1)(6P + 6·L·d·N); ratio {:.2}",

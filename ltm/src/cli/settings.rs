@@ -15,6 +15,9 @@ pub struct Settings {
     /// TOML file of settings, as in `[train]` `steps = 1000`
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
+    /// With latents, or the autoregressive baseline without; the same as --set model.kind=
+    #[arg(long, value_name = "ltm|ar")]
+    pub model: Option<String>,
     #[command(flatten)]
     pub single: Single,
 }
@@ -61,6 +64,9 @@ impl Settings {
         }
         for (key, value) in &single {
             config.set(key, value).map_err(|e| e.at("--set"))?;
+        }
+        if let Some(kind) = &self.model {
+            config.set("model.kind", kind).map_err(|e| e.at("--model"))?;
         }
         if !data.is_empty() {
             config.data.paths = data.to_vec();

@@ -27,7 +27,7 @@ pub struct Args {
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
     /// Go on with the run in this folder
-    #[arg(long, value_name = "DIR", conflicts_with_all = ["out", "preset", "config"], long_help = resume_help())]
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["out", "preset", "config", "model"], long_help = resume_help())]
     resume: Option<PathBuf>,
 }
 

@@ -1,15 +1,16 @@
 //! `ltm verify`.
 
-use super::output::{Align, print, table};
-use super::threads;
-use engine::{DType, Error, Result};
-use ltm::verify::{golden, ops, tolerance};
+use super::output::{Align, note, print, table};
+use super::{device, threads};
+use engine::{DType, Device, Error, Result};
+use ltm::verify::{self, Comparison, DeviceReport, device_tolerance, golden, ops, tolerance};
 use std::path::{Path, PathBuf};
 
 /// Check this build on this machine: every op against its f64 reference and central differences
 ///
-/// Then the whole model, its gradients and both learning steps against numbers that an independent implementation
-/// computed: those that come with the program, or those of --golden. The exit code is 1 if anything is beyond its tolerance.
+/// Then, where there is a GPU, every op and update on it against the CPU in f64, in f32 and in bf16. Then the whole model, its
+/// gradients and both learning steps against numbers that an independent implementation computed: those that come with the
+/// program, or those of --golden. The exit code is 1 if anything is beyond its tolerance.
 #[derive(clap::Args)]
 pub struct Args {
     /// safetensors file of golden numbers, with the model's sizes in its metadata [default: the program's own]
@@ -17,13 +18,18 @@ pub struct Args {
     golden: Option<PathBuf>,
 }
 
-pub fn run(args: &Args, threads: Option<usize>) -> Result<()> {
+pub fn run(args: &Args, threads: Option<usize>, choice: device::Choice) -> Result<()> {
     threads::inside(threads.unwrap_or(0), || {
+        let device = device::open(choice)?;
         // An unreadable file is told at once, not after the ops.
-        let golden = compare(args.golden.as_deref())?;
-        let bad_ops = check_ops()?;
-        let bad_numbers = golden.show()?;
-        match bad_ops + bad_numbers {
+        let mut golden = Golden::new(args.golden.as_deref())?;
+        let mut bad = check_ops()?;
+        if let Device::Cuda(gpu) = &device {
+            bad += check_device(&device, gpu.name())?;
+            golden.add(args.golden.as_deref(), &device)?;
+        }
+        bad += golden.show()?;
+        match bad {
             0 => print("everything is within its tolerance"),
             bad => Err(Error::new(format!(
                 "{bad} results are beyond their tolerance: do not trust this build on this machine"
@@ -61,33 +67,84 @@ fn check_ops() -> Result<usize> {
     Ok(reports.iter().filter(|r| r.failure.is_some()).count())
 }
 
-/// Relative errors of every quantity of a golden file, in f64 and f32.
-struct Golden {
-    name: String,
-    rows: Vec<(String, f64, f64)>,
+/// The number of ops that are off on the device.
+fn check_device(device: &Device, name: &str) -> Result<usize> {
+    use Align::{Left, Right};
+    let (single, half) = (device_tolerance(DType::F32), device_tolerance(DType::Bf16));
+    // Said as it comes: where a kernel takes the GPU down, one sees which.
+    let reports = verify::device(device, |r| {
+        note(format_args!("{name}: {} {}: {}", r.op, r.dtype, r.failure.as_deref().unwrap_or("ok")));
+    });
+    let rows = reports.iter().map(|r: &DeviceReport| {
+        vec![
+            r.op.clone(),
+            r.dtype.to_string(),
+            r.cases.to_string(),
+            format!("{:.1e}", r.forward),
+            r.gradient.map_or("–".into(), |x| format!("{x:.1e}")),
+            format!("{:.0e}", device_tolerance(r.dtype)),
+            r.failure.clone().unwrap_or_else(|| "ok".into()),
+        ]
+    });
+    let columns = [
+        ("op", Left),
+        ("type", Left),
+        ("cases", Right),
+        ("result", Right),
+        ("gradient", Right),
+        ("at most", Right),
+        ("", Left),
+    ];
+    print(format_args!(
+        "{name}: relative errors against the CPU in f64, at most {single:.0e} in f32 and {half:.0e} in bf16\n"
+    ))?;
+    print(table(&columns, &rows.collect::<Vec<_>>()))?;
+    print("")?;
+    Ok(reports.iter().filter(|r| r.failure.is_some()).count())
 }
 
-fn compare(path: Option<&Path>) -> Result<Golden> {
-    let (double, single) = (golden(path, DType::F64)?, golden(path, DType::F32)?);
-    let rows = double.into_iter().zip(single).map(|(d, s)| (d.name, d.error, s.error)).collect();
-    let name = path.map_or("the program's own golden numbers".into(), |path| path.display().to_string());
-    Ok(Golden { name, rows })
+/// Relative errors of every quantity of a golden file.
+struct Golden {
+    name: String,
+    /// Where and in which precision, and the quantities in the file's order.
+    columns: Vec<(&'static str, DType, Vec<Comparison>)>,
 }
 
 impl Golden {
+    fn new(path: Option<&Path>) -> Result<Self> {
+        let column = |name, dtype| Ok((name, dtype, golden(path, dtype, &Device::Cpu)?));
+        let name = path.map_or("the program's own golden numbers".into(), |path| path.display().to_string());
+        Ok(Self { name, columns: vec![column("f64", DType::F64)?, column("f32", DType::F32)?] })
+    }
+
+    /// The same on a GPU.
+    fn add(&mut self, path: Option<&Path>, device: &Device) -> Result<()> {
+        for (name, dtype) in [("GPU f32", DType::F32), ("GPU bf16", DType::Bf16)] {
+            self.columns.push((name, dtype, golden(path, dtype, device)?));
+        }
+        Ok(())
+    }
+
     /// Prints all quantities; the number of those beyond their tolerance.
     fn show(&self) -> Result<usize> {
-        use Align::{Left, Right};
-        let beyond = |error: f64, dtype| error.is_nan() || error > tolerance(dtype);
-        let bad = |row: &(String, f64, f64)| beyond(row.1, DType::F64) || beyond(row.2, DType::F32);
-        let rows = self.rows.iter().map(|row| {
-            let verdict = if bad(row) { "BEYOND TOLERANCE" } else { "ok" };
-            vec![row.0.clone(), format!("{:.1e}", row.1), format!("{:.1e}", row.2), verdict.to_string()]
-        });
-        let (double, single) = (tolerance(DType::F64), tolerance(DType::F32));
-        print(format_args!("{}: relative errors, at most {double:.0e} in f64 and {single:.0e} in f32\n", self.name))?;
-        print(table(&[("quantity", Left), ("f64", Right), ("f32", Right), ("", Left)], &rows.collect::<Vec<_>>()))?;
+        // Written so that NaN is beyond.
+        let good = |i: usize| self.columns.iter().all(|(_, dtype, column)| column[i].error <= tolerance(*dtype));
+        let rows: Vec<Vec<String>> = (0..self.columns[0].2.len())
+            .map(|i| {
+                let errors = self.columns.iter().map(|(_, _, column)| format!("{:.1e}", column[i].error));
+                let verdict = if good(i) { "ok" } else { "BEYOND TOLERANCE" };
+                let name = self.columns[0].2[i].name.clone();
+                std::iter::once(name).chain(errors).chain([verdict.to_string()]).collect()
+            })
+            .collect();
+        let limits: Vec<String> =
+            self.columns.iter().map(|(name, dtype, _)| format!("{:.0e} in {name}", tolerance(*dtype))).collect();
+        print(format_args!("{}: relative errors, at most {}\n", self.name, limits.join(", ")))?;
+        let names = self.columns.iter().map(|(name, ..)| (*name, Align::Right));
+        let columns: Vec<(&str, Align)> =
+            [("quantity", Align::Left)].into_iter().chain(names).chain([("", Align::Left)]).collect();
+        print(table(&columns, &rows))?;
         print("")?;
-        Ok(self.rows.iter().filter(|row| bad(row)).count())
+        Ok((0..rows.len()).filter(|&i| !good(i)).count())
     }
 }

@@ -32,6 +32,13 @@ pub trait Choice: Copy + PartialEq + 'static {
 }
 
 choices! {
+    /// What the decoder is conditioned on.
+    ModelKind {
+        /// Latent vectors, which every layer attends to.
+        Ltm = "ltm",
+        /// Nothing: the baseline, an autoregressive Transformer with the same layers less their cross-attention.
+        Ar = "ar",
+    }
     /// Where the noise of the fast steps comes from.
     Noise {
         /// Drawn afresh at every step (Algorithm 1).
@@ -43,6 +50,8 @@ choices! {
     Posterior {
         /// AdamW on (μ, λ) (Algorithm 1).
         Adamw = "adamw",
+        /// The natural gradient: steps in units of the posterior's variance, which follows the measured curvature.
+        Natural = "natural",
     }
     /// The fast rate within a sample.
     Schedule {
@@ -50,6 +59,8 @@ choices! {
         Constant = "constant",
         /// Falls by a cosine towards a tenth, which the step behind the last would have.
         Cosine = "cosine",
+        /// Falls linearly by itself, to which a rate of 0.05 is added throughout.
+        Linear = "linear",
     }
     /// Whether what does not depend on the latents is computed once per batch or at every fast step.
     Hoist {

@@ -1,4 +1,4 @@
-use super::{Chunking, Hoist, Noise, NonFinite, Posterior, Precision, Schedule, SlowGradient, Tokenizer};
+use super::{Chunking, Hoist, ModelKind, Noise, NonFinite, Posterior, Precision, Schedule, SlowGradient, Tokenizer};
 use std::path::PathBuf;
 
 /// Everything that a training run depends on, apart from the data themselves.
@@ -19,13 +19,16 @@ pub struct Config {
 /// Sizes of the decoder p(x | z). Three of them may be 0, "follows from the others"; [`Config::resolved`] fills them in.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ModelConfig {
+    /// With latents, or the baseline without. The latter ignores `latents` and everything about fast learning.
+    pub kind: ModelKind,
     /// Layers L.
     pub layers: usize,
     /// Width d.
     pub dim: usize,
     /// Attention heads H; each has d/H dimensions, an even number.
     pub heads: usize,
-    /// Hidden size of the feed-forward part; 0 for ⌈(2/3·4d)/32⌉·32.
+    /// Hidden size of the feed-forward part; 0 for ⌈(2/3·4d)/32⌉·32, and without latents for the least with which the model
+    /// has no fewer weights than the one with latents.
     pub ffn: usize,
     /// Vocabulary V, embedding and output tied; 0 for the tokenizer's.
     pub vocab: usize,
@@ -58,18 +61,20 @@ pub struct FastConfig {
     pub rate_end: f64,
     /// The rate within a sample.
     pub schedule: Schedule,
-    /// Decay of the first moment.
+    /// Decay of AdamW's first moment.
     pub beta1: f64,
-    /// Decay of the second moment.
+    /// Decay of AdamW's second moment.
     pub beta2: f64,
-    /// Added to the root of the second moment.
+    /// Added to the root of AdamW's second moment.
     pub eps: f64,
-    /// Decoupled weight decay.
+    /// AdamW's decoupled weight decay.
     pub weight_decay: f64,
     /// Mean of the initial λ. The initial μ is 0.
     pub init_logvar: f64,
     /// Standard deviation of the initial λ.
     pub init_logvar_std: f64,
+    /// Slow steps in which the weight of the KL in the fast steps' gradients rises linearly to 1; 0 for 1 from the start.
+    pub kl_warmup: usize,
     /// Whether work that does not depend on the latents is done once per batch.
     pub hoist: Hoist,
 }
@@ -138,7 +143,13 @@ pub struct DataConfig {
 impl ModelConfig {
     /// Hidden size of the feed-forward part: `ffn`, or what follows from `dim` where that is 0.
     pub fn ffn_hidden(&self) -> usize {
-        if self.ffn == 0 { (8 * self.dim / 3).next_multiple_of(32) } else { self.ffn }
+        let usual = (8 * self.dim / 3).next_multiple_of(32);
+        match (self.ffn, self.kind) {
+            (0, ModelKind::Ltm) => usual,
+            // Three matrices of that many more rows make up for cross-attention's four square ones and its norm.
+            (0, ModelKind::Ar) => usual + (4 * self.dim + 1).div_ceil(3),
+            (given, _) => given,
+        }
     }
 
     /// N_max: `max_seq`, or `seq` where that is 0.
@@ -151,15 +162,19 @@ impl ModelConfig {
         self.dim / self.heads
     }
 
-    /// Latent vectors of all layers together N_z = L·K.
+    /// Latent vectors of all layers together N_z = L·K; none without latents.
     pub fn latent_count(&self) -> usize {
-        self.layers * self.latents
+        match self.kind {
+            ModelKind::Ltm => self.layers * self.latents,
+            ModelKind::Ar => 0,
+        }
     }
 }
 
 impl Default for ModelConfig {
     fn default() -> Self {
         Self {
+            kind: ModelKind::Ltm,
             layers: 3,
             dim: 512,
             heads: 8,
@@ -190,6 +205,7 @@ impl Default for FastConfig {
             weight_decay: 0.01,
             init_logvar: -5.0,
             init_logvar_std: 0.1,
+            kl_warmup: 0,
             hoist: Hoist::On,
         }
     }

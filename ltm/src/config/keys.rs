@@ -19,12 +19,15 @@ const fn key(name: &'static str, help: &'static str, field: fn(&mut Config) -> &
 
 /// Every setting, by group.
 const KEYS: &[Key] = &[
+    key("model.kind", "ltm: with latents; ar: the autoregressive baseline, without", |c| &mut c.model.kind),
     key("model.layers", "layers L", |c| &mut c.model.layers),
     key("model.dim", "width d", |c| &mut c.model.dim),
     key("model.heads", "attention heads H; d/H must be even", |c| &mut c.model.heads),
-    key("model.ffn", "hidden size of the feed-forward part; 0: 8d/3 rounded up to a multiple of 32", |c| {
-        &mut c.model.ffn
-    }),
+    key(
+        "model.ffn",
+        "hidden size of the feed-forward part; 0: 8d/3 rounded up to a multiple of 32, for ar as many weights as ltm",
+        |c| &mut c.model.ffn,
+    ),
     key("model.vocab", "vocabulary V; 0: the tokenizer's", |c| &mut c.model.vocab),
     key("model.seq", "tokens per sample N", |c| &mut c.model.seq),
     key("model.max_seq", "longest sequence, over which the latents' positions are spread; 0: model.seq", |c| {
@@ -36,18 +39,27 @@ const KEYS: &[Key] = &[
     key("model.rope_theta", "base of the rotary positions' wavelengths", |c| &mut c.model.rope_theta),
     key("fast.steps", "fast steps T per sample", |c| &mut c.fast.steps),
     key("fast.noise", "noise of the fast steps: fresh at each, or fixed per sample", |c| &mut c.fast.noise),
-    key("fast.posterior", "how a fast step moves the posterior", |c| &mut c.fast.posterior),
+    key("fast.posterior", "how a fast step moves the posterior: by adamw, or by the natural gradient", |c| {
+        &mut c.fast.posterior
+    }),
     key("fast.rate_start", "fast rate at the beginning of training", |c| &mut c.fast.rate_start),
     key("fast.rate_end", "fast rate at the end of training, reached linearly", |c| &mut c.fast.rate_end),
-    key("fast.schedule", "fast rate within a sample: constant, or falling by a cosine towards a tenth", |c| {
-        &mut c.fast.schedule
+    key(
+        "fast.schedule",
+        "fast rate within a sample: constant, falling by a cosine towards a tenth, or linearly to 0.05",
+        |c| &mut c.fast.schedule,
+    ),
+    key("fast.beta1", "adamw: decay of the fast first moment", |c| &mut c.fast.beta1),
+    key("fast.beta2", "adamw: decay of the fast second moment", |c| &mut c.fast.beta2),
+    key("fast.eps", "adamw: added to the root of the fast second moment", |c| &mut c.fast.eps),
+    key("fast.weight_decay", "adamw: decoupled decay of the posterior's mean and log-variance", |c| {
+        &mut c.fast.weight_decay
     }),
-    key("fast.beta1", "decay of the fast first moment", |c| &mut c.fast.beta1),
-    key("fast.beta2", "decay of the fast second moment", |c| &mut c.fast.beta2),
-    key("fast.eps", "added to the root of the fast second moment", |c| &mut c.fast.eps),
-    key("fast.weight_decay", "decoupled decay of the posterior's mean and log-variance", |c| &mut c.fast.weight_decay),
     key("fast.init_logvar", "mean of the initial log-variance", |c| &mut c.fast.init_logvar),
     key("fast.init_logvar_std", "standard deviation of the initial log-variance", |c| &mut c.fast.init_logvar_std),
+    key("fast.kl_warmup", "slow steps in which the KL's weight in the fast gradients rises to 1; 0: it is 1", |c| {
+        &mut c.fast.kl_warmup
+    }),
     key("fast.hoist", "do what does not depend on the latents once per batch, not at every fast step", |c| {
         &mut c.fast.hoist
     }),

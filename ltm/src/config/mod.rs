@@ -13,7 +13,9 @@ mod nearest;
 mod presets;
 mod validate;
 
-pub use choices::{Choice, Chunking, Hoist, Noise, NonFinite, Posterior, Precision, Schedule, SlowGradient, Tokenizer};
+pub use choices::{
+    Choice, Chunking, Hoist, ModelKind, Noise, NonFinite, Posterior, Precision, Schedule, SlowGradient, Tokenizer,
+};
 pub use groups::{Config, DataConfig, FastConfig, ModelConfig, SlowConfig, TrainConfig};
 pub use keys::Key;
 pub use memory::Work;
@@ -23,8 +25,12 @@ pub use presets::{PRESETS, Preset};
 /// The number of decoder weights (the tied embedding counted once; latents are not weights). `model.vocab` must be set.
 pub fn parameter_count(model: &ModelConfig) -> usize {
     let (d, ffn) = (model.dim, model.ffn_hidden());
-    // Two attentions of four square matrices, three feed-forward matrices, three norm gains; the final norm's gain.
-    let layer = 8 * d * d + 3 * d * ffn + 3 * d;
+    // Attention: four square matrices and a norm's gain, twice with latents. Feed-forward: three matrices and a gain.
+    let attentions = match model.kind {
+        ModelKind::Ltm => 2,
+        ModelKind::Ar => 1,
+    };
+    let layer = attentions * (4 * d * d + d) + 3 * d * ffn + d;
     model.vocab * d + model.layers * layer + d
 }
 

@@ -127,7 +127,7 @@ fn wrong_keys_and_values_say_what_would_be_right() {
         ("slow.rate", "nan", "slow.rate = null: expected a finite number"),
         ("slow.rate", "", "slow.rate = \"\": expected a finite number"),
         ("fast.noise", "Fresh", "fast.noise = \"Fresh\": expected one of fresh, fixed"),
-        ("fast.posterior", "x", "fast.posterior = \"x\": expected adamw"),
+        ("fast.posterior", "x", "fast.posterior = \"x\": expected one of adamw, natural"),
         ("data.paths", "", "data.paths = \"\": expected a path, or a list of paths such as [\"a.txt\", \"b.txt\"]"),
         ("data.paths", "[1]", "data.paths = [1]: expected a path, or a list of paths such as [\"a.txt\", \"b.txt\"]"),
     ];
@@ -144,7 +144,7 @@ fn json_round_trip_and_strictness() {
     config.set("data.paths", r#"["a \"b\"", "é"]"#).unwrap();
     config.set("slow.rate", "0.1").unwrap();
     let text = config.to_json().pretty();
-    assert!(text.starts_with("{\n  \"model\": {\n    \"layers\": 2,"), "{text}");
+    assert!(text.starts_with("{\n  \"model\": {\n    \"kind\": \"ltm\",\n    \"layers\": 2,"), "{text}");
     assert_eq!(Config::from_json(&json::parse(&text).unwrap()), Ok(config));
     let error = |text: &str| Config::from_json(&json::parse(text).unwrap()).unwrap_err().to_string();
     assert_eq!(error(r#"{"modle": {"dim": 3}}"#), "unknown key \"modle.dim\", did you mean \"model.dim\"?");

@@ -1,4 +1,4 @@
-use super::{Config, ModelConfig};
+use super::{Config, ModelConfig, ModelKind};
 use engine::{Error, Result};
 
 /// Token shards hold 16-bit ids.
@@ -54,6 +54,7 @@ impl Config {
             ("model.window", m.window, 1, 1 << 24),
             ("model.latents", m.latents, 1, 1 << 24),
             ("fast.steps", self.fast.steps, 1, MAX_FAST_STEPS),
+            ("fast.kl_warmup", self.fast.kl_warmup, 0, u32::MAX as usize),
             ("slow.warmup", self.slow.warmup, 0, u32::MAX as usize),
             ("train.batch", t.batch, 1, 1 << 16),
             ("train.steps", t.steps, 1, u32::MAX as usize),
@@ -155,7 +156,7 @@ impl ModelConfig {
         ensure(m.window <= m.seq, || {
             format!("model.window = {} is wider than model.seq = {}: use at most that", m.window, m.seq)
         })?;
-        ensure(m.latents <= m.seq, || {
+        ensure(m.latents <= m.seq || m.kind == ModelKind::Ar, || {
             format!(
                 "model.latents = {} per layer are more than model.seq = {} tokens: use at most that",
                 m.latents, m.seq

@@ -17,11 +17,11 @@ pub struct Walk {
 }
 
 impl Walk {
-    /// Plans the walk at latents `z`, a buffer `[1, L·K, d]`.
+    /// Plans the walk at latents `z`, a buffer `[1, L·K, d]`, if the model has any.
     ///
     /// # Errors
     /// If the configuration contradicts itself.
-    pub fn new(config: &ModelConfig, params: &Params, z: Id, store: &mut Store) -> Result<Self> {
+    pub fn new(config: &ModelConfig, params: &Params, z: Option<Id>, store: &mut Store) -> Result<Self> {
         let mut g = Graph::new();
         let positions = Positions::new(config, 1, store);
         let position = positions.tokens();
@@ -29,7 +29,7 @@ impl Walk {
         let token = store.insert(Buffer::from_slice(&[1, 1], &[0i32]));
         let tokens = g.leaf("token", store.get(token).spec(), Phase::Step, token);
         let at = g.leaf("position", Spec::new(DType::I32, &[1]), Phase::Step, position);
-        let z = g.leaf("z", store.get(z).spec(), Phase::Batch, z);
+        let z = z.map(|z| g.leaf("z", store.get(z).spec(), Phase::Batch, z));
         let width = (config.window - 1).max(1);
         let ring_spec = Spec::new(params.compute(), &[1, width, 2 * config.dim]);
         let rings: Vec<Id> = (0..config.layers).map(|_| store.alloc(ring_spec)).collect();

@@ -1,12 +1,12 @@
-//! Fast learning: T AdamW steps on the posterior (μ, λ) of every sample, the decoder frozen.
+//! Fast learning: T steps on the posterior (μ, λ) of every sample, the decoder frozen.
 
-use crate::config::{self, FastConfig, ModelConfig, Schedule};
+use crate::config::{self, FastConfig, ModelConfig, Posterior, Schedule};
 use crate::learn::Inputs;
 use crate::model::{Decoder, Params, Positions};
 use autograd::{Graph, Hoist, Id, NonFinite, Phase, Plan, Request, Store};
 use engine::{Buffer, DType, Result, Spec};
 use kernels::cross_entropy::LmHead;
-use kernels::latents::{LatentAdamW, LatentInit, Noise, Redraw, Source};
+use kernels::latents::{LatentAdamW, LatentInit, LatentNatural, Noise, Redraw, Source};
 
 /// The posterior of every sample of a batch and what its learning needs; all `[B, L·K, d]` unless said otherwise.
 #[derive(Clone, Copy, Debug)]
@@ -15,7 +15,7 @@ pub struct Latents {
     pub mu: Id,
     /// λ = log σ².
     pub logvar: Id,
-    /// First and second moments of AdamW for μ, then for λ.
+    /// First and second moments of AdamW for μ, then for λ; of the natural gradient its two means, then nothing.
     pub moments: [Id; 4],
     /// The noise that made `z`.
     pub eps: Id,
@@ -27,6 +27,8 @@ pub struct Latents {
     pub clock: Id,
     /// `[T]`: learning rate of each fast step.
     pub rates: Id,
+    /// `[1]`: weight of the KL in the gradients.
+    pub kl_weight: Id,
 }
 
 impl Latents {
@@ -43,6 +45,7 @@ impl Latents {
             kl: store.alloc(Spec::new(spec.dtype, &spec.shape.dims()[..1])),
             clock: store.alloc(Spec::new(DType::I32, &[2])),
             rates: store.alloc(Spec::new(spec.dtype, &[steps.max(1)])),
+            kl_weight: store.insert(Buffer::from_f64(spec.dtype, &[1], &[1.0])),
         }
     }
 
@@ -85,6 +88,12 @@ pub struct FastOptions {
     pub noise_table: Option<Id>,
 }
 
+/// The natural gradient's decays of its mean gradient and mean curvature, and its damping.
+const NATURAL: (f64, f64, f64) = (0.6, 0.8, 0.25);
+
+/// What the linear schedule adds to the rate of every step, so that the last ones still move.
+const FLOOR: f64 = 0.05;
+
 /// The fast loop for batches of one size: a plan and the latents that it works on.
 #[derive(Debug)]
 pub struct Fast {
@@ -118,7 +127,7 @@ impl Fast {
         let targets = g.leaf("targets", grid, Phase::Batch, inputs.targets);
         let one = g.leaf("one", store.get(inputs.one).spec(), Phase::Update, inputs.one);
         let z = g.leaf("z", spec, Phase::Step, latents.z);
-        let hidden = decoder.hidden(&mut g, tokens, z, |g, _, qkv| decoder.window_attention(g, qkv))?;
+        let hidden = decoder.hidden(&mut g, tokens, Some(z), |g, _, qkv| decoder.window_attention(g, qkv))?;
         let loss = g.apply(LmHead, &[hidden, decoder.weight("tok_embeddings"), targets, one])?;
         let nll = g.output(loss, "nll");
         let accumulate = match &options.weights {
@@ -135,15 +144,29 @@ impl Fast {
         };
         let noise = Noise { seed: options.seed, redraw, source };
         let init = LatentInit { noise, logvar: fast.init_logvar, logvar_std: fast.init_logvar_std };
-        let update =
-            LatentAdamW { noise, beta1: fast.beta1, beta2: fast.beta2, eps: fast.eps, weight_decay: fast.weight_decay };
         let table = options.noise_table.as_slice();
         let state = latents.state();
         plan.push_update(store, Phase::Batch, "latents", init, &[&[inputs.samples], table].concat(), &state);
-        let ins = [&[plan.grad(z), latents.rates, inputs.samples], table].concat();
-        plan.push_update(store, Phase::Step, "latents", update, &ins, &state);
+        let ins = [&[plan.grad(z), latents.rates, latents.kl_weight, inputs.samples], table].concat();
+        match fast.posterior {
+            Posterior::Adamw => {
+                let FastConfig { beta1, beta2, eps, weight_decay, .. } = *fast;
+                let step = LatentAdamW { noise, beta1, beta2, eps, weight_decay };
+                plan.push_update(store, Phase::Step, "latents", step, &ins, &state);
+            }
+            Posterior::Natural => {
+                let (beta1, beta2, damping) = NATURAL;
+                let step = LatentNatural { noise, beta1, beta2, damping };
+                plan.push_update(store, Phase::Step, "latents", step, &ins, &state);
+            }
+        }
         let nll = plan.value(nll);
         Ok(Self { latents, plan, nll, config: fast.clone() })
+    }
+
+    /// Sets the weight of the KL in the gradients of all fits to come; it is 1 until then.
+    pub fn weigh_kl(&self, store: &mut Store, weight: f64) {
+        store.get_mut(self.latents.kl_weight).set_f64(&[weight]);
     }
 
     /// Fits the posterior of the batch that is loaded: the weights' and the batch's phases, then `steps` steps at
@@ -205,7 +228,7 @@ impl Fast {
         store.get_mut(self.latents.clock).write(&[0, round as i32]);
     }
 
-    /// Learning rate of fast step `t`: constant, or falling by a cosine to a tenth over the steps.
+    /// Learning rate of fast step `t`, by the configured schedule.
     fn rate(&self, rate: f64, t: usize) -> f64 {
         match self.config.schedule {
             Schedule::Constant => rate,
@@ -213,6 +236,7 @@ impl Fast {
                 let phase = std::f64::consts::PI * t as f64 / self.config.steps as f64;
                 rate * (0.1 + 0.9 * 0.5 * (1.0 + phase.cos()))
             }
+            Schedule::Linear => rate * (1.0 - t as f64 / self.config.steps as f64) + FLOOR,
         }
     }
 

@@ -1,4 +1,5 @@
-//! Scoring a fitted posterior with fresh noise: what an honest evaluation needs.
+//! Scoring a fitted posterior with fresh noise, which is what an honest evaluation needs; and a model without latents, which
+//! needs no more than its own probabilities.
 
 use crate::config::ModelConfig;
 use crate::learn::fast::per_sample;
@@ -18,19 +19,38 @@ pub struct Scores {
     pub log_ratio: Vec<f64>,
 }
 
-/// Draws z from the posterior and computes −log p(x|z): forward only.
+/// Draws z from the posterior, if the model has one, and computes −log p(x|z): forward only.
 #[derive(Debug)]
 pub struct Score {
-    draw: Plan,
+    draw: Option<Draw>,
     body: Plan,
     nll: Id,
+}
+
+/// A draw from the posterior.
+#[derive(Debug)]
+struct Draw {
+    plan: Plan,
     log_ratio: Id,
     number: Id,
     z: Id,
 }
 
+impl Draw {
+    fn new(latents: &Latents, inputs: &Inputs, seed: u64, store: &mut Store) -> Result<Self> {
+        let spec = store.get(latents.z).spec();
+        let (eps, z) = (store.alloc(spec), store.alloc(spec));
+        let log_ratio = store.alloc(Spec::new(spec.dtype, &[inputs.batch]));
+        let number = store.alloc(Spec::new(DType::I32, &[1]));
+        let mut plan = Plan::new(&Graph::new(), store, &Request::default())?;
+        let ins = [latents.mu, latents.logvar, inputs.samples, number];
+        plan.push_update(store, Phase::Step, "latents", LatentDraw { seed }, &ins, &[eps, z, log_ratio]);
+        Ok(Self { plan, log_ratio, number, z })
+    }
+}
+
 impl Score {
-    /// Records and plans for the posterior in `latents` and the batch in `inputs`.
+    /// Records and plans for the batch in `inputs` and the posterior in `latents`, `None` for a model without.
     ///
     /// # Errors
     /// If the configuration contradicts itself.
@@ -38,19 +58,11 @@ impl Score {
         model: &ModelConfig,
         params: &Params,
         inputs: &Inputs,
-        latents: &Latents,
+        latents: Option<&Latents>,
         seed: u64,
         store: &mut Store,
     ) -> Result<Self> {
-        let dtype = params.dtype();
-        let spec = store.get(latents.z).spec();
-        let (eps, z) = (store.alloc(spec), store.alloc(spec));
-        let log_ratio = store.alloc(Spec::new(dtype, &[inputs.batch]));
-        let number = store.alloc(Spec::new(DType::I32, &[1]));
-        let mut draw = Plan::new(&Graph::new(), store, &Request::default())?;
-        let ins = [latents.mu, latents.logvar, inputs.samples, number];
-        draw.push_update(store, Phase::Step, "latents", LatentDraw { seed }, &ins, &[eps, z, log_ratio]);
-
+        let draw = latents.map(|latents| Draw::new(latents, inputs, seed, store)).transpose()?;
         let mut g = Graph::new();
         let positions = Positions::new(model, inputs.sequence, store);
         let decoder = Decoder::new(model, params, &positions, store, &mut g, Phase::Update)?;
@@ -58,13 +70,13 @@ impl Score {
         let tokens = g.leaf("tokens", grid, Phase::Batch, inputs.tokens);
         let targets = g.leaf("targets", grid, Phase::Batch, inputs.targets);
         let one = g.leaf("one", store.get(inputs.one).spec(), Phase::Update, inputs.one);
-        let latent = g.leaf("z", spec, Phase::Step, z);
+        let latent = draw.as_ref().map(|draw| g.leaf("z", store.get(draw.z).spec(), Phase::Step, draw.z));
         let hidden = decoder.hidden(&mut g, tokens, latent, |g, _, qkv| decoder.window_attention(g, qkv))?;
         let loss = g.apply(LmHead, &[hidden, decoder.weight("tok_embeddings"), targets, one])?;
         let nll = g.output(loss, "nll");
         let body = Plan::new(&g, store, &Request { keep: vec![nll], hoist: Hoist::On, ..Request::default() })?;
         let nll = body.value(nll);
-        Ok(Self { draw, body, nll, log_ratio, number, z })
+        Ok(Self { draw, body, nll })
     }
 
     /// Prepares for the batch that is loaded.
@@ -74,17 +86,27 @@ impl Score {
     }
 
     /// Draw number `number`: independent of all other numbers and of the noise of the fast steps.
+    ///
+    /// # Panics
+    /// If the model has no latents; so does [`at`](Self::at).
     pub fn draw(&self, store: &mut Store, number: u32) -> Scores {
-        store.get_mut(self.number).write(&[number as i32]);
-        self.draw.run(store, Phase::Step);
+        let draw = self.draw.as_ref().expect("a posterior to draw from");
+        store.get_mut(draw.number).write(&[number as i32]);
+        draw.plan.run(store, Phase::Step);
         self.body.run(store, Phase::Step);
-        Scores { nll: per_sample(store.get(self.nll)), log_ratio: store.get(self.log_ratio).to_f64() }
+        Scores { nll: per_sample(store.get(self.nll)), log_ratio: store.get(draw.log_ratio).to_f64() }
     }
 
     /// The score at a given z, in the buffer `z`; its `log_ratio` is empty.
     pub fn at(&self, store: &mut Store, z: Id) -> Scores {
+        let draw = self.draw.as_ref().expect("latents to set");
         let values = store.get(z).clone();
-        store.get_mut(self.z).copy_from(&values);
+        store.get_mut(draw.z).copy_from(&values);
+        self.exact(store)
+    }
+
+    /// The score of a model without latents; its `log_ratio` is empty.
+    pub fn exact(&self, store: &mut Store) -> Scores {
         self.body.run(store, Phase::Step);
         Scores { nll: per_sample(store.get(self.nll)), log_ratio: Vec::new() }
     }

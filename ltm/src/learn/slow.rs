@@ -23,7 +23,7 @@ pub struct Slow {
 }
 
 impl Slow {
-    /// Records and plans the step at latents `z`, a buffer `[B, L·K, d]`. `piles` are the buffers, one
+    /// Records and plans the step at latents `z`, a buffer `[B, L·K, d]`; without, it is that of the baseline. `piles` are the buffers, one
     /// per parameter, in which gradients pile up when the configuration says so.
     ///
     /// # Errors
@@ -33,7 +33,7 @@ impl Slow {
         slow: &SlowConfig,
         params: &Params,
         inputs: &Inputs,
-        z: Id,
+        z: Option<Id>,
         piles: &[Id],
         store: &mut Store,
     ) -> Result<Self> {
@@ -44,7 +44,7 @@ impl Slow {
         let tokens = g.leaf("tokens", grid, Phase::Batch, inputs.tokens);
         let targets = g.leaf("targets", grid, Phase::Batch, inputs.targets);
         let mean = g.leaf("mean", store.get(inputs.mean).spec(), Phase::Batch, inputs.mean);
-        let z = g.leaf("z", store.get(z).spec(), Phase::Step, z);
+        let z = z.map(|z| g.leaf("z", store.get(z).spec(), Phase::Step, z));
         let hidden = decoder.hidden(&mut g, tokens, z, |g, _, qkv| decoder.window_attention(g, qkv))?;
         let loss = g.apply(LmHead, &[hidden, decoder.weight("tok_embeddings"), targets, mean])?;
         let nll = g.output(loss, "nll");

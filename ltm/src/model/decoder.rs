@@ -1,4 +1,4 @@
-use crate::config::ModelConfig;
+use crate::config::{ModelConfig, ModelKind};
 use crate::model::Params;
 use autograd::{Graph, Id, Phase, Store, Value};
 use engine::{Buffer, DType, Result, Spec};
@@ -51,7 +51,8 @@ pub struct Decoder<'a> {
     weights: Vec<Value>,
     names: Vec<&'a str>,
     rope: Value,
-    rope_latents: Value,
+    /// Without latents there are none to rotate.
+    rope_latents: Option<Value>,
 }
 
 impl<'a> Decoder<'a> {
@@ -75,10 +76,16 @@ impl<'a> Decoder<'a> {
         let table = RopeTable { head_dim: config.dim / config.heads, theta: config.rope_theta, dtype };
         let spec = |id: Id| store.get(id).spec();
         let tokens = graph.leaf("positions", spec(positions.tokens), phase, positions.tokens);
-        let latents = graph.leaf("latent_positions", spec(positions.latents), Phase::Update, positions.latents);
         graph.scope("positions");
         let rope = graph.apply(table, &[tokens])?;
-        let rope_latents = graph.apply(table, &[latents])?;
+        let rope_latents = match config.kind {
+            ModelKind::Ltm => {
+                let latents = spec(positions.latents);
+                let latents = graph.leaf("latent_positions", latents, Phase::Update, positions.latents);
+                Some(graph.apply(table, &[latents])?)
+            }
+            ModelKind::Ar => None,
+        };
         Ok(Self { config, dtype, compute, leaves, weights, names, rope, rope_latents })
     }
 
@@ -101,23 +108,28 @@ impl<'a> Decoder<'a> {
         Spec::new(self.dtype, &[batch, self.config.layers * self.config.latents, self.config.dim])
     }
 
-    /// tokens [B, N], z [B, L·K, d] → hidden [B, N, d], after the final norm.
+    /// tokens [B, N], z [B, L·K, d] → hidden [B, N, d], after the final norm. Without z there is no cross-attention: that is
+    /// the autoregressive baseline.
     ///
     /// `attend(graph, layer, qkv)` computes self-attention from rotated queries, keys and values [B, N, 3d].
     ///
     /// # Errors
     /// If shapes do not fit.
+    ///
+    /// # Panics
+    /// If there is a z and the configuration has no latents, or the other way round.
     pub fn hidden(
         &self,
         g: &mut Graph,
         tokens: Value,
-        z: Value,
+        z: Option<Value>,
         mut attend: impl FnMut(&mut Graph, usize, Value) -> Result<Value>,
     ) -> Result<Value> {
         let c = self.config;
         let norm = RmsNorm { eps: c.norm_eps };
+        assert_eq!(z.is_some(), c.kind == ModelKind::Ltm, "latents are what tells the two kinds of model apart");
         g.scope("latents");
-        let z = cast(g, z, self.compute)?;
+        let z = z.map(|z| cast(g, z, self.compute)).transpose()?;
         // h = E[x]
         g.scope("embedding");
         let mut h = g.apply(Embedding, &[self.weight("tok_embeddings"), tokens])?;
@@ -130,13 +142,15 @@ impl<'a> Decoder<'a> {
             let qkv = g.apply(Rope { heads: 3 * c.heads, rotated: 2 * c.heads }, &[qkv, self.rope])?;
             let y = attend(g, l, qkv)?;
             h = g.apply(LinearResidual, &[y, w("attention.wo"), h])?;
-            // c = rmsnorm(h, g2);  h += Co · cross_attention(rope(Cq c), rope_z(Ck z_l), Cv z_l)
-            let a = g.apply(norm, &[h, w("cross_attention_norm.weight")])?;
-            let q = g.apply(Linear, &[a, w("cross_attention.wq")])?;
-            let q = g.apply(Rope { heads: c.heads, rotated: c.heads }, &[q, self.rope])?;
-            let kv = self.latent_kv(g, l, z)?;
-            let y = g.apply(CrossAttention { heads: c.heads }, &[q, kv])?;
-            h = g.apply(LinearResidual, &[y, w("cross_attention.wo"), h])?;
+            if let (Some(z), Some(rope_latents)) = (z, self.rope_latents) {
+                // c = rmsnorm(h, g2);  h += Co · cross_attention(rope(Cq c), rope_z(Ck z_l), Cv z_l)
+                let a = g.apply(norm, &[h, w("cross_attention_norm.weight")])?;
+                let q = g.apply(Linear, &[a, w("cross_attention.wq")])?;
+                let q = g.apply(Rope { heads: c.heads, rotated: c.heads }, &[q, self.rope])?;
+                let kv = self.latent_kv(g, l, z, rope_latents)?;
+                let y = g.apply(CrossAttention { heads: c.heads }, &[q, kv])?;
+                h = g.apply(LinearResidual, &[y, w("cross_attention.wo"), h])?;
+            }
             // f = rmsnorm(h, g3);  h += W2 · (silu(W1 f) ⊙ (W3 f))
             let f = g.apply(norm, &[h, w("ffn_norm.weight")])?;
             let u = g.apply(Linear, &[f, w("feed_forward.w13")])?;
@@ -148,11 +162,11 @@ impl<'a> Decoder<'a> {
     }
 
     /// Keys (rotated) and values of layer `l`'s latents: [B, K, 2d].
-    fn latent_kv(&self, g: &mut Graph, l: usize, z: Value) -> Result<Value> {
+    fn latent_kv(&self, g: &mut Graph, l: usize, z: Value, rope: Value) -> Result<Value> {
         let c = self.config;
         let z = g.apply(Slice { start: l * c.latents, len: c.latents }, &[z])?;
         let kv = g.apply(Linear, &[z, self.weight(&format!("layers.{l}.cross_attention.wkv"))])?;
-        g.apply(Rope { heads: 2 * c.heads, rotated: c.heads }, &[kv, self.rope_latents])
+        g.apply(Rope { heads: 2 * c.heads, rotated: c.heads }, &[kv, rope])
     }
 
     /// Self-attention over whole sequences: token i sees j in [i−k+1, i].

@@ -1,6 +1,6 @@
 //! The decoder's parameters: fused as the products want them, named and split on disk as the reference does.
 
-use crate::config::ModelConfig;
+use crate::config::{ModelConfig, ModelKind};
 use crate::safetensors::SafeTensors;
 use autograd::{Graph, Id, Phase, Store, Value};
 use engine::rng::Stream;
@@ -76,11 +76,13 @@ impl Params {
             let (q, k, v) = (w("attention.wq"), w("attention.wk"), w("attention.wv"));
             params.matrix(store, &p("attention.wqkv"), d, &[(&q, d), (&k, d), (&v, d)], std);
             params.matrix(store, &p("attention.wo"), d, &[(&w("attention.wo"), d)], out_std);
-            params.gain(store, &w("cross_attention_norm"), d);
-            params.matrix(store, &p("cross_attention.wq"), d, &[(&w("cross_attention.wq"), d)], std);
-            let (k, v) = (w("cross_attention.wk"), w("cross_attention.wv"));
-            params.matrix(store, &p("cross_attention.wkv"), d, &[(&k, d), (&v, d)], std);
-            params.matrix(store, &p("cross_attention.wo"), d, &[(&w("cross_attention.wo"), d)], out_std);
+            if config.kind == ModelKind::Ltm {
+                params.gain(store, &w("cross_attention_norm"), d);
+                params.matrix(store, &p("cross_attention.wq"), d, &[(&w("cross_attention.wq"), d)], std);
+                let (k, v) = (w("cross_attention.wk"), w("cross_attention.wv"));
+                params.matrix(store, &p("cross_attention.wkv"), d, &[(&k, d), (&v, d)], std);
+                params.matrix(store, &p("cross_attention.wo"), d, &[(&w("cross_attention.wo"), d)], out_std);
+            }
             params.gain(store, &w("ffn_norm"), d);
             let (w1, w3) = (w("feed_forward.w1"), w("feed_forward.w3"));
             params.matrix(store, &p("feed_forward.w13"), d, &[(&w1, f), (&w3, f)], std);

@@ -41,9 +41,9 @@ impl Learner {
         let validation = match &material.validation {
             None => None,
             Some(source) => {
-                let (steps, store) = (config.fast.steps, &mut trainer.store);
-                let evaluator =
-                    Evaluator::new(config, Protocol::Elbo, steps, VALIDATION_DRAWS, &trainer.params, store)?;
+                let (steps, store, protocol) =
+                    (config.fast.steps, &mut trainer.store, Protocol::of(config.model.kind)[0]);
+                let evaluator = Evaluator::new(config, protocol, steps, VALIDATION_DRAWS, &trainer.params, store)?;
                 Some((evaluator, source.clone()))
             }
         };
@@ -65,7 +65,7 @@ pub struct Progress {
     pub warnings: Vec<String>,
 }
 
-/// How the model does on held-out sequences, by protocol `elbo`.
+/// How the model does on held-out sequences, by protocol `elbo`, or `nll` if it has no latents.
 #[derive(Clone, Debug)]
 pub struct Validation {
     /// Totals over the sequences.
@@ -176,7 +176,8 @@ impl Session {
             // A model that cannot be validated stops by its own numbers or goes on, as the configuration says.
             match self.validate() {
                 Ok(validation) => {
-                    let line = validation.as_ref().map(|validation| validation_line(self.step(), validation));
+                    let line =
+                        validation.as_ref().map(|validation| validation_line(self.step(), self.protocol(), validation));
                     line.map_or(Ok(()), |line| self.metrics.write(&line))?;
                     progress.validation = validation;
                 }
@@ -187,6 +188,11 @@ impl Session {
             progress.warnings.extend(self.save()?);
         }
         Ok(progress)
+    }
+
+    /// What the model is validated by.
+    fn protocol(&self) -> Protocol {
+        Protocol::of(self.run.config().model.kind)[0]
     }
 
     /// Scores the first held-out batches.
@@ -246,12 +252,12 @@ fn step_line(report: &StepReport, seconds: f64) -> Value {
     Value::object(line)
 }
 
-fn validation_line(step: u64, validation: &Validation) -> Value {
+fn validation_line(step: u64, protocol: Protocol, validation: &Validation) -> Value {
     let total = &validation.total;
     let (tokens, sequences) = (total.tokens as f64, total.sequences as f64);
     let mut line = vec![
         ("step", step.into()),
-        ("protocol", Protocol::Elbo.name().into()),
+        ("protocol", protocol.name().into()),
         ("sequences", total.sequences.into()),
         ("loss", (total.nats / tokens).into()),
         ("nll", (total.nll / tokens).into()),

@@ -90,7 +90,7 @@ fn run(case: &Case, dtype: DType) -> (Vec<Vec<f64>>, Vec<Vec<f64>>) {
 }
 
 /// ‖a − b‖ / ‖b‖, and ‖a‖ where b is zero.
-pub(super) fn relative_error(a: &[f64], b: &[f64]) -> f64 {
+pub fn relative_error(a: &[f64], b: &[f64]) -> f64 {
     let norm = |it: &mut dyn Iterator<Item = f64>| it.map(|x| x * x).sum::<f64>().sqrt();
     let difference = norm(&mut a.iter().zip(b).map(|(a, b)| a - b));
     let size = norm(&mut b.iter().copied());

@@ -5,6 +5,7 @@
 mod bad_input;
 mod bench;
 mod crash;
+mod gpu;
 mod jobs;
 
 use std::fs;

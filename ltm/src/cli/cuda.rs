@@ -1,0 +1,55 @@
+//! `ltm cuda compile`.
+
+use super::output::{note, print, si};
+use super::threads;
+use engine::cuda::{Arch, Settings, compile_file};
+use engine::{Error, Result};
+use std::path::{Path, PathBuf};
+
+/// Prepare for NVIDIA GPUs
+#[derive(clap::Subcommand)]
+pub enum Command {
+    Compile(Compile),
+}
+
+/// Compile all kernels into one file, for machines that have a GPU's driver and no compiler
+///
+/// No GPU is needed, but nvcc or NVRTC: LTM_CUDA_LIBRARIES names folders to look in, as NVIDIA's Python packages have them
+/// (site-packages/nvidia/cu13/lib). The file belongs to this version of the program; LTM_CUDA_KERNELS=FILE uses it.
+#[derive(clap::Args)]
+pub struct Compile {
+    /// File to make; one that is there is replaced when the new one is whole
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+    /// GPUs to compile for, e.g. sm_80,sm_90a [default: A100, H100 and H200, both kinds of Blackwell]
+    #[arg(long, value_name = "SM", value_delimiter = ',')]
+    arch: Vec<String>,
+}
+
+pub fn run(command: &Command, threads: Option<usize>) -> Result<()> {
+    let Command::Compile(args) = command;
+    let mut archs = args.arch.iter().map(|name| name.parse()).collect::<Result<Vec<Arch>>>()?;
+    if archs.is_empty() {
+        archs = Arch::USUAL.to_vec();
+    }
+    archs.sort();
+    archs.dedup();
+    // Before the compiler works for half a minute.
+    let folder = args.out.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    if !folder.is_dir() || args.out.is_dir() {
+        return Err(Error::new(format!("cannot write {}: name a file in a folder that exists", args.out.display())));
+    }
+    let made = threads::inside(threads.unwrap_or(0), || {
+        compile_file(&kernels::registry::modules(), &archs, &Settings::from_env(), &args.out)
+    })?;
+    let names = archs.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    note(format_args!(
+        "{} kernels for {names} by {}, {}; {}={} uses them",
+        made.kernels,
+        made.compiler,
+        si(made.bytes as f64, "B"),
+        Settings::KERNELS,
+        args.out.display()
+    ));
+    print(args.out.display())
+}

@@ -1,0 +1,83 @@
+//! Everything that an op computes at a case, on any device and in any precision, to be compared.
+
+use super::relative_error;
+use autograd::gradcheck::Bench;
+use engine::rng::Stream;
+use engine::{Buffer, DType, Device, Want};
+use kernels::case::Case;
+
+/// Outputs or gradients of one pass, in host memory.
+#[derive(Debug)]
+pub struct Pass {
+    /// Which, e.g. `result`.
+    pub what: String,
+    /// Whether gradients are among them.
+    pub is_backward: bool,
+    /// The numbers; empty where an input's gradient was not wanted.
+    pub buffers: Vec<Buffer>,
+}
+
+/// What [`passes`] computes in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Arithmetic {
+    /// The type of the tensors.
+    Stored,
+    /// f64.
+    Exact,
+}
+
+/// Everything that the case's op can compute, on numbers that `dtype` can hold: gradients and fused passes for each wanted
+/// input alone, for all, and added to what is there; and the result.
+///
+/// # Panics
+/// If the op refuses the case's shapes, or the device fails.
+pub fn passes(case: &Case, device: &Device, dtype: DType, arithmetic: Arithmetic) -> Vec<Pass> {
+    let given = |b: Buffer| match arithmetic {
+        Arithmetic::Exact if b.dtype() != DType::I32 => Buffer::from_f64(DType::F64, b.shape().dims(), &b.to_f64()),
+        _ => b,
+    };
+    let op = case.op.as_ref();
+    let stored = case.buffers(dtype, 7);
+    let into: Vec<Buffer> =
+        stored.iter().map(|b| given(Buffer::from_f64(b.dtype(), b.shape().dims(), &vec![0.5; b.len()]))).collect();
+    let result = op.infer(&case.specs(dtype)).expect("the case's shapes")[0].spec;
+    let mut weights = vec![0.0; result.shape.numel()];
+    Stream::new(3, 99).fill_normal(&mut weights, |x| x);
+    let d_out = given(Buffer::from_f64(result.dtype, result.shape.dims(), &weights));
+    let ins: Vec<Buffer> = stored.into_iter().map(given).collect();
+    let mut bench = Bench::on(device, op, &ins);
+    let outs = bench.forward(&ins);
+    let mut passes = Vec::new();
+    for wants in all_wants(case) {
+        let buffers = bench.vjp(&wants, &ins, &outs, &d_out, &into);
+        passes.push(Pass { what: format!("gradient for {wants:?}"), is_backward: true, buffers });
+        if op.fuses() {
+            let (mut buffers, d_ins) = bench.forward_vjp(&wants, &ins, &into);
+            buffers.extend(d_ins);
+            passes.push(Pass { what: format!("fused pass for {wants:?}"), is_backward: true, buffers });
+        }
+    }
+    passes.push(Pass { what: "result".into(), is_backward: false, buffers: outs });
+    passes
+}
+
+/// `Write` for each input alone, for all, and `Add` for all.
+fn all_wants(case: &Case) -> Vec<Vec<Want>> {
+    let n = case.ins.len();
+    let of = |want: Want, chosen: &dyn Fn(usize) -> bool| -> Vec<Want> {
+        (0..n).map(|i| if case.op.differentiable(i) && chosen(i) { want } else { Want::Skip }).collect()
+    };
+    let mut all: Vec<_> = (0..n).map(|i| of(Want::Write, &|j| j == i)).collect();
+    all.extend([of(Want::Write, &|_| true), of(Want::Add, &|_| true)]);
+    all.retain(|wants| wants.iter().any(|w| w.is_wanted()));
+    all.dedup();
+    all
+}
+
+/// The relative error of every buffer of these passes, with its pass and number.
+pub fn errors<'a>(ours: &'a [Pass], exact: &'a [Pass]) -> impl Iterator<Item = (&'a Pass, usize, f64)> {
+    ours.iter().zip(exact).flat_map(|(ours, exact)| {
+        let pairs = ours.buffers.iter().zip(&exact.buffers).enumerate().filter(|(_, (a, _))| !a.is_empty());
+        pairs.map(move |(i, (a, b))| (ours, i, relative_error(&a.to_f64(), &b.to_f64())))
+    })
+}

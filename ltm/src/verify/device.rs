@@ -1,0 +1,158 @@
+//! Every op and every update on a device against the CPU's f64.
+
+use super::cases::{Arithmetic, errors, passes};
+use super::relative_error;
+use super::updates::{Script, scripts};
+use autograd::gradcheck::Bench;
+use engine::rng::Stream;
+use engine::{Buffer, DType, Device, Want};
+use kernels::case::{Case, Sizes};
+use kernels::cast::Cast;
+use kernels::registry::{ROOMS, Room};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+/// How one room did on a device in one storage type.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DeviceReport {
+    /// The room, and what of it.
+    pub op: String,
+    /// How tensors were stored.
+    pub dtype: DType,
+    /// Cases run.
+    pub cases: usize,
+    /// Worst relative error ‖device − f64‖ / ‖f64‖ of any output; of an update that of any state.
+    pub forward: f64,
+    /// The same of any gradient; `None` without gradients.
+    pub gradient: Option<f64>,
+    /// The first thing that was found wrong.
+    pub failure: Option<String>,
+}
+
+/// Ones, tails everywhere, full packs and blocks and more than a chunk of tokens.
+pub const SIZES: [Sizes; 3] = [
+    Sizes { batch: 1, tokens: 1, heads: 1, head_dim: 2, window: 1, latents: 1, ffn: 1, vocab: 2 },
+    Sizes { batch: 2, tokens: 37, heads: 3, head_dim: 10, window: 11, latents: 19, ffn: 45, vocab: 101 },
+    Sizes { batch: 2, tokens: 130, heads: 2, head_dim: 32, window: 48, latents: 8, ffn: 96, vocab: 258 },
+];
+
+/// Largest accepted relative error on a device: of single ops, and of updates.
+pub fn device_tolerance(dtype: DType) -> f64 {
+    if dtype == DType::Bf16 { 1e-2 } else { 1e-4 }
+}
+
+/// The sizes that a room's kernels are tried at: attention has a compilation for every width of heads.
+pub fn sizes(room: &Room) -> Vec<Sizes> {
+    let wide = |head_dim| Sizes { tokens: 70, heads: 1, head_dim, window: 40, latents: 19, ..SIZES[0] };
+    let wide = if room.name.contains("attention") { [64, 120, 128].map(wide).to_vec() } else { vec![] };
+    [&SIZES[..], &wide].concat()
+}
+
+/// Runs every room's cases and every update on `device`, which must have all kernels loaded, in f32 and in bf16; calls
+/// `done` with each report as it comes. A device that fails (a panic) fails the report.
+pub fn device(device: &Device, mut done: impl FnMut(&DeviceReport)) -> Vec<DeviceReport> {
+    let mut reports = Vec::new();
+    let mut add = |report: DeviceReport| {
+        done(&report);
+        reports.push(report);
+    };
+    for room in ROOMS.iter().filter(|room| room.cuda.is_some()) {
+        let cases: Vec<Case> = sizes(room).iter().flat_map(|s| (room.cases)(s)).collect();
+        for dtype in [DType::F32, DType::Bf16] {
+            let mut report = DeviceReport::new(room.name, dtype);
+            for case in &cases {
+                report.check(&format!("{} {}", case.op.name(), case.label), |report| report.case(case, device));
+            }
+            add(report);
+        }
+    }
+    for dtype in [DType::F32, DType::Bf16] {
+        let mut report = DeviceReport::new("cast", dtype);
+        report.check("cast", |report| report.cast(device));
+        add(report);
+    }
+    // Updates work on what is learned, which lies in f32.
+    let mut scripts = scripts();
+    scripts.sort_by_key(|script| script.room);
+    for scripts in scripts.chunk_by(|a, b| a.room == b.room) {
+        let mut report = DeviceReport::new(&format!("{} in place", scripts[0].room), DType::F32);
+        for script in scripts {
+            report.check("buffer", |report| report.update(script, device));
+        }
+        add(report);
+    }
+    reports
+}
+
+impl DeviceReport {
+    fn new(op: &str, dtype: DType) -> Self {
+        Self { op: op.into(), dtype, cases: 0, forward: 0.0, gradient: None, failure: None }
+    }
+
+    /// Counts a case. What goes wrong in it is said with its place.
+    fn check(&mut self, place: &str, case: impl FnOnce(&mut Self) -> Result<(), String>) {
+        self.cases += 1;
+        let result = catch_unwind(AssertUnwindSafe(|| case(self))).unwrap_or_else(|panic| {
+            let text =
+                panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
+            Err(text.unwrap_or("fails").replace('\n', " "))
+        });
+        if let Err(e) = result {
+            self.failure.get_or_insert(format!("{place}: {e}"));
+        }
+    }
+
+    fn case(&mut self, case: &Case, device: &Device) -> Result<(), String> {
+        let exact = passes(case, &Device::Cpu, self.dtype, Arithmetic::Exact);
+        let ours = passes(case, device, self.dtype, Arithmetic::Stored);
+        let mut result = Ok(());
+        for (pass, i, error) in errors(&ours, &exact) {
+            let worst = if pass.is_backward { self.gradient.get_or_insert(0.0) } else { &mut self.forward };
+            *worst = larger(*worst, error);
+            result = result.and(close(&format!("{} {i}", pass.what), error, self.dtype));
+        }
+        result
+    }
+
+    /// Rounding is exact, so all bits must be the CPU's, there and back.
+    fn cast(&mut self, device: &Device) -> Result<(), String> {
+        let numbers = |dtype, site| {
+            let mut x = vec![0.0; 2059];
+            Stream::new(3, site).fill_normal(&mut x, |x| x);
+            Buffer::from_f64(dtype, &[x.len()], &x)
+        };
+        let (from, to) = if self.dtype == DType::F32 { (DType::F32, DType::Bf16) } else { (DType::Bf16, DType::F32) };
+        let (x, d_y) = ([numbers(from, 1)], numbers(to, 2));
+        let run = |device: &Device| {
+            let op = Cast { to };
+            let mut bench = Bench::on(device, &op, &x);
+            [bench.forward(&x), bench.vjp(&[Want::Write], &x, &[], &d_y, &[])].concat()
+        };
+        let (ours, exact) = (run(device), run(&Device::Cpu));
+        let error = |i: usize| relative_error(&ours[i].to_f64(), &exact[i].to_f64());
+        (self.forward, self.gradient) = (error(0), Some(error(1)));
+        let same = ours.iter().zip(&exact).all(|(a, b)| a.as_bytes() == b.as_bytes());
+        if same { Ok(()) } else { Err("other bits than on the CPU".into()) }
+    }
+
+    fn update(&mut self, script: &Script, device: &Device) -> Result<(), String> {
+        let (exact, ours) = (script.run(&Device::Cpu, DType::F64), script.run(device, DType::F32));
+        let mut result = Ok(());
+        for (i, (a, b)) in ours.iter().zip(&exact).enumerate() {
+            let error = relative_error(&a.to_f64(), &b.to_f64());
+            self.forward = larger(self.forward, error);
+            result = result.and(close(&i.to_string(), error, self.dtype));
+        }
+        result
+    }
+}
+
+/// The larger of the two; NaN if either is.
+fn larger(a: f64, b: f64) -> f64 {
+    if a.is_nan() || b.is_nan() { f64::NAN } else { a.max(b) }
+}
+
+fn close(what: &str, error: f64, dtype: DType) -> Result<(), String> {
+    // Written so that NaN fails.
+    let close = error <= device_tolerance(dtype);
+    if close { Ok(()) } else { Err(format!("{what} is off by {error:.1e}")) }
+}

@@ -1,0 +1,131 @@
+//! GPUs that cannot be used: with `--device cuda` one clear line, with `auto` a note and the CPU. NVIDIA's libraries are
+//! stand-ins.
+
+#[path = "../../../tests/driver/build.rs"]
+mod build;
+
+use super::*;
+use std::sync::OnceLock;
+
+/// Where the stand-ins are.
+fn stand_ins() -> &'static Path {
+    static FOLDER: OnceLock<PathBuf> = OnceLock::new();
+    FOLDER.get_or_init(|| {
+        let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("stand-ins");
+        build::build(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/driver"), &folder);
+        folder
+    })
+}
+
+/// Runs the program where the stand-ins are installed and pretend what `variables` say.
+fn run(lab: &Lab, args: &[&str], variables: &[(&str, &str)]) -> Said {
+    let mut command = lab.command(args);
+    command.env("LD_LIBRARY_PATH", stand_ins().join("driver")).env("LTM_CUDA_LIBRARIES", stand_ins().join("toolkit"));
+    command.env("LTM_CUDA_CACHE", "").env("NVCC", stand_ins().join("nvcc")).env_remove("RUST_BACKTRACE");
+    Said::of(command.envs(variables.iter().copied()).output().unwrap(), args)
+}
+
+/// Kernels of every name, so that the device opens; launching one fails, as it takes no arguments.
+const ANY: (&str, &str) = ("FAKE_ANY", "1");
+
+#[test]
+fn surroundings_that_cannot_be() {
+    let lab = Lab::new();
+    lab.write("damaged", "not kernels");
+    run(&lab, &["cuda", "compile", "--out", "old", "--arch", "sm_80"], &[]).succeeds().says("sm_80 by nvcc 13.0");
+    let cases: &[(&[(&str, &str)], &str)] = &[
+        (&[("FAKE_INIT", "100")], "no CUDA device: the NVIDIA driver is there, but shows no GPU"),
+        (&[("FAKE_GPUS", "0")], "no CUDA device"),
+        (&[("FAKE_VERSION", "12020")], "the NVIDIA driver is too old: it knows CUDA 12.2"),
+        (&[("FAKE_CAPABILITY", "75")], "Fake GPU (sm_75) is too old"),
+        (&[("LTM_CUDA_KERNELS", "none")], "cannot read none"),
+        (&[("LTM_CUDA_KERNELS", "damaged")], "damaged: not a file of compiled kernels: make it anew"),
+        (
+            &[("LTM_CUDA_KERNELS", "old")],
+            "old: holds kernels for sm_80; this GPU needs sm_90a: make it anew for sm_90a",
+        ),
+        (&[], "Fake GPU refuses the kernels of"),
+    ];
+    for (i, (variables, said)) in cases.iter().enumerate() {
+        let out = format!("run{i}");
+        let train = |device: &str| run(&lab, &[&["--device", device][..], &train_args(&out, &[])].concat(), variables);
+        train("cuda").fails(1, &[said]);
+        assert!(!lab.path(&out).exists(), "{variables:?}");
+        let fallen_back = train("auto").succeeds();
+        let note = format!("note: on the CPU: {said}");
+        assert_eq!(fallen_back.err.matches(&note).count(), 1, "{}", fallen_back.context());
+        run(&lab, &["doctor"], variables).succeeds().says(said);
+        run(&lab, &["--device", "cuda", "doctor"], variables).fails(1, &[said]);
+    }
+    let cpu =
+        run(&lab, &[&["--device", "cpu"][..], &train_args("cpu", &[])].concat(), &[("FAKE_INIT", "100")]).succeeds();
+    assert!(!cpu.err.contains("note: on the CPU"), "{}", cpu.context());
+    lab.run(&["--device", "gpu", "doctor"]).fails(2, &["gpu", "cpu, cuda, auto"]);
+}
+
+#[test]
+fn no_compiler_and_no_compiled_kernels() {
+    let lab = Lab::new();
+    // A machine with a toolkit of its own has one all the same.
+    if lab.run(&["doctor"]).succeeds().out.lines().any(|line| line.starts_with("NVRTC") && !line.contains("missing")) {
+        return;
+    }
+    let bare = [("LTM_CUDA_LIBRARIES", ""), ("NVCC", "/nowhere/nvcc")];
+    let said = run(&lab, &["--device", "cuda", "doctor"], &bare);
+    said.fails(1, &["NVRTC (libnvrtc.so), which compiles the kernels, is not found", "LTM_CUDA_LIBRARIES"]);
+    said.says("Fake GPU (sm_90a), 132 multiprocessors, 1.0 GiB");
+    run(&lab, &["cuda", "compile", "--out", "kernels"], &bare).fails(1, &["there is no nvcc, and NVRTC"]);
+    assert!(!lab.path("kernels").exists());
+}
+
+#[test]
+fn a_gpu_that_is_too_small_or_fails() {
+    let lab = Lab::new();
+    // What is left beside the workspace of cuBLASLt.
+    let memory = |bytes: usize| ((32 << 20) + bytes).to_string();
+    let train = |settings: &[&str], bytes: usize| {
+        let args = [&["--device", "cuda"][..], &train_args("run", settings)].concat();
+        let said = run(&lab, &args, &[ANY, ("FAKE_MEMORY", &memory(bytes))]);
+        assert!(!lab.path("run").join("checkpoints").exists());
+        said
+    };
+    let small = train(&[], 50_000);
+    small.fails(1, &["training needs at least", "Fake GPU has 50.00 kB", "lower model.dim = 16"]);
+    let full = train(&["train.batch=64"], 1_000_000);
+    full.fails(
+        1,
+        &["of device memory are needed, Fake GPU has room for 0.00 GiB", "lower train.batch = 64", "--device cpu"],
+    );
+    assert!(full.err.contains("on Fake GPU") && !lab.path("run").exists());
+    train(&["model.dim=272"], 1 << 30).fails(2, &["heads of width 136", "at most 128", "--device cpu"]);
+    assert!(!lab.path("run").exists());
+
+    // The first launch fails: a line, not a panic.
+    let broken = train(&[], 1 << 30);
+    broken.fails(1, &["arguments, the kernel has 0 parameters"]);
+
+    let trained = Lab::trained();
+    let eval = ["--device", "cuda", "eval", "run", "--limit", "2"];
+    run(&trained, &eval, &[ANY, ("FAKE_MEMORY", &memory(100_000))])
+        .fails(1, &["device memory are needed", "use --device cpu"]);
+    let generate = ["--device", "cuda", "generate", "run", "--prompt", "a"];
+    run(&trained, &generate, &[ANY, ("FAKE_MEMORY", &memory(30_000))]).fails(1, &["Fake GPU", "use --device cpu"]);
+    let verify = run(&trained, &["--device", "cuda", "verify"], &[ANY]);
+    verify.fails(1, &["arguments, the kernel has 0 parameters"]);
+    verify.says("Fake GPU: rmsnorm f32: ");
+}
+
+#[test]
+fn kernels_are_compiled_into_a_file() {
+    let lab = Lab::new();
+    let made = run(&lab, &["cuda", "compile", "--out", "kernels"], &[]).succeeds();
+    assert_eq!(made.out, "kernels\n");
+    made.says("sm_80, sm_90a, sm_100, sm_120 by nvcc 13.0").says("LTM_CUDA_KERNELS=kernels uses them");
+    let doctor = run(&lab, &["doctor"], &[("LTM_CUDA_KERNELS", "kernels"), ANY]).succeeds();
+    doctor.says("kernels for sm_80, sm_90a, sm_100, sm_120");
+    doctor.says("ltm --device auto computes on Fake GPU, all kernels ready");
+    run(&lab, &["cuda", "compile", "--out", "kernels", "--arch", "sm_75"], &[])
+        .fails(2, &["'sm_75'", "sm_80 and sm_90a"]);
+    run(&lab, &["cuda", "compile", "--out", "no/kernels"], &[]).fails(1, &["cannot write no/kernels"]);
+    assert_eq!(fs::read_dir(lab.0.path()).unwrap().count(), 2, "the text and the file");
+}
