@@ -3,7 +3,7 @@
 
 use crate::graph::Phase;
 use crate::plan::{Call, Instr, Plan, Ref};
-use engine::{Cost, Want};
+use engine::{Cost, Pass, Want};
 use std::fmt;
 
 impl Plan {
@@ -25,6 +25,19 @@ impl Plan {
     /// Names of the instructions of a phase in order, e.g. `layers.0 linear backward`.
     pub fn labels(&self, phase: Phase) -> Vec<String> {
         self.instrs.iter().filter(|i| i.phase == phase).map(Instr::label).collect()
+    }
+
+    /// What the ops are asked for in a phase, in order: the op's name, the pass and its cost. Updates are not among them.
+    pub fn passes(&self, phase: Phase) -> impl Iterator<Item = (&'static str, Pass<'_>, Cost)> {
+        self.instrs.iter().filter(move |i| i.phase == phase).filter_map(|i| {
+            let pass = match &i.call {
+                Call::Forward(_) => Pass::Forward,
+                Call::Vjp(_) => Pass::Vjp(&i.wants),
+                Call::Fused(_) => Pass::Fused(&i.wants),
+                Call::Update(_) => return None,
+            };
+            Some((i.call.name(), pass, i.cost))
+        })
     }
 
     /// FLOPs by instruction of a phase, in order, with the wants of backward passes.

@@ -64,8 +64,13 @@ fn field(path: &str, name: &str) -> Option<String> {
     line.split_once(':').map(|(_, value)| value.trim().to_string())
 }
 
+/// The processor's name as the system tells it.
+pub fn processor_name() -> String {
+    field("/proc/cpuinfo", "model name").unwrap_or_else(|| std::env::consts::ARCH.into())
+}
+
 fn processor() -> Finding {
-    let name = field("/proc/cpuinfo", "model name").unwrap_or_else(|| std::env::consts::ARCH.into());
+    let name = processor_name();
     let levels: Vec<String> = simd::supported().iter().map(ToString::to_string).collect();
     let text = format!("{name}: {}, of these {} ({} names another)", levels.join(", "), simd::level(), simd::VARIABLE);
     found("processor", true, text)

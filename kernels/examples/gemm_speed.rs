@@ -1,42 +1,9 @@
 //! Speed of the matrix product against the processor's peak of fused multiply-adds:
 //! `cargo run --release -p kernels --example gemm_speed [threads]`.
 
-use engine::simd::{self, Isa, Kernel, Lanes, Real};
+use engine::simd::{self, FmaChains};
 use kernels::matmul::gemm::{Accumulate, Mat, MatMut, gemm, gemm_packed, pack_b, packed_len};
-use std::hint::black_box;
 use std::time::Instant;
-
-/// Independent chains of multiply-adds that never leave the registers, this many steps each.
-struct Peak(usize);
-
-impl Kernel for Peak {
-    /// Number of FLOPs.
-    type Output = f64;
-
-    #[inline(always)]
-    fn run<I: Isa>(self) -> f64 {
-        // Enough to hide the latency, few enough for the registers.
-        match <<f32 as Real>::Lanes<I> as Lanes<f32>>::REGISTERS {
-            1 => chains::<I, 12>(self.0),
-            _ => chains::<I, 6>(self.0),
-        }
-    }
-}
-
-#[inline(always)]
-fn chains<I: Isa, const N: usize>(steps: usize) -> f64 {
-    let x = <f32 as Real>::Lanes::<I>::splat(black_box(0.999));
-    let mut sums = [x; N];
-    for _ in 0..steps {
-        for i in 0..N {
-            sums[i] = sums[i].mul_add(x, x);
-        }
-    }
-    for i in 0..N {
-        black_box(sums[i].sum());
-    }
-    (2 * N * simd::LANES * steps) as f64
-}
 
 /// The best of several runs of work that returns its FLOPs, in 10⁹ FLOP/s.
 fn best(mut work: impl FnMut() -> f64) -> f64 {
@@ -61,7 +28,7 @@ fn main() {
     let threads = std::env::args().nth(1).and_then(|n| n.parse().ok()).unwrap_or(1);
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a pool of threads");
     pool.install(|| {
-        let peak = best(|| rayon::broadcast(|_| simd::dispatch(Peak(1_000_000))).into_iter().sum());
+        let peak = best(|| rayon::broadcast(|_| simd::dispatch(FmaChains(1_000_000))).into_iter().sum());
         println!("{} on {threads} threads: peak {peak:.0} GFLOP/s", simd::level());
         println!("{:>22}  {:>7}  {:>7}  {:>7}  {:>7}", "[m, k, n]", "A·B", "A·Bᵀ", "Aᵀ·B", "packed");
         for [m, k, n] in [

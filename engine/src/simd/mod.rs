@@ -44,6 +44,7 @@ mod group;
 mod level;
 #[cfg(target_arch = "aarch64")]
 mod neon;
+mod peak;
 mod scalar;
 mod slices;
 #[cfg(test)]
@@ -52,6 +53,7 @@ mod tests;
 mod x86;
 
 pub use level::{Level, VARIABLE, dispatch, for_each_level, force, level, level_from_env, supported};
+pub use peak::FmaChains;
 pub use scalar::Scalar;
 pub use slices::{axpy, dot, max, sum, sum_squares};
 

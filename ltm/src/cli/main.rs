@@ -3,6 +3,7 @@
 //! One file per command. Errors are one line on the standard error; the exit code is 2 for a command that cannot be, 1 for
 //! everything else that went wrong, 130 for a training run stopped by an interrupt.
 
+mod bench;
 mod cuda;
 mod data;
 mod demo;
@@ -61,6 +62,7 @@ enum Command {
     Data(data::Command),
     Verify(verify::Args),
     Plan(plan::Args),
+    Bench(bench::Args),
     Doctor(doctor::Args),
     #[command(subcommand)]
     Cuda(cuda::Command),
@@ -100,6 +102,7 @@ fn run(cli: &Cli) -> Result<ExitCode> {
         Command::Data(command) => data::run(command, threads),
         Command::Verify(args) => verify::run(args, threads, device).map(done),
         Command::Plan(args) => plan::run(args, device).map(done),
+        Command::Bench(args) => bench::run(args, threads, device).map(done),
         Command::Doctor(_) => doctor::run(threads, device).map(done),
         Command::Cuda(command) => cuda::run(command, threads).map(done),
     }

@@ -99,6 +99,7 @@ fn mistakes_are_found() {
         let room = ROOMS.iter().find(|room| room.name == name).expect("a registered room");
         let found = check_room(room, |order| Shim::faulty(order, fault));
         let found = found.expect_err(&format!("nobody noticed {:?} in the place of {:?}", fault.replace, fault.find));
+        // Neither one that the compiler finds, nor one that was never made.
         assert!(!found.contains("g++"), "not a mistake that compiles: {found}");
         println!("{name}: {:?} is found: {found}", fault.replace);
     }

@@ -81,6 +81,7 @@ fn mistakes_in_updates_are_found() {
             crate::or_panic(attempt).err()
         });
         let found = found.unwrap_or_else(|| panic!("nobody noticed {replace:?} in the place of {find:?}"));
+        // Neither one that the compiler finds, nor one that was never made.
         assert!(!found.contains("g++"), "not a mistake that compiles: {found}");
         println!("{room}: {replace:?} is found: {found}");
     }

@@ -1,0 +1,35 @@
+use super::{Isa, Kernel, LANES, Lanes, Real};
+use std::hint::black_box;
+
+/// Independent chains of f32 multiply-adds that never leave the registers, this many steps each: timed, they are the
+/// processor's peak rate. Their number hides the latency of one and fits the registers.
+#[derive(Clone, Copy, Debug)]
+pub struct FmaChains(pub usize);
+
+impl Kernel for FmaChains {
+    /// FLOPs done.
+    type Output = f64;
+
+    #[inline(always)]
+    fn run<I: Isa>(self) -> f64 {
+        match <<f32 as Real>::Lanes<I> as Lanes<f32>>::REGISTERS {
+            1 => chains::<I, 12>(self.0),
+            _ => chains::<I, 6>(self.0),
+        }
+    }
+}
+
+#[inline(always)]
+fn chains<I: Isa, const N: usize>(steps: usize) -> f64 {
+    let x = <f32 as Real>::Lanes::<I>::splat(black_box(0.999));
+    let mut sums = [x; N];
+    for _ in 0..steps {
+        for i in 0..N {
+            sums[i] = sums[i].mul_add(x, x);
+        }
+    }
+    for i in 0..N {
+        black_box(sums[i].sum());
+    }
+    (2 * N * LANES * steps) as f64
+}

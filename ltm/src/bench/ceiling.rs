@@ -1,0 +1,296 @@
+//! The two ceilings of the roofline, measured on the machine that is measured, again and again during the run.
+
+use super::{Effort, Roof, Samples};
+use engine::cuda::{Factor, Gpu, Memory, Pointer, Product};
+use engine::simd::{self, FmaChains, Isa, Kernel, Lanes, Real};
+use engine::{DType, Device, Result};
+use rayon::prelude::*;
+use std::hint::black_box;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// How often one kind of work was timed, and how much work it is.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Ceiling {
+    /// What was done, for people: `fused multiply-adds`, `triad`.
+    pub name: &'static str,
+    /// FLOPs or bytes of one pass.
+    pub amount: f64,
+    seconds: Vec<f64>,
+}
+
+impl Ceiling {
+    fn new(name: &'static str, amount: f64) -> Self {
+        Self { name, amount, seconds: Vec::new() }
+    }
+
+    /// One with these times.
+    #[cfg(test)]
+    pub(super) fn given(name: &'static str, amount: f64, seconds: Vec<f64>) -> Self {
+        Self { name, amount, seconds }
+    }
+
+    fn add(&mut self, work: impl FnOnce()) {
+        let start = Instant::now();
+        work();
+        self.seconds.push(start.elapsed().as_secs_f64().max(1e-9));
+    }
+
+    /// The times of the passes.
+    ///
+    /// # Panics
+    /// If it was never measured.
+    pub fn samples(&self) -> Samples {
+        Samples::new(self.seconds.clone()).expect("a ceiling is measured before it is asked for")
+    }
+
+    /// The median rate of the passes from number `first` on.
+    fn rate_since(&self, first: usize) -> f64 {
+        let recent =
+            Samples::new(self.seconds[first..].to_vec()).expect("a ceiling is measured before it is asked for");
+        self.amount / recent.median()
+    }
+
+    /// FLOP/s or bytes/s: the median, and the rates that 20 % and 80 % of the passes did not exceed.
+    pub fn rate(&self) -> [f64; 3] {
+        let samples = self.samples();
+        let [fast, slow] = samples.spread();
+        [samples.median(), slow, fast].map(|seconds| self.amount / seconds)
+    }
+}
+
+/// A place among the passes that measured the ceilings.
+#[derive(Clone, Copy, Debug)]
+pub struct Mark {
+    flops: usize,
+    memory: usize,
+}
+
+/// What limits every op on this device.
+pub struct Ceilings {
+    /// The peak rate of arithmetic in the float type that is measured.
+    pub flops: Ceiling,
+    /// Ways to move memory; the bandwidth is the best of their medians.
+    pub memory: Vec<Ceiling>,
+    rig: Rig,
+    latest: Instant,
+}
+
+/// What the ceilings are measured with.
+enum Rig {
+    Cpu(Arrays),
+    Gpu(Slabs),
+}
+
+impl Ceilings {
+    /// Allocates what is needed, and measures for the first time.
+    ///
+    /// # Errors
+    /// If a device has no room.
+    pub fn new(device: &Device, dtype: DType, effort: &Effort) -> Result<Self> {
+        let (flops, memory, rig) = match device {
+            Device::Cpu => {
+                let arrays = Arrays::new(effort.bytes);
+                let bytes = arrays.bytes() as f64;
+                let memory = vec![Ceiling::new("read", bytes), Ceiling::new("triad", bytes)];
+                (Ceiling::new("fused multiply-adds in registers", 0.0), memory, Rig::Cpu(arrays))
+            }
+            Device::Cuda(gpu) => {
+                let slabs = Slabs::new(gpu, dtype, effort)?;
+                let memory = vec![Ceiling::new("copy", 2.0 * slabs.bytes as f64)];
+                let amount = 2.0 * (slabs.side as f64).powi(3);
+                (Ceiling::new("large square product", amount), memory, Rig::Gpu(slabs))
+            }
+        };
+        let mut ceilings = Self { flops, memory, rig, latest: Instant::now() };
+        ceilings.pass();
+        // The first pass touches pages, wakes threads and lets libraries choose.
+        ceilings.flops.seconds.clear();
+        ceilings.memory.iter_mut().for_each(|c| c.seconds.clear());
+        ceilings.measure();
+        Ok(ceilings)
+    }
+
+    /// Measures both thoroughly, as before and after everything.
+    pub fn measure(&mut self) {
+        (0..3).for_each(|_| self.pass());
+    }
+
+    /// Measures what is quick to measure, and the rest if the latest time is a few seconds ago. Called between rows.
+    pub fn refresh(&mut self) {
+        if self.latest.elapsed().as_secs_f64() > 3.0 {
+            self.pass();
+        }
+        (0..2).for_each(|_| self.pass_flops());
+    }
+
+    /// How many passes there have been.
+    pub fn mark(&self) -> Mark {
+        Mark { flops: self.flops.seconds.len(), memory: self.memory[0].seconds.len() }
+    }
+
+    /// The roof around what was measured since `mark`: medians of the passes since then and of the latest ones before. A
+    /// machine whose speed changes during a run changes its roof along with its rows.
+    pub fn roof_since(&self, mark: Mark) -> Roof {
+        let bandwidth = self.memory.iter().map(|c| c.rate_since(mark.memory.saturating_sub(1))).fold(0.0, f64::max);
+        Roof { peak: self.flops.rate_since(mark.flops.saturating_sub(2)), bandwidth }
+    }
+
+    /// The roof of the whole run.
+    pub fn roof(&self) -> Roof {
+        let bandwidth = self.memory.iter().map(|c| c.rate()[0]).fold(0.0, f64::max);
+        Roof { peak: self.flops.rate()[0], bandwidth }
+    }
+
+    /// Leaves nothing of what ops work on in the caches.
+    pub fn evict(&self) {
+        match &self.rig {
+            Rig::Cpu(arrays) => arrays.walk(),
+            Rig::Gpu(slabs) => slabs.flush(),
+        }
+    }
+
+    fn pass(&mut self) {
+        self.pass_flops();
+        let Self { memory, rig, .. } = self;
+        match rig {
+            Rig::Cpu(arrays) => {
+                memory[0].add(|| arrays.read());
+                memory[1].add(|| arrays.triad());
+            }
+            Rig::Gpu(slabs) => memory[0].add(|| slabs.copy()),
+        }
+        self.latest = Instant::now();
+    }
+
+    fn pass_flops(&mut self) {
+        match &self.rig {
+            Rig::Cpu(_) => {
+                const STEPS: usize = 2_000_000;
+                let mut done = 0.0;
+                self.flops.add(|| done = rayon::broadcast(|_| simd::dispatch(FmaChains(STEPS))).into_iter().sum());
+                self.flops.amount = done;
+            }
+            Rig::Gpu(slabs) => self.flops.add(|| slabs.product()),
+        }
+    }
+}
+
+/// Three arrays, together much larger than the last-level cache.
+struct Arrays([Vec<f32>; 3]);
+
+/// A thread's share at a time: small enough to balance, far too large to be prefetched by chance.
+const PIECE: usize = 1 << 20;
+
+struct Total<'a>(&'a [f32]);
+
+impl Kernel for Total<'_> {
+    type Output = f32;
+
+    #[inline(always)]
+    fn run<I: Isa>(self) -> f32 {
+        simd::sum::<I, f32>(self.0)
+    }
+}
+
+/// a ← b + s·c.
+struct Triad<'a>(&'a mut [f32], &'a [f32], &'a [f32]);
+
+impl Kernel for Triad<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<I: Isa>(self) {
+        const N: usize = simd::LANES;
+        let s = <f32 as Real>::Lanes::<I>::splat(3.0);
+        let rows = self.0.as_chunks_mut::<N>().0.iter_mut();
+        for ((a, b), c) in rows.zip(self.1.as_chunks::<N>().0).zip(self.2.as_chunks::<N>().0) {
+            let c = <f32 as Real>::Lanes::<I>::load(c);
+            c.mul_add(s, <f32 as Real>::Lanes::<I>::load(b)).store(a);
+        }
+    }
+}
+
+impl Arrays {
+    fn new(bytes: usize) -> Self {
+        let len = (bytes / (3 * size_of::<f32>())).next_multiple_of(simd::LANES);
+        Self([1.0, 2.0, 3.0].map(|x| vec![x; len]))
+    }
+
+    fn bytes(&self) -> usize {
+        3 * self.0[0].len() * size_of::<f32>()
+    }
+
+    fn read(&self) {
+        let sums = self.0.par_iter().flat_map(|a| a.par_chunks(PIECE)).map(|a| simd::dispatch(Total(a)));
+        black_box(sums.sum::<f32>());
+    }
+
+    fn triad(&mut self) {
+        let [a, b, c] = &mut self.0;
+        let pieces = a.par_chunks_mut(PIECE).zip(b.par_chunks(PIECE)).zip(c.par_chunks(PIECE));
+        pieces.for_each(|((a, b), c)| simd::dispatch(Triad(a, b, c)));
+    }
+
+    /// Every thread touches each cache line of its share, so that its own caches are replaced along with the shared one.
+    fn walk(&self) {
+        rayon::broadcast(|thread| {
+            for array in &self.0 {
+                let share = array.len().div_ceil(thread.num_threads());
+                let mine = array.chunks(share).nth(thread.index()).unwrap_or_default();
+                black_box(mine.iter().step_by(64 / size_of::<f32>()).fold(0.0f32, |sum, x| sum + x));
+            }
+        });
+    }
+}
+
+/// Memory of a GPU: two halves to copy between, and three square matrices.
+struct Slabs {
+    gpu: Arc<dyn Gpu>,
+    halves: [Memory; 2],
+    bytes: usize,
+    matrices: [Memory; 3],
+    side: usize,
+    dtype: DType,
+}
+
+/// More than any GPU's cache holds.
+const FLUSH: usize = 256 << 20;
+
+impl Slabs {
+    fn new(gpu: &Arc<dyn Gpu>, dtype: DType, effort: &Effort) -> Result<Self> {
+        let (bytes, side) = (effort.bytes / 2, effort.product);
+        let memory = |bytes| Memory::new(gpu, bytes);
+        let matrix = side * side * dtype.size();
+        let mut slabs = Self {
+            gpu: gpu.clone(),
+            halves: [memory(bytes)?, memory(bytes)?],
+            bytes,
+            matrices: [memory(matrix)?, memory(matrix)?, memory(matrix)?],
+            side,
+            dtype,
+        };
+        // Zeros take less power than numbers, and a GPU at its limit of power multiplies them faster.
+        let values: Vec<f64> = (0..side * side).map(|i| (i * 2_654_435_761 % 1021) as f64 / 1021.0 - 0.5).collect();
+        let numbers = engine::Buffer::from_f64(dtype, &[side, side], &values);
+        slabs.matrices[..2].iter_mut().for_each(|m| m.write(numbers.as_bytes()));
+        Ok(slabs)
+    }
+
+    fn copy(&self) {
+        self.gpu.copy(self.halves[0].address(), self.halves[1].address(), self.bytes);
+        self.gpu.finish();
+    }
+
+    fn product(&self) {
+        let [a, b, out] = [0, 1, 2].map(|i| Pointer { address: self.matrices[i].address(), dtype: self.dtype });
+        let (a, b) = (Factor::Plain(a), Factor::Transposed(b));
+        let (rows, cols, inner) = (self.side, self.side, self.side);
+        self.gpu.product(&Product { rows, cols, inner, a, b, c: None, out });
+        self.gpu.finish();
+    }
+
+    fn flush(&self) {
+        self.gpu.clear(self.halves[1].address(), self.bytes.min(FLUSH));
+    }
+}

@@ -1,0 +1,179 @@
+//! Whether two measurements of the same work differ by more than their noise.
+
+use super::Samples;
+
+/// Medians closer than this are called equal, whatever the noise: 3 %.
+pub const LEAST: f64 = 1.03;
+
+/// The probability of being called different by chance alone that is accepted.
+pub const CHANCE: f64 = 0.01;
+
+/// How the second of two measurements compares with the first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// No difference beyond the noise.
+    Unchanged,
+    /// It takes less time.
+    Faster,
+    /// It takes more time.
+    Slower,
+    /// Too few samples for any difference to be beyond chance.
+    TooFew,
+}
+
+impl Verdict {
+    /// Its name in tables.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Unchanged => "unchanged",
+            Self::Faster => "FASTER",
+            Self::Slower => "SLOWER",
+            Self::TooFew => "too few samples",
+        }
+    }
+}
+
+/// Compares `now` with `then`. A change is called if all three hold:
+///
+/// 1. *spread*: the intervals from the 20 % to the 80 % quantile do not touch;
+/// 2. *chance*: two samplings of one and the same distribution, whatever it is, are ordered like this with a probability of
+///    at most [`CHANCE`] (rank-sum test, two-sided);
+/// 3. *size*: the medians are apart by more than a factor of [`LEAST`] · `drift`, where `drift` ≥ 1 is how far the machine
+///    itself changed between the two, as its ceilings show.
+pub fn compare(then: &Samples, now: &Samples, drift: f64) -> Verdict {
+    let (n, m) = (then.seconds().len(), now.seconds().len());
+    if rank_sum(&(0..n).map(|i| i as f64).collect::<Vec<_>>(), &vec![n as f64; m]) > CHANCE {
+        return Verdict::TooFew;
+    }
+    let ([low_then, high_then], [low_now, high_now]) = (then.spread(), now.spread());
+    let ratio = now.median() / then.median();
+    let apart = low_now > high_then || high_now < low_then;
+    let large = ratio.max(1.0 / ratio) > LEAST * drift.max(1.0);
+    match apart && large && rank_sum(then.seconds(), now.seconds()) <= CHANCE {
+        false => Verdict::Unchanged,
+        true if ratio < 1.0 => Verdict::Faster,
+        true => Verdict::Slower,
+    }
+}
+
+/// Two-sided p-value of the rank-sum test of Mann and Whitney. The number of pairs in which `b` exceeds `a` has, if both
+/// come from one distribution, a distribution that is counted exactly for up to [`EXACT`] samples on each side; beyond, it is
+/// normal to a good approximation. Ties count half, which errs on the side of no change.
+fn rank_sum(a: &[f64], b: &[f64]) -> f64 {
+    let pairs = a.iter().flat_map(|x| b.iter().map(move |y| (x, y)));
+    let above: f64 = pairs.map(|(x, y)| if y > x { 1.0 } else { 0.5 * f64::from(u8::from(x == y)) }).sum();
+    let (n, m) = (a.len(), b.len());
+    let all = (n * m) as f64;
+    // The smaller side's tail, doubled.
+    let least = above.min(all - above);
+    let tail = if n.max(m) <= EXACT {
+        let counts = rank_sum_counts(n, m);
+        let total: f64 = counts.iter().sum();
+        counts[..=least.floor() as usize + usize::from(least.fract() > 0.0)].iter().sum::<f64>() / total
+    } else {
+        let deviation = (all * (n + m + 1) as f64 / 12.0).sqrt();
+        normal_tail((0.5 * all - least - 0.5).max(0.0) / deviation)
+    };
+    (2.0 * tail).min(1.0)
+}
+
+const EXACT: usize = 20;
+
+/// In how many orders of `n` and `m` samples the second kind exceeds the first in 0, 1, … n·m pairs: the coefficients of
+/// the Gaussian binomial ∏ (1 − q^(m+i)) / (1 − qⁱ), i = 1…n.
+fn rank_sum_counts(n: usize, m: usize) -> Vec<f64> {
+    let mut counts = vec![0.0; n * m + 1];
+    counts[0] = 1.0;
+    for i in 1..=n {
+        for u in (m + i..counts.len()).rev() {
+            counts[u] -= counts[u - m - i];
+        }
+        for u in i..counts.len() {
+            counts[u] += counts[u - i];
+        }
+    }
+    counts
+}
+
+/// P(Z > x) of a standard normal Z, x ≥ 0: Abramowitz and Stegun 26.2.17, absolute error below 8·10⁻⁸.
+fn normal_tail(x: f64) -> f64 {
+    let t = 1.0 / (1.0 + 0.231_641_9 * x);
+    let series = [1.330_274_429, -1.821_255_978, 1.781_477_937, -0.356_563_782, 0.319_381_530];
+    let polynomial = series.iter().fold(0.0, |sum, c| (sum + c) * t);
+    (-0.5 * x * x).exp() / (2.0 * std::f64::consts::PI).sqrt() * polynomial
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use engine::rng::Stream;
+
+    /// `n` times around `median`: normal noise of the given relative size, and one time in ten of those that a busy
+    /// machine makes three times as late.
+    fn draw(trial: u32, site: u32, n: usize, median: f64, noise: f64) -> Samples {
+        let stream = Stream::new(11, site).step(trial);
+        let late = |i: u32| if stream.below(n as u32 + i, 10) == 0 { 3.0 } else { 1.0 };
+        let time = |i: u32| match stream.normal(i) {
+            x if x > 0.0 => median * (1.0 + noise * x * late(i)),
+            x => median * (1.0 + noise * x).max(0.05),
+        };
+        Samples::new((0..n as u32).map(time).collect()).unwrap()
+    }
+
+    /// The part of trials in which a change by `factor` is called.
+    fn called(factor: f64, noise: f64, n: usize) -> f64 {
+        const TRIALS: u32 = 2000;
+        let changed = |t: &u32| {
+            let (then, now) = (draw(*t, 1, n, 1e-3, noise), draw(*t, 2, n, 1e-3 * factor, noise));
+            match compare(&then, &now, 1.0) {
+                Verdict::Unchanged | Verdict::TooFew => false,
+                Verdict::Slower => true,
+                Verdict::Faster => factor <= 1.0,
+            }
+        };
+        (0..TRIALS).filter(changed).count() as f64 / f64::from(TRIALS)
+    }
+
+    #[test]
+    fn draws_of_one_distribution_are_unchanged() {
+        for n in [3, 5, 7, 20, 60, 200] {
+            for noise in [0.005, 0.02, 0.1, 0.5] {
+                let part = called(1.0, noise, n);
+                assert!(part <= 0.01, "{n} samples, noise {noise}: {part}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_tenth_is_seen_through_two_percent_of_noise() {
+        for n in [7, 20, 60] {
+            let part = called(1.1, 0.02, n);
+            assert!(part >= 0.95, "{n} samples: {part}");
+        }
+        assert!(called(1.02, 0.001, 20) == 0.0, "too small to matter");
+        let (then, now) = (draw(0, 1, 20, 1.0, 0.01), draw(0, 2, 20, 0.8, 0.01));
+        assert_eq!(compare(&then, &now, 1.0), Verdict::Faster);
+        assert_eq!(compare(&now, &then, 1.0), Verdict::Slower);
+        assert_eq!(compare(&then, &now, 1.3), Verdict::Unchanged, "the machine changed more");
+        assert_eq!(compare(&draw(0, 1, 3, 1.0, 0.01), &now, 1.0), Verdict::Faster);
+        assert_eq!(compare(&draw(0, 1, 3, 1.0, 0.01), &draw(0, 2, 3, 0.5, 0.01), 1.0), Verdict::TooFew);
+    }
+
+    #[test]
+    fn the_test_of_ranks_is_exact() {
+        // Complete separation of 5 and 5: 2 of the 252 orders.
+        let (a, b) = ([1.0, 2.0, 3.0, 4.0, 5.0], [6.0, 7.0, 8.0, 9.0, 10.0]);
+        assert!((rank_sum(&a, &b) - 2.0 / 252.0).abs() < 1e-12 && rank_sum(&a, &b) == rank_sum(&b, &a));
+        assert_eq!(rank_sum(&a, &a), 1.0);
+        assert_eq!(rank_sum_counts(2, 2), [1.0, 1.0, 2.0, 1.0, 1.0]);
+        // Exact and approximate agree where both serve.
+        let long = |shift: usize, n: usize| (0..n).map(|i| (2 * i + shift) as f64).collect::<Vec<_>>();
+        let exact = rank_sum(&long(0, 20), &long(13, 20));
+        let counts = rank_sum_counts(20, 20);
+        assert_eq!(counts.iter().sum::<f64>(), 137_846_528_820.0);
+        let above: f64 = 400.0 - (0..20).map(|i| (0..20).filter(|j| 2 * j + 13 > 2 * i).count()).sum::<usize>() as f64;
+        let normal = 2.0 * normal_tail((200.0 - above - 0.5) / (400.0f64 * 41.0 / 12.0).sqrt());
+        assert!((exact - normal).abs() < 1e-3, "{exact} {normal}");
+        assert!((normal_tail(0.0) - 0.5).abs() < 1e-7 && (normal_tail(1.959_964) - 0.025).abs() < 1e-7);
+    }
+}

@@ -1,0 +1,45 @@
+use engine::Device;
+use std::fs;
+
+/// How much work a measurement is given.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Effort {
+    /// Seconds for the samples of a row, unless the fewest take longer.
+    pub seconds: f64,
+    /// Fewest samples of a row.
+    pub fewest: usize,
+    /// Shortest sample in seconds: shorter work is repeated within a sample.
+    pub sample: f64,
+    /// Bytes that are moved to measure the bandwidth.
+    pub bytes: usize,
+    /// Rows and columns of the product that measures a GPU's peak.
+    pub product: usize,
+}
+
+impl Effort {
+    /// What gives trustworthy numbers on `device`: memory for the bandwidth is four times the last-level cache, or 1 GiB of
+    /// a GPU's.
+    pub fn full(device: &Device) -> Self {
+        match device {
+            Device::Cpu => {
+                let bytes = (4 * last_level_cache()).clamp(256 << 20, 2 << 30);
+                Self { seconds: 0.6, fewest: 7, sample: 5e-4, bytes, product: 0 }
+            }
+            Device::Cuda(_) => Self { seconds: 0.4, fewest: 20, sample: 2e-3, bytes: 1 << 30, product: 8192 },
+        }
+    }
+
+    /// Just enough to see that everything runs and counts.
+    pub fn least() -> Self {
+        Self { seconds: 0.0, fewest: 2, sample: 0.0, bytes: 1 << 16, product: 16 }
+    }
+}
+
+/// Bytes of the largest cache that the system tells of, 32 MiB where it tells of none.
+pub fn last_level_cache() -> usize {
+    let sizes = (0..8).filter_map(|index| {
+        let text = fs::read_to_string(format!("/sys/devices/system/cpu/cpu0/cache/index{index}/size")).ok()?;
+        text.trim().strip_suffix('K')?.parse::<usize>().ok()?.checked_mul(1024)
+    });
+    sizes.max().unwrap_or(32 << 20)
+}

@@ -1,0 +1,107 @@
+//! A whole measurement.
+
+use super::meter::measure;
+use super::work::{Bench, Work, works};
+use super::{Cache, Ceilings, Effort, Row};
+use crate::config::{self, Config, nearest};
+use engine::{DType, Device, Error, Result};
+use kernels::registry::ROOMS;
+
+/// The group of whole steps, beside the rooms.
+pub const STEPS: &str = "steps";
+
+/// What is measured.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    /// Sizes, resolved.
+    pub config: Config,
+    /// Where.
+    pub device: Device,
+    /// How tensors are stored: the configuration's `train.precision`.
+    pub dtype: DType,
+    /// Rooms, ops, or [`STEPS`]; everything if there is none.
+    pub only: Vec<String>,
+    /// How much work a row is given.
+    pub effort: Effort,
+}
+
+impl Setup {
+    /// All of it, thoroughly.
+    ///
+    /// # Errors
+    /// If the device cannot store tensors as the configuration says, or run the model.
+    pub fn new(config: Config, device: Device) -> Result<Self> {
+        config.check_device(&device, config::Work::Training)?;
+        let (dtype, effort) = (config.train.precision.to_learn_on(&device)?, Effort::full(&device));
+        Ok(Self { config, device, dtype, only: Vec::new(), effort })
+    }
+
+    /// The cases and passes to be measured.
+    ///
+    /// # Errors
+    /// If the configuration contradicts itself, or a name is none of a room, an op or [`STEPS`].
+    pub fn works(&self) -> Result<Vec<Work>> {
+        let all = works(&self.config, self.dtype)?;
+        let ops: Vec<&str> = all.iter().map(Work::op).collect();
+        for name in &self.only {
+            if name != STEPS && !ops.contains(&&name[..]) && !ROOMS.iter().any(|room| room.name == name) {
+                let names: Vec<&str> = ROOMS.iter().map(|r| r.name).chain(ops).chain([STEPS]).collect();
+                let near = nearest(name, names.iter().copied());
+                let rooms = ROOMS.iter().map(|room| room.name).collect::<Vec<_>>().join(", ");
+                return Err(Error::usage(format!(
+                    "no op is called {name:?}, did you mean {near:?}? There are {rooms}, and {STEPS} for whole steps"
+                )));
+            }
+        }
+        let chosen = |work: &Work| self.only.is_empty() || self.only.iter().any(|n| n == work.room || n == work.op());
+        Ok(all.into_iter().filter(chosen).collect())
+    }
+
+    /// Whether whole steps are measured.
+    pub fn has_steps(&self) -> bool {
+        self.only.is_empty() || self.only.iter().any(|name| name == STEPS)
+    }
+}
+
+/// Measures `works` and tells `seen` every row at once. The ceilings are measured again in between.
+///
+/// # Errors
+/// If the device has no room, and those of `seen`.
+pub fn measure_ops(
+    setup: &Setup,
+    works: &[Work],
+    ceilings: &mut Ceilings,
+    seen: &mut dyn FnMut(&Row) -> Result<()>,
+) -> Result<Vec<Row>> {
+    let mut rows = Vec::new();
+    for work in works {
+        let mut bench = Bench::new(work, &setup.config, setup.dtype, &setup.device)?;
+        for cache in [Cache::Hot, Cache::Cold] {
+            if cache == Cache::Cold && !caches_matter(work, rows.last(), ceilings) {
+                continue;
+            }
+            let (mark, run) = (ceilings.mark(), &mut || bench.run(&work.pass));
+            let samples = measure(&setup.device, ceilings, &setup.effort, cache, run)?;
+            ceilings.refresh();
+            let row = Row {
+                group: work.room.into(),
+                case: work.case.clone(),
+                pass: work.name.clone(),
+                cache,
+                cost: work.cost,
+                tokens: None,
+                samples,
+                roof: ceilings.roof_since(mark),
+            };
+            seen(&row)?;
+            rows.push(row);
+        }
+    }
+    Ok(rows)
+}
+
+/// Whether reading everything from memory would change the time by as much as a fiftieth.
+fn caches_matter(work: &Work, hot: Option<&Row>, ceilings: &Ceilings) -> bool {
+    let fetching = work.cost.bytes as f64 / ceilings.roof().bandwidth;
+    hot.is_none_or(|row| fetching > 0.02 * row.samples.median())
+}

@@ -1,0 +1,223 @@
+//! Whole steps of learning, as training takes them.
+
+use super::{Cache, Ceilings, Row, STEPS, Samples, Setup};
+use crate::config::{Config, Work};
+use crate::data::{Batch, SampleInfo};
+use crate::learn::{Fast, FastOptions, Inputs, Slow};
+use crate::model::Params;
+use crate::train::Trainer;
+use autograd::{Phase, Plan, Store};
+use engine::rng::Stream;
+use engine::{Cost, DType, Device, Result};
+use std::time::Instant;
+
+const PHASES: [Phase; 3] = [Phase::Update, Phase::Batch, Phase::Step];
+
+/// Seconds for the samples of a training step, unless one takes longer.
+const TRAINING: f64 = 40.0;
+
+/// Seconds from which a training step is measured without one to warm up.
+const LONG: f64 = 10.0;
+
+/// A batch of random tokens, every target scored.
+pub fn random_batch(config: &Config) -> Batch {
+    let (samples, tokens) = (config.train.batch, config.model.seq);
+    let mut batch = Batch::new(samples, tokens);
+    let stream = Stream::new(3, 0);
+    let ids = (0..=(samples * tokens) as u32).map(|i| stream.below(i, config.model.vocab) as i32).collect::<Vec<_>>();
+    batch.tokens.copy_from_slice(&ids[..samples * tokens]);
+    batch.targets.copy_from_slice(&ids[1..]);
+    for (id, sample) in batch.samples.iter_mut().enumerate() {
+        *sample = SampleInfo { id: id as u32, scored: tokens as u32, bytes: tokens as u64, nats: None };
+    }
+    batch
+}
+
+fn cost(plan: &Plan, phases: &[Phase]) -> Cost {
+    phases.iter().map(|&phase| plan.cost(phase)).sum()
+}
+
+fn times(cost: Cost, count: usize) -> Cost {
+    Cost { flops: cost.flops * count as u64, bytes: cost.bytes * count as u64 }
+}
+
+/// FLOPs and least bytes of one training step, by its plans. A model without latents has no fast steps.
+pub fn training_cost(fast: Option<&Fast>, slow: &Slow, steps: usize) -> Cost {
+    let fast = fast.map_or(Cost::default(), |fast| {
+        cost(fast.plan(), &[Phase::Update, Phase::Batch]) + times(cost(fast.plan(), &[Phase::Step]), steps)
+    });
+    fast + slow.plans().into_iter().map(|plan| cost(plan, &PHASES)).sum()
+}
+
+fn finish(device: &Device) {
+    if let Device::Cuda(gpu) = device {
+        gpu.finish();
+    }
+}
+
+/// The time of `work` until the device is done with it.
+fn time(device: &Device, work: impl FnOnce()) -> f64 {
+    finish(device);
+    let start = Instant::now();
+    work();
+    finish(device);
+    start.elapsed().as_secs_f64().max(1e-9)
+}
+
+/// The parts of a training step, to be run one by one.
+struct Parts {
+    store: Store,
+    fast: Fast,
+    slow: Slow,
+    steps: usize,
+}
+
+impl Parts {
+    fn new(setup: &Setup) -> Result<Self> {
+        let Setup { device, dtype, .. } = setup;
+        let mut config = setup.config.clone();
+        // Several steps are needed to see one without what comes before the first; many are not, where a step is long.
+        let most = if matches!(device, Device::Cpu) { 8 } else { 64 };
+        config.fast.steps = config.fast.steps.clamp(4, most);
+        config.check_device(device, Work::Training)?;
+        let mut store = Store::new(device.clone());
+        let params = Params::new(&config.model, DType::F32, &mut store).computed_in(*dtype);
+        params.init(&mut store, config.train.seed);
+        let inputs = Inputs::new(config.train.batch, config.model.seq, DType::F32, &mut store);
+        let options = FastOptions::default();
+        let fast = Fast::new(&config.model, &config.fast, &params, &inputs, &mut store, &options)?;
+        let slow = Slow::new(&config.model, &config.slow, &params, &inputs, Some(fast.latents.z), &[], &mut store)?;
+        config.check_room(&store, Work::Training)?;
+        inputs.load(&mut store, &config.model, &random_batch(&config))?;
+        Ok(Self { store, fast, slow, steps: config.fast.steps })
+    }
+
+    /// Seconds of each fast step of a whole loop, the first left out. On a GPU, where a step is over before the host would
+    /// notice, their mean.
+    fn fast_steps(&mut self, device: &Device) -> Vec<f64> {
+        let mut seconds = Vec::new();
+        let (mut latest, last) = (Instant::now(), self.steps - 1);
+        self.fast.fit(&mut self.store, 0.1, 1, |t, _| match device {
+            Device::Cpu => {
+                let now = Instant::now();
+                if t > 0 {
+                    seconds.push((now - latest).as_secs_f64().max(1e-9));
+                }
+                latest = now;
+            }
+            Device::Cuda(gpu) if t == 0 || t == last => {
+                gpu.finish();
+                if t == last {
+                    seconds.push(latest.elapsed().as_secs_f64().max(1e-9) / last as f64);
+                }
+                latest = Instant::now();
+            }
+            Device::Cuda(_) => {}
+        });
+        seconds
+    }
+}
+
+/// Repeats `sample` as often as the effort allows. Unless it takes long, the first time is to warm up.
+fn repeat(setup: &Setup, mut sample: impl FnMut() -> Vec<f64>) -> Result<Samples> {
+    let start = Instant::now();
+    let mut seconds = sample();
+    if start.elapsed().as_secs_f64() < 1.0 {
+        seconds.clear();
+    }
+    let budget = 5.0 * setup.effort.seconds;
+    while seconds.len() < setup.effort.fewest.min(5) || (start.elapsed().as_secs_f64() < budget && seconds.len() < 50) {
+        seconds.extend(sample());
+    }
+    Samples::new(seconds)
+}
+
+/// Measures whole steps: the fast step, what comes once per batch before it, the slow step's gradient and update, and the
+/// training step that is made of them all. Tells `seen` every row at once.
+///
+/// # Errors
+/// If the device cannot hold or run the model, and those of `seen`.
+pub fn measure_steps(
+    setup: &Setup,
+    ceilings: &mut Ceilings,
+    seen: &mut dyn FnMut(&Row) -> Result<()>,
+) -> Result<Vec<Row>> {
+    let device = &setup.device;
+    let tokens = setup.config.train.batch * setup.config.model.seq;
+    let mut rows = Vec::new();
+    let mut row = |ceilings: &mut Ceilings,
+                   name: &str,
+                   cost: Cost,
+                   tokens,
+                   work: &mut dyn FnMut() -> Result<Samples>|
+     -> Result<f64> {
+        let mark = ceilings.mark();
+        let samples = work()?;
+        ceilings.refresh();
+        let row = Row {
+            group: STEPS.into(),
+            case: name.into(),
+            pass: "whole".into(),
+            cache: Cache::Hot,
+            cost,
+            tokens,
+            samples,
+            roof: ceilings.roof_since(mark),
+        };
+        seen(&row)?;
+        let median = row.samples.median();
+        rows.push(row);
+        Ok(median)
+    };
+
+    let mut parts = Parts::new(setup)?;
+    let (once, step) = ([Phase::Update, Phase::Batch], [Phase::Step]);
+    let costs = [cost(parts.fast.plan(), &step), cost(parts.fast.plan(), &once)];
+    let fast = row(ceilings, "fast step", costs[0], Some(tokens), &mut || repeat(setup, || parts.fast_steps(device)))?;
+    let before = row(ceilings, "before the fast steps", costs[1], None, &mut || {
+        let Parts { store, fast, .. } = &mut parts;
+        let work = &mut || once.iter().for_each(|&phase| fast.plan().run(store, phase));
+        repeat(setup, || vec![time(device, &mut *work)])
+    })?;
+    let [gradient, update] = parts.slow.plans().map(|plan| cost(plan, &PHASES));
+    let slow = row(ceilings, "slow step: gradient", gradient, Some(tokens), &mut || {
+        let Parts { store, slow, .. } = &mut parts;
+        repeat(setup, || vec![time(device, || slow.gradient(store))])
+    })?;
+    row(ceilings, "slow step: norm and update", update, None, &mut || {
+        let Parts { store, slow, .. } = &mut parts;
+        repeat(setup, || {
+            vec![time(device, || {
+                slow.grad_norm(store);
+                slow.apply(store, 0.0, 1);
+            })]
+        })
+    })?;
+    drop(parts);
+
+    let mut trainer = trainer(&setup.config, device)?;
+    let cost = training_cost(trainer.fast(), trainer.slow(), setup.config.fast.steps);
+    let expected = before + setup.config.fast.steps as f64 * fast + slow;
+    row(ceilings, "training step", cost, Some(tokens), &mut || {
+        let count = if setup.effort.seconds > 0.0 { (TRAINING / expected) as usize } else { 1 };
+        let batch = random_batch(&setup.config);
+        if expected < LONG {
+            trainer.train(&batch)?;
+        }
+        let mut seconds = Vec::new();
+        for _ in 0..count.clamp(1, 5) {
+            let mut outcome = Ok(());
+            seconds.push(time(device, || outcome = trainer.train(&batch).map(|_| ())));
+            outcome?;
+        }
+        Samples::new(seconds)
+    })?;
+    Ok(rows)
+}
+
+/// A fresh model in training, for which there is room.
+pub(super) fn trainer(config: &Config, device: &Device) -> Result<Trainer> {
+    let trainer = Trainer::new(config.clone(), device)?;
+    config.check_room(&trainer.store, Work::Training)?;
+    Ok(trainer)
+}
