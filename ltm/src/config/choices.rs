@@ -59,7 +59,7 @@ choices! {
         Constant = "constant",
         /// Falls by a cosine towards a tenth, which the step behind the last would have.
         Cosine = "cosine",
-        /// Falls linearly by itself, to which a rate of 0.05 is added throughout.
+        /// Falls linearly towards 0; 0.05 is added throughout, so that the last steps still move.
         Linear = "linear",
     }
     /// Whether what does not depend on the latents is computed once per batch or at every fast step.
