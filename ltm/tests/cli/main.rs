@@ -50,8 +50,13 @@ impl Lab {
     }
 
     fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_ltm"));
-        command.args(args).current_dir(self.0.path()).stdin(Stdio::null());
+        // Whoever started the tests may ignore signals, under nohup for one; the program must not inherit that.
+        let mut command = Command::new("env");
+        command
+            .args(["--default-signal=HUP,INT,TERM", env!("CARGO_BIN_EXE_ltm")])
+            .args(args)
+            .current_dir(self.0.path())
+            .stdin(Stdio::null());
         command.env_remove("LTM_SIMD").env_remove("RAYON_NUM_THREADS");
         command
     }
