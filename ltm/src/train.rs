@@ -145,16 +145,12 @@ impl Trainer {
     /// they were before.
     pub fn train(&mut self, batch: &Batch) -> Result<StepReport> {
         let step = self.step + 1;
-        let (rate, fast_rate, kl_weight) = (self.slow_rate(step), self.fast_rate(step), self.kl_weight(step));
-        let store = &mut self.store;
-        self.inputs.load(store, &self.config.model, batch)?;
+        let (rate, fast_rate) = (self.slow_rate(step), self.fast_rate(step));
         if self.config.slow.gradient == SlowGradient::Trajectory {
-            self.slow.clear(store);
+            self.slow.clear(&mut self.store);
         }
-        if let Some(fast) = &self.fast {
-            fast.weigh_kl(store, kl_weight);
-            fast.fit(store, fast_rate, step as u32, |_, _| ());
-        }
+        self.fit(batch, |_, _| ())?;
+        let store = &mut self.store;
         self.slow.gradient(store);
         let nll: f64 = self.slow.nll(store).iter().sum();
         let kl = self.fast.as_ref().map_or(0.0, |fast| fast.latents.posterior_kl(store).iter().sum());

@@ -12,95 +12,9 @@
 //! What is filtered for a token depends on that token only, so that its bits do not depend on its batch. The loss is exact.
 //! Where the gradient of the table is wanted too, nothing is filtered; nor on a GPU.
 
-use super::LmHead;
 use crate::matmul::gemm::{Accumulate, Mat, MatMut, gemm};
 use engine::parallel;
 use engine::simd::{self, Isa, Kernel, Real};
-use engine::{Buffer, Context, Cost, Device, Form, Op, Output, Pass, Reads, Result, Spec, Want};
-
-/// [`LmHead`] whose gradient of the hidden state leaves out what is below a threshold; see above for what that costs.
-#[derive(Clone, Copy, Debug)]
-pub struct FilteredHead {
-    /// Least |softmax − onehot| that counts.
-    pub threshold: f64,
-}
-
-impl Op for FilteredHead {
-    fn name(&self) -> &'static str {
-        "lm_head_filtered"
-    }
-
-    fn arguments(&self) -> &'static [&'static str] {
-        LmHead.arguments()
-    }
-
-    fn infer(&self, ins: &[Spec]) -> Result<Vec<Output>> {
-        LmHead.infer(ins)
-    }
-
-    fn differentiable(&self, i: usize) -> bool {
-        LmHead.differentiable(i)
-    }
-
-    fn reads(&self, wants: &[Want]) -> Reads {
-        LmHead.reads(wants)
-    }
-
-    fn forward(&self, cx: &mut Context, ins: &[&Buffer], outs: &mut [Buffer]) {
-        LmHead.forward(cx, ins, outs);
-    }
-
-    fn vjp(
-        &self,
-        cx: &mut Context,
-        wants: &[Want],
-        ins: &[&Buffer],
-        outs: &[&Buffer],
-        d_out: &Buffer,
-        d_ins: &mut [Buffer],
-    ) {
-        super::vjp(self.threshold, cx, wants, ins, outs, d_out, d_ins);
-    }
-
-    fn fuses(&self) -> bool {
-        true
-    }
-
-    fn forward_vjp(
-        &self,
-        cx: &mut Context,
-        wants: &[Want],
-        ins: &[&Buffer],
-        outs: &mut [Buffer],
-        d_ins: &mut [Buffer],
-    ) {
-        super::forward_vjp(self.threshold, cx, wants, ins, outs, d_ins);
-    }
-
-    fn forms(&self, device: &Device, ins: &[Spec], pass: Pass) -> Vec<Option<Form>> {
-        LmHead.forms(device, ins, pass)
-    }
-
-    fn prepare(&self, cx: &mut Context, number: usize, input: &Buffer, form: &mut Buffer) {
-        LmHead.prepare(cx, number, input, form);
-    }
-
-    fn scratch(&self, device: &Device, ins: &[Spec], pass: Pass) -> usize {
-        LmHead.scratch(device, ins, pass)
-            + match device {
-                Device::Cpu => {
-                    let [hidden, table] = [ins[0].shape, ins[1].shape];
-                    scratch(hidden.rows(), hidden.last(), table.rows()) * ins[0].dtype.size()
-                }
-                Device::Cuda(_) => 0,
-            }
-    }
-
-    /// That of the exact head: how much is saved depends on the numbers.
-    fn cost(&self, ins: &[Spec], pass: Pass) -> Cost {
-        LmHead.cost(ins, pass)
-    }
-}
 
 /// Rows of the table that are gathered for one product.
 const GATHERED: usize = 4096;
@@ -197,11 +111,11 @@ impl<T: Real> Kernel for Mark<'_, T> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::cases;
+    use super::super::{LmHead, cases};
     use super::*;
     use crate::case::Sizes;
     use crate::testing::{forward, vjp, with_threads};
-    use engine::DType;
+    use engine::{Buffer, DType, Op, Want};
 
     const WANTS: [Want; 4] = [Want::Write, Want::Skip, Want::Skip, Want::Skip];
 
@@ -225,13 +139,13 @@ mod tests {
     fn the_error_is_within_its_bound() {
         for dtype in [DType::F32, DType::F64] {
             let ins = inputs(dtype, 21);
-            let exact = d_hidden(&LmHead, &ins);
+            let exact = d_hidden(&LmHead::EXACT, &ins);
             let (scale, table) = (ins[3].to_f64()[0] * 1.5, ins[1].to_f64());
             let vocab = ins[1].shape().rows() as f64;
             let largest = table.iter().fold(0.0f64, |m, x| m.max(x.abs()));
             let mut errors = Vec::new();
             for threshold in [1e-3, 1e-5, 1e-7] {
-                let filtered = d_hidden(&FilteredHead { threshold }, &ins);
+                let filtered = d_hidden(&LmHead { threshold }, &ins);
                 let pairs = exact.to_f64().into_iter().zip(filtered.to_f64());
                 let error = pairs.fold(0.0f64, |m, (x, y)| m.max((x - y).abs()));
                 let rounding = if dtype == DType::F32 { 1e-4 } else { 1e-12 };
@@ -248,7 +162,7 @@ mod tests {
         let (ins, threshold) = (inputs(DType::F64, 3), 1e-4);
         let [hidden, table, targets, scale] = [0, 1, 2, 3].map(|i| ins[i].to_f64());
         let dim = ins[0].shape().last();
-        let got = d_hidden(&FilteredHead { threshold }, &ins).to_f64();
+        let got = d_hidden(&LmHead { threshold }, &ins).to_f64();
         for (n, h) in hidden.chunks(dim).enumerate() {
             let logits: Vec<f64> = table.chunks(dim).map(|e| h.iter().zip(e).map(|(h, e)| h * e).sum()).collect();
             let total: f64 = logits.iter().map(|x| x.exp()).sum();
@@ -268,7 +182,7 @@ mod tests {
     #[test]
     fn a_token_does_not_depend_on_the_others_nor_on_threads() {
         let ins = inputs(DType::F32, 41);
-        let op = FilteredHead { threshold: 1e-4 };
+        let op = LmHead { threshold: 1e-4 };
         let all = d_hidden(&op, &ins);
         for threads in [1, 3] {
             assert_eq!(with_threads(threads, || d_hidden(&op, &ins)).as_bytes(), all.as_bytes(), "{threads} threads");
@@ -286,14 +200,14 @@ mod tests {
     #[test]
     fn a_threshold_below_everything_changes_nothing() {
         let ins = inputs(DType::F32, 21);
-        let filtered = d_hidden(&FilteredHead { threshold: 1e-300 }, &ins);
-        assert_eq!(filtered.as_bytes(), d_hidden(&LmHead, &ins).as_bytes());
+        let filtered = d_hidden(&LmHead { threshold: 1e-300 }, &ins);
+        assert_eq!(filtered.as_bytes(), d_hidden(&LmHead::EXACT, &ins).as_bytes());
         // Nor does any threshold where the table's gradient is wanted.
         let ins: Vec<_> = ins.iter().collect();
         let d_loss = Buffer::from_f64(DType::F32, &[1], &[1.0]);
         let both = [Want::Write, Want::Write, Want::Skip, Want::Skip];
-        let outs = forward(&LmHead, &ins);
-        let [exact, same] = [&LmHead as &dyn Op, &FilteredHead { threshold: 1e-2 }].map(|op| {
+        let outs = forward(&LmHead::EXACT, &ins);
+        let [exact, same] = [&LmHead::EXACT as &dyn Op, &LmHead { threshold: 1e-2 }].map(|op| {
             vjp(op, &both, &ins, &outs, &d_loss)[..2].iter().map(|d| d.as_bytes().to_vec()).collect::<Vec<_>>()
         });
         assert!(exact == same);

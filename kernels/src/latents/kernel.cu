@@ -50,6 +50,30 @@ extern "C" __global__ void init(const int* samples, const float* table, unsigned
     }
 }
 
+// Where the noise of the next step comes from.
+struct Renewal {
+    int redraw;
+    const float* given;
+    Stream stream;
+
+    // The noise of the numbers from j on: the old `e`, or new one, which is stored.
+    template <int N> __device__ Floats<N> noise(Floats<N> e, float* eps, int j) const {
+        if (redraw) {
+            e = given ? load_pack<N>(given + j) : draw_normals<N>(stream, j);
+            store_pack<N>(eps + j, e);
+        }
+        return e;
+    }
+};
+
+// For this block's sample, behind step t = clock[0].
+__device__ inline Renewal renewal(const int* samples, const float* table, int table_steps, unsigned long long seed, unsigned site, int redraw, const int* clock, int size) {
+    int t = clock[0];
+    Stream stream = {seed, site + t + 1, (unsigned)samples[blockIdx.y], (unsigned)clock[1]};
+    const float* given = table ? table + ((size_t)min(t + 1, table_steps - 1) * gridDim.y + blockIdx.y) * size : nullptr;
+    return {redraw, given, stream};
+}
+
 // A fast step t = clock[0], counted from 0: KL, both gradients with the KL's part times kl_weight[0], AdamW on both, the
 // noise of step t + 1, and z. partial [B, pieces] gets the KL of a block's piece. `redraw` 0 keeps the noise; else it comes
 // from table [table_steps, B, size] or, if that is null, from stream `site` + t + 1.
@@ -61,8 +85,7 @@ extern "C" __global__ void descend(const float* d_z, const float* rates, int ste
     if (threadIdx.x == 0) step = make_step({beta1, beta2, adam_eps, weight_decay}, rates[min(t, steps - 1)], t + 1);
     __syncthreads();
     size_t at = (size_t)blockIdx.y * size;
-    Stream stream = {seed, site + t + 1, (unsigned)samples[blockIdx.y], (unsigned)clock[1]};
-    const float* given = table ? table + ((size_t)min(t + 1, table_steps - 1) * gridDim.y + blockIdx.y) * size : nullptr;
+    Renewal next = renewal(samples, table, table_steps, seed, site, redraw, clock, size);
     float kl = 0;
     for_my_elements(size, size, [&](auto width, int j) {
         constexpr int N = decltype(width)::size;
@@ -83,10 +106,7 @@ extern "C" __global__ void descend(const float* d_z, const float* rates, int ste
         store_pack<N>(logvar + at + j, q);
         store_pack<N>(m_logvar + at + j, n);
         store_pack<N>(v_logvar + at + j, w);
-        if (redraw) {
-            e = given ? load_pack<N>(given + j) : draw_normals<N>(stream, j);
-            store_pack<N>(eps + at + j, e);
-        }
+        e = next.noise<N>(e, eps + at, j);
         store_pack<N>(z + at + j, draw_z<N>(p, q, e));
     });
     kl = block_sum(kl, shared);
@@ -117,8 +137,7 @@ extern "C" __global__ void natural(const float* d_z, const float* rates, int ste
     }
     __syncthreads();
     size_t at = (size_t)blockIdx.y * size;
-    Stream stream = {seed, site + t + 1, (unsigned)samples[blockIdx.y], (unsigned)clock[1]};
-    const float* given = table ? table + ((size_t)min(t + 1, table_steps - 1) * gridDim.y + blockIdx.y) * size : nullptr;
+    Renewal next = renewal(samples, table, table_steps, seed, site, redraw, clock, size);
     float kl = 0;
     for_my_elements(size, size, [&](auto width, int j) {
         constexpr int N = decltype(width)::size;
@@ -140,10 +159,7 @@ extern "C" __global__ void natural(const float* d_z, const float* rates, int ste
         store_pack<N>(logvar + at + j, q);
         store_pack<N>(g + at + j, m);
         store_pack<N>(h + at + j, c);
-        if (redraw) {
-            e = given ? load_pack<N>(given + j) : draw_normals<N>(stream, j);
-            store_pack<N>(eps + at + j, e);
-        }
+        e = next.noise<N>(e, eps + at, j);
         store_pack<N>(z + at + j, draw_z<N>(p, q, e));
     });
     kl = block_sum(kl, shared);

@@ -32,10 +32,10 @@ pub use init::LatentInit;
 pub use natural::LatentNatural;
 pub use step::LatentAdamW;
 
-use cpu::{Drawn, Supply};
+use cpu::{Drawn, State, Supply};
 use engine::rng::Stream;
 use engine::simd::Real;
-use engine::{Buffer, DType, Device, Spec};
+use engine::{Buffer, Context, DType, Device, Spec, with_real};
 
 /// The noise ε of the fast steps.
 ///
@@ -110,6 +110,30 @@ impl Noise {
 const FAST_STEP: u32 = 0x4C00_0000;
 const INIT_LOGVAR: u32 = 0x4D00_0000;
 const DRAW: u32 = 0x4D00_0001;
+
+/// A fast step on the CPU, whatever moves the posterior.
+trait FastStep {
+    /// The noise of the steps.
+    fn noise(&self) -> &Noise;
+
+    /// How step `t`, counted from 1, moves the posterior.
+    fn rule<T: Real>(&self, rate: T, kl_weight: T, t: u32) -> impl cpu::Rule<T>;
+
+    /// Takes the step that the clock shows.
+    fn on_cpu(&self, cx: &mut Context, ins: &[&Buffer], state: &mut [Buffer]) {
+        let [d_z, rates, kl_weight, samples, table @ ..] = ins else { unreachable!("four inputs or five") };
+        let (t, round) = read_clock(&state[9]);
+        state[9].as_mut_slice::<i32>()[0] += 1;
+        with_real!(d_z.dtype(), T => {
+            let supply = self.noise().supply::<T>(t + 1, round, samples, table, &state[7]);
+            let rule = self.rule(rates.as_slice::<T>()[t as usize], kl_weight.as_slice::<T>()[0], t + 1);
+            let rows = cx.scratch::<T>(d_z.shape().rows());
+            let [state @ .., kl, _] = state else { unreachable!("ten buffers of state") };
+            cpu::step(rule, d_z.as_slice(), supply, State::of(state), rows);
+            cpu::sum_rows(rows, kl.as_mut_slice());
+        });
+    }
+}
 
 /// The clock's two numbers.
 fn read_clock(clock: &Buffer) -> (u32, i32) {

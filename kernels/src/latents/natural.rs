@@ -1,7 +1,6 @@
-use super::cpu::{self, State};
-use super::{Noise, cuda, read_clock, scratch_bytes};
+use super::{FastStep, Noise, cpu, cuda, scratch_bytes};
 use engine::simd::Real;
-use engine::{Buffer, Context, Cost, DType, Device, Spec, Update, with_real};
+use engine::{Buffer, Context, Cost, DType, Device, Spec, Update};
 
 /// One fast step by the natural gradient: μ moves in units of the posterior's own variance, and the variance follows the
 /// curvature of −log p, measured on the way. Next noise and next z as in [`LatentAdamW`](super::LatentAdamW), in one pass.
@@ -39,9 +38,12 @@ pub struct LatentNatural {
     pub damping: f64,
 }
 
-impl LatentNatural {
-    /// What step `t`, counted from 1, multiplies with.
-    fn rule<T: Real>(&self, rate: T, kl_weight: T, t: u32) -> cpu::Natural<T> {
+impl FastStep for LatentNatural {
+    fn noise(&self) -> &Noise {
+        &self.noise
+    }
+
+    fn rule<T: Real>(&self, rate: T, kl_weight: T, t: u32) -> impl cpu::Rule<T> {
         let gain = |beta: f64| 1.0 / (1.0 - beta.powi(t as i32));
         cpu::Natural {
             rate,
@@ -66,17 +68,7 @@ impl Update for LatentNatural {
             let partial = cx.scratch_at(DType::F32, cuda::partials(state[8].len(), ins[0].len()));
             return cuda::natural(&**gpu, self, ins, state, partial);
         }
-        let [d_z, rates, kl_weight, samples, table @ ..] = ins else { unreachable!("four inputs or five") };
-        let (t, round) = read_clock(&state[9]);
-        state[9].as_mut_slice::<i32>()[0] += 1;
-        with_real!(d_z.dtype(), T => {
-            let supply = self.noise.supply::<T>(t + 1, round, samples, table, &state[7]);
-            let rule = self.rule(rates.as_slice::<T>()[t as usize], kl_weight.as_slice::<T>()[0], t + 1);
-            let rows = cx.scratch::<T>(d_z.shape().rows());
-            let [state @ .., kl, _] = state else { unreachable!("ten buffers of state") };
-            cpu::step(rule, d_z.as_slice(), supply, State::of(state), rows);
-            cpu::sum_rows(rows, kl.as_mut_slice());
-        });
+        self.on_cpu(cx, ins, state);
     }
 
     fn scratch(&self, device: &Device, ins: &[Spec], _state: &[Spec]) -> usize {

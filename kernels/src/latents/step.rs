@@ -1,8 +1,7 @@
-use super::cpu::{self, State};
-use super::{Noise, cuda, read_clock, scratch_bytes};
+use super::{FastStep, Noise, cpu, cuda, scratch_bytes};
 use crate::adamw::cpu as adamw;
 use engine::simd::Real;
-use engine::{Buffer, Context, Cost, DType, Device, Spec, Update, with_real};
+use engine::{Buffer, Context, Cost, DType, Device, Spec, Update};
 
 /// One fast step: both gradients of the NELBO, AdamW on both, the next noise and the next z, in one pass.
 /// ```text
@@ -35,6 +34,17 @@ pub struct LatentAdamW {
     pub weight_decay: f64,
 }
 
+impl FastStep for LatentAdamW {
+    fn noise(&self) -> &Noise {
+        &self.noise
+    }
+
+    fn rule<T: Real>(&self, rate: T, kl_weight: T, t: u32) -> impl cpu::Rule<T> {
+        let Self { beta1, beta2, eps, weight_decay, .. } = *self;
+        cpu::AdamW { step: adamw::Rule { beta1, beta2, eps, weight_decay }.step(rate.to_f64(), t), kl_weight }
+    }
+}
+
 impl Update for LatentAdamW {
     fn name(&self) -> &'static str {
         "latent_adamw"
@@ -45,20 +55,7 @@ impl Update for LatentAdamW {
             let partial = cx.scratch_at(DType::F32, cuda::partials(state[8].len(), ins[0].len()));
             return cuda::step(&**gpu, self, ins, state, partial);
         }
-        let [d_z, rates, kl_weight, samples, table @ ..] = ins else { unreachable!("four inputs or five") };
-        let (t, round) = read_clock(&state[9]);
-        state[9].as_mut_slice::<i32>()[0] += 1;
-        let Self { beta1, beta2, eps, weight_decay, .. } = *self;
-        let rule = adamw::Rule { beta1, beta2, eps, weight_decay };
-        with_real!(d_z.dtype(), T => {
-            let supply = self.noise.supply::<T>(t + 1, round, samples, table, &state[7]);
-            let step = rule.step::<T>(rates.as_slice::<T>()[t as usize].to_f64(), t + 1);
-            let rows = cx.scratch::<T>(d_z.shape().rows());
-            let [state @ .., kl, _] = state else { unreachable!("ten buffers of state") };
-            let rule = cpu::AdamW { step, kl_weight: kl_weight.as_slice::<T>()[0] };
-            cpu::step(rule, d_z.as_slice(), supply, State::of(state), rows);
-            cpu::sum_rows(rows, kl.as_mut_slice());
-        });
+        self.on_cpu(cx, ins, state);
     }
 
     fn scratch(&self, device: &Device, ins: &[Spec], _state: &[Spec]) -> usize {

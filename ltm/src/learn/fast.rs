@@ -5,7 +5,7 @@ use crate::learn::Inputs;
 use crate::model::{Decoder, Params, Positions};
 use autograd::{Graph, Hoist, Id, NonFinite, Phase, Plan, Prepare, Request, Store};
 use engine::{Buffer, DType, Result, Spec};
-use kernels::cross_entropy::{FilteredHead, LmHead};
+use kernels::cross_entropy::LmHead;
 use kernels::latents::{LatentAdamW, LatentInit, LatentNatural, Noise, Redraw, Source};
 
 /// The posterior of every sample of a batch and what its learning needs; all `[B, L·K, d]` unless said otherwise.
@@ -132,10 +132,7 @@ impl Fast {
         let z = g.leaf("z", spec, Phase::Step, latents.z);
         let hidden = decoder.hidden(&mut g, tokens, Some(z), |g, _, qkv| decoder.window_attention(g, qkv))?;
         let head = [hidden, decoder.weight("tok_embeddings"), targets, one];
-        let loss = match fast.head_filter {
-            0.0 => g.apply(LmHead, &head)?,
-            threshold => g.apply(FilteredHead { threshold }, &head)?,
-        };
+        let loss = g.apply(LmHead { threshold: fast.head_filter }, &head)?;
         let nll = g.output(loss, "nll");
         let accumulate = match &options.weights {
             WeightGradients::Skipped => Vec::new(),
