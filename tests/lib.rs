@@ -6,7 +6,34 @@ pub mod driver;
 pub mod shim;
 
 use kernels::case::Sizes;
+use ltm::config::Config;
+use ltm::data::{Batch, SampleInfo};
 use proptest::prelude::*;
+
+/// The preset `tiny` with these settings, resolved.
+///
+/// # Panics
+/// If the configuration refuses one.
+pub fn tiny(settings: &[(&str, &str)]) -> Config {
+    let mut config = Config::preset("tiny").expect("a preset");
+    for (key, value) in settings {
+        config.set(key, value).expect("a setting");
+    }
+    config.resolved().expect("a configuration")
+}
+
+/// Samples 0, 1, … of `tokens` tokens that differ from round to round. Some targets are ignored.
+pub fn batch(samples: usize, tokens: usize, round: usize) -> Batch {
+    let mut batch = Batch::new(samples, tokens);
+    for i in 0..samples * tokens {
+        batch.tokens[i] = ((i + round) * 11 % 200) as i32;
+        batch.targets[i] = if i % 7 == 3 { -1 } else { (i * 17 % 250) as i32 };
+    }
+    for (id, sample) in (0..).zip(&mut batch.samples) {
+        *sample = SampleInfo { id, ..SampleInfo::default() };
+    }
+    batch
+}
 
 /// Small odd sizes; they shrink towards one of everything.
 pub fn sizes() -> impl Strategy<Value = Sizes> {

@@ -3,13 +3,11 @@
 use engine::Device;
 use kernels::registry::{ROOMS, modules};
 use ltm::bench::{Cache, Ceilings, Effort, Report, STEPS, Setup, measure_ops, measure_steps, roofline};
-use ltm::config::Config;
 use tests::shim::{Order, Shim};
 
 #[test]
 fn every_op_and_step_is_measured() {
-    let mut config = Config::preset("tiny").expect("a preset");
-    for (key, value) in [
+    let config = tests::tiny(&[
         ("model.dim", "16"),
         ("model.heads", "2"),
         ("model.layers", "1"),
@@ -19,13 +17,11 @@ fn every_op_and_step_is_measured() {
         ("train.batch", "1"),
         ("fast.steps", "2"),
         ("train.precision", "bf16"),
-    ] {
-        config.set(key, value).expect("a setting");
-    }
+    ]);
     let device = Shim::device(Order::Forward);
     let Device::Cuda(gpu) = &device else { unreachable!("the shim is a GPU") };
     gpu.load(&modules()).expect("kernels");
-    let setup = Setup::new(config.resolved().expect("a configuration"), device).expect("a setup");
+    let setup = Setup::new(config, device).expect("a setup");
     let setup = Setup { effort: Effort::least(), ..setup };
     let works = setup.works().expect("work");
     let mut ceilings = Ceilings::new(&setup.device, setup.dtype, &setup.effort).expect("room");

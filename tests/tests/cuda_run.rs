@@ -25,8 +25,7 @@ fn lab(name: &str) -> (PathBuf, Config) {
     let text = folder.join("text.txt");
     fs::write(&text, (0..40).map(|i| format!("{} green bottles on wall {}.\n", i * 7 % 13, i % 5)).collect::<String>())
         .expect("a file");
-    let mut config = Config::preset("tiny").expect("a preset");
-    for (key, value) in [
+    let config = tests::tiny(&[
         ("model.dim", "24"),
         ("model.heads", "2"),
         ("model.layers", "2"),
@@ -42,10 +41,8 @@ fn lab(name: &str) -> (PathBuf, Config) {
         ("slow.gradient", "trajectory"),
         ("fast.steps", "2"),
         ("data.paths", &text.display().to_string()),
-    ] {
-        config.set(key, value).expect("a setting");
-    }
-    (folder, config.resolved().expect("a configuration"))
+    ]);
+    (folder, config)
 }
 
 fn with_kernels(device: Device) -> Device {

@@ -6,7 +6,6 @@ use engine::cuda::{Captured, Gpu, Grid, Kernel, Module, Product};
 use engine::{DType, Device, Result};
 use kernels::registry::modules;
 use ltm::config::Config;
-use ltm::data::{Batch, SampleInfo};
 use ltm::learn::{Fast, FastOptions, Inputs, Slow};
 use ltm::model::Params;
 use std::sync::Arc;
@@ -122,23 +121,16 @@ const TOKENS: usize = 13;
 const STEPS: usize = 6;
 
 fn config() -> Config {
-    let mut config = Config::preset("tiny").expect("a preset");
-    let sizes = [("model.dim", "16"), ("model.heads", "2"), ("model.layers", "2"), ("model.seq", "13")];
-    let rest = [("model.window", "5"), ("model.latents", "3"), ("train.batch", "2"), ("fast.steps", "6")];
-    for (key, value) in sizes.into_iter().chain(rest) {
-        config.set(key, value).expect("a setting");
-    }
-    config.resolved().expect("a configuration")
-}
-
-fn batch(round: usize) -> Batch {
-    let mut batch = Batch::new(SAMPLES, TOKENS);
-    for i in 0..SAMPLES * TOKENS {
-        batch.tokens[i] = ((i + round) * 11 % 200) as i32;
-        batch.targets[i] = (i * 17 % 250) as i32;
-    }
-    batch.samples[1] = SampleInfo { id: 1, ..SampleInfo::default() };
-    batch
+    tests::tiny(&[
+        ("model.dim", "16"),
+        ("model.heads", "2"),
+        ("model.layers", "2"),
+        ("model.seq", "13"),
+        ("model.window", "5"),
+        ("model.latents", "3"),
+        ("train.batch", "2"),
+        ("fast.steps", "6"),
+    ])
 }
 
 fn train(compute: DType) {
@@ -157,7 +149,7 @@ fn train(compute: DType) {
     let slow = Slow::new(&config.model, &config.slow, &params, &inputs, Some(z), &[], &mut store).expect("a slow step");
     for round in 0..3 {
         let before = counts.seen();
-        inputs.load(&mut store, &config.model, &batch(round)).expect("a batch that fits");
+        inputs.load(&mut store, &config.model, &tests::batch(SAMPLES, TOKENS, round)).expect("a batch that fits");
         let mut behind: Vec<Seen> = Vec::new();
         fast.fit(&mut store, 0.1, round as u32, |_, _| behind.push(counts.seen()));
         slow.gradient(&mut store);

@@ -5,7 +5,6 @@ use autograd::Store;
 use engine::{DType, Device};
 use kernels::registry::modules;
 use ltm::config::Config;
-use ltm::data::{Batch, SampleInfo};
 use ltm::learn::{Fast, FastOptions, Inputs, Score, Slow};
 use ltm::model::Params;
 use tests::shim::{Order, Shim};
@@ -17,8 +16,7 @@ const SAMPLES: usize = 2;
 const TOKENS: usize = 13;
 
 fn config() -> Config {
-    let mut config = Config::preset("tiny").expect("a preset");
-    for (key, value) in [
+    tests::tiny(&[
         ("model.dim", "24"),
         ("model.heads", "2"),
         ("model.layers", "2"),
@@ -27,20 +25,7 @@ fn config() -> Config {
         ("model.latents", "3"),
         ("train.batch", "2"),
         ("fast.steps", "4"),
-    ] {
-        config.set(key, value).expect("a setting");
-    }
-    config.resolved().expect("a configuration")
-}
-
-fn batch(round: usize) -> Batch {
-    let mut batch = Batch::new(SAMPLES, TOKENS);
-    for i in 0..SAMPLES * TOKENS {
-        batch.tokens[i] = ((i + round) * 11 % 200) as i32;
-        batch.targets[i] = if i % 7 == 3 { -1 } else { (i * 17 % 250) as i32 };
-    }
-    batch.samples[1] = SampleInfo { id: 1, ..SampleInfo::default() };
-    batch
+    ])
 }
 
 /// Two slow steps, each behind a fast loop, and a score; everything that comes out on the way.
@@ -59,7 +44,7 @@ fn train(device: &Device, dtype: DType, compute: DType) -> Vec<Named> {
 
     let mut out: Vec<Named> = vec![];
     for round in 0..2 {
-        inputs.load(&mut store, &config.model, &batch(round)).expect("a batch that fits");
+        inputs.load(&mut store, &config.model, &tests::batch(SAMPLES, TOKENS, round)).expect("a batch that fits");
         fast.fit(&mut store, 0.1, round as u32, |t, store| {
             out.push((format!("nll of step {t} of round {round}"), fast.nll(store)));
             out.push((format!("kl of step {t} of round {round}"), fast.kl(store)));
