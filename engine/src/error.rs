@@ -10,6 +10,8 @@ pub enum ErrorKind {
     Usage,
     /// Data, files, devices or numbers that went wrong; exit code 1.
     Failure,
+    /// More than this device can hold or has kernels for, while another may; exit code 1.
+    Device,
 }
 
 /// One clear line: what was wrong, where, and what would be right.
@@ -30,6 +32,11 @@ impl Error {
         Self { kind: ErrorKind::Usage, message: message.into() }
     }
 
+    /// The device cannot hold what was asked of it, or has no kernels for it.
+    pub fn device(message: impl Into<String>) -> Self {
+        Self { kind: ErrorKind::Device, message: message.into() }
+    }
+
     /// An operating system error on `path`, e.g. `cannot read x.bin: permission denied`.
     pub fn io(action: &str, path: &std::path::Path, error: &std::io::Error) -> Self {
         Self::new(format!("cannot {action} {}: {error}", path.display()))
@@ -42,7 +49,7 @@ impl Error {
         self
     }
 
-    /// Usage or failure.
+    /// Whose mistake it is.
     pub fn kind(&self) -> ErrorKind {
         self.kind
     }

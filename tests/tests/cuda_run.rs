@@ -167,7 +167,7 @@ fn a_run_that_was_stopped_goes_on_with_the_same_bits() {
     let material = Material::open(&config).expect("data");
     advance(&mut Session::begin(&parts, &config, &material, &shim()).expect("a run"), 2);
     assert!(checkpoint(&whole, 2) == checkpoint(&parts, 2));
-    let (mut session, _) = Session::resume(Run::open(&parts).expect("a run"), &material, &shim()).expect("a session");
+    let (mut session, _) = Session::resume(&Run::open(&parts).expect("a run"), &material, &shim()).expect("a session");
     assert_eq!(session.step(), 2);
     advance(&mut session, STEPS);
     assert!(checkpoint(&whole, 4) == checkpoint(&parts, 4));

@@ -86,10 +86,13 @@ pub fn run(args: &Args, threads: Option<usize>, choice: Choice) -> Result<()> {
     let base = args.compare.as_deref().map(read_baseline).transpose()?;
     [&args.json, &args.svg, &args.save].into_iter().flatten().try_for_each(|path| check_writable(path))?;
     threads::inside(count, || {
-        let device = device::open(choice)?;
-        let setup = Setup { only: args.op.clone(), ..Setup::new(args.stored(config, &device)?, device)? };
-        let works = setup.works()?;
-        memory::check(&setup.config, ltm::config::Work::Training, &setup.device)?;
+        let (setup, works) = device::within(choice, |device| {
+            let config = args.stored(config.clone(), device)?;
+            let setup = Setup { only: args.op.clone(), ..Setup::new(config, device.clone())? };
+            let works = setup.works()?;
+            memory::check(&setup.config, ltm::config::Work::Training, device)?;
+            Ok((setup, works))
+        })?;
         if args.growth {
             return growth(args, &setup);
         }

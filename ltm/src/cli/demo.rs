@@ -45,20 +45,24 @@ pub fn run(args: &Args, threads: Option<usize>, device: device::Choice) -> Resul
     // Before sizes are resolved: the baseline's own follow from its kind.
     let mut baseline = config.clone();
     baseline.model.kind = ModelKind::Ar;
-    let configs = [config.resolved()?, baseline.resolved()?];
-    let config = &configs[0];
+    let [config, baseline] = &[config.resolved()?, baseline.resolved()?];
     let out = args.out.clone().unwrap_or_else(|| free_name("runs/demo"));
     Run::check_new(&out)?;
     threads::inside(config.train.threads, || {
-        let device = device::open(device)?;
-        memory::check(config, Work::Training, &device)?;
-        demo(&configs, &out, &device)
+        let material = Material::open(config)?;
+        let (session, device) = device::within(device, |device| {
+            memory::check(config, Work::Training, device)?;
+            Ok((Session::begin(&out, config, &material, device)?, device.clone()))
+        })?;
+        demo(session, baseline, &material, &device)
     })
 }
 
-fn demo(configs: &[Config; 2], out: &Path, device: &Device) -> Result<ExitCode> {
-    let [config, baseline] = configs;
+/// Trains the model of `session`, and `baseline` on the same `material`, judges both and lets the first write.
+fn demo(mut session: Session, baseline: &Config, material: &Material, device: &Device) -> Result<ExitCode> {
     let started = Instant::now();
+    let run = session.run().clone();
+    let (config, out) = (run.config(), run.path());
     let corpus = Corpus::default();
     let story = corpus.document(HELD_OUT, 0);
     print(format_args!(
@@ -72,8 +76,6 @@ fn demo(configs: &[Config; 2], out: &Path, device: &Device) -> Result<ExitCode> 
         reach(config),
         config.fast.steps
     ))?;
-    let material = Material::open(config)?;
-    let mut session = Session::begin(out, config, &material, device)?;
     if !train::steps(&mut session, &mut |_| ())? {
         return Ok(ExitCode::from(interrupt::CODE));
     }
@@ -84,7 +86,7 @@ fn demo(configs: &[Config; 2], out: &Path, device: &Device) -> Result<ExitCode> 
         parameter_count(&config.model)
     ))?;
     let baseline_out = out.join("baseline");
-    let mut session = Session::begin(&baseline_out, baseline, &material, device)?;
+    let mut session = Session::begin(&baseline_out, baseline, material, device)?;
     if !train::steps(&mut session, &mut |_| ())? {
         return Ok(ExitCode::from(interrupt::CODE));
     }

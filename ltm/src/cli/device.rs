@@ -2,7 +2,7 @@
 
 use super::output::note;
 use engine::cuda::Settings;
-use engine::{Device, Error, Result};
+use engine::{Device, Error, ErrorKind, Result};
 use std::any::Any;
 use std::env;
 use std::fmt;
@@ -45,6 +45,22 @@ pub fn open(choice: Choice) -> Result<Device> {
         (Device::Cpu, None) => {}
     }
     Ok(device)
+}
+
+/// Opens the device and gives it to `begin`, which refuses what the device cannot do before it shows or writes anything. With
+/// `auto` the CPU gets what is too much for the GPU, and a note says why.
+///
+/// # Errors
+/// Those of [`open`] and of `begin`.
+pub fn within<T>(choice: Choice, mut begin: impl FnMut(&Device) -> Result<T>) -> Result<T> {
+    let device = open(choice)?;
+    match begin(&device) {
+        Err(e) if choice == Choice::Auto && matches!(device, Device::Cuda(_)) && e.kind() == ErrorKind::Device => {
+            note(format_args!("note: on the CPU: {e}"));
+            begin(&Device::Cpu)
+        }
+        done => done,
+    }
 }
 
 /// As [`open`], but gives the note back.

@@ -58,9 +58,10 @@ pub fn run(args: &Args, threads: Option<usize>, device: device::Choice) -> Resul
     }
     let run = Run::open(&args.run)?;
     threads::inside(threads.unwrap_or(run.config().train.threads), || {
-        let device = device::open(device)?;
-        memory::check(run.config(), Work::Evaluation, &device)?;
-        evaluate(args, &run, &device)
+        device::within(device, |device| {
+            memory::check(run.config(), Work::Evaluation, device)?;
+            evaluate(args, &run, device)
+        })
     })
 }
 

@@ -69,11 +69,13 @@ pub struct Writing {
 pub fn run(args: &Args, threads: Option<usize>, device: device::Choice) -> Result<()> {
     let run = Run::open(&args.run)?;
     threads::inside(threads.unwrap_or(run.config().train.threads), || {
-        let device = device::open(device)?;
-        memory::check(run.config(), Work::Generation, &device)?;
-        let mut model = run.load(&device, Work::Generation)?;
+        let (mut model, mut writer) = device::within(device, |device| {
+            memory::check(run.config(), Work::Generation, device)?;
+            let mut model = run.load(device, Work::Generation)?;
+            let writer = Writer::new(&mut model, args.writing.clone())?;
+            Ok((model, writer))
+        })?;
         warn(&model);
-        let mut writer = Writer::new(&mut model, args.writing.clone())?;
         let begun = writer.beginning(&model.config, args.prompt.as_deref())?.len();
         limits(begun, args.writing.tokens, model.config.model.seq).iter().for_each(note);
         for sample in 0..args.writing.samples {

@@ -31,7 +31,7 @@ pub fn check_plan(config: &Config) -> Result<()> {
 
 fn compare(there: Option<u64>, needed: u64, what: &str, place: &str, advice: &str) -> Result<()> {
     match there {
-        Some(there) if needed > there => Err(Error::new(format!(
+        Some(there) if needed > there => Err(Error::device(format!(
             "{what} needs at least {} of memory, {place} has {}: {advice}",
             si(needed as f64, "B"),
             si(there as f64, "B")

@@ -26,9 +26,10 @@ const PHASES: [Phase; 3] = [Phase::Update, Phase::Batch, Phase::Step];
 pub fn run(args: &Args, device: device::Choice) -> Result<()> {
     let config = args.settings.configuration(&[])?;
     memory::check_plan(&config)?;
-    let device = device::open(device)?;
-    config.check_device(&device, Work::Training)?;
-    let plans = Plans::new(&config, &device)?;
+    let plans = device::within(device, |device| {
+        config.check_device(device, Work::Training)?;
+        Plans::new(&config, device)
+    })?;
     let (m, tokens) = (&config.model, (config.train.batch * config.model.seq) as f64);
     let latents = match m.kind {
         ModelKind::Ltm => format!("{} latents in each layer", m.latents),

@@ -53,10 +53,11 @@ fn begin(args: &Args, threads: Option<usize>, device: device::Choice) -> Result<
     let out = args.out.clone().unwrap_or_else(|| free_name(&format!("runs/{preset}")));
     Run::check_new(&out)?;
     threads::inside(config.train.threads, || {
-        let device = device::open(device)?;
-        memory::check(&config, Work::Training, &device)?;
         let material = Material::open(&config)?;
-        train(Session::begin(&out, &config, &material, &device)?)
+        train(device::within(device, |device| {
+            memory::check(&config, Work::Training, device)?;
+            Session::begin(&out, &config, &material, device)
+        })?)
     })
 }
 
@@ -80,10 +81,11 @@ fn resume(args: &Args, path: &Path, threads: Option<usize>, device: device::Choi
         ));
     }
     threads::inside(run.config().train.threads, || {
-        let device = device::open(device)?;
-        memory::check(run.config(), Work::Training, &device)?;
         let material = Material::open(run.config())?;
-        let (session, warnings) = Session::resume(run, &material, &device)?;
+        let (session, warnings) = device::within(device, |device| {
+            memory::check(run.config(), Work::Training, device)?;
+            Session::resume(&run, &material, device)
+        })?;
         warnings.iter().for_each(|warning| note(format_args!("warning: {warning}")));
         session.run().write_config()?;
         train(session)

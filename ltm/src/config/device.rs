@@ -9,12 +9,12 @@ impl Config {
     /// memory is another question.
     ///
     /// # Errors
-    /// A usage error naming the settings concerned.
+    /// One of the device, naming the settings concerned.
     pub fn check_device(&self, device: &Device, work: Work) -> Result<()> {
         let Device::Cuda(gpu) = device else { return Ok(()) };
         let (m, most) = (&self.model, kernels::WIDEST_HEAD);
         if m.dim / m.heads > most {
-            return Err(Error::usage(format!(
+            return Err(Error::device(format!(
                 "model.dim = {} by model.heads = {} makes heads of width {}, but a GPU's attention takes at most {most}: use \
                  more heads, or --device cpu",
                 m.dim,
@@ -25,7 +25,7 @@ impl Config {
         let batch = if work == Work::Generation { 1 } else { self.train.batch };
         let elements = batch * m.seq * (2 * m.ffn_hidden()).max(3 * m.dim);
         if elements > MOST_ELEMENTS {
-            return Err(Error::usage(format!(
+            return Err(Error::device(format!(
                 "train.batch = {batch} sequences of model.seq = {} make a value of {elements} elements, but kernels on {} \
                  count to {MOST_ELEMENTS}: lower one of them, or use --device cpu",
                 m.seq,

@@ -39,7 +39,7 @@ impl Config {
     /// # Errors
     /// How much is needed, how much there is, and which settings lower it.
     pub fn check_room(&self, store: &Store, work: Work) -> Result<()> {
-        store.ready().map_err(|e| Error::new(format!("{e}: {}", self.advice(store.device(), work))))
+        store.ready().map_err(|e| Error::device(format!("{e}: {}", self.advice(store.device(), work))))
     }
 
     /// What to do where memory is too small for `work`.

@@ -92,7 +92,7 @@ impl Session {
     /// # Errors
     /// If no checkpoint of several is whole, the data are not those that the run began with, the run has done more
     /// steps than its configuration asks for, or the device has no kernels or no memory for it.
-    pub fn resume(run: Run, material: &Material, device: &Device) -> Result<(Self, Vec<String>)> {
+    pub fn resume(run: &Run, material: &Material, device: &Device) -> Result<(Self, Vec<String>)> {
         let config = run.config();
         let (checkpoint, warnings) = run.newest()?;
         let mut learner = Learner::new(config, material, device)?;
@@ -112,7 +112,7 @@ impl Session {
             return Err(Error::usage(format!("train.steps = {}: the run has done {step} already", config.train.steps)));
         }
         let saved = checkpoint.map(|checkpoint| checkpoint.step);
-        Ok((Self::at(run, learner, material, saved)?, warnings))
+        Ok((Self::at(run.clone(), learner, material, saved)?, warnings))
     }
 
     fn at(run: Run, learner: Learner, material: &Material, saved: Option<u64>) -> Result<Self> {

@@ -90,7 +90,7 @@ fn train(folder: &Path, settings: &[(&str, &str)], stop: u64) -> Vec<String> {
     let material = Material::open(&config).unwrap();
     let path = folder.join("run");
     let mut session = match Run::open(&path) {
-        Ok(run) => Session::resume(run, &material, &Device::Cpu).unwrap().0,
+        Ok(run) => Session::resume(&run, &material, &Device::Cpu).unwrap().0,
         Err(_) => Session::begin(&path, &config, &material, &Device::Cpu).unwrap(),
     };
     let mut warnings = Vec::new();

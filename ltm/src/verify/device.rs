@@ -107,8 +107,9 @@ impl DeviceReport {
     }
 
     fn case(&mut self, case: &Case, device: &Device) -> Result<(), String> {
-        let exact = passes(case, &Device::Cpu, self.dtype, Arithmetic::Exact);
+        // The device goes first: where it fails, nothing is left to compare.
         let ours = passes(case, device, self.dtype, Arithmetic::Stored);
+        let exact = passes(case, &Device::Cpu, self.dtype, Arithmetic::Exact);
         let mut result = Ok(());
         for (pass, i, error) in errors(&ours, &exact) {
             let worst = if pass.is_backward { self.gradient.get_or_insert(0.0) } else { &mut self.forward };

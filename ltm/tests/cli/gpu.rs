@@ -97,8 +97,25 @@ fn a_gpu_that_is_too_small_or_fails() {
         &["of device memory are needed, Fake GPU has room for 0.00 GiB", "lower train.batch = 64", "--device cpu"],
     );
     assert!(full.err.contains("on Fake GPU") && !lab.path("run").exists());
-    train(&["model.dim=272"], 1 << 30).fails(2, &["heads of width 136", "at most 128", "--device cpu"]);
+    train(&["model.dim=272"], 1 << 30).fails(1, &["heads of width 136", "at most 128", "--device cpu"]);
     assert!(!lab.path("run").exists());
+
+    // With `auto`, all of these are the processor's.
+    let falls_back = |lab: &Lab, args: &[&str], bytes: usize, why: &str| {
+        let said = run(lab, args, &[ANY, ("FAKE_MEMORY", &memory(bytes))]).succeeds();
+        let note = said.err.lines().find(|line| line.starts_with("note: on the CPU: ")).unwrap_or_default();
+        assert!(note.contains(why), "{}", said.context());
+    };
+    for (out, settings, bytes, why) in [
+        ("small", "train.batch=4", 50_000, "Fake GPU has 50.00 kB"),
+        ("full", "train.batch=64", 1_000_000, "of device memory are needed"),
+        ("wide", "model.dim=272", 1 << 30, "heads of width 136"),
+    ] {
+        // One step of it is enough.
+        let short = ["train.steps=1", "slow.warmup=0", "train.eval_every=0", settings];
+        falls_back(&lab, &train_args(out, &short), bytes, why);
+        assert!(lab.path(out).join("checkpoints").exists());
+    }
 
     // The first launch fails: a line, not a panic.
     let broken = train(&[], 1 << 30);
@@ -108,6 +125,9 @@ fn a_gpu_that_is_too_small_or_fails() {
     let eval = ["--device", "cuda", "eval", "run", "--limit", "2"];
     run(&trained, &eval, &[ANY, ("FAKE_MEMORY", &memory(100_000))])
         .fails(1, &["device memory are needed", "use --device cpu"]);
+    falls_back(&trained, &eval[2..], 100_000, "device memory are needed");
+    falls_back(&trained, &["generate", "run", "--prompt", "a"], 30_000, "Fake GPU");
+    falls_back(&trained, &["plan", "--set", "model.dim=272", "--set", "model.heads=2"], 1 << 30, "heads of width 136");
     let generate = ["--device", "cuda", "generate", "run", "--prompt", "a"];
     run(&trained, &generate, &[ANY, ("FAKE_MEMORY", &memory(30_000))]).fails(1, &["Fake GPU", "use --device cpu"]);
     let verify = run(&trained, &["--device", "cuda", "verify"], &[ANY]);
