@@ -1,8 +1,9 @@
 //! Mutation proof: wrong gradients planted into every input of every op of the registry, each of which must be found.
 
-use engine::{Buffer, Op};
+use autograd::gradcheck::{Options, check_op};
+use engine::{Buffer, Context, Cost, DType, Device, Op, Output, Pass, Reads, Result, Spec, Want};
 use gradtest::faults::{Fault, GENERIC, Outcome, Planted};
-use kernels::case::Sizes;
+use kernels::case::{Case, Sizes};
 use kernels::registry::ROOMS;
 use kernels::rope::Rope;
 use kernels::slice::Slice;
@@ -187,4 +188,115 @@ fn every_planted_fault_is_found() {
     expected.sort_unstable();
     assert_eq!(found, expected, "faults that changed no gradient");
     println!("{caught} planted faults found, {} changed nothing", harmless.len());
+}
+
+/// What an op may get wrong beyond its gradient itself.
+#[derive(Clone, Copy, Debug)]
+enum Lie {
+    /// It says that it passes the result's gradient on to its first input.
+    PassesThrough,
+    /// The fused pass is off in the last digits.
+    Fused,
+    /// A gradient wanted alone is another.
+    Alone,
+    /// Where one gradient is added, the others are added too.
+    Mixed,
+}
+
+#[derive(Debug)]
+struct Liar {
+    op: Box<dyn Op>,
+    lie: Lie,
+}
+
+impl Op for Liar {
+    fn name(&self) -> &'static str {
+        self.op.name()
+    }
+
+    fn arguments(&self) -> &'static [&'static str] {
+        self.op.arguments()
+    }
+
+    fn infer(&self, ins: &[Spec]) -> Result<Vec<Output>> {
+        self.op.infer(ins)
+    }
+
+    fn differentiable(&self, i: usize) -> bool {
+        self.op.differentiable(i)
+    }
+
+    fn reads(&self, wants: &[Want]) -> Reads {
+        self.op.reads(wants)
+    }
+
+    fn forward(&self, cx: &mut Context, ins: &[&Buffer], outs: &mut [Buffer]) {
+        self.op.forward(cx, ins, outs);
+    }
+
+    fn vjp(
+        &self,
+        cx: &mut Context,
+        wants: &[Want],
+        ins: &[&Buffer],
+        outs: &[&Buffer],
+        d_out: &Buffer,
+        d: &mut [Buffer],
+    ) {
+        let mut wants = wants.to_vec();
+        if matches!(self.lie, Lie::Mixed) && wants.contains(&Want::Add) {
+            for (want, d) in wants.iter_mut().zip(&mut *d).filter(|(want, _)| **want == Want::Write) {
+                *want = Want::Add;
+                d.as_mut_slice::<f64>().fill(1e-3);
+            }
+        }
+        self.op.vjp(cx, &wants, ins, outs, d_out, d);
+        if matches!(self.lie, Lie::Alone) && wants.iter().filter(|want| want.is_wanted()).count() == 1 {
+            d.iter_mut().filter(|d| !d.is_empty()).for_each(|d| d.as_mut_slice::<f64>()[0] *= 1.5);
+        }
+    }
+
+    fn fuses(&self) -> bool {
+        self.op.fuses()
+    }
+
+    fn forward_vjp(&self, cx: &mut Context, wants: &[Want], ins: &[&Buffer], outs: &mut [Buffer], d: &mut [Buffer]) {
+        self.op.forward_vjp(cx, wants, ins, outs, d);
+        if matches!(self.lie, Lie::Fused) {
+            d.iter_mut().filter(|d| !d.is_empty()).for_each(|d| d.as_mut_slice::<f64>()[0] *= 1.0 + 1e-14);
+        }
+    }
+
+    fn passes_through(&self, i: usize) -> bool {
+        self.op.passes_through(i) || matches!(self.lie, Lie::PassesThrough) && i == 0
+    }
+
+    fn scratch(&self, device: &Device, ins: &[Spec], pass: Pass) -> usize {
+        self.op.scratch(device, ins, pass)
+    }
+
+    fn cost(&self, ins: &[Spec], pass: Pass) -> Cost {
+        self.op.cost(ins, pass)
+    }
+}
+
+#[test]
+fn what_an_op_gets_wrong_around_its_gradient_is_found() {
+    let lies: [(Lie, fn(&Sizes) -> Vec<Case>, &str); 4] = [
+        (Lie::PassesThrough, kernels::rmsnorm::cases, "which the op says it passes through"),
+        (Lie::Fused, kernels::cross_entropy::cases, "forward and backward one after the other"),
+        (Lie::Alone, kernels::matmul::cases, "central differences"),
+        (Lie::Mixed, kernels::matmul::cases, "computed with other wants"),
+    ];
+    let sizes = Sizes { batch: 2, tokens: 3, heads: 2, head_dim: 2, window: 2, latents: 2, ffn: 2, vocab: 3 };
+    for (lie, cases, found) in lies {
+        let case = cases(&sizes).swap_remove(0);
+        let ins = case.buffers(DType::F64, 1);
+        check_op(&*case.op, &ins, &Options::default()).unwrap_or_else(|e| panic!("{lie:?}: {e}"));
+        let liar = Liar { op: case.op, lie };
+        match check_op(&liar, &ins, &Options::default()) {
+            Ok(report) => panic!("{lie:?} was believed: {report}"),
+            Err(failure) => assert!(failure.to_string().contains(found), "{lie:?}: {failure}"),
+        }
+    }
 }

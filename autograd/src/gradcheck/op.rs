@@ -172,6 +172,7 @@ impl Trial<'_> {
             direction
         };
         let (u, v) = (direction(0), direction(1));
+        let size: f64 = self.outs[0].as_slice::<f64>().iter().zip(&self.w).map(|(y, w)| (y * w).abs()).sum();
         // The derivative in direction `towards` of the gradient's projection onto `onto`.
         let mut second = |towards: &[f64], onto: &[f64]| {
             let mut moved = self.ins.to_vec();
@@ -188,7 +189,8 @@ impl Trial<'_> {
                 let outs = self.bench.forward(&moved);
                 let grads = self.bench.vjp(&wants, &moved, &outs, &self.d_out, &[]);
                 let g = self.wanted.iter().flat_map(|&i| grads[i].as_slice::<f64>());
-                let (mut value, mut scale) = (0.0, 0.0);
+                // Terms of the result's size may have cancelled in a gradient.
+                let (mut value, mut scale) = (0.0, size);
                 for (g, o) in g.zip(onto) {
                     value += g * o;
                     scale += (g * o).abs();

@@ -1,0 +1,99 @@
+//! An op of one's own: softmax over rows, once with its gradient and once with one that is subtly wrong.
+
+use engine::{Buffer, Context, Cost, DType, Error, Op, Output, Pass, Reads, Result, Spec, Want};
+use kernels::case::{Case, Fill, Input, Sizes};
+
+/// Over what the gradient takes its mean.
+#[derive(Clone, Copy, Debug)]
+pub enum Mean {
+    /// Over the row that an element belongs to, which is right.
+    Row,
+    /// Over everything: right as long as there is one row.
+    Everything,
+}
+
+/// `x f64 [.., n] → y [.., n]`, `y_i = exp(x_i) / Σ_j exp(x_j)` in every row; `d_x = y ⊙ (d_y − Σ_j y_j d_y_j)`.
+#[derive(Clone, Copy, Debug)]
+pub struct Softmax {
+    /// The mean of `d_y` under the probabilities `y`.
+    pub mean: Mean,
+}
+
+impl Op for Softmax {
+    fn name(&self) -> &'static str {
+        "softmax"
+    }
+
+    fn arguments(&self) -> &'static [&'static str] {
+        &["x"]
+    }
+
+    fn infer(&self, ins: &[Spec]) -> Result<Vec<Output>> {
+        match ins {
+            [x] if x.dtype == DType::F64 && x.shape.rank() > 0 => Ok(vec![Output { name: "y", spec: *x }]),
+            _ => Err(Error::usage("takes one tensor of f64")),
+        }
+    }
+
+    fn differentiable(&self, _: usize) -> bool {
+        true
+    }
+
+    fn reads(&self, _: &[Want]) -> Reads {
+        Reads::of(&[], &[0])
+    }
+
+    fn forward(&self, _: &mut Context, ins: &[&Buffer], outs: &mut [Buffer]) {
+        let width = ins[0].shape().last();
+        let rows = ins[0].as_slice::<f64>().chunks(width);
+        for (y, x) in outs[0].as_mut_slice::<f64>().chunks_mut(width).zip(rows) {
+            let most = x.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+            y.iter_mut().zip(x).for_each(|(y, x)| *y = (x - most).exp());
+            let sum: f64 = y.iter().sum();
+            y.iter_mut().for_each(|y| *y /= sum);
+        }
+    }
+
+    fn vjp(&self, _: &mut Context, wants: &[Want], _: &[&Buffer], outs: &[&Buffer], d_y: &Buffer, d: &mut [Buffer]) {
+        if !wants[0].is_wanted() {
+            return;
+        }
+        let width = match self.mean {
+            Mean::Row => d_y.shape().last(),
+            Mean::Everything => d_y.len(),
+        };
+        let rows = outs[0].as_slice::<f64>().chunks(width).zip(d_y.as_slice::<f64>().chunks(width));
+        for (d_x, (y, d_y)) in d[0].as_mut_slice::<f64>().chunks_mut(width).zip(rows) {
+            let mean: f64 = y.iter().zip(d_y).map(|(y, d)| y * d).sum();
+            for i in 0..d_x.len() {
+                let before = if wants[0] == Want::Add { d_x[i] } else { 0.0 };
+                d_x[i] = before + y[i] * (d_y[i] - mean);
+            }
+        }
+    }
+
+    fn cost(&self, ins: &[Spec], _: Pass) -> Cost {
+        Cost { flops: 4 * ins[0].shape.numel() as u64, bytes: 2 * ins[0].bytes() as u64 }
+    }
+}
+
+fn cases(s: &Sizes, mean: Mean) -> Vec<Case> {
+    vec![Case::new("rows", Softmax { mean }, vec![Input::new(&[s.batch, s.tokens], Fill::NORMAL)])]
+}
+
+/// The op as it should be.
+pub fn right(s: &Sizes) -> Vec<Case> {
+    cases(s, Mean::Row)
+}
+
+/// The op with the mean over everything.
+pub fn wrong(s: &Sizes) -> Vec<Case> {
+    cases(s, Mean::Everything)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::right;
+
+    gradtest::property_tests!(softmax, right);
+}

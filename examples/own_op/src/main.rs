@@ -1,0 +1,8 @@
+//! Prints what the check finds in the gradient that is wrong.
+
+fn main() {
+    match gradtest::gradients(own_op::wrong) {
+        Ok(summary) => println!("nothing found: {summary:?}"),
+        Err(failure) => println!("{failure}"),
+    }
+}
