@@ -188,7 +188,7 @@ impl<T: Real> Group<'_, T> {
                 let factor = absorb(chunk * ROWS + i, logits, row);
                 // In front of the first block there is nothing.
                 if first > 0 && factor != T::ONE {
-                    gathered.iter_mut().for_each(|x| *x = *x * factor);
+                    gathered.iter_mut().for_each(|x| *x *= factor);
                 }
             }
         });
