@@ -1,8 +1,8 @@
 //! The check of a scalar function: one recorded as a graph, or any at all.
 
+use super::Options;
 use super::numeric::{Numeric, Value as Number};
 use super::report::{Check, Failure, Place, Report, Wrong};
-use super::Options;
 use crate::graph::{Graph, Origin, Value};
 use crate::plan::{Hoist, Plan, Prepare, Request};
 use crate::store::{Id, Store};
@@ -111,12 +111,8 @@ pub fn check_graph(
     let forward = Plan::new(graph, store, &Request { keep: vec![root], ..Request::default() })?;
     let ids: Vec<Id> = wants.iter().map(|&v| leaf(graph, v)).collect();
     let point: Vec<Vec<f64>> = ids.iter().map(|&id| store.get(id).to_f64()).collect();
-    let claims: Vec<Claim> = names
-        .iter()
-        .zip(&point)
-        .zip(&grads)
-        .map(|((name, at), gradient)| Claim { name, at, gradient })
-        .collect();
+    let claims: Vec<Claim> =
+        names.iter().zip(&point).zip(&grads).map(|((name, at), gradient)| Claim { name, at, gradient }).collect();
     let value = |point: &[Vec<f64>]| {
         ids.iter().zip(point).for_each(|(&id, x)| store.get_mut(id).set_f64(x));
         forward.run_all(store);

@@ -24,8 +24,11 @@ pub(super) struct Derivative {
     jump: f64,
 }
 
-/// Each step size is tried with its quarter; where the two disagree, the next is tried.
-const SHRINK: [f64; 3] = [1.0, 1.0 / 16.0, 1.0 / 256.0];
+/// Each step size is tried with its quarter; where the two disagree, so much smaller ones are tried, and where they agree but
+/// rounding leaves too little, so much larger ones.
+const NEXT: f64 = 16.0;
+/// So many step sizes are tried.
+const TRIES: usize = 3;
 /// A derivative is of no use where it may be off by more than so many tolerances.
 const TRUST: f64 = 10.0;
 /// Rounding errors of a stencil in units of the rounding error of a value.
@@ -37,8 +40,8 @@ impl Derivative {
     /// error. `f(0)` is `middle`; one value is off by `rounding`.
     fn of(f: &mut dyn FnMut(f64) -> Value, middle: f64, rounding: f64, step: f64, tolerance: f64) -> Self {
         let mut best: Option<Self> = None;
-        for shrink in SHRINK {
-            let h = step * shrink;
+        let mut h = step;
+        for _ in 0..TRIES {
             let mut scale = middle.abs();
             // The slope by the stencil of step h, and by how much the slopes on both sides differ: h·f″ for a smooth f.
             let mut stencil = |h: f64| {
@@ -62,7 +65,15 @@ impl Derivative {
             if best.is_none_or(|b| new.total() < b.total()) {
                 best = Some(new);
             }
-            if new.doubt <= tolerance * value.abs() + new.noise {
+            let wanted = tolerance * value.abs();
+            if new.doubt > wanted + new.noise {
+                if h > step {
+                    break;
+                }
+                h /= NEXT;
+            } else if new.noise > wanted && value != 0.0 && h >= step && h < 1.0 {
+                h *= NEXT;
+            } else {
                 break;
             }
         }

@@ -146,10 +146,11 @@ impl Trial<'_> {
         for wants in [write, add] {
             let plain = self.bench.vjp(wants, self.ins, &self.outs, &one, &self.into);
             let (outs, fused) = self.bench.forward_vjp(wants, self.ins, &self.into);
-            for (i, got, expected) in
-                outs.iter().zip(&self.outs).map(|(got, o)| (chosen[0], got, o)).chain(
-                    chosen.iter().map(|&i| (i, &fused[i], &plain[i])),
-                )
+            for (i, got, expected) in outs
+                .iter()
+                .zip(&self.outs)
+                .map(|(got, o)| (chosen[0], got, o))
+                .chain(chosen.iter().map(|&i| (i, &fused[i], &plain[i])))
             {
                 if let Some(worst) = first_difference(&got.to_f64(), &expected.to_f64()) {
                     return Err(self.wrong(chosen, i, Check::Fused, worst));

@@ -35,7 +35,8 @@ impl Op for Elementwise {
     }
 
     fn vjp(&self, _: &mut Context, wants: &[Want], ins: &[&Buffer], _: &[&Buffer], d_y: &Buffer, d: &mut [Buffer]) {
-        for (d_x, (x, d_y)) in d[0].as_mut_slice::<f64>().iter_mut().zip(ins[0].to_f64().into_iter().zip(d_y.to_f64())) {
+        for (d_x, (x, d_y)) in d[0].as_mut_slice::<f64>().iter_mut().zip(ins[0].to_f64().into_iter().zip(d_y.to_f64()))
+        {
             *d_x = if wants[0] == Want::Add { *d_x } else { 0.0 } + (self.slope)(x) * d_y;
         }
     }
@@ -138,4 +139,53 @@ fn graphs_are_checked_and_left_as_they_were() {
     assert!(error.starts_with("projection.y: gradient of x["), "{error}");
     let error = check_graph(&g, &mut store, root, &[root], &Options::default()).unwrap_err().to_string();
     assert!(error.contains("no leaf"), "{error}");
+}
+
+/// `y = x²/2`, whose gradient is right at (1, 2) only: around that point it turns.
+#[derive(Debug)]
+struct Swirl;
+
+impl Op for Swirl {
+    fn name(&self) -> &'static str {
+        "swirl"
+    }
+
+    fn arguments(&self) -> &'static [&'static str] {
+        &["x"]
+    }
+
+    fn infer(&self, ins: &[Spec]) -> Result<Vec<Output>> {
+        Ok(vec![Output { name: "y", spec: ins[0] }])
+    }
+
+    fn differentiable(&self, _: usize) -> bool {
+        true
+    }
+
+    fn reads(&self, _: &[Want]) -> Reads {
+        Reads::of(&[0], &[])
+    }
+
+    fn forward(&self, _: &mut Context, ins: &[&Buffer], outs: &mut [Buffer]) {
+        outs[0].set_f64(&ins[0].to_f64().iter().map(|x| 0.5 * x * x).collect::<Vec<_>>());
+    }
+
+    fn vjp(&self, _: &mut Context, wants: &[Want], ins: &[&Buffer], _: &[&Buffer], d_y: &Buffer, d: &mut [Buffer]) {
+        let (x, d_y, d_x) = (ins[0].to_f64(), d_y.to_f64(), d[0].as_mut_slice::<f64>());
+        let turn = [x[1] - 2.0, 1.0 - x[0]];
+        for i in 0..2 {
+            d_x[i] = if wants[0] == Want::Add { d_x[i] } else { 0.0 } + x[i] * d_y[i] + turn[i];
+        }
+    }
+
+    fn cost(&self, _: &[Spec], _: Pass) -> Cost {
+        Cost::default()
+    }
+}
+
+#[test]
+fn gradients_that_are_of_no_function_are_found_by_their_second_derivative() {
+    let x = Buffer::from_f64(DType::F64, &[2], &[1.0, 2.0]);
+    let Err(Failure::Wrong(wrong)) = check_op(&Swirl, &[x], &Options::default()) else { panic!("a swirl passed") };
+    assert_eq!((wrong.check, wrong.place), (Check::Symmetry, ALONG), "{wrong}");
 }
