@@ -113,7 +113,7 @@ pub enum Check {
     SameBits,
     /// The result's gradient, which the op says it passes through.
     PassedThrough,
-    /// Forward and VJP one after the other: the fused pass has the same bits.
+    /// Forward and VJP one after the other: the fused pass has the same numbers.
     Fused,
     /// The second derivative with the two directions exchanged: forward differences over reverse gradients are symmetric.
     Symmetry,
