@@ -134,8 +134,9 @@ impl Trial<'_> {
         let base = self.into[i].to_f64();
         let scale = grad.iter().fold(1.0f64, |m, x| m.max(x.abs()));
         let off = |j: usize| (sum[j] - (base[j] + grad[j])).abs();
+        let close = |j: usize| off(j) <= 1e-11 * scale;
         // Written so that NaN fails, but for gradients that are NaN themselves.
-        let wrong = (0..sum.len()).filter(|&j| grad[j].is_finite() && !(off(j) <= 1e-11 * scale));
+        let wrong = (0..sum.len()).filter(|&j| grad[j].is_finite() && !close(j));
         let Some(j) = wrong.max_by(|&a, &b| off(a).total_cmp(&off(b))) else { return Ok(()) };
         Err(self.wrong(chosen, i, Check::Added, (Place::Entry(j), sum[j], base[j] + grad[j])))
     }
@@ -203,10 +204,10 @@ impl Trial<'_> {
             (Ok(Err(reason)), _) | (_, Ok(Err(reason))) if reason != Reason::TooSmall => Some(reason),
             _ => None,
         };
-        let (first, last) = (self.wanted[0], self.wanted.clone());
-        let name = self.op.arguments()[first];
+        // It says nothing of which of them is to blame.
+        let all = self.wanted.iter().map(|&i| self.op.arguments()[i]).collect::<Vec<_>>().join(" and ");
         if let Some(reason) = reason {
-            self.report.skip(name, Place::Projection, reason);
+            self.report.skip(&all, Place::Projection, reason);
             return Ok(());
         }
         let accepted = 10.0 * tolerance * there.value.abs().max(back.value.abs()) + there.worth() + back.worth();
@@ -214,7 +215,8 @@ impl Trial<'_> {
         if close {
             return Ok(());
         }
-        Err(self.wrong(&last, first, Check::Symmetry, (Place::Projection, there.value, back.value)))
+        let wrong = self.wrong(&self.wanted, 0, Check::Symmetry, (Place::Projection, there.value, back.value));
+        Err(Wrong { input: all, ..wrong })
     }
 }
 
