@@ -8,6 +8,9 @@ use kernels::case::Sizes;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+/// Changes a gradient, the last argument, knowing the inputs, the outputs and the result's gradient.
+pub type Change = fn(&[&Buffer], &[&Buffer], &[f64], &mut [f64]);
+
 /// A mistake in the gradient of one input.
 #[derive(Clone, Debug)]
 pub enum Fault {
@@ -54,7 +57,7 @@ pub enum Fault {
         /// Number of the input whose gradient is wrong.
         input: usize,
         /// Changes the gradient.
-        change: fn(&[&Buffer], &[&Buffer], &[f64], &mut [f64]),
+        change: Change,
     },
 }
 

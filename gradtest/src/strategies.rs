@@ -203,6 +203,10 @@ mod tests {
     #[test]
     fn subsets_want_something() {
         let mut runner = TestRunner::deterministic();
-        runner.run(&subsets(3), |s| Ok(prop_assert!(s.len() == 3 && s.contains(&true)))).unwrap();
+        let wanted = runner.run(&subsets(3), |s| {
+            prop_assert!(s.len() == 3 && s.contains(&true));
+            Ok(())
+        });
+        wanted.unwrap();
     }
 }

@@ -2,8 +2,9 @@
 
 use autograd::gradcheck::{Options, check_op};
 use engine::{Buffer, Context, Cost, DType, Device, Op, Output, Pass, Reads, Result, Spec, Want};
+use gradtest::Cases;
 use gradtest::faults::{Fault, GENERIC, Outcome, Planted};
-use kernels::case::{Case, Sizes};
+use kernels::case::Sizes;
 use kernels::registry::ROOMS;
 use kernels::rope::Rope;
 use kernels::slice::Slice;
@@ -195,7 +196,7 @@ fn every_planted_fault_is_found() {
 enum Lie {
     /// It says that it passes the result's gradient on to its first input.
     PassesThrough,
-    /// The fused pass is off in the last digits.
+    /// The fused pass is off by a millionth.
     Fused,
     /// A gradient wanted alone is another.
     Alone,
@@ -263,7 +264,7 @@ impl Op for Liar {
     fn forward_vjp(&self, cx: &mut Context, wants: &[Want], ins: &[&Buffer], outs: &mut [Buffer], d: &mut [Buffer]) {
         self.op.forward_vjp(cx, wants, ins, outs, d);
         if matches!(self.lie, Lie::Fused) {
-            d.iter_mut().filter(|d| !d.is_empty()).for_each(|d| d.as_mut_slice::<f64>()[0] *= 1.0 + 1e-14);
+            d.iter_mut().filter(|d| !d.is_empty()).for_each(|d| d.as_mut_slice::<f64>()[0] *= 1.0 + 1e-6);
         }
     }
 
@@ -282,7 +283,7 @@ impl Op for Liar {
 
 #[test]
 fn what_an_op_gets_wrong_around_its_gradient_is_found() {
-    let lies: [(Lie, fn(&Sizes) -> Vec<Case>, &str); 4] = [
+    let lies: [(Lie, Cases, &str); 4] = [
         (Lie::PassesThrough, kernels::rmsnorm::cases, "which the op says it passes through"),
         (Lie::Fused, kernels::cross_entropy::cases, "forward and backward one after the other"),
         (Lie::Alone, kernels::matmul::cases, "central differences"),

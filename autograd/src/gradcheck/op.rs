@@ -207,10 +207,10 @@ impl Trial<'_> {
             (Ok(Err(reason)), _) | (_, Ok(Err(reason))) if reason != Reason::TooSmall => Some(reason),
             _ => None,
         };
-        let (first, last) = (self.wanted[0], self.wanted.clone());
-        let name = self.op.arguments()[first];
+        // It says nothing of which of them is to blame.
+        let all = self.wanted.iter().map(|&i| self.op.arguments()[i]).collect::<Vec<_>>().join(" and ");
         if let Some(reason) = reason {
-            self.report.skip(name, Place::Projection, reason);
+            self.report.skip(&all, Place::Projection, reason);
             return Ok(());
         }
         let accepted = 10.0 * tolerance * there.value.abs().max(back.value.abs()) + there.worth() + back.worth();
@@ -218,7 +218,8 @@ impl Trial<'_> {
         if close {
             return Ok(());
         }
-        Err(self.wrong(&last, first, Check::Symmetry, (Place::Projection, there.value, back.value)))
+        let wrong = self.wrong(&self.wanted, 0, Check::Symmetry, (Place::Projection, there.value, back.value));
+        Err(Wrong { input: all, ..wrong })
     }
 }
 
