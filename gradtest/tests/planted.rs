@@ -1,6 +1,6 @@
 //! Mutation proof: wrong gradients planted into every input of every op of the registry, each of which must be found.
 
-use autograd::gradcheck::{Options, check_op};
+use autograd::gradcheck::{Failure, Options, check_op};
 use engine::{Buffer, Context, Cost, DType, Device, Op, Output, Pass, Reads, Result, Spec, Want};
 use gradtest::Cases;
 use gradtest::faults::{Fault, GENERIC, Outcome, Planted};
@@ -202,6 +202,8 @@ enum Lie {
     Alone,
     /// Where one gradient is added, the others are added too.
     Mixed,
+    /// This input, which has no gradient, has one: zero.
+    Differentiable(usize),
 }
 
 #[derive(Debug)]
@@ -224,7 +226,7 @@ impl Op for Liar {
     }
 
     fn differentiable(&self, i: usize) -> bool {
-        self.op.differentiable(i)
+        self.op.differentiable(i) || matches!(self.lie, Lie::Differentiable(j) if i == j)
     }
 
     fn reads(&self, wants: &[Want]) -> Reads {
@@ -245,6 +247,14 @@ impl Op for Liar {
         d: &mut [Buffer],
     ) {
         let mut wants = wants.to_vec();
+        if let Lie::Differentiable(i) = self.lie {
+            if std::mem::replace(&mut wants[i], Want::Skip) == Want::Write {
+                d[i].as_mut_slice::<f64>().fill(0.0);
+            }
+            if !wants.iter().any(|want| want.is_wanted()) {
+                return;
+            }
+        }
         if matches!(self.lie, Lie::Mixed) && wants.contains(&Want::Add) {
             for (want, d) in wants.iter_mut().zip(&mut *d).filter(|(want, _)| **want == Want::Write) {
                 *want = Want::Add;
@@ -300,4 +310,28 @@ fn what_an_op_gets_wrong_around_its_gradient_is_found() {
             Err(failure) => assert!(failure.to_string().contains(found), "{lie:?}: {failure}"),
         }
     }
+}
+
+/// Also the ops that have no gradient at all have something planted: that they had one.
+#[test]
+fn a_gradient_that_an_op_does_not_have_is_not_believed() {
+    let sizes = Sizes { batch: 2, tokens: 3, heads: 2, head_dim: 2, window: 2, latents: 2, ffn: 2, vocab: 3 };
+    let mut found = Vec::new();
+    for room in ROOMS {
+        for k in 0..(room.cases)(&sizes).len() {
+            let case = || (room.cases)(&sizes).swap_remove(k);
+            let (op, ins) = (case().op, case().buffers(DType::F64, 1));
+            let silent = |i: &usize| ins[*i].dtype() == DType::F64 && !op.differentiable(*i);
+            for i in (0..ins.len()).filter(silent) {
+                let liar = Liar { op: case().op, lie: Lie::Differentiable(i) };
+                let input = op.arguments()[i];
+                match check_op(&liar, &ins, &Options::default()) {
+                    Err(Failure::Wrong(wrong)) if wrong.input == input => found.push((op.name(), input)),
+                    other => panic!("{} {input}: {other:?}", op.name()),
+                }
+            }
+        }
+    }
+    found.dedup();
+    assert!(found.contains(&("ring_attention", "qkv")) && found.contains(&("ring_attention", "ring")), "{found:?}");
 }
