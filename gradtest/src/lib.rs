@@ -3,6 +3,8 @@
 //! `autograd::gradcheck` checks a gradient at one point. This crate draws the points: sizes, values with special ones among
 //! them (zeros, equal entries, ties, huge and tiny magnitudes), subsets of wanted inputs, and whole random graphs of ops. What
 //! fails shrinks to the smallest shapes and values. It is a crate of its own so that the library does not depend on proptest.
+//!
+//! `examples/own_op` is the guide: an op from outside the workspace, and how a mistake in its gradient is found.
 
 #![forbid(unsafe_code)]
 
