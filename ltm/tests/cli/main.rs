@@ -7,6 +7,7 @@ mod bench;
 mod crash;
 mod gpu;
 mod jobs;
+mod replay;
 
 use std::fs;
 use std::path::{Path, PathBuf};
