@@ -33,6 +33,7 @@ use engine::{
 /// - VJP: with `d_logits[n, v] = d_loss·scale·(exp(logits[n, v] − lse[n]) − [v = target[n]])`: `d_hidden = d_logits·table`,
 ///   `d_table = d_logitsᵀ·hidden`
 /// - Source: softmax and cross-entropy; the table tied to the output as in Press and Wolf, arXiv 1608.05859
+/// - Check: of the exact gradients; a threshold above 0 leaves parts of them out (`lm_head_filtered`)
 #[derive(Clone, Copy, Debug)]
 pub struct LmHead {
     /// Least |softmax − onehot| that counts in the gradient of the hidden state; 0 for every one. What that costs is said in

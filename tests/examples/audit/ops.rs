@@ -93,7 +93,8 @@ fn described(source: &str, file: &str) -> Vec<Described> {
             _ => continue,
         };
         let of = of.trim_end_matches(" {");
-        let quoted = lines[at..].iter().find_map(|line| line.trim().strip_prefix('"')?.strip_suffix('"'));
+        let after = lines[at..].iter().skip_while(|line| !line.contains("fn name(&self)"));
+        let quoted = after.skip(1).find_map(|line| line.rsplit('"').nth(1));
         let name = quoted.unwrap_or_else(|| panic!("{file}: {of} has no name")).to_string();
         let begins = |line: &&str| line.starts_with(&format!("pub struct {of}"));
         let mut declared = lines.iter().position(begins).unwrap_or_else(|| panic!("{file}: no struct {of}"));
