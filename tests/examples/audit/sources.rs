@@ -1,7 +1,6 @@
 //! How much there is, and where the compiler has to be trusted.
 
 use crate::root;
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -46,7 +45,7 @@ pub fn lines() -> String {
 }
 
 /// One use of the word `unsafe`, by what it opens and what is said for it.
-#[derive(PartialEq, Eq, PartialOrd, Ord)]
+#[derive(PartialEq, Eq)]
 struct Use {
     kind: &'static str,
     argument: String,
@@ -64,7 +63,7 @@ pub fn unsafe_code() -> String {
         let in_file: usize = uses.iter().filter(|(u, _)| u.kind == "block").map(|(_, n)| n).sum();
         blocks += in_file;
         with += 1;
-        text.push_str(&format!("\n`{}`: {in_file} blocks\n\n", short(&path)));
+        text.push_str(&format!("\n`{}`, blocks: {in_file}\n\n", short(&path)));
         for (u, times) in uses {
             let times = if times == 1 { String::new() } else { format!(" ×{times}") };
             text.push_str(&format!("- {}{times}: {}\n", u.kind, u.argument));
@@ -81,10 +80,10 @@ pub fn unsafe_code() -> String {
     )
 }
 
-/// All uses in a file, and how often each.
-fn uses(source: &str, path: &Path) -> BTreeMap<Use, usize> {
+/// All uses in a file in its order, and how often each in a row: an argument may refer to the one above.
+fn uses(source: &str, path: &Path) -> Vec<(Use, usize)> {
     let lines: Vec<&str> = source.lines().map(str::trim).collect();
-    let mut found = BTreeMap::new();
+    let mut found: Vec<(Use, usize)> = Vec::new();
     for (at, line) in lines.iter().enumerate() {
         let code = line.split("//").next().unwrap_or_default();
         // One argument for many blocks, which refer to it.
@@ -94,7 +93,7 @@ fn uses(source: &str, path: &Path) -> BTreeMap<Use, usize> {
                 .take_while(|line| line.starts_with("//"))
                 .map(|line| line.trim_start_matches('/').trim());
             let argument = words.collect::<Vec<_>>().join(" ");
-            found.insert(Use { kind: "for all below", argument }, 1);
+            found.push((Use { kind: "for all below", argument }, 1));
         }
         let Some(kind) = kind(code) else { continue };
         let argument = match kind {
@@ -106,7 +105,11 @@ fn uses(source: &str, path: &Path) -> BTreeMap<Use, usize> {
             "function" => "the contract of the trait".into(),
             _ => panic!("{}:{}: no SAFETY argument", path.display(), at + 1),
         });
-        *found.entry(Use { kind, argument }).or_default() += 1;
+        let this = Use { kind, argument };
+        match found.last_mut() {
+            Some((last, times)) if *last == this => *times += 1,
+            _ => found.push((this, 1)),
+        }
     }
     found
 }
