@@ -1,6 +1,8 @@
 //! Criterion benchmarks over the cases that `ltm bench` measures: `cargo bench -p benches -- rmsnorm`. The preset is `small`
 //! with one sample a batch, or the one that the variable `LTM_PRESET` names.
 
+#![forbid(unsafe_code)]
+
 use engine::{DType, Device, Result};
 use ltm::bench::{Bench, Work, works};
 use ltm::config::Config;

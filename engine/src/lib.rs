@@ -1,16 +1,22 @@
 //! The machinery under the kernels: shapes, buffers, devices, counter-based noise, SIMD, and the contract of an op.
 //! It knows no op and no model.
 
+#![deny(unsafe_code)]
+
 mod buffer;
+#[allow(unsafe_code)]
 pub mod cuda;
 mod device;
 mod dtype;
 mod error;
+#[allow(unsafe_code)]
+pub mod map;
 pub mod op;
 pub mod parallel;
 pub mod probe;
 pub mod rng;
 mod shape;
+#[allow(unsafe_code)]
 pub mod simd;
 
 pub use buffer::Buffer;

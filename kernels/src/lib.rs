@@ -1,5 +1,7 @@
 //! One op, one room: contract, CPU and CUDA code, cost, cases and tests in one folder, plus one line in [`registry`].
 
+#![deny(unsafe_code)]
+
 pub mod adamw;
 pub mod add;
 mod attention;

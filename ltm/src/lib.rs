@@ -1,5 +1,7 @@
 //! Latent Thought Models on a purpose-built engine: configuration, model, learning, evaluation, generation and data.
 
+#![forbid(unsafe_code)]
+
 pub mod bench;
 pub mod checkpoint;
 pub mod config;

@@ -1,7 +1,7 @@
 //! Training: one batch after the other by Algorithm 1, and what it takes to go on exactly where a run was stopped.
 
 use crate::config::{self, Config, ModelKind, SlowGradient, Work};
-use crate::data::Batch;
+use crate::data::{Batch, checksum};
 use crate::learn::{Fast, FastOptions, Inputs, Slow, WeightGradients};
 use crate::model::Params;
 use crate::safetensors::{Data, SafeTensors, Writer};
@@ -207,6 +207,15 @@ impl Trainer {
     /// The slow step, for plans and tests.
     pub fn slow(&self) -> &Slow {
         &self.slow
+    }
+
+    /// A checksum of all that the next step depends on: weights and moments. `None` on a GPU, from which they would have to
+    /// be fetched.
+    pub fn checksum(&self) -> Option<u64> {
+        let moments = self.slow.moments().iter().flat_map(|&(m, v)| [m, v]);
+        let ids = self.params.iter().map(|p| p.id).chain(moments);
+        let sum = |id: Id| checksum::checksum(self.store.get(id).as_bytes());
+        matches!(self.store.device(), Device::Cpu).then(|| checksum::combine(ids.map(sum)))
     }
 
     /// Writes the weights as safetensors, split and named as the reference does.

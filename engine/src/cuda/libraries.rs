@@ -124,6 +124,7 @@ fn open(path: &Path) {
     use std::ffi::{CString, c_char, c_int, c_void};
     use std::os::unix::ffi::OsStrExt;
 
+    // SAFETY: declared as POSIX has it.
     unsafe extern "C" {
         fn dlopen(file: *const c_char, mode: c_int) -> *mut c_void;
     }

@@ -8,7 +8,10 @@ use crate::lanes::CHUNK;
 use engine::simd::Real;
 use engine::{Buffer, Context, Cost, DType, Device, Spec, Update, with_real};
 
-/// One parameter's share of the squared global norm: `norms[index] = Σ grad²`.
+/// One parameter's share of the squared global norm.
+///
+/// - Formula: `norms[index] = Σ grad²`
+/// - Source: elementary
 ///
 /// Ins: `grad [..]`. State: `norms [P]`. Chunks of constant size are summed by lanes, and their sums in order in f64.
 /// Bound by memory.
@@ -54,6 +57,9 @@ impl Update for SquaredNorm {
 /// m ← beta1 m + (1 − beta1) g            v ← beta2 v + (1 − beta2) g²
 /// w ← w − rate · m/(1 − beta1ᵗ) / (√(v/(1 − beta2ᵗ)) + eps)
 /// ```
+/// - Formula: above
+/// - Source: Loshchilov and Hutter, arXiv 1711.05101, as PyTorch's `clip_grad_norm_` and `AdamW` compute it
+///
 /// Ins: `grad [..]`, `norms [P]` (every parameter's [`SquaredNorm`]), `schedule [2]` = rate and step number t, counted from
 /// 1. State: `w`, `m`, `v`, all of the gradient's spec; the moments start as zeros.
 ///

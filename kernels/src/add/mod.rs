@@ -1,4 +1,4 @@
-//! `y = a + b`: the residual stream.
+//! The sum of two tensors: the residual stream.
 
 mod cpu;
 pub(crate) mod cuda;
@@ -7,7 +7,11 @@ use crate::case::{Case, Fill, Input, Sizes};
 use crate::{check, cost, lanes};
 use engine::{Buffer, Context, Cost, Device, Op, Output, Pass, Reads, Result, Spec, Want, with_real};
 
-/// `a [..], b [..] → y [..]`, `y = a + b`; `d_a = d_b = d_y`. Bound by memory.
+/// `a [..], b [..] → y [..]`. Bound by memory.
+///
+/// - Formula: `y = a + b`
+/// - VJP: `d_a = d_b = d_y`
+/// - Source: elementary
 #[derive(Clone, Copy, Debug)]
 pub struct Add;
 

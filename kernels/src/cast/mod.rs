@@ -6,8 +6,12 @@ pub(crate) mod cuda;
 use crate::{check, cost};
 use engine::{Buffer, Context, Cost, DType, Device, Error, Op, Output, Pass, Reads, Result, Spec, Want};
 
-/// `x [..] → y [..]`, each number rounded to the nearest of type `to`, ties to even; `d_x` is `d_y` rounded to the type of
-/// `x`. Rounding counts as the identity. Bound by memory.
+/// `x [..] → y [..]`. Bound by memory.
+///
+/// - Formula: `y` is `x`, each number rounded to the nearest of type `to`, ties to even
+/// - VJP: `d_x` is `d_y`, rounded to the type of `x`: rounding counts as the identity
+/// - Source: IEEE 754, roundTiesToEven; the gradient is that of mixed precision (Micikevicius et al., arXiv 1710.03740)
+/// - Check: rounding has no derivative to compare with; all bits are compared with the CPU's, there and back
 #[derive(Clone, Copy, Debug)]
 pub struct Cast {
     /// Element type of the result.

@@ -1,8 +1,4 @@
-//! Attention of every token to all K latents of its layer (Kong et al., "Latent Thought Models", arXiv 2502.01567). For
-//! each head: `p_nj = softmax_j(q_n·k_j / √D)`, `y_n = Σ_j p_nj v_j`.
-//!
-//! Backward, with `d_p_nj = d_y_n·v_j` and `d_s_nj = p_nj (d_p_nj − Σ_j p_nj d_p_nj) / √D`:
-//! `d_q_n = Σ_j d_s_nj k_j`, `d_k_j = Σ_n d_s_nj q_n`, `d_v_j = Σ_n p_nj d_y_n`.
+//! Attention of every token to all K latents of its layer.
 //!
 //! Nothing is kept for the backward pass. All K scores of a token are at hand there, so that its softmax costs the K·D
 //! multiply-adds of the scores once more. Kept probabilities would be an eighth of the size of `q` at K = 8, D = 64, written
@@ -17,6 +13,11 @@ use engine::{Buffer, Context, Cost, DType, Device, Op, Output, Pass, Reads, Resu
 
 /// `q [B, N, d], kv [B, K, 2d] → y [B, N, d]`: a row of `kv` is keys and values of all heads side by side; queries and
 /// keys are rotated already.
+///
+/// - Formula: for each head `p_nj = softmax_j(q_n·k_j / √D)`, `y_n = Σ_j p_nj v_j`
+/// - VJP: with `d_p_nj = d_y_n·v_j` and `d_s_nj = p_nj (d_p_nj − Σ_j p_nj d_p_nj) / √D`: `d_q_n = Σ_j d_s_nj k_j`,
+///   `d_k_j = Σ_n d_s_nj q_n`, `d_v_j = Σ_n p_nj d_y_n`
+/// - Source: Vaswani et al., arXiv 1706.03762; to latents as in Kong et al., "Latent Thought Models", arXiv 2502.01567
 #[derive(Clone, Copy, Debug)]
 pub struct CrossAttention {
     /// Heads H; D = d/H.

@@ -1,14 +1,6 @@
 //! The language-model head: product with the embedding table, log-softmax, cross-entropy and the way back, in one op that
 //! holds the logits of a few tokens at a time.
 //!
-//! ```text
-//! logits[n, v] = Σ_i hidden[n, i]·table[v, i]
-//! lse[n] = log Σ_v exp logits[n, v]            nll[n] = lse[n] − logits[n, target[n]]
-//! loss = scale·Σ_n nll[n]
-//! d_logits[n, v] = scale·(exp(logits[n, v] − lse[n]) − [v = target[n]])
-//! d_hidden = d_logits·table                    d_table = d_logitsᵀ·hidden
-//! ```
-//!
 //! A target of −1 is ignored: its token costs nothing, its nll, lse and gradient are zero. A logit that is not finite makes
 //! the nll, the loss and the gradient of its token NaN. (On a GPU the hidden state of an ignored token must be finite.) Everything but the loss and `d_table` belongs to one token and has
 //! the same bits whatever the other tokens are.
@@ -37,6 +29,13 @@ use engine::{
 ///
 /// `hidden` is what the last norm gave; `table` is the embedding, to which the output is tied. Not differentiable in
 /// `targets` and `scale`.
+///
+/// - Formula: `logits[n, v] = Σ_i hidden[n, i]·table[v, i]`, `lse[n] = log Σ_v exp logits[n, v]`,
+///   `nll[n] = lse[n] − logits[n, target[n]]`, `loss = scale·Σ_n nll[n]`
+/// - VJP: with `d_logits[n, v] = d_loss·scale·(exp(logits[n, v] − lse[n]) − [v = target[n]])`: `d_hidden = d_logits·table`,
+///   `d_table = d_logitsᵀ·hidden`
+/// - Source: softmax and cross-entropy; the table tied to the output as in Press and Wolf, arXiv 1608.05859
+/// - Check: of the exact gradients; a threshold above 0 leaves parts of them out (`lm_head_filtered`)
 #[derive(Clone, Copy, Debug)]
 pub struct LmHead {
     /// Least |softmax − onehot| that counts in the gradient of the hidden state; 0 for every one. What that costs is said in

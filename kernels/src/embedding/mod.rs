@@ -1,4 +1,4 @@
-//! `h[b, n] = table[tokens[b, n]]`: token ids to vectors.
+//! Token ids to vectors.
 
 mod cpu;
 pub(crate) mod cuda;
@@ -7,7 +7,11 @@ use crate::case::{Case, Fill, Input, Sizes};
 use crate::{check, cost};
 use engine::{Buffer, Context, Cost, DType, Device, Op, Output, Pass, Reads, Result, Spec, Want, with_real};
 
-/// `table [V, d], tokens i32 [B, N] → h [B, N, d]`; `d_table[v] = Σ d_h[b, n]` over the places of v, in their order.
+/// `table [V, d], tokens i32 [B, N] → h [B, N, d]`.
+///
+/// - Formula: `h[b, n] = table[tokens[b, n]]`
+/// - VJP: `d_table[v] = Σ d_h[b, n]` over the places of v, in their order
+/// - Source: elementary
 ///
 /// Tokens must lie in `0..V`; whoever reads data has to refuse others, on which the forward pass
 /// panics, and on a GPU gives NaN. Bound by memory.

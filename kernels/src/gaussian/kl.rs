@@ -2,10 +2,12 @@ use super::{cpu, cuda};
 use crate::{check, cost};
 use engine::{Buffer, Context, Cost, Device, Op, Output, Pass, Reads, Result, Spec, Want, with_real};
 
-/// `mu, logvar [B, S, d] → kl [B]`, in nats: `kl = ½ Σ (mu² + exp(logvar) − logvar − 1)` over a sample's S·d numbers,
-/// each latent's d by lanes and then the latents in their order.
+/// `mu, logvar [B, S, d] → kl [B]`, in nats. Bound by memory.
 ///
-/// `d_mu = d_kl · mu`, `d_logvar = ½ d_kl · (exp(logvar) − 1)`. Bound by memory.
+/// - Formula: `kl = ½ Σ (mu² + exp(logvar) − logvar − 1)` over a sample's S·d numbers, each latent's d by lanes and then the
+///   latents in their order
+/// - VJP: `d_mu = d_kl · mu`, `d_logvar = ½ d_kl · (exp(logvar) − 1)`
+/// - Source: Kingma and Welling, arXiv 1312.6114, appendix B
 #[derive(Clone, Copy, Debug)]
 pub struct GaussianKl;
 

@@ -2,9 +2,11 @@ use super::{cpu, cuda};
 use crate::{add, check, cost, lanes};
 use engine::{Buffer, Context, Cost, Device, Op, Output, Pass, Reads, Result, Spec, Want, with_real};
 
-/// `mu, logvar, eps [..] → z [..]`, `z = mu + exp(logvar/2) ⊙ eps`.
+/// `mu, logvar, eps [..] → z [..]`. Bound by memory.
 ///
-/// With σ = exp(logvar/2): `d_mu = d_z`, `d_logvar = ½ d_z ⊙ eps ⊙ σ`, `d_eps = d_z ⊙ σ`. Bound by memory.
+/// - Formula: `z = mu + exp(logvar/2) ⊙ eps`
+/// - VJP: with σ = exp(logvar/2): `d_mu = d_z`, `d_logvar = ½ d_z ⊙ eps ⊙ σ`, `d_eps = d_z ⊙ σ`
+/// - Source: Kingma and Welling, arXiv 1312.6114, section 2.4
 #[derive(Clone, Copy, Debug)]
 pub struct Reparameterize;
 

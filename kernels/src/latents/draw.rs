@@ -10,6 +10,9 @@ use engine::{Buffer, Context, Cost, DType, Device, Spec, Update, with_real};
 /// ```text
 /// log q(z|x) − log p(z) = Σ ½ (z² − ε² − λ)
 /// ```
+/// - Formula: `z = μ + σ ⊙ ε`, and above
+/// - Source: Burda et al., "Importance weighted autoencoders", arXiv 1509.00519
+///
 /// Its mean over draws is the KL.
 #[derive(Clone, Copy, Debug)]
 pub struct LatentDraw {

@@ -6,6 +6,9 @@ use engine::{Buffer, Context, Cost, Device, Spec, Update, with_real};
 /// The posterior at the start of a batch: μ = 0, λ = `logvar` + `logvar_std`·N(0, 1), moments 0, the first noise and its
 /// z, KL 0, and the clock's t = 0.
 ///
+/// - Formula: `μ = 0`, `λ = logvar + logvar_std·N(0, 1)`, `z = μ + σ ⊙ ε`
+/// - Source: Kong et al., arXiv 2502.01567, algorithm 1
+///
 /// Ins: `samples` i32 [B], the identity of each sample, which keys its noise; with [`Source::Table`](super::Source::Table)
 /// also `noise` [T', B, S, d]. State: see [`latents`](super).
 #[derive(Clone, Copy, Debug)]

@@ -15,6 +15,9 @@ use engine::{Buffer, Context, Cost, DType, Device, Spec, Update};
 /// ε     : that of step t                    unless fixed
 /// z     = μ + σ ⊙ ε
 /// ```
+/// - Formula: above
+/// - Source: after the variational online Newton method of Khan et al., arXiv 1806.04854
+///
 /// The mean of d_z ⊙ ε / σ over ε is that of the curvature ∂²(−log p)/∂z² (Stein's lemma): an estimate without bias, which
 /// squares of the gradient are not. The weights of both means add up to one at every t.
 ///

@@ -13,6 +13,9 @@ use engine::{Buffer, Context, Cost, DType, Device, Spec, Update};
 /// ε        : that of step t                 unless fixed
 /// z        = μ + σ ⊙ ε
 /// ```
+/// - Formula: above
+/// - Source: Kong et al., arXiv 2502.01567, algorithm 1
+///
 /// Ins: `d_z` [B, S, d], `rates` [T], `kl_weight` [1], the w above, `samples` i32 [B]; with [`Source::Table`] also `noise` [T', B, S, d]. State: see
 /// [`latents`](super).
 ///

@@ -1,7 +1,6 @@
 //! Linear maps: `y = x·wᵀ`, alone and added to a residual stream, on one matrix product.
 //!
-//! Weights are stored `[out, in]`, the rows of `x` are all but its last dimension. With `d_y` the result's gradient,
-//! `d_x = d_y·w` and `d_w = d_yᵀ·x`. Every element of a product is one chain of fused multiply-adds in the order of the
+//! Weights are stored `[out, in]`, the rows of `x` are all but its last dimension. Every element of a product is one chain of fused multiply-adds in the order of the
 //! summed index, on one thread: a row of `y` or `d_x` has the same bits whatever the other rows are, and `d_w`, which
 //! sums over the rows, has the same bits on any number of threads.
 //!
@@ -13,6 +12,7 @@ pub(crate) mod forms;
 pub mod gemm;
 mod microkernel;
 mod pack;
+#[allow(unsafe_code)]
 pub(crate) mod tiles;
 
 use self::forms::Use;
@@ -21,12 +21,20 @@ use crate::case::{Case, Fill, Input, Sizes};
 use crate::{add, check, lanes};
 use engine::{Buffer, Context, Cost, Device, Error, Form, Op, Output, Pass, Reads, Result, Spec, Want, with_real};
 
-/// `x [.., in], w [out, in] → y [.., out]`, `y = x·wᵀ`.
+/// `x [.., in], w [out, in] → y [.., out]`.
+///
+/// - Formula: `y = x·wᵀ`
+/// - VJP: `d_x = d_y·w`, `d_w = d_yᵀ·x`
+/// - Source: elementary
 #[derive(Clone, Copy, Debug)]
 pub struct Linear;
 
-/// `x [.., in], w [out, in], residual [.., out] → y [.., out]`, `y = residual + x·wᵀ`: a projection that writes into the
-/// residual stream. The products are added to the residual one by one, without a pass over memory of its own.
+/// `x [.., in], w [out, in], residual [.., out] → y [.., out]`: a projection that writes into the residual stream. The products
+/// are added to the residual one by one, without a pass over memory of its own.
+///
+/// - Formula: `y = residual + x·wᵀ`
+/// - VJP: `d_x = d_y·w`, `d_w = d_yᵀ·x`, `d_residual = d_y`
+/// - Source: elementary
 #[derive(Clone, Copy, Debug)]
 pub struct LinearResidual;
 

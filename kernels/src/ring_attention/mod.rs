@@ -18,7 +18,12 @@ pub fn slots(window: usize) -> usize {
     window.saturating_sub(1).max(1)
 }
 
-/// `qkv [B, 1, 3d], ring [B, W, 2d], position i32[1] → y [B, 1, d]`: queries and keys rotated already. Not differentiable.
+/// `qkv [B, 1, 3d], ring [B, W, 2d], position i32[1] → y [B, 1, d]`: queries and keys rotated already.
+///
+/// - Formula: for each head `p_j = softmax_j(q·k_j / √D)`, `y = Σ_j p_j v_j` over the token and the slots that it sees
+/// - VJP: none, for generation only
+/// - Source: Vaswani et al., arXiv 1706.03762
+/// - Check: against window attention over the whole text
 #[derive(Clone, Copy, Debug)]
 pub struct RingAttention {
     /// Heads H; D = d/H.
@@ -94,6 +99,9 @@ impl Op for RingAttention {
 
 /// `qkv [B, 1, 3d], position i32[1]`; state `ring [B, W, 2d]`: keys and values of the token go into the slot of its
 /// position.
+///
+/// - Formula: `ring[b, position mod W] = (k_b, v_b)`
+/// - Source: elementary
 #[derive(Clone, Copy, Debug)]
 pub struct RingWrite;
 

@@ -1,5 +1,4 @@
-//! Root mean square norm with a learned gain (Zhang and Sennrich, arXiv 1910.07467):
-//! `y = x · rstd ⊙ gain`, `rstd = 1 / √(mean(x²) + eps)` per row.
+//! Root mean square norm with a learned gain.
 
 mod cpu;
 pub(crate) mod cuda;
@@ -10,8 +9,11 @@ use engine::{Buffer, Context, Cost, DType, Device, Op, Output, Pass, Reads, Resu
 
 /// `x [.., d], gain [d] → y [.., d], rstd [rows]`.
 ///
-/// With x̂ = x·rstd: `d_x = rstd · (gain ⊙ d_y − x̂ · mean(gain ⊙ d_y ⊙ x̂))`, `d_gain = Σ_rows d_y ⊙ x̂`. Bound by memory;
-/// one pass over `x` and `d_y` gives both.
+/// - Formula: `y = x · rstd ⊙ gain`, `rstd = 1 / √(mean(x²) + eps)` per row
+/// - VJP: with x̂ = x·rstd: `d_x = rstd · (gain ⊙ d_y − x̂ · mean(gain ⊙ d_y ⊙ x̂))`, `d_gain = Σ_rows d_y ⊙ x̂`
+/// - Source: Zhang and Sennrich, arXiv 1910.07467
+///
+/// Bound by memory; one pass over `x` and `d_y` gives both gradients.
 #[derive(Clone, Copy, Debug)]
 pub struct RmsNorm {
     /// Added to the mean square.

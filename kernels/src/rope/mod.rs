@@ -1,5 +1,4 @@
-//! Rotary position embedding (Su et al., "RoFormer", arXiv 2104.09864) on adjacent pairs: with the angle
-//! `φ = position · theta^(−2i/D)`, `y[2i] = x[2i]·cos φ − x[2i+1]·sin φ`, `y[2i+1] = x[2i]·sin φ + x[2i+1]·cos φ`.
+//! Rotary position embedding on adjacent pairs.
 
 mod cpu;
 pub(crate) mod cuda;
@@ -8,7 +7,12 @@ use crate::case::{Case, Fill, Input, Sizes};
 use crate::{check, cost};
 use engine::{Buffer, Context, Cost, DType, Device, Error, Op, Output, Pass, Reads, Result, Spec, Want, with_real};
 
-/// `positions i32[N] → table [N, D]` with cos φ and sin φ of pair i at 2i and 2i+1, computed in f64 and rounded.
+/// `positions i32[N] → table [N, D]`, computed in f64 and rounded.
+///
+/// - Formula: `table[n, 2i] = cos φ`, `table[n, 2i+1] = sin φ`, `φ = positions[n] · theta^(−2i/D)`
+/// - VJP: none, positions are integers
+/// - Source: Su et al., "RoFormer", arXiv 2104.09864
+/// - Check: against the formula, number by number
 #[derive(Clone, Copy, Debug)]
 pub struct RopeTable {
     /// Width of a head D, even.
@@ -72,7 +76,11 @@ impl Op for RopeTable {
 }
 
 /// `x [B, N, H'·D], table [N, D] → y [B, N, H'·D]`: the first `rotated` of a row's `heads` heads are rotated, the others
-/// copied. `d_x` is the rotation by −φ. Bound by memory: three operations per element that is read and written once.
+/// copied. Bound by memory: three operations per element that is read and written once.
+///
+/// - Formula: for pair i of a head `y[2i] = x[2i]·cos φ − x[2i+1]·sin φ`, `y[2i+1] = x[2i]·sin φ + x[2i+1]·cos φ`
+/// - VJP: `d_x` is `d_y` rotated by −φ
+/// - Source: Su et al., "RoFormer", arXiv 2104.09864
 ///
 /// The queries and keys of fused projections are rotated in place of three ops: queries, keys and values of
 /// self-attention are 3H heads of which 2H are rotated, keys and values of the latents 2H of which H are.

@@ -1,4 +1,4 @@
-//! `y = x[:, start..start+len, :]`: one layer's latents out of those of all layers.
+//! One layer's latents out of those of all layers.
 
 mod cpu;
 pub(crate) mod cuda;
@@ -7,8 +7,11 @@ use crate::case::{Case, Fill, Input, Sizes};
 use crate::{check, cost};
 use engine::{Buffer, Context, Cost, Device, Error, Op, Output, Pass, Reads, Result, Shape, Spec, Want, with_real};
 
-/// `x [B, S, d] → y [B, len, d]`, rows `start..start+len` of the middle axis; `d_x` is `d_y` there and zero elsewhere.
-/// Bound by memory.
+/// `x [B, S, d] → y [B, len, d]`. Bound by memory.
+///
+/// - Formula: `y = x[:, start..start+len, :]`
+/// - VJP: `d_x` is `d_y` in those rows and zero elsewhere
+/// - Source: elementary
 #[derive(Clone, Copy, Debug)]
 pub struct Slice {
     /// First row.

@@ -1,4 +1,4 @@
-//! `y = Σ x`: all elements to one number, for losses that are sums.
+//! All elements to one number, for losses that are sums.
 
 mod cpu;
 pub(crate) mod cuda;
@@ -7,7 +7,11 @@ use crate::case::{Case, Fill, Input, Sizes};
 use crate::check;
 use engine::{Buffer, Context, Cost, DType, Device, Op, Output, Pass, Reads, Result, Spec, Want, with_real};
 
-/// `x [..] → y [1]`, `y = Σ x`; `d_x = d_y` everywhere.
+/// `x [..] → y [1]`.
+///
+/// - Formula: `y = Σ x`
+/// - VJP: `d_x = d_y` everywhere
+/// - Source: elementary
 #[derive(Clone, Copy, Debug)]
 pub struct Sum;
 

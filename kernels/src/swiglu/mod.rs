@@ -1,5 +1,4 @@
-//! SwiGLU, the gated hidden layer: `y = silu(u₁) ⊙ u₃`, `silu(u) = u / (1 + e⁻ᵘ)` (Shazeer, "GLU variants improve
-//! transformer", arXiv 2002.05202). `u₁ = W₁x` and `u₃ = W₃x` come side by side from one product.
+//! SwiGLU, the gated hidden layer. `u₁ = W₁x` and `u₃ = W₃x` come side by side from one product.
 
 mod cpu;
 pub(crate) mod cuda;
@@ -8,10 +7,13 @@ use crate::case::{Case, Fill, Input, Sizes};
 use crate::{check, cost};
 use engine::{Buffer, Context, Cost, Device, Error, Op, Output, Pass, Reads, Result, Spec, Want, with_real};
 
-/// `u [.., 2f] → y [.., f]`, `y = silu(u[.., ..f]) ⊙ u[.., f..]`.
+/// `u [.., 2f] → y [.., f]`, with `u₁ = u[.., ..f]` and `u₃ = u[.., f..]`.
 ///
-/// With s = 1/(1 + e⁻ᵘ¹): `d_u1 = d_y ⊙ u₃ ⊙ s(1 + u₁(1 − s))` and `d_u3 = d_y ⊙ u₁s`. The VJP computes s again: bound by
-/// memory, the exponential hides behind it.
+/// - Formula: `y = silu(u₁) ⊙ u₃`, `silu(u) = u / (1 + e⁻ᵘ)`
+/// - VJP: with `s = 1/(1 + e⁻ᵘ¹)`: `d_u1 = d_y ⊙ u₃ ⊙ s(1 + u₁(1 − s))`, `d_u3 = d_y ⊙ u₁s`
+/// - Source: Shazeer, "GLU variants improve transformer", arXiv 2002.05202
+///
+/// The VJP computes s again: bound by memory, the exponential hides behind it.
 #[derive(Clone, Copy, Debug)]
 pub struct SwiGlu;
 

@@ -1,10 +1,5 @@
-//! Causal self-attention within a window (Vaswani et al., arXiv 1706.03762; windows as in Beltagy et al., "Longformer",
-//! arXiv 2004.05150). For each head, token i sees the tokens j in [i−k+1, i]:
-//! `s_ij = q_i·k_j / √D`, `p_ij = exp(s_ij − lse_i)`, `lse_i = log Σ_j exp s_ij`, `y_i = Σ_j p_ij v_j`.
-//!
-//! The backward pass computes the probabilities once more from `lse` (Dao, "FlashAttention-2", arXiv 2307.08691): with
-//! `delta_i = y_i·d_y_i` and `d_s_ij = p_ij (d_y_i·v_j − delta_i) / √D`,
-//! `d_q_i = Σ_j d_s_ij k_j`, `d_k_j = Σ_i d_s_ij q_i`, `d_v_j = Σ_i p_ij d_y_i`. All work is proportional to N·k.
+//! Causal self-attention within a window: token i sees the tokens j in [i−k+1, i]. The backward pass computes the
+//! probabilities once more from `lse`. All work is proportional to N·k.
 
 mod backward;
 mod band;
@@ -17,6 +12,13 @@ use engine::{Buffer, Context, Cost, DType, Device, Error, Op, Output, Pass, Read
 
 /// `qkv [B, N, 3d] → y [B, N, d], lse [B, N, H]`: a row of `qkv` is queries, keys and values of all heads side by side,
 /// queries and keys rotated already.
+///
+/// - Formula: for each head, over j in [i−k+1, i], `s_ij = q_i·k_j / √D`, `lse_i = log Σ_j exp s_ij`,
+///   `p_ij = exp(s_ij − lse_i)`, `y_i = Σ_j p_ij v_j`
+/// - VJP: with `delta_i = y_i·d_y_i` and `d_s_ij = p_ij (d_y_i·v_j − delta_i) / √D`: `d_q_i = Σ_j d_s_ij k_j`,
+///   `d_k_j = Σ_i d_s_ij q_i`, `d_v_j = Σ_i p_ij d_y_i`
+/// - Source: Vaswani et al., arXiv 1706.03762; windows as in Beltagy et al., "Longformer", arXiv 2004.05150; backward as in
+///   Dao, "FlashAttention-2", arXiv 2307.08691
 #[derive(Clone, Copy, Debug)]
 pub struct WindowAttention {
     /// Heads H; D = d/H.

@@ -3,6 +3,8 @@
 //! One file per command. Errors are one line on the standard error; the exit code is 2 for a command that cannot be, 1 for
 //! everything else that went wrong, 130 for a training run stopped by an interrupt.
 
+#![forbid(unsafe_code)]
+
 mod bench;
 mod cuda;
 mod data;
@@ -17,6 +19,7 @@ mod memory;
 mod output;
 mod plan;
 mod progress;
+mod replay;
 mod settings;
 mod stream;
 mod threads;
@@ -56,6 +59,7 @@ struct Cli {
 enum Command {
     Demo(demo::Args),
     Train(train::Args),
+    Replay(replay::Args),
     Eval(eval::Args),
     Generate(generate::Args),
     #[command(subcommand)]
@@ -97,6 +101,7 @@ fn run(cli: &Cli) -> Result<ExitCode> {
     match &cli.command {
         Command::Demo(args) => demo::run(args, threads, device),
         Command::Train(args) => train::run(args, threads, device),
+        Command::Replay(args) => replay::run(args, threads, device).map(done),
         Command::Eval(args) => eval::run(args, threads, device).map(done),
         Command::Generate(args) => generate::run(args, threads, device).map(done),
         Command::Data(command) => data::run(command, threads),

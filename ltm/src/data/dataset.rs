@@ -185,6 +185,11 @@ impl Dataset {
         self.shards[0].name()
     }
 
+    /// The files, in order, or what stands for them in messages.
+    pub fn files(&self) -> impl Iterator<Item = &Path> {
+        self.shards.iter().map(Shard::name)
+    }
+
     /// Number of tokens; never zero.
     #[expect(clippy::len_without_is_empty, reason = "no data set is empty")]
     pub fn len(&self) -> u64 {

@@ -7,9 +7,8 @@
 //!
 //! Tokens are little-endian in the file and stay so in memory; whoever reads one applies `u16::from_le`.
 
+use engine::map::FileMap;
 use engine::{Error, Result};
-use memmap2::Mmap;
-use std::fs::File;
 use std::path::{Path, PathBuf};
 
 /// First word of a shard with a header.
@@ -85,7 +84,7 @@ pub struct Shard {
 
 #[derive(Debug)]
 enum Storage {
-    Mapped { map: Mmap, start: usize },
+    Mapped { map: FileMap, start: usize },
     Memory(Vec<u16>),
 }
 
@@ -95,7 +94,7 @@ impl Shard {
     /// # Errors
     /// A file that cannot be read or is not a shard.
     pub fn open(path: &Path) -> Result<Self> {
-        let map = map(path)?;
+        let map = FileMap::open(path)?;
         let start = payload_start(&map).map_err(|error| error.at(path.display()))?;
         Ok(Self { name: path.into(), storage: Storage::Mapped { map, start } })
     }
@@ -114,24 +113,12 @@ impl Shard {
     /// All tokens, little-endian.
     pub fn tokens(&self) -> &[u16] {
         match &self.storage {
-            // The map begins on a page and the header has an even length, so this cast finds the tokens aligned.
+            // The map begins on a page and the header has an even length, so this cast finds the tokens aligned. Ids are checked at every
+            // read.
             Storage::Mapped { map, start } => bytemuck::cast_slice(&map[*start..]),
             Storage::Memory(tokens) => tokens,
         }
     }
-}
-
-/// Maps a whole file, to be read only.
-fn map(path: &Path) -> Result<Mmap> {
-    let fail = |error: &std::io::Error| Error::io("read", path, error);
-    let file = File::open(path).map_err(|error| fail(&error))?;
-    if file.metadata().map_err(|error| fail(&error))?.is_dir() {
-        return Err(Error::new(format!("{} is a folder, not a shard", path.display())));
-    }
-    // SAFETY: the map is read-only and lives as long as what borrows from it. Nobody may change the file meanwhile, which no
-    // program can enforce; the only type read through the map is u16, of which every bit pattern is a value, ids are checked
-    // at every read, and a file that is cut off ends the process with SIGBUS instead of reading foreign memory.
-    unsafe { Mmap::map(&file) }.map_err(|error| fail(&error))
 }
 
 #[cfg(test)]
@@ -197,7 +184,7 @@ mod tests {
         assert!(missing.starts_with("cannot read no/such.bin: "), "{missing}");
         assert_eq!(
             Shard::open(&std::env::temp_dir()).unwrap_err().to_string().split(" is ").nth(1),
-            Some("a folder, not a shard")
+            Some("a folder, not a file of tokens")
         );
     }
 

@@ -5,7 +5,7 @@ use crate::data::batches::{LongDocuments, SampleInfo, Source, Tail};
 use crate::data::tokenizer::{self, Tokenizer};
 use crate::data::{Dataset, Documents, Split, Stories, Windows, checksum, splits};
 use engine::{Error, Result};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Seed of the embedded corpus's held-out stories. No run trains on them: a run's own seed is below 2⁵³.
@@ -21,6 +21,8 @@ pub struct Material {
     pub train: Arc<dyn Source>,
     /// Held out; `None` if nothing is.
     pub validation: Option<Arc<dyn Source>>,
+    /// The files that all of it comes from; none for the embedded corpus.
+    pub files: Vec<PathBuf>,
     /// Tells data and splits of them apart: a checksum of every token and of what is held out, or the embedded corpus's
     /// name.
     pub fingerprint: String,
@@ -50,13 +52,17 @@ impl Material {
             return Ok(Self {
                 train: Arc::new(Stories::new(Corpus::default(), config.train.seed, seq, None)?),
                 validation: Some(held_out_stories(seq, VALIDATION_STORIES)?),
+                files: Vec::new(),
                 fingerprint: "embedded corpus".into(),
             });
         }
         let tokenizer = tokenizer::by_name(data.tokenizer.name())?;
         let (mut train, mut validation, mut sums) = (Vec::new(), Vec::new(), Vec::new());
+        let mut files = Vec::new();
         for path in &data.paths {
             let (learn, held_out) = split(path, config, &tokenizer)?;
+            add_files(&mut files, &learn);
+            held_out.iter().for_each(|data| add_files(&mut files, data));
             sums.extend(mark(Split::Train, &learn));
             sums.extend(held_out.iter().flat_map(|data| mark(Split::Validation, data)));
             train.push(sequences(learn, config, Tail::Drop)?);
@@ -64,12 +70,13 @@ impl Material {
         }
         if let Some(path) = &data.validation {
             let held_out = Dataset::open(path, validation_split(path)?, &tokenizer)?;
+            add_files(&mut files, &held_out);
             sums.extend(mark(Split::Validation, &held_out));
             validation.push(sequences(held_out, config, Tail::Pad)?);
         }
         let validation = (!validation.is_empty()).then(|| Chain::of(validation)).transpose()?;
         let fingerprint = format!("{:016x}", checksum::combine(sums));
-        Ok(Self { train: Chain::of(train)?, validation, fingerprint })
+        Ok(Self { train: Chain::of(train)?, validation, files, fingerprint })
     }
 
     /// All sequences of the file or folder at `path`, every token of them, for an evaluation; of a folder with held-out
@@ -96,6 +103,15 @@ pub fn held_out_stories(seq: usize, count: u64) -> Result<Arc<dyn Source>> {
 fn mark(role: Split, data: &Dataset) -> [u64; 4] {
     let range = data.range();
     [role as u64, data.checksum(), range.start, range.end]
+}
+
+/// Each file once: what is held out of one is in the same file.
+fn add_files(files: &mut Vec<PathBuf>, data: &Dataset) {
+    for file in data.files() {
+        if !files.iter().any(|known| known == file) {
+            files.push(file.into());
+        }
+    }
 }
 
 fn validation_split(path: &Path) -> Result<Split> {

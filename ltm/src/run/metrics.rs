@@ -52,11 +52,19 @@ impl Metrics {
     ///
     /// # Errors
     /// If the file cannot be read.
-    pub fn steps(&self, mut each: impl FnMut(&Value)) -> Result<()> {
-        let file = File::open(&self.path).map_err(|e| Error::io("read", &self.path, &e))?;
-        let mut reader = BufReader::new(file);
+    pub fn steps(&self, each: impl FnMut(&Value)) -> Result<()> {
+        Self::read(&self.path, each)
+    }
+
+    /// The same of the file at `path`, which nobody need have open.
+    ///
+    /// # Errors
+    /// If the file cannot be read.
+    pub fn read(path: &Path, mut each: impl FnMut(&Value)) -> Result<()> {
+        let fail = |e: std::io::Error| Error::io("read", path, &e);
+        let mut reader = BufReader::new(File::open(path).map_err(fail)?);
         let mut line = Vec::new();
-        while reader.read_until(b'\n', &mut line).map_err(|e| Error::io("read", &self.path, &e))? > 0 {
+        while reader.read_until(b'\n', &mut line).map_err(fail)? > 0 {
             // Only a step has counted its tokens.
             if let Ok(value) = json::parse(&line)
                 && value.read("tokens", Value::as_u64).is_ok()

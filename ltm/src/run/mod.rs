@@ -3,6 +3,7 @@
 //!
 //! ```text
 //! config.json                      every setting, derived sizes filled in; names the tokenizer and the data
+//! sessions.jsonl                   one line each time that it is begun or gone on with: all that it takes to repeat it
 //! metrics.jsonl                    one line a step, one for every validation, and one for every trouble that [`Watch`] sees
 //! checkpoints/step-00000500/       weights.safetensors, moments.safetensors, state.json, and a manifest that vouches for them
 //! ```
@@ -14,6 +15,8 @@
 mod folder;
 mod material;
 mod metrics;
+mod record;
+mod replay;
 mod score;
 mod session;
 #[cfg(test)]
@@ -23,6 +26,8 @@ mod watch;
 pub use folder::{FREE_AT_RESUME, Loaded, Run};
 pub use material::{HELD_OUT, Material, held_out_stories};
 pub use metrics::Metrics;
+pub use record::{Data, DataFile, Record, machine, program};
+pub use replay::{Repeated, Replay, Stretch};
 pub use score::{Excess, Scored, score};
 pub use session::{Progress, Session, Validation};
 pub use watch::{Trouble, Watch};

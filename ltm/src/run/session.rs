@@ -1,4 +1,6 @@
 use super::folder::{MOMENTS, Run, STATE, WEIGHTS, fingerprint};
+use super::record::{Data, Record};
+use super::replay::STATE_SUM;
 use super::{Excess, Material, Metrics, Trouble, Watch, score};
 use crate::checkpoint;
 use crate::config::{Config, Work};
@@ -119,6 +121,8 @@ impl Session {
         let Learner { trainer, validation } = learner;
         let metrics = Metrics::open(&run.metrics_path(), trainer.step())?;
         let config = run.config();
+        let data = Data::of(&material.fingerprint, &material.files)?;
+        Record::new(trainer.step(), config, data, trainer.store.device()).write(run.path())?;
         let mut watch = Watch::new(config);
         if let Some(watch) = &mut watch {
             metrics.steps(|line| _ = watch_line(watch, line, config.train.batch))?;
@@ -170,7 +174,7 @@ impl Session {
             }
         };
         let seconds = started.elapsed().as_secs_f64();
-        let line = step_line(&report, seconds);
+        let line = step_line(&report, self.trainer.checksum(), seconds);
         self.metrics.write(&line)?;
         let mut progress =
             Progress { warnings: report.skipped.clone().into_iter().collect(), report, seconds, validation: None };
@@ -244,7 +248,8 @@ impl Session {
     }
 }
 
-fn step_line(report: &StepReport, seconds: f64) -> Value {
+/// A step's line. `state` is the trainer's checksum behind it.
+pub(super) fn step_line(report: &StepReport, state: Option<u64>, seconds: f64) -> Value {
     let tokens = report.tokens as f64;
     let mut line = vec![
         ("step", report.step.into()),
@@ -259,6 +264,7 @@ fn step_line(report: &StepReport, seconds: f64) -> Value {
         ("seconds", seconds.into()),
         ("tokens_per_second", (tokens / seconds).into()),
     ];
+    line.extend(state.map(|sum| (STATE_SUM, format!("{sum:016x}").into())));
     line.extend(report.skipped.as_ref().map(|reason| ("skipped", reason.as_str().into())));
     Value::object(line)
 }

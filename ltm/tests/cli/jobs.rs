@@ -92,13 +92,16 @@ fn the_demo_ends_with_a_table_and_samples() {
 }
 
 #[test]
-fn any_number_of_threads_gives_the_same_bits() {
+fn the_same_configuration_gives_the_same_bytes_on_any_number_of_threads() {
     let lab = Lab::new();
-    for threads in ["1", "3"] {
-        let args = [&["--threads", threads], &train_args(threads, &[])[..]].concat();
+    for (run, threads) in [("once", "1"), ("again", "1"), ("two", "2"), ("three", "3")] {
+        let args = [&["--threads", threads], &train_args(run, &[])[..]].concat();
         lab.run(&args).succeeds();
+        for step in [2, 4, 6] {
+            assert_eq!(checkpoint_bytes(&lab.path("once"), step), checkpoint_bytes(&lab.path(run), step), "{run}");
+        }
+        assert_eq!(metrics(&lab.path("once")), metrics(&lab.path(run)), "{run}");
     }
-    assert_eq!(checkpoint_bytes(&lab.path("1"), 6), checkpoint_bytes(&lab.path("3"), 6));
 }
 
 #[test]

@@ -7,6 +7,7 @@ mod bench;
 mod crash;
 mod gpu;
 mod jobs;
+mod replay;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -126,10 +127,11 @@ impl Said {
     }
 }
 
-/// Weights, moments and state of a run's checkpoint.
+/// All files of a run's checkpoint.
 fn checkpoint_bytes(run: &Path, step: u64) -> Vec<Vec<u8>> {
     let folder = run.join(format!("checkpoints/step-{step:08}"));
-    ["weights.safetensors", "moments.safetensors", "state.json"].map(|name| fs::read(folder.join(name)).unwrap()).into()
+    let files = ["weights.safetensors", "moments.safetensors", "state.json", "manifest.json"];
+    files.map(|name| fs::read(folder.join(name)).unwrap()).into()
 }
 
 /// The metrics' lines without what the clock says.

@@ -1,0 +1,194 @@
+//! What it takes to repeat a run: `sessions.jsonl`, a line for each time that it was begun or gone on with.
+
+use crate::config::Config;
+use crate::hash;
+use crate::json::{self, Value};
+use engine::{Device, Error, Result, probe, simd};
+use rayon::prelude::*;
+use std::fs::{self, File, OpenOptions};
+use std::io::{ErrorKind, Write};
+use std::path::{Path, PathBuf};
+
+const FILE: &str = "sessions.jsonl";
+
+/// The beginning of a run, or one of its continuations.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Record {
+    /// Steps that were done already.
+    pub after: u64,
+    /// The program, see [`program`].
+    pub program: Value,
+    /// Where it ran, see [`machine`].
+    pub machine: Value,
+    /// What it learnt from.
+    pub data: Data,
+    /// Every setting, as it was then.
+    pub config: Config,
+}
+
+/// The data of a run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Data {
+    /// As in [`Material::fingerprint`](super::Material::fingerprint): tokens and splits.
+    pub fingerprint: String,
+    /// The files; none if the run learns from the embedded corpus, which is a part of the program.
+    pub files: Vec<DataFile>,
+}
+
+/// A file that a run learns from, or is validated with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DataFile {
+    /// Where it was.
+    pub path: PathBuf,
+    /// Its size.
+    pub bytes: u64,
+    /// Its SHA-256 digest in hexadecimal.
+    pub sha256: String,
+}
+
+impl Data {
+    /// Reads all files once.
+    ///
+    /// # Errors
+    /// If one cannot be read.
+    pub fn of(fingerprint: &str, files: &[PathBuf]) -> Result<Self> {
+        let digest = |path: &PathBuf| {
+            let read = File::open(path).and_then(hash::sha256_reader).map_err(|e| Error::io("read", path, &e));
+            read.map(|(digest, bytes)| DataFile { path: path.clone(), bytes, sha256: hash::hex(&digest) })
+        };
+        Ok(Self { fingerprint: fingerprint.into(), files: files.par_iter().map(digest).collect::<Result<_>>()? })
+    }
+
+    /// Whether these are the same data, wherever they lie.
+    pub fn is(&self, other: &Self) -> bool {
+        let content = |data: &Self| data.files.iter().map(|f| (f.bytes, f.sha256.clone())).collect::<Vec<_>>();
+        self.fingerprint == other.fingerprint && content(self) == content(other)
+    }
+
+    fn to_json(&self) -> Value {
+        let file = |f: &DataFile| {
+            Value::object([
+                ("path", f.path.to_string_lossy().as_ref().into()),
+                ("bytes", f.bytes.into()),
+                ("sha256", f.sha256.as_str().into()),
+            ])
+        };
+        let files = self.files.iter().map(file).collect();
+        Value::object([("fingerprint", self.fingerprint.as_str().into()), ("files", Value::Array(files))])
+    }
+
+    fn from_json(value: &Value) -> Result<Self> {
+        let text = |value: &Value, key: &str| value.read(key, Value::as_str).map(str::to_string);
+        let file = |f: &Value| {
+            Ok(DataFile {
+                path: text(f, "path")?.into(),
+                bytes: f.read("bytes", Value::as_u64)?,
+                sha256: text(f, "sha256")?,
+            })
+        };
+        let files = value.read("files", |files| files.as_array()?.iter().map(file).collect())?;
+        Ok(Self { fingerprint: text(value, "fingerprint")?, files })
+    }
+}
+
+impl Record {
+    /// What is known about this program, machine and device.
+    pub fn new(after: u64, config: &Config, data: Data, device: &Device) -> Self {
+        Self { after, program: program(), machine: machine(device), data, config: config.clone() }
+    }
+
+    /// Appends a line to the file in a run's folder and waits until it is on the disk.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn write(&self, run: &Path) -> Result<()> {
+        let line = Value::object([
+            ("after", self.after.into()),
+            ("program", self.program.clone()),
+            ("machine", self.machine.clone()),
+            ("data", self.data.to_json()),
+            ("config", self.config.to_json()),
+        ]);
+        let path = run.join(FILE);
+        let file = OpenOptions::new().append(true).create(true).open(&path);
+        file.and_then(|mut file| file.write_all(format!("{line}\n").as_bytes()).and_then(|()| file.sync_data()))
+            .map_err(|e| Error::io("write", &path, &e))
+    }
+
+    /// All that a run's folder has, in the order written. A line that a kill cut in two is left out.
+    ///
+    /// # Errors
+    /// If there is no such file, or it cannot be read.
+    pub fn all(run: &Path) -> Result<Vec<Self>> {
+        let path = run.join(FILE);
+        let text = fs::read(&path).map_err(|e| match e.kind() {
+            ErrorKind::NotFound => Error::new(format!(
+                "{} has no {FILE}: it was begun by a program that did not record what it takes to repeat a run",
+                run.display()
+            )),
+            _ => Error::io("read", &path, &e),
+        })?;
+        let lines = text.split(|&byte| byte == b'\n');
+        Ok(lines.filter_map(|line| json::parse(line).and_then(|value| Self::from_json(&value)).ok()).collect())
+    }
+
+    fn from_json(value: &Value) -> Result<Self> {
+        Ok(Self {
+            after: value.read("after", Value::as_u64)?,
+            program: value.field("program")?.clone(),
+            machine: value.field("machine")?.clone(),
+            data: value.read("data", Data::from_json)?,
+            config: value.read("config", Config::from_json)?.resolved()?,
+        })
+    }
+
+    /// What of program and machine is not as in `other`, and can have a say in the bits: one line each.
+    pub fn differences(&self, other: &Self) -> Vec<String> {
+        let parts = [
+            ("source", &self.program, &other.program, "sources"),
+            ("compiler", &self.program, &other.program, "compiler"),
+            ("target", &self.program, &other.program, "target"),
+            ("compiler's flags", &self.program, &other.program, "flags"),
+            ("device", &self.machine, &other.machine, "device"),
+        ];
+        let said = |value: &Value, key: &str| value.get(key).map_or_else(String::new, ToString::to_string);
+        let differ = |(what, ours, theirs, key): (&str, &Value, &Value, &str)| {
+            let (ours, theirs) = (said(ours, key), said(theirs, key));
+            (ours != theirs).then(|| format!("another {what}: {theirs} then, {ours} now"))
+        };
+        parts.into_iter().filter_map(differ).collect()
+    }
+}
+
+/// What this program was made of: version; SHA-256 of all sources of the library and the program, with the lock file; the
+/// commit that was checked out when they were last compiled, or nothing; the compiler, its target, profile and flags.
+pub fn program() -> Value {
+    Value::object(
+        [
+            ("version", env!("CARGO_PKG_VERSION")),
+            ("sources", env!("LTM_BUILD_SOURCES")),
+            ("commit", env!("LTM_BUILD_COMMIT")),
+            ("compiler", env!("LTM_BUILD_COMPILER")),
+            ("target", env!("LTM_BUILD_TARGET")),
+            ("profile", env!("LTM_BUILD_PROFILE")),
+            ("flags", env!("LTM_BUILD_FLAGS")),
+        ]
+        .map(|(key, value)| (key, value.into())),
+    )
+}
+
+/// Where this program runs: processor, its instruction sets that the program knows and the one in use, threads, and device.
+pub fn machine(device: &Device) -> Value {
+    let levels: Vec<String> = simd::supported().iter().map(ToString::to_string).collect();
+    let device = match device {
+        Device::Cpu => "CPU".to_string(),
+        Device::Cuda(gpu) => gpu.name().to_string(),
+    };
+    Value::object([
+        ("processor", probe::processor_name().into()),
+        ("features", levels.into()),
+        ("feature_used", simd::level().to_string().into()),
+        ("threads", rayon::current_num_threads().into()),
+        ("device", device.into()),
+    ])
+}

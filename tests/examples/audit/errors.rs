@@ -1,0 +1,109 @@
+//! How far every op and update is off, per type and backend.
+
+use autograd::gradcheck::{Options, check_op};
+use engine::{DType, Device};
+use kernels::case::Case;
+use kernels::cast::Cast;
+use kernels::registry::{ROOMS, modules};
+use ltm::verify::{self, Arithmetic, errors, passes, relative_error};
+use std::collections::BTreeMap;
+use tests::shim::{Order, Shim};
+
+/// The types and backends that are compared with the CPU's f64.
+pub const BACKENDS: [(&str, DType); 3] =
+    [("CPU f32", DType::F32), ("CUDA f32, on the host shim", DType::F32), ("CUDA bf16, on the host shim", DType::Bf16)];
+
+/// Worst relative errors; `None` where there is nothing to compare.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Errors {
+    pub result: Option<f64>,
+    pub gradient: Option<f64>,
+}
+
+/// What was found out about one op, or the updates of one room.
+#[derive(Clone, Debug, Default)]
+pub struct Found {
+    /// Worst relative difference between the f64 gradient and central differences, of those that could be certified.
+    pub numeric: Option<f64>,
+    /// By backend.
+    pub backends: [Errors; 3],
+}
+
+fn worse(worst: &mut Option<f64>, error: f64) {
+    *worst = Some(worst.map_or(error, |w| if error > w || error.is_nan() { error } else { w }));
+}
+
+fn shim() -> Device {
+    let device = Shim::device(Order::Forward);
+    let Device::Cuda(gpu) = &device else { unreachable!("the shim is a GPU") };
+    gpu.load(&modules()).expect("kernels");
+    device
+}
+
+/// By the op's name.
+pub fn of_ops() -> BTreeMap<&'static str, Found> {
+    let (cpu, gpu) = (Device::Cpu, shim());
+    let mut all: BTreeMap<&'static str, Found> = BTreeMap::new();
+    for room in ROOMS {
+        for case in verify::sizes(room).iter().flat_map(|s| (room.cases)(s)) {
+            let found = all.entry(case.op.name()).or_default();
+            numeric(&case, found);
+            for (at, (_, dtype)) in BACKENDS.into_iter().enumerate() {
+                let device = if at == 0 { &cpu } else { &gpu };
+                if at > 0 && room.cuda.is_none() {
+                    continue;
+                }
+                compare(&case, device, dtype, &mut found.backends[at]);
+            }
+        }
+    }
+    // The cast has no room in the registry: its gradient cannot be checked numerically.
+    let found = all.entry("cast").or_default();
+    for (at, from, to) in [(1, DType::F32, DType::Bf16), (2, DType::Bf16, DType::F32)] {
+        let case =
+            Case::new("cast", Cast { to }, vec![kernels::case::Input::new(&[2059], kernels::case::Fill::NORMAL)]);
+        let bits = |device: &Device| passes(&case, device, from, Arithmetic::Stored);
+        for (a, b) in bits(&gpu).iter().zip(&bits(&cpu)) {
+            let of = &mut found.backends[at];
+            let worst = if a.is_backward { &mut of.gradient } else { &mut of.result };
+            for (a, b) in a.buffers.iter().zip(&b.buffers).filter(|(a, _)| !a.is_empty()) {
+                worse(worst, relative_error(&a.to_f64(), &b.to_f64()));
+            }
+        }
+    }
+    all
+}
+
+/// All subsets of wanted inputs against central differences in f64.
+fn numeric(case: &Case, found: &mut Found) {
+    let report = check_op(case.op.as_ref(), &case.buffers(DType::F64, 1), &Options::default());
+    let report = report.unwrap_or_else(|e| panic!("{} {}: {e}", case.op.name(), case.label));
+    if report.checked > 0 {
+        worse(&mut found.numeric, report.worst);
+    }
+}
+
+fn compare(case: &Case, device: &Device, dtype: DType, found: &mut Errors) {
+    let ours = passes(case, device, dtype, Arithmetic::Stored);
+    let exact = passes(case, &Device::Cpu, dtype, Arithmetic::Exact);
+    for (pass, _, error) in errors(&ours, &exact) {
+        worse(if pass.is_backward { &mut found.gradient } else { &mut found.result }, error);
+    }
+}
+
+/// By the room's name.
+pub fn of_updates() -> BTreeMap<&'static str, Found> {
+    let gpu = shim();
+    let mut all: BTreeMap<&'static str, Found> = BTreeMap::new();
+    for script in verify::scripts() {
+        let exact = script.run(&Device::Cpu, DType::F64);
+        let found = all.entry(script.room).or_default();
+        // Updates work on what is learned, which lies in f32.
+        for (at, device) in [Device::Cpu, gpu.clone()].iter().enumerate() {
+            for (a, b) in script.run(device, DType::F32).iter().zip(&exact) {
+                worse(&mut found.backends[at].result, relative_error(&a.to_f64(), &b.to_f64()));
+            }
+        }
+    }
+    all
+}

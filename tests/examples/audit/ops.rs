@@ -1,0 +1,129 @@
+//! Every op and update: what its documentation says it computes, and how far it is off.
+
+use crate::errors::{BACKENDS, Errors, Found, of_ops, of_updates};
+use crate::root;
+use crate::sources::{files, short};
+use std::fs;
+
+/// What the sources say about an op.
+struct Described {
+    /// Its name in plans and tables.
+    name: String,
+    /// The folder.
+    room: String,
+    file: String,
+    is_update: bool,
+    /// The items of its documentation, `Formula`, `VJP`, `Source` and `Check`.
+    items: Vec<(String, String)>,
+}
+
+impl Described {
+    fn item(&self, name: &str) -> Option<&str> {
+        self.items.iter().find(|(n, _)| n == name).map(|(_, text)| text.as_str())
+    }
+}
+
+pub fn section() -> String {
+    let mut all: Vec<Described> = files(&root().join("kernels/src"), &["rs"])
+        .iter()
+        .flat_map(|path| described(&fs::read_to_string(path).expect("a source"), &short(path)))
+        .collect();
+    all.sort_by(|a, b| (a.is_update, &a.name).cmp(&(b.is_update, &b.name)));
+    let (mut ops, mut updates) = (of_ops(), of_updates());
+    let mut text = "## Ops\n\nFormula, VJP (vector-Jacobian product) and source are the op's documentation. The f64 gradient is compared with central \
+         differences for every subset of wanted inputs, at the cases of `ltm verify`; the tests draw shapes and values besides. \
+         The other columns are the worst relative error ‖x − f64‖ / ‖f64‖ of result and gradient. No GPU is needed for this \
+         page: its CUDA kernels ran on the processor.\n"
+        .to_string();
+    for op in all.iter().filter(|op| !op.is_update) {
+        let found = ops.remove(op.name.as_str()).unwrap_or_else(|| panic!("{}: no case tries it", op.name));
+        assert!(
+            found.numeric.is_some() || op.item("Check").is_some(),
+            "{}: neither a numeric check nor a word why",
+            op.name
+        );
+        text.push_str(&head(op, &["Formula", "VJP", "Source", "Check"]));
+        text.push_str(&table(&found));
+    }
+    assert!(ops.is_empty(), "without documentation: {:?}", ops.keys());
+    text.push_str("\n## Updates in place\n\nWhat changes weights, posteriors and rings between ops. Errors are those of all updates of a folder together, after several steps.\n");
+    for op in all.iter().filter(|op| op.is_update) {
+        text.push_str(&head(op, &["Formula", "Source"]));
+    }
+    for room in
+        all.iter().filter(|op| op.is_update).map(|op| op.room.clone()).collect::<std::collections::BTreeSet<_>>()
+    {
+        let found = updates.remove(room.as_str()).unwrap_or_else(|| panic!("{room}: no script tries it"));
+        text.push_str(&format!("\n### Errors of {room}\n\n{}", table(&found)));
+    }
+    text
+}
+
+fn head(op: &Described, items: &[&str]) -> String {
+    let mut text = format!("\n### {}\n\n`{}`\n\n", op.name, op.file);
+    for item in items {
+        match op.item(item) {
+            Some(said) => text.push_str(&format!("- {item}: {said}\n")),
+            None => assert_eq!(*item, "Check", "{}: its documentation has no item {item}", op.name),
+        }
+    }
+    text
+}
+
+fn table(found: &Found) -> String {
+    let number =
+        |error: Option<f64>| error.map_or("–".to_string(), |e| if e == 0.0 { "0".into() } else { format!("{e:.1e}") });
+    let mut text = "\n| type and backend | result | gradient |\n|---|---|---|\n".to_string();
+    let verdict = number(found.numeric);
+    text.push_str(&format!("| CPU f64 against central differences | | {verdict} |\n"));
+    for ((name, _), Errors { result, gradient }) in BACKENDS.iter().zip(found.backends) {
+        text.push_str(&format!("| {name} | {} | {} |\n", number(result), number(gradient)));
+    }
+    text
+}
+
+/// What a file says about the ops that it implements.
+fn described(source: &str, file: &str) -> Vec<Described> {
+    let lines: Vec<&str> = source.lines().collect();
+    let mut found = Vec::new();
+    for (at, line) in lines.iter().enumerate() {
+        let (of, is_update) = match (line.strip_prefix("impl Op for "), line.strip_prefix("impl Update for ")) {
+            (Some(of), _) => (of, false),
+            (_, Some(of)) => (of, true),
+            _ => continue,
+        };
+        let of = of.trim_end_matches(" {");
+        let after = lines[at..].iter().skip_while(|line| !line.contains("fn name(&self)"));
+        let quoted = after.skip(1).find_map(|line| line.rsplit('"').nth(1));
+        let name = quoted.unwrap_or_else(|| panic!("{file}: {of} has no name")).to_string();
+        let begins = |line: &&str| line.starts_with(&format!("pub struct {of}"));
+        let mut declared = lines.iter().position(begins).unwrap_or_else(|| panic!("{file}: no struct {of}"));
+        while declared > 0 && lines[declared - 1].starts_with('#') {
+            declared -= 1;
+        }
+        let docs = lines[..declared].iter().rposition(|line| !line.starts_with("///")).map_or(0, |i| i + 1);
+        let room = file.split('/').nth(2).unwrap_or_default().to_string();
+        found.push(Described { name, room, file: file.into(), is_update, items: items(&lines[docs..declared]) });
+    }
+    found
+}
+
+/// The list items `- Name: text` of a documentation, each on one line.
+fn items(docs: &[&str]) -> Vec<(String, String)> {
+    let mut found: Vec<(String, String)> = Vec::new();
+    let mut is_item = false;
+    for line in docs.iter().map(|line| line.trim_start_matches('/')) {
+        let item = line.strip_prefix(" - ").and_then(|text| text.split_once(": "));
+        match (item, line.strip_prefix("   ")) {
+            (Some((name, text)), _) => found.push((name.into(), text.into())),
+            (None, Some(more)) if is_item => {
+                let (_, text) = found.last_mut().expect("an item");
+                text.push(' ');
+                text.push_str(more);
+            }
+            _ => {}
+        }
+        is_item = item.is_some() || is_item && line.starts_with("   ");
+    }
+    found
+}
