@@ -8,6 +8,7 @@ pub mod data;
 pub mod evaluate;
 pub mod generate;
 pub mod hash;
+pub mod import;
 pub mod json;
 pub mod learn;
 pub mod model;

@@ -9,7 +9,7 @@ use ltm::corpus::Corpus;
 use ltm::data::{Source, Split, splits};
 use ltm::evaluate::Protocol;
 use ltm::json::Value;
-use ltm::run::{Loaded, Material, Run, held_out_stories};
+use ltm::run::{IMPORTED, Loaded, Material, Run, held_out_stories};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -69,6 +69,12 @@ fn evaluate(args: &Args, run: &Run, device: &Device) -> Result<()> {
     let config = run.config();
     let embedded = args.data.is_none() && config.data.paths.is_empty();
     let mut model = run.load(device, Work::Evaluation)?;
+    if args.data.is_none() && model.data == IMPORTED {
+        return Err(Error::usage(format!(
+            "{} was imported and held nothing out: name text to score with --data",
+            run.path().display()
+        )));
+    }
     let source: Arc<dyn Source> = match &args.data {
         Some(path) => {
             if learnt(path, config)? {
@@ -113,7 +119,7 @@ fn evaluate(args: &Args, run: &Run, device: &Device) -> Result<()> {
     let what = if embedded { "held-out stories of the embedded corpus" } else { "sequences" };
     let how = match kind {
         ModelKind::Ltm => format!(", T = {steps} fast steps, S = {} draws", args.samples),
-        ModelKind::Ar => String::new(),
+        ModelKind::Ar | ModelKind::Gpt2 => String::new(),
     };
     print(format_args!(
         "{} after step {}: {sequences} {what}, {tokens} tokens scored by {}{how}\n",

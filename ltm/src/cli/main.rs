@@ -12,6 +12,7 @@ mod doctor;
 mod eval;
 mod evaluation;
 mod generate;
+mod import;
 mod interrupt;
 mod memory;
 mod output;
@@ -60,6 +61,8 @@ enum Command {
     Generate(generate::Args),
     #[command(subcommand)]
     Data(data::Command),
+    #[command(subcommand)]
+    Import(import::Command),
     Verify(verify::Args),
     Plan(plan::Args),
     Bench(bench::Args),
@@ -100,6 +103,7 @@ fn run(cli: &Cli) -> Result<ExitCode> {
         Command::Eval(args) => eval::run(args, threads, device).map(done),
         Command::Generate(args) => generate::run(args, threads, device).map(done),
         Command::Data(command) => data::run(command, threads),
+        Command::Import(command) => import::run(command).map(done),
         Command::Verify(args) => verify::run(args, threads, device).map(done),
         Command::Plan(args) => plan::run(args, device).map(done),
         Command::Bench(args) => bench::run(args, threads, device).map(done),

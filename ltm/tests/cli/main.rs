@@ -6,6 +6,7 @@ mod bad_input;
 mod bench;
 mod crash;
 mod gpu;
+mod import;
 mod jobs;
 
 use std::fs;
