@@ -257,7 +257,7 @@ mod tests {
         let mut writer = Writer::new();
         for (name, shape, values) in tensors {
             // A mask has the type of a mask.
-            if name.ends_with("attn.bias") {
+            if name.ends_with(".attn.bias") {
                 writer.add(name, shape, Data::U8(&[1])).unwrap();
             } else {
                 writer.add(name, shape, Data::F32(values)).unwrap();

@@ -12,6 +12,8 @@ pub mod import;
 pub mod json;
 pub mod learn;
 pub mod model;
+pub mod quality;
+pub mod reasoning;
 pub mod run;
 pub mod safetensors;
 pub mod train;

@@ -2,7 +2,7 @@
 
 use super::evaluation::{self, Options};
 use super::output::{note, print};
-use super::{device, memory, threads};
+use super::{device, gsm8k, memory, threads};
 use engine::{Device, Error, Result};
 use ltm::config::{Config, ModelKind, Work};
 use ltm::corpus::Corpus;
@@ -41,15 +41,17 @@ pub struct Args {
     /// Fast steps per sequence [default: as in training]
     #[arg(long, value_name = "T")]
     steps: Option<usize>,
-    /// Draws per sequence
+    /// Draws per sequence, or texts per problem
     #[arg(long, value_name = "S", default_value_t = 16)]
     samples: usize,
-    /// Score only the first N sequences [default: all; of the embedded corpus 256]
+    /// Score only the first N sequences or problems [default: all; of the embedded corpus 256]
     #[arg(long, value_name = "N")]
     limit: Option<u64>,
     /// Print JSON
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    problems: gsm8k::GsmArgs,
 }
 
 pub fn run(args: &Args, threads: Option<usize>, device: device::Choice) -> Result<()> {
@@ -68,6 +70,12 @@ pub fn run(args: &Args, threads: Option<usize>, device: device::Choice) -> Resul
 fn evaluate(args: &Args, run: &Run, device: &Device) -> Result<()> {
     let config = run.config();
     let embedded = args.data.is_none() && config.data.paths.is_empty();
+    if let Some(file) = &args.problems.gsm8k {
+        let mut model = run.load(device, Work::Generation)?;
+        let request =
+            gsm8k::Request { file, samples: args.samples, limit: args.limit, steps: args.steps, json: args.json };
+        return gsm8k::run(&args.problems, &request, run, &mut model);
+    }
     let mut model = run.load(device, Work::Evaluation)?;
     if args.data.is_none() && model.data == IMPORTED {
         return Err(Error::usage(format!(

@@ -5,9 +5,9 @@ use super::output::{note, print, write};
 use super::stream::TextStream;
 use super::{device, memory, threads};
 use engine::{Error, Result};
-use ltm::config::{Choice, Chunking, Config, ModelKind, Work};
+use ltm::config::{Choice, Config, ModelKind, Work};
 use ltm::data::tokenizer::{self, Tokenizer};
-use ltm::generate::{Sampler, Sampling, Thinker, Walk};
+use ltm::generate::{Sampler, Sampling, Thinker, Walk, front};
 use ltm::run::{Loaded, Run};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -142,7 +142,7 @@ impl Writer {
             return Err(Error::usage("--stop is empty: every text would end before it begins"));
         }
         if options.samples >= ROUNDS {
-            return Err(Error::usage(format!("--samples {}: must be less than {ROUNDS}", options.samples)));
+            return Err(Error::usage(format!("{} texts (--samples): must be less than {ROUNDS}", options.samples)));
         }
         if options.refit > 0 && options.tokens / options.refit >= ROUNDS as usize {
             return Err(Error::usage(format!(
@@ -229,15 +229,7 @@ impl Writer {
 
     /// The tokens that a text begins with.
     fn beginning(&self, config: &Config, prompt: Option<&str>) -> Result<Vec<u16>> {
-        // What stands in front: a model of documents has learnt from begin tokens; in windows of running text there is
-        // hardly one, and a new line is what most texts begin behind.
-        let mut text = Vec::new();
-        match config.data.chunking {
-            // A token that both ends and begins documents stands between them in running text too.
-            _ if self.tokenizer.begin() == self.tokenizer.end() => text.push(self.tokenizer.begin()),
-            Chunking::Documents => text.push(self.tokenizer.begin()),
-            Chunking::Windows => self.tokenizer.encode(b"\n", &mut text)?,
-        }
+        let mut text = front(&*self.tokenizer, config.data.chunking)?;
         match prompt {
             Some("") => return Err(Error::usage("--prompt is empty: give it some text, or use --unconditional")),
             Some(prompt) => self.tokenizer.encode(prompt.as_bytes(), &mut text)?,

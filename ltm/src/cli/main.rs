@@ -12,12 +12,14 @@ mod doctor;
 mod eval;
 mod evaluation;
 mod generate;
+mod gsm8k;
 mod import;
 mod interrupt;
 mod memory;
 mod output;
 mod plan;
 mod progress;
+mod quality;
 mod settings;
 mod stream;
 mod threads;
@@ -59,6 +61,7 @@ enum Command {
     Train(train::Args),
     Eval(eval::Args),
     Generate(generate::Args),
+    Quality(quality::Args),
     #[command(subcommand)]
     Data(data::Command),
     #[command(subcommand)]
@@ -102,6 +105,7 @@ fn run(cli: &Cli) -> Result<ExitCode> {
         Command::Train(args) => train::run(args, threads, device),
         Command::Eval(args) => eval::run(args, threads, device).map(done),
         Command::Generate(args) => generate::run(args, threads, device).map(done),
+        Command::Quality(args) => quality::run(args, threads, device).map(done),
         Command::Data(command) => data::run(command, threads),
         Command::Import(command) => import::run(command).map(done),
         Command::Verify(args) => verify::run(args, threads, device).map(done),

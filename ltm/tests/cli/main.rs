@@ -8,6 +8,7 @@ mod crash;
 mod gpu;
 mod import;
 mod jobs;
+mod reasoning;
 
 use std::fs;
 use std::path::{Path, PathBuf};
