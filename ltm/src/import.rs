@@ -301,7 +301,7 @@ mod tests {
         };
         let configs = [
             ("\"gelu_new\"", "\"relu\"", "config.json: activation_function = \"relu\": only gelu_new"),
-            ("258", "300", "vocab_size = 300 does not fit tokenizer bytes, which has 258 ids"),
+            ("258", "400", "vocab_size = 400 does not fit tokenizer bytes, which has 258 ids"),
             ("258", "50", "vocab_size = 50 does not fit tokenizer bytes"),
             ("\"gpt2\"", "\"llama\"", "model_type = \"llama\": only \"gpt2\""),
             ("\"n_head\": 2", "\"n_head\": 3", "model.dim = 8 is not divisible by model.heads = 3"),

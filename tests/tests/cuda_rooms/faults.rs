@@ -53,7 +53,7 @@ const ALL: &[[&str; 4]] = &[
         "biases[warp()][lane()] = bias;\n    __syncthreads();",
         "biases[warp()][lane()] = bias;",
     ],
-    ["layernorm", "layernorm", "if (want_bias != SKIP) add_or_write", "add_or_write"],
+    ["layernorm", "layernorm", "bias += dy;", "if (want_gain != SKIP) bias += dy;"],
     ["layernorm", "layernorm", "if (d % WIDE == 0) backward_row<WIDE>", "if (d % 2 == 0) backward_row<WIDE>"],
     ["rope", "rope", "if (column < rotated)", "if (column <= rotated)"],
     ["rope", "rope", "row % tokens", "row"],
