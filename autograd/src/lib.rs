@@ -3,7 +3,7 @@
 //! A [`Graph`] records ops on symbolic values and checks shapes. A [`Plan`] decides for every op which inputs need a
 //! gradient, what must be saved, when it runs (once per weight update, once per batch, at every step) and which slot of
 //! the shared arena each value lives in; it prints itself. Running it does no shape logic and allocates nothing.
-//! [`gradcheck`] compares gradients with central differences.
+//! [`gradcheck`] holds gradients, of any op and any function recorded here, against central differences.
 
 #![forbid(unsafe_code)]
 

@@ -159,7 +159,8 @@ pub trait Op: Send + Sync + Debug {
         false
     }
 
-    /// Forward and VJP for `d_out` = 1 in one pass. The same numbers as one after the other.
+    /// Forward and VJP for `d_out` = 1 in one pass. The outputs' bits are those of [`forward`](Self::forward), the
+    /// gradients those of [`vjp`](Self::vjp) but for rounding.
     fn forward_vjp(
         &self,
         _cx: &mut Context,

@@ -1,6 +1,7 @@
 //! The head, a chunk of tokens at a time. Tokens whose target is ignored never enter a chunk.
 
 use super::filter::{self, Logits};
+use super::stream::{self, Absorb, BLOCK, Sum, Then};
 use crate::matmul::gemm::{Accumulate, Mat, MatMut, gemm, gemm_packed};
 use engine::simd::{self, Isa, Kernel, LANES, Lanes, Real};
 use engine::{Want, parallel};
@@ -29,8 +30,20 @@ pub struct Inputs<'a, T> {
 }
 
 impl<T> Inputs<'_, T> {
-    fn vocab(&self) -> usize {
+    pub fn vocab(&self) -> usize {
         self.table.len() / self.dim
+    }
+
+    /// The column of a token that is not ignored.
+    ///
+    /// # Panics
+    /// If there is none.
+    pub fn target(&self, token: usize) -> usize {
+        let (target, vocab) = (self.targets[token], self.vocab());
+        usize::try_from(target)
+            .ok()
+            .filter(|&t| t < vocab)
+            .unwrap_or_else(|| panic!("the target of token {token} is {target}, must be −1 or below {vocab}"))
     }
 }
 
@@ -66,10 +79,7 @@ fn row_stride(vocab: usize) -> usize {
 
 pub fn forward<T: Real>(ins: Inputs<T>, memory: &mut [T], mut outs: Outputs<T>) {
     outs.clear();
-    for_each_chunk(ins, memory, |mut chunk| {
-        chunk.logits_to(Task::Loss);
-        chunk.write_losses(&mut outs);
-    });
+    stream::run(ins, memory, &mut outs, (Want::Skip, &mut []));
     outs.add_up(ins.scale);
 }
 
@@ -86,11 +96,16 @@ pub fn vjp<T: Real>(ins: Inputs<T>, memory: &mut [T], lse: &[T], d_loss: T, mut 
 pub fn forward_vjp<T: Real>(ins: Inputs<T>, memory: &mut [T], mut outs: Outputs<T>, mut d_ins: Gradients<T>) {
     outs.clear();
     d_ins.begin();
-    for_each_chunk(ins, memory, |mut chunk| {
-        chunk.logits_to(Task::LossAndGradient(ins.scale));
-        chunk.write_losses(&mut outs);
-        chunk.backward(&mut d_ins);
-    });
+    if d_ins.streams() {
+        let (want, d_hidden) = &mut d_ins.d_hidden;
+        stream::run(ins, memory, &mut outs, (*want, d_hidden));
+    } else {
+        for_each_chunk(ins, memory, |mut chunk| {
+            chunk.logits_to(Task::LossAndGradient(ins.scale));
+            chunk.write_losses(&mut outs);
+            chunk.backward(&mut d_ins);
+        });
+    }
     outs.add_up(ins.scale);
     d_ins.finish();
 }
@@ -108,6 +123,11 @@ impl<T: Real> Outputs<'_, T> {
 }
 
 impl<T: Real> Gradients<'_, T> {
+    /// Whether the fused pass needs no row of logits as a whole.
+    fn streams(&self) -> bool {
+        !self.d_table.0.is_wanted() && self.threshold == T::ZERO
+    }
+
     /// Rows of d_hidden are added, since those of ignored tokens must be zero anyway.
     fn begin(&mut self) {
         let (want, d_hidden) = &mut self.d_hidden;
@@ -128,8 +148,6 @@ impl<T: Real> Gradients<'_, T> {
 /// What becomes of a chunk's logits.
 #[derive(Clone, Copy)]
 enum Task<T> {
-    /// They are read for lse and nll.
-    Loss,
     /// They turn into g·(softmax − onehot); lse is known.
     Gradient(T),
     /// The one, then the other, while a row is in the cache.
@@ -162,18 +180,8 @@ fn for_each_chunk<T: Real>(ins: Inputs<T>, memory: &mut [T], mut f: impl FnMut(C
     let (hidden, memory) = memory.split_at_mut(most * dim);
     let (d_hidden, memory) = memory.split_at_mut(most * dim);
     let (logits, memory) = memory.split_at_mut(most * row_stride(vocab));
-    let mut active = (0..ins.targets.len()).filter(|&token| ins.targets[token] != IGNORED);
-    let mut tokens = [0; CHUNK];
-    loop {
-        let mut n = 0;
-        for (slot, token) in tokens.iter_mut().zip(&mut active) {
-            *slot = token;
-            n += 1;
-        }
-        if n == 0 {
-            return;
-        }
-        let tokens = &tokens[..n];
+    for_each_group::<CHUNK>(ins.targets, |tokens| {
+        let n = tokens.len();
         let (hidden, d_hidden, logits) =
             (&mut hidden[..n * dim], &mut d_hidden[..n * dim], &mut logits[..n * row_stride(vocab)]);
         for (row, token) in hidden.chunks_exact_mut(dim).zip(tokens) {
@@ -187,37 +195,46 @@ fn for_each_chunk<T: Real>(ins: Inputs<T>, memory: &mut [T], mut f: impl FnMut(C
         }
         let g = T::ZERO;
         f(Chunk { ins, tokens, hidden, d_hidden, logits, g, memory, lse: [T::ZERO; CHUNK], nll: [T::ZERO; CHUNK] });
+    });
+}
+
+/// Calls `f` for the tokens that have a target, N at a time.
+pub fn for_each_group<const N: usize>(targets: &[i32], mut f: impl FnMut(&[usize])) {
+    let mut active = (0..targets.len()).filter(|&token| targets[token] != IGNORED);
+    let mut tokens = [0; N];
+    loop {
+        let mut n = 0;
+        for (slot, token) in tokens.iter_mut().zip(&mut active) {
+            *slot = token;
+            n += 1;
+        }
+        if n == 0 {
+            return;
+        }
+        f(&tokens[..n]);
     }
 }
 
 impl<T: Real> Chunk<'_, T> {
     fn logits_to(&mut self, task: Task<T>) {
-        if let Task::Gradient(g) | Task::LossAndGradient(g) = task {
-            self.g = g;
-        }
+        let (Task::Gradient(g) | Task::LossAndGradient(g)) = task;
+        self.g = g;
         let (n, vocab) = (self.tokens.len(), self.ins.vocab());
-        let target = |row: usize| {
-            let target = self.ins.targets[self.tokens[row]];
-            usize::try_from(target).ok().filter(|&t| t < vocab).unwrap_or_else(|| {
-                panic!("the target of token {} is {target}, must be −1 or below {vocab}", self.tokens[row])
-            })
-        };
         parallel::chunks3(
             (self.logits, row_stride(vocab)),
             (&mut self.lse[..n], 1),
             (&mut self.nll[..n], 1),
             |row, logits, lse, nll| {
-                let (logits, target) = (&mut logits[..vocab], target(row));
-                if let Task::Loss | Task::LossAndGradient(_) = task {
-                    let (largest, log_sum) = simd::dispatch(LogSumExp(logits));
-                    lse[0] = largest + log_sum;
-                    // Not lse − logit, which cancels where the model is sure.
-                    nll[0] = log_sum + (largest - logits[target]);
+                let (logits, target) = (&mut logits[..vocab], self.ins.target(self.tokens[row]));
+                if let Task::LossAndGradient(_) = task {
+                    // Block by block, for the same bits as without a gradient.
+                    let all = logits.chunks_mut(BLOCK).fold(Sum::NONE, |before, logits| {
+                        simd::dispatch(Absorb { logits, before, then: Then::Logits }).0
+                    });
+                    (lse[0], nll[0]) = all.losses(logits[target]);
                 }
-                if let Task::Gradient(g) | Task::LossAndGradient(g) = task {
-                    simd::dispatch(Softmax { logits, lse: lse[0], g });
-                    logits[target] -= g;
-                }
+                simd::dispatch(Softmax { logits, lse: lse[0], g });
+                logits[target] -= g;
             },
         );
     }
@@ -261,34 +278,6 @@ impl<T: Real> Chunk<'_, T> {
             *want = Want::Add;
             gemm(MatMut::new(d_table, vocab, dim), d_logits.transposed(), Mat::new(self.hidden, n, dim), accumulate);
         }
-    }
-}
-
-/// The largest of a row, and log Σ exp(x − largest), which is NaN if anything in the row is not finite.
-struct LogSumExp<'a, T>(&'a [T]);
-
-impl<T: Real> Kernel for LogSumExp<'_, T> {
-    type Output = (T, T);
-
-    #[inline(always)]
-    fn run<I: Isa>(self) -> (T, T) {
-        let (body, tail) = self.0.as_chunks::<LANES>();
-        // 0·x is zero or NaN. The maximum may lose a NaN, and an exp turn −∞ into an honest zero.
-        let (zero, mut not_finite) = (T::Lanes::<I>::zero(), T::Lanes::<I>::zero());
-        let mut largest = T::Lanes::<I>::load_partial(tail, self.0[0]);
-        not_finite = largest.mul_add(zero, not_finite);
-        for x in body {
-            let x = T::Lanes::<I>::load(x);
-            largest = x.max(largest);
-            not_finite = x.mul_add(zero, not_finite);
-        }
-        let largest = largest.max_lane();
-        let shift = T::Lanes::<I>::splat(largest);
-        let mut sum = T::Lanes::<I>::load_partial(tail, T::NEG_INFINITY).sub(shift).exp();
-        for x in body {
-            sum = sum.add(T::Lanes::<I>::load(x).sub(shift).exp());
-        }
-        (largest, T::from_f64(sum.sum().to_f64().ln()) + not_finite.sum())
     }
 }
 

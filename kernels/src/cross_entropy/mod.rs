@@ -13,14 +13,16 @@
 //! the nll, the loss and the gradient of its token NaN. (On a GPU the hidden state of an ignored token must be finite.) Everything but the loss and `d_table` belongs to one token and has
 //! the same bits whatever the other tokens are.
 //!
-//! All of V·B·N logits would be larger than everything else in a model together. The fused pass computes those of a chunk
-//! of tokens, turns them into their gradients where they lie, and multiplies these with the table and the hidden state:
-//! one product for the loss and one for each gradient, against four when the VJP has to compute the logits again.
-//! The products bound the op; the table is read from memory once per product and chunk.
+//! All of V·B·N logits would be larger than everything else in a model together. On the CPU the loss, and with it the gradient
+//! of the hidden state, which is all that the fast steps want, need no more of them than the cache holds (`stream.rs`). Where
+//! the table's gradient is wanted too, the fused pass computes those of a chunk of tokens, turns them into their gradients
+//! where they lie, and multiplies these with the table and the hidden state: one product for the loss and one for each
+//! gradient, against four when the VJP has to compute the logits again. The products bound the op.
 
 mod cpu;
 pub(crate) mod cuda;
 mod filter;
+mod stream;
 
 use crate::case::{Case, Fill, Input, Sizes};
 use crate::check;
@@ -86,7 +88,7 @@ impl Op for LmHead {
             return cuda::forward(&**gpu, shape, device_inputs(ins), memory, device_outputs(outs));
         }
         with_real!(ins[0].dtype(), T => {
-            cpu::forward::<T>(inputs(ins), memory(cx, ins, self.threshold), outputs(outs));
+            cpu::forward::<T>(inputs(ins), self.memory(cx, ins, Pass::Forward), outputs(outs));
         });
     }
 
@@ -108,7 +110,7 @@ impl Op for LmHead {
             return cuda::vjp(&**gpu, shape, device_inputs(ins), memory, outs[2], d_out, gradients);
         }
         with_real!(d_out.dtype(), T => {
-            let (d_loss, memory) = (d_out.as_slice()[0], memory(cx, ins, self.threshold));
+            let (d_loss, memory) = (d_out.as_slice()[0], self.memory(cx, ins, Pass::Vjp(wants)));
             let gradients = gradients(wants, d_ins, self.threshold);
             cpu::vjp::<T>(inputs(ins), memory, outs[2].as_slice(), d_loss, gradients);
         });
@@ -136,7 +138,8 @@ impl Op for LmHead {
         }
         with_real!(ins[0].dtype(), T => {
             let gradients = gradients(wants, d_ins, self.threshold);
-            cpu::forward_vjp::<T>(inputs(ins), memory(cx, ins, self.threshold), outputs(outs), gradients);
+            let memory = self.memory(cx, ins, Pass::Fused(wants));
+            cpu::forward_vjp::<T>(inputs(ins), memory, outputs(outs), gradients);
         });
     }
 
@@ -162,7 +165,7 @@ impl Op for LmHead {
             };
             return device_shape(ins[0], ins[1], want_table).scratch() * DType::F32.size();
         }
-        working(hidden, table, self.threshold) * ins[0].dtype.size()
+        self.working(hidden, table, pass) * ins[0].dtype.size()
     }
 
     fn cost(&self, ins: &[Spec], pass: Pass) -> Cost {
@@ -189,6 +192,26 @@ impl Op for LmHead {
             Pass::Fused(wants) if any_wanted(wants) => loss + softmax + gradients(wants),
             Pass::Forward | Pass::Fused(_) => loss,
         }
+    }
+}
+
+impl LmHead {
+    /// Elements of working memory on the CPU.
+    fn working(&self, hidden: Shape, table: Shape, pass: Pass) -> usize {
+        let (tokens, dim, vocab) = (hidden.rows(), hidden.last(), table.rows());
+        let filtered = self.threshold > 0.0;
+        match pass {
+            Pass::Forward => stream::scratch(tokens, dim),
+            Pass::Fused(wants) if !wants[1].is_wanted() && !filtered => stream::scratch(tokens, dim),
+            Pass::Vjp(_) | Pass::Fused(_) => {
+                let filter = if filtered { filter::scratch(tokens, dim, vocab) } else { 0 };
+                cpu::scratch(tokens, dim, vocab) + filter
+            }
+        }
+    }
+
+    fn memory<'a, T: Element>(&self, cx: &'a mut Context, ins: &[&Buffer], pass: Pass) -> &'a mut [T] {
+        cx.scratch(self.working(ins[0].shape(), ins[1].shape(), pass))
     }
 }
 
@@ -219,17 +242,6 @@ fn gradients<'a, T: Real>(wants: &[Want], d_ins: &'a mut [Buffer], threshold: f6
     };
     let (d_hidden, d_table) = (slice(wants[0], d_hidden), slice(wants[1], d_table));
     cpu::Gradients { d_hidden, d_table, threshold: T::from_f64(threshold) }
-}
-
-fn memory<'a, T: Element>(cx: &'a mut Context, ins: &[&Buffer], threshold: f64) -> &'a mut [T] {
-    cx.scratch(working(ins[0].shape(), ins[1].shape(), threshold))
-}
-
-/// Elements of working memory on the CPU.
-fn working(hidden: Shape, table: Shape, threshold: f64) -> usize {
-    let (tokens, dim, vocab) = (hidden.rows(), hidden.last(), table.rows());
-    let filter = if threshold > 0.0 { filter::scratch(tokens, dim, vocab) } else { 0 };
-    cpu::scratch(tokens, dim, vocab) + filter
 }
 
 fn device_shape(hidden: Spec, table: Spec, want_table: Want) -> cuda::Shape {

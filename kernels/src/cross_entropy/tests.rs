@@ -114,14 +114,20 @@ fn matches_the_formula_token_by_token() {
 }
 
 #[test]
-fn the_fused_pass_gives_the_same_bits() {
+fn the_fused_pass_gives_the_same() {
     const OPTIONS: [Want; 3] = [Want::Skip, Want::Write, Want::Add];
     for dtype in DTYPES {
         let ins = inputs([2, TOKENS / 2, 6, 37], dtype);
         for wants in OPTIONS.iter().flat_map(|&a| OPTIONS.map(|b| [a, b, Want::Skip, Want::Skip])) {
             let (outs, d_ins) = fused(&ins, &wants);
-            assert_eq!(bytes(&outs), bytes(&forward(&ins)), "{wants:?}");
-            assert_eq!(bytes(&d_ins), bytes(&vjp(&ins, &wants, 1.0)), "{wants:?}");
+            assert!(bytes(&outs) == bytes(&forward(&ins)), "{wants:?}");
+            let exact = vjp(&ins, &wants, 1.0);
+            if wants[1].is_wanted() {
+                assert!(bytes(&d_ins) == bytes(&exact), "{wants:?}");
+            } else if wants[0].is_wanted() {
+                // Here the sum over the vocabulary is divided at its end.
+                assert_close("d_hidden", &d_ins[0], &exact[0].to_f64());
+            }
         }
     }
 }
@@ -180,6 +186,32 @@ fn ignored_tokens_do_not_exist() {
     }
 }
 
+/// More columns than a block has, the largest logits of which come late, and more tokens than a group has.
+#[test]
+fn sums_over_many_blocks() {
+    const HIDDEN: [Want; 4] = [Want::Write, Want::Skip, Want::Skip, Want::Skip];
+    for dtype in DTYPES {
+        for [tokens, vocab] in [[3, 3 * stream::BLOCK + 5], [stream::GROUP + 3, 20]] {
+            let mut ins = inputs([1, tokens, 2, vocab], dtype);
+            let table: Vec<f64> =
+                (0..2 * vocab).map(|i| (i as f64 * 0.7).sin() * 8.0 * i as f64 / vocab as f64).collect();
+            ins[1].set_f64(&table);
+            let expected = naive(&ins);
+            let (outs, d_ins) = fused(&ins, &HIDDEN);
+            assert_close("nll", &outs[1], &expected[1]);
+            assert_close("lse", &outs[2], &expected[2]);
+            assert_close("d_hidden", &d_ins[0], &expected[3]);
+            for_each_level(|level| {
+                for threads in [1, 3] {
+                    let (again, d_again) = with_threads(threads, || fused(&ins, &HIDDEN));
+                    assert!(bytes(&again) == bytes(&outs), "{level}, {threads} threads");
+                    assert!(bytes(&d_again) == bytes(&d_ins), "{level}, {threads} threads");
+                }
+            });
+        }
+    }
+}
+
 /// A logit that is not finite, wherever it stands, shows in its token's nll and gradient.
 #[test]
 fn what_is_not_finite_surfaces() {
@@ -198,6 +230,8 @@ fn what_is_not_finite_surfaces() {
                 let (outs, d_ins) = fused(&ins, &BOTH);
                 assert!(outs.iter().all(|out| out.to_f64()[0].is_nan()), "{bad} at {at}");
                 assert!(d_ins[0].to_f64()[0].is_nan(), "{bad} at {at}");
+                let (outs, d_ins) = fused(&ins, &[Want::Write, Want::Skip, Want::Skip, Want::Skip]);
+                assert!(outs[1].to_f64()[0].is_nan() && d_ins[0].to_f64()[0].is_nan(), "{bad} at {at}");
             }
             // And in no other token's.
             let mut ins = inputs([1, 5, 3, VOCAB], dtype);

@@ -194,8 +194,7 @@ fn tiles_are_many_enough_and_aligned() {
             assert!(rows <= TILE[0] && cols <= TILE[1]);
             let tiles = m.div_ceil(rows) * n.div_ceil(cols);
             let smallest = rows <= SMALL_TILE[0] && cols <= SMALL_TILE[1];
-            // Two a thread, less what rounding to panels takes.
-            let enough = if threads == 1 { m.min(1) * n.min(1) } else { 3 * threads / 2 };
+            let enough = if threads <= 2 { threads.min(m * n) } else { 3 * threads / 2 };
             assert!(tiles >= enough || smallest, "[{m}, {n}], {threads} threads: {tiles} tiles");
         }
     }

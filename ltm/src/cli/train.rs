@@ -53,9 +53,9 @@ fn begin(args: &Args, threads: Option<usize>, device: device::Choice) -> Result<
     let out = args.out.clone().unwrap_or_else(|| free_name(&format!("runs/{preset}")));
     Run::check_new(&out)?;
     threads::inside(config.train.threads, || {
-        let material = Material::open(&config)?;
         train(device::within(device, |device| {
             memory::check(&config, Work::Training, device)?;
+            let material = Material::open(&config)?;
             Session::begin(&out, &config, &material, device)
         })?)
     })
@@ -82,9 +82,9 @@ fn resume(args: &Args, path: &Path, threads: Option<usize>, device: device::Choi
         ));
     }
     threads::inside(run.config().train.threads, || {
-        let material = Material::open(run.config())?;
         let (session, warnings) = device::within(device, |device| {
             memory::check(run.config(), Work::Training, device)?;
+            let material = Material::open(run.config())?;
             Session::resume(&run, &material, device)
         })?;
         warnings.iter().for_each(|warning| note(format_args!("warning: {warning}")));

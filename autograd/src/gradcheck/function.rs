@@ -1,0 +1,138 @@
+//! The check of a scalar function: one recorded as a graph, or any at all.
+
+use super::Options;
+use super::numeric::{Numeric, Value as Number};
+use super::report::{Check, Failure, Place, Report, Wrong};
+use crate::graph::{Graph, Origin, Value};
+use crate::plan::{Hoist, Plan, Prepare, Request};
+use crate::store::{Id, Store};
+use engine::{DType, Error};
+
+/// An input of a function, and the gradient that it is claimed to have.
+#[derive(Clone, Copy, Debug)]
+pub struct Claim<'a> {
+    /// Name of the input.
+    pub name: &'a str,
+    /// Its numbers at the point.
+    pub at: &'a [f64],
+    /// The gradient's.
+    pub gradient: &'a [f64],
+}
+
+/// Checks claimed gradients of any function against central differences. `function` gets the numbers of all inputs, in order.
+///
+/// # Errors
+/// The first input whose gradient is wrong, with its worst entry; or a gradient that has not the size of its input.
+pub fn check_function(
+    name: &str,
+    claims: &[Claim],
+    mut function: impl FnMut(&[Vec<f64>]) -> f64,
+    options: &Options,
+) -> Result<Report, Failure> {
+    let mut point: Vec<Vec<f64>> = claims.iter().map(|claim| claim.at.to_vec()).collect();
+    let mut report = Report::default();
+    for (i, claim) in claims.iter().enumerate() {
+        let (got, want) = (claim.gradient.len(), claim.at.len());
+        if got != want {
+            let message = format!("the gradient of {} has {got} numbers, must have the input's {want}", claim.name);
+            return Err(Error::usage(message).at(name).into());
+        }
+        let value = |x: &[f64]| {
+            point[i].copy_from_slice(x);
+            let value = function(&point);
+            Number { value, scale: value.abs() }
+        };
+        let numeric = Numeric::of(i, claim.at, value, options);
+        point[i].copy_from_slice(claim.at);
+        numeric.compare(claim.name, claim.gradient, options, &mut report).map_err(|worst| {
+            let wanted = claims.iter().map(|c| c.name).collect::<Vec<_>>();
+            wrong(name, claim.name, &wanted, Check::Numeric, worst, options)
+        })?;
+    }
+    Ok(report)
+}
+
+fn wrong(
+    name: &str,
+    input: &str,
+    wanted: &[&str],
+    check: Check,
+    (place, claimed, expected): (Place, f64, f64),
+    options: &Options,
+) -> Failure {
+    let wanted = wanted.iter().map(ToString::to_string).collect();
+    let (op, input, seed) = (name.to_string(), input.to_string(), options.seed);
+    Failure::Wrong(Box::new(Wrong { op, input, place, claimed, expected, check, wanted, seed }))
+}
+
+/// Checks the gradients that plans of `graph` compute of the number `root`, at the point that the store holds, for the leaves
+/// `wants`: all together against central differences, and with the same bits each leaf alone, without hoisting, and with
+/// prepared weights.
+///
+/// The store's leaves are as before afterwards; it keeps the buffers of the plans that were made. A result that is not one
+/// number becomes one by a [`Projection`](super::Projection).
+///
+/// # Errors
+/// The first leaf whose gradient is wrong, with its worst entry; or what cannot be planned or is not f64.
+pub fn check_graph(
+    graph: &Graph,
+    store: &mut Store,
+    root: Value,
+    wants: &[Value],
+    options: &Options,
+) -> Result<Report, Failure> {
+    let names: Vec<String> = wants.iter().map(|&v| graph.describe(v)).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let function = graph.describe(root);
+    let request = |wants: &[Value], hoist: Hoist, prepare: Prepare| {
+        let root = Some(root);
+        Request { root, wants: wants.to_vec(), hoist, prepare, ..Request::default() }
+    };
+    for &v in wants.iter().chain([&root]) {
+        let spec = graph.spec(v);
+        if spec.dtype != DType::F64 {
+            let name = graph.describe(v);
+            return Err(Error::usage(format!("{name} is {spec}, must be f64 to be checked")).into());
+        }
+    }
+    let grads = gradients(graph, store, &request(wants, Hoist::On, Prepare::Off))?;
+    let others = [(Hoist::Off, Prepare::Off), (Hoist::On, Prepare::On)];
+    let others = others.map(|(hoist, prepare)| (wants, request(wants, hoist, prepare)));
+    let alone = wants.iter().map(std::slice::from_ref).map(|want| (want, request(want, Hoist::On, Prepare::Off)));
+    for (wanted, request) in others.into_iter().chain(alone) {
+        for (leaf, got) in wanted.iter().zip(gradients(graph, store, &request)?) {
+            let i = wants.iter().position(|v| v == leaf).expect("a wanted leaf");
+            if let Some(j) = (0..got.len()).find(|&j| got[j].to_bits() != grads[i][j].to_bits()) {
+                let worst = (Place::Entry(j), got[j], grads[i][j]);
+                return Err(wrong(&function, names[i], &names, Check::SameBits, worst, options));
+            }
+        }
+    }
+    let forward = Plan::new(graph, store, &Request { keep: vec![root], ..Request::default() })?;
+    let ids: Vec<Id> = wants.iter().map(|&v| leaf(graph, v)).collect();
+    let point: Vec<Vec<f64>> = ids.iter().map(|&id| store.get(id).to_f64()).collect();
+    let claims: Vec<Claim> =
+        names.iter().zip(&point).zip(&grads).map(|((name, at), gradient)| Claim { name, at, gradient }).collect();
+    let value = |point: &[Vec<f64>]| {
+        ids.iter().zip(point).for_each(|(&id, x)| store.get_mut(id).set_f64(x));
+        forward.run_all(store);
+        store.get(forward.value(root)).to_f64()[0]
+    };
+    let result = check_function(&function, &claims, value, options);
+    ids.iter().zip(&point).for_each(|(&id, x)| store.get_mut(id).set_f64(x));
+    result
+}
+
+fn leaf(graph: &Graph, value: Value) -> Id {
+    match graph.info(value).origin {
+        Origin::Leaf { id, .. } => id,
+        Origin::Node { .. } => unreachable!("a plan has gradients of leaves only"),
+    }
+}
+
+fn gradients(graph: &Graph, store: &mut Store, request: &Request) -> engine::Result<Vec<Vec<f64>>> {
+    let plan = Plan::new(graph, store, request)?;
+    store.ready()?;
+    plan.run_all(store);
+    Ok(request.wants.iter().map(|&v| store.get(plan.grad(v)).to_f64()).collect())
+}

@@ -1,0 +1,217 @@
+//! Numeric derivatives, each with what it is worth.
+
+use super::report::{Place, Reason, Report};
+use super::{Options, dot};
+use engine::rng::Stream;
+
+/// A value of the function that is differentiated.
+#[derive(Clone, Copy)]
+pub(super) struct Value {
+    pub value: f64,
+    /// The sum of the sizes of the terms that it is a sum of: what it is rounded in proportion to.
+    pub scale: f64,
+}
+
+/// A numeric derivative and how far it may be off.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Derivative {
+    pub value: f64,
+    /// By the stencil's own error.
+    doubt: f64,
+    /// By rounding.
+    noise: f64,
+    /// By how much the slopes on both sides differ.
+    jump: f64,
+}
+
+/// Each step size is tried with its quarter; where the two disagree, so much smaller ones are tried, and where they agree but
+/// rounding leaves too little, so much larger ones.
+const NEXT: f64 = 16.0;
+/// So many step sizes are tried.
+const TRIES: usize = 3;
+/// A derivative is of no use where it may be off by more than so many tolerances.
+const TRUST: f64 = 10.0;
+/// Rounding errors of a stencil in units of the rounding error of a value.
+const ROUNDINGS: f64 = 16.0;
+
+impl Derivative {
+    /// The derivative at 0 of `f`, from central differences, two evaluations each, at 2h, h, h/2 and h/4: those at 2h and h give
+    /// the fourth-order five-point stencil of step h, those at h/2 and h/4 that of a quarter of the step with a 256th of its
+    /// error. `f(0)` is `middle`; one value is off by `rounding`.
+    fn of(f: &mut dyn FnMut(f64) -> Value, middle: f64, rounding: f64, step: f64, tolerance: f64) -> Self {
+        let mut best: Option<Self> = None;
+        let mut h = step;
+        for _ in 0..TRIES {
+            let mut scale = middle.abs();
+            // The slope by the stencil of step h, and by how much the slopes on both sides differ: h·f″ for a smooth f.
+            let mut stencil = |h: f64| {
+                let mut at = |t: f64| {
+                    let Value { value, scale: s } = f(t);
+                    scale = scale.max(s);
+                    value
+                };
+                let (near, far) = ((at(h), at(-h)), (at(2.0 * h), at(-2.0 * h)));
+                let slope = (8.0 * (near.0 - near.1) - (far.0 - far.1)) / (12.0 * h);
+                (slope, ((near.0 - middle) + (near.1 - middle)) / h)
+            };
+            let ((coarse, bend), (value, small_bend)) = (stencil(h), stencil(h / 4.0));
+            let new = Self {
+                value,
+                doubt: (coarse - value).abs() / 50.0,
+                noise: ROUNDINGS * (1e-15 * scale + 4.0 * rounding) / h,
+                // The part of the bend that does not shrink with h.
+                jump: (4.0 * small_bend - bend).abs() / 3.0,
+            };
+            if best.is_none_or(|b| new.total() < b.total()) {
+                best = Some(new);
+            }
+            let wanted = tolerance * value.abs();
+            if new.doubt > wanted + new.noise {
+                if h > step {
+                    break;
+                }
+                h /= NEXT;
+            } else if new.noise > wanted && value != 0.0 && h >= step && h < 1.0 {
+                h *= NEXT;
+            } else {
+                break;
+            }
+        }
+        best.expect("at least one step size")
+    }
+
+    /// By how much it may be off in all; infinite where anything is not finite.
+    fn total(&self) -> f64 {
+        let total = self.doubt + self.noise + self.jump;
+        if total.is_finite() { total } else { f64::INFINITY }
+    }
+
+    /// Why nothing can be said about a claim at this place, if so.
+    fn useless(&self, claimed: f64, tolerance: f64) -> Option<Reason> {
+        let size = self.value.abs().max(if claimed.is_finite() { claimed.abs() } else { 0.0 });
+        let accepted = TRUST * (tolerance * size + self.noise);
+        if !(self.total() + self.value).is_finite() {
+            Some(Reason::NotFinite)
+        } else if self.jump > accepted {
+            Some(Reason::Kink)
+        } else if self.doubt > accepted {
+            Some(Reason::Rough)
+        } else {
+            None
+        }
+    }
+
+    /// The relative difference of `claimed`; a reason if nothing can be said.
+    ///
+    /// # Errors
+    /// By how many times what would be accepted the claim is off.
+    pub fn compare(&self, claimed: f64, tolerance: f64) -> Result<Result<f64, Reason>, f64> {
+        if let Some(reason) = self.useless(claimed, tolerance) {
+            return Ok(Err(reason));
+        }
+        let size = claimed.abs().max(self.value.abs());
+        let difference = (claimed - self.value).abs();
+        let accepted = tolerance * size + self.noise + self.doubt;
+        // Written so that NaN fails.
+        let close = difference <= accepted;
+        if !close {
+            return Err(if difference.is_finite() { difference / accepted } else { f64::INFINITY });
+        }
+        if size <= self.noise / tolerance { Ok(Err(Reason::TooSmall)) } else { Ok(Ok(difference / size)) }
+    }
+
+    /// The tolerance where the claim is itself a numeric derivative.
+    pub fn worth(&self) -> f64 {
+        self.noise + self.doubt
+    }
+}
+
+/// The derivative of `f` at 0 on a scale of `step`; how far a value is off by rounding is measured.
+pub(super) fn derivative(f: &mut dyn FnMut(f64) -> Value, step: f64, tolerance: f64) -> Derivative {
+    let rounding = rounding(f);
+    let middle = f(0.0).value;
+    Derivative::of(f, middle, rounding, step, tolerance)
+}
+
+/// How far values of `f` are off by rounding: fourth differences of points so close together that nothing else is left of
+/// them. They lie on either side of 0, not across it, where there may be a kink.
+fn rounding(f: &mut dyn FnMut(f64) -> Value) -> f64 {
+    const APART: f64 = 1e-8;
+    let mut sum = 0.0;
+    for side in [-1.0, 1.0] {
+        let y: [f64; 6] = std::array::from_fn(|k| f(side * APART * (k + 1) as f64).value);
+        for w in y.windows(5) {
+            sum += (w[0] - 4.0 * w[1] + 6.0 * w[2] - 4.0 * w[3] + w[4]).powi(2);
+        }
+    }
+    // The squares of the weights sum to 70.
+    (sum / 4.0 / 70.0).sqrt()
+}
+
+/// Numeric derivatives of one input: of each entry if it is small, and along a random direction.
+pub(super) struct Numeric {
+    entries: Vec<Derivative>,
+    direction: Vec<f64>,
+    along: Derivative,
+}
+
+/// A gradient's worst number: where, what is claimed, what it should be.
+pub(super) type Worst = (Place, f64, f64);
+
+impl Numeric {
+    /// Of input number `i`, which is `base`; `value` is the function of it.
+    pub fn of(i: usize, base: &[f64], mut value: impl FnMut(&[f64]) -> Value, options: &Options) -> Self {
+        let mut direction = vec![0.0; base.len()];
+        Stream::new(options.seed, 3000 + i as u32).fill_normal(&mut direction, |x| x);
+        let norm = dot(&direction, &direction).sqrt().max(1e-300);
+        direction.iter_mut().for_each(|x| *x /= norm);
+        let mut moved = base.to_vec();
+        let mut along = |t: f64| {
+            moved.iter_mut().zip(base).zip(&direction).for_each(|((m, x), d)| *m = x + t * d);
+            value(&moved)
+        };
+        let middle = along(0.0).value;
+        let rounding = rounding(&mut along);
+        let Options { step, tolerance, .. } = *options;
+        let along = Derivative::of(&mut along, middle, rounding, step, tolerance);
+        let mut entries = Vec::new();
+        if base.len() <= options.entrywise {
+            moved.copy_from_slice(base);
+            for (e, &x) in base.iter().enumerate() {
+                let mut f = |t: f64| {
+                    moved[e] = x + t;
+                    value(&moved)
+                };
+                entries.push(Derivative::of(&mut f, middle, rounding, step * x.abs().max(1.0), tolerance));
+                moved[e] = x;
+            }
+        }
+        Self { entries, direction, along }
+    }
+
+    /// Compares the gradient that `input` is claimed to have.
+    ///
+    /// # Errors
+    /// The worst of the numbers that are wrong.
+    pub fn compare(&self, input: &str, grad: &[f64], options: &Options, report: &mut Report) -> Result<(), Worst> {
+        let along = dot(grad, &self.direction);
+        let entries = self.entries.iter().enumerate().map(|(j, n)| (Place::Entry(j), grad[j], n));
+        let mut worst: Option<(f64, Worst)> = None;
+        for (place, claimed, numeric) in entries.chain([(Place::Projection, along, &self.along)]) {
+            match numeric.compare(claimed, options.tolerance) {
+                Ok(Ok(relative)) => report.pass(input, relative),
+                Ok(Err(reason)) => report.skip(input, place, reason),
+                Err(off) => {
+                    // An entry says more than the projection.
+                    let better = |&(most, (at, ..)): &(f64, Worst)| {
+                        place != Place::Projection && (off > most || at == Place::Projection)
+                    };
+                    if worst.as_ref().is_none_or(better) {
+                        worst = Some((off, (place, claimed, numeric.value)));
+                    }
+                }
+            }
+        }
+        worst.map_or(Ok(()), |(_, worst)| Err(worst))
+    }
+}

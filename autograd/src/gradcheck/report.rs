@@ -1,0 +1,189 @@
+//! What a check says.
+
+use engine::Error;
+use std::fmt;
+
+/// Which number of an input's gradient was compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// This entry, in row-major order.
+    Entry(usize),
+    /// All entries at once, projected onto a random direction.
+    Projection,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Entry(i) => write!(f, "[{i}]"),
+            Self::Projection => write!(f, " along a random direction"),
+        }
+    }
+}
+
+/// Why a comparison could not certify anything. None of these is a pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// The function bends sharply here: the slopes on both sides differ.
+    Kink,
+    /// Derivatives from different step sizes disagree, down to the smallest.
+    Rough,
+    /// Both numbers are below what rounding leaves of a numeric derivative.
+    TooSmall,
+    /// The function is not finite at the point or beside it.
+    NotFinite,
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Kink => "at a kink",
+            Self::Rough => "too rough to differentiate numerically",
+            Self::TooSmall => "too small to certify",
+            Self::NotFinite => "not finite here or nearby",
+        })
+    }
+}
+
+/// A comparison that certified nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NotChecked {
+    /// Name of the input.
+    pub input: String,
+    /// Which number of its gradient.
+    pub place: Place,
+    /// Why.
+    pub reason: Reason,
+}
+
+impl fmt::Display for NotChecked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "gradient of {}{}: not checked, {}", self.input, self.place, self.reason)
+    }
+}
+
+/// What was checked, where nothing was wrong.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Report {
+    /// Comparisons with a numeric derivative that were made and held.
+    pub checked: usize,
+    /// Those that could not certify anything, each once.
+    pub not_checked: Vec<NotChecked>,
+    /// The worst relative difference among those checked.
+    pub worst: f64,
+    /// Inputs of which at least one number was certified.
+    pub certified: Vec<String>,
+}
+
+impl Report {
+    pub(super) fn pass(&mut self, input: &str, relative: f64) {
+        self.checked += 1;
+        self.worst = self.worst.max(relative);
+        if !self.certified.iter().any(|name| name == input) {
+            self.certified.push(input.to_string());
+        }
+    }
+
+    pub(super) fn skip(&mut self, input: &str, place: Place, reason: Reason) {
+        let known = |n: &NotChecked| n.input == input && n.place == place && n.reason == reason;
+        if !self.not_checked.iter().any(known) {
+            self.not_checked.push(NotChecked { input: input.to_string(), place, reason });
+        }
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} checked, worst relative difference {:.1e}", self.checked, self.worst)?;
+        for n in &self.not_checked {
+            write!(f, "\n{n}")?;
+        }
+        Ok(())
+    }
+}
+
+/// What a gradient was held against.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Check {
+    /// Central differences.
+    Numeric,
+    /// What was in the buffer plus the gradient, where it is to be added.
+    Added,
+    /// The gradient with other wants for the other inputs, or planned in another way: the same bits.
+    SameBits,
+    /// The result's gradient, which the op says it passes through.
+    PassedThrough,
+    /// Forward and VJP one after the other: the fused pass has the same numbers.
+    Fused,
+    /// The second derivative with the two directions exchanged: forward differences over reverse gradients are symmetric.
+    Symmetry,
+}
+
+impl fmt::Display for Check {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Numeric => "central differences",
+            Self::Added => "what was there plus the gradient",
+            Self::SameBits => "the same gradient computed with other wants or another plan",
+            Self::PassedThrough => "the result's gradient, which the op says it passes through",
+            Self::Fused => "forward and backward one after the other",
+            Self::Symmetry => "the second derivative with its directions exchanged",
+        })
+    }
+}
+
+/// A gradient that is wrong.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Wrong {
+    /// Name of the op or function.
+    pub op: String,
+    /// Name of the input.
+    pub input: String,
+    /// The worst of its numbers.
+    pub place: Place,
+    /// The gradient's number.
+    pub claimed: f64,
+    /// The number it should be.
+    pub expected: f64,
+    /// Where that comes from.
+    pub check: Check,
+    /// The inputs whose gradients were wanted together.
+    pub wanted: Vec<String>,
+    /// The seed that reproduces it ([`Options::seed`](super::Options)).
+    pub seed: u64,
+}
+
+impl fmt::Display for Wrong {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { op, input, place, claimed, expected, check, wanted, seed } = self;
+        let wanted = wanted.join(", ");
+        write!(f, "{op}: gradient of {input}{place} is {claimed:.9e}, should be {expected:.9e} by {check}")?;
+        write!(f, " (wanted: {wanted}; seed {seed})")
+    }
+}
+
+/// Why a check did not succeed.
+#[derive(Clone, Debug)]
+pub enum Failure {
+    /// A gradient is wrong.
+    Wrong(Box<Wrong>),
+    /// There is nothing to check: the op refuses the inputs, or they are not f64.
+    Refused(Error),
+}
+
+impl From<Error> for Failure {
+    fn from(e: Error) -> Self {
+        Self::Refused(e)
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Wrong(wrong) => wrong.fmt(f),
+            Self::Refused(e) => write!(f, "the check was refused: {e}"),
+        }
+    }
+}
+
+impl std::error::Error for Failure {}

@@ -1,0 +1,191 @@
+use super::*;
+use crate::{Graph, Phase, Store};
+use engine::{Buffer, Context, Cost, DType, Device, Op, Output, Pass, Reads, Result, Spec, Want};
+
+/// `y = f(x)` elementwise with the derivative that it is said to have.
+#[derive(Debug)]
+struct Elementwise {
+    f: fn(f64) -> f64,
+    slope: fn(f64) -> f64,
+}
+
+impl Op for Elementwise {
+    fn name(&self) -> &'static str {
+        "elementwise"
+    }
+
+    fn arguments(&self) -> &'static [&'static str] {
+        &["x"]
+    }
+
+    fn infer(&self, ins: &[Spec]) -> Result<Vec<Output>> {
+        Ok(vec![Output { name: "y", spec: ins[0] }])
+    }
+
+    fn differentiable(&self, _: usize) -> bool {
+        true
+    }
+
+    fn reads(&self, _: &[Want]) -> Reads {
+        Reads::of(&[0], &[])
+    }
+
+    fn forward(&self, _: &mut Context, ins: &[&Buffer], outs: &mut [Buffer]) {
+        outs[0].set_f64(&ins[0].to_f64().into_iter().map(self.f).collect::<Vec<_>>());
+    }
+
+    fn vjp(&self, _: &mut Context, wants: &[Want], ins: &[&Buffer], _: &[&Buffer], d_y: &Buffer, d: &mut [Buffer]) {
+        for (d_x, (x, d_y)) in d[0].as_mut_slice::<f64>().iter_mut().zip(ins[0].to_f64().into_iter().zip(d_y.to_f64()))
+        {
+            *d_x = if wants[0] == Want::Add { *d_x } else { 0.0 } + (self.slope)(x) * d_y;
+        }
+    }
+
+    fn cost(&self, _: &[Spec], _: Pass) -> Cost {
+        Cost::default()
+    }
+}
+
+fn check(f: fn(f64) -> f64, slope: fn(f64) -> f64, x: &[f64]) -> std::result::Result<Report, Failure> {
+    check_op(&Elementwise { f, slope }, &[Buffer::from_f64(DType::F64, &[x.len()], x)], &Options::default())
+}
+
+fn reasons(report: &Report) -> Vec<(Place, Reason)> {
+    report.not_checked.iter().map(|n| (n.place, n.reason)).collect()
+}
+
+const ALONG: Place = Place::Projection;
+
+#[test]
+fn a_right_gradient_is_certified_entry_by_entry() {
+    let report = check(f64::sin, f64::cos, &[0.3, -1.0, 40.0]).unwrap();
+    assert_eq!((report.checked, &report.certified[..], &report.not_checked[..]), (4, &["x".to_string()][..], &[][..]));
+    assert!(report.worst < 1e-9, "{report}");
+}
+
+#[test]
+fn a_wrong_gradient_is_reported_with_its_worst_entry() {
+    let slope = |x: f64| if x > 0.5 { x.cos() + 0.5 } else { x.cos() * 1.01 };
+    let Err(Failure::Wrong(wrong)) = check(f64::sin, slope, &[0.3, 1.0]) else { panic!("a wrong slope passed") };
+    assert_eq!((wrong.place, wrong.check, &wrong.input[..], wrong.seed), (Place::Entry(1), Check::Numeric, "x", 0));
+    assert!((wrong.claimed / wrong.expected - (1f64.cos() + 0.5) / 1f64.cos()).abs() < 1e-6, "{wrong}");
+    assert!(check(f64::sin, |_| f64::NAN, &[0.3]).is_err(), "NaN is no gradient");
+}
+
+#[test]
+fn at_a_kink_nothing_is_certified() {
+    for slope in [|_| 0.0, |_| 1.0, |_| 0.5] as [fn(f64) -> f64; 3] {
+        let report = check(|x| x.max(0.0), slope, &[0.0]).unwrap();
+        assert_eq!(reasons(&report), [(Place::Entry(0), Reason::Kink), (ALONG, Reason::Kink)]);
+        assert_eq!((report.checked, report.certified.len()), (0, 0));
+    }
+    // Beside it smaller steps stay on one side, and a wrong slope is found.
+    let relu = |x: f64| x.max(0.0);
+    let step = |x: f64| f64::from(u8::from(x > 0.0));
+    assert_eq!(check(relu, step, &[3e-4, -1e-4, 1.0]).unwrap().certified, ["x"]);
+    assert!(check(relu, |_| 0.0, &[3e-4]).is_err());
+    // A kink of one entry leaves the others to be checked.
+    let report = check(f64::abs, f64::signum, &[0.0, 2.0]).unwrap();
+    assert_eq!(reasons(&report), [(Place::Entry(0), Reason::Kink), (ALONG, Reason::Kink)]);
+    assert_eq!(report.checked, 1);
+    assert!(check(f64::abs, |x| -x.signum(), &[0.0, 2.0]).is_err());
+}
+
+#[test]
+fn what_is_not_finite_or_too_small_or_rough_is_not_certified() {
+    let report = check(f64::ln, f64::recip, &[0.0]).unwrap();
+    assert_eq!(reasons(&report)[0], (Place::Entry(0), Reason::NotFinite));
+    assert_eq!(check(|x| 1e-14 * x, |_| 1e-14, &[0.0]).unwrap().checked, 2, "small next to nothing is not too small");
+    assert!(check(|x| 1e-14 * x, |_| 2e-14, &[0.0]).is_err());
+    let report = check(|x| 1e6 + 1e-9 * x, |_| 2e-9, &[1.0]).unwrap();
+    assert_eq!(reasons(&report)[0], (Place::Entry(0), Reason::TooSmall));
+    let rough = |x: f64| (1e9 * x).sin();
+    let report = check(rough, |_| 0.0, &[0.1]).unwrap();
+    assert_eq!((report.checked, reasons(&report).len()), (0, 2), "{report}");
+}
+
+#[test]
+fn arguments_that_cannot_be_checked_are_refused() {
+    let single = Buffer::from_f64(DType::F32, &[1], &[1.0]);
+    let op = Elementwise { f: f64::sin, slope: f64::cos };
+    let error = check_op(&op, &[single], &Options::default()).unwrap_err().to_string();
+    assert_eq!(error, "the check was refused: elementwise x is f32[1], must be f64 to be checked");
+    let claim = Claim { name: "x", at: &[1.0, 2.0], gradient: &[1.0] };
+    let error = check_function("f", &[claim], |_| 0.0, &Options::default()).unwrap_err().to_string();
+    assert!(error.contains("the gradient of x has 1 numbers, must have the input's 2"), "{error}");
+}
+
+fn recorded(store: &mut Store, slope: fn(f64) -> f64) -> (Graph, crate::Value, crate::Value) {
+    let mut g = Graph::new();
+    let x = Buffer::from_f64(DType::F64, &[2, 2], &[0.1, -0.7, 1.3, 2.0]);
+    let spec = x.spec();
+    let x = g.leaf("x", spec, Phase::Batch, store.insert(x));
+    let y = g.apply(Elementwise { f: f64::sin, slope: f64::cos }, &[x]).unwrap();
+    let y = g.apply(Elementwise { f: f64::exp, slope }, &[y]).unwrap();
+    let root = g.apply(Projection { seed: 3 }, &[y]).unwrap();
+    (g, x, root)
+}
+
+#[test]
+fn graphs_are_checked_and_left_as_they_were() {
+    let mut store = Store::new(Device::Cpu);
+    let (g, x, root) = recorded(&mut store, f64::exp);
+    let before = store.get(store.ids().next().unwrap()).to_f64();
+    let report = check_graph(&g, &mut store, root, &[x], &Options::default()).unwrap();
+    assert_eq!((report.checked, &report.certified[..]), (5, &["x".to_string()][..]));
+    assert_eq!(store.get(store.ids().next().unwrap()).to_f64(), before);
+    let (g, x, root) = recorded(&mut store, |x| 1.001 * x.exp());
+    let error = check_graph(&g, &mut store, root, &[x], &Options::default()).unwrap_err().to_string();
+    assert!(error.starts_with("projection.y: gradient of x["), "{error}");
+    let error = check_graph(&g, &mut store, root, &[root], &Options::default()).unwrap_err().to_string();
+    assert!(error.contains("no leaf"), "{error}");
+}
+
+/// `y = x²/2`, whose gradient is right at (1, 2) only: around that point it turns.
+#[derive(Debug)]
+struct Swirl;
+
+impl Op for Swirl {
+    fn name(&self) -> &'static str {
+        "swirl"
+    }
+
+    fn arguments(&self) -> &'static [&'static str] {
+        &["x"]
+    }
+
+    fn infer(&self, ins: &[Spec]) -> Result<Vec<Output>> {
+        Ok(vec![Output { name: "y", spec: ins[0] }])
+    }
+
+    fn differentiable(&self, _: usize) -> bool {
+        true
+    }
+
+    fn reads(&self, _: &[Want]) -> Reads {
+        Reads::of(&[0], &[])
+    }
+
+    fn forward(&self, _: &mut Context, ins: &[&Buffer], outs: &mut [Buffer]) {
+        outs[0].set_f64(&ins[0].to_f64().iter().map(|x| 0.5 * x * x).collect::<Vec<_>>());
+    }
+
+    fn vjp(&self, _: &mut Context, wants: &[Want], ins: &[&Buffer], _: &[&Buffer], d_y: &Buffer, d: &mut [Buffer]) {
+        let (x, d_y, d_x) = (ins[0].to_f64(), d_y.to_f64(), d[0].as_mut_slice::<f64>());
+        let turn = [x[1] - 2.0, 1.0 - x[0]];
+        for i in 0..2 {
+            d_x[i] = if wants[0] == Want::Add { d_x[i] } else { 0.0 } + x[i] * d_y[i] + turn[i];
+        }
+    }
+
+    fn cost(&self, _: &[Spec], _: Pass) -> Cost {
+        Cost::default()
+    }
+}
+
+#[test]
+fn gradients_that_are_of_no_function_are_found_by_their_second_derivative() {
+    let x = Buffer::from_f64(DType::F64, &[2], &[1.0, 2.0]);
+    let Err(Failure::Wrong(wrong)) = check_op(&Swirl, &[x], &Options::default()) else { panic!("a swirl passed") };
+    assert_eq!((wrong.check, wrong.place), (Check::Symmetry, ALONG), "{wrong}");
+}

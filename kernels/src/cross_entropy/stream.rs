@@ -1,0 +1,198 @@
+//! The head without a token's logits ever standing side by side: a few columns of the vocabulary at a time, small enough for
+//! the cache, for all tokens of a group.
+//!
+//! The softmax needs the sum over the whole vocabulary, which is known at the end only. Until then the gradient of the hidden
+//! state gathers Σ_v exp(logit[v] − largest)·table[v] with the largest logit so far, and what was gathered is scaled down
+//! whenever a larger one comes, as in online softmax (Milakov and Gimelshein, 2018). So the table is read once for both
+//! products. The gradient of the table has no such way: each of its rows belongs to one column, which never comes again.
+
+use super::cpu::{Inputs, Outputs, for_each_group};
+use crate::matmul::gemm::{Accumulate, Mat, MatMut, gemm, gemm_packed, packed_len};
+use engine::simd::{self, Isa, Kernel, LANES, Lanes, Real};
+use engine::{Want, parallel};
+
+/// Columns of the vocabulary whose logits exist at the same time, a multiple of a packed panel's.
+pub const BLOCK: usize = 256;
+/// Tokens that go through the vocabulary together. The table is read from memory once for each group.
+pub const GROUP: usize = 1024;
+/// Tokens that a thread takes at a time.
+const ROWS: usize = 16;
+
+/// What is known of a token behind some of its logits.
+#[derive(Clone, Copy)]
+pub struct Sum<T> {
+    /// The largest of them.
+    pub largest: T,
+    /// Σ exp(logit − largest); NaN if any is not finite.
+    pub sum: T,
+}
+
+impl<T: Real> Sum<T> {
+    /// Before the first.
+    pub const NONE: Self = Self { largest: T::NEG_INFINITY, sum: T::ZERO };
+
+    /// lse and nll of a token whose target has this logit.
+    pub fn losses(self, at_target: T) -> (T, T) {
+        let log_sum = T::from_f64(self.sum.to_f64().ln());
+        // Not lse − logit, which cancels where the model is sure.
+        (self.largest + log_sum, log_sum + (self.largest - at_target))
+    }
+}
+
+/// The next logits of a token: with all before them they make a new sum.
+pub struct Absorb<'a, T> {
+    pub logits: &'a mut [T],
+    pub before: Sum<T>,
+    pub then: Then,
+}
+
+/// What becomes of logits that were summed up.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Then {
+    /// They stay.
+    Logits,
+    /// They turn into exp(logit − largest).
+    Exps,
+}
+
+impl<T: Real> Kernel for Absorb<'_, T> {
+    /// The new sum, and exp(largest before − largest).
+    type Output = (Sum<T>, T);
+
+    #[inline(always)]
+    fn run<I: Isa>(self) -> (Sum<T>, T) {
+        let (zero, any) = (T::Lanes::<I>::zero(), self.logits[0]);
+        let (body, tail) = self.logits.as_chunks_mut::<LANES>();
+        // 0·x is zero or NaN. The maximum may lose a NaN, and an exp turn −∞ into an honest zero.
+        let mut most = T::Lanes::<I>::load_partial(tail, any);
+        let mut not_finite = most.mul_add(zero, zero);
+        for x in &*body {
+            let x = T::Lanes::<I>::load(x);
+            most = x.max(most);
+            not_finite = x.mul_add(zero, not_finite);
+        }
+        let largest = Real::max(most.max_lane(), self.before.largest);
+        let shift = T::Lanes::<I>::splat(largest);
+        let last = T::Lanes::<I>::load_partial(tail, T::NEG_INFINITY).sub(shift).exp();
+        let mut sum = last;
+        for x in body {
+            let exp = T::Lanes::<I>::load(x).sub(shift).exp();
+            if self.then == Then::Exps {
+                exp.store(x);
+            }
+            sum = sum.add(exp);
+        }
+        if self.then == Then::Exps {
+            last.store_partial(tail);
+        }
+        let factor = T::Lanes::<I>::splat(self.before.largest).sub(shift).exp().max_lane();
+        let sum = Real::mul_add(self.before.sum, factor, sum.sum() + not_finite.sum());
+        (Sum { largest, sum }, factor)
+    }
+}
+
+/// Elements of working memory.
+pub fn scratch(tokens: usize, dim: usize) -> usize {
+    tokens.min(GROUP) * (2 * dim + BLOCK + 3)
+}
+
+/// The forward pass, and with it the gradient of `hidden` if it is wanted.
+pub fn run<T: Real>(ins: Inputs<T>, memory: &mut [T], outs: &mut Outputs<T>, d_hidden: (Want, &mut [T])) {
+    let (dim, most) = (ins.dim, ins.targets.len().min(GROUP));
+    let (want, d_hidden) = d_hidden;
+    let (hidden, memory) = memory.split_at_mut(most * dim);
+    let (gathered, memory) = memory.split_at_mut(most * dim);
+    let (logits, memory) = memory.split_at_mut(most * BLOCK);
+    for_each_group::<GROUP>(ins.targets, |tokens| {
+        let n = tokens.len();
+        let hidden = &mut hidden[..n * dim];
+        for (row, token) in hidden.chunks_exact_mut(dim).zip(tokens) {
+            row.copy_from_slice(&ins.hidden[token * dim..][..dim]);
+        }
+        let gathered = if want.is_wanted() { &mut gathered[..n * dim] } else { &mut [][..] };
+        let rows = memory[..3 * n].as_chunks_mut::<3>().0;
+        let mut group = Group { ins, tokens, hidden, gathered, logits, rows };
+        group.sum_up();
+        for (row, &token) in tokens.iter().enumerate() {
+            let [largest, sum, at_target] = group.rows[row];
+            (outs.lse[token], outs.nll[token]) = Sum { largest, sum }.losses(at_target);
+            if want.is_wanted() {
+                let target = &ins.table[ins.target(token) * dim..][..dim];
+                let (g, share) = (ins.scale, ins.scale / sum);
+                let d = &mut d_hidden[token * dim..][..dim];
+                for ((d, &sum), &target) in d.iter_mut().zip(&group.gathered[row * dim..]).zip(target) {
+                    *d += share * sum - g * target;
+                }
+            }
+        }
+    });
+}
+
+/// Some of the tokens.
+struct Group<'a, T> {
+    ins: Inputs<'a, T>,
+    tokens: &'a [usize],
+    /// [n, dim]
+    hidden: &'a [T],
+    /// [n, dim]: Σ_v exp(logit − largest)·table[v], or nothing.
+    gathered: &'a mut [T],
+    /// [n, some columns]
+    logits: &'a mut [T],
+    /// Of each token the largest logit, the sum, and the logit of the target.
+    rows: &'a mut [[T; 3]],
+}
+
+impl<T: Real> Group<'_, T> {
+    fn sum_up(&mut self) {
+        self.rows.fill([T::NEG_INFINITY, T::ZERO, T::ZERO]);
+        for first in (0..self.ins.vocab()).step_by(BLOCK) {
+            self.block(first, BLOCK.min(self.ins.vocab() - first));
+        }
+    }
+
+    /// Columns first .. first + width of the vocabulary.
+    fn block(&mut self, first: usize, width: usize) {
+        let (ins, n, dim) = (self.ins, self.tokens.len(), self.ins.dim);
+        let logits = &mut self.logits[..n * width];
+        let table = Mat::new(&ins.table[first * dim..], width, dim);
+        // logits[n, v] = Σ_i hidden[n, i]·table[v, i]
+        let (c, a) = (MatMut::new(logits, n, width), Mat::new(self.hidden, n, dim));
+        match ins.packed {
+            Some(packed) => gemm_packed(c, a, &packed[first * dim..][..packed_len(dim, width)], Accumulate::Write),
+            None => gemm(c, a, table.transposed(), Accumulate::Write),
+        }
+        let (tokens, wanted) = (self.tokens, !self.gathered.is_empty());
+        let then = if wanted { Then::Exps } else { Then::Logits };
+        let absorb = |row: usize, logits: &mut [T], [largest, sum, at_target]: &mut [T; 3]| {
+            let target = ins.target(tokens[row]);
+            if (first..first + width).contains(&target) {
+                *at_target = logits[target - first];
+            }
+            let before = Sum { largest: *largest, sum: *sum };
+            let (after, factor) = simd::dispatch(Absorb { logits, before, then });
+            (*largest, *sum) = (after.largest, after.sum);
+            factor
+        };
+        if !wanted {
+            parallel::chunks2(logits, ROWS * width, self.rows, ROWS, |chunk, logits, rows| {
+                for (i, (logits, row)) in logits.chunks_exact_mut(width).zip(rows).enumerate() {
+                    absorb(chunk * ROWS + i, logits, row);
+                }
+            });
+            return;
+        }
+        let (logits_rows, gathered_rows) = ((&mut *logits, ROWS * width), (&mut *self.gathered, ROWS * dim));
+        parallel::chunks3(logits_rows, (self.rows, ROWS), gathered_rows, |chunk, logits, rows, gathered| {
+            let rows = logits.chunks_exact_mut(width).zip(rows).zip(gathered.chunks_exact_mut(dim));
+            for (i, ((logits, row), gathered)) in rows.enumerate() {
+                let factor = absorb(chunk * ROWS + i, logits, row);
+                // In front of the first block there is nothing.
+                if first > 0 && factor != T::ONE {
+                    gathered.iter_mut().for_each(|x| *x *= factor);
+                }
+            }
+        });
+        let accumulate = if first == 0 { Accumulate::Write } else { Accumulate::Add };
+        gemm(MatMut::new(self.gathered, n, dim), Mat::new(logits, n, width), table, accumulate);
+    }
+}

@@ -1,0 +1,180 @@
+//! The fast loop's own gradients, as AdamW gets them, against central differences of the NELBO: for μ and λ, after some
+//! steps, with fresh and with fixed noise. And hoisting changes no bit of any step.
+
+use autograd::gradcheck::{Check, Claim, Failure, Options, Report, check_function};
+use autograd::{Hoist, Id, Store};
+use engine::{Buffer, DType, Device};
+use ltm::config::{Config, Noise};
+use ltm::learn::{Fast, FastOptions, Inputs, Latents};
+use ltm::model::Params;
+use tests::{batch, tiny};
+
+const SAMPLES: usize = 2;
+const STEPS: usize = 5;
+const RATE: f64 = 0.1;
+
+fn config(noise: Noise) -> Config {
+    let mut config = tiny(&[
+        ("model.dim", "8"),
+        ("model.heads", "2"),
+        ("model.ffn", "12"),
+        ("model.seq", "12"),
+        ("model.window", "4"),
+        ("model.latents", "1"),
+        ("train.batch", "2"),
+    ]);
+    config.fast.steps = STEPS;
+    config.fast.noise = noise;
+    config
+}
+
+/// A model with weights, a batch, and fast loops on them.
+struct Bench {
+    config: Config,
+    store: Store,
+    params: Params,
+    inputs: Inputs,
+}
+
+impl Bench {
+    fn new(noise: Noise) -> Self {
+        let config = config(noise);
+        let mut store = Store::new(Device::Cpu);
+        let params = Params::new(&config.model, DType::F64, &mut store);
+        params.init(&mut store, 2);
+        // Weights of a model that has learned something: the latents matter.
+        let weights: Vec<Id> = params.iter().filter(|p| p.spec.shape.rank() == 2).map(|p| p.id).collect();
+        for id in weights {
+            let larger: Vec<f64> = store.get(id).to_f64().iter().map(|w| 8.0 * w).collect();
+            store.get_mut(id).set_f64(&larger);
+        }
+        let n = config.model.seq;
+        let inputs = Inputs::new(SAMPLES, n, DType::F64, &mut store);
+        inputs.load(&mut store, &config.model, &batch(SAMPLES, n, 0)).unwrap();
+        Self { config, store, params, inputs }
+    }
+
+    fn fast(&mut self, steps: usize, options: &FastOptions) -> Fast {
+        let fast = ltm::config::FastConfig { steps, ..self.config.fast.clone() };
+        Fast::new(&self.config.model, &fast, &self.params, &self.inputs, &mut self.store, options).unwrap()
+    }
+}
+
+/// What a fast step starts from, and the gradients that it computed there.
+struct Step {
+    mu: Vec<f64>,
+    logvar: Vec<f64>,
+    eps: Vec<f64>,
+    d_mu: Vec<f64>,
+    d_logvar: Vec<f64>,
+}
+
+/// Every step but the first, with the gradients that its change of AdamW's first moments tells.
+fn steps(bench: &mut Bench, kl_weight: f64) -> Vec<Step> {
+    let fast = bench.fast(STEPS, &FastOptions { seed: 7, ..FastOptions::default() });
+    fast.weigh_kl(&mut bench.store, kl_weight);
+    let Latents { mu, logvar, moments, eps, .. } = fast.latents;
+    let mut states = Vec::new();
+    fast.fit(&mut bench.store, RATE, 3, |_, store| {
+        states.push([mu, logvar, eps, moments[0], moments[2]].map(|id| store.get(id).to_f64()));
+    });
+    let beta = bench.config.fast.beta1;
+    // m ← β m + (1 − β) g
+    let gradient = |before: &[f64], after: &[f64]| -> Vec<f64> {
+        before.iter().zip(after).map(|(before, after)| (after - beta * before) / (1.0 - beta)).collect()
+    };
+    let pairs = states.windows(2).map(|pair| (&pair[0], &pair[1]));
+    pairs
+        .map(|(now, next)| Step {
+            mu: now[0].clone(),
+            logvar: now[1].clone(),
+            eps: now[2].clone(),
+            d_mu: gradient(&now[3], &next[3]),
+            d_logvar: gradient(&now[4], &next[4]),
+        })
+        .collect()
+}
+
+/// Holds a step's gradients to those of `NELBO(μ, λ) = Σ −log p(x | μ + σ ⊙ ε) + Σ KL`.
+fn check(bench: &mut Bench, step: &Step) -> Result<Report, Failure> {
+    let spec = {
+        let mut dims = vec![1];
+        dims.extend([SAMPLES, bench.config.model.layers * bench.config.model.latents, bench.config.model.dim]);
+        dims
+    };
+    let table = bench.store.insert(Buffer::from_f64(DType::F64, &spec, &step.eps));
+    let given = [&step.mu, &step.logvar].map(|x| bench.store.insert(Buffer::from_f64(DType::F64, &spec[1..], x)));
+    let probe = bench.fast(1, &FastOptions { noise_table: Some(table), ..FastOptions::default() });
+    let store = &mut bench.store;
+    let nelbo = |x: &[Vec<f64>]| {
+        given.iter().zip(x).for_each(|(&id, x)| store.get_mut(id).set_f64(x));
+        probe.fit_from(store, (given[0], given[1]), RATE, |_, _| ());
+        let kl: f64 = x[0].iter().zip(&x[1]).map(|(m, l)| 0.5 * (m * m + l.exp() - l - 1.0)).sum();
+        probe.nll(store).iter().sum::<f64>() + kl
+    };
+    let claims = [
+        Claim { name: "mu", at: &step.mu, gradient: &step.d_mu },
+        Claim { name: "logvar", at: &step.logvar, gradient: &step.d_logvar },
+    ];
+    check_function("nelbo", &claims, nelbo, &Options { entrywise: 32, ..Options::default() })
+}
+
+#[test]
+fn the_gradient_of_every_fast_step_is_that_of_the_nelbo() {
+    for noise in [Noise::Fresh, Noise::Fixed] {
+        let mut bench = Bench::new(noise);
+        let steps = steps(&mut bench, 1.0);
+        assert_eq!(steps.len(), STEPS - 1);
+        for (t, step) in (1..).zip(&steps) {
+            let report = check(&mut bench, step).unwrap_or_else(|e| panic!("{noise:?} noise, after {t} steps: {e}"));
+            assert_eq!(report.certified, ["mu", "logvar"], "{noise:?} noise, after {t} steps: {report}");
+            // 32 entries and a projection of each.
+            assert!(report.checked >= 60, "{noise:?} noise, after {t} steps: {report}");
+        }
+        let same = steps.windows(2).all(|pair| pair[0].eps == pair[1].eps);
+        let differ = steps.windows(2).all(|pair| pair[0].eps != pair[1].eps);
+        assert!(if noise == Noise::Fixed { same } else { differ }, "{noise:?} noise");
+    }
+}
+
+/// The check can fail: noise of another step, and a KL that weighs half.
+#[test]
+fn wrong_gradients_of_fast_steps_are_found() {
+    let mut bench = Bench::new(Noise::Fresh);
+    let found = |result| match result {
+        Err(Failure::Wrong(wrong)) => (wrong.input, wrong.check),
+        other => panic!("not found: {other:?}"),
+    };
+    let mut honest = steps(&mut bench, 1.0);
+    honest[0].eps = honest[1].eps.clone();
+    assert_eq!(found(check(&mut bench, &honest[0])), ("mu".into(), Check::Numeric));
+    let mut light = steps(&mut bench, 0.5).remove(2);
+    assert_eq!(found(check(&mut bench, &light)), ("mu".into(), Check::Numeric));
+    // ∂KL/∂μ = μ: with it put right, the other one is still wrong.
+    light.d_mu.iter_mut().zip(&light.mu).for_each(|(d, mu)| *d += 0.5 * mu);
+    assert_eq!(found(check(&mut bench, &light)), ("logvar".into(), Check::Numeric));
+}
+
+#[test]
+fn hoisting_changes_no_bit_of_any_fast_step() {
+    for noise in [Noise::Fresh, Noise::Fixed] {
+        let mut bench = Bench::new(noise);
+        let run = |bench: &mut Bench, hoist: Hoist| {
+            let fast = bench.fast(STEPS, &FastOptions { seed: 7, hoist, ..FastOptions::default() });
+            let Latents { mu, logvar, moments: [a, b, c, d], eps, z, kl, .. } = fast.latents;
+            let mut seen = Vec::new();
+            fast.fit(&mut bench.store, RATE, 3, |_, store| {
+                let state = [mu, logvar, a, b, c, d, eps, z, kl].map(|id| store.get(id).as_bytes().to_vec());
+                seen.push((state, fast.nll(store).iter().map(|x| x.to_bits()).collect::<Vec<_>>()));
+            });
+            (seen, fast.plan().to_string())
+        };
+        let (hoisted, plan) = run(&mut bench, Hoist::On);
+        let (repeated, other) = run(&mut bench, Hoist::Off);
+        assert_ne!(plan, other, "two different plans");
+        assert_eq!(hoisted.len(), STEPS);
+        for (t, (a, b)) in hoisted.iter().zip(&repeated).enumerate() {
+            assert!(a == b, "{noise:?} noise, step {t}");
+        }
+    }
+}
