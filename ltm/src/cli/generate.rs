@@ -13,7 +13,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 /// Inferences of one text at most, and texts: both share the 32 bits that key an inference's noise.
-const ROUNDS: u32 = 1 << 16;
+pub const ROUNDS: u32 = 1 << 16;
 
 /// Let a trained model write
 ///
@@ -142,7 +142,7 @@ impl Writer {
             return Err(Error::usage("--stop is empty: every text would end before it begins"));
         }
         if options.samples >= ROUNDS {
-            return Err(Error::usage(format!("{} texts (--samples): must be less than {ROUNDS}", options.samples)));
+            return Err(Error::usage(format!("--samples {}: must be less than {ROUNDS}", options.samples)));
         }
         if options.refit > 0 && options.tokens / options.refit >= ROUNDS as usize {
             return Err(Error::usage(format!(

@@ -1,6 +1,6 @@
 //! `ltm eval RUN --gsm8k FILE`: how often a model solves word problems.
 
-use super::generate::{Writer, Writing};
+use super::generate::{ROUNDS, Writer, Writing};
 use super::output::{Align, note, print, table};
 use super::progress::bar;
 use engine::{Error, Result};
@@ -72,7 +72,12 @@ pub fn run(args: &GsmArgs, request: &Request, run: &Run, model: &mut Loaded) -> 
     }
     let (examples, problems) = problems(args, request)?;
     let texts = n.saturating_mul(problems.len());
-    let samples = u32::try_from(texts).map_err(|_| Error::usage(format!("{texts} texts: must be less than 2^32")))?;
+    let samples = u32::try_from(texts).ok().filter(|&texts| texts < ROUNDS).ok_or_else(|| {
+        Error::usage(format!(
+            "--samples {n} of {} problems are {texts} texts: must be less than {ROUNDS}; --limit asks fewer problems",
+            problems.len()
+        ))
+    })?;
     let writing = Writing {
         tokens: args.tokens,
         temperature: args.temperature,
@@ -99,10 +104,12 @@ pub fn run(args: &GsmArgs, request: &Request, run: &Run, model: &mut Loaded) -> 
         let mut outcome = Outcome { right: 0, answered: 0 };
         for sample in 0..n {
             let mut text = String::new();
-            writer.text(model, Some(&prompt), (i * n + sample) as u32, &mut |piece| {
-                text.push_str(piece);
-                Ok(())
-            })?;
+            writer
+                .text(model, Some(&prompt), (i * n + sample) as u32, &mut |piece| {
+                    text.push_str(piece);
+                    Ok(())
+                })
+                .map_err(|e| e.at(format_args!("problem {}", i + 1)))?;
             let answer = reasoning::number(&text);
             let right = answer == expected;
             outcome.right += usize::from(right);

@@ -162,5 +162,5 @@ fn show(args: &Args, judge: &Run, texts: &[(String, String)], protocol: Protocol
         ("bits per byte".into(), format!("{:.4}", total.bits_per_byte())),
     ];
     let rows: Vec<Vec<String>> = rows.into_iter().map(|(name, value)| vec![name, value]).collect();
-    print(table(&[("", Align::Left), ("", Align::Right)], &rows))
+    print(table(&[("measure", Align::Left), ("value", Align::Right)], &rows))
 }

@@ -44,6 +44,7 @@ fn word_problems_are_asked_and_every_text_is_kept() {
     assert_eq!(again.lines().map(parsed).collect::<Vec<_>>(), kept);
 
     eval(&["--samples", "4"]).fails(2, &["--k 5", "--samples 4"]);
+    eval(&["--samples", "20000"]).fails(2, &["--samples 20000 of 6 problems are 120000 texts", "--limit"]);
     eval(&["--shots", "7"]).fails(2, &["--shots 7", "6 problems"]);
     eval(&["--shots", "6"]).fails(2, &["no problem left"]);
     eval(&["--data", "text.txt"]).fails(2, &["--data"]);
