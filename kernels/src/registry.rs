@@ -17,6 +17,11 @@ pub struct Room {
 pub const ROOMS: &[Room] = &[
     Room { name: "add", cases: crate::add::cases, cuda: Some(&[&crate::add::cuda::KERNELS]) },
     Room {
+        name: "bias",
+        cases: crate::bias::cases,
+        cuda: Some(&[&crate::bias::cuda::KERNELS, &crate::add::cuda::KERNELS]),
+    },
+    Room {
         name: "cross_attention",
         cases: crate::cross_attention::cases,
         cuda: Some(&[&crate::cross_attention::cuda::KERNELS]),
@@ -32,6 +37,8 @@ pub const ROOMS: &[Room] = &[
         cases: crate::gaussian::cases,
         cuda: Some(&[&crate::gaussian::cuda::KERNELS, &crate::add::cuda::KERNELS]),
     },
+    Room { name: "gelu", cases: crate::gelu::cases, cuda: Some(&[&crate::gelu::cuda::KERNELS]) },
+    Room { name: "layernorm", cases: crate::layernorm::cases, cuda: Some(&[&crate::layernorm::cuda::KERNELS]) },
     Room { name: "matmul", cases: crate::matmul::cases, cuda: Some(&[&crate::add::cuda::KERNELS]) },
     Room {
         name: "ring_attention",

@@ -30,7 +30,7 @@ impl Protocol {
     pub const fn of(kind: ModelKind) -> &'static [Self] {
         match kind {
             ModelKind::Ltm => &[Self::Elbo, Self::Iwae, Self::Prefix, Self::Fixed],
-            ModelKind::Ar => &[Self::Nll, Self::Prefix],
+            ModelKind::Ar | ModelKind::Gpt2 => &[Self::Nll, Self::Prefix],
         }
     }
 
@@ -121,7 +121,7 @@ impl Evaluator {
         let options = FastOptions { seed: config.train.seed, ..FastOptions::default() };
         let fast = match kind {
             ModelKind::Ltm => Some(Fast::new(&config.model, &fast_config, params, &inputs, store, &options)?),
-            ModelKind::Ar => None,
+            ModelKind::Ar | ModelKind::Gpt2 => None,
         };
         let latents = fast.as_ref().map(|fast| &fast.latents);
         let score = Score::new(&config.model, params, &inputs, latents, config.train.seed, store)?;

@@ -89,7 +89,7 @@ impl Trainer {
         let options = FastOptions { seed: config.train.seed, hoist, weights, noise_table: None };
         let fast = match config.model.kind {
             ModelKind::Ltm => Some(Fast::new(&config.model, &config.fast, &params, &inputs, &mut store, &options)?),
-            ModelKind::Ar => None,
+            ModelKind::Ar | ModelKind::Gpt2 => None,
         };
         let z = fast.as_ref().map(|fast| fast.latents.z);
         let slow = Slow::new(&config.model, &config.slow, &params, &inputs, z, &piles, &mut store)?;
@@ -223,7 +223,7 @@ impl Trainer {
     /// # Errors
     /// Of the writer.
     pub fn write_weights(&self, out: &mut dyn io::Write) -> io::Result<()> {
-        write_tensors(&self.store, &self.params, "", &self.params.iter().map(|p| p.id).collect::<Vec<_>>(), out)
+        write_weights(&self.store, &self.params, out)
     }
 
     /// Writes the optimiser's first and second moments as safetensors.
@@ -284,9 +284,11 @@ fn named<'a>(
         .collect()
 }
 
-fn write_tensors(store: &Store, params: &Params, prefix: &str, ids: &[Id], out: &mut dyn io::Write) -> io::Result<()> {
-    let (parts, buffers) = (parts(params), fetched(store, ids));
-    let tensors = named(&buffers, &parts, prefix);
+/// Writes parameters as safetensors, split and named as the reference does.
+pub(crate) fn write_weights(store: &Store, params: &Params, out: &mut dyn io::Write) -> io::Result<()> {
+    let ids: Vec<Id> = params.iter().map(|p| p.id).collect();
+    let (parts, buffers) = (parts(params), fetched(store, &ids));
+    let tensors = named(&buffers, &parts, "");
     let mut writer = Writer::new();
     for (name, shape, data) in &tensors {
         writer.add(name, shape, Data::F32(data)).map_err(io::Error::other)?;

@@ -1,13 +1,13 @@
-//! Token ids to vectors.
+//! Token ids to vectors, and places in a text to learned positions.
 
 mod cpu;
 pub(crate) mod cuda;
 
 use crate::case::{Case, Fill, Input, Sizes};
 use crate::{check, cost};
-use engine::{Buffer, Context, Cost, DType, Device, Op, Output, Pass, Reads, Result, Spec, Want, with_real};
+use engine::{Buffer, Context, Cost, DType, Device, Error, Op, Output, Pass, Reads, Result, Spec, Want, with_real};
 
-/// `table [V, d], tokens i32 [B, N] → h [B, N, d]`.
+/// `table [V, d], tokens i32 [B, N] → h [B, N, d]`. `tokens` may lack B, and `h` does then.
 ///
 /// - Formula: `h[b, n] = table[tokens[b, n]]`
 /// - VJP: `d_table[v] = Σ d_h[b, n]` over the places of v, in their order
@@ -31,10 +31,13 @@ impl Op for Embedding {
         check::count(self.arguments(), ins)?;
         let dtype = check::real("table", ins[0])?;
         check::rank("table", ins[0], 2)?;
-        check::rank("tokens", ins[1], 2)?;
         check::is("tokens", ins[1], DType::I32, ins[1].shape.dims())?;
-        let &[b, n] = ins[1].shape.dims() else { unreachable!("two dimensions") };
-        Ok(vec![Output { name: "h", spec: Spec::new(dtype, &[b, n, ins[0].shape.last()]) }])
+        let dims = match *ins[1].shape.dims() {
+            [n] => vec![n, ins[0].shape.last()],
+            [b, n] => vec![b, n, ins[0].shape.last()],
+            _ => return Err(Error::usage(format!("tokens is {}, must have 1 or 2 dimensions", ins[1]))),
+        };
+        Ok(vec![Output { name: "h", spec: Spec::new(dtype, &dims) }])
     }
 
     fn differentiable(&self, i: usize) -> bool {
@@ -145,10 +148,12 @@ mod tests {
     }
 
     #[test]
-    fn tokens_are_integers_in_two_dimensions() {
+    fn tokens_are_integers_in_one_or_two_dimensions() {
         let table = Spec::new(DType::F32, &[7, 4]);
         let error = |tokens| Embedding.infer(&[table, tokens]).unwrap_err().to_string();
         assert_eq!(error(Spec::new(DType::F32, &[2, 3])), "tokens is f32[2, 3], must be i32[2, 3]");
-        assert_eq!(error(Spec::new(DType::I32, &[6])), "tokens is i32[6], must have 2 dimensions");
+        assert_eq!(error(Spec::new(DType::I32, &[6, 1, 1])), "tokens is i32[6, 1, 1], must have 1 or 2 dimensions");
+        let h = Embedding.infer(&[table, Spec::new(DType::I32, &[6])]).unwrap();
+        assert_eq!(h[0].spec, Spec::new(DType::F32, &[6, 4]));
     }
 }

@@ -1,20 +1,56 @@
-//! `ltm data prepare`.
+//! `ltm data prepare` and `ltm data arithmetic`.
 
 use super::interrupt::{self, Guard};
 use super::output::{note, print};
 use super::progress::bar;
 use super::threads;
-use engine::Result;
+use engine::{Error, Result};
+use ltm::checkpoint;
+use ltm::corpus::arithmetic::{Arithmetic, Part};
 use ltm::data::formats::{Header, parse_fraction};
 use ltm::data::prepare::{SHARD_TOKENS, input_bytes};
 use ltm::data::{FormatWords, PrepareOptions, prepare, tokenizer};
+use std::fs;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-/// Turn text into token shards to train on
+/// Make data to train on: token shards of your own text, or word problems
 #[derive(clap::Subcommand)]
 pub enum Command {
     Prepare(Prepare),
+    Arithmetic(Problems),
+}
+
+/// Write word problems of two small sums: train.txt to learn from, test.jsonl to be asked by `ltm eval RUN --gsm8k`
+///
+/// No sum of the one is in the other, so what is asked cannot have been learnt by heart.
+#[derive(clap::Args)]
+pub struct Problems {
+    /// New folder to make
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// Problems to learn from
+    #[arg(long, value_name = "N", default_value_t = 20_000, value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
+    problems: u32,
+    /// Problems held out
+    #[arg(long, value_name = "N", default_value_t = 500, value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
+    held_out: u32,
+    /// Other seeds give other problems
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    seed: u64,
+}
+
+fn arithmetic(args: &Problems) -> Result<()> {
+    let text = (0..args.problems).map({
+        let source = Arithmetic::new(args.seed, Part::Learn);
+        move |i| source.problem(i).solved() + "\n\n"
+    });
+    let source = Arithmetic::new(args.seed, Part::HeldOut);
+    let asked = (0..args.held_out).map(|i| format!("{}\n", source.problem(i).to_json()));
+    fs::create_dir(&args.out).map_err(|e| Error::io("create", &args.out, &e))?;
+    checkpoint::write_atomic(&args.out.join("train.txt"), text.collect::<String>().as_bytes())?;
+    checkpoint::write_atomic(&args.out.join("test.jsonl"), asked.collect::<String>().as_bytes())?;
+    print(args.out.display())
 }
 
 /// Turn text, jsonl or csv into token shards, in parallel and in bounded memory
@@ -56,7 +92,10 @@ pub struct Prepare {
 }
 
 pub fn run(command: &Command, threads: Option<usize>) -> Result<ExitCode> {
-    let Command::Prepare(args) = command;
+    let args = match command {
+        Command::Prepare(args) => args,
+        Command::Arithmetic(args) => return arithmetic(args).map(|()| ExitCode::SUCCESS),
+    };
     let words = FormatWords {
         format: Some(&args.format),
         field: args.field.as_deref(),

@@ -38,7 +38,7 @@ pub fn run(args: &Args, threads: Option<usize>, device: device::Choice) -> Resul
     if !config.data.paths.is_empty() {
         return Err(Error::usage("the demo is about the embedded corpus: `ltm train --data` takes your own text"));
     }
-    if config.model.kind == ModelKind::Ar {
+    if config.model.kind != ModelKind::Ltm {
         return Err(Error::usage("the demo trains both kinds of model: leave model.kind as it is"));
     }
     config.train.threads = threads.unwrap_or(config.train.threads);

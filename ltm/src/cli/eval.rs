@@ -2,14 +2,14 @@
 
 use super::evaluation::{self, Options};
 use super::output::{note, print};
-use super::{device, memory, threads};
+use super::{device, gsm8k, memory, threads};
 use engine::{Device, Error, Result};
 use ltm::config::{Config, ModelKind, Work};
 use ltm::corpus::Corpus;
 use ltm::data::{Source, Split, splits};
 use ltm::evaluate::Protocol;
 use ltm::json::Value;
-use ltm::run::{Loaded, Material, Run, held_out_stories};
+use ltm::run::{IMPORTED, Loaded, Material, Run, held_out_stories};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -41,15 +41,17 @@ pub struct Args {
     /// Fast steps per sequence [default: as in training]
     #[arg(long, value_name = "T")]
     steps: Option<usize>,
-    /// Draws per sequence
+    /// Draws per sequence, or texts per problem
     #[arg(long, value_name = "S", default_value_t = 16)]
     samples: usize,
-    /// Score only the first N sequences [default: all; of the embedded corpus 256]
+    /// Score only the first N sequences or problems [default: all; of the embedded corpus 256]
     #[arg(long, value_name = "N")]
     limit: Option<u64>,
     /// Print JSON
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    problems: gsm8k::GsmArgs,
 }
 
 pub fn run(args: &Args, threads: Option<usize>, device: device::Choice) -> Result<()> {
@@ -68,7 +70,19 @@ pub fn run(args: &Args, threads: Option<usize>, device: device::Choice) -> Resul
 fn evaluate(args: &Args, run: &Run, device: &Device) -> Result<()> {
     let config = run.config();
     let embedded = args.data.is_none() && config.data.paths.is_empty();
+    if let Some(file) = &args.problems.gsm8k {
+        let mut model = run.load(device, Work::Generation)?;
+        let request =
+            gsm8k::Request { file, samples: args.samples, limit: args.limit, steps: args.steps, json: args.json };
+        return gsm8k::run(&args.problems, &request, run, &mut model);
+    }
     let mut model = run.load(device, Work::Evaluation)?;
+    if args.data.is_none() && model.data == IMPORTED {
+        return Err(Error::usage(format!(
+            "{} was imported and held nothing out: name text to score with --data",
+            run.path().display()
+        )));
+    }
     let source: Arc<dyn Source> = match &args.data {
         Some(path) => {
             if learnt(path, config)? {
@@ -113,7 +127,7 @@ fn evaluate(args: &Args, run: &Run, device: &Device) -> Result<()> {
     let what = if embedded { "held-out stories of the embedded corpus" } else { "sequences" };
     let how = match kind {
         ModelKind::Ltm => format!(", T = {steps} fast steps, S = {} draws", args.samples),
-        ModelKind::Ar => String::new(),
+        ModelKind::Ar | ModelKind::Gpt2 => String::new(),
     };
     print(format_args!(
         "{} after step {}: {sequences} {what}, {tokens} tokens scored by {}{how}\n",

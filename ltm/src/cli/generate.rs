@@ -5,15 +5,15 @@ use super::output::{note, print, write};
 use super::stream::TextStream;
 use super::{device, memory, threads};
 use engine::{Error, Result};
-use ltm::config::{Choice, Chunking, Config, ModelKind, Work};
+use ltm::config::{Choice, Config, ModelKind, Work};
 use ltm::data::tokenizer::{self, Tokenizer};
-use ltm::generate::{Sampler, Sampling, Thinker, Walk};
+use ltm::generate::{Sampler, Sampling, Thinker, Walk, front};
 use ltm::run::{Loaded, Run};
 use std::path::PathBuf;
 use std::sync::Arc;
 
 /// Inferences of one text at most, and texts: both share the 32 bits that key an inference's noise.
-const ROUNDS: u32 = 1 << 16;
+pub const ROUNDS: u32 = 1 << 16;
 
 /// Let a trained model write
 ///
@@ -77,6 +77,7 @@ pub fn run(args: &Args, threads: Option<usize>, device: device::Choice) -> Resul
         })?;
         warn(&model);
         let begun = writer.beginning(&model.config, args.prompt.as_deref())?.len();
+        writer.check_positions(&model.config, begun)?;
         limits(begun, args.writing.tokens, model.config.model.seq).iter().for_each(note);
         for sample in 0..args.writing.samples {
             if args.writing.samples > 1 {
@@ -154,7 +155,7 @@ impl Writer {
         let tokenizer = tokenizer::by_name(config.data.tokenizer.name())?;
         let thinker = match config.model.kind {
             ModelKind::Ltm => Some(Thinker::new(config, steps, &model.params, &mut model.store)?),
-            ModelKind::Ar => None,
+            ModelKind::Ar | ModelKind::Gpt2 => None,
         };
         let walk = Walk::new(&config.model, &model.params, thinker.as_ref().map(Thinker::z), &mut model.store)?;
         config.check_room(&model.store, Work::Generation)?;
@@ -173,6 +174,7 @@ impl Writer {
         show: &mut dyn FnMut(&str) -> Result<()>,
     ) -> Result<()> {
         let mut text = self.beginning(&model.config, prompt)?;
+        self.check_positions(&model.config, text.len())?;
         // Every inference, of every text, has its own noise.
         let mut round = sample * ROUNDS;
         match (&self.thinker, prompt) {
@@ -208,15 +210,26 @@ impl Writer {
         show(&stream.finish())
     }
 
+    /// That a text that begins with `begun` tokens can be as long as it may become: learned positions have an end.
+    fn check_positions(&self, config: &Config, begun: usize) -> Result<()> {
+        // The last token drawn is not read.
+        let needed = begun.saturating_add(self.options.tokens).saturating_sub(1);
+        match config.model.positions() {
+            Some(there) if needed > there => Err(Error::usage(format!(
+                "the prompt's {begun} tokens and --tokens {} make up to {needed} positions, the model has {there}: {}",
+                self.options.tokens,
+                match (there + 1).saturating_sub(begun) {
+                    0 => "shorten the prompt".to_string(),
+                    most => format!("use at most --tokens {most}"),
+                }
+            ))),
+            _ => Ok(()),
+        }
+    }
+
     /// The tokens that a text begins with.
     fn beginning(&self, config: &Config, prompt: Option<&str>) -> Result<Vec<u16>> {
-        // What stands in front: a model of documents has learnt from begin tokens; in windows of running text there is
-        // hardly one, and a new line is what most texts begin behind.
-        let mut text = Vec::new();
-        match config.data.chunking {
-            Chunking::Documents => text.push(self.tokenizer.begin()),
-            Chunking::Windows => self.tokenizer.encode(b"\n", &mut text)?,
-        }
+        let mut text = front(&*self.tokenizer, config.data.chunking)?;
         match prompt {
             Some("") => return Err(Error::usage("--prompt is empty: give it some text, or use --unconditional")),
             Some(prompt) => self.tokenizer.encode(prompt.as_bytes(), &mut text)?,

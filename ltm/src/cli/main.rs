@@ -14,11 +14,14 @@ mod doctor;
 mod eval;
 mod evaluation;
 mod generate;
+mod gsm8k;
+mod import;
 mod interrupt;
 mod memory;
 mod output;
 mod plan;
 mod progress;
+mod quality;
 mod replay;
 mod settings;
 mod stream;
@@ -62,8 +65,11 @@ enum Command {
     Replay(replay::Args),
     Eval(eval::Args),
     Generate(generate::Args),
+    Quality(quality::Args),
     #[command(subcommand)]
     Data(data::Command),
+    #[command(subcommand)]
+    Import(import::Command),
     Verify(verify::Args),
     Plan(plan::Args),
     Bench(bench::Args),
@@ -104,7 +110,9 @@ fn run(cli: &Cli) -> Result<ExitCode> {
         Command::Replay(args) => replay::run(args, threads, device).map(done),
         Command::Eval(args) => eval::run(args, threads, device).map(done),
         Command::Generate(args) => generate::run(args, threads, device).map(done),
+        Command::Quality(args) => quality::run(args, threads, device).map(done),
         Command::Data(command) => data::run(command, threads),
+        Command::Import(command) => import::run(command).map(done),
         Command::Verify(args) => verify::run(args, threads, device).map(done),
         Command::Plan(args) => plan::run(args, device).map(done),
         Command::Bench(args) => bench::run(args, threads, device).map(done),

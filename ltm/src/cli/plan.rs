@@ -33,7 +33,7 @@ pub fn run(args: &Args, device: device::Choice) -> Result<()> {
     let (m, tokens) = (&config.model, (config.train.batch * config.model.seq) as f64);
     let latents = match m.kind {
         ModelKind::Ltm => format!("{} latents in each layer", m.latents),
-        ModelKind::Ar => "no latents".into(),
+        ModelKind::Ar | ModelKind::Gpt2 => "no latents".into(),
     };
     print(format_args!(
         "decoder: {} layers of width {}, {} heads, feed-forward {}, window {}, {latents}, vocabulary {}",
@@ -83,7 +83,7 @@ impl Plans {
         let options = FastOptions { hoist, weights: piled, ..FastOptions::default() };
         let fast = match config.model.kind {
             ModelKind::Ltm => Some(Fast::new(&config.model, &config.fast, &params, &inputs, &mut store, &options)?),
-            ModelKind::Ar => None,
+            ModelKind::Ar | ModelKind::Gpt2 => None,
         };
         let after_fast = store.bytes();
         let z = fast.as_ref().map(|fast| fast.latents.z);
@@ -165,7 +165,7 @@ fn flops(config: &Config, plans: &Plans, tokens: f64) -> String {
     let m = &config.model;
     let (steps, params) = (config.fast.steps as f64, plans.params.count() as f64);
     let counted = plans.flops(config.fast.steps) / tokens;
-    if m.kind == ModelKind::Ar {
+    if !m.kind.has_latents() {
         return format!("\ntraining FLOP per token: {} counted from the plans", si(counted, ""));
     }
     let formula = (steps + 1.0) * (6.0 * params + 6.0 * (m.layers * m.dim * m.seq) as f64);

@@ -109,7 +109,7 @@ impl Training {
         let left = (self.steps - step.min(self.steps)) as f64 * self.seconds / self.weight;
         let parts = match self.kind {
             ModelKind::Ltm => format!(" = NLL {:.4} + KL {:.4}", per_token(self.nll), per_token(self.kl)),
-            ModelKind::Ar => String::new(),
+            ModelKind::Ar | ModelKind::Gpt2 => String::new(),
         };
         format!(
             "loss {:.4}{parts} nats/token  {:.3} bits/byte  {} tokens/s  ETA {}",
@@ -132,7 +132,7 @@ pub fn validation_text(kind: ModelKind, step: u64, validation: &Validation) -> S
             per_sequence(total.nll),
             per_sequence(total.kl)
         ),
-        ModelKind::Ar => format!("NLL {:.2}", per_sequence(total.nats)),
+        ModelKind::Ar | ModelKind::Gpt2 => format!("NLL {:.2}", per_sequence(total.nats)),
     };
     let mut text = format!("held out after step {step}: {cost} nats/sequence, {:.3} bits/byte", total.bits_per_byte());
     if let Some(excess) = validation.excess {

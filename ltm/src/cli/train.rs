@@ -63,6 +63,7 @@ fn begin(args: &Args, threads: Option<usize>, device: device::Choice) -> Result<
 
 fn resume(args: &Args, path: &Path, threads: Option<usize>, device: device::Choice) -> Result<ExitCode> {
     let mut run = Run::open(path)?;
+    run.check_trained_here()?;
     let mut config = run.config().clone();
     for (key, value) in args.settings.single.pairs()? {
         config.set(key, value).map_err(|e| e.at("--set"))?;

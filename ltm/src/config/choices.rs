@@ -38,6 +38,8 @@ choices! {
         Ltm = "ltm",
         /// Nothing: the baseline, an autoregressive Transformer with the same layers less their cross-attention.
         Ar = "ar",
+        /// Nothing: GPT-2's own layers, with layer norms, biases, GELU and learned positions. What imported weights need.
+        Gpt2 = "gpt2",
     }
     /// Where the noise of the fast steps comes from.
     Noise {
@@ -95,8 +97,10 @@ choices! {
     Tokenizer {
         /// One token a byte, and a begin and an end token.
         Bytes = "bytes",
-        /// GPT-2's byte pair encoding, and one token more.
+        /// GPT-2's byte pair encoding, and one token more, which begins documents.
         Gpt2 = "gpt2",
+        /// GPT-2's byte pair encoding as it is: one token both ends a document and begins the next.
+        Gpt2Plain = "gpt2-plain",
     }
     /// How a corpus becomes sequences.
     Chunking {
@@ -113,6 +117,17 @@ impl Tokenizer {
         match self {
             Self::Bytes => 256 + 2,
             Self::Gpt2 => 50_257 + 1,
+            Self::Gpt2Plain => 50_257,
+        }
+    }
+}
+
+impl ModelKind {
+    /// Whether there are latents to infer; without them a text's probability is known exactly.
+    pub const fn has_latents(self) -> bool {
+        match self {
+            Self::Ltm => true,
+            Self::Ar | Self::Gpt2 => false,
         }
     }
 }

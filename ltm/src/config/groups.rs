@@ -27,14 +27,15 @@ pub struct ModelConfig {
     pub dim: usize,
     /// Attention heads H; each has d/H dimensions, an even number.
     pub heads: usize,
-    /// Hidden size of the feed-forward part; 0 for ⌈(2/3·4d)/32⌉·32, and without latents for the least with which the model
-    /// has no fewer weights than the one with latents.
+    /// Hidden size of the feed-forward part; 0 for ⌈(2/3·4d)/32⌉·32, for the baseline for the least with which it has no fewer
+    /// weights than the model with latents, and for GPT-2's layers for 4d.
     pub ffn: usize,
     /// Vocabulary V, embedding and output tied; 0 for the tokenizer's.
     pub vocab: usize,
     /// Tokens per sample N.
     pub seq: usize,
-    /// Longest sequence N_max, which the positions of the latents are spread over; 0 for N.
+    /// Longest sequence N_max, which the positions of the latents are spread over, and the number of learned positions; 0
+    /// for N.
     pub max_seq: usize,
     /// Self-attention sees this many tokens, the current one included (k).
     pub window: usize,
@@ -150,6 +151,7 @@ impl ModelConfig {
             (0, ModelKind::Ltm) => usual,
             // Three matrices of that many more rows make up for cross-attention's four square ones and its norm.
             (0, ModelKind::Ar) => usual + (4 * self.dim + 1).div_ceil(3),
+            (0, ModelKind::Gpt2) => 4 * self.dim,
             (given, _) => given,
         }
     }
@@ -166,10 +168,12 @@ impl ModelConfig {
 
     /// Latent vectors of all layers together N_z = L·K; none without latents.
     pub fn latent_count(&self) -> usize {
-        match self.kind {
-            ModelKind::Ltm => self.layers * self.latents,
-            ModelKind::Ar => 0,
-        }
+        if self.kind.has_latents() { self.layers * self.latents } else { 0 }
+    }
+
+    /// How many positions there are, where they are learned; rotary ones have no end.
+    pub fn positions(&self) -> Option<usize> {
+        (self.kind == ModelKind::Gpt2).then(|| self.longest())
     }
 }
 

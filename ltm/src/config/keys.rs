@@ -19,13 +19,17 @@ const fn key(name: &'static str, help: &'static str, field: fn(&mut Config) -> &
 
 /// Every setting, by group.
 const KEYS: &[Key] = &[
-    key("model.kind", "ltm: with latents; ar: the autoregressive baseline, without", |c| &mut c.model.kind),
+    key(
+        "model.kind",
+        "ltm: with latents; ar: the autoregressive baseline, without; gpt2: GPT-2's layers, without",
+        |c| &mut c.model.kind,
+    ),
     key("model.layers", "layers L", |c| &mut c.model.layers),
     key("model.dim", "width d", |c| &mut c.model.dim),
     key("model.heads", "attention heads H; d/H must be even", |c| &mut c.model.heads),
     key(
         "model.ffn",
-        "hidden size of the feed-forward part; 0: 8d/3 rounded up to a multiple of 32, for ar as many weights as ltm",
+        "hidden size of the feed-forward part; 0: 8d/3 rounded up to a multiple of 32, for ar as many weights as ltm, for gpt2 4d",
         |c| &mut c.model.ffn,
     ),
     key("model.vocab", "vocabulary V; 0: the tokenizer's", |c| &mut c.model.vocab),

@@ -1,4 +1,4 @@
-use super::{Config, ModelConfig, ModelKind};
+use super::{Config, ModelConfig};
 use engine::{Error, Result};
 
 /// Token shards hold 16-bit ids.
@@ -141,7 +141,7 @@ impl ModelConfig {
             let above = m.dim.next_multiple_of(m.heads);
             format!("model.dim = {} is not divisible by model.heads = {}: use e.g. model.dim = {above}", m.dim, m.heads)
         })?;
-        ensure(m.head_dim().is_multiple_of(2), || {
+        ensure(m.positions().is_some() || m.head_dim().is_multiple_of(2), || {
             format!(
                 "model.dim / model.heads = {} is odd, but rotary positions turn pairs: use e.g. model.dim = {}",
                 m.head_dim(),
@@ -157,7 +157,7 @@ impl ModelConfig {
         ensure(m.window <= m.seq, || {
             format!("model.window = {} is wider than model.seq = {}: use at most that", m.window, m.seq)
         })?;
-        ensure(m.latents <= m.seq || m.kind == ModelKind::Ar, || {
+        ensure(m.latents <= m.seq || !m.kind.has_latents(), || {
             format!(
                 "model.latents = {} per layer are more than model.seq = {} tokens: use at most that",
                 m.latents, m.seq

@@ -25,6 +25,7 @@
 //!
 //! All amounts are in nats per document. They concern the bytes followed by an end token.
 
+pub mod arithmetic;
 mod entropy;
 mod grammar;
 mod story;

@@ -1,7 +1,7 @@
 //! GPT-2's byte-pair encoding, from the crate that embeds it.
 //!
 //! Ids 0..=50255 are text. GPT-2's own `<|endoftext|>`, 50256, ends a document; 50257, which GPT-2 does not have, begins
-//! one. The characters `<|endoftext|>` in a text are encoded as ordinary text: a document cannot end itself.
+//! one, and in the tokenizer `gpt2-plain`, which has GPT-2's ids and no others, 50256 does that too. The characters `<|endoftext|>` in a text are encoded as ordinary text: a document cannot end itself.
 //!
 //! # Where a text may be cut
 //! The encoding first splits text by a regular expression, then merges pairs within each part:
@@ -27,8 +27,9 @@ const PART: usize = 1 << 16;
 /// the regular expression's engine gives up on whitespace not much longer than this.
 const LONGEST_PART: usize = 1 << 19;
 
-/// GPT-2's byte-pair encoding with a begin token.
+/// GPT-2's byte-pair encoding, with a begin token of its own or without.
 pub struct Gpt2 {
+    begin: u16,
     bpe: &'static CoreBPE,
     /// All tokens' text, one behind the other.
     text: Vec<u8>,
@@ -37,11 +38,23 @@ pub struct Gpt2 {
 }
 
 impl Gpt2 {
-    /// Loads the embedded merges.
+    /// Loads the embedded merges; a token of its own begins documents.
     ///
     /// # Errors
     /// If they are not the vocabulary this module is written for.
     pub fn new() -> Result<Self> {
+        Self::beginning_with(BEGIN)
+    }
+
+    /// GPT-2's ids and no others: what ends a document also begins one.
+    ///
+    /// # Errors
+    /// As [`Gpt2::new`].
+    pub fn plain() -> Result<Self> {
+        Self::beginning_with(END)
+    }
+
+    fn beginning_with(begin: u16) -> Result<Self> {
         let bpe = tiktoken_rs::r50k_base_singleton();
         let (mut text, mut starts) = (Vec::with_capacity(400_000), vec![0]);
         for id in 0..u32::from(END) {
@@ -51,22 +64,22 @@ impl Gpt2 {
             text.extend_from_slice(&bytes);
             starts.push(text.len() as u32);
         }
-        starts.extend([text.len() as u32; 2]);
-        Ok(Self { bpe, text, starts })
+        starts.extend((END..=begin).map(|_| text.len() as u32));
+        Ok(Self { begin, bpe, text, starts })
     }
 }
 
 impl Tokenizer for Gpt2 {
     fn name(&self) -> &'static str {
-        "gpt2"
+        if self.begin == END { "gpt2-plain" } else { "gpt2" }
     }
 
     fn vocab(&self) -> usize {
-        usize::from(BEGIN) + 1
+        usize::from(self.begin) + 1
     }
 
     fn begin(&self) -> u16 {
-        BEGIN
+        self.begin
     }
 
     fn end(&self) -> u16 {
@@ -140,6 +153,9 @@ mod tests {
         assert_eq!(encode(&gpt2, "Hello world"), [15496, 995]);
         assert_eq!(encode(&gpt2, "hello\n\n  there's"), [31373, 628, 220, 612, 338]);
         assert_eq!(gpt2.vocab(), 50258);
+        let plain = Gpt2::plain().unwrap();
+        assert_eq!((plain.vocab(), plain.begin(), plain.end()), (50257, 50256, 50256));
+        assert_eq!(encode(&plain, "Hello world"), [15496, 995]);
         assert_eq!(gpt2.token_bytes(995), Some(&b" world"[..]));
         let marker = encode(&gpt2, "<|endoftext|>");
         assert!(marker.len() > 1 && !marker.contains(&END), "a text must not end itself: {marker:?}");

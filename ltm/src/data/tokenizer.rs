@@ -54,19 +54,23 @@ pub trait Tokenizer: Send + Sync {
 }
 
 /// The tokenizers that [`by_name`] knows in this or another build.
-pub const NAMES: [&str; 2] = ["bytes", "gpt2"];
+pub const NAMES: [&str; 3] = ["bytes", "gpt2", "gpt2-plain"];
 
-/// The tokenizer called `bytes` or `gpt2`. The second needs feature `cli`, which brings the crate that embeds it.
+/// The tokenizer of that name, see [`NAMES`]. Those of GPT-2 need feature `cli`, which brings the crate that embeds it.
 ///
 /// # Errors
-/// An unknown name, or `gpt2` in a build without it.
+/// An unknown name, or one of GPT-2's in a build without it.
 pub fn by_name(name: &str) -> Result<Arc<dyn Tokenizer>> {
     match name {
         "bytes" => Ok(Arc::new(Bytes)),
         #[cfg(feature = "cli")]
         "gpt2" => Ok(Arc::new(super::gpt2::Gpt2::new()?)),
+        #[cfg(feature = "cli")]
+        "gpt2-plain" => Ok(Arc::new(super::gpt2::Gpt2::plain()?)),
         #[cfg(not(feature = "cli"))]
-        "gpt2" => Err(Error::usage("tokenizer gpt2 is not in this build of the library: build it with feature `cli`")),
+        "gpt2" | "gpt2-plain" => Err(Error::usage(format!(
+            "tokenizer {name} is not in this build of the library: build it with feature `cli`"
+        ))),
         other => Err(Error::usage(format!("there is no tokenizer {other:?}: choose one of {}", NAMES.join(", ")))),
     }
 }
@@ -165,7 +169,7 @@ mod tests {
             }
         }
         let error = by_name("gpt3").err().unwrap();
-        assert_eq!(error.to_string(), "there is no tokenizer \"gpt3\": choose one of bytes, gpt2");
+        assert_eq!(error.to_string(), "there is no tokenizer \"gpt3\": choose one of bytes, gpt2, gpt2-plain");
         assert_eq!(error.kind(), engine::ErrorKind::Usage);
     }
 }

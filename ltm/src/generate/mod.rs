@@ -7,7 +7,8 @@ mod walk;
 pub use sample::{Sampler, Sampling};
 pub use walk::Walk;
 
-use crate::config::{Config, FastConfig, Noise};
+use crate::config::{Chunking, Config, FastConfig, Noise};
+use crate::data::tokenizer::Tokenizer;
 use crate::data::{Batch, SampleInfo};
 use crate::learn::{Fast, FastOptions, Inputs};
 use crate::model::Params;
@@ -17,6 +18,22 @@ use engine::{Error, Result};
 
 /// Random-number site of latents drawn from the prior.
 const PRIOR: u32 = 0x0050_0000;
+
+/// The tokens that stand in front of a text. A model of documents has learnt from begin tokens, and where one token both ends
+/// and begins documents, it stands between them in running text too. In other running text there is hardly one, and a new line
+/// is what most texts begin behind.
+///
+/// # Errors
+/// None, unless the tokenizer cannot encode a new line.
+pub fn front(tokenizer: &dyn Tokenizer, chunking: Chunking) -> Result<Vec<u16>> {
+    let mut text = Vec::new();
+    if chunking == Chunking::Documents || tokenizer.begin() == tokenizer.end() {
+        text.push(tokenizer.begin());
+    } else {
+        tokenizer.encode(b"\n", &mut text)?;
+    }
+    Ok(text)
+}
 
 /// A source of latents for generation.
 #[derive(Debug)]

@@ -1,10 +1,13 @@
-use crate::config::{ModelConfig, ModelKind};
+use crate::config::ModelConfig;
 use crate::model::Params;
 use autograd::{Graph, Id, Phase, Store, Value};
 use engine::{Buffer, DType, Result, Spec};
+use kernels::bias::Bias;
 use kernels::cast::Cast;
 use kernels::cross_attention::CrossAttention;
 use kernels::embedding::Embedding;
+use kernels::gelu::Gelu;
+use kernels::layernorm::LayerNorm;
 use kernels::matmul::{Linear, LinearResidual};
 use kernels::rmsnorm::RmsNorm;
 use kernels::rope::{Rope, RopeTable};
@@ -50,9 +53,15 @@ pub struct Decoder<'a> {
     leaves: Vec<Value>,
     weights: Vec<Value>,
     names: Vec<&'a str>,
-    rope: Value,
-    /// Without latents there are none to rotate.
-    rope_latents: Option<Value>,
+    places: Places,
+}
+
+/// How a layer knows where a token stands.
+enum Places {
+    /// Rotations of queries and keys, and of latents' keys where there are latents.
+    Rotary { tokens: Value, latents: Option<Value> },
+    /// Numbers of the vectors to be added to the embedding.
+    Learned(Value),
 }
 
 impl<'a> Decoder<'a> {
@@ -73,20 +82,24 @@ impl<'a> Decoder<'a> {
         graph.scope("weights");
         let weights = leaves.iter().map(|&leaf| cast(graph, leaf, compute)).collect::<Result<_>>()?;
         let names = params.iter().map(|p| p.name.as_str()).collect();
-        let table = RopeTable { head_dim: config.dim / config.heads, theta: config.rope_theta, dtype };
         let spec = |id: Id| store.get(id).spec();
         let tokens = graph.leaf("positions", spec(positions.tokens), phase, positions.tokens);
+        if config.positions().is_some() {
+            return Ok(Self { config, dtype, compute, leaves, weights, names, places: Places::Learned(tokens) });
+        }
+        let table = RopeTable { head_dim: config.dim / config.heads, theta: config.rope_theta, dtype };
         graph.scope("positions");
         let rope = graph.apply(table, &[tokens])?;
-        let rope_latents = match config.kind {
-            ModelKind::Ltm => {
+        let latents = match config.kind.has_latents() {
+            true => {
                 let latents = spec(positions.latents);
                 let latents = graph.leaf("latent_positions", latents, Phase::Update, positions.latents);
                 Some(graph.apply(table, &[latents])?)
             }
-            ModelKind::Ar => None,
+            false => None,
         };
-        Ok(Self { config, dtype, compute, leaves, weights, names, rope, rope_latents })
+        let places = Places::Rotary { tokens: rope, latents };
+        Ok(Self { config, dtype, compute, leaves, weights, names, places })
     }
 
     /// Parameter `name` in the type that the activations have.
@@ -127,7 +140,11 @@ impl<'a> Decoder<'a> {
     ) -> Result<Value> {
         let c = self.config;
         let norm = RmsNorm { eps: c.norm_eps };
-        assert_eq!(z.is_some(), c.kind == ModelKind::Ltm, "latents are what tells the two kinds of model apart");
+        assert_eq!(z.is_some(), c.kind.has_latents(), "latents are what tells the kinds of model apart");
+        let (rope, rope_latents) = match self.places {
+            Places::Rotary { tokens, latents } => (tokens, latents),
+            Places::Learned(places) => return self.gpt2(g, tokens, places, attend),
+        };
         g.scope("latents");
         let z = z.map(|z| cast(g, z, self.compute)).transpose()?;
         // h = E[x]
@@ -139,14 +156,14 @@ impl<'a> Decoder<'a> {
             // a = rmsnorm(h, g1);  h += Wo · window_attention(rope(Wq a), rope(Wk a), Wv a)
             let a = g.apply(norm, &[h, w("attention_norm.weight")])?;
             let qkv = g.apply(Linear, &[a, w("attention.wqkv")])?;
-            let qkv = g.apply(Rope { heads: 3 * c.heads, rotated: 2 * c.heads }, &[qkv, self.rope])?;
+            let qkv = g.apply(Rope { heads: 3 * c.heads, rotated: 2 * c.heads }, &[qkv, rope])?;
             let y = attend(g, l, qkv)?;
             h = g.apply(LinearResidual, &[y, w("attention.wo"), h])?;
-            if let (Some(z), Some(rope_latents)) = (z, self.rope_latents) {
+            if let (Some(z), Some(rope_latents)) = (z, rope_latents) {
                 // c = rmsnorm(h, g2);  h += Co · cross_attention(rope(Cq c), rope_z(Ck z_l), Cv z_l)
                 let a = g.apply(norm, &[h, w("cross_attention_norm.weight")])?;
                 let q = g.apply(Linear, &[a, w("cross_attention.wq")])?;
-                let q = g.apply(Rope { heads: c.heads, rotated: c.heads }, &[q, self.rope])?;
+                let q = g.apply(Rope { heads: c.heads, rotated: c.heads }, &[q, rope])?;
                 let kv = self.latent_kv(g, l, z, rope_latents)?;
                 let y = g.apply(CrossAttention { heads: c.heads }, &[q, kv])?;
                 h = g.apply(LinearResidual, &[y, w("cross_attention.wo"), h])?;
@@ -167,6 +184,50 @@ impl<'a> Decoder<'a> {
         let z = g.apply(Slice { start: l * c.latents, len: c.latents }, &[z])?;
         let kv = g.apply(Linear, &[z, self.weight(&format!("layers.{l}.cross_attention.wkv"))])?;
         g.apply(Rope { heads: 2 * c.heads, rotated: c.heads }, &[kv, rope])
+    }
+
+    /// GPT-2's decoder (Radford et al., "Language models are unsupervised multitask learners", 2019).
+    fn gpt2(
+        &self,
+        g: &mut Graph,
+        tokens: Value,
+        places: Value,
+        mut attend: impl FnMut(&mut Graph, usize, Value) -> Result<Value>,
+    ) -> Result<Value> {
+        let c = self.config;
+        let norm = |g: &mut Graph, h: Value, name: &str| {
+            let (gain, bias) = (self.weight(&format!("{name}.weight")), self.weight(&format!("{name}.bias")));
+            g.apply(LayerNorm { eps: c.norm_eps }, &[h, gain, bias])
+        };
+        // h = E[x] + P[i]
+        g.scope("embedding");
+        let h = g.apply(Embedding, &[self.weight("tok_embeddings"), tokens])?;
+        let place = g.apply(Embedding, &[self.weight("pos_embeddings"), places])?;
+        let mut h = g.apply(Bias, &[h, place])?;
+        for l in 0..c.layers {
+            let layer = format!("layers.{l}");
+            g.scope(layer.as_str());
+            let linear = |g: &mut Graph, x: Value, name: &str, onto: Option<Value>| {
+                let weight = self.weight(&format!("{layer}.{name}.weight"));
+                let y = match onto {
+                    Some(h) => g.apply(LinearResidual, &[x, weight, h])?,
+                    None => g.apply(Linear, &[x, weight])?,
+                };
+                g.apply(Bias, &[y, self.weight(&format!("{layer}.{name}.bias"))])
+            };
+            // a = layernorm₁(h);  h += Wo · attention(Wq a + bq, Wk a + bk, Wv a + bv) + bo
+            let a = norm(g, h, &format!("{layer}.attention_norm"))?;
+            let qkv = linear(g, a, "attention.wqkv", None)?;
+            let y = attend(g, l, qkv)?;
+            h = linear(g, y, "attention.wo", Some(h))?;
+            // f = layernorm₂(h);  h += W2 · gelu(W1 f + b1) + b2
+            let f = norm(g, h, &format!("{layer}.ffn_norm"))?;
+            let u = linear(g, f, "feed_forward.w1", None)?;
+            let u = g.apply(Gelu, &[u])?;
+            h = linear(g, u, "feed_forward.w2", Some(h))?;
+        }
+        g.scope("head");
+        norm(g, h, "norm")
     }
 
     /// Self-attention over whole sequences: token i sees j in [i−k+1, i].

@@ -17,8 +17,16 @@ pub struct Param {
     pub spec: Spec,
     /// Tensors on disk, top to bottom, with their rows.
     parts: Vec<(String, usize)>,
-    /// Standard deviation of the initial values; gains start at one.
-    std: Option<f64>,
+    init: Init,
+}
+
+/// Initial values.
+#[derive(Clone, Copy, Debug)]
+enum Init {
+    /// Normal with this standard deviation.
+    Normal(f64),
+    /// All the same.
+    Constant(f64),
 }
 
 impl Param {
@@ -66,6 +74,10 @@ impl Params {
     /// Allocates the parameters of a model, zero.
     pub fn new(config: &ModelConfig, dtype: DType, store: &mut Store) -> Self {
         let mut params = Self { list: Vec::new(), dtype, compute: dtype };
+        if let Some(positions) = config.positions() {
+            params.push_gpt2(config, positions, store);
+            return params;
+        }
         let (d, f) = (config.dim, config.ffn_hidden());
         let (std, out_std) = (0.02, 0.02 / (2.0 * config.layers as f64).sqrt());
         params.matrix(store, "tok_embeddings", d, &[("tok_embeddings.weight", config.vocab)], std);
@@ -92,14 +104,39 @@ impl Params {
         params
     }
 
-    /// Initial values under `seed`: N(0, 0.02²), projections into the residual stream scaled by 1/√(2L), gains one.
+    /// GPT-2's: learned positions, and a bias for every product and norm.
+    fn push_gpt2(&mut self, config: &ModelConfig, positions: usize, store: &mut Store) {
+        let (d, f) = (config.dim, config.ffn_hidden());
+        let (std, out_std) = (0.02, 0.02 / (2.0 * config.layers as f64).sqrt());
+        self.matrix(store, "tok_embeddings", d, &[("tok_embeddings.weight", config.vocab)], std);
+        self.matrix(store, "pos_embeddings", d, &[("pos_embeddings.weight", positions)], 0.01);
+        for l in 0..config.layers {
+            let p = |name: &str| format!("layers.{l}.{name}");
+            let mut linear = |name: &str, outputs, inputs, std| {
+                let (weight, bias) = (p(&format!("{name}.weight")), p(&format!("{name}.bias")));
+                self.matrix(store, &weight, inputs, &[(&weight, outputs)], std);
+                self.push(store, &bias, &[outputs], &[(&bias, outputs)], Init::Constant(0.0));
+            };
+            linear("attention.wqkv", 3 * d, d, std);
+            linear("attention.wo", d, d, out_std);
+            linear("feed_forward.w1", f, d, std);
+            linear("feed_forward.w2", d, f, out_std);
+            self.norm(store, &p("attention_norm"), d);
+            self.norm(store, &p("ffn_norm"), d);
+        }
+        self.norm(store, "norm", d);
+    }
+
+    /// Initial values under `seed`: N(0, 0.02²), projections into the residual stream scaled by 1/√(2L), learned positions
+    /// N(0, 0.01²), gains one, biases zero.
     pub fn init(&self, store: &mut Store, seed: u64) {
         let mut site = SITE;
         for p in &self.list {
-            let mut values = vec![1.0; p.spec.shape.numel()];
+            let mut values = vec![0.0; p.spec.shape.numel()];
             for part in p.parts() {
-                if let Some(std) = p.std {
-                    Stream::new(seed, site).fill_normal(&mut values[part.range], |x| std * x);
+                match p.init {
+                    Init::Normal(std) => Stream::new(seed, site).fill_normal(&mut values[part.range], |x| std * x),
+                    Init::Constant(value) => values[part.range].fill(value),
                 }
                 site += 1;
             }
@@ -185,17 +222,24 @@ impl Params {
 
     fn matrix(&mut self, store: &mut Store, name: &str, cols: usize, parts: &[(&str, usize)], std: f64) {
         let rows = parts.iter().map(|(_, rows)| rows).sum();
-        self.push(store, name, &[rows, cols], parts, Some(std));
+        self.push(store, name, &[rows, cols], parts, Init::Normal(std));
     }
 
     fn gain(&mut self, store: &mut Store, name: &str, dim: usize) {
-        self.push(store, name, &[dim], &[(name, dim)], None);
+        self.push(store, name, &[dim], &[(name, dim)], Init::Constant(1.0));
     }
 
-    fn push(&mut self, store: &mut Store, name: &str, dims: &[usize], parts: &[(&str, usize)], std: Option<f64>) {
+    /// Gain and bias of a layer norm.
+    fn norm(&mut self, store: &mut Store, name: &str, dim: usize) {
+        self.gain(store, &format!("{name}.weight"), dim);
+        let bias = format!("{name}.bias");
+        self.push(store, &bias, &[dim], &[(&bias, dim)], Init::Constant(0.0));
+    }
+
+    fn push(&mut self, store: &mut Store, name: &str, dims: &[usize], parts: &[(&str, usize)], init: Init) {
         let spec = Spec::new(self.dtype, dims);
         let id = store.insert(Buffer::new(spec));
         let parts = parts.iter().map(|(name, rows)| (name.to_string(), *rows)).collect();
-        self.list.push(Param { name: name.into(), id, spec, parts, std });
+        self.list.push(Param { name: name.into(), id, spec, parts, init });
     }
 }

@@ -1,9 +1,10 @@
 use crate::checkpoint::{self, Checkpoint};
-use crate::config::{Config, Work};
+use crate::config::{Config, ModelKind, Work};
 use crate::hash;
 use crate::json::{self, Value};
 use crate::model::Params;
 use crate::safetensors::SafeTensors;
+use crate::train::write_weights;
 use autograd::Store;
 use engine::{DType, Device, Error, Result};
 use std::fs;
@@ -65,6 +66,27 @@ impl Run {
             let _ = fs::remove_dir(path);
         })?;
         Ok(run)
+    }
+
+    /// Makes a new run folder with weights that were not learnt in it, as a checkpoint of step 0: it can be judged and
+    /// generate, and has nothing to go on learning with. On failure nothing is left of it.
+    ///
+    /// # Errors
+    /// Those of [`create`](Self::create), and weights that cannot be written.
+    pub fn create_with_weights(path: &Path, config: &Config, store: &Store, params: &Params) -> Result<Self> {
+        let run = Self::create(path, config)?;
+        let state =
+            Value::object([("step", 0u64.into()), ("samples", 0u64.into()), ("data", IMPORTED.into())]).pretty();
+        let files: [(&str, &checkpoint::FileWriter<'_>); 2] =
+            [(WEIGHTS, &|out| write_weights(store, params, out)), (STATE, &|out| out.write_all(state.as_bytes()))];
+        match checkpoint::write(path, 0, &files, 1) {
+            Ok(_) => Ok(run),
+            Err(error) => {
+                // It was made a moment ago, in a folder that was empty or not there.
+                let _ = fs::remove_dir_all(path);
+                Err(error)
+            }
+        }
     }
 
     /// Whether a new run could begin at `path`.
@@ -172,6 +194,22 @@ impl Run {
         }
     }
 
+    /// Whether learning may go on: imported weights have no optimiser's state.
+    ///
+    /// # Errors
+    /// A usage error if the weights were imported, and those of [`newest`](Self::newest).
+    pub fn check_trained_here(&self) -> Result<()> {
+        // Looking into a checkpoint means reading all of it; only GPT-2's can come from elsewhere.
+        let newest = if self.config.model.kind == ModelKind::Gpt2 { self.newest()?.0 } else { None };
+        match newest.as_ref().map(fingerprint).transpose()?.as_deref() {
+            Some(IMPORTED) => Err(Error::usage(format!(
+                "{} was imported: it can be judged and can generate, but has no state to go on learning from",
+                self.path.display()
+            ))),
+            _ => Ok(()),
+        }
+    }
+
     /// Loads the newest whole weights to `device`. Whether it had room for them is what [`Store::ready`] says.
     ///
     /// # Errors
@@ -190,6 +228,10 @@ impl Run {
         Ok(Loaded { config: self.config.clone(), store, params, step: checkpoint.step, data, warnings })
     }
 }
+
+/// In the place of a [fingerprint](super::Material::fingerprint) where weights come from elsewhere and nobody knows what they
+/// have learnt from.
+pub const IMPORTED: &str = "imported";
 
 /// The entry of `config.json` that vouches for the others.
 const SEAL: &str = "checksum";

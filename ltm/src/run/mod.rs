@@ -23,7 +23,7 @@ mod session;
 mod tests;
 mod watch;
 
-pub use folder::{FREE_AT_RESUME, Loaded, Run};
+pub use folder::{FREE_AT_RESUME, IMPORTED, Loaded, Run};
 pub use material::{HELD_OUT, Material, held_out_stories};
 pub use metrics::Metrics;
 pub use record::{Data, DataFile, Record, machine, program};

@@ -1,6 +1,6 @@
 //! Two ways in which latent variables are known to fail, noticed while a model learns.
 
-use crate::config::{Config, ModelKind};
+use crate::config::Config;
 use std::fmt;
 
 /// Steps whose numbers are averaged. Verdicts fall behind steps that are multiples of it.
@@ -73,7 +73,7 @@ impl Watch {
     /// A watch for a run from its first step on; `None` for a model without latents.
     pub fn new(config: &Config) -> Option<Self> {
         let rising = config.slow.warmup.max(config.fast.kl_warmup) as u64;
-        (config.model.kind == ModelKind::Ltm).then(|| Self { rising, before: None, now: Window::default() })
+        config.model.kind.has_latents().then(|| Self { rising, before: None, now: Window::default() })
     }
 
     /// Takes note of step number `step`: its KL in nats per sequence, and NLL and KL together in nats per token. A window that
@@ -206,7 +206,7 @@ mod tests {
         let mut watch = Watch::new(&config).unwrap();
         let said: Vec<u64> = (1..=400).filter(|&step| watch.step(step, 0.0, 1.0).is_some()).collect();
         assert_eq!(said, [300, 400]);
-        config.model.kind = ModelKind::Ar;
+        config.model.kind = crate::config::ModelKind::Ar;
         assert!(Watch::new(&config).is_none());
     }
 }

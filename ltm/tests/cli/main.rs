@@ -6,7 +6,9 @@ mod bad_input;
 mod bench;
 mod crash;
 mod gpu;
+mod import;
 mod jobs;
+mod reasoning;
 mod replay;
 
 use std::fs;

@@ -1,0 +1,166 @@
+//! `ltm quality`.
+
+use super::evaluation::warn;
+use super::generate::{Writer, Writing};
+use super::gsm8k::free_file;
+use super::output::{Align, note, print, table};
+use super::progress::bar;
+use super::{device, memory, threads};
+use engine::{Device, Error, Result};
+use ltm::config::Work;
+use ltm::data::Source;
+use ltm::data::tokenizer;
+use ltm::evaluate::{Evaluator, Protocol, Total};
+use ltm::json::Value;
+use ltm::quality::{Judged, REPEATED, Variety};
+use ltm::run::{Loaded, Run, score};
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Draws per text where the judge has latents.
+const DRAWS: usize = 16;
+
+/// Let a model write, and measure what it writes: entropy, repetition, distinct n-grams, and perplexity under another model
+///
+/// With --prompts every line of a file is gone on with, one text each, and a judge scores the text given its prompt; without,
+/// texts begin with nothing. Statistics are of words between blanks. A judge with latents gives an upper bound (elbo). Only
+/// numbers of as many texts of the same length mean anything beside each other.
+#[derive(clap::Args)]
+pub struct Args {
+    /// Folder of a training run, whose model writes
+    run: PathBuf,
+    /// Run whose model judges [default: the writer itself]
+    #[arg(long, value_name = "RUN")]
+    judge: Option<PathBuf>,
+    /// Text file with a prompt a line
+    #[arg(long, value_name = "FILE")]
+    prompts: Option<PathBuf>,
+    /// New file for every text [default: RUN/quality.jsonl, or -2, -3, ...]
+    #[arg(long, value_name = "FILE")]
+    texts: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    writing: Writing,
+}
+
+pub fn run(args: &Args, threads: Option<usize>, device: device::Choice) -> Result<()> {
+    let run = Run::open(&args.run)?;
+    let judge = Run::open(args.judge.as_ref().unwrap_or(&args.run))?;
+    threads::inside(threads.unwrap_or(run.config().train.threads), || {
+        device::within(device, |device| {
+            memory::check(run.config(), Work::Generation, device)?;
+            memory::check(judge.config(), Work::Evaluation, device)?;
+            let texts = texts(args, &run, device)?;
+            let (protocol, total) = judged(&judge, &texts, device)?;
+            show(args, &judge, &texts, protocol, &total)
+        })
+    })
+}
+
+/// Prompts, empty if there are none, with what the model makes of them.
+fn texts(args: &Args, run: &Run, device: &Device) -> Result<Vec<(String, String)>> {
+    let mut writing = args.writing.clone();
+    let prompts = args.prompts.as_deref().map(lines).transpose()?;
+    if let Some(prompts) = &prompts {
+        writing.samples = writing.samples.min(prompts.len() as u32);
+    }
+    let (count, mut model) = (writing.samples, run.load(device, Work::Generation)?);
+    let mut writer = Writer::new(&mut model, writing)?;
+    warn(&model);
+    let path = args.texts.clone().unwrap_or_else(|| free_file(run.path(), "quality"));
+    let mut out = File::create_new(&path).map_err(|e| Error::io("create", &path, &e))?;
+    let bar = bar(u64::from(count), "{bar:24} {pos}/{len} texts  ETA {eta}");
+    let mut texts = Vec::new();
+    for sample in 0..count {
+        let prompt = prompts.as_ref().map(|prompts| prompts[sample as usize].as_str());
+        let mut text = String::new();
+        writer.text(&mut model, prompt, sample, &mut |piece| {
+            text.push_str(piece);
+            Ok(())
+        })?;
+        let line = Value::object([("prompt", prompt.map_or(Value::Null, Value::from)), ("text", text.as_str().into())]);
+        writeln!(out, "{line}").map_err(|e| Error::io("write", &path, &e))?;
+        texts.push((prompt.unwrap_or_default().to_string(), text));
+        bar.inc(1);
+    }
+    bar.finish_and_clear();
+    note(format_args!("every text is in {}", path.display()));
+    Ok(texts)
+}
+
+/// The lines of a file that are not blank.
+fn lines(path: &Path) -> Result<Vec<String>> {
+    let text = fs::read_to_string(path).map_err(|e| Error::io("read", path, &e))?;
+    let lines: Vec<String> = text.lines().filter(|line| !line.trim().is_empty()).map(str::to_string).collect();
+    if lines.is_empty() { Err(Error::new(format!("{} holds no prompt", path.display()))) } else { Ok(lines) }
+}
+
+/// What the texts cost the judge.
+fn judged(judge: &Run, texts: &[(String, String)], device: &Device) -> Result<(Protocol, Total)> {
+    let mut model = judge.load(device, Work::Evaluation)?;
+    let Loaded { config, params, store, .. } = &mut model;
+    let tokenizer = tokenizer::by_name(&config.data.tokenizer.to_string())?;
+    let source = Judged::new(texts, &*tokenizer, config.data.chunking, config.model.seq)?;
+    if source.cut() > 0 {
+        note(format_args!(
+            "note: {} texts are longer than the {} tokens that the judge reads: their beginnings are judged",
+            source.cut(),
+            config.model.seq
+        ));
+    }
+    let protocol = Protocol::of(config.model.kind)[0];
+    let evaluator = Evaluator::new(config, protocol, config.fast.steps, DRAWS, params, store)?;
+    config.check_room(store, Work::Evaluation)?;
+    let bar = bar(source.samples().unwrap_or(0), "{bar:24} {pos}/{len} texts judged  ETA {eta}");
+    let source: Arc<dyn Source> = Arc::new(source);
+    let scored = score(&evaluator, config, store, &source, None, |done| bar.set_position(done))?;
+    bar.finish_and_clear();
+    Ok((protocol, scored.total()))
+}
+
+fn show(args: &Args, judge: &Run, texts: &[(String, String)], protocol: Protocol, total: &Total) -> Result<()> {
+    let written: Vec<&str> = texts.iter().map(|(_, text)| text.as_str()).collect();
+    let variety = Variety::of(&written);
+    let kind = if args.prompts.is_some() { "conditional" } else { "unconditional" };
+    if args.json {
+        let value = Value::object([
+            ("run", args.run.display().to_string().into()),
+            ("judge", judge.path().display().to_string().into()),
+            ("kind", kind.into()),
+            ("seed", args.writing.seed.into()),
+            ("temperature", args.writing.temperature.into()),
+            ("texts", texts.len().into()),
+            ("words", variety.words.into()),
+            ("entropy_bits", variety.entropy.into()),
+            ("repetition", variety.repetition.into()),
+            ("distinct", Value::Array(variety.distinct.iter().map(|&x| x.into()).collect())),
+            ("protocol", protocol.name().into()),
+            ("perplexity", total.perplexity().into()),
+            ("bits_per_byte", total.bits_per_byte().into()),
+        ]);
+        return print(value.pretty().trim_end());
+    }
+    print(format_args!(
+        "{} {kind} texts of {}, {} words; judged by {} ({}, {})\n",
+        texts.len(),
+        args.run.display(),
+        variety.words,
+        judge.path().display(),
+        protocol.name(),
+        protocol.status()
+    ))?;
+    let [one, two, three] = variety.distinct;
+    let rows = [
+        ("entropy of words, bits".to_string(), format!("{:.3}", variety.entropy)),
+        (format!("repeated runs of {REPEATED} words"), format!("{:.2} %", 100.0 * variety.repetition)),
+        ("distinct-1, -2, -3".into(), format!("{one:.3}, {two:.3}, {three:.3}")),
+        ("generative perplexity".into(), format!("{:.3}", total.perplexity())),
+        ("bits per byte".into(), format!("{:.4}", total.bits_per_byte())),
+    ];
+    let rows: Vec<Vec<String>> = rows.into_iter().map(|(name, value)| vec![name, value]).collect();
+    print(table(&[("measure", Align::Left), ("value", Align::Right)], &rows))
+}
