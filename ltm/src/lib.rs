@@ -13,6 +13,7 @@ pub mod learn;
 pub mod model;
 pub mod run;
 pub mod safetensors;
+pub mod suite;
 pub mod train;
 pub mod verify;
 
