@@ -2,7 +2,7 @@
 
 use super::evaluation::{self, Options};
 use super::output::{note, print};
-use super::{device, memory, threads};
+use super::{device, memory, suite, threads};
 use engine::{Device, Error, Result};
 use ltm::config::{Config, ModelKind, Work};
 use ltm::corpus::Corpus;
@@ -27,14 +27,26 @@ const STORIES: u64 = 256;
 /// NLL and KL stand apart; perplexity is exp(all nats / all tokens); bits per byte do not depend on the tokenizer. Without
 /// --data the held-out part of the run's own data is scored; if that is the embedded corpus, the source's true entropy
 /// stands beside every number.
+///
+/// With --suite FILE.toml many texts are scored one after the other: the paper's zero-shot sets, with its figures beside
+/// ours, and sets of your own. suite.toml in the repository is an example and explains every key. What is finished is kept
+/// in RUN/suite.jsonl and is not done again while weights, data and settings are the same. A set that cannot be read is
+/// missing from the table, which says why; the others are scored, and the exit code is 1.
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct Args {
     /// Folder of a training run
     run: PathBuf,
-    /// Text file, token shard or folder of shards [default: what the run held out]
+    /// Text file, token shard or folder of shards [default: what the run held out]; with --suite the folder that its
+    /// paths start from [default: that of the suite file]
     #[arg(long, value_name = "FILE|DIR")]
     data: Option<PathBuf>,
+    /// Score the sets of this file, one after the other, and resume where it was interrupted
+    #[arg(long, value_name = "FILE", conflicts_with = "limit")]
+    suite: Option<PathBuf>,
+    /// Where the suite keeps what is finished [default: RUN/suite.jsonl]
+    #[arg(long, value_name = "FILE", requires = "suite")]
+    results: Option<PathBuf>,
     /// Protocols; may be given several times
     #[arg(long, value_name = "P", default_value = "all", value_delimiter = ',', value_parser = ["all", "elbo", "iwae", "prefix", "fixed", "nll"])]
     protocol: Vec<String>,
@@ -68,6 +80,15 @@ fn evaluate(args: &Args, run: &Run, device: &Device) -> Result<()> {
     let config = run.config();
     let embedded = args.data.is_none() && config.data.paths.is_empty();
     let mut model = run.load(device, Work::Evaluation)?;
+    let protocols = protocols(args, config.model.kind)?;
+    let steps = args.steps.unwrap_or(config.fast.steps);
+    if let Some(file) = &args.suite {
+        evaluation::warn(&model);
+        let (data, results) = (args.data.as_deref(), args.results.as_deref());
+        let request = suite::Request { file, data, results, protocols, steps, samples: args.samples };
+        let judged = suite::run(run, &mut model, &request, device)?;
+        return suite::show(run, &model, &request, &judged, args.json);
+    }
     let source: Arc<dyn Source> = match &args.data {
         Some(path) => {
             if learnt(path, config)? {
@@ -83,12 +104,6 @@ fn evaluate(args: &Args, run: &Run, device: &Device) -> Result<()> {
     };
     evaluation::warn(&model);
     let kind = config.model.kind;
-    let mut protocols =
-        args.protocol.iter().filter(|p| *p != "all").map(|p| Protocol::by_name(p, kind)).collect::<Result<Vec<_>>>()?;
-    if protocols.len() < args.protocol.len() {
-        protocols = Protocol::of(kind).to_vec();
-    }
-    let steps = args.steps.unwrap_or(config.fast.steps);
     let options = Options { protocols, steps, samples: args.samples, limit: args.limit };
     let rows = evaluation::evaluate(&mut model, &source, &options)?;
     let corpus = embedded.then(Corpus::default);
@@ -123,6 +138,14 @@ fn evaluate(args: &Args, run: &Run, device: &Device) -> Result<()> {
     print(evaluation::text(&rows, corpus.as_ref()))
 }
 
+/// The protocols asked for.
+fn protocols(args: &Args, kind: ModelKind) -> Result<Vec<Protocol>> {
+    if args.protocol.iter().any(|name| name == "all") {
+        return Ok(Protocol::of(kind).to_vec());
+    }
+    args.protocol.iter().map(|name| Protocol::by_name(name, kind)).collect()
+}
+
 /// What the run held out, provided that it is still what it was.
 fn held_out(run: &Run, model: &Loaded) -> Result<Arc<dyn Source>> {
     let material = Material::open(run.config())?;
@@ -138,7 +161,7 @@ fn held_out(run: &Run, model: &Loaded) -> Result<Arc<dyn Source>> {
 }
 
 /// Whether all of `path` that is scored, or most of it, is what the run learnt from.
-fn learnt(path: &Path, config: &Config) -> Result<bool> {
+pub fn learnt(path: &Path, config: &Config) -> Result<bool> {
     let same = |other: &PathBuf| matches!((path.canonicalize(), other.canonicalize()), (Ok(a), Ok(b)) if a == b);
     // Of a folder with held-out shards those alone are scored, and no run learns from them.
     Ok(config.data.paths.iter().any(same) && !splits(path)?.contains(&Split::Validation))

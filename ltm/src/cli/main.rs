@@ -19,6 +19,7 @@ mod plan;
 mod progress;
 mod settings;
 mod stream;
+mod suite;
 mod threads;
 mod toml_file;
 mod train;
