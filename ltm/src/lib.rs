@@ -1,5 +1,6 @@
 //! Latent Thought Models on a purpose-built engine: configuration, model, learning, evaluation, generation and data.
 
+pub mod audit;
 pub mod bench;
 pub mod checkpoint;
 pub mod config;

@@ -3,6 +3,7 @@
 //! One file per command. Errors are one line on the standard error; the exit code is 2 for a command that cannot be, 1 for
 //! everything else that went wrong, 130 for a training run stopped by an interrupt.
 
+mod audit;
 mod bench;
 mod cuda;
 mod data;
@@ -58,6 +59,7 @@ enum Command {
     Demo(demo::Args),
     Train(train::Args),
     Eval(eval::Args),
+    Audit(audit::Args),
     Generate(generate::Args),
     #[command(subcommand)]
     Data(data::Command),
@@ -99,6 +101,7 @@ fn run(cli: &Cli) -> Result<ExitCode> {
         Command::Demo(args) => demo::run(args, threads, device),
         Command::Train(args) => train::run(args, threads, device),
         Command::Eval(args) => eval::run(args, threads, device).map(done),
+        Command::Audit(args) => audit::run(args, threads, device).map(done),
         Command::Generate(args) => generate::run(args, threads, device).map(done),
         Command::Data(command) => data::run(command, threads),
         Command::Verify(args) => verify::run(args, threads, device).map(done),

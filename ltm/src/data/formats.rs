@@ -154,7 +154,10 @@ mod tests {
         let csv = FormatWords { format: Some("csv"), column: Some("3"), ..none };
         assert_eq!(csv.parse().unwrap(), Format::Csv { columns: vec![Column::Index(2)], header: Header::Absent });
         let csv = FormatWords { column: Some("title"), ..csv };
-        assert_eq!(csv.parse().unwrap(), Format::Csv { columns: vec![Column::Name("title".into())], header: Header::Present });
+        assert_eq!(
+            csv.parse().unwrap(),
+            Format::Csv { columns: vec![Column::Name("title".into())], header: Header::Present }
+        );
     }
 
     #[test]

@@ -190,7 +190,15 @@ impl Run {
         let params = Params::new(&self.config.model, DType::F32, &mut store);
         let params = params.computed_in(self.config.train.precision.to_use_on(store.device()));
         params.load(&mut store, &SafeTensors::open(&file)?, "").map_err(|e| e.at(file.display()))?;
-        Ok(Loaded { config: self.config.clone(), store, params, step: checkpoint.step, weights: weights.unwrap_or_default(), data, warnings })
+        Ok(Loaded {
+            config: self.config.clone(),
+            store,
+            params,
+            step: checkpoint.step,
+            weights: weights.unwrap_or_default(),
+            data,
+            warnings,
+        })
     }
 }
 

@@ -60,7 +60,9 @@ impl Detokenise {
         let line = match self {
             Self::Ptb => line.replace("\\/", "/"),
             Self::Lm1b => line.replace("http : / / ", "http://").replace("https : / / ", "https://"),
-            Self::Lambada => line.replace(['“', '”'], "\"").replace("``", "\"").replace("''", "\"").replace(['‘', '’'], "'"),
+            Self::Lambada => {
+                line.replace(['“', '”'], "\"").replace("``", "\"").replace("''", "\"").replace(['‘', '’'], "'")
+            }
             _ => line.to_string(),
         };
         let mut out = String::with_capacity(line.len());
@@ -132,12 +134,24 @@ mod tests {
             (Ptb, " the company 's traders ' view of a # N <unk> ", "the company's traders' view of a #1 ?"),
             (Wikitext, " = = Life @-@ cycle = = ", "== Life-cycle =="),
             (Wikitext, " = Homarus gammarus = ", "= Homarus gammarus ="),
-            (Wikitext, " 1 @,@ 200 to 2 @.@ 5 ( 24 in ) <unk> , and \" lobster red \" on .", "1,200 to 2.5 (24 in) <unk>, and \"lobster red\" on."),
-            (Lm1b, "He said : \" We do n't pay $ 5 and / or more ( yet ) . \"", "He said: \"We don't pay $5 and/or more (yet).\""),
+            (
+                Wikitext,
+                " 1 @,@ 200 to 2 @.@ 5 ( 24 in ) <unk> , and \" lobster red \" on .",
+                "1,200 to 2.5 (24 in) <unk>, and \"lobster red\" on.",
+            ),
+            (
+                Lm1b,
+                "He said : \" We do n't pay $ 5 and / or more ( yet ) . \"",
+                "He said: \"We don't pay $5 and/or more (yet).\"",
+            ),
             (Lm1b, "see http : / / www.a.com .", "see http://www.a.com."),
             (Lambada, "“ I do , ” he said , “ it ’s so . ”", "\"I do,\" he said, \"it's so.\""),
             (Lambada, "Already \"as it was\", said he.\n\nYes.", "Already \"as it was\", said he.\n\nYes."),
-            (Papers, "background : the aim ( n = 5 ) of \" this \" study , was n't .\n end .", "background: the aim (n = 5) of \"this\" study, wasn't.\nend."),
+            (
+                Papers,
+                "background : the aim ( n = 5 ) of \" this \" study , was n't .\n end .",
+                "background: the aim (n = 5) of \"this\" study, wasn't.\nend.",
+            ),
         ] {
             assert_eq!(how.text(words), text, "{how:?}");
         }

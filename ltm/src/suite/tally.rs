@@ -79,7 +79,14 @@ mod tests {
     fn sums_and_their_errors_by_hand() {
         let mut tally = Tally::default();
         for (nats, tokens) in [(10.0, 10), (90.0, 30)] {
-            tally.add(&SequenceScore { nats, nll: nats - 1.0, kl: 1.0, tokens, bytes: 2.0 * tokens as f64, noise: 0.5 });
+            tally.add(&SequenceScore {
+                nats,
+                nll: nats - 1.0,
+                kl: 1.0,
+                tokens,
+                bytes: 2.0 * tokens as f64,
+                noise: 0.5,
+            });
         }
         assert!((tally.rate() - 2.5).abs() < 1e-12 && (tally.perplexity() - 2.5f64.exp()).abs() < 1e-9);
         // Beyond 2.5 nats a token: −15 and +15.

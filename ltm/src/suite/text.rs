@@ -176,7 +176,10 @@ impl<'a> Texts<'a> {
         }
         let text = std::str::from_utf8(&text).map_err(|error| {
             let how = self.set.detokenise.name();
-            let error = Error::new(format!("{}, and detokenise {how} needs UTF-8", piece.place.invalid_utf8(error.valid_up_to())));
+            let error = Error::new(format!(
+                "{}, and detokenise {how} needs UTF-8",
+                piece.place.invalid_utf8(error.valid_up_to())
+            ));
             with_line(error, &piece.place, &text)
         })?;
         Ok(self.set.detokenise.text(text).into_bytes())
@@ -186,7 +189,11 @@ impl<'a> Texts<'a> {
 /// Whether a line is a heading of the first level.
 fn is_title(line: &[u8]) -> bool {
     let line = line.trim_ascii();
-    line.len() > 4 && line.starts_with(b"= ") && line.ends_with(b" =") && line[2] != b'=' && line[line.len() - 3] != b'='
+    line.len() > 4
+        && line.starts_with(b"= ")
+        && line.ends_with(b" =")
+        && line[2] != b'='
+        && line[line.len() - 3] != b'='
 }
 
 /// Adds the line to an error of a piece of text that knows its byte only.

@@ -117,14 +117,18 @@ impl Section {
         let (mut field, mut columns) = (self.field.clone(), self.column.clone());
         match &usual {
             Some(Format::Jsonl { field: usual }) => field = field.or(Some(usual.clone())),
-            Some(Format::Csv { columns: usual, .. }) if columns.is_empty() => columns = usual.iter().map(number).collect(),
+            Some(Format::Csv { columns: usual, .. }) if columns.is_empty() => {
+                columns = usual.iter().map(number).collect()
+            }
             _ => {}
         }
         let (split, group) = match (self.split.as_deref(), &usual) {
             (None, Some(Format::Text(_))) => (Some("lines"), known.map_or(Group::Each, Known::group)),
             (Some("articles"), _) => (Some("lines"), Group::Articles),
             // Words become text line by line.
-            (None | Some("file"), _) if format == "text" && detokenise != Detokenise::None => (Some("lines"), Group::All),
+            (None | Some("file"), _) if format == "text" && detokenise != Detokenise::None => {
+                (Some("lines"), Group::All)
+            }
             (split, _) => (split, Group::Each),
         };
         let words = FormatWords {

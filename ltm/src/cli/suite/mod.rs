@@ -3,7 +3,7 @@
 mod file;
 mod table;
 
-use super::output::{note, print};
+use super::output::{command, note, print};
 use super::progress::bar;
 use engine::{Device, Error, Result};
 use ltm::config::{Choice, Config, ModelKind, Work};
@@ -85,7 +85,10 @@ impl Suite {
         let set = &judged.set;
         for path in &set.files {
             if super::eval::learnt(path, &self.config).unwrap_or(false) {
-                note(format_args!("note: the run has learnt from {}: its figures are not of unseen text", path.display()));
+                note(format_args!(
+                    "note: the run has learnt from {}: its figures are not of unseen text",
+                    path.display()
+                ));
             }
         }
         let data = match set.sha256() {
@@ -250,15 +253,6 @@ struct Scored {
 /// A set's name as people know it.
 fn title(set: &Set) -> &str {
     known(&set.name).map_or(&set.name, |known| known.title)
-}
-
-/// The command line, for whoever wants the figure again.
-fn command() -> String {
-    let quoted = |word: String| match word.chars().all(|c| c.is_ascii_alphanumeric() || "-_./=,:+".contains(c)) {
-        true => word,
-        false => format!("'{}'", word.replace('\'', "'\\''")),
-    };
-    std::iter::once("ltm".to_string()).chain(std::env::args().skip(1).map(quoted)).collect::<Vec<_>>().join(" ")
 }
 
 /// Prints everything, and says at the end if something is missing.

@@ -127,7 +127,9 @@ pub fn text(run: &Run, model: &Loaded, request: &Request, judged: &[Judged]) -> 
         }
         lines.extend(error.as_ref().map(|error| format!("{}: MISSING: {error}", title(set))));
     }
-    lines.push("± is one standard error over sequences. Bytes are those of the text as it was scored, detokenised.".into());
+    lines.push(
+        "± is one standard error over sequences. Bytes are those of the text as it was scored, detokenised.".into(),
+    );
     if judged.iter().any(|judged| judged.results.iter().any(|(protocol, _)| *protocol == Protocol::Iwae)) {
         lines.push("iwae is no sum of two parts: its KL column is what is left beside the draws' mean NLL.".into());
     }
