@@ -56,6 +56,12 @@ impl Protocol {
         }
     }
 
+    /// Whether both fit a posterior in the same way and score it by the same draws, so that one pass has the numbers of both.
+    pub fn shares_draws(self, other: Self) -> bool {
+        let bound = |protocol| matches!(protocol, Self::Elbo | Self::Iwae);
+        self == other || (bound(self) && bound(other))
+    }
+
     /// The protocol called `name` for a kind of model.
     ///
     /// # Errors
@@ -133,6 +139,24 @@ impl Evaluator {
     /// # Errors
     /// If the batch does not fit the model, or a number is not finite.
     pub fn batch(&self, config: &Config, store: &mut Store, batch: &Batch) -> Result<Vec<SequenceScore>> {
+        self.batch_by(&[self.protocol], config, store, batch).map(|mut scores| scores.remove(0))
+    }
+
+    /// The same by several protocols, from one fit: all must [share its draws](Protocol::shares_draws).
+    ///
+    /// # Errors
+    /// As [`batch`](Self::batch).
+    ///
+    /// # Panics
+    /// If a protocol needs another fit.
+    pub fn batch_by(
+        &self,
+        protocols: &[Protocol],
+        config: &Config,
+        store: &mut Store,
+        batch: &Batch,
+    ) -> Result<Vec<Vec<SequenceScore>>> {
+        assert!(protocols.iter().all(|protocol| protocol.shares_draws(self.protocol)), "{protocols:?}");
         let scored = if self.protocol == Protocol::Prefix {
             let [prefix, rest] = halves(batch);
             // A sequence of one token has no first half: its posterior has seen nothing.
@@ -154,12 +178,25 @@ impl Evaluator {
             (Some(fast), Protocol::Fixed) => vec![self.score.at(store, fast.latents.z)],
             _ => (0..self.draws as u32).map(|s| self.score.draw(store, s)).collect(),
         };
+        let priced = |protocol| self.price(protocol, batch, &scored, &draws, &posterior_kl);
+        protocols.iter().map(|&protocol| priced(protocol)).collect()
+    }
+
+    /// The scores of the sequences that have a target, `scored` as far as it counts, by a protocol.
+    fn price(
+        &self,
+        protocol: Protocol,
+        batch: &Batch,
+        scored: &Batch,
+        draws: &[Scores],
+        posterior_kl: &[f64],
+    ) -> Result<Vec<SequenceScore>> {
         let mut scores = Vec::with_capacity(batch.samples.len());
         for (b, sample) in batch.samples.iter().enumerate().filter(|(_, s)| s.scored > 0) {
             let nlls: Vec<f64> = draws.iter().map(|d| d.nll[b]).collect();
-            let tokens = scored_in(&scored, b);
+            let tokens = scored_in(scored, b);
             let share = tokens as f64 / f64::from(sample.scored);
-            let mut score = match self.protocol {
+            let mut score = match protocol {
                 Protocol::Elbo | Protocol::Fixed => {
                     let (nll, noise) = mean_and_noise(&nlls);
                     SequenceScore { nats: nll + posterior_kl[b], nll, kl: posterior_kl[b], noise, ..Default::default() }

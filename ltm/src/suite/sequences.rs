@@ -6,7 +6,7 @@ use crate::config::{Chunking, Config};
 use crate::data::batches::IGNORED;
 use crate::data::documents::Position;
 use crate::data::{Batch, SampleInfo, Tokenizer};
-use crate::evaluate::Evaluator;
+use crate::evaluate::{Evaluator, Protocol};
 use autograd::Store;
 use engine::{Error, Result};
 use std::collections::VecDeque;
@@ -74,24 +74,29 @@ impl<'a> Sequences<'a> {
         self.gpt2.as_ref().map(|_| self.gpt2_tokens + self.texts.documents())
     }
 
-    /// Scores all sequences; calls `progress` behind every batch.
+    /// Scores all sequences by protocols that [share draws](Protocol::shares_draws) with the evaluator's; calls `progress`
+    /// behind every batch.
     ///
     /// # Errors
     /// Texts that cannot be read, hold nothing or less than a window, and numbers that are not finite.
     pub fn score(
         &mut self,
         evaluator: &Evaluator,
+        protocols: &[Protocol],
         config: &Config,
         store: &mut Store,
         mut progress: impl FnMut(&Self, &Tally),
-    ) -> Result<Tally> {
+    ) -> Result<Vec<Tally>> {
         let mut batch = Batch::new(config.train.batch, self.sequence);
-        let mut tally = Tally::default();
+        let mut tallies = vec![Tally::default(); protocols.len()];
         while self.fill(&mut batch)? {
-            evaluator.batch(config, store, &batch)?.iter().for_each(|score| tally.add(score));
-            progress(self, &tally);
+            let scores = evaluator.batch_by(protocols, config, store, &batch)?;
+            for (tally, scores) in tallies.iter_mut().zip(scores) {
+                scores.iter().for_each(|score| tally.add(score));
+            }
+            progress(self, &tallies[0]);
         }
-        Ok(tally)
+        Ok(tallies)
     }
 
     /// Fills a batch with the next sequences, the last one up with such that have no target. Whether there was any.

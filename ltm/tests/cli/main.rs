@@ -7,6 +7,7 @@ mod bench;
 mod crash;
 mod gpu;
 mod jobs;
+mod suite;
 
 use std::fs;
 use std::path::{Path, PathBuf};

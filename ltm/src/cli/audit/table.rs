@@ -11,9 +11,14 @@ pub fn pm(mean: Mean) -> String {
     format!("{:.2} ± {error}", mean.mean)
 }
 
-/// Whether a number less the truth may belong to a bound.
-fn bound(above: Mean) -> &'static str {
-    if above.is_below_zero() { "BELOW" } else { "holds" }
+/// What a number less the truth says of one that is called a bound, and of one that is not.
+fn bound(above: Mean, is_bound: bool) -> &'static str {
+    match (is_bound, above.is_below_zero()) {
+        (true, false) => "holds",
+        (true, true) => "BROKEN",
+        (false, false) => "above",
+        (false, true) => "BELOW: no bound",
+    }
 }
 
 /// All tables.
@@ -80,9 +85,14 @@ pub fn text(subject: &Subject<'_>, audit: &Audit) -> String {
         ];
         let rows = audit.rows.iter().map(|row| {
             let mut cells = vec![row.steps.to_string()];
-            for numbers in [row.fitted.bound(), row.iwae.clone(), row.fixed.reported(), row.fixed.bound()] {
+            for (numbers, is_bound) in [
+                (row.fitted.bound(), true),
+                (row.iwae.clone(), true),
+                (row.fixed.reported(), false),
+                (row.fixed.bound(), true),
+            ] {
                 let above = Mean::of_differences(&numbers, &audit.exact);
-                cells.extend([pm(above), bound(above).into()]);
+                cells.extend([pm(above), bound(above, is_bound).into()]);
             }
             cells
         });

@@ -99,20 +99,26 @@ impl Suite {
                 return Ok(judged);
             }
         };
+        let mut results: Vec<(Protocol, Option<Value>)> = Vec::new();
         for &protocol in &request.protocols {
-            let key = self.key(set, &data, model, request, protocol);
-            if let Some(result) = self.kept.get(&key) {
+            let result = self.kept.get(&self.key(set, &data, model, request, protocol)).cloned();
+            if result.is_some() {
                 note(format_args!("{} {}: kept from {}", title(set), protocol.name(), self.path.display()));
-                judged.results.push((protocol, result.clone()));
-                continue;
             }
-            self.prepare(protocol, model, request)?;
-            match self.score(set, protocol, model) {
+            results.push((protocol, result));
+        }
+        while let Some(&(first, _)) = results.iter().find(|(_, result)| result.is_none()) {
+            let open = results.iter_mut().filter(|(protocol, result)| result.is_none() && protocol.shares_draws(first));
+            let (protocols, places): (Vec<_>, Vec<_>) = open.map(|(protocol, result)| (*protocol, result)).unzip();
+            self.prepare(first, model, request)?;
+            match self.score(set, &protocols, model) {
                 Ok(scored) => {
-                    let result = self.result(&key, set, &data, model, request, protocol, &scored);
-                    self.file.write(&result)?;
+                    for ((protocol, place), scored) in protocols.iter().zip(places).zip(scored) {
+                        let result = self.result(set, &data, model, request, *protocol, &scored);
+                        self.file.write(&result)?;
+                        *place = Some(result);
+                    }
                     self.file.sync()?;
-                    judged.results.push((protocol, result));
                 }
                 Err(error) => {
                     note(format_args!("{}: {error}", title(set)));
@@ -121,6 +127,8 @@ impl Suite {
                 }
             }
         }
+        let finished = results.into_iter().filter_map(|(protocol, result)| result.map(|result| (protocol, result)));
+        judged.results = finished.collect();
         Ok(judged)
     }
 
@@ -139,9 +147,9 @@ impl Suite {
         hex(&sha256(on.join("\n").as_bytes())[..8])
     }
 
-    /// Plans the evaluation by a protocol, once for all sets.
+    /// Plans the evaluation by a protocol and those that share its draws, once for all sets.
     fn prepare(&mut self, protocol: Protocol, model: &mut Loaded, request: &Request) -> Result<()> {
-        if self.evaluators.iter().all(|(planned, _)| *planned != protocol) {
+        if self.evaluators.iter().all(|(planned, _)| !planned.shares_draws(protocol)) {
             let (config, store) = (&self.config, &mut model.store);
             let evaluator = Evaluator::new(config, protocol, request.steps, request.samples, &model.params, store)?;
             config.check_room(store, Work::Evaluation)?;
@@ -150,43 +158,42 @@ impl Suite {
         Ok(())
     }
 
-    fn score(&self, set: &Set, protocol: Protocol, model: &mut Loaded) -> Result<Scored> {
+    /// Scores a set by protocols that share their draws.
+    fn score(&self, set: &Set, protocols: &[Protocol], model: &mut Loaded) -> Result<Vec<Scored>> {
         let started = Instant::now();
-        let (_, evaluator) = self.evaluators.iter().find(|(planned, _)| *planned == protocol).expect("it is planned");
+        let planned = self.evaluators.iter().find(|(planned, _)| planned.shares_draws(protocols[0]));
+        let (_, evaluator) = planned.expect("it is planned");
+        let names = protocols.iter().map(|protocol| protocol.name()).collect::<Vec<_>>().join(", ");
         let mut sequences = Sequences::new(set, &self.tokenizer, self.gpt2.clone(), self.config.model.seq)?;
         let bar = match set.documents {
             Some(limit) => bar(limit, "{msg}  {bar:24} {pos}/{len} documents  ETA {eta}"),
             None => bar(set.bytes()?, "{msg}  {bar:24} {bytes}/{total_bytes}  ETA {eta}"),
         };
-        let tally = sequences.score(evaluator, &self.config, &mut model.store, |sequences, tally| {
+        let tallies = sequences.score(evaluator, protocols, &self.config, &mut model.store, |sequences, tally| {
             bar.set_position(if set.documents.is_some() { sequences.documents() } else { sequences.consumed() });
-            bar.set_message(format!("{} {} {:.3} bits/byte", title(set), protocol.name(), tally.bits_per_byte()));
+            bar.set_message(format!("{} {names} {:.3} bits/byte", title(set), tally.bits_per_byte()));
         });
         bar.finish_and_clear();
-        let tally = tally?;
+        let tallies = tallies?;
         let seconds = started.elapsed().as_secs_f64();
         let left_out = sequences.left_out();
         if let Some(place) = left_out.first.as_ref() {
             note(format_args!("{place}: a record without text; {} of them are left out", left_out.documents));
         }
-        note(format_args!(
-            "{} {}: {} sequences, {:.4} bits/byte, in {seconds:.0} s",
-            title(set),
-            protocol.name(),
-            tally.sequences,
-            tally.bits_per_byte()
-        ));
-        // Half of every sequence is half of no known number of GPT-2's tokens.
-        let gpt2_tokens = match (protocol, sequences.gpt2_tokens()) {
-            (Protocol::Prefix, Some(_)) => None,
-            (_, counted) => Some(counted.unwrap_or(tally.tokens)),
-        };
-        Ok(Scored { documents: sequences.documents(), left_out: left_out.documents, gpt2_tokens, seconds, tally })
+        note(format_args!("{} {names}: {} sequences in {seconds:.0} s", title(set), tallies[0].sequences));
+        let scored = protocols.iter().zip(tallies).map(|(protocol, tally)| {
+            // Half of every sequence is half of no known number of GPT-2's tokens.
+            let gpt2_tokens = match (protocol, sequences.gpt2_tokens()) {
+                (Protocol::Prefix, Some(_)) => None,
+                (_, counted) => Some(counted.unwrap_or(tally.tokens)),
+            };
+            Scored { documents: sequences.documents(), left_out: left_out.documents, gpt2_tokens, seconds, tally }
+        });
+        Ok(scored.collect())
     }
 
     fn result(
         &self,
-        key: &str,
         set: &Set,
         data: &str,
         model: &Loaded,
@@ -197,7 +204,7 @@ impl Suite {
         let tally = &scored.tally;
         let files: Vec<String> = set.files.iter().map(|path| path.display().to_string()).collect();
         let mut entries: Vec<(&str, Value)> = vec![
-            ("key", key.into()),
+            ("key", self.key(set, data, model, request, protocol).into()),
             ("set", set.name.as_str().into()),
             ("protocol", protocol.name().into()),
             ("status", protocol.status().into()),
@@ -246,6 +253,7 @@ struct Scored {
     documents: u64,
     left_out: u64,
     gpt2_tokens: Option<u64>,
+    /// For all protocols that shared the draws.
     seconds: f64,
     tally: Tally,
 }
