@@ -42,7 +42,7 @@ pub struct Args {
     #[arg(long, value_name = "FILE|DIR")]
     data: Option<PathBuf>,
     /// Score the sets of this file, one after the other, and resume where it was interrupted
-    #[arg(long, value_name = "FILE", conflicts_with = "limit")]
+    #[arg(long, value_name = "FILE")]
     suite: Option<PathBuf>,
     /// Where the suite keeps what is finished [default: RUN/suite.jsonl]
     #[arg(long, value_name = "FILE", requires = "suite")]
@@ -56,7 +56,8 @@ pub struct Args {
     /// Draws per sequence
     #[arg(long, value_name = "S", default_value_t = 16)]
     samples: usize,
-    /// Score only the first N sequences [default: all; of the embedded corpus 256]
+    /// Score only the first N sequences [default: all; of the embedded corpus 256]; with --suite the first N documents of
+    /// every set
     #[arg(long, value_name = "N")]
     limit: Option<u64>,
     /// Print JSON
@@ -85,7 +86,8 @@ fn evaluate(args: &Args, run: &Run, device: &Device) -> Result<()> {
     if let Some(file) = &args.suite {
         evaluation::warn(&model);
         let (data, results) = (args.data.as_deref(), args.results.as_deref());
-        let request = suite::Request { file, data, results, protocols, steps, samples: args.samples };
+        let request =
+            suite::Request { file, data, results, protocols, steps, samples: args.samples, limit: args.limit };
         let judged = suite::run(run, &mut model, &request, device)?;
         return suite::show(run, &model, &request, &judged, args.json);
     }

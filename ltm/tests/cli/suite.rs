@@ -89,6 +89,10 @@ fn a_suite_is_scored_kept_and_traced() {
     assert_eq!(other.err.matches("kept from").count(), 16, "{}", other.context());
     let other = lab.run(&["eval", "run", "--suite", "suite.toml", "--samples", "3", "--protocol", "elbo"]).succeeds();
     assert!(!other.err.contains("kept from"), "{}", other.context());
+    let some = lab.run(&["eval", "run", "--suite", "suite.toml", "--limit", "4", "--protocol", "elbo"]).succeeds();
+    some.says("PTB (first 4 documents)")
+        .says("WikiText (first 2 documents)")
+        .says("the first 4 documents only: 4 documents");
 }
 
 #[test]
@@ -126,7 +130,6 @@ fn what_is_wrong_with_a_set_is_said_and_the_rest_goes_on() {
     lab.write("suite.toml", "[ptb]\npath = 'ptb.txt'\nchunking = 'lines'\n");
     lab.run(SUITE).fails(2, &["suite.toml:3", "ptb.chunking", "choose one of windows, documents"]);
     lab.run(&["eval", "run", "--suite", "none.toml"]).fails(1, &["cannot read none.toml"]);
-    lab.run(&["eval", "run", "--suite", "suite.toml", "--limit", "3"]).fails(2, &["--limit"]);
     lab.run(&["eval", "run", "--results", "r.jsonl"]).fails(2, &["--suite"]);
 }
 

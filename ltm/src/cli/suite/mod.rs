@@ -34,6 +34,8 @@ pub struct Request<'a> {
     pub steps: usize,
     /// Draws S.
     pub samples: usize,
+    /// Only the first documents of every set.
+    pub limit: Option<u64>,
 }
 
 /// What became of a set: a result for every protocol, or why there is none.
@@ -48,7 +50,8 @@ pub struct Judged {
 /// # Errors
 /// A suite file or settings that cannot be, and results that cannot be kept. What is wrong with a set is in its [`Judged`].
 pub fn run(run: &Run, model: &mut Loaded, request: &Request, device: &Device) -> Result<Vec<Judged>> {
-    let sets = file::read(request.file, request.data)?;
+    let mut sets = file::read(request.file, request.data)?;
+    sets.iter_mut().for_each(|set| set.documents = set.documents.into_iter().chain(request.limit).min());
     let mut config = model.config.clone();
     config.fast.steps = request.steps;
     config.validate()?;
