@@ -1,7 +1,7 @@
 //! `ltm eval`.
 
 use super::evaluation::{self, Options};
-use super::output::{note, print};
+use super::output::{command, note, print};
 use super::{device, memory, suite, threads};
 use engine::{Device, Error, Result};
 use ltm::config::{Config, ModelKind, Work};
@@ -110,15 +110,19 @@ fn evaluate(args: &Args, run: &Run, device: &Device) -> Result<()> {
     let rows = evaluation::evaluate(&mut model, &source, &options)?;
     let corpus = embedded.then(Corpus::default);
     if args.json {
-        let data = match &args.data {
-            Some(path) => path.display().to_string(),
-            None if embedded => "embedded corpus, held out".into(),
-            None => "held out".into(),
+        let (data, hash) = match &args.data {
+            Some(path) => (path.display().to_string(), evaluation::digest(path)?.into()),
+            None if embedded => ("embedded corpus, held out".into(), Value::Null),
+            None => ("held out".into(), Value::Null),
         };
         let value = Value::object([
             ("run", run.path().display().to_string().into()),
             ("step", model.step.into()),
+            ("weights_sha256", model.weights.as_str().into()),
+            ("seed", config.train.seed.into()),
+            ("command", command().into()),
             ("data", data.into()),
+            ("data_sha256", hash.into()),
             ("fast_steps", steps.into()),
             ("samples", args.samples.into()),
             ("results", evaluation::json(&rows, corpus.as_ref())),
@@ -132,9 +136,11 @@ fn evaluate(args: &Args, run: &Run, device: &Device) -> Result<()> {
         ModelKind::Ar => String::new(),
     };
     print(format_args!(
-        "{} after step {}: {sequences} {what}, {tokens} tokens scored by {}{how}\n",
+        "{} after step {}, weights {}, seed {}: {sequences} {what}, {tokens} tokens scored by {}{how}\n",
         run.path().display(),
         model.step,
+        model.weights.get(..12).unwrap_or(&model.weights),
+        config.train.seed,
         rows.first().map_or("", |row| row.protocol.name()),
     ))?;
     print(evaluation::text(&rows, corpus.as_ref()))

@@ -11,9 +11,7 @@ use ltm::audit::{Audit, Options, audit};
 use ltm::config::{Config, ModelKind, Tokenizer, Work};
 use ltm::corpus::Corpus;
 use ltm::data::Source;
-use ltm::hash::{hex, sha256_reader};
 use ltm::run::{Loaded, Material, Run, held_out_stories};
-use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -75,7 +73,7 @@ fn examine(args: &Args, run: &Run, device: &Device) -> Result<()> {
     let mut model = run.load(device, Work::Evaluation)?;
     evaluation::warn(&model);
     let text = match &args.text {
-        Some(path) => Some((path.as_path(), digest(path)?)),
+        Some(path) => Some((path.as_path(), evaluation::digest(path)?)),
         None => None,
     };
     let steps = (0..).map(|power| 1 << power).take_while(|&t| t <= args.max_steps as usize).collect();
@@ -109,15 +107,6 @@ fn source(args: &Args, config: &Config) -> Result<Arc<dyn Source>> {
         None => held_out_stories(config.model.seq, args.limit)
             .map_err(|error| Error::usage(format!("{error}; or name a text with --text"))),
     }
-}
-
-/// SHA-256 of a file; a folder's shards are vouched for by its own manifest.
-fn digest(path: &Path) -> Result<String> {
-    if path.is_dir() {
-        return Ok(String::new());
-    }
-    let file = File::open(path).map_err(|error| Error::io("read", path, &error))?;
-    sha256_reader(file).map(|(digest, _)| hex(&digest)).map_err(|error| Error::io("read", path, &error))
 }
 
 /// Nats per token as a perplexity.

@@ -32,17 +32,18 @@ struct Section {
 /// # Errors
 /// If it cannot be read, a key is unknown, or a set cannot be as it is described; the message names the line.
 pub fn read(path: &Path, data: Option<&Path>) -> Result<Vec<Set>> {
-    let mut sections: Vec<Section> = Vec::new();
+    let tables = toml_file::tables(path)?;
+    let mut sections: Vec<Section> = tables.iter().map(|(name, place)| Section::new(name, place)).collect();
     for setting in toml_file::read(path)? {
-        let Some((name, key)) = setting.key.split_once('.') else {
+        let section = setting.key.split_once('.').and_then(|(name, key)| {
+            let section = sections.iter_mut().find(|section| section.name == name)?;
+            Some((section, key))
+        });
+        let Some((section, key)) = section else {
             let error = Error::usage(format!("{}: every set is a section, as in [ptb]", setting.key));
             return Err(error.at(&setting.place));
         };
-        let at = sections.iter().position(|section| section.name == name).unwrap_or_else(|| {
-            sections.push(Section::new(name, &setting.place));
-            sections.len() - 1
-        });
-        sections[at].set(key, &setting).map_err(|error| error.at(&setting.key).at(&setting.place))?;
+        section.set(key, &setting).map_err(|error| error.at(&setting.key).at(&setting.place))?;
     }
     if sections.is_empty() {
         return Err(Error::usage(format!("{}: no set in it: a set is a section, as in [ptb]", path.display())));
@@ -237,11 +238,12 @@ mod tests {
         for (text, parts) in [
             ("path = 'f'\n", [":1: ", "every set is a section"]),
             ("[ptb]\npath = 'f'\ncolour = 1\n", [":3: ", "ptb.colour: unknown key: a set has path"]),
-            ("[ptb]\npath = 'f'\nfield = 'text'\n", [":2: ", "field belongs to format jsonl, not to format text"]),
+            ("[lm1b]\npath = 'f'\n[ptb]\n", [":3: ", "[ptb] needs path"]),
+            ("[ptb]\npath = 'f'\nfield = 'text'\n", [":1: ", "field belongs to format jsonl, not to format text"]),
             ("[ptb]\nchunking = 'docs'\n", [":2: ", "choose one of windows, documents"]),
-            ("\n[ptb]\nsplit = 'lines'\n", [":3: ", "[ptb] needs path"]),
-            ("[wikitxt]\npath = 'f'\n", [":2: ", "[wikitxt] is none of ptb, wikitext,"]),
-            ("[own]\npath = 'f'\nformat = 'jsonl'\n", [":2: ", "format jsonl needs field NAME"]),
+            ("\n[ptb]\nsplit = 'lines'\n", [":2: ", "[ptb] needs path"]),
+            ("[wikitxt]\npath = 'f'\n", [":1: ", "[wikitxt] is none of ptb, wikitext,"]),
+            ("[own]\npath = 'f'\nformat = 'jsonl'\n", [":1: ", "format jsonl needs field NAME"]),
             ("[ptb]\npath = 'f'\ndocuments = 0\n", [":3: ", "at least 1"]),
             ("[ptb]\npath = []\n", [":2: ", "at least one"]),
             ("[ptb]\npath = true\n", [":2: ", "expected a string"]),
