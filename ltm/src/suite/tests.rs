@@ -77,6 +77,13 @@ fn long_documents_come_in_parts() {
     assert!(texts(&set).unwrap() == [long.as_str(), "short"]);
     set.group = Group::All;
     assert!(texts(&set).unwrap() == [format!("{long}\nshort")]);
+    // Nowhere to cut: it is cut all the same.
+    let solid = "é".repeat(900_000);
+    std::fs::write(&set.files[0], &solid).unwrap();
+    let mut parts = Texts::new(&set, &tokenizer).unwrap();
+    assert!(parts.next_part().unwrap().unwrap().text.len() < solid.len());
+    drop(parts);
+    assert!(texts(&set).unwrap() == [solid]);
     set.documents = Some(0);
     assert!(texts(&set).unwrap().is_empty());
 }

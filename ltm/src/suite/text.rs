@@ -2,7 +2,7 @@
 
 use super::{Group, Set};
 use crate::data::Tokenizer;
-use crate::data::documents::{At, PIECE, Piece, Pieces, Place, Position, line_of};
+use crate::data::documents::{At, LONGEST_PIECE, PIECE, Piece, Pieces, Place, Position, line_of};
 use crate::data::encode::{check_utf8, text_of};
 use crate::data::tokenizer;
 use engine::{Error, Result};
@@ -130,8 +130,10 @@ impl<'a> Texts<'a> {
                     (self.open, self.inside_line) = (true, position == Position::Inside);
                 }
             }
+            // Where there is nowhere to cut for so long, what has been read ends at a character.
+            let forced = || (self.pending.len() >= LONGEST_PIECE).then_some(self.pending.len());
             if self.pending.len() > PIECE
-                && let Some(at) = self.cutter.last_cut(&self.pending)
+                && let Some(at) = self.cutter.last_cut(&self.pending).or_else(forced)
             {
                 let rest = self.pending.split_off(at);
                 let text = std::mem::replace(&mut self.pending, rest);
