@@ -122,7 +122,7 @@ fn evaluate(args: &Args, run: &Run, device: &Device) -> Result<()> {
             ("seed", config.train.seed.into()),
             ("command", command().into()),
             ("data", data.into()),
-            ("data_sha256", hash.into()),
+            ("data_sha256", hash),
             ("fast_steps", steps.into()),
             ("samples", args.samples.into()),
             ("results", evaluation::json(&rows, corpus.as_ref())),
