@@ -3,13 +3,14 @@
 use super::table::{as_trained, pm};
 use super::{Subject, perplexity};
 use ltm::audit::{Audit, Mean, Row};
+use ltm::config::Noise;
 
 /// A latent with less KL than this, in nats, tells the decoder next to nothing.
 const IDLE: f64 = 0.1;
 
 /// One sentence or two for every question.
 pub fn verdict(subject: &Subject<'_>, audit: &Audit) -> String {
-    let parts = [bounds(audit), fixed(audit), perplexities(audit), steps(audit), latents(subject, audit)];
+    let parts = [bounds(audit), fixed(audit), perplexities(subject, audit), steps(audit), latents(subject, audit)];
     parts.map(|part| format!("- {part}")).join("\n")
 }
 
@@ -80,19 +81,24 @@ fn fixed(audit: &Audit) -> String {
     }
 }
 
-/// The same in perplexities, which is how numbers are published.
-fn perplexities(audit: &Audit) -> String {
+/// The same in perplexities, which is how numbers are published, and what more steps make of them.
+fn perplexities(subject: &Subject<'_>, audit: &Audit) -> String {
+    let last = audit.rows.last().expect("an audit has rows");
     let of = |row: &Row| {
         let mean = |values: Vec<f64>| perplexity(audit, Mean::of(&values).mean);
         [mean(row.fixed.reported()), mean(row.fixed.bound()), mean(row.fitted.bound())]
     };
-    let row = audit.rows.last().expect("an audit has rows");
-    let [fixed, fresh, elbo] = of(row);
-    format!(
-        "As perplexities at T = {}: fixed prints {fixed:.3}, its posteriors at fresh noise cost {fresh:.3}, and elbo, fitted for that, is \
-         {elbo:.3}. A published number that was made the first way says nothing of the last.",
-        row.steps
-    )
+    let at = |row: &Row| {
+        let [fixed, fresh, elbo] = of(row);
+        let elbo = match subject.model.config.fast.noise {
+            Noise::Fresh => format!(", and elbo, fitted for that, is {elbo:.3}"),
+            Noise::Fixed => String::new(),
+        };
+        format!("at T = {} fixed prints {fixed:.3}, its posteriors at fresh noise cost {fresh:.3}{elbo}", row.steps)
+    };
+    let trained = as_trained(subject, audit);
+    let rows = if trained.steps == last.steps { at(last) } else { format!("{}; {}", at(trained), at(last)) };
+    format!("As perplexities: {rows}. A number that was made the first way does not tell the others.")
 }
 
 /// What more steps bring.

@@ -19,14 +19,18 @@ fn number(result: &Value, key: &str, digits: usize) -> String {
 /// A number with digits that suit a perplexity, and its standard error.
 fn perplexity(result: &Value, key: &str) -> String {
     let Some(Value::Number(x)) = result.get(key) else { return "–".into() };
-    let digits = if *x < 100.0 { 2 } else { 1 };
+    let show = |x: f64| match x.abs() {
+        1e5.. => format!("{x:.1e}"),
+        100.0.. => format!("{x:.1}"),
+        _ => format!("{x:.2}"),
+    };
     match result.get("nats_per_token_error") {
         Some(Value::Number(error)) => {
             let tokens = |key: &str| result.get(key).and_then(|value| value.as_f64().ok()).unwrap_or(f64::NAN);
             let per = if key == "perplexity" { 1.0 } else { tokens("tokens") / tokens("gpt2_tokens") };
-            format!("{x:.digits$} ± {:.digits$}", x * error * per)
+            format!("{} ± {}", show(*x), show(x * error * per))
         }
-        _ => format!("{x:.digits$}"),
+        _ => show(*x),
     }
 }
 
@@ -67,7 +71,10 @@ pub fn text(run: &Run, model: &Loaded, request: &Request, judged: &[Judged]) -> 
     ];
     let mut rows = Vec::new();
     for Judged { set, results, error } in judged {
-        let limit = set.documents.map_or(String::new(), |n| format!(" (first {n} documents)"));
+        // A limit that all documents are within has left nothing out.
+        let scored = results.first().and_then(|(_, result)| result.read("documents", Value::as_u64).ok());
+        let limit = set.documents.filter(|limit| scored.is_some_and(|n| n >= *limit));
+        let limit = limit.map_or(String::new(), |n| format!(" (first {n} documents)"));
         let name = format!("{}{limit}", title(set));
         for (i, (protocol, result)) in results.iter().enumerate() {
             rows.push(vec![
