@@ -56,6 +56,12 @@ impl Protocol {
         }
     }
 
+    /// Whether both fit a posterior in the same way and score it by the same draws, so that one pass has the numbers of both.
+    pub fn shares_draws(self, other: Self) -> bool {
+        let bound = |protocol| matches!(protocol, Self::Elbo | Self::Iwae);
+        self == other || (bound(self) && bound(other))
+    }
+
     /// The protocol called `name` for a kind of model.
     ///
     /// # Errors
@@ -133,24 +139,33 @@ impl Evaluator {
     /// # Errors
     /// If the batch does not fit the model, or a number is not finite.
     pub fn batch(&self, config: &Config, store: &mut Store, batch: &Batch) -> Result<Vec<SequenceScore>> {
-        let n = self.inputs.sequence;
-        let mut scored = batch.clone();
-        if self.protocol == Protocol::Prefix {
-            // The posterior sees the first half of each sequence's targets, the score counts the second.
-            let mut prefix = batch.clone();
-            for b in 0..batch.samples.len() {
-                let row = b * n..(b + 1) * n;
-                let half = scored_in(batch, b) / 2;
-                for (seen, i) in row.filter(|&i| batch.targets[i] >= 0).enumerate() {
-                    let unseen = if seen < half { &mut scored } else { &mut prefix };
-                    unseen.targets[i] = -1;
-                }
-            }
+        self.batch_by(&[self.protocol], config, store, batch).map(|mut scores| scores.remove(0))
+    }
+
+    /// The same by several protocols, from one fit: all must [share its draws](Protocol::shares_draws).
+    ///
+    /// # Errors
+    /// As [`batch`](Self::batch).
+    ///
+    /// # Panics
+    /// If a protocol needs another fit.
+    pub fn batch_by(
+        &self,
+        protocols: &[Protocol],
+        config: &Config,
+        store: &mut Store,
+        batch: &Batch,
+    ) -> Result<Vec<Vec<SequenceScore>>> {
+        assert!(protocols.iter().all(|protocol| protocol.shares_draws(self.protocol)), "{protocols:?}");
+        let scored = if self.protocol == Protocol::Prefix {
+            let [prefix, rest] = halves(batch);
             // A sequence of one token has no first half: its posterior has seen nothing.
             self.inputs.place(store, &config.model, &prefix)?;
+            rest
         } else {
             self.inputs.load(store, &config.model, batch)?;
-        }
+            batch.clone()
+        };
         let posterior_kl = self.fast.as_ref().map_or_else(Vec::new, |fast| {
             fast.fit(store, self.rate, 0, |_, _| ());
             fast.latents.posterior_kl(store)
@@ -163,12 +178,25 @@ impl Evaluator {
             (Some(fast), Protocol::Fixed) => vec![self.score.at(store, fast.latents.z)],
             _ => (0..self.draws as u32).map(|s| self.score.draw(store, s)).collect(),
         };
+        let priced = |protocol| self.price(protocol, batch, &scored, &draws, &posterior_kl);
+        protocols.iter().map(|&protocol| priced(protocol)).collect()
+    }
+
+    /// The scores of the sequences that have a target, `scored` as far as it counts, by a protocol.
+    fn price(
+        &self,
+        protocol: Protocol,
+        batch: &Batch,
+        scored: &Batch,
+        draws: &[Scores],
+        posterior_kl: &[f64],
+    ) -> Result<Vec<SequenceScore>> {
         let mut scores = Vec::with_capacity(batch.samples.len());
         for (b, sample) in batch.samples.iter().enumerate().filter(|(_, s)| s.scored > 0) {
             let nlls: Vec<f64> = draws.iter().map(|d| d.nll[b]).collect();
-            let tokens = scored_in(&scored, b);
+            let tokens = scored_in(scored, b);
             let share = tokens as f64 / f64::from(sample.scored);
-            let mut score = match self.protocol {
+            let mut score = match protocol {
                 Protocol::Elbo | Protocol::Fixed => {
                     let (nll, noise) = mean_and_noise(&nlls);
                     SequenceScore { nats: nll + posterior_kl[b], nll, kl: posterior_kl[b], noise, ..Default::default() }
@@ -197,6 +225,20 @@ impl Evaluator {
     }
 }
 
+/// A batch with the first half of each sequence's targets, and one with the second.
+pub(crate) fn halves(batch: &Batch) -> [Batch; 2] {
+    let n = batch.targets.len() / batch.samples.len();
+    let (mut prefix, mut rest) = (batch.clone(), batch.clone());
+    for b in 0..batch.samples.len() {
+        let half = scored_in(batch, b) / 2;
+        for (seen, i) in (b * n..(b + 1) * n).filter(|&i| batch.targets[i] >= 0).enumerate() {
+            let unseen = if seen < half { &mut rest } else { &mut prefix };
+            unseen.targets[i] = -1;
+        }
+    }
+    [prefix, rest]
+}
+
 /// Targets of row `b` that count.
 fn scored_in(batch: &Batch, b: usize) -> usize {
     let n = batch.targets.len() / batch.samples.len();
@@ -204,7 +246,7 @@ fn scored_in(batch: &Batch, b: usize) -> usize {
 }
 
 /// Mean and the variance of the mean.
-fn mean_and_noise(values: &[f64]) -> (f64, f64) {
+pub(crate) fn mean_and_noise(values: &[f64]) -> (f64, f64) {
     let n = values.len() as f64;
     let mean = values.iter().sum::<f64>() / n;
     let var = values.iter().map(|x| (x - mean) * (x - mean)).sum::<f64>() / (n - 1.0);
@@ -212,7 +254,7 @@ fn mean_and_noise(values: &[f64]) -> (f64, f64) {
 }
 
 /// −log of the mean of exp(−cost), and its variance by the delta method.
-fn log_mean(costs: &[f64]) -> (f64, f64) {
+pub(crate) fn log_mean(costs: &[f64]) -> (f64, f64) {
     let least = costs.iter().copied().fold(f64::INFINITY, f64::min);
     let weights: Vec<f64> = costs.iter().map(|c| (least - c).exp()).collect();
     let (mean, noise) = mean_and_noise(&weights);

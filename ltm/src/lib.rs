@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod audit;
 pub mod bench;
 pub mod checkpoint;
 pub mod config;
@@ -18,6 +19,7 @@ pub mod quality;
 pub mod reasoning;
 pub mod run;
 pub mod safetensors;
+pub mod suite;
 pub mod train;
 pub mod verify;
 

@@ -7,8 +7,13 @@ use crate::case::{Case, Fill, Input, Sizes};
 use crate::{add, check, cost, lanes};
 use engine::{Buffer, Context, Cost, Device, Error, Op, Output, Pass, Reads, Result, Spec, Want, with_real};
 
-/// `x [.., S], b [S] → y [.., S]`, where S is any number of last dimensions; `d_x = d_y`, `d_b = Σ_rows d_y`, row by row in
-/// their order. Bound by memory.
+/// `x [.., S], b [S] → y [.., S]`, where S is any number of last dimensions.
+///
+/// - Formula: `y = x + b`, the same `b` for every row
+/// - VJP: `d_x = d_y`, `d_b = Σ_rows d_y`, row by row in their order
+/// - Source: elementary
+///
+/// Bound by memory.
 #[derive(Clone, Copy, Debug)]
 pub struct Bias;
 

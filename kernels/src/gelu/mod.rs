@@ -13,9 +13,13 @@ const LINEAR: f64 = 1.595_769_121_605_730_7;
 /// 2√(2/π) · 0.044715, the factor of u³.
 const CUBIC: f64 = LINEAR * 0.044_715;
 
-/// `u [..] → y [..]`, `y = u·s` with s = 1/(1 + e⁻ᵃ), a = 2√(2/π)(u + 0.044715 u³).
+/// `u [..] → y [..]`.
 ///
-/// `d_u = d_y ⊙ (s + u·s(1 − s)·a′)`. The VJP computes s again: bound by memory, the exponential hides behind it.
+/// - Formula: `y = u·s` with `s = 1/(1 + e⁻ᵃ)`, `a = 2√(2/π)(u + 0.044715 u³)`
+/// - VJP: `d_u = d_y ⊙ (s + u·s(1 − s)·a′)`
+/// - Source: Hendrycks and Gimpel, arXiv 1606.08415
+///
+/// The VJP computes s again: bound by memory, the exponential hides behind it.
 #[derive(Clone, Copy, Debug)]
 pub struct Gelu;
 

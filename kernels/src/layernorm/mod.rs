@@ -11,7 +11,10 @@ use engine::{Buffer, Context, Cost, Device, Op, Output, Pass, Reads, Result, Spe
 
 /// `x [.., d], gain [d], bias [d] → y [.., d], mean [rows], rstd [rows]`.
 ///
-/// With h = gain ⊙ d_y: `d_x = rstd · (h − mean(h) − x̂ · mean(h ⊙ x̂))`, `d_gain = Σ_rows d_y ⊙ x̂`, `d_bias = Σ_rows d_y`.
+/// - Formula: `y = x̂ ⊙ gain + bias`, `x̂ = (x − mean) · rstd`, `rstd = 1 / √(mean((x − mean)²) + eps)` per row
+/// - VJP: with h = gain ⊙ d_y: `d_x = rstd · (h − mean(h) − x̂ · mean(h ⊙ x̂))`, `d_gain = Σ_rows d_y ⊙ x̂`, `d_bias = Σ_rows d_y`
+/// - Source: Ba et al., arXiv 1607.06450
+///
 /// Bound by memory.
 #[derive(Clone, Copy, Debug)]
 pub struct LayerNorm {

@@ -1,8 +1,8 @@
 //! `ltm eval`.
 
 use super::evaluation::{self, Options};
-use super::output::{note, print};
-use super::{device, gsm8k, memory, threads};
+use super::output::{command, note, print};
+use super::{device, gsm8k, memory, suite, threads};
 use engine::{Device, Error, Result};
 use ltm::config::{Config, ModelKind, Work};
 use ltm::corpus::Corpus;
@@ -27,14 +27,26 @@ const STORIES: u64 = 256;
 /// NLL and KL stand apart; perplexity is exp(all nats / all tokens); bits per byte do not depend on the tokenizer. Without
 /// --data the held-out part of the run's own data is scored; if that is the embedded corpus, the source's true entropy
 /// stands beside every number.
+///
+/// With --suite FILE.toml many texts are scored one after the other: the paper's zero-shot sets, with its figures beside
+/// ours, and sets of your own. suite.toml in the repository is an example and explains every key. What is finished is kept
+/// in RUN/suite.jsonl and is not done again while weights, data and settings are the same. A set that cannot be read is
+/// missing from the table, which says why; the others are scored, and the exit code is 1.
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct Args {
     /// Folder of a training run
     run: PathBuf,
-    /// Text file, token shard or folder of shards [default: what the run held out]
+    /// Text file, token shard or folder of shards [default: what the run held out]; with --suite the folder that its
+    /// paths start from [default: that of the suite file]
     #[arg(long, value_name = "FILE|DIR")]
     data: Option<PathBuf>,
+    /// Score the sets of this file, one after the other, and resume where it was interrupted
+    #[arg(long, value_name = "FILE")]
+    suite: Option<PathBuf>,
+    /// Where the suite keeps what is finished [default: RUN/suite.jsonl]
+    #[arg(long, value_name = "FILE", requires = "suite")]
+    results: Option<PathBuf>,
     /// Protocols; may be given several times
     #[arg(long, value_name = "P", default_value = "all", value_delimiter = ',', value_parser = ["all", "elbo", "iwae", "prefix", "fixed", "nll"])]
     protocol: Vec<String>,
@@ -44,7 +56,8 @@ pub struct Args {
     /// Draws per sequence, or texts per problem
     #[arg(long, value_name = "S", default_value_t = 16)]
     samples: usize,
-    /// Score only the first N sequences or problems [default: all; of the embedded corpus 256]
+    /// Score only the first N sequences or problems [default: all; of the embedded corpus 256]; with --suite the first N
+    /// documents of every set
     #[arg(long, value_name = "N")]
     limit: Option<u64>,
     /// Print JSON
@@ -77,6 +90,16 @@ fn evaluate(args: &Args, run: &Run, device: &Device) -> Result<()> {
         return gsm8k::run(&args.problems, &request, run, &mut model);
     }
     let mut model = run.load(device, Work::Evaluation)?;
+    let protocols = protocols(args, config.model.kind)?;
+    let steps = args.steps.unwrap_or(config.fast.steps);
+    if let Some(file) = &args.suite {
+        evaluation::warn(&model);
+        let (data, results) = (args.data.as_deref(), args.results.as_deref());
+        let request =
+            suite::Request { file, data, results, protocols, steps, samples: args.samples, limit: args.limit };
+        let judged = suite::run(run, &mut model, &request, device)?;
+        return suite::show(run, &model, &request, &judged, args.json);
+    }
     if args.data.is_none() && model.data == IMPORTED {
         return Err(Error::usage(format!(
             "{} was imported and held nothing out: name text to score with --data",
@@ -98,25 +121,23 @@ fn evaluate(args: &Args, run: &Run, device: &Device) -> Result<()> {
     };
     evaluation::warn(&model);
     let kind = config.model.kind;
-    let mut protocols =
-        args.protocol.iter().filter(|p| *p != "all").map(|p| Protocol::by_name(p, kind)).collect::<Result<Vec<_>>>()?;
-    if protocols.len() < args.protocol.len() {
-        protocols = Protocol::of(kind).to_vec();
-    }
-    let steps = args.steps.unwrap_or(config.fast.steps);
     let options = Options { protocols, steps, samples: args.samples, limit: args.limit };
     let rows = evaluation::evaluate(&mut model, &source, &options)?;
     let corpus = embedded.then(Corpus::default);
     if args.json {
-        let data = match &args.data {
-            Some(path) => path.display().to_string(),
-            None if embedded => "embedded corpus, held out".into(),
-            None => "held out".into(),
+        let (data, hash) = match &args.data {
+            Some(path) => (path.display().to_string(), evaluation::digest(path)?.into()),
+            None if embedded => ("embedded corpus, held out".into(), Value::Null),
+            None => ("held out".into(), Value::Null),
         };
         let value = Value::object([
             ("run", run.path().display().to_string().into()),
             ("step", model.step.into()),
+            ("weights_sha256", model.weights.as_str().into()),
+            ("seed", config.train.seed.into()),
+            ("command", command().into()),
             ("data", data.into()),
+            ("data_sha256", hash),
             ("fast_steps", steps.into()),
             ("samples", args.samples.into()),
             ("results", evaluation::json(&rows, corpus.as_ref())),
@@ -130,12 +151,22 @@ fn evaluate(args: &Args, run: &Run, device: &Device) -> Result<()> {
         ModelKind::Ar | ModelKind::Gpt2 => String::new(),
     };
     print(format_args!(
-        "{} after step {}: {sequences} {what}, {tokens} tokens scored by {}{how}\n",
+        "{} after step {}, weights {}, seed {}: {sequences} {what}, {tokens} tokens scored by {}{how}\n",
         run.path().display(),
         model.step,
+        model.weights.get(..12).unwrap_or(&model.weights),
+        config.train.seed,
         rows.first().map_or("", |row| row.protocol.name()),
     ))?;
     print(evaluation::text(&rows, corpus.as_ref()))
+}
+
+/// The protocols asked for.
+fn protocols(args: &Args, kind: ModelKind) -> Result<Vec<Protocol>> {
+    if args.protocol.iter().any(|name| name == "all") {
+        return Ok(Protocol::of(kind).to_vec());
+    }
+    args.protocol.iter().map(|name| Protocol::by_name(name, kind)).collect()
 }
 
 /// What the run held out, provided that it is still what it was.
@@ -153,7 +184,7 @@ fn held_out(run: &Run, model: &Loaded) -> Result<Arc<dyn Source>> {
 }
 
 /// Whether all of `path` that is scored, or most of it, is what the run learnt from.
-fn learnt(path: &Path, config: &Config) -> Result<bool> {
+pub fn learnt(path: &Path, config: &Config) -> Result<bool> {
     let same = |other: &PathBuf| matches!((path.canonicalize(), other.canonicalize()), (Ok(a), Ok(b)) if a == b);
     // Of a folder with held-out shards those alone are scored, and no run learns from them.
     Ok(config.data.paths.iter().any(same) && !splits(path)?.contains(&Split::Validation))

@@ -7,8 +7,11 @@ use ltm::config::{Config, Work};
 use ltm::corpus::Corpus;
 use ltm::data::Source;
 use ltm::evaluate::{Evaluator, Protocol, Total};
+use ltm::hash::{hex, sha256_reader};
 use ltm::json::Value;
 use ltm::run::{Excess, Loaded, score};
+use std::fs::File;
+use std::path::Path;
 use std::sync::Arc;
 
 /// How to score.
@@ -186,4 +189,13 @@ pub fn json(rows: &[Row], corpus: Option<&Corpus>) -> Value {
 /// Tells about checkpoints that could not be used.
 pub fn warn(model: &Loaded) {
     model.warnings.iter().for_each(|warning| note(format_args!("warning: {warning}")));
+}
+
+/// SHA-256 of a file; a folder's shards are vouched for by its own manifest.
+pub fn digest(path: &Path) -> Result<String> {
+    if path.is_dir() {
+        return Ok(String::new());
+    }
+    let file = File::open(path).map_err(|error| Error::io("read", path, &error))?;
+    sha256_reader(file).map(|(digest, _)| hex(&digest)).map_err(|error| Error::io("read", path, &error))
 }

@@ -5,6 +5,7 @@
 
 #![forbid(unsafe_code)]
 
+mod audit;
 mod bench;
 mod cuda;
 mod data;
@@ -25,6 +26,7 @@ mod quality;
 mod replay;
 mod settings;
 mod stream;
+mod suite;
 mod threads;
 mod toml_file;
 mod train;
@@ -64,6 +66,7 @@ enum Command {
     Train(train::Args),
     Replay(replay::Args),
     Eval(eval::Args),
+    Audit(audit::Args),
     Generate(generate::Args),
     Quality(quality::Args),
     #[command(subcommand)]
@@ -109,6 +112,7 @@ fn run(cli: &Cli) -> Result<ExitCode> {
         Command::Train(args) => train::run(args, threads, device),
         Command::Replay(args) => replay::run(args, threads, device).map(done),
         Command::Eval(args) => eval::run(args, threads, device).map(done),
+        Command::Audit(args) => audit::run(args, threads, device).map(done),
         Command::Generate(args) => generate::run(args, threads, device).map(done),
         Command::Quality(args) => quality::run(args, threads, device).map(done),
         Command::Data(command) => data::run(command, threads),

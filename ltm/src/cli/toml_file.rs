@@ -21,6 +21,28 @@ pub struct Setting {
 /// # Errors
 /// If it cannot be read or is not TOML; the message names the line.
 pub fn read(path: &Path) -> Result<Vec<Setting>> {
+    inside(path, |root, place| {
+        let mut settings = Vec::new();
+        flatten("", root, place, &mut settings)?;
+        Ok(settings)
+    })
+}
+
+/// The names of the tables of the file at `path`, in its order, each with its place; a table may be empty.
+///
+/// # Errors
+/// As [`read`].
+pub fn tables(path: &Path) -> Result<Vec<(String, String)>> {
+    inside(path, |root, place| {
+        let tables = root.iter().filter(|(_, value)| matches!(value.get_ref(), DeValue::Table(_)));
+        let mut names: Vec<_> = tables.map(|(name, _)| (name.span().start, name.get_ref().to_string())).collect();
+        names.sort_unstable();
+        Ok(names.into_iter().map(|(at, name)| (name, place(at))).collect())
+    })
+}
+
+/// Parses the file and hands its root and the names of its places to `visit`.
+fn inside<T>(path: &Path, visit: impl FnOnce(&DeTable<'_>, &dyn Fn(usize) -> String) -> Result<T>) -> Result<T> {
     let text = std::fs::read(path).map_err(|e| Error::io("read", path, &e))?;
     let text = String::from_utf8(text).map_err(|e| {
         Error::usage(format!("{}: byte {} is not UTF-8, as TOML must be", path.display(), e.utf8_error().valid_up_to()))
@@ -33,9 +55,7 @@ pub fn read(path: &Path) -> Result<Vec<Setting>> {
         let message = e.message().replace('\n', ", ");
         Error::usage(message).at(place(e.span().map_or(0, |span| span.start)))
     })?;
-    let mut settings = Vec::new();
-    flatten("", root.get_ref(), &place, &mut settings)?;
-    Ok(settings)
+    visit(root.get_ref(), &place)
 }
 
 fn flatten(prefix: &str, table: &DeTable<'_>, place: &dyn Fn(usize) -> String, out: &mut Vec<Setting>) -> Result<()> {

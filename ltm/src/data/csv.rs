@@ -1,4 +1,4 @@
-//! One column of comma-separated values. The parser comes with feature `cli`.
+//! Columns of comma-separated values. The parser comes with feature `cli`.
 
 use super::documents::{Bytes, FilePieces};
 use super::formats::{Column, Header};
@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 #[cfg(not(feature = "cli"))]
-pub(super) fn open(_: Arc<Path>, _: Bytes, _: &Column, _: Header) -> Result<Box<dyn FilePieces>> {
+pub(super) fn open(_: Arc<Path>, _: Bytes, _: &[Column], _: Header) -> Result<Box<dyn FilePieces>> {
     Err(Error::usage("format csv is not in this build of the library: build it with feature `cli`"))
 }
 
@@ -91,29 +91,31 @@ mod with_parser {
         file: Arc<Path>,
         input: csv::Reader<Bounded>,
         since_record: Arc<AtomicU64>,
-        column: usize,
+        /// Which make the document, joined by a blank.
+        columns: Vec<usize>,
     }
 
     pub(in super::super) fn open(
         file: Arc<Path>,
         input: Bytes,
-        column: &Column,
+        columns: &[Column],
         header: Header,
     ) -> Result<Box<dyn FilePieces>> {
         let since_record = Arc::new(AtomicU64::new(0));
         let input = Bounded { input, since_record: since_record.clone(), quotes: Quotes::default() };
         let mut input = csv::ReaderBuilder::new().has_headers(header == Header::Present).from_reader(input);
-        let column = match column {
-            Column::Index(index) => *index,
+        let mut place = |column: &Column| match column {
+            Column::Index(index) => Ok(*index),
             Column::Name(name) => {
                 let names = input.byte_headers().map_err(|error| in_file(&file, &error))?;
                 names.iter().position(|found| found == name.as_bytes()).ok_or_else(|| {
                     let names: Vec<_> = names.iter().map(String::from_utf8_lossy).collect();
                     Error::new(format!("{}: no column {name:?}; there are: {}", file.display(), names.join(", ")))
-                })?
+                })
             }
         };
-        Ok(Box::new(Table { file, input, since_record, column }))
+        let columns = columns.iter().map(&mut place).collect::<Result<_>>()?;
+        Ok(Box::new(Table { file, input, since_record, columns }))
     }
 
     fn in_file(file: &Path, error: &csv::Error) -> Error {
@@ -129,14 +131,14 @@ mod with_parser {
             self.since_record.store(0, Ordering::Relaxed);
             let line = record.position().map_or(0, csv::Position::line);
             let place = Place { file: self.file.clone(), at: At::Line(line) };
-            let Some(text) = record.get(self.column) else {
-                return Err(Error::new(format!(
-                    "{place}: there is no column {}, the record has {}",
-                    self.column + 1,
-                    record.len()
-                )));
+            let field = |&column: &usize| {
+                record.get(column).ok_or_else(|| {
+                    let (number, there) = (column + 1, record.len());
+                    Error::new(format!("{place}: there is no column {number}, the record has {there}"))
+                })
             };
-            Ok(Some(Piece { bytes: text.to_vec(), document: 0, position: Position::Last, place }))
+            let bytes = self.columns.iter().map(field).collect::<Result<Vec<_>>>()?.join(&b' ');
+            Ok(Some(Piece { bytes, document: 0, position: Position::Last, place }))
         }
     }
 
@@ -148,7 +150,7 @@ mod with_parser {
         use super::*;
 
         fn column(text: &'static str, column: Column, header: Header) -> Result<Vec<(u64, String)>> {
-            let format = Format::Csv { column, header };
+            let format = Format::Csv { columns: vec![column], header };
             Pieces::of_reader("t.csv", Box::new(text.as_bytes()), &format, &Bytes)
                 .map(|piece| piece.map(|piece| (piece.document, String::from_utf8(piece.bytes).unwrap())))
                 .collect()
@@ -191,7 +193,7 @@ mod with_parser {
         #[test]
         fn an_open_quote_does_not_fill_the_memory() {
             let endless = Box::new("\"".as_bytes().chain(io::repeat(b'x')));
-            let format = Format::Csv { column: Column::Index(0), header: Header::Absent };
+            let format = Format::Csv { columns: vec![Column::Index(0)], header: Header::Absent };
             let error = Pieces::of_reader("t.csv", endless, &format, &Bytes).next().unwrap().unwrap_err().to_string();
             assert_eq!(error, "t.csv: a record longer than 64 MiB: is a quote open?");
         }

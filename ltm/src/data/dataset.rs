@@ -59,7 +59,7 @@ impl Dataset {
         if shards::has_magic(&first) || path.extension().is_some_and(|extension| extension == "bin") {
             return Self::open_shards(&[path.into()], tokenizer);
         }
-        if let Some(format @ ("jsonl" | "csv")) = path.extension().and_then(|extension| extension.to_str()) {
+        if let Some(format @ ("jsonl" | "csv")) = kind(path) {
             let flag = if format == "csv" { "--column C" } else { "--field F" };
             return Err(Error::usage(format!(
                 "{0} is {format}, not plain text: `ltm data prepare {0} --format {format} {flag} --tokenizer {1} --out DIR`",
@@ -343,6 +343,13 @@ impl Scan {
             ))),
         }
     }
+}
+
+/// What a file's name says it holds: its extension, or the one before `.gz` or `.zst`.
+fn kind(path: &Path) -> Option<&str> {
+    let packed = path.extension().is_some_and(|extension| extension == "gz" || extension == "zst");
+    let name = if packed { Path::new(path.file_stem()?) } else { path };
+    name.extension()?.to_str()
 }
 
 fn same_tokenizer(file: &Path, manifest: &Manifest, tokenizer: &dyn Tokenizer) -> Result<()> {

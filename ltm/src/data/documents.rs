@@ -1,7 +1,7 @@
 //! Streams documents out of files, in pieces, so that memory depends neither on the size of an input nor on the size of a
 //! document: a long text comes in several pieces, cut where the tokenizer says that cutting changes nothing.
 //!
-//! Only jsonl and csv records must fit in memory whole; they may have [`LONGEST_RECORD`] bytes.
+//! Files may be compressed by gzip or Zstandard. Only jsonl and csv records must fit in memory whole; they may have [`LONGEST_RECORD`] bytes.
 
 use super::formats::{Format, TextSplit};
 use super::tokenizer::{Tokenizer, char_floor};
@@ -88,6 +88,16 @@ impl fmt::Display for Place {
     }
 }
 
+/// The line, from 1, with the byte at `at` of a file's text, for messages; the file is read again for it.
+pub(crate) fn line_of(path: &Path, at: u64) -> Option<u64> {
+    let text = super::compressed::plain(path, Box::new(File::open(path).ok()?)).ok()?;
+    let mut line = 1;
+    for byte in BufReader::new(text.take(at)).bytes() {
+        line += u64::from(byte.ok()? == b'\n');
+    }
+    Some(line)
+}
+
 /// Counts what is read, for the progress bar.
 struct Metered<R> {
     inner: R,
@@ -160,11 +170,13 @@ impl<'a> Pieces<'a> {
             Some(reader) => reader,
             None => Box::new(open_file(&file)?),
         };
+        // Counted as it lies in the file, which is what a progress bar knows the size of.
         let input = Metered { inner: reader, consumed: self.consumed.clone() };
+        let input = super::compressed::plain(&file, Box::new(input))?;
         Ok(match self.format {
             Format::Text(split) => Box::new(Text::new(file, input, *split, self.tokenizer)),
             Format::Jsonl { .. } => Box::new(Lines { file, input: BufReader::with_capacity(1 << 16, input), line: 0 }),
-            Format::Csv { column, header } => super::csv::open(file, Box::new(input), column, *header)?,
+            Format::Csv { columns, header } => super::csv::open(file, input, columns, *header)?,
         })
     }
 }

@@ -104,19 +104,25 @@ fn read_batch(pieces: &mut Pieces<'_>) -> (Vec<Piece>, BatchEnd) {
 /// Tokens of a piece, without the end token, and the bytes of its text.
 fn encode(piece: &Piece, format: &Format, tokenizer: &dyn Tokenizer) -> Result<(Vec<u16>, u64)> {
     let text = text_of(piece, format)?;
-    if tokenizer.needs_utf8() {
-        std::str::from_utf8(&text).map_err(|error| {
-            let error = piece.place.invalid_utf8(error.valid_up_to());
-            Error::new(format!("{error}, and tokenizer {} needs UTF-8 (bytes takes anything)", tokenizer.name()))
-        })?;
-    }
+    check_utf8(&text, piece, tokenizer)?;
     let mut tokens = Vec::with_capacity(text.len() / 3 + 2);
     tokenizer.encode(&text, &mut tokens).map_err(|error| error.at(&piece.place))?;
     Ok((tokens, text.len() as u64))
 }
 
+/// Whether `tokenizer` takes the text of a piece.
+pub(crate) fn check_utf8(text: &[u8], piece: &Piece, tokenizer: &dyn Tokenizer) -> Result<()> {
+    match std::str::from_utf8(text) {
+        Err(error) if tokenizer.needs_utf8() => {
+            let error = piece.place.invalid_utf8(error.valid_up_to());
+            Err(Error::new(format!("{error}, and tokenizer {} needs UTF-8 (bytes takes anything)", tokenizer.name())))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// The text of a piece: for jsonl the field of its line.
-fn text_of<'p>(piece: &'p Piece, format: &Format) -> Result<Cow<'p, [u8]>> {
+pub(crate) fn text_of<'p>(piece: &'p Piece, format: &Format) -> Result<Cow<'p, [u8]>> {
     let Format::Jsonl { field } = format else { return Ok(Cow::Borrowed(&piece.bytes)) };
     debug_assert!(matches!(piece.place.at, At::Line(_)));
     json_field(&piece.bytes, field).map(|text| Cow::Owned(text.into_bytes())).map_err(|error| error.at(&piece.place))

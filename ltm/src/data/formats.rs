@@ -13,10 +13,11 @@ pub enum Format {
         /// Key of the document.
         field: String,
     },
-    /// Comma-separated values with quotes as in RFC 4180, one record per document; the document is one column.
+    /// Comma-separated values with quotes as in RFC 4180, one record per document; the document is one column, or several
+    /// joined by a blank.
     Csv {
-        /// Which column.
-        column: Column,
+        /// Which columns.
+        columns: Vec<Column>,
         /// Whether the first record names the columns.
         header: Header,
     },
@@ -95,7 +96,7 @@ impl FormatWords<'_> {
                 })?;
                 let column: Column = column.parse()?;
                 let named = matches!(column, Column::Name(_));
-                Ok(Format::Csv { column, header: if named { Header::Present } else { self.header } })
+                Ok(Format::Csv { columns: vec![column], header: if named { Header::Present } else { self.header } })
             }
             other => Err(Error::usage(format!("there is no format {other:?}: choose text, jsonl or csv"))),
         }
@@ -151,9 +152,12 @@ mod tests {
         let jsonl = FormatWords { format: Some("jsonl"), field: Some("text"), ..none };
         assert_eq!(jsonl.parse().unwrap(), Format::Jsonl { field: "text".into() });
         let csv = FormatWords { format: Some("csv"), column: Some("3"), ..none };
-        assert_eq!(csv.parse().unwrap(), Format::Csv { column: Column::Index(2), header: Header::Absent });
+        assert_eq!(csv.parse().unwrap(), Format::Csv { columns: vec![Column::Index(2)], header: Header::Absent });
         let csv = FormatWords { column: Some("title"), ..csv };
-        assert_eq!(csv.parse().unwrap(), Format::Csv { column: Column::Name("title".into()), header: Header::Present });
+        assert_eq!(
+            csv.parse().unwrap(),
+            Format::Csv { columns: vec![Column::Name("title".into())], header: Header::Present }
+        );
     }
 
     #[test]

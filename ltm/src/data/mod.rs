@@ -10,6 +10,7 @@
 
 pub mod batches;
 pub mod checksum;
+mod compressed;
 mod csv;
 pub mod dataset;
 pub mod documents;

@@ -59,6 +59,16 @@ impl Latents {
         rows.map(|(m, l)| m.iter().zip(l).map(|(&m, &l)| kl(m, l)).sum()).collect()
     }
 
+    /// The KL of every latent vector of every sample, `[B][L·K]`, in nats; they sum to [`posterior_kl`](Self::posterior_kl).
+    pub fn kl_by_latent(&self, store: &Store) -> Vec<Vec<f64>> {
+        let (mu, logvar) = (store.get(self.mu), store.get(self.logvar));
+        let &[_, latents, width] = mu.shape().dims() else { unreachable!("[B, L·K, d]") };
+        let numbers = mu.to_f64().into_iter().zip(logvar.to_f64());
+        let parts: Vec<f64> = numbers.map(|(m, l)| 0.5 * (m * m + l.exp() - l - 1.0)).collect();
+        let sums: Vec<f64> = parts.chunks(width).map(|vector| vector.iter().sum()).collect();
+        sums.chunks(latents).map(<[f64]>::to_vec).collect()
+    }
+
     fn state(&self) -> [Id; 10] {
         let [m_mu, v_mu, m_logvar, v_logvar] = self.moments;
         [self.mu, self.logvar, m_mu, v_mu, m_logvar, v_logvar, self.eps, self.z, self.kl, self.clock]
@@ -105,6 +115,8 @@ pub struct Fast {
     plan: Plan,
     nll: Id,
     config: FastConfig,
+    /// The steps that it was made for; `config` has those that it takes.
+    room: usize,
 }
 
 impl Fast {
@@ -167,7 +179,16 @@ impl Fast {
             }
         }
         let nll = plan.value(nll);
-        Ok(Self { latents, plan, nll, config: fast.clone() })
+        Ok(Self { latents, plan, nll, config: fast.clone(), room: fast.steps })
+    }
+
+    /// From now on takes another number of steps, as if it had been made for them.
+    ///
+    /// # Panics
+    /// If they are more than it was made for.
+    pub fn take_steps(&mut self, steps: usize) {
+        assert!(steps <= self.room, "{steps} steps of {}", self.room);
+        self.config.steps = steps;
     }
 
     /// Sets the weight of the KL in the gradients of all fits to come; it is 1 until then.
@@ -229,7 +250,7 @@ impl Fast {
     }
 
     fn start(&self, store: &mut Store, rate: f64, round: u32) {
-        let rates: Vec<f64> = (0..self.config.steps.max(1)).map(|t| self.rate(rate, t)).collect();
+        let rates: Vec<f64> = (0..self.room.max(1)).map(|t| self.rate(rate, t)).collect();
         store.get_mut(self.latents.rates).set_f64(&rates);
         store.get_mut(self.latents.clock).write(&[0, round as i32]);
     }

@@ -46,6 +46,8 @@ pub struct Loaded {
     pub params: Params,
     /// The step after which they were saved.
     pub step: u64,
+    /// SHA-256 of the file of weights, in hexadecimal.
+    pub weights: String,
     /// Fingerprint of the data that it learnt from, see [`Material::fingerprint`](super::Material::fingerprint).
     pub data: String,
     /// One line for each newer checkpoint that had to be skipped.
@@ -221,11 +223,20 @@ impl Run {
             Error::new(format!("{} has no checkpoint yet: train it further, by --resume", self.path.display()))
         })?;
         let (file, data) = (checkpoint.file(WEIGHTS)?, fingerprint(&checkpoint)?);
+        let weights = checkpoint.files.iter().find(|file| file.name == WEIGHTS).map(|file| file.sha256.clone());
         let mut store = Store::new(device.clone());
         let params = Params::new(&self.config.model, DType::F32, &mut store);
         let params = params.computed_in(self.config.train.precision.to_use_on(store.device()));
         params.load(&mut store, &SafeTensors::open(&file)?, "").map_err(|e| e.at(file.display()))?;
-        Ok(Loaded { config: self.config.clone(), store, params, step: checkpoint.step, data, warnings })
+        Ok(Loaded {
+            config: self.config.clone(),
+            store,
+            params,
+            step: checkpoint.step,
+            weights: weights.unwrap_or_default(),
+            data,
+            warnings,
+        })
     }
 }
 

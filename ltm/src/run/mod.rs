@@ -4,6 +4,7 @@
 //! ```text
 //! config.json                      every setting, derived sizes filled in; names the tokenizer and the data
 //! sessions.jsonl                   one line each time that it is begun or gone on with: all that it takes to repeat it
+//! suite.jsonl                      one line for every set and protocol that `ltm eval --suite` has finished
 //! metrics.jsonl                    one line a step, one for every validation, and one for every trouble that [`Watch`] sees
 //! checkpoints/step-00000500/       weights.safetensors, moments.safetensors, state.json, and a manifest that vouches for them
 //! ```

@@ -21,7 +21,10 @@ fn usage_errors_have_code_2() {
     let nothing = lab.run(&[]);
     assert_eq!(nothing.code, Some(2));
     nothing.says("Usage: ltm").says("demo");
-    for command in ["demo", "train", "replay", "eval", "generate", "data", "verify", "plan", "doctor", "cuda"] {
+    for command in [
+        "demo", "train", "replay", "eval", "audit", "generate", "quality", "data", "import", "verify", "plan",
+        "doctor", "cuda",
+    ] {
         lab.run(&[command, "--help"]).succeeds();
     }
     assert_eq!(fs::read_dir(lab.0.path()).unwrap().count(), 1, "a usage error leaves nothing behind");

@@ -1,0 +1,167 @@
+//! Text as it was before a corpus was made of it.
+//!
+//! Corpora come split into words: `the man 's hat ( a bowler ) , was n't lost .` A model of ordinary text has never seen that,
+//! so the published zero-shot figures are of text put back together. Each rule below works on one line, word by word, and
+//! changes blanks and stand-ins only. A figure belongs to the text *after* it: its bytes are the ones that are counted.
+
+/// How the words of a line become text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Detokenise {
+    /// Not at all: byte for byte.
+    None,
+    /// Penn Treebank: `N` is written `1`, `<unk>` is `?`, `\/` is `/`, contractions (` n't`, ` 's`) join the word before, `$ 1`
+    /// becomes `$1`. The corpus has no punctuation.
+    Ptb,
+    /// WikiText: ` @-@ `, ` @,@ ` and ` @.@ ` join their neighbours, headings lose blanks between signs (`= = A = =` becomes
+    /// `== A ==`), punctuation and brackets join the word that they belong to, quotes enclose. `<unk>` stays.
+    Wikitext,
+    /// The One Billion Word benchmark: punctuation, contractions, brackets, quotes, currency signs, slashes and `http : / / `.
+    Lm1b,
+    /// LAMBADA: curly quotes become straight ones, and where words stand apart from their punctuation, it joins them.
+    Lambada,
+    /// Scientific papers (PubMed, arXiv): punctuation, contractions, brackets and quotes.
+    Papers,
+}
+
+/// The names in a suite file, in the order of the documentation.
+pub const NAMES: [(&str, Detokenise); 6] = [
+    ("none", Detokenise::None),
+    ("ptb", Detokenise::Ptb),
+    ("wikitext", Detokenise::Wikitext),
+    ("lm1b", Detokenise::Lm1b),
+    ("lambada", Detokenise::Lambada),
+    ("papers", Detokenise::Papers),
+];
+
+/// What joins the word before it.
+const CLOSING: &[&str] = &[",", ".", ";", ":", "!", "?", ")", "]", "}", "%", "..."];
+const CONTRACTIONS: &[&str] = &["n't", "'s", "'re", "'ve", "'ll", "'d", "'m", "'S", "N'T"];
+/// What the word behind it joins.
+const OPENING: &[&str] = &["(", "[", "{"];
+const CURRENCY: &[&str] = &["$", "£", "US$", "#"];
+/// What joins both its neighbours, and what is left of it.
+const JOINTS: &[(&str, &str)] = &[("@-@", "-"), ("@,@", ","), ("@.@", ".")];
+
+impl Detokenise {
+    /// The name in a suite file.
+    pub fn name(self) -> &'static str {
+        NAMES.iter().find(|(_, value)| *value == self).map_or("", |(name, _)| name)
+    }
+
+    /// A text of any number of lines, put back together. Every line but one of [`None`](Self::None) loses blanks at its ends.
+    pub fn text(self, text: &str) -> String {
+        match self {
+            Self::None => text.to_string(),
+            _ => text.split('\n').map(|line| self.line(line)).collect::<Vec<_>>().join("\n"),
+        }
+    }
+
+    fn line(self, line: &str) -> String {
+        let line = match self {
+            Self::Ptb => line.replace("\\/", "/"),
+            Self::Lm1b => line.replace("http : / / ", "http://").replace("https : / / ", "https://"),
+            Self::Lambada => {
+                line.replace(['“', '”'], "\"").replace("``", "\"").replace("''", "\"").replace(['‘', '’'], "'")
+            }
+            _ => line.to_string(),
+        };
+        let mut out = String::with_capacity(line.len());
+        // Whether the next word joins the one before it, and how many quotes have been met.
+        let (mut join, mut quotes) = (true, 0);
+        let mut words = line.split_ascii_whitespace().map(|word| self.word(word)).peekable();
+        while let Some(word) = words.next() {
+            let joint = JOINTS.iter().find(|(mark, _)| self == Self::Wikitext && *mark == word);
+            let before = out.as_bytes().last().copied();
+            let joins_left = join
+                || joint.is_some()
+                || self.joins_left(word, before)
+                || (word == "\"" && self.quotes() && quotes % 2 == 1)
+                || (word == "=" && self == Self::Wikitext && before == Some(b'='));
+            if !joins_left {
+                out.push(' ');
+            }
+            out.push_str(joint.map_or(word, |(_, inner)| inner));
+            quotes += usize::from(word == "\"");
+            join = joint.is_some()
+                || self.joins_right(word, words.peek().copied())
+                || (word == "\"" && self.quotes() && quotes % 2 == 1);
+        }
+        out
+    }
+
+    /// What is written for a word.
+    fn word(self, word: &str) -> &str {
+        match (self, word) {
+            (Self::Ptb, "<unk>") => "?",
+            (Self::Ptb, "N") => "1",
+            _ => word,
+        }
+    }
+
+    fn joins_left(self, word: &str, before: Option<u8>) -> bool {
+        let plural = word == "'" && before == Some(b's');
+        CONTRACTIONS.contains(&word)
+            || plural
+            || (self != Self::Ptb && CLOSING.contains(&word))
+            || (self == Self::Lm1b && word == "/")
+            || (self == Self::Wikitext && word == "°")
+    }
+
+    fn joins_right(self, word: &str, next: Option<&str>) -> bool {
+        let number = || next.is_some_and(|next| next.starts_with(|c: char| c.is_ascii_digit()));
+        (self != Self::Ptb && OPENING.contains(&word))
+            || (matches!(self, Self::Ptb | Self::Lm1b) && CURRENCY.contains(&word) && number())
+            || (self == Self::Lm1b && word == "/")
+            || (self == Self::Wikitext && word == "°")
+    }
+
+    /// Whether straight quotes stand apart and come in pairs within a line.
+    fn quotes(self) -> bool {
+        self != Self::Ptb
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_become_text() {
+        use Detokenise::*;
+        for (how, words, text) in [
+            (None, " a , b \n", " a , b \n"),
+            (Ptb, " but it did n't fall N points to $ N or N\\/N <unk> ", "but it didn't fall 1 points to $1 or N/N ?"),
+            (Ptb, " the company 's traders ' view of a # N <unk> ", "the company's traders' view of a #1 ?"),
+            (Wikitext, " = = Life @-@ cycle = = ", "== Life-cycle =="),
+            (Wikitext, " = Homarus gammarus = ", "= Homarus gammarus ="),
+            (
+                Wikitext,
+                " 1 @,@ 200 to 2 @.@ 5 ( 24 in ) <unk> , and \" lobster red \" on .",
+                "1,200 to 2.5 (24 in) <unk>, and \"lobster red\" on.",
+            ),
+            (
+                Lm1b,
+                "He said : \" We do n't pay $ 5 and / or more ( yet ) . \"",
+                "He said: \"We don't pay $5 and/or more (yet).\"",
+            ),
+            (Lm1b, "see http : / / www.a.com .", "see http://www.a.com."),
+            (Lambada, "“ I do , ” he said , “ it ’s so . ”", "\"I do,\" he said, \"it's so.\""),
+            (Lambada, "Already \"as it was\", said he.\n\nYes.", "Already \"as it was\", said he.\n\nYes."),
+            (
+                Papers,
+                "background : the aim ( n = 5 ) of \" this \" study , was n't .\n end .",
+                "background: the aim (n = 5) of \"this\" study, wasn't.\nend.",
+            ),
+        ] {
+            assert_eq!(how.text(words), text, "{how:?}");
+        }
+    }
+
+    #[test]
+    fn names_lead_to_rules() {
+        for (name, how) in NAMES {
+            assert_eq!(how.name(), name);
+            assert_eq!(how.text(""), "");
+        }
+    }
+}

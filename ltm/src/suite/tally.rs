@@ -1,0 +1,106 @@
+//! What many sequences cost, summed up one by one.
+
+use crate::evaluate::SequenceScore;
+
+/// Sums over sequences; memory does not grow with their number.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Tally {
+    /// Sequences.
+    pub sequences: u64,
+    /// Targets scored.
+    pub tokens: u64,
+    /// Bytes scored.
+    pub bytes: f64,
+    /// Σ nats.
+    pub nats: f64,
+    /// Σ NLL.
+    pub nll: f64,
+    /// Σ KL; for `iwae` the rest.
+    pub kl: f64,
+    /// Variance of Σ nats that is due to the finite number of draws.
+    pub noise: f64,
+    /// Σ exp(nats / tokens).
+    perplexities: f64,
+    /// Σ nats², Σ nats · tokens, Σ tokens².
+    squares: [f64; 3],
+}
+
+impl Tally {
+    /// Adds a sequence.
+    pub fn add(&mut self, score: &SequenceScore) {
+        let tokens = score.tokens as f64;
+        self.sequences += 1;
+        self.tokens += score.tokens as u64;
+        self.bytes += score.bytes;
+        self.nats += score.nats;
+        self.nll += score.nll;
+        self.kl += score.kl;
+        self.noise += score.noise;
+        self.perplexities += (score.nats / tokens.max(1.0)).exp();
+        let products = [score.nats * score.nats, score.nats * tokens, tokens * tokens];
+        self.squares.iter_mut().zip(products).for_each(|(sum, product)| *sum += product);
+    }
+
+    /// Nats per token.
+    pub fn rate(&self) -> f64 {
+        self.nats / self.tokens as f64
+    }
+
+    /// Standard error of [`rate`](Self::rate) over the choice of sequences, as a ratio of two sums: the spread of what is
+    /// left of each sequence's nats beyond its tokens at that rate. Not a number for a single sequence.
+    pub fn rate_error(&self) -> f64 {
+        let (n, rate) = (self.sequences as f64, self.rate());
+        let [nats, both, tokens] = self.squares;
+        let spread = (nats - 2.0 * rate * both + rate * rate * tokens).max(0.0);
+        if self.sequences > 1 { (spread * n / (n - 1.0)).sqrt() / self.tokens as f64 } else { f64::NAN }
+    }
+
+    /// exp(Σ nats / Σ tokens).
+    pub fn perplexity(&self) -> f64 {
+        self.rate().exp()
+    }
+
+    /// Σ nats / (ln 2 · Σ bytes).
+    pub fn bits_per_byte(&self) -> f64 {
+        self.nats / std::f64::consts::LN_2 / self.bytes
+    }
+
+    /// The public reference's average of exp(nats / tokens) over sequences.
+    pub fn mean_perplexity(&self) -> f64 {
+        self.perplexities / self.sequences as f64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sums_and_their_errors_by_hand() {
+        let mut tally = Tally::default();
+        for (nats, tokens) in [(10.0, 10), (90.0, 30)] {
+            tally.add(&SequenceScore {
+                nats,
+                nll: nats - 1.0,
+                kl: 1.0,
+                tokens,
+                bytes: 2.0 * tokens as f64,
+                noise: 0.5,
+            });
+        }
+        assert!((tally.rate() - 2.5).abs() < 1e-12 && (tally.perplexity() - 2.5f64.exp()).abs() < 1e-9);
+        // Beyond 2.5 nats a token: −15 and +15.
+        assert!((tally.rate_error() - (450.0f64 * 2.0).sqrt() / 40.0).abs() < 1e-12);
+        assert!((tally.bits_per_byte() - 100.0 / std::f64::consts::LN_2 / 80.0).abs() < 1e-12);
+        assert!((tally.mean_perplexity() - (1f64.exp() + 3f64.exp()) / 2.0).abs() < 1e-12);
+        assert_eq!((tally.nll, tally.kl, tally.noise, tally.sequences, tally.tokens), (98.0, 2.0, 1.0, 2, 40));
+    }
+
+    #[test]
+    fn equal_rates_leave_no_error() {
+        let mut tally = Tally::default();
+        (1..9).for_each(|n| tally.add(&SequenceScore { nats: 1.5 * n as f64, tokens: n, ..SequenceScore::default() }));
+        assert!(tally.rate_error() < 1e-7);
+        assert!(Tally::default().rate_error().is_nan());
+    }
+}

@@ -1,0 +1,214 @@
+//! `ltm eval --suite` and `ltm audit` as a user meets them.
+
+use super::*;
+use ltm::json::{self, Value};
+use std::io::Write;
+
+/// A lab with texts as people have them, and a suite that reads them.
+fn lab() -> Lab {
+    let lab = Lab::trained();
+    let sentence = " the bottles ' wall was n't green in N <unk> \n";
+    lab.write("ptb.txt", sentence.repeat(12));
+    let article = " \n = Bottles = \n \n The wall ( of 10 @-@ 12 bottles ) , was green . \n \n = = More = = \n some more words \n";
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    gzip.write_all(article.repeat(3).as_bytes()).unwrap();
+    lab.write("wiki.gz", gzip.finish().unwrap());
+    let record = "{\"text\": \"“ One bottle , ” he said , and then no more of them .\"}\n";
+    lab.write("lambada.jsonl.zst", zstd::encode_all(record.repeat(5).as_bytes(), 1).unwrap());
+    lab.write("news.csv", "\"1\",\"A title\",\"and a description, of a \"\"bottle\"\"\"\n".repeat(6));
+    lab.write(
+        "suite.toml",
+        "[ptb]\npath = 'ptb.txt'\n[wikitext]\npath = 'wiki.gz'\nchunking = 'documents'\ndocuments = 2\n\
+         [lambada]\npath = 'lambada.jsonl.zst'\n[agnews]\npath = 'news.csv'\n[own]\npath = 'text.txt'\nformat = 'text'\n",
+    );
+    lab
+}
+
+const SUITE: &[&str] = &["eval", "run", "--suite", "suite.toml", "--samples", "2", "--steps", "2"];
+
+#[test]
+fn a_suite_is_scored_kept_and_traced() {
+    let lab = lab();
+    let said = lab.run(SUITE).succeeds();
+    for part in [
+        "PTB",
+        "WikiText (first 2 documents)",
+        "LAMBADA",
+        "AG News",
+        "not a bound",
+        "S 34.71 M 32.06 L 4.43",
+        "AR 110.31",
+        "text by articles, detokenise wikitext, documents, the first 2 documents only: 2 documents",
+        "the run has learnt from",
+        "sha256",
+        "seed 0",
+    ] {
+        said.says(part);
+    }
+    let results = fs::read_to_string(lab.path("run/suite.jsonl")).unwrap();
+    let lines: Vec<Value> = results.lines().map(|line| json::parse(line).unwrap()).collect();
+    assert_eq!(lines.len(), 5 * 4);
+    let of = |line: &Value, key: &str| line.read(key, Value::as_f64).unwrap();
+    for line in &lines {
+        let parts = of(line, "nll") + line.get("kl").or(line.get("rest")).unwrap().as_f64().unwrap();
+        assert!((parts - of(line, "nats")).abs() < 1e-6 * of(line, "nats"));
+        assert!(line.read("command", Value::as_str).unwrap().starts_with("ltm eval run --suite suite.toml"));
+        for key in ["data_sha256", "weights_sha256"] {
+            assert_eq!(line.read(key, Value::as_str).unwrap().len(), 64);
+        }
+        assert!(of(line, "nats_per_token_error") >= 0.0 && of(line, "seed") == 0.0);
+    }
+    // "the bottles' wall wasn't green in 1 ?": what is scored is what the words become.
+    assert_eq!(of(&lines[0], "bytes"), 12.0 * 37.0);
+    assert_eq!(of(&lines[0], "tokens"), 12.0 * 38.0);
+
+    // The same text without a suite gives the same numbers.
+    let alone = lab.run(&["eval", "run", "--data", "text.txt", "--samples", "2", "--steps", "2", "--json"]).succeeds();
+    let alone = json::parse(&alone.out).unwrap();
+    for (alone, line) in alone.read("results", Value::as_array).unwrap().iter().zip(&lines[16..]) {
+        assert!((of(alone, "nats") - of(line, "nats")).abs() < 1e-9 * of(line, "nats"));
+        assert_eq!(of(alone, "tokens"), of(line, "tokens"));
+    }
+
+    // Nothing is done again, not even behind a line that was not finished.
+    let damaged = format!("{}\n{{\"key\": \"", results.trim_end().rsplit_once('\n').unwrap().0);
+    lab.write("run/suite.jsonl", damaged);
+    let again = lab.run(&[SUITE, &["--json"]].concat()).succeeds();
+    assert_eq!(again.err.matches("kept from run/suite.jsonl").count(), 19, "{}", again.context());
+    let value = json::parse(&again.out).unwrap();
+    let sets = value.read("sets", Value::as_array).unwrap();
+    assert_eq!(sets.len(), 5);
+    let published = sets[0].field("published_perplexity").unwrap();
+    assert_eq!(of(published, "ar"), 258.95);
+    let kept = sets[0].read("results", Value::as_array).unwrap();
+    assert_eq!(kept[0], lines[0]);
+
+    // Other data, other draws and other weights are other figures.
+    lab.write("ptb.txt", " the wall is green \n".repeat(12));
+    let other = lab.run(SUITE).succeeds();
+    assert_eq!(other.err.matches("kept from").count(), 16, "{}", other.context());
+    let other = lab.run(&["eval", "run", "--suite", "suite.toml", "--samples", "3", "--protocol", "elbo"]).succeeds();
+    assert!(!other.err.contains("kept from"), "{}", other.context());
+    let some = lab.run(&["eval", "run", "--suite", "suite.toml", "--limit", "4", "--protocol", "elbo"]).succeeds();
+    some.says("PTB (first 4 documents)")
+        .says("WikiText (first 2 documents)")
+        .says("the first 4 documents only: 4 documents");
+}
+
+#[test]
+fn what_is_wrong_with_a_set_is_said_and_the_rest_goes_on() {
+    let lab = lab();
+    lab.write("bad.jsonl", "{\"text\": \"some text that is long enough for a window\"}\n{\"txet\": \"\"}\n");
+    lab.write("empty.jsonl", "{\"text\": \"some text that is long enough for a window\"}\n{\"text\": \"\"}\n");
+    lab.write("short.txt", "too short\n");
+    lab.write("nothing.txt", "");
+    let whole = fs::read(lab.path("wiki.gz")).unwrap();
+    lab.write("cut.gz", &whole[..whole.len() / 2]);
+    lab.write(
+        "suite.toml",
+        "[ptb]\npath = 'ptb.txt'\n[lm1b]\npath = 'none.txt'\n[lambada]\npath = 'bad.jsonl'\n[arxiv]\npath = 'empty.jsonl'\nfield = 'text'\n\
+         [short]\npath = 'short.txt'\nformat = 'text'\n[nothing]\npath = 'nothing.txt'\nformat = 'text'\n[wikitext]\npath = 'cut.gz'\n\
+         [agnews]\npath = 'news.csv'\ncolumn = 4\n[folder]\npath = 'run'\nformat = 'text'\n",
+    );
+    let said = lab.run(&[SUITE, &["--protocol", "elbo"]].concat());
+    said.fails(1, &["7 of 9 sets are missing from the table: lm1b, lambada, short, nothing, wikitext, agnews, folder"]);
+    for part in [
+        "LM1B: MISSING: cannot read none.txt",
+        "LAMBADA: MISSING: bad.jsonl:2: no field \"text\"; there are: txet",
+        "empty.jsonl:2: a record without text; 1 of them are left out",
+        "1 records without text left out",
+        "short: MISSING: short.txt: its 11 tokens make no complete window of 32",
+        "nothing: MISSING: nothing.txt: there is no document with text",
+        "WikiText: MISSING: cannot read cut.gz",
+        "AG News: MISSING: news.csv:1: there is no column 4, the record has 3",
+        "folder: MISSING: run is a folder",
+    ] {
+        said.says(part);
+    }
+    assert_eq!(said.out.lines().filter(|line| line.contains("upper bound")).count(), 2, "{}", said.context());
+    // A suite that cannot be is refused before anything is scored.
+    lab.write("suite.toml", "[ptb]\npath = 'ptb.txt'\nchunking = 'lines'\n");
+    lab.run(SUITE).fails(2, &["suite.toml:3", "ptb.chunking", "choose one of windows, documents"]);
+    lab.run(&["eval", "run", "--suite", "none.toml"]).fails(1, &["cannot read none.toml"]);
+    lab.run(&["eval", "run", "--results", "r.jsonl"]).fails(2, &["--suite"]);
+}
+
+#[test]
+fn a_tokenizer_that_does_not_fit_names_the_line() {
+    let lab = lab();
+    let args = [&["train", "--data", "text.txt", "--out", "gpt2", "--set", "data.tokenizer=gpt2"], TINY].concat();
+    lab.run(&[&args[..], &["train.steps=1"]].concat()).succeeds();
+    lab.write("latin.txt", b"a caf\xE9 is no UTF-8\n".repeat(20));
+    lab.write(
+        "suite.toml",
+        "[latin]\npath = 'latin.txt'\nformat = 'text'\n[own]\npath = 'text.txt'\nformat = 'text'\n",
+    );
+    let args = ["eval", "gpt2", "--suite", "suite.toml", "--samples", "1", "--steps", "1", "--protocol", "elbo"];
+    let said = lab.run(&args);
+    said.fails(1, &["1 of 2 sets are missing from the table: latin"]);
+    said.says("latin: MISSING: latin.txt: invalid UTF-8 at byte 5, and tokenizer gpt2 needs UTF-8 (bytes takes anything), line 1");
+    let cells = |line: &str| line.split_whitespace().map(str::to_string).collect::<Vec<_>>();
+    let row = cells(said.out.lines().find(|line| line.starts_with("own ")).unwrap());
+    // A GPT-2 model's tokens are GPT-2's.
+    let ends = &row[row.len() - 3..];
+    assert!(row.iter().filter(|cell| **cell == ends[0]).count() >= 2, "{}", said.context());
+}
+
+#[test]
+fn audits_say_in_words_what_numbers_are() {
+    let lab = Lab::new();
+    let settings = ["model.seq=256", "train.steps=2", "train.eval_every=0", "train.checkpoint_every=0"];
+    lab.run(&[&["train", "--out", "run", "--set"], TINY, &settings].concat()).succeeds();
+    let audit = ["audit", "run", "--limit", "3", "--samples", "2", "--max-steps", "4"];
+    let said = lab.run(&audit).succeeds();
+    for part in [
+        "3 held-out stories of the embedded corpus",
+        "true entropy 34.85",
+        "fixed, NOT a bound",
+        "valid bounds here: at no T",
+        "fixed is not a bound",
+        "The elbo bound is least at T =",
+        "nats of KL at T = 2 go to layer 1 100 %",
+    ] {
+        said.says(part);
+    }
+    let value = json::parse(lab.run(&[&audit[..], &["--json"]].concat()).succeeds().out).unwrap();
+    let rows = value.read("rows", Value::as_array).unwrap();
+    let steps: Vec<u64> = rows.iter().map(|row| row.read("fast_steps", Value::as_u64).unwrap()).collect();
+    assert_eq!(steps, [1, 2, 4]);
+    let mean = |row: &Value, key: &str| row.field(key).unwrap().read("mean", Value::as_f64).unwrap();
+    for row in rows {
+        let above = row.field("above_truth").unwrap();
+        assert!(above.field("elbo").unwrap().read("holds", Value::as_bool).unwrap());
+        assert!(mean(above, "elbo") > 500.0, "two steps teach little");
+        let gap = mean(row, "fixed_at_fresh_noise") - mean(row, "fixed");
+        assert!((gap - mean(row, "gap")).abs() < 1e-6);
+        assert!((mean(row, "nll") + mean(row, "kl") - mean(row, "elbo")).abs() < 1e-6);
+        assert_eq!(row.read("kl_by_layer_and_latent", Value::as_array).unwrap().len(), 1);
+    }
+    // What `eval` prints of the same stories.
+    let eval = lab.run(&["eval", "run", "--limit", "3", "--samples", "2", "--steps", "4", "--json"]).succeeds();
+    let eval = json::parse(&eval.out).unwrap();
+    for (result, name) in eval.read("results", Value::as_array).unwrap().iter().zip(["elbo", "iwae", "prefix", "fixed"])
+    {
+        let expected = result.read("nats_per_sequence", Value::as_f64).unwrap();
+        assert!((mean(&rows[2], name) - expected).abs() < 1e-9 * expected, "{name}");
+    }
+
+    let said = lab.run(&[&audit[..], &["--text", "text.txt"]].concat()).succeeds();
+    said.says("3 sequences of text.txt (sha256 ").says("What the text costs at least is not known");
+    assert!(!said.out.contains("exact cost"), "{}", said.context());
+    lab.run(&[&audit[..], &["--text", "none.txt"]].concat()).fails(1, &["none.txt"]);
+    lab.run(&["audit", "run", "--samples", "1"]).fails(2, &["--samples"]);
+}
+
+#[test]
+fn audits_that_cannot_be() {
+    let lab = Lab::trained();
+    lab.run(&["audit", "run"]).fails(2, &["a sequence 32", "--text"]);
+    lab.run(&["audit", "nowhere"]).fails(1, &["nowhere"]);
+    lab.train("ar", &["model.kind=ar"]).succeeds();
+    lab.run(&["audit", "ar", "--text", "text.txt"]).fails(2, &["no latents", "exact"]);
+    let said = lab.run(&["audit", "run", "--text", "text.txt", "--limit", "1", "--samples", "2", "--max-steps", "2"]);
+    said.succeeds().says("–");
+}
