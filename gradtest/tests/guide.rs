@@ -11,6 +11,6 @@ fn the_guide_shows_what_the_check_finds() {
     // The gradient is right as long as there is one row, and the smallest case has two.
     assert!(found.contains("x f64[2, 1] = [0.0, 0.0]"), "{found}");
     let graph = gradtest::random_graphs(own_op::wrong).unwrap_err();
-    assert!(graph.lines().count() == 3 && graph.contains("smallest graph:\n"), "{graph}");
+    assert!(graph.contains("smallest graph:\n") && graph.contains("= softmax("), "{graph}");
     assert!(guide.contains(&format!("```text\n{graph}\n```")), "the guide should show:\n{graph}");
 }
