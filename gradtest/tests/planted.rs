@@ -70,6 +70,34 @@ const SPECIFIC: &[Fault] = &[
         },
     },
     Fault::Changes {
+        op: "layernorm",
+        name: "without the statistics' gradients",
+        input: 0,
+        change: |ins, outs, d_y, g| {
+            let (gain, rstd) = (ins[1].to_f64(), outs[2].to_f64());
+            for (i, g) in g.iter_mut().enumerate() {
+                *g = rstd[i / gain.len()] * gain[i % gain.len()] * d_y[i];
+            }
+        },
+    },
+    Fault::Changes {
+        op: "gelu",
+        name: "without the slope of the sigmoid",
+        input: 0,
+        change: |ins, _, d_y, g| {
+            for ((g, d_y), u) in g.iter_mut().zip(d_y).zip(ins[0].to_f64()) {
+                let a = (8.0 / std::f64::consts::PI).sqrt() * (u + 0.044715 * u * u * u);
+                *g = d_y / (1.0 + (-a).exp());
+            }
+        },
+    },
+    Fault::Changes {
+        op: "bias",
+        name: "of the last row alone",
+        input: 1,
+        change: |_, _, d_y, g| g.copy_from_slice(&d_y[d_y.len() - g.len()..]),
+    },
+    Fault::Changes {
         op: "swiglu",
         name: "halves swapped",
         input: 0,
@@ -141,12 +169,18 @@ const HARMLESS: &[(&str, &str, &str)] = &[
     // Nothing is read, so nothing can be stale.
     ("add", "a", "stale"),
     ("add", "b", "stale"),
+    ("bias", "x", "stale"),
+    ("bias", "b", "stale"),
+    ("bias", "b", "transposed"),
+    ("layernorm", "bias", "stale"),
     ("linear_residual", "residual", "stale"),
     ("reparameterize", "mu", "stale"),
     ("slice", "x", "stale"),
     ("sum", "x", "stale"),
     // A vector is its own transpose.
     ("rmsnorm", "gain", "transposed"),
+    ("layernorm", "gain", "transposed"),
+    ("layernorm", "bias", "transposed"),
     // All numbers of this gradient are equal.
     ("sum", "x", "transposed"),
     ("sum", "x", "off by one"),

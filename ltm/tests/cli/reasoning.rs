@@ -52,7 +52,7 @@ fn word_problems_are_asked_and_every_text_is_kept() {
     lab.write("bad.jsonl", "{\"question\": \"1 + 1?\", \"answer\": \"2\"}\n");
     lab.run(&["eval", "run", "--gsm8k", "bad.jsonl"]).fails(1, &["bad.jsonl:1", "####"]);
     let files = fs::read_dir(lab.path("run")).unwrap().count();
-    assert_eq!(files, 3 + 3, "what fails leaves no transcript behind");
+    assert_eq!(files, 4 + 3, "what fails leaves no transcript behind");
 }
 
 #[test]
