@@ -56,7 +56,7 @@ const ALL: &[[&str; 4]] = &[
     ["layernorm", "layernorm", "bias += dy;", "if (want_gain != SKIP) bias += dy;"],
     ["layernorm", "layernorm", "if (d % WIDE == 0) backward_row<WIDE>", "if (d % 2 == 0) backward_row<WIDE>"],
     ["rope", "rope", "if (column < rotated)", "if (column <= rotated)"],
-    ["rope", "rope", "row % tokens", "row"],
+    ["rope", "rope", "row % tokens", "(row + 1) % tokens"],
     ["rope", "rope", "s = sign * angle", "s = angle"],
     ["rope", "rope", "if (i >= n * pairs) return;", "if (i > n * pairs) return;"],
     ["rope", "common.cuh", "i += LEAST)", "i += 1)"],
