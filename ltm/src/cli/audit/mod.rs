@@ -8,7 +8,7 @@ use super::progress::bar;
 use super::{device, evaluation, memory, threads};
 use engine::{Device, Error, Result};
 use ltm::audit::{Audit, Options, audit};
-use ltm::config::{Config, ModelKind, Tokenizer, Work};
+use ltm::config::{Config, Tokenizer, Work};
 use ltm::corpus::Corpus;
 use ltm::data::Source;
 use ltm::run::{Loaded, Material, Run, held_out_stories};
@@ -55,16 +55,17 @@ struct Subject<'a> {
 pub fn run(args: &Args, threads: Option<usize>, device: device::Choice) -> Result<()> {
     let run = Run::open(&args.run)?;
     let config = run.config();
-    if config.model.kind == ModelKind::Ar {
+    if !config.model.kind.has_latents() {
         return Err(Error::usage(format!(
             "{} has no latents: its nll is exact, and there is nothing to audit",
             args.run.display()
         )));
     }
     threads::inside(threads.unwrap_or(config.train.threads), || {
-        let device = device::open(device)?;
-        memory::check(config, Work::Evaluation, &device)?;
-        examine(args, &run, &device)
+        device::within(device, |device| {
+            memory::check(config, Work::Evaluation, device)?;
+            examine(args, &run, device)
+        })
     })
 }
 
