@@ -11,6 +11,9 @@ use kernels::slice::Slice;
 use kernels::window_attention::WindowAttention;
 use std::sync::Arc;
 
+/// Where cases are listed.
+const SIZES: Sizes = Sizes { batch: 2, tokens: 3, heads: 2, head_dim: 2, window: 2, latents: 2, ffn: 2, vocab: 3 };
+
 /// The mistakes that only these ops invite.
 const SPECIFIC: &[Fault] = &[
     Fault::VjpOf { op: "window_attention", name: "window one too wide", other: |s| window(s.heads, s.window + 1) },
@@ -62,23 +65,13 @@ const SPECIFIC: &[Fault] = &[
         op: "rmsnorm",
         name: "without the mean's gradient",
         input: 0,
-        change: |ins, outs, d_y, g| {
-            let (gain, rstd) = (ins[1].to_f64(), outs[1].to_f64());
-            for (i, g) in g.iter_mut().enumerate() {
-                *g = rstd[i / gain.len()] * gain[i % gain.len()] * d_y[i];
-            }
-        },
+        change: |ins, outs, d_y, g| scaled(ins[1], outs[1], d_y, g),
     },
     Fault::Changes {
         op: "layernorm",
         name: "without the statistics' gradients",
         input: 0,
-        change: |ins, outs, d_y, g| {
-            let (gain, rstd) = (ins[1].to_f64(), outs[2].to_f64());
-            for (i, g) in g.iter_mut().enumerate() {
-                *g = rstd[i / gain.len()] * gain[i % gain.len()] * d_y[i];
-            }
-        },
+        change: |ins, outs, d_y, g| scaled(ins[1], outs[2], d_y, g),
     },
     Fault::Changes {
         op: "gelu",
@@ -159,6 +152,14 @@ fn window(heads: usize, window: usize) -> Arc<dyn Op> {
     Arc::new(WindowAttention { heads, window })
 }
 
+/// g = rstd · gain ⊙ d_y, row by row.
+fn scaled(gain: &Buffer, rstd: &Buffer, d_y: &[f64], g: &mut [f64]) {
+    let (gain, rstd) = (gain.to_f64(), rstd.to_f64());
+    for (i, g) in g.iter_mut().enumerate() {
+        *g = rstd[i / gain.len()] * gain[i % gain.len()] * d_y[i];
+    }
+}
+
 fn map(buffer: &mut Buffer, f: impl Fn(usize, f64) -> f64) {
     let values: Vec<f64> = buffer.to_f64().into_iter().enumerate().map(|(i, x)| f(i, x)).collect();
     buffer.set_f64(&values);
@@ -171,13 +172,13 @@ const HARMLESS: &[(&str, &str, &str)] = &[
     ("add", "b", "stale"),
     ("bias", "x", "stale"),
     ("bias", "b", "stale"),
-    ("bias", "b", "transposed"),
     ("layernorm", "bias", "stale"),
     ("linear_residual", "residual", "stale"),
     ("reparameterize", "mu", "stale"),
     ("slice", "x", "stale"),
     ("sum", "x", "stale"),
     // A vector is its own transpose.
+    ("bias", "b", "transposed"),
     ("rmsnorm", "gain", "transposed"),
     ("layernorm", "gain", "transposed"),
     ("layernorm", "bias", "transposed"),
@@ -189,11 +190,10 @@ const HARMLESS: &[(&str, &str, &str)] = &[
 
 #[test]
 fn every_planted_fault_is_found() {
-    let sizes = Sizes { batch: 2, tokens: 3, heads: 2, head_dim: 2, window: 2, latents: 2, ffn: 2, vocab: 3 };
     let (mut caught, mut harmless) = (0, Vec::new());
     for room in ROOMS {
         let planted = gradtest::planted_faults(room.cases, SPECIFIC).unwrap_or_else(|e| panic!("{}: {e}", room.name));
-        for case in (room.cases)(&sizes) {
+        for case in (room.cases)(&SIZES) {
             let op = case.op.name();
             let differentiable: Vec<usize> = (0..case.ins.len()).filter(|&i| case.op.differentiable(i)).collect();
             for &i in &differentiable {
@@ -211,7 +211,7 @@ fn every_planted_fault_is_found() {
     for fault in SPECIFIC {
         let missed: Vec<&Planted> =
             harmless.iter().filter(|p| p.fault == fault.name() && fault.op() == Some(p.op)).collect();
-        let case = ROOMS.iter().flat_map(|room| (room.cases)(&sizes)).find(|case| fault.op() == Some(case.op.name()));
+        let case = ROOMS.iter().flat_map(|room| (room.cases)(&SIZES)).find(|case| fault.op() == Some(case.op.name()));
         let case = case.unwrap_or_else(|| panic!("no op {:?} for \"{}\"", fault.op(), fault.name()));
         let inputs = (0..case.ins.len()).filter(|&i| case.op.differentiable(i)).count();
         assert!(missed.len() < inputs, "\"{}\" changed no gradient of {}", fault.name(), case.op.name());
@@ -333,9 +333,8 @@ fn what_an_op_gets_wrong_around_its_gradient_is_found() {
         (Lie::Alone, kernels::matmul::cases, "central differences"),
         (Lie::Mixed, kernels::matmul::cases, "computed with other wants"),
     ];
-    let sizes = Sizes { batch: 2, tokens: 3, heads: 2, head_dim: 2, window: 2, latents: 2, ffn: 2, vocab: 3 };
     for (lie, cases, found) in lies {
-        let case = cases(&sizes).swap_remove(0);
+        let case = cases(&SIZES).swap_remove(0);
         let ins = case.buffers(DType::F64, 1);
         check_op(&*case.op, &ins, &Options::default()).unwrap_or_else(|e| panic!("{lie:?}: {e}"));
         let liar = Liar { op: case.op, lie };
@@ -349,11 +348,10 @@ fn what_an_op_gets_wrong_around_its_gradient_is_found() {
 /// Also the ops that have no gradient at all have something planted: that they had one.
 #[test]
 fn a_gradient_that_an_op_does_not_have_is_not_believed() {
-    let sizes = Sizes { batch: 2, tokens: 3, heads: 2, head_dim: 2, window: 2, latents: 2, ffn: 2, vocab: 3 };
     let mut found = Vec::new();
     for room in ROOMS {
-        for k in 0..(room.cases)(&sizes).len() {
-            let case = || (room.cases)(&sizes).swap_remove(k);
+        for k in 0..(room.cases)(&SIZES).len() {
+            let case = || (room.cases)(&SIZES).swap_remove(k);
             let (op, ins) = (case().op, case().buffers(DType::F64, 1));
             let silent = |i: &usize| ins[*i].dtype() == DType::F64 && !op.differentiable(*i);
             for i in (0..ins.len()).filter(silent) {

@@ -37,6 +37,36 @@ pub fn store_wanted<I: Isa, T: Real>(want: Want, lanes: T::Lanes<I>, out: &mut [
     }
 }
 
+/// Columns that one task sums over all rows.
+pub const COLUMNS: usize = 128;
+
+/// Adds up columns, each on one thread: `add(first, sums)` for the columns from `first` on.
+pub fn sum_columns<T: Real>(want: Want, sums: &mut [T], add: impl Fn(usize, &mut [T]) + Sync + Send) {
+    parallel::chunks(sums, COLUMNS, |c, sums| {
+        if want == Want::Write {
+            sums.fill(T::ZERO);
+        }
+        add(c * COLUMNS, sums);
+    });
+}
+
+/// The sum of all rows of `x`, in their order.
+pub fn sum_rows<T: Real>(want: Want, x: &[T], sums: &mut [T]) {
+    let width = sums.len();
+    sum_columns(want, sums, |first, sums| {
+        for row in x.chunks_exact(width) {
+            sums.iter_mut().zip(&row[first..]).for_each(|(sum, &x)| *sum += x);
+        }
+    });
+}
+
+/// 1/(1 + e⁻ˣ)
+#[inline(always)]
+pub fn sigmoid<I: Isa, T: Real>(x: T::Lanes<I>) -> T::Lanes<I> {
+    let one = T::Lanes::<I>::splat(T::ONE);
+    one.div(one.add(x.neg().exp()))
+}
+
 /// Hands a gradient on unchanged.
 pub fn pass_on<T: Real>(want: Want, d_out: &[T], d_in: &mut [T]) {
     match want {

@@ -5,7 +5,7 @@
 //! point; nothing says what it would pay elsewhere. So every posterior here is also scored at noise that it has not seen. The
 //! difference of the two NLLs is what the reported number leaves out.
 
-use crate::config::{Config, FastConfig, Noise};
+use crate::config::{Config, FastConfig, Noise, Work};
 use crate::data::{Batch, Order, Sampler, Source};
 use crate::evaluate::{halves, log_mean, mean_and_noise};
 use crate::learn::{Fast, FastOptions, Inputs, Score, Scores};
@@ -78,33 +78,6 @@ pub struct Audit {
     pub bytes: u64,
 }
 
-/// A mean and its standard error.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Mean {
-    /// The mean.
-    pub mean: f64,
-    /// Standard error over sequences; not a number for a single one.
-    pub error: f64,
-}
-
-impl Mean {
-    /// Of some numbers.
-    pub fn of(values: &[f64]) -> Self {
-        let (mean, variance) = mean_and_noise(values);
-        Self { mean, error: variance.sqrt() }
-    }
-
-    /// Of the differences of pairs.
-    pub fn of_differences(a: &[f64], b: &[f64]) -> Self {
-        Self::of(&a.iter().zip(b).map(|(a, b)| a - b).collect::<Vec<_>>())
-    }
-
-    /// Whether it is below zero by more than its standard error; a single number, whether it is below zero.
-    pub fn is_below_zero(&self) -> bool {
-        self.mean + if self.error.is_finite() { self.error } else { 0.0 } < 0.0
-    }
-}
-
 /// A fast loop with what scores its posterior.
 struct Probe {
     fast: Fast,
@@ -152,7 +125,7 @@ pub fn audit(
         Noise::Fresh => Some(Probe::new(&config, Noise::Fixed, &inputs, params, store)?),
         Noise::Fixed => None,
     };
-    config.check_room(store, crate::config::Work::Evaluation)?;
+    config.check_room(store, Work::Evaluation)?;
 
     let count = source.samples().map_or(options.sequences, |samples| samples.min(options.sequences));
     let fits = 2 + u64::from(fixed.is_some());
@@ -303,12 +276,5 @@ mod tests {
             assert_eq!(row.fitted.kl_by_latent.len(), 4);
             assert!((row.fitted.kl_by_latent.iter().sum::<f64>() - kl).abs() < 1e-9 * kl);
         }
-    }
-
-    #[test]
-    fn means_of_pairs() {
-        let mean = Mean::of_differences(&[1.0, 3.0], &[2.0, 6.0]);
-        assert_eq!(mean, Mean { mean: -2.0, error: 1.0 });
-        assert!(mean.is_below_zero() && !Mean::of(&[-1.0, 3.0]).is_below_zero() && Mean::of(&[-1.0]).is_below_zero());
     }
 }

@@ -245,6 +245,35 @@ fn scored_in(batch: &Batch, b: usize) -> usize {
     batch.targets[b * n..(b + 1) * n].iter().filter(|&&t| t >= 0).count()
 }
 
+/// A mean and its standard error.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Mean {
+    /// The mean.
+    pub mean: f64,
+    /// Standard error over sequences; not a number for a single one.
+    pub error: f64,
+}
+
+impl Mean {
+    /// Of some numbers.
+    pub fn of(values: &[f64]) -> Self {
+        let (mean, variance) = mean_and_noise(values);
+        Self { mean, error: variance.sqrt() }
+    }
+
+    /// Of the differences of pairs.
+    pub fn of_differences(a: &[f64], b: &[f64]) -> Self {
+        Self::of(&a.iter().zip(b).map(|(a, b)| a - b).collect::<Vec<_>>())
+    }
+
+    /// Whether it is below zero by more than its standard error; a single number, whether it is below zero.
+    pub fn is_below_zero(&self) -> bool {
+        // Written so that a mean that is not a number counts as below.
+        let holds = self.mean + if self.error.is_finite() { self.error } else { 0.0 } >= 0.0;
+        !holds
+    }
+}
+
 /// Mean and the variance of the mean.
 pub(crate) fn mean_and_noise(values: &[f64]) -> (f64, f64) {
     let n = values.len() as f64;
@@ -346,5 +375,12 @@ mod tests {
         assert!((total.mean_perplexity - (1f64.exp() + 3f64.exp()) / 2.0).abs() < 1e-12);
         // Residuals −40 and +40 around a mean of 50.
         assert!((total.sequence_error - (3200.0f64 * 2.0).sqrt()).abs() < 1e-9);
+    }
+
+    #[test]
+    fn means_of_pairs() {
+        let mean = Mean::of_differences(&[1.0, 3.0], &[2.0, 6.0]);
+        assert_eq!(mean, Mean { mean: -2.0, error: 1.0 });
+        assert!(mean.is_below_zero() && !Mean::of(&[-1.0, 3.0]).is_below_zero() && Mean::of(&[-1.0]).is_below_zero());
     }
 }

@@ -76,7 +76,7 @@ impl Op for Bias {
                 lanes::pass_on::<T>(wants[0], d_out.as_slice(), d_x.as_mut_slice());
             }
             if wants[1].is_wanted() {
-                cpu::vjp_b::<T>(wants[1], d_out.as_slice(), d_b.as_mut_slice());
+                lanes::sum_rows::<T>(wants[1], d_out.as_slice(), d_b.as_mut_slice());
             }
         });
     }
@@ -124,7 +124,7 @@ mod tests {
     /// More columns than one task sums, and not a multiple of them.
     #[test]
     fn wide_sums() {
-        let (rows, width) = (7, 2 * cpu::COLUMNS + 5);
+        let (rows, width) = (7, 2 * lanes::COLUMNS + 5);
         let d_y: Vec<f64> = (0..rows * width).map(|i| (i * i % 101) as f64).collect();
         let d_y = Buffer::from_f64(DType::F64, &[rows, width], &d_y);
         let b = Buffer::from_f64(DType::F64, &[width], &vec![0.0; width]);

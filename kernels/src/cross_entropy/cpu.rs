@@ -2,7 +2,7 @@
 
 use super::filter::{self, Logits};
 use super::stream::{self, Absorb, BLOCK, Sum, Then};
-use crate::matmul::gemm::{Accumulate, Mat, MatMut, gemm, gemm_packed};
+use crate::matmul::gemm::{Accumulate, Mat, MatMut, gemm, gemm_packed, packed_len};
 use engine::simd::{self, Isa, Kernel, LANES, Lanes, Real};
 use engine::{Want, parallel};
 
@@ -32,6 +32,29 @@ pub struct Inputs<'a, T> {
 impl<T> Inputs<'_, T> {
     pub fn vocab(&self) -> usize {
         self.table.len() / self.dim
+    }
+
+    /// Copies the hidden states of some tokens, row after row.
+    pub fn gather(&self, tokens: &[usize], hidden: &mut [T])
+    where
+        T: Copy,
+    {
+        for (row, token) in hidden.chunks_exact_mut(self.dim).zip(tokens) {
+            row.copy_from_slice(&self.hidden[token * self.dim..][..self.dim]);
+        }
+    }
+
+    /// Columns first .. first + width of the logits of the tokens whose hidden states are the rows of `a`:
+    /// logits[n, v] = Σ_i hidden[n, i]·table[v, i]. `first` is a multiple of a packed panel's width.
+    pub fn logits(&self, a: Mat<'_, T>, first: usize, width: usize, logits: MatMut<'_, T>)
+    where
+        T: Real,
+    {
+        let at = first * self.dim;
+        match self.packed {
+            Some(packed) => gemm_packed(logits, a, &packed[at..][..packed_len(self.dim, width)], Accumulate::Write),
+            None => gemm(logits, a, Mat::new(&self.table[at..], width, self.dim).transposed(), Accumulate::Write),
+        }
     }
 
     /// The column of a token that is not ignored.
@@ -184,15 +207,9 @@ fn for_each_chunk<T: Real>(ins: Inputs<T>, memory: &mut [T], mut f: impl FnMut(C
         let n = tokens.len();
         let (hidden, d_hidden, logits) =
             (&mut hidden[..n * dim], &mut d_hidden[..n * dim], &mut logits[..n * row_stride(vocab)]);
-        for (row, token) in hidden.chunks_exact_mut(dim).zip(tokens) {
-            row.copy_from_slice(&ins.hidden[token * dim..][..dim]);
-        }
-        // logits[n, v] = Σ_i hidden[n, i]·table[v, i]
-        let (c, a) = (MatMut::with_stride(logits, n, vocab, row_stride(vocab)), Mat::new(hidden, n, dim));
-        match ins.packed {
-            Some(packed) => gemm_packed(c, a, packed, Accumulate::Write),
-            None => gemm(c, a, Mat::new(ins.table, vocab, dim).transposed(), Accumulate::Write),
-        }
+        ins.gather(tokens, hidden);
+        let all = MatMut::with_stride(logits, n, vocab, row_stride(vocab));
+        ins.logits(Mat::new(hidden, n, dim), 0, vocab, all);
         let g = T::ZERO;
         f(Chunk { ins, tokens, hidden, d_hidden, logits, g, memory, lse: [T::ZERO; CHUNK], nll: [T::ZERO; CHUNK] });
     });

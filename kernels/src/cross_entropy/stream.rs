@@ -7,7 +7,7 @@
 //! products. The gradient of the table has no such way: each of its rows belongs to one column, which never comes again.
 
 use super::cpu::{Inputs, Outputs, for_each_group};
-use crate::matmul::gemm::{Accumulate, Mat, MatMut, gemm, gemm_packed, packed_len};
+use crate::matmul::gemm::{Accumulate, Mat, MatMut, gemm};
 use engine::simd::{self, Isa, Kernel, LANES, Lanes, Real};
 use engine::{Want, parallel};
 
@@ -106,9 +106,7 @@ pub fn run<T: Real>(ins: Inputs<T>, memory: &mut [T], outs: &mut Outputs<T>, d_h
     for_each_group::<GROUP>(ins.targets, |tokens| {
         let n = tokens.len();
         let hidden = &mut hidden[..n * dim];
-        for (row, token) in hidden.chunks_exact_mut(dim).zip(tokens) {
-            row.copy_from_slice(&ins.hidden[token * dim..][..dim]);
-        }
+        ins.gather(tokens, hidden);
         let gathered = if want.is_wanted() { &mut gathered[..n * dim] } else { &mut [][..] };
         let rows = memory[..3 * n].as_chunks_mut::<3>().0;
         let mut group = Group { ins, tokens, hidden, gathered, logits, rows };
@@ -154,13 +152,7 @@ impl<T: Real> Group<'_, T> {
     fn block(&mut self, first: usize, width: usize) {
         let (ins, n, dim) = (self.ins, self.tokens.len(), self.ins.dim);
         let logits = &mut self.logits[..n * width];
-        let table = Mat::new(&ins.table[first * dim..], width, dim);
-        // logits[n, v] = Σ_i hidden[n, i]·table[v, i]
-        let (c, a) = (MatMut::new(logits, n, width), Mat::new(self.hidden, n, dim));
-        match ins.packed {
-            Some(packed) => gemm_packed(c, a, &packed[first * dim..][..packed_len(dim, width)], Accumulate::Write),
-            None => gemm(c, a, table.transposed(), Accumulate::Write),
-        }
+        ins.logits(Mat::new(self.hidden, n, dim), first, width, MatMut::new(logits, n, width));
         let (tokens, wanted) = (self.tokens, !self.gathered.is_empty());
         let then = if wanted { Then::Exps } else { Then::Logits };
         let absorb = |row: usize, logits: &mut [T], [largest, sum, at_target]: &mut [T; 3]| {
@@ -193,6 +185,7 @@ impl<T: Real> Group<'_, T> {
             }
         });
         let accumulate = if first == 0 { Accumulate::Write } else { Accumulate::Add };
+        let table = Mat::new(&ins.table[first * dim..], width, dim);
         gemm(MatMut::new(self.gathered, n, dim), Mat::new(logits, n, width), table, accumulate);
     }
 }

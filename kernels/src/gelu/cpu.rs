@@ -1,5 +1,5 @@
 use super::{CUBIC, LINEAR};
-use crate::lanes::{CHUNK, load, store, store_wanted};
+use crate::lanes::{CHUNK, load, sigmoid, store, store_wanted};
 use engine::simd::{self, Isa, Kernel, LANES, Lanes, Real};
 use engine::{Want, parallel};
 
@@ -16,10 +16,10 @@ pub fn vjp<T: Real>(want: Want, u: &[T], d_y: &[T], d_u: &mut [T]) {
 /// u², and the sigmoid of a(u).
 #[inline(always)]
 fn gate<I: Isa, T: Real>(u: T::Lanes<I>) -> (T::Lanes<I>, T::Lanes<I>) {
-    let (one, square) = (T::Lanes::<I>::splat(T::ONE), u.mul(u));
+    let square = u.mul(u);
     let (linear, cubic) = (T::Lanes::<I>::splat(T::from_f64(LINEAR)), T::Lanes::<I>::splat(T::from_f64(CUBIC)));
     let a = square.mul_add(cubic, linear).mul(u);
-    (square, one.div(one.add(a.neg().exp())))
+    (square, sigmoid::<I, T>(a))
 }
 
 struct Forward<'a, T> {

@@ -1,9 +1,6 @@
-use crate::lanes::{load, rows_per_chunk, store, store_wanted};
+use crate::lanes::{load, rows_per_chunk, store, store_wanted, sum_columns};
 use engine::simd::{self, Isa, Kernel, LANES, Lanes, Real};
 use engine::{Want, parallel};
-
-/// Columns of the gradients of gain and bias that one task sums over all rows.
-const COLUMNS: usize = 128;
 
 /// What the norm has learned.
 #[derive(Clone, Copy)]
@@ -128,30 +125,11 @@ impl<T: Real> Kernel for BackwardX<'_, T> {
 
 pub fn vjp_gain<T: Real>(known: Known<T>, want: Want, d_gain: &mut [T]) {
     let d = d_gain.len();
-    sum_rows(want, d_gain, |first, sums| {
+    sum_columns(want, d_gain, |first, sums| {
         let rows = known.x.chunks_exact(d).zip(known.d_y.chunks_exact(d));
         for ((x, d_y), (&mean, &rstd)) in rows.zip(known.mean.iter().zip(known.rstd)) {
             let columns = sums.iter_mut().zip(&x[first..]).zip(&d_y[first..]);
             columns.for_each(|((sum, &x), &d_y)| *sum += (x - mean) * rstd * d_y);
         }
-    });
-}
-
-pub fn vjp_bias<T: Real>(want: Want, d_y: &[T], d_bias: &mut [T]) {
-    let d = d_bias.len();
-    sum_rows(want, d_bias, |first, sums| {
-        for d_y in d_y.chunks_exact(d) {
-            sums.iter_mut().zip(&d_y[first..]).for_each(|(sum, &d_y)| *sum += d_y);
-        }
-    });
-}
-
-/// Adds up columns, each on one thread, in the order of the rows: `add(first, sums)` for the columns from `first` on.
-fn sum_rows<T: Real>(want: Want, sums: &mut [T], add: impl Fn(usize, &mut [T]) + Sync + Send) {
-    parallel::chunks(sums, COLUMNS, |c, sums| {
-        if want == Want::Write {
-            sums.fill(T::ZERO);
-        }
-        add(c * COLUMNS, sums);
     });
 }

@@ -6,7 +6,7 @@ mod cpu;
 pub(crate) mod cuda;
 
 use crate::case::{Case, Fill, Input, Sizes};
-use crate::{check, cost};
+use crate::{check, cost, lanes};
 use engine::{Buffer, Context, Cost, Device, Op, Output, Pass, Reads, Result, Spec, Want, with_real};
 
 /// `x [.., d], gain [d], bias [d] → y [.., d], mean [rows], rstd [rows]`.
@@ -91,7 +91,7 @@ impl Op for LayerNorm {
         }
         with_real!(d_out.dtype(), T => {
             if wants[2].is_wanted() {
-                cpu::vjp_bias::<T>(wants[2], d_out.as_slice(), d_bias.as_mut_slice());
+                lanes::sum_rows::<T>(wants[2], d_out.as_slice(), d_bias.as_mut_slice());
             }
             if wants[0].is_wanted() || wants[1].is_wanted() {
                 let (mean, rstd) = (outs[1].as_slice(), outs[2].as_slice());

@@ -5,9 +5,6 @@ use engine::{Want, parallel};
 /// Rows of one chunk: few enough that the second reading of `x` and `d_y` comes from the second level cache. The gain's gradient is summed row by row within a chunk, then chunk by chunk.
 pub const ROWS: usize = 32;
 
-/// Columns of the gain's gradient that one task sums over the chunks.
-const COLUMNS: usize = 128;
-
 pub fn forward<T: Real>(eps: f64, x: &[T], gain: &[T], y: &mut [T], rstd: &mut [T]) {
     let (d, eps) = (gain.len(), T::from_f64(eps));
     parallel::chunks2(y, ROWS * d, rstd, ROWS, |c, y, rstd| {
@@ -86,19 +83,6 @@ pub fn vjp_x<T: Real>(known: Known<T>, gain: &[T], want: Want, d_x: &mut [T], pa
 /// The gain's partial sums alone.
 pub fn vjp_gain<T: Real>(known: Known<T>, d: usize, partials: &mut [T]) {
     parallel::chunks(partials, d, |c, partial| simd::dispatch(BackwardGain { known: known.chunk(c, d), partial }));
-}
-
-/// The gain's gradient from its partial sums `[chunks, d]`, in their order.
-pub fn sum_partials<T: Real>(partials: &[T], want: Want, d_gain: &mut [T]) {
-    let d = d_gain.len();
-    parallel::chunks(d_gain, COLUMNS, |c, d_gain| {
-        if want == Want::Write {
-            d_gain.fill(T::ZERO);
-        }
-        for partial in partials.chunks_exact(d) {
-            d_gain.iter_mut().zip(&partial[c * COLUMNS..]).for_each(|(sum, &partial)| *sum += partial);
-        }
-    });
 }
 
 struct BackwardX<'a, T> {

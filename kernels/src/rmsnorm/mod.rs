@@ -4,7 +4,7 @@ mod cpu;
 pub(crate) mod cuda;
 
 use crate::case::{Case, Fill, Input, Sizes};
-use crate::{check, cost};
+use crate::{check, cost, lanes};
 use engine::{Buffer, Context, Cost, DType, Device, Op, Output, Pass, Reads, Result, Spec, Want, with_real};
 
 /// `x [.., d], gain [d] → y [.., d], rstd [rows]`.
@@ -89,7 +89,8 @@ impl Op for RmsNorm {
                 cpu::vjp_gain(known, d, partials);
             }
             if wants[1].is_wanted() {
-                cpu::sum_partials(partials, wants[1], d_gain.as_mut_slice());
+                // Chunk by chunk, in their order.
+                lanes::sum_rows::<T>(wants[1], partials, d_gain.as_mut_slice());
             }
         });
     }

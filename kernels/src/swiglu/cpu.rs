@@ -1,4 +1,4 @@
-use crate::lanes::{load, rows_per_chunk, store, store_wanted};
+use crate::lanes::{load, rows_per_chunk, sigmoid, store, store_wanted};
 use engine::simd::{self, Isa, Kernel, LANES, Lanes, Real};
 use engine::{Want, parallel};
 
@@ -57,10 +57,10 @@ impl<T: Real> Kernel for Backward<'_, T> {
             let (d_u1, d_u3) = d_u.split_at_mut(f);
             for i in (0..f).step_by(LANES) {
                 let (u1, u3, d_y) = (load::<I, T>(u1, i), load::<I, T>(u3, i), load::<I, T>(d_y, i));
-                let sigmoid = one.div(one.add(u1.neg().exp()));
-                let slope = u1.mul_add(one.sub(sigmoid), one).mul(sigmoid);
+                let s = sigmoid::<I, T>(u1);
+                let slope = u1.mul_add(one.sub(s), one).mul(s);
                 store_wanted::<I, T>(want, d_y.mul(u3).mul(slope), d_u1, i);
-                store_wanted::<I, T>(want, d_y.mul(u1.mul(sigmoid)), d_u3, i);
+                store_wanted::<I, T>(want, d_y.mul(u1.mul(s)), d_u3, i);
             }
         }
     }

@@ -1,7 +1,7 @@
 //! `ltm eval`.
 
 use super::evaluation::{self, Options};
-use super::output::{command, note, print};
+use super::output::{command, note, print, short};
 use super::{device, gsm8k, memory, suite, threads};
 use engine::{Device, Error, Result};
 use ltm::config::{Config, ModelKind, Work};
@@ -154,7 +154,7 @@ fn evaluate(args: &Args, run: &Run, device: &Device) -> Result<()> {
         "{} after step {}, weights {}, seed {}: {sequences} {what}, {tokens} tokens scored by {}{how}\n",
         run.path().display(),
         model.step,
-        model.weights.get(..12).unwrap_or(&model.weights),
+        short(&model.weights),
         config.train.seed,
         rows.first().map_or("", |row| row.protocol.name()),
     ))?;

@@ -1,15 +1,15 @@
 //! `ltm eval RUN --gsm8k FILE`: how often a model solves word problems.
 
+use super::evaluation::digest;
 use super::generate::{ROUNDS, Writer, Writing};
-use super::output::{Align, note, print, table};
+use super::output::{Align, print, table};
 use super::progress::bar;
+use super::transcript::{Transcript, whole};
 use engine::{Error, Result};
-use ltm::hash;
+use ltm::evaluate::Mean;
 use ltm::json::Value;
 use ltm::reasoning::{self, Problem};
 use ltm::run::{Loaded, Run};
-use std::fs::{self, File};
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 /// Word problems.
@@ -90,11 +90,10 @@ pub fn run(args: &GsmArgs, request: &Request, run: &Run, model: &mut Loaded) -> 
         refit: 0,
     };
     let mut writer = Writer::new(model, writing)?;
-    let path = args.transcripts.clone().unwrap_or_else(|| free_file(run.path(), &format!("gsm8k-{}-shot", args.shots)));
     let head = header(args, request, run, model, problems.len())?;
-    let mut out = File::create_new(&path).map_err(|e| Error::io("create", &path, &e))?;
-    let mut keep = |line: &Value| writeln!(out, "{line}").map_err(|e| Error::io("write", &path, &e));
-    keep(&head)?;
+    let name = format!("gsm8k-{}-shot", args.shots);
+    let mut transcript = Transcript::create(args.transcripts.as_deref(), run.path(), &name)?;
+    transcript.keep(&head)?;
 
     let bar = bar(problems.len() as u64, "{bar:24} {pos}/{len} problems  {msg}  ETA {eta}");
     let mut outcomes = Vec::new();
@@ -103,18 +102,13 @@ pub fn run(args: &GsmArgs, request: &Request, run: &Run, model: &mut Loaded) -> 
         let expected = reasoning::number(&problem.answer);
         let mut outcome = Outcome { right: 0, answered: 0 };
         for sample in 0..n {
-            let mut text = String::new();
-            writer
-                .text(model, Some(&prompt), (i * n + sample) as u32, &mut |piece| {
-                    text.push_str(piece);
-                    Ok(())
-                })
+            let text = whole(&mut writer, model, Some(&prompt), (i * n + sample) as u32)
                 .map_err(|e| e.at(format_args!("problem {}", i + 1)))?;
             let answer = reasoning::number(&text);
             let right = answer == expected;
             outcome.right += usize::from(right);
             outcome.answered += usize::from(answer.is_some());
-            keep(&Value::object([
+            transcript.keep(&Value::object([
                 ("problem", i.into()),
                 ("sample", sample.into()),
                 ("prompt", prompt.as_str().into()),
@@ -125,19 +119,12 @@ pub fn run(args: &GsmArgs, request: &Request, run: &Run, model: &mut Loaded) -> 
             ]))?;
         }
         outcomes.push(outcome);
-        bar.set_message(format!("pass@{k} {:.1} %", 100.0 * pass(&outcomes, k, n).0));
+        bar.set_message(format!("pass@{k} {:.1} %", 100.0 * pass(&outcomes, k, n).mean));
         bar.inc(1);
     }
     bar.finish_and_clear();
-    note(format_args!("every text is in {}", path.display()));
+    transcript.done();
     show(args, request, &head, &outcomes)
-}
-
-/// `NAME.jsonl` in a folder, or the first of `NAME-2.jsonl`, … that does not exist.
-pub fn free_file(folder: &Path, name: &str) -> PathBuf {
-    let numbered = (2..).map(|i: u32| format!("{name}-{i}.jsonl"));
-    let mut names = std::iter::once(format!("{name}.jsonl")).chain(numbered).map(|name| folder.join(name));
-    names.find(|path| !path.exists()).unwrap_or_else(|| folder.join(name))
 }
 
 /// Examples, and what is asked.
@@ -168,12 +155,11 @@ fn problems(args: &GsmArgs, request: &Request) -> Result<(Vec<Problem>, Vec<Prob
 
 /// Where the numbers come from.
 fn header(args: &GsmArgs, request: &Request, run: &Run, model: &Loaded, problems: usize) -> Result<Value> {
-    let text = fs::read(request.file).map_err(|e| Error::io("read", request.file, &e))?;
     Ok(Value::object([
         ("run", run.path().display().to_string().into()),
         ("step", model.step.into()),
         ("file", request.file.display().to_string().into()),
-        ("sha256", hash::hex(&hash::sha256(&text)).as_str().into()),
+        ("sha256", digest(request.file)?.into()),
         ("problems", problems.into()),
         ("shots", args.shots.into()),
         ("samples", request.samples.into()),
@@ -185,22 +171,19 @@ fn header(args: &GsmArgs, request: &Request, run: &Run, model: &Loaded, problems
 }
 
 /// Mean of pass@k over problems, and its standard error over them.
-fn pass(outcomes: &[Outcome], k: usize, n: usize) -> (f64, f64) {
+fn pass(outcomes: &[Outcome], k: usize, n: usize) -> Mean {
     let each: Vec<f64> = outcomes.iter().map(|outcome| reasoning::pass_at(k, n, outcome.right)).collect();
-    let count = each.len() as f64;
-    let mean = each.iter().sum::<f64>() / count;
-    let spread: f64 = each.iter().map(|x| (x - mean) * (x - mean)).sum();
-    (mean, (spread / (count - 1.0) / count).sqrt())
+    Mean::of(&each)
 }
 
 fn show(args: &GsmArgs, request: &Request, head: &Value, outcomes: &[Outcome]) -> Result<()> {
     let n = request.samples;
     let mut ks = vec![1, args.k];
     ks.dedup();
-    let passes: Vec<(usize, (f64, f64))> = ks.into_iter().map(|k| (k, pass(outcomes, k, n))).collect();
+    let passes: Vec<(usize, Mean)> = ks.into_iter().map(|k| (k, pass(outcomes, k, n))).collect();
     let answered = outcomes.iter().map(|o| o.answered).sum::<usize>() as f64 / (n * outcomes.len()) as f64;
     if request.json {
-        let results = passes.iter().map(|(k, (mean, error))| {
+        let results = passes.iter().map(|(k, Mean { mean, error })| {
             let error = if error.is_finite() { (*error).into() } else { Value::Null };
             Value::object([("k", (*k).into()), ("pass", (*mean).into()), ("standard_error", error)])
         });
@@ -219,7 +202,7 @@ fn show(args: &GsmArgs, request: &Request, head: &Value, outcomes: &[Outcome]) -
         args.temperature,
         100.0 * answered
     ))?;
-    let rows = passes.iter().map(|(k, (mean, error))| {
+    let rows = passes.iter().map(|(k, Mean { mean, error })| {
         let error = if error.is_finite() { format!(" ± {:.2}", 100.0 * error) } else { String::new() };
         vec![format!("pass@{k}"), format!("{:.2}{error} %", 100.0 * mean)]
     });

@@ -30,6 +30,7 @@ mod suite;
 mod threads;
 mod toml_file;
 mod train;
+mod transcript;
 mod verify;
 
 use clap::{Parser, Subcommand};

@@ -64,6 +64,11 @@ pub fn table(columns: &[(&str, Align)], rows: &[Vec<String>]) -> String {
     lines.join("\n")
 }
 
+/// As much of a digest as a person compares.
+pub fn short(digest: &str) -> &str {
+    digest.get(..12).unwrap_or(digest)
+}
+
 /// A number with a prefix to its unit: `12.35 kB`.
 pub fn si(x: f64, unit: &str) -> String {
     let (scale, prefix) = match x {

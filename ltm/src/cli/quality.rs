@@ -2,9 +2,9 @@
 
 use super::evaluation::warn;
 use super::generate::{Writer, Writing};
-use super::gsm8k::free_file;
 use super::output::{Align, note, print, table};
 use super::progress::bar;
+use super::transcript::{Transcript, whole};
 use super::{device, memory, threads};
 use engine::{Device, Error, Result};
 use ltm::config::Work;
@@ -14,8 +14,7 @@ use ltm::evaluate::{Evaluator, Protocol, Total};
 use ltm::json::Value;
 use ltm::quality::{Judged, REPEATED, Variety};
 use ltm::run::{Loaded, Run, score};
-use std::fs::{self, File};
-use std::io::Write;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -71,24 +70,19 @@ fn texts(args: &Args, run: &Run, device: &Device) -> Result<Vec<(String, String)
     let (count, mut model) = (writing.samples, run.load(device, Work::Generation)?);
     let mut writer = Writer::new(&mut model, writing)?;
     warn(&model);
-    let path = args.texts.clone().unwrap_or_else(|| free_file(run.path(), "quality"));
-    let mut out = File::create_new(&path).map_err(|e| Error::io("create", &path, &e))?;
+    let mut transcript = Transcript::create(args.texts.as_deref(), run.path(), "quality")?;
     let bar = bar(u64::from(count), "{bar:24} {pos}/{len} texts  ETA {eta}");
     let mut texts = Vec::new();
     for sample in 0..count {
         let prompt = prompts.as_ref().map(|prompts| prompts[sample as usize].as_str());
-        let mut text = String::new();
-        writer.text(&mut model, prompt, sample, &mut |piece| {
-            text.push_str(piece);
-            Ok(())
-        })?;
-        let line = Value::object([("prompt", prompt.map_or(Value::Null, Value::from)), ("text", text.as_str().into())]);
-        writeln!(out, "{line}").map_err(|e| Error::io("write", &path, &e))?;
+        let text = whole(&mut writer, &mut model, prompt, sample)?;
+        let prompt_or_null = prompt.map_or(Value::Null, Value::from);
+        transcript.keep(&Value::object([("prompt", prompt_or_null), ("text", text.as_str().into())]))?;
         texts.push((prompt.unwrap_or_default().to_string(), text));
         bar.inc(1);
     }
     bar.finish_and_clear();
-    note(format_args!("every text is in {}", path.display()));
+    transcript.done();
     Ok(texts)
 }
 

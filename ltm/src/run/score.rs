@@ -1,5 +1,6 @@
 use crate::config::Config;
 use crate::data::{Batch, Order, Sampler, Source};
+use crate::evaluate::Mean;
 use crate::evaluate::{Evaluator, SequenceScore, Total};
 use autograd::Store;
 use engine::{Error, Result};
@@ -33,22 +34,19 @@ impl Scored {
 
     /// The comparison with the process that made the sequences, pair by pair; `None` if it is not known.
     pub fn excess(&self) -> Option<Excess> {
-        let n = self.exact.len() as f64;
         if self.exact.is_empty() || self.exact.len() != self.scores.len() {
             return None;
         }
-        let differences: Vec<f64> = self.scores.iter().zip(&self.exact).map(|(s, exact)| s.nats - exact).collect();
-        let mean = differences.iter().sum::<f64>() / n;
-        let spread: f64 = differences.iter().map(|d| (d - mean) * (d - mean)).sum();
-        Some(Excess { exact: self.exact.iter().sum::<f64>() / n, mean, error: (spread / (n - 1.0) / n).sqrt() })
+        let nats: Vec<f64> = self.scores.iter().map(|score| score.nats).collect();
+        let Mean { mean, error } = Mean::of_differences(&nats, &self.exact);
+        Some(Excess { exact: Mean::of(&self.exact).mean, mean, error })
     }
 }
 
 impl Excess {
     /// Whether a number that is labelled a bound behaves as one: not below the truth by more than its standard error.
     pub fn holds(&self) -> bool {
-        // Of a single sequence the error is not a number, and the bound has to hold as it is.
-        self.mean + if self.error.is_finite() { self.error } else { 0.0 } >= 0.0
+        !Mean { mean: self.mean, error: self.error }.is_below_zero()
     }
 }
 

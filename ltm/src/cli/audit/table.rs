@@ -1,8 +1,9 @@
 //! The audit's tables.
 
 use super::{Subject, perplexity};
-use crate::output::{Align, table};
-use ltm::audit::{Audit, Mean, Row};
+use crate::output::{Align, short, table};
+use ltm::audit::{Audit, Row};
+use ltm::evaluate::Mean;
 use ltm::json::Value;
 
 /// `12.34 ± 0.56`.
@@ -27,14 +28,16 @@ pub fn text(subject: &Subject<'_>, audit: &Audit) -> String {
     let Subject { run, model, draws, .. } = subject;
     let (config, sequences) = (&model.config, audit.rows[0].iwae.len());
     let what = match &subject.text {
-        Some((path, hash)) => format!("sequences of {} (sha256 {})", path.display(), hash.get(..12).unwrap_or("–")),
+        Some((path, hash)) => {
+            format!("sequences of {} (sha256 {})", path.display(), if hash.is_empty() { "–" } else { short(hash) })
+        }
         None => "held-out stories of the embedded corpus".into(),
     };
     let mut lines = vec![format!(
         "{} after step {}, weights {}, seed {}: {sequences} {what}, {} tokens\nposterior {}, fitted with {} noise, trained with T = {}; S = {draws} draws; nats/sequence, ± one standard error over sequences",
         run.display(),
         model.step,
-        model.weights.get(..12).unwrap_or(&model.weights),
+        short(&model.weights),
         config.train.seed,
         audit.tokens,
         config.fast.posterior,

@@ -2,8 +2,9 @@
 
 use super::table::{as_trained, pm};
 use super::{Subject, perplexity};
-use ltm::audit::{Audit, Mean, Row};
+use ltm::audit::{Audit, Row};
 use ltm::config::Noise;
+use ltm::evaluate::Mean;
 
 /// A latent with less KL than this, in nats, tells the decoder next to nothing.
 const IDLE: f64 = 0.1;

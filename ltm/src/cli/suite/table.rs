@@ -1,7 +1,7 @@
 //! The suite's results for people and for programs.
 
 use super::{Judged, Request, title};
-use crate::output::{Align, table};
+use crate::output::{Align, short, table};
 use ltm::config::ModelKind;
 use ltm::evaluate::Protocol;
 use ltm::json::Value;
@@ -147,10 +147,6 @@ pub fn text(run: &Run, model: &Loaded, request: &Request, judged: &[Judged]) -> 
         );
     }
     lines.join("\n")
-}
-
-fn short(hash: &str) -> &str {
-    hash.get(..12).unwrap_or(hash)
 }
 
 /// The same for programs, every figure with its command, seed and hashes.

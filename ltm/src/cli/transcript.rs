@@ -1,0 +1,59 @@
+//! A file that keeps every text that a model wrote for a measurement, one JSON object a line.
+
+use super::generate::Writer;
+use super::output::note;
+use engine::{Error, Result};
+use ltm::json::Value;
+use ltm::run::Loaded;
+use std::fs::File;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+pub struct Transcript {
+    path: PathBuf,
+    file: File,
+}
+
+impl Transcript {
+    /// A new file at `path`; by default `NAME.jsonl` in `folder`, or the first of `NAME-2.jsonl`, … that does not exist.
+    ///
+    /// # Errors
+    /// If it exists or cannot be made.
+    pub fn create(path: Option<&Path>, folder: &Path, name: &str) -> Result<Self> {
+        let path = path.map_or_else(|| free_file(folder, name), Path::to_path_buf);
+        let file = File::create_new(&path).map_err(|e| Error::io("create", &path, &e))?;
+        Ok(Self { path, file })
+    }
+
+    /// Appends a line.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn keep(&mut self, line: &Value) -> Result<()> {
+        writeln!(self.file, "{line}").map_err(|e| Error::io("write", &self.path, &e))
+    }
+
+    /// Says where it is.
+    pub fn done(self) {
+        note(format_args!("every text is in {}", self.path.display()));
+    }
+}
+
+fn free_file(folder: &Path, name: &str) -> PathBuf {
+    let numbered = (2..).map(|i: u32| format!("{name}-{i}.jsonl"));
+    let mut names = std::iter::once(format!("{name}.jsonl")).chain(numbered).map(|name| folder.join(name));
+    names.find(|path| !path.exists()).unwrap_or_else(|| folder.join(name))
+}
+
+/// All of text number `sample`, without the prompt.
+///
+/// # Errors
+/// Those of [`Writer::text`].
+pub fn whole(writer: &mut Writer, model: &mut Loaded, prompt: Option<&str>, sample: u32) -> Result<String> {
+    let mut text = String::new();
+    writer.text(model, prompt, sample, &mut |piece| {
+        text.push_str(piece);
+        Ok(())
+    })?;
+    Ok(text)
+}
