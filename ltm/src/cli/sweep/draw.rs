@@ -73,17 +73,18 @@ fn paint(figure: &Figure, svg: &mut String) -> Painted {
         .draw()?;
     for (i, line) in figure.lines.iter().enumerate() {
         let colour = COLOURS[i % COLOURS.len()];
+        let stroke = if line.exact { Stroke::Dashed } else { Stroke::Solid };
+        let (dash, pause, width) = stroke.pattern();
+        let style = colour.stroke_width(width);
         if let Some(level) = level(line) {
-            chart.draw_series(DashedLineSeries::new(
-                [(x.start, level), (x.end, level)],
-                7,
-                5,
-                colour.stroke_width(2),
-            ))?;
+            chart.draw_series(DashedLineSeries::new([(x.start, level), (x.end, level)], dash, pause, style))?;
             continue;
         }
         let points: Vec<(f64, f64)> = line.marks.iter().map(|mark| (mark.x, mark.y)).collect();
-        chart.draw_series(LineSeries::new(points.clone(), colour.stroke_width(2)))?;
+        match stroke {
+            Stroke::Solid => chart.draw_series(LineSeries::new(points.clone(), style))?,
+            _ => chart.draw_series(DashedLineSeries::new(points.clone(), dash, pause, style))?,
+        };
         chart.draw_series(points.iter().map(|&at| Circle::new(at, 4, colour.filled())))?;
         let bars = line.marks.iter().filter(|mark| mark.error.is_finite());
         chart.draw_series(bars.map(|mark| {
@@ -92,14 +93,18 @@ fn paint(figure: &Figure, svg: &mut String) -> Painted {
         }))?;
     }
     if let Some(least) = figure.least {
-        chart.draw_series(DashedLineSeries::new([(x.start, least), (x.end, least)], 2, 4, GREY.stroke_width(1)))?;
+        let (dash, pause, width) = Stroke::Dotted.pattern();
+        let ends = [(x.start, least), (x.end, least)];
+        chart.draw_series(DashedLineSeries::new(ends, dash, pause, GREY.stroke_width(width)))?;
     }
     let mut legend = Legend { area: &right, at: 60 };
     for (i, line) in figure.lines.iter().enumerate() {
-        legend.entry(&line.label, COLOURS[i % COLOURS.len()], level(line).is_none())?;
+        let stroke = if line.exact { Stroke::Dashed } else { Stroke::Solid };
+        let mark = if level(line).is_some() { None } else { Some(4) };
+        legend.entry(&line.label, COLOURS[i % COLOURS.len()], stroke, mark)?;
     }
     if figure.least.is_some() {
-        legend.entry("the least possible", GREY, false)?;
+        legend.entry("the least possible", GREY, Stroke::Dotted, None)?;
     }
     legend.at += 10;
     legend.words("points: elbo, an upper bound;")?;
@@ -113,16 +118,42 @@ fn level(line: &Line) -> Option<f64> {
     line.marks.iter().find(|mark| mark.x <= 0.0).map(|mark| mark.y)
 }
 
+/// How a line is drawn.
+#[derive(Clone, Copy)]
+enum Stroke {
+    /// A bound.
+    Solid,
+    /// Exact.
+    Dashed,
+    /// The truth.
+    Dotted,
+}
+
+impl Stroke {
+    /// Length of a dash and of the pause behind it, and width, in pixels.
+    fn pattern(self) -> (u32, u32, u32) {
+        match self {
+            Self::Solid => (30, 0, 2),
+            Self::Dashed => (7, 5, 2),
+            Self::Dotted => (2, 4, 1),
+        }
+    }
+}
+
 struct Legend<'a, 'b> {
     area: &'a DrawingArea<SVGBackend<'b>, plotters::coord::Shift>,
     at: i32,
 }
 
 impl Legend<'_, '_> {
-    fn entry(&mut self, label: &str, colour: RGBColor, with_mark: bool) -> Painted {
-        self.area.draw(&PathElement::new(vec![(4, self.at), (30, self.at)], colour.stroke_width(2)))?;
-        if with_mark {
-            self.area.draw(&Circle::new((17, self.at), 4, colour.filled()))?;
+    fn entry(&mut self, label: &str, colour: RGBColor, stroke: Stroke, mark: Option<u32>) -> Painted {
+        let (dash, pause, width) = stroke.pattern();
+        for left in (4..30).step_by((dash + pause) as usize) {
+            let dash = vec![(left, self.at), ((left + dash as i32).min(30), self.at)];
+            self.area.draw(&PathElement::new(dash, colour.stroke_width(width)))?;
+        }
+        if let Some(radius) = mark {
+            self.area.draw(&Circle::new((17, self.at), radius, colour.filled()))?;
         }
         self.text(38, label)
     }
@@ -202,7 +233,8 @@ mod tests {
         for marks in [marks.clone(), marks[1..].to_vec(), Vec::new()] {
             let count = marks.len();
             let svg = draw(&figure(marks)).unwrap();
-            assert!(svg.starts_with("<svg") && svg.trim_end().ends_with("</svg>"), "{svg}");
+            let xml = roxmltree::Document::parse(&svg).unwrap();
+            assert_eq!(xml.root_element().tag_name().name(), "svg");
             assert!(!svg.contains("NaN") && !svg.contains("inf") && !svg.contains("href"), "{svg}");
             assert!(svg.contains("a &lt; b &amp; c"), "{svg}");
             assert_eq!(svg.matches("<circle").count(), count + 1, "{svg}");
