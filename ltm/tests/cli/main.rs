@@ -11,6 +11,7 @@ mod jobs;
 mod reasoning;
 mod replay;
 mod suite;
+mod sweep;
 
 use std::fs;
 use std::path::{Path, PathBuf};
