@@ -170,7 +170,7 @@ fn protocols(args: &Args, kind: ModelKind) -> Result<Vec<Protocol>> {
 }
 
 /// What the run held out, provided that it is still what it was.
-fn held_out(run: &Run, model: &Loaded) -> Result<Arc<dyn Source>> {
+pub fn held_out(run: &Run, model: &Loaded) -> Result<Arc<dyn Source>> {
     let material = Material::open(run.config())?;
     if material.fingerprint != model.data {
         return Err(Error::new(format!(
