@@ -24,6 +24,7 @@ mod plan;
 mod progress;
 mod quality;
 mod replay;
+mod report;
 mod settings;
 mod stream;
 mod suite;
@@ -72,6 +73,7 @@ enum Command {
     Audit(audit::Args),
     Generate(generate::Args),
     Quality(quality::Args),
+    Report(report::Args),
     #[command(subcommand)]
     Data(data::Command),
     #[command(subcommand)]
@@ -119,6 +121,7 @@ fn run(cli: &Cli) -> Result<ExitCode> {
         Command::Audit(args) => audit::run(args, threads, device).map(done),
         Command::Generate(args) => generate::run(args, threads, device).map(done),
         Command::Quality(args) => quality::run(args, threads, device).map(done),
+        Command::Report(args) => report::run(args, threads, device).map(done),
         Command::Data(command) => data::run(command, threads),
         Command::Import(command) => import::run(command).map(done),
         Command::Verify(args) => verify::run(args, threads, device).map(done),

@@ -3,6 +3,9 @@
 mod table;
 mod words;
 
+pub use table::pm;
+pub use words::verdict;
+
 use super::output::print;
 use super::progress::bar;
 use super::{device, evaluation, memory, threads};
@@ -43,13 +46,13 @@ pub struct Args {
 }
 
 /// What was audited, and how.
-struct Subject<'a> {
-    run: &'a Path,
-    model: &'a Loaded,
-    /// The text's name, or the embedded corpus.
-    text: Option<(&'a Path, String)>,
-    corpus: Option<Corpus>,
-    draws: usize,
+pub struct Subject<'a> {
+    pub run: &'a Path,
+    pub model: &'a Loaded,
+    /// The text's name and digest, or the embedded corpus.
+    pub text: Option<(&'a Path, String)>,
+    pub corpus: Option<Corpus>,
+    pub draws: usize,
 }
 
 pub fn run(args: &Args, threads: Option<usize>, device: device::Choice) -> Result<()> {
@@ -93,7 +96,7 @@ fn examine(args: &Args, run: &Run, device: &Device) -> Result<()> {
         true => print(table::json(&subject, &audit).pretty().trim_end()),
         false => {
             print(table::text(&subject, &audit))?;
-            print(format_args!("\nIn words\n{}", words::verdict(&subject, &audit)))
+            print(format_args!("\nIn words\n{}", verdict(&subject, &audit)))
         }
     }
 }

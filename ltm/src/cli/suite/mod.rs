@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 /// The file of results in a run folder.
-const RESULTS: &str = "suite.jsonl";
+pub const RESULTS: &str = "suite.jsonl";
 
 /// What is asked for.
 pub struct Request<'a> {

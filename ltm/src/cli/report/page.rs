@@ -1,0 +1,277 @@
+//! The page as a whole.
+
+use super::chart::{Chart, Series, heat, look, swatch};
+use super::history::Point;
+use super::measure::{DRAWS, Measured};
+use super::tables;
+use super::words::{reading, scale, visible};
+use super::{Args, Subject};
+use ltm::data::tokenizer;
+use maud::{DOCTYPE, Markup, PreEscaped, html};
+use std::collections::BTreeSet;
+
+/// Nothing but what stands in the file, and no script at all.
+const POLICY: &str =
+    "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'";
+
+/// The picture that only runs with latents are in.
+const KL: &str = "KL against steps";
+
+/// Headings and what stands under them; the names are those of their places in the page.
+type Section = (&'static str, &'static str, Markup);
+
+/// The page.
+pub fn page(args: &Args, subjects: &[Subject]) -> Markup {
+    let names = subjects.iter().map(|subject| subject.name.as_str()).collect::<Vec<_>>().join(", ");
+    let sections: [Section; 8] = [
+        ("curves", "Curves", curves(subjects)),
+        ("results", "Results", results(args, subjects)),
+        ("suite", "Suite", tables::suite(subjects)),
+        ("settings", "Settings", tables::settings(subjects)),
+        ("audit", "Audit", audit(subjects)),
+        ("tokens", "What every token costs", texts(subjects)),
+        ("latents", "Where the KL goes", latents(subjects)),
+        ("samples", "Samples", samples(args, subjects)),
+    ];
+    html! {
+        (DOCTYPE)
+        html lang="en" {
+            head {
+                meta charset="utf-8";
+                meta http-equiv="Content-Security-Policy" content=(POLICY);
+                meta name="viewport" content="width=device-width, initial-scale=1";
+                meta name="color-scheme" content="light dark";
+                meta name="generator" content={ "ltm " (env!("CARGO_PKG_VERSION")) };
+                title { "ltm report: " (names) }
+                // A browser that is told of no icon asks for one.
+                link rel="icon" href="data:,";
+                style { (PreEscaped(include_str!("style.css"))) }
+            }
+            body {
+                header {
+                    h1 { "Latent Thought Models: " (subjects.len()) @if subjects.len() == 1 { " run" } @else { " runs" } }
+                    nav aria-label="Contents" {
+                        ul { @for (place, name, _) in &sections { li { a href={ "#" (place) } { (name) } } } }
+                    }
+                }
+                main {
+                    (tables::overview(subjects))
+                    @for subject in subjects {
+                        @for note in &subject.notes { p.warning { (note) } }
+                        @for trouble in &subject.history.troubles { p.warning { (subject.name) ", " (trouble) } }
+                    }
+                    @for (place, name, content) in &sections {
+                        section id=(place) aria-label=(name) { h2 { (name) } (content) }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Which line is whose.
+fn legend(subjects: &[Subject]) -> Markup {
+    html! {
+        ul.legend { @for (run, subject) in subjects.iter().enumerate() { li { (swatch(run)) (subject.name) } } }
+    }
+}
+
+fn curves(subjects: &[Subject]) -> Markup {
+    let tokenizers: BTreeSet<String> =
+        subjects.iter().map(|subject| subject.run.config().data.tokenizer.to_string()).collect();
+    // Nats per token of different tokens cannot be compared.
+    let (loss, unit): (fn(&Point) -> f64, _) = match tokenizers.len() {
+        1 => (|p| p.loss, "nats per token"),
+        _ => (|p| p.bits_per_byte, "bits per byte"),
+    };
+    let chart = |title, x_name, y_name, x: fn(&Point) -> f64, y: fn(&Point) -> f64| {
+        let points = |points: &[Point]| points.iter().map(|p| [x(p), y(p)]).collect();
+        // Without latents there is no KL, not one of 0.
+        let wanted = |subject: &Subject| title != KL || subject.kind().has_latents();
+        let series = subjects.iter().enumerate().filter(|(_, subject)| wanted(subject)).map(|(run, subject)| {
+            let (line, marks) = (points(&subject.history.steps), points(&subject.history.validations));
+            Series { run, name: &subject.name, line, marks }
+        });
+        Chart { title, x: x_name, y: y_name, series: series.collect() }.figure()
+    };
+    let learnt = subjects.iter().any(|subject| subject.history.last.is_some());
+    html! {
+        @if learnt {
+            (legend(subjects))
+            div.charts {
+                (chart("Loss against steps", "steps", unit, |p| p.step, loss))
+                (chart("Loss against tokens", "tokens learnt from", unit, |p| p.tokens, loss))
+                (chart("NLL against steps", "steps", "nats per token", |p| p.step, |p| p.nll))
+                (chart(KL, "steps", "nats per token", |p| p.step, |p| p.kl))
+            }
+            p.note {
+                "Lines are training batches: NLL and KL together are the loss, as it was learnt from. Circles are held-out text: the "
+                "bound " code { "elbo" } " with latents, the exact " code { "nll" } " without. "
+                @if tokenizers.len() > 1 { "The runs read different tokens: only bits per byte can be compared. " }
+                @if !subjects.iter().all(|subject| subject.kind().has_latents()) { "Runs without latents have no KL." }
+            }
+        } @else {
+            p.note { "None of the runs has metrics of learning." }
+        }
+    }
+}
+
+fn results(args: &Args, subjects: &[Subject]) -> Markup {
+    let judged = subjects.iter().any(|subject| subject.measured.as_ref().is_some_and(|m| !m.results.is_empty()));
+    html! {
+        @if judged {
+            p {
+                "The first " (args.limit) " sequences of "
+                @match &args.data {
+                    Some(path) => code { (path.display()) },
+                    None => "what each run held out",
+                }
+                ", " (DRAWS) " draws each, as many fast steps as in training. "
+                @if args.data.is_none() && subjects.len() > 1 { "Runs can be compared where they held out the same text." }
+            }
+            (tables::results(subjects))
+            p.note {
+                "A number is a bound on −log p of the text only if it pays for what the posterior knows, at noise that it was not fitted to: "
+                code { "elbo" } " and " code { "iwae" } " do, " code { "nll" } " is exact, " code { "fixed" } " is not a bound. "
+                code { "prefix" } " is the cost of second halves and can be compared between all models. For " code { "iwae" }
+                " the column + KL is what is left beside the mean NLL."
+            }
+        } @else if args.limit == 0 {
+            p.note { "Nothing was judged (" code { "--limit 0" } ")." }
+        } @else {
+            p.note { "Nothing could be judged; the reasons stand above." }
+        }
+    }
+}
+
+fn audit(subjects: &[Subject]) -> Markup {
+    html! {
+        @for subject in subjects {
+            h3 { (subject.name) }
+            @match measured(subject).and_then(|measured| measured.audit.as_ref()) {
+                Some((audit, verdict)) => {
+                    (tables::audit(&subject.name, audit))
+                    ul { @for line in verdict.lines() { li { (line.trim_start_matches("- ")) } } }
+                }
+                None => (without(subject, "its nll is exact, and there is nothing to audit")),
+            }
+        }
+    }
+}
+
+fn measured(subject: &Subject) -> Option<&Measured> {
+    subject.measured.as_ref()
+}
+
+/// Why a run has no posterior to show.
+fn without(subject: &Subject, none: &str) -> Markup {
+    html! {
+        p.note {
+            @if subject.kind().has_latents() { "Not judged." } @else { "This model has no latents: " (none) "." }
+        }
+    }
+}
+
+fn texts(subjects: &[Subject]) -> Markup {
+    let most = subjects.iter().filter_map(measured).map(|measured| measured.texts.len()).max().unwrap_or(0);
+    let scales: BTreeSet<(usize, bool, String)> = subjects
+        .iter()
+        .filter(|subject| measured(subject).is_some_and(|measured| !measured.texts.is_empty()))
+        .map(|subject| {
+            let tokenizer = subject.run.config().data.tokenizer;
+            (tokenizer.vocab(), subject.kind().has_latents(), tokenizer.to_string())
+        })
+        .collect();
+    html! {
+        @if most == 0 { p.note { "No text was read." } }
+        @for (vocab, latents, _) in &scales { (scale(*vocab, *latents)) }
+        @if scales.iter().any(|(_, latents, _)| *latents) {
+            p.note {
+                "A posterior was fitted to each text before its tokens were scored, so with latents these costs are a part of the bound "
+                "only: the KL comes on top."
+            }
+        }
+        @for i in 0..most {
+            h3 { "Text " (i + 1) }
+            div.beside {
+                @for (run, subject) in subjects.iter().enumerate() {
+                    @if let Some(text) = measured(subject).and_then(|measured| measured.texts.get(i)) {
+                        article {
+                            h4 class=(look(run)) { (subject.name) }
+                            @match tokenizer::by_name(&subject.run.config().data.tokenizer.to_string()) {
+                                Ok(tokenizer) => (reading(text, &*tokenizer)),
+                                Err(error) => p.warning { (error) },
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn latents(subjects: &[Subject]) -> Markup {
+    // One scale for all runs.
+    let kls = |subject: &Subject| -> Option<(usize, Vec<f64>)> {
+        let steps = subject.run.config().fast.steps.max(1);
+        let (audit, _) = measured(subject)?.audit.as_ref()?;
+        let row = audit.rows.iter().find(|row| row.steps == steps)?;
+        Some((steps, row.fitted.kl_by_latent.clone()))
+    };
+    let all: Vec<_> = subjects.iter().map(kls).collect();
+    let most = all.iter().flatten().flat_map(|(_, kl)| kl).copied().fold(0.0, f64::max);
+    html! {
+        @if all.iter().any(Option::is_some) {
+            p { "The mean KL of every latent vector, in nats per sequence: from nothing, the page's own colour, to " (format!("{most:.2}")) ", the darkest." }
+        }
+        div.charts {
+            @for (subject, kl) in subjects.iter().zip(&all) {
+                figure {
+                    figcaption { (subject.name) }
+                    @match kl {
+                        Some((steps, kl)) => {
+                            @let rows: Vec<&[f64]> = kl.chunks(subject.run.config().model.latents).collect();
+                            p.sum { (format!("{:.2}", kl.iter().sum::<f64>())) " nats in all after T = " (steps) " fast steps" }
+                            (heat(&subject.name, &rows, most))
+                            details { summary { "Numbers" } (tables::latents(&subject.name, &rows)) }
+                        },
+                        None => (without(subject, "there is no KL to show")),
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn samples(args: &Args, subjects: &[Subject]) -> Markup {
+    let most = subjects.iter().filter_map(measured).map(|measured| measured.samples.len()).max().unwrap_or(0);
+    html! {
+        @if most == 0 {
+            p.note { "No run was asked to write, or none could." }
+        } @else {
+            p {
+                @match &args.prompt {
+                    Some(_) => "Behind the prompt, which latents are inferred from",
+                    None => "From nothing, with latents drawn from the prior where there are any",
+                }
+                ": at most " (args.tokens) " tokens at temperature 1."
+            }
+        }
+        @for i in 0..most {
+            h3 { "Sample " (i + 1) }
+            div.beside {
+                @for (run, subject) in subjects.iter().enumerate() {
+                    @if let Some(text) = measured(subject).and_then(|measured| measured.samples.get(i)) {
+                        article {
+                            h4 class=(look(run)) { (subject.name) }
+                            p.written dir="auto" {
+                                @if let Some(prompt) = &args.prompt { span.prompt { (visible(prompt)) } }
+                                (visible(text))
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,270 @@
+//! The page's tables.
+
+use super::Subject;
+use crate::audit::pm;
+use crate::output::{short, si};
+use ltm::audit::Audit;
+use ltm::config::{Config, ModelKind};
+use ltm::evaluate::{Mean, Protocol};
+use ltm::json::Value;
+use maud::{Markup, html};
+
+/// What a column holds.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Column {
+    Words,
+    Numbers,
+}
+
+use Column::{Numbers, Words};
+
+/// A table whose first column names its rows. It scrolls by itself where it is wider than the page.
+pub fn table(caption: &str, columns: &[(&str, Column)], rows: &[Vec<String>]) -> Markup {
+    let class = |column: Column| (column == Numbers).then_some("n");
+    html! {
+        div.scroll role="region" aria-label=(caption) tabindex="0" {
+            table {
+                caption { (caption) }
+                thead { tr { @for &(name, column) in columns { th scope="col" class=[class(column)] { (name) } } } }
+                tbody {
+                    @for row in rows {
+                        tr {
+                            @for (i, (cell, &(_, column))) in row.iter().zip(columns).enumerate() {
+                                @if i == 0 {
+                                    th scope="row" class=[class(column)] { (cell) }
+                                } @else {
+                                    td class=[class(column)] { (cell) }
+                                }
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// What a kind of model is called.
+pub fn kind(kind: ModelKind) -> &'static str {
+    match kind {
+        ModelKind::Ltm => "latent thoughts",
+        ModelKind::Ar => "autoregressive baseline",
+        ModelKind::Gpt2 => "GPT-2",
+    }
+}
+
+/// What the runs are, and how far they came.
+pub fn overview(subjects: &[Subject]) -> Markup {
+    let columns = [
+        ("run", Words),
+        ("model", Words),
+        ("weights", Numbers),
+        ("latents", Numbers),
+        ("step", Numbers),
+        ("tokens seen", Numbers),
+        ("last loss", Numbers),
+        ("held out", Numbers),
+        ("digest", Words),
+        ("data", Words),
+        ("program", Words),
+    ];
+    let rows = subjects.iter().map(|subject| {
+        let (config, last, measured) = (subject.run.config(), subject.history.last, subject.measured.as_ref());
+        let model = &config.model;
+        let latents = match model.kind.has_latents() {
+            true => format!("{} × {}", model.layers, model.latents),
+            false => "none".into(),
+        };
+        let step = measured.map(|measured| measured.step as f64).or(last.map(|last| last.step));
+        let validation = subject.history.validations.last();
+        let data = match config.data.paths.first() {
+            None if subject.imported => "imported".into(),
+            None => "embedded corpus".into(),
+            Some(first) if config.data.paths.len() == 1 => first.display().to_string(),
+            Some(first) => format!("{} and {} more", first.display(), config.data.paths.len() - 1),
+        };
+        let program = subject.records.last().and_then(|record| record.program.get("version")?.as_str().ok());
+        vec![
+            subject.name.clone(),
+            kind(model.kind).into(),
+            measured.map_or("–".into(), |measured| si(measured.parameters as f64, "")),
+            latents,
+            step.map_or("–".into(), |step| format!("{step:.0}")),
+            last.map_or("–".into(), |last| si(last.tokens, "")),
+            last.map_or("–".into(), |last| digits(last.loss, 4)),
+            validation.map_or("–".into(), |point| digits(point.loss, 4)),
+            measured.map_or("–".into(), |measured| short(&measured.weights).into()),
+            data,
+            program.map_or("–".into(), str::to_string),
+        ]
+    });
+    table("The runs; losses are in nats per token", &columns, &rows.collect::<Vec<_>>())
+}
+
+/// The settings in which the runs differ, and all of them.
+pub fn settings(subjects: &[Subject]) -> Markup {
+    let mut columns = vec![("setting", Words)];
+    columns.extend(subjects.iter().map(|subject| (subject.name.as_str(), Words)));
+    let rows = Config::keys().iter().map(|key| {
+        let values = subjects.iter().map(|subject| subject.run.config().get(key.name));
+        let values: Vec<String> = values.map(|value| value.map_or("–".into(), |value| plain(&value))).collect();
+        let differ = values.iter().any(|value| *value != values[0]);
+        let row: Vec<String> = std::iter::once(key.name.to_string()).chain(values).collect();
+        (differ, row)
+    });
+    let (differing, same): (Vec<_>, Vec<_>) = rows.partition(|(differ, _)| *differ);
+    let cells = |rows: Vec<(bool, Vec<String>)>| rows.into_iter().map(|(_, row)| row).collect::<Vec<_>>();
+    html! {
+        @if !differing.is_empty() {
+            (table("Where the runs differ", &columns, &cells(differing)))
+        } @else if subjects.len() > 1 {
+            p { "The runs do not differ in any setting." }
+        }
+        details {
+            summary { @if subjects.len() > 1 { "What they have in common" } @else { "All settings" } }
+            (table("The same in all of them", &[("setting", Words), ("value", Words)], &cells(same)))
+        }
+    }
+}
+
+/// What every protocol says of every run.
+pub fn results(subjects: &[Subject]) -> Markup {
+    let judged = || subjects.iter().filter_map(|subject| Some((subject, subject.measured.as_ref()?)));
+    let known = judged().any(|(_, measured)| measured.results.iter().any(|row| row.above.is_some()));
+    let mut columns = vec![
+        ("run", Words),
+        ("protocol", Words),
+        ("what it is", Words),
+        ("nats/sequence", Numbers),
+        ("= NLL", Numbers),
+        ("+ KL", Numbers),
+        ("perplexity", Numbers),
+        ("bits/byte", Numbers),
+    ];
+    if known {
+        columns.push(("above the truth", Numbers));
+    }
+    let rows = judged().flat_map(|(subject, measured)| measured.results.iter().map(move |row| (subject, row)));
+    let rows = rows.map(|(subject, row)| {
+        let split = matches!(row.protocol, Protocol::Elbo | Protocol::Iwae | Protocol::Fixed);
+        let mut cells = vec![
+            subject.name.clone(),
+            row.protocol.name().into(),
+            row.protocol.status().into(),
+            pm(row.nats),
+            digits(row.parts[0], 2),
+            if split { digits(row.parts[1], 2) } else { "–".into() },
+            digits(row.perplexity, 3),
+            digits(row.bits_per_byte, 4),
+        ];
+        if known {
+            cells.push(row.above.map_or("–".into(), pm));
+        }
+        cells
+    });
+    let rows: Vec<_> = rows.collect();
+    html! { @if !rows.is_empty() { (table("± is one standard error over sequences", &columns, &rows)) } }
+}
+
+/// What `ltm eval --suite` has left in the run folders.
+pub fn suite(subjects: &[Subject]) -> Markup {
+    let columns = [
+        ("run", Words),
+        ("set", Words),
+        ("protocol", Words),
+        ("what it is", Words),
+        ("nats/token", Numbers),
+        ("perplexity", Numbers),
+        ("per GPT-2 token", Numbers),
+        ("bits/byte", Numbers),
+        ("documents", Numbers),
+        ("after step", Numbers),
+    ];
+    let rows = subjects.iter().flat_map(|subject| subject.suite.iter().map(move |line| (subject, line)));
+    let rows = rows.map(|(subject, line)| {
+        let number = |key: &str, n| line.get(key).and_then(|x| x.as_f64().ok()).map_or("–".into(), |x| digits(x, n));
+        let text = |key: &str| line.get(key).map_or("–".into(), plain);
+        let error = line.get("nats_per_token_error").and_then(|x| x.as_f64().ok()).unwrap_or(f64::NAN);
+        vec![
+            subject.name.clone(),
+            text("set"),
+            text("protocol"),
+            text("status"),
+            format!("{} ± {}", number("nats_per_token", 4), digits(error, 4)),
+            number("perplexity", 2),
+            number("perplexity_per_gpt2_token", 2),
+            number("bits_per_byte", 4),
+            number("documents", 0),
+            number("step", 0),
+        ]
+    });
+    let rows: Vec<_> = rows.collect();
+    html! {
+        @if rows.is_empty() {
+            p.note { "None of the runs has been judged by a suite: " code { "ltm eval RUN --suite suite.toml" } " does that." }
+        } @else {
+            (table("From suite.jsonl of the run folders; ± is one standard error over sequences", &columns, &rows))
+        }
+    }
+}
+
+/// What every protocol prints at some T.
+pub fn audit(name: &str, audit: &Audit) -> Markup {
+    let mut columns = vec![
+        ("T", Numbers),
+        ("elbo, a bound", Numbers),
+        ("iwae, a bound", Numbers),
+        ("fixed, NOT a bound", Numbers),
+        ("the same at fresh noise", Numbers),
+        ("gap", Numbers),
+    ];
+    let known = !audit.exact.is_empty();
+    if known {
+        columns.extend([("elbo above the truth", Numbers), ("fixed above the truth", Numbers)]);
+    }
+    let rows = audit.rows.iter().map(|row| {
+        let (elbo, reported, fresh) = (row.fitted.bound(), row.fixed.reported(), row.fixed.bound());
+        let mut cells = vec![
+            row.steps.to_string(),
+            pm(Mean::of(&elbo)),
+            pm(Mean::of(&row.iwae)),
+            pm(Mean::of(&reported)),
+            pm(Mean::of(&fresh)),
+            pm(Mean::of_differences(&fresh, &reported)),
+        ];
+        if known {
+            cells.extend([&elbo, &reported].map(|nats| pm(Mean::of_differences(nats, &audit.exact))));
+        }
+        cells
+    });
+    table(&format!("{name}: nats per sequence after T fast steps"), &columns, &rows.collect::<Vec<_>>())
+}
+
+/// The numbers behind a map of KL.
+pub fn latents(name: &str, rows: &[&[f64]]) -> Markup {
+    let most = rows.iter().map(|row| row.len()).max().unwrap_or(0);
+    let names: Vec<String> = (1..=most).map(|k| format!("latent {k}")).collect();
+    let mut columns = vec![("layer", Numbers)];
+    columns.extend(names.iter().map(|name| (name.as_str(), Numbers)));
+    columns.push(("all", Numbers));
+    let rows = rows.iter().enumerate().map(|(layer, row)| {
+        let numbers = row.iter().chain([&row.iter().sum()]).map(|kl| digits(*kl, 3)).collect::<Vec<_>>();
+        std::iter::once((layer + 1).to_string()).chain(numbers).collect()
+    });
+    table(&format!("{name}: KL in nats per sequence"), &columns, &rows.collect::<Vec<_>>())
+}
+
+/// A number, or a dash where there is none.
+fn digits(x: f64, digits: usize) -> String {
+    if x.is_finite() { format!("{x:.digits$}") } else { "–".into() }
+}
+
+/// A value without quotes.
+fn plain(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Null => "–".into(),
+        Value::Array(items) if items.is_empty() => "–".into(),
+        other => other.to_string(),
+    }
+}

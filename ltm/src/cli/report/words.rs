@@ -1,0 +1,144 @@
+//! Texts: as models write them, and token by token with their cost.
+
+use super::chart::number;
+use super::measure::{DRAWS, Reading};
+use ltm::data::Tokenizer;
+use maud::{Markup, html};
+
+/// Shades of a token's cost.
+const SHADES: f64 = 10.0;
+
+/// The tokens named below a text.
+const DEAREST: usize = 8;
+
+/// What stands for the end of a document.
+const END: &str = "␄";
+
+/// Text with everything visible that would disturb a page or hide in it: control characters, and marks that turn the direction
+/// of reading.
+pub fn visible(text: &str) -> String {
+    let one = |c: char| match c {
+        '\n' | '\t' => c,
+        '\0'..='\x1F' => char::from_u32(0x2400 + c as u32).unwrap_or('\u{FFFD}'),
+        '\x7F' => '\u{2421}',
+        '\u{80}'..='\u{9F}' | '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}' => '\u{FFFD}',
+        c => c,
+    };
+    text.chars().map(one).collect()
+}
+
+/// Neighbouring tokens that make whole characters.
+struct Piece {
+    text: String,
+    /// Sum over its tokens.
+    nats: f64,
+    tokens: usize,
+}
+
+/// Tokens put together until they are whole characters.
+fn pieces(tokens: &[(u16, f64)], tokenizer: &dyn Tokenizer) -> Vec<Piece> {
+    let mut pieces = Vec::new();
+    let (mut bytes, mut nats, mut count) = (Vec::new(), 0.0, 0);
+    for (i, &(token, cost)) in tokens.iter().enumerate() {
+        let own = tokenizer.token_bytes(token).unwrap_or_default();
+        bytes.extend_from_slice(own);
+        (nats, count) = (nats + cost, count + 1);
+        let unfinished = std::str::from_utf8(&bytes).err().is_some_and(|e| e.error_len().is_none());
+        // A begun character at the end, or in front of what is no text, never becomes whole.
+        let more =
+            tokens.get(i + 1).is_some_and(|(next, _)| tokenizer.token_bytes(*next).is_some_and(|b| !b.is_empty()));
+        if unfinished && more {
+            continue;
+        }
+        let text = if bytes.is_empty() { END.to_string() } else { visible(&String::from_utf8_lossy(&bytes)) };
+        pieces.push(Piece { text, nats, tokens: count });
+        (bytes, nats, count) = (Vec::new(), 0.0, 0);
+    }
+    pieces
+}
+
+/// A text with the cost of every token behind it as a shade; the darkest is what a guess among all tokens costs.
+pub fn reading(reading: &Reading, tokenizer: &dyn Tokenizer) -> Markup {
+    let most = (tokenizer.vocab() as f64).ln();
+    let pieces = pieces(&reading.tokens, tokenizer);
+    let mut dearest: Vec<&Piece> = pieces.iter().collect();
+    dearest.sort_by(|a, b| b.nats.total_cmp(&a.nats));
+    let nll: f64 = reading.tokens.iter().map(|(_, nll)| nll).sum();
+    html! {
+        p.sum {
+            (format!("{nll:.2}")) " nats for " (reading.tokens.len()) " tokens"
+            @match reading.kl {
+                Some(kl) => { ", + " (format!("{kl:.2}")) " nats of KL" },
+                None => { ", exact" },
+            }
+        }
+        p.tokens dir="auto" {
+            @for piece in &pieces {
+                span class={ "s" (shade(piece.nats / piece.tokens as f64, most)) } title={ (format!("{:.2}", piece.nats)) } {
+                    @if piece.text == "\n" { "⏎\n" } @else { (piece.text) }
+                }
+            }
+        }
+        details {
+            summary { "The dearest tokens" }
+            ol.dearest {
+                @for piece in dearest.iter().take(DEAREST) {
+                    li { code { (piece.text.replace('\n', "⏎")) } " " (format!("{:.2}", piece.nats)) " nats" }
+                }
+            }
+        }
+    }
+}
+
+/// What the shades mean.
+pub fn scale(vocab: usize, latents: bool) -> Markup {
+    let most = (vocab as f64).ln();
+    html! {
+        p.scale {
+            "0 nats "
+            span.tokens aria-hidden="true" {
+                @for shade in 0..SHADES as usize { span class={ "s" (shade) } { "  " } }
+            }
+            " " (number((most * 100.0).round() / 100.0)) " nats or more, a guess among " (vocab) " tokens"
+            @if latents { "; the mean over " (DRAWS) " draws from the posterior" }
+        }
+    }
+}
+
+fn shade(nats: f64, most: f64) -> usize {
+    (SHADES * nats / most).clamp(0.0, SHADES - 1.0) as usize
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ltm::data::tokenizer::Bytes;
+
+    #[test]
+    fn tokens_become_whole_characters() {
+        let tokens: Vec<(u16, f64)> = "aé\n".bytes().map(u16::from).chain([0xC3, 257]).map(|id| (id, 0.5)).collect();
+        let found: Vec<(String, f64, usize)> =
+            pieces(&tokens, &Bytes).into_iter().map(|p| (p.text, p.nats, p.tokens)).collect();
+        let expected = [("a", 0.5, 1), ("é", 1.0, 2), ("\n", 0.5, 1), ("\u{FFFD}", 0.5, 1), (END, 0.5, 1)];
+        assert_eq!(found, expected.map(|(text, nats, tokens)| (text.to_string(), nats, tokens)));
+    }
+
+    #[test]
+    fn markup_in_a_text_is_text() {
+        let text = "<script>alert('&')</script>\0\u{202E}";
+        let tokens = text.bytes().map(|byte| (u16::from(byte), 9.0)).collect();
+        let page = reading(&Reading { tokens, kl: Some(1.5) }, &Bytes).into_string();
+        assert!(
+            page.contains(">&lt;</span>") && page.contains(">&amp;</span>") && page.contains(">␀</span>"),
+            "{page}"
+        );
+        assert!(!page.contains("<script") && !page.contains('\u{202E}') && !page.contains('\0'), "{page}");
+        assert!(page.contains("class=\"s9\"") && page.contains("+ 1.50 nats of KL"), "{page}");
+    }
+
+    #[test]
+    fn shades_go_from_nothing_to_a_guess() {
+        let most = 258f64.ln();
+        assert_eq!([0.0, 0.5, 3.0, most, 20.0].map(|nats| shade(nats, most)), [0, 0, 5, 9, 9]);
+    }
+}
