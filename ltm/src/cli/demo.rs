@@ -27,6 +27,9 @@ pub struct Args {
     /// New folder for the run [default: runs/demo, or with a number behind it if that exists]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
+    /// Write the metrics of both runs as event files for TensorBoard too: `tensorboard --logdir RUN` shows them
+    #[arg(long)]
+    tensorboard: bool,
     #[command(flatten)]
     settings: Single,
 }
@@ -51,10 +54,13 @@ pub fn run(args: &Args, threads: Option<usize>, device: device::Choice) -> Resul
     Run::check_new(&out)?;
     threads::inside(config.train.threads, || {
         let material = Material::open(config)?;
-        let (session, device) = device::within(device, |device| {
+        let (mut session, device) = device::within(device, |device| {
             memory::check(config, Work::Training, device)?;
             Ok((Session::begin(&out, config, &material, device)?, device.clone()))
         })?;
+        if args.tensorboard {
+            session.write_events()?;
+        }
         demo(session, baseline, &material, &device)
     })
 }
@@ -89,6 +95,9 @@ fn demo(mut session: Session, baseline: &Config, material: &Material, device: &D
     ))?;
     let baseline_out = out.join("baseline");
     let mut session = Session::begin(&baseline_out, baseline, material, device)?;
+    if run.has_events() {
+        session.write_events()?;
+    }
     if !train::steps(&mut session, &guard)? {
         return Ok(ExitCode::from(interrupt::CODE));
     }

@@ -29,6 +29,10 @@ pub struct Args {
     /// Go on with the run in this folder
     #[arg(long, value_name = "DIR", conflicts_with_all = ["out", "preset", "config", "model"], long_help = resume_help())]
     resume: Option<PathBuf>,
+    /// Write the metrics as event files for TensorBoard too: `tensorboard --logdir RUN/tensorboard` shows them. A run that has
+    /// some goes on writing them when it is resumed
+    #[arg(long)]
+    tensorboard: bool,
 }
 
 fn resume_help() -> String {
@@ -53,11 +57,15 @@ fn begin(args: &Args, threads: Option<usize>, device: device::Choice) -> Result<
     let out = args.out.clone().unwrap_or_else(|| free_name(&format!("runs/{preset}")));
     Run::check_new(&out)?;
     threads::inside(config.train.threads, || {
-        train(device::within(device, |device| {
+        let mut session = device::within(device, |device| {
             memory::check(&config, Work::Training, device)?;
             let material = Material::open(&config)?;
             Session::begin(&out, &config, &material, device)
-        })?)
+        })?;
+        if args.tensorboard {
+            session.write_events()?;
+        }
+        train(session)
     })
 }
 
@@ -82,13 +90,16 @@ fn resume(args: &Args, path: &Path, threads: Option<usize>, device: device::Choi
         ));
     }
     threads::inside(run.config().train.threads, || {
-        let (session, warnings) = device::within(device, |device| {
+        let (mut session, warnings) = device::within(device, |device| {
             memory::check(run.config(), Work::Training, device)?;
             let material = Material::open(run.config())?;
             Session::resume(&run, &material, device)
         })?;
         warnings.iter().for_each(|warning| note(format_args!("warning: {warning}")));
         session.run().write_config()?;
+        if args.tensorboard || run.has_events() {
+            session.write_events()?;
+        }
         train(session)
     })
 }

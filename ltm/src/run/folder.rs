@@ -1,3 +1,4 @@
+use super::events::{self, Events};
 use crate::checkpoint::{self, Checkpoint};
 use crate::config::{Config, ModelKind, Work};
 use crate::hash;
@@ -184,6 +185,16 @@ impl Run {
     /// Where the metrics are.
     pub fn metrics_path(&self) -> PathBuf {
         self.path.join("metrics.jsonl")
+    }
+
+    /// Where event files for TensorBoard are, if there are any.
+    pub(super) fn events_path(&self) -> PathBuf {
+        self.path.join(events::FOLDER)
+    }
+
+    /// Whether the run has event files for TensorBoard.
+    pub fn has_events(&self) -> bool {
+        Events::exist(&self.events_path())
     }
 
     /// The newest checkpoint that is whole, or `None` if the run was stopped before its first; and a line for each newer

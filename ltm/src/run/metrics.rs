@@ -1,3 +1,4 @@
+use super::events::Events;
 use crate::json::{self, Value};
 use engine::{Error, Result};
 use std::fs::{File, OpenOptions, TryLockError};
@@ -9,6 +10,7 @@ use std::path::{Path, PathBuf};
 pub struct Metrics {
     file: File,
     path: PathBuf,
+    events: Option<Events>,
 }
 
 impl Metrics {
@@ -45,7 +47,28 @@ impl Metrics {
             }
         }
         file.set_len(kept).map_err(fail)?;
-        Ok(Self { file, path: path.into() })
+        Ok(Self { file, path: path.into(), events: None })
+    }
+
+    /// Keeps event files for TensorBoard in `folder` too, in a new file for the steps after step `after`. Where there are none
+    /// yet, it begins with all lines so far.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn mirror(&mut self, folder: &Path, after: u64) -> Result<()> {
+        let is_first = !Events::exist(folder);
+        let mut events = Events::create(folder, after)?;
+        let mut written = Ok(());
+        let read = Self::read_all(&self.path, |line| {
+            if is_first && written.is_ok() && line.get("step").is_some() {
+                written = events.write(line);
+            }
+        });
+        if let Err(error) = read.and(written) {
+            return Err(events.discard(error));
+        }
+        self.events = Some(events);
+        Ok(())
     }
 
     /// Calls `each` with every line that can be read and is about a step itself, in order.
@@ -61,16 +84,20 @@ impl Metrics {
     /// # Errors
     /// If the file cannot be read.
     pub fn read(path: &Path, mut each: impl FnMut(&Value)) -> Result<()> {
+        Self::read_all(path, |line| {
+            // Only a step has counted its tokens.
+            if line.read("tokens", Value::as_u64).is_ok() {
+                each(line);
+            }
+        })
+    }
+
+    fn read_all(path: &Path, mut each: impl FnMut(&Value)) -> Result<()> {
         let fail = |e: std::io::Error| Error::io("read", path, &e);
         let mut reader = BufReader::new(File::open(path).map_err(fail)?);
         let mut line = Vec::new();
         while reader.read_until(b'\n', &mut line).map_err(fail)? > 0 {
-            // Only a step has counted its tokens.
-            if let Ok(value) = json::parse(&line)
-                && value.read("tokens", Value::as_u64).is_ok()
-            {
-                each(&value);
-            }
+            json::parse(&line).iter().for_each(&mut each);
             line.clear();
         }
         Ok(())
@@ -81,7 +108,8 @@ impl Metrics {
     /// # Errors
     /// If it cannot be written.
     pub fn write(&mut self, value: &Value) -> Result<()> {
-        self.file.write_all(format!("{value}\n").as_bytes()).map_err(|e| Error::io("write", &self.path, &e))
+        self.file.write_all(format!("{value}\n").as_bytes()).map_err(|e| Error::io("write", &self.path, &e))?;
+        self.events.as_mut().map_or(Ok(()), |events| events.write(value))
     }
 
     /// Waits until all lines are on the disk.
@@ -89,6 +117,7 @@ impl Metrics {
     /// # Errors
     /// If they cannot be written.
     pub fn sync(&self) -> Result<()> {
-        self.file.sync_data().map_err(|e| Error::io("write", &self.path, &e))
+        self.file.sync_data().map_err(|e| Error::io("write", &self.path, &e))?;
+        self.events.as_ref().map_or(Ok(()), Events::sync)
     }
 }

@@ -6,6 +6,7 @@
 //! sessions.jsonl                   one line each time that it is begun or gone on with: all that it takes to repeat it
 //! suite.jsonl                      one line for every set and protocol that `ltm eval --suite` has finished
 //! metrics.jsonl                    one line a step, one for every validation, and one for every trouble that [`Watch`] sees
+//! tensorboard/                     what the metrics say, as event files for TensorBoard, if it was asked for
 //! checkpoints/step-00000500/       weights.safetensors, moments.safetensors, state.json, and a manifest that vouches for them
 //! ```
 //!
@@ -13,6 +14,7 @@
 //! moments: the samples are numbers `step × batch ..` of the data's order and the noise is keyed by the step. So a run that
 //! goes on from a checkpoint is bit for bit the run that was never stopped, and no generator's state has to be kept.
 
+mod events;
 mod folder;
 mod material;
 mod metrics;

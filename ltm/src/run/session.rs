@@ -133,6 +133,15 @@ impl Session {
         Ok(Self { run, trainer, sampler, batch, metrics, watch, validation, fingerprint, saved })
     }
 
+    /// From here on writes the metrics as event files for TensorBoard too, in the run's folder `tensorboard`. Where there are
+    /// none yet, the steps so far come first.
+    ///
+    /// # Errors
+    /// If they cannot be written.
+    pub fn write_events(&mut self) -> Result<()> {
+        self.metrics.mirror(&self.run.events_path(), self.step())
+    }
+
     /// The run's folder and settings.
     pub fn run(&self) -> &Run {
         &self.run
