@@ -10,6 +10,7 @@ mod import;
 mod jobs;
 mod reasoning;
 mod replay;
+mod report;
 mod suite;
 
 use std::fs;
