@@ -165,7 +165,7 @@ fn a_browser_shows_the_page_and_asks_for_nothing() {
                 event.field("params").unwrap().field("request").unwrap().read("url", Value::as_str).unwrap().into()
             })
             .collect();
-        assert_eq!(asked, [url.clone()], "the page itself is all that is asked for");
+        assert_eq!(asked, std::slice::from_ref(&url), "the page itself is all that is asked for");
     }
     let print = browser.call("Page.printToPDF", "{}");
     let print = print.read("data", Value::as_str).unwrap();

@@ -5,7 +5,7 @@ use maud::{Markup, html};
 /// Width and height, and the plot's left, right, top and bottom, in the picture's units. Letters of 13 units can be read where
 /// a phone shows the picture at three quarters of its size.
 const SIZE: [f64; 2] = [480.0, 300.0];
-const PLOT: [f64; 4] = [56.0, 468.0, 12.0, 252.0];
+const PLOT: [f64; 4] = [70.0, 468.0, 12.0, 252.0];
 
 /// Kinds of lines that the page's style knows.
 const COLOURS: usize = 7;
