@@ -20,6 +20,7 @@ pub mod reasoning;
 pub mod run;
 pub mod safetensors;
 pub mod suite;
+pub mod sweep;
 pub mod train;
 pub mod verify;
 

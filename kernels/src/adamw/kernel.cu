@@ -19,7 +19,7 @@ extern "C" __global__ void sum_squares(const float* grad, float* partial, int n,
 }
 
 // partial [n] → norm [1]. One block.
-extern "C" __global__ void sum_partials(const float* partial, int n, float* norm) {
+extern "C" __global__ void __launch_bounds__(1024) sum_partials(const float* partial, int n, float* norm) {
     __shared__ float shared[WARP];
     float sum = 0;
     for (int i = threadIdx.x; i < n; i += blockDim.x) sum += partial[i];

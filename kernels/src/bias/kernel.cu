@@ -13,7 +13,7 @@ extern "C" __global__ void forward(const T* x, const T* b, T* y, int n, int widt
 }
 
 // d_y [rows, width] → d_b [width]: 32 columns per block, a warp for every 32nd row.
-extern "C" __global__ void backward(const T* d_y, int want, T* d_b, int rows, int width) {
+extern "C" __global__ void __launch_bounds__(1024) backward(const T* d_y, int want, T* d_b, int rows, int width) {
     __shared__ float sums[WARP][WARP];
     int column = blockIdx.x * WARP + lane();
     float sum = 0;

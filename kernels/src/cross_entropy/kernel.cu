@@ -104,7 +104,7 @@ extern "C" __global__ void gradient(T* logits, const int* targets, const float* 
 }
 
 // loss = scale · Σ nll, nll [n]. One block.
-extern "C" __global__ void add_up(const float* nll, int n, const float* scale, float* loss) {
+extern "C" __global__ void __launch_bounds__(1024) add_up(const float* nll, int n, const float* scale, float* loss) {
     __shared__ float shared[WARP];
     float sum = 0;
     for (int i = threadIdx.x; i < n; i += blockDim.x) sum += nll[i];

@@ -71,7 +71,7 @@ extern "C" __global__ void backward(const T* x, const float* mean, const float* 
 
 // x, d_y [rows, d], mean, rstd [rows] → d_gain, d_bias [d], each if it is wanted; without the first, x and the statistics are
 // not read. 32 columns per block, a warp for every 32nd row.
-extern "C" __global__ void backward_learned(const T* x, const float* mean, const float* rstd, const T* d_y, int want_gain, T* d_gain, int want_bias, T* d_bias, int rows, int d) {
+extern "C" __global__ void __launch_bounds__(1024) backward_learned(const T* x, const float* mean, const float* rstd, const T* d_y, int want_gain, T* d_gain, int want_bias, T* d_bias, int rows, int d) {
     __shared__ float gains[WARP][WARP], biases[WARP][WARP];
     int column = blockIdx.x * WARP + lane();
     float gain = 0, bias = 0;

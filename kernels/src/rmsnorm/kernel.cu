@@ -45,8 +45,11 @@ __device__ void backward_row(const T* x, const T* gain, float rstd, const T* d_y
     for (int i = lane() * N; i < d; i += WARP * N) {
         Floats<N> v = load_pack<N>(x + i), dy = load_pack<N>(d_y + i);
         if (sums) {
+            // By packs: one number at a time, lanes N apart would meet in the same banks.
+            Floats<N> sum = load_pack<N>(sums + i);
 #pragma unroll
-            for (int j = 0; j < N; j++) sums[i + j] = fmaf(v.x[j] * rstd, dy.x[j], sums[i + j]);
+            for (int j = 0; j < N; j++) sum.x[j] = fmaf(v.x[j] * rstd, dy.x[j], sum.x[j]);
+            store_pack<N>(sums + i, sum);
         }
         if (want != SKIP) {
             Floats<N> g = load_pack<N>(gain + i), out;
@@ -83,7 +86,7 @@ extern "C" __global__ void backward(const T* x, const T* gain, const float* rstd
 }
 
 // partial [n, d] → d_gain [d]: 32 columns per block, a row of the block's threads for every 32nd partial sum.
-extern "C" __global__ void sum_partials(const float* partial, int n, int want, T* d_gain, int d) {
+extern "C" __global__ void __launch_bounds__(1024) sum_partials(const float* partial, int n, int want, T* d_gain, int d) {
     __shared__ float sums[WARP][WARP];
     int column = blockIdx.x * WARP + lane();
     float sum = 0;

@@ -21,7 +21,7 @@ extern "C" __global__ void sum_blocks(const T* x, float* partial, int n, int per
 }
 
 // partial [n] → y [1]. One block.
-extern "C" __global__ void sum_partials(const float* partial, int n, T* y) {
+extern "C" __global__ void __launch_bounds__(1024) sum_partials(const float* partial, int n, T* y) {
     __shared__ float shared[WARP];
     float sum = 0;
     for (int i = threadIdx.x; i < n; i += blockDim.x) sum += partial[i];

@@ -2,9 +2,10 @@
 
 use super::evaluation::{self, Options};
 use super::generate::{Writer, Writing};
+use super::interrupt::{self, Guard};
 use super::output::{Align, print, table, write};
 use super::settings::{Single, free_name};
-use super::{device, interrupt, memory, threads, train};
+use super::{device, memory, threads, train};
 use engine::{Device, Error, Result};
 use ltm::config::{Config, ModelKind, Work, parameter_count};
 use ltm::corpus::Corpus;
@@ -76,7 +77,8 @@ fn demo(mut session: Session, baseline: &Config, material: &Material, device: &D
         reach(config),
         config.fast.steps
     ))?;
-    if !train::steps(&mut session, &mut |_| ())? {
+    let guard = Guard::new()?;
+    if !train::steps(&mut session, &guard)? {
         return Ok(ExitCode::from(interrupt::CODE));
     }
     drop(session);
@@ -87,10 +89,10 @@ fn demo(mut session: Session, baseline: &Config, material: &Material, device: &D
     ))?;
     let baseline_out = out.join("baseline");
     let mut session = Session::begin(&baseline_out, baseline, material, device)?;
-    if !train::steps(&mut session, &mut |_| ())? {
+    if !train::steps(&mut session, &guard)? {
         return Ok(ExitCode::from(interrupt::CODE));
     }
-    drop(session);
+    drop((session, guard));
 
     print(format_args!("\n3. Judging both by {STORIES} stories that they have not seen."))?;
     let (_, exact) = judged(&baseline_out, &[Protocol::Nll], device)?;

@@ -1,7 +1,7 @@
 //! The program `ltm`: train, judge and use Latent Thought Models from a terminal.
 //!
 //! One file per command. Errors are one line on the standard error; the exit code is 2 for a command that cannot be, 1 for
-//! everything else that went wrong, 130 for a training run stopped by an interrupt.
+//! everything else that went wrong, 130 for a training run or a sweep stopped by an interrupt.
 
 #![forbid(unsafe_code)]
 
@@ -28,6 +28,7 @@ mod report;
 mod settings;
 mod stream;
 mod suite;
+mod sweep;
 mod threads;
 mod toml_file;
 mod train;
@@ -66,6 +67,7 @@ struct Cli {
 enum Command {
     Demo(demo::Args),
     Train(train::Args),
+    Sweep(sweep::Args),
     Replay(replay::Args),
     Eval(eval::Args),
     Audit(audit::Args),
@@ -113,6 +115,7 @@ fn run(cli: &Cli) -> Result<ExitCode> {
     match &cli.command {
         Command::Demo(args) => demo::run(args, threads, device),
         Command::Train(args) => train::run(args, threads, device),
+        Command::Sweep(args) => sweep::run(args, threads, device),
         Command::Replay(args) => replay::run(args, threads, device).map(done),
         Command::Eval(args) => eval::run(args, threads, device).map(done),
         Command::Audit(args) => audit::run(args, threads, device).map(done),

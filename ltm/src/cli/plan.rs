@@ -56,6 +56,18 @@ pub fn run(args: &Args, device: device::Choice) -> Result<()> {
     Ok(())
 }
 
+/// Training FLOPs per token position and bytes of memory of a resolved configuration, counted from the plans.
+///
+/// # Errors
+/// If the device has no kernels for it, or the machine no room for its largest value.
+pub fn price(config: &Config, device: &Device) -> Result<(f64, usize)> {
+    memory::check_plan(config)?;
+    config.check_device(device, Work::Training)?;
+    let plans = Plans::new(config, device)?;
+    let tokens = (config.train.batch * config.model.seq) as f64;
+    Ok((plans.flops(config.fast.steps) / tokens, plans.store.bytes()))
+}
+
 /// The plans of training, without weights in them.
 struct Plans {
     store: Store,

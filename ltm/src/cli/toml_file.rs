@@ -33,12 +33,25 @@ pub fn read(path: &Path) -> Result<Vec<Setting>> {
 /// # Errors
 /// As [`read`].
 pub fn tables(path: &Path) -> Result<Vec<(String, String)>> {
-    inside(path, |root, place| {
-        let tables = root.iter().filter(|(_, value)| matches!(value.get_ref(), DeValue::Table(_)));
-        let mut names: Vec<_> = tables.map(|(name, _)| (name.span().start, name.get_ref().to_string())).collect();
-        names.sort_unstable();
-        Ok(names.into_iter().map(|(at, name)| (name, place(at))).collect())
+    inside(path, |root, place| Ok(named(root, place)))
+}
+
+/// The same of the tables in the table `name`, if the file has it.
+///
+/// # Errors
+/// As [`read`].
+pub fn tables_in(path: &Path, name: &str) -> Result<Vec<(String, String)>> {
+    inside(path, |root, place| match root.get(name).map(Spanned::get_ref) {
+        Some(DeValue::Table(table)) => Ok(named(table, place)),
+        _ => Ok(Vec::new()),
     })
+}
+
+fn named(root: &DeTable<'_>, place: &dyn Fn(usize) -> String) -> Vec<(String, String)> {
+    let tables = root.iter().filter(|(_, value)| matches!(value.get_ref(), DeValue::Table(_)));
+    let mut names: Vec<_> = tables.map(|(name, _)| (name.span().start, name.get_ref().to_string())).collect();
+    names.sort_unstable();
+    names.into_iter().map(|(at, name)| (name, place(at))).collect()
 }
 
 /// Parses the file and hands its root and the names of its places to `visit`.

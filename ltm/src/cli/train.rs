@@ -96,7 +96,7 @@ fn resume(args: &Args, path: &Path, threads: Option<usize>, device: device::Choi
 /// Does all steps that are left. The folder's name goes to the standard output.
 fn train(mut session: Session) -> Result<ExitCode> {
     let run = session.run().clone();
-    let finished = steps(&mut session, &mut |_| ())?;
+    let finished = steps(&mut session, &Guard::new()?)?;
     if finished {
         let path = run.path().display();
         note(format_args!("done: `ltm eval {path}` judges it, `ltm generate {path} --unconditional` lets it write"));
@@ -116,13 +116,12 @@ fn warmup_note(config: &Config) -> Option<String> {
     })
 }
 
-/// Does all steps that are left, or fewer if an interrupt asks for it: `false`. Calls `after` behind every step.
+/// Does all steps that are left, or fewer if an interrupt asks for it: `false`.
 ///
 /// # Errors
 /// Those of [`Session::advance`], with the way to go on where there is one.
-pub fn steps(session: &mut Session, after: &mut dyn FnMut(u64)) -> Result<bool> {
+pub fn steps(session: &mut Session, guard: &Guard) -> Result<bool> {
     let (path, steps) = (session.run().path().to_path_buf(), session.run().config().train.steps as u64);
-    let guard = Guard::new()?;
     let begun_at = session.step();
     let mut display = Training::new(session.run().config().model.kind, begun_at, steps);
     note(format_args!("{}: {} of {steps} steps to go", path.display(), steps - begun_at));
@@ -143,7 +142,6 @@ pub fn steps(session: &mut Session, after: &mut dyn FnMut(u64)) -> Result<bool> 
             hint(error, session)
         })?;
         display.show(&progress);
-        after(progress.report.step);
     }
     display.finish();
     Ok(true)

@@ -96,7 +96,7 @@ impl Run {
     /// # Errors
     /// If there is a run or anything else already.
     pub fn check_new(path: &Path) -> Result<()> {
-        if path.join(CONFIG).exists() {
+        if Self::exists(path) {
             return Err(Error::usage(format!(
                 "{0} already holds a run: go on with it by --resume {0}, or name another folder",
                 path.display()
@@ -117,6 +117,11 @@ impl Run {
             Err(e) => return Err(Error::io("use as a run folder", path, &e)),
         }
         Ok(())
+    }
+
+    /// Whether a run has begun at `path`, whatever state it is in.
+    pub fn exists(path: &Path) -> bool {
+        path.join(CONFIG).exists()
     }
 
     /// Opens an existing run folder.

@@ -11,11 +11,11 @@ use std::time::{Duration, Instant};
 const STEPS: u64 = 200;
 const SETTINGS: &[&str] = &["train.steps=200", "train.checkpoint_every=3", "train.eval_every=10"];
 
-fn start(lab: &Lab, args: &[&str]) -> Child {
+pub fn start(lab: &Lab, args: &[&str]) -> Child {
     lab.command(args).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()
 }
 
-fn interrupt(child: &Child) {
+pub fn interrupt(child: &Child) {
     signal(child, "-INT");
 }
 
@@ -24,7 +24,7 @@ fn signal(child: &Child, name: &str) {
 }
 
 /// Waits until `done`, at most a minute.
-fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
+pub fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
     let begun = Instant::now();
     while !done() {
         assert!(begun.elapsed() < Duration::from_secs(60), "waited too long for {what}");

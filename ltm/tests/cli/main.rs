@@ -13,6 +13,7 @@ mod reasoning;
 mod replay;
 mod report;
 mod suite;
+mod sweep;
 
 use std::fs;
 use std::path::{Path, PathBuf};

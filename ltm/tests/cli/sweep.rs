@@ -1,0 +1,134 @@
+//! `ltm sweep` as a user meets it.
+
+use super::*;
+use ltm::json::{self, Value};
+
+/// Points that take a moment: two fast steps, two sizes, a baseline each; `extra` comes first.
+fn lab(extra: &str) -> Lab {
+    let lab = Lab::new();
+    let tiny = TINY.iter().filter(|s| !s.starts_with("fast.steps") && !s.starts_with("model.dim"));
+    let set = tiny.map(|s| s.replace('=', " = ") + "\n").collect::<String>();
+    lab.write(
+        "sweep.toml",
+        format!(
+            "{extra}\npreset = 'tiny'\nfast_steps = [1, 2]\nbaseline = true\nsequences = 6\nsamples = 2\n\
+             [set]\ndata.paths = 'text.txt'\n{set}[size.a]\nmodel.dim = 16\n[size.b]\nmodel.dim = 8\n"
+        ),
+    );
+    lab
+}
+
+fn lines(lab: &Lab) -> Vec<Value> {
+    let text = fs::read_to_string(lab.path("out/sweep.jsonl")).unwrap_or_default();
+    text.lines().map(|line| json::parse(line).unwrap()).collect()
+}
+
+const SWEEP: &[&str] = &["sweep", "sweep.toml", "--out", "out"];
+
+#[test]
+fn a_sweep_leaves_runs_a_table_and_figures() {
+    let lab = lab("");
+    let plan = lab.run(&["sweep", "sweep.toml", "--out", "out", "--dry-run"]).succeeds();
+    plan.says("6 points").says("a-T1").says("FLOP/token");
+    assert!(!lab.path("out").exists());
+    lab.run(SWEEP).succeeds().says("a-T2").says("upper bound").says("exact").says("NLL");
+    let lines = lines(&lab);
+    assert_eq!(lines.len(), 6);
+    for line in &lines {
+        let name = line.read("point", Value::as_str).unwrap();
+        assert!(lab.path(&format!("out/{name}/config.json")).exists());
+        let (kind, protocol) =
+            (line.read("kind", Value::as_str).unwrap(), line.read("protocol", Value::as_str).unwrap());
+        assert_eq!(protocol, if kind == "ar" { "nll" } else { "elbo" });
+        assert_eq!(line.read("tokens", Value::as_u64).unwrap(), 6 * 2 * 32);
+        assert_eq!(line.read("weights_sha256", Value::as_str).unwrap().len(), 64);
+        assert!(line.read("flops_per_token", Value::as_f64).unwrap() > 1e3);
+    }
+    // What `eval` says of the same sequences.
+    let eval = ["eval", "out/b-T2", "--protocol", "elbo", "--limit", "6", "--samples", "2", "--json"];
+    let eval = json::parse(lab.run(&eval).succeeds().out).unwrap();
+    let expected = eval.read("results", Value::as_array).unwrap()[0].read("perplexity", Value::as_f64).unwrap();
+    let line = lines.iter().find(|line| line.read("point", Value::as_str) == Ok("b-T2")).unwrap();
+    assert!((line.read("perplexity", Value::as_f64).unwrap() - expected).abs() < 1e-9 * expected);
+
+    let csv = fs::read_to_string(lab.path("out/sweep.csv")).unwrap();
+    assert_eq!(csv.lines().count(), 7, "{csv}");
+    for name in ["steps", "tokens", "flops"] {
+        let svg = fs::read_to_string(lab.path(&format!("out/perplexity-{name}.svg"))).unwrap();
+        assert!(svg.starts_with("<svg") && svg.contains("a, N_z = 2") && !svg.contains("NaN"), "{svg}");
+    }
+
+    // Nothing is done twice; other draws are other figures of the same runs.
+    let again = lab.run(SWEEP).succeeds();
+    assert_eq!(again.err.matches("kept from").count(), 6, "{}", again.context());
+    let text = fs::read_to_string(lab.path("sweep.toml")).unwrap();
+    lab.write("sweep.toml", text.replace("samples = 2", "samples = 3"));
+    let judged = lab.run(SWEEP).succeeds();
+    assert!(!judged.err.contains("kept from") && judged.err.contains("0 of 6 steps to go"), "{}", judged.context());
+    // Other settings are another sweep.
+    lab.write("sweep.toml", text.replace("window = 8", "window = 4"));
+    lab.run(SWEEP).fails(2, &["out/a-T1", "model.window = 8", "wants 4", "--out"]);
+}
+
+#[test]
+fn a_point_that_fails_is_recorded_and_the_rest_goes_on() {
+    let lab = lab("latents = [2, 400]");
+    let text = fs::read_to_string(lab.path("sweep.toml")).unwrap().replace("model.latents = 2\n", "");
+    // A rate beyond reason: its loss is soon not finite.
+    lab.write("sweep.toml", format!("{text}slow.rate = 1e38\nslow.clip = 1e38\nslow.warmup = 0\n"));
+    let said = lab.run(SWEEP);
+    assert_eq!(said.code, Some(1), "{}", said.context());
+    said.says("a-T1-K400 failed: model.latents = 400").says("not finite");
+    let lines = lines(&lab);
+    assert_eq!(lines.len(), 10);
+    let failed = lines.iter().filter(|line| line.read("status", Value::as_str) == Ok("failed"));
+    let reasons: Vec<&str> = failed.map(|line| line.read("reason", Value::as_str).unwrap()).collect();
+    assert_eq!(reasons.iter().filter(|reason| reason.contains("model.latents = 400")).count(), 4, "{reasons:?}");
+    assert!(reasons.iter().any(|reason| reason.contains("not finite")), "{reasons:?}");
+    assert!(reasons.iter().all(|reason| !reason.contains('\n')));
+    assert!(lines.iter().any(|line| line.read("status", Value::as_str) == Ok("finished")));
+    let csv = fs::read_to_string(lab.path("out/sweep.csv")).unwrap();
+    assert!(csv.contains("a-T1-K400,failed") && csv.contains("model.latents = 400"), "{csv}");
+}
+
+#[test]
+fn sweeps_that_cannot_be() {
+    let lab = lab("fast_stps = [3]");
+    lab.run(SWEEP).fails(2, &["sweep.toml:1", "fast_stps", "did you mean \"fast_steps\""]);
+    lab.write("sweep.toml", "[set]\nmodel.dmi = 3\n");
+    lab.run(SWEEP).fails(2, &["sweep.toml:2", "did you mean \"model.dim\""]);
+    lab.write("sweep.toml", "fast_steps = [3]\nset.fast.steps = 4\n");
+    lab.run(SWEEP).fails(2, &["sweep.toml: ", "fast.steps is decided by"]);
+    lab.run(&["sweep", "none.toml"]).fails(1, &["none.toml"]);
+    assert!(!lab.path("out").exists());
+}
+
+#[cfg(unix)]
+#[test]
+fn an_interrupted_sweep_goes_on_without_repeating_anything() {
+    use super::crash::{interrupt, start, wait_until};
+    let lab = lab("");
+    let text = fs::read_to_string(lab.path("sweep.toml")).unwrap().replace("train.steps = 6", "train.steps = 150");
+    lab.write("sweep.toml", text.replace("train.eval_every = 3", "train.eval_every = 0"));
+    lab.run(&["sweep", "sweep.toml", "--out", "whole"]).succeeds();
+    let child = start(&lab, SWEEP);
+    wait_until("the second point", || steps(&lab.path("out/a-T2")).len() >= 3);
+    lab.run(SWEEP).fails(1, &["another process"]);
+    interrupt(&child);
+    let said = Said::of(child.wait_with_output().unwrap(), SWEEP);
+    assert_eq!(said.code, Some(130), "{}", said.context());
+    said.says("the same command goes on");
+    assert_eq!(lines(&lab).len(), 1, "{}", said.context());
+    let done = steps(&lab.path("out/a-T2")).len();
+    assert!(done < 150, "the test has lost its grip");
+
+    let said = lab.run(SWEEP).succeeds();
+    said.says("a-T1: kept from").says(&format!("out/a-T2: {} of 150 steps to go", 150 - done));
+    let (lines, all) = (lines(&lab), fs::read_to_string(lab.path("whole/sweep.jsonl")).unwrap());
+    assert_eq!(lines.len(), 6);
+    for (line, whole) in lines.iter().zip(all.lines().map(|line| json::parse(line).unwrap())) {
+        for key in ["point", "weights_sha256", "perplexity", "key"] {
+            assert_eq!(line.field(key), whole.field(key), "{key}");
+        }
+    }
+}
