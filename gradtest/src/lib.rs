@@ -13,7 +13,7 @@ pub mod graphs;
 mod property;
 pub mod strategies;
 
-pub use property::{Cases, Summary, gradients, planted_faults, random_graphs};
+pub use property::{Cases, Summary, Tried, gradients, planted_faults, random_graphs};
 
 /// Turns an op into its full set of property tests: `property_tests!(name, cases)`, where `cases` is a
 /// [`Cases`] like those of the rooms of `kernels`, writes a module `name` with the tests

@@ -26,8 +26,19 @@ pub struct Summary {
     pub not_checked: usize,
     /// The worst relative difference among those checked.
     pub worst: f64,
+    /// The same by op.
+    pub by_op: BTreeMap<String, Tried>,
     /// In how many random cases each input was certified, by op and input.
     pub certified: BTreeMap<(String, String), usize>,
+}
+
+/// What held of one op.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Tried {
+    /// Random cases; an op may have several at each of the random points.
+    pub cases: usize,
+    /// The worst relative difference among the comparisons with numeric derivatives.
+    pub worst: f64,
 }
 
 impl Summary {
@@ -35,6 +46,9 @@ impl Summary {
         self.checked += report.checked;
         self.not_checked += report.not_checked.len();
         self.worst = self.worst.max(report.worst);
+        let tried = self.by_op.entry(op.to_string()).or_default();
+        tried.cases += 1;
+        tried.worst = tried.worst.max(report.worst);
         for input in &report.certified {
             *self.certified.entry((op.to_string(), input.clone())).or_default() += 1;
         }
