@@ -48,6 +48,20 @@ pub(crate) struct Info {
 }
 
 /// Ops recorded on symbolic values; shapes are checked here, numbers come later.
+///
+/// ```
+/// use autograd::gradcheck::Projection;
+/// use autograd::{Graph, Phase, Store};
+/// use engine::{DType, Device, Spec};
+///
+/// let mut store = Store::new(Device::Cpu);
+/// let spec = Spec::new(DType::F32, &[4]);
+/// let mut g = Graph::new();
+/// g.scope("head");
+/// let x = g.leaf("x", spec, Phase::Batch, store.alloc(spec));
+/// let error = g.apply(Projection { seed: 1 }, &[x]).unwrap_err().to_string();
+/// assert!(error.starts_with("projection in head: takes one input of f64 (recorded at "), "{error}");
+/// ```
 #[derive(Debug, Default)]
 pub struct Graph {
     pub(crate) nodes: Vec<Node>,

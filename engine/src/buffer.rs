@@ -12,6 +12,17 @@ use std::fmt;
 /// Slices and bytes can be had of host memory only. What works wherever the memory is: [`write`](Self::write),
 /// [`set_f64`](Self::set_f64), [`to_f64`](Self::to_f64), [`copy_from`](Self::copy_from), [`clear`](Self::clear) and
 /// [`on_host`](Self::on_host).
+///
+/// ```
+/// use engine::{Buffer, DType};
+///
+/// let mut x = Buffer::from_slice(&[2, 3], &[1.0f32, 2.0, 3.0, 4.0, 5.0, 6.0]);
+/// x.as_mut_slice::<f32>()[0] = 0.1;
+/// assert_eq!((x.spec().to_string(), x.shape().rows(), x.shape().last()), ("f32[2, 3]".into(), 2, 3));
+/// // Through f64 between types; bf16 has eight bits of precision.
+/// let rounded = Buffer::from_f64(DType::Bf16, &[2, 3], &x.to_f64());
+/// assert_eq!(rounded.to_f64()[..2], [0.10009765625, 2.0]);
+/// ```
 #[derive(Default)]
 pub struct Buffer {
     spec: Option<Spec>,

@@ -15,6 +15,14 @@ pub enum ErrorKind {
 }
 
 /// One clear line: what was wrong, where, and what would be right.
+///
+/// ```
+/// use engine::{Error, ErrorKind};
+///
+/// let error = Error::usage("bias is f32[3], must be f32[4]").at("layers.2");
+/// assert_eq!(error.to_string(), "layers.2: bias is f32[3], must be f32[4]");
+/// assert_eq!(error.kind(), ErrorKind::Usage);
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Error {
     kind: ErrorKind,

@@ -6,6 +6,14 @@ use rayon::prelude::*;
 use std::cell::RefCell;
 
 /// Calls `f(chunk_index, chunk)` for consecutive chunks of `size` elements of `out` (the last may be shorter), in parallel.
+///
+/// ```
+/// let mut squares = [0; 10];
+/// engine::parallel::chunks(&mut squares, 4, |chunk, out| {
+///     out.iter_mut().enumerate().for_each(|(i, x)| *x = (4 * chunk + i).pow(2));
+/// });
+/// assert_eq!(squares, [0, 1, 4, 9, 16, 25, 36, 49, 64, 81]);
+/// ```
 pub fn chunks<T: Send>(out: &mut [T], size: usize, f: impl Fn(usize, &mut [T]) + Sync + Send) {
     assert!(size > 0, "a chunk has at least one element");
     if out.len() <= size {

@@ -20,6 +20,17 @@ pub fn philox(mut counter: [u32; 4], mut key: [u32; 2]) -> [u32; 4] {
 }
 
 /// What a stream of random numbers is for. Two streams that differ in any field are independent.
+///
+/// ```
+/// use engine::rng::Stream;
+///
+/// let stream = Stream::new(7, 0).sample(3).step(20);
+/// let mut noise = [0.0; 100];
+/// stream.fill_normal(&mut noise, |x| x);
+/// // Number 42 is what it is, whatever was drawn before.
+/// assert_eq!(noise[42], stream.normal(42));
+/// assert_ne!(noise[42], stream.step(21).normal(42));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stream {
     /// The run's seed.

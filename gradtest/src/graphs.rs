@@ -63,18 +63,21 @@ impl Recipe {
     /// # Errors
     /// If an op refuses what its own cases say it takes.
     pub fn build(&self, palette: &[Cases]) -> Result<Built> {
-        let kinds: Vec<Kind> = palette
-            .iter()
-            .flat_map(|cases| cases(&self.point.sizes))
-            .map(|case| Kind { op: Arc::from(case.op), ins: case.ins })
-            .filter(|kind| (0..kind.ins.len()).any(|i| kind.op.differentiable(i)))
-            .collect();
+        let kinds = |cases: &Cases| -> Vec<Kind> {
+            let kinds = cases(&self.point.sizes).into_iter().map(|case| Kind { op: Arc::from(case.op), ins: case.ins });
+            kinds.filter(|kind| (0..kind.ins.len()).any(|i| kind.op.differentiable(i))).collect()
+        };
+        let first: Vec<Kind> = palette.iter().take(1).flat_map(kinds).collect();
+        let all: Vec<Kind> = palette.iter().flat_map(kinds).collect();
         let (mut g, mut store) = (Graph::new(), Store::new(Device::Cpu));
         let (mut pool, mut leaves, mut ends): (Vec<Value>, Vec<Value>, Vec<Value>) = Default::default();
         let mut listing = String::new();
         let mut inputs = 0;
         for step in &self.steps {
-            let kind = &kinds[usize::from(step.op) % kinds.len()];
+            // One op in four is the palette's first: it is what the graphs are made for.
+            let (quarter, pick) = (step.op % 4 == 0, usize::from(step.op / 4));
+            let kinds = if quarter && !first.is_empty() { &first } else { &all };
+            let kind = &kinds[pick % kinds.len()];
             let mut ins = Vec::new();
             for (i, input) in kind.ins.iter().enumerate() {
                 let wire = usize::from(step.wires[i % 4]);

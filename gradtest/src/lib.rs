@@ -5,6 +5,17 @@
 //! fails shrinks to the smallest shapes and values. It is a crate of its own so that the library does not depend on proptest.
 //!
 //! `examples/own_op` is the guide: an op from outside the workspace, and how a mistake in its gradient is found.
+//!
+//! One line makes all tests of an op, here of GELU; each test is a function too:
+//!
+//! ```
+//! gradtest::property_tests!(gelu, kernels::gelu::cases);
+//!
+//! let summary = gradtest::gradients(kernels::gelu::cases)?;
+//! assert_eq!(summary.by_op["gelu"].cases, 256);
+//! assert!(summary.worst < 1e-6);
+//! # Ok::<(), String>(())
+//! ```
 
 #![forbid(unsafe_code)]
 
@@ -13,7 +24,7 @@ pub mod graphs;
 mod property;
 pub mod strategies;
 
-pub use property::{Cases, Summary, gradients, planted_faults, random_graphs};
+pub use property::{Cases, Summary, Tried, gradients, planted_faults, random_graphs};
 
 /// Turns an op into its full set of property tests: `property_tests!(name, cases)`, where `cases` is a
 /// [`Cases`] like those of the rooms of `kernels`, writes a module `name` with the tests

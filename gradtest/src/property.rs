@@ -26,8 +26,19 @@ pub struct Summary {
     pub not_checked: usize,
     /// The worst relative difference among those checked.
     pub worst: f64,
+    /// The same by op.
+    pub by_op: BTreeMap<String, Tried>,
     /// In how many random cases each input was certified, by op and input.
     pub certified: BTreeMap<(String, String), usize>,
+}
+
+/// What held of one op.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Tried {
+    /// Random cases; an op may have several at each of the random points.
+    pub cases: usize,
+    /// The worst relative difference among the comparisons with numeric derivatives.
+    pub worst: f64,
 }
 
 impl Summary {
@@ -35,6 +46,9 @@ impl Summary {
         self.checked += report.checked;
         self.not_checked += report.not_checked.len();
         self.worst = self.worst.max(report.worst);
+        let tried = self.by_op.entry(op.to_string()).or_default();
+        tried.cases += 1;
+        tried.worst = tried.worst.max(report.worst);
         for input in &report.certified {
             *self.certified.entry((op.to_string(), input.clone())).or_default() += 1;
         }
@@ -55,6 +69,22 @@ fn check_at(case: &Case, point: &Point) -> Result<Report, Failure> {
 }
 
 /// Every gradient for every subset of wanted inputs, at 256 random points ([`check_op`]).
+///
+/// ```
+/// use gradtest::faults::{Fault, Faulty};
+/// use kernels::case::{Case, Sizes};
+///
+/// /// GELU with a gradient of the wrong sign.
+/// fn wrong(s: &Sizes) -> Vec<Case> {
+///     let faulty = |case: Case| Case::new(case.label, Faulty::new(case.op, 0, Fault::Sign, s), case.ins);
+///     kernels::gelu::cases(s).into_iter().map(faulty).collect()
+/// }
+///
+/// let found = gradtest::gradients(wrong).unwrap_err();
+/// assert!(found.starts_with("gelu: gradient of u[0] is "), "{found}");
+/// // It shrinks to the smallest shape and the simplest number.
+/// assert!(found.ends_with("\n  u f64[1, 1, 1] = [0.0]"), "{found}");
+/// ```
 ///
 /// # Errors
 /// The wrong gradient and the smallest case that shows it; or an input that none of the points could certify.
@@ -150,6 +180,15 @@ fn smallest_graph(recipe: &Recipe, palette: &[Cases], reason: &str) -> String {
 
 /// Plants every fault of [`faults::GENERIC`] and of `specific` into every differentiable input of every op of `cases`, and
 /// tells which the check finds in 256 random cases.
+///
+/// ```
+/// use gradtest::faults::{GENERIC, Outcome};
+///
+/// let planted = gradtest::planted_faults(kernels::gelu::cases, &[])?;
+/// assert_eq!(planted.len(), GENERIC.len());
+/// assert!(planted.iter().all(|p| p.outcome == Outcome::Caught));
+/// # Ok::<(), String>(())
+/// ```
 ///
 /// # Errors
 /// A fault that changed a gradient and was not found.

@@ -1,5 +1,19 @@
 //! What proptest draws: sizes, shapes, numbers with special ones among them, subsets. Everything shrinks: sizes to one of
 //! everything, numbers to 0 or ±1.
+//!
+//! ```
+//! use gradtest::strategies::{numbers, shapes};
+//! use proptest::test_runner::{TestError, TestRunner};
+//!
+//! // "The third number of a tensor is never positive" shrinks to the smallest tensor of which that is wrong.
+//! let found = TestRunner::deterministic().run(&(shapes(3, 6), numbers()), |(dims, numbers)| {
+//!     let x = numbers.normal(dims.iter().product(), 0.0, 1.0);
+//!     proptest::prop_assert!(x.len() < 3 || x[2] <= 0.0);
+//!     Ok(())
+//! });
+//! let Err(TestError::Fail(_, (dims, numbers))) = found else { panic!() };
+//! assert_eq!((dims.iter().product(), numbers.normal(3, 0.0, 1.0)), (3, vec![0.0, 0.0, 1.0]));
+//! ```
 
 use engine::rng::Stream;
 use engine::{Buffer, DType};

@@ -4,12 +4,22 @@ use autograd::gradcheck::{Failure, Options, check_op};
 use engine::{Buffer, Context, Cost, DType, Device, Op, Output, Pass, Reads, Result, Spec, Want};
 use gradtest::Cases;
 use gradtest::faults::{Fault, GENERIC, Outcome, Planted};
-use kernels::case::Sizes;
+use kernels::case::{Case, Fill, Input, Sizes};
+use kernels::cast::Cast;
 use kernels::registry::ROOMS;
 use kernels::rope::Rope;
 use kernels::slice::Slice;
 use kernels::window_attention::WindowAttention;
 use std::sync::Arc;
+
+/// The registry, and the cast, which has no room there: of f64 it is the identity, whose gradient can be checked.
+fn rooms() -> Vec<(&'static str, Cases)> {
+    let cast: Cases = |s| {
+        let x = Input::new(&[s.batch, s.tokens], Fill::NORMAL);
+        vec![Case::new("to its own type", Cast { to: DType::F64 }, vec![x])]
+    };
+    ROOMS.iter().map(|room| (room.name, room.cases)).chain([("cast", cast)]).collect()
+}
 
 /// Where cases are listed.
 const SIZES: Sizes = Sizes { batch: 2, tokens: 3, heads: 2, head_dim: 2, window: 2, latents: 2, ffn: 2, vocab: 3 };
@@ -141,6 +151,15 @@ const SPECIFIC: &[Fault] = &[
         change: |_, _, _, g| g.iter_mut().for_each(|g| *g *= 0.5),
     },
     Fault::Changes {
+        op: "cast",
+        name: "rounded to bf16 on the way back",
+        input: 0,
+        change: |_, _, _, g| {
+            let rounded = Buffer::from_f64(DType::Bf16, &[g.len()], g).to_f64();
+            g.copy_from_slice(&rounded);
+        },
+    },
+    Fault::Changes {
         op: "linear",
         name: "one row of weights",
         input: 1,
@@ -172,6 +191,7 @@ const HARMLESS: &[(&str, &str, &str)] = &[
     ("add", "b", "stale"),
     ("bias", "x", "stale"),
     ("bias", "b", "stale"),
+    ("cast", "x", "stale"),
     ("layernorm", "bias", "stale"),
     ("linear_residual", "residual", "stale"),
     ("reparameterize", "mu", "stale"),
@@ -191,9 +211,9 @@ const HARMLESS: &[(&str, &str, &str)] = &[
 #[test]
 fn every_planted_fault_is_found() {
     let (mut caught, mut harmless) = (0, Vec::new());
-    for room in ROOMS {
-        let planted = gradtest::planted_faults(room.cases, SPECIFIC).unwrap_or_else(|e| panic!("{}: {e}", room.name));
-        for case in (room.cases)(&SIZES) {
+    for (room, cases) in rooms() {
+        let planted = gradtest::planted_faults(cases, SPECIFIC).unwrap_or_else(|e| panic!("{room}: {e}"));
+        for case in cases(&SIZES) {
             let op = case.op.name();
             let differentiable: Vec<usize> = (0..case.ins.len()).filter(|&i| case.op.differentiable(i)).collect();
             for &i in &differentiable {
@@ -211,7 +231,8 @@ fn every_planted_fault_is_found() {
     for fault in SPECIFIC {
         let missed: Vec<&Planted> =
             harmless.iter().filter(|p| p.fault == fault.name() && fault.op() == Some(p.op)).collect();
-        let case = ROOMS.iter().flat_map(|room| (room.cases)(&SIZES)).find(|case| fault.op() == Some(case.op.name()));
+        let case =
+            rooms().into_iter().flat_map(|(_, cases)| cases(&SIZES)).find(|case| fault.op() == Some(case.op.name()));
         let case = case.unwrap_or_else(|| panic!("no op {:?} for \"{}\"", fault.op(), fault.name()));
         let inputs = (0..case.ins.len()).filter(|&i| case.op.differentiable(i)).count();
         assert!(missed.len() < inputs, "\"{}\" changed no gradient of {}", fault.name(), case.op.name());

@@ -291,6 +291,15 @@ pub(crate) fn log_mean(costs: &[f64]) -> (f64, f64) {
 }
 
 /// Totals over a corpus.
+///
+/// ```
+/// use ltm::evaluate::{SequenceScore, Total};
+///
+/// let score = |nats, tokens| SequenceScore { nats, tokens, bytes: 2.0 * tokens as f64, ..SequenceScore::default() };
+/// let total = Total::of(&[score(30.0, 10), score(10.0, 30)]);
+/// // Per token of all sequences together, not the mean of the sequences'.
+/// assert_eq!((total.perplexity(), total.bits_per_byte()), (1f64.exp(), 0.5 / 2f64.ln()));
+/// ```
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Total {
     /// Sequences.

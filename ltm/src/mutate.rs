@@ -1,11 +1,14 @@
 //! Damage for the tests of the parsers: small, seeded changes to a valid input. A long run, a million inputs per parser:
-//! `LTM_FUZZ_CASES=1000000 cargo test -p ltm --lib damaged_`.
+//! `LTM_FUZZ_CASES=1000000 cargo test --release -p tests -p ltm --lib --bins --test parsers damaged`.
 
 use engine::rng::Stream;
 
 /// How many damaged inputs a test tries: `LTM_FUZZ_CASES` if set (for long runs), else `usual`.
 pub fn cases(usual: u32) -> u32 {
-    std::env::var("LTM_FUZZ_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(usual)
+    match std::env::var("LTM_FUZZ_CASES") {
+        Ok(n) => n.parse().unwrap_or_else(|e| panic!("LTM_FUZZ_CASES={n}: {e}")),
+        Err(_) => usual,
+    }
 }
 
 /// One to four changes of `input`, a function of `case` alone: bits and bytes changed, digits changed, parts cut out,

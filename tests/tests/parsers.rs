@@ -1,6 +1,6 @@
 //! Parsers against damaged input, as somebody meets them who is handed a file: no panic, one line of an error, memory in
 //! proportion to the input, and for safetensors the published reader's opinion. A million inputs for each:
-//! `LTM_FUZZ_CASES=1000000 cargo test --release -p tests -p ltm --test parsers`.
+//! `LTM_FUZZ_CASES=1000000 cargo test --release -p tests -p ltm --lib --bins --test parsers damaged`.
 
 #[path = "../../ltm/src/mutate.rs"]
 mod mutate;
@@ -84,7 +84,7 @@ fn sample() -> Vec<u8> {
 
 /// What we take, the published reader takes too and reads the same from it; so what it refuses, we refuse.
 #[test]
-fn safetensors() {
+fn damaged_safetensors() {
     let taken = damaged(
         &sample(),
         20_000,
@@ -117,7 +117,7 @@ fn safetensors_are_exchanged_with_the_published_crate() {
 }
 
 #[test]
-fn configurations() {
+fn damaged_configurations() {
     let good = Config::preset("tiny").unwrap().to_json().to_string();
     let taken = damaged(
         good.as_bytes(),
@@ -132,7 +132,7 @@ fn configurations() {
 }
 
 #[test]
-fn shard_headers() {
+fn damaged_shard_headers() {
     let good: Vec<u8> = shards::header(40).into_iter().chain([5; 80]).collect();
     let taken = damaged(&good, 20_000, payload_start, |bytes, start| {
         assert!(start <= bytes.len() && (bytes.len() - start).is_multiple_of(2));
@@ -141,7 +141,7 @@ fn shard_headers() {
 }
 
 #[test]
-fn manifests() {
+fn damaged_manifests() {
     let shard = |i: u64| ShardEntry { file: format!("train-{i:05}.bin"), tokens: 10 + i, checksum: u64::MAX - i };
     let train = Part { documents: 3, tokens: 21, bytes: 18, shards: vec![shard(0), shard(1)] };
     let good = Manifest { tokenizer: "bytes".into(), vocab: 258, train, validation: Part::default() }.to_json();
@@ -152,7 +152,7 @@ fn manifests() {
 
 /// Text of any kind, valid or not, through each tokenizer and back; and ids of any kind.
 #[test]
-fn tokenizers() {
+fn damaged_text_through_tokenizers() {
     let good = "The quick brown fox's 13 jumps,\n\tover  the lazy dog. \u{e9}\u{4e2d}\u{1f642} <|endoftext|> 's 'll  ";
     for name in tokenizer::NAMES {
         let Ok(tokenizer) = tokenizer::by_name(name) else { continue };

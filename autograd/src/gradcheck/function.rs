@@ -21,6 +21,21 @@ pub struct Claim<'a> {
 
 /// Checks claimed gradients of any function against central differences. `function` gets the numbers of all inputs, in order.
 ///
+/// ```
+/// use autograd::gradcheck::{Claim, Failure, Options, check_function};
+///
+/// let f = |x: &[Vec<f64>]| x[0][0] * x[1][0].sin();
+/// let x = Claim { name: "x", at: &[2.0], gradient: &[0.5f64.sin()] };
+/// let y = Claim { name: "y", at: &[0.5], gradient: &[2.0 * 0.5f64.cos()] };
+/// let report = check_function("f", &[x, y], f, &Options::default())?;
+/// assert_eq!(report.certified, ["x", "y"]);
+///
+/// let wrong = Claim { gradient: &[-2.0 * 0.5f64.cos()], ..y };
+/// let failure = check_function("f", &[x, wrong], f, &Options::default()).unwrap_err().to_string();
+/// assert!(failure.starts_with("f: gradient of y[0] is -1.755165124e0, should be 1.755165124e0 by central differences"));
+/// # Ok::<(), Failure>(())
+/// ```
+///
 /// # Errors
 /// The first input whose gradient is wrong, with its worst entry; or a gradient that has not the size of its input.
 pub fn check_function(
@@ -71,6 +86,22 @@ fn wrong(
 ///
 /// The store's leaves are as before afterwards; it keeps the buffers of the plans that were made. A result that is not one
 /// number becomes one by a [`Projection`](super::Projection).
+///
+/// ```
+/// use autograd::gradcheck::{Failure, Options, Projection, check_graph};
+/// use autograd::{Graph, Phase, Store};
+/// use engine::{Buffer, DType, Device};
+///
+/// let mut store = Store::new(Device::Cpu);
+/// let numbers = store.insert(Buffer::from_f64(DType::F64, &[3], &[0.5, -2.0, 4.0]));
+/// let mut g = Graph::new();
+/// let x = g.leaf("x", store.get(numbers).spec(), Phase::Step, numbers);
+/// let root = g.apply(Projection { seed: 3 }, &[x])?;
+/// let report = check_graph(&g, &mut store, root, &[x], &Options::default())?;
+/// // Three entries, and all of them along a random direction.
+/// assert_eq!((report.checked, report.not_checked.len()), (4, 0));
+/// # Ok::<(), Failure>(())
+/// ```
 ///
 /// # Errors
 /// The first leaf whose gradient is wrong, with its worst entry; or what cannot be planned or is not f64.

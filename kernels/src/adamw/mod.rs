@@ -51,8 +51,9 @@ impl Update for SquaredNorm {
     }
 }
 
-/// One step of AdamW on one parameter, its gradient scaled by `min(1, clip / (√Σ norms + 1e-6))`:
+/// One step of AdamW on one parameter, its gradient clipped to a global norm:
 /// ```text
+/// g = grad · min(1, clip / (√Σ norms + 1e-6))
 /// w ← w (1 − rate·weight_decay)
 /// m ← beta1 m + (1 − beta1) g            v ← beta2 v + (1 − beta2) g²
 /// w ← w − rate · m/(1 − beta1ᵗ) / (√(v/(1 − beta2ᵗ)) + eps)

@@ -19,6 +19,9 @@ mod gsm8k;
 mod import;
 mod interrupt;
 mod memory;
+#[cfg(test)]
+#[path = "../mutate.rs"]
+mod mutate;
 mod output;
 mod plan;
 mod progress;

@@ -21,7 +21,11 @@ pub struct Setting {
 /// # Errors
 /// If it cannot be read or is not TOML; the message names the line.
 pub fn read(path: &Path) -> Result<Vec<Setting>> {
-    inside(path, |root, place| {
+    settings(bytes(path)?, path)
+}
+
+fn settings(bytes: Vec<u8>, path: &Path) -> Result<Vec<Setting>> {
+    inside(bytes, path, |root, place| {
         let mut settings = Vec::new();
         flatten("", root, place, &mut settings)?;
         Ok(settings)
@@ -33,7 +37,7 @@ pub fn read(path: &Path) -> Result<Vec<Setting>> {
 /// # Errors
 /// As [`read`].
 pub fn tables(path: &Path) -> Result<Vec<(String, String)>> {
-    inside(path, |root, place| Ok(named(root, place)))
+    inside(bytes(path)?, path, |root, place| Ok(named(root, place)))
 }
 
 /// The same of the tables in the table `name`, if the file has it.
@@ -41,7 +45,7 @@ pub fn tables(path: &Path) -> Result<Vec<(String, String)>> {
 /// # Errors
 /// As [`read`].
 pub fn tables_in(path: &Path, name: &str) -> Result<Vec<(String, String)>> {
-    inside(path, |root, place| match root.get(name).map(Spanned::get_ref) {
+    inside(bytes(path)?, path, |root, place| match root.get(name).map(Spanned::get_ref) {
         Some(DeValue::Table(table)) => Ok(named(table, place)),
         _ => Ok(Vec::new()),
     })
@@ -54,10 +58,17 @@ fn named(root: &DeTable<'_>, place: &dyn Fn(usize) -> String) -> Vec<(String, St
     names.into_iter().map(|(at, name)| (name, place(at))).collect()
 }
 
-/// Parses the file and hands its root and the names of its places to `visit`.
-fn inside<T>(path: &Path, visit: impl FnOnce(&DeTable<'_>, &dyn Fn(usize) -> String) -> Result<T>) -> Result<T> {
-    let text = std::fs::read(path).map_err(|e| Error::io("read", path, &e))?;
-    let text = String::from_utf8(text).map_err(|e| {
+fn bytes(path: &Path) -> Result<Vec<u8>> {
+    std::fs::read(path).map_err(|e| Error::io("read", path, &e))
+}
+
+/// Parses the file's content and hands its root and the names of its places to `visit`.
+fn inside<T>(
+    bytes: Vec<u8>,
+    path: &Path,
+    visit: impl FnOnce(&DeTable<'_>, &dyn Fn(usize) -> String) -> Result<T>,
+) -> Result<T> {
+    let text = String::from_utf8(bytes).map_err(|e| {
         Error::usage(format!("{}: byte {} is not UTF-8, as TOML must be", path.display(), e.utf8_error().valid_up_to()))
     })?;
     let place = |at: usize| {
@@ -109,6 +120,8 @@ fn convert(value: &DeValue<'_>) -> Option<Value> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::mutate;
+    use ltm::config::Config;
 
     fn parse(text: &str) -> Result<Vec<(String, String)>> {
         let file = tempfile::NamedTempFile::new().unwrap();
@@ -143,5 +156,27 @@ mod tests {
             assert!(text.contains(line) && text.contains(message) && !text.contains('\n'), "{text}");
             assert_eq!(error.kind(), engine::ErrorKind::Usage);
         }
+    }
+    /// Whatever a file says, it is refused in one line or sets what can be read back.
+    #[test]
+    fn damaged_files_never_panic() {
+        let good = b"train.steps = 1_000\n[fast]\nrate_start = 1e-1\nnoise = 'fresh'\n[data]\npaths = [\"a\", \"b\"]\n\
+            [model]\ndim = 0x80\nwindow = 32 # tokens\n";
+        let refused = |error: &Error| assert!(!error.to_string().contains('\n'), "{error}");
+        let mut accepted = 0;
+        for case in 0..mutate::cases(5_000) {
+            match settings(mutate::damage(good, case), Path::new("run.toml")) {
+                Err(error) => refused(&error),
+                Ok(settings) => {
+                    accepted += 1;
+                    let mut config = Config::default();
+                    for Setting { key, value, .. } in settings {
+                        config.set_value(&key, &value).unwrap_or_else(|error| refused(&error));
+                    }
+                    assert_eq!(Config::from_json(&config.to_json()).as_ref(), Ok(&config), "case {case}");
+                }
+            }
+        }
+        assert!(accepted > 100, "only {accepted} files got past the reader: the damage is too coarse to test it");
     }
 }

@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn damage_never_panics() {
+    fn damaged_manifests_never_panic() {
         let text = example().to_json();
         for case in 0..mutate::cases(10_000) {
             if let Err(error) = Manifest::parse(&mutate::damage(text.as_bytes(), case)) {

@@ -3,6 +3,16 @@
 //! Strict means: UTF-8 only, no duplicate keys, no lone surrogates, no numbers beyond f64, nothing after the value, nesting
 //! of at most [`MAX_DEPTH`]. Numbers are f64, so integers are exact up to 2⁵³; the integer accessors refuse those beyond
 //! instead of rounding. Objects keep the order of their keys: what is written reads as it was built.
+//!
+//! ```
+//! use ltm::json::{self, Value};
+//!
+//! let line = json::parse(r#"{"step": 3, "loss": 1.25}"#)?;
+//! assert_eq!(line.read("step", Value::as_u64)?, 3);
+//! assert_eq!(Value::object([("loss", line.field("loss")?.clone())]).to_string(), r#"{"loss":1.25}"#);
+//! assert!(json::parse(r#"{"step": 3, "step": 4}"#).is_err(), "a key twice");
+//! # Ok::<(), engine::Error>(())
+//! ```
 
 mod parse;
 mod write;

@@ -13,6 +13,34 @@
 //! A step is a function of the configuration, the data, the step's number and what the step before left in weights and
 //! moments: the samples are numbers `step × batch ..` of the data's order and the noise is keyed by the step. So a run that
 //! goes on from a checkpoint is bit for bit the run that was never stopped, and no generator's state has to be kept.
+//!
+//! ```
+//! use engine::Device;
+//! use ltm::config::Config;
+//! use ltm::run::{Material, Replay, Run, Session, Stretch};
+//!
+//! # let folder = tempfile::tempdir().expect("a folder");
+//! # let path = &folder.path().join("run");
+//! let mut config = Config::preset("demo")?;
+//! for (key, value) in [("model.dim", "16"), ("model.heads", "2"), ("fast.steps", "2"), ("train.steps", "2")] {
+//!     config.set(key, value)?;
+//! }
+//! let config = config.resolved()?;
+//! let material = Material::open(&config)?;
+//!
+//! let mut session = Session::begin(path, &config, &material, &Device::Cpu)?;
+//! while !session.is_done() {
+//!     session.advance()?;
+//! }
+//! session.save()?;
+//!
+//! // From what the folder has recorded all of it comes out again, bit for bit.
+//! let mut replay = Replay::new(Stretch::of(&Run::open(path)?, None)?, &material, &Device::Cpu)?;
+//! while let Some(step) = replay.advance()? {
+//!     assert!(step.state && step.checkpoint == (step.step == 2));
+//! }
+//! # Ok::<(), engine::Error>(())
+//! ```
 
 mod events;
 mod folder;

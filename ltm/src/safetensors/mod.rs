@@ -10,6 +10,22 @@
 //! leave no gap, do not overlap and end where the file ends; a tensor's size is what its type and shape say; names and
 //! keys appear once; no length field makes the reader allocate before the bytes behind it are known to exist.
 //! [`Writer`] streams tensors from where they lie and gives the same bytes for the same content.
+//!
+//! ```
+//! use ltm::safetensors::{Data, SafeTensors, Writer};
+//!
+//! let mut writer = Writer::new();
+//! writer.metadata("format", "pt");
+//! writer.add("gain", &[2], Data::F32(&[1.0, 0.5]))?;
+//! let mut bytes = Vec::new();
+//! writer.write(&mut bytes).expect("memory");
+//!
+//! let file = SafeTensors::parse(&bytes[..])?;
+//! assert_eq!((file.get_f32("gain")?, &file.info("gain")?.shape[..]), (vec![1.0, 0.5], &[2][..]));
+//! bytes.push(0);
+//! assert!(SafeTensors::parse(&bytes[..]).is_err(), "a byte too many");
+//! # Ok::<(), engine::Error>(())
+//! ```
 
 mod read;
 mod write;

@@ -22,8 +22,8 @@ fn usage_errors_have_code_2() {
     assert_eq!(nothing.code, Some(2));
     nothing.says("Usage: ltm").says("demo");
     for command in [
-        "demo", "train", "replay", "eval", "audit", "generate", "quality", "data", "import", "verify", "plan",
-        "doctor", "cuda",
+        "demo", "train", "replay", "eval", "audit", "generate", "quality", "report", "data", "import", "verify",
+        "plan", "doctor", "cuda",
     ] {
         lab.run(&[command, "--help"]).succeeds();
     }

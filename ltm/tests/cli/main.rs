@@ -4,12 +4,14 @@
 
 mod bad_input;
 mod bench;
+mod browser;
 mod crash;
 mod gpu;
 mod import;
 mod jobs;
 mod reasoning;
 mod replay;
+mod report;
 mod suite;
 mod sweep;
 

@@ -1,10 +1,10 @@
 //! How far every op and update is off, per type and backend.
 
-use autograd::gradcheck::{Options, check_op};
 use engine::{DType, Device};
+use gradtest::Tried;
 use kernels::case::Case;
 use kernels::cast::Cast;
-use kernels::registry::{ROOMS, modules};
+use kernels::registry::{ROOMS, Room, modules};
 use ltm::verify::{self, Arithmetic, errors, passes, relative_error};
 use std::collections::BTreeMap;
 use tests::shim::{Order, Shim};
@@ -20,11 +20,20 @@ pub struct Errors {
     pub gradient: Option<f64>,
 }
 
+/// What the check of a gradient has certified.
+#[derive(Clone, Debug, Default)]
+pub struct Numeric {
+    /// Random cases, and the worst relative difference of a number that could be certified.
+    pub tried: Tried,
+    /// The inputs, and in how many of the random cases something of each could be certified.
+    pub certified: Vec<(String, usize)>,
+}
+
 /// What was found out about one op, or the updates of one room.
 #[derive(Clone, Debug, Default)]
 pub struct Found {
-    /// Worst relative difference between the f64 gradient and central differences, of those that could be certified.
-    pub numeric: Option<f64>,
+    /// The check of the f64 gradient against central differences at random points.
+    pub numeric: Option<Numeric>,
     /// By backend.
     pub backends: [Errors; 3],
 }
@@ -47,7 +56,6 @@ pub fn of_ops() -> BTreeMap<&'static str, Found> {
     for room in ROOMS {
         for case in verify::sizes(room).iter().flat_map(|s| (room.cases)(s)) {
             let found = all.entry(case.op.name()).or_default();
-            numeric(&case, found);
             for (at, (_, dtype)) in BACKENDS.into_iter().enumerate() {
                 let device = if at == 0 { &cpu } else { &gpu };
                 if at > 0 && room.cuda.is_none() {
@@ -56,6 +64,7 @@ pub fn of_ops() -> BTreeMap<&'static str, Found> {
                 compare(&case, device, dtype, &mut found.backends[at]);
             }
         }
+        numeric(room, &mut all);
     }
     // The cast has no room in the registry: its gradient cannot be checked numerically.
     let found = all.entry("cast").or_default();
@@ -74,12 +83,14 @@ pub fn of_ops() -> BTreeMap<&'static str, Found> {
     all
 }
 
-/// All subsets of wanted inputs against central differences in f64.
-fn numeric(case: &Case, found: &mut Found) {
-    let report = check_op(case.op.as_ref(), &case.buffers(DType::F64, 1), &Options::default());
-    let report = report.unwrap_or_else(|e| panic!("{} {}: {e}", case.op.name(), case.label));
-    if report.checked > 0 {
-        worse(&mut found.numeric, report.worst);
+/// All subsets of wanted inputs against central differences in f64, as the tests do it.
+fn numeric(room: &Room, all: &mut BTreeMap<&'static str, Found>) {
+    let summary = gradtest::gradients(room.cases).unwrap_or_else(|e| panic!("{}: {e}", room.name));
+    for ((op, input), times) in summary.certified {
+        let found = all.get_mut(op.as_str()).expect("an op of the room");
+        let numeric = found.numeric.get_or_insert_default();
+        numeric.tried = summary.by_op[&op];
+        numeric.certified.push((input, times));
     }
 }
 

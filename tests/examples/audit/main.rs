@@ -74,6 +74,7 @@ fn same_line(a: &str, b: &str) -> bool {
 /// Whether two words are measured numbers that say the same.
 fn close(a: &str, b: &str) -> bool {
     let measured = |text: &str| -> Option<(f64, f64)> {
+        let text = text.trim_end_matches(',');
         match text.strip_prefix('≈') {
             Some(rounded) => Some((rounded.parse().ok()?, 1.1)),
             None => Some((text.contains('e').then(|| text.parse().ok())??, 4.0)),

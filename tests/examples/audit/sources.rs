@@ -4,7 +4,10 @@ use crate::root;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-const CRATES: [&str; 4] = ["engine", "kernels", "autograd", "ltm"];
+/// What is linked into the program, and what only tries it out, by the folders of their sources.
+const LIBRARY: [(&str, &str); 4] =
+    [("engine", "engine/src"), ("kernels", "kernels/src"), ("autograd", "autograd/src"), ("ltm", "ltm/src")];
+const AROUND: [(&str, &str); 3] = [("gradtest", "gradtest"), ("tests", "tests"), ("benches", "benches")];
 
 /// Files of a kind below `folder`, sorted.
 pub fn files(folder: &Path, kinds: &[&str]) -> Vec<PathBuf> {
@@ -28,11 +31,12 @@ pub fn short(path: &Path) -> String {
 
 pub fn lines() -> String {
     let mut text =
-        "## Lines\n\nWith comments and tests, to the nearest hundred.\n\n| crate | Rust | CUDA |\n|---|---|---|\n"
+        "## Lines\n\nWith comments and tests, to the nearest hundred. The last three only try out the others.\n\n\
+         | crate | Rust | CUDA |\n|---|---|---|\n"
             .to_string();
-    for name in CRATES {
+    for (name, folder) in LIBRARY.iter().chain(&AROUND) {
         let count = |kinds: &[&str]| -> usize {
-            let files = files(&root().join(name).join("src"), kinds);
+            let files = files(&root().join(folder), kinds);
             files.iter().map(|path| fs::read_to_string(path).expect("a source").lines().count()).sum()
         };
         let rounded = |n: usize| match n {
@@ -52,9 +56,40 @@ struct Use {
 }
 
 pub fn unsafe_code() -> String {
+    let (library, blocks, with) = files_with_unsafe(&LIBRARY);
+    let (around, blocks_around, with_around) = files_with_unsafe(&AROUND);
+    // `deny` leaves room for the modules that say `allow` where they are declared.
+    let roots = LIBRARY.iter().map(|(name, folder)| (name, format!("{folder}/lib.rs")));
+    let roots = roots.chain([
+        (&"ltm's program", "ltm/src/cli/main.rs".into()),
+        (&"gradtest", "gradtest/src/lib.rs".into()),
+        (&"benches", "benches/lib.rs".into()),
+    ]);
+    let (mut forbidden, mut denied) = (Vec::new(), Vec::new());
+    for (name, path) in roots {
+        let source = fs::read_to_string(root().join(&path)).expect("a crate");
+        let says = |word: &str| source.lines().any(|line| line == format!("#![{word}(unsafe_code)]"));
+        match (says("forbid"), says("deny")) {
+            (true, _) => forbidden.push(*name),
+            (_, true) => denied.push(*name),
+            _ => panic!("{path} neither forbids unsafe code nor denies it"),
+        }
+    }
+    format!(
+        "## Unsafe code\n\n{blocks} blocks in {with} files of the library, and {blocks_around} in {with_around} files of the tests. \
+         Lints deny a block without an argument. A block in a macro counts once.\n\n\
+         `#![forbid(unsafe_code)]` stands in: {}. `#![deny(unsafe_code)]`, with exceptions by module, in: {}.\n\
+         {library}\n### In the tests\n{around}",
+        forbidden.join(", "),
+        denied.join(", ")
+    )
+}
+
+/// The uses in every file of these crates, the number of blocks, and of files.
+fn files_with_unsafe(crates: &[(&str, &str)]) -> (String, usize, usize) {
     let mut text = String::new();
     let (mut blocks, mut with) = (0, 0);
-    for path in CRATES.iter().flat_map(|name| files(&root().join(name).join("src"), &["rs"])) {
+    for path in crates.iter().flat_map(|(_, folder)| files(&root().join(folder), &["rs"])) {
         let source = fs::read_to_string(&path).expect("a source");
         let uses = uses(&source, &path);
         if uses.is_empty() {
@@ -69,15 +104,7 @@ pub fn unsafe_code() -> String {
             text.push_str(&format!("- {}{times}: {}\n", u.kind, u.argument));
         }
     }
-    let forbidden = CRATES.iter().filter(|name| {
-        fs::read_to_string(root().join(name).join("src/lib.rs")).expect("a library").contains("#![forbid(unsafe_code)]")
-    });
-    let forbidden: Vec<&str> = forbidden.copied().collect();
-    format!(
-        "## Unsafe code\n\n{blocks} blocks in {with} files. Lints deny a block without an argument. A block in a macro counts once. \
-         `#![forbid(unsafe_code)]` stands in: {}.\n{text}",
-        forbidden.join(", ")
-    )
+    (text, blocks, with)
 }
 
 /// All uses in a file in its order, and how often each in a row: an argument may refer to the one above.
@@ -120,7 +147,8 @@ fn kind(code: &str) -> Option<&'static str> {
     match () {
         () if opens("{") => Some("block"),
         () if opens("impl") => Some("implementation"),
-        () if opens("extern") => Some("foreign functions"),
+        // The type of a pointer to a foreign function does nothing.
+        () if opens("extern") && !rest.contains(" fn(") => Some("foreign functions"),
         () if opens("fn") => Some("function"),
         () => None,
     }

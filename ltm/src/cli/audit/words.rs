@@ -20,7 +20,7 @@ fn bounds(audit: &Audit) -> String {
     if audit.exact.is_empty() {
         return "elbo and iwae are upper bounds on -log p of the text under this model, in expectation, because they pay the KL and \
                 are scored at noise that no posterior was fitted to. What the text costs at least is not known, so nothing here \
-                can test that; without --text the audit does, on stories whose probability is known."
+                can test that; `ltm audit` without --text does, on stories whose probability is known."
             .into();
     }
     let above = |of: fn(&Row) -> Vec<f64>| {

@@ -5,7 +5,7 @@ use maud::{Markup, html};
 /// Width and height, and the plot's left, right, top and bottom, in the picture's units. Letters of 13 units can be read where
 /// a phone shows the picture at three quarters of its size.
 const SIZE: [f64; 2] = [480.0, 300.0];
-const PLOT: [f64; 4] = [56.0, 468.0, 12.0, 252.0];
+const PLOT: [f64; 4] = [70.0, 468.0, 12.0, 252.0];
 
 /// Kinds of lines that the page's style knows.
 const COLOURS: usize = 7;
@@ -163,9 +163,9 @@ impl Axis {
         a + (b - a) * (value - self.ends[0]) / (self.ends[1] - self.ends[0])
     }
 
-    /// About five round values.
+    /// About six round values.
     fn ticks(&self) -> Vec<f64> {
-        let width = (self.ends[1] - self.ends[0]) / 5.0;
+        let width = (self.ends[1] - self.ends[0]) / 7.0;
         let unit = 10f64.powf(width.log10().floor());
         let step =
             [1.0, 2.0, 5.0, 10.0].map(|digit| digit * unit).into_iter().find(|step| *step >= width).unwrap_or(width);
@@ -215,7 +215,7 @@ mod tests {
     fn axes_and_their_numbers() {
         let axis = Axis::new([0.0, 100.0].into_iter(), [56.0, 468.0]);
         assert_eq!((axis.at(0.0), axis.at(103.0)), (56.0, 468.0));
-        assert_eq!(axis.ticks(), [0.0, 50.0, 100.0]);
+        assert_eq!(axis.ticks(), [0.0, 20.0, 40.0, 60.0, 80.0, 100.0]);
         assert_eq!(Axis::new([2.0].into_iter(), [0.0, 1.0]).ends, [1.0, 3.0]);
         assert_eq!(
             [0.25, 0.0, 1500.0, 20_000.0, 1.5e6, 0.30000000000000004].map(number),

@@ -174,21 +174,16 @@ fn without(subject: &Subject, none: &str) -> Markup {
 
 fn texts(subjects: &[Subject]) -> Markup {
     let most = subjects.iter().filter_map(measured).map(|measured| measured.texts.len()).max().unwrap_or(0);
-    let scales: BTreeSet<(usize, bool, String)> = subjects
-        .iter()
-        .filter(|subject| measured(subject).is_some_and(|measured| !measured.texts.is_empty()))
-        .map(|subject| {
-            let tokenizer = subject.run.config().data.tokenizer;
-            (tokenizer.vocab(), subject.kind().has_latents(), tokenizer.to_string())
-        })
-        .collect();
+    let read =
+        || subjects.iter().filter(|subject| measured(subject).is_some_and(|measured| !measured.texts.is_empty()));
+    let vocabularies: BTreeSet<usize> = read().map(|subject| subject.run.config().data.tokenizer.vocab()).collect();
     html! {
         @if most == 0 { p.note { "No text was read." } }
-        @for (vocab, latents, _) in &scales { (scale(*vocab, *latents)) }
-        @if scales.iter().any(|(_, latents, _)| *latents) {
+        @for vocab in vocabularies { (scale(vocab)) }
+        @if read().any(|subject| subject.kind().has_latents()) {
             p.note {
-                "A posterior was fitted to each text before its tokens were scored, so with latents these costs are a part of the bound "
-                "only: the KL comes on top."
+                "With latents, a posterior was fitted to each text before its tokens were scored by " (DRAWS) " draws from it, so these "
+                "costs are a part of the bound only: the KL comes on top."
             }
         }
         @for i in 0..most {
@@ -222,7 +217,7 @@ fn latents(subjects: &[Subject]) -> Markup {
     let most = all.iter().flatten().flat_map(|(_, kl)| kl).copied().fold(0.0, f64::max);
     html! {
         @if all.iter().any(Option::is_some) {
-            p { "The mean KL of every latent vector, in nats per sequence: from nothing, the page's own colour, to " (format!("{most:.2}")) ", the darkest." }
+            p { "The mean KL of every latent vector, in nats per sequence: from nothing, the page's own colour, to " (format!("{most:.2}")) ", full colour." }
         }
         div.charts {
             @for (subject, kl) in subjects.iter().zip(&all) {

@@ -1,7 +1,6 @@
 //! Texts: as models write them, and token by token with their cost.
 
-use super::chart::number;
-use super::measure::{DRAWS, Reading};
+use super::measure::Reading;
 use ltm::data::Tokenizer;
 use maud::{Markup, html};
 
@@ -11,20 +10,23 @@ const SHADES: f64 = 10.0;
 /// The tokens named below a text.
 const DEAREST: usize = 8;
 
-/// What stands for the end of a document.
-const END: &str = "␄";
+/// What stands for the end of a document, and for a new line. Few fonts have the pictures of control characters.
+const END: &str = "¶";
+const LINE: &str = "↵";
 
 /// Text with everything visible that would disturb a page or hide in it: control characters, and marks that turn the direction
 /// of reading.
 pub fn visible(text: &str) -> String {
-    let one = |c: char| match c {
-        '\n' | '\t' => c,
-        '\0'..='\x1F' => char::from_u32(0x2400 + c as u32).unwrap_or('\u{FFFD}'),
-        '\x7F' => '\u{2421}',
-        '\u{80}'..='\u{9F}' | '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}' => '\u{FFFD}',
-        c => c,
-    };
-    text.chars().map(one).collect()
+    let mut visible = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '\n' | '\t' => visible.push(c),
+            '\0'..='\x1F' | '\x7F'..='\u{9F}' => visible.push_str(&format!("\\x{:02x}", c as u32)),
+            '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}' => visible.push('\u{FFFD}'),
+            c => visible.push(c),
+        }
+    }
+    visible
 }
 
 /// Neighbouring tokens that make whole characters.
@@ -75,7 +77,7 @@ pub fn reading(reading: &Reading, tokenizer: &dyn Tokenizer) -> Markup {
         p.tokens dir="auto" {
             @for piece in &pieces {
                 span class={ "s" (shade(piece.nats / piece.tokens as f64, most)) } title={ (format!("{:.2}", piece.nats)) } {
-                    @if piece.text == "\n" { "⏎\n" } @else { (piece.text) }
+                    @if piece.text == "\n" { (LINE) "\n" } @else { (piece.text) }
                 }
             }
         }
@@ -83,7 +85,7 @@ pub fn reading(reading: &Reading, tokenizer: &dyn Tokenizer) -> Markup {
             summary { "The dearest tokens" }
             ol.dearest {
                 @for piece in dearest.iter().take(DEAREST) {
-                    li { code { (piece.text.replace('\n', "⏎")) } " " (format!("{:.2}", piece.nats)) " nats" }
+                    li { code { (piece.text.replace('\n', LINE)) } " " (format!("{:.2}", piece.nats)) " nats" }
                 }
             }
         }
@@ -91,16 +93,14 @@ pub fn reading(reading: &Reading, tokenizer: &dyn Tokenizer) -> Markup {
 }
 
 /// What the shades mean.
-pub fn scale(vocab: usize, latents: bool) -> Markup {
-    let most = (vocab as f64).ln();
+pub fn scale(vocab: usize) -> Markup {
     html! {
         p.scale {
             "0 nats "
             span.tokens aria-hidden="true" {
                 @for shade in 0..SHADES as usize { span class={ "s" (shade) } { "  " } }
             }
-            " " (number((most * 100.0).round() / 100.0)) " nats or more, a guess among " (vocab) " tokens"
-            @if latents { "; the mean over " (DRAWS) " draws from the posterior" }
+            " " (format!("{:.2}", (vocab as f64).ln())) " nats or more, a guess among " (vocab) " tokens"
         }
     }
 }
@@ -129,7 +129,7 @@ mod tests {
         let tokens = text.bytes().map(|byte| (u16::from(byte), 9.0)).collect();
         let page = reading(&Reading { tokens, kl: Some(1.5) }, &Bytes).into_string();
         assert!(
-            page.contains(">&lt;</span>") && page.contains(">&amp;</span>") && page.contains(">␀</span>"),
+            page.contains(">&lt;</span>") && page.contains(">&amp;</span>") && page.contains(">\\x00</span>"),
             "{page}"
         );
         assert!(!page.contains("<script") && !page.contains('\u{202E}') && !page.contains('\0'), "{page}");

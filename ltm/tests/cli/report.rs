@@ -1,0 +1,198 @@
+//! `ltm report`: one page that needs nothing else, whatever names and texts hold.
+
+use super::*;
+
+/// Settings of a model whose page is made in a moment.
+const SMALL: &[&str] = &["--limit", "2", "--samples", "1", "--tokens", "20"];
+
+fn report(lab: &Lab, more: &[&str]) -> Said {
+    lab.run(&[&["report"], more, SMALL].concat())
+}
+
+fn page(lab: &Lab, name: &str) -> String {
+    fs::read_to_string(lab.path(name)).unwrap()
+}
+
+/// A lab with a run of each kind, of which one has a name that is markup, all of a text that is full of it.
+fn marked() -> (Lab, &'static str) {
+    let lab = Lab::new();
+    let line =
+        |i: usize| format!("<script>alert({i})</script> &amp; <img src=http://x.org/{i} onerror=f()> é→\0\u{202E}\n");
+    lab.write("text.txt", (0..60).map(line).collect::<String>());
+    let odd = "<b onclick=f()>&\"odd\"";
+    for (name, kind) in [(odd, "ltm"), ("ar", "ar"), ("gpt2", "gpt2")] {
+        lab.run(&[&["train", "--data", "text.txt", "--out", name, "--model", kind, "--set"], TINY].concat()).succeeds();
+    }
+    (lab, odd)
+}
+
+/// Names of all elements of a page, each once.
+fn elements(page: &str) -> std::collections::BTreeSet<&str> {
+    let names = page.split('<').skip(1).map(|rest| rest.split(|c: char| !c.is_ascii_alphanumeric()).next().unwrap());
+    names.filter(|name| !name.is_empty()).collect()
+}
+
+#[test]
+fn what_comes_from_outside_is_text() {
+    let (lab, odd) = marked();
+    let prompt = "</p><script>alert(1)</script>";
+    // The learned positions of gpt2 hold the prompt and little more.
+    let args = ["report", odd, "ar", "gpt2", "--limit", "2", "--samples", "1", "--tokens", "2", "--prompt", prompt];
+    lab.run(&[&args[..], &["--out", "page.html"]].concat()).succeeds().says("page.html");
+    let page = page(&lab, "page.html");
+    let ours = [
+        "DOCTYPE",
+        "a",
+        "article",
+        "body",
+        "caption",
+        "circle",
+        "code",
+        "details",
+        "div",
+        "figcaption",
+        "figure",
+        "g",
+        "h1",
+        "h2",
+        "h3",
+        "h4",
+        "head",
+        "header",
+        "html",
+        "li",
+        "line",
+        "link",
+        "main",
+        "meta",
+        "nav",
+        "ol",
+        "p",
+        "path",
+        "rect",
+        "section",
+        "span",
+        "style",
+        "summary",
+        "svg",
+        "table",
+        "tbody",
+        "td",
+        "text",
+        "th",
+        "thead",
+        "title",
+        "tr",
+        "ul",
+    ];
+    let foreign: Vec<_> = elements(&page).into_iter().filter(|name| !ours.contains(name)).collect();
+    assert!(foreign.is_empty(), "elements that are not the page's own: {foreign:?}");
+    assert!(page.contains("&lt;b onclick=f()&gt;&amp;&quot;odd&quot;"), "the name is shown as it is");
+    assert!(page.contains("<span class=\"prompt\">&lt;/p&gt;&lt;script&gt;alert(1)&lt;/script&gt;</span>"));
+    assert!(!page.contains('\0') && !page.contains('\u{202E}'));
+
+    // Nothing is asked for: places of the page itself and an icon of no bytes are all that it names.
+    let values = |name: &str| {
+        let after = format!(" {name}=\"");
+        page.split(&after).skip(1).map(|rest| rest.split('"').next().unwrap().to_string()).collect::<Vec<_>>()
+    };
+    assert!(values("href").iter().all(|href| href.starts_with('#') || href == "data:,"), "{:?}", values("href"));
+    assert!(values("src").is_empty() && !page.contains("url(") && !page.contains("@import"));
+    assert!(page.contains("default-src &#39;none&#39;") || page.contains("default-src 'none'"));
+    assert!(values("id").iter().all(|id| page.contains(&format!("href=\"#{id}\""))) && values("id").len() == 8);
+}
+
+#[test]
+fn three_runs_are_small_and_the_same_again() {
+    let (lab, odd) = marked();
+    report(&lab, &[odd, "ar", "gpt2"]).succeeds();
+    let (first, size) = (page(&lab, "report.html"), fs::metadata(lab.path("report.html")).unwrap().len());
+    assert!((20_000..5_000_000).contains(&size), "{size} bytes");
+    lab.run(&[&["report", odd, "ar", "gpt2", "--threads", "1", "--out", "again.html"], SMALL].concat()).succeeds();
+    assert!(first == page(&lab, "again.html"), "the same runs give the same page, on any number of threads");
+    for part in [
+        "Loss against steps",
+        "Loss against tokens",
+        "NLL against steps",
+        "KL against steps",
+        "not a bound",
+        "upper bound",
+        "exact",
+        "class=\"cell\"",
+        "there is no KL to show",
+        "there is nothing to audit",
+        "Sample 1",
+        "Text 2",
+        "model.kind",
+        "None of the runs has been judged by a suite",
+    ] {
+        assert!(first.contains(part), "{part}");
+    }
+    assert!(!first.contains("NaN") && !first.contains(">inf"));
+    // What the page says of a protocol is what the program says elsewhere.
+    let eval = lab.run(&["eval", "ar", "--limit", "2", "--protocol", "nll"]).succeeds();
+    let nll =
+        eval.out.lines().find(|line| line.starts_with("nll")).unwrap().split_whitespace().nth(2).unwrap().to_string();
+    assert!(first.contains(&format!(">{nll} ± ")), "{nll}");
+}
+
+#[test]
+fn what_is_missing_is_said() {
+    let lab = Lab::trained();
+    report(&lab, &["run", "nowhere"]).fails(1, &["nowhere"]);
+    fs::create_dir(lab.path("empty")).unwrap();
+    report(&lab, &["run", "empty"]).fails(1, &["empty is not a run folder: it has no config.json"]);
+    report(&lab, &["run", "--out", "none/report.html"]).fails(1, &["there is no folder none"]);
+    report(&lab, &["run", "--out", "empty"]).fails(2, &["--out empty is a folder"]);
+    report(&lab, &["run", "--prompt", ""]).fails(2, &["--prompt is empty"]);
+    report(&lab, &["run", "--data", "none.txt"]).fails(1, &["none.txt"]);
+    lab.run(&["report"]).fails(2, &["<RUN>"]);
+
+    let config = fs::read_to_string(lab.path("run/config.json")).unwrap();
+    let copy = |name: &str| {
+        fs::create_dir(lab.path(name)).unwrap();
+        lab.write(&format!("{name}/config.json"), &config);
+    };
+    copy("early");
+    report(&lab, &["run", "early"]).fails(1, &["early has no checkpoint in early/checkpoints"]);
+    copy("other");
+    // As another version would have written it: without a checksum that it could know, with a key that this one does not.
+    let other = config.lines().filter(|line| !line.contains("\"checksum\"")).collect::<Vec<_>>().join("\n");
+    let other = other.replacen("\"kind\"", "\"sort\"", 1).replace("\n  },\n}", "\n  }\n}");
+    lab.write("other/config.json", other);
+    report(&lab, &["run", "other"]).fails(1, &["other/config.json", "model.sort"]);
+    assert!(!lab.path("report.html").exists(), "nothing is written on failure");
+    assert!(fs::read_dir(lab.0.path()).unwrap().all(|e| !e.unwrap().file_name().to_string_lossy().contains("tmp")));
+
+    // Without measuring no weights are needed, and optional parts that are missing are named in the page.
+    lab.run(&["report", "early", "--limit", "0", "--samples", "0"]).succeeds().says("there is no early/metrics.jsonl");
+    let early = page(&lab, "report.html");
+    for part in [
+        "there is no early/metrics.jsonl",
+        "early has no sessions.jsonl",
+        "Nothing was judged",
+        "No run was asked to write",
+    ] {
+        assert!(early.contains(part), "{part}");
+    }
+
+    // Damaged lines are named, and what can be read is there; data that have gone away take only their part with them.
+    let metrics = fs::read_to_string(lab.path("run/metrics.jsonl")).unwrap();
+    lab.write("run/metrics.jsonl", metrics.replacen("{\"step\":2", "{\"step\"<2", 1));
+    lab.write("run/suite.jsonl", "{\"set\":\"<ptb>\",\"protocol\":\"elbo\",\"nats_per_token\":1.5}\nnonsense\n");
+    fs::rename(lab.path("text.txt"), lab.path("moved.txt")).unwrap();
+    report(&lab, &["run"]).succeeds().says("run/metrics.jsonl:2: a damaged line");
+    let damaged = page(&lab, "report.html");
+    for part in [
+        "run/metrics.jsonl:2: a damaged line",
+        "run/suite.jsonl:2: a damaged line",
+        "&lt;ptb&gt;",
+        "1.5000",
+        "Loss against steps",
+        "run: no results, audit and texts: ",
+        "text.txt",
+        "Sample 1",
+    ] {
+        assert!(damaged.contains(part), "{part}");
+    }
+}
