@@ -64,7 +64,7 @@ fn records(path: &Path) -> Vec<Vec<u8>> {
     let mut rest = &bytes[..];
     let checked = |data: &[u8], sum: &[u8]| {
         let stored = u32::from_le_bytes(sum.try_into().unwrap()).wrapping_sub(0xA282_EAD8);
-        assert_eq!(stored << 15 | stored >> 17, crc_by_bits(data));
+        assert_eq!(stored.rotate_left(15), crc_by_bits(data));
         data.to_vec()
     };
     let mut records = Vec::new();
