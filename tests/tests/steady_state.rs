@@ -47,14 +47,22 @@ fn fast_steps_after_the_first_allocate_nothing() {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
         pool.install(|| {
             let mut trainer = Trainer::new(config.clone(), &Device::Cpu).unwrap();
-            // Every thread's scratch memory has its final size after a whole training step, whichever thread ran what.
-            for _ in 0..3 {
-                trainer.train(&batch).unwrap();
-            }
+            trainer.train(&batch).unwrap();
             let mut counts = Vec::with_capacity(64);
-            trainer.fit(&batch, |_, _| counts.push(ALLOCATIONS.load(Ordering::Relaxed))).unwrap();
-            let new = counts[counts.len() - 1] - counts[0];
-            assert_eq!(new, 0, "{new} allocations in {} fast steps on {threads} threads", counts.len() - 1);
+            let mut news = Vec::with_capacity(20);
+            // A thread's scratch memory grows when it first runs a larger piece, and on a busy machine a thread may get none
+            // for a while. A step that allocates by itself does so in every fit.
+            while news.last() != Some(&0) && news.len() < news.capacity() {
+                counts.clear();
+                trainer.fit(&batch, |_, _| counts.push(ALLOCATIONS.load(Ordering::Relaxed))).unwrap();
+                news.push(counts[counts.len() - 1] - counts[0]);
+            }
+            let steps = counts.len() - 1;
+            assert_eq!(
+                news.last(),
+                Some(&0),
+                "{news:?} allocations in fits of {steps} fast steps on {threads} threads"
+            );
         });
     }
 }
