@@ -17,7 +17,6 @@ constexpr int ROWS = 16;
 constexpr int BLOCK = WARPS * ROWS;
 // Tiles have a pack between rows, so that eight rows in a column lie in different banks.
 constexpr int STRIDE = D + WIDE;
-constexpr float LOG2_E = 1.44269504f;
 
 // Rows of one head in memory.
 struct Rows {

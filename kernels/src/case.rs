@@ -3,6 +3,7 @@
 
 use engine::rng::Stream;
 use engine::{Buffer, DType, Op, Spec};
+use rayon::prelude::*;
 
 /// The sizes that a Latent Thought Model gives its ops. Tests draw small odd ones, benchmarks take the presets'.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,7 +94,7 @@ impl Input {
         let n = self.dims.iter().product::<usize>();
         let values: Vec<f64> = match &self.fill {
             Fill::Normal { mean, std } => {
-                (0..n).map(|i| f64::from((mean + std * stream.normal(i as u32)) as f32)).collect()
+                (0..n).into_par_iter().map(|i| f64::from((mean + std * stream.normal(i as u32)) as f32)).collect()
             }
             Fill::Tokens { below } => (0..n).map(|i| stream.below(i as u32, *below) as f64).collect(),
             Fill::Targets { below } => (0..n)

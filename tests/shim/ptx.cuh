@@ -15,6 +15,8 @@ __device__ inline unsigned round_to_bf16x2(float low, float high) {
     return round_to_bf16(low).bits | (unsigned)round_to_bf16(high).bits << 16;
 }
 
+__device__ inline float exp2_approx(float x) { return exp2f(x); }
+
 #define SHARED(type, name) type* name = reinterpret_cast<type*>(shim::shared_memory)
 
 namespace shim {

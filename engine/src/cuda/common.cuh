@@ -15,6 +15,9 @@ __device__ inline float to_float(bf16 x) { return __uint_as_float((unsigned)x.bi
 __device__ inline float infinity() { return __uint_as_float(0x7f800000u); }
 __device__ inline float not_a_number() { return __uint_as_float(0x7fffffffu); }
 
+// exp(x) = 2^(x · LOG2_E).
+constexpr float LOG2_E = 1.44269504f;
+
 template <class S> __device__ inline S from_float(float x);
 template <> __device__ inline float from_float<float>(float x) { return x; }
 template <> __device__ inline bf16 from_float<bf16>(float x) { return round_to_bf16(x); }

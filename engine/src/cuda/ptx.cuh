@@ -19,6 +19,13 @@ __device__ inline unsigned round_to_bf16x2(float low, float high) {
     return out;
 }
 
+// 2^x with an error of two units in the last place; results below 2^-126 are zero.
+__device__ inline float exp2_approx(float x) {
+    float out;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(out) : "f"(x));
+    return out;
+}
+
 // Dynamic shared memory: `SHARED(float, rows);` declares `float* rows`. Once per kernel.
 extern __shared__ __align__(128) unsigned char dynamic_shared[];
 #define SHARED(type, name) type* name = reinterpret_cast<type*>(dynamic_shared)

@@ -8,7 +8,8 @@ use engine::{Buffer, DType, Want};
 pub static KERNELS: Module = Module::new("cross_entropy", include_str!("kernel.cu"));
 
 /// Tokens whose logits exist at the same time: at V = 50,258 in bf16 26 MB, which stay in the second level cache.
-pub const CHUNK: usize = 256;
+pub static CHUNK_: std::sync::LazyLock<usize> =
+    std::sync::LazyLock::new(|| std::env::var("LTM_CHUNK").ok().and_then(|s| s.parse().ok()).unwrap_or(1024));
 
 /// Entries of the vocabulary of one block: enough blocks for every GPU, few enough partial sums.
 const SLAB: usize = 128;
@@ -65,6 +66,10 @@ struct Parts {
     sums: Pointer,
     /// [vocab, dim] in f32: the table's gradient so far, where the table itself is stored in less
     d_table: Pointer,
+    /// [chunk, dim] in f32: exponentials times the table
+    summed: Pointer,
+    /// [2, chunk]: what these and the target's row are multiplied with
+    factors: Pointer,
 }
 
 impl Shape {
@@ -73,11 +78,12 @@ impl Shape {
     }
 
     /// Types and numbers of the parts.
-    fn parts(self) -> [(DType, usize); 4] {
-        let chunk = self.tokens.min(CHUNK);
+    fn parts(self) -> [(DType, usize); 6] {
+        let chunk = self.tokens.min(*CHUNK_);
         let table = if self.want_table && self.dtype != DType::F32 { self.vocab * self.dim } else { 0 };
         let partial = (DType::F32, self.slabs() * chunk);
-        [(self.dtype, self.vocab * chunk), partial, partial, (DType::F32, table)]
+        let float = |n| (DType::F32, n);
+        [(self.dtype, self.vocab * chunk), partial, partial, float(table), float(chunk * self.dim), float(2 * chunk)]
     }
 
     /// Numbers of f32 working memory; every part starts at a multiple of 256 bytes.
@@ -87,12 +93,12 @@ impl Shape {
 
     fn split(self, memory: Pointer) -> Parts {
         let mut address = memory.address;
-        let [logits, most, sums, d_table] = self.parts().map(|(dtype, n)| {
+        let [logits, most, sums, d_table, summed, factors] = self.parts().map(|(dtype, n)| {
             let part = Pointer { address, dtype };
             address += (n * dtype.size()).next_multiple_of(256) as u64;
             part
         });
-        Parts { logits, most, sums, d_table }
+        Parts { logits, most, sums, d_table, summed, factors }
     }
 }
 
@@ -121,8 +127,12 @@ pub fn forward_vjp(gpu: &dyn Gpu, shape: Shape, ins: Inputs, memory: Pointer, ou
     let head = Head { gpu, shape, ins, parts: shape.split(memory) };
     for chunk in head.chunks() {
         head.logits(&chunk);
-        head.losses(&chunk, &outs);
-        head.backward(&chunk, outs.lse, Arg::Pointer(0), &d_ins);
+        if d_ins.d_table.0.is_wanted() {
+            head.losses(&chunk, &outs);
+            head.backward(&chunk, outs.lse, Arg::Pointer(0), &d_ins);
+        } else {
+            head.in_one_pass(&chunk, &outs, &d_ins.d_hidden);
+        }
     }
     head.add_up(outs);
     head.finish(d_ins);
@@ -151,7 +161,7 @@ impl Chunk {
 impl Head<'_> {
     fn chunks(&self) -> impl Iterator<Item = Chunk> + use<> {
         let tokens = self.shape.tokens;
-        (0..tokens).step_by(CHUNK).map(move |first| Chunk { first, n: CHUNK.min(tokens - first) })
+        (0..tokens).step_by(*CHUNK_).map(move |first| Chunk { first, n: CHUNK_.min(tokens - first) })
     }
 
     fn launch(&self, entry: &'static str, grid: Grid, args: &[Arg]) {
@@ -172,22 +182,68 @@ impl Head<'_> {
         });
     }
 
+    /// A block for every [`SLAB`] entries of the vocabulary and 32 packs of tokens.
+    fn slabs(&self, chunk: &Chunk) -> Grid {
+        let blocks = [self.shape.slabs(), chunk.n.div_ceil(32 * self.pack(chunk)), 1];
+        Grid::with_blocks(blocks, THREADS)
+    }
+
+    /// Tokens of a thread.
+    fn pack(&self, chunk: &Chunk) -> usize {
+        let wide = 16 / self.shape.dtype.size();
+        if chunk.n.is_multiple_of(wide) { wide } else { 1 }
+    }
+
     fn losses(&self, chunk: &Chunk, outs: &Outputs) {
-        let (Shape { dtype, vocab, .. }, Parts { logits, most, sums, .. }) = (self.shape, &self.parts);
-        let (slabs, wide) = (self.shape.slabs(), 16 / dtype.size());
-        let pack = if chunk.n.is_multiple_of(wide) { wide } else { 1 };
+        let (Shape { vocab, .. }, Parts { logits, most, sums, .. }) = (self.shape, &self.parts);
         let [most, sums] = [*most, *sums].map(Arg::from);
         let sizes = [vocab, chunk.n].map(Arg::int);
+        // The largest logits and the sums of every thread.
+        let shared = 2 * DType::F32.size() * THREADS as usize * self.pack(chunk);
         self.launch(
             "sum_slabs",
-            Grid::with_blocks([slabs, chunk.n.div_ceil(32 * pack), 1], THREADS).shared(4 * THREADS as usize * pack),
+            self.slabs(chunk).shared(shared),
             &[&[(*logits).into()][..], &sizes, &[Arg::int(SLAB), most, sums]].concat(),
         );
         let [targets, nll, lse] = [self.ins.targets, outs.nll, outs.lse].map(|b| chunk.of(b, 1).into());
         self.launch(
             "losses",
             Grid::new(chunk.n.div_ceil(32), 1024),
-            &[&[(*logits).into(), targets][..], &sizes, &[most, sums, Arg::int(slabs), nll, lse]].concat(),
+            &[&[(*logits).into(), targets][..], &sizes, &[most, sums, Arg::int(self.shape.slabs()), nll, lse]].concat(),
+        );
+    }
+
+    /// From the logits to losses and the hidden states' gradient: see `exponentials` in `kernel.cu`.
+    fn in_one_pass(&self, chunk: &Chunk, outs: &Outputs, (want, d_hidden): &(Want, &mut Buffer)) {
+        let Shape { dtype, dim, vocab, .. } = self.shape;
+        let Parts { logits, sums, summed, factors, .. } = self.parts;
+        let [targets, nll, lse] = [self.ins.targets, outs.nll, outs.lse].map(|b| chunk.of(b, 1).into());
+        let (table, out) = (self.ins.table.pointer(), chunk.of(d_hidden, dim));
+        let sizes = [vocab, chunk.n].map(Arg::int);
+        let shared = DType::F32.size() * THREADS as usize * self.pack(chunk);
+        self.launch(
+            "exponentials",
+            self.slabs(chunk).shared(shared),
+            &[&[logits.into(), targets][..], &sizes, &[Arg::int(SLAB), sums.into()]].concat(),
+        );
+        let more = [sums.into(), Arg::int(self.shape.slabs()), self.ins.scale.into(), nll, lse, factors.into()];
+        let grid = Grid::new(chunk.n.div_ceil(32), 1024);
+        self.launch("close_sums", grid, &[&[logits.into(), targets][..], &sizes, &more].concat());
+        self.gpu.product(&Product {
+            rows: chunk.n,
+            cols: dim,
+            inner: vocab,
+            a: Factor::Transposed(logits),
+            b: Factor::Plain(table),
+            c: None,
+            out: summed,
+        });
+        let inputs = [summed.into(), factors.into(), table.into(), targets, Arg::int(vocab)];
+        let numbers = [chunk.n * dim, chunk.n, dim].map(Arg::int);
+        self.launch(
+            "combine",
+            elements(chunk.n * dim, dtype),
+            &[&inputs[..], &[(*want).into(), out.into()], &numbers].concat(),
         );
     }
 
@@ -200,12 +256,12 @@ impl Head<'_> {
     /// From the logits to the gradients of what they were made of.
     fn backward(&self, chunk: &Chunk, lse: &Buffer, d_loss: Arg, d_ins: &Gradients) {
         let (Shape { dtype, dim, vocab, .. }, logits) = (self.shape, self.parts.logits);
-        let numbers = vocab * chunk.n;
         let [targets, lse] = [self.ins.targets, lse].map(|b| chunk.of(b, 1).into());
         self.launch(
             "gradient",
-            elements(numbers, dtype),
-            &[logits.into(), targets, lse, self.ins.scale.into(), d_loss, Arg::int(numbers), Arg::int(chunk.n)],
+            self.slabs(chunk),
+            &[&[logits.into(), targets, lse, self.ins.scale.into(), d_loss][..], &[vocab, chunk.n, SLAB].map(Arg::int)]
+                .concat(),
         );
         let (want, d_hidden) = &d_ins.d_hidden;
         if want.is_wanted() {

@@ -3,76 +3,101 @@
 // whatever the vocabulary is. The second level cache bounds all kernels, if the chunk's logits fit into it.
 #include "common.cuh"
 
+// Rows that a thread loads before it computes.
+constexpr int AT_ONCE = 4;
+
+// Calls f(v, row, step, rows) for the rows of this thread in the block's slab: v are N neighbouring tokens of up to AT_ONCE
+// rows, `rows` in number, from `row` on and `step` apart. The block's warps take rows in turns.
+template <int N, class L, class F>
+__device__ void for_my_rows(L* logits, int vocab, int n, int per_block, int column, F f) {
+    int warps = blockDim.x / WARP, end = min(((int)blockIdx.x + 1) * per_block, vocab);
+    for (int row = blockIdx.x * per_block + warp(); row < end; row += AT_ONCE * warps) {
+        Floats<N> v[AT_ONCE];
+#pragma unroll
+        for (int r = 0; r < AT_ONCE; r++) {
+            if (row + r * warps < end) v[r] = load_pack<N>(logits + (size_t)(row + r * warps) * n + column);
+        }
+        f(v, row, warps, (end - row + warps - 1) / warps);
+    }
+}
+
 // N neighbouring tokens of a slab of the vocabulary: their largest logit and the sum of exp(logit − largest), NaN where a
-// logit is not finite. The block's warps take rows in turns; `shared` has N·32 floats for each.
+// logit is not finite. `shared` has 2·N·32 floats for each warp.
 template <int N>
-__device__ void sum_slab(const T* logits, int vocab, int n, int rows, float* most, float* sums, float* shared) {
+__device__ void sum_slab(const T* logits, int vocab, int n, int per_block, float* most, float* sums, float* shared) {
     int column = (blockIdx.y * WARP + lane()) * N, warps = blockDim.x / WARP;
     bool live = column < n;
-    int first = blockIdx.x * rows, end = min(first + rows, vocab);
     Floats<N> largest, sum = {};
 #pragma unroll
     for (int j = 0; j < N; j++) largest.x[j] = -infinity();
-    for (int row = first + warp(); live && row < end; row += warps) {
-        Floats<N> v = load_pack<N>(logits + (size_t)row * n + column);
+    if (live) {
+        for_my_rows<N>(logits, vocab, n, per_block, column, [&](const Floats<N>(&v)[AT_ONCE], int, int, int rows) {
 #pragma unroll
-        for (int j = 0; j < N; j++) largest.x[j] = fmaxf(largest.x[j], v.x[j]);
-    }
-    store_pack<N>(shared + (warp() * WARP + lane()) * N, largest);
-    __syncthreads();
-    for (int w = 0; w < warps; w++) {
-        Floats<N> other = load_pack<N>(shared + (w * WARP + lane()) * N);
+            for (int j = 0; j < N; j++) {
+                float before = largest.x[j];
 #pragma unroll
-        for (int j = 0; j < N; j++) largest.x[j] = fmaxf(largest.x[j], other.x[j]);
-    }
-    __syncthreads();
-    for (int row = first + warp(); live && row < end; row += warps) {
-        Floats<N> v = load_pack<N>(logits + (size_t)row * n + column);
-        // The maximum may lose a NaN, and an exp turn −∞ into an honest zero: 0·v is NaN then.
+                for (int r = 0; r < AT_ONCE; r++) {
+                    if (r < rows) largest.x[j] = fmaxf(largest.x[j], v[r].x[j]);
+                }
+                float shift = largest.x[j] * LOG2_E;
+                sum.x[j] *= exp2_approx(fmaf(before, LOG2_E, -shift));
+                // The maximum may lose a NaN, and an exp turn −∞ into an honest zero: 0·v is NaN then.
 #pragma unroll
-        for (int j = 0; j < N; j++) sum.x[j] += fmaf(v.x[j], 0.0f, expf(v.x[j] - largest.x[j]));
+                for (int r = 0; r < AT_ONCE; r++) {
+                    if (r < rows) sum.x[j] += fmaf(v[r].x[j], 0.0f, exp2_approx(fmaf(v[r].x[j], LOG2_E, -shift)));
+                }
+            }
+        });
     }
-    store_pack<N>(shared + (warp() * WARP + lane()) * N, sum);
+    float* others = shared + warps * WARP * N;
+    store_pack<N>(shared + threadIdx.x * N, largest);
+    store_pack<N>(others + threadIdx.x * N, sum);
     __syncthreads();
     if (warp() != 0 || !live) return;
     for (int w = 1; w < warps; w++) {
         Floats<N> other = load_pack<N>(shared + (w * WARP + lane()) * N);
 #pragma unroll
-        for (int j = 0; j < N; j++) sum.x[j] += other.x[j];
+        for (int j = 0; j < N; j++) largest.x[j] = fmaxf(largest.x[j], other.x[j]);
+    }
+    sum = {};
+    for (int w = 0; w < warps; w++) {
+        Floats<N> own = load_pack<N>(shared + (w * WARP + lane()) * N), part = load_pack<N>(others + (w * WARP + lane()) * N);
+        // A warp without a row has −∞ and zero.
+#pragma unroll
+        for (int j = 0; j < N; j++) sum.x[j] = fmaf(part.x[j], expf(own.x[j] - largest.x[j]), sum.x[j]);
     }
     store_pack<N>(most + (size_t)blockIdx.x * n + column, largest);
     store_pack<N>(sums + (size_t)blockIdx.x * n + column, sum);
 }
 
-// logits [vocab, n] → most, sums [slabs, n]. Blocks in x have `rows` entries of the vocabulary, blocks in y 32 packs of
-// tokens.
-extern "C" __global__ void sum_slabs(const T* logits, int vocab, int n, int rows, float* most, float* sums) {
+// logits [vocab, n] → most, sums [slabs, n]. Blocks in x have `per_block` entries of the vocabulary, blocks in y 32 packs
+// of tokens.
+extern "C" __global__ void __launch_bounds__(256) sum_slabs(const T* logits, int vocab, int n, int per_block, float* most, float* sums) {
     SHARED(float, shared);
-    if (n % WIDE == 0) sum_slab<WIDE>(logits, vocab, n, rows, most, sums, shared);
-    else sum_slab<1>(logits, vocab, n, rows, most, sums, shared);
+    if (n % WIDE == 0) sum_slab<WIDE>(logits, vocab, n, per_block, most, sums, shared);
+    else sum_slab<1>(logits, vocab, n, per_block, most, sums, shared);
 }
 
 // most, sums [slabs, n] → lse, nll [n], zero where the target is −1, NaN where it is not in the vocabulary. A lane per token;
 // the block's 32 warps take slabs in turns.
 extern "C" __global__ void __launch_bounds__(1024) losses(const T* logits, const int* targets, int vocab, int n, const float* most, const float* sums, int slabs, float* nll, float* lse) {
-    __shared__ float shared[WARP][WARP];
+    __shared__ float shared[2][WARP][WARP];
     int token = blockIdx.x * WARP + lane();
     bool live = token < n;
     float largest = -infinity(), sum = 0;
-    for (int s = warp(); live && s < slabs; s += WARP) largest = fmaxf(largest, most[(size_t)s * n + token]);
-    shared[warp()][lane()] = largest;
-    __syncthreads();
-    for (int w = 0; w < WARP; w++) largest = fmaxf(largest, shared[w][lane()]);
-    __syncthreads();
+#pragma unroll 4
     for (int s = warp(); live && s < slabs; s += WARP) {
-        size_t at = (size_t)s * n + token;
-        sum = fmaf(sums[at], expf(most[at] - largest), sum);
+        float own = most[(size_t)s * n + token], both = fmaxf(largest, own);
+        sum = fmaf(sums[(size_t)s * n + token], expf(own - both), sum * expf(largest - both));
+        largest = both;
     }
-    shared[warp()][lane()] = sum;
+    shared[0][warp()][lane()] = largest;
+    shared[1][warp()][lane()] = sum;
     __syncthreads();
     if (warp() != 0 || !live) return;
+    for (int w = 1; w < WARP; w++) largest = fmaxf(largest, shared[0][w][lane()]);
     sum = 0;
-    for (int w = 0; w < WARP; w++) sum += shared[w][lane()];
+    for (int w = 0; w < WARP; w++) sum = fmaf(shared[1][w][lane()], expf(shared[0][w][lane()] - largest), sum);
     int target = targets[token];
     if (target == -1) {
         nll[token] = lse[token] = 0;
@@ -85,21 +110,142 @@ extern "C" __global__ void __launch_bounds__(1024) losses(const T* logits, const
     nll[token] = known ? log_sum + (largest - load(logits + (size_t)target * n + token)) : not_a_number();
 }
 
+template <int N>
+__device__ void gradient_slab(T* logits, const int* targets, const float* lse, float g, int vocab, int n, int per_block) {
+    int column = (blockIdx.y * WARP + lane()) * N;
+    if (column >= n) return;
+    int target[N];
+    Floats<N> shift = load_pack<N>(lse + column);
+#pragma unroll
+    for (int j = 0; j < N; j++) {
+        target[j] = targets[column + j];
+        shift.x[j] *= LOG2_E;
+    }
+    for_my_rows<N>(logits, vocab, n, per_block, column, [&](Floats<N>(&v)[AT_ONCE], int row, int step, int rows) {
+#pragma unroll
+        for (int r = 0; r < AT_ONCE; r++) {
+            if (r >= rows) break;
+#pragma unroll
+            for (int j = 0; j < N; j++) {
+                float p = exp2_approx(fmaf(v[r].x[j], LOG2_E, -shift.x[j]));
+                v[r].x[j] = target[j] == -1 ? 0.0f : g * (row + r * step == target[j] ? p - 1.0f : p);
+            }
+            store_pack<N>(logits + (size_t)(row + r * step) * n + column, v[r]);
+        }
+    });
+}
+
 // logits [vocab, n] → their gradient g·(exp(logit − lse) − [row = target]), in place; zero where the target is −1.
-// g = scale · d_loss; 1 for d_loss if that is null. `numbers` = vocab·n.
-extern "C" __global__ void gradient(T* logits, const int* targets, const float* lse, const float* scale, const float* d_loss, int numbers, int n) {
+// g = scale · d_loss; 1 for d_loss if that is null. Blocks as for `sum_slabs`.
+extern "C" __global__ void __launch_bounds__(256) gradient(T* logits, const int* targets, const float* lse, const float* scale, const float* d_loss, int vocab, int n, int per_block) {
     float g = scale[0] * (d_loss ? d_loss[0] : 1.0f);
-    for_my_elements(numbers, n, [&](auto width, int i) {
-        constexpr int N = decltype(width)::size;
-        int row = i / n, column = i % n;
-        Floats<N> v = load_pack<N>(logits + i), shift = load_pack<N>(lse + column);
+    if (n % WIDE == 0) gradient_slab<WIDE>(logits, targets, lse, g, vocab, n, per_block);
+    else gradient_slab<1>(logits, targets, lse, g, vocab, n, per_block);
+}
+
+// The same in one pass over the logits, where nothing but the gradient of the hidden states is wanted. The shift of the
+// exponentials need not be the maximum, which would take a pass to find. With c = logit[target] + ROOM, u = exp(logit − c) but 0
+// at the target, and S = Σ u, which makes exp(−ROOM) the target's own exponential and Z = S + exp(−ROOM) the sum of all:
+//   nll = log(1 + S / exp(−ROOM))     d_hidden = g · (u·table / Z − S / Z · table[target])
+// Logits from ROOM below the target's to ROOM + MOST above it keep all digits of a float. What is further below weighs less
+// than 1e-11, and what is further above counts as ROOM + MOST: a token that the model holds to be that unlikely has an nll of
+// 136 at least, and not more than log(vocab) more.
+constexpr float ROOM = 60.0f, MOST = 76.0f;
+
+template <int N>
+__device__ void exponential_slab(T* logits, const int* targets, int vocab, int n, int per_block, float* sums, float* shared) {
+    int column = (blockIdx.y * WARP + lane()) * N, warps = blockDim.x / WARP;
+    bool live = column < n;
+    Floats<N> sum = {};
+    if (live) {
+        int target[N];
+        Floats<N> shift;
 #pragma unroll
         for (int j = 0; j < N; j++) {
-            int target = targets[column + j];
-            float p = expf(v.x[j] - shift.x[j]);
-            v.x[j] = target == -1 ? 0.0f : g * (row == target ? p - 1.0f : p);
+            int id = targets[column + j];
+            target[j] = id < vocab ? id : -1;
+            // Nothing counts where there is no target.
+            shift.x[j] = target[j] < 0 ? infinity() : (load(logits + (size_t)id * n + column + j) + ROOM) * LOG2_E;
         }
-        store_pack<N>(logits + i, v);
+        for_my_rows<N>(logits, vocab, n, per_block, column, [&](Floats<N>(&v)[AT_ONCE], int row, int step, int rows) {
+#pragma unroll
+            for (int r = 0; r < AT_ONCE; r++) {
+                if (r >= rows) break;
+#pragma unroll
+                for (int j = 0; j < N; j++) {
+                    float logit = v[r].x[j], u = exp2_approx(fminf(fmaf(logit, LOG2_E, -shift.x[j]), MOST * LOG2_E));
+                    // The target's logit stays for other blocks to read, until `close_sums` puts its zero.
+                    bool other = row + r * step != target[j];
+                    v[r].x[j] = other ? u : logit;
+                    // NaN where a logit is not finite.
+                    sum.x[j] += other ? fmaf(logit, 0.0f, u) : 0.0f;
+                }
+                store_pack<N>(logits + (size_t)(row + r * step) * n + column, v[r]);
+            }
+        });
+    }
+    store_pack<N>(shared + threadIdx.x * N, sum);
+    __syncthreads();
+    if (warp() != 0 || !live) return;
+    for (int w = 1; w < warps; w++) {
+        Floats<N> part = load_pack<N>(shared + (w * WARP + lane()) * N);
+#pragma unroll
+        for (int j = 0; j < N; j++) sum.x[j] += part.x[j];
+    }
+    store_pack<N>(sums + (size_t)blockIdx.x * n + column, sum);
+}
+
+// logits [vocab, n] → u, in place, but for the targets' own; sums [slabs, n] of it. Blocks as for `sum_slabs`.
+extern "C" __global__ void __launch_bounds__(256) exponentials(T* logits, const int* targets, int vocab, int n, int per_block, float* sums) {
+    SHARED(float, shared);
+    if (n % WIDE == 0) exponential_slab<WIDE>(logits, targets, vocab, n, per_block, sums, shared);
+    else exponential_slab<1>(logits, targets, vocab, n, per_block, sums, shared);
+}
+
+// sums [slabs, n] and the targets' logits, which become zero → lse, nll as from `losses`; factors [2, n] with
+// d_hidden = factors[0]·(u·table) − factors[1]·table[target].
+extern "C" __global__ void __launch_bounds__(1024) close_sums(T* logits, const int* targets, int vocab, int n, const float* sums, int slabs, const float* scale, float* nll, float* lse, float* factors) {
+    __shared__ float shared[WARP][WARP];
+    int token = blockIdx.x * WARP + lane();
+    bool live = token < n;
+    float sum = 0;
+#pragma unroll 4
+    for (int s = warp(); live && s < slabs; s += WARP) sum += sums[(size_t)s * n + token];
+    shared[warp()][lane()] = sum;
+    __syncthreads();
+    if (warp() != 0 || !live) return;
+    for (int w = 1; w < WARP; w++) sum += shared[w][lane()];
+    int target = targets[token];
+    if (target == -1) {
+        nll[token] = lse[token] = factors[token] = factors[n + token] = 0;
+        return;
+    }
+    if (target < 0 || target >= vocab) {
+        nll[token] = lse[token] = factors[token] = factors[n + token] = not_a_number();
+        return;
+    }
+    T* at = logits + (size_t)target * n + token;
+    float logit = load(at), own = expf(-ROOM), total = sum + own;
+    // Exact where the model is sure; NaN if the target's logit is no number.
+    float loss = fmaf(logit, 0.0f, sum < 1.0f ? log1pf(sum / own) : logf(sum) + ROOM);
+    nll[token] = loss;
+    lse[token] = logit + loss;
+    factors[token] = scale[0] / total;
+    factors[n + token] = scale[0] * (sum / total);
+    store(at, 0.0f);
+}
+
+// summed [n, d] = u·table, in float → d_hidden [n, d] as wanted; `numbers` = n·d.
+extern "C" __global__ void combine(const float* summed, const float* factors, const T* table, const int* targets, int vocab, int want, T* d_hidden, int numbers, int n, int d) {
+    for_my_elements(numbers, d, [&](auto width, int i) {
+        constexpr int N = decltype(width)::size;
+        int token = i / d, target = targets[token];
+        float factor = factors[token], pull = factors[n + token];
+        Floats<N> v = load_pack<N>(summed + i), own = {};
+        if (target >= 0 && target < vocab) own = load_pack<N>(table + (size_t)target * d + i % d);
+#pragma unroll
+        for (int j = 0; j < N; j++) v.x[j] = fmaf(factor, v.x[j], -pull * own.x[j]);
+        add_or_write_pack<N>(want, d_hidden + i, v);
     });
 }
 

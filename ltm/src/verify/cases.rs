@@ -61,15 +61,18 @@ pub fn passes(case: &Case, device: &Device, dtype: DType, arithmetic: Arithmetic
     passes
 }
 
-/// `Write` for each input alone, for all, and `Add` for all.
+/// `Write` and `Add` for each input alone and for all.
 fn all_wants(case: &Case) -> Vec<Vec<Want>> {
     let n = case.ins.len();
     let of = |want: Want, chosen: &dyn Fn(usize) -> bool| -> Vec<Want> {
         (0..n).map(|i| if case.op.differentiable(i) && chosen(i) { want } else { Want::Skip }).collect()
     };
-    let mut all: Vec<_> = (0..n).map(|i| of(Want::Write, &|j| j == i)).collect();
-    all.extend([of(Want::Write, &|_| true), of(Want::Add, &|_| true)]);
+    let kinds = [Want::Write, Want::Add];
+    let mut all: Vec<_> =
+        kinds.iter().flat_map(|&want| (0..n).map(move |i| (want, i))).map(|(want, i)| of(want, &|j| j == i)).collect();
+    all.extend(kinds.map(|want| of(want, &|_| true)));
     all.retain(|wants| wants.iter().any(|w| w.is_wanted()));
+    all.sort_by_key(|wants| wants.iter().map(|&want| want as u8).collect::<Vec<_>>());
     all.dedup();
     all
 }
