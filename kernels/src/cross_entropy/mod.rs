@@ -16,6 +16,8 @@ pub(crate) mod cuda;
 mod filter;
 mod stream;
 
+pub use cuda::CHUNK;
+
 use crate::case::{Case, Fill, Input, Sizes};
 use crate::check;
 use crate::matmul::forms::{self, Use};

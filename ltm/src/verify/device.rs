@@ -8,6 +8,7 @@ use engine::rng::Stream;
 use engine::{Buffer, DType, Device, Want};
 use kernels::case::{Case, Sizes};
 use kernels::cast::Cast;
+use kernels::cross_entropy::CHUNK;
 use kernels::registry::{ROOMS, Room};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -28,12 +29,15 @@ pub struct DeviceReport {
     pub failure: Option<String>,
 }
 
-/// Ones, tails everywhere, full packs and blocks and more than a chunk of tokens.
+/// Ones, tails everywhere, full packs and blocks.
 pub const SIZES: [Sizes; 3] = [
     Sizes { batch: 1, tokens: 1, heads: 1, head_dim: 2, window: 1, latents: 1, ffn: 1, vocab: 2 },
     Sizes { batch: 2, tokens: 37, heads: 3, head_dim: 10, window: 11, latents: 19, ffn: 45, vocab: 101 },
     Sizes { batch: 2, tokens: 130, heads: 2, head_dim: 32, window: 48, latents: 8, ffn: 96, vocab: 258 },
 ];
+
+/// More tokens than the head takes at a time.
+pub const LONG: Sizes = Sizes { tokens: CHUNK + 70, vocab: 5, ..SIZES[0] };
 
 /// Sizes like those of a model, where a real GPU's tiles and its libraries' algorithms are those of training. Too large for a
 /// stand-in that runs on the CPU.
@@ -48,8 +52,12 @@ pub fn device_tolerance(dtype: DType) -> f64 {
 /// The sizes that a room's kernels are tried at: attention has a compilation for every width of heads.
 pub fn sizes(room: &Room) -> Vec<Sizes> {
     let wide = |head_dim| Sizes { tokens: 70, heads: 1, head_dim, window: 40, latents: 19, ..SIZES[0] };
-    let wide = if room.name.contains("attention") { [64, 120, 128].map(wide).to_vec() } else { vec![] };
-    [&SIZES[..], &wide].concat()
+    let further = match room.name {
+        "cross_entropy" => vec![LONG],
+        name if name.contains("attention") => [64, 120, 128].map(wide).to_vec(),
+        _ => vec![],
+    };
+    [&SIZES[..], &further].concat()
 }
 
 /// Runs every room's cases, also at the sizes `further`, and every update on `device`, which must have all kernels loaded, in

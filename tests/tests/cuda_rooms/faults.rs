@@ -148,7 +148,6 @@ const ALL: &[[&str; 4]] = &[
     ["cross_entropy", "cross_entropy", "    store(at, 0.0f);\n", ""],
     ["cross_entropy", "cross_entropy", "factors[token] = scale[0] / total;", "factors[token] = 1.0f / total;"],
     ["cross_entropy", "cross_entropy", "-pull * own.x[j]", "pull * own.x[j]"],
-    ["cross_entropy", "cross_entropy", "target[j] < 0 ? infinity()", "target[j] < -1 ? infinity()"],
     ["window_attention", "window_attention", "copy_wait<1>();\n            __syncthreads();", "copy_wait<1>();"],
     ["window_attention", "window_attention", "copy_wait<1>()", "copy_wait<2>()"],
     [

@@ -6,7 +6,8 @@ mod faults;
 mod updates;
 
 use engine::{Buffer, DType, Device};
-use kernels::case::{Case, Sizes};
+use kernels::case::{Case, Fill, Input, Sizes};
+use kernels::cross_entropy::LmHead;
 use kernels::registry::{ROOMS, Room};
 use ltm::verify::{self, Arithmetic, errors, passes};
 use std::any::Any;
@@ -78,6 +79,35 @@ fn every_room_agrees_with_its_cpu_code() {
     for room in ROOMS.iter().filter(|room| room.cuda.is_some() && chosen(room.name)) {
         check_room(room, Shim::device).unwrap_or_else(|e| panic!("{e}"));
     }
+}
+
+/// The head takes its tokens in chunks.
+#[test]
+fn more_tokens_than_a_chunk() {
+    for room in ROOMS.iter().filter(|room| room.name == "cross_entropy" && chosen(room.name)) {
+        for (case, dtype) in (room.cases)(&verify::LONG).iter().zip([DType::F32, DType::Bf16]) {
+            check(case, dtype, |order| loaded(Shim::device(order), room)).unwrap_or_else(|e| panic!("{e}"));
+        }
+    }
+}
+
+/// Targets far below the largest logit, and far above all others.
+#[test]
+fn sure_and_surprised_heads() {
+    let room = ROOMS.iter().find(|room| room.name == "cross_entropy").expect("the head");
+    if !chosen(room.name) {
+        return;
+    }
+    let [tokens, dim, vocab] = [40, 16, 101];
+    let table = Fill::Normal { mean: 0.0, std: 20.0 / (dim as f64).sqrt() };
+    let ins = vec![
+        Input::new(&[1, tokens, dim], Fill::NORMAL),
+        Input::new(&[vocab, dim], table),
+        Input::new(&[1, tokens], Fill::Targets { below: vocab }),
+        Input::statistic(&[1], Fill::Given(vec![0.625])),
+    ];
+    let case = Case::new("sharp", LmHead::EXACT, ins);
+    check(&case, DType::F32, |order| loaded(Shim::device(order), room)).unwrap_or_else(|e| panic!("{e}"));
 }
 
 /// Attention is compiled for several widths of heads; the others are among the sizes above.
