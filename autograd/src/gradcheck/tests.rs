@@ -73,7 +73,7 @@ fn a_wrong_gradient_is_reported_with_its_worst_entry() {
         let Err(Failure::Wrong(wrong)) = check(f64::sin, slope, &[0.3]) else { panic!("{claim} is no gradient") };
         assert_eq!((wrong.place, wrong.claimed.abs().to_string()), (Place::Entry(0), claim.to_string()));
     }
-    assert_eq!(super::op::largest(&[f64::INFINITY, -3.0, f64::NAN]), 3.0);
+    assert_eq!(op::largest(&[f64::INFINITY, -3.0, f64::NAN]), 3.0);
 }
 
 #[test]

@@ -79,12 +79,12 @@ fn what_was_recorded_cannot_be_changed_unnoticed() {
     lab.run(&["replay", "run", "--steps", "5..6"]).fails(1, &["validation after step 6 comes out differently", "loss"]);
     forge(&lab, "metrics.jsonl", &forged, &was);
     // A bit of a checkpoint.
-    let weights = lab.path("run/checkpoints/step-00000004/weights.safetensors");
+    let weights = lab.path("run/checkpoints/step-00000006/weights.safetensors");
     let bytes = fs::read(&weights).unwrap();
     let mut flipped = bytes.clone();
     *flipped.last_mut().unwrap() ^= 1;
     fs::write(&weights, flipped).unwrap();
-    lab.run(&["replay", "run", "--steps", "4..4"]).fails(1, &["step-00000004", "weights.safetensors"]);
+    lab.run(&["replay", "run", "--steps", "5..6"]).fails(1, &["step-00000006", "weights.safetensors"]);
     fs::write(&weights, bytes).unwrap();
     // Another seed, said afterwards to have been the run's.
     forge(&lab, "metrics.jsonl", &other, state);
