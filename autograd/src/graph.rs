@@ -141,6 +141,19 @@ impl Graph {
     }
 
     /// `layers.0 rmsnorm.rstd` or the leaf's name.
+    /// Every value, in the order recorded.
+    pub(crate) fn all(&self) -> impl Iterator<Item = Value> {
+        (0..self.values.len() as u32).map(Value)
+    }
+
+    /// Where the numbers of a leaf are.
+    pub(crate) fn leaf_id(&self, value: Value) -> Option<Id> {
+        match self.info(value).origin {
+            Origin::Leaf { id, .. } => Some(id),
+            Origin::Node { .. } => None,
+        }
+    }
+
     pub(crate) fn describe(&self, value: Value) -> String {
         let info = self.info(value);
         match info.origin {

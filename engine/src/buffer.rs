@@ -164,7 +164,9 @@ impl Buffer {
             out.iter_mut().zip(data).for_each(|(o, &x)| *o = cast(x));
         }
         if let Place::Device(memory) = &mut self.place {
-            let spec = self.spec.expect("the buffer holds a value");
+            let spec = self
+                .spec
+                .expect("the buffer holds a value (an op gets what it announces in `reads`, and no gradient to skip)");
             return memory.write(Self::from_f64(spec.dtype, spec.shape.dims(), data).as_bytes());
         }
         match self.dtype() {
@@ -193,7 +195,7 @@ impl Buffer {
     /// # Panics
     /// If it holds nothing.
     pub fn spec(&self) -> Spec {
-        self.spec.expect("the buffer holds a value")
+        self.spec.expect("the buffer holds a value (an op gets what it announces in `reads`, and no gradient to skip)")
     }
 
     /// Element type.

@@ -4,7 +4,7 @@ use crate::faults::{self, Outcome, Planted};
 use crate::graphs::{self, Recipe};
 use crate::strategies::{Point, points};
 use autograd::gradcheck::{Check, Failure, Options, Report, check_op};
-use engine::{Buffer, DType};
+use engine::{Buffer, DType, Error};
 use kernels::case::{Case, Sizes};
 use kernels::registry::ROOMS;
 use proptest::prelude::*;
@@ -13,6 +13,7 @@ use proptest::test_runner::{Config, RngSeed, TestCaseError, TestError, TestRunne
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::fmt::Write;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// The cases of an op, or of several, at given sizes: what a room of `kernels` lists, or a stranger's op.
 pub type Cases = fn(&Sizes) -> Vec<Case>;
@@ -64,8 +65,15 @@ fn config() -> Config {
     config
 }
 
+/// An op that panics is refused, so that this shrinks like anything else.
 fn check_at(case: &Case, point: &Point) -> Result<Report, Failure> {
-    check_op(&*case.op, &point.buffers(case), &Options { seed: point.seed, ..Options::default() })
+    let options = Options { seed: point.seed, ..Options::default() };
+    let checked = catch_unwind(AssertUnwindSafe(|| check_op(&*case.op, &point.buffers(case), &options)));
+    checked.unwrap_or_else(|panic| {
+        let texts = (panic.downcast_ref::<String>().map(String::as_str), panic.downcast_ref::<&str>().copied());
+        let said = texts.0.or(texts.1).unwrap_or("without a word");
+        Err(Error::new(format!("panicked: {said}")).at(case.op.name()).into())
+    })
 }
 
 /// Every gradient for every subset of wanted inputs, at 256 random points ([`check_op`]).
@@ -130,7 +138,7 @@ fn smallest(cases: Cases, point: &Point, reason: &str) -> String {
         let failure = check_at(&case, point).err()?;
         (failure.to_string() == reason).then_some((failure, case))
     });
-    // A panic in an op has no report.
+    // Cases that are not the same every time have no smallest one.
     let Some((failure, case)) = failing else { return format!("{reason}\nat {point:?}") };
     let mut text = format!("{failure}\nsmallest case: {}", case.label);
     for (name, buffer) in case.op.arguments().iter().zip(point.buffers(&case)) {

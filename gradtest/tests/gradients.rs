@@ -3,7 +3,8 @@
 
 use autograd::gradcheck::{Options, check_op};
 use engine::DType;
-use kernels::case::Sizes;
+use gradtest::faults::{Fault, Faulty};
+use kernels::case::{Case, Sizes};
 use kernels::registry::ROOMS;
 
 /// Sizes large enough that every loop has full blocks and tails.
@@ -42,4 +43,16 @@ fn random_graphs_of_all_ops() {
     let summary = gradtest::random_graphs(kernels::add::cases).unwrap_or_else(|e| panic!("{e}"));
     println!("{summary:?}");
     assert!(summary.checked > 500 && summary.certified.len() >= 15, "{summary:?}");
+}
+
+#[test]
+fn an_op_that_panics_shrinks_too() {
+    fn panics(s: &Sizes) -> Vec<Case> {
+        let fault = Fault::Sees { op: "gelu", name: "nothing", change: |_| panic!("no such row") };
+        let faulty = |case: Case| Case::new(case.label, Faulty::new(case.op, 0, fault.clone(), s), case.ins);
+        kernels::gelu::cases(s).into_iter().map(faulty).collect()
+    }
+    let found = gradtest::gradients(panics).unwrap_err();
+    assert!(found.starts_with("the check was refused: gelu: panicked: no such row\nsmallest case: "), "{found}");
+    assert!(found.ends_with("\n  u f64[1, 1, 1] = [0.0]"), "{found}");
 }

@@ -3,7 +3,7 @@
 use super::Options;
 use super::numeric::{Numeric, Value as Number};
 use super::report::{Check, Failure, Place, Report, Wrong};
-use crate::graph::{Graph, Origin, Value};
+use crate::graph::{Graph, Value};
 use crate::plan::{Hoist, Plan, Prepare, Request};
 use crate::store::{Id, Store};
 use engine::{DType, Error};
@@ -104,7 +104,8 @@ fn wrong(
 /// ```
 ///
 /// # Errors
-/// The first leaf whose gradient is wrong, with its worst entry; or what cannot be planned or is not f64.
+/// The first leaf whose gradient is wrong, with its worst entry; or what cannot be planned, is not f64, or
+/// shares its buffer with another leaf.
 pub fn check_graph(
     graph: &Graph,
     store: &mut Store,
@@ -126,6 +127,16 @@ pub fn check_graph(
             return Err(Error::usage(format!("{name} is {spec}, must be f64 to be checked")).into());
         }
     }
+    for (i, &v) in wants.iter().enumerate() {
+        // Moving the numbers of one leaf would move the other's.
+        let shares = |other: &Value| *other != v && graph.leaf_id(*other) == graph.leaf_id(v);
+        let problem = match graph.leaf_id(v).and_then(|_| graph.all().find(shares)) {
+            _ if wants[..i].contains(&v) => "is wanted twice: name it once".to_string(),
+            Some(other) => format!("and {} lie in one buffer: give each its own", graph.describe(other)),
+            None => continue,
+        };
+        return Err(Error::usage(format!("{} {problem}", names[i])).into());
+    }
     let grads = gradients(graph, store, &request(wants, Hoist::On, Prepare::Off))?;
     let others = [(Hoist::Off, Prepare::Off), (Hoist::On, Prepare::On)];
     let others = others.map(|(hoist, prepare)| (wants, request(wants, hoist, prepare)));
@@ -140,7 +151,7 @@ pub fn check_graph(
         }
     }
     let forward = Plan::new(graph, store, &Request { keep: vec![root], ..Request::default() })?;
-    let ids: Vec<Id> = wants.iter().map(|&v| leaf(graph, v)).collect();
+    let ids: Vec<Id> = wants.iter().map(|&v| graph.leaf_id(v).expect("a plan has gradients of leaves only")).collect();
     let point: Vec<Vec<f64>> = ids.iter().map(|&id| store.get(id).to_f64()).collect();
     let claims: Vec<Claim> =
         names.iter().zip(&point).zip(&grads).map(|((name, at), gradient)| Claim { name, at, gradient }).collect();
@@ -152,13 +163,6 @@ pub fn check_graph(
     let result = check_function(&function, &claims, value, options);
     ids.iter().zip(&point).for_each(|(&id, x)| store.get_mut(id).set_f64(x));
     result
-}
-
-fn leaf(graph: &Graph, value: Value) -> Id {
-    match graph.info(value).origin {
-        Origin::Leaf { id, .. } => id,
-        Origin::Node { .. } => unreachable!("a plan has gradients of leaves only"),
-    }
 }
 
 fn gradients(graph: &Graph, store: &mut Store, request: &Request) -> engine::Result<Vec<Vec<f64>>> {

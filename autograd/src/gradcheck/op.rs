@@ -21,8 +21,14 @@ mod site {
 /// second derivative, by differences of gradients, must be symmetric.
 ///
 /// # Errors
-/// The first input whose gradient is wrong, with its worst entry; or that the op refuses the inputs or they are not f64.
+/// The first input whose gradient is wrong, with its worst entry; or that the op refuses the inputs, takes more or fewer, or
+/// they are not f64.
 pub fn check_op(op: &dyn Op, ins: &[Buffer], options: &Options) -> Result<Report, Failure> {
+    let (named, given) = (op.arguments(), ins.len());
+    if named.len() != given {
+        let message = format!("takes {} inputs ({}), got {given}", named.len(), named.join(", "));
+        return Err(Error::usage(message).at(op.name()).into());
+    }
     let specs: Vec<Spec> = ins.iter().map(Buffer::spec).collect();
     let outputs = op.infer(&specs).map_err(|e| e.at(op.name()))?;
     let wanted: Vec<usize> = (0..ins.len()).filter(|&i| op.differentiable(i)).collect();
@@ -132,8 +138,7 @@ impl Trial<'_> {
     /// Adding must give the prefilled numbers plus the gradient.
     fn added(&self, chosen: &[usize], i: usize, grad: &[f64], sum: &[f64]) -> Result<(), Wrong> {
         let expected: Vec<f64> = self.into[i].to_f64().iter().zip(grad).map(|(base, grad)| base + grad).collect();
-        let scale = grad.iter().fold(1.0f64, |m, x| m.max(x.abs()));
-        match worst_beyond_rounding(sum, &expected, scale) {
+        match worst_beyond_rounding(sum, &expected, largest(grad)) {
             Some(worst) => Err(self.wrong(chosen, i, Check::Added, worst)),
             None => Ok(()),
         }
@@ -153,8 +158,7 @@ impl Trial<'_> {
             }
             for &i in chosen {
                 let (got, expected) = (fused[i].to_f64(), plain[i].to_f64());
-                let scale = expected.iter().fold(1.0f64, |m, x| m.max(x.abs()));
-                if let Some(worst) = worst_beyond_rounding(&got, &expected, scale) {
+                if let Some(worst) = worst_beyond_rounding(&got, &expected, largest(&expected)) {
                     return Err(self.wrong(chosen, i, Check::Fused, worst));
                 }
             }
@@ -227,6 +231,11 @@ impl Trial<'_> {
 fn first_difference(got: &[f64], expected: &[f64]) -> Option<(Place, f64, f64)> {
     let j = got.iter().zip(expected).position(|(a, b)| a.to_bits() != b.to_bits())?;
     Some((Place::Entry(j), got[j], expected[j]))
+}
+
+/// The size of the largest number, at least 1. One that is not finite must not excuse the others.
+pub(super) fn largest(numbers: &[f64]) -> f64 {
+    numbers.iter().map(|x| x.abs()).filter(|x| x.is_finite()).fold(1.0, f64::max)
 }
 
 /// The number that is furthest off, if by more than rounding of numbers of the size `scale` explains.

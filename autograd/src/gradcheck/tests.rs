@@ -69,7 +69,11 @@ fn a_wrong_gradient_is_reported_with_its_worst_entry() {
     let Err(Failure::Wrong(wrong)) = check(f64::sin, slope, &[0.3, 1.0]) else { panic!("a wrong slope passed") };
     assert_eq!((wrong.place, wrong.check, &wrong.input[..], wrong.seed), (Place::Entry(1), Check::Numeric, "x", 0));
     assert!((wrong.claimed / wrong.expected - (1f64.cos() + 0.5) / 1f64.cos()).abs() < 1e-6, "{wrong}");
-    assert!(check(f64::sin, |_| f64::NAN, &[0.3]).is_err(), "NaN is no gradient");
+    for (claim, slope) in [(f64::NAN, (|_| f64::NAN) as fn(f64) -> f64), (f64::INFINITY, |_| f64::INFINITY)] {
+        let Err(Failure::Wrong(wrong)) = check(f64::sin, slope, &[0.3]) else { panic!("{claim} is no gradient") };
+        assert_eq!((wrong.place, wrong.claimed.abs().to_string()), (Place::Entry(0), claim.to_string()));
+    }
+    assert_eq!(op::largest(&[f64::INFINITY, -3.0, f64::NAN]), 3.0);
 }
 
 #[test]
@@ -110,6 +114,9 @@ fn arguments_that_cannot_be_checked_are_refused() {
     let op = Elementwise { f: f64::sin, slope: f64::cos };
     let error = check_op(&op, &[single], &Options::default()).unwrap_err().to_string();
     assert_eq!(error, "the check was refused: elementwise x is f32[1], must be f64 to be checked");
+    let two = vec![Buffer::from_f64(DType::F64, &[1], &[1.0]); 2];
+    let error = check_op(&op, &two, &Options::default()).unwrap_err().to_string();
+    assert_eq!(error, "the check was refused: elementwise: takes 1 inputs (x), got 2");
     let claim = Claim { name: "x", at: &[1.0, 2.0], gradient: &[1.0] };
     let error = check_function("f", &[claim], |_| 0.0, &Options::default()).unwrap_err().to_string();
     assert!(error.contains("the gradient of x has 1 numbers, must have the input's 2"), "{error}");
@@ -139,6 +146,14 @@ fn graphs_are_checked_and_left_as_they_were() {
     assert!(error.starts_with("projection.y: gradient of x["), "{error}");
     let error = check_graph(&g, &mut store, root, &[root], &Options::default()).unwrap_err().to_string();
     assert!(error.contains("no leaf"), "{error}");
+    let (mut g, x, root) = recorded(&mut store, f64::exp);
+    let refused = |g: &Graph, store: &mut Store, wants: &[crate::Value]| {
+        check_graph(g, store, root, wants, &Options::default()).unwrap_err().to_string()
+    };
+    assert_eq!(refused(&g, &mut store, &[x, x]), "the check was refused: x is wanted twice: name it once");
+    g.leaf("twin", g.spec(x), Phase::Batch, store.ids().last().unwrap());
+    let error = refused(&g, &mut store, &[x]);
+    assert_eq!(error, "the check was refused: x and twin lie in one buffer: give each its own");
 }
 
 /// `y = x²/2`, whose gradient is right at (1, 2) only: around that point it turns.

@@ -85,14 +85,19 @@ impl Metrics {
     /// If the file cannot be read.
     pub fn read(path: &Path, mut each: impl FnMut(&Value)) -> Result<()> {
         Self::read_all(path, |line| {
-            // Only a step has counted its tokens.
-            if line.read("tokens", Value::as_u64).is_ok() {
+            if Self::is_step(line) {
                 each(line);
             }
         })
     }
 
-    fn read_all(path: &Path, mut each: impl FnMut(&Value)) -> Result<()> {
+    /// Whether a line tells of a step: only a step has counted its tokens.
+    pub(super) fn is_step(line: &Value) -> bool {
+        line.read("tokens", Value::as_u64).is_ok()
+    }
+
+    /// All lines of the file at `path`.
+    pub(super) fn read_all(path: &Path, mut each: impl FnMut(&Value)) -> Result<()> {
         let fail = |e: std::io::Error| Error::io("read", path, &e);
         let mut reader = BufReader::new(File::open(path).map_err(fail)?);
         let mut line = Vec::new();

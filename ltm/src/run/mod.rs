@@ -44,6 +44,7 @@
 
 mod events;
 mod folder;
+mod learner;
 mod material;
 mod metrics;
 mod record;
@@ -55,10 +56,11 @@ mod tests;
 mod watch;
 
 pub use folder::{FREE_AT_RESUME, IMPORTED, Loaded, Run};
+pub use learner::Validation;
 pub use material::{HELD_OUT, Material, held_out_stories};
 pub use metrics::Metrics;
 pub use record::{Data, DataFile, Record, machine, program};
 pub use replay::{Repeated, Replay, Stretch};
 pub use score::{Excess, Scored, score};
-pub use session::{Progress, Session, Validation};
+pub use session::{Progress, Session};
 pub use watch::{Trouble, Watch};

@@ -1,15 +1,16 @@
 use super::folder::{MOMENTS, Run, WEIGHTS};
+use super::learner::Learner;
 use super::record::{Data, Record};
 use super::session::step_line;
 use super::{Material, Metrics};
 use crate::checkpoint::{self, Checkpoint};
-use crate::config::{Config, Work};
+use crate::config::Config;
 use crate::data::{Batch, Order, Sampler};
 use crate::hash::{Sha256, hex};
 use crate::json::Value;
-use crate::train::{StepReport, Trainer};
+use crate::train::StepReport;
 use engine::{Device, Error, Result};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::ops::RangeInclusive;
 
@@ -28,6 +29,10 @@ pub struct Stretch {
     checkpoint: Option<Checkpoint>,
     /// What the metrics say about each step.
     lines: BTreeMap<u64, Value>,
+    /// What they say about the validations behind steps.
+    validations: BTreeMap<u64, Value>,
+    /// The steps behind which the run has checkpoints.
+    saved: BTreeSet<u64>,
     records: Vec<Record>,
 }
 
@@ -49,9 +54,14 @@ impl Stretch {
     /// # Errors
     /// If the run has no such steps, or its folder does not say what it takes to repeat them.
     pub fn of(run: &Run, steps: Option<RangeInclusive<u64>>) -> Result<Self> {
-        let mut lines = BTreeMap::new();
-        Metrics::read(&run.metrics_path(), |line| {
-            lines.extend(line.read("step", Value::as_u64).ok().map(|step| (step, line.clone())));
+        let (mut lines, mut validations) = (BTreeMap::new(), BTreeMap::new());
+        Metrics::read_all(&run.metrics_path(), |line| {
+            let Ok(step) = line.read("step", Value::as_u64) else { return };
+            match line.get("protocol") {
+                Some(_) => validations.insert(step, line.clone()),
+                None if Metrics::is_step(line) => lines.insert(step, line.clone()),
+                None => None,
+            };
         })?;
         let path = run.path().display();
         let Some(&last) = lines.keys().next_back() else {
@@ -65,13 +75,15 @@ impl Stretch {
                 steps.end()
             )));
         }
-        let before = checkpoint::steps(run.path())?.into_iter().rev().filter(|step| step < steps.start());
+        let saved: BTreeSet<u64> = checkpoint::steps(run.path())?.into_iter().collect();
+        let before = saved.range(..steps.start()).rev().copied();
         let checkpoint = before.filter_map(|step| checkpoint::at_step(run.path(), step).ok()).next();
         let first = checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.step) + 1;
         if let Some(missing) = (first..=*steps.end()).find(|step| !lines.contains_key(step)) {
             return Err(Error::new(format!("{path}: the metrics say nothing about step {missing}")));
         }
-        let stretch = Self { run: run.clone(), steps, checkpoint, lines, records: Record::all(run.path())? };
+        let records = Record::all(run.path())?;
+        let stretch = Self { run: run.clone(), steps, checkpoint, lines, validations, saved, records };
         let then = stretch.record(first)?;
         for step in first..=*stretch.steps.end() {
             if stretch.record(step)?.config.train.precision != then.config.train.precision {
@@ -122,7 +134,7 @@ impl Stretch {
 /// Steps of a run being repeated.
 pub struct Replay {
     stretch: Stretch,
-    trainer: Trainer,
+    learner: Learner,
     sampler: Sampler,
     batch: Batch,
 }
@@ -140,14 +152,13 @@ impl Replay {
                 "the data are not those that the run learnt from (their digests differ from those in its records): put the old ones back, or name them with --data",
             ));
         }
-        let mut trainer = Trainer::new(config.clone(), device)?;
-        config.check_room(&trainer.store, Work::Training)?;
+        let mut learner = Learner::new(&config, material, device)?;
         if let Some(checkpoint) = &stretch.checkpoint {
-            trainer.restore(&checkpoint.file(WEIGHTS)?, &checkpoint.file(MOMENTS)?, checkpoint.step)?;
+            learner.trainer.restore(&checkpoint.file(WEIGHTS)?, &checkpoint.file(MOMENTS)?, checkpoint.step)?;
         }
         let sampler = Sampler::new(material.train.clone(), Order::Shuffled { seed: config.train.seed })?;
         let batch = Batch::new(config.train.batch, config.model.seq);
-        Ok(Self { stretch, trainer, sampler, batch })
+        Ok(Self { stretch, learner, sampler, batch })
     }
 
     /// Repeats the next step and compares it; `None` when all are done.
@@ -155,50 +166,52 @@ impl Replay {
     /// # Errors
     /// If it comes out differently: in what first, and how.
     pub fn advance(&mut self) -> Result<Option<Repeated>> {
-        let step = self.trainer.step() + 1;
+        let step = self.learner.trainer.step() + 1;
         if step > *self.stretch.steps.end() {
             return Ok(None);
         }
         // A later session may have moved the schedules' end.
-        self.trainer.config = self.stretch.record(step)?.config.clone();
+        self.learner.trainer.config = self.stretch.record(step)?.config.clone();
         self.sampler.fill((step - 1) * self.batch.samples.len() as u64, &mut self.batch)?;
-        let report = self.trainer.train(&self.batch)?;
+        let report = self.learner.trainer.train(&self.batch)?;
         let state = self.compare_line(&report)?;
+        self.compare_validation(step)?;
         Ok(Some(Repeated { step, state, checkpoint: self.compare_checkpoint(step)? }))
     }
 
-    /// Every number that the metrics have, by the text that reads back as the same bits. Whether weights and moments were
-    /// among them.
+    /// Every number that the metrics have. Whether weights and moments were among them.
     fn compare_line(&self, report: &StepReport) -> Result<bool> {
-        let now = step_line(report, self.trainer.checksum(), f64::NAN);
+        let now = step_line(report, self.learner.trainer.checksum(), f64::NAN);
         let has_state = |line: &Value| line.get(STATE_SUM).is_some();
         let then = &self.stretch.lines[&report.step];
         let both = has_state(then) && has_state(&now);
-        for (key, then) in then.as_object()? {
-            if TIMES.contains(&key.as_str()) || key == STATE_SUM && !both {
-                continue;
-            }
-            let (now, then) = (now.get(key).map(ToString::to_string), then.to_string());
-            if now.as_ref() != Some(&then) {
-                return Err(Error::new(format!(
-                    "step {} comes out differently: {key} was {then}, is {}",
-                    report.step,
-                    now.as_deref().unwrap_or("nothing")
-                )));
-            }
-        }
+        same(&format!("step {}", report.step), then, &now, |key| TIMES.contains(&key) || key == STATE_SUM && !both)?;
         if now.get("skipped").is_some() != then.get("skipped").is_some() {
             return Err(Error::new(format!("step {} comes out differently: it was not left out", report.step)));
         }
         Ok(both)
     }
 
-    /// Weights and moments against the run's checkpoint of a step, if there is one that is whole.
+    /// Every number of the validation behind a step, if the metrics tell of one.
+    fn compare_validation(&mut self, step: u64) -> Result<()> {
+        let Some(then) = self.stretch.validations.get(&step) else { return Ok(()) };
+        let validation = self.learner.validate()?;
+        let now = validation.map_or(Value::Null, |validation| self.learner.line(&validation));
+        same(&format!("the validation after step {step}"), then, &now, |_| false)
+    }
+
+    /// Weights and moments against the run's checkpoint of a step, if there is one. One that is damaged is not what the step
+    /// left.
     fn compare_checkpoint(&self, step: u64) -> Result<bool> {
-        let Ok(then) = checkpoint::at_step(self.stretch.run.path(), step) else { return Ok(false) };
+        if !self.stretch.saved.contains(&step) {
+            return Ok(false);
+        }
+        let then = checkpoint::at_step(self.stretch.run.path(), step)?;
         type Writer<'a> = &'a dyn Fn(&mut dyn io::Write) -> io::Result<()>;
-        let files: [(&str, Writer<'_>); 2] =
-            [(WEIGHTS, &|out| self.trainer.write_weights(out)), (MOMENTS, &|out| self.trainer.write_moments(out))];
+        let files: [(&str, Writer<'_>); 2] = [
+            (WEIGHTS, &|out| self.learner.trainer.write_weights(out)),
+            (MOMENTS, &|out| self.learner.trainer.write_moments(out)),
+        ];
         for (name, write) in files {
             let mut hash = Sha256::new();
             write(&mut hash).map_err(|e| Error::new(format!("cannot hash {name}: {e}")))?;
@@ -209,4 +222,16 @@ impl Replay {
         }
         Ok(true)
     }
+}
+
+/// Every number of a line, by the text that reads back as the same bits.
+fn same(what: &str, then: &Value, now: &Value, leave_out: impl Fn(&str) -> bool) -> Result<()> {
+    for (key, then) in then.as_object()?.iter().filter(|(key, _)| !leave_out(key)) {
+        let (now, then) = (now.get(key).map(ToString::to_string), then.to_string());
+        if now.as_ref() != Some(&then) {
+            let now = now.as_deref().unwrap_or("nothing");
+            return Err(Error::new(format!("{what} comes out differently: {key} was {then}, is {now}")));
+        }
+    }
+    Ok(())
 }

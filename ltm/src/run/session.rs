@@ -1,58 +1,27 @@
 use super::folder::{MOMENTS, Run, STATE, WEIGHTS, fingerprint};
+use super::learner::Learner;
 use super::record::{Data, Record};
 use super::replay::STATE_SUM;
-use super::{Excess, Material, Metrics, Trouble, Watch, score};
+use super::{Material, Metrics, Trouble, Validation, Watch};
 use crate::checkpoint;
-use crate::config::{Config, Work};
-use crate::data::{Batch, Order, Sampler, Source};
-use crate::evaluate::{Evaluator, Protocol, Total};
+use crate::config::Config;
+use crate::data::{Batch, Order, Sampler};
 use crate::json::Value;
-use crate::train::{StepReport, Trainer};
+use crate::train::StepReport;
 use engine::{Device, Error, Result};
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Instant;
-
-/// Batches and draws of a validation: enough to see a trend.
-const VALIDATION_BATCHES: u64 = 4;
-const VALIDATION_DRAWS: usize = 4;
 
 /// A run under way.
 pub struct Session {
     run: Run,
-    trainer: Trainer,
+    learner: Learner,
     sampler: Sampler,
     batch: Batch,
     metrics: Metrics,
     watch: Option<Watch>,
-    validation: Option<(Evaluator, Arc<dyn Source>)>,
     fingerprint: String,
     saved: Option<u64>,
-}
-
-/// What computes, with all of its memory.
-struct Learner {
-    trainer: Trainer,
-    validation: Option<(Evaluator, Arc<dyn Source>)>,
-}
-
-impl Learner {
-    /// # Errors
-    /// If the configuration contradicts itself or asks for more than the device can do or hold.
-    fn new(config: &Config, material: &Material, device: &Device) -> Result<Self> {
-        let mut trainer = Trainer::new(config.clone(), device)?;
-        let validation = match &material.validation {
-            None => None,
-            Some(source) => {
-                let (steps, store, protocol) =
-                    (config.fast.steps, &mut trainer.store, Protocol::of(config.model.kind)[0]);
-                let evaluator = Evaluator::new(config, protocol, steps, VALIDATION_DRAWS, &trainer.params, store)?;
-                Some((evaluator, source.clone()))
-            }
-        };
-        config.check_room(&trainer.store, Work::Training)?;
-        Ok(Self { trainer, validation })
-    }
 }
 
 /// What a step did.
@@ -66,15 +35,6 @@ pub struct Progress {
     pub validation: Option<Validation>,
     /// One line for everything that went wrong and did not stop the run.
     pub warnings: Vec<String>,
-}
-
-/// How the model does on held-out sequences, by protocol `elbo`, or `nll` if it has no latents.
-#[derive(Clone, Debug)]
-pub struct Validation {
-    /// Totals over the sequences.
-    pub total: Total,
-    /// The comparison with the process that made them, if it is known.
-    pub excess: Option<Excess>,
 }
 
 impl Session {
@@ -118,7 +78,7 @@ impl Session {
     }
 
     fn at(run: Run, learner: Learner, material: &Material, saved: Option<u64>) -> Result<Self> {
-        let Learner { trainer, validation } = learner;
+        let trainer = &learner.trainer;
         let metrics = Metrics::open(&run.metrics_path(), trainer.step())?;
         let config = run.config();
         let data = Data::of(&material.fingerprint, &material.files)?;
@@ -130,7 +90,7 @@ impl Session {
         let sampler = Sampler::new(material.train.clone(), Order::Shuffled { seed: config.train.seed })?;
         let batch = Batch::new(config.train.batch, config.model.seq);
         let fingerprint = material.fingerprint.clone();
-        Ok(Self { run, trainer, sampler, batch, metrics, watch, validation, fingerprint, saved })
+        Ok(Self { run, learner, sampler, batch, metrics, watch, fingerprint, saved })
     }
 
     /// From here on writes the metrics as event files for TensorBoard too, in the run's folder `tensorboard`. Where there are
@@ -149,7 +109,7 @@ impl Session {
 
     /// Steps done.
     pub fn step(&self) -> u64 {
-        self.trainer.step()
+        self.learner.trainer.step()
     }
 
     /// Whether there is a checkpoint of the present state.
@@ -169,9 +129,9 @@ impl Session {
     /// the state before the step is then saved.
     pub fn advance(&mut self) -> Result<Progress> {
         let started = Instant::now();
-        let first = self.trainer.step() * self.batch.samples.len() as u64;
+        let first = self.learner.trainer.step() * self.batch.samples.len() as u64;
         self.sampler.fill(first, &mut self.batch)?;
-        let report = match self.trainer.train(&self.batch) {
+        let report = match self.learner.trainer.train(&self.batch) {
             Ok(report) => report,
             Err(error) if self.step() == 0 => return Err(error),
             Err(error) => {
@@ -183,7 +143,7 @@ impl Session {
             }
         };
         let seconds = started.elapsed().as_secs_f64();
-        let line = step_line(&report, self.trainer.checksum(), seconds);
+        let line = step_line(&report, self.learner.trainer.checksum(), seconds);
         self.metrics.write(&line)?;
         let mut progress =
             Progress { warnings: report.skipped.clone().into_iter().collect(), report, seconds, validation: None };
@@ -198,10 +158,9 @@ impl Session {
         let (validate, save) = (due(eval_every), due(checkpoint_every));
         if validate {
             // A model that cannot be validated stops by its own numbers or goes on, as the configuration says.
-            match self.validate() {
+            match self.learner.validate() {
                 Ok(validation) => {
-                    let line =
-                        validation.as_ref().map(|validation| validation_line(self.step(), self.protocol(), validation));
+                    let line = validation.as_ref().map(|validation| self.learner.line(validation));
                     line.map_or(Ok(()), |line| self.metrics.write(&line))?;
                     progress.validation = validation;
                 }
@@ -214,27 +173,13 @@ impl Session {
         Ok(progress)
     }
 
-    /// What the model is validated by.
-    fn protocol(&self) -> Protocol {
-        Protocol::of(self.run.config().model.kind)[0]
-    }
-
-    /// Scores the first held-out batches.
-    fn validate(&mut self) -> Result<Option<Validation>> {
-        let Some((evaluator, source)) = &self.validation else { return Ok(None) };
-        let config = self.run.config();
-        let limit = Some(VALIDATION_BATCHES * config.train.batch as u64);
-        let scored = score(evaluator, config, &mut self.trainer.store, source, limit, |_| ())?;
-        Ok(Some(Validation { total: scored.total(), excess: scored.excess() }))
-    }
-
     /// Writes a checkpoint of the present state unless there is one; returns a line for each older one that could not be
     /// removed.
     ///
     /// # Errors
     /// If it cannot be written; the older ones are then as they were.
     pub fn save(&mut self) -> Result<Vec<String>> {
-        let step = self.trainer.step();
+        let step = self.learner.trainer.step();
         if self.saved == Some(step) {
             return Ok(Vec::new());
         }
@@ -245,7 +190,7 @@ impl Session {
             ("data", self.fingerprint.as_str().into()),
         ])
         .pretty();
-        let trainer = &self.trainer;
+        let trainer = &self.learner.trainer;
         let files: [(&str, &checkpoint::FileWriter<'_>); 3] = [
             (WEIGHTS, &|out| trainer.write_weights(out)),
             (MOMENTS, &|out| trainer.write_moments(out)),
@@ -288,21 +233,4 @@ fn watch_line(watch: &mut Watch, line: &Value, batch: usize) -> Option<Trouble> 
 
 fn trouble_line(step: u64, trouble: Trouble) -> Value {
     Value::object([("step", step.into()), ("trouble", trouble.name().into()), ("message", trouble.to_string().into())])
-}
-
-fn validation_line(step: u64, protocol: Protocol, validation: &Validation) -> Value {
-    let total = &validation.total;
-    let (tokens, sequences) = (total.tokens as f64, total.sequences as f64);
-    let mut line = vec![
-        ("step", step.into()),
-        ("protocol", protocol.name().into()),
-        ("sequences", total.sequences.into()),
-        ("loss", (total.nats / tokens).into()),
-        ("nll", (total.nll / tokens).into()),
-        ("kl", (total.kl / tokens).into()),
-        ("bits_per_byte", total.bits_per_byte().into()),
-        ("nats_per_sequence", (total.nats / sequences).into()),
-    ];
-    line.extend(validation.excess.map(|excess| ("exact_nats_per_sequence", excess.exact.into())));
-    Value::object(line)
 }

@@ -70,6 +70,22 @@ fn what_was_recorded_cannot_be_changed_unnoticed() {
     forge(&lab, "metrics.jsonl", state, &other);
     lab.run(&["replay", "run", "--steps", "3..3"]).fails(1, &["step 3 comes out differently", "state", &other]);
     lab.run(&["replay", "run", "--steps", "5..6"]).succeeds();
+    // The last bit of a validation.
+    let line = metrics.lines().rfind(|line| line.contains("\"protocol\"")).unwrap();
+    let loss = json::parse(line).unwrap().read("loss", Value::as_f64).unwrap();
+    let next = f64::from_bits(loss.to_bits() ^ 1);
+    let (was, forged) = (format!("\"loss\":{loss:?}"), format!("\"loss\":{next:?}"));
+    forge(&lab, "metrics.jsonl", &was, &forged);
+    lab.run(&["replay", "run", "--steps", "5..6"]).fails(1, &["validation after step 6 comes out differently", "loss"]);
+    forge(&lab, "metrics.jsonl", &forged, &was);
+    // A bit of a checkpoint.
+    let weights = lab.path("run/checkpoints/step-00000006/weights.safetensors");
+    let bytes = fs::read(&weights).unwrap();
+    let mut flipped = bytes.clone();
+    *flipped.last_mut().unwrap() ^= 1;
+    fs::write(&weights, flipped).unwrap();
+    lab.run(&["replay", "run", "--steps", "5..6"]).fails(1, &["step-00000006", "weights.safetensors"]);
+    fs::write(&weights, bytes).unwrap();
     // Another seed, said afterwards to have been the run's.
     forge(&lab, "metrics.jsonl", &other, state);
     forge(&lab, "sessions.jsonl", "\"seed\":0", "\"seed\":1");

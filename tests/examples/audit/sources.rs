@@ -41,7 +41,7 @@ pub fn lines() -> String {
         };
         let rounded = |n: usize| match n {
             0 => "0".to_string(),
-            n => format!("≈{}", n.div_ceil(100) * 100),
+            n => format!("≈{}", (n + 50) / 100 * 100),
         };
         text.push_str(&format!("| {name} | {} | {} |\n", rounded(count(&["rs"])), rounded(count(&["cu", "cuh"]))));
     }
