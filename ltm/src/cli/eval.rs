@@ -1,6 +1,7 @@
 //! `ltm eval`.
 
 use super::evaluation::{self, Options};
+use super::interrupt;
 use super::output::{command, note, print, short};
 use super::{device, gsm8k, memory, suite, threads};
 use engine::{Device, Error, Result};
@@ -11,6 +12,7 @@ use ltm::evaluate::Protocol;
 use ltm::json::Value;
 use ltm::run::{IMPORTED, Loaded, Material, Run, held_out_stories};
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use std::sync::Arc;
 
 /// Stories scored unless asked otherwise.
@@ -30,8 +32,9 @@ const STORIES: u64 = 256;
 ///
 /// With --suite FILE.toml many texts are scored one after the other: the paper's zero-shot sets, with its figures beside
 /// ours, and sets of your own. suite.toml in the repository is an example and explains every key. What is finished is kept
-/// in RUN/suite.jsonl and is not done again while weights, data and settings are the same. A set that cannot be read is
-/// missing from the table, which says why; the others are scored, and the exit code is 1.
+/// in RUN/suite.jsonl and is not done again while weights, data and settings are the same, so after Ctrl-C (exit code 130)
+/// the same command goes on. A set that cannot be read is missing from the table, which says why; the others are scored,
+/// and the exit code is 1.
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct Args {
@@ -42,7 +45,7 @@ pub struct Args {
     #[arg(long, value_name = "FILE|DIR")]
     data: Option<PathBuf>,
     /// Score the sets of this file, one after the other, and resume where it was interrupted
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", conflicts_with = "gsm8k")]
     suite: Option<PathBuf>,
     /// Where the suite keeps what is finished [default: RUN/suite.jsonl]
     #[arg(long, value_name = "FILE", requires = "suite")]
@@ -67,7 +70,7 @@ pub struct Args {
     problems: gsm8k::GsmArgs,
 }
 
-pub fn run(args: &Args, threads: Option<usize>, device: device::Choice) -> Result<()> {
+pub fn run(args: &Args, threads: Option<usize>, device: device::Choice) -> Result<ExitCode> {
     if args.limit == Some(0) {
         return Err(Error::usage("--limit 0: must be at least 1"));
     }
@@ -80,14 +83,14 @@ pub fn run(args: &Args, threads: Option<usize>, device: device::Choice) -> Resul
     })
 }
 
-fn evaluate(args: &Args, run: &Run, device: &Device) -> Result<()> {
+fn evaluate(args: &Args, run: &Run, device: &Device) -> Result<ExitCode> {
     let config = run.config();
     let embedded = args.data.is_none() && config.data.paths.is_empty();
     if let Some(file) = &args.problems.gsm8k {
         let mut model = run.load(device, Work::Generation)?;
         let request =
             gsm8k::Request { file, samples: args.samples, limit: args.limit, steps: args.steps, json: args.json };
-        return gsm8k::run(&args.problems, &request, run, &mut model);
+        return gsm8k::run(&args.problems, &request, run, &mut model).map(|()| ExitCode::SUCCESS);
     }
     let mut model = run.load(device, Work::Evaluation)?;
     let protocols = protocols(args, config.model.kind)?;
@@ -97,8 +100,10 @@ fn evaluate(args: &Args, run: &Run, device: &Device) -> Result<()> {
         let (data, results) = (args.data.as_deref(), args.results.as_deref());
         let request =
             suite::Request { file, data, results, protocols, steps, samples: args.samples, limit: args.limit };
-        let judged = suite::run(run, &mut model, &request, device)?;
-        return suite::show(run, &model, &request, &judged, args.json);
+        return match suite::run(run, &mut model, &request, device)? {
+            Some(judged) => suite::show(run, &model, &request, &judged, args.json).map(|()| ExitCode::SUCCESS),
+            None => Ok(ExitCode::from(interrupt::CODE)),
+        };
     }
     if args.data.is_none() && model.data == IMPORTED {
         return Err(Error::usage(format!(
@@ -142,7 +147,8 @@ fn evaluate(args: &Args, run: &Run, device: &Device) -> Result<()> {
             ("samples", args.samples.into()),
             ("results", evaluation::json(&rows, corpus.as_ref())),
         ]);
-        return print(value.pretty().trim_end());
+        print(value.pretty().trim_end())?;
+        return Ok(ExitCode::SUCCESS);
     }
     let (sequences, tokens) = rows.first().map_or((0, 0), |row| (row.total.sequences, row.total.tokens));
     let what = if embedded { "held-out stories of the embedded corpus" } else { "sequences" };
@@ -158,7 +164,7 @@ fn evaluate(args: &Args, run: &Run, device: &Device) -> Result<()> {
         config.train.seed,
         rows.first().map_or("", |row| row.protocol.name()),
     ))?;
-    print(evaluation::text(&rows, corpus.as_ref()))
+    print(evaluation::text(&rows, corpus.as_ref())).map(|()| ExitCode::SUCCESS)
 }
 
 /// The protocols asked for.

@@ -1,7 +1,7 @@
 //! The program `ltm`: train, judge and use Latent Thought Models from a terminal.
 //!
 //! One file per command. Errors are one line on the standard error; the exit code is 2 for a command that cannot be, 1 for
-//! everything else that went wrong, 130 for a training run or a sweep stopped by an interrupt.
+//! everything else that went wrong, 130 for a training run, a sweep or a suite stopped by an interrupt.
 
 #![forbid(unsafe_code)]
 
@@ -120,7 +120,7 @@ fn run(cli: &Cli) -> Result<ExitCode> {
         Command::Train(args) => train::run(args, threads, device),
         Command::Sweep(args) => sweep::run(args, threads, device),
         Command::Replay(args) => replay::run(args, threads, device).map(done),
-        Command::Eval(args) => eval::run(args, threads, device).map(done),
+        Command::Eval(args) => eval::run(args, threads, device),
         Command::Audit(args) => audit::run(args, threads, device).map(done),
         Command::Generate(args) => generate::run(args, threads, device).map(done),
         Command::Quality(args) => quality::run(args, threads, device).map(done),

@@ -133,7 +133,9 @@ fn json_field(line: &[u8], field: &str) -> Result<String> {
     if let Err(error) = std::str::from_utf8(line) {
         return Err(Error::new(format!("invalid UTF-8 at byte {} of the line", error.valid_up_to())));
     }
-    let Value::Object(entries) = json::parse(line)? else {
+    // The place says which line of the file it is; without its end, a string that nothing closes is said to be just that.
+    let in_line = |error: Error| Error::new(error.to_string().replacen("line 1, ", "", 1));
+    let Value::Object(entries) = json::parse(line.trim_ascii_end()).map_err(in_line)? else {
         return Err(Error::new("not a JSON object"));
     };
     let keys = || entries.iter().map(|(key, _)| key.as_str()).collect::<Vec<_>>().join(", ");

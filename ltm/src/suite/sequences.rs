@@ -75,17 +75,17 @@ impl<'a> Sequences<'a> {
     }
 
     /// Scores all sequences by protocols that [share draws](Protocol::shares_draws) with the evaluator's; calls `progress`
-    /// behind every batch.
+    /// behind every batch, whose error ends it.
     ///
     /// # Errors
-    /// Texts that cannot be read, hold nothing or less than a window, and numbers that are not finite.
+    /// Texts that cannot be read, hold nothing or less than a window, numbers that are not finite, and those of `progress`.
     pub fn score(
         &mut self,
         evaluator: &Evaluator,
         protocols: &[Protocol],
         config: &Config,
         store: &mut Store,
-        mut progress: impl FnMut(&Self, &Tally),
+        mut progress: impl FnMut(&Self, &Tally) -> Result<()>,
     ) -> Result<Vec<Tally>> {
         let mut batch = Batch::new(config.train.batch, self.sequence);
         let mut tallies = vec![Tally::default(); protocols.len()];
@@ -94,7 +94,7 @@ impl<'a> Sequences<'a> {
             for (tally, scores) in tallies.iter_mut().zip(scores) {
                 scores.iter().for_each(|score| tally.add(score));
             }
-            progress(self, &tallies[0]);
+            progress(self, &tallies[0])?;
         }
         Ok(tallies)
     }

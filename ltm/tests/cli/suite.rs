@@ -104,24 +104,29 @@ fn what_is_wrong_with_a_set_is_said_and_the_rest_goes_on() {
     lab.write("nothing.txt", "");
     let whole = fs::read(lab.path("wiki.gz")).unwrap();
     lab.write("cut.gz", &whole[..whole.len() / 2]);
+    lab.write("plain.gz", "some text that is long enough for a window of tokens\n");
+    lab.write("packed.txt", b"\xFD7zXZ\0 and so on");
     lab.write(
         "suite.toml",
         "[ptb]\npath = 'ptb.txt'\n[lm1b]\npath = 'none.txt'\n[lambada]\npath = 'bad.jsonl'\n[arxiv]\npath = 'empty.jsonl'\nfield = 'text'\n\
          [short]\npath = 'short.txt'\nformat = 'text'\n[nothing]\npath = 'nothing.txt'\nformat = 'text'\n[wikitext]\npath = 'cut.gz'\n\
-         [agnews]\npath = 'news.csv'\ncolumn = 4\n[folder]\npath = 'run'\nformat = 'text'\n",
+         [agnews]\npath = 'news.csv'\ncolumn = 4\n[folder]\npath = 'run'\nformat = 'text'\n[named]\npath = 'plain.gz'\nformat = 'text'\n\
+         [packed]\npath = 'packed.txt'\nformat = 'text'\n",
     );
     let said = lab.run(&[SUITE, &["--protocol", "elbo"]].concat());
-    said.fails(1, &["7 of 9 sets are missing from the table: lm1b, lambada, short, nothing, wikitext, agnews, folder"]);
+    said.fails(1, &["9 of 11 sets are missing from the table: lm1b, lambada, short, nothing, wikitext, agnews, folder, named, packed"]);
     for part in [
         "LM1B: MISSING: cannot read none.txt",
         "LAMBADA: MISSING: bad.jsonl:2: no field \"text\"; there are: txet",
-        "empty.jsonl:2: a record without text; 1 of them are left out",
-        "1 records without text left out",
+        "empty.jsonl:2: a record without text, the first of 1 left out",
+        "records without text left out: 1",
         "short: MISSING: short.txt: its 11 tokens make no complete window of 32",
         "nothing: MISSING: nothing.txt: there is no document with text",
         "WikiText: MISSING: cannot read cut.gz",
         "AG News: MISSING: news.csv:1: there is no column 4, the record has 3",
         "folder: MISSING: run is a folder",
+        "named: MISSING: plain.gz is named .gz, but holds plain text",
+        "packed: MISSING: packed.txt is compressed by xz",
     ] {
         said.says(part);
     }
@@ -131,6 +136,30 @@ fn what_is_wrong_with_a_set_is_said_and_the_rest_goes_on() {
     lab.run(SUITE).fails(2, &["suite.toml:3", "ptb.chunking", "choose one of windows, documents"]);
     lab.run(&["eval", "run", "--suite", "none.toml"]).fails(1, &["cannot read none.toml"]);
     lab.run(&["eval", "run", "--results", "r.jsonl"]).fails(2, &["--suite"]);
+    lab.run(&["eval", "run", "--suite", "none.toml", "--gsm8k", "q.jsonl"])
+        .fails(2, &["--suite", "cannot be used with"]);
+}
+
+#[cfg(unix)]
+#[test]
+fn an_interrupted_suite_keeps_what_is_finished() {
+    use super::crash::{interrupt, start, wait_until};
+    let lab = lab();
+    lab.write("long.txt", "a wall of green bottles, one of which falls\n".repeat(4000));
+    lab.write("suite.toml", "[ptb]\npath = 'ptb.txt'\n[long]\npath = 'long.txt'\nformat = 'text'\n");
+    let args = [SUITE, &["--protocol", "elbo"]].concat();
+    let kept = || fs::read_to_string(lab.path("run/suite.jsonl")).unwrap_or_default().lines().count();
+    let child = start(&lab, &args);
+    wait_until("the first set", || kept() == 1);
+    interrupt(&child);
+    let said = Said::of(child.wait_with_output().unwrap(), &args);
+    assert_eq!(said.code, Some(130), "{}", said.context());
+    said.says("interrupted: what is finished is kept in run/suite.jsonl; the same command goes on with the rest");
+    assert_eq!(kept(), 1, "the test has lost its grip");
+
+    lab.write("long.txt", "a wall of green bottles\n".repeat(40));
+    lab.run(&args).succeeds().says("PTB elbo: kept from run/suite.jsonl");
+    assert_eq!(kept(), 2);
 }
 
 #[test]

@@ -3,6 +3,7 @@
 mod file;
 mod table;
 
+use super::interrupt::Guard;
 use super::output::{command, note, print};
 use super::progress::bar;
 use engine::{Device, Error, Result};
@@ -45,11 +46,11 @@ pub struct Judged {
     pub error: Option<Error>,
 }
 
-/// Scores what has not been scored yet and returns everything, in the order of the suite.
+/// Scores what has not been scored yet and returns everything, in the order of the suite; `None` if an interrupt stopped it.
 ///
 /// # Errors
 /// A suite file or settings that cannot be, and results that cannot be kept. What is wrong with a set is in its [`Judged`].
-pub fn run(run: &Run, model: &mut Loaded, request: &Request, device: &Device) -> Result<Vec<Judged>> {
+pub fn run(run: &Run, model: &mut Loaded, request: &Request, device: &Device) -> Result<Option<Vec<Judged>>> {
     let mut sets = file::read(request.file, request.data)?;
     sets.iter_mut().for_each(|set| set.documents = set.documents.into_iter().chain(request.limit).min());
     let mut config = model.config.clone();
@@ -67,8 +68,20 @@ pub fn run(run: &Run, model: &mut Loaded, request: &Request, device: &Device) ->
         }
     })?;
     let device = if matches!(device, Device::Cpu) { "cpu" } else { "cuda" };
-    let mut suite = Suite { config, device, path, file, kept, evaluators: Vec::new(), tokenizer, gpt2 };
-    sets.into_iter().map(|set| suite.judge(set, model, request)).collect()
+    let guard = Guard::new()?;
+    let mut suite = Suite { config, device, path, file, kept, guard, evaluators: Vec::new(), tokenizer, gpt2 };
+    let mut judged = Vec::new();
+    for set in sets {
+        let Some(set) = suite.judge(set, model, request)? else {
+            note(format_args!(
+                "interrupted: what is finished is kept in {}; the same command goes on with the rest",
+                suite.path.display()
+            ));
+            return Ok(None);
+        };
+        judged.push(set);
+    }
+    Ok(Some(judged))
 }
 
 struct Suite {
@@ -77,13 +90,15 @@ struct Suite {
     path: PathBuf,
     file: Metrics,
     kept: HashMap<String, Value>,
+    guard: Guard,
     evaluators: Vec<(Protocol, Evaluator)>,
     tokenizer: Arc<dyn Tokenizer>,
     gpt2: Option<Arc<dyn Tokenizer>>,
 }
 
 impl Suite {
-    fn judge(&mut self, set: Set, model: &mut Loaded, request: &Request) -> Result<Judged> {
+    /// `None` if an interrupt came before all was finished.
+    fn judge(&mut self, set: Set, model: &mut Loaded, request: &Request) -> Result<Option<Judged>> {
         let mut judged = Judged { results: Vec::new(), error: None, set };
         let set = &judged.set;
         for path in &set.files {
@@ -99,7 +114,7 @@ impl Suite {
             Err(error) => {
                 note(format_args!("{}: {error}", title(set)));
                 judged.error = Some(error);
-                return Ok(judged);
+                return Ok(Some(judged));
             }
         };
         let mut results: Vec<(Protocol, Option<Value>)> = Vec::new();
@@ -111,6 +126,9 @@ impl Suite {
             results.push((protocol, result));
         }
         while let Some(&(first, _)) = results.iter().find(|(_, result)| result.is_none()) {
+            if self.guard.asked() {
+                return Ok(None);
+            }
             let open = results.iter_mut().filter(|(protocol, result)| result.is_none() && protocol.shares_draws(first));
             let (protocols, places): (Vec<_>, Vec<_>) = open.map(|(protocol, result)| (*protocol, result)).unzip();
             self.prepare(first, model, request)?;
@@ -123,6 +141,7 @@ impl Suite {
                     }
                     self.file.sync()?;
                 }
+                Err(_) if self.guard.asked() => return Ok(None),
                 Err(error) => {
                     note(format_args!("{}: {error}", title(set)));
                     judged.error = Some(error);
@@ -132,7 +151,7 @@ impl Suite {
         }
         let finished = results.into_iter().filter_map(|(protocol, result)| result.map(|result| (protocol, result)));
         judged.results = finished.collect();
-        Ok(judged)
+        Ok(Some(judged))
     }
 
     /// Everything that a figure depends on, in a hash.
@@ -175,13 +194,14 @@ impl Suite {
         let tallies = sequences.score(evaluator, protocols, &self.config, &mut model.store, |sequences, tally| {
             bar.set_position(if set.documents.is_some() { sequences.documents() } else { sequences.consumed() });
             bar.set_message(format!("{} {names} {:.3} bits/byte", title(set), tally.bits_per_byte()));
+            if self.guard.asked() { Err(Error::new("interrupted")) } else { Ok(()) }
         });
         bar.finish_and_clear();
         let tallies = tallies?;
         let seconds = started.elapsed().as_secs_f64();
         let left_out = sequences.left_out();
         if let Some(place) = left_out.first.as_ref() {
-            note(format_args!("{place}: a record without text; {} of them are left out", left_out.documents));
+            note(format_args!("{place}: a record without text, the first of {} left out", left_out.documents));
         }
         note(format_args!("{} {names}: {} sequences in {seconds:.0} s", title(set), tallies[0].sequences));
         let scored = protocols.iter().zip(tallies).map(|(protocol, tally)| {

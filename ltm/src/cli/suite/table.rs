@@ -11,7 +11,7 @@ use ltm::suite::{Published, known};
 /// A number with so many digits; a dash where there is none.
 fn number(result: &Value, key: &str, digits: usize) -> String {
     match result.get(key) {
-        Some(Value::Number(x)) => format!("{x:.digits$}"),
+        Some(Value::Number(x)) if x.is_finite() => format!("{x:.digits$}"),
         _ => "–".into(),
     }
 }
@@ -28,7 +28,8 @@ fn perplexity(result: &Value, key: &str) -> String {
         Some(Value::Number(error)) => {
             let tokens = |key: &str| result.get(key).and_then(|value| value.as_f64().ok()).unwrap_or(f64::NAN);
             let per = if key == "perplexity" { 1.0 } else { tokens("tokens") / tokens("gpt2_tokens") };
-            format!("{} ± {}", show(*x), show(x * error * per))
+            let error = x * error * per;
+            format!("{} ± {}", show(*x), if error.is_finite() { show(error) } else { "–".into() })
         }
         _ => show(*x),
     }
@@ -118,7 +119,7 @@ pub fn text(run: &Run, model: &Loaded, request: &Request, judged: &[Judged]) -> 
             let files: Vec<_> = set.files.iter().map(|file| file.display().to_string()).collect();
             let left_out = match number(result, "left_out", 0).as_str() {
                 "0" => String::new(),
-                n => format!("; {n} records without text left out"),
+                n => format!("; records without text left out: {n}"),
             };
             lines.push(format!(
                 "{}: {} (sha256 {}): {}: {} documents, {} sequences, {} tokens, {} bytes{left_out}",
