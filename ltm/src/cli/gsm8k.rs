@@ -2,7 +2,7 @@
 
 use super::evaluation::digest;
 use super::generate::{ROUNDS, Writer, Writing};
-use super::output::{Align, print, table};
+use super::output::{Align, command, print, short, table};
 use super::progress::bar;
 use super::transcript::{Transcript, whole};
 use engine::{Error, Result};
@@ -124,7 +124,7 @@ pub fn run(args: &GsmArgs, request: &Request, run: &Run, model: &mut Loaded) -> 
     }
     bar.finish_and_clear();
     transcript.done();
-    show(args, request, &head, &outcomes)
+    show(args, request, run, model, &head, &outcomes)
 }
 
 /// Examples, and what is asked.
@@ -155,11 +155,17 @@ fn problems(args: &GsmArgs, request: &Request) -> Result<(Vec<Problem>, Vec<Prob
 
 /// Where the numbers come from.
 fn header(args: &GsmArgs, request: &Request, run: &Run, model: &Loaded, problems: usize) -> Result<Value> {
+    let examples = args.examples.as_deref();
     Ok(Value::object([
+        ("command", command().into()),
+        ("version", env!("CARGO_PKG_VERSION").into()),
         ("run", run.path().display().to_string().into()),
         ("step", model.step.into()),
+        ("weights_sha256", model.weights.as_str().into()),
         ("file", request.file.display().to_string().into()),
-        ("sha256", digest(request.file)?.into()),
+        ("file_sha256", digest(request.file)?.into()),
+        ("examples", examples.map_or(Value::Null, |path| path.display().to_string().into())),
+        ("examples_sha256", examples.map(digest).transpose()?.map_or(Value::Null, Into::into)),
         ("problems", problems.into()),
         ("shots", args.shots.into()),
         ("samples", request.samples.into()),
@@ -176,7 +182,14 @@ fn pass(outcomes: &[Outcome], k: usize, n: usize) -> Mean {
     Mean::of(&each)
 }
 
-fn show(args: &GsmArgs, request: &Request, head: &Value, outcomes: &[Outcome]) -> Result<()> {
+fn show(
+    args: &GsmArgs,
+    request: &Request,
+    run: &Run,
+    model: &Loaded,
+    head: &Value,
+    outcomes: &[Outcome],
+) -> Result<()> {
     let n = request.samples;
     let mut ks = vec![1, args.k];
     ks.dedup();
@@ -195,7 +208,12 @@ fn show(args: &GsmArgs, request: &Request, head: &Value, outcomes: &[Outcome]) -
         );
     }
     print(format_args!(
-        "{} problems of {}, {} examples in front, {n} texts each at temperature {}; {:.1} % of the texts give an answer\n",
+        "{} after step {}, weights {}, seed {}: {} problems of {}, {} examples in front, {n} texts each at temperature {}; {:.1} % of \
+         the texts give an answer\n",
+        run.path().display(),
+        model.step,
+        short(&model.weights),
+        args.seed,
         outcomes.len(),
         request.file.display(),
         args.shots,
