@@ -23,7 +23,7 @@ pub struct GsmArgs {
     /// Solved examples in front of every problem: the first of --examples
     #[arg(long, value_name = "N", default_value_t = 0, requires = "gsm8k")]
     shots: usize,
-    /// Where examples are taken from [default: the file's own first problems, which are then not asked]
+    /// Where examples are taken from; what is an example is not asked [default: the file's own first problems]
     #[arg(long, value_name = "FILE", requires = "gsm8k")]
     examples: Option<PathBuf>,
     /// Texts of which one must be right, for pass@k; pass@1 is always told
@@ -41,7 +41,7 @@ pub struct GsmArgs {
     /// Seed of latents and tokens
     #[arg(long, value_name = "N", default_value_t = 0, requires = "gsm8k")]
     seed: u64,
-    /// New file for every text with its prompt and verdict [default: RUN/gsm8k-SHOTS-shot.jsonl, or -2, -3, ...]
+    /// New file for every text with its prompt and verdict, behind a line that says where they come from [default: RUN/gsm8k-SHOTS-shot.jsonl, or -2, -3, ...]
     #[arg(long, value_name = "FILE", requires = "gsm8k")]
     transcripts: Option<PathBuf>,
 }
@@ -69,6 +69,9 @@ pub fn run(args: &GsmArgs, request: &Request, run: &Run, model: &mut Loaded) -> 
         return Err(Error::usage(format!(
             "--k {k}: must be from 1 to --samples {n}, as pass@k is told from that many texts"
         )));
+    }
+    if args.tokens == 0 {
+        return Err(Error::usage("--tokens 0: must be at least 1"));
     }
     let (examples, problems) = problems(args, request)?;
     let texts = n.saturating_mul(problems.len());
@@ -142,6 +145,8 @@ fn problems(args: &GsmArgs, request: &Request) -> Result<(Vec<Problem>, Vec<Prob
         )));
     }
     examples.truncate(args.shots);
+    // Whatever file they come from: a problem whose answer stands in its own prompt is none.
+    problems.retain(|problem| !examples.contains(problem));
     problems.truncate(request.limit.map_or(usize::MAX, |limit| limit as usize));
     if problems.is_empty() {
         return Err(Error::usage(format!(

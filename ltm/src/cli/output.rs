@@ -31,11 +31,16 @@ pub fn note(text: impl Display) {
 
 /// The command line, for whoever wants the figure again.
 pub fn command() -> String {
-    let quoted = |word: String| match word.chars().all(|c| c.is_ascii_alphanumeric() || "-_./=,:+".contains(c)) {
-        true => word,
+    let words = std::env::args().skip(1).map(|word| quoted(&word));
+    std::iter::once("ltm".to_string()).chain(words).collect::<Vec<_>>().join(" ")
+}
+
+/// A word of a command line, as a shell takes it.
+pub fn quoted(word: &str) -> String {
+    match !word.is_empty() && word.chars().all(|c| c.is_ascii_alphanumeric() || "-_./=,:+".contains(c)) {
+        true => word.into(),
         false => format!("'{}'", word.replace('\'', "'\\''")),
-    };
-    std::iter::once("ltm".to_string()).chain(std::env::args().skip(1).map(quoted)).collect::<Vec<_>>().join(" ")
+    }
 }
 
 /// Which way a column's cells lean.

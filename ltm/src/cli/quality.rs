@@ -36,7 +36,7 @@ pub struct Args {
     /// Text file with a prompt a line
     #[arg(long, value_name = "FILE")]
     prompts: Option<PathBuf>,
-    /// New file for every text [default: RUN/quality.jsonl, or -2, -3, ...]
+    /// New file for every text, behind a line that says where they come from [default: RUN/quality.jsonl, or -2, -3, ...]
     #[arg(long, value_name = "FILE")]
     texts: Option<PathBuf>,
     /// Print JSON

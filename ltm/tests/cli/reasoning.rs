@@ -48,6 +48,11 @@ fn word_problems_are_asked_and_every_text_is_kept() {
     let again = fs::read_to_string(lab.path("run/gsm8k-2-shot-2.jsonl")).unwrap();
     assert_eq!(again.lines().skip(1).map(parsed).collect::<Vec<_>>(), kept[1..]);
 
+    // An example is not asked, whatever file it comes from.
+    eval(&[&small[..], &["--shots", "2", "--examples", "sums/test.jsonl"]].concat()).succeeds().says("4 problems");
+    fs::remove_file(lab.path("run/gsm8k-2-shot-3.jsonl")).unwrap();
+
+    eval(&["--tokens", "0"]).fails(2, &["--tokens 0"]);
     eval(&["--samples", "4"]).fails(2, &["--k 5", "--samples 4"]);
     eval(&["--samples", "20000"]).fails(2, &["--samples 20000 of 6 problems are 120000 texts", "--limit"]);
     eval(&["--shots", "7"]).fails(2, &["--shots 7", "6 problems"]);

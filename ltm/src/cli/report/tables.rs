@@ -10,6 +10,7 @@ use ltm::evaluate::{Mean, Protocol};
 use ltm::json::Value;
 use ltm::suite::{KNOWN, known};
 use maud::{Markup, html};
+use std::collections::BTreeSet;
 
 /// What a column holds.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -178,7 +179,7 @@ pub fn suite(subjects: &[Subject]) -> Markup {
         ("nats/token", Numbers),
         ("perplexity", Numbers),
         ("per GPT-2 token", Numbers),
-        ("published", Words),
+        ("published", Numbers),
         ("bits/byte", Numbers),
         ("documents", Numbers),
         ("after step", Numbers),
@@ -196,6 +197,11 @@ pub fn suite(subjects: &[Subject]) -> Markup {
             }))
         })
         .collect();
+    let commands: BTreeSet<&str> = subjects
+        .iter()
+        .flat_map(|subject| &subject.suite)
+        .filter_map(|line| line.read("command", Value::as_str).ok())
+        .collect();
     let without: Vec<&str> = subjects.iter().filter(|s| s.suite.is_empty()).map(|s| s.name.as_str()).collect();
     html! {
         @if rows.is_empty() {
@@ -208,6 +214,7 @@ pub fn suite(subjects: &[Subject]) -> Markup {
                 "MISSING is a set of the paper that the run has not been judged by. "
                 @if !without.is_empty() { "Judged by no suite: " (without.join(", ")) "." }
             }
+            @for command in commands { p.note { "By " code { (command) } } }
         }
     }
 }

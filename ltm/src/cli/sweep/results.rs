@@ -96,7 +96,9 @@ pub fn text(outcomes: &[Outcome]) -> String {
 
 fn error_bar(outcome: &Outcome) -> String {
     let (perplexity, error) = (outcome.number("perplexity"), outcome.number("perplexity_error"));
-    if error.is_finite() { format!("{perplexity:.4} ± {error:.4}") } else { format!("{perplexity:.4}") }
+    // Of a model that has learnt little both are astronomical.
+    let show = |x: f64| if x < 1e5 { format!("{x:.4}") } else { format!("{x:.1e}") };
+    if error.is_finite() { format!("{} ± {}", show(perplexity), show(error)) } else { show(perplexity) }
 }
 
 /// The columns of the table as a file: entries of a result's line.
