@@ -106,8 +106,8 @@ mod tests {
         let rows = [vec!["a".to_string(), "1.5".into()], vec!["böb".into(), "10.25".into()]];
         let text = table(&[("name", Align::Left), ("n", Align::Right)], &rows);
         assert_eq!(text, "name      n\na       1.5\nböb   10.25");
-        let shown = [3.14159, 1234.56, 2.345e17, f64::INFINITY].map(perplexity);
-        assert_eq!(shown, ["3.142", "1234.6", "2.3e17", "–"]);
+        let shown = [2.34567, 1234.56, 2.345e17, f64::INFINITY].map(perplexity);
+        assert_eq!(shown, ["2.346", "1234.6", "2.3e17", "–"]);
         assert_eq!((si(12_345.0, "B"), si(7.0, "")), ("12.35 kB".to_string(), "7".to_string()));
     }
 }
