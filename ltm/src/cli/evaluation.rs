@@ -1,6 +1,6 @@
 //! Scoring sequences by several protocols, and the table of it.
 
-use super::output::{Align, note, table};
+use super::output::{Align, note, perplexity, table};
 use super::progress::bar;
 use engine::{Error, Result};
 use ltm::config::{Config, Work};
@@ -104,7 +104,7 @@ pub fn text(rows: &[Row], corpus: Option<&Corpus>) -> String {
             format!("{} ± {}", number(total.nats / n, 2), number(mean_error(total), 2)),
             number(total.nll / n, 2),
             number(total.kl / n, 2),
-            number(total.perplexity(), 3),
+            perplexity(total.perplexity()),
             number(total.bits_per_byte(), 4),
         ];
         if let Some(corpus) = corpus {
@@ -118,7 +118,7 @@ pub fn text(rows: &[Row], corpus: Option<&Corpus>) -> String {
     let mut lines = vec![table(&columns, &cells.collect::<Vec<_>>())];
     let extras = rows.iter().map(|row| {
         let bound = if row.protocol == Protocol::Fixed { " (not a bound)" } else { "" };
-        format!("{} {}{bound}", row.protocol.name(), number(row.total.mean_perplexity, 3))
+        format!("{} {}{bound}", row.protocol.name(), perplexity(row.total.mean_perplexity))
     });
     let extras = extras.collect::<Vec<_>>().join(", ");
     lines.push(format!("extra, the public reference's average of exp(nats/token) over sequences: {extras}"));

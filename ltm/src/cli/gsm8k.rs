@@ -2,7 +2,7 @@
 
 use super::evaluation::digest;
 use super::generate::{ROUNDS, Writer, Writing};
-use super::output::{Align, print, table};
+use super::output::{Align, command, print, short, table};
 use super::progress::bar;
 use super::transcript::{Transcript, whole};
 use engine::{Error, Result};
@@ -23,7 +23,7 @@ pub struct GsmArgs {
     /// Solved examples in front of every problem: the first of --examples
     #[arg(long, value_name = "N", default_value_t = 0, requires = "gsm8k")]
     shots: usize,
-    /// Where examples are taken from [default: the file's own first problems, which are then not asked]
+    /// Where examples are taken from; what is an example is not asked [default: the file's own first problems]
     #[arg(long, value_name = "FILE", requires = "gsm8k")]
     examples: Option<PathBuf>,
     /// Texts of which one must be right, for pass@k; pass@1 is always told
@@ -41,7 +41,7 @@ pub struct GsmArgs {
     /// Seed of latents and tokens
     #[arg(long, value_name = "N", default_value_t = 0, requires = "gsm8k")]
     seed: u64,
-    /// New file for every text with its prompt and verdict [default: RUN/gsm8k-SHOTS-shot.jsonl, or -2, -3, ...]
+    /// New file for every text with its prompt and verdict, behind a line that says where they come from [default: RUN/gsm8k-SHOTS-shot.jsonl, or -2, -3, ...]
     #[arg(long, value_name = "FILE", requires = "gsm8k")]
     transcripts: Option<PathBuf>,
 }
@@ -69,6 +69,9 @@ pub fn run(args: &GsmArgs, request: &Request, run: &Run, model: &mut Loaded) -> 
         return Err(Error::usage(format!(
             "--k {k}: must be from 1 to --samples {n}, as pass@k is told from that many texts"
         )));
+    }
+    if args.tokens == 0 {
+        return Err(Error::usage("--tokens 0: must be at least 1"));
     }
     let (examples, problems) = problems(args, request)?;
     let texts = n.saturating_mul(problems.len());
@@ -124,7 +127,7 @@ pub fn run(args: &GsmArgs, request: &Request, run: &Run, model: &mut Loaded) -> 
     }
     bar.finish_and_clear();
     transcript.done();
-    show(args, request, &head, &outcomes)
+    show(args, request, run, model, &head, &outcomes)
 }
 
 /// Examples, and what is asked.
@@ -142,6 +145,8 @@ fn problems(args: &GsmArgs, request: &Request) -> Result<(Vec<Problem>, Vec<Prob
         )));
     }
     examples.truncate(args.shots);
+    // Whatever file they come from: a problem whose answer stands in its own prompt is none.
+    problems.retain(|problem| !examples.contains(problem));
     problems.truncate(request.limit.map_or(usize::MAX, |limit| limit as usize));
     if problems.is_empty() {
         return Err(Error::usage(format!(
@@ -155,11 +160,17 @@ fn problems(args: &GsmArgs, request: &Request) -> Result<(Vec<Problem>, Vec<Prob
 
 /// Where the numbers come from.
 fn header(args: &GsmArgs, request: &Request, run: &Run, model: &Loaded, problems: usize) -> Result<Value> {
+    let examples = args.examples.as_deref();
     Ok(Value::object([
+        ("command", command().into()),
+        ("version", env!("CARGO_PKG_VERSION").into()),
         ("run", run.path().display().to_string().into()),
         ("step", model.step.into()),
+        ("weights_sha256", model.weights.as_str().into()),
         ("file", request.file.display().to_string().into()),
-        ("sha256", digest(request.file)?.into()),
+        ("file_sha256", digest(request.file)?.into()),
+        ("examples", examples.map_or(Value::Null, |path| path.display().to_string().into())),
+        ("examples_sha256", examples.map(digest).transpose()?.map_or(Value::Null, Into::into)),
         ("problems", problems.into()),
         ("shots", args.shots.into()),
         ("samples", request.samples.into()),
@@ -176,7 +187,14 @@ fn pass(outcomes: &[Outcome], k: usize, n: usize) -> Mean {
     Mean::of(&each)
 }
 
-fn show(args: &GsmArgs, request: &Request, head: &Value, outcomes: &[Outcome]) -> Result<()> {
+fn show(
+    args: &GsmArgs,
+    request: &Request,
+    run: &Run,
+    model: &Loaded,
+    head: &Value,
+    outcomes: &[Outcome],
+) -> Result<()> {
     let n = request.samples;
     let mut ks = vec![1, args.k];
     ks.dedup();
@@ -195,7 +213,12 @@ fn show(args: &GsmArgs, request: &Request, head: &Value, outcomes: &[Outcome]) -
         );
     }
     print(format_args!(
-        "{} problems of {}, {} examples in front, {n} texts each at temperature {}; {:.1} % of the texts give an answer\n",
+        "{} after step {}, weights {}, seed {}: {} problems of {}, {} examples in front, {n} texts each at temperature {}; {:.1} % of \
+         the texts give an answer\n",
+        run.path().display(),
+        model.step,
+        short(&model.weights),
+        args.seed,
         outcomes.len(),
         request.file.display(),
         args.shots,

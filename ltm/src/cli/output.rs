@@ -31,11 +31,16 @@ pub fn note(text: impl Display) {
 
 /// The command line, for whoever wants the figure again.
 pub fn command() -> String {
-    let quoted = |word: String| match word.chars().all(|c| c.is_ascii_alphanumeric() || "-_./=,:+".contains(c)) {
-        true => word,
+    let words = std::env::args().skip(1).map(|word| quoted(&word));
+    std::iter::once("ltm".to_string()).chain(words).collect::<Vec<_>>().join(" ")
+}
+
+/// A word of a command line, as a shell takes it.
+pub fn quoted(word: &str) -> String {
+    match !word.is_empty() && word.chars().all(|c| c.is_ascii_alphanumeric() || "-_./=,:+".contains(c)) {
+        true => word.into(),
         false => format!("'{}'", word.replace('\'', "'\\''")),
-    };
-    std::iter::once("ltm".to_string()).chain(std::env::args().skip(1).map(quoted)).collect::<Vec<_>>().join(" ")
+    }
 }
 
 /// Which way a column's cells lean.
@@ -69,6 +74,17 @@ pub fn short(digest: &str) -> &str {
     digest.get(..12).unwrap_or(digest)
 }
 
+/// A perplexity with as many digits as say something: of a model that has learnt little it is astronomical. A dash where there
+/// is none.
+pub fn perplexity(x: f64) -> String {
+    match x {
+        _ if !x.is_finite() => "–".into(),
+        1e5.. => format!("{x:.1e}"),
+        100.0.. => format!("{x:.1}"),
+        _ => format!("{x:.3}"),
+    }
+}
+
 /// A number with a prefix to its unit: `12.35 kB`.
 pub fn si(x: f64, unit: &str) -> String {
     let (scale, prefix) = match x {
@@ -90,6 +106,8 @@ mod tests {
         let rows = [vec!["a".to_string(), "1.5".into()], vec!["böb".into(), "10.25".into()]];
         let text = table(&[("name", Align::Left), ("n", Align::Right)], &rows);
         assert_eq!(text, "name      n\na       1.5\nböb   10.25");
+        let shown = [2.34567, 1234.56, 2.345e17, f64::INFINITY].map(perplexity);
+        assert_eq!(shown, ["2.346", "1234.6", "2.3e17", "–"]);
         assert_eq!((si(12_345.0, "B"), si(7.0, "")), ("12.35 kB".to_string(), "7".to_string()));
     }
 }

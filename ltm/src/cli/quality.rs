@@ -1,8 +1,8 @@
 //! `ltm quality`.
 
-use super::evaluation::warn;
-use super::generate::{Writer, Writing};
-use super::output::{Align, note, print, table};
+use super::evaluation::{digest, warn};
+use super::generate::{ROUNDS, Writer, Writing};
+use super::output::{Align, command, note, perplexity, print, short, table};
 use super::progress::bar;
 use super::transcript::{Transcript, whole};
 use super::{device, memory, threads};
@@ -23,8 +23,8 @@ const DRAWS: usize = 16;
 
 /// Let a model write, and measure what it writes: entropy, repetition, distinct n-grams, and perplexity under another model
 ///
-/// With --prompts every line of a file is gone on with, one text each, and a judge scores the text given its prompt; without,
-/// texts begin with nothing. Statistics are of words between blanks. A judge with latents gives an upper bound (elbo). Only
+/// With --prompts every line of a file is gone on with, --samples texts each, and a judge scores the text given its prompt;
+/// without, texts begin with nothing. Statistics are of words between blanks. A judge with latents gives an upper bound (elbo). Only
 /// numbers of as many texts of the same length mean anything beside each other.
 #[derive(clap::Args)]
 pub struct Args {
@@ -36,7 +36,7 @@ pub struct Args {
     /// Text file with a prompt a line
     #[arg(long, value_name = "FILE")]
     prompts: Option<PathBuf>,
-    /// New file for every text [default: RUN/quality.jsonl, or -2, -3, ...]
+    /// New file for every text, behind a line that says where they come from [default: RUN/quality.jsonl, or -2, -3, ...]
     #[arg(long, value_name = "FILE")]
     texts: Option<PathBuf>,
     /// Print JSON
@@ -53,28 +53,54 @@ pub fn run(args: &Args, threads: Option<usize>, device: device::Choice) -> Resul
         device::within(device, |device| {
             memory::check(run.config(), Work::Generation, device)?;
             memory::check(judge.config(), Work::Evaluation, device)?;
-            let texts = texts(args, &run, device)?;
-            let (protocol, total) = judged(&judge, &texts, device)?;
-            show(args, &judge, &texts, protocol, &total)
+            let written = write(args, &run, device)?;
+            let judged = judged(&judge, &written.texts, device)?;
+            show(args, &judge, &written, &judged)
         })
     })
 }
 
-/// Prompts, empty if there are none, with what the model makes of them.
-fn texts(args: &Args, run: &Run, device: &Device) -> Result<Vec<(String, String)>> {
+/// What a model wrote.
+struct Written {
+    /// Prompts, empty if there are none, with what the model made of them.
+    texts: Vec<(String, String)>,
+    /// Where they come from.
+    head: Value,
+    /// Digest of the model's weights.
+    weights: String,
+}
+
+/// What the judge says of it.
+struct Verdict {
+    protocol: Protocol,
+    total: Total,
+    /// Digest of the judge's weights.
+    weights: String,
+}
+
+fn write(args: &Args, run: &Run, device: &Device) -> Result<Written> {
     let mut writing = args.writing.clone();
     let prompts = args.prompts.as_deref().map(lines).transpose()?;
+    let each = writing.samples;
     if let Some(prompts) = &prompts {
-        writing.samples = writing.samples.min(prompts.len() as u32);
+        let all = (each as usize).saturating_mul(prompts.len());
+        writing.samples = u32::try_from(all).ok().filter(|&all| all < ROUNDS).ok_or_else(|| {
+            Error::usage(format!(
+                "--samples {each} of {} prompts are {all} texts: must be less than {ROUNDS}",
+                prompts.len()
+            ))
+        })?;
     }
     let (count, mut model) = (writing.samples, run.load(device, Work::Generation)?);
     let mut writer = Writer::new(&mut model, writing)?;
     warn(&model);
+    let head = header(args, run, &model)?;
     let mut transcript = Transcript::create(args.texts.as_deref(), run.path(), "quality")?;
+    transcript.keep(&head)?;
     let bar = bar(u64::from(count), "{bar:24} {pos}/{len} texts  ETA {eta}");
     let mut texts = Vec::new();
     for sample in 0..count {
-        let prompt = prompts.as_ref().map(|prompts| prompts[sample as usize].as_str());
+        let prompt = prompts.as_ref().map(|prompts| prompts[(sample / each) as usize].as_str());
         let text = whole(&mut writer, &mut model, prompt, sample)?;
         let prompt_or_null = prompt.map_or(Value::Null, Value::from);
         transcript.keep(&Value::object([("prompt", prompt_or_null), ("text", text.as_str().into())]))?;
@@ -83,7 +109,28 @@ fn texts(args: &Args, run: &Run, device: &Device) -> Result<Vec<(String, String)
     }
     bar.finish_and_clear();
     transcript.done();
-    Ok(texts)
+    Ok(Written { texts, head, weights: model.weights })
+}
+
+/// Everything that the texts depend on.
+fn header(args: &Args, run: &Run, model: &Loaded) -> Result<Value> {
+    let (writing, prompts) = (&args.writing, args.prompts.as_deref());
+    Ok(Value::object([
+        ("command", command().into()),
+        ("version", env!("CARGO_PKG_VERSION").into()),
+        ("run", run.path().display().to_string().into()),
+        ("step", model.step.into()),
+        ("weights_sha256", model.weights.as_str().into()),
+        ("prompts", prompts.map_or(Value::Null, |path| path.display().to_string().into())),
+        ("prompts_sha256", prompts.map(digest).transpose()?.map_or(Value::Null, Into::into)),
+        ("samples", u64::from(writing.samples).into()),
+        ("tokens", writing.tokens.into()),
+        ("temperature", writing.temperature.into()),
+        ("top_k", writing.top_k.into()),
+        ("top_p", writing.top_p.into()),
+        ("fast_steps", model.config.fast.steps.into()),
+        ("seed", writing.seed.into()),
+    ]))
 }
 
 /// The lines of a file that are not blank.
@@ -94,7 +141,7 @@ fn lines(path: &Path) -> Result<Vec<String>> {
 }
 
 /// What the texts cost the judge.
-fn judged(judge: &Run, texts: &[(String, String)], device: &Device) -> Result<(Protocol, Total)> {
+fn judged(judge: &Run, texts: &[(String, String)], device: &Device) -> Result<Verdict> {
     let mut model = judge.load(device, Work::Evaluation)?;
     let Loaded { config, params, store, .. } = &mut model;
     let tokenizer = tokenizer::by_name(&config.data.tokenizer.to_string())?;
@@ -113,20 +160,20 @@ fn judged(judge: &Run, texts: &[(String, String)], device: &Device) -> Result<(P
     let source: Arc<dyn Source> = Arc::new(source);
     let scored = score(&evaluator, config, store, &source, None, |done| bar.set_position(done))?;
     bar.finish_and_clear();
-    Ok((protocol, scored.total()))
+    Ok(Verdict { protocol, total: scored.total(), weights: model.weights })
 }
 
-fn show(args: &Args, judge: &Run, texts: &[(String, String)], protocol: Protocol, total: &Total) -> Result<()> {
-    let written: Vec<&str> = texts.iter().map(|(_, text)| text.as_str()).collect();
-    let variety = Variety::of(&written);
+fn show(args: &Args, judge: &Run, written: &Written, verdict: &Verdict) -> Result<()> {
+    let Verdict { protocol, total, weights } = verdict;
+    let texts: Vec<&str> = written.texts.iter().map(|(_, text)| text.as_str()).collect();
+    let variety = Variety::of(&texts);
     let kind = if args.prompts.is_some() { "conditional" } else { "unconditional" };
     if args.json {
         let value = Value::object([
-            ("run", args.run.display().to_string().into()),
+            ("settings", written.head.clone()),
             ("judge", judge.path().display().to_string().into()),
+            ("judge_weights_sha256", weights.as_str().into()),
             ("kind", kind.into()),
-            ("seed", args.writing.seed.into()),
-            ("temperature", args.writing.temperature.into()),
             ("texts", texts.len().into()),
             ("words", variety.words.into()),
             ("entropy_bits", variety.entropy.into()),
@@ -139,11 +186,14 @@ fn show(args: &Args, judge: &Run, texts: &[(String, String)], protocol: Protocol
         return print(value.pretty().trim_end());
     }
     print(format_args!(
-        "{} {kind} texts of {}, {} words; judged by {} ({}, {})\n",
+        "{} {kind} texts of {} (weights {}, seed {}), {} words; judged by {} (weights {}; {}, {})\n",
         texts.len(),
         args.run.display(),
+        short(&written.weights),
+        args.writing.seed,
         variety.words,
         judge.path().display(),
+        short(weights),
         protocol.name(),
         protocol.status()
     ))?;
@@ -152,7 +202,7 @@ fn show(args: &Args, judge: &Run, texts: &[(String, String)], protocol: Protocol
         ("entropy of words, bits".to_string(), format!("{:.3}", variety.entropy)),
         (format!("repeated runs of {REPEATED} words"), format!("{:.2} %", 100.0 * variety.repetition)),
         ("distinct-1, -2, -3".into(), format!("{one:.3}, {two:.3}, {three:.3}")),
-        ("generative perplexity".into(), format!("{:.3}", total.perplexity())),
+        ("generative perplexity".into(), perplexity(total.perplexity())),
         ("bits per byte".into(), format!("{:.4}", total.bits_per_byte())),
     ];
     let rows: Vec<Vec<String>> = rows.into_iter().map(|(name, value)| vec![name, value]).collect();

@@ -44,7 +44,7 @@ pub fn figures(outcomes: &[Outcome]) -> Vec<Figure> {
     let outcomes: Vec<&Outcome> = outcomes.iter().filter(usable).collect();
     let largest = |key: &str| outcomes.iter().map(|o| o.number(key)).fold(0.0, f64::max);
     let (budget, steps) = (largest("budget"), largest("fast_steps"));
-    let latent = |o: &Outcome| o.number("latents") > 0.0;
+    let latent = |o: &Outcome| o.number("latents_total") > 0.0;
     let at_budget: Vec<&Outcome> = outcomes.iter().copied().filter(|o| o.number("budget") == budget).collect();
     let at_steps = |o: &&Outcome| !latent(o) || o.number("fast_steps") == steps;
     let at_steps: Vec<&Outcome> = outcomes.iter().copied().filter(at_steps).collect();
@@ -73,7 +73,7 @@ pub fn figures(outcomes: &[Outcome]) -> Vec<Figure> {
 }
 
 fn lines(outcomes: &[&Outcome], key: &str) -> Vec<Line> {
-    let label = |o: &Outcome| match o.number("latents") {
+    let label = |o: &Outcome| match o.number("latents_total") {
         0.0 => format!("{}, AR, exact", o.text("size")),
         latents => format!("{}, N_z = {latents}", o.text("size")),
     };
@@ -90,7 +90,7 @@ fn lines(outcomes: &[&Outcome], key: &str) -> Vec<Line> {
         xs.dedup();
         let mark = |x: f64| merged(x, own.iter().copied().filter(|o| o.number(key) == x).collect());
         Line {
-            exact: own.iter().all(|o| o.number("latents") == 0.0),
+            exact: own.iter().all(|o| o.number("latents_total") == 0.0),
             marks: xs.into_iter().map(mark).collect(),
             label: name,
         }

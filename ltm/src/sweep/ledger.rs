@@ -8,6 +8,9 @@ use engine::{Error, Result};
 use std::collections::HashMap;
 use std::path::Path;
 
+/// Of a result's line. With another one, lines that an older program wrote are made anew from the runs that are there.
+const FORMAT: &str = "2";
+
 /// What a configuration costs, counted from the plans of its training.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Cost {
@@ -88,12 +91,19 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    /// A finished point.
+    /// A finished point, by whatever `command` made it.
     ///
     /// # Errors
     /// None that a point can cause.
-    pub fn finished(key: &str, point: &Point, cost: Cost, trained: &Trained, judged: &Judgement) -> Result<Self> {
-        let mut entries = about(key, point, "finished")?;
+    pub fn finished(
+        key: &str,
+        point: &Point,
+        command: &str,
+        cost: Cost,
+        trained: &Trained,
+        judged: &Judgement,
+    ) -> Result<Self> {
+        let mut entries = about(key, point, command, "finished")?;
         let sequences = judged.sequences as f64;
         entries.extend([
             ("step", point.asked.train.steps.into()),
@@ -123,8 +133,8 @@ impl Outcome {
     ///
     /// # Errors
     /// None that a point can cause.
-    pub fn failed(point: &Point, reason: &Error) -> Result<Self> {
-        let mut entries = about("", point, "failed")?;
+    pub fn failed(point: &Point, command: &str, reason: &Error) -> Result<Self> {
+        let mut entries = about("", point, command, "failed")?;
         // A line of the file has a step and tokens, like one of any other record here.
         entries.extend([("step", 0u64.into()), ("tokens", 0u64.into()), ("reason", reason.to_string().into())]);
         Ok(Self { line: Value::object(entries) })
@@ -147,9 +157,12 @@ impl Outcome {
 }
 
 /// What every line has.
-fn about(key: &str, point: &Point, status: &str) -> Result<Vec<(&'static str, Value)>> {
+fn about(key: &str, point: &Point, command: &str, status: &str) -> Result<Vec<(&'static str, Value)>> {
     let m = &point.config.as_ref().unwrap_or(&point.asked).model;
-    let (steps, latents) = if point.has_latents() { (point.asked.fast.steps, m.latent_count()) } else { (0, 0) };
+    let (steps, per_layer, total) = match point.has_latents() {
+        true => (point.asked.fast.steps, m.latents, m.latent_count()),
+        false => (0, 0, 0),
+    };
     let parameters = point.config.as_ref().map_or(Value::Null, |config| parameter_count(&config.model).into());
     Ok(vec![
         ("point", point.name.as_str().into()),
@@ -158,11 +171,13 @@ fn about(key: &str, point: &Point, status: &str) -> Result<Vec<(&'static str, Va
         ("size", point.size.as_str().into()),
         ("kind", m.kind.to_string().into()),
         ("fast_steps", steps.into()),
-        ("latents", latents.into()),
+        ("latents_per_layer", per_layer.into()),
+        ("latents_total", total.into()),
         ("budget", point.budget.unwrap_or(point.tokens()).into()),
         ("seed", point.asked.train.seed.into()),
         ("parameters", parameters),
         ("config_sha256", point.config_sha256()?.into()),
+        ("command", command.into()),
         ("version", env!("CARGO_PKG_VERSION").into()),
     ])
 }
@@ -214,6 +229,7 @@ impl Sweep {
     /// None that a point can cause.
     pub fn key(&self, point: &Point, data: &str, device: &str) -> Result<String> {
         let on = [
+            FORMAT.to_string(),
             env!("CARGO_PKG_VERSION").to_string(),
             device.to_string(),
             point.config_sha256()?,

@@ -93,7 +93,7 @@ fn a_contradiction_is_one_point_s_failure() {
     assert!(points[0].config.is_ok());
     let error = points[1].config.as_ref().unwrap_err();
     assert!(error.to_string().contains("model.latents = 4000"), "{error}");
-    let failed = Outcome::failed(&points[1], error).unwrap();
+    let failed = Outcome::failed(&points[1], "", error).unwrap();
     assert_eq!((failed.text("status"), failed.reason()), ("failed", Some(error.to_string().as_str())));
 }
 
@@ -138,10 +138,10 @@ fn finished_points_are_remembered_and_failed_ones_are_not() {
     let path = folder.path().join("sweep.jsonl");
     let points = points(GRID).unwrap();
     let cost = Cost { flops_per_token: 1e6, bytes: 0.0 };
-    let outcome = Outcome::finished("k", &points[0], cost, &Trained::default(), &judged()).unwrap();
+    let outcome = Outcome::finished("k", &points[0], "ltm sweep", cost, &Trained::default(), &judged()).unwrap();
     let mut ledger = Ledger::open(&path).unwrap();
     ledger.write(&outcome).unwrap();
-    ledger.write(&Outcome::failed(&points[1], &Error::new("memory")).unwrap()).unwrap();
+    ledger.write(&Outcome::failed(&points[1], "", &Error::new("memory")).unwrap()).unwrap();
     assert!(Ledger::open(&path).is_err(), "two at once");
     drop(ledger);
     // A line that was not finished.
@@ -151,13 +151,16 @@ fn finished_points_are_remembered_and_failed_ones_are_not() {
     assert_eq!(ledger.finished("k"), Some(&outcome));
     assert!(ledger.finished("").is_none() && ledger.finished("half").is_none());
     assert_eq!(outcome.number("flops"), 4096.0 * 1e6);
+    // Two layers.
+    assert_eq!((outcome.number("latents_per_layer"), outcome.number("latents_total")), (2.0, 4.0));
+    assert_eq!(outcome.text("command"), "ltm sweep");
 }
 
 fn outcome(size: &str, latents: f64, steps: f64, tokens: f64, perplexity: f64) -> Outcome {
     let entries: [(&str, Value); 9] = [
         ("status", "finished".into()),
         ("size", size.into()),
-        ("latents", latents.into()),
+        ("latents_total", latents.into()),
         ("fast_steps", steps.into()),
         ("budget", tokens.into()),
         ("flops_per_token", ((steps + 1.0) * 10.0).into()),

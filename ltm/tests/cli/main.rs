@@ -14,6 +14,7 @@ mod replay;
 mod report;
 mod suite;
 mod sweep;
+mod tensorboard;
 
 use std::fs;
 use std::path::{Path, PathBuf};

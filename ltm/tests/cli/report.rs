@@ -176,10 +176,16 @@ fn what_is_missing_is_said() {
         assert!(early.contains(part), "{part}");
     }
 
+    lab.write("early/metrics.jsonl", "");
+    lab.run(&["report", "early", "--limit", "0", "--samples", "0"]).succeeds().says("early/metrics.jsonl is empty");
+
     // Damaged lines are named, and what can be read is there; data that have gone away take only their part with them.
     let metrics = fs::read_to_string(lab.path("run/metrics.jsonl")).unwrap();
     lab.write("run/metrics.jsonl", metrics.replacen("{\"step\":2", "{\"step\"<2", 1));
-    lab.write("run/suite.jsonl", "{\"set\":\"<ptb>\",\"protocol\":\"elbo\",\"nats_per_token\":1.5}\nnonsense\n");
+    lab.write(
+        "run/suite.jsonl",
+        "{\"set\":\"<ptb>\",\"protocol\":\"elbo\",\"nats_per_token\":1.5,\"perplexity\":3.25e17}\nnonsense\n",
+    );
     fs::rename(lab.path("text.txt"), lab.path("moved.txt")).unwrap();
     report(&lab, &["run"]).succeeds().says("run/metrics.jsonl:2: a damaged line");
     let damaged = page(&lab, "report.html");
@@ -188,6 +194,8 @@ fn what_is_missing_is_said() {
         "run/suite.jsonl:2: a damaged line",
         "&lt;ptb&gt;",
         "1.5000",
+        "3.2e17",
+        "PTB</td><td>MISSING",
         "Loss against steps",
         "run: no results, audit and texts: ",
         "text.txt",

@@ -31,7 +31,13 @@ fn a_sweep_leaves_runs_a_table_and_figures() {
     let plan = lab.run(&["sweep", "sweep.toml", "--out", "out", "--dry-run"]).succeeds();
     plan.says("6 points").says("a-T1").says("FLOP/token");
     assert!(!lab.path("out").exists());
-    lab.run(SWEEP).succeeds().says("a-T2").says("upper bound").says("exact").says("NLL");
+    lab.run(SWEEP)
+        .succeeds()
+        .says("a-T2")
+        .says("upper bound")
+        .says("exact")
+        .says("NLL")
+        .says("by ltm sweep sweep.toml --out out");
     let lines = lines(&lab);
     assert_eq!(lines.len(), 6);
     for line in &lines {
@@ -43,6 +49,10 @@ fn a_sweep_leaves_runs_a_table_and_figures() {
         assert_eq!(line.read("tokens", Value::as_u64).unwrap(), 6 * 2 * 32);
         assert_eq!(line.read("weights_sha256", Value::as_str).unwrap().len(), 64);
         assert!(line.read("flops_per_token", Value::as_f64).unwrap() > 1e3);
+        let latents = ["latents_per_layer", "latents_total"].map(|key| line.read(key, Value::as_u64).unwrap());
+        assert_eq!(latents, if kind == "ar" { [0, 0] } else { [2, 2] });
+        assert_eq!(line.read("command", Value::as_str), Ok("ltm sweep sweep.toml --out out"));
+        assert_eq!(line.read("seed", Value::as_u64), Ok(0));
     }
     // What `eval` says of the same sequences.
     let eval = ["eval", "out/b-T2", "--protocol", "elbo", "--limit", "6", "--samples", "2", "--json"];
@@ -99,6 +109,13 @@ fn sweeps_that_cannot_be() {
     lab.run(SWEEP).fails(2, &["sweep.toml:2", "did you mean \"model.dim\""]);
     lab.write("sweep.toml", "fast_steps = [3]\nset.fast.steps = 4\n");
     lab.run(SWEEP).fails(2, &["sweep.toml: ", "fast.steps is decided by"]);
+    // A run's folder is no place for others.
+    lab.train("run", &[]).succeeds();
+    lab.write("sweep.toml", "");
+    for more in [&[][..], &["--dry-run"]] {
+        lab.run(&[&["sweep", "sweep.toml", "--out", "run"], more].concat())
+            .fails(2, &["run is the folder of a training run", "--out"]);
+    }
     lab.run(&["sweep", "none.toml"]).fails(1, &["none.toml"]);
     assert!(!lab.path("out").exists());
 }

@@ -57,6 +57,9 @@ impl History {
             history.notes.push(format!("there is no {}: no curves of this run", path.display()));
             return Ok(history);
         };
+        if lines.is_empty() && history.notes.is_empty() {
+            history.notes.push(format!("{} is empty: no curves of this run", path.display()));
+        }
         let mut tokens = 0.0;
         for line in &lines {
             let Ok(step) = line.read("step", Value::as_f64) else {

@@ -6,6 +6,7 @@ use super::measure::{DRAWS, Measured};
 use super::tables;
 use super::words::{reading, scale, visible};
 use super::{Args, Subject};
+use crate::output::quoted;
 use ltm::data::tokenizer;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 use std::collections::BTreeSet;
@@ -63,10 +64,21 @@ pub fn page(args: &Args, subjects: &[Subject]) -> Markup {
                     @for (place, name, content) in &sections {
                         section id=(place) aria-label=(name) { h2 { (name) } (content) }
                     }
+                    p.note { "What was judged and written here is by " code { (command(args)) } ", the seeds are the runs' own, of samples 0." }
                 }
             }
         }
     }
+}
+
+/// The command that makes this page, without what makes no difference to it.
+fn command(args: &Args) -> String {
+    let mut words = vec!["ltm report".to_string()];
+    words.extend(args.runs.iter().map(|run| quoted(&run.display().to_string())));
+    words.extend(args.data.iter().map(|data| format!("--data {}", quoted(&data.display().to_string()))));
+    words.push(format!("--limit {} --samples {} --tokens {}", args.limit, args.samples, args.tokens));
+    words.extend(args.prompt.iter().map(|prompt| format!("--prompt {}", quoted(prompt))));
+    words.join(" ")
 }
 
 /// Which line is whose.

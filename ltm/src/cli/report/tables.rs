@@ -2,12 +2,15 @@
 
 use super::Subject;
 use crate::audit::pm;
-use crate::output::{short, si};
+use crate::output::{perplexity, short, si};
+use crate::suite::published;
 use ltm::audit::Audit;
 use ltm::config::{Config, ModelKind};
 use ltm::evaluate::{Mean, Protocol};
 use ltm::json::Value;
+use ltm::suite::{KNOWN, known};
 use maud::{Markup, html};
+use std::collections::BTreeSet;
 
 /// What a column holds.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -154,7 +157,7 @@ pub fn results(subjects: &[Subject]) -> Markup {
             pm(row.nats),
             digits(row.parts[0], 2),
             if split { digits(row.parts[1], 2) } else { "–".into() },
-            digits(row.perplexity, 3),
+            perplexity(row.perplexity),
             digits(row.bits_per_byte, 4),
         ];
         if known {
@@ -176,36 +179,76 @@ pub fn suite(subjects: &[Subject]) -> Markup {
         ("nats/token", Numbers),
         ("perplexity", Numbers),
         ("per GPT-2 token", Numbers),
+        ("published", Numbers),
         ("bits/byte", Numbers),
         ("documents", Numbers),
         ("after step", Numbers),
+        ("weights", Words),
+        ("seed", Numbers),
     ];
-    let rows = subjects.iter().flat_map(|subject| subject.suite.iter().map(move |line| (subject, line)));
-    let rows = rows.map(|(subject, line)| {
-        let number = |key: &str, n| line.get(key).and_then(|x| x.as_f64().ok()).map_or("–".into(), |x| digits(x, n));
-        let text = |key: &str| line.get(key).map_or("–".into(), plain);
-        let error = line.get("nats_per_token_error").and_then(|x| x.as_f64().ok()).unwrap_or(f64::NAN);
-        vec![
-            subject.name.clone(),
-            text("set"),
-            text("protocol"),
-            text("status"),
-            format!("{} ± {}", number("nats_per_token", 4), digits(error, 4)),
-            number("perplexity", 2),
-            number("perplexity_per_gpt2_token", 2),
-            number("bits_per_byte", 4),
-            number("documents", 0),
-            number("step", 0),
-        ]
-    });
-    let rows: Vec<_> = rows.collect();
+    let judged = subjects.iter().filter(|subject| !subject.suite.is_empty());
+    let rows: Vec<_> = judged
+        .flat_map(|subject| {
+            let lines = subject.suite.iter().map(|line| suite_row(subject, line));
+            lines.chain(missing(subject).map(|name| {
+                let mut row = vec![subject.name.clone(), name.into(), "MISSING".into()];
+                row.resize(columns.len(), "–".into());
+                row
+            }))
+        })
+        .collect();
+    let commands: BTreeSet<&str> = subjects
+        .iter()
+        .flat_map(|subject| &subject.suite)
+        .filter_map(|line| line.read("command", Value::as_str).ok())
+        .collect();
+    let without: Vec<&str> = subjects.iter().filter(|s| s.suite.is_empty()).map(|s| s.name.as_str()).collect();
     html! {
         @if rows.is_empty() {
             p.note { "None of the runs has been judged by a suite: " code { "ltm eval RUN --suite suite.toml" } " does that." }
         } @else {
             (table("From suite.jsonl of the run folders; ± is one standard error over sequences", &columns, &rows))
+            p.note {
+                "Published: perplexities per GPT-2 token of the paper's models S, M and L, by its " code { "fixed" }
+                " as far as the public code shows, so not bounds, and of an autoregressive model of 76 M parameters (AR), exact. "
+                "MISSING is a set of the paper that the run has not been judged by. "
+                @if !without.is_empty() { "Judged by no suite: " (without.join(", ")) "." }
+            }
+            @for command in commands { p.note { "By " code { (command) } } }
         }
     }
+}
+
+/// A result of `ltm eval --suite`, with the published figures beside the first protocol of its kind.
+fn suite_row(subject: &Subject, line: &Value) -> Vec<String> {
+    let float = |key: &str| line.get(key).and_then(|x| x.as_f64().ok()).unwrap_or(f64::NAN);
+    let number = |key: &str, n| digits(float(key), n);
+    let text = |key: &str| line.get(key).map_or("–".into(), plain);
+    let (set, protocol) = (text("set"), text("protocol"));
+    let protocols = Protocol::of(subject.kind());
+    let place = protocols.iter().position(|known| known.name() == protocol);
+    let beside = place.map(|i| published(known(&set).map(|set| set.published), protocols[i], i == 0));
+    vec![
+        subject.name.clone(),
+        known(&set).map_or(set, |known| known.title.into()),
+        protocol,
+        text("status"),
+        format!("{} ± {}", number("nats_per_token", 4), number("nats_per_token_error", 4)),
+        perplexity(float("perplexity")),
+        perplexity(float("perplexity_per_gpt2_token")),
+        beside.filter(|figures| !figures.is_empty()).unwrap_or("–".into()),
+        number("bits_per_byte", 4),
+        number("documents", 0),
+        number("step", 0),
+        line.get("weights_sha256").and_then(|x| x.as_str().ok()).map_or("–".into(), |digest| short(digest).into()),
+        number("seed", 0),
+    ]
+}
+
+/// Titles of the paper's sets that a run has not been judged by.
+fn missing(subject: &Subject) -> impl Iterator<Item = &'static str> {
+    let judged = |name: &str| subject.suite.iter().any(|line| line.read("set", Value::as_str) == Ok(name));
+    KNOWN.iter().filter(move |known| !judged(known.name)).map(|known| known.title)
 }
 
 /// What every protocol prints at some T.

@@ -3,6 +3,8 @@
 mod file;
 mod table;
 
+pub use table::published;
+
 use super::interrupt::Guard;
 use super::output::{command, note, print};
 use super::progress::bar;

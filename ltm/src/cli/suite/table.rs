@@ -1,7 +1,7 @@
 //! The suite's results for people and for programs.
 
 use super::{Judged, Request, title};
-use crate::output::{Align, short, table};
+use crate::output::{Align, perplexity as shown, short, table};
 use ltm::config::ModelKind;
 use ltm::evaluate::Protocol;
 use ltm::json::Value;
@@ -19,19 +19,14 @@ fn number(result: &Value, key: &str, digits: usize) -> String {
 /// A number with digits that suit a perplexity, and its standard error.
 fn perplexity(result: &Value, key: &str) -> String {
     let Some(Value::Number(x)) = result.get(key) else { return "–".into() };
-    let show = |x: f64| match x.abs() {
-        1e5.. => format!("{x:.1e}"),
-        100.0.. => format!("{x:.1}"),
-        _ => format!("{x:.2}"),
-    };
     match result.get("nats_per_token_error") {
         Some(Value::Number(error)) => {
             let tokens = |key: &str| result.get(key).and_then(|value| value.as_f64().ok()).unwrap_or(f64::NAN);
             let per = if key == "perplexity" { 1.0 } else { tokens("tokens") / tokens("gpt2_tokens") };
             let error = x * error * per;
-            format!("{} ± {}", show(*x), if error.is_finite() { show(error) } else { "–".into() })
+            format!("{} ± {}", shown(*x), if error.is_finite() { shown(error) } else { "–".into() })
         }
-        _ => show(*x),
+        _ => shown(*x),
     }
 }
 
@@ -46,7 +41,7 @@ fn part(result: &Value, key: &str) -> String {
 
 /// The published figures that stand beside a protocol: those of Latent Thought Models are the number `fixed`, the
 /// autoregressive model's is exact and stands beside the first protocol.
-fn published(published: Option<Published>, protocol: Protocol, first: bool) -> String {
+pub fn published(published: Option<Published>, protocol: Protocol, first: bool) -> String {
     let Some(Published { ltm: [small, medium, large], ar }) = published else { return String::new() };
     match (protocol, first) {
         (Protocol::Fixed, _) => format!("S {small} M {medium} L {large}"),

@@ -50,6 +50,7 @@ pub fn run(args: &Args, threads: Option<usize>, device: device::Choice) -> Resul
         .clone()
         .unwrap_or_else(|| Path::new("runs").join(args.file.file_stem().unwrap_or(OsStr::new("sweep"))));
     let count = points.iter().find_map(|point| point.config.as_ref().ok()).map_or(0, |config| config.train.threads);
+    check_no_run(&out)?;
     threads::inside(count, || {
         let device = device::open(device)?;
         if args.dry_run {
@@ -82,6 +83,17 @@ fn price(point: &Point, device: &Device) -> Result<Cost> {
     let config = point.config.as_ref().map_err(Clone::clone)?;
     let (flops_per_token, bytes) = plan::price(config, device)?;
     Ok(Cost { flops_per_token, bytes: bytes as f64 })
+}
+
+/// That results do not come to lie among the files of one run.
+fn check_no_run(out: &Path) -> Result<()> {
+    match Run::exists(out) {
+        true => Err(Error::usage(format!(
+            "{} is the folder of a training run: name another one for the sweep's runs with --out",
+            out.display()
+        ))),
+        false => Ok(()),
+    }
 }
 
 /// That every folder there is holds its point's run: results of other settings must not pass for these.

@@ -1,10 +1,11 @@
 //! The table of a sweep, for people and as a file, and its figures as files.
 
-use super::super::output::{Align, si, table};
+use super::super::output::{Align, short, si, table};
 use super::draw::draw;
 use engine::{Error, Result};
 use ltm::checkpoint::write_atomic;
 use ltm::sweep::{Cost, Outcome, Point, figures};
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
@@ -45,6 +46,7 @@ pub fn text(outcomes: &[Outcome]) -> String {
         ("point", Left),
         ("parameters", Right),
         ("T", Right),
+        ("K", Right),
         ("N_z", Right),
         ("tokens", Right),
         ("FLOP/token", Right),
@@ -54,6 +56,8 @@ pub fn text(outcomes: &[Outcome]) -> String {
         ("NLL", Right),
         ("+ KL", Right),
         ("seconds", Right),
+        ("seed", Right),
+        ("weights", Left),
     ];
     let finished = outcomes.iter().filter(|outcome| outcome.reason().is_none());
     let rows = finished.map(|o| {
@@ -62,7 +66,8 @@ pub fn text(outcomes: &[Outcome]) -> String {
             o.text("point").to_string(),
             si(o.number("parameters"), ""),
             whole("fast_steps"),
-            whole("latents"),
+            whole("latents_per_layer"),
+            whole("latents_total"),
             si(o.number("tokens"), ""),
             si(o.number("flops_per_token"), ""),
             error_bar(o),
@@ -71,12 +76,16 @@ pub fn text(outcomes: &[Outcome]) -> String {
             format!("{:.2}", o.number("nll_per_sequence")),
             format!("{:.2}", o.number("kl_per_sequence")),
             whole("train_seconds"),
+            whole("seed"),
+            short(o.text("weights_sha256")).to_string(),
         ]
     });
     let mut text = table(&columns, &rows.collect::<Vec<_>>());
     if let Some(least) = outcomes.iter().map(|o| o.number("least_perplexity")).find(|x| x.is_finite()) {
         text.push_str(&format!("\nthe least possible: perplexity {least:.4}, that of the stories' own source"));
     }
+    let commands: BTreeSet<&str> = outcomes.iter().map(|outcome| outcome.text("command")).collect();
+    commands.iter().for_each(|command| text.push_str(&format!("\nby {command}")));
     for outcome in outcomes {
         if let Some(reason) = outcome.reason() {
             text.push_str(&format!("\n{} failed: {reason}", outcome.text("point")));
@@ -87,17 +96,20 @@ pub fn text(outcomes: &[Outcome]) -> String {
 
 fn error_bar(outcome: &Outcome) -> String {
     let (perplexity, error) = (outcome.number("perplexity"), outcome.number("perplexity_error"));
-    if error.is_finite() { format!("{perplexity:.4} ± {error:.4}") } else { format!("{perplexity:.4}") }
+    // Of a model that has learnt little both are astronomical.
+    let show = |x: f64| if x < 1e5 { format!("{x:.4}") } else { format!("{x:.1e}") };
+    if error.is_finite() { format!("{} ± {}", show(perplexity), show(error)) } else { show(perplexity) }
 }
 
 /// The columns of the table as a file: entries of a result's line.
-const COLUMNS: [&str; 23] = [
+const COLUMNS: [&str; 26] = [
     "point",
     "status",
     "kind",
     "size",
     "fast_steps",
-    "latents",
+    "latents_per_layer",
+    "latents_total",
     "seed",
     "parameters",
     "tokens",
@@ -114,6 +126,8 @@ const COLUMNS: [&str; 23] = [
     "least_perplexity",
     "train_seconds",
     "weights_sha256",
+    "config_sha256",
+    "command",
     "reason",
 ];
 

@@ -2,7 +2,7 @@
 
 use super::super::evaluation::warn;
 use super::super::interrupt::{CODE, Guard};
-use super::super::output::{note, print};
+use super::super::output::{command, note, print};
 use super::super::progress::bar;
 use super::super::{eval, memory, train};
 use super::{price, results};
@@ -60,7 +60,7 @@ impl<'a> Sweeping<'a> {
                 Ok(done) => done,
                 Err(error) => {
                     note(format_args!("{} failed: {error}", point.name));
-                    let failed = Outcome::failed(point, &error)?;
+                    let failed = Outcome::failed(point, &command(), &error)?;
                     self.ledger.write(&failed)?;
                     outcomes.push(failed);
                     continue;
@@ -116,7 +116,7 @@ impl<'a> Sweeping<'a> {
             note(format_args!("{}: THE BOUND IS BROKEN: please report this", point.name));
         }
         note(format_args!("{}: {} perplexity {:.4}", point.name, judged.protocol.name(), judged.perplexity));
-        Outcome::finished(&key, point, cost, &trained, &judged).map(Done::Finished)
+        Outcome::finished(&key, point, &command(), cost, &trained, &judged).map(Done::Finished)
     }
 
     /// A new run, or the one that is there from its newest checkpoint.

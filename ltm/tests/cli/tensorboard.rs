@@ -1,0 +1,93 @@
+//! Event files as TensorBoard's own reader understands them.
+//!
+//! Runs where a Python has the package `tensorboard`: the one that `LTM_PYTHON` names, which must have it, else `python3`. Says
+//! that it was skipped where there is none.
+
+use super::*;
+use ltm::json::{self, Value};
+use std::collections::BTreeMap;
+use std::io::Write;
+
+/// Prints a JSON array of `[tag, step, value]`, numbers as f32 has them.
+const READER: &str = "
+import json, sys
+from tensorboard.backend.event_processing import event_accumulator as ea
+events = ea.EventAccumulator(sys.argv[1], size_guidance={ea.SCALARS: 0, ea.TENSORS: 0})
+events.Reload()
+tags = events.Tags()
+told = [[t, e.step, e.value] for t in tags['scalars'] for e in events.Scalars(t)]
+told += [[t, e.step, e.tensor_proto.string_val[0].decode()] for t in tags['tensors'] for e in events.Tensors(t)]
+json.dump(told, sys.stdout)
+";
+
+/// A Python that has TensorBoard.
+fn python() -> Option<String> {
+    if let Ok(named) = std::env::var("LTM_PYTHON") {
+        return Some(named);
+    }
+    let import = ["-c", "from tensorboard.backend.event_processing import event_accumulator"];
+    let there = Command::new("python3").args(import).output().is_ok_and(|said| said.status.success());
+    there.then(|| "python3".into())
+}
+
+/// By tag and step, what the reader finds in `folder`.
+fn read(python: &str, folder: &Path) -> BTreeMap<(String, u64), Value> {
+    let said = Command::new(python).args(["-c", READER]).arg(folder).output().unwrap();
+    assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr));
+    let told = json::parse(&said.stdout).unwrap();
+    let entry = |entry: &Value| {
+        let [tag, step, value] = entry.as_array().unwrap() else { panic!("{entry}") };
+        ((tag.as_str().unwrap().to_string(), step.as_u64().unwrap()), value.clone())
+    };
+    let told = told.as_array().unwrap();
+    let found: BTreeMap<_, _> = told.iter().map(entry).collect();
+    assert_eq!(found.len(), told.len(), "a tag has one value a step");
+    found
+}
+
+/// The same from the run's metrics, which are what event files repeat.
+fn expected(run: &Path) -> BTreeMap<(String, u64), Value> {
+    let mut expected = BTreeMap::new();
+    for line in fs::read_to_string(run.join("metrics.jsonl")).unwrap().lines().map(|line| json::parse(line).unwrap()) {
+        let about = ["protocol", "trouble"].iter().position(|&key| line.get(key).is_some());
+        let about = about.map_or("train", |i| ["validation", "trouble"][i]);
+        let step = line.read("step", Value::as_u64).unwrap();
+        for (key, value) in line.as_object().unwrap() {
+            let value = match value {
+                Value::Number(x) if key != "step" => f64::from(*x as f32).into(),
+                Value::String(_) if key == "message" => value.clone(),
+                _ => continue,
+            };
+            expected.insert((format!("{about}/{key}"), step), value);
+        }
+    }
+    expected
+}
+
+#[test]
+fn tensorboard_reads_what_the_metrics_say() {
+    let Some(python) = python() else {
+        // Not by `println!`, which a test that passes is not heard by.
+        let why = "skipped: python3 has no package tensorboard: event files were not read by TensorBoard's own reader";
+        writeln!(std::io::stderr(), "{why}").unwrap();
+        return;
+    };
+    let lab = Lab::new();
+    // Latents that cannot learn, so that there is a sentence about them.
+    let settings = ["train.steps=120", "train.eval_every=40", "train.checkpoint_every=50", "fast.rate_start=1e-6"];
+    let args = [train_args("run", &settings), vec!["fast.rate_end=1e-6", "--tensorboard"]].concat();
+    lab.run(&args).succeeds();
+    let (run, events) = (lab.path("run"), lab.path("run/tensorboard"));
+    let found = read(&python, &events);
+    assert_eq!(found, expected(&run));
+    let tag = |tag: &str, step| found.contains_key(&(tag.to_string(), step));
+    assert!(tag("train/loss", 120) && tag("validation/loss", 80) && tag("trouble/message", 100), "{found:?}");
+
+    // Back to step 100 and on: what the first files say of later steps is forgotten.
+    fs::remove_dir_all(run.join("checkpoints/step-00000120")).unwrap();
+    lab.run(&["train", "--resume", "run", "--set", "train.steps=130"]).succeeds();
+    assert_eq!(fs::read_dir(&events).unwrap().count(), 2);
+    let found = read(&python, &events);
+    assert_eq!(found, expected(&run));
+    assert!(found.contains_key(&("train/loss".to_string(), 130)));
+}
