@@ -19,6 +19,13 @@ __device__ inline unsigned round_to_bf16x2(float low, float high) {
     return out;
 }
 
+// 2^x to about 2 units in the last place, zero instead of a denormal number.
+__device__ inline float exp2_approx(float x) {
+    float out;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(out) : "f"(x));
+    return out;
+}
+
 // Dynamic shared memory: `SHARED(float, rows);` declares `float* rows`. Once per kernel.
 extern __shared__ __align__(128) unsigned char dynamic_shared[];
 #define SHARED(type, name) type* name = reinterpret_cast<type*>(dynamic_shared)
@@ -55,13 +62,15 @@ __device__ inline void mma_bf16(float (&d)[4], const unsigned (&a)[4], unsigned 
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
-// Copies 16 bytes to shared memory in the background; both addresses are multiples of 16. Where not `valid`, zeros, and
-// `global` is not read.
-__device__ inline void copy_async(void* shared, const void* global, bool valid = true) {
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;"
-                 :
-                 : "r"(shared_address(shared)), "l"(global), "r"(valid ? 16 : 0)
-                 : "memory");
+// Copies 16 bytes, or 8, to shared memory in the background; both addresses are multiples of that. Where not `valid`, zeros,
+// and `global` is not read.
+template <int BYTES = 16> __device__ inline void copy_async(void* shared, const void* global, bool valid = true) {
+    static_assert(BYTES == 16 || BYTES == 8, "a copy of 16 or 8 bytes");
+    if (BYTES == 16) {
+        asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(shared)), "l"(global), "r"(valid ? 16 : 0) : "memory");
+    } else {
+        asm volatile("cp.async.ca.shared.global [%0], [%1], 8, %2;" ::"r"(shared_address(shared)), "l"(global), "r"(valid ? 8 : 0) : "memory");
+    }
 }
 
 // Closes a group of this thread's copies.
