@@ -96,6 +96,7 @@ template <int M, int J> __device__ inline void multiply_transposed(float (&acc)[
 
 template <int M, int J> __device__ inline void multiply_transposed(float (&acc)[M][J][4], const LeftOf<float, M>& left, const float* right) {
     int g = lane() / 4, t = lane() % 4;
+#pragma unroll 1
     for (int k = 0; k < D; k += 4) {
 #pragma unroll
         for (int m = 0; m < M; m++) {
@@ -152,6 +153,8 @@ template <int M, int I> __device__ inline void multiply(float (&acc)[M][D / 8][4
                 float p0 = __shfl_sync(FULL, p[m][i][c % 2], from), p1 = __shfl_sync(FULL, p[m][i][2 + c % 2], from);
 #pragma unroll
                 for (int j = 0; j < D / 8; j++) {
+                    // So that the compiler doesn't load ahead more than it has registers for.
+                    if (D > 64 && j % 8 == 0) __syncwarp();
                     Floats<2> b = load_pack<2>(row + 8 * j);
                     acc[m][j][0] = fmaf(p0, b.x[0], acc[m][j][0]);
                     acc[m][j][1] = fmaf(p0, b.x[1], acc[m][j][1]);
@@ -338,22 +341,22 @@ template <int M> struct Softmax {
 };
 
 // y [16M, D] of the warp's queries, the first of which is `query`, and lse of the lane's rows. Keys and values come in a
-// stream, of which C at a time are looked at. Rows without a query are of no use.
+// stream, of which C at a time are looked at; values lie behind keys. Rows without a query are of no use.
 template <int C, int M, int N>
 __device__ inline void attend(const Left<M>& queries, Stream<N> stream, Sight sight, int query, float scale, float (&y)[M][D / 8][4], float (&inverse)[M][2], float (&lse)[M][2]) {
     Softmax<M> softmax(scale);
     stream.for_each([&](int first, const T* keys, const T* values, const float*) {
 #pragma unroll 1
-        for (int c = 0; c < N; c += C) {
-            if (sight.none(query, 16 * M, first + c, C)) continue;
+        for (const T* end = values; keys < end; first += C, keys += C * STRIDE) {
+            if (sight.none(query, 16 * M, first, C)) continue;
             float p[M][C / 8][4] = {};
-            multiply_transposed(p, queries, keys + c * STRIDE);
-            sight.hide(p, query, first + c);
+            multiply_transposed(p, queries, keys);
+            sight.hide(p, query, first);
             softmax.step(p, [&](int m, int h, float factor) {
 #pragma unroll
                 for (int j = 0; j < D / 8; j++) y[m][j][2 * h] *= factor, y[m][j][2 * h + 1] *= factor;
             });
-            multiply(y, p, values + c * STRIDE);
+            multiply(y, p, keys + N * STRIDE);
         }
     });
 #pragma unroll

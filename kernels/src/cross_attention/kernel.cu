@@ -121,18 +121,25 @@ extern "C" __global__ void __launch_bounds__(128) backward(const T* q, const T* 
             if (lane() % 4 == 0) store_pack<2>(pairs + 2 * row_of(0, h), Floats<2>{lse[0][h], delta[0][h]});
         }
         __syncwarp();
-        float out[1][D / 8][4] = {};
-        for_each_tile([&](int tile) {
-            if (partials && tile == part) {
+        if (partials) {
+            for_each_tile([&](int tile) {
                 // Tokens beyond the last have zeros.
-                key_gradient<16>(Left<1>(keys), Left<1>(values), own, own_d_y, pairs, Sight{1 << 30, 1 << 30, 1 << 30}, 0, 0, scale, d_k, d_v);
+                if (tile == part) key_gradient<16>(Left<1>(keys), Left<1>(values), own, own_d_y, pairs, Sight{1 << 30, 1 << 30, 1 << 30}, 0, 0, scale, d_k, d_v);
+            });
+        }
+        if (want_q != SKIP && part == 0) {
+            float out[1][D / 8][4] = {};
+#pragma unroll
+            for (int h = 0; h < 2; h++) {
+                Floats<2> both = load_pack<2>(pairs + 2 * row_of(0, h));
+                lse[0][h] = both.x[0], delta[0][h] = both.x[1];
             }
-            if (want_q != SKIP && part == 0) {
+            for_each_tile([&](int tile) {
                 query_gradient<LATENTS>(Left<1>(own), Left<1>(own_d_y), keys, values, layer.sight(), query, tile * LATENTS, scale, lse, delta, out);
-            }
-        });
-        const float factor[1][2] = {{scale, scale}};
-        if (want_q != SKIP && part == 0) store_rows(want_q, d_q + layer.query_start(), layer.queries(d_q), query, out, factor, own);
+            });
+            const float factor[1][2] = {{scale, scale}};
+            store_rows(want_q, d_q + layer.query_start(), layer.queries(d_q), query, out, factor, own);
+        }
     });
     if (!partials) return;
 #pragma unroll

@@ -5,7 +5,7 @@
 constexpr int COLUMNS = sizeof(T) == 2 ? 64 : 32;
 constexpr int FORWARD = 32;
 constexpr int BACKWARD_QUERIES = 32;
-constexpr int BACKWARD_KEYS = 16;
+constexpr int BACKWARD_KEYS = sizeof(T) == 2 ? 16 : 8;
 
 // Blocks that an SM is to hold in the backward pass: with 1 the compiler uses what registers it needs.
 constexpr int RESIDENT = D <= 32 ? 2 : 0;
