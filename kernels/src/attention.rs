@@ -11,12 +11,6 @@ pub const WIDEST_HEAD: usize = 128;
 /// Threads of a block.
 pub const THREADS: u32 = 128;
 
-/// Rows of a warp.
-pub const ROWS: usize = 16;
-
-/// Rows of a block.
-pub const BLOCK: usize = 4 * ROWS;
-
 /// Tiles of one width and type.
 #[derive(Clone, Copy)]
 pub struct Tiles {
@@ -34,6 +28,11 @@ impl Tiles {
         let size =
             size.unwrap_or_else(|| panic!("heads of {head_dim} are wider than the {WIDEST_HEAD} of a GPU's kernels"));
         Self { size, dtype }
+    }
+
+    /// Rows of a block: as many as its four warps' registers hold.
+    pub fn block(self) -> usize {
+        if self.dtype == DType::Bf16 && self.size <= 64 { 128 } else { 64 }
     }
 
     /// Bytes of `rows` rows in shared memory.

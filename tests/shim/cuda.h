@@ -41,6 +41,7 @@ struct Copy {
     void* to;
     const void* from;
     bool valid;
+    size_t bytes;
 };
 
 struct Thread {

@@ -71,12 +71,12 @@ __device__ inline void mma_bf16(float (&d)[4], const unsigned (&a)[4], unsigned 
 }
 
 // A copy arrives when it is waited for and no sooner; until then the place is spoilt.
-__device__ inline void copy_async(void* shared, const void* global, bool valid = true, int line = __builtin_LINE()) {
-    if ((uintptr_t)shared % 16 != 0 || (valid && (uintptr_t)global % 16 != 0)) {
-        shim::die("line %d: a background copy that is not aligned to 16 bytes", line);
+template <int BYTES = 16> __device__ inline void copy_async(void* shared, const void* global, bool valid = true, int line = __builtin_LINE()) {
+    if ((uintptr_t)shared % BYTES != 0 || (valid && (uintptr_t)global % BYTES != 0)) {
+        shim::die("line %d: a background copy that is not aligned to %d bytes", line, BYTES);
     }
-    memset(shared, 0xff, 16);
-    shim::current->copies.back().push_back({shared, global, valid});
+    memset(shared, 0xff, BYTES);
+    shim::current->copies.back().push_back({shared, global, valid, BYTES});
 }
 
 __device__ inline void copy_commit() { shim::current->copies.emplace_back(); }
@@ -86,8 +86,8 @@ template <int N> __device__ inline void copy_wait() {
     // The last group is open: it is not waited for.
     for (; groups.size() > N + 1; groups.erase(groups.begin())) {
         for (const shim::Copy& copy : groups.front()) {
-            if (copy.valid) memcpy(copy.to, copy.from, 16);
-            else memset(copy.to, 0, 16);
+            if (copy.valid) memcpy(copy.to, copy.from, copy.bytes);
+            else memset(copy.to, 0, copy.bytes);
         }
     }
 }

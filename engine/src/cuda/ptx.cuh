@@ -62,13 +62,15 @@ __device__ inline void mma_bf16(float (&d)[4], const unsigned (&a)[4], unsigned 
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
-// Copies 16 bytes to shared memory in the background; both addresses are multiples of 16. Where not `valid`, zeros, and
-// `global` is not read.
-__device__ inline void copy_async(void* shared, const void* global, bool valid = true) {
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;"
-                 :
-                 : "r"(shared_address(shared)), "l"(global), "r"(valid ? 16 : 0)
-                 : "memory");
+// Copies 16 bytes, or 8, to shared memory in the background; both addresses are multiples of that. Where not `valid`, zeros,
+// and `global` is not read.
+template <int BYTES = 16> __device__ inline void copy_async(void* shared, const void* global, bool valid = true) {
+    static_assert(BYTES == 16 || BYTES == 8, "a copy of 16 or 8 bytes");
+    if (BYTES == 16) {
+        asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(shared)), "l"(global), "r"(valid ? 16 : 0) : "memory");
+    } else {
+        asm volatile("cp.async.ca.shared.global [%0], [%1], 8, %2;" ::"r"(shared_address(shared)), "l"(global), "r"(valid ? 8 : 0) : "memory");
+    }
 }
 
 // Closes a group of this thread's copies.

@@ -1,7 +1,7 @@
 //! Launches of `kernel.cu`.
 
 use super::cpu::Shape;
-use crate::attention::{self, BLOCK, ROWS, THREADS, Tiles};
+use crate::attention::{self, THREADS, Tiles};
 use engine::cuda::{Arg, Gpu, Grid, Module, Pointer};
 use engine::{Buffer, DType, Want};
 
@@ -9,9 +9,10 @@ pub static KERNELS: Module =
     Module::new("cross_attention", concat!(include_str!("../attention.cuh"), include_str!("kernel.cu")))
         .with_sizes(&attention::SIZES);
 
-/// Latents and tokens of a tile.
+/// Latents and tokens of a tile, and tokens of a block of the backward pass.
 const LATENTS: usize = 16;
 const TOKENS: usize = 64;
+const CHUNK: usize = 256;
 
 /// `blocks` for each head of each sample, with `shared` bytes of shared memory.
 struct Blocks {
@@ -31,8 +32,9 @@ fn launch(gpu: &dyn Gpu, shape: Shape, q: &Buffer, entry: &'static str, blocks: 
 }
 
 pub fn forward(gpu: &dyn Gpu, shape: Shape, q: &Buffer, kv: &Buffer, y: &mut Buffer) {
-    let shared = Tiles::new(shape.head_dim, q.dtype()).bytes(BLOCK + 4 * LATENTS);
-    let blocks = Blocks { blocks: shape.tokens.div_ceil(BLOCK), shared };
+    let tiles = Tiles::new(shape.head_dim, q.dtype());
+    let blocks = shape.tokens.div_ceil(tiles.block());
+    let blocks = Blocks { blocks, shared: tiles.bytes(tiles.block() + 4 * LATENTS) };
     launch(gpu, shape, q, "forward", blocks, &[q.into(), kv.into(), y.into()]);
 }
 
@@ -43,12 +45,12 @@ pub struct Known<'a> {
     pub d_y: &'a Buffer,
 }
 
-/// Numbers of f32 scratch memory: two for each token and head.
+/// Numbers of f32 scratch memory if d_kv is wanted: it once for each chunk of tokens.
 pub fn scratch(shape: Shape, samples: usize) -> usize {
-    2 * samples * shape.tokens * shape.heads
+    shape.tokens.div_ceil(CHUNK) * samples * shape.latents * 2 * shape.heads * shape.head_dim
 }
 
-/// `memory` is scratch memory for [`scratch`] numbers.
+/// `partials` is scratch memory for [`scratch`] numbers, unless d_kv is not wanted.
 pub fn backward(
     gpu: &dyn Gpu,
     shape: Shape,
@@ -56,18 +58,21 @@ pub fn backward(
     wants: [Want; 2],
     d_q: &mut Buffer,
     d_kv: &mut Buffer,
-    memory: Pointer,
+    partials: Option<Pointer>,
 ) {
     let [q, kv, d_y] = [known.q, known.kv, known.d_y].map(Arg::from);
-    let (lse, delta) = (memory, memory.offset(scratch(shape, known.q.shape().dims()[0]) / 2));
-    let tiles = Tiles::new(shape.head_dim, known.q.dtype());
-    let blocks = Blocks { blocks: shape.tokens.div_ceil(BLOCK), shared: tiles.bytes(2 * BLOCK + 4 * LATENTS) };
-    let args = [q, kv, d_y, wants[0].into(), d_q.into(), lse.into(), delta.into()];
-    launch(gpu, shape, known.q, "backward_queries", blocks, &args);
-    if wants[1].is_wanted() {
-        let shared = tiles.bytes(2 * ROWS + 4 * TOKENS) + 2 * TOKENS * DType::F32.size();
-        let blocks = Blocks { blocks: shape.latents.div_ceil(ROWS), shared };
-        let args = [q, kv, lse.into(), delta.into(), d_y, wants[1].into(), d_kv.into()];
-        launch(gpu, shape, known.q, "backward_keys", blocks, &args);
+    let chunks = shape.tokens.div_ceil(CHUNK);
+    let parts = if partials.is_some() { shape.latents.div_ceil(LATENTS) } else { 1 };
+    let pairs = 2 * TOKENS * DType::F32.size();
+    let shared = Tiles::new(shape.head_dim, known.q.dtype()).bytes(2 * LATENTS + 4 * TOKENS) + pairs;
+    let sums = partials.map_or(Arg::Pointer(0), Arg::from);
+    let args = [q, kv, d_y, wants[0].into(), d_q.into(), Arg::int(parts), sums];
+    launch(gpu, shape, known.q, "backward", Blocks { blocks: chunks * parts, shared }, &args);
+    if partials.is_some() {
+        let n = d_kv.len();
+        let packs = n.div_ceil(16 / d_kv.dtype().size());
+        let args = [sums, Arg::int(chunks), wants[1].into(), d_kv.into(), Arg::int(n)];
+        let size = Tiles::new(shape.head_dim, known.q.dtype()).size;
+        gpu.launch(&KERNELS.kernel("sum_partials", known.q.dtype()).size(size), Grid::covering(packs, 256), &args);
     }
 }

@@ -1,11 +1,12 @@
 // Attention of every token to a layer's K latents, of which there are few: a tile of 16 has them all as a rule. Memory bounds
-// it: q and y forward; q, d_y and d_q backward, which reads q and d_y a second time for the gradients of keys and values.
+// it: q and y forward; q, d_y and d_q backward, each once.
 
-// Latents of a tile, and tokens of a tile of which each warp has a quarter.
+// Latents of a tile; tokens of a tile of the backward pass, of which each warp has 16, and of a block.
 constexpr int LATENTS = 16;
-constexpr int TOKENS = 64;
+constexpr int TOKENS = WARPS * 16;
+constexpr int CHUNK = 256;
 
-// Sizes of the layer: q [B, tokens, d], kv [B, latents, 2d], d = heads·head_dim. Blocks: x of rows, y a head, z a sample.
+// Sizes of the layer: q [B, tokens, d], kv [B, latents, 2d], d = heads·head_dim. Blocks: y a head, z a sample.
 struct Layer {
     int tokens, latents, heads, head_dim;
 
@@ -16,102 +17,149 @@ struct Layer {
     __device__ Rows queries(const T* x) const { return {x + query_start(), heads * head_dim, tokens, head_dim}; }
     __device__ Rows keys(const T* kv) const { return {kv + key_start(), 2 * heads * head_dim, latents, head_dim}; }
     __device__ Rows values(const T* kv) const { return {kv + value_start(), 2 * heads * head_dim, latents, head_dim}; }
-    // Number of this sample's and head's row in a tensor [B, tokens, heads].
-    __device__ size_t statistic(int row) const { return ((size_t)blockIdx.z * tokens + row) * heads + blockIdx.y; }
-    __device__ Sight sight() const { return {0, latents}; }
+    // All see all.
+    __device__ Sight sight() const { return {1 << 30, 1 << 30, latents}; }
     __device__ Stream<LATENTS> stream(const T* kv, T* shared) const {
-        return {keys(kv), values(kv), 0, (latents + LATENTS - 1) / LATENTS, shared};
+        return {keys(kv), values(kv), nullptr, 0, (latents + LATENTS - 1) / LATENTS, shared};
     }
 };
 
-// q, kv → y [B, tokens, d]. A block has 64 tokens.
+// q, kv → y [B, tokens, d]. A block has BLOCK tokens.
 extern "C" __global__ void __launch_bounds__(128) forward(const T* q, const T* kv, T* y, int tokens, int latents, int heads, int head_dim, float scale) {
     SHARED(T, shared);
     Layer layer = {tokens, latents, heads, head_dim};
     int first = blockIdx.x * BLOCK, query = first + warp() * ROWS;
-    load_tile<BLOCK>(shared, layer.queries(q), first);
-    float out[D / 8][4] = {}, inverse[2], lse[2];
+    T* own = shared + warp() * ROWS * STRIDE;
     auto stream = layer.stream(kv, shared + BLOCK * STRIDE);
-    attend<LATENTS>(shared + warp() * ROWS * STRIDE, stream, layer.sight(), query, scale, out, inverse, lse);
-    store_rows(WRITE, y + layer.query_start(), layer.queries(y), query, out, inverse);
-}
-
-// → d_q unless it is not wanted, and lse and delta [B, tokens, heads]: log Σ exp of a token's scores, and Σ p · d_p. A block
-// has 64 tokens; it goes over the latents once for these and once for d_q.
-extern "C" __global__ void __launch_bounds__(128) backward_queries(const T* q, const T* kv, const T* d_y, int want, T* d_q, float* lse, float* delta, int tokens, int latents, int heads, int head_dim, float scale) {
-    SHARED(T, shared);
-    Layer layer = {tokens, latents, heads, head_dim};
-    int first = blockIdx.x * BLOCK, query = first + warp() * ROWS;
-    const T* queries = shared + warp() * ROWS * STRIDE;
-    const T* gradients = queries + BLOCK * STRIDE;
     load_tile<BLOCK>(shared, layer.queries(q), first);
-    load_tile<BLOCK>(shared + BLOCK * STRIDE, layer.queries(d_y), first);
-    auto stream = layer.stream(kv, shared + 2 * BLOCK * STRIDE);
-    Softmax softmax = {{-infinity(), -infinity()}, {0, 0}};
-    float own_lse[2], own_delta[2] = {};
-    stream.for_each([&](int key, const T* keys, const T* values) {
-        float p[LATENTS / 8][4] = {}, d_p[LATENTS / 8][4] = {}, correction[2];
-        multiply_transposed(p, queries, keys);
-        multiply_transposed(d_p, gradients, values);
-        softmax.step(p, layer.sight(), query, key, scale, correction);
-#pragma unroll
-        for (int h = 0; h < 2; h++) {
-            own_delta[h] *= correction[h];
-#pragma unroll
-            for (int i = 0; i < LATENTS / 4; i++) {
-                int j = i / 2, e = 2 * h + i % 2;
-                own_delta[h] = fmaf(p[j][e], d_p[j][e], own_delta[h]);
-            }
-        }
-    });
-#pragma unroll
-    for (int h = 0; h < 2; h++) {
-        float sum = row_sum(softmax.sum[h]);
-        own_lse[h] = fmaf(softmax.most[h], scale, logf(sum));
-        own_delta[h] = row_sum(own_delta[h]) / sum;
-        int row = query + row_of(2 * h);
-        if (lane() % 4 == 0 && row < tokens) {
-            lse[layer.statistic(row)] = own_lse[h];
-            delta[layer.statistic(row)] = own_delta[h];
-        }
-    }
-    if (want == SKIP) return;
-    float out[D / 8][4] = {};
-    query_gradient<LATENTS>(queries, gradients, stream, layer.sight(), query, scale, own_lse, own_delta, out);
-    store_rows(want, d_q + layer.query_start(), layer.queries(d_q), query, out, {1, 1});
+    stream.load(0);
+    copy_commit();
+    copy_wait<0>();
+    __syncthreads();
+    Left<TILES> queries(own);
+    float out[TILES][D / 8][4] = {}, inverse[TILES][2], lse[TILES][2];
+    attend<LATENTS>(queries, stream, layer.sight(), query, scale, out, inverse, lse);
+    store_rows(WRITE, y + layer.query_start(), layer.queries(y), query, out, inverse, own);
 }
 
-// The sum of the warps' acc [16, D], by way of shared memory for 4·16·D floats, to rows first to first + 15.
-__device__ void store_sum(int want, T* at, Rows like, int first, const float (&acc)[D / 8][4], float* shared) {
+// The sum of the warps' acc [16, D], by way of shared memory for 4·16·D floats, to rows of floats from `at` on, of which
+// `like` has the sizes, from `first` on.
+__device__ inline void store_sum(float* at, Rows like, int first, const float (&acc)[1][D / 8][4], float* shared) {
+    __syncthreads();
 #pragma unroll
     for (int j = 0; j < D / 8; j++) {
 #pragma unroll
-        for (int e = 0; e < 4; e++) shared[(warp() * ROWS + row_of(e)) * D + column_of(j, e)] = acc[j][e];
+        for (int h = 0; h < 2; h++) {
+            Floats<2> pair = {acc[0][j][2 * h], acc[0][j][2 * h + 1]};
+            store_pack<2>(shared + (warp() * 16 + row_of(0, h)) * D + column_of(j, 0), pair);
+        }
     }
     __syncthreads();
-    for (int i = threadIdx.x; i < ROWS * D; i += THREADS) {
+    for (int i = threadIdx.x; i < 16 * D; i += THREADS) {
         int row = first + i / D, c = i % D;
         float sum = 0;
-        for (int w = 0; w < WARPS; w++) sum += shared[w * ROWS * D + i];
-        if (row < like.count && c < like.width) add_or_write(want, at + (size_t)row * like.stride + c, sum);
+        for (int w = 0; w < WARPS; w++) sum += shared[w * 16 * D + i];
+        if (row < like.count && c < like.width) at[(size_t)row * like.stride + c] = sum;
     }
-    __syncthreads();
 }
 
-// → d_kv. A block has 16 latents and streams all tokens of its sample, of which each warp has a quarter of every tile; lse
-// and delta come from the kernel above.
-extern "C" __global__ void __launch_bounds__(128) backward_keys(const T* q, const T* kv, const float* lse, const float* delta, const T* d_y, int want, T* d_kv, int tokens, int latents, int heads, int head_dim, float scale) {
+// → d_q unless it is not wanted, and, unless d_kv is not, partials [chunks, B, latents, 2d], a chunk's share of it. A block
+// has CHUNK tokens, tile by tile, and for d_kv the `part`-th of `parts` tiles of latents; the others of the same chunk repeat
+// what leads there. It goes over the latents once for the softmax, whose lse and delta each warp keeps for its tokens, and
+// once for gradients.
+extern "C" __global__ void __launch_bounds__(128) backward(const T* q, const T* kv, const T* d_y, int want_q, T* d_q, int parts, float* partials, int tokens, int latents, int heads, int head_dim, float scale) {
     SHARED(T, shared);
     Layer layer = {tokens, latents, heads, head_dim};
-    int first = blockIdx.x * ROWS;
-    load_tile<ROWS>(shared, layer.keys(kv), first);
-    load_tile<ROWS>(shared + ROWS * STRIDE, layer.values(kv), first);
-    T* tiles = shared + 2 * ROWS * STRIDE;
-    float* statistics = reinterpret_cast<float*>(tiles + 4 * TOKENS * STRIDE);
-    Stream<TOKENS> stream = {layer.queries(q), layer.queries(d_y), 0, (tokens + TOKENS - 1) / TOKENS, tiles};
-    float d_k[D / 8][4] = {}, d_v[D / 8][4] = {};
-    key_gradient<TOKENS / WARPS>(shared, shared + ROWS * STRIDE, stream, layer.sight(), first, warp() * TOKENS / WARPS, scale, lse + layer.statistic(0), delta + layer.statistic(0), heads, statistics, d_k, d_v);
-    float* sums = reinterpret_cast<float*>(tiles);
-    store_sum(want, d_kv + layer.key_start(), layer.keys(d_kv), first, d_k, sums);
-    store_sum(want, d_kv + layer.value_start(), layer.values(d_kv), first, d_v, sums);
+    int part = blockIdx.x % parts, chunk = blockIdx.x / parts, begin = chunk * CHUNK;
+    int tiles = (latents + LATENTS - 1) / LATENTS;
+    T* keys = shared;
+    T* values = keys + LATENTS * STRIDE;
+    T* pairs_at = values + LATENTS * STRIDE;
+    float* pairs = reinterpret_cast<float*>(pairs_at) + warp() * 32;
+    Stream<TOKENS> stream = {layer.queries(q), layer.queries(d_y), nullptr, begin, (min(CHUNK, tokens - begin) + TOKENS - 1) / TOKENS, pairs_at + WARPS * 32 * sizeof(float) / sizeof(T)};
+    auto load = [&](int tile) {
+        load_tile<LATENTS>(keys, layer.keys(kv), tile * LATENTS);
+        load_tile<LATENTS>(values, layer.values(kv), tile * LATENTS);
+    };
+    // f(number) for every tile of latents; a single one stays where it is.
+    auto for_each_tile = [&](auto f) {
+        for (int i = 0; i < tiles; i++) {
+            if (tiles > 1) {
+                __syncthreads();
+                load(i);
+                copy_commit();
+                copy_wait<0>();
+                __syncthreads();
+            }
+            f(i);
+        }
+    };
+    load(0);
+    stream.load(0);
+    copy_commit();
+    float d_k[1][D / 8][4] = {}, d_v[1][D / 8][4] = {};
+    stream.for_each([&](int first, T* q_tile, T* d_y_tile, const float*) {
+        T* own = q_tile + warp() * 16 * STRIDE;
+        T* own_d_y = d_y_tile + warp() * 16 * STRIDE;
+        int query = first + warp() * 16;
+        Softmax<1> softmax(scale);
+        float lse[1][2], delta[1][2] = {};
+        for_each_tile([&](int tile) {
+            float p[1][LATENTS / 8][4] = {}, d_p[1][LATENTS / 8][4] = {};
+            multiply_transposed(p, Left<1>(own), keys);
+            multiply_transposed(d_p, Left<1>(own_d_y), values);
+            layer.sight().hide(p, query, tile * LATENTS);
+            softmax.step(p, [&](int m, int h, float factor) { delta[m][h] *= factor; });
+#pragma unroll
+            for (int i = 0; i < LATENTS / 2; i++) delta[0][i / 2 % 2] = fmaf(p[0][i / 4][i % 4], d_p[0][i / 4][i % 4], delta[0][i / 2 % 2]);
+        });
+#pragma unroll
+        for (int h = 0; h < 2; h++) {
+            float total = softmax.total(0, h);
+            lse[0][h] = softmax.log(0, h, total);
+            delta[0][h] = row_sum(delta[0][h]) / total;
+            if (lane() % 4 == 0) store_pack<2>(pairs + 2 * row_of(0, h), Floats<2>{lse[0][h], delta[0][h]});
+        }
+        __syncwarp();
+        if (partials) {
+            for_each_tile([&](int tile) {
+                // Tokens beyond the last have zeros.
+                if (tile == part) key_gradient<16>(Left<1>(keys), Left<1>(values), own, own_d_y, pairs, Sight{1 << 30, 1 << 30, 1 << 30}, 0, 0, scale, d_k, d_v);
+            });
+        }
+        if (want_q != SKIP && part == 0) {
+            float out[1][D / 8][4] = {};
+#pragma unroll
+            for (int h = 0; h < 2; h++) {
+                Floats<2> both = load_pack<2>(pairs + 2 * row_of(0, h));
+                lse[0][h] = both.x[0], delta[0][h] = both.x[1];
+            }
+            for_each_tile([&](int tile) {
+                query_gradient<LATENTS>(Left<1>(own), Left<1>(own_d_y), keys, values, layer.sight(), query, tile * LATENTS, scale, lse, delta, out);
+            });
+            const float factor[1][2] = {{scale, scale}};
+            store_rows(want_q, d_q + layer.query_start(), layer.queries(d_q), query, out, factor, own);
+        }
+    });
+    if (!partials) return;
+#pragma unroll
+    for (int i = 0; i < D / 2; i++) d_k[0][i / 4][i % 4] *= scale;
+    partials += (size_t)chunk * gridDim.z * latents * 2 * heads * head_dim;
+    float* sums = reinterpret_cast<float*>(stream.shared);
+    store_sum(partials + layer.key_start(), layer.keys(kv), part * LATENTS, d_k, sums);
+    store_sum(partials + layer.value_start(), layer.values(kv), part * LATENTS, d_v, sums);
+}
+
+// partials [chunks, n] → d_kv [n], their sum in order.
+extern "C" __global__ void __launch_bounds__(256) sum_partials(const float* partials, int chunks, int want, T* d_kv, int n) {
+    for_my_elements(n, n, [&](auto width, int i) {
+        constexpr int N = decltype(width)::size;
+        Floats<N> sum = load_pack<N>(partials + i);
+        for (int chunk = 1; chunk < chunks; chunk++) {
+            Floats<N> more = load_pack<N>(partials + (size_t)chunk * n + i);
+#pragma unroll
+            for (int j = 0; j < N; j++) sum.x[j] += more.x[j];
+        }
+        add_or_write_pack<N>(want, d_kv + i, sum);
+    });
 }

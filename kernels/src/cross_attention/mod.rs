@@ -79,8 +79,9 @@ impl Op for CrossAttention {
         let shape = self.shape(ins[0].spec(), ins[1].spec());
         if let Device::Cuda(gpu) = cx.device {
             let known = cuda::Known { q: ins[0], kv: ins[1], d_y: d_out };
-            let memory = cx.scratch_at(DType::F32, cuda::scratch(shape, d_out.shape().dims()[0]));
-            return cuda::backward(&**gpu, shape, &known, wants, d_q, d_kv, memory);
+            let partials = cuda::scratch(shape, d_out.shape().dims()[0]);
+            let partials = want_kv.is_wanted().then(|| cx.scratch_at(DType::F32, partials));
+            return cuda::backward(&**gpu, shape, &known, wants, d_q, d_kv, partials);
         }
         with_real!(d_out.dtype(), T => {
             let known = cpu::Known::<T> { q: ins[0].as_slice(), kv: ins[1].as_slice(), d_y: d_out.as_slice() };
@@ -94,11 +95,13 @@ impl Op for CrossAttention {
         let (shape, samples) = (self.shape(ins[0], ins[1]), ins[0].shape.dims()[0]);
         match (device, pass) {
             (_, Pass::Forward) => 0,
-            (Device::Cuda(_), _) => cuda::scratch(shape, samples) * DType::F32.size(),
+            (Device::Cuda(_), Pass::Vjp(wants) | Pass::Fused(wants)) if wants[1].is_wanted() => {
+                cuda::scratch(shape, samples) * DType::F32.size()
+            }
             (Device::Cpu, Pass::Vjp(wants) | Pass::Fused(wants)) if wants[1].is_wanted() => {
                 shape.partials(samples) * ins[0].dtype.size()
             }
-            (Device::Cpu, _) => 0,
+            _ => 0,
         }
     }
 

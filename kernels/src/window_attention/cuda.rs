@@ -1,7 +1,7 @@
 //! Launches of `kernel.cu`.
 
 use super::cpu::Shape;
-use crate::attention::{self, BLOCK, THREADS, Tiles};
+use crate::attention::{self, THREADS, Tiles};
 use engine::cuda::{Arg, Gpu, Grid, Module, Pointer};
 use engine::{Buffer, DType, Want};
 
@@ -9,28 +9,27 @@ pub static KERNELS: Module =
     Module::new("window_attention", concat!(include_str!("../attention.cuh"), include_str!("kernel.cu")))
         .with_sizes(&attention::SIZES);
 
-/// Columns of a tile of the backward pass.
-const BACKWARD: usize = 32;
-
-/// Columns of a tile of the forward pass.
-fn forward_columns(dtype: DType) -> usize {
+/// Columns of a tile.
+fn columns(dtype: DType) -> usize {
     if dtype == DType::Bf16 { 64 } else { 32 }
 }
 
-fn launch(gpu: &dyn Gpu, shape: Shape, like: &Buffer, entry: &'static str, shared: usize, args: &[Arg]) {
+/// Shared memory: `own` blocks of rows, a stream of tiles, and `extra` bytes.
+fn launch(gpu: &dyn Gpu, shape: Shape, like: &Buffer, entry: &'static str, own: usize, extra: usize, args: &[Arg]) {
     let Shape { tokens, heads, head_dim, window } = shape;
     let (samples, dtype) = (like.shape().dims()[0], like.dtype());
+    let tiles = Tiles::new(head_dim, dtype);
+    let shared = tiles.bytes(own * tiles.block() + 4 * columns(dtype)) + extra;
     let sizes = [tokens, heads, head_dim, window].map(Arg::int);
     gpu.launch(
-        &KERNELS.kernel(entry, dtype).size(Tiles::new(head_dim, dtype).size),
-        Grid::with_blocks([tokens.div_ceil(BLOCK), heads, samples], THREADS).shared(shared),
+        &KERNELS.kernel(entry, dtype).size(tiles.size),
+        Grid::with_blocks([tokens.div_ceil(tiles.block()), heads, samples], THREADS).shared(shared),
         &[args, &sizes, &[Arg::F32(attention::scale(head_dim))]].concat(),
     );
 }
 
 pub fn forward(gpu: &dyn Gpu, shape: Shape, qkv: &Buffer, y: &mut Buffer, lse: &mut Buffer) {
-    let shared = Tiles::new(shape.head_dim, qkv.dtype()).bytes(BLOCK + 4 * forward_columns(qkv.dtype()));
-    launch(gpu, shape, qkv, "forward", shared, &[qkv.into(), y.into(), lse.into()]);
+    launch(gpu, shape, qkv, "forward", 1, 0, &[qkv.into(), y.into(), lse.into()]);
 }
 
 /// What the backward pass reads.
@@ -41,13 +40,17 @@ pub struct Known<'a> {
     pub d_y: &'a Buffer,
 }
 
-/// `delta` is f32 scratch memory for as many numbers as `lse` has.
-pub fn backward(gpu: &dyn Gpu, shape: Shape, known: &Known, want: Want, d_qkv: &mut Buffer, delta: Pointer) {
+/// Numbers of f32 scratch memory: lse and delta of each token and head.
+pub fn scratch(shape: Shape, samples: usize) -> usize {
+    2 * samples * shape.tokens * shape.heads
+}
+
+/// `pairs` is scratch memory for [`scratch`] numbers.
+pub fn backward(gpu: &dyn Gpu, shape: Shape, known: &Known, want: Want, d_qkv: &mut Buffer, pairs: Pointer) {
     let [qkv, y, lse, d_y] = [known.qkv, known.y, known.lse, known.d_y].map(Arg::from);
-    let shared = Tiles::new(shape.head_dim, known.qkv.dtype()).bytes(2 * BLOCK + 4 * BACKWARD);
-    let queries = [qkv, y, lse, d_y, want.into(), Arg::from(&*d_qkv), delta.into()];
-    launch(gpu, shape, known.qkv, "backward_queries", shared, &queries);
-    let keys = [qkv, lse, delta.into(), d_y, want.into(), d_qkv.into()];
-    let statistics = 2 * BACKWARD * DType::F32.size();
-    launch(gpu, shape, known.qkv, "backward_keys", shared + statistics, &keys);
+    let queries = [qkv, y, lse, d_y, want.into(), Arg::from(&*d_qkv), pairs.into()];
+    launch(gpu, shape, known.qkv, "backward_queries", 2, 0, &queries);
+    let keys = [qkv, pairs.into(), d_y, want.into(), d_qkv.into()];
+    let pairs = 4 * columns(known.qkv.dtype()) * DType::F32.size();
+    launch(gpu, shape, known.qkv, "backward_keys", 2, pairs, &keys);
 }

@@ -1,9 +1,14 @@
 // Self-attention within a window, tile by tile: work and traffic are proportional to tokens · window. The tensor cores and
 // the exponentials bound it in bf16, plain multiply-adds in f32.
 
-// Columns of a tile: with more, fewer barriers; the backward pass has more to keep in registers.
-constexpr int FORWARD = sizeof(T) == 2 ? 64 : 32;
-constexpr int BACKWARD = 32;
+// Columns of a tile that is loaded, and of those a warp looks at in one go: it skips what none of its rows sees.
+constexpr int COLUMNS = sizeof(T) == 2 ? 64 : 32;
+constexpr int FORWARD = 32;
+constexpr int BACKWARD_QUERIES = 32;
+constexpr int BACKWARD_KEYS = sizeof(T) == 2 ? 16 : 8;
+
+// Blocks that an SM is to hold in the backward pass: with 1 the compiler uses what registers it needs.
+constexpr int RESIDENT = D <= 32 ? 2 : 0;
 
 // Sizes of the layer: qkv [B, tokens, 3d], d = heads·head_dim. Blocks: x of rows, y a head, z a sample.
 struct Layer {
@@ -15,85 +20,125 @@ struct Layer {
         return ((size_t)blockIdx.z * tokens * n + i) * heads * head_dim + blockIdx.y * head_dim;
     }
     __device__ Rows rows(const T* x, int n, int i) const { return {x + start(n, i), n * heads * head_dim, tokens, head_dim}; }
-    // Number of this sample's and head's row in a tensor [B, tokens, heads].
+    // Number of this sample's and head's row in a tensor [B, tokens, heads], and in one [B, heads, tokens].
     __device__ size_t statistic(int row) const { return ((size_t)blockIdx.z * tokens + row) * heads + blockIdx.y; }
-    __device__ Sight sight() const { return {window, tokens}; }
+    __device__ size_t pair(int row) const { return ((size_t)blockIdx.z * heads + blockIdx.y) * tokens + row; }
+
+    // Which keys queries see, and which queries keys.
+    __device__ Sight of_queries() const { return {window - 1, 0, tokens}; }
+    __device__ Sight of_keys() const { return {0, window - 1, tokens}; }
+
+    // Keys and values that a block of queries sees: from the first query's first to the last query's own.
+    __device__ Stream<COLUMNS> keys(const T* qkv, int first, T* shared) const {
+        int begin = first < window ? 0 : first - window + 1, end = min(first + BLOCK, tokens);
+        return {rows(qkv, 3, 1), rows(qkv, 3, 2), nullptr, begin, (end - begin + COLUMNS - 1) / COLUMNS, shared};
+    }
 };
 
-template <int N> __device__ Stream<N> stream_of(Rows first, Rows second, int begin, int end, T* shared) {
-    return {first, second, begin, (end - begin + N - 1) / N, shared};
-}
-
-// qkv → y [B, tokens, d], lse [B, tokens, heads]. A block has 64 queries.
-extern "C" __global__ void __launch_bounds__(128) forward(const T* qkv, T* y, float* lse, int tokens, int heads, int head_dim, int window, float scale) {
+// qkv → y [B, tokens, d], lse [B, tokens, heads]. A block has BLOCK queries.
+extern "C" __global__ void __launch_bounds__(128, 3) forward(const T* qkv, T* y, float* lse, int tokens, int heads, int head_dim, int window, float scale) {
     SHARED(T, shared);
     Layer layer = {tokens, heads, head_dim, window, scale};
     int first = blockIdx.x * BLOCK, query = first + warp() * ROWS;
+    T* own = shared + warp() * ROWS * STRIDE;
+    auto stream = layer.keys(qkv, first, shared + BLOCK * STRIDE);
     load_tile<BLOCK>(shared, layer.rows(qkv, 3, 0), first);
-    // From the first key that the first query sees to the last query's own.
-    int begin = max(first - window + 1, 0), end = min(first + BLOCK, tokens);
-    auto stream = stream_of<FORWARD>(layer.rows(qkv, 3, 1), layer.rows(qkv, 3, 2), begin, end, shared + BLOCK * STRIDE);
-    float out[D / 8][4] = {}, inverse[2], own_lse[2];
-    attend<FORWARD>(shared + warp() * ROWS * STRIDE, stream, layer.sight(), query, scale, out, inverse, own_lse);
-    store_rows(WRITE, y + layer.start(1, 0), layer.rows(y, 1, 0), query, out, inverse);
-#pragma unroll
-    for (int h = 0; h < 2; h++) {
-        int row = query + row_of(2 * h);
-        if (lane() % 4 == 0 && row < tokens) lse[layer.statistic(row)] = own_lse[h];
-    }
-}
-
-// → d_q in d_qkv [B, tokens, 3d], and delta [B, tokens, heads] = Σ y · d_y of each head. A block has 64 queries.
-extern "C" __global__ void __launch_bounds__(128) backward_queries(const T* qkv, const T* y, const float* lse, const T* d_y, int want, T* d_qkv, float* delta, int tokens, int heads, int head_dim, int window, float scale) {
-    SHARED(T, shared);
-    Layer layer = {tokens, heads, head_dim, window, scale};
-    int first = blockIdx.x * BLOCK, query = first + warp() * ROWS;
-    T* queries = shared + warp() * ROWS * STRIDE;
-    T* gradients = queries + BLOCK * STRIDE;
-    load_tile<BLOCK>(shared, layer.rows(qkv, 3, 0), first);
-    load_tile<BLOCK>(shared + BLOCK * STRIDE, layer.rows(d_y, 1, 0), first);
+    stream.load(0);
     copy_commit();
     copy_wait<0>();
     __syncthreads();
-    float own_lse[2] = {}, own_delta[2] = {};
+    Left<TILES> queries(own);
+    float out[TILES][D / 8][4] = {}, inverse[TILES][2], own_lse[TILES][2];
+    attend<FORWARD>(queries, stream, layer.of_queries(), query, scale, out, inverse, own_lse);
+    store_rows(WRITE, y + layer.start(1, 0), layer.rows(y, 1, 0), query, out, inverse, own);
 #pragma unroll
-    for (int h = 0; h < 2; h++) {
-        int row = query + row_of(2 * h);
-        const T* of_row = y + layer.start(1, 0) + (size_t)row * heads * head_dim;
-#pragma unroll
-        for (int i = 0; i < D / 4; i++) {
-            int c = column_of(i / 2, i % 2);
-            if (row < tokens && c < head_dim) own_delta[h] = fmaf(load(of_row + c), load(gradients + row_of(2 * h) * STRIDE + c), own_delta[h]);
-        }
-        own_delta[h] = row_sum(own_delta[h]);
-        if (row < tokens) {
-            own_lse[h] = lse[layer.statistic(row)];
-            if (lane() % 4 == 0) delta[layer.statistic(row)] = own_delta[h];
-        }
+    for (int i = 0; i < 2 * TILES; i++) {
+        int row = query + row_of(i / 2, i % 2);
+        if (lane() % 4 == 0 && row < tokens) lse[layer.statistic(row)] = own_lse[i / 2][i % 2];
     }
-    int begin = max(first - window + 1, 0), end = min(first + BLOCK, tokens);
-    T* tiles = shared + 2 * BLOCK * STRIDE;
-    auto stream = stream_of<BACKWARD>(layer.rows(qkv, 3, 1), layer.rows(qkv, 3, 2), begin, end, tiles);
-    float d_q[D / 8][4] = {};
-    query_gradient<BACKWARD>(queries, gradients, stream, layer.sight(), query, scale, own_lse, own_delta, d_q);
-    store_rows(want, d_qkv + layer.start(3, 0), layer.rows(d_qkv, 3, 0), query, d_q, {1, 1});
 }
 
-// → d_k and d_v in d_qkv. A block has 64 keys; delta comes from the kernel above.
-extern "C" __global__ void __launch_bounds__(128) backward_keys(const T* qkv, const float* lse, const float* delta, const T* d_y, int want, T* d_qkv, int tokens, int heads, int head_dim, int window, float scale) {
+// Σ a · b over a row of two tiles, in the four lanes that share it.
+__device__ inline float row_dot(const T* a, const T* b) {
+    float sum = 0;
+#pragma unroll
+    for (int j = 0; j < D / 8; j++) {
+        Floats<2> x = load_pack<2>(a + column_of(j, 0)), y = load_pack<2>(b + column_of(j, 0));
+        sum = fmaf(x.x[1], y.x[1], fmaf(x.x[0], y.x[0], sum));
+    }
+    return row_sum(sum);
+}
+
+// → d_q in d_qkv [B, tokens, 3d], and pairs [B, heads, tokens, 2]: lse to base 2 and delta = Σ y · d_y. A block has BLOCK
+// queries.
+extern "C" __global__ void __launch_bounds__(128, RESIDENT) backward_queries(const T* qkv, const T* y, const float* lse, const T* d_y, int want, T* d_qkv, float* pairs, int tokens, int heads, int head_dim, int window, float scale) {
+    SHARED(T, shared);
+    Layer layer = {tokens, heads, head_dim, window, scale};
+    int first = blockIdx.x * BLOCK, query = first + warp() * ROWS;
+    T* own = shared + warp() * ROWS * STRIDE;
+    auto stream = layer.keys(qkv, first, shared + 2 * BLOCK * STRIDE);
+    load_tile<BLOCK>(shared, layer.rows(qkv, 3, 0), first);
+    load_tile<BLOCK>(shared + BLOCK * STRIDE, layer.rows(d_y, 1, 0), first);
+    // In the place of the second tile, until that is loaded.
+    static_assert(BLOCK <= 2 * COLUMNS, "a block of y fits into a tile");
+    load_tile<BLOCK>(stream.tile(1), layer.rows(y, 1, 0), first);
+    stream.load(0);
+    copy_commit();
+    copy_wait<0>();
+    __syncthreads();
+    float own_lse[TILES][2] = {}, delta[TILES][2];
+#pragma unroll
+    for (int m = 0; m < TILES; m++) {
+#pragma unroll
+        for (int h = 0; h < 2; h++) {
+            int r = row_of(m, h), row = query + r;
+            delta[m][h] = row_dot(own + (BLOCK + r) * STRIDE, stream.tile(1) + (warp() * ROWS + r) * STRIDE);
+            if (row < tokens) {
+                own_lse[m][h] = lse[layer.statistic(row)] * LOG2_E;
+                if (lane() % 4 == 0) store_pack<2>(pairs + 2 * layer.pair(row), Floats<2>{own_lse[m][h], delta[m][h]});
+            }
+        }
+    }
+    Left<TILES> queries(own), gradients(own + BLOCK * STRIDE);
+    float d_q[TILES][D / 8][4] = {};
+    stream.for_each([&](int key, const T* keys, const T* values, const float*) {
+#pragma unroll 1
+        for (int c = 0; c < COLUMNS; c += BACKWARD_QUERIES) {
+            if (layer.of_queries().none(query, ROWS, key + c, BACKWARD_QUERIES)) continue;
+            query_gradient<BACKWARD_QUERIES>(queries, gradients, keys + c * STRIDE, values + c * STRIDE, layer.of_queries(), query, key + c, scale, own_lse, delta, d_q);
+        }
+    });
+    float factor[TILES][2];
+    for (int i = 0; i < 2 * TILES; i++) factor[i / 2][i % 2] = scale;
+    store_rows(want, d_qkv + layer.start(3, 0), layer.rows(d_qkv, 3, 0), query, d_q, factor, own);
+}
+
+// → d_k and d_v in d_qkv. A block has BLOCK keys; pairs come from the kernel above.
+extern "C" __global__ void __launch_bounds__(128, RESIDENT) backward_keys(const T* qkv, const float* pairs, const T* d_y, int want, T* d_qkv, int tokens, int heads, int head_dim, int window, float scale) {
     SHARED(T, shared);
     Layer layer = {tokens, heads, head_dim, window, scale};
     int first = blockIdx.x * BLOCK, key = first + warp() * ROWS;
-    T* keys = shared + warp() * ROWS * STRIDE;
+    T* own = shared + warp() * ROWS * STRIDE;
+    // From the first key's own query to the last that sees the last key.
+    int tiles = (min(first + BLOCK + window - 1, tokens) - first + COLUMNS - 1) / COLUMNS;
+    Stream<COLUMNS> stream = {layer.rows(qkv, 3, 0), layer.rows(d_y, 1, 0), pairs + 2 * layer.pair(0), first, tiles, shared + 2 * BLOCK * STRIDE};
     load_tile<BLOCK>(shared, layer.rows(qkv, 3, 1), first);
     load_tile<BLOCK>(shared + BLOCK * STRIDE, layer.rows(qkv, 3, 2), first);
-    // From the first key's own query to the last that sees the last key.
-    int begin = first, end = min(first + BLOCK + window - 1, tokens);
-    T* tiles = shared + 2 * BLOCK * STRIDE;
-    float* statistics = reinterpret_cast<float*>(tiles + 4 * BACKWARD * STRIDE);
-    auto stream = stream_of<BACKWARD>(layer.rows(qkv, 3, 0), layer.rows(d_y, 1, 0), begin, end, tiles);
-    float d_k[D / 8][4] = {}, d_v[D / 8][4] = {};
-    key_gradient<BACKWARD>(keys, keys + BLOCK * STRIDE, stream, layer.sight(), key, 0, scale, lse + layer.statistic(0), delta + layer.statistic(0), heads, statistics, d_k, d_v);
-    store_rows(want, d_qkv + layer.start(3, 1), layer.rows(d_qkv, 3, 1), key, d_k, {1, 1});
-    store_rows(want, d_qkv + layer.start(3, 2), layer.rows(d_qkv, 3, 2), key, d_v, {1, 1});
+    stream.load(0);
+    copy_commit();
+    copy_wait<0>();
+    __syncthreads();
+    Left<TILES> keys(own), values(own + BLOCK * STRIDE);
+    float d_k[TILES][D / 8][4] = {}, d_v[TILES][D / 8][4] = {};
+    stream.for_each([&](int query, const T* queries, const T* d_y, const float* pairs) {
+#pragma unroll 1
+        for (int c = 0; c < COLUMNS; c += BACKWARD_KEYS) {
+            if (layer.of_keys().none(key, ROWS, query + c, BACKWARD_KEYS)) continue;
+            key_gradient<BACKWARD_KEYS>(keys, values, queries + c * STRIDE, d_y + c * STRIDE, pairs + 2 * c, layer.of_keys(), key, query + c, scale, d_k, d_v);
+        }
+    });
+    float factor[TILES][2], one[TILES][2];
+    for (int i = 0; i < 2 * TILES; i++) factor[i / 2][i % 2] = scale, one[i / 2][i % 2] = 1;
+    store_rows(want, d_qkv + layer.start(3, 1), layer.rows(d_qkv, 3, 1), key, d_k, factor, own);
+    store_rows(want, d_qkv + layer.start(3, 2), layer.rows(d_qkv, 3, 2), key, d_v, one, own + BLOCK * STRIDE);
 }

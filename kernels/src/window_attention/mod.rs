@@ -82,8 +82,9 @@ impl Op for WindowAttention {
         }
         if let Device::Cuda(gpu) = cx.device {
             let known = cuda::Known { qkv: ins[0], y: outs[0], lse: outs[1], d_y: d_out };
-            let delta = cx.scratch_at(DType::F32, outs[1].len());
-            return cuda::backward(&**gpu, self.shape(ins[0].spec()), &known, wants[0], &mut d_ins[0], delta);
+            let shape = self.shape(ins[0].spec());
+            let pairs = cx.scratch_at(DType::F32, cuda::scratch(shape, outs[1].shape().dims()[0]));
+            return cuda::backward(&**gpu, shape, &known, wants[0], &mut d_ins[0], pairs);
         }
         with_real!(d_out.dtype(), T => {
             let known = backward::Known::<T> {
@@ -98,7 +99,9 @@ impl Op for WindowAttention {
 
     fn scratch(&self, device: &Device, ins: &[Spec], pass: Pass) -> usize {
         match (device, pass) {
-            (Device::Cuda(_), Pass::Vjp(_)) => ins[0].shape.rows() * self.heads * DType::F32.size(),
+            (Device::Cuda(_), Pass::Vjp(_)) => {
+                cuda::scratch(self.shape(ins[0]), ins[0].shape.dims()[0]) * DType::F32.size()
+            }
             _ => 0,
         }
     }

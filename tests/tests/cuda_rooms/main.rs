@@ -110,12 +110,15 @@ fn sure_and_surprised_heads() {
     check(&case, DType::F32, |order| loaded(Shim::device(order), room)).unwrap_or_else(|e| panic!("{e}"));
 }
 
-/// Attention is compiled for several widths of heads; the others are among the sizes above.
+/// Attention is compiled for several widths of heads; the others are among the sizes above. The last: more tokens than a
+/// block of the cross attention has.
 #[test]
 fn wide_heads() {
     for room in ROOMS.iter().filter(|room| room.name.contains("attention") && chosen(room.name)) {
-        for (head_dim, dtype) in [(64, DType::Bf16), (64, DType::F32), (120, DType::Bf16), (128, DType::F32)] {
-            let s = Sizes { tokens: 70, heads: 1, head_dim, window: 40, latents: 19, ..verify::SIZES[0] };
+        let wide = [(64, DType::Bf16), (64, DType::F32), (120, DType::Bf16), (128, DType::F32)];
+        let all = wide.map(|(head_dim, dtype)| (70, head_dim, dtype)).into_iter().chain([(260, 16, DType::Bf16)]);
+        for (tokens, head_dim, dtype) in all {
+            let s = Sizes { tokens, heads: 1, head_dim, window: 40, latents: 19, ..verify::SIZES[0] };
             for case in (room.cases)(&s) {
                 check(&case, dtype, |order| loaded(Shim::device(order), room)).unwrap_or_else(|e| panic!("{e}"));
             }
