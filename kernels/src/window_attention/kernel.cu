@@ -7,7 +7,8 @@ constexpr int FORWARD = 32;
 constexpr int BACKWARD_QUERIES = 32;
 constexpr int BACKWARD_KEYS = sizeof(T) == 2 ? 16 : 8;
 
-// Blocks that an SM is to hold in the backward pass: with 1 the compiler uses what registers it needs.
+// Blocks that an SM is to hold, forward and backward; with 0 the compiler uses what registers it needs.
+constexpr int RESIDENT_FORWARD = D <= 64 ? 3 : 0;
 constexpr int RESIDENT = D <= 32 ? 2 : 0;
 
 // Sizes of the layer: qkv [B, tokens, 3d], d = heads·head_dim. Blocks: x of rows, y a head, z a sample.
@@ -36,7 +37,7 @@ struct Layer {
 };
 
 // qkv → y [B, tokens, d], lse [B, tokens, heads]. A block has BLOCK queries.
-extern "C" __global__ void __launch_bounds__(128, 3) forward(const T* qkv, T* y, float* lse, int tokens, int heads, int head_dim, int window, float scale) {
+extern "C" __global__ void __launch_bounds__(128, RESIDENT_FORWARD) forward(const T* qkv, T* y, float* lse, int tokens, int heads, int head_dim, int window, float scale) {
     SHARED(T, shared);
     Layer layer = {tokens, heads, head_dim, window, scale};
     int first = blockIdx.x * BLOCK, query = first + warp() * ROWS;

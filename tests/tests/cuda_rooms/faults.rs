@@ -193,7 +193,6 @@ const ALL: &[[&str; 4]] = &[
     ["cross_attention", "cross_attention", "float* shared) {\n    __syncthreads();", "float* shared) {"],
     ["cross_attention", "cross_attention", "min(i + after, columns - 1)", "(i + after)"],
     ["cross_attention", "cross_attention", " && column + n <= columns", ""],
-    ["cross_attention", "cross_attention", "delta[m][h] *= factor;", ""],
     ["cross_attention", "cross_attention", "row < like.count && c < like.width", "row <= like.count && c < like.width"],
     ["cross_attention", "cross_attention", "(pairs_at) + warp() * 32", "(pairs_at)"],
     ["cross_attention", "cross_attention", "__syncwarp();\n        if (partials)", "if (partials)"],
