@@ -33,8 +33,7 @@ fn launch(gpu: &dyn Gpu, shape: Shape, q: &Buffer, entry: &'static str, blocks: 
 
 pub fn forward(gpu: &dyn Gpu, shape: Shape, q: &Buffer, kv: &Buffer, y: &mut Buffer) {
     let tiles = Tiles::new(shape.head_dim, q.dtype());
-    let blocks = shape.tokens.div_ceil(tiles.block());
-    let blocks = Blocks { blocks, shared: tiles.bytes(tiles.block() + 4 * LATENTS) };
+    let blocks = Blocks { blocks: shape.tokens.div_ceil(TOKENS), shared: tiles.bytes(TOKENS + 4 * LATENTS) };
     launch(gpu, shape, q, "forward", blocks, &[q.into(), kv.into(), y.into()]);
 }
 

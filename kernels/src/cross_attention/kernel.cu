@@ -24,20 +24,23 @@ struct Layer {
     }
 };
 
-// q, kv → y [B, tokens, d]. A block has BLOCK tokens.
-extern "C" __global__ void __launch_bounds__(128) forward(const T* q, const T* kv, T* y, int tokens, int latents, int heads, int head_dim, float scale) {
+// Blocks of the forward pass that an SM is to hold: little work per token, so many warps must wait for memory at once.
+constexpr int RESIDENT = sizeof(T) == 2 && D <= 64 ? 5 : 0;
+
+// q, kv → y [B, tokens, d]. A block has TOKENS tokens, a warp 16 of them.
+extern "C" __global__ void __launch_bounds__(128, RESIDENT) forward(const T* q, const T* kv, T* y, int tokens, int latents, int heads, int head_dim, float scale) {
     SHARED(T, shared);
     Layer layer = {tokens, latents, heads, head_dim};
-    int first = blockIdx.x * BLOCK, query = first + warp() * ROWS;
-    T* own = shared + warp() * ROWS * STRIDE;
-    auto stream = layer.stream(kv, shared + BLOCK * STRIDE);
-    load_tile<BLOCK>(shared, layer.queries(q), first);
+    int first = blockIdx.x * TOKENS, query = first + warp() * 16;
+    T* own = shared + warp() * 16 * STRIDE;
+    auto stream = layer.stream(kv, shared + TOKENS * STRIDE);
+    load_tile<TOKENS>(shared, layer.queries(q), first);
     stream.load(0);
     copy_commit();
     copy_wait<0>();
     __syncthreads();
-    Left<TILES> queries(own);
-    float out[TILES][D / 8][4] = {}, inverse[TILES][2], lse[TILES][2];
+    Left<1> queries(own);
+    float out[1][D / 8][4] = {}, inverse[1][2], lse[1][2];
     attend<LATENTS>(queries, stream, layer.sight(), query, scale, out, inverse, lse);
     store_rows(WRITE, y + layer.query_start(), layer.queries(y), query, out, inverse, own);
 }
