@@ -16,7 +16,7 @@ constexpr int THREADS = WARPS * WARP;
 // Sixteens of rows of a warp, its rows, and those of a block: as many as the registers hold.
 constexpr int TILES = sizeof(T) == 2 && D <= 64 ? 2 : 1;
 constexpr int ROWS = 16 * TILES;
-constexpr int BLOCK = WARPS * ROWS;
+[[maybe_unused]] constexpr int BLOCK = WARPS * ROWS;
 // Tiles have a pack between rows, so that eight rows in a column lie in different banks.
 constexpr int STRIDE = D + WIDE;
 
@@ -395,8 +395,8 @@ __device__ inline void query_gradient(const Left<M>& queries, const Left<M>& d_y
 }
 
 // d_k [16M, D] += d_sᵀ · queries and d_v [16M, D] += pᵀ · d_y for C queries, the first of which is `query`, and the warp's
-// keys, from `key` on. `pairs` has lse and delta of each query. Beyond the last query p is one and d_y zero, which adds
-// nothing.
+// keys, from `key` on. `pairs` has lse and delta of each query. Beyond the last query d_y and delta are zero, which
+// adds nothing, whatever p is.
 template <int C, int M>
 __device__ inline void key_gradient(const Left<M>& keys, const Left<M>& values, const T* queries, const T* d_y, const float* pairs, Sight sight, int key, int query, float scale, float (&d_k)[M][D / 8][4], float (&d_v)[M][D / 8][4]) {
     float p[M][C / 8][4] = {}, d_s[M][C / 8][4] = {};

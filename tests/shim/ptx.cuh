@@ -15,7 +15,10 @@ __device__ inline unsigned round_to_bf16x2(float low, float high) {
     return round_to_bf16(low).bits | (unsigned)round_to_bf16(high).bits << 16;
 }
 
-__device__ inline float exp2_approx(float x) { return exp2f(x); }
+__device__ inline float exp2_approx(float x) {
+    float y = exp2f(x);
+    return y < 1.17549435e-38f ? 0.0f : y;
+}
 
 #define SHARED(type, name) type* name = reinterpret_cast<type*>(shim::shared_memory)
 

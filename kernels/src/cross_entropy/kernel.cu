@@ -1,6 +1,6 @@
 // From logits to losses and to the gradient of the logits, in place. The logits of a chunk of n tokens stand with a row per
 // entry of the vocabulary, [vocab, n]: rows are then as long as the chunk, so that the library's products find them aligned
-// whatever the vocabulary is. The second level cache bounds all kernels, if the chunk's logits fit into it.
+// whatever the vocabulary is. Memory bounds all kernels.
 #include "common.cuh"
 
 // Rows that a thread loads before it computes.
@@ -39,12 +39,11 @@ __device__ void sum_slab(const T* logits, int vocab, int n, int per_block, float
                 for (int r = 0; r < AT_ONCE; r++) {
                     if (r < rows) largest.x[j] = fmaxf(largest.x[j], v[r].x[j]);
                 }
-                float shift = largest.x[j] * LOG2_E;
-                sum.x[j] *= exp2_approx(fmaf(before, LOG2_E, -shift));
+                sum.x[j] *= exp2_approx((before - largest.x[j]) * LOG2_E);
                 // The maximum may lose a NaN, and an exp turn −∞ into an honest zero: 0·v is NaN then.
 #pragma unroll
                 for (int r = 0; r < AT_ONCE; r++) {
-                    if (r < rows) sum.x[j] += fmaf(v[r].x[j], 0.0f, exp2_approx(fmaf(v[r].x[j], LOG2_E, -shift)));
+                    if (r < rows) sum.x[j] += fmaf(v[r].x[j], 0.0f, exp2_approx((v[r].x[j] - largest.x[j]) * LOG2_E));
                 }
             }
         });
@@ -115,19 +114,16 @@ __device__ void gradient_slab(T* logits, const int* targets, const float* lse, f
     int column = (blockIdx.y * WARP + lane()) * N;
     if (column >= n) return;
     int target[N];
-    Floats<N> shift = load_pack<N>(lse + column);
+    Floats<N> log_sum = load_pack<N>(lse + column);
 #pragma unroll
-    for (int j = 0; j < N; j++) {
-        target[j] = targets[column + j];
-        shift.x[j] *= LOG2_E;
-    }
+    for (int j = 0; j < N; j++) target[j] = targets[column + j];
     for_my_rows<N>(logits, vocab, n, per_block, column, [&](Floats<N>(&v)[AT_ONCE], int row, int step, int rows) {
 #pragma unroll
         for (int r = 0; r < AT_ONCE; r++) {
             if (r >= rows) break;
 #pragma unroll
             for (int j = 0; j < N; j++) {
-                float p = exp2_approx(fmaf(v[r].x[j], LOG2_E, -shift.x[j]));
+                float p = exp2_approx((v[r].x[j] - log_sum.x[j]) * LOG2_E);
                 v[r].x[j] = target[j] == -1 ? 0.0f : g * (row + r * step == target[j] ? p - 1.0f : p);
             }
             store_pack<N>(logits + (size_t)(row + r * step) * n + column, v[r]);
@@ -143,14 +139,14 @@ extern "C" __global__ void __launch_bounds__(256) gradient(T* logits, const int*
     else gradient_slab<1>(logits, targets, lse, g, vocab, n, per_block);
 }
 
-// The same in one pass over the logits, where nothing but the gradient of the hidden states is wanted. The shift of the
-// exponentials need not be the maximum, which would take a pass to find. With c = logit[target] + ROOM, u = exp(logit − c) but 0
-// at the target, and S = Σ u, which makes exp(−ROOM) the target's own exponential and Z = S + exp(−ROOM) the sum of all:
-//   nll = log(1 + S / exp(−ROOM))     d_hidden = g · (u·table / Z − S / Z · table[target])
-// Logits from ROOM below the target's to ROOM + MOST above it keep all digits of a float. What is further below weighs less
-// than 1e-11, and what is further above counts as ROOM + MOST: a token that the model holds to be that unlikely has an nll of
-// 136 at least, and not more than log(vocab) more.
-constexpr float ROOM = 60.0f, MOST = 76.0f;
+// The same in one pass over the logits, where nothing but the gradient of the hidden states is wanted. What is taken off the
+// logits need not be the maximum, which would take a pass to find: it is the target's own. With u = UNIT · exp(logit −
+// logit[target]) but 0 at the target, S = Σ u and Z = S + UNIT:
+//   nll = log(1 + S / UNIT)     d_hidden = g · (u·table / Z − S / Z · table[target])
+// A logit 65 nats and more below the target's counts as nothing. One 88 nats and more above it counts as 88, so that no sum
+// leaves a float's range: the nll of a token that the model holds to be less likely than that is reported as 88 or up to
+// log(vocab) more, however large it is. (`losses` knows no such limits.)
+constexpr float UNIT = 1.0f / (1 << 16) / (1 << 16), LOG_UNIT = -22.1807098f, MOST = 127.0f;
 
 template <int N>
 __device__ void exponential_slab(T* logits, const int* targets, int vocab, int n, int per_block, float* sums, float* shared) {
@@ -159,13 +155,13 @@ __device__ void exponential_slab(T* logits, const int* targets, int vocab, int n
     Floats<N> sum = {};
     if (live) {
         int target[N];
-        Floats<N> shift;
+        Floats<N> own;
 #pragma unroll
         for (int j = 0; j < N; j++) {
             int id = targets[column + j];
             target[j] = id < vocab ? id : -1;
             // Nothing counts where there is no target.
-            shift.x[j] = target[j] < 0 ? infinity() : (load(logits + (size_t)id * n + column + j) + ROOM) * LOG2_E;
+            own.x[j] = target[j] < 0 ? infinity() : load(logits + (size_t)id * n + column + j);
         }
         for_my_rows<N>(logits, vocab, n, per_block, column, [&](Floats<N>(&v)[AT_ONCE], int row, int step, int rows) {
 #pragma unroll
@@ -173,7 +169,7 @@ __device__ void exponential_slab(T* logits, const int* targets, int vocab, int n
                 if (r >= rows) break;
 #pragma unroll
                 for (int j = 0; j < N; j++) {
-                    float logit = v[r].x[j], u = exp2_approx(fminf(fmaf(logit, LOG2_E, -shift.x[j]), MOST * LOG2_E));
+                    float logit = v[r].x[j], u = UNIT * exp2_approx(fminf((logit - own.x[j]) * LOG2_E, MOST));
                     // The target's logit stays for other blocks to read, until `close_sums` puts its zero.
                     bool other = row + r * step != target[j];
                     v[r].x[j] = other ? u : logit;
@@ -202,8 +198,8 @@ extern "C" __global__ void __launch_bounds__(256) exponentials(T* logits, const 
     else exponential_slab<1>(logits, targets, vocab, n, per_block, sums, shared);
 }
 
-// sums [slabs, n] and the targets' logits, which become zero → lse, nll as from `losses`; factors [2, n] with
-// d_hidden = factors[0]·(u·table) − factors[1]·table[target].
+// sums [slabs, n] and the targets' logits, which become zero → lse, nll [n], zero where the target is −1, NaN where it is not
+// in the vocabulary; factors [2, n] with d_hidden = factors[0]·(u·table) − factors[1]·table[target].
 extern "C" __global__ void __launch_bounds__(1024) close_sums(T* logits, const int* targets, int vocab, int n, const float* sums, int slabs, const float* scale, float* nll, float* lse, float* factors) {
     __shared__ float shared[WARP][WARP];
     int token = blockIdx.x * WARP + lane();
@@ -225,9 +221,10 @@ extern "C" __global__ void __launch_bounds__(1024) close_sums(T* logits, const i
         return;
     }
     T* at = logits + (size_t)target * n + token;
-    float logit = load(at), own = expf(-ROOM), total = sum + own;
-    // Exact where the model is sure; NaN if the target's logit is no number.
-    float loss = fmaf(logit, 0.0f, sum < 1.0f ? log1pf(sum / own) : logf(sum) + ROOM);
+    float logit = load(at);
+    // NaN where the target's logit is not finite.
+    sum = fmaf(logit, 0.0f, sum);
+    float total = sum + UNIT, loss = sum < 1.0f ? log1pf(sum / UNIT) : logf(sum) - LOG_UNIT;
     nll[token] = loss;
     lse[token] = logit + loss;
     factors[token] = scale[0] / total;

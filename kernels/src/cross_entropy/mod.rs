@@ -2,8 +2,11 @@
 //! holds the logits of a few tokens at a time.
 //!
 //! A target of −1 is ignored: its token costs nothing, its nll, lse and gradient are zero. A logit that is not finite makes
-//! the nll, the loss and the gradient of its token NaN. (On a GPU the hidden state of an ignored token must be finite.) Everything but the loss and `d_table` belongs to one token and has
-//! the same bits whatever the other tokens are.
+//! the nll, the loss and the gradient of its token NaN. (On a GPU the hidden state of an ignored token must be finite.)
+//! Everything but the loss and `d_table` belongs to one token and has the same bits whatever the other tokens are.
+//!
+//! On a GPU the fused pass without the table's gradient, that of the fast steps, reports no nll above 88 + log V: see
+//! `exponentials` in `kernel.cu`. What is reported of a model comes from `forward`, which is exact.
 //!
 //! All of V·B·N logits would be larger than everything else in a model together. On the CPU the loss, and with it the gradient
 //! of the hidden state, which is all that the fast steps want, need no more of them than the cache holds (`stream.rs`). Where
