@@ -56,8 +56,11 @@ impl Store {
     /// # Errors
     /// How much is needed in all, and how much there is.
     pub fn ready(&self) -> Result<()> {
-        let (Some(refused), Device::Cuda(gpu)) = (&self.refused, &self.device) else { return Ok(()) };
+        let Some(refused) = &self.refused else { return Ok(()) };
         let gib = |bytes: usize| bytes as f64 / f64::from(1 << 30);
+        let Device::Cuda(gpu) = &self.device else {
+            return Err(Error::new(format!("{:.2} GiB of memory are needed ({refused})", gib(self.bytes()))));
+        };
         let held: usize = self.all().filter(|b| b.has_memory()).map(Buffer::capacity).sum();
         Err(Error::new(format!(
             "{:.2} GiB of device memory are needed, {} has room for {:.2} GiB ({refused})",

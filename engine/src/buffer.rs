@@ -1,5 +1,5 @@
 use crate::cuda::{Memory, Pointer};
-use crate::{DType, Device, Element, Result, Shape, Spec};
+use crate::{DType, Device, Element, Error, Result, Shape, Spec};
 use std::borrow::Cow;
 use std::fmt;
 
@@ -45,17 +45,30 @@ struct Host {
     bytes: Vec<u8>,
     /// Where the aligned part of `bytes` begins.
     offset: usize,
+    /// Bytes from there on; there is no memory behind them where `bytes` is empty.
+    capacity: usize,
 }
 
 const ALIGN: usize = 64;
 
 impl Host {
-    const EMPTY: Self = Self { bytes: Vec::new(), offset: 0 };
+    const EMPTY: Self = Self { bytes: Vec::new(), offset: 0, capacity: 0 };
 
     fn new(capacity: usize) -> Self {
         let bytes = vec![0; capacity + ALIGN - 1];
         let offset = bytes.as_ptr().align_offset(ALIGN);
-        Self { bytes, offset }
+        Self { bytes, offset, capacity }
+    }
+
+    fn missing(capacity: usize) -> Self {
+        Self { capacity, ..Self::EMPTY }
+    }
+
+    fn try_new(capacity: usize) -> Result<Self> {
+        // Asked for and given back: zeros that nobody has touched yet cost no memory, which a vector that was reserved and
+        // then filled would.
+        let possible = capacity.checked_add(ALIGN).is_some_and(|n| Vec::<u8>::new().try_reserve_exact(n).is_ok());
+        if possible { Ok(Self::new(capacity)) } else { Err(Error::new(format!("no memory for {capacity} bytes more"))) }
     }
 }
 
@@ -93,7 +106,7 @@ impl Buffer {
     /// If the device has no room.
     pub fn with_capacity_on(device: &Device, capacity: usize) -> Result<Self> {
         match device {
-            Device::Cpu => Ok(Self::with_capacity(capacity)),
+            Device::Cpu => Ok(Self { spec: None, place: Place::Host(Host::try_new(capacity)?) }),
             Device::Cuda(gpu) => Ok(Self { spec: None, place: Place::Device(Memory::new(gpu, capacity)?) }),
         }
     }
@@ -102,7 +115,7 @@ impl Buffer {
     /// told. It cannot be computed with.
     pub fn missing(device: &Device, capacity: usize) -> Self {
         match device {
-            Device::Cpu => Self::with_capacity(capacity),
+            Device::Cpu => Self { spec: None, place: Place::Host(Host::missing(capacity)) },
             Device::Cuda(gpu) => Self { spec: None, place: Place::Device(Memory::missing(gpu, capacity)) },
         }
     }
@@ -221,7 +234,7 @@ impl Buffer {
     /// Bytes that fit without allocating.
     pub fn capacity(&self) -> usize {
         match &self.place {
-            Place::Host(host) => host.bytes.len().saturating_sub(ALIGN - 1),
+            Place::Host(host) => host.capacity,
             Place::Device(memory) => memory.bytes(),
         }
     }
@@ -326,7 +339,7 @@ impl Buffer {
     /// Whether it is more than what stands for a buffer that a device had no room for.
     pub fn has_memory(&self) -> bool {
         match &self.place {
-            Place::Host(_) => true,
+            Place::Host(host) => !host.bytes.is_empty() || host.capacity == 0,
             Place::Device(memory) => memory.address() != 0 || memory.bytes() == 0,
         }
     }

@@ -121,7 +121,13 @@ pub struct Compiled {
 pub fn compile_file(modules: &[&'static Module], archs: &[Arch], settings: &Settings, out: &Path) -> Result<Compiled> {
     let compiler = match Compiler::nvcc() {
         Some(nvcc) => nvcc,
-        None => Compiler::nvrtc(settings).map_err(|e| Error::new(format!("there is no nvcc, and {e}")))?,
+        None => Compiler::nvrtc(settings).map_err(|_| {
+            Error::new(format!(
+                "no compiler is found: neither nvcc (in the path, or named by NVCC) nor NVRTC (libnvrtc.so, in a folder that {} \
+                 names)",
+                Settings::LIBRARIES
+            ))
+        })?,
     };
     let modules = super::with_own(modules);
     let jobs: Vec<_> = archs

@@ -79,11 +79,23 @@ pub fn write(run: &Path, step: u64, files: &[(&str, &FileWriter<'_>)], keep: usi
     Ok(Written { checkpoint, warnings })
 }
 
-/// Writes a single file so that `path` holds either what it held before or all of `bytes`, synced.
+/// Writes a single file so that `path` holds either what it held before or all of `bytes`, synced. A link stays one, and what
+/// is no file (a pipe, a terminal) is written to as it is.
 ///
 /// # Errors
 /// If it cannot be written; the temporary file beside it is removed then.
 pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
+    match fs::metadata(path) {
+        Ok(meta) if !meta.is_file() && !meta.is_dir() => {
+            let written = fs::OpenOptions::new().write(true).open(path).and_then(|mut out| out.write_all(bytes));
+            return written.map_err(|e| failed("write", path, &e));
+        }
+        Ok(_) if path.is_symlink() => {
+            let target = path.canonicalize().map_err(|e| failed("write", path, &e))?;
+            return write_atomic(&target, bytes);
+        }
+        _ => {}
+    }
     let Some(name) = path.file_name() else {
         return Err(Error::new(format!("{} does not name a file", path.display())));
     };

@@ -5,12 +5,11 @@ use super::output::{note, print};
 use super::progress::bar;
 use super::threads;
 use engine::{Error, Result};
-use ltm::checkpoint;
 use ltm::corpus::arithmetic::{Arithmetic, Part};
+use ltm::data::dataset::kind;
 use ltm::data::formats::{Header, parse_fraction};
 use ltm::data::prepare::{SHARD_TOKENS, input_bytes};
-use ltm::data::{FormatWords, PrepareOptions, prepare, tokenizer};
-use std::fs;
+use ltm::data::{FormatWords, OutputFolder, PrepareOptions, prepare, tokenizer};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -47,9 +46,10 @@ fn arithmetic(args: &Problems) -> Result<()> {
     });
     let source = Arithmetic::new(args.seed, Part::HeldOut);
     let asked = (0..args.held_out).map(|i| format!("{}\n", source.problem(i).to_json()));
-    fs::create_dir(&args.out).map_err(|e| Error::io("create", &args.out, &e))?;
-    checkpoint::write_atomic(&args.out.join("train.txt"), text.collect::<String>().as_bytes())?;
-    checkpoint::write_atomic(&args.out.join("test.jsonl"), asked.collect::<String>().as_bytes())?;
+    let folder = OutputFolder::create(&args.out)?;
+    folder.write("train.txt", text.collect::<String>().as_bytes())?;
+    folder.write("test.jsonl", asked.collect::<String>().as_bytes())?;
+    folder.commit()?;
     print(args.out.display())
 }
 
@@ -103,6 +103,16 @@ pub fn run(command: &Command, threads: Option<usize>) -> Result<ExitCode> {
         header: if args.header { Header::Present } else { Header::Absent },
         split: args.split.as_deref(),
     };
+    if args.format == "text"
+        && let Some(path) = args.inputs.iter().find(|p| matches!(kind(p), Some("jsonl" | "csv")))
+    {
+        let named = kind(path).unwrap_or_default();
+        let flag = if named == "csv" { "--column C" } else { "--field F" };
+        let path = path.display();
+        return Err(Error::usage(format!(
+            "{path} is named {named}: say --format {named} {flag}, or rename it if it is text"
+        )));
+    }
     let guard = Guard::new()?;
     let options = PrepareOptions {
         inputs: args.inputs.clone(),

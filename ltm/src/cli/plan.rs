@@ -1,11 +1,11 @@
 //! `ltm plan`.
 
-use super::output::{Align, print, si, table};
+use super::output::{Align, note, print, si, table};
 use super::settings::Settings;
 use super::{device, memory};
 use autograd::{Hoist, Id, Phase, Plan, Store};
 use engine::{DType, Device, Result};
-use ltm::config::{self, Config, ModelKind, SlowGradient, Work};
+use ltm::config::{self, Config, ModelKind, Precision, SlowGradient, Work};
 use ltm::learn::{Fast, FastOptions, Inputs, Slow, WeightGradients};
 use ltm::model::Params;
 
@@ -30,6 +30,9 @@ pub fn run(args: &Args, device: device::Choice) -> Result<()> {
         config.check_device(device, Work::Training)?;
         Plans::new(&config, device)
     })?;
+    if config.train.precision == Precision::Bf16 && plans.params.compute() == DType::F32 {
+        note("train.precision = bf16 needs a GPU (--device cuda): this is the plan in f32, as on the CPU");
+    }
     let (m, tokens) = (&config.model, (config.train.batch * config.model.seq) as f64);
     let latents = match m.kind {
         ModelKind::Ltm => format!("{} latents in each layer", m.latents),

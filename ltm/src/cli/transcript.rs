@@ -6,7 +6,7 @@ use engine::{Error, Result};
 use ltm::json::Value;
 use ltm::run::Loaded;
 use std::fs::File;
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 pub struct Transcript {
@@ -21,7 +21,10 @@ impl Transcript {
     /// If it exists or cannot be made.
     pub fn create(path: Option<&Path>, folder: &Path, name: &str) -> Result<Self> {
         let path = path.map_or_else(|| free_file(folder, name), Path::to_path_buf);
-        let file = File::create_new(&path).map_err(|e| Error::io("create", &path, &e))?;
+        let file = File::create_new(&path).map_err(|e| match e.kind() {
+            ErrorKind::AlreadyExists => Error::usage(format!("{} exists: name a new file", path.display())),
+            _ => Error::io("create", &path, &e),
+        })?;
         Ok(Self { path, file })
     }
 

@@ -138,7 +138,7 @@ impl ModelConfig {
     pub fn check(&self) -> Result<()> {
         let m = self;
         ensure(m.dim.is_multiple_of(m.heads), || {
-            let above = m.dim.next_multiple_of(m.heads);
+            let above = m.dim.next_multiple_of(if m.positions().is_some() { m.heads } else { 2 * m.heads });
             format!("model.dim = {} is not divisible by model.heads = {}: use e.g. model.dim = {above}", m.dim, m.heads)
         })?;
         ensure(m.positions().is_some() || m.head_dim().is_multiple_of(2), || {

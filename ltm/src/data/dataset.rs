@@ -346,7 +346,8 @@ impl Scan {
 }
 
 /// What a file's name says it holds: its extension, or the one before `.gz` or `.zst`.
-fn kind(path: &Path) -> Option<&str> {
+/// The ending of a file's name, of what is compressed in it if it is.
+pub fn kind(path: &Path) -> Option<&str> {
     let packed = path.extension().is_some_and(|extension| extension == "gz" || extension == "zst");
     let name = if packed { Path::new(path.file_stem()?) } else { path };
     name.extension()?.to_str()

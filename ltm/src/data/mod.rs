@@ -34,3 +34,4 @@ pub use manifest::{Manifest, Split};
 pub use prepare::{PrepareOptions, Report, prepare};
 pub use stories::Stories;
 pub use tokenizer::{Tokenizer, by_name};
+pub use writer::OutputFolder;
