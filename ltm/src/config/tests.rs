@@ -157,7 +157,7 @@ fn json_round_trip_and_strictness() {
 #[test]
 fn contradictions_are_refused_in_one_line() {
     let cases: [(&[(&str, &str)], &str); 26] = [
-        (&[("model.dim", "100")], "model.dim = 100 is not divisible by model.heads = 8: use e.g. model.dim = 104"),
+        (&[("model.dim", "100")], "model.dim = 100 is not divisible by model.heads = 8: use e.g. model.dim = 112"),
         (
             &[("model.dim", "24")],
             "model.dim / model.heads = 3 is odd, but rotary positions turn pairs: use e.g. model.dim = 32",

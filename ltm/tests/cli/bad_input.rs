@@ -34,7 +34,7 @@ fn usage_errors_have_code_2() {
 fn configurations_that_cannot_be() {
     let lab = Lab::new();
     let train = |settings: &[&str]| lab.train("run", settings);
-    train(&["model.dim=18", "model.heads=4"]).fails(2, &["model.dim = 18 is not divisible by model.heads = 4", "20"]);
+    train(&["model.dim=18", "model.heads=4"]).fails(2, &["model.dim = 18 is not divisible by model.heads = 4", "24"]);
     train(&["model.latents=33"]).fails(2, &["model.latents = 33", "model.seq = 32"]);
     train(&["model.window=64"]).fails(2, &["model.window = 64", "model.seq = 32"]);
     lab.run(&["train", "--set", "data.validation=text.txt"]).fails(2, &["data.validation", "embedded corpus"]);

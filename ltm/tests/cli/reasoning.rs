@@ -11,7 +11,7 @@ fn parsed(line: &str) -> Value {
 fn word_problems_are_asked_and_every_text_is_kept() {
     let lab = Lab::new();
     lab.run(&["data", "arithmetic", "--out", "sums", "--problems", "200", "--held-out", "6"]).succeeds();
-    lab.run(&["data", "arithmetic", "--out", "sums"]).fails(1, &["sums"]);
+    lab.run(&["data", "arithmetic", "--out", "sums"]).fails(2, &["sums is not empty: name a new folder"]);
     let (learn, asked) = (lab.path("sums/train.txt"), lab.path("sums/test.jsonl"));
     let learn = fs::read_to_string(learn).unwrap();
     assert_eq!(learn.matches("Question: ").count(), 200);
