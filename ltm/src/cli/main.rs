@@ -40,6 +40,7 @@ mod verify;
 
 use clap::{Parser, Subcommand};
 use engine::{ErrorKind, Result, simd};
+use std::io::{self, IsTerminal};
 use std::process::ExitCode;
 
 const EXIT_CODES: &str =
@@ -93,8 +94,10 @@ fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) if !error.use_stderr() => {
-            // Help and version go where they were asked to go.
-            return output::print(error.render().ansi()).map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS);
+            // Help and version go where they were asked to go, in bold only where someone sees it.
+            let text = error.render();
+            let text = if io::stdout().is_terminal() { text.ansi().to_string() } else { text.to_string() };
+            return output::print(text).map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS);
         }
         Err(error) => {
             output::note(usage_line(&error));
