@@ -6,7 +6,7 @@ use super::progress::bar;
 use super::threads;
 use engine::{Error, Result};
 use ltm::corpus::arithmetic::{Arithmetic, Part};
-use ltm::data::dataset::kind;
+use ltm::data::dataset::named_format;
 use ltm::data::formats::{Header, parse_fraction};
 use ltm::data::prepare::{SHARD_TOKENS, input_bytes};
 use ltm::data::{FormatWords, OutputFolder, PrepareOptions, prepare, tokenizer};
@@ -103,12 +103,8 @@ pub fn run(command: &Command, threads: Option<usize>) -> Result<ExitCode> {
         header: if args.header { Header::Present } else { Header::Absent },
         split: args.split.as_deref(),
     };
-    if args.format == "text"
-        && let Some(path) = args.inputs.iter().find(|p| matches!(kind(p), Some("jsonl" | "csv")))
-    {
-        let named = kind(path).unwrap_or_default();
-        let flag = if named == "csv" { "--column C" } else { "--field F" };
-        let path = path.display();
+    let named = args.inputs.iter().find_map(|path| Some((path.display(), named_format(path)?)));
+    if let (Some((path, (named, flag))), "text") = (named, &*args.format) {
         return Err(Error::usage(format!(
             "{path} is named {named}: say --format {named} {flag}, or rename it if it is text"
         )));

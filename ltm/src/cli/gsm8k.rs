@@ -2,9 +2,9 @@
 
 use super::evaluation::digest;
 use super::generate::{ROUNDS, Writer, Writing};
-use super::output::{Align, command, print, short, table};
+use super::output::{Align, print, short, table};
 use super::progress::bar;
-use super::transcript::{Transcript, whole};
+use super::transcript::{Transcript, origin, whole};
 use engine::{Error, Result};
 use ltm::evaluate::Mean;
 use ltm::json::Value;
@@ -161,12 +161,7 @@ fn problems(args: &GsmArgs, request: &Request) -> Result<(Vec<Problem>, Vec<Prob
 /// Where the numbers come from.
 fn header(args: &GsmArgs, request: &Request, run: &Run, model: &Loaded, problems: usize) -> Result<Value> {
     let examples = args.examples.as_deref();
-    Ok(Value::object([
-        ("command", command().into()),
-        ("version", env!("CARGO_PKG_VERSION").into()),
-        ("run", run.path().display().to_string().into()),
-        ("step", model.step.into()),
-        ("weights_sha256", model.weights.as_str().into()),
+    Ok(Value::object(origin(run, model).into_iter().chain([
         ("file", request.file.display().to_string().into()),
         ("file_sha256", digest(request.file)?.into()),
         ("examples", examples.map_or(Value::Null, |path| path.display().to_string().into())),
@@ -178,7 +173,7 @@ fn header(args: &GsmArgs, request: &Request, run: &Run, model: &Loaded, problems
         ("temperature", args.temperature.into()),
         ("top_p", args.top_p.into()),
         ("seed", args.seed.into()),
-    ]))
+    ])))
 }
 
 /// Mean of pass@k over problems, and its standard error over them.

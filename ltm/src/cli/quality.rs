@@ -2,9 +2,9 @@
 
 use super::evaluation::{digest, warn};
 use super::generate::{ROUNDS, Writer, Writing};
-use super::output::{Align, command, note, perplexity, print, short, table};
+use super::output::{Align, note, perplexity, print, short, table};
 use super::progress::bar;
-use super::transcript::{Transcript, whole};
+use super::transcript::{Transcript, origin, whole};
 use super::{device, memory, threads};
 use engine::{Device, Error, Result};
 use ltm::config::Work;
@@ -115,12 +115,7 @@ fn write(args: &Args, run: &Run, device: &Device) -> Result<Written> {
 /// Everything that the texts depend on.
 fn header(args: &Args, run: &Run, model: &Loaded) -> Result<Value> {
     let (writing, prompts) = (&args.writing, args.prompts.as_deref());
-    Ok(Value::object([
-        ("command", command().into()),
-        ("version", env!("CARGO_PKG_VERSION").into()),
-        ("run", run.path().display().to_string().into()),
-        ("step", model.step.into()),
-        ("weights_sha256", model.weights.as_str().into()),
+    Ok(Value::object(origin(run, model).into_iter().chain([
         ("prompts", prompts.map_or(Value::Null, |path| path.display().to_string().into())),
         ("prompts_sha256", prompts.map(digest).transpose()?.map_or(Value::Null, Into::into)),
         ("samples", u64::from(writing.samples).into()),
@@ -130,7 +125,7 @@ fn header(args: &Args, run: &Run, model: &Loaded) -> Result<Value> {
         ("top_p", writing.top_p.into()),
         ("fast_steps", model.config.fast.steps.into()),
         ("seed", writing.seed.into()),
-    ]))
+    ])))
 }
 
 /// The lines of a file that are not blank.

@@ -1,10 +1,10 @@
 //! A file that keeps every text that a model wrote for a measurement, one JSON object a line.
 
 use super::generate::Writer;
-use super::output::note;
+use super::output::{command, note};
 use engine::{Error, Result};
 use ltm::json::Value;
-use ltm::run::Loaded;
+use ltm::run::{Loaded, Run};
 use std::fs::File;
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
@@ -59,4 +59,15 @@ pub fn whole(writer: &mut Writer, model: &mut Loaded, prompt: Option<&str>, samp
         Ok(())
     })?;
     Ok(text)
+}
+
+/// The first entries of a file's header: by what its texts were made, and with which weights.
+pub fn origin(run: &Run, model: &Loaded) -> [(&'static str, Value); 5] {
+    [
+        ("command", command().into()),
+        ("version", env!("CARGO_PKG_VERSION").into()),
+        ("run", run.path().display().to_string().into()),
+        ("step", model.step.into()),
+        ("weights_sha256", model.weights.as_str().into()),
+    ]
 }

@@ -59,8 +59,7 @@ impl Dataset {
         if shards::has_magic(&first) || path.extension().is_some_and(|extension| extension == "bin") {
             return Self::open_shards(&[path.into()], tokenizer);
         }
-        if let Some(format @ ("jsonl" | "csv")) = kind(path) {
-            let flag = if format == "csv" { "--column C" } else { "--field F" };
+        if let Some((format, flag)) = named_format(path) {
             return Err(Error::usage(format!(
                 "{0} is {format}, not plain text: `ltm data prepare {0} --format {format} {flag} --tokenizer {1} --out DIR`",
                 path.display(),
@@ -345,9 +344,18 @@ impl Scan {
     }
 }
 
+/// The format of documents that a file's name promises, if it is not plain text, and the flag that says where in it the
+/// text is.
+pub fn named_format(path: &Path) -> Option<(&str, &'static str)> {
+    match kind(path)? {
+        format @ "jsonl" => Some((format, "--field F")),
+        format @ "csv" => Some((format, "--column C")),
+        _ => None,
+    }
+}
+
 /// What a file's name says it holds: its extension, or the one before `.gz` or `.zst`.
-/// The ending of a file's name, of what is compressed in it if it is.
-pub fn kind(path: &Path) -> Option<&str> {
+fn kind(path: &Path) -> Option<&str> {
     let packed = path.extension().is_some_and(|extension| extension == "gz" || extension == "zst");
     let name = if packed { Path::new(path.file_stem()?) } else { path };
     name.extension()?.to_str()

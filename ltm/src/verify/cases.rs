@@ -67,12 +67,13 @@ fn all_wants(case: &Case) -> Vec<Vec<Want>> {
     let of = |want: Want, chosen: &dyn Fn(usize) -> bool| -> Vec<Want> {
         (0..n).map(|i| if case.op.differentiable(i) && chosen(i) { want } else { Want::Skip }).collect()
     };
-    let kinds = [Want::Write, Want::Add];
-    let mut all: Vec<_> =
-        kinds.iter().flat_map(|&want| (0..n).map(move |i| (want, i))).map(|(want, i)| of(want, &|j| j == i)).collect();
-    all.extend(kinds.map(|want| of(want, &|_| true)));
+    let mut all = Vec::new();
+    for want in [Want::Write, Want::Add] {
+        all.extend((0..n).map(|i| of(want, &|j| j == i)));
+        all.push(of(want, &|_| true));
+    }
     all.retain(|wants| wants.iter().any(|w| w.is_wanted()));
-    all.sort_by_key(|wants| wants.iter().map(|&want| want as u8).collect::<Vec<_>>());
+    // Where one input alone can be wanted, it is all.
     all.dedup();
     all
 }
