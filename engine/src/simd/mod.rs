@@ -53,7 +53,7 @@ mod tests;
 mod x86;
 
 pub use level::{Level, VARIABLE, dispatch, for_each_level, force, level, level_from_env, supported};
-pub use peak::FmaChains;
+pub use peak::fma_burst;
 pub use scalar::Scalar;
 pub use slices::{axpy, dot, max, sum, sum_squares};
 

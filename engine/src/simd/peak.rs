@@ -1,10 +1,22 @@
-use super::{Isa, Kernel, LANES, Lanes, Real};
+use super::{Isa, Kernel, LANES, Lanes, Real, dispatch};
 use std::hint::black_box;
+use std::time::Instant;
+
+/// Runs [`FmaChains`] on every thread of the pool: FLOPs of all of them, and the seconds of the slowest. Each reads its own
+/// clock, because waking a thread can take as long as a short burst.
+pub fn fma_burst(steps: usize) -> [f64; 2] {
+    let all = rayon::broadcast(|_| {
+        let start = Instant::now();
+        let flops = dispatch(FmaChains(steps));
+        [flops, start.elapsed().as_secs_f64()]
+    });
+    all.into_iter().fold([0.0; 2], |[flops, slowest], [f, s]| [flops + f, slowest.max(s)])
+}
 
 /// Independent chains of f32 multiply-adds that never leave the registers, this many steps each: timed, they are the
 /// processor's peak rate. Their number hides the latency of one and fits the registers.
 #[derive(Clone, Copy, Debug)]
-pub struct FmaChains(pub usize);
+struct FmaChains(usize);
 
 impl Kernel for FmaChains {
     /// FLOPs done.

@@ -6,22 +6,22 @@
 //! the chain rests in C, where it loses nothing.
 //!
 //! **The loops** (Goto and van de Geijn, "Anatomy of high-performance matrix multiplication", TOMS 2008; Van Zee and van
-//! de Geijn, "BLIS", TOMS 2015), from the outside: tiles of C, one per thread at a time · blocks of k · panels of A, packed
-//! one at a time and small enough for L1 · panels of B, which the first panel of A finds unpacked and leaves packed for all
-//! others to read from L2 · the micro-kernel. A tile is as tall as can be, so that B is packed seldom. Threads share
-//! nothing but the sources, so that there is nothing to wait for.
+//! de Geijn, "BLIS", TOMS 2015), from the outside: tiles of C, one per thread at a time · blocks of k · blocks of A, each
+//! packed in panels · panels of B, which the first block of A finds unpacked and leaves packed for all others · panels of A ·
+//! the micro-kernel. What is small stays in L1 and what is large comes from L2; which is which, [`Blocking`] says. A tile
+//! is as tall as can be, so that B is packed seldom. Threads share nothing but the sources, so that there is nothing to wait
+//! for.
 
-use super::microkernel::{Block, Geometry, Start, product};
+use super::microkernel::{Block, Blocking, Columns, Geometry, Start, product};
 use super::pack::{PANEL, panel};
 use super::tiles::{Tile, for_each_tile};
 use engine::parallel;
 use engine::simd::{self, Isa, Kernel, LANES, Real};
+use std::marker::PhantomData;
+use std::ops::Range;
 
-/// A block of k: in f32, a panel of A is 28 KiB on AVX-512 and 12 KiB on AVX2 and NEON, a block of B 1 MiB. Deeper means fewer
-/// passes over C.
-const DEPTH: usize = 512;
-/// Most rows and columns of C in a tile, and fewest that are worth packing for.
-const TILE: [usize; 2] = [2016, 512];
+/// Most rows of C in a tile, and fewest rows and columns that are worth packing for.
+const TILE_ROWS: usize = 2016;
 const SMALL_TILE: [usize; 2] = [42, 128];
 /// With fewer rows than this in C, reading contiguous rows of B in place is cheaper than packing them.
 const IN_PLACE_ROWS: usize = 28;
@@ -92,11 +92,6 @@ impl<'a, T: Copy> Mat<'a, T> {
     #[inline(always)]
     pub(super) fn at(&self, i: usize, j: usize) -> T {
         self.data[i * self.row_stride + j * self.col_stride]
-    }
-
-    /// Whether every row is contiguous and at least a panel away from the next.
-    fn has_long_rows(&self) -> bool {
-        self.col_stride == 1 && self.row_stride >= PANEL
     }
 
     /// Prefetches the share of the work from `done` to `done + step` of `all`.
@@ -171,7 +166,7 @@ pub const fn packed_len(k: usize, n: usize) -> usize {
     n.div_ceil(PANEL) * PANEL * k
 }
 
-/// Packs B [k, n] for [`gemm_packed`]: in panels of 32 columns, filled up with zeros, the rows of each panel one after the
+/// Packs B [k, n] for [`gemm_packed`]: in panels of 16 columns, filled up with zeros, the rows of each panel one after the
 /// other. The layout is the same for every instruction set.
 ///
 /// # Panics
@@ -224,11 +219,11 @@ fn run<T: Real>(c: MatMut<'_, T>, a: Mat<'_, T>, b: Factor<'_, T>, accumulate: A
     if a.cols == 0 {
         return;
     }
-    let size = tile_size(c.rows, c.cols);
+    let blocking = simd::dispatch(BlockingOf::<T>(PhantomData));
+    let size = tile_size(blocking, c.rows, c.cols);
     for_each_tile(c.data, [c.rows, c.cols], c.row_stride, size, |c| {
-        // A panel of A, at most sixteen rows high, and a block of B.
-        let a_len = LANES * DEPTH + LANES;
-        let b_len = c.cols.len().next_multiple_of(PANEL) * DEPTH;
+        let a_len = blocking.rows * blocking.depth + LANES;
+        let b_len = c.cols.len().next_multiple_of(PANEL) * blocking.depth;
         parallel::scratch(a_len + b_len, |scratch| {
             let (a_packed, b_packed) = scratch.split_at_mut(a_len);
             simd::dispatch(TileProduct { c, a, b, a_packed, b_packed, accumulate });
@@ -236,17 +231,29 @@ fn run<T: Real>(c: MatMut<'_, T>, a: Mat<'_, T>, b: Factor<'_, T>, accumulate: A
     });
 }
 
+/// [`Geometry::blocking`] of the instruction set in use.
+struct BlockingOf<T>(PhantomData<T>);
+
+impl<T: Real> Kernel for BlockingOf<T> {
+    type Output = Blocking;
+
+    #[inline(always)]
+    fn run<I: Isa>(self) -> Blocking {
+        Geometry::blocking::<I, T>()
+    }
+}
+
 /// Tiles as large as the caches allow; with several threads cut smaller until each has two, less what rounding to panels
 /// takes. Two threads get one each, which packs less: a training step takes 2 % less time than with two each.
-fn tile_size(rows: usize, cols: usize) -> [usize; 2] {
+fn tile_size(blocking: Blocking, rows: usize, cols: usize) -> [usize; 2] {
     let most = match rayon::current_num_threads() {
         n @ 1..=2 => n,
         n => 2 * n,
     };
     let even = |length: usize, parts: usize, unit: usize| length.div_ceil(parts).next_multiple_of(unit);
-    let (mut down, mut across) = (rows.div_ceil(TILE[0]).max(1), cols.div_ceil(TILE[1]).max(1));
+    let (mut down, mut across) = (rows.div_ceil(TILE_ROWS).max(1), cols.div_ceil(blocking.cols).max(1));
     loop {
-        let size = [even(rows, down, SMALL_TILE[0] / 3).max(1), even(cols, across, PANEL).max(1)];
+        let size = [even(rows, down, blocking.panel).max(1), even(cols, across, 2 * PANEL).max(1)];
         if down * across >= most || (size[0] <= SMALL_TILE[0] && size[1] <= SMALL_TILE[1]) {
             return size;
         }
@@ -272,65 +279,109 @@ impl<T: Real> Kernel for TileProduct<'_, T> {
     type Output = ();
 
     #[inline(always)]
-    fn run<I: Isa>(mut self) {
+    fn run<I: Isa>(self) {
+        let Self { mut c, a, b, a_packed, b_packed, accumulate } = self;
+        let in_place = c.rows.len() < IN_PLACE_ROWS && c.cols.len().is_multiple_of(LANES);
+        let mut b = Right { factor: b, k: a.cols, cols: c.cols.clone(), packed: b_packed, in_place };
         // Of a transposed A, a panel takes a cache line from every k: often a power of two apart, few of which L1 can hold.
-        let most = if self.a.row_stride == 1 { DEPTH / 2 } else { DEPTH };
-        for first in (0..self.a.cols).step_by(most) {
-            self.block::<I>(first, most.min(self.a.cols - first));
+        let depth = Geometry::blocking::<I, T>().depth;
+        let depth = if a.row_stride == 1 { depth.min(256) } else { depth };
+        for first in (0..a.cols).step_by(depth) {
+            let start = if first == 0 && accumulate == Accumulate::Write { Start::Zero } else { Start::C };
+            let a = a.part(c.rows.start, first, c.rows.len(), depth.min(a.cols - first));
+            block::<I, T>(&mut c, a, a_packed, &mut b, first, start);
         }
     }
 }
 
-impl<'a, T: Real> TileProduct<'a, T> {
-    /// The part of the product with k = first .. first + depth.
-    #[inline(always)]
-    fn block<I: Isa>(&mut self, first: usize, depth: usize) {
-        let (rows, cols) = (self.c.rows.len(), self.c.cols.len());
-        let (most, groups) = (Geometry::rows::<I, T>(), Geometry::groups::<I, T>());
-        let start = if first == 0 && self.accumulate == Accumulate::Write { Start::Zero } else { Start::C };
-        for i in (0..rows).step_by(most) {
-            let part = self.a.part(self.c.rows.start + i, first, most.min(rows - i), depth);
-            let height = Geometry::height::<I, T>(part.rows);
-            panel::<I, T>(part, height, self.a_packed);
-            let a = &self.a_packed[..height * depth];
-            let below = rows.min(i + most);
-            let next_a = self.a.part(self.c.rows.start + below, first, most.min(rows - below), depth);
-            for j in (0..cols).step_by(PANEL) {
-                // What comes next is on its way while this is computed.
-                next_a.prefetch_part(j, PANEL, cols);
-                let width = PANEL.min(cols - j);
-                let source = self.panel_of_b(first, self.c.cols.start + j, depth, width);
-                let b = if matches!(self.b, Factor::Packed(_))
-                    || width == PANEL && rows < IN_PLACE_ROWS && source.has_long_rows()
-                {
-                    source
-                } else {
-                    let packed = &mut self.b_packed[j * depth..][..PANEL * depth];
-                    if i == 0 {
-                        panel::<I, T>(source.transposed(), PANEL, packed);
-                    }
-                    Mat::new(packed, depth, PANEL)
-                };
-                for g in (0..width).step_by(groups * LANES) {
-                    let block = Block { row: i, col: j + g, rows: part.rows, cols: (groups * LANES).min(width - g) };
-                    let next = block.col + block.cols;
-                    for row in i..i + part.rows {
-                        simd::prefetch(self.c.row(row, next, (groups * LANES).min(cols - next)));
-                    }
-                    product::<I, T>(height, a, b, g, &mut self.c, block, start);
-                }
+/// The part of the product in `c` with k = first, first + 1, … as far as `a` goes.
+#[inline(always)]
+fn block<I: Isa, T: Real>(
+    c: &mut Tile<'_, T>,
+    a: Mat<'_, T>,
+    a_packed: &mut [T],
+    b: &mut Right<'_, T>,
+    first: usize,
+    start: Start,
+) {
+    let (rows, cols, depth) = (c.rows.len(), c.cols.len(), a.cols);
+    let Blocking { panel: most, rows: together, .. } = Geometry::blocking::<I, T>();
+    let across = Geometry::groups::<I, T>() * LANES;
+    for i in (0..rows).step_by(together) {
+        let below = rows.min(i + together);
+        for row in (i..below).step_by(most) {
+            let part = a.part(row, 0, most.min(below - row), depth);
+            panel::<I, T>(part, Geometry::height::<I, T>(part.rows), &mut a_packed[(row - i) * depth..]);
+        }
+        let next_a = a.part(below, 0, together.min(rows - below), depth);
+        for j in (0..cols).step_by(across) {
+            // What comes next is on its way while this is computed.
+            next_a.prefetch_part(j, across, cols);
+            let width = across.min(cols - j);
+            if i == 0 {
+                b.pack::<I>(first, j, depth, width);
+            }
+            let columns = b.columns(first, j, depth);
+            for row in (i..below).step_by(most) {
+                let block = Block { row, col: j, rows: most.min(below - row), cols: width };
+                prefetch_next(c, block, i..below);
+                let height = Geometry::height::<I, T>(block.rows);
+                product::<I, T>(height, &a_packed[(row - i) * depth..][..height * depth], columns, c, block, start);
             }
         }
     }
+}
 
-    /// Rows first .. first + depth of the panel of B that begins at column `col`, packed or not.
+/// Prefetches what is computed after `block`: the rows below it, or from the first of `rows` the columns beside it.
+#[inline(always)]
+fn prefetch_next<T: Real>(c: &mut Tile<'_, T>, block: Block, rows: Range<usize>) {
+    let (row, col) = match block.row + block.rows {
+        row if row < rows.end => (row, block.col),
+        _ => (rows.start, block.col + block.cols),
+    };
+    let cols = block.cols.min(c.cols.len() - col);
+    for row in row..rows.end.min(row + block.rows) {
+        simd::prefetch(c.row(row, col, cols));
+    }
+}
+
+/// The columns of B that a tile needs.
+struct Right<'a, T> {
+    factor: Factor<'a, T>,
+    /// Rows of B.
+    k: usize,
+    cols: Range<usize>,
+    /// Memory for a block that is not packed.
+    packed: &'a mut [T],
+    /// Whether contiguous rows are read where they are.
+    in_place: bool,
+}
+
+impl<T: Real> Right<'_, T> {
+    /// Packs `width` columns from column `j` of the tile, rows first .. first + depth, where [`Self::columns`] needs it.
     #[inline(always)]
-    fn panel_of_b(&self, first: usize, col: usize, depth: usize, width: usize) -> Mat<'a, T> {
-        match self.b {
-            Factor::Plain(b) => b.part(first, col, depth, width),
+    fn pack<I: Isa>(&mut self, first: usize, j: usize, depth: usize, width: usize) {
+        let Factor::Plain(b) = self.factor else { return };
+        if self.in_place && b.col_stride == 1 {
+            return;
+        }
+        for j in (j..j + width).step_by(PANEL) {
+            let columns = b.part(first, self.cols.start + j, depth, PANEL.min(self.cols.len() - j));
+            panel::<I, T>(columns.transposed(), PANEL, &mut self.packed[j * depth..][..PANEL * depth]);
+        }
+    }
+
+    /// The columns from column `j` of the tile, rows first .. first + depth.
+    #[inline(always)]
+    fn columns(&self, first: usize, j: usize, depth: usize) -> Columns<'_, T> {
+        let col = self.cols.start + j;
+        match self.factor {
             // Tiles are aligned to panels, which lie one after the other.
-            Factor::Packed(all) if width > 0 => Mat::new(&all[col * self.a.cols + first * PANEL..], depth, PANEL),
-            Factor::Packed(_) => Mat::new(&[], depth, 0),
+            Factor::Packed(all) => Columns::packed(&all[col * self.k + first * PANEL..], self.k),
+            Factor::Plain(b) if self.in_place && b.col_stride == 1 => {
+                Columns::rows(&b.data[first * b.row_stride + col..], b.row_stride)
+            }
+            Factor::Plain(_) => Columns::packed(&self.packed[j * depth..], depth),
         }
     }
 }

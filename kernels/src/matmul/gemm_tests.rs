@@ -187,11 +187,12 @@ fn nan_and_infinity_reach_their_row_and_column_only() {
 
 #[test]
 fn tiles_are_many_enough_and_aligned() {
+    let blocking = simd::dispatch(BlockingOf::<f32>(PhantomData));
     for [m, n] in [[1, 50_258], [50_258, 512], [1024, 512], [1024, 50_258], [1, 1], [0, 0]] {
         for threads in [1, 2, 16, 64] {
-            let [rows, cols] = pool(threads).install(|| tile_size(m, n));
+            let [rows, cols] = pool(threads).install(|| tile_size(blocking, m, n));
             assert_eq!(cols % PANEL, if n == 0 { 1 } else { 0 }, "packed panels are not split");
-            assert!(rows <= TILE[0] && cols <= TILE[1]);
+            assert!(rows <= TILE_ROWS && cols <= blocking.cols);
             let tiles = m.div_ceil(rows) * n.div_ceil(cols);
             let smallest = rows <= SMALL_TILE[0] && cols <= SMALL_TILE[1];
             let enough = if threads <= 2 { threads.min(m * n) } else { 3 * threads / 2 };

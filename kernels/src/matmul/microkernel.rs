@@ -1,6 +1,5 @@
 //! The innermost product: a few rows of A by sixteen or thirty-two columns of B, with all of C's elements in registers.
 
-use super::gemm::Mat;
 use super::pack::PANEL;
 use super::tiles::Tile;
 use engine::simd::{Isa, LANES, Lanes, Real};
@@ -30,6 +29,18 @@ impl Geometry {
         if rows == 0 { 1 } else { rows }
     }
 
+    /// With 32 registers, a panel of A stays in L1 (f32: 28 KiB) and B comes from an L2 of 2 MiB (a block of 1 MiB), which is
+    /// tuned to AVX-512. With fewer, a micro-panel of B stays there (16 KiB), A comes from an L2 of 512 KiB (a block of 192 KiB),
+    /// at a third of the bytes that B would be per multiply-add, and B waits in L3.
+    pub const fn blocking<I: Isa, T: Real>() -> Blocking {
+        let panel = Self::rows::<I, T>();
+        if Self::groups::<I, T>() == 2 {
+            Blocking { panel, rows: panel, depth: 512, cols: 512 }
+        } else {
+            Blocking { panel, rows: 192 / panel * panel, depth: 256, cols: 2048 }
+        }
+    }
+
     /// The lowest kernel that computes `rows` rows.
     pub const fn height<I: Isa, T: Real>(rows: usize) -> usize {
         let most = Self::rows::<I, T>();
@@ -43,6 +54,40 @@ impl Geometry {
     }
 }
 
+/// How a product is cut so that its parts fit into the caches.
+#[derive(Clone, Copy, Debug)]
+pub struct Blocking {
+    /// Rows of a panel of A.
+    pub panel: usize,
+    /// Rows of a block of A, packed together: a multiple of `panel`.
+    pub rows: usize,
+    /// k of a block of A and of a panel of B. Deeper means fewer passes over C.
+    pub depth: usize,
+    /// Most columns of a tile of C, and so of a block of B.
+    pub cols: usize,
+}
+
+/// Columns of B as the micro-kernel reads them: sixteen elements at `k·stride + g·group` for each k and each group g of sixteen
+/// columns.
+#[derive(Clone, Copy)]
+pub struct Columns<'a, T> {
+    data: &'a [T],
+    stride: usize,
+    group: usize,
+}
+
+impl<'a, T> Columns<'a, T> {
+    /// Packed panels, one after the other, which have `depth` rows each.
+    pub fn packed(data: &'a [T], depth: usize) -> Self {
+        Self { data, stride: PANEL, group: PANEL * depth }
+    }
+
+    /// Rows of a matrix, `stride` apart.
+    pub fn rows(data: &'a [T], stride: usize) -> Self {
+        Self { data, stride, group: LANES }
+    }
+}
+
 /// A rectangle of C: rows and columns of the tile where it begins, and how many of both to compute.
 #[derive(Clone, Copy)]
 pub struct Block {
@@ -52,43 +97,42 @@ pub struct Block {
     pub cols: usize,
 }
 
-/// C = A·B or C + A·B in `block`, which has at most `height` rows and `groups` times sixteen columns.
+/// C = A·B or C + A·B in `block`, which has at most `height` rows and [`Geometry::groups`] times sixteen columns.
 ///
-/// `a` is a packed panel `height` wide. The block's columns of B begin at `column` of `b`, whose rows are contiguous and
-/// filled up to a multiple of sixteen.
+/// `a` is a packed panel `height` wide; the columns of B are filled up to a multiple of sixteen.
 #[inline(always)]
 pub fn product<I: Isa, T: Real>(
     height: usize,
     a: &[T],
-    b: Mat<'_, T>,
-    column: usize,
+    b: Columns<'_, T>,
     c: &mut Tile<'_, T>,
     block: Block,
     start: Start,
 ) {
-    match (height, Geometry::groups::<I, T>()) {
-        (1, 1) => rows::<I, T, 1, 1>(a, b, column, c, block, start),
-        (2, 1) => rows::<I, T, 2, 1>(a, b, column, c, block, start),
-        (6, 1) => rows::<I, T, 6, 1>(a, b, column, c, block, start),
-        (_, 1) => rows::<I, T, 14, 1>(a, b, column, c, block, start),
-        (1, _) => rows::<I, T, 1, 2>(a, b, column, c, block, start),
-        (2, _) => rows::<I, T, 2, 2>(a, b, column, c, block, start),
-        (6, _) => rows::<I, T, 6, 2>(a, b, column, c, block, start),
-        (_, _) => rows::<I, T, 14, 2>(a, b, column, c, block, start),
+    // A constant, but for the last columns of C.
+    let one = Geometry::groups::<I, T>() == 1 || block.cols <= LANES;
+    match (height, one) {
+        (1, true) => rows::<I, T, 1, 1>(a, b, c, block, start),
+        (2, true) => rows::<I, T, 2, 1>(a, b, c, block, start),
+        (6, true) => rows::<I, T, 6, 1>(a, b, c, block, start),
+        (_, true) => rows::<I, T, 14, 1>(a, b, c, block, start),
+        (1, _) => rows::<I, T, 1, 2>(a, b, c, block, start),
+        (2, _) => rows::<I, T, 2, 2>(a, b, c, block, start),
+        (6, _) => rows::<I, T, 6, 2>(a, b, c, block, start),
+        (_, _) => rows::<I, T, 14, 2>(a, b, c, block, start),
     }
 }
 
 #[inline(always)]
 fn rows<I: Isa, T: Real, const M: usize, const G: usize>(
     a: &[T],
-    b: Mat<'_, T>,
-    column: usize,
+    b: Columns<'_, T>,
     c: &mut Tile<'_, T>,
     block: Block,
     start: Start,
 ) {
     if block.rows == M && block.cols == G * LANES {
-        return chains::<I, T, M, G>(c.block(block.row, block.col), a, b, column, start);
+        return chains::<I, T, M, G>(c.block(block.row, block.col), a, b, start);
     }
     // At the edges of C, a copy of full size.
     let mut copy = [[[T::ZERO; LANES]; G]; M];
@@ -98,7 +142,7 @@ fn rows<I: Isa, T: Real, const M: usize, const G: usize>(
             copy[i].as_flattened_mut()[..block.cols].copy_from_slice(old);
         }
     }
-    chains::<I, T, M, G>(copy.each_mut().map(|row| row.each_mut()), a, b, column, start);
+    chains::<I, T, M, G>(copy.each_mut().map(|row| row.each_mut()), a, b, start);
     for i in 0..block.rows {
         let new = &copy[i].as_flattened()[..block.cols];
         c.row(block.row + i, block.col, block.cols).copy_from_slice(new);
@@ -107,11 +151,12 @@ fn rows<I: Isa, T: Real, const M: usize, const G: usize>(
 
 /// One k: M elements of A times as many columns of B as there are sums.
 #[inline(always)]
-fn step<I: Isa, T: Real, const M: usize, const G: usize>(sums: &mut [[T::Lanes<I>; G]; M], a: &[T; M], b: &[T]) {
-    let mut columns = [T::Lanes::<I>::zero(); G];
-    for g in 0..G {
-        columns[g] = T::Lanes::<I>::load(&b[g * LANES..]);
-    }
+fn step<I: Isa, T: Real, const M: usize, const G: usize>(
+    sums: &mut [[T::Lanes<I>; G]; M],
+    a: &[T; M],
+    b: [&[T; LANES]; G],
+) {
+    let columns = b.map(|b| T::Lanes::<I>::load(b));
     for i in 0..M {
         let element = T::Lanes::<I>::splat(a[i]);
         for g in 0..G {
@@ -126,8 +171,7 @@ fn step<I: Isa, T: Real, const M: usize, const G: usize>(sums: &mut [[T::Lanes<I
 fn chains<I: Isa, T: Real, const M: usize, const G: usize>(
     c: [[&mut [T; LANES]; G]; M],
     a: &[T],
-    b: Mat<'_, T>,
-    column: usize,
+    b: Columns<'_, T>,
     start: Start,
 ) {
     let mut sums = [[T::Lanes::<I>::zero(); G]; M];
@@ -139,22 +183,24 @@ fn chains<I: Isa, T: Real, const M: usize, const G: usize>(
         }
     }
     let a = a.as_chunks::<M>().0;
-    if b.row_stride() == PANEL {
-        // Packed: with all distances known and four steps to a turn, nothing but multiply-adds asks for their ports.
-        let b = &b.data().as_chunks::<PANEL>().0[..a.len()];
-        let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<4>(), b.as_chunks::<4>());
-        for (a, b) in a.iter().zip(b) {
+    if b.stride == PANEL {
+        // With all distances known and four steps to a turn, nothing but multiply-adds asks for their ports.
+        let b: [_; G] = std::array::from_fn(|g| &b.data[g * b.group..].as_chunks::<PANEL>().0[..a.len()]);
+        let (a_turns, a_rest) = a.as_chunks::<4>();
+        let turns = b.map(|b| &b.as_chunks::<4>().0[..a_turns.len()]);
+        for (turn, a) in a_turns.iter().enumerate() {
             for p in 0..4 {
-                step::<I, T, M, G>(&mut sums, &a[p], &b[p][column..]);
+                step::<I, T, M, G>(&mut sums, &a[p], turns.map(|b| &b[turn][p]));
             }
         }
-        for (a, b) in a_rest.iter().zip(b_rest) {
-            step::<I, T, M, G>(&mut sums, a, &b[column..]);
+        let done = a.len() - a_rest.len();
+        for (p, a) in a_rest.iter().enumerate() {
+            step::<I, T, M, G>(&mut sums, a, b.map(|b| &b[done + p]));
         }
     } else {
-        for (a, b) in a.iter().zip(b.data().chunks(b.row_stride())) {
-            let Some(b) = b.get(column..column + G * LANES) else { break };
-            step::<I, T, M, G>(&mut sums, a, b);
+        for (p, a) in a.iter().enumerate() {
+            let row = &b.data[p * b.stride..].as_chunks::<LANES>().0;
+            step::<I, T, M, G>(&mut sums, a, std::array::from_fn(|g| &row[g]));
         }
     }
     for i in 0..M {

@@ -8,7 +8,7 @@ use super::gemm::Mat;
 use engine::simd::{Isa, LANES, Lanes, Real};
 
 /// Columns in a panel of B.
-pub const PANEL: usize = 2 * LANES;
+pub const PANEL: usize = LANES;
 
 /// Packs one panel: `out[p·width + i] = x[i, p]`, zero for rows beyond the last. `out` must have room for sixteen elements
 /// more, with which this may do what it likes.
@@ -17,7 +17,14 @@ pub fn panel<I: Isa, T: Real>(x: Mat<'_, T>, width: usize, out: &mut [T]) {
     if x.row_stride() == 1 {
         copy_panel(x, width, out);
     } else if x.col_stride() == 1 {
-        transpose_panel::<I, T>(x, width, out);
+        // As a constant, the width spares the registers of rows that no such panel has.
+        match width {
+            1 => transpose_panel::<I, T, 1>(x, out),
+            2 => transpose_panel::<I, T, 2>(x, out),
+            6 => transpose_panel::<I, T, 6>(x, out),
+            14 => transpose_panel::<I, T, 14>(x, out),
+            _ => transpose_panel::<I, T, PANEL>(x, out),
+        }
     } else {
         for p in 0..x.cols() {
             fill(x, p, 0..width, &mut out[p * width..]);
@@ -40,10 +47,9 @@ fn copy_panel<T: Real>(x: Mat<'_, T>, width: usize, out: &mut [T]) {
     for p in 0..x.cols() {
         let from = &x.data()[p * x.col_stride()..];
         let out = &mut out[p * width..];
-        // Constant lengths, where possible, save the call of a copying routine. As below, too much is overwritten next.
-        match (from.first_chunk::<PANEL>(), from.first_chunk::<LANES>()) {
-            (Some(from), _) if rows == PANEL => out[..PANEL].copy_from_slice(from),
-            (_, Some(from)) if rows == width && width <= LANES => out[..LANES].copy_from_slice(from),
+        // A constant length, where possible, saves the call of a copying routine. As below, too much is overwritten next.
+        match from.first_chunk::<LANES>() {
+            Some(from) if rows == width => out[..LANES].copy_from_slice(from),
             _ => {
                 out[..rows].copy_from_slice(&from[..rows]);
                 out[rows..width].fill(T::ZERO);
@@ -52,27 +58,25 @@ fn copy_panel<T: Real>(x: Mat<'_, T>, width: usize, out: &mut [T]) {
     }
 }
 
-/// Each row is contiguous: sixteen rows by sixteen columns at a time through registers.
+/// Each of at most `W` rows is contiguous: as many by sixteen columns at a time through registers.
 #[inline(always)]
-fn transpose_panel<I: Isa, T: Real>(x: Mat<'_, T>, width: usize, out: &mut [T]) {
+fn transpose_panel<I: Isa, T: Real, const W: usize>(x: Mat<'_, T>, out: &mut [T]) {
     let (rows, cols) = (x.rows(), x.cols());
     let body = cols - cols % LANES;
-    for first in (0..width).step_by(LANES) {
-        for p in (0..body).step_by(LANES) {
-            let mut block = [T::Lanes::<I>::zero(); LANES];
-            for i in 0..LANES {
-                if first + i < rows {
-                    block[i] = T::Lanes::<I>::load(&x.data()[(first + i) * x.row_stride() + p..]);
-                }
+    for p in (0..body).step_by(LANES) {
+        let mut block = [T::Lanes::<I>::zero(); LANES];
+        for i in 0..W {
+            if i < rows {
+                block[i] = T::Lanes::<I>::load(&x.data()[i * x.row_stride() + p..]);
             }
-            let block = T::Lanes::<I>::transpose(block);
-            // Where fewer than sixteen are wanted, the next store overwrites what was too much.
-            for i in 0..LANES {
-                block[i].store(&mut out[(p + i) * width + first..]);
-            }
+        }
+        let block = T::Lanes::<I>::transpose(block);
+        // Where fewer than sixteen are wanted, the next store overwrites what was too much.
+        for i in 0..LANES {
+            block[i].store(&mut out[(p + i) * W..]);
         }
     }
     for p in body..cols {
-        fill(x, p, 0..width, &mut out[p * width..]);
+        fill(x, p, 0..W, &mut out[p * W..]);
     }
 }

@@ -2,7 +2,7 @@
 
 use super::{Effort, Roof, Samples};
 use engine::cuda::{Factor, Gpu, Memory, Pointer, Product};
-use engine::simd::{self, FmaChains, Isa, Kernel, Lanes, Real};
+use engine::simd::{self, Isa, Kernel, Lanes, Real};
 use engine::{DType, Device, Result};
 use rayon::prelude::*;
 use std::hint::black_box;
@@ -166,10 +166,9 @@ impl Ceilings {
     fn pass_flops(&mut self) {
         match &self.rig {
             Rig::Cpu(_) => {
-                const STEPS: usize = 2_000_000;
-                let mut done = 0.0;
-                self.flops.add(|| done = rayon::broadcast(|_| simd::dispatch(FmaChains(STEPS))).into_iter().sum());
-                self.flops.amount = done;
+                let [flops, seconds] = simd::fma_burst(2_000_000);
+                self.flops.seconds.push(seconds.max(1e-9));
+                self.flops.amount = flops;
             }
             Rig::Gpu(slabs) => self.flops.add(|| slabs.product()),
         }
