@@ -3,7 +3,29 @@
 
 pub use rayon::join;
 use rayon::prelude::*;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
+
+thread_local! {
+    static ALONE: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Calls `f` with this thread by itself: what asks [`threads`] how far to spread does not spread. For work that was divided
+/// among the threads already, and whose parts would gain nothing from waiting for each other.
+pub fn alone<R>(f: impl FnOnce() -> R) -> R {
+    struct Restore(bool);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            ALONE.set(self.0);
+        }
+    }
+    let _restore = Restore(ALONE.replace(true));
+    f()
+}
+
+/// Threads among which work may be divided here: 1 inside [`alone`], else all of the pool.
+pub fn threads() -> usize {
+    if ALONE.get() { 1 } else { rayon::current_num_threads() }
+}
 
 /// Calls `f(chunk_index, chunk)` for consecutive chunks of `size` elements of `out` (the last may be shorter), in parallel.
 ///

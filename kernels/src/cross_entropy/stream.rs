@@ -15,7 +15,8 @@ use engine::{Want, parallel};
 pub const BLOCK: usize = 256;
 /// Tokens that go through the vocabulary together. The table is read from memory once for each group.
 pub const GROUP: usize = 1024;
-/// Tokens that a thread takes at a time.
+/// A thread takes a multiple of these tokens of a group through the whole vocabulary, without waiting for the others, and at least
+/// four of them: fewer would not be worth packing the table for.
 const ROWS: usize = 16;
 
 /// What is known of a token behind some of its logits.
@@ -107,18 +108,28 @@ pub fn run<T: Real>(ins: Inputs<T>, memory: &mut [T], outs: &mut Outputs<T>, d_h
         let n = tokens.len();
         let hidden = &mut hidden[..n * dim];
         ins.gather(tokens, hidden);
-        let gathered = if want.is_wanted() { &mut gathered[..n * dim] } else { &mut [][..] };
+        let gathered = &mut gathered[..n * dim];
         let rows = memory[..3 * n].as_chunks_mut::<3>().0;
-        let mut group = Group { ins, tokens, hidden, gathered, logits, rows };
-        group.sum_up();
+        let size = n.div_ceil(parallel::threads()).max(4 * ROWS).next_multiple_of(ROWS);
+        let part = |i: usize, logits: &mut [T], rows: &mut [[T; 3]], gathered: &mut [T]| {
+            let tokens = &tokens[i * size..][..rows.len()];
+            let hidden = &hidden[i * size * dim..][..rows.len() * dim];
+            parallel::alone(|| Part { ins, tokens, hidden, gathered, logits, rows }.sum_up());
+        };
+        let logits = (&mut logits[..n * BLOCK], size * BLOCK);
+        if want.is_wanted() {
+            parallel::chunks3(logits, (&mut *rows, size), (&mut *gathered, size * dim), part);
+        } else {
+            parallel::chunks2(logits.0, logits.1, rows, size, |i, logits, rows| part(i, logits, rows, &mut []));
+        }
         for (row, &token) in tokens.iter().enumerate() {
-            let [largest, sum, at_target] = group.rows[row];
+            let [largest, sum, at_target] = rows[row];
             (outs.lse[token], outs.nll[token]) = Sum { largest, sum }.losses(at_target);
             if want.is_wanted() {
                 let target = &ins.table[ins.target(token) * dim..][..dim];
                 let (g, share) = (ins.scale, ins.scale / sum);
                 let d = &mut d_hidden[token * dim..][..dim];
-                for ((d, &sum), &target) in d.iter_mut().zip(&group.gathered[row * dim..]).zip(target) {
+                for ((d, &sum), &target) in d.iter_mut().zip(&gathered[row * dim..]).zip(target) {
                     *d += share * sum - g * target;
                 }
             }
@@ -126,8 +137,8 @@ pub fn run<T: Real>(ins: Inputs<T>, memory: &mut [T], outs: &mut Outputs<T>, d_h
     });
 }
 
-/// Some of the tokens.
-struct Group<'a, T> {
+/// Some of the tokens of a group.
+struct Part<'a, T> {
     ins: Inputs<'a, T>,
     tokens: &'a [usize],
     /// [n, dim]
@@ -140,7 +151,7 @@ struct Group<'a, T> {
     rows: &'a mut [[T; 3]],
 }
 
-impl<T: Real> Group<'_, T> {
+impl<T: Real> Part<'_, T> {
     fn sum_up(&mut self) {
         self.rows.fill([T::NEG_INFINITY, T::ZERO, T::ZERO]);
         for first in (0..self.ins.vocab()).step_by(BLOCK) {
@@ -153,39 +164,26 @@ impl<T: Real> Group<'_, T> {
         let (ins, n, dim) = (self.ins, self.tokens.len(), self.ins.dim);
         let logits = &mut self.logits[..n * width];
         ins.logits(Mat::new(self.hidden, n, dim), first, width, MatMut::new(logits, n, width));
-        let (tokens, wanted) = (self.tokens, !self.gathered.is_empty());
+        let wanted = !self.gathered.is_empty();
         let then = if wanted { Then::Exps } else { Then::Logits };
-        let absorb = |row: usize, logits: &mut [T], [largest, sum, at_target]: &mut [T; 3]| {
-            let target = ins.target(tokens[row]);
+        for (i, logits) in logits.chunks_exact_mut(width).enumerate() {
+            let [largest, sum, at_target] = &mut self.rows[i];
+            let target = ins.target(self.tokens[i]);
             if (first..first + width).contains(&target) {
                 *at_target = logits[target - first];
             }
             let before = Sum { largest: *largest, sum: *sum };
             let (after, factor) = simd::dispatch(Absorb { logits, before, then });
             (*largest, *sum) = (after.largest, after.sum);
-            factor
-        };
-        if !wanted {
-            parallel::chunks2(logits, ROWS * width, self.rows, ROWS, |chunk, logits, rows| {
-                for (i, (logits, row)) in logits.chunks_exact_mut(width).zip(rows).enumerate() {
-                    absorb(chunk * ROWS + i, logits, row);
-                }
-            });
-            return;
-        }
-        let (logits_rows, gathered_rows) = ((&mut *logits, ROWS * width), (&mut *self.gathered, ROWS * dim));
-        parallel::chunks3(logits_rows, (self.rows, ROWS), gathered_rows, |chunk, logits, rows, gathered| {
-            let rows = logits.chunks_exact_mut(width).zip(rows).zip(gathered.chunks_exact_mut(dim));
-            for (i, ((logits, row), gathered)) in rows.enumerate() {
-                let factor = absorb(chunk * ROWS + i, logits, row);
-                // In front of the first block there is nothing.
-                if first > 0 && factor != T::ONE {
-                    gathered.iter_mut().for_each(|x| *x *= factor);
-                }
+            // In front of the first block nothing was gathered.
+            if wanted && first > 0 && factor != T::ONE {
+                self.gathered[i * dim..][..dim].iter_mut().for_each(|x| *x *= factor);
             }
-        });
-        let accumulate = if first == 0 { Accumulate::Write } else { Accumulate::Add };
-        let table = Mat::new(&ins.table[first * dim..], width, dim);
-        gemm(MatMut::new(self.gathered, n, dim), Mat::new(logits, n, width), table, accumulate);
+        }
+        if wanted {
+            let accumulate = if first == 0 { Accumulate::Write } else { Accumulate::Add };
+            let table = Mat::new(&ins.table[first * dim..], width, dim);
+            gemm(MatMut::new(self.gathered, n, dim), Mat::new(logits, n, width), table, accumulate);
+        }
     }
 }

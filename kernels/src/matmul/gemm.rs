@@ -246,7 +246,7 @@ impl<T: Real> Kernel for BlockingOf<T> {
 /// Tiles as large as the caches allow; with several threads cut smaller until each has two, less what rounding to panels
 /// takes. Two threads get one each, which packs less: a training step takes 2 % less time than with two each.
 fn tile_size(blocking: Blocking, rows: usize, cols: usize) -> [usize; 2] {
-    let most = match rayon::current_num_threads() {
+    let most = match parallel::threads() {
         n @ 1..=2 => n,
         n => 2 * n,
     };
@@ -284,8 +284,8 @@ impl<T: Real> Kernel for TileProduct<'_, T> {
         let in_place = c.rows.len() < IN_PLACE_ROWS && c.cols.len().is_multiple_of(LANES);
         let mut b = Right { factor: b, k: a.cols, cols: c.cols.clone(), packed: b_packed, in_place };
         // Of a transposed A, a panel takes a cache line from every k: often a power of two apart, few of which L1 can hold.
-        let depth = Geometry::blocking::<I, T>().depth;
-        let depth = if a.row_stride == 1 { depth.min(256) } else { depth };
+        let most = Geometry::blocking::<I, T>().depth.min(if a.row_stride == 1 { 384 } else { usize::MAX });
+        let depth = a.cols.div_ceil(a.cols.div_ceil(most)).next_multiple_of(4);
         for first in (0..a.cols).step_by(depth) {
             let start = if first == 0 && accumulate == Accumulate::Write { Start::Zero } else { Start::C };
             let a = a.part(c.rows.start, first, c.rows.len(), depth.min(a.cols - first));

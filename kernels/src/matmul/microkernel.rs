@@ -37,7 +37,7 @@ impl Geometry {
         if Self::groups::<I, T>() == 2 {
             Blocking { panel, rows: panel, depth: 512, cols: 512 }
         } else {
-            Blocking { panel, rows: 192 / panel * panel, depth: 256, cols: 2048 }
+            Blocking { panel, rows: 144 / panel * panel, depth: 384, cols: 2048 }
         }
     }
 

@@ -1,6 +1,7 @@
 //! A matrix cut into rectangles that threads write at the same time. Rows of different tiles interleave in memory, which
 //! slices cannot express; this file holds the unsafe code that follows from that, and nothing else.
 
+use engine::parallel;
 use engine::simd::LANES;
 use rayon::prelude::*;
 use std::marker::PhantomData;
@@ -81,7 +82,7 @@ pub fn for_each_tile<T: Send>(
         });
     };
     match down * across {
-        1 => tile(0),
+        tiles if tiles == 1 || parallel::threads() == 1 => (0..tiles).for_each(tile),
         tiles => (0..tiles).into_par_iter().with_max_len(1).for_each(tile),
     }
 }
