@@ -25,6 +25,17 @@ pub trait Register<T: Real>: Copy + Send + Sync {
     fn mantissa_to_exponent(self) -> Self;
     /// `self₀ b₀ self₁ b₁ …`, as two registers.
     fn interleave(self, b: Self) -> [Self; 2];
+    /// Transposes the square in the first `WIDTH` registers. Number the elements row by row: interleaving the upper half of
+    /// the rows with the lower rotates the bits of that number by one, so that log₂ `WIDTH` rounds swap row and column.
+    #[inline(always)]
+    fn transpose_square(block: &mut [Self; LANES]) {
+        for _ in 0..Self::WIDTH.ilog2() {
+            let before = *block;
+            for i in 0..Self::WIDTH / 2 {
+                [block[2 * i], block[2 * i + 1]] = before[i].interleave(before[i + Self::WIDTH / 2]);
+            }
+        }
+    }
 }
 
 /// Lane `i` is number `i % WIDTH` of register `i / WIDTH`; `K · WIDTH` = 16.
@@ -149,25 +160,13 @@ impl<T: Format, R: Register<T>, const K: usize> Lanes<T> for Group<R, K> {
                 for row in 0..R::WIDTH {
                     block[row] = rows[i * R::WIDTH + row].0[j];
                 }
-                transpose_square(&mut block);
+                R::transpose_square(&mut block);
                 for row in 0..R::WIDTH {
                     out[j * R::WIDTH + row].0[i] = block[row];
                 }
             }
         }
         out
-    }
-}
-
-/// Transposes the square in the first `WIDTH` registers. Number the elements row by row: interleaving the upper half of
-/// the rows with the lower rotates the bits of that number by one, so that log₂ `WIDTH` rounds swap row and column.
-#[inline(always)]
-fn transpose_square<T: Real, R: Register<T>>(block: &mut [R; LANES]) {
-    for _ in 0..R::WIDTH.ilog2() {
-        let before = *block;
-        for i in 0..R::WIDTH / 2 {
-            [block[2 * i], block[2 * i + 1]] = before[i].interleave(before[i + R::WIDTH / 2]);
-        }
     }
 }
 

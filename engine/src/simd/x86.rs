@@ -1,7 +1,7 @@
 //! AVX2 with FMA, and AVX-512: two tables of intrinsics.
 
 use super::group::{Group, Register};
-use super::{Isa, Kernel, Level};
+use super::{Isa, Kernel, LANES, Level};
 use std::arch::x86_64::*;
 
 /// AVX-512 with the extensions that every such server and desktop processor has.
@@ -87,11 +87,34 @@ fn interleave_256d(a: __m256d, b: __m256d) -> [__m256d; 2] {
     [_mm256_permute2f128_pd::<0x20>(low, high), _mm256_permute2f128_pd::<0x31>(low, high)]
 }
 
+/// Half the shuffles of rounds of [`interleave_256`], most of them within the halves of the registers: pairs of rows, fours,
+/// and then the halves are put in order.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn transpose_256(block: &mut [__m256; LANES]) {
+    let mut fours = [[block[0]; 4]; 2];
+    for half in 0..2 {
+        let rows: &[__m256] = &block[4 * half..][..4];
+        let (low, low_next) = (_mm256_unpacklo_ps(rows[0], rows[1]), _mm256_unpacklo_ps(rows[2], rows[3]));
+        let (high, high_next) = (_mm256_unpackhi_ps(rows[0], rows[1]), _mm256_unpackhi_ps(rows[2], rows[3]));
+        fours[half] = [
+            _mm256_shuffle_ps::<0x44>(low, low_next),
+            _mm256_shuffle_ps::<0xEE>(low, low_next),
+            _mm256_shuffle_ps::<0x44>(high, high_next),
+            _mm256_shuffle_ps::<0xEE>(high, high_next),
+        ];
+    }
+    for i in 0..4 {
+        block[i] = _mm256_permute2f128_ps::<0x20>(fours[0][i], fours[1][i]);
+        block[i + 4] = _mm256_permute2f128_ps::<0x31>(fours[0][i], fours[1][i]);
+    }
+}
+
 /// One `Register`, from its intrinsics. `max` and `min` return the second operand unless the comparison holds, which is
 /// what `Lanes` promises.
 macro_rules! register {
     ($register:ident of $width:literal $t:ident: $splat:ident $load:ident $store:ident $add:ident $sub:ident $mul:ident
-     $div:ident $max:ident $min:ident $sqrt:ident $fma:ident; $to_bits:ident $shift:ident<$by:literal> $from_bits:ident; $interleave:ident) => {
+     $div:ident $max:ident $min:ident $sqrt:ident $fma:ident; $to_bits:ident $shift:ident<$by:literal> $from_bits:ident; $interleave:ident $($transpose:ident)?) => {
         // SAFETY of every block below: values of this type arise only in kernels that run as `Avx512` or `Avx2`. Those
         // cannot be named outside this module, and `dispatch` enters them only when the processor has the instructions.
         impl Register<$t> for $register {
@@ -174,6 +197,12 @@ macro_rules! register {
                 // SAFETY: as above.
                 unsafe { $interleave(self, b) }
             }
+
+            $(#[inline(always)]
+            fn transpose_square(block: &mut [Self; LANES]) {
+                // SAFETY: as above.
+                unsafe { $transpose(block) }
+            })?
         }
     };
 }
@@ -188,7 +217,7 @@ register!(__m512d of 8 f64: _mm512_set1_pd _mm512_loadu_pd _mm512_storeu_pd _mm5
 
 register!(__m256 of 8 f32: _mm256_set1_ps _mm256_loadu_ps _mm256_storeu_ps _mm256_add_ps _mm256_sub_ps _mm256_mul_ps
     _mm256_div_ps _mm256_max_ps _mm256_min_ps _mm256_sqrt_ps _mm256_fmadd_ps;
-    _mm256_castps_si256 _mm256_slli_epi32<23> _mm256_castsi256_ps; interleave_256);
+    _mm256_castps_si256 _mm256_slli_epi32<23> _mm256_castsi256_ps; interleave_256 transpose_256);
 
 register!(__m256d of 4 f64: _mm256_set1_pd _mm256_loadu_pd _mm256_storeu_pd _mm256_add_pd _mm256_sub_pd _mm256_mul_pd
     _mm256_div_pd _mm256_max_pd _mm256_min_pd _mm256_sqrt_pd _mm256_fmadd_pd;

@@ -9,6 +9,8 @@ use engine::simd::{Isa, LANES, Lanes, Real};
 
 /// Columns in a panel of B.
 pub const PANEL: usize = LANES;
+/// What is stored for a panel that is no wider.
+const HALF: usize = LANES / 2;
 
 /// Packs one panel: `out[p·width + i] = x[i, p]`, zero for rows beyond the last. `out` must have room for sixteen elements
 /// more, with which this may do what it likes.
@@ -17,7 +19,6 @@ pub fn panel<I: Isa, T: Real>(x: Mat<'_, T>, width: usize, out: &mut [T]) {
     if x.row_stride() == 1 {
         copy_panel(x, width, out);
     } else if x.col_stride() == 1 {
-        // As a constant, the width spares the registers of rows that no such panel has.
         match width {
             1 => transpose_panel::<I, T, 1>(x, out),
             2 => transpose_panel::<I, T, 2>(x, out),
@@ -48,8 +49,9 @@ fn copy_panel<T: Real>(x: Mat<'_, T>, width: usize, out: &mut [T]) {
         let from = &x.data()[p * x.col_stride()..];
         let out = &mut out[p * width..];
         // A constant length, where possible, saves the call of a copying routine. As below, too much is overwritten next.
-        match from.first_chunk::<LANES>() {
-            Some(from) if rows == width => out[..LANES].copy_from_slice(from),
+        match (from.first_chunk::<HALF>(), from.first_chunk::<LANES>()) {
+            (Some(from), _) if rows == width && width <= HALF => out[..HALF].copy_from_slice(from),
+            (_, Some(from)) if rows == width => out[..LANES].copy_from_slice(from),
             _ => {
                 out[..rows].copy_from_slice(&from[..rows]);
                 out[rows..width].fill(T::ZERO);
@@ -58,10 +60,16 @@ fn copy_panel<T: Real>(x: Mat<'_, T>, width: usize, out: &mut [T]) {
     }
 }
 
-/// Each of at most `W` rows is contiguous: as many by sixteen columns at a time through registers.
+/// Each of at most `W` rows is contiguous: as many by sixteen columns at a time through registers. As constants, `W` and where
+/// it can be the number of rows spare the registers that no such panel fills.
 #[inline(always)]
 fn transpose_panel<I: Isa, T: Real, const W: usize>(x: Mat<'_, T>, out: &mut [T]) {
-    let (rows, cols) = (x.rows(), x.cols());
+    if x.rows() == W { transpose_rows::<I, T, W>(x, W, out) } else { transpose_rows::<I, T, W>(x, x.rows(), out) }
+}
+
+#[inline(always)]
+fn transpose_rows<I: Isa, T: Real, const W: usize>(x: Mat<'_, T>, rows: usize, out: &mut [T]) {
+    let cols = x.cols();
     let body = cols - cols % LANES;
     for p in (0..body).step_by(LANES) {
         let mut block = [T::Lanes::<I>::zero(); LANES];
@@ -73,7 +81,12 @@ fn transpose_panel<I: Isa, T: Real, const W: usize>(x: Mat<'_, T>, out: &mut [T]
         let block = T::Lanes::<I>::transpose(block);
         // Where fewer than sixteen are wanted, the next store overwrites what was too much.
         for i in 0..LANES {
-            block[i].store(&mut out[(p + i) * W..]);
+            let out = &mut out[(p + i) * W..];
+            if W <= HALF {
+                out[..HALF].copy_from_slice(&block[i].to_array()[..HALF]);
+            } else {
+                block[i].store(out);
+            }
         }
     }
     for p in body..cols {
