@@ -176,13 +176,11 @@ impl Buffer {
             assert_eq!(out.len(), data.len(), "number of elements");
             out.iter_mut().zip(data).for_each(|(o, &x)| *o = cast(x));
         }
+        let spec = self.spec();
         if let Place::Device(memory) = &mut self.place {
-            let spec = self
-                .spec
-                .expect("the buffer holds a value (an op gets what it announces in `reads`, and no gradient to skip)");
             return memory.write(Self::from_f64(spec.dtype, spec.shape.dims(), data).as_bytes());
         }
-        match self.dtype() {
+        match spec.dtype {
             DType::F32 => fill(self.as_mut_slice(), data, |x| x as f32),
             DType::F64 => fill(self.as_mut_slice(), data, |x| x),
             DType::Bf16 => fill(self.as_mut_slice(), data, half::bf16::from_f64),

@@ -1,5 +1,5 @@
-//! Parallel loops whose results do not depend on the number of threads: work is cut into chunks of constant size, a chunk
-//! is one thread's, and nothing is reduced across chunks except in their fixed order.
+//! Parallel loops whose results do not depend on the number of threads: a chunk of the output is one thread's, and nothing is
+//! reduced across chunks except in their fixed order.
 
 pub use rayon::join;
 use rayon::prelude::*;
@@ -9,8 +9,19 @@ thread_local! {
     static ALONE: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Calls `f` with this thread by itself: what asks [`threads`] how far to spread does not spread. For work that was divided
-/// among the threads already, and whose parts would gain nothing from waiting for each other.
+/// Calls `f` with this thread by itself: the loops below and the products of `kernels` run on it alone. For work that was
+/// divided among the threads already, and whose parts would gain nothing from waiting for each other.
+///
+/// ```
+/// use engine::parallel;
+/// let inside = parallel::alone(|| {
+///     let mut threads = [None; 10];
+///     parallel::chunks(&mut threads, 1, |_, thread| thread[0] = Some(std::thread::current().id()));
+///     (parallel::threads(), threads.iter().all(|&id| id == Some(std::thread::current().id())))
+/// });
+/// assert_eq!(inside, (1, true));
+/// assert_eq!(parallel::threads(), rayon::current_num_threads());
+/// ```
 pub fn alone<R>(f: impl FnOnce() -> R) -> R {
     struct Restore(bool);
     impl Drop for Restore {
@@ -38,13 +49,11 @@ pub fn threads() -> usize {
 /// ```
 pub fn chunks<T: Send>(out: &mut [T], size: usize, f: impl Fn(usize, &mut [T]) + Sync + Send) {
     assert!(size > 0, "a chunk has at least one element");
-    if out.len() <= size {
-        if !out.is_empty() {
-            f(0, out);
-        }
-        return;
+    if out.len() <= size || threads() == 1 {
+        out.chunks_mut(size).enumerate().for_each(|(i, chunk)| f(i, chunk));
+    } else {
+        out.par_chunks_mut(size).enumerate().for_each(|(i, chunk)| f(i, chunk));
     }
-    out.par_chunks_mut(size).enumerate().for_each(|(i, chunk)| f(i, chunk));
 }
 
 /// Like [`chunks`] over two slices that are cut into the same number of chunks.
@@ -57,7 +66,11 @@ pub fn chunks2<A: Send, B: Send>(
 ) {
     assert!(a_size > 0 && b_size > 0, "a chunk has at least one element");
     assert_eq!(a.len().div_ceil(a_size), b.len().div_ceil(b_size), "number of chunks");
-    a.par_chunks_mut(a_size).zip(b.par_chunks_mut(b_size)).enumerate().for_each(|(i, (a, b))| f(i, a, b));
+    if threads() == 1 {
+        a.chunks_mut(a_size).zip(b.chunks_mut(b_size)).enumerate().for_each(|(i, (a, b))| f(i, a, b));
+    } else {
+        a.par_chunks_mut(a_size).zip(b.par_chunks_mut(b_size)).enumerate().for_each(|(i, (a, b))| f(i, a, b));
+    }
 }
 
 /// Like [`chunks`] over three slices that are cut into the same number of chunks.
@@ -70,6 +83,10 @@ pub fn chunks3<A: Send, B: Send, C: Send>(
     assert!(a_size > 0 && b_size > 0 && c_size > 0, "a chunk has at least one element");
     let n = a.len().div_ceil(a_size);
     assert!(n == b.len().div_ceil(b_size) && n == c.len().div_ceil(c_size), "number of chunks");
+    if threads() == 1 {
+        let chunks = a.chunks_mut(a_size).zip(b.chunks_mut(b_size)).zip(c.chunks_mut(c_size));
+        return chunks.enumerate().for_each(|(i, ((a, b), c))| f(i, a, b, c));
+    }
     a.par_chunks_mut(a_size)
         .zip(b.par_chunks_mut(b_size))
         .zip(c.par_chunks_mut(c_size))

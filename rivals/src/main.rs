@@ -26,7 +26,8 @@ struct Args {
 }
 
 const USAGE: &str = "usage: rivals [--threads N] [--seconds S] [--outputs N]
-  S: measured time for each product, at least 5 rounds; N: only the maps with so many outputs";
+  S: measured time for each product, at least 5 rounds; N: only the maps with so many outputs,
+  512, 1536, 1376, 2752 or 50258";
 
 impl Args {
     fn parse(mut words: impl Iterator<Item = String>) -> Option<Self> {
@@ -35,7 +36,9 @@ impl Args {
             match word.as_str() {
                 "--threads" => args.threads = words.next()?.parse().ok().filter(|&n| n > 0)?,
                 "--seconds" => args.seconds = words.next()?.parse().ok().filter(|&s| s >= 0.0)?,
-                "--outputs" => args.outputs = Some(words.next()?.parse().ok()?),
+                "--outputs" => {
+                    args.outputs = Some(words.next()?.parse().ok().filter(|n| MAPS.iter().any(|map| map[1] == *n))?);
+                }
                 _ => return None,
             }
         }

@@ -182,8 +182,8 @@ pub trait Lanes<T: Real>: Copy + Send + Sync {
     /// `self · b + c`, rounded once.
     #[must_use]
     fn mul_add(self, b: Self, c: Self) -> Self;
-    /// eˣ to within one unit in the last place, for both types and down through the subnormal numbers. 0 below the
-    /// smallest of them and at −∞, ∞ above the largest number, NaN for NaN.
+    /// eˣ: f32 to within one unit in the last place, down through the subnormal numbers; f64 to within 10⁻¹⁵ of it. 0 below
+    /// the smallest number and at −∞, ∞ above the largest, NaN for NaN.
     #[must_use]
     fn exp(self) -> Self;
     /// Lane i of row j becomes lane j of row i.

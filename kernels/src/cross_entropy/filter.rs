@@ -114,6 +114,7 @@ mod tests {
     use super::super::{LmHead, cases};
     use super::*;
     use crate::case::Sizes;
+    use crate::cross_entropy::tests::fused_by;
     use crate::testing::{forward, vjp, with_threads};
     use engine::{Buffer, DType, Op, Want};
 
@@ -177,6 +178,24 @@ mod tests {
                 assert!((got - expected).abs() < 1e-12, "token {n}: {got}, must be {expected}");
             }
         }
+    }
+
+    /// The pass of the fast steps: the loss is that of the exact head, the gradient that of the filtered one.
+    #[test]
+    fn both_in_one_filter_alike() {
+        let (ins, op) = (inputs(DType::F64, 21), LmHead { threshold: 1e-4 });
+        let (outs, d_ins) = fused_by(&op, &ins, &WANTS);
+        let refs: Vec<_> = ins.iter().collect();
+        let exact = forward(&LmHead::EXACT, &refs);
+        let d_loss = Buffer::from_f64(DType::F64, &[1], &[1.0]);
+        let [filtered, whole] =
+            [&op as &dyn Op, &LmHead::EXACT].map(|op| vjp(op, &WANTS, &refs, &exact, &d_loss).swap_remove(0));
+        let apart = |a: &Buffer, b: &Buffer| {
+            a.to_f64().iter().zip(b.to_f64()).fold(0.0f64, |most, (a, b)| most.max((a - b).abs()))
+        };
+        assert!(outs.iter().zip(&exact).all(|(out, exact)| apart(out, exact) < 1e-12));
+        assert!(apart(&d_ins[0], &filtered) < 1e-12);
+        assert!(apart(&filtered, &whole) > 1e-9, "nothing is filtered");
     }
 
     #[test]

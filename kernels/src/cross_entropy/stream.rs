@@ -1,10 +1,11 @@
 //! The head without a token's logits ever standing side by side: a few columns of the vocabulary at a time, small enough for
-//! the cache, for all tokens of a group.
+//! the cache. Each thread takes its part of the tokens through the whole vocabulary without waiting for the others, which at
+//! every block would cost two threads a quarter of their time.
 //!
 //! The softmax needs the sum over the whole vocabulary, which is known at the end only. Until then the gradient of the hidden
 //! state gathers Σ_v exp(logit[v] − largest)·table[v] with the largest logit so far, and what was gathered is scaled down
-//! whenever a larger one comes, as in online softmax (Milakov and Gimelshein, 2018). So the table is read once for both
-//! products. The gradient of the table has no such way: each of its rows belongs to one column, which never comes again.
+//! whenever a larger one comes, as in online softmax (Milakov and Gimelshein, 2018). So a part reads the
+//! table once for both products. The gradient of the table has no such way: each of its rows belongs to one column, which never comes again.
 
 use super::cpu::{Inputs, Outputs, for_each_group};
 use crate::matmul::gemm::{Accumulate, Mat, MatMut, gemm};
@@ -13,10 +14,11 @@ use engine::{Want, parallel};
 
 /// Columns of the vocabulary whose logits exist at the same time, a multiple of a packed panel's.
 pub const BLOCK: usize = 256;
-/// Tokens that go through the vocabulary together. The table is read from memory once for each group.
+/// Most tokens that are under way at the same time.
 pub const GROUP: usize = 1024;
-/// A thread takes a multiple of these tokens of a group through the whole vocabulary, without waiting for the others, and at least
-/// four of them: fewer would not be worth packing the table for.
+/// Fewest tokens of a part: packing the table for fewer costs more than waiting.
+const PART: usize = 64;
+/// Tokens that a thread takes at a time where all work on one part.
 const ROWS: usize = 16;
 
 /// What is known of a token behind some of its logits.
@@ -110,11 +112,15 @@ pub fn run<T: Real>(ins: Inputs<T>, memory: &mut [T], outs: &mut Outputs<T>, d_h
         ins.gather(tokens, hidden);
         let gathered = &mut gathered[..n * dim];
         let rows = memory[..3 * n].as_chunks_mut::<3>().0;
-        let size = n.div_ceil(parallel::threads()).max(4 * ROWS).next_multiple_of(ROWS);
+        let size = match n.div_ceil(parallel::threads()) {
+            size if size >= PART => size.next_multiple_of(ROWS),
+            _ => n,
+        };
         let part = |i: usize, logits: &mut [T], rows: &mut [[T; 3]], gathered: &mut [T]| {
             let tokens = &tokens[i * size..][..rows.len()];
             let hidden = &hidden[i * size * dim..][..rows.len() * dim];
-            parallel::alone(|| Part { ins, tokens, hidden, gathered, logits, rows }.sum_up());
+            let mut part = Part { ins, tokens, hidden, gathered, logits, rows };
+            if size < n { parallel::alone(|| part.sum_up()) } else { part.sum_up() }
         };
         let logits = (&mut logits[..n * BLOCK], size * BLOCK);
         if want.is_wanted() {
@@ -164,26 +170,39 @@ impl<T: Real> Part<'_, T> {
         let (ins, n, dim) = (self.ins, self.tokens.len(), self.ins.dim);
         let logits = &mut self.logits[..n * width];
         ins.logits(Mat::new(self.hidden, n, dim), first, width, MatMut::new(logits, n, width));
-        let wanted = !self.gathered.is_empty();
+        let (tokens, wanted) = (self.tokens, !self.gathered.is_empty());
         let then = if wanted { Then::Exps } else { Then::Logits };
-        for (i, logits) in logits.chunks_exact_mut(width).enumerate() {
-            let [largest, sum, at_target] = &mut self.rows[i];
-            let target = ins.target(self.tokens[i]);
+        let absorb = |row: usize, logits: &mut [T], [largest, sum, at_target]: &mut [T; 3]| {
+            let target = ins.target(tokens[row]);
             if (first..first + width).contains(&target) {
                 *at_target = logits[target - first];
             }
             let before = Sum { largest: *largest, sum: *sum };
             let (after, factor) = simd::dispatch(Absorb { logits, before, then });
             (*largest, *sum) = (after.largest, after.sum);
-            // In front of the first block nothing was gathered.
-            if wanted && first > 0 && factor != T::ONE {
-                self.gathered[i * dim..][..dim].iter_mut().for_each(|x| *x *= factor);
+            factor
+        };
+        if !wanted {
+            parallel::chunks2(logits, ROWS * width, self.rows, ROWS, |chunk, logits, rows| {
+                for (i, (logits, row)) in logits.chunks_exact_mut(width).zip(rows).enumerate() {
+                    absorb(chunk * ROWS + i, logits, row);
+                }
+            });
+            return;
+        }
+        let (logits_rows, gathered_rows) = ((&mut *logits, ROWS * width), (&mut *self.gathered, ROWS * dim));
+        parallel::chunks3(logits_rows, (self.rows, ROWS), gathered_rows, |chunk, logits, rows, gathered| {
+            let rows = logits.chunks_exact_mut(width).zip(rows).zip(gathered.chunks_exact_mut(dim));
+            for (i, ((logits, row), gathered)) in rows.enumerate() {
+                let factor = absorb(chunk * ROWS + i, logits, row);
+                // In front of the first block there is nothing.
+                if first > 0 && factor != T::ONE {
+                    gathered.iter_mut().for_each(|x| *x *= factor);
+                }
             }
-        }
-        if wanted {
-            let accumulate = if first == 0 { Accumulate::Write } else { Accumulate::Add };
-            let table = Mat::new(&ins.table[first * dim..], width, dim);
-            gemm(MatMut::new(self.gathered, n, dim), Mat::new(logits, n, width), table, accumulate);
-        }
+        });
+        let accumulate = if first == 0 { Accumulate::Write } else { Accumulate::Add };
+        let table = Mat::new(&ins.table[first * dim..], width, dim);
+        gemm(MatMut::new(self.gathered, n, dim), Mat::new(logits, n, width), table, accumulate);
     }
 }

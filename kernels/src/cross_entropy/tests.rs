@@ -30,22 +30,26 @@ fn vjp(ins: &[Buffer], wants: &[Want], d_loss: f64) -> Vec<Buffer> {
 
 /// The same for both in one.
 fn fused(ins: &[Buffer], wants: &[Want]) -> (Vec<Buffer>, Vec<Buffer>) {
+    fused_by(&LmHead::EXACT, ins, wants)
+}
+
+pub(super) fn fused_by(op: &LmHead, ins: &[Buffer], wants: &[Want]) -> (Vec<Buffer>, Vec<Buffer>) {
     let holding = |spec: Spec, x: f64| {
         let mut buffer = Buffer::new(spec);
         buffer.set_f64(&vec![x; spec.shape.numel()]);
         buffer
     };
     let specs = specs(ins);
-    let mut outs: Vec<_> = LmHead::EXACT.infer(&specs).unwrap().iter().map(|out| holding(out.spec, f64::NAN)).collect();
+    let mut outs: Vec<_> = op.infer(&specs).unwrap().iter().map(|out| holding(out.spec, f64::NAN)).collect();
     let before = |(&spec, want): (&Spec, &Want)| match want {
         Want::Skip => Buffer::default(),
         Want::Write => holding(spec, f64::NAN),
         Want::Add => holding(spec, 1.0),
     };
     let mut d_ins: Vec<_> = specs.iter().zip(wants).map(before).collect();
-    let mut scratch = testing::garbage(LmHead::EXACT.scratch(&Device::Cpu, &specs, Pass::Fused(wants)));
+    let mut scratch = testing::garbage(op.scratch(&Device::Cpu, &specs, Pass::Fused(wants)));
     let mut cx = Context { device: &Device::Cpu, scratch: &mut scratch };
-    LmHead::EXACT.forward_vjp(&mut cx, wants, &ins.iter().collect::<Vec<_>>(), &mut outs, &mut d_ins);
+    op.forward_vjp(&mut cx, wants, &ins.iter().collect::<Vec<_>>(), &mut outs, &mut d_ins);
     (outs, d_ins)
 }
 
@@ -191,7 +195,8 @@ fn ignored_tokens_do_not_exist() {
 fn sums_over_many_blocks() {
     const HIDDEN: [Want; 4] = [Want::Write, Want::Skip, Want::Skip, Want::Skip];
     for dtype in DTYPES {
-        for [tokens, vocab] in [[3, 3 * stream::BLOCK + 5], [stream::GROUP + 3, 20]] {
+        // Many blocks, many groups, and both with as many parts as threads.
+        for [tokens, vocab] in [[3, 3 * stream::BLOCK + 5], [stream::GROUP + 3, 20], [200, 2 * stream::BLOCK + 5]] {
             let mut ins = inputs([1, tokens, 2, vocab], dtype);
             let table: Vec<f64> =
                 (0..2 * vocab).map(|i| (i as f64 * 0.7).sin() * 8.0 * i as f64 / vocab as f64).collect();
@@ -202,7 +207,7 @@ fn sums_over_many_blocks() {
             assert_close("lse", &outs[2], &expected[2]);
             assert_close("d_hidden", &d_ins[0], &expected[3]);
             for_each_level(|level| {
-                for threads in [1, 3] {
+                for threads in [1, 2, 3] {
                     let (again, d_again) = with_threads(threads, || fused(&ins, &HIDDEN));
                     assert!(bytes(&again) == bytes(&outs), "{level}, {threads} threads");
                     assert!(bytes(&d_again) == bytes(&d_ins), "{level}, {threads} threads");

@@ -8,22 +8,23 @@
 //! **The loops** (Goto and van de Geijn, "Anatomy of high-performance matrix multiplication", TOMS 2008; Van Zee and van
 //! de Geijn, "BLIS", TOMS 2015), from the outside: tiles of C, one per thread at a time · blocks of k · blocks of A, each
 //! packed in panels · panels of B, which the first block of A finds unpacked and leaves packed for all others · panels of A ·
-//! the micro-kernel. What is small stays in L1 and what is large comes from L2; which is which, [`Blocking`] says. A tile
-//! is as tall as can be, so that B is packed seldom. Threads share nothing but the sources, so that there is nothing to wait
-//! for.
+//! the micro-kernel. What stays in L1 and what comes from L2, [`Geometry::blocking`] says. A tile is as tall as can be, so that
+//! B is packed seldom. Threads share nothing but the sources, so that there is nothing to wait for.
 
 use super::microkernel::{Block, Blocking, Columns, Geometry, Start, product};
 use super::pack::{PANEL, panel};
-use super::tiles::{Tile, for_each_tile};
+use super::tiles::{Tile, for_each_tile, tile_size};
 use engine::parallel;
 use engine::simd::{self, Isa, Kernel, LANES, Real};
 use std::marker::PhantomData;
 use std::ops::Range;
 
-/// Most rows of C in a tile, and fewest rows and columns that are worth packing for.
-const TILE_ROWS: usize = 2016;
-const SMALL_TILE: [usize; 2] = [42, 128];
-/// With fewer rows than this in C, reading contiguous rows of B in place is cheaper than packing them.
+/// What no instruction set's blocks of A and no block's k exceed. Tests change the instruction set at any time, also between
+/// the measuring of memory and its use.
+const MOST_A: usize = 144 * 384;
+const MOST_DEPTH: usize = 512;
+/// With fewer rows than this in a tile, and columns a multiple of sixteen, reading contiguous rows of B in place is cheaper
+/// than packing them.
 const IN_PLACE_ROWS: usize = 28;
 
 /// A matrix to read: element (i, j) is `data[i·row_stride + j·col_stride]`.
@@ -222,10 +223,12 @@ fn run<T: Real>(c: MatMut<'_, T>, a: Mat<'_, T>, b: Factor<'_, T>, accumulate: A
     let blocking = simd::dispatch(BlockingOf::<T>(PhantomData));
     let size = tile_size(blocking, c.rows, c.cols);
     for_each_tile(c.data, [c.rows, c.cols], c.row_stride, size, |c| {
-        let a_len = blocking.rows * blocking.depth + LANES;
-        let b_len = c.cols.len().next_multiple_of(PANEL) * blocking.depth;
-        parallel::scratch(a_len + b_len, |scratch| {
-            let (a_packed, b_packed) = scratch.split_at_mut(a_len);
+        let b_len = match b {
+            Factor::Plain(_) => c.cols.len().next_multiple_of(PANEL) * MOST_DEPTH.min(a.cols.next_multiple_of(4)),
+            Factor::Packed(_) => 0,
+        };
+        parallel::scratch(MOST_A + LANES + b_len, |scratch| {
+            let (a_packed, b_packed) = scratch.split_at_mut(MOST_A + LANES);
             simd::dispatch(TileProduct { c, a, b, a_packed, b_packed, accumulate });
         });
     });
@@ -240,28 +243,6 @@ impl<T: Real> Kernel for BlockingOf<T> {
     #[inline(always)]
     fn run<I: Isa>(self) -> Blocking {
         Geometry::blocking::<I, T>()
-    }
-}
-
-/// Tiles as large as the caches allow; with several threads cut smaller until each has two, less what rounding to panels
-/// takes. Two threads get one each, which packs less: a training step takes 2 % less time than with two each.
-fn tile_size(blocking: Blocking, rows: usize, cols: usize) -> [usize; 2] {
-    let most = match parallel::threads() {
-        n @ 1..=2 => n,
-        n => 2 * n,
-    };
-    let even = |length: usize, parts: usize, unit: usize| length.div_ceil(parts).next_multiple_of(unit);
-    let (mut down, mut across) = (rows.div_ceil(TILE_ROWS).max(1), cols.div_ceil(blocking.cols).max(1));
-    loop {
-        let size = [even(rows, down, blocking.panel).max(1), even(cols, across, 2 * PANEL).max(1)];
-        if down * across >= most || (size[0] <= SMALL_TILE[0] && size[1] <= SMALL_TILE[1]) {
-            return size;
-        }
-        if size[0] > SMALL_TILE[0] && (size[0] * 2 > size[1] || size[1] <= SMALL_TILE[1]) {
-            down *= 2;
-        } else {
-            across *= 2;
-        }
     }
 }
 
@@ -281,10 +262,12 @@ impl<T: Real> Kernel for TileProduct<'_, T> {
     #[inline(always)]
     fn run<I: Isa>(self) {
         let Self { mut c, a, b, a_packed, b_packed, accumulate } = self;
-        let in_place = c.rows.len() < IN_PLACE_ROWS && c.cols.len().is_multiple_of(LANES);
+        let rows_of_b = matches!(b, Factor::Plain(b) if b.col_stride == 1);
+        let in_place = rows_of_b && c.rows.len() < IN_PLACE_ROWS && c.cols.len().is_multiple_of(LANES);
         let mut b = Right { factor: b, k: a.cols, cols: c.cols.clone(), packed: b_packed, in_place };
-        // Of a transposed A, a panel takes a cache line from every k: often a power of two apart, few of which L1 can hold.
-        let most = Geometry::blocking::<I, T>().depth.min(if a.row_stride == 1 { 384 } else { usize::MAX });
+        let blocking = Geometry::blocking::<I, T>();
+        let most = if a.row_stride == 1 { blocking.depth_across } else { blocking.depth };
+        // Blocks of k of the same length, but for fours that the micro-kernel takes at a time.
         let depth = a.cols.div_ceil(a.cols.div_ceil(most)).next_multiple_of(4);
         for first in (0..a.cols).step_by(depth) {
             let start = if first == 0 && accumulate == Accumulate::Write { Start::Zero } else { Start::C };
@@ -353,7 +336,7 @@ struct Right<'a, T> {
     cols: Range<usize>,
     /// Memory for a block that is not packed.
     packed: &'a mut [T],
-    /// Whether contiguous rows are read where they are.
+    /// Whether the rows, which are contiguous, are read where they are.
     in_place: bool,
 }
 
@@ -362,7 +345,7 @@ impl<T: Real> Right<'_, T> {
     #[inline(always)]
     fn pack<I: Isa>(&mut self, first: usize, j: usize, depth: usize, width: usize) {
         let Factor::Plain(b) = self.factor else { return };
-        if self.in_place && b.col_stride == 1 {
+        if self.in_place {
             return;
         }
         for j in (j..j + width).step_by(PANEL) {
@@ -378,9 +361,7 @@ impl<T: Real> Right<'_, T> {
         match self.factor {
             // Tiles are aligned to panels, which lie one after the other.
             Factor::Packed(all) => Columns::packed(&all[col * self.k + first * PANEL..], self.k),
-            Factor::Plain(b) if self.in_place && b.col_stride == 1 => {
-                Columns::rows(&b.data[first * b.row_stride + col..], b.row_stride)
-            }
+            Factor::Plain(b) if self.in_place => Columns::rows(&b.data[first * b.row_stride + col..], b.row_stride),
             Factor::Plain(_) => Columns::packed(&self.packed[j * depth..], depth),
         }
     }

@@ -37,22 +37,25 @@ impl Layout {
     }
 }
 
-/// Around the heights and widths of the kernels, a panel, a block of k, and a tile.
-const SIZES: [[usize; 3]; 14] = [
+/// Around the heights and widths of the kernels, panels, blocks of k and of A, and tiles; and rows of B read in place.
+const SIZES: [[usize; 3]; 17] = [
     [1, 1, 1],
     [1, 70, 40],
     [2, 3, 15],
     [3, 17, 16],
     [5, 16, 31],
-    [6, 257, 33],
+    [2, 3, 2051],
+    [6, 385, 33],
     [7, 31, 64],
     [13, 8, 47],
     [14, 256, 32],
     [15, 300, 65],
+    [20, 777, 48],
     [27, 10, 96],
     [29, 33, 100],
     [61, 513, 131],
     [100, 20, 200],
+    [149, 400, 19],
 ];
 
 fn matches_naive<T: Real>() {
@@ -90,16 +93,30 @@ fn every_level_matches_the_definition_bit_for_bit() {
 
 #[test]
 fn any_number_of_threads_gives_the_same_bits() {
-    let [m, k, n] = [150, 300, 517];
-    let (a, b, old) = (random::<f32>(m * k, 1), random::<f32>(k * n, 2), random::<f32>(m * n, 3));
-    let (a, b) = (Mat::new(&a, m, k), Mat::new(&b, n, k).transposed());
-    let mut expected = old.clone();
-    naive(&mut expected, a, b, Accumulate::Add);
+    for [m, k, n] in [[150, 400, 70], [20, 30, 4200]] {
+        let (a, b, old) = (random::<f32>(m * k, 1), random::<f32>(k * n, 2), random::<f32>(m * n, 3));
+        let (a, b) = (Mat::new(&a, m, k), Mat::new(&b, n, k).transposed());
+        let mut expected = old.clone();
+        naive(&mut expected, a, b, Accumulate::Add);
+        simd::for_each_level(|level| {
+            for threads in [1, 2, 3, 7] {
+                let mut got = old.clone();
+                pool(threads).install(|| gemm(MatMut::new(&mut got, m, n), a, b, Accumulate::Add));
+                assert!(got == expected, "[{m}, {k}, {n}], {level}, {threads} threads");
+            }
+        });
+    }
+}
+
+/// Memory is sized by constants, whatever the instruction set.
+#[test]
+fn blocks_fit_their_memory() {
     simd::for_each_level(|level| {
-        for threads in [1, 2, 3, 7] {
-            let mut got = old.clone();
-            pool(threads).install(|| gemm(MatMut::new(&mut got, m, n), a, b, Accumulate::Add));
-            assert!(got == expected, "{level}, {threads} threads");
+        for blocking in [simd::dispatch(BlockingOf::<f32>(PhantomData)), simd::dispatch(BlockingOf::<f64>(PhantomData))]
+        {
+            assert!(blocking.rows * blocking.depth.max(blocking.depth_across) <= MOST_A, "{level}");
+            assert!(blocking.depth.max(blocking.depth_across) <= MOST_DEPTH, "{level}");
+            assert_eq!(blocking.rows % blocking.panel, 0, "{level}");
         }
     });
 }
@@ -183,22 +200,6 @@ fn nan_and_infinity_reach_their_row_and_column_only() {
             assert_eq!(x.is_infinite(), at / n != 3 && at % n == 39);
         }
     });
-}
-
-#[test]
-fn tiles_are_many_enough_and_aligned() {
-    let blocking = simd::dispatch(BlockingOf::<f32>(PhantomData));
-    for [m, n] in [[1, 50_258], [50_258, 512], [1024, 512], [1024, 50_258], [1, 1], [0, 0]] {
-        for threads in [1, 2, 16, 64] {
-            let [rows, cols] = pool(threads).install(|| tile_size(blocking, m, n));
-            assert_eq!(cols % PANEL, if n == 0 { 1 } else { 0 }, "packed panels are not split");
-            assert!(rows <= TILE_ROWS && cols <= blocking.cols);
-            let tiles = m.div_ceil(rows) * n.div_ceil(cols);
-            let smallest = rows <= SMALL_TILE[0] && cols <= SMALL_TILE[1];
-            let enough = if threads <= 2 { threads.min(m * n) } else { 3 * threads / 2 };
-            assert!(tiles >= enough || smallest, "[{m}, {n}], {threads} threads: {tiles} tiles");
-        }
-    }
 }
 
 #[test]

@@ -29,21 +29,23 @@ impl Geometry {
         if rows == 0 { 1 } else { rows }
     }
 
-    /// With 32 registers, a panel of A stays in L1 (f32: 28 KiB) and B comes from an L2 of 2 MiB (a block of 1 MiB), which is
-    /// tuned to AVX-512. With fewer, a micro-panel of B stays there (16 KiB), A comes from an L2 of 512 KiB (a block of 192 KiB),
-    /// at a third of the bytes that B would be per multiply-add, and B waits in L3.
+    /// With one register to a group (AVX-512), a panel of A stays in L1 (f32: 28 KiB) and B comes from an L2 of 2 MiB (a block
+    /// of 1 MiB). With more, a panel of B stays there (24 KiB), A comes from an L2 of 512 KiB (a block of 216 KiB), at three
+    /// eighths of the bytes that B would be per multiply-add, and B waits in L3.
     pub const fn blocking<I: Isa, T: Real>() -> Blocking {
         let panel = Self::rows::<I, T>();
         if Self::groups::<I, T>() == 2 {
-            Blocking { panel, rows: panel, depth: 512, cols: 512 }
+            Blocking { panel, rows: panel, depth: 512, depth_across: 256, cols: 512 }
         } else {
-            Blocking { panel, rows: 144 / panel * panel, depth: 384, cols: 2048 }
+            Blocking { panel, rows: 144 / panel * panel, depth: 384, depth_across: 384, cols: 2048 }
         }
     }
 
     /// The lowest kernel that computes `rows` rows.
     pub const fn height<I: Isa, T: Real>(rows: usize) -> usize {
         let most = Self::rows::<I, T>();
+        // What `product` and the packing of A have kernels for.
+        const { assert!(matches!(Self::rows::<I, T>(), 1 | 2 | 6 | 14)) };
         let height = match rows {
             0..=1 => 1,
             2 => 2,
@@ -61,8 +63,11 @@ pub struct Blocking {
     pub panel: usize,
     /// Rows of a block of A, packed together: a multiple of `panel`.
     pub rows: usize,
-    /// k of a block of A and of a panel of B. Deeper means fewer passes over C.
+    /// Most k of a block of A and of a panel of B. Deeper means fewer passes over C.
     pub depth: usize,
+    /// Most k where A lies along its columns: a panel then takes a cache line from every k, often a power of two apart, few of
+    /// which L1 can hold.
+    pub depth_across: usize,
     /// Most columns of a tile of C, and so of a block of B.
     pub cols: usize,
 }
@@ -156,7 +161,10 @@ fn step<I: Isa, T: Real, const M: usize, const G: usize>(
     a: &[T; M],
     b: [&[T; LANES]; G],
 ) {
-    let columns = b.map(|b| T::Lanes::<I>::load(b));
+    let mut columns = [T::Lanes::<I>::zero(); G];
+    for g in 0..G {
+        columns[g] = T::Lanes::<I>::load(b[g]);
+    }
     for i in 0..M {
         let element = T::Lanes::<I>::splat(a[i]);
         for g in 0..G {

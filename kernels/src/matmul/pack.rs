@@ -12,8 +12,8 @@ pub const PANEL: usize = LANES;
 /// What is stored for a panel that is no wider.
 const HALF: usize = LANES / 2;
 
-/// Packs one panel: `out[p·width + i] = x[i, p]`, zero for rows beyond the last. `out` must have room for sixteen elements
-/// more, with which this may do what it likes.
+/// Packs one panel: `out[p·width + i] = x[i, p]`, zero for rows beyond the last. Unless `width` is [`PANEL`], `out` must have
+/// room for sixteen elements more, with which this may do what it likes.
 #[inline(always)]
 pub fn panel<I: Isa, T: Real>(x: Mat<'_, T>, width: usize, out: &mut [T]) {
     if x.row_stride() == 1 {

@@ -33,7 +33,11 @@ impl Ceiling {
     fn add(&mut self, work: impl FnOnce()) {
         let start = Instant::now();
         work();
-        self.seconds.push(start.elapsed().as_secs_f64().max(1e-9));
+        self.push(start.elapsed().as_secs_f64());
+    }
+
+    fn push(&mut self, seconds: f64) {
+        self.seconds.push(seconds.max(1e-9));
     }
 
     /// The times of the passes.
@@ -167,7 +171,7 @@ impl Ceilings {
         match &self.rig {
             Rig::Cpu(_) => {
                 let [flops, seconds] = simd::fma_burst(2_000_000);
-                self.flops.seconds.push(seconds.max(1e-9));
+                self.flops.push(seconds);
                 self.flops.amount = flops;
             }
             Rig::Gpu(slabs) => self.flops.add(|| slabs.product()),

@@ -20,6 +20,22 @@ pub struct Machine {
     pub dtype: String,
 }
 
+impl Setup {
+    /// The sizes that times depend on.
+    pub fn sizes(&self) -> String {
+        let (m, batch) = (&self.config.model, self.config.train.batch);
+        let latents = match m.kind.has_latents() {
+            true => format!("{} latents a layer, {} fast steps", m.latents, self.config.fast.steps),
+            false => "no latents".into(),
+        };
+        let [dim, heads, window, ffn] = [m.dim, m.heads, m.window, m.ffn_hidden()];
+        format!(
+            "batch {batch}, {} tokens, {} layers, width {dim}, {heads} heads, window {window}, {latents}, feed-forward {ffn}, vocabulary {}",
+            m.seq, m.layers, m.vocab
+        )
+    }
+}
+
 impl Machine {
     /// This machine, as the setup uses it.
     pub fn of(setup: &Setup) -> Self {
@@ -54,6 +70,8 @@ pub struct Report {
     pub machine: Machine,
     /// The preset's name.
     pub preset: String,
+    /// [`Setup::sizes`].
+    pub sizes: String,
     /// The ceilings, the peak rate first, then ways to move memory.
     pub ceilings: Vec<Ceiling>,
     /// The roof of the whole run.
@@ -66,8 +84,8 @@ impl Report {
     /// Of rows measured under `ceilings`.
     pub fn new(setup: &Setup, preset: &str, ceilings: &Ceilings, rows: Vec<Row>) -> Self {
         let all = std::iter::once(&ceilings.flops).chain(&ceilings.memory).cloned().collect();
-        let (machine, preset) = (Machine::of(setup), preset.to_string());
-        Self { machine, preset, ceilings: all, roof: ceilings.roof(), rows }
+        let (machine, preset, sizes) = (Machine::of(setup), preset.to_string(), setup.sizes());
+        Self { machine, preset, sizes, ceilings: all, roof: ceilings.roof(), rows }
     }
 
     /// The report with all derived numbers.
@@ -77,10 +95,16 @@ impl Report {
         Value::Object(entries)
     }
 
-    /// What a later run needs to compare itself with this one: the times of every row and of the ceilings.
+    /// What a later run needs to compare itself with this one: the times of every row, and the ceilings around them.
     pub fn baseline(&self) -> Value {
-        let row =
-            |row: &Row| Value::object([("row", row.key().into()), ("seconds", row.samples.seconds().to_vec().into())]);
+        let row = |row: &Row| {
+            Value::object([
+                ("row", row.key().into()),
+                ("peak_flops", row.roof.peak.into()),
+                ("bandwidth", row.roof.bandwidth.into()),
+                ("seconds", row.samples.seconds().to_vec().into()),
+            ])
+        };
         let mut entries = self.head(BASELINE);
         entries.push(("rows".into(), Value::Array(self.rows.iter().map(row).collect())));
         Value::Object(entries)
@@ -97,6 +121,7 @@ impl Report {
             ("format".into(), format.into()),
             ("version".into(), VERSION.into()),
             ("preset".into(), self.preset.clone().into()),
+            ("sizes".into(), self.sizes.clone().into()),
             ("machine".into(), Value::object(machine)),
             ("ceilings".into(), Value::Array(self.ceilings.iter().map(ceiling).collect())),
             ("peak_flops".into(), self.roof.peak.into()),
@@ -106,7 +131,7 @@ impl Report {
 }
 
 const BASELINE: &str = "ltm bench baseline";
-const VERSION: u64 = 1;
+const VERSION: u64 = 2;
 
 fn full_row(row: &Row) -> Value {
     let ([low, high], (floor, limit)) = (row.samples.spread(), row.floor());
@@ -143,8 +168,9 @@ fn full_row(row: &Row) -> Value {
 pub struct Baseline {
     machine: Vec<(String, String)>,
     preset: String,
+    sizes: String,
     roof: Roof,
-    rows: HashMap<String, Samples>,
+    rows: HashMap<String, (Samples, Roof)>,
 }
 
 /// How one row compares.
@@ -174,19 +200,24 @@ impl Baseline {
             return Err(Error::new(format!("a baseline of version {version}, this program reads version {VERSION}")));
         }
         let text = |v: &Value| v.as_str().map(String::from);
-        let rate = |key| match file.read(key, Value::as_f64)? {
+        let rate = |at: &Value, key| match at.read(key, Value::as_f64)? {
             rate if rate > 0.0 => Ok(rate),
             rate => Err(Error::new(format!("{key} is {rate}, must be above 0"))),
+        };
+        let roof = |at: &Value| -> Result<Roof> {
+            Ok(Roof { peak: rate(at, "peak_flops")?, bandwidth: rate(at, "bandwidth")? })
         };
         let machine = file.read("machine", Value::as_object)?;
         let rows = file.read("rows", Value::as_array)?.iter().enumerate().map(|(i, row)| {
             let seconds: Result<Vec<f64>> = row.read("seconds", Value::as_array)?.iter().map(Value::as_f64).collect();
-            Ok((row.read("row", text)?, Samples::new(seconds?).map_err(|e: Error| e.at(format_args!("row {i}")))?))
+            let read = || Ok((row.read("row", text)?, (Samples::new(seconds?)?, roof(row)?)));
+            read().map_err(|e: Error| e.at(format_args!("row {i}")))
         });
         Ok(Self {
             machine: machine.iter().map(|(k, v)| Ok((k.clone(), text(v)?))).collect::<Result<_>>()?,
             preset: file.read("preset", text)?,
-            roof: Roof { peak: rate("peak_flops")?, bandwidth: rate("bandwidth")? },
+            sizes: file.read("sizes", text)?,
+            roof: roof(&file)?,
             rows: rows.collect::<Result<_>>()?,
         })
     }
@@ -194,9 +225,10 @@ impl Baseline {
     /// In what the two runs differ so that a difference in time need not be the program's.
     pub fn differences(&self, report: &Report) -> Vec<String> {
         let now = report.machine.entries();
-        let now = now.into_iter().chain([("preset", report.preset.clone())]);
+        let now = now.into_iter().chain([("preset", report.preset.clone()), ("sizes", report.sizes.clone())]);
         let then = |key: &str| match key {
             "preset" => Some(&self.preset),
+            "sizes" => Some(&self.sizes),
             _ => self.machine.iter().find(|(k, _)| k == key).map(|(_, value)| value),
         };
         let differing = now.filter(|(key, value)| then(key) != Some(value));
@@ -207,21 +239,27 @@ impl Baseline {
 
     /// By what factor, at least 1, the machine's own speed changed between the two runs.
     pub fn drift(&self, report: &Report) -> f64 {
-        let factor = |then: f64, now: f64| (now / then).max(then / now);
-        factor(self.roof.peak, report.roof.peak).max(factor(self.roof.bandwidth, report.roof.bandwidth))
+        change(self.roof, report.roof)
     }
 
-    /// Every row that both runs have.
+    /// Every row that both runs have. The machine's own change is that between the runs or between the ceilings measured
+    /// around this row, whichever is larger: a machine may be slow for a while within a run.
     pub fn compare(&self, report: &Report) -> Vec<Comparison> {
         let drift = self.drift(report);
         let both = report.rows.iter().filter_map(|row| Some((row, self.rows.get(&row.key())?)));
-        both.map(|(row, then)| Comparison {
+        both.map(|(row, (then, roof))| Comparison {
             row: row.clone(),
             ratio: row.samples.median() / then.median(),
-            verdict: compare(then, &row.samples, drift),
+            verdict: compare(then, &row.samples, drift.max(change(*roof, row.roof))),
         })
         .collect()
     }
+}
+
+/// The larger change of the two ceilings, as a factor of at least 1.
+fn change(then: Roof, now: Roof) -> f64 {
+    let factor = |then: f64, now: f64| (now / then).max(then / now);
+    factor(then.peak, now.peak).max(factor(then.bandwidth, now.bandwidth))
 }
 
 #[cfg(test)]
@@ -254,6 +292,7 @@ pub(super) mod tests {
                 dtype: "f32".into(),
             },
             preset: "small".into(),
+            sizes: "batch 1".into(),
             ceilings: vec![ceiling("fused multiply-adds", 1e11), ceiling("read", 1e10)],
             roof,
             rows: vec![
@@ -274,10 +313,19 @@ pub(super) mod tests {
         assert!(read(&then).differences(&now).is_empty() && read(&then).drift(&now) == 1.0);
 
         let machine = Machine { threads: 4, processor: "Other".into(), ..now.machine.clone() };
-        let other = Report { machine, preset: "large".into(), roof: Roof { peak: 5e10, bandwidth: 1e10 }, ..now };
+        let slow = Roof { peak: 5e10, bandwidth: 1e10 };
+        let mut while_slow = now.clone();
+        while_slow.rows[0].roof = slow;
+        assert_eq!(read(&then).compare(&while_slow)[0].verdict, Verdict::Unchanged, "the machine was slow for a while");
+        let other = Report { machine, preset: "large".into(), sizes: "batch 2".into(), roof: slow, ..now };
         assert_eq!(
             read(&then).differences(&other),
-            ["processor was Abacus <9> & Sons, is Other", "threads was 2, is 4", "preset was small, is large"]
+            [
+                "processor was Abacus <9> & Sons, is Other",
+                "threads was 2, is 4",
+                "preset was small, is large",
+                "sizes was batch 1, is batch 2"
+            ]
         );
         assert_eq!(read(&then).drift(&other), 2.0);
         assert!(
@@ -292,7 +340,7 @@ pub(super) mod tests {
         assert!(message("{}").contains("ltm bench --save"));
         assert!(message(&report(1.0).to_json().to_string()).contains("ltm bench --save"), "a report is none");
         let good = report(1.0).baseline().to_string();
-        assert!(message(&good.replace("\"version\":1", "\"version\":7")).contains("version 7"));
+        assert!(message(&good.replace("\"version\":2", "\"version\":7")).contains("version 7"));
         assert!(message(&good.replace("\"seconds\":[", "\"seconds\":[-1,")).contains("row 0"));
         assert!(message(&good.replace("\"bandwidth\":10000000000", "\"bandwidth\":0")).contains("bandwidth is 0"));
         assert!(message("nonsense").len() < 200);

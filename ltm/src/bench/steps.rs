@@ -1,9 +1,10 @@
 //! Whole steps of learning, as training takes them.
 
+use super::work::fast;
 use super::{Cache, Ceilings, Row, STEPS, Samples, Setup};
 use crate::config::{Config, Work};
 use crate::data::{Batch, SampleInfo};
-use crate::learn::{Fast, FastOptions, Inputs, Slow};
+use crate::learn::{Fast, Inputs, Slow};
 use crate::model::Params;
 use crate::train::Trainer;
 use autograd::{Phase, Plan, Store};
@@ -14,7 +15,7 @@ use std::time::Instant;
 const PHASES: [Phase; 3] = [Phase::Update, Phase::Batch, Phase::Step];
 
 /// Seconds for the samples of a training step, unless one takes longer.
-const TRAINING: f64 = 40.0;
+const TRAINING: f64 = 120.0;
 
 /// Seconds from which a training step is measured without one to warm up.
 const LONG: f64 = 10.0;
@@ -67,7 +68,8 @@ fn time(device: &Device, work: impl FnOnce()) -> f64 {
 /// The parts of a training step, to be run one by one.
 struct Parts {
     store: Store,
-    fast: Fast,
+    /// None without latents.
+    fast: Option<Fast>,
     slow: Slow,
     steps: usize,
 }
@@ -84,9 +86,9 @@ impl Parts {
         let params = Params::new(&config.model, DType::F32, &mut store).computed_in(*dtype);
         params.init(&mut store, config.train.seed);
         let inputs = Inputs::new(config.train.batch, config.model.seq, DType::F32, &mut store);
-        let options = FastOptions::default();
-        let fast = Fast::new(&config.model, &config.fast, &params, &inputs, &mut store, &options)?;
-        let slow = Slow::new(&config.model, &config.slow, &params, &inputs, Some(fast.latents.z), &[], &mut store)?;
+        let fast = fast(&config, &params, &inputs, &mut store)?;
+        let z = fast.as_ref().map(|fast| fast.latents.z);
+        let slow = Slow::new(&config.model, &config.slow, &params, &inputs, z, &[], &mut store)?;
         config.check_room(&store, Work::Training)?;
         inputs.load(&mut store, &config.model, &random_batch(&config))?;
         Ok(Self { store, fast, slow, steps: config.fast.steps })
@@ -97,7 +99,8 @@ impl Parts {
     fn fast_steps(&mut self, device: &Device) -> Vec<f64> {
         let mut seconds = Vec::new();
         let (mut latest, last) = (Instant::now(), self.steps - 1);
-        self.fast.fit(&mut self.store, 0.1, 1, |t, _| match device {
+        let Some(fast) = &mut self.fast else { return seconds };
+        fast.fit(&mut self.store, 0.1, 1, |t, _| match device {
             Device::Cpu => {
                 let now = Instant::now();
                 if t > 0 {
@@ -172,13 +175,17 @@ pub fn measure_steps(
 
     let mut parts = Parts::new(setup)?;
     let (once, step) = ([Phase::Update, Phase::Batch], [Phase::Step]);
-    let costs = [cost(parts.fast.plan(), &step), cost(parts.fast.plan(), &once)];
-    let fast = row(ceilings, "fast step", costs[0], Some(tokens), &mut || repeat(setup, || parts.fast_steps(device)))?;
-    let before = row(ceilings, "before the fast steps", costs[1], None, &mut || {
-        let Parts { store, fast, .. } = &mut parts;
-        let work = &mut || once.iter().for_each(|&phase| fast.plan().run(store, phase));
-        repeat(setup, || vec![time(device, &mut *work)])
-    })?;
+    let costs = parts.fast.as_ref().map(|fast| [&step[..], &once].map(|phases| cost(fast.plan(), phases)));
+    let (mut fast, mut before) = (0.0, 0.0);
+    if let Some(costs) = costs {
+        fast = row(ceilings, "fast step", costs[0], Some(tokens), &mut || repeat(setup, || parts.fast_steps(device)))?;
+        before = row(ceilings, "before the fast steps", costs[1], None, &mut || {
+            let Parts { store, fast, .. } = &mut parts;
+            let plan = fast.as_ref().expect("it was there when its cost was asked").plan();
+            let work = &mut || once.iter().for_each(|&phase| plan.run(store, phase));
+            repeat(setup, || vec![time(device, &mut *work)])
+        })?;
+    }
     let [gradient, update] = parts.slow.plans().map(|plan| cost(plan, &PHASES));
     let slow = row(ceilings, "slow step: gradient", gradient, Some(tokens), &mut || {
         let Parts { store, slow, .. } = &mut parts;

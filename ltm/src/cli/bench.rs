@@ -84,13 +84,13 @@ pub fn run(args: &Args, threads: Option<usize>, choice: Choice) -> Result<()> {
     let count = threads.unwrap_or(config.train.threads);
     // What cannot be read or written is told before minutes are spent on measuring.
     let base = args.compare.as_deref().map(read_baseline).transpose()?;
-    [&args.json, &args.svg, &args.save].into_iter().flatten().try_for_each(|path| check_writable(path))?;
+    check_writable(&[&args.json, &args.svg, &args.save].into_iter().flatten().collect::<Vec<_>>())?;
     threads::inside(count, || {
         let (setup, works) = device::within(choice, |device| {
             let config = args.stored(config.clone(), device)?;
             let setup = Setup { only: args.op.clone(), ..Setup::new(config, device.clone())? };
-            let works = setup.works()?;
             memory::check(&setup.config, ltm::config::Work::Training, device)?;
+            let works = setup.works()?;
             Ok((setup, works))
         })?;
         if args.growth {
@@ -129,12 +129,19 @@ fn read_baseline(path: &Path) -> Result<Baseline> {
     Baseline::parse(&text).map_err(|e| e.at(path.display()))
 }
 
-/// Whether a file can be written there, which leaves the place as it was.
-fn check_writable(path: &Path) -> Result<()> {
-    let is_new = !path.exists();
-    let opened = fs::OpenOptions::new().append(true).create(true).open(path);
-    let checked = opened.and_then(|_| if is_new { fs::remove_file(path) } else { Ok(()) });
-    checked.map_err(|e| Error::io("write", path, &e))
+/// Whether files can be written there, each to a place of its own, which leaves the places as they were.
+fn check_writable(paths: &[&PathBuf]) -> Result<()> {
+    for (i, path) in paths.iter().enumerate() {
+        if paths[..i].contains(path) {
+            return Err(Error::usage(format!("{}: more than one thing is to be written there", path.display())));
+        }
+        let is_new = !path.exists();
+        let opened = fs::OpenOptions::new().append(true).create(true).open(path);
+        // Where a link leads, so that the link itself stays.
+        let checked = opened.and_then(|_| if is_new { fs::remove_file(path.canonicalize()?) } else { Ok(()) });
+        checked.map_err(|e| Error::io("write", path, &e))?;
+    }
+    Ok(())
 }
 
 /// Every row that the baseline has as well, and in what the runs differ beside the program.
@@ -218,21 +225,7 @@ fn conditions(args: &Args, setup: &Setup) -> Result<()> {
         }
         Device::Cuda(gpu) => print(gpu.name())?,
     }
-    let m = &setup.config.model;
-    print(format_args!(
-        "preset {}: batch {}, {} tokens, {} layers, width {}, {} heads, window {}, {} latents a layer, feed-forward {}, vocabulary {}, {}",
-        args.preset,
-        setup.config.train.batch,
-        m.seq,
-        m.layers,
-        m.dim,
-        m.heads,
-        m.window,
-        m.latents,
-        m.ffn_hidden(),
-        m.vocab,
-        setup.dtype
-    ))
+    print(format_args!("preset {}: {}, {}", args.preset, setup.sizes(), setup.dtype))
 }
 
 /// The ceilings with their spread.
