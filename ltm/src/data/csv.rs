@@ -110,7 +110,7 @@ mod with_parser {
                 let names = input.byte_headers().map_err(|error| in_file(&file, &error))?;
                 names.iter().position(|found| found == name.as_bytes()).ok_or_else(|| {
                     let names: Vec<_> = names.iter().map(String::from_utf8_lossy).collect();
-                    Error::new(format!("{}: no column {name:?}; there are: {}", file.display(), names.join(", ")))
+                    Error::new(format!("{}:1: no column {name:?}; there are: {}", file.display(), names.join(", ")))
                 })
             }
         };
@@ -174,7 +174,7 @@ mod with_parser {
         #[test]
         fn bad_tables_name_file_and_line() {
             for (text, which, message) in [
-                ("a,b\n1,2\n", Column::Name("c".into()), "t.csv: no column \"c\"; there are: a, b"),
+                ("a,b\n1,2\n", Column::Name("c".into()), "t.csv:1: no column \"c\"; there are: a, b"),
                 ("a,b\n1,2\n", Column::Index(4), "t.csv:2: there is no column 5, the record has 2"),
             ] {
                 assert_eq!(column(text, which, Header::Present).unwrap_err().to_string(), message);

@@ -202,7 +202,9 @@ impl Suite {
         let tallies = tallies?;
         let seconds = started.elapsed().as_secs_f64();
         let left_out = sequences.left_out();
-        if let Some(place) = left_out.first.as_ref() {
+        // Protocols that do not share draws read the same records again, of which once is enough.
+        let first_read = std::ptr::eq(evaluator, &self.evaluators[0].1);
+        if let Some(place) = left_out.first.as_ref().filter(|_| first_read) {
             note(format_args!("{place}: a record without text, the first of {} left out", left_out.documents));
         }
         note(format_args!("{} {names}: {} sequences in {seconds:.0} s", title(set), tallies[0].sequences));
