@@ -12,7 +12,7 @@
 //! B is packed seldom. Threads share nothing but the sources, so that there is nothing to wait for.
 
 use super::microkernel::{Block, Blocking, Columns, Geometry, Start, product};
-use super::pack::{PANEL, panel};
+use super::pack::{PANEL, panel, panels};
 use super::tiles::{Tile, for_each_tile, tile_size};
 use engine::parallel;
 use engine::simd::{self, Isa, Kernel, LANES, Real};
@@ -108,7 +108,7 @@ impl<'a, T: Copy> Mat<'a, T> {
 
     /// `rows` × `cols` from (i, j).
     #[inline(always)]
-    fn part(self, i: usize, j: usize, rows: usize, cols: usize) -> Self {
+    pub(super) fn part(self, i: usize, j: usize, rows: usize, cols: usize) -> Self {
         let start = i * self.row_stride + j * self.col_stride;
         Self::with_strides(self.data.get(start..).unwrap_or_default(), rows, cols, self.row_stride, self.col_stride)
     }
@@ -292,10 +292,7 @@ fn block<I: Isa, T: Real>(
     let across = Geometry::groups::<I, T>() * LANES;
     for i in (0..rows).step_by(together) {
         let below = rows.min(i + together);
-        for row in (i..below).step_by(most) {
-            let part = a.part(row, 0, most.min(below - row), depth);
-            panel::<I, T>(part, Geometry::height::<I, T>(part.rows), &mut a_packed[(row - i) * depth..]);
-        }
+        panels::<I, T>(a.part(i, 0, below - i, depth), a_packed);
         let next_a = a.part(below, 0, together.min(rows - below), depth);
         for j in (0..cols).step_by(across) {
             // What comes next is on its way while this is computed.

@@ -5,12 +5,40 @@
 //! routine packs both.
 
 use super::gemm::Mat;
+use super::microkernel::Geometry;
 use engine::simd::{Isa, LANES, Lanes, Real};
 
 /// Columns in a panel of B.
 pub const PANEL: usize = LANES;
 /// What is stored for a panel that is no wider.
 const HALF: usize = LANES / 2;
+
+/// Packs a block of A in panels, the last of which may be lower. `out` must have room as for [`panel`].
+#[inline(always)]
+pub fn panels<I: Isa, T: Real>(x: Mat<'_, T>, out: &mut [T]) {
+    let (most, depth) = (Geometry::rows::<I, T>(), x.cols());
+    let mut done = 0;
+    if most == 6 && x.row_stride() == 1 {
+        done = x.rows() - x.rows() % most;
+        copy_panels::<T, 6>(x, done, out);
+    }
+    for row in (done..x.rows()).step_by(most) {
+        let part = x.part(row, 0, most.min(x.rows() - row), depth);
+        panel::<I, T>(part, Geometry::height::<I, T>(part.rows()), &mut out[row * depth..]);
+    }
+}
+
+/// The first `rows`, which lie side by side in memory, in panels of `W`, k by k: panel by panel, the same cache lines would be
+/// wanted again when they are long gone, for they are as far apart as A is wide, often a power of two.
+#[inline(always)]
+fn copy_panels<T: Real, const W: usize>(x: Mat<'_, T>, rows: usize, out: &mut [T]) {
+    for p in 0..x.cols() {
+        let from = x.data()[p * x.col_stride()..][..rows].as_chunks::<W>().0;
+        for (i, from) in from.iter().enumerate() {
+            out[(i * x.cols() + p) * W..][..W].copy_from_slice(from);
+        }
+    }
+}
 
 /// Packs one panel: `out[p·width + i] = x[i, p]`, zero for rows beyond the last. Unless `width` is [`PANEL`], `out` must have
 /// room for sixteen elements more, with which this may do what it likes.
