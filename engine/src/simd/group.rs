@@ -74,6 +74,19 @@ impl<T: Format, R: Register<T>, const K: usize> Lanes<T> for Group<R, K> {
     }
 
     #[inline(always)]
+    fn store_half(self, out: &mut [T]) {
+        let out = &mut out[..LANES / 2];
+        if K == 1 {
+            // One register has them all.
+            return self.store_partial(out);
+        }
+        for i in 0..K / 2 {
+            // SAFETY: i < K / 2 and K·WIDTH = 16, so the WIDTH numbers from i·WIDTH are inside the eight of `out`.
+            unsafe { self.0[i].store(out.as_mut_ptr().add(i * R::WIDTH)) };
+        }
+    }
+
+    #[inline(always)]
     fn add(mut self, b: Self) -> Self {
         for i in 0..K {
             self.0[i] = self.0[i].add(b.0[i]);

@@ -207,6 +207,15 @@ pub trait Lanes<T: Real>: Copy + Send + Sync {
         Self::load(&all)
     }
 
+    /// Overwrites the first eight elements of `out` with the first eight lanes.
+    ///
+    /// # Panics
+    /// If `out` is shorter.
+    #[inline(always)]
+    fn store_half(self, out: &mut [T]) {
+        self.store_partial(&mut out[..LANES / 2]);
+    }
+
     /// Overwrites `out`, of at most sixteen, with as many lanes.
     ///
     /// # Panics

@@ -111,7 +111,7 @@ fn transpose_rows<I: Isa, T: Real, const W: usize>(x: Mat<'_, T>, rows: usize, o
         for i in 0..LANES {
             let out = &mut out[(p + i) * W..];
             if W <= HALF {
-                out[..HALF].copy_from_slice(&block[i].to_array()[..HALF]);
+                block[i].store_half(out);
             } else {
                 block[i].store(out);
             }
