@@ -85,6 +85,9 @@ impl<T: Real> Kernel for EveryOp<'_, T> {
             all.push(bits(a.max_lane()));
             let mut out = wc;
             a.store_partial(&mut out[..start % 17]);
+            let mut half = wc;
+            a.store_half(&mut half);
+            all.extend(half.map(bits));
             all.extend(out.map(bits));
             let (p, q) = (&x[..start], &x[x.len() - start..]);
             let reduced = [sum::<I, T>(p), max::<I, T>(p), sum_squares::<I, T>(p), dot::<I, T>(p, q)];
