@@ -38,6 +38,11 @@ pub fn threads() -> usize {
     if ALONE.get() { 1 } else { rayon::current_num_threads() }
 }
 
+/// So many chunks stay together on one thread, at least: with one thread all of them, and the loop runs on the caller's.
+fn unsplit() -> usize {
+    if threads() == 1 { usize::MAX } else { 1 }
+}
+
 /// Calls `f(chunk_index, chunk)` for consecutive chunks of `size` elements of `out` (the last may be shorter), in parallel.
 ///
 /// ```
@@ -49,11 +54,7 @@ pub fn threads() -> usize {
 /// ```
 pub fn chunks<T: Send>(out: &mut [T], size: usize, f: impl Fn(usize, &mut [T]) + Sync + Send) {
     assert!(size > 0, "a chunk has at least one element");
-    if out.len() <= size || threads() == 1 {
-        out.chunks_mut(size).enumerate().for_each(|(i, chunk)| f(i, chunk));
-    } else {
-        out.par_chunks_mut(size).enumerate().for_each(|(i, chunk)| f(i, chunk));
-    }
+    out.par_chunks_mut(size).enumerate().with_min_len(unsplit()).for_each(|(i, chunk)| f(i, chunk));
 }
 
 /// Like [`chunks`] over two slices that are cut into the same number of chunks.
@@ -66,11 +67,8 @@ pub fn chunks2<A: Send, B: Send>(
 ) {
     assert!(a_size > 0 && b_size > 0, "a chunk has at least one element");
     assert_eq!(a.len().div_ceil(a_size), b.len().div_ceil(b_size), "number of chunks");
-    if threads() == 1 {
-        a.chunks_mut(a_size).zip(b.chunks_mut(b_size)).enumerate().for_each(|(i, (a, b))| f(i, a, b));
-    } else {
-        a.par_chunks_mut(a_size).zip(b.par_chunks_mut(b_size)).enumerate().for_each(|(i, (a, b))| f(i, a, b));
-    }
+    let chunks = a.par_chunks_mut(a_size).zip(b.par_chunks_mut(b_size)).enumerate();
+    chunks.with_min_len(unsplit()).for_each(|(i, (a, b))| f(i, a, b));
 }
 
 /// Like [`chunks`] over three slices that are cut into the same number of chunks.
@@ -83,15 +81,8 @@ pub fn chunks3<A: Send, B: Send, C: Send>(
     assert!(a_size > 0 && b_size > 0 && c_size > 0, "a chunk has at least one element");
     let n = a.len().div_ceil(a_size);
     assert!(n == b.len().div_ceil(b_size) && n == c.len().div_ceil(c_size), "number of chunks");
-    if threads() == 1 {
-        let chunks = a.chunks_mut(a_size).zip(b.chunks_mut(b_size)).zip(c.chunks_mut(c_size));
-        return chunks.enumerate().for_each(|(i, ((a, b), c))| f(i, a, b, c));
-    }
-    a.par_chunks_mut(a_size)
-        .zip(b.par_chunks_mut(b_size))
-        .zip(c.par_chunks_mut(c_size))
-        .enumerate()
-        .for_each(|(i, ((a, b), c))| f(i, a, b, c));
+    let chunks = a.par_chunks_mut(a_size).zip(b.par_chunks_mut(b_size)).zip(c.par_chunks_mut(c_size)).enumerate();
+    chunks.with_min_len(unsplit()).for_each(|(i, ((a, b), c))| f(i, a, b, c));
 }
 
 thread_local! {

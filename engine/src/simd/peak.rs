@@ -2,8 +2,8 @@ use super::{Isa, Kernel, LANES, Lanes, Real, dispatch};
 use std::hint::black_box;
 use std::time::Instant;
 
-/// Runs chains of f32 multiply-adds that never leave the registers on every thread of the pool: FLOPs of all of them, and the seconds of the slowest. Each reads its own
-/// clock, because waking a thread can take as long as a short burst.
+/// Runs chains of f32 multiply-adds that never leave the registers on every thread of the pool: FLOPs of all of them, and
+/// the seconds of the slowest. Each reads its own clock, because waking a thread can take as long as a short burst.
 pub fn fma_burst(steps: usize) -> [f64; 2] {
     let all = rayon::broadcast(|_| {
         let start = Instant::now();

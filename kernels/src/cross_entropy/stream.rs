@@ -5,7 +5,8 @@
 //! The softmax needs the sum over the whole vocabulary, which is known at the end only. Until then the gradient of the hidden
 //! state gathers Σ_v exp(logit[v] − largest)·table[v] with the largest logit so far, and what was gathered is scaled down
 //! whenever a larger one comes, as in online softmax (Milakov and Gimelshein, 2018). So a part reads the
-//! table once for both products. The gradient of the table has no such way: each of its rows belongs to one column, which never comes again.
+//! table once for both products. The gradient of the table has no such way: each of its rows belongs to one column, which
+//! never comes again.
 
 use super::cpu::{Inputs, Outputs, for_each_group};
 use crate::matmul::gemm::{Accumulate, Mat, MatMut, gemm};

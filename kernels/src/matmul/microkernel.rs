@@ -207,7 +207,7 @@ fn chains<I: Isa, T: Real, const M: usize, const G: usize>(
         }
     } else {
         for (p, a) in a.iter().enumerate() {
-            let row = &b.data[p * b.stride..].as_chunks::<LANES>().0;
+            let row = b.data[p * b.stride..].as_chunks::<LANES>().0;
             step::<I, T, M, G>(&mut sums, a, std::array::from_fn(|g| &row[g]));
         }
     }

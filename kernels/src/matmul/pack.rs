@@ -10,17 +10,20 @@ use engine::simd::{Isa, LANES, Lanes, Real};
 
 /// Columns in a panel of B.
 pub const PANEL: usize = LANES;
-/// What is stored for a panel that is no wider.
-const HALF: usize = LANES / 2;
 
 /// Packs a block of A in panels, the last of which may be lower. `out` must have room as for [`panel`].
 #[inline(always)]
 pub fn panels<I: Isa, T: Real>(x: Mat<'_, T>, out: &mut [T]) {
     let (most, depth) = (Geometry::rows::<I, T>(), x.cols());
     let mut done = 0;
-    if most == 6 && x.row_stride() == 1 {
+    if x.row_stride() == 1 && x.rows() > most {
         done = x.rows() - x.rows() % most;
-        copy_panels::<T, 6>(x, done, out);
+        match most {
+            1 => copy_panels::<T, 1>(x, done, out),
+            2 => copy_panels::<T, 2>(x, done, out),
+            6 => copy_panels::<T, 6>(x, done, out),
+            _ => copy_panels::<T, 14>(x, done, out),
+        }
     }
     for row in (done..x.rows()).step_by(most) {
         let part = x.part(row, 0, most.min(x.rows() - row), depth);
@@ -77,9 +80,8 @@ fn copy_panel<T: Real>(x: Mat<'_, T>, width: usize, out: &mut [T]) {
         let from = &x.data()[p * x.col_stride()..];
         let out = &mut out[p * width..];
         // A constant length, where possible, saves the call of a copying routine. As below, too much is overwritten next.
-        match (from.first_chunk::<HALF>(), from.first_chunk::<LANES>()) {
-            (Some(from), _) if rows == width && width <= HALF => out[..HALF].copy_from_slice(from),
-            (_, Some(from)) if rows == width => out[..LANES].copy_from_slice(from),
+        match from.first_chunk::<LANES>() {
+            Some(from) if rows == width => out[..LANES].copy_from_slice(from),
             _ => {
                 out[..rows].copy_from_slice(&from[..rows]);
                 out[rows..width].fill(T::ZERO);
@@ -110,7 +112,7 @@ fn transpose_rows<I: Isa, T: Real, const W: usize>(x: Mat<'_, T>, rows: usize, o
         // Where fewer than sixteen are wanted, the next store overwrites what was too much.
         for i in 0..LANES {
             let out = &mut out[(p + i) * W..];
-            if W <= HALF {
+            if W <= LANES / 2 {
                 block[i].store_half(out);
             } else {
                 block[i].store(out);

@@ -1,5 +1,5 @@
 //! A matrix cut into rectangles that threads write at the same time. Rows of different tiles interleave in memory, which
-//! slices cannot express; this file holds the unsafe code that follows from that, and nothing else.
+//! slices cannot express; all unsafe code of the product follows from that and is here.
 
 use super::microkernel::Blocking;
 use super::pack::PANEL;
@@ -12,6 +12,7 @@ use std::ops::Range;
 /// Most rows of C in a tile, and fewest rows and columns that are worth packing for.
 const TILE_ROWS: usize = 2016;
 const SMALL_TILE: [usize; 2] = [42, 128];
+
 /// A rectangle of a matrix with contiguous rows, written by one thread.
 pub struct Tile<'a, T> {
     data: *mut T,
