@@ -98,6 +98,8 @@ pub struct Evaluator {
     draws: usize,
     rate: f64,
     inputs: Inputs,
+    /// What the posterior is fitted to: the inputs themselves, or such as have room for the first halves.
+    seen: Inputs,
     /// Without latents there is nothing to fit.
     fast: Option<Fast>,
     score: Score,
@@ -122,22 +124,34 @@ impl Evaluator {
         let kind = config.model.kind;
         Protocol::by_name(protocol.name(), kind)?;
         let inputs = Inputs::new(config.train.batch, config.model.seq, params.dtype(), store);
+        let seen = match protocol {
+            Protocol::Prefix if kind.has_latents() => {
+                Inputs::new(config.train.batch, (config.model.seq / 2).max(1), params.dtype(), store)
+            }
+            _ => inputs,
+        };
         let noise = if protocol == Protocol::Fixed { Noise::Fixed } else { config.fast.noise };
         let fast_config = FastConfig { steps, noise, ..config.fast.clone() };
         let options = FastOptions { seed: config.train.seed, ..FastOptions::default() };
         let fast = match kind {
-            ModelKind::Ltm => Some(Fast::new(&config.model, &fast_config, params, &inputs, store, &options)?),
+            ModelKind::Ltm => Some(Fast::new(&config.model, &fast_config, params, &seen, store, &options)?),
             ModelKind::Ar | ModelKind::Gpt2 => None,
         };
         let latents = fast.as_ref().map(|fast| &fast.latents);
         let score = Score::new(&config.model, params, &inputs, latents, config.train.seed, store)?;
-        Ok(Self { protocol, draws, rate: config.fast.rate_end, inputs, fast, score })
+        Ok(Self { protocol, draws, rate: config.fast.rate_end, inputs, seen, fast, score })
+    }
+
+    /// What it was planned for.
+    pub fn protocol(&self) -> Protocol {
+        self.protocol
     }
 
     /// Scores the sequences of one batch that have a target, in order.
     ///
     /// # Errors
-    /// If the batch does not fit the model, or a number is not finite.
+    /// If the batch does not fit the model, targets to be ignored come before such as count (`prefix`), or a number is not
+    /// finite.
     pub fn batch(&self, config: &Config, store: &mut Store, batch: &Batch) -> Result<Vec<SequenceScore>> {
         self.batch_by(&[self.protocol], config, store, batch).map(|mut scores| scores.remove(0))
     }
@@ -160,10 +174,10 @@ impl Evaluator {
         let scored = if self.protocol == Protocol::Prefix {
             let [prefix, rest] = halves(batch);
             // A sequence of one token has no first half: its posterior has seen nothing.
-            self.inputs.place(store, &config.model, &prefix)?;
+            self.seen.place(store, &config.model, &front(&prefix, self.seen.sequence)?)?;
             rest
         } else {
-            self.inputs.load(store, &config.model, batch)?;
+            self.seen.load(store, &config.model, batch)?;
             batch.clone()
         };
         let posterior_kl = self.fast.as_ref().map_or_else(Vec::new, |fast| {
@@ -237,6 +251,16 @@ pub(crate) fn halves(batch: &Batch) -> [Batch; 2] {
         }
     }
     [prefix, rest]
+}
+
+/// The first `n` places of each sequence of a batch that has no targets behind them.
+fn front(batch: &Batch, n: usize) -> Result<Batch> {
+    let whole = batch.targets.len() / batch.samples.len();
+    if batch.targets.chunks(whole).any(|targets| targets[n..].iter().any(|&target| target >= 0)) {
+        return Err(Error::new("a sequence's first half is beyond its middle: targets that count must come first"));
+    }
+    let cut = |of: &[i32]| of.chunks(whole).flat_map(|row| &row[..n]).copied().collect();
+    Ok(Batch { tokens: cut(&batch.tokens), targets: cut(&batch.targets), samples: batch.samples.clone() })
 }
 
 /// Targets of row `b` that count.

@@ -3,14 +3,14 @@
 use super::evaluation::{self, Options};
 use super::generate::{Writer, Writing};
 use super::interrupt::{self, Guard};
-use super::output::{Align, print, table, write};
+use super::output::{Align, print, short, si, table, write};
 use super::settings::{Single, free_name};
-use super::{device, memory, threads, train};
+use super::{device, memory, plan, threads, train};
 use engine::{Device, Error, Result};
 use ltm::config::{Config, ModelKind, Work, parameter_count};
 use ltm::corpus::Corpus;
-use ltm::evaluate::Protocol;
-use ltm::run::{HELD_OUT, Loaded, Material, Run, Session, held_out_stories};
+use ltm::evaluate::{Mean, Protocol};
+use ltm::run::{HELD_OUT, Loaded, Material, Metrics, Run, Session, held_out_stories};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
@@ -104,7 +104,7 @@ fn demo(mut session: Session, baseline: &Config, material: &Material, device: &D
     drop((session, guard));
 
     print(format_args!("\n3. Judging both by {STORIES} stories that they have not seen."))?;
-    let (_, exact) = judged(&baseline_out, &[Protocol::Nll], device)?;
+    let (rival, exact) = judged(&baseline_out, &[Protocol::Nll], device)?;
     let (mut model, rows) = judged(out, Protocol::of(ModelKind::Ltm), device)?;
 
     print("\n4. Letting it write.\n")?;
@@ -113,7 +113,12 @@ fn demo(mut session: Session, baseline: &Config, material: &Material, device: &D
     print("\nResults\n")?;
     print(evaluation::text(&rows, Some(&corpus)))?;
     print("")?;
-    print(rivals(&rows, &exact, &corpus, config))?;
+    let elbo = rows.iter().find(|row| row.protocol == Protocol::Elbo).map_or(&[][..], |row| &row.nats);
+    let readers = [
+        Reader { who: "the baseline, exactly", nats: &exact[0].nats, run: &baseline_out, model: &rival },
+        Reader { who: "this model, by elbo, at most", nats: elbo, run: out, model: &model },
+    ];
+    print(rivals(&readers, &corpus, device)?)?;
     print(READING)?;
     print(format_args!(
         "\nThe demo took {:.0} seconds; the run is in {}",
@@ -186,27 +191,57 @@ fn keeping(corpus: &Corpus, text: &[u8]) -> String {
     format!("(comes back to a fact {} times and keeps to it {} times)", count.repeats, count.kept)
 }
 
-/// What readers without latent thoughts would pay, beside what this one pays.
-fn rivals(rows: &[evaluation::Row], baseline: &[evaluation::Row], corpus: &Corpus, config: &Config) -> String {
-    let reach = reach(config);
+/// A trained model, and what the stories cost it.
+struct Reader<'a> {
+    who: &'static str,
+    nats: &'a [f64],
+    run: &'a Path,
+    model: &'a Loaded,
+}
+
+/// What readers without latent thoughts would pay, beside what both models pay, and what training took. The baseline is the
+/// first of `readers`.
+fn rivals(readers: &[Reader<'_>; 2], corpus: &Corpus, device: &Device) -> Result<String> {
+    use Align::{Left, Right};
+    let reach = reach(&readers[0].model.config);
     let mean = |cost: &dyn Fn(&[u8]) -> f64| {
         let documents = (0..STORIES as u32).map(|i| corpus.document(HELD_OUT, i));
         documents.map(|d| cost(&d.bytes)).sum::<f64>() / STORIES as f64
     };
     let windowed = mean(&|text| corpus.windowed_nats(text, reach).unwrap_or(f64::NAN));
     let exact = mean(&|text| -corpus.log_prob(text).unwrap_or(f64::NAN));
+    let known = |who: String, nats: f64| {
+        let mut line = vec![who, format!("{nats:.2}")];
+        line.resize(6, String::new());
+        line
+    };
     let mut lines = vec![
-        vec!["the least possible: the stories' own source".to_string(), format!("{exact:.2}")],
-        vec![
-            format!("the least for any reader who sees {reach} bytes back and has no latents"),
-            format!("{windowed:.2}"),
-        ],
+        known("the least possible: the stories' own source".into(), exact),
+        known(format!("the least for any reader who sees {reach} bytes back and has no latents"), windowed),
     ];
-    let cost = |row: &evaluation::Row| format!("{:.2}", row.total.nats / row.total.sequences as f64);
-    lines.extend(baseline.iter().map(|row| vec!["the baseline, exactly".to_string(), cost(row)]));
-    let elbo = rows.iter().filter(|row| row.protocol == Protocol::Elbo);
-    lines.extend(elbo.map(|row| vec!["this model, by elbo, at most".to_string(), cost(row)]));
-    format!("{}\n", table(&[("who reads these stories", Align::Left), ("nats/story", Align::Right)], &lines))
+    for (i, reader) in readers.iter().enumerate() {
+        let (flops, _) = plan::price(&reader.model.config, device)?;
+        let (targets, seconds) = Metrics::effort(&Run::open(reader.run)?.metrics_path())?;
+        let less = Mean::of_differences(reader.nats, readers[0].nats);
+        lines.push(vec![
+            reader.who.into(),
+            format!("{:.2}", Mean::of(reader.nats).mean),
+            if i == 0 { String::new() } else { format!("{:.2} ± {:.2}", less.mean, less.error) },
+            short(&reader.model.weights).into(),
+            si(flops, ""),
+            si(targets as f64 / seconds, ""),
+        ]);
+    }
+    let columns = [
+        ("who reads these stories", Left),
+        ("nats/story", Right),
+        ("less the baseline's", Right),
+        ("weights", Left),
+        ("training FLOP/token", Right),
+        ("tokens/s", Right),
+    ];
+    let paired = "± is one standard error over stories, taken pair by pair; it says nothing of other seeds.";
+    Ok(format!("{}\n{paired}\n", table(&columns, &lines)))
 }
 
 const READING: &str = "How to read this

@@ -1,6 +1,6 @@
 //! `ltm eval`.
 
-use super::evaluation::{self, Options};
+use super::evaluation::{self, Options, Subject};
 use super::interrupt;
 use super::output::{command, note, print, short};
 use super::{device, gsm8k, memory, suite, threads};
@@ -10,7 +10,7 @@ use ltm::corpus::Corpus;
 use ltm::data::{Source, Split, splits};
 use ltm::evaluate::Protocol;
 use ltm::json::Value;
-use ltm::run::{IMPORTED, Loaded, Material, Run, held_out_stories};
+use ltm::run::{IMPORTED, Loaded, Material, Run, Scorable, held_out_stories};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -105,44 +105,23 @@ fn evaluate(args: &Args, run: &Run, device: &Device) -> Result<ExitCode> {
             None => Ok(ExitCode::from(interrupt::CODE)),
         };
     }
-    if args.data.is_none() && model.data == IMPORTED {
-        return Err(Error::usage(format!(
-            "{} was imported and held nothing out: name text to score with --data",
-            run.path().display()
-        )));
-    }
-    let source: Arc<dyn Source> = match &args.data {
-        Some(path) => {
-            if learnt(path, config)? {
-                note(format_args!(
-                    "note: the run has learnt from {}: these numbers are not of unseen text",
-                    path.display()
-                ));
-            }
-            Material::open_whole(path, config)?
-        }
-        None if embedded => held_out_stories(config.model.seq, args.limit.unwrap_or(STORIES))?,
-        None => held_out(run, &model)?,
-    };
+    args.data.iter().try_for_each(|path| warn_if_learnt(path, config))?;
+    let (source, subject) = text(args.data.as_deref(), run, &model, args.limit.unwrap_or(STORIES))?;
     evaluation::warn(&model);
     let kind = config.model.kind;
     let options = Options { protocols, steps, samples: args.samples, limit: args.limit };
     let rows = evaluation::evaluate(&mut model, &source, &options)?;
     let corpus = embedded.then(Corpus::default);
     if args.json {
-        let (data, hash) = match &args.data {
-            Some(path) => (path.display().to_string(), evaluation::digest(path)?.into()),
-            None if embedded => ("embedded corpus, held out".into(), Value::Null),
-            None => ("held out".into(), Value::Null),
-        };
+        let [data, data_sha256] = subject.entries();
         let value = Value::object([
             ("run", run.path().display().to_string().into()),
             ("step", model.step.into()),
             ("weights_sha256", model.weights.as_str().into()),
             ("seed", config.train.seed.into()),
             ("command", command().into()),
-            ("data", data.into()),
-            ("data_sha256", hash),
+            data,
+            data_sha256,
             ("fast_steps", steps.into()),
             ("samples", args.samples.into()),
             ("results", evaluation::json(&rows, corpus.as_ref())),
@@ -164,7 +143,8 @@ fn evaluate(args: &Args, run: &Run, device: &Device) -> Result<ExitCode> {
         config.train.seed,
         rows.first().map_or("", |row| row.protocol.name()),
     ))?;
-    print(evaluation::text(&rows, corpus.as_ref())).map(|()| ExitCode::SUCCESS)
+    print(evaluation::text(&rows, corpus.as_ref()))?;
+    print(format_args!("of {subject}, by {}", command())).map(|()| ExitCode::SUCCESS)
 }
 
 /// The protocols asked for.
@@ -175,8 +155,33 @@ fn protocols(args: &Args, kind: ModelKind) -> Result<Vec<Protocol>> {
     args.protocol.iter().map(|name| Protocol::by_name(name, kind)).collect()
 }
 
+/// The text to judge a run by, and what vouches for it: the one at `data`, else what the run held out, of the embedded
+/// corpus so many `stories`.
+///
+/// # Errors
+/// Data that cannot be read or have changed, and a run that held nothing out.
+pub fn text(data: Option<&Path>, run: &Run, model: &Loaded, stories: u64) -> Result<(Arc<dyn Source>, Subject)> {
+    let config = run.config();
+    let path = run.path().display();
+    match data {
+        Some(path) => {
+            let Scorable { source, files } = Material::open_whole(path, config)?;
+            Ok((source, Subject::of(path.display(), &files)?))
+        }
+        None if model.data == IMPORTED => {
+            Err(Error::usage(format!("{path} was imported and held nothing out: name text to score with --data")))
+        }
+        None if config.data.paths.is_empty() => Ok((held_out_stories(config.model.seq, stories)?, Subject::embedded())),
+        None => {
+            let Scorable { source, files } = held_out(run, model)?;
+            let names: Vec<String> = files.iter().map(|path| path.display().to_string()).collect();
+            Ok((source, Subject::of(format_args!("held out of {}", names.join(" + ")), &files)?))
+        }
+    }
+}
+
 /// What the run held out, provided that it is still what it was.
-pub fn held_out(run: &Run, model: &Loaded) -> Result<Arc<dyn Source>> {
+pub fn held_out(run: &Run, model: &Loaded) -> Result<Scorable> {
     let material = Material::open(run.config())?;
     if material.fingerprint != model.data {
         return Err(Error::new(format!(
@@ -184,9 +189,18 @@ pub fn held_out(run: &Run, model: &Loaded) -> Result<Arc<dyn Source>> {
             model.data, material.fingerprint
         )));
     }
-    material.validation.ok_or_else(|| {
-        Error::usage(format!("{} held nothing out: name data to score with --data", run.path().display()))
-    })
+    let Some(source) = material.validation else {
+        return Err(Error::usage(format!("{} held nothing out: name data to score with --data", run.path().display())));
+    };
+    Ok(Scorable { source, files: material.files })
+}
+
+/// Says so if the run has learnt from `path`.
+pub fn warn_if_learnt(path: &Path, config: &Config) -> Result<()> {
+    if learnt(path, config)? {
+        note(format_args!("note: the run has learnt from {}: these numbers are not of unseen text", path.display()));
+    }
+    Ok(())
 }
 
 /// Whether all of `path` that is scored, or most of it, is what the run learnt from.

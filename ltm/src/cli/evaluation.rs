@@ -1,17 +1,16 @@
 //! Scoring sequences by several protocols, and the table of it.
 
-use super::output::{Align, note, perplexity, table};
+use super::output::{Align, note, perplexity, short, table};
 use super::progress::bar;
 use engine::{Error, Result};
 use ltm::config::{Config, Work};
 use ltm::corpus::Corpus;
 use ltm::data::Source;
 use ltm::evaluate::{Evaluator, Protocol, Total};
-use ltm::hash::{hex, sha256_reader};
 use ltm::json::Value;
-use ltm::run::{Excess, Loaded, score};
-use std::fs::File;
-use std::path::Path;
+use ltm::run::{Excess, Loaded, score_by, sha256_files};
+use std::fmt::{self, Display, Formatter};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 /// How to score.
@@ -47,28 +46,42 @@ pub fn evaluate(model: &mut Loaded, source: &Arc<dyn Source>, options: &Options)
     if u32::try_from(options.samples).is_err() {
         return Err(Error::usage(format!("--samples {}: must be at most {}", options.samples, u32::MAX)));
     }
-    options.protocols.iter().map(|&protocol| row(model, &config, source, protocol, options)).collect()
+    let mut rows: Vec<Row> = Vec::new();
+    for &protocol in &options.protocols {
+        if rows.iter().all(|row| row.protocol != protocol) {
+            let protocols: Vec<_> = options.protocols.iter().copied().filter(|p| p.shares_draws(protocol)).collect();
+            rows.extend(self::rows(model, &config, source, &protocols, options)?);
+        }
+    }
+    let place = |row: &Row| options.protocols.iter().position(|&protocol| protocol == row.protocol);
+    rows.sort_by_key(place);
+    Ok(rows)
 }
 
-fn row(
+/// Scores by protocols that share their draws.
+fn rows(
     model: &mut Loaded,
     config: &Config,
     source: &Arc<dyn Source>,
-    protocol: Protocol,
+    protocols: &[Protocol],
     options: &Options,
-) -> Result<Row> {
+) -> Result<Vec<Row>> {
     let store = &mut model.store;
-    let evaluator = Evaluator::new(config, protocol, options.steps, options.samples, &model.params, store)?;
+    let evaluator = Evaluator::new(config, protocols[0], options.steps, options.samples, &model.params, store)?;
     config.check_room(store, Work::Evaluation)?;
     let count = source.samples().into_iter().chain(options.limit).min().unwrap_or(0);
     let bar = bar(count, "{bar:24} {pos}/{len} sequences  {msg}  ETA {eta}");
-    bar.set_message(protocol.name());
-    let scored = score(&evaluator, config, store, source, options.limit, |done| bar.set_position(done))?;
+    bar.set_message(protocols.iter().map(|protocol| protocol.name()).collect::<Vec<_>>().join(", "));
+    let progress = |done| bar.set_position(done);
+    let scored = score_by(protocols, &evaluator, config, store, source, options.limit, progress)?;
     bar.finish_and_clear();
-    // The process is known for whole sequences only.
-    let excess = scored.excess().filter(|_| protocol != Protocol::Prefix);
-    let nats = scored.scores.iter().map(|score| score.nats).collect();
-    Ok(Row { protocol, total: scored.total(), nats, excess })
+    let rows = protocols.iter().zip(scored).map(|(&protocol, scored)| {
+        // The process is known for whole sequences only.
+        let excess = scored.excess().filter(|_| protocol != Protocol::Prefix);
+        let nats = scored.scores.iter().map(|score| score.nats).collect();
+        Row { protocol, total: scored.total(), nats, excess }
+    });
+    Ok(rows.collect())
 }
 
 /// Standard error of a sum over sequences, as one of a mean.
@@ -191,11 +204,39 @@ pub fn warn(model: &Loaded) {
     model.warnings.iter().for_each(|warning| note(format_args!("warning: {warning}")));
 }
 
-/// SHA-256 of a file; a folder's shards are vouched for by its own manifest.
-pub fn digest(path: &Path) -> Result<String> {
-    if path.is_dir() {
-        return Ok(String::new());
+/// The text that was scored: what it is called, and what vouches for it.
+#[derive(Clone)]
+pub struct Subject {
+    /// The path as it was given, or in words.
+    pub name: String,
+    /// SHA-256 of its files' bytes, one behind the other; `None` for the embedded corpus, which is a part of the program.
+    pub sha256: Option<String>,
+}
+
+impl Subject {
+    /// A text that lies in files.
+    ///
+    /// # Errors
+    /// A file that cannot be read.
+    pub fn of(name: impl Display, files: &[PathBuf]) -> Result<Self> {
+        Ok(Self { name: name.to_string(), sha256: Some(sha256_files(files)?) })
     }
-    let file = File::open(path).map_err(|error| Error::io("read", path, &error))?;
-    sha256_reader(file).map(|(digest, _)| hex(&digest)).map_err(|error| Error::io("read", path, &error))
+
+    /// Held-out stories.
+    pub fn embedded() -> Self {
+        Self { name: "embedded corpus, held out".into(), sha256: None }
+    }
+
+    /// For programs.
+    pub fn entries(&self) -> [(&'static str, Value); 2] {
+        let sha256 = self.sha256.as_deref().map_or(Value::Null, Into::into);
+        [("data", self.name.as_str().into()), ("data_sha256", sha256)]
+    }
+}
+
+impl Display for Subject {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name)?;
+        self.sha256.as_ref().map_or(Ok(()), |digest| write!(f, " (sha256 {})", short(digest)))
+    }
 }

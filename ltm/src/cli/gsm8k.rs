@@ -1,6 +1,5 @@
 //! `ltm eval RUN --gsm8k FILE`: how often a model solves word problems.
 
-use super::evaluation::digest;
 use super::generate::{ROUNDS, Writer, Writing};
 use super::output::{Align, print, short, table};
 use super::progress::bar;
@@ -9,7 +8,7 @@ use engine::{Error, Result};
 use ltm::evaluate::Mean;
 use ltm::json::Value;
 use ltm::reasoning::{self, Problem};
-use ltm::run::{Loaded, Run};
+use ltm::run::{Loaded, Run, sha256_files};
 use std::path::{Path, PathBuf};
 
 /// Word problems.
@@ -163,9 +162,9 @@ fn header(args: &GsmArgs, request: &Request, run: &Run, model: &Loaded, problems
     let examples = args.examples.as_deref();
     Ok(Value::object(origin(run, model).into_iter().chain([
         ("file", request.file.display().to_string().into()),
-        ("file_sha256", digest(request.file)?.into()),
+        ("file_sha256", sha256_files(&[request.file])?.into()),
         ("examples", examples.map_or(Value::Null, |path| path.display().to_string().into())),
-        ("examples_sha256", examples.map(digest).transpose()?.map_or(Value::Null, Into::into)),
+        ("examples_sha256", examples.map(|path| sha256_files(&[path])).transpose()?.map_or(Value::Null, Into::into)),
         ("problems", problems.into()),
         ("shots", args.shots.into()),
         ("samples", request.samples.into()),

@@ -1,6 +1,6 @@
 //! `ltm quality`.
 
-use super::evaluation::{digest, warn};
+use super::evaluation::warn;
 use super::generate::{ROUNDS, Writer, Writing};
 use super::output::{Align, note, perplexity, print, short, table};
 use super::progress::bar;
@@ -13,7 +13,7 @@ use ltm::data::tokenizer;
 use ltm::evaluate::{Evaluator, Protocol, Total};
 use ltm::json::Value;
 use ltm::quality::{Judged, REPEATED, Variety};
-use ltm::run::{Loaded, Run, score};
+use ltm::run::{Loaded, Run, score, sha256_files};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -117,7 +117,7 @@ fn header(args: &Args, run: &Run, model: &Loaded) -> Result<Value> {
     let (writing, prompts) = (&args.writing, args.prompts.as_deref());
     Ok(Value::object(origin(run, model).into_iter().chain([
         ("prompts", prompts.map_or(Value::Null, |path| path.display().to_string().into())),
-        ("prompts_sha256", prompts.map(digest).transpose()?.map_or(Value::Null, Into::into)),
+        ("prompts_sha256", prompts.map(|path| sha256_files(&[path])).transpose()?.map_or(Value::Null, Into::into)),
         ("samples", u64::from(writing.samples).into()),
         ("tokens", writing.tokens.into()),
         ("temperature", writing.temperature.into()),

@@ -89,7 +89,7 @@ fn demo() -> Config {
         // Natural gradients pay for less than AdamW does. Latents are worth their KL only once the decoder has learnt what its
         // window shows, which takes 1000 steps and more (benches/RECIPE.md).
         fast: FastConfig {
-            steps: 16,
+            steps: 8,
             posterior: Posterior::Natural,
             schedule: Schedule::Linear,
             rate_start: 0.3,

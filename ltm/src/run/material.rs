@@ -28,6 +28,15 @@ pub struct Material {
     pub fingerprint: String,
 }
 
+/// Sequences to judge a model by.
+#[derive(Clone)]
+pub struct Scorable {
+    /// The sequences.
+    pub source: Arc<dyn Source>,
+    /// The files that they come from; none for the embedded corpus.
+    pub files: Vec<PathBuf>,
+}
+
 impl Material {
     /// Opens what a resolved configuration names; the embedded corpus if it names nothing.
     ///
@@ -84,9 +93,12 @@ impl Material {
     ///
     /// # Errors
     /// As [`Material::open`].
-    pub fn open_whole(path: &Path, config: &Config) -> Result<Arc<dyn Source>> {
+    pub fn open_whole(path: &Path, config: &Config) -> Result<Scorable> {
         let tokenizer = tokenizer::by_name(config.data.tokenizer.name())?;
-        sequences(Dataset::open(path, validation_split(path)?, &tokenizer)?, config, Tail::Pad)
+        let data = Dataset::open(path, validation_split(path)?, &tokenizer)?;
+        let mut files = Vec::new();
+        add_files(&mut files, &data);
+        Ok(Scorable { source: sequences(data, config, Tail::Pad)?, files })
     }
 }
 

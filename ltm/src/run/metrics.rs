@@ -91,6 +91,19 @@ impl Metrics {
         })
     }
 
+    /// Targets that the run whose file is at `path` has learnt from, and the seconds that this took.
+    ///
+    /// # Errors
+    /// If the file cannot be read.
+    pub fn effort(path: &Path) -> Result<(u64, f64)> {
+        let (mut targets, mut seconds) = (0, 0.0);
+        Self::read(path, |line| {
+            targets += line.read("tokens", Value::as_u64).unwrap_or(0);
+            seconds += line.read("seconds", Value::as_f64).unwrap_or(0.0);
+        })?;
+        Ok((targets, seconds))
+    }
+
     /// Whether a line tells of a step: only a step has counted its tokens.
     pub(super) fn is_step(line: &Value) -> bool {
         line.read("tokens", Value::as_u64).is_ok()

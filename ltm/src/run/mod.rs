@@ -57,10 +57,10 @@ mod watch;
 
 pub use folder::{FREE_AT_RESUME, IMPORTED, Loaded, Run};
 pub use learner::Validation;
-pub use material::{HELD_OUT, Material, held_out_stories};
+pub use material::{HELD_OUT, Material, Scorable, held_out_stories};
 pub use metrics::Metrics;
-pub use record::{Data, DataFile, Record, machine, program};
+pub use record::{Data, DataFile, Record, machine, program, sha256_files};
 pub use replay::{Repeated, Replay, Stretch};
-pub use score::{Excess, Scored, score};
+pub use score::{Excess, Scored, score, score_by};
 pub use session::{Progress, Session};
 pub use watch::{Trouble, Watch};

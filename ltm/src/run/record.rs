@@ -91,6 +91,23 @@ impl Data {
     }
 }
 
+/// The digest of the bytes of `files`, one behind the other, in hexadecimal.
+///
+/// # Errors
+/// A file that cannot be read.
+pub fn sha256_files(files: &[impl AsRef<Path>]) -> Result<String> {
+    let mut hash = hash::Sha256::new();
+    for path in files.iter().map(AsRef::as_ref) {
+        let cannot = |error| Error::io("read", path, &error);
+        // On some systems a folder opens and then does not read.
+        if path.is_dir() {
+            return Err(Error::new(format!("{} is a folder: name the files in it", path.display())));
+        }
+        std::io::copy(&mut File::open(path).map_err(cannot)?, &mut hash).map_err(cannot)?;
+    }
+    Ok(hash::hex(&hash.finish()))
+}
+
 impl Record {
     /// What is known about this program, machine and device.
     pub fn new(after: u64, config: &Config, data: Data, device: &Device) -> Self {

@@ -1,7 +1,6 @@
 use crate::config::Config;
 use crate::data::{Batch, Order, Sampler, Source};
-use crate::evaluate::Mean;
-use crate::evaluate::{Evaluator, SequenceScore, Total};
+use crate::evaluate::{Evaluator, Mean, Protocol, SequenceScore, Total};
 use autograd::Store;
 use engine::{Error, Result};
 use std::sync::Arc;
@@ -61,8 +60,25 @@ pub fn score(
     store: &mut Store,
     source: &Arc<dyn Source>,
     limit: Option<u64>,
-    mut progress: impl FnMut(u64),
+    progress: impl FnMut(u64),
 ) -> Result<Scored> {
+    let protocols = [evaluator.protocol()];
+    score_by(&protocols, evaluator, config, store, source, limit, progress).map(|mut scored| scored.remove(0))
+}
+
+/// The same by several protocols, from one fit: all must [share the draws](Protocol::shares_draws) of the evaluator's.
+///
+/// # Errors
+/// As [`score`].
+pub fn score_by(
+    protocols: &[Protocol],
+    evaluator: &Evaluator,
+    config: &Config,
+    store: &mut Store,
+    source: &Arc<dyn Source>,
+    limit: Option<u64>,
+    mut progress: impl FnMut(u64),
+) -> Result<Vec<Scored>> {
     let count = match (source.samples(), limit) {
         (Some(samples), limit) => samples.min(limit.unwrap_or(samples)),
         (None, Some(limit)) => limit,
@@ -71,15 +87,17 @@ pub fn score(
     let mut sampler = Sampler::new(source.clone(), Order::Once)?;
     let (rows, seq) = (config.train.batch, config.model.seq);
     let mut batch = Batch::new(rows, seq);
-    let mut scored = Scored::default();
+    let mut scored = vec![Scored::default(); protocols.len()];
     for first in (0..count).step_by(rows) {
         sampler.fill(first, &mut batch)?;
         for row in (0..rows).filter(|&row| first + row as u64 >= count) {
             batch.targets[row * seq..(row + 1) * seq].fill(-1);
             batch.samples[row].scored = 0;
         }
-        scored.scores.extend(evaluator.batch(config, store, &batch)?);
-        scored.exact.extend(batch.samples.iter().filter(|s| s.scored > 0).filter_map(|s| s.nats));
+        for (scored, scores) in scored.iter_mut().zip(evaluator.batch_by(protocols, config, store, &batch)?) {
+            scored.scores.extend(scores);
+            scored.exact.extend(batch.samples.iter().filter(|s| s.scored > 0).filter_map(|s| s.nats));
+        }
         progress((first + rows as u64).min(count));
     }
     Ok(scored)

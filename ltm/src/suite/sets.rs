@@ -3,9 +3,8 @@
 use super::Detokenise;
 use crate::config::Chunking;
 use crate::data::formats::{Column, Format, Header, TextSplit};
-use crate::hash::{Sha256, hex};
-use engine::{Error, Result};
-use std::fs::File;
+use crate::run::sha256_files;
+use engine::Result;
 use std::path::PathBuf;
 
 /// A text to be judged by.
@@ -44,16 +43,7 @@ impl Set {
     /// # Errors
     /// A file that cannot be read.
     pub fn sha256(&self) -> Result<String> {
-        let mut hash = Sha256::new();
-        for path in &self.files {
-            let cannot = |error| Error::io("read", path, &error);
-            // On some systems a folder opens and then does not read.
-            if path.is_dir() {
-                return Err(Error::new(format!("{} is a folder: name the files in it", path.display())));
-            }
-            std::io::copy(&mut File::open(path).map_err(cannot)?, &mut hash).map_err(cannot)?;
-        }
-        Ok(hex(&hash.finish()))
+        sha256_files(&self.files)
     }
 
     /// Bytes of its files, for a progress bar.

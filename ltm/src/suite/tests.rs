@@ -148,3 +148,23 @@ fn records_without_text_are_counted() {
     // Nine and four bytes, and two ends.
     assert_eq!(sequences.gpt2_tokens(), Some(15));
 }
+
+#[test]
+fn files_without_text_are_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut set = set(folder.path(), "some text\n", Chunking::Documents);
+    let blank = ["none.txt", "blank.txt"].map(|name| folder.path().join(name));
+    std::fs::write(&blank[0], "").unwrap();
+    std::fs::write(&blank[1], " \n\n").unwrap();
+    let text = set.files[0].clone();
+    set.files = vec![text.clone(), blank[0].clone(), text, blank[1].clone()];
+    let tokenizer = tokenizer::by_name("bytes").unwrap();
+    for group in [Group::Each, Group::All, Group::Articles] {
+        set.group = group;
+        let mut parts = Texts::new(&set, &tokenizer).unwrap();
+        while parts.next_part().unwrap().is_some() {}
+        assert!(parts.next_part().unwrap().is_none(), "the end stays the end");
+        let LeftOut { documents, first } = parts.left_out();
+        assert_eq!((*documents, first.as_ref().unwrap().to_string()), (2, format!("{}:1", blank[0].display())));
+    }
+}

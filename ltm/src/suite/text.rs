@@ -6,6 +6,7 @@ use crate::data::documents::{At, LONGEST_PIECE, PIECE, Piece, Pieces, Place, Pos
 use crate::data::encode::{check_utf8, text_of};
 use crate::data::tokenizer;
 use engine::{Error, Result};
+use std::path::Path;
 use std::sync::Arc;
 
 /// A part of a document; only a last one may be empty.
@@ -17,13 +18,20 @@ pub struct Part {
     pub position: Position,
 }
 
-/// Records without text, which are no sequences.
+/// Records and whole files without text, which are no sequences.
 #[derive(Clone, Debug, Default)]
 pub struct LeftOut {
     /// How many.
     pub documents: u64,
     /// Where the first stands.
     pub first: Option<Place>,
+}
+
+impl LeftOut {
+    fn add(&mut self, place: Place) {
+        self.documents += 1;
+        self.first.get_or_insert(place);
+    }
 }
 
 /// Streams the parts of a set's documents.
@@ -44,6 +52,8 @@ pub struct Texts<'a> {
     next: Option<Vec<u8>>,
     documents: u64,
     left_out: LeftOut,
+    /// The files in which there was something, in their order.
+    filled: Vec<Arc<Path>>,
 }
 
 impl<'a> Texts<'a> {
@@ -69,6 +79,7 @@ impl<'a> Texts<'a> {
             next: None,
             documents: 0,
             left_out: LeftOut::default(),
+            filled: Vec::new(),
         })
     }
 
@@ -154,8 +165,7 @@ impl<'a> Texts<'a> {
         if !begun && text.trim_ascii().is_empty() {
             // Blank lines of a text are no documents; a record without text is one that somebody expects to be there.
             if let Some(place) = place.filter(|place| matches!(place.at, At::Line(_))) {
-                self.left_out.documents += 1;
-                self.left_out.first.get_or_insert(place);
+                self.left_out.add(place);
             }
             return None;
         }
@@ -165,8 +175,19 @@ impl<'a> Texts<'a> {
 
     /// The next piece, detokenised.
     fn next_text(&mut self) -> Result<Option<(Vec<u8>, Position, Place)>> {
-        let Some(piece) = self.pieces.next().transpose()? else { return Ok(None) };
+        let Some(piece) = self.pieces.next().transpose()? else {
+            for file in self.set.files.iter().filter(|file| self.filled.iter().all(|filled| **filled != ***file)) {
+                self.left_out.add(Place { file: file.as_path().into(), at: At::Line(1) });
+            }
+            self.filled = self.set.files.iter().map(|file| file.as_path().into()).collect();
+            return Ok(None);
+        };
         let text = self.text(&piece)?;
+        // A record without text is left out by itself.
+        let something = matches!(piece.place.at, At::Line(_)) || !text.trim_ascii().is_empty();
+        if something && self.filled.last() != Some(&piece.place.file) {
+            self.filled.push(piece.place.file.clone());
+        }
         Ok(Some((text, piece.position, piece.place)))
     }
 

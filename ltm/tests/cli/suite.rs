@@ -118,8 +118,8 @@ fn what_is_wrong_with_a_set_is_said_and_the_rest_goes_on() {
     for part in [
         "LM1B: MISSING: cannot read none.txt",
         "LAMBADA: MISSING: bad.jsonl:2: no field \"text\"; there are: txet",
-        "empty.jsonl:2: a record without text, the first of 1 left out",
-        "records without text left out: 1",
+        "empty.jsonl:2: no text, the first of 1 records or files left out",
+        "records or files without text left out: 1, the first at empty.jsonl:2",
         "short: MISSING: short.txt: its 11 tokens make no complete window of 32",
         "nothing: MISSING: nothing.txt: there is no document with text",
         "WikiText: MISSING: cannot read cut.gz",

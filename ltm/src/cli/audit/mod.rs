@@ -8,13 +8,13 @@ pub use words::verdict;
 
 use super::output::print;
 use super::progress::bar;
-use super::{device, evaluation, memory, threads};
+use super::{device, eval, evaluation, memory, threads};
 use engine::{Device, Error, Result};
 use ltm::audit::{Audit, Options, audit};
 use ltm::config::{Config, Tokenizer, Work};
 use ltm::corpus::Corpus;
 use ltm::data::Source;
-use ltm::run::{Loaded, Material, Run, held_out_stories};
+use ltm::run::{Loaded, Material, Run, Scorable, held_out_stories};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -49,8 +49,8 @@ pub struct Args {
 pub struct Subject<'a> {
     pub run: &'a Path,
     pub model: &'a Loaded,
-    /// The text's name and digest, or the embedded corpus.
-    pub text: Option<(&'a Path, String)>,
+    pub text: evaluation::Subject,
+    /// The process that made the text, where it is known.
     pub corpus: Option<Corpus>,
     pub draws: usize,
 }
@@ -73,13 +73,9 @@ pub fn run(args: &Args, threads: Option<usize>, device: device::Choice) -> Resul
 }
 
 fn examine(args: &Args, run: &Run, device: &Device) -> Result<()> {
-    let source = source(args, run.config())?;
+    let (source, text) = source(args, run.config())?;
     let mut model = run.load(device, Work::Evaluation)?;
     evaluation::warn(&model);
-    let text = match &args.text {
-        Some(path) => Some((path.as_path(), evaluation::digest(path)?)),
-        None => None,
-    };
     let steps = (0..).map(|power| 1 << power).take_while(|&t| t <= args.max_steps as usize).collect();
     let options = Options { steps, draws: args.samples as usize, sequences: args.limit };
     let bar = bar(1, "{bar:24} {percent}% of all fast steps  ETA {eta}");
@@ -101,15 +97,23 @@ fn examine(args: &Args, run: &Run, device: &Device) -> Result<()> {
     }
 }
 
-fn source(args: &Args, config: &Config) -> Result<Arc<dyn Source>> {
+/// The text, and what vouches for it.
+fn source(args: &Args, config: &Config) -> Result<(Arc<dyn Source>, evaluation::Subject)> {
     match &args.text {
-        Some(path) => Material::open_whole(path, config),
+        Some(path) => {
+            eval::warn_if_learnt(path, config)?;
+            let Scorable { source, files } = Material::open_whole(path, config)?;
+            Ok((source, evaluation::Subject::of(path.display(), &files)?))
+        }
         None if config.data.tokenizer != Tokenizer::Bytes => Err(Error::usage(format!(
             "the embedded corpus is read as bytes and this run reads tokens of {}: name a text with --text",
             config.data.tokenizer
         ))),
-        None => held_out_stories(config.model.seq, args.limit)
-            .map_err(|error| Error::usage(format!("{error}; or name a text with --text"))),
+        None => {
+            let stories = held_out_stories(config.model.seq, args.limit)
+                .map_err(|error| Error::usage(format!("{error}; or name a text with --text")))?;
+            Ok((stories, evaluation::Subject::embedded()))
+        }
     }
 }
 

@@ -27,11 +27,9 @@ pub fn text(subject: &Subject<'_>, audit: &Audit) -> String {
     use Align::{Left, Right};
     let Subject { run, model, draws, .. } = subject;
     let (config, sequences) = (&model.config, audit.rows[0].iwae.len());
-    let what = match &subject.text {
-        Some((path, hash)) => {
-            format!("sequences of {} (sha256 {})", path.display(), if hash.is_empty() { "–" } else { short(hash) })
-        }
-        None => "held-out stories of the embedded corpus".into(),
+    let what = match &subject.corpus {
+        Some(_) => "held-out stories of the embedded corpus".into(),
+        None => format!("sequences of {}", subject.text),
     };
     let mut lines = vec![format!(
         "{} after step {}, weights {}, seed {}: {sequences} {what}, {} tokens\nposterior {}, fitted with {} noise, trained with T = {}; S = {draws} draws; nats/sequence, ± one standard error over sequences",
@@ -195,16 +193,10 @@ pub fn json(subject: &Subject<'_>, audit: &Audit) -> Value {
         ("tokens", audit.tokens.into()),
         ("bytes", audit.bytes.into()),
     ];
-    match (&subject.text, &subject.corpus) {
-        (Some((path, hash)), _) => {
-            entries.extend([("data", path.display().to_string().into()), ("data_sha256", hash.as_str().into())]);
-        }
-        (None, Some(corpus)) => entries.extend([
-            ("data", "embedded corpus, held out".into()),
-            ("entropy", corpus.entropy().into()),
-            ("exact_nats_per_sequence", Mean::of(&audit.exact).mean.into()),
-        ]),
-        (None, None) => {}
+    entries.extend(subject.text.entries());
+    if let Some(corpus) = &subject.corpus {
+        entries.push(("entropy", corpus.entropy().into()));
+        entries.push(("exact_nats_per_sequence", Mean::of(&audit.exact).mean.into()));
     }
     entries.push(("rows", Value::Array(audit.rows.iter().map(row).collect())));
     entries.push(("verdict", super::words::verdict(subject, audit).into()));

@@ -16,7 +16,7 @@ use ltm::data::{Batch, Order, Sampler, Source};
 use ltm::evaluate::{Mean, Protocol};
 use ltm::learn::{Fast, FastOptions, Inputs, Score};
 use ltm::model::Params;
-use ltm::run::{IMPORTED, Loaded, Material, Run, held_out_stories};
+use ltm::run::{Loaded, Run};
 use std::sync::Arc;
 
 /// Draws from every posterior.
@@ -31,6 +31,8 @@ pub struct Measured {
     pub step: u64,
     pub weights: String,
     pub parameters: usize,
+    /// What it was judged by.
+    pub text: Option<evaluation::Subject>,
     /// One for every protocol; none if nothing was judged.
     pub results: Vec<Row>,
     /// Of a model with latents.
@@ -76,6 +78,7 @@ pub fn measure(args: &Args, run: &Run, device: &Device) -> Result<Measured> {
         step: model.step,
         weights: model.weights.clone(),
         parameters: model.params.count(),
+        text: None,
         results: Vec::new(),
         audit: None,
         texts: Vec::new(),
@@ -93,12 +96,12 @@ pub fn measure(args: &Args, run: &Run, device: &Device) -> Result<Measured> {
         }
     };
     if args.limit > 0 {
-        match source(args, run, &model) {
+        match eval::text(args.data.as_deref(), run, &model, args.limit) {
             Err(error) if args.data.is_some() => return Err(error),
             Err(error) => left_out("results, audit and texts", error)?,
-            Ok(source) => match judge(args, run, &mut model, &source) {
+            Ok((source, text)) => match judge(args, run, &mut model, &source, &text) {
                 Ok((results, audit)) => {
-                    (measured.results, measured.audit) = (results, audit);
+                    (measured.results, measured.audit, measured.text) = (results, audit, Some(text));
                     match read(&mut model, &source, args.limit.min(TEXTS)) {
                         Ok(texts) => measured.texts = texts,
                         Err(error) => left_out("texts", error)?,
@@ -120,21 +123,14 @@ pub fn measure(args: &Args, run: &Run, device: &Device) -> Result<Measured> {
     Ok(measured)
 }
 
-/// The text to judge by.
-fn source(args: &Args, run: &Run, model: &Loaded) -> Result<Arc<dyn Source>> {
-    let config = run.config();
-    match &args.data {
-        Some(path) => Material::open_whole(path, config),
-        None if model.data == IMPORTED => {
-            Err(Error::new("the weights were imported and nothing was held out: name a text with --data"))
-        }
-        None if config.data.paths.is_empty() => held_out_stories(config.model.seq, args.limit),
-        None => eval::held_out(run, model),
-    }
-}
-
 /// Scores by all protocols, and audits what has latents.
-fn judge(args: &Args, run: &Run, model: &mut Loaded, source: &Arc<dyn Source>) -> Result<(Vec<Row>, Option<Audited>)> {
+fn judge(
+    args: &Args,
+    run: &Run,
+    model: &mut Loaded,
+    source: &Arc<dyn Source>,
+    text: &evaluation::Subject,
+) -> Result<(Vec<Row>, Option<Audited>)> {
     let config = model.config.clone();
     if !config.model.kind.has_latents() {
         let options = Options {
@@ -159,8 +155,7 @@ fn judge(args: &Args, run: &Run, model: &mut Loaded, source: &Arc<dyn Source>) -
     bar.finish_and_clear();
     let audit = audit?;
     let corpus = (args.data.is_none() && config.data.paths.is_empty()).then(Corpus::default);
-    let text = args.data.as_deref().map(|path| (path, String::new()));
-    let subject = Subject { run: run.path(), model, text, corpus, draws: DRAWS };
+    let subject = Subject { run: run.path(), model, text: text.clone(), corpus, draws: DRAWS };
     let words = verdict(&subject, &audit);
     let rows = rows(&config, &audit, source)?;
     Ok((rows, Some((audit, words))))
@@ -312,7 +307,6 @@ mod tests {
             params.init(&mut store, 5);
             let run = Run::create_with_weights(&path, &config, &store, &params).unwrap();
             let mut model = run.load(&Device::Cpu, Work::Evaluation).unwrap();
-            let source = held_out_stories(config.model.seq, 3).unwrap();
             let args = Args {
                 runs: vec![path],
                 out: "report.html".into(),
@@ -322,7 +316,8 @@ mod tests {
                 tokens: 1,
                 prompt: None,
             };
-            let (rows, audit) = judge(&args, &run, &mut model, &source).unwrap();
+            let (source, text) = eval::text(None, &run, &model, 3).unwrap();
+            let (rows, audit) = judge(&args, &run, &mut model, &source, &text).unwrap();
             assert_eq!(audit.is_some(), kind == "ltm");
             let protocols: Vec<Protocol> = rows.iter().map(|row| row.protocol).collect();
             assert_eq!(protocols, Protocol::of(config.model.kind));

@@ -142,6 +142,9 @@ fn results(args: &Args, subjects: &[Subject]) -> Markup {
                 @if args.data.is_none() && subjects.len() > 1 { "Runs can be compared where they held out the same text." }
             }
             (tables::results(subjects))
+            @for (name, text) in subjects.iter().filter_map(|s| Some((&s.name, s.measured.as_ref()?.text.as_ref()?))) {
+                p.note { (name) ": " (text) }
+            }
             p.note {
                 "A number is a bound on −log p of the text only if it pays for what the posterior knows, at noise that it was not fitted to: "
                 code { "elbo" } " and " code { "iwae" } " do, " code { "nll" } " is exact, " code { "fixed" } " is not a bound. "

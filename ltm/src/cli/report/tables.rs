@@ -225,9 +225,13 @@ fn suite_row(subject: &Subject, line: &Value) -> Vec<String> {
     let number = |key: &str, n| digits(float(key), n);
     let text = |key: &str| line.get(key).map_or("–".into(), plain);
     let (set, protocol) = (text("set"), text("protocol"));
-    let protocols = Protocol::of(subject.kind());
+    let judged = |protocol: &Protocol| {
+        let is = |line: &Value, key, word| line.read(key, Value::as_str).is_ok_and(|found| found == word);
+        subject.suite.iter().any(|line| is(line, "set", set.as_str()) && is(line, "protocol", protocol.name()))
+    };
+    let protocols: Vec<_> = Protocol::of(subject.kind()).iter().copied().filter(judged).collect();
     let place = protocols.iter().position(|known| known.name() == protocol);
-    let beside = place.map(|i| published(known(&set).map(|set| set.published), protocols[i], i == 0));
+    let beside = place.map(|i| published(known(&set).map(|set| set.published), &protocols, i));
     vec![
         subject.name.clone(),
         known(&set).map_or(set, |known| known.title.into()),

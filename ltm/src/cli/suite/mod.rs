@@ -15,7 +15,7 @@ use ltm::evaluate::{Evaluator, Protocol};
 use ltm::hash::{hex, sha256};
 use ltm::json::Value;
 use ltm::run::{Loaded, Metrics, Run};
-use ltm::suite::{Sequences, Set, Tally, known};
+use ltm::suite::{LeftOut, Sequences, Set, Tally, known};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -205,7 +205,7 @@ impl Suite {
         // Protocols that do not share draws read the same records again, of which once is enough.
         let first_read = std::ptr::eq(evaluator, &self.evaluators[0].1);
         if let Some(place) = left_out.first.as_ref().filter(|_| first_read) {
-            note(format_args!("{place}: a record without text, the first of {} left out", left_out.documents));
+            note(format_args!("{place}: no text, the first of {} records or files left out", left_out.documents));
         }
         note(format_args!("{} {names}: {} sequences in {seconds:.0} s", title(set), tallies[0].sequences));
         let scored = protocols.iter().zip(tallies).map(|(protocol, tally)| {
@@ -214,7 +214,7 @@ impl Suite {
                 (Protocol::Prefix, Some(_)) => None,
                 (_, counted) => Some(counted.unwrap_or(tally.tokens)),
             };
-            Scored { documents: sequences.documents(), left_out: left_out.documents, gpt2_tokens, seconds, tally }
+            Scored { documents: sequences.documents(), left_out: left_out.clone(), gpt2_tokens, seconds, tally }
         });
         Ok(scored.collect())
     }
@@ -248,7 +248,8 @@ impl Suite {
             ("version", env!("CARGO_PKG_VERSION").into()),
             ("device", self.device.into()),
             ("documents", scored.documents.into()),
-            ("left_out", scored.left_out.into()),
+            ("left_out", scored.left_out.documents.into()),
+            ("first_left_out", scored.left_out.first.as_ref().map_or(Value::Null, |place| place.to_string().into())),
             ("sequences", tally.sequences.into()),
             ("tokens", tally.tokens.into()),
             ("bytes", tally.bytes.into()),
@@ -278,7 +279,7 @@ impl Suite {
 /// What scoring a set by a protocol gives.
 struct Scored {
     documents: u64,
-    left_out: u64,
+    left_out: LeftOut,
     gpt2_tokens: Option<u64>,
     /// For all protocols that shared the draws.
     seconds: f64,

@@ -39,15 +39,19 @@ fn part(result: &Value, key: &str) -> String {
     }
 }
 
-/// The published figures that stand beside a protocol: those of Latent Thought Models are the number `fixed`, the
-/// autoregressive model's is exact and stands beside the first protocol.
-pub fn published(published: Option<Published>, protocol: Protocol, first: bool) -> String {
+/// The published figures that stand beside the protocol at `place` among those that were asked for: those of Latent Thought
+/// Models are the number `fixed`, the autoregressive model's is exact and stands beside the first. Where nobody asked for
+/// `fixed`, all stand beside the first.
+pub fn published(published: Option<Published>, asked: &[Protocol], place: usize) -> String {
     let Some(Published { ltm: [small, medium, large], ar }) = published else { return String::new() };
-    match (protocol, first) {
-        (Protocol::Fixed, _) => format!("S {small} M {medium} L {large}"),
-        (_, true) => format!("AR {ar}"),
-        _ => String::new(),
+    let mut figures = Vec::new();
+    if place == 0 {
+        figures.push(format!("AR {ar}"));
     }
+    if asked.iter().position(|&protocol| protocol == Protocol::Fixed).unwrap_or(0) == place {
+        figures.push(format!("S {small} M {medium} L {large}"));
+    }
+    figures.join(" ")
 }
 
 /// The table, and where its figures come from.
@@ -83,7 +87,7 @@ pub fn text(run: &Run, model: &Loaded, request: &Request, judged: &[Judged]) -> 
                 perplexity(result, "perplexity"),
                 number(result, "bits_per_byte", 4),
                 perplexity(result, "perplexity_per_gpt2_token"),
-                published(known(&set.name).map(|known| known.published), *protocol, i == 0),
+                published(known(&set.name).map(|known| known.published), &request.protocols, i),
             ]);
         }
         if error.is_some() {
@@ -114,7 +118,10 @@ pub fn text(run: &Run, model: &Loaded, request: &Request, judged: &[Judged]) -> 
             let files: Vec<_> = set.files.iter().map(|file| file.display().to_string()).collect();
             let left_out = match number(result, "left_out", 0).as_str() {
                 "0" => String::new(),
-                n => format!("; records without text left out: {n}"),
+                n => {
+                    let first = result.read("first_left_out", Value::as_str).unwrap_or("–");
+                    format!("; records or files without text left out: {n}, the first at {first}")
+                }
             };
             lines.push(format!(
                 "{}: {} (sha256 {}): {}: {} documents, {} sequences, {} tokens, {} bytes{left_out}",

@@ -9,7 +9,6 @@ use super::{price, results};
 use engine::{Device, Error, Result};
 use ltm::config::{Config, Work};
 use ltm::evaluate::Evaluator;
-use ltm::json::Value;
 use ltm::run::{Material, Metrics, Run, Session, held_out_stories, score};
 use ltm::sweep::{Judgement, Ledger, Outcome, Point, Sweep, Trained};
 use std::path::Path;
@@ -140,7 +139,7 @@ impl<'a> Sweeping<'a> {
         warn(&model);
         let source = match config.data.paths.is_empty() {
             true => held_out_stories(config.model.seq, self.sweep.sequences)?,
-            false => eval::held_out(run, &model)?,
+            false => eval::held_out(run, &model)?.source,
         };
         let (protocol, draws) = (Sweep::protocol(config), self.sweep.samples);
         let evaluator = Evaluator::new(config, protocol, config.fast.steps, draws, &model.params, &mut model.store)?;
@@ -153,11 +152,7 @@ impl<'a> Sweeping<'a> {
         if !judged.perplexity.is_finite() {
             return Err(Error::new("the held-out perplexity is not finite"));
         }
-        let mut trained = Trained { weights: model.weights, ..Trained::default() };
-        Metrics::read(&run.metrics_path(), |line| {
-            trained.targets += line.read("tokens", Value::as_u64).unwrap_or(0);
-            trained.seconds += line.read("seconds", Value::as_f64).unwrap_or(0.0);
-        })?;
-        Ok((trained, judged))
+        let (targets, seconds) = Metrics::effort(&run.metrics_path())?;
+        Ok((Trained { weights: model.weights, targets, seconds }, judged))
     }
 }
