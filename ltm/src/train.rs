@@ -1,11 +1,11 @@
 //! Training: one batch after the other by Algorithm 1, and what it takes to go on exactly where a run was stopped.
 
-use crate::config::{self, Config, ModelKind, SlowGradient, Work};
+use crate::config::{self, Config, SlowGradient, Work};
 use crate::data::{Batch, checksum};
-use crate::learn::{Fast, FastOptions, Inputs, Slow, WeightGradients};
+use crate::learn::{self, Fast, Inputs, Slow};
 use crate::model::Params;
 use crate::safetensors::{Data, SafeTensors, Writer};
-use autograd::{Hoist, Id, NonFinite, Store};
+use autograd::{Id, NonFinite, Store};
 use engine::{Buffer, DType, Device, Error, Result};
 use std::borrow::Cow;
 use std::io;
@@ -100,21 +100,8 @@ impl Trainer {
         let params = params.computed_in(config.train.precision.to_learn_on(store.device())?);
         params.init(&mut store, config.train.seed);
         let inputs = Inputs::new(config.train.batch, config.model.seq, DType::F32, &mut store);
-        // The fast loop owns z and the slow step reads it; the slow step owns the gradients that the fast loop may pile on.
-        let piles: Vec<Id> = match config.slow.gradient {
-            SlowGradient::Final => Vec::new(),
-            SlowGradient::Trajectory => params.iter().map(|p| store.alloc(p.spec)).collect(),
-        };
-        let weights = if piles.is_empty() { WeightGradients::Skipped } else { WeightGradients::PiledUp(piles.clone()) };
-        let hoist = match config.fast.hoist {
-            config::Hoist::On => Hoist::On,
-            config::Hoist::Off => Hoist::Off,
-        };
-        let options = FastOptions { seed: config.train.seed, hoist, weights, noise_table: None };
-        let fast = match config.model.kind {
-            ModelKind::Ltm => Some(Fast::new(&config.model, &config.fast, &params, &inputs, &mut store, &options)?),
-            ModelKind::Ar | ModelKind::Gpt2 => None,
-        };
+        let piles = learn::piles(&config, &params, &mut store);
+        let fast = learn::fast_loop(&config, &params, &inputs, &piles, &mut store)?;
         let z = fast.as_ref().map(|fast| fast.latents.z);
         let slow = Slow::new(&config.model, &config.slow, &params, &inputs, z, &piles, &mut store)?;
         Ok(Self { config, store, params, inputs, fast, slow, step: 0 })

@@ -1,6 +1,7 @@
 //! What a measurement leaves behind: a report with everything derived, and a baseline to compare later ones with.
 
 use super::{Ceiling, Ceilings, Roof, Row, Samples, Setup, Verdict, compare};
+use crate::config::Config;
 use crate::json::{self, Value};
 use engine::{Device, Error, Result, probe, simd};
 use std::collections::HashMap;
@@ -33,6 +34,14 @@ impl Setup {
             "batch {batch}, {} tokens, {} layers, width {dim}, {heads} heads, window {window}, {latents}, feed-forward {ffn}, vocabulary {}",
             m.seq, m.layers, m.vocab
         )
+    }
+
+    /// The settings of both kinds of learning, on which times depend too.
+    pub fn settings(&self) -> Vec<(String, String)> {
+        let learning =
+            Config::keys().iter().filter(|key| key.name.starts_with("fast.") || key.name.starts_with("slow."));
+        let value = |name| self.config.get(name).map_or_else(|_| "–".into(), |value| value.to_string());
+        learning.map(|key| (key.name.to_string(), value(key.name))).collect()
     }
 }
 
@@ -72,6 +81,8 @@ pub struct Report {
     pub preset: String,
     /// [`Setup::sizes`].
     pub sizes: String,
+    /// [`Setup::settings`].
+    pub settings: Vec<(String, String)>,
     /// The ceilings, the peak rate first, then ways to move memory.
     pub ceilings: Vec<Ceiling>,
     /// The roof of the whole run.
@@ -85,7 +96,7 @@ impl Report {
     pub fn new(setup: &Setup, preset: &str, ceilings: &Ceilings, rows: Vec<Row>) -> Self {
         let all = std::iter::once(&ceilings.flops).chain(&ceilings.memory).cloned().collect();
         let (machine, preset, sizes) = (Machine::of(setup), preset.to_string(), setup.sizes());
-        Self { machine, preset, sizes, ceilings: all, roof: ceilings.roof(), rows }
+        Self { machine, preset, sizes, settings: setup.settings(), ceilings: all, roof: ceilings.roof(), rows }
     }
 
     /// The report with all derived numbers.
@@ -122,6 +133,10 @@ impl Report {
             ("version".into(), VERSION.into()),
             ("preset".into(), self.preset.clone().into()),
             ("sizes".into(), self.sizes.clone().into()),
+            (
+                "settings".into(),
+                Value::Object(self.settings.iter().map(|(k, v)| (k.clone(), v.clone().into())).collect()),
+            ),
             ("machine".into(), Value::object(machine)),
             ("ceilings".into(), Value::Array(self.ceilings.iter().map(ceiling).collect())),
             ("peak_flops".into(), self.roof.peak.into()),
@@ -131,7 +146,7 @@ impl Report {
 }
 
 const BASELINE: &str = "ltm bench baseline";
-const VERSION: u64 = 2;
+const VERSION: u64 = 3;
 
 fn full_row(row: &Row) -> Value {
     let ([low, high], (floor, limit)) = (row.samples.spread(), row.floor());
@@ -169,6 +184,7 @@ pub struct Baseline {
     machine: Vec<(String, String)>,
     preset: String,
     sizes: String,
+    settings: Vec<(String, String)>,
     roof: Roof,
     rows: HashMap<String, (Samples, Roof)>,
 }
@@ -207,16 +223,19 @@ impl Baseline {
         let roof = |at: &Value| -> Result<Roof> {
             Ok(Roof { peak: rate(at, "peak_flops")?, bandwidth: rate(at, "bandwidth")? })
         };
-        let machine = file.read("machine", Value::as_object)?;
+        let pairs = |key| -> Result<Vec<(String, String)>> {
+            file.read(key, Value::as_object)?.iter().map(|(k, v)| Ok((k.clone(), text(v)?))).collect()
+        };
         let rows = file.read("rows", Value::as_array)?.iter().enumerate().map(|(i, row)| {
             let seconds: Result<Vec<f64>> = row.read("seconds", Value::as_array)?.iter().map(Value::as_f64).collect();
             let read = || Ok((row.read("row", text)?, (Samples::new(seconds?)?, roof(row)?)));
             read().map_err(|e: Error| e.at(format_args!("row {i}")))
         });
         Ok(Self {
-            machine: machine.iter().map(|(k, v)| Ok((k.clone(), text(v)?))).collect::<Result<_>>()?,
+            machine: pairs("machine")?,
             preset: file.read("preset", text)?,
             sizes: file.read("sizes", text)?,
+            settings: pairs("settings")?,
             roof: roof(&file)?,
             rows: rows.collect::<Result<_>>()?,
         })
@@ -226,10 +245,11 @@ impl Baseline {
     pub fn differences(&self, report: &Report) -> Vec<String> {
         let now = report.machine.entries();
         let now = now.into_iter().chain([("preset", report.preset.clone()), ("sizes", report.sizes.clone())]);
+        let now = now.chain(report.settings.iter().map(|(key, value)| (key.as_str(), value.clone())));
         let then = |key: &str| match key {
             "preset" => Some(&self.preset),
             "sizes" => Some(&self.sizes),
-            _ => self.machine.iter().find(|(k, _)| k == key).map(|(_, value)| value),
+            _ => self.machine.iter().chain(&self.settings).find(|(k, _)| k == key).map(|(_, value)| value),
         };
         let differing = now.filter(|(key, value)| then(key) != Some(value));
         differing
@@ -293,6 +313,7 @@ pub(super) mod tests {
             },
             preset: "small".into(),
             sizes: "batch 1".into(),
+            settings: vec![("fast.head_filter".into(), "0".into())],
             ceilings: vec![ceiling("fused multiply-adds", 1e11), ceiling("read", 1e10)],
             roof,
             rows: vec![
@@ -317,14 +338,17 @@ pub(super) mod tests {
         let mut while_slow = now.clone();
         while_slow.rows[0].roof = slow;
         assert_eq!(read(&then).compare(&while_slow)[0].verdict, Verdict::Unchanged, "the machine was slow for a while");
-        let other = Report { machine, preset: "large".into(), sizes: "batch 2".into(), roof: slow, ..now };
+        let settings = vec![("fast.head_filter".into(), "1e-4".into())];
+        let sizes = "batch 2".into();
+        let other = Report { machine, preset: "large".into(), sizes, settings, roof: slow, ..now };
         assert_eq!(
             read(&then).differences(&other),
             [
                 "processor was Abacus <9> & Sons, is Other",
                 "threads was 2, is 4",
                 "preset was small, is large",
-                "sizes was batch 1, is batch 2"
+                "sizes was batch 1, is batch 2",
+                "fast.head_filter was 0, is 1e-4"
             ]
         );
         assert_eq!(read(&then).drift(&other), 2.0);

@@ -1,10 +1,9 @@
 //! Whole steps of learning, as training takes them.
 
-use super::work::fast;
 use super::{Cache, Ceilings, Row, STEPS, Samples, Setup};
 use crate::config::{Config, Work};
 use crate::data::{Batch, SampleInfo};
-use crate::learn::{Fast, Inputs, Slow};
+use crate::learn::{self, Fast, Inputs, Slow};
 use crate::model::Params;
 use crate::train::Trainer;
 use autograd::{Phase, Plan, Store};
@@ -86,9 +85,10 @@ impl Parts {
         let params = Params::new(&config.model, DType::F32, &mut store).computed_in(*dtype);
         params.init(&mut store, config.train.seed);
         let inputs = Inputs::new(config.train.batch, config.model.seq, DType::F32, &mut store);
-        let fast = fast(&config, &params, &inputs, &mut store)?;
+        let piles = learn::piles(&config, &params, &mut store);
+        let fast = learn::fast_loop(&config, &params, &inputs, &piles, &mut store)?;
         let z = fast.as_ref().map(|fast| fast.latents.z);
-        let slow = Slow::new(&config.model, &config.slow, &params, &inputs, z, &[], &mut store)?;
+        let slow = Slow::new(&config.model, &config.slow, &params, &inputs, z, &piles, &mut store)?;
         config.check_room(&store, Work::Training)?;
         inputs.load(&mut store, &config.model, &random_batch(&config))?;
         Ok(Self { store, fast, slow, steps: config.fast.steps })

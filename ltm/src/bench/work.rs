@@ -1,7 +1,7 @@
 //! What is measured: the rooms' cases at a configuration's sizes, in the passes that training asks for.
 
 use crate::config::Config;
-use crate::learn::{Fast, FastOptions, Inputs, Slow};
+use crate::learn::{self, Fast, Inputs, Slow};
 use crate::model::Params;
 use autograd::{Phase, Plan, Store};
 use engine::rng::Stream;
@@ -138,21 +138,16 @@ fn asked(config: &Config) -> Result<Vec<Asked>> {
     let mut store = Store::new(Device::Cpu);
     let params = Params::new(&config.model, DType::F32, &mut store);
     let inputs = Inputs::new(config.train.batch, config.model.seq, DType::F32, &mut store);
-    let fast = fast(config, &params, &inputs, &mut store)?;
+    let piles = learn::piles(config, &params, &mut store);
+    let fast = learn::fast_loop(config, &params, &inputs, &piles, &mut store)?;
     let z = fast.as_ref().map(|fast| fast.latents.z);
-    let slow = Slow::new(&config.model, &config.slow, &params, &inputs, z, &[], &mut store)?;
+    let slow = Slow::new(&config.model, &config.slow, &params, &inputs, z, &piles, &mut store)?;
     let of = |plan: &Plan| -> Vec<Asked> {
         let phases = [Phase::Update, Phase::Batch, Phase::Step].into_iter();
         let passes = phases.flat_map(|phase| plan.passes(phase));
         passes.map(|(op, pass, cost)| Asked { op, pass: OwnedPass::of(pass), cost }).collect()
     };
     Ok(fast.iter().map(Fast::plan).chain([slow.plans()[0]]).flat_map(of).collect())
-}
-
-/// The fast steps, if the model has latents.
-pub(super) fn fast(config: &Config, params: &Params, inputs: &Inputs, store: &mut Store) -> Result<Option<Fast>> {
-    let new = || Fast::new(&config.model, &config.fast, params, inputs, store, &FastOptions::default());
-    config.model.kind.has_latents().then(new).transpose()
 }
 
 /// No op has more inputs or outputs than this.

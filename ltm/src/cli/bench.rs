@@ -85,6 +85,12 @@ pub fn run(args: &Args, threads: Option<usize>, choice: Choice) -> Result<()> {
     // What cannot be read or written is told before minutes are spent on measuring.
     let base = args.compare.as_deref().map(read_baseline).transpose()?;
     check_writable(&[&args.json, &args.svg, &args.save].into_iter().flatten().collect::<Vec<_>>())?;
+    // To save where BASE is replaces it by the like; anything else there would destroy it.
+    for path in [&args.json, &args.svg].into_iter().flatten() {
+        if args.compare.as_ref().is_some_and(|base| base.canonicalize().ok() == path.canonicalize().ok()) {
+            return Err(Error::usage(format!("{}: is read by --compare and would be overwritten", path.display())));
+        }
+    }
     threads::inside(count, || {
         let (setup, works) = device::within(choice, |device| {
             let config = args.stored(config.clone(), device)?;
@@ -131,15 +137,20 @@ fn read_baseline(path: &Path) -> Result<Baseline> {
 
 /// Whether files can be written there, each to a place of its own, which leaves the places as they were.
 fn check_writable(paths: &[&PathBuf]) -> Result<()> {
-    for (i, path) in paths.iter().enumerate() {
-        if paths[..i].contains(path) {
-            return Err(Error::usage(format!("{}: more than one thing is to be written there", path.display())));
-        }
+    let mut places = Vec::new();
+    for path in paths {
         let is_new = !path.exists();
         let opened = fs::OpenOptions::new().append(true).create(true).open(path);
         // Where a link leads, so that the link itself stays.
-        let checked = opened.and_then(|_| if is_new { fs::remove_file(path.canonicalize()?) } else { Ok(()) });
-        checked.map_err(|e| Error::io("write", path, &e))?;
+        let place = opened.and_then(|_| path.canonicalize()).and_then(|place| {
+            let removed = if is_new { fs::remove_file(&place) } else { Ok(()) };
+            removed.map(|()| place)
+        });
+        let place = place.map_err(|e| Error::io("write", path, &e))?;
+        if places.contains(&place) {
+            return Err(Error::usage(format!("{}: more than one thing is to be written there", path.display())));
+        }
+        places.push(place);
     }
     Ok(())
 }
@@ -149,12 +160,15 @@ fn compare(base: &Baseline, path: &Path, report: &Report, table: &Table) -> Resu
     print(format_args!("\ncompared with {}", path.display()))?;
     let differences = base.differences(report);
     if !differences.is_empty() {
-        note(format_args!(
+        print(format_args!(
             "warning: not the same conditions, so times need not tell of the program: {}",
             differences.join("; ")
-        ));
+        ))?;
     }
     let rows = base.compare(report);
+    if rows.is_empty() {
+        return Err(Error::new(format!("{} has none of these rows: nothing was compared", path.display())));
+    }
     for row in &rows {
         let cells = [row.row.cache.name().into(), format!("{:.3} ×", row.ratio), row.verdict.name().into()];
         table.line(&row.row.case, &row.row.pass, &cells, &[5, 9, 15])?;

@@ -18,6 +18,9 @@ use std::time::Instant;
 /// Stories that the model is judged by.
 const STORIES: u64 = 64;
 
+/// Draws from the posterior of each.
+const DRAWS: usize = 16;
+
 /// Train on the embedded corpus, judge the result against the truth, and let it write: a few minutes on two cores
 ///
 /// The corpus is made of small stories whose exact probability is known, so that every number can be held against the
@@ -134,7 +137,7 @@ fn judged(path: &Path, protocols: &[Protocol], device: &Device) -> Result<(Loade
     evaluation::warn(&model);
     let source = held_out_stories(model.config.model.seq, STORIES)?;
     let steps = model.config.fast.steps;
-    let options = Options { protocols: protocols.to_vec(), steps, samples: 16, limit: None };
+    let options = Options { protocols: protocols.to_vec(), steps, samples: DRAWS, limit: None };
     let rows = evaluation::evaluate(&mut model, &source, &options)?;
     Ok((model, rows))
 }
@@ -240,8 +243,10 @@ fn rivals(readers: &[Reader<'_>; 2], corpus: &Corpus, device: &Device) -> Result
         ("training FLOP/token", Right),
         ("tokens/s", Right),
     ];
+    let (config, draws) = (&readers[1].model.config, DRAWS);
+    let how = format!("seed {}, T = {} fast steps, S = {draws} draws", config.train.seed, config.fast.steps);
     let paired = "± is one standard error over stories, taken pair by pair; it says nothing of other seeds.";
-    Ok(format!("{}\n{paired}\n", table(&columns, &lines)))
+    Ok(format!("{}\n{how}; {paired}\n", table(&columns, &lines)))
 }
 
 const READING: &str = "How to read this

@@ -152,7 +152,15 @@ fn protocols(args: &Args, kind: ModelKind) -> Result<Vec<Protocol>> {
     if args.protocol.iter().any(|name| name == "all") {
         return Ok(Protocol::of(kind).to_vec());
     }
-    args.protocol.iter().map(|name| Protocol::by_name(name, kind)).collect()
+    let mut protocols = Vec::new();
+    for name in &args.protocol {
+        let protocol = Protocol::by_name(name, kind)?;
+        // Named twice is asked for once.
+        if !protocols.contains(&protocol) {
+            protocols.push(protocol);
+        }
+    }
+    Ok(protocols)
 }
 
 /// The text to judge a run by, and what vouches for it: the one at `data`, else what the run held out, of the embedded
@@ -192,7 +200,7 @@ pub fn held_out(run: &Run, model: &Loaded) -> Result<Scorable> {
     let Some(source) = material.validation else {
         return Err(Error::usage(format!("{} held nothing out: name data to score with --data", run.path().display())));
     };
-    Ok(Scorable { source, files: material.files })
+    Ok(Scorable { source, files: material.held_out })
 }
 
 /// Says so if the run has learnt from `path`.

@@ -136,7 +136,7 @@ pub fn text(rows: &[Row], corpus: Option<&Corpus>) -> String {
     let extras = extras.collect::<Vec<_>>().join(", ");
     lines.push(format!("extra, the public reference's average of exp(nats/token) over sequences: {extras}"));
     if rows.iter().any(|row| row.protocol == Protocol::Iwae) {
-        lines.push("iwae is no sum of two parts: its KL column is what is left beside the draws' mean NLL".into());
+        lines.push("iwae is no sum of two parts: its KL column is what is left beside the draws' mean NLL; with few draws their noise can put it above elbo".into());
     }
     if let Some(exact) = rows.iter().find_map(|row| row.excess).map(|excess| excess.exact) {
         lines.push(format!(

@@ -3,10 +3,10 @@
 use super::output::{Align, note, print, si, table};
 use super::settings::Settings;
 use super::{device, memory};
-use autograd::{Hoist, Id, Phase, Plan, Store};
+use autograd::{Phase, Plan, Store};
 use engine::{DType, Device, Result};
-use ltm::config::{self, Config, ModelKind, Precision, SlowGradient, Work};
-use ltm::learn::{Fast, FastOptions, Inputs, Slow, WeightGradients};
+use ltm::config::{Config, ModelKind, Precision, Work};
+use ltm::learn::{self, Fast, Inputs, Slow};
 use ltm::model::Params;
 
 /// Show what a configuration costs before paying for it: parameters, FLOPs per token, memory, and every instruction
@@ -89,17 +89,8 @@ impl Plans {
         let params = params.computed_in(config.train.precision.to_use_on(device));
         let weights = store.bytes();
         let inputs = Inputs::new(config.train.batch, config.model.seq, DType::F32, &mut store);
-        let piles: Vec<Id> = match config.slow.gradient {
-            SlowGradient::Final => Vec::new(),
-            SlowGradient::Trajectory => params.iter().map(|p| store.alloc(p.spec)).collect(),
-        };
-        let piled = if piles.is_empty() { WeightGradients::Skipped } else { WeightGradients::PiledUp(piles.clone()) };
-        let hoist = if config.fast.hoist == config::Hoist::On { Hoist::On } else { Hoist::Off };
-        let options = FastOptions { hoist, weights: piled, ..FastOptions::default() };
-        let fast = match config.model.kind {
-            ModelKind::Ltm => Some(Fast::new(&config.model, &config.fast, &params, &inputs, &mut store, &options)?),
-            ModelKind::Ar | ModelKind::Gpt2 => None,
-        };
+        let piles = learn::piles(config, &params, &mut store);
+        let fast = learn::fast_loop(config, &params, &inputs, &piles, &mut store)?;
         let after_fast = store.bytes();
         let z = fast.as_ref().map(|fast| fast.latents.z);
         let slow = Slow::new(&config.model, &config.slow, &params, &inputs, z, &piles, &mut store)?;

@@ -23,6 +23,8 @@ pub struct Material {
     pub validation: Option<Arc<dyn Source>>,
     /// The files that all of it comes from; none for the embedded corpus.
     pub files: Vec<PathBuf>,
+    /// Those of them in which what is held out lies.
+    pub held_out: Vec<PathBuf>,
     /// Tells data and splits of them apart: a checksum of every token and of what is held out, or the embedded corpus's
     /// name.
     pub fingerprint: String,
@@ -62,16 +64,20 @@ impl Material {
                 train: Arc::new(Stories::new(Corpus::default(), config.train.seed, seq, None)?),
                 validation: Some(held_out_stories(seq, VALIDATION_STORIES)?),
                 files: Vec::new(),
+                held_out: Vec::new(),
                 fingerprint: "embedded corpus".into(),
             });
         }
         let tokenizer = tokenizer::by_name(data.tokenizer.name())?;
         let (mut train, mut validation, mut sums) = (Vec::new(), Vec::new(), Vec::new());
-        let mut files = Vec::new();
+        let (mut files, mut scored) = (Vec::new(), Vec::new());
         for path in &data.paths {
             let (learn, held_out) = split(path, config, &tokenizer)?;
             add_files(&mut files, &learn);
-            held_out.iter().for_each(|data| add_files(&mut files, data));
+            if let Some(data) = &held_out {
+                add_files(&mut files, data);
+                add_files(&mut scored, data);
+            }
             sums.extend(mark(Split::Train, &learn));
             sums.extend(held_out.iter().flat_map(|data| mark(Split::Validation, data)));
             train.push(sequences(learn, config, Tail::Drop)?);
@@ -80,12 +86,13 @@ impl Material {
         if let Some(path) = &data.validation {
             let held_out = Dataset::open(path, validation_split(path)?, &tokenizer)?;
             add_files(&mut files, &held_out);
+            add_files(&mut scored, &held_out);
             sums.extend(mark(Split::Validation, &held_out));
             validation.push(sequences(held_out, config, Tail::Pad)?);
         }
         let validation = (!validation.is_empty()).then(|| Chain::of(validation)).transpose()?;
         let fingerprint = format!("{:016x}", checksum::combine(sums));
-        Ok(Self { train: Chain::of(train)?, validation, files, fingerprint })
+        Ok(Self { train: Chain::of(train)?, validation, files, held_out: scored, fingerprint })
     }
 
     /// All sequences of the file or folder at `path`, every token of them, for an evaluation; of a folder with held-out

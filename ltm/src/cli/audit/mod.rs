@@ -6,7 +6,7 @@ mod words;
 pub use table::pm;
 pub use words::verdict;
 
-use super::output::print;
+use super::output::{command, print};
 use super::progress::bar;
 use super::{device, eval, evaluation, memory, threads};
 use engine::{Device, Error, Result};
@@ -92,7 +92,8 @@ fn examine(args: &Args, run: &Run, device: &Device) -> Result<()> {
         true => print(table::json(&subject, &audit).pretty().trim_end()),
         false => {
             print(table::text(&subject, &audit))?;
-            print(format_args!("\nIn words\n{}", verdict(&subject, &audit)))
+            print(format_args!("\nIn words\n{}", verdict(&subject, &audit)))?;
+            print(format_args!("\nof {}, by {}", subject.text, command()))
         }
     }
 }

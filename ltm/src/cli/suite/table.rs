@@ -7,6 +7,7 @@ use ltm::evaluate::Protocol;
 use ltm::json::Value;
 use ltm::run::{Loaded, Run};
 use ltm::suite::{Published, known};
+use std::collections::BTreeSet;
 
 /// A number with so many digits; a dash where there is none.
 fn number(result: &Value, key: &str, digits: usize) -> String {
@@ -41,15 +42,17 @@ fn part(result: &Value, key: &str) -> String {
 
 /// The published figures that stand beside the protocol at `place` among those that were asked for: those of Latent Thought
 /// Models are the number `fixed`, the autoregressive model's is exact and stands beside the first. Where nobody asked for
-/// `fixed`, all stand beside the first.
+/// `fixed`, all stand beside the first, and say what they are.
 pub fn published(published: Option<Published>, asked: &[Protocol], place: usize) -> String {
     let Some(Published { ltm: [small, medium, large], ar }) = published else { return String::new() };
     let mut figures = Vec::new();
     if place == 0 {
         figures.push(format!("AR {ar}"));
     }
-    if asked.iter().position(|&protocol| protocol == Protocol::Fixed).unwrap_or(0) == place {
-        figures.push(format!("S {small} M {medium} L {large}"));
+    match asked.iter().position(|&protocol| protocol == Protocol::Fixed) {
+        Some(fixed) if fixed == place => figures.push(format!("S {small} M {medium} L {large}")),
+        None if place == 0 => figures.push(format!("(fixed, no bounds: S {small} M {medium} L {large})")),
+        _ => {}
     }
     figures.join(" ")
 }
@@ -137,6 +140,12 @@ pub fn text(run: &Run, model: &Loaded, request: &Request, judged: &[Judged]) -> 
         }
         lines.extend(error.as_ref().map(|error| format!("{}: MISSING: {error}", title(set))));
     }
+    let commands: BTreeSet<&str> = judged
+        .iter()
+        .flat_map(|judged| &judged.results)
+        .filter_map(|(_, result)| result.read("command", Value::as_str).ok())
+        .collect();
+    lines.extend(commands.iter().map(|command| format!("By {command}")));
     lines.push(
         "± is one standard error over sequences. Bytes are those of the text as it was scored, detokenised.".into(),
     );
