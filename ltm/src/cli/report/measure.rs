@@ -284,7 +284,7 @@ fn write(args: &Args, run: &Run, device: &Device) -> Result<Vec<String>> {
 mod tests {
     use super::*;
     use ltm::evaluate::Evaluator;
-    use ltm::run::score;
+    use ltm::run::{held_out_stories, score};
 
     /// The tokens' costs add up to what the protocol prints, and the audit's rows are the protocols'.
     #[test]
@@ -316,7 +316,7 @@ mod tests {
                 tokens: 1,
                 prompt: None,
             };
-            let (source, text) = eval::text(None, &run, &model, 3).unwrap();
+            let (source, text) = (held_out_stories(config.model.seq, 3).unwrap(), evaluation::Subject::embedded());
             let (rows, audit) = judge(&args, &run, &mut model, &source, &text).unwrap();
             assert_eq!(audit.is_some(), kind == "ltm");
             let protocols: Vec<Protocol> = rows.iter().map(|row| row.protocol).collect();
