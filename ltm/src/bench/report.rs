@@ -364,7 +364,7 @@ pub(super) mod tests {
         assert!(message("{}").contains("ltm bench --save"));
         assert!(message(&report(1.0).to_json().to_string()).contains("ltm bench --save"), "a report is none");
         let good = report(1.0).baseline().to_string();
-        assert!(message(&good.replace("\"version\":2", "\"version\":7")).contains("version 7"));
+        assert!(message(&good.replace(&format!("\"version\":{VERSION}"), "\"version\":77")).contains("version 77"));
         assert!(message(&good.replace("\"seconds\":[", "\"seconds\":[-1,")).contains("row 0"));
         assert!(message(&good.replace("\"bandwidth\":10000000000", "\"bandwidth\":0")).contains("bandwidth is 0"));
         assert!(message("nonsense").len() < 200);

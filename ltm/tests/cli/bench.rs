@@ -17,6 +17,8 @@ fn what_cannot_be_is_told_before_anything_is_measured() {
     for flag in ["--json", "--svg", "--save"] {
         lab.run(&["bench", flag, "no/such/file"]).fails(1, &["cannot write no/such/file"]);
     }
+    let one = ["bench", "--op", "sum", "--json", "x.out", "--svg"];
+    lab.run(&[&one[..], &["./x.out"]].concat()).fails(2, &["x.out: more than one thing"]);
     assert_eq!(fs::read_dir(lab.0.path()).unwrap().count(), 2, "nothing is left behind");
 }
 
@@ -34,4 +36,13 @@ fn a_measurement_is_kept_drawn_and_compared_with() {
 
     let again = lab.run(&[&small[..], &["--threads", "2", "--compare", "base"]].concat());
     again.succeeds().says("compared with base").says("rows compared").says("threads was 1, is 2");
+
+    // Settings that change the work are told; the reference's gradient is work as well.
+    let other = ["bench", "--preset", "tiny", "--threads", "1", "--compare", "base", "--op", "add", "--set"];
+    let set = ["model.seq=64", "model.dim=32", "slow.gradient=trajectory"];
+    lab.run(&[&other[..], &set].concat()).fails(1, &["base has none of these rows"]);
+    let said = lab.run(&[&small[..], &["slow.gradient=trajectory", "--threads", "1", "--compare", "base"]].concat());
+    said.succeeds().says("slow.gradient was final, is trajectory");
+    let over = lab.run(&[&small[..], &["--compare", "base", "--json", "./base"]].concat());
+    over.fails(2, &["./base: is read by --compare"]);
 }
