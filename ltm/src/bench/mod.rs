@@ -19,8 +19,9 @@
 //! # What it is compared with
 //! Two ceilings are measured before, between and after all rows. On the CPU, with the same threads as the rows: the peak is
 //! chains of fused multiply-adds that never leave the registers ([`fma_burst`](engine::simd::fma_burst)); the bandwidth is the
-//! better of reading and of the triad a ← b + s·c, in bytes that the program reads and writes, on arrays larger than the
-//! last-level cache each. On a GPU: a large square product in the type that is measured, and a large copy. Medians count, and
+//! best of reading, of the triad a ← b + s·c and of an update in place, as an optimiser makes it, in bytes that the program
+//! reads and writes, on arrays larger than the last-level cache each. (A line that is written without having been read is
+//! fetched all the same, so the triad moves a third more than it counts.) On a GPU: a large square product in the type that is measured, and a large copy. Medians count, and
 //! a machine whose speed changes shows it as spread. A row's shares are of the ceilings as measured just before and after it;
 //! headers, pictures and baselines have the whole run's.
 //!
