@@ -40,7 +40,8 @@ impl Setup {
     pub fn settings(&self) -> Vec<(String, String)> {
         let learning =
             Config::keys().iter().filter(|key| key.name.starts_with("fast.") || key.name.starts_with("slow."));
-        let value = |name| self.config.get(name).map_or_else(|_| "–".into(), |value| value.to_string());
+        let plain = |value: Value| value.as_str().map_or_else(|_| value.to_string(), str::to_string);
+        let value = |name| self.config.get(name).map_or_else(|_| "–".into(), plain);
         learning.map(|key| (key.name.to_string(), value(key.name))).collect()
     }
 }
