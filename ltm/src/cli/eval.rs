@@ -183,7 +183,7 @@ pub fn text(data: Option<&Path>, run: &Run, model: &Loaded, stories: u64) -> Res
         None => {
             let Scorable { source, files } = held_out(run, model)?;
             let names: Vec<String> = files.iter().map(|path| path.display().to_string()).collect();
-            Ok((source, Subject::of(format_args!("held out of {}", names.join(" + ")), &files)?))
+            Ok((source, Subject::of(format_args!("what was held out of {}", names.join(" + ")), &files)?))
         }
     }
 }
