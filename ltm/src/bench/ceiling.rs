@@ -96,6 +96,7 @@ impl Ceilings {
             Device::Cpu => {
                 let arrays = Arrays::new(effort.bytes);
                 let bytes = arrays.bytes() as f64;
+                // All three arrays are read, two of them written.
                 let update = bytes / 3.0 * 5.0;
                 let memory = vec![
                     Ceiling::new("read", bytes),

@@ -21,9 +21,9 @@
 //! chains of fused multiply-adds that never leave the registers ([`fma_burst`](engine::simd::fma_burst)); the bandwidth is the
 //! best of reading, of the triad a ← b + s·c and of an update in place, as an optimiser makes it, in bytes that the program
 //! reads and writes, on arrays larger than the last-level cache each. (A line that is written without having been read is
-//! fetched all the same, so the triad moves a third more than it counts.) On a GPU: a large square product in the type that is measured, and a large copy. Medians count, and
-//! a machine whose speed changes shows it as spread. A row's shares are of the ceilings as measured just before and after it;
-//! headers, pictures and baselines have the whole run's.
+//! fetched all the same, so the triad moves a third more than it counts.) On a GPU: a large square product in the type that
+//! is measured, and a large copy. Medians count, and a machine whose speed changes shows it as spread. A row's shares are of
+//! the ceilings as measured just before and after it; headers, pictures and baselines have the whole run's.
 //!
 //! An op's [`Cost`](engine::Cost) has its FLOPs and the fewest bytes that must move. Its *floor* is the larger of FLOPs over
 //! the peak and bytes over the bandwidth; *reached* is the floor over the median time. It is above 100 % where a cache served

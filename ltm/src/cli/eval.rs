@@ -172,10 +172,7 @@ pub fn text(data: Option<&Path>, run: &Run, model: &Loaded, stories: u64) -> Res
     let config = run.config();
     let path = run.path().display();
     match data {
-        Some(path) => {
-            let Scorable { source, files } = Material::open_whole(path, config)?;
-            Ok((source, Subject::of(path.display(), &files)?))
-        }
+        Some(path) => named(path, config),
         None if model.data == IMPORTED => {
             Err(Error::usage(format!("{path} was imported and held nothing out: name text to score with --data")))
         }
@@ -186,6 +183,12 @@ pub fn text(data: Option<&Path>, run: &Run, model: &Loaded, stories: u64) -> Res
             Ok((source, Subject::of(format_args!("what was held out of {}", names.join(" + ")), &files)?))
         }
     }
+}
+
+/// All of the text at `path`, and what vouches for it.
+pub fn named(path: &Path, config: &Config) -> Result<(Arc<dyn Source>, Subject)> {
+    let Scorable { source, files } = Material::open_whole(path, config)?;
+    Ok((source, Subject::of(path.display(), &files)?))
 }
 
 /// What the run held out, provided that it is still what it was.

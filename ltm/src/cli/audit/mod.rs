@@ -14,7 +14,7 @@ use ltm::audit::{Audit, Options, audit};
 use ltm::config::{Config, Tokenizer, Work};
 use ltm::corpus::Corpus;
 use ltm::data::Source;
-use ltm::run::{Loaded, Material, Run, Scorable, held_out_stories};
+use ltm::run::{Loaded, Run, held_out_stories};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -103,8 +103,7 @@ fn source(args: &Args, config: &Config) -> Result<(Arc<dyn Source>, evaluation::
     match &args.text {
         Some(path) => {
             eval::warn_if_learnt(path, config)?;
-            let Scorable { source, files } = Material::open_whole(path, config)?;
-            Ok((source, evaluation::Subject::of(path.display(), &files)?))
+            eval::named(path, config)
         }
         None if config.data.tokenizer != Tokenizer::Bytes => Err(Error::usage(format!(
             "the embedded corpus is read as bytes and this run reads tokens of {}: name a text with --text",
