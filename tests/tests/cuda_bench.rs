@@ -2,7 +2,7 @@
 
 use engine::Device;
 use kernels::registry::{ROOMS, modules};
-use ltm::bench::{Cache, Ceilings, Effort, Report, STEPS, Setup, measure_ops, measure_steps, roofline};
+use ltm::bench::{Cache, Ceilings, Effort, Report, STEPS, Seen, Setup, measure_all, roofline};
 use tests::shim::{Order, Shim};
 
 #[test]
@@ -26,12 +26,11 @@ fn every_op_and_step_is_measured() {
     let works = setup.works().expect("work");
     let mut ceilings = Ceilings::new(&setup.device, setup.dtype, &setup.effort).expect("room");
     let mut seen = 0;
-    let mut count = |_: &_| {
-        seen += 1;
+    let mut count = |event: Seen| {
+        seen += usize::from(matches!(event, Seen::Row(_)));
         Ok(())
     };
-    let mut rows = measure_ops(&setup, &works, &mut ceilings, &mut count).expect("rows");
-    rows.extend(measure_steps(&setup, &mut ceilings, &mut count).expect("steps"));
+    let rows = measure_all(&setup, &works, &mut ceilings, &mut count).expect("rows");
     assert_eq!(seen, rows.len(), "every row is told");
     for group in ROOMS.iter().map(|room| room.name).chain([STEPS]) {
         assert!(rows.iter().any(|row| row.group == group && row.samples.median() > 0.0), "{group}");

@@ -17,7 +17,7 @@ pub enum Verdict {
     Faster,
     /// It takes more time.
     Slower,
-    /// Too few samples for any difference to be beyond chance.
+    /// Too few passes for any difference to be beyond chance.
     TooFew,
 }
 
@@ -28,7 +28,7 @@ impl Verdict {
             Self::Unchanged => "unchanged",
             Self::Faster => "FASTER",
             Self::Slower => "SLOWER",
-            Self::TooFew => "too few samples",
+            Self::TooFew => "too few passes",
         }
     }
 }
@@ -36,12 +36,14 @@ impl Verdict {
 /// Compares `now` with `then`. A change is called if all three hold:
 ///
 /// 1. *spread*: the intervals from the 20 % to the 80 % quantile do not touch;
-/// 2. *chance*: two samplings of one and the same distribution, whatever it is, are ordered like this with a probability of
-///    at most [`CHANCE`] (rank-sum test, two-sided);
+/// 2. *chance*: the medians of passes, were they all drawn from one and the same distribution, whatever it is, would be ordered
+///    like this with a probability of at most [`CHANCE`] (rank-sum test, two-sided). Single samples are no independent draws: those of
+///    one pass share what else the machine was doing, and where their memory lay;
 /// 3. *size*: the medians are apart by more than a factor of [`LEAST`] · `drift`, where `drift` ≥ 1 is how far the machine
 ///    itself changed between the two, as its ceilings show.
 pub fn compare(then: &Samples, now: &Samples, drift: f64) -> Verdict {
-    let (n, m) = (then.seconds().len(), now.seconds().len());
+    let (passes_then, passes_now) = (then.medians(), now.medians());
+    let (n, m) = (passes_then.len(), passes_now.len());
     if rank_sum(&(0..n).map(|i| i as f64).collect::<Vec<_>>(), &vec![n as f64; m]) > CHANCE {
         return Verdict::TooFew;
     }
@@ -49,7 +51,7 @@ pub fn compare(then: &Samples, now: &Samples, drift: f64) -> Verdict {
     let ratio = now.median() / then.median();
     let apart = low_now > high_then || high_now < low_then;
     let large = ratio.max(1.0 / ratio) > LEAST * drift.max(1.0);
-    match apart && large && rank_sum(then.seconds(), now.seconds()) <= CHANCE {
+    match apart && large && rank_sum(&passes_then, &passes_now) <= CHANCE {
         false => Verdict::Unchanged,
         true if ratio < 1.0 => Verdict::Faster,
         true => Verdict::Slower,
@@ -108,20 +110,21 @@ mod tests {
     use super::*;
     use engine::rng::Stream;
 
-    /// `n` times around `median`: normal noise of the given relative size, and one time in ten of those that a busy
-    /// machine makes three times as late.
-    fn draw(trial: u32, site: u32, n: usize, median: f64, noise: f64) -> Samples {
+    /// `n` passes of ten times around `median`: normal noise of the given relative size in every time, and as much again that
+    /// the times of a pass share. One time in ten of those that are late is three times as late, on a busy machine.
+    fn draw(trial: u32, site: u32, n: u32, median: f64, noise: f64) -> Samples {
         let stream = Stream::new(11, site).step(trial);
-        let late = |i: u32| if stream.below(n as u32 + i, 10) == 0 { 3.0 } else { 1.0 };
-        let time = |i: u32| match stream.normal(i) {
-            x if x > 0.0 => median * (1.0 + noise * x * late(i)),
-            x => median * (1.0 + noise * x).max(0.05),
+        let late = |i: u32| if stream.below(10_000 + i, 10) == 0 { 3.0 } else { 1.0 };
+        let time = |i: u32, shared: f64| match stream.normal(i) {
+            x if x > 0.0 => 1.0 + noise * (shared + x * late(i)),
+            x => 1.0 + noise * (shared + x),
         };
-        Samples::new((0..n as u32).map(time).collect()).unwrap()
+        let pass = |p: u32| (0..10).map(|i| median * time(10 * p + i, stream.normal(1000 + p)).max(0.05)).collect();
+        Samples::of_passes((0..n).map(pass).collect()).unwrap()
     }
 
     /// The part of trials in which a change by `factor` is called.
-    fn called(factor: f64, noise: f64, n: usize) -> f64 {
+    fn called(factor: f64, noise: f64, n: u32) -> f64 {
         const TRIALS: u32 = 2000;
         let changed = |t: &u32| {
             let (then, now) = (draw(*t, 1, n, 1e-3, noise), draw(*t, 2, n, 1e-3 * factor, noise));
@@ -136,19 +139,32 @@ mod tests {
 
     #[test]
     fn draws_of_one_distribution_are_unchanged() {
-        for n in [3, 5, 7, 20, 50] {
+        for n in [3, 5, 6, 7, 20] {
             for noise in [0.02, 0.1, 0.5] {
                 let part = called(1.0, noise, n);
-                assert!(part <= 0.01, "{n} samples, noise {noise}: {part}");
+                assert!(part <= CHANCE, "{n} passes, noise {noise}: {part}");
             }
         }
     }
 
     #[test]
+    fn times_of_one_pass_are_not_taken_for_many() {
+        let trials = |t: &u32| {
+            let as_one = |x: &Samples| Samples::new(x.seconds().to_vec()).unwrap();
+            let (then, now) = (draw(*t, 1, 6, 1.0, 0.1), draw(*t, 2, 6, 1.0, 0.1));
+            (rank_sum(then.seconds(), now.seconds()) <= CHANCE, compare(&as_one(&then), &as_one(&now), 1.0))
+        };
+        let outcomes: Vec<_> = (0..500).map(|t| trials(&t)).collect();
+        let by_samples = outcomes.iter().filter(|o| o.0).count();
+        assert!(by_samples > 50, "a test on samples is wrong far too often: {by_samples} of 500");
+        assert!(outcomes.iter().all(|o| o.1 == Verdict::TooFew));
+    }
+
+    #[test]
     fn a_tenth_is_seen_through_two_percent_of_noise() {
-        for n in [7, 20, 50] {
+        for n in [6, 7, 20] {
             let part = called(1.1, 0.02, n);
-            assert!(part >= 0.95, "{n} samples: {part}");
+            assert!(part >= 0.9, "{n} passes: {part}");
         }
         assert!(called(1.02, 0.001, 20) == 0.0, "too small to matter");
         let (then, now) = (draw(0, 1, 20, 1.0, 0.01), draw(0, 2, 20, 0.8, 0.01));

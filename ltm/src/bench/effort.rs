@@ -4,9 +4,11 @@ use std::fs;
 /// How much work a measurement is given.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Effort {
-    /// Seconds for the samples of a row, unless the fewest take longer.
+    /// Passes over all rows, a share of each row's samples in each: what two runs are told apart by.
+    pub passes: usize,
+    /// Seconds for the samples of a row in one pass, unless the fewest take longer.
     pub seconds: f64,
-    /// Fewest samples of a row.
+    /// Fewest samples of a row in one pass.
     pub fewest: usize,
     /// Shortest sample in seconds: shorter work is repeated within a sample.
     pub sample: f64,
@@ -16,6 +18,10 @@ pub struct Effort {
     pub product: usize,
 }
 
+/// As many as two runs need to differ by more than chance ([`CHANCE`](super::CHANCE)) if all of one are faster than all of the other,
+/// and one more: a pass may then fall into a slow moment.
+const PASSES: usize = 6;
+
 impl Effort {
     /// What gives trustworthy numbers on `device`: memory for the bandwidth is four times the last-level cache, or 1 GiB of
     /// a GPU's.
@@ -23,15 +29,17 @@ impl Effort {
         match device {
             Device::Cpu => {
                 let bytes = (4 * last_level_cache()).clamp(256 << 20, 2 << 30);
-                Self { seconds: 0.6, fewest: 7, sample: 5e-4, bytes, product: 0 }
+                Self { passes: PASSES, seconds: 0.12, fewest: 1, sample: 5e-4, bytes, product: 0 }
             }
-            Device::Cuda(_) => Self { seconds: 0.4, fewest: 20, sample: 2e-3, bytes: 1 << 30, product: 8192 },
+            Device::Cuda(_) => {
+                Self { passes: PASSES, seconds: 0.08, fewest: 4, sample: 2e-3, bytes: 1 << 30, product: 8192 }
+            }
         }
     }
 
     /// Just enough to see that everything runs and counts.
     pub fn least() -> Self {
-        Self { seconds: 0.0, fewest: 2, sample: 0.0, bytes: 1 << 16, product: 16 }
+        Self { passes: 2, seconds: 0.0, fewest: 1, sample: 0.0, bytes: 1 << 16, product: 16 }
     }
 }
 

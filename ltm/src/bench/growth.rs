@@ -37,7 +37,9 @@ pub fn measure_growth(setup: &Setup, seen: &mut dyn FnMut(&Growth) -> Result<()>
         Ok(growth)
     };
     let mut by_steps = Vec::new();
-    for steps in parts(steps, 1) {
+    // Without latents there are no fast steps, and T changes nothing.
+    let fewest = if setup.config.model.kind.has_latents() { 1 } else { steps };
+    for steps in parts(steps, fewest) {
         let mut config = setup.config.clone();
         config.fast.steps = steps;
         by_steps.push(measured(config)?);

@@ -24,8 +24,8 @@ impl Cache {
     }
 }
 
-/// Most samples of a row.
-const MOST: usize = 200;
+/// Most samples of a row in one pass.
+const MOST: usize = 40;
 
 /// Most repeats in a sample: a recording of that many is still quick to make.
 const MOST_REPEATS: usize = 2000;
@@ -91,7 +91,7 @@ pub fn measure(
 fn warm_up(effort: &Effort, mut work: impl FnMut()) -> usize {
     let start = Instant::now();
     let mut fastest = time(&mut work);
-    while start.elapsed().as_secs_f64() < 0.1 * effort.seconds {
+    while start.elapsed().as_secs_f64() < 0.25 * effort.seconds {
         fastest = fastest.min(time(&mut work));
     }
     ((effort.sample / fastest).ceil() as usize).clamp(1, MOST_REPEATS)

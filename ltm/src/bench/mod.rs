@@ -8,8 +8,10 @@
 //! is the model FLOPs utilisation.
 //!
 //! # How time is taken
-//! * Work runs unmeasured until caches, threads and clock rates have settled. Short work is repeated within a sample until
-//!   the clock's resolution does not matter. A row is the median of its samples with their 20 and 80 % quantiles.
+//! * All rows are measured in several passes, one after the other, and every pass takes its memory anew: on a machine that is
+//!   shared, times of the same second resemble each other more than those of two minutes do. In a pass,
+//! * work runs unmeasured until caches, threads and clock rates have settled. Short work is repeated within a sample until
+//!   the clock's resolution does not matter. A row is the median of all its samples with their 20 and 80 % quantiles.
 //! * *Hot*: the same work ran a moment before. *Cold*: before each sample all threads walk through memory larger than the
 //!   last-level cache. Rows that would take at most a fiftieth longer to fetch everything from memory are measured hot only.
 //! * On a GPU, repeats are recorded and launched as one, so that what is timed is the device and not the launching; the host
@@ -30,12 +32,13 @@
 //! what memory would have had to: then the cold row tells about memory.
 //!
 //! # When a change is called
-//! See [`compare`]: the quantile intervals must be disjoint, the order of all samples beyond chance, and the medians apart by
-//! more than 3 % and by more than the ceilings themselves moved between the two runs.
+//! See [`compare`]: the quantile intervals must be disjoint, the order of the passes' medians beyond chance, and the medians apart
+//! by more than 3 % and by more than the ceilings themselves moved between the two runs.
 
 mod ceiling;
 mod compare;
 mod effort;
+mod gather;
 mod growth;
 mod meter;
 mod report;
@@ -49,12 +52,12 @@ mod work;
 pub use ceiling::{Ceiling, Ceilings, Mark};
 pub use compare::{CHANCE, LEAST, Verdict, compare};
 pub use effort::Effort;
+pub use gather::Seen;
 pub use growth::{Growth, line, measure_growth};
 pub use meter::{Cache, measure};
 pub use report::{Baseline, Comparison, Machine, Report};
 pub use roofline::roofline;
 pub use row::{Limit, Roof, Row};
-pub use run::{STEPS, Setup, measure_ops};
+pub use run::{STEPS, Setup, measure_all};
 pub use samples::Samples;
-pub use steps::measure_steps;
 pub use work::{Bench, OwnedPass, Work, works};

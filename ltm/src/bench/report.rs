@@ -114,7 +114,7 @@ impl Report {
                 ("row", row.key().into()),
                 ("peak_flops", row.roof.peak.into()),
                 ("bandwidth", row.roof.bandwidth.into()),
-                ("seconds", row.samples.seconds().to_vec().into()),
+                ("seconds", Value::Array(row.samples.passes().iter().map(|pass| pass.clone().into()).collect())),
             ])
         };
         let mut entries = self.head(BASELINE);
@@ -147,7 +147,7 @@ impl Report {
 }
 
 const BASELINE: &str = "ltm bench baseline";
-const VERSION: u64 = 3;
+const VERSION: u64 = 4;
 
 fn full_row(row: &Row) -> Value {
     let ([low, high], (floor, limit)) = (row.samples.spread(), row.floor());
@@ -163,6 +163,7 @@ fn full_row(row: &Row) -> Value {
         ("seconds_q20", low.into()),
         ("seconds_q80", high.into()),
         ("samples", row.samples.seconds().len().into()),
+        ("passes", row.samples.passes().len().into()),
         ("flops_per_second", row.flop_rate().into()),
         ("bytes_per_second", row.byte_rate().into()),
         ("peak_flops", row.roof.peak.into()),
@@ -228,8 +229,9 @@ impl Baseline {
             file.read(key, Value::as_object)?.iter().map(|(k, v)| Ok((k.clone(), text(v)?))).collect()
         };
         let rows = file.read("rows", Value::as_array)?.iter().enumerate().map(|(i, row)| {
-            let seconds: Result<Vec<f64>> = row.read("seconds", Value::as_array)?.iter().map(Value::as_f64).collect();
-            let read = || Ok((row.read("row", text)?, (Samples::new(seconds?)?, roof(row)?)));
+            let pass = |pass: &Value| -> Result<Vec<f64>> { pass.as_array()?.iter().map(Value::as_f64).collect() };
+            let passes = |row: &Value| row.read("seconds", Value::as_array)?.iter().map(pass).collect::<Result<_>>();
+            let read = || Ok((row.read("row", text)?, (Samples::of_passes(passes(row)?)?, roof(row)?)));
             read().map_err(|e: Error| e.at(format_args!("row {i}")))
         });
         Ok(Self {
@@ -291,7 +293,8 @@ pub(super) mod tests {
 
     /// A report of three rows whose times are `factor` as long as they might be.
     pub fn report(factor: f64) -> Report {
-        let samples = |x: f64| Samples::new((0..20).map(|i| x * (1.0 + 1e-3 * f64::from(i))).collect()).unwrap();
+        let pass = |x: f64| (0..20).map(|i| x * (1.0 + 1e-3 * f64::from(i))).collect();
+        let samples = |x: f64| Samples::of_passes((0..6).map(|_| pass(x)).collect()).unwrap();
         let roof = Roof { peak: 1e11, bandwidth: 1e10 };
         let row = |case: &str, cache, flops, bytes, seconds| Row {
             group: "matmul".into(),
@@ -366,7 +369,7 @@ pub(super) mod tests {
         assert!(message(&report(1.0).to_json().to_string()).contains("ltm bench --save"), "a report is none");
         let good = report(1.0).baseline().to_string();
         assert!(message(&good.replace(&format!("\"version\":{VERSION}"), "\"version\":77")).contains("version 77"));
-        assert!(message(&good.replace("\"seconds\":[", "\"seconds\":[-1,")).contains("row 0"));
+        assert!(message(&good.replace("\"seconds\":[[", "\"seconds\":[[-1,")).contains("row 0"));
         assert!(message(&good.replace("\"bandwidth\":10000000000", "\"bandwidth\":0")).contains("bandwidth is 0"));
         assert!(message("nonsense").len() < 200);
     }
@@ -382,6 +385,6 @@ pub(super) mod tests {
         let json = report.to_json();
         let rows = json.read("rows", Value::as_array).unwrap();
         assert_eq!(rows[2].read("floor", Value::as_str), Ok("bytes"));
-        assert_eq!(rows[0].read("samples", Value::as_u64), Ok(20));
+        assert_eq!(rows[0].read("samples", Value::as_u64), Ok(120));
     }
 }

@@ -58,10 +58,15 @@ impl Roof {
     }
 }
 
+/// What tells the row of a case in a pass from all others.
+pub(super) fn key(case: &str, pass: &str, cache: Cache) -> String {
+    format!("{case} | {pass} | {}", cache.name())
+}
+
 impl Row {
     /// What tells rows apart.
     pub fn key(&self) -> String {
-        format!("{} | {} | {}", self.case, self.pass, self.cache.name())
+        key(&self.case, &self.pass, self.cache)
     }
 
     /// FLOP/s at the median time.

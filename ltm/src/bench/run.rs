@@ -1,6 +1,8 @@
 //! A whole measurement.
 
+use super::gather::{Gather, Part, Seen};
 use super::meter::measure;
+use super::steps::measure_steps;
 use super::work::{Bench, Work, works};
 use super::{Cache, Ceilings, Effort, Row};
 use crate::config::{self, Config, nearest};
@@ -63,45 +65,59 @@ impl Setup {
     }
 }
 
-/// Measures `works` and tells `seen` every row at once. The ceilings are measured again in between.
+/// Measures `works`, and whole steps if they were asked for, in as many passes as the effort has. Tells `seen` what it is at, and
+/// every row as soon as it has all its passes. The ceilings are measured again in between.
 ///
 /// # Errors
 /// If the device has no room, and those of `seen`.
-pub fn measure_ops(
+pub fn measure_all(
     setup: &Setup,
     works: &[Work],
     ceilings: &mut Ceilings,
-    seen: &mut dyn FnMut(&Row) -> Result<()>,
+    seen: &mut dyn FnMut(Seen) -> Result<()>,
 ) -> Result<Vec<Row>> {
-    let mut rows = Vec::new();
-    for work in works {
-        let mut bench = Bench::new(work, &setup.config, setup.dtype, &setup.device)?;
-        for cache in [Cache::Hot, Cache::Cold] {
-            if cache == Cache::Cold && !caches_matter(work, rows.last(), ceilings) {
-                continue;
-            }
-            let (mark, run) = (ceilings.mark(), &mut || bench.run(&work.pass));
-            let samples = measure(&setup.device, ceilings, &setup.effort, cache, run)?;
-            ceilings.refresh();
-            let row = Row {
-                group: work.room.into(),
-                case: work.case.clone(),
-                pass: work.name.clone(),
-                cache,
-                cost: work.cost,
-                tokens: None,
-                samples,
-                roof: ceilings.roof_since(mark),
-            };
-            seen(&row)?;
-            rows.push(row);
+    let mut gather = Gather::new(setup, seen);
+    for pass in 0..setup.effort.passes {
+        gather.pass = pass;
+        for work in works {
+            measure_op(setup, work, ceilings, &mut gather)?;
+        }
+        if setup.has_steps() {
+            measure_steps(setup, ceilings, &mut gather)?;
         }
     }
-    Ok(rows)
+    Ok(gather.rows)
 }
 
-/// Whether reading everything from memory would change the time by as much as a fiftieth.
-fn caches_matter(work: &Work, hot: Option<&Row>, ceilings: &Ceilings) -> bool {
-    let fetching = work.cost.bytes as f64 / ceilings.roof().bandwidth;
-    hot.is_none_or(|row| fetching > 0.02 * row.samples.median())
+/// Work with hot caches, and with cold ones where it matters. Its memory is another one in every pass.
+fn measure_op(setup: &Setup, work: &Work, ceilings: &mut Ceilings, gather: &mut Gather) -> Result<()> {
+    let mut bench = Bench::new(work, &setup.config, setup.dtype, &setup.device)?;
+    let mut hot = 0.0;
+    for cache in [Cache::Hot, Cache::Cold] {
+        let part = Part {
+            group: work.room.into(),
+            case: work.case.clone(),
+            pass: work.name.clone(),
+            cache,
+            cost: work.cost,
+            tokens: None,
+        };
+        // The first pass decides for all.
+        let is_wanted = match (cache, gather.pass) {
+            (Cache::Hot, _) => true,
+            (Cache::Cold, 0) => caches_matter(work, hot, ceilings),
+            (Cache::Cold, _) => gather.knows(&part.key()),
+        };
+        if is_wanted {
+            hot = gather.measure(part, ceilings, &mut |ceilings| {
+                measure(&setup.device, ceilings, &setup.effort, cache, &mut || bench.run(&work.pass))
+            })?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether reading everything from memory would change a time of `hot` seconds by as much as a fiftieth.
+fn caches_matter(work: &Work, hot: f64, ceilings: &Ceilings) -> bool {
+    work.cost.bytes as f64 / ceilings.roof().bandwidth > 0.02 * hot
 }

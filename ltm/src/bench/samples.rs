@@ -1,33 +1,57 @@
 use engine::{Error, Result};
 
-/// Times of one piece of work in seconds per call, at least one.
+/// Times of one piece of work in seconds per call, taken in one or more passes over all the work that is measured. Neighbours
+/// in time resemble each other on a machine that is shared, passes less so.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Samples(Vec<f64>);
+pub struct Samples {
+    /// Each in ascending order.
+    passes: Vec<Vec<f64>>,
+    /// All of them in ascending order.
+    all: Vec<f64>,
+}
 
 impl Samples {
-    /// From times in any order.
+    /// One pass, from times in any order.
     ///
     /// # Errors
     /// If there is none, or one that is no time.
-    pub fn new(mut seconds: Vec<f64>) -> Result<Self> {
-        if seconds.is_empty() || !seconds.iter().all(|s| s.is_finite() && *s > 0.0) {
-            return Err(Error::new("times must be one or more finite numbers above 0"));
-        }
-        seconds.sort_by(f64::total_cmp);
-        Ok(Self(seconds))
+    pub fn new(seconds: Vec<f64>) -> Result<Self> {
+        Self::of_passes(vec![seconds])
     }
 
-    /// The times in ascending order.
+    /// Several passes, each from times in any order.
+    ///
+    /// # Errors
+    /// If there is no pass, one without times, or a time that is none.
+    pub fn of_passes(mut passes: Vec<Vec<f64>>) -> Result<Self> {
+        let is_time = |s: &f64| s.is_finite() && *s > 0.0;
+        if passes.is_empty() || passes.iter().any(Vec::is_empty) || !passes.iter().flatten().all(is_time) {
+            return Err(Error::new("times must be one or more finite numbers above 0"));
+        }
+        passes.iter_mut().for_each(|pass| pass.sort_by(f64::total_cmp));
+        let mut all = passes.concat();
+        all.sort_by(f64::total_cmp);
+        Ok(Self { passes, all })
+    }
+
+    /// The times of all passes in ascending order.
     pub fn seconds(&self) -> &[f64] {
-        &self.0
+        &self.all
+    }
+
+    /// The times of every pass, each in ascending order.
+    pub fn passes(&self) -> &[Vec<f64>] {
+        &self.passes
+    }
+
+    /// The middle time of every pass.
+    pub fn medians(&self) -> Vec<f64> {
+        self.passes.iter().map(|pass| quantile(pass, 0.5)).collect()
     }
 
     /// The time that a part `q` of all times does not exceed, interpolated between neighbours.
     pub fn quantile(&self, q: f64) -> f64 {
-        let at = q.clamp(0.0, 1.0) * (self.0.len() - 1) as f64;
-        let (low, part) = (at.floor() as usize, at.fract());
-        let high = (low + 1).min(self.0.len() - 1);
-        self.0[low] * (1.0 - part) + self.0[high] * part
+        quantile(&self.all, q)
     }
 
     /// The middle time.
@@ -41,6 +65,14 @@ impl Samples {
     }
 }
 
+/// Of values in ascending order.
+fn quantile(sorted: &[f64], q: f64) -> f64 {
+    let at = q.clamp(0.0, 1.0) * (sorted.len() - 1) as f64;
+    let (low, part) = (at.floor() as usize, at.fract());
+    let high = (low + 1).min(sorted.len() - 1);
+    sorted[low] * (1.0 - part) + sorted[high] * part
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -52,8 +84,10 @@ mod tests {
         let close = |a: f64, b: f64| (a - b).abs() < 1e-12;
         assert!(close(samples.spread()[0], 1.8) && close(samples.spread()[1], 4.2));
         assert_eq!(Samples::new(vec![2.0]).unwrap().spread(), [2.0, 2.0]);
-        for bad in [vec![], vec![0.0], vec![1.0, f64::NAN]] {
-            assert!(Samples::new(bad).is_err());
+        let passes = Samples::of_passes(vec![vec![9.0, 1.0, 2.0], vec![4.0, 3.0]]).unwrap();
+        assert_eq!((passes.seconds(), passes.medians()), (&[1.0, 2.0, 3.0, 4.0, 9.0][..], vec![2.0, 3.5]));
+        for bad in [vec![], vec![vec![]], vec![vec![1.0], vec![]], vec![vec![0.0]], vec![vec![1.0, f64::NAN]]] {
+            assert!(Samples::of_passes(bad).is_err());
         }
     }
 }

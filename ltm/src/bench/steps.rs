@@ -1,6 +1,7 @@
 //! Whole steps of learning, as training takes them.
 
-use super::{Cache, Ceilings, Row, STEPS, Samples, Setup};
+use super::gather::{Gather, Part};
+use super::{Cache, Ceilings, STEPS, Samples, Setup};
 use crate::config::{Config, Work};
 use crate::data::{Batch, SampleInfo};
 use crate::learn::{self, Fast, Inputs, Slow};
@@ -13,8 +14,8 @@ use std::time::Instant;
 
 const PHASES: [Phase; 3] = [Phase::Update, Phase::Batch, Phase::Step];
 
-/// Seconds for the samples of a training step, unless one takes longer.
-const TRAINING: f64 = 120.0;
+/// Seconds for the training steps of all passes, unless one takes longer.
+const TRAINING: f64 = 150.0;
 
 /// Seconds from which a training step is measured without one to warm up.
 const LONG: f64 = 10.0;
@@ -121,56 +122,29 @@ impl Parts {
     }
 }
 
-/// Repeats `sample` as often as the effort allows. Unless it takes long, the first time is to warm up.
+/// Repeats `sample` as often as the effort allows in a pass, after once to warm up.
 fn repeat(setup: &Setup, mut sample: impl FnMut() -> Vec<f64>) -> Result<Samples> {
+    sample();
     let start = Instant::now();
     let mut seconds = sample();
-    if start.elapsed().as_secs_f64() < 1.0 {
-        seconds.clear();
-    }
-    let budget = 5.0 * setup.effort.seconds;
-    while seconds.len() < setup.effort.fewest.min(5) || (start.elapsed().as_secs_f64() < budget && seconds.len() < 50) {
+    while start.elapsed().as_secs_f64() < 5.0 * setup.effort.seconds && seconds.len() < 10 {
         seconds.extend(sample());
     }
     Samples::new(seconds)
 }
 
 /// Measures whole steps: the fast step, what comes once per batch before it, the slow step's gradient and update, and the
-/// training step that is made of them all. Tells `seen` every row at once.
+/// training step that is made of them all.
 ///
 /// # Errors
-/// If the device cannot hold or run the model, and those of `seen`.
-pub fn measure_steps(
-    setup: &Setup,
-    ceilings: &mut Ceilings,
-    seen: &mut dyn FnMut(&Row) -> Result<()>,
-) -> Result<Vec<Row>> {
+/// If the device cannot hold or run the model, and those of `gather`.
+pub(super) fn measure_steps(setup: &Setup, ceilings: &mut Ceilings, gather: &mut Gather) -> Result<()> {
     let device = &setup.device;
     let tokens = setup.config.train.batch * setup.config.model.seq;
-    let mut rows = Vec::new();
-    let mut row = |ceilings: &mut Ceilings,
-                   name: &str,
-                   cost: Cost,
-                   tokens,
-                   work: &mut dyn FnMut() -> Result<Samples>|
-     -> Result<f64> {
-        let mark = ceilings.mark();
-        let samples = work()?;
-        ceilings.refresh();
-        let row = Row {
-            group: STEPS.into(),
-            case: name.into(),
-            pass: "whole".into(),
-            cache: Cache::Hot,
-            cost,
-            tokens,
-            samples,
-            roof: ceilings.roof_since(mark),
-        };
-        seen(&row)?;
-        let median = row.samples.median();
-        rows.push(row);
-        Ok(median)
+    let left = gather.passes - gather.pass;
+    let mut row = |name: &str, cost: Cost, tokens, work: &mut dyn FnMut() -> Result<Samples>| {
+        let (group, case, pass) = (STEPS.into(), name.into(), "whole".into());
+        gather.measure(Part { group, case, pass, cache: Cache::Hot, cost, tokens }, ceilings, &mut |_| work())
     };
 
     let mut parts = Parts::new(setup)?;
@@ -178,8 +152,8 @@ pub fn measure_steps(
     let costs = parts.fast.as_ref().map(|fast| [&step[..], &once].map(|phases| cost(fast.plan(), phases)));
     let (mut fast, mut before) = (0.0, 0.0);
     if let Some(costs) = costs {
-        fast = row(ceilings, "fast step", costs[0], Some(tokens), &mut || repeat(setup, || parts.fast_steps(device)))?;
-        before = row(ceilings, "before the fast steps", costs[1], None, &mut || {
+        fast = row("fast step", costs[0], Some(tokens), &mut || repeat(setup, || parts.fast_steps(device)))?;
+        before = row("before the fast steps", costs[1], None, &mut || {
             let Parts { store, fast, .. } = &mut parts;
             let plan = fast.as_ref().expect("it was there when its cost was asked").plan();
             let work = &mut || once.iter().for_each(|&phase| plan.run(store, phase));
@@ -187,11 +161,11 @@ pub fn measure_steps(
         })?;
     }
     let [gradient, update] = parts.slow.plans().map(|plan| cost(plan, &PHASES));
-    let slow = row(ceilings, "slow step: gradient", gradient, Some(tokens), &mut || {
+    let slow = row("slow step: gradient", gradient, Some(tokens), &mut || {
         let Parts { store, slow, .. } = &mut parts;
         repeat(setup, || vec![time(device, || slow.gradient(store))])
     })?;
-    row(ceilings, "slow step: norm and update", update, None, &mut || {
+    row("slow step: norm and update", update, None, &mut || {
         let Parts { store, slow, .. } = &mut parts;
         repeat(setup, || {
             vec![time(device, || {
@@ -202,24 +176,24 @@ pub fn measure_steps(
     })?;
     drop(parts);
 
+    // A step of minutes is measured in the last passes only.
+    let expected = before + setup.config.fast.steps as f64 * fast + slow;
+    if left > ((TRAINING / expected) as usize).max(1) {
+        return Ok(());
+    }
     let mut trainer = trainer(&setup.config, device)?;
     let cost = training_cost(trainer.fast(), trainer.slow(), setup.config.fast.steps);
-    let expected = before + setup.config.fast.steps as f64 * fast + slow;
-    row(ceilings, "training step", cost, Some(tokens), &mut || {
-        let count = if setup.effort.seconds > 0.0 { (TRAINING / expected) as usize } else { 1 };
+    row("training step", cost, Some(tokens), &mut || {
         let batch = random_batch(&setup.config);
         if expected < LONG {
             trainer.train(&batch)?;
         }
-        let mut seconds = Vec::new();
-        for _ in 0..count.clamp(1, 5) {
-            let mut outcome = Ok(());
-            seconds.push(time(device, || outcome = trainer.train(&batch).map(|_| ())));
-            outcome?;
-        }
-        Samples::new(seconds)
+        let mut outcome = Ok(());
+        let seconds = time(device, || outcome = trainer.train(&batch).map(|_| ()));
+        outcome?;
+        Samples::new(vec![seconds])
     })?;
-    Ok(rows)
+    Ok(())
 }
 
 /// A fresh model in training, for which there is room.

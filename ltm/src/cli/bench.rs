@@ -2,12 +2,13 @@
 
 use super::device::{self, Choice};
 use super::output::{note, print};
+use super::progress::bar;
 use super::settings::Single;
 use super::{memory, threads};
 use engine::{DType, Device, Error, Result, probe, simd};
 use ltm::bench::{
-    Baseline, Ceiling, Ceilings, Growth, Report, Row, Setup, Verdict, Work, line as line_through, measure_growth,
-    measure_ops, measure_steps, roofline,
+    Baseline, Ceiling, Ceilings, Growth, Report, Row, Seen, Setup, Verdict, Work, line as line_through, measure_all,
+    measure_growth, roofline,
 };
 use ltm::checkpoint::write_atomic;
 use ltm::config::{Config, Precision};
@@ -106,10 +107,16 @@ pub fn run(args: &Args, threads: Option<usize>, choice: Choice) -> Result<()> {
         header(args, &setup, &ceilings)?;
         let table = Table::new(&works);
         table.heading()?;
-        let mut rows = measure_ops(&setup, &works, &mut ceilings, &mut |row| table.show(row))?;
-        if setup.has_steps() {
-            rows.extend(measure_steps(&setup, &mut ceilings, &mut |row| table.show(row))?);
-        }
+        let bar = bar(0, "pass {msg}");
+        let rows = measure_all(&setup, &works, &mut ceilings, &mut |seen| match seen {
+            Seen::Next { pass, passes, case } => {
+                bar.set_message(format!("{pass} of {passes}: {case}"));
+                bar.tick();
+                Ok(())
+            }
+            Seen::Row(row) => bar.suspend(|| table.show(row)),
+        })?;
+        bar.finish_and_clear();
         ceilings.measure();
         print(format_args!("\n{}", ceilings_line(&ceilings, setup.dtype)))?;
         let report = Report::new(&setup, &args.preset, &ceilings, rows);
@@ -175,7 +182,7 @@ fn compare(base: &Baseline, path: &Path, report: &Report, table: &Table) -> Resu
     }
     let count = |verdict| rows.iter().filter(|row| row.verdict == verdict).count();
     print(format_args!(
-        "\n{} of {} rows compared: {} faster, {} slower, {} unchanged, {} with too few samples; the machine itself changed by {:.1} %",
+        "\n{} of {} rows compared: {} faster, {} slower, {} unchanged, {} with too few passes; the machine itself changed by {:.1} %",
         rows.len(),
         report.rows.len(),
         count(Verdict::Faster),
@@ -213,7 +220,10 @@ fn growth(args: &Args, setup: &Setup) -> Result<()> {
     print("")?;
     for (name, points, at) in [("T", by_steps, (|g| g.steps) as fn(&Growth) -> usize), ("N", by_tokens, |g| g.tokens)] {
         let points: Vec<(f64, f64)> = points.iter().map(|g| (at(g) as f64, g.samples.median())).collect();
-        let Some([start, slope, far]) = line_through(&points) else { continue };
+        let Some([start, slope, far]) = line_through(&points) else {
+            print(format_args!("{name}: a line takes three sizes or more, here are {}", points.len()))?;
+            continue;
+        };
         print(format_args!(
             "time = {} + {} · {name}, every median within {:.1} % of it",
             seconds(start),

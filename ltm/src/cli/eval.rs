@@ -2,12 +2,12 @@
 
 use super::evaluation::{self, Options, Subject};
 use super::interrupt;
-use super::output::{command, note, print, short};
+use super::output::{command, print, short};
 use super::{device, gsm8k, memory, suite, threads};
 use engine::{Device, Error, Result};
-use ltm::config::{Config, ModelKind, Work};
+use ltm::config::{ModelKind, Work};
 use ltm::corpus::Corpus;
-use ltm::data::{Source, Split, splits};
+use ltm::data::Source;
 use ltm::evaluate::Protocol;
 use ltm::json::Value;
 use ltm::run::{IMPORTED, Loaded, Material, Run, Scorable, held_out_stories};
@@ -105,7 +105,6 @@ fn evaluate(args: &Args, run: &Run, device: &Device) -> Result<ExitCode> {
             None => Ok(ExitCode::from(interrupt::CODE)),
         };
     }
-    args.data.iter().try_for_each(|path| warn_if_learnt(path, config))?;
     let (source, subject) = text(args.data.as_deref(), run, &model, args.limit.unwrap_or(STORIES))?;
     evaluation::warn(&model);
     let kind = config.model.kind;
@@ -113,7 +112,7 @@ fn evaluate(args: &Args, run: &Run, device: &Device) -> Result<ExitCode> {
     let rows = evaluation::evaluate(&mut model, &source, &options)?;
     let corpus = embedded.then(Corpus::default);
     if args.json {
-        let [data, data_sha256] = subject.entries();
+        let [data, data_sha256, data_learnt] = subject.entries();
         let value = Value::object([
             ("run", run.path().display().to_string().into()),
             ("step", model.step.into()),
@@ -122,6 +121,7 @@ fn evaluate(args: &Args, run: &Run, device: &Device) -> Result<ExitCode> {
             ("command", command().into()),
             data,
             data_sha256,
+            data_learnt,
             ("fast_steps", steps.into()),
             ("samples", args.samples.into()),
             ("results", evaluation::json(&rows, corpus.as_ref())),
@@ -172,23 +172,22 @@ pub fn text(data: Option<&Path>, run: &Run, model: &Loaded, stories: u64) -> Res
     let config = run.config();
     let path = run.path().display();
     match data {
-        Some(path) => named(path, config),
+        Some(path) => named(path, run),
         None if model.data == IMPORTED => {
             Err(Error::usage(format!("{path} was imported and held nothing out: name text to score with --data")))
         }
         None if config.data.paths.is_empty() => Ok((held_out_stories(config.model.seq, stories)?, Subject::embedded())),
         None => {
             let Scorable { source, files } = held_out(run, model)?;
-            let names: Vec<String> = files.iter().map(|path| path.display().to_string()).collect();
-            Ok((source, Subject::of(format_args!("what was held out of {}", names.join(" + ")), &files)?))
+            Ok((source, Subject::held_out(&files)?))
         }
     }
 }
 
 /// All of the text at `path`, and what vouches for it.
-pub fn named(path: &Path, config: &Config) -> Result<(Arc<dyn Source>, Subject)> {
-    let Scorable { source, files } = Material::open_whole(path, config)?;
-    Ok((source, Subject::of(path.display(), &files)?))
+pub fn named(path: &Path, run: &Run) -> Result<(Arc<dyn Source>, Subject)> {
+    let Scorable { source, files } = Material::open_whole(path, run.config())?;
+    Ok((source, Subject::named(path, &files, run)?))
 }
 
 /// What the run held out, provided that it is still what it was.
@@ -204,19 +203,4 @@ pub fn held_out(run: &Run, model: &Loaded) -> Result<Scorable> {
         return Err(Error::usage(format!("{} held nothing out: name data to score with --data", run.path().display())));
     };
     Ok(Scorable { source, files: material.held_out })
-}
-
-/// Says so if the run has learnt from `path`.
-pub fn warn_if_learnt(path: &Path, config: &Config) -> Result<()> {
-    if learnt(path, config)? {
-        note(format_args!("note: the run has learnt from {}: these numbers are not of unseen text", path.display()));
-    }
-    Ok(())
-}
-
-/// Whether all of `path` that is scored, or most of it, is what the run learnt from.
-pub fn learnt(path: &Path, config: &Config) -> Result<bool> {
-    let same = |other: &PathBuf| matches!((path.canonicalize(), other.canonicalize()), (Ok(a), Ok(b)) if a == b);
-    // Of a folder with held-out shards those alone are scored, and no run learns from them.
-    Ok(config.data.paths.iter().any(same) && !splits(path)?.contains(&Split::Validation))
 }

@@ -8,9 +8,9 @@ use ltm::corpus::Corpus;
 use ltm::data::Source;
 use ltm::evaluate::{Evaluator, Protocol, Total};
 use ltm::json::Value;
-use ltm::run::{Excess, Loaded, score_by, sha256_files};
+use ltm::run::{Excess, Loaded, Run, has_learnt, score_by, sha256_files};
 use std::fmt::{self, Display, Formatter};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// How to score.
@@ -211,32 +211,57 @@ pub struct Subject {
     pub name: String,
     /// SHA-256 of its files' bytes, one behind the other; `None` for the embedded corpus, which is a part of the program.
     pub sha256: Option<String>,
+    /// Whether the model has learnt from it or from a part of it.
+    pub learnt: bool,
+}
+
+/// What stands behind the name of a text that a model has learnt from.
+pub const LEARNT: &str = "which the run has learnt from: not unseen text";
+
+/// Says so at once.
+pub fn note_learnt(name: impl Display) {
+    note(format_args!("note: the run has learnt from {name}: these numbers are not of unseen text"));
 }
 
 impl Subject {
-    /// A text that lies in files.
+    /// What a run held out of these files.
     ///
     /// # Errors
     /// A file that cannot be read.
-    pub fn of(name: impl Display, files: &[PathBuf]) -> Result<Self> {
-        Ok(Self { name: name.to_string(), sha256: Some(sha256_files(files)?) })
+    pub fn held_out(files: &[PathBuf]) -> Result<Self> {
+        let names: Vec<String> = files.iter().map(|path| path.display().to_string()).collect();
+        let name = format!("what was held out of {}", names.join(" + "));
+        Ok(Self { name, sha256: Some(sha256_files(files)?), learnt: false })
+    }
+
+    /// A text that somebody named, which lies in `files`. If the run has learnt from it, that is noted.
+    ///
+    /// # Errors
+    /// A file that cannot be read.
+    pub fn named(path: &Path, files: &[PathBuf], run: &Run) -> Result<Self> {
+        let (name, learnt) = (path.display().to_string(), has_learnt(run.path(), files)?);
+        if learnt {
+            note_learnt(&name);
+        }
+        Ok(Self { name, sha256: Some(sha256_files(files)?), learnt })
     }
 
     /// Held-out stories.
     pub fn embedded() -> Self {
-        Self { name: "embedded corpus, held out".into(), sha256: None }
+        Self { name: "embedded corpus, held out".into(), sha256: None, learnt: false }
     }
 
     /// For programs.
-    pub fn entries(&self) -> [(&'static str, Value); 2] {
+    pub fn entries(&self) -> [(&'static str, Value); 3] {
         let sha256 = self.sha256.as_deref().map_or(Value::Null, Into::into);
-        [("data", self.name.as_str().into()), ("data_sha256", sha256)]
+        [("data", self.name.as_str().into()), ("data_sha256", sha256), ("data_learnt", self.learnt.into())]
     }
 }
 
 impl Display for Subject {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         f.write_str(&self.name)?;
-        self.sha256.as_ref().map_or(Ok(()), |digest| write!(f, " (sha256 {})", short(digest)))
+        self.sha256.as_ref().map_or(Ok(()), |digest| write!(f, " (sha256 {})", short(digest)))?;
+        if self.learnt { write!(f, ", {LEARNT}") } else { Ok(()) }
     }
 }

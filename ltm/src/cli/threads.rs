@@ -1,5 +1,6 @@
 //! The one pool of threads that all numerics run on.
 
+use super::output::note;
 use engine::{Error, Result};
 
 /// Starts the pool with `count` threads (0: one per core) and runs `work` on it.
@@ -7,6 +8,10 @@ use engine::{Error, Result};
 /// # Errors
 /// Those of `work`, or of the system when it cannot start threads.
 pub fn inside<T: Send>(count: usize, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+    let cores = std::thread::available_parallelism().map_or(count, usize::from);
+    if count > cores {
+        note(format_args!("note: {count} threads on {cores} cores: no more than {cores} run at once"));
+    }
     rayon::ThreadPoolBuilder::new()
         .num_threads(count)
         .build_global()

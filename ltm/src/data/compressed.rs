@@ -3,7 +3,7 @@
 
 use super::documents::Bytes;
 use engine::{Error, Result};
-use std::io::{Cursor, Read};
+use std::io::{self, Cursor, Read};
 use std::path::Path;
 
 /// First bytes of a gzip file (RFC 1952) and of a Zstandard frame (RFC 8878).
@@ -71,12 +71,39 @@ mod decoders {
     use super::*;
 
     pub(super) fn gzip(_: &Path, input: Bytes) -> Result<Bytes> {
-        Ok(Box::new(flate2::read::MultiGzDecoder::new(input)))
+        Ok(Box::new(Located { decoder: flate2::read::MultiGzDecoder::new(input), name: "gzip", lines: 0 }))
     }
 
     pub(super) fn zstd(file: &Path, input: Bytes) -> Result<Bytes> {
         let decoder = zstd::stream::read::Decoder::new(input).map_err(|error| Error::io("read", file, &error))?;
-        Ok(Box::new(decoder))
+        Ok(Box::new(Located { decoder, name: "Zstandard", lines: 0 }))
+    }
+
+    /// Says how far a damaged file could be read.
+    struct Located<R> {
+        decoder: R,
+        name: &'static str,
+        /// Line ends so far.
+        lines: usize,
+    }
+
+    impl<R: Read> Read for Located<R> {
+        fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+            match self.decoder.read(out) {
+                Ok(n) => {
+                    self.lines += out[..n].iter().filter(|&&byte| byte == b'\n').count();
+                    Ok(n)
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => Err(error),
+                Err(error) => {
+                    let (name, line) = (self.name, self.lines + 1);
+                    Err(io::Error::new(
+                        error.kind(),
+                        format!("its {name} data are damaged or cut off at line {line}: {error}"),
+                    ))
+                }
+            }
+        }
     }
 }
 
@@ -96,7 +123,7 @@ mod tests {
     use super::*;
     use std::io::Write;
 
-    fn read(bytes: Vec<u8>) -> std::io::Result<Vec<u8>> {
+    fn read(bytes: Vec<u8>) -> io::Result<Vec<u8>> {
         let mut out = Vec::new();
         let mut input = plain(Path::new("f"), Box::new(Cursor::new(bytes))).unwrap();
         input.read_to_end(&mut out).map(|_| out)
@@ -154,12 +181,14 @@ mod tests {
     fn what_is_cut_off_or_damaged_is_an_error() {
         let text = b"one line\nand another\n".repeat(1000);
         for packed in [gzip(&text), zstd::encode_all(&text[..], 1).unwrap()] {
-            assert!(read(packed[..packed.len() - 1].to_vec()).is_err());
+            let said = read(packed[..packed.len() - 1].to_vec()).unwrap_err().to_string();
+            assert!(said.contains("damaged or cut off at line "), "{said}");
             assert!(read(packed[..packed.len() / 2].to_vec()).is_err());
         }
         let mut packed = gzip(&text);
         let last = packed.len() - 5;
         packed[last] ^= 1;
-        assert!(read(packed).is_err(), "a wrong checksum");
+        let said = read(packed).unwrap_err().to_string();
+        assert!(said.contains("its gzip data are damaged or cut off at line 2001: "), "a wrong checksum: {said}");
     }
 }

@@ -19,6 +19,7 @@ mod with_parser {
     use super::super::documents::{At, LONGEST_RECORD, Piece, Place, Position};
     use super::*;
     use csv::ByteRecord;
+    use std::fmt;
     use std::io::{self, Read};
     use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -29,6 +30,18 @@ mod with_parser {
         since_record: Arc<AtomicU64>,
         quotes: Quotes,
     }
+
+    /// What is wrong at a line.
+    #[derive(Debug)]
+    struct AtLine(u64, String);
+
+    impl fmt::Display for AtLine {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            write!(f, "line {}: {}", self.0, self.1)
+        }
+    }
+
+    impl std::error::Error for AtLine {}
 
     /// Follows quotes as the parser does.
     #[derive(Default)]
@@ -73,15 +86,16 @@ mod with_parser {
         fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
             let n = self.input.read(out)?;
             self.quotes.read(&out[..n]);
-            if n == 0 && self.quotes.within == Within::Quoted {
-                let line = self.quotes.opened + 1;
-                return Err(io::Error::other(format!("line {line}: a quote is opened that nothing closes")));
+            let is_open = self.quotes.within == Within::Quoted;
+            let line = 1 + if is_open { self.quotes.opened } else { self.quotes.line };
+            if n == 0 && is_open {
+                return Err(io::Error::other(AtLine(line, "a quote is opened that nothing closes".into())));
             }
             match self.since_record.fetch_add(n as u64, Ordering::Relaxed) > LONGEST_RECORD {
-                true => Err(io::Error::other(format!(
-                    "a record longer than {} MiB: is a quote open?",
-                    LONGEST_RECORD >> 20
-                ))),
+                true => {
+                    let why = format!("a record longer than {} MiB: is a quote open?", LONGEST_RECORD >> 20);
+                    Err(io::Error::other(AtLine(line, why)))
+                }
                 false => Ok(n),
             }
         }
@@ -120,6 +134,12 @@ mod with_parser {
 
     fn in_file(file: &Path, error: &csv::Error) -> Error {
         let name = file.display();
+        if let csv::ErrorKind::Io(error) = error.kind() {
+            return match error.get_ref().and_then(|inner| inner.downcast_ref::<AtLine>()) {
+                Some(AtLine(line, why)) => Error::new(format!("{name}:{line}: {why}")),
+                None => Error::io("read", file, error),
+            };
+        }
         Error::new(match error.kind() {
             csv::ErrorKind::UnequalLengths { pos: Some(pos), expected_len, len } => {
                 format!("{name}:{}: number of columns {len}, those before it have {expected_len}", pos.line())
@@ -188,7 +208,7 @@ mod with_parser {
             let read = |text| column(text, Column::Index(0), Header::Absent);
             for (text, line) in [("a\n\"b\nc\nd\n", 2), ("\"a\"\"\n", 1), ("x,y\n\"a\",\"b\n", 2), ("\"", 1)] {
                 let said = read(text).expect_err("an open quote").to_string();
-                assert_eq!(said, format!("t.csv: line {line}: a quote is opened that nothing closes"), "{text:?}");
+                assert_eq!(said, format!("t.csv:{line}: a quote is opened that nothing closes"), "{text:?}");
             }
             // Quotes inside of plain fields, behind quoted ones, doubled, and at the very end.
             for text in ["a\"b\n", "\"a\"b\"\n", "\"a\"\"b\"\n", "\"a\nb\"", "\"\"\n"] {
@@ -201,7 +221,7 @@ mod with_parser {
             let endless = Box::new("\"".as_bytes().chain(io::repeat(b'x')));
             let format = Format::Csv { columns: vec![Column::Index(0)], header: Header::Absent };
             let error = Pieces::of_reader("t.csv", endless, &format, &Bytes).next().unwrap().unwrap_err().to_string();
-            assert_eq!(error, "t.csv: a record longer than 64 MiB: is a quote open?");
+            assert_eq!(error, "t.csv:1: a record longer than 64 MiB: is a quote open?");
         }
     }
 }

@@ -23,6 +23,8 @@ pub struct Material {
     pub validation: Option<Arc<dyn Source>>,
     /// The files that all of it comes from; none for the embedded corpus.
     pub files: Vec<PathBuf>,
+    /// Those of them in which what is learnt from lies.
+    pub learnt: Vec<PathBuf>,
     /// Those of them in which what is held out lies.
     pub held_out: Vec<PathBuf>,
     /// Tells data and splits of them apart: a checksum of every token and of what is held out, or the embedded corpus's
@@ -64,16 +66,18 @@ impl Material {
                 train: Arc::new(Stories::new(Corpus::default(), config.train.seed, seq, None)?),
                 validation: Some(held_out_stories(seq, VALIDATION_STORIES)?),
                 files: Vec::new(),
+                learnt: Vec::new(),
                 held_out: Vec::new(),
                 fingerprint: "embedded corpus".into(),
             });
         }
         let tokenizer = tokenizer::by_name(data.tokenizer.name())?;
         let (mut train, mut validation, mut sums) = (Vec::new(), Vec::new(), Vec::new());
-        let (mut files, mut scored) = (Vec::new(), Vec::new());
+        let (mut files, mut learnt, mut scored) = (Vec::new(), Vec::new(), Vec::new());
         for path in &data.paths {
             let (learn, held_out) = split(path, config, &tokenizer)?;
             add_files(&mut files, &learn);
+            add_files(&mut learnt, &learn);
             if let Some(data) = &held_out {
                 add_files(&mut files, data);
                 add_files(&mut scored, data);
@@ -92,7 +96,7 @@ impl Material {
         }
         let validation = (!validation.is_empty()).then(|| Chain::of(validation)).transpose()?;
         let fingerprint = format!("{:016x}", checksum::combine(sums));
-        Ok(Self { train: Chain::of(train)?, validation, files, held_out: scored, fingerprint })
+        Ok(Self { train: Chain::of(train)?, validation, files, learnt, held_out: scored, fingerprint })
     }
 
     /// All sequences of the file or folder at `path`, every token of them, for an evaluation; of a folder with held-out

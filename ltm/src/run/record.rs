@@ -1,5 +1,6 @@
 //! What it takes to repeat a run: `sessions.jsonl`, a line for each time that it was begun or gone on with.
 
+use super::Material;
 use crate::config::Config;
 use crate::hash;
 use crate::json::{self, Value};
@@ -44,6 +45,8 @@ pub struct DataFile {
     pub bytes: u64,
     /// Its SHA-256 digest in hexadecimal.
     pub sha256: String,
+    /// Whether the run learns from it, in whole or in part; else all of it is held out.
+    pub learnt: bool,
 }
 
 impl Data {
@@ -51,12 +54,13 @@ impl Data {
     ///
     /// # Errors
     /// If one cannot be read.
-    pub fn of(fingerprint: &str, files: &[PathBuf]) -> Result<Self> {
-        let digest = |path: &PathBuf| {
-            let read = File::open(path).and_then(hash::sha256_reader).map_err(|e| Error::io("read", path, &e));
-            read.map(|(digest, bytes)| DataFile { path: path.clone(), bytes, sha256: hash::hex(&digest) })
+    pub fn of(material: &Material) -> Result<Self> {
+        let file = |path: &PathBuf| {
+            let (sha256, bytes) = digest(path)?;
+            Ok(DataFile { path: path.clone(), bytes, sha256, learnt: material.learnt.contains(path) })
         };
-        Ok(Self { fingerprint: fingerprint.into(), files: files.par_iter().map(digest).collect::<Result<_>>()? })
+        let files = material.files.par_iter().map(file).collect::<Result<_>>()?;
+        Ok(Self { fingerprint: material.fingerprint.clone(), files })
     }
 
     /// Whether these are the same data, wherever they lie.
@@ -71,6 +75,7 @@ impl Data {
                 ("path", f.path.to_string_lossy().as_ref().into()),
                 ("bytes", f.bytes.into()),
                 ("sha256", f.sha256.as_str().into()),
+                ("learnt", f.learnt.into()),
             ])
         };
         let files = self.files.iter().map(file).collect();
@@ -84,11 +89,43 @@ impl Data {
                 path: text(f, "path")?.into(),
                 bytes: f.read("bytes", Value::as_u64)?,
                 sha256: text(f, "sha256")?,
+                // Records once did not tell them apart.
+                learnt: f.get("learnt").is_none_or(|learnt| learnt.as_bool().unwrap_or(true)),
             })
         };
         let files = value.read("files", |files| files.as_array()?.iter().map(file).collect())?;
         Ok(Self { fingerprint: text(value, "fingerprint")?, files })
     }
+}
+
+/// A file's SHA-256 in hexadecimal, and its size.
+fn digest(path: &Path) -> Result<(String, u64)> {
+    let read = File::open(path).and_then(hash::sha256_reader).map_err(|e| Error::io("read", path, &e));
+    read.map(|(digest, bytes)| (hash::hex(&digest), bytes))
+}
+
+/// Whether the run in a folder has learnt from one of `files`, in whole or in part, wherever it lay then: it is told by its
+/// content. A run that kept no records has learnt from nothing that is known.
+///
+/// # Errors
+/// Records or files that cannot be read.
+pub fn has_learnt(run: &Path, files: &[impl AsRef<Path>]) -> Result<bool> {
+    if !run.join(FILE).exists() {
+        return Ok(false);
+    }
+    let records = Record::all(run)?;
+    let learnt: Vec<&DataFile> = records.iter().flat_map(|r| &r.data.files).filter(|file| file.learnt).collect();
+    for path in files.iter().map(AsRef::as_ref) {
+        let size = fs::metadata(path).map_err(|e| Error::io("read", path, &e))?.len();
+        let alike: Vec<_> = learnt.iter().filter(|file| file.bytes == size).collect();
+        if !alike.is_empty() {
+            let (sha256, _) = digest(path)?;
+            if alike.iter().any(|file| file.sha256 == sha256) {
+                return Ok(true);
+            }
+        }
+    }
+    Ok(false)
 }
 
 /// The digest of the bytes of `files`, one behind the other, in hexadecimal.

@@ -146,11 +146,17 @@ impl<'a> Sequences<'a> {
         let name = || self.set.files[0].display();
         match (self.index, self.waiting.len()) {
             (0, 0) => Err(Error::new(format!("{}: there is no document with text", name()))),
-            (0, few) => Err(Error::new(format!(
-                "{}: its {few} tokens make no complete window of {}: chunking = \"documents\" needs none",
-                name(),
-                self.sequence
-            ))),
+            (0, few) => {
+                let left_out = self.texts.left_out();
+                let without = left_out.first.as_ref().map_or(String::new(), |first| {
+                    format!("; {} records or files without text, the first at {first}", left_out.documents)
+                });
+                Err(Error::new(format!(
+                    "{}: its {few} tokens make no complete window of {}: chunking = \"documents\" needs none{without}",
+                    name(),
+                    self.sequence
+                )))
+            }
             (_, 0) => Ok(None),
             // Every token counts, so the last window may be short.
             (_, rest) => Ok(Some(rest)),

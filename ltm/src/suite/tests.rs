@@ -115,6 +115,10 @@ fn what_is_wrong_names_file_and_line() {
     };
     let short = set(folder.path(), "short\n", Chunking::Windows);
     assert!(of(&short, "bytes").contains("6 tokens make no complete window of 16"), "{}", of(&short, "bytes"));
+    let mut record = set(folder.path(), "{\"text\": \"\"}\n{\"text\": \"short\"}\n", Chunking::Windows);
+    (record.format, record.group) = (Format::Jsonl { field: "text".into() }, Group::Each);
+    let said = of(&record, "bytes");
+    assert!(said.contains("6 tokens make") && said.contains("1 records or files without text, the first at"), "{said}");
     assert!(of(&set(folder.path(), "\n \n", Chunking::Windows), "bytes").contains("no document with text"));
     let mut bad = set(folder.path(), b"one two\nthree\nfo\xFFur\n", Chunking::Windows);
     bad.detokenise = Detokenise::Ptb;

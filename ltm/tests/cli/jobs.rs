@@ -53,6 +53,48 @@ fn train_evaluate_generate() {
     assert!(free.contains("--- 1 ---") && free.contains("--- 2 ---"), "{free}");
 }
 
+/// By their content, wherever they lie; what was held out was not learnt from.
+#[test]
+fn texts_that_were_learnt_from_are_known() {
+    let lab = Lab::trained();
+    let learnt = |run: &str, data: &str| {
+        let args = ["eval", run, "--data", data, "--protocol", "elbo", "--samples", "1", "--limit", "1"];
+        let said = lab.run(&args).succeeds();
+        let found = said.err.contains("the run has learnt from");
+        assert_eq!(said.out.contains("which the run has learnt from: not unseen text"), found, "{}", said.context());
+        found
+    };
+    fs::copy(lab.path("text.txt"), lab.path("copy.txt")).unwrap();
+    lab.write("other.txt", "Seven blue bottles hang on no wall at all.\n".repeat(9));
+    assert!(learnt("run", "copy.txt") && !learnt("run", "other.txt"));
+    assert!(!lab.run(&["eval", "run", "--samples", "1"]).succeeds().out.contains("which the run has learnt from"));
+
+    lab.run(&[
+        "data",
+        "prepare",
+        "text.txt",
+        "--tokenizer",
+        "bytes",
+        "--split",
+        "lines",
+        "--validation",
+        "0.2",
+        "--out",
+        "shards",
+    ])
+    .succeeds();
+    let args = [&["train", "--data", "shards", "--out", "sharded", "--set"], TINY, &["train.steps=1"]].concat();
+    lab.run(&args).succeeds();
+    let shards =
+        fs::read_dir(lab.path("shards")).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let shards: Vec<String> = shards.filter(|name| name.ends_with(".bin")).collect();
+    assert_eq!(shards.len(), 2, "{shards:?}");
+    for shard in &shards {
+        assert_eq!(learnt("sharded", &format!("shards/{shard}")), shard.contains("train"), "{shard}");
+    }
+    assert!(!learnt("sharded", "shards"), "of a folder the held-out shards are scored");
+}
+
 #[test]
 fn the_embedded_corpus_and_its_entropy() {
     let lab = Lab::new();

@@ -11,7 +11,7 @@ use super::progress::bar;
 use super::{device, eval, evaluation, memory, threads};
 use engine::{Device, Error, Result};
 use ltm::audit::{Audit, Options, audit};
-use ltm::config::{Config, Tokenizer, Work};
+use ltm::config::{Tokenizer, Work};
 use ltm::corpus::Corpus;
 use ltm::data::Source;
 use ltm::run::{Loaded, Run, held_out_stories};
@@ -73,7 +73,7 @@ pub fn run(args: &Args, threads: Option<usize>, device: device::Choice) -> Resul
 }
 
 fn examine(args: &Args, run: &Run, device: &Device) -> Result<()> {
-    let (source, text) = source(args, run.config())?;
+    let (source, text) = source(args, run)?;
     let mut model = run.load(device, Work::Evaluation)?;
     evaluation::warn(&model);
     let steps = (0..).map(|power| 1 << power).take_while(|&t| t <= args.max_steps as usize).collect();
@@ -99,12 +99,10 @@ fn examine(args: &Args, run: &Run, device: &Device) -> Result<()> {
 }
 
 /// The text, and what vouches for it.
-fn source(args: &Args, config: &Config) -> Result<(Arc<dyn Source>, evaluation::Subject)> {
+fn source(args: &Args, run: &Run) -> Result<(Arc<dyn Source>, evaluation::Subject)> {
+    let config = run.config();
     match &args.text {
-        Some(path) => {
-            eval::warn_if_learnt(path, config)?;
-            eval::named(path, config)
-        }
+        Some(path) => eval::named(path, run),
         None if config.data.tokenizer != Tokenizer::Bytes => Err(Error::usage(format!(
             "the embedded corpus is read as bytes and this run reads tokens of {}: name a text with --text",
             config.data.tokenizer

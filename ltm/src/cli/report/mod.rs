@@ -10,7 +10,6 @@ mod page;
 mod tables;
 mod words;
 
-use super::eval::learnt;
 use super::output::{note, print};
 use super::{device, memory, suite, threads};
 use engine::{Error, ErrorKind, Result};
@@ -129,17 +128,15 @@ pub fn run(args: &Args, threads: Option<usize>, device: device::Choice) -> Resul
 fn examine(args: &Args, subject: &mut Subject, device: device::Choice) -> Result<()> {
     subject.notes.iter().for_each(|line| note(format_args!("note: {line}")));
     let config = subject.run.config();
-    if let Some(path) = args.data.as_deref().filter(|path| learnt(path, config).unwrap_or(false)) {
-        let line = format!("{} has learnt from {}: its figures are not of unseen text", subject.name, path.display());
-        note(format_args!("note: {line}"));
-        subject.notes.push(line);
-    }
     if args.measures() {
         let measured = device::within(device, |device| {
             memory::check(config, Work::Evaluation, device)?;
             measure::measure(args, &subject.run, device)
         })?;
         subject.notes.extend(measured.notes.iter().cloned());
+        if let Some(text) = measured.text.as_ref().filter(|text| text.learnt) {
+            subject.notes.push(format!("{}: {text}", subject.name));
+        }
         subject.measured = Some(measured);
     }
     Ok(())

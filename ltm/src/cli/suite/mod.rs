@@ -5,6 +5,7 @@ mod table;
 
 pub use table::published;
 
+use super::evaluation::note_learnt;
 use super::interrupt::Guard;
 use super::output::{command, note, print};
 use super::progress::bar;
@@ -14,7 +15,7 @@ use ltm::data::{Tokenizer, tokenizer};
 use ltm::evaluate::{Evaluator, Protocol};
 use ltm::hash::{hex, sha256};
 use ltm::json::Value;
-use ltm::run::{Loaded, Metrics, Run};
+use ltm::run::{Loaded, Metrics, Run, has_learnt};
 use ltm::suite::{LeftOut, Sequences, Set, Tally, known};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -45,6 +46,8 @@ pub struct Request<'a> {
 pub struct Judged {
     pub set: Set,
     pub results: Vec<(Protocol, Value)>,
+    /// Whether the model has learnt from one of its files.
+    pub learnt: bool,
     pub error: Option<Error>,
 }
 
@@ -71,7 +74,18 @@ pub fn run(run: &Run, model: &mut Loaded, request: &Request, device: &Device) ->
     })?;
     let device = if matches!(device, Device::Cpu) { "cpu" } else { "cuda" };
     let guard = Guard::new()?;
-    let mut suite = Suite { config, device, path, file, kept, guard, evaluators: Vec::new(), tokenizer, gpt2 };
+    let mut suite = Suite {
+        run: run.path().into(),
+        config,
+        device,
+        path,
+        file,
+        kept,
+        guard,
+        evaluators: Vec::new(),
+        tokenizer,
+        gpt2,
+    };
     let mut judged = Vec::new();
     for set in sets {
         let Some(set) = suite.judge(set, model, request)? else {
@@ -87,6 +101,7 @@ pub fn run(run: &Run, model: &mut Loaded, request: &Request, device: &Device) ->
 }
 
 struct Suite {
+    run: PathBuf,
     config: Config,
     device: &'static str,
     path: PathBuf,
@@ -101,18 +116,17 @@ struct Suite {
 impl Suite {
     /// `None` if an interrupt came before all was finished.
     fn judge(&mut self, set: Set, model: &mut Loaded, request: &Request) -> Result<Option<Judged>> {
-        let mut judged = Judged { results: Vec::new(), error: None, set };
+        let mut judged = Judged { results: Vec::new(), learnt: false, error: None, set };
         let set = &judged.set;
-        for path in &set.files {
-            if super::eval::learnt(path, &self.config).unwrap_or(false) {
-                note(format_args!(
-                    "note: the run has learnt from {}: its figures are not of unseen text",
-                    path.display()
-                ));
+        let read = set.sha256().and_then(|data| Ok((data, has_learnt(&self.run, &set.files)?)));
+        let data = match read {
+            Ok((data, learnt)) => {
+                judged.learnt = learnt;
+                if learnt {
+                    note_learnt(title(set));
+                }
+                data
             }
-        }
-        let data = match set.sha256() {
-            Ok(data) => data,
             Err(error) => {
                 note(format_args!("{}: {error}", title(set)));
                 judged.error = Some(error);

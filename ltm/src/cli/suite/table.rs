@@ -1,6 +1,7 @@
 //! The suite's results for people and for programs.
 
 use super::{Judged, Request, title};
+use crate::evaluation::LEARNT;
 use crate::output::{Align, perplexity as shown, short, table};
 use ltm::config::ModelKind;
 use ltm::evaluate::Protocol;
@@ -73,7 +74,7 @@ pub fn text(run: &Run, model: &Loaded, request: &Request, judged: &[Judged]) -> 
         ("published", Left),
     ];
     let mut rows = Vec::new();
-    for Judged { set, results, error } in judged {
+    for Judged { set, results, error, .. } in judged {
         // A limit that all documents are within has left nothing out.
         let scored = results.first().and_then(|(_, result)| result.read("documents", Value::as_u64).ok());
         let limit = set.documents.filter(|limit| scored.is_some_and(|n| n >= *limit));
@@ -116,7 +117,7 @@ pub fn text(run: &Run, model: &Loaded, request: &Request, judged: &[Judged]) -> 
         table(&columns, &rows),
         String::new(),
     ];
-    for Judged { set, results, error } in judged {
+    for Judged { set, results, learnt, error } in judged {
         if let Some((_, result)) = results.first() {
             let files: Vec<_> = set.files.iter().map(|file| file.display().to_string()).collect();
             let left_out = match number(result, "left_out", 0).as_str() {
@@ -127,7 +128,7 @@ pub fn text(run: &Run, model: &Loaded, request: &Request, judged: &[Judged]) -> 
                 }
             };
             lines.push(format!(
-                "{}: {} (sha256 {}): {}: {} documents, {} sequences, {} tokens, {} bytes{left_out}",
+                "{}: {} (sha256 {}): {}: {} documents, {} sequences, {} tokens, {} bytes{left_out}{}",
                 title(set),
                 files.join(" + "),
                 result.get("data_sha256").and_then(|value| value.as_str().ok()).map_or("–", short),
@@ -136,6 +137,7 @@ pub fn text(run: &Run, model: &Loaded, request: &Request, judged: &[Judged]) -> 
                 number(result, "sequences", 0),
                 number(result, "tokens", 0),
                 number(result, "bytes", 0),
+                if *learnt { format!("; {LEARNT}") } else { String::new() },
             ));
         }
         lines.extend(error.as_ref().map(|error| format!("{}: MISSING: {error}", title(set))));
@@ -163,9 +165,10 @@ pub fn text(run: &Run, model: &Loaded, request: &Request, judged: &[Judged]) -> 
 
 /// The same for programs, every figure with its command, seed and hashes.
 pub fn json(run: &Run, model: &Loaded, request: &Request, judged: &[Judged]) -> Value {
-    let sets = judged.iter().map(|Judged { set, results, error }| {
+    let sets = judged.iter().map(|Judged { set, results, learnt, error }| {
         let mut entries = vec![
             ("set", set.name.as_str().into()),
+            ("data_learnt", (*learnt).into()),
             ("results", Value::Array(results.iter().map(|(_, result)| result.clone()).collect())),
         ];
         entries.extend(error.as_ref().map(|error| ("missing", error.to_string().into())));
