@@ -12,6 +12,7 @@ use std::{env, fs};
 /// A module as a shared object of this process.
 pub struct Compiled {
     library: Library,
+    lock: &'static Mutex<()>,
 }
 
 type Launch = unsafe extern "C" fn(
@@ -23,15 +24,13 @@ type Launch = unsafe extern "C" fn(
     count: u32,
 ) -> *const c_char;
 
-/// A library's fibres, its shared memory and its message are global to it: one launch at a time.
-static LAUNCH: Mutex<()> = Mutex::new(());
-
-/// One build at a time in this process; other processes build in folders of their own.
-static BUILD: Mutex<()> = Mutex::new(());
+/// A library is built once, and its fibres, its shared memory and its message are global to it: one build or launch at a time of
+/// each, and of those few that share its lock. Other processes build in folders of their own.
+static LOCKS: [Mutex<()>; 32] = [const { Mutex::new(()) }; 32];
 
 const FLAGS: [&str; 12] = [
     "-std=c++17",
-    "-O2",
+    "-O1",
     "-g1",
     "-fPIC",
     "-shared",
@@ -58,20 +57,22 @@ impl Compiled {
         }
         let mut hasher = DefaultHasher::new();
         (&files, FLAGS).hash(&mut hasher);
-        let folder = folder()?.join(format!("{}-{:016x}", module.name, hasher.finish()));
+        let hash = hasher.finish();
+        let folder = folder()?.join(format!("{}-{hash:016x}", module.name));
         let path = folder.join("kernels.so");
-        let _one = BUILD.lock().unwrap_or_else(PoisonError::into_inner);
+        let lock = &LOCKS[hash as usize % LOCKS.len()];
+        let _one = lock.lock().unwrap_or_else(PoisonError::into_inner);
         if !path.exists() {
             build(&folder, &files).map_err(|e| e.at(module.name))?;
         }
         // SAFETY: the library was made from `cuda.h` and a kernel file, which run nothing when they are loaded.
         let library = unsafe { Library::new(&path) };
-        library.map(|library| Self { library }).map_err(|e| Error::new(format!("{}: {e}", path.display())))
+        library.map(|library| Self { library, lock }).map_err(|e| Error::new(format!("{}: {e}", path.display())))
     }
 
     /// Runs a kernel to its end.
     pub fn launch(&self, entry: &str, grid: Grid, order: Order, args: &[Arg]) -> std::result::Result<(), String> {
-        let _one = LAUNCH.lock().unwrap_or_else(PoisonError::into_inner);
+        let _one = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
         let entry = CString::new(entry).map_err(|e| e.to_string())?;
         let [x, y, z] = grid.blocks;
         let grid = [x, y, z, grid.threads, grid.shared];

@@ -3,6 +3,7 @@
 
 use engine::cuda::{HEADERS, Module, PRODUCT};
 use kernels::registry::modules;
+use rayon::prelude::*;
 use std::path::Path;
 use std::process::Command;
 use std::{env, fs};
@@ -34,18 +35,14 @@ fn folder(name: &str) -> std::path::PathBuf {
 #[test]
 #[ignore = "needs NVIDIA's compiler; .ci/nvcc runs it"]
 fn every_kernel_compiles_without_spills() {
-    let folder = folder("nvcc-kernels");
     let all: Vec<&Module> = modules();
     assert!(!all.is_empty());
-    for module in all.into_iter().chain([&PRODUCT]) {
-        for variant in module.variants() {
-            for architecture in ARCHITECTURES {
-                let defines = variant.defines();
-                compile(&folder, &defines, module.source, architecture)
-                    .unwrap_or_else(|e| panic!("{} ({}) for sm_{architecture}:\n{e}", module.name, defines.join(", ")));
-            }
-        }
-    }
+    let variants = all.into_iter().chain([&PRODUCT]).flat_map(|module| module.variants().map(move |v| (module, v)));
+    let jobs: Vec<_> = variants.flat_map(|(module, v)| ARCHITECTURES.map(|arch| (module, v.defines(), arch))).collect();
+    jobs.par_iter().enumerate().for_each(|(i, (module, defines, architecture))| {
+        compile(&folder(&format!("nvcc-kernels-{i}")), defines, module.source, architecture)
+            .unwrap_or_else(|e| panic!("{} ({}) for sm_{architecture}:\n{e}", module.name, defines.join(", ")));
+    });
 }
 
 /// 64 numbers per thread do not fit into 32 registers.

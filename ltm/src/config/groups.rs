@@ -70,6 +70,8 @@ pub struct FastConfig {
     pub eps: f64,
     /// AdamW's decoupled weight decay.
     pub weight_decay: f64,
+    /// The part of the curvature that the natural gradient counts.
+    pub damping: f64,
     /// Mean of the initial λ. The initial μ is 0.
     pub init_logvar: f64,
     /// Standard deviation of the initial λ.
@@ -209,6 +211,7 @@ impl Default for FastConfig {
             beta2: 0.999,
             eps: 1e-8,
             weight_decay: 0.01,
+            damping: 0.25,
             init_logvar: -5.0,
             init_logvar_std: 0.1,
             kl_warmup: 0,

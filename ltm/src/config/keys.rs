@@ -59,6 +59,9 @@ const KEYS: &[Key] = &[
     key("fast.weight_decay", "adamw: decoupled decay of the posterior's mean and log-variance", |c| {
         &mut c.fast.weight_decay
     }),
+    key("fast.damping", "natural: the part of the measured curvature that counts, 1 for all of it", |c| {
+        &mut c.fast.damping
+    }),
     key("fast.init_logvar", "mean of the initial log-variance", |c| &mut c.fast.init_logvar),
     key("fast.init_logvar_std", "standard deviation of the initial log-variance", |c| &mut c.fast.init_logvar_std),
     key("fast.kl_warmup", "slow steps in which the KL's weight in the fast gradients rises to 1; 0: it is 1", |c| {

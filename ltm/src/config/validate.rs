@@ -101,6 +101,7 @@ impl Config {
             ("fast.rate_start", f.rate_start),
             ("fast.rate_end", f.rate_end),
             ("fast.weight_decay", f.weight_decay),
+            ("fast.damping", f.damping),
             ("fast.init_logvar_std", f.init_logvar_std),
             ("slow.rate", s.rate),
             ("slow.min_rate", s.min_rate),

@@ -98,8 +98,8 @@ pub struct FastOptions {
     pub noise_table: Option<Id>,
 }
 
-/// The natural gradient's decays of its mean gradient and mean curvature, and its damping.
-const NATURAL: (f64, f64, f64) = (0.6, 0.8, 0.25);
+/// The natural gradient's decays of its mean gradient and mean curvature.
+const NATURAL: (f64, f64) = (0.6, 0.8);
 
 /// What the linear schedule adds to the rate of every step, so that the last ones still move.
 const FLOOR: f64 = 0.05;
@@ -205,8 +205,8 @@ impl Fast {
                 plan.push_update(store, Phase::Step, "latents", step, &ins, &state);
             }
             Posterior::Natural => {
-                let (beta1, beta2, damping) = NATURAL;
-                let step = LatentNatural { noise, beta1, beta2, damping };
+                let (beta1, beta2) = NATURAL;
+                let step = LatentNatural { noise, beta1, beta2, damping: fast.damping };
                 plan.push_update(store, Phase::Step, "latents", step, &ins, &state);
             }
         }
