@@ -28,6 +28,7 @@ type Launch = unsafe extern "C" fn(
 /// each, and of those few that share its lock. Other processes build in folders of their own.
 static LOCKS: [Mutex<()>; 32] = [const { Mutex::new(()) }; 32];
 
+/// Most of the tests' time is g++'s, and kernels run for a moment only: no more optimisation than helps.
 const FLAGS: [&str; 12] = [
     "-std=c++17",
     "-O1",

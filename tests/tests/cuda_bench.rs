@@ -32,6 +32,7 @@ fn every_op_and_step_is_measured() {
     };
     let rows = measure_all(&setup, &works, &mut ceilings, &mut count).expect("rows");
     assert_eq!(seen, rows.len(), "every row is told");
+    assert!(rows.iter().all(|row| row.samples.passes().len() == setup.effort.passes), "a row without all its passes");
     for group in ROOMS.iter().map(|room| room.name).chain([STEPS]) {
         assert!(rows.iter().any(|row| row.group == group && row.samples.median() > 0.0), "{group}");
     }

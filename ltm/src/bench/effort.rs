@@ -18,8 +18,8 @@ pub struct Effort {
     pub product: usize,
 }
 
-/// As many as two runs need to differ by more than chance ([`CHANCE`](super::CHANCE)) if all of one are faster than all of the other,
-/// and one more: a pass may then fall into a slow moment.
+/// Two runs then differ by more than chance ([`CHANCE`](super::CHANCE)) if all passes of one are faster than all of the other, or
+/// all but two pairs: five passes would allow none.
 const PASSES: usize = 6;
 
 impl Effort {

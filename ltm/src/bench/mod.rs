@@ -8,7 +8,7 @@
 //! is the model FLOPs utilisation.
 //!
 //! # How time is taken
-//! * All rows are measured in several passes, one after the other, and every pass takes its memory anew: on a machine that is
+//! * All rows are measured in several passes (training steps of more than 25 seconds in fewer of them), one after the other, and every pass takes its memory anew: on a machine that is
 //!   shared, times of the same second resemble each other more than those of two minutes do. In a pass,
 //! * work runs unmeasured until caches, threads and clock rates have settled. Short work is repeated within a sample until
 //!   the clock's resolution does not matter. A row is the median of all its samples with their 20 and 80 % quantiles.

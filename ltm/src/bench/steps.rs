@@ -17,7 +17,7 @@ const PHASES: [Phase; 3] = [Phase::Update, Phase::Batch, Phase::Step];
 /// Seconds for the training steps of all passes, unless one takes longer.
 const TRAINING: f64 = 150.0;
 
-/// Seconds from which a training step is measured without one to warm up.
+/// Seconds from which work is measured without once to warm up.
 const LONG: f64 = 10.0;
 
 /// A batch of random tokens, every target scored.
@@ -122,15 +122,31 @@ impl Parts {
     }
 }
 
-/// Repeats `sample` as often as the effort allows in a pass, after once to warm up.
+/// Repeats `sample` as often as the effort allows in a pass, after once to warm up unless that takes long.
 fn repeat(setup: &Setup, mut sample: impl FnMut() -> Vec<f64>) -> Result<Samples> {
-    sample();
-    let start = Instant::now();
+    let mut start = Instant::now();
     let mut seconds = sample();
+    if start.elapsed().as_secs_f64() < LONG {
+        start = Instant::now();
+        seconds = sample();
+    }
     while start.elapsed().as_secs_f64() < 5.0 * setup.effort.seconds && seconds.len() < 10 {
         seconds.extend(sample());
     }
     Samples::new(seconds)
+}
+
+/// Measures the step of that name.
+fn row(
+    gather: &mut Gather,
+    ceilings: &mut Ceilings,
+    name: &str,
+    cost: Cost,
+    tokens: Option<usize>,
+    work: &mut dyn FnMut() -> Result<Samples>,
+) -> Result<f64> {
+    let (group, case, pass) = (STEPS.into(), name.into(), "whole".into());
+    gather.measure(Part { group, case, pass, cache: Cache::Hot, cost, tokens }, ceilings, &mut |_| work())
 }
 
 /// Measures whole steps: the fast step, what comes once per batch before it, the slow step's gradient and update, and the
@@ -141,19 +157,15 @@ fn repeat(setup: &Setup, mut sample: impl FnMut() -> Vec<f64>) -> Result<Samples
 pub(super) fn measure_steps(setup: &Setup, ceilings: &mut Ceilings, gather: &mut Gather) -> Result<()> {
     let device = &setup.device;
     let tokens = setup.config.train.batch * setup.config.model.seq;
-    let left = gather.passes - gather.pass;
-    let mut row = |name: &str, cost: Cost, tokens, work: &mut dyn FnMut() -> Result<Samples>| {
-        let (group, case, pass) = (STEPS.into(), name.into(), "whole".into());
-        gather.measure(Part { group, case, pass, cache: Cache::Hot, cost, tokens }, ceilings, &mut |_| work())
-    };
-
     let mut parts = Parts::new(setup)?;
     let (once, step) = ([Phase::Update, Phase::Batch], [Phase::Step]);
     let costs = parts.fast.as_ref().map(|fast| [&step[..], &once].map(|phases| cost(fast.plan(), phases)));
     let (mut fast, mut before) = (0.0, 0.0);
     if let Some(costs) = costs {
-        fast = row("fast step", costs[0], Some(tokens), &mut || repeat(setup, || parts.fast_steps(device)))?;
-        before = row("before the fast steps", costs[1], None, &mut || {
+        fast = row(gather, ceilings, "fast step", costs[0], Some(tokens), &mut || {
+            repeat(setup, || parts.fast_steps(device))
+        })?;
+        before = row(gather, ceilings, "before the fast steps", costs[1], None, &mut || {
             let Parts { store, fast, .. } = &mut parts;
             let plan = fast.as_ref().expect("it was there when its cost was asked").plan();
             let work = &mut || once.iter().for_each(|&phase| plan.run(store, phase));
@@ -161,11 +173,11 @@ pub(super) fn measure_steps(setup: &Setup, ceilings: &mut Ceilings, gather: &mut
         })?;
     }
     let [gradient, update] = parts.slow.plans().map(|plan| cost(plan, &PHASES));
-    let slow = row("slow step: gradient", gradient, Some(tokens), &mut || {
+    let slow = row(gather, ceilings, "slow step: gradient", gradient, Some(tokens), &mut || {
         let Parts { store, slow, .. } = &mut parts;
         repeat(setup, || vec![time(device, || slow.gradient(store))])
     })?;
-    row("slow step: norm and update", update, None, &mut || {
+    row(gather, ceilings, "slow step: norm and update", update, None, &mut || {
         let Parts { store, slow, .. } = &mut parts;
         repeat(setup, || {
             vec![time(device, || {
@@ -176,14 +188,17 @@ pub(super) fn measure_steps(setup: &Setup, ceilings: &mut Ceilings, gather: &mut
     })?;
     drop(parts);
 
-    // A step of minutes is measured in the last passes only.
     let expected = before + setup.config.fast.steps as f64 * fast + slow;
-    if left > ((TRAINING / expected) as usize).max(1) {
+    // The first pass decides for all, or those in which the machine is slow would be left out.
+    if gather.pass == 0 {
+        gather.first_training = gather.passes.saturating_sub(((TRAINING / expected) as usize).max(1));
+    }
+    if gather.pass < gather.first_training {
         return Ok(());
     }
     let mut trainer = trainer(&setup.config, device)?;
     let cost = training_cost(trainer.fast(), trainer.slow(), setup.config.fast.steps);
-    row("training step", cost, Some(tokens), &mut || {
+    row(gather, ceilings, "training step", cost, Some(tokens), &mut || {
         let batch = random_batch(&setup.config);
         if expected < LONG {
             trainer.train(&batch)?;

@@ -179,7 +179,7 @@ pub fn text(data: Option<&Path>, run: &Run, model: &Loaded, stories: u64) -> Res
         None if config.data.paths.is_empty() => Ok((held_out_stories(config.model.seq, stories)?, Subject::embedded())),
         None => {
             let Scorable { source, files } = held_out(run, model)?;
-            Ok((source, Subject::held_out(&files)?))
+            Ok((source, Subject::held_out(&files, run)?))
         }
     }
 }

@@ -8,7 +8,7 @@ use ltm::corpus::Corpus;
 use ltm::data::Source;
 use ltm::evaluate::{Evaluator, Protocol, Total};
 use ltm::json::Value;
-use ltm::run::{Excess, Loaded, Run, has_learnt, score_by, sha256_files};
+use ltm::run::{Excess, Learnt, Loaded, Run, score_by, sha256_files};
 use std::fmt::{self, Display, Formatter};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -211,7 +211,7 @@ pub struct Subject {
     pub name: String,
     /// SHA-256 of its files' bytes, one behind the other; `None` for the embedded corpus, which is a part of the program.
     pub sha256: Option<String>,
-    /// Whether the model has learnt from it or from a part of it.
+    /// Whether it has a file that the model has learnt from, see [`Learnt`].
     pub learnt: bool,
 }
 
@@ -219,19 +219,24 @@ pub struct Subject {
 pub const LEARNT: &str = "which the run has learnt from: not unseen text";
 
 /// Says so at once.
-pub fn note_learnt(name: impl Display) {
-    note(format_args!("note: the run has learnt from {name}: these numbers are not of unseen text"));
+pub fn note_learnt(run: &Run, name: impl Display) {
+    note(format_args!("note: {} has learnt from {name}: these numbers are not of unseen text", run.path().display()));
 }
 
 impl Subject {
-    /// What a run held out of these files.
+    /// What a run held out of these files. Text that was given to hold out may have been given to learn from too.
     ///
     /// # Errors
     /// A file that cannot be read.
-    pub fn held_out(files: &[PathBuf]) -> Result<Self> {
+    pub fn held_out(files: &[PathBuf], run: &Run) -> Result<Self> {
         let names: Vec<String> = files.iter().map(|path| path.display().to_string()).collect();
-        let name = format!("what was held out of {}", names.join(" + "));
-        Ok(Self { name, sha256: Some(sha256_files(files)?), learnt: false })
+        match run.config().data.validation.is_some() {
+            true => Self::given(names.join(" + "), files, run),
+            false => {
+                let name = format!("what was held out of {}", names.join(" + "));
+                Ok(Self { name, sha256: Some(sha256_files(files)?), learnt: false })
+            }
+        }
     }
 
     /// A text that somebody named, which lies in `files`. If the run has learnt from it, that is noted.
@@ -239,9 +244,13 @@ impl Subject {
     /// # Errors
     /// A file that cannot be read.
     pub fn named(path: &Path, files: &[PathBuf], run: &Run) -> Result<Self> {
-        let (name, learnt) = (path.display().to_string(), has_learnt(run.path(), files)?);
+        Self::given(path.display().to_string(), files, run)
+    }
+
+    fn given(name: String, files: &[PathBuf], run: &Run) -> Result<Self> {
+        let learnt = Learnt::of(run)?.has(files)?;
         if learnt {
-            note_learnt(&name);
+            note_learnt(run, &name);
         }
         Ok(Self { name, sha256: Some(sha256_files(files)?), learnt })
     }

@@ -101,7 +101,6 @@ impl Config {
             ("fast.rate_start", f.rate_start),
             ("fast.rate_end", f.rate_end),
             ("fast.weight_decay", f.weight_decay),
-            ("fast.damping", f.damping),
             ("fast.init_logvar_std", f.init_logvar_std),
             ("slow.rate", s.rate),
             ("slow.min_rate", s.min_rate),
@@ -119,6 +118,7 @@ impl Config {
         ] {
             ensure((0.0..1.0).contains(&value), || format!("{key} = {value}: must be at least 0 and less than 1"))?;
         }
+        ensure((0.0..=1.0).contains(&f.damping), || format!("fast.damping = {}: must be from 0 to 1", f.damping))?;
         ensure(f.init_logvar.abs() <= 30.0, || {
             format!("fast.init_logvar = {}: must be from -30 to 30, as a log-variance", f.init_logvar)
         })?;

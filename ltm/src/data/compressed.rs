@@ -79,7 +79,7 @@ mod decoders {
         Ok(Box::new(Located { decoder, name: "Zstandard", lines: 0 }))
     }
 
-    /// Says how far a damaged file could be read.
+    /// Says how far a damaged file could be read; a wrong checksum shows at the end.
     struct Located<R> {
         decoder: R,
         name: &'static str,
@@ -94,12 +94,15 @@ mod decoders {
                     self.lines += out[..n].iter().filter(|&&byte| byte == b'\n').count();
                     Ok(n)
                 }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => Err(error),
+                // What the system says is none of the data's fault.
+                Err(error) if error.raw_os_error().is_some() || error.kind() == io::ErrorKind::Interrupted => {
+                    Err(error)
+                }
                 Err(error) => {
-                    let (name, line) = (self.name, self.lines + 1);
+                    let (name, lines) = (self.name, self.lines);
                     Err(io::Error::new(
                         error.kind(),
-                        format!("its {name} data are damaged or cut off at line {line}: {error}"),
+                        format!("its {name} data are damaged or cut off, which shows behind line {lines}: {error}"),
                     ))
                 }
             }
@@ -182,13 +185,16 @@ mod tests {
         let text = b"one line\nand another\n".repeat(1000);
         for packed in [gzip(&text), zstd::encode_all(&text[..], 1).unwrap()] {
             let said = read(packed[..packed.len() - 1].to_vec()).unwrap_err().to_string();
-            assert!(said.contains("damaged or cut off at line "), "{said}");
+            assert!(said.contains("damaged or cut off, which shows behind line "), "{said}");
             assert!(read(packed[..packed.len() / 2].to_vec()).is_err());
         }
         let mut packed = gzip(&text);
         let last = packed.len() - 5;
         packed[last] ^= 1;
         let said = read(packed).unwrap_err().to_string();
-        assert!(said.contains("its gzip data are damaged or cut off at line 2001: "), "a wrong checksum: {said}");
+        assert!(
+            said.contains("its gzip data are damaged or cut off, which shows behind line 2000: "),
+            "a wrong checksum: {said}"
+        );
     }
 }

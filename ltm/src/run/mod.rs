@@ -45,6 +45,7 @@
 mod events;
 mod folder;
 mod learner;
+mod learnt;
 mod material;
 mod metrics;
 mod record;
@@ -57,9 +58,10 @@ mod watch;
 
 pub use folder::{FREE_AT_RESUME, IMPORTED, Loaded, Run};
 pub use learner::Validation;
+pub use learnt::Learnt;
 pub use material::{HELD_OUT, Material, Scorable, held_out_stories};
 pub use metrics::Metrics;
-pub use record::{Data, DataFile, Record, has_learnt, machine, program, sha256_files};
+pub use record::{Data, DataFile, Record, machine, program, sha256_files};
 pub use replay::{Repeated, Replay, Stretch};
 pub use score::{Excess, Scored, score, score_by};
 pub use session::{Progress, Session};

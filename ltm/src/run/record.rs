@@ -69,6 +69,15 @@ impl Data {
         self.fingerprint == other.fingerprint && content(self) == content(other)
     }
 
+    /// The data of every record in a run's folder; `None` if it has no records.
+    ///
+    /// # Errors
+    /// If they cannot be read.
+    pub(super) fn recorded(run: &Path) -> Result<Option<Vec<Self>>> {
+        let of = |value: &Value| value.read("data", Self::from_json).ok();
+        Ok(lines(run)?.map(|lines| lines.iter().filter_map(of).collect()))
+    }
+
     fn to_json(&self) -> Value {
         let file = |f: &DataFile| {
             Value::object([
@@ -89,8 +98,11 @@ impl Data {
                 path: text(f, "path")?.into(),
                 bytes: f.read("bytes", Value::as_u64)?,
                 sha256: text(f, "sha256")?,
-                // Records once did not tell them apart.
-                learnt: f.get("learnt").is_none_or(|learnt| learnt.as_bool().unwrap_or(true)),
+                // Records once did not say so: shards that are held out are called it.
+                learnt: match f.get("learnt") {
+                    Some(learnt) => learnt.as_bool()?,
+                    None => !text(f, "path")?.ends_with(".bin") || !text(f, "path")?.contains("val"),
+                },
             })
         };
         let files = value.read("files", |files| files.as_array()?.iter().map(file).collect())?;
@@ -98,34 +110,21 @@ impl Data {
     }
 }
 
-/// A file's SHA-256 in hexadecimal, and its size.
-fn digest(path: &Path) -> Result<(String, u64)> {
-    let read = File::open(path).and_then(hash::sha256_reader).map_err(|e| Error::io("read", path, &e));
-    read.map(|(digest, bytes)| (hash::hex(&digest), bytes))
+/// The records of a run's folder, but for a line that a kill cut in two: whoever goes on with the run writes it again. `None` if
+/// there is no such file.
+fn lines(run: &Path) -> Result<Option<Vec<Value>>> {
+    let path = run.join(FILE);
+    match fs::read(&path) {
+        Ok(text) => Ok(Some(text.split(|&byte| byte == b'\n').filter_map(|line| json::parse(line).ok()).collect())),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(Error::io("read", &path, &error)),
+    }
 }
 
-/// Whether the run in a folder has learnt from one of `files`, in whole or in part, wherever it lay then: it is told by its
-/// content. A run that kept no records has learnt from nothing that is known.
-///
-/// # Errors
-/// Records or files that cannot be read.
-pub fn has_learnt(run: &Path, files: &[impl AsRef<Path>]) -> Result<bool> {
-    if !run.join(FILE).exists() {
-        return Ok(false);
-    }
-    let records = Record::all(run)?;
-    let learnt: Vec<&DataFile> = records.iter().flat_map(|r| &r.data.files).filter(|file| file.learnt).collect();
-    for path in files.iter().map(AsRef::as_ref) {
-        let size = fs::metadata(path).map_err(|e| Error::io("read", path, &e))?.len();
-        let alike: Vec<_> = learnt.iter().filter(|file| file.bytes == size).collect();
-        if !alike.is_empty() {
-            let (sha256, _) = digest(path)?;
-            if alike.iter().any(|file| file.sha256 == sha256) {
-                return Ok(true);
-            }
-        }
-    }
-    Ok(false)
+/// A file's SHA-256 in hexadecimal, and its size.
+pub(super) fn digest(path: &Path) -> Result<(String, u64)> {
+    let read = File::open(path).and_then(hash::sha256_reader).map_err(|e| Error::io("read", path, &e));
+    read.map(|(digest, bytes)| (hash::hex(&digest), bytes))
 }
 
 /// The digest of the bytes of `files`, one behind the other, in hexadecimal.
@@ -174,16 +173,13 @@ impl Record {
     /// # Errors
     /// If there is no such file, or it cannot be read.
     pub fn all(run: &Path) -> Result<Vec<Self>> {
-        let path = run.join(FILE);
-        let text = fs::read(&path).map_err(|e| match e.kind() {
-            ErrorKind::NotFound => Error::new(format!(
+        let lines = lines(run)?.ok_or_else(|| {
+            Error::new(format!(
                 "{} has no {FILE}: it was begun by a program that did not record what it takes to repeat a run",
                 run.display()
-            )),
-            _ => Error::io("read", &path, &e),
+            ))
         })?;
-        let lines = text.split(|&byte| byte == b'\n');
-        Ok(lines.filter_map(|line| json::parse(line).and_then(|value| Self::from_json(&value)).ok()).collect())
+        Ok(lines.iter().filter_map(|value| Self::from_json(value).ok()).collect())
     }
 
     fn from_json(value: &Value) -> Result<Self> {

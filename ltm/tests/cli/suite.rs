@@ -39,7 +39,7 @@ fn a_suite_is_scored_kept_and_traced() {
         "S 34.71 M 32.06 L 4.43",
         "AR 110.31",
         "text by articles, detokenise wikitext, documents, the first 2 documents only: 2 documents",
-        "the run has learnt from",
+        "run has learnt from",
         "sha256",
         "seed 0",
     ] {

@@ -2,12 +2,16 @@
 
 use super::Subject;
 use crate::audit::pm;
+use crate::evaluation::LEARNT;
 use crate::output::{perplexity, short, si};
+use crate::plan;
 use crate::suite::published;
+use engine::Device;
 use ltm::audit::Audit;
 use ltm::config::{Config, ModelKind};
 use ltm::evaluate::{Mean, Protocol};
 use ltm::json::Value;
+use ltm::run::Metrics;
 use ltm::suite::{KNOWN, known};
 use maud::{Markup, html};
 use std::collections::BTreeSet;
@@ -56,7 +60,13 @@ pub fn kind(kind: ModelKind) -> &'static str {
     }
 }
 
-/// What the runs are, and how far they came.
+/// Tokens that the run has learnt from per second, on whatever machine it was.
+fn speed(subject: &Subject) -> Option<f64> {
+    let (tokens, seconds) = Metrics::effort(&subject.run.metrics_path()).ok()?;
+    (seconds > 0.0).then(|| tokens as f64 / seconds)
+}
+
+/// What the runs are, how far they came, and what it took.
 pub fn overview(subjects: &[Subject]) -> Markup {
     let columns = [
         ("run", Words),
@@ -65,6 +75,8 @@ pub fn overview(subjects: &[Subject]) -> Markup {
         ("latents", Numbers),
         ("step", Numbers),
         ("tokens seen", Numbers),
+        ("FLOPs/position", Numbers),
+        ("tokens/s", Numbers),
         ("last loss", Numbers),
         ("held out", Numbers),
         ("digest", Words),
@@ -94,6 +106,9 @@ pub fn overview(subjects: &[Subject]) -> Markup {
             latents,
             step.map_or("–".into(), |step| format!("{step:.0}")),
             last.map_or("–".into(), |last| si(last.tokens, "")),
+            // Weights that came from elsewhere were trained in ways that are not known.
+            last.and_then(|_| plan::price(config, &Device::Cpu).ok()).map_or("–".into(), |(flops, _)| si(flops, "")),
+            speed(subject).map_or("–".into(), |speed| si(speed, "")),
             last.map_or("–".into(), |last| digits(last.loss, 4)),
             validation.map_or("–".into(), |point| digits(point.loss, 4)),
             measured.map_or("–".into(), |measured| short(&measured.weights).into()),
@@ -101,7 +116,11 @@ pub fn overview(subjects: &[Subject]) -> Markup {
             program.map_or("–".into(), str::to_string),
         ]
     });
-    table("The runs; losses are in nats per token", &columns, &rows.collect::<Vec<_>>())
+    table(
+        "The runs; losses are in nats per token, FLOPs and speed those of training, per position and per token learnt from",
+        &columns,
+        &rows.collect::<Vec<_>>(),
+    )
 }
 
 /// The settings in which the runs differ, and all of them.
@@ -233,10 +252,14 @@ fn suite_row(subject: &Subject, line: &Value) -> Vec<String> {
     };
     let protocols: Vec<_> = Protocol::of(subject.kind()).iter().copied().filter(judged).collect();
     let place = protocols.iter().position(|known| known.name() == protocol);
+    let title: String = known(&set).map_or(set.clone(), |known| known.title.into());
     let beside = place.map(|i| published(known(&set).map(|set| set.published), &protocols, i));
     vec![
         subject.name.clone(),
-        known(&set).map_or(set, |known| known.title.into()),
+        match line.get("data_learnt").is_some_and(|learnt| learnt.as_bool() == Ok(true)) {
+            true => format!("{title}, {LEARNT}"),
+            false => title,
+        },
         protocol,
         text("status"),
         number("fast_steps", 0),

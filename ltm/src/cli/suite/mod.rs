@@ -15,7 +15,7 @@ use ltm::data::{Tokenizer, tokenizer};
 use ltm::evaluate::{Evaluator, Protocol};
 use ltm::hash::{hex, sha256};
 use ltm::json::Value;
-use ltm::run::{Loaded, Metrics, Run, has_learnt};
+use ltm::run::{Learnt, Loaded, Metrics, Run};
 use ltm::suite::{LeftOut, Sequences, Set, Tally, known};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -75,7 +75,8 @@ pub fn run(run: &Run, model: &mut Loaded, request: &Request, device: &Device) ->
     let device = if matches!(device, Device::Cpu) { "cpu" } else { "cuda" };
     let guard = Guard::new()?;
     let mut suite = Suite {
-        run: run.path().into(),
+        run,
+        learnt: Learnt::of(run)?,
         config,
         device,
         path,
@@ -100,8 +101,9 @@ pub fn run(run: &Run, model: &mut Loaded, request: &Request, device: &Device) ->
     Ok(Some(judged))
 }
 
-struct Suite {
-    run: PathBuf,
+struct Suite<'a> {
+    run: &'a Run,
+    learnt: Learnt,
     config: Config,
     device: &'static str,
     path: PathBuf,
@@ -113,17 +115,17 @@ struct Suite {
     gpt2: Option<Arc<dyn Tokenizer>>,
 }
 
-impl Suite {
+impl Suite<'_> {
     /// `None` if an interrupt came before all was finished.
     fn judge(&mut self, set: Set, model: &mut Loaded, request: &Request) -> Result<Option<Judged>> {
         let mut judged = Judged { results: Vec::new(), learnt: false, error: None, set };
         let set = &judged.set;
-        let read = set.sha256().and_then(|data| Ok((data, has_learnt(&self.run, &set.files)?)));
+        let read = set.sha256().and_then(|data| Ok((data, self.learnt.has(&set.files)?)));
         let data = match read {
             Ok((data, learnt)) => {
                 judged.learnt = learnt;
                 if learnt {
-                    note_learnt(title(set));
+                    note_learnt(self.run, title(set));
                 }
                 data
             }
@@ -151,7 +153,7 @@ impl Suite {
             match self.score(set, &protocols, model) {
                 Ok(scored) => {
                     for ((protocol, place), scored) in protocols.iter().zip(places).zip(scored) {
-                        let result = self.result(set, &data, model, request, *protocol, &scored);
+                        let result = self.result(set, &data, judged.learnt, model, request, *protocol, &scored);
                         self.file.write(&result)?;
                         *place = Some(result);
                     }
@@ -237,6 +239,7 @@ impl Suite {
         &self,
         set: &Set,
         data: &str,
+        learnt: bool,
         model: &Loaded,
         request: &Request,
         protocol: Protocol,
@@ -252,6 +255,7 @@ impl Suite {
             ("files", files.into()),
             ("reading", set.reading().into()),
             ("data_sha256", data.into()),
+            ("data_learnt", learnt.into()),
             ("weights_sha256", model.weights.as_str().into()),
             ("step", model.step.into()),
             ("seed", self.config.train.seed.into()),
