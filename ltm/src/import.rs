@@ -53,6 +53,7 @@ pub fn gpt2(folder: &Path, tokenizer: Tokenizer, out: &Path) -> Result<Run> {
         json::parse(&text).and_then(|value| configuration(&value, tokenizer)).map_err(|e| e.at(file.display()))?;
     let file = folder.join(WEIGHTS);
     let tensors = SafeTensors::open(&file)?;
+    check_sizes(&tensors, &config.model).map_err(|e| e.at(file.display()))?;
     let mut store = Store::new(Device::Cpu);
     let params = Params::new(&config.model, DType::F32, &mut store);
     read(&tensors, &params, &mut store).map_err(|e| e.at(file.display()))?;
@@ -107,9 +108,24 @@ fn configuration(theirs: &Value, tokenizer: Tokenizer) -> Result<Config> {
     Config { model, train, data, ..Config::default() }.resolved()
 }
 
+/// What stands in front of all names of a file.
+fn prefix<B: AsRef<[u8]>>(file: &SafeTensors<B>) -> &'static str {
+    if file.info(&format!("{PREFIX}wte.weight")).is_ok() { PREFIX } else { "" }
+}
+
+/// Every size that the configuration names, before memory is taken for it.
+fn check_sizes<B: AsRef<[u8]>>(file: &SafeTensors<B>, model: &ModelConfig) -> Result<()> {
+    let prefix = prefix(file);
+    let expect = |name: String, shape: &[usize]| file.expect_shape(&format!("{prefix}{name}"), shape);
+    expect("wte.weight".into(), &[model.vocab, model.dim])?;
+    expect("wpe.weight".into(), &[model.max_seq, model.dim])?;
+    expect("h.0.mlp.c_fc.weight".into(), &[model.dim, model.ffn_hidden()])?;
+    expect(format!("h.{}.ln_1.weight", model.layers - 1), &[model.dim])
+}
+
 /// Fills the parameters.
 fn read<B: AsRef<[u8]>>(file: &SafeTensors<B>, params: &Params, store: &mut Store) -> Result<()> {
-    let prefix = if file.info(&format!("{PREFIX}wte.weight")).is_ok() { PREFIX } else { "" };
+    let prefix = prefix(file);
     let mut known = BTreeSet::new();
     for p in params.iter() {
         for part in p.parts() {
@@ -308,7 +324,9 @@ mod tests {
             ("n_layer", "layers", "n_layer"),
             ("\"n_embd\": 8", "\"n_embd\": 16", "tensor \"wte.weight\" has shape [258, 8], expected [258, 16]"),
             ("\"n_layer\": 2", "\"n_layer\": 1", "tensor \"h.1.attn.c_attn.bias\" belongs to no part"),
-            ("\"n_layer\": 2", "\"n_layer\": 3", "there is no tensor \"h.2.attn.c_attn.weight\""),
+            ("\"n_layer\": 2", "\"n_layer\": 2000000", "model.layers = 2000000"),
+            ("\"n_layer\": 2", "\"n_layer\": 1000", "there is no tensor \"h.999.ln_1.weight\""),
+            ("\"n_layer\": 2", "\"n_layer\": 3", "there is no tensor \"h.2.ln_1.weight\""),
             (
                 "\"n_inner\": null",
                 "\"n_inner\": 16",
@@ -324,8 +342,12 @@ mod tests {
         assert!(error(&theirs(), &damaged).contains("has NaN at element 1"));
         let folder = folder_of(&theirs(), &[]);
         let ids = [0i64; 258 * 8];
-        let mut writer = Writer::new();
+        let (mut writer, all) = (Writer::new(), tensors());
         writer.add("wte.weight", &[258, 8], Data::I64(&ids)).unwrap();
+        for (name, shape, values) in all.iter().filter(|(name, ..)| name != "wte.weight" && !name.contains("attn.bias"))
+        {
+            writer.add(name, shape, Data::F32(values)).unwrap();
+        }
         let mut bytes = Vec::new();
         writer.write(&mut bytes).unwrap();
         fs::write(folder.path().join(WEIGHTS), bytes).unwrap();

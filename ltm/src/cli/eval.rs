@@ -4,6 +4,7 @@ use super::evaluation::{self, Options, Subject};
 use super::interrupt;
 use super::output::{command, print, short};
 use super::{device, gsm8k, memory, suite, threads};
+use clap::builder::RangedU64ValueParser;
 use engine::{Device, Error, Result};
 use ltm::config::{ModelKind, Work};
 use ltm::corpus::Corpus;
@@ -25,6 +26,8 @@ const STORIES: u64 = 256;
 /// prefix  fit on the first half of each sequence, score the second: comparable with an autoregressive model
 /// fixed   the public reference's own number, at the noise that was fitted to: not a bound
 /// nll     exact; this and prefix are the protocols of the autoregressive baseline (model.kind = ar), which has no posterior
+///
+/// A text that the run has learnt from, byte for byte, is known and said to be; what was prepared, packed or cut from it since is not.
 ///
 /// NLL and KL stand apart; perplexity is exp(all nats / all tokens); bits per byte do not depend on the tokenizer. Without
 /// --data the held-out part of the run's own data is scored; if that is the embedded corpus, the source's true entropy
@@ -57,7 +60,7 @@ pub struct Args {
     #[arg(long, value_name = "T")]
     steps: Option<usize>,
     /// Draws per sequence, or texts per problem
-    #[arg(long, value_name = "S", default_value_t = 16)]
+    #[arg(long, value_name = "S", default_value_t = 16, value_parser = RangedU64ValueParser::<usize>::new().range(..=65_536))]
     samples: usize,
     /// Score only the first N sequences or problems [default: all; of the embedded corpus 256]; with --suite the first N
     /// documents of every set

@@ -2,7 +2,7 @@
 
 use super::output::{Align, note, perplexity, short, table};
 use super::progress::bar;
-use engine::{Error, Result};
+use engine::Result;
 use ltm::config::{Config, Work};
 use ltm::corpus::Corpus;
 use ltm::data::Source;
@@ -43,9 +43,6 @@ pub fn evaluate(model: &mut Loaded, source: &Arc<dyn Source>, options: &Options)
     let mut config = model.config.clone();
     config.fast.steps = options.steps;
     config.validate()?;
-    if u32::try_from(options.samples).is_err() {
-        return Err(Error::usage(format!("--samples {}: must be at most {}", options.samples, u32::MAX)));
-    }
     let mut rows: Vec<Row> = Vec::new();
     for &protocol in &options.protocols {
         if rows.iter().all(|row| row.protocol != protocol) {

@@ -2,7 +2,7 @@
 
 use super::output::{note, si};
 use indicatif::{FormattedDuration, ProgressBar, ProgressStyle};
-use ltm::config::ModelKind;
+use ltm::config::{Config, ModelKind, Noise};
 use ltm::run::{Progress, Validation};
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
@@ -23,6 +23,7 @@ const PAUSE: Duration = Duration::from_secs(5);
 pub struct Training {
     bar: Option<ProgressBar>,
     kind: ModelKind,
+    noise: Noise,
     steps: u64,
     last_line: Option<Instant>,
     /// Running sums of the recent steps, and of their weights.
@@ -35,8 +36,8 @@ pub struct Training {
 }
 
 impl Training {
-    /// A display of a run of `steps` steps of which `done` are done, by a model of some kind.
-    pub fn new(kind: ModelKind, done: u64, steps: u64) -> Self {
+    /// A display of a run of `steps` steps of which `done` are done.
+    pub fn new(config: &Config, done: u64, steps: u64) -> Self {
         let bar = std::io::stderr().is_terminal().then(|| {
             let bar = bar(steps, "{bar:24} {pos}/{len}  {msg}");
             bar.set_position(done);
@@ -44,7 +45,8 @@ impl Training {
         });
         Self {
             bar,
-            kind,
+            kind: config.model.kind,
+            noise: config.fast.noise,
             steps,
             last_line: None,
             nll: 0.0,
@@ -108,7 +110,10 @@ impl Training {
         let per_token = |x: f64| x / self.tokens;
         let left = (self.steps - step.min(self.steps)) as f64 * self.seconds / self.weight;
         let parts = match self.kind {
-            ModelKind::Ltm => format!(" = NLL {:.4} + KL {:.4}", per_token(self.nll), per_token(self.kl)),
+            ModelKind::Ltm => {
+                let status = if self.noise == Noise::Fixed { " (fixed noise: not a bound)" } else { "" };
+                format!("{status} = NLL {:.4} + KL {:.4}", per_token(self.nll), per_token(self.kl))
+            }
             ModelKind::Ar | ModelKind::Gpt2 => String::new(),
         };
         format!(

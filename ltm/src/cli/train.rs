@@ -134,7 +134,7 @@ fn warmup_note(config: &Config) -> Option<String> {
 pub fn steps(session: &mut Session, guard: &Guard) -> Result<bool> {
     let (path, steps) = (session.run().path().to_path_buf(), session.run().config().train.steps as u64);
     let begun_at = session.step();
-    let mut display = Training::new(session.run().config().model.kind, begun_at, steps);
+    let mut display = Training::new(session.run().config(), begun_at, steps);
     note(format_args!("{}: {} of {steps} steps to go", path.display(), steps - begun_at));
     warmup_note(session.run().config()).iter().for_each(note);
     while !session.is_done() {

@@ -69,6 +69,7 @@ impl Learner {
             ("loss", (total.nats / tokens).into()),
             ("nll", (total.nll / tokens).into()),
             ("kl", (total.kl / tokens).into()),
+            ("draw_error", (total.draw_error / tokens).into()),
             ("bits_per_byte", total.bits_per_byte().into()),
             ("nats_per_sequence", (total.nats / sequences).into()),
         ];

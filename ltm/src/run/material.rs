@@ -107,6 +107,13 @@ impl Material {
     pub fn open_whole(path: &Path, config: &Config) -> Result<Scorable> {
         let tokenizer = tokenizer::by_name(config.data.tokenizer.name())?;
         let data = Dataset::open(path, validation_split(path)?, &tokenizer)?;
+        let (tokens, window) = (data.len(), config.model.seq);
+        if config.data.chunking == Chunking::Windows && tokens < window as u64 {
+            return Err(Error::usage(format!(
+                "{}: its {tokens} tokens make no complete window of {window}: name a longer text",
+                path.display()
+            )));
+        }
         let mut files = Vec::new();
         add_files(&mut files, &data);
         Ok(Scorable { source: sequences(data, config, Tail::Pad)?, files })

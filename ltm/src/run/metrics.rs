@@ -79,7 +79,15 @@ impl Metrics {
         Self::read(&self.path, each)
     }
 
-    /// The same of the file at `path`, which nobody need have open.
+    /// Calls `each` with every line that can be read, in order.
+    ///
+    /// # Errors
+    /// If the file cannot be read.
+    pub fn all(&self, each: impl FnMut(&Value)) -> Result<()> {
+        Self::read_all(&self.path, each)
+    }
+
+    /// As [`steps`](Self::steps) of the file at `path`, which nobody need have open.
     ///
     /// # Errors
     /// If the file cannot be read.

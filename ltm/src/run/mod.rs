@@ -65,4 +65,4 @@ pub use record::{Data, DataFile, Record, machine, program, sha256_files};
 pub use replay::{Repeated, Replay, Stretch};
 pub use score::{Excess, Scored, score, score_by};
 pub use session::{Progress, Session};
-pub use watch::{Trouble, Watch};
+pub use watch::{Text, Trouble, Validated, Watch};

@@ -139,6 +139,10 @@ pub fn sha256_files(files: &[impl AsRef<Path>]) -> Result<String> {
         if path.is_dir() {
             return Err(Error::new(format!("{} is a folder: name the files in it", path.display())));
         }
+        // A pipe or a device may never end, and cannot be read a second time.
+        if path.exists() && !path.is_file() {
+            return Err(Error::new(format!("{} is no regular file: copy what it holds into one", path.display())));
+        }
         std::io::copy(&mut File::open(path).map_err(cannot)?, &mut hash).map_err(cannot)?;
     }
     Ok(hash::hex(&hash.finish()))

@@ -2,7 +2,7 @@ use super::folder::{MOMENTS, Run, STATE, WEIGHTS, fingerprint};
 use super::learner::Learner;
 use super::record::{Data, Record};
 use super::replay::STATE_SUM;
-use super::{Material, Metrics, Trouble, Validation, Watch};
+use super::{Material, Metrics, Trouble, Validated, Validation, Watch};
 use crate::checkpoint;
 use crate::config::Config;
 use crate::data::{Batch, Order, Sampler};
@@ -85,7 +85,7 @@ impl Session {
         Record::new(trainer.step(), config, data, trainer.store.device()).write(run.path())?;
         let mut watch = Watch::new(config);
         if let Some(watch) = &mut watch {
-            metrics.steps(|line| _ = watch_line(watch, line, config.train.batch))?;
+            metrics.all(|line| _ = watch_line(watch, line, config.train.batch))?;
         }
         let sampler = Sampler::new(material.train.clone(), Order::Shuffled { seed: config.train.seed })?;
         let batch = Batch::new(config.train.batch, config.model.seq);
@@ -160,8 +160,13 @@ impl Session {
             // A model that cannot be validated stops by its own numbers or goes on, as the configuration says.
             match self.learner.validate() {
                 Ok(validation) => {
-                    let line = validation.as_ref().map(|validation| self.learner.line(validation));
-                    line.map_or(Ok(()), |line| self.metrics.write(&line))?;
+                    if let Some(line) = validation.as_ref().map(|validation| self.learner.line(validation)) {
+                        self.metrics.write(&line)?;
+                        if let Some(trouble) = self.watch.as_mut().and_then(|watch| watch_line(watch, &line, batch)) {
+                            self.metrics.write(&trouble_line(self.step(), trouble))?;
+                            progress.warnings.push(trouble.to_string());
+                        }
+                    }
                     progress.validation = validation;
                 }
                 Err(error) => progress.warnings.push(format!("no validation after step {}: {error}", self.step())),
@@ -223,11 +228,17 @@ pub(super) fn step_line(report: &StepReport, state: Option<u64>, seconds: f64) -
     Value::object(line)
 }
 
-/// Shows the watch a step as the metrics have it: what it hears is the same when a run goes on. A step without numbers says
-/// nothing.
+/// Shows the watch a step or a validation as the metrics have it: what it hears is the same when a run goes on. A step without
+/// numbers says nothing.
 fn watch_line(watch: &mut Watch, line: &Value, batch: usize) -> Option<Trouble> {
     let number = |key: &str| line.read(key, Value::as_f64).ok().filter(|x| x.is_finite());
     let step = line.read("step", Value::as_u64).ok()?;
+    if line.get("protocol").is_some() {
+        // Nats per sequence over nats per token are the tokens of a sequence.
+        let (loss, error) = (number("loss")?, number("draw_error")?);
+        let kl = number("kl")? * number("nats_per_sequence")? / loss;
+        return watch.validation(Validated { step, kl, loss, error });
+    }
     watch.step(step, number("kl")? * number("tokens")? / batch as f64, number("loss")?)
 }
 

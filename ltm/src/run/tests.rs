@@ -138,6 +138,25 @@ fn a_run_says_that_its_kl_runs_away() {
     assert_eq!(told.len(), warnings.len());
 }
 
+/// The settings of the public reference, whose number falls: that of held-out text tells.
+#[test]
+fn a_run_at_fixed_noise_says_that_its_kl_runs_away() {
+    let folder = tempfile::tempdir().unwrap();
+    let settings = [
+        ("fast.noise", "fixed"),
+        ("fast.posterior", "adamw"),
+        ("fast.schedule", "constant"),
+        ("fast.rate_start", "0"),
+        ("fast.rate_end", "2"),
+        ("slow.rate", "1e-2"),
+        ("train.eval_every", "50"),
+    ];
+    let warnings = train(folder.path(), &settings, 300);
+    let held_out = |line: &&String| line.starts_with("the KL grows while the bound on held-out text gets worse");
+    assert!(warnings.iter().any(|line| held_out(&line)), "{warnings:?}");
+    assert_eq!(troubles(folder.path()).len(), warnings.len());
+}
+
 #[test]
 fn the_baseline_is_trained_judged_and_gone_on_with() {
     let settings = [("model.kind", "ar"), ("model.window", "32")];

@@ -1,6 +1,6 @@
 //! Two ways in which latent variables are known to fail, noticed while a model learns.
 
-use crate::config::Config;
+use crate::config::{Config, Noise};
 use std::fmt;
 
 /// Steps whose numbers are averaged. Verdicts fall behind steps that are multiples of it.
@@ -26,11 +26,24 @@ pub enum Trouble {
     },
     /// The KL grows while the bound gets worse: fast steps walk at random, and the decoder learns to live with it.
     Runaway {
-        /// Mean KL in nats per sequence, a window ago and now.
+        /// On which text.
+        on: Text,
+        /// Steps between the two.
+        steps: u64,
+        /// Mean KL in nats per sequence, so many steps ago and now.
         kl: [f64; 2],
-        /// Mean NLL and KL together in nats per token, a window ago and now.
+        /// Mean NLL and KL together in nats per token, so many steps ago and now.
         loss: [f64; 2],
     },
+}
+
+/// Where numbers come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Text {
+    /// The steps' own batches.
+    Learnt,
+    /// Validations.
+    HeldOut,
 }
 
 impl Trouble {
@@ -50,11 +63,14 @@ impl fmt::Display for Trouble {
                 f,
                 "the decoder ignores its latents: mean KL of the last {WINDOW} steps {kl:.2} nats a sequence, below {IGNORED}; a shorter model.window, more fast.steps or fast.kl_warmup may help"
             ),
-            Self::Runaway { kl, loss } => write!(
-                f,
-                "the KL grows while the bound gets worse: in {WINDOW} steps from {:.2} to {:.2} nats a sequence, the bound from {:.4} to {:.4} nats a token; a lower fast.rate_end, or fast.posterior=natural, may help",
-                kl[0], kl[1], loss[0], loss[1]
-            ),
+            Self::Runaway { on, steps, kl, loss } => {
+                let on = if *on == Text::HeldOut { " on held-out text" } else { "" };
+                write!(
+                    f,
+                    "the KL grows while the bound{on} gets worse: in {steps} steps from {:.2} to {:.2} nats a sequence, the bound from {:.4} to {:.4} nats a token; a lower fast.rate_end, or fast.posterior=natural, may help",
+                    kl[0], kl[1], loss[0], loss[1]
+                )
+            }
         }
     }
 }
@@ -65,15 +81,34 @@ impl fmt::Display for Trouble {
 pub struct Watch {
     /// The last step that is not looked at: until then rates and weights rise, and so may everything.
     rising: u64,
+    /// Whether the steps' losses are bounds: at the very noise that was fitted to they are none, and fall whatever becomes of
+    /// the bound.
+    bounds: bool,
     before: Option<Window>,
     now: Window,
+    validated: Option<Validated>,
+}
+
+/// A validation's numbers.
+#[derive(Clone, Copy, Debug)]
+pub struct Validated {
+    /// After which step.
+    pub step: u64,
+    /// Nats per sequence.
+    pub kl: f64,
+    /// Nats per token.
+    pub loss: f64,
+    /// Standard error of `loss` over the draws; the sequences are the same every time.
+    pub error: f64,
 }
 
 impl Watch {
     /// A watch for a run from its first step on; `None` for a model without latents.
     pub fn new(config: &Config) -> Option<Self> {
         let rising = config.slow.warmup.max(config.fast.kl_warmup) as u64;
-        config.model.kind.has_latents().then(|| Self { rising, before: None, now: Window::default() })
+        let bounds = config.fast.noise == Noise::Fresh;
+        let fresh = || Self { rising, bounds, before: None, now: Window::default(), validated: None };
+        config.model.kind.has_latents().then(fresh)
     }
 
     /// Takes note of step number `step`: its KL in nats per sequence, and NLL and KL together in nats per token. A window that
@@ -97,9 +132,26 @@ impl Watch {
         }
         let before = before?;
         let grown = now.kl.mean() > GROWTH * before.kl.mean() && now.kl.is_above(&before.kl);
-        (grown && now.loss.is_above(&before.loss)).then(|| Trouble::Runaway {
+        (self.bounds && grown && now.loss.is_above(&before.loss)).then(|| Trouble::Runaway {
+            on: Text::Learnt,
+            steps: WINDOW,
             kl: [before.kl.mean(), now.kl.mean()],
             loss: [before.loss.mean(), now.loss.mean()],
+        })
+    }
+
+    /// Takes note of a validation, whose loss is a bound whatever noise the steps learn from.
+    pub fn validation(&mut self, now: Validated) -> Option<Trouble> {
+        if now.step <= self.rising {
+            return None;
+        }
+        let before = self.validated.replace(now)?;
+        let worse = now.loss - before.loss > ERRORS * now.error.hypot(before.error);
+        (now.kl > IGNORED && now.kl > GROWTH * before.kl && worse).then(|| Trouble::Runaway {
+            on: Text::HeldOut,
+            steps: now.step - before.step,
+            kl: [before.kl, now.kl],
+            loss: [before.loss, now.loss],
         })
     }
 }
@@ -197,6 +249,24 @@ mod tests {
         assert_eq!(names(&all), [200, 300, 400, 500, 600].map(|step| (step, "kl_runaway")));
         let turning = said(|t| (10.0 + t / 20.0, 2.0 + (t - 300.0).abs() / 300.0));
         assert_eq!(names(&turning), [500, 600].map(|step| (step, "kl_runaway")));
+    }
+
+    #[test]
+    fn held_out_text_tells_what_fixed_noise_hides() {
+        let mut config = Config::preset("demo").unwrap();
+        config.fast.noise = Noise::Fixed;
+        let mut watch = Watch::new(&config).unwrap();
+        // As a run at fixed noise went: its own loss means nothing.
+        let worse = |step: u64| watch.step(step, 10.0 + step as f64 / 20.0, 1.0 + step as f64 / 600.0);
+        assert!((1..=600).filter_map(worse).next().is_none());
+        let mut told = |step, kl, loss| watch.validation(Validated { step, kl, loss, error: 0.005 });
+        assert_eq!(told(20, 1.0, 3.0), None, "rates rise");
+        assert_eq!(told(100, 1.9, 3.27), None, "the first");
+        let trouble = told(200, 7.7, 3.32).unwrap();
+        assert!(trouble.to_string().contains("held-out text gets worse: in 100 steps from 1.90 to 7.70"), "{trouble}");
+        assert_eq!(told(300, 20.0, 3.30), None, "the bound gets better");
+        assert_eq!(told(400, 30.0, 3.31), None, "within the noise of draws");
+        assert_eq!(told(500, 30.0, 3.40), None, "the KL stays");
     }
 
     #[test]

@@ -192,6 +192,11 @@ fn generation_that_cannot_be() {
     let said = generate(&["--unconditional", "--tokens", "32"]).succeeds();
     assert!(said.err.is_empty(), "{}", said.context());
     lab.run(&["eval", "run", "--samples", "0"]).fails(2, &["at least one draw"]);
+    lab.run(&["eval", "run", "--samples", "4294967295"]).fails(2, &["65536"]);
+    lab.write("short.txt", "four");
+    for args in [["eval", "run", "--data", "short.txt"], ["audit", "run", "--text", "short.txt"]] {
+        lab.run(&args).fails(2, &["short.txt: its 5 tokens make no complete window of 32"]);
+    }
     lab.run(&["eval", "run", "--limit", "0"]).fails(2, &["--limit 0"]);
 }
 

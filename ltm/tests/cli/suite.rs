@@ -26,6 +26,22 @@ fn lab() -> Lab {
 
 const SUITE: &[&str] = &["eval", "run", "--suite", "suite.toml", "--samples", "2", "--steps", "2"];
 
+/// What is at `--results` and is something else stays as it is.
+#[test]
+fn results_replace_nothing_else() {
+    let lab = lab();
+    lab.write("notes.txt", "a line\nand another\n");
+    for (file, place) in
+        [("notes.txt", "notes.txt:1"), ("run/config.json", "config.json:1"), ("run/metrics.jsonl", "metrics.jsonl:1")]
+    {
+        let before = fs::read(lab.path(file)).unwrap();
+        lab.run(&[SUITE, &["--results", file]].concat()).fails(2, &[place, "no result of a suite", "--results"]);
+        assert!(fs::read(lab.path(file)).unwrap() == before, "{file}");
+    }
+    lab.write("devices.toml", "[own]\npath = '/dev/zero'\nformat = 'text'\n");
+    lab.run(&["eval", "run", "--suite", "devices.toml"]).fails(1, &["1 of 1 sets are missing"]);
+}
+
 #[test]
 fn a_suite_is_scored_kept_and_traced() {
     let lab = lab();

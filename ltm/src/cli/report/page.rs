@@ -7,6 +7,7 @@ use super::tables;
 use super::words::{reading, scale, visible};
 use super::{Args, Subject};
 use crate::output::quoted;
+use ltm::config::{Config, Noise};
 use ltm::data::tokenizer;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 use std::collections::BTreeSet;
@@ -107,6 +108,8 @@ fn curves(subjects: &[Subject]) -> Markup {
         Chart { title, x: x_name, y: y_name, series: series.collect() }.figure()
     };
     let learnt = subjects.iter().any(|subject| subject.history.last.is_some());
+    let is_fixed = |config: &Config| config.model.kind.has_latents() && config.fast.noise == Noise::Fixed;
+    let fixed = subjects.iter().any(|subject| is_fixed(subject.run.config()));
     html! {
         @if learnt {
             (legend(subjects))
@@ -119,6 +122,7 @@ fn curves(subjects: &[Subject]) -> Markup {
             p.note {
                 "Lines are training batches: NLL and KL together are the loss, as it was learnt from. Circles are held-out text: the "
                 "bound " code { "elbo" } " with latents, the exact " code { "nll" } " without. "
+                @if fixed { "With " code { "fast.noise = fixed" } " the lines are numbers at the very noise that was fitted to: not bounds. " }
                 @if tokenizers.len() > 1 { "The runs read different tokens: only bits per byte can be compared. " }
                 @if !subjects.iter().all(|subject| subject.kind().has_latents()) { "Runs without latents have no KL." }
             }

@@ -14,10 +14,12 @@ use ltm::config::{Choice, Config, ModelKind, Work};
 use ltm::data::{Tokenizer, tokenizer};
 use ltm::evaluate::{Evaluator, Protocol};
 use ltm::hash::{hex, sha256};
-use ltm::json::Value;
-use ltm::run::{Learnt, Loaded, Metrics, Run};
+use ltm::json::{self, Value};
+use ltm::run::{Learnt, Loaded, Metrics, Run, program};
 use ltm::suite::{LeftOut, Sequences, Set, Tally, known};
 use std::collections::HashMap;
+use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
@@ -64,6 +66,7 @@ pub fn run(run: &Run, model: &mut Loaded, request: &Request, device: &Device) ->
     let path = request.results.map_or_else(|| run.path().join(RESULTS), Path::to_path_buf);
     let tokenizer = tokenizer::by_name(config.data.tokenizer.name())?;
     let gpt2 = (tokenizer.name() != "gpt2").then(|| tokenizer::by_name("gpt2")).transpose()?;
+    check_results(&path)?;
     let mut kept = HashMap::new();
     // Any number of steps: what tells results apart is their key.
     let file = Metrics::open(&path, u64::MAX)?;
@@ -99,6 +102,33 @@ pub fn run(run: &Run, model: &mut Loaded, request: &Request, device: &Device) ->
         judged.push(set);
     }
     Ok(Some(judged))
+}
+
+/// That nothing else than results lies where they are to be kept: what is no line of them would be cut off. The last line may
+/// be one that an interrupt left unfinished.
+fn check_results(path: &Path) -> Result<()> {
+    let text = match fs::read(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(Error::io("read", path, &error)),
+    };
+    let mut lines: Vec<&[u8]> = text.split(|&byte| byte == b'\n').collect();
+    let unfinished = lines.pop().unwrap_or_default();
+    let is_result = |line: &&[u8]| json::parse(line).is_ok_and(|value| value.get("key").is_some());
+    let foreign = lines.iter().position(|line| !is_result(line));
+    let foreign = foreign.or((!unfinished.is_empty() && !unfinished.starts_with(b"{\"key\":")).then_some(lines.len()));
+    foreign.map_or(Ok(()), |line| {
+        Err(Error::usage(format!(
+            "{}:{}: is no result of a suite, and results would replace it: name another file by --results",
+            path.display(),
+            line + 1
+        )))
+    })
+}
+
+/// The digest of this program's sources: how texts are read and scored is a part of them.
+fn sources() -> Value {
+    program().get("sources").cloned().unwrap_or(Value::Null)
 }
 
 struct Suite<'a> {
@@ -175,7 +205,7 @@ impl Suite<'_> {
     /// Everything that a figure depends on, in a hash.
     fn key(&self, set: &Set, data: &str, model: &Loaded, request: &Request, protocol: Protocol) -> String {
         let on = [
-            env!("CARGO_PKG_VERSION").to_string(),
+            sources().to_string(),
             self.device.to_string(),
             model.weights.clone(),
             self.config.to_json().to_string(),
@@ -264,6 +294,7 @@ impl Suite<'_> {
             ("samples", request.samples.into()),
             ("command", command().into()),
             ("version", env!("CARGO_PKG_VERSION").into()),
+            ("sources", sources()),
             ("device", self.device.into()),
             ("documents", scored.documents.into()),
             ("left_out", scored.left_out.documents.into()),

@@ -32,6 +32,14 @@ fn perplexity(result: &Value, key: &str) -> String {
     }
 }
 
+/// Bits per byte and their standard error, the same part of them as of nats per token.
+fn bits_per_byte(result: &Value) -> String {
+    let of = |key: &str| result.get(key).and_then(|value| value.as_f64().ok()).unwrap_or(f64::NAN);
+    let error = of("bits_per_byte") * of("nats_per_token_error") / of("nats_per_token");
+    let error = if error.is_finite() { format!("{error:.4}") } else { "–".into() };
+    format!("{} ± {error}", number(result, "bits_per_byte", 4))
+}
+
 /// Nats per token of a part of the whole.
 fn part(result: &Value, key: &str) -> String {
     let of = |key: &str| result.get(key).and_then(|value| value.as_f64().ok());
@@ -89,7 +97,7 @@ pub fn text(run: &Run, model: &Loaded, request: &Request, judged: &[Judged]) -> 
                 part(result, "nll"),
                 part(result, if *protocol == Protocol::Iwae { "rest" } else { "kl" }),
                 perplexity(result, "perplexity"),
-                number(result, "bits_per_byte", 4),
+                bits_per_byte(result),
                 perplexity(result, "perplexity_per_gpt2_token"),
                 published(known(&set.name).map(|known| known.published), &request.protocols, i),
             ]);
