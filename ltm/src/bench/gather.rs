@@ -44,8 +44,8 @@ pub(super) struct Gather<'a> {
     pub pass: usize,
     /// How many there will be.
     pub passes: usize,
-    /// From which on training steps are measured: those that take long only in the last ones.
-    pub first_training: usize,
+    /// How many training steps there is time for: where fewer than passes, they are measured in the last ones.
+    pub training_steps: usize,
     seen: &'a mut dyn FnMut(Seen) -> Result<()>,
     /// Of every row what each pass measured.
     parts: HashMap<String, Vec<Row>>,
@@ -55,7 +55,7 @@ pub(super) struct Gather<'a> {
 
 impl<'a> Gather<'a> {
     pub fn new(setup: &Setup, seen: &'a mut dyn FnMut(Seen) -> Result<()>) -> Self {
-        Self { pass: 0, passes: setup.effort.passes, first_training: 0, seen, parts: HashMap::new(), rows: Vec::new() }
+        Self { pass: 0, passes: setup.effort.passes, training_steps: 0, seen, parts: HashMap::new(), rows: Vec::new() }
     }
 
     /// Whether an earlier pass measured this row.

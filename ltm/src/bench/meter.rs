@@ -24,8 +24,8 @@ impl Cache {
     }
 }
 
-/// Most samples of a row in one pass.
-const MOST: usize = 40;
+/// Most samples of a row in all passes.
+const MOST: usize = 240;
 
 /// Most repeats in a sample: a recording of that many is still quick to make.
 const MOST_REPEATS: usize = 2000;
@@ -40,7 +40,9 @@ fn time(work: impl FnOnce()) -> f64 {
 fn take(effort: &Effort, mut sample: impl FnMut() -> f64) -> Result<Samples> {
     let start = Instant::now();
     let mut seconds = Vec::new();
-    while seconds.len() < effort.fewest || (start.elapsed().as_secs_f64() < effort.seconds && seconds.len() < MOST) {
+    while seconds.len() < effort.fewest
+        || (start.elapsed().as_secs_f64() < effort.seconds && seconds.len() < MOST / effort.passes)
+    {
         seconds.push(sample());
     }
     Samples::new(seconds)

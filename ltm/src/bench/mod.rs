@@ -8,8 +8,9 @@
 //! is the model FLOPs utilisation.
 //!
 //! # How time is taken
-//! * All rows are measured in several passes (training steps of more than 25 seconds in fewer of them), one after the other, and every pass takes its memory anew: on a machine that is
-//!   shared, times of the same second resemble each other more than those of two minutes do. In a pass,
+//! * All rows are measured in several passes, one after the other, and every pass takes its memory anew: on a machine that is
+//!   shared, times of the same second resemble each other more than those of two minutes do. Training steps of more than 25
+//!   seconds are measured in fewer of them, and a GPU makes one pass unless it is to be compared. In a pass,
 //! * work runs unmeasured until caches, threads and clock rates have settled. Short work is repeated within a sample until
 //!   the clock's resolution does not matter. A row is the median of all its samples with their 20 and 80 % quantiles.
 //! * *Hot*: the same work ran a moment before. *Cold*: before each sample all threads walk through memory larger than the

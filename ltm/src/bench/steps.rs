@@ -17,6 +17,9 @@ const PHASES: [Phase; 3] = [Phase::Update, Phase::Batch, Phase::Step];
 /// Seconds for the training steps of all passes, unless one takes longer.
 const TRAINING: f64 = 150.0;
 
+/// Most samples of a part of a step in all passes.
+const MOST: usize = 60;
+
 /// Seconds from which work is measured without once to warm up.
 const LONG: f64 = 10.0;
 
@@ -130,7 +133,7 @@ fn repeat(setup: &Setup, mut sample: impl FnMut() -> Vec<f64>) -> Result<Samples
         start = Instant::now();
         seconds = sample();
     }
-    while start.elapsed().as_secs_f64() < 5.0 * setup.effort.seconds && seconds.len() < 10 {
+    while start.elapsed().as_secs_f64() < 5.0 * setup.effort.seconds && seconds.len() < MOST / setup.effort.passes {
         seconds.extend(sample());
     }
     Samples::new(seconds)
@@ -191,11 +194,13 @@ pub(super) fn measure_steps(setup: &Setup, ceilings: &mut Ceilings, gather: &mut
     let expected = before + setup.config.fast.steps as f64 * fast + slow;
     // The first pass decides for all, or those in which the machine is slow would be left out.
     if gather.pass == 0 {
-        gather.first_training = gather.passes.saturating_sub(((TRAINING / expected) as usize).max(1));
+        gather.training_steps = ((TRAINING / expected) as usize).clamp(1, gather.passes.max(5));
     }
-    if gather.pass < gather.first_training {
+    let (count, left) = (gather.training_steps, gather.passes - gather.pass);
+    if count < left {
         return Ok(());
     }
+    let repeats = count.div_ceil(gather.passes);
     let mut trainer = trainer(&setup.config, device)?;
     let cost = training_cost(trainer.fast(), trainer.slow(), setup.config.fast.steps);
     row(gather, ceilings, "training step", cost, Some(tokens), &mut || {
@@ -203,10 +208,13 @@ pub(super) fn measure_steps(setup: &Setup, ceilings: &mut Ceilings, gather: &mut
         if expected < LONG {
             trainer.train(&batch)?;
         }
-        let mut outcome = Ok(());
-        let seconds = time(device, || outcome = trainer.train(&batch).map(|_| ()));
-        outcome?;
-        Samples::new(vec![seconds])
+        let mut seconds = Vec::new();
+        for _ in 0..repeats {
+            let mut outcome = Ok(());
+            seconds.push(time(device, || outcome = trainer.train(&batch).map(|_| ())));
+            outcome?;
+        }
+        Samples::new(seconds)
     })?;
     Ok(())
 }

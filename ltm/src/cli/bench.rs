@@ -95,7 +95,10 @@ pub fn run(args: &Args, threads: Option<usize>, choice: Choice) -> Result<()> {
     threads::inside(count, || {
         let (setup, works) = device::within(choice, |device| {
             let config = args.stored(config.clone(), device)?;
-            let setup = Setup { only: args.op.clone(), ..Setup::new(config, device.clone())? };
+            let mut setup = Setup { only: args.op.clone(), ..Setup::new(config, device.clone())? };
+            if args.save.is_some() || args.compare.is_some() {
+                setup.effort = setup.effort.in_passes();
+            }
             memory::check(&setup.config, ltm::config::Work::Training, device)?;
             let works = setup.works()?;
             Ok((setup, works))

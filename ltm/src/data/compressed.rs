@@ -3,7 +3,7 @@
 
 use super::documents::Bytes;
 use engine::{Error, Result};
-use std::io::{self, Cursor, Read};
+use std::io::{Cursor, Read};
 use std::path::Path;
 
 /// First bytes of a gzip file (RFC 1952) and of a Zstandard frame (RFC 8878).
@@ -69,6 +69,7 @@ fn check(file: &Path, first: &[u8]) -> Result<()> {
 #[cfg(feature = "cli")]
 mod decoders {
     use super::*;
+    use std::io;
 
     pub(super) fn gzip(_: &Path, input: Bytes) -> Result<Bytes> {
         Ok(Box::new(Located { decoder: flate2::read::MultiGzDecoder::new(input), name: "gzip", lines: 0 }))
@@ -124,7 +125,7 @@ mod decoders {
 #[cfg(all(test, feature = "cli"))]
 mod tests {
     use super::*;
-    use std::io::Write;
+    use std::io::{self, Write};
 
     fn read(bytes: Vec<u8>) -> io::Result<Vec<u8>> {
         let mut out = Vec::new();
