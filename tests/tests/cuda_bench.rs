@@ -34,14 +34,20 @@ fn every_op_and_step_is_measured() {
     assert_eq!(seen, rows.len(), "every row is told");
     assert!(rows.iter().all(|row| row.samples.passes().len() == setup.effort.passes), "a row without all its passes");
     for group in ROOMS.iter().map(|room| room.name).chain([STEPS]) {
-        assert!(rows.iter().any(|row| row.group == group && row.samples.median() > 0.0), "{group}");
+        assert!(rows.iter().any(|row| row.task.group == group && row.samples.median() > 0.0), "{group}");
     }
     for work in &works {
-        assert!(rows.iter().any(|row| row.case == work.case && row.pass == work.name && row.cache == Cache::Hot));
+        assert!(
+            rows.iter()
+                .any(|row| row.task.case == work.case && row.task.pass == work.name && row.task.cache == Cache::Hot)
+        );
     }
     let training = rows.last().expect("rows");
-    assert_eq!((training.case.as_str(), training.tokens), ("training step", Some(8)));
-    assert!(training.cost.flops > 2 * rows.iter().find(|row| row.case == "fast step").expect("a row").cost.flops);
+    assert_eq!((training.task.case.as_str(), training.task.tokens), ("training step", Some(8)));
+    assert!(
+        training.task.cost.flops
+            > 2 * rows.iter().find(|row| row.task.case == "fast step").expect("a row").task.cost.flops
+    );
     let report = Report::new(&setup, "tiny", &ceilings, rows);
     assert_eq!((report.machine.device.as_str(), report.machine.dtype.as_str()), ("host shim", "bf16"));
     assert!(report.to_json().to_string().contains("tokens_per_second") && !roofline(&report).contains("NaN"));

@@ -1,8 +1,7 @@
 //! Rows whose times are taken in several passes over all of them.
 
-use super::row::key;
-use super::{Cache, Ceilings, Roof, Row, Samples, Setup};
-use engine::{Cost, Result};
+use super::{Ceilings, Roof, Row, Samples, Setup, Task};
+use engine::Result;
 use std::collections::HashMap;
 
 /// What a measurement tells while it goes on.
@@ -19,23 +18,6 @@ pub enum Seen<'a> {
     },
     /// A row has all its passes.
     Row(&'a Row),
-}
-
-/// A row but for its times.
-pub(super) struct Part {
-    pub group: String,
-    pub case: String,
-    pub pass: String,
-    pub cache: Cache,
-    pub cost: Cost,
-    pub tokens: Option<usize>,
-}
-
-impl Part {
-    /// What tells rows apart.
-    pub fn key(&self) -> String {
-        key(&self.case, &self.pass, self.cache)
-    }
 }
 
 /// The passes so far.
@@ -66,19 +48,17 @@ impl<'a> Gather<'a> {
     /// Measures a row in this pass, with the ceilings behind it, and returns its median time. The last pass completes it.
     pub fn measure(
         &mut self,
-        part: Part,
+        task: Task,
         ceilings: &mut Ceilings,
         work: &mut dyn FnMut(&Ceilings) -> Result<Samples>,
     ) -> Result<f64> {
-        let key = part.key();
-        let Part { group, case, pass, cache, cost, tokens } = part;
-        (self.seen)(Seen::Next { pass: self.pass + 1, passes: self.passes, case: &case })?;
+        (self.seen)(Seen::Next { pass: self.pass + 1, passes: self.passes, case: &task.case })?;
         let mark = ceilings.mark();
         let samples = work(ceilings)?;
         ceilings.refresh();
         let median = samples.median();
-        let row = Row { group, case, pass, cache, cost, tokens, samples, roof: ceilings.roof_since(mark) };
-        let parts = self.parts.entry(key).or_default();
+        let row = Row { task, samples, roof: ceilings.roof_since(mark) };
+        let parts = self.parts.entry(row.key()).or_default();
         parts.push(row);
         if self.pass + 1 == self.passes {
             let row = complete(parts)?;

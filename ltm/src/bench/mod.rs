@@ -58,7 +58,7 @@ pub use growth::{Growth, line, measure_growth};
 pub use meter::{Cache, measure};
 pub use report::{Baseline, Comparison, Machine, Report};
 pub use roofline::roofline;
-pub use row::{Limit, Roof, Row};
+pub use row::{Limit, Roof, Row, Task};
 pub use run::{STEPS, Setup, measure_all};
 pub use samples::Samples;
 pub use work::{Bench, OwnedPass, Work, works};

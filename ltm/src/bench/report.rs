@@ -152,12 +152,12 @@ const VERSION: u64 = 4;
 fn full_row(row: &Row) -> Value {
     let ([low, high], (floor, limit)) = (row.samples.spread(), row.floor());
     let mut entries: Vec<(&str, Value)> = vec![
-        ("group", row.group.clone().into()),
-        ("case", row.case.clone().into()),
-        ("pass", row.pass.clone().into()),
-        ("cache", row.cache.name().into()),
-        ("flops", row.cost.flops.into()),
-        ("bytes", row.cost.bytes.into()),
+        ("group", row.task.group.clone().into()),
+        ("case", row.task.case.clone().into()),
+        ("pass", row.task.pass.clone().into()),
+        ("cache", row.task.cache.name().into()),
+        ("flops", row.task.cost.flops.into()),
+        ("bytes", row.task.cost.bytes.into()),
         ("intensity", row.intensity().into()),
         ("seconds", row.samples.median().into()),
         ("seconds_q20", low.into()),
@@ -287,7 +287,7 @@ fn change(then: Roof, now: Roof) -> f64 {
 
 #[cfg(test)]
 pub(super) mod tests {
-    use super::super::{Cache, Limit};
+    use super::super::{Cache, Limit, Task};
     use super::*;
     use engine::Cost;
 
@@ -297,12 +297,14 @@ pub(super) mod tests {
         let samples = |x: f64| Samples::of_passes((0..6).map(|_| pass(x)).collect()).unwrap();
         let roof = Roof { peak: 1e11, bandwidth: 1e10 };
         let row = |case: &str, cache, flops, bytes, seconds| Row {
-            group: "matmul".into(),
-            case: case.into(),
-            pass: "forward".into(),
-            cache,
-            cost: Cost { flops, bytes },
-            tokens: None,
+            task: Task {
+                group: "matmul".into(),
+                case: case.into(),
+                pass: "forward".into(),
+                cache,
+                cost: Cost { flops, bytes },
+                tokens: None,
+            },
             samples: samples(seconds),
             roof,
         };

@@ -48,11 +48,16 @@ struct Point<'a> {
 
 impl Point<'_> {
     fn op(&self) -> &str {
-        self.row.case.split_once(':').filter(|_| self.row.tokens.is_none()).map_or(&self.row.case, |(op, _)| op)
+        self.row
+            .task
+            .case
+            .split_once(':')
+            .filter(|_| self.row.task.tokens.is_none())
+            .map_or(&self.row.task.case, |(op, _)| op)
     }
 
     fn pass(&self) -> &str {
-        self.row.pass.split(' ').next().unwrap_or_default()
+        self.row.task.pass.split(' ').next().unwrap_or_default()
     }
 
     fn colour(&self) -> &'static str {
@@ -63,14 +68,13 @@ impl Point<'_> {
 /// Points in the order of their intensity. Work without FLOPs has no place on the axes.
 fn points(report: &Report) -> Vec<Point<'_>> {
     let mut points: Vec<Point> = Vec::new();
-    for row in report.rows.iter().filter(|row| row.cost.flops > 0 && row.cache == Cache::Hot) {
-        let cold = report
-            .rows
-            .iter()
-            .find(|other| other.cache == Cache::Cold && (&other.case, &other.pass) == (&row.case, &row.pass));
+    for row in report.rows.iter().filter(|row| row.task.cost.flops > 0 && row.task.cache == Cache::Hot) {
+        let cold = report.rows.iter().find(|other| {
+            other.task.cache == Cache::Cold && (&other.task.case, &other.task.pass) == (&row.task.case, &row.task.pass)
+        });
         let point = Point { row, cold };
         match points.iter_mut().find(|p| (p.op(), p.pass()) == (point.op(), point.pass())) {
-            Some(known) if known.row.cost.flops < row.cost.flops => *known = point,
+            Some(known) if known.row.task.cost.flops < row.task.cost.flops => *known = point,
             Some(_) => {}
             None => points.push(point),
         }
@@ -217,7 +221,7 @@ fn legend(draw: &mut impl FnMut(String), report: &Report, points: &[Point]) {
         let at = PLOT[1] + 24.0 + step * i as f64;
         draw(text([LEGEND + 18.0, at], size, "end", point.colour(), &(i + 1).to_string()));
         let cold = point.cold.map_or(String::new(), |row| format!(" / {:.0}", 100.0 * row.reached()));
-        let label = format!("{}, {}: {:.0}{cold} %", point.op(), point.row.pass, 100.0 * point.row.reached());
+        let label = format!("{}, {}: {:.0}{cold} %", point.op(), point.row.task.pass, 100.0 * point.row.reached());
         draw(text([LEGEND + 26.0, at], size, "start", "#222", &label));
     }
     let mut left = PLOT[0];
@@ -236,7 +240,7 @@ fn legend(draw: &mut impl FnMut(String), report: &Report, points: &[Point]) {
         left + 6.0
     ));
     draw(text([left + 16.0, 672.0], 12, "start", "#222", "with cold caches"));
-    let without = report.rows.iter().filter(|row| row.cost.flops == 0).count();
+    let without = report.rows.iter().filter(|row| row.task.cost.flops == 0).count();
     if without > 0 {
         let note = format!("not shown: {without} rows without FLOPs");
         draw(text([SIZE[0] - 16.0, 672.0], 12, "end", "#555", &note));

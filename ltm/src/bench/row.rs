@@ -1,9 +1,9 @@
 use super::{Cache, Samples};
 use engine::Cost;
 
-/// One thing that was measured.
+/// One thing to measure.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Row {
+pub struct Task {
     /// The op's room, or [`STEPS`](super::STEPS).
     pub group: String,
     /// Op and case, or which step.
@@ -16,6 +16,20 @@ pub struct Row {
     pub cost: Cost,
     /// Tokens that one call learns from, where that is a question.
     pub tokens: Option<usize>,
+}
+
+impl Task {
+    /// What tells rows apart.
+    pub fn key(&self) -> String {
+        format!("{} | {} | {}", self.case, self.pass, self.cache.name())
+    }
+}
+
+/// One thing that was measured.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Row {
+    /// What.
+    pub task: Task,
     /// Seconds per call.
     pub samples: Samples,
     /// The roof as it was measured just before and after.
@@ -58,40 +72,35 @@ impl Roof {
     }
 }
 
-/// What tells the row of a case in a pass from all others.
-pub(super) fn key(case: &str, pass: &str, cache: Cache) -> String {
-    format!("{case} | {pass} | {}", cache.name())
-}
-
 impl Row {
     /// What tells rows apart.
     pub fn key(&self) -> String {
-        key(&self.case, &self.pass, self.cache)
+        self.task.key()
     }
 
     /// FLOP/s at the median time.
     pub fn flop_rate(&self) -> f64 {
-        self.cost.flops as f64 / self.samples.median()
+        self.task.cost.flops as f64 / self.samples.median()
     }
 
     /// Bytes/s at the median time.
     pub fn byte_rate(&self) -> f64 {
-        self.cost.bytes as f64 / self.samples.median()
+        self.task.cost.bytes as f64 / self.samples.median()
     }
 
     /// FLOPs per byte: the arithmetic intensity.
     pub fn intensity(&self) -> f64 {
-        self.cost.flops as f64 / (self.cost.bytes as f64).max(1.0)
+        self.task.cost.flops as f64 / (self.task.cost.bytes as f64).max(1.0)
     }
 
     /// Tokens per second.
     pub fn token_rate(&self) -> Option<f64> {
-        self.tokens.map(|tokens| tokens as f64 / self.samples.median())
+        self.task.tokens.map(|tokens| tokens as f64 / self.samples.median())
     }
 
     /// The least time that this can take, and what sets it.
     pub fn floor(&self) -> (f64, Limit) {
-        self.roof.floor(self.cost)
+        self.roof.floor(self.task.cost)
     }
 
     /// The floor's part of the median time: above 1 where a cache served what memory would have had to.

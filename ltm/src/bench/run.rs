@@ -1,10 +1,10 @@
 //! A whole measurement.
 
-use super::gather::{Gather, Part, Seen};
+use super::gather::{Gather, Seen};
 use super::meter::measure;
 use super::steps::measure_steps;
 use super::work::{Bench, Work, works};
-use super::{Cache, Ceilings, Effort, Row};
+use super::{Cache, Ceilings, Effort, Row, Task};
 use crate::config::{self, Config, nearest};
 use engine::{DType, Device, Error, Result};
 use kernels::registry::ROOMS;
@@ -94,7 +94,7 @@ fn measure_op(setup: &Setup, work: &Work, ceilings: &mut Ceilings, gather: &mut 
     let mut bench = Bench::new(work, &setup.config, setup.dtype, &setup.device)?;
     let mut hot = 0.0;
     for cache in [Cache::Hot, Cache::Cold] {
-        let part = Part {
+        let task = Task {
             group: work.room.into(),
             case: work.case.clone(),
             pass: work.name.clone(),
@@ -106,10 +106,10 @@ fn measure_op(setup: &Setup, work: &Work, ceilings: &mut Ceilings, gather: &mut 
         let is_wanted = match (cache, gather.pass) {
             (Cache::Hot, _) => true,
             (Cache::Cold, 0) => caches_matter(work, hot, ceilings),
-            (Cache::Cold, _) => gather.knows(&part.key()),
+            (Cache::Cold, _) => gather.knows(&task.key()),
         };
         if is_wanted {
-            hot = gather.measure(part, ceilings, &mut |ceilings| {
+            hot = gather.measure(task, ceilings, &mut |ceilings| {
                 measure(&setup.device, ceilings, &setup.effort, cache, &mut || bench.run(&work.pass))
             })?;
         }

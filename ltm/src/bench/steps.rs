@@ -1,7 +1,7 @@
 //! Whole steps of learning, as training takes them.
 
-use super::gather::{Gather, Part};
-use super::{Cache, Ceilings, STEPS, Samples, Setup};
+use super::gather::Gather;
+use super::{Cache, Ceilings, STEPS, Samples, Setup, Task};
 use crate::config::{Config, Work};
 use crate::data::{Batch, SampleInfo};
 use crate::learn::{self, Fast, Inputs, Slow};
@@ -149,7 +149,7 @@ fn row(
     work: &mut dyn FnMut() -> Result<Samples>,
 ) -> Result<f64> {
     let (group, case, pass) = (STEPS.into(), name.into(), "whole".into());
-    gather.measure(Part { group, case, pass, cache: Cache::Hot, cost, tokens }, ceilings, &mut |_| work())
+    gather.measure(Task { group, case, pass, cache: Cache::Hot, cost, tokens }, ceilings, &mut |_| work())
 }
 
 /// Measures whole steps: the fast step, what comes once per batch before it, the slow step's gradient and update, and the

@@ -180,8 +180,8 @@ fn compare(base: &Baseline, path: &Path, report: &Report, table: &Table) -> Resu
         return Err(Error::new(format!("{} has none of these rows: nothing was compared", path.display())));
     }
     for row in &rows {
-        let cells = [row.row.cache.name().into(), format!("{:.3} ×", row.ratio), row.verdict.name().into()];
-        table.line(&row.row.case, &row.row.pass, &cells, &[5, 9, 15])?;
+        let cells = [row.row.task.cache.name().into(), format!("{:.3} ×", row.ratio), row.verdict.name().into()];
+        table.line(&row.row.task.case, &row.row.task.pass, &cells, &[5, 9, 15])?;
     }
     let count = |verdict| rows.iter().filter(|row| row.verdict == verdict).count();
     print(format_args!(
@@ -302,7 +302,7 @@ impl Table {
         let (floor, limit) = row.floor();
         let percent = |x: f64| format!("{:.0} %", 100.0 * x);
         let cells = [
-            row.cache.name().to_string(),
+            row.task.cache.name().to_string(),
             seconds(row.samples.median()),
             seconds(low),
             seconds(high),
@@ -314,8 +314,8 @@ impl Table {
             format!("{} {}", limit.name(), seconds(floor)),
             percent(row.reached()),
         ];
-        let pass = row.token_rate().map_or(row.pass.clone(), |rate| format!("{rate:.1} tokens/s"));
-        self.line(&row.case, &pass, &cells, &WIDTHS)
+        let pass = row.token_rate().map_or(row.task.pass.clone(), |rate| format!("{rate:.1} tokens/s"));
+        self.line(&row.task.case, &pass, &cells, &WIDTHS)
     }
 
     fn line(&self, case: &str, pass: &str, cells: &[String], widths: &[usize]) -> Result<()> {

@@ -1,6 +1,6 @@
 //! Scoring sequences by several protocols, and the table of it.
 
-use super::output::{Align, note, perplexity, short, table};
+use super::output::{Align, digits, note, perplexity, short, table};
 use super::progress::bar;
 use engine::Result;
 use ltm::config::{Config, Work};
@@ -86,11 +86,6 @@ fn mean_error(total: &Total) -> f64 {
     total.sequence_error / total.sequences as f64
 }
 
-/// `12.34`, or a dash where there is no number.
-fn number(x: f64, digits: usize) -> String {
-    if x.is_finite() { format!("{x:.digits$}") } else { "–".into() }
-}
-
 /// The table of all protocols, for people. With `corpus`, the true entropy stands beside every one of them.
 pub fn text(rows: &[Row], corpus: Option<&Corpus>) -> String {
     use Align::{Left, Right};
@@ -111,15 +106,15 @@ pub fn text(rows: &[Row], corpus: Option<&Corpus>) -> String {
         let mut cells = vec![
             row.protocol.name().to_string(),
             row.protocol.status().to_string(),
-            format!("{} ± {}", number(total.nats / n, 2), number(mean_error(total), 2)),
-            number(total.nll / n, 2),
-            number(total.kl / n, 2),
+            format!("{} ± {}", digits(total.nats / n, 2), digits(mean_error(total), 2)),
+            digits(total.nll / n, 2),
+            digits(total.kl / n, 2),
             perplexity(total.perplexity()),
-            number(total.bits_per_byte(), 4),
+            digits(total.bits_per_byte(), 4),
         ];
         if let Some(corpus) = corpus {
             cells.extend(match row.excess {
-                Some(e) => [number(corpus.entropy(), 2), format!("{} ± {}", number(e.mean, 2), number(e.error, 2))],
+                Some(e) => [digits(corpus.entropy(), 2), format!("{} ± {}", digits(e.mean, 2), digits(e.error, 2))],
                 None => ["–".into(), "(half a story)".into()],
             });
         }
@@ -149,7 +144,7 @@ fn verdict(protocol: Protocol, excess: Excess) -> String {
     let name = protocol.name();
     let Excess { mean, error, .. } = excess;
     let distance =
-        format!("{:.2} ± {} nats {}", mean.abs(), number(error, 2), if mean < 0.0 { "below" } else { "above" });
+        format!("{:.2} ± {} nats {}", mean.abs(), digits(error, 2), if mean < 0.0 { "below" } else { "above" });
     match (protocol, excess.holds()) {
         (Protocol::Fixed, true) => format!("{name}: not a bound; {distance} the truth here, which promises nothing"),
         (Protocol::Fixed, false) => format!("{name}: not a bound, and it shows: {distance} the truth"),

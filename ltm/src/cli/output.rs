@@ -85,6 +85,11 @@ pub fn perplexity(x: f64) -> String {
     }
 }
 
+/// A number with so many digits behind the point, or a dash where there is none.
+pub fn digits(x: f64, digits: usize) -> String {
+    if x.is_finite() { format!("{x:.digits$}") } else { "–".into() }
+}
+
 /// A number with a prefix to its unit: `12.35 kB`.
 pub fn si(x: f64, unit: &str) -> String {
     let (scale, prefix) = match x {

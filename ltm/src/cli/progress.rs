@@ -2,7 +2,7 @@
 
 use super::output::{note, si};
 use indicatif::{FormattedDuration, ProgressBar, ProgressStyle};
-use ltm::config::{Config, ModelKind, Noise};
+use ltm::config::{Config, ModelKind};
 use ltm::run::{Progress, Validation};
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
@@ -23,7 +23,7 @@ const PAUSE: Duration = Duration::from_secs(5);
 pub struct Training {
     bar: Option<ProgressBar>,
     kind: ModelKind,
-    noise: Noise,
+    bounds: bool,
     steps: u64,
     last_line: Option<Instant>,
     /// Running sums of the recent steps, and of their weights.
@@ -46,7 +46,7 @@ impl Training {
         Self {
             bar,
             kind: config.model.kind,
-            noise: config.fast.noise,
+            bounds: config.losses_are_bounds(),
             steps,
             last_line: None,
             nll: 0.0,
@@ -111,7 +111,7 @@ impl Training {
         let left = (self.steps - step.min(self.steps)) as f64 * self.seconds / self.weight;
         let parts = match self.kind {
             ModelKind::Ltm => {
-                let status = if self.noise == Noise::Fixed { " (fixed noise: not a bound)" } else { "" };
+                let status = if self.bounds { "" } else { " (fixed noise: not a bound)" };
                 format!("{status} = NLL {:.4} + KL {:.4}", per_token(self.nll), per_token(self.kl))
             }
             ModelKind::Ar | ModelKind::Gpt2 => String::new(),

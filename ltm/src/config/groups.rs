@@ -16,6 +16,14 @@ pub struct Config {
     pub data: DataConfig,
 }
 
+impl Config {
+    /// Whether what training steps report as their loss bounds what a text costs: at the very noise that was fitted to, it does
+    /// not.
+    pub fn losses_are_bounds(&self) -> bool {
+        !self.model.kind.has_latents() || self.fast.noise == Noise::Fresh
+    }
+}
+
 /// Sizes of the decoder p(x | z). Three of them may be 0, "follows from the others"; [`Config::resolved`] fills them in.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ModelConfig {

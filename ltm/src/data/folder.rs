@@ -11,18 +11,22 @@ pub(super) fn listed<'m>(manifest: &'m Manifest, file: &Path) -> Option<&'m Shar
     manifest.train.shards.iter().chain(&manifest.validation.shards).find(|entry| entry.file == name)
 }
 
-/// `*.bin` of a folder without manifest, by name. Those with the word val, valid, validation or test in their name
-/// (`val.bin`, `fineweb_val_000000.bin`) are for validation, all others for learning.
+/// What a shard is for by its name, `*.bin`: those with the word val, valid, validation or test in it (`val.bin`,
+/// `fineweb_val_000000.bin`) are for validation, all others for learning.
+pub(crate) fn named_split(path: &Path) -> Option<Split> {
+    let name = path.file_stem().unwrap_or_default().to_string_lossy().to_lowercase();
+    let held_out = |word: &str| ["val", "valid", "validation", "test"].contains(&word);
+    let its = if name.split(|c: char| !c.is_alphanumeric()).any(held_out) { Split::Validation } else { Split::Train };
+    path.extension().is_some_and(|extension| extension == "bin").then_some(its)
+}
+
+/// The shards of a folder without manifest, by their names.
 pub(super) fn foreign_shards(folder: &Path, split: Split) -> Result<Vec<PathBuf>> {
     let fail = |error: &std::io::Error| Error::io("read", folder, error);
     let mut files = Vec::new();
     for entry in fs::read_dir(folder).map_err(|error| fail(&error))? {
         let path = entry.map_err(|error| fail(&error))?.path();
-        let name = path.file_stem().unwrap_or_default().to_string_lossy().to_lowercase();
-        let held_out = |word: &str| ["val", "valid", "validation", "test"].contains(&word);
-        let its =
-            if name.split(|c: char| !c.is_alphanumeric()).any(held_out) { Split::Validation } else { Split::Train };
-        if its == split && path.extension().is_some_and(|extension| extension == "bin") {
+        if named_split(&path) == Some(split) {
             files.push(path);
         }
     }

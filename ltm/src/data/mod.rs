@@ -28,6 +28,7 @@ mod writer;
 
 pub use batches::{Batch, Documents, LongDocuments, Order, SampleInfo, Sampler, Source, Tail, Windows};
 pub use dataset::Dataset;
+pub(crate) use folder::named_split;
 pub use folder::{splits, tokenizer_of};
 pub use formats::{Format, FormatWords};
 pub use manifest::{Manifest, Split};

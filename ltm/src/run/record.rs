@@ -2,6 +2,7 @@
 
 use super::Material;
 use crate::config::Config;
+use crate::data::{Split, named_split};
 use crate::hash;
 use crate::json::{self, Value};
 use engine::{Device, Error, Result, probe, simd};
@@ -94,15 +95,16 @@ impl Data {
     fn from_json(value: &Value) -> Result<Self> {
         let text = |value: &Value, key: &str| value.read(key, Value::as_str).map(str::to_string);
         let file = |f: &Value| {
+            let path = PathBuf::from(text(f, "path")?);
             Ok(DataFile {
-                path: text(f, "path")?.into(),
                 bytes: f.read("bytes", Value::as_u64)?,
                 sha256: text(f, "sha256")?,
                 // Records once did not say so: shards that are held out are called it.
                 learnt: match f.get("learnt") {
                     Some(learnt) => learnt.as_bool()?,
-                    None => !text(f, "path")?.ends_with(".bin") || !text(f, "path")?.contains("val"),
+                    None => named_split(&path) != Some(Split::Validation),
                 },
+                path,
             })
         };
         let files = value.read("files", |files| files.as_array()?.iter().map(file).collect())?;
@@ -214,13 +216,16 @@ impl Record {
     }
 }
 
-/// What this program was made of: version; SHA-256 of all sources of the library and the program, with the lock file; the
-/// commit that was checked out when they were last compiled, or nothing; the compiler, its target, profile and flags.
+/// SHA-256 of all sources of the library and the program, with the lock file.
+pub const SOURCES: &str = env!("LTM_BUILD_SOURCES");
+
+/// What this program was made of: version; [`SOURCES`]; the commit that was checked out when they were last compiled, or
+/// nothing; the compiler, its target, profile and flags.
 pub fn program() -> Value {
     Value::object(
         [
             ("version", env!("CARGO_PKG_VERSION")),
-            ("sources", env!("LTM_BUILD_SOURCES")),
+            ("sources", SOURCES),
             ("commit", env!("LTM_BUILD_COMMIT")),
             ("compiler", env!("LTM_BUILD_COMPILER")),
             ("target", env!("LTM_BUILD_TARGET")),

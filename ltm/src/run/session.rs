@@ -147,11 +147,7 @@ impl Session {
         self.metrics.write(&line)?;
         let mut progress =
             Progress { warnings: report.skipped.clone().into_iter().collect(), report, seconds, validation: None };
-        let batch = self.batch.samples.len();
-        if let Some(trouble) = self.watch.as_mut().and_then(|watch| watch_line(watch, &line, batch)) {
-            self.metrics.write(&trouble_line(progress.report.step, trouble))?;
-            progress.warnings.push(trouble.to_string());
-        }
+        progress.warnings.extend(self.watched(&line)?);
         let train = &self.run.config().train;
         let (eval_every, checkpoint_every) = (train.eval_every as u64, train.checkpoint_every as u64);
         let due = |every: u64| self.is_done() || (every > 0 && self.step().is_multiple_of(every));
@@ -162,10 +158,7 @@ impl Session {
                 Ok(validation) => {
                     if let Some(line) = validation.as_ref().map(|validation| self.learner.line(validation)) {
                         self.metrics.write(&line)?;
-                        if let Some(trouble) = self.watch.as_mut().and_then(|watch| watch_line(watch, &line, batch)) {
-                            self.metrics.write(&trouble_line(self.step(), trouble))?;
-                            progress.warnings.push(trouble.to_string());
-                        }
+                        progress.warnings.extend(self.watched(&line)?);
                     }
                     progress.validation = validation;
                 }
@@ -176,6 +169,16 @@ impl Session {
             progress.warnings.extend(self.save()?);
         }
         Ok(progress)
+    }
+
+    /// Shows a line of the metrics to the watch; what it has to say is written behind that line, and returned.
+    fn watched(&mut self, line: &Value) -> Result<Option<String>> {
+        let batch = self.batch.samples.len();
+        let Some(trouble) = self.watch.as_mut().and_then(|watch| watch_line(watch, line, batch)) else {
+            return Ok(None);
+        };
+        self.metrics.write(&trouble_line(self.step(), trouble))?;
+        Ok(Some(trouble.to_string()))
     }
 
     /// Writes a checkpoint of the present state unless there is one; returns a line for each older one that could not be

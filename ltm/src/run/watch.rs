@@ -1,6 +1,6 @@
 //! Two ways in which latent variables are known to fail, noticed while a model learns.
 
-use crate::config::{Config, Noise};
+use crate::config::Config;
 use std::fmt;
 
 /// Steps whose numbers are averaged. Verdicts fall behind steps that are multiples of it.
@@ -106,7 +106,7 @@ impl Watch {
     /// A watch for a run from its first step on; `None` for a model without latents.
     pub fn new(config: &Config) -> Option<Self> {
         let rising = config.slow.warmup.max(config.fast.kl_warmup) as u64;
-        let bounds = config.fast.noise == Noise::Fresh;
+        let bounds = config.losses_are_bounds();
         let fresh = || Self { rising, bounds, before: None, now: Window::default(), validated: None };
         config.model.kind.has_latents().then(fresh)
     }
@@ -206,6 +206,7 @@ impl Sums {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Noise;
     use engine::rng::Stream;
 
     /// What is said about 600 steps whose KL and loss follow `course`, plus noise of a twentieth.

@@ -7,7 +7,6 @@ use super::tables;
 use super::words::{reading, scale, visible};
 use super::{Args, Subject};
 use crate::output::quoted;
-use ltm::config::{Config, Noise};
 use ltm::data::tokenizer;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 use std::collections::BTreeSet;
@@ -108,8 +107,7 @@ fn curves(subjects: &[Subject]) -> Markup {
         Chart { title, x: x_name, y: y_name, series: series.collect() }.figure()
     };
     let learnt = subjects.iter().any(|subject| subject.history.last.is_some());
-    let is_fixed = |config: &Config| config.model.kind.has_latents() && config.fast.noise == Noise::Fixed;
-    let fixed = subjects.iter().any(|subject| is_fixed(subject.run.config()));
+    let fixed = subjects.iter().any(|subject| !subject.run.config().losses_are_bounds());
     html! {
         @if learnt {
             (legend(subjects))

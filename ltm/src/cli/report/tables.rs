@@ -3,7 +3,7 @@
 use super::Subject;
 use crate::audit::pm;
 use crate::evaluation::LEARNT;
-use crate::output::{perplexity, short, si};
+use crate::output::{digits, perplexity, short, si};
 use crate::plan;
 use crate::suite::published;
 use engine::Device;
@@ -326,11 +326,6 @@ pub fn latents(name: &str, rows: &[&[f64]]) -> Markup {
         std::iter::once((layer + 1).to_string()).chain(numbers).collect()
     });
     table(&format!("{name}: KL in nats per sequence"), &columns, &rows.collect::<Vec<_>>())
-}
-
-/// A number, or a dash where there is none.
-fn digits(x: f64, digits: usize) -> String {
-    if x.is_finite() { format!("{x:.digits$}") } else { "–".into() }
 }
 
 /// A value without quotes.

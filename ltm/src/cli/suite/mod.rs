@@ -15,7 +15,7 @@ use ltm::data::{Tokenizer, tokenizer};
 use ltm::evaluate::{Evaluator, Protocol};
 use ltm::hash::{hex, sha256};
 use ltm::json::{self, Value};
-use ltm::run::{Learnt, Loaded, Metrics, Run, program};
+use ltm::run::{Learnt, Loaded, Metrics, Run, SOURCES};
 use ltm::suite::{LeftOut, Sequences, Set, Tally, known};
 use std::collections::HashMap;
 use std::fs;
@@ -126,11 +126,6 @@ fn check_results(path: &Path) -> Result<()> {
     })
 }
 
-/// The digest of this program's sources: how texts are read and scored is a part of them.
-fn sources() -> Value {
-    program().get("sources").cloned().unwrap_or(Value::Null)
-}
-
 struct Suite<'a> {
     run: &'a Run,
     learnt: Learnt,
@@ -205,7 +200,8 @@ impl Suite<'_> {
     /// Everything that a figure depends on, in a hash.
     fn key(&self, set: &Set, data: &str, model: &Loaded, request: &Request, protocol: Protocol) -> String {
         let on = [
-            sources().to_string(),
+            // How texts are read and scored is a part of them.
+            SOURCES.to_string(),
             self.device.to_string(),
             model.weights.clone(),
             self.config.to_json().to_string(),
@@ -294,7 +290,7 @@ impl Suite<'_> {
             ("samples", request.samples.into()),
             ("command", command().into()),
             ("version", env!("CARGO_PKG_VERSION").into()),
-            ("sources", sources()),
+            ("sources", SOURCES.into()),
             ("device", self.device.into()),
             ("documents", scored.documents.into()),
             ("left_out", scored.left_out.documents.into()),

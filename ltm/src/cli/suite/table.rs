@@ -2,7 +2,7 @@
 
 use super::{Judged, Request, title};
 use crate::evaluation::LEARNT;
-use crate::output::{Align, perplexity as shown, short, table};
+use crate::output::{Align, digits, perplexity as shown, short, table};
 use ltm::config::ModelKind;
 use ltm::evaluate::Protocol;
 use ltm::json::Value;
@@ -10,12 +10,14 @@ use ltm::run::{Loaded, Run};
 use ltm::suite::{Published, known};
 use std::collections::BTreeSet;
 
-/// A number with so many digits; a dash where there is none.
-fn number(result: &Value, key: &str, digits: usize) -> String {
-    match result.get(key) {
-        Some(Value::Number(x)) if x.is_finite() => format!("{x:.digits$}"),
-        _ => "–".into(),
-    }
+/// The number at `key`; not a number where there is none.
+fn float(result: &Value, key: &str) -> f64 {
+    result.get(key).and_then(|value| value.as_f64().ok()).unwrap_or(f64::NAN)
+}
+
+/// It with so many digits.
+fn number(result: &Value, key: &str, places: usize) -> String {
+    digits(float(result, key), places)
 }
 
 /// A number with digits that suit a perplexity, and its standard error.
@@ -23,8 +25,7 @@ fn perplexity(result: &Value, key: &str) -> String {
     let Some(Value::Number(x)) = result.get(key) else { return "–".into() };
     match result.get("nats_per_token_error") {
         Some(Value::Number(error)) => {
-            let tokens = |key: &str| result.get(key).and_then(|value| value.as_f64().ok()).unwrap_or(f64::NAN);
-            let per = if key == "perplexity" { 1.0 } else { tokens("tokens") / tokens("gpt2_tokens") };
+            let per = if key == "perplexity" { 1.0 } else { float(result, "tokens") / float(result, "gpt2_tokens") };
             let error = x * error * per;
             format!("{} ± {}", shown(*x), if error.is_finite() { shown(error) } else { "–".into() })
         }
@@ -34,19 +35,14 @@ fn perplexity(result: &Value, key: &str) -> String {
 
 /// Bits per byte and their standard error, the same part of them as of nats per token.
 fn bits_per_byte(result: &Value) -> String {
-    let of = |key: &str| result.get(key).and_then(|value| value.as_f64().ok()).unwrap_or(f64::NAN);
-    let error = of("bits_per_byte") * of("nats_per_token_error") / of("nats_per_token");
-    let error = if error.is_finite() { format!("{error:.4}") } else { "–".into() };
-    format!("{} ± {error}", number(result, "bits_per_byte", 4))
+    let bits = float(result, "bits_per_byte");
+    let error = bits * float(result, "nats_per_token_error") / float(result, "nats_per_token");
+    format!("{} ± {}", digits(bits, 4), digits(error, 4))
 }
 
 /// Nats per token of a part of the whole.
 fn part(result: &Value, key: &str) -> String {
-    let of = |key: &str| result.get(key).and_then(|value| value.as_f64().ok());
-    match (of(key), of("tokens")) {
-        (Some(nats), Some(tokens)) => format!("{:.4}", nats / tokens),
-        _ => "–".into(),
-    }
+    digits(float(result, key) / float(result, "tokens"), 4)
 }
 
 /// The published figures that stand beside the protocol at `place` among those that were asked for: those of Latent Thought
