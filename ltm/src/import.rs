@@ -20,6 +20,9 @@ use std::path::Path;
 const CONFIG: &str = "config.json";
 const WEIGHTS: &str = "model.safetensors";
 
+/// Whose settings an error is about that their configuration causes.
+const OUR_KEYS: &str = "as settings of this program (n_layer is model.layers, n_embd model.dim, n_head model.heads, n_inner model.ffn, n_positions model.seq)";
+
 /// What stands in front of all names, or nothing.
 const PREFIX: &str = "transformer.";
 
@@ -105,7 +108,7 @@ fn configuration(theirs: &Value, tokenizer: Tokenizer) -> Result<Config> {
     };
     let train = TrainConfig { batch: 1, ..TrainConfig::default() };
     let data = DataConfig { tokenizer, chunking: Chunking::Windows, ..DataConfig::default() };
-    Config { model, train, data, ..Config::default() }.resolved()
+    Config { model, train, data, ..Config::default() }.resolved().map_err(|e| e.at(OUR_KEYS))
 }
 
 /// What stands in front of all names of a file.

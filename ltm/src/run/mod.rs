@@ -61,7 +61,7 @@ pub use learner::Validation;
 pub use learnt::Learnt;
 pub use material::{HELD_OUT, Material, Scorable, held_out_stories};
 pub use metrics::Metrics;
-pub use record::{Data, DataFile, Record, SOURCES, machine, program, sha256_files};
+pub use record::{Data, DataFile, Record, SOURCES, machine, program, sha256_files, sha256_files_watched};
 pub use replay::{Repeated, Replay, Stretch};
 pub use score::{Excess, Scored, score, score_by};
 pub use session::{Progress, Session};

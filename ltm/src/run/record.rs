@@ -8,8 +8,11 @@ use crate::json::{self, Value};
 use engine::{Device, Error, Result, probe, simd};
 use rayon::prelude::*;
 use std::fs::{self, File, OpenOptions};
-use std::io::{ErrorKind, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
+
+/// Bytes of a file that are hashed between two looks at how far that is.
+const STRETCH: u64 = 1 << 24;
 
 const FILE: &str = "sessions.jsonl";
 
@@ -134,7 +137,15 @@ pub(super) fn digest(path: &Path) -> Result<(String, u64)> {
 /// # Errors
 /// A file that cannot be read.
 pub fn sha256_files(files: &[impl AsRef<Path>]) -> Result<String> {
-    let mut hash = hash::Sha256::new();
+    sha256_files_watched(files, |_| Ok(()))
+}
+
+/// The same for files that may be large: calls `progress` with the bytes read so far, whose error ends it.
+///
+/// # Errors
+/// A file that cannot be read, and those of `progress`.
+pub fn sha256_files_watched(files: &[impl AsRef<Path>], mut progress: impl FnMut(u64) -> Result<()>) -> Result<String> {
+    let (mut hash, mut done) = (hash::Sha256::new(), 0);
     for path in files.iter().map(AsRef::as_ref) {
         let cannot = |error| Error::io("read", path, &error);
         // On some systems a folder opens and then does not read.
@@ -145,7 +156,15 @@ pub fn sha256_files(files: &[impl AsRef<Path>]) -> Result<String> {
         if path.exists() && !path.is_file() {
             return Err(Error::new(format!("{} is no regular file: copy what it holds into one", path.display())));
         }
-        std::io::copy(&mut File::open(path).map_err(cannot)?, &mut hash).map_err(cannot)?;
+        let mut file = File::open(path).map_err(cannot)?;
+        loop {
+            let n = std::io::copy(&mut (&mut file).take(STRETCH), &mut hash).map_err(cannot)?;
+            if n == 0 {
+                break;
+            }
+            done += n;
+            progress(done)?;
+        }
     }
     Ok(hash::hex(&hash.finish()))
 }

@@ -74,8 +74,9 @@ impl<'a> Sequences<'a> {
         self.gpt2.as_ref().map(|_| self.gpt2_tokens + self.texts.documents())
     }
 
-    /// Scores all sequences by protocols that [share draws](Protocol::shares_draws) with the evaluator's; calls `progress`
-    /// behind every batch, whose error ends it.
+    /// Scores all sequences by protocols that [share draws](Protocol::shares_draws) with the evaluator's and adds what they
+    /// cost to `tallies`, one for each protocol. Sequences that the tallies have already are read and passed over. Calls
+    /// `progress` behind every batch, whose error ends it.
     ///
     /// # Errors
     /// Texts that cannot be read, hold nothing or less than a window, numbers that are not finite, and those of `progress`.
@@ -85,18 +86,21 @@ impl<'a> Sequences<'a> {
         protocols: &[Protocol],
         config: &Config,
         store: &mut Store,
-        mut progress: impl FnMut(&Self, &Tally) -> Result<()>,
-    ) -> Result<Vec<Tally>> {
+        tallies: &mut [Tally],
+        mut progress: impl FnMut(&Self, &[Tally]) -> Result<()>,
+    ) -> Result<()> {
         let mut batch = Batch::new(config.train.batch, self.sequence);
-        let mut tallies = vec![Tally::default(); protocols.len()];
+        let done = tallies[0].sequences;
         while self.fill(&mut batch)? {
-            let scores = evaluator.batch_by(protocols, config, store, &batch)?;
-            for (tally, scores) in tallies.iter_mut().zip(scores) {
-                scores.iter().for_each(|score| tally.add(score));
+            if self.index > done {
+                let scores = evaluator.batch_by(protocols, config, store, &batch)?;
+                for (tally, scores) in tallies.iter_mut().zip(scores) {
+                    scores.iter().for_each(|score| tally.add(score));
+                }
             }
-            progress(self, &tallies[0])?;
+            progress(self, tallies)?;
         }
-        Ok(tallies)
+        Ok(())
     }
 
     /// Fills a batch with the next sequences, the last one up with such that have no target. Whether there was any.

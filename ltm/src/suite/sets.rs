@@ -3,7 +3,7 @@
 use super::Detokenise;
 use crate::config::Chunking;
 use crate::data::formats::{Column, Format, Header, TextSplit};
-use crate::run::sha256_files;
+use crate::run::sha256_files_watched;
 use engine::Result;
 use std::path::PathBuf;
 
@@ -38,12 +38,12 @@ pub enum Group {
 }
 
 impl Set {
-    /// SHA-256 of the bytes of its files, one behind the other, in hexadecimal.
+    /// SHA-256 of the bytes of its files, one behind the other, in hexadecimal; calls `progress` with the bytes read so far.
     ///
     /// # Errors
-    /// A file that cannot be read.
-    pub fn sha256(&self) -> Result<String> {
-        sha256_files(&self.files)
+    /// A file that cannot be read, and those of `progress`.
+    pub fn sha256(&self, progress: impl FnMut(u64) -> Result<()>) -> Result<String> {
+        sha256_files_watched(&self.files, progress)
     }
 
     /// Bytes of its files, for a progress bar.

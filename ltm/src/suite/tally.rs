@@ -1,6 +1,8 @@
 //! What many sequences cost, summed up one by one.
 
 use crate::evaluate::SequenceScore;
+use crate::json::Value;
+use engine::Result;
 
 /// Sums over sequences; memory does not grow with their number.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -41,6 +43,42 @@ impl Tally {
         self.squares.iter_mut().zip(products).for_each(|(sum, product)| *sum += product);
     }
 
+    /// All sums, to be read again by [`from_json`](Self::from_json) to the last bit.
+    pub fn to_json(&self) -> Value {
+        Value::object([
+            ("sequences", self.sequences.into()),
+            ("tokens", self.tokens.into()),
+            ("bytes", self.bytes.into()),
+            ("nats", self.nats.into()),
+            ("nll", self.nll.into()),
+            ("kl", self.kl.into()),
+            ("noise", self.noise.into()),
+            ("perplexities", self.perplexities.into()),
+            ("squares", Value::Array(self.squares.map(Value::from).to_vec())),
+        ])
+    }
+
+    /// The tally that [`to_json`](Self::to_json) wrote.
+    ///
+    /// # Errors
+    /// If one of its sums is missing or no finite number.
+    pub fn from_json(value: &Value) -> Result<Self> {
+        let float = |key| value.read(key, Value::as_f64);
+        let squares = value.read("squares", Value::as_array)?;
+        let square = |i: usize| squares.get(i).unwrap_or(&Value::Null).as_f64();
+        Ok(Self {
+            sequences: value.read("sequences", Value::as_u64)?,
+            tokens: value.read("tokens", Value::as_u64)?,
+            bytes: float("bytes")?,
+            nats: float("nats")?,
+            nll: float("nll")?,
+            kl: float("kl")?,
+            noise: float("noise")?,
+            perplexities: float("perplexities")?,
+            squares: [square(0)?, square(1)?, square(2)?],
+        })
+    }
+
     /// Nats per token.
     pub fn rate(&self) -> f64 {
         self.nats / self.tokens as f64
@@ -74,6 +112,7 @@ impl Tally {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::json;
 
     #[test]
     fn sums_and_their_errors_by_hand() {
@@ -94,6 +133,23 @@ mod tests {
         assert!((tally.bits_per_byte() - 100.0 / std::f64::consts::LN_2 / 80.0).abs() < 1e-12);
         assert!((tally.mean_perplexity() - (1f64.exp() + 3f64.exp()) / 2.0).abs() < 1e-12);
         assert_eq!((tally.nll, tally.kl, tally.noise, tally.sequences, tally.tokens), (98.0, 2.0, 1.0, 2, 40));
+    }
+
+    #[test]
+    fn a_written_tally_is_read_to_the_last_bit() {
+        let mut tally = Tally::default();
+        for tokens in 1..40 {
+            let x = tokens as f64;
+            tally.add(&SequenceScore { nats: x.sqrt(), nll: x.ln(), kl: 0.1, tokens, bytes: x, noise: 1.0 / x });
+        }
+        let text = tally.to_json().to_string();
+        assert_eq!(Tally::from_json(&json::parse(text.as_bytes()).unwrap()).unwrap(), tally);
+        for key in ["sequences", "noise", "squares"] {
+            let cut = text.replace(key, "other");
+            assert!(Tally::from_json(&json::parse(cut.as_bytes()).unwrap()).is_err(), "{key}");
+        }
+        tally.nats = f64::INFINITY;
+        assert!(Tally::from_json(&json::parse(tally.to_json().to_string().as_bytes()).unwrap()).is_err());
     }
 
     #[test]

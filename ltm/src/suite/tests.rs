@@ -131,7 +131,7 @@ fn what_is_wrong_names_file_and_line() {
     }
     let gone = Set { files: vec![PathBuf::from("none.txt")], ..bad };
     assert!(of(&gone, "bytes").starts_with("cannot read none.txt"));
-    assert!(gone.sha256().unwrap_err().to_string().starts_with("cannot read none.txt"));
+    assert!(gone.sha256(|_| Ok(())).unwrap_err().to_string().starts_with("cannot read none.txt"));
 }
 
 #[test]

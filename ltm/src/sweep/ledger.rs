@@ -3,13 +3,10 @@ use crate::config::{Config, parameter_count};
 use crate::evaluate::Protocol;
 use crate::hash::{hex, sha256};
 use crate::json::Value;
-use crate::run::{Metrics, Scored};
+use crate::run::{Metrics, SOURCES, Scored};
 use engine::{Error, Result};
 use std::collections::HashMap;
 use std::path::Path;
-
-/// Of a result's line. With another one, lines that an older program wrote are made anew from the runs that are there.
-const FORMAT: &str = "2";
 
 /// What a configuration costs, counted from the plans of its training.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -179,6 +176,7 @@ fn about(key: &str, point: &Point, command: &str, status: &str) -> Result<Vec<(&
         ("config_sha256", point.config_sha256()?.into()),
         ("command", command.into()),
         ("version", env!("CARGO_PKG_VERSION").into()),
+        ("sources", SOURCES.into()),
     ])
 }
 
@@ -223,14 +221,13 @@ impl Ledger {
 
 impl Sweep {
     /// Everything that a point's result depends on, in a hash: its settings, how it is judged, the data by their
-    /// fingerprint, the device and the program's version.
+    /// fingerprint, the device and the program, by its sources: another one makes the lines anew from the runs that are there.
     ///
     /// # Errors
     /// None that a point can cause.
     pub fn key(&self, point: &Point, data: &str, device: &str) -> Result<String> {
         let on = [
-            FORMAT.to_string(),
-            env!("CARGO_PKG_VERSION").to_string(),
+            SOURCES.to_string(),
             device.to_string(),
             point.config_sha256()?,
             data.to_string(),

@@ -158,24 +158,47 @@ fn what_is_wrong_with_a_set_is_said_and_the_rest_goes_on() {
 
 #[cfg(unix)]
 #[test]
-fn an_interrupted_suite_keeps_what_is_finished() {
+fn an_interrupted_suite_goes_on_where_it_was() {
     use super::crash::{interrupt, start, wait_until};
     let lab = lab();
     lab.write("long.txt", "a wall of green bottles, one of which falls\n".repeat(4000));
     lab.write("suite.toml", "[ptb]\npath = 'ptb.txt'\n[long]\npath = 'long.txt'\nformat = 'text'\n");
-    let args = [SUITE, &["--protocol", "elbo"]].concat();
-    let kept = || fs::read_to_string(lab.path("run/suite.jsonl")).unwrap_or_default().lines().count();
+    let args = [SUITE, &["--protocol", "elbo,iwae"]].concat();
+    let kept = || fs::read_to_string(lab.path("run/suite.jsonl")).unwrap_or_default();
+    let begun = lab.path("run/suite.jsonl.begun");
     let child = start(&lab, &args);
-    wait_until("the first set", || kept() == 1);
+    wait_until("the first set", || kept().lines().count() == 2);
+    let first = json::parse(kept().lines().next().unwrap()).unwrap();
+    let first = first.read("key", Value::as_str).unwrap();
+    wait_until("the second set", || fs::read_to_string(&begun).is_ok_and(|text| !text.contains(first)));
     interrupt(&child);
     let said = Said::of(child.wait_with_output().unwrap(), &args);
     assert_eq!(said.code, Some(130), "{}", said.context());
-    said.says("interrupted: what is finished is kept in run/suite.jsonl; the same command goes on with the rest");
-    assert_eq!(kept(), 1, "the test has lost its grip");
+    said.says("interrupted: how far it came is kept in run/suite.jsonl; the same command goes on from there");
+    assert_eq!(kept().lines().count(), 2, "the test has lost its grip");
 
+    // What it goes on with is what one go gives, to the last bit; but the time it took.
+    let whole = [&args[..], &["--results", "whole.jsonl"]].concat();
+    lab.run(&whole).succeeds();
+    assert!(begun.exists());
+    lab.run(&args).succeeds().says("PTB elbo: kept from run/suite.jsonl").says("long elbo, iwae: goes on behind");
+    let sums = |text: &str| -> Vec<Value> {
+        let lines = text.lines().map(|line| json::parse(line).unwrap());
+        lines
+            .map(|line| {
+                let told = line.as_object().unwrap().iter();
+                Value::Object(told.filter(|(key, _)| key != "seconds" && key != "command").cloned().collect())
+            })
+            .collect()
+    };
+    assert_eq!(sums(&kept()), sums(&fs::read_to_string(lab.path("whole.jsonl")).unwrap()));
+    assert!(!begun.exists() && !lab.path("whole.jsonl.begun").exists());
+
+    // What tells of another text is not gone on with.
+    lab.write("run/suite.jsonl.begun", "{\"keys\": [\"0\", \"1\"], \"seconds\": 1, \"tallies\": []}");
     lab.write("long.txt", "a wall of green bottles\n".repeat(40));
-    lab.run(&args).succeeds().says("PTB elbo: kept from run/suite.jsonl");
-    assert_eq!(kept(), 2);
+    let said = lab.run(&args).succeeds();
+    assert!(!said.says("long elbo, iwae: ").err.contains("goes on behind"), "{}", said.context());
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! `ltm eval RUN --suite FILE`: many texts by all protocols. What is finished is kept in a file and not done again.
 
+mod begun;
 mod file;
 mod table;
 
@@ -9,6 +10,7 @@ use super::evaluation::note_learnt;
 use super::interrupt::Guard;
 use super::output::{command, note, print};
 use super::progress::bar;
+use begun::Begun;
 use engine::{Device, Error, Result};
 use ltm::config::{Choice, Config, ModelKind, Work};
 use ltm::data::{Tokenizer, tokenizer};
@@ -82,6 +84,7 @@ pub fn run(run: &Run, model: &mut Loaded, request: &Request, device: &Device) ->
         learnt: Learnt::of(run)?,
         config,
         device,
+        begun: Begun::beside(&path),
         path,
         file,
         kept,
@@ -94,7 +97,7 @@ pub fn run(run: &Run, model: &mut Loaded, request: &Request, device: &Device) ->
     for set in sets {
         let Some(set) = suite.judge(set, model, request)? else {
             note(format_args!(
-                "interrupted: what is finished is kept in {}; the same command goes on with the rest",
+                "interrupted: how far it came is kept in {}; the same command goes on from there",
                 suite.path.display()
             ));
             return Ok(None);
@@ -133,6 +136,7 @@ struct Suite<'a> {
     device: &'static str,
     path: PathBuf,
     file: Metrics,
+    begun: Begun,
     kept: HashMap<String, Value>,
     guard: Guard,
     evaluators: Vec<(Protocol, Evaluator)>,
@@ -145,8 +149,8 @@ impl Suite<'_> {
     fn judge(&mut self, set: Set, model: &mut Loaded, request: &Request) -> Result<Option<Judged>> {
         let mut judged = Judged { results: Vec::new(), learnt: false, error: None, set };
         let set = &judged.set;
-        let read = set.sha256().and_then(|data| Ok((data, self.learnt.has(&set.files)?)));
-        let data = match read {
+        let data = match self.digest(set) {
+            Err(_) if self.guard.asked() => return Ok(None),
             Ok((data, learnt)) => {
                 judged.learnt = learnt;
                 if learnt {
@@ -175,7 +179,9 @@ impl Suite<'_> {
             let open = results.iter_mut().filter(|(protocol, result)| result.is_none() && protocol.shares_draws(first));
             let (protocols, places): (Vec<_>, Vec<_>) = open.map(|(protocol, result)| (*protocol, result)).unzip();
             self.prepare(first, model, request)?;
-            match self.score(set, &protocols, model) {
+            let keys: Vec<String> =
+                protocols.iter().map(|&protocol| self.key(set, &data, model, request, protocol)).collect();
+            match self.score(set, &protocols, &keys, model) {
                 Ok(scored) => {
                     for ((protocol, place), scored) in protocols.iter().zip(places).zip(scored) {
                         let result = self.result(set, &data, judged.learnt, model, request, *protocol, &scored);
@@ -183,6 +189,7 @@ impl Suite<'_> {
                         *place = Some(result);
                     }
                     self.file.sync()?;
+                    self.begun.clear()?;
                 }
                 Err(_) if self.guard.asked() => return Ok(None),
                 Err(error) => {
@@ -195,6 +202,18 @@ impl Suite<'_> {
         let finished = results.into_iter().filter_map(|(protocol, result)| result.map(|result| (protocol, result)));
         judged.results = finished.collect();
         Ok(Some(judged))
+    }
+
+    /// The digest of a set's files, and whether the model has learnt from one.
+    fn digest(&self, set: &Set) -> Result<(String, bool)> {
+        let bar = bar(set.bytes()?, "{msg}  {bar:24} {bytes}/{total_bytes}  ETA {eta}");
+        bar.set_message(format!("{} sha256", title(set)));
+        let data = set.sha256(|done| {
+            bar.set_position(done);
+            if self.guard.asked() { Err(Error::new("interrupted")) } else { Ok(()) }
+        });
+        bar.finish_and_clear();
+        Ok((data?, self.learnt.has(&set.files)?))
     }
 
     /// Everything that a figure depends on, in a hash.
@@ -224,8 +243,8 @@ impl Suite<'_> {
         Ok(())
     }
 
-    /// Scores a set by protocols that share their draws.
-    fn score(&self, set: &Set, protocols: &[Protocol], model: &mut Loaded) -> Result<Vec<Scored>> {
+    /// Scores a set by protocols that share their draws, from where an interrupt has left it; `keys` are theirs.
+    fn score(&mut self, set: &Set, protocols: &[Protocol], keys: &[String], model: &mut Loaded) -> Result<Vec<Scored>> {
         let started = Instant::now();
         let planned = self.evaluators.iter().find(|(planned, _)| planned.shares_draws(protocols[0]));
         let (_, evaluator) = planned.expect("it is planned");
@@ -235,14 +254,31 @@ impl Suite<'_> {
             Some(limit) => bar(limit, "{msg}  {bar:24} {pos}/{len} documents  ETA {eta}"),
             None => bar(set.bytes()?, "{msg}  {bar:24} {bytes}/{total_bytes}  ETA {eta}"),
         };
-        let tallies = sequences.score(evaluator, protocols, &self.config, &mut model.store, |sequences, tally| {
-            bar.set_position(if set.documents.is_some() { sequences.documents() } else { sequences.consumed() });
-            bar.set_message(format!("{} {names} {:.3} bits/byte", title(set), tally.bits_per_byte()));
-            if self.guard.asked() { Err(Error::new("interrupted")) } else { Ok(()) }
-        });
+        let begun = self.begun.of(keys);
+        if let Some((tallies, _)) = &begun {
+            note(format_args!("{} {names}: goes on behind {} sequences", title(set), tallies[0].sequences));
+        }
+        let (mut tallies, spent) = begun.unwrap_or_else(|| (vec![Tally::default(); protocols.len()], 0.0));
+        let seconds = || spent + started.elapsed().as_secs_f64();
+        let scored = sequences.score(
+            evaluator,
+            protocols,
+            &self.config,
+            &mut model.store,
+            &mut tallies,
+            |sequences, tallies| {
+                bar.set_position(if set.documents.is_some() { sequences.documents() } else { sequences.consumed() });
+                bar.set_message(format!("{} {names} {:.3} bits/byte", title(set), tallies[0].bits_per_byte()));
+                let interrupted = self.guard.asked();
+                if interrupted || self.begun.is_due() {
+                    self.begun.save(keys, tallies, seconds())?;
+                }
+                if interrupted { Err(Error::new("interrupted")) } else { Ok(()) }
+            },
+        );
         bar.finish_and_clear();
-        let tallies = tallies?;
-        let seconds = started.elapsed().as_secs_f64();
+        scored?;
+        let seconds = seconds();
         let left_out = sequences.left_out();
         // Protocols that do not share draws read the same records again, of which once is enough.
         let first_read = std::ptr::eq(evaluator, &self.evaluators[0].1);
