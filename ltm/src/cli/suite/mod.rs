@@ -119,7 +119,9 @@ fn check_results(path: &Path) -> Result<()> {
     let unfinished = lines.pop().unwrap_or_default();
     let is_result = |line: &&[u8]| json::parse(line).is_ok_and(|value| value.get("key").is_some());
     let foreign = lines.iter().position(|line| !is_result(line));
-    let foreign = foreign.or((!unfinished.is_empty() && !unfinished.starts_with(b"{\"key\":")).then_some(lines.len()));
+    let begins = b"{\"key\":";
+    let is_begun = begins.starts_with(unfinished) || unfinished.starts_with(begins);
+    let foreign = foreign.or((!is_begun).then_some(lines.len()));
     foreign.map_or(Ok(()), |line| {
         Err(Error::usage(format!(
             "{}:{}: is no result of a suite, and results would replace it: name another file by --results",
