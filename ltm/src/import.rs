@@ -20,7 +20,7 @@ use std::path::Path;
 const CONFIG: &str = "config.json";
 const WEIGHTS: &str = "model.safetensors";
 
-/// Whose settings an error is about that their configuration causes.
+/// Stands in front of what is wrong with the settings that come of their configuration, and says which key is which.
 const OUR_KEYS: &str = "as settings of this program (n_layer is model.layers, n_embd model.dim, n_head model.heads, n_inner model.ffn, n_positions model.seq)";
 
 /// What stands in front of all names, or nothing.

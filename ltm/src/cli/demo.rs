@@ -220,7 +220,7 @@ fn rivals(readers: &[Reader<'_>; 2], corpus: &Corpus, device: &Device) -> Result
     };
     let mut lines = vec![
         known("the least possible: the stories' own source".into(), exact),
-        known(format!("no less for any reader who sees {reach} bytes back and has no latents"), windowed),
+        known(format!("a floor for readers who see {reach} bytes back and have no latents"), windowed),
     ];
     for (i, reader) in readers.iter().enumerate() {
         let (flops, _) = plan::price(&reader.model.config, device)?;

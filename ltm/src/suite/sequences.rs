@@ -79,7 +79,8 @@ impl<'a> Sequences<'a> {
     /// `progress` behind every batch, whose error ends it.
     ///
     /// # Errors
-    /// Texts that cannot be read, hold nothing or less than a window, numbers that are not finite, and those of `progress`.
+    /// Texts that cannot be read, hold nothing or less than a window, numbers that are not finite, tallies of other
+    /// sequences, and those of `progress`.
     pub fn score(
         &mut self,
         evaluator: &Evaluator,
@@ -100,7 +101,13 @@ impl<'a> Sequences<'a> {
             }
             progress(self, tallies)?;
         }
-        Ok(())
+        match tallies.iter().find(|tally| tally.sequences != self.index) {
+            Some(tally) => Err(Error::new(format!(
+                "{} sequences are counted where there are {}: what was kept of an earlier go is not of this text",
+                tally.sequences, self.index
+            ))),
+            None => Ok(()),
+        }
     }
 
     /// Fills a batch with the next sequences, the last one up with such that have no target. Whether there was any.

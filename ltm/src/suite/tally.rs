@@ -43,7 +43,7 @@ impl Tally {
         self.squares.iter_mut().zip(products).for_each(|(sum, product)| *sum += product);
     }
 
-    /// All sums, to be read again by [`from_json`](Self::from_json) to the last bit.
+    /// All sums, to be read again by [`from_json`](Self::from_json) to the last bit; those that are no numbers as null.
     pub fn to_json(&self) -> Value {
         Value::object([
             ("sequences", self.sequences.into()),
@@ -61,9 +61,11 @@ impl Tally {
     /// The tally that [`to_json`](Self::to_json) wrote.
     ///
     /// # Errors
-    /// If one of its sums is missing or no finite number.
+    /// If one of its sums is missing, or is no number and must be one.
     pub fn from_json(value: &Value) -> Result<Self> {
         let float = |key| value.read(key, Value::as_f64);
+        // A single draw has no variance, and a mean of perplexities may be beyond all numbers.
+        let any = |key| if *value.field(key)? == Value::Null { Ok(f64::NAN) } else { float(key) };
         let squares = value.read("squares", Value::as_array)?;
         let square = |i: usize| squares.get(i).unwrap_or(&Value::Null).as_f64();
         Ok(Self {
@@ -73,8 +75,8 @@ impl Tally {
             nats: float("nats")?,
             nll: float("nll")?,
             kl: float("kl")?,
-            noise: float("noise")?,
-            perplexities: float("perplexities")?,
+            noise: any("noise")?,
+            perplexities: any("perplexities")?,
             squares: [square(0)?, square(1)?, square(2)?],
         })
     }
@@ -148,6 +150,9 @@ mod tests {
             let cut = text.replace(key, "other");
             assert!(Tally::from_json(&json::parse(cut.as_bytes()).unwrap()).is_err(), "{key}");
         }
+        tally.noise = f64::NAN;
+        let read = Tally::from_json(&json::parse(tally.to_json().to_string().as_bytes()).unwrap()).unwrap();
+        assert!(read.noise.is_nan() && Tally { noise: 0.0, ..read } == Tally { noise: 0.0, ..tally.clone() });
         tally.nats = f64::INFINITY;
         assert!(Tally::from_json(&json::parse(tally.to_json().to_string().as_bytes()).unwrap()).is_err());
     }

@@ -221,7 +221,8 @@ impl Ledger {
 
 impl Sweep {
     /// Everything that a point's result depends on, in a hash: its settings, how it is judged, the data by their
-    /// fingerprint, the device and the program, by its sources: another one makes the lines anew from the runs that are there.
+    /// fingerprint, the device and the program, by its sources: another one judges the runs that are there again. It does not train them again; `sessions.jsonl` of
+    /// each says what trained it.
     ///
     /// # Errors
     /// None that a point can cause.

@@ -174,7 +174,7 @@ fn an_interrupted_suite_goes_on_where_it_was() {
     interrupt(&child);
     let said = Said::of(child.wait_with_output().unwrap(), &args);
     assert_eq!(said.code, Some(130), "{}", said.context());
-    said.says("interrupted: how far it came is kept in run/suite.jsonl; the same command goes on from there");
+    said.says("interrupted: results are kept in run/suite.jsonl; the same command goes on from where it is");
     assert_eq!(kept().lines().count(), 2, "the test has lost its grip");
 
     // What it goes on with is what one go gives, to the last bit; but the time it took.

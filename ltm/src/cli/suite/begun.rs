@@ -8,21 +8,24 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// The longest time whose work a crash may lose.
+/// Time whose work a crash may lose, beside that of a batch.
 const PAUSE: Duration = Duration::from_secs(20);
 
 /// The file, and when it was last written for what it tells of.
 pub struct Begun {
     path: PathBuf,
     saved: Option<Instant>,
+    /// Whether it could not be written.
+    pub is_broken: bool,
 }
 
 impl Begun {
     /// The file that belongs to the one of `results`; it need not be there.
     pub fn beside(results: &Path) -> Self {
-        let mut path = results.as_os_str().to_owned();
+        // Beside the file itself, which is locked, and not beside a link to it.
+        let mut path = results.canonicalize().unwrap_or_else(|_| results.into()).into_os_string();
         path.push(".begun");
-        Self { path: path.into(), saved: None }
+        Self { path: path.into(), saved: None, is_broken: false }
     }
 
     /// The tallies of exactly these keys and the seconds spent on them, if that is what the file tells of.
@@ -49,7 +52,9 @@ impl Begun {
         self.saved = Some(Instant::now());
         let tallies = tallies.iter().map(Tally::to_json).collect();
         let all = [("keys", keys.to_vec().into()), ("seconds", seconds.into()), ("tallies", Value::Array(tallies))];
-        write_atomic(&self.path, format!("{}\n", Value::object(all)).as_bytes())
+        let written = write_atomic(&self.path, format!("{}\n", Value::object(all)).as_bytes());
+        self.is_broken = written.is_err();
+        written
     }
 
     /// Removes it: what it tells of is finished.

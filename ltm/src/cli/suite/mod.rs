@@ -97,7 +97,7 @@ pub fn run(run: &Run, model: &mut Loaded, request: &Request, device: &Device) ->
     for set in sets {
         let Some(set) = suite.judge(set, model, request)? else {
             note(format_args!(
-                "interrupted: how far it came is kept in {}; the same command goes on from there",
+                "interrupted: results are kept in {}; the same command goes on from where it is",
                 suite.path.display()
             ));
             return Ok(None);
@@ -193,6 +193,7 @@ impl Suite<'_> {
                     self.file.sync()?;
                     self.begun.clear()?;
                 }
+                Err(error) if self.begun.is_broken => return Err(error),
                 Err(_) if self.guard.asked() => return Ok(None),
                 Err(error) => {
                     note(format_args!("{}: {error}", title(set)));
