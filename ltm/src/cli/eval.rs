@@ -36,8 +36,8 @@ const STORIES: u64 = 256;
 /// With --suite FILE.toml many texts are scored one after the other: the paper's zero-shot sets, with its figures beside
 /// ours, and sets of your own. suite.toml in the repository is an example and explains every key. What is finished is kept
 /// in RUN/suite.jsonl and is not done again while weights, data and settings are the same, so after Ctrl-C (exit code 130)
-/// the same command goes on, within a set too (RUN/suite.jsonl.begun says how far it has come). A set that cannot be read is missing from the table, which says why; the others are scored,
-/// and the exit code is 1.
+/// the same command goes on, within a set too: RUN/suite.jsonl.begun says how far it has come. A set that cannot be read is
+/// missing from the table, which says why; the others are scored, and the exit code is 1.
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct Args {
