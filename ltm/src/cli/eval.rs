@@ -45,16 +45,16 @@ pub struct Args {
     run: PathBuf,
     /// Text file, token shard or folder of shards [default: what the run held out]; with --suite the folder that its
     /// paths start from [default: that of the suite file]
-    #[arg(long, value_name = "FILE|DIR")]
+    #[arg(long, value_name = "FILE|DIR", conflicts_with = "GsmArgs")]
     data: Option<PathBuf>,
     /// Score the sets of this file, one after the other, and resume where it was interrupted
-    #[arg(long, value_name = "FILE", conflicts_with = "gsm8k")]
+    #[arg(long, value_name = "FILE", conflicts_with = "GsmArgs")]
     suite: Option<PathBuf>,
     /// Where the suite keeps what is finished [default: RUN/suite.jsonl]
     #[arg(long, value_name = "FILE", requires = "suite")]
     results: Option<PathBuf>,
     /// Protocols; may be given several times
-    #[arg(long, value_name = "P", default_value = "all", value_delimiter = ',', value_parser = ["all", "elbo", "iwae", "prefix", "fixed", "nll"])]
+    #[arg(long, value_name = "P", default_value = "all", conflicts_with = "GsmArgs", value_delimiter = ',', value_parser = ["all", "elbo", "iwae", "prefix", "fixed", "nll"])]
     protocol: Vec<String>,
     /// Fast steps per sequence [default: as in training]
     #[arg(long, value_name = "T")]

@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 pub struct GsmArgs {
     /// Let the model solve the problems of this file, one JSON object a line with question and answer, and count: pass@k
     /// from --samples texts a problem. The prompt is "Question: ...\nAnswer:"; the answer is the number behind the first ####
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["data", "protocol"])]
+    #[arg(long, value_name = "FILE")]
     pub gsm8k: Option<PathBuf>,
     /// Solved examples in front of every problem: the first of --examples
     #[arg(long, value_name = "N", default_value_t = 0, requires = "gsm8k")]

@@ -99,7 +99,7 @@ impl Run {
     pub fn check_new(path: &Path) -> Result<()> {
         if Self::exists(path) {
             return Err(Error::usage(format!(
-                "{0} already holds a run: go on with it by --resume {0}, or name another folder",
+                "{0} already holds a run: name another folder, or go on with it by `ltm train --resume {0}`",
                 path.display()
             )));
         }

@@ -25,7 +25,7 @@ impl Metrics {
         match file.try_lock() {
             Err(TryLockError::WouldBlock) => {
                 return Err(Error::new(format!(
-                    "{} is being written: the run is going on in another process",
+                    "{} is being written by another process: let it end, or stop it",
                     path.display()
                 )));
             }

@@ -5,7 +5,7 @@
 //! config.json                      every setting, derived sizes filled in; names the tokenizer and the data
 //! sessions.jsonl                   one line each time that it is begun or gone on with: all that it takes to repeat it
 //! suite.jsonl                      one line for every set and protocol that `ltm eval --suite` has finished
-//! suite.jsonl.begun                how far it has come with the one that it is at
+//! suite.jsonl.begun                how far it has come with those that an interrupt cut short
 //! metrics.jsonl                    one line a step, one for every validation, and one for every trouble that [`Watch`] sees
 //! tensorboard/                     what the metrics say, as event files for TensorBoard, if it was asked for
 //! checkpoints/step-00000500/       weights.safetensors, moments.safetensors, state.json, and a manifest that vouches for them

@@ -61,10 +61,18 @@ fn fixed(audit: &Audit) -> String {
         1 => format!("{} nats at T = {}", pm(gap(first)), first.steps),
         _ => format!("{} nats at T = {} and {} at T = {}", pm(gap(first)), first.steps, pm(gap(last)), last.steps),
     };
-    let hidden = format!(
-        "fixed is not a bound: the very posteriors that it reports cost more at noise that they were not fitted to, by {growth}; that \
-         part is left out of its number."
-    );
+    let Mean { mean, error } = gap(last);
+    let hidden = match mean > error {
+        true => format!(
+            "fixed is not a bound: the very posteriors that it reports cost more at noise that they were not fitted to, by {growth}; \
+             that part is left out of its number."
+        ),
+        // An error that is not a number too: a single sequence says nothing of others.
+        false => format!(
+            "fixed is not a bound; what the very posteriors that it reports cost more at noise that they were not fitted to, these \
+             sequences are too few to tell: {growth}."
+        ),
+    };
     let below: Vec<(usize, Mean)> = audit
         .rows
         .iter()

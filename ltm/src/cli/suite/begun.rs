@@ -1,17 +1,20 @@
-//! How far a set has come when an interrupt or a crash cuts it short: a small file beside the results, replaced as a whole.
+//! How far sets have come when an interrupt or a crash cuts them short: a small file beside the results, replaced as a whole.
+//! Each line has the sums of a set by some protocols, and their digest.
 
 use engine::{Error, Result};
 use ltm::checkpoint::write_atomic;
+use ltm::hash::{hex, sha256};
 use ltm::json::{self, Value};
 use ltm::suite::Tally;
 use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// Time whose work a crash may lose, beside that of a batch.
 const PAUSE: Duration = Duration::from_secs(20);
 
-/// The file, and when it was last written for what it tells of.
+/// The file, and when it was last written for what is scored now.
 pub struct Begun {
     path: PathBuf,
     saved: Option<Instant>,
@@ -28,12 +31,9 @@ impl Begun {
         Self { path: path.into(), saved: None, is_broken: false }
     }
 
-    /// The tallies of exactly these keys and the seconds spent on them, if that is what the file tells of.
+    /// The tallies of exactly these keys and the seconds spent on them, if the file tells of them.
     pub fn of(&self, keys: &[String]) -> Option<(Vec<Tally>, f64)> {
-        let found = json::parse(fs::read(&self.path).ok()?).ok()?;
-        if *found.get("keys")? != Value::from(keys.to_vec()) {
-            return None;
-        }
+        let found = self.all().into_iter().find(|sums| is_of(sums, keys))?;
         let tallies: Result<Vec<Tally>> = found.get("tallies")?.as_array().ok()?.iter().map(Tally::from_json).collect();
         let tallies = tallies.ok().filter(|tallies| tallies.len() == keys.len())?;
         Some((tallies, found.read("seconds", Value::as_f64).ok()?))
@@ -44,28 +44,54 @@ impl Begun {
         self.saved.is_none_or(|at| at.elapsed() >= PAUSE)
     }
 
-    /// Keeps the tallies of `keys` in place of what was there.
+    /// Keeps the tallies of `keys` in place of older ones.
     ///
     /// # Errors
     /// If they cannot be written.
     pub fn save(&mut self, keys: &[String], tallies: &[Tally], seconds: f64) -> Result<()> {
         self.saved = Some(Instant::now());
         let tallies = tallies.iter().map(Tally::to_json).collect();
-        let all = [("keys", keys.to_vec().into()), ("seconds", seconds.into()), ("tallies", Value::Array(tallies))];
-        let written = write_atomic(&self.path, format!("{}\n", Value::object(all)).as_bytes());
+        let sums = [("keys", keys.to_vec().into()), ("seconds", seconds.into()), ("tallies", Value::Array(tallies))];
+        let written = self.replace(keys, Some(Value::object(sums)));
         self.is_broken = written.is_err();
         written
     }
 
-    /// Removes it: what it tells of is finished.
+    /// Forgets what there is of `keys`: it is finished.
     ///
     /// # Errors
-    /// If it is there and cannot be removed.
-    pub fn clear(&mut self) -> Result<()> {
+    /// If the file cannot be written.
+    pub fn clear(&mut self, keys: &[String]) -> Result<()> {
         self.saved = None;
+        self.replace(keys, None)
+    }
+
+    fn replace(&self, keys: &[String], by: Option<Value>) -> Result<()> {
+        let rest = self.all().into_iter().filter(|sums| !is_of(sums, keys));
+        let line = |sums: Value| format!("{}\n", Value::object([("sha256", digest(&sums).into()), ("begun", sums)]));
+        let text: String = rest.chain(by).map(line).collect();
+        if !text.is_empty() {
+            return write_atomic(&self.path, text.as_bytes());
+        }
         match fs::remove_file(&self.path) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::io("remove", &self.path, &error)),
+            Err(error) if error.kind() != ErrorKind::NotFound => Err(Error::io("remove", &self.path, &error)),
             _ => Ok(()),
         }
     }
+
+    /// All sums in the file that are as they were written.
+    fn all(&self) -> Vec<Value> {
+        let text = fs::read_to_string(&self.path).unwrap_or_default();
+        let lines = text.lines().filter_map(|line| json::parse(line).ok());
+        let sums = lines.filter_map(|line| Some((line.get("begun")?.clone(), line.get("sha256")?.clone())));
+        sums.filter(|(sums, sha256)| *sha256 == digest(sums).into()).map(|(sums, _)| sums).collect()
+    }
+}
+
+fn is_of(sums: &Value, keys: &[String]) -> bool {
+    sums.get("keys").is_some_and(|found| *found == Value::from(keys.to_vec()))
+}
+
+fn digest(sums: &Value) -> String {
+    hex(&sha256(sums.to_string().as_bytes()))
 }

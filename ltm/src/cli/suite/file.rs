@@ -32,6 +32,10 @@ struct Section {
 /// # Errors
 /// If it cannot be read, a key is unknown, or a set cannot be as it is described; the message names the line.
 pub fn read(path: &Path, data: Option<&Path>) -> Result<Vec<Set>> {
+    // Read twice, which a pipe cannot be.
+    if path.exists() && !path.is_file() && !path.is_dir() {
+        return Err(Error::usage(format!("{} is no regular file: write the suite into one", path.display())));
+    }
     let tables = toml_file::tables(path)?;
     let mut sections: Vec<Section> = tables.iter().map(|(name, place)| Section::new(name, place)).collect();
     for setting in toml_file::read(path)? {

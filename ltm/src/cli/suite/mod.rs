@@ -110,6 +110,9 @@ pub fn run(run: &Run, model: &mut Loaded, request: &Request, device: &Device) ->
 /// That nothing else than results lies where they are to be kept: what is no line of them would be cut off. The last line may
 /// be one that an interrupt left unfinished.
 fn check_results(path: &Path) -> Result<()> {
+    if path.exists() && !path.is_file() {
+        return Err(Error::usage(format!("{} is no regular file: name another by --results", path.display())));
+    }
     let text = match fs::read(path) {
         Ok(text) => text,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
@@ -119,8 +122,7 @@ fn check_results(path: &Path) -> Result<()> {
     let unfinished = lines.pop().unwrap_or_default();
     let is_result = |line: &&[u8]| json::parse(line).is_ok_and(|value| value.get("key").is_some());
     let foreign = lines.iter().position(|line| !is_result(line));
-    let begins = b"{\"key\":";
-    let is_begun = begins.starts_with(unfinished) || unfinished.starts_with(begins);
+    let is_begun = unfinished.starts_with(b"{\"key\":") || b"{\"key\":".starts_with(unfinished);
     let foreign = foreign.or((!is_begun).then_some(lines.len()));
     foreign.map_or(Ok(()), |line| {
         Err(Error::usage(format!(
@@ -191,7 +193,7 @@ impl Suite<'_> {
                         *place = Some(result);
                     }
                     self.file.sync()?;
-                    self.begun.clear()?;
+                    self.begun.clear(&keys)?;
                 }
                 Err(error) if self.begun.is_broken => return Err(error),
                 Err(_) if self.guard.asked() => return Ok(None),
@@ -284,8 +286,7 @@ impl Suite<'_> {
         let seconds = seconds();
         let left_out = sequences.left_out();
         // Protocols that do not share draws read the same records again, of which once is enough.
-        let first_read = std::ptr::eq(evaluator, &self.evaluators[0].1);
-        if let Some(place) = left_out.first.as_ref().filter(|_| first_read) {
+        if let Some(place) = left_out.first.as_ref().filter(|_| std::ptr::eq(evaluator, &self.evaluators[0].1)) {
             note(format_args!("{place}: no text, the first of {} records or files left out", left_out.documents));
         }
         note(format_args!("{} {names}: {} sequences in {seconds:.0} s", title(set), tallies[0].sequences));
