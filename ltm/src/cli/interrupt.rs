@@ -34,6 +34,11 @@ impl Guard {
         self.0.load(Ordering::SeqCst)
     }
 
+    /// An error that ends what is under way, if there has been an interrupt.
+    pub fn check(&self) -> Result<()> {
+        if self.asked() { Err(Error::new("interrupted")) } else { Ok(()) }
+    }
+
     /// What says so.
     pub fn flag(&self) -> Arc<AtomicBool> {
         self.0.clone()

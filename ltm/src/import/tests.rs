@@ -122,7 +122,7 @@ fn what_does_not_fit_is_refused_in_one_line() {
         ("258", "400", "vocab_size = 400 does not fit tokenizer bytes, which has 258 ids"),
         ("258", "50", "vocab_size = 50 does not fit tokenizer bytes"),
         ("\"gpt2\"", "\"llama\"", "model_type = \"llama\": only \"gpt2\""),
-        ("\"n_head\": 2", "\"n_head\": 3", "model.dim = 8 is not divisible by model.heads = 3"),
+        ("\"n_head\": 2", "\"n_head\": 3", "n_positions model.seq): model.dim = 8 is not divisible by model.heads = 3"),
         ("n_layer", "layers", "n_layer"),
         ("\"n_embd\": 8", "\"n_embd\": 16", "tensor \"wte.weight\" has shape [258, 8], expected [258, 16]"),
         ("\"n_layer\": 2", "\"n_layer\": 1", "tensor \"h.1.attn.c_attn.bias\" belongs to no part"),

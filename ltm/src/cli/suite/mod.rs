@@ -215,7 +215,7 @@ impl Suite<'_> {
         bar.set_message(format!("{} sha256", title(set)));
         let data = set.sha256(|done| {
             bar.set_position(done);
-            if self.guard.asked() { Err(Error::new("interrupted")) } else { Ok(()) }
+            self.guard.check()
         });
         bar.finish_and_clear();
         Ok((data?, self.learnt.has(&set.files)?))
@@ -274,11 +274,11 @@ impl Suite<'_> {
             |sequences, tallies| {
                 bar.set_position(if set.documents.is_some() { sequences.documents() } else { sequences.consumed() });
                 bar.set_message(format!("{} {names} {:.3} bits/byte", title(set), tallies[0].bits_per_byte()));
-                let interrupted = self.guard.asked();
-                if interrupted || self.begun.is_due() {
+                let uninterrupted = self.guard.check();
+                if uninterrupted.is_err() || self.begun.is_due() {
                     self.begun.save(keys, tallies, seconds())?;
                 }
-                if interrupted { Err(Error::new("interrupted")) } else { Ok(()) }
+                uninterrupted
             },
         );
         bar.finish_and_clear();
