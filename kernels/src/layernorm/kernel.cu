@@ -1,32 +1,60 @@
-// y = (x − mean) · rstd ⊙ gain + bias and its gradients. A warp has a row: lanes go over it in packs of 16 bytes, again and
-// again from the first level cache. Memory bounds all three kernels.
+// y = (x − mean) · rstd ⊙ gain + bias and its gradients. A warp has a row: lanes go over it in packs of 16 bytes, backward
+// twice, the second time from the first level cache. Memory bounds all three kernels.
 #include "common.cuh"
+
+// A row [d] in packs of N, every 32nd of which is a lane's. It keeps its first ones, so that a row of up to 32·KEPT·N numbers
+// is read once, however often they are gone over.
+constexpr int KEPT = 4;
+
+template <int N> struct Row {
+    const T* at;
+    int d;
+    Pack<T, N> kept[KEPT];
+
+    __device__ Row(const T* at, int d) : at(at), d(d) {
+#pragma unroll
+        for (int k = 0; k < KEPT; k++) {
+            int i = (k * WARP + lane()) * N;
+            if (i < d) kept[k] = *reinterpret_cast<const Pack<T, N>*>(at + i);
+        }
+    }
+
+    // f(column of the first number, pack as floats).
+    template <class F> __device__ void for_each(F f) const {
+#pragma unroll
+        for (int k = 0; k < KEPT; k++) {
+            int i = (k * WARP + lane()) * N;
+            if (i < d) f(i, load_pack<N>(kept[k].x));
+        }
+#pragma unroll 1
+        for (int i = (KEPT * WARP + lane()) * N; i < d; i += WARP * N) f(i, load_pack<N>(at + i));
+    }
+};
 
 template <int N>
 __device__ void forward_row(const T* x, const T* gain, const T* bias, T* y, float* mean, float* rstd, float eps, int d) {
+    Row<N> row(x, d);
     float sum = 0, squares = 0;
-    for (int i = lane() * N; i < d; i += WARP * N) {
-        Floats<N> v = load_pack<N>(x + i);
+    row.for_each([&](int, Floats<N> v) {
 #pragma unroll
         for (int j = 0; j < N; j++) sum += v.x[j];
-    }
+    });
     float middle = warp_sum(sum) / d;
-    for (int i = lane() * N; i < d; i += WARP * N) {
-        Floats<N> v = load_pack<N>(x + i);
+    row.for_each([&](int, Floats<N> v) {
 #pragma unroll
         for (int j = 0; j < N; j++) squares = fmaf(v.x[j] - middle, v.x[j] - middle, squares);
-    }
+    });
     float scale = 1.0f / sqrtf(warp_sum(squares) / d + eps);
     if (lane() == 0) {
         *mean = middle;
         *rstd = scale;
     }
-    for (int i = lane() * N; i < d; i += WARP * N) {
-        Floats<N> v = load_pack<N>(x + i), g = load_pack<N>(gain + i), b = load_pack<N>(bias + i);
+    row.for_each([&](int i, Floats<N> v) {
+        Floats<N> g = load_pack<N>(gain + i), b = load_pack<N>(bias + i);
 #pragma unroll
         for (int j = 0; j < N; j++) v.x[j] = fmaf((v.x[j] - middle) * scale, g.x[j], b.x[j]);
         store_pack<N>(y + i, v);
-    }
+    });
 }
 
 // x [rows, d], gain, bias [d] → y [rows, d], mean, rstd [rows]. A warp per row.

@@ -1,20 +1,23 @@
 //! Launches of `kernel.cu`.
 
-use crate::launch::{THREADS, elements};
+use crate::launch::elements;
 use engine::Buffer;
 use engine::cuda::{Arg, Gpu, Grid, Module};
 
 pub static KERNELS: Module = Module::new("ring_attention", include_str!("kernel.cu"));
 
+/// Threads of a block of attention: with 64 numbers a head, as bf16, four entries a warp, 128 in flight.
+const THREADS: usize = 1024;
+
 pub fn forward(gpu: &dyn Gpu, heads: usize, window: usize, [qkv, ring, position]: [&Buffer; 3], y: &mut Buffer) {
     let (samples, slots) = (ring.shape().dims()[0], ring.shape().dims()[1]);
     let head_dim = y.shape().last() / heads;
-    let warps = THREADS as usize / 32;
+    let warps = THREADS / 32;
     let scale = Arg::F32((1.0 / (head_dim as f64).sqrt()) as f32);
     let sizes = [heads, head_dim, window, slots].map(Arg::int);
     gpu.launch(
         &KERNELS.kernel("attend", qkv.dtype()),
-        Grid::with_blocks([heads, samples, 1], THREADS).shared(4 * (window + warps * head_dim)),
+        Grid::with_blocks([heads, samples, 1], THREADS as u32).shared(4 * (window + warps * head_dim)),
         &[&[qkv.into(), ring.into(), position.into(), y.into()][..], &sizes, &[scale]].concat(),
     );
 }

@@ -1,49 +1,84 @@
 // Attention of one new token to a ring of keys and values. Memory bounds it: the ring is read once.
 #include "common.cuh"
 
-// qkv [B, 3d], ring [B, slots, 2d], position [1] → y [B, d], d = heads·head_dim. A block per head and sample; its warps
-// take the entries in turns. Shared memory has the scores [window] and the warps' sums [warps, head_dim].
-extern "C" __global__ void attend(const T* qkv, const T* ring, const int* position, T* y, int heads, int head_dim, int window, int slots, float scale) {
-    SHARED(float, scores);
-    __shared__ float reduced[WARP];
-    float* sums = scores + window;
-    int d = heads * head_dim, warps = blockDim.x / WARP;
-    const T* own = qkv + (size_t)blockIdx.y * 3 * d + blockIdx.x * head_dim;
-    const T* entries = ring + (size_t)blockIdx.y * slots * 2 * d + blockIdx.x * head_dim;
-    // Entry 0 is the oldest that is seen, the last one the token's own.
-    int seen = min(position[0], window - 1), oldest = position[0] - seen;
-    auto key = [&](int entry) { return entry < seen ? entries + (size_t)((oldest + entry) % slots) * 2 * d : own + d; };
+// What a token sees in one head of one sample: `seen` entries of the ring, the oldest of them in slot `oldest`, then its own,
+// which is the last.
+struct Head {
+    const T *own, *ring;
+    // Numbers of a token in all heads, and in this one.
+    int d, width;
+    int seen, oldest, slots;
 
-    for (int entry = warp(); entry <= seen; entry += warps) {
-        const T* k = key(entry);
-        float dot = 0;
-        for (int c = lane(); c < head_dim; c += WARP) dot = fmaf(load(own + c), load(k + c), dot);
-        dot = warp_sum(dot);
-        if (lane() == 0) scores[entry] = dot * scale;
+    // Its value lies d numbers behind.
+    __device__ const T* key(int entry) const {
+        int slot = oldest + entry;
+        if (slot >= slots) slot -= slots;
+        return entry < seen ? ring + (size_t)slot * 2 * d : own + d;
     }
-    __syncthreads();
+};
+
+// y of one head. A group of lanes, as many as hold its columns in packs of N, has an entry: so a load of a warp covers
+// several, and none waits for another. Shared memory has the scores [window] and the warps' sums [warps, width].
+template <int N> __device__ void attend_head(Head head, float scale, float* scores, float* sums, T* y) {
+    __shared__ float reduced[WARP];
+    int group = 1;
+    while (group < WARP && group * N < head.width) group *= 2;
+    int groups = blockDim.x / group, first = threadIdx.x / group, column = lane() % group * N;
     float most = -infinity();
-    for (int entry = threadIdx.x; entry <= seen; entry += blockDim.x) most = fmaxf(most, scores[entry]);
+    for (int entry = first; entry - first <= head.seen; entry += groups) {
+        float dot = 0;
+        if (entry <= head.seen) {
+            const T* key = head.key(entry);
+            for (int c = column; c < head.width; c += group * N) {
+                Floats<N> q = load_pack<N>(head.own + c), k = load_pack<N>(key + c);
+#pragma unroll
+                for (int j = 0; j < N; j++) dot = fmaf(q.x[j], k.x[j], dot);
+            }
+        }
+        for (int step = group / 2; step > 0; step /= 2) dot += __shfl_xor_sync(FULL, dot, step);
+        if (entry > head.seen) continue;
+        if (column == 0) scores[entry] = dot * scale;
+        most = fmaxf(most, dot * scale);
+    }
+    // Behind the barriers in here the scores are there too.
     most = block_max(most, reduced);
     float total = 0;
-    for (int entry = threadIdx.x; entry <= seen; entry += blockDim.x) {
-        float p = expf(scores[entry] - most);
-        scores[entry] = p;
-        total += p;
+    for (int entry = threadIdx.x; entry <= head.seen; entry += blockDim.x) {
+        scores[entry] = expf(scores[entry] - most);
+        total += scores[entry];
     }
     total = block_sum(total, reduced);
-    for (int c = lane(); c < head_dim; c += WARP) {
-        float sum = 0;
-        // Values lie behind the keys.
-        for (int entry = warp(); entry <= seen; entry += warps) sum = fmaf(scores[entry], load(key(entry) + d + c), sum);
-        sums[warp() * head_dim + c] = sum;
+    for (int begin = 0; begin < head.width; begin += group * N) {
+        int c = begin + column;
+        Floats<N> sum = {};
+        for (int entry = first; entry <= head.seen && c < head.width; entry += groups) {
+            Floats<N> v = load_pack<N>(head.key(entry) + head.d + c);
+#pragma unroll
+            for (int j = 0; j < N; j++) sum.x[j] = fmaf(scores[entry], v.x[j], sum.x[j]);
+        }
+#pragma unroll
+        for (int j = 0; j < N; j++) {
+            for (int step = group; step < WARP; step *= 2) sum.x[j] += __shfl_xor_sync(FULL, sum.x[j], step);
+        }
+        if (lane() < group && c < head.width) store_pack<N>(sums + warp() * head.width + c, sum);
     }
     __syncthreads();
-    for (int c = threadIdx.x; c < head_dim; c += blockDim.x) {
+    for (int c = threadIdx.x; c < head.width; c += blockDim.x) {
         float sum = 0;
-        for (int w = 0; w < warps; w++) sum += sums[w * head_dim + c];
-        store(y + (size_t)blockIdx.y * d + blockIdx.x * head_dim + c, sum / total);
+        for (int w = 0; w < (int)blockDim.x / WARP; w++) sum += sums[w * head.width + c];
+        store(y + c, sum / total);
     }
+}
+
+// qkv [B, 3d], ring [B, slots, 2d], position [1] → y [B, d], d = heads·head_dim. A block per head and sample.
+extern "C" __global__ void __launch_bounds__(1024) attend(const T* qkv, const T* ring, const int* position, T* y, int heads, int head_dim, int window, int slots, float scale) {
+    SHARED(float, sums);
+    int d = heads * head_dim, seen = min(position[0], window - 1), at = blockIdx.x * head_dim;
+    Head head = {qkv + (size_t)blockIdx.y * 3 * d + at, ring + (size_t)blockIdx.y * slots * 2 * d + at, d, head_dim, seen, (position[0] - seen) % slots, slots};
+    float* scores = sums + blockDim.x / WARP * head_dim;
+    y += (size_t)blockIdx.y * d + at;
+    if (head_dim % WIDE == 0) attend_head<WIDE>(head, scale, scores, sums, y);
+    else attend_head<1>(head, scale, scores, sums, y);
 }
 
 // Keys and values of qkv [B, 3d] into the slot of position [1] of ring [B, slots, 2d]; n = B·2d elements.

@@ -39,6 +39,10 @@ pub const SIZES: [Sizes; 3] = [
 /// More tokens than the head takes at a time.
 pub const LONG: Sizes = Sizes { tokens: CHUNK + 70, vocab: 5, ..SIZES[0] };
 
+/// Rows of more numbers than a warp keeps in registers.
+pub const WIDE: [Sizes; 2] =
+    [Sizes { tokens: 3, head_dim: 1090, ..SIZES[0] }, Sizes { tokens: 3, head_dim: 1096, ..SIZES[0] }];
+
 /// Sizes like those of a model, where a real GPU's tiles and its libraries' algorithms are those of training. Too large for a
 /// stand-in that runs on the CPU.
 pub const MODEL_SIZES: Sizes =
@@ -49,12 +53,14 @@ pub fn device_tolerance(dtype: DType) -> f64 {
     if dtype == DType::Bf16 { 1e-2 } else { 1e-4 }
 }
 
-/// The sizes that a room's kernels are tried at: attention has a compilation for every width of heads.
+/// The sizes that a room's kernels are tried at: attention has a compilation for every width of heads, and norms
+/// keep part of a row.
 pub fn sizes(room: &Room) -> Vec<Sizes> {
     let wide = |head_dim| Sizes { tokens: 70, heads: 1, head_dim, window: 40, latents: 19, ..SIZES[0] };
     let further = match room.name {
         "cross_entropy" => vec![LONG],
         name if name.contains("attention") => [64, 120, 128].map(wide).to_vec(),
+        name if name.contains("norm") => WIDE.to_vec(),
         _ => vec![],
     };
     [&SIZES[..], &further].concat()

@@ -8,7 +8,7 @@ mod ops;
 mod updates;
 
 pub use cases::{Arithmetic, Pass, errors, passes};
-pub use device::{DeviceReport, LONG, MODEL_SIZES, SIZES, device, device_tolerance, sizes};
+pub use device::{DeviceReport, LONG, MODEL_SIZES, SIZES, WIDE, device, device_tolerance, sizes};
 pub use golden::{Comparison, golden, tolerance};
 pub use ops::{OpReport, ops, relative_error};
 pub use updates::{Script, scripts};

@@ -136,16 +136,29 @@ fn sure_and_surprised_heads() {
     }
 }
 
-/// Attention is compiled for several widths of heads; the others are among the sizes above. The last: more tokens than a
-/// block of the cross attention has.
+/// Attention is compiled for several widths of heads; the others are among the sizes above. Then more tokens than a block of the
+/// cross attention has, and windows of more entries than the ring's blocks look at in one go, by packs and by single columns.
 #[test]
 fn wide_heads() {
     for room in ROOMS.iter().filter(|room| room.name.contains("attention") && chosen(room.name)) {
         let wide = [(64, DType::Bf16), (64, DType::F32), (120, DType::Bf16), (128, DType::F32)];
-        let all = wide.map(|(head_dim, dtype)| (70, head_dim, dtype)).into_iter().chain([(260, 16, DType::Bf16)]);
-        for (tokens, head_dim, dtype) in all {
-            let s = Sizes { tokens, heads: 1, head_dim, window: 40, latents: 19, ..verify::SIZES[0] };
+        let wide = wide.map(|(head_dim, dtype)| (70, head_dim, 40, dtype)).into_iter();
+        let long = [(260, 16, 40, DType::Bf16), (3, 64, 200, DType::Bf16), (3, 70, 200, DType::F32)];
+        for (tokens, head_dim, window, dtype) in wide.chain(long) {
+            let s = Sizes { tokens, heads: 1, head_dim, window, latents: 19, ..verify::SIZES[0] };
             for case in (room.cases)(&s) {
+                check(&case, dtype, |order| loaded(Shim::device(order), room)).unwrap_or_else(|e| panic!("{e}"));
+            }
+        }
+    }
+}
+
+/// Rows that are longer than what a warp keeps of them, by packs and by single numbers.
+#[test]
+fn wide_rows() {
+    for room in ROOMS.iter().filter(|room| room.name.contains("norm") && chosen(room.name)) {
+        for case in verify::WIDE.iter().flat_map(|s| (room.cases)(s)) {
+            for dtype in [DType::F32, DType::Bf16] {
                 check(&case, dtype, |order| loaded(Shim::device(order), room)).unwrap_or_else(|e| panic!("{e}"));
             }
         }
