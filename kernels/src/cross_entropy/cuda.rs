@@ -7,7 +7,7 @@ use engine::{Buffer, DType, Want};
 
 pub static KERNELS: Module = Module::new("cross_entropy", include_str!("kernel.cu"));
 
-/// Tokens whose logits exist at the same time on a GPU: at V = 50,258 in bf16 412 MB. With 512, whose logits would stay in the
+/// Tokens whose logits exist at the same time on a GPU: at V = 50,258 in bf16 412 MB; half as many in f32. With 512, whose logits would stay in the
 /// second level cache, a step took a tenth longer: the products lose more than the passes between them gain.
 pub const CHUNK: usize = 4096;
 
@@ -49,6 +49,9 @@ pub struct Gradients<'a> {
 #[derive(Clone, Copy)]
 pub struct Shape {
     pub dtype: DType,
+    /// What logits are stored as. From bf16 come gradients, and losses along the way; its eight digits are not enough for
+    /// what is said about a model, whose logits are larger than one.
+    pub logits: DType,
     pub tokens: usize,
     pub dim: usize,
     pub vocab: usize,
@@ -73,17 +76,22 @@ struct Parts {
 }
 
 impl Shape {
+    /// Tokens of a chunk.
+    fn chunk(self) -> usize {
+        self.tokens.min(if self.logits == self.dtype { CHUNK } else { CHUNK / 2 })
+    }
+
     fn slabs(self) -> usize {
         self.vocab.div_ceil(SLAB)
     }
 
     /// Types and numbers of the parts.
     fn parts(self) -> [(DType, usize); 6] {
-        let chunk = self.tokens.min(CHUNK);
+        let chunk = self.chunk();
         let table = if self.want_table && self.dtype != DType::F32 { self.vocab * self.dim } else { 0 };
         let partial = (DType::F32, self.slabs() * chunk);
         let float = |n| (DType::F32, n);
-        [(self.dtype, self.vocab * chunk), partial, partial, float(table), float(chunk * self.dim), float(2 * chunk)]
+        [(self.logits, self.vocab * chunk), partial, partial, float(table), float(chunk * self.dim), float(2 * chunk)]
     }
 
     /// Numbers of f32 working memory; every part starts at a multiple of 256 bytes.
@@ -160,12 +168,12 @@ impl Chunk {
 
 impl Head<'_> {
     fn chunks(&self) -> impl Iterator<Item = Chunk> + use<> {
-        let tokens = self.shape.tokens;
-        (0..tokens).step_by(CHUNK).map(move |first| Chunk { first, n: CHUNK.min(tokens - first) })
+        let (tokens, chunk) = (self.shape.tokens, self.shape.chunk());
+        (0..tokens).step_by(chunk).map(move |first| Chunk { first, n: chunk.min(tokens - first) })
     }
 
     fn launch(&self, entry: &'static str, grid: Grid, args: &[Arg]) {
-        self.gpu.launch(&KERNELS.kernel(entry, self.shape.dtype), grid, args);
+        self.gpu.launch(&KERNELS.kernel(entry, self.shape.logits), grid, args);
     }
 
     /// logits[v, n] = Σ_i table[v, i]·hidden[n, i]
@@ -190,7 +198,7 @@ impl Head<'_> {
 
     /// Tokens of a thread.
     fn pack(&self, chunk: &Chunk) -> usize {
-        let wide = 16 / self.shape.dtype.size();
+        let wide = 16 / self.shape.logits.size();
         if chunk.n.is_multiple_of(wide) { wide } else { 1 }
     }
 

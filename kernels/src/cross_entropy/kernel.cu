@@ -145,7 +145,8 @@ extern "C" __global__ void __launch_bounds__(256) gradient(T* logits, const int*
 //   nll = log(1 + S / UNIT)     d_hidden = g · (u·table / Z − S / Z · table[target])
 // A logit 65 nats and more below the target's counts as nothing. One 88 nats and more above it counts as 88, so that no sum
 // leaves a float's range: the nll of a token that the model holds to be less likely than that is reported as 88 or up to
-// log(vocab) more, however large it is. (`losses` knows no such limits.)
+// log(vocab) more, however large it is, and its gradient takes all such logits for equal. (`losses` and `gradient` know no
+// such limits.)
 constexpr float UNIT = 1.0f / (1 << 16) / (1 << 16), LOG_UNIT = -22.1807098f, MOST = 127.0f;
 
 template <int N>

@@ -6,7 +6,8 @@
 //! Everything but the loss and `d_table` belongs to one token and has the same bits whatever the other tokens are.
 //!
 //! On a GPU the fused pass without the table's gradient, that of the fast steps, reports no nll above 88 + log V: see
-//! `exponentials` in `kernel.cu`. What is reported of a model comes from `forward`, which is exact.
+//! `exponentials` in `kernel.cu`. And where models are stored as bf16, so are the logits from which gradients and the losses
+//! beside them come. What is reported of a model comes from `forward`, which knows no limit and has its logits in f32.
 //!
 //! All of V·B·N logits would be larger than everything else in a model together. On the CPU the loss, and with it the gradient
 //! of the hidden state, which is all that the fast steps want, need no more of them than the cache holds (`stream.rs`). Where
@@ -88,7 +89,7 @@ impl Op for LmHead {
 
     fn forward(&self, cx: &mut Context, ins: &[&Buffer], outs: &mut [Buffer]) {
         if let Device::Cuda(gpu) = cx.device {
-            let (shape, memory) = device_memory(cx, ins, Want::Skip);
+            let (shape, memory) = device_memory(cx, ins, Pass::Forward);
             return cuda::forward(&**gpu, shape, device_inputs(ins), memory, device_outputs(outs));
         }
         with_real!(ins[0].dtype(), T => {
@@ -109,7 +110,7 @@ impl Op for LmHead {
             return;
         }
         if let Device::Cuda(gpu) = cx.device {
-            let (shape, memory) = device_memory(cx, ins, wants[1]);
+            let (shape, memory) = device_memory(cx, ins, Pass::Vjp(wants));
             let gradients = device_gradients(wants, d_ins);
             return cuda::vjp(&**gpu, shape, device_inputs(ins), memory, outs[2], d_out, gradients);
         }
@@ -136,7 +137,7 @@ impl Op for LmHead {
             return self.forward(cx, ins, outs);
         }
         if let Device::Cuda(gpu) = cx.device {
-            let (shape, memory) = device_memory(cx, ins, wants[1]);
+            let (shape, memory) = device_memory(cx, ins, Pass::Fused(wants));
             let (outs, gradients) = (device_outputs(outs), device_gradients(wants, d_ins));
             return cuda::forward_vjp(&**gpu, shape, device_inputs(ins), memory, outs, gradients);
         }
@@ -163,11 +164,7 @@ impl Op for LmHead {
     fn scratch(&self, device: &Device, ins: &[Spec], pass: Pass) -> usize {
         let [hidden, table] = [ins[0].shape, ins[1].shape];
         if let Device::Cuda(_) = device {
-            let want_table = match pass {
-                Pass::Forward => Want::Skip,
-                Pass::Vjp(wants) | Pass::Fused(wants) => wants[1],
-            };
-            return device_shape(ins[0], ins[1], want_table).scratch() * DType::F32.size();
+            return device_shape(ins[0], ins[1], pass).scratch() * DType::F32.size();
         }
         self.working(hidden, table, pass) * ins[0].dtype.size()
     }
@@ -248,18 +245,23 @@ fn gradients<'a, T: Real>(wants: &[Want], d_ins: &'a mut [Buffer], threshold: f6
     cpu::Gradients { d_hidden, d_table, threshold: T::from_f64(threshold) }
 }
 
-fn device_shape(hidden: Spec, table: Spec, want_table: Want) -> cuda::Shape {
+fn device_shape(hidden: Spec, table: Spec, pass: Pass) -> cuda::Shape {
+    let (logits, want_table) = match pass {
+        Pass::Vjp(wants) | Pass::Fused(wants) if any_wanted(wants) => (hidden.dtype, wants[1].is_wanted()),
+        _ => (DType::F32, false),
+    };
     cuda::Shape {
         dtype: hidden.dtype,
+        logits,
         tokens: hidden.shape.rows(),
         dim: hidden.shape.last(),
         vocab: table.shape.rows(),
-        want_table: want_table.is_wanted(),
+        want_table,
     }
 }
 
-fn device_memory(cx: &mut Context, ins: &[&Buffer], want_table: Want) -> (cuda::Shape, Pointer) {
-    let shape = device_shape(ins[0].spec(), ins[1].spec(), want_table);
+fn device_memory(cx: &mut Context, ins: &[&Buffer], pass: Pass) -> (cuda::Shape, Pointer) {
+    let shape = device_shape(ins[0].spec(), ins[1].spec(), pass);
     (shape, cx.scratch_at(DType::F32, shape.scratch()))
 }
 

@@ -136,6 +136,30 @@ fn sure_and_surprised_heads() {
     }
 }
 
+/// The losses that are reported of a model have all their digits where it is stored as bf16 and its logits are as large as
+/// training makes them: rounded to bf16 those would be off by some hundredths of a nat.
+#[test]
+fn losses_of_large_logits() {
+    let room = ROOMS.iter().find(|room| room.name == "cross_entropy").expect("the head");
+    if !chosen(room.name) {
+        return;
+    }
+    let (tokens, dim, vocab) = (72, 64, 500);
+    let ins = vec![
+        Input::new(&[1, tokens, dim], Fill::NORMAL),
+        Input::new(&[vocab, dim], Fill::Normal { mean: 0.0, std: 1.25 }),
+        Input::new(&[1, tokens], Fill::Tokens { below: vocab }),
+        Input::statistic(&[1], Fill::Given(vec![1.0])),
+    ];
+    let case = Case::new("large logits", LmHead::EXACT, ins);
+    let exact = passes(&case, &Device::Cpu, DType::Bf16, Arithmetic::Exact);
+    let ours = passes(&case, &loaded(Shim::device(Order::Forward), room), DType::Bf16, Arithmetic::Stored);
+    let nll = |passes: &[verify::Pass]| passes.last().expect("the result").buffers[1].to_f64();
+    for (nll, exact) in nll(&ours).iter().zip(nll(&exact)) {
+        assert!((nll - exact).abs() <= 1e-4, "nll is {nll}, should be {exact}");
+    }
+}
+
 /// Attention is compiled for several widths of heads; the others are among the sizes above. Then more tokens than a block of the
 /// cross attention has, and windows of more entries than the ring's blocks look at in one go, by packs and by single columns.
 #[test]
