@@ -1,12 +1,21 @@
 //! What the launches of attention kernels share; sizes as in `attention.cuh`.
 
+use crate::{cross_attention, window_attention};
 use engine::DType;
+use engine::cuda::Gpu;
 
 /// Widths of a head that kernels are compiled for; others are rounded up.
-pub static SIZES: [usize; 4] = [16, 32, 64, WIDEST_HEAD];
+pub static SIZES: [usize; 4] = [16, 32, 64, 128];
 
-/// The widest head that attention on a GPU is compiled for.
-pub const WIDEST_HEAD: usize = 128;
+/// The widest head for which attention on this GPU has kernels whose tiles fit into the shared memory of a block: 128 with an
+/// A100's or H100's, 64 in f32 with the 99 KiB of other cards.
+pub fn widest_head(gpu: &dyn Gpu, dtype: DType) -> usize {
+    let needed = |size| {
+        let tiles = Tiles { size, dtype };
+        window_attention::cuda::shared(tiles).max(cross_attention::cuda::shared(tiles))
+    };
+    SIZES.into_iter().filter(|&size| needed(size) <= gpu.shared_bytes()).max().unwrap_or(0)
+}
 
 /// Threads of a block.
 pub const THREADS: u32 = 128;
@@ -25,14 +34,18 @@ impl Tiles {
     /// If it is beyond the widest.
     pub fn new(head_dim: usize, dtype: DType) -> Self {
         let size = SIZES.iter().copied().find(|&size| head_dim <= size);
-        let size =
-            size.unwrap_or_else(|| panic!("heads of {head_dim} are wider than the {WIDEST_HEAD} of a GPU's kernels"));
+        let size = size.unwrap_or_else(|| panic!("heads of {head_dim} are wider than those of a GPU's kernels"));
         Self { size, dtype }
+    }
+
+    /// Whether a tile of many rows fits into registers and shared memory.
+    pub fn are_small(self) -> bool {
+        self.dtype == DType::Bf16 && self.size <= 64
     }
 
     /// Rows of a block: as many as its four warps' registers hold.
     pub fn block(self) -> usize {
-        if self.dtype == DType::Bf16 && self.size <= 64 { 128 } else { 64 }
+        if self.are_small() { 128 } else { 64 }
     }
 
     /// Bytes of `rows` rows in shared memory.

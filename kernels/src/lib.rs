@@ -58,4 +58,5 @@ pub mod swiglu;
 mod testing;
 pub mod window_attention;
 
-pub use attention::WIDEST_HEAD;
+pub use attention::widest_head;
+pub use ring_attention::longest_window;

@@ -59,11 +59,15 @@ impl Fault {
     }
 }
 
+/// Shared memory of a block on an H100, in bytes.
+const SHARED: usize = 227 << 10;
+
 /// The stand-in.
 pub struct Shim {
     order: Order,
-    /// Bytes that may be allocated.
+    /// Bytes that may be allocated, and those of a block's shared memory.
     capacity: usize,
+    shared: usize,
     state: Arc<Mutex<State>>,
 }
 
@@ -91,22 +95,27 @@ enum Work {
 impl Shim {
     /// A device that runs threads in this order.
     pub fn device(order: Order) -> Device {
-        Self::make(order, None, usize::MAX)
+        Self::make(order, None, usize::MAX, SHARED)
     }
 
     /// A device whose kernels have a mistake.
     pub fn faulty(order: Order, fault: Fault) -> Device {
-        Self::make(order, Some(fault), usize::MAX)
+        Self::make(order, Some(fault), usize::MAX, SHARED)
     }
 
     /// A device with this many bytes of memory.
     pub fn small(capacity: usize) -> Device {
-        Self::make(Order::Forward, None, capacity)
+        Self::make(Order::Forward, None, capacity, SHARED)
     }
 
-    fn make(order: Order, fault: Option<Fault>, capacity: usize) -> Device {
+    /// A device of an architecture whose blocks have so much shared memory.
+    pub fn with_shared(shared: usize) -> Device {
+        Self::make(Order::Forward, None, usize::MAX, shared)
+    }
+
+    fn make(order: Order, fault: Option<Fault>, capacity: usize, shared: usize) -> Device {
         let state = Arc::new(Mutex::new(State { fault, ..State::default() }));
-        Device::Cuda(Arc::new(Self { order, capacity, state }))
+        Device::Cuda(Arc::new(Self { order, capacity, shared, state }))
     }
 
     /// The state, also after a launch that panicked.
@@ -208,6 +217,10 @@ impl Gpu for Shim {
         self.capacity - self.state().heap.allocated()
     }
 
+    fn shared_bytes(&self) -> usize {
+        self.shared
+    }
+
     fn write(&self, to: u64, from: &[u8]) {
         let mut state = self.state();
         assert!(state.recording.is_none(), "nothing is copied from the host while a phase is captured");
@@ -241,6 +254,8 @@ impl Gpu for Shim {
 
     fn launch(&self, kernel: &Kernel, grid: Grid, args: &[Arg]) {
         if !grid.is_empty() {
+            let most = self.shared;
+            assert!(grid.shared as usize <= most, "{}: {} of {most} bytes of shared memory", kernel.entry, grid.shared);
             self.submit(Work::Launch { kernel: *kernel, grid, args: args.to_vec() });
         }
     }

@@ -193,9 +193,26 @@ fn what_a_device_cannot_do_leaves_nothing_behind() {
     let said = refused(&wide.resolved().expect("a configuration"), Shim::device(Order::Forward));
     assert_eq!(
         said,
-        "model.dim = 272 by model.heads = 2 makes heads of width 136, but a GPU's attention takes at most 128: use more \
-         heads, or --device cpu"
+        "model.dim = 272 by model.heads = 2 makes heads of width 136, but attention in f32 on host shim takes at most \
+         128: use more heads, or --device cpu"
     );
+    wide.set("model.dim", "136").expect("a setting");
+    let said = refused(&wide.resolved().expect("a configuration"), Shim::with_shared(99 << 10));
+    assert!(said.contains("width 68, but attention in f32 on host shim takes at most 64: "), "{said}");
+    let mut filtered = config.clone();
+    filtered.set("fast.head_filter", "1e-3").expect("a setting");
+    let said = refused(&filtered, Shim::device(Order::Forward));
+    assert!(
+        said.starts_with("fast.head_filter = 0.001: host shim computes the head's exact gradient only: "),
+        "{said}"
+    );
+    let mut far = config.clone();
+    far.set("model.window", "6000").expect("a setting");
+    let small = Shim::with_shared(24 << 10);
+    far.check_device(&small, Work::Training).expect("tiles fit");
+    let said = far.check_device(&small, Work::Generation).expect_err("a ring that does not").to_string();
+    let expected = "model.window = 6000, but generation on host shim looks back at most 5728 tokens: use --device cpu";
+    assert_eq!(said, expected);
     let mut long = config.clone();
     for (key, value) in [("train.batch", "50000"), ("model.seq", "1024"), ("model.max_seq", "0")] {
         long.set(key, value).expect("a setting");

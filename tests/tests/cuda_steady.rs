@@ -69,6 +69,10 @@ impl Gpu for Watched {
         self.gpu.free_bytes()
     }
 
+    fn shared_bytes(&self) -> usize {
+        self.gpu.shared_bytes()
+    }
+
     fn write(&self, to: u64, from: &[u8]) {
         self.counts.transfers.fetch_add(1, Relaxed);
         self.gpu.write(to, from);

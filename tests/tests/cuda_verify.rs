@@ -30,6 +30,17 @@ fn a_sound_device_passes() {
     assert!(found.is_empty(), "{found:#?}");
 }
 
+/// Blocks of an RTX 40 have less shared memory: attention with wide heads is left out where it cannot be, and the rest passes.
+#[test]
+fn a_smaller_device_passes() {
+    let gpu = loaded(Shim::with_shared(99 << 10));
+    let reports = device(&gpu, &[], |_| ());
+    assert!(reports.iter().all(|r| r.failure.is_none()), "{reports:#?}");
+    let left_out = |r: &&DeviceReport| r.left_out > 0;
+    let found: Vec<_> = reports.iter().filter(left_out).map(|r| (r.op.as_str(), r.dtype)).collect();
+    assert_eq!(found, [("cross_attention", DType::F32), ("window_attention", DType::F32)]);
+}
+
 #[test]
 fn a_mistake_is_told_with_its_place() {
     let fault = Fault { file: "latents", find: "site + t + 1", replace: "site + t" };

@@ -203,6 +203,10 @@ impl Gpu for Driver {
         self.must("count its memory", cu::mem_get_info()).0
     }
 
+    fn shared_bytes(&self) -> usize {
+        self.shared as usize
+    }
+
     fn write(&self, to: u64, from: &[u8]) {
         let _state = self.enter_outside("read the host's memory");
         // SAFETY: the caller names memory of the device; the host's is borrowed until the copy is done.

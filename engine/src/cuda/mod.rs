@@ -123,6 +123,9 @@ pub trait Gpu: Send + Sync + Debug {
     /// Bytes that are free now.
     fn free_bytes(&self) -> usize;
 
+    /// The most shared memory of a block, in bytes.
+    fn shared_bytes(&self) -> usize;
+
     /// Copies from the host.
     fn write(&self, to: u64, from: &[u8]);
 

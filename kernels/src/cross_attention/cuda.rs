@@ -37,6 +37,11 @@ pub fn forward(gpu: &dyn Gpu, shape: Shape, q: &Buffer, kv: &Buffer, y: &mut Buf
     launch(gpu, shape, q, "forward", blocks, &[q.into(), kv.into(), y.into()]);
 }
 
+/// Bytes of shared memory of the backward pass, more than the forward's: latents, tokens and two floats for each token.
+pub fn shared(tiles: Tiles) -> usize {
+    tiles.bytes(2 * LATENTS + 4 * TOKENS) + 2 * TOKENS * DType::F32.size()
+}
+
 /// What the backward pass reads.
 pub struct Known<'a> {
     pub q: &'a Buffer,
@@ -62,16 +67,14 @@ pub fn backward(
     let [q, kv, d_y] = [known.q, known.kv, known.d_y].map(Arg::from);
     let chunks = shape.tokens.div_ceil(CHUNK);
     let parts = if partials.is_some() { shape.latents.div_ceil(LATENTS) } else { 1 };
-    let pairs = 2 * TOKENS * DType::F32.size();
-    let shared = Tiles::new(shape.head_dim, known.q.dtype()).bytes(2 * LATENTS + 4 * TOKENS) + pairs;
+    let tiles = Tiles::new(shape.head_dim, known.q.dtype());
     let sums = partials.map_or(Arg::Pointer(0), Arg::from);
     let args = [q, kv, d_y, wants[0].into(), d_q.into(), Arg::int(parts), sums];
-    launch(gpu, shape, known.q, "backward", Blocks { blocks: chunks * parts, shared }, &args);
+    launch(gpu, shape, known.q, "backward", Blocks { blocks: chunks * parts, shared: shared(tiles) }, &args);
     if partials.is_some() {
         let n = d_kv.len();
         let packs = n.div_ceil(16 / d_kv.dtype().size());
         let args = [sums, Arg::int(chunks), wants[1].into(), d_kv.into(), Arg::int(n)];
-        let size = Tiles::new(shape.head_dim, known.q.dtype()).size;
-        gpu.launch(&KERNELS.kernel("sum_partials", known.q.dtype()).size(size), Grid::covering(packs, 256), &args);
+        gpu.launch(&KERNELS.kernel("sum_partials", tiles.dtype).size(tiles.size), Grid::covering(packs, 256), &args);
     }
 }

@@ -1,23 +1,32 @@
 //! Launches of `kernel.cu`.
 
 use crate::launch::elements;
-use engine::Buffer;
 use engine::cuda::{Arg, Gpu, Grid, Module};
+use engine::{Buffer, DType};
 
 pub static KERNELS: Module = Module::new("ring_attention", include_str!("kernel.cu"));
 
 /// Threads of a block of attention: with 64 numbers a head, as bf16, four entries a warp, 128 in flight.
 const THREADS: usize = 1024;
 
+/// Bytes of shared memory: of each entry its score, and of each warp its sums and a float.
+fn shared(window: usize, head_dim: usize) -> usize {
+    (window + THREADS / 32 * (head_dim + 1)) * DType::F32.size()
+}
+
+/// The longest window of which [`forward`] can look at every entry on this GPU.
+pub fn longest_window(gpu: &dyn Gpu, head_dim: usize) -> usize {
+    gpu.shared_bytes().saturating_sub(shared(0, head_dim)) / DType::F32.size()
+}
+
 pub fn forward(gpu: &dyn Gpu, heads: usize, window: usize, [qkv, ring, position]: [&Buffer; 3], y: &mut Buffer) {
     let (samples, slots) = (ring.shape().dims()[0], ring.shape().dims()[1]);
     let head_dim = y.shape().last() / heads;
-    let warps = THREADS / 32;
     let scale = Arg::F32((1.0 / (head_dim as f64).sqrt()) as f32);
     let sizes = [heads, head_dim, window, slots].map(Arg::int);
     gpu.launch(
         &KERNELS.kernel("attend", qkv.dtype()),
-        Grid::with_blocks([heads, samples, 1], THREADS as u32).shared(4 * (window + warps * head_dim)),
+        Grid::with_blocks([heads, samples, 1], THREADS as u32).shared(shared(window, head_dim)),
         &[&[qkv.into(), ring.into(), position.into(), y.into()][..], &sizes, &[scale]].concat(),
     );
 }

@@ -18,9 +18,11 @@ struct Head {
 };
 
 // y of one head. A group of lanes, as many as hold its columns in packs of N, has an entry: so a load of a warp covers
-// several, and none waits for another. Shared memory has the scores [window] and the warps' sums [warps, width].
-template <int N> __device__ void attend_head(Head head, float scale, float* scores, float* sums, T* y) {
-    __shared__ float reduced[WARP];
+// several, and none waits for another. Shared memory has the warps' sums [warps, width], a float for each, and the scores
+// [window].
+template <int N> __device__ void attend_head(Head head, float scale, float* sums, T* y) {
+    int warps = blockDim.x / WARP;
+    float *reduced = sums + warps * head.width, *scores = reduced + warps;
     int group = 1;
     while (group < WARP && group * N < head.width) group *= 2;
     int groups = blockDim.x / group, first = threadIdx.x / group, column = lane() % group * N;
@@ -65,7 +67,7 @@ template <int N> __device__ void attend_head(Head head, float scale, float* scor
     __syncthreads();
     for (int c = threadIdx.x; c < head.width; c += blockDim.x) {
         float sum = 0;
-        for (int w = 0; w < (int)blockDim.x / WARP; w++) sum += sums[w * head.width + c];
+        for (int w = 0; w < warps; w++) sum += sums[w * head.width + c];
         store(y + c, sum / total);
     }
 }
@@ -75,10 +77,9 @@ extern "C" __global__ void __launch_bounds__(1024) attend(const T* qkv, const T*
     SHARED(float, sums);
     int d = heads * head_dim, seen = min(position[0], window - 1), at = blockIdx.x * head_dim;
     Head head = {qkv + (size_t)blockIdx.y * 3 * d + at, ring + (size_t)blockIdx.y * slots * 2 * d + at, d, head_dim, seen, (position[0] - seen) % slots, slots};
-    float* scores = sums + blockDim.x / WARP * head_dim;
     y += (size_t)blockIdx.y * d + at;
-    if (head_dim % WIDE == 0) attend_head<WIDE>(head, scale, scores, sums, y);
-    else attend_head<1>(head, scale, scores, sums, y);
+    if (head_dim % WIDE == 0) attend_head<WIDE>(head, scale, sums, y);
+    else attend_head<1>(head, scale, sums, y);
 }
 
 // Keys and values of qkv [B, 3d] into the slot of position [1] of ring [B, slots, 2d]; n = B·2d elements.

@@ -7,6 +7,8 @@
 mod cpu;
 pub(crate) mod cuda;
 
+pub use cuda::longest_window;
+
 use crate::case::{Case, Fill, Input, Sizes};
 use crate::{check, cost};
 use engine::{

@@ -10,26 +10,42 @@ pub static KERNELS: Module =
         .with_sizes(&attention::SIZES);
 
 /// Columns of a tile.
-fn columns(dtype: DType) -> usize {
-    if dtype == DType::Bf16 { 64 } else { 32 }
+fn columns(tiles: Tiles) -> usize {
+    if tiles.are_small() { 64 } else { 32 }
 }
 
-/// Shared memory: `own` blocks of rows, a stream of tiles, and `extra` bytes.
-fn launch(gpu: &dyn Gpu, shape: Shape, like: &Buffer, entry: &'static str, own: usize, extra: usize, args: &[Arg]) {
+/// Bytes of shared memory: `own` blocks of rows and a stream of tiles.
+fn rows(tiles: Tiles, own: usize) -> usize {
+    tiles.bytes(own * tiles.block() + 4 * columns(tiles))
+}
+
+/// Bytes of shared memory of the backward kernels, more than the forward's: two blocks of rows and the stream, with two floats
+/// for each column of two tiles.
+pub fn shared(tiles: Tiles) -> usize {
+    rows(tiles, 2) + 4 * columns(tiles) * DType::F32.size()
+}
+
+fn launch(
+    gpu: &dyn Gpu,
+    shape: Shape,
+    like: &Buffer,
+    entry: &'static str,
+    shared: impl Fn(Tiles) -> usize,
+    args: &[Arg],
+) {
     let Shape { tokens, heads, head_dim, window } = shape;
     let (samples, dtype) = (like.shape().dims()[0], like.dtype());
     let tiles = Tiles::new(head_dim, dtype);
-    let shared = tiles.bytes(own * tiles.block() + 4 * columns(dtype)) + extra;
     let sizes = [tokens, heads, head_dim, window].map(Arg::int);
     gpu.launch(
         &KERNELS.kernel(entry, dtype).size(tiles.size),
-        Grid::with_blocks([tokens.div_ceil(tiles.block()), heads, samples], THREADS).shared(shared),
+        Grid::with_blocks([tokens.div_ceil(tiles.block()), heads, samples], THREADS).shared(shared(tiles)),
         &[args, &sizes, &[Arg::F32(attention::scale(head_dim))]].concat(),
     );
 }
 
 pub fn forward(gpu: &dyn Gpu, shape: Shape, qkv: &Buffer, y: &mut Buffer, lse: &mut Buffer) {
-    launch(gpu, shape, qkv, "forward", 1, 0, &[qkv.into(), y.into(), lse.into()]);
+    launch(gpu, shape, qkv, "forward", |tiles| rows(tiles, 1), &[qkv.into(), y.into(), lse.into()]);
 }
 
 /// What the backward pass reads.
@@ -49,8 +65,7 @@ pub fn scratch(shape: Shape, samples: usize) -> usize {
 pub fn backward(gpu: &dyn Gpu, shape: Shape, known: &Known, want: Want, d_qkv: &mut Buffer, pairs: Pointer) {
     let [qkv, y, lse, d_y] = [known.qkv, known.y, known.lse, known.d_y].map(Arg::from);
     let queries = [qkv, y, lse, d_y, want.into(), Arg::from(&*d_qkv), pairs.into()];
-    launch(gpu, shape, known.qkv, "backward_queries", 2, 0, &queries);
+    launch(gpu, shape, known.qkv, "backward_queries", shared, &queries);
     let keys = [qkv, pairs.into(), d_y, want.into(), d_qkv.into()];
-    let pairs = 4 * columns(known.qkv.dtype()) * DType::F32.size();
-    launch(gpu, shape, known.qkv, "backward_keys", 2, pairs, &keys);
+    launch(gpu, shape, known.qkv, "backward_keys", shared, &keys);
 }

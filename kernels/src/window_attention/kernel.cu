@@ -2,7 +2,7 @@
 // the exponentials bound it in bf16, plain multiply-adds in f32.
 
 // Columns of a tile that is loaded, and of those a warp looks at in one go: it skips what none of its rows sees.
-constexpr int COLUMNS = sizeof(T) == 2 ? 64 : 32;
+constexpr int COLUMNS = sizeof(T) == 2 && D <= 64 ? 64 : 32;
 constexpr int FORWARD = 32;
 constexpr int BACKWARD_QUERIES = 32;
 constexpr int BACKWARD_KEYS = sizeof(T) == 2 ? 16 : 8;

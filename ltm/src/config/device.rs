@@ -12,24 +12,36 @@ impl Config {
     /// One of the device, naming the settings concerned.
     pub fn check_device(&self, device: &Device, work: Work) -> Result<()> {
         let Device::Cuda(gpu) = device else { return Ok(()) };
-        let (m, most) = (&self.model, kernels::WIDEST_HEAD);
-        if m.dim / m.heads > most {
+        let (m, name) = (&self.model, gpu.name());
+        let (head_dim, dtype) = (m.dim / m.heads, self.train.precision.to_use_on(device));
+        let most = kernels::widest_head(&**gpu, dtype);
+        if head_dim > most {
             return Err(Error::device(format!(
-                "model.dim = {} by model.heads = {} makes heads of width {}, but a GPU's attention takes at most {most}: use \
-                 more heads, or --device cpu",
-                m.dim,
-                m.heads,
-                m.dim / m.heads
+                "model.dim = {} by model.heads = {} makes heads of width {head_dim}, but attention in {dtype} on {name} takes at \
+                 most {most}: use more heads, or --device cpu",
+                m.dim, m.heads
+            )));
+        }
+        let most = kernels::longest_window(&**gpu, head_dim);
+        if work == Work::Generation && m.window > most {
+            return Err(Error::device(format!(
+                "model.window = {}, but generation on {name} looks back at most {most} tokens: use --device cpu",
+                m.window
+            )));
+        }
+        let filter = self.fast.head_filter;
+        if filter > 0.0 {
+            return Err(Error::device(format!(
+                "fast.head_filter = {filter}: {name} computes the head's exact gradient only: set it to 0, or use --device cpu"
             )));
         }
         let batch = if work == Work::Generation { 1 } else { self.train.batch };
         let elements = batch * m.seq * (2 * m.ffn_hidden()).max(3 * m.dim);
         if elements > MOST_ELEMENTS {
             return Err(Error::device(format!(
-                "train.batch = {batch} sequences of model.seq = {} make a value of {elements} elements, but kernels on {} \
+                "train.batch = {batch} sequences of model.seq = {} make a value of {elements} elements, but kernels on {name} \
                  count to {MOST_ELEMENTS}: lower one of them, or use --device cpu",
-                m.seq,
-                gpu.name()
+                m.seq
             )));
         }
         Ok(())

@@ -180,7 +180,7 @@ fn contradictions_are_refused_in_one_line() {
         (&[("train.steps", "0")], "train.steps = 0"),
         (&[("train.steps", "4294967296")], "train.steps = 4294967296: must be at most 4294967295"),
         (&[("train.keep_checkpoints", "0")], "train.keep_checkpoints = 0"),
-        (&[("train.batch", "65536"), ("model.seq", "1025")], "67174400 tokens a step: must be at most 67108864"),
+        (&[("train.batch", "65535"), ("model.seq", "1025")], "67173375 tokens a step: must be at most 67108864"),
         (&[("fast.steps", "0")], "fast.steps = 0"),
         (&[("fast.steps", "65536")], "must be at most 65535"),
         (&[("fast.rate_start", "-0.1")], "fast.rate_start = -0.1: must be 0 or more"),

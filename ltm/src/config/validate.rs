@@ -56,7 +56,8 @@ impl Config {
             ("fast.steps", self.fast.steps, 1, MAX_FAST_STEPS),
             ("fast.kl_warmup", self.fast.kl_warmup, 0, u32::MAX as usize),
             ("slow.warmup", self.slow.warmup, 0, u32::MAX as usize),
-            ("train.batch", t.batch, 1, 1 << 16),
+            // A GPU counts no more blocks in a column.
+            ("train.batch", t.batch, 1, (1 << 16) - 1),
             ("train.steps", t.steps, 1, u32::MAX as usize),
             ("train.keep_checkpoints", t.keep_checkpoints, 1, usize::MAX),
             ("train.threads", t.threads, 0, 1 << 12),

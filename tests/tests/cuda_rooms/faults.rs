@@ -76,7 +76,7 @@ const ALL: &[[&str; 4]] = &[
     ],
     ["ring_attention", "ring_attention", "if (slot >= slots)", "if (slot > slots)"],
     ["ring_attention", "ring_attention", "(position[0] - seen) % slots", "(position[0] - seen + 1) % slots"],
-    ["ring_attention", "ring_attention", "blockDim.x / WARP * head_dim;", "(blockDim.x / WARP + 1) * head_dim;"],
+    ["ring_attention", "ring_attention", "scores = reduced + warps;", "scores = reduced + warps + 1;"],
     ["ring_attention", "ring_attention", "step = group / 2; step > 0", "step = group / 2; step > 1"],
     ["ring_attention", "ring_attention", "step = group; step < WARP", "step = 2 * group; step < WARP"],
     ["ring_attention", "ring_attention", "lane() < group && c < head.width", "lane() < group"],
