@@ -1,4 +1,4 @@
-use engine::{Buffer, Device, Error, Result, Spec};
+use engine::{Buffer, Device, Error, Result, Spec, bytes_text};
 
 /// Names one buffer of a [`Store`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -57,16 +57,15 @@ impl Store {
     /// How much is needed in all, and how much there is.
     pub fn ready(&self) -> Result<()> {
         let Some(refused) = &self.refused else { return Ok(()) };
-        let gib = |bytes: usize| bytes as f64 / f64::from(1 << 30);
         let Device::Cuda(gpu) = &self.device else {
-            return Err(Error::new(format!("{:.2} GiB of memory are needed ({refused})", gib(self.bytes()))));
+            return Err(Error::new(format!("{} of memory are needed ({refused})", bytes_text(self.bytes()))));
         };
         let held: usize = self.all().filter(|b| b.has_memory()).map(Buffer::capacity).sum();
         Err(Error::new(format!(
-            "{:.2} GiB of device memory are needed, {} has room for {:.2} GiB ({refused})",
-            gib(self.bytes()),
+            "{} of device memory are needed, {} has room for {} ({refused})",
+            bytes_text(self.bytes()),
             gpu.name(),
-            gib(gpu.free_bytes() + held)
+            bytes_text(gpu.free_bytes() + held)
         )))
     }
 

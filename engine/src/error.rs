@@ -70,3 +70,24 @@ impl fmt::Display for Error {
 }
 
 impl std::error::Error for Error {}
+
+/// A number of bytes as messages have it, e.g. `1.50 GiB`.
+pub fn bytes_text(bytes: usize) -> String {
+    let units = [(30, "GiB"), (20, "MiB"), (10, "KiB")];
+    match units.into_iter().find(|&(shift, _)| bytes >> shift > 0) {
+        Some((shift, unit)) => format!("{:.2} {unit}", bytes as f64 / (1u64 << shift) as f64),
+        None => format!("{bytes} bytes"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_in_words() {
+        let text = |n: usize| bytes_text(n);
+        assert_eq!([text(0), text(1023), text(1536)], ["0 bytes", "1023 bytes", "1.50 KiB"]);
+        assert_eq!([text(5 << 20), text(3 << 29)], ["5.00 MiB", "1.50 GiB"]);
+    }
+}

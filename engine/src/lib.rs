@@ -22,6 +22,6 @@ pub mod simd;
 pub use buffer::Buffer;
 pub use device::Device;
 pub use dtype::{DType, Element};
-pub use error::{Error, ErrorKind, Result};
+pub use error::{Error, ErrorKind, Result, bytes_text};
 pub use op::{Context, Cost, Form, Op, Output, Pass, Reads, Update, Want};
 pub use shape::{Shape, Spec};

@@ -1,8 +1,9 @@
 //! What this machine has, for the person who sits before it.
 
 use crate::cuda::libraries::{Library, nvrtc_version};
-use crate::cuda::{Settings, open, version};
-use crate::simd;
+use crate::cuda::{Settings, open, version, write};
+use crate::{Device, simd};
+use std::path::Path;
 use std::{fs, thread};
 
 /// What a part of the machine is good for.
@@ -27,24 +28,22 @@ pub struct Finding {
     pub text: String,
 }
 
-/// Looks at the processor, its memory, the driver, GPUs, and what the GPU's kernels need. Never fails: what is not there is
-/// a finding.
-pub fn probe(settings: &Settings) -> Vec<Finding> {
+/// Looks at the processor, its memory, the driver, GPUs, and what the GPU's kernels need; which of them are used, `device`
+/// says. Never fails: what is not there is a finding.
+pub fn probe(settings: &Settings, device: &Device) -> Vec<Finding> {
     let mut findings = vec![processor(), cores(), memory()];
-    let driver = open::check_driver();
-    let has_gpu = driver.is_ok();
-    match driver {
+    let on_gpu = matches!(device, Device::Cuda(_));
+    match open::check_driver() {
         Ok((version, count)) => {
-            let text = format!("knows CUDA {}", open::version_text(version));
-            findings.push(Finding { part: "driver", state: State::Used, text });
-            findings.extend((0..count).map(gpu));
+            let own = fs::read_to_string("/sys/module/nvidia/version").unwrap_or_default();
+            let text = format!("{} knows CUDA {}", own.trim(), open::version_text(version));
+            findings.push(found("driver", on_gpu, text.trim_start().into()));
+            findings.extend((0..count).map(|ordinal| gpu(ordinal, on_gpu)));
         }
-        Err(e) => {
-            findings.push(Finding { part: "driver", state: State::Missing, text: format!("{e}; `auto` takes the CPU") })
-        }
+        Err(e) => findings.push(missing("driver", e.to_string())),
     }
-    findings.extend(kernels(settings, has_gpu));
-    findings.push(cublas(settings, has_gpu));
+    findings.extend(kernels(settings, on_gpu));
+    findings.push(cublas(settings, on_gpu));
     findings
 }
 
@@ -94,9 +93,9 @@ fn memory() -> Finding {
     }
 }
 
-fn gpu(ordinal: i32) -> Finding {
+fn gpu(ordinal: i32, on_gpu: bool) -> Finding {
     match open::describe_gpu(ordinal) {
-        Ok((text, true)) if ordinal == 0 => found("GPU", true, text),
+        Ok((text, true)) if ordinal == 0 => found("GPU", on_gpu, text),
         Ok((text, true)) => found("GPU", false, format!("{text}; CUDA_VISIBLE_DEVICES={ordinal} chooses it")),
         Ok((text, false)) => missing("GPU", format!("{text} is too old: sm_80 (A100, RTX 30) or later is needed")),
         Err(e) => missing("GPU", format!("number {ordinal} cannot be used: {e}")),
@@ -104,25 +103,28 @@ fn gpu(ordinal: i32) -> Finding {
 }
 
 /// What compiles kernels, where they are kept, and those that were compiled beforehand.
-fn kernels(settings: &Settings, has_gpu: bool) -> Vec<Finding> {
+fn kernels(settings: &Settings, on_gpu: bool) -> Vec<Finding> {
     let given = settings.kernels.as_ref();
     let mut findings = Vec::new();
     if let Some(path) = given {
         findings.push(match crate::cuda::describe_file(path) {
-            Ok(text) => found("compiled kernels", has_gpu, format!("{}: {text}", path.display())),
+            Ok(text) => found("compiled kernels", on_gpu, format!("{}: {text}", path.display())),
             Err(e) => missing("compiled kernels", e.to_string()),
         });
     }
     findings.push(match nvrtc_version(settings) {
         Ok((major, minor)) => {
-            found("NVRTC", has_gpu && given.is_none(), format!("{major}.{minor}{}", place(Library::Nvrtc)))
+            found("NVRTC", on_gpu && given.is_none(), format!("{major}.{minor}{}", place(Library::Nvrtc)))
         }
         Err(e) if given.is_none() => missing("NVRTC", e.to_string()),
         Err(_) => missing("NVRTC", "not found, and not needed beside compiled kernels".into()),
     });
     if given.is_none() {
         findings.push(match &settings.cache {
-            Some(path) => found("kernel cache", has_gpu, path.display().to_string()),
+            Some(path) => match writable(path) {
+                Ok(()) => found("kernel cache", on_gpu, path.display().to_string()),
+                Err(e) => missing("kernel cache", format!("kernels are compiled by every run: {e}")),
+            },
             None => missing(
                 "kernel cache",
                 format!("kernels are compiled by every run: name a folder in {}", Settings::CACHE),
@@ -132,17 +134,22 @@ fn kernels(settings: &Settings, has_gpu: bool) -> Vec<Finding> {
     findings
 }
 
-fn cublas(settings: &Settings, has_gpu: bool) -> Finding {
-    if Library::CublasLt.is_present(settings) {
-        return found("cuBLASLt", has_gpu, format!("{}{}", version(), place(Library::CublasLt)));
-    }
-    missing(
-        "cuBLASLt",
-        format!(
-            "libcublasLt.so is not found: products run on a slow kernel of this program; name its folder in {}",
-            Settings::LIBRARIES
+/// Whether files can be put into a folder, which is made if it is not there.
+fn writable(folder: &Path) -> crate::Result<()> {
+    let probe = folder.join("probe");
+    fs::create_dir_all(folder).map_err(|e| crate::Error::io("make", folder, &e))?;
+    write(&probe, b"")?;
+    fs::remove_file(&probe).map_err(|e| crate::Error::io("remove", &probe, &e))
+}
+
+fn cublas(settings: &Settings, on_gpu: bool) -> Finding {
+    match Library::CublasLt.find(settings) {
+        Ok(()) => found("cuBLASLt", on_gpu, format!("{}{}", version(), place(Library::CublasLt))),
+        Err(why) => missing(
+            "cuBLASLt",
+            format!("{why}: products run on a slow kernel of this program; name its folder in {}", Settings::LIBRARIES),
         ),
-    )
+    }
 }
 
 fn place(library: Library) -> String {
@@ -156,7 +163,7 @@ mod tests {
     #[test]
     fn every_part_is_spoken_of_in_one_line() {
         for kernels in [None, Some("/nowhere/kernels".into())] {
-            let findings = probe(&Settings { kernels, ..Settings::default() });
+            let findings = probe(&Settings { kernels, ..Settings::default() }, &Device::Cpu);
             for part in ["processor", "cores", "memory", "driver", "NVRTC", "cuBLASLt"] {
                 assert!(findings.iter().any(|f| f.part == part), "{part}: {findings:?}");
             }
@@ -165,8 +172,7 @@ mod tests {
             }
             let used = |part| findings.iter().any(|f| f.part == part && f.state == State::Used);
             assert!(used("processor") && used("cores"));
-            // Without a driver nothing that belongs to it is used.
-            assert!(used("driver") || !used("NVRTC") && !used("cuBLASLt"));
+            assert!(!used("driver") && !used("NVRTC") && !used("cuBLASLt"));
         }
     }
 }

@@ -13,9 +13,11 @@ struct Block {
 }
 
 const ALIGN: usize = 256;
-/// Bytes in front of and behind an allocation. All bits set: NaN to whoever reads it.
-const FENCE: usize = 1024;
+/// Bytes in front of and behind an allocation: more than the longest row of a case. All bits set: NaN to whoever reads it.
+const FENCE: usize = 8 << 10;
 const SPOILT: u8 = 0xff;
+/// What a fence looks like, to be compared in one go.
+static WHOLE: [u8; 2 * FENCE] = [SPOILT; 2 * FENCE];
 
 impl Block {
     /// Index of the first byte of the allocation.
@@ -70,6 +72,9 @@ impl Heap {
         for block in self.blocks.values() {
             let start = block.start();
             let (all, end) = (block.all(), start + block.bytes);
+            if all[end..] == WHOLE[..all.len() - end] && all[..start] == WHOLE[..start] {
+                continue;
+            }
             let broken = |byte: &u8| *byte != SPOILT;
             if let Some(i) = all[end..].iter().position(broken) {
                 return Err(format!("byte {} of an allocation of {} bytes was written", block.bytes + i, block.bytes));

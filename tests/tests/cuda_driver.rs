@@ -16,6 +16,7 @@ static FILL: Module = Module::new(
      extern \"C\" __global__ void add(float* x, float value, int n) {}\n",
 );
 static LATER_FILL: Module = Module::new("fill", "extern \"C\" __global__ void fill(float* x, float value, int n) {}\n");
+const NO_DRIVER: &str = "no NVIDIA driver: libcuda.so.1 is not found; install it (580 or later), or use --device cpu";
 static BAD: Module = Module::new("bad", "#error\nextern \"C\" __global__ void bad() {}\n");
 
 /// A folder of this test's own, empty.
@@ -34,7 +35,7 @@ fn settings() -> Settings {
 
 /// Whether the machine has no library of its own beside the stand-ins.
 fn lacks(part: &str) -> bool {
-    probe(&Settings::default()).iter().any(|f| f.part == part && f.state == State::Missing)
+    probe(&Settings::default(), &Device::Cpu).iter().any(|f| f.part == part && f.state == State::Missing)
 }
 
 fn open(settings: &Settings, modules: &[&'static Module]) -> Result<Arc<dyn Gpu>> {
@@ -58,7 +59,7 @@ fn a_machine_without_a_driver() {
     if std::process::Command::new("nvidia-smi").output().is_ok() {
         return;
     }
-    assert_eq!(error(&settings(), &[]), "no NVIDIA driver: libcuda.so.1 is not found");
+    assert_eq!(error(&settings(), &[]), NO_DRIVER);
     let (device, note) = Device::open("auto", &[], &settings()).expect("the CPU");
     assert!(matches!(device, Device::Cpu));
     assert_eq!(note, None, "nobody misses a GPU");
@@ -92,7 +93,8 @@ fn a_stub() {
 #[test]
 fn a_driver_that_fails() {
     in_child("a_driver_that_fails", &[("FAKE_INIT", "1")], || {
-        assert_eq!(error(&settings(), &[]), "the NVIDIA driver does not start: invalid argument");
+        let said = error(&settings(), &[]);
+        assert!(said.starts_with("the NVIDIA driver does not start: invalid argument (CUDA error 1); "), "{said}");
     });
 }
 
@@ -108,7 +110,7 @@ fn a_driver_too_old() {
 fn a_gpu_too_old() {
     in_child("a_gpu_too_old", &[("FAKE_CAPABILITY", "75")], || {
         assert_eq!(error(&settings(), &[]), "Fake GPU (sm_75) is too old: bf16 needs sm_80 (A100, RTX 30) or later");
-        assert!(probe(&settings()).iter().any(|f| f.part == "GPU" && f.state == State::Missing));
+        assert!(probe(&settings(), &Device::Cpu).iter().any(|f| f.part == "GPU" && f.state == State::Missing));
     });
 }
 
@@ -119,7 +121,7 @@ fn no_compiler_and_no_file() {
             return;
         }
         let said = error(&Settings::default(), &[&FILL]);
-        let expected = "NVRTC (libnvrtc.so), which compiles the kernels, is not found: name its folder in \
+        let expected = "NVRTC, which compiles the kernels, is missing: libnvrtc.so is not found: name its folder in \
                         LTM_CUDA_LIBRARIES, or a file of compiled kernels in LTM_CUDA_KERNELS";
         assert_eq!(said, expected);
     });
@@ -167,10 +169,13 @@ fn kernels_from_a_file() {
         let nvrtc = settings();
         let file = Settings { kernels: Some(path.clone()), ..Settings::default() };
         let with_blas = Settings { kernels: Some(path.clone()), ..settings() };
-        assert!(error(&file, &[&FILL]).starts_with("cannot read "));
+        assert!(error(&file, &[&FILL]).starts_with("LTM_CUDA_KERNELS = "));
         fs::write(&path, b"?").expect("a file");
-        let place = path.display();
-        assert_eq!(error(&file, &[&FILL]), format!("{place}: not a file of compiled kernels: make it anew"));
+        let place = format!("LTM_CUDA_KERNELS = {}", path.display());
+        assert_eq!(
+            error(&file, &[&FILL]),
+            format!("{place}: not a file of compiled kernels: make it anew, by ltm cuda compile")
+        );
 
         let refused = compile_file(&[&FILL, &BAD], &[Arch::OLDEST], &nvrtc, &path).expect_err("a kernel that is wrong");
         let said = "nvcc 13.0, V13.0.88 cannot compile bad (STORAGE=float) for sm_80: kernel.cu(1): error: not today";
@@ -179,22 +184,24 @@ fn kernels_from_a_file() {
 
         let made = compile_file(&[&FILL], &[Arch::OLDEST], &nvrtc, &path).unwrap_or_else(|e| panic!("{e}"));
         assert_eq!((made.compiler.as_str(), made.kernels), ("nvcc 13.0, V13.0.88", 4), "the engine's own with it");
-        let said = format!("{place}: holds kernels for sm_80; this GPU needs sm_90a: make it anew for sm_90a");
+        let said = format!(
+            "{place}: holds kernels for sm_80; this GPU needs sm_90a: make it anew, by ltm cuda compile --arch sm_90a"
+        );
         assert_eq!(error(&file, &[&FILL]), said);
 
         let made = compile_file(&[&FILL], &Arch::USUAL, &nvrtc, &path).unwrap_or_else(|e| panic!("{e}"));
         assert_eq!((made.kernels, made.bytes as u64), (16, fs::metadata(&path).expect("a file").len()));
         assert_eq!(fs::read_dir(&folder).expect("a folder").count(), 1, "nothing beside the file");
-        let said = format!("{place}: holds fill of another version of this program: make the file anew");
+        let said = format!("{place}: holds fill of another version of this program: make it anew, by ltm cuda compile");
         assert_eq!(error(&file, &[&LATER_FILL]), said);
         assert_eq!(
             error(&file, &[&BAD]),
-            format!("{place}: does not hold bad (STORAGE=float) for sm_90a: make the file anew")
+            format!("{place}: does not hold bad (STORAGE=float) for sm_90a: make it anew, by ltm cuda compile")
         );
         // Without cuBLASLt the engine's own products are loaded too, which the stand-in's compiler cannot make.
         assert!(!lacks("cuBLASLt") || error(&file, &[&FILL]).contains("refuses the kernels of product"));
-        open(&with_blas, &[&FILL]).unwrap_or_else(|e| panic!("{e}"));
-        let found = probe(&with_blas);
+        let device = Device::Cuda(open(&with_blas, &[&FILL]).unwrap_or_else(|e| panic!("{e}")));
+        let found = probe(&with_blas, &device);
         let text = |part| found.iter().find(|f| f.part == part).map(|f| f.text.clone()).unwrap_or_default();
         assert!(text("compiled kernels").contains("16 kernels for sm_80, sm_90a, sm_100, sm_120"), "{found:?}");
     });
@@ -213,7 +220,7 @@ fn code_for_an_older_gpu_of_its_kind_runs() {
 #[test]
 fn what_was_found() {
     in_child("what_was_found", &[("FAKE_GPUS", "2")], || {
-        let found = probe(&settings());
+        let found = probe(&settings(), &device());
         let of =
             |part| found.iter().filter(move |f| f.part == part).map(|f| (f.state, f.text.as_str())).collect::<Vec<_>>();
         assert_eq!(of("driver"), [(State::Used, "knows CUDA 13.0")]);
@@ -253,7 +260,7 @@ fn memory_copies_and_launches() {
         drop((x, y));
         assert_eq!((gpu.free_bytes(), ask("libcuda.so", "fake_allocations")), before, "all memory was given back");
         let full = Buffer::new_on(&device, Spec::new(DType::F32, &[100_000_000])).expect_err("no room");
-        assert_eq!(full.to_string(), "Fake GPU has no room for 381.5 MiB: 63 MiB of 95 MiB are free");
+        assert_eq!(full.to_string(), "Fake GPU has no room for 381.47 MiB: 63.37 MiB of 95.37 MiB are free");
         // Another thread has no context of its own.
         std::thread::scope(|scope| {
             scope.spawn(|| Buffer::new_on(&device, Spec::new(DType::F32, &[5])).expect("room"));
@@ -337,6 +344,6 @@ fn every_kernel_compiles_at_run_time() {
     let made =
         compile_file(&kernels::registry::modules(), &Arch::USUAL, &settings, &path).unwrap_or_else(|e| panic!("{e}"));
     assert!(made.compiler.starts_with("NVRTC"), "{}", made.compiler);
-    let found = probe(&Settings { kernels: Some(path), ..settings });
+    let found = probe(&Settings { kernels: Some(path), ..settings }, &Device::Cpu);
     assert!(found.iter().any(|f| f.part == "compiled kernels" && f.text.contains("sm_90a")), "{found:?}");
 }

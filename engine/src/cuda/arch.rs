@@ -51,12 +51,19 @@ impl FromStr for Arch {
 
     /// `sm_90a`, `90a` or `90`.
     fn from_str(text: &str) -> Result<Self> {
-        let wrong = || Error::usage(format!("'{text}' is no GPU architecture: sm_80 and sm_90a are"));
-        let digits = text.strip_prefix("sm_").unwrap_or(text);
+        let wrong = || Error::usage(format!("'{text}' is no GPU architecture, as sm_80, sm_90a and sm_120 are"));
+        let lower = text.trim().to_ascii_lowercase();
+        let digits = lower.strip_prefix("sm_").unwrap_or(&lower);
         let number: u32 = digits.strip_suffix('a').unwrap_or(digits).parse().map_err(|_| wrong())?;
         let arch = Self::new(number / 10, number % 10);
         let spelt = [arch.number(), number.to_string()];
-        if !spelt.contains(&digits.to_string()) || arch < Self::OLDEST { Err(wrong()) } else { Ok(arch) }
+        match spelt.contains(&digits.to_string()) {
+            false => Err(wrong()),
+            true if arch < Self::OLDEST => {
+                Err(Error::usage(format!("'{text}' is too old: bf16 needs {} (A100, RTX 30) or later", Self::OLDEST)))
+            }
+            true => Ok(arch),
+        }
     }
 }
 
@@ -66,7 +73,9 @@ mod tests {
 
     #[test]
     fn names() {
-        for (text, name) in [("80", "sm_80"), ("sm_90", "sm_90a"), ("90a", "sm_90a"), ("sm_100", "sm_100")] {
+        for (text, name) in
+            [("80", "sm_80"), ("sm_90", "sm_90a"), ("90a", "sm_90a"), ("sm_100", "sm_100"), (" SM_120", "sm_120")]
+        {
             assert_eq!(text.parse::<Arch>().expect(text).to_string(), name);
         }
         for text in ["", "sm_", "75", "80a", "9.0", "+90", "090", "hopper"] {

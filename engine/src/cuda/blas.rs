@@ -2,7 +2,7 @@
 
 use super::Product;
 use super::libraries::{Library, Settings};
-use crate::{DType, Error, Result};
+use crate::{DType, Error, Result, bytes_text};
 use cudarc::cublaslt::result::{self as lt, CublasError};
 use cudarc::cublaslt::sys::{
     self, cublasComputeType_t, cublasLtMatmulAlgo_t, cublasLtMatmulDescAttributes_t as DescAttribute,
@@ -52,7 +52,7 @@ impl Products {
     /// # Errors
     /// If the library does not work or there is no room for its memory.
     pub fn new(settings: &Settings) -> Result<Option<Self>> {
-        if !Library::CublasLt.is_present(settings) {
+        if Library::CublasLt.find(settings).is_err() {
             return Ok(None);
         }
         let handle = lt::create_handle().map_err(|CublasError(status)| {
@@ -60,8 +60,14 @@ impl Products {
         })?;
         // SAFETY: a context is current. Nothing is done with the memory but to hand it to the library.
         let workspace = unsafe { driver::result::malloc_sync(WORKSPACE) };
-        let workspace =
-            workspace.map_err(|_| Error::new("the GPU has no room for the 32 MiB that cuBLASLt works in"))?;
+        let workspace = workspace.map_err(|_| {
+            let (free, total) = driver::result::mem_get_info().unwrap_or_default();
+            let [need, free, total] = [WORKSPACE, free, total].map(bytes_text);
+            Error::new(format!(
+                "the GPU has no room for the {need} that cuBLASLt works in: {free} of {total} are free; nvidia-smi shows what \
+                 holds the rest"
+            ))
+        })?;
         Ok(Some(Self { handle, workspace, recipes: HashMap::new() }))
     }
 

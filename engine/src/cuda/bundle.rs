@@ -13,11 +13,11 @@
 //! ```
 
 use super::arch::Arch;
-use super::compile::OPTIONS;
+use super::compile::{OF_NVCC, OF_NVRTC, OPTIONS};
 use super::{HEADERS, Module, Variant};
 use crate::{Error, Result};
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 const MAGIC: &[u8; 8] = b"kernels\x01";
@@ -36,7 +36,8 @@ impl Label {
         let defines = variant.defines().join(" ");
         let mut hash = Hash::default();
         hash.text(module.source).text(&defines);
-        for text in HEADERS.iter().flat_map(|(name, text)| [name, text]).chain(&OPTIONS) {
+        let options = OPTIONS.iter().chain(&OF_NVRTC).chain(&OF_NVCC);
+        for text in HEADERS.iter().flat_map(|(name, text)| [name, text]).chain(options) {
             hash.text(text);
         }
         Self { name: module.name.into(), defines, arch, fingerprint: hash.value() }
@@ -125,7 +126,7 @@ impl<'a> Reader<'a> {
 /// # Errors
 /// If they are anything but what [`encode`] made.
 pub(crate) fn decode(bytes: &[u8]) -> Result<Vec<Entry>> {
-    let error = |what: &str| Error::new(format!("{what}: make it anew"));
+    let error = |what: &str| Error::new(format!("{what}: make it anew, by ltm cuda compile"));
     if !bytes.starts_with(MAGIC) {
         return Err(error(if bytes.starts_with(&MAGIC[..7]) {
             "a file of compiled kernels of another version of this program"
@@ -157,18 +158,48 @@ fn read(mut reader: Reader) -> Option<Vec<Entry>> {
     reader.0.is_empty().then_some(entries)
 }
 
-/// Puts a file at its place all at once.
+/// Puts a file at its place all at once; through a link, to where that leads.
+///
+/// # Errors
+/// If it cannot be written, or what is there is no regular file, whose place it would take.
 pub(crate) fn write(path: &Path, bytes: &[u8]) -> Result<()> {
-    static COUNT: AtomicU32 = AtomicU32::new(0);
-    let mut name = path.file_name().unwrap_or_default().to_os_string();
-    name.push(format!(".{}.{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed)));
-    let own = path.with_file_name(name);
+    let path = &place_of(path)?;
+    let own = beside(path);
     let done = fs::write(&own, bytes).and_then(|()| fs::rename(&own, path));
     done.map_err(|e| {
         // What is half written must not stay; that it cannot be removed would only hide the first reason.
         let _ = fs::remove_file(&own);
         Error::io("write", path, &e)
     })
+}
+
+/// Whether [`write`] could put a file there.
+///
+/// # Errors
+/// If it could not.
+pub(crate) fn check_place(path: &Path) -> Result<()> {
+    let path = &place_of(path)?;
+    let own = beside(path);
+    fs::write(&own, b"").and_then(|()| fs::remove_file(&own)).map_err(|e| Error::io("write", path, &e))
+}
+
+/// Where a path leads.
+fn place_of(path: &Path) -> Result<PathBuf> {
+    let path = fs::canonicalize(path).unwrap_or_else(|_| path.into());
+    match fs::metadata(&path) {
+        Ok(there) if !there.is_file() => {
+            Err(Error::new(format!("cannot write {}: it is no regular file", path.display())))
+        }
+        _ => Ok(path),
+    }
+}
+
+/// A name of this process's own in the same folder.
+fn beside(path: &Path) -> PathBuf {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let mut name = path.file_name().unwrap_or_default().to_os_string();
+    name.push(format!(".{}.{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed)));
+    path.with_file_name(name)
 }
 
 #[cfg(test)]
@@ -203,10 +234,10 @@ mod tests {
             assert!(decode(&bad).is_err(), "byte {n}");
         }
         let text = |bytes: &[u8]| decode(bytes).expect_err("not a file").to_string();
-        assert_eq!(text(b"hello"), "not a file of compiled kernels: make it anew");
+        assert_eq!(text(b"hello"), "not a file of compiled kernels: make it anew, by ltm cuda compile");
         assert_eq!(
             text(&[b"kernels\x02", &good[8..]].concat()),
-            "a file of compiled kernels of another version of this program: make it anew"
+            "a file of compiled kernels of another version of this program: make it anew, by ltm cuda compile"
         );
         // Lengths that lie under a right check.
         let forged = |content: Vec<u8>| [&content[..], &Hash::default().bytes(&content).value().to_le_bytes()].concat();

@@ -10,8 +10,11 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::{env, fs};
 
-/// What both compilers are told beside the architecture and the definitions.
+/// What both compilers are told beside the architecture and the definitions, and each of them. nvcc takes a kernel's lambdas
+/// for device code by itself.
 pub(crate) const OPTIONS: [&str; 1] = ["--std=c++17"];
+pub(crate) const OF_NVRTC: [&str; 1] = ["--device-as-default-execution-space"];
+pub(crate) const OF_NVCC: [&str; 1] = ["-O3"];
 
 /// A compiler that was found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,19 +32,29 @@ impl Compiler {
         nvrtc_version(settings).map(|version| Self::Nvrtc { version })
     }
 
-    /// nvcc: the program that the environment variable `NVCC` names, that of a toolkit, or the one in the path.
-    pub fn nvcc() -> Option<Self> {
+    /// nvcc: the program that the environment variable `NVCC` names, that of a toolkit, or the one in the path, if any.
+    ///
+    /// # Errors
+    /// If the program that is named is another.
+    pub fn nvcc() -> Result<Option<Self>> {
         let toolkits = ["CUDA_HOME", "CUDA_PATH"].into_iter().filter_map(env::var_os).map(PathBuf::from);
         let toolkits = toolkits.map(|root| root.join("bin/nvcc"));
-        let named = env::var_os("NVCC").map(PathBuf::from);
-        let places = named.into_iter().chain(toolkits).chain(["nvcc", "/usr/local/cuda/bin/nvcc"].map(PathBuf::from));
-        places.into_iter().find_map(|program| {
-            let output = Command::new(&program).arg("--version").output().ok().filter(|o| o.status.success())?;
-            let text = String::from_utf8_lossy(&output.stdout);
-            // "Cuda compilation tools, release 13.0, V13.0.88"
-            let version = text.split("release ").nth(1)?.lines().next()?.to_string();
-            Some(Self::Nvcc { program, version })
-        })
+        if let Some(program) = env::var_os("NVCC").filter(|name| !name.is_empty()).map(PathBuf::from) {
+            let wrong =
+                || Error::new(format!("NVCC = {} is not NVIDIA's compiler: name nvcc itself", program.display()));
+            return Self::program(program.clone()).map(Some).ok_or_else(wrong);
+        }
+        let places = toolkits.chain(["nvcc", "/usr/local/cuda/bin/nvcc"].map(PathBuf::from));
+        Ok(places.into_iter().find_map(Self::program))
+    }
+
+    /// nvcc, if the program is it.
+    fn program(program: PathBuf) -> Option<Self> {
+        let output = Command::new(&program).arg("--version").output().ok().filter(|o| o.status.success())?;
+        let text = String::from_utf8_lossy(&output.stdout);
+        // "Cuda compilation tools, release 13.0, V13.0.88"
+        let version = text.split("release ").nth(1)?.lines().next()?.to_string();
+        Some(Self::Nvcc { program, version })
     }
 
     /// In words, with the version.
@@ -142,9 +155,8 @@ fn ok(result: nvrtcResult) -> std::result::Result<(), String> {
 
 fn nvrtc(module: &Module, variant: Variant, arch: Arch) -> std::result::Result<Vec<u8>, String> {
     let program = Program::new(module)?;
-    // nvcc takes a kernel's lambdas for device code by itself.
-    let mut options = vec![format!("--gpu-architecture={arch}"), "--device-as-default-execution-space".into()];
-    options.extend(OPTIONS.map(String::from));
+    let mut options = vec![format!("--gpu-architecture={arch}")];
+    options.extend(OPTIONS.iter().chain(&OF_NVRTC).map(ToString::to_string));
     options.extend(variant.defines().iter().map(|define| format!("-D{define}")));
     let options: Vec<CString> = options.into_iter().filter_map(|option| CString::new(option).ok()).collect();
     let pointers: Vec<*const c_char> = options.iter().map(|option| option.as_ptr()).collect();
@@ -185,8 +197,8 @@ fn nvcc_in(
     let number = arch.number();
     let output = Command::new(program)
         .current_dir(folder)
-        .args(OPTIONS)
-        .args(["-O3", "-cubin", "-o", "kernel.cubin", "kernel.cu"])
+        .args(OPTIONS.iter().chain(&OF_NVCC))
+        .args(["-cubin", "-o", "kernel.cubin", "kernel.cu"])
         .arg(format!("-gencode=arch=compute_{number},code=sm_{number}"))
         .args(variant.defines().iter().map(|define| format!("-D{define}")))
         .output()

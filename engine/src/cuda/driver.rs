@@ -5,7 +5,7 @@ use super::blas::Products;
 use super::libraries::{Settings, told};
 use super::open::{check_driver, version_text};
 use super::{Arg, Captured, Gpu, Grid, Kernel, Module, Product, Variant, kernels};
-use crate::{Error, Result};
+use crate::{Error, Result, bytes_text};
 use cudarc::driver::result as cu;
 use cudarc::driver::sys::{
     CUdevice_attribute as Attribute, CUfunction, CUfunction_attribute as FunctionAttribute, CUgraphInstantiate_flags,
@@ -177,11 +177,8 @@ impl Gpu for Driver {
             }
             Err(DriverError(CUresult::CUDA_ERROR_OUT_OF_MEMORY)) => {
                 let (free, total) = self.must("count its memory", cu::mem_get_info());
-                let [bytes, free, total] = [bytes, free, total].map(|bytes| bytes as f64 / f64::from(1 << 20));
-                Err(Error::new(format!(
-                    "{} has no room for {bytes:.1} MiB: {free:.0} MiB of {total:.0} MiB are free",
-                    self.name
-                )))
+                let [bytes, free, total] = [bytes, free, total].map(bytes_text);
+                Err(Error::new(format!("{} has no room for {bytes}: {free} of {total} are free", self.name)))
             }
             Err(e) => self.must("allocate", Err(e)),
         }
@@ -313,7 +310,7 @@ impl Gpu for Driver {
 
     fn begin_capture(&self) {
         let mut state = self.enter_outside("begin a capture");
-        // Of this thread only: another may allocate for itself meanwhile.
+        // Of this thread only: calls of other threads, which are not this backend's, do not end it.
         let mode = CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
         self.must("begin a capture", self.stream.begin_capture(mode));
         state.recording = true;

@@ -54,13 +54,13 @@ fn look_up(path: &Path, label: &Label) -> Option<Vec<u8>> {
 }
 
 fn from_file(path: &Path, arch: Arch, variants: &[(&'static Module, Variant)]) -> Result<Vec<Vec<u8>>> {
-    let place = |e: Error| e.at(path.display());
-    let entries = bundle::decode(&fs::read(path).map_err(|e| Error::io("read", path, &e))?).map_err(place)?;
+    let place = |e: Error| e.at(format_args!("{} = {}", Settings::KERNELS, path.display()));
+    let entries = entries(path).map_err(place)?;
     let fitting = |code: Arch| arch.runs(code);
     if !entries.iter().any(|entry| fitting(entry.label.arch)) {
         let held = archs(&entries);
         return Err(place(Error::new(format!(
-            "holds kernels for {held}; this GPU needs {arch}: make it anew for {arch}"
+            "holds kernels for {held}; this GPU needs {arch}: make it anew, by ltm cuda compile --arch {arch}"
         ))));
     }
     variants
@@ -73,16 +73,26 @@ fn from_file(path: &Path, arch: Arch, variants: &[(&'static Module, Variant)]) -
             match found {
                 Some(entry) if entry.label.fingerprint == label.fingerprint => Ok(entry.code.clone()),
                 Some(_) => Err(place(Error::new(format!(
-                    "holds {} of another version of this program: make the file anew",
+                    "holds {} of another version of this program: make it anew, by ltm cuda compile",
                     module.name
                 )))),
                 None => Err(place(Error::new(format!(
-                    "does not hold {} ({}) for {arch}: make the file anew",
+                    "does not hold {} ({}) for {arch}: make it anew, by ltm cuda compile",
                     module.name, label.defines
                 )))),
             }
         })
         .collect()
+}
+
+/// What a file of compiled kernels holds.
+fn entries(path: &Path) -> Result<Vec<Entry>> {
+    let failed = |e: std::io::Error| Error::new(format!("cannot be read: {e}"));
+    // Whoever opens a pipe waits for its other end.
+    if !fs::metadata(path).map_err(failed)?.is_file() {
+        return Err(Error::new("is no regular file"));
+    }
+    bundle::decode(&fs::read(path).map_err(failed)?)
 }
 
 /// The architectures of these entries, in words.
@@ -97,8 +107,7 @@ fn archs(entries: &[Entry]) -> String {
 /// # Errors
 /// If it cannot be read or is not such a file.
 pub(crate) fn describe_file(path: &Path) -> Result<String> {
-    let bytes = fs::read(path).map_err(|e| Error::io("read", path, &e))?;
-    let entries = bundle::decode(&bytes).map_err(|e| e.at(path.display()))?;
+    let entries = entries(path).map_err(|e| e.at(format_args!("{} = {}", Settings::KERNELS, path.display())))?;
     Ok(format!("{} kernels for {}", entries.len(), archs(&entries)))
 }
 
@@ -113,13 +122,13 @@ pub struct Compiled {
     pub bytes: usize,
 }
 
-/// Compiles every variant of these modules for these GPUs into one file, with nvcc where it is found and with NVRTC
+/// Compiles every variant of these modules for these GPUs into one file, some seconds of work for each GPU and module, with nvcc where it is found and with NVRTC
 /// otherwise. No GPU is needed. [`Settings::kernels`] names such a file to a machine that has no compiler.
 ///
 /// # Errors
 /// If there is no compiler, it refuses a kernel, or the file cannot be written. Then there is no file, or the old one.
 pub fn compile_file(modules: &[&'static Module], archs: &[Arch], settings: &Settings, out: &Path) -> Result<Compiled> {
-    let compiler = match Compiler::nvcc() {
+    let compiler = match Compiler::nvcc()? {
         Some(nvcc) => nvcc,
         None => Compiler::nvrtc(settings).map_err(|_| {
             Error::new(format!(
@@ -129,6 +138,8 @@ pub fn compile_file(modules: &[&'static Module], archs: &[Arch], settings: &Sett
             ))
         })?,
     };
+    // Before the compiler works for minutes; what is there stays.
+    bundle::check_place(out)?;
     let modules = super::with_own(modules);
     let jobs: Vec<_> = archs
         .iter()

@@ -1,8 +1,10 @@
 //! NVIDIA's libraries, which a machine may have or not. Each is looked for before its first use: a call into one that is
 //! not there would be a panic.
 
+use super::symbols;
 use crate::Result;
 use cudarc::{cublaslt, driver, nvrtc};
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::{env, fs};
 
@@ -37,7 +39,9 @@ impl Settings {
                 .map(|folder| folder.join("ltm/cuda")),
         };
         Self {
-            libraries: env::var_os(Self::LIBRARIES).map(|list| env::split_paths(&list).collect()).unwrap_or_default(),
+            libraries: env::split_paths(&env::var_os(Self::LIBRARIES).unwrap_or_default())
+                .filter(|folder| !folder.as_os_str().is_empty())
+                .collect(),
             kernels: path(Self::KERNELS),
             cache,
         }
@@ -62,22 +66,68 @@ impl Library {
         }
     }
 
-    /// Whether it is there. Must be asked before it is used.
-    pub fn is_present(self, settings: &Settings) -> bool {
-        // The driver belongs to the system; another one would not fit to the kernel module.
-        if self != Self::Driver {
-            settings.libraries.iter().for_each(|folder| self.load_from(folder));
+    fn name(self) -> &'static str {
+        match self {
+            Self::Driver => "libcuda.so.1",
+            Self::Nvrtc => "libnvrtc.so",
+            Self::CublasLt => "libcublasLt.so",
         }
-        if self.is_found() {
-            return true;
+    }
+
+    /// Makes it ready for use, without which no call into it may be.
+    ///
+    /// # Errors
+    /// What was found instead, in words.
+    pub fn find(self, settings: &Settings) -> std::result::Result<(), String> {
+        let mut refused = Vec::new();
+        match self {
+            // The driver belongs to the system; another one would not fit to the kernel module.
+            Self::Driver => refused.extend(open(Path::new(self.name())).err().filter(|_| !self.is_absent())),
+            _ => refused.extend(settings.libraries.iter().filter_map(|folder| self.load_from(folder).err())),
         }
-        let roots = ["CUDA_HOME", "CUDA_PATH"].into_iter().filter_map(env::var_os).map(PathBuf::from);
-        for root in roots.chain([PathBuf::from("/usr/local/cuda")]) {
-            if self != Self::Driver {
-                self.load_from(&root.join("lib64"));
+        if !self.is_found() && self != Self::Driver {
+            let roots = ["CUDA_HOME", "CUDA_PATH"].into_iter().filter_map(env::var_os).map(PathBuf::from);
+            for root in roots.chain([PathBuf::from("/usr/local/cuda")]) {
+                // Nobody has asked for these.
+                let _ = self.load_from(&root.join("lib64"));
             }
         }
-        self.is_found()
+        if !self.is_found() {
+            let nothing = || format!("{} is not found", self.name());
+            return Err(if refused.is_empty() { nothing() } else { refused.join("; ") });
+        }
+        let first = match self {
+            // Later ones may not be there where it is old, of which there is more to be said.
+            Self::Driver => &symbols::DRIVER[..1],
+            Self::Nvrtc => &symbols::NVRTC,
+            Self::CublasLt => &symbols::CUBLAS_LT,
+        };
+        self.check_symbols(first)
+    }
+
+    /// Whether it has these functions: a call of one that it has not would be a panic. It must have been found.
+    pub fn check_symbols(self, names: &[&str]) -> std::result::Result<(), String> {
+        // SAFETY: the library is there. What is found under a name is not looked at.
+        let has = |name: &&&str| unsafe {
+            let library = match self {
+                Self::Driver => driver::sys::culib(),
+                Self::Nvrtc => nvrtc::sys::culib(),
+                Self::CublasLt => cublaslt::sys::culib(),
+            };
+            library.get::<*const ()>(name.as_bytes()).is_ok()
+        };
+        match names.iter().find(|name| !has(name)) {
+            None => Ok(()),
+            Some(name) => {
+                let place = self.path().map_or_else(|| self.name().into(), |path| path.display().to_string());
+                Err(format!("{place} has no function {name}, so it is not NVIDIA's, or is damaged"))
+            }
+        }
+    }
+
+    /// Whether the loader knows no file of its name at all.
+    pub fn is_absent(self) -> bool {
+        !self.is_found() && open(Path::new(self.name())).is_err_and(|e| e.contains("No such file"))
     }
 
     /// Whether the loader finds it by its name, which it does also if the process has it already.
@@ -93,20 +143,26 @@ impl Library {
         }
     }
 
-    /// Loads its files that lie in `folder`, if any.
-    fn load_from(self, folder: &Path) {
-        let Ok(entries) = fs::read_dir(folder) else { return };
+    /// Loads its files that lie in `folder`.
+    fn load_from(self, folder: &Path) -> std::result::Result<(), String> {
+        let entries = fs::read_dir(folder).map_err(|e| format!("{} cannot be read: {e}", folder.display()))?;
         let mut paths: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
         paths.sort();
         for file in self.files() {
+            // With a version or without.
+            let is_version = |text: &str| text.chars().all(|c| c == '.' || c.is_ascii_digit());
             let is_it = |path: &&PathBuf| {
-                path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.starts_with(file))
+                let name = path.file_name().and_then(|name| name.to_str());
+                name.and_then(|name| name.strip_prefix(file)).is_some_and(is_version)
             };
             // The last: the name with the whole version, if there are links to it.
-            if let Some(path) = paths.iter().rfind(is_it) {
-                open(path);
+            match paths.iter().rfind(is_it) {
+                Some(path) => open_whole(path)?,
+                None if *file == self.name() => return Err(format!("{} holds no {file}", folder.display())),
+                None => {}
             }
         }
+        Ok(())
     }
 
     /// The file that this process uses, once it has been used.
@@ -119,25 +175,59 @@ impl Library {
 }
 
 /// Keeps a library in this process, so that it is found by its name from now on.
+///
+/// # Errors
+/// What the loader says.
 #[cfg(unix)]
-fn open(path: &Path) {
-    use std::ffi::{CString, c_char, c_int, c_void};
+fn open(path: &Path) -> std::result::Result<(), String> {
+    use std::ffi::{CStr, CString, c_char, c_int, c_void};
     use std::os::unix::ffi::OsStrExt;
 
     // SAFETY: declared as POSIX has it.
     unsafe extern "C" {
         fn dlopen(file: *const c_char, mode: c_int) -> *mut c_void;
+        fn dlerror() -> *const c_char;
     }
     const NOW: c_int = 2;
-    if let Ok(path) = CString::new(path.as_os_str().as_bytes()) {
-        // SAFETY: the path ends in zero and is only read. Whether it could be loaded shows when it is looked for; as to
-        // what loading does, see `is_found`.
-        unsafe { dlopen(path.as_ptr(), NOW) };
+    let name = CString::new(path.as_os_str().as_bytes()).map_err(|e| e.to_string())?;
+    // SAFETY: the path ends in zero and is only read; as to what loading does, see `is_found`. The loader's text is this
+    // thread's and stays until its next call.
+    unsafe {
+        if !dlopen(name.as_ptr(), NOW).is_null() {
+            return Ok(());
+        }
+        let said = dlerror();
+        Err(if said.is_null() {
+            "it cannot be loaded".into()
+        } else {
+            CStr::from_ptr(said).to_string_lossy().into_owned()
+        })
     }
 }
 
 #[cfg(not(unix))]
-fn open(_path: &Path) {}
+fn open(path: &Path) -> std::result::Result<(), String> {
+    Err(format!("{} cannot be loaded on this system", path.display()))
+}
+
+/// The same unless its end is missing, as after a copy that was broken off: reading what is not there would kill the process.
+fn open_whole(path: &Path) -> std::result::Result<(), String> {
+    let mut header = [0; 64];
+    let mut read = || -> std::io::Result<u64> {
+        let mut file = fs::File::open(path)?;
+        file.read_exact(&mut header)?;
+        Ok(file.metadata()?.len())
+    };
+    let bytes = read().map_err(|e| format!("{} cannot be read: {e}", path.display()))?;
+    // The table of sections is what an object file of 64 bits ends with.
+    let number =
+        |at: usize, n: usize| header[at..at + n].iter().rev().fold(0u64, |sum, &byte| sum << 8 | u64::from(byte));
+    let end = number(0x28, 8).saturating_add(number(0x3a, 2) * number(0x3c, 2));
+    if header.starts_with(b"\x7fELF\x02") && end > bytes {
+        return Err(format!("{} is cut off: it has {bytes} bytes of {end}; copy it again", path.display()));
+    }
+    open(path)
+}
 
 /// What a call of the driver gives, or what the driver says against it.
 pub(crate) fn told<T>(result: std::result::Result<T, driver::DriverError>) -> std::result::Result<T, String> {
@@ -152,14 +242,13 @@ pub(crate) fn told<T>(result: std::result::Result<T, driver::DriverError>) -> st
 /// # Errors
 /// If NVRTC is not there.
 pub(crate) fn nvrtc_version(settings: &Settings) -> Result<(i32, i32)> {
-    if !Library::Nvrtc.is_present(settings) {
-        return Err(crate::Error::new(format!(
-            "NVRTC (libnvrtc.so), which compiles the kernels, is not found: name its folder in {}, or a file of compiled \
-             kernels in {}",
+    Library::Nvrtc.find(settings).map_err(|why| {
+        crate::Error::new(format!(
+            "NVRTC, which compiles the kernels, is missing: {why}: name its folder in {}, or a file of compiled kernels in {}",
             Settings::LIBRARIES,
             Settings::KERNELS
-        )));
-    }
+        ))
+    })?;
     let (mut major, mut minor) = (0, 0);
     // SAFETY: the library is there, and writes two numbers.
     unsafe { nvrtc::sys::nvrtcVersion(&raw mut major, &raw mut minor) };

@@ -69,9 +69,11 @@ pub(crate) mod libraries;
 mod memory;
 pub(crate) mod open;
 mod product;
+mod symbols;
 
 pub use arch::Arch;
 pub(crate) use blas::version;
+pub(crate) use bundle::write;
 pub(crate) use kernels::describe_file;
 pub use kernels::{Compiled, compile_file};
 pub use launch::{Arg, Grid, Kernel, Module, Pointer, Variant};

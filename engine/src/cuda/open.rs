@@ -3,7 +3,7 @@
 use super::arch::Arch;
 use super::driver::Driver;
 use super::libraries::{Library, Settings, told};
-use super::{Gpu, Module};
+use super::{Gpu, Module, symbols};
 use crate::{Device, Error, Result};
 use cudarc::driver::sys::{CUdevice_attribute as Attribute, CUresult, cuDriverGetVersion};
 use cudarc::driver::{CudaContext, DriverError, result};
@@ -23,7 +23,7 @@ impl Device {
         match name {
             "cpu" => Ok((Self::Cpu, None)),
             "cuda" => gpu(modules, settings).map(|gpu| (gpu, None)),
-            "auto" if !Library::Driver.is_present(settings) => Ok((Self::Cpu, None)),
+            "auto" if Library::Driver.is_absent() => Ok((Self::Cpu, None)),
             "auto" => Ok(match gpu(modules, settings) {
                 Ok(gpu) => (gpu, None),
                 Err(e) => (Self::Cpu, Some(format!("on the CPU: {e}"))),
@@ -49,12 +49,10 @@ pub(crate) fn version_text(version: i32) -> String {
 /// # Errors
 /// What is missing, as one line.
 pub(crate) fn check_driver() -> Result<(i32, i32)> {
-    if !Library::Driver.is_present(&Settings::default()) {
-        return Err(Error::new("no NVIDIA driver: libcuda.so.1 is not found"));
-    }
+    Library::Driver.find(&Settings::default()).map_err(no_driver)?;
     let mut version = 0;
     // SAFETY: the driver is there, and writes a number.
-    told(unsafe { cuDriverGetVersion(&raw mut version) }.result()).map_err(failed)?;
+    unsafe { cuDriverGetVersion(&raw mut version) }.result().map_err(failed)?;
     // A driver without a GPU to serve counts zero.
     if (1..OLDEST_DRIVER).contains(&version) {
         return Err(Error::new(format!(
@@ -63,6 +61,7 @@ pub(crate) fn check_driver() -> Result<(i32, i32)> {
             version_text(OLDEST_DRIVER)
         )));
     }
+    Library::Driver.check_symbols(&symbols::DRIVER).map_err(no_driver)?;
     match result::init() {
         Err(DriverError(CUresult::CUDA_ERROR_NO_DEVICE)) => return Err(no_gpu()),
         Err(DriverError(CUresult::CUDA_ERROR_STUB_LIBRARY)) => {
@@ -70,9 +69,9 @@ pub(crate) fn check_driver() -> Result<(i32, i32)> {
                 "the libcuda.so found first is the toolkit's stub, not the NVIDIA driver: take it out of LD_LIBRARY_PATH",
             ));
         }
-        other => told(other).map_err(failed)?,
+        other => other.map_err(failed)?,
     }
-    match told(CudaContext::device_count()).map_err(failed)? {
+    match CudaContext::device_count().map_err(failed)? {
         n if n < 1 => Err(no_gpu()),
         n => Ok((version, n)),
     }
@@ -94,8 +93,17 @@ pub(crate) fn describe_gpu(ordinal: i32) -> std::result::Result<(String, bool), 
     Ok((format!("{name} ({arch}), {processors} multiprocessors, {gib:.1} GiB"), arch >= Arch::OLDEST))
 }
 
-fn failed(what: String) -> Error {
-    Error::new(format!("the NVIDIA driver does not start: {what}"))
+fn no_driver(why: String) -> Error {
+    Error::new(format!("no NVIDIA driver: {why}; install it (580 or later), or use --device cpu"))
+}
+
+fn failed(error: DriverError) -> Error {
+    let number = error.0 as u32;
+    let what = told::<()>(Err(error)).err().unwrap_or_default();
+    Error::new(format!(
+        "the NVIDIA driver does not start: {what} (CUDA error {number}); if nvidia-smi fails too, reload the driver or \
+         restart the machine, or use --device cpu"
+    ))
 }
 
 fn no_gpu() -> Error {

@@ -34,15 +34,20 @@ pub fn run(command: &Command, threads: Option<usize>) -> Result<()> {
     }
     archs.sort();
     archs.dedup();
-    // Before the compiler works for half a minute.
     let folder = args.out.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     if !folder.is_dir() || args.out.is_dir() {
         return Err(Error::new(format!("cannot write {}: name a file in a folder that exists", args.out.display())));
     }
+    let names = archs.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    note(format_args!("compiling all kernels for {names}: up to a minute for each on two cores"));
     let made = threads::inside(threads.unwrap_or(0), || {
         compile_file(&kernels::registry::modules(), &archs, &Settings::from_env(), &args.out)
+    });
+    let made = made.map_err(|e| match e.to_string().contains(" for sm_") && args.arch.is_empty() {
+        // A compiler does not know GPUs that are later than itself.
+        true => Error::new(format!("{e}; --arch names the GPUs to compile for")),
+        false => e,
     })?;
-    let names = archs.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
     note(format_args!(
         "{} kernels for {names} by {}, {}; {}={} uses them",
         made.kernels,

@@ -69,10 +69,12 @@ pub fn within<T>(choice: Choice, mut begin: impl FnMut(&Device) -> Result<T>) ->
 /// As [`open`].
 pub fn try_open(choice: Choice, settings: &Settings) -> Result<(Device, Option<String>)> {
     let opened = Device::open(&choice.to_string(), &kernels::registry::modules(), settings)?;
-    if matches!(opened.0, Device::Cuda(_)) && env::var_os("RUST_BACKTRACE").is_none() {
+    if matches!(opened.0, Device::Cuda(_)) {
         OPEN.store(true, Ordering::SeqCst);
-        // Whoever catches it says it, see `guarded`.
-        panic::set_hook(Box::new(|_| ()));
+        if env::var_os("RUST_BACKTRACE").is_none_or(|wanted| wanted == "0") {
+            // Whoever catches it says it, see `guarded`.
+            panic::set_hook(Box::new(|_| ()));
+        }
     }
     Ok(opened)
 }

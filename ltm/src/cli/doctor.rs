@@ -15,8 +15,10 @@ pub struct Args {}
 
 pub fn run(threads: Option<usize>, choice: device::Choice) -> Result<()> {
     let settings = Settings::from_env();
-    print(text(&probe(&settings)))?;
-    let (device, why) = threads::inside(threads.unwrap_or(0), || device::try_open(choice, &settings))?;
+    let opened = threads::inside(threads.unwrap_or(0), || device::try_open(choice, &settings));
+    let device = opened.as_ref().map_or(&Device::Cpu, |(device, _)| device);
+    print(text(&probe(&settings, device)))?;
+    let (device, why) = opened?;
     let place = match (&device, why) {
         (Device::Cuda(gpu), _) => format!("on {}, all kernels ready", gpu.name()),
         (Device::Cpu, Some(why)) => why,

@@ -29,13 +29,14 @@ impl Script {
     pub fn run(&self, device: &Device, float: DType) -> Vec<Buffer> {
         let place = |b: &Buffer| {
             let dtype = if b.dtype() == DType::I32 { DType::I32 } else { float };
-            Buffer::from_f64(dtype, b.shape().dims(), &b.to_f64()).to_device(device).expect("room")
+            Buffer::from_f64(dtype, b.shape().dims(), &b.to_f64()).to_device(device).unwrap_or_else(|e| panic!("{e}"))
         };
         let mut buffers: Vec<Buffer> = self.buffers.iter().map(place).collect();
         for (update, ins, state) in &self.steps {
             let specs = |ids: &[usize]| ids.iter().map(|&i| buffers[i].spec()).collect::<Vec<Spec>>();
             let bytes = update.scratch(device, &specs(ins), &specs(state));
-            let mut scratch = Buffer::new_on(device, Spec::new(DType::F32, &[bytes.div_ceil(4)])).expect("room");
+            let mut scratch =
+                Buffer::new_on(device, Spec::new(DType::F32, &[bytes.div_ceil(4)])).unwrap_or_else(|e| panic!("{e}"));
             scratch.set_f64(&vec![f64::NAN; scratch.len()]);
             let mut changed: Vec<Buffer> = state.iter().map(|&i| std::mem::take(&mut buffers[i])).collect();
             let read: Vec<&Buffer> = ins.iter().map(|&i| &buffers[i]).collect();

@@ -38,11 +38,14 @@ fn surroundings_that_cannot_be() {
         (&[("FAKE_GPUS", "0")], "no CUDA device"),
         (&[("FAKE_VERSION", "12020")], "the NVIDIA driver is too old: it knows CUDA 12.2"),
         (&[("FAKE_CAPABILITY", "75")], "Fake GPU (sm_75) is too old"),
-        (&[("LTM_CUDA_KERNELS", "none")], "cannot read none"),
-        (&[("LTM_CUDA_KERNELS", "damaged")], "damaged: not a file of compiled kernels: make it anew"),
+        (&[("LTM_CUDA_KERNELS", "none")], "LTM_CUDA_KERNELS = none: cannot be read: "),
+        (
+            &[("LTM_CUDA_KERNELS", "damaged")],
+            "LTM_CUDA_KERNELS = damaged: not a file of compiled kernels: make it anew, by ltm cuda compile",
+        ),
         (
             &[("LTM_CUDA_KERNELS", "old")],
-            "old: holds kernels for sm_80; this GPU needs sm_90a: make it anew for sm_90a",
+            "LTM_CUDA_KERNELS = old: holds kernels for sm_80; this GPU needs sm_90a: make it anew, by ltm cuda compile --arch sm_90a",
         ),
         (&[], "Fake GPU refuses the kernels of"),
     ];
@@ -70,9 +73,9 @@ fn no_compiler_and_no_compiled_kernels() {
     if lab.run(&["doctor"]).succeeds().out.lines().any(|line| line.starts_with("NVRTC") && !line.contains("missing")) {
         return;
     }
-    let bare = [("LTM_CUDA_LIBRARIES", ""), ("NVCC", "/nowhere/nvcc")];
+    let bare = [("LTM_CUDA_LIBRARIES", ""), ("NVCC", "")];
     let said = run(&lab, &["--device", "cuda", "doctor"], &bare);
-    said.fails(1, &["NVRTC (libnvrtc.so), which compiles the kernels, is not found", "LTM_CUDA_LIBRARIES"]);
+    said.fails(1, &["NVRTC, which compiles the kernels, is missing: libnvrtc.so is not found", "LTM_CUDA_LIBRARIES"]);
     said.says("Fake GPU (sm_90a), 132 multiprocessors, 1.0 GiB");
     run(&lab, &["cuda", "compile", "--out", "kernels"], &bare).fails(1, &["no compiler is found: neither nvcc"]);
     assert!(!lab.path("kernels").exists());
@@ -94,7 +97,7 @@ fn a_gpu_that_is_too_small_or_fails() {
     let full = train(&["train.batch=64"], 1_000_000);
     full.fails(
         1,
-        &["of device memory are needed, Fake GPU has room for 0.00 GiB", "lower train.batch = 64", "--device cpu"],
+        &["of device memory are needed, Fake GPU has room for 976.56 KiB", "lower train.batch = 64", "--device cpu"],
     );
     assert!(full.err.contains("on Fake GPU") && !lab.path("run").exists());
     train(&["model.dim=272"], 1 << 30).fails(1, &["heads of width 136", "at most 128", "--device cpu"]);
@@ -145,7 +148,91 @@ fn kernels_are_compiled_into_a_file() {
     doctor.says("kernels for sm_80, sm_90a, sm_100, sm_120");
     doctor.says("ltm --device auto computes on Fake GPU, all kernels ready");
     run(&lab, &["cuda", "compile", "--out", "kernels", "--arch", "sm_75"], &[])
-        .fails(2, &["'sm_75'", "sm_80 and sm_90a"]);
+        .fails(2, &["'sm_75' is too old", "sm_80"]);
     run(&lab, &["cuda", "compile", "--out", "no/kernels"], &[]).fails(1, &["cannot write no/kernels"]);
     assert_eq!(fs::read_dir(lab.0.path()).unwrap().count(), 2, "the text and the file");
+}
+
+#[test]
+fn libraries_that_are_not_what_their_names_say() {
+    let lab = Lab::new();
+    for (folder, name) in [("empty", "libnvrtc.so.13"), ("garbage", "libnvrtc.so.13"), ("cut", "libnvrtc.so.13")] {
+        fs::create_dir_all(lab.path(folder)).unwrap();
+        let whole = fs::read(stand_ins().join("toolkit/libnvrtc.so")).unwrap();
+        let bytes: &[u8] = match folder {
+            "garbage" => b"no library but long enough to be taken for one, if anybody looked at its length alone",
+            "cut" => &whole[..whole.len() / 2],
+            _ => b"",
+        };
+        fs::write(lab.path(folder).join(name), bytes).unwrap();
+        // Not a library at all, though its name begins like one's.
+        fs::write(lab.path(folder).join("libnvrtc.so.13.sha256"), "").unwrap();
+    }
+    fs::create_dir_all(lab.path("bare/driver")).unwrap();
+    lab.write("bare.cpp", "");
+    for name in ["libnvrtc.so", "libcublasLt.so", "driver/libcuda.so"] {
+        let mut compiler = Command::new("g++");
+        compiler.current_dir(lab.0.path()).args(["-shared", "bare.cpp", "-o"]).arg(lab.path("bare").join(name));
+        compiler.arg(format!("-Wl,-soname,{}", name.rsplit('/').next().unwrap()));
+        assert!(compiler.status().unwrap().success());
+    }
+    for (folder, said) in [
+        ("nowhere", "nowhere cannot be read: No such file"),
+        ("bare.cpp", "bare.cpp cannot be read: Not a directory"),
+        ("bare/driver", "bare/driver holds no libnvrtc.so"),
+        ("empty", "empty/libnvrtc.so.13 cannot be read"),
+        ("garbage", "libnvrtc.so.13"),
+        ("cut", "cut/libnvrtc.so.13 is cut off: it has"),
+        ("bare", "libnvrtc.so has no function nvrtc"),
+    ] {
+        let variables = [("LTM_CUDA_LIBRARIES", folder), ANY];
+        run(&lab, &["--device", "cuda", "doctor"], &variables).fails(1, &["NVRTC, which compiles", said]);
+        let doctor = run(&lab, &["doctor"], &variables).succeeds();
+        doctor.says(said).says("GPU           not used").says("computes on the CPU: NVRTC");
+    }
+    let driver = lab.path("bare/driver");
+    let bare = [("LD_LIBRARY_PATH", driver.to_str().unwrap()), ANY];
+    run(&lab, &["--device", "cuda", "doctor"], &bare)
+        .fails(1, &["no NVIDIA driver: ", "no function cuDriverGetVersion"]);
+    run(&lab, &["doctor"], &bare).succeeds().says("computes on the CPU: no NVIDIA driver: ");
+    // Products have a kernel of the program's own.
+    let slow = run(&lab, &["doctor"], &[("LTM_CUDA_LIBRARIES", "bare"), ("LTM_CUDA_KERNELS", "none"), ANY]).succeeds();
+    slow.says("libcublasLt.so has no function cublasLt");
+}
+
+#[test]
+fn what_a_kernel_file_may_not_replace() {
+    let lab = Lab::new();
+    let compile = |out: &str, nvcc: &str| {
+        let nvcc = if nvcc.is_empty() { stand_ins().join("nvcc") } else { nvcc.into() };
+        run(&lab, &["cuda", "compile", "--arch", "80", "--out", out], &[("NVCC", nvcc.to_str().unwrap())])
+    };
+    let _socket = std::os::unix::net::UnixListener::bind(lab.path("socket")).unwrap();
+    compile("socket", "").fails(1, &["cannot write ", "socket: it is no regular file"]);
+    assert!(!fs::metadata(lab.path("socket")).unwrap().is_file());
+    run(&lab, &["doctor"], &[("LTM_CUDA_KERNELS", "socket"), ANY])
+        .succeeds()
+        .says("LTM_CUDA_KERNELS = socket: is no regular");
+    lab.write("old", "old");
+    std::os::unix::fs::symlink("old", lab.path("link")).unwrap();
+    compile("link", "").succeeds();
+    assert!(fs::symlink_metadata(lab.path("link")).unwrap().is_symlink());
+    assert_ne!(fs::read(lab.path("old")).unwrap(), b"old");
+    for nvcc in ["/bin/true", "/nowhere/nvcc", "/"] {
+        compile("kernels", nvcc).fails(1, &[&format!("NVCC = {nvcc} is not NVIDIA's compiler")]);
+    }
+}
+
+/// Backtraces that are switched off are no wish for one.
+#[test]
+fn a_failing_gpu_is_one_line() {
+    let lab = Lab::new();
+    for wanted in ["0", "1"] {
+        let args = [&["--device", "cuda"][..], &train_args("run", &[])].concat();
+        let said = run(&lab, &args, &[ANY, ("RUST_BACKTRACE", wanted)]);
+        assert_eq!(said.code, Some(1), "{}", said.context());
+        assert_eq!(said.err.contains("panicked"), wanted == "1", "{}", said.context());
+        assert!(said.err.lines().last().unwrap().starts_with("error: "), "{}", said.context());
+        fs::remove_dir_all(lab.path("run")).unwrap();
+    }
 }
