@@ -167,10 +167,10 @@ inline const Exchange& exchange(unsigned mask, uint64_t value, int line) {
     return exchanges[current->index.x - lane + __builtin_ctz(mask)];
 }
 
-// Lets the groups of lanes go that are complete; whether there was one.
-inline bool release_warps(unsigned n) {
+// Lets the groups of lanes from `begin` to `end` go that are complete; whether there was one.
+inline bool release_warps(unsigned begin, unsigned end, unsigned n) {
     bool any = false;
-    for (unsigned i = 0; i < n; i++) {
+    for (unsigned i = begin; i < end; i++) {
         Thread& t = threads[i];
         unsigned first = i - lane_of(t);
         if (t.state != State::WARP || (unsigned)__builtin_ctz(t.mask) != lane_of(t)) continue;
@@ -241,6 +241,16 @@ struct Order {
     }
 };
 
+// Runs thread i, if it is ready; whether it returned.
+inline bool run_ready(unsigned i) {
+    if (threads[i].state != State::READY || failure[0]) return false;
+    current = &threads[i];
+    resume(threads[i]);
+    return threads[i].state == State::DONE;
+}
+
+// Forward and shuffled, all threads run to where they wait for others before any goes on. Backward, a warp runs as far as it
+// gets before the next one does: nothing but a barrier makes warps keep step.
 inline void run_block(unsigned n, Order& order) {
     for (unsigned i = 0; i < n; i++) {
         Thread& t = threads[i];
@@ -250,14 +260,17 @@ inline void run_block(unsigned n, Order& order) {
         start(t, stacks + i * STACK);
     }
     for (unsigned done = 0; done < n && !failure[0];) {
-        for (unsigned i : order.of(n)) {
-            if (threads[i].state != State::READY) continue;
-            current = &threads[i];
-            resume(threads[i]);
-            done += threads[i].state == State::DONE;
-            if (failure[0]) return;
+        if (order.kind == 1) {
+            for (unsigned end = n, begin; end > 0; end = begin) {
+                begin = (end - 1) / WARP * WARP;
+                do {
+                    for (unsigned i = end; i > begin; i--) done += run_ready(i - 1);
+                } while (!failure[0] && release_warps(begin, end, n));
+            }
+        } else {
+            for (unsigned i : order.of(n)) done += run_ready(i);
         }
-        if (done < n && !release_warps(n) && !failure[0]) release_block(n);
+        if (!failure[0] && done < n && !release_warps(0, n, n) && !failure[0]) release_block(n);
     }
 }
 

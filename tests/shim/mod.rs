@@ -21,7 +21,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 pub enum Order {
     /// By number.
     Forward,
-    /// The last first.
+    /// The last first, and each warp as far as it gets before the next.
     Backward,
     /// Another order between any two barriers, always the same ones.
     Shuffled,

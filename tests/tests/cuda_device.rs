@@ -102,6 +102,6 @@ fn too_little_memory_is_told_before_anything_runs() {
     let error = model.store.ready().expect_err("not enough memory").to_string();
     assert_eq!(
         error,
-        "0.00 GiB of device memory are needed, host shim has room for 0.00 GiB (the host shim has no room for 32 bytes)"
+        "164 bytes of device memory are needed, host shim has room for 64 bytes (the host shim has no room for 32 bytes)"
     );
 }

@@ -3,7 +3,7 @@
 use engine::cuda::{Factor, PRODUCT, Pointer, Product, Settings};
 use engine::{Buffer, DType, Device, Spec};
 use tests::driver::{ask, in_child, panic_of, toolkit};
-use tests::shim::{Order, Shim};
+use tests::shim::{Fault, Order, Shim};
 
 /// A matrix on the device with small whole numbers, and the numbers.
 fn matrix(device: &Device, dtype: DType, rows: usize, cols: usize, seed: usize) -> (Buffer, Vec<f64>) {
@@ -96,12 +96,31 @@ fn products_by_cublas() {
     });
 }
 
-#[test]
-fn products_by_the_kernel_of_the_engine() {
+/// Products by the engine's kernel with threads in several orders.
+fn products_on(device: impl Fn(Order) -> Device) {
     for order in Order::ALL {
-        let device = Shim::device(order);
+        let device = device(order);
         let Device::Cuda(gpu) = &device else { unreachable!("the shim is a GPU") };
         gpu.load(&[&PRODUCT]).unwrap_or_else(|e| panic!("{e}"));
         products(&device, |product| product.launch(&**gpu));
+    }
+}
+
+#[test]
+fn products_by_the_kernel_of_the_engine() {
+    products_on(Shim::device);
+}
+
+#[test]
+fn mistakes_in_the_kernel_are_found() {
+    for (find, replace) in [
+        ("        __syncthreads();\n#pragma unroll\n        for (int k = 0", "#pragma unroll\n        for (int k = 0"),
+        ("        __syncthreads();\n    }\n", "    }\n"),
+        ("k0 + ka < inner", "k0 + ka <= inner"),
+        ("row >= rows || col >= cols", "row > rows || col >= cols"),
+        ("(added ? added[at] : 0.0f)", "(added ? 0.0f : 0.0f)"),
+    ] {
+        let found = panic_of(|| products_on(|order| Shim::faulty(order, Fault { file: "product", find, replace })));
+        assert!(!found.contains("g++"), "not a mistake that compiles: {found}");
     }
 }

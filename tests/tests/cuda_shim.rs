@@ -129,6 +129,8 @@ fn broken_rules_are_told() {
     assert!(message("past_the_end", 64).contains("byte 256 of an allocation of 256 bytes was written"));
     assert!(message("in_front", 64).contains("byte -1 of an allocation of 256 bytes was written"));
     assert!(message("past_shared", 64).contains("byte 64 of 64 bytes of shared memory written"));
+    assert!(message("crooked_load", 1).contains("a pack that is not aligned to 8 bytes"));
+    assert!(message("crooked_store", 1).contains("a pack that is not aligned to 16 bytes"));
     assert!(message("three_parameters", 64).contains("argument 2 has 4 bytes, must have 8"));
     assert!(message("no_such_entry", 64).contains("no such kernel"));
 }

@@ -74,6 +74,10 @@ extern "C" __global__ void past_shared(const float*, float*, int) {
     if (threadIdx.x <= 16) shared[threadIdx.x] = 1;
 }
 
+extern "C" __global__ void crooked_load(const float* x, float* y, int) { y[threadIdx.x] = load_pack<2>(x + 1).x[0]; }
+
+extern "C" __global__ void crooked_store(const float*, float* y, int) { store_pack<4>(y + 2, Floats<4>{}); }
+
 extern "C" __global__ void three_parameters(const float*, float*, double) {}
 
 extern "C" __global__ void unwritten(const float*, float* y, int) {

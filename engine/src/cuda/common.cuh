@@ -43,18 +43,27 @@ template <int N> struct Floats {
     float x[N];
 };
 
-template <int N, class S> __device__ inline Floats<N> load_pack(const S* from) {
-    Pack<S, N> pack = *reinterpret_cast<const Pack<S, N>*>(from);
+template <int N, class S> __device__ inline Pack<S, N> read_pack(const S* from) {
+    check_aligned<sizeof(Pack<S, N>)>(from);
+    return *reinterpret_cast<const Pack<S, N>*>(from);
+}
+
+template <class S, int N> __device__ inline Floats<N> to_floats(Pack<S, N> pack) {
     Floats<N> out;
 #pragma unroll
     for (int i = 0; i < N; i++) out.x[i] = to_float(pack.x[i]);
     return out;
 }
 
+template <int N, class S> __device__ inline Floats<N> load_pack(const S* from) {
+    return to_floats(read_pack<N>(from));
+}
+
 template <int N, class S> __device__ inline void store_pack(S* to, Floats<N> values) {
     Pack<S, N> pack;
 #pragma unroll
     for (int i = 0; i < N; i++) pack.x[i] = from_float<S>(values.x[i]);
+    check_aligned<sizeof pack>(to);
     *reinterpret_cast<Pack<S, N>*>(to) = pack;
 }
 

@@ -26,6 +26,9 @@ __device__ inline float exp2_approx(float x) {
     return out;
 }
 
+// Addresses of packs are multiples of their size: the hardware stops a kernel that breaks this, the host tests name it.
+template <int BYTES> __device__ inline void check_aligned(const void*) {}
+
 // Dynamic shared memory: `SHARED(float, rows);` declares `float* rows`. Once per kernel.
 extern __shared__ __align__(128) unsigned char dynamic_shared[];
 #define SHARED(type, name) type* name = reinterpret_cast<type*>(dynamic_shared)

@@ -15,7 +15,7 @@ template <int N> struct Row {
 #pragma unroll
         for (int k = 0; k < KEPT; k++) {
             int i = (k * WARP + lane()) * N;
-            if (i < d) kept[k] = *reinterpret_cast<const Pack<T, N>*>(at + i);
+            if (i < d) kept[k] = read_pack<N>(at + i);
         }
     }
 
@@ -24,7 +24,7 @@ template <int N> struct Row {
 #pragma unroll
         for (int k = 0; k < KEPT; k++) {
             int i = (k * WARP + lane()) * N;
-            if (i < d) f(i, load_pack<N>(kept[k].x));
+            if (i < d) f(i, to_floats(kept[k]));
         }
 #pragma unroll 1
         for (int i = (KEPT * WARP + lane()) * N; i < d; i += WARP * N) f(i, load_pack<N>(at + i));

@@ -6,6 +6,7 @@ use tests::shim::Fault;
 const ALL: &[[&str; 4]] = &[
     ["rmsnorm", "rmsnorm", "if (!partial) return;\n    __syncthreads();", "if (!partial) return;"],
     ["rmsnorm", "rmsnorm", "sums[warp()][lane()] = sum;\n    __syncthreads();", "sums[warp()][lane()] = sum;"],
+    ["rmsnorm", "rmsnorm", "sums[i] = 0;\n        __syncwarp();", "sums[i] = 0;"],
     ["rmsnorm", "rmsnorm", "if (row >= rows) return;", "if (row > rows) return;"],
     ["rmsnorm", "rmsnorm", "min(first + rows_per_block, rows)", "first + rows_per_block"],
     ["rmsnorm", "rmsnorm", "for (int w = 0; w < warps; w++)", "for (int w = 0; w <= warps; w++)"],
@@ -63,6 +64,8 @@ const ALL: &[[&str; 4]] = &[
     ["gaussian", "gaussian", "0.5f * d.x[j]", "d.x[j]"],
     ["gaussian", "gaussian", "i += blockDim.x) {", "i += blockDim.x + 1) {"],
     ["gaussian", "gaussian", "d_kl[i / size]", "d_kl[i % size]"],
+    ["embedding", "embedding", "counts[warp()] = earlier;\n    __syncthreads();", "counts[warp()] = earlier;"],
+    ["embedding", "embedding", "at += counts[w];\n    __syncthreads();", "at += counts[w];"],
     ["embedding", "embedding", "counts[warp()] = own;\n    __syncthreads();", "counts[warp()] = own;"],
     ["embedding", "embedding", "stretch = (end - begin + warps - 1) / warps", "stretch = (end - begin) / warps"],
     ["embedding", "embedding", "__syncthreads();\n    if (warp() != 0", "if (warp() != 0"],
@@ -82,6 +85,7 @@ const ALL: &[[&str; 4]] = &[
     ["ring_attention", "ring_attention", "lane() < group && c < head.width", "lane() < group"],
     ["ring_attention", "ring_attention", "if (head_dim % WIDE == 0)", "if (head_dim % 2 == 0)"],
     ["ring_attention", "ring_attention", "min(position[0], window - 1)", "min(position[0], window)"],
+    ["ring_attention", "common.cuh", "fmaxf(most, shared[w]);\n    __syncthreads();", "fmaxf(most, shared[w]);"],
     [
         "ring_attention",
         "common.cuh",
@@ -183,6 +187,9 @@ const ALL: &[[&str; 4]] = &[
     ["window_attention", "window_attention", "lane() / 16 * 8 + lane() % 8", "lane() % 8"],
     ["window_attention", "window_attention", "i < left && c + j < rows.width ? load", "i < left ? load"],
     ["window_attention", "window_attention", "load_tile<BLOCK>(stream.tile(1),", "load_tile<BLOCK>(stream.tile(0),"],
+    ["cross_attention", "cross_attention", "__syncthreads();\n                load(i);", "load(i);"],
+    ["cross_attention", "cross_attention", "copy_wait<0>();\n                __syncthreads();", "copy_wait<0>();"],
+    ["cross_attention", "cross_attention", "copy_wait<0>();\n    __syncthreads();\n    Left<1>", "Left<1>"],
     [
         "cross_attention",
         "cross_attention",

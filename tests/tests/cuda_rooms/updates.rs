@@ -87,9 +87,8 @@ fn mistakes_in_updates_are_found() {
     }
 }
 
-/// Rounding is exact, so all bits are the CPU's.
-#[test]
-fn casts_round_as_on_the_cpu() {
+/// What is wrong with a cast's results and gradients, if anything. Rounding is exact, so all bits are the CPU's.
+fn check_casts(device: impl Fn() -> Device) -> Result<(), String> {
     for n in [1, 7, 8, 2059] {
         for (from, to) in [(DType::F32, DType::Bf16), (DType::Bf16, DType::F32), (DType::F32, DType::F32)] {
             let numbers = |dtype, site| {
@@ -107,7 +106,25 @@ fn casts_round_as_on_the_cpu() {
                 }
                 bits(&all)
             };
-            assert!(run(&loaded(Shim::device(Order::Shuffled), "cast")) == run(&Device::Cpu), "{n} {from} to {to}");
+            if crate::or_panic(|| Ok(run(&device())))? != run(&Device::Cpu) {
+                return Err(format!("{n} {from} to {to}"));
+            }
         }
+    }
+    Ok(())
+}
+
+#[test]
+fn casts_round_as_on_the_cpu() {
+    check_casts(|| loaded(Shim::device(Order::Shuffled), "cast")).unwrap_or_else(|e| panic!("{e}"));
+    for (find, replace) in [
+        ("i < (unsigned)n; i++", "i + 1 < (unsigned)n; i++"),
+        ("end <= (unsigned)n)", "end <= (unsigned)n + 4)"),
+        ("convert_pack<1>(from + i, want, to + i)", "convert_pack<1>(from + i, WRITE, to + i)"),
+    ] {
+        let fault = Fault { file: "cast", find, replace };
+        let found = check_casts(|| loaded(Shim::faulty(Order::Forward, fault), "cast"));
+        let found = found.expect_err(&format!("nobody noticed {replace:?} in the place of {find:?}"));
+        assert!(!found.contains("g++"), "not a mistake that compiles: {found}");
     }
 }
