@@ -20,12 +20,8 @@
 
 #define __global__
 #define __device__
-#define __host__
-#define __forceinline__ inline
-#define __noinline__ __attribute__((noinline))
 #define __launch_bounds__(...)
 #define __align__(n) alignas(n)
-#define __constant__ static const
 // All of a file's static shared memory in one section, so that it can be spoilt before every block.
 #define __shared__ static __attribute__((section("shim_shared")))
 
@@ -370,14 +366,6 @@ template <class V> V __shfl_sync(unsigned mask, V v, int from, int width = 32, i
 template <class V> V __shfl_xor_sync(unsigned mask, V v, int flip, int line = __builtin_LINE()) {
     return shim::shuffle(mask, v, shim::lane_of(*shim::current) ^ flip, line);
 }
-template <class V> V __shfl_down_sync(unsigned mask, V v, unsigned by, int line = __builtin_LINE()) {
-    unsigned lane = shim::lane_of(*shim::current);
-    return shim::shuffle(mask, v, lane + by < 32 ? lane + by : lane, line);
-}
-template <class V> V __shfl_up_sync(unsigned mask, V v, unsigned by, int line = __builtin_LINE()) {
-    unsigned lane = shim::lane_of(*shim::current);
-    return shim::shuffle(mask, v, lane >= by ? lane - by : lane, line);
-}
 inline unsigned __ballot_sync(unsigned mask, bool vote, int line = __builtin_LINE()) {
     const shim::Exchange& all = shim::exchange(mask, vote, line);
     unsigned out = 0;
@@ -387,24 +375,6 @@ inline unsigned __ballot_sync(unsigned mask, bool vote, int line = __builtin_LIN
 inline bool __any_sync(unsigned mask, bool vote, int line = __builtin_LINE()) {
     return __ballot_sync(mask, vote, line) != 0;
 }
-inline bool __all_sync(unsigned mask, bool vote, int line = __builtin_LINE()) {
-    return __ballot_sync(mask, vote, line) == mask;
-}
-
-// Threads run one at a time: every access is atomic.
-template <class V> V atomicAdd(V* at, V by) { return std::exchange(*at, *at + by); }
-template <class V> V atomicMax(V* at, V with) { return std::exchange(*at, *at > with ? *at : with); }
-template <class V> V atomicExch(V* at, V with) { return std::exchange(*at, with); }
-inline void __threadfence() {}
-
-struct alignas(8) float2 { float x, y; };
-struct alignas(16) float4 { float x, y, z, w; };
-struct alignas(8) uint2 { unsigned x, y; };
-struct alignas(16) uint4 { unsigned x, y, z, w; };
-inline float2 make_float2(float x, float y) { return {x, y}; }
-inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
-inline uint2 make_uint2(unsigned x, unsigned y) { return {x, y}; }
-inline uint4 make_uint4(unsigned x, unsigned y, unsigned z, unsigned w) { return {x, y, z, w}; }
 
 template <class To, class From> inline To shim_bits(From x) {
     static_assert(sizeof(To) == sizeof(From), "the same bits");
@@ -414,8 +384,6 @@ template <class To, class From> inline To shim_bits(From x) {
 }
 inline unsigned __float_as_uint(float x) { return shim_bits<unsigned>(x); }
 inline float __uint_as_float(unsigned x) { return shim_bits<float>(x); }
-inline int __float_as_int(float x) { return shim_bits<int>(x); }
-inline float __int_as_float(int x) { return shim_bits<float>(x); }
 inline long long __double_as_longlong(double x) { return shim_bits<long long>(x); }
 inline double __longlong_as_double(long long x) { return shim_bits<double>(x); }
 
@@ -425,19 +393,7 @@ inline double __dmul_rn(double a, double b) { return a * b; }
 inline double __ddiv_rn(double a, double b) { return a / b; }
 inline double __dsqrt_rn(double a) { return sqrt(a); }
 inline double __fma_rn(double a, double b, double c) { return fma(a, b, c); }
-inline float __fadd_rn(float a, float b) { return a + b; }
-inline float __fmul_rn(float a, float b) { return a * b; }
-inline float __fmaf_rn(float a, float b, float c) { return fmaf(a, b, c); }
-inline float rsqrtf(float x) { return 1.0f / sqrtf(x); }
-inline float __expf(float x) { return expf(x); }
-inline float __logf(float x) { return logf(x); }
-inline float __fdividef(float a, float b) { return a / b; }
-inline unsigned __umulhi(unsigned a, unsigned b) { return (unsigned)((unsigned long long)a * b >> 32); }
 inline int __popc(unsigned x) { return __builtin_popcount(x); }
-inline int __clz(int x) { return x ? __builtin_clz((unsigned)x) : 32; }
-template <class V> V __ldg(const V* x) { return *x; }
-template <class V> V __ldcs(const V* x) { return *x; }
-template <class V> void __stcs(V* x, V value) { *x = value; }
 
 inline int min(int a, int b) { return a < b ? a : b; }
 inline int max(int a, int b) { return a > b ? a : b; }

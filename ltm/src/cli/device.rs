@@ -31,8 +31,8 @@ impl fmt::Display for Choice {
     }
 }
 
-/// Opens the device with every kernel ready to launch, and says on the standard error which GPU it is, or why `auto` does
-/// not take the one that seems to be there. Kernels are compiled in parallel, so this belongs inside the
+/// Opens the device with every kernel ready to launch, and says on the standard error which GPU it is, or why `auto` takes
+/// none. Kernels are compiled in parallel, so this belongs inside the
 /// [pool](super::threads::inside).
 ///
 /// # Errors
@@ -42,6 +42,7 @@ pub fn open(choice: Choice) -> Result<Device> {
     match (&device, why) {
         (Device::Cuda(gpu), _) => note(format_args!("on {}", gpu.name())),
         (Device::Cpu, Some(why)) => note(format_args!("note: {why}; `ltm doctor` says more")),
+        (Device::Cpu, None) if choice == Choice::Auto => note("on the CPU: there is no NVIDIA driver"),
         (Device::Cpu, None) => {}
     }
     Ok(device)

@@ -51,6 +51,9 @@ pub fn run(args: &Args, device: device::Choice) -> Result<()> {
     print(flops(&config, &plans, tokens))?;
     print("")?;
     print(plans.memory())?;
+    if let Err(e) = config.check_room(&plans.store, Work::Training) {
+        note(format_args!("note: training would not start: {e}"));
+    }
     if args.ops {
         for (name, plan) in plans.all() {
             print(format_args!("\n=== {name} ===\n{}", plan.to_string().trim_end()))?;

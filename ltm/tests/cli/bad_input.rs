@@ -189,7 +189,7 @@ fn generation_that_cannot_be() {
     assert!(!said.err.contains("inferred from the last"), "{}", said.context());
     assert_eq!(said.err.matches("make up to 33 positions").count(), 1, "{}", said.context());
     generate(&["--prompt", &longer, "--tokens", "1"]).succeeds().says("only the last of them are read");
-    let said = generate(&["--unconditional", "--tokens", "32"]).succeeds();
+    let said = generate(&["--device", "cpu", "--unconditional", "--tokens", "32"]).succeeds();
     assert!(said.err.is_empty(), "{}", said.context());
     lab.run(&["eval", "run", "--samples", "0"]).fails(2, &["at least one draw"]);
     lab.run(&["eval", "run", "--samples", "4294967295"]).fails(2, &["65536"]);
@@ -222,10 +222,10 @@ fn a_loss_that_is_not_finite() {
 #[test]
 fn configurations_too_large_for_memory() {
     let lab = Lab::trained();
-    let wide = ["model.dim=65536", "train.batch=65536", "model.seq=1024"];
-    lab.train("wide", &wide).fails(1, &["training needs at least", "TB", "train.batch = 65536", "model.seq = 1024"]);
+    let wide = ["model.dim=65536", "train.batch=65535", "model.seq=1024"];
+    lab.train("wide", &wide).fails(1, &["training needs at least", "TB", "train.batch = 65535", "model.seq = 1024"]);
     lab.run(&[&["demo", "--set"], &wide[..]].concat()).fails(1, &["training needs at least"]);
-    lab.run(&[&["plan", "--set"], &wide[..]].concat()).fails(1, &["the largest single value", "train.batch = 65536"]);
+    lab.run(&[&["plan", "--set"], &wide[..]].concat()).fails(1, &["the largest single value", "train.batch = 65535"]);
     lab.train("deep", &["model.dim=65536", "model.layers=16"]).fails(1, &["model.dim = 65536 or model.layers = 16"]);
     assert!(!lab.path("wide").exists() && !lab.path("deep").exists() && !lab.path("runs").exists());
     let mut config = Config::preset("large").unwrap();
@@ -286,7 +286,7 @@ fn a_disk_that_is_full() {
 #[test]
 fn standard_outputs_that_end() {
     let lab = Lab::new();
-    let args = ["plan", "--ops"];
+    let args = ["--device", "cpu", "plan", "--ops"];
     let mut child = lab.command(&args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     drop(child.stdout.take());
     let output = child.wait_with_output().unwrap();

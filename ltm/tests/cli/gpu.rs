@@ -120,6 +120,12 @@ fn a_gpu_that_is_too_small_or_fails() {
         assert!(lab.path(out).join("checkpoints").exists());
     }
 
+    let plan = ["--device", "cuda", "plan", "--set", "train.batch=64"];
+    run(&lab, &plan, &[ANY, ("FAKE_MEMORY", &memory(1_000_000))])
+        .succeeds()
+        .says("training would not start: ")
+        .says("of device memory are needed");
+
     // The first launch fails: a line, not a panic.
     let broken = train(&[], 1 << 30);
     broken.fails(1, &["arguments, the kernel has 0 parameters"]);
@@ -235,4 +241,18 @@ fn a_failing_gpu_is_one_line() {
         assert!(said.err.lines().last().unwrap().starts_with("error: "), "{}", said.context());
         fs::remove_dir_all(lab.path("run")).unwrap();
     }
+}
+
+#[test]
+fn a_machine_without_a_driver() {
+    let lab = Lab::new();
+    let doctor = lab.run(&["--device", "cpu", "doctor"]).succeeds();
+    if !doctor.out.contains("no NVIDIA driver: libcuda.so.1 is not found") {
+        return;
+    }
+    let plan = lab.run(&["plan"]).succeeds();
+    assert_eq!(plan.err, "on the CPU: there is no NVIDIA driver\n");
+    assert!(lab.run(&["--device", "cpu", "plan"]).succeeds().err.is_empty());
+    let asked = lab.run(&["--device", "cuda", "plan"]);
+    asked.fails(1, &["no NVIDIA driver: libcuda.so.1 is not found; install it (580 or later), or use --device cpu"]);
 }
