@@ -7,14 +7,14 @@ use engine::cuda::Gpu;
 /// Widths of a head that kernels are compiled for; others are rounded up.
 pub static SIZES: [usize; 4] = [16, 32, 64, 128];
 
-/// The widest head for which attention on this GPU has kernels whose tiles fit into the shared memory of a block: 128 with an
-/// A100's or H100's, 64 in f32 with the 99 KiB of other cards.
+/// The widest head for which attention on this GPU has kernels whose tiles fit into the shared memory of a block: 128 with
+/// that of an A100 or H100, 64 in f32 with the 99 KiB of an RTX 30 to 50.
 pub fn widest_head(gpu: &dyn Gpu, dtype: DType) -> usize {
     let needed = |size| {
         let tiles = Tiles { size, dtype };
         window_attention::cuda::shared(tiles).max(cross_attention::cuda::shared(tiles))
     };
-    SIZES.into_iter().filter(|&size| needed(size) <= gpu.shared_bytes()).max().unwrap_or(0)
+    SIZES.into_iter().take_while(|&size| needed(size) <= gpu.shared_bytes()).last().unwrap_or(0)
 }
 
 /// Threads of a block.

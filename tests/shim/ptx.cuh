@@ -20,8 +20,8 @@ __device__ inline float exp2_approx(float x) {
     return y < 1.17549435e-38f ? 0.0f : y;
 }
 
-template <int BYTES> __device__ inline void check_aligned(const void* at, int line = __builtin_LINE()) {
-    if ((uintptr_t)at % BYTES != 0) shim::die("line %d: a pack that is not aligned to %d bytes", line, BYTES);
+template <int BYTES> __device__ inline void check_aligned(const void* at) {
+    if ((uintptr_t)at % BYTES != 0) shim::die("a pack that is not aligned to %d bytes", BYTES);
 }
 
 #define SHARED(type, name) type* name = reinterpret_cast<type*>(shim::shared_memory)

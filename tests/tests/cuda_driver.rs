@@ -40,7 +40,7 @@ fn lacks(part: &str) -> bool {
 
 fn open(settings: &Settings, modules: &[&'static Module]) -> Result<Arc<dyn Gpu>> {
     match Device::open("cuda", modules, settings)? {
-        (Device::Cuda(gpu), None) => Ok(gpu),
+        (Device::Cuda(gpu), _) => Ok(gpu),
         other => panic!("not a GPU: {other:?}"),
     }
 }
@@ -223,7 +223,8 @@ fn what_was_found() {
         let found = probe(&settings(), &device());
         let of =
             |part| found.iter().filter(move |f| f.part == part).map(|f| (f.state, f.text.as_str())).collect::<Vec<_>>();
-        assert_eq!(of("driver"), [(State::Used, "knows CUDA 13.0")]);
+        // Behind the version of a driver that the machine has.
+        assert!(of("driver")[0].0 == State::Used && of("driver")[0].1.ends_with("knows CUDA 13.0"), "{found:?}");
         let gpu = "Fake GPU (sm_90a), 132 multiprocessors, 1.0 GiB";
         assert_eq!(of("GPU")[0], (State::Used, gpu));
         assert_eq!(of("GPU")[1], (State::Unused, format!("{gpu}; CUDA_VISIBLE_DEVICES=1 chooses it").as_str()));

@@ -185,12 +185,11 @@ pub(crate) fn check_place(path: &Path) -> Result<()> {
 
 /// Where a path leads.
 fn place_of(path: &Path) -> Result<PathBuf> {
-    let path = fs::canonicalize(path).unwrap_or_else(|_| path.into());
-    match fs::metadata(&path) {
-        Ok(there) if !there.is_file() => {
-            Err(Error::new(format!("cannot write {}: it is no regular file", path.display())))
-        }
-        _ => Ok(path),
+    let wrong = |what: &str| Err(Error::new(format!("cannot write {}: it is {what}", path.display())));
+    match (fs::metadata(path), fs::symlink_metadata(path)) {
+        (Ok(there), _) if !there.is_file() => wrong("no regular file"),
+        (Err(_), Ok(link)) if link.is_symlink() => wrong("a link that leads nowhere"),
+        _ => Ok(fs::canonicalize(path).unwrap_or_else(|_| path.into())),
     }
 }
 

@@ -41,7 +41,7 @@ impl Compiler {
         let toolkits = toolkits.map(|root| root.join("bin/nvcc"));
         if let Some(program) = env::var_os("NVCC").filter(|name| !name.is_empty()).map(PathBuf::from) {
             let wrong =
-                || Error::new(format!("NVCC = {} is not NVIDIA's compiler: name nvcc itself", program.display()));
+                || Error::new(format!("NVCC = {} does not answer as nvcc does: name nvcc itself", program.display()));
             return Self::program(program.clone()).map(Some).ok_or_else(wrong);
         }
         let places = toolkits.chain(["nvcc", "/usr/local/cuda/bin/nvcc"].map(PathBuf::from));
@@ -50,6 +50,9 @@ impl Compiler {
 
     /// nvcc, if the program is it.
     fn program(program: PathBuf) -> Option<Self> {
+        // It will run in another folder, where the path to it must hold.
+        let is_path = program.components().count() > 1;
+        let program = if is_path { std::path::absolute(&program).ok()? } else { program };
         let output = Command::new(&program).arg("--version").output().ok().filter(|o| o.status.success())?;
         let text = String::from_utf8_lossy(&output.stdout);
         // "Cuda compilation tools, release 13.0, V13.0.88"
@@ -77,7 +80,10 @@ impl Compiler {
         let defines = || variant.defines().join(" ");
         code.map_err(|e| {
             let place = format!("{} cannot compile {} ({}) for {arch}", self.describe(), module.name, defines());
-            Error::new(format!("{place}: {e}"))
+            // One that came later than the compiler.
+            let later = e.contains("architecture");
+            let hint = if later { "; --arch names the GPUs to compile for" } else { "" };
+            Error::new(format!("{place}: {e}{hint}"))
         })
     }
 }

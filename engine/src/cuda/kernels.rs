@@ -3,7 +3,7 @@
 use super::arch::Arch;
 use super::bundle::{self, Entry, Hash, Label};
 use super::compile::Compiler;
-use super::libraries::Settings;
+use super::libraries::{Library, Settings};
 use super::{Module, Variant};
 use crate::{Error, Result};
 use rayon::prelude::*;
@@ -122,21 +122,23 @@ pub struct Compiled {
     pub bytes: usize,
 }
 
-/// Compiles every variant of these modules for these GPUs into one file, some seconds of work for each GPU and module, with nvcc where it is found and with NVRTC
-/// otherwise. No GPU is needed. [`Settings::kernels`] names such a file to a machine that has no compiler.
+/// Compiles every variant of these modules for these GPUs into one file, some seconds of work for each GPU and module, with
+/// nvcc where it is found and with NVRTC otherwise. No GPU is needed. [`Settings::kernels`] names such a file to a machine that has no compiler.
 ///
 /// # Errors
 /// If there is no compiler, it refuses a kernel, or the file cannot be written. Then there is no file, or the old one.
 pub fn compile_file(modules: &[&'static Module], archs: &[Arch], settings: &Settings, out: &Path) -> Result<Compiled> {
     let compiler = match Compiler::nvcc()? {
         Some(nvcc) => nvcc,
-        None => Compiler::nvrtc(settings).map_err(|_| {
-            Error::new(format!(
-                "no compiler is found: neither nvcc (in the path, or named by NVCC) nor NVRTC (libnvrtc.so, in a folder that {} \
-                 names)",
-                Settings::LIBRARIES
-            ))
-        })?,
+        None => {
+            Library::Nvrtc.find(settings).map_err(|why| {
+                Error::new(format!(
+                    "no compiler is found: neither nvcc (in the path, or named by NVCC) nor NVRTC ({why}; {} names its folder)",
+                    Settings::LIBRARIES
+                ))
+            })?;
+            Compiler::nvrtc(settings)?
+        }
     };
     // Before the compiler works for minutes; what is there stays.
     bundle::check_place(out)?;

@@ -93,12 +93,17 @@ impl Library {
             }
         }
         if !self.is_found() {
-            let nothing = || format!("{} is not found", self.name());
-            return Err(if refused.is_empty() { nothing() } else { refused.join("; ") });
+            return Err(match (refused.is_empty(), settings.libraries.is_empty() || self == Self::Driver) {
+                (false, _) => refused.join("; "),
+                (true, true) => format!("{} is not found", self.name()),
+                (true, false) => {
+                    format!("{} is of a version that is not known here, as CUDA 12 and 13 are", self.name())
+                }
+            });
         }
         let first = match self {
             // Later ones may not be there where it is old, of which there is more to be said.
-            Self::Driver => &symbols::DRIVER[..1],
+            Self::Driver => &symbols::DRIVER[..2],
             Self::Nvrtc => &symbols::NVRTC,
             Self::CublasLt => &symbols::CUBLAS_LT,
         };
@@ -127,7 +132,9 @@ impl Library {
 
     /// Whether the loader knows no file of its name at all.
     pub fn is_absent(self) -> bool {
-        !self.is_found() && open(Path::new(self.name())).is_err_and(|e| e.contains("No such file"))
+        // Where there is none for the system, or the loader has other words, nothing more is known.
+        let says_so = |e: String| !cfg!(target_os = "linux") || e.contains(self.name()) && e.contains("No such file");
+        !self.is_found() && open(Path::new(self.name())).is_err_and(says_so)
     }
 
     /// Whether the loader finds it by its name, which it does also if the process has it already.
@@ -219,7 +226,7 @@ fn open_whole(path: &Path) -> std::result::Result<(), String> {
         Ok(file.metadata()?.len())
     };
     let bytes = read().map_err(|e| format!("{} cannot be read: {e}", path.display()))?;
-    // The table of sections is what an object file of 64 bits ends with.
+    // The table of sections is what an object file of 64 bits ends with as a rule.
     let number =
         |at: usize, n: usize| header[at..at + n].iter().rev().fold(0u64, |sum, &byte| sum << 8 | u64::from(byte));
     let end = number(0x28, 8).saturating_add(number(0x3a, 2) * number(0x3c, 2));

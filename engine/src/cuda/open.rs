@@ -14,7 +14,8 @@ pub(super) const OLDEST_DRIVER: i32 = 12_040;
 
 impl Device {
     /// The device that `cpu`, `cuda` or `auto` stands for, with these kernels ready to launch. `auto` is the GPU if it can
-    /// be used; else the CPU, and a note that says why, unless there is nothing to be said: no driver.
+    /// be used; else the CPU, and a note that says why, unless there is nothing to be said: no driver. Of a GPU a note says
+    /// what makes it slow.
     ///
     /// # Errors
     /// If the name is another, or for `cuda` if the GPU cannot be used: no driver, no GPU, one of them too old, or no
@@ -22,10 +23,10 @@ impl Device {
     pub fn open(name: &str, modules: &[&'static Module], settings: &Settings) -> Result<(Self, Option<String>)> {
         match name {
             "cpu" => Ok((Self::Cpu, None)),
-            "cuda" => gpu(modules, settings).map(|gpu| (gpu, None)),
+            "cuda" => gpu(modules, settings),
             "auto" if Library::Driver.is_absent() => Ok((Self::Cpu, None)),
             "auto" => Ok(match gpu(modules, settings) {
-                Ok(gpu) => (gpu, None),
+                Ok(gpu) => gpu,
                 Err(e) => (Self::Cpu, Some(format!("on the CPU: {e}"))),
             }),
             _ => Err(Error::usage(format!("no device is called '{name}'; use cpu, cuda or auto"))),
@@ -33,10 +34,12 @@ impl Device {
     }
 }
 
-fn gpu(modules: &[&'static Module], settings: &Settings) -> Result<Device> {
+fn gpu(modules: &[&'static Module], settings: &Settings) -> Result<(Device, Option<String>)> {
     let driver = Driver::new(settings)?;
     driver.load(modules)?;
-    Ok(Device::Cuda(Arc::new(driver)))
+    let slow = Library::CublasLt.find(settings).err();
+    let note = slow.map(|why| format!("without cuBLASLt products run on a slow kernel of this program: {why}"));
+    Ok((Device::Cuda(Arc::new(driver)), note))
 }
 
 /// A version of CUDA as the driver counts it, e.g. `13.0`.

@@ -1,8 +1,9 @@
 //! The functions of NVIDIA's libraries that are called, here or in cudarc on our behalf.
 
-/// The driver's; the first is as old as the driver itself.
+/// The driver's; the first two are as old as the driver itself.
 pub const DRIVER: [&str; 34] = [
     "cuDriverGetVersion",
+    "cuGetErrorString",
     "cuCtxGetCurrent",
     "cuCtxSetCurrent",
     "cuDeviceGet",
@@ -15,7 +16,6 @@ pub const DRIVER: [&str; 34] = [
     "cuFuncGetAttribute",
     "cuFuncGetParamInfo",
     "cuFuncSetAttribute",
-    "cuGetErrorString",
     "cuGraphDestroy",
     "cuGraphExecDestroy",
     "cuGraphInstantiateWithFlags",

@@ -7,8 +7,9 @@ use engine::{Buffer, DType, Want};
 
 pub static KERNELS: Module = Module::new("cross_entropy", include_str!("kernel.cu"));
 
-/// Tokens whose logits exist at the same time on a GPU: at V = 50,258 in bf16 412 MB; half as many in f32. With 512, whose logits would stay in the
-/// second level cache, a step took a tenth longer: the products lose more than the passes between them gain.
+/// Tokens whose logits exist at the same time on a GPU: at V = 50,258 in bf16 412 MB. With 512, whose logits would stay in
+/// the second level cache, a step took a tenth longer: the products lose more than the passes between them gain. Half as
+/// many where a bf16 model's logits are in f32.
 pub const CHUNK: usize = 4096;
 
 /// Entries of the vocabulary of one block: enough blocks for every GPU, few enough partial sums.
@@ -49,7 +50,7 @@ pub struct Gradients<'a> {
 #[derive(Clone, Copy)]
 pub struct Shape {
     pub dtype: DType,
-    /// What logits are stored as. From bf16 come gradients, and losses along the way; its eight digits are not enough for
+    /// What logits are stored as. From bf16 come gradients, and losses along the way; its eight bits are not enough for
     /// what is said about a model, whose logits are larger than one.
     pub logits: DType,
     pub tokens: usize,

@@ -6,8 +6,9 @@
 //! Everything but the loss and `d_table` belongs to one token and has the same bits whatever the other tokens are.
 //!
 //! On a GPU the fused pass without the table's gradient, that of the fast steps, reports no nll above 88 + log V: see
-//! `exponentials` in `kernel.cu`. And where models are stored as bf16, so are the logits from which gradients and the losses
-//! beside them come. What is reported of a model comes from `forward`, which knows no limit and has its logits in f32.
+//! `exponentials` in `kernel.cu`. And where a model is stored as bf16, so are the logits from which gradients and the losses
+//! beside them come, those of a training step; a gradient that is not fused with its loss sets such logits against an lse
+//! of better ones. Held-out losses come from `forward`, which knows no limit and has its logits in f32.
 //!
 //! All of V·B·N logits would be larger than everything else in a model together. On the CPU the loss, and with it the gradient
 //! of the hidden state, which is all that the fast steps want, need no more of them than the cache holds (`stream.rs`). Where

@@ -39,14 +39,9 @@ pub fn run(command: &Command, threads: Option<usize>) -> Result<()> {
         return Err(Error::new(format!("cannot write {}: name a file in a folder that exists", args.out.display())));
     }
     let names = archs.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-    note(format_args!("compiling all kernels for {names}: up to a minute for each on two cores"));
+    note(format_args!("compiling all kernels for {names}: about half a minute for each on two cores"));
     let made = threads::inside(threads.unwrap_or(0), || {
         compile_file(&kernels::registry::modules(), &archs, &Settings::from_env(), &args.out)
-    });
-    let made = made.map_err(|e| match e.to_string().contains(" for sm_") && args.arch.is_empty() {
-        // A compiler does not know GPUs that are later than itself.
-        true => Error::new(format!("{e}; --arch names the GPUs to compile for")),
-        false => e,
     })?;
     note(format_args!(
         "{} kernels for {names} by {}, {}; {}={} uses them",

@@ -40,7 +40,8 @@ impl fmt::Display for Choice {
 pub fn open(choice: Choice) -> Result<Device> {
     let (device, why) = try_open(choice, &Settings::from_env())?;
     match (&device, why) {
-        (Device::Cuda(gpu), _) => note(format_args!("on {}", gpu.name())),
+        (Device::Cuda(gpu), None) => note(format_args!("on {}", gpu.name())),
+        (Device::Cuda(gpu), Some(slow)) => note(format_args!("on {}; note: {slow}", gpu.name())),
         (Device::Cpu, Some(why)) => note(format_args!("note: {why}; `ltm doctor` says more")),
         (Device::Cpu, None) if choice == Choice::Auto => note("on the CPU: there is no NVIDIA driver"),
         (Device::Cpu, None) => {}

@@ -23,12 +23,17 @@ pub struct Args {
 
 const PHASES: [Phase; 3] = [Phase::Update, Phase::Batch, Phase::Step];
 
-pub fn run(args: &Args, device: device::Choice) -> Result<()> {
+pub fn run(args: &Args, choice: device::Choice) -> Result<()> {
     let config = args.settings.configuration(&[])?;
     memory::check_plan(&config)?;
-    let plans = device::within(device, |device| {
+    let plans = device::within(choice, |device| {
         config.check_device(device, Work::Training)?;
-        Plans::new(&config, device)
+        let plans = Plans::new(&config, device)?;
+        // As training would.
+        if choice == device::Choice::Auto && matches!(device, Device::Cuda(_)) {
+            config.check_room(&plans.store, Work::Training)?;
+        }
+        Ok(plans)
     })?;
     if config.train.precision == Precision::Bf16 && plans.params.compute() == DType::F32 {
         note("train.precision = bf16 needs a GPU (--device cuda): this is the plan in f32, as on the CPU");

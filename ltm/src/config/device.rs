@@ -1,4 +1,4 @@
-use super::{Config, Work};
+use super::{Config, ModelKind, Work};
 use engine::{Device, Error, Result};
 
 /// What a GPU's kernels count elements of one value in.
@@ -30,7 +30,7 @@ impl Config {
             )));
         }
         let filter = self.fast.head_filter;
-        if filter > 0.0 {
+        if m.kind == ModelKind::Ltm && filter > 0.0 {
             return Err(Error::device(format!(
                 "fast.head_filter = {filter}: {name} computes the head's exact gradient only: set it to 0, or use --device cpu"
             )));
