@@ -1,0 +1,57 @@
+#!/bin/sh
+# What RESULTS.md says of a GPU, and what it has not said yet, in one go of some minutes. The machine needs the program and,
+# where it has no NVRTC, the file of kernels that LTM_CUDA_KERNELS names; nothing else. Every part leaves a file in the folder
+# OUT, and a line in OUT/summary.txt. A part that fails does not stop the others; then the exit code is 1.
+#
+#   benches/gpu.sh path/to/ltm OUT
+set -u
+if [ $# -ne 2 ] || [ ! -x "$1" ]; then
+    echo "usage: benches/gpu.sh path/to/ltm OUT" >&2
+    exit 2
+fi
+ltm=$1 out=$2 failed=0
+mkdir -p "$out"
+
+# part NAME COMMAND…
+part() {
+    name=$1
+    shift
+    begun=$(date +%s)
+    "$@" >"$out/$name.txt" 2>&1
+    code=$?
+    verdict=ok
+    if [ $code -ne 0 ]; then
+        verdict="exit code $code: $(tail -n 1 "$out/$name.txt")" failed=1
+    fi
+    echo "$name ($(($(date +%s) - begun)) s): $verdict" | tee -a "$out/summary.txt"
+}
+
+part doctor "$ltm" --device cuda doctor
+part verify "$ltm" verify --device cuda
+for preset in small medium large; do
+    part "steps-$preset" "$ltm" bench --device cuda --dtype bf16 --preset "$preset" --set train.batch=32 --op steps \
+        --json "$out/steps-$preset.json"
+done
+part ops "$ltm" bench --device cuda --dtype bf16 --set train.batch=32 --json "$out/ops.json"
+
+# A comparison with itself calls nothing a change.
+part save "$ltm" bench --device cuda --dtype bf16 --op rmsnorm swiglu --save "$out/base.json"
+part compare "$ltm" bench --device cuda --dtype bf16 --op rmsnorm swiglu --compare "$out/base.json"
+
+# Two runs with the same seed leave the same weights.
+for run in a b; do
+    part "train-$run" "$ltm" train --device cuda --out "$out/run-$run" \
+        --set train.steps=20 slow.warmup=5 train.eval_every=10 train.precision=bf16
+done
+part same-bits cmp "$out/run-a/checkpoints/step-00000020/weights.safetensors" \
+    "$out/run-b/checkpoints/step-00000020/weights.safetensors"
+
+# More than any card has: one line that says how much, and which setting lowers it.
+part memory "$ltm" plan --device cuda --preset large --set train.batch=700
+# shellcheck disable=SC2016
+part no-memory sh -c '"$0" train --device cuda --preset large --set train.batch=700 data.tokenizer=bytes --out "$1" 2>&1 |
+    grep "needs at least\|device memory are needed"' "$ltm" "$out/none"
+
+# NVRTC, where there is one, without a cache: how long the first start takes.
+part nvrtc env -u LTM_CUDA_KERNELS LTM_CUDA_CACHE= "$ltm" --device cuda doctor
+exit $failed
