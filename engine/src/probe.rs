@@ -123,7 +123,10 @@ fn kernels(settings: &Settings, on_gpu: bool) -> Vec<Finding> {
         findings.push(match &settings.cache {
             Some(path) => match writable(path) {
                 Ok(()) => found("kernel cache", on_gpu, path.display().to_string()),
-                Err(e) => missing("kernel cache", format!("kernels are compiled by every run: {e}")),
+                Err(e) => missing(
+                    "kernel cache",
+                    format!("kernels are compiled by every run: {e}; name another folder in {}", Settings::CACHE),
+                ),
             },
             None => missing(
                 "kernel cache",
