@@ -123,7 +123,8 @@ pub struct Compiled {
 }
 
 /// Compiles every variant of these modules for these GPUs into one file, some seconds of work for each GPU and module, with
-/// nvcc where it is found and with NVRTC otherwise. No GPU is needed. [`Settings::kernels`] names such a file to a machine that has no compiler.
+/// nvcc where it is found and with NVRTC otherwise. No GPU is needed. [`Settings::kernels`] names such a file to a machine
+/// that has no compiler.
 ///
 /// # Errors
 /// If there is no compiler, it refuses a kernel, or the file cannot be written. Then there is no file, or the old one.
