@@ -4,13 +4,17 @@
 # OUT, and a line in OUT/summary.txt. A part that fails does not stop the others; then the exit code is 1.
 #
 #   benches/gpu.sh path/to/ltm OUT
+#
+# OUT is made; one that is there is refused, so that nothing of an earlier run is taken for this one's.
 set -u
-if [ $# -ne 2 ] || [ ! -x "$1" ]; then
+if [ $# -ne 2 ] || [ ! -f "$1" ] || [ ! -x "$1" ]; then
     echo "usage: benches/gpu.sh path/to/ltm OUT" >&2
     exit 2
 fi
-ltm=$1 out=$2 failed=0
-mkdir -p "$out"
+mkdir -- "$2" || exit 2
+ltm=$(cd -- "$(dirname -- "$1")" && pwd)/$(basename -- "$1")
+out=$(cd -- "$2" && pwd)
+failed=0
 
 # part NAME COMMAND…
 part() {
@@ -49,8 +53,9 @@ part same-bits cmp "$out/run-a/checkpoints/step-00000020/weights.safetensors" \
 # More than any card has: one line that says how much, and which setting lowers it.
 part memory "$ltm" plan --device cuda --preset large --set train.batch=700
 # shellcheck disable=SC2016
-part no-memory sh -c '"$0" train --device cuda --preset large --set train.batch=700 data.tokenizer=bytes --out "$1" 2>&1 |
-    grep "needs at least\|device memory are needed"' "$ltm" "$out/none"
+part no-memory sh -c 'said=$("$0" train --device cuda --preset large --set train.batch=700 data.tokenizer=bytes --out "$1" 2>&1)
+    echo "$said" | tail -n 1
+    echo "$said" | grep -q "needs at least\|device memory are needed"' "$ltm" "$out/none"
 
 # NVRTC, where there is one, without a cache: how long the first start takes.
 part nvrtc env -u LTM_CUDA_KERNELS LTM_CUDA_CACHE= "$ltm" --device cuda doctor

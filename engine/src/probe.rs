@@ -1,7 +1,7 @@
 //! What this machine has, for the person who sits before it.
 
 use crate::cuda::libraries::{Library, nvrtc_version};
-use crate::cuda::{Settings, check_place, open, version};
+use crate::cuda::{Settings, open, version};
 use crate::{Device, simd};
 use std::path::Path;
 use std::{fs, thread};
@@ -121,13 +121,16 @@ fn kernels(settings: &Settings, on_gpu: bool) -> Vec<Finding> {
     });
     if given.is_none() {
         findings.push(match &settings.cache {
-            Some(path) => match writable(path) {
-                Ok(()) => found("kernel cache", on_gpu, path.display().to_string()),
-                Err(e) => missing(
-                    "kernel cache",
-                    format!("kernels are compiled by every run: {e}; name another folder in {}", Settings::CACHE),
+            // Whoever opened the device has put its kernels there.
+            Some(path) if on_gpu && !has_kernels(path) => missing(
+                "kernel cache",
+                format!(
+                    "kernels are compiled by every run: {} cannot be written; name another folder in {}",
+                    path.display(),
+                    Settings::CACHE
                 ),
-            },
+            ),
+            Some(path) => found("kernel cache", on_gpu, path.display().to_string()),
             None => missing(
                 "kernel cache",
                 format!("kernels are compiled by every run: name a folder in {}", Settings::CACHE),
@@ -137,10 +140,10 @@ fn kernels(settings: &Settings, on_gpu: bool) -> Vec<Finding> {
     findings
 }
 
-/// Whether files can be put into a folder, or into what is there of the path to it.
-fn writable(folder: &Path) -> crate::Result<()> {
-    let there = folder.ancestors().find(|folder| folder.exists() && !folder.as_os_str().is_empty());
-    check_place(&there.unwrap_or(Path::new(".")).join("kernels"))
+/// Whether a cache holds any.
+fn has_kernels(folder: &Path) -> bool {
+    let mut files = fs::read_dir(folder).into_iter().flatten().flatten();
+    files.any(|file| file.path().extension().is_some_and(|kind| kind == "kernels"))
 }
 
 fn cublas(settings: &Settings, on_gpu: bool) -> Finding {

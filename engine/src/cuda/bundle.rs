@@ -153,7 +153,9 @@ fn read(mut reader: Reader) -> Option<Vec<Entry>> {
     }
     let mut entries = Vec::new();
     for (label, bytes) in labels {
-        entries.push(Entry { label, code: reader.take(bytes)?.to_vec() });
+        // The driver would read beyond code that is empty.
+        let code = reader.take(bytes).filter(|code| !code.is_empty())?;
+        entries.push(Entry { label, code: code.to_vec() });
     }
     reader.0.is_empty().then_some(entries)
 }
@@ -212,7 +214,7 @@ mod tests {
         let label = |dtype, arch| Label::new(&MODULE, Variant { dtype, size: 0 }, arch);
         vec![
             Entry { label: label(DType::F32, Arch::OLDEST), code: vec![1, 2, 3] },
-            Entry { label: label(DType::Bf16, Arch::OLDEST), code: vec![] },
+            Entry { label: label(DType::Bf16, Arch::OLDEST), code: vec![7] },
             Entry { label: label(DType::F32, Arch::new(9, 0)), code: (0..=255).collect() },
         ]
     }
@@ -232,6 +234,10 @@ mod tests {
             bad[n] ^= 0x20;
             assert!(decode(&bad).is_err(), "byte {n}");
         }
+        // As a compiler leaves it for which the disk is full.
+        let mut hollow = entries();
+        hollow[0].code.clear();
+        assert!(decode(&encode(&hollow)).is_err());
         let text = |bytes: &[u8]| decode(bytes).expect_err("not a file").to_string();
         assert_eq!(text(b"hello"), "not a file of compiled kernels: make it anew, by ltm cuda compile");
         assert_eq!(

@@ -77,6 +77,7 @@ impl Compiler {
             Self::Nvrtc { .. } => nvrtc(module, variant, arch),
             Self::Nvcc { program, .. } => nvcc(program, module, variant, arch),
         };
+        let code = code.and_then(|code| if code.is_empty() { Err("it left no code".into()) } else { Ok(code) });
         let defines = || variant.defines().join(" ");
         code.map_err(|e| {
             let place = format!("{} cannot compile {} ({}) for {arch}", self.describe(), module.name, defines());

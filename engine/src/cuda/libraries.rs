@@ -4,7 +4,7 @@
 use super::symbols;
 use crate::Result;
 use cudarc::{cublaslt, driver, nvrtc};
-use std::io::Read as _;
+use std::io::{Read as _, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::{env, fs};
 
@@ -219,19 +219,32 @@ fn open(path: &Path) -> std::result::Result<(), String> {
 
 /// The same unless its end is missing, as after a copy that was broken off: reading what is not there would kill the process.
 fn open_whole(path: &Path) -> std::result::Result<(), String> {
-    let mut header = [0; 64];
-    let mut read = || -> std::io::Result<u64> {
-        let mut file = fs::File::open(path)?;
-        file.read_exact(&mut header)?;
-        Ok(file.metadata()?.len())
+    let failed = |e: std::io::Error| format!("{} cannot be read: {e}", path.display());
+    let bytes = match fs::metadata(path).map_err(failed)? {
+        file if file.is_file() => file.len(),
+        // Whoever opens a pipe waits for its other end.
+        _ => return Err(format!("{} is no regular file", path.display())),
     };
-    let bytes = read().map_err(|e| format!("{} cannot be read: {e}", path.display()))?;
-    // The table of sections is what an object file of 64 bits ends with as a rule.
+    let mut file = fs::File::open(path).map_err(failed)?;
+    let mut header = [0; 64];
+    if bytes < header.len() as u64 {
+        return Err(format!("{} is cut off: it has {bytes} bytes; copy it again", path.display()));
+    }
+    file.read_exact(&mut header).map_err(failed)?;
+    // The table of sections is what an object file of 64 bits ends with as a rule; the last is not all zeros.
     let number =
         |at: usize, n: usize| header[at..at + n].iter().rev().fold(0u64, |sum, &byte| sum << 8 | u64::from(byte));
-    let end = number(0x28, 8).saturating_add(number(0x3a, 2) * number(0x3c, 2));
-    if header.starts_with(b"\x7fELF\x02") && end > bytes {
-        return Err(format!("{} is cut off: it has {bytes} bytes of {end}; copy it again", path.display()));
+    let (section, sections) = (number(0x3a, 2), number(0x3c, 2));
+    let end = number(0x28, 8).saturating_add(section * sections);
+    if header.starts_with(b"\x7fELF\x02") && sections > 0 {
+        if end > bytes {
+            return Err(format!("{} is cut off: it has {bytes} bytes of {end}; copy it again", path.display()));
+        }
+        let mut last = vec![0; section as usize];
+        file.seek(SeekFrom::Start(end - section)).and_then(|_| file.read_exact(&mut last)).map_err(failed)?;
+        if last.iter().all(|&byte| byte == 0) {
+            return Err(format!("{} ends in zeros, as if a copy was broken off: copy it again", path.display()));
+        }
     }
     open(path)
 }

@@ -73,7 +73,6 @@ mod symbols;
 
 pub use arch::Arch;
 pub(crate) use blas::version;
-pub(crate) use bundle::check_place;
 pub(crate) use kernels::describe_file;
 pub use kernels::{Compiled, compile_file};
 pub use launch::{Arg, Grid, Kernel, Module, Pointer, Variant};

@@ -44,8 +44,11 @@ pub fn run(args: &Args, threads: Option<usize>, device: device::Choice) -> Resul
     }
     threads::inside(threads.unwrap_or(config.train.threads), || {
         let material = Material::open(&config)?;
-        let device = device::open(device)?;
-        memory::check(&config, Work::Training, &device)?;
+        let device = device::within(device, |device| {
+            config.check_device(device, Work::Training)?;
+            memory::check(&config, Work::Training, device)?;
+            Ok(device.clone())
+        })?;
         let (steps, after) = (stretch.steps(), stretch.begins_after());
         let from = if after == 0 { "the initial weights".into() } else { format!("the checkpoint of step {after}") };
         note(format_args!("repeats {} from {from}", name(&steps)));

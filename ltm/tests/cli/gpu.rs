@@ -138,6 +138,7 @@ fn a_gpu_that_is_too_small_or_fails() {
         .fails(1, &["device memory are needed", "use --device cpu"]);
     falls_back(&trained, &eval[2..], 100_000, "device memory are needed");
     falls_back(&trained, &["generate", "run", "--prompt", "a"], 30_000, "Fake GPU");
+    falls_back(&trained, &["replay", "run", "--steps", "1..2"], 50_000, "Fake GPU has 50.00 kB");
     falls_back(&trained, &["plan", "--set", "model.dim=272", "--set", "model.heads=2"], 1 << 30, "heads of width 136");
     let generate = ["--device", "cuda", "generate", "run", "--prompt", "a"];
     run(&trained, &generate, &[ANY, ("FAKE_MEMORY", &memory(30_000))]).fails(1, &["Fake GPU", "use --device cpu"]);
@@ -164,12 +165,20 @@ fn kernels_are_compiled_into_a_file() {
 #[test]
 fn libraries_that_are_not_what_their_names_say() {
     let lab = Lab::new();
-    for (folder, name) in [("empty", "libnvrtc.so.13"), ("garbage", "libnvrtc.so.13"), ("cut", "libnvrtc.so.13")] {
+    for (folder, name) in [
+        ("empty", "libnvrtc.so.13"),
+        ("garbage", "libnvrtc.so.13"),
+        ("cut", "libnvrtc.so.13"),
+        ("zeros", "libnvrtc.so.13"),
+    ] {
         fs::create_dir_all(lab.path(folder)).unwrap();
         let whole = fs::read(stand_ins().join("toolkit/libnvrtc.so")).unwrap();
+        let half = whole.len() / 2;
+        let zeros = [&whole[..half], &vec![0; whole.len() - half]].concat();
         let bytes: &[u8] = match folder {
+            "zeros" => &zeros,
             "garbage" => b"no library but long enough to be taken for one, if anybody looked at its length alone",
-            "cut" => &whole[..whole.len() / 2],
+            "cut" => &whole[..half],
             _ => b"",
         };
         fs::write(lab.path(folder).join(name), bytes).unwrap();
@@ -188,7 +197,8 @@ fn libraries_that_are_not_what_their_names_say() {
         ("nowhere", "nowhere cannot be read: No such file"),
         ("bare.cpp", "bare.cpp cannot be read: Not a directory"),
         ("bare/driver", "bare/driver holds no libnvrtc.so"),
-        ("empty", "empty/libnvrtc.so.13 cannot be read"),
+        ("empty", "empty/libnvrtc.so.13 is cut off: it has 0 bytes"),
+        ("zeros", "zeros/libnvrtc.so.13 ends in zeros"),
         ("garbage", "libnvrtc.so.13: invalid ELF header"),
         ("cut", "cut/libnvrtc.so.13 is cut off: it has"),
         ("bare", "libnvrtc.so has no function nvrtc"),
@@ -230,6 +240,10 @@ fn what_a_kernel_file_may_not_replace() {
     compile("link", "").succeeds();
     assert!(fs::symlink_metadata(lab.path("link")).unwrap().is_symlink());
     assert_ne!(fs::read(lab.path("old")).unwrap(), b"old");
+    let hollow = "#!/bin/sh\n[ $1 = --version ] && echo 'release 13.0, V1' || : > kernel.cubin\n";
+    lab.write("hollow", hollow);
+    fs::set_permissions(lab.path("hollow"), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    compile("kernels", "./hollow").fails(1, &["cannot compile", "it left no code"]);
     for nvcc in ["/bin/true", "/nowhere/nvcc", "/"] {
         compile("kernels", nvcc).fails(1, &[&format!("NVCC = {nvcc} does not answer as nvcc does")]);
     }
