@@ -57,13 +57,14 @@ impl FromStr for Arch {
         let number: u32 = digits.strip_suffix('a').unwrap_or(digits).parse().map_err(|_| wrong())?;
         let arch = Self::new(number / 10, number % 10);
         let spelt = [arch.number(), number.to_string()];
-        match spelt.contains(&digits.to_string()) {
-            false => Err(wrong()),
-            true if arch < Self::OLDEST => {
-                Err(Error::usage(format!("'{text}' is too old: bf16 needs {} (A100, RTX 30) or later", Self::OLDEST)))
-            }
-            true => Ok(arch),
+        if !spelt.contains(&digits.to_string()) {
+            return Err(wrong());
         }
+        if arch < Self::OLDEST {
+            let oldest = Self::OLDEST;
+            return Err(Error::usage(format!("'{text}' is too old: bf16 needs {oldest} (A100, RTX 30) or later")));
+        }
+        Ok(arch)
     }
 }
 

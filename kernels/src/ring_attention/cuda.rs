@@ -1,5 +1,6 @@
 //! Launches of `kernel.cu`.
 
+use crate::attention;
 use crate::launch::elements;
 use engine::cuda::{Arg, Gpu, Grid, Module};
 use engine::{Buffer, DType};
@@ -22,7 +23,7 @@ pub fn longest_window(gpu: &dyn Gpu, head_dim: usize) -> usize {
 pub fn forward(gpu: &dyn Gpu, heads: usize, window: usize, [qkv, ring, position]: [&Buffer; 3], y: &mut Buffer) {
     let (samples, slots) = (ring.shape().dims()[0], ring.shape().dims()[1]);
     let head_dim = y.shape().last() / heads;
-    let scale = Arg::F32((1.0 / (head_dim as f64).sqrt()) as f32);
+    let scale = Arg::F32(attention::scale(head_dim));
     let sizes = [heads, head_dim, window, slots].map(Arg::int);
     gpu.launch(
         &KERNELS.kernel("attend", qkv.dtype()),

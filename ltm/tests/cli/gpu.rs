@@ -165,23 +165,16 @@ fn kernels_are_compiled_into_a_file() {
 #[test]
 fn libraries_that_are_not_what_their_names_say() {
     let lab = Lab::new();
-    for (folder, name) in [
-        ("empty", "libnvrtc.so.13"),
-        ("garbage", "libnvrtc.so.13"),
-        ("cut", "libnvrtc.so.13"),
-        ("zeros", "libnvrtc.so.13"),
+    let whole = fs::read(stand_ins().join("toolkit/libnvrtc.so")).unwrap();
+    let half = &whole[..whole.len() / 2];
+    for (folder, bytes) in [
+        ("empty", &b""[..]),
+        ("garbage", b"no library but long enough to be taken for one, if anybody looked at its length alone"),
+        ("cut", half),
+        ("zeros", &[half, &vec![0; whole.len() - half.len()]].concat()),
     ] {
         fs::create_dir_all(lab.path(folder)).unwrap();
-        let whole = fs::read(stand_ins().join("toolkit/libnvrtc.so")).unwrap();
-        let half = whole.len() / 2;
-        let zeros = [&whole[..half], &vec![0; whole.len() - half]].concat();
-        let bytes: &[u8] = match folder {
-            "zeros" => &zeros,
-            "garbage" => b"no library but long enough to be taken for one, if anybody looked at its length alone",
-            "cut" => &whole[..half],
-            _ => b"",
-        };
-        fs::write(lab.path(folder).join(name), bytes).unwrap();
+        fs::write(lab.path(folder).join("libnvrtc.so.13"), bytes).unwrap();
         // Not a library at all, though its name begins like one's.
         fs::write(lab.path(folder).join("libnvrtc.so.13.sha256"), "").unwrap();
     }
