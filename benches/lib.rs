@@ -4,7 +4,7 @@
 #![forbid(unsafe_code)]
 
 use engine::{DType, Device, Result};
-use ltm::bench::{Bench, Work, works};
+use lab::bench::{Bench, Work, works};
 use ltm::config::Config;
 
 /// An op's case and pass with a name to choose it by.

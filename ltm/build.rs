@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// What the library and the program are compiled from, as seen from the root of the workspace.
-const SOURCES: [&str; 6] = ["Cargo.toml", "Cargo.lock", "engine", "kernels", "autograd", "ltm"];
+const SOURCES: [&str; 8] = ["Cargo.toml", "Cargo.lock", "engine", "kernels", "autograd", "ltm", "lab", "cli"];
 
 /// Of a crate's folder.
 const PARTS: [&str; 3] = ["Cargo.toml", "build.rs", "src"];

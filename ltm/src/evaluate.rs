@@ -4,7 +4,7 @@
 mod mean;
 
 pub use mean::Mean;
-pub(crate) use mean::{log_mean, mean_and_noise};
+pub use mean::{log_mean, mean_and_noise};
 
 use crate::config::{Config, FastConfig, ModelKind, Noise};
 use crate::data::Batch;
@@ -245,7 +245,7 @@ impl Evaluator {
 }
 
 /// A batch with the first half of each sequence's targets, and one with the second.
-pub(crate) fn halves(batch: &Batch) -> [Batch; 2] {
+pub fn halves(batch: &Batch) -> [Batch; 2] {
     let n = batch.targets.len() / batch.samples.len();
     let (mut prefix, mut rest) = (batch.clone(), batch.clone());
     for b in 0..batch.samples.len() {

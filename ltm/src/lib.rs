@@ -2,8 +2,6 @@
 
 #![forbid(unsafe_code)]
 
-pub mod audit;
-pub mod bench;
 pub mod checkpoint;
 pub mod config;
 pub mod corpus;
@@ -11,18 +9,10 @@ pub mod data;
 pub mod evaluate;
 pub mod generate;
 pub mod hash;
-pub mod import;
 pub mod json;
 pub mod learn;
 pub mod model;
-pub mod quality;
-pub mod reasoning;
+pub mod mutate;
 pub mod run;
 pub mod safetensors;
-pub mod suite;
-pub mod sweep;
 pub mod train;
-pub mod verify;
-
-#[cfg(test)]
-mod mutate;

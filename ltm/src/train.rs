@@ -296,7 +296,7 @@ fn named<'a>(
 }
 
 /// Writes parameters as safetensors, split and named as the reference does.
-pub(crate) fn write_weights(store: &Store, params: &Params, out: &mut dyn io::Write) -> io::Result<()> {
+pub fn write_weights(store: &Store, params: &Params, out: &mut dyn io::Write) -> io::Result<()> {
     let ids: Vec<Id> = params.iter().map(|p| p.id).collect();
     let (parts, buffers) = (parts(params), fetched(store, &ids));
     let tensors = named(&buffers, &parts, "");

@@ -2,7 +2,7 @@
 
 use engine::Device;
 use kernels::registry::{ROOMS, modules};
-use ltm::bench::{Cache, Ceilings, Effort, Report, STEPS, Seen, Setup, measure_all, roofline};
+use lab::bench::{Cache, Ceilings, Effort, Report, STEPS, Seen, Setup, measure_all, roofline};
 use tests::shim::{Order, Shim};
 
 #[test]

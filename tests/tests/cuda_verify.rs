@@ -3,7 +3,7 @@
 
 use engine::{DType, Device};
 use kernels::registry::modules;
-use ltm::verify::{DeviceReport, device, golden, tolerance};
+use lab::verify::{DeviceReport, device, golden, tolerance};
 use tests::shim::{Fault, Order, Shim};
 
 fn loaded(device: Device) -> Device {

@@ -1,7 +1,7 @@
 //! The model against the golden file of an independent implementation.
 
 use engine::{DType, Device};
-use ltm::verify::{golden, tolerance};
+use lab::verify::{golden, tolerance};
 use std::path::Path;
 
 fn check(dtype: DType) {

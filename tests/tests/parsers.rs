@@ -2,8 +2,7 @@
 //! proportion to the input, and for safetensors the published reader's opinion. A million inputs for each:
 //! `LTM_FUZZ_CASES=1000000 cargo test --release -p tests -p ltm --lib --bins --test parsers damaged`.
 
-#[path = "../../ltm/src/mutate.rs"]
-mod mutate;
+use ltm::mutate;
 
 use engine::Result;
 use ltm::config::Config;

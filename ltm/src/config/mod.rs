@@ -37,7 +37,7 @@ pub use choices::{
 pub use groups::{Config, DataConfig, FastConfig, ModelConfig, SlowConfig, TrainConfig};
 pub use keys::Key;
 pub use memory::Work;
-pub(crate) use nearest::nearest;
+pub use nearest::nearest;
 pub use presets::{PRESETS, Preset};
 
 /// The number of decoder weights (the tied embedding counted once; latents are not weights). `model.vocab` must be set.

@@ -1,6 +1,6 @@
 /// The candidate that takes the fewest edits from `word`. A word without a dot is also compared with the part of a
 /// candidate after its dot, so that `stps` finds `fast.steps`.
-pub(crate) fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> &'a str {
+pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> &'a str {
     // Longer words are no misspelt keys, and the table of distances should not grow with them.
     let word: Vec<char> = word.to_lowercase().chars().take(64).collect();
     let score = |candidate: &str| {

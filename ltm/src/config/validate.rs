@@ -41,7 +41,7 @@ impl Config {
 
     /// Each integer by itself. The upper limits keep products of sizes within an address and steps within the counters of
     /// the noise.
-    pub(crate) fn check_ranges(&self) -> Result<()> {
+    pub fn check_ranges(&self) -> Result<()> {
         let (m, t) = (&self.model, &self.train);
         let ranges = [
             ("model.layers", m.layers, 1, 1 << 10),

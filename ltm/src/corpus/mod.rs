@@ -38,7 +38,6 @@
 //! assert!(corpus.windowed_nats(&story.bytes, 16) > Some(1.5 * nats));
 //! ```
 
-pub mod arithmetic;
 mod entropy;
 mod grammar;
 mod story;

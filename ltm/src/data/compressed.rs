@@ -66,7 +66,6 @@ fn check(file: &Path, first: &[u8]) -> Result<()> {
     Err(Error::new(format!("{} is named .{ending}, but {seems}: {remedy}", file.display())))
 }
 
-#[cfg(feature = "cli")]
 mod decoders {
     use super::*;
     use std::io;
@@ -111,18 +110,7 @@ mod decoders {
     }
 }
 
-#[cfg(not(feature = "cli"))]
-mod decoders {
-    use super::*;
-
-    pub(super) fn gzip(file: &Path, _: Bytes) -> Result<Bytes> {
-        Err(Error::usage(format!("{} is compressed: build the library with feature `cli` to read it", file.display())))
-    }
-
-    pub(super) use gzip as zstd;
-}
-
-#[cfg(all(test, feature = "cli"))]
+#[cfg(test)]
 mod tests {
     use super::*;
     use std::io::{self, Write};

@@ -1,4 +1,4 @@
-//! Columns of comma-separated values. The parser comes with feature `cli`.
+//! Columns of comma-separated values.
 
 use super::documents::{Bytes, FilePieces};
 use super::formats::{Column, Header};
@@ -6,15 +6,8 @@ use engine::{Error, Result};
 use std::path::Path;
 use std::sync::Arc;
 
-#[cfg(not(feature = "cli"))]
-pub(super) fn open(_: Arc<Path>, _: Bytes, _: &[Column], _: Header) -> Result<Box<dyn FilePieces>> {
-    Err(Error::usage("format csv is not in this build of the library: build it with feature `cli`"))
-}
-
-#[cfg(feature = "cli")]
 pub(super) use with_parser::open;
 
-#[cfg(feature = "cli")]
 mod with_parser {
     use super::super::documents::{At, LONGEST_RECORD, Piece, Place, Position};
     use super::*;

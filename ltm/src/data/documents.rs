@@ -89,7 +89,7 @@ impl fmt::Display for Place {
 }
 
 /// The line, from 1, with the byte at `at` of a file's text, for messages; the file is read again for it.
-pub(crate) fn line_of(path: &Path, at: u64) -> Option<u64> {
+pub fn line_of(path: &Path, at: u64) -> Option<u64> {
     let text = super::compressed::plain(path, Box::new(File::open(path).ok()?)).ok()?;
     let mut line = 1;
     for byte in BufReader::new(text.take(at)).bytes() {

@@ -111,7 +111,7 @@ fn encode(piece: &Piece, format: &Format, tokenizer: &dyn Tokenizer) -> Result<(
 }
 
 /// Whether `tokenizer` takes the text of a piece.
-pub(crate) fn check_utf8(text: &[u8], piece: &Piece, tokenizer: &dyn Tokenizer) -> Result<()> {
+pub fn check_utf8(text: &[u8], piece: &Piece, tokenizer: &dyn Tokenizer) -> Result<()> {
     match std::str::from_utf8(text) {
         Err(error) if tokenizer.needs_utf8() => {
             let error = piece.place.invalid_utf8(error.valid_up_to());
@@ -122,7 +122,7 @@ pub(crate) fn check_utf8(text: &[u8], piece: &Piece, tokenizer: &dyn Tokenizer) 
 }
 
 /// The text of a piece: for jsonl the field of its line.
-pub(crate) fn text_of<'p>(piece: &'p Piece, format: &Format) -> Result<Cow<'p, [u8]>> {
+pub fn text_of<'p>(piece: &'p Piece, format: &Format) -> Result<Cow<'p, [u8]>> {
     let Format::Jsonl { field } = format else { return Ok(Cow::Borrowed(&piece.bytes)) };
     debug_assert!(matches!(piece.place.at, At::Line(_)));
     json_field(&piece.bytes, field).map(|text| Cow::Owned(text.into_bytes())).map_err(|error| error.at(&piece.place))

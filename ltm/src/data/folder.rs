@@ -13,7 +13,7 @@ pub(super) fn listed<'m>(manifest: &'m Manifest, file: &Path) -> Option<&'m Shar
 
 /// What a shard is for by its name, `*.bin`: those with the word val, valid, validation or test in it (`val.bin`,
 /// `fineweb_val_000000.bin`) are for validation, all others for learning.
-pub(crate) fn named_split(path: &Path) -> Option<Split> {
+pub fn named_split(path: &Path) -> Option<Split> {
     let name = path.file_stem().unwrap_or_default().to_string_lossy().to_lowercase();
     let held_out = |word: &str| ["val", "valid", "validation", "test"].contains(&word);
     let its = if name.split(|c: char| !c.is_alphanumeric()).any(held_out) { Split::Validation } else { Split::Train };

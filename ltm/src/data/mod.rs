@@ -17,7 +17,6 @@ pub mod documents;
 pub mod encode;
 mod folder;
 pub mod formats;
-#[cfg(feature = "cli")]
 pub mod gpt2;
 pub mod manifest;
 pub mod prepare;
@@ -28,7 +27,7 @@ mod writer;
 
 pub use batches::{Batch, Documents, LongDocuments, Order, SampleInfo, Sampler, Source, Tail, Windows};
 pub use dataset::Dataset;
-pub(crate) use folder::named_split;
+pub use folder::named_split;
 pub use folder::{splits, tokenizer_of};
 pub use formats::{Format, FormatWords};
 pub use manifest::{Manifest, Split};

@@ -56,21 +56,15 @@ pub trait Tokenizer: Send + Sync {
 /// The tokenizers that [`by_name`] knows in this or another build.
 pub const NAMES: [&str; 3] = ["bytes", "gpt2", "gpt2-plain"];
 
-/// The tokenizer of that name, see [`NAMES`]. Those of GPT-2 need feature `cli`, which brings the crate that embeds it.
+/// The tokenizer of that name, see [`NAMES`].
 ///
 /// # Errors
-/// An unknown name, or one of GPT-2's in a build without it.
+/// An unknown name.
 pub fn by_name(name: &str) -> Result<Arc<dyn Tokenizer>> {
     match name {
         "bytes" => Ok(Arc::new(Bytes)),
-        #[cfg(feature = "cli")]
         "gpt2" => Ok(Arc::new(super::gpt2::Gpt2::new()?)),
-        #[cfg(feature = "cli")]
         "gpt2-plain" => Ok(Arc::new(super::gpt2::Gpt2::plain()?)),
-        #[cfg(not(feature = "cli"))]
-        "gpt2" | "gpt2-plain" => Err(Error::usage(format!(
-            "tokenizer {name} is not in this build of the library: build it with feature `cli`"
-        ))),
         other => Err(Error::usage(format!("there is no tokenizer {other:?}: choose one of {}", NAMES.join(", ")))),
     }
 }
@@ -156,17 +150,13 @@ mod tests {
     #[test]
     fn names_lead_to_their_tokenizers() {
         for name in NAMES {
-            match by_name(name) {
-                Ok(tokenizer) => {
-                    assert_eq!(tokenizer.name(), name);
-                    for id in [tokenizer.begin(), tokenizer.end()] {
-                        assert_eq!(tokenizer.token_bytes(id), Some(&[][..]));
-                    }
-                    assert!(tokenizer.token_bytes((tokenizer.vocab() - 1) as u16).is_some());
-                    assert!(tokenizer.token_bytes(tokenizer.vocab() as u16).is_none());
-                }
-                Err(error) => assert!(cfg!(not(feature = "cli")) && error.to_string().contains("feature `cli`")),
+            let tokenizer = by_name(name).unwrap();
+            assert_eq!(tokenizer.name(), name);
+            for id in [tokenizer.begin(), tokenizer.end()] {
+                assert_eq!(tokenizer.token_bytes(id), Some(&[][..]));
             }
+            assert!(tokenizer.token_bytes((tokenizer.vocab() - 1) as u16).is_some());
+            assert!(tokenizer.token_bytes(tokenizer.vocab() as u16).is_none());
         }
         let error = by_name("gpt3").err().unwrap();
         assert_eq!(error.to_string(), "there is no tokenizer \"gpt3\": choose one of bytes, gpt2, gpt2-plain");

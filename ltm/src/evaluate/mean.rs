@@ -30,7 +30,7 @@ impl Mean {
 }
 
 /// Mean and the variance of the mean.
-pub(crate) fn mean_and_noise(values: &[f64]) -> (f64, f64) {
+pub fn mean_and_noise(values: &[f64]) -> (f64, f64) {
     let n = values.len() as f64;
     let mean = values.iter().sum::<f64>() / n;
     let var = values.iter().map(|x| (x - mean) * (x - mean)).sum::<f64>() / (n - 1.0);
@@ -38,7 +38,7 @@ pub(crate) fn mean_and_noise(values: &[f64]) -> (f64, f64) {
 }
 
 /// −log of the mean of exp(−cost), and its variance by the delta method.
-pub(crate) fn log_mean(costs: &[f64]) -> (f64, f64) {
+pub fn log_mean(costs: &[f64]) -> (f64, f64) {
     let least = costs.iter().copied().fold(f64::INFINITY, f64::min);
     let weights: Vec<f64> = costs.iter().map(|c| (least - c).exp()).collect();
     let (mean, noise) = mean_and_noise(&weights);

@@ -316,7 +316,7 @@ impl Fast {
 }
 
 /// Sums `[B, N]` over tokens in f64.
-pub(crate) fn per_sample(nll: &Buffer) -> Vec<f64> {
+pub fn per_sample(nll: &Buffer) -> Vec<f64> {
     let values = nll.to_f64();
     values.chunks(nll.shape().last()).map(|row| row.iter().sum()).collect()
 }

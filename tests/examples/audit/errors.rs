@@ -5,7 +5,7 @@ use gradtest::Tried;
 use kernels::case::Case;
 use kernels::cast::Cast;
 use kernels::registry::{ROOMS, Room, modules};
-use ltm::verify::{self, Arithmetic, errors, passes, relative_error};
+use lab::verify::{self, Arithmetic, errors, passes, relative_error};
 use std::collections::BTreeMap;
 use tests::shim::{Order, Shim};
 

@@ -9,7 +9,7 @@ use engine::{Buffer, DType, Device};
 use kernels::case::{Case, Fill, Input, Sizes};
 use kernels::cross_entropy::LmHead;
 use kernels::registry::{ROOMS, Room};
-use ltm::verify::{self, Arithmetic, errors, passes};
+use lab::verify::{self, Arithmetic, errors, passes};
 use std::any::Any;
 use std::env;
 use std::panic::{AssertUnwindSafe, catch_unwind};

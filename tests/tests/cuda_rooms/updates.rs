@@ -7,7 +7,7 @@ use engine::rng::Stream;
 use engine::{Buffer, DType, Device, Want};
 use kernels::cast::Cast;
 use kernels::registry::modules;
-use ltm::verify::{Script, relative_error, scripts};
+use lab::verify::{Script, relative_error, scripts};
 use tests::shim::{Fault, Order, Shim};
 
 /// What is wrong on a device with threads in any order.

@@ -1,0 +1,121 @@
+//! `ltm audit`: what a run's numbers are worth.
+
+mod table;
+mod words;
+
+pub use table::pm;
+pub use words::verdict;
+
+use super::output::{command, print};
+use super::progress::bar;
+use super::{device, eval, evaluation, memory, threads};
+use engine::{Device, Error, Result};
+use lab::audit::{Audit, Options, audit};
+use ltm::config::{Tokenizer, Work};
+use ltm::corpus::Corpus;
+use ltm::data::Source;
+use ltm::run::{Loaded, Run, held_out_stories};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Ask whether a run's numbers are bounds
+///
+/// All protocols at T = 1, 2, 4, … fast steps, on held-out stories of the embedded corpus, whose exact probability is known,
+/// or on a text of yours: whether each number is a bound, what the same posteriors cost at noise that they were not fitted
+/// to, how the NLL falls with T, and in which layers and latents the KL is spent. Ends with a verdict in words.
+#[derive(clap::Args)]
+#[command(verbatim_doc_comment)]
+pub struct Args {
+    /// Folder of a training run, with latents
+    run: PathBuf,
+    /// Text file, token shard or folder of shards [default: held-out stories of the embedded corpus]
+    #[arg(long, value_name = "FILE|DIR")]
+    text: Option<PathBuf>,
+    /// Sequences, the first ones
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u64).range(1..))]
+    limit: u64,
+    /// Draws per sequence
+    #[arg(long, value_name = "S", default_value_t = 16, value_parser = clap::value_parser!(u32).range(2..=65536))]
+    samples: u32,
+    /// Most fast steps; all powers of two up to it are tried
+    #[arg(long, value_name = "T", default_value_t = 128, value_parser = clap::value_parser!(u32).range(1..=65536))]
+    max_steps: u32,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// What was audited, and how.
+pub struct Subject<'a> {
+    pub run: &'a Path,
+    pub model: &'a Loaded,
+    pub text: evaluation::Subject,
+    /// The process that made the text, where it is known.
+    pub corpus: Option<Corpus>,
+    pub draws: usize,
+}
+
+pub fn run(args: &Args, threads: Option<usize>, device: device::Choice) -> Result<()> {
+    let run = Run::open(&args.run)?;
+    let config = run.config();
+    if !config.model.kind.has_latents() {
+        return Err(Error::usage(format!(
+            "{} has no latents: its nll is exact, and there is nothing to audit",
+            args.run.display()
+        )));
+    }
+    threads::inside(threads.unwrap_or(config.train.threads), || {
+        device::within(device, |device| {
+            memory::check(config, Work::Evaluation, device)?;
+            examine(args, &run, device)
+        })
+    })
+}
+
+fn examine(args: &Args, run: &Run, device: &Device) -> Result<()> {
+    let (source, text) = source(args, run)?;
+    let mut model = run.load(device, Work::Evaluation)?;
+    evaluation::warn(&model);
+    let steps = (0..).map(|power| 1 << power).take_while(|&t| t <= args.max_steps as usize).collect();
+    let options = Options { steps, draws: args.samples as usize, sequences: args.limit };
+    let bar = bar(1, "{bar:24} {percent}% of all fast steps  ETA {eta}");
+    let config = model.config.clone();
+    let measured = audit(&config, &model.params, &mut model.store, &source, &options, |done, work| {
+        bar.set_length(work);
+        bar.set_position(done);
+    });
+    bar.finish_and_clear();
+    let audit = measured?;
+    let corpus = args.text.is_none().then(Corpus::default);
+    let subject = Subject { run: run.path(), model: &model, text, corpus, draws: options.draws };
+    match args.json {
+        true => print(table::json(&subject, &audit).pretty().trim_end()),
+        false => {
+            print(table::text(&subject, &audit))?;
+            print(format_args!("\nIn words\n{}", verdict(&subject, &audit)))?;
+            print(format_args!("\nof {}, by {}", subject.text, command()))
+        }
+    }
+}
+
+/// The text, and what vouches for it.
+fn source(args: &Args, run: &Run) -> Result<(Arc<dyn Source>, evaluation::Subject)> {
+    let config = run.config();
+    match &args.text {
+        Some(path) => eval::named(path, run),
+        None if config.data.tokenizer != Tokenizer::Bytes => Err(Error::usage(format!(
+            "the embedded corpus is read as bytes and this run reads tokens of {}: name a text with --text",
+            config.data.tokenizer
+        ))),
+        None => {
+            let stories = held_out_stories(config.model.seq, args.limit)
+                .map_err(|error| Error::usage(format!("{error}; or name a text with --text")))?;
+            Ok((stories, evaluation::Subject::embedded()))
+        }
+    }
+}
+
+/// Nats per token as a perplexity.
+fn perplexity(audit: &Audit, nats_per_sequence: f64) -> f64 {
+    (nats_per_sequence * audit.rows[0].iwae.len() as f64 / audit.tokens as f64).exp()
+}

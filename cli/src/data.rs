@@ -1,0 +1,154 @@
+//! `ltm data prepare` and `ltm data arithmetic`.
+
+use super::interrupt::{self, Guard};
+use super::output::{note, print};
+use super::progress::bar;
+use super::threads;
+use engine::{Error, Result};
+use lab::reasoning::arithmetic::{Arithmetic, Part};
+use ltm::data::dataset::named_format;
+use ltm::data::formats::{Header, parse_fraction};
+use ltm::data::prepare::{SHARD_TOKENS, input_bytes};
+use ltm::data::{FormatWords, OutputFolder, PrepareOptions, prepare, tokenizer};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Make data to train on: token shards of your own text, or word problems
+#[derive(clap::Subcommand)]
+pub enum Command {
+    Prepare(Prepare),
+    Arithmetic(Problems),
+}
+
+/// Write word problems of two small sums: train.txt to learn from, test.jsonl to be asked by `ltm eval RUN --gsm8k`
+///
+/// No sum of the one is in the other, so what is asked cannot have been learnt by heart.
+#[derive(clap::Args)]
+pub struct Problems {
+    /// New folder to make
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// Problems to learn from
+    #[arg(long, value_name = "N", default_value_t = 20_000, value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
+    problems: u32,
+    /// Problems held out
+    #[arg(long, value_name = "N", default_value_t = 500, value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
+    held_out: u32,
+    /// Other seeds give other problems
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    seed: u64,
+}
+
+fn arithmetic(args: &Problems) -> Result<()> {
+    let text = (0..args.problems).map({
+        let source = Arithmetic::new(args.seed, Part::Learn);
+        move |i| source.problem(i).solved() + "\n\n"
+    });
+    let source = Arithmetic::new(args.seed, Part::HeldOut);
+    let asked = (0..args.held_out).map(|i| format!("{}\n", source.problem(i).to_json()));
+    let folder = OutputFolder::create(&args.out)?;
+    folder.write("train.txt", text.collect::<String>().as_bytes())?;
+    folder.write("test.jsonl", asked.collect::<String>().as_bytes())?;
+    folder.commit()?;
+    print(args.out.display())
+}
+
+/// Turn text, jsonl or csv into token shards, in parallel and in bounded memory
+///
+/// Makes a folder of *.bin files with dataset.json beside them, for `ltm train --data DIR`. Nothing is at its place until
+/// everything is.
+#[derive(clap::Args)]
+pub struct Prepare {
+    /// Files, read in this order
+    #[arg(value_name = "IN", required = true)]
+    inputs: Vec<PathBuf>,
+    /// New folder to make
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// How text becomes tokens: bytes, or GPT-2's byte pair encoding
+    #[arg(long, value_name = "NAME", default_value = "bytes", value_parser = tokenizer::NAMES)]
+    tokenizer: String,
+    /// What the files are
+    #[arg(long, default_value = "text", value_parser = ["text", "jsonl", "csv"])]
+    format: String,
+    /// jsonl: the key that holds the text
+    #[arg(long, value_name = "KEY")]
+    field: Option<String>,
+    /// csv: the column that holds the text, by name or by number from 1
+    #[arg(long, value_name = "C")]
+    column: Option<String>,
+    /// csv: the first record names the columns; follows from a column given by name
+    #[arg(long)]
+    header: bool,
+    /// text: what a document is [default: file] [possible values: file, lines, blank-lines]
+    #[arg(long, value_name = "HOW")]
+    split: Option<String>,
+    /// Part of the documents to set apart for validation, e.g. 0.01
+    #[arg(long, value_name = "PART", default_value = "0", allow_negative_numbers = true)]
+    validation: String,
+    /// Most tokens per shard
+    #[arg(long, value_name = "N", default_value_t = SHARD_TOKENS)]
+    shard_tokens: u32,
+}
+
+pub fn run(command: &Command, threads: Option<usize>) -> Result<ExitCode> {
+    let args = match command {
+        Command::Prepare(args) => args,
+        Command::Arithmetic(args) => return arithmetic(args).map(|()| ExitCode::SUCCESS),
+    };
+    let words = FormatWords {
+        format: Some(&args.format),
+        field: args.field.as_deref(),
+        column: args.column.as_deref(),
+        header: if args.header { Header::Present } else { Header::Absent },
+        split: args.split.as_deref(),
+    };
+    let named = args.inputs.iter().find_map(|path| Some((path.display(), named_format(path)?)));
+    if let (Some((path, (named, flag))), "text") = (named, &*args.format) {
+        return Err(Error::usage(format!(
+            "{path} is named {named}: say --format {named} {flag}, or rename it if it is text"
+        )));
+    }
+    let guard = Guard::new()?;
+    let options = PrepareOptions {
+        inputs: args.inputs.clone(),
+        out: args.out.clone(),
+        format: words.parse()?,
+        tokenizer: tokenizer::by_name(&args.tokenizer)?,
+        validation: parse_fraction("--validation", &args.validation)?,
+        shard_tokens: args.shard_tokens,
+        stop: guard.flag(),
+    };
+    let bar = bar(input_bytes(&args.inputs)?, "{bar:24} {bytes}/{total_bytes}  {msg}  {bytes_per_sec}  ETA {eta}");
+    let report = threads::inside(threads.unwrap_or(0), || {
+        prepare(&options, &mut |now| {
+            bar.set_position(now.input_bytes);
+            bar.set_message(format!("{} documents, {} tokens", now.documents, now.tokens));
+        })
+    });
+    bar.finish_and_clear();
+    let report = match report {
+        Err(error) if guard.asked() => {
+            note(error);
+            return Ok(ExitCode::from(interrupt::CODE));
+        }
+        other => other?,
+    };
+    let manifest = &report.manifest;
+    for (name, part) in [("train", &manifest.train), ("validation", &manifest.validation)] {
+        if part.documents > 0 || name == "train" {
+            note(format_args!(
+                "{name}: {} documents, {} tokens for {} bytes of text, {} shards",
+                part.documents,
+                part.tokens,
+                part.bytes,
+                part.shards.len()
+            ));
+        }
+    }
+    if report.empty_documents > 0 {
+        note(format_args!("left out: {} documents without text", report.empty_documents));
+    }
+    print(args.out.display())?;
+    Ok(ExitCode::SUCCESS)
+}

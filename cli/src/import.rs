@@ -1,0 +1,46 @@
+//! `ltm import`.
+
+use super::output::{note, print};
+use engine::{Error, Result};
+use lab::import;
+use ltm::config::{Choice, Tokenizer, parameter_count};
+use std::path::PathBuf;
+
+/// Make a run folder of weights that were learnt elsewhere, to be judged and to generate
+#[derive(clap::Subcommand)]
+pub enum Command {
+    Gpt2(Gpt2),
+}
+
+/// GPT-2 as Hugging Face stores it: config.json and model.safetensors in one folder
+///
+/// The run folder is one like any other: `ltm eval RUN --data FILE`, `ltm generate RUN --prompt TEXT`. Weights may be F32, F16
+/// or BF16. They are not trained further.
+#[derive(clap::Args)]
+pub struct Gpt2 {
+    /// Folder with config.json and model.safetensors
+    folder: PathBuf,
+    /// New run folder to make
+    #[arg(long, value_name = "RUN")]
+    out: PathBuf,
+    /// The model's tokenizer
+    #[arg(long, value_name = "NAME", default_value = "gpt2-plain", value_parser = ltm::data::tokenizer::NAMES)]
+    tokenizer: String,
+}
+
+pub fn run(command: &Command) -> Result<()> {
+    let Command::Gpt2(args) = command;
+    let tokenizer = Tokenizer::ALL.iter().find(|(_, name)| *name == args.tokenizer).map(|(tokenizer, _)| *tokenizer);
+    let tokenizer = tokenizer.ok_or_else(|| Error::usage(format!("there is no tokenizer {:?}", args.tokenizer)))?;
+    let run = import::gpt2(&args.folder, tokenizer, &args.out)?;
+    let m = &run.config().model;
+    note(format_args!(
+        "GPT-2 with {} layers of width {}, {} heads, {} positions, {} parameters",
+        m.layers,
+        m.dim,
+        m.heads,
+        m.max_seq,
+        parameter_count(m)
+    ));
+    print(args.out.display())
+}

@@ -1,0 +1,147 @@
+//! The program `ltm`: train, judge and use Latent Thought Models from a terminal.
+//!
+//! One file per command. Errors are one line on the standard error; the exit code is 2 for a command that cannot be, 1 for
+//! everything else that went wrong, 130 for a training run, a sweep or a suite stopped by an interrupt.
+
+#![forbid(unsafe_code)]
+
+mod audit;
+mod bench;
+mod cuda;
+mod data;
+mod demo;
+mod device;
+mod doctor;
+mod eval;
+mod evaluation;
+mod generate;
+mod gsm8k;
+mod import;
+mod interrupt;
+mod memory;
+mod output;
+mod plan;
+mod progress;
+mod quality;
+mod replay;
+mod report;
+mod settings;
+mod stream;
+mod suite;
+mod sweep;
+mod threads;
+mod toml_file;
+mod train;
+mod transcript;
+mod verify;
+
+use clap::{Parser, Subcommand};
+use engine::{ErrorKind, Result, simd};
+use std::io::{self, IsTerminal};
+use std::process::ExitCode;
+
+const EXIT_CODES: &str =
+    "Exit codes: 0 done; 1 something went wrong; 2 a command that cannot be; 130 interrupted, with a checkpoint saved";
+
+/// Latent Thought Models: train them, judge them honestly, and generate text, on the CPU or a GPU.
+///
+/// A first look, in a few minutes and with nothing but this program:  ltm demo
+///
+/// On your own text:
+///   ltm train --data book.txt
+///   ltm eval runs/tiny
+///   ltm generate runs/tiny --prompt "It was"
+#[derive(Parser)]
+#[command(version, arg_required_else_help = true, verbatim_doc_comment, after_help = EXIT_CODES)]
+struct Cli {
+    /// Threads to use; 0 for all cores [default: the setting train.threads]. Results do not depend on it
+    #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u16).range(0..=4096))]
+    threads: Option<u16>,
+    /// Where to compute
+    #[arg(long, global = true, value_enum, default_value_t)]
+    device: device::Choice,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Demo(demo::Args),
+    Train(train::Args),
+    Sweep(sweep::Args),
+    Replay(replay::Args),
+    Eval(eval::Args),
+    Audit(audit::Args),
+    Generate(generate::Args),
+    Quality(quality::Args),
+    Report(report::Args),
+    #[command(subcommand)]
+    Data(data::Command),
+    #[command(subcommand)]
+    Import(import::Command),
+    Verify(verify::Args),
+    Plan(plan::Args),
+    Bench(bench::Args),
+    Doctor(doctor::Args),
+    #[command(subcommand)]
+    Cuda(cuda::Command),
+}
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) if !error.use_stderr() => {
+            // Help and version go where they were asked to go, in bold only where someone sees it.
+            let text = error.render();
+            let text = if io::stdout().is_terminal() { text.ansi().to_string() } else { text.to_string() };
+            return output::print(text).map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS);
+        }
+        Err(error) => {
+            output::note(usage_line(&error));
+            return ExitCode::from(2);
+        }
+    };
+    match device::guarded(|| run(&cli)) {
+        Ok(code) => code,
+        Err(error) => {
+            output::note(format_args!("error: {error}"));
+            ExitCode::from(if error.kind() == ErrorKind::Usage { 2 } else { 1 })
+        }
+    }
+}
+
+fn run(cli: &Cli) -> Result<ExitCode> {
+    simd::level_from_env()?;
+    let threads = cli.threads.map(usize::from);
+    let device = cli.device;
+    let done = |()| ExitCode::SUCCESS;
+    match &cli.command {
+        Command::Demo(args) => demo::run(args, threads, device),
+        Command::Train(args) => train::run(args, threads, device),
+        Command::Sweep(args) => sweep::run(args, threads, device),
+        Command::Replay(args) => replay::run(args, threads, device).map(done),
+        Command::Eval(args) => eval::run(args, threads, device),
+        Command::Audit(args) => audit::run(args, threads, device).map(done),
+        Command::Generate(args) => generate::run(args, threads, device).map(done),
+        Command::Quality(args) => quality::run(args, threads, device).map(done),
+        Command::Report(args) => report::run(args, threads, device).map(done),
+        Command::Data(command) => data::run(command, threads),
+        Command::Import(command) => import::run(command).map(done),
+        Command::Verify(args) => verify::run(args, threads, device).map(done),
+        Command::Plan(args) => plan::run(args, device).map(done),
+        Command::Bench(args) => bench::run(args, threads, device).map(done),
+        Command::Doctor(_) => doctor::run(threads, device).map(done),
+        Command::Cuda(command) => cuda::run(command, threads).map(done),
+    }
+}
+
+/// What is wrong with a command line and what would be right, on one line; the help as a whole if that is all there is.
+fn usage_line(error: &clap::Error) -> String {
+    if error.kind() == clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        return error.render().to_string();
+    }
+    let text = error.render().to_string();
+    let relevant = text.lines().map(str::trim).take_while(|line| !line.starts_with("Usage:"));
+    let said = relevant.filter(|line| !line.is_empty() && !line.starts_with("For more information"));
+    format!("{}; --help explains", said.collect::<Vec<_>>().join(" "))
+}

@@ -1,0 +1,348 @@
+//! What is computed for the page: results by protocol, the audit, the cost of every token, and texts.
+
+use super::Args;
+use crate::audit::{Subject, verdict};
+use crate::evaluation::{self, Options};
+use crate::generate::{Writer, Writing};
+use crate::output::note;
+use crate::progress::bar;
+use crate::{eval, transcript};
+use autograd::Store;
+use engine::{Device, Error, ErrorKind, Result};
+use lab::audit::{self, Audit};
+use ltm::config::{Config, Work};
+use ltm::corpus::Corpus;
+use ltm::data::{Batch, Order, Sampler, Source};
+use ltm::evaluate::{Mean, Protocol};
+use ltm::learn::{Fast, FastOptions, Inputs, Score};
+use ltm::model::Params;
+use ltm::run::{Loaded, Run};
+use std::sync::Arc;
+
+/// Draws from every posterior.
+pub const DRAWS: usize = 8;
+
+/// Texts whose tokens are shown.
+const TEXTS: u64 = 3;
+
+/// What was computed of a run.
+pub struct Measured {
+    /// The step after which the weights were saved, their digest and their number.
+    pub step: u64,
+    pub weights: String,
+    pub parameters: usize,
+    /// What it was judged by.
+    pub text: Option<evaluation::Subject>,
+    /// One for every protocol; none if nothing was judged.
+    pub results: Vec<Row>,
+    /// Of a model with latents.
+    pub audit: Option<Audited>,
+    pub texts: Vec<Reading>,
+    pub samples: Vec<String>,
+    /// What could not be done, and why.
+    pub notes: Vec<String>,
+}
+
+/// An audit with its verdict in words.
+pub type Audited = (Audit, String);
+
+/// What a protocol says.
+pub struct Row {
+    pub protocol: Protocol,
+    /// Nats per sequence.
+    pub nats: Mean,
+    /// Of these, NLL and KL.
+    pub parts: [f64; 2],
+    pub perplexity: f64,
+    pub bits_per_byte: f64,
+    /// Nats per sequence above what the process that made the text would pay, where it is known.
+    pub above: Option<Mean>,
+}
+
+/// A text under the posterior that was fitted to it.
+pub struct Reading {
+    /// Every token with −log p(token | z, what stands before) in nats, the mean over draws of z.
+    pub tokens: Vec<(u16, f64)>,
+    /// The posterior's KL in nats; `None` without latents.
+    pub kl: Option<f64>,
+}
+
+/// Computes what `args` asks for.
+///
+/// # Errors
+/// A run that cannot be loaded, data that were named and cannot be used, and what the device cannot do. Whatever else fails
+/// is noted and missing.
+pub fn measure(args: &Args, run: &Run, device: &Device) -> Result<Measured> {
+    let mut model = run.load(device, Work::Evaluation)?;
+    let mut measured = Measured {
+        step: model.step,
+        weights: model.weights.clone(),
+        parameters: model.params.count(),
+        text: None,
+        results: Vec::new(),
+        audit: None,
+        texts: Vec::new(),
+        samples: Vec::new(),
+        notes: model.warnings.clone(),
+    };
+    let mut left_out = |what: &str, error: Error| -> Result<()> {
+        match error.kind() {
+            // The GPU's troubles may be none of the CPU's.
+            ErrorKind::Device => Err(error),
+            ErrorKind::Usage | ErrorKind::Failure => {
+                measured.notes.push(format!("{}: no {what}: {error}", run.path().display()));
+                Ok(())
+            }
+        }
+    };
+    if args.limit > 0 {
+        match eval::text(args.data.as_deref(), run, &model, args.limit) {
+            Err(error) if args.data.is_some() => return Err(error),
+            Err(error) => left_out("results, audit and texts", error)?,
+            Ok((source, text)) => match judge(args, run, &mut model, &source, &text) {
+                Ok((results, audit)) => {
+                    (measured.results, measured.audit, measured.text) = (results, audit, Some(text));
+                    match read(&mut model, &source, args.limit.min(TEXTS)) {
+                        Ok(texts) => measured.texts = texts,
+                        Err(error) => left_out("texts", error)?,
+                    }
+                }
+                Err(error) => left_out("results, audit and texts", error)?,
+            },
+        }
+    }
+    if args.samples > 0 {
+        // The plans of before are given back first.
+        drop(model);
+        match write(args, run, device) {
+            Ok(samples) => measured.samples = samples,
+            Err(error) => left_out("samples", error)?,
+        }
+    }
+    measured.notes.iter().for_each(|line| note(format_args!("note: {line}")));
+    Ok(measured)
+}
+
+/// Scores by all protocols, and audits what has latents.
+fn judge(
+    args: &Args,
+    run: &Run,
+    model: &mut Loaded,
+    source: &Arc<dyn Source>,
+    text: &evaluation::Subject,
+) -> Result<(Vec<Row>, Option<Audited>)> {
+    let config = model.config.clone();
+    if !config.model.kind.has_latents() {
+        let options = Options {
+            protocols: Protocol::of(config.model.kind).to_vec(),
+            steps: config.fast.steps,
+            samples: DRAWS,
+            limit: Some(args.limit),
+        };
+        let rows = evaluation::evaluate(model, source, &options)?;
+        return Ok((rows.iter().map(Row::of).collect(), None));
+    }
+    let trained = config.fast.steps;
+    let mut steps = vec![(trained / 4).max(1), trained.max(1), 4 * trained.max(1)];
+    steps.dedup();
+    let options = audit::Options { steps, draws: DRAWS, sequences: args.limit };
+    let bar = bar(1, "{bar:24} {percent}% of all fast steps  {msg}  ETA {eta}");
+    bar.set_message(run.path().display().to_string());
+    let audit = audit::audit(&config, &model.params, &mut model.store, source, &options, |done, work| {
+        bar.set_length(work);
+        bar.set_position(done);
+    });
+    bar.finish_and_clear();
+    let audit = audit?;
+    let corpus = (args.data.is_none() && config.data.paths.is_empty()).then(Corpus::default);
+    let subject = Subject { run: run.path(), model, text: text.clone(), corpus, draws: DRAWS };
+    let words = verdict(&subject, &audit);
+    let rows = rows(&config, &audit, source)?;
+    Ok((rows, Some((audit, words))))
+}
+
+impl Row {
+    fn of(row: &evaluation::Row) -> Self {
+        let (total, n) = (&row.total, row.total.sequences as f64);
+        Self {
+            protocol: row.protocol,
+            nats: Mean::of(&row.nats),
+            parts: [total.nll / n, total.kl / n],
+            perplexity: total.perplexity(),
+            bits_per_byte: total.bits_per_byte(),
+            above: row.excess.map(|excess| Mean { mean: excess.mean, error: excess.error }),
+        }
+    }
+}
+
+/// What an audit says of the protocols at the T of training.
+fn rows(config: &Config, audit: &Audit, source: &Arc<dyn Source>) -> Result<Vec<Row>> {
+    let Some(at) = audit.rows.iter().find(|row| row.steps == config.fast.steps.max(1)) else { return Ok(Vec::new()) };
+    let count = at.iwae.len() as u64;
+    let seconds = second_halves(config, source, count)?;
+    let whole = (audit.tokens as f64, audit.bytes as f64);
+    let row = |protocol, nats: &[f64], nll: f64, (tokens, bytes): (f64, f64)| {
+        let all: f64 = nats.iter().sum();
+        let mean = Mean::of(nats);
+        let known = !audit.exact.is_empty() && protocol != Protocol::Prefix;
+        Row {
+            protocol,
+            nats: mean,
+            parts: [nll, mean.mean - nll],
+            perplexity: (all / tokens).exp(),
+            bits_per_byte: all / std::f64::consts::LN_2 / bytes,
+            above: known.then(|| Mean::of_differences(nats, &audit.exact)),
+        }
+    };
+    let mean = |values: &[f64]| Mean::of(values).mean;
+    let nll = mean(&at.fitted.nll);
+    Ok(vec![
+        row(Protocol::Elbo, &at.fitted.bound(), nll, whole),
+        row(Protocol::Iwae, &at.iwae, nll, whole),
+        row(Protocol::Prefix, &at.prefix, mean(&at.prefix), seconds),
+        row(Protocol::Fixed, &at.fixed.reported(), mean(&at.fixed.own_nll), whole),
+    ])
+}
+
+/// Tokens and bytes of the second halves of the first sequences, which `prefix` pays for.
+fn second_halves(config: &Config, source: &Arc<dyn Source>, count: u64) -> Result<(f64, f64)> {
+    let mut sampler = Sampler::new(source.clone(), Order::Once)?;
+    let mut batch = Batch::new(1, config.model.seq);
+    let mut sums = (0.0, 0.0);
+    for first in 0..count {
+        sampler.fill(first, &mut batch)?;
+        let sample = batch.samples[0];
+        let tokens = f64::from(sample.scored - sample.scored / 2);
+        sums.0 += tokens;
+        sums.1 += sample.bytes as f64 * tokens / f64::from(sample.scored);
+    }
+    Ok(sums)
+}
+
+/// Reads the first `count` texts of `source`, one by one.
+fn read(model: &mut Loaded, source: &Arc<dyn Source>, count: u64) -> Result<Vec<Reading>> {
+    let Loaded { config, params, store, .. } = model;
+    let inputs = Inputs::new(1, config.model.seq, params.dtype(), store);
+    let fast = config.model.kind.has_latents().then(|| fast(config, params, &inputs, store)).transpose()?;
+    let latents = fast.as_ref().map(|fast| &fast.latents);
+    let score = Score::new(&config.model, params, &inputs, latents, config.train.seed, store)?;
+    config.check_room(store, Work::Evaluation)?;
+    let mut sampler = Sampler::new(source.clone(), Order::Once)?;
+    let mut batch = Batch::new(1, config.model.seq);
+    let mut readings = Vec::new();
+    for first in 0..source.samples().map_or(count, |samples| samples.min(count)) {
+        sampler.fill(first, &mut batch)?;
+        inputs.load(store, &config.model, &batch)?;
+        let kl = fast.as_ref().map(|fast| {
+            fast.fit(store, config.fast.rate_end, 0, |_, _| ());
+            fast.latents.posterior_kl(store)[0]
+        });
+        score.begin(store);
+        let draws = if fast.is_some() { DRAWS } else { 1 };
+        let mut nll = vec![0.0; config.model.seq];
+        for draw in 0..draws {
+            match fast {
+                Some(_) => _ = score.draw(store, draw as u32),
+                None => _ = score.exact(store),
+            }
+            nll.iter_mut().zip(score.token_nll(store)).for_each(|(sum, x)| *sum += x / draws as f64);
+        }
+        let scored = batch.targets.iter().zip(&nll).filter(|(target, _)| **target >= 0);
+        readings.push(Reading { tokens: scored.map(|(&target, &nll)| (target as u16, nll)).collect(), kl });
+    }
+    Ok(readings)
+}
+
+fn fast(config: &Config, params: &Params, inputs: &Inputs, store: &mut Store) -> Result<Fast> {
+    let options = FastOptions { seed: config.train.seed, ..FastOptions::default() };
+    Fast::new(&config.model, &config.fast, params, inputs, store, &options)
+}
+
+/// Lets the run write.
+fn write(args: &Args, run: &Run, device: &Device) -> Result<Vec<String>> {
+    let mut model = run.load(device, Work::Generation)?;
+    let mut writing = Writing {
+        tokens: args.tokens,
+        temperature: 1.0,
+        top_k: 0,
+        top_p: 1.0,
+        seed: 0,
+        stop: Vec::new(),
+        samples: args.samples,
+        steps: None,
+        refit: 0,
+    };
+    if let (Some(positions), None) = (model.config.model.positions(), &args.prompt) {
+        // Behind nothing there is room for as many tokens as there are positions.
+        writing.tokens = writing.tokens.min(positions);
+    }
+    let mut writer = Writer::new(&mut model, writing)?;
+    (0..args.samples).map(|sample| transcript::whole(&mut writer, &mut model, args.prompt.as_deref(), sample)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ltm::evaluate::Evaluator;
+    use ltm::run::{held_out_stories, score};
+
+    /// The tokens' costs add up to what the protocol prints, and the audit's rows are the protocols'.
+    #[test]
+    fn the_page_says_what_eval_says() {
+        for kind in ["ltm", "ar"] {
+            let mut config = Config::preset("demo").unwrap();
+            let settings = [
+                ("model.kind", kind),
+                ("model.dim", "16"),
+                ("model.heads", "2"),
+                ("train.batch", "2"),
+                ("fast.steps", "4"),
+            ];
+            settings.iter().for_each(|(key, value)| config.set(key, value).unwrap());
+            let config = config.resolved().unwrap();
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("run");
+            let mut store = Store::new(Device::Cpu);
+            let params = Params::new(&config.model, engine::DType::F32, &mut store);
+            params.init(&mut store, 5);
+            let run = Run::create_with_weights(&path, &config, &store, &params).unwrap();
+            let mut model = run.load(&Device::Cpu, Work::Evaluation).unwrap();
+            let args = Args {
+                runs: vec![path],
+                out: "report.html".into(),
+                data: None,
+                limit: 3,
+                samples: 0,
+                tokens: 1,
+                prompt: None,
+            };
+            let (source, text) = (held_out_stories(config.model.seq, 3).unwrap(), evaluation::Subject::embedded());
+            let (rows, audit) = judge(&args, &run, &mut model, &source, &text).unwrap();
+            assert_eq!(audit.is_some(), kind == "ltm");
+            let protocols: Vec<Protocol> = rows.iter().map(|row| row.protocol).collect();
+            assert_eq!(protocols, Protocol::of(config.model.kind));
+            let texts = read(&mut model, &source, 3).unwrap();
+            for row in &rows {
+                let evaluator =
+                    Evaluator::new(&config, row.protocol, 4, DRAWS, &model.params, &mut model.store).unwrap();
+                let scored = score(&evaluator, &config, &mut model.store, &source, None, |_| ()).unwrap();
+                let total = scored.total();
+                let close = |a: f64, b: f64| {
+                    assert!((a - b).abs() < 1e-9 * b.abs().max(1.0), "{kind} {:?}: {a} {b}", row.protocol)
+                };
+                close(row.nats.mean, total.nats / 3.0);
+                close(row.parts[0], total.nll / 3.0);
+                close(row.perplexity, total.perplexity());
+                close(row.bits_per_byte, total.bits_per_byte());
+                if matches!(row.protocol, Protocol::Elbo | Protocol::Nll) {
+                    for (text, score) in texts.iter().zip(&scored.scores) {
+                        let nll: f64 = text.tokens.iter().map(|(_, nll)| nll).sum();
+                        assert!((nll - score.nll).abs() < 1e-4 * score.nll, "{nll} {}", score.nll);
+                        assert_eq!(text.tokens.len(), score.tokens);
+                        assert!((text.kl.unwrap_or(0.0) - score.kl).abs() < 1e-4, "{:?} {}", text.kl, score.kl);
+                    }
+                }
+            }
+        }
+    }
+}

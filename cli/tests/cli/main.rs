@@ -1,0 +1,156 @@
+//! The program as a user meets it: the real binary, real files, exit codes and what it says.
+
+mod bad_input;
+mod bench;
+mod browser;
+mod crash;
+mod gpu;
+mod import;
+mod jobs;
+mod reasoning;
+mod replay;
+mod report;
+mod suite;
+mod sweep;
+mod tensorboard;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+/// A model that takes a step in milliseconds.
+const TINY: &[&str] = &[
+    "model.layers=1",
+    "model.dim=16",
+    "model.heads=2",
+    "model.seq=32",
+    "model.window=8",
+    "model.latents=2",
+    "fast.steps=2",
+    "train.batch=2",
+    "train.steps=6",
+    "train.eval_every=3",
+    "train.checkpoint_every=2",
+    "slow.warmup=2",
+];
+
+/// A folder for one test, and the program in it.
+struct Lab(tempfile::TempDir);
+
+impl Lab {
+    /// An empty folder with `text.txt`, a few KB of text.
+    fn new() -> Self {
+        let lab = Self(tempfile::tempdir().unwrap());
+        let line =
+            |i: usize| format!("{i} green bottles and {} more hang on the wall, or was it {}?\n", i * 7 % 13, i % 5);
+        lab.write("text.txt", (0..60).map(line).collect::<String>());
+        lab
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn write(&self, name: &str, content: impl AsRef<[u8]>) {
+        fs::write(self.path(name), content).unwrap();
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        // Whoever started the tests may ignore signals, under nohup for one; the program must not inherit that.
+        let mut command = Command::new("env");
+        command
+            .args(["--default-signal=HUP,INT,TERM", env!("CARGO_BIN_EXE_ltm")])
+            .args(args)
+            .current_dir(self.0.path())
+            .stdin(Stdio::null());
+        command.env_remove("LTM_SIMD").env_remove("RAYON_NUM_THREADS");
+        command
+    }
+
+    fn run(&self, args: &[&str]) -> Said {
+        Said::of(self.command(args).output().unwrap(), args)
+    }
+
+    /// `ltm train --data text.txt --out OUT` with the tiny model and further settings.
+    fn train(&self, out: &str, settings: &[&str]) -> Said {
+        self.run(&train_args(out, settings))
+    }
+
+    /// A run of six steps in `run`, with checkpoints of steps 2, 4 and 6.
+    fn trained() -> Self {
+        let lab = Self::new();
+        lab.train("run", &[]).succeeds();
+        lab
+    }
+}
+
+fn train_args<'a>(out: &'a str, settings: &[&'a str]) -> Vec<&'a str> {
+    [&["train", "--data", "text.txt", "--out", out, "--set"], TINY, settings].concat()
+}
+
+/// What a command said and how it ended.
+struct Said {
+    code: Option<i32>,
+    out: String,
+    err: String,
+    command: String,
+}
+
+impl Said {
+    fn of(output: Output, args: &[&str]) -> Self {
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+        Self { code: output.status.code(), out: text(output.stdout), err: text(output.stderr), command: args.join(" ") }
+    }
+
+    fn context(&self) -> String {
+        format!("ltm {}\ncode {:?}\n{}{}", self.command, self.code, self.out, self.err)
+    }
+
+    #[track_caller]
+    fn succeeds(self) -> Self {
+        assert_eq!(self.code, Some(0), "{}", self.context());
+        self
+    }
+
+    /// That the command failed with `code`, and that its last word is one line with all of `parts` in it.
+    #[track_caller]
+    fn fails(&self, code: i32, parts: &[&str]) {
+        assert_eq!(self.code, Some(code), "{}", self.context());
+        assert!(!self.err.contains("panicked"), "{}", self.context());
+        let errors: Vec<&str> = self.err.lines().filter(|line| line.starts_with("error: ")).collect();
+        assert_eq!(errors.len(), 1, "{}", self.context());
+        assert_eq!(self.err.lines().last(), Some(errors[0]), "{}", self.context());
+        for part in parts {
+            assert!(errors[0].contains(part), "{part:?} is not in\n{}", self.context());
+        }
+    }
+
+    #[track_caller]
+    fn says(&self, part: &str) -> &Self {
+        assert!(self.out.contains(part) || self.err.contains(part), "{part:?} is not in\n{}", self.context());
+        self
+    }
+}
+
+/// All files of a run's checkpoint.
+fn checkpoint_bytes(run: &Path, step: u64) -> Vec<Vec<u8>> {
+    let folder = run.join(format!("checkpoints/step-{step:08}"));
+    let files = ["weights.safetensors", "moments.safetensors", "state.json", "manifest.json"];
+    files.map(|name| fs::read(folder.join(name)).unwrap()).into()
+}
+
+/// The metrics' lines without what the clock says.
+fn metrics(run: &Path) -> Vec<String> {
+    let text = fs::read_to_string(run.join("metrics.jsonl")).unwrap();
+    let timeless = |line: &str| line.split(',').filter(|entry| !entry.contains("second")).collect::<Vec<_>>().join(",");
+    text.lines().map(timeless).collect()
+}
+
+/// The steps that metrics are about, in order.
+fn steps(run: &Path) -> Vec<u64> {
+    let text = fs::read_to_string(run.join("metrics.jsonl")).unwrap_or_default();
+    let whole = text.split_inclusive('\n').filter(|line| line.ends_with('\n'));
+    whole
+        .map(|line| ltm::json::parse(line.as_bytes()).unwrap().read("step", ltm::json::Value::as_u64).unwrap())
+        .collect()
+}

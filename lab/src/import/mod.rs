@@ -1,0 +1,200 @@
+//! Weights that were learnt elsewhere: GPT-2 as Hugging Face's libraries store it, `config.json` and `model.safetensors` in
+//! one folder.
+//!
+//! Tensors are called `wte.weight`, `h.0.attn.c_attn.weight` and so on, all of them with `transformer.` in front or none.
+//! Those of products are stored `[in, out]`, the other way round than here. The head is the embedding. Causal masks that
+//! older files hold beside the weights (`h.0.attn.bias`, `h.0.attn.masked_bias`) are passed over.
+
+use autograd::Store;
+use engine::{DType, Device, Error, Result};
+use ltm::config::{Chunking, Config, DataConfig, ModelConfig, ModelKind, Tokenizer, TrainConfig};
+use ltm::json::{self, Value};
+use ltm::model::Params;
+use ltm::run::Run;
+use ltm::safetensors::{self, SafeTensors};
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+
+/// The two files of the folder.
+const CONFIG: &str = "config.json";
+const WEIGHTS: &str = "model.safetensors";
+
+/// Stands in front of what is wrong with the settings that come of their configuration, and says which key is which.
+const OUR_KEYS: &str = "as settings of this program (n_layer is model.layers, n_embd model.dim, n_head model.heads, n_inner model.ffn, n_positions model.seq)";
+
+/// What stands in front of all names, or nothing.
+const PREFIX: &str = "transformer.";
+
+/// A vocabulary may be padded to a multiple of this.
+const PADDING: usize = 128;
+
+/// Names of GPT-2's activation, the tanh form of GELU.
+const ACTIVATIONS: [&str; 2] = ["gelu_new", "gelu_pytorch_tanh"];
+
+/// Parts of a layer: our name, and theirs.
+const LAYER: [(&str, &str); 6] = [
+    ("attention_norm", "ln_1"),
+    ("attention.wqkv", "attn.c_attn"),
+    ("attention.wo", "attn.c_proj"),
+    ("ffn_norm", "ln_2"),
+    ("feed_forward.w1", "mlp.c_fc"),
+    ("feed_forward.w2", "mlp.c_proj"),
+];
+
+/// Makes the run folder `out` of the GPT-2 in `folder`, whose tokens are `tokenizer`'s.
+///
+/// # Errors
+/// Files that are missing or damaged; a configuration of another model; a tensor that is missing, left over, of another
+/// shape, or not F32, F16 or BF16; a vocabulary that is not the tokenizer's; and those of [`Run::create_with_weights`].
+/// Nothing is left of `out` then.
+pub fn gpt2(folder: &Path, tokenizer: Tokenizer, out: &Path) -> Result<Run> {
+    Run::check_new(out)?;
+    let file = folder.join(CONFIG);
+    let text = fs::read(&file).map_err(|e| Error::io("read", &file, &e))?;
+    let config =
+        json::parse(&text).and_then(|value| configuration(&value, tokenizer)).map_err(|e| e.at(file.display()))?;
+    let file = folder.join(WEIGHTS);
+    let tensors = SafeTensors::open(&file)?;
+    check_sizes(&tensors, &config.model).map_err(|e| e.at(file.display()))?;
+    let mut store = Store::new(Device::Cpu);
+    let params = Params::new(&config.model, DType::F32, &mut store);
+    read(&tensors, &params, &mut store).map_err(|e| e.at(file.display()))?;
+    Run::create_with_weights(out, &config, &store, &params)
+}
+
+/// What a `config.json` of Hugging Face's says.
+fn configuration(theirs: &Value, tokenizer: Tokenizer) -> Result<Config> {
+    let is = |key: &str, expected: Value| match theirs.get(key) {
+        Some(found) if *found != expected && *found != Value::Null => {
+            Err(Error::new(format!("{key} = {found}: only {expected} is supported")))
+        }
+        _ => Ok(()),
+    };
+    is("model_type", "gpt2".into())?;
+    is("scale_attn_weights", true.into())?;
+    is("scale_attn_by_inverse_layer_idx", false.into())?;
+    is("add_cross_attention", false.into())?;
+    is("tie_word_embeddings", true.into())?;
+    let activation = theirs.read("activation_function", Value::as_str)?;
+    if !ACTIVATIONS.contains(&activation) {
+        return Err(Error::new(format!(
+            "activation_function = {activation:?}: only {} is supported, GPT-2's GELU in its tanh form",
+            ACTIVATIONS.join(" or ")
+        )));
+    }
+    let size = |key: &str| theirs.read(key, Value::as_usize);
+    let given = |key: &str| theirs.get(key).filter(|value| **value != Value::Null).is_some();
+    // Older files name the positions by the context alone.
+    let positions = size(if given("n_positions") { "n_positions" } else { "n_ctx" })?;
+    let (vocab, ids) = (size("vocab_size")?, tokenizer.vocab());
+    if vocab < ids || vocab > ids.next_multiple_of(PADDING) {
+        return Err(Error::new(format!(
+            "vocab_size = {vocab} does not fit tokenizer {tokenizer}, which has {ids} ids: name the model's own with --tokenizer"
+        )));
+    }
+    let model = ModelConfig {
+        kind: ModelKind::Gpt2,
+        layers: size("n_layer")?,
+        dim: size("n_embd")?,
+        heads: size("n_head")?,
+        ffn: if given("n_inner") { size("n_inner")? } else { 0 },
+        vocab,
+        seq: positions,
+        max_seq: positions,
+        window: positions,
+        norm_eps: theirs.read("layer_norm_epsilon", Value::as_f64)?,
+        ..ModelConfig::default()
+    };
+    let train = TrainConfig { batch: 1, ..TrainConfig::default() };
+    let data = DataConfig { tokenizer, chunking: Chunking::Windows, ..DataConfig::default() };
+    Config { model, train, data, ..Config::default() }.resolved().map_err(|e| e.at(OUR_KEYS))
+}
+
+/// What stands in front of all names of a file.
+fn prefix<B: AsRef<[u8]>>(file: &SafeTensors<B>) -> &'static str {
+    if file.info(&format!("{PREFIX}wte.weight")).is_ok() { PREFIX } else { "" }
+}
+
+/// Every size that the configuration names, before memory is taken for it.
+fn check_sizes<B: AsRef<[u8]>>(file: &SafeTensors<B>, model: &ModelConfig) -> Result<()> {
+    let prefix = prefix(file);
+    let expect = |name: String, shape: &[usize]| file.expect_shape(&format!("{prefix}{name}"), shape);
+    expect("wte.weight".into(), &[model.vocab, model.dim])?;
+    expect("wpe.weight".into(), &[model.max_seq, model.dim])?;
+    expect("h.0.mlp.c_fc.weight".into(), &[model.dim, model.ffn_hidden()])?;
+    expect(format!("h.{}.ln_1.weight", model.layers - 1), &[model.dim])
+}
+
+/// Fills the parameters.
+fn read<B: AsRef<[u8]>>(file: &SafeTensors<B>, params: &Params, store: &mut Store) -> Result<()> {
+    let prefix = prefix(file);
+    let mut known = BTreeSet::new();
+    for p in params.iter() {
+        for part in p.parts() {
+            let name = format!("{prefix}{}", their_name(part.name));
+            let dtype = file.info(&name)?.dtype;
+            if !matches!(dtype, safetensors::DType::F32 | safetensors::DType::F16 | safetensors::DType::Bf16) {
+                return Err(Error::new(format!("tensor {name:?} is {dtype}, must be F32, F16 or BF16")));
+            }
+            // The tables of vectors stand as they are.
+            let transposed = p.is_matrix() && part.name.starts_with("layers.");
+            let values = match part.shape[..] {
+                [outputs, inputs] if transposed => {
+                    file.expect_shape(&name, &[inputs, outputs])?;
+                    transpose(&file.get_f64(&name)?, inputs, outputs)
+                }
+                _ => {
+                    file.expect_shape(&name, &part.shape)?;
+                    file.get_f64(&name)?
+                }
+            };
+            if let Some(i) = values.iter().position(|x| !x.is_finite()) {
+                return Err(Error::new(format!("tensor {name:?} has {} at element {i}", values[i])));
+            }
+            store.get_mut(p.id).set_f64(&values);
+            known.insert(name);
+        }
+    }
+    let masks = |name: &str| name.ends_with(".attn.bias") || name.ends_with(".attn.masked_bias");
+    match file.names().find(|name| !known.contains(*name) && !masks(name) && *name != "lm_head.weight") {
+        Some(name) => {
+            Err(Error::new(format!("tensor {name:?} belongs to no part of the GPT-2 that {CONFIG} describes")))
+        }
+        None => check_head(file, &format!("{prefix}wte.weight")),
+    }
+}
+
+/// A head that is written out must be the embedding.
+fn check_head<B: AsRef<[u8]>>(file: &SafeTensors<B>, embedding: &str) -> Result<()> {
+    let head = "lm_head.weight";
+    if file.info(head).is_err() || file.get_f64(head)? == file.get_f64(embedding)? {
+        return Ok(());
+    }
+    Err(Error::new(format!(
+        "tensor {head:?} differs from {embedding:?}: only a head tied to the embedding is supported"
+    )))
+}
+
+/// `[inputs, outputs]` → `[outputs, inputs]`.
+fn transpose(values: &[f64], inputs: usize, outputs: usize) -> Vec<f64> {
+    (0..outputs * inputs).map(|i| values[i % inputs * outputs + i / inputs]).collect()
+}
+
+/// Hugging Face's name of one of our tensors.
+fn their_name(ours: &str) -> String {
+    let (part, kind) = ours.rsplit_once('.').unwrap_or((ours, ""));
+    let Some((layer, part)) = part.strip_prefix("layers.").and_then(|rest| rest.split_once('.')) else {
+        let part = match part {
+            "tok_embeddings" => "wte",
+            "pos_embeddings" => "wpe",
+            _ => "ln_f",
+        };
+        return format!("{part}.{kind}");
+    };
+    let theirs = LAYER.iter().find(|(name, _)| *name == part).map_or(part, |(_, theirs)| theirs);
+    format!("h.{layer}.{theirs}.{kind}")
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,200 @@
+use super::*;
+use ltm::config::Work;
+use ltm::data::{Batch, SampleInfo};
+use ltm::generate::Walk;
+use ltm::learn::{Inputs, Score};
+use ltm::mutate;
+use ltm::run::Loaded;
+use ltm::safetensors::{Data, Writer};
+use ltm::train::Trainer;
+use std::path::PathBuf;
+
+/// A tiny random GPT-2, and what an independent implementation says of it; `make.py` there made both.
+fn fixture() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/gpt2")
+}
+
+fn expected() -> (Vec<u16>, Vec<f64>) {
+    let file = SafeTensors::open(&fixture().join("expected.safetensors")).unwrap();
+    let tokens = file.get_i64("tokens").unwrap().into_iter().map(|t| t as u16).collect();
+    (tokens, file.get_f64("logits").unwrap())
+}
+
+fn imported(folder: &Path) -> Result<Loaded> {
+    let out = tempfile::tempdir().unwrap();
+    let run = gpt2(folder, Tokenizer::Bytes, &out.path().join("run"))?;
+    run.load(&Device::Cpu, Work::Evaluation)
+}
+
+/// −log p of `target` under these logits.
+fn cost(logits: &[f64], target: usize) -> f64 {
+    logits.iter().map(|x| x.exp()).sum::<f64>().ln() - logits[target]
+}
+
+#[test]
+fn logits_are_those_of_an_independent_implementation() {
+    let mut model = imported(&fixture()).unwrap();
+    let (tokens, logits) = expected();
+    // Token by token from the ring of keys and values, as generation does.
+    let mut walk = Walk::new(&model.config.model, &model.params, None, &mut model.store).unwrap();
+    for _ in 0..2 {
+        walk.begin(&mut model.store);
+        let ours: Vec<f64> = tokens.iter().flat_map(|&t| walk.step(&mut model.store, t)).collect();
+        let worst = ours.iter().zip(&logits).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+        assert!(worst < 2e-5 && ours.len() == logits.len(), "{worst:e}");
+    }
+    // All positions at once, as evaluation does: two samples, one with a gap.
+    let (config, n) = (&model.config, tokens.len());
+    let inputs = Inputs::new(2, n, DType::F32, &mut model.store);
+    let score = Score::new(&config.model, &model.params, &inputs, None, 0, &mut model.store).unwrap();
+    let mut batch = Batch::new(2, n);
+    for i in 0..2 * n {
+        batch.tokens[i] = i32::from(tokens[i % n]);
+        batch.targets[i] = if i == 5 { -1 } else { (i * 31 % 258) as i32 };
+    }
+    batch.samples.fill(SampleInfo::default());
+    inputs.load(&mut model.store, &config.model, &batch).unwrap();
+    score.begin(&mut model.store);
+    score.exact(&mut model.store);
+    for (i, (&target, nll)) in batch.targets.iter().zip(score.token_nll(&model.store)).enumerate() {
+        let expected = usize::try_from(target).map_or(0.0, |t| cost(&logits[i % n * 258..][..258], t));
+        assert!((nll - expected).abs() < 2e-5, "position {i}: {nll}, {expected}");
+    }
+}
+
+/// Tensors of the fixture by name, to be written again in another way.
+fn tensors() -> Vec<(String, Vec<usize>, Vec<f32>)> {
+    let file = SafeTensors::open(&fixture().join(WEIGHTS)).unwrap();
+    let tensor = |name: &str| (name.to_string(), file.info(name).unwrap().shape.clone(), file.get_f32(name).unwrap());
+    file.names().map(tensor).collect()
+}
+
+fn folder_of(config: &str, tensors: &[(String, Vec<usize>, Vec<f32>)]) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join(CONFIG), config).unwrap();
+    let mut writer = Writer::new();
+    for (name, shape, values) in tensors {
+        // A mask has the type of a mask.
+        if name.ends_with(".attn.bias") {
+            writer.add(name, shape, Data::U8(&[1])).unwrap();
+        } else {
+            writer.add(name, shape, Data::F32(values)).unwrap();
+        }
+    }
+    let mut bytes = Vec::new();
+    writer.write(&mut bytes).unwrap();
+    fs::write(folder.path().join(WEIGHTS), bytes).unwrap();
+    folder
+}
+
+fn theirs() -> String {
+    fs::read_to_string(fixture().join(CONFIG)).unwrap()
+}
+
+fn weights(model: &Loaded) -> Vec<Vec<f64>> {
+    model.params.iter().map(|p| model.store.get(p.id).to_f64()).collect()
+}
+
+#[test]
+fn prefix_masks_and_a_tied_head_are_understood() {
+    let plain = weights(&imported(&fixture()).unwrap());
+    let mut others = tensors();
+    let head = others.iter().find(|(name, ..)| name == "wte.weight").unwrap().clone();
+    others.iter_mut().for_each(|(name, ..)| name.insert_str(0, PREFIX));
+    others.push(("lm_head.weight".into(), head.1, head.2));
+    others.push(("transformer.h.0.attn.bias".into(), vec![1, 1, 1, 1], vec![]));
+    let folder = folder_of(&theirs(), &others);
+    assert_eq!(weights(&imported(folder.path()).unwrap()), plain);
+    others.iter_mut().find(|(name, ..)| name == "lm_head.weight").unwrap().2[3] += 1.0;
+    let error = imported(folder_of(&theirs(), &others).path()).unwrap_err().to_string();
+    assert!(error.contains("\"lm_head.weight\" differs from \"transformer.wte.weight\""), "{error}");
+}
+
+#[test]
+fn what_does_not_fit_is_refused_in_one_line() {
+    let error = |config: &str, tensors: &[(String, Vec<usize>, Vec<f32>)]| {
+        let error = imported(folder_of(config, tensors).path()).unwrap_err().to_string();
+        assert!(!error.contains('\n'));
+        error
+    };
+    let configs = [
+        ("\"gelu_new\"", "\"relu\"", "config.json: activation_function = \"relu\": only gelu_new"),
+        ("258", "400", "vocab_size = 400 does not fit tokenizer bytes, which has 258 ids"),
+        ("258", "50", "vocab_size = 50 does not fit tokenizer bytes"),
+        ("\"gpt2\"", "\"llama\"", "model_type = \"llama\": only \"gpt2\""),
+        ("\"n_head\": 2", "\"n_head\": 3", "n_positions model.seq): model.dim = 8 is not divisible by model.heads = 3"),
+        ("n_layer", "layers", "n_layer"),
+        ("\"n_embd\": 8", "\"n_embd\": 16", "tensor \"wte.weight\" has shape [258, 8], expected [258, 16]"),
+        ("\"n_layer\": 2", "\"n_layer\": 1", "tensor \"h.1.attn.c_attn.bias\" belongs to no part"),
+        ("\"n_layer\": 2", "\"n_layer\": 2000000", "model.layers = 2000000"),
+        ("\"n_layer\": 2", "\"n_layer\": 1000", "there is no tensor \"h.999.ln_1.weight\""),
+        ("\"n_layer\": 2", "\"n_layer\": 3", "there is no tensor \"h.2.ln_1.weight\""),
+        ("\"n_inner\": null", "\"n_inner\": 16", "tensor \"h.0.mlp.c_fc.weight\" has shape [8, 32], expected [8, 16]"),
+    ];
+    for (find, replace, part) in configs {
+        let error = error(&theirs().replacen(find, replace, 1), &tensors());
+        assert!(error.contains(part), "{error:?} does not say {part:?}");
+    }
+    let mut damaged = tensors();
+    damaged[0].2[1] = f32::NAN;
+    assert!(error(&theirs(), &damaged).contains("has NaN at element 1"));
+    let folder = folder_of(&theirs(), &[]);
+    let ids = [0i64; 258 * 8];
+    let (mut writer, all) = (Writer::new(), tensors());
+    writer.add("wte.weight", &[258, 8], Data::I64(&ids)).unwrap();
+    for (name, shape, values) in all.iter().filter(|(name, ..)| name != "wte.weight" && !name.contains("attn.bias")) {
+        writer.add(name, shape, Data::F32(values)).unwrap();
+    }
+    let mut bytes = Vec::new();
+    writer.write(&mut bytes).unwrap();
+    fs::write(folder.path().join(WEIGHTS), bytes).unwrap();
+    let error = imported(folder.path()).unwrap_err().to_string();
+    assert!(error.contains("tensor \"wte.weight\" is I64, must be F32, F16 or BF16"), "{error}");
+}
+
+#[test]
+fn damaged_files_never_panic() {
+    let good = theirs().into_bytes();
+    let mut accepted = 0;
+    for case in 0..mutate::cases(5_000) {
+        let Ok(value) = json::parse(mutate::damage(&good, case)) else { continue };
+        accepted += usize::from(configuration(&value, Tokenizer::Bytes).is_ok());
+    }
+    assert!(accepted > 10, "only {accepted} files got past the reader: the damage is too coarse to test it");
+}
+
+/// The same layers from random weights: what is learned, learns.
+#[test]
+fn the_layers_can_be_trained() {
+    let mut config = Config::preset("tiny").unwrap();
+    for (key, value) in [
+        ("model.kind", "gpt2"),
+        ("model.layers", "1"),
+        ("model.dim", "16"),
+        ("model.seq", "24"),
+        ("model.window", "24"),
+        ("slow.rate", "0.02"),
+        ("slow.warmup", "1"),
+    ] {
+        config.set(key, value).unwrap();
+    }
+    config.train.batch = 2;
+    let mut trainer = Trainer::new(config, &Device::Cpu).unwrap();
+    assert_eq!(trainer.params.count(), ltm::config::parameter_count(&trainer.config.model));
+    let mut batch = Batch::new(2, 24);
+    for i in 0..48 {
+        batch.tokens[i] = (i % 5) as i32;
+        batch.targets[i] = ((i + 1) % 5) as i32;
+    }
+    batch.samples.fill(SampleInfo { scored: 24, bytes: 24, ..SampleInfo::default() });
+    let before = weights_of(&trainer);
+    let first = trainer.train(&batch).unwrap().loss();
+    let last = (0..30).map(|_| trainer.train(&batch).unwrap().loss()).last().unwrap();
+    assert!(last < 0.5 * first, "{first} to {last}");
+    let unmoved = weights_of(&trainer).into_iter().zip(before).filter(|(after, before)| after.1 == before.1);
+    assert_eq!(unmoved.map(|(after, _)| after.0).collect::<Vec<_>>(), Vec::<String>::new());
+}
+
+fn weights_of(trainer: &Trainer) -> Vec<(String, Vec<f64>)> {
+    trainer.params.iter().map(|p| (p.name.clone(), trainer.store.get(p.id).to_f64())).collect()
+}

@@ -1,0 +1,12 @@
+//! The laboratory: what is done with models and runs. Audits, suites, sweeps, reports, benchmarks, imports, verification.
+
+#![forbid(unsafe_code)]
+
+pub mod audit;
+pub mod bench;
+pub mod import;
+pub mod quality;
+pub mod reasoning;
+pub mod suite;
+pub mod sweep;
+pub mod verify;

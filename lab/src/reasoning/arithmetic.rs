@@ -1,0 +1,142 @@
+//! Small word problems without end, so that reasoning can be measured where nothing can be downloaded.
+//!
+//! > Mia has 3 red shells. Mia finds 4 more and then loses 2. How many shells does Mia have now?
+//!
+//! Two steps of arithmetic on numbers from 1 to 9, in one of three kinds of story. What is held out is not texts but the
+//! arithmetic itself: a kind with its numbers belongs to one [`Part`] only, so a problem that is held out cannot have been
+//! learnt by heart, whatever its names and things.
+
+use super::Problem;
+use engine::rng::Stream;
+
+/// Sets the problems' random numbers apart from all others of the same seed ("ARIT").
+const SITE: u32 = 0x4152_4954;
+
+const NAMES: [&str; 8] = ["Mia", "Finn", "Rosa", "Ivan", "Lena", "Omar", "Tara", "Hugo"];
+const THINGS: [&str; 8] = ["shells", "beads", "coins", "nuts", "stamps", "cards", "pears", "keys"];
+
+/// What a problem is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// To learn from: six of seven combinations of numbers.
+    Learn,
+    /// To be asked.
+    HeldOut,
+}
+
+/// The kind of story and its numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Sum {
+    kind: usize,
+    a: usize,
+    b: usize,
+    c: usize,
+}
+
+impl Sum {
+    /// Every one of a part, in a fixed order.
+    fn all(part: Part) -> Vec<Self> {
+        let numbers = |kind| {
+            let last = if kind == 2 { 1 } else { 9 };
+            (1..=9).flat_map(move |a| (1..=9).flat_map(move |b| (1..=last).map(move |c| Self { kind, a, b, c })))
+        };
+        // Nobody loses more than there is.
+        (0..3).flat_map(numbers).filter(|s| s.part() == part && (s.kind != 0 || s.c <= s.a + s.b)).collect()
+    }
+
+    fn part(self) -> Part {
+        if (5 * self.a + 3 * self.b + self.c + self.kind).is_multiple_of(7) { Part::HeldOut } else { Part::Learn }
+    }
+
+    fn tell(self, [name, other, thing]: [&str; 3]) -> Problem {
+        let Self { a, b, c, .. } = self;
+        let first = a + b;
+        let (story, question, second, result) = match self.kind {
+            0 => (
+                format!("{name} has {a} {thing}. {name} finds {b} more and then loses {c}."),
+                format!("How many {thing} does {name} have now?"),
+                format!("{first} - {c}"),
+                first - c,
+            ),
+            1 => (
+                format!("{name} has {a} {thing} and {other} has {b}. Then {other} buys {c} more."),
+                format!("How many {thing} do they have together?"),
+                format!("{first} + {c}"),
+                first + c,
+            ),
+            _ => (
+                format!("{name} has {a} {thing}. {other} has {b} more than {name}."),
+                format!("How many {thing} do they have together?"),
+                format!("{a} + {first}"),
+                a + first,
+            ),
+        };
+        Problem {
+            question: format!("{story} {question}"),
+            answer: format!("{a} + {b} = {first}\n{second} = {result}\n#### {result}"),
+        }
+    }
+}
+
+/// The source of problems under a seed.
+#[derive(Clone, Debug)]
+pub struct Arithmetic {
+    stream: Stream,
+    sums: Vec<Sum>,
+}
+
+impl Arithmetic {
+    /// The problems of one part.
+    pub fn new(seed: u64, part: Part) -> Self {
+        // The parts draw apart.
+        Self { stream: Stream::new(seed, SITE + part as u32), sums: Sum::all(part) }
+    }
+
+    /// Problem number `index`: the same whenever it is asked for.
+    pub fn problem(&self, index: u32) -> Problem {
+        let stream = self.stream.sample(index);
+        let name = stream.below(0, NAMES.len());
+        let other = (name + 1 + stream.below(1, NAMES.len() - 1)) % NAMES.len();
+        let thing = THINGS[stream.below(2, THINGS.len())];
+        self.sums[stream.below(3, self.sums.len())].tell([NAMES[name], NAMES[other], thing])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::reasoning::number;
+    use std::collections::HashSet;
+
+    #[test]
+    fn solutions_are_right() {
+        for part in [Part::Learn, Part::HeldOut] {
+            let source = Arithmetic::new(1, part);
+            for index in 0..2000 {
+                let problem = source.problem(index);
+                let lines: Vec<&str> = problem.answer.lines().collect();
+                for line in &lines[..2] {
+                    let (sum, result) = line.split_once(" = ").unwrap();
+                    let terms: Vec<i64> = sum.split(['+', '-']).map(|x| x.trim().parse().unwrap()).collect();
+                    let value = if sum.contains('-') { terms[0] - terms[1] } else { terms[0] + terms[1] };
+                    assert_eq!(value, result.parse::<i64>().unwrap(), "{problem:?}");
+                }
+                assert_eq!(number(&problem.answer).as_deref(), lines[1].split(" = ").nth(1));
+                let longest = problem.solved().len();
+                assert!(longest < 170, "{longest}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_held_out_is_never_learnt() {
+        let (learn, held_out) = (Sum::all(Part::Learn), Sum::all(Part::HeldOut));
+        let known: HashSet<Sum> = learn.iter().copied().collect();
+        assert!(held_out.iter().all(|sum| !known.contains(sum)));
+        assert!(held_out.len() > 150 && learn.len() > 5 * held_out.len(), "{} {}", learn.len(), held_out.len());
+        let solutions = |part| (0..3000).map(|i| Arithmetic::new(0, part).problem(i).question).collect::<HashSet<_>>();
+        assert!(solutions(Part::Learn).is_disjoint(&solutions(Part::HeldOut)));
+        assert_eq!(Arithmetic::new(3, Part::Learn).problem(5), Arithmetic::new(3, Part::Learn).problem(5));
+        assert_ne!(Arithmetic::new(3, Part::Learn).problem(5), Arithmetic::new(4, Part::Learn).problem(5));
+    }
+}

@@ -1,0 +1,164 @@
+use engine::{Error, Result};
+use ltm::config::{Config, nearest};
+use ltm::json::Value;
+
+/// The file's own keys; all others stand behind `set.` or `size.NAME.`.
+const KEYS: [&str; 10] =
+    ["preset", "fast_steps", "latents", "tokens", "seeds", "baseline", "sequences", "samples", "set", "size"];
+
+/// More points than this are a slip of the hand.
+pub(super) const MOST_POINTS: usize = 10_000;
+
+/// What varies, what does not, and how every point is judged.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sweep {
+    /// Where settings start.
+    pub preset: String,
+    /// Settings of all points, by dotted key.
+    pub set: Vec<(String, Value)>,
+    /// Named sizes; without any, the preset's own.
+    pub sizes: Vec<Size>,
+    /// Fast steps T; empty where the settings say it.
+    pub fast_steps: Vec<u64>,
+    /// Latent vectors per layer K, of which a model has N_z = L·K; empty where the settings say it.
+    pub latents: Vec<u64>,
+    /// Tokens to learn from, each a run of its own with rates that fall towards its end; empty where `train.steps` says it.
+    pub tokens: Vec<u64>,
+    /// Seeds; empty where the settings say it.
+    pub seeds: Vec<u64>,
+    /// Whether the autoregressive model of the same size is trained too.
+    pub baseline: bool,
+    /// Held-out sequences that a point is judged by.
+    pub sequences: u64,
+    /// Draws per sequence.
+    pub samples: usize,
+}
+
+/// A named size: settings of its own, which win over those of the sweep.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Size {
+    /// Its name, part of the folders' names.
+    pub name: String,
+    /// Where its settings start, if not where the sweep's do.
+    pub preset: Option<String>,
+    /// Settings by dotted key.
+    pub set: Vec<(String, Value)>,
+}
+
+impl Default for Sweep {
+    fn default() -> Self {
+        Self {
+            preset: "demo".into(),
+            set: Vec::new(),
+            sizes: Vec::new(),
+            fast_steps: Vec::new(),
+            latents: Vec::new(),
+            tokens: Vec::new(),
+            seeds: Vec::new(),
+            baseline: false,
+            sequences: 64,
+            samples: 16,
+        }
+    }
+}
+
+impl Sweep {
+    /// Takes one key of the file: `fast_steps`, `set.train.batch`, `size.wide.model.dim`.
+    ///
+    /// # Errors
+    /// A usage error: an unknown key with the nearest one, or what the key takes.
+    pub fn set(&mut self, key: &str, value: &Value) -> Result<()> {
+        if let Some(setting) = key.strip_prefix("set.") {
+            self.set.push(checked(setting, value)?);
+            return Ok(());
+        }
+        if let Some((name, setting)) = key.strip_prefix("size.").and_then(|rest| rest.split_once('.')) {
+            let size = self.size(name)?;
+            match setting {
+                "preset" => size.preset = Some(preset(value)?),
+                setting => size.set.push(checked(setting, value)?),
+            }
+            return Ok(());
+        }
+        match key {
+            "preset" => self.preset = preset(value)?,
+            "fast_steps" => self.fast_steps = axis(value)?,
+            "latents" => self.latents = axis(value)?,
+            "tokens" => self.tokens = axis(value)?,
+            "seeds" => self.seeds = seeds(value)?,
+            "baseline" => self.baseline = value.as_bool().map_err(usage)?,
+            "sequences" => self.sequences = positive(value)?,
+            "samples" => self.samples = u32::try_from(positive(value)?).map_err(|_| too_many(value))? as usize,
+            "set" | "size" => return Err(Error::usage("is a section, as in [set] or [size.small]")),
+            _ => {
+                let near = nearest(key, KEYS);
+                return Err(Error::usage(format!("unknown key, did you mean {near:?}? There are {}", KEYS.join(", "))));
+            }
+        }
+        Ok(())
+    }
+
+    /// The size of that name, made if it is new; it may have no settings of its own.
+    ///
+    /// # Errors
+    /// A usage error for a name that is none of a folder's.
+    pub fn size(&mut self, name: &str) -> Result<&mut Size> {
+        if name.is_empty() || !name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-') {
+            return Err(Error::usage(format!("size {name:?}: a name of letters, digits, - and _, as folders have it")));
+        }
+        let at = self.sizes.iter().position(|size| size.name == name).unwrap_or(self.sizes.len());
+        if at == self.sizes.len() {
+            self.sizes.push(Size { name: name.into(), ..Size::default() });
+        }
+        Ok(&mut self.sizes[at])
+    }
+}
+
+/// A setting of the model or the run, which must exist and take the value.
+fn checked(key: &str, value: &Value) -> Result<(String, Value)> {
+    if key == "model.kind" {
+        return Err(Error::usage("a sweep is over models with latents; baseline = true adds the one without"));
+    }
+    Config::default().set_value(key, value)?;
+    Ok((key.into(), value.clone()))
+}
+
+fn preset(value: &Value) -> Result<String> {
+    let name = value.as_str().map_err(usage)?;
+    Config::preset(name).map(|_| name.to_string())
+}
+
+/// One value or several, each at least 1.
+fn axis(value: &Value) -> Result<Vec<u64>> {
+    distinct(value, positive)
+}
+
+fn seeds(value: &Value) -> Result<Vec<u64>> {
+    distinct(value, |value| value.as_u64().map_err(usage))
+}
+
+fn distinct(value: &Value, read: impl Fn(&Value) -> Result<u64>) -> Result<Vec<u64>> {
+    let items = value.as_array().unwrap_or(std::slice::from_ref(value));
+    let values = items.iter().map(read).collect::<Result<Vec<u64>>>()?;
+    match values.iter().enumerate().find(|(i, value)| values[..*i].contains(value)) {
+        Some((_, twice)) => Err(Error::usage(format!("{twice} stands there twice"))),
+        None if values.is_empty() => Err(Error::usage("must have at least one value, or be left out")),
+        None => Ok(values),
+    }
+}
+
+fn positive(value: &Value) -> Result<u64> {
+    match value.as_u64().map_err(usage)? {
+        0 => Err(Error::usage("must be at least 1")),
+        n => Ok(n),
+    }
+}
+
+fn too_many(value: &Value) -> Error {
+    Error::usage(format!("{value}: must be at most {}", u32::MAX))
+}
+
+/// What is wrong with a value of the file is wrong with the command.
+fn usage(error: Error) -> Error {
+    Error::usage(error.to_string())
+}

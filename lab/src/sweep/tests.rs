@@ -1,0 +1,202 @@
+use super::*;
+use engine::{Error, ErrorKind, Result};
+use ltm::config::Config;
+use ltm::evaluate::{Protocol, SequenceScore};
+use ltm::json::{self, Value};
+use ltm::run::Scored;
+
+fn sweep(settings: &[(&str, &str)]) -> Result<Sweep> {
+    let mut sweep = Sweep::default();
+    for (key, value) in settings {
+        sweep.set(key, &json::parse(value).unwrap())?;
+    }
+    Ok(sweep)
+}
+
+fn points(settings: &[(&str, &str)]) -> Result<Vec<Point>> {
+    sweep(settings)?.points(|_| Ok(()))
+}
+
+const GRID: &[(&str, &str)] = &[
+    ("fast_steps", "[2, 4, 8]"),
+    ("latents", "[2, 4]"),
+    ("tokens", "[4096, 8193]"),
+    ("size.narrow.model.dim", "32"),
+    ("size.wide.model.dim", "64"),
+    ("set.train.batch", "8"),
+    ("baseline", "true"),
+];
+
+#[test]
+fn a_grid_is_every_combination_once() {
+    let points = points(GRID).unwrap();
+    // 3 fast steps × 2 latents × 2 sizes × 2 budgets, and a baseline per size and budget.
+    assert_eq!(points.len(), 24 + 4);
+    let names: Vec<&str> = points.iter().map(|point| point.name.as_str()).collect();
+    assert_eq!((names[0], names[6], names[27]), ("narrow-T2-K2-4096", "narrow-ar-4096", "wide-ar-8193"));
+    let last = points[26].config.as_ref().unwrap();
+    assert_eq!((last.fast.steps, last.model.latents, last.model.dim), (8, 4, 64));
+    // 8 × 256 positions a step: 4096 are two of them, 8193 are four and one more.
+    assert_eq!((points[0].asked.train.steps, last.train.steps, points[26].tokens()), (2, 5, 10_240));
+    assert!(!points[6].has_latents() && points[26].has_latents());
+    assert_eq!(self::points(&[]).unwrap()[0].config, Config::preset("demo").unwrap().resolved());
+}
+
+#[test]
+fn a_size_may_start_elsewhere_and_has_the_last_word() {
+    let points = points(&[
+        ("preset", "\"tiny\""),
+        ("set.train.batch", "2"),
+        ("size.a.preset", "\"demo\""),
+        ("size.a.train.batch", "4"),
+        ("size.b.preset", "\"tiny\""),
+        ("seeds", "[0, 7]"),
+    ]);
+    let points = points.unwrap();
+    let found: Vec<_> = points.iter().map(|p| (p.name.as_str(), p.asked.train.batch, p.asked.model.dim)).collect();
+    assert_eq!(found, [("a-s0", 4, 64), ("a-s7", 4, 64), ("b-s0", 2, 128), ("b-s7", 2, 128)]);
+}
+
+#[test]
+fn mistakes_say_what_would_be_right() {
+    for (key, value, part) in [
+        ("fast_step", "[1]", "did you mean \"fast_steps\""),
+        ("set.model.dmi", "1", "did you mean \"model.dim\""),
+        ("size.a.fast.stps", "1", "did you mean \"fast.steps\""),
+        ("size.a b.model.dim", "1", "letters, digits"),
+        ("set.model.dim", "\"x\"", "expected an integer"),
+        ("set.model.kind", "\"ar\"", "baseline = true"),
+        ("preset", "\"dmeo\"", "did you mean \"demo\""),
+        ("latents", "[2, 4, 2]", "2 stands there twice"),
+        ("latents", "[]", "at least one value"),
+        ("tokens", "[0]", "at least 1"),
+        ("samples", "5000000000", "at most"),
+        ("size", "3", "is a section"),
+    ] {
+        let error = sweep(&[(key, value)]).unwrap_err();
+        assert!(error.to_string().contains(part) && error.kind() == ErrorKind::Usage, "{key}: {error}");
+    }
+    let both = points(&[("fast_steps", "[2]"), ("size.a.fast.steps", "3")]).unwrap_err().to_string();
+    assert!(both.contains("fast.steps is decided by fast_steps = [2]"), "{both}");
+    let same = points(&[("size.a.model.dim", "32"), ("size.b.model.dim", "32")]).unwrap_err().to_string();
+    assert!(same.contains("a and b are the same run"), "{same}");
+    let rounded = points(&[("tokens", "[10, 11]")]).unwrap_err().to_string();
+    assert!(rounded.contains("too little for one step"), "{rounded}");
+    let many = (1..102).map(|i| i.to_string()).collect::<Vec<_>>().join(",");
+    let many = format!("[{many}]");
+    assert!(points(&[("fast_steps", &many), ("seeds", &many)]).unwrap_err().to_string().contains("10201 points"));
+}
+
+#[test]
+fn a_contradiction_is_one_point_s_failure() {
+    let points = points(&[("latents", "[4, 4000]")]).unwrap();
+    assert!(points[0].config.is_ok());
+    let error = points[1].config.as_ref().unwrap_err();
+    assert!(error.to_string().contains("model.latents = 4000"), "{error}");
+    let failed = Outcome::failed(&points[1], "", error).unwrap();
+    assert_eq!((failed.text("status"), failed.reason()), ("failed", Some(error.to_string().as_str())));
+}
+
+#[test]
+fn only_what_changes_a_result_changes_the_point() {
+    let point = points(GRID).unwrap().remove(0);
+    let mut other = point.clone();
+    let found = other.config.as_mut().unwrap();
+    found.train.threads = 7;
+    found.train.checkpoint_every = 1;
+    assert_eq!(other.config_sha256(), point.config_sha256());
+    assert_eq!(point.difference(other.config.as_ref().unwrap()), Ok(None));
+    other.config.as_mut().unwrap().train.steps += 1;
+    assert_ne!(other.config_sha256(), point.config_sha256());
+    let (key, found, wanted) = point.difference(other.config.as_ref().unwrap()).unwrap().unwrap();
+    assert_eq!((key, found, wanted), ("train.steps", 3.into(), 2.into()));
+    let sweep = sweep(GRID).unwrap();
+    let key = |sweep: &Sweep, data: &str| sweep.key(&point, data, "cpu").unwrap();
+    assert_eq!(key(&sweep, "a"), key(&sweep.clone(), "a"));
+    assert_ne!(key(&sweep, "a"), key(&sweep, "b"));
+    assert_ne!(key(&sweep, "a"), key(&Sweep { samples: 3, ..sweep.clone() }, "a"));
+}
+
+fn judged() -> Judgement {
+    let score = |nats: f64| SequenceScore { nats, nll: nats - 1.0, kl: 1.0, noise: 0.0, tokens: 10, bytes: 10.0 };
+    let scored = Scored { scores: vec![score(20.0), score(24.0)], exact: vec![10.0, 12.0] };
+    Judgement::of(Protocol::Elbo, &scored, 1.0)
+}
+
+#[test]
+fn judgements_carry_their_error_and_the_truth() {
+    let judged = judged();
+    let close = |a: f64, b: f64| (a - b).abs() < 1e-12;
+    // 44 nats for 20 tokens; two sequences, 2 nats to either side: an error of 4 nats in 20 tokens.
+    assert!(close(judged.perplexity, 2.2f64.exp()) && close(judged.perplexity_error, 2.2f64.exp() * 4.0 / 20.0));
+    assert!(close(judged.least.unwrap(), 1.1f64.exp()) && judged.holds == Some(true));
+}
+
+#[test]
+fn finished_points_are_remembered_and_failed_ones_are_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("sweep.jsonl");
+    let points = points(GRID).unwrap();
+    let cost = Cost { flops_per_token: 1e6, bytes: 0.0 };
+    let outcome = Outcome::finished("k", &points[0], "ltm sweep", cost, &Trained::default(), &judged()).unwrap();
+    let mut ledger = Ledger::open(&path).unwrap();
+    ledger.write(&outcome).unwrap();
+    ledger.write(&Outcome::failed(&points[1], "", &Error::new("memory")).unwrap()).unwrap();
+    assert!(Ledger::open(&path).is_err(), "two at once");
+    drop(ledger);
+    // A line that was not finished.
+    let text = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(&path, format!("{text}{{\"key\":\"half")).unwrap();
+    let ledger = Ledger::open(&path).unwrap();
+    assert_eq!(ledger.finished("k"), Some(&outcome));
+    assert!(ledger.finished("").is_none() && ledger.finished("half").is_none());
+    assert_eq!(outcome.number("flops"), 4096.0 * 1e6);
+    // Two layers.
+    assert_eq!((outcome.number("latents_per_layer"), outcome.number("latents_total")), (2.0, 4.0));
+    assert_eq!(outcome.text("command"), "ltm sweep");
+}
+
+fn outcome(size: &str, latents: f64, steps: f64, tokens: f64, perplexity: f64) -> Outcome {
+    let entries: [(&str, Value); 9] = [
+        ("status", "finished".into()),
+        ("size", size.into()),
+        ("latents_total", latents.into()),
+        ("fast_steps", steps.into()),
+        ("budget", tokens.into()),
+        ("flops_per_token", ((steps + 1.0) * 10.0).into()),
+        ("perplexity", perplexity.into()),
+        ("perplexity_error", 0.1.into()),
+        ("least_perplexity", 1.5.into()),
+    ];
+    Outcome { line: Value::object(entries) }
+}
+
+#[test]
+fn figures_have_a_line_per_size_and_latents() {
+    let mut all = Vec::new();
+    for (size, latents) in [("a", 4.0), ("a", 8.0), ("b", 4.0)] {
+        for tokens in [100.0, 200.0] {
+            all.extend([4.0, 2.0].map(|steps| outcome(size, latents, steps, tokens, 100.0 / steps + latents / tokens)));
+        }
+    }
+    all.push(outcome("a", 0.0, 0.0, 200.0, 40.0));
+    all.push(Outcome { line: Value::object([("status", "failed"), ("reason", "x")].map(|(k, v)| (k, v.into()))) });
+    let figures = figures(&all);
+    let names: Vec<&str> = figures.iter().map(|figure| figure.name).collect();
+    assert_eq!(names, ["steps", "tokens", "flops"]);
+    let labels: Vec<&str> = figures[0].lines.iter().map(|line| line.label.as_str()).collect();
+    assert_eq!(labels, ["a, N_z = 4", "a, N_z = 8", "b, N_z = 4", "a, AR, exact"]);
+    let xs = |figure: &Figure| figure.lines[0].marks.iter().map(|mark| mark.x).collect::<Vec<_>>();
+    assert_eq!(
+        (xs(&figures[0]), xs(&figures[1]), xs(&figures[2])),
+        (vec![2.0, 4.0], vec![100.0, 200.0], vec![30.0, 50.0])
+    );
+    assert_eq!(figures[0].lines[0].marks[0].y, 50.0 + 4.0 / 200.0);
+    assert!(figures[0].lines[3].exact && figures[0].least == Some(1.5));
+    assert!(super::figures(&[]).is_empty());
+
+    // Seeds of one place are one mark: their geometric mean, with the error over seeds.
+    let seeds = [2.0, 8.0].map(|perplexity| outcome("a", 4.0, 2.0, 100.0, perplexity));
+    let mark = super::figures(&seeds)[0].lines[0].marks[0];
+    assert!((mark.y - 4.0).abs() < 1e-12 && (mark.error - 4.0 * 4f64.ln() / 2.0).abs() < 1e-12, "{mark:?}");
+}

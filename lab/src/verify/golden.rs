@@ -1,0 +1,229 @@
+//! The model against numbers that an independent implementation computed in f64.
+
+use super::ops::relative_error;
+use autograd::{Graph, Id, Phase, Plan, Request, Store};
+use engine::{Buffer, DType, Device, Error, Result, Spec};
+use kernels::add::Add;
+use kernels::cross_entropy::LmHead;
+use kernels::gaussian::{GaussianKl, Reparameterize};
+use kernels::matmul::Linear;
+use kernels::sum::Sum;
+use ltm::config::{Config, FastConfig, ModelConfig, ModelKind, Noise, Schedule, SlowConfig, Work};
+use ltm::data::{Batch, SampleInfo};
+use ltm::learn::{Fast, FastOptions, Inputs, Slow};
+use ltm::model::{Decoder, Params, Positions};
+use ltm::safetensors::SafeTensors;
+use std::path::Path;
+
+/// One quantity of the golden file.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Comparison {
+    /// Its name in the file.
+    pub name: String,
+    /// ‖ours − golden‖ / ‖golden‖.
+    pub error: f64,
+}
+
+/// The relative error that is accepted in `dtype`. In bf16 the losses of single ops add up.
+pub fn tolerance(dtype: DType) -> f64 {
+    match dtype {
+        DType::F64 => 1e-9,
+        DType::Bf16 => 1e-1,
+        _ => 1e-4,
+    }
+}
+
+/// The golden file that comes with the program.
+const OWN: &[u8] = include_bytes!("../../../tests/fixtures/golden_tiny.safetensors");
+
+/// Computes everything that the golden file at `path` (the program's own if there is none) holds, and compares: on the CPU in
+/// f32 or f64, on a GPU in f32, or with activations in bf16.
+///
+/// # Errors
+/// If the file cannot be read, lacks a tensor or an entry of its metadata, or describes a model that cannot be or that the
+/// device has no kernels or no memory for.
+pub fn golden(path: Option<&Path>, dtype: DType, device: &Device) -> Result<Vec<Comparison>> {
+    match path {
+        Some(path) => compare(&SafeTensors::open(path)?, dtype, device).map_err(|e| e.at(path.display())),
+        None => compare(&SafeTensors::parse(OWN)?, dtype, device),
+    }
+}
+
+fn compare<B: AsRef<[u8]>>(file: &SafeTensors<B>, dtype: DType, device: &Device) -> Result<Vec<Comparison>> {
+    let mut golden = Golden::new(file, dtype, device)?;
+    golden.objective()?;
+    golden.slow()?;
+    golden.fast(Noise::Fresh)?;
+    golden.fast(Noise::Fixed)?;
+    Ok(golden.results)
+}
+
+struct Golden<'a, B> {
+    file: &'a SafeTensors<B>,
+    model: ModelConfig,
+    store: Store,
+    params: Params,
+    inputs: Inputs,
+    latents: Spec,
+    results: Vec<Comparison>,
+}
+
+impl<'a, B: AsRef<[u8]>> Golden<'a, B> {
+    fn new(file: &'a SafeTensors<B>, dtype: DType, device: &Device) -> Result<Self> {
+        let size = |key: &str| file.metadata_value::<usize>(key);
+        let model = ModelConfig {
+            kind: ModelKind::Ltm,
+            layers: size("n_layers")?,
+            dim: size("dim")?,
+            heads: size("n_heads")?,
+            ffn: size("ffn_hidden")?,
+            vocab: size("vocab")?,
+            seq: size("seq")?,
+            max_seq: size("max_seq_len")?,
+            window: size("window")?,
+            latents: size("z_per_layer")?,
+            norm_eps: file.metadata_value("norm_eps")?,
+            rope_theta: file.metadata_value("rope_theta")?,
+        };
+        let batch = size("batch")?;
+        // Sizes that the file's own tensors do not have would only ask for memory.
+        file.expect_shape("w.tok_embeddings.weight", &[model.vocab, model.dim])?;
+        file.expect_shape("w.layers.0.feed_forward.w1.weight", &[model.ffn, model.dim])?;
+        file.expect_shape("tokens", &[batch, model.seq])?;
+        file.expect_shape("mu", &[batch, model.layers.saturating_mul(model.latents), model.dim])?;
+        let mut config = Config { model: model.clone(), ..Config::default() };
+        config.train.batch = batch;
+        config.check_ranges()?;
+        model.check()?;
+        config.check_device(device, Work::Training)?;
+        let mut store = Store::new(device.clone());
+        // What is learned lies in f32 also where activations do not.
+        let (compute, dtype) = (dtype, if dtype == DType::Bf16 { DType::F32 } else { dtype });
+        let params = Params::new(&model, dtype, &mut store).computed_in(compute);
+        params.load(&mut store, file, "w.")?;
+        let inputs = Inputs::new(batch, model.seq, dtype, &mut store);
+        let ints = |name: &str| -> Result<Vec<i32>> {
+            file.get_i64(name)?
+                .into_iter()
+                .map(|x| i32::try_from(x).map_err(|_| Error::new(format!("{name} holds {x}, which is no token"))))
+                .collect()
+        };
+        let (tokens, targets) = (ints("tokens")?, ints("targets")?);
+        if targets.len() != tokens.len() || tokens.len() != batch * model.seq {
+            return Err(Error::new(format!("tokens and targets must hold {batch} × {} numbers each", model.seq)));
+        }
+        let samples = (0..batch as u32).map(|id| SampleInfo { id, ..SampleInfo::default() }).collect();
+        inputs.load(&mut store, &model, &Batch { tokens, targets, samples })?;
+        let latents = Spec::new(dtype, &[batch, model.layers * model.latents, model.dim]);
+        Ok(Self { file, model, store, params, inputs, latents, results: Vec::new() })
+    }
+
+    fn tensor(&mut self, name: &str, dims: &[usize]) -> Result<Id> {
+        self.file.expect_shape(name, dims)?;
+        Ok(self.store.insert(Buffer::from_f64(self.latents.dtype, dims, &self.file.get_f64(name)?)))
+    }
+
+    fn latent(&mut self, name: &str) -> Result<Id> {
+        self.tensor(name, self.latents.shape.dims().to_vec().as_slice())
+    }
+
+    fn compare(&mut self, name: impl Into<String>, ours: &[f64]) -> Result<()> {
+        let name = name.into();
+        let error = relative_error(ours, &self.file.get_f64(&name)?);
+        self.results.push(Comparison { name, error });
+        Ok(())
+    }
+
+    fn compare_id(&mut self, name: &str, id: Id) -> Result<()> {
+        let ours = self.store.get(id).to_f64();
+        self.compare(name, &ours)
+    }
+
+    /// Forward, NELBO = Σ nll + Σ KL, and its gradients with respect to μ and λ.
+    fn objective(&mut self) -> Result<()> {
+        let (mu, logvar, eps) = (self.latent("mu")?, self.latent("logvar")?, self.latent("eps")?);
+        let mut g = Graph::new();
+        let positions = Positions::new(&self.model, self.model.seq, &mut self.store);
+        let decoder = Decoder::new(&self.model, &self.params, &positions, &self.store, &mut g, Phase::Update)?;
+        let spec = self.latents;
+        let leaf = |name: &str, id: Id, phase: Phase, g: &mut Graph| g.leaf(name, self.store.get(id).spec(), phase, id);
+        let (mu, logvar) = (leaf("mu", mu, Phase::Step, &mut g), leaf("logvar", logvar, Phase::Step, &mut g));
+        let eps = g.leaf("eps", spec, Phase::Step, eps);
+        let tokens = leaf("tokens", self.inputs.tokens, Phase::Batch, &mut g);
+        let targets = leaf("targets", self.inputs.targets, Phase::Batch, &mut g);
+        let one = leaf("one", self.inputs.one, Phase::Update, &mut g);
+        g.scope("objective");
+        let z = g.apply(Reparameterize, &[mu, logvar, eps])?;
+        let kl = g.apply(GaussianKl, &[mu, logvar])?;
+        let hidden = decoder.hidden(&mut g, tokens, Some(z), |g, _, qkv| decoder.window_attention(g, qkv))?;
+        let table = decoder.weight("tok_embeddings");
+        let logits = g.apply(Linear, &[hidden, table])?;
+        let loss = g.apply(LmHead::EXACT, &[hidden, table, targets, one])?;
+        let nll = g.output(loss, "nll");
+        let total = g.apply(Sum, &[kl])?;
+        let nelbo = g.apply(Add, &[loss, total])?;
+        let named = [("z", z), ("hidden", hidden), ("logits", logits), ("nll", nll), ("kl", kl), ("nelbo", nelbo)];
+        let keep = named.iter().map(|(_, v)| *v).collect();
+        let request = Request { root: Some(nelbo), wants: vec![mu, logvar], keep, ..Request::default() };
+        let plan = Plan::new(&g, &mut self.store, &request)?;
+        self.store.ready()?;
+        plan.run_all(&mut self.store);
+        for (name, value) in named {
+            self.compare_id(name, plan.value(value))?;
+        }
+        self.compare_id("grad.mu", plan.grad(mu))?;
+        self.compare_id("grad.logvar", plan.grad(logvar))
+    }
+
+    /// Mean cross-entropy at the given z, its gradients, their norm, and the weights after one AdamW step.
+    fn slow(&mut self) -> Result<()> {
+        let z = self.latent("z")?;
+        let config = SlowConfig { rate: 4e-4, ..SlowConfig::default() };
+        let slow = Slow::new(&self.model, &config, &self.params, &self.inputs, Some(z), &[], &mut self.store)?;
+        self.store.ready()?;
+        slow.gradient(&mut self.store);
+        let counted = self.file.get_i64("targets")?.iter().filter(|&&t| t >= 0).count();
+        let mean = slow.nll(&self.store).iter().sum::<f64>() / counted as f64;
+        self.compare("mean_ce", &[mean])?;
+        self.compare_parts("grad.w.", slow.grads())?;
+        let norm = slow.grad_norm(&mut self.store);
+        self.compare("slow.grad_norm", &[norm])?;
+        slow.apply(&mut self.store, config.rate, 1);
+        let ids: Vec<Id> = self.params.iter().map(|p| p.id).collect();
+        self.compare_parts("slow.w.", &ids)?;
+        self.params.load(&mut self.store, self.file, "w.")
+    }
+
+    fn compare_parts(&mut self, prefix: &str, ids: &[Id]) -> Result<()> {
+        for (p, &id) in self.params.clone().iter().zip(ids) {
+            let values = self.store.get(id).to_f64();
+            for part in p.parts() {
+                self.compare(format!("{prefix}{}", part.name), &values[part.range])?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Four fast steps from the golden posterior with the golden noise.
+    fn fast(&mut self, noise: Noise) -> Result<()> {
+        let steps = 4;
+        let dims = [&[steps], self.latents.shape.dims()].concat();
+        let table = self.tensor("fast.noise", &dims)?;
+        let (mu, logvar) = (self.latent("mu")?, self.latent("logvar")?);
+        let config =
+            FastConfig { steps, noise, schedule: Schedule::Cosine, weight_decay: 0.01, ..FastConfig::default() };
+        let options = FastOptions { noise_table: Some(table), ..FastOptions::default() };
+        let fast = Fast::new(&self.model, &config, &self.params, &self.inputs, &mut self.store, &options)?;
+        self.store.ready()?;
+        let mut seen = Vec::new();
+        fast.fit_from(&mut self.store, (mu, logvar), 0.3, |_, store| {
+            seen.push(fast.nll(store).iter().chain(&fast.kl(store)).sum::<f64>());
+        });
+        let name = if noise == Noise::Fresh { "fresh" } else { "fixed" };
+        for (t, nelbo) in seen.iter().enumerate() {
+            self.compare(format!("fast.{name}.nelbo.{t}"), &[*nelbo])?;
+        }
+        self.compare_id(&format!("fast.{name}.mu"), fast.latents.mu)?;
+        self.compare_id(&format!("fast.{name}.logvar"), fast.latents.logvar)
+    }
+}

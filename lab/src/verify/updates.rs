@@ -1,0 +1,151 @@
+//! Updates in place, which have no cases: several steps of each on numbers of their own.
+
+use engine::rng::Stream;
+use engine::{Buffer, Context, DType, Device, Spec, Update};
+use kernels::adamw::{AdamW, SquaredNorm};
+use kernels::latents::{LatentAdamW, LatentDraw, LatentInit, LatentNatural, Noise, Redraw, Source};
+use kernels::ring_attention::RingWrite;
+use ltm::config::Posterior;
+
+/// An update, its inputs and its state, by their places.
+type Step = (Box<dyn Update>, Vec<usize>, Vec<usize>);
+
+/// Updates that run one after the other on the same buffers.
+#[derive(Debug)]
+pub struct Script {
+    /// Whose updates they are.
+    pub room: &'static str,
+    /// What all steps work on, floats as f64.
+    buffers: Vec<Buffer>,
+    /// Each step, with the numbers of the buffers that it reads and of those that it changes.
+    steps: Vec<Step>,
+}
+
+impl Script {
+    /// All buffers after all steps, in host memory. Floats are stored as `float`.
+    ///
+    /// # Panics
+    /// If the device has no room, or fails.
+    pub fn run(&self, device: &Device, float: DType) -> Vec<Buffer> {
+        let place = |b: &Buffer| {
+            let dtype = if b.dtype() == DType::I32 { DType::I32 } else { float };
+            Buffer::from_f64(dtype, b.shape().dims(), &b.to_f64()).to_device(device).unwrap_or_else(|e| panic!("{e}"))
+        };
+        let mut buffers: Vec<Buffer> = self.buffers.iter().map(place).collect();
+        for (update, ins, state) in &self.steps {
+            let specs = |ids: &[usize]| ids.iter().map(|&i| buffers[i].spec()).collect::<Vec<Spec>>();
+            let bytes = update.scratch(device, &specs(ins), &specs(state));
+            let mut scratch =
+                Buffer::new_on(device, Spec::new(DType::F32, &[bytes.div_ceil(4)])).unwrap_or_else(|e| panic!("{e}"));
+            scratch.set_f64(&vec![f64::NAN; scratch.len()]);
+            let mut changed: Vec<Buffer> = state.iter().map(|&i| std::mem::take(&mut buffers[i])).collect();
+            let read: Vec<&Buffer> = ins.iter().map(|&i| &buffers[i]).collect();
+            update.apply(&mut Context { device, scratch: &mut scratch }, &read, &mut changed);
+            state.iter().zip(changed).for_each(|(&i, b)| buffers[i] = b);
+        }
+        buffers.iter().map(|b| b.on_host().into_owned()).collect()
+    }
+}
+
+fn normals(dims: &[usize], site: u32, std: f64) -> Buffer {
+    let mut x = vec![0.0; dims.iter().product()];
+    Stream::new(3, site).fill_normal(&mut x, |x| f64::from((std * x) as f32));
+    Buffer::from_f64(DType::F64, dims, &x)
+}
+
+fn ints(x: &[i32]) -> Buffer {
+    Buffer::from_slice(&[x.len()], x)
+}
+
+/// Two parameters for three steps; more than one block of the norm, and clipping unless gradients are small.
+fn slow_learning(std: f64) -> Script {
+    let sizes = [8192 + 21, 7];
+    let norms = Buffer::from_f64(DType::F64, &[2], &[f64::NAN; 2]);
+    let mut script = Script { room: "adamw", buffers: vec![norms], steps: vec![] };
+    let parameters: Vec<[usize; 3]> = sizes
+        .iter()
+        .map(|&n| {
+            let first = script.buffers.len();
+            script.buffers.push(normals(&[n], first as u32, 1.0));
+            script.buffers.extend([0, 1].map(|_| Buffer::new(Spec::new(DType::F64, &[n]))));
+            [first, first + 1, first + 2]
+        })
+        .collect();
+    for t in 1..=3 {
+        let grads: Vec<usize> =
+            sizes.iter().map(|&n| push(&mut script, normals(&[n], 100 * t + n as u32, std))).collect();
+        for (index, &grad) in grads.iter().enumerate() {
+            script.steps.push((Box::new(SquaredNorm { index }), vec![grad], vec![0]));
+        }
+        let schedule = push(&mut script, Buffer::from_f64(DType::F64, &[2], &[0.25, f64::from(t)]));
+        for (grad, parameter) in grads.into_iter().zip(&parameters) {
+            let adamw = AdamW { beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.1, clip: 1.0 };
+            script.steps.push((Box::new(adamw), vec![grad, 0, schedule], parameter.to_vec()));
+        }
+    }
+    script
+}
+
+fn push(script: &mut Script, buffer: Buffer) -> usize {
+    script.buffers.push(buffer);
+    script.buffers.len() - 1
+}
+
+/// Start, three fast steps and a draw. Samples of several pieces, whole and cut, and ones whose rows have no packs.
+fn fast_learning(noise: Noise, posterior: Posterior, [b, s, d]: [usize; 3]) -> Script {
+    let tensor = || Buffer::from_f64(DType::F64, &[b, s, d], &vec![f64::NAN; b * s * d]);
+    let mut buffers: Vec<Buffer> = (0..8).map(|_| tensor()).collect();
+    buffers.extend([Buffer::from_f64(DType::F64, &[b], &vec![f64::NAN; b]), ints(&[-1, 6])]);
+    let mut script = Script { room: "latents", buffers, steps: vec![] };
+    let state: Vec<usize> = (0..10).collect();
+    let samples = push(&mut script, ints(&[4, 9, 2][..b]));
+    let rates = push(&mut script, Buffer::from_f64(DType::F64, &[3], &[0.5, 0.25, 0.125]));
+    let weight = push(&mut script, Buffer::from_f64(DType::F64, &[1], &[0.75]));
+    let table = match noise.source {
+        Source::Philox => vec![],
+        Source::Table => vec![push(&mut script, normals(&[2, b, s, d], 7, 1.0))],
+    };
+    let init = LatentInit { noise, logvar: -1.5, logvar_std: 0.25 };
+    script.steps.push((Box::new(init), [&[samples][..], &table].concat(), state.clone()));
+    for t in 0..3 {
+        let d_z = push(&mut script, normals(&[b, s, d], 20 + t, 1.0));
+        let step: Box<dyn Update> = match posterior {
+            Posterior::Adamw => {
+                Box::new(LatentAdamW { noise, beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.01 })
+            }
+            Posterior::Natural => Box::new(LatentNatural { noise, beta1: 0.6, beta2: 0.8, damping: 0.25 }),
+        };
+        script.steps.push((step, [&[d_z, rates, weight, samples][..], &table].concat(), state.clone()));
+    }
+    let number = push(&mut script, ints(&[5]));
+    let drawn = vec![push(&mut script, tensor()), push(&mut script, tensor()), 8];
+    script.steps.push((Box::new(LatentDraw { seed: 17 }), vec![0, 1, samples, number], drawn));
+    script
+}
+
+/// Five tokens into a ring of three slots.
+fn ring(d: usize) -> Script {
+    let ring = normals(&[2, 3, 2 * d], 1, 1.0);
+    let mut script = Script { room: "ring_attention", buffers: vec![ring], steps: vec![] };
+    for t in 0..5 {
+        let (qkv, position) = (normals(&[2, 1, 3 * d], 2 + t as u32, 1.0), ints(&[t]));
+        let ins = vec![push(&mut script, qkv), push(&mut script, position)];
+        script.steps.push((Box::new(RingWrite), ins, vec![0]));
+    }
+    script
+}
+
+/// Every update of the house, each with what it can be asked for.
+pub fn scripts() -> Vec<Script> {
+    let mut all = vec![slow_learning(1.0), slow_learning(1e-3)];
+    for redraw in [Redraw::Fresh, Redraw::Fixed] {
+        for source in [Source::Philox, Source::Table] {
+            let noise = Noise { seed: 17, redraw, source };
+            for posterior in [Posterior::Adamw, Posterior::Natural] {
+                all.extend([[3, 3, 5], [2, 4, 300]].map(|sizes| fast_learning(noise, posterior, sizes)));
+            }
+        }
+    }
+    all.extend([ring(5), ring(300)]);
+    all
+}
