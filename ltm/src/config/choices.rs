@@ -64,13 +64,6 @@ choices! {
         /// Falls linearly towards 0; 0.05 is added throughout, so that the last steps still move.
         Linear = "linear",
     }
-    /// Whether what does not depend on the latents is computed once per batch or at every fast step.
-    Hoist {
-        /// Once per batch.
-        On = "on",
-        /// At every fast step (the public reference); same numbers, more work.
-        Off = "off",
-    }
     /// Which gradient the decoder learns from.
     SlowGradient {
         /// That at a draw from the final posterior (Algorithm 1).

@@ -1,4 +1,4 @@
-use super::{Chunking, Hoist, ModelKind, Noise, NonFinite, Posterior, Precision, Schedule, SlowGradient, Tokenizer};
+use super::{Chunking, ModelKind, Noise, NonFinite, Posterior, Precision, Schedule, SlowGradient, Tokenizer};
 use std::path::PathBuf;
 
 /// Everything that a training run depends on, apart from the data themselves.
@@ -86,8 +86,6 @@ pub struct FastConfig {
     pub init_logvar_std: f64,
     /// Slow steps in which the weight of the KL in the fast steps' gradients rises linearly to 1; 0 for 1 from the start.
     pub kl_warmup: usize,
-    /// Whether work that does not depend on the latents is done once per batch.
-    pub hoist: Hoist,
     /// Probabilities below this contribute nothing to the gradient of the latents; 0 for the exact gradient.
     pub head_filter: f64,
 }
@@ -223,7 +221,6 @@ impl Default for FastConfig {
             init_logvar: -5.0,
             init_logvar_std: 0.1,
             kl_warmup: 0,
-            hoist: Hoist::On,
             head_filter: 0.0,
         }
     }

@@ -67,9 +67,6 @@ const KEYS: &[Key] = &[
     key("fast.kl_warmup", "slow steps in which the KL's weight in the fast gradients rises to 1; 0: it is 1", |c| {
         &mut c.fast.kl_warmup
     }),
-    key("fast.hoist", "do what does not depend on the latents once per batch, not at every fast step", |c| {
-        &mut c.fast.hoist
-    }),
     key("fast.head_filter", "probabilities below this give the latents no gradient; 0: the exact gradient", |c| {
         &mut c.fast.head_filter
     }),
@@ -103,6 +100,9 @@ const KEYS: &[Key] = &[
     key("data.tokenizer", "how text becomes tokens", |c| &mut c.data.tokenizer),
     key("data.chunking", "how tokens become sequences: windows, or one document each", |c| &mut c.data.chunking),
 ];
+
+/// Settings that no longer exist, and the only value, as JSON, with which a file may still name them.
+const RETIRED: &[(&str, &str)] = &[("fast.hoist", "\"on\"")];
 
 impl Key {
     /// What values it takes, e.g. `one of fresh, fixed`.
@@ -167,10 +167,11 @@ impl Config {
         Value::Object(groups)
     }
 
-    /// The reverse of [`Config::to_json`]. A key that is missing keeps its default, so that files outlive new keys.
+    /// The reverse of [`Config::to_json`]. A missing key keeps its default and a retired key is skipped, so that old files
+    /// stay readable.
     ///
     /// # Errors
-    /// On a key that does not exist, with the nearest one, or a value that it does not take.
+    /// If a key does not exist (with the nearest one), does not take its value, or is retired and had another value.
     pub fn from_json(value: &Value) -> Result<Self> {
         let mut config = Self::default();
         for (group, settings) in value.as_object()? {
@@ -178,7 +179,15 @@ impl Config {
                 return Err(unknown(group));
             };
             for (setting, value) in settings {
-                config.set_value(&format!("{group}.{setting}"), value)?;
+                let key = format!("{group}.{setting}");
+                match RETIRED.iter().find(|(name, _)| *name == key) {
+                    None => config.set_value(&key, value)?,
+                    Some((_, only)) if value.to_string() == *only => {}
+                    Some((_, only)) => {
+                        let message = format!("{key} = {value} is no longer supported: {key} is always {only}");
+                        return Err(Error::usage(message));
+                    }
+                }
             }
         }
         Ok(config)

@@ -32,7 +32,7 @@ mod presets;
 mod validate;
 
 pub use choices::{
-    Choice, Chunking, Hoist, ModelKind, Noise, NonFinite, Posterior, Precision, Schedule, SlowGradient, Tokenizer,
+    Choice, Chunking, ModelKind, Noise, NonFinite, Posterior, Precision, Schedule, SlowGradient, Tokenizer,
 };
 pub use groups::{Config, DataConfig, FastConfig, ModelConfig, SlowConfig, TrainConfig};
 pub use keys::Key;

@@ -151,6 +151,10 @@ fn json_round_trip_and_strictness() {
     assert_eq!(error(r#"{"dim": 3}"#), "unknown key \"dim\", did you mean \"model.dim\"?");
     assert_eq!(error(r#"{"model": {"dim": "3"}}"#), "model.dim = \"3\": expected an integer of 0 or more");
     assert_eq!(error("[]"), "expected an object, found an array");
+    let hoist = r#"fast.hoist = "off" is no longer supported: fast.hoist is always "on""#;
+    assert_eq!(error(r#"{"fast": {"hoist": "off"}}"#), hoist);
+    let old = json::parse(r#"{"fast": {"hoist": "on"}}"#).unwrap();
+    assert_eq!(Config::from_json(&old), Ok(Config::default()));
     assert_eq!(Config::from_json(&json::parse("{}").unwrap()), Ok(Config::default()));
 }
 

@@ -90,12 +90,12 @@ pub enum WeightGradients {
 pub struct FastOptions {
     /// The run's seed.
     pub seed: u64,
-    /// Whether the part before the first cross-attention is computed once per batch.
-    pub hoist: Hoist,
     /// The decoder's gradients.
     pub weights: WeightGradients,
-    /// A table `[T, B, L·K, d]` of noise to use in the place of random numbers, for tests with given noise.
+    /// For tests: a table `[T, B, L·K, d]` of noise in place of random numbers.
     pub noise_table: Option<Id>,
+    /// For tests: whether the part before the first cross-attention runs once per batch.
+    pub hoist: Hoist,
 }
 
 /// The natural gradient's decays of its mean gradient and mean curvature.

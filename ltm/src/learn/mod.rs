@@ -11,9 +11,9 @@ pub use inputs::Inputs;
 pub use score::{Score, Scores};
 pub use slow::Slow;
 
-use crate::config::{self, Config, SlowGradient};
+use crate::config::{Config, SlowGradient};
 use crate::model::Params;
-use autograd::{Hoist, Id, Store};
+use autograd::{Id, Store};
 use engine::Result;
 
 /// Buffers, one per parameter, for the decoder's gradients to pile up in during fast steps; none where the configuration
@@ -38,11 +38,7 @@ pub fn fast_loop(
     store: &mut Store,
 ) -> Result<Option<Fast>> {
     let weights = if piles.is_empty() { WeightGradients::Skipped } else { WeightGradients::PiledUp(piles.to_vec()) };
-    let hoist = match config.fast.hoist {
-        config::Hoist::On => Hoist::On,
-        config::Hoist::Off => Hoist::Off,
-    };
-    let options = FastOptions { seed: config.train.seed, hoist, weights, noise_table: None };
+    let options = FastOptions { seed: config.train.seed, weights, ..FastOptions::default() };
     let new = || Fast::new(&config.model, &config.fast, params, inputs, store, &options);
     config.model.kind.has_latents().then(new).transpose()
 }

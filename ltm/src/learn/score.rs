@@ -5,7 +5,7 @@ use crate::config::ModelConfig;
 use crate::learn::fast::per_sample;
 use crate::learn::{Inputs, Latents};
 use crate::model::{Decoder, Params, Positions};
-use autograd::{Graph, Hoist, Id, Phase, Plan, Request, Store};
+use autograd::{Graph, Id, Phase, Plan, Request, Store};
 use engine::{DType, Result, Spec};
 use kernels::cross_entropy::LmHead;
 use kernels::latents::LatentDraw;
@@ -74,7 +74,7 @@ impl Score {
         let hidden = decoder.hidden(&mut g, tokens, latent, |g, _, qkv| decoder.window_attention(g, qkv))?;
         let loss = g.apply(LmHead::EXACT, &[hidden, decoder.weight("tok_embeddings"), targets, one])?;
         let nll = g.output(loss, "nll");
-        let body = Plan::new(&g, store, &Request { keep: vec![nll], hoist: Hoist::On, ..Request::default() })?;
+        let body = Plan::new(&g, store, &Request { keep: vec![nll], ..Request::default() })?;
         let nll = body.value(nll);
         Ok(Self { draw, body, nll })
     }
