@@ -1,5 +1,5 @@
 #!/bin/sh
-# What RESULTS.md says of a GPU, and what it has not said yet, in one go of some minutes. The machine needs the program and,
+# What docs/gpu.md says of a GPU, and what it has not said yet, in one go of some minutes. The machine needs the program and,
 # where it has no NVRTC, the file of kernels that LTM_CUDA_KERNELS names; nothing else. Every part leaves a file in the folder
 # OUT, and a line in OUT/summary.txt. A part that fails does not stop the others; then the exit code is 1.
 #

@@ -87,7 +87,7 @@ fn demo() -> Config {
         // A narrow reach, so that the facts of a story are out of sight when it comes back to them.
         model: ModelConfig { dim: 64, window: 4, latents: 4, ..tiny.model },
         // Natural gradients pay for less than AdamW does. Latents are worth their KL only once the decoder has learnt what its
-        // window shows, which takes some 1000 steps here, and more with a wider one (benches/RECIPE.md).
+        // window shows, which takes some 1000 steps here, and more with a wider one (docs/recipe.md).
         fast: FastConfig {
             steps: 8,
             posterior: Posterior::Natural,
