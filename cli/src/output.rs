@@ -1,6 +1,8 @@
 //! Where words go: results to the standard output, everything about the work to the standard error.
 
 use engine::{Error, Result};
+use lab::table::Table;
+pub use lab::table::{Align, digits, perplexity, short, si};
 use std::fmt::Display;
 use std::io::{ErrorKind, Write};
 
@@ -43,76 +45,14 @@ pub fn quoted(word: &str) -> String {
     }
 }
 
-/// Which way a column's cells lean.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Align {
-    Left,
-    Right,
-}
-
-/// Lays out rows under headings, two blanks apart.
+/// Lays out rows under headings; [`Table`](lab::table::Table) does it column by column.
 pub fn table(columns: &[(&str, Align)], rows: &[Vec<String>]) -> String {
-    let width = |c: usize| {
-        let cells = rows.iter().map(|row| row[c].chars().count());
-        cells.chain([columns[c].0.chars().count()]).max().unwrap_or(0)
-    };
-    let widths: Vec<usize> = (0..columns.len()).map(width).collect();
-    let line = |cells: &mut dyn Iterator<Item = &str>| {
-        let padded = cells.zip(columns.iter().zip(&widths)).map(|(cell, ((_, align), &width))| match align {
-            Align::Left => format!("{cell:<width$}"),
-            Align::Right => format!("{cell:>width$}"),
-        });
-        padded.collect::<Vec<_>>().join("  ").trim_end().to_string()
-    };
-    let mut lines = vec![line(&mut columns.iter().map(|(name, _)| *name))];
-    lines.extend(rows.iter().map(|row| line(&mut row.iter().map(String::as_str))));
-    lines.join("\n")
-}
-
-/// As much of a digest as a person compares.
-pub fn short(digest: &str) -> &str {
-    digest.get(..12).unwrap_or(digest)
-}
-
-/// A perplexity with as many digits as say something: of a model that has learnt little it is astronomical. A dash where there
-/// is none.
-pub fn perplexity(x: f64) -> String {
-    match x {
-        _ if !x.is_finite() => "–".into(),
-        1e5.. => format!("{x:.1e}"),
-        100.0.. => format!("{x:.1}"),
-        _ => format!("{x:.3}"),
+    let mut table = Table::of(rows);
+    for (i, &(name, align)) in columns.iter().enumerate() {
+        table = match align {
+            Align::Left => table.left(name, |row| &row[i]),
+            Align::Right => table.right(name, |row| &row[i]),
+        };
     }
-}
-
-/// A number with so many digits behind the point, or a dash where there is none.
-pub fn digits(x: f64, digits: usize) -> String {
-    if x.is_finite() { format!("{x:.digits$}") } else { "–".into() }
-}
-
-/// A number with a prefix to its unit: `12.35 kB`.
-pub fn si(x: f64, unit: &str) -> String {
-    let (scale, prefix) = match x {
-        1e12.. => (1e12, "T"),
-        1e9.. => (1e9, "G"),
-        1e6.. => (1e6, "M"),
-        1e3.. => (1e3, "k"),
-        _ => return format!("{x:.0} {unit}").trim_end().to_string(),
-    };
-    format!("{:.2} {prefix}{unit}", x / scale)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn columns_stand_under_their_headings() {
-        let rows = [vec!["a".to_string(), "1.5".into()], vec!["böb".into(), "10.25".into()]];
-        let text = table(&[("name", Align::Left), ("n", Align::Right)], &rows);
-        assert_eq!(text, "name      n\na       1.5\nböb   10.25");
-        let shown = [2.34567, 1234.56, 2.345e17, f64::INFINITY].map(perplexity);
-        assert_eq!(shown, ["2.346", "1234.6", "2.3e17", "–"]);
-        assert_eq!((si(12_345.0, "B"), si(7.0, "")), ("12.35 kB".to_string(), "7".to_string()));
-    }
+    table.to_string()
 }

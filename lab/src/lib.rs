@@ -9,4 +9,5 @@ pub mod quality;
 pub mod reasoning;
 pub mod suite;
 pub mod sweep;
+pub mod table;
 pub mod verify;

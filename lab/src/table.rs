@@ -1,0 +1,165 @@
+//! The text table that every command prints, and how numbers stand in it.
+
+use ltm::evaluate::Mean;
+use std::fmt::{self, Display, Formatter};
+
+/// What stands where there is nothing.
+pub const DASH: &str = "–";
+
+/// The side of its column on which a cell stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Align {
+    /// Words.
+    Left,
+    /// Numbers.
+    Right,
+}
+
+/// A column with a cell for every row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Column {
+    /// Its heading.
+    pub name: String,
+    /// The side on which its cells stand.
+    pub align: Align,
+    /// The cells.
+    pub cells: Vec<String>,
+}
+
+/// A table of some rows, built column by column; it displays as text, without a line's end behind the last row.
+///
+/// ```
+/// use lab::table::{Table, digits};
+///
+/// let rows = [("elbo", 1.5), ("fixed", f64::NAN)];
+/// let table = Table::of(&rows).left("protocol", |row| row.0).right("nats", |row| digits(row.1, 2));
+/// assert_eq!(table.to_string(), "protocol  nats\nelbo      1.50\nfixed        –");
+/// ```
+#[derive(Clone, Debug)]
+pub struct Table<'a, R> {
+    rows: &'a [R],
+    columns: Vec<Column>,
+}
+
+impl<'a, R> Table<'a, R> {
+    /// A table of `rows` that has no column yet.
+    pub fn of(rows: &'a [R]) -> Self {
+        Self { rows, columns: Vec::new() }
+    }
+
+    /// Adds a column of words.
+    pub fn left<C: Display>(self, name: impl Into<String>, cell: impl Fn(&'a R) -> C) -> Self {
+        self.column(name.into(), Align::Left, cell)
+    }
+
+    /// Adds a column of numbers.
+    pub fn right<C: Display>(self, name: impl Into<String>, cell: impl Fn(&'a R) -> C) -> Self {
+        self.column(name.into(), Align::Right, cell)
+    }
+
+    fn column<C: Display>(mut self, name: String, align: Align, cell: impl Fn(&'a R) -> C) -> Self {
+        let cells = self.rows.iter().map(|row| cell(row).to_string()).collect();
+        self.columns.push(Column { name, align, cells });
+        self
+    }
+
+    /// Its columns, for whoever lays it out in another way.
+    pub fn columns(&self) -> &[Column] {
+        &self.columns
+    }
+
+    /// Its number of rows.
+    pub fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// Whether it has no row.
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+}
+
+impl<R> Display for Table<'_, R> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let length = |text: &String| text.chars().count();
+        let width = |column: &Column| column.cells.iter().chain([&column.name]).map(length).max().unwrap_or(0);
+        let widths: Vec<usize> = self.columns.iter().map(width).collect();
+        let line = |cell: &dyn Fn(&Column) -> String| {
+            let padded = self.columns.iter().zip(&widths).map(|(column, &width)| match column.align {
+                Align::Left => format!("{:<width$}", cell(column)),
+                Align::Right => format!("{:>width$}", cell(column)),
+            });
+            padded.collect::<Vec<_>>().join("  ").trim_end().to_string()
+        };
+        f.write_str(&line(&|column| column.name.clone()))?;
+        (0..self.len()).try_for_each(|row| write!(f, "\n{}", line(&|column| column.cells[row].clone())))
+    }
+}
+
+/// A number with so many digits behind the point; a dash where it is not finite.
+pub fn digits(x: f64, digits: usize) -> String {
+    if x.is_finite() { format!("{x:.digits$}") } else { DASH.into() }
+}
+
+/// A value and its standard error, each with so many digits: `12.34 ± 0.56`.
+pub fn plus_minus(value: f64, error: f64, places: usize) -> String {
+    format!("{} ± {}", digits(value, places), digits(error, places))
+}
+
+/// A mean in nats and its standard error.
+pub fn nats(mean: Mean) -> String {
+    plus_minus(mean.mean, mean.error, 2)
+}
+
+/// A perplexity with as many digits as say something: that of a model that has learnt little is astronomical.
+pub fn perplexity(x: f64) -> String {
+    match x {
+        _ if !x.is_finite() => DASH.into(),
+        1e5.. => format!("{x:.1e}"),
+        100.0.. => format!("{x:.1}"),
+        _ => format!("{x:.3}"),
+    }
+}
+
+/// A number with a prefix to its unit: `12.35 kB`.
+pub fn si(x: f64, unit: &str) -> String {
+    let (scale, prefix) = match x {
+        1e12.. => (1e12, "T"),
+        1e9.. => (1e9, "G"),
+        1e6.. => (1e6, "M"),
+        1e3.. => (1e3, "k"),
+        _ => return format!("{x:.0} {unit}").trim_end().to_string(),
+    };
+    format!("{:.2} {prefix}{unit}", x / scale)
+}
+
+/// As much of a digest as a person compares.
+pub fn short(digest: &str) -> &str {
+    digest.get(..12).unwrap_or(digest)
+}
+
+/// A value, or a dash where there is none.
+pub fn or_dash(value: Option<impl Display>) -> String {
+    value.map_or(DASH.into(), |value| value.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_stand_under_their_headings() {
+        let table = Table::of(&[("a", 1.5), ("böb", 10.25)]).left("name", |row| row.0).right("n", |row| row.1);
+        assert_eq!(table.to_string(), "name      n\na       1.5\nböb   10.25");
+        assert_eq!(Table::of(&[0; 0]).left("name", |row| *row).to_string(), "name");
+    }
+
+    #[test]
+    fn numbers_have_the_digits_that_say_something() {
+        assert_eq!([2.34567, 1234.56, 2.345e17, f64::INFINITY].map(perplexity), ["2.346", "1234.6", "2.3e17", DASH]);
+        assert_eq!((si(12_345.0, "B"), si(7.0, "")), ("12.35 kB".to_string(), "7".to_string()));
+        assert_eq!(nats(Mean { mean: -1.0, error: f64::NAN }), "-1.00 ± –");
+        assert_eq!((short("0123456789abcdef"), short("0123")), ("0123456789ab", "0123"));
+        assert_eq!((or_dash(Some(3)), or_dash(None::<u8>)), ("3".to_string(), DASH.to_string()));
+    }
+}
