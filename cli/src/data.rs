@@ -4,12 +4,13 @@ use super::interrupt::{self, Guard};
 use super::output::{note, print};
 use super::progress::bar;
 use super::threads;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use engine::{Error, Result};
 use lab::reasoning::arithmetic::{Arithmetic, Part};
-use ltm::data::dataset::named_format;
-use ltm::data::formats::{Header, parse_fraction};
-use ltm::data::prepare::{SHARD_TOKENS, input_bytes};
-use ltm::data::{FormatWords, OutputFolder, PrepareOptions, prepare, tokenizer};
+use lab::text::formats::{Header, parse_fraction};
+use lab::text::prepare::{SHARD_TOKENS, input_bytes};
+use lab::text::{FormatWords, OutputFolder, PrepareOptions, named_format, prepare, tokenizer};
+use ltm::config::{Choice, Tokenizer};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -66,8 +67,8 @@ pub struct Prepare {
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
     /// How text becomes tokens: bytes, or GPT-2's byte pair encoding
-    #[arg(long, value_name = "NAME", default_value = "bytes", value_parser = tokenizer::NAMES)]
-    tokenizer: String,
+    #[arg(long, value_name = "NAME", default_value = "bytes", value_parser = one_of::<Tokenizer>())]
+    tokenizer: Tokenizer,
     /// What the files are
     #[arg(long, default_value = "text", value_parser = ["text", "jsonl", "csv"])]
     format: String,
@@ -89,6 +90,12 @@ pub struct Prepare {
     /// Most tokens per shard
     #[arg(long, value_name = "N", default_value_t = SHARD_TOKENS)]
     shard_tokens: u32,
+}
+
+/// Takes one of the names of a setting's values.
+pub fn one_of<C: Choice + Send + Sync>() -> impl TypedValueParser<Value = C> {
+    let named = |word: String| C::ALL.iter().find(|(_, name)| *name == word).expect("checked by its list of names").0;
+    PossibleValuesParser::new(C::ALL.iter().map(|(_, name)| *name)).map(named)
 }
 
 pub fn run(command: &Command, threads: Option<usize>) -> Result<ExitCode> {
@@ -114,7 +121,7 @@ pub fn run(command: &Command, threads: Option<usize>) -> Result<ExitCode> {
         inputs: args.inputs.clone(),
         out: args.out.clone(),
         format: words.parse()?,
-        tokenizer: tokenizer::by_name(&args.tokenizer)?,
+        tokenizer: tokenizer(args.tokenizer),
         validation: parse_fraction("--validation", &args.validation)?,
         shard_tokens: args.shard_tokens,
         stop: guard.flag(),

@@ -56,7 +56,7 @@ pub fn run(args: &Args, threads: Option<usize>, device: device::Choice) -> Resul
     let out = args.out.clone().unwrap_or_else(|| free_name("runs/demo"));
     Run::check_new(&out)?;
     threads::inside(config.train.threads, || {
-        let material = Material::open(config)?;
+        let material = lab::text::material(config)?;
         let (mut session, device) = device::within(device, |device| {
             memory::check(config, Work::Training, device)?;
             Ok((Session::begin(&out, config, &material, device)?, device.clone()))

@@ -11,7 +11,7 @@ use ltm::corpus::Corpus;
 use ltm::data::Source;
 use ltm::evaluate::Protocol;
 use ltm::json::Value;
-use ltm::run::{IMPORTED, Loaded, Material, Run, Scorable, held_out_stories};
+use ltm::run::{IMPORTED, Loaded, Run, Scorable, held_out_stories};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -189,13 +189,13 @@ pub fn text(data: Option<&Path>, run: &Run, model: &Loaded, stories: u64) -> Res
 
 /// All of the text at `path`, and what vouches for it.
 pub fn named(path: &Path, run: &Run) -> Result<(Arc<dyn Source>, Subject)> {
-    let Scorable { source, files } = Material::open_whole(path, run.config())?;
+    let Scorable { source, files } = lab::text::sequences(path, run.config())?;
     Ok((source, Subject::named(path, &files, run)?))
 }
 
 /// What the run held out, provided that it is still what it was.
 pub fn held_out(run: &Run, model: &Loaded) -> Result<Scorable> {
-    let material = Material::open(run.config())?;
+    let material = lab::text::material(run.config())?;
     if material.fingerprint != model.data {
         return Err(Error::new(format!(
             "the data have changed since the run learnt from them (checksum {}, now {}), so what they hold out now may have been learnt: put the old ones back, or name unseen text with --data",

@@ -5,8 +5,8 @@ use super::output::{note, print, write};
 use super::stream::TextStream;
 use super::{device, memory, threads};
 use engine::{Error, Result};
-use ltm::config::{Choice, Config, ModelKind, Work};
-use ltm::data::tokenizer::{self, Tokenizer};
+use ltm::config::{Config, ModelKind, Work};
+use ltm::data::Tokenizer;
 use ltm::generate::{Sampler, Sampling, Thinker, Walk, front};
 use ltm::run::{Loaded, Run};
 use std::path::PathBuf;
@@ -152,7 +152,7 @@ impl Writer {
                 options.tokens
             )));
         }
-        let tokenizer = tokenizer::by_name(config.data.tokenizer.name())?;
+        let tokenizer = lab::text::tokenizer(config.data.tokenizer);
         let thinker = match config.model.kind {
             ModelKind::Ltm => Some(Thinker::new(config, steps, &model.params, &mut model.store)?),
             ModelKind::Ar | ModelKind::Gpt2 => None,

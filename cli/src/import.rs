@@ -1,9 +1,10 @@
 //! `ltm import`.
 
 use super::output::{note, print};
-use engine::{Error, Result};
+use crate::data::one_of;
+use engine::Result;
 use lab::import;
-use ltm::config::{Choice, Tokenizer, parameter_count};
+use ltm::config::{Tokenizer, parameter_count};
 use std::path::PathBuf;
 
 /// Make a run folder of weights that were learnt elsewhere, to be judged and to generate
@@ -24,15 +25,13 @@ pub struct Gpt2 {
     #[arg(long, value_name = "RUN")]
     out: PathBuf,
     /// The model's tokenizer
-    #[arg(long, value_name = "NAME", default_value = "gpt2-plain", value_parser = ltm::data::tokenizer::NAMES)]
-    tokenizer: String,
+    #[arg(long, value_name = "NAME", default_value = "gpt2-plain", value_parser = one_of::<Tokenizer>())]
+    tokenizer: Tokenizer,
 }
 
 pub fn run(command: &Command) -> Result<()> {
     let Command::Gpt2(args) = command;
-    let tokenizer = Tokenizer::ALL.iter().find(|(_, name)| *name == args.tokenizer).map(|(tokenizer, _)| *tokenizer);
-    let tokenizer = tokenizer.ok_or_else(|| Error::usage(format!("there is no tokenizer {:?}", args.tokenizer)))?;
-    let run = import::gpt2(&args.folder, tokenizer, &args.out)?;
+    let run = import::gpt2(&args.folder, args.tokenizer, &args.out)?;
     let m = &run.config().model;
     note(format_args!(
         "GPT-2 with {} layers of width {}, {} heads, {} positions, {} parameters",

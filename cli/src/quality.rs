@@ -10,7 +10,6 @@ use engine::{Device, Error, Result};
 use lab::quality::{Judged, REPEATED, Variety};
 use ltm::config::Work;
 use ltm::data::Source;
-use ltm::data::tokenizer;
 use ltm::evaluate::{Evaluator, Protocol, Total};
 use ltm::json::Value;
 use ltm::run::{Loaded, Run, score, sha256_files};
@@ -139,7 +138,7 @@ fn lines(path: &Path) -> Result<Vec<String>> {
 fn judged(judge: &Run, texts: &[(String, String)], device: &Device) -> Result<Verdict> {
     let mut model = judge.load(device, Work::Evaluation)?;
     let Loaded { config, params, store, .. } = &mut model;
-    let tokenizer = tokenizer::by_name(&config.data.tokenizer.to_string())?;
+    let tokenizer = lab::text::tokenizer(config.data.tokenizer);
     let source = Judged::new(texts, &*tokenizer, config.data.chunking, config.model.seq)?;
     if source.cut() > 0 {
         note(format_args!(

@@ -6,7 +6,7 @@ use super::settings::absolute;
 use super::{device, memory, threads};
 use engine::Result;
 use ltm::config::Work;
-use ltm::run::{Material, Repeated, Replay, Run, Stretch};
+use ltm::run::{Repeated, Replay, Run, Stretch};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
@@ -43,7 +43,7 @@ pub fn run(args: &Args, threads: Option<usize>, device: device::Choice) -> Resul
         absolute(&mut config)?;
     }
     threads::inside(threads.unwrap_or(config.train.threads), || {
-        let material = Material::open(&config)?;
+        let material = lab::text::material(&config)?;
         let device = device::within(device, |device| {
             config.check_device(device, Work::Training)?;
             memory::check(&config, Work::Training, device)?;

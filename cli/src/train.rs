@@ -7,7 +7,7 @@ use super::settings::{Settings, absolute, free_name};
 use super::{device, memory, threads};
 use engine::{Error, Result};
 use ltm::config::{Config, Work};
-use ltm::run::{FREE_AT_RESUME, Material, Run, Session};
+use ltm::run::{FREE_AT_RESUME, Run, Session};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -59,7 +59,7 @@ fn begin(args: &Args, threads: Option<usize>, device: device::Choice) -> Result<
     threads::inside(config.train.threads, || {
         let mut session = device::within(device, |device| {
             memory::check(&config, Work::Training, device)?;
-            let material = Material::open(&config)?;
+            let material = lab::text::material(&config)?;
             Session::begin(&out, &config, &material, device)
         })?;
         if args.tensorboard {
@@ -92,7 +92,7 @@ fn resume(args: &Args, path: &Path, threads: Option<usize>, device: device::Choi
     threads::inside(run.config().train.threads, || {
         let (mut session, warnings) = device::within(device, |device| {
             memory::check(run.config(), Work::Training, device)?;
-            let material = Material::open(run.config())?;
+            let material = lab::text::material(run.config())?;
             Session::resume(&run, &material, device)
         })?;
         warnings.iter().for_each(|warning| note(format_args!("warning: {warning}")));

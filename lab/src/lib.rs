@@ -10,4 +10,5 @@ pub mod reasoning;
 pub mod suite;
 pub mod sweep;
 pub mod table;
+pub mod text;
 pub mod verify;

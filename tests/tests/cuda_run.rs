@@ -7,7 +7,7 @@ use ltm::config::{Config, Work};
 use ltm::data::Source;
 use ltm::evaluate::{Evaluator, Protocol};
 use ltm::generate::{Thinker, Walk};
-use ltm::run::{Material, Run, Session, score};
+use ltm::run::{Run, Session, score};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -69,7 +69,7 @@ fn advance(session: &mut Session, step: u64) -> Vec<f64> {
 
 /// A run of all steps.
 fn train(folder: &Path, config: &Config, device: &Device) -> Vec<f64> {
-    let material = Material::open(config).expect("data");
+    let material = lab::text::material(config).expect("data");
     advance(&mut Session::begin(folder, config, &material, device).expect("a run"), STEPS)
 }
 
@@ -93,7 +93,7 @@ fn checkpoint(run: &Path, step: u64) -> [Vec<u8>; 3] {
 /// Every protocol's nats over the first sequences.
 fn judge(run: &Path, device: &Device) -> Vec<f64> {
     let mut model = Run::open(run).and_then(|run| run.load(device, Work::Evaluation)).expect("a model");
-    let source: Arc<dyn Source> = Material::open(&model.config).expect("data").validation.expect("held-out text");
+    let source: Arc<dyn Source> = lab::text::material(&model.config).expect("data").validation.expect("held-out text");
     let config = model.config.clone();
     let nats = |protocol: &Protocol| {
         let evaluator =
@@ -154,7 +154,7 @@ fn a_run_in_bf16() {
     assert!(ours.iter().zip(&exact).any(|(a, b)| (a - b).abs() > 1e-5 * b.abs()), "bf16 was not used");
     assert_close("protocols", &judge(&gpu, &shim()), &judge(&gpu, &Device::Cpu), 3e-2);
 
-    let material = Material::open(&config).expect("data");
+    let material = lab::text::material(&config).expect("data");
     let refused = Session::begin(&folder.join("no"), &config, &material, &Device::Cpu).err().expect("a refusal");
     assert!(refused.to_string().contains("train.precision = bf16 needs a GPU"), "{refused}");
 }
@@ -164,7 +164,7 @@ fn a_run_that_was_stopped_goes_on_with_the_same_bits() {
     let (folder, config) = lab("stopped");
     let [whole, parts] = ["whole", "parts"].map(|name| folder.join(name));
     train(&whole, &config, &shim());
-    let material = Material::open(&config).expect("data");
+    let material = lab::text::material(&config).expect("data");
     advance(&mut Session::begin(&parts, &config, &material, &shim()).expect("a run"), 2);
     assert!(checkpoint(&whole, 2) == checkpoint(&parts, 2));
     let (mut session, _) = Session::resume(&Run::open(&parts).expect("a run"), &material, &shim()).expect("a session");
@@ -178,7 +178,7 @@ fn a_run_that_was_stopped_goes_on_with_the_same_bits() {
 fn what_a_device_cannot_do_leaves_nothing_behind() {
     let (folder, config) = lab("refused");
     let run = folder.join("run");
-    let material = Material::open(&config).expect("data");
+    let material = lab::text::material(&config).expect("data");
     let refused = |config: &Config, device: Device| -> String {
         let begun: Result<Session> = Session::begin(&run, config, &material, &with_kernels(device));
         assert!(!run.exists());

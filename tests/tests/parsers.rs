@@ -5,10 +5,11 @@
 use ltm::mutate;
 
 use engine::Result;
+use lab::text::tokenizer;
 use ltm::config::Config;
+use ltm::config::{Choice, Tokenizer};
 use ltm::data::manifest::{Manifest, Part, ShardEntry};
 use ltm::data::shards::{self, payload_start};
-use ltm::data::tokenizer;
 use ltm::json;
 use ltm::safetensors::{Data, SafeTensors, Writer};
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -153,8 +154,8 @@ fn damaged_manifests() {
 #[test]
 fn damaged_text_through_tokenizers() {
     let good = "The quick brown fox's 13 jumps,\n\tover  the lazy dog. \u{e9}\u{4e2d}\u{1f642} <|endoftext|> 's 'll  ";
-    for name in tokenizer::NAMES {
-        let Ok(tokenizer) = tokenizer::by_name(name) else { continue };
+    for &(name, _) in Tokenizer::ALL {
+        let tokenizer = tokenizer(name);
         for case in 0..mutate::cases(5_000) {
             let text = mutate::damage(good.as_bytes(), case);
             let mut ids = Vec::new();

@@ -7,7 +7,7 @@ use super::tables;
 use super::words::{reading, scale, visible};
 use super::{Args, Subject};
 use crate::output::quoted;
-use ltm::data::tokenizer;
+use lab::text::tokenizer;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 use std::collections::BTreeSet;
 
@@ -210,10 +210,7 @@ fn texts(subjects: &[Subject]) -> Markup {
                     @if let Some(text) = measured(subject).and_then(|measured| measured.texts.get(i)) {
                         article {
                             h4 class=(look(run)) { (subject.name) }
-                            @match tokenizer::by_name(&subject.run.config().data.tokenizer.to_string()) {
-                                Ok(tokenizer) => (reading(text, &*tokenizer)),
-                                Err(error) => p.warning { (error) },
-                            }
+                            (reading(text, &*tokenizer(subject.run.config().data.tokenizer)))
                         }
                     }
                 }

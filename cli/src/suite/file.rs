@@ -3,9 +3,9 @@
 use crate::toml_file::{self, Setting};
 use engine::{Error, Result};
 use lab::suite::{DETOKENISERS, Detokenise, Group, KNOWN, Known, Set, known};
+use lab::text::FormatWords;
+use lab::text::formats::{Column, Format, Header};
 use ltm::config::{Choice, Chunking};
-use ltm::data::FormatWords;
-use ltm::data::formats::{Column, Format, Header};
 use ltm::json::Value;
 use std::path::{Path, PathBuf};
 

@@ -13,8 +13,9 @@ use super::progress::bar;
 use begun::Begun;
 use engine::{Device, Error, Result};
 use lab::suite::{LeftOut, Sequences, Set, Tally, known};
-use ltm::config::{Choice, Config, ModelKind, Work};
-use ltm::data::{Tokenizer, tokenizer};
+use ltm::config::Tokenizer as Name;
+use ltm::config::{Config, ModelKind, Work};
+use ltm::data::Tokenizer;
 use ltm::evaluate::{Evaluator, Protocol};
 use ltm::hash::{hex, sha256};
 use ltm::json::{self, Value};
@@ -66,8 +67,8 @@ pub fn run(run: &Run, model: &mut Loaded, request: &Request, device: &Device) ->
     config.fast.steps = request.steps;
     config.validate()?;
     let path = request.results.map_or_else(|| run.path().join(RESULTS), Path::to_path_buf);
-    let tokenizer = tokenizer::by_name(config.data.tokenizer.name())?;
-    let gpt2 = (tokenizer.name() != "gpt2").then(|| tokenizer::by_name("gpt2")).transpose()?;
+    let tokenizer = lab::text::tokenizer(config.data.tokenizer);
+    let gpt2 = (tokenizer.name() != "gpt2").then(|| lab::text::tokenizer(Name::Gpt2));
     check_results(&path)?;
     let mut kept = HashMap::new();
     // Any number of steps: what tells results apart is their key.

@@ -95,7 +95,7 @@ impl<'a> Sweeping<'a> {
     /// Trains and judges a point, as far as that is left to do.
     fn attempt(&self, point: &Point) -> Result<Done> {
         let config = point.config.as_ref().map_err(Clone::clone)?;
-        let material = Material::open(config)?;
+        let material = lab::text::material(config)?;
         let device = if matches!(self.device, Device::Cpu) { "cpu" } else { "cuda" };
         let key = self.sweep.key(point, &material.fingerprint, device)?;
         if let Some(outcome) = self.ledger.finished(&key) {

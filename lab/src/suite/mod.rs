@@ -2,7 +2,7 @@
 //!
 //! A [`Set`] says which files, which part of them is a document, how its words become text ([`Detokenise`]), and how text
 //! becomes sequences. [`Sequences`] streams it: neither a file nor a corpus is held in memory, a document only up to
-//! [`PIECE`](ltm::data::documents::PIECE). [`KNOWN`] has the seven sets of the paper with their published figures.
+//! [`PIECE`](crate::text::documents::PIECE). [`KNOWN`] has the seven sets of the paper with their published figures.
 
 mod detokenise;
 mod sequences;

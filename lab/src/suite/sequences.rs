@@ -2,11 +2,11 @@
 
 use super::text::{LeftOut, Texts};
 use super::{Set, Tally};
+use crate::text::documents::Position;
 use autograd::Store;
 use engine::{Error, Result};
 use ltm::config::{Chunking, Config};
 use ltm::data::batches::IGNORED;
-use ltm::data::documents::Position;
 use ltm::data::{Batch, SampleInfo, Tokenizer};
 use ltm::evaluate::{Evaluator, Protocol};
 use std::collections::VecDeque;

@@ -1,9 +1,9 @@
 //! What a set is, and the paper's seven.
 
 use super::Detokenise;
+use crate::text::formats::{Column, Format, Header, TextSplit};
 use engine::Result;
 use ltm::config::Chunking;
-use ltm::data::formats::{Column, Format, Header, TextSplit};
 use ltm::run::sha256_files_watched;
 use std::path::PathBuf;
 
@@ -51,7 +51,7 @@ impl Set {
     /// # Errors
     /// A file that is not there.
     pub fn bytes(&self) -> Result<u64> {
-        ltm::data::prepare::input_bytes(&self.files)
+        crate::text::prepare::input_bytes(&self.files)
     }
 
     /// Everything about how its files are read, in a line.

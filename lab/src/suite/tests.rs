@@ -2,8 +2,10 @@
 
 use super::super::{Detokenise, Group, Part, Texts, known};
 use super::*;
-use ltm::data::formats::{Format, TextSplit};
-use ltm::data::{Dataset, Documents, LongDocuments, Order, Sampler, Source, Tail, Windows, tokenizer};
+use crate::text::formats::{Format, TextSplit};
+use crate::text::{read_documents, tokenizer};
+use ltm::config::Tokenizer as Name;
+use ltm::data::{Documents, LongDocuments, Order, Sampler, Source, Tail, Windows};
 use std::path::{Path, PathBuf};
 
 /// A file with some text, and a set that reads it by lines.
@@ -22,7 +24,7 @@ fn set(folder: &Path, text: impl AsRef<[u8]>, chunking: Chunking) -> Set {
 }
 
 fn texts(set: &Set) -> Result<Vec<String>> {
-    let tokenizer = tokenizer::by_name("bytes")?;
+    let tokenizer = tokenizer(Name::Bytes);
     let mut texts = Texts::new(set, &tokenizer)?;
     let mut all = vec![String::new()];
     while let Some(Part { text, position }) = texts.next_part()? {
@@ -39,10 +41,10 @@ fn texts(set: &Set) -> Result<Vec<String>> {
 fn sequences_are_those_of_the_data_module() {
     let folder = tempfile::tempdir().unwrap();
     let text: String = (0..300).map(|i| format!("{}\n", "some words, ".repeat(i * i % 7))).collect();
-    let tokenizer = tokenizer::by_name("bytes").unwrap();
+    let tokenizer = tokenizer(Name::Bytes);
     for chunking in [Chunking::Windows, Chunking::Documents] {
         let set = set(folder.path(), &text, chunking);
-        let data = Dataset::read_documents(&set.files, &set.format, &tokenizer).unwrap();
+        let data = read_documents(&set.files, &set.format, &tokenizer).unwrap();
         let source: Arc<dyn Source> = match chunking {
             Chunking::Windows => Arc::new(Windows::new(data, 32, Tail::Pad).unwrap()),
             Chunking::Documents => Arc::new(Documents::new(data, 32, LongDocuments::Split).unwrap()),
@@ -69,7 +71,7 @@ fn long_documents_come_in_parts() {
     let folder = tempfile::tempdir().unwrap();
     let long = "a word and another, ".repeat(60_000);
     let mut set = set(folder.path(), format!("{long}\nshort\n"), Chunking::Windows);
-    let tokenizer = tokenizer::by_name("bytes").unwrap();
+    let tokenizer = tokenizer(Name::Bytes);
     let mut parts = Texts::new(&set, &tokenizer).unwrap();
     let part = parts.next_part().unwrap().unwrap();
     assert!(part.position == Position::Inside && part.text.len() < long.len() / 2);
@@ -103,8 +105,8 @@ fn articles_begin_at_their_titles() {
 #[test]
 fn what_is_wrong_names_file_and_line() {
     let folder = tempfile::tempdir().unwrap();
-    let of = |set: &Set, name: &str| {
-        let tokenizer = tokenizer::by_name(name).unwrap();
+    let of = |set: &Set, name: Name| {
+        let tokenizer = tokenizer(name);
         let mut sequences = Sequences::new(set, &tokenizer, None, 16).unwrap();
         let mut batch = Batch::new(2, 16);
         let mut run = || -> Result<()> {
@@ -114,23 +116,21 @@ fn what_is_wrong_names_file_and_line() {
         run().unwrap_err().to_string()
     };
     let short = set(folder.path(), "short\n", Chunking::Windows);
-    assert!(of(&short, "bytes").contains("6 tokens make no complete window of 16"), "{}", of(&short, "bytes"));
+    assert!(of(&short, Name::Bytes).contains("6 tokens make no complete window of 16"), "{}", of(&short, Name::Bytes));
     let mut record = set(folder.path(), "{\"text\": \"\"}\n{\"text\": \"short\"}\n", Chunking::Windows);
     (record.format, record.group) = (Format::Jsonl { field: "text".into() }, Group::Each);
-    let said = of(&record, "bytes");
+    let said = of(&record, Name::Bytes);
     assert!(said.contains("6 tokens make") && said.contains("1 records or files without text, the first at"), "{said}");
-    assert!(of(&set(folder.path(), "\n \n", Chunking::Windows), "bytes").contains("no document with text"));
+    assert!(of(&set(folder.path(), "\n \n", Chunking::Windows), Name::Bytes).contains("no document with text"));
     let mut bad = set(folder.path(), b"one two\nthree\nfo\xFFur\n", Chunking::Windows);
     bad.detokenise = Detokenise::Ptb;
-    let said = of(&bad, "bytes");
+    let said = of(&bad, Name::Bytes);
     assert!(said.contains("t.txt") && said.ends_with("needs UTF-8, line 3"), "{said}");
-    if tokenizer::by_name("gpt2").is_ok() {
-        bad.detokenise = Detokenise::None;
-        let said = of(&bad, "gpt2");
-        assert!(said.contains("byte 16, and tokenizer gpt2 needs UTF-8") && said.ends_with("line 3"), "{said}");
-    }
+    bad.detokenise = Detokenise::None;
+    let said = of(&bad, Name::Gpt2);
+    assert!(said.contains("byte 16, and tokenizer gpt2 needs UTF-8") && said.ends_with("line 3"), "{said}");
     let gone = Set { files: vec![PathBuf::from("none.txt")], ..bad };
-    assert!(of(&gone, "bytes").starts_with("cannot read none.txt"));
+    assert!(of(&gone, Name::Bytes).starts_with("cannot read none.txt"));
     assert!(gone.sha256(|_| Ok(())).unwrap_err().to_string().starts_with("cannot read none.txt"));
 }
 
@@ -140,7 +140,7 @@ fn records_without_text_are_counted() {
     let text = "{\"text\": \"some text\"}\n{\"text\": \"\"}\n{\"text\": \"more\"}\n{\"text\": \" \"}\n";
     let mut set = set(folder.path(), text, Chunking::Documents);
     set.format = Format::Jsonl { field: "text".into() };
-    let tokenizer = tokenizer::by_name("bytes").unwrap();
+    let tokenizer = tokenizer(Name::Bytes);
     let mut sequences = Sequences::new(&set, &tokenizer, Some(tokenizer.clone()), 16).unwrap();
     let mut batch = Batch::new(4, 16);
     assert!(sequences.fill(&mut batch).unwrap());
@@ -162,7 +162,7 @@ fn files_without_text_are_named() {
     std::fs::write(&blank[1], " \n\n").unwrap();
     let text = set.files[0].clone();
     set.files = vec![text.clone(), blank[0].clone(), text, blank[1].clone()];
-    let tokenizer = tokenizer::by_name("bytes").unwrap();
+    let tokenizer = tokenizer(Name::Bytes);
     for group in [Group::Each, Group::All, Group::Articles] {
         set.group = group;
         let mut parts = Texts::new(&set, &tokenizer).unwrap();

@@ -1,11 +1,11 @@
 //! The documents of a set, detokenised, in parts that a tokenizer may take one by one.
 
 use super::{Group, Set};
+use crate::text::documents::{At, LONGEST_PIECE, PIECE, Piece, Pieces, Place, Position, line_of};
+use crate::text::encode::{check_utf8, text_of};
 use engine::{Error, Result};
+use ltm::config;
 use ltm::data::Tokenizer;
-use ltm::data::documents::{At, LONGEST_PIECE, PIECE, Piece, Pieces, Place, Position, line_of};
-use ltm::data::encode::{check_utf8, text_of};
-use ltm::data::tokenizer;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -64,7 +64,7 @@ impl<'a> Texts<'a> {
     pub fn new(set: &'a Set, tokenizer: &'a Arc<dyn Tokenizer>) -> Result<Self> {
         let cutter = match tokenizer.name() {
             // Bytes may be cut anywhere, so GPT-2 has the say, where it is there.
-            "bytes" => tokenizer::by_name("gpt2").unwrap_or_else(|_| tokenizer.clone()),
+            "bytes" => crate::text::tokenizer(config::Tokenizer::Gpt2),
             _ => tokenizer.clone(),
         };
         Ok(Self {

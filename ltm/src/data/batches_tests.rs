@@ -1,10 +1,10 @@
 use super::*;
-use crate::data::tokenizer::by_name;
+use crate::data::{Bytes, Tokenizer};
 
 const END: u16 = 257;
 
 fn data(tokens: &[u16]) -> Dataset {
-    Dataset::from_tokens("memory", tokens.to_vec(), &by_name("bytes").unwrap()).unwrap()
+    Dataset::from_tokens("memory", tokens.to_vec(), &(Arc::new(Bytes) as Arc<dyn Tokenizer>)).unwrap()
 }
 
 /// Inputs, targets and what is known of a sample.

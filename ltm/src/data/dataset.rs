@@ -1,26 +1,19 @@
-//! Tokens that a model learns from or is judged by: one long stream over the files of a folder, one file, or text.
+//! Tokens that a model learns from or is judged by: one long stream over the files of a folder, one file, or memory.
 //!
 //! Every token is looked at once when data is opened: ids beyond the vocabulary and, where `dataset.json` has checksums,
 //! any damage are found then and not after days of learning. The pass runs in parallel at the speed of memory or disk.
 
 use super::checksum::{self, CHUNK};
-use super::documents::Pieces;
-use super::encode::{Encoded, encode_all};
 use super::folder::{foreign_shards, listed, splits};
-use super::formats::{Format, TextSplit};
 use super::manifest::{self, Manifest, ShardEntry, Split};
-use super::shards::{self, Shard};
+use super::shards::Shard;
 use super::tokenizer::Tokenizer;
 use engine::{Error, Result};
 use rayon::prelude::*;
-use std::fs::{self, File};
-use std::io::Read;
+use std::fs;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-
-/// Text of more bytes than this is not tokenised when it is opened: it has to be prepared.
-pub const LARGEST_TEXT: u64 = 1 << 28;
 
 /// A stream of tokens. Documents in it end with the tokenizer's end token.
 #[derive(Clone)]
@@ -39,8 +32,8 @@ pub struct Dataset {
 }
 
 impl Dataset {
-    /// Opens a folder of shards (prepared ones with `dataset.json`, or `*.bin` of nanoGPT or llm.c), a single shard, or a text,
-    /// which is tokenised in memory as one document. A single file belongs to either split.
+    /// Opens a folder of shards (prepared ones with `dataset.json`, or `*.bin` of nanoGPT or llm.c) or a single shard, which
+    /// belongs to either split.
     ///
     /// # Errors
     /// Nothing there, nothing in it, damage, or tokens of another tokenizer.
@@ -49,67 +42,17 @@ impl Dataset {
         if meta.is_dir() {
             return Self::open_folder(path, split, tokenizer);
         }
-        let mut first = Vec::new();
-        File::open(path)
-            .and_then(|file| file.take(8).read_to_end(&mut first))
-            .map_err(|error| Error::io("read", path, &error))?;
-        if meta.len() == 0 {
-            return Err(Error::new(format!("{}: the file is empty", path.display())));
-        }
-        if shards::has_magic(&first) || path.extension().is_some_and(|extension| extension == "bin") {
-            return Self::open_shards(&[path.into()], tokenizer);
-        }
-        if let Some((format, flag)) = named_format(path) {
-            return Err(Error::usage(format!(
-                "{0} is {format}, not plain text: `ltm data prepare {0} --format {format} {flag} --tokenizer {1} --out DIR`",
-                path.display(),
-                tokenizer.name()
-            )));
-        }
-        if meta.len() > LARGEST_TEXT {
-            return Err(Error::usage(format!(
-                "{0} is too large to be tokenised in memory: `ltm data prepare {0} --tokenizer {1} --out DIR`",
-                path.display(),
-                tokenizer.name()
-            )));
-        }
-        Self::read_documents(&[path.into()], &Format::Text(TextSplit::File), tokenizer)
-    }
-
-    /// Tokenises the documents of `files` in memory.
-    ///
-    /// # Errors
-    /// Files that cannot be read or are not in `format`; more text than [`LARGEST_TEXT`]; no text at all.
-    pub fn read_documents(files: &[PathBuf], format: &Format, tokenizer: &Arc<dyn Tokenizer>) -> Result<Self> {
-        let name = files.first().cloned().unwrap_or_default();
-        let pieces = Pieces::of_files(files, format, &**tokenizer);
-        let (mut tokens, mut bytes) = (Vec::new(), 0);
-        let keep = |encoded: Encoded<'_>| {
-            bytes += encoded.bytes;
-            if bytes > LARGEST_TEXT {
-                return Err(Error::usage(format!(
-                    "{}: more than {} MiB of text must be prepared first: `ltm data prepare`",
-                    name.display(),
-                    LARGEST_TEXT >> 20
-                )));
-            }
-            tokens.extend_from_slice(encoded.tokens);
-            Ok(())
-        };
-        encode_all(pieces, format, &**tokenizer, keep, &mut |_| {})?;
-        if tokens.is_empty() {
-            return Err(Error::new(format!("{} holds no text", name.display())));
-        }
-        Self::check(vec![Shard::in_memory(name, tokens)], None, tokenizer)
+        Self::open_shards(&[path.into()], tokenizer)
     }
 
     /// Tokens that are in memory already; `name` stands for a file's name in messages.
     ///
     /// # Errors
     /// No token, or one beyond the vocabulary.
-    pub fn from_tokens(name: &str, tokens: Vec<u16>, tokenizer: &Arc<dyn Tokenizer>) -> Result<Self> {
+    pub fn from_tokens(name: impl AsRef<Path>, tokens: Vec<u16>, tokenizer: &Arc<dyn Tokenizer>) -> Result<Self> {
+        let name = name.as_ref();
         if tokens.is_empty() {
-            return Err(Error::new(format!("{name} holds no token")));
+            return Err(Error::new(format!("{} holds no token", name.display())));
         }
         Self::check(vec![Shard::in_memory(name, tokens)], None, tokenizer)
     }
@@ -342,23 +285,6 @@ impl Scan {
             ))),
         }
     }
-}
-
-/// The format of documents that a file's name promises, if it is not plain text, and the flag that says where in it the
-/// text is.
-pub fn named_format(path: &Path) -> Option<(&str, &'static str)> {
-    match kind(path)? {
-        format @ "jsonl" => Some((format, "--field F")),
-        format @ "csv" => Some((format, "--column C")),
-        _ => None,
-    }
-}
-
-/// What a file's name says it holds: its extension, or the one before `.gz` or `.zst`.
-fn kind(path: &Path) -> Option<&str> {
-    let packed = path.extension().is_some_and(|extension| extension == "gz" || extension == "zst");
-    let name = if packed { Path::new(path.file_stem()?) } else { path };
-    name.extension()?.to_str()
 }
 
 fn same_tokenizer(file: &Path, manifest: &Manifest, tokenizer: &dyn Tokenizer) -> Result<()> {

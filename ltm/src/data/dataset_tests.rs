@@ -1,12 +1,11 @@
 use super::*;
 use crate::data::folder::tokenizer_of;
-use crate::data::prepare::{PrepareOptions, prepare};
-use crate::data::tokenizer::by_name;
+use crate::data::{Bytes, ShardWriter, shards};
 use crate::mutate;
 use tempfile::TempDir;
 
 fn byte_tokenizer() -> Arc<dyn Tokenizer> {
-    by_name("bytes").unwrap()
+    Arc::new(Bytes)
 }
 
 fn message(result: Result<Dataset>) -> String {
@@ -32,25 +31,22 @@ fn llm_c(tokens: &[u16]) -> Vec<u8> {
 /// A prepared folder of small shards with 40 documents.
 fn prepared() -> (TempDir, PathBuf) {
     let folder = tempfile::tempdir().unwrap();
-    let text: String = (0..40).map(|i| format!("document number {i}\n")).collect();
-    let input = folder.path().join("text");
-    fs::write(&input, text).unwrap();
-    let out = folder.path().join("out");
-    let options = PrepareOptions {
-        inputs: vec![input],
-        out: out.clone(),
-        format: Format::Text(TextSplit::Lines),
-        tokenizer: byte_tokenizer(),
-        validation: 0.2,
-        shard_tokens: 100,
-        stop: Arc::default(),
-    };
-    prepare(&options, &mut |_| {}).unwrap();
+    let out = folder.path().to_path_buf();
+    let mut writers = [Split::Train, Split::Validation].map(|split| ShardWriter::new(&out, split, 100));
+    for i in 0..40 {
+        let text = format!("document number {i}");
+        let mut tokens: Vec<u16> = text.bytes().map(u16::from).collect();
+        tokens.push(257);
+        writers[usize::from(i % 5 == 0)].push(&tokens, text.len() as u64, true).unwrap();
+    }
+    let [train, validation] = writers.map(|writer| writer.finish().unwrap());
+    let manifest = Manifest { tokenizer: "bytes".into(), vocab: 258, train, validation };
+    fs::write(out.join(manifest::FILE), manifest.to_json()).unwrap();
     (folder, out)
 }
 
 #[test]
-fn text_and_shards_of_every_kind_are_one_stream() {
+fn shards_of_every_kind_are_one_stream() {
     let folder = tempfile::tempdir().unwrap();
     let write = |name: &str, bytes: &[u8]| {
         let path = folder.path().join(name);
@@ -58,13 +54,7 @@ fn text_and_shards_of_every_kind_are_one_stream() {
         path
     };
     let expected = [97, 10, 98, 257];
-    for path in [
-        write("text.txt", b"a\nb"),
-        write("text", b"a\nb"),
-        write("nano.bin", &raw(&expected)),
-        write("llm.bin", &llm_c(&expected)),
-        write("llm.tokens", &llm_c(&expected)),
-    ] {
+    for path in [write("nano.bin", &raw(&expected)), write("llm.bin", &llm_c(&expected))] {
         let data = Dataset::open(&path, Split::Train, &byte_tokenizer()).unwrap();
         assert_eq!((all(&data), data.bytes()), (expected.to_vec(), 3), "{}", path.display());
         assert_eq!(splits(&path).unwrap(), [Split::Train]);
@@ -126,19 +116,11 @@ fn bad_data_gets_one_clear_line() {
     let nothing = "holds no data: neither dataset.json nor *.bin; `ltm data prepare` makes them from text";
     assert_eq!(open(folder.path(), Split::Train), format!("{place} {nothing}"));
     assert!(open(&folder.path().join("missing"), Split::Train).starts_with(&format!("cannot read {place}/missing: ")));
-    assert_eq!(write("empty.txt", b""), format!("{place}/empty.txt: the file is empty"));
     assert_eq!(write("empty.bin", b""), format!("{place}/empty.bin: the file is empty"));
     assert_eq!(
         write("bad.bin", &llm_c(&[1, 2, 258, 999])),
         format!(
             "{place}/bad.bin: token 2 has id 258, but tokenizer bytes has 258 ids: made with another tokenizer, or damaged"
-        )
-    );
-    assert_eq!(
-        write("x.jsonl", b"{}"),
-        format!(
-            "{place}/x.jsonl is jsonl, not plain text: \
-             `ltm data prepare {place}/x.jsonl --format jsonl --field F --tokenizer bytes --out DIR`"
         )
     );
     fs::remove_file(folder.path().join("bad.bin")).unwrap();
@@ -184,11 +166,12 @@ fn damaged_shards_are_found() {
 #[test]
 fn a_tokenizer_that_does_not_fit_is_named() {
     let (_guard, out) = prepared();
-    let Ok(gpt2) = by_name("gpt2") else { return };
+    let path = out.join(manifest::FILE);
+    fs::write(&path, fs::read_to_string(&path).unwrap().replace("\"bytes\"", "\"gpt2\"")).unwrap();
     assert_eq!(
-        message(Dataset::open(&out, Split::Train, &gpt2)),
+        message(Dataset::open(&out, Split::Train, &byte_tokenizer())),
         format!(
-            "{}/train-00000.bin was prepared with tokenizer bytes (258 ids), the model has gpt2 (50258 ids)",
+            "{}/train-00000.bin was prepared with tokenizer gpt2 (258 ids), the model has bytes (258 ids)",
             out.display()
         )
     );

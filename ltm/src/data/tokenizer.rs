@@ -1,15 +1,14 @@
-//! Text to token ids and back. A tokenizer is found by its name, which is what a run folder and a data folder record.
+//! Text to token ids and back.
 //!
 //! Every tokenizer has two tokens that stand for no text: one in front of a document (an input, never a target) and one
 //! behind it (a target: without it, a model's number would not be a probability of the whole document). Ids fit 16 bits,
 //! as token shards demand.
 
 use engine::{Error, Result};
-use std::sync::Arc;
 
 /// Text to token ids and back.
 pub trait Tokenizer: Send + Sync {
-    /// The name that [`by_name`] knows it by.
+    /// The name that a run folder and a data folder record.
     fn name(&self) -> &'static str;
 
     /// Number of ids, begin and end included: valid ids are `0..vocab`.
@@ -51,30 +50,6 @@ pub trait Tokenizer: Send + Sync {
         }
         Ok(text)
     }
-}
-
-/// The tokenizers that [`by_name`] knows in this or another build.
-pub const NAMES: [&str; 3] = ["bytes", "gpt2", "gpt2-plain"];
-
-/// The tokenizer of that name, see [`NAMES`].
-///
-/// # Errors
-/// An unknown name.
-pub fn by_name(name: &str) -> Result<Arc<dyn Tokenizer>> {
-    match name {
-        "bytes" => Ok(Arc::new(Bytes)),
-        "gpt2" => Ok(Arc::new(super::gpt2::Gpt2::new()?)),
-        "gpt2-plain" => Ok(Arc::new(super::gpt2::Gpt2::plain()?)),
-        other => Err(Error::usage(format!("there is no tokenizer {other:?}: choose one of {}", NAMES.join(", ")))),
-    }
-}
-
-/// The last place at or before `at` that is not within a character; `text` is UTF-8, cut off anywhere.
-pub(super) fn char_floor(text: &[u8], at: usize) -> usize {
-    if at >= text.len() {
-        return text.len();
-    }
-    (at.saturating_sub(3)..=at).rev().find(|&i| text[i] & 0xC0 != 0x80).unwrap_or(at)
 }
 
 /// One token per byte; 256 begins a document, 257 ends it.
@@ -145,21 +120,5 @@ mod tests {
         assert_eq!(Bytes.decode(&ids).unwrap(), text);
         let error = Bytes.decode(&[65, 258]).unwrap_err().to_string();
         assert_eq!(error, "token 258 is beyond the 258 ids of tokenizer bytes");
-    }
-
-    #[test]
-    fn names_lead_to_their_tokenizers() {
-        for name in NAMES {
-            let tokenizer = by_name(name).unwrap();
-            assert_eq!(tokenizer.name(), name);
-            for id in [tokenizer.begin(), tokenizer.end()] {
-                assert_eq!(tokenizer.token_bytes(id), Some(&[][..]));
-            }
-            assert!(tokenizer.token_bytes((tokenizer.vocab() - 1) as u16).is_some());
-            assert!(tokenizer.token_bytes(tokenizer.vocab() as u16).is_none());
-        }
-        let error = by_name("gpt3").err().unwrap();
-        assert_eq!(error.to_string(), "there is no tokenizer \"gpt3\": choose one of bytes, gpt2, gpt2-plain");
-        assert_eq!(error.kind(), engine::ErrorKind::Usage);
     }
 }

@@ -1,8 +1,7 @@
 use crate::config::Tokenizer as Named;
-use crate::config::{Choice, Chunking, Config};
+use crate::config::{Chunking, Config};
 use crate::corpus::Corpus;
 use crate::data::batches::{LongDocuments, SampleInfo, Source, Tail};
-use crate::data::tokenizer::{self, Tokenizer};
 use crate::data::{Dataset, Documents, Split, Stories, Windows, checksum, splits};
 use engine::{Error, Result};
 use std::path::{Path, PathBuf};
@@ -41,12 +40,15 @@ pub struct Scorable {
     pub files: Vec<PathBuf>,
 }
 
+/// Opens the part of the file or folder at a path that is for a split.
+pub type Open<'a> = &'a dyn Fn(&Path, Split) -> Result<Dataset>;
+
 impl Material {
-    /// Opens what a resolved configuration names; the embedded corpus if it names nothing.
+    /// Opens what a resolved configuration names, by `open`; the embedded corpus if it names nothing.
     ///
     /// # Errors
     /// If it cannot be read, is damaged, holds tokens of another vocabulary or less than one sequence.
-    pub fn open(config: &Config) -> Result<Self> {
+    pub fn open(config: &Config, open: Open<'_>) -> Result<Self> {
         let (data, seq) = (&config.data, config.model.seq);
         if data.paths.is_empty() {
             // The key `data.tokenizer` is checked against the stories' bytes here, where both are known.
@@ -71,11 +73,10 @@ impl Material {
                 fingerprint: "embedded corpus".into(),
             });
         }
-        let tokenizer = tokenizer::by_name(data.tokenizer.name())?;
         let (mut train, mut validation, mut sums) = (Vec::new(), Vec::new(), Vec::new());
         let (mut files, mut learnt, mut scored) = (Vec::new(), Vec::new(), Vec::new());
         for path in &data.paths {
-            let (learn, held_out) = split(path, config, &tokenizer)?;
+            let (learn, held_out) = split(path, config, open)?;
             add_files(&mut files, &learn);
             add_files(&mut learnt, &learn);
             if let Some(data) = &held_out {
@@ -88,7 +89,7 @@ impl Material {
             validation.extend(held_out.map(|data| sequences(data, config, Tail::Pad)).transpose()?);
         }
         if let Some(path) = &data.validation {
-            let held_out = Dataset::open(path, validation_split(path)?, &tokenizer)?;
+            let held_out = open(path, validation_split(path)?)?;
             add_files(&mut files, &held_out);
             add_files(&mut scored, &held_out);
             sums.extend(mark(Split::Validation, &held_out));
@@ -104,9 +105,8 @@ impl Material {
     ///
     /// # Errors
     /// As [`Material::open`].
-    pub fn open_whole(path: &Path, config: &Config) -> Result<Scorable> {
-        let tokenizer = tokenizer::by_name(config.data.tokenizer.name())?;
-        let data = Dataset::open(path, validation_split(path)?, &tokenizer)?;
+    pub fn open_whole(path: &Path, config: &Config, open: Open<'_>) -> Result<Scorable> {
+        let data = open(path, validation_split(path)?)?;
         let (tokens, window) = (data.len(), config.model.seq);
         if config.data.chunking == Chunking::Windows && tokens < window as u64 {
             return Err(Error::usage(format!(
@@ -149,14 +149,14 @@ fn validation_split(path: &Path) -> Result<Split> {
 }
 
 /// What to learn from in `path`, and what is held out of it: shards made for that, else the end of the text.
-fn split(path: &Path, config: &Config, tokenizer: &Arc<dyn Tokenizer>) -> Result<(Dataset, Option<Dataset>)> {
-    let whole = Dataset::open(path, Split::Train, tokenizer)?;
+fn split(path: &Path, config: &Config, open: Open<'_>) -> Result<(Dataset, Option<Dataset>)> {
+    let whole = open(path, Split::Train)?;
     let fraction = config.data.validation_fraction;
     if config.data.validation.is_some() || fraction == 0.0 {
         return Ok((whole, None));
     }
     if splits(path)?.contains(&Split::Validation) {
-        return Ok((whole, Some(Dataset::open(path, Split::Validation, tokenizer)?)));
+        return Ok((whole, Some(open(path, Split::Validation)?)));
     }
     let (learn, held_out) = whole.hold_out(fraction)?;
     Ok((learn, Some(held_out)))

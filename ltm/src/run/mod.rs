@@ -18,7 +18,9 @@
 //! ```
 //! use engine::Device;
 //! use ltm::config::Config;
+//! use ltm::data::{Bytes, Dataset, Tokenizer};
 //! use ltm::run::{Material, Replay, Run, Session, Stretch};
+//! use std::sync::Arc;
 //!
 //! # let folder = tempfile::tempdir().expect("a folder");
 //! # let path = &folder.path().join("run");
@@ -27,7 +29,8 @@
 //!     config.set(key, value)?;
 //! }
 //! let config = config.resolved()?;
-//! let material = Material::open(&config)?;
+//! let bytes: Arc<dyn Tokenizer> = Arc::new(Bytes);
+//! let material = Material::open(&config, &|path, split| Dataset::open(path, split, &bytes))?;
 //!
 //! let mut session = Session::begin(path, &config, &material, &Device::Cpu)?;
 //! while !session.is_done() {
@@ -60,7 +63,7 @@ mod watch;
 pub use folder::{FREE_AT_RESUME, IMPORTED, Loaded, Run};
 pub use learner::Validation;
 pub use learnt::Learnt;
-pub use material::{HELD_OUT, Material, Scorable, held_out_stories};
+pub use material::{HELD_OUT, Material, Open, Scorable, held_out_stories};
 pub use metrics::Metrics;
 pub use record::{Data, DataFile, Record, SOURCES, machine, program, sha256_files, sha256_files_watched};
 pub use replay::{Repeated, Replay, Stretch};

@@ -1,10 +1,12 @@
 use super::*;
 use crate::config::Config;
+use crate::data::{Bytes, Dataset, Tokenizer};
 use crate::evaluate::SequenceScore;
 use crate::json::{self, Value};
 use engine::Device;
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 
 #[test]
 fn metrics_go_back_to_the_checkpoint() {
@@ -66,10 +68,12 @@ fn the_excess_is_measured_pair_by_pair() {
 
 /// Trains on running text in `folder` for so many more steps as `stop` says, and returns what was warned of.
 fn train(folder: &Path, settings: &[(&str, &str)], stop: u64) -> Vec<String> {
-    let text = folder.join("text");
+    let text = folder.join("text.bin");
     let words = ["one ", "other ", "sea, ", "stone ", "bird. "];
     let draw = engine::rng::Stream::new(1, 1);
-    fs::write(&text, (0..4000).map(|i| words[draw.below(i, 5)]).collect::<String>()).unwrap();
+    let bytes = (0..4000).flat_map(|i| words[draw.below(i, 5)].bytes().map(u16::from)).chain([Bytes.end()]);
+    let tokens: Vec<u8> = bytes.flat_map(u16::to_le_bytes).collect();
+    fs::write(&text, tokens).unwrap();
     let mut config = Config::preset("tiny").unwrap();
     let small = [
         ("model.layers", "1"),
@@ -87,7 +91,8 @@ fn train(folder: &Path, settings: &[(&str, &str)], stop: u64) -> Vec<String> {
     small.iter().chain(settings).for_each(|(key, value)| config.set(key, value).unwrap());
     config.data.paths = vec![text];
     let config = config.resolved().unwrap();
-    let material = Material::open(&config).unwrap();
+    let tokenizer: Arc<dyn Tokenizer> = Arc::new(Bytes);
+    let material = Material::open(&config, &|path, split| Dataset::open(path, split, &tokenizer)).unwrap();
     let path = folder.join("run");
     let mut session = match Run::open(&path) {
         Ok(run) => Session::resume(&run, &material, &Device::Cpu).unwrap().0,

@@ -5,9 +5,9 @@
 
 use super::documents::{At, Piece, Pieces, Position};
 use super::formats::Format;
-use super::tokenizer::Tokenizer;
-use crate::json::{self, Value};
 use engine::{Error, Result};
+use ltm::data::Tokenizer;
+use ltm::json::{self, Value};
 use rayon::prelude::*;
 use std::borrow::Cow;
 
@@ -149,8 +149,9 @@ fn json_field(line: &[u8], field: &str) -> Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::formats::TextSplit;
-    use crate::data::tokenizer::{self, Bytes};
+    use crate::text::formats::TextSplit;
+    use crate::text::gpt2::Gpt2;
+    use ltm::data::Bytes;
     use std::io::{self, Read};
     use std::sync::Arc;
     use std::sync::atomic::{AtomicU64, Ordering};
@@ -200,8 +201,7 @@ mod tests {
         let mut text = "some words, ".repeat(100_000).into_bytes();
         text[1_000_003] = 0xfe;
         for split in [TextSplit::File, TextSplit::Lines] {
-            let Ok(gpt2) = tokenizer::by_name("gpt2") else { return };
-            let error = tokens(text.clone(), &Format::Text(split), &*gpt2).unwrap_err().to_string();
+            let error = tokens(text.clone(), &Format::Text(split), &Gpt2::new()).unwrap_err().to_string();
             assert!(error.starts_with("in: invalid UTF-8 at byte 1000003, and tokenizer gpt2 needs UTF-8"), "{error}");
             assert_eq!(tokens(text.clone(), &Format::Text(split), &Bytes).unwrap().len(), text.len() + 1);
         }

@@ -4,8 +4,8 @@
 //! Files may be compressed by gzip or Zstandard. Only jsonl and csv records must fit in memory whole; they may have [`LONGEST_RECORD`] bytes.
 
 use super::formats::{Format, TextSplit};
-use super::tokenizer::{Tokenizer, char_floor};
 use engine::{Error, Result};
+use ltm::data::Tokenizer;
 use std::fmt;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
@@ -96,6 +96,14 @@ pub fn line_of(path: &Path, at: u64) -> Option<u64> {
         line += u64::from(byte.ok()? == b'\n');
     }
     Some(line)
+}
+
+/// The last place at or before `at` that is not within a character; `text` is UTF-8, cut off anywhere.
+pub(super) fn char_floor(text: &[u8], at: usize) -> usize {
+    if at >= text.len() {
+        return text.len();
+    }
+    (at.saturating_sub(3)..=at).rev().find(|&i| text[i] & 0xC0 != 0x80).unwrap_or(at)
 }
 
 /// Counts what is read, for the progress bar.

@@ -4,14 +4,14 @@
 //! apart for validation depends on their numbers only, and the tokens on nothing but the text, so the same input gives the
 //! same bytes on any number of threads. Nothing is at the output's place until everything is.
 
-use super::documents::Pieces;
+use super::documents::{Pieces, Position};
 use super::encode::{Encoded, Progress, encode_all};
 use super::formats::Format;
-use super::manifest::{self, Manifest, Split};
-use super::tokenizer::Tokenizer;
-use super::writer::{OutputFolder, ShardWriter};
+use super::writer::OutputFolder;
 use engine::rng::Stream;
 use engine::{Error, Result};
+use ltm::data::manifest::{self, Manifest, Split};
+use ltm::data::{ShardWriter, Tokenizer};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -88,10 +88,10 @@ pub fn prepare(options: &PrepareOptions, progress: &mut dyn FnMut(Progress)) -> 
         if options.stop.load(Ordering::Relaxed) {
             return Err(Error::new("interrupted: nothing is left behind"));
         }
-        match for_validation(encoded.document, options.validation) {
-            true => validation.push(encoded),
-            false => train.push(encoded),
-        }
+        let apart = for_validation(encoded.document, options.validation);
+        let writer = if apart { &mut validation } else { &mut train };
+        let end = encoded.position == Position::Last && !encoded.tokens.is_empty();
+        writer.push(encoded.tokens, encoded.bytes, end)
     };
     let pieces = Pieces::of_files(inputs, format, &**tokenizer);
     let mut note = |now: Progress| {

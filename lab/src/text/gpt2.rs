@@ -10,8 +10,9 @@
 //! right of that boundary splits as it would alone; and it looks ahead only inside whitespace, so what is left of it does
 //! too. Hence: a text may be cut in front of any whitespace that follows something else.
 
-use super::tokenizer::{Tokenizer, char_floor};
+use super::documents::char_floor;
 use engine::{Error, Result};
+use ltm::data::Tokenizer;
 use std::collections::HashSet;
 use tiktoken_rs::CoreBPE;
 
@@ -39,33 +40,26 @@ pub struct Gpt2 {
 
 impl Gpt2 {
     /// Loads the embedded merges; a token of its own begins documents.
-    ///
-    /// # Errors
-    /// If they are not the vocabulary this module is written for.
-    pub fn new() -> Result<Self> {
+    pub fn new() -> Self {
         Self::beginning_with(BEGIN)
     }
 
     /// GPT-2's ids and no others: what ends a document also begins one.
-    ///
-    /// # Errors
-    /// As [`Gpt2::new`].
-    pub fn plain() -> Result<Self> {
+    pub fn plain() -> Self {
         Self::beginning_with(END)
     }
 
-    fn beginning_with(begin: u16) -> Result<Self> {
+    fn beginning_with(begin: u16) -> Self {
         let bpe = tiktoken_rs::r50k_base_singleton();
         let (mut text, mut starts) = (Vec::with_capacity(400_000), vec![0]);
         for id in 0..u32::from(END) {
-            let bytes = bpe
-                .decode_bytes(&[id])
-                .map_err(|error| Error::new(format!("the embedded GPT-2 vocabulary has no token {id}: {error}")))?;
-            text.extend_from_slice(&bytes);
+            text.extend_from_slice(
+                &bpe.decode_bytes(&[id]).expect("the embedded vocabulary has every id below the end token"),
+            );
             starts.push(text.len() as u32);
         }
         starts.extend((END..=begin).map(|_| text.len() as u32));
-        Ok(Self { begin, bpe, text, starts })
+        Self { begin, bpe, text, starts }
     }
 }
 
@@ -149,11 +143,11 @@ mod tests {
     /// Ids that GPT-2's published encoder gives.
     #[test]
     fn known_ids() {
-        let gpt2 = Gpt2::new().unwrap();
+        let gpt2 = Gpt2::new();
         assert_eq!(encode(&gpt2, "Hello world"), [15496, 995]);
         assert_eq!(encode(&gpt2, "hello\n\n  there's"), [31373, 628, 220, 612, 338]);
         assert_eq!(gpt2.vocab(), 50258);
-        let plain = Gpt2::plain().unwrap();
+        let plain = Gpt2::plain();
         assert_eq!((plain.vocab(), plain.begin(), plain.end()), (50257, 50256, 50256));
         assert_eq!(encode(&plain, "Hello world"), [15496, 995]);
         assert_eq!(gpt2.token_bytes(995), Some(&b" world"[..]));
@@ -166,7 +160,7 @@ mod tests {
 
     #[test]
     fn any_text_comes_back_and_may_be_cut_at_every_cut() {
-        let gpt2 = Gpt2::new().unwrap();
+        let gpt2 = Gpt2::new();
         let atoms = [
             " ", "  ", "\n", "\t", "\r\n", "a", "the", "'s", "'", "'ll", "9", "2024", "!", "?!", "é", "中", "。",
             "\u{a0}", "\u{3000}", "\u{85}", "\u{2028}", "🙂", "e\u{301}", "\u{b}",
@@ -191,7 +185,7 @@ mod tests {
 
     #[test]
     fn endless_runs_are_encoded_too() {
-        let gpt2 = Gpt2::new().unwrap();
+        let gpt2 = Gpt2::new();
         for unit in [" ", "\u{3000}", "a", "中"] {
             let text = unit.repeat(1_500_000);
             assert_eq!(gpt2.decode(&encode(&gpt2, &text)).unwrap(), text.as_bytes(), "{unit:?}");

@@ -1,5 +1,7 @@
 use super::*;
-use crate::data::tokenizer::{self, Bytes as ByTokens};
+use crate::text::tokenizer;
+use ltm::config::{Choice, Tokenizer as Name};
+use ltm::data::Bytes as ByTokens;
 
 fn pieces(text: impl Read + Send + 'static, format: &Format, tokenizer: &dyn Tokenizer) -> Vec<Piece> {
     Pieces::of_reader("input", Box::new(text), format, tokenizer).map(Result::unwrap).collect()
@@ -60,14 +62,12 @@ impl Read for Repeat {
 #[test]
 fn memory_does_not_depend_on_the_size_of_a_document() {
     const TOTAL: usize = 6 << 20;
-    let mut tokenizers = vec![tokenizer::by_name("bytes").unwrap()];
-    tokenizers.extend(tokenizer::by_name("gpt2"));
-    for tokenizer in &tokenizers {
+    for tokenizer in [Name::Bytes, Name::Gpt2].map(tokenizer) {
         for pattern in [&b"x"[..], b"some words ", b"\xe4\xb8\xad", b"\n", b"line\n", b"paragraph\n\n"] {
             for split in [TextSplit::File, TextSplit::Lines, TextSplit::BlankLines] {
                 let format = Format::Text(split);
                 let text = Repeat { pattern, at: 0, left: TOTAL };
-                let mut stream = Pieces::of_reader("input", Box::new(text), &format, &**tokenizer);
+                let mut stream = Pieces::of_reader("input", Box::new(text), &format, &*tokenizer);
                 let (mut handed_out, mut longest) = (0, 0);
                 while let Some(piece) = stream.next() {
                     let piece = piece.unwrap();
@@ -94,8 +94,8 @@ fn memory_does_not_depend_on_the_size_of_a_document() {
 fn pieces_have_the_tokens_of_the_whole() {
     let sentence = "The plot didn't thicken:\n\n  17 men\u{3000}  sat\t\tstill. 中文也是。\n";
     let text = sentence.repeat(20_000);
-    for name in tokenizer::NAMES {
-        let Ok(tokenizer) = tokenizer::by_name(name) else { continue };
+    for &(name, _) in Name::ALL {
+        let tokenizer = tokenizer(name);
         let mut whole = Vec::new();
         tokenizer.encode(text.as_bytes(), &mut whole).unwrap();
         let parts = pieces(io::Cursor::new(text.clone()), &Format::Text(TextSplit::File), &*tokenizer);

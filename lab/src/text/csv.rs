@@ -165,8 +165,8 @@ mod with_parser {
     mod tests {
         use super::super::super::documents::Pieces;
         use super::super::super::formats::Format;
-        use super::super::super::tokenizer::Bytes;
         use super::*;
+        use ltm::data::Bytes;
 
         fn column(text: &'static str, column: Column, header: Header) -> Result<Vec<(u64, String)>> {
             let format = Format::Csv { columns: vec![column], header };

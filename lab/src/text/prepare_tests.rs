@@ -1,7 +1,7 @@
 use super::*;
-use crate::data::dataset::Dataset;
-use crate::data::formats::TextSplit;
-use crate::data::tokenizer::by_name;
+use crate::text::formats::TextSplit;
+use crate::text::{open, tokenizer};
+use ltm::config::{Choice, Tokenizer as Name};
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
@@ -17,7 +17,7 @@ fn options(folder: &TempDir, inputs: &[(&str, &str)], format: Format) -> Prepare
         inputs: inputs.iter().map(write).collect(),
         out: folder.path().join("out"),
         format,
-        tokenizer: by_name("bytes").unwrap(),
+        tokenizer: tokenizer(Name::Bytes),
         validation: 0.0,
         shard_tokens: SHARD_TOKENS,
         stop: Arc::default(),
@@ -66,16 +66,16 @@ fn every_thread_count_writes_the_same_bytes() {
 fn prepared_text_is_the_text_opened() {
     let folder = tempfile::tempdir().unwrap();
     let text = "A line of text, and\n\nanother one.\n".repeat(30_000);
-    for name in crate::data::tokenizer::NAMES {
-        let Ok(tokenizer) = by_name(name) else { continue };
+    for &(name, word) in Name::ALL {
+        let tokenizer = tokenizer(name);
         let mut options = options(&folder, &[("text.txt", &text)], Format::Text(TextSplit::File));
-        (options.out, options.tokenizer) = (folder.path().join(name), tokenizer.clone());
+        (options.out, options.tokenizer) = (folder.path().join(word), tokenizer.clone());
         let mut calls = Vec::new();
         let report = prepare(&options, &mut |now| calls.push(now)).unwrap();
         assert_eq!((report.empty_documents, report.manifest.train.bytes), (0, text.len() as u64));
         assert_eq!(calls.last().unwrap().tokens, report.manifest.train.tokens);
         let read = |path: &Path| {
-            let data = Dataset::open(path, Split::Train, &tokenizer).unwrap();
+            let data = open(path, Split::Train, &tokenizer).unwrap();
             let mut tokens = vec![0; data.len() as usize];
             data.read(0, &mut tokens).unwrap();
             assert_eq!(data.bytes(), text.len() as u64);
