@@ -15,9 +15,11 @@
 //! ```
 
 mod parse;
+mod records;
 mod write;
 
 pub use parse::{MAX_DEPTH, parse};
+pub use records::{Lines, finite_or_null, from_bytes, line, pretty, read, read_lines};
 
 use engine::{Error, Result};
 

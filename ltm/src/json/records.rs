@@ -1,0 +1,197 @@
+use engine::{Error, Result};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+
+/// Reads one value from text or from bytes that must be UTF-8.
+///
+/// # Errors
+/// With line and column of what is wrong: no JSON, a field that is missing, twice there or of another type.
+pub fn from_bytes<T: DeserializeOwned>(input: impl AsRef<[u8]>) -> Result<T> {
+    serde_json::from_slice(input.as_ref()).map_err(|error| says(&error, error.line()))
+}
+
+/// Reads the file at `path`, which holds one value.
+///
+/// # Errors
+/// As [`from_bytes`], with the path in front.
+pub fn read<T: DeserializeOwned>(path: &Path) -> Result<T> {
+    let text = fs::read(path).map_err(|e| Error::io("read", path, &e))?;
+    from_bytes(text).map_err(|e| e.at(path.display()))
+}
+
+/// Reads a `.jsonl` file, a value a line. Empty lines are skipped, and so is a last line that a kill cut in two: one that
+/// does not end in a line break and cannot be read.
+///
+/// # Errors
+/// As [`from_bytes`], with the path in front.
+pub fn read_lines<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>> {
+    let text = fs::read(path).map_err(|e| Error::io("read", path, &e))?;
+    let mut values = Vec::new();
+    for (i, line) in text.split_inclusive(|&byte| byte == b'\n').enumerate() {
+        if line.trim_ascii().is_empty() {
+            continue;
+        }
+        match serde_json::from_slice(line) {
+            Ok(value) => values.push(value),
+            Err(_) if !line.ends_with(b"\n") => {}
+            Err(error) => return Err(says(&error, i + 1).at(path.display())),
+        }
+    }
+    Ok(values)
+}
+
+/// A `.jsonl` file that this process alone writes. What is in it stays; lines are only appended.
+#[derive(Debug)]
+pub struct Lines {
+    file: File,
+    path: PathBuf,
+}
+
+impl Lines {
+    /// Opens or makes the file at `path` and returns the values of its lines up to the last one that `keep` accepts. What
+    /// follows that one is cut off, a line that a kill cut in two included. A line before it that cannot be read stays and
+    /// is left out.
+    ///
+    /// # Errors
+    /// If the file cannot be read or written, or another process is writing it.
+    pub fn open<T: DeserializeOwned>(path: &Path, keep: impl Fn(&T) -> bool) -> Result<(Self, Vec<T>)> {
+        let fail = |e: std::io::Error| Error::io("write", path, &e);
+        let mut file = OpenOptions::new().read(true).append(true).create(true).open(path).map_err(fail)?;
+        // Where the file system knows no locks, goodwill has to do.
+        if let Err(TryLockError::WouldBlock) = file.try_lock() {
+            let path = path.display();
+            return Err(Error::new(format!("{path} is being written by another process: let it end, or stop it")));
+        }
+        let mut text = Vec::new();
+        file.read_to_end(&mut text).map_err(fail)?;
+        let (mut values, mut end, mut kept) = (Vec::new(), 0, 0);
+        for line in text.split_inclusive(|&byte| byte == b'\n').filter(|line| line.ends_with(b"\n")) {
+            end += line.len() as u64;
+            if let Some(value) = serde_json::from_slice(line).ok().filter(&keep) {
+                values.push(value);
+                kept = end;
+            }
+        }
+        file.set_len(kept).map_err(fail)?;
+        Ok((Self { file, path: path.into() }, values))
+    }
+
+    /// Appends a line, whole.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn write(&mut self, value: &impl Serialize) -> Result<()> {
+        self.file.write_all((line(value) + "\n").as_bytes()).map_err(|e| Error::io("write", &self.path, &e))
+    }
+
+    /// Waits until all lines are on the disk.
+    ///
+    /// # Errors
+    /// If they cannot be written.
+    pub fn sync(&self) -> Result<()> {
+        self.file.sync_data().map_err(|e| Error::io("write", &self.path, &e))
+    }
+}
+
+/// A value on one line, without a line break at its end. A number that is not finite becomes `null`.
+///
+/// # Panics
+/// If the value has no form in JSON: a map whose keys are not text.
+pub fn line(value: &impl Serialize) -> String {
+    serde_json::to_string(value).expect("a value that JSON can hold")
+}
+
+/// A value for people: an entry a line, indented by two spaces, a line break at the end.
+///
+/// # Panics
+/// As [`line`].
+pub fn pretty(value: &impl Serialize) -> String {
+    serde_json::to_string_pretty(value).expect("a value that JSON can hold") + "\n"
+}
+
+/// The error without serde_json's own place, which knows nothing of the lines before.
+fn says(error: &serde_json::Error, line: usize) -> Error {
+    let text = error.to_string();
+    let what = text.rsplit_once(" at line ").map_or(&text[..], |(what, _)| what);
+    Error::new(format!("line {line}, column {}: {what}", error.column()))
+}
+
+/// For fields of type `f64` that may be NaN or infinite, `#[serde(with = "ltm::json::finite_or_null")]`: such a number is
+/// written as `null`, and `null` is read as NaN.
+pub mod finite_or_null {
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    /// Writes the number, or `null`.
+    ///
+    /// # Errors
+    /// Those of the serializer.
+    pub fn serialize<S: Serializer>(x: &f64, serializer: S) -> Result<S::Ok, S::Error> {
+        if x.is_finite() { serializer.serialize_f64(*x) } else { serializer.serialize_none() }
+    }
+
+    /// Reads a number or `null`.
+    ///
+    /// # Errors
+    /// If it is neither.
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
+        Ok(Option::deserialize(deserializer)?.unwrap_or(f64::NAN))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use engine::rng::Stream;
+    use serde::Deserialize;
+
+    #[derive(Debug, Serialize, Deserialize)]
+    struct Row {
+        step: u64,
+        #[serde(with = "finite_or_null")]
+        loss: f64,
+    }
+
+    #[test]
+    fn lines_survive_a_kill_and_errors_name_their_line() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = &folder.path().join("rows.jsonl");
+        let (mut lines, rows) = Lines::open::<Row>(path, |_| true).unwrap();
+        assert!(rows.is_empty());
+        lines.write(&Row { step: 1, loss: 0.5 }).unwrap();
+        lines.write(&Row { step: 2, loss: f64::INFINITY }).unwrap();
+        let busy = Lines::open::<Row>(path, |_| true).unwrap_err().to_string();
+        assert!(busy.contains("another process"), "{busy}");
+        drop(lines);
+        let whole = fs::read_to_string(path).unwrap();
+        assert_eq!(whole, "{\"step\":1,\"loss\":0.5}\n{\"step\":2,\"loss\":null}\n");
+        fs::write(path, format!("{whole}{{\"step\":3,\"lo")).unwrap();
+        let rows: Vec<Row> = read_lines(path).unwrap();
+        assert!(rows.len() == 2 && rows[0].loss == 0.5 && rows[1].loss.is_nan());
+        let (_, rows) = Lines::open::<Row>(path, |row| row.step < 2).unwrap();
+        assert_eq!((rows.len(), fs::read_to_string(path).unwrap()), (1, whole[..whole.find('\n').unwrap() + 1].into()));
+
+        fs::write(path, format!("{whole}{{\"step\":3}}\n{whole}")).unwrap();
+        let error = read_lines::<Row>(path).unwrap_err().to_string();
+        assert!(error.ends_with("rows.jsonl: line 3, column 10: missing field `loss`"), "{error}");
+        fs::write(path, "{\"step\": 1,\n \"step\": 2}").unwrap();
+        let error = read::<Row>(path).unwrap_err().to_string();
+        assert!(error.ends_with("rows.jsonl: line 2, column 7: duplicate field `step`"), "{error}");
+    }
+
+    #[test]
+    fn every_finite_number_reads_back_with_the_same_bits() {
+        let special =
+            [0.0, -0.0, 0.1, 1e300, 5e-324, f64::MAX, f64::MIN_POSITIVE, 9_007_199_254_740_993.0, -1e16, 1e21, 4e-4];
+        let random = (0..20_000).map(|i| {
+            let w = Stream::new(3, 1).words(i);
+            f64::from_bits(u64::from(w[0]) << 32 | u64::from(w[1]))
+        });
+        for x in special.into_iter().chain(random).filter(|x| x.is_finite()) {
+            let text = line(&x);
+            assert_eq!(from_bytes::<f64>(&text).unwrap().to_bits(), x.to_bits(), "{text}");
+        }
+    }
+}
