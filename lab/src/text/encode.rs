@@ -175,7 +175,7 @@ mod tests {
     fn documents_end_with_the_end_token_and_empty_ones_leave_no_trace() {
         let lines = Format::Text(TextSplit::Lines);
         assert_eq!(tokens("ab\n\nc\n", &lines, &Bytes).unwrap(), [97, 98, 257, 99, 257]);
-        assert_eq!(tokens("", &lines, &Bytes).unwrap(), []);
+        assert_eq!(tokens("", &lines, &Bytes).unwrap(), [0u16; 0]);
         let text = "{\"text\": \"a\\n\", \"n\": 1}\n{\"text\": \"\"}\n{\"text\": \"é\"}\n";
         assert_eq!(tokens(text, &jsonl(), &Bytes).unwrap(), [97, 10, 257, 0xc3, 0xa9, 257]);
     }
