@@ -39,7 +39,7 @@ done
 part ops "$ltm" bench --device cuda --dtype bf16 --set train.batch=32 --json "$out/ops.json"
 
 # A comparison with itself calls nothing a change.
-part save "$ltm" bench --device cuda --dtype bf16 --op rmsnorm swiglu --save "$out/base.json"
+part save "$ltm" bench --device cuda --dtype bf16 --op rmsnorm swiglu --json "$out/base.json"
 part compare "$ltm" bench --device cuda --dtype bf16 --op rmsnorm swiglu --compare "$out/base.json"
 
 # Two runs with the same seed leave the same weights.

@@ -7,7 +7,7 @@ use super::settings::Single;
 use super::{memory, threads};
 use engine::{DType, Device, Error, Result, probe, simd};
 use lab::bench::{
-    Baseline, Ceiling, Ceilings, Growth, Report, Row, Seen, Setup, Verdict, Work, line as line_through, measure_all,
+    Ceiling, Ceilings, Growth, Report, Row, Seen, Setup, Verdict, Work, line as line_through, measure_all,
     measure_growth, roofline,
 };
 use ltm::checkpoint::write_atomic;
@@ -34,19 +34,16 @@ pub struct Args {
     #[arg(long, value_enum)]
     dtype: Option<Storage>,
     /// Show instead how the time of a training step grows with the fast steps T and with the tokens N
-    #[arg(long, conflicts_with_all = ["op", "json", "svg", "save", "compare"])]
+    #[arg(long, conflicts_with_all = ["op", "json", "svg", "compare"])]
     growth: bool,
-    /// Write everything measured and derived as JSON
+    /// Write everything that was measured as JSON; a later run can be compared with it
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
     /// Draw the roofline, with a point per op and pass
     #[arg(long, value_name = "FILE")]
     svg: Option<PathBuf>,
-    /// Keep the times in a file that later runs can be compared with
-    #[arg(long, value_name = "BASE")]
-    save: Option<PathBuf>,
-    /// Compare with the times in such a file: a change is called only beyond the noise of both runs
-    #[arg(long, value_name = "BASE")]
+    /// Compare with a file of --json: a change is called only beyond the noise of both runs
+    #[arg(long, value_name = "FILE")]
     compare: Option<PathBuf>,
 }
 
@@ -83,20 +80,16 @@ impl Args {
 pub fn run(args: &Args, threads: Option<usize>, choice: Choice) -> Result<()> {
     let config = args.configuration()?;
     let count = threads.unwrap_or(config.train.threads);
-    // What cannot be read or written is told before minutes are spent on measuring.
-    let base = args.compare.as_deref().map(read_baseline).transpose()?;
-    check_writable(&[&args.json, &args.svg, &args.save].into_iter().flatten().collect::<Vec<_>>())?;
-    // To save where BASE is replaces it by the like; anything else there would destroy it.
-    for path in [&args.json, &args.svg].into_iter().flatten() {
-        if args.compare.as_ref().is_some_and(|base| base.canonicalize().ok() == path.canonicalize().ok()) {
-            return Err(Error::usage(format!("{}: is read by --compare and would be overwritten", path.display())));
-        }
+    // What cannot be read or written is said before minutes of measuring.
+    let earlier = args.compare.as_deref().map(read_report).transpose()?;
+    for path in [&args.json, &args.svg].into_iter().flatten().filter(|path| !path.exists()) {
+        write_atomic(path, b"").and_then(|()| fs::remove_file(path).map_err(|e| Error::io("write", path, &e)))?;
     }
     threads::inside(count, || {
         let (setup, works) = device::within(choice, |device| {
             let config = args.stored(config.clone(), device)?;
             let mut setup = Setup { only: args.op.clone(), ..Setup::new(config, device.clone())? };
-            if args.save.is_some() || args.compare.is_some() {
+            if args.json.is_some() || args.compare.is_some() {
                 setup.effort = setup.effort.in_passes();
             }
             memory::check(&setup.config, ltm::config::Work::Training, device)?;
@@ -107,7 +100,8 @@ pub fn run(args: &Args, threads: Option<usize>, choice: Choice) -> Result<()> {
             return growth(args, &setup);
         }
         let mut ceilings = Ceilings::new(&setup.device, setup.dtype, &setup.effort)?;
-        header(args, &setup, &ceilings)?;
+        conditions(args, &setup)?;
+        print(format_args!("{}\n", ceilings_line(&ceilings, setup.dtype)))?;
         let table = Table::new(&works);
         table.heading()?;
         let bar = bar(0, "pass {msg}");
@@ -123,59 +117,32 @@ pub fn run(args: &Args, threads: Option<usize>, choice: Choice) -> Result<()> {
         ceilings.measure();
         print(format_args!("\n{}", ceilings_line(&ceilings, setup.dtype)))?;
         let report = Report::new(&setup, &args.preset, &ceilings, rows);
-        // The comparison comes first: BASE may be the file that --save replaces.
-        if let Some((base, path)) = base.as_ref().zip(args.compare.as_ref()) {
-            compare(base, path, &report, &table)?;
+        if let Some((earlier, path)) = earlier.as_ref().zip(args.compare.as_ref()) {
+            compare(earlier, path, &report, &table)?;
         }
-        let files = [
-            (&args.json, report.to_json().pretty()),
-            (&args.svg, roofline(&report)),
-            (&args.save, report.baseline().pretty()),
-        ];
-        files.iter().filter_map(|(path, text)| Some((path.as_ref()?, text))).try_for_each(|(path, text)| {
-            write_atomic(path, text.as_bytes())?;
-            note(format_args!("wrote {}", path.display()));
-            Ok(())
-        })
+        for (path, text) in [(&args.json, report.to_json()), (&args.svg, roofline(&report))] {
+            if let Some(path) = path {
+                write_atomic(path, text.as_bytes())?;
+                note(format_args!("wrote {}", path.display()));
+            }
+        }
+        Ok(())
     })
 }
 
-fn read_baseline(path: &Path) -> Result<Baseline> {
+fn read_report(path: &Path) -> Result<Report> {
     let text = fs::read(path).map_err(|e| Error::io("read", path, &e))?;
-    Baseline::parse(&text).map_err(|e| e.at(path.display()))
+    Report::parse(&text).map_err(|e| e.at(path.display()))
 }
 
-/// Whether files can be written there, each to a place of its own, which leaves the places as they were.
-fn check_writable(paths: &[&PathBuf]) -> Result<()> {
-    let mut places = Vec::new();
-    for path in paths {
-        let is_new = !path.exists();
-        let opened = fs::OpenOptions::new().append(true).create(true).open(path);
-        // Where a link leads, so that the link itself stays.
-        let place = opened.and_then(|_| path.canonicalize()).and_then(|place| {
-            let removed = if is_new { fs::remove_file(&place) } else { Ok(()) };
-            removed.map(|()| place)
-        });
-        let place = place.map_err(|e| Error::io("write", path, &e))?;
-        if places.contains(&place) {
-            return Err(Error::usage(format!("{}: more than one thing is to be written there", path.display())));
-        }
-        places.push(place);
-    }
-    Ok(())
-}
-
-/// Every row that the baseline has as well, and in what the runs differ beside the program.
-fn compare(base: &Baseline, path: &Path, report: &Report, table: &Table) -> Result<()> {
+/// Every row that the earlier run has too, and in what the runs differ beside the program.
+fn compare(earlier: &Report, path: &Path, report: &Report, table: &Table) -> Result<()> {
     print(format_args!("\ncompared with {}", path.display()))?;
-    let differences = base.differences(report);
+    let differences = report.differences(earlier);
     if !differences.is_empty() {
-        print(format_args!(
-            "warning: not the same conditions, so times need not tell of the program: {}",
-            differences.join("; ")
-        ))?;
+        print(format_args!("warning: the conditions differ, not only the program: {}", differences.join("; ")))?;
     }
-    let rows = base.compare(report);
+    let rows = report.compare(earlier);
     if rows.is_empty() {
         return Err(Error::new(format!("{} has none of these rows: nothing was compared", path.display())));
     }
@@ -192,7 +159,7 @@ fn compare(base: &Baseline, path: &Path, report: &Report, table: &Table) -> Resu
         count(Verdict::Slower),
         count(Verdict::Unchanged),
         count(Verdict::TooFew),
-        100.0 * (base.drift(report) - 1.0)
+        100.0 * (report.drift(earlier) - 1.0)
     ))
 }
 
@@ -235,11 +202,6 @@ fn growth(args: &Args, setup: &Setup) -> Result<()> {
         ))?;
     }
     Ok(())
-}
-
-fn header(args: &Args, setup: &Setup, ceilings: &Ceilings) -> Result<()> {
-    conditions(args, setup)?;
-    print(format_args!("{}\n", ceilings_line(ceilings, setup.dtype)))
 }
 
 /// The machine and the sizes.

@@ -38,8 +38,6 @@
 
 mod ceiling;
 mod compare;
-mod effort;
-mod gather;
 mod growth;
 mod meter;
 mod report;
@@ -52,13 +50,11 @@ mod work;
 
 pub use ceiling::{Ceiling, Ceilings, Mark};
 pub use compare::{CHANCE, LEAST, Verdict, compare};
-pub use effort::Effort;
-pub use gather::Seen;
 pub use growth::{Growth, line, measure_growth};
-pub use meter::{Cache, measure};
-pub use report::{Baseline, Comparison, Machine, Report};
+pub use meter::{Cache, Effort, measure};
+pub use report::{Comparison, Machine, Rate, Report};
 pub use roofline::roofline;
 pub use row::{Limit, Roof, Row, Task};
-pub use run::{STEPS, Setup, measure_all};
+pub use run::{STEPS, Seen, Setup, measure_all};
 pub use samples::Samples;
 pub use work::{Bench, OwnedPass, Work, works};

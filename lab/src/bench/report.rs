@@ -1,13 +1,17 @@
-//! What a measurement leaves behind: a report with everything derived, and a baseline to compare later ones with.
+//! A finished measurement: what `--json` writes and `--compare` reads.
 
-use super::{Ceiling, Ceilings, Roof, Row, Samples, Setup, Verdict, compare};
+use super::{Ceiling, Ceilings, Roof, Row, Setup, Verdict, compare};
 use engine::{Device, Error, Result, probe, simd};
 use ltm::config::Config;
-use ltm::json::{self, Value};
-use std::collections::HashMap;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+const FORMAT: &str = "ltm bench report";
+/// Version 4 and earlier kept a report and a baseline in two kinds of files.
+const VERSION: u64 = 5;
 
 /// What a time depends on beside the work.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Machine {
     /// The processor.
     pub processor: String,
@@ -19,31 +23,6 @@ pub struct Machine {
     pub device: String,
     /// Element type of tensors.
     pub dtype: String,
-}
-
-impl Setup {
-    /// The sizes that times depend on.
-    pub fn sizes(&self) -> String {
-        let (m, batch) = (&self.config.model, self.config.train.batch);
-        let latents = match m.kind.has_latents() {
-            true => format!("{} latents a layer, {} fast steps", m.latents, self.config.fast.steps),
-            false => "no latents".into(),
-        };
-        let [dim, heads, window, ffn] = [m.dim, m.heads, m.window, m.ffn_hidden()];
-        format!(
-            "batch {batch}, {} tokens, {} layers, width {dim}, {heads} heads, window {window}, {latents}, feed-forward {ffn}, vocabulary {}",
-            m.seq, m.layers, m.vocab
-        )
-    }
-
-    /// The settings of both kinds of learning, on which times depend too.
-    pub fn settings(&self) -> Vec<(String, String)> {
-        let learning =
-            Config::keys().iter().filter(|key| key.name.starts_with("fast.") || key.name.starts_with("slow."));
-        let plain = |value: Value| value.as_str().map_or_else(|_| value.to_string(), str::to_string);
-        let value = |name| self.config.get(name).map_or_else(|_| "–".into(), plain);
-        learning.map(|key| (key.name.to_string(), value(key.name))).collect()
-    }
 }
 
 impl Machine {
@@ -60,135 +39,121 @@ impl Machine {
             dtype: setup.dtype.to_string(),
         }
     }
+}
 
-    /// Names and values, for files and comparisons.
-    fn entries(&self) -> [(&'static str, String); 5] {
-        [
-            ("processor", self.processor.clone()),
-            ("features", self.features.clone()),
-            ("threads", self.threads.to_string()),
-            ("device", self.device.clone()),
-            ("dtype", self.dtype.clone()),
-        ]
+impl Setup {
+    /// The sizes that times depend on.
+    pub fn sizes(&self) -> String {
+        let (m, batch) = (&self.config.model, self.config.train.batch);
+        let latents = if m.kind.has_latents() {
+            format!("{} latents a layer, {} fast steps", m.latents, self.config.fast.steps)
+        } else {
+            "no latents".into()
+        };
+        let [dim, heads, window, ffn] = [m.dim, m.heads, m.window, m.ffn_hidden()];
+        format!(
+            "batch {batch}, {} tokens, {} layers, width {dim}, {heads} heads, window {window}, {latents}, feed-forward {ffn}, vocabulary {}",
+            m.seq, m.layers, m.vocab
+        )
+    }
+
+    /// The settings of both kinds of learning, on which times depend too.
+    fn settings(&self) -> BTreeMap<String, String> {
+        let keys = Config::keys().iter().map(|key| key.name);
+        let learning = keys.filter(|name| name.starts_with("fast.") || name.starts_with("slow."));
+        learning.filter_map(|name| Some((name.to_string(), self.config.get(name).ok()?.to_string()))).collect()
+    }
+}
+
+/// How fast a ceiling was: median and quantiles of its passes, in FLOP/s or bytes/s.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Rate {
+    /// What was done.
+    pub name: String,
+    /// The median rate.
+    pub median: f64,
+    /// What 20 % of the passes did not exceed.
+    pub q20: f64,
+    /// What 80 % of the passes did not exceed.
+    pub q80: f64,
+}
+
+impl Rate {
+    fn of(ceiling: &Ceiling) -> Self {
+        let [median, q20, q80] = ceiling.rate();
+        Self { name: ceiling.name.into(), median, q20, q80 }
+    }
+
+    /// The median, and the rates that 20 % and 80 % of the passes did not exceed.
+    pub fn rate(&self) -> [f64; 3] {
+        [self.median, self.q20, self.q80]
     }
 }
 
 /// A finished measurement.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Report {
-    /// Where it was made.
-    pub machine: Machine,
+    format: String,
+    version: u64,
     /// The preset's name.
     pub preset: String,
     /// [`Setup::sizes`].
     pub sizes: String,
-    /// [`Setup::settings`].
-    pub settings: Vec<(String, String)>,
-    /// The ceilings, the peak rate first, then ways to move memory.
-    pub ceilings: Vec<Ceiling>,
+    /// The settings of both kinds of learning.
+    pub settings: BTreeMap<String, String>,
+    /// Where it was made.
+    pub machine: Machine,
+    /// The ceilings: the peak rate first, then ways to move memory.
+    pub ceilings: Vec<Rate>,
     /// The roof of the whole run.
+    #[serde(flatten)]
     pub roof: Roof,
     /// What was measured.
     pub rows: Vec<Row>,
 }
 
-impl Report {
-    /// Of rows measured under `ceilings`.
-    pub fn new(setup: &Setup, preset: &str, ceilings: &Ceilings, rows: Vec<Row>) -> Self {
-        let all = std::iter::once(&ceilings.flops).chain(&ceilings.memory).cloned().collect();
-        let (machine, preset, sizes) = (Machine::of(setup), preset.to_string(), setup.sizes());
-        Self { machine, preset, sizes, settings: setup.settings(), ceilings: all, roof: ceilings.roof(), rows }
-    }
-
-    /// The report with all derived numbers.
-    pub fn to_json(&self) -> Value {
-        let mut entries = self.head("ltm bench report");
-        entries.push(("rows".into(), Value::Array(self.rows.iter().map(full_row).collect())));
-        Value::Object(entries)
-    }
-
-    /// What a later run needs to compare itself with this one: the times of every row, and the ceilings around them.
-    pub fn baseline(&self) -> Value {
-        let row = |row: &Row| {
-            Value::object([
-                ("row", row.key().into()),
-                ("peak_flops", row.roof.peak.into()),
-                ("bandwidth", row.roof.bandwidth.into()),
-                ("seconds", Value::Array(row.samples.passes().iter().map(|pass| pass.clone().into()).collect())),
-            ])
-        };
-        let mut entries = self.head(BASELINE);
-        entries.push(("rows".into(), Value::Array(self.rows.iter().map(row).collect())));
-        Value::Object(entries)
-    }
-
-    fn head(&self, format: &str) -> Vec<(String, Value)> {
-        let ceiling = |c: &Ceiling| {
-            let [median, low, high] = c.rate();
-            let entries = [("median", median), ("q20", low), ("q80", high)].map(|(k, x)| (k, x.into()));
-            Value::object([("name", c.name.into())].into_iter().chain(entries))
-        };
-        let machine = self.machine.entries().map(|(key, value)| (key, value.into()));
-        vec![
-            ("format".into(), format.into()),
-            ("version".into(), VERSION.into()),
-            ("preset".into(), self.preset.clone().into()),
-            ("sizes".into(), self.sizes.clone().into()),
-            (
-                "settings".into(),
-                Value::Object(self.settings.iter().map(|(k, v)| (k.clone(), v.clone().into())).collect()),
-            ),
-            ("machine".into(), Value::object(machine)),
-            ("ceilings".into(), Value::Array(self.ceilings.iter().map(ceiling).collect())),
-            ("peak_flops".into(), self.roof.peak.into()),
-            ("bandwidth".into(), self.roof.bandwidth.into()),
-        ]
-    }
+/// A row as the file has it: with everything that follows from its times.
+#[derive(Serialize)]
+struct FullRow<'a> {
+    #[serde(flatten)]
+    row: &'a Row,
+    seconds: f64,
+    seconds_q20: f64,
+    seconds_q80: f64,
+    samples: usize,
+    intensity: f64,
+    flops_per_second: f64,
+    bytes_per_second: f64,
+    of_peak: f64,
+    of_bandwidth: f64,
+    floor: &'static str,
+    floor_seconds: f64,
+    reached: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tokens_per_second: Option<f64>,
 }
 
-const BASELINE: &str = "ltm bench baseline";
-const VERSION: u64 = 4;
-
-fn full_row(row: &Row) -> Value {
-    let ([low, high], (floor, limit)) = (row.samples.spread(), row.floor());
-    let mut entries: Vec<(&str, Value)> = vec![
-        ("group", row.task.group.clone().into()),
-        ("case", row.task.case.clone().into()),
-        ("pass", row.task.pass.clone().into()),
-        ("cache", row.task.cache.name().into()),
-        ("flops", row.task.cost.flops.into()),
-        ("bytes", row.task.cost.bytes.into()),
-        ("intensity", row.intensity().into()),
-        ("seconds", row.samples.median().into()),
-        ("seconds_q20", low.into()),
-        ("seconds_q80", high.into()),
-        ("samples", row.samples.seconds().len().into()),
-        ("passes", row.samples.passes().len().into()),
-        ("flops_per_second", row.flop_rate().into()),
-        ("bytes_per_second", row.byte_rate().into()),
-        ("peak_flops", row.roof.peak.into()),
-        ("bandwidth", row.roof.bandwidth.into()),
-        ("of_peak", row.of_peak().into()),
-        ("of_bandwidth", row.of_bandwidth().into()),
-        ("floor", limit.name().into()),
-        ("floor_seconds", floor.into()),
-        ("reached", row.reached().into()),
-    ];
-    if let Some(rate) = row.token_rate() {
-        entries.push(("tokens_per_second", rate.into()));
+impl<'a> FullRow<'a> {
+    fn of(row: &'a Row) -> Self {
+        let [seconds_q20, seconds_q80] = row.samples.spread();
+        let (floor_seconds, limit) = row.floor();
+        Self {
+            row,
+            seconds: row.samples.median(),
+            seconds_q20,
+            seconds_q80,
+            samples: row.samples.seconds().len(),
+            intensity: row.intensity(),
+            flops_per_second: row.flop_rate(),
+            bytes_per_second: row.byte_rate(),
+            of_peak: row.of_peak(),
+            of_bandwidth: row.of_bandwidth(),
+            floor: limit.name(),
+            floor_seconds,
+            reached: row.reached(),
+            tokens_per_second: row.token_rate(),
+        }
     }
-    Value::object(entries)
-}
-
-/// An earlier measurement, read from a file.
-#[derive(Clone, Debug)]
-pub struct Baseline {
-    machine: Vec<(String, String)>,
-    preset: String,
-    sizes: String,
-    settings: Vec<(String, String)>,
-    roof: Roof,
-    rows: HashMap<String, (Samples, Roof)>,
 }
 
 /// How one row compares.
@@ -202,78 +167,84 @@ pub struct Comparison {
     pub verdict: Verdict,
 }
 
-impl Baseline {
-    /// Reads what [`Report::baseline`] wrote.
+impl Report {
+    /// Of rows measured under `ceilings`.
+    pub fn new(setup: &Setup, preset: &str, ceilings: &Ceilings, rows: Vec<Row>) -> Self {
+        Self {
+            format: FORMAT.into(),
+            version: VERSION,
+            preset: preset.into(),
+            sizes: setup.sizes(),
+            settings: setup.settings(),
+            machine: Machine::of(setup),
+            ceilings: std::iter::once(&ceilings.flops).chain(&ceilings.memory).map(Rate::of).collect(),
+            roof: ceilings.roof(),
+            rows,
+        }
+    }
+
+    /// The file's text: the report with everything that follows from the times.
+    pub fn to_json(&self) -> String {
+        let mut file = serde_json::to_value(self).expect("a report has string keys");
+        file["rows"] = serde_json::to_value(self.rows.iter().map(FullRow::of).collect::<Vec<_>>()).expect("as above");
+        format!("{file:#}\n")
+    }
+
+    /// Reads what [`to_json`](Self::to_json) wrote.
     ///
     /// # Errors
-    /// If the text is not that.
+    /// If the text is not that, or of another version.
     pub fn parse(text: &[u8]) -> Result<Self> {
-        let file = json::parse(text)?;
-        let format = file.get("format").and_then(|f| f.as_str().ok());
-        if format != Some(BASELINE) {
-            return Err(Error::new("this is no baseline: `ltm bench --save FILE` writes one"));
+        #[derive(Deserialize)]
+        struct Head {
+            format: String,
+            version: u64,
         }
-        let version = file.read("version", Value::as_u64)?;
-        if version != VERSION {
-            return Err(Error::new(format!("a baseline of version {version}, this program reads version {VERSION}")));
+        let head: Head = serde_json::from_slice(text).map_err(|_| Error::new("this is no report of `ltm bench`"))?;
+        if !head.format.starts_with("ltm bench") {
+            return Err(Error::new("this is no report of `ltm bench`"));
         }
-        let text = |v: &Value| v.as_str().map(String::from);
-        let rate = |at: &Value, key| match at.read(key, Value::as_f64)? {
-            rate if rate > 0.0 => Ok(rate),
-            rate => Err(Error::new(format!("{key} is {rate}, must be above 0"))),
-        };
-        let roof = |at: &Value| -> Result<Roof> {
-            Ok(Roof { peak: rate(at, "peak_flops")?, bandwidth: rate(at, "bandwidth")? })
-        };
-        let pairs = |key| -> Result<Vec<(String, String)>> {
-            file.read(key, Value::as_object)?.iter().map(|(k, v)| Ok((k.clone(), text(v)?))).collect()
-        };
-        let rows = file.read("rows", Value::as_array)?.iter().enumerate().map(|(i, row)| {
-            let pass = |pass: &Value| -> Result<Vec<f64>> { pass.as_array()?.iter().map(Value::as_f64).collect() };
-            let passes = |row: &Value| row.read("seconds", Value::as_array)?.iter().map(pass).collect::<Result<_>>();
-            let read = || Ok((row.read("row", text)?, (Samples::of_passes(passes(row)?)?, roof(row)?)));
-            read().map_err(|e: Error| e.at(format_args!("row {i}")))
-        });
-        Ok(Self {
-            machine: pairs("machine")?,
-            preset: file.read("preset", text)?,
-            sizes: file.read("sizes", text)?,
-            settings: pairs("settings")?,
-            roof: roof(&file)?,
-            rows: rows.collect::<Result<_>>()?,
-        })
+        if head.version != VERSION {
+            return Err(Error::new(format!("a report of version {}; this program reads version {VERSION}", head.version)));
+        }
+        let report: Self = serde_json::from_slice(text).map_err(|e| Error::new(e.to_string()))?;
+        let roofs = report.rows.iter().map(|row| row.roof).chain([report.roof]);
+        let good = |roof: Roof| roof.peak > 0.0 && roof.bandwidth > 0.0;
+        if roofs.into_iter().all(good) { Ok(report) } else { Err(Error::new("a peak rate or bandwidth is not above 0")) }
     }
 
-    /// In what the two runs differ so that a difference in time need not be the program's.
-    pub fn differences(&self, report: &Report) -> Vec<String> {
-        let now = report.machine.entries();
-        let now = now.into_iter().chain([("preset", report.preset.clone()), ("sizes", report.sizes.clone())]);
-        let now = now.chain(report.settings.iter().map(|(key, value)| (key.as_str(), value.clone())));
-        let then = |key: &str| match key {
-            "preset" => Some(&self.preset),
-            "sizes" => Some(&self.sizes),
-            _ => self.machine.iter().chain(&self.settings).find(|(k, _)| k == key).map(|(_, value)| value),
-        };
-        let differing = now.filter(|(key, value)| then(key) != Some(value));
-        differing
-            .map(|(key, value)| format!("{key} was {}, is {value}", then(key).map_or("unknown", String::as_str)))
-            .collect()
+    /// In what the earlier run `then` differs from this one, so that a difference in time need not be the program's.
+    pub fn differences(&self, then: &Self) -> Vec<String> {
+        let (a, b) = (&then.machine, &self.machine);
+        let mut pairs = vec![
+            ("processor", a.processor.clone(), b.processor.clone()),
+            ("features", a.features.clone(), b.features.clone()),
+            ("threads", a.threads.to_string(), b.threads.to_string()),
+            ("device", a.device.clone(), b.device.clone()),
+            ("dtype", a.dtype.clone(), b.dtype.clone()),
+            ("preset", then.preset.clone(), self.preset.clone()),
+            ("sizes", then.sizes.clone(), self.sizes.clone()),
+        ];
+        let was = |key| then.settings.get(key).cloned().unwrap_or_else(|| "unknown".into());
+        pairs.extend(self.settings.iter().map(|(key, now)| (key.as_str(), was(key), now.clone())));
+        let differing = pairs.into_iter().filter(|(_, then, now)| then != now);
+        differing.map(|(key, then, now)| format!("{key} was {then}, is {now}")).collect()
     }
 
-    /// By what factor, at least 1, the machine's own speed changed between the two runs.
-    pub fn drift(&self, report: &Report) -> f64 {
-        change(self.roof, report.roof)
+    /// By what factor, at least 1, the machine's own speed changed since the earlier run `then`.
+    pub fn drift(&self, then: &Self) -> f64 {
+        change(then.roof, self.roof)
     }
 
-    /// Every row that both runs have. The machine's own change is that between the runs or between the ceilings measured
-    /// around this row, whichever is larger: a machine may be slow for a while within a run.
-    pub fn compare(&self, report: &Report) -> Vec<Comparison> {
-        let drift = self.drift(report);
-        let both = report.rows.iter().filter_map(|row| Some((row, self.rows.get(&row.key())?)));
-        both.map(|(row, (then, roof))| Comparison {
+    /// Every row that the earlier run `then` has too. The machine's own change is that between the runs or that between the ceilings
+    /// measured around this row, whichever is larger: a machine may be slow for a while within a run.
+    pub fn compare(&self, then: &Self) -> Vec<Comparison> {
+        let drift = self.drift(then);
+        let both = self.rows.iter().filter_map(|row| Some((row, then.rows.iter().find(|old| old.key() == row.key())?)));
+        both.map(|(row, old)| Comparison {
             row: row.clone(),
-            ratio: row.samples.median() / then.median(),
-            verdict: compare(then, &row.samples, drift.max(change(*roof, row.roof))),
+            ratio: row.samples.median() / old.samples.median(),
+            verdict: compare(&old.samples, &row.samples, drift.max(change(old.roof, row.roof))),
         })
         .collect()
     }
@@ -287,11 +258,11 @@ fn change(then: Roof, now: Roof) -> f64 {
 
 #[cfg(test)]
 pub(super) mod tests {
-    use super::super::{Cache, Limit, Task};
+    use super::super::{Cache, Limit, Samples, Task};
     use super::*;
     use engine::Cost;
 
-    /// A report of three rows whose times are `factor` as long as they might be.
+    /// A report of three rows; the first takes `factor` times as long as it might.
     pub fn report(factor: f64) -> Report {
         let pass = |x: f64| (0..20).map(|i| x * (1.0 + 1e-3 * f64::from(i))).collect();
         let samples = |x: f64| Samples::of_passes((0..6).map(|_| pass(x)).collect()).unwrap();
@@ -308,8 +279,10 @@ pub(super) mod tests {
             samples: samples(seconds),
             roof,
         };
-        let ceiling = |name, amount| Ceiling::given(name, amount, vec![1.0, 1.0]);
+        let rate = |name: &str, median| Rate { name: name.into(), median, q20: median, q80: median };
         Report {
+            format: FORMAT.into(),
+            version: VERSION,
             machine: Machine {
                 processor: "Abacus <9> & Sons".into(),
                 features: "scalar".into(),
@@ -319,8 +292,8 @@ pub(super) mod tests {
             },
             preset: "small".into(),
             sizes: "batch 1".into(),
-            settings: vec![("fast.head_filter".into(), "0".into())],
-            ceilings: vec![ceiling("fused multiply-adds", 1e11), ceiling("read", 1e10)],
+            settings: BTreeMap::from([("fast.steps".into(), "16".into())]),
+            ceilings: vec![rate("fused multiply-adds", 1e11), rate("read", 1e10)],
             roof,
             rows: vec![
                 row("linear: queries", Cache::Hot, 1_000_000_000, 1_000_000, 0.0125 * factor),
@@ -331,48 +304,51 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_baseline_is_read_back_and_compared() {
-        let read = |report: &Report| Baseline::parse(report.baseline().pretty().as_bytes()).unwrap();
-        let (then, now) = (report(1.0), report(1.2));
-        let verdicts: Vec<Verdict> = read(&then).compare(&now).iter().map(|c| c.verdict).collect();
+    fn a_report_is_read_back_and_compared() {
+        let then = Report::parse(report(1.0).to_json().as_bytes()).unwrap();
+        assert_eq!(then, report(1.0));
+        let now = report(1.2);
+        let verdicts: Vec<Verdict> = now.compare(&then).iter().map(|c| c.verdict).collect();
         assert_eq!(verdicts, [Verdict::Slower, Verdict::Unchanged, Verdict::Unchanged]);
-        assert!(read(&then).compare(&then).iter().all(|c| c.verdict == Verdict::Unchanged && c.ratio == 1.0));
-        assert!(read(&then).differences(&now).is_empty() && read(&then).drift(&now) == 1.0);
+        assert!(then.compare(&then).iter().all(|c| c.verdict == Verdict::Unchanged && c.ratio == 1.0));
+        assert!(now.differences(&then).is_empty() && now.drift(&then) == 1.0);
 
         let machine = Machine { threads: 4, processor: "Other".into(), ..now.machine.clone() };
         let slow = Roof { peak: 5e10, bandwidth: 1e10 };
         let mut while_slow = now.clone();
         while_slow.rows[0].roof = slow;
-        assert_eq!(read(&then).compare(&while_slow)[0].verdict, Verdict::Unchanged, "the machine was slow for a while");
-        let settings = vec![("fast.head_filter".into(), "1e-4".into())];
+        assert_eq!(while_slow.compare(&then)[0].verdict, Verdict::Unchanged, "the machine was slow for a while");
+        let settings = BTreeMap::from([("fast.steps".into(), "4".into())]);
         let sizes = "batch 2".into();
         let other = Report { machine, preset: "large".into(), sizes, settings, roof: slow, ..now };
         assert_eq!(
-            read(&then).differences(&other),
+            other.differences(&then),
             [
                 "processor was Abacus <9> & Sons, is Other",
                 "threads was 2, is 4",
                 "preset was small, is large",
                 "sizes was batch 1, is batch 2",
-                "fast.head_filter was 0, is 1e-4"
+                "fast.steps was 16, is 4"
             ]
         );
-        assert_eq!(read(&then).drift(&other), 2.0);
-        assert!(
-            read(&then).compare(&other).iter().all(|c| c.verdict == Verdict::Unchanged),
-            "the machine changed more"
-        );
+        assert_eq!(other.drift(&then), 2.0);
+        assert!(other.compare(&then).iter().all(|c| c.verdict == Verdict::Unchanged), "the machine changed more");
     }
 
     #[test]
-    fn what_is_no_baseline_is_refused() {
-        let message = |text: &str| Baseline::parse(text.as_bytes()).unwrap_err().to_string();
-        assert!(message("{}").contains("ltm bench --save"));
-        assert!(message(&report(1.0).to_json().to_string()).contains("ltm bench --save"), "a report is none");
-        let good = report(1.0).baseline().to_string();
-        assert!(message(&good.replace(&format!("\"version\":{VERSION}"), "\"version\":77")).contains("version 77"));
-        assert!(message(&good.replace("\"seconds\":[[", "\"seconds\":[[-1,")).contains("row 0"));
-        assert!(message(&good.replace("\"bandwidth\":10000000000", "\"bandwidth\":0")).contains("bandwidth is 0"));
+    fn what_is_no_report_is_refused() {
+        let message = |text: &str| Report::parse(text.as_bytes()).unwrap_err().to_string();
+        let good = report(1.0).to_json();
+        for (text, words) in [
+            ("{}".to_string(), "no report of `ltm bench`"),
+            (r#"{"format": "other", "version": 5}"#.into(), "no report of `ltm bench`"),
+            (r#"{"format": "ltm bench baseline", "version": 4}"#.into(), "version 4"),
+            (good.replace(&format!("\"version\": {VERSION}"), "\"version\": 77"), "version 77"),
+            (good.replace("\"bandwidth\": 10000000000.0", "\"bandwidth\": 0.0"), "not above 0"),
+            (good.replacen("0.0125", "-1.0", 1), "above 0"),
+        ] {
+            assert!(message(&text).contains(words), "{words}: {}", message(&text));
+        }
         assert!(message("nonsense").len() < 200);
     }
 
@@ -384,9 +360,8 @@ pub(super) mod tests {
         assert!((hot.reached() - 0.79).abs() < 0.01 && (add.reached() - 0.594).abs() < 0.01);
         assert_eq!(hot.intensity(), 1000.0);
         assert!((hot.of_peak() - hot.reached()).abs() < 1e-12);
-        let json = report.to_json();
-        let rows = json.read("rows", Value::as_array).unwrap();
-        assert_eq!(rows[2].read("floor", Value::as_str), Ok("bytes"));
-        assert_eq!(rows[0].read("samples", Value::as_u64), Ok(120));
+        let json: serde_json::Value = serde_json::from_str(&report.to_json()).unwrap();
+        assert_eq!(json["rows"][2]["floor"], "bytes");
+        assert_eq!(json["rows"][0]["samples"], 120);
     }
 }

@@ -1,8 +1,17 @@
 use super::{Cache, Samples};
 use engine::Cost;
+use serde::{Deserialize, Serialize};
+
+/// How files hold a [`Cost`].
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "Cost")]
+struct CostFields {
+    flops: u64,
+    bytes: u64,
+}
 
 /// One thing to measure.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Task {
     /// The op's room, or [`STEPS`](super::STEPS).
     pub group: String,
@@ -13,8 +22,9 @@ pub struct Task {
     /// State of the caches.
     pub cache: Cache,
     /// FLOPs and least bytes of one call.
+    #[serde(flatten, with = "CostFields")]
     pub cost: Cost,
-    /// Tokens that one call learns from, where that is a question.
+    /// Tokens that one call learns from, if it learns.
     pub tokens: Option<usize>,
 }
 
@@ -26,13 +36,16 @@ impl Task {
 }
 
 /// One thing that was measured.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Row {
     /// What.
+    #[serde(flatten)]
     pub task: Task,
     /// Seconds per call.
+    #[serde(rename = "times")]
     pub samples: Samples,
     /// The roof as it was measured just before and after.
+    #[serde(flatten)]
     pub roof: Roof,
 }
 
@@ -56,9 +69,10 @@ impl Limit {
 }
 
 /// The peak rate in FLOP/s and the bandwidth in bytes/s.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Roof {
     /// FLOP/s.
+    #[serde(rename = "peak_flops")]
     pub peak: f64,
     /// Bytes/s.
     pub bandwidth: f64,

@@ -1,8 +1,10 @@
 use engine::{Error, Result};
+use serde::{Deserialize, Serialize};
 
-/// Times of one piece of work in seconds per call, taken in one or more passes over all the work that is measured. Neighbours
-/// in time resemble each other on a machine that is shared, passes less so.
-#[derive(Clone, Debug, PartialEq)]
+/// Times of one piece of work in seconds per call, taken in one or more passes over all the work. On a shared machine
+/// neighbours in time resemble each other; passes do so less.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "Vec<Vec<f64>>", into = "Vec<Vec<f64>>")]
 pub struct Samples {
     /// Each in ascending order.
     passes: Vec<Vec<f64>>,
@@ -62,6 +64,20 @@ impl Samples {
     /// The 20 % and the 80 % quantile.
     pub fn spread(&self) -> [f64; 2] {
         [self.quantile(0.2), self.quantile(0.8)]
+    }
+}
+
+impl TryFrom<Vec<Vec<f64>>> for Samples {
+    type Error = Error;
+
+    fn try_from(passes: Vec<Vec<f64>>) -> Result<Self> {
+        Self::of_passes(passes)
+    }
+}
+
+impl From<Samples> for Vec<Vec<f64>> {
+    fn from(samples: Samples) -> Self {
+        samples.passes
     }
 }
 

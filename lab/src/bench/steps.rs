@@ -1,6 +1,6 @@
 //! Whole steps of learning, as training takes them.
 
-use super::gather::Gather;
+use super::run::Gather;
 use super::{Cache, Ceilings, STEPS, Samples, Setup, Task};
 use autograd::{Phase, Plan, Store};
 use engine::rng::Stream;
