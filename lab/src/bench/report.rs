@@ -205,12 +205,19 @@ impl Report {
             return Err(Error::new("this is no report of `ltm bench`"));
         }
         if head.version != VERSION {
-            return Err(Error::new(format!("a report of version {}; this program reads version {VERSION}", head.version)));
+            return Err(Error::new(format!(
+                "a report of version {}; this program reads version {VERSION}",
+                head.version
+            )));
         }
         let report: Self = serde_json::from_slice(text).map_err(|e| Error::new(e.to_string()))?;
         let roofs = report.rows.iter().map(|row| row.roof).chain([report.roof]);
         let good = |roof: Roof| roof.peak > 0.0 && roof.bandwidth > 0.0;
-        if roofs.into_iter().all(good) { Ok(report) } else { Err(Error::new("a peak rate or bandwidth is not above 0")) }
+        if roofs.into_iter().all(good) {
+            Ok(report)
+        } else {
+            Err(Error::new("a peak rate or bandwidth is not above 0"))
+        }
     }
 
     /// In what the earlier run `then` differs from this one, so that a difference in time need not be the program's.
