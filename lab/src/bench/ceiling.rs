@@ -24,12 +24,6 @@ impl Ceiling {
         Self { name, amount, seconds: Vec::new() }
     }
 
-    /// One with these times.
-    #[cfg(test)]
-    pub(super) fn given(name: &'static str, amount: f64, seconds: Vec<f64>) -> Self {
-        Self { name, amount, seconds }
-    }
-
     fn add(&mut self, work: impl FnOnce()) {
         let start = Instant::now();
         work();

@@ -93,8 +93,10 @@ impl Rate {
 /// A finished measurement.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Report {
-    format: String,
-    version: u64,
+    /// What kind of file this is.
+    pub format: String,
+    /// Version of the file's layout.
+    pub version: u64,
     /// The preset's name.
     pub preset: String,
     /// [`Setup::sizes`].
