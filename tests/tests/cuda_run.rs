@@ -199,13 +199,6 @@ fn what_a_device_cannot_do_leaves_nothing_behind() {
     wide.set("model.dim", "136").expect("a setting");
     let said = refused(&wide.resolved().expect("a configuration"), Shim::with_shared(99 << 10));
     assert!(said.contains("width 68, but attention in f32 on host shim takes at most 64: "), "{said}");
-    let mut filtered = config.clone();
-    filtered.set("fast.head_filter", "1e-3").expect("a setting");
-    let said = refused(&filtered, Shim::device(Order::Forward));
-    assert!(
-        said.starts_with("fast.head_filter = 0.001: host shim computes the head's exact gradient only: "),
-        "{said}"
-    );
     let mut far = config.clone();
     far.set("model.window", "6000").expect("a setting");
     let small = Shim::with_shared(24 << 10);

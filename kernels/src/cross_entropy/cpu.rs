@@ -1,6 +1,5 @@
 //! The head, a chunk of tokens at a time. Tokens whose target is ignored never enter a chunk.
 
-use super::filter::{self, Logits};
 use super::stream::{self, Absorb, BLOCK, Sum, Then};
 use crate::matmul::gemm::{Accumulate, Mat, MatMut, gemm, gemm_packed, packed_len};
 use engine::simd::{self, Isa, Kernel, LANES, Lanes, Real};
@@ -86,8 +85,6 @@ pub struct Gradients<'a, T> {
     pub d_hidden: (Want, &'a mut [T]),
     /// [vocab, dim]
     pub d_table: (Want, &'a mut [T]),
-    /// What [`filter`] leaves out of `d_hidden` where `d_table` is not wanted; 0 for nothing.
-    pub threshold: T,
 }
 
 /// Elements of working memory.
@@ -148,7 +145,7 @@ impl<T: Real> Outputs<'_, T> {
 impl<T: Real> Gradients<'_, T> {
     /// Whether the fused pass needs no row of logits as a whole.
     fn streams(&self) -> bool {
-        !self.d_table.0.is_wanted() && self.threshold == T::ZERO
+        !self.d_table.0.is_wanted()
     }
 
     /// Rows of d_hidden are added, since those of ignored tokens must be zero anyway.
@@ -188,10 +185,6 @@ struct Chunk<'a, T> {
     d_hidden: &'a mut [T],
     /// [n, row_stride]: the logits, then their gradients
     logits: &'a mut [T],
-    /// The loss's weight in them.
-    g: T,
-    /// What [`filter::scratch`] asks for, if there is a filter.
-    memory: &'a mut [T],
     lse: [T; CHUNK],
     nll: [T; CHUNK],
 }
@@ -202,7 +195,7 @@ fn for_each_chunk<T: Real>(ins: Inputs<T>, memory: &mut [T], mut f: impl FnMut(C
     let most = ins.targets.len().min(CHUNK);
     let (hidden, memory) = memory.split_at_mut(most * dim);
     let (d_hidden, memory) = memory.split_at_mut(most * dim);
-    let (logits, memory) = memory.split_at_mut(most * row_stride(vocab));
+    let logits = &mut memory[..most * row_stride(vocab)];
     for_each_group::<CHUNK>(ins.targets, |tokens| {
         let n = tokens.len();
         let (hidden, d_hidden, logits) =
@@ -210,8 +203,7 @@ fn for_each_chunk<T: Real>(ins: Inputs<T>, memory: &mut [T], mut f: impl FnMut(C
         ins.gather(tokens, hidden);
         let all = MatMut::with_stride(logits, n, vocab, row_stride(vocab));
         ins.logits(Mat::new(hidden, n, dim), 0, vocab, all);
-        let g = T::ZERO;
-        f(Chunk { ins, tokens, hidden, d_hidden, logits, g, memory, lse: [T::ZERO; CHUNK], nll: [T::ZERO; CHUNK] });
+        f(Chunk { ins, tokens, hidden, d_hidden, logits, lse: [T::ZERO; CHUNK], nll: [T::ZERO; CHUNK] });
     });
 }
 
@@ -235,7 +227,6 @@ pub fn for_each_group<const N: usize>(targets: &[i32], mut f: impl FnMut(&[usize
 impl<T: Real> Chunk<'_, T> {
     fn logits_to(&mut self, task: Task<T>) {
         let (Task::Gradient(g) | Task::LossAndGradient(g)) = task;
-        self.g = g;
         let (n, vocab) = (self.tokens.len(), self.ins.vocab());
         parallel::chunks3(
             (self.logits, row_stride(vocab)),
@@ -274,15 +265,9 @@ impl<T: Real> Chunk<'_, T> {
         let (want, d_hidden) = &mut d_ins.d_hidden;
         if want.is_wanted() {
             // d_hidden[n, i] = Σ_v d_logits[n, v]·table[v, i]
-            if d_ins.threshold > T::ZERO && !d_ins.d_table.0.is_wanted() {
-                let limit = d_ins.threshold * Real::max(self.g, -self.g);
-                let logits = Logits { data: &mut *self.logits, tokens: n, stride };
-                filter::product(self.d_hidden, logits, self.ins.table, dim, limit, self.memory);
-            } else {
-                let d_logits = Mat::with_strides(self.logits, n, vocab, stride, 1);
-                let c = MatMut::new(self.d_hidden, n, dim);
-                gemm(c, d_logits, Mat::new(self.ins.table, vocab, dim), Accumulate::Write);
-            }
+            let d_logits = Mat::with_strides(self.logits, n, vocab, stride, 1);
+            let c = MatMut::new(self.d_hidden, n, dim);
+            gemm(c, d_logits, Mat::new(self.ins.table, vocab, dim), Accumulate::Write);
             for (row, &token) in self.d_hidden.chunks_exact(dim).zip(self.tokens) {
                 d_hidden[token * dim..][..dim].iter_mut().zip(row).for_each(|(d, &x)| *d += x);
             }

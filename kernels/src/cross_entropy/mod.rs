@@ -18,7 +18,6 @@
 
 mod cpu;
 pub(crate) mod cuda;
-mod filter;
 mod stream;
 
 pub use cuda::CHUNK;
@@ -42,22 +41,12 @@ use engine::{
 /// - VJP: with `d_logits[n, v] = d_loss·scale·(exp(logits[n, v] − lse[n]) − [v = target[n]])`: `d_hidden = d_logits·table`,
 ///   `d_table = d_logitsᵀ·hidden`
 /// - Source: softmax and cross-entropy; the table tied to the output as in Press and Wolf, arXiv 1608.05859
-/// - Check: of the exact gradients; a threshold above 0 leaves parts of them out (`lm_head_filtered`)
 #[derive(Clone, Copy, Debug)]
-pub struct LmHead {
-    /// Least |softmax − onehot| that counts in the gradient of the hidden state; 0 for every one. What that costs is said in
-    /// `filter.rs`.
-    pub threshold: f64,
-}
-
-impl LmHead {
-    /// All gradients as they are.
-    pub const EXACT: Self = Self { threshold: 0.0 };
-}
+pub struct LmHead;
 
 impl Op for LmHead {
     fn name(&self) -> &'static str {
-        if self.threshold > 0.0 { "lm_head_filtered" } else { "lm_head" }
+        "lm_head"
     }
 
     fn arguments(&self) -> &'static [&'static str] {
@@ -94,7 +83,7 @@ impl Op for LmHead {
             return cuda::forward(&**gpu, shape, device_inputs(ins), memory, device_outputs(outs));
         }
         with_real!(ins[0].dtype(), T => {
-            cpu::forward::<T>(inputs(ins), self.memory(cx, ins, Pass::Forward), outputs(outs));
+            cpu::forward::<T>(inputs(ins), memory(cx, ins, Pass::Forward), outputs(outs));
         });
     }
 
@@ -116,8 +105,8 @@ impl Op for LmHead {
             return cuda::vjp(&**gpu, shape, device_inputs(ins), memory, outs[2], d_out, gradients);
         }
         with_real!(d_out.dtype(), T => {
-            let (d_loss, memory) = (d_out.as_slice()[0], self.memory(cx, ins, Pass::Vjp(wants)));
-            let gradients = gradients(wants, d_ins, self.threshold);
+            let (d_loss, memory) = (d_out.as_slice()[0], memory(cx, ins, Pass::Vjp(wants)));
+            let gradients = gradients(wants, d_ins);
             cpu::vjp::<T>(inputs(ins), memory, outs[2].as_slice(), d_loss, gradients);
         });
     }
@@ -143,8 +132,8 @@ impl Op for LmHead {
             return cuda::forward_vjp(&**gpu, shape, device_inputs(ins), memory, outs, gradients);
         }
         with_real!(ins[0].dtype(), T => {
-            let gradients = gradients(wants, d_ins, self.threshold);
-            let memory = self.memory(cx, ins, Pass::Fused(wants));
+            let gradients = gradients(wants, d_ins);
+            let memory = memory(cx, ins, Pass::Fused(wants));
             cpu::forward_vjp::<T>(inputs(ins), memory, outputs(outs), gradients);
         });
     }
@@ -163,11 +152,10 @@ impl Op for LmHead {
     }
 
     fn scratch(&self, device: &Device, ins: &[Spec], pass: Pass) -> usize {
-        let [hidden, table] = [ins[0].shape, ins[1].shape];
         if let Device::Cuda(_) = device {
             return device_shape(ins[0], ins[1], pass).scratch() * DType::F32.size();
         }
-        self.working(hidden, table, pass) * ins[0].dtype.size()
+        working(ins[0].shape, ins[1].shape, pass) * ins[0].dtype.size()
     }
 
     fn cost(&self, ins: &[Spec], pass: Pass) -> Cost {
@@ -197,24 +185,18 @@ impl Op for LmHead {
     }
 }
 
-impl LmHead {
-    /// Elements of working memory on the CPU.
-    fn working(&self, hidden: Shape, table: Shape, pass: Pass) -> usize {
-        let (tokens, dim, vocab) = (hidden.rows(), hidden.last(), table.rows());
-        let filtered = self.threshold > 0.0;
-        match pass {
-            Pass::Forward => stream::scratch(tokens, dim),
-            Pass::Fused(wants) if !wants[1].is_wanted() && !filtered => stream::scratch(tokens, dim),
-            Pass::Vjp(_) | Pass::Fused(_) => {
-                let filter = if filtered { filter::scratch(tokens, dim, vocab) } else { 0 };
-                cpu::scratch(tokens, dim, vocab) + filter
-            }
-        }
+/// Elements of working memory on the CPU.
+fn working(hidden: Shape, table: Shape, pass: Pass) -> usize {
+    let (tokens, dim) = (hidden.rows(), hidden.last());
+    match pass {
+        Pass::Vjp(_) => cpu::scratch(tokens, dim, table.rows()),
+        Pass::Fused(wants) if wants[1].is_wanted() => cpu::scratch(tokens, dim, table.rows()),
+        Pass::Forward | Pass::Fused(_) => stream::scratch(tokens, dim),
     }
+}
 
-    fn memory<'a, T: Element>(&self, cx: &'a mut Context, ins: &[&Buffer], pass: Pass) -> &'a mut [T] {
-        cx.scratch(self.working(ins[0].shape(), ins[1].shape(), pass))
-    }
+fn memory<'a, T: Element>(cx: &'a mut Context, ins: &[&Buffer], pass: Pass) -> &'a mut [T] {
+    cx.scratch(working(ins[0].shape(), ins[1].shape(), pass))
 }
 
 fn any_wanted(wants: &[Want]) -> bool {
@@ -237,13 +219,12 @@ fn outputs<T: Element>(outs: &mut [Buffer]) -> cpu::Outputs<'_, T> {
     cpu::Outputs { loss: loss.as_mut_slice(), nll: nll.as_mut_slice(), lse: lse.as_mut_slice() }
 }
 
-fn gradients<'a, T: Real>(wants: &[Want], d_ins: &'a mut [Buffer], threshold: f64) -> cpu::Gradients<'a, T> {
+fn gradients<'a, T: Real>(wants: &[Want], d_ins: &'a mut [Buffer]) -> cpu::Gradients<'a, T> {
     let [d_hidden, d_table, ..] = d_ins else { unreachable!("four inputs") };
     let slice = |want: Want, buffer: &'a mut Buffer| -> (Want, &'a mut [T]) {
         (want, if want.is_wanted() { buffer.as_mut_slice() } else { &mut [] })
     };
-    let (d_hidden, d_table) = (slice(wants[0], d_hidden), slice(wants[1], d_table));
-    cpu::Gradients { d_hidden, d_table, threshold: T::from_f64(threshold) }
+    cpu::Gradients { d_hidden: slice(wants[0], d_hidden), d_table: slice(wants[1], d_table) }
 }
 
 fn device_shape(hidden: Spec, table: Spec, pass: Pass) -> cuda::Shape {
@@ -288,7 +269,7 @@ pub fn cases(s: &Sizes) -> Vec<Case> {
         let table = Input::new(&[s.vocab, s.dim()], Fill::Normal { mean: 0.0, std: 1.0 / (s.dim() as f64).sqrt() });
         let targets = Input::new(&[s.batch, s.tokens], targets);
         let ins = vec![hidden, table, targets, Input::statistic(&[1], Fill::Given(vec![0.625]))];
-        Case::new(label, LmHead::EXACT, ins)
+        Case::new(label, LmHead, ins)
     };
     vec![case("all tokens", Fill::Tokens { below: s.vocab }), case("some ignored", Fill::Targets { below: s.vocab })]
 }

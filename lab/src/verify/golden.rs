@@ -158,7 +158,7 @@ impl<'a, B: AsRef<[u8]>> Golden<'a, B> {
         let hidden = decoder.hidden(&mut g, tokens, Some(z), |g, _, qkv| decoder.window_attention(g, qkv))?;
         let table = decoder.weight("tok_embeddings");
         let logits = g.apply(Linear, &[hidden, table])?;
-        let loss = g.apply(LmHead::EXACT, &[hidden, table, targets, one])?;
+        let loss = g.apply(LmHead, &[hidden, table, targets, one])?;
         let nll = g.output(loss, "nll");
         let total = g.apply(Sum, &[kl])?;
         let nelbo = g.apply(Add, &[loss, total])?;

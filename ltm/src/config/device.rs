@@ -1,4 +1,4 @@
-use super::{Config, ModelKind, Work};
+use super::{Config, Work};
 use engine::{Device, Error, Result};
 
 /// What a GPU's kernels count elements of one value in.
@@ -27,12 +27,6 @@ impl Config {
             return Err(Error::device(format!(
                 "model.window = {}, but generation on {name} looks back at most {most} tokens: use --device cpu",
                 m.window
-            )));
-        }
-        let filter = self.fast.head_filter;
-        if m.kind == ModelKind::Ltm && filter > 0.0 {
-            return Err(Error::device(format!(
-                "fast.head_filter = {filter}: {name} computes the head's exact gradient only: set it to 0, or use --device cpu"
             )));
         }
         let batch = if work == Work::Generation { 1 } else { self.train.batch };

@@ -86,8 +86,6 @@ pub struct FastConfig {
     pub init_logvar_std: f64,
     /// Slow steps in which the weight of the KL in the fast steps' gradients rises linearly to 1; 0 for 1 from the start.
     pub kl_warmup: usize,
-    /// Probabilities below this contribute nothing to the gradient of the latents; 0 for the exact gradient.
-    pub head_filter: f64,
 }
 
 /// Slow learning: one AdamW step on the decoder's weights per batch; warm-up, then a cosine.
@@ -221,7 +219,6 @@ impl Default for FastConfig {
             init_logvar: -5.0,
             init_logvar_std: 0.1,
             kl_warmup: 0,
-            head_filter: 0.0,
         }
     }
 }

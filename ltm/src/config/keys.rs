@@ -67,9 +67,6 @@ const KEYS: &[Key] = &[
     key("fast.kl_warmup", "slow steps in which the KL's weight in the fast gradients rises to 1; 0: it is 1", |c| {
         &mut c.fast.kl_warmup
     }),
-    key("fast.head_filter", "probabilities below this give the latents no gradient; 0: the exact gradient", |c| {
-        &mut c.fast.head_filter
-    }),
     key("slow.gradient", "decoder gradient: at the final posterior, or summed along the trajectory", |c| {
         &mut c.slow.gradient
     }),
@@ -102,7 +99,7 @@ const KEYS: &[Key] = &[
 ];
 
 /// Settings that no longer exist, and the only value, as JSON, with which a file may still name them.
-const RETIRED: &[(&str, &str)] = &[("fast.hoist", "\"on\"")];
+const RETIRED: &[(&str, &str)] = &[("fast.hoist", "\"on\""), ("fast.head_filter", "0")];
 
 impl Key {
     /// What values it takes, e.g. `one of fresh, fixed`.

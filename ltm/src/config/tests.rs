@@ -153,7 +153,9 @@ fn json_round_trip_and_strictness() {
     assert_eq!(error("[]"), "expected an object, found an array");
     let hoist = r#"fast.hoist = "off" is no longer supported: fast.hoist is always "on""#;
     assert_eq!(error(r#"{"fast": {"hoist": "off"}}"#), hoist);
-    let old = json::parse(r#"{"fast": {"hoist": "on"}}"#).unwrap();
+    let filter = "fast.head_filter = 0.001 is no longer supported: fast.head_filter is always 0";
+    assert_eq!(error(r#"{"fast": {"head_filter": 1e-3}}"#), filter);
+    let old = json::parse(r#"{"fast": {"hoist": "on", "head_filter": 0}}"#).unwrap();
     assert_eq!(Config::from_json(&old), Ok(Config::default()));
     assert_eq!(Config::from_json(&json::parse("{}").unwrap()), Ok(Config::default()));
 }

@@ -110,7 +110,6 @@ impl Config {
             ensure(value >= 0.0 && value.is_finite(), || format!("{key} = {value}: must be 0 or more"))?;
         }
         for (key, value) in [
-            ("fast.head_filter", f.head_filter),
             ("fast.beta1", f.beta1),
             ("fast.beta2", f.beta2),
             ("slow.beta1", s.beta1),

@@ -176,7 +176,7 @@ impl Fast {
         let z = g.leaf("z", spec, Phase::Step, latents.z);
         let hidden = decoder.hidden(&mut g, tokens, Some(z), |g, _, qkv| decoder.window_attention(g, qkv))?;
         let head = [hidden, decoder.weight("tok_embeddings"), targets, one];
-        let loss = g.apply(LmHead { threshold: fast.head_filter }, &head)?;
+        let loss = g.apply(LmHead, &head)?;
         let nll = g.output(loss, "nll");
         let accumulate = match &options.weights {
             WeightGradients::Skipped => Vec::new(),

@@ -72,7 +72,7 @@ impl Score {
         let one = g.leaf("one", store.get(inputs.one).spec(), Phase::Update, inputs.one);
         let latent = draw.as_ref().map(|draw| g.leaf("z", store.get(draw.z).spec(), Phase::Step, draw.z));
         let hidden = decoder.hidden(&mut g, tokens, latent, |g, _, qkv| decoder.window_attention(g, qkv))?;
-        let loss = g.apply(LmHead::EXACT, &[hidden, decoder.weight("tok_embeddings"), targets, one])?;
+        let loss = g.apply(LmHead, &[hidden, decoder.weight("tok_embeddings"), targets, one])?;
         let nll = g.output(loss, "nll");
         let body = Plan::new(&g, store, &Request { keep: vec![nll], ..Request::default() })?;
         let nll = body.value(nll);

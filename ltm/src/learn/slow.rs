@@ -46,7 +46,7 @@ impl Slow {
         let mean = g.leaf("mean", store.get(inputs.mean).spec(), Phase::Batch, inputs.mean);
         let z = z.map(|z| g.leaf("z", store.get(z).spec(), Phase::Step, z));
         let hidden = decoder.hidden(&mut g, tokens, z, |g, _, qkv| decoder.window_attention(g, qkv))?;
-        let loss = g.apply(LmHead::EXACT, &[hidden, decoder.weight("tok_embeddings"), targets, mean])?;
+        let loss = g.apply(LmHead, &[hidden, decoder.weight("tok_embeddings"), targets, mean])?;
         let nll = g.output(loss, "nll");
         let weights = decoder.leaves().to_vec();
         let mut request = Request { root: Some(loss), keep: vec![nll], ..Request::default() };
