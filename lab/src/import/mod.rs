@@ -1,19 +1,18 @@
-//! Weights that were learnt elsewhere: GPT-2 as Hugging Face's libraries store it, `config.json` and `model.safetensors` in
-//! one folder.
+//! Weights from elsewhere: GPT-2 as Hugging Face's libraries store it, `config.json` and `model.safetensors` in one folder.
 //!
-//! Tensors are called `wte.weight`, `h.0.attn.c_attn.weight` and so on, all of them with `transformer.` in front or none.
-//! Those of products are stored `[in, out]`, the other way round than here. The head is the embedding. Causal masks that
-//! older files hold beside the weights (`h.0.attn.bias`, `h.0.attn.masked_bias`) are passed over.
+//! Tensors are called `wte.weight`, `h.0.attn.c_attn.weight` and so on, either all of them with `transformer.` in front or none.
+//! Matrices of products are stored `[in, out]`; here they are `[out, in]`. The head is the embedding. Older files hold causal
+//! masks beside the weights (`h.0.attn.bias`, `h.0.attn.masked_bias`); the import skips them.
 
 use autograd::Store;
 use engine::{DType, Device, Error, Result};
 use ltm::config::{Chunking, Config, DataConfig, ModelConfig, ModelKind, Tokenizer, TrainConfig};
-use ltm::json::{self, Value};
+use ltm::json;
 use ltm::model::Params;
 use ltm::run::Run;
 use ltm::safetensors::{self, SafeTensors};
+use serde::Deserialize;
 use std::collections::BTreeSet;
-use std::fs;
 use std::path::Path;
 
 /// The two files of the folder.
@@ -51,9 +50,7 @@ const LAYER: [(&str, &str); 6] = [
 pub fn gpt2(folder: &Path, tokenizer: Tokenizer, out: &Path) -> Result<Run> {
     Run::check_new(out)?;
     let file = folder.join(CONFIG);
-    let text = fs::read(&file).map_err(|e| Error::io("read", &file, &e))?;
-    let config =
-        json::parse(&text).and_then(|value| configuration(&value, tokenizer)).map_err(|e| e.at(file.display()))?;
+    let config = configuration(&json::read(&file)?, tokenizer).map_err(|e| e.at(file.display()))?;
     let file = folder.join(WEIGHTS);
     let tensors = SafeTensors::open(&file)?;
     check_sizes(&tensors, &config.model).map_err(|e| e.at(file.display()))?;
@@ -63,31 +60,50 @@ pub fn gpt2(folder: &Path, tokenizer: Tokenizer, out: &Path) -> Result<Run> {
     Run::create_with_weights(out, &config, &store, &params)
 }
 
-/// What a `config.json` of Hugging Face's says.
-fn configuration(theirs: &Value, tokenizer: Tokenizer) -> Result<Config> {
-    let is = |key: &str, expected: Value| match theirs.get(key) {
-        Some(found) if *found != expected && *found != Value::Null => {
-            Err(Error::new(format!("{key} = {found}: only {expected} is supported")))
-        }
-        _ => Ok(()),
-    };
-    is("model_type", "gpt2".into())?;
-    is("scale_attn_weights", true.into())?;
-    is("scale_attn_by_inverse_layer_idx", false.into())?;
-    is("add_cross_attention", false.into())?;
-    is("tie_word_embeddings", true.into())?;
-    let activation = theirs.read("activation_function", Value::as_str)?;
-    if !ACTIVATIONS.contains(&activation) {
+/// A `config.json` of Hugging Face's, as far as it matters here.
+#[derive(Deserialize)]
+struct Theirs {
+    model_type: Option<String>,
+    activation_function: String,
+    n_layer: usize,
+    n_embd: usize,
+    n_head: usize,
+    n_inner: Option<usize>,
+    n_positions: Option<usize>,
+    /// Older files name the positions by the context alone.
+    n_ctx: Option<usize>,
+    vocab_size: usize,
+    layer_norm_epsilon: f64,
+    scale_attn_weights: Option<bool>,
+    scale_attn_by_inverse_layer_idx: Option<bool>,
+    add_cross_attention: Option<bool>,
+    tie_word_embeddings: Option<bool>,
+}
+
+/// The same as settings of ours.
+fn configuration(theirs: &Theirs, tokenizer: Tokenizer) -> Result<Config> {
+    if let Some(kind) = theirs.model_type.as_deref().filter(|kind| *kind != "gpt2") {
+        return Err(Error::new(format!("model_type = {kind:?}: only \"gpt2\" is supported")));
+    }
+    if !ACTIVATIONS.contains(&theirs.activation_function.as_str()) {
         return Err(Error::new(format!(
-            "activation_function = {activation:?}: only {} is supported, GPT-2's GELU in its tanh form",
+            "activation_function = {:?}: only {} is supported, GPT-2's GELU in its tanh form",
+            theirs.activation_function,
             ACTIVATIONS.join(" or ")
         )));
     }
-    let size = |key: &str| theirs.read(key, Value::as_usize);
-    let given = |key: &str| theirs.get(key).filter(|value| **value != Value::Null).is_some();
-    // Older files name the positions by the context alone.
-    let positions = size(if given("n_positions") { "n_positions" } else { "n_ctx" })?;
-    let (vocab, ids) = (size("vocab_size")?, tokenizer.vocab());
+    for (key, found, only) in [
+        ("scale_attn_weights", theirs.scale_attn_weights, true),
+        ("scale_attn_by_inverse_layer_idx", theirs.scale_attn_by_inverse_layer_idx, false),
+        ("add_cross_attention", theirs.add_cross_attention, false),
+        ("tie_word_embeddings", theirs.tie_word_embeddings, true),
+    ] {
+        if found.is_some_and(|found| found != only) {
+            return Err(Error::new(format!("{key} = {}: only {only} is supported", !only)));
+        }
+    }
+    let positions = theirs.n_positions.or(theirs.n_ctx).ok_or_else(|| Error::new("n_positions is missing"))?;
+    let (vocab, ids) = (theirs.vocab_size, tokenizer.vocab());
     if vocab < ids || vocab > ids.next_multiple_of(PADDING) {
         return Err(Error::new(format!(
             "vocab_size = {vocab} does not fit tokenizer {tokenizer}, which has {ids} ids: name the model's own with --tokenizer"
@@ -95,15 +111,15 @@ fn configuration(theirs: &Value, tokenizer: Tokenizer) -> Result<Config> {
     }
     let model = ModelConfig {
         kind: ModelKind::Gpt2,
-        layers: size("n_layer")?,
-        dim: size("n_embd")?,
-        heads: size("n_head")?,
-        ffn: if given("n_inner") { size("n_inner")? } else { 0 },
+        layers: theirs.n_layer,
+        dim: theirs.n_embd,
+        heads: theirs.n_head,
+        ffn: theirs.n_inner.unwrap_or(0),
         vocab,
         seq: positions,
         max_seq: positions,
         window: positions,
-        norm_eps: theirs.read("layer_norm_epsilon", Value::as_f64)?,
+        norm_eps: theirs.layer_norm_epsilon,
         ..ModelConfig::default()
     };
     let train = TrainConfig { batch: 1, ..TrainConfig::default() };
