@@ -42,7 +42,7 @@ pub struct Row {
 pub fn evaluate(model: &mut Loaded, source: &Arc<dyn Source>, options: &Options) -> Result<Vec<Row>> {
     let mut config = model.config.clone();
     config.fast.steps = options.steps;
-    config.validate()?;
+    config.resolved()?;
     let mut rows: Vec<Row> = Vec::new();
     for &protocol in &options.protocols {
         if rows.iter().all(|row| row.protocol != protocol) {

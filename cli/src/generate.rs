@@ -133,7 +133,7 @@ impl Writer {
         config.train.seed = options.seed;
         let steps = options.steps.unwrap_or(config.fast.steps);
         config.fast.steps = steps;
-        config.validate()?;
+        config.resolved()?;
         Sampler::new(options.sampling(), 0)?;
         if options.samples == 0 {
             return Err(Error::usage("--samples 0: must be at least 1"));

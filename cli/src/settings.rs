@@ -40,8 +40,9 @@ fn preset_help() -> String {
 fn key_help() -> String {
     let mut text =
         "Single settings, e.g. `--set fast.steps=32 train.seed=1`. The keys, with preset small's values:".to_string();
-    for key in Config::keys() {
-        text.push_str(&format!("\n  {} = {}: {}", key.name, key.default_value(), key.help));
+    let defaults = Config::default();
+    for key in Config::settings() {
+        text.push_str(&format!("\n  {} = {}: {}", key.name, key.value(&defaults), key.doc()));
     }
     text
 }

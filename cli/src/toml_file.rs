@@ -1,7 +1,7 @@
 //! `--config run.toml`: tables and dotted keys become settings.
 
 use engine::{Error, Result};
-use ltm::json::Value;
+use serde_json::Value;
 use std::path::Path;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
@@ -108,10 +108,10 @@ fn convert(value: &DeValue<'_>) -> Option<Value> {
         DeValue::Boolean(x) => (*x).into(),
         // Digits beyond 64 bits stay text, which the key then refuses with its reason.
         DeValue::Integer(x) => match i64::from_str_radix(x.as_str(), x.radix()) {
-            Ok(x) => Value::Number(x as f64),
+            Ok(x) => x.into(),
             Err(_) => x.as_str().into(),
         },
-        DeValue::Float(x) => Value::Number(x.as_str().parse().ok()?),
+        DeValue::Float(x) => x.as_str().parse::<f64>().ok()?.into(),
         DeValue::Array(items) => Value::Array(items.iter().map(|item| convert(item.get_ref())).collect::<Option<_>>()?),
         DeValue::Datetime(_) | DeValue::Table(_) => return None,
     })
@@ -173,7 +173,8 @@ mod tests {
                     for Setting { key, value, .. } in settings {
                         config.set_value(&key, &value).unwrap_or_else(|error| refused(&error));
                     }
-                    assert_eq!(Config::from_json(&config.to_json()).as_ref(), Ok(&config), "case {case}");
+                    let text = serde_json::to_string(&config).unwrap();
+                    assert_eq!(serde_json::from_str::<Config>(&text).unwrap(), config, "case {case}");
                 }
             }
         }

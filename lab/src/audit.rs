@@ -117,7 +117,7 @@ pub fn audit(
     }
     let mut config = config.clone();
     config.fast.steps = most;
-    config.validate()?;
+    config.resolved()?;
     let (rows, seq) = (config.train.batch, config.model.seq);
     let inputs = Inputs::new(rows, seq, params.dtype(), store);
     let mut fitted = Probe::new(&config, config.fast.noise, &inputs, params, store)?;

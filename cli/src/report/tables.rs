@@ -127,9 +127,10 @@ pub fn overview(subjects: &[Subject]) -> Markup {
 pub fn settings(subjects: &[Subject]) -> Markup {
     let mut columns = vec![("setting", Words)];
     columns.extend(subjects.iter().map(|subject| (subject.name.as_str(), Words)));
-    let rows = Config::keys().iter().map(|key| {
-        let values = subjects.iter().map(|subject| subject.run.config().get(key.name));
-        let values: Vec<String> = values.map(|value| value.map_or("–".into(), |value| plain(&value))).collect();
+    let rows = Config::settings().iter().map(|key| {
+        let values = subjects.iter().map(|subject| key.value(subject.run.config()));
+        let values: Vec<String> =
+            values.map(|value| value.as_str().map_or(value.to_string(), str::to_string)).collect();
         let differ = values.iter().any(|value| *value != values[0]);
         let row: Vec<String> = std::iter::once(key.name.to_string()).chain(values).collect();
         (differ, row)

@@ -74,7 +74,7 @@ impl Section {
     }
 
     fn set(&mut self, key: &str, setting: &Setting) -> Result<()> {
-        let value = &setting.value;
+        let value = &ltm::json::from_serde(&setting.value)?;
         let text = || value.as_str().map(str::to_string);
         match key {
             "path" => self.path = several(value)?.into_iter().map(PathBuf::from).collect(),

@@ -65,7 +65,7 @@ pub fn run(run: &Run, model: &mut Loaded, request: &Request, device: &Device) ->
     sets.iter_mut().for_each(|set| set.documents = set.documents.into_iter().chain(request.limit).min());
     let mut config = model.config.clone();
     config.fast.steps = request.steps;
-    config.validate()?;
+    config.resolved()?;
     let path = request.results.map_or_else(|| run.path().join(RESULTS), Path::to_path_buf);
     let tokenizer = lab::text::tokenizer(config.data.tokenizer);
     let gpt2 = (tokenizer.name() != "gpt2").then(|| lab::text::tokenizer(Name::Gpt2));
@@ -229,7 +229,7 @@ impl Suite<'_> {
             SOURCES.to_string(),
             self.device.to_string(),
             model.weights.clone(),
-            self.config.to_json().to_string(),
+            serde_json::to_string(&self.config).unwrap_or_default(),
             data.to_string(),
             set.reading(),
             protocol.name().to_string(),

@@ -70,7 +70,9 @@ fn read(path: &Path) -> Result<Sweep> {
         sweep.size(&name).map_err(|e| e.at(place))?;
     }
     for setting in toml_file::read(path)? {
-        sweep.set(&setting.key, &setting.value).map_err(|e| e.at(&setting.key).at(&setting.place))?;
+        sweep
+            .set(&setting.key, &ltm::json::from_serde(&setting.value)?)
+            .map_err(|e| e.at(&setting.key).at(&setting.place))?;
     }
     Ok(sweep)
 }

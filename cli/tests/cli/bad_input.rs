@@ -230,7 +230,7 @@ fn configurations_too_large_for_memory() {
     assert!(!lab.path("wide").exists() && !lab.path("deep").exists() && !lab.path("runs").exists());
     let mut config = Config::preset("large").unwrap();
     [("model.dim", "65536"), ("model.layers", "128")].iter().for_each(|(key, text)| config.set(key, text).unwrap());
-    lab.write("run/config.json", config.to_json().pretty());
+    lab.write("run/config.json", serde_json::to_string(&config).unwrap());
     lab.run(&["eval", "run"]).fails(1, &["evaluation needs at least"]);
     lab.run(&["generate", "run", "--unconditional"]).fails(1, &["generation needs at least"]);
     lab.run(&["train", "--resume", "run"]).fails(1, &["training needs at least"]);

@@ -2,7 +2,7 @@
 
 use super::{Ceiling, Ceilings, Roof, Row, Setup, Verdict, compare};
 use engine::{Device, Error, Result, probe, simd};
-use ltm::config::Config;
+use ltm::config::{Config, Setting};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -59,9 +59,9 @@ impl Setup {
 
     /// The settings of both kinds of learning, on which times depend too.
     fn settings(&self) -> BTreeMap<String, String> {
-        let keys = Config::keys().iter().map(|key| key.name);
-        let learning = keys.filter(|name| name.starts_with("fast.") || name.starts_with("slow."));
-        learning.filter_map(|name| Some((name.to_string(), self.config.get(name).ok()?.to_string()))).collect()
+        let is_learning = |key: &&Setting| key.name.starts_with("fast.") || key.name.starts_with("slow.");
+        let learning = Config::settings().iter().filter(is_learning);
+        learning.map(|key| (key.name.to_string(), key.value(&self.config).to_string())).collect()
     }
 }
 

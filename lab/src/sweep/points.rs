@@ -3,7 +3,8 @@ use super::{Size, Sweep};
 use engine::{Error, Result};
 use ltm::config::{Config, ModelKind};
 use ltm::hash::{hex, sha256};
-use ltm::json::Value;
+use ltm::json;
+use serde_json::Value;
 
 /// The settings that change no result: where they differ, a point is still the same.
 const FREE: [&str; 3] = ["train.threads", "train.checkpoint_every", "train.keep_checkpoints"];
@@ -50,7 +51,7 @@ impl Point {
     /// None that a configuration can cause.
     pub fn config_sha256(&self) -> Result<String> {
         let config = self.config.as_ref().unwrap_or(&self.asked);
-        Ok(hex(&sha256(Self::identity(config)?.to_json().to_string().as_bytes())))
+        Ok(hex(&sha256(json::from_serde(&Self::identity(config)?)?.to_string().as_bytes())))
     }
 
     /// The first setting by which the run in a folder differs from this point, with both values: such a run is none of its
@@ -61,8 +62,8 @@ impl Point {
     pub fn difference(&self, found: &Config) -> Result<Option<(&'static str, Value, Value)>> {
         let Ok(config) = &self.config else { return Ok(None) };
         let (wanted, found) = (Self::identity(config)?, Self::identity(found)?);
-        for key in Config::keys() {
-            let (wanted, found) = (wanted.get(key.name)?, found.get(key.name)?);
+        for key in Config::settings() {
+            let (wanted, found) = (key.value(&wanted), key.value(&found));
             if wanted != found {
                 return Ok(Some((key.name, found, wanted)));
             }

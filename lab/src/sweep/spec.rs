@@ -1,6 +1,6 @@
 use engine::{Error, Result};
 use ltm::config::{Config, nearest};
-use ltm::json::Value;
+use ltm::json::{self, Value};
 
 /// The file's own keys; all others stand behind `set.` or `size.NAME.`.
 const KEYS: [&str; 10] =
@@ -15,7 +15,7 @@ pub struct Sweep {
     /// Where settings start.
     pub preset: String,
     /// Settings of all points, by dotted key.
-    pub set: Vec<(String, Value)>,
+    pub set: Vec<(String, serde_json::Value)>,
     /// Named sizes; without any, the preset's own.
     pub sizes: Vec<Size>,
     /// Fast steps T; empty where the settings say it.
@@ -42,7 +42,7 @@ pub struct Size {
     /// Where its settings start, if not where the sweep's do.
     pub preset: Option<String>,
     /// Settings by dotted key.
-    pub set: Vec<(String, Value)>,
+    pub set: Vec<(String, serde_json::Value)>,
 }
 
 impl Default for Sweep {
@@ -115,12 +115,13 @@ impl Sweep {
 }
 
 /// A setting of the model or the run, which must exist and take the value.
-fn checked(key: &str, value: &Value) -> Result<(String, Value)> {
+fn checked(key: &str, value: &Value) -> Result<(String, serde_json::Value)> {
     if key == "model.kind" {
         return Err(Error::usage("a sweep is over models with latents; baseline = true adds the one without"));
     }
-    Config::default().set_value(key, value)?;
-    Ok((key.into(), value.clone()))
+    let value = json::to_serde(value)?;
+    Config::default().set_value(key, &value)?;
+    Ok((key.into(), value))
 }
 
 fn preset(value: &Value) -> Result<String> {

@@ -1,11 +1,12 @@
 use engine::{DType, Device, Error, Result};
+use serde::Serialize;
 
 /// Declares settings with a few named values: the enum, the list of its values, and their names in configurations.
 macro_rules! choices {
     ($($(#[$doc:meta])* $name:ident { $($(#[$value_doc:meta])* $value:ident = $text:literal,)+ })+) => {$(
         $(#[$doc])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        pub enum $name { $($(#[$value_doc])* $value,)+ }
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+        pub enum $name { $($(#[$value_doc])* #[serde(rename = $text)] $value,)+ }
 
         impl Choice for $name {
             const ALL: &'static [(Self, &'static str)] = &[$((Self::$value, $text),)+];
@@ -29,6 +30,11 @@ pub trait Choice: Copy + PartialEq + 'static {
 
     /// The value's name in configurations.
     fn name(self) -> &'static str;
+
+    /// The value of that name.
+    fn named(name: &str) -> Option<Self> {
+        Self::ALL.iter().find(|(_, known)| *known == name).map(|(value, _)| *value)
+    }
 }
 
 choices! {

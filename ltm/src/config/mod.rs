@@ -1,8 +1,8 @@
 //! The configuration of a run: plain typed values, set by dotted keys, checked as a whole.
 //!
-//! One table ([`Config::keys`]) drives setting, reading, JSON, help and the suggestions for misspelt keys. The defaults are
-//! the preset `small`: Algorithm 1 (fresh noise, decoder gradient at the final posterior) with the paper's constants.
-//! How to evaluate and generate is not part of it.
+//! One table (`table.rs`) holds every setting; the structs, their defaults, setting by key, files, help and the suggestions for
+//! misspelt keys follow from it. The defaults are the preset `small`: Algorithm 1 (fresh noise, decoder gradient at the
+//! final posterior) with the paper's constants. How to evaluate and generate is not part of it.
 //!
 //! ```
 //! use ltm::config::{Config, Noise, parameter_count};
@@ -18,41 +18,29 @@
 //! // Derived sizes are filled in, and everything is checked.
 //! let config = config.resolved()?;
 //! assert_eq!((config.model.vocab, parameter_count(&config.model)), (258, 566_400));
-//! assert_eq!(Config::from_json(&config.to_json())?, config);
+//! let file = serde_json::to_string(&config).unwrap();
+//! assert_eq!(serde_json::from_str::<Config>(&file).unwrap(), config);
 //! # Ok::<(), engine::Error>(())
 //! ```
 
+mod check;
 mod choices;
 mod device;
-mod groups;
-mod keys;
-mod memory;
 mod nearest;
 mod presets;
-mod validate;
+mod setting;
+mod sizes;
+mod table;
 
 pub use choices::{
     Choice, Chunking, ModelKind, Noise, NonFinite, Posterior, Precision, Schedule, SlowGradient, Tokenizer,
 };
-pub use groups::{Config, DataConfig, FastConfig, ModelConfig, SlowConfig, TrainConfig};
-pub use keys::Key;
-pub use memory::Work;
+pub use device::Work;
 pub use nearest::nearest;
 pub use presets::{PRESETS, Preset};
-
-/// The number of decoder weights (the tied embedding counted once; latents are not weights). `model.vocab` must be set.
-pub fn parameter_count(model: &ModelConfig) -> usize {
-    let (d, ffn) = (model.dim, model.ffn_hidden());
-    if let Some(positions) = model.positions() {
-        // Attention: four square matrices and as many rows of biases. Feed-forward: two matrices with biases. Norms have two.
-        let layer = (4 * d * d + 4 * d) + (2 * d * ffn + ffn + d) + 4 * d;
-        return (model.vocab + positions) * d + model.layers * layer + 2 * d;
-    }
-    // Attention: four square matrices and a norm's gain, twice with latents. Feed-forward: three matrices and a gain.
-    let attentions = if model.kind.has_latents() { 2 } else { 1 };
-    let layer = attentions * (4 * d * d + d) + 3 * d * ffn + d;
-    model.vocab * d + model.layers * layer + d
-}
+pub use setting::{Range, Setting};
+pub use sizes::parameter_count;
+pub use table::{Config, DataConfig, FastConfig, ModelConfig, SlowConfig, TrainConfig};
 
 #[cfg(test)]
 mod tests;

@@ -23,6 +23,22 @@ pub use records::{Lines, finite_or_null, from_bytes, line, pretty, read, read_li
 
 use engine::{Error, Result};
 
+/// A serialisable value as a [`Value`].
+///
+/// # Errors
+/// If it has no JSON form.
+pub fn from_serde(value: &impl serde::Serialize) -> Result<Value> {
+    parse(serde_json::to_string(value).map_err(|e| Error::new(e.to_string()))?)
+}
+
+/// The reverse of [`from_serde`].
+///
+/// # Errors
+/// If the value does not fit the type.
+pub fn to_serde<T: serde::de::DeserializeOwned>(value: &Value) -> Result<T> {
+    serde_json::from_str(&value.to_string()).map_err(|e| Error::new(e.to_string()))
+}
+
 /// The largest integer that the accessors and the writer take for one: 2⁵³ − 1. Beyond, what reads as an integer may
 /// have been rounded from another one.
 pub const MAX_INTEGER: u64 = (1 << 53) - 1;

@@ -139,8 +139,10 @@ impl Run {
             Err(e) => return Err(Error::io("read", &file, &e)),
         };
         let damaged = |e: Error| Error::new(format!("{}: {e}", file.display()));
-        let config =
-            json::parse(&text).and_then(unsealed).and_then(|value| Config::from_json(&value)).map_err(damaged)?;
+        let config = json::parse(&text)
+            .and_then(unsealed)
+            .and_then(|value| json::to_serde::<Config>(&value))
+            .map_err(damaged)?;
         Ok(Self { path: path.into(), config: config.resolved().map_err(damaged)? })
     }
 
@@ -160,8 +162,8 @@ impl Run {
     /// A usage error if it differs in a setting that is not [free](FREE_AT_RESUME), naming it.
     pub fn change(&mut self, config: Config) -> Result<()> {
         let config = config.resolved()?;
-        for key in Config::keys() {
-            let (old, new) = (self.config.get(key.name)?, config.get(key.name)?);
+        for key in Config::settings() {
+            let (old, new) = (key.value(&self.config), key.value(&config));
             if old != new && !FREE_AT_RESUME.contains(&key.name) {
                 return Err(Error::usage(format!(
                     "{0} = {new} cannot change a run that was started with {0} = {old}: at resume only {1} can be set",
@@ -179,7 +181,7 @@ impl Run {
     /// # Errors
     /// If it cannot be written; the old one is then as it was.
     pub fn write_config(&self) -> Result<()> {
-        checkpoint::write_atomic(&self.path.join(CONFIG), sealed(self.config.to_json()).pretty().as_bytes())
+        checkpoint::write_atomic(&self.path.join(CONFIG), sealed(json::from_serde(&self.config)?).pretty().as_bytes())
     }
 
     /// Where the metrics are.

@@ -185,7 +185,7 @@ impl Record {
             ("program", self.program.clone()),
             ("machine", self.machine.clone()),
             ("data", self.data.to_json()),
-            ("config", self.config.to_json()),
+            ("config", json::from_serde(&self.config)?),
         ]);
         let path = run.join(FILE);
         let file = OpenOptions::new().append(true).create(true).open(&path);
@@ -213,7 +213,7 @@ impl Record {
             program: value.field("program")?.clone(),
             machine: value.field("machine")?.clone(),
             data: value.read("data", Data::from_json)?,
-            config: value.read("config", Config::from_json)?.resolved()?,
+            config: value.read("config", json::to_serde::<Config>)?.resolved()?,
         })
     }
 

@@ -31,14 +31,17 @@ fn a_run_can_be_changed_in_what_leaves_the_past_alone() {
     let folder = tempfile::tempdir().unwrap();
     let config = Config::preset("demo").unwrap().resolved().unwrap();
     let mut run = Run::create(&folder.path().join("run"), &config).unwrap();
-    for key in Config::keys() {
+    for key in Config::settings() {
         let mut other = config.clone();
         // A value that every key of its kind takes, and that no preset has.
-        let value = match config.get(key.name).unwrap() {
-            Value::Number(x) if x > 0.0 && x < 1.0 => (x / 2.0).into(),
-            Value::Number(x) if x < 0.0 => (x - 1.0).into(),
-            Value::Number(x) => (x * 2.0 + 2.0).into(),
-            Value::String(_) => continue,
+        let value = match key.value(&config) {
+            serde_json::Value::Number(x) => match x.as_f64().unwrap() {
+                x if x > 0.0 && x < 1.0 => x / 2.0,
+                x if x < 0.0 => x - 1.0,
+                x => x * 2.0 + 2.0,
+            }
+            .into(),
+            serde_json::Value::String(_) => continue,
             _ => "elsewhere".into(),
         };
         other.set_value(key.name, &value).unwrap();

@@ -1,0 +1,167 @@
+//! Every setting, once: what it means, its key, type, default, and the range of a number.
+//!
+//! A row `name: Type = default, range;` in the section `section` is a field of the section's struct and the key `section.name`
+//! of files and command lines; its sentence documents both.
+
+use super::Range::{AtLeast, Fraction, MoreThan, Within};
+use super::setting::Setting;
+use super::{Chunking, ModelKind, Noise, NonFinite, Posterior, Precision, Schedule, SlowGradient, Tokenizer};
+use serde::Serialize;
+use std::path::PathBuf;
+
+/// Makes of the table below a struct per section with its defaults, [`Config`] and [`SETTINGS`].
+macro_rules! table {
+    ($($(#[doc = $about:literal])+ $section:ident: $Section:ident {
+        $($(#[doc = $doc:literal])+ $name:ident: $Type:ty = $default:expr $(, $range:expr)?;)+
+    })+) => {
+        $($(#[doc = $about])+
+        #[derive(Clone, Debug, PartialEq, Serialize)]
+        pub struct $Section { $($(#[doc = $doc])+ pub $name: $Type,)+ }
+
+        impl Default for $Section {
+            fn default() -> Self {
+                Self { $($name: $default,)+ }
+            }
+        })+
+
+        /// Everything that a training run depends on, apart from the data themselves.
+        #[derive(Clone, Debug, Default, PartialEq, Serialize)]
+        pub struct Config { $($(#[doc = $about])+ pub $section: $Section,)+ }
+
+        /// Every setting, section by section.
+        pub(super) const SETTINGS: &[Setting] = &[$($(Setting {
+            name: concat!(stringify!($section), ".", stringify!($name)),
+            doc: concat!($($doc),+),
+            ranges: &[$($range)?],
+            field: |config| &config.$section.$name,
+            field_mut: |config| &mut config.$section.$name,
+        },)+)+];
+    };
+}
+
+/// Where a step or an update is counted in 32 bits.
+const STEPS: f64 = u32::MAX as f64;
+
+/// The longest sequence.
+const TOKENS: f64 = (1 << 24) as f64;
+
+table! {
+    /// Sizes of the decoder p(x | z).
+    model: ModelConfig {
+        /// The kind of decoder: ltm has latents, ar is the same Transformer without them, gpt2 has GPT-2's layers.
+        kind: ModelKind = ModelKind::Ltm;
+        /// Layers L.
+        layers: usize = 3, Within(1.0, 1024.0);
+        /// Width d.
+        dim: usize = 512, Within(2.0, 65_536.0);
+        /// Attention heads H; d/H must be even.
+        heads: usize = 8, Within(1.0, 32_768.0);
+        /// Hidden size of the feed-forward part; 0 for 8d/3 rounded up to a multiple of 32, in ar for as many weights as ltm
+        /// has, in gpt2 for 4d.
+        ffn: usize = 0, Within(0.0, (1 << 18) as f64);
+        /// Vocabulary V of the tied embedding and output; 0 for the tokenizer's.
+        vocab: usize = Tokenizer::Gpt2.vocab(), Within(0.0, 65_536.0);
+        /// Tokens per sample N.
+        seq: usize = 1024, Within(1.0, TOKENS);
+        /// Longest sequence N_max, which the latents' positions are spread over and learned positions exist for; 0 for N.
+        max_seq: usize = 0, Within(0.0, TOKENS);
+        /// Tokens that self-attention sees, the current one included.
+        window: usize = 256, Within(1.0, TOKENS);
+        /// Latent vectors per layer K.
+        latents: usize = 8, Within(1.0, TOKENS);
+        /// Number added to the mean square in every norm.
+        norm_eps: f64 = 1e-5, MoreThan(0.0);
+        /// Base of the rotary positions' wavelengths.
+        rope_theta: f64 = 10_000.0, MoreThan(0.0);
+    }
+
+    /// Fast learning: T steps on a sample's (μ, λ = log σ²) with the decoder frozen.
+    fast: FastConfig {
+        /// Fast steps T per sample.
+        steps: usize = 16, Within(1.0, 65_535.0);
+        /// The fast steps' noise: fresh at each of them, or fixed per sample.
+        noise: Noise = Noise::Fresh;
+        /// The update of the posterior: by AdamW, or by the natural gradient.
+        posterior: Posterior = Posterior::Adamw;
+        /// Fast rate at the beginning of training.
+        rate_start: f64 = 0.30, AtLeast(0.0);
+        /// Fast rate at the end of training, reached linearly.
+        rate_end: f64 = 0.34, AtLeast(0.0);
+        /// Fast rate within a sample: constant, falling by a cosine towards a tenth, or linearly to 0.05.
+        schedule: Schedule = Schedule::Constant;
+        /// Decay of the fast AdamW's first moment.
+        beta1: f64 = 0.9, Fraction;
+        /// Decay of the fast AdamW's second moment.
+        beta2: f64 = 0.999, Fraction;
+        /// Number added to the root of the fast AdamW's second moment.
+        eps: f64 = 1e-8, MoreThan(0.0);
+        /// Decoupled weight decay of the fast AdamW.
+        weight_decay: f64 = 0.01, AtLeast(0.0);
+        /// Share of the measured curvature that the natural gradient counts.
+        damping: f64 = 0.25, Within(0.0, 1.0);
+        /// Mean of the initial λ; the initial μ is 0.
+        init_logvar: f64 = -5.0, Within(-30.0, 30.0);
+        /// Standard deviation of the initial λ.
+        init_logvar_std: f64 = 0.1, AtLeast(0.0);
+        /// Slow steps in which the KL's weight in the fast steps' gradients rises linearly to 1; 0 for 1 from the start.
+        kl_warmup: usize = 0, Within(0.0, STEPS);
+    }
+
+    /// Slow learning: one AdamW step on the decoder's weights per batch; warm-up, then a cosine.
+    slow: SlowConfig {
+        /// The decoder's gradient: that at the final posterior, or summed over the whole trajectory of fast steps.
+        gradient: SlowGradient = SlowGradient::Final;
+        /// Slow rate after the warm-up.
+        rate: f64 = 4e-4, AtLeast(0.0);
+        /// Slow rate at the last step.
+        min_rate: f64 = 4e-5, AtLeast(0.0);
+        /// Steps in which the slow rate rises linearly from 0.
+        warmup: usize = 1000, Within(0.0, STEPS);
+        /// Decay of the slow AdamW's first moment.
+        beta1: f64 = 0.9, Fraction;
+        /// Decay of the slow AdamW's second moment.
+        beta2: f64 = 0.95, Fraction;
+        /// Number added to the root of the slow AdamW's second moment.
+        eps: f64 = 1e-8, MoreThan(0.0);
+        /// Decoupled weight decay of the decoder's matrices.
+        weight_decay: f64 = 0.1, AtLeast(0.0);
+        /// Largest global norm of the gradient; longer ones are scaled down to it.
+        clip: f64 = 1.0, MoreThan(0.0);
+    }
+
+    /// The run: how long, how much at a time, and what to keep.
+    train: TrainConfig {
+        /// Samples per step B.
+        batch: usize = 8, Within(1.0, 65_535.0);
+        /// Steps.
+        steps: usize = 10_000, Within(1.0, STEPS);
+        /// Seed of the weights, the noise and the order of the data.
+        seed: u64 = 0;
+        /// Steps between validations; 0 for one at the end.
+        eval_every: usize = 500;
+        /// Steps between checkpoints; 0 for one at the end.
+        checkpoint_every: usize = 500;
+        /// How many of the newest checkpoints are kept.
+        keep_checkpoints: usize = 3, AtLeast(1.0);
+        /// How a GPU stores activations: in 32 bits or in 16; the CPU has f32 only.
+        precision: Precision = Precision::F32;
+        /// What happens when a number is not finite: the run stops, or it skips the update.
+        non_finite: NonFinite = NonFinite::Stop;
+        /// Threads; 0 for all cores. Results do not depend on it.
+        threads: usize = 0, Within(0.0, 4096.0);
+    }
+
+    /// The corpus: where the text is and how it is cut.
+    data: DataConfig {
+        /// Files or folders of training text; none for the embedded corpus.
+        paths: Vec<PathBuf> = Vec::new();
+        /// File or folder of validation text; none for a part of the training text.
+        validation: Option<PathBuf> = None;
+        /// Part of `data.paths` that is validation text where `data.validation` is empty.
+        validation_fraction: f64 = 0.05, Fraction;
+        /// How text becomes tokens.
+        tokenizer: Tokenizer = Tokenizer::Gpt2;
+        /// How tokens become sequences: windows of N tokens, or one document each.
+        chunking: Chunking = Chunking::Windows;
+    }
+}
