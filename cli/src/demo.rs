@@ -1,7 +1,6 @@
 //! `ltm demo`: the main job with nothing but this program.
 
 use super::evaluation::{self, Options};
-use super::generate::{Writer, Writing};
 use super::interrupt::{self, Guard};
 use super::output::{Align, print, short, si, table, write};
 use super::settings::{Single, free_name};
@@ -10,6 +9,7 @@ use engine::{Device, Error, Result};
 use ltm::config::{Config, ModelKind, Work, parameter_count};
 use ltm::corpus::Corpus;
 use ltm::evaluate::{Mean, Protocol};
+use ltm::generate::{Sampling, Writer, Writing};
 use ltm::run::{HELD_OUT, Loaded, Material, Metrics, Run, Session, held_out_stories};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -149,25 +149,17 @@ fn reach(config: &Config) -> usize {
 
 /// One text out of nothing, one that goes on with a story.
 fn writing(model: &mut Loaded, corpus: &Corpus, story: &[u8]) -> Result<()> {
-    let options = Writing {
-        tokens: model.config.model.seq,
-        temperature: 0.7,
-        top_k: 0,
-        top_p: 1.0,
-        seed: 0,
-        stop: Vec::new(),
-        samples: 1,
-        steps: None,
-        refit: 0,
-    };
-    let mut writer = Writer::new(model, options)?;
+    let Loaded { config, params, store, .. } = model;
+    let sampling = Sampling { temperature: 0.7, ..Sampling::default() };
+    let options = Writing { tokens: config.model.seq, sampling, ..Writing::default() };
+    let mut writer = Writer::new(config, params, store, lab::text::tokenizer(config.data.tokenizer), options)?;
     write("From latent thoughts drawn at random:\n  ")?;
     let mut text = String::new();
     let mut show = |piece: &str| {
         text.push_str(piece);
         write(piece)
     };
-    writer.text(model, None, 0, &mut show)?;
+    writer.text(store, None, 0, &mut show)?;
     print(format_args!("\n  {}", keeping(corpus, text.as_bytes())))?;
 
     let half = &story[..half(story)];
@@ -178,7 +170,7 @@ fn writing(model: &mut Loaded, corpus: &Corpus, story: &[u8]) -> Result<()> {
         text.push_str(piece);
         write(piece)
     };
-    writer.text(model, Some(&prompt), 0, &mut show)?;
+    writer.text(store, Some(&prompt), 0, &mut show)?;
     print(format_args!("\n  {}", keeping(corpus, text.as_bytes())))
 }
 

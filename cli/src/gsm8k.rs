@@ -1,12 +1,12 @@
 //! `ltm eval RUN --gsm8k FILE`: how often a model solves word problems.
 
-use super::generate::{ROUNDS, Writer, Writing};
 use super::output::{Align, print, short, table};
 use super::progress::bar;
-use super::transcript::{Transcript, origin, whole};
+use super::transcript::{Transcript, origin};
 use engine::{Error, Result};
 use lab::reasoning::{self, Problem};
 use ltm::evaluate::Mean;
+use ltm::generate::{ROUNDS, Sampling, Writer, Writing};
 use ltm::json::Value;
 use ltm::run::{Loaded, Run, sha256_files};
 use std::path::{Path, PathBuf};
@@ -74,24 +74,17 @@ pub fn run(args: &GsmArgs, request: &Request, run: &Run, model: &mut Loaded) -> 
     }
     let (examples, problems) = problems(args, request)?;
     let texts = n.saturating_mul(problems.len());
-    let samples = u32::try_from(texts).ok().filter(|&texts| texts < ROUNDS).ok_or_else(|| {
-        Error::usage(format!(
+    if texts >= ROUNDS as usize {
+        return Err(Error::usage(format!(
             "--samples {n} of {} problems are {texts} texts: must be less than {ROUNDS}; --limit asks fewer problems",
             problems.len()
-        ))
-    })?;
-    let writing = Writing {
-        tokens: args.tokens,
-        temperature: args.temperature,
-        top_k: 0,
-        top_p: args.top_p,
-        seed: args.seed,
-        stop: vec!["\n\n".into()],
-        samples,
-        steps: request.steps,
-        refit: 0,
-    };
-    let mut writer = Writer::new(model, writing)?;
+        )));
+    }
+    let sampling = Sampling { temperature: args.temperature, top_k: 0, top_p: args.top_p, seed: args.seed };
+    let stop = vec!["\n\n".into()];
+    let writing = Writing { tokens: args.tokens, sampling, stop, steps: request.steps, refit: 0 };
+    let tokenizer = lab::text::tokenizer(model.config.data.tokenizer);
+    let mut writer = Writer::new(&model.config, &model.params, &mut model.store, tokenizer, writing)?;
     let head = header(args, request, run, model, problems.len())?;
     let name = format!("gsm8k-{}-shot", args.shots);
     let mut transcript = Transcript::create(args.transcripts.as_deref(), run.path(), &name)?;
@@ -104,7 +97,8 @@ pub fn run(args: &GsmArgs, request: &Request, run: &Run, model: &mut Loaded) -> 
         let expected = reasoning::number(&problem.answer);
         let mut outcome = Outcome { right: 0, answered: 0 };
         for sample in 0..n {
-            let text = whole(&mut writer, model, Some(&prompt), (i * n + sample) as u32)
+            let text = writer
+                .whole(&mut model.store, Some(&prompt), (i * n + sample) as u32)
                 .map_err(|e| e.at(format_args!("problem {}", i + 1)))?;
             let answer = reasoning::number(&text);
             let right = answer == expected;

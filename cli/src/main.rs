@@ -26,7 +26,6 @@ mod quality;
 mod replay;
 mod report;
 mod settings;
-mod stream;
 mod suite;
 mod sweep;
 mod threads;

@@ -1,16 +1,17 @@
 //! `ltm quality`.
 
 use super::evaluation::warn;
-use super::generate::{ROUNDS, Writer, Writing};
+use super::generate::Writing;
 use super::output::{Align, note, perplexity, print, short, table};
 use super::progress::bar;
-use super::transcript::{Transcript, origin, whole};
+use super::transcript::{Transcript, origin};
 use super::{device, memory, threads};
 use engine::{Device, Error, Result};
 use lab::quality::{Judged, REPEATED, Variety};
 use ltm::config::Work;
 use ltm::data::Source;
 use ltm::evaluate::{Evaluator, Protocol, Total};
+use ltm::generate::{ROUNDS, Writer};
 use ltm::json::Value;
 use ltm::run::{Loaded, Run, score, sha256_files};
 use std::fs;
@@ -78,29 +79,31 @@ struct Verdict {
 }
 
 fn write(args: &Args, run: &Run, device: &Device) -> Result<Written> {
-    let mut writing = args.writing.clone();
+    let writing = &args.writing;
     let prompts = args.prompts.as_deref().map(lines).transpose()?;
     let each = writing.samples;
+    let mut count = each;
     if let Some(prompts) = &prompts {
         let all = (each as usize).saturating_mul(prompts.len());
-        writing.samples = u32::try_from(all).ok().filter(|&all| all < ROUNDS).ok_or_else(|| {
+        count = u32::try_from(all).ok().filter(|&all| all < ROUNDS).ok_or_else(|| {
             Error::usage(format!(
                 "--samples {each} of {} prompts are {all} texts: must be less than {ROUNDS}",
                 prompts.len()
             ))
         })?;
     }
-    let (count, mut model) = (writing.samples, run.load(device, Work::Generation)?);
-    let mut writer = Writer::new(&mut model, writing)?;
+    let mut model = run.load(device, Work::Generation)?;
+    let tokenizer = lab::text::tokenizer(model.config.data.tokenizer);
+    let mut writer = Writer::new(&model.config, &model.params, &mut model.store, tokenizer, writing.options())?;
     warn(&model);
-    let head = header(args, run, &model)?;
+    let head = header(args, run, &model, writer.steps())?;
     let mut transcript = Transcript::create(args.texts.as_deref(), run.path(), "quality")?;
     transcript.keep(&head)?;
     let bar = bar(u64::from(count), "{bar:24} {pos}/{len} texts  ETA {eta}");
     let mut texts = Vec::new();
     for sample in 0..count {
         let prompt = prompts.as_ref().map(|prompts| prompts[(sample / each) as usize].as_str());
-        let text = whole(&mut writer, &mut model, prompt, sample)?;
+        let text = writer.whole(&mut model.store, prompt, sample)?;
         let prompt_or_null = prompt.map_or(Value::Null, Value::from);
         transcript.keep(&Value::object([("prompt", prompt_or_null), ("text", text.as_str().into())]))?;
         texts.push((prompt.unwrap_or_default().to_string(), text));
@@ -112,7 +115,7 @@ fn write(args: &Args, run: &Run, device: &Device) -> Result<Written> {
 }
 
 /// Everything that the texts depend on.
-fn header(args: &Args, run: &Run, model: &Loaded) -> Result<Value> {
+fn header(args: &Args, run: &Run, model: &Loaded, steps: usize) -> Result<Value> {
     let (writing, prompts) = (&args.writing, args.prompts.as_deref());
     Ok(Value::object(origin(run, model).into_iter().chain([
         ("prompts", prompts.map_or(Value::Null, |path| path.display().to_string().into())),
@@ -122,7 +125,7 @@ fn header(args: &Args, run: &Run, model: &Loaded) -> Result<Value> {
         ("temperature", writing.temperature.into()),
         ("top_k", writing.top_k.into()),
         ("top_p", writing.top_p.into()),
-        ("fast_steps", model.config.fast.steps.into()),
+        ("fast_steps", steps.into()),
         ("seed", writing.seed.into()),
     ])))
 }

@@ -1,6 +1,5 @@
 //! A file that keeps every text that a model wrote for a measurement, one JSON object a line.
 
-use super::generate::Writer;
 use super::output::{command, note};
 use engine::{Error, Result};
 use ltm::json::Value;
@@ -46,19 +45,6 @@ fn free_file(folder: &Path, name: &str) -> PathBuf {
     let numbered = (2..).map(|i: u32| format!("{name}-{i}.jsonl"));
     let mut names = std::iter::once(format!("{name}.jsonl")).chain(numbered).map(|name| folder.join(name));
     names.find(|path| !path.exists()).unwrap_or_else(|| folder.join(name))
-}
-
-/// All of text number `sample`, without the prompt.
-///
-/// # Errors
-/// Those of [`Writer::text`].
-pub fn whole(writer: &mut Writer, model: &mut Loaded, prompt: Option<&str>, sample: u32) -> Result<String> {
-    let mut text = String::new();
-    writer.text(model, prompt, sample, &mut |piece| {
-        text.push_str(piece);
-        Ok(())
-    })?;
-    Ok(text)
 }
 
 /// The first entries of a file's header: by what its texts were made, and with which weights.

@@ -2,11 +2,10 @@
 
 use super::Args;
 use crate::audit::{Subject, verdict};
+use crate::eval;
 use crate::evaluation::{self, Options};
-use crate::generate::{Writer, Writing};
 use crate::output::note;
 use crate::progress::bar;
-use crate::{eval, transcript};
 use autograd::Store;
 use engine::{Device, Error, ErrorKind, Result};
 use lab::audit::{self, Audit};
@@ -14,6 +13,7 @@ use ltm::config::{Config, Work};
 use ltm::corpus::Corpus;
 use ltm::data::{Batch, Order, Sampler, Source};
 use ltm::evaluate::{Mean, Protocol};
+use ltm::generate::{Writer, Writing};
 use ltm::learn::{Fast, FastOptions, Inputs, Score};
 use ltm::model::Params;
 use ltm::run::{Loaded, Run};
@@ -261,23 +261,12 @@ fn fast(config: &Config, params: &Params, inputs: &Inputs, store: &mut Store) ->
 /// Lets the run write.
 fn write(args: &Args, run: &Run, device: &Device) -> Result<Vec<String>> {
     let mut model = run.load(device, Work::Generation)?;
-    let mut writing = Writing {
-        tokens: args.tokens,
-        temperature: 1.0,
-        top_k: 0,
-        top_p: 1.0,
-        seed: 0,
-        stop: Vec::new(),
-        samples: args.samples,
-        steps: None,
-        refit: 0,
-    };
-    if let (Some(positions), None) = (model.config.model.positions(), &args.prompt) {
-        // Behind nothing there is room for as many tokens as there are positions.
-        writing.tokens = writing.tokens.min(positions);
-    }
-    let mut writer = Writer::new(&mut model, writing)?;
-    (0..args.samples).map(|sample| transcript::whole(&mut writer, &mut model, args.prompt.as_deref(), sample)).collect()
+    let Loaded { config, params, store, .. } = &mut model;
+    // Behind nothing there is room for as many tokens as there are positions.
+    let room = if args.prompt.is_none() { config.model.positions() } else { None };
+    let writing = Writing { tokens: args.tokens.min(room.unwrap_or(usize::MAX)), ..Writing::default() };
+    let mut writer = Writer::new(config, params, store, lab::text::tokenizer(config.data.tokenizer), writing)?;
+    (0..args.samples).map(|sample| writer.whole(store, args.prompt.as_deref(), sample)).collect()
 }
 
 #[cfg(test)]

@@ -2,10 +2,13 @@
 //! one by one from a ring of the last keys and values, so memory does not grow with length.
 
 mod sample;
+mod stream;
 mod walk;
+mod writer;
 
 pub use sample::{Sampler, Sampling};
 pub use walk::Walk;
+pub use writer::{ROUNDS, Writer, Writing};
 
 use crate::config::{Chunking, Config, FastConfig, Noise};
 use crate::data::tokenizer::Tokenizer;

@@ -1,7 +1,7 @@
 //! Text as it comes out of a model: whole characters only, and nothing of a stop string.
 
 /// Turns pieces of bytes into text that can be shown at once.
-pub struct TextStream {
+pub(super) struct TextStream {
     stops: Vec<Vec<u8>>,
     /// Bytes that may be a part of a character or of a stop string.
     pending: Vec<u8>,
@@ -9,7 +9,7 @@ pub struct TextStream {
 
 /// What can be shown, and whether the text ends here.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Shown {
+pub(super) struct Shown {
     pub text: String,
     pub stopped: bool,
 }

@@ -1,0 +1,186 @@
+use super::stream::TextStream;
+use super::{Sampler, Sampling, Thinker, Walk, front};
+use crate::config::{Config, Work};
+use crate::data::Tokenizer;
+use crate::model::Params;
+use autograd::Store;
+use engine::{Error, Result};
+use std::sync::Arc;
+
+/// How a text is written.
+#[derive(Clone, Debug)]
+pub struct Writing {
+    /// Most tokens to draw; fewer if the document ends.
+    pub tokens: usize,
+    /// How a token is drawn; its seed is that of the latents too.
+    pub sampling: Sampling,
+    /// The text ends before the first of these.
+    pub stop: Vec<String>,
+    /// Fast steps of inference, if not those of training.
+    pub steps: Option<usize>,
+    /// After so many tokens the latents are inferred again from all text so far; 0 for never.
+    pub refit: usize,
+}
+
+impl Default for Writing {
+    fn default() -> Self {
+        Self { tokens: 256, sampling: Sampling::default(), stop: Vec::new(), steps: None, refit: 0 }
+    }
+}
+
+/// Writes texts with a model.
+pub struct Writer {
+    config: Config,
+    writing: Writing,
+    /// A model without latents does not think ahead.
+    thinker: Option<Thinker>,
+    walk: Walk,
+    tokenizer: Arc<dyn Tokenizer>,
+}
+
+/// Texts at most, and inferences of one text: both share the 32 bits that key an inference's noise.
+pub const ROUNDS: u32 = 1 << 16;
+
+impl Writer {
+    /// Plans the writing with a model whose weights are in `store` and whose tokens are those of `tokenizer`.
+    ///
+    /// # Errors
+    /// Options that contradict each other, and a device without room.
+    pub fn new(
+        config: &Config,
+        params: &Params,
+        store: &mut Store,
+        tokenizer: Arc<dyn Tokenizer>,
+        writing: Writing,
+    ) -> Result<Self> {
+        let mut config = config.clone();
+        config.train.seed = writing.sampling.seed;
+        config.fast.steps = writing.steps.unwrap_or(config.fast.steps);
+        let config = config.resolved()?;
+        Sampler::new(writing.sampling, 0)?;
+        if writing.stop.iter().any(String::is_empty) {
+            return Err(Error::usage("an empty stop text would end every text before it begins"));
+        }
+        let inferences = writing.tokens.checked_div(writing.refit).unwrap_or(0);
+        if inferences >= ROUNDS as usize {
+            return Err(Error::usage(format!(
+                "inferring the latents every {} of {} tokens takes {inferences} inferences: must be less than {ROUNDS}",
+                writing.refit, writing.tokens
+            )));
+        }
+        let thinker = config
+            .model
+            .kind
+            .has_latents()
+            .then(|| Thinker::new(&config, config.fast.steps, params, store))
+            .transpose()?;
+        let walk = Walk::new(&config.model, params, thinker.as_ref().map(Thinker::z), store)?;
+        config.check_room(store, Work::Generation)?;
+        Ok(Self { config, writing, thinker, walk, tokenizer })
+    }
+
+    /// Fast steps of an inference.
+    pub fn steps(&self) -> usize {
+        self.config.fast.steps
+    }
+
+    /// Writes text number `sample`, behind `prompt` if there is one; `show` gets it as it comes, without the prompt.
+    ///
+    /// # Errors
+    /// A prompt that is empty or too long, weights that are damaged, and the errors of `show`.
+    ///
+    /// # Panics
+    /// If `sample` is not less than [`ROUNDS`].
+    pub fn text(
+        &mut self,
+        store: &mut Store,
+        prompt: Option<&str>,
+        sample: u32,
+        show: &mut dyn FnMut(&str) -> Result<()>,
+    ) -> Result<()> {
+        assert!(sample < ROUNDS, "text {sample} has no noise of its own");
+        let mut text = self.beginning(prompt)?;
+        // Every inference, of every text, has its own noise.
+        let mut round = sample * ROUNDS;
+        match (&self.thinker, prompt) {
+            (Some(thinker), Some(_)) => thinker.infer(&self.config, store, &text, round)?,
+            (Some(thinker), None) => thinker.prior(store, self.writing.sampling.seed, sample),
+            (None, _) => {}
+        }
+        let mut sampler = Sampler::new(self.writing.sampling, sample)?;
+        let mut stream = TextStream::new(&self.writing.stop);
+        let mut logits = self.read(store, &text);
+        for drawn in 1..=self.writing.tokens {
+            let token = sampler.next(&logits[..self.tokenizer.vocab()])?;
+            if token == self.tokenizer.end() {
+                break;
+            }
+            text.push(token);
+            let shown = stream.push(self.tokenizer.token_bytes(token).unwrap_or_default());
+            show(&shown.text)?;
+            if shown.stopped || drawn == self.writing.tokens {
+                break;
+            }
+            if let Some(thinker) = &self.thinker
+                && self.writing.refit > 0
+                && drawn.is_multiple_of(self.writing.refit)
+            {
+                round += 1;
+                thinker.infer(&self.config, store, &text, round)?;
+                logits = self.read(store, &text);
+            } else {
+                logits = self.walk.step(store, token);
+            }
+        }
+        show(&stream.finish())
+    }
+
+    /// All of text number `sample`, without the prompt.
+    ///
+    /// # Errors
+    /// Those of [`text`](Self::text).
+    pub fn whole(&mut self, store: &mut Store, prompt: Option<&str>, sample: u32) -> Result<String> {
+        let mut text = String::new();
+        self.text(store, prompt, sample, &mut |piece| {
+            text.push_str(piece);
+            Ok(())
+        })?;
+        Ok(text)
+    }
+
+    /// The tokens that a text begins with.
+    ///
+    /// # Errors
+    /// A prompt that is empty, or that leaves no room in learned positions, which have an end.
+    pub fn beginning(&self, prompt: Option<&str>) -> Result<Vec<u16>> {
+        let mut text = front(&*self.tokenizer, self.config.data.chunking)?;
+        match prompt {
+            Some("") => return Err(Error::usage("the prompt is empty")),
+            Some(prompt) => self.tokenizer.encode(prompt.as_bytes(), &mut text)?,
+            None => {}
+        }
+        // The last token drawn is not read.
+        let (begun, tokens) = (text.len(), self.writing.tokens);
+        let needed = begun.saturating_add(tokens).saturating_sub(1);
+        match self.config.model.positions() {
+            Some(there) if needed > there => Err(Error::usage(format!(
+                "the prompt's {begun} tokens and {tokens} more make up to {needed} positions, the model has {there}: {}",
+                match (there + 1).saturating_sub(begun) {
+                    0 => "shorten the prompt".to_string(),
+                    most => format!("draw at most {most} tokens"),
+                }
+            ))),
+            _ => Ok(text),
+        }
+    }
+
+    /// Reads `text` at the present latents, as much of it as they were inferred from; the logits of what comes next.
+    fn read(&mut self, store: &mut Store, text: &[u16]) -> Vec<f64> {
+        self.walk.begin(store);
+        let mut logits = Vec::new();
+        for &token in &text[text.len().saturating_sub(self.config.model.seq + 1)..] {
+            logits = self.walk.step(store, token);
+        }
+        logits
+    }
+}
