@@ -3,7 +3,6 @@
 //! The page has no script and asks for nothing: its own policy forbids both. Whatever comes from outside of the program, texts
 //! and names above all, goes through maud, which escapes it.
 
-mod chart;
 mod history;
 mod measure;
 mod page;

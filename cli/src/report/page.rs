@@ -1,12 +1,12 @@
 //! The page as a whole.
 
-use super::chart::{Chart, Series, heat, look, swatch};
 use super::history::Point;
 use super::measure::{DRAWS, Measured};
 use super::tables;
 use super::words::{reading, scale, visible};
 use super::{Args, Subject};
 use crate::output::quoted;
+use lab::plot::{self, Axis, Look, Mark, Plot, Series};
 use lab::text::tokenizer;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 use std::collections::BTreeSet;
@@ -14,9 +14,6 @@ use std::collections::BTreeSet;
 /// Nothing but what stands in the file, and no script at all.
 const POLICY: &str =
     "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'";
-
-/// The picture that only runs with latents are in.
-const KL: &str = "KL against steps";
 
 /// Headings and what stands under them; the names are those of their places in the page.
 type Section = (&'static str, &'static str, Markup);
@@ -46,7 +43,7 @@ pub fn page(args: &Args, subjects: &[Subject]) -> Markup {
                 title { "ltm report: " (names) }
                 // A browser that is told of no icon asks for one.
                 link rel="icon" href="data:,";
-                style { (PreEscaped(include_str!("style.css"))) }
+                style { (PreEscaped(include_str!("style.css"))) (PreEscaped(plot::style())) }
             }
             body {
                 header {
@@ -84,7 +81,7 @@ fn command(args: &Args) -> String {
 /// Which line is whose.
 fn legend(subjects: &[Subject]) -> Markup {
     html! {
-        ul.legend { @for (run, subject) in subjects.iter().enumerate() { li { (swatch(run)) (subject.name) } } }
+        ul.legend { @for (run, subject) in subjects.iter().enumerate() { li { (PreEscaped(plot::swatch(Look::of(run)))) (subject.name) } } }
     }
 }
 
@@ -96,15 +93,18 @@ fn curves(subjects: &[Subject]) -> Markup {
         1 => (|p| p.loss, "nats per token"),
         _ => (|p| p.bits_per_byte, "bits per byte"),
     };
-    let chart = |title, x_name, y_name, x: fn(&Point) -> f64, y: fn(&Point) -> f64| {
-        let points = |points: &[Point]| points.iter().map(|p| [x(p), y(p)]).collect();
-        // Without latents there is no KL, not one of 0.
-        let wanted = |subject: &Subject| title != KL || subject.kind().has_latents();
-        let series = subjects.iter().enumerate().filter(|(_, subject)| wanted(subject)).map(|(run, subject)| {
-            let (line, marks) = (points(&subject.history.steps), points(&subject.history.validations));
-            Series { run, name: &subject.name, line, marks }
+    let has_latents = |subject: &Subject| subject.kind().has_latents();
+    // Without latents there is no KL, not one of 0.
+    let kl = |subject: &Subject, p: &Point| if has_latents(subject) { p.kl } else { f64::NAN };
+    let chart = |title: &str, x_name: &str, y_name: &str, at: &dyn Fn(&Subject, &Point) -> [f64; 2]| {
+        let series = subjects.iter().enumerate().map(|(run, subject)| Series {
+            name: subject.name.clone(),
+            look: Look::of(run),
+            line: subject.history.steps.iter().map(|point| at(subject, point)).collect(),
+            marks: subject.history.validations.iter().map(|point| ring(at(subject, point))).collect(),
         });
-        Chart { title, x: x_name, y: y_name, series: series.collect() }.figure()
+        let (x, y) = (Axis::linear(x_name), Axis::linear(y_name));
+        figure(&Plot { title: title.into(), x, y, series: series.collect(), notes: Vec::new() })
     };
     let learnt = subjects.iter().any(|subject| subject.history.last.is_some());
     let fixed = subjects.iter().any(|subject| !subject.run.config().losses_are_bounds());
@@ -112,20 +112,37 @@ fn curves(subjects: &[Subject]) -> Markup {
         @if learnt {
             (legend(subjects))
             div.charts {
-                (chart("Loss against steps", "steps", unit, |p| p.step, loss))
-                (chart("Loss against tokens", "tokens learnt from", unit, |p| p.tokens, loss))
-                (chart("NLL against steps", "steps", "nats per token", |p| p.step, |p| p.nll))
-                (chart(KL, "steps", "nats per token", |p| p.step, |p| p.kl))
+                (chart("Loss against steps", "steps", unit, &|_, p| [p.step, loss(p)]))
+                (chart("Loss against tokens", "tokens learnt from", unit, &|_, p| [p.tokens, loss(p)]))
+                (chart("NLL against steps", "steps", "nats per token", &|_, p| [p.step, p.nll]))
+                (chart("KL against steps", "steps", "nats per token", &|subject, p| [p.step, kl(subject, p)]))
             }
             p.note {
                 "Lines are training batches: NLL and KL together are the loss, as it was learnt from. Circles are held-out text: the "
                 "bound " code { "elbo" } " with latents, the exact " code { "nll" } " without. "
                 @if fixed { "With " code { "fast.noise = fixed" } " the lines are numbers at the very noise that was fitted to: not bounds. " }
                 @if tokenizers.len() > 1 { "The runs read different tokens: only bits per byte can be compared. " }
-                @if !subjects.iter().all(|subject| subject.kind().has_latents()) { "Runs without latents have no KL." }
+                @if !subjects.iter().all(has_latents) { "Runs without latents have no KL." }
             }
         } @else {
             p.note { "None of the runs has metrics of learning." }
+        }
+    }
+}
+
+/// A validation's mark.
+fn ring([x, y]: [f64; 2]) -> Mark {
+    Mark { hollow: true, ..Mark::new(x, y) }
+}
+
+/// A picture under its title; nothing if it has no point.
+fn figure(plot: &Plot) -> Markup {
+    html! {
+        @if !plot.is_empty() {
+            figure {
+                figcaption { (plot.title) }
+                div role="img" aria-label=(plot.words()) { (PreEscaped(plot.inline())) }
+            }
         }
     }
 }
@@ -209,7 +226,7 @@ fn texts(subjects: &[Subject]) -> Markup {
                 @for (run, subject) in subjects.iter().enumerate() {
                     @if let Some(text) = measured(subject).and_then(|measured| measured.texts.get(i)) {
                         article {
-                            h4 class=(look(run)) { (subject.name) }
+                            h4 { (PreEscaped(plot::swatch(Look::of(run)))) (subject.name) }
                             (reading(text, &*tokenizer(subject.run.config().data.tokenizer)))
                         }
                     }
@@ -231,22 +248,15 @@ fn latents(subjects: &[Subject]) -> Markup {
     let most = all.iter().flatten().flat_map(|(_, kl)| kl).copied().fold(0.0, f64::max);
     html! {
         @if all.iter().any(Option::is_some) {
-            p { "The mean KL of every latent vector, in nats per sequence: from nothing, the page's own colour, to " (format!("{most:.2}")) ", full colour." }
+            p { "The mean KL of every latent vector, in nats per sequence; the darkest cell has " (format!("{most:.2}")) "." }
         }
-        div.charts {
-            @for (subject, kl) in subjects.iter().zip(&all) {
-                figure {
-                    figcaption { (subject.name) }
-                    @match kl {
-                        Some((steps, kl)) => {
-                            @let rows: Vec<&[f64]> = kl.chunks(subject.run.config().model.latents).collect();
-                            p.sum { (format!("{:.2}", kl.iter().sum::<f64>())) " nats in all after T = " (steps) " fast steps" }
-                            (heat(&subject.name, &rows, most))
-                            details { summary { "Numbers" } (tables::latents(&subject.name, &rows)) }
-                        },
-                        None => (without(subject, "there is no KL to show")),
-                    }
-                }
+        @for (subject, kl) in subjects.iter().zip(&all) {
+            @match kl {
+                Some((steps, kl)) => {
+                    p.sum { (subject.name) ": " (format!("{:.2}", kl.iter().sum::<f64>())) " nats in all after T = " (steps) " fast steps" }
+                    (tables::latents(&subject.name, kl, subject.run.config().model.latents, most))
+                },
+                None => { h3 { (subject.name) } (without(subject, "there is no KL to show")) },
             }
         }
     }
@@ -272,7 +282,7 @@ fn samples(args: &Args, subjects: &[Subject]) -> Markup {
                 @for (run, subject) in subjects.iter().enumerate() {
                     @if let Some(text) = measured(subject).and_then(|measured| measured.samples.get(i)) {
                         article {
-                            h4 class=(look(run)) { (subject.name) }
+                            h4 { (PreEscaped(plot::swatch(Look::of(run)))) (subject.name) }
                             p.written dir="auto" {
                                 @if let Some(prompt) = &args.prompt { span.prompt { (visible(prompt)) } }
                                 (visible(text))

@@ -1,6 +1,7 @@
 //! The page's tables.
 
 use super::Subject;
+use super::words::shade;
 use crate::audit::pm;
 use crate::evaluation::LEARNT;
 use crate::output::{digits, perplexity, short, si};
@@ -315,18 +316,31 @@ pub fn audit(name: &str, audit: &Audit) -> Markup {
     table(&format!("{name}: nats per sequence after T fast steps"), &columns, &rows.collect::<Vec<_>>())
 }
 
-/// The numbers behind a map of KL.
-pub fn latents(name: &str, rows: &[&[f64]]) -> Markup {
-    let most = rows.iter().map(|row| row.len()).max().unwrap_or(0);
-    let names: Vec<String> = (1..=most).map(|k| format!("latent {k}")).collect();
-    let mut columns = vec![("layer", Numbers)];
-    columns.extend(names.iter().map(|name| (name.as_str(), Numbers)));
-    columns.push(("all", Numbers));
-    let rows = rows.iter().enumerate().map(|(layer, row)| {
-        let numbers = row.iter().chain([&row.iter().sum()]).map(|kl| digits(*kl, 3)).collect::<Vec<_>>();
-        std::iter::once((layer + 1).to_string()).chain(numbers).collect()
-    });
-    table(&format!("{name}: KL in nats per sequence"), &columns, &rows.collect::<Vec<_>>())
+/// The KL of every latent, a row per layer, the cells the darker the nearer to `most`.
+pub fn latents(name: &str, kl: &[f64], per_layer: usize, most: f64) -> Markup {
+    html! {
+        div.scroll role="region" aria-label={ "KL of " (name) } tabindex="0" {
+            table {
+                caption { (name) ": KL in nats per sequence" }
+                thead {
+                    tr {
+                        th scope="col" { "layer" }
+                        @for latent in 1..=per_layer { th.n scope="col" { "latent " (latent) } }
+                        th.n scope="col" { "all" }
+                    }
+                }
+                tbody {
+                    @for (layer, row) in kl.chunks(per_layer).enumerate() {
+                        tr {
+                            th scope="row" { (layer + 1) }
+                            @for kl in row { td class={ "n s" (shade(*kl, most)) } { (digits(*kl, 3)) } }
+                            td.n { (digits(row.iter().sum(), 3)) }
+                        }
+                    }
+                }
+            }
+        }
+    }
 }
 
 /// A value without quotes.

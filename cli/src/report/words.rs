@@ -105,8 +105,9 @@ pub fn scale(vocab: usize) -> Markup {
     }
 }
 
-fn shade(nats: f64, most: f64) -> usize {
-    (SHADES * nats / most).clamp(0.0, SHADES - 1.0) as usize
+/// The class of a cost, `s0` to `s9`.
+pub fn shade(nats: f64, most: f64) -> usize {
+    if most > 0.0 { (SHADES * nats / most).clamp(0.0, SHADES - 1.0) as usize } else { 0 }
 }
 
 #[cfg(test)]

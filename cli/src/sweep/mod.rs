@@ -1,6 +1,5 @@
 //! `ltm sweep`: many runs that differ along a few axes, one table, three figures.
 
-mod draw;
 mod results;
 mod work;
 

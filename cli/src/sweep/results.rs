@@ -1,9 +1,8 @@
 //! The table of a sweep, for people and as a file, and its figures as files.
 
 use super::super::output::{Align, short, si, table};
-use super::draw::draw;
 use engine::{Error, Result};
-use lab::sweep::{Cost, Outcome, Point, figures};
+use lab::sweep::{Cost, FIGURES, Outcome, Point, figures};
 use ltm::checkpoint::write_atomic;
 use std::collections::BTreeSet;
 use std::fs;
@@ -137,11 +136,10 @@ const COLUMNS: [&str; 26] = [
 /// If they cannot be written.
 pub fn write(folder: &Path, outcomes: &[Outcome]) -> Result<()> {
     write_atomic(&folder.join("sweep.csv"), &csv(outcomes)?)?;
-    let figures = figures(outcomes);
-    for name in ["steps", "tokens", "flops"] {
-        let path = folder.join(format!("perplexity-{name}.svg"));
-        match figures.iter().find(|figure| figure.name == name) {
-            Some(figure) => write_atomic(&path, draw(figure)?.as_bytes())?,
+    for (name, figure) in FIGURES.iter().zip(figures(outcomes)) {
+        let path = folder.join(format!("{name}.svg"));
+        match figure {
+            Some(figure) => write_atomic(&path, figure.file().as_bytes())?,
             None if path.exists() => fs::remove_file(&path).map_err(|e| Error::io("remove", &path, &e))?,
             None => {}
         }

@@ -1,4 +1,5 @@
 use super::*;
+use crate::plot::{Mark, Plot};
 use engine::{Error, ErrorKind, Result};
 use ltm::config::Config;
 use ltm::evaluate::{Protocol, SequenceScore};
@@ -182,21 +183,20 @@ fn figures_have_a_line_per_size_and_latents() {
     all.push(outcome("a", 0.0, 0.0, 200.0, 40.0));
     all.push(Outcome { line: Value::object([("status", "failed"), ("reason", "x")].map(|(k, v)| (k, v.into()))) });
     let figures = figures(&all);
-    let names: Vec<&str> = figures.iter().map(|figure| figure.name).collect();
-    assert_eq!(names, ["steps", "tokens", "flops"]);
-    let labels: Vec<&str> = figures[0].lines.iter().map(|line| line.label.as_str()).collect();
-    assert_eq!(labels, ["a, N_z = 4", "a, N_z = 8", "b, N_z = 4", "a, AR, exact"]);
-    let xs = |figure: &Figure| figure.lines[0].marks.iter().map(|mark| mark.x).collect::<Vec<_>>();
-    assert_eq!(
-        (xs(&figures[0]), xs(&figures[1]), xs(&figures[2])),
-        (vec![2.0, 4.0], vec![100.0, 200.0], vec![30.0, 50.0])
-    );
-    assert_eq!(figures[0].lines[0].marks[0].y, 50.0 + 4.0 / 200.0);
-    assert!(figures[0].lines[3].exact && figures[0].least == Some(1.5));
-    assert!(super::figures(&[]).is_empty());
+    let [Some(steps), Some(tokens), Some(flops)] = &figures else { panic!("{figures:?}") };
+    let names: Vec<&str> = steps.series.iter().map(|series| series.name.as_str()).collect();
+    assert_eq!(names, ["a, N_z = 4", "a, N_z = 8", "b, N_z = 4", "a, AR, exact", "the least possible"]);
+    let xs = |plot: &Plot| plot.series[0].marks.iter().map(|mark| mark.at[0]).collect::<Vec<_>>();
+    assert_eq!((xs(steps), xs(tokens), xs(flops)), (vec![2.0, 4.0], vec![100.0, 200.0], vec![30.0, 50.0]));
+    assert_eq!(steps.series[0].marks[0].at[1], 50.0 + 4.0 / 200.0);
+    // Without fast steps the baseline is a level, dashed as it is exact; elsewhere it has a point.
+    let level = |i: usize| (steps.series[i].line[0][1], steps.series[i].line[1][1], steps.series[i].marks.len());
+    assert_eq!((level(3), level(4), steps.series[3].look.stroke), ((40.0, 40.0, 0), (1.5, 1.5, 0), 1));
+    assert_eq!(tokens.series[3].marks, [Mark { error: 0.1, ..Mark::new(200.0, 40.0) }]);
+    assert!(super::figures(&[]).iter().all(Option::is_none));
 
     // Seeds of one place are one mark: their geometric mean, with the error over seeds.
     let seeds = [2.0, 8.0].map(|perplexity| outcome("a", 4.0, 2.0, 100.0, perplexity));
-    let mark = super::figures(&seeds)[0].lines[0].marks[0];
-    assert!((mark.y - 4.0).abs() < 1e-12 && (mark.error - 4.0 * 4f64.ln() / 2.0).abs() < 1e-12, "{mark:?}");
+    let mark = super::figures(&seeds)[0].as_ref().unwrap().series[0].marks[0].clone();
+    assert!((mark.at[1] - 4.0).abs() < 1e-12 && (mark.error - 4.0 * 4f64.ln() / 2.0).abs() < 1e-12, "{mark:?}");
 }
