@@ -9,7 +9,7 @@
 //! a short window has to guess the fact again each time; one with a memory pays for it once.
 //!
 //! # The source
-//! 1. The number of sentences is uniform on [`CorpusConfig::sentences`].
+//! 1. The number of sentences is uniform on 6 to 8.
 //! 2. The first sentence's template is uniform on all templates, every later one on those that share no fact with the
 //!    sentence before.
 //! 3. Every fact is uniform on its list, and so is every filler (a verb), anew wherever one stands.
@@ -38,45 +38,28 @@
 //! assert!(corpus.windowed_nats(&story.bytes, 16) > Some(1.5 * nats));
 //! ```
 
-mod entropy;
 mod grammar;
 mod story;
 #[cfg(test)]
 mod tests;
 
+use grammar::{FACTS, MOST_VALUES, Template, words_of};
 use std::ops::RangeInclusive;
-
-use engine::{Error, Result};
-
-pub use entropy::Expected;
-use grammar::{FACTS, MOST_VALUES, Template};
-
-/// What may vary about the stories.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CorpusConfig {
-    /// Fewest and most sentences of a story, within 1..=1000.
-    pub sentences: RangeInclusive<usize>,
-    /// How many words of every list are in use, 1 to 16; lists of fillers are shorter and may be used whole.
-    pub values: usize,
-}
-
-impl Default for CorpusConfig {
-    /// Stories that fit into a sequence of 256 tokens, begin and end included.
-    fn default() -> Self {
-        Self { sentences: 6..=8, values: MOST_VALUES }
-    }
-}
-
-const MOST_SENTENCES: usize = 1000;
+use story::Sentence;
 
 /// The source: draws stories and knows how likely every text is.
 pub struct Corpus {
-    config: CorpusConfig,
+    /// Fewest and most sentences of a story.
+    sentences: RangeInclusive<usize>,
+    /// How many words of every list are in use; lists of fillers are shorter and may be used whole.
+    values: usize,
     templates: Vec<Template>,
     /// The templates that may open a story: all of them.
     opening: Vec<usize>,
     /// The templates that may follow each template.
     next: Vec<Vec<usize>>,
+    /// The words of each fact.
+    facts: Vec<Vec<&'static str>>,
 }
 
 /// A document and what it costs.
@@ -86,23 +69,6 @@ pub struct Document {
     pub bytes: Vec<u8>,
     /// −log p of the text and its end under the source, in nats.
     pub nats: f64,
-}
-
-/// A fact's value where it stands in a text.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Mention {
-    fact: usize,
-    /// Bytes from the text's start to the word's first letter.
-    pub start: usize,
-    /// The word that stands there.
-    pub value: &'static str,
-}
-
-impl Mention {
-    /// Which fact it is: hero, friend, colour, thing, place, animal or reason.
-    pub fn name(&self) -> &'static str {
-        FACTS[self.fact].name
-    }
 }
 
 /// How well a text keeps to its own facts.
@@ -115,57 +81,31 @@ pub struct Consistency {
 }
 
 impl Default for Corpus {
-    /// The corpus of [`CorpusConfig::default`]: 188 bytes and 34.9 nats per story, 19.3 of them facts. A reader who forgets a
-    /// fact after 32 bytes pays 72.0 nats, one who forgets it after 64 bytes 42.3 (see [`Corpus::windowed_nats`]).
+    /// Stories that fit into a sequence of 256 tokens, begin and end included: 188 bytes and 34.9 nats on average. A reader who
+    /// forgets a fact after 32 bytes pays 72.0 nats, one who forgets it after 64 bytes 42.3 (see [`Corpus::windowed_nats`]).
     fn default() -> Self {
-        Self::assemble(CorpusConfig::default())
+        Self::new(6..=8, MOST_VALUES)
     }
 }
 
 impl Corpus {
-    /// The source for `config`.
-    ///
-    /// # Errors
-    /// A usage error where the range of sentences is empty or not within 1..=1000, or `values` is not within 1..=16.
-    pub fn new(config: CorpusConfig) -> Result<Self> {
-        let (least, most) = (*config.sentences.start(), *config.sentences.end());
-        if least == 0 || most < least || most > MOST_SENTENCES {
-            return Err(Error::usage(format!(
-                "corpus sentences = {least}..={most}: need 1 <= first <= last <= {MOST_SENTENCES}"
-            )));
-        }
-        if !(1..=MOST_VALUES).contains(&config.values) {
-            return Err(Error::usage(format!("corpus values = {}: need 1 to {MOST_VALUES}", config.values)));
-        }
-        Ok(Self::assemble(config))
-    }
-
-    /// A source so small that all of its documents can be listed.
-    pub fn tiny() -> Self {
-        Self::assemble(CorpusConfig { sentences: 1..=3, values: 2 })
-    }
-
-    fn assemble(config: CorpusConfig) -> Self {
-        let templates = Template::all();
-        let apart = |a: &Template, b: &Template| a.facts().all(|fact| !b.mentions(fact));
-        let next = templates.iter().map(|a| (0..templates.len()).filter(|&b| apart(a, &templates[b])).collect());
-        Self { config, opening: (0..templates.len()).collect(), next: next.collect(), templates }
-    }
-
-    /// What the source was made from.
-    pub fn config(&self) -> &CorpusConfig {
-        &self.config
+    fn new(sentences: RangeInclusive<usize>, values: usize) -> Self {
+        let templates = Template::all(values);
+        let apart = |a: &Template, b: &Template| (0..FACTS.len()).all(|fact| !a.mentions(fact) || !b.mentions(fact));
+        let follows = |a| (0..templates.len()).filter(|&b| apart(a, &templates[b])).collect();
+        let next = templates.iter().map(follows).collect();
+        let facts = FACTS.iter().map(|list| words_of(list, values)).collect();
+        Self { sentences, values, opening: (0..templates.len()).collect(), next, facts, templates }
     }
 
     /// The templates that may follow the sentence `previous`, or open a story.
-    fn choices(&self, previous: Option<usize>) -> &[usize] {
-        previous.map_or(&self.opening, |template| &self.next[template])
+    fn choices(&self, previous: Option<&Sentence>) -> &[usize] {
+        previous.map_or(&self.opening, |sentence| &self.next[sentence.template])
     }
 
-    /// Fewest sentences of a story, and how many different numbers of them there are.
-    fn lengths(&self) -> (usize, usize) {
-        let (least, most) = (*self.config.sentences.start(), *self.config.sentences.end());
-        (least, most - least + 1)
+    /// How many different numbers of sentences there are.
+    fn lengths(&self) -> usize {
+        self.sentences.end() - self.sentences.start() + 1
     }
 
     /// Document number `index` under `seed`: the same whenever and wherever it is asked for.
@@ -192,9 +132,9 @@ impl Corpus {
 
     /// Length of the longest document in bytes; no more than the sequence's N − 1, for the begin token in front.
     pub fn max_bytes(&self) -> usize {
-        let longest: Vec<usize> = self.templates.iter().map(|t| t.longest(self.config.values)).collect();
+        let longest: Vec<usize> = self.templates.iter().map(Template::longest).collect();
         let mut ending_in = longest.clone();
-        for _ in 1..*self.config.sentences.end() {
+        for _ in 1..*self.sentences.end() {
             let mut longer = vec![0; longest.len()];
             for (t, next) in self.next.iter().enumerate() {
                 for &n in next {
@@ -206,14 +146,15 @@ impl Corpus {
         ending_in.into_iter().max().unwrap_or(0)
     }
 
-    /// The facts that any text mentions, well-formed or not, from its start to its end.
-    pub fn mentions(&self, text: &[u8]) -> Vec<Mention> {
+    /// The facts that any text mentions, well-formed or not, from its start to its end: which of [`FACTS`], bytes from the
+    /// text's start, and the word that stands there.
+    fn mentions(&self, text: &[u8]) -> Vec<(usize, usize, &'static str)> {
         let mut start = 0;
         let mut found = Vec::new();
         for word in text.split(|b| !b.is_ascii_alphabetic()) {
-            for (fact, list) in FACTS.iter().enumerate() {
-                let value = list.words[..self.config.values].iter().find(|value| value.as_bytes() == word);
-                found.extend(value.map(|value| Mention { fact, start, value }));
+            for (fact, values) in self.facts.iter().enumerate() {
+                let value = values.iter().find(|value| value.as_bytes() == word);
+                found.extend(value.map(|&value| (fact, start, value)));
             }
             start += word.len() + 1;
         }
@@ -224,14 +165,12 @@ impl Corpus {
     pub fn consistency(&self, text: &[u8]) -> Consistency {
         let mut first = [None; FACTS.len()];
         let mut count = Consistency::default();
-        for mention in self.mentions(text) {
-            match first[mention.fact] {
-                None => first[mention.fact] = Some(mention.value),
-                Some(value) => {
-                    count.repeats += 1;
-                    count.kept += usize::from(value == mention.value);
-                }
+        for (fact, _, value) in self.mentions(text) {
+            if let Some(first) = first[fact] {
+                count.repeats += 1;
+                count.kept += usize::from(first == value);
             }
+            first[fact].get_or_insert(value);
         }
         count
     }

@@ -1,9 +1,8 @@
-//! Choices to text and back.
-
-use engine::rng::Stream;
+//! Choices to text and back, and what they cost.
 
 use super::Corpus;
 use super::grammar::{FACTS, Slot};
+use engine::rng::Stream;
 
 /// Sets the stories' random numbers apart from all others of the same seed ("CORP").
 const SITE: u32 = 0x434F_5250;
@@ -16,6 +15,15 @@ pub(super) struct Sentence {
     pub words: Vec<usize>,
 }
 
+fn ln(n: usize) -> f64 {
+    (n as f64).ln()
+}
+
+/// What a slot costs by itself: a fact is paid for at its first mention.
+fn filler_nats(slot: &Slot) -> f64 {
+    if slot.fact.is_some() { 0.0 } else { ln(slot.words.len()) }
+}
+
 impl Corpus {
     /// Draws the choices of a story.
     pub(super) fn draw(&self, seed: u64, index: u32) -> Vec<Sentence> {
@@ -25,16 +33,13 @@ impl Corpus {
             drawn += 1;
             stream.below(drawn - 1, n)
         };
-        let facts = FACTS.map(|_| below(self.config.values));
-        let (least, lengths) = self.lengths();
+        let facts = FACTS.map(|_| below(self.values));
+        let length = self.sentences.start() + below(self.lengths());
         let mut story: Vec<Sentence> = Vec::new();
-        for _ in 0..least + below(lengths) {
-            let choices = self.choices(story.last().map(|s| s.template));
+        for _ in 0..length {
+            let choices = self.choices(story.last());
             let template = choices[below(choices.len())];
-            let word = |slot| match slot {
-                Slot::Fact(fact) => facts[fact],
-                Slot::Filler(_) => below(slot.words(self.config.values).len()),
-            };
+            let word = |slot: &Slot| slot.fact.map_or_else(|| below(slot.words.len()), |fact| facts[fact]);
             story.push(Sentence { template, words: self.templates[template].slots().map(word).collect() });
         }
         story
@@ -47,7 +52,7 @@ impl Corpus {
             if !text.is_empty() {
                 text.push(b' ');
             }
-            self.templates[sentence.template].write(&sentence.words, self.config.values, &mut text);
+            self.templates[sentence.template].write(&sentence.words, &mut text);
         }
         text
     }
@@ -60,12 +65,12 @@ impl Corpus {
             if !story.is_empty() {
                 text = text.strip_prefix(b" ")?;
             }
-            let (sentence, rest) = self.choices(story.last().map(|s| s.template)).iter().find_map(|&template| {
-                let (words, rest) = self.templates[template].read(text, self.config.values)?;
+            let (sentence, rest) = self.choices(story.last()).iter().find_map(|&template| {
+                let (words, rest) = self.templates[template].read(text)?;
                 Some((Sentence { template, words }, rest))
             })?;
             for (slot, &word) in self.templates[sentence.template].slots().zip(&sentence.words) {
-                if let Slot::Fact(fact) = slot
+                if let Some(fact) = slot.fact
                     && *facts[fact].get_or_insert(word) != word
                 {
                     return None;
@@ -74,6 +79,62 @@ impl Corpus {
             story.push(sentence);
             text = rest;
         }
-        self.config.sentences.contains(&story.len()).then_some(story)
+        self.sentences.contains(&story.len()).then_some(story)
+    }
+
+    /// −log p of `story`, whose text is `text`, to a reader who sees the last `window` bytes only.
+    pub(super) fn nats(&self, story: &[Sentence], text: &[u8], window: usize) -> f64 {
+        let mut nats = ln(self.lengths());
+        let mut previous = None;
+        for sentence in story {
+            nats += ln(self.choices(previous).len());
+            nats += self.templates[sentence.template].slots().map(filler_nats).sum::<f64>();
+            previous = Some(sentence);
+        }
+        let mut last_end = [None; FACTS.len()];
+        for (fact, start, value) in self.mentions(text) {
+            let out_of_sight = |end: usize| end.saturating_add(window) <= start;
+            if last_end[fact].is_none_or(out_of_sight) {
+                nats += ln(self.values);
+            }
+            last_end[fact] = Some(start + value.len());
+        }
+        nats
+    }
+
+    /// The source's entropy in nats per document, exact from the distributions of the choices: the least that any model can
+    /// cost on average.
+    pub fn entropy(&self) -> f64 {
+        let mut nats = ln(self.lengths());
+        // For the sentence after `before` others: the probability of every template, and the same jointly with a fact
+        // being still unsaid.
+        let mut template = vec![1.0 / self.templates.len() as f64; self.templates.len()];
+        let mut unsaid = FACTS.map(|_| template.clone());
+        let mut choice_nats = ln(self.templates.len());
+        for before in 0..*self.sentences.end() {
+            let exists = self.lengths().min(self.sentences.end() - before) as f64 / self.lengths() as f64;
+            nats += exists * choice_nats;
+            for (p, kind) in template.iter().zip(&self.templates) {
+                nats += exists * p * kind.slots().map(filler_nats).sum::<f64>();
+            }
+            for (fact, unsaid) in unsaid.iter_mut().enumerate() {
+                for (p, _) in unsaid.iter_mut().zip(&self.templates).filter(|(_, kind)| kind.mentions(fact)) {
+                    nats += exists * ln(self.values) * std::mem::take(p);
+                }
+                *unsaid = self.step(unsaid);
+            }
+            choice_nats = template.iter().zip(&self.next).map(|(p, next)| p * ln(next.len())).sum();
+            template = self.step(&template);
+        }
+        nats
+    }
+
+    /// Distribution of the next sentence's template from that of the present one.
+    fn step(&self, present: &[f64]) -> Vec<f64> {
+        let mut then = vec![0.0; present.len()];
+        for (p, next) in present.iter().zip(&self.next) {
+            next.iter().for_each(|&t| then[t] += p / next.len() as f64);
+        }
+        then
     }
 }
