@@ -1,11 +1,11 @@
 #!/bin/sh
-# Every check of docs/gpu.md but PyTorch's, in some minutes. The machine needs the program and, if it has no NVRTC, the file of
-# kernels that LTM_CUDA_KERNELS names. Every part writes a file in the folder OUT and a line in OUT/summary.txt. A part that
-# fails does not stop the others; the exit code is then 1.
+# What docs/gpu.md says of a GPU, and what it has not said yet, in one go of some minutes. The machine needs the program and,
+# where it has no NVRTC, the file of kernels that LTM_CUDA_KERNELS names; nothing else. Every part leaves a file in the folder
+# OUT, and a line in OUT/summary.txt. A part that fails does not stop the others; then the exit code is 1.
 #
 #   benches/gpu.sh path/to/ltm OUT
 #
-# OUT must be a new folder, so that nothing of an earlier run is taken for this one's.
+# OUT is made; one that is there is refused, so that nothing of an earlier run is taken for this one's.
 set -u
 if [ $# -ne 2 ] || [ ! -f "$1" ] || [ ! -x "$1" ]; then
     echo "usage: benches/gpu.sh path/to/ltm OUT" >&2

@@ -7,10 +7,12 @@ use super::threads;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use engine::{Error, Result};
 use lab::reasoning::arithmetic::{Arithmetic, Part};
-use lab::text::formats::{Header, parse_fraction};
+use lab::text::encode::Progress;
 use lab::text::prepare::{SHARD_TOKENS, input_bytes};
 use lab::text::{FormatWords, OutputFolder, PrepareOptions, named_format, prepare, tokenizer};
+use ltm::checkpoint::write_atomic;
 use ltm::config::{Choice, Tokenizer};
+use ltm::data::Split;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -21,18 +23,18 @@ pub enum Command {
     Arithmetic(Problems),
 }
 
-/// Write word problems of two small sums: train.txt to learn from, test.jsonl to be asked by `ltm eval RUN --gsm8k`
+/// Write word problems of two small sums: train.txt to train on, test.jsonl to test with by `ltm eval RUN --gsm8k`
 ///
-/// No sum of the one is in the other, so what is asked cannot have been learnt by heart.
+/// No sum of the one is in the other, so a model cannot know the answers by heart.
 #[derive(clap::Args)]
 pub struct Problems {
     /// New folder to make
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
-    /// Problems to learn from
+    /// Problems to train on
     #[arg(long, value_name = "N", default_value_t = 20_000, value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
     problems: u32,
-    /// Problems held out
+    /// Problems to test with
     #[arg(long, value_name = "N", default_value_t = 500, value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
     held_out: u32,
     /// Other seeds give other problems
@@ -40,18 +42,17 @@ pub struct Problems {
     seed: u64,
 }
 
-fn arithmetic(args: &Problems) -> Result<()> {
-    let text = (0..args.problems).map({
-        let source = Arithmetic::new(args.seed, Part::Learn);
-        move |i| source.problem(i).solved() + "\n\n"
-    });
-    let source = Arithmetic::new(args.seed, Part::HeldOut);
-    let asked = (0..args.held_out).map(|i| format!("{}\n", source.problem(i).to_json()));
+fn arithmetic(args: &Problems) -> Result<ExitCode> {
+    let source = Arithmetic::new(args.seed, Part::Training);
+    let train: String = (0..args.problems).map(|i| source.problem(i).solved() + "\n\n").collect();
+    let source = Arithmetic::new(args.seed, Part::Test);
+    let test: String = (0..args.held_out).map(|i| format!("{}\n", source.problem(i).to_json())).collect();
     let folder = OutputFolder::create(&args.out)?;
-    folder.write("train.txt", text.collect::<String>().as_bytes())?;
-    folder.write("test.jsonl", asked.collect::<String>().as_bytes())?;
+    write_atomic(&folder.path().join("train.txt"), train.as_bytes())?;
+    write_atomic(&folder.path().join("test.jsonl"), test.as_bytes())?;
     folder.commit()?;
-    print(args.out.display())
+    print(args.out.display())?;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Turn text, jsonl or csv into token shards, in parallel and in bounded memory
@@ -85,11 +86,13 @@ pub struct Prepare {
     #[arg(long, value_name = "HOW")]
     split: Option<String>,
     /// Part of the documents to set apart for validation, e.g. 0.01
-    #[arg(long, value_name = "PART", default_value = "0", allow_negative_numbers = true)]
-    validation: String,
-    /// Most tokens per shard
-    #[arg(long, value_name = "N", default_value_t = SHARD_TOKENS)]
-    shard_tokens: u32,
+    #[arg(long, value_name = "PART", default_value = "0", allow_negative_numbers = true, value_parser = fraction)]
+    validation: f64,
+}
+
+fn fraction(word: &str) -> Result<f64> {
+    let fraction = word.parse().ok().filter(|x| (0.0..1.0).contains(x));
+    fraction.ok_or_else(|| Error::usage("must be a number from 0 to below 1, e.g. 0.01"))
 }
 
 /// Takes one of the names of a setting's values.
@@ -101,13 +104,13 @@ pub fn one_of<C: Choice + Send + Sync>() -> impl TypedValueParser<Value = C> {
 pub fn run(command: &Command, threads: Option<usize>) -> Result<ExitCode> {
     let args = match command {
         Command::Prepare(args) => args,
-        Command::Arithmetic(args) => return arithmetic(args).map(|()| ExitCode::SUCCESS),
+        Command::Arithmetic(args) => return arithmetic(args),
     };
     let words = FormatWords {
         format: Some(&args.format),
         field: args.field.as_deref(),
         column: args.column.as_deref(),
-        header: if args.header { Header::Present } else { Header::Absent },
+        header: args.header,
         split: args.split.as_deref(),
     };
     let named = args.inputs.iter().find_map(|path| Some((path.display(), named_format(path)?)));
@@ -116,36 +119,34 @@ pub fn run(command: &Command, threads: Option<usize>) -> Result<ExitCode> {
             "{path} is named {named}: say --format {named} {flag}, or rename it if it is text"
         )));
     }
-    let guard = Guard::new()?;
     let options = PrepareOptions {
         inputs: args.inputs.clone(),
         out: args.out.clone(),
         format: words.parse()?,
         tokenizer: tokenizer(args.tokenizer),
-        validation: parse_fraction("--validation", &args.validation)?,
-        shard_tokens: args.shard_tokens,
-        stop: guard.flag(),
+        validation: args.validation,
+        shard_tokens: SHARD_TOKENS,
     };
+    let guard = Guard::new()?;
     let bar = bar(input_bytes(&args.inputs)?, "{bar:24} {bytes}/{total_bytes}  {msg}  {bytes_per_sec}  ETA {eta}");
-    let report = threads::inside(threads.unwrap_or(0), || {
-        prepare(&options, &mut |now| {
-            bar.set_position(now.input_bytes);
-            bar.set_message(format!("{} documents, {} tokens", now.documents, now.tokens));
-        })
-    });
-    bar.finish_and_clear();
-    let report = match report {
-        Err(error) if guard.asked() => {
-            note(error);
-            return Ok(ExitCode::from(interrupt::CODE));
-        }
-        other => other?,
+    let mut show = |now: Progress| {
+        bar.set_position(now.input_bytes);
+        bar.set_message(format!("{} documents, {} tokens", now.documents, now.tokens));
+        guard.check()
     };
-    let manifest = &report.manifest;
-    for (name, part) in [("train", &manifest.train), ("validation", &manifest.validation)] {
-        if part.documents > 0 || name == "train" {
+    let report = threads::inside(threads.unwrap_or(0), || prepare(&options, &mut show));
+    bar.finish_and_clear();
+    if report.is_err() && guard.asked() {
+        note("interrupted: nothing is left behind");
+        return Ok(ExitCode::from(interrupt::CODE));
+    }
+    let report = report?;
+    for split in [Split::Train, Split::Validation] {
+        let part = report.manifest.part(split);
+        if part.documents > 0 {
             note(format_args!(
-                "{name}: {} documents, {} tokens for {} bytes of text, {} shards",
+                "{}: {} documents, {} tokens for {} bytes of text, {} shards",
+                split.name(),
                 part.documents,
                 part.tokens,
                 part.bytes,

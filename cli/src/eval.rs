@@ -205,5 +205,5 @@ pub fn held_out(run: &Run, model: &Loaded) -> Result<Scorable> {
     let Some(source) = material.validation else {
         return Err(Error::usage(format!("{} held nothing out: name data to score with --data", run.path().display())));
     };
-    Ok(Scorable { source, files: material.held_out })
+    Ok(Scorable { source, files: material.validation_files.into_iter().map(|file| file.path).collect() })
 }

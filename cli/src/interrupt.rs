@@ -38,11 +38,6 @@ impl Guard {
     pub fn check(&self) -> Result<()> {
         if self.asked() { Err(Error::new("interrupted")) } else { Ok(()) }
     }
-
-    /// What says so.
-    pub fn flag(&self) -> Arc<AtomicBool> {
-        self.0.clone()
-    }
 }
 
 impl Drop for Guard {

@@ -7,7 +7,7 @@
 
 use engine::{Error, Result};
 use ltm::config::Chunking;
-use ltm::data::batches::{IGNORED, SampleInfo, Source};
+use ltm::data::sources::{IGNORED, SampleInfo, Source};
 use ltm::data::tokenizer::Tokenizer;
 use ltm::generate::front;
 use std::collections::{HashMap, HashSet};

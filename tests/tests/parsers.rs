@@ -5,13 +5,21 @@
 use ltm::mutate;
 
 use engine::{Error, Result};
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use lab::text::documents::Pieces;
+use lab::text::encode::{Encoded, encode_all};
+use lab::text::formats::{Column, Format, TextSplit};
 use lab::text::tokenizer;
 use ltm::config::{Choice, Config, Tokenizer, parameter_count};
-use ltm::data::manifest::{Manifest, Part, ShardEntry};
+use ltm::data::Bytes;
+use ltm::data::folder::{Manifest, Part, ShardEntry};
 use ltm::data::shards::{self, payload_start};
+use ltm::json;
 use ltm::safetensors::{Data, SafeTensors, Writer};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
+use std::io::{Cursor, Write};
 
 /// Counts the bytes that this thread has asked for.
 struct Counting;
@@ -143,12 +151,47 @@ fn damaged_shard_headers() {
 
 #[test]
 fn damaged_manifests() {
-    let shard = |i: u64| ShardEntry { file: format!("train-{i:05}.bin"), tokens: 10 + i, checksum: u64::MAX - i };
-    let train = Part { documents: 3, tokens: 21, bytes: 18, shards: vec![shard(0), shard(1)] };
-    let good = Manifest { tokenizer: "bytes".into(), vocab: 258, train, validation: Part::default() }.to_json();
-    damaged(good.as_bytes(), 5_000, Manifest::parse, |_, manifest| {
-        assert!(manifest.train.shards.iter().all(|shard| !shard.file.contains('/')));
-    });
+    let sums = [(Some("0f".repeat(32)), None), (None, Some("0123456789abcdef".into()))];
+    let shards =
+        sums.map(|(sha256, checksum)| ShardEntry { file: "train-00000.bin".into(), tokens: 10, sha256, checksum });
+    let train = Part { documents: 3, tokens: 20, bytes: 17, shards: shards.into() };
+    let good = json::pretty(&Manifest::new("bytes", 258, train, Part::default()));
+    let taken = damaged(good.as_bytes(), 5_000, Manifest::parse, |_, _| ());
+    assert!(taken > 100, "only {taken} inputs got past the reader");
+}
+
+/// Files of every format, compressed or not, through all that makes tokens of them.
+#[test]
+fn damaged_documents() {
+    let jsonl = "{\"id\": 1, \"text\": \"one \\u00e9\"}\n\n{\"text\": \"two\", \"id\": [2]}\n";
+    let csv = "id,text\n1,\"a, \"\"b\"\"\nc\"\n2,plain\n";
+    let columns = vec![Column::Name("text".into())];
+    for (format, text) in [
+        (Format::Text(TextSplit::File), "some words\n\nand more\r\n"),
+        (Format::Text(TextSplit::Lines), "some words\n\nand more\r\n"),
+        (Format::Text(TextSplit::BlankLines), "some words\n\nand more\r\n"),
+        (Format::Jsonl { field: "text".into() }, jsonl),
+        (Format::Csv { columns, header: true }, csv),
+    ] {
+        let plain = text.as_bytes().to_vec();
+        let mut gzip = GzEncoder::new(Vec::new(), Compression::fast());
+        gzip.write_all(&plain).unwrap();
+        for packed in [gzip.finish().unwrap(), zstd::encode_all(&plain[..], 1).unwrap(), plain] {
+            for case in 0..mutate::cases(300) {
+                let bytes = Cursor::new(mutate::damage(&packed, case));
+                let pieces = Pieces::of_reader("in", bytes, &format, &Bytes);
+                let mut found = 0;
+                let count = |encoded: Encoded<'_>| {
+                    found += encoded.tokens.len();
+                    Ok(())
+                };
+                match encode_all(pieces, &format, &Bytes, count, &mut |_| Ok(())) {
+                    Ok(()) => assert!(found <= 10 * packed.len() + 100, "case {case}: {found} tokens"),
+                    Err(error) => assert!(!error.to_string().contains('\n'), "case {case}: {error}"),
+                }
+            }
+        }
+    }
 }
 
 /// Text of any kind, valid or not, through each tokenizer and back; and ids of any kind.

@@ -4,7 +4,7 @@ use crate::toml_file::{self, Setting};
 use engine::{Error, Result};
 use lab::suite::{DETOKENISERS, Detokenise, Group, KNOWN, Known, Set, known};
 use lab::text::FormatWords;
-use lab::text::formats::{Column, Format, Header};
+use lab::text::formats::{Column, Format};
 use ltm::config::{Choice, Chunking};
 use ltm::json::Value;
 use std::path::{Path, PathBuf};
@@ -20,7 +20,7 @@ struct Section {
     format: Option<String>,
     field: Option<String>,
     column: Vec<String>,
-    header: Header,
+    header: bool,
     split: Option<String>,
     detokenise: Option<Detokenise>,
     chunking: Chunking,
@@ -65,7 +65,7 @@ impl Section {
             format: None,
             field: None,
             column: Vec::new(),
-            header: Header::Absent,
+            header: false,
             split: None,
             detokenise: None,
             chunking: Chunking::Windows,
@@ -81,7 +81,7 @@ impl Section {
             "format" => self.format = Some(text()?),
             "field" => self.field = Some(text()?),
             "column" => self.column = several(value)?,
-            "header" => self.header = if value.as_bool()? { Header::Present } else { Header::Absent },
+            "header" => self.header = value.as_bool()?,
             "split" => self.split = Some(text()?),
             "detokenise" => self.detokenise = Some(choice(&text()?, &DETOKENISERS)?),
             "chunking" => {
@@ -148,7 +148,7 @@ impl Section {
         if let Format::Csv { columns: found, header } = &mut format {
             *found = columns.iter().map(|column| column.parse()).collect::<Result<_>>()?;
             if found.iter().any(|column| matches!(column, Column::Name(_))) {
-                *header = Header::Present;
+                *header = true;
             }
         }
         Ok(Set {

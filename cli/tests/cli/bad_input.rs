@@ -85,7 +85,7 @@ fn text_that_cannot_be_prepared() {
     prepare(&["bad.jsonl", "--format", "jsonl"]).fails(2, &["--field"]);
     prepare(&["text.txt", "--column", "1"]).fails(2, &["--column", "csv"]);
     prepare(&["none.txt"]).fails(1, &["none.txt"]);
-    prepare(&["text.txt", "--validation", "-1"]).fails(2, &["--validation -1"]);
+    prepare(&["text.txt", "--validation", "-1"]).fails(2, &["--validation", "from 0 to below 1"]);
     assert!(!lab.path("tokens").exists() && !lab.path("tokens.partial").exists());
 }
 

@@ -2,9 +2,9 @@
 //!
 //! > Mia has 3 red shells. Mia finds 4 more and then loses 2. How many shells does Mia have now?
 //!
-//! Two steps of arithmetic on numbers from 1 to 9, in one of three kinds of story. What is held out is not texts but the
-//! arithmetic itself: a kind with its numbers belongs to one [`Part`] only, so a problem that is held out cannot have been
-//! learnt by heart, whatever its names and things.
+//! Two steps of arithmetic on numbers from 1 to 9, in one of three kinds of story. What sets training and test apart is
+//! not texts but the arithmetic itself: a kind with its numbers belongs to one [`Part`] only, so a model cannot know the answer
+//! to a test problem by heart, whatever its names and things.
 
 use super::Problem;
 use engine::rng::Stream;
@@ -18,14 +18,14 @@ const THINGS: [&str; 8] = ["shells", "beads", "coins", "nuts", "stamps", "cards"
 /// What a problem is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part {
-    /// To learn from: six of seven combinations of numbers.
-    Learn,
-    /// To be asked.
-    HeldOut,
+    /// To train on: six of seven combinations of numbers.
+    Training,
+    /// To test with.
+    Test,
 }
 
 /// The kind of story and its numbers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Sum {
     kind: usize,
     a: usize,
@@ -45,7 +45,7 @@ impl Sum {
     }
 
     fn part(self) -> Part {
-        if (5 * self.a + 3 * self.b + self.c + self.kind).is_multiple_of(7) { Part::HeldOut } else { Part::Learn }
+        if (5 * self.a + 3 * self.b + self.c + self.kind).is_multiple_of(7) { Part::Test } else { Part::Training }
     }
 
     fn tell(self, [name, other, thing]: [&str; 3]) -> Problem {
@@ -110,7 +110,7 @@ mod tests {
 
     #[test]
     fn solutions_are_right() {
-        for part in [Part::Learn, Part::HeldOut] {
+        for part in [Part::Training, Part::Test] {
             let source = Arithmetic::new(1, part);
             for index in 0..2000 {
                 let problem = source.problem(index);
@@ -129,14 +129,13 @@ mod tests {
     }
 
     #[test]
-    fn what_is_held_out_is_never_learnt() {
-        let (learn, held_out) = (Sum::all(Part::Learn), Sum::all(Part::HeldOut));
-        let known: HashSet<Sum> = learn.iter().copied().collect();
-        assert!(held_out.iter().all(|sum| !known.contains(sum)));
-        assert!(held_out.len() > 150 && learn.len() > 5 * held_out.len(), "{} {}", learn.len(), held_out.len());
+    fn no_sum_is_in_both_parts() {
+        let (training, test) = (Sum::all(Part::Training), Sum::all(Part::Test));
+        assert!(test.iter().all(|sum| !training.contains(sum)));
+        assert!(test.len() > 150 && training.len() > 5 * test.len(), "{} {}", training.len(), test.len());
         let solutions = |part| (0..3000).map(|i| Arithmetic::new(0, part).problem(i).question).collect::<HashSet<_>>();
-        assert!(solutions(Part::Learn).is_disjoint(&solutions(Part::HeldOut)));
-        assert_eq!(Arithmetic::new(3, Part::Learn).problem(5), Arithmetic::new(3, Part::Learn).problem(5));
-        assert_ne!(Arithmetic::new(3, Part::Learn).problem(5), Arithmetic::new(4, Part::Learn).problem(5));
+        assert!(solutions(Part::Training).is_disjoint(&solutions(Part::Test)));
+        assert_eq!(Arithmetic::new(3, Part::Training).problem(5), Arithmetic::new(3, Part::Training).problem(5));
+        assert_ne!(Arithmetic::new(3, Part::Training).problem(5), Arithmetic::new(4, Part::Training).problem(5));
     }
 }

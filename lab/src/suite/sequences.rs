@@ -6,7 +6,7 @@ use crate::text::documents::Position;
 use autograd::Store;
 use engine::{Error, Result};
 use ltm::config::{Chunking, Config};
-use ltm::data::batches::IGNORED;
+use ltm::data::sources::IGNORED;
 use ltm::data::{Batch, SampleInfo, Tokenizer};
 use ltm::evaluate::{Evaluator, Protocol};
 use std::collections::VecDeque;

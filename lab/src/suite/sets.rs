@@ -1,7 +1,7 @@
 //! What a set is, and the paper's seven.
 
 use super::Detokenise;
-use crate::text::formats::{Column, Format, Header, TextSplit};
+use crate::text::formats::{Column, Format, TextSplit};
 use engine::Result;
 use ltm::config::Chunking;
 use ltm::run::sha256_files_watched;
@@ -69,7 +69,7 @@ impl Set {
                     Column::Name(name) => name.clone(),
                 };
                 let columns = columns.iter().map(name).collect::<Vec<_>>().join("+");
-                let header = if *header == Header::Present { " behind a header" } else { "" };
+                let header = if *header { " behind a header" } else { "" };
                 format!("csv column {columns}{header}")
             }
         };
@@ -144,7 +144,7 @@ impl Known {
             Layout::Lines | Layout::Articles => Format::Text(TextSplit::Lines),
             Layout::Jsonl(field) => Format::Jsonl { field: field.into() },
             Layout::Csv(columns) => {
-                Format::Csv { columns: columns.iter().map(|&c| Column::Index(c)).collect(), header: Header::Absent }
+                Format::Csv { columns: columns.iter().map(|&c| Column::Index(c)).collect(), header: false }
             }
         }
     }

@@ -3,9 +3,9 @@
 use super::super::{Detokenise, Group, Part, Texts, known};
 use super::*;
 use crate::text::formats::{Format, TextSplit};
-use crate::text::{read_documents, tokenizer};
+use crate::text::tokenizer;
 use ltm::config::Tokenizer as Name;
-use ltm::data::{Documents, LongDocuments, Order, Sampler, Source, Tail, Windows};
+use ltm::data::{DataFile, Dataset, Documents, Order, Sampler, Source, Tail, Windows};
 use std::path::{Path, PathBuf};
 
 /// A file with some text, and a set that reads it by lines.
@@ -44,10 +44,12 @@ fn sequences_are_those_of_the_data_module() {
     let tokenizer = tokenizer(Name::Bytes);
     for chunking in [Chunking::Windows, Chunking::Documents] {
         let set = set(folder.path(), &text, chunking);
-        let data = read_documents(&set.files, &set.format, &tokenizer).unwrap();
+        let lines = text.lines().filter(|line| !line.is_empty());
+        let tokens = lines.flat_map(|line| line.bytes().map(u16::from).chain([tokenizer.end()])).collect();
+        let data = Dataset::from_tokens(DataFile::default(), tokens, &tokenizer).unwrap();
         let source: Arc<dyn Source> = match chunking {
             Chunking::Windows => Arc::new(Windows::new(data, 32, Tail::Pad).unwrap()),
-            Chunking::Documents => Arc::new(Documents::new(data, 32, LongDocuments::Split).unwrap()),
+            Chunking::Documents => Arc::new(Documents::new(data, 32).unwrap()),
         };
         let mut sampler = Sampler::new(source.clone(), Order::Once).unwrap();
         let mut streamed = Sequences::new(&set, &tokenizer, None, 32).unwrap();
@@ -125,10 +127,10 @@ fn what_is_wrong_names_file_and_line() {
     let mut bad = set(folder.path(), b"one two\nthree\nfo\xFFur\n", Chunking::Windows);
     bad.detokenise = Detokenise::Ptb;
     let said = of(&bad, Name::Bytes);
-    assert!(said.contains("t.txt") && said.ends_with("needs UTF-8, line 3"), "{said}");
+    assert!(said.ends_with("t.txt:3: invalid UTF-8, and detokenise ptb needs UTF-8"), "{said}");
     bad.detokenise = Detokenise::None;
     let said = of(&bad, Name::Gpt2);
-    assert!(said.contains("byte 16, and tokenizer gpt2 needs UTF-8") && said.ends_with("line 3"), "{said}");
+    assert!(said.contains("t.txt:3: invalid UTF-8, and tokenizer gpt2 needs UTF-8"), "{said}");
     let gone = Set { files: vec![PathBuf::from("none.txt")], ..bad };
     assert!(of(&gone, Name::Bytes).starts_with("cannot read none.txt"));
     assert!(gone.sha256(|_| Ok(())).unwrap_err().to_string().starts_with("cannot read none.txt"));

@@ -1,9 +1,10 @@
 //! The documents of a set, detokenised, in parts that a tokenizer may take one by one.
 
 use super::{Group, Set};
-use crate::text::documents::{At, LONGEST_PIECE, PIECE, Piece, Pieces, Place, Position, line_of};
-use crate::text::encode::{check_utf8, text_of};
-use engine::{Error, Result};
+use crate::text::Format;
+use crate::text::documents::{LONGEST_PIECE, PIECE, Piece, Pieces, Place, Position};
+use crate::text::encode::{check_utf8, text_of, utf8};
+use engine::Result;
 use ltm::config;
 use ltm::data::Tokenizer;
 use std::path::Path;
@@ -164,7 +165,7 @@ impl<'a> Texts<'a> {
         }
         if !begun && text.trim_ascii().is_empty() {
             // Blank lines of a text are no documents; a record without text is one that somebody expects to be there.
-            if let Some(place) = place.filter(|place| matches!(place.at, At::Line(_))) {
+            if let Some(place) = place.filter(|_| self.has_records()) {
                 self.left_out.add(place);
             }
             return None;
@@ -177,14 +178,14 @@ impl<'a> Texts<'a> {
     fn next_text(&mut self) -> Result<Option<(Vec<u8>, Position, Place)>> {
         let Some(piece) = self.pieces.next().transpose()? else {
             for file in self.set.files.iter().filter(|file| self.filled.iter().all(|filled| **filled != ***file)) {
-                self.left_out.add(Place { file: file.as_path().into(), at: At::Line(1) });
+                self.left_out.add(Place { file: file.as_path().into(), line: 1 });
             }
             self.filled = self.set.files.iter().map(|file| file.as_path().into()).collect();
             return Ok(None);
         };
         let text = self.text(&piece)?;
         // A record without text is left out by itself.
-        let something = matches!(piece.place.at, At::Line(_)) || !text.trim_ascii().is_empty();
+        let something = self.has_records() || !text.trim_ascii().is_empty();
         if something && self.filled.last() != Some(&piece.place.file) {
             self.filled.push(piece.place.file.clone());
         }
@@ -193,19 +194,18 @@ impl<'a> Texts<'a> {
 
     fn text(&self, piece: &Piece) -> Result<Vec<u8>> {
         let text = text_of(piece, &self.set.format)?;
-        check_utf8(&text, piece, self.tokenizer).map_err(|error| with_line(error, &piece.place, &text))?;
-        if self.set.detokenise == super::Detokenise::None {
+        let detokenise = self.set.detokenise;
+        if detokenise == super::Detokenise::None {
+            check_utf8(&text, piece, self.tokenizer)?;
             return Ok(text.into_owned());
         }
-        let text = std::str::from_utf8(&text).map_err(|error| {
-            let how = self.set.detokenise.name();
-            let error = Error::new(format!(
-                "{}, and detokenise {how} needs UTF-8",
-                piece.place.invalid_utf8(error.valid_up_to())
-            ));
-            with_line(error, &piece.place, &text)
-        })?;
-        Ok(self.set.detokenise.text(text).into_bytes())
+        let text = utf8(&text, piece, format_args!("detokenise {} needs UTF-8", detokenise.name()))?;
+        Ok(detokenise.text(text).into_bytes())
+    }
+
+    /// Whether the files are made of records, each of which somebody expects to be there, and not of plain text.
+    fn has_records(&self) -> bool {
+        !matches!(self.set.format, Format::Text(_))
     }
 }
 
@@ -217,14 +217,4 @@ fn is_title(line: &[u8]) -> bool {
         && line.ends_with(b" =")
         && line[2] != b'='
         && line[line.len() - 3] != b'='
-}
-
-/// Adds the line to an error of a piece of text that knows its byte only.
-fn with_line(error: Error, place: &Place, text: &[u8]) -> Error {
-    let At::Byte(start) = place.at else { return error };
-    let valid = std::str::from_utf8(text).map_or_else(|error| error.valid_up_to(), str::len);
-    match line_of(&place.file, start + valid as u64) {
-        Some(line) => Error::new(format!("{error}, line {line}")),
-        None => error,
-    }
 }

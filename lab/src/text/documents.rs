@@ -1,17 +1,20 @@
 //! Streams documents out of files, in pieces, so that memory depends neither on the size of an input nor on the size of a
 //! document: a long text comes in several pieces, cut where the tokenizer says that cutting changes nothing.
 //!
-//! Files may be compressed by gzip or Zstandard. Only jsonl and csv records must fit in memory whole; they may have [`LONGEST_RECORD`] bytes.
+//! Files may be compressed by gzip or Zstandard. Only jsonl and csv records must fit in memory whole; they may have
+//! [`LONGEST_RECORD`] bytes.
 
-use super::formats::{Format, TextSplit};
+use super::formats::{Column, Format, TextSplit};
+use super::input::{Input, plain};
+use csv::ByteRecord;
 use engine::{Error, Result};
 use ltm::data::Tokenizer;
-use std::fmt;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::{fmt, iter, vec};
 
 /// A text is cut at the first opportunity beyond this many bytes.
 pub const PIECE: usize = 1 << 18;
@@ -56,46 +59,14 @@ pub enum Position {
 pub struct Place {
     /// The file, as the user named it.
     pub file: Arc<Path>,
-    /// Byte or line.
-    pub at: At,
-}
-
-/// A place within a file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum At {
-    /// Bytes before it.
-    Byte(u64),
-    /// Line number, from 1.
-    Line(u64),
-}
-
-impl Place {
-    /// The error of text that is not UTF-8 from its byte `valid` on.
-    pub fn invalid_utf8(&self, valid: usize) -> Error {
-        Error::new(match self.at {
-            At::Byte(start) => format!("{}: invalid UTF-8 at byte {}", self.file.display(), start + valid as u64),
-            At::Line(_) => format!("{self}: invalid UTF-8 at byte {valid} of the text"),
-        })
-    }
+    /// The line, from 1.
+    pub line: u64,
 }
 
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.at {
-            At::Byte(byte) => write!(f, "{}, byte {byte}", self.file.display()),
-            At::Line(line) => write!(f, "{}:{line}", self.file.display()),
-        }
+        write!(f, "{}:{}", self.file.display(), self.line)
     }
-}
-
-/// The line, from 1, with the byte at `at` of a file's text, for messages; the file is read again for it.
-pub fn line_of(path: &Path, at: u64) -> Option<u64> {
-    let text = super::compressed::plain(path, Box::new(File::open(path).ok()?)).ok()?;
-    let mut line = 1;
-    for byte in BufReader::new(text.take(at)).bytes() {
-        line += u64::from(byte.ok()? == b'\n');
-    }
-    Some(line)
 }
 
 /// The last place at or before `at` that is not within a character; `text` is UTF-8, cut off anywhere.
@@ -104,6 +75,11 @@ pub(super) fn char_floor(text: &[u8], at: usize) -> usize {
         return text.len();
     }
     (at.saturating_sub(3)..=at).rev().find(|&i| text[i] & 0xC0 != 0x80).unwrap_or(at)
+}
+
+/// Line ends in `text`.
+pub(super) fn lines_in(text: &[u8]) -> u64 {
+    text.iter().filter(|&&byte| byte == b'\n').count() as u64
 }
 
 /// Counts what is read, for the progress bar.
@@ -120,20 +96,13 @@ impl<R: Read> Read for Metered<R> {
     }
 }
 
-/// The pieces of one file; document numbers are filled in by [`Pieces`].
-pub(super) trait FilePieces {
-    fn next_piece(&mut self) -> Result<Option<Piece>>;
-}
-
-/// Where bytes come from.
-pub(super) type Bytes = Box<dyn Read + Send>;
-
 /// The pieces of several files, in order.
 pub struct Pieces<'a> {
-    waiting: std::vec::IntoIter<(Arc<Path>, Option<Bytes>)>,
+    waiting: vec::IntoIter<(Arc<Path>, Option<Input>)>,
     format: &'a Format,
     tokenizer: &'a dyn Tokenizer,
-    current: Option<Box<dyn FilePieces + 'a>>,
+    /// The pieces of the present file, whose documents have no numbers yet.
+    current: Box<dyn Iterator<Item = Result<Piece>> + 'a>,
     document: u64,
     consumed: Arc<AtomicU64>,
 }
@@ -145,12 +114,18 @@ impl<'a> Pieces<'a> {
     }
 
     /// The pieces of anything that can be read; `name` stands for it in messages.
-    pub fn of_reader(name: &str, reader: Bytes, format: &'a Format, tokenizer: &'a dyn Tokenizer) -> Self {
-        Self::new(vec![(Arc::from(Path::new(name)), Some(reader))], format, tokenizer)
+    pub fn of_reader(
+        name: impl AsRef<Path>,
+        reader: impl Read + Send + 'static,
+        format: &'a Format,
+        tokenizer: &'a dyn Tokenizer,
+    ) -> Self {
+        Self::new(vec![(Arc::from(name.as_ref()), Some(Box::new(reader)))], format, tokenizer)
     }
 
-    fn new(inputs: Vec<(Arc<Path>, Option<Bytes>)>, format: &'a Format, tokenizer: &'a dyn Tokenizer) -> Self {
-        Self { waiting: inputs.into_iter(), format, tokenizer, current: None, document: 0, consumed: Arc::default() }
+    fn new(inputs: Vec<(Arc<Path>, Option<Input>)>, format: &'a Format, tokenizer: &'a dyn Tokenizer) -> Self {
+        let (waiting, current) = (inputs.into_iter(), Box::new(iter::empty()));
+        Self { waiting, format, tokenizer, current, document: 0, consumed: Arc::default() }
     }
 
     /// Bytes read so far, of all files.
@@ -160,31 +135,35 @@ impl<'a> Pieces<'a> {
 
     fn next_piece(&mut self) -> Result<Option<Piece>> {
         loop {
-            if let Some(file) = &mut self.current {
-                if let Some(mut piece) = file.next_piece()? {
-                    piece.document = self.document;
-                    self.document += u64::from(piece.position == Position::Last);
-                    return Ok(Some(piece));
-                }
-                self.current = None;
+            if let Some(mut piece) = self.current.next().transpose()? {
+                piece.document = self.document;
+                self.document += u64::from(piece.position == Position::Last);
+                return Ok(Some(piece));
             }
             let Some((file, reader)) = self.waiting.next() else { return Ok(None) };
-            self.current = Some(self.open(file, reader)?);
+            self.current = self.open(file, reader)?;
         }
     }
 
-    fn open(&self, file: Arc<Path>, reader: Option<Bytes>) -> Result<Box<dyn FilePieces + 'a>> {
+    fn open(&self, file: Arc<Path>, reader: Option<Input>) -> Result<Box<dyn Iterator<Item = Result<Piece>> + 'a>> {
         let reader = match reader {
             Some(reader) => reader,
-            None => Box::new(open_file(&file)?),
+            None if file.is_dir() => {
+                return Err(Error::usage(format!("{} is a folder: name the files in it", file.display())));
+            }
+            None => Box::new(File::open(&file).map_err(|error| Error::io("read", &file, &error))?),
         };
         // Counted as it lies in the file, which is what a progress bar knows the size of.
-        let input = Metered { inner: reader, consumed: self.consumed.clone() };
-        let input = super::compressed::plain(&file, Box::new(input))?;
+        let input = plain(&file, Box::new(Metered { inner: reader, consumed: self.consumed.clone() }))?;
         Ok(match self.format {
-            Format::Text(split) => Box::new(Text::new(file, input, *split, self.tokenizer)),
-            Format::Jsonl { .. } => Box::new(Lines { file, input: BufReader::with_capacity(1 << 16, input), line: 0 }),
-            Format::Csv { columns, header } => super::csv::open(file, input, columns, *header)?,
+            Format::Text(_) | Format::Jsonl { .. } => {
+                let mut text = Text::new(file, input, self.format, self.tokenizer);
+                Box::new(iter::from_fn(move || text.next_piece().transpose()))
+            }
+            Format::Csv { columns, header } => {
+                let mut table = Table::open(file, input, columns, *header)?;
+                Box::new(iter::from_fn(move || table.next_piece().transpose()))
+            }
         })
     }
 }
@@ -197,41 +176,38 @@ impl Iterator for Pieces<'_> {
     }
 }
 
-/// Opens a regular file for reading.
-fn open_file(path: &Path) -> Result<File> {
-    let file = File::open(path).map_err(|error| Error::io("read", path, &error))?;
-    let kind = file.metadata().map_err(|error| Error::io("read", path, &error))?;
-    match kind.is_dir() {
-        true => Err(Error::usage(format!("{} is a folder: name the files in it", path.display()))),
-        false => Ok(file),
-    }
-}
-
-/// Plain text, cut into documents and documents into pieces.
-struct Text<'a, R> {
+/// Plain text or lines of jsonl, cut into documents and documents into pieces.
+struct Text<'a> {
     file: Arc<Path>,
-    input: BufReader<R>,
+    input: BufReader<Input>,
     split: TextSplit,
+    /// Whether every document is a line of jsonl, which is not cut.
+    jsonl: bool,
     tokenizer: &'a dyn Tokenizer,
     /// The text that is not handed out yet.
     buffer: Vec<u8>,
-    /// Where in the file the buffer begins.
-    offset: u64,
+    /// The line in which the buffer begins.
+    line: u64,
     /// Whether pieces of the present document have been handed out.
     begun: bool,
     /// Whether the next byte begins a line.
     at_line_start: bool,
 }
 
-impl<'a, R: Read> Text<'a, R> {
-    fn new(file: Arc<Path>, input: R, split: TextSplit, tokenizer: &'a dyn Tokenizer) -> Self {
-        let input = BufReader::with_capacity(FRAGMENT as usize, input);
-        Self { file, input, split, tokenizer, buffer: Vec::new(), offset: 0, begun: false, at_line_start: true }
+impl<'a> Text<'a> {
+    fn new(file: Arc<Path>, input: Input, format: &Format, tokenizer: &'a dyn Tokenizer) -> Self {
+        let mut input = BufReader::with_capacity(FRAGMENT as usize, input);
+        let (split, jsonl) = if let Format::Text(split) = format { (*split, false) } else { (TextSplit::Lines, true) };
+        // What editors put in front of UTF-8 belongs to no line.
+        if jsonl && input.fill_buf().is_ok_and(|first| first.starts_with(BYTE_ORDER_MARK)) {
+            input.consume(BYTE_ORDER_MARK.len());
+        }
+        Self { file, input, split, jsonl, tokenizer, buffer: Vec::new(), line: 1, begun: false, at_line_start: true }
     }
 
     /// Appends some bytes to the buffer, no more than to the end of a line if lines matter; returns how many.
     fn read_fragment(&mut self) -> Result<usize> {
-        let mut some = Read::take(&mut self.input, FRAGMENT);
+        let mut some = self.input.by_ref().take(FRAGMENT);
         match self.split {
             TextSplit::File => some.read_to_end(&mut self.buffer),
             TextSplit::Lines | TextSplit::BlankLines => some.read_until(b'\n', &mut self.buffer),
@@ -239,13 +215,17 @@ impl<'a, R: Read> Text<'a, R> {
         .map_err(|error| Error::io("read", &self.file, &error))
     }
 
+    fn place(&self) -> Place {
+        Place { file: self.file.clone(), line: self.line }
+    }
+
     /// Hands out the first `keep` bytes of the buffer and forgets the next `skip`.
     fn take(&mut self, keep: usize, skip: usize, position: Position) -> Piece {
+        let place = self.place();
         let rest = self.buffer.split_off(keep + skip);
         let mut bytes = std::mem::replace(&mut self.buffer, rest);
+        self.line += lines_in(&bytes);
         bytes.truncate(keep);
-        let place = Place { file: self.file.clone(), at: At::Byte(self.offset) };
-        self.offset += (keep + skip) as u64;
         self.begun = position == Position::Inside;
         Piece { bytes, document: 0, position, place }
     }
@@ -253,21 +233,17 @@ impl<'a, R: Read> Text<'a, R> {
     /// Ends the present document before the buffer's last `separator` bytes and the line ending in front of them.
     fn end_document(&mut self, separator: usize) -> Option<Piece> {
         let text = &self.buffer[..self.buffer.len() - separator];
+        let blank_is_nothing = self.jsonl || self.split == TextSplit::BlankLines;
         let keep = match self.split {
+            _ if blank_is_nothing && !self.begun && text.trim_ascii().is_empty() => 0,
             TextSplit::File => text.len(),
-            TextSplit::BlankLines if !self.begun && text.trim_ascii().is_empty() => 0,
             TextSplit::Lines | TextSplit::BlankLines => without_line_ending(text).len(),
         };
-        if keep == 0 && !self.begun {
-            self.offset += self.buffer.len() as u64;
-            self.buffer.clear();
-            return None;
-        }
-        Some(self.take(keep, self.buffer.len() - keep, Position::Last))
+        let is_piece = keep > 0 || self.begun;
+        let piece = self.take(keep, self.buffer.len() - keep, Position::Last);
+        is_piece.then_some(piece)
     }
-}
 
-impl<R: Read> FilePieces for Text<'_, R> {
     fn next_piece(&mut self) -> Result<Option<Piece>> {
         loop {
             let n = self.read_fragment()?;
@@ -286,7 +262,11 @@ impl<R: Read> FilePieces for Text<'_, R> {
             if document.is_some() {
                 return Ok(document);
             }
-            if self.buffer.len() > PIECE {
+            if self.jsonl && self.buffer.len() as u64 > LONGEST_RECORD {
+                let place = self.place();
+                return Err(Error::new(format!("{place}: the line is longer than {} MiB", LONGEST_RECORD >> 20)));
+            }
+            if !self.jsonl && self.buffer.len() > PIECE {
                 // A line ending stays back: it is dropped if the document turns out to end with it.
                 let text = &self.buffer[..self.buffer.len() - 2];
                 let forced = || (self.buffer.len() >= LONGEST_PIECE).then(|| char_floor(text, text.len() - 1));
@@ -304,38 +284,82 @@ fn without_line_ending(line: &[u8]) -> &[u8] {
     line.strip_suffix(b"\r").unwrap_or(line)
 }
 
-/// Every line that is not blank is a piece.
-struct Lines<R> {
+/// The records of comma-separated values.
+struct Table {
     file: Arc<Path>,
-    input: BufReader<R>,
-    line: u64,
+    input: csv::Reader<Bounded>,
+    /// Which make the document, joined by a blank.
+    columns: Vec<usize>,
 }
 
-impl<R: Read> FilePieces for Lines<R> {
-    fn next_piece(&mut self) -> Result<Option<Piece>> {
-        loop {
-            self.line += 1;
-            let place = Place { file: self.file.clone(), at: At::Line(self.line) };
-            let mut bytes = Vec::new();
-            let n = Read::take(&mut self.input, LONGEST_RECORD + 1)
-                .read_until(b'\n', &mut bytes)
-                .map_err(|error| Error::io("read", &self.file, &error))?;
-            // What editors put in front of UTF-8 belongs to no document.
-            if self.line == 1 && bytes.starts_with(BYTE_ORDER_MARK) {
-                bytes.drain(..BYTE_ORDER_MARK.len());
-            }
-            match n {
-                0 => return Ok(None),
-                n if n as u64 > LONGEST_RECORD => {
-                    return Err(Error::new(format!("{place}: the line is longer than {} MiB", LONGEST_RECORD >> 20)));
-                }
-                _ if bytes.trim_ascii().is_empty() => {}
-                _ => return Ok(Some(Piece { bytes, document: 0, position: Position::Last, place })),
-            }
+/// Refuses to go on when a record does not end: a quote that is never closed would read the whole file into memory.
+struct Bounded {
+    input: Input,
+    since_record: u64,
+}
+
+impl Read for Bounded {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        if self.since_record > LONGEST_RECORD {
+            return Err(io::Error::other(format!(
+                "a record longer than {} MiB: is a quote open?",
+                LONGEST_RECORD >> 20
+            )));
         }
+        let n = self.input.read(out)?;
+        self.since_record += n as u64;
+        Ok(n)
+    }
+}
+
+impl Table {
+    fn open(file: Arc<Path>, input: Input, columns: &[Column], header: bool) -> Result<Self> {
+        let input = Bounded { input, since_record: 0 };
+        let mut input = csv::ReaderBuilder::new().has_headers(header).from_reader(input);
+        let mut place = |column: &Column| match column {
+            Column::Index(index) => Ok(*index),
+            Column::Name(name) => {
+                let names = input.byte_headers().map_err(|error| in_table(&file, &error))?;
+                names.iter().position(|found| found == name.as_bytes()).ok_or_else(|| {
+                    let names: Vec<_> = names.iter().map(String::from_utf8_lossy).collect();
+                    Error::new(format!("{}:1: no column {name:?}; there are: {}", file.display(), names.join(", ")))
+                })
+            }
+        };
+        let columns = columns.iter().map(&mut place).collect::<Result<_>>()?;
+        Ok(Self { file, input, columns })
+    }
+
+    fn next_piece(&mut self) -> Result<Option<Piece>> {
+        let mut record = ByteRecord::new();
+        if !self.input.read_byte_record(&mut record).map_err(|error| in_table(&self.file, &error))? {
+            return Ok(None);
+        }
+        self.input.get_mut().since_record = 0;
+        let line = record.position().map_or(0, csv::Position::line);
+        let place = Place { file: self.file.clone(), line };
+        let field = |&column: &usize| {
+            record.get(column).ok_or_else(|| {
+                let (number, there) = (column + 1, record.len());
+                Error::new(format!("{place}: there is no column {number}, the record has {there}"))
+            })
+        };
+        let bytes = self.columns.iter().map(field).collect::<Result<Vec<_>>>()?.join(&b' ');
+        Ok(Some(Piece { bytes, document: 0, position: Position::Last, place }))
+    }
+}
+
+fn in_table(file: &Path, error: &csv::Error) -> Error {
+    let name = file.display();
+    match error.kind() {
+        csv::ErrorKind::Io(error) => Error::io("read", file, error),
+        csv::ErrorKind::UnequalLengths { pos: Some(pos), expected_len, len } => {
+            let line = pos.line();
+            Error::new(format!("{name}:{line}: number of columns {len}, those before it have {expected_len}"))
+        }
+        _ => Error::new(format!("{name}: {error}")),
     }
 }
 
 #[cfg(test)]
-#[path = "documents_tests.rs"]
 mod tests;

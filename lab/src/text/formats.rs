@@ -18,8 +18,8 @@ pub enum Format {
     Csv {
         /// Which columns.
         columns: Vec<Column>,
-        /// Whether the first record names the columns.
-        header: Header,
+        /// Whether the first record names the columns and is no document.
+        header: bool,
     },
 }
 
@@ -44,17 +44,7 @@ pub enum Column {
     Name(String),
 }
 
-/// Whether the first record of a table names its columns.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Header {
-    /// The first record is data.
-    #[default]
-    Absent,
-    /// The first record names the columns and is no document.
-    Present,
-}
-
-/// The words of the command line, as they come.
+/// The words of the command line or of a suite file, as they come.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct FormatWords<'a> {
     /// `--format`: `text` (the default), `jsonl` or `csv`.
@@ -64,7 +54,7 @@ pub struct FormatWords<'a> {
     /// `--column`: a number, counted from 1, or a name.
     pub column: Option<&'a str>,
     /// `--header`: the first record names the columns. Follows by itself from a column given by name.
-    pub header: Header,
+    pub header: bool,
     /// `--split`: `file` (the default), `lines` or `blank-lines`, for text.
     pub split: Option<&'a str>,
 }
@@ -76,29 +66,29 @@ impl FormatWords<'_> {
     /// Unknown words, missing ones, and words that belong to another format.
     pub fn parse(&self) -> Result<Format> {
         let format = self.format.unwrap_or("text");
-        let belongs = |flag: &str, to: &str, given: bool| match given && format != to {
-            true => Err(Error::usage(format!("{flag} belongs to --format {to}, not to --format {format}"))),
-            false => Ok(()),
-        };
-        belongs("--field", "jsonl", self.field.is_some())?;
-        belongs("--column", "csv", self.column.is_some())?;
-        belongs("--header", "csv", self.header == Header::Present)?;
-        belongs("--split", "text", self.split.is_some())?;
-        match format {
-            "text" => Ok(Format::Text(self.split.map_or(Ok(TextSplit::default()), str::parse)?)),
-            "jsonl" => match self.field {
-                Some(field) => Ok(Format::Jsonl { field: field.into() }),
-                None => Err(Error::usage("--format jsonl needs --field NAME: the key that holds the text")),
-            },
-            "csv" => {
-                let column = self.column.ok_or_else(|| {
-                    Error::usage("--format csv needs --column C: the text's column, by name or by number from 1")
-                })?;
-                let column: Column = column.parse()?;
-                let named = matches!(column, Column::Name(_));
-                Ok(Format::Csv { columns: vec![column], header: if named { Header::Present } else { self.header } })
+        for (flag, owner, given) in [
+            ("--field", "jsonl", self.field.is_some()),
+            ("--column", "csv", self.column.is_some()),
+            ("--header", "csv", self.header),
+            ("--split", "text", self.split.is_some()),
+        ] {
+            if given && format != owner {
+                return Err(Error::usage(format!("{flag} belongs to --format {owner}, not to --format {format}")));
             }
-            other => Err(Error::usage(format!("there is no format {other:?}: choose text, jsonl or csv"))),
+        }
+        match (format, self.field, self.column) {
+            ("text", ..) => Ok(Format::Text(self.split.map_or(Ok(TextSplit::default()), str::parse)?)),
+            ("jsonl", Some(field), _) => Ok(Format::Jsonl { field: field.into() }),
+            ("jsonl", ..) => Err(Error::usage("--format jsonl needs --field NAME: the key that holds the text")),
+            ("csv", _, Some(column)) => {
+                let column = column.parse()?;
+                let header = self.header || matches!(column, Column::Name(_));
+                Ok(Format::Csv { columns: vec![column], header })
+            }
+            ("csv", ..) => {
+                Err(Error::usage("--format csv needs --column C: the text's column, by name or by number from 1"))
+            }
+            (other, ..) => Err(Error::usage(format!("there is no format {other:?}: choose text, jsonl or csv"))),
         }
     }
 }
@@ -128,17 +118,6 @@ impl FromStr for Column {
     }
 }
 
-/// A part of the documents: `--validation 0.01`.
-///
-/// # Errors
-/// Anything but a number in 0..1.
-pub fn parse_fraction(flag: &str, word: &str) -> Result<f64> {
-    match word.parse::<f64>() {
-        Ok(x) if (0.0..1.0).contains(&x) => Ok(x),
-        _ => Err(Error::usage(format!("{flag} {word}: must be a number from 0 to below 1, e.g. 0.01"))),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -146,47 +125,34 @@ mod tests {
     #[test]
     fn words_become_formats() {
         let none = FormatWords::default();
-        assert_eq!(none.parse().unwrap(), Format::Text(TextSplit::File));
-        let lines = FormatWords { split: Some("blank-lines"), ..none };
-        assert_eq!(lines.parse().unwrap(), Format::Text(TextSplit::BlankLines));
-        let jsonl = FormatWords { format: Some("jsonl"), field: Some("text"), ..none };
-        assert_eq!(jsonl.parse().unwrap(), Format::Jsonl { field: "text".into() });
-        let csv = FormatWords { format: Some("csv"), column: Some("3"), ..none };
-        assert_eq!(csv.parse().unwrap(), Format::Csv { columns: vec![Column::Index(2)], header: Header::Absent });
-        let csv = FormatWords { column: Some("title"), ..csv };
-        assert_eq!(
-            csv.parse().unwrap(),
-            Format::Csv { columns: vec![Column::Name("title".into())], header: Header::Present }
-        );
-    }
-
-    #[test]
-    fn wrong_words_are_told_what_would_be_right() {
-        let none = FormatWords::default();
+        let csv = FormatWords { format: Some("csv"), ..none };
+        let text = FormatWords { field: Some("text"), ..none };
+        let name = Column::Name("title".into());
+        for (words, format) in [
+            (none, Format::Text(TextSplit::File)),
+            (FormatWords { split: Some("blank-lines"), ..none }, Format::Text(TextSplit::BlankLines)),
+            (FormatWords { format: Some("jsonl"), ..text }, Format::Jsonl { field: "text".into() }),
+            (FormatWords { column: Some("3"), ..csv }, Format::Csv { columns: vec![Column::Index(2)], header: false }),
+            (FormatWords { column: Some("title"), ..csv }, Format::Csv { columns: vec![name], header: true }),
+        ] {
+            assert_eq!(words.parse(), Ok(format));
+        }
         for (words, message) in [
             (FormatWords { format: Some("xml"), ..none }, "there is no format \"xml\": choose text, jsonl or csv"),
-            (FormatWords { field: Some("a"), ..none }, "--field belongs to --format jsonl, not to --format text"),
+            (text, "--field belongs to --format jsonl, not to --format text"),
             (
-                FormatWords { format: Some("csv"), column: Some("1"), split: Some("lines"), ..none },
+                FormatWords { column: Some("1"), split: Some("lines"), ..csv },
                 "--split belongs to --format text, not to --format csv",
             ),
             (
                 FormatWords { format: Some("jsonl"), ..none },
                 "--format jsonl needs --field NAME: the key that holds the text",
             ),
-            (
-                FormatWords { format: Some("csv"), ..none },
-                "--format csv needs --column C: the text's column, by name or by number from 1",
-            ),
-            (FormatWords { format: Some("csv"), column: Some("0"), ..none }, "--column 0: columns are counted from 1"),
+            (csv, "--format csv needs --column C: the text's column, by name or by number from 1"),
+            (FormatWords { column: Some("0"), ..csv }, "--column 0: columns are counted from 1"),
             (FormatWords { split: Some("words"), ..none }, "--split \"words\": choose file, lines or blank-lines"),
         ] {
-            let error = words.parse().unwrap_err();
-            assert_eq!((error.to_string().as_str(), error.kind()), (message, engine::ErrorKind::Usage));
-        }
-        assert_eq!(parse_fraction("--validation", "0.25").unwrap(), 0.25);
-        for word in ["1", "-0.1", "nan", "x", ""] {
-            assert!(parse_fraction("--validation", word).is_err(), "{word}");
+            assert_eq!(words.parse(), Err(Error::usage(message)));
         }
     }
 }

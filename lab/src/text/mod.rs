@@ -4,31 +4,31 @@
 //! [`prepare`](mod@prepare) writes the tokens into a folder of shards. [`open`] opens whatever `--data` names. Memory is
 //! bounded: only a small text that is opened without being prepared is held in memory whole.
 
-mod compressed;
-mod csv;
 pub mod documents;
 pub mod encode;
 pub mod formats;
 mod gpt2;
+mod input;
 pub mod prepare;
-mod writer;
 
 pub use formats::{Format, FormatWords};
-pub use prepare::{PrepareOptions, Report, prepare};
-pub use writer::OutputFolder;
+pub use prepare::{OutputFolder, PrepareOptions, Report, prepare};
 
+use documents::Pieces;
 use encode::{Encoded, encode_all};
 use engine::{Error, Result};
 use formats::TextSplit;
 use gpt2::Gpt2;
 use ltm::config::{Config, Tokenizer as Name};
-use ltm::data::{Bytes, Dataset, Split, Tokenizer};
+use ltm::data::{Bytes, DataFile, Dataset, Split, Tokenizer};
+use ltm::hash;
 use ltm::run::{Material, Scorable};
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::io::Cursor;
+use std::path::Path;
 use std::sync::Arc;
 
-/// Text of more bytes than this is not tokenised when it is opened: it has to be prepared.
+/// A text file with more bytes or tokens than this is not tokenised when it is opened: it has to be prepared.
 pub const LARGEST_TEXT: u64 = 1 << 28;
 
 /// The tokenizer of that name.
@@ -75,41 +75,30 @@ pub fn open(path: &Path, split: Split, tokenizer: &Arc<dyn Tokenizer>) -> Result
             tokenizer.name()
         )));
     }
-    if meta.len() > LARGEST_TEXT {
-        return Err(Error::usage(format!(
+    let too_large = || {
+        Error::usage(format!(
             "{0} is too large to be tokenised in memory: `ltm data prepare {0} --tokenizer {1} --out DIR`",
             path.display(),
             tokenizer.name()
-        )));
-    }
-    read_documents(&[path.into()], &Format::Text(TextSplit::File), tokenizer)
-}
-
-/// Tokenises the documents of `files` in memory.
-///
-/// # Errors
-/// Files that cannot be read or are not in `format`; more text than [`LARGEST_TEXT`]; no text at all.
-pub fn read_documents(files: &[PathBuf], format: &Format, tokenizer: &Arc<dyn Tokenizer>) -> Result<Dataset> {
-    let name = files.first().cloned().unwrap_or_default();
-    let pieces = documents::Pieces::of_files(files, format, &**tokenizer);
-    let (mut tokens, mut bytes) = (Vec::new(), 0);
-    let keep = |encoded: Encoded<'_>| {
-        bytes += encoded.bytes;
-        if bytes > LARGEST_TEXT {
-            return Err(Error::usage(format!(
-                "{}: more than {} MiB of text must be prepared first: `ltm data prepare`",
-                name.display(),
-                LARGEST_TEXT >> 20
-            )));
-        }
-        tokens.extend_from_slice(encoded.tokens);
-        Ok(())
+        ))
     };
-    encode_all(pieces, format, &**tokenizer, keep, &mut |_| {})?;
-    if tokens.is_empty() {
-        return Err(Error::new(format!("{} holds no text", name.display())));
+    if meta.len() > LARGEST_TEXT {
+        return Err(too_large());
     }
-    Dataset::from_tokens(&name, tokens, tokenizer)
+    let raw = fs::read(path).map_err(|error| Error::io("read", path, &error))?;
+    let file = DataFile { path: path.into(), bytes: meta.len(), sha256: hash::hex(&hash::sha256(&raw)) };
+    let format = Format::Text(TextSplit::File);
+    let pieces = Pieces::of_reader(path, Cursor::new(raw), &format, &**tokenizer);
+    let mut tokens = Vec::new();
+    let keep = |encoded: Encoded<'_>| {
+        tokens.extend_from_slice(encoded.tokens);
+        if tokens.len() as u64 > LARGEST_TEXT { Err(too_large()) } else { Ok(()) }
+    };
+    encode_all(pieces, &format, &**tokenizer, keep, &mut |_| Ok(()))?;
+    if tokens.is_empty() {
+        return Err(Error::new(format!("{} holds no text", path.display())));
+    }
+    Dataset::from_tokens(file, tokens, tokenizer)
 }
 
 /// The format of documents that a file's name promises, if it is not plain text, and the flag that says where in it the
@@ -121,6 +110,22 @@ pub fn named_format(path: &Path) -> Option<(&str, &'static str)> {
         format @ "jsonl" => Some((format, "--field F")),
         format @ "csv" => Some((format, "--column C")),
         _ => None,
+    }
+}
+
+/// Compressed text for tests.
+#[cfg(test)]
+mod packed {
+    use std::io::Write;
+
+    pub fn gzip(text: &[u8]) -> Vec<u8> {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        encoder.write_all(text).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    pub fn zstd(text: &[u8]) -> Vec<u8> {
+        zstd::encode_all(text, 1).unwrap()
     }
 }
 

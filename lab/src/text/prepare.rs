@@ -7,16 +7,18 @@
 use super::documents::{Pieces, Position};
 use super::encode::{Encoded, Progress, encode_all};
 use super::formats::Format;
-use super::writer::OutputFolder;
 use engine::rng::Stream;
 use engine::{Error, Result};
-use ltm::data::manifest::{self, Manifest, Split};
+use ltm::checkpoint::write_atomic;
+use ltm::data::folder::{MANIFEST, Manifest, Split};
 use ltm::data::{ShardWriter, Tokenizer};
-use std::path::PathBuf;
+use ltm::json;
+use std::fs::{self, File};
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Tokens per shard unless asked otherwise: 200 MB, as llm.c has it.
+/// Most tokens of a shard: 200 MB, as llm.c has it.
 pub const SHARD_TOKENS: u32 = 100_000_000;
 
 /// Separates the choice of validation documents from all other uses of randomness: "SPLT".
@@ -33,12 +35,10 @@ pub struct PrepareOptions {
     pub format: Format,
     /// Makes the tokens.
     pub tokenizer: Arc<dyn Tokenizer>,
-    /// The part of the documents set apart for validation, 0 for none.
+    /// The part of the documents set apart for validation, from 0 for none to below 1.
     pub validation: f64,
     /// Most tokens per shard.
     pub shard_tokens: u32,
-    /// Once somebody sets it, the work ends with an error.
-    pub stop: Arc<AtomicBool>,
 }
 
 /// What was made.
@@ -48,8 +48,6 @@ pub struct Report {
     pub manifest: Manifest,
     /// Documents without text, left out.
     pub empty_documents: u64,
-    /// Bytes of input read.
-    pub input_bytes: u64,
 }
 
 /// Bytes of all inputs together, for a progress bar.
@@ -58,52 +56,43 @@ pub struct Report {
 /// An input that is not there.
 pub fn input_bytes(inputs: &[PathBuf]) -> Result<u64> {
     inputs.iter().try_fold(0, |sum, path| {
-        let meta = std::fs::metadata(path).map_err(|error| Error::io("read", path, &error))?;
+        let meta = fs::metadata(path).map_err(|error| Error::io("read", path, &error))?;
         Ok(sum + meta.len())
     })
 }
 
-/// Makes a folder of shards; calls `progress` every few megabytes.
+/// Makes a folder of shards; calls `progress` every few megabytes, whose error ends the work.
 ///
 /// # Errors
-/// Inputs that cannot be read or are not in the format, an output that exists, a full disk, no text at all, or a split
-/// without documents. The output's place is then untouched.
-pub fn prepare(options: &PrepareOptions, progress: &mut dyn FnMut(Progress)) -> Result<Report> {
+/// Inputs that cannot be read or are not in the format, an output that exists, a full disk, no text at all, a split without
+/// documents, and those of `progress`. The output's place is then untouched.
+pub fn prepare(options: &PrepareOptions, progress: &mut dyn FnMut(Progress) -> Result<()>) -> Result<Report> {
     let PrepareOptions { inputs, format, tokenizer, .. } = options;
-    if inputs.is_empty() {
-        return Err(Error::usage("name at least one input file"));
-    }
-    if !(0.0..1.0).contains(&options.validation) {
-        return Err(Error::usage(format!("validation fraction {}: must be from 0 to below 1", options.validation)));
-    }
-    if options.shard_tokens == 0 {
-        return Err(Error::usage("0 tokens per shard: must be at least 1"));
-    }
     input_bytes(inputs)?;
     let folder = OutputFolder::create(&options.out)?;
     let writer = |split| ShardWriter::new(folder.path(), split, options.shard_tokens);
-    let (mut train, mut validation) = (writer(Split::Train), writer(Split::Validation));
-    let mut last = Progress::default();
+    let mut train = writer(Split::Train);
+    let mut validation = writer(Split::Validation);
     let sink = |encoded: Encoded<'_>| {
-        if options.stop.load(Ordering::Relaxed) {
-            return Err(Error::new("interrupted: nothing is left behind"));
-        }
         let apart = for_validation(encoded.document, options.validation);
         let writer = if apart { &mut validation } else { &mut train };
         let end = encoded.position == Position::Last && !encoded.tokens.is_empty();
         writer.push(encoded.tokens, encoded.bytes, end)
     };
     let pieces = Pieces::of_files(inputs, format, &**tokenizer);
+    let mut read = 0;
     let mut note = |now: Progress| {
-        last = now;
-        progress(now);
+        read = now.documents;
+        progress(now)
     };
     encode_all(pieces, format, &**tokenizer, sink, &mut note)?;
 
-    let (train, validation) = (train.finish()?, validation.finish()?);
+    let train = train.finish()?;
+    let validation = validation.finish()?;
     let documents = train.documents + validation.documents;
     if documents == 0 {
-        return Err(Error::new(format!("{}: no text in it", inputs[0].display())));
+        let names: Vec<_> = inputs.iter().map(|path| path.display().to_string()).collect();
+        return Err(Error::new(format!("{}: no text in it", names.join(", "))));
     }
     if train.documents == 0 || (validation.documents == 0 && options.validation > 0.0) {
         return Err(Error::usage(format!(
@@ -111,10 +100,10 @@ pub fn prepare(options: &PrepareOptions, progress: &mut dyn FnMut(Progress)) -> 
             options.validation
         )));
     }
-    let manifest = Manifest { tokenizer: tokenizer.name().into(), vocab: tokenizer.vocab(), train, validation };
-    folder.write(manifest::FILE, manifest.to_json().as_bytes())?;
+    let manifest = Manifest::new(tokenizer.name(), tokenizer.vocab(), train, validation);
+    write_atomic(&folder.path().join(MANIFEST), json::pretty(&manifest).as_bytes())?;
     folder.commit()?;
-    Ok(Report { manifest, empty_documents: last.documents - documents, input_bytes: last.input_bytes })
+    Ok(Report { manifest, empty_documents: read - documents })
 }
 
 /// Whether a document is set apart, each with probability `fraction` and always the same ones.
@@ -122,6 +111,202 @@ fn for_validation(document: u64, fraction: f64) -> bool {
     Stream::new(0, SITE).sample(document as u32).step((document >> 32) as u32).uniform(0) < fraction
 }
 
+/// A folder that is either complete or not there: until it is committed it lies beside its place, with `.partial` after its
+/// name, and is removed if it never is.
+pub struct OutputFolder {
+    partial: PathBuf,
+    target: PathBuf,
+}
+
+impl OutputFolder {
+    /// Makes the temporary folder.
+    ///
+    /// # Errors
+    /// If `target` exists and is not an empty folder, or another preparation is or was at work on it.
+    pub fn create(target: &Path) -> Result<Self> {
+        let Some(name) = target.file_name() else {
+            return Err(Error::usage(format!("{} is not a name for a new folder", target.display())));
+        };
+        match fs::read_dir(target).map(|mut entries| entries.next().is_none()) {
+            Ok(true) => {}
+            Ok(false) => return Err(Error::usage(format!("{} is not empty: name a new folder", target.display()))),
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) => return Err(Error::io("use", target, &error)),
+        }
+        let partial = target.with_file_name([name, ".partial".as_ref()].join("".as_ref()));
+        if let Some(parent) = target.parent() {
+            fs::create_dir_all(parent).map_err(|error| Error::io("create", parent, &error))?;
+        }
+        fs::create_dir(&partial).map_err(|error| match error.kind() {
+            ErrorKind::AlreadyExists => Error::new(format!(
+                "{} exists: another preparation is running, or one was killed; if none is running, remove it",
+                partial.display()
+            )),
+            _ => Error::io("create", &partial, &error),
+        })?;
+        Ok(Self { partial, target: target.into() })
+    }
+
+    /// Where to write.
+    pub fn path(&self) -> &Path {
+        &self.partial
+    }
+
+    /// Moves the folder to its place, in one step.
+    ///
+    /// # Errors
+    /// Whatever the disk says.
+    pub fn commit(self) -> Result<()> {
+        let parent = self.target.parent().filter(|parent| !parent.as_os_str().is_empty());
+        let synced = |folder: &Path| if cfg!(unix) { File::open(folder)?.sync_all() } else { Ok(()) };
+        synced(&self.partial)
+            .and_then(|()| fs::rename(&self.partial, &self.target))
+            .and_then(|()| synced(parent.unwrap_or(Path::new("."))))
+            .map_err(|error| Error::io("create", &self.target, &error))
+    }
+}
+
+impl Drop for OutputFolder {
+    /// Takes away what was not committed. After a commit there is nothing of that name any more.
+    fn drop(&mut self) {
+        // An error has been reported already, and a folder that stays behind is reported by the next attempt.
+        let _ = fs::remove_dir_all(&self.partial);
+    }
+}
+
 #[cfg(test)]
-#[path = "prepare_tests.rs"]
-mod tests;
+mod tests {
+    use super::*;
+    use crate::text::formats::TextSplit;
+    use crate::text::{open, tokenizer};
+    use ltm::config::{Choice, Tokenizer as Name};
+    use std::collections::BTreeMap;
+    use tempfile::TempDir;
+
+    fn options(folder: &TempDir, inputs: &[(&str, &str)], format: Format) -> PrepareOptions {
+        let write = |&(name, text): &(&str, &str)| {
+            let path = folder.path().join(name);
+            fs::write(&path, text).unwrap();
+            path
+        };
+        PrepareOptions {
+            inputs: inputs.iter().map(write).collect(),
+            out: folder.path().join("out"),
+            format,
+            tokenizer: tokenizer(Name::Bytes),
+            validation: 0.0,
+            shard_tokens: SHARD_TOKENS,
+        }
+    }
+
+    fn jsonl() -> Format {
+        Format::Jsonl { field: "t".into() }
+    }
+
+    fn contents(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+        let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap());
+        entries.map(|entry| (entry.file_name().into(), fs::read(entry.path()).unwrap_or_default())).collect()
+    }
+
+    fn failure(options: &PrepareOptions) -> String {
+        let before = contents(options.out.parent().unwrap());
+        let error = prepare(options, &mut |_| Ok(())).unwrap_err().to_string();
+        assert!(!error.contains('\n'), "one line: {error}");
+        assert_eq!(contents(options.out.parent().unwrap()), before, "something was left behind");
+        error
+    }
+
+    #[test]
+    fn every_thread_count_writes_the_same_bytes() {
+        let text: String =
+            (0..3_000).map(|i| format!("{{\"t\": \"document {i}\\n{}\"}}\n", "words ".repeat(i % 50))).collect();
+        let with = |threads| {
+            let folder = tempfile::tempdir().unwrap();
+            let mut options = options(&folder, &[("a", &text), ("b", &text)], jsonl());
+            options.validation = 0.1;
+            options.shard_tokens = 50_000;
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            let report = pool.install(|| prepare(&options, &mut |_| Ok(()))).unwrap();
+            (report, contents(&options.out))
+        };
+        let (report, files) = with(1);
+        let parts = [&report.manifest.train, &report.manifest.validation];
+        assert_eq!(parts.iter().map(|part| part.documents).sum::<u64>(), 6_000);
+        assert!((450..750).contains(&parts[1].documents), "{}", parts[1].documents);
+        assert!(parts[0].shards.len() > 10);
+        assert!(parts.iter().all(|part| part.tokens == part.bytes + part.documents));
+        assert_eq!(files.len(), 1 + parts[0].shards.len() + parts[1].shards.len());
+        assert_eq!((report, files), with(3));
+    }
+
+    /// Opening a text gives the very tokens that preparing it writes.
+    #[test]
+    fn prepared_text_is_the_text_opened() {
+        let folder = tempfile::tempdir().unwrap();
+        let text = "A line of text, and\n\nanother one.\n".repeat(30_000);
+        for &(name, word) in Name::ALL {
+            let tokenizer = tokenizer(name);
+            let mut options = options(&folder, &[("text.txt", &text)], Format::Text(TextSplit::File));
+            options.out = folder.path().join(word);
+            options.tokenizer = tokenizer.clone();
+            let mut calls = Vec::new();
+            let mut note = |now| {
+                calls.push(now);
+                Ok(())
+            };
+            let report = prepare(&options, &mut note).unwrap();
+            assert_eq!((report.empty_documents, report.manifest.train.bytes), (0, text.len() as u64));
+            assert_eq!(calls.last().unwrap().tokens, report.manifest.train.tokens);
+            let read = |path: &Path| {
+                let data = open(path, Split::Train, &tokenizer).unwrap();
+                let mut tokens = vec![0; data.len() as usize];
+                data.read(0, &mut tokens).unwrap();
+                assert_eq!(data.bytes(), text.len() as u64);
+                tokens.into_iter().map(|id| id as u16).collect::<Vec<_>>()
+            };
+            let tokens = read(&options.out);
+            assert_eq!(tokens, read(&options.inputs[0]));
+            assert_eq!(tokenizer.decode(&tokens).unwrap(), text.as_bytes());
+        }
+    }
+
+    #[test]
+    fn failures_leave_nothing_behind() {
+        let folder = tempfile::tempdir().unwrap();
+        let place = folder.path().display().to_string();
+        let good = "{\"t\": \"x\"}\n";
+        let bad = options(&folder, &[("a", good), ("b", "{\"t\": \"x\"}\n{\"u\": 1}")], jsonl());
+        assert_eq!(failure(&bad), format!("{place}/b:2: no field \"t\"; there are: u"));
+        let empty = options(&folder, &[("a", "{\"t\": \"\"}\n"), ("b", "")], jsonl());
+        assert_eq!(failure(&empty), format!("{place}/a, {place}/b: no text in it"));
+        let mut missing = options(&folder, &[("a", good)], jsonl());
+        missing.inputs.push(folder.path().join("missing"));
+        assert!(failure(&missing).starts_with(&format!("cannot read {place}/missing: ")));
+        let few = PrepareOptions { validation: 0.5, ..options(&folder, &[("a", good)], jsonl()) };
+        assert!(failure(&few).starts_with("1 documents are too few to set 0.5 of them apart for validation"));
+
+        let interrupted = prepare(&options(&folder, &[("a", good)], jsonl()), &mut |_| Err(Error::new("interrupted")));
+        assert_eq!(interrupted.unwrap_err().to_string(), "interrupted");
+        assert_eq!(contents(folder.path()).len(), 2, "a and b");
+    }
+
+    #[test]
+    fn what_is_there_is_not_overwritten() {
+        let folder = tempfile::tempdir().unwrap();
+        let place = folder.path().display().to_string();
+        let options = options(&folder, &[("a", "text")], Format::Text(TextSplit::File));
+        fs::create_dir(folder.path().join("out.partial")).unwrap();
+        assert!(failure(&options).starts_with(&format!("{place}/out.partial exists: ")));
+        fs::remove_dir(folder.path().join("out.partial")).unwrap();
+        fs::create_dir(&options.out).unwrap();
+        prepare(&options, &mut |_| Ok(())).expect("an empty folder may be used");
+        let before = contents(&options.out);
+        assert_eq!(failure(&options), format!("{place}/out is not empty: name a new folder"));
+        assert_eq!(contents(&options.out), before);
+        let file = PrepareOptions { out: folder.path().join("a"), ..options.clone() };
+        assert!(failure(&file).starts_with(&format!("cannot use {place}/a: ")));
+        let nested = PrepareOptions { out: folder.path().join("new/er/out"), ..options };
+        prepare(&nested, &mut |_| Ok(())).unwrap();
+        assert_eq!(contents(&nested.out), before);
+    }
+}

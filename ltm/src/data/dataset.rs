@@ -1,19 +1,20 @@
-//! Tokens that a model learns from or is judged by: one long stream over the files of a folder, one file, or memory.
+//! The tokens that a model trains on or is judged by: one long stream over the files of a folder, one file, or memory.
 //!
-//! Every token is looked at once when data is opened: ids beyond the vocabulary and, where `dataset.json` has checksums,
-//! any damage are found then and not after days of learning. The pass runs in parallel at the speed of memory or disk.
+//! Every token is looked at once when data are opened: ids beyond the vocabulary and, where `dataset.json` has hashes, any
+//! damage show then and not after days of training.
 
-use super::checksum::{self, CHUNK};
-use super::folder::{foreign_shards, listed, splits};
-use super::manifest::{self, Manifest, ShardEntry, Split};
-use super::shards::Shard;
+use super::checksum;
+use super::folder::{MANIFEST, Manifest, Split, shards};
+use super::shards::{DataFile, Shard};
 use super::tokenizer::Tokenizer;
 use engine::{Error, Result};
 use rayon::prelude::*;
-use std::fs;
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
+
+/// Tokens that one thread looks at.
+const CHUNK: usize = 1 << 20;
 
 /// A stream of tokens. Documents in it end with the tokenizer's end token.
 #[derive(Clone)]
@@ -22,13 +23,12 @@ pub struct Dataset {
     /// Bytes of text behind each id.
     lengths: Arc<[u32]>,
     shards: Arc<[Shard]>,
-    /// Tokens in front of each shard, and in all.
+    /// Tokens before each shard, and in all.
     starts: Arc<[u64]>,
     /// The part of the stream that this is.
     range: Range<u64>,
     /// Bytes of text in that part.
     bytes: u64,
-    checksum: u64,
 }
 
 impl Dataset {
@@ -38,98 +38,74 @@ impl Dataset {
     /// # Errors
     /// Nothing there, nothing in it, damage, or tokens of another tokenizer.
     pub fn open(path: &Path, split: Split, tokenizer: &Arc<dyn Tokenizer>) -> Result<Self> {
-        let meta = fs::metadata(path).map_err(|error| Error::io("read", path, &error))?;
-        if meta.is_dir() {
-            return Self::open_folder(path, split, tokenizer);
+        let is_folder = path.is_dir();
+        let folder = if is_folder { path } else { path.parent().unwrap_or(Path::new("")) };
+        let files = if is_folder { shards(folder, split)? } else { vec![path.into()] };
+        if files.is_empty() {
+            return Err(no_shards(folder, split)?);
         }
-        Self::open_shards(&[path.into()], tokenizer)
+        let manifest = Manifest::read(folder)?;
+        let opened: Vec<_> = files.par_iter().map(|file| Shard::open(file)).collect();
+        let opened = opened.into_iter().collect::<Result<Vec<_>>>()?;
+        if let Some(manifest) = manifest {
+            opened.iter().try_for_each(|shard| compare(shard, &manifest, &**tokenizer))?;
+        }
+        Self::of(opened, tokenizer)
     }
 
-    /// Tokens that are in memory already; `name` stands for a file's name in messages.
+    /// Tokens that were made from the text of `file`; they must be some.
     ///
     /// # Errors
-    /// No token, or one beyond the vocabulary.
-    pub fn from_tokens(name: impl AsRef<Path>, tokens: Vec<u16>, tokenizer: &Arc<dyn Tokenizer>) -> Result<Self> {
-        let name = name.as_ref();
-        if tokens.is_empty() {
-            return Err(Error::new(format!("{} holds no token", name.display())));
-        }
-        Self::check(vec![Shard::in_memory(name, tokens)], None, tokenizer)
-    }
-
-    fn open_folder(folder: &Path, split: Split, tokenizer: &Arc<dyn Tokenizer>) -> Result<Self> {
-        let files = match Manifest::read(folder)? {
-            Some(manifest) => manifest.part(split).shards.iter().map(|shard| folder.join(&shard.file)).collect(),
-            None => foreign_shards(folder, split)?,
-        };
-        if !files.is_empty() {
-            return Self::open_shards(&files, tokenizer);
-        }
-        Err(match (split, splits(folder)?.is_empty()) {
-            (_, true) => Error::new(format!(
-                "{} holds no data: neither {} nor *.bin; `ltm data prepare` makes them from text",
-                folder.display(),
-                manifest::FILE
-            )),
-            (Split::Validation, false) => Error::new(format!(
-                "{} has no validation shards: prepare with `--validation 0.01`, or name another file or folder",
-                folder.display()
-            )),
-            (Split::Train, false) => Error::new(format!("{} has validation shards only", folder.display())),
-        })
-    }
-
-    /// Opens shards, each compared with the manifest of its folder if it is in there.
-    fn open_shards(files: &[PathBuf], tokenizer: &Arc<dyn Tokenizer>) -> Result<Self> {
-        let folder = files[0].parent().unwrap_or(Path::new("")).to_path_buf();
-        let manifest = Manifest::read(&folder)?;
-        let opened = files.iter().map(|file| Shard::open(file)).collect::<Result<Vec<_>>>()?;
-        Self::check(opened, manifest.as_ref(), tokenizer)
+    /// A token beyond the vocabulary.
+    pub fn from_tokens(file: DataFile, tokens: Vec<u16>, tokenizer: &Arc<dyn Tokenizer>) -> Result<Self> {
+        Self::of(vec![Shard::in_memory(file, tokens)], tokenizer)
     }
 
     /// Looks at every token and puts the stream together.
-    fn check(shards: Vec<Shard>, manifest: Option<&Manifest>, tokenizer: &Arc<dyn Tokenizer>) -> Result<Self> {
+    fn of(shards: Vec<Shard>, tokenizer: &Arc<dyn Tokenizer>) -> Result<Self> {
         let length = |id: usize| tokenizer.token_bytes(id as u16).map_or(0, |text| text.len() as u32);
         let lengths: Arc<[u32]> = (0..tokenizer.vocab()).map(length).collect();
-        let (mut starts, mut sums, mut bytes) = (vec![0], Vec::new(), 0);
+        let (mut starts, mut end) = (vec![0], 0);
         for shard in &shards {
-            let entry = manifest.and_then(|manifest| listed(manifest, shard.name()));
-            if let Some(manifest) = manifest.filter(|_| entry.is_some()) {
-                same_tokenizer(shard.name(), manifest, &**tokenizer)?;
-            }
-            let scan = Scan::of(shard.tokens(), &lengths);
-            // Damage first: its most likely sign is a strange id, which would send the user after the wrong cause.
-            if let Some(entry) = entry {
-                scan.compare(shard, entry)?;
-            }
-            if let Some(at) = scan.beyond {
+            let strange = |&id: &u16| usize::from(id) >= lengths.len();
+            let in_chunk = |(i, tokens): (usize, &[u16])| Some(i * CHUNK + tokens.iter().position(strange)?);
+            if let Some(at) = shard.tokens().par_chunks(CHUNK).enumerate().find_map_first(in_chunk) {
                 return Err(beyond(shard, at, &**tokenizer));
             }
-            starts.push(starts[starts.len() - 1] + shard.tokens().len() as u64);
-            sums.push(scan.checksum);
-            bytes += scan.bytes;
+            end += shard.tokens().len() as u64;
+            starts.push(end);
         }
-        let range = 0..starts[starts.len() - 1];
-        let checksum = checksum::combine(sums);
-        Ok(Self {
+        let all = Self {
             tokenizer: tokenizer.clone(),
             lengths,
             shards: shards.into(),
             starts: starts.into(),
-            range,
-            bytes,
-            checksum,
-        })
+            range: 0..0,
+            bytes: 0,
+        };
+        Ok(all.part(0..end))
     }
 
-    /// The first file, or what stands for it in messages.
+    /// Tokens `range` of all.
+    fn part(&self, range: Range<u64>) -> Self {
+        let bytes_in = |(shard, &start): (&Shard, &u64)| {
+            let local = |at: u64| (at.saturating_sub(start) as usize).min(shard.tokens().len());
+            let tokens = &shard.tokens()[local(range.start)..local(range.end)];
+            let length = |&id: &u16| u64::from(self.lengths[usize::from(id)]);
+            tokens.par_chunks(CHUNK).map(|tokens| tokens.iter().map(length).sum::<u64>()).sum::<u64>()
+        };
+        let bytes = self.shards.iter().zip(&*self.starts).map(bytes_in).sum();
+        Self { range, bytes, ..self.clone() }
+    }
+
+    /// The first file.
     pub fn name(&self) -> &Path {
-        self.shards[0].name()
+        &self.shards[0].file.path
     }
 
-    /// The files, in order, or what stands for them in messages.
-    pub fn files(&self) -> impl Iterator<Item = &Path> {
-        self.shards.iter().map(Shard::name)
+    /// The files, in order.
+    pub fn files(&self) -> impl Iterator<Item = &DataFile> {
+        self.shards.iter().map(|shard| &shard.file)
     }
 
     /// Number of tokens; never zero.
@@ -153,26 +129,9 @@ impl Dataset {
         &self.tokenizer
     }
 
-    /// Checksum of all tokens of the opened files, to tell data sets apart; see [`checksum`].
-    pub fn checksum(&self) -> u64 {
-        self.checksum
-    }
-
     /// Which tokens of the opened files these are.
     pub fn range(&self) -> Range<u64> {
         self.range.clone()
-    }
-
-    /// File and token number of token `at`, for messages.
-    pub(super) fn place(&self, at: u64) -> String {
-        let at = self.range.start + at;
-        let i = self.shard_of(at);
-        format!("{}, token {}", self.shards[i].name().display(), at - self.starts[i])
-    }
-
-    /// The shard with token `at` of the whole stream.
-    fn shard_of(&self, at: u64) -> usize {
-        self.starts.partition_point(|&start| start <= at) - 1
     }
 
     /// Copies tokens `at..at + out.len()`.
@@ -182,16 +141,15 @@ impl Dataset {
     ///
     /// # Panics
     /// If the range is not within `0..len()`.
-    pub fn read(&self, at: u64, out: &mut [i32]) -> Result<()> {
+    pub fn read(&self, at: u64, mut out: &mut [i32]) -> Result<()> {
         assert!(at + out.len() as u64 <= self.len(), "tokens {at}+{} of {}", out.len(), self.len());
-        let (mut at, mut out) = (self.range.start + at, out);
+        let mut at = self.range.start + at;
         while !out.is_empty() {
-            let i = self.shard_of(at);
+            let i = self.starts.partition_point(|&start| start <= at) - 1;
             let from = (at - self.starts[i]) as usize;
             let tokens = &self.shards[i].tokens()[from..];
             let (now, later) = out.split_at_mut(out.len().min(tokens.len()));
-            for (j, (out, token)) in now.iter_mut().zip(tokens).enumerate() {
-                let id = u16::from_le(*token);
+            for (j, (out, &id)) in now.iter_mut().zip(tokens).enumerate() {
                 if usize::from(id) >= self.lengths.len() {
                     return Err(beyond(&self.shards[i], from + j, &*self.tokenizer));
                 }
@@ -205,12 +163,11 @@ impl Dataset {
 
     /// Where each document ends: one past its end token, in order. Tokens behind the last end token are a document too.
     pub fn document_ends(&self) -> Vec<u64> {
-        let end = self.tokenizer.end().to_le();
+        let end = self.tokenizer.end();
         let mut ends: Vec<u64> = Vec::new();
         for (shard, &start) in self.shards.iter().zip(&*self.starts) {
-            ends.par_extend(
-                shard.tokens().par_iter().enumerate().filter(|&(_, &id)| id == end).map(|(i, _)| start + i as u64 + 1),
-            );
+            let found = shard.tokens().par_iter().enumerate().filter(|&(_, &id)| id == end);
+            ends.par_extend(found.map(|(i, _)| start + i as u64 + 1));
         }
         ends.retain(|end| (self.range.start + 1..self.range.end).contains(end));
         ends.iter_mut().for_each(|end| *end -= self.range.start);
@@ -230,87 +187,65 @@ impl Dataset {
         if cut == 0 || cut == self.len() {
             return Err(Error::usage(format!("{} tokens are too few to set {fraction} of them apart", self.len())));
         }
-        Ok((self.part(0..cut), self.part(cut..self.len())))
-    }
-
-    fn part(&self, range: Range<u64>) -> Self {
-        let range = self.range.start + range.start..self.range.start + range.end;
-        let within = |(shard, &start): (&Shard, &u64)| {
-            let local = |at: u64| (at.saturating_sub(start) as usize).min(shard.tokens().len());
-            Scan::of(&shard.tokens()[local(range.start)..local(range.end)], &self.lengths).bytes
-        };
-        let bytes = self.shards.iter().zip(&*self.starts).map(within).sum();
-        Self { range, bytes, ..self.clone() }
+        let cut = self.range.start + cut;
+        Ok((self.part(self.range.start..cut), self.part(cut..self.range.end)))
     }
 }
 
-/// What one look at every token tells.
-struct Scan {
-    checksum: u64,
-    bytes: u64,
-    /// The first token beyond the vocabulary.
-    beyond: Option<usize>,
+/// What is wrong with a folder that has no shards for `split`.
+fn no_shards(folder: &Path, split: Split) -> Result<Error> {
+    let folder_name = folder.display();
+    let other = if split == Split::Train { Split::Validation } else { Split::Train };
+    Ok(Error::new(match split {
+        _ if shards(folder, other)?.is_empty() => {
+            format!(
+                "{folder_name} holds no data: neither {MANIFEST} nor *.bin; `ltm data prepare` makes them from text"
+            )
+        }
+        Split::Train => format!("{folder_name} has validation shards only"),
+        Split::Validation => format!(
+            "{folder_name} has no validation shards: prepare with `--validation 0.01`, or name another file or folder"
+        ),
+    }))
 }
 
-impl Scan {
-    fn of(tokens: &[u16], lengths: &[u32]) -> Self {
-        let chunk = |(i, tokens): (usize, &[u16])| {
-            let bytes = tokens
-                .iter()
-                .try_fold(0, |sum, &id| Some(sum + u64::from(*lengths.get(usize::from(u16::from_le(id)))?)));
-            let strange = |&id: &u16| usize::from(u16::from_le(id)) >= lengths.len();
-            let beyond = || tokens.iter().position(strange).map(|at| i * (CHUNK / 2) + at);
-            (checksum::chunk_sum(bytemuck::cast_slice(tokens)), bytes.unwrap_or(0), bytes.map_or_else(beyond, |_| None))
-        };
-        let chunks: Vec<_> = tokens.par_chunks(CHUNK / 2).enumerate().map(chunk).collect();
-        Self {
-            checksum: checksum::combine(chunks.iter().map(|chunk| chunk.0)),
-            bytes: chunks.iter().map(|chunk| chunk.1).sum(),
-            beyond: chunks.iter().find_map(|chunk| chunk.2),
-        }
-    }
-
-    fn compare(&self, shard: &Shard, entry: &ShardEntry) -> Result<()> {
-        let (name, tokens) = (shard.name().display(), shard.tokens().len() as u64);
-        if tokens != entry.tokens {
-            return Err(Error::new(format!("{name} has {tokens} tokens, {} says {}", manifest::FILE, entry.tokens)));
-        }
-        match self.checksum == entry.checksum {
-            true => Ok(()),
-            false => Err(Error::new(format!(
-                "{name} is damaged: its checksum is {:016x}, {} says {:016x}; prepare the data again",
-                self.checksum,
-                manifest::FILE,
-                entry.checksum
-            ))),
-        }
-    }
-}
-
-fn same_tokenizer(file: &Path, manifest: &Manifest, tokenizer: &dyn Tokenizer) -> Result<()> {
-    match manifest.tokenizer == tokenizer.name() && manifest.vocab == tokenizer.vocab() {
-        true => Ok(()),
-        false => Err(Error::new(format!(
-            "{} was prepared with tokenizer {} ({} ids), the model has {} ({} ids)",
-            file.display(),
+/// Compares a shard with the manifest of its folder, if it is in there.
+fn compare(shard: &Shard, manifest: &Manifest, tokenizer: &dyn Tokenizer) -> Result<()> {
+    let Some(entry) = manifest.entry(&shard.file.path) else { return Ok(()) };
+    let (name, tokens) = (shard.file.path.display(), shard.tokens().len() as u64);
+    if manifest.tokenizer != tokenizer.name() || manifest.vocab != tokenizer.vocab() {
+        return Err(Error::new(format!(
+            "{name} was prepared with tokenizer {} ({} ids), the model has {} ({} ids)",
             manifest.tokenizer,
             manifest.vocab,
             tokenizer.name(),
             tokenizer.vocab()
-        ))),
+        )));
     }
+    if tokens != entry.tokens {
+        return Err(Error::new(format!("{name} has {tokens} tokens, {MANIFEST} says {}", entry.tokens)));
+    }
+    let (found, said) = match &entry.checksum {
+        Some(checksum) => (format!("{:016x}", checksum::checksum(bytemuck::cast_slice(shard.tokens()))), checksum),
+        None => (shard.file.sha256.clone(), entry.sha256.as_ref().unwrap_or(&shard.file.sha256)),
+    };
+    if found != *said {
+        return Err(Error::new(format!(
+            "{name} is damaged: its checksum is {found}, {MANIFEST} says {said}; prepare the data again"
+        )));
+    }
+    Ok(())
 }
 
 fn beyond(shard: &Shard, at: usize, tokenizer: &dyn Tokenizer) -> Error {
     Error::new(format!(
         "{}: token {at} has id {}, but tokenizer {} has {} ids: made with another tokenizer, or damaged",
-        shard.name().display(),
-        u16::from_le(shard.tokens()[at]),
+        shard.file.path.display(),
+        shard.tokens()[at],
         tokenizer.name(),
         tokenizer.vocab()
     ))
 }
 
 #[cfg(test)]
-#[path = "dataset_tests.rs"]
 mod tests;

@@ -1,65 +1,194 @@
-//! What lies in a folder of shards, and for what.
+//! Folders of shards: prepared ones, with `dataset.json` beside the shards, and those of others, whose names say it all.
 
-use super::manifest::{Manifest, ShardEntry, Split};
+use crate::json;
 use engine::{Error, Result};
+use serde::{Deserialize, Serialize};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// The manifest's entry for a file.
-pub(super) fn listed<'m>(manifest: &'m Manifest, file: &Path) -> Option<&'m ShardEntry> {
-    let name = file.file_name()?.to_str()?;
-    manifest.train.shards.iter().chain(&manifest.validation.shards).find(|entry| entry.file == name)
+/// Name of the manifest: what the shards were made with and how much they hold.
+pub const MANIFEST: &str = "dataset.json";
+
+const FORMAT: &str = "ltm tokens";
+const VERSION: u32 = 2;
+
+/// Which of the documents.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Split {
+    /// Training text.
+    Train,
+    /// Validation text.
+    Validation,
 }
 
-/// What a shard is for by its name, `*.bin`: those with the word val, valid, validation or test in it (`val.bin`,
-/// `fineweb_val_000000.bin`) are for validation, all others for learning.
-pub fn named_split(path: &Path) -> Option<Split> {
-    let name = path.file_stem().unwrap_or_default().to_string_lossy().to_lowercase();
-    let held_out = |word: &str| ["val", "valid", "validation", "test"].contains(&word);
-    let its = if name.split(|c: char| !c.is_alphanumeric()).any(held_out) { Split::Validation } else { Split::Train };
-    path.extension().is_some_and(|extension| extension == "bin").then_some(its)
-}
-
-/// The shards of a folder without manifest, by their names.
-pub(super) fn foreign_shards(folder: &Path, split: Split) -> Result<Vec<PathBuf>> {
-    let fail = |error: &std::io::Error| Error::io("read", folder, error);
-    let mut files = Vec::new();
-    for entry in fs::read_dir(folder).map_err(|error| fail(&error))? {
-        let path = entry.map_err(|error| fail(&error))?.path();
-        if named_split(&path) == Some(split) {
-            files.push(path);
+impl Split {
+    /// As file names and `dataset.json` have it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Train => "train",
+            Self::Validation => "validation",
         }
     }
+}
+
+/// All of `dataset.json`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Manifest {
+    format: String,
+    version: u32,
+    /// The tokenizer's name.
+    pub tokenizer: String,
+    /// Its number of ids.
+    pub vocab: usize,
+    /// Training text.
+    pub train: Part,
+    /// Validation text; empty if none was set apart.
+    pub validation: Part,
+}
+
+/// The documents of one split.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Part {
+    /// Number of documents, not counting empty ones.
+    pub documents: u64,
+    /// Number of tokens, one end token per document included.
+    pub tokens: u64,
+    /// Bytes of text behind these tokens.
+    pub bytes: u64,
+    /// The files, whose tokens are one stream: a document may go on in the next file.
+    pub shards: Vec<ShardEntry>,
+}
+
+/// One file of tokens.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ShardEntry {
+    /// Name in the folder.
+    pub file: String,
+    /// Tokens in it.
+    pub tokens: u64,
+    /// SHA-256 of the file in hexadecimal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sha256: Option<String>,
+    /// In its place in version 1: [`checksum`](super::checksum::checksum) of the tokens in hexadecimal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checksum: Option<String>,
+}
+
+impl Manifest {
+    /// The manifest of what a tokenizer of `vocab` ids has made.
+    pub fn new(tokenizer: &str, vocab: usize, train: Part, validation: Part) -> Self {
+        Self { format: FORMAT.into(), version: VERSION, tokenizer: tokenizer.into(), vocab, train, validation }
+    }
+
+    /// The split's documents.
+    pub fn part(&self, split: Split) -> &Part {
+        match split {
+            Split::Train => &self.train,
+            Split::Validation => &self.validation,
+        }
+    }
+
+    /// The entry for a file.
+    pub(super) fn entry(&self, file: &Path) -> Option<&ShardEntry> {
+        let name = file.file_name()?.to_str()?;
+        self.train.shards.iter().chain(&self.validation.shards).find(|entry| entry.file == name)
+    }
+
+    /// Reads `folder`'s manifest; `None` if it has none.
+    ///
+    /// # Errors
+    /// A file that cannot be read or is not a manifest.
+    pub fn read(folder: &Path) -> Result<Option<Self>> {
+        let path = folder.join(MANIFEST);
+        match fs::read(&path) {
+            Ok(text) => Self::parse(&text).map(Some).map_err(|error| error.at(path.display())),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(Error::io("read", &path, &error)),
+        }
+    }
+
+    /// The manifest that `text` holds.
+    ///
+    /// # Errors
+    /// Anything else.
+    pub fn parse(text: &[u8]) -> Result<Self> {
+        let manifest: Self = json::from_bytes(text)?;
+        if manifest.format != FORMAT {
+            return Err(Error::new(format!("format is {:?}, not {FORMAT:?}", manifest.format)));
+        }
+        if manifest.version > VERSION {
+            return Err(Error::new(format!("version {}; this program reads up to {VERSION}", manifest.version)));
+        }
+        Ok(manifest)
+    }
+}
+
+/// The shards of a folder that are for `split`, in their order. Without a manifest those are files called `*.bin`: with the
+/// word val, valid, validation or test in it (`val.bin`, `fineweb_val_000000.bin`) for validation, all others for training.
+pub(super) fn shards(folder: &Path, split: Split) -> Result<Vec<PathBuf>> {
+    if let Some(manifest) = Manifest::read(folder)? {
+        return Ok(manifest.part(split).shards.iter().map(|shard| folder.join(&shard.file)).collect());
+    }
+    let entries = fs::read_dir(folder).and_then(Iterator::collect::<std::io::Result<Vec<_>>>);
+    let entries = entries.map_err(|error| Error::io("read", folder, &error))?;
+    let mut files: Vec<_> =
+        entries.iter().map(fs::DirEntry::path).filter(|path| named_split(path) == Some(split)).collect();
     files.sort();
     Ok(files)
 }
 
-/// The splits that `path` has. A single file counts as training data.
+/// What a shard is for by its name.
+pub(crate) fn named_split(path: &Path) -> Option<Split> {
+    let name = path.file_stem()?.to_string_lossy().to_lowercase();
+    let for_validation = |word: &str| ["val", "valid", "validation", "test"].contains(&word);
+    let any = name.split(|c: char| !c.is_alphanumeric()).any(for_validation);
+    let split = if any { Split::Validation } else { Split::Train };
+    path.extension().is_some_and(|extension| extension == "bin").then_some(split)
+}
+
+/// Whether `path` is a folder with validation shards.
 ///
 /// # Errors
 /// A path that cannot be read.
-pub fn splits(path: &Path) -> Result<Vec<Split>> {
-    if !fs::metadata(path).map_err(|error| Error::io("read", path, &error))?.is_dir() {
-        return Ok(vec![Split::Train]);
-    }
-    let manifest = Manifest::read(path)?;
-    let mut found = Vec::new();
-    for split in [Split::Train, Split::Validation] {
-        let any = match &manifest {
-            Some(manifest) => !manifest.part(split).shards.is_empty(),
-            None => !foreign_shards(path, split)?.is_empty(),
-        };
-        found.extend(any.then_some(split));
-    }
-    Ok(found)
+pub fn has_validation(path: &Path) -> Result<bool> {
+    Ok(path.is_dir() && !shards(path, Split::Validation)?.is_empty())
 }
 
-/// The tokenizer that prepared data names, for those who have not chosen one; `None` for text and for others' shards.
+/// The tokenizer that prepared data name; `None` for text and for others' shards.
 ///
 /// # Errors
 /// A manifest that cannot be read.
 pub fn tokenizer_of(path: &Path) -> Result<Option<String>> {
     let folder = if path.is_dir() { path } else { path.parent().unwrap_or(Path::new("")) };
-    let manifest = Manifest::read(folder)?;
-    Ok(manifest.filter(|manifest| path.is_dir() || listed(manifest, path).is_some()).map(|manifest| manifest.tokenizer))
+    let manifest = Manifest::read(folder)?.filter(|manifest| path.is_dir() || manifest.entry(path).is_some());
+    Ok(manifest.map(|manifest| manifest.tokenizer))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_read() {
+        let shard = |i: u64| ShardEntry {
+            file: format!("train-{i:05}.bin"),
+            tokens: i,
+            sha256: Some("ab".repeat(32)),
+            checksum: None,
+        };
+        let train = Part { documents: 3, tokens: 21, bytes: 18, shards: vec![shard(10), shard(11)] };
+        let manifest = Manifest::new("bytes", 258, train, Part::default());
+        let text = json::pretty(&manifest);
+        let folder = tempfile::tempdir().unwrap();
+        assert_eq!(Manifest::read(folder.path()).unwrap(), None);
+        fs::write(folder.path().join(MANIFEST), &text).unwrap();
+        assert_eq!(Manifest::read(folder.path()).unwrap(), Some(manifest));
+        for (from, to, message) in [
+            ("ltm tokens", "ltm", "format is \"ltm\", not \"ltm tokens\""),
+            ("\"version\": 2", "\"version\": 3", "version 3; this program reads up to 2"),
+        ] {
+            let changed = text.replacen(from, to, 1);
+            assert_eq!(Manifest::parse(changed.as_bytes()).unwrap_err().to_string(), message);
+        }
+    }
 }

@@ -1,25 +1,30 @@
 //! Tokens and batches.
 //!
-//! [`shards`] are files of tokens, with a [`manifest`] beside them where this program has prepared them. A [`dataset`] is a stream
-//! of tokens, wherever they lie; [`batches`] cuts it into samples; [`stories`] are samples of the embedded corpus.
+//! [`shards`] are files of tokens; a [`folder`] of them has a manifest where this program has prepared it. A [`dataset`] is a
+//! stream of tokens, wherever they lie; [`sources`] cut it into samples, and the embedded corpus into stories; [`batches`] order
+//! samples.
 //!
 //! Tokens stay in their files; the order of samples takes 4 bytes per sample, the places of documents 16 bytes per document.
 
 pub mod batches;
 pub mod checksum;
 pub mod dataset;
-mod folder;
-pub mod manifest;
+pub mod folder;
 pub mod shards;
-pub mod stories;
+pub mod sources;
 pub mod tokenizer;
-mod writer;
 
-pub use batches::{Batch, Documents, LongDocuments, Order, SampleInfo, Sampler, Source, Tail, Windows};
+pub use batches::{Batch, Order, Sampler};
 pub use dataset::Dataset;
-pub use folder::named_split;
-pub use folder::{splits, tokenizer_of};
-pub use manifest::{Manifest, Split};
-pub use stories::Stories;
+pub use folder::{Manifest, Split, has_validation, tokenizer_of};
+pub use shards::{DataFile, ShardWriter};
+pub use sources::{Documents, SampleInfo, Source, Stories, Tail, Windows};
 pub use tokenizer::{Bytes, Tokenizer};
-pub use writer::ShardWriter;
+
+/// Tokens of the tokenizer [`Bytes`] as a data set called "memory".
+#[cfg(test)]
+fn memory(tokens: &[u16]) -> Dataset {
+    let file = DataFile { path: "memory".into(), ..DataFile::default() };
+    let tokenizer: std::sync::Arc<dyn Tokenizer> = std::sync::Arc::new(Bytes);
+    Dataset::from_tokens(file, tokens.to_vec(), &tokenizer).unwrap()
+}

@@ -1,22 +1,26 @@
-//! Files of 16-bit token ids, memory-mapped.
+//! Files of 16-bit token ids: read as memory, written one after the other.
 //!
 //! Two layouts, told apart by the first four bytes:
 //! - ours and llm.c's: 256 little-endian 32-bit words (20240520, version 1, number of tokens, zeros), then the tokens;
 //! - nanoGPT's: nothing but tokens. A nanoGPT file cannot be mistaken for the other: read as tokens, the magic number is
 //!   55432 and 308, and 55432 is beyond GPT-2's vocabulary.
-//!
-//! Tokens are little-endian in the file and stay so in memory; whoever reads one applies `u16::from_le`.
 
+use super::folder::{Part, ShardEntry, Split};
+use crate::hash;
 use engine::map::FileMap;
 use engine::{Error, Result};
+use std::fs::File;
+use std::io::{BufWriter, Seek, Write};
 use std::path::{Path, PathBuf};
 
+const _: () = assert!(cfg!(target_endian = "little"), "token files are little-endian, and so must this machine be");
+
 /// First word of a shard with a header.
-pub const MAGIC: u32 = 20_240_520;
+const MAGIC: u32 = 20_240_520;
 /// First word of llm.c's shards of 32-bit tokens, which are refused by name.
 const MAGIC_32_BIT: u32 = 20_240_801;
 /// Second word.
-pub const VERSION: u32 = 1;
+const VERSION: u32 = 1;
 /// Bytes of the header.
 pub const HEADER: usize = 1024;
 
@@ -29,16 +33,6 @@ pub fn header(tokens: u32) -> [u8; HEADER] {
     bytes
 }
 
-/// Whether `first`, the first bytes of a file, begin a shard with a header.
-pub fn has_magic(first: &[u8]) -> bool {
-    word(first, 0).is_some_and(|magic| [MAGIC, MAGIC_32_BIT].contains(&magic))
-}
-
-/// Little-endian word `i` of `bytes`.
-fn word(bytes: &[u8], i: usize) -> Option<u32> {
-    bytes.get(4 * i..4 * i + 4).and_then(|four| four.try_into().ok()).map(u32::from_le_bytes)
-}
-
 /// Where the tokens of a shard begin: the length of its header, which is zero in nanoGPT's layout. Looks at the header and
 /// the file's length only.
 ///
@@ -46,90 +40,170 @@ fn word(bytes: &[u8], i: usize) -> Option<u32> {
 /// A length or header that contradicts itself; the message lacks the file's name.
 pub fn payload_start(file: &[u8]) -> Result<usize> {
     let fail = |message: String| Err(Error::new(message));
-    if file.is_empty() {
-        return fail("the file is empty".into());
+    let word = |i: usize| file.get(4 * i..4 * i + 4).map(|word| u32::from_le_bytes(word.try_into().expect("4 bytes")));
+    match word(0) {
+        Some(MAGIC_32_BIT) => {
+            return fail("a shard of 32-bit tokens (llm.c, Llama 3); only 16-bit tokens can be read".into());
+        }
+        Some(MAGIC) if file.len() >= HEADER => {}
+        Some(MAGIC) => return fail(format!("truncated: the header has {HEADER} bytes, the file {}", file.len())),
+        _ if file.is_empty() => return fail("the file is empty".into()),
+        _ if file.len() % 2 == 1 => {
+            return fail(format!("{} bytes is an odd number: truncated, or not a shard of 16-bit tokens", file.len()));
+        }
+        _ => return Ok(0),
     }
-    let announced = |count: u32| HEADER as u64 + 2 * u64::from(count) == file.len() as u64;
-    match (word(file, 0), word(file, 1), word(file, 2)) {
-        (Some(MAGIC_32_BIT), ..) => {
-            fail("a shard of 32-bit tokens (llm.c, Llama 3); only 16-bit tokens can be read".into())
-        }
-        (Some(MAGIC), ..) if file.len() < HEADER => {
-            fail(format!("truncated: the header has {HEADER} bytes, the file {}", file.len()))
-        }
-        (Some(MAGIC), Some(version), _) if version != VERSION => {
-            fail(format!("shard version {version}; this program reads version {VERSION}"))
-        }
-        (Some(MAGIC), _, Some(0)) => fail("the shard holds no token".into()),
-        (Some(MAGIC), _, Some(count)) if !announced(count) => fail(format!(
-            "the header announces {count} tokens, {} bytes in all, but the file has {}: truncated or damaged",
-            HEADER as u64 + 2 * u64::from(count),
-            file.len()
-        )),
-        (Some(MAGIC), ..) => Ok(HEADER),
-        (_, Some(VERSION), Some(count)) if announced(count) => fail("the magic number of the header is damaged".into()),
-        _ if !file.len().is_multiple_of(2) => {
-            fail(format!("{} bytes is an odd number: truncated, or not a shard of 16-bit tokens", file.len()))
-        }
-        _ => Ok(0),
+    let (version, tokens) = (word(1).unwrap_or_default(), word(2).unwrap_or_default());
+    let bytes = HEADER as u64 + 2 * u64::from(tokens);
+    if version != VERSION {
+        return fail(format!("shard version {version}; this program reads version {VERSION}"));
     }
+    if tokens == 0 {
+        return fail("the shard holds no token".into());
+    }
+    if bytes != file.len() as u64 {
+        let found = file.len();
+        return fail(format!("the header announces {tokens} tokens, {bytes} bytes in all, but the file has {found}"));
+    }
+    Ok(HEADER)
 }
 
-/// Tokens in a file or in memory.
+/// A file of data, as a run records it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DataFile {
+    /// Where it lies.
+    pub path: PathBuf,
+    /// Its size.
+    pub bytes: u64,
+    /// Its SHA-256 in hexadecimal.
+    pub sha256: String,
+}
+
+/// The tokens of one file.
 #[derive(Debug)]
 pub struct Shard {
-    name: PathBuf,
-    storage: Storage,
+    /// The file.
+    pub file: DataFile,
+    tokens: Tokens,
 }
 
 #[derive(Debug)]
-enum Storage {
+enum Tokens {
     Mapped { map: FileMap, start: usize },
     Memory(Vec<u16>),
 }
 
 impl Shard {
-    /// Maps the file at `path` and checks its header.
+    /// Maps the file at `path`, checks its header and hashes it.
     ///
     /// # Errors
     /// A file that cannot be read or is not a shard.
     pub fn open(path: &Path) -> Result<Self> {
         let map = FileMap::open(path)?;
         let start = payload_start(&map).map_err(|error| error.at(path.display()))?;
-        Ok(Self { name: path.into(), storage: Storage::Mapped { map, start } })
+        let sha256 = hash::hex(&hash::sha256(&map));
+        let file = DataFile { path: path.into(), bytes: map.len() as u64, sha256 };
+        Ok(Self { file, tokens: Tokens::Mapped { map, start } })
     }
 
-    /// Tokens in memory; `name` stands for a file's name in messages.
-    pub fn in_memory(name: impl Into<PathBuf>, mut tokens: Vec<u16>) -> Self {
-        tokens.iter_mut().for_each(|token| *token = token.to_le());
-        Self { name: name.into(), storage: Storage::Memory(tokens) }
+    /// Tokens in memory that were made from the text of `file`.
+    pub fn in_memory(file: DataFile, tokens: Vec<u16>) -> Self {
+        Self { file, tokens: Tokens::Memory(tokens) }
     }
 
-    /// The file's path, or what stands for it.
-    pub fn name(&self) -> &Path {
-        &self.name
-    }
-
-    /// All tokens, little-endian.
+    /// All tokens.
     pub fn tokens(&self) -> &[u16] {
-        match &self.storage {
-            // The map begins on a page and the header has an even length, so this cast finds the tokens aligned. Ids are checked at every
-            // read.
-            Storage::Mapped { map, start } => bytemuck::cast_slice(&map[*start..]),
-            Storage::Memory(tokens) => tokens,
+        match &self.tokens {
+            // The map begins on a page and the header has an even length, so this cast finds the tokens aligned.
+            Tokens::Mapped { map, start } => bytemuck::cast_slice(&map[*start..]),
+            Tokens::Memory(tokens) => tokens,
         }
+    }
+}
+
+/// Writes one split's tokens into shards.
+pub struct ShardWriter<'a> {
+    folder: &'a Path,
+    split: Split,
+    /// Most tokens of a shard.
+    limit: u32,
+    /// The shard that is not full, and its number of tokens.
+    open: Option<(BufWriter<File>, u32)>,
+    part: Part,
+}
+
+impl<'a> ShardWriter<'a> {
+    /// A writer of `train-00000.bin` and so on in `folder`, each with at most `limit` tokens.
+    pub fn new(folder: &'a Path, split: Split, limit: u32) -> Self {
+        Self { folder, split, limit, open: None, part: Part::default() }
+    }
+
+    /// Appends tokens of a document, with the bytes of text behind them and whether they end it.
+    ///
+    /// # Errors
+    /// Whatever the disk says.
+    pub fn push(&mut self, mut tokens: &[u16], bytes: u64, end: bool) -> Result<()> {
+        self.part.documents += u64::from(end);
+        self.part.bytes += bytes;
+        self.part.tokens += tokens.len() as u64;
+        while !tokens.is_empty() {
+            let path = self.path();
+            let fail = |error: std::io::Error| Error::io("write", &path, &error);
+            let (file, count) = match &mut self.open {
+                Some(open) => open,
+                None => {
+                    let mut file = BufWriter::new(File::create_new(&path).map_err(fail)?);
+                    file.write_all(&header(0)).map_err(fail)?;
+                    self.open.insert((file, 0))
+                }
+            };
+            let (now, later) = tokens.split_at(tokens.len().min((self.limit - *count) as usize));
+            file.write_all(bytemuck::cast_slice(now)).map_err(fail)?;
+            *count += now.len() as u32;
+            tokens = later;
+            if *count == self.limit {
+                self.close()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Closes the last shard.
+    ///
+    /// # Errors
+    /// Whatever the disk says.
+    pub fn finish(mut self) -> Result<Part> {
+        self.close()?;
+        Ok(self.part)
+    }
+
+    /// The shard that is being written.
+    fn path(&self) -> PathBuf {
+        self.folder.join(format!("{}-{:05}.bin", self.split.name(), self.part.shards.len()))
+    }
+
+    /// Puts the number of tokens into the header, waits for the disk, and hashes the file.
+    fn close(&mut self) -> Result<()> {
+        let Some((mut file, tokens)) = self.open.take() else { return Ok(()) };
+        let path = self.path();
+        file.rewind()
+            .and_then(|()| file.write_all(&header(tokens)))
+            .and_then(|()| file.flush())
+            .and_then(|()| file.get_ref().sync_all())
+            .map_err(|error| Error::io("write", &path, &error))?;
+        let sha256 = Some(Shard::open(&path)?.file.sha256);
+        let file = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        self.part.shards.push(ShardEntry { file, tokens: tokens.into(), sha256, checksum: None });
+        Ok(())
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::mutate;
 
-    fn shard_bytes(tokens: &[u16]) -> Vec<u8> {
-        let mut bytes = header(tokens.len() as u32).to_vec();
-        bytes.extend(tokens.iter().flat_map(|token| token.to_le_bytes()));
-        bytes
+    fn bytes_of(tokens: &[u16]) -> Vec<u8> {
+        tokens.iter().flat_map(|token| token.to_le_bytes()).collect()
     }
 
     fn open(bytes: &[u8]) -> Result<Vec<u16>> {
@@ -139,23 +213,22 @@ mod tests {
             let message = error.to_string();
             Error::new(message.strip_prefix(&format!("{}: ", file.path().display())).expect("the file is named"))
         })?;
-        Ok(shard.tokens().iter().map(|&token| u16::from_le(token)).collect())
+        assert_eq!((shard.file.bytes, shard.file.sha256.len()), (bytes.len() as u64, 64));
+        Ok(shard.tokens().to_vec())
     }
 
     #[test]
     fn both_layouts_are_read() {
         let tokens: Vec<u16> = (0..1000).chain([50256, 65535]).collect();
-        assert_eq!(open(&shard_bytes(&tokens)).unwrap(), tokens);
-        let bare: Vec<u8> = tokens.iter().flat_map(|token| token.to_le_bytes()).collect();
-        assert_eq!(open(&bare).unwrap(), tokens);
+        assert_eq!(open(&[header(1002).to_vec(), bytes_of(&tokens)].concat()).unwrap(), tokens);
+        assert_eq!(open(&bytes_of(&tokens)).unwrap(), tokens);
         assert_eq!(open(&[1, 2]).unwrap(), [0x0201]);
-        let memory = Shard::in_memory("memory", tokens.clone());
-        assert!(memory.tokens().iter().map(|&token| u16::from_le(token)).eq(tokens));
+        assert_eq!(Shard::in_memory(DataFile::default(), tokens.clone()).tokens(), tokens);
     }
 
     #[test]
     fn damage_gets_one_clear_line() {
-        let good = shard_bytes(&[1, 2, 3]);
+        let good = [header(3).to_vec(), bytes_of(&[1, 2, 3])].concat();
         let with_word = |i: usize, word: u32| {
             let mut bytes = good.clone();
             bytes[4 * i..4 * i + 4].copy_from_slice(&word.to_le_bytes());
@@ -164,17 +237,13 @@ mod tests {
         for (bytes, message) in [
             (vec![], "the file is empty"),
             (good[..700].to_vec(), "truncated: the header has 1024 bytes, the file 700"),
-            (
-                good[..1028].to_vec(),
-                "the header announces 3 tokens, 1030 bytes in all, but the file has 1028: truncated or damaged",
-            ),
+            (good[..1028].to_vec(), "the header announces 3 tokens, 1030 bytes in all, but the file has 1028"),
             (
                 with_word(2, u32::MAX),
-                "the header announces 4294967295 tokens, 8589935614 bytes in all, but the file has 1030: truncated or damaged",
+                "the header announces 4294967295 tokens, 8589935614 bytes in all, but the file has 1030",
             ),
             (with_word(2, 0), "the shard holds no token"),
             (with_word(1, 7), "shard version 7; this program reads version 1"),
-            (with_word(0, MAGIC ^ 4), "the magic number of the header is damaged"),
             (with_word(0, 20_240_801), "a shard of 32-bit tokens (llm.c, Llama 3); only 16-bit tokens can be read"),
             (vec![7; 5], "5 bytes is an odd number: truncated, or not a shard of 16-bit tokens"),
         ] {
@@ -182,33 +251,7 @@ mod tests {
         }
         let missing = Shard::open(Path::new("no/such.bin")).unwrap_err().to_string();
         assert!(missing.starts_with("cannot read no/such.bin: "), "{missing}");
-        assert_eq!(
-            Shard::open(&std::env::temp_dir()).unwrap_err().to_string().split(" is ").nth(1),
-            Some("a folder, not a file of tokens")
-        );
-    }
-
-    /// No damage panics, and what is accepted lies within the file: nothing is ever allocated by an announced length.
-    #[test]
-    fn damaged_headers_never_panic() {
-        let good = shard_bytes(&[5; 40]);
-        let mut refused = 0;
-        for case in 0..mutate::cases(20_000) {
-            let bytes = mutate::damage(&good[..], case);
-            match payload_start(&bytes) {
-                Ok(start) => assert!(start <= bytes.len() && (bytes.len() - start).is_multiple_of(2)),
-                Err(error) => {
-                    refused += 1;
-                    assert!(!error.to_string().contains('\n'));
-                }
-            }
-        }
-        assert!(refused > 0);
-        // Every single flipped bit of the three words that matter is refused.
-        for bit in 0..96 {
-            let mut bytes = good.clone();
-            bytes[bit / 8] ^= 1 << (bit % 8);
-            assert!(payload_start(&bytes).is_err(), "bit {bit}");
-        }
+        let folder = Shard::open(&std::env::temp_dir()).unwrap_err().to_string();
+        assert!(folder.ends_with(" is a folder, not a file of tokens"), "{folder}");
     }
 }

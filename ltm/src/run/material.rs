@@ -1,8 +1,8 @@
 use crate::config::Tokenizer as Named;
 use crate::config::{Chunking, Config};
 use crate::corpus::Corpus;
-use crate::data::batches::{LongDocuments, SampleInfo, Source, Tail};
-use crate::data::{Dataset, Documents, Split, Stories, Windows, checksum, splits};
+use crate::data::{DataFile, Dataset, Documents, SampleInfo, Source, Split, Stories, Tail, Windows, has_validation};
+use crate::hash;
 use engine::{Error, Result};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -20,14 +20,12 @@ pub struct Material {
     pub train: Arc<dyn Source>,
     /// Held out; `None` if nothing is.
     pub validation: Option<Arc<dyn Source>>,
-    /// The files that all of it comes from; none for the embedded corpus.
-    pub files: Vec<PathBuf>,
-    /// Those of them in which what is learnt from lies.
-    pub learnt: Vec<PathBuf>,
-    /// Those of them in which what is held out lies.
-    pub held_out: Vec<PathBuf>,
-    /// Tells data and splits of them apart: a checksum of every token and of what is held out, or the embedded corpus's
-    /// name.
+    /// The files with training text; none for the embedded corpus.
+    pub training_files: Vec<DataFile>,
+    /// The files with validation text.
+    pub validation_files: Vec<DataFile>,
+    /// Tells data and splits of them apart: a hash of every file's SHA-256 and of which tokens are for what, or the embedded
+    /// corpus's name.
     pub fingerprint: String,
 }
 
@@ -67,37 +65,33 @@ impl Material {
             return Ok(Self {
                 train: Arc::new(Stories::new(Corpus::default(), config.train.seed, seq, None)?),
                 validation: Some(held_out_stories(seq, VALIDATION_STORIES)?),
-                files: Vec::new(),
-                learnt: Vec::new(),
-                held_out: Vec::new(),
+                training_files: Vec::new(),
+                validation_files: Vec::new(),
                 fingerprint: "embedded corpus".into(),
             });
         }
-        let (mut train, mut validation, mut sums) = (Vec::new(), Vec::new(), Vec::new());
-        let (mut files, mut learnt, mut scored) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut train, mut validation) = (Vec::new(), Vec::new());
         for path in &data.paths {
-            let (learn, held_out) = split(path, config, open)?;
-            add_files(&mut files, &learn);
-            add_files(&mut learnt, &learn);
-            if let Some(data) = &held_out {
-                add_files(&mut files, data);
-                add_files(&mut scored, data);
-            }
-            sums.extend(mark(Split::Train, &learn));
-            sums.extend(held_out.iter().flat_map(|data| mark(Split::Validation, data)));
-            train.push(sequences(learn, config, Tail::Drop)?);
-            validation.extend(held_out.map(|data| sequences(data, config, Tail::Pad)).transpose()?);
+            let (training, held_out) = split(path, config, open)?;
+            train.push(training);
+            validation.extend(held_out);
         }
         if let Some(path) = &data.validation {
-            let held_out = open(path, validation_split(path)?)?;
-            add_files(&mut files, &held_out);
-            add_files(&mut scored, &held_out);
-            sums.extend(mark(Split::Validation, &held_out));
-            validation.push(sequences(held_out, config, Tail::Pad)?);
+            validation.push(open(path, validation_split(path)?)?);
         }
-        let validation = (!validation.is_empty()).then(|| Chain::of(validation)).transpose()?;
-        let fingerprint = format!("{:016x}", checksum::combine(sums));
-        Ok(Self { train: Chain::of(train)?, validation, files, learnt, held_out: scored, fingerprint })
+        let lines = train.iter().map(|data| line(Split::Train, data));
+        let lines: String = lines.chain(validation.iter().map(|data| line(Split::Validation, data))).collect();
+        let all = |data: Vec<Dataset>, tail| {
+            let sources = data.into_iter().map(|data| sequences(data, config, tail)).collect::<Result<Vec<_>>>()?;
+            (!sources.is_empty()).then(|| Chain::of(sources)).transpose()
+        };
+        Ok(Self {
+            training_files: files(&train),
+            validation_files: files(&validation),
+            fingerprint: hash::hex(&hash::sha256(lines.as_bytes())),
+            train: all(train, Tail::Drop)?.expect("at least one path"),
+            validation: all(validation, Tail::Pad)?,
+        })
     }
 
     /// All sequences of the file or folder at `path`, every token of them, for an evaluation; of a folder with held-out
@@ -114,8 +108,7 @@ impl Material {
                 path.display()
             )));
         }
-        let mut files = Vec::new();
-        add_files(&mut files, &data);
+        let files = data.files().map(|file| file.path.clone()).collect();
         Ok(Scorable { source: sequences(data, config, Tail::Pad)?, files })
     }
 }
@@ -128,24 +121,26 @@ pub fn held_out_stories(seq: usize, count: u64) -> Result<Arc<dyn Source>> {
     Ok(Arc::new(Stories::new(Corpus::default(), HELD_OUT, seq, Some(count))?))
 }
 
-/// What a fingerprint has of `data`: the tokens, which part of them, and for what. The same file with another split is
-/// other data: what was held out must not be learnt from later.
-fn mark(role: Split, data: &Dataset) -> [u64; 4] {
-    let range = data.range();
-    [role as u64, data.checksum(), range.start, range.end]
+/// What a fingerprint has of `data`: which tokens of which files, and for what. The same file with another split is other
+/// data: validation text must not become training text later.
+fn line(split: Split, data: &Dataset) -> String {
+    let files: String = data.files().map(|file| format!(" {}", file.sha256)).collect();
+    format!("{} {:?}{files}\n", split.name(), data.range())
 }
 
-/// Each file once: what is held out of one is in the same file.
-fn add_files(files: &mut Vec<PathBuf>, data: &Dataset) {
-    for file in data.files() {
-        if !files.iter().any(|known| known == file) {
-            files.push(file.into());
+/// The files of several data sets, each once.
+fn files(data: &[Dataset]) -> Vec<DataFile> {
+    let mut files: Vec<DataFile> = Vec::new();
+    for file in data.iter().flat_map(Dataset::files) {
+        if files.iter().all(|known| known.path != file.path) {
+            files.push(file.clone());
         }
     }
+    files
 }
 
 fn validation_split(path: &Path) -> Result<Split> {
-    Ok(if splits(path)?.contains(&Split::Validation) { Split::Validation } else { Split::Train })
+    Ok(if has_validation(path)? { Split::Validation } else { Split::Train })
 }
 
 /// What to learn from in `path`, and what is held out of it: shards made for that, else the end of the text.
@@ -155,7 +150,7 @@ fn split(path: &Path, config: &Config, open: Open<'_>) -> Result<(Dataset, Optio
     if config.data.validation.is_some() || fraction == 0.0 {
         return Ok((whole, None));
     }
-    if splits(path)?.contains(&Split::Validation) {
+    if has_validation(path)? {
         return Ok((whole, Some(open(path, Split::Validation)?)));
     }
     let (learn, held_out) = whole.hold_out(fraction)?;
@@ -166,7 +161,7 @@ fn sequences(data: Dataset, config: &Config, tail: Tail) -> Result<Arc<dyn Sourc
     Ok(match config.data.chunking {
         Chunking::Windows => Arc::new(Windows::new(data, config.model.seq, tail)?),
         // A document that is too long becomes several sequences, which are scored as such.
-        Chunking::Documents => Arc::new(Documents::new(data, config.model.seq, LongDocuments::Split)?),
+        Chunking::Documents => Arc::new(Documents::new(data, config.model.seq)?),
     })
 }
 

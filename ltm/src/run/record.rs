@@ -2,11 +2,11 @@
 
 use super::Material;
 use crate::config::Config;
-use crate::data::{Split, named_split};
+use crate::data::folder::named_split;
+use crate::data::{self, Split};
 use crate::hash;
 use crate::json::{self, Value};
 use engine::{Device, Error, Result, probe, simd};
-use rayon::prelude::*;
 use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
@@ -54,17 +54,16 @@ pub struct DataFile {
 }
 
 impl Data {
-    /// Reads all files once.
-    ///
-    /// # Errors
-    /// If one cannot be read.
-    pub fn of(material: &Material) -> Result<Self> {
-        let file = |path: &PathBuf| {
-            let (sha256, bytes) = digest(path)?;
-            Ok(DataFile { path: path.clone(), bytes, sha256, learnt: material.learnt.contains(path) })
+    /// The data of a run that trains on `material`.
+    pub fn of(material: &Material) -> Self {
+        let file = |file: &data::DataFile, learnt| {
+            let data::DataFile { path, bytes, sha256 } = file.clone();
+            DataFile { path, bytes, sha256, learnt }
         };
-        let files = material.files.par_iter().map(file).collect::<Result<_>>()?;
-        Ok(Self { fingerprint: material.fingerprint.clone(), files })
+        let training = |file: &&data::DataFile| material.training_files.iter().all(|known| known.path != file.path);
+        let validation = material.validation_files.iter().filter(training).map(|f| file(f, false));
+        let files = material.training_files.iter().map(|f| file(f, true)).chain(validation).collect();
+        Self { fingerprint: material.fingerprint.clone(), files }
     }
 
     /// Whether these are the same data, wherever they lie.

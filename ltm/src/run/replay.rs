@@ -147,7 +147,7 @@ impl Replay {
     pub fn new(stretch: Stretch, material: &Material, device: &Device) -> Result<Self> {
         let record = stretch.record(stretch.begins_after() + 1)?;
         let config = record.config.clone();
-        if !Data::of(material)?.is(&record.data) {
+        if !Data::of(material).is(&record.data) {
             return Err(Error::new(
                 "the data are not those that the run learnt from (their digests differ from those in its records): put the old ones back, or name them with --data",
             ));

@@ -81,7 +81,7 @@ impl Session {
         let trainer = &learner.trainer;
         let metrics = Metrics::open(&run.metrics_path(), trainer.step())?;
         let config = run.config();
-        let data = Data::of(material)?;
+        let data = Data::of(material);
         Record::new(trainer.step(), config, data, trainer.store.device()).write(run.path())?;
         let mut watch = Watch::new(config);
         if let Some(watch) = &mut watch {

@@ -1,0 +1,174 @@
+use super::*;
+use crate::text::tokenizer;
+use ltm::config::{Choice, Tokenizer as Name};
+use ltm::data::Bytes;
+
+fn pieces(text: impl Into<Vec<u8>>, format: &Format, tokenizer: &dyn Tokenizer) -> Result<Vec<Piece>> {
+    Pieces::of_reader("in", io::Cursor::new(text.into()), format, tokenizer).collect()
+}
+
+/// Documents with the pieces put together, and where each begins.
+fn documents(text: &str, split: TextSplit) -> Vec<(String, u64)> {
+    let mut all: Vec<(String, u64)> = Vec::new();
+    let mut inside = false;
+    for piece in pieces(text, &Format::Text(split), &Bytes).unwrap() {
+        let part = String::from_utf8(piece.bytes).unwrap();
+        if inside {
+            all.last_mut().unwrap().0.push_str(&part);
+        } else {
+            all.push((part, piece.place.line));
+        }
+        assert_eq!(piece.document + 1, all.len() as u64);
+        inside = piece.position == Position::Inside;
+    }
+    assert!(!inside, "the last piece ends its document");
+    all
+}
+
+#[test]
+fn text_is_split_as_asked() {
+    let text = "\n\na b\r\nc\n \t\n\n\nd\n";
+    let splits = [TextSplit::File, TextSplit::Lines, TextSplit::BlankLines];
+    for (split, expected) in splits.into_iter().zip([
+        &[(text, 1)][..],
+        &[("a b", 3), ("c", 4), (" \t", 5), ("d", 8)],
+        &[("a b\r\nc", 3), ("d", 8)],
+    ]) {
+        let expected: Vec<_> = expected.iter().map(|&(text, at)| (text.to_string(), at)).collect();
+        assert_eq!(documents(text, split), expected);
+        assert_eq!(documents("", split), []);
+        assert_eq!(documents("no newline", split), [("no newline".to_string(), 1)]);
+    }
+    assert_eq!(documents("\n \n\n ", TextSplit::BlankLines), []);
+}
+
+/// `left` bytes of `pattern`, again and again; nothing of it is ever in memory at once.
+struct Repeat {
+    pattern: &'static [u8],
+    at: usize,
+    left: usize,
+}
+
+impl Read for Repeat {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        let n = out.len().min(self.left);
+        for byte in &mut out[..n] {
+            *byte = self.pattern[self.at % self.pattern.len()];
+            self.at += 1;
+        }
+        self.left -= n;
+        Ok(n)
+    }
+}
+
+/// What is read but not handed out stays below a constant, whatever the text looks like.
+#[test]
+fn memory_does_not_depend_on_the_size_of_a_document() {
+    const TOTAL: usize = 6 << 20;
+    for tokenizer in [Name::Bytes, Name::Gpt2].map(tokenizer) {
+        for pattern in [&b"x"[..], b"some words ", b"\xe4\xb8\xad", b"\n", b"line\n", b"paragraph\n\n"] {
+            for split in [TextSplit::File, TextSplit::Lines, TextSplit::BlankLines] {
+                let format = Format::Text(split);
+                let text = Repeat { pattern, at: 0, left: TOTAL };
+                let mut stream = Pieces::of_reader("in", text, &format, &*tokenizer);
+                let drops_lines = pattern.ends_with(b"\n") && split != TextSplit::File;
+                let mut handed_out = 0;
+                while let Some(piece) = stream.next() {
+                    let piece = piece.unwrap();
+                    handed_out += piece.bytes.len() as u64;
+                    assert!(piece.bytes.len() <= LONGEST_PIECE + FRAGMENT as usize);
+                    let held = stream.consumed() - handed_out;
+                    assert!(drops_lines || held <= (LONGEST_PIECE as u64) + 3 * FRAGMENT, "{held} bytes held");
+                    if tokenizer.needs_utf8() && pattern[0] >= 0x80 && piece.position == Position::Inside {
+                        std::str::from_utf8(&piece.bytes).unwrap();
+                    }
+                }
+                assert_eq!(stream.consumed(), TOTAL as u64);
+                assert!(drops_lines || handed_out + 3 >= TOTAL as u64);
+            }
+        }
+    }
+}
+
+/// The tokens of a long text do not depend on how it was cut.
+#[test]
+fn pieces_have_the_tokens_of_the_whole() {
+    let sentence = "The plot didn't thicken:\n\n  17 men\u{3000}  sat\t\tstill. 中文也是。\n";
+    let text = sentence.repeat(20_000);
+    for &(name, _) in Name::ALL {
+        let tokenizer = tokenizer(name);
+        let mut whole = Vec::new();
+        tokenizer.encode(text.as_bytes(), &mut whole).unwrap();
+        let parts = pieces(text.clone(), &Format::Text(TextSplit::File), &*tokenizer).unwrap();
+        assert!(parts.len() > 3);
+        let mut tokens = Vec::new();
+        parts.iter().for_each(|piece| tokenizer.encode(&piece.bytes, &mut tokens).unwrap());
+        assert_eq!(tokens, whole, "{name}");
+    }
+}
+
+#[test]
+fn lines_of_jsonl_carry_their_numbers() {
+    let format = Format::Jsonl { field: "text".into() };
+    let found = pieces("{}\n\n \n[]", &format, &Bytes).unwrap();
+    let lines: Vec<_> = found.iter().map(|piece| (piece.bytes.as_slice(), piece.place.line, piece.document)).collect();
+    assert_eq!(lines, [(&b"{}"[..], 1, 0), (b"[]", 4, 1)]);
+    let found = pieces(b"\xEF\xBB\xBF{}\n\xEF\xBB\xBF{}\n", &format, &Bytes).unwrap();
+    assert_eq!(
+        found.iter().map(|p| p.bytes.len()).collect::<Vec<_>>(),
+        [2, 5],
+        "a byte order mark goes at the start only"
+    );
+}
+
+#[test]
+fn records_without_end_do_not_fill_the_memory() {
+    for (format, first, message) in [
+        (Format::Jsonl { field: "text".into() }, "x", "in:1: the line is longer than 64 MiB"),
+        (
+            Format::Csv { columns: vec![Column::Index(0)], header: false },
+            "\"",
+            "cannot read in: a record longer than 64 MiB: is a quote open?",
+        ),
+    ] {
+        let endless = first.as_bytes().chain(io::repeat(b'x'));
+        let error = Pieces::of_reader("in", endless, &format, &Bytes).next().unwrap().unwrap_err();
+        assert_eq!(error.to_string(), message);
+    }
+}
+
+#[test]
+fn columns_by_place_and_by_name() {
+    let read = |text: &str, column: Column, header| {
+        let found = pieces(text, &Format::Csv { columns: vec![column], header }, &Bytes)?;
+        Ok::<_, Error>(found.into_iter().map(|p| String::from_utf8(p.bytes).unwrap()).collect::<Vec<_>>())
+    };
+    let text = "id,text\n1,\"a, \"\"b\"\"\nc\"\n2,plain\r\n3,\n";
+    let expected = ["a, \"b\"\nc", "plain", ""];
+    assert_eq!(read(text, Column::Name("text".into()), true).unwrap(), expected);
+    assert_eq!(read(text, Column::Index(1), true).unwrap(), expected);
+    assert_eq!(read(text, Column::Index(0), false).unwrap(), ["id", "1", "2", "3"]);
+    for (text, column, header, message) in [
+        ("a,b\n1,2\n", Column::Name("c".into()), true, "in:1: no column \"c\"; there are: a, b"),
+        ("a,b\n1,2\n", Column::Index(4), true, "in:2: there is no column 5, the record has 2"),
+        ("a,b\n1,2\n3\n", Column::Index(0), false, "in:3: number of columns 1, those before it have 2"),
+    ] {
+        assert_eq!(read(text, column, header).unwrap_err().to_string(), message);
+    }
+}
+
+#[test]
+fn files_follow_each_other_and_missing_ones_are_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let [a, b, missing] = ["a", "b", "c"].map(|name| folder.path().join(name));
+    std::fs::write(&a, "first").unwrap();
+    std::fs::write(&b, "second").unwrap();
+    let format = Format::Text(TextSplit::File);
+    let found = |files: &[PathBuf]| Pieces::of_files(files, &format, &Bytes).collect::<Result<Vec<_>>>();
+    let both = found(&[a.clone(), b]).unwrap();
+    assert_eq!(both.iter().map(|piece| (piece.document, piece.bytes.len())).collect::<Vec<_>>(), [(0, 5), (1, 6)]);
+    let error = found(&[a, missing]).unwrap_err().to_string();
+    assert!(error.starts_with("cannot read ") && error.contains("/c: "), "{error}");
+    let error = found(&[folder.path().into()]).unwrap_err().to_string();
+    assert!(error.ends_with("is a folder: name the files in it"), "{error}");
+}
