@@ -1,6 +1,7 @@
 use super::table::SETTINGS;
 use super::{Choice, Config, nearest};
 use engine::{Error, Result};
+use serde::Serialize;
 use serde::de::{Deserialize, Deserializer, Error as _};
 use serde_json::{Map, Number, Value};
 use std::collections::BTreeMap;
@@ -71,9 +72,9 @@ impl Setting {
         (self.field)(config).value()
     }
 
-    /// Whether a number is in its range.
+    /// Whether its value is in its range. JSON has no NaN.
     fn check(&self, config: &Config) -> Result<()> {
-        let Some(x) = (self.field)(config).number() else { return Ok(()) };
+        let x = self.value(config).as_f64().unwrap_or(f64::NAN);
         match self.ranges.iter().find(|range| !range.contains(x)) {
             Some(range) => Err(Error::usage(format!("{} = {x}: must be {range}", self.name))),
             None => Ok(()),
@@ -170,7 +171,7 @@ impl<'de> Deserialize<'de> for Config {
     }
 }
 
-/// A value that a setting can have.
+/// The field that a setting stands for.
 pub(super) trait Field {
     /// What values it takes, to follow "expected".
     fn expects(&self) -> String;
@@ -180,118 +181,89 @@ pub(super) trait Field {
 
     /// What [`Field::assign`] would take to set it to what it is.
     fn value(&self) -> Value;
+}
 
-    /// The value, if it is a number.
-    fn number(&self) -> Option<f64> {
-        None
+impl<T: Kind> Field for T {
+    fn expects(&self) -> String {
+        T::expected()
+    }
+
+    fn assign(&mut self, value: &Value) -> bool {
+        let read = T::read(value);
+        read.map(|read| *self = read).is_some()
+    }
+
+    fn value(&self) -> Value {
+        serde_json::to_value(self).unwrap_or_default()
     }
 }
 
-/// Puts `value` into `field`, if there is one.
-fn put<T>(field: &mut T, value: Option<T>) -> bool {
-    let taken = value.is_some();
-    value.into_iter().for_each(|value| *field = value);
-    taken
+/// A type of settings.
+trait Kind: Serialize + Sized {
+    fn expected() -> String;
+
+    /// The value that JSON means, if it is one.
+    fn read(value: &Value) -> Option<Self>;
 }
 
-impl Field for u64 {
-    fn expects(&self) -> String {
+impl Kind for u64 {
+    fn expected() -> String {
         "an integer of 0 or more".into()
     }
 
-    fn assign(&mut self, value: &Value) -> bool {
-        // 1e3 is an integer as well.
-        let whole = |x: &f64| x.fract() == 0.0 && (0.0..9e15).contains(x);
-        put(self, value.as_u64().or_else(|| value.as_f64().filter(whole).map(|x| x as u64)))
-    }
-
-    fn value(&self) -> Value {
-        (*self).into()
-    }
-
-    fn number(&self) -> Option<f64> {
-        Some(*self as f64)
+    fn read(value: &Value) -> Option<Self> {
+        value.as_u64()
     }
 }
 
-impl Field for usize {
-    fn expects(&self) -> String {
-        0u64.expects()
+impl Kind for usize {
+    fn expected() -> String {
+        u64::expected()
     }
 
-    fn assign(&mut self, value: &Value) -> bool {
-        let mut number = 0u64;
-        number.assign(value) && put(self, number.try_into().ok())
-    }
-
-    fn value(&self) -> Value {
-        (*self).into()
-    }
-
-    fn number(&self) -> Option<f64> {
-        Some(*self as f64)
+    fn read(value: &Value) -> Option<Self> {
+        value.as_u64()?.try_into().ok()
     }
 }
 
-impl Field for f64 {
-    fn expects(&self) -> String {
+impl Kind for f64 {
+    fn expected() -> String {
         "a finite number".into()
     }
 
-    fn assign(&mut self, value: &Value) -> bool {
-        put(self, value.as_f64().filter(|x| x.is_finite()))
-    }
-
-    fn value(&self) -> Value {
-        (*self).into()
-    }
-
-    fn number(&self) -> Option<f64> {
-        Some(*self)
+    fn read(value: &Value) -> Option<Self> {
+        value.as_f64()
     }
 }
 
-impl<T: Choice> Field for T {
-    fn expects(&self) -> String {
+impl<T: Choice> Kind for T {
+    fn expected() -> String {
         format!("one of {}", T::ALL.iter().map(|(_, name)| *name).collect::<Vec<_>>().join(", "))
     }
 
-    fn assign(&mut self, value: &Value) -> bool {
-        put(self, value.as_str().and_then(T::named))
-    }
-
-    fn value(&self) -> Value {
-        self.name().into()
+    fn read(value: &Value) -> Option<Self> {
+        T::named(value.as_str()?)
     }
 }
 
-impl Field for Option<PathBuf> {
-    fn expects(&self) -> String {
+impl Kind for Option<PathBuf> {
+    fn expected() -> String {
         "a path, or nothing".into()
     }
 
-    fn assign(&mut self, value: &Value) -> bool {
+    fn read(value: &Value) -> Option<Self> {
         let path = |text: &str| (!text.is_empty()).then(|| text.into());
-        put(self, if value.is_null() { Some(None) } else { value.as_str().map(path) })
-    }
-
-    fn value(&self) -> Value {
-        self.as_ref().map(|path| path.display().to_string()).into()
+        if value.is_null() { Some(None) } else { value.as_str().map(path) }
     }
 }
 
-impl Field for Vec<PathBuf> {
-    fn expects(&self) -> String {
+impl Kind for Vec<PathBuf> {
+    fn expected() -> String {
         "a path, or a list of paths such as [\"a.txt\", \"b.txt\"]".into()
     }
 
-    fn assign(&mut self, value: &Value) -> bool {
+    fn read(value: &Value) -> Option<Self> {
         let paths = value.as_array().map_or(std::slice::from_ref(value), Vec::as_slice).iter();
-        let path = |item: &Value| item.as_str().filter(|path| !path.is_empty()).map(PathBuf::from);
-        put(self, paths.map(path).collect())
-    }
-
-    fn value(&self) -> Value {
-        self.iter().map(|path| path.display().to_string()).collect()
+        paths.map(|path| path.as_str().filter(|path| !path.is_empty()).map(PathBuf::from)).collect()
     }
 }
