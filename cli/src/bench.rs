@@ -4,7 +4,7 @@ use super::device::{self, Choice};
 use super::output::{note, print};
 use super::progress::bar;
 use super::settings::Single;
-use super::{memory, threads};
+use super::threads;
 use engine::{DType, Device, Error, Result, probe, simd};
 use lab::bench::{
     Ceiling, Ceilings, Growth, Report, Row, Seen, Setup, Verdict, Work, line as line_through, measure_all,
@@ -92,7 +92,6 @@ pub fn run(args: &Args, threads: Option<usize>, choice: Choice) -> Result<()> {
             if args.json.is_some() || args.compare.is_some() {
                 setup.effort = setup.effort.in_passes();
             }
-            memory::check(&setup.config, ltm::config::Work::Training, device)?;
             let works = setup.works()?;
             Ok((setup, works))
         })?;

@@ -4,8 +4,9 @@ use super::evaluation::{self, Options};
 use super::interrupt::{self, Guard};
 use super::output::{Align, print, short, si, table, write};
 use super::settings::{Single, free_name};
-use super::{device, memory, plan, threads, train};
+use super::{device, threads, train};
 use engine::{Device, Error, Result};
+use lab::plan::Plans;
 use ltm::config::{Config, ModelKind, Work, parameter_count};
 use ltm::corpus::Corpus;
 use ltm::evaluate::{Mean, Protocol};
@@ -58,7 +59,7 @@ pub fn run(args: &Args, threads: Option<usize>, device: device::Choice) -> Resul
     threads::inside(config.train.threads, || {
         let material = lab::text::material(config)?;
         let (mut session, device) = device::within(device, |device| {
-            memory::check(config, Work::Training, device)?;
+            config.check_device(device, Work::Training)?;
             Ok((Session::begin(&out, config, &material, device)?, device.clone()))
         })?;
         if args.tensorboard {
@@ -215,7 +216,7 @@ fn rivals(readers: &[Reader<'_>; 2], corpus: &Corpus, device: &Device) -> Result
         known(format!("a floor for readers who see {reach} bytes back and have no latents"), windowed),
     ];
     for (i, reader) in readers.iter().enumerate() {
-        let (flops, _) = plan::price(&reader.model.config, device)?;
+        let flops = Plans::new(&reader.model.config, device)?.flops_per_token();
         let (targets, seconds) = Metrics::effort(&Run::open(reader.run)?.metrics_path())?;
         let less = Mean::of_differences(reader.nats, readers[0].nats);
         lines.push(vec![

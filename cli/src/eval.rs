@@ -3,7 +3,7 @@
 use super::evaluation::{self, Options, Subject};
 use super::interrupt;
 use super::output::{command, print, short};
-use super::{device, gsm8k, memory, suite, threads};
+use super::{device, gsm8k, suite, threads};
 use clap::builder::RangedU64ValueParser;
 use engine::{Device, Error, Result};
 use ltm::config::{ModelKind, Work};
@@ -79,10 +79,7 @@ pub fn run(args: &Args, threads: Option<usize>, device: device::Choice) -> Resul
     }
     let run = Run::open(&args.run)?;
     threads::inside(threads.unwrap_or(run.config().train.threads), || {
-        device::within(device, |device| {
-            memory::check(run.config(), Work::Evaluation, device)?;
-            evaluate(args, &run, device)
-        })
+        device::within(device, |device| evaluate(args, &run, device))
     })
 }
 

@@ -2,7 +2,7 @@
 
 use super::evaluation::warn;
 use super::output::{note, print, write};
-use super::{device, memory, threads};
+use super::{device, threads};
 use engine::Result;
 use ltm::config::Work;
 use ltm::generate::{self, Sampling, Writer};
@@ -74,7 +74,6 @@ pub fn run(args: &Args, threads: Option<usize>, device: device::Choice) -> Resul
     let prompt = args.prompt.as_deref();
     threads::inside(threads.unwrap_or(run.config().train.threads), || {
         let (mut model, mut writer) = device::within(device, |device| {
-            memory::check(run.config(), Work::Generation, device)?;
             let mut model = run.load(device, Work::Generation)?;
             let tokenizer = lab::text::tokenizer(model.config.data.tokenizer);
             let options = args.writing.options();

@@ -18,7 +18,6 @@ mod generate;
 mod gsm8k;
 mod import;
 mod interrupt;
-mod memory;
 mod output;
 mod plan;
 mod progress;

@@ -5,7 +5,7 @@ use super::generate::Writing;
 use super::output::{Align, note, perplexity, print, short, table};
 use super::progress::bar;
 use super::transcript::{Transcript, origin};
-use super::{device, memory, threads};
+use super::{device, threads};
 use engine::{Device, Error, Result};
 use lab::quality::{Judged, REPEATED, Variety};
 use ltm::config::Work;
@@ -51,8 +51,6 @@ pub fn run(args: &Args, threads: Option<usize>, device: device::Choice) -> Resul
     let judge = Run::open(args.judge.as_ref().unwrap_or(&args.run))?;
     threads::inside(threads.unwrap_or(run.config().train.threads), || {
         device::within(device, |device| {
-            memory::check(run.config(), Work::Generation, device)?;
-            memory::check(judge.config(), Work::Evaluation, device)?;
             let written = write(args, &run, device)?;
             let judged = judged(&judge, &written.texts, device)?;
             show(args, &judge, &written, &judged)

@@ -3,7 +3,7 @@
 use super::output::{note, print};
 use super::progress::bar;
 use super::settings::absolute;
-use super::{device, memory, threads};
+use super::{device, threads};
 use engine::Result;
 use ltm::config::Work;
 use ltm::run::{Repeated, Replay, Run, Stretch};
@@ -46,7 +46,6 @@ pub fn run(args: &Args, threads: Option<usize>, device: device::Choice) -> Resul
         let material = lab::text::material(&config)?;
         let device = device::within(device, |device| {
             config.check_device(device, Work::Training)?;
-            memory::check(&config, Work::Training, device)?;
             Ok(device.clone())
         })?;
         let (steps, after) = (stretch.steps(), stretch.begins_after());

@@ -4,7 +4,7 @@ use super::interrupt::{self, Guard};
 use super::output::{note, print};
 use super::progress::Training;
 use super::settings::{Settings, absolute, free_name};
-use super::{device, memory, threads};
+use super::{device, threads};
 use engine::{Error, Result};
 use ltm::config::{Config, Work};
 use ltm::run::{FREE_AT_RESUME, Run, Session};
@@ -58,7 +58,7 @@ fn begin(args: &Args, threads: Option<usize>, device: device::Choice) -> Result<
     Run::check_new(&out)?;
     threads::inside(config.train.threads, || {
         let mut session = device::within(device, |device| {
-            memory::check(&config, Work::Training, device)?;
+            config.check_device(device, Work::Training)?;
             let material = lab::text::material(&config)?;
             Session::begin(&out, &config, &material, device)
         })?;
@@ -91,7 +91,7 @@ fn resume(args: &Args, path: &Path, threads: Option<usize>, device: device::Choi
     }
     threads::inside(run.config().train.threads, || {
         let (mut session, warnings) = device::within(device, |device| {
-            memory::check(run.config(), Work::Training, device)?;
+            run.config().check_device(device, Work::Training)?;
             let material = lab::text::material(run.config())?;
             Session::resume(&run, &material, device)
         })?;

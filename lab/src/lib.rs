@@ -5,6 +5,7 @@
 pub mod audit;
 pub mod bench;
 pub mod import;
+pub mod plan;
 pub mod plot;
 pub mod quality;
 pub mod reasoning;

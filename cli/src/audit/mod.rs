@@ -8,7 +8,7 @@ pub use words::verdict;
 
 use super::output::{command, print};
 use super::progress::bar;
-use super::{device, eval, evaluation, memory, threads};
+use super::{device, eval, evaluation, threads};
 use engine::{Device, Error, Result};
 use lab::audit::{Audit, Options, audit};
 use ltm::config::{Tokenizer, Work};
@@ -65,10 +65,7 @@ pub fn run(args: &Args, threads: Option<usize>, device: device::Choice) -> Resul
         )));
     }
     threads::inside(threads.unwrap_or(config.train.threads), || {
-        device::within(device, |device| {
-            memory::check(config, Work::Evaluation, device)?;
-            examine(args, &run, device)
-        })
+        device::within(device, |device| examine(args, &run, device))
     })
 }
 

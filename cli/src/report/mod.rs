@@ -10,11 +10,11 @@ mod tables;
 mod words;
 
 use super::output::{note, print};
-use super::{device, memory, suite, threads};
+use super::{device, suite, threads};
 use engine::{Error, ErrorKind, Result};
 use history::History;
 use ltm::checkpoint::write_atomic;
-use ltm::config::{ModelKind, Work};
+use ltm::config::ModelKind;
 use ltm::json::Value;
 use ltm::run::{Record, Run};
 use measure::Measured;
@@ -126,12 +126,8 @@ pub fn run(args: &Args, threads: Option<usize>, device: device::Choice) -> Resul
 /// Computes what is asked for of one run, and says what is missing.
 fn examine(args: &Args, subject: &mut Subject, device: device::Choice) -> Result<()> {
     subject.notes.iter().for_each(|line| note(format_args!("note: {line}")));
-    let config = subject.run.config();
     if args.measures() {
-        let measured = device::within(device, |device| {
-            memory::check(config, Work::Evaluation, device)?;
-            measure::measure(args, &subject.run, device)
-        })?;
+        let measured = device::within(device, |device| measure::measure(args, &subject.run, device))?;
         subject.notes.extend(measured.notes.iter().cloned());
         if let Some(text) = measured.text.as_ref().filter(|text| text.learnt) {
             subject.notes.push(format!("{}: {text}", subject.name));

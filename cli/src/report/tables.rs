@@ -5,10 +5,10 @@ use super::words::shade;
 use crate::audit::pm;
 use crate::evaluation::LEARNT;
 use crate::output::{digits, perplexity, short, si};
-use crate::plan;
 use crate::suite::published;
 use engine::Device;
 use lab::audit::Audit;
+use lab::plan::Plans;
 use lab::suite::{KNOWN, known};
 use ltm::config::{Config, ModelKind};
 use ltm::evaluate::{Mean, Protocol};
@@ -108,7 +108,8 @@ pub fn overview(subjects: &[Subject]) -> Markup {
             step.map_or("–".into(), |step| format!("{step:.0}")),
             last.map_or("–".into(), |last| si(last.tokens, "")),
             // Weights that came from elsewhere were trained in ways that are not known.
-            last.and_then(|_| plan::price(config, &Device::Cpu).ok()).map_or("–".into(), |(flops, _)| si(flops, "")),
+            last.and_then(|_| Plans::new(config, &Device::Cpu).ok())
+                .map_or("–".into(), |plans| si(plans.flops_per_token(), "")),
             speed(subject).map_or("–".into(), |speed| si(speed, "")),
             last.map_or("–".into(), |last| digits(last.loss, 4)),
             validation.map_or("–".into(), |point| digits(point.loss, 4)),

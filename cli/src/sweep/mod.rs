@@ -5,8 +5,9 @@ mod work;
 
 use super::output::print;
 use super::settings::absolute;
-use super::{device, plan, threads, toml_file};
+use super::{device, threads, toml_file};
 use engine::{Device, Error, Result};
+use lab::plan::Plans;
 use lab::sweep::{Cost, Point, Sweep};
 use ltm::run::Run;
 use std::ffi::OsStr;
@@ -82,8 +83,8 @@ fn priced<'a>(points: &'a [Point], device: &Device) -> Vec<(&'a Point, Result<Co
 
 fn price(point: &Point, device: &Device) -> Result<Cost> {
     let config = point.config.as_ref().map_err(Clone::clone)?;
-    let (flops_per_token, bytes) = plan::price(config, device)?;
-    Ok(Cost { flops_per_token, bytes: bytes as f64 })
+    let plans = Plans::new(config, device)?;
+    Ok(Cost { flops_per_token: plans.flops_per_token(), bytes: plans.store.bytes() as f64 })
 }
 
 /// That results do not come to lie among the files of one run.

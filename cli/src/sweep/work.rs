@@ -4,7 +4,7 @@ use super::super::evaluation::warn;
 use super::super::interrupt::{CODE, Guard};
 use super::super::output::{command, note, print};
 use super::super::progress::bar;
-use super::super::{eval, memory, train};
+use super::super::{eval, train};
 use super::{price, results};
 use engine::{Device, Error, Result};
 use lab::sweep::{Judgement, Ledger, Outcome, Point, Sweep, Trained};
@@ -101,7 +101,7 @@ impl<'a> Sweeping<'a> {
         if let Some(outcome) = self.ledger.finished(&key) {
             return Ok(Done::Kept(outcome.clone()));
         }
-        memory::check(config, Work::Training, self.device)?;
+        config.check_device(self.device, Work::Training)?;
         let cost = price(point, self.device)?;
         let path = self.out.join(&point.name);
         let mut session = self.session(&path, config, &material)?;

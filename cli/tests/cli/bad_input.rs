@@ -223,7 +223,7 @@ fn a_loss_that_is_not_finite() {
 fn configurations_too_large_for_memory() {
     let lab = Lab::trained();
     let wide = ["model.dim=65536", "train.batch=65535", "model.seq=1024"];
-    lab.train("wide", &wide).fails(1, &["training needs at least", "TB", "train.batch = 65535", "model.seq = 1024"]);
+    lab.train("wide", &wide).fails(1, &["training needs at least", "GiB", "train.batch = 65535", "model.seq = 1024"]);
     lab.run(&[&["demo", "--set"], &wide[..]].concat()).fails(1, &["training needs at least"]);
     lab.run(&[&["plan", "--set"], &wide[..]].concat()).fails(1, &["the largest single value", "train.batch = 65535"]);
     lab.train("deep", &["model.dim=65536", "model.layers=16"]).fails(1, &["model.dim = 65536 or model.layers = 16"]);

@@ -93,7 +93,7 @@ fn a_gpu_that_is_too_small_or_fails() {
         said
     };
     let small = train(&[], 50_000);
-    small.fails(1, &["training needs at least", "Fake GPU has 50.00 kB", "lower model.dim = 16"]);
+    small.fails(1, &["of device memory are needed, Fake GPU has room for 48.83 KiB", "lower model.dim = 16"]);
     let full = train(&["train.batch=64"], 1_000_000);
     full.fails(
         1,
@@ -110,7 +110,7 @@ fn a_gpu_that_is_too_small_or_fails() {
         assert!(note.contains(why), "{}", said.context());
     };
     for (out, settings, bytes, why) in [
-        ("small", "train.batch=4", 50_000, "Fake GPU has 50.00 kB"),
+        ("small", "train.batch=4", 50_000, "Fake GPU has room for 48.83 KiB"),
         ("full", "train.batch=64", 1_000_000, "of device memory are needed"),
         ("wide", "model.dim=272", 1 << 30, "heads of width 136"),
     ] {
@@ -138,7 +138,7 @@ fn a_gpu_that_is_too_small_or_fails() {
         .fails(1, &["device memory are needed", "use --device cpu"]);
     falls_back(&trained, &eval[2..], 100_000, "device memory are needed");
     falls_back(&trained, &["generate", "run", "--prompt", "a"], 30_000, "Fake GPU");
-    falls_back(&trained, &["replay", "run", "--steps", "1..2"], 50_000, "Fake GPU has 50.00 kB");
+    falls_back(&trained, &["replay", "run", "--steps", "1..2"], 50_000, "Fake GPU has room for 48.83 KiB");
     falls_back(&trained, &["plan", "--set", "model.dim=272", "--set", "model.heads=2"], 1 << 30, "heads of width 136");
     let generate = ["--device", "cuda", "generate", "run", "--prompt", "a"];
     run(&trained, &generate, &[ANY, ("FAKE_MEMORY", &memory(30_000))]).fails(1, &["Fake GPU", "use --device cpu"]);

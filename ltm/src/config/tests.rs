@@ -198,6 +198,15 @@ fn contradictions_are_refused_in_one_line() {
     assert_eq!(nan.resolved().unwrap_err().to_string(), "slow.rate = NaN: must be 0 or more");
 }
 
+#[test]
+fn the_system_s_table_of_memory_is_read() {
+    let table = "MemTotal:       24684084 kB\nMemFree: 1 kB\nMemAvailable:   23975920 kB\n";
+    let read = |table, entry| device::read_memory(table, entry);
+    assert_eq!(read(table, "MemAvailable"), Some(23_975_920 << 10));
+    assert_eq!(read(table, "MemTotal"), Some(24_684_084 << 10));
+    assert_eq!([read(table, "Mem"), read("", "MemTotal")], [None, None]);
+}
+
 /// The estimate that refuses configurations is close to what the plans take, and never more.
 #[test]
 fn least_memory_is_near_the_plans() {
