@@ -3,10 +3,7 @@
 
 #![forbid(unsafe_code)]
 
-#[path = "src/hash.rs"]
-#[expect(dead_code, reason = "the build needs a part of it")]
-mod hash;
-
+use sha2::{Digest, Sha256};
 use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -59,13 +56,13 @@ fn hash_of(root: &Path, files: &[PathBuf]) -> String {
     let name = |path: &PathBuf| path.strip_prefix(root).unwrap_or(path).to_string_lossy().replace('\\', "/");
     let mut named: Vec<_> = files.iter().map(|path| (name(path), path)).collect();
     named.sort();
-    let mut hash = hash::Sha256::new();
+    let mut hash = Sha256::new();
     for (name, path) in named {
         let content = fs::read(path).unwrap_or_else(|e| panic!("cannot read {}: {e}", path.display()));
-        hash.update(format!("{name}\n{}\n", content.len()).as_bytes());
+        hash.update(format!("{name}\n{}\n", content.len()));
         hash.update(&content);
     }
-    hash::hex(&hash.finish())
+    format!("{:x}", hash.finalize())
 }
 
 /// The commit that is checked out; empty where there is none to ask for.

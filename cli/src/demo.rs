@@ -11,7 +11,7 @@ use ltm::config::{Config, ModelKind, Work, parameter_count};
 use ltm::corpus::Corpus;
 use ltm::evaluate::{Mean, Protocol};
 use ltm::generate::{Sampling, Writer, Writing};
-use ltm::run::{HELD_OUT, Loaded, Material, Metrics, Run, Session, held_out_stories};
+use ltm::run::{Loaded, Material, NewFolder, Run, Session, VALIDATION_SEED, validation_stories};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
@@ -55,27 +55,30 @@ pub fn run(args: &Args, threads: Option<usize>, device: device::Choice) -> Resul
     baseline.model.kind = ModelKind::Ar;
     let [config, baseline] = &[config.resolved()?, baseline.resolved()?];
     let out = args.out.clone().unwrap_or_else(|| free_name("runs/demo"));
-    Run::check_new(&out)?;
+    let folder = NewFolder::at(&out)?;
     threads::inside(config.train.threads, || {
         let material = lab::text::material(config)?;
-        let (mut session, device) = device::within(device, |device| {
+        let (session, device) = device::within(device, |device| {
             config.check_device(device, Work::Training)?;
-            Ok((Session::begin(&out, config, &material, device)?, device.clone()))
+            Ok((Session::begin(&folder, config, &material, device)?, device.clone()))
         })?;
-        if args.tensorboard {
-            session.write_events()?;
-        }
-        demo(session, baseline, &material, &device)
+        demo(session, baseline, &material, &device, args.tensorboard)
     })
 }
 
 /// Trains the model of `session`, and `baseline` on the same `material`, judges both and lets the first write.
-fn demo(mut session: Session, baseline: &Config, material: &Material, device: &Device) -> Result<ExitCode> {
+fn demo(
+    mut session: Session,
+    baseline: &Config,
+    material: &Material,
+    device: &Device,
+    tensorboard: bool,
+) -> Result<ExitCode> {
     let started = Instant::now();
     let run = session.run().clone();
     let (config, out) = (run.config(), run.path());
     let corpus = Corpus::default();
-    let story = corpus.document(HELD_OUT, 0);
+    let story = corpus.document(VALIDATION_SEED, 0);
     print(format_args!(
         "The corpus: endless small stories, each with its own persons, things and places, like this one:\n\n  {}\n",
         String::from_utf8_lossy(&story.bytes)
@@ -88,7 +91,7 @@ fn demo(mut session: Session, baseline: &Config, material: &Material, device: &D
         config.fast.steps
     ))?;
     let guard = Guard::new()?;
-    if !train::steps(&mut session, &guard)? {
+    if !train::steps(&mut session, &guard, tensorboard)? {
         return Ok(ExitCode::from(interrupt::CODE));
     }
     drop(session);
@@ -98,11 +101,8 @@ fn demo(mut session: Session, baseline: &Config, material: &Material, device: &D
         parameter_count(&config.model)
     ))?;
     let baseline_out = out.join("baseline");
-    let mut session = Session::begin(&baseline_out, baseline, material, device)?;
-    if run.has_events() {
-        session.write_events()?;
-    }
-    if !train::steps(&mut session, &guard)? {
+    let mut session = Session::begin(&NewFolder::at(&baseline_out)?, baseline, material, device)?;
+    if !train::steps(&mut session, &guard, tensorboard)? {
         return Ok(ExitCode::from(interrupt::CODE));
     }
     drop((session, guard));
@@ -136,7 +136,7 @@ fn demo(mut session: Session, baseline: &Config, material: &Material, device: &D
 fn judged(path: &Path, protocols: &[Protocol], device: &Device) -> Result<(Loaded, Vec<evaluation::Row>)> {
     let mut model = Run::open(path)?.load(device, Work::Evaluation)?;
     evaluation::warn(&model);
-    let source = held_out_stories(model.config.model.seq, STORIES)?;
+    let source = validation_stories(model.config.model.seq, STORIES)?;
     let steps = model.config.fast.steps;
     let options = Options { protocols: protocols.to_vec(), steps, samples: DRAWS, limit: None };
     let rows = evaluation::evaluate(&mut model, &source, &options)?;
@@ -201,7 +201,7 @@ fn rivals(readers: &[Reader<'_>; 2], corpus: &Corpus, device: &Device) -> Result
     use Align::{Left, Right};
     let reach = reach(&readers[0].model.config);
     let mean = |cost: &dyn Fn(&[u8]) -> f64| {
-        let documents = (0..STORIES as u32).map(|i| corpus.document(HELD_OUT, i));
+        let documents = (0..STORIES as u32).map(|i| corpus.document(VALIDATION_SEED, i));
         documents.map(|d| cost(&d.bytes)).sum::<f64>() / STORIES as f64
     };
     let windowed = mean(&|text| corpus.windowed_nats(text, reach).unwrap_or(f64::NAN));
@@ -217,7 +217,7 @@ fn rivals(readers: &[Reader<'_>; 2], corpus: &Corpus, device: &Device) -> Result
     ];
     for (i, reader) in readers.iter().enumerate() {
         let flops = Plans::new(&reader.model.config, device)?.flops_per_token();
-        let (targets, seconds) = Metrics::effort(&Run::open(reader.run)?.metrics_path())?;
+        let (targets, seconds) = Run::open(reader.run)?.effort()?;
         let less = Mean::of_differences(reader.nats, readers[0].nats);
         lines.push(vec![
             reader.who.into(),

@@ -11,7 +11,7 @@ use ltm::corpus::Corpus;
 use ltm::data::Source;
 use ltm::evaluate::Protocol;
 use ltm::json::Value;
-use ltm::run::{IMPORTED, Loaded, Run, Scorable, held_out_stories};
+use ltm::run::{IMPORTED, Loaded, Run, Scorable, validation_stories};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -176,7 +176,9 @@ pub fn text(data: Option<&Path>, run: &Run, model: &Loaded, stories: u64) -> Res
         None if model.data == IMPORTED => {
             Err(Error::usage(format!("{path} was imported and held nothing out: name text to score with --data")))
         }
-        None if config.data.paths.is_empty() => Ok((held_out_stories(config.model.seq, stories)?, Subject::embedded())),
+        None if config.data.paths.is_empty() => {
+            Ok((validation_stories(config.model.seq, stories)?, Subject::embedded()))
+        }
         None => {
             let Scorable { source, files } = held_out(run, model)?;
             Ok((source, Subject::held_out(&files, run)?))

@@ -7,8 +7,9 @@ use ltm::config::{Config, Work};
 use ltm::corpus::Corpus;
 use ltm::data::Source;
 use ltm::evaluate::{Evaluator, Protocol, Total};
+use ltm::hash::sha256_files;
 use ltm::json::Value;
-use ltm::run::{Excess, Learnt, Loaded, Run, score_by, sha256_files};
+use ltm::run::{Excess, Loaded, Run, TrainingText, score_by};
 use std::fmt::{self, Display, Formatter};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -203,7 +204,7 @@ pub struct Subject {
     pub name: String,
     /// SHA-256 of its files' bytes, one behind the other; `None` for the embedded corpus, which is a part of the program.
     pub sha256: Option<String>,
-    /// Whether it has a file that the model has learnt from, see [`Learnt`].
+    /// Whether it has a file that the model has learnt from, see [`TrainingText`].
     pub learnt: bool,
 }
 
@@ -240,7 +241,7 @@ impl Subject {
     }
 
     fn given(name: String, files: &[PathBuf], run: &Run) -> Result<Self> {
-        let learnt = Learnt::of(run)?.has(files)?;
+        let learnt = TrainingText::of(run)?.has(files)?;
         if learnt {
             note_learnt(run, &name);
         }

@@ -7,8 +7,9 @@ use engine::{Error, Result};
 use lab::reasoning::{self, Problem};
 use ltm::evaluate::Mean;
 use ltm::generate::{ROUNDS, Sampling, Writer, Writing};
+use ltm::hash::sha256_files;
 use ltm::json::Value;
-use ltm::run::{Loaded, Run, sha256_files};
+use ltm::run::{Loaded, Run};
 use std::path::{Path, PathBuf};
 
 /// Word problems.

@@ -3,7 +3,7 @@
 use super::output::{note, si};
 use indicatif::{FormattedDuration, ProgressBar, ProgressStyle};
 use ltm::config::{Config, ModelKind};
-use ltm::run::{Progress, Validation};
+use ltm::run::{Line, Progress, ValidationLine};
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
@@ -86,8 +86,10 @@ impl Training {
                 }
             }
         }
-        if let Some(validation) = &progress.validation {
-            self.say(&validation_text(self.kind, report.step, validation));
+        for line in &progress.lines {
+            if let Line::Validation(validation) = line {
+                self.say(&validation_text(self.kind, validation));
+            }
         }
     }
 
@@ -127,21 +129,17 @@ impl Training {
 }
 
 /// A validation in one line.
-pub fn validation_text(kind: ModelKind, step: u64, validation: &Validation) -> String {
-    let total = &validation.total;
-    let per_sequence = |x: f64| x / total.sequences as f64;
+fn validation_text(kind: ModelKind, line: &ValidationLine) -> String {
+    let nats = line.nats_per_sequence;
+    let kl = line.kl_per_sequence.unwrap_or(f64::NAN);
     let cost = match kind {
-        ModelKind::Ltm => format!(
-            "NELBO {:.2} = NLL {:.2} + KL {:.2}",
-            per_sequence(total.nats),
-            per_sequence(total.nll),
-            per_sequence(total.kl)
-        ),
-        ModelKind::Ar | ModelKind::Gpt2 => format!("NLL {:.2}", per_sequence(total.nats)),
+        ModelKind::Ltm => format!("NELBO {nats:.2} = NLL {:.2} + KL {kl:.2}", nats - kl),
+        ModelKind::Ar | ModelKind::Gpt2 => format!("NLL {nats:.2}"),
     };
-    let mut text = format!("held out after step {step}: {cost} nats/sequence, {:.3} bits/byte", total.bits_per_byte());
-    if let Some(excess) = validation.excess {
-        text.push_str(&format!("; the least possible is {:.2} nats", excess.exact));
+    let mut text =
+        format!("validation after step {}: {cost} nats/sequence, {:.3} bits/byte", line.step, line.bits_per_byte);
+    if let Some(exact) = line.exact_nats_per_sequence {
+        text.push_str(&format!("; the least possible is {exact:.2} nats"));
     }
     text
 }

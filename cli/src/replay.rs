@@ -67,10 +67,8 @@ pub fn run(args: &Args, threads: Option<usize>, device: device::Choice) -> Resul
 }
 
 fn name(steps: &RangeInclusive<u64>) -> String {
-    match steps.start() == steps.end() {
-        true => format!("step {}", steps.start()),
-        false => format!("steps {}..{}", steps.start(), steps.end()),
-    }
+    let (first, last) = (steps.start(), steps.end());
+    if first == last { format!("step {first}") } else { format!("steps {first}..{last}") }
 }
 
 /// What was compared.

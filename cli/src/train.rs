@@ -6,8 +6,9 @@ use super::progress::Training;
 use super::settings::{Settings, absolute, free_name};
 use super::{device, threads};
 use engine::{Error, Result};
+use lab::tensorboard::Events;
 use ltm::config::{Config, Work};
-use ltm::run::{FREE_AT_RESUME, Run, Session};
+use ltm::run::{FREE_AT_RESUME, NewFolder, Run, Session};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -55,17 +56,14 @@ fn begin(args: &Args, threads: Option<usize>, device: device::Choice) -> Result<
     let preset = args.settings.preset.as_deref();
     let preset = preset.unwrap_or(if config.data.paths.is_empty() { "demo" } else { "tiny" });
     let out = args.out.clone().unwrap_or_else(|| free_name(&format!("runs/{preset}")));
-    Run::check_new(&out)?;
+    let folder = NewFolder::at(&out)?;
     threads::inside(config.train.threads, || {
-        let mut session = device::within(device, |device| {
+        let session = device::within(device, |device| {
             config.check_device(device, Work::Training)?;
             let material = lab::text::material(&config)?;
-            Session::begin(&out, &config, &material, device)
+            Session::begin(&folder, &config, &material, device)
         })?;
-        if args.tensorboard {
-            session.write_events()?;
-        }
-        train(session)
+        train(session, args.tensorboard)
     })
 }
 
@@ -90,24 +88,21 @@ fn resume(args: &Args, path: &Path, threads: Option<usize>, device: device::Choi
         ));
     }
     threads::inside(run.config().train.threads, || {
-        let (mut session, warnings) = device::within(device, |device| {
+        let (session, warnings) = device::within(device, |device| {
             run.config().check_device(device, Work::Training)?;
             let material = lab::text::material(run.config())?;
             Session::resume(&run, &material, device)
         })?;
         warnings.iter().for_each(|warning| note(format_args!("warning: {warning}")));
         session.run().write_config()?;
-        if args.tensorboard || run.has_events() {
-            session.write_events()?;
-        }
-        train(session)
+        train(session, args.tensorboard)
     })
 }
 
 /// Does all steps that are left. The folder's name goes to the standard output.
-fn train(mut session: Session) -> Result<ExitCode> {
+fn train(mut session: Session, tensorboard: bool) -> Result<ExitCode> {
     let run = session.run().clone();
-    let finished = steps(&mut session, &Guard::new()?)?;
+    let finished = steps(&mut session, &Guard::new()?, tensorboard)?;
     if finished {
         let path = run.path().display();
         note(format_args!("done: `ltm eval {path}` judges it, `ltm generate {path} --unconditional` lets it write"));
@@ -127,13 +122,19 @@ fn warmup_note(config: &Config) -> Option<String> {
     })
 }
 
-/// Does all steps that are left, or fewer if an interrupt asks for it: `false`.
+/// Does all steps that are left, or fewer if an interrupt asks for it: `false`. Writes the metrics for TensorBoard too, if that
+/// is wanted or the run has done so before.
 ///
 /// # Errors
 /// Those of [`Session::advance`], with the way to go on where there is one.
-pub fn steps(session: &mut Session, guard: &Guard) -> Result<bool> {
-    let (path, steps) = (session.run().path().to_path_buf(), session.run().config().train.steps as u64);
+pub fn steps(session: &mut Session, guard: &Guard, tensorboard: bool) -> Result<bool> {
+    let path = session.run().path().to_path_buf();
+    let steps = session.run().config().train.steps as u64;
     let begun_at = session.step();
+    let mut events = None;
+    if tensorboard || Events::exist(&path) {
+        events = Some(Events::begin(&path, &session.run().metrics()?)?);
+    }
     let mut display = Training::new(session.run().config(), begun_at, steps);
     note(format_args!("{}: {} of {steps} steps to go", path.display(), steps - begun_at));
     warmup_note(session.run().config()).iter().for_each(note);
@@ -153,6 +154,9 @@ pub fn steps(session: &mut Session, guard: &Guard) -> Result<bool> {
             hint(error, session)
         })?;
         display.show(&progress);
+        if let Some(events) = &mut events {
+            progress.lines.iter().try_for_each(|line| events.write(line))?;
+        }
     }
     display.finish();
     Ok(true)
@@ -160,13 +164,12 @@ pub fn steps(session: &mut Session, guard: &Guard) -> Result<bool> {
 
 /// How to go on after a loss that is not finite.
 fn hint(error: Error, session: &Session) -> Error {
-    let text = error.to_string();
-    match text.contains("not finite") && session.is_saved() {
-        true => Error::new(format!(
-            "{text}; step {} is saved, and `ltm train --resume {} --set train.non_finite=skip` leaves such batches out",
-            session.step(),
-            session.run().path().display()
-        )),
-        false => error,
+    if !error.to_string().contains("not finite") || !session.is_saved() {
+        return error;
     }
+    Error::new(format!(
+        "{error}; step {} is saved, and `ltm train --resume {} --set train.non_finite=skip` leaves such batches out",
+        session.step(),
+        session.run().path().display()
+    ))
 }

@@ -227,7 +227,7 @@ mod tests {
     use super::*;
     use engine::{DType, Device};
     use ltm::evaluate::{Evaluator, Protocol};
-    use ltm::run::{held_out_stories, score};
+    use ltm::run::{score, validation_stories};
 
     fn model() -> (Config, Params, Store) {
         let mut config = Config::preset("demo").unwrap();
@@ -251,7 +251,7 @@ mod tests {
     #[test]
     fn the_audit_prints_what_the_protocols_print() {
         let (config, params, mut store) = model();
-        let source = held_out_stories(config.model.seq, 3).unwrap();
+        let source = validation_stories(config.model.seq, 3).unwrap();
         let options = Options { steps: vec![1, 3], draws: 2, sequences: 3 };
         let mut last = (0, 1);
         let audit = audit(&config, &params, &mut store, &source, &options, |done, work| last = (done, work)).unwrap();

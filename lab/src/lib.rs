@@ -12,5 +12,6 @@ pub mod reasoning;
 pub mod suite;
 pub mod sweep;
 pub mod table;
+pub mod tensorboard;
 pub mod text;
 pub mod verify;

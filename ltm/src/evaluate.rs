@@ -12,9 +12,11 @@ use crate::learn::{Fast, FastOptions, Inputs, Score, Scores};
 use crate::model::Params;
 use autograd::Store;
 use engine::{Error, Result};
+use serde::{Deserialize, Serialize};
 
 /// How a text is scored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Protocol {
     /// Fit, then S fresh draws: mean NLL plus the KL. An upper bound on −log p(x) in expectation.
     Elbo,

@@ -4,7 +4,7 @@ use crate::config::{self, Config, SlowGradient, Work};
 use crate::data::{Batch, checksum};
 use crate::learn::{self, Fast, Inputs, Slow};
 use crate::model::Params;
-use crate::safetensors::{Data, SafeTensors, Writer};
+use crate::safetensors::{self, SafeTensors, Tensor};
 use autograd::{Id, NonFinite, Store};
 use engine::{Buffer, DType, Device, Error, Result};
 use std::borrow::Cow;
@@ -243,14 +243,10 @@ impl Trainer {
     /// Of the writer.
     pub fn write_moments(&self, out: &mut dyn io::Write) -> io::Result<()> {
         let (m, v): (Vec<Id>, Vec<Id>) = self.slow.moments().iter().copied().unzip();
-        let mut writer = Writer::new();
-        let parts = parts(&self.params);
-        let (m, v) = (fetched(&self.store, &m), fetched(&self.store, &v));
-        let (m, v) = (named(&m, &parts, "m."), named(&v, &parts, "v."));
-        for (name, shape, data) in m.iter().chain(&v) {
-            writer.add(name, shape, Data::F32(data)).map_err(io::Error::other)?;
-        }
-        writer.write(out)
+        let m = fetched(&self.store, m);
+        let v = fetched(&self.store, v);
+        let moments = [tensors(&self.params, &m, "m."), tensors(&self.params, &v, "v.")];
+        safetensors::write(out, &moments.concat())
     }
 
     /// Takes weights, moments and the step count from a checkpoint's files.
@@ -270,39 +266,26 @@ impl Trainer {
     }
 }
 
-type Named<'a> = (String, &'a [usize], &'a [f32]);
-
-/// Parameter number, name on disk, shape and range of every tensor.
-fn parts(params: &Params) -> Vec<(usize, String, Vec<usize>, std::ops::Range<usize>)> {
-    let all = params.iter().enumerate();
-    all.flat_map(|(i, p)| p.parts().map(move |part| (i, part.name.to_string(), part.shape, part.range))).collect()
-}
-
-/// The buffers in host memory: themselves, or copies.
-fn fetched<'a>(store: &'a Store, ids: &[Id]) -> Vec<Cow<'a, Buffer>> {
-    ids.iter().map(|&id| store.get(id).on_host()).collect()
-}
-
-fn named<'a>(
-    buffers: &'a [Cow<'_, Buffer>],
-    parts: &'a [(usize, String, Vec<usize>, std::ops::Range<usize>)],
-    prefix: &str,
-) -> Vec<Named<'a>> {
-    let data = |i: usize| buffers[i].as_slice::<f32>();
-    parts
-        .iter()
-        .map(|(i, name, shape, range)| (format!("{prefix}{name}"), &shape[..], &data(*i)[range.clone()]))
-        .collect()
-}
-
 /// Writes parameters as safetensors, split and named as the reference does.
+///
+/// # Errors
+/// Of the writer.
 pub fn write_weights(store: &Store, params: &Params, out: &mut dyn io::Write) -> io::Result<()> {
-    let ids: Vec<Id> = params.iter().map(|p| p.id).collect();
-    let (parts, buffers) = (parts(params), fetched(store, &ids));
-    let tensors = named(&buffers, &parts, "");
-    let mut writer = Writer::new();
-    for (name, shape, data) in &tensors {
-        writer.add(name, shape, Data::F32(data)).map_err(io::Error::other)?;
+    let buffers = fetched(store, params.iter().map(|p| p.id));
+    safetensors::write(out, &tensors(params, &buffers, ""))
+}
+
+/// Buffers in host memory: themselves, or copies.
+fn fetched(store: &Store, ids: impl IntoIterator<Item = Id>) -> Vec<Cow<'_, Buffer>> {
+    ids.into_iter().map(|id| store.get(id).on_host()).collect()
+}
+
+/// What lies in `buffers`, one for each parameter, as the tensors of a file.
+fn tensors<'a>(params: &Params, buffers: &'a [Cow<'_, Buffer>], prefix: &str) -> Vec<Tensor<'a>> {
+    let mut tensors = Vec::new();
+    for (p, buffer) in params.iter().zip(buffers) {
+        let values = buffer.as_slice::<f32>();
+        tensors.extend(p.parts().map(|part| (format!("{prefix}{}", part.name), part.shape, &values[part.range])));
     }
-    writer.write(out)
+    tensors
 }

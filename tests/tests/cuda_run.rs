@@ -7,7 +7,7 @@ use ltm::config::{Config, Work};
 use ltm::data::Source;
 use ltm::evaluate::{Evaluator, Protocol};
 use ltm::generate::{Thinker, Walk};
-use ltm::run::{Run, Session, score};
+use ltm::run::{Line, NewFolder, Run, Session, score};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -62,15 +62,22 @@ fn advance(session: &mut Session, step: u64) -> Vec<f64> {
         let progress = session.advance().expect("a step");
         assert_eq!(progress.warnings, [""; 0]);
         seen.extend([progress.report.nll, progress.report.kl, progress.report.grad_norm]);
-        seen.extend(progress.validation.iter().map(|v| v.total.nats));
+        seen.extend(progress.lines.iter().filter_map(|line| match line {
+            Line::Validation(line) => Some(line.nats_per_sequence),
+            _ => None,
+        }));
     }
     seen
+}
+
+fn new(folder: &Path) -> NewFolder {
+    NewFolder::at(folder).expect("a new folder")
 }
 
 /// A run of all steps.
 fn train(folder: &Path, config: &Config, device: &Device) -> Vec<f64> {
     let material = lab::text::material(config).expect("data");
-    advance(&mut Session::begin(folder, config, &material, device).expect("a run"), STEPS)
+    advance(&mut Session::begin(&new(folder), config, &material, device).expect("a run"), STEPS)
 }
 
 /// How far `ours` is from `exact`, and that both are as long.
@@ -155,7 +162,7 @@ fn a_run_in_bf16() {
     assert_close("protocols", &judge(&gpu, &shim()), &judge(&gpu, &Device::Cpu), 3e-2);
 
     let material = lab::text::material(&config).expect("data");
-    let refused = Session::begin(&folder.join("no"), &config, &material, &Device::Cpu).err().expect("a refusal");
+    let refused = Session::begin(&new(&folder.join("no")), &config, &material, &Device::Cpu).err().expect("a refusal");
     assert!(refused.to_string().contains("train.precision = bf16 needs a GPU"), "{refused}");
 }
 
@@ -165,7 +172,7 @@ fn a_run_that_was_stopped_goes_on_with_the_same_bits() {
     let [whole, parts] = ["whole", "parts"].map(|name| folder.join(name));
     train(&whole, &config, &shim());
     let material = lab::text::material(&config).expect("data");
-    advance(&mut Session::begin(&parts, &config, &material, &shim()).expect("a run"), 2);
+    advance(&mut Session::begin(&new(&parts), &config, &material, &shim()).expect("a run"), 2);
     assert!(checkpoint(&whole, 2) == checkpoint(&parts, 2));
     let (mut session, _) = Session::resume(&Run::open(&parts).expect("a run"), &material, &shim()).expect("a session");
     assert_eq!(session.step(), 2);
@@ -180,7 +187,7 @@ fn what_a_device_cannot_do_leaves_nothing_behind() {
     let run = folder.join("run");
     let material = lab::text::material(&config).expect("data");
     let refused = |config: &Config, device: Device| -> String {
-        let begun: Result<Session> = Session::begin(&run, config, &material, &with_kernels(device));
+        let begun: Result<Session> = Session::begin(&new(&run), config, &material, &with_kernels(device));
         assert!(!run.exists());
         begun.err().expect("a refusal").to_string()
     };

@@ -14,7 +14,7 @@ use lab::audit::{Audit, Options, audit};
 use ltm::config::{Tokenizer, Work};
 use ltm::corpus::Corpus;
 use ltm::data::Source;
-use ltm::run::{Loaded, Run, held_out_stories};
+use ltm::run::{Loaded, Run, validation_stories};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -105,7 +105,7 @@ fn source(args: &Args, run: &Run) -> Result<(Arc<dyn Source>, evaluation::Subjec
             config.data.tokenizer
         ))),
         None => {
-            let stories = held_out_stories(config.model.seq, args.limit)
+            let stories = validation_stories(config.model.seq, args.limit)
                 .map_err(|error| Error::usage(format!("{error}; or name a text with --text")))?;
             Ok((stories, evaluation::Subject::embedded()))
         }

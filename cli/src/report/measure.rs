@@ -273,7 +273,7 @@ fn write(args: &Args, run: &Run, device: &Device) -> Result<Vec<String>> {
 mod tests {
     use super::*;
     use ltm::evaluate::Evaluator;
-    use ltm::run::{held_out_stories, score};
+    use ltm::run::{NewFolder, score, validation_stories};
 
     /// The tokens' costs add up to what the protocol prints, and the audit's rows are the protocols'.
     #[test]
@@ -294,7 +294,7 @@ mod tests {
             let mut store = Store::new(Device::Cpu);
             let params = Params::new(&config.model, engine::DType::F32, &mut store);
             params.init(&mut store, 5);
-            let run = Run::create_with_weights(&path, &config, &store, &params).unwrap();
+            let run = Run::create_with_weights(&NewFolder::at(&path).unwrap(), &config, &store, &params).unwrap();
             let mut model = run.load(&Device::Cpu, Work::Evaluation).unwrap();
             let args = Args {
                 runs: vec![path],
@@ -305,7 +305,7 @@ mod tests {
                 tokens: 1,
                 prompt: None,
             };
-            let (source, text) = (held_out_stories(config.model.seq, 3).unwrap(), evaluation::Subject::embedded());
+            let (source, text) = (validation_stories(config.model.seq, 3).unwrap(), evaluation::Subject::embedded());
             let (rows, audit) = judge(&args, &run, &mut model, &source, &text).unwrap();
             assert_eq!(audit.is_some(), kind == "ltm");
             let protocols: Vec<Protocol> = rows.iter().map(|row| row.protocol).collect();

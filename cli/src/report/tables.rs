@@ -13,7 +13,6 @@ use lab::suite::{KNOWN, known};
 use ltm::config::{Config, ModelKind};
 use ltm::evaluate::{Mean, Protocol};
 use ltm::json::Value;
-use ltm::run::Metrics;
 use maud::{Markup, html};
 use std::collections::BTreeSet;
 
@@ -63,7 +62,7 @@ pub fn kind(kind: ModelKind) -> &'static str {
 
 /// Tokens that the run has learnt from per second, on whatever machine it was.
 fn speed(subject: &Subject) -> Option<f64> {
-    let (tokens, seconds) = Metrics::effort(&subject.run.metrics_path()).ok()?;
+    let (tokens, seconds) = subject.run.effort().ok()?;
     (seconds > 0.0).then(|| tokens as f64 / seconds)
 }
 
@@ -99,7 +98,7 @@ pub fn overview(subjects: &[Subject]) -> Markup {
             Some(first) if config.data.paths.len() == 1 => first.display().to_string(),
             Some(first) => format!("{} and {} more", first.display(), config.data.paths.len() - 1),
         };
-        let program = subject.records.last().and_then(|record| record.program.get("version")?.as_str().ok());
+        let program = subject.records.last().map(|record| record.program.version.as_str());
         vec![
             subject.name.clone(),
             kind(model.kind).into(),

@@ -4,7 +4,7 @@
 use engine::{Error, Result};
 use lab::suite::Tally;
 use ltm::checkpoint::write_atomic;
-use ltm::hash::{hex, sha256};
+use ltm::hash::sha256;
 use ltm::json::{self, Value};
 use std::fs;
 use std::io::ErrorKind;
@@ -93,5 +93,5 @@ fn is_of(sums: &Value, keys: &[String]) -> bool {
 }
 
 fn digest(sums: &Value) -> String {
-    hex(&sha256(sums.to_string().as_bytes()))
+    sha256(sums.to_string())
 }

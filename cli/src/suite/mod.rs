@@ -17,9 +17,9 @@ use ltm::config::Tokenizer as Name;
 use ltm::config::{Config, ModelKind, Work};
 use ltm::data::Tokenizer;
 use ltm::evaluate::{Evaluator, Protocol};
-use ltm::hash::{hex, sha256};
+use ltm::hash::sha256;
 use ltm::json::{self, Value};
-use ltm::run::{Learnt, Loaded, Metrics, Run, SOURCES};
+use ltm::run::{Loaded, Run, SOURCES, TrainingText};
 use std::collections::HashMap;
 use std::fs;
 use std::io::ErrorKind;
@@ -71,18 +71,18 @@ pub fn run(run: &Run, model: &mut Loaded, request: &Request, device: &Device) ->
     let gpt2 = (tokenizer.name() != "gpt2").then(|| lab::text::tokenizer(Name::Gpt2));
     check_results(&path)?;
     let mut kept = HashMap::new();
-    // Any number of steps: what tells results apart is their key.
-    let file = Metrics::open(&path, u64::MAX)?;
-    file.steps(|line| {
+    let (file, lines) = json::Lines::open::<serde_json::Value>(&path, |line| line.get("key").is_some())?;
+    for line in lines {
+        let line = json::from_serde(&line)?;
         if let Ok(key) = line.read("key", Value::as_str) {
             kept.insert(key.to_string(), line.clone());
         }
-    })?;
+    }
     let device = if matches!(device, Device::Cpu) { "cpu" } else { "cuda" };
     let guard = Guard::new()?;
     let mut suite = Suite {
         run,
-        learnt: Learnt::of(run)?,
+        learnt: TrainingText::of(run)?,
         config,
         device,
         begun: Begun::beside(&path),
@@ -136,11 +136,11 @@ fn check_results(path: &Path) -> Result<()> {
 
 struct Suite<'a> {
     run: &'a Run,
-    learnt: Learnt,
+    learnt: TrainingText,
     config: Config,
     device: &'static str,
     path: PathBuf,
-    file: Metrics,
+    file: json::Lines,
     begun: Begun,
     kept: HashMap<String, Value>,
     guard: Guard,
@@ -235,7 +235,7 @@ impl Suite<'_> {
             protocol.name().to_string(),
             request.samples.to_string(),
         ];
-        hex(&sha256(on.join("\n").as_bytes())[..8])
+        sha256(on.join("\n"))[..16].into()
     }
 
     /// Plans the evaluation by a protocol and those that share its draws, once for all sets.

@@ -10,7 +10,7 @@ use engine::{Device, Error, Result};
 use lab::sweep::{Judgement, Ledger, Outcome, Point, Sweep, Trained};
 use ltm::config::{Config, Work};
 use ltm::evaluate::Evaluator;
-use ltm::run::{Material, Metrics, Run, Session, held_out_stories, score};
+use ltm::run::{Material, NewFolder, Run, Session, score, validation_stories};
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Instant;
@@ -105,7 +105,7 @@ impl<'a> Sweeping<'a> {
         let cost = price(point, self.device)?;
         let path = self.out.join(&point.name);
         let mut session = self.session(&path, config, &material)?;
-        if !train::steps(&mut session, &self.guard)? {
+        if !train::steps(&mut session, &self.guard, false)? {
             return Ok(Done::Interrupted);
         }
         let run = session.run().clone();
@@ -121,7 +121,7 @@ impl<'a> Sweeping<'a> {
     /// A new run, or the one that is there from its newest checkpoint.
     fn session(&self, path: &Path, config: &Config, material: &Material) -> Result<Session> {
         if !Run::exists(path) {
-            return Session::begin(path, config, material, self.device);
+            return Session::begin(&NewFolder::at(path)?, config, material, self.device);
         }
         let mut run = Run::open(path)?;
         run.change(config.clone())?;
@@ -138,7 +138,7 @@ impl<'a> Sweeping<'a> {
         let mut model = run.load(self.device, Work::Evaluation)?;
         warn(&model);
         let source = match config.data.paths.is_empty() {
-            true => held_out_stories(config.model.seq, self.sweep.sequences)?,
+            true => validation_stories(config.model.seq, self.sweep.sequences)?,
             false => eval::held_out(run, &model)?.source,
         };
         let (protocol, draws) = (Sweep::protocol(config), self.sweep.samples);
@@ -152,7 +152,7 @@ impl<'a> Sweeping<'a> {
         if !judged.perplexity.is_finite() {
             return Err(Error::new("the held-out perplexity is not finite"));
         }
-        let (targets, seconds) = Metrics::effort(&run.metrics_path())?;
+        let (targets, seconds) = run.effort()?;
         Ok((Trained { weights: model.weights, targets, seconds }, judged))
     }
 }

@@ -14,6 +14,7 @@ mod suite;
 mod sweep;
 mod tensorboard;
 
+use ltm::run::Line;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -148,9 +149,7 @@ fn metrics(run: &Path) -> Vec<String> {
 
 /// The steps that metrics are about, in order.
 fn steps(run: &Path) -> Vec<u64> {
-    let text = fs::read_to_string(run.join("metrics.jsonl")).unwrap_or_default();
-    let whole = text.split_inclusive('\n').filter(|line| line.ends_with('\n'));
-    whole
-        .map(|line| ltm::json::parse(line.as_bytes()).unwrap().read("step", ltm::json::Value::as_u64).unwrap())
-        .collect()
+    let path = run.join("metrics.jsonl");
+    let lines: Vec<Line> = if path.exists() { ltm::json::read_lines(&path).unwrap() } else { Vec::new() };
+    lines.iter().map(Line::step).collect()
 }

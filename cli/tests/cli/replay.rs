@@ -1,7 +1,9 @@
 //! A run can be repeated from what it recorded, and what it recorded cannot be changed unnoticed.
 
 use super::*;
-use ltm::json::{self, Value};
+use ltm::hash::sha256;
+use ltm::json;
+use ltm::run::{Record, Run, StepLine, ValidationLine};
 
 /// The lines of a file of the run `run`, with the first occurrence of `find` replaced.
 fn forge(lab: &Lab, file: &str, find: &str, replace: &str) {
@@ -15,19 +17,12 @@ fn forge(lab: &Lab, file: &str, find: &str, replace: &str) {
 fn a_run_records_what_it_takes_to_repeat_it() {
     let lab = Lab::trained();
     let text = fs::read_to_string(lab.path("run/sessions.jsonl")).unwrap();
-    let record = json::parse(text.trim()).unwrap();
-    let part = |group: &str, key: &str| record.field(group).unwrap().read(key, Value::as_str).unwrap().to_string();
-    assert_eq!(part("program", "sources").len(), 64);
-    assert!(part("program", "compiler").starts_with("rustc 1."), "{text}");
-    assert!(!part("machine", "processor").is_empty() && !part("machine", "feature_used").is_empty());
-    let file = &record.field("data").unwrap().read("files", Value::as_array).unwrap()[0];
-
-    let sum = ltm::hash::hex(&ltm::hash::sha256(&fs::read(lab.path("text.txt")).unwrap()));
-    assert_eq!(file.read("sha256", Value::as_str).unwrap(), sum);
-    let config = json::parse(fs::read(lab.path("run/config.json")).unwrap()).unwrap();
-    for (key, value) in record.field("config").unwrap().as_object().unwrap() {
-        assert_eq!(config.get(key), Some(value));
-    }
+    let Record { program, machine, data, config, .. } = json::from_bytes(&text).unwrap();
+    assert_eq!(program.sources.len(), 64);
+    assert!(program.compiler.starts_with("rustc 1."), "{text}");
+    assert!(!machine.processor.is_empty() && !machine.feature_used.is_empty());
+    assert_eq!(data.files[0].sha256, sha256(fs::read(lab.path("text.txt")).unwrap()));
+    assert_eq!(config, *Run::open(&lab.path("run")).unwrap().config());
 }
 
 #[test]
@@ -58,23 +53,23 @@ fn what_was_recorded_cannot_be_changed_unnoticed() {
     let lab = Lab::trained();
     let metrics = fs::read_to_string(lab.path("run/metrics.jsonl")).unwrap();
     let third = metrics.lines().find(|line| line.contains("\"step\":3,")).unwrap();
-    let value = json::parse(third).unwrap();
+    let StepLine { grad_norm, state, .. } = json::from_bytes(third).unwrap();
     // The last bit of a number, and of the state's checksum.
-    let norm = value.read("grad_norm", Value::as_f64).unwrap();
-    let next = f64::from_bits(norm.to_bits() ^ 1);
-    forge(&lab, "metrics.jsonl", &format!("\"grad_norm\":{norm:?}"), &format!("\"grad_norm\":{next:?}"));
+    let entry = |name: &str, x: f64| format!("\"{name}\":{}", json::line(&x));
+    let next = f64::from_bits(grad_norm.to_bits() ^ 1);
+    let (was, forged) = (entry("grad_norm", grad_norm), entry("grad_norm", next));
+    forge(&lab, "metrics.jsonl", &was, &forged);
     lab.run(&["replay", "run", "--steps", "3..3"]).fails(1, &["step 3 comes out differently", "grad_norm"]);
-    forge(&lab, "metrics.jsonl", &format!("\"grad_norm\":{next:?}"), &format!("\"grad_norm\":{norm:?}"));
-    let state = value.read("state", Value::as_str).unwrap();
-    let other = format!("{:016x}", u64::from_str_radix(state, 16).unwrap() ^ 1);
-    forge(&lab, "metrics.jsonl", state, &other);
+    forge(&lab, "metrics.jsonl", &forged, &was);
+    let state = state.unwrap();
+    let other = format!("{:016x}", u64::from_str_radix(&state, 16).unwrap() ^ 1);
+    forge(&lab, "metrics.jsonl", &state, &other);
     lab.run(&["replay", "run", "--steps", "3..3"]).fails(1, &["step 3 comes out differently", "state", &other]);
     lab.run(&["replay", "run", "--steps", "5..6"]).succeeds();
     // The last bit of a validation.
     let line = metrics.lines().rfind(|line| line.contains("\"protocol\"")).unwrap();
-    let loss = json::parse(line).unwrap().read("loss", Value::as_f64).unwrap();
-    let next = f64::from_bits(loss.to_bits() ^ 1);
-    let (was, forged) = (format!("\"loss\":{loss:?}"), format!("\"loss\":{next:?}"));
+    let ValidationLine { loss, .. } = json::from_bytes(line).unwrap();
+    let (was, forged) = (entry("loss", loss), entry("loss", f64::from_bits(loss.to_bits() ^ 1)));
     forge(&lab, "metrics.jsonl", &was, &forged);
     lab.run(&["replay", "run", "--steps", "5..6"]).fails(1, &["validation after step 6 comes out differently", "loss"]);
     forge(&lab, "metrics.jsonl", &forged, &was);
@@ -87,7 +82,7 @@ fn what_was_recorded_cannot_be_changed_unnoticed() {
     lab.run(&["replay", "run", "--steps", "5..6"]).fails(1, &["step-00000006", "weights.safetensors"]);
     fs::write(&weights, bytes).unwrap();
     // Another seed, said afterwards to have been the run's.
-    forge(&lab, "metrics.jsonl", &other, state);
+    forge(&lab, "metrics.jsonl", &other, &state);
     forge(&lab, "sessions.jsonl", "\"seed\":0", "\"seed\":1");
     lab.run(&["replay", "run", "--steps", "1..1"]).fails(1, &["step 1 comes out differently"]);
     forge(&lab, "sessions.jsonl", "\"seed\":1", "\"seed\":0");

@@ -9,8 +9,8 @@ use engine::{DType, Device, Error, Result};
 use ltm::config::{Chunking, Config, DataConfig, ModelConfig, ModelKind, Tokenizer, TrainConfig};
 use ltm::json;
 use ltm::model::Params;
-use ltm::run::Run;
-use ltm::safetensors::{self, SafeTensors};
+use ltm::run::{NewFolder, Run};
+use ltm::safetensors::{Dtype, SafeTensors};
 use serde::Deserialize;
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -48,7 +48,7 @@ const LAYER: [(&str, &str); 6] = [
 /// shape, or not F32, F16 or BF16; a vocabulary that is not the tokenizer's; and those of [`Run::create_with_weights`].
 /// Nothing is left of `out` then.
 pub fn gpt2(folder: &Path, tokenizer: Tokenizer, out: &Path) -> Result<Run> {
-    Run::check_new(out)?;
+    let new = NewFolder::at(out)?;
     let file = folder.join(CONFIG);
     let config = configuration(&json::read(&file)?, tokenizer).map_err(|e| e.at(file.display()))?;
     let file = folder.join(WEIGHTS);
@@ -57,7 +57,7 @@ pub fn gpt2(folder: &Path, tokenizer: Tokenizer, out: &Path) -> Result<Run> {
     let mut store = Store::new(Device::Cpu);
     let params = Params::new(&config.model, DType::F32, &mut store);
     read(&tensors, &params, &mut store).map_err(|e| e.at(file.display()))?;
-    Run::create_with_weights(out, &config, &store, &params)
+    Run::create_with_weights(&new, &config, &store, &params)
 }
 
 /// A `config.json` of Hugging Face's, as far as it matters here.
@@ -128,12 +128,12 @@ fn configuration(theirs: &Theirs, tokenizer: Tokenizer) -> Result<Config> {
 }
 
 /// What stands in front of all names of a file.
-fn prefix<B: AsRef<[u8]>>(file: &SafeTensors<B>) -> &'static str {
+fn prefix(file: &SafeTensors) -> &'static str {
     if file.info(&format!("{PREFIX}wte.weight")).is_ok() { PREFIX } else { "" }
 }
 
 /// Every size that the configuration names, before memory is taken for it.
-fn check_sizes<B: AsRef<[u8]>>(file: &SafeTensors<B>, model: &ModelConfig) -> Result<()> {
+fn check_sizes(file: &SafeTensors, model: &ModelConfig) -> Result<()> {
     let prefix = prefix(file);
     let expect = |name: String, shape: &[usize]| file.expect_shape(&format!("{prefix}{name}"), shape);
     expect("wte.weight".into(), &[model.vocab, model.dim])?;
@@ -143,14 +143,14 @@ fn check_sizes<B: AsRef<[u8]>>(file: &SafeTensors<B>, model: &ModelConfig) -> Re
 }
 
 /// Fills the parameters.
-fn read<B: AsRef<[u8]>>(file: &SafeTensors<B>, params: &Params, store: &mut Store) -> Result<()> {
+fn read(file: &SafeTensors, params: &Params, store: &mut Store) -> Result<()> {
     let prefix = prefix(file);
     let mut known = BTreeSet::new();
     for p in params.iter() {
         for part in p.parts() {
             let name = format!("{prefix}{}", their_name(part.name));
             let dtype = file.info(&name)?.dtype;
-            if !matches!(dtype, safetensors::DType::F32 | safetensors::DType::F16 | safetensors::DType::Bf16) {
+            if !matches!(dtype, Dtype::F32 | Dtype::F16 | Dtype::BF16) {
                 return Err(Error::new(format!("tensor {name:?} is {dtype}, must be F32, F16 or BF16")));
             }
             // The tables of vectors stand as they are.
@@ -173,7 +173,7 @@ fn read<B: AsRef<[u8]>>(file: &SafeTensors<B>, params: &Params, store: &mut Stor
         }
     }
     let masks = |name: &str| name.ends_with(".attn.bias") || name.ends_with(".attn.masked_bias");
-    match file.names().find(|name| !known.contains(*name) && !masks(name) && *name != "lm_head.weight") {
+    match file.names().into_iter().find(|name| !known.contains(name) && !masks(name) && name != "lm_head.weight") {
         Some(name) => {
             Err(Error::new(format!("tensor {name:?} belongs to no part of the GPT-2 that {CONFIG} describes")))
         }
@@ -182,7 +182,7 @@ fn read<B: AsRef<[u8]>>(file: &SafeTensors<B>, params: &Params, store: &mut Stor
 }
 
 /// A head that is written out must be the embedding.
-fn check_head<B: AsRef<[u8]>>(file: &SafeTensors<B>, embedding: &str) -> Result<()> {
+fn check_head(file: &SafeTensors, embedding: &str) -> Result<()> {
     let head = "lm_head.weight";
     if file.info(head).is_err() || file.get_f64(head)? == file.get_f64(embedding)? {
         return Ok(());

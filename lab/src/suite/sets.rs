@@ -4,7 +4,7 @@ use super::Detokenise;
 use crate::text::formats::{Column, Format, TextSplit};
 use engine::Result;
 use ltm::config::Chunking;
-use ltm::run::sha256_files_watched;
+use ltm::hash::sha256_files_watched;
 use std::path::PathBuf;
 
 /// A text to be judged by.

@@ -2,9 +2,9 @@ use super::{Point, Sweep};
 use engine::{Error, Result};
 use ltm::config::{Config, parameter_count};
 use ltm::evaluate::Protocol;
-use ltm::hash::{hex, sha256};
-use ltm::json::Value;
-use ltm::run::{Metrics, SOURCES, Scored};
+use ltm::hash::sha256;
+use ltm::json::{self, Value};
+use ltm::run::{SOURCES, Scored};
 use std::collections::HashMap;
 use std::path::Path;
 
@@ -183,7 +183,7 @@ fn about(key: &str, point: &Point, command: &str, status: &str) -> Result<Vec<(&
 /// The file of results, open for writing by this process alone.
 #[derive(Debug)]
 pub struct Ledger {
-    file: Metrics,
+    file: json::Lines,
     finished: HashMap<String, Outcome>,
 }
 
@@ -193,14 +193,14 @@ impl Ledger {
     /// # Errors
     /// If it cannot be read or written, or another process is writing it.
     pub fn open(path: &Path) -> Result<Self> {
-        // Any number of steps: what tells results apart is their key.
-        let file = Metrics::open(path, u64::MAX)?;
+        let (file, lines) = json::Lines::open::<serde_json::Value>(path, |line| line.get("key").is_some())?;
         let mut finished = HashMap::new();
-        file.steps(|line| {
+        for line in lines {
+            let line = json::from_serde(&line)?;
             if let (Ok(key), Ok("finished")) = (line.read("key", Value::as_str), line.read("status", Value::as_str)) {
                 finished.insert(key.to_string(), Outcome { line: line.clone() });
             }
-        })?;
+        }
         Ok(Self { file, finished })
     }
 
@@ -235,7 +235,7 @@ impl Sweep {
             self.sequences.to_string(),
             self.samples.to_string(),
         ];
-        Ok(hex(&sha256(on.join("\n").as_bytes())[..8]))
+        Ok(sha256(on.join("\n"))[..16].into())
     }
 
     /// The protocol that a point is judged by: a bound, or exact.

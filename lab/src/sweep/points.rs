@@ -2,7 +2,7 @@ use super::spec::MOST_POINTS;
 use super::{Size, Sweep};
 use engine::{Error, Result};
 use ltm::config::{Config, ModelKind};
-use ltm::hash::{hex, sha256};
+use ltm::hash::sha256;
 use ltm::json;
 use serde_json::Value;
 
@@ -51,7 +51,7 @@ impl Point {
     /// None that a configuration can cause.
     pub fn config_sha256(&self) -> Result<String> {
         let config = self.config.as_ref().unwrap_or(&self.asked);
-        Ok(hex(&sha256(json::from_serde(&Self::identity(config)?)?.to_string().as_bytes())))
+        Ok(sha256(json::from_serde(&Self::identity(config)?)?.to_string()))
     }
 
     /// The first setting by which the run in a folder differs from this point, with both values: such a run is none of its

@@ -86,7 +86,7 @@ pub fn open(path: &Path, split: Split, tokenizer: &Arc<dyn Tokenizer>) -> Result
         return Err(too_large());
     }
     let raw = fs::read(path).map_err(|error| Error::io("read", path, &error))?;
-    let file = DataFile { path: path.into(), bytes: meta.len(), sha256: hash::hex(&hash::sha256(&raw)) };
+    let file = DataFile { path: path.into(), bytes: meta.len(), sha256: hash::sha256(&raw) };
     let format = Format::Text(TextSplit::File);
     let pieces = Pieces::of_reader(path, Cursor::new(raw), &format, &**tokenizer);
     let mut tokens = Vec::new();

@@ -49,7 +49,7 @@ pub fn golden(path: Option<&Path>, dtype: DType, device: &Device) -> Result<Vec<
     }
 }
 
-fn compare<B: AsRef<[u8]>>(file: &SafeTensors<B>, dtype: DType, device: &Device) -> Result<Vec<Comparison>> {
+fn compare(file: &SafeTensors, dtype: DType, device: &Device) -> Result<Vec<Comparison>> {
     let mut golden = Golden::new(file, dtype, device)?;
     golden.objective()?;
     golden.slow()?;
@@ -58,8 +58,8 @@ fn compare<B: AsRef<[u8]>>(file: &SafeTensors<B>, dtype: DType, device: &Device)
     Ok(golden.results)
 }
 
-struct Golden<'a, B> {
-    file: &'a SafeTensors<B>,
+struct Golden<'a> {
+    file: &'a SafeTensors<'a>,
     model: ModelConfig,
     store: Store,
     params: Params,
@@ -68,9 +68,9 @@ struct Golden<'a, B> {
     results: Vec<Comparison>,
 }
 
-impl<'a, B: AsRef<[u8]>> Golden<'a, B> {
-    fn new(file: &'a SafeTensors<B>, dtype: DType, device: &Device) -> Result<Self> {
-        let size = |key: &str| file.metadata_value::<usize>(key);
+impl<'a> Golden<'a> {
+    fn new(file: &'a SafeTensors<'a>, dtype: DType, device: &Device) -> Result<Self> {
+        let size = |key: &str| file.metadata::<usize>(key);
         let model = ModelConfig {
             kind: ModelKind::Ltm,
             layers: size("n_layers")?,
@@ -82,8 +82,8 @@ impl<'a, B: AsRef<[u8]>> Golden<'a, B> {
             max_seq: size("max_seq_len")?,
             window: size("window")?,
             latents: size("z_per_layer")?,
-            norm_eps: file.metadata_value("norm_eps")?,
-            rope_theta: file.metadata_value("rope_theta")?,
+            norm_eps: file.metadata("norm_eps")?,
+            rope_theta: file.metadata("rope_theta")?,
         };
         let batch = size("batch")?;
         // Sizes that the file's own tensors do not have would only ask for memory.

@@ -6,18 +6,61 @@
 //! including SIGKILL and power loss at any moment, a folder of the final name is complete; and should a disk damage it
 //! later, the digests tell, and [`latest_valid`] falls back to the one before.
 
-mod manifest;
+#[cfg(test)]
+mod tests;
 mod write;
 
-pub use manifest::{Checkpoint, FileEntry};
 pub use write::{FileWriter, Written, write, write_atomic};
 
+use crate::hash::sha256_file;
+use crate::json;
 use engine::{Error, Result};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
+use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 /// Prefix of what is not, or no longer, a checkpoint; the next writer removes it.
 pub(crate) const TEMPORARY: &str = ".tmp-";
+
+/// The file that is written last and vouches for the others.
+const MANIFEST: &str = "manifest.json";
+
+/// Version of the manifest's layout.
+const VERSION: u64 = 1;
+
+/// What `manifest.json` holds.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Manifest {
+    version: u64,
+    step: u64,
+    files: Vec<FileEntry>,
+}
+
+/// A file of a checkpoint, as it was written.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FileEntry {
+    /// Its name within the checkpoint's folder.
+    pub name: String,
+    /// Its size.
+    pub bytes: u64,
+    /// Its SHA-256 digest in hexadecimal.
+    pub sha256: String,
+}
+
+/// A checkpoint whose files have been found to be what its manifest says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Checkpoint {
+    /// The slow step after which it was taken.
+    pub step: u64,
+    /// Its folder.
+    pub folder: PathBuf,
+    /// Its files, in the order written, without the manifest.
+    pub files: Vec<FileEntry>,
+}
 
 /// The newest checkpoint that is whole.
 #[derive(Debug)]
@@ -59,7 +102,7 @@ pub fn at_step(run: &Path, step: u64) -> Result<Checkpoint> {
 pub fn steps(run: &Path) -> Result<Vec<u64>> {
     let folder = folder_of(run);
     let cannot_list = |e| Error::io("list", &folder, &e);
-    let entries = match std::fs::read_dir(&folder) {
+    let entries = match fs::read_dir(&folder) {
         Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
         other => other.map_err(cannot_list)?,
     };
@@ -73,6 +116,75 @@ pub fn steps(run: &Path) -> Result<Vec<u64>> {
     Ok(steps)
 }
 
+impl Checkpoint {
+    /// One of its files.
+    ///
+    /// # Errors
+    /// If it has no such file.
+    pub fn entry(&self, name: &str) -> Result<&FileEntry> {
+        let missing = || Error::new(format!("{}: the checkpoint has no file {name:?}", self.folder.display()));
+        self.files.iter().find(|file| file.name == name).ok_or_else(missing)
+    }
+
+    /// The path of one of its files.
+    ///
+    /// # Errors
+    /// If it has no such file.
+    pub fn file(&self, name: &str) -> Result<PathBuf> {
+        self.entry(name).map(|file| self.folder.join(&file.name))
+    }
+
+    /// Reads the manifest in `folder` and every file that it names.
+    fn verify(folder: &Path, step: u64) -> Result<Self> {
+        let text = fs::read(folder.join(MANIFEST)).map_err(|e| cannot_read(MANIFEST, &e))?;
+        let checkpoint = Self::from_manifest(&text, folder, step).map_err(|e| e.at(MANIFEST))?;
+        for FileEntry { name, bytes, sha256 } in &checkpoint.files {
+            let path = folder.join(name);
+            let size = fs::metadata(&path).map_err(|e| cannot_read(name, &e))?.len();
+            if size != *bytes {
+                return Err(Error::new(format!("{name} has {size} bytes, its manifest says {bytes}")));
+            }
+            if sha256_file(&path)?.0 != *sha256 {
+                let why = "its SHA-256 differs from the manifest's";
+                return Err(Error::new(format!("{name} is not what was written: {why}")));
+            }
+        }
+        Ok(checkpoint)
+    }
+
+    /// What a manifest says; the files are not looked at.
+    fn from_manifest(text: &[u8], folder: &Path, step: u64) -> Result<Self> {
+        let manifest: Manifest = json::from_bytes(text)?;
+        if manifest.version != VERSION {
+            return Err(Error::new(format!("version {}, this program reads version {VERSION}", manifest.version)));
+        }
+        if manifest.step != step {
+            return Err(Error::new(format!("it is of step {}, its folder of step {step}", manifest.step)));
+        }
+        check_names(manifest.files.iter().map(|file| file.name.as_str()))?;
+        Ok(Self { step, folder: folder.into(), files: manifest.files })
+    }
+}
+
+/// A name that stays within its folder, is not hidden, and is not the manifest's.
+fn check_names<'a>(names: impl IntoIterator<Item = &'a str>) -> Result<()> {
+    let mut seen = BTreeSet::new();
+    for name in names {
+        let plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+        if name.is_empty() || name.starts_with('.') || !name.chars().all(plain) || name == MANIFEST {
+            return Err(Error::new(format!("{name:?} cannot name a file of a checkpoint")));
+        }
+        if !seen.insert(name) {
+            return Err(Error::new(format!("two files are named {name:?}")));
+        }
+    }
+    Ok(())
+}
+
+fn cannot_read(name: &str, error: &std::io::Error) -> Error {
+    Error::new(format!("cannot read {name}: {error}"))
+}
+
 fn folder_of(run: &Path) -> PathBuf {
     run.join("checkpoints")
 }
@@ -80,6 +192,3 @@ fn folder_of(run: &Path) -> PathBuf {
 fn folder_name(step: u64) -> String {
     format!("step-{step:08}")
 }
-
-#[cfg(test)]
-mod tests;

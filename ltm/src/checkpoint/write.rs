@@ -1,8 +1,9 @@
-use super::manifest::{MANIFEST, check_names};
-use super::{Checkpoint, FileEntry, TEMPORARY, at_step, folder_name, folder_of, steps};
-use crate::hash::{Sha256, hex};
-use crate::json::MAX_INTEGER;
+use super::{
+    Checkpoint, FileEntry, MANIFEST, Manifest, TEMPORARY, VERSION, at_step, check_names, folder_name, folder_of, steps,
+};
+use crate::json;
 use engine::{Error, Result};
+use sha2::{Digest, Sha256};
 use std::fs::{self, File};
 use std::io::{self, BufWriter, ErrorKind, Write};
 use std::path::{Path, PathBuf};
@@ -30,9 +31,6 @@ pub struct Written {
 pub fn write(run: &Path, step: u64, files: &[(&str, &FileWriter<'_>)], keep: usize) -> Result<Written> {
     let folder = folder_of(run);
     check_names(files.iter().map(|(name, _)| *name))?;
-    if step > MAX_INTEGER {
-        return Err(Error::new(format!("step {step} is not below 2^53, beyond which a manifest is not exact")));
-    }
     fs::create_dir_all(&folder).and_then(|()| sync_folder(run)).map_err(|e| failed("create", &folder, &e))?;
     // One writer at a time, so that what bears a temporary name is nobody's work in progress. Where the file system
     // knows no locks, goodwill has to do. The lock ends with the process at the latest.
@@ -47,7 +45,7 @@ pub fn write(run: &Path, step: u64, files: &[(&str, &FileWriter<'_>)], keep: usi
         )));
     }
 
-    let temporary = Temporary::new(folder.join(format!("{TEMPORARY}{}", folder_name(step))));
+    let temporary = Temporary { path: folder.join(format!("{TEMPORARY}{}", folder_name(step))) };
     fs::create_dir(&temporary.path).map_err(|e| failed("create", &temporary.path, &e))?;
     let target = folder.join(folder_name(step));
     let mut checkpoint = Checkpoint { step, folder: target.clone(), files: Vec::new() };
@@ -56,7 +54,7 @@ pub fn write(run: &Path, step: u64, files: &[(&str, &FileWriter<'_>)], keep: usi
         let entry = write_hashed(&path, content).map_err(|e| failed("write", &path, &e))?;
         checkpoint.files.push(FileEntry { name: (*name).into(), ..entry });
     }
-    let manifest = checkpoint.manifest().pretty();
+    let manifest = json::pretty(&Manifest { version: VERSION, step, files: checkpoint.files.clone() });
     let path = temporary.path.join(MANIFEST);
     write_hashed(&path, &|out| out.write_all(manifest.as_bytes())).map_err(|e| failed("write", &path, &e))?;
     sync_folder(&temporary.path).map_err(|e| failed("sync", &temporary.path, &e))?;
@@ -101,7 +99,7 @@ pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
     };
     let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let unique = format!("{TEMPORARY}{}-{}", std::process::id(), name.display());
-    let temporary = Temporary::new(parent.join(unique));
+    let temporary = Temporary { path: parent.join(unique) };
     // A killed process of the same number may have left one, as where every container's process is number 1.
     remove(&temporary.path)
         .and_then(|()| write_hashed(&temporary.path, &|out| out.write_all(bytes)))
@@ -113,12 +111,6 @@ pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
 /// A file or folder that is removed when this goes out of scope, unless it has been renamed.
 struct Temporary {
     path: PathBuf,
-}
-
-impl Temporary {
-    fn new(path: PathBuf) -> Self {
-        Self { path }
-    }
 }
 
 impl Drop for Temporary {
@@ -155,7 +147,7 @@ fn write_hashed(path: &Path, content: &FileWriter<'_>) -> io::Result<FileEntry> 
     content(&mut out)?;
     let hashed = out.into_inner().map_err(io::IntoInnerError::into_error)?;
     hashed.out.sync_all()?;
-    Ok(FileEntry { name: String::new(), bytes: hashed.bytes, sha256: hex(&hashed.hash.finish()) })
+    Ok(FileEntry { name: String::new(), bytes: hashed.bytes, sha256: format!("{:x}", hashed.hash.finalize()) })
 }
 
 /// Removes a checkpoint by way of a temporary name, so that a crash leaves no half of one under its real name.

@@ -33,7 +33,7 @@ fn presets_have_the_published_sizes() {
 fn parameters_are_counted_like_the_golden_weights() {
     let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/golden_tiny.safetensors");
     let golden = crate::safetensors::SafeTensors::open(&path).unwrap();
-    let size = |key: &str| golden.metadata_value::<usize>(key).unwrap();
+    let size = |key: &str| golden.metadata::<usize>(key).unwrap();
     let model = ModelConfig {
         layers: size("n_layers"),
         dim: size("dim"),
@@ -42,8 +42,8 @@ fn parameters_are_counted_like_the_golden_weights() {
         ..ModelConfig::default()
     };
     assert_eq!(model.ffn_hidden(), size("ffn_hidden"));
-    let weights = golden.names().filter(|name| name.starts_with("w."));
-    let counted: usize = weights.map(|name| golden.info(name).unwrap().shape.iter().product::<usize>()).sum();
+    let weights = golden.names().into_iter().filter(|name| name.starts_with("w."));
+    let counted: usize = weights.map(|name| golden.info(&name).unwrap().shape.iter().product::<usize>()).sum();
     assert_eq!(parameter_count(&model), counted);
 }
 

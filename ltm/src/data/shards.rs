@@ -101,7 +101,7 @@ impl Shard {
     pub fn open(path: &Path) -> Result<Self> {
         let map = FileMap::open(path)?;
         let start = payload_start(&map).map_err(|error| error.at(path.display()))?;
-        let sha256 = hash::hex(&hash::sha256(&map));
+        let sha256 = hash::sha256(&*map);
         let file = DataFile { path: path.into(), bytes: map.len() as u64, sha256 };
         Ok(Self { file, tokens: Tokens::Mapped { map, start } })
     }

@@ -174,6 +174,22 @@ impl Value {
     }
 }
 
+/// For files that still hold such values.
+impl serde::Serialize for Value {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        let integer = |x: f64| x.fract() == 0.0 && x.abs() <= MAX_INTEGER as f64;
+        match self {
+            Self::Null => serializer.serialize_unit(),
+            Self::Bool(x) => serializer.serialize_bool(*x),
+            Self::Number(x) if integer(*x) => serializer.serialize_i64(*x as i64),
+            Self::Number(x) => serializer.serialize_f64(*x),
+            Self::String(x) => serializer.serialize_str(x),
+            Self::Array(items) => serializer.collect_seq(items),
+            Self::Object(entries) => serializer.collect_map(entries.iter().map(|(key, value)| (key, value))),
+        }
+    }
+}
+
 impl From<bool> for Value {
     fn from(x: bool) -> Self {
         Self::Bool(x)

@@ -112,9 +112,9 @@ pub fn pretty(value: &impl Serialize) -> String {
     serde_json::to_string_pretty(value).expect("a value that JSON can hold") + "\n"
 }
 
-/// The error without serde_json's own place, which knows nothing of the lines before.
+/// The error without serde_json's own place, which knows nothing of the lines before. It may quote a key with a line break.
 fn says(error: &serde_json::Error, line: usize) -> Error {
-    let text = error.to_string();
+    let text = error.to_string().replace(['\n', '\r'], " ");
     let what = text.rsplit_once(" at line ").map_or(&text[..], |(what, _)| what);
     Error::new(format!("line {line}, column {}: {what}", error.column()))
 }

@@ -199,7 +199,7 @@ impl Params {
     ///
     /// # Errors
     /// If a tensor is missing or has another shape, or if a tensor with the prefix is left over.
-    pub fn load<B: AsRef<[u8]>>(&self, store: &mut Store, file: &SafeTensors<B>, prefix: &str) -> Result<()> {
+    pub fn load(&self, store: &mut Store, file: &SafeTensors, prefix: &str) -> Result<()> {
         let mut known = 0;
         for p in &self.list {
             let mut values = Vec::with_capacity(p.spec.shape.numel());
@@ -211,7 +211,7 @@ impl Params {
             }
             store.get_mut(p.id).set_f64(&values);
         }
-        let names = file.names().filter(|n| n.starts_with(prefix)).count();
+        let names = file.names().iter().filter(|n| n.starts_with(prefix)).count();
         if names != known {
             return Err(Error::new(format!(
                 "{names} tensors, but the configuration has {known}: it describes another model"

@@ -1,13 +1,16 @@
-use super::events::{self, Events};
+use super::metrics::Line;
 use crate::checkpoint::{self, Checkpoint};
 use crate::config::{Config, ModelKind, Work};
-use crate::hash;
-use crate::json::{self, Value};
+use crate::hash::sha256;
+use crate::json;
 use crate::model::Params;
 use crate::safetensors::SafeTensors;
 use crate::train::write_weights;
 use autograd::Store;
 use engine::{DType, Device, Error, Result};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use std::ffi::OsString;
 use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -29,6 +32,38 @@ pub const FREE_AT_RESUME: &[&str] = &[
     "data.validation",
 ];
 
+/// A place where a new run can begin.
+#[derive(Clone, Debug)]
+pub struct NewFolder(PathBuf);
+
+impl NewFolder {
+    /// Looks whether anything is in the way at `path`.
+    ///
+    /// # Errors
+    /// If there is a run or anything else already.
+    pub fn at(path: &Path) -> Result<Self> {
+        if Run::exists(path) {
+            return Err(Error::usage(format!(
+                "{0} already holds a run: name another folder, or go on with it by `ltm train --resume {0}`",
+                path.display()
+            )));
+        }
+        match fs::read_dir(path) {
+            // Temporary files are what an interrupted creation leaves.
+            Ok(mut entries) => {
+                let foreign = |name: OsString| !name.to_string_lossy().starts_with(checkpoint::TEMPORARY);
+                if entries.any(|entry| entry.is_ok_and(|entry| foreign(entry.file_name()))) {
+                    let path = path.display();
+                    return Err(Error::usage(format!("{path} is not empty and holds no run: name a new folder")));
+                }
+            }
+            Err(e) if e.kind() == ErrorKind::NotFound => {}
+            Err(e) => return Err(Error::io("use as a run folder", path, &e)),
+        }
+        Ok(Self(path.into()))
+    }
+}
+
 /// A run folder with its configuration.
 #[derive(Clone, Debug)]
 pub struct Run {
@@ -49,19 +84,18 @@ pub struct Loaded {
     pub step: u64,
     /// SHA-256 of the file of weights, in hexadecimal.
     pub weights: String,
-    /// Fingerprint of the data that it learnt from, see [`Material::fingerprint`](super::Material::fingerprint).
+    /// Fingerprint of its training data, see [`Material::fingerprint`](super::Material::fingerprint).
     pub data: String,
     /// One line for each newer checkpoint that had to be skipped.
     pub warnings: Vec<String>,
 }
 
 impl Run {
-    /// Makes a new run folder with a configuration as [`Config::resolved`] returns it.
+    /// Makes the folder of a new run with a configuration as [`Config::resolved`] returns it.
     ///
     /// # Errors
-    /// If `path` holds a run or anything else already, or cannot be written.
-    pub fn create(path: &Path, config: &Config) -> Result<Self> {
-        Self::check_new(path)?;
+    /// If it cannot be written.
+    pub fn create(NewFolder(path): &NewFolder, config: &Config) -> Result<Self> {
         fs::create_dir_all(path).map_err(|e| Error::io("create", path, &e))?;
         let run = Self { path: path.into(), config: config.clone() };
         run.write_config().inspect_err(|_| {
@@ -71,15 +105,15 @@ impl Run {
         Ok(run)
     }
 
-    /// Makes a new run folder with weights that were not learnt in it, as a checkpoint of step 0: it can be judged and
-    /// generate, and has nothing to go on learning with. On failure nothing is left of it.
+    /// Makes a new run folder with weights that were trained elsewhere, as a checkpoint of step 0: it can be judged and
+    /// generate, and has nothing to go on training with. On failure nothing is left of it.
     ///
     /// # Errors
-    /// Those of [`create`](Self::create), and weights that cannot be written.
-    pub fn create_with_weights(path: &Path, config: &Config, store: &Store, params: &Params) -> Result<Self> {
-        let run = Self::create(path, config)?;
-        let state =
-            Value::object([("step", 0u64.into()), ("samples", 0u64.into()), ("data", IMPORTED.into())]).pretty();
+    /// If it cannot be written.
+    pub fn create_with_weights(folder: &NewFolder, config: &Config, store: &Store, params: &Params) -> Result<Self> {
+        let run = Self::create(folder, config)?;
+        let path = &folder.0;
+        let state = json::pretty(&State { step: 0, samples: 0, data: IMPORTED.into() });
         let files: [(&str, &checkpoint::FileWriter<'_>); 2] =
             [(WEIGHTS, &|out| write_weights(store, params, out)), (STATE, &|out| out.write_all(state.as_bytes()))];
         match checkpoint::write(path, 0, &files, 1) {
@@ -90,34 +124,6 @@ impl Run {
                 Err(error)
             }
         }
-    }
-
-    /// Whether a new run could begin at `path`.
-    ///
-    /// # Errors
-    /// If there is a run or anything else already.
-    pub fn check_new(path: &Path) -> Result<()> {
-        if Self::exists(path) {
-            return Err(Error::usage(format!(
-                "{0} already holds a run: name another folder, or go on with it by `ltm train --resume {0}`",
-                path.display()
-            )));
-        }
-        match fs::read_dir(path) {
-            // Temporary files are what an interrupted creation leaves.
-            Ok(mut entries) => {
-                let foreign = |name: std::ffi::OsString| !name.to_string_lossy().starts_with(checkpoint::TEMPORARY);
-                if entries.any(|entry| entry.is_ok_and(|entry| foreign(entry.file_name()))) {
-                    return Err(Error::usage(format!(
-                        "{} is not empty and holds no run: name a new folder",
-                        path.display()
-                    )));
-                }
-            }
-            Err(e) if e.kind() == ErrorKind::NotFound => {}
-            Err(e) => return Err(Error::io("use as a run folder", path, &e)),
-        }
-        Ok(())
     }
 
     /// Whether a run has begun at `path`, whatever state it is in.
@@ -131,19 +137,23 @@ impl Run {
     /// If there is none at `path`, or its configuration is damaged.
     pub fn open(path: &Path) -> Result<Self> {
         let file = path.join(CONFIG);
-        let text = match fs::read(&file) {
-            Ok(text) => text,
-            Err(e) if e.kind() == ErrorKind::NotFound && path.is_dir() => {
-                return Err(Error::new(format!("{} is not a run folder: it has no {CONFIG}", path.display())));
-            }
-            Err(e) => return Err(Error::io("read", &file, &e)),
-        };
-        let damaged = |e: Error| Error::new(format!("{}: {e}", file.display()));
-        let config = json::parse(&text)
-            .and_then(unsealed)
-            .and_then(|value| json::to_serde::<Config>(&value))
-            .map_err(damaged)?;
-        Ok(Self { path: path.into(), config: config.resolved().map_err(damaged)? })
+        if path.is_dir() && !file.exists() {
+            return Err(Error::new(format!("{} is not a run folder: it has no {CONFIG}", path.display())));
+        }
+        let mut entries: Map<String, Value> = json::read(&file)?;
+        if let Some(found) = entries.remove(SEAL)
+            && found != seal(&entries)
+        {
+            return Err(Error::new(format!(
+                "{}: damaged, or changed by hand ({SEAL}): what may change at resume changes by --set; without its line \
+                 {SEAL:?} the file is taken as it is",
+                file.display()
+            )));
+        }
+        entries.remove(OLD_SEAL);
+        let config = serde_json::from_value::<Config>(Value::Object(entries)).map_err(|e| Error::new(e.to_string()));
+        let config = config.and_then(|config| config.resolved()).map_err(|e| e.at(file.display()))?;
+        Ok(Self { path: path.into(), config })
     }
 
     /// The folder.
@@ -163,7 +173,8 @@ impl Run {
     pub fn change(&mut self, config: Config) -> Result<()> {
         let config = config.resolved()?;
         for key in Config::settings() {
-            let (old, new) = (key.value(&self.config), key.value(&config));
+            let old = key.value(&self.config);
+            let new = key.value(&config);
             if old != new && !FREE_AT_RESUME.contains(&key.name) {
                 return Err(Error::usage(format!(
                     "{0} = {new} cannot change a run that was started with {0} = {old}: at resume only {1} can be set",
@@ -181,7 +192,18 @@ impl Run {
     /// # Errors
     /// If it cannot be written; the old one is then as it was.
     pub fn write_config(&self) -> Result<()> {
-        checkpoint::write_atomic(&self.path.join(CONFIG), sealed(json::from_serde(&self.config)?).pretty().as_bytes())
+        #[derive(Serialize)]
+        struct Sealed<'a> {
+            #[serde(flatten)]
+            config: &'a Config,
+            settings_sha256: String,
+        }
+        let entries = match serde_json::to_value(&self.config) {
+            Ok(Value::Object(entries)) => entries,
+            _ => unreachable!("a configuration is an object of sections"),
+        };
+        let sealed = Sealed { config: &self.config, settings_sha256: seal(&entries) };
+        checkpoint::write_atomic(&self.path.join(CONFIG), json::pretty(&sealed).as_bytes())
     }
 
     /// Where the metrics are.
@@ -189,14 +211,25 @@ impl Run {
         self.path.join("metrics.jsonl")
     }
 
-    /// Where event files for TensorBoard are, if there are any.
-    pub(super) fn events_path(&self) -> PathBuf {
-        self.path.join(events::FOLDER)
+    /// What the metrics say, in the order in which it came; nothing of a run that has not begun.
+    ///
+    /// # Errors
+    /// If they cannot be read.
+    pub fn metrics(&self) -> Result<Vec<Line>> {
+        let path = self.metrics_path();
+        if path.exists() { json::read_lines(&path) } else { Ok(Vec::new()) }
     }
 
-    /// Whether the run has event files for TensorBoard.
-    pub fn has_events(&self) -> bool {
-        Events::exist(&self.events_path())
+    /// Tokens that the run was trained on, and the seconds that this took.
+    ///
+    /// # Errors
+    /// If the metrics cannot be read.
+    pub fn effort(&self) -> Result<(u64, f64)> {
+        let steps = self.metrics()?.into_iter().filter_map(|line| match line {
+            Line::Step(line) => Some((line.tokens, line.seconds)),
+            _ => None,
+        });
+        Ok(steps.fold((0, 0.0), |sum, step| (sum.0 + step.0, sum.1 + step.1)))
     }
 
     /// The newest checkpoint that is whole, or `None` if the run was stopped before its first; and a line for each newer
@@ -214,16 +247,16 @@ impl Run {
         }
     }
 
-    /// Whether learning may go on: imported weights have no optimiser's state.
+    /// Whether training may go on: imported weights have no optimiser's state.
     ///
     /// # Errors
     /// A usage error if the weights were imported, and those of [`newest`](Self::newest).
     pub fn check_trained_here(&self) -> Result<()> {
         // Looking into a checkpoint means reading all of it; only GPT-2's can come from elsewhere.
         let newest = if self.config.model.kind == ModelKind::Gpt2 { self.newest()?.0 } else { None };
-        match newest.as_ref().map(fingerprint).transpose()?.as_deref() {
-            Some(IMPORTED) => Err(Error::usage(format!(
-                "{} was imported: it can be judged and can generate, but has no state to go on learning from",
+        match newest.as_ref().map(State::of).transpose()? {
+            Some(state) if state.data == IMPORTED => Err(Error::usage(format!(
+                "{} was imported: it can be judged and can generate, but has no state to go on training from",
                 self.path.display()
             ))),
             _ => Ok(()),
@@ -240,8 +273,7 @@ impl Run {
         let checkpoint = checkpoint.ok_or_else(|| {
             Error::new(format!("{} has no checkpoint yet: train it further, by --resume", self.path.display()))
         })?;
-        let (file, data) = (checkpoint.file(WEIGHTS)?, fingerprint(&checkpoint)?);
-        let weights = checkpoint.files.iter().find(|file| file.name == WEIGHTS).map(|file| file.sha256.clone());
+        let file = checkpoint.file(WEIGHTS)?;
         let mut store = Store::new(device.clone());
         let params = Params::new(&self.config.model, DType::F32, &mut store);
         let params = params.computed_in(self.config.train.precision.to_use_on(store.device()));
@@ -251,56 +283,42 @@ impl Run {
             store,
             params,
             step: checkpoint.step,
-            weights: weights.unwrap_or_default(),
-            data,
+            weights: checkpoint.entry(WEIGHTS)?.sha256.clone(),
+            data: State::of(&checkpoint)?.data,
             warnings,
         })
     }
 }
 
 /// In the place of a [fingerprint](super::Material::fingerprint) where weights come from elsewhere and nobody knows what they
-/// have learnt from.
+/// were trained on.
 pub const IMPORTED: &str = "imported";
 
 /// The entry of `config.json` that vouches for the others.
-const SEAL: &str = "checksum";
+const SEAL: &str = "settings_sha256";
 
-fn seal(config: &Value) -> String {
-    hash::hex(&hash::sha256(config.to_string().as_bytes())[..8])
+/// Its name in files of older programs, which computed it from another form of the numbers.
+const OLD_SEAL: &str = "checksum";
+
+fn seal(entries: &Map<String, Value>) -> String {
+    sha256(json::line(entries))
 }
 
-/// The settings with a checksum of them.
-fn sealed(config: Value) -> Value {
-    let seal = (SEAL.to_string(), seal(&config).into());
-    match config {
-        Value::Object(entries) => Value::Object(entries.into_iter().chain([seal]).collect()),
-        other => other,
+/// What `state.json` of a checkpoint holds.
+#[derive(Serialize, Deserialize)]
+pub(super) struct State {
+    /// Steps done.
+    pub step: u64,
+    /// Samples seen.
+    pub samples: u64,
+    /// Fingerprint of the training data.
+    pub data: String,
+}
+
+impl State {
+    pub fn of(checkpoint: &Checkpoint) -> Result<Self> {
+        json::read(&checkpoint.file(STATE)?)
     }
-}
-
-/// The settings without their checksum, after comparing it. A file may have none.
-///
-/// # Errors
-/// If they are others than those that were written.
-fn unsealed(config: Value) -> Result<Value> {
-    let Value::Object(mut entries) = config else { return Ok(config) };
-    let found = entries.iter().position(|(key, _)| key == SEAL).map(|at| entries.remove(at).1);
-    let config = Value::Object(entries);
-    match found {
-        Some(found) if found != seal(&config).as_str().into() => Err(Error::new(format!(
-            "damaged, or changed by hand (checksum): what may change at resume changes by --set; without its line {SEAL:?} the \
-             file is taken as it is"
-        ))),
-        _ => Ok(config),
-    }
-}
-
-/// The fingerprint of the data that a checkpoint's weights have learnt from.
-pub(super) fn fingerprint(checkpoint: &Checkpoint) -> Result<String> {
-    let state = checkpoint.file(STATE)?;
-    let text = fs::read(&state).map_err(|e| Error::io("read", &state, &e))?;
-    let value = json::parse(&text).and_then(|value| value.read("data", Value::as_str).map(str::to_string));
-    value.map_err(|e| e.at(state.display()))
 }
 
 pub(super) const WEIGHTS: &str = "weights.safetensors";

@@ -2,23 +2,23 @@ use crate::config::Tokenizer as Named;
 use crate::config::{Chunking, Config};
 use crate::corpus::Corpus;
 use crate::data::{DataFile, Dataset, Documents, SampleInfo, Source, Split, Stories, Tail, Windows, has_validation};
-use crate::hash;
+use crate::hash::sha256;
 use engine::{Error, Result};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// Seed of the embedded corpus's held-out stories. No run trains on them: a run's own seed is below 2⁵³.
-pub const HELD_OUT: u64 = 1 << 63;
+/// Seed of the embedded corpus's validation stories. No run trains on them: a run's own seed is below 2⁵³.
+pub const VALIDATION_SEED: u64 = 1 << 63;
 
-/// Held-out stories used for validation during training.
+/// Validation stories used during training.
 const VALIDATION_STORIES: u64 = 1 << 20;
 
-/// What a run learns from and is validated with.
+/// Training and validation text of a run.
 #[derive(Clone)]
 pub struct Material {
-    /// To learn from.
-    pub train: Arc<dyn Source>,
-    /// Held out; `None` if nothing is.
+    /// Training text.
+    pub training: Arc<dyn Source>,
+    /// Validation text, if there is any.
     pub validation: Option<Arc<dyn Source>>,
     /// The files with training text; none for the embedded corpus.
     pub training_files: Vec<DataFile>,
@@ -58,44 +58,45 @@ impl Material {
             }
             if let Some(path) = &data.validation {
                 return Err(Error::usage(format!(
-                    "data.validation = {}: the embedded corpus has held-out stories of its own: leave it out, or name your own text with --data",
+                    "data.validation = {}: the embedded corpus has validation stories of its own: leave it out, or name your own text with --data",
                     path.display()
                 )));
             }
             return Ok(Self {
-                train: Arc::new(Stories::new(Corpus::default(), config.train.seed, seq, None)?),
-                validation: Some(held_out_stories(seq, VALIDATION_STORIES)?),
+                training: Arc::new(Stories::new(Corpus::default(), config.train.seed, seq, None)?),
+                validation: Some(validation_stories(seq, VALIDATION_STORIES)?),
                 training_files: Vec::new(),
                 validation_files: Vec::new(),
                 fingerprint: "embedded corpus".into(),
             });
         }
-        let (mut train, mut validation) = (Vec::new(), Vec::new());
+        let mut training = Vec::new();
+        let mut validation = Vec::new();
         for path in &data.paths {
-            let (training, held_out) = split(path, config, open)?;
-            train.push(training);
-            validation.extend(held_out);
+            let (train, rest) = split(path, config, open)?;
+            training.push(train);
+            validation.extend(rest);
         }
         if let Some(path) = &data.validation {
             validation.push(open(path, validation_split(path)?)?);
         }
-        let lines = train.iter().map(|data| line(Split::Train, data));
+        let lines = training.iter().map(|data| line(Split::Train, data));
         let lines: String = lines.chain(validation.iter().map(|data| line(Split::Validation, data))).collect();
         let all = |data: Vec<Dataset>, tail| {
             let sources = data.into_iter().map(|data| sequences(data, config, tail)).collect::<Result<Vec<_>>>()?;
             (!sources.is_empty()).then(|| Chain::of(sources)).transpose()
         };
         Ok(Self {
-            training_files: files(&train),
+            training_files: files(&training),
             validation_files: files(&validation),
-            fingerprint: hash::hex(&hash::sha256(lines.as_bytes())),
-            train: all(train, Tail::Drop)?.expect("at least one path"),
+            fingerprint: sha256(lines),
+            training: all(training, Tail::Drop)?.expect("at least one path"),
             validation: all(validation, Tail::Pad)?,
         })
     }
 
-    /// All sequences of the file or folder at `path`, every token of them, for an evaluation; of a folder with held-out
-    /// shards those alone.
+    /// All sequences of the file or folder at `path`, every token of them, for an evaluation; of a folder with
+    /// validation shards those alone.
     ///
     /// # Errors
     /// As [`Material::open`].
@@ -113,12 +114,12 @@ impl Material {
     }
 }
 
-/// The first `count` held-out stories of the embedded corpus.
+/// The first `count` validation stories of the embedded corpus.
 ///
 /// # Errors
 /// If a story may be longer than `seq` tokens, or there are none.
-pub fn held_out_stories(seq: usize, count: u64) -> Result<Arc<dyn Source>> {
-    Ok(Arc::new(Stories::new(Corpus::default(), HELD_OUT, seq, Some(count))?))
+pub fn validation_stories(seq: usize, count: u64) -> Result<Arc<dyn Source>> {
+    Ok(Arc::new(Stories::new(Corpus::default(), VALIDATION_SEED, seq, Some(count))?))
 }
 
 /// What a fingerprint has of `data`: which tokens of which files, and for what. The same file with another split is other
@@ -143,7 +144,7 @@ fn validation_split(path: &Path) -> Result<Split> {
     Ok(if has_validation(path)? { Split::Validation } else { Split::Train })
 }
 
-/// What to learn from in `path`, and what is held out of it: shards made for that, else the end of the text.
+/// Training text in `path` and the validation text set apart from it: shards made for that, else the end of the text.
 fn split(path: &Path, config: &Config, open: Open<'_>) -> Result<(Dataset, Option<Dataset>)> {
     let whole = open(path, Split::Train)?;
     let fraction = config.data.validation_fraction;
@@ -153,8 +154,8 @@ fn split(path: &Path, config: &Config, open: Open<'_>) -> Result<(Dataset, Optio
     if has_validation(path)? {
         return Ok((whole, Some(open(path, Split::Validation)?)));
     }
-    let (learn, held_out) = whole.hold_out(fraction)?;
-    Ok((learn, Some(held_out)))
+    let (training, validation) = whole.hold_out(fraction)?;
+    Ok((training, Some(validation)))
 }
 
 fn sequences(data: Dataset, config: &Config, tail: Tail) -> Result<Arc<dyn Source>> {

@@ -1,149 +1,197 @@
-use super::events::Events;
-use crate::json::{self, Value};
-use engine::{Error, Result};
-use std::fs::{File, OpenOptions, TryLockError};
-use std::io::{BufRead, BufReader, Write};
-use std::path::{Path, PathBuf};
+//! `metrics.jsonl`: a line for every step, every validation and every trouble, in the order in which they came.
 
-/// `metrics.jsonl`, open for writing by this process alone: an object a line, each with the `step` that it is about.
-#[derive(Debug)]
-pub struct Metrics {
-    file: File,
-    path: PathBuf,
-    events: Option<Events>,
+use super::Excess;
+use crate::evaluate::{Protocol, Total};
+use crate::json::finite_or_null;
+use crate::train::StepReport;
+use serde::{Deserialize, Serialize};
+
+/// A line of the metrics.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Line {
+    /// What a step did.
+    Step(StepLine),
+    /// How the model does on validation text.
+    Validation(ValidationLine),
+    /// What goes wrong without stopping the run.
+    Trouble(TroubleLine),
 }
 
-impl Metrics {
-    /// Opens or makes the file at `path` and keeps what it says about steps up to `step`; what comes after is cut off, a
-    /// line that was not finished included.
-    ///
-    /// # Errors
-    /// If it cannot be read or written, or another process is writing it.
-    pub fn open(path: &Path, step: u64) -> Result<Self> {
-        let fail = |e: std::io::Error| Error::io("write", path, &e);
-        let file = OpenOptions::new().read(true).append(true).create(true).open(path).map_err(fail)?;
-        match file.try_lock() {
-            Err(TryLockError::WouldBlock) => {
-                return Err(Error::new(format!(
-                    "{} is being written by another process: let it end, or stop it",
-                    path.display()
-                )));
-            }
-            // Where the file system knows no locks, goodwill has to do.
-            Ok(()) | Err(TryLockError::Error(_)) => {}
+/// What a step did. A number that was not finite is NaN when it is read back.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct StepLine {
+    /// Its number, from 1.
+    pub step: u64,
+    /// NLL and KL together, in nats per token.
+    #[serde(with = "finite_or_null")]
+    pub loss: f64,
+    /// Nats per token.
+    #[serde(with = "finite_or_null")]
+    pub nll: f64,
+    /// Nats per token.
+    #[serde(with = "finite_or_null")]
+    pub kl: f64,
+    /// The loss in bits per byte of text.
+    #[serde(with = "finite_or_null")]
+    pub bits_per_byte: f64,
+    /// Tokens scored.
+    pub tokens: u64,
+    /// Global norm of the decoder's gradient before clipping.
+    #[serde(with = "finite_or_null")]
+    pub grad_norm: f64,
+    /// Slow learning rate.
+    pub rate: f64,
+    /// Fast learning rate of the first fast step.
+    pub fast_rate: f64,
+    /// How long it took.
+    pub seconds: f64,
+    /// Tokens scored per second.
+    #[serde(with = "finite_or_null")]
+    pub tokens_per_second: f64,
+    /// Checksum of weights and moments behind the step, in hexadecimal; a run on a GPU does not record it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<String>,
+    /// Why the update was left out, if it was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub skipped: Option<String>,
+}
+
+/// How the model does on validation text, by protocol `elbo`, or `nll` if it has no latents.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ValidationLine {
+    /// After which step.
+    pub step: u64,
+    /// What the numbers are.
+    pub protocol: Protocol,
+    /// Sequences scored.
+    pub sequences: u64,
+    /// NLL and KL together, in nats per token.
+    #[serde(with = "finite_or_null")]
+    pub loss: f64,
+    /// Nats per token.
+    #[serde(with = "finite_or_null")]
+    pub nll: f64,
+    /// Nats per token.
+    #[serde(with = "finite_or_null")]
+    pub kl: f64,
+    /// Standard error of the loss over the draws; the sequences are the same every time.
+    #[serde(with = "finite_or_null")]
+    pub draw_error: f64,
+    /// The loss in bits per byte of text.
+    #[serde(with = "finite_or_null")]
+    pub bits_per_byte: f64,
+    /// NLL and KL together, in nats per sequence.
+    #[serde(with = "finite_or_null")]
+    pub nats_per_sequence: f64,
+    /// Nats per sequence; older programs did not write it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kl_per_sequence: Option<f64>,
+    /// What the process that made the text needs at least, if it is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exact_nats_per_sequence: Option<f64>,
+}
+
+/// What goes wrong without stopping the run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TroubleLine {
+    /// After which step.
+    pub step: u64,
+    /// What it is.
+    pub trouble: Trouble,
+    /// What was seen, and what may help.
+    pub message: String,
+}
+
+/// Two ways in which latent variables are known to fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Trouble {
+    /// The posteriors are the prior: the decoder makes no use of its latents.
+    LatentsIgnored,
+    /// The KL grows while the bound gets worse: fast steps walk at random, and the decoder learns to live with it.
+    KlRunaway,
+}
+
+impl Line {
+    /// The step that it is about.
+    pub fn step(&self) -> u64 {
+        match self {
+            Self::Step(line) => line.step,
+            Self::Validation(line) => line.step,
+            Self::Trouble(line) => line.step,
         }
-        let (mut kept, mut end, mut line) = (0, 0, Vec::new());
-        let mut reader = BufReader::new(&file);
-        loop {
-            line.clear();
-            let n = reader.read_until(b'\n', &mut line).map_err(fail)?;
-            if n == 0 {
-                break;
-            }
-            end += n as u64;
-            let found = json::parse(&line).and_then(|value| value.read("step", Value::as_u64));
-            if line.ends_with(b"\n") && found.is_ok_and(|at| at <= step) {
-                kept = end;
-            }
+    }
+}
+
+impl StepLine {
+    /// `state` is the trainer's checksum behind the step.
+    pub(super) fn new(report: &StepReport, state: Option<u64>, seconds: f64) -> Self {
+        let tokens = report.tokens as f64;
+        Self {
+            step: report.step,
+            loss: report.loss(),
+            nll: report.nll / tokens,
+            kl: report.kl / tokens,
+            bits_per_byte: report.bits_per_byte(),
+            tokens: report.tokens,
+            grad_norm: report.grad_norm,
+            rate: report.rate,
+            fast_rate: report.fast_rate,
+            seconds,
+            tokens_per_second: tokens / seconds,
+            state: state.map(|sum| format!("{sum:016x}")),
+            skipped: report.skipped.clone(),
         }
-        file.set_len(kept).map_err(fail)?;
-        Ok(Self { file, path: path.into(), events: None })
     }
 
-    /// Keeps event files for TensorBoard in `folder` too, in a new file for the steps after step `after`. Where there are none
-    /// yet, it begins with all lines so far.
-    ///
-    /// # Errors
-    /// If it cannot be written.
-    pub fn mirror(&mut self, folder: &Path, after: u64) -> Result<()> {
-        let is_first = !Events::exist(folder);
-        let mut events = Events::create(folder, after)?;
-        let mut written = Ok(());
-        let read = Self::read_all(&self.path, |line| {
-            if is_first && written.is_ok() && line.get("step").is_some() {
-                written = events.write(line);
-            }
-        });
-        if let Err(error) = read.and(written) {
-            return Err(events.discard(error));
+    /// Every number that does not depend on the clock, by its name.
+    pub fn numbers(&self) -> Vec<(&'static str, f64)> {
+        vec![
+            ("loss", self.loss),
+            ("nll", self.nll),
+            ("kl", self.kl),
+            ("bits_per_byte", self.bits_per_byte),
+            ("tokens", self.tokens as f64),
+            ("grad_norm", self.grad_norm),
+            ("rate", self.rate),
+            ("fast_rate", self.fast_rate),
+        ]
+    }
+}
+
+impl ValidationLine {
+    pub(super) fn new(step: u64, protocol: Protocol, total: &Total, excess: Option<Excess>) -> Self {
+        let tokens = total.tokens as f64;
+        let sequences = total.sequences as f64;
+        Self {
+            step,
+            protocol,
+            sequences: total.sequences as u64,
+            loss: total.nats / tokens,
+            nll: total.nll / tokens,
+            kl: total.kl / tokens,
+            draw_error: total.draw_error / tokens,
+            bits_per_byte: total.bits_per_byte(),
+            nats_per_sequence: total.nats / sequences,
+            kl_per_sequence: Some(total.kl / sequences),
+            exact_nats_per_sequence: excess.map(|excess| excess.exact),
         }
-        self.events = Some(events);
-        Ok(())
     }
 
-    /// Calls `each` with every line that can be read and is about a step itself, in order.
-    ///
-    /// # Errors
-    /// If the file cannot be read.
-    pub fn steps(&self, each: impl FnMut(&Value)) -> Result<()> {
-        Self::read(&self.path, each)
-    }
-
-    /// Calls `each` with every line that can be read, in order.
-    ///
-    /// # Errors
-    /// If the file cannot be read.
-    pub fn all(&self, each: impl FnMut(&Value)) -> Result<()> {
-        Self::read_all(&self.path, each)
-    }
-
-    /// As [`steps`](Self::steps) of the file at `path`, which nobody need have open.
-    ///
-    /// # Errors
-    /// If the file cannot be read.
-    pub fn read(path: &Path, mut each: impl FnMut(&Value)) -> Result<()> {
-        Self::read_all(path, |line| {
-            if Self::is_step(line) {
-                each(line);
-            }
-        })
-    }
-
-    /// Targets that the run whose file is at `path` has learnt from, and the seconds that this took.
-    ///
-    /// # Errors
-    /// If the file cannot be read.
-    pub fn effort(path: &Path) -> Result<(u64, f64)> {
-        let (mut targets, mut seconds) = (0, 0.0);
-        Self::read(path, |line| {
-            targets += line.read("tokens", Value::as_u64).unwrap_or(0);
-            seconds += line.read("seconds", Value::as_f64).unwrap_or(0.0);
-        })?;
-        Ok((targets, seconds))
-    }
-
-    /// Whether a line tells of a step: only a step has counted its tokens.
-    pub(super) fn is_step(line: &Value) -> bool {
-        line.read("tokens", Value::as_u64).is_ok()
-    }
-
-    /// All lines of the file at `path`.
-    pub(super) fn read_all(path: &Path, mut each: impl FnMut(&Value)) -> Result<()> {
-        let fail = |e: std::io::Error| Error::io("read", path, &e);
-        let mut reader = BufReader::new(File::open(path).map_err(fail)?);
-        let mut line = Vec::new();
-        while reader.read_until(b'\n', &mut line).map_err(fail)? > 0 {
-            json::parse(&line).iter().for_each(&mut each);
-            line.clear();
-        }
-        Ok(())
-    }
-
-    /// Appends a line, whole.
-    ///
-    /// # Errors
-    /// If it cannot be written.
-    pub fn write(&mut self, value: &Value) -> Result<()> {
-        self.file.write_all(format!("{value}\n").as_bytes()).map_err(|e| Error::io("write", &self.path, &e))?;
-        self.events.as_mut().map_or(Ok(()), |events| events.write(value))
-    }
-
-    /// Waits until all lines are on the disk.
-    ///
-    /// # Errors
-    /// If they cannot be written.
-    pub fn sync(&self) -> Result<()> {
-        self.file.sync_data().map_err(|e| Error::io("write", &self.path, &e))?;
-        self.events.as_ref().map_or(Ok(()), Events::sync)
+    /// Every number, by its name.
+    pub fn numbers(&self) -> Vec<(&'static str, f64)> {
+        let mut numbers = vec![
+            ("sequences", self.sequences as f64),
+            ("loss", self.loss),
+            ("nll", self.nll),
+            ("kl", self.kl),
+            ("draw_error", self.draw_error),
+            ("bits_per_byte", self.bits_per_byte),
+            ("nats_per_sequence", self.nats_per_sequence),
+        ];
+        numbers.extend(self.kl_per_sequence.map(|x| ("kl_per_sequence", x)));
+        numbers.extend(self.exact_nats_per_sequence.map(|x| ("exact_nats_per_sequence", x)));
+        numbers
     }
 }

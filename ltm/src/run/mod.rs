@@ -6,8 +6,8 @@
 //! sessions.jsonl                   one line each time that it is begun or gone on with: all that it takes to repeat it
 //! suite.jsonl                      one line for every set and protocol that `ltm eval --suite` has finished
 //! suite.jsonl.begun                how far it has come with those that an interrupt cut short
-//! metrics.jsonl                    one line a step, one for every validation, and one for every trouble that [`Watch`] sees
-//! tensorboard/                     what the metrics say, as event files for TensorBoard, if it was asked for
+//! metrics.jsonl                    one line a step, one for every validation, and one for every trouble: [`Line`]
+//! tensorboard/                     what the metrics say, as an event file for TensorBoard, if it was asked for
 //! checkpoints/step-00000500/       weights.safetensors, moments.safetensors, state.json, and a manifest that vouches for them
 //! ```
 //!
@@ -19,7 +19,7 @@
 //! use engine::Device;
 //! use ltm::config::Config;
 //! use ltm::data::{Bytes, Dataset, Tokenizer};
-//! use ltm::run::{Material, Replay, Run, Session, Stretch};
+//! use ltm::run::{Material, NewFolder, Replay, Run, Session, Stretch};
 //! use std::sync::Arc;
 //!
 //! # let folder = tempfile::tempdir().expect("a folder");
@@ -32,7 +32,7 @@
 //! let bytes: Arc<dyn Tokenizer> = Arc::new(Bytes);
 //! let material = Material::open(&config, &|path, split| Dataset::open(path, split, &bytes))?;
 //!
-//! let mut session = Session::begin(path, &config, &material, &Device::Cpu)?;
+//! let mut session = Session::begin(&NewFolder::at(path)?, &config, &material, &Device::Cpu)?;
 //! while !session.is_done() {
 //!     session.advance()?;
 //! }
@@ -46,10 +46,7 @@
 //! # Ok::<(), engine::Error>(())
 //! ```
 
-mod events;
 mod folder;
-mod learner;
-mod learnt;
 mod material;
 mod metrics;
 mod record;
@@ -60,13 +57,10 @@ mod session;
 mod tests;
 mod watch;
 
-pub use folder::{FREE_AT_RESUME, IMPORTED, Loaded, Run};
-pub use learner::Validation;
-pub use learnt::Learnt;
-pub use material::{HELD_OUT, Material, Open, Scorable, held_out_stories};
-pub use metrics::Metrics;
-pub use record::{Data, DataFile, Record, SOURCES, machine, program, sha256_files, sha256_files_watched};
+pub use folder::{FREE_AT_RESUME, IMPORTED, Loaded, NewFolder, Run};
+pub use material::{Material, Open, Scorable, VALIDATION_SEED, validation_stories};
+pub use metrics::{Line, StepLine, Trouble, TroubleLine, ValidationLine};
+pub use record::{Data, DataFile, Machine, Program, Record, SOURCES, TrainingText};
 pub use replay::{Repeated, Replay, Stretch};
 pub use score::{Excess, Scored, score, score_by};
 pub use session::{Progress, Session};
-pub use watch::{Text, Trouble, Validated, Watch};

@@ -1,24 +1,16 @@
+use super::Material;
 use super::folder::{MOMENTS, Run, WEIGHTS};
-use super::learner::Learner;
+use super::metrics::{Line, StepLine, ValidationLine};
 use super::record::{Data, Record};
-use super::session::step_line;
-use super::{Material, Metrics};
+use super::session::Learner;
 use crate::checkpoint::{self, Checkpoint};
 use crate::config::Config;
 use crate::data::{Batch, Order, Sampler};
-use crate::hash::{Sha256, hex};
-use crate::json::Value;
-use crate::train::StepReport;
 use engine::{Device, Error, Result};
+use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::ops::RangeInclusive;
-
-/// What a step's line says about the clock.
-const TIMES: [&str; 2] = ["seconds", "tokens_per_second"];
-
-/// The checksum of weights and moments behind a step; a run on a GPU does not record it.
-pub(super) const STATE_SUM: &str = "state";
 
 /// Steps of a run that are to be repeated, and what is known about them.
 #[derive(Debug)]
@@ -28,9 +20,9 @@ pub struct Stretch {
     /// Where the repetition begins; `None` for the initial weights.
     checkpoint: Option<Checkpoint>,
     /// What the metrics say about each step.
-    lines: BTreeMap<u64, Value>,
+    lines: BTreeMap<u64, StepLine>,
     /// What they say about the validations behind steps.
-    validations: BTreeMap<u64, Value>,
+    validations: BTreeMap<u64, ValidationLine>,
     /// The steps behind which the run has checkpoints.
     saved: BTreeSet<u64>,
     records: Vec<Record>,
@@ -54,15 +46,15 @@ impl Stretch {
     /// # Errors
     /// If the run has no such steps, or its folder does not say what it takes to repeat them.
     pub fn of(run: &Run, steps: Option<RangeInclusive<u64>>) -> Result<Self> {
-        let (mut lines, mut validations) = (BTreeMap::new(), BTreeMap::new());
-        Metrics::read_all(&run.metrics_path(), |line| {
-            let Ok(step) = line.read("step", Value::as_u64) else { return };
-            match line.get("protocol") {
-                Some(_) => validations.insert(step, line.clone()),
-                None if Metrics::is_step(line) => lines.insert(step, line.clone()),
-                None => None,
-            };
-        })?;
+        let mut lines = BTreeMap::new();
+        let mut validations = BTreeMap::new();
+        for line in run.metrics()? {
+            match line {
+                Line::Step(line) => _ = lines.insert(line.step, line),
+                Line::Validation(line) => _ = validations.insert(line.step, line),
+                Line::Trouble(_) => {}
+            }
+        }
         let path = run.path().display();
         let Some(&last) = lines.keys().next_back() else {
             return Err(Error::new(format!("{path} has done no step yet")));
@@ -149,14 +141,14 @@ impl Replay {
         let config = record.config.clone();
         if !Data::of(material).is(&record.data) {
             return Err(Error::new(
-                "the data are not those that the run learnt from (their digests differ from those in its records): put the old ones back, or name them with --data",
+                "the data are not those that the run was trained on (their digests differ from those in its records): put the old ones back, or name them with --data",
             ));
         }
         let mut learner = Learner::new(&config, material, device)?;
         if let Some(checkpoint) = &stretch.checkpoint {
             learner.trainer.restore(&checkpoint.file(WEIGHTS)?, &checkpoint.file(MOMENTS)?, checkpoint.step)?;
         }
-        let sampler = Sampler::new(material.train.clone(), Order::Shuffled { seed: config.train.seed })?;
+        let sampler = Sampler::new(material.training.clone(), Order::Shuffled { seed: config.train.seed })?;
         let batch = Batch::new(config.train.batch, config.model.seq);
         Ok(Self { stretch, learner, sampler, batch })
     }
@@ -174,30 +166,13 @@ impl Replay {
         self.learner.trainer.config = self.stretch.record(step)?.config.clone();
         self.sampler.fill((step - 1) * self.batch.samples.len() as u64, &mut self.batch)?;
         let report = self.learner.trainer.train(&self.batch)?;
-        let state = self.compare_line(&report)?;
-        self.compare_validation(step)?;
-        Ok(Some(Repeated { step, state, checkpoint: self.compare_checkpoint(step)? }))
-    }
-
-    /// Every number that the metrics have. Whether weights and moments were among them.
-    fn compare_line(&self, report: &StepReport) -> Result<bool> {
-        let now = step_line(report, self.learner.trainer.checksum(), f64::NAN);
-        let has_state = |line: &Value| line.get(STATE_SUM).is_some();
-        let then = &self.stretch.lines[&report.step];
-        let both = has_state(then) && has_state(&now);
-        same(&format!("step {}", report.step), then, &now, |key| TIMES.contains(&key) || key == STATE_SUM && !both)?;
-        if now.get("skipped").is_some() != then.get("skipped").is_some() {
-            return Err(Error::new(format!("step {} comes out differently: it was not left out", report.step)));
+        let now = StepLine::new(&report, self.learner.trainer.checksum(), f64::NAN);
+        let state = same_step(&self.stretch.lines[&step], &now)?;
+        if let Some(then) = self.stretch.validations.get(&step) {
+            let now = self.learner.validate()?.map_or_else(Vec::new, |now| now.numbers());
+            same_numbers(&format!("the validation after step {step}"), &then.numbers(), &now)?;
         }
-        Ok(both)
-    }
-
-    /// Every number of the validation behind a step, if the metrics tell of one.
-    fn compare_validation(&mut self, step: u64) -> Result<()> {
-        let Some(then) = self.stretch.validations.get(&step) else { return Ok(()) };
-        let validation = self.learner.validate()?;
-        let now = validation.map_or(Value::Null, |validation| self.learner.line(&validation));
-        same(&format!("the validation after step {step}"), then, &now, |_| false)
+        Ok(Some(Repeated { step, state, checkpoint: self.compare_checkpoint(step)? }))
     }
 
     /// Weights and moments against the run's checkpoint of a step, if there is one. One that is damaged is not what the step
@@ -207,16 +182,18 @@ impl Replay {
             return Ok(false);
         }
         let then = checkpoint::at_step(self.stretch.run.path(), step)?;
-        type Writer<'a> = &'a dyn Fn(&mut dyn io::Write) -> io::Result<()>;
-        let files: [(&str, Writer<'_>); 2] = [
-            (WEIGHTS, &|out| self.learner.trainer.write_weights(out)),
-            (MOMENTS, &|out| self.learner.trainer.write_moments(out)),
-        ];
-        for (name, write) in files {
+        let trainer = &self.learner.trainer;
+        let digest = |write: &dyn Fn(&mut dyn io::Write) -> io::Result<()>| {
             let mut hash = Sha256::new();
-            write(&mut hash).map_err(|e| Error::new(format!("cannot hash {name}: {e}")))?;
-            let same = then.files.iter().any(|file| file.name == name && file.sha256 == hex(&hash.clone().finish()));
-            if !same {
+            write(&mut hash).map_err(|e| Error::new(format!("cannot hash step {step}: {e}")))?;
+            Ok::<_, Error>(format!("{:x}", hash.finalize()))
+        };
+        let now = [
+            (WEIGHTS, digest(&|out| trainer.write_weights(out))?),
+            (MOMENTS, digest(&|out| trainer.write_moments(out))?),
+        ];
+        for (name, digest) in now {
+            if then.entry(name)?.sha256 != digest {
                 return Err(Error::new(format!("step {step} comes out differently: {name} has other bytes")));
             }
         }
@@ -224,13 +201,30 @@ impl Replay {
     }
 }
 
-/// Every number of a line, by the text that reads back as the same bits.
-fn same(what: &str, then: &Value, now: &Value, leave_out: impl Fn(&str) -> bool) -> Result<()> {
-    for (key, then) in then.as_object()?.iter().filter(|(key, _)| !leave_out(key)) {
-        let (now, then) = (now.get(key).map(ToString::to_string), then.to_string());
-        if now.as_ref() != Some(&then) {
-            let now = now.as_deref().unwrap_or("nothing");
-            return Err(Error::new(format!("{what} comes out differently: {key} was {then}, is {now}")));
+/// Everything that the metrics have of a step but for its time. Whether weights and moments were among it.
+fn same_step(then: &StepLine, now: &StepLine) -> Result<bool> {
+    let what = format!("step {}", then.step);
+    same_numbers(&what, &then.numbers(), &now.numbers())?;
+    if now.skipped != then.skipped {
+        let said = |line: &StepLine| line.skipped.clone().unwrap_or_else(|| "not left out".into());
+        return Err(Error::new(format!("{what} comes out differently: was {}, is {}", said(then), said(now))));
+    }
+    match (&then.state, &now.state) {
+        (Some(then), Some(now)) if then != now => {
+            Err(Error::new(format!("{what} comes out differently: state was {then}, is {now}")))
+        }
+        (then, now) => Ok(then.is_some() && now.is_some()),
+    }
+}
+
+/// Every number that was recorded, bit for bit; one that is not finite was recorded as NaN.
+fn same_numbers(what: &str, then: &[(&str, f64)], now: &[(&str, f64)]) -> Result<()> {
+    for (name, then) in then {
+        let now = now.iter().find(|(other, _)| other == name).map(|(_, x)| *x);
+        let same = now.is_some_and(|now| now.to_bits() == then.to_bits() || !now.is_finite() && !then.is_finite());
+        if !same {
+            let now = now.map_or_else(|| "nothing".into(), |x| x.to_string());
+            return Err(Error::new(format!("{what} comes out differently: {name} was {then}, is {now}")));
         }
     }
     Ok(())

@@ -1,16 +1,65 @@
-use super::folder::{MOMENTS, Run, STATE, WEIGHTS, fingerprint};
-use super::learner::Learner;
+use super::Material;
+use super::folder::{MOMENTS, NewFolder, Run, STATE, State, WEIGHTS};
+use super::metrics::{Line, StepLine, ValidationLine};
 use super::record::{Data, Record};
-use super::replay::STATE_SUM;
-use super::{Material, Metrics, Trouble, Validated, Validation, Watch};
+use super::score::score;
+use super::watch::Watch;
 use crate::checkpoint;
-use crate::config::Config;
-use crate::data::{Batch, Order, Sampler};
-use crate::json::Value;
-use crate::train::StepReport;
+use crate::config::{Config, Work};
+use crate::data::{Batch, Order, Sampler, Source};
+use crate::evaluate::{Evaluator, Protocol};
+use crate::json;
+use crate::train::{StepReport, Trainer};
 use engine::{Device, Error, Result};
-use std::path::Path;
+use std::sync::Arc;
 use std::time::Instant;
+
+/// Batches and draws of a validation: enough to see a trend.
+const VALIDATION_BATCHES: u64 = 4;
+const VALIDATION_DRAWS: usize = 4;
+
+/// What computes in a run, whether the steps are done for the first time or repeated: trainer and validation, with all of
+/// their memory.
+pub(super) struct Learner {
+    pub trainer: Trainer,
+    validation: Option<(Evaluator, Arc<dyn Source>)>,
+}
+
+impl Learner {
+    /// # Errors
+    /// If the configuration contradicts itself or asks for more than the device can do or hold.
+    pub fn new(config: &Config, material: &Material, device: &Device) -> Result<Self> {
+        let mut trainer = Trainer::new(config.clone(), device)?;
+        let validation = match &material.validation {
+            None => None,
+            Some(source) => {
+                let (protocol, steps) = (protocol(config), config.fast.steps);
+                let Trainer { params, store, .. } = &mut trainer;
+                let evaluator = Evaluator::new(config, protocol, steps, VALIDATION_DRAWS, params, store)?;
+                Some((evaluator, source.clone()))
+            }
+        };
+        config.check_room(&trainer.store, Work::Training)?;
+        Ok(Self { trainer, validation })
+    }
+
+    /// Scores the first batches of validation text behind the present step; `None` if there is no such text.
+    ///
+    /// # Errors
+    /// If they cannot be read, or a score is not finite.
+    pub fn validate(&mut self) -> Result<Option<ValidationLine>> {
+        let Some((evaluator, source)) = &self.validation else { return Ok(None) };
+        let limit = Some(VALIDATION_BATCHES * self.trainer.config.train.batch as u64);
+        let scored = score(evaluator, &self.trainer.config, &mut self.trainer.store, source, limit, |_| ())?;
+        let protocol = protocol(&self.trainer.config);
+        Ok(Some(ValidationLine::new(self.trainer.step(), protocol, &scored.total(), scored.excess())))
+    }
+}
+
+/// What the model is validated by.
+fn protocol(config: &Config) -> Protocol {
+    Protocol::of(config.model.kind)[0]
+}
 
 /// A run under way.
 pub struct Session {
@@ -18,7 +67,8 @@ pub struct Session {
     learner: Learner,
     sampler: Sampler,
     batch: Batch,
-    metrics: Metrics,
+    /// Locked: no other process writes to the run meanwhile.
+    metrics: json::Lines,
     watch: Option<Watch>,
     fingerprint: String,
     saved: Option<u64>,
@@ -31,21 +81,20 @@ pub struct Progress {
     pub report: StepReport,
     /// How long it took.
     pub seconds: f64,
-    /// The validation that was due behind it.
-    pub validation: Option<Validation>,
+    /// What was written to the metrics: the step, troubles, and the validation that was due behind it.
+    pub lines: Vec<Line>,
     /// One line for everything that went wrong and did not stop the run.
     pub warnings: Vec<String>,
 }
 
 impl Session {
-    /// The beginning of a new run in the folder at `path`, which is made when everything else stands.
+    /// The beginning of a new run in `folder`, which is made when everything else stands.
     ///
     /// # Errors
-    /// Those of [`Run::create`], and a configuration that the device has no kernels or no memory for.
-    pub fn begin(path: &Path, config: &Config, material: &Material, device: &Device) -> Result<Self> {
-        Run::check_new(path)?;
+    /// A folder that cannot be written, and a configuration that the device has no kernels or no memory for.
+    pub fn begin(folder: &NewFolder, config: &Config, material: &Material, device: &Device) -> Result<Self> {
         let learner = Learner::new(config, material, device)?;
-        Self::at(Run::create(path, config)?, learner, material, None)
+        Self::at(Run::create(folder, config)?, learner, material, None)
     }
 
     /// The state after the newest checkpoint that is whole, or the first step's beginning if the folder has none; and a line
@@ -58,18 +107,23 @@ impl Session {
         let config = run.config();
         let (checkpoint, warnings) = run.newest()?;
         let mut learner = Learner::new(config, material, device)?;
-        let trainer = &mut learner.trainer;
         if let Some(checkpoint) = &checkpoint {
-            let data = fingerprint(checkpoint)?;
-            if data != material.fingerprint {
+            let data = State::of(checkpoint)?.data;
+            // A record says the same in a form that outlives the way in which fingerprints are computed.
+            let recorded = || {
+                Record::all(run.path()).is_ok_and(|all| {
+                    all.last().is_some_and(|last| last.data.fingerprint == data && Data::of(material).is(&last.data))
+                })
+            };
+            if data != material.fingerprint && !recorded() {
                 return Err(Error::new(format!(
                     "the data have changed since the run began (checksum {data}, now {}): put the old ones back, or begin a new run",
                     material.fingerprint
                 )));
             }
-            trainer.restore(&checkpoint.file(WEIGHTS)?, &checkpoint.file(MOMENTS)?, checkpoint.step)?;
+            learner.trainer.restore(&checkpoint.file(WEIGHTS)?, &checkpoint.file(MOMENTS)?, checkpoint.step)?;
         }
-        let step = trainer.step();
+        let step = learner.trainer.step();
         if step > config.train.steps as u64 {
             return Err(Error::usage(format!("train.steps = {}: the run has done {step} already", config.train.steps)));
         }
@@ -78,28 +132,19 @@ impl Session {
     }
 
     fn at(run: Run, learner: Learner, material: &Material, saved: Option<u64>) -> Result<Self> {
-        let trainer = &learner.trainer;
-        let metrics = Metrics::open(&run.metrics_path(), trainer.step())?;
+        let step = learner.trainer.step();
+        // What comes after the checkpoint will be done again.
+        let (metrics, lines) = json::Lines::open(&run.metrics_path(), |line: &Line| line.step() <= step)?;
+        Record::append(&run, step, material, learner.trainer.store.device())?;
         let config = run.config();
-        let data = Data::of(material);
-        Record::new(trainer.step(), config, data, trainer.store.device()).write(run.path())?;
         let mut watch = Watch::new(config);
         if let Some(watch) = &mut watch {
-            metrics.all(|line| _ = watch_line(watch, line, config.train.batch))?;
+            lines.iter().for_each(|line| _ = watch.line(line));
         }
-        let sampler = Sampler::new(material.train.clone(), Order::Shuffled { seed: config.train.seed })?;
+        let sampler = Sampler::new(material.training.clone(), Order::Shuffled { seed: config.train.seed })?;
         let batch = Batch::new(config.train.batch, config.model.seq);
         let fingerprint = material.fingerprint.clone();
         Ok(Self { run, learner, sampler, batch, metrics, watch, fingerprint, saved })
-    }
-
-    /// From here on writes the metrics as event files for TensorBoard too, in the run's folder `tensorboard`. Where there are
-    /// none yet, the steps so far come first.
-    ///
-    /// # Errors
-    /// If they cannot be written.
-    pub fn write_events(&mut self) -> Result<()> {
-        self.metrics.mirror(&self.run.events_path(), self.step())
     }
 
     /// The run's folder and settings.
@@ -129,39 +174,31 @@ impl Session {
     /// the state before the step is then saved.
     pub fn advance(&mut self) -> Result<Progress> {
         let started = Instant::now();
-        let first = self.learner.trainer.step() * self.batch.samples.len() as u64;
+        let first = self.step() * self.batch.samples.len() as u64;
         self.sampler.fill(first, &mut self.batch)?;
         let report = match self.learner.trainer.train(&self.batch) {
             Ok(report) => report,
             Err(error) if self.step() == 0 => return Err(error),
             Err(error) => {
-                let step = self.step();
-                return Err(match self.save() {
-                    Ok(_) => error,
-                    Err(second) => Error::new(format!("{error}; and step {step} could not be saved: {second}")),
-                });
+                self.save().map_err(|second| {
+                    Error::new(format!("{error}; and step {} could not be saved: {second}", self.step()))
+                })?;
+                return Err(error);
             }
         };
         let seconds = started.elapsed().as_secs_f64();
-        let line = step_line(&report, self.learner.trainer.checksum(), seconds);
-        self.metrics.write(&line)?;
-        let mut progress =
-            Progress { warnings: report.skipped.clone().into_iter().collect(), report, seconds, validation: None };
-        progress.warnings.extend(self.watched(&line)?);
+        let line = StepLine::new(&report, self.learner.trainer.checksum(), seconds);
+        let warnings = report.skipped.iter().cloned().collect();
+        let mut progress = Progress { report, seconds, lines: Vec::new(), warnings };
+        self.note(Line::Step(line), &mut progress)?;
         let train = &self.run.config().train;
-        let (eval_every, checkpoint_every) = (train.eval_every as u64, train.checkpoint_every as u64);
-        let due = |every: u64| self.is_done() || (every > 0 && self.step().is_multiple_of(every));
-        let (validate, save) = (due(eval_every), due(checkpoint_every));
+        let due = |every: usize| self.is_done() || (every > 0 && self.step().is_multiple_of(every as u64));
+        let (validate, save) = (due(train.eval_every), due(train.checkpoint_every));
         if validate {
             // A model that cannot be validated stops by its own numbers or goes on, as the configuration says.
             match self.learner.validate() {
-                Ok(validation) => {
-                    if let Some(line) = validation.as_ref().map(|validation| self.learner.line(validation)) {
-                        self.metrics.write(&line)?;
-                        progress.warnings.extend(self.watched(&line)?);
-                    }
-                    progress.validation = validation;
-                }
+                Ok(None) => {}
+                Ok(Some(line)) => self.note(Line::Validation(line), &mut progress)?,
                 Err(error) => progress.warnings.push(format!("no validation after step {}: {error}", self.step())),
             }
         }
@@ -171,14 +208,18 @@ impl Session {
         Ok(progress)
     }
 
-    /// Shows a line of the metrics to the watch; what it has to say is written behind that line, and returned.
-    fn watched(&mut self, line: &Value) -> Result<Option<String>> {
-        let batch = self.batch.samples.len();
-        let Some(trouble) = self.watch.as_mut().and_then(|watch| watch_line(watch, line, batch)) else {
-            return Ok(None);
-        };
-        self.metrics.write(&trouble_line(self.step(), trouble))?;
-        Ok(Some(trouble.to_string()))
+    /// Writes a line of the metrics, and behind it what the watch has to say about it.
+    fn note(&mut self, line: Line, progress: &mut Progress) -> Result<()> {
+        self.metrics.write(&line)?;
+        let trouble = self.watch.as_mut().and_then(|watch| watch.line(&line));
+        progress.lines.push(line);
+        if let Some(trouble) = trouble {
+            progress.warnings.push(trouble.message.clone());
+            let line = Line::Trouble(trouble);
+            self.metrics.write(&line)?;
+            progress.lines.push(line);
+        }
+        Ok(())
     }
 
     /// Writes a checkpoint of the present state unless there is one; returns a line for each older one that could not be
@@ -187,17 +228,13 @@ impl Session {
     /// # Errors
     /// If it cannot be written; the older ones are then as they were.
     pub fn save(&mut self) -> Result<Vec<String>> {
-        let step = self.learner.trainer.step();
-        if self.saved == Some(step) {
+        if self.is_saved() {
             return Ok(Vec::new());
         }
+        let step = self.step();
         self.metrics.sync()?;
-        let state = Value::object([
-            ("step", step.into()),
-            ("samples", (step * self.batch.samples.len() as u64).into()),
-            ("data", self.fingerprint.as_str().into()),
-        ])
-        .pretty();
+        let samples = step * self.batch.samples.len() as u64;
+        let state = json::pretty(&State { step, samples, data: self.fingerprint.clone() });
         let trainer = &self.learner.trainer;
         let files: [(&str, &checkpoint::FileWriter<'_>); 3] = [
             (WEIGHTS, &|out| trainer.write_weights(out)),
@@ -208,43 +245,4 @@ impl Session {
         self.saved = Some(step);
         Ok(written.warnings)
     }
-}
-
-/// A step's line. `state` is the trainer's checksum behind it.
-pub(super) fn step_line(report: &StepReport, state: Option<u64>, seconds: f64) -> Value {
-    let tokens = report.tokens as f64;
-    let mut line = vec![
-        ("step", report.step.into()),
-        ("loss", report.loss().into()),
-        ("nll", (report.nll / tokens).into()),
-        ("kl", (report.kl / tokens).into()),
-        ("bits_per_byte", report.bits_per_byte().into()),
-        ("tokens", report.tokens.into()),
-        ("grad_norm", report.grad_norm.into()),
-        ("rate", report.rate.into()),
-        ("fast_rate", report.fast_rate.into()),
-        ("seconds", seconds.into()),
-        ("tokens_per_second", (tokens / seconds).into()),
-    ];
-    line.extend(state.map(|sum| (STATE_SUM, format!("{sum:016x}").into())));
-    line.extend(report.skipped.as_ref().map(|reason| ("skipped", reason.as_str().into())));
-    Value::object(line)
-}
-
-/// Shows the watch a step or a validation as the metrics have it: what it hears is the same when a run goes on. A step without
-/// numbers says nothing.
-fn watch_line(watch: &mut Watch, line: &Value, batch: usize) -> Option<Trouble> {
-    let number = |key: &str| line.read(key, Value::as_f64).ok().filter(|x| x.is_finite());
-    let step = line.read("step", Value::as_u64).ok()?;
-    if line.get("protocol").is_some() {
-        // Nats per sequence over nats per token are the tokens of a sequence.
-        let (loss, error) = (number("loss")?, number("draw_error")?);
-        let kl = number("kl")? * number("nats_per_sequence")? / loss;
-        return watch.validation(Validated { step, kl, loss, error });
-    }
-    watch.step(step, number("kl")? * number("tokens")? / batch as f64, number("loss")?)
-}
-
-fn trouble_line(step: u64, trouble: Trouble) -> Value {
-    Value::object([("step", step.into()), ("trouble", trouble.name().into()), ("message", trouble.to_string().into())])
 }

@@ -2,8 +2,10 @@ use super::*;
 use crate::config::Config;
 use crate::data::{Bytes, Dataset, Tokenizer};
 use crate::evaluate::SequenceScore;
-use crate::json::{self, Value};
+use crate::json;
+use crate::train::StepReport;
 use engine::Device;
+use serde_json::Value;
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
@@ -12,36 +14,38 @@ use std::sync::Arc;
 fn metrics_go_back_to_the_checkpoint() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("metrics.jsonl");
-    let line = |step: u64| Value::object([("step", step.into())]);
-    let mut metrics = Metrics::open(&path, 0).unwrap();
+    let open = |last: u64| json::Lines::open(&path, |line: &Line| line.step() <= last).unwrap();
+    let line = |step: u64| Line::Step(StepLine::new(&StepReport { step, ..StepReport::default() }, None, 1.0));
+    let (mut metrics, _) = open(0);
     [1, 2, 2, 3, 4].into_iter().for_each(|step| metrics.write(&line(step)).unwrap());
-    let busy = Metrics::open(&path, 2).unwrap_err().to_string();
-    assert!(busy.contains("another process"), "{busy}");
     drop(metrics);
     // A line that a kill cut in two, and damage in the middle that must not cost what follows.
     let text = fs::read_to_string(&path).unwrap().replacen("\"step\":1", "\"stfp\":1", 1) + "{\"step\":";
     fs::write(&path, text).unwrap();
-    Metrics::open(&path, 2).unwrap().write(&line(3)).unwrap();
+    let (mut metrics, lines) = open(2);
+    assert_eq!(lines.iter().map(Line::step).collect::<Vec<_>>(), [2, 2]);
+    metrics.write(&line(3)).unwrap();
     let text = fs::read_to_string(&path).unwrap();
-    assert_eq!(text, "{\"stfp\":1}\n{\"step\":2}\n{\"step\":2}\n{\"step\":3}\n");
+    let steps: Vec<&str> = text.lines().map(|line| &line[..9]).collect();
+    assert_eq!(steps, ["{\"stfp\":1", "{\"step\":2", "{\"step\":2", "{\"step\":3"]);
 }
 
 #[test]
 fn a_run_can_be_changed_in_what_leaves_the_past_alone() {
     let folder = tempfile::tempdir().unwrap();
     let config = Config::preset("demo").unwrap().resolved().unwrap();
-    let mut run = Run::create(&folder.path().join("run"), &config).unwrap();
+    let mut run = Run::create(&NewFolder::at(&folder.path().join("run")).unwrap(), &config).unwrap();
     for key in Config::settings() {
         let mut other = config.clone();
         // A value that every key of its kind takes, and that no preset has.
         let value = match key.value(&config) {
-            serde_json::Value::Number(x) => match x.as_f64().unwrap() {
+            Value::Number(x) => match x.as_f64().unwrap() {
                 x if x > 0.0 && x < 1.0 => x / 2.0,
                 x if x < 0.0 => x - 1.0,
                 x => x * 2.0 + 2.0,
             }
             .into(),
-            serde_json::Value::String(_) => continue,
+            Value::String(_) => continue,
             _ => "elsewhere".into(),
         };
         other.set_value(key.name, &value).unwrap();
@@ -99,7 +103,7 @@ fn train(folder: &Path, settings: &[(&str, &str)], stop: u64) -> Vec<String> {
     let path = folder.join("run");
     let mut session = match Run::open(&path) {
         Ok(run) => Session::resume(&run, &material, &Device::Cpu).unwrap().0,
-        Err(_) => Session::begin(&path, &config, &material, &Device::Cpu).unwrap(),
+        Err(_) => Session::begin(&NewFolder::at(&path).unwrap(), &config, &material, &Device::Cpu).unwrap(),
     };
     let mut warnings = Vec::new();
     while session.step() < stop {
@@ -110,12 +114,11 @@ fn train(folder: &Path, settings: &[(&str, &str)], stop: u64) -> Vec<String> {
 }
 
 /// Steps and names of the troubles that the metrics tell of.
-fn troubles(folder: &Path) -> Vec<(u64, String)> {
-    let text = fs::read_to_string(folder.join("run/metrics.jsonl")).unwrap();
-    let lines = text.lines().map(|line| json::parse(line).unwrap());
-    let told = lines.filter_map(|line| {
-        let name = line.read("trouble", Value::as_str).ok()?.to_string();
-        Some((line.read("step", Value::as_u64).unwrap(), name))
+fn troubles(folder: &Path) -> Vec<(u64, Trouble)> {
+    let lines = Run::open(&folder.join("run")).unwrap().metrics().unwrap();
+    let told = lines.into_iter().filter_map(|line| match line {
+        Line::Trouble(line) => Some((line.step, line.trouble)),
+        _ => None,
     });
     told.collect()
 }
@@ -130,7 +133,7 @@ fn a_run_says_that_its_latents_are_ignored() {
     assert!(warnings.len() == 1 && warnings[0].contains("ignores its latents"), "{warnings:?}");
     // Stopped and gone on with in the middle of a window, the run says what it would have said.
     assert_eq!(train(folder.path(), &settings, 200).len(), 1);
-    assert_eq!(troubles(folder.path()), [100, 200].map(|step| (step, "latents_ignored".to_string())));
+    assert_eq!(troubles(folder.path()), [100, 200].map(|step| (step, Trouble::LatentsIgnored)));
 }
 
 #[test]
@@ -141,12 +144,12 @@ fn a_run_says_that_its_kl_runs_away() {
         [("fast.rate_start", "0"), ("fast.rate_end", "6"), ("fast.schedule", "constant"), ("slow.rate", "1e-2")];
     let warnings = train(folder.path(), &settings, 300);
     let told = troubles(folder.path());
-    assert_eq!(told.last(), Some(&(300, "kl_runaway".to_string())), "{told:?}");
+    assert_eq!(told.last(), Some(&(300, Trouble::KlRunaway)), "{told:?}");
     assert!(warnings.last().unwrap().starts_with("the KL grows while the bound gets worse"), "{warnings:?}");
     assert_eq!(told.len(), warnings.len());
 }
 
-/// The settings of the public reference, whose number falls: that of held-out text tells.
+/// The settings of the public reference, whose number falls: that of validation text tells.
 #[test]
 fn a_run_at_fixed_noise_says_that_its_kl_runs_away() {
     let folder = tempfile::tempdir().unwrap();
@@ -160,8 +163,8 @@ fn a_run_at_fixed_noise_says_that_its_kl_runs_away() {
         ("train.eval_every", "50"),
     ];
     let warnings = train(folder.path(), &settings, 300);
-    let held_out = |line: &&String| line.starts_with("the KL grows while the bound on held-out text gets worse");
-    assert!(warnings.iter().any(|line| held_out(&line)), "{warnings:?}");
+    let worse = "the KL grows while the bound on validation text gets worse";
+    assert!(warnings.iter().any(|line| line.starts_with(worse)), "{warnings:?}");
     assert_eq!(troubles(folder.path()).len(), warnings.len());
 }
 
@@ -171,10 +174,10 @@ fn the_baseline_is_trained_judged_and_gone_on_with() {
     let weights = |stops: &[u64]| {
         let folder = tempfile::tempdir().unwrap();
         stops.iter().for_each(|&stop| assert_eq!(train(folder.path(), &settings, stop), [""; 0]));
-        let last = fs::read_to_string(folder.path().join("run/metrics.jsonl")).unwrap();
-        let last = json::parse(last.lines().last().unwrap()).unwrap();
-        assert_eq!(last.read("kl", Value::as_f64).unwrap(), 0.0);
-        let loaded = Run::open(&folder.path().join("run")).unwrap().load(&Device::Cpu, crate::config::Work::Evaluation);
+        let run = Run::open(&folder.path().join("run")).unwrap();
+        let Some(Line::Step(last)) = run.metrics().unwrap().pop() else { panic!("no step at the end") };
+        assert_eq!(last.kl, 0.0);
+        let loaded = run.load(&Device::Cpu, crate::config::Work::Evaluation);
         let loaded = loaded.unwrap();
         loaded.params.iter().map(|p| loaded.store.get(p.id).as_bytes().to_vec()).collect::<Vec<_>>()
     };

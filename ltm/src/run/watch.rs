@@ -1,7 +1,5 @@
-//! Two ways in which latent variables are known to fail, noticed while a model learns.
-
+use super::{Line, StepLine, Trouble, TroubleLine, ValidationLine};
 use crate::config::Config;
-use std::fmt;
 
 /// Steps whose numbers are averaged. Verdicts fall behind steps that are multiples of it.
 const WINDOW: u64 = 100;
@@ -16,69 +14,12 @@ const GROWTH: f64 = 1.05;
 /// Standard errors by which two windows must differ to be told apart.
 const ERRORS: f64 = 3.0;
 
-/// What goes wrong.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Trouble {
-    /// The posteriors are the prior: the decoder makes no use of its latents.
-    Ignored {
-        /// Mean KL, in nats per sequence.
-        kl: f64,
-    },
-    /// The KL grows while the bound gets worse: fast steps walk at random, and the decoder learns to live with it.
-    Runaway {
-        /// On which text.
-        on: Text,
-        /// Steps between the two.
-        steps: u64,
-        /// Mean KL in nats per sequence, so many steps ago and now.
-        kl: [f64; 2],
-        /// Mean NLL and KL together in nats per token, so many steps ago and now.
-        loss: [f64; 2],
-    },
-}
-
-/// Where numbers come from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Text {
-    /// The steps' own batches.
-    Learnt,
-    /// Validations.
-    HeldOut,
-}
-
-impl Trouble {
-    /// Its name in the metrics.
-    pub fn name(&self) -> &'static str {
-        match self {
-            Self::Ignored { .. } => "latents_ignored",
-            Self::Runaway { .. } => "kl_runaway",
-        }
-    }
-}
-
-impl fmt::Display for Trouble {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Ignored { kl } => write!(
-                f,
-                "the decoder ignores its latents: mean KL of the last {WINDOW} steps {kl:.2} nats a sequence, below {IGNORED}; a shorter model.window, more fast.steps or fast.kl_warmup may help"
-            ),
-            Self::Runaway { on, steps, kl, loss } => {
-                let on = if *on == Text::HeldOut { " on held-out text" } else { "" };
-                write!(
-                    f,
-                    "the KL grows while the bound{on} gets worse: in {steps} steps from {:.2} to {:.2} nats a sequence, the bound from {:.4} to {:.4} nats a token; a lower fast.rate_end, or fast.posterior=natural, may help",
-                    kl[0], kl[1], loss[0], loss[1]
-                )
-            }
-        }
-    }
-}
-
-/// Follows the steps of a run. What it says depends on the steps' numbers and on nothing else, so a run that goes on says what
-/// the run that was never stopped would have said.
+/// Notices two ways in which latent variables are known to fail. What it says depends on the lines of the metrics and on
+/// nothing else, so a run that goes on says what the run that was never stopped would have said.
 #[derive(Clone, Debug)]
-pub struct Watch {
+pub(super) struct Watch {
+    /// Samples per step.
+    batch: f64,
     /// The last step that is not looked at: until then rates and weights rise, and so may everything.
     rising: u64,
     /// Whether the steps' losses are bounds: at the very noise that was fitted to they are none, and fall whatever becomes of
@@ -89,35 +30,44 @@ pub struct Watch {
     validated: Option<Validated>,
 }
 
-/// A validation's numbers.
+/// A validation's numbers: nats per sequence, and nats per token.
 #[derive(Clone, Copy, Debug)]
-pub struct Validated {
-    /// After which step.
-    pub step: u64,
-    /// Nats per sequence.
-    pub kl: f64,
-    /// Nats per token.
-    pub loss: f64,
-    /// Standard error of `loss` over the draws; the sequences are the same every time.
-    pub error: f64,
+struct Validated {
+    step: u64,
+    kl: f64,
+    loss: f64,
+    error: f64,
 }
 
 impl Watch {
     /// A watch for a run from its first step on; `None` for a model without latents.
     pub fn new(config: &Config) -> Option<Self> {
-        let rising = config.slow.warmup.max(config.fast.kl_warmup) as u64;
-        let bounds = config.losses_are_bounds();
-        let fresh = || Self { rising, bounds, before: None, now: Window::default(), validated: None };
-        config.model.kind.has_latents().then(fresh)
+        config.model.kind.has_latents().then(|| Self {
+            batch: config.train.batch as f64,
+            rising: config.slow.warmup.max(config.fast.kl_warmup) as u64,
+            bounds: config.losses_are_bounds(),
+            before: None,
+            now: Window::default(),
+            validated: None,
+        })
     }
 
-    /// Takes note of step number `step`: its KL in nats per sequence, and NLL and KL together in nats per token. A window that
-    /// is complete may have something to say.
-    pub fn step(&mut self, step: u64, kl: f64, loss: f64) -> Option<Trouble> {
-        if step <= self.rising {
+    /// Takes note of a line of the metrics. One without numbers says nothing.
+    pub fn line(&mut self, line: &Line) -> Option<TroubleLine> {
+        match line {
+            Line::Step(line) => self.step(line),
+            Line::Validation(line) => self.validation(line),
+            Line::Trouble(_) => None,
+        }
+    }
+
+    /// A window that is complete may have something to say.
+    fn step(&mut self, line: &StepLine) -> Option<TroubleLine> {
+        let step = line.step;
+        if step <= self.rising || !line.kl.is_finite() || !line.loss.is_finite() {
             return None;
         }
-        self.now.add(kl, loss);
+        self.now.add(line.kl * line.tokens as f64 / self.batch, line.loss);
         if !step.is_multiple_of(WINDOW) {
             return None;
         }
@@ -127,33 +77,43 @@ impl Watch {
             return None;
         }
         let before = self.before.replace(now);
-        if now.kl.mean() < IGNORED {
-            return Some(Trouble::Ignored { kl: now.kl.mean() });
+        if now.kl.mean < IGNORED {
+            return Some(TroubleLine {
+                step,
+                trouble: Trouble::LatentsIgnored,
+                message: format!(
+                    "the decoder ignores its latents: mean KL of the last {WINDOW} steps {:.2} nats a sequence, below {IGNORED}; a shorter model.window, more fast.steps or fast.kl_warmup may help",
+                    now.kl.mean
+                ),
+            });
         }
         let before = before?;
-        let grown = now.kl.mean() > GROWTH * before.kl.mean() && now.kl.is_above(&before.kl);
-        (self.bounds && grown && now.loss.is_above(&before.loss)).then(|| Trouble::Runaway {
-            on: Text::Learnt,
-            steps: WINDOW,
-            kl: [before.kl.mean(), now.kl.mean()],
-            loss: [before.loss.mean(), now.loss.mean()],
-        })
+        let grown = now.kl.mean > GROWTH * before.kl.mean && now.kl.is_above(&before.kl);
+        (self.bounds && grown && now.loss.is_above(&before.loss))
+            .then(|| runaway(step, "", WINDOW, [before.kl.mean, now.kl.mean], [before.loss.mean, now.loss.mean]))
     }
 
-    /// Takes note of a validation, whose loss is a bound whatever noise the steps learn from.
-    pub fn validation(&mut self, now: Validated) -> Option<Trouble> {
-        if now.step <= self.rising {
+    /// The loss of a validation is a bound whatever noise the steps learn from.
+    fn validation(&mut self, line: &ValidationLine) -> Option<TroubleLine> {
+        let (step, loss, error) = (line.step, line.loss, line.draw_error);
+        let kl = line.kl_per_sequence?;
+        if step <= self.rising || ![kl, loss, error].iter().all(|x| x.is_finite()) {
             return None;
         }
-        let before = self.validated.replace(now)?;
-        let worse = now.loss - before.loss > ERRORS * now.error.hypot(before.error);
-        (now.kl > IGNORED && now.kl > GROWTH * before.kl && worse).then(|| Trouble::Runaway {
-            on: Text::HeldOut,
-            steps: now.step - before.step,
-            kl: [before.kl, now.kl],
-            loss: [before.loss, now.loss],
-        })
+        let before = self.validated.replace(Validated { step, kl, loss, error })?;
+        let worse = loss - before.loss > ERRORS * error.hypot(before.error);
+        (kl > IGNORED && kl > GROWTH * before.kl && worse)
+            .then(|| runaway(step, " on validation text", step - before.step, [before.kl, kl], [before.loss, loss]))
     }
+}
+
+/// KL in nats per sequence and loss in nats per token, `steps` steps ago and now.
+fn runaway(step: u64, on: &str, steps: u64, kl: [f64; 2], loss: [f64; 2]) -> TroubleLine {
+    let message = format!(
+        "the KL grows while the bound{on} gets worse: in {steps} steps from {:.2} to {:.2} nats a sequence, the bound from {:.4} to {:.4} nats a token; a lower fast.rate_end, or fast.posterior=natural, may help",
+        kl[0], kl[1], loss[0], loss[1]
+    );
+    TroubleLine { step, trouble: Trouble::KlRunaway, message }
 }
 
 /// The sums of a window.
@@ -188,10 +148,6 @@ impl Sums {
         self.squares += step * (x - self.mean);
     }
 
-    fn mean(&self) -> f64 {
-        self.mean
-    }
-
     /// Squared standard error of the mean.
     fn error2(&self) -> f64 {
         self.squares / (self.count - 1.0) / self.count
@@ -207,24 +163,38 @@ impl Sums {
 mod tests {
     use super::*;
     use crate::config::Noise;
+    use crate::evaluate::{Protocol, Total};
+    use crate::train::StepReport;
     use engine::rng::Stream;
 
-    /// What is said about 600 steps whose KL and loss follow `course`, plus noise of a twentieth.
-    fn said(course: impl Fn(f64) -> (f64, f64)) -> Vec<(u64, Trouble)> {
+    /// A step of one sample of ten tokens, whose KL and loss are these.
+    fn step(step: u64, kl: f64, loss: f64) -> StepLine {
+        let report = StepReport { step, kl, nll: 10.0 * loss - kl, tokens: 10, ..StepReport::default() };
+        StepLine::new(&report, None, 1.0)
+    }
+
+    fn config() -> Config {
         let mut config = Config::preset("demo").unwrap();
+        config.train.batch = 1;
+        config
+    }
+
+    /// What is said about 600 steps whose KL and loss follow `course`, plus noise of a twentieth.
+    fn said(course: impl Fn(f64) -> (f64, f64)) -> Vec<TroubleLine> {
+        let mut config = config();
         config.slow.warmup = 30;
         let mut watch = Watch::new(&config).unwrap();
         let noise = Stream::new(5, 5);
         let noisy = |x: f64, i: u64| x * (1.0 + 0.05 * noise.normal(i as u32));
-        let steps = (1..=600).filter_map(|step| {
-            let (kl, loss) = course(step as f64);
-            watch.step(step, noisy(kl, 2 * step), noisy(loss, 2 * step + 1)).map(|trouble| (step, trouble))
+        let steps = (1..=600).filter_map(|i| {
+            let (kl, loss) = course(i as f64);
+            watch.step(&step(i, noisy(kl, 2 * i), noisy(loss, 2 * i + 1)))
         });
         steps.collect()
     }
 
-    fn names(said: &[(u64, Trouble)]) -> Vec<(u64, &'static str)> {
-        said.iter().map(|(step, trouble)| (*step, trouble.name())).collect()
+    fn names(said: &[TroubleLine]) -> Vec<(u64, Trouble)> {
+        said.iter().map(|line| (line.step, line.trouble)).collect()
     }
 
     #[test]
@@ -238,33 +208,36 @@ mod tests {
     #[test]
     fn latents_that_are_ignored_are_noticed() {
         let all = said(|_| (0.1, 2.0));
-        assert_eq!(names(&all), [100, 200, 300, 400, 500, 600].map(|step| (step, "latents_ignored")));
+        assert_eq!(names(&all), [100, 200, 300, 400, 500, 600].map(|step| (step, Trouble::LatentsIgnored)));
         let late = said(|t| (if t <= 300.0 { 4.0 } else { 0.2 }, 2.0 - t / 600.0));
-        assert_eq!(names(&late), [400, 500, 600].map(|step| (step, "latents_ignored")));
-        assert!(late[0].1.to_string().contains("0.20 nats a sequence, below 0.5"), "{}", late[0].1);
+        assert_eq!(names(&late), [400, 500, 600].map(|step| (step, Trouble::LatentsIgnored)));
+        assert!(late[0].message.contains("0.20 nats a sequence, below 0.5"), "{late:?}");
     }
 
     #[test]
     fn a_kl_that_runs_away_is_noticed() {
         let all = said(|t| (10.0 + t / 20.0, 1.0 + t / 600.0));
-        assert_eq!(names(&all), [200, 300, 400, 500, 600].map(|step| (step, "kl_runaway")));
+        assert_eq!(names(&all), [200, 300, 400, 500, 600].map(|step| (step, Trouble::KlRunaway)));
         let turning = said(|t| (10.0 + t / 20.0, 2.0 + (t - 300.0).abs() / 300.0));
-        assert_eq!(names(&turning), [500, 600].map(|step| (step, "kl_runaway")));
+        assert_eq!(names(&turning), [500, 600].map(|step| (step, Trouble::KlRunaway)));
     }
 
     #[test]
-    fn held_out_text_tells_what_fixed_noise_hides() {
-        let mut config = Config::preset("demo").unwrap();
+    fn validation_text_tells_what_fixed_noise_hides() {
+        let mut config = config();
         config.fast.noise = Noise::Fixed;
         let mut watch = Watch::new(&config).unwrap();
         // As a run at fixed noise went: its own loss means nothing.
-        let worse = |step: u64| watch.step(step, 10.0 + step as f64 / 20.0, 1.0 + step as f64 / 600.0);
+        let worse = |i: u64| watch.step(&step(i, 10.0 + i as f64 / 20.0, 1.0 + i as f64 / 600.0));
         assert!((1..=600).filter_map(worse).next().is_none());
-        let mut told = |step, kl, loss| watch.validation(Validated { step, kl, loss, error: 0.005 });
+        let mut told = |step, kl, loss| {
+            let line = ValidationLine::new(step, Protocol::Elbo, &Total::default(), None);
+            watch.validation(&ValidationLine { loss, draw_error: 0.005, kl_per_sequence: Some(kl), ..line })
+        };
         assert_eq!(told(20, 1.0, 3.0), None, "rates rise");
         assert_eq!(told(100, 1.9, 3.27), None, "the first");
-        let trouble = told(200, 7.7, 3.32).unwrap();
-        assert!(trouble.to_string().contains("held-out text gets worse: in 100 steps from 1.90 to 7.70"), "{trouble}");
+        let trouble = told(200, 7.7, 3.32).unwrap().message;
+        assert!(trouble.contains("validation text gets worse: in 100 steps from 1.90 to 7.70"), "{trouble}");
         assert_eq!(told(300, 20.0, 3.30), None, "the bound gets better");
         assert_eq!(told(400, 30.0, 3.31), None, "within the noise of draws");
         assert_eq!(told(500, 30.0, 3.40), None, "the KL stays");
@@ -272,10 +245,10 @@ mod tests {
 
     #[test]
     fn nothing_is_said_while_rates_rise_or_without_latents() {
-        let mut config = Config::preset("demo").unwrap();
+        let mut config = config();
         config.fast.kl_warmup = 250;
         let mut watch = Watch::new(&config).unwrap();
-        let said: Vec<u64> = (1..=400).filter(|&step| watch.step(step, 0.0, 1.0).is_some()).collect();
+        let said: Vec<u64> = (1..=400).filter(|&i| watch.step(&step(i, 0.0, 1.0)).is_some()).collect();
         assert_eq!(said, [300, 400]);
         config.model.kind = crate::config::ModelKind::Ar;
         assert!(Watch::new(&config).is_none());

@@ -1,4 +1,5 @@
-//! The safetensors format: named tensors behind a JSON header.
+//! The safetensors format: named tensors behind a JSON header. The crate `safetensors` reads it; what that lets pass, a
+//! check in front refuses, so that every byte of an accepted file has exactly one meaning.
 //!
 //! ```text
 //! 8 bytes   length n of the header, little-endian
@@ -6,120 +7,175 @@
 //! the rest  the tensors' bytes, row-major, little-endian; offsets count from here
 //! ```
 //!
-//! [`SafeTensors`] reads it strictly: a file is accepted only if every byte of it is accounted for exactly once. Offsets
-//! leave no gap, do not overlap and end where the file ends; a tensor's size is what its type and shape say; names and
-//! keys appear once; no length field makes the reader allocate before the bytes behind it are known to exist.
-//! [`Writer`] streams tensors from where they lie and gives the same bytes for the same content.
-//!
 //! ```
-//! use ltm::safetensors::{Data, SafeTensors, Writer};
+//! use ltm::safetensors::{SafeTensors, write};
 //!
-//! let mut writer = Writer::new();
-//! writer.metadata("format", "pt");
-//! writer.add("gain", &[2], Data::F32(&[1.0, 0.5]))?;
 //! let mut bytes = Vec::new();
-//! writer.write(&mut bytes).expect("memory");
+//! write(&mut bytes, &[("gain".into(), vec![2], &[1.0, 0.5])]).expect("memory");
 //!
 //! let file = SafeTensors::parse(&bytes[..])?;
-//! assert_eq!((file.get_f32("gain")?, &file.info("gain")?.shape[..]), (vec![1.0, 0.5], &[2][..]));
+//! assert_eq!((file.get_f64("gain")?, &file.info("gain")?.shape[..]), (vec![1.0, 0.5], &[2][..]));
 //! bytes.push(0);
-//! assert!(SafeTensors::parse(&bytes[..]).is_err(), "a byte too many");
+//! assert!(SafeTensors::parse(bytes).is_err(), "a byte too many");
 //! # Ok::<(), engine::Error>(())
 //! ```
 
-mod read;
-mod write;
+mod strict;
+#[cfg(test)]
+mod tests;
 
-pub use read::{SafeTensors, TensorInfo};
-pub use write::{Data, Writer};
+pub use ::safetensors::Dtype;
+pub use ::safetensors::tensor::TensorInfo;
 
-use std::fmt;
+use ::safetensors::tensor::Metadata;
+use engine::{Error, Result};
+use half::{bf16, f16};
+use std::borrow::Cow;
+use std::io::{self, Write};
+use std::path::Path;
+use std::str::FromStr;
 
-// The writer hands out the memory of a slice as it is.
+// Tensors are written as they lie in memory.
 const _: () = assert!(cfg!(target_endian = "little"), "tensor files are little-endian, and so must this machine be");
 
-/// Longest header accepted, in bytes: far more than any model needs, little enough to parse at once.
-const MAX_HEADER: usize = 16 << 20;
-
-/// The header's key for the file's own strings, which therefore cannot name a tensor.
-const METADATA: &str = "__metadata__";
-
-/// How the elements of a tensor are stored in a file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum DType {
-    /// IEEE double precision.
-    F64,
-    /// IEEE single precision.
-    F32,
-    /// The upper half of an f32.
-    Bf16,
-    /// IEEE half precision.
-    F16,
-    /// Signed, 64 bits.
-    I64,
-    /// Signed, 32 bits.
-    I32,
-    /// Signed, 16 bits.
-    I16,
-    /// Signed, 8 bits.
-    I8,
-    /// Unsigned, 64 bits.
-    U64,
-    /// Unsigned, 32 bits.
-    U32,
-    /// Unsigned, 16 bits.
-    U16,
-    /// Unsigned, 8 bits.
-    U8,
-    /// One byte, 0 or 1.
-    Bool,
+/// A file of tensors, checked when it is opened.
+#[derive(Debug)]
+pub struct SafeTensors<'a> {
+    bytes: Cow<'a, [u8]>,
+    /// Where the tensors' bytes begin.
+    data: usize,
+    header: Metadata,
 }
 
-impl DType {
-    /// Every type with its name in the header.
-    const NAMES: [(Self, &'static str); 13] = [
-        (Self::F64, "F64"),
-        (Self::F32, "F32"),
-        (Self::Bf16, "BF16"),
-        (Self::F16, "F16"),
-        (Self::I64, "I64"),
-        (Self::I32, "I32"),
-        (Self::I16, "I16"),
-        (Self::I8, "I8"),
-        (Self::U64, "U64"),
-        (Self::U32, "U32"),
-        (Self::U16, "U16"),
-        (Self::U8, "U8"),
-        (Self::Bool, "BOOL"),
-    ];
+impl<'a> SafeTensors<'a> {
+    /// Reads the file at `path` into memory and checks it.
+    ///
+    /// # Errors
+    /// If it cannot be read or is not a valid file; the message begins with the path.
+    pub fn open(path: &Path) -> Result<Self> {
+        let bytes = std::fs::read(path).map_err(|e| Error::io("read", path, &e))?;
+        Self::parse(bytes).map_err(|e| e.at(path.display()))
+    }
 
-    /// Bytes per element.
-    pub const fn size(self) -> usize {
-        match self {
-            Self::F64 | Self::I64 | Self::U64 => 8,
-            Self::F32 | Self::I32 | Self::U32 => 4,
-            Self::Bf16 | Self::F16 | Self::I16 | Self::U16 => 2,
-            Self::I8 | Self::U8 | Self::Bool => 1,
+    /// Checks `bytes` as a whole file.
+    ///
+    /// # Errors
+    /// On anything that the format does not allow: a header that is damaged, names or keys that appear twice, unknown keys,
+    /// a size that does not follow from type and shape, tensors that overlap or leave a gap, and bytes at the end.
+    pub fn parse(bytes: impl Into<Cow<'a, [u8]>>) -> Result<Self> {
+        let bytes = bytes.into();
+        // An error may quote a name with a line break.
+        let invalid = |what: &str| Error::new(format!("safetensors header: {}", what.replace(['\n', '\r'], " ")));
+        let (length, header) =
+            ::safetensors::SafeTensors::read_metadata(&bytes).map_err(|e| invalid(&e.to_string()))?;
+        let data = 8 + length;
+        strict::check(&bytes[8..data]).map_err(|e| invalid(&e.to_string()))?;
+        Ok(Self { bytes, data, header })
+    }
+
+    /// The tensors' names, in the order of their bytes.
+    pub fn names(&self) -> Vec<String> {
+        self.header.offset_keys()
+    }
+
+    /// One of the file's own strings, read as a number or whatever `T` is.
+    ///
+    /// # Errors
+    /// If there is no such key or its text is no `T`.
+    pub fn metadata<T: FromStr>(&self, key: &str) -> Result<T> {
+        let text = self.header.metadata().as_ref().and_then(|strings| strings.get(key));
+        let text = text.ok_or_else(|| Error::new(format!("the metadata have no {key:?}")))?;
+        text.parse().map_err(|_| {
+            Error::new(format!("metadata {key:?}: {text:?} is not a valid {}", std::any::type_name::<T>()))
+        })
+    }
+
+    /// Type and shape of a tensor.
+    ///
+    /// # Errors
+    /// If there is no tensor of that name.
+    pub fn info(&self, name: &str) -> Result<&TensorInfo> {
+        self.header.info(name).ok_or_else(|| Error::new(format!("there is no tensor {name:?} in the file")))
+    }
+
+    /// That a tensor has the shape that the caller's model gives it.
+    ///
+    /// # Errors
+    /// If it is missing or has another shape.
+    pub fn expect_shape(&self, name: &str, shape: &[usize]) -> Result<()> {
+        let found = &self.info(name)?.shape;
+        if found == shape {
+            return Ok(());
+        }
+        Err(Error::new(format!("tensor {name:?} has shape {found:?}, expected {shape:?}")))
+    }
+
+    /// A tensor's bytes as they are in the file, not necessarily aligned.
+    ///
+    /// # Errors
+    /// If there is no tensor of that name.
+    pub fn bytes(&self, name: &str) -> Result<&[u8]> {
+        let (begin, end) = self.info(name)?.data_offsets;
+        Ok(&self.bytes[self.data + begin..self.data + end])
+    }
+
+    /// The elements of a tensor of floats of 16, 32 or 64 bits, exactly.
+    ///
+    /// # Errors
+    /// If there is no such tensor or its elements are others.
+    pub fn get_f64(&self, name: &str) -> Result<Vec<f64>> {
+        let bytes = self.bytes(name)?;
+        match self.info(name)?.dtype {
+            Dtype::F64 => Ok(elements(bytes, f64::from_le_bytes)),
+            Dtype::F32 => Ok(elements(bytes, |b| f32::from_le_bytes(b).into())),
+            Dtype::BF16 => Ok(elements(bytes, |b| bf16::from_le_bytes(b).into())),
+            Dtype::F16 => Ok(elements(bytes, |b| f16::from_le_bytes(b).into())),
+            other => Err(Error::new(format!("tensor {name:?} is {other}, expected floats"))),
         }
     }
 
-    fn from_name(name: &str) -> Option<Self> {
-        Self::NAMES.iter().find(|(_, n)| *n == name).map(|(dtype, _)| *dtype)
+    /// The elements of a tensor of signed integers of 32 or 64 bits.
+    ///
+    /// # Errors
+    /// If there is no such tensor or its elements are others.
+    pub fn get_i64(&self, name: &str) -> Result<Vec<i64>> {
+        let bytes = self.bytes(name)?;
+        match self.info(name)?.dtype {
+            Dtype::I64 => Ok(elements(bytes, i64::from_le_bytes)),
+            Dtype::I32 => Ok(elements(bytes, |b| i32::from_le_bytes(b).into())),
+            other => Err(Error::new(format!("tensor {name:?} is {other}, expected I32 or I64"))),
+        }
     }
 }
 
-/// The name in the header, e.g. `BF16`.
-impl fmt::Display for DType {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (_, name) = Self::NAMES.iter().find(|(dtype, _)| dtype == self).ok_or(fmt::Error)?;
-        f.write_str(name)
-    }
+/// Every `N` bytes decoded; the reader has checked that the length is a multiple.
+fn elements<const N: usize, T>(bytes: &[u8], decode: impl Fn([u8; N]) -> T) -> Vec<T> {
+    bytes.as_chunks().0.iter().map(|&chunk| decode(chunk)).collect()
 }
 
-/// Bytes that a tensor of this type and shape takes; `None` beyond what an address can count.
-fn byte_count(dtype: DType, shape: &[usize]) -> Option<usize> {
-    shape.iter().try_fold(dtype.size(), |bytes, &dim| bytes.checked_mul(dim))
-}
+/// A tensor to write: name, shape and elements.
+pub type Tensor<'a> = (String, Vec<usize>, &'a [f32]);
 
-#[cfg(test)]
-mod tests;
+/// Writes a file of tensors, sorted by name, so that its bytes depend on the content alone. Names must be distinct.
+///
+/// # Errors
+/// Those of `out`, and a tensor whose shape is not that of its elements.
+pub fn write(out: &mut dyn Write, tensors: &[Tensor<'_>]) -> io::Result<()> {
+    let mut sorted: Vec<_> = tensors.iter().collect();
+    sorted.sort_by_key(|(name, ..)| name);
+    let mut begin = 0;
+    let entry = |(name, shape, data): &&Tensor<'_>| {
+        let end = begin + size_of_val(*data);
+        let info = TensorInfo { dtype: Dtype::F32, shape: shape.clone(), data_offsets: (begin, end) };
+        begin = end;
+        (name.clone(), info)
+    };
+    let header =
+        Metadata::new(None, sorted.iter().map(entry).collect()).map_err(|e| io::Error::other(e.to_string()))?;
+    let mut header = serde_json::to_vec(&header)?;
+    // Aligned elements, for whoever maps the file into memory.
+    header.resize(header.len().next_multiple_of(8), b' ');
+    out.write_all(&(header.len() as u64).to_le_bytes())?;
+    out.write_all(&header)?;
+    sorted.iter().try_for_each(|(_, _, data)| out.write_all(bytemuck::cast_slice(data)))
+}
