@@ -164,7 +164,7 @@ pub fn steps(session: &mut Session, guard: &Guard, tensorboard: bool) -> Result<
 
 /// How to go on after a loss that is not finite.
 fn hint(error: Error, session: &Session) -> Error {
-    if !error.to_string().contains("not finite") || !session.is_saved() {
+    if !session.is_stopped() || !session.is_saved() {
         return error;
     }
     Error::new(format!(

@@ -49,6 +49,7 @@ pub struct Trainer {
     fast: Option<Fast>,
     slow: Slow,
     step: u64,
+    stopped: bool,
 }
 
 /// What one step did; nats are sums over the batch.
@@ -104,12 +105,17 @@ impl Trainer {
         let fast = learn::fast_loop(&config, &params, &inputs, &piles, &mut store)?;
         let z = fast.as_ref().map(|fast| fast.latents.z);
         let slow = Slow::new(&config.model, &config.slow, &params, &inputs, z, &piles, &mut store)?;
-        Ok(Self { config, store, params, inputs, fast, slow, step: 0 })
+        Ok(Self { config, store, params, inputs, fast, slow, step: 0, stopped: false })
     }
 
     /// Steps done.
     pub fn step(&self) -> u64 {
         self.step
+    }
+
+    /// Whether the last step was not done because a number was not finite.
+    pub fn is_stopped(&self) -> bool {
+        self.stopped
     }
 
     /// The slow learning rate of step `step` (from 1): linear warm-up, then a cosine down to the least rate.
@@ -156,7 +162,9 @@ impl Trainer {
     /// they were before.
     pub fn train(&mut self, batch: &Batch) -> Result<StepReport> {
         let step = self.step + 1;
-        let (rate, fast_rate) = (self.slow_rate(step), self.fast_rate(step));
+        let rate = self.slow_rate(step);
+        let fast_rate = self.fast_rate(step);
+        self.stopped = false;
         if self.config.slow.gradient == SlowGradient::Trajectory {
             self.slow.clear(&mut self.store);
         }
@@ -183,6 +191,7 @@ impl Trainer {
             let place = self.find_non_finite(batch, fast_rate, step);
             let message = format!("step {step}: the loss is not finite: {place}");
             if self.config.train.non_finite == config::NonFinite::Stop {
+                self.stopped = true;
                 return Err(Error::new(format!("{message}; the weights are as before the step")));
             }
             report.skipped = Some(message);

@@ -5,7 +5,7 @@
 //! in base64, and its print there, for somebody to look at.
 
 use super::*;
-use ltm::json::{self, Value};
+use serde_json::Value;
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout};
 
@@ -41,10 +41,10 @@ impl Browser {
         let (input, output) = (process.stdin.take(), BufReader::new(process.stdout.take().unwrap()));
         let mut browser = Self { process, input, output, calls: 0, session: None, events: Vec::new() };
         let target = browser.call("Target.createTarget", "{\"url\":\"about:blank\"}");
-        let target = target.read("targetId", Value::as_str).unwrap();
+        let target = target["targetId"].as_str().unwrap();
         let attach = format!("{{\"targetId\":\"{target}\",\"flatten\":true}}");
         let attached = browser.call("Target.attachToTarget", &attach);
-        browser.session = Some(attached.read("sessionId", Value::as_str).unwrap().to_string());
+        browser.session = Some(attached["sessionId"].as_str().unwrap().to_string());
         for domain in ["Page", "Runtime", "Log", "Network"] {
             browser.call(&format!("{domain}.enable"), "{}");
         }
@@ -56,7 +56,7 @@ impl Browser {
         let n = self.output.read_until(0, &mut bytes).unwrap();
         assert!(n > 0, "the browser has ended");
         bytes.pop();
-        json::parse(&bytes).unwrap()
+        serde_json::from_slice(&bytes).unwrap()
     }
 
     /// Calls a method of the protocol and waits for its result.
@@ -67,12 +67,12 @@ impl Browser {
         self.input.as_mut().unwrap().write_all(message.as_bytes()).unwrap();
         loop {
             let answer = self.message();
-            match answer.read("id", Value::as_u64) {
-                Ok(id) if id == self.calls => {
+            match answer["id"].as_u64() {
+                Some(id) if id == self.calls => {
                     return answer.get("result").unwrap_or_else(|| panic!("{method}: {answer}")).clone();
                 }
-                Ok(_) => {}
-                Err(_) => self.events.push(answer),
+                Some(_) => {}
+                None => self.events.push(answer),
             }
         }
     }
@@ -81,7 +81,7 @@ impl Browser {
     fn evaluate(&mut self, expression: &str) -> Value {
         let expression = Value::from(expression);
         let said = self.call("Runtime.evaluate", &format!("{{\"expression\":{expression},\"returnByValue\":true}}"));
-        said.field("result").unwrap().get("value").cloned().unwrap_or(Value::Null)
+        said["result"]["value"].clone()
     }
 
     /// Opens a page on a screen of a width and waits until it is there.
@@ -107,7 +107,7 @@ impl Drop for Browser {
 }
 
 fn method(event: &Value) -> &str {
-    event.get("method").and_then(|method| method.as_str().ok()).unwrap_or_default()
+    event["method"].as_str().unwrap_or_default()
 }
 
 fn keep(name: &str, content: impl AsRef<[u8]>) {
@@ -144,31 +144,27 @@ fn a_browser_shows_the_page_and_asks_for_nothing() {
         browser.open(&url, width, mobile);
         let title = browser.evaluate("document.title");
         assert!(title.as_str().unwrap().starts_with("ltm report: run, a run <img"), "no script has run: {title}");
-        assert_eq!(browser.evaluate("document.scripts.length + document.images.length").as_u64(), Ok(0));
-        assert_eq!(browser.evaluate("innerWidth").as_u64(), Ok(u64::from(width)));
+        assert_eq!(browser.evaluate("document.scripts.length + document.images.length").as_u64(), Some(0));
+        assert_eq!(browser.evaluate("innerWidth").as_u64(), Some(u64::from(width)));
         let body = browser.evaluate("Math.max(document.documentElement.scrollWidth, document.body.scrollWidth)");
         assert!(body.as_u64().unwrap() <= u64::from(width), "the page is {body} wide at {width}");
         // What is wider than the page scrolls by itself, tables alone do that.
         let wide = "[...document.querySelectorAll('body *')].filter(e => !e.closest('.scroll') \
                     && e.getBoundingClientRect().right > innerWidth + 1).map(e => e.outerHTML.slice(0, 80)).join()";
-        assert_eq!(browser.evaluate(wide).as_str(), Ok(""), "at {width}");
+        assert_eq!(browser.evaluate(wide).as_str(), Some(""), "at {width}");
         assert!(browser.evaluate("document.querySelectorAll('figure svg path.line').length").as_u64().unwrap() >= 11);
         let picture = browser.call("Page.captureScreenshot", "{\"captureBeyondViewport\":true}");
-        keep(&format!("report-{width}.png.base64"), picture.read("data", Value::as_str).unwrap());
+        keep(&format!("report-{width}.png.base64"), picture["data"].as_str().unwrap());
 
         let troubles = ["Runtime.consoleAPICalled", "Runtime.exceptionThrown", "Log.entryAdded"];
         let said: Vec<_> = browser.events.iter().filter(|event| troubles.contains(&method(event))).collect();
         assert!(said.is_empty(), "the console says {said:?}");
         let asked = browser.events.iter().filter(|event| method(event) == "Network.requestWillBeSent");
-        let asked: Vec<String> = asked
-            .map(|event| {
-                event.field("params").unwrap().field("request").unwrap().read("url", Value::as_str).unwrap().into()
-            })
-            .collect();
-        assert_eq!(asked, std::slice::from_ref(&url), "the page itself is all that is asked for");
+        let asked: Vec<&str> = asked.map(|event| event["params"]["request"]["url"].as_str().unwrap()).collect();
+        assert_eq!(asked, [url.as_str()], "the page itself is all that is asked for");
     }
     let print = browser.call("Page.printToPDF", "{}");
-    let print = print.read("data", Value::as_str).unwrap();
+    let print = print["data"].as_str().unwrap();
     assert!(print.starts_with("JVBERi") && print.len() > 20_000, "a PDF of {} characters", print.len());
     keep("report.pdf.base64", print);
 

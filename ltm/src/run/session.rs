@@ -162,6 +162,11 @@ impl Session {
         self.saved == Some(self.step())
     }
 
+    /// Whether the last step was not done because a number was not finite.
+    pub fn is_stopped(&self) -> bool {
+        self.learner.trainer.is_stopped()
+    }
+
     /// Whether all steps are done.
     pub fn is_done(&self) -> bool {
         self.step() >= self.run.config().train.steps as u64
