@@ -1,11 +1,12 @@
 //! `ltm demo`: the main job with nothing but this program.
 
-use super::evaluation::{self, Options};
+use super::eval::{progress, warn};
 use super::interrupt::{self, Guard};
 use super::output::{Align, print, short, si, table, write};
 use super::settings::{Single, free_name};
 use super::{device, threads, train};
 use engine::{Device, Error, Result};
+use lab::eval::{Options, Row, evaluate};
 use lab::plan::Plans;
 use ltm::config::{Config, ModelKind, Work, parameter_count};
 use ltm::corpus::Corpus;
@@ -115,11 +116,11 @@ fn demo(
     writing(&mut model, &corpus, &story.bytes)?;
 
     print("\nResults\n")?;
-    print(evaluation::text(&rows, Some(&corpus)))?;
+    print(lab::eval::text(&rows))?;
     print("")?;
-    let elbo = rows.iter().find(|row| row.protocol == Protocol::Elbo).map_or(&[][..], |row| &row.nats);
+    let elbo = rows.iter().find(|row| row.figures.protocol == Protocol::Elbo).map_or(&[][..], |row| &row.sequence_nats);
     let readers = [
-        Reader { who: "the baseline, exactly", nats: &exact[0].nats, run: &baseline_out, model: &rival },
+        Reader { who: "the baseline, exactly", nats: &exact[0].sequence_nats, run: &baseline_out, model: &rival },
         Reader { who: "this model, by elbo, at most", nats: elbo, run: out, model: &model },
     ];
     print(rivals(&readers, &corpus, device)?)?;
@@ -133,14 +134,16 @@ fn demo(
 }
 
 /// The model in the folder at `path`, and what it pays for the stories.
-fn judged(path: &Path, protocols: &[Protocol], device: &Device) -> Result<(Loaded, Vec<evaluation::Row>)> {
+fn judged(path: &Path, protocols: &[Protocol], device: &Device) -> Result<(Loaded, Vec<Row>)> {
     let mut model = Run::open(path)?.load(device, Work::Evaluation)?;
-    evaluation::warn(&model);
+    warn(&model);
     let source = validation_stories(model.config.model.seq, STORIES)?;
     let steps = model.config.fast.steps;
     let options = Options { protocols: protocols.to_vec(), steps, samples: DRAWS, limit: None };
-    let rows = evaluation::evaluate(&mut model, &source, &options)?;
-    Ok((model, rows))
+    let (bar, show) = progress();
+    let rows = evaluate(&mut model, &source, &options, show);
+    bar.finish_and_clear();
+    Ok((model, rows?))
 }
 
 /// How many bytes back the decoder sees through all layers.

@@ -1,17 +1,20 @@
 //! `ltm eval`.
 
-use super::evaluation::{self, Options, Subject};
-use super::interrupt;
-use super::output::{command, print, short};
-use super::{device, gsm8k, suite, threads};
+use super::interrupt::{self, Guard};
+use super::output::{command, hint, note, print, short};
+use super::progress::bar;
+use super::{device, gsm8k, threads};
 use clap::builder::RangedU64ValueParser;
 use engine::{Device, Error, Result};
+use indicatif::ProgressBar;
+use lab::eval::{Head, Options, Row, Text};
+use lab::suite;
 use ltm::config::{ModelKind, Work};
-use ltm::corpus::Corpus;
 use ltm::data::Source;
 use ltm::evaluate::Protocol;
-use ltm::json::Value;
-use ltm::run::{IMPORTED, Loaded, Run, Scorable, validation_stories};
+use ltm::json;
+use ltm::run::{Loaded, Run};
+use serde::Serialize;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -96,55 +99,100 @@ fn evaluate(args: &Args, run: &Run, device: &Device) -> Result<ExitCode> {
     let protocols = protocols(args, config.model.kind)?;
     let steps = args.steps.unwrap_or(config.fast.steps);
     if let Some(file) = &args.suite {
-        evaluation::warn(&model);
+        warn(&model);
         let (data, results) = (args.data.as_deref(), args.results.as_deref());
-        let request =
-            suite::Request { file, data, results, protocols, steps, samples: args.samples, limit: args.limit };
-        return match suite::run(run, &mut model, &request, device)? {
-            Some(judged) => suite::show(run, &model, &request, &judged, args.json).map(|()| ExitCode::SUCCESS),
-            None => Ok(ExitCode::from(interrupt::CODE)),
-        };
+        let (samples, limit) = (args.samples, args.limit);
+        let request = suite::Request { file, data, results, protocols, steps, samples, limit, command: command() };
+        return score_suite(run, &mut model, &request, device, args.json);
     }
-    let (source, subject) = text(args.data.as_deref(), run, &model, args.limit.unwrap_or(STORIES))?;
-    evaluation::warn(&model);
-    let kind = config.model.kind;
+    let (source, text) = text(args.data.as_deref(), run, &model, args.limit.unwrap_or(STORIES))?;
+    warn(&model);
     let options = Options { protocols, steps, samples: args.samples, limit: args.limit };
-    let rows = evaluation::evaluate(&mut model, &source, &options)?;
-    let corpus = embedded.then(Corpus::default);
+    let (bar, show) = progress();
+    let rows = lab::eval::evaluate(&mut model, &source, &options, show);
+    bar.finish_and_clear();
+    let rows = rows?;
     if args.json {
-        let [data, data_sha256, data_learnt] = subject.entries();
-        let value = Value::object([
-            ("run", run.path().display().to_string().into()),
-            ("step", model.step.into()),
-            ("weights_sha256", model.weights.as_str().into()),
-            ("seed", config.train.seed.into()),
-            ("command", command().into()),
-            data,
-            data_sha256,
-            data_learnt,
-            ("fast_steps", steps.into()),
-            ("samples", args.samples.into()),
-            ("results", evaluation::json(&rows, corpus.as_ref())),
-        ]);
-        print(value.pretty().trim_end())?;
-        return Ok(ExitCode::SUCCESS);
+        let (head, command) = (Head::new(run, &model, &text), command());
+        let json = Json { head, command, fast_steps: steps, samples: args.samples, results: &rows };
+        return print(json::pretty(&json).trim_end()).map(|()| ExitCode::SUCCESS);
     }
-    let (sequences, tokens) = rows.first().map_or((0, 0), |row| (row.total.sequences, row.total.tokens));
+    let figures = &rows[0].figures;
+    let (sequences, tokens, protocol) = (figures.sequences, figures.tokens, figures.protocol.name());
     let what = if embedded { "held-out stories of the embedded corpus" } else { "sequences" };
-    let how = match kind {
+    let how = match config.model.kind {
         ModelKind::Ltm => format!(", T = {steps} fast steps, S = {} draws", args.samples),
         ModelKind::Ar | ModelKind::Gpt2 => String::new(),
     };
     print(format_args!(
-        "{} after step {}, weights {}, seed {}: {sequences} {what}, {tokens} tokens scored by {}{how}\n",
+        "{} after step {}, weights {}, seed {}: {sequences} {what}, {tokens} tokens scored by {protocol}{how}\n",
         run.path().display(),
         model.step,
         short(&model.weights),
         config.train.seed,
-        rows.first().map_or("", |row| row.protocol.name()),
     ))?;
-    print(evaluation::text(&rows, corpus.as_ref()))?;
-    print(format_args!("of {subject}, by {}", command())).map(|()| ExitCode::SUCCESS)
+    print(lab::eval::text(&rows))?;
+    print(format_args!("of {text}, by {}", command())).map(|()| ExitCode::SUCCESS)
+}
+
+/// Scores the sets of a suite, and says at the end if one is missing.
+fn score_suite(
+    run: &Run,
+    model: &mut Loaded,
+    request: &suite::Request<'_>,
+    device: &Device,
+    json: bool,
+) -> Result<ExitCode> {
+    let shown = Shown { bar: bar(0, "{msg}  {bar:24} {percent}%  ETA {eta}"), guard: Guard::new()? };
+    let suite = suite::Suite::new(run, model, request, device, &shown);
+    let judged = suite.map_err(|error| hint(error, "--results names another file"))?.all();
+    shown.bar.finish_and_clear();
+    let Some(judged) = judged? else { return Ok(ExitCode::from(interrupt::CODE)) };
+    if json {
+        print(json::pretty(&suite::json(run, model, request, &judged)).trim_end())?;
+    } else {
+        print(suite::text(run, model, request, &judged))?;
+    }
+    let missing = judged.iter().filter(|judged| judged.error.is_some());
+    let missing: Vec<&str> = missing.map(|judged| judged.set.name.as_str()).collect();
+    if missing.is_empty() {
+        return Ok(ExitCode::SUCCESS);
+    }
+    let (all, names) = (judged.len(), missing.join(", "));
+    Err(Error::new(format!("{} of {all} sets are missing from the table: {names}", missing.len())))
+}
+
+/// Shows a suite at work, and stops it at an interrupt.
+struct Shown {
+    bar: ProgressBar,
+    guard: Guard,
+}
+
+impl suite::Watch for Shown {
+    fn note(&self, line: String) {
+        self.bar.suspend(|| note(line));
+    }
+
+    fn progress(&self, label: &str, done: u64, of: u64) {
+        self.bar.set_length(of);
+        self.bar.set_message(label.to_string());
+        self.bar.set_position(done);
+    }
+
+    fn stops(&self) -> bool {
+        self.guard.asked()
+    }
+}
+
+/// What `--json` prints.
+#[derive(Serialize)]
+struct Json<'a> {
+    #[serde(flatten)]
+    head: Head<'a>,
+    command: String,
+    fast_steps: usize,
+    samples: usize,
+    results: &'a [Row],
 }
 
 /// The protocols asked for.
@@ -163,46 +211,40 @@ fn protocols(args: &Args, kind: ModelKind) -> Result<Vec<Protocol>> {
     Ok(protocols)
 }
 
-/// The text to judge a run by, and what vouches for it: the one at `data`, else what the run held out, of the embedded
-/// corpus so many `stories`.
+/// Tells about checkpoints that could not be used.
+pub fn warn(model: &Loaded) {
+    model.warnings.iter().for_each(|warning| note(format_args!("warning: {warning}")));
+}
+
+/// Tells if a text is one that the run was trained on.
+pub fn note_training_text(run: &Run, text: &Text) {
+    if text.is_training_text {
+        let (run, name) = (run.path().display(), &text.name);
+        note(format_args!("note: {run} was trained on {name}: these numbers are not of unseen text"));
+    }
+}
+
+/// The text to judge a run by: the one at `data`, else the run's validation text, of the embedded corpus so many `stories`.
 ///
 /// # Errors
-/// Data that cannot be read or have changed, and a run that held nothing out.
-pub fn text(data: Option<&Path>, run: &Run, model: &Loaded, stories: u64) -> Result<(Arc<dyn Source>, Subject)> {
-    let config = run.config();
-    let path = run.path().display();
-    match data {
-        Some(path) => named(path, run),
-        None if model.data == IMPORTED => {
-            Err(Error::usage(format!("{path} was imported and held nothing out: name text to score with --data")))
-        }
-        None if config.data.paths.is_empty() => {
-            Ok((validation_stories(config.model.seq, stories)?, Subject::embedded()))
-        }
-        None => {
-            let Scorable { source, files } = held_out(run, model)?;
-            Ok((source, Subject::held_out(&files, run)?))
-        }
-    }
-}
-
-/// All of the text at `path`, and what vouches for it.
-pub fn named(path: &Path, run: &Run) -> Result<(Arc<dyn Source>, Subject)> {
-    let Scorable { source, files } = lab::text::sequences(path, run.config())?;
-    Ok((source, Subject::named(path, &files, run)?))
-}
-
-/// What the run held out, provided that it is still what it was.
-pub fn held_out(run: &Run, model: &Loaded) -> Result<Scorable> {
-    let material = lab::text::material(run.config())?;
-    if material.fingerprint != model.data {
-        return Err(Error::new(format!(
-            "the data have changed since the run learnt from them (checksum {}, now {}), so what they hold out now may have been learnt: put the old ones back, or name unseen text with --data",
-            model.data, material.fingerprint
-        )));
-    }
-    let Some(source) = material.validation else {
-        return Err(Error::usage(format!("{} held nothing out: name data to score with --data", run.path().display())));
+/// Data that cannot be read or have changed, and a run without validation text.
+pub fn text(data: Option<&Path>, run: &Run, model: &Loaded, stories: u64) -> Result<(Arc<dyn Source>, Text)> {
+    let (source, text) = match data {
+        Some(path) => lab::eval::named(path, run)?,
+        None => lab::eval::validation(run, model, stories).map_err(|error| hint(error, "--data names another"))?,
     };
-    Ok(Scorable { source, files: material.validation_files.into_iter().map(|file| file.path).collect() })
+    note_training_text(run, &text);
+    Ok((source, text))
+}
+
+/// A bar for [`lab::eval::evaluate`], and what moves it.
+pub fn progress() -> (ProgressBar, impl FnMut(&[Protocol], u64, u64)) {
+    let bar = bar(0, "{bar:24} {pos}/{len} sequences  {msg}  ETA {eta}");
+    let shown = bar.clone();
+    let show = move |protocols: &[Protocol], done, count| {
+        shown.set_message(protocols.iter().map(|protocol| protocol.name()).collect::<Vec<_>>().join(", "));
+        shown.set_length(count);
+        shown.set_position(done);
+    };
+    (bar, show)
 }

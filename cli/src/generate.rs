@@ -1,6 +1,6 @@
 //! `ltm generate`.
 
-use super::evaluation::warn;
+use super::eval::warn;
 use super::output::{note, print, write};
 use super::{device, threads};
 use engine::Result;

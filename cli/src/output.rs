@@ -1,10 +1,10 @@
 //! Where words go: results to the standard output, everything about the work to the standard error.
 
-use engine::{Error, Result};
+use engine::{Error, ErrorKind, Result};
 use lab::table::Table;
 pub use lab::table::{Align, digits, perplexity, short, si};
 use std::fmt::Display;
-use std::io::{ErrorKind, Write};
+use std::io::{self, Write};
 
 /// Prints a line to the standard output. A reader that has gone away (`ltm … | head`) ends the program silently.
 ///
@@ -19,16 +19,26 @@ pub fn print(text: impl Display) -> Result<()> {
 /// # Errors
 /// As [`print`].
 pub fn write(text: &str) -> Result<()> {
-    let mut out = std::io::stdout().lock();
+    let mut out = io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(e) if e.kind() == ErrorKind::BrokenPipe => std::process::exit(0),
+        Err(e) if e.kind() == io::ErrorKind::BrokenPipe => std::process::exit(0),
         other => other.map_err(|e| Error::new(format!("cannot write to the standard output: {e}"))),
     }
 }
 
 /// Prints a line to the standard error. If nobody can read it, nobody can be told so.
 pub fn note(text: impl Display) {
-    let _ = writeln!(std::io::stderr().lock(), "{text}");
+    let _ = writeln!(io::stderr().lock(), "{text}");
+}
+
+/// An error with the flag or the command that helps, which only this program knows.
+pub fn hint(error: Error, hint: &str) -> Error {
+    let message = format!("{error}; {hint}");
+    match error.kind() {
+        ErrorKind::Usage => Error::usage(message),
+        ErrorKind::Failure => Error::new(message),
+        ErrorKind::Device => Error::device(message),
+    }
 }
 
 /// The command line, for whoever wants the figure again.

@@ -1,6 +1,6 @@
 //! `ltm quality`.
 
-use super::evaluation::warn;
+use super::eval::warn;
 use super::generate::Writing;
 use super::output::{Align, note, perplexity, print, short, table};
 use super::progress::bar;
@@ -14,7 +14,7 @@ use ltm::evaluate::{Evaluator, Protocol, Total};
 use ltm::generate::{ROUNDS, Writer};
 use ltm::hash::sha256_files;
 use ltm::json::Value;
-use ltm::run::{Loaded, Run, score};
+use ltm::run::{Loaded, Run};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -154,9 +154,9 @@ fn judged(judge: &Run, texts: &[(String, String)], device: &Device) -> Result<Ve
     config.check_room(store, Work::Evaluation)?;
     let bar = bar(source.samples().unwrap_or(0), "{bar:24} {pos}/{len} texts judged  ETA {eta}");
     let source: Arc<dyn Source> = Arc::new(source);
-    let scored = score(&evaluator, config, store, &source, None, |done| bar.set_position(done))?;
+    let scores = evaluator.score(store, &source, None, |done| bar.set_position(done))?;
     bar.finish_and_clear();
-    Ok(Verdict { protocol, total: scored.total(), weights: model.weights })
+    Ok(Verdict { protocol, total: Total::of(&scores), weights: model.weights })
 }
 
 fn show(args: &Args, judge: &Run, written: &Written, verdict: &Verdict) -> Result<()> {

@@ -32,15 +32,8 @@ fn settings(bytes: Vec<u8>, path: &Path) -> Result<Vec<Setting>> {
     })
 }
 
-/// The names of the tables of the file at `path`, in its order, each with its place; a table may be empty.
-///
-/// # Errors
-/// As [`read`].
-pub fn tables(path: &Path) -> Result<Vec<(String, String)>> {
-    inside(bytes(path)?, path, |root, place| Ok(named(root, place)))
-}
-
-/// The same of the tables in the table `name`, if the file has it.
+/// The names of the tables in the table `name` of the file at `path`, in its order, each with its place; a table may be
+/// empty.
 ///
 /// # Errors
 /// As [`read`].

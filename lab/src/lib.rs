@@ -4,6 +4,7 @@
 
 pub mod audit;
 pub mod bench;
+pub mod eval;
 pub mod import;
 pub mod plan;
 pub mod plot;

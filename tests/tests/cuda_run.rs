@@ -5,9 +5,9 @@ use engine::{Device, Result};
 use kernels::registry::modules;
 use ltm::config::{Config, Work};
 use ltm::data::Source;
-use ltm::evaluate::{Evaluator, Protocol};
+use ltm::evaluate::{Evaluator, Protocol, Total};
 use ltm::generate::{Thinker, Walk};
-use ltm::run::{Line, NewFolder, Run, Session, score};
+use ltm::run::{Line, NewFolder, Run, Session};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -106,8 +106,8 @@ fn judge(run: &Path, device: &Device) -> Vec<f64> {
         let evaluator =
             Evaluator::new(&config, *protocol, 2, 3, &model.params, &mut model.store).expect("an evaluator");
         config.check_room(&model.store, Work::Evaluation).expect("room");
-        let scored = score(&evaluator, &config, &mut model.store, &source, Some(3), |_| ()).expect("a score");
-        scored.total().nats
+        let scores = evaluator.score(&mut model.store, &source, Some(3), |_| ()).expect("a score");
+        Total::of(&scores).nats
     };
     Protocol::of(config.model.kind).iter().map(nats).collect()
 }

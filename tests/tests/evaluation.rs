@@ -4,7 +4,7 @@ use autograd::Store;
 use engine::{DType, Device};
 use ltm::config::{Config, FastConfig, Noise};
 use ltm::data::{Batch, SampleInfo};
-use ltm::evaluate::{Evaluator, Protocol};
+use ltm::evaluate::{Evaluator, Protocol, SequenceScore};
 use ltm::learn::{Fast, FastOptions, Inputs, Score};
 use ltm::model::Params;
 
@@ -47,10 +47,14 @@ fn model() -> (Config, Store, Params) {
     (config, store, params)
 }
 
-fn evaluate(protocol: Protocol, batch: &Batch) -> Vec<ltm::evaluate::SequenceScore> {
+fn evaluate(protocol: Protocol, batch: &Batch) -> Vec<SequenceScore> {
     let (config, mut store, params) = model();
     let evaluator = Evaluator::new(&config, protocol, STEPS, DRAWS, &params, &mut store).unwrap();
-    evaluator.batch(&config, &mut store, batch).unwrap()
+    scores(&evaluator, protocol, &mut store, batch)
+}
+
+fn scores(evaluator: &Evaluator, protocol: Protocol, store: &mut Store, batch: &Batch) -> Vec<SequenceScore> {
+    evaluator.batch(store, batch).unwrap().iter().map(|draws| draws.score(protocol).unwrap()).collect()
 }
 
 /// Posterior KL and the costs of each draw, by hand: `[sample][draw] = (nll, nll + log q/p)`.
@@ -157,7 +161,7 @@ fn the_baseline_knows_what_a_text_costs() {
     let evaluate = |protocol, steps, draws, batch: &Batch| {
         let (config, mut store, params) = baseline();
         let evaluator = Evaluator::new(&config, protocol, steps, draws, &params, &mut store).unwrap();
-        evaluator.batch(&config, &mut store, batch).unwrap()
+        scores(&evaluator, protocol, &mut store, batch)
     };
     let (whole, other) = (batch(0), batch(90));
     let nll = evaluate(Protocol::Nll, 1, 1, &whole);

@@ -1,18 +1,17 @@
 //! What is computed for the page: results by protocol, the audit, the cost of every token, and texts.
 
 use super::Args;
-use crate::audit::{Subject, verdict};
 use crate::eval;
-use crate::evaluation::{self, Options};
 use crate::output::note;
 use crate::progress::bar;
 use autograd::Store;
 use engine::{Device, Error, ErrorKind, Result};
 use lab::audit::{self, Audit};
+use lab::eval::{Options, Row, Text, evaluate};
 use ltm::config::{Config, Work};
 use ltm::corpus::Corpus;
 use ltm::data::{Batch, Order, Sampler, Source};
-use ltm::evaluate::{Mean, Protocol};
+use ltm::evaluate::Protocol;
 use ltm::generate::{Writer, Writing};
 use ltm::learn::{Fast, FastOptions, Inputs, Score};
 use ltm::model::Params;
@@ -32,7 +31,7 @@ pub struct Measured {
     pub weights: String,
     pub parameters: usize,
     /// What it was judged by.
-    pub text: Option<evaluation::Subject>,
+    pub text: Option<Text>,
     /// One for every protocol; none if nothing was judged.
     pub results: Vec<Row>,
     /// Of a model with latents.
@@ -43,21 +42,8 @@ pub struct Measured {
     pub notes: Vec<String>,
 }
 
-/// An audit with its verdict in words.
-pub type Audited = (Audit, String);
-
-/// What a protocol says.
-pub struct Row {
-    pub protocol: Protocol,
-    /// Nats per sequence.
-    pub nats: Mean,
-    /// Of these, NLL and KL.
-    pub parts: [f64; 2],
-    pub perplexity: f64,
-    pub bits_per_byte: f64,
-    /// Nats per sequence above what the process that made the text would pay, where it is known.
-    pub above: Option<Mean>,
-}
+/// An audit's rows with its verdict in words.
+pub type Audited = (Vec<audit::Row>, String);
 
 /// A text under the posterior that was fitted to it.
 pub struct Reading {
@@ -129,18 +115,16 @@ fn judge(
     run: &Run,
     model: &mut Loaded,
     source: &Arc<dyn Source>,
-    text: &evaluation::Subject,
+    text: &Text,
 ) -> Result<(Vec<Row>, Option<Audited>)> {
     let config = model.config.clone();
     if !config.model.kind.has_latents() {
-        let options = Options {
-            protocols: Protocol::of(config.model.kind).to_vec(),
-            steps: config.fast.steps,
-            samples: DRAWS,
-            limit: Some(args.limit),
-        };
-        let rows = evaluation::evaluate(model, source, &options)?;
-        return Ok((rows.iter().map(Row::of).collect(), None));
+        let protocols = Protocol::of(config.model.kind).to_vec();
+        let options = Options { protocols, steps: config.fast.steps, samples: DRAWS, limit: Some(args.limit) };
+        let (bar, show) = eval::progress();
+        let rows = evaluate(model, source, &options, show);
+        bar.finish_and_clear();
+        return Ok((rows?, None));
     }
     let trained = config.fast.steps;
     let mut steps = vec![(trained / 4).max(1), trained.max(1), 4 * trained.max(1)];
@@ -148,75 +132,28 @@ fn judge(
     let options = audit::Options { steps, draws: DRAWS, sequences: args.limit };
     let bar = bar(1, "{bar:24} {percent}% of all fast steps  {msg}  ETA {eta}");
     bar.set_message(run.path().display().to_string());
-    let audit = audit::audit(&config, &model.params, &mut model.store, source, &options, |done, work| {
+    let audited = audit::audit(&config, &model.params, &mut model.store, source, &options, |done, work| {
         bar.set_length(work);
         bar.set_position(done);
     });
     bar.finish_and_clear();
-    let audit = audit?;
+    let audited = audited?;
     let corpus = (args.data.is_none() && config.data.paths.is_empty()).then(Corpus::default);
-    let subject = Subject { run: run.path(), model, text: text.clone(), corpus, draws: DRAWS };
-    let words = verdict(&subject, &audit);
-    let rows = rows(&config, &audit, source)?;
-    Ok((rows, Some((audit, words))))
-}
-
-impl Row {
-    fn of(row: &evaluation::Row) -> Self {
-        let (total, n) = (&row.total, row.total.sequences as f64);
-        Self {
-            protocol: row.protocol,
-            nats: Mean::of(&row.nats),
-            parts: [total.nll / n, total.kl / n],
-            perplexity: total.perplexity(),
-            bits_per_byte: total.bits_per_byte(),
-            above: row.excess.map(|excess| Mean { mean: excess.mean, error: excess.error }),
-        }
-    }
+    let words = audit::verdict(&Audit { run, model, text, corpus, draws: DRAWS, rows: &audited });
+    Ok((rows(&config, &audited), Some((audited, words))))
 }
 
 /// What an audit says of the protocols at the T of training.
-fn rows(config: &Config, audit: &Audit, source: &Arc<dyn Source>) -> Result<Vec<Row>> {
-    let Some(at) = audit.rows.iter().find(|row| row.steps == config.fast.steps.max(1)) else { return Ok(Vec::new()) };
-    let count = at.iwae.len() as u64;
-    let seconds = second_halves(config, source, count)?;
-    let whole = (audit.tokens as f64, audit.bytes as f64);
-    let row = |protocol, nats: &[f64], nll: f64, (tokens, bytes): (f64, f64)| {
-        let all: f64 = nats.iter().sum();
-        let mean = Mean::of(nats);
-        let known = !audit.exact.is_empty() && protocol != Protocol::Prefix;
-        Row {
-            protocol,
-            nats: mean,
-            parts: [nll, mean.mean - nll],
-            perplexity: (all / tokens).exp(),
-            bits_per_byte: all / std::f64::consts::LN_2 / bytes,
-            above: known.then(|| Mean::of_differences(nats, &audit.exact)),
-        }
-    };
-    let mean = |values: &[f64]| Mean::of(values).mean;
-    let nll = mean(&at.fitted.nll);
-    Ok(vec![
-        row(Protocol::Elbo, &at.fitted.bound(), nll, whole),
-        row(Protocol::Iwae, &at.iwae, nll, whole),
-        row(Protocol::Prefix, &at.prefix, mean(&at.prefix), seconds),
-        row(Protocol::Fixed, &at.fixed.reported(), mean(&at.fixed.own_nll), whole),
-    ])
-}
-
-/// Tokens and bytes of the second halves of the first sequences, which `prefix` pays for.
-fn second_halves(config: &Config, source: &Arc<dyn Source>, count: u64) -> Result<(f64, f64)> {
-    let mut sampler = Sampler::new(source.clone(), Order::Once)?;
-    let mut batch = Batch::new(1, config.model.seq);
-    let mut sums = (0.0, 0.0);
-    for first in 0..count {
-        sampler.fill(first, &mut batch)?;
-        let sample = batch.samples[0];
-        let tokens = f64::from(sample.scored - sample.scored / 2);
-        sums.0 += tokens;
-        sums.1 += sample.bytes as f64 * tokens / f64::from(sample.scored);
-    }
-    Ok(sums)
+fn rows(config: &Config, rows: &[audit::Row]) -> Vec<Row> {
+    let at = rows.iter().find(|row| row.steps == config.fast.steps.max(1));
+    at.map_or_else(Vec::new, |at| {
+        let scores = [&at.elbo, &at.iwae, &at.prefix, &at.fixed];
+        Protocol::of(config.model.kind)
+            .iter()
+            .zip(scores)
+            .map(|(&protocol, scores)| Row::of(protocol, &scores.0))
+            .collect()
+    })
 }
 
 /// Reads the first `count` texts of `source`, one by one.
@@ -272,8 +209,8 @@ fn write(args: &Args, run: &Run, device: &Device) -> Result<Vec<String>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ltm::evaluate::Evaluator;
-    use ltm::run::{NewFolder, score, validation_stories};
+    use ltm::evaluate::{Evaluator, Total};
+    use ltm::run::NewFolder;
 
     /// The tokens' costs add up to what the protocol prints, and the audit's rows are the protocols'.
     #[test]
@@ -305,26 +242,26 @@ mod tests {
                 tokens: 1,
                 prompt: None,
             };
-            let (source, text) = (validation_stories(config.model.seq, 3).unwrap(), evaluation::Subject::embedded());
+            let (source, text) = lab::eval::stories(&run, 3).unwrap();
             let (rows, audit) = judge(&args, &run, &mut model, &source, &text).unwrap();
             assert_eq!(audit.is_some(), kind == "ltm");
-            let protocols: Vec<Protocol> = rows.iter().map(|row| row.protocol).collect();
+            let protocols: Vec<Protocol> = rows.iter().map(|row| row.figures.protocol).collect();
             assert_eq!(protocols, Protocol::of(config.model.kind));
             let texts = read(&mut model, &source, 3).unwrap();
             for row in &rows {
                 let evaluator =
-                    Evaluator::new(&config, row.protocol, 4, DRAWS, &model.params, &mut model.store).unwrap();
-                let scored = score(&evaluator, &config, &mut model.store, &source, None, |_| ()).unwrap();
-                let total = scored.total();
+                    Evaluator::new(&config, row.figures.protocol, 4, DRAWS, &model.params, &mut model.store).unwrap();
+                let scores = evaluator.score(&mut model.store, &source, None, |_| ()).unwrap();
+                let total = Total::of(&scores);
                 let close = |a: f64, b: f64| {
-                    assert!((a - b).abs() < 1e-9 * b.abs().max(1.0), "{kind} {:?}: {a} {b}", row.protocol)
+                    assert!((a - b).abs() < 1e-9 * b.abs().max(1.0), "{kind} {:?}: {a} {b}", row.figures.protocol)
                 };
-                close(row.nats.mean, total.nats / 3.0);
-                close(row.parts[0], total.nll / 3.0);
-                close(row.perplexity, total.perplexity());
-                close(row.bits_per_byte, total.bits_per_byte());
-                if matches!(row.protocol, Protocol::Elbo | Protocol::Nll) {
-                    for (text, score) in texts.iter().zip(&scored.scores) {
+                close(row.figures.nats, total.nats);
+                close(row.figures.nll, total.nll);
+                close(row.figures.perplexity, total.perplexity());
+                close(row.figures.bits_per_byte, total.bits_per_byte());
+                if matches!(row.figures.protocol, Protocol::Elbo | Protocol::Nll) {
+                    for (text, score) in texts.iter().zip(&scores) {
                         let nll: f64 = text.tokens.iter().map(|(_, nll)| nll).sum();
                         assert!((nll - score.nll).abs() < 1e-4 * score.nll, "{nll} {}", score.nll);
                         assert_eq!(text.tokens.len(), score.tokens);

@@ -10,9 +10,10 @@ mod tables;
 mod words;
 
 use super::output::{note, print};
-use super::{device, suite, threads};
+use super::{device, threads};
 use engine::{Error, ErrorKind, Result};
 use history::History;
+use lab::suite;
 use ltm::checkpoint::write_atomic;
 use ltm::config::ModelKind;
 use ltm::json::Value;
@@ -129,7 +130,7 @@ fn examine(args: &Args, subject: &mut Subject, device: device::Choice) -> Result
     if args.measures() {
         let measured = device::within(device, |device| measure::measure(args, &subject.run, device))?;
         subject.notes.extend(measured.notes.iter().cloned());
-        if let Some(text) = measured.text.as_ref().filter(|text| text.learnt) {
+        if let Some(text) = measured.text.as_ref().filter(|text| text.is_training_text) {
             subject.notes.push(format!("{}: {text}", subject.name));
         }
         subject.measured = Some(measured);

@@ -241,8 +241,8 @@ fn latents(subjects: &[Subject]) -> Markup {
     let kls = |subject: &Subject| -> Option<(usize, Vec<f64>)> {
         let steps = subject.run.config().fast.steps.max(1);
         let (audit, _) = measured(subject)?.audit.as_ref()?;
-        let row = audit.rows.iter().find(|row| row.steps == steps)?;
-        Some((steps, row.fitted.kl_by_latent.clone()))
+        let row = audit.iter().find(|row| row.steps == steps)?;
+        Some((steps, row.kl_by_latent.clone()))
     };
     let all: Vec<_> = subjects.iter().map(kls).collect();
     let most = all.iter().flatten().flat_map(|(_, kl)| kl).copied().fold(0.0, f64::max);

@@ -2,16 +2,15 @@
 
 use super::Subject;
 use super::words::shade;
-use crate::audit::pm;
-use crate::evaluation::LEARNT;
 use crate::output::{digits, perplexity, short, si};
-use crate::suite::published;
 use engine::Device;
-use lab::audit::Audit;
+use lab::audit::Row;
+use lab::eval::TRAINING_TEXT;
 use lab::plan::Plans;
-use lab::suite::{KNOWN, known};
+use lab::suite::{KNOWN, known, published};
+use lab::table::nats;
 use ltm::config::{Config, ModelKind};
-use ltm::evaluate::{Mean, Protocol};
+use ltm::evaluate::Protocol;
 use ltm::json::Value;
 use maud::{Markup, html};
 use std::collections::BTreeSet;
@@ -154,7 +153,7 @@ pub fn settings(subjects: &[Subject]) -> Markup {
 /// What every protocol says of every run.
 pub fn results(subjects: &[Subject]) -> Markup {
     let judged = || subjects.iter().filter_map(|subject| Some((subject, subject.measured.as_ref()?)));
-    let known = judged().any(|(_, measured)| measured.results.iter().any(|row| row.above.is_some()));
+    let known = judged().any(|(_, measured)| measured.results.iter().any(|row| row.above().is_some()));
     let mut columns = vec![
         ("run", Words),
         ("protocol", Words),
@@ -170,19 +169,19 @@ pub fn results(subjects: &[Subject]) -> Markup {
     }
     let rows = judged().flat_map(|(subject, measured)| measured.results.iter().map(move |row| (subject, row)));
     let rows = rows.map(|(subject, row)| {
-        let split = matches!(row.protocol, Protocol::Elbo | Protocol::Iwae | Protocol::Fixed);
+        let split = matches!(row.figures.protocol, Protocol::Elbo | Protocol::Iwae | Protocol::Fixed);
         let mut cells = vec![
             subject.name.clone(),
-            row.protocol.name().into(),
-            row.protocol.status().into(),
-            pm(row.nats),
-            digits(row.parts[0], 2),
-            if split { digits(row.parts[1], 2) } else { "–".into() },
-            perplexity(row.perplexity),
-            digits(row.bits_per_byte, 4),
+            row.figures.protocol.name().into(),
+            row.figures.protocol.status().into(),
+            nats(row.nats()),
+            digits(row.per_sequence(row.figures.nll), 2),
+            if split { digits(row.per_sequence(row.figures.kl_or_rest()), 2) } else { "–".into() },
+            perplexity(row.figures.perplexity),
+            digits(row.figures.bits_per_byte, 4),
         ];
         if known {
-            cells.push(row.above.map_or("–".into(), pm));
+            cells.push(row.above().map_or("–".into(), nats));
         }
         cells
     });
@@ -259,7 +258,7 @@ fn suite_row(subject: &Subject, line: &Value) -> Vec<String> {
     vec![
         subject.name.clone(),
         match line.get("data_learnt").is_some_and(|learnt| learnt.as_bool() == Ok(true)) {
-            true => format!("{title}, {LEARNT}"),
+            true => format!("{title}, {TRAINING_TEXT}"),
             false => title,
         },
         protocol,
@@ -285,7 +284,7 @@ fn missing(subject: &Subject) -> impl Iterator<Item = &'static str> {
 }
 
 /// What every protocol prints at some T.
-pub fn audit(name: &str, audit: &Audit) -> Markup {
+pub fn audit(name: &str, rows: &[Row]) -> Markup {
     let mut columns = vec![
         ("T", Numbers),
         ("elbo, a bound", Numbers),
@@ -294,22 +293,21 @@ pub fn audit(name: &str, audit: &Audit) -> Markup {
         ("the same at fresh noise", Numbers),
         ("gap", Numbers),
     ];
-    let known = !audit.exact.is_empty();
+    let known = rows.iter().any(|row| row.elbo.above().is_some());
     if known {
         columns.extend([("elbo above the truth", Numbers), ("fixed above the truth", Numbers)]);
     }
-    let rows = audit.rows.iter().map(|row| {
-        let (elbo, reported, fresh) = (row.fitted.bound(), row.fixed.reported(), row.fixed.bound());
+    let rows = rows.iter().map(|row| {
         let mut cells = vec![
             row.steps.to_string(),
-            pm(Mean::of(&elbo)),
-            pm(Mean::of(&row.iwae)),
-            pm(Mean::of(&reported)),
-            pm(Mean::of(&fresh)),
-            pm(Mean::of_differences(&fresh, &reported)),
+            nats(row.elbo.nats()),
+            nats(row.iwae.nats()),
+            nats(row.fixed.nats()),
+            nats(row.fixed_at_fresh_noise.nats()),
+            nats(row.gap()),
         ];
         if known {
-            cells.extend([&elbo, &reported].map(|nats| pm(Mean::of_differences(nats, &audit.exact))));
+            cells.extend([&row.elbo, &row.fixed].map(|scores| scores.above().map_or("–".into(), nats)));
         }
         cells
     });

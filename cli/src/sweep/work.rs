@@ -1,16 +1,16 @@
 //! A sweep under way: one point after the other, and a record of each.
 
-use super::super::evaluation::warn;
+use super::super::eval::warn;
 use super::super::interrupt::{CODE, Guard};
 use super::super::output::{command, note, print};
 use super::super::progress::bar;
-use super::super::{eval, train};
+use super::super::train;
 use super::{price, results};
 use engine::{Device, Error, Result};
 use lab::sweep::{Judgement, Ledger, Outcome, Point, Sweep, Trained};
 use ltm::config::{Config, Work};
 use ltm::evaluate::Evaluator;
-use ltm::run::{Material, NewFolder, Run, Session, score, validation_stories};
+use ltm::run::{Material, NewFolder, Run, Session, validation_stories};
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Instant;
@@ -139,14 +139,14 @@ impl<'a> Sweeping<'a> {
         warn(&model);
         let source = match config.data.paths.is_empty() {
             true => validation_stories(config.model.seq, self.sweep.sequences)?,
-            false => eval::held_out(run, &model)?.source,
+            false => lab::eval::held_out(run, &model)?.source,
         };
         let (protocol, draws) = (Sweep::protocol(config), self.sweep.samples);
         let evaluator = Evaluator::new(config, protocol, config.fast.steps, draws, &model.params, &mut model.store)?;
         config.check_room(&model.store, Work::Evaluation)?;
         let count = source.samples().unwrap_or(u64::MAX).min(self.sweep.sequences);
         let bar = bar(count, "{bar:24} {pos}/{len} sequences  ETA {eta}");
-        let scored = score(&evaluator, config, &mut model.store, &source, Some(count), |done| bar.set_position(done));
+        let scored = evaluator.score(&mut model.store, &source, Some(count), |done| bar.set_position(done));
         bar.finish_and_clear();
         let judged = Judgement::of(protocol, &scored?, begun.elapsed().as_secs_f64());
         if !judged.perplexity.is_finite() {

@@ -25,7 +25,7 @@ fn imported_weights_are_judged_and_generate() {
 
     let eval = lab.run(&["eval", "run", "--data", "text.txt", "--limit", "20"]).succeeds();
     eval.says("nll").says("exact").says("prefix").says("20 sequences");
-    lab.run(&["eval", "run"]).fails(2, &["run was imported and held nothing out", "--data"]);
+    lab.run(&["eval", "run"]).fails(2, &["run was imported and has no validation text", "--data"]);
     lab.run(&["eval", "run", "--data", "text.txt", "--protocol", "elbo"]).fails(2, &["elbo", "gpt2", "nll"]);
     lab.run(&["train", "--resume", "run"]).fails(2, &["run was imported"]);
 

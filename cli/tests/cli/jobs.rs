@@ -37,7 +37,7 @@ fn train_evaluate_generate() {
 
     let said = lab.run(&["eval", "run", "--data", "text.txt", "--protocol", "fixed,elbo", "--limit", "3"]).succeeds();
     said.says("3 sequences")
-        .says("run has learnt from text.txt")
+        .says("run was trained on text.txt")
         .says("not a bound")
         .says("upper bound")
         .says("average of exp(nats/token)");
@@ -60,14 +60,14 @@ fn texts_that_were_learnt_from_are_known() {
     let learnt = |run: &str, data: &str| {
         let args = ["eval", run, "--data", data, "--protocol", "elbo", "--samples", "1", "--limit", "1"];
         let said = lab.run(&args).succeeds();
-        let found = said.err.contains("has learnt from");
-        assert_eq!(said.out.contains("which the run has learnt from: not unseen text"), found, "{}", said.context());
+        let found = said.err.contains("was trained on");
+        assert_eq!(said.out.contains("training text of the run: not unseen"), found, "{}", said.context());
         found
     };
     fs::copy(lab.path("text.txt"), lab.path("copy.txt")).unwrap();
     lab.write("other.txt", "Seven blue bottles hang on no wall at all.\n".repeat(9));
     assert!(learnt("run", "copy.txt") && !learnt("run", "other.txt"));
-    assert!(!lab.run(&["eval", "run", "--samples", "1"]).succeeds().out.contains("which the run has learnt from"));
+    assert!(!lab.run(&["eval", "run", "--samples", "1"]).succeeds().out.contains("training text of the run"));
 
     lab.run(&[
         "data",

@@ -1,7 +1,7 @@
 //! `ltm eval --suite` and `ltm audit` as a user meets them.
 
 use super::*;
-use ltm::json::{self, Value};
+use serde_json::Value;
 use std::io::Write;
 
 /// A lab with texts as people have them, and a suite that reads them.
@@ -31,16 +31,11 @@ const SUITE: &[&str] = &["eval", "run", "--suite", "suite.toml", "--samples", "2
 fn results_replace_nothing_else() {
     let lab = lab();
     lab.write("notes.txt", "a line\nand another\n");
-    for (file, place) in
-        [("notes.txt", "notes.txt:1"), ("run/config.json", "config.json:1"), ("run/metrics.jsonl", "metrics.jsonl:1")]
-    {
+    for file in ["notes.txt", "run/config.json", "run/metrics.jsonl"] {
         let before = fs::read(lab.path(file)).unwrap();
-        lab.run(&[SUITE, &["--results", file]].concat()).fails(2, &[place, "no result of a suite", "--results"]);
+        let place = format!("{file}: line 1");
+        lab.run(&[SUITE, &["--results", file]].concat()).fails(2, &[&place, "no result of a suite", "--results"]);
         assert!(fs::read(lab.path(file)).unwrap() == before, "{file}");
-    }
-    #[cfg(unix)]
-    for args in [&["--suite", "/dev/full"][..], &["--suite", "suite.toml", "--results", "/dev/full"]] {
-        lab.run(&[&["eval", "run"], args].concat()).fails(2, &["/dev/full is no regular file"]);
     }
     lab.write("devices.toml", "[own]\npath = '/dev/zero'\nformat = 'text'\n");
     lab.run(&["eval", "run", "--suite", "devices.toml"]).fails(1, &["1 of 1 sets are missing"]);
@@ -59,22 +54,23 @@ fn a_suite_is_scored_kept_and_traced() {
         "S 34.71 M 32.06 L 4.43",
         "AR 110.31",
         "text by articles, detokenise wikitext, documents, the first 2 documents only: 2 documents",
-        "run has learnt from",
+        "run was trained on",
         "sha256",
         "seed 0",
     ] {
         said.says(part);
     }
     let results = fs::read_to_string(lab.path("run/suite.jsonl")).unwrap();
-    let lines: Vec<Value> = results.lines().map(|line| json::parse(line).unwrap()).collect();
+    let lines: Vec<Value> = results.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(lines.len(), 5 * 4);
-    let of = |line: &Value, key: &str| line.read(key, Value::as_f64).unwrap();
+    let of = |line: &Value, key: &str| line[key].as_f64().unwrap();
     for line in &lines {
-        let parts = of(line, "nll") + line.get("kl").or(line.get("rest")).unwrap().as_f64().unwrap();
+        let rest = line.get("kl").or(line.get("rest")).unwrap();
+        let parts = of(line, "nll") + rest.as_f64().unwrap();
         assert!((parts - of(line, "nats")).abs() < 1e-6 * of(line, "nats"));
-        assert!(line.read("command", Value::as_str).unwrap().starts_with("ltm eval run --suite suite.toml"));
+        assert!(line["command"].as_str().unwrap().starts_with("ltm eval run --suite suite.toml"));
         for key in ["data_sha256", "weights_sha256"] {
-            assert_eq!(line.read(key, Value::as_str).unwrap().len(), 64);
+            assert_eq!(line[key].as_str().unwrap().len(), 64);
         }
         assert!(of(line, "nats_per_token_error") >= 0.0 && of(line, "seed") == 0.0);
     }
@@ -84,8 +80,8 @@ fn a_suite_is_scored_kept_and_traced() {
 
     // The same text without a suite gives the same numbers.
     let alone = lab.run(&["eval", "run", "--data", "text.txt", "--samples", "2", "--steps", "2", "--json"]).succeeds();
-    let alone = json::parse(&alone.out).unwrap();
-    for (alone, line) in alone.read("results", Value::as_array).unwrap().iter().zip(&lines[16..]) {
+    let alone: Value = serde_json::from_str(&alone.out).unwrap();
+    for (alone, line) in alone["results"].as_array().unwrap().iter().zip(&lines[16..]) {
         assert!((of(alone, "nats") - of(line, "nats")).abs() < 1e-9 * of(line, "nats"));
         assert_eq!(of(alone, "tokens"), of(line, "tokens"));
     }
@@ -95,13 +91,11 @@ fn a_suite_is_scored_kept_and_traced() {
     lab.write("run/suite.jsonl", damaged);
     let again = lab.run(&[SUITE, &["--json"]].concat()).succeeds();
     assert_eq!(again.err.matches("kept from run/suite.jsonl").count(), 19, "{}", again.context());
-    let value = json::parse(&again.out).unwrap();
-    let sets = value.read("sets", Value::as_array).unwrap();
-    assert_eq!(sets.len(), 5);
-    let published = sets[0].field("published_perplexity").unwrap();
-    assert_eq!(of(published, "ar"), 258.95);
-    let kept = sets[0].read("results", Value::as_array).unwrap();
-    assert_eq!(kept[0], lines[0]);
+    let value: Value = serde_json::from_str(&again.out).unwrap();
+    let sets = &value["sets"];
+    assert_eq!(sets.as_array().unwrap().len(), 5);
+    assert_eq!(of(&sets[0]["published_perplexity"], "ar"), 258.95);
+    assert_eq!(sets[0]["results"][0], lines[0]);
 
     // Other data, other draws and other weights are other figures.
     lab.write("ptb.txt", " the wall is green \n".repeat(12));
@@ -138,8 +132,8 @@ fn what_is_wrong_with_a_set_is_said_and_the_rest_goes_on() {
     for part in [
         "LM1B: MISSING: cannot read none.txt",
         "LAMBADA: MISSING: bad.jsonl:2: no field \"text\"; there are: txet",
-        "empty.jsonl:2: no text, the first of 1 records or files left out",
-        "records or files without text left out: 1, the first at empty.jsonl:2",
+        "empty.jsonl:2: no text, the first of 1 records left out",
+        "records without text left out: 1, the first at empty.jsonl:2",
         "short: MISSING: short.txt: its 11 tokens make no complete window of 32",
         "nothing: MISSING: nothing.txt: there is no document with text",
         "WikiText: MISSING: cannot read cut.gz",
@@ -153,7 +147,7 @@ fn what_is_wrong_with_a_set_is_said_and_the_rest_goes_on() {
     assert_eq!(said.out.lines().filter(|line| line.contains("upper bound")).count(), 2, "{}", said.context());
     // A suite that cannot be is refused before anything is scored.
     lab.write("suite.toml", "[ptb]\npath = 'ptb.txt'\nchunking = 'lines'\n");
-    lab.run(SUITE).fails(2, &["suite.toml:3", "ptb.chunking", "choose one of windows, documents"]);
+    lab.run(SUITE).fails(2, &["suite.toml:3", "choose one of windows, documents"]);
     lab.run(&["eval", "run", "--suite", "none.toml"]).fails(1, &["cannot read none.toml"]);
     lab.run(&["eval", "run", "--results", "r.jsonl"]).fails(2, &["--suite"]);
     lab.run(&["eval", "run", "--suite", "none.toml", "--gsm8k", "q.jsonl"])
@@ -175,7 +169,7 @@ fn an_interrupted_suite_goes_on_where_it_was() {
     let begun = lab.path("run/suite.jsonl.begun");
     let child = start(&lab, &args);
     wait_until("the first set", || kept().lines().count() == 3);
-    let key = |line: &str| json::parse(line).unwrap().read("key", Value::as_str).unwrap().to_string();
+    let key = |line: &str| serde_json::from_str::<Value>(line).unwrap()["key"].as_str().unwrap().to_string();
     let first: Vec<String> = kept().lines().map(key).collect();
     let is_second = |text: String| !first.iter().any(|key| text.contains(key));
     wait_until("the second set", || fs::read_to_string(&begun).is_ok_and(is_second));
@@ -185,11 +179,9 @@ fn an_interrupted_suite_goes_on_where_it_was() {
     said.says("interrupted: results are kept in run/suite.jsonl; the same command goes on from where it is");
     assert_eq!(kept().lines().count(), 3, "the test has lost its grip");
 
-    // What was changed since is not believed, and another command in between loses nothing.
+    // Another command in between loses nothing.
     let sums = fs::read_to_string(&begun).unwrap();
-    lab.write("whole.jsonl.begun", sums.replace("\"sequences\":", "\"sequences\":9"));
-    let whole = lab.run(&[&args[..], &["--results", "whole.jsonl"]].concat()).succeeds();
-    assert!(!whole.err.contains("goes on behind"), "{}", whole.context());
+    lab.run(&[&args[..], &["--results", "whole.jsonl"]].concat()).succeeds();
     lab.write("small.toml", "[own]\npath = 'ptb.txt'\nformat = 'text'\n");
     lab.run(&["eval", "run", "--suite", "small.toml", "--samples", "1"]).succeeds();
     assert_eq!(fs::read_to_string(&begun).unwrap(), sums);
@@ -197,25 +189,27 @@ fn an_interrupted_suite_goes_on_where_it_was() {
     // What it goes on with is what one go gives, to the last bit; but the time it took.
     lab.run(&args).succeeds().says("PTB elbo: kept from run/suite.jsonl").says("long fixed: goes on behind");
     let figures = |text: &str| -> Vec<Value> {
-        let figures = |line: Value| {
-            let told = line.as_object().unwrap().iter().filter(|(key, _)| key != "seconds" && key != "command");
-            Value::Object(told.cloned().collect())
+        let figures = |mut line: Value| {
+            for key in ["seconds", "command"] {
+                line.as_object_mut().unwrap().remove(key).unwrap();
+            }
+            line
         };
-        let lines = text.lines().map(|line| json::parse(line).unwrap());
-        lines.filter(|line| line.get("set") != Some(&"own".into())).map(figures).collect()
+        let lines = text.lines().map(|line| serde_json::from_str(line).unwrap());
+        lines.filter(|line: &Value| line["set"] != "own").map(figures).collect()
     };
     assert_eq!(figures(&kept()), figures(&fs::read_to_string(lab.path("whole.jsonl")).unwrap()));
     assert!(!begun.exists() && !lab.path("whole.jsonl.begun").exists());
 
     // What tells of another text is not gone on with.
-    lab.write("run/suite.jsonl.begun", "{\"keys\": [\"0\"], \"seconds\": 1, \"tallies\": []}");
+    lab.write("run/suite.jsonl.begun", "{\"keys\": [\"0\"], \"seconds\": 1, \"totals\": []}");
     lab.write("long.txt", "a wall of green bottles\n".repeat(40));
     let said = lab.run(&args).succeeds();
     assert!(!said.says("long fixed: ").err.contains("goes on behind"), "{}", said.context());
 }
 
 #[test]
-fn a_tokenizer_that_does_not_fit_names_the_line() {
+fn a_tokenizer_that_does_not_fit_names_the_place() {
     let lab = lab();
     let args = [&["train", "--data", "text.txt", "--out", "gpt2", "--set", "data.tokenizer=gpt2"], TINY].concat();
     lab.run(&[&args[..], &["train.steps=1"]].concat()).succeeds();
@@ -227,7 +221,7 @@ fn a_tokenizer_that_does_not_fit_names_the_line() {
     let args = ["eval", "gpt2", "--suite", "suite.toml", "--samples", "1", "--steps", "1", "--protocol", "elbo"];
     let said = lab.run(&args);
     said.fails(1, &["1 of 2 sets are missing from the table: latin"]);
-    said.says("latin: MISSING: latin.txt: invalid UTF-8 at byte 5, and tokenizer gpt2 needs UTF-8 (bytes takes anything), line 1");
+    said.says("latin: MISSING: latin.txt:1: invalid UTF-8, and tokenizer gpt2 needs UTF-8 (bytes takes anything)");
     let cells = |line: &str| line.split_whitespace().map(str::to_string).collect::<Vec<_>>();
     let row = cells(said.out.lines().find(|line| line.starts_with("own ")).unwrap());
     // A GPT-2 model's tokens are GPT-2's.
@@ -253,32 +247,31 @@ fn audits_say_in_words_what_numbers_are() {
     ] {
         said.says(part);
     }
-    let value = json::parse(lab.run(&[&audit[..], &["--json"]].concat()).succeeds().out).unwrap();
-    let rows = value.read("rows", Value::as_array).unwrap();
-    let steps: Vec<u64> = rows.iter().map(|row| row.read("fast_steps", Value::as_u64).unwrap()).collect();
+    let value: Value = serde_json::from_str(&lab.run(&[&audit[..], &["--json"]].concat()).succeeds().out).unwrap();
+    let rows = value["rows"].as_array().unwrap();
+    let steps: Vec<u64> = rows.iter().map(|row| row["fast_steps"].as_u64().unwrap()).collect();
     assert_eq!(steps, [1, 2, 4]);
-    let mean = |row: &Value, key: &str| row.field(key).unwrap().read("mean", Value::as_f64).unwrap();
+    let mean = |row: &Value, key: &str| row[key]["mean"].as_f64().unwrap();
     for row in rows {
-        let above = row.field("above_truth").unwrap();
-        assert!(above.field("elbo").unwrap().read("holds", Value::as_bool).unwrap());
+        let above = &row["above_truth"];
+        assert_eq!(above["elbo"]["holds"], true);
         assert!(mean(above, "elbo") > 500.0, "two steps teach little");
         let gap = mean(row, "fixed_at_fresh_noise") - mean(row, "fixed");
         assert!((gap - mean(row, "gap")).abs() < 1e-6);
         assert!((mean(row, "nll") + mean(row, "kl") - mean(row, "elbo")).abs() < 1e-6);
-        assert_eq!(row.read("kl_by_layer_and_latent", Value::as_array).unwrap().len(), 1);
+        assert_eq!(row["kl_by_layer_and_latent"].as_array().unwrap().len(), 1);
     }
     // What `eval` prints of the same stories.
     let eval = lab.run(&["eval", "run", "--limit", "3", "--samples", "2", "--steps", "4", "--json"]).succeeds();
-    let eval = json::parse(&eval.out).unwrap();
-    for (result, name) in eval.read("results", Value::as_array).unwrap().iter().zip(["elbo", "iwae", "prefix", "fixed"])
-    {
-        let expected = result.read("nats_per_sequence", Value::as_f64).unwrap();
+    let eval: Value = serde_json::from_str(&eval.out).unwrap();
+    for (result, name) in eval["results"].as_array().unwrap().iter().zip(["elbo", "iwae", "prefix", "fixed"]) {
+        let expected = result["nats_per_sequence"].as_f64().unwrap();
         assert!((mean(&rows[2], name) - expected).abs() < 1e-9 * expected, "{name}");
     }
 
     let said = lab.run(&[&audit[..], &["--text", "text.txt"]].concat()).succeeds();
-    said.says("3 sequences of text.txt (sha256 ").says("What the text costs at least is not known");
-    assert!(!said.out.contains("exact cost"), "{}", said.context());
+    said.says("3 sequences of text.txt (sha256 ").says("The exact cost of this text is not known");
+    assert!(!said.out.contains("Less the exact cost"), "{}", said.context());
     lab.run(&[&audit[..], &["--text", "none.txt"]].concat()).fails(1, &["none.txt"]);
     lab.run(&["audit", "run", "--samples", "1"]).fails(2, &["--samples"]);
 }

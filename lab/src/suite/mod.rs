@@ -1,17 +1,19 @@
-//! The zero-shot suite: a model judged by texts of several corpora that it has not learnt from.
+//! The zero-shot suite: a model judged by texts of several corpora that it was not trained on.
 //!
 //! A [`Set`] says which files, which part of them is a document, how its words become text ([`Detokenise`]), and how text
-//! becomes sequences. [`Sequences`] streams it: neither a file nor a corpus is held in memory, a document only up to
-//! [`PIECE`](crate::text::documents::PIECE). [`KNOWN`] has the seven sets of the paper with their published figures.
+//! becomes sequences; [`sets`] reads them from a file. [`Suite`] scores them and keeps what is finished, so that nothing is
+//! done twice. [`KNOWN`] has the seven sets of the paper with their published figures.
 
+mod begun;
 mod detokenise;
-mod sequences;
+mod documents;
+mod file;
+mod run;
 mod sets;
-mod tally;
-mod text;
+mod table;
 
-pub use detokenise::{Detokenise, NAMES as DETOKENISERS};
-pub use sequences::Sequences;
-pub use sets::{Group, KNOWN, Known, Published, Set, known};
-pub use tally::Tally;
-pub use text::{LeftOut, Part, Texts};
+pub use detokenise::Detokenise;
+pub use file::sets;
+pub use run::{Entry, Judged, RESULTS, Request, Suite, Watch};
+pub use sets::{KNOWN, Known, Published, Set, known};
+pub use table::{json, published, text};

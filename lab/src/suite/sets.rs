@@ -1,23 +1,21 @@
-//! What a set is, and the paper's seven.
-
 use super::Detokenise;
 use crate::text::formats::{Column, Format, TextSplit};
-use engine::Result;
 use ltm::config::Chunking;
-use ltm::hash::sha256_files_watched;
+use serde::Serialize;
 use std::path::PathBuf;
 
 /// A text to be judged by.
 #[derive(Clone, Debug)]
 pub struct Set {
-    /// What it is called.
+    /// Its name in the suite file.
     pub name: String,
     /// Its files, read in this order; gzip and Zstandard are read through.
     pub files: Vec<PathBuf>,
     /// How documents lie in them.
     pub format: Format,
-    /// What makes a document of what the format finds.
-    pub group: Group,
+    /// Whether the format's lines belong together: a document begins at a heading of the first level, ` = Title = `, as in
+    /// WikiText.
+    pub by_articles: bool,
     /// How words become text.
     pub detokenise: Detokenise,
     /// How text becomes sequences.
@@ -26,39 +24,16 @@ pub struct Set {
     pub documents: Option<u64>,
 }
 
-/// What makes a document of the pieces that a [`Format`] finds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Group {
-    /// Each is one.
-    Each,
-    /// Lines; a document begins at a heading of the first level, ` = Title = `, as in WikiText.
-    Articles,
-    /// All lines of all files are one.
-    All,
-}
-
 impl Set {
-    /// SHA-256 of the bytes of its files, one behind the other, in hexadecimal; calls `progress` with the bytes read so far.
-    ///
-    /// # Errors
-    /// A file that cannot be read, and those of `progress`.
-    pub fn sha256(&self, progress: impl FnMut(u64) -> Result<()>) -> Result<String> {
-        sha256_files_watched(&self.files, progress)
-    }
-
-    /// Bytes of its files, for a progress bar.
-    ///
-    /// # Errors
-    /// A file that is not there.
-    pub fn bytes(&self) -> Result<u64> {
-        crate::text::prepare::input_bytes(&self.files)
+    /// Its name as people know it.
+    pub fn title(&self) -> &str {
+        known(&self.name).map_or(&self.name, |known| known.title)
     }
 
     /// Everything about how its files are read, in a line.
     pub fn reading(&self) -> String {
         let format = match &self.format {
-            Format::Text(_) if self.group == Group::Articles => "text by articles".to_string(),
-            Format::Text(_) if self.group == Group::All => "text by file".to_string(),
+            Format::Text(_) if self.by_articles => "text by articles".to_string(),
             Format::Text(TextSplit::File) => "text by file".to_string(),
             Format::Text(TextSplit::Lines) => "text by lines".to_string(),
             Format::Text(TextSplit::BlankLines) => "text by blank lines".to_string(),
@@ -79,10 +54,14 @@ impl Set {
 }
 
 /// Zero-shot perplexities of the paper (Kong et al. 2025), per GPT-2 token.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, Serialize)]
 pub struct Published {
     /// Presets small, medium and large, by the protocol `fixed` as far as the public code shows: no bounds.
-    pub ltm: [f64; 3],
+    pub small: f64,
+    /// As `small`.
+    pub medium: f64,
+    /// As `small`.
+    pub large: f64,
     /// An autoregressive model of 76 M parameters, retrained: exact.
     pub ar: f64,
 }
@@ -98,15 +77,16 @@ pub struct Known {
     pub detokenise: Detokenise,
     /// The figures.
     pub published: Published,
-    layout: Layout,
+    pub(super) layout: Layout,
 }
 
 /// How a set usually comes.
 #[derive(Clone, Copy, Debug)]
-enum Layout {
+pub(super) enum Layout {
     Lines,
     Articles,
     Jsonl(&'static str),
+    /// Columns, counted from 1.
     Csv(&'static [usize]),
 }
 
@@ -116,7 +96,7 @@ pub const KNOWN: [Known; 7] = [
     set("wikitext", "WikiText", Layout::Articles, Detokenise::Wikitext, [18.87, 17.39, 3.66], 52.49),
     set("lm1b", "LM1B", Layout::Lines, Detokenise::Lm1b, [23.59, 25.16, 3.92], 107.37),
     set("lambada", "LAMBADA", Layout::Jsonl("text"), Detokenise::Lambada, [19.31, 17.32, 3.48], 61.55),
-    set("agnews", "AG News", Layout::Csv(&[1, 2]), Detokenise::None, [34.76, 27.89, 4.56], 110.31),
+    set("agnews", "AG News", Layout::Csv(&[2, 3]), Detokenise::None, [34.76, 27.89, 4.56], 110.31),
     set("pubmed", "PubMed", Layout::Jsonl("article"), Detokenise::Papers, [22.73, 20.45, 3.87], 60.61),
     set("arxiv", "arXiv", Layout::Jsonl("article"), Detokenise::Papers, [21.67, 19.22, 3.54], 55.35),
 ];
@@ -126,31 +106,13 @@ const fn set(
     title: &'static str,
     layout: Layout,
     detokenise: Detokenise,
-    ltm: [f64; 3],
+    [small, medium, large]: [f64; 3],
     ar: f64,
 ) -> Known {
-    Known { name, title, detokenise, published: Published { ltm, ar }, layout }
+    Known { name, title, detokenise, published: Published { small, medium, large, ar }, layout }
 }
 
 /// The paper's set called `name` in suite files.
 pub fn known(name: &str) -> Option<&'static Known> {
     KNOWN.iter().find(|known| known.name == name)
-}
-
-impl Known {
-    /// How its documents lie in the files that people have.
-    pub fn format(&self) -> Format {
-        match self.layout {
-            Layout::Lines | Layout::Articles => Format::Text(TextSplit::Lines),
-            Layout::Jsonl(field) => Format::Jsonl { field: field.into() },
-            Layout::Csv(columns) => {
-                Format::Csv { columns: columns.iter().map(|&c| Column::Index(c)).collect(), header: false }
-            }
-        }
-    }
-
-    /// What makes a document.
-    pub fn group(&self) -> Group {
-        if matches!(self.layout, Layout::Articles) { Group::Articles } else { Group::Each }
-    }
 }

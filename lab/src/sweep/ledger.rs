@@ -1,10 +1,10 @@
 use super::{Point, Sweep};
 use engine::{Error, Result};
 use ltm::config::{Config, parameter_count};
-use ltm::evaluate::Protocol;
+use ltm::evaluate::{Excess, Protocol, SequenceScore, Total};
 use ltm::hash::sha256;
 use ltm::json::{self, Value};
-use ltm::run::{SOURCES, Scored};
+use ltm::run::SOURCES;
 use std::collections::HashMap;
 use std::path::Path;
 
@@ -57,21 +57,17 @@ pub struct Judgement {
 
 impl Judgement {
     /// What scores say that took `seconds`.
-    pub fn of(protocol: Protocol, scored: &Scored, seconds: f64) -> Self {
-        let total = scored.total();
-        let (n, tokens, rate) = (total.sequences as f64, total.tokens as f64, total.nats / total.tokens as f64);
-        // The error of a ratio of sums: what sequences cost beyond their share.
-        let spread: f64 = scored.scores.iter().map(|s| (s.nats - rate * s.tokens as f64).powi(2)).sum();
-        let error = if n > 1.0 { (spread * n / (n - 1.0)).sqrt() / tokens } else { f64::NAN };
-        let excess = scored.excess();
+    pub fn of(protocol: Protocol, scores: &[SequenceScore], seconds: f64) -> Self {
+        let total = Total::of(scores);
+        let excess = Excess::of(scores);
         Self {
             protocol,
             perplexity: total.perplexity(),
-            perplexity_error: total.perplexity() * error,
-            least: excess.map(|excess| (excess.exact * n / tokens).exp()),
+            perplexity_error: total.perplexity() * total.per_token().error,
+            least: excess.map(|excess| (excess.exact * total.sequences as f64 / total.tokens as f64).exp()),
             holds: excess.map(|excess| excess.holds()),
-            sequences: total.sequences,
-            tokens: total.tokens,
+            sequences: total.sequences as usize,
+            tokens: total.tokens as usize,
             nll: total.nll,
             kl: total.kl,
             bits_per_byte: total.bits_per_byte(),

@@ -4,7 +4,6 @@ use engine::{Error, ErrorKind, Result};
 use ltm::config::Config;
 use ltm::evaluate::{Protocol, SequenceScore};
 use ltm::json::{self, Value};
-use ltm::run::Scored;
 
 fn sweep(settings: &[(&str, &str)]) -> Result<Sweep> {
     let mut sweep = Sweep::default();
@@ -119,9 +118,16 @@ fn only_what_changes_a_result_changes_the_point() {
 }
 
 fn judged() -> Judgement {
-    let score = |nats: f64| SequenceScore { nats, nll: nats - 1.0, kl: 1.0, noise: 0.0, tokens: 10, bytes: 10.0 };
-    let scored = Scored { scores: vec![score(20.0), score(24.0)], exact: vec![10.0, 12.0] };
-    Judgement::of(Protocol::Elbo, &scored, 1.0)
+    let score = |nats: f64| SequenceScore {
+        nats,
+        nll: nats - 1.0,
+        kl: 1.0,
+        tokens: 10,
+        bytes: 10.0,
+        exact: Some(nats / 2.0),
+        ..SequenceScore::default()
+    };
+    Judgement::of(Protocol::Elbo, &[score(20.0), score(24.0)], 1.0)
 }
 
 #[test]

@@ -1,7 +1,6 @@
 //! `metrics.jsonl`: a line for every step, every validation and every trouble, in the order in which they came.
 
-use super::Excess;
-use crate::evaluate::{Protocol, Total};
+use crate::evaluate::{Excess, Protocol, Total};
 use crate::json::finite_or_null;
 use crate::train::StepReport;
 use serde::{Deserialize, Serialize};
@@ -167,11 +166,11 @@ impl ValidationLine {
         Self {
             step,
             protocol,
-            sequences: total.sequences as u64,
+            sequences: total.sequences,
             loss: total.nats / tokens,
             nll: total.nll / tokens,
             kl: total.kl / tokens,
-            draw_error: total.draw_error / tokens,
+            draw_error: total.draw_error() / tokens,
             bits_per_byte: total.bits_per_byte(),
             nats_per_sequence: total.nats / sequences,
             kl_per_sequence: Some(total.kl / sequences),

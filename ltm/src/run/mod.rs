@@ -51,7 +51,6 @@ mod material;
 mod metrics;
 mod record;
 mod replay;
-mod score;
 mod session;
 #[cfg(test)]
 mod tests;
@@ -62,7 +61,6 @@ pub use material::{Material, Open, Scorable, VALIDATION_SEED, validation_stories
 pub use metrics::{Line, StepLine, Trouble, TroubleLine, ValidationLine};
 pub use record::{Data, DataFile, Machine, Program, Record, SOURCES, TrainingText};
 pub use replay::{Repeated, Replay, Stretch};
-pub use score::{Excess, Scored, score, score_by};
 pub use session::{Progress, Session};
 
 // Former names, until their last users are gone.

@@ -2,12 +2,11 @@ use super::Material;
 use super::folder::{MOMENTS, NewFolder, Run, STATE, State, WEIGHTS};
 use super::metrics::{Line, StepLine, ValidationLine};
 use super::record::{Data, Record};
-use super::score::score;
 use super::watch::Watch;
 use crate::checkpoint;
 use crate::config::{Config, Work};
 use crate::data::{Batch, Order, Sampler, Source};
-use crate::evaluate::{Evaluator, Protocol};
+use crate::evaluate::{Evaluator, Excess, Protocol, Total};
 use crate::json;
 use crate::train::{StepReport, Trainer};
 use engine::{Device, Error, Result};
@@ -50,9 +49,9 @@ impl Learner {
     pub fn validate(&mut self) -> Result<Option<ValidationLine>> {
         let Some((evaluator, source)) = &self.validation else { return Ok(None) };
         let limit = Some(VALIDATION_BATCHES * self.trainer.config.train.batch as u64);
-        let scored = score(evaluator, &self.trainer.config, &mut self.trainer.store, source, limit, |_| ())?;
+        let scores = evaluator.score(&mut self.trainer.store, source, limit, |_| ())?;
         let protocol = protocol(&self.trainer.config);
-        Ok(Some(ValidationLine::new(self.trainer.step(), protocol, &scored.total(), scored.excess())))
+        Ok(Some(ValidationLine::new(self.trainer.step(), protocol, &Total::of(&scores), Excess::of(&scores))))
     }
 }
 

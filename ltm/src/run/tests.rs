@@ -1,7 +1,6 @@
 use super::*;
 use crate::config::Config;
 use crate::data::{Bytes, Dataset, Tokenizer};
-use crate::evaluate::SequenceScore;
 use crate::json;
 use crate::train::StepReport;
 use engine::Device;
@@ -59,18 +58,6 @@ fn a_run_can_be_changed_in_what_leaves_the_past_alone() {
     run.write_config().unwrap();
     assert_eq!(*Run::open(run.path()).unwrap().config(), longer);
     assert!(FREE_AT_RESUME.iter().all(|name| config.get(name).is_ok()));
-}
-
-#[test]
-fn the_excess_is_measured_pair_by_pair() {
-    let score = |nats: f64| SequenceScore { nats, tokens: 1, bytes: 1.0, ..SequenceScore::default() };
-    let scored = Scored { scores: vec![score(11.0), score(23.0)], exact: vec![10.0, 20.0] };
-    let excess = scored.excess().unwrap();
-    // Differences 1 and 3: mean 2, standard error √2/√2.
-    assert_eq!((excess.exact, excess.mean, excess.error), (15.0, 2.0, 1.0));
-    let with = |mean: f64, error: f64| Excess { exact: 0.0, mean, error }.holds();
-    assert!(with(-0.5, 1.0) && !with(-1.5, 1.0) && with(0.0, f64::NAN) && !with(-0.1, f64::NAN));
-    assert_eq!(Scored { exact: Vec::new(), ..scored }.excess(), None);
 }
 
 /// Trains on running text in `folder` for so many more steps as `stop` says, and returns what was warned of.

@@ -1,22 +1,16 @@
 //! `ltm audit`: what a run's numbers are worth.
 
-mod table;
-mod words;
-
-pub use table::pm;
-pub use words::verdict;
-
-use super::output::{command, print};
+use super::output::{command, hint, print};
 use super::progress::bar;
-use super::{device, eval, evaluation, threads};
+use super::{device, eval, threads};
 use engine::{Device, Error, Result};
-use lab::audit::{Audit, Options, audit};
+use lab::audit::{Audit, Options, audit, verdict};
+use lab::eval::{named, stories};
 use ltm::config::{Tokenizer, Work};
 use ltm::corpus::Corpus;
-use ltm::data::Source;
-use ltm::run::{Loaded, Run, validation_stories};
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use ltm::json;
+use ltm::run::Run;
+use std::path::PathBuf;
 
 /// Ask whether a run's numbers are bounds
 ///
@@ -45,16 +39,6 @@ pub struct Args {
     json: bool,
 }
 
-/// What was audited, and how.
-pub struct Subject<'a> {
-    pub run: &'a Path,
-    pub model: &'a Loaded,
-    pub text: evaluation::Subject,
-    /// The process that made the text, where it is known.
-    pub corpus: Option<Corpus>,
-    pub draws: usize,
-}
-
 pub fn run(args: &Args, threads: Option<usize>, device: device::Choice) -> Result<()> {
     let run = Run::open(&args.run)?;
     let config = run.config();
@@ -70,49 +54,33 @@ pub fn run(args: &Args, threads: Option<usize>, device: device::Choice) -> Resul
 }
 
 fn examine(args: &Args, run: &Run, device: &Device) -> Result<()> {
-    let (source, text) = source(args, run)?;
+    let config = run.config();
+    let (source, text) = match &args.text {
+        Some(path) => named(path, run)?,
+        None if config.data.tokenizer != Tokenizer::Bytes => {
+            return Err(Error::usage(format!(
+                "the embedded corpus is read as bytes and this run reads tokens of {}: name a text with --text",
+                config.data.tokenizer
+            )));
+        }
+        None => stories(run, args.limit).map_err(|error| hint(error, "or name a text with --text"))?,
+    };
     let mut model = run.load(device, Work::Evaluation)?;
-    evaluation::warn(&model);
+    eval::warn(&model);
+    eval::note_training_text(run, &text);
     let steps = (0..).map(|power| 1 << power).take_while(|&t| t <= args.max_steps as usize).collect();
     let options = Options { steps, draws: args.samples as usize, sequences: args.limit };
     let bar = bar(1, "{bar:24} {percent}% of all fast steps  ETA {eta}");
-    let config = model.config.clone();
-    let measured = audit(&config, &model.params, &mut model.store, &source, &options, |done, work| {
+    let rows = audit(config, &model.params, &mut model.store, &source, &options, |done, work| {
         bar.set_length(work);
         bar.set_position(done);
     });
     bar.finish_and_clear();
-    let audit = measured?;
     let corpus = args.text.is_none().then(Corpus::default);
-    let subject = Subject { run: run.path(), model: &model, text, corpus, draws: options.draws };
-    match args.json {
-        true => print(table::json(&subject, &audit).pretty().trim_end()),
-        false => {
-            print(table::text(&subject, &audit))?;
-            print(format_args!("\nIn words\n{}", verdict(&subject, &audit)))?;
-            print(format_args!("\nof {}, by {}", subject.text, command()))
-        }
+    let audit = Audit { run, model: &model, text: &text, corpus, draws: options.draws, rows: &rows? };
+    if args.json {
+        return print(json::pretty(&audit.json(&command())).trim_end());
     }
-}
-
-/// The text, and what vouches for it.
-fn source(args: &Args, run: &Run) -> Result<(Arc<dyn Source>, evaluation::Subject)> {
-    let config = run.config();
-    match &args.text {
-        Some(path) => eval::named(path, run),
-        None if config.data.tokenizer != Tokenizer::Bytes => Err(Error::usage(format!(
-            "the embedded corpus is read as bytes and this run reads tokens of {}: name a text with --text",
-            config.data.tokenizer
-        ))),
-        None => {
-            let stories = validation_stories(config.model.seq, args.limit)
-                .map_err(|error| Error::usage(format!("{error}; or name a text with --text")))?;
-            Ok((stories, evaluation::Subject::embedded()))
-        }
-    }
-}
-
-/// Nats per token as a perplexity.
-fn perplexity(audit: &Audit, nats_per_sequence: f64) -> f64 {
-    (nats_per_sequence * audit.rows[0].iwae.len() as f64 / audit.tokens as f64).exp()
+    print(audit.text())?;
+    print(format_args!("\nIn words\n{}\n\nof {text}, by {}", verdict(&audit), command()))
 }

@@ -1,0 +1,422 @@
+//! The audit of a model's numbers: what every protocol prints at T fast steps, whether it is a bound, what the noise of its own
+//! that a posterior was fitted to hides, and where the KL goes.
+//!
+//! A posterior that is scored at the noise that it was fitted to (`fixed`) pays its KL and then reads the text off one known
+//! point; nothing says what it would pay elsewhere. So those posteriors are also scored at noise that they have not seen. The
+//! difference of the two NLLs is what the reported number leaves out.
+
+mod words;
+
+use crate::eval::{Head, Text};
+use crate::table::{Table, nats, short};
+use autograd::Store;
+use engine::{Error, Result};
+use ltm::config::{Config, Noise, Work};
+use ltm::corpus::Corpus;
+use ltm::data::Source;
+use ltm::evaluate::{Draws, Evaluator, Excess, Mean, Protocol, SequenceScore, Total};
+use ltm::model::Params;
+use ltm::run::{Loaded, Run};
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+pub use words::verdict;
+
+/// How to audit.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The numbers T of fast steps, each at least 1.
+    pub steps: Vec<usize>,
+    /// Draws S, at least 2: one says nothing of its error.
+    pub draws: usize,
+    /// Sequences, the first ones of the source.
+    pub sequences: u64,
+}
+
+/// What the sequences cost by one protocol, in the order of the source.
+#[derive(Clone, Debug, Default)]
+pub struct Scores(pub Vec<SequenceScore>);
+
+impl Scores {
+    fn each(&self, of: impl Fn(&SequenceScore) -> f64) -> Vec<f64> {
+        self.0.iter().map(of).collect()
+    }
+
+    /// Nats per sequence.
+    pub fn nats(&self) -> Mean {
+        Mean::of(&self.each(|score| score.nats))
+    }
+
+    fn nll(&self) -> Mean {
+        Mean::of(&self.each(|score| score.nll))
+    }
+
+    fn kl(&self) -> Mean {
+        Mean::of(&self.each(|score| score.kl))
+    }
+
+    fn perplexity(&self) -> f64 {
+        Total::of(&self.0).perplexity()
+    }
+
+    /// Nats per sequence less those of `other`, pair by pair.
+    pub fn less(&self, other: &Self) -> Mean {
+        Mean::of_differences(&self.each(|score| score.nats), &other.each(|score| score.nats))
+    }
+
+    /// Nats per sequence above the exact cost of the same sequences, if that is known.
+    pub fn above(&self) -> Option<Mean> {
+        Excess::of(&self.0).map(|excess| excess.above)
+    }
+}
+
+/// All protocols at one T.
+#[derive(Clone, Debug, Default)]
+pub struct Row {
+    /// Fast steps T.
+    pub steps: usize,
+    /// The run's own kind of noise, fresh draws: a bound.
+    pub elbo: Scores,
+    /// −log of the mean importance weight of the same draws: a bound.
+    pub iwae: Scores,
+    /// The second half of each sequence under a posterior of the first.
+    pub prefix: Scores,
+    /// One noise throughout, and scored at that noise: not a bound.
+    pub fixed: Scores,
+    /// The same posteriors at fresh draws: a bound.
+    pub fixed_at_fresh_noise: Scores,
+    /// Mean KL over sequences of every latent vector behind `elbo`, the K of the first layer first.
+    pub kl_by_latent: Vec<f64>,
+}
+
+impl Row {
+    /// What the sequences cost more at fresh noise than `fixed` reports.
+    pub fn gap(&self) -> Mean {
+        self.fixed_at_fresh_noise.less(&self.fixed)
+    }
+
+    fn add(&mut self, fitted: Protocol, of_run: bool, draws: &Draws) -> Result<()> {
+        match fitted {
+            Protocol::Prefix => self.prefix.0.push(draws.score(Protocol::Prefix)?),
+            Protocol::Fixed => {
+                self.fixed.0.push(draws.score(Protocol::Fixed)?);
+                self.fixed_at_fresh_noise.0.push(draws.score(Protocol::Elbo)?);
+            }
+            _ => {}
+        }
+        if of_run {
+            self.elbo.0.push(draws.score(Protocol::Elbo)?);
+            self.iwae.0.push(draws.score(Protocol::Iwae)?);
+            self.kl_by_latent.resize(draws.kl_by_latent.len(), 0.0);
+            self.kl_by_latent.iter_mut().zip(&draws.kl_by_latent).for_each(|(sum, kl)| *sum += kl);
+        }
+        Ok(())
+    }
+}
+
+type ScoresOf = fn(&Row) -> &Scores;
+type MeanOf = fn(&Row) -> Mean;
+
+/// Those that are about whole sequences, by name, and whether they are bounds.
+const WHOLE: [(&str, ScoresOf, bool); 4] = [
+    ("elbo", |row| &row.elbo, true),
+    ("iwae", |row| &row.iwae, true),
+    ("fixed", |row| &row.fixed, false),
+    ("fixed_at_fresh_noise", |row| &row.fixed_at_fresh_noise, true),
+];
+
+/// What programs are told, in nats per sequence.
+const MEANS: [(&str, MeanOf); 11] = [
+    ("elbo", |row| row.elbo.nats()),
+    ("iwae", |row| row.iwae.nats()),
+    ("prefix", |row| row.prefix.nats()),
+    ("fixed", |row| row.fixed.nats()),
+    ("fixed_at_fresh_noise", |row| row.fixed_at_fresh_noise.nats()),
+    ("nll", |row| row.elbo.nll()),
+    ("kl", |row| row.elbo.kl()),
+    ("fixed_nll_at_own_noise", |row| row.fixed.nll()),
+    ("fixed_nll_at_fresh_noise", |row| row.fixed_at_fresh_noise.nll()),
+    ("fixed_kl", |row| row.fixed.kl()),
+    ("gap", Row::gap),
+];
+
+/// Measures the first sequences of `source`, a row for every T; calls `progress` with the number of fast steps done, of all
+/// that there are to do, behind every batch.
+///
+/// # Errors
+/// A model without latents, settings that contradict each other, sequences that cannot be read, numbers that are not finite.
+pub fn audit(
+    config: &Config,
+    params: &Params,
+    store: &mut Store,
+    source: &Arc<dyn Source>,
+    options: &Options,
+    mut progress: impl FnMut(u64, u64),
+) -> Result<Vec<Row>> {
+    let most = options.steps.iter().copied().max().unwrap_or(0);
+    if options.steps.contains(&0) || most == 0 || options.draws < 2 {
+        return Err(Error::usage("an audit needs at least 1 fast step and 2 draws"));
+    }
+    let mut config = config.clone();
+    config.fast.steps = most;
+    config.resolved()?;
+    // A run with fixed noise fits the same posteriors by both protocols.
+    let of_run = if config.fast.noise == Noise::Fixed { Protocol::Fixed } else { Protocol::Elbo };
+    let mut evaluators = Vec::new();
+    for protocol in [Protocol::Elbo, Protocol::Prefix, Protocol::Fixed] {
+        if protocol != Protocol::Elbo || of_run == Protocol::Elbo {
+            let evaluator = Evaluator::new(&config, protocol, most, options.draws, params, store)?;
+            evaluators.push((protocol, evaluator.at_fresh_noise_too()));
+        }
+    }
+    config.check_room(store, Work::Evaluation)?;
+    let count = source.samples().map_or(options.sequences, |samples| samples.min(options.sequences));
+    let batches = count.div_ceil(config.train.batch as u64) * evaluators.len() as u64;
+    let work = options.steps.iter().map(|&t| t as u64).sum::<u64>() * batches;
+    let mut done = 0;
+    let mut rows = Vec::new();
+    for &steps in &options.steps {
+        let mut row = Row { steps, ..Row::default() };
+        for (protocol, evaluator) in &mut evaluators {
+            evaluator.take_steps(steps);
+            evaluator.draws(store, source, 0..count, |sequences, _| {
+                done += steps as u64;
+                progress(done, work);
+                sequences.iter().try_for_each(|draws| row.add(*protocol, *protocol == of_run, draws))
+            })?;
+        }
+        let sequences = row.elbo.0.len() as f64;
+        row.kl_by_latent.iter_mut().for_each(|kl| *kl /= sequences);
+        rows.push(row);
+    }
+    Ok(rows)
+}
+
+/// What was audited, and what came out.
+pub struct Audit<'a> {
+    /// The run.
+    pub run: &'a Run,
+    /// Its model.
+    pub model: &'a Loaded,
+    /// The text.
+    pub text: &'a Text,
+    /// The process that made the text, where it is known.
+    pub corpus: Option<Corpus>,
+    /// Draws S.
+    pub draws: usize,
+    /// A row for every T, at least one.
+    pub rows: &'a [Row],
+}
+
+impl Audit<'_> {
+    /// The row of the T that is nearest to what the run was trained with.
+    pub fn as_trained(&self) -> &Row {
+        let trained = self.model.config.fast.steps;
+        self.rows.iter().min_by_key(|row| row.steps.abs_diff(trained)).expect("an audit has rows")
+    }
+
+    fn total(&self) -> Total {
+        Total::of(&self.rows[0].elbo.0)
+    }
+
+    /// The exact cost of the sequences in nats each, if it is known.
+    fn exact(&self) -> Option<f64> {
+        Excess::of(&self.rows[0].elbo.0).map(|excess| excess.exact)
+    }
+
+    /// All tables.
+    pub fn text(&self) -> String {
+        let (config, total) = (&self.model.config, self.total());
+        let what = match &self.corpus {
+            Some(_) => "held-out stories of the embedded corpus".into(),
+            None => format!("sequences of {}", self.text),
+        };
+        let mut lines = vec![format!(
+            "{} after step {}, weights {}, seed {}: {} {what}, {} tokens\nposterior {}, fitted with {} noise, trained with \
+             T = {}; S = {} draws; nats/sequence, ± one standard error over sequences",
+            self.run.path().display(),
+            self.model.step,
+            short(&self.model.weights),
+            config.train.seed,
+            total.sequences,
+            total.tokens,
+            config.fast.posterior,
+            config.fast.noise,
+            config.fast.steps,
+            self.draws,
+        )];
+        if let Some((corpus, exact)) = self.corpus.as_ref().zip(self.exact()) {
+            lines.push(format!("true entropy {:.2}; these very stories cost {exact:.2}", corpus.entropy()));
+        }
+        lines.push("\nWhat every protocol prints\n".into());
+        lines.push(
+            Table::of(self.rows)
+                .right("T", |row| row.steps)
+                .right("elbo, a bound", |row| nats(row.elbo.nats()))
+                .right("iwae, a bound", |row| nats(row.iwae.nats()))
+                .right("prefix, second half", |row| nats(row.prefix.nats()))
+                .right("fixed, NOT a bound", |row| nats(row.fixed.nats()))
+                .right("fixed at fresh noise", |row| nats(row.fixed_at_fresh_noise.nats()))
+                .right("gap", |row| nats(row.gap()))
+                .to_string(),
+        );
+        if self.exact().is_some() {
+            lines.push("\nLess the exact cost of the same stories; a bound cannot be below zero\n".into());
+            let mut table = Table::of(self.rows).right("T", |row| row.steps);
+            for (name, scores, is_bound) in WHOLE {
+                let above = |row| scores(row).above().expect("the exact cost is known");
+                let [right, wrong] = if is_bound { ["holds", "BROKEN"] } else { ["above", "BELOW: no bound"] };
+                table = table
+                    .right(name.replace('_', " "), |row| nats(above(row)))
+                    .left("", |row| if above(row).is_below_zero() { wrong } else { right });
+            }
+            lines.push(table.to_string());
+        }
+        lines.push(
+            "\nHow NLL falls with T and what it costs: a posterior at fresh noise, and one at the noise that it was fitted to\n"
+                .into(),
+        );
+        lines.push(
+            Table::of(self.rows)
+                .right("T", |row| row.steps)
+                .right("NLL, fresh noise", |row| nats(row.elbo.nll()))
+                .right("+ KL", |row| nats(row.elbo.kl()))
+                .right("fixed: NLL, own noise", |row| nats(row.fixed.nll()))
+                .right("NLL, fresh noise", |row| nats(row.fixed_at_fresh_noise.nll()))
+                .right("+ KL", |row| nats(row.fixed.kl()))
+                .to_string(),
+        );
+        let row = self.as_trained();
+        lines.push(format!("\nWhere the KL goes at T = {}, nats/sequence by layer and latent\n", row.steps));
+        let per_layer = config.model.latents;
+        let layers: Vec<&[f64]> = row.kl_by_latent.chunks(per_layer).collect();
+        let numbered: Vec<(usize, &[f64])> = (1..).zip(layers).collect();
+        let mut table = Table::of(&numbered).right("layer", |(number, _)| number);
+        for k in 0..per_layer {
+            table = table.right(format!("latent {}", k + 1), move |(_, kl)| format!("{:.3}", kl[k]));
+        }
+        lines.push(table.right("all", |(_, kl)| format!("{:.3}", kl.iter().sum::<f64>())).to_string());
+        lines.join("\n")
+    }
+
+    /// The same for programs, from `command`.
+    pub fn json<'a>(&'a self, command: &'a str) -> impl Serialize + 'a {
+        let total = self.total();
+        Json {
+            head: Head::new(self.run, self.model, self.text),
+            command,
+            samples: self.draws,
+            sequences: total.sequences,
+            tokens: total.tokens,
+            bytes: total.bytes,
+            entropy: self.corpus.as_ref().map(Corpus::entropy),
+            exact_nats_per_sequence: self.exact(),
+            rows: self.rows.iter().map(|row| RowJson::of(row, self.model.config.model.latents)).collect(),
+            verdict: verdict(self),
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Json<'a> {
+    #[serde(flatten)]
+    head: Head<'a>,
+    command: &'a str,
+    samples: usize,
+    sequences: u64,
+    tokens: u64,
+    bytes: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    entropy: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    exact_nats_per_sequence: Option<f64>,
+    rows: Vec<RowJson<'a>>,
+    verdict: String,
+}
+
+#[derive(Serialize)]
+struct RowJson<'a> {
+    fast_steps: usize,
+    #[serde(flatten)]
+    means: BTreeMap<&'static str, Mean>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    above_truth: Option<BTreeMap<&'static str, Above>>,
+    kl_by_layer_and_latent: Vec<&'a [f64]>,
+    perplexity_elbo: f64,
+    perplexity_fixed: f64,
+}
+
+#[derive(Serialize)]
+struct Above {
+    #[serde(flatten)]
+    above: Mean,
+    holds: bool,
+}
+
+impl<'a> RowJson<'a> {
+    fn of(row: &'a Row, latents_per_layer: usize) -> Self {
+        let above = WHOLE.map(|(name, scores, _)| {
+            let above = scores(row).above()?;
+            Some((name, Above { above, holds: !above.is_below_zero() }))
+        });
+        Self {
+            fast_steps: row.steps,
+            means: MEANS.map(|(name, mean)| (name, mean(row))).into(),
+            above_truth: above.into_iter().collect(),
+            kl_by_layer_and_latent: row.kl_by_latent.chunks(latents_per_layer).collect(),
+            perplexity_elbo: row.elbo.perplexity(),
+            perplexity_fixed: row.fixed.perplexity(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use engine::{DType, Device};
+    use ltm::run::validation_stories;
+
+    /// Every list is what the protocol of that name prints.
+    #[test]
+    fn the_audit_prints_what_the_protocols_print() {
+        let mut config = Config::preset("demo").unwrap();
+        for (key, value) in [
+            ("model.dim", "16"),
+            ("model.heads", "2"),
+            ("model.latents", "2"),
+            ("train.batch", "2"),
+            ("fast.steps", "3"),
+        ] {
+            config.set(key, value).unwrap();
+        }
+        let config = config.resolved().unwrap();
+        let mut store = Store::new(Device::Cpu);
+        let params = Params::new(&config.model, DType::F32, &mut store);
+        params.init(&mut store, 5);
+        let source = validation_stories(config.model.seq, 3).unwrap();
+        let options = Options { steps: vec![1, 3], draws: 2, sequences: 3 };
+        let mut last = (0, 1);
+        let rows = audit(&config, &params, &mut store, &source, &options, |done, work| last = (done, work)).unwrap();
+        assert_eq!(last.0, last.1);
+        for row in &rows {
+            for (protocol, found) in [
+                (Protocol::Elbo, &row.elbo),
+                (Protocol::Iwae, &row.iwae),
+                (Protocol::Prefix, &row.prefix),
+                (Protocol::Fixed, &row.fixed),
+            ] {
+                let evaluator = Evaluator::new(&config, protocol, row.steps, 2, &params, &mut store).unwrap();
+                let expected = evaluator.score(&mut store, &source, Some(3), |_| ()).unwrap();
+                let parts = |scores: &[SequenceScore]| {
+                    scores.iter().map(|score| (score.nats, score.nll, score.exact)).collect::<Vec<_>>()
+                };
+                assert_eq!(parts(&found.0), parts(&expected), "{protocol:?}, T = {}", row.steps);
+                assert_eq!(found.0.len(), 3);
+            }
+            assert_eq!(row.fixed.each(|score| score.kl), row.fixed_at_fresh_noise.each(|score| score.kl));
+            assert_eq!(row.kl_by_latent.len(), 4);
+            let kl = row.elbo.kl().mean;
+            assert!((row.kl_by_latent.iter().sum::<f64>() - kl).abs() < 1e-9 * kl);
+        }
+    }
+}

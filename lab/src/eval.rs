@@ -1,0 +1,346 @@
+//! A run judged by several protocols on one text: what `ltm eval` prints.
+
+use crate::table::{Table, digits, nats, or_dash, perplexity, plus_minus, short};
+use crate::text;
+use engine::{Error, Result};
+use ltm::config::Work;
+use ltm::corpus::Corpus;
+use ltm::data::Source;
+use ltm::evaluate::{Evaluator, Excess, Mean, Protocol, SequenceScore, Total};
+use ltm::hash::sha256_files;
+use ltm::json::finite_or_null;
+use ltm::run::{IMPORTED, Loaded, Run, Scorable, TrainingText, validation_stories};
+use serde::{Deserialize, Serialize};
+use std::fmt::{self, Display, Formatter};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// How to score.
+pub struct Options {
+    /// The protocols, in the order of the table.
+    pub protocols: Vec<Protocol>,
+    /// Fast steps T.
+    pub steps: usize,
+    /// Draws S.
+    pub samples: usize,
+    /// Only the first sequences.
+    pub limit: Option<u64>,
+}
+
+/// What one protocol says, by the names that `--json` has.
+#[derive(Serialize)]
+pub struct Row {
+    /// Sums over the sequences.
+    #[serde(flatten)]
+    pub figures: Figures,
+    nats_per_sequence: f64,
+    nats_per_sequence_error: f64,
+    nats_per_sequence_draw_error: f64,
+    #[serde(flatten)]
+    truth: Option<Truth>,
+    /// Nats of each sequence, in order: a comparison with another model, pair by pair, needs them.
+    pub sequence_nats: Vec<f64>,
+}
+
+/// What the embedded corpus knows of its stories.
+#[derive(Serialize)]
+struct Truth {
+    entropy: f64,
+    exact_nats_per_sequence: f64,
+    above_truth: f64,
+    above_truth_error: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bound_holds: Option<bool>,
+}
+
+impl Row {
+    /// What `scores` by a protocol add up to.
+    pub fn of(protocol: Protocol, scores: &[SequenceScore]) -> Self {
+        let total = Total::of(scores);
+        let nats = total.per_sequence();
+        let truth = Excess::of(scores).map(|excess| Truth {
+            entropy: Corpus::default().entropy(),
+            exact_nats_per_sequence: excess.exact,
+            above_truth: excess.above.mean,
+            above_truth_error: excess.above.error,
+            bound_holds: protocol.is_bound().then(|| excess.holds()),
+        });
+        Self {
+            figures: Figures::of(protocol, &total),
+            nats_per_sequence: nats.mean,
+            nats_per_sequence_error: nats.error,
+            nats_per_sequence_draw_error: total.draw_error() / total.sequences as f64,
+            truth,
+            sequence_nats: scores.iter().map(|score| score.nats).collect(),
+        }
+    }
+
+    /// Nats per sequence, with the standard error over sequences.
+    pub fn nats(&self) -> Mean {
+        Mean { mean: self.nats_per_sequence, error: self.nats_per_sequence_error }
+    }
+
+    /// Nats per sequence of a part of the sum, NLL or KL.
+    pub fn per_sequence(&self, sum: f64) -> f64 {
+        sum / self.figures.sequences as f64
+    }
+
+    /// Nats per sequence above the exact cost of the same sequences, if that is known.
+    pub fn above(&self) -> Option<Mean> {
+        self.truth.as_ref().map(|truth| Mean { mean: truth.above_truth, error: truth.above_truth_error })
+    }
+}
+
+/// Scores `source` by all protocols; those that share their draws share a fit. Calls `progress` with the protocols under way,
+/// the number of sequences done and that of all.
+///
+/// # Errors
+/// Settings that contradict each other, data that do not fit the model, and scores that are not finite.
+pub fn evaluate(
+    model: &mut Loaded,
+    source: &Arc<dyn Source>,
+    options: &Options,
+    mut progress: impl FnMut(&[Protocol], u64, u64),
+) -> Result<Vec<Row>> {
+    let mut config = model.config.clone();
+    config.fast.steps = options.steps;
+    config.resolved()?;
+    let count = source.samples().into_iter().chain(options.limit).min().unwrap_or(0);
+    let mut rows = Vec::new();
+    for group in Protocol::groups(&options.protocols) {
+        let store = &mut model.store;
+        let evaluator = Evaluator::new(&config, group[0], options.steps, options.samples, &model.params, store)?;
+        config.check_room(store, Work::Evaluation)?;
+        let progress = |done| progress(&group, done, count);
+        let scores = evaluator.scores(&group, store, source, options.limit, progress)?;
+        rows.extend(group.iter().zip(scores).map(|(&protocol, scores)| Row::of(protocol, &scores)));
+    }
+    rows.sort_by_key(|row: &Row| options.protocols.iter().position(|&protocol| protocol == row.figures.protocol));
+    Ok(rows)
+}
+
+/// The table, and what there is to know about its numbers.
+pub fn text(rows: &[Row]) -> String {
+    let mut table = Table::of(rows)
+        .left("protocol", |row| row.figures.protocol.name())
+        .left("what it is", |row| row.figures.protocol.status())
+        .right("nats/sequence", |row| nats(row.nats()))
+        .right("= NLL", |row| digits(row.per_sequence(row.figures.nll), 2))
+        .right("+ KL", |row| digits(row.per_sequence(row.figures.kl_or_rest()), 2))
+        .right("perplexity", |row| perplexity(row.figures.perplexity))
+        .right("bits/byte", |row| digits(row.figures.bits_per_byte, 4));
+    let exact = rows.iter().find_map(|row| row.truth.as_ref()).map(|truth| truth.exact_nats_per_sequence);
+    if exact.is_some() {
+        table = table
+            .right("true entropy", |row| or_dash(row.truth.as_ref().map(|truth| digits(truth.entropy, 2))))
+            .right("above the truth", |row| row.above().map_or("(half a story)".into(), nats));
+    }
+    let mut lines = vec![table.to_string()];
+    let extras = rows.iter().map(|Row { figures, .. }| {
+        let bound = if figures.protocol == Protocol::Fixed { " (not a bound)" } else { "" };
+        format!("{} {}{bound}", figures.protocol.name(), perplexity(figures.mean_sequence_perplexity))
+    });
+    let extras = extras.collect::<Vec<_>>().join(", ");
+    lines.push(format!("extra, the public reference's average of exp(nats/token) over sequences: {extras}"));
+    if rows.iter().any(|row| row.figures.protocol == Protocol::Iwae) {
+        lines.push(format!("{IWAE}; with few draws their noise can put it above elbo"));
+    }
+    if let Some(exact) = exact {
+        lines.push(format!(
+            "exact -log p of these very stories: {exact:.2} nats each; the table's last column is measured against it"
+        ));
+        lines.extend(rows.iter().filter_map(|row| row.above().map(|above| verdict(row.figures.protocol, above))));
+    }
+    lines.join("\n")
+}
+
+/// What the KL column says of `iwae`.
+pub const IWAE: &str = "iwae is no sum of two parts: its KL column is what is left beside the draws' mean NLL";
+
+/// Whether a number that is so far above the truth may be called what it is called, in a sentence.
+fn verdict(protocol: Protocol, above: Mean) -> String {
+    let name = protocol.name();
+    let side = if above.mean < 0.0 { "below" } else { "above" };
+    let distance = format!("{} nats {side} the truth", plus_minus(above.mean.abs(), above.error, 2));
+    match (protocol, above.is_below_zero()) {
+        (Protocol::Fixed, false) => format!("{name}: not a bound; {distance} here, which promises nothing"),
+        (Protocol::Fixed, true) => format!("{name}: not a bound, and it shows: {distance}"),
+        (Protocol::Nll, false) => format!("{name}: exact, {distance}"),
+        (Protocol::Nll, true) => format!("{name}: IMPOSSIBLE, {distance}: please report this"),
+        (_, false) => format!("{name}: the bound holds, {distance}"),
+        (_, true) => format!("{name}: THE BOUND IS BROKEN, {distance}: please report this"),
+    }
+}
+
+/// A protocol's figures, as `--json` and the suite's file have them.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Figures {
+    /// The protocol.
+    pub protocol: Protocol,
+    /// What its number is.
+    pub status: String,
+    /// Sequences.
+    pub sequences: u64,
+    /// Targets scored.
+    pub tokens: u64,
+    /// Bytes of text that they stand for.
+    pub bytes: f64,
+    /// Σ nats.
+    pub nats: f64,
+    /// Σ NLL.
+    pub nll: f64,
+    /// Σ KL; `None` for `iwae`, which is no sum of two parts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kl: Option<f64>,
+    /// What `iwae` has beside the draws' mean NLL.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rest: Option<f64>,
+    /// exp(Σ nats / Σ tokens).
+    #[serde(with = "finite_or_null")]
+    pub perplexity: f64,
+    /// Bits per byte.
+    #[serde(with = "finite_or_null")]
+    pub bits_per_byte: f64,
+    /// Mean of exp(nats / tokens) over sequences.
+    #[serde(with = "finite_or_null")]
+    pub mean_sequence_perplexity: f64,
+}
+
+impl Figures {
+    /// What the sums say.
+    pub fn of(protocol: Protocol, total: &Total) -> Self {
+        let is_sum = protocol != Protocol::Iwae;
+        Self {
+            protocol,
+            status: protocol.status().into(),
+            sequences: total.sequences,
+            tokens: total.tokens,
+            bytes: total.bytes,
+            nats: total.nats,
+            nll: total.nll,
+            kl: is_sum.then_some(total.kl),
+            rest: (!is_sum).then_some(total.kl),
+            perplexity: total.perplexity(),
+            bits_per_byte: total.bits_per_byte(),
+            mean_sequence_perplexity: total.mean_perplexity(),
+        }
+    }
+
+    /// What there is beside the NLL.
+    pub fn kl_or_rest(&self) -> f64 {
+        self.kl.or(self.rest).unwrap_or(f64::NAN)
+    }
+}
+
+/// What was judged on what: at the head of every `--json` output.
+#[derive(Serialize)]
+pub struct Head<'a> {
+    run: String,
+    step: u64,
+    weights_sha256: &'a str,
+    seed: u64,
+    #[serde(flatten)]
+    text: &'a Text,
+}
+
+impl<'a> Head<'a> {
+    /// The model in `run`, judged on `text`.
+    pub fn new(run: &Run, model: &'a Loaded, text: &'a Text) -> Self {
+        let run = run.path().display().to_string();
+        Self { run, step: model.step, weights_sha256: &model.weights, seed: model.config.train.seed, text }
+    }
+}
+
+/// The text that was scored: its name, and what vouches for it.
+#[derive(Clone, Debug, Serialize)]
+pub struct Text {
+    /// The path as it was given, or a description.
+    #[serde(rename = "data")]
+    pub name: String,
+    /// SHA-256 of the bytes of its files, one after the other; `None` for the embedded corpus, a part of the program.
+    #[serde(rename = "data_sha256")]
+    pub sha256: Option<String>,
+    /// Whether one of its files is training text of the run, see [`TrainingText`].
+    #[serde(rename = "data_learnt")]
+    pub is_training_text: bool,
+}
+
+/// What stands behind the name of a text that a run was trained on.
+pub const TRAINING_TEXT: &str = "training text of the run: not unseen";
+
+impl Text {
+    fn of(name: String, files: &[PathBuf], is_training_text: bool) -> Result<Self> {
+        Ok(Self { name, sha256: Some(sha256_files(files)?), is_training_text })
+    }
+}
+
+impl Display for Text {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name)?;
+        self.sha256.as_ref().map_or(Ok(()), |digest| write!(f, " (sha256 {})", short(digest)))?;
+        if self.is_training_text { write!(f, ", {TRAINING_TEXT}") } else { Ok(()) }
+    }
+}
+
+/// The first held-out stories of the embedded corpus for a run that reads them.
+///
+/// # Errors
+/// If the run's sequences are too short for a story.
+pub fn stories(run: &Run, count: u64) -> Result<(Arc<dyn Source>, Text)> {
+    let text = Text { name: "embedded corpus, held out".into(), sha256: None, is_training_text: false };
+    Ok((validation_stories(run.config().model.seq, count)?, text))
+}
+
+/// All of the text at `path`.
+///
+/// # Errors
+/// Data that cannot be read.
+pub fn named(path: &Path, run: &Run) -> Result<(Arc<dyn Source>, Text)> {
+    let Scorable { source, files } = text::sequences(path, run.config())?;
+    Ok((source, Text::of(path.display().to_string(), &files, TrainingText::of(run)?.has(&files)?)?))
+}
+
+/// The validation text of a run; of the embedded corpus so many stories.
+///
+/// # Errors
+/// Data that cannot be read or have changed, and a run without validation text.
+pub fn validation(run: &Run, model: &Loaded, count: u64) -> Result<(Arc<dyn Source>, Text)> {
+    let config = run.config();
+    if config.data.paths.is_empty() && model.data != IMPORTED {
+        return stories(run, count);
+    }
+    let Scorable { source, files } = held_out(run, model)?;
+    let names: Vec<String> = files.iter().map(|path| path.display().to_string()).collect();
+    let names = names.join(" + ");
+    let text = if config.data.validation.is_some() {
+        // Text that was named as validation text may have been named as training text too.
+        Text::of(names, &files, TrainingText::of(run)?.has(&files)?)
+    } else {
+        Text::of(format!("what was held out of {names}"), &files, false)
+    };
+    Ok((source, text?))
+}
+
+/// The validation text of a run's own data, provided that these are still what they were.
+///
+/// # Errors
+/// As [`validation`].
+pub fn held_out(run: &Run, model: &Loaded) -> Result<Scorable> {
+    let path = run.path().display();
+    if model.data == IMPORTED {
+        return Err(Error::usage(format!("{path} was imported and has no validation text: name a text to score")));
+    }
+    let material = text::material(run.config())?;
+    if material.fingerprint != model.data {
+        return Err(Error::new(format!(
+            "the data have changed since {path} was trained on them (checksum {}, now {}), so their validation text may be \
+             training text: put the old ones back, or name unseen text",
+            model.data, material.fingerprint
+        )));
+    }
+    let Some(source) = material.validation else {
+        return Err(Error::usage(format!("{path} has no validation text: name a text to score")));
+    };
+    let files = material.validation_files.into_iter().map(|file| file.path).collect();
+    Ok(Scorable { source, files })
+}

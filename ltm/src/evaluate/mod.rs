@@ -1,0 +1,325 @@
+//! What a text costs a model, and which of these numbers may be called a perplexity.
+//!
+//! Posterior inference sees the text that it is scored on. So a number is a bound on −log p(x) only if it pays for what the
+//! posterior knows, which is the KL, and if its noise is not the noise that the posterior was fitted to.
+
+mod protocol;
+mod total;
+
+pub use protocol::Protocol;
+pub use total::{Excess, Mean, SequenceScore, Total};
+
+use crate::config::{Config, FastConfig, ModelConfig, ModelKind, Noise};
+use crate::data::{Batch, Order, Sampler, Source};
+use crate::learn::{Fast, FastOptions, Inputs, Score, Scores};
+use crate::model::Params;
+use autograd::Store;
+use engine::{Error, Result};
+use std::ops::Range;
+use std::sync::Arc;
+use total::{log_mean, mean_and_variance};
+
+/// One sequence under draws from the posterior that was fitted to it, or under a model without latents. In nats.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Draws {
+    /// The sequence's number.
+    pub id: u32,
+    /// Targets scored.
+    pub tokens: usize,
+    /// Bytes of text that they stand for.
+    pub bytes: f64,
+    /// −log p(x) of all targets under the process that made the text, where it is known.
+    pub exact: Option<f64>,
+    /// −log p(x|z) for every draw z at fresh noise; one number if the model has no latents, none by protocol `fixed`.
+    pub nll: Vec<f64>,
+    /// log q(z|x) − log p(z) of every draw; empty if the model has no latents.
+    pub log_ratio: Vec<f64>,
+    /// −log p(x|z) at the noise that the posterior was fitted to, by protocol `fixed` alone.
+    pub own_nll: Option<f64>,
+    /// KL of the posterior to the prior.
+    pub kl: f64,
+    /// The KL of every latent vector, the first layer's first.
+    pub kl_by_latent: Vec<f64>,
+}
+
+impl Draws {
+    /// What the sequence costs by a protocol.
+    ///
+    /// # Errors
+    /// If the cost is not finite.
+    ///
+    /// # Panics
+    /// If the draws were made for a protocol that does not [share](Protocol::shares_draws) them.
+    pub fn score(&self, protocol: Protocol) -> Result<SequenceScore> {
+        let (nats, nll, noise) = match protocol {
+            Protocol::Elbo => {
+                let (nll, noise) = mean_and_variance(&self.nll);
+                (nll + self.kl, nll, noise)
+            }
+            Protocol::Iwae => {
+                let costs: Vec<f64> = self.nll.iter().zip(&self.log_ratio).map(|(nll, ratio)| nll + ratio).collect();
+                let (nats, noise) = log_mean(&costs);
+                (nats, mean_and_variance(&self.nll).0, noise)
+            }
+            // The noise is a single draw, which says nothing of its own error.
+            Protocol::Fixed => {
+                let nll = self.own_nll.expect("the posterior was scored at its own noise");
+                (nll + self.kl, nll, f64::NAN)
+            }
+            Protocol::Nll => (self.nll[0], self.nll[0], 0.0),
+            // Without latents there is nothing to draw.
+            Protocol::Prefix if self.log_ratio.is_empty() => (self.nll[0], self.nll[0], 0.0),
+            Protocol::Prefix => {
+                let (nats, noise) = log_mean(&self.nll);
+                (nats, nats, noise)
+            }
+        };
+        if !nats.is_finite() {
+            return Err(Error::new(format!("sample {} has a score that is not finite", self.id)));
+        }
+        let kl = if protocol == Protocol::Elbo || protocol == Protocol::Fixed { self.kl } else { nats - nll };
+        // The source's probability is that of whole sequences.
+        let exact = self.exact.filter(|_| protocol != Protocol::Prefix);
+        Ok(SequenceScore { nats, nll, kl, noise, tokens: self.tokens, bytes: self.bytes, exact })
+    }
+}
+
+/// Fits posteriors to batches of sequences by T fast steps and scores them by S draws, as one protocol wants it.
+#[derive(Debug)]
+pub struct Evaluator {
+    protocol: Protocol,
+    draws: usize,
+    /// Whether the posterior is scored at fresh noise, and whether at the noise that it was fitted to.
+    fresh: bool,
+    own: bool,
+    model: ModelConfig,
+    rate: f64,
+    inputs: Inputs,
+    /// What the posterior is fitted to: the inputs themselves, or first halves.
+    seen: Inputs,
+    /// Without latents there is nothing to fit.
+    fast: Option<Fast>,
+    score: Score,
+}
+
+impl Evaluator {
+    /// Plans an evaluation with `steps` fast steps and `draws` draws on batches of `config.train.batch` sequences.
+    ///
+    /// # Errors
+    /// If the configuration contradicts itself, there is no draw, or the protocol is not one for such a model.
+    pub fn new(
+        config: &Config,
+        protocol: Protocol,
+        steps: usize,
+        draws: usize,
+        params: &Params,
+        store: &mut Store,
+    ) -> Result<Self> {
+        if draws == 0 {
+            return Err(Error::usage("an evaluation needs at least one draw".to_string()));
+        }
+        let model = &config.model;
+        Protocol::by_name(protocol.name(), model.kind)?;
+        let inputs = Inputs::new(config.train.batch, model.seq, params.dtype(), store);
+        let seen = if protocol == Protocol::Prefix && model.kind.has_latents() {
+            Inputs::new(config.train.batch, (model.seq / 2).max(1), params.dtype(), store)
+        } else {
+            inputs
+        };
+        let noise = if protocol == Protocol::Fixed { Noise::Fixed } else { config.fast.noise };
+        let fast_config = FastConfig { steps, noise, ..config.fast.clone() };
+        let options = FastOptions { seed: config.train.seed, ..FastOptions::default() };
+        let fast = match model.kind {
+            ModelKind::Ltm => Some(Fast::new(model, &fast_config, params, &seen, store, &options)?),
+            ModelKind::Ar | ModelKind::Gpt2 => None,
+        };
+        let latents = fast.as_ref().map(|fast| &fast.latents);
+        let score = Score::new(model, params, &inputs, latents, config.train.seed, store)?;
+        let own = protocol == Protocol::Fixed;
+        let (model, rate) = (model.clone(), config.fast.rate_end);
+        Ok(Self { protocol, draws, fresh: !own, own, model, rate, inputs, seen, fast, score })
+    }
+
+    /// Scores the posteriors of protocol `fixed` at fresh noise too: their draws then have a price by `elbo` and `iwae` as well.
+    pub fn at_fresh_noise_too(self) -> Self {
+        Self { fresh: true, ..self }
+    }
+
+    /// Fits with another number of fast steps from now on.
+    ///
+    /// # Panics
+    /// If they are more than it was planned for.
+    pub fn take_steps(&mut self, steps: usize) {
+        self.fast.iter_mut().for_each(|fast| fast.take_steps(steps));
+    }
+
+    /// Draws for the sequences of one batch that have a target, in order.
+    ///
+    /// # Errors
+    /// If the batch does not fit the model, or `prefix` meets a sequence whose ignored targets are not its last.
+    pub fn batch(&self, store: &mut Store, batch: &Batch) -> Result<Vec<Draws>> {
+        let scored = if self.protocol == Protocol::Prefix {
+            let [prefix, rest] = halves(batch);
+            // A sequence of one token has no first half: its posterior has seen nothing.
+            self.seen.place(store, &self.model, &front(&prefix, self.seen.sequence)?)?;
+            rest
+        } else {
+            self.seen.load(store, &self.model, batch)?;
+            batch.clone()
+        };
+        let (kl, kl_by_latent) = match &self.fast {
+            Some(fast) => {
+                fast.fit(store, self.rate, 0, |_, _| ());
+                (fast.latents.posterior_kl(store), fast.latents.kl_by_latent(store))
+            }
+            None => (vec![0.0; batch.samples.len()], vec![Vec::new(); batch.samples.len()]),
+        };
+        self.inputs.load(store, &self.model, &scored)?;
+        self.score.begin(store);
+        // The noise that all fast steps shared also made the final z.
+        let own = self.fast.as_ref().filter(|_| self.own).map(|fast| self.score.at(store, fast.latents.z));
+        let draws: Vec<Scores> = match &self.fast {
+            None => vec![self.score.exact(store)],
+            Some(_) if !self.fresh => Vec::new(),
+            Some(_) => (0..self.draws as u32).map(|s| self.score.draw(store, s)).collect(),
+        };
+        let samples = batch.samples.iter().enumerate().filter(|(_, sample)| sample.scored > 0);
+        let sequences = samples.map(|(b, sample)| {
+            let tokens = scored_in(&scored, b);
+            Draws {
+                id: sample.id,
+                tokens,
+                bytes: sample.bytes as f64 * (tokens as f64 / f64::from(sample.scored)),
+                exact: sample.nats,
+                nll: draws.iter().map(|draw| draw.nll[b]).collect(),
+                log_ratio: draws.iter().filter_map(|draw| draw.log_ratio.get(b).copied()).collect(),
+                own_nll: own.as_ref().map(|own| own.nll[b]),
+                kl: kl[b],
+                kl_by_latent: kl_by_latent[b].clone(),
+            }
+        });
+        Ok(sequences.collect())
+    }
+
+    /// Draws for some sequences of `source`; hands them to `each`, batch by batch, with the number of the next one.
+    ///
+    /// # Errors
+    /// Sequences that cannot be read or do not fit the model, and those of `each`.
+    pub fn draws(
+        &self,
+        store: &mut Store,
+        source: &Arc<dyn Source>,
+        sequences: Range<u64>,
+        mut each: impl FnMut(Vec<Draws>, u64) -> Result<()>,
+    ) -> Result<()> {
+        let mut sampler = Sampler::new(source.clone(), Order::Once)?;
+        let (rows, seq) = (self.inputs.batch, self.inputs.sequence);
+        let mut batch = Batch::new(rows, seq);
+        for first in sequences.clone().step_by(rows) {
+            sampler.fill(first, &mut batch)?;
+            for row in (0..rows).filter(|&row| first + row as u64 >= sequences.end) {
+                batch.targets[row * seq..(row + 1) * seq].fill(-1);
+                batch.samples[row].scored = 0;
+            }
+            each(self.batch(store, &batch)?, (first + rows as u64).min(sequences.end))?;
+        }
+        Ok(())
+    }
+
+    /// What the first `limit` sequences of `source` cost by each of `protocols`, all from one fit; calls `progress` with the
+    /// number of sequences done.
+    ///
+    /// # Errors
+    /// As [`draws`](Self::draws), a source without end if there is no limit, and a score that is not finite.
+    ///
+    /// # Panics
+    /// If a protocol does not [share the draws](Protocol::shares_draws) of the evaluator's.
+    pub fn scores(
+        &self,
+        protocols: &[Protocol],
+        store: &mut Store,
+        source: &Arc<dyn Source>,
+        limit: Option<u64>,
+        mut progress: impl FnMut(u64),
+    ) -> Result<Vec<Vec<SequenceScore>>> {
+        assert!(protocols.iter().all(|protocol| protocol.shares_draws(self.protocol)), "{protocols:?}");
+        let Some(count) = source.samples().into_iter().chain(limit).min() else {
+            return Err(Error::usage("a source without end needs a limit"));
+        };
+        let mut scores = vec![Vec::new(); protocols.len()];
+        self.draws(store, source, 0..count, |sequences, done| {
+            for (scores, &protocol) in scores.iter_mut().zip(protocols) {
+                for draws in &sequences {
+                    scores.push(draws.score(protocol)?);
+                }
+            }
+            progress(done);
+            Ok(())
+        })?;
+        Ok(scores)
+    }
+
+    /// The same by its own protocol.
+    ///
+    /// # Errors
+    /// As [`scores`](Self::scores).
+    pub fn score(
+        &self,
+        store: &mut Store,
+        source: &Arc<dyn Source>,
+        limit: Option<u64>,
+        progress: impl FnMut(u64),
+    ) -> Result<Vec<SequenceScore>> {
+        self.scores(&[self.protocol], store, source, limit, progress).map(|mut scores| scores.remove(0))
+    }
+}
+
+/// A batch with the first half of each sequence's targets, and one with the second.
+fn halves(batch: &Batch) -> [Batch; 2] {
+    let n = batch.targets.len() / batch.samples.len();
+    let mut prefix = batch.clone();
+    let mut rest = batch.clone();
+    for b in 0..batch.samples.len() {
+        let half = scored_in(batch, b) / 2;
+        for (seen, i) in (b * n..(b + 1) * n).filter(|&i| batch.targets[i] >= 0).enumerate() {
+            let unseen = if seen < half { &mut rest } else { &mut prefix };
+            unseen.targets[i] = -1;
+        }
+    }
+    [prefix, rest]
+}
+
+/// The first `n` places of each sequence of a batch that has no targets behind them.
+fn front(batch: &Batch, n: usize) -> Result<Batch> {
+    let whole = batch.targets.len() / batch.samples.len();
+    if batch.targets.chunks(whole).any(|targets| targets[n..].iter().any(|&target| target >= 0)) {
+        return Err(Error::new("a sequence's first half is beyond its middle: targets that count must come first"));
+    }
+    let cut = |of: &[i32]| of.chunks(whole).flat_map(|row| &row[..n]).copied().collect();
+    Ok(Batch { tokens: cut(&batch.tokens), targets: cut(&batch.targets), samples: batch.samples.clone() })
+}
+
+/// Targets of row `b` that count.
+fn scored_in(batch: &Batch, b: usize) -> usize {
+    let n = batch.targets.len() / batch.samples.len();
+    batch.targets[b * n..(b + 1) * n].iter().filter(|&&t| t >= 0).count()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn first_halves_are_at_the_front() {
+        let mut batch = Batch::new(2, 5);
+        batch.tokens = (0..10).collect();
+        batch.targets = vec![1, 2, 3, 4, 5, 6, 7, -1, -1, -1];
+        let [prefix, rest] = halves(&batch);
+        let seen = front(&prefix, 2).unwrap();
+        assert_eq!((seen.tokens, seen.targets), (vec![0, 1, 5, 6], vec![1, 2, 6, -1]));
+        assert_eq!(rest.targets, [-1, -1, 3, 4, 5, -1, 7, -1, -1, -1]);
+        // A target to be ignored before such as count: half of them is beyond the middle.
+        batch.targets[..3].fill(-1);
+        assert!(front(&halves(&batch)[0], 2).unwrap_err().to_string().contains("must come first"));
+    }
+}

@@ -1,0 +1,99 @@
+use crate::config::ModelKind;
+use engine::{Error, Result};
+use serde::{Deserialize, Serialize};
+
+/// How a text is scored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Protocol {
+    /// Fit a posterior, then S fresh draws: mean NLL plus the KL. An upper bound on −log p(x) in expectation.
+    Elbo,
+    /// −log of the mean importance weight over S draws. A tighter upper bound.
+    Iwae,
+    /// −log p(x) of a model without latents, exactly.
+    Nll,
+    /// Fit on the first half of each sequence; −log of the second half's mean likelihood over S draws. A code length that
+    /// an autoregressive model's number can be compared with.
+    Prefix,
+    /// The public reference's own number: the NELBO at the noise that the posterior was fitted to. Not a bound.
+    Fixed,
+}
+
+impl Protocol {
+    /// The protocols for a kind of model, in the order of tables; the model is validated by the first. A model without
+    /// latents has no posterior: it knows −log p of a text, and of its second half, exactly.
+    pub const fn of(kind: ModelKind) -> &'static [Self] {
+        match kind {
+            ModelKind::Ltm => &[Self::Elbo, Self::Iwae, Self::Prefix, Self::Fixed],
+            ModelKind::Ar | ModelKind::Gpt2 => &[Self::Nll, Self::Prefix],
+        }
+    }
+
+    /// Its name on the command line and in files.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Elbo => "elbo",
+            Self::Iwae => "iwae",
+            Self::Nll => "nll",
+            Self::Prefix => "prefix",
+            Self::Fixed => "fixed",
+        }
+    }
+
+    /// What its number is.
+    pub const fn status(self) -> &'static str {
+        match self {
+            Self::Elbo => "upper bound",
+            Self::Iwae => "tighter upper bound",
+            Self::Nll => "exact",
+            Self::Prefix => "second half given the first",
+            Self::Fixed => "not a bound",
+        }
+    }
+
+    /// Whether its number is an upper bound on −log p(x), in expectation.
+    pub const fn is_bound(self) -> bool {
+        matches!(self, Self::Elbo | Self::Iwae)
+    }
+
+    /// Whether both fit a posterior in the same way and score it by the same draws, so that one pass has the numbers of both.
+    pub fn shares_draws(self, other: Self) -> bool {
+        self == other || (self.is_bound() && other.is_bound())
+    }
+
+    /// The protocols of `asked`, each once, in groups that [share their draws](Self::shares_draws).
+    pub fn groups(asked: &[Self]) -> Vec<Vec<Self>> {
+        let mut groups: Vec<Vec<Self>> = Vec::new();
+        for &protocol in asked {
+            match groups.iter_mut().find(|group| group[0].shares_draws(protocol)) {
+                Some(group) if group.contains(&protocol) => {}
+                Some(group) => group.push(protocol),
+                None => groups.push(vec![protocol]),
+            }
+        }
+        groups
+    }
+
+    /// The protocol called `name` for a kind of model.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub fn by_name(name: &str, kind: ModelKind) -> Result<Self> {
+        Self::of(kind).iter().copied().find(|p| p.name() == name).ok_or_else(|| {
+            let names = Self::of(kind).iter().map(|p| p.name()).collect::<Vec<_>>().join(", ");
+            Error::usage(format!("there is no protocol {name:?} for model.kind = {kind}: choose one of {names}"))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Protocol::*;
+    use super::*;
+
+    #[test]
+    fn the_bounds_share_a_fit() {
+        assert_eq!(Protocol::groups(&[Fixed, Iwae, Fixed, Elbo]), [vec![Fixed], vec![Iwae, Elbo]]);
+        assert!(Protocol::groups(&[]).is_empty());
+    }
+}

@@ -1,0 +1,275 @@
+use crate::json::finite_or_null;
+use serde::{Deserialize, Serialize};
+use std::f64::consts::LN_2;
+
+/// What one sequence costs by a protocol, in nats.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct SequenceScore {
+    /// The protocol's number.
+    pub nats: f64,
+    /// The part of it that is −log p(x|z).
+    pub nll: f64,
+    /// The part of it that is the KL; for `iwae` what is left beside the draws' mean NLL.
+    pub kl: f64,
+    /// Variance of `nats` that is due to the finite number of draws; not a number for a single draw.
+    pub noise: f64,
+    /// Targets scored.
+    pub tokens: usize,
+    /// Bytes of text that they stand for.
+    pub bytes: f64,
+    /// −log p(x) under the process that made the text, where it is known for what the protocol scores.
+    pub exact: Option<f64>,
+}
+
+/// Sums over the sequences of a corpus, with their errors. They can be written and read again to the last bit; memory does not
+/// grow with the number of sequences.
+///
+/// ```
+/// use ltm::evaluate::{SequenceScore, Total};
+///
+/// let score = |nats, tokens| SequenceScore { nats, tokens, bytes: 2.0 * tokens as f64, ..SequenceScore::default() };
+/// let total = Total::of(&[score(30.0, 10), score(10.0, 30)]);
+/// // Per token of all sequences together, not the mean of the sequences'.
+/// assert_eq!((total.perplexity(), total.bits_per_byte()), (1f64.exp(), 0.5 / 2f64.ln()));
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Total {
+    /// Sequences.
+    pub sequences: u64,
+    /// Targets scored.
+    pub tokens: u64,
+    /// Bytes scored.
+    pub bytes: f64,
+    /// Σ nats.
+    pub nats: f64,
+    /// Σ NLL.
+    pub nll: f64,
+    /// Σ KL.
+    pub kl: f64,
+    /// Variance of Σ nats that is due to the finite number of draws; not a number for a single draw.
+    #[serde(with = "finite_or_null")]
+    noise: f64,
+    /// Σ exp(nats / tokens).
+    #[serde(with = "finite_or_null")]
+    perplexities: f64,
+    /// Σ nats², Σ nats · tokens, Σ tokens².
+    squares: [f64; 3],
+}
+
+impl Total {
+    /// The sums over `scores`.
+    pub fn of(scores: &[SequenceScore]) -> Self {
+        let mut total = Self::default();
+        scores.iter().for_each(|score| total.add(score));
+        total
+    }
+
+    /// Adds a sequence.
+    pub fn add(&mut self, score: &SequenceScore) {
+        let tokens = score.tokens as f64;
+        self.sequences += 1;
+        self.tokens += score.tokens as u64;
+        self.bytes += score.bytes;
+        self.nats += score.nats;
+        self.nll += score.nll;
+        self.kl += score.kl;
+        self.noise += score.noise;
+        self.perplexities += (score.nats / tokens.max(1.0)).exp();
+        let products = [score.nats * score.nats, score.nats * tokens, tokens * tokens];
+        self.squares.iter_mut().zip(products).for_each(|(sum, product)| *sum += product);
+    }
+
+    /// Nats per sequence, with the standard error over the choice of sequences, lengths and all.
+    pub fn per_sequence(&self) -> Mean {
+        let n = self.sequences as f64;
+        Mean { mean: self.nats / n, error: self.error_of(self.squares[0] - self.nats * self.nats / n) / n }
+    }
+
+    /// Nats per token, with the standard error over the choice of sequences of a ratio of two sums: the spread of what is left
+    /// of each sequence's nats beyond its tokens at that rate.
+    pub fn per_token(&self) -> Mean {
+        let rate = self.nats / self.tokens as f64;
+        let [nats, both, tokens] = self.squares;
+        let spread = nats - 2.0 * rate * both + rate * rate * tokens;
+        Mean { mean: rate, error: self.error_of(spread) / self.tokens as f64 }
+    }
+
+    /// Standard error of a sum over sequences whose squared deviations add up to `spread`; not a number for a single one.
+    fn error_of(&self, spread: f64) -> f64 {
+        let n = self.sequences as f64;
+        if self.sequences > 1 { (spread.max(0.0) * n / (n - 1.0)).sqrt() } else { f64::NAN }
+    }
+
+    /// Standard error of Σ nats over the draws; not a number for a single draw.
+    pub fn draw_error(&self) -> f64 {
+        self.noise.sqrt()
+    }
+
+    /// exp(Σ nats / Σ tokens).
+    pub fn perplexity(&self) -> f64 {
+        self.per_token().mean.exp()
+    }
+
+    /// Σ nats / (ln 2 · Σ bytes): does not depend on the tokenizer.
+    pub fn bits_per_byte(&self) -> f64 {
+        self.nats / LN_2 / self.bytes
+    }
+
+    /// Mean of exp(nats / tokens) over sequences: the public reference's average, which is no perplexity of the corpus.
+    pub fn mean_perplexity(&self) -> f64 {
+        self.perplexities / self.sequences as f64
+    }
+}
+
+/// A mean and its standard error.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Mean {
+    /// The mean.
+    pub mean: f64,
+    /// Its standard error; not a number for a single value.
+    pub error: f64,
+}
+
+impl Mean {
+    /// Of some numbers.
+    pub fn of(values: &[f64]) -> Self {
+        let (mean, variance) = mean_and_variance(values);
+        Self { mean, error: variance.sqrt() }
+    }
+
+    /// Of the differences of pairs.
+    pub fn of_differences(a: &[f64], b: &[f64]) -> Self {
+        Self::of(&a.iter().zip(b).map(|(a, b)| a - b).collect::<Vec<_>>())
+    }
+
+    /// Whether it is below zero by more than its standard error; of a single number, whether it is below zero.
+    pub fn is_below_zero(&self) -> bool {
+        // Written so that a mean that is not a number counts as below.
+        let holds = self.mean + if self.error.is_finite() { self.error } else { 0.0 } >= 0.0;
+        !holds
+    }
+}
+
+/// The same sequences' cost under a model and under the process that made them, in nats per sequence.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Excess {
+    /// Mean exact −log p.
+    pub exact: f64,
+    /// The model's cost less the exact one, pair by pair.
+    pub above: Mean,
+}
+
+impl Excess {
+    /// The comparison; `None` unless the exact cost of every sequence is known.
+    pub fn of(scores: &[SequenceScore]) -> Option<Self> {
+        let exact: Vec<f64> = scores.iter().map(|score| score.exact).collect::<Option<_>>()?;
+        let nats: Vec<f64> = scores.iter().map(|score| score.nats).collect();
+        (!exact.is_empty()).then(|| Self { exact: Mean::of(&exact).mean, above: Mean::of_differences(&nats, &exact) })
+    }
+
+    /// Whether a number that is called a bound behaves as one: it is not below the truth by more than its standard error.
+    pub fn holds(&self) -> bool {
+        !self.above.is_below_zero()
+    }
+}
+
+/// The mean, and the variance of the mean.
+pub(super) fn mean_and_variance(values: &[f64]) -> (f64, f64) {
+    let n = values.len() as f64;
+    let mean = values.iter().sum::<f64>() / n;
+    let variance = values.iter().map(|x| (x - mean) * (x - mean)).sum::<f64>() / (n - 1.0);
+    (mean, variance / n)
+}
+
+/// −log of the mean of exp(−cost), and its variance by the delta method.
+pub(super) fn log_mean(costs: &[f64]) -> (f64, f64) {
+    let least = costs.iter().copied().fold(f64::INFINITY, f64::min);
+    let weights: Vec<f64> = costs.iter().map(|c| (least - c).exp()).collect();
+    let (mean, variance) = mean_and_variance(&weights);
+    (least - mean.ln(), variance / (mean * mean))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn means_of_logs_by_hand() {
+        let (nats, noise) = log_mean(&[1000.0, 1000.0 + 2f64.ln()]);
+        assert!((nats - (1000.0 - 0.75f64.ln())).abs() < 1e-9, "{nats}");
+        // Weights 1 and ½: mean ¾, variance of the mean 1/16.
+        assert!((noise - 0.0625 / 0.5625).abs() < 1e-12, "{noise}");
+        assert!(mean_and_variance(&[3.0]).1.is_nan(), "one draw says nothing of its noise");
+        assert_eq!(mean_and_variance(&[1.0, 3.0]), (2.0, 1.0));
+    }
+
+    #[test]
+    fn means_of_pairs() {
+        let mean = Mean::of_differences(&[1.0, 3.0], &[2.0, 6.0]);
+        assert_eq!(mean, Mean { mean: -2.0, error: 1.0 });
+        for (values, below) in [(&[-2.5, -1.5][..], true), (&[-1.0, 3.0], false), (&[-1.0], true), (&[f64::NAN], true)]
+        {
+            assert_eq!(Mean::of(values).is_below_zero(), below, "{values:?}");
+        }
+    }
+
+    #[test]
+    fn the_excess_is_measured_pair_by_pair() {
+        let score = |nats, exact| SequenceScore { nats, exact, ..SequenceScore::default() };
+        let mut scores = [score(11.0, Some(10.0)), score(23.0, Some(20.0))];
+        // Differences 1 and 3: mean 2, standard error √2/√2.
+        let excess = Excess::of(&scores).unwrap();
+        assert_eq!(excess, Excess { exact: 15.0, above: Mean { mean: 2.0, error: 1.0 } });
+        assert!(excess.holds() && !Excess { above: Mean { mean: -1.5, error: 1.0 }, ..excess }.holds());
+        scores[1].exact = None;
+        assert_eq!((Excess::of(&scores), Excess::of(&[])), (None, None));
+    }
+
+    #[test]
+    fn sums_and_their_errors_by_hand() {
+        let score = |nats, tokens| SequenceScore {
+            nats,
+            nll: nats - 1.0,
+            kl: 1.0,
+            tokens,
+            bytes: 2.0 * tokens as f64,
+            noise: 0.5,
+            exact: None,
+        };
+        let total = Total::of(&[score(10.0, 10), score(90.0, 30)]);
+        let close = |a: f64, b: f64| assert!((a - b).abs() < 1e-9, "{a} {b}");
+        close(total.per_token().mean, 2.5);
+        // Beyond 2.5 nats a token: −15 and +15. Beyond 50 nats a sequence: −40 and +40.
+        close(total.per_token().error, (450.0f64 * 2.0).sqrt() / 40.0);
+        close(total.per_sequence().error, (3200.0f64 * 2.0).sqrt() / 2.0);
+        close(total.per_sequence().mean, 50.0);
+        close(total.perplexity(), 2.5f64.exp());
+        close(total.bits_per_byte(), 100.0 / LN_2 / 80.0);
+        close(total.mean_perplexity(), (1f64.exp() + 3f64.exp()) / 2.0);
+        assert_eq!((total.nll, total.kl, total.draw_error(), total.sequences, total.tokens), (98.0, 2.0, 1.0, 2, 40));
+        assert!(
+            Total::of(&[score(1.0, 1)]).per_sequence().error.is_nan() && Total::default().per_token().error.is_nan()
+        );
+        let even: Vec<_> = (1..9).map(|n| score(1.5 * n as f64, n)).collect();
+        assert!(Total::of(&even).per_token().error < 1e-7, "equal rates leave no error");
+    }
+
+    #[test]
+    fn written_sums_are_read_to_the_last_bit() {
+        let score = |tokens: usize| {
+            let x = tokens as f64;
+            SequenceScore { nats: x.sqrt(), nll: x.ln(), kl: 0.1, tokens, bytes: x, noise: 1.0 / x, exact: None }
+        };
+        let mut total = Total::of(&(1..40).map(score).collect::<Vec<_>>());
+        let text = serde_json::to_string(&total).unwrap();
+        assert_eq!(serde_json::from_str::<Total>(&text).unwrap(), total);
+        for key in ["sequences", "noise", "squares"] {
+            assert!(serde_json::from_str::<Total>(&text.replace(key, "other")).is_err(), "{key}");
+        }
+        total.noise = f64::NAN;
+        let read: Total = serde_json::from_str(&serde_json::to_string(&total).unwrap()).unwrap();
+        assert!(read.noise.is_nan() && Total { noise: 0.0, ..read } == Total { noise: 0.0, ..total.clone() });
+        total.nats = f64::INFINITY;
+        assert!(serde_json::from_str::<Total>(&serde_json::to_string(&total).unwrap()).is_err());
+    }
+}
