@@ -157,7 +157,7 @@ fn what_is_missing_is_said() {
     report(&lab, &["run", "early"]).fails(1, &["early has no checkpoint in early/checkpoints"]);
     copy("other");
     // As another version would have written it: without a checksum that it could know, with a key that this one does not.
-    let other = config.lines().filter(|line| !line.contains("\"checksum\"")).collect::<Vec<_>>().join("\n");
+    let other = config.lines().filter(|line| !line.contains("\"settings_sha256\"")).collect::<Vec<_>>().join("\n");
     let other = other.replacen("\"kind\"", "\"sort\"", 1).replace("\n  },\n}", "\n  }\n}");
     lab.write("other/config.json", other);
     report(&lab, &["run", "other"]).fails(1, &["other/config.json", "model.sort"]);

@@ -200,7 +200,9 @@ impl Run {
         }
         let entries = match serde_json::to_value(&self.config) {
             Ok(Value::Object(entries)) => entries,
-            _ => unreachable!("a configuration is an object of sections"),
+            Ok(_) => unreachable!("a configuration is an object of sections"),
+            // A path that is no text.
+            Err(error) => return Err(Error::new(format!("cannot write {CONFIG}: {error}"))),
         };
         let sealed = Sealed { config: &self.config, settings_sha256: seal(&entries) };
         checkpoint::write_atomic(&self.path.join(CONFIG), json::pretty(&sealed).as_bytes())
