@@ -112,6 +112,7 @@ impl Config {
         // A number or a list, else the text itself. Not every number that people write is JSON: `.5`.
         let number = || text.trim().parse().ok().and_then(Number::from_f64).map(Value::Number);
         match serde_json::from_str(text).ok().or_else(number) {
+            Some(list @ Value::Array(_)) => setting.assign(self, &list),
             Some(value) if (setting.field_mut)(self).assign(&value) => Ok(()),
             _ => setting.assign(self, &text.into()),
         }
@@ -212,7 +213,9 @@ impl Kind for u64 {
     }
 
     fn read(value: &Value) -> Option<Self> {
-        value.as_u64()
+        // 1e3 is an integer as well.
+        let whole = |x: &f64| x.fract() == 0.0 && (0.0..9e15).contains(x);
+        value.as_u64().or_else(|| value.as_f64().filter(whole).map(|x| x as u64))
     }
 }
 
@@ -222,7 +225,7 @@ impl Kind for usize {
     }
 
     fn read(value: &Value) -> Option<Self> {
-        value.as_u64()?.try_into().ok()
+        u64::read(value)?.try_into().ok()
     }
 }
 

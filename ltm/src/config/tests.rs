@@ -114,7 +114,7 @@ fn wrong_keys_and_values_say_what_would_be_right() {
         (
             "data.paths",
             "[1]",
-            "data.paths = \"[1]\": expected a path, or a list of paths such as [\"a.txt\", \"b.txt\"]",
+            "data.paths = [1]: expected a path, or a list of paths such as [\"a.txt\", \"b.txt\"]",
         ),
     ];
     for (key, text, expected) in cases {
