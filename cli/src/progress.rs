@@ -4,7 +4,6 @@ use super::output::{note, si};
 use indicatif::{FormattedDuration, ProgressBar, ProgressStyle};
 use ltm::config::{Config, ModelKind};
 use ltm::run::{Line, Progress, ValidationLine};
-use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
 /// A bar on the standard error; invisible if that is no terminal.
@@ -21,41 +20,32 @@ const PAUSE: Duration = Duration::from_secs(5);
 
 /// What is shown of a training run.
 pub struct Training {
-    bar: Option<ProgressBar>,
+    bar: ProgressBar,
     kind: ModelKind,
     bounds: bool,
     steps: u64,
     last_line: Option<Instant>,
-    /// Running sums of the recent steps, and of their weights.
+    recent: Recent,
+}
+
+/// Running sums over the recent steps.
+#[derive(Default)]
+struct Recent {
     nll: f64,
     kl: f64,
     tokens: f64,
     bytes: f64,
     seconds: f64,
-    weight: f64,
+    steps: f64,
 }
 
 impl Training {
     /// A display of a run of `steps` steps of which `done` are done.
     pub fn new(config: &Config, done: u64, steps: u64) -> Self {
-        let bar = std::io::stderr().is_terminal().then(|| {
-            let bar = bar(steps, "{bar:24} {pos}/{len}  {msg}");
-            bar.set_position(done);
-            bar
-        });
-        Self {
-            bar,
-            kind: config.model.kind,
-            bounds: config.losses_are_bounds(),
-            steps,
-            last_line: None,
-            nll: 0.0,
-            kl: 0.0,
-            tokens: 0.0,
-            bytes: 0.0,
-            seconds: 0.0,
-            weight: 0.0,
-        }
+        let bar = bar(steps, "{bar:24} {pos}/{len}  {msg}");
+        bar.set_position(done);
+        let (kind, bounds) = (config.model.kind, config.losses_are_bounds());
+        Self { bar, kind, bounds, steps, last_line: None, recent: Recent::default() }
     }
 
     /// Shows a step.
@@ -65,27 +55,21 @@ impl Training {
         // A step without numbers would spoil the averages for good.
         if report.skipped.is_none() {
             let add = |sum: &mut f64, x: f64| *sum = DECAY * *sum + x;
-            add(&mut self.nll, report.nll);
-            add(&mut self.kl, report.kl);
-            add(&mut self.tokens, report.tokens as f64);
-            add(&mut self.bytes, report.bytes as f64);
-            add(&mut self.seconds, progress.seconds);
-            add(&mut self.weight, 1.0);
+            add(&mut self.recent.nll, report.nll);
+            add(&mut self.recent.kl, report.kl);
+            add(&mut self.recent.tokens, report.tokens as f64);
+            add(&mut self.recent.bytes, report.bytes as f64);
+            add(&mut self.recent.seconds, progress.seconds);
+            add(&mut self.recent.steps, 1.0);
         }
         let text = self.text(report.step);
-        match &self.bar {
-            Some(bar) => {
-                bar.set_message(text);
-                bar.set_position(report.step);
-            }
-            None => {
-                let pause_over = self.last_line.is_none_or(|at| at.elapsed() >= PAUSE);
-                if pause_over || report.step == self.steps {
-                    note(format_args!("step {}/{}  {text}", report.step, self.steps));
-                    self.last_line = Some(Instant::now());
-                }
-            }
+        let pause_over = self.last_line.is_none_or(|at| at.elapsed() >= PAUSE);
+        if self.bar.is_hidden() && (pause_over || report.step == self.steps) {
+            note(format_args!("step {}/{}  {text}", report.step, self.steps));
+            self.last_line = Some(Instant::now());
         }
+        self.bar.set_message(text);
+        self.bar.set_position(report.step);
         for line in &progress.lines {
             if let Line::Validation(validation) = line {
                 self.say(&validation_text(self.kind, validation));
@@ -95,34 +79,27 @@ impl Training {
 
     /// Prints a line above the bar.
     pub fn say(&self, line: &str) {
-        match &self.bar {
-            Some(bar) => bar.suspend(|| note(line)),
-            None => note(line),
-        }
+        self.bar.suspend(|| note(line));
     }
 
     /// Takes the bar away.
     pub fn finish(&self) {
-        if let Some(bar) = &self.bar {
-            bar.finish_and_clear();
-        }
+        self.bar.finish_and_clear();
     }
 
     fn text(&self, step: u64) -> String {
-        let per_token = |x: f64| x / self.tokens;
-        let left = (self.steps - step.min(self.steps)) as f64 * self.seconds / self.weight;
-        let parts = match self.kind {
-            ModelKind::Ltm => {
-                let status = if self.bounds { "" } else { " (fixed noise: not a bound)" };
-                format!("{status} = NLL {:.4} + KL {:.4}", per_token(self.nll), per_token(self.kl))
-            }
-            ModelKind::Ar | ModelKind::Gpt2 => String::new(),
-        };
+        let Recent { nll, kl, tokens, bytes, seconds, steps } = self.recent;
+        let left = (self.steps - step.min(self.steps)) as f64 * seconds / steps;
+        let mut parts = String::new();
+        if self.kind.has_latents() {
+            let status = if self.bounds { "" } else { " (fixed noise: not a bound)" };
+            parts = format!("{status} = NLL {:.4} + KL {:.4}", nll / tokens, kl / tokens);
+        }
         format!(
             "loss {:.4}{parts} nats/token  {:.3} bits/byte  {} tokens/s  ETA {}",
-            per_token(self.nll + self.kl),
-            (self.nll + self.kl) / std::f64::consts::LN_2 / self.bytes,
-            si(self.tokens / self.seconds, ""),
+            (nll + kl) / tokens,
+            (nll + kl) / std::f64::consts::LN_2 / bytes,
+            si(tokens / seconds, ""),
             FormattedDuration(Duration::try_from_secs_f64(left).unwrap_or_default())
         )
     }

@@ -1,46 +1,39 @@
 //! What the program is for, from end to end, at toy size.
 
 use super::*;
-use ltm::json::{self, Value};
 
 #[test]
 fn train_evaluate_generate() {
     let lab = Lab::trained();
-    let run = lab.path("run");
     // Six steps, validations behind the third and the last, the newest three checkpoints.
-    assert_eq!(steps(&run), [1, 2, 3, 3, 4, 5, 6, 6]);
-    let config = json::parse(fs::read(run.join("config.json")).unwrap().as_slice()).unwrap();
-    let text = |group: &str, key: &str| config.field(group).unwrap().read(key, Value::as_str).unwrap().to_string();
-    assert_eq!(text("data", "tokenizer"), "bytes");
-    let line = fs::read_to_string(run.join("metrics.jsonl")).unwrap();
-    let line = json::parse(line.lines().next().unwrap().as_bytes()).unwrap();
-    let number = |key: &str| line.read(key, Value::as_f64).unwrap();
+    assert_eq!(steps(&lab.path("run")), [1, 2, 3, 3, 4, 5, 6, 6]);
+    assert_eq!(json(lab.read("run/config.json"))["data"]["tokenizer"], "bytes");
+    let line = json(lab.read("run/metrics.jsonl").lines().next().unwrap());
+    let number = |key: &str| line[key].as_f64().unwrap();
     assert!((number("loss") - number("nll") - number("kl")).abs() < 1e-9);
     // Text as one byte a token: bits per byte are the loss in bits, end token aside.
     assert!((number("bits_per_byte") - number("loss") / std::f64::consts::LN_2).abs() < 1e-9);
 
-    let said = lab.run(&["eval", "run", "--samples", "3", "--steps", "3", "--json"]).succeeds();
-    let value = json::parse(said.out.as_bytes()).unwrap();
-    let results = value.read("results", Value::as_array).unwrap();
-    let names: Vec<&str> = results.iter().map(|r| r.read("protocol", Value::as_str).unwrap()).collect();
+    let results = lab.run(&["eval", "run", "--samples", "3", "--steps", "3", "--json"]).succeeds().json();
+    let results = results["results"].as_array().unwrap();
+    let names: Vec<&str> = results.iter().map(|result| result["protocol"].as_str().unwrap()).collect();
     assert_eq!(names, ["elbo", "iwae", "prefix", "fixed"]);
-    let of = |i: usize, key: &str| results[i].read(key, Value::as_f64).unwrap();
-    for i in 0..4 {
-        let second = if names[i] == "iwae" { "rest" } else { "kl" };
-        assert!((of(i, "nll") + of(i, second) - of(i, "nats")).abs() < 1e-6 * of(i, "nats"));
-        assert!((of(i, "perplexity") - (of(i, "nats") / of(i, "tokens")).exp()).abs() < 1e-9);
-        let bits = of(i, "nats") / std::f64::consts::LN_2 / of(i, "bytes");
-        assert!((of(i, "bits_per_byte") - bits).abs() < 1e-9);
+    for result in results {
+        let of = |key: &str| result[key].as_f64().unwrap();
+        let second = if result["protocol"] == "iwae" { "rest" } else { "kl" };
+        assert!((of("nll") + of(second) - of("nats")).abs() < 1e-6 * of("nats"));
+        assert!((of("perplexity") - (of("nats") / of("tokens")).exp()).abs() < 1e-9);
+        assert!((of("bits_per_byte") - of("nats") / std::f64::consts::LN_2 / of("bytes")).abs() < 1e-9);
     }
-    assert!(of(2, "tokens") < of(0, "tokens"), "a prefix is not scored");
-    assert_eq!(results[3].read("status", Value::as_str).unwrap(), "not a bound");
+    assert!(results[2]["tokens"].as_f64() < results[0]["tokens"].as_f64(), "a prefix is not scored");
+    assert_eq!(results[3]["status"], "not a bound");
 
     let said = lab.run(&["eval", "run", "--data", "text.txt", "--protocol", "fixed,elbo", "--limit", "3"]).succeeds();
-    said.says("3 sequences")
-        .says("run was trained on text.txt")
-        .says("not a bound")
-        .says("upper bound")
-        .says("average of exp(nats/token)");
+    for part in
+        ["3 sequences", "run was trained on text.txt", "not a bound", "upper bound", "average of exp(nats/token)"]
+    {
+        said.says(part);
+    }
     let extra = said.out.lines().find(|line| line.starts_with("extra")).unwrap();
     assert!(extra.contains("fixed ") && extra.contains("(not a bound), elbo "), "{extra}");
 
@@ -69,20 +62,8 @@ fn texts_that_were_learnt_from_are_known() {
     assert!(learnt("run", "copy.txt") && !learnt("run", "other.txt"));
     assert!(!lab.run(&["eval", "run", "--samples", "1"]).succeeds().out.contains("training text of the run"));
 
-    lab.run(&[
-        "data",
-        "prepare",
-        "text.txt",
-        "--tokenizer",
-        "bytes",
-        "--split",
-        "lines",
-        "--validation",
-        "0.2",
-        "--out",
-        "shards",
-    ])
-    .succeeds();
+    let prepare = ["data", "prepare", "text.txt", "--split", "lines", "--validation", "0.2", "--out", "shards"];
+    lab.run(&[&prepare[..], &["--tokenizer", "bytes"]].concat()).succeeds();
     let args = [&["train", "--data", "shards", "--out", "sharded", "--set"], TINY, &["train.steps=1"]].concat();
     lab.run(&args).succeeds();
     let shards =
@@ -107,11 +88,10 @@ fn the_embedded_corpus_and_its_entropy() {
     assert!(cells.ends_with(&["–", "(half", "a", "story)"]), "{prefix}");
     said.says("5 held-out stories").says("true entropy").says("34.85").says("the bound holds").says("not a bound");
     let json = lab.run(&["eval", "run", "--samples", "2", "--limit", "5", "--protocol", "elbo", "--json"]).succeeds();
-    let value = json::parse(json.out.as_bytes()).unwrap();
-    let result = &value.read("results", Value::as_array).unwrap()[0];
-    assert!(result.read("bound_holds", Value::as_bool).unwrap());
+    let result = &json.json()["results"][0];
+    assert_eq!(result["bound_holds"], true);
     // Two steps teach little: a byte still costs about ln 258.
-    assert!(result.read("above_truth", Value::as_f64).unwrap() > 500.0);
+    assert!(result["above_truth"].as_f64().unwrap() > 500.0);
 }
 
 #[test]

@@ -68,6 +68,10 @@ impl Lab {
         command
     }
 
+    fn read(&self, name: &str) -> String {
+        fs::read_to_string(self.path(name)).unwrap()
+    }
+
     fn run(&self, args: &[&str]) -> Said {
         Said::of(self.command(args).output().unwrap(), args)
     }
@@ -103,6 +107,11 @@ impl Said {
         Self { code: output.status.code(), out: text(output.stdout), err: text(output.stderr), command: args.join(" ") }
     }
 
+    /// The standard output, which is JSON.
+    fn json(&self) -> serde_json::Value {
+        json(&self.out)
+    }
+
     fn context(&self) -> String {
         format!("ltm {}\ncode {:?}\n{}{}", self.command, self.code, self.out, self.err)
     }
@@ -131,6 +140,10 @@ impl Said {
         assert!(self.out.contains(part) || self.err.contains(part), "{part:?} is not in\n{}", self.context());
         self
     }
+}
+
+fn json(text: impl AsRef<[u8]>) -> serde_json::Value {
+    serde_json::from_slice(text.as_ref()).unwrap()
 }
 
 /// All files of a run's checkpoint.

@@ -111,11 +111,7 @@ fn wrong_keys_and_values_say_what_would_be_right() {
         ("fast.noise", "Fresh", "fast.noise = \"Fresh\": expected one of fresh, fixed"),
         ("fast.posterior", "x", "fast.posterior = \"x\": expected one of adamw, natural"),
         ("data.paths", "", "data.paths = \"\": expected a path, or a list of paths such as [\"a.txt\", \"b.txt\"]"),
-        (
-            "data.paths",
-            "[1]",
-            "data.paths = [1]: expected a path, or a list of paths such as [\"a.txt\", \"b.txt\"]",
-        ),
+        ("data.paths", "[1]", "data.paths = [1]: expected a path, or a list of paths such as [\"a.txt\", \"b.txt\"]"),
     ];
     for (key, text, expected) in cases {
         let error = c.set(key, text).unwrap_err();
