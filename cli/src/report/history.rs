@@ -1,19 +1,21 @@
 //! What `metrics.jsonl` tells: the course of a run.
 
 use engine::{Error, Result};
-use ltm::json::{self, Value};
-use std::fs::File;
-use std::io::{BufRead, BufReader, ErrorKind};
+use ltm::json;
+use ltm::run::Line;
+use serde::de::DeserializeOwned;
+use std::fs;
+use std::io::ErrorKind;
 use std::path::Path;
 
 /// Points of a curve at most: more than a screen shows.
 const POINTS: usize = 300;
 
-/// A step, the mean of several, or a validation; numbers that are not there are not numbers.
+/// A step, the mean of several, or a validation.
 #[derive(Clone, Copy, Debug)]
 pub struct Point {
     pub step: f64,
-    /// Tokens learnt from so far.
+    /// Tokens trained on so far.
     pub tokens: f64,
     /// NLL and KL in nats per token.
     pub nll: f64,
@@ -21,14 +23,6 @@ pub struct Point {
     /// Their sum.
     pub loss: f64,
     pub bits_per_byte: f64,
-}
-
-impl Point {
-    fn of(line: &Value, step: f64, tokens: f64) -> Self {
-        let number = |key: &str| line.get(key).and_then(|value| value.as_f64().ok()).unwrap_or(f64::NAN);
-        let [nll, kl, loss, bits_per_byte] = ["nll", "kl", "loss", "bits_per_byte"].map(number);
-        Self { step, tokens, nll, kl, loss, bits_per_byte }
-    }
 }
 
 /// The course of a run.
@@ -39,7 +33,7 @@ pub struct History {
     pub validations: Vec<Point>,
     /// The last step itself.
     pub last: Option<Point>,
-    /// What was noticed while it learnt, with the step.
+    /// What went wrong during training, with the step.
     pub troubles: Vec<String>,
     /// What is missing or damaged.
     pub notes: Vec<String>,
@@ -61,27 +55,21 @@ impl History {
             history.notes.push(format!("{} is empty: no curves of this run", path.display()));
         }
         let mut tokens = 0.0;
-        for line in &lines {
-            let Ok(step) = line.read("step", Value::as_f64) else {
-                history
-                    .notes
-                    .push(format!("{}: a line without a step, as of another version: left out", path.display()));
-                continue;
-            };
-            let new = line.get("tokens").and_then(|value| value.as_f64().ok());
-            if let Some(new) = new {
-                tokens += new;
-                history.steps.push(Point::of(line, step, tokens));
-            } else if let Ok(message) = line.read("message", Value::as_str) {
-                history.troubles.push(format!("step {step}: {message}"));
-            } else if line.get("protocol").is_some() {
-                history.validations.push(Point::of(line, step, tokens));
-            }
-            if let Ok(reason) = line.read("skipped", Value::as_str) {
-                history.troubles.push(format!("step {step} was skipped: {reason}"));
+        for line in lines {
+            match line {
+                Line::Step(line) => {
+                    let (step, nll, kl, loss) = (line.step as f64, line.nll, line.kl, line.loss);
+                    tokens += line.tokens as f64;
+                    history.steps.push(Point { step, tokens, nll, kl, loss, bits_per_byte: line.bits_per_byte });
+                    history.troubles.extend(line.skipped.map(|why| format!("step {step} was skipped: {why}")));
+                }
+                Line::Validation(line) => {
+                    let (step, nll, kl, loss) = (line.step as f64, line.nll, line.kl, line.loss);
+                    history.validations.push(Point { step, tokens, nll, kl, loss, bits_per_byte: line.bits_per_byte });
+                }
+                Line::Trouble(line) => history.troubles.push(format!("step {}: {}", line.step, line.message)),
             }
         }
-        history.notes.dedup();
         history.last = history.steps.last().copied();
         history.steps = thinned(&history.steps);
         Ok(history)
@@ -92,28 +80,22 @@ impl History {
 ///
 /// # Errors
 /// If there is a file that cannot be read.
-pub fn objects(path: &Path) -> Result<(Option<Vec<Value>>, Option<String>)> {
-    let file = match File::open(path) {
-        Ok(file) => file,
+pub fn objects<T: DeserializeOwned>(path: &Path) -> Result<(Option<Vec<T>>, Option<String>)> {
+    let text = match fs::read(path) {
+        Ok(text) => text,
         Err(e) if e.kind() == ErrorKind::NotFound => return Ok((None, None)),
         Err(e) => return Err(Error::io("read", path, &e)),
     };
-    let (mut reader, mut line, mut number) = (BufReader::new(file), Vec::new(), 0);
-    let (mut values, mut damaged) = (Vec::new(), Vec::new());
-    while reader.read_until(b'\n', &mut line).map_err(|e| Error::io("read", path, &e))? > 0 {
-        number += 1;
-        match json::parse(&line) {
-            Ok(value @ Value::Object(_)) => values.push(value),
-            Ok(_) => damaged.push((number, "no JSON object".to_string())),
-            Err(error) => damaged.push((number, error.to_string())),
+    let mut values = Vec::new();
+    let mut damaged = Vec::new();
+    for (i, line) in text.split(|&byte| byte == b'\n').enumerate().filter(|(_, line)| !line.is_empty()) {
+        match json::from_bytes(line) {
+            Ok(value) => values.push(value),
+            Err(error) => damaged.push((i + 1, error)),
         }
-        line.clear();
     }
     let note = damaged.first().map(|(number, error)| {
-        let more = match damaged.len() {
-            1 => String::new(),
-            n => format!(", and {} more", n - 1),
-        };
+        let more = if damaged.len() > 1 { format!(", and {} more", damaged.len() - 1) } else { String::new() };
         format!("{}:{number}: a damaged line{more}, left out: {error}", path.display())
     });
     Ok((Some(values), note))
@@ -141,18 +123,31 @@ mod tests {
     fn read(text: &str) -> History {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("metrics.jsonl");
-        std::fs::write(&path, text).unwrap();
+        fs::write(&path, text).unwrap();
         History::read(&path).unwrap()
+    }
+
+    /// A step's line with these entries.
+    fn step(step: usize, tokens: usize, more: &str) -> String {
+        format!(
+            "{{\"step\":{step},\"nll\":2.0,\"kl\":1.0,\"bits_per_byte\":4.0,\"tokens\":{tokens},\"grad_norm\":1,\"rate\":1,\
+             \"fast_rate\":1,\"seconds\":1,\"tokens_per_second\":1,{more}}}\n"
+        )
     }
 
     #[test]
     fn steps_validations_and_troubles_are_told_apart() {
-        let history = read(concat!(
-            "{\"step\":1,\"loss\":3.0,\"nll\":2.0,\"kl\":1.0,\"bits_per_byte\":4.0,\"tokens\":10}\n",
-            "{\"step\":1,\"protocol\":\"elbo\",\"loss\":2.5}\n",
-            "{\"step\":2,\"loss\":null,\"tokens\":20,\"skipped\":\"not finite\"}\n",
-            "{\"step\":2,\"trouble\":\"latents_ignored\",\"message\":\"the decoder <i>\"}\n",
-        ));
+        let validation = "{\"step\":1,\"protocol\":\"elbo\",\"sequences\":4,\"loss\":2.5,\"nll\":2,\"kl\":0.5,\"draw_error\":0,\
+                          \"bits_per_byte\":4,\"nats_per_sequence\":60}\n";
+        let history = read(
+            &[
+                &step(1, 10, "\"loss\":3.0"),
+                validation,
+                &step(2, 20, "\"loss\":null,\"skipped\":\"not finite\""),
+                "{\"step\":2,\"trouble\":\"latents_ignored\",\"message\":\"the decoder <i>\"}\n",
+            ]
+            .concat(),
+        );
         assert_eq!(history.steps.iter().map(|p| (p.step, p.tokens)).collect::<Vec<_>>(), [(1.0, 10.0), (2.0, 30.0)]);
         assert!(history.steps[0].nll == 2.0 && history.steps[1].loss.is_nan());
         assert_eq!(history.validations.iter().map(|p| (p.tokens, p.loss)).collect::<Vec<_>>(), [(10.0, 2.5)]);
@@ -162,7 +157,7 @@ mod tests {
 
     #[test]
     fn damage_is_named_by_its_line_and_the_rest_is_read() {
-        let line = |i: usize| format!("{{\"step\":{i},\"loss\":{i},\"tokens\":1}}\n");
+        let line = |i: usize| step(i, 1, &format!("\"loss\":{i}"));
         let history = read(&format!("{}{{\"step\":2,\"lo\n{}[1]\n{{\"st", line(1), line(3)));
         assert_eq!(history.steps.len(), 2);
         assert_eq!(history.notes.len(), 1);
@@ -173,7 +168,7 @@ mod tests {
 
     #[test]
     fn long_courses_are_thinned_to_means() {
-        let text: String = (1..=1000).map(|i| format!("{{\"step\":{i},\"loss\":{i},\"tokens\":1}}\n")).collect();
+        let text: String = (1..=1000).map(|i| step(i, 1, &format!("\"loss\":{i}"))).collect();
         let history = read(&text);
         assert_eq!((history.steps.len(), history.steps[0].loss, history.steps[0].tokens), (250, 2.5, 2.5));
         assert_eq!(history.last.unwrap().loss, 1000.0);

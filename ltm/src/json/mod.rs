@@ -175,6 +175,14 @@ impl Value {
 }
 
 /// For files that still hold such values.
+impl<'de> serde::Deserialize<'de> for Value {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        let value = serde_json::Value::deserialize(deserializer)?;
+        from_serde(&value).map_err(serde::de::Error::custom)
+    }
+}
+
+/// For files that still hold such values.
 impl serde::Serialize for Value {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
         let integer = |x: f64| x.fract() == 0.0 && x.abs() <= MAX_INTEGER as f64;
