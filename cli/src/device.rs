@@ -42,7 +42,7 @@ pub fn open(choice: Choice) -> Result<Device> {
     match (&device, why) {
         (Device::Cuda(gpu), None) => note(format_args!("on {}", gpu.name())),
         (Device::Cuda(gpu), Some(slow)) => note(format_args!("on {}; note: {slow}", gpu.name())),
-        (Device::Cpu, Some(why)) => note(format_args!("note: {why}; `ltm doctor` says more")),
+        (Device::Cpu, Some(why)) => note(format_args!("note: on the CPU: {why}; `ltm doctor` says more")),
         (Device::Cpu, None) if choice == Choice::Auto => note("on the CPU: there is no NVIDIA driver"),
         (Device::Cpu, None) => {}
     }
@@ -65,11 +65,20 @@ pub fn within<T>(choice: Choice, mut begin: impl FnMut(&Device) -> Result<T>) ->
     }
 }
 
+/// The error, and which command or flag helps.
+pub fn explained(error: &Error, choice: Choice) -> String {
+    match error.kind() {
+        ErrorKind::Kernels => format!("{error}; `ltm cuda compile` makes a new file"),
+        ErrorKind::Device if choice == Choice::Cuda => format!("{error}; --device cpu computes on the processor"),
+        _ => error.to_string(),
+    }
+}
+
 /// As [`open`], but gives the note back.
 ///
 /// # Errors
 /// As [`open`].
-pub fn try_open(choice: Choice, settings: &Settings) -> Result<(Device, Option<String>)> {
+pub fn try_open(choice: Choice, settings: &Settings) -> Result<(Device, Option<Error>)> {
     let opened = Device::open(&choice.to_string(), &kernels::registry::modules(), settings)?;
     if matches!(opened.0, Device::Cuda(_)) {
         OPEN.store(true, Ordering::SeqCst);

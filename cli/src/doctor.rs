@@ -21,7 +21,7 @@ pub fn run(threads: Option<usize>, choice: device::Choice) -> Result<()> {
     let (device, why) = opened?;
     let place = match (&device, why) {
         (Device::Cuda(gpu), _) => format!("on {}, all kernels ready", gpu.name()),
-        (Device::Cpu, Some(why)) => why,
+        (Device::Cpu, Some(why)) => format!("on the CPU: {}", device::explained(&why, choice)),
         (Device::Cpu, None) if choice == device::Choice::Cpu => "on the CPU".into(),
         (Device::Cpu, None) => "on the CPU; an NVIDIA GPU would need NVIDIA's driver, 550 or later".into(),
     };

@@ -100,7 +100,7 @@ fn main() -> ExitCode {
     match device::guarded(|| run(&cli)) {
         Ok(code) => code,
         Err(error) => {
-            output::note(format_args!("error: {error}"));
+            output::note(format_args!("error: {}", device::explained(&error, cli.device)));
             ExitCode::from(if error.kind() == ErrorKind::Usage { 2 } else { 1 })
         }
     }

@@ -1,20 +1,22 @@
 use std::fmt;
 
-/// The result of everything that can fail because of a file, a configuration, a device or a shape.
+/// The result of what can fail because of a file, a configuration, a device or a shape.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// Whose mistake it is; decides the exit code of the program.
+/// What kind of error it is. A program chooses its exit code and its advice by it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ErrorKind {
-    /// A flag, key or combination of settings that cannot be; exit code 2.
+    /// The caller asked for something impossible, such as an unknown setting.
     Usage,
-    /// Data, files, devices or numbers that went wrong; exit code 1.
+    /// A file, a number or a device is not as it must be.
     Failure,
-    /// More than this device can hold or has kernels for, while another may; exit code 1.
+    /// This device cannot be used, lacks the memory, or has no kernels for the task. Another device may do it.
     Device,
+    /// The file of compiled kernels does not fit this program or this GPU. A new file may.
+    Kernels,
 }
 
-/// One clear line: what was wrong, where, and what would be right.
+/// An error in one line: what is wrong, where, and what would be right.
 ///
 /// ```
 /// use engine::{Error, ErrorKind};
@@ -30,22 +32,31 @@ pub struct Error {
 }
 
 impl Error {
-    /// Something in the world (a file, a device, a number) is not as it must be.
+    /// An error of kind [`ErrorKind::Failure`].
     pub fn new(message: impl Into<String>) -> Self {
-        Self { kind: ErrorKind::Failure, message: message.into() }
+        Self::of(ErrorKind::Failure, message)
     }
 
-    /// The caller asked for something that cannot be.
+    /// An error of kind [`ErrorKind::Usage`].
     pub fn usage(message: impl Into<String>) -> Self {
-        Self { kind: ErrorKind::Usage, message: message.into() }
+        Self::of(ErrorKind::Usage, message)
     }
 
-    /// The device cannot hold what was asked of it, or has no kernels for it.
+    /// An error of kind [`ErrorKind::Device`].
     pub fn device(message: impl Into<String>) -> Self {
-        Self { kind: ErrorKind::Device, message: message.into() }
+        Self::of(ErrorKind::Device, message)
     }
 
-    /// An operating system error on `path`, e.g. `cannot read x.bin: permission denied`.
+    /// An error of kind [`ErrorKind::Kernels`].
+    pub(crate) fn kernels(message: impl Into<String>) -> Self {
+        Self::of(ErrorKind::Kernels, message)
+    }
+
+    fn of(kind: ErrorKind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into() }
+    }
+
+    /// An error of the operating system on `path`, e.g. `cannot read x.bin: permission denied`.
     pub fn io(action: &str, path: &std::path::Path, error: &std::io::Error) -> Self {
         Self::new(format!("cannot {action} {}: {error}", path.display()))
     }
@@ -57,7 +68,7 @@ impl Error {
         self
     }
 
-    /// Whose mistake it is.
+    /// What kind of error it is.
     pub fn kind(&self) -> ErrorKind {
         self.kind
     }
@@ -71,7 +82,7 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
-/// A number of bytes as messages have it, e.g. `1.50 GiB`.
+/// A number of bytes for messages, e.g. `1.50 GiB`.
 pub fn bytes_text(bytes: usize) -> String {
     let units = [(30, "GiB"), (20, "MiB"), (10, "KiB")];
     match units.into_iter().find(|&(shift, _)| bytes >> shift > 0) {
@@ -86,8 +97,7 @@ mod tests {
 
     #[test]
     fn sizes_in_words() {
-        let text = |n: usize| bytes_text(n);
-        assert_eq!([text(0), text(1023), text(1536)], ["0 bytes", "1023 bytes", "1.50 KiB"]);
-        assert_eq!([text(5 << 20), text(3 << 29)], ["5.00 MiB", "1.50 GiB"]);
+        let sizes = [0, 1023, 1536, 5 << 20, 3 << 29].map(bytes_text);
+        assert_eq!(sizes, ["0 bytes", "1023 bytes", "1.50 KiB", "5.00 MiB", "1.50 GiB"]);
     }
 }

@@ -16,7 +16,7 @@ static FILL: Module = Module::new(
      extern \"C\" __global__ void add(float* x, float value, int n) {}\n",
 );
 static LATER_FILL: Module = Module::new("fill", "extern \"C\" __global__ void fill(float* x, float value, int n) {}\n");
-const NO_DRIVER: &str = "no NVIDIA driver: libcuda.so.1 is not found; install it (580 or later), or use --device cpu";
+const NO_DRIVER: &str = "no NVIDIA driver: libcuda.so.1 is not found; install it (580 or later)";
 static BAD: Module = Module::new("bad", "#error\nextern \"C\" __global__ void bad() {}\n");
 
 /// A folder of this test's own, empty.
@@ -74,7 +74,7 @@ fn no_gpu() {
         let said = "no CUDA device: the NVIDIA driver is there, but shows no GPU (CUDA_VISIBLE_DEVICES can hide it)";
         assert_eq!(error(&settings(), &[]), said);
         let (_, note) = Device::open("auto", &[], &settings()).expect("the CPU");
-        assert_eq!(note, Some(format!("on the CPU: {said}")));
+        assert_eq!(note, Some(Error::device(said)));
     });
 }
 
@@ -121,8 +121,8 @@ fn no_compiler_and_no_file() {
             return;
         }
         let said = error(&Settings::default(), &[&FILL]);
-        let expected = "NVRTC, which compiles the kernels, is missing: libnvrtc.so is not found: name its folder in \
-                        LTM_CUDA_LIBRARIES, or a file of compiled kernels in LTM_CUDA_KERNELS";
+        let expected = "NVRTC, which compiles the kernels, is missing: libnvrtc.so of CUDA 12 or 13 is not found: name its \
+                        folder in LTM_CUDA_LIBRARIES, or a file of compiled kernels in LTM_CUDA_KERNELS";
         assert_eq!(said, expected);
     });
 }
@@ -172,10 +172,7 @@ fn kernels_from_a_file() {
         assert!(error(&file, &[&FILL]).starts_with("LTM_CUDA_KERNELS = "));
         fs::write(&path, b"?").expect("a file");
         let place = format!("LTM_CUDA_KERNELS = {}", path.display());
-        assert_eq!(
-            error(&file, &[&FILL]),
-            format!("{place}: not a file of compiled kernels: make it anew, by ltm cuda compile")
-        );
+        assert_eq!(error(&file, &[&FILL]), format!("{place}: not a file of compiled kernels, or a damaged one"));
 
         let refused = compile_file(&[&FILL, &BAD], &[Arch::OLDEST], &nvrtc, &path).expect_err("a kernel that is wrong");
         let said = "nvcc 13.0, V13.0.88 cannot compile bad (STORAGE=float) for sm_80: kernel.cu(1): error: not today";
@@ -184,20 +181,15 @@ fn kernels_from_a_file() {
 
         let made = compile_file(&[&FILL], &[Arch::OLDEST], &nvrtc, &path).unwrap_or_else(|e| panic!("{e}"));
         assert_eq!((made.compiler.as_str(), made.kernels), ("nvcc 13.0, V13.0.88", 4), "the engine's own with it");
-        let said = format!(
-            "{place}: holds kernels for sm_80; this GPU needs sm_90a: make it anew, by ltm cuda compile --arch sm_90a"
-        );
+        let said = format!("{place}: holds kernels for sm_80, but this GPU needs sm_90a");
         assert_eq!(error(&file, &[&FILL]), said);
 
         let made = compile_file(&[&FILL], &Arch::USUAL, &nvrtc, &path).unwrap_or_else(|e| panic!("{e}"));
         assert_eq!((made.kernels, made.bytes as u64), (16, fs::metadata(&path).expect("a file").len()));
         assert_eq!(fs::read_dir(&folder).expect("a folder").count(), 1, "nothing beside the file");
-        let said = format!("{place}: holds fill of another version of this program: make it anew, by ltm cuda compile");
+        let said = format!("{place}: holds the kernels of fill of another version of this program");
         assert_eq!(error(&file, &[&LATER_FILL]), said);
-        assert_eq!(
-            error(&file, &[&BAD]),
-            format!("{place}: does not hold bad (STORAGE=float) for sm_90a: make it anew, by ltm cuda compile")
-        );
+        assert_eq!(error(&file, &[&BAD]), format!("{place}: does not hold bad (STORAGE=float) for sm_90a"));
         // Without cuBLASLt the engine's own products are loaded too, which the stand-in's compiler cannot make.
         assert!(!lacks("cuBLASLt") || error(&file, &[&FILL]).contains("refuses the kernels of product"));
         let device = Device::Cuda(open(&with_blas, &[&FILL]).unwrap_or_else(|e| panic!("{e}")));

@@ -73,9 +73,9 @@ pub fn measure(args: &Args, run: &Run, device: &Device) -> Result<Measured> {
     };
     let mut left_out = |what: &str, error: Error| -> Result<()> {
         match error.kind() {
-            // The GPU's troubles may be none of the CPU's.
+            // Another device may succeed.
             ErrorKind::Device => Err(error),
-            ErrorKind::Usage | ErrorKind::Failure => {
+            _ => {
                 measured.notes.push(format!("{}: no {what}: {error}", run.path().display()));
                 Ok(())
             }

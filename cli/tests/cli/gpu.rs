@@ -39,14 +39,8 @@ fn surroundings_that_cannot_be() {
         (&[("FAKE_VERSION", "12020")], "the NVIDIA driver is too old: it knows CUDA 12.2"),
         (&[("FAKE_CAPABILITY", "75")], "Fake GPU (sm_75) is too old"),
         (&[("LTM_CUDA_KERNELS", "none")], "LTM_CUDA_KERNELS = none: cannot be read: "),
-        (
-            &[("LTM_CUDA_KERNELS", "damaged")],
-            "LTM_CUDA_KERNELS = damaged: not a file of compiled kernels: make it anew, by ltm cuda compile",
-        ),
-        (
-            &[("LTM_CUDA_KERNELS", "old")],
-            "LTM_CUDA_KERNELS = old: holds kernels for sm_80; this GPU needs sm_90a: make it anew, by ltm cuda compile --arch sm_90a",
-        ),
+        (&[("LTM_CUDA_KERNELS", "damaged")], "LTM_CUDA_KERNELS = damaged: not a file of compiled kernels"),
+        (&[("LTM_CUDA_KERNELS", "old")], "LTM_CUDA_KERNELS = old: holds kernels for sm_80, but this GPU needs sm_90a"),
         (&[], "Fake GPU refuses the kernels of"),
     ];
     for (i, (variables, said)) in cases.iter().enumerate() {
@@ -58,7 +52,12 @@ fn surroundings_that_cannot_be() {
         let note = format!("note: on the CPU: {said}");
         assert_eq!(fallen_back.err.matches(&note).count(), 1, "{}", fallen_back.context());
         run(&lab, &["doctor"], variables).succeeds().says(said);
-        run(&lab, &["--device", "cuda", "doctor"], variables).fails(1, &[said]);
+        let advice = match i {
+            0..=3 => "; --device cpu computes on the processor",
+            5 | 6 => "; `ltm cuda compile` makes a new file",
+            _ => "",
+        };
+        run(&lab, &["--device", "cuda", "doctor"], variables).fails(1, &[said, advice]);
     }
     let cpu =
         run(&lab, &[&["--device", "cpu"][..], &train_args("cpu", &[])].concat(), &[("FAKE_INIT", "100")]).succeeds();
@@ -75,7 +74,13 @@ fn no_compiler_and_no_compiled_kernels() {
     }
     let bare = [("LTM_CUDA_LIBRARIES", ""), ("NVCC", "")];
     let said = run(&lab, &["--device", "cuda", "doctor"], &bare);
-    said.fails(1, &["NVRTC, which compiles the kernels, is missing: libnvrtc.so is not found", "LTM_CUDA_LIBRARIES"]);
+    said.fails(
+        1,
+        &[
+            "NVRTC, which compiles the kernels, is missing: libnvrtc.so of CUDA 12 or 13 is not found",
+            "LTM_CUDA_LIBRARIES",
+        ],
+    );
     said.says("Fake GPU (sm_90a), 132 multiprocessors, 1.0 GiB");
     run(&lab, &["cuda", "compile", "--out", "kernels"], &bare).fails(1, &["no compiler is found: neither nvcc"]);
     assert!(!lab.path("kernels").exists());
@@ -97,10 +102,10 @@ fn a_gpu_that_is_too_small_or_fails() {
     let full = train(&["train.batch=64"], 1_000_000);
     full.fails(
         1,
-        &["of device memory are needed, Fake GPU has room for 976.56 KiB", "lower train.batch = 64", "--device cpu"],
+        &["of device memory are needed, Fake GPU has room for 976.56 KiB", "lower train.batch = 64", "; --device cpu"],
     );
     assert!(full.err.contains("on Fake GPU") && !lab.path("run").exists());
-    train(&["model.dim=272"], 1 << 30).fails(1, &["heads of width 136", "at most 128", "--device cpu"]);
+    train(&["model.dim=272"], 1 << 30).fails(1, &["heads of width 136", "at most 128", "; --device cpu"]);
     assert!(!lab.path("run").exists());
 
     // With `auto`, all of these are the processor's.
@@ -135,13 +140,13 @@ fn a_gpu_that_is_too_small_or_fails() {
     let trained = Lab::trained();
     let eval = ["--device", "cuda", "eval", "run", "--limit", "2"];
     run(&trained, &eval, &[ANY, ("FAKE_MEMORY", &memory(100_000))])
-        .fails(1, &["device memory are needed", "use --device cpu"]);
+        .fails(1, &["device memory are needed", "; --device cpu"]);
     falls_back(&trained, &eval[2..], 100_000, "device memory are needed");
     falls_back(&trained, &["generate", "run", "--prompt", "a"], 30_000, "Fake GPU");
     falls_back(&trained, &["replay", "run", "--steps", "1..2"], 50_000, "Fake GPU has room for 48.83 KiB");
     falls_back(&trained, &["plan", "--set", "model.dim=272", "--set", "model.heads=2"], 1 << 30, "heads of width 136");
     let generate = ["--device", "cuda", "generate", "run", "--prompt", "a"];
-    run(&trained, &generate, &[ANY, ("FAKE_MEMORY", &memory(30_000))]).fails(1, &["Fake GPU", "use --device cpu"]);
+    run(&trained, &generate, &[ANY, ("FAKE_MEMORY", &memory(30_000))]).fails(1, &["Fake GPU", "; --device cpu"]);
     let verify = run(&trained, &["--device", "cuda", "verify"], &[ANY]);
     verify.fails(1, &["arguments, the kernel has 0 parameters"]);
     verify.says("Fake GPU: rmsnorm f32: ");
@@ -159,25 +164,18 @@ fn kernels_are_compiled_into_a_file() {
     run(&lab, &["cuda", "compile", "--out", "kernels", "--arch", "sm_75"], &[])
         .fails(2, &["'sm_75' is too old", "sm_80"]);
     run(&lab, &["cuda", "compile", "--out", "no/kernels"], &[]).fails(1, &["cannot write no/kernels"]);
+    for nvcc in ["/bin/true", "/nowhere/nvcc"] {
+        run(&lab, &["cuda", "compile", "--out", "kernels"], &[("NVCC", nvcc)])
+            .fails(1, &[&format!("NVCC = {nvcc} does not answer as nvcc does")]);
+    }
     assert_eq!(fs::read_dir(lab.0.path()).unwrap().count(), 2, "the text and the file");
 }
 
 #[test]
 fn libraries_that_are_not_what_their_names_say() {
     let lab = Lab::new();
-    let whole = fs::read(stand_ins().join("toolkit/libnvrtc.so")).unwrap();
-    let half = &whole[..whole.len() / 2];
-    for (folder, bytes) in [
-        ("empty", &b""[..]),
-        ("garbage", b"no library but long enough to be taken for one, if anybody looked at its length alone"),
-        ("cut", half),
-        ("zeros", &[half, &vec![0; whole.len() - half.len()]].concat()),
-    ] {
-        fs::create_dir_all(lab.path(folder)).unwrap();
-        fs::write(lab.path(folder).join("libnvrtc.so.13"), bytes).unwrap();
-        // Not a library at all, though its name begins like one's.
-        fs::write(lab.path(folder).join("libnvrtc.so.13.sha256"), "").unwrap();
-    }
+    fs::create_dir_all(lab.path("garbage")).unwrap();
+    lab.write("garbage/libnvrtc.so.13", "no library");
     fs::create_dir_all(lab.path("bare/driver")).unwrap();
     lab.write("bare.cpp", "");
     for name in ["libnvrtc.so", "libcublasLt.so", "driver/libcuda.so"] {
@@ -188,12 +186,8 @@ fn libraries_that_are_not_what_their_names_say() {
     }
     for (folder, said) in [
         ("nowhere", "nowhere cannot be read: No such file"),
-        ("bare.cpp", "bare.cpp cannot be read: Not a directory"),
         ("bare/driver", "bare/driver holds no libnvrtc.so"),
-        ("empty", "empty/libnvrtc.so.13 is cut off: it has 0 bytes"),
-        ("zeros", "zeros/libnvrtc.so.13 ends in zeros"),
-        ("garbage", "libnvrtc.so.13: invalid ELF header"),
-        ("cut", "cut/libnvrtc.so.13 is cut off: it has"),
+        ("garbage", "garbage/libnvrtc.so.13: "),
         ("bare", "libnvrtc.so has no function nvrtc"),
     ] {
         let variables = [("LTM_CUDA_LIBRARIES", folder), ANY];
@@ -212,34 +206,6 @@ fn libraries_that_are_not_what_their_names_say() {
     run(&lab, &["cuda", "compile", "--out", "kernels"], &[]).succeeds();
     let slow = run(&lab, &["plan"], &[("LTM_CUDA_LIBRARIES", "bare"), ("LTM_CUDA_KERNELS", "kernels"), ANY]).succeeds();
     slow.says("on Fake GPU; note: without cuBLASLt products run on a slow kernel").says("has no function cublasLt");
-}
-
-#[test]
-fn what_a_kernel_file_may_not_replace() {
-    let lab = Lab::new();
-    let compile = |out: &str, nvcc: &str| {
-        let nvcc = if nvcc.is_empty() { stand_ins().join("nvcc") } else { nvcc.into() };
-        run(&lab, &["cuda", "compile", "--arch", "80", "--out", out], &[("NVCC", nvcc.to_str().unwrap())])
-    };
-    std::os::unix::fs::symlink("/dev/full", lab.path("device")).unwrap();
-    std::os::unix::fs::symlink("nothing", lab.path("dangling")).unwrap();
-    compile("device", "").fails(1, &["cannot write device: it is no regular file"]);
-    compile("dangling", "").fails(1, &["cannot write dangling: it is a link that leads nowhere"]);
-    run(&lab, &["doctor"], &[("LTM_CUDA_KERNELS", "device"), ANY])
-        .succeeds()
-        .says("LTM_CUDA_KERNELS = device: is no regular");
-    lab.write("old", "old");
-    std::os::unix::fs::symlink("old", lab.path("link")).unwrap();
-    compile("link", "").succeeds();
-    assert!(fs::symlink_metadata(lab.path("link")).unwrap().is_symlink());
-    assert_ne!(fs::read(lab.path("old")).unwrap(), b"old");
-    let hollow = "#!/bin/sh\n[ $1 = --version ] && echo 'release 13.0, V1' || : > kernel.cubin\n";
-    lab.write("hollow", hollow);
-    fs::set_permissions(lab.path("hollow"), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
-    compile("kernels", "./hollow").fails(1, &["cannot compile", "it left no code"]);
-    for nvcc in ["/bin/true", "/nowhere/nvcc", "/"] {
-        compile("kernels", nvcc).fails(1, &[&format!("NVCC = {nvcc} does not answer as nvcc does")]);
-    }
 }
 
 /// Backtraces that are switched off are no wish for one.
@@ -269,5 +235,5 @@ fn a_machine_without_a_driver() {
     assert_eq!(plan.err, "on the CPU: there is no NVIDIA driver\n");
     assert!(lab.run(&["--device", "cpu", "plan"]).succeeds().err.is_empty());
     let asked = lab.run(&["--device", "cuda", "plan"]);
-    asked.fails(1, &["no NVIDIA driver: libcuda.so.1 is not found; install it (580 or later), or use --device cpu"]);
+    asked.fails(1, &["no NVIDIA driver: libcuda.so.1 is not found; install it (580 or later); --device cpu"]);
 }

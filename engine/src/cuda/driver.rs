@@ -69,7 +69,7 @@ impl Driver {
         let (major, minor) = told(context.compute_capability()).map_err(failed)?;
         let arch = Arch::new(major as u32, minor as u32);
         if arch < Arch::OLDEST {
-            return Err(Error::new(format!(
+            return Err(Error::device(format!(
                 "{name} ({arch}) is too old: bf16 needs {} (A100, RTX 30) or later",
                 Arch::OLDEST
             )));

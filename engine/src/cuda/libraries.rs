@@ -1,22 +1,20 @@
-//! NVIDIA's libraries, which a machine may have or not. Each is looked for before its first use: a call into one that is
-//! not there would be a panic.
+//! NVIDIA's libraries, which a machine may lack. Each is looked for before its first use, because cudarc panics when a
+//! library or a function is missing.
 
-use super::symbols;
 use crate::Result;
 use cudarc::{cublaslt, driver, nvrtc};
-use std::io::{Read as _, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::{env, fs};
 
 /// Where the CUDA backend finds what it needs beside the driver.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Settings {
-    /// Folders that hold NVRTC or cuBLASLt, for where the system's loader finds no `libnvrtc.so` or `libcublasLt.so` by
-    /// itself. NVIDIA's Python packages keep them in `site-packages/nvidia/cu13/lib`.
+    /// Folders that hold NVRTC or cuBLASLt, for machines whose loader does not find `libnvrtc.so` or `libcublasLt.so`.
+    /// NVIDIA's Python packages keep them in `site-packages/nvidia/cu13/lib`.
     pub libraries: Vec<PathBuf>,
-    /// A file of compiled kernels, made by [`compile_file`](super::compile_file). With it NVRTC is not needed.
+    /// A file of compiled kernels, made by [`compile_file`](super::compile_file). It replaces NVRTC.
     pub kernels: Option<PathBuf>,
-    /// Folder for kernels that were compiled at run time. Without one they are compiled anew by every process.
+    /// Folder for kernels that were compiled at run time. Without one every process compiles them anew.
     pub cache: Option<PathBuf>,
 }
 
@@ -25,25 +23,20 @@ impl Settings {
     pub const LIBRARIES: &str = "LTM_CUDA_LIBRARIES";
     /// Environment variable for [`kernels`](Self::kernels).
     pub const KERNELS: &str = "LTM_CUDA_KERNELS";
-    /// Environment variable for [`cache`](Self::cache); set to nothing, there is none. Unset, it is `ltm/cuda` in the
-    /// user's cache folder.
+    /// Environment variable for [`cache`](Self::cache). An empty value means no cache. Unset, the cache is `ltm/cuda` in
+    /// the user's cache folder.
     pub const CACHE: &str = "LTM_CUDA_CACHE";
 
-    /// What the environment variables say.
+    /// Reads the environment variables.
     pub fn from_env() -> Self {
         let path = |name: &str| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-        let cache = match env::var_os(Self::CACHE) {
-            Some(_) => path(Self::CACHE),
-            None => path("XDG_CACHE_HOME")
-                .or_else(|| path("HOME").map(|home| home.join(".cache")))
-                .map(|folder| folder.join("ltm/cuda")),
-        };
+        let users = || path("XDG_CACHE_HOME").or_else(|| path("HOME").map(|home| home.join(".cache")));
+        let is_set = env::var_os(Self::CACHE).is_some();
+        let folders = env::var_os(Self::LIBRARIES).unwrap_or_default();
         Self {
-            libraries: env::split_paths(&env::var_os(Self::LIBRARIES).unwrap_or_default())
-                .filter(|folder| !folder.as_os_str().is_empty())
-                .collect(),
+            libraries: env::split_paths(&folders).filter(|folder| !folder.as_os_str().is_empty()).collect(),
             kernels: path(Self::KERNELS),
-            cache,
+            cache: if is_set { path(Self::CACHE) } else { users().map(|folder| folder.join("ltm/cuda")) },
         }
     }
 }
@@ -57,15 +50,6 @@ pub(crate) enum Library {
 }
 
 impl Library {
-    /// Its files; one that another of them looks for comes first.
-    fn files(self) -> &'static [&'static str] {
-        match self {
-            Self::Driver => &["libcuda.so"],
-            Self::Nvrtc => &["libnvrtc-builtins.so", "libnvrtc.so"],
-            Self::CublasLt => &["libcublasLt.so"],
-        }
-    }
-
     fn name(self) -> &'static str {
         match self {
             Self::Driver => "libcuda.so.1",
@@ -74,46 +58,42 @@ impl Library {
         }
     }
 
-    /// Makes it ready for use, without which no call into it may be.
+    /// Loads the library and checks its functions. Must succeed before any call into the library. Of the driver only the
+    /// first function is checked, because an old driver lacks others: see [`check_functions`](Self::check_functions).
     ///
     /// # Errors
-    /// What was found instead, in words.
+    /// One line that says what was found instead.
     pub fn find(self, settings: &Settings) -> std::result::Result<(), String> {
-        let mut refused = Vec::new();
-        match self {
-            // The driver belongs to the system; another one would not fit to the kernel module.
-            Self::Driver => refused.extend(open(Path::new(self.name())).err().filter(|_| !self.is_absent())),
-            _ => refused.extend(settings.libraries.iter().filter_map(|folder| self.load_from(folder).err())),
+        // The driver belongs to the system: another copy would not fit the kernel module.
+        if self == Self::Driver {
+            return if self.is_found() { self.check(1) } else { Err(format!("{} is not found", self.name())) };
         }
-        if !self.is_found() && self != Self::Driver {
+        let mut refused: Vec<String> = settings.libraries.iter().filter_map(|f| self.load_from(f).err()).collect();
+        if !self.is_found() {
             let roots = ["CUDA_HOME", "CUDA_PATH"].into_iter().filter_map(env::var_os).map(PathBuf::from);
             for root in roots.chain([PathBuf::from("/usr/local/cuda")]) {
-                // Nobody has asked for these.
+                // The user did not name these folders, so their errors would only confuse.
                 let _ = self.load_from(&root.join("lib64"));
             }
         }
         if !self.is_found() {
-            return Err(match (refused.is_empty(), settings.libraries.is_empty() || self == Self::Driver) {
-                (false, _) => refused.join("; "),
-                (true, true) => format!("{} is not found", self.name()),
-                (true, false) => {
-                    format!("{} is of a version that is not known here, as CUDA 12 and 13 are", self.name())
-                }
-            });
+            if refused.is_empty() {
+                refused.push(format!("{} of CUDA 12 or 13 is not found", self.name()));
+            }
+            return Err(refused.join("; "));
         }
-        let first = match self {
-            // Later ones may not be there where it is old, of which there is more to be said.
-            Self::Driver => &symbols::DRIVER[..2],
-            Self::Nvrtc => &symbols::NVRTC,
-            Self::CublasLt => &symbols::CUBLAS_LT,
-        };
-        self.check_symbols(first)
+        self.check_functions()
     }
 
-    /// Whether it has these functions: a call of one that it has not would be a panic. It must have been found.
-    pub fn check_symbols(self, names: &[&str]) -> std::result::Result<(), String> {
-        // SAFETY: the library is there. What is found under a name is not looked at.
-        let has = |name: &&&str| unsafe {
+    /// Whether the library has every function that is called.
+    pub fn check_functions(self) -> std::result::Result<(), String> {
+        self.check(usize::MAX)
+    }
+
+    fn check(self, first: usize) -> std::result::Result<(), String> {
+        let names = self.functions().split_whitespace().take(first);
+        // SAFETY: the library was found. The functions are looked up, not called.
+        let has = |name: &&str| unsafe {
             let library = match self {
                 Self::Driver => driver::sys::culib(),
                 Self::Nvrtc => nvrtc::sys::culib(),
@@ -121,26 +101,18 @@ impl Library {
             };
             library.get::<*const ()>(name.as_bytes()).is_ok()
         };
-        match names.iter().find(|name| !has(name)) {
+        match names.into_iter().find(|name| !has(name)) {
             None => Ok(()),
             Some(name) => {
                 let place = self.path().map_or_else(|| self.name().into(), |path| path.display().to_string());
-                Err(format!("{place} has no function {name}, so it is not NVIDIA's, or is damaged"))
+                Err(format!("{place} has no function {name}"))
             }
         }
     }
 
-    /// Whether the loader knows no file of its name at all.
-    pub fn is_absent(self) -> bool {
-        // Where there is none for the system, or the loader has other words, nothing more is known.
-        let says_so = |e: String| !cfg!(target_os = "linux") || e.contains(self.name()) && e.contains("No such file");
-        !self.is_found() && open(Path::new(self.name())).is_err_and(says_so)
-    }
-
-    /// Whether the loader finds it by its name, which it does also if the process has it already.
-    fn is_found(self) -> bool {
-        // SAFETY: these open and close the library. NVIDIA's libraries do nothing when they are loaded but set up their
-        // own memory; a file of that name that does worse is nothing that a process can guard against.
+    /// Whether the loader finds the library by its name, which includes libraries that the process has already loaded.
+    pub fn is_found(self) -> bool {
+        // SAFETY: these open and close the library. When loaded, NVIDIA's libraries only set up their own memory.
         unsafe {
             match self {
                 Self::Driver => driver::sys::is_culib_present(),
@@ -150,106 +122,68 @@ impl Library {
         }
     }
 
-    /// Loads its files that lie in `folder`.
+    /// Loads the library from `folder`, and what it looks for by name.
     fn load_from(self, folder: &Path) -> std::result::Result<(), String> {
         let entries = fs::read_dir(folder).map_err(|e| format!("{} cannot be read: {e}", folder.display()))?;
         let mut paths: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
         paths.sort();
-        for file in self.files() {
-            // With a version or without.
-            let is_version = |text: &str| text.chars().all(|c| c == '.' || c.is_ascii_digit());
-            let is_it = |path: &&PathBuf| {
-                let name = path.file_name().and_then(|name| name.to_str());
-                name.and_then(|name| name.strip_prefix(file)).is_some_and(is_version)
-            };
-            // The last: the name with the whole version, if there are links to it.
-            match paths.iter().rfind(is_it) {
-                Some(path) => open_whole(path)?,
-                None if *file == self.name() => return Err(format!("{} holds no {file}", folder.display())),
-                None => {}
-            }
+        // The last has the whole version in its name, if the others are links to it.
+        let find = |file: &str| {
+            paths.iter().rfind(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(file)))
+        };
+        if let (Self::Nvrtc, Some(path)) = (self, find("libnvrtc-builtins.so")) {
+            load(path)?;
         }
-        Ok(())
+        load(find(self.name()).ok_or_else(|| format!("{} holds no {}", folder.display(), self.name()))?)
     }
 
-    /// The file that this process uses, once it has been used.
+    /// The file that this process uses, once the library is loaded.
     pub fn path(self) -> Option<PathBuf> {
         let maps = fs::read_to_string("/proc/self/maps").ok()?;
-        let file = self.files().last()?;
-        let line = maps.lines().find(|line| line.contains(&format!("/{file}")))?;
+        let line = maps.lines().find(|line| line.contains(&format!("/{}", self.name())))?;
         line.find('/').map(|at| PathBuf::from(&line[at..]))
     }
-}
 
-/// Keeps a library in this process, so that it is found by its name from now on.
-///
-/// # Errors
-/// What the loader says.
-#[cfg(unix)]
-fn open(path: &Path) -> std::result::Result<(), String> {
-    use std::ffi::{CStr, CString, c_char, c_int, c_void};
-    use std::os::unix::ffi::OsStrExt;
-
-    // SAFETY: declared as POSIX has it.
-    unsafe extern "C" {
-        fn dlopen(file: *const c_char, mode: c_int) -> *mut c_void;
-        fn dlerror() -> *const c_char;
-    }
-    const NOW: c_int = 2;
-    let name = CString::new(path.as_os_str().as_bytes()).map_err(|e| e.to_string())?;
-    // SAFETY: the path ends in zero and is only read; as to what loading does, see `is_found`. The loader's text is this
-    // thread's and stays until its next call.
-    unsafe {
-        if !dlopen(name.as_ptr(), NOW).is_null() {
-            return Ok(());
-        }
-        let said = dlerror();
-        Err(if said.is_null() {
-            "it cannot be loaded".into()
-        } else {
-            CStr::from_ptr(said).to_string_lossy().into_owned()
-        })
-    }
-}
-
-#[cfg(not(unix))]
-fn open(path: &Path) -> std::result::Result<(), String> {
-    Err(format!("{} cannot be loaded on this system", path.display()))
-}
-
-/// The same unless its end is missing, as after a copy that was broken off: reading what is not there would kill the process.
-fn open_whole(path: &Path) -> std::result::Result<(), String> {
-    let failed = |e: std::io::Error| format!("{} cannot be read: {e}", path.display());
-    let bytes = match fs::metadata(path).map_err(failed)? {
-        file if file.is_file() => file.len(),
-        // Whoever opens a pipe waits for its other end.
-        _ => return Err(format!("{} is no regular file", path.display())),
-    };
-    let mut file = fs::File::open(path).map_err(failed)?;
-    let mut header = [0; 64];
-    if bytes < header.len() as u64 {
-        return Err(format!("{} is cut off: it has {bytes} bytes; copy it again", path.display()));
-    }
-    file.read_exact(&mut header).map_err(failed)?;
-    // The table of sections is what an object file of 64 bits ends with as a rule; the last is not all zeros.
-    let number =
-        |at: usize, n: usize| header[at..at + n].iter().rev().fold(0u64, |sum, &byte| sum << 8 | u64::from(byte));
-    let (section, sections) = (number(0x3a, 2), number(0x3c, 2));
-    let end = number(0x28, 8).saturating_add(section * sections);
-    if header.starts_with(b"\x7fELF\x02") && sections > 0 {
-        if end > bytes {
-            return Err(format!("{} is cut off: it has {bytes} bytes of {end}; copy it again", path.display()));
-        }
-        let mut last = vec![0; section as usize];
-        file.seek(SeekFrom::Start(end - section)).and_then(|_| file.read_exact(&mut last)).map_err(failed)?;
-        if last.iter().all(|&byte| byte == 0) {
-            return Err(format!("{} ends in zeros, as if a copy was broken off: copy it again", path.display()));
+    /// The functions that the engine calls, itself or through cudarc.
+    fn functions(self) -> &'static str {
+        match self {
+            Self::Driver => {
+                "cuDriverGetVersion cuGetErrorString cuCtxGetCurrent cuCtxSetCurrent cuDeviceGet cuDeviceGetAttribute \
+                 cuDeviceGetCount cuDeviceGetName cuDevicePrimaryCtxRelease_v2 cuDevicePrimaryCtxRetain \
+                 cuDeviceTotalMem_v2 cuFuncGetAttribute cuFuncGetParamInfo cuFuncSetAttribute cuGraphDestroy \
+                 cuGraphExecDestroy cuGraphInstantiateWithFlags cuGraphLaunch cuInit cuLaunchKernel cuMemAlloc_v2 \
+                 cuMemFree_v2 cuMemGetInfo_v2 cuMemcpyDtoDAsync_v2 cuMemcpyDtoHAsync_v2 cuMemcpyHtoDAsync_v2 \
+                 cuMemsetD8Async cuModuleGetFunction cuModuleLoadData cuStreamBeginCapture_v2 cuStreamCreate \
+                 cuStreamDestroy_v2 cuStreamEndCapture cuStreamSynchronize"
+            }
+            Self::Nvrtc => {
+                "nvrtcCompileProgram nvrtcCreateProgram nvrtcDestroyProgram nvrtcGetCUBIN nvrtcGetCUBINSize \
+                 nvrtcGetProgramLog nvrtcGetProgramLogSize nvrtcVersion"
+            }
+            Self::CublasLt => {
+                "cublasLtCreate cublasLtDestroy cublasLtGetVersion cublasLtMatmul cublasLtMatmulAlgoGetHeuristic \
+                 cublasLtMatmulDescCreate cublasLtMatmulDescDestroy cublasLtMatmulDescSetAttribute \
+                 cublasLtMatmulPreferenceCreate cublasLtMatmulPreferenceDestroy \
+                 cublasLtMatmulPreferenceSetAttribute cublasLtMatrixLayoutCreate cublasLtMatrixLayoutDestroy"
+            }
         }
     }
-    open(path)
 }
 
-/// What a call of the driver gives, or what the driver says against it.
+/// Keeps a library in this process, where it is found by its name from now on.
+fn load(path: &Path) -> std::result::Result<(), String> {
+    // SAFETY: see `is_found`.
+    match unsafe { libloading::Library::new(path) } {
+        Ok(library) => {
+            std::mem::forget(library);
+            Ok(())
+        }
+        // The source is the loader's own text, which names the file.
+        Err(e) => Err(std::error::Error::source(&e).map_or_else(|| e.to_string(), ToString::to_string)),
+    }
+}
+
+/// The result of a call of the driver, with the driver's text as the error.
 pub(crate) fn told<T>(result: std::result::Result<T, driver::DriverError>) -> std::result::Result<T, String> {
     result.map_err(|e| match e.error_string() {
         Ok(text) => text.to_string_lossy().into_owned(),
@@ -257,10 +191,10 @@ pub(crate) fn told<T>(result: std::result::Result<T, driver::DriverError>) -> st
     })
 }
 
-/// The version that NVRTC compiles for, e.g. (13, 0).
+/// The version of CUDA that NVRTC belongs to, e.g. (13, 0).
 ///
 /// # Errors
-/// If NVRTC is not there.
+/// If NVRTC is missing.
 pub(crate) fn nvrtc_version(settings: &Settings) -> Result<(i32, i32)> {
     Library::Nvrtc.find(settings).map_err(|why| {
         crate::Error::new(format!(
@@ -270,7 +204,31 @@ pub(crate) fn nvrtc_version(settings: &Settings) -> Result<(i32, i32)> {
         ))
     })?;
     let (mut major, mut minor) = (0, 0);
-    // SAFETY: the library is there, and writes two numbers.
+    // SAFETY: the library was found. It writes two numbers.
     unsafe { nvrtc::sys::nvrtcVersion(&raw mut major, &raw mut minor) };
     Ok((major, minor))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The stand-ins of the tests have exactly the listed functions, so the tests fail if a call is not listed.
+    #[test]
+    fn the_stand_ins_have_the_listed_functions() {
+        for (library, source) in [
+            (Library::Driver, include_str!("../../../tests/driver/cuda.cpp")),
+            (Library::Nvrtc, include_str!("../../../tests/driver/nvrtc.cpp")),
+            (Library::CublasLt, include_str!("../../../tests/driver/cublaslt.cpp")),
+        ] {
+            let listed: Vec<&str> = library.functions().split_whitespace().collect();
+            for name in &listed {
+                assert!(source.contains(&format!(" {name}(")), "{name} has no stand-in");
+            }
+            let known = source.lines().filter_map(|line| line.split_once('(')?.0.split_once(' '));
+            for (_, name) in known.filter(|(_, name)| name.starts_with("cu") || name.starts_with("nvrtc")) {
+                assert!(listed.contains(&name), "{name} is not listed");
+            }
+        }
+    }
 }

@@ -69,7 +69,6 @@ pub(crate) mod libraries;
 mod memory;
 pub(crate) mod open;
 mod product;
-mod symbols;
 
 pub use arch::Arch;
 pub(crate) use blas::version;

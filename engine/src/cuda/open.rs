@@ -3,72 +3,67 @@
 use super::arch::Arch;
 use super::driver::Driver;
 use super::libraries::{Library, Settings, told};
-use super::{Gpu, Module, symbols};
+use super::{Gpu, Module};
 use crate::{Device, Error, Result};
 use cudarc::driver::sys::{CUdevice_attribute as Attribute, CUresult, cuDriverGetVersion};
 use cudarc::driver::{CudaContext, DriverError, result};
 use std::sync::Arc;
 
-/// The oldest driver that knows every call, as it counts versions of CUDA: 12.4, driver 550.
+/// The oldest driver that has every function, in its own numbering of CUDA versions: 12.4, driver 550.
 pub(super) const OLDEST_DRIVER: i32 = 12_040;
 
 impl Device {
-    /// The device that `cpu`, `cuda` or `auto` stands for, with these kernels ready to launch. `auto` is the GPU if it can
-    /// be used; else the CPU, and a note that says why, unless there is nothing to be said: no driver. Of a GPU a note says
-    /// what makes it slow.
+    /// Opens the device called `cpu`, `cuda` or `auto`, with these kernels ready to launch. `auto` is the GPU if it can be
+    /// used, else the CPU. The second value tells the user why `auto` chose the CPU (nothing if there is no driver), or what
+    /// makes the GPU slow.
     ///
     /// # Errors
-    /// If the name is another, or for `cuda` if the GPU cannot be used: no driver, no GPU, one of them too old, or no
-    /// kernels for it.
-    pub fn open(name: &str, modules: &[&'static Module], settings: &Settings) -> Result<(Self, Option<String>)> {
+    /// If the name is unknown, or `cuda` cannot be used: no driver, no GPU, one of them too old, or no kernels for it.
+    pub fn open(name: &str, modules: &[&'static Module], settings: &Settings) -> Result<(Self, Option<Error>)> {
         match name {
             "cpu" => Ok((Self::Cpu, None)),
             "cuda" => gpu(modules, settings),
-            "auto" if Library::Driver.is_absent() => Ok((Self::Cpu, None)),
-            "auto" => Ok(match gpu(modules, settings) {
-                Ok(gpu) => gpu,
-                Err(e) => (Self::Cpu, Some(format!("on the CPU: {e}"))),
-            }),
+            "auto" if !Library::Driver.is_found() => Ok((Self::Cpu, None)),
+            "auto" => Ok(gpu(modules, settings).unwrap_or_else(|why| (Self::Cpu, Some(why)))),
             _ => Err(Error::usage(format!("no device is called '{name}'; use cpu, cuda or auto"))),
         }
     }
 }
 
-fn gpu(modules: &[&'static Module], settings: &Settings) -> Result<(Device, Option<String>)> {
+fn gpu(modules: &[&'static Module], settings: &Settings) -> Result<(Device, Option<Error>)> {
     let driver = Driver::new(settings)?;
     driver.load(modules)?;
-    let slow = Library::CublasLt.find(settings).err();
-    let note = slow.map(|why| format!("without cuBLASLt products run on a slow kernel of this program: {why}"));
-    Ok((Device::Cuda(Arc::new(driver)), note))
+    let slow = |why| Error::device(format!("without cuBLASLt products run on a slow kernel of this program: {why}"));
+    Ok((Device::Cuda(Arc::new(driver)), Library::CublasLt.find(settings).err().map(slow)))
 }
 
-/// A version of CUDA as the driver counts it, e.g. `13.0`.
+/// A version of CUDA in the driver's numbering, e.g. `13.0`.
 pub(crate) fn version_text(version: i32) -> String {
     format!("{}.{}", version / 1000, version % 1000 / 10)
 }
 
-/// Finds the driver and its GPUs: its version and their number.
+/// The driver's version and the number of its GPUs.
 ///
 /// # Errors
-/// What is missing, as one line.
+/// If there is no driver, no GPU, or the driver is too old or does not start.
 pub(crate) fn check_driver() -> Result<(i32, i32)> {
     Library::Driver.find(&Settings::default()).map_err(no_driver)?;
     let mut version = 0;
-    // SAFETY: the driver is there, and writes a number.
+    // SAFETY: the driver was found. It writes a number.
     unsafe { cuDriverGetVersion(&raw mut version) }.result().map_err(failed)?;
     // A driver without a GPU to serve counts zero.
     if (1..OLDEST_DRIVER).contains(&version) {
-        return Err(Error::new(format!(
+        return Err(Error::device(format!(
             "the NVIDIA driver is too old: it knows CUDA {}, needed is {} (driver 550) or later",
             version_text(version),
             version_text(OLDEST_DRIVER)
         )));
     }
-    Library::Driver.check_symbols(&symbols::DRIVER).map_err(no_driver)?;
+    Library::Driver.check_functions().map_err(no_driver)?;
     match result::init() {
         Err(DriverError(CUresult::CUDA_ERROR_NO_DEVICE)) => return Err(no_gpu()),
         Err(DriverError(CUresult::CUDA_ERROR_STUB_LIBRARY)) => {
-            return Err(Error::new(
+            return Err(Error::device(
                 "the libcuda.so found first is the toolkit's stub, not the NVIDIA driver: take it out of LD_LIBRARY_PATH",
             ));
         }
@@ -80,7 +75,7 @@ pub(crate) fn check_driver() -> Result<(i32, i32)> {
     }
 }
 
-/// Name, architecture and memory of a GPU, and whether the kernels run on it. The driver must be there.
+/// A line about a GPU, and whether the kernels run on it. The driver must have been found.
 pub(crate) fn describe_gpu(ordinal: i32) -> std::result::Result<(String, bool), String> {
     let device = told(result::device::get(ordinal))?;
     let name = told(result::device::get_name(device))?;
@@ -97,18 +92,18 @@ pub(crate) fn describe_gpu(ordinal: i32) -> std::result::Result<(String, bool), 
 }
 
 fn no_driver(why: String) -> Error {
-    Error::new(format!("no NVIDIA driver: {why}; install it (580 or later), or use --device cpu"))
+    Error::device(format!("no NVIDIA driver: {why}; install it (580 or later)"))
 }
 
 fn failed(error: DriverError) -> Error {
     let number = error.0 as u32;
     let what = told::<()>(Err(error)).err().unwrap_or_default();
-    Error::new(format!(
+    Error::device(format!(
         "the NVIDIA driver does not start: {what} (CUDA error {number}); if nvidia-smi fails too, reload the driver or \
-         restart the machine, or use --device cpu"
+         restart the machine"
     ))
 }
 
 fn no_gpu() -> Error {
-    Error::new("no CUDA device: the NVIDIA driver is there, but shows no GPU (CUDA_VISIBLE_DEVICES can hide it)")
+    Error::device("no CUDA device: the NVIDIA driver is there, but shows no GPU (CUDA_VISIBLE_DEVICES can hide it)")
 }
