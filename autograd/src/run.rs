@@ -4,7 +4,7 @@ use crate::graph::Phase;
 use crate::plan::{Call, Instr, Plan, Ref};
 use crate::store::Store;
 use engine::cuda::{Captured, Gpu};
-use engine::{Buffer, Context, DType, Device, Shape};
+use engine::{Buffer, Context, DType, Device, Result, Shape};
 use std::fmt;
 use std::hash::{DefaultHasher, Hasher};
 use std::sync::PoisonError;
@@ -101,24 +101,32 @@ impl Plan {
         [Phase::Update, Phase::Batch, Phase::Step].into_iter().for_each(|phase| self.run(store, phase));
     }
 
-    /// Like [`run`](Self::run), but stops at the first instruction that reads or writes a number that is not finite.
+    /// Like [`run`](Self::run), but stops at the first instruction that reads or writes a number that is not finite, and
+    /// returns it.
+    ///
+    /// # Errors
+    /// If the device has failed.
     ///
     /// # Panics
     /// As [`run`](Self::run).
-    pub fn run_checked(&self, store: &mut Store, phase: Phase) -> Result<(), NonFinite> {
+    pub fn run_checked(&self, store: &mut Store, phase: Phase) -> Result<Option<NonFinite>> {
         self.enter(store, phase);
         for instr in self.instrs.iter().filter(|i| i.phase == phase) {
             for (i, input) in instr.ins.iter().enumerate() {
-                check(store, input.as_ref(), || format!("input {i} of {}", instr.label()))?;
+                if let Some(found) = check(store, input.as_ref(), || format!("input {i} of {}", instr.label()))? {
+                    return Ok(Some(found));
+                }
             }
             execute(instr, store);
             let backward = matches!(instr.call, Call::Vjp(_));
             let outs = if backward { &[][..] } else { &instr.outs };
             for out in outs.iter().chain(&instr.d_ins) {
-                check(store, out.as_ref(), || instr.label())?;
+                if let Some(found) = check(store, out.as_ref(), || instr.label())? {
+                    return Ok(Some(found));
+                }
             }
         }
-        Ok(())
+        Ok(None)
     }
 
     fn enter(&self, store: &mut Store, phase: Phase) {
@@ -160,19 +168,16 @@ impl Instr<Ref> {
     }
 }
 
-fn check(store: &Store, at: Option<&Ref>, place: impl Fn() -> String) -> Result<(), NonFinite> {
-    let Some(at) = at else { return Ok(()) };
-    let buffer = store.get(at.id).on_host();
+fn check(store: &Store, at: Option<&Ref>, place: impl Fn() -> String) -> Result<Option<NonFinite>> {
+    let Some(at) = at else { return Ok(None) };
+    let buffer = store.get(at.id).on_host()?;
     let bad = match buffer.dtype() {
         DType::F32 => buffer.as_slice::<f32>().iter().position(|x| !x.is_finite()),
         DType::F64 => buffer.as_slice::<f64>().iter().position(|x| !x.is_finite()),
         DType::Bf16 => buffer.to_f64().iter().position(|x| !x.is_finite()),
         DType::I32 => None,
     };
-    match bad {
-        None => Ok(()),
-        Some(index) => Err(NonFinite { place: place(), index, shape: at.spec.shape }),
-    }
+    Ok(bad.map(|index| NonFinite { place: place(), index, shape: at.spec.shape }))
 }
 
 static EMPTY: Buffer = Buffer::empty();

@@ -60,7 +60,7 @@ impl Store {
         let Device::Cuda(gpu) = &self.device else {
             return Err(Error::new(format!("{} of memory are needed ({refused})", bytes_text(self.bytes()))));
         };
-        let held: usize = self.all().filter(|b| b.has_memory()).map(Buffer::capacity).sum();
+        let held: usize = self.all().filter(|b| !b.is_missing()).map(Buffer::capacity).sum();
         Err(Error::new(format!(
             "{} of device memory are needed, {} has room for {} ({refused})",
             bytes_text(self.bytes()),
@@ -82,7 +82,7 @@ impl Store {
                 Err(e) => self.refused = Some(e),
             }
         }
-        Buffer::missing(&self.device, bytes)
+        Buffer::missing(bytes)
     }
 
     fn all(&self) -> impl Iterator<Item = &Buffer> {
@@ -97,6 +97,16 @@ impl Store {
     /// The buffer called `id`, to be changed.
     pub fn get_mut(&mut self, id: Id) -> &mut Buffer {
         &mut self.buffers[id.0 as usize]
+    }
+
+    /// Copies the elements of one buffer to another of the same spec.
+    ///
+    /// # Panics
+    /// If the specs differ, or both are the same buffer.
+    pub fn copy(&mut self, from: Id, to: Id) {
+        let found = self.buffers.get_disjoint_mut([from.0 as usize, to.0 as usize]);
+        let [from, to] = found.expect("two buffers of this store");
+        to.copy_from(from);
     }
 
     /// All buffers, in the order in which they came.

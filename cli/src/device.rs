@@ -3,11 +3,7 @@
 use super::output::note;
 use engine::cuda::Settings;
 use engine::{Device, Error, ErrorKind, Result};
-use std::any::Any;
-use std::env;
 use std::fmt;
-use std::panic::{self, AssertUnwindSafe};
-use std::sync::atomic::{AtomicBool, Ordering};
 
 /// What a user may ask for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -79,33 +75,5 @@ pub fn explained(error: &Error, choice: Choice) -> String {
 /// # Errors
 /// As [`open`].
 pub fn try_open(choice: Choice, settings: &Settings) -> Result<(Device, Option<Error>)> {
-    let opened = Device::open(&choice.to_string(), &kernels::registry::modules(), settings)?;
-    if matches!(opened.0, Device::Cuda(_)) {
-        OPEN.store(true, Ordering::SeqCst);
-        if env::var_os("RUST_BACKTRACE").is_none_or(|wanted| wanted == "0") {
-            // Whoever catches it says it, see `guarded`.
-            panic::set_hook(Box::new(|_| ()));
-        }
-    }
-    Ok(opened)
-}
-
-/// Whether a GPU was opened.
-static OPEN: AtomicBool = AtomicBool::new(false);
-
-/// Runs the program. A GPU that fails while it computes is a panic with one line, and here becomes an error like any other;
-/// any other panic goes its way.
-///
-/// # Errors
-/// Those of `program`, and what the GPU's panic says.
-pub fn guarded<T>(program: impl FnOnce() -> Result<T>) -> Result<T> {
-    panic::catch_unwind(AssertUnwindSafe(program)).unwrap_or_else(|panic| {
-        if OPEN.load(Ordering::SeqCst) { Err(Error::new(told(&*panic))) } else { panic::resume_unwind(panic) }
-    })
-}
-
-/// What a panic says.
-fn told(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
-    text.unwrap_or("the program has failed").replace('\n', " ")
+    Device::open(&choice.to_string(), &kernels::registry::modules(), settings)
 }

@@ -97,7 +97,7 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    match device::guarded(|| run(&cli)) {
+    match run(&cli) {
         Ok(code) => code,
         Err(error) => {
             output::note(format_args!("error: {}", device::explained(&error, cli.device)));

@@ -74,7 +74,7 @@ fn check_device(device: &Device, name: &str) -> Result<usize> {
     // Said as it comes: where a kernel takes the GPU down, one sees which.
     let reports = verify::device(device, &[MODEL_SIZES], |r| {
         note(format_args!("{name}: {} {}: {}", r.op, r.dtype, r.failure.as_deref().unwrap_or("ok")));
-    });
+    })?;
     let rows = reports.iter().map(|r: &DeviceReport| {
         vec![
             r.op.clone(),

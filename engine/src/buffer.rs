@@ -3,15 +3,15 @@ use crate::{DType, Device, Element, Error, Result, Shape, Spec};
 use std::borrow::Cow;
 use std::fmt;
 
-/// A contiguous tensor: memory on the host or on a device, element type and shape. Host memory is 64-byte aligned. Memory
-/// starts as zeros.
+/// A contiguous tensor: memory on the host or on a device, element type and shape. Memory starts as zeros; host memory is
+/// 64-byte aligned.
 ///
-/// A buffer may be larger than what it currently holds: [`respec`](Self::respec) gives the memory another meaning, which
-/// is how a plan's slots serve many values without allocating.
+/// A buffer may be larger than its value. [`respec`](Self::respec) gives the memory another meaning, so that a plan's slots
+/// serve many values without allocating.
 ///
-/// Slices and bytes can be had of host memory only. What works wherever the memory is: [`write`](Self::write),
-/// [`set_f64`](Self::set_f64), [`to_f64`](Self::to_f64), [`copy_from`](Self::copy_from), [`clear`](Self::clear) and
-/// [`on_host`](Self::on_host).
+/// Slices and bytes exist for host memory only. [`write`](Self::write), [`set_f64`](Self::set_f64),
+/// [`copy_from`](Self::copy_from) and [`clear`](Self::clear) work wherever the memory is. Of a device that has failed they do
+/// nothing: [`on_host`](Self::on_host) and [`read_f64`](Self::read_f64) return its error.
 ///
 /// ```
 /// use engine::{Buffer, DType};
@@ -19,7 +19,7 @@ use std::fmt;
 /// let mut x = Buffer::from_slice(&[2, 3], &[1.0f32, 2.0, 3.0, 4.0, 5.0, 6.0]);
 /// x.as_mut_slice::<f32>()[0] = 0.1;
 /// assert_eq!((x.spec().to_string(), x.shape().rows(), x.shape().last()), ("f32[2, 3]".into(), 2, 3));
-/// // Through f64 between types; bf16 has eight bits of precision.
+/// // Conversion goes through f64. bf16 has eight bits of precision.
 /// let rounded = Buffer::from_f64(DType::Bf16, &[2, 3], &x.to_f64());
 /// assert_eq!(rounded.to_f64()[..2], [0.10009765625, 2.0]);
 /// ```
@@ -32,6 +32,8 @@ pub struct Buffer {
 enum Place {
     Host(Host),
     Device(Memory),
+    /// So many bytes that no device had room for: reads as zeros, ignores writes, cannot be computed with.
+    Missing(usize),
 }
 
 impl Default for Place {
@@ -45,7 +47,7 @@ struct Host {
     bytes: Vec<u8>,
     /// Where the aligned part of `bytes` begins.
     offset: usize,
-    /// Bytes from there on; there is no memory behind them where `bytes` is empty.
+    /// Bytes from there on.
     capacity: usize,
 }
 
@@ -60,13 +62,9 @@ impl Host {
         Self { bytes, offset, capacity }
     }
 
-    fn missing(capacity: usize) -> Self {
-        Self { capacity, ..Self::EMPTY }
-    }
-
     fn try_new(capacity: usize) -> Result<Self> {
-        // Asked for and given back: zeros that nobody has touched yet cost no memory, which a vector that was reserved and
-        // then filled would.
+        // Reserved and given back, because `vec!` gets zeros from the system that cost no memory until they are touched,
+        // while a reserved vector would have to be filled.
         let possible = capacity.checked_add(ALIGN).is_some_and(|n| Vec::<u8>::new().try_reserve_exact(n).is_ok());
         if possible { Ok(Self::new(capacity)) } else { Err(Error::new(format!("no memory for {capacity} bytes more"))) }
     }
@@ -75,9 +73,7 @@ impl Host {
 impl Buffer {
     /// Zeros on the host.
     pub fn new(spec: Spec) -> Self {
-        let mut buffer = Self::with_capacity(spec.bytes());
-        buffer.spec = Some(spec);
-        buffer
+        Self { spec: Some(spec), ..Self::with_capacity(spec.bytes()) }
     }
 
     /// Zeros on `device`.
@@ -85,39 +81,35 @@ impl Buffer {
     /// # Errors
     /// If the device has no room.
     pub fn new_on(device: &Device, spec: Spec) -> Result<Self> {
-        let mut buffer = Self::with_capacity_on(device, spec.bytes())?;
-        buffer.spec = Some(spec);
-        Ok(buffer)
+        Ok(Self { spec: Some(spec), ..Self::with_capacity_on(device, spec.bytes())? })
     }
 
-    /// No memory at all: what stands where an op must not look.
+    /// A buffer without memory, for an argument that an op must not read.
     pub const fn empty() -> Self {
         Self { spec: None, place: Place::Host(Host::EMPTY) }
     }
 
-    /// Memory for `capacity` bytes on the host that holds nothing yet.
+    /// Memory for `capacity` bytes on the host, without a value.
     pub fn with_capacity(capacity: usize) -> Self {
         Self { spec: None, place: Place::Host(Host::new(capacity)) }
     }
 
-    /// Memory for `capacity` bytes on `device` that holds nothing yet.
+    /// Memory for `capacity` bytes on `device`, without a value.
     ///
     /// # Errors
     /// If the device has no room.
     pub fn with_capacity_on(device: &Device, capacity: usize) -> Result<Self> {
-        match device {
-            Device::Cpu => Ok(Self { spec: None, place: Place::Host(Host::try_new(capacity)?) }),
-            Device::Cuda(gpu) => Ok(Self { spec: None, place: Place::Device(Memory::new(gpu, capacity)?) }),
-        }
+        let place = match device {
+            Device::Cpu => Place::Host(Host::try_new(capacity)?),
+            Device::Cuda(gpu) => Place::Device(Memory::new(gpu, capacity)?),
+        };
+        Ok(Self { spec: None, place })
     }
 
-    /// What stands for a buffer that a device had no room for, so that a plan can be finished and its need of memory
-    /// told. It cannot be computed with.
-    pub fn missing(device: &Device, capacity: usize) -> Self {
-        match device {
-            Device::Cpu => Self { spec: None, place: Place::Host(Host::missing(capacity)) },
-            Device::Cuda(gpu) => Self { spec: None, place: Place::Device(Memory::missing(gpu, capacity)) },
-        }
+    /// A placeholder for `capacity` bytes that a device had no room for. With it a plan can be finished, to tell how much
+    /// memory it needs. It reads as zeros, ignores writes and cannot be computed with.
+    pub const fn missing(capacity: usize) -> Self {
+        Self { spec: None, place: Place::Missing(capacity) }
     }
 
     /// A copy on `device`.
@@ -125,26 +117,36 @@ impl Buffer {
     /// # Errors
     /// If the device has no room.
     pub fn to_device(&self, device: &Device) -> Result<Self> {
-        let mut copy = Self::with_capacity_on(device, self.capacity())?;
-        if let Some(spec) = self.spec {
-            copy.respec(spec);
-            copy.copy_from(self);
-        }
+        let mut copy = Self::new_on(device, self.spec())?;
+        copy.copy_from(self);
         Ok(copy)
     }
 
-    /// The same tensor in host memory: itself, or a copy.
-    pub fn on_host(&self) -> Cow<'_, Self> {
+    /// The tensor in host memory: itself, or a copy.
+    ///
+    /// # Errors
+    /// If the device has failed, at any time before.
+    pub fn on_host(&self) -> Result<Cow<'_, Self>> {
+        let copy = || self.spec.map_or_else(Self::empty, Self::new);
         match &self.place {
-            Place::Host(_) => Cow::Borrowed(self),
+            Place::Host(_) => Ok(Cow::Borrowed(self)),
+            Place::Missing(_) => Ok(Cow::Owned(copy())),
             Place::Device(memory) => {
-                let mut copy = Self { spec: self.spec, ..Self::with_capacity(self.capacity()) };
+                let mut copy = copy();
                 if self.spec.is_some() {
-                    memory.read(copy.bytes_mut());
+                    memory.read(copy.bytes_mut())?;
                 }
-                Cow::Owned(copy)
+                Ok(Cow::Owned(copy))
             }
         }
+    }
+
+    /// The elements as f64, exactly, wherever the memory is.
+    ///
+    /// # Errors
+    /// As [`on_host`](Self::on_host).
+    pub fn read_f64(&self) -> Result<Vec<f64>> {
+        Ok(self.on_host()?.to_f64())
     }
 
     /// A host buffer with the given elements.
@@ -177,8 +179,8 @@ impl Buffer {
             out.iter_mut().zip(data).for_each(|(o, &x)| *o = cast(x));
         }
         let spec = self.spec();
-        if let Place::Device(memory) = &mut self.place {
-            return memory.write(Self::from_f64(spec.dtype, spec.shape.dims(), data).as_bytes());
+        if !matches!(self.place, Place::Host(_)) {
+            return self.copy_from(&Self::from_f64(spec.dtype, spec.shape.dims(), data));
         }
         match spec.dtype {
             DType::F32 => fill(self.as_mut_slice(), data, |x| x as f32),
@@ -188,11 +190,11 @@ impl Buffer {
         }
     }
 
-    /// The elements as f64, exactly.
+    /// The elements of host memory as f64, exactly.
+    ///
+    /// # Panics
+    /// If the memory is a device's: see [`read_f64`](Self::read_f64).
     pub fn to_f64(&self) -> Vec<f64> {
-        if matches!(self.place, Place::Device(_)) {
-            return self.on_host().to_f64();
-        }
         match self.dtype() {
             DType::F32 => self.as_slice::<f32>().iter().map(|&x| f64::from(x)).collect(),
             DType::F64 => self.as_slice::<f64>().to_vec(),
@@ -201,12 +203,12 @@ impl Buffer {
         }
     }
 
-    /// What the buffer holds now.
+    /// Type and shape of the value.
     ///
     /// # Panics
-    /// If it holds nothing.
+    /// If there is no value.
     pub fn spec(&self) -> Spec {
-        self.spec.expect("the buffer holds a value (an op gets what it announces in `reads`, and no gradient to skip)")
+        self.spec.expect("a buffer with a value: an op gets only what it announces in `reads`, and no gradient to skip")
     }
 
     /// Element type.
@@ -219,12 +221,12 @@ impl Buffer {
         self.spec().shape
     }
 
-    /// Number of elements; zero when it holds nothing.
+    /// Number of elements; zero without a value.
     pub fn len(&self) -> usize {
         self.spec.map_or(0, |s| s.shape.numel())
     }
 
-    /// Whether there is no element.
+    /// Whether there are no elements.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -234,10 +236,11 @@ impl Buffer {
         match &self.place {
             Place::Host(host) => host.capacity,
             Place::Device(memory) => memory.bytes(),
+            Place::Missing(capacity) => *capacity,
         }
     }
 
-    /// Gives the memory another meaning; its contents are then unspecified.
+    /// Gives the memory another type and shape. The elements are then unspecified.
     ///
     /// # Panics
     /// If the value does not fit.
@@ -259,7 +262,7 @@ impl Buffer {
         bytemuck::cast_slice(&self.host()[..spec.bytes()])
     }
 
-    /// The elements of host memory, to be changed.
+    /// The elements of host memory, mutable.
     ///
     /// # Panics
     /// If `T` is not the element type or the memory is a device's.
@@ -270,7 +273,7 @@ impl Buffer {
         bytemuck::cast_slice_mut(self.bytes_mut())
     }
 
-    /// The elements as raw bytes, for hashing, saving and bitwise comparison.
+    /// The elements of host memory as raw bytes, for hashing, saving and bitwise comparison.
     ///
     /// # Panics
     /// If the memory is a device's.
@@ -288,21 +291,22 @@ impl Buffer {
         match &mut self.place {
             Place::Host(_) => self.as_mut_slice().copy_from_slice(data),
             Place::Device(memory) => memory.write(bytemuck::cast_slice(data)),
+            Place::Missing(_) => {}
         }
     }
 
-    /// Copies the elements of a buffer of the same spec, wherever either of them is.
+    /// Copies the elements of a buffer of the same spec, from the host or within one device.
     ///
     /// # Panics
-    /// If the specs differ.
+    /// If the specs differ, or the elements lie on a device and this buffer does not: see [`on_host`](Self::on_host).
     pub fn copy_from(&mut self, other: &Self) {
         assert_eq!(self.spec(), other.spec(), "copy between unlike buffers");
         let bytes = self.spec().bytes();
         match (&mut self.place, &other.place) {
-            (Place::Host(_), Place::Host(_)) => self.bytes_mut().copy_from_slice(other.as_bytes()),
-            (Place::Host(_), Place::Device(from)) => from.read(self.bytes_mut()),
-            (Place::Device(to), Place::Host(_)) => to.write(other.as_bytes()),
+            (Place::Missing(_), _) | (_, Place::Missing(_)) => {}
+            (Place::Host(_), _) => self.bytes_mut().copy_from_slice(other.as_bytes()),
             (Place::Device(to), Place::Device(from)) => to.copy_from(from, bytes),
+            (Place::Device(to), _) => to.write(other.as_bytes()),
         }
     }
 
@@ -312,13 +316,14 @@ impl Buffer {
         match &mut self.place {
             Place::Host(_) => self.bytes_mut().fill(0),
             Place::Device(memory) => memory.clear(bytes),
+            Place::Missing(_) => {}
         }
     }
 
-    /// Where the first element lies on its device; null for an empty buffer.
+    /// The device address and type of the first element; null for an empty buffer.
     ///
     /// # Panics
-    /// If a buffer with elements is in host memory, or is one that the device had no room for.
+    /// If a buffer with elements is not in a device's memory.
     pub fn pointer(&self) -> Pointer {
         let Some(spec) = self.spec else { return Pointer { address: 0, dtype: DType::F32 } };
         let address = self.address();
@@ -326,35 +331,29 @@ impl Buffer {
         Pointer { address, dtype: spec.dtype }
     }
 
-    /// Where its memory lies on a device, whatever it holds; zero in host memory.
+    /// The device address of the memory, with or without a value; zero in host memory.
     pub fn address(&self) -> u64 {
-        match &self.place {
-            Place::Host(_) => 0,
-            Place::Device(memory) => memory.address(),
-        }
+        if let Place::Device(memory) = &self.place { memory.address() } else { 0 }
     }
 
-    /// Whether it is more than what stands for a buffer that a device had no room for.
-    pub fn has_memory(&self) -> bool {
-        match &self.place {
-            Place::Host(host) => !host.bytes.is_empty() || host.capacity == 0,
-            Place::Device(memory) => memory.address() != 0 || memory.bytes() == 0,
-        }
+    /// Whether it is a placeholder made by [`missing`](Self::missing).
+    pub fn is_missing(&self) -> bool {
+        matches!(self.place, Place::Missing(_))
     }
 
     fn host(&self) -> &[u8] {
         match &self.place {
             Place::Host(host) => &host.bytes[host.offset..],
-            Place::Device(_) => panic!("the host cannot look into {self:?}: copy it to the host first"),
+            _ => panic!("the host cannot look into {self:?}: copy it to the host first"),
         }
     }
 
     /// The bytes of the value in host memory.
     fn bytes_mut(&mut self) -> &mut [u8] {
-        let bytes = self.spec().bytes();
+        let spec = self.spec();
         match &mut self.place {
-            Place::Host(host) => &mut host.bytes[host.offset..][..bytes],
-            Place::Device(_) => panic!("the host cannot look into {:?}: copy it to the host first", self.spec),
+            Place::Host(host) => &mut host.bytes[host.offset..][..spec.bytes()],
+            _ => panic!("the host cannot look into {spec}: copy it to the host first"),
         }
     }
 
@@ -366,28 +365,21 @@ impl Buffer {
 }
 
 impl Clone for Buffer {
-    /// A copy on the same device.
+    /// A copy of host memory.
     ///
     /// # Panics
-    /// If the device has no room.
+    /// If the memory is a device's: see [`to_device`](Self::to_device).
     fn clone(&self) -> Self {
-        let device = match &self.place {
-            Place::Host(_) => Device::Cpu,
-            Place::Device(memory) => Device::Cuda(memory.gpu().clone()),
-        };
-        let bytes = self.spec.map_or(self.capacity(), |spec| spec.bytes());
-        let mut copy = Self::with_capacity_on(&device, bytes).unwrap_or_else(|e| panic!("{e}"));
-        if let Some(spec) = self.spec {
-            copy.respec(spec);
-            copy.copy_from(self);
-        }
+        let Some(spec) = self.spec else { return Self::with_capacity(self.capacity()) };
+        let mut copy = Self::new(spec);
+        copy.copy_from(self);
         copy
     }
 }
 
 impl fmt::Debug for Buffer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let place = if matches!(self.place, Place::Device(_)) { " on a device" } else { "" };
+        let place = if self.address() == 0 { "" } else { " on a device" };
         match self.spec {
             Some(spec) => write!(f, "Buffer({spec}{place})"),
             None => write!(f, "Buffer(empty, {} bytes{place})", self.capacity()),
@@ -396,5 +388,38 @@ impl fmt::Debug for Buffer {
 }
 
 #[cfg(test)]
-#[path = "buffer_tests.rs"]
-mod tests;
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_is_aligned_zeroed_and_reusable() {
+        let mut b = Buffer::new(Spec::new(DType::F64, &[3, 5]));
+        assert!(b.as_slice::<f64>().iter().all(|&x| x == 0.0));
+        assert_eq!(b.as_bytes().as_ptr() as usize % ALIGN, 0);
+        b.respec(Spec::new(DType::F32, &[7]));
+        b.set_f64(&[1.5; 7]);
+        assert_eq!(b.to_f64(), [1.5; 7]);
+        let moved = b;
+        assert_eq!(moved.as_bytes().as_ptr() as usize % ALIGN, 0);
+        assert_eq!(moved.clone().as_slice::<f32>(), &[1.5f32; 7]);
+    }
+
+    #[test]
+    fn an_empty_value_fits_into_no_memory() {
+        let mut b = Buffer::empty();
+        b.respec(Spec::new(DType::F64, &[0]));
+        assert!(b.as_slice::<f64>().is_empty() && b.as_mut_slice::<f64>().is_empty());
+    }
+
+    #[test]
+    #[should_panic(expected = "does not fit")]
+    fn a_value_that_does_not_fit_is_a_bug() {
+        Buffer::with_capacity(8).respec(Spec::new(DType::F64, &[3]));
+    }
+
+    #[test]
+    #[should_panic(expected = "element type")]
+    fn the_wrong_type_is_a_bug() {
+        let _ = Buffer::new(Spec::new(DType::F64, &[2])).as_slice::<f32>();
+    }
+}

@@ -1,12 +1,26 @@
+use crate::Result;
 use crate::cuda::Gpu;
 use std::sync::Arc;
 
 /// Where buffers live and ops run.
 #[derive(Clone, Debug, Default)]
 pub enum Device {
-    /// This machine's processor; parallel on the rayon pool that the caller is in.
+    /// This machine's processor; parallel on the rayon pool of the caller.
     #[default]
     Cpu,
-    /// A GPU, or what stands in for one in tests.
+    /// A GPU, or its stand-in in tests.
     Cuda(Arc<dyn Gpu>),
+}
+
+impl Device {
+    /// Waits for everything that was launched.
+    ///
+    /// # Errors
+    /// If a GPU has failed, at any time before.
+    pub fn finish(&self) -> Result<()> {
+        match self {
+            Self::Cpu => Ok(()),
+            Self::Cuda(gpu) => gpu.finish(),
+        }
+    }
 }

@@ -171,9 +171,12 @@ impl Trainer {
         self.fit(batch, |_, _| ())?;
         let store = &mut self.store;
         self.slow.gradient(store);
-        let nll: f64 = self.slow.nll(store).iter().sum();
-        let kl = self.fast.as_ref().map_or(0.0, |fast| fast.latents.posterior_kl(store).iter().sum());
-        let grad_norm = self.slow.grad_norm(store);
+        let nll: f64 = self.slow.nll(store)?.iter().sum();
+        let kl = match &self.fast {
+            Some(fast) => fast.latents.posterior_kl(store)?.iter().sum(),
+            None => 0.0,
+        };
+        let grad_norm = self.slow.grad_norm(store)?;
         let mut report = StepReport {
             step,
             nll,
@@ -188,7 +191,7 @@ impl Trainer {
         if nll.is_finite() && kl.is_finite() && grad_norm.is_finite() {
             self.slow.apply(store, rate, step);
         } else {
-            let place = self.find_non_finite(batch, fast_rate, step);
+            let place = self.find_non_finite(batch, fast_rate, step)?;
             let message = format!("step {step}: the loss is not finite: {place}");
             if self.config.train.non_finite == config::NonFinite::Stop {
                 self.stopped = true;
@@ -201,7 +204,7 @@ impl Trainer {
     }
 
     /// Repeats the step, which draws the same noise, looking at every number.
-    fn find_non_finite(&mut self, batch: &Batch, fast_rate: f64, step: u64) -> String {
+    fn find_non_finite(&mut self, batch: &Batch, fast_rate: f64, step: u64) -> Result<String> {
         let store = &mut self.store;
         self.slow.clear(store);
         let describe = |e: &NonFinite| match e.sample(batch.samples.len(), self.config.model.seq) {
@@ -209,14 +212,14 @@ impl Trainer {
             None => format!("{}, a value that all samples share", e.place),
         };
         if let Some(fast) = &self.fast
-            && let Err((t, e)) = fast.fit_checked(store, fast_rate, step as u32)
+            && let Some((t, e)) = fast.fit_checked(store, fast_rate, step as u32)?
         {
-            return format!("fast step {}, {}", t + 1, describe(&e));
+            return Ok(format!("fast step {}, {}", t + 1, describe(&e)));
         }
-        match self.slow.gradient_checked(store) {
-            Err(e) => format!("decoder gradient, {}", describe(&e)),
-            Ok(()) => "the gradient's norm overflows".into(),
-        }
+        Ok(match self.slow.gradient_checked(store)? {
+            Some(e) => format!("decoder gradient, {}", describe(&e)),
+            None => "the gradient's norm overflows".into(),
+        })
     }
 
     /// The fast loop, for plans and tests; a model without latents has none.
@@ -252,8 +255,8 @@ impl Trainer {
     /// Of the writer.
     pub fn write_moments(&self, out: &mut dyn io::Write) -> io::Result<()> {
         let (m, v): (Vec<Id>, Vec<Id>) = self.slow.moments().iter().copied().unzip();
-        let m = fetched(&self.store, m);
-        let v = fetched(&self.store, v);
+        let m = fetched(&self.store, m)?;
+        let v = fetched(&self.store, v)?;
         let moments = [tensors(&self.params, &m, "m."), tensors(&self.params, &v, "v.")];
         safetensors::write(out, &moments.concat())
     }
@@ -280,13 +283,13 @@ impl Trainer {
 /// # Errors
 /// Of the writer.
 pub fn write_weights(store: &Store, params: &Params, out: &mut dyn io::Write) -> io::Result<()> {
-    let buffers = fetched(store, params.iter().map(|p| p.id));
+    let buffers = fetched(store, params.iter().map(|p| p.id))?;
     safetensors::write(out, &tensors(params, &buffers, ""))
 }
 
 /// Buffers in host memory: themselves, or copies.
-fn fetched(store: &Store, ids: impl IntoIterator<Item = Id>) -> Vec<Cow<'_, Buffer>> {
-    ids.into_iter().map(|id| store.get(id).on_host()).collect()
+fn fetched(store: &Store, ids: impl IntoIterator<Item = Id>) -> io::Result<Vec<Cow<'_, Buffer>>> {
+    ids.into_iter().map(|id| store.get(id).on_host().map_err(io::Error::other)).collect()
 }
 
 /// What lies in `buffers`, one for each parameter, as the tensors of a file.

@@ -1,7 +1,7 @@
 // A stand-in for libcuda.so on a machine without a GPU: device memory is memory, and nothing on a stream is done before
 // somebody waits for it, so that a missing wait shows. Its kernels are those that `launch` below names. What it pretends to
-// be is read from the environment: FAKE_INIT (result of cuInit), FAKE_VERSION, FAKE_GPUS, FAKE_CAPABILITY, FAKE_MEMORY, and
-// FAKE_ANY: a module has kernels of every name, which take no parameters.
+// be is read from the environment: FAKE_INIT (result of cuInit), FAKE_VERSION, FAKE_GPUS, FAKE_CAPABILITY, FAKE_MEMORY,
+// FAKE_LOST (nothing on a stream succeeds), and FAKE_ANY: a module has kernels of every name, which take no parameters.
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
@@ -89,7 +89,7 @@ Result cuStreamCreate(void** stream, unsigned) { return *stream = &stream_object
 Result cuStreamDestroy_v2(void*) { return OK; }
 Result cuStreamSynchronize(void*) {
     if (capturing) return UNJOINED;
-    if (lost) return ILLEGAL_ADDRESS;
+    if (lost || getenv("FAKE_LOST")) return ILLEGAL_ADDRESS;
     for (auto& work : queue) work();
     queue.clear();
     return OK;

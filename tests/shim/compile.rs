@@ -1,6 +1,5 @@
 use super::{Fault, Order};
 use engine::cuda::{Arg, Grid, HEADERS, Module, Variant};
-use engine::{Error, Result};
 use libloading::Library;
 use std::ffi::{CStr, CString, c_char};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -46,7 +45,10 @@ const FLAGS: [&str; 12] = [
 
 impl Compiled {
     /// Compiles `module`, or finds what an earlier run compiled from the same text.
-    pub fn new(module: &Module, variant: Variant, fault: Option<&Fault>) -> Result<Self> {
+    ///
+    /// # Panics
+    /// If g++ refuses it.
+    pub fn new(module: &Module, variant: Variant, fault: Option<&Fault>) -> Self {
         let mut files: Vec<(&str, String)> = vec![
             ("kernel.cu", Fault::apply(fault, module.name, module.source)),
             ("cuda.h", include_str!("cuda.h").into()),
@@ -59,20 +61,20 @@ impl Compiled {
         let mut hasher = DefaultHasher::new();
         (&files, FLAGS).hash(&mut hasher);
         let hash = hasher.finish();
-        let folder = folder()?.join(format!("{}-{hash:016x}", module.name));
+        let folder = folder().join(format!("{}-{hash:016x}", module.name));
         let path = folder.join("kernels.so");
         let lock = &LOCKS[hash as usize % LOCKS.len()];
         let _one = lock.lock().unwrap_or_else(PoisonError::into_inner);
         if !path.exists() {
-            build(&folder, &files).map_err(|e| e.at(module.name))?;
+            build(&folder, &files);
         }
         // SAFETY: the library was made from `cuda.h` and a kernel file, which run nothing when they are loaded.
-        let library = unsafe { Library::new(&path) };
-        library.map(|library| Self { library, lock }).map_err(|e| Error::new(format!("{}: {e}", path.display())))
+        let library = unsafe { Library::new(&path) }.expect("a library that g++ made");
+        Self { library, lock }
     }
 
     /// Runs a kernel to its end.
-    pub fn launch(&self, entry: &str, grid: Grid, order: Order, args: &[Arg]) -> std::result::Result<(), String> {
+    pub fn launch(&self, entry: &str, grid: Grid, order: Order, args: &[Arg]) -> Result<(), String> {
         let _one = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
         let entry = CString::new(entry).map_err(|e| e.to_string())?;
         let [x, y, z] = grid.blocks;
@@ -109,28 +111,25 @@ fn main_file(module: &Module, variant: Variant) -> String {
 }
 
 /// Where shared objects are kept between runs: beside the other things that the build made.
-fn folder() -> Result<PathBuf> {
-    let program = env::current_exe().map_err(|e| Error::new(format!("where does this program lie? {e}")))?;
-    Ok(program.parent().and_then(Path::parent).unwrap_or(Path::new(".")).join("shim"))
+fn folder() -> PathBuf {
+    let program = env::current_exe().expect("the test's program");
+    program.parent().and_then(Path::parent).expect("its folder").join("shim")
 }
 
 /// Builds in a folder of this process and moves the result into place, the library last.
-fn build(folder: &Path, files: &[(&str, String)]) -> Result<()> {
+fn build(folder: &Path, files: &[(&str, String)]) {
     let own = folder.with_extension(format!("{}", std::process::id()));
-    let failed = |e: std::io::Error| Error::io("write", &own, &e);
-    fs::create_dir_all(&own).map_err(failed)?;
+    fs::create_dir_all(&own).expect("a folder to build in");
     for (name, text) in files {
-        fs::write(own.join(name), text).map_err(failed)?;
+        fs::write(own.join(name), text).expect("a file to build");
     }
     let output = Command::new("g++").current_dir(&own).args(FLAGS).args(["-o", "kernels.so", "main.cpp"]).output();
-    let output =
-        output.map_err(|e| Error::new(format!("g++ compiles kernels for tests, but it does not start: {e}")))?;
-    if !output.status.success() {
-        return Err(Error::new(format!("g++ refuses it:\n{}", String::from_utf8_lossy(&output.stderr))));
-    }
-    fs::create_dir_all(folder).map_err(failed)?;
+    let output = output.expect("g++ compiles kernels for tests");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "g++ refuses the kernels in {}:\n{said}", own.display());
+    fs::create_dir_all(folder).expect("a folder for the library");
     for file in files.iter().map(|(name, _)| *name).chain(["kernels.so"]) {
-        fs::rename(own.join(file), folder.join(file)).map_err(failed)?;
+        fs::rename(own.join(file), folder.join(file)).expect("a file that was built");
     }
-    fs::remove_dir_all(&own).map_err(failed)
+    fs::remove_dir_all(&own).expect("the folder to build in");
 }

@@ -1,17 +1,18 @@
-//! A stand-in for a GPU: the rooms' `kernel.cu` files compiled for this processor by `g++` and run by `cuda.h`, behind the
-//! same trait as the driver, so that the same code launches them.
+//! A stand-in for a GPU: `g++` compiles the rooms' `kernel.cu` files for this processor, `cuda.h` runs them, and the same code
+//! launches them through the same trait as on a GPU.
 //!
-//! Memory starts as NaN where the driver promises nothing, and has fences on both sides that are looked at after every
-//! launch. Products are plain loops. What a launch finds wrong (divergent barriers, wrong arguments, writes outside of
-//! memory) is a panic with one line.
+//! Memory starts as NaN where the driver promises nothing, and has fences on both sides that are checked after every
+//! launch. Products are plain loops. A fault that a launch shows (divergent barriers, wrong arguments, writes outside of
+//! memory) is the device's failure, in one line.
 
 mod compile;
 mod memory;
 
 use compile::Compiled;
-use engine::cuda::{Arg, Captured, Factor, Gpu, Grid, Kernel, Module, Pointer, Product};
+use engine::cuda::{Arg, Captured, Factor, Failure, Gpu, Grid, Kernel, Module, Pointer, Product};
 use engine::{DType, Device, Error, Result};
 use memory::Heap;
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -23,7 +24,7 @@ pub enum Order {
     Forward,
     /// The last first, and each warp as far as it gets before the next.
     Backward,
-    /// Another order between any two barriers, always the same ones.
+    /// Another order between any two barriers, the same in every run.
     Shuffled,
 }
 
@@ -35,11 +36,11 @@ impl Order {
 /// A mistake put into a kernel, to see that the tests find it.
 #[derive(Clone, Copy, Debug)]
 pub struct Fault {
-    /// Where: a module, or a header that it includes.
+    /// A module, or a header that it includes.
     pub file: &'static str,
-    /// Text that stands there, once or more.
+    /// Text of the file.
     pub find: &'static str,
-    /// What stands there instead.
+    /// What stands there instead, wherever the text occurs.
     pub replace: &'static str,
 }
 
@@ -47,16 +48,29 @@ impl Fault {
     /// The text of `file` with the mistake, if it belongs there.
     ///
     /// # Panics
-    /// If the text to be replaced is not there: the mistake would not be made.
+    /// If the file does not contain the text to be replaced.
     fn apply(this: Option<&Self>, file: &str, text: &str) -> String {
         match this {
             Some(fault) if fault.file == file => {
-                assert!(text.contains(fault.find), "g++ has nothing new to compile: no {:?} in {file}", fault.find);
+                assert!(text.contains(fault.find), "no {:?} in {file}", fault.find);
                 text.replace(fault.find, fault.replace)
             }
             _ => text.to_string(),
         }
     }
+}
+
+/// What a device was asked for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Allocations, and memory given back.
+    pub memory: usize,
+    /// Copies between host and device.
+    pub transfers: usize,
+    /// Launches, products, copies on the device and clears, also recorded ones.
+    pub work: usize,
+    /// Runs of recordings.
+    pub replays: usize,
 }
 
 /// Shared memory of a block on an H100, in bytes.
@@ -73,6 +87,7 @@ pub struct Shim {
 
 #[derive(Default)]
 struct State {
+    failure: Failure,
     heap: Heap,
     /// Names of the modules that were asked for.
     loaded: HashSet<&'static str>,
@@ -80,10 +95,10 @@ struct State {
     modules: HashMap<(&'static str, DType, usize), Compiled>,
     fault: Option<Fault>,
     recording: Option<Vec<Work>>,
-    launches: usize,
+    counts: Counts,
 }
 
-/// What is done on the device's stream.
+/// Work on the device's stream.
 #[derive(Clone, Debug)]
 enum Work {
     Launch { kernel: Kernel, grid: Grid, args: Vec<Arg> },
@@ -95,57 +110,95 @@ enum Work {
 impl Shim {
     /// A device that runs threads in this order.
     pub fn device(order: Order) -> Device {
-        Self::make(order, None, usize::MAX, SHARED)
+        Self::make(order, None, usize::MAX, SHARED).0
     }
 
     /// A device whose kernels have a mistake.
     pub fn faulty(order: Order, fault: Fault) -> Device {
-        Self::make(order, Some(fault), usize::MAX, SHARED)
+        Self::make(order, Some(fault), usize::MAX, SHARED).0
     }
 
     /// A device with this many bytes of memory.
     pub fn small(capacity: usize) -> Device {
-        Self::make(Order::Forward, None, capacity, SHARED)
+        Self::make(Order::Forward, None, capacity, SHARED).0
     }
 
-    /// A device of an architecture whose blocks have so much shared memory.
-    pub fn with_shared(shared: usize) -> Device {
-        Self::make(Order::Forward, None, usize::MAX, shared)
+    /// A device whose blocks have this many bytes of shared memory.
+    pub fn with_shared(shared: usize, fault: Option<Fault>) -> Device {
+        Self::make(Order::Forward, fault, usize::MAX, shared).0
     }
 
-    fn make(order: Order, fault: Option<Fault>, capacity: usize, shared: usize) -> Device {
+    /// A device, and a function that says what it was asked for so far.
+    pub fn counted() -> (Device, impl Fn() -> Counts) {
+        let (device, state) = Self::make(Order::Forward, None, usize::MAX, SHARED);
+        (device, move || lock(&state).counts)
+    }
+
+    fn make(order: Order, fault: Option<Fault>, capacity: usize, shared: usize) -> (Device, Arc<Mutex<State>>) {
         let state = Arc::new(Mutex::new(State { fault, ..State::default() }));
-        Device::Cuda(Arc::new(Self { order, capacity, shared, state }))
-    }
-
-    /// The state, also after a launch that panicked.
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        (Device::Cuda(Arc::new(Self { order, capacity, shared, state: state.clone() })), state)
     }
 
     fn submit(&self, work: Work) {
-        let mut state = self.state();
+        let mut state = lock(&self.state);
+        state.counts.work += 1;
         match &mut state.recording {
             Some(recording) => recording.push(work),
             None => state.run(&work, self.order),
         }
     }
+
+    /// The state for work that a recording cannot hold.
+    fn outside(&self) -> MutexGuard<'_, State> {
+        let state = lock(&self.state);
+        assert!(state.recording.is_none(), "only work on the device can be captured");
+        state
+    }
+}
+
+fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
+    state.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The GPU behind a device.
+///
+/// # Panics
+/// If the device is the CPU.
+pub fn gpu(device: &Device) -> &Arc<dyn Gpu> {
+    let Device::Cuda(gpu) = device else { panic!("{device:?} is no GPU") };
+    gpu
+}
+
+/// The device with these kernels ready to launch.
+///
+/// # Panics
+/// If the device is the CPU.
+pub fn loaded(device: Device, modules: &[&'static Module]) -> Device {
+    gpu(&device).load(modules).expect("the shim loads any module");
+    device
 }
 
 impl State {
+    /// Does the work, unless the device has failed.
     fn run(&mut self, work: &Work, order: Order) {
+        if self.failure.check().is_ok() {
+            let result = self.try_run(work, order);
+            // The failure is kept.
+            let _ = self.failure.keep(result);
+        }
+    }
+
+    fn try_run(&mut self, work: &Work, order: Order) -> Result<()> {
         match work {
             Work::Launch { kernel, grid, args } => {
                 let (name, variant) = (kernel.module.name, kernel.variant);
                 assert!(self.loaded.contains(name), "the kernels of {name} are not loaded");
-                let module = self.modules.entry((name, variant.dtype, variant.size)).or_insert_with(|| {
-                    let compiled = Compiled::new(kernel.module, variant, self.fault.as_ref());
-                    compiled.unwrap_or_else(|e| panic!("{e}"))
-                });
-                self.launches += 1;
-                let place = format!("{name} {}", kernel.entry);
-                module.launch(kernel.entry, *grid, order, args).unwrap_or_else(|e| panic!("{place}: {e}"));
-                self.heap.check().unwrap_or_else(|e| panic!("{place}: {e}"));
+                let module = match self.modules.entry((name, variant.dtype, variant.size)) {
+                    Entry::Occupied(entry) => entry.into_mut(),
+                    Entry::Vacant(entry) => entry.insert(Compiled::new(kernel.module, variant, self.fault.as_ref())),
+                };
+                let launched = module.launch(kernel.entry, *grid, order, args).and_then(|()| self.heap.check());
+                return launched.map_err(|e| Error::new(format!("{name} {}: {e}", kernel.entry)));
             }
             Work::Product(product) => self.product(product),
             Work::Copy { from, to, bytes } => {
@@ -154,6 +207,7 @@ impl State {
             }
             Work::Clear { at, bytes } => self.heap.bytes_mut(*at, *bytes).fill(0),
         }
+        Ok(())
     }
 
     fn product(&mut self, p: &Product) {
@@ -190,8 +244,7 @@ impl State {
     }
 
     fn store<T: engine::Element>(&mut self, at: Pointer, values: &[T]) {
-        let bytes = engine::Buffer::from_slice(&[values.len()], values);
-        self.heap.bytes_mut(at.address, size_of_val(values)).copy_from_slice(bytes.as_bytes());
+        self.heap.bytes_mut(at.address, size_of_val(values)).copy_from_slice(bytemuck::cast_slice(values));
     }
 }
 
@@ -201,8 +254,9 @@ impl Gpu for Shim {
     }
 
     fn alloc(&self, bytes: usize) -> Result<u64> {
-        let mut state = self.state();
-        assert!(state.recording.is_none(), "memory is not allocated while a phase is captured");
+        let mut state = self.outside();
+        state.failure.check()?;
+        state.counts.memory += 1;
         if state.heap.allocated() + bytes > self.capacity {
             return Err(Error::new(format!("the host shim has no room for {bytes} bytes")));
         }
@@ -210,11 +264,13 @@ impl Gpu for Shim {
     }
 
     fn free(&self, address: u64) {
-        self.state().heap.free(address);
+        let mut state = lock(&self.state);
+        state.counts.memory += 1;
+        state.heap.free(address);
     }
 
     fn free_bytes(&self) -> usize {
-        self.capacity - self.state().heap.allocated()
+        self.capacity - lock(&self.state).heap.allocated()
     }
 
     fn shared_bytes(&self) -> usize {
@@ -222,15 +278,16 @@ impl Gpu for Shim {
     }
 
     fn write(&self, to: u64, from: &[u8]) {
-        let mut state = self.state();
-        assert!(state.recording.is_none(), "nothing is copied from the host while a phase is captured");
+        let mut state = self.outside();
+        state.counts.transfers += 1;
         state.heap.bytes_mut(to, from.len()).copy_from_slice(from);
     }
 
-    fn read(&self, from: u64, to: &mut [u8]) {
-        let state = self.state();
-        assert!(state.recording.is_none(), "nothing is copied to the host while a phase is captured");
+    fn read(&self, from: u64, to: &mut [u8]) -> Result<()> {
+        let mut state = self.outside();
+        state.counts.transfers += 1;
         to.copy_from_slice(state.heap.bytes(from, to.len()));
+        state.failure.check()
     }
 
     fn copy(&self, from: u64, to: u64, bytes: usize) {
@@ -242,12 +299,12 @@ impl Gpu for Shim {
     }
 
     fn load(&self, modules: &[&'static Module]) -> Result<()> {
-        let mut state = self.state();
+        let mut state = lock(&self.state);
         // A mistake that is not made must not pass for one that is found.
         if let Some(fault) = &state.fault {
             modules.iter().for_each(|module| drop(Fault::apply(Some(fault), module.name, module.source)));
         }
-        // Compiled when they are first launched: a test uses few of a module's variants.
+        // They are compiled at their first launch, because a test uses few of a module's variants.
         state.loaded.extend(modules.iter().map(|module| module.name));
         Ok(())
     }
@@ -265,21 +322,22 @@ impl Gpu for Shim {
     }
 
     fn begin_capture(&self) {
-        let earlier = self.state().recording.replace(Vec::new());
-        assert!(earlier.is_none(), "a phase is being captured");
+        self.outside().recording = Some(Vec::new());
     }
 
     fn end_capture(&self) -> Box<dyn Captured> {
-        let work = self.state().recording.take().expect("a phase that is being captured");
+        let work = lock(&self.state).recording.take().expect("a phase that is being captured");
         Box::new(Recording { work, order: self.order, state: self.state.clone() })
     }
 
-    fn finish(&self) {}
+    fn finish(&self) -> Result<()> {
+        lock(&self.state).failure.check()
+    }
 }
 
 impl fmt::Debug for Shim {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Shim({:?}, {} launches)", self.order, self.state().launches)
+        write!(f, "Shim({:?}, {:?})", self.order, lock(&self.state).counts)
     }
 }
 
@@ -291,8 +349,9 @@ struct Recording {
 
 impl Captured for Recording {
     fn launch(&self) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = lock(&self.state);
         assert!(state.recording.is_none(), "a captured phase is not launched while another is captured");
+        state.counts.replays += 1;
         self.work.iter().for_each(|work| state.run(work, self.order));
     }
 }

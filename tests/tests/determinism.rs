@@ -111,7 +111,7 @@ fn posterior(ids: &[u32], id: u32) -> (Vec<u8>, f64) {
     fast.fit(&mut store, 0.1, 4, |_, _| ());
     score.begin(&mut store);
     let row = ids.iter().position(|&i| i == id).unwrap();
-    let nll = score.draw(&mut store, 2).nll[row];
+    let nll = score.draw(&mut store, 2).unwrap().nll[row];
     let bytes = |id: Id| {
         let all = store.get(id).as_bytes();
         let len = all.len() / ids.len();

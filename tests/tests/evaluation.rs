@@ -75,7 +75,7 @@ fn by_hand(noise: Noise, fit: &Batch, scored: &Batch) -> (Vec<f64>, Vec<Vec<(f64
     score.begin(&mut store);
     let mut costs = vec![Vec::new(); 2];
     for s in 0..DRAWS as u32 {
-        let draw = score.draw(&mut store, s);
+        let draw = score.draw(&mut store, s).unwrap();
         (0..2).for_each(|b| costs[b].push((draw.nll[b], draw.nll[b] + draw.log_ratio[b])));
     }
     (vec![kl(0), kl(1)], costs)

@@ -108,9 +108,9 @@ fn check(bench: &mut Bench, step: &Step) -> Result<Report, Failure> {
     let store = &mut bench.store;
     let nelbo = |x: &[Vec<f64>]| {
         given.iter().zip(x).for_each(|(&id, x)| store.get_mut(id).set_f64(x));
-        probe.fit_from(store, (given[0], given[1]), RATE, |_, _| ());
+        probe.fit_from(store, (given[0], given[1]), RATE, |_, _| ()).unwrap();
         let kl: f64 = x[0].iter().zip(&x[1]).map(|(m, l)| 0.5 * (m * m + l.exp() - l - 1.0)).sum();
-        probe.nll(store).iter().sum::<f64>() + kl
+        probe.nll(store).unwrap().iter().sum::<f64>() + kl
     };
     let claims = [
         Claim { name: "mu", at: &step.mu, gradient: &step.d_mu },
@@ -165,7 +165,7 @@ fn hoisting_changes_no_bit_of_any_fast_step() {
             let mut seen = Vec::new();
             fast.fit(&mut bench.store, RATE, 3, |_, store| {
                 let state = [mu, logvar, a, b, c, d, eps, z, kl].map(|id| store.get(id).as_bytes().to_vec());
-                seen.push((state, fast.nll(store).iter().map(|x| x.to_bits()).collect::<Vec<_>>()));
+                seen.push((state, fast.nll(store).unwrap().iter().map(|x| x.to_bits()).collect::<Vec<_>>()));
             });
             let embeds = fast.plan().labels(Phase::Step).iter().any(|label| label.contains("embedding"));
             (seen, fast.plan().cost(Phase::Step).flops, embeds)

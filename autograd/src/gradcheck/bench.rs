@@ -22,7 +22,7 @@ impl<'a> Bench<'a> {
         Self::on(&Device::Cpu, op, ins)
     }
 
-    /// Prepares `op` for these inputs on `device`. What goes in and what comes out is in host memory all the same.
+    /// Prepares `op` for these inputs on `device`, where the results stay. Inputs may be in host memory.
     ///
     /// # Panics
     /// If the op refuses the inputs or the device has no room.
@@ -47,7 +47,7 @@ impl<'a> Bench<'a> {
         let ins = self.placed(ins);
         let ins: Vec<&Buffer> = ins.iter().map(|b| &**b).collect();
         self.op.forward(&mut Context { device: &self.device, scratch: &mut self.scratch }, &ins, &mut outs);
-        fetched(outs)
+        outs
     }
 
     /// The gradients of the wanted inputs; `into` gives what `Add` adds to.
@@ -70,7 +70,7 @@ impl<'a> Bench<'a> {
         let mut d_ins = self.gradients(wants, into);
         let mut cx = Context { device: &self.device, scratch: &mut self.scratch };
         self.op.vjp(&mut cx, wants, &ins, &outs, &d_out, &mut d_ins);
-        fetched(d_ins)
+        d_ins
     }
 
     /// Outputs and gradients of the fused pass.
@@ -85,7 +85,7 @@ impl<'a> Bench<'a> {
         let ins: Vec<&Buffer> = ins.iter().map(|b| &**b).collect();
         let mut cx = Context { device: &self.device, scratch: &mut self.scratch };
         self.op.forward_vjp(&mut cx, wants, &ins, &mut outs, &mut d_ins);
-        (fetched(outs), fetched(d_ins))
+        (outs, d_ins)
     }
 
     fn gradients(&self, wants: &[Want], into: &[Buffer]) -> Vec<Buffer> {
@@ -117,9 +117,4 @@ fn garbage(device: &Device, spec: Spec) -> Buffer {
     let mut buffer = Buffer::new_on(device, spec).unwrap_or_else(|e| panic!("{e}"));
     buffer.set_f64(&vec![if spec.dtype == DType::I32 { -9.0 } else { f64::NAN }; spec.shape.numel()]);
     buffer
-}
-
-/// The buffers in host memory.
-fn fetched(buffers: Vec<Buffer>) -> Vec<Buffer> {
-    buffers.into_iter().map(|b| if b.address() == 0 { b } else { b.on_host().into_owned() }).collect()
 }

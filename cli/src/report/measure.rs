@@ -170,19 +170,20 @@ fn read(model: &mut Loaded, source: &Arc<dyn Source>, count: u64) -> Result<Vec<
     for first in 0..source.samples().map_or(count, |samples| samples.min(count)) {
         sampler.fill(first, &mut batch)?;
         inputs.load(store, &config.model, &batch)?;
-        let kl = fast.as_ref().map(|fast| {
+        let mut kl = None;
+        if let Some(fast) = &fast {
             fast.fit(store, config.fast.rate_end, 0, |_, _| ());
-            fast.latents.posterior_kl(store)[0]
-        });
+            kl = Some(fast.latents.posterior_kl(store)?[0]);
+        }
         score.begin(store);
         let draws = if fast.is_some() { DRAWS } else { 1 };
         let mut nll = vec![0.0; config.model.seq];
         for draw in 0..draws {
             match fast {
-                Some(_) => _ = score.draw(store, draw as u32),
-                None => _ = score.exact(store),
+                Some(_) => _ = score.draw(store, draw as u32)?,
+                None => _ = score.exact(store)?,
             }
-            nll.iter_mut().zip(score.token_nll(store)).for_each(|(sum, x)| *sum += x / draws as f64);
+            nll.iter_mut().zip(score.token_nll(store)?).for_each(|(sum, x)| *sum += x / draws as f64);
         }
         let scored = batch.targets.iter().zip(&nll).filter(|(target, _)| **target >= 0);
         readings.push(Reading { tokens: scored.map(|(&target, &nll)| (target as u16, nll)).collect(), kl });

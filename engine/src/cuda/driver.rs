@@ -4,12 +4,12 @@ use super::arch::Arch;
 use super::blas::Products;
 use super::libraries::{Settings, told};
 use super::open::{check_driver, version_text};
-use super::{Arg, Captured, Gpu, Grid, Kernel, Module, Product, Variant, kernels};
+use super::{Arg, Captured, Failure, Gpu, Grid, Kernel, Module, Product, Variant, kernels};
 use crate::{Error, Result, bytes_text};
 use cudarc::driver::result as cu;
 use cudarc::driver::sys::{
     CUdevice_attribute as Attribute, CUfunction, CUfunction_attribute as FunctionAttribute, CUgraphInstantiate_flags,
-    CUresult, CUstreamCaptureMode, cuFuncGetParamInfo,
+    CUresult, CUstream, CUstreamCaptureMode, cuFuncGetParamInfo,
 };
 use cudarc::driver::{CudaContext, CudaGraph, CudaStream, DriverError};
 use std::collections::HashMap;
@@ -29,7 +29,8 @@ pub(super) struct Driver {
     /// Version of CUDA that the driver knows.
     version: i32,
     settings: Settings,
-    // Its descriptors and handles go before the context does.
+    failure: Arc<Failure>,
+    // Dropped before the stream, which owns the context.
     state: Mutex<State>,
     stream: Arc<CudaStream>,
 }
@@ -80,30 +81,52 @@ impl Driver {
         let stream = told(context.new_stream()).map_err(failed)?;
         let products = Products::new(settings)?;
         let state = Mutex::new(State { functions: HashMap::new(), products, recording: false });
-        Ok(Self { name, arch, shared, version, settings: settings.clone(), state, stream })
+        Ok(Self { name, arch, shared, version, settings: settings.clone(), failure: Arc::default(), state, stream })
     }
 
-    /// Makes the context this thread's. The state, also after a launch that panicked.
-    fn enter(&self) -> MutexGuard<'_, State> {
-        self.must("enter its context", self.stream.context().bind_to_thread());
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Makes the context this thread's and locks the state.
+    fn enter(&self) -> Result<MutexGuard<'_, State>> {
+        self.failure.check()?;
+        self.keep("enter its context", self.stream.context().bind_to_thread())?;
+        Ok(self.state.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// The same where a recording has no place.
-    fn enter_outside(&self, what: &str) -> MutexGuard<'_, State> {
-        let state = self.enter();
+    /// As [`enter`](Self::enter), where a recording has no place.
+    fn enter_outside(&self, what: &str) -> Result<MutexGuard<'_, State>> {
+        let state = self.enter()?;
         assert!(!state.recording, "{}: cannot {what} while a phase is captured", self.name);
-        state
+        Ok(state)
     }
 
-    /// The value, or the end: what goes wrong now may have begun in an earlier launch.
-    fn must<T>(&self, what: &str, result: std::result::Result<T, DriverError>) -> T {
-        told(result).unwrap_or_else(|e| {
-            panic!(
-                "{} cannot {what}: {e} (CUDA_LAUNCH_BLOCKING=1 in the environment tells which launch fails)",
-                self.name
-            )
-        })
+    /// Keeps an error as the device's failure. It may have begun in an earlier launch.
+    fn keep<T>(&self, what: &str, result: std::result::Result<T, DriverError>) -> Result<T> {
+        self.failure.keep(told(result).map_err(|e| {
+            let name = &self.name;
+            Error::new(format!(
+                "{name} cannot {what}: {e} (CUDA_LAUNCH_BLOCKING=1 in the environment shows which launch fails)"
+            ))
+        }))
+    }
+
+    /// Puts work on the stream.
+    fn submit(&self, what: &str, work: impl FnOnce(CUstream) -> std::result::Result<(), DriverError>) {
+        // The failure is kept.
+        let _ = self.enter().and_then(|_state| self.keep(what, work(self.stream.cu_stream())));
+    }
+
+    /// Puts work on the stream and waits for it.
+    fn transfer(&self, what: &str, work: impl FnOnce(CUstream) -> std::result::Result<(), DriverError>) -> Result<()> {
+        let _state = self.enter_outside(what)?;
+        self.keep(what, work(self.stream.cu_stream()).and_then(|()| self.stream.synchronize()))
+    }
+
+    /// What a capture recorded.
+    fn captured(&self) -> Result<Graph> {
+        let mut state = self.enter()?;
+        assert!(std::mem::take(&mut state.recording), "{}: no phase is being captured", self.name);
+        let graph = self.keep("end a capture", self.stream.end_capture(CUgraphInstantiate_flags(0)))?;
+        let nothing = || Error::new(format!("{}: a capture recorded nothing", self.name));
+        self.failure.keep(graph.map(Graph).ok_or_else(nothing))
     }
 
     fn load_one(
@@ -167,37 +190,34 @@ impl Gpu for Driver {
     }
 
     fn alloc(&self, bytes: usize) -> Result<u64> {
-        let state = self.enter_outside("allocate");
+        let state = self.enter_outside("allocate")?;
         // SAFETY: the context is current. The memory is freed by `free`.
-        match unsafe { cu::malloc_sync(bytes) } {
-            Ok(address) => {
-                drop(state);
-                self.clear(address, bytes);
-                Ok(address)
-            }
+        let address = match unsafe { cu::malloc_sync(bytes) } {
             Err(DriverError(CUresult::CUDA_ERROR_OUT_OF_MEMORY)) => {
-                let (free, total) = self.must("count its memory", cu::mem_get_info());
+                let (free, total) = self.keep("count its memory", cu::mem_get_info())?;
                 let [bytes, free, total] = [bytes, free, total].map(bytes_text);
-                Err(Error::new(format!("{} has no room for {bytes}: {free} of {total} are free", self.name)))
+                return Err(Error::device(format!(
+                    "{} has no room for {bytes}: {free} of {total} are free",
+                    self.name
+                )));
             }
-            Err(e) => self.must("allocate", Err(e)),
-        }
+            result => self.keep("allocate", result)?,
+        };
+        drop(state);
+        self.clear(address, bytes);
+        Ok(address)
     }
 
     fn free(&self, address: u64) {
-        // On the way out of one panic another would only hide it.
-        if std::thread::panicking() {
-            return;
-        }
-        let _state = self.enter_outside("free memory");
-        self.must("finish its work", self.stream.synchronize());
-        // SAFETY: the address came from `alloc`, and nothing that was launched uses it any more.
-        self.must("free memory", unsafe { cu::free_sync(address) });
+        // SAFETY: the address came from `alloc`, and nothing that was launched uses it once the stream is done.
+        let free = || self.stream.synchronize().and_then(|()| unsafe { cu::free_sync(address) });
+        // The failure is kept. The memory of a device that has failed goes with its context.
+        let _ = self.enter().and_then(|_state| self.keep("free memory", free()));
     }
 
     fn free_bytes(&self) -> usize {
-        let _state = self.enter();
-        self.must("count its memory", cu::mem_get_info()).0
+        let free = self.enter().and_then(|_state| self.keep("count its memory", cu::mem_get_info()));
+        free.map_or(0, |(free, _)| free)
     }
 
     fn shared_bytes(&self) -> usize {
@@ -205,33 +225,29 @@ impl Gpu for Driver {
     }
 
     fn write(&self, to: u64, from: &[u8]) {
-        let _state = self.enter_outside("read the host's memory");
-        // SAFETY: the caller names memory of the device; the host's is borrowed until the copy is done.
-        self.must("copy from the host", unsafe { cu::memcpy_htod_async(to, from, self.stream.cu_stream()) });
-        self.must("copy from the host", self.stream.synchronize());
+        // SAFETY: the caller names memory of the device. The host's is borrowed until the copy is done.
+        let copy = |stream| unsafe { cu::memcpy_htod_async(to, from, stream) };
+        // The failure is kept.
+        let _ = self.transfer("copy from the host", copy);
     }
 
-    fn read(&self, from: u64, to: &mut [u8]) {
-        let _state = self.enter_outside("write the host's memory");
-        // SAFETY: as above.
-        self.must("copy to the host", unsafe { cu::memcpy_dtoh_async(to, from, self.stream.cu_stream()) });
-        self.must("copy to the host", self.stream.synchronize());
+    fn read(&self, from: u64, to: &mut [u8]) -> Result<()> {
+        // SAFETY: as in `write`.
+        self.transfer("copy to the host", |stream| unsafe { cu::memcpy_dtoh_async(to, from, stream) })
     }
 
     fn copy(&self, from: u64, to: u64, bytes: usize) {
-        let _state = self.enter();
-        // SAFETY: the caller names memory of the device, which stays until what was launched before it is freed is done.
-        self.must("copy", unsafe { cu::memcpy_dtod_async(to, from, bytes, self.stream.cu_stream()) });
+        // SAFETY: the caller names memory of the device, which `free` keeps until the copy is done.
+        self.submit("copy", |stream| unsafe { cu::memcpy_dtod_async(to, from, bytes, stream) });
     }
 
     fn clear(&self, at: u64, bytes: usize) {
-        let _state = self.enter();
-        // SAFETY: as above.
-        self.must("clear memory", unsafe { cu::memset_d8_async(at, 0, bytes, self.stream.cu_stream()) });
+        // SAFETY: as in `copy`.
+        self.submit("clear memory", |stream| unsafe { cu::memset_d8_async(at, 0, bytes, stream) });
     }
 
     fn load(&self, modules: &[&'static Module]) -> Result<()> {
-        let mut state = self.enter_outside("load kernels");
+        let mut state = self.enter_outside("load kernels")?;
         let modules = if state.products.is_some() { modules.to_vec() } else { super::with_own(modules) };
         let is_loaded = |module: &Module, variant| {
             module.entries().all(|entry| state.functions.contains_key(&(module.name, entry, variant)))
@@ -263,7 +279,7 @@ impl Gpu for Driver {
         if grid.is_empty() {
             return;
         }
-        let state = self.enter();
+        let Ok(state) = self.enter() else { return };
         let module = kernel.module.name;
         let Some(function) = state.functions.get(&(module, kernel.entry, kernel.variant)) else {
             panic!("the kernel {} of {module} is not loaded", kernel.entry)
@@ -282,7 +298,8 @@ impl Gpu for Driver {
             let threads = (grid.threads, 1, 1);
             cu::launch_kernel(function.handle, (x, y, z), threads, grid.shared, stream, &mut pointers[..args.len()])
         };
-        told(launched).unwrap_or_else(|e| panic!("{} cannot launch {module} {}: {e}", self.name, kernel.entry));
+        // The failure is kept.
+        let _ = self.keep(&format!("launch {module} {}", kernel.entry), launched);
     }
 
     fn product(&self, product: &Product) {
@@ -299,34 +316,31 @@ impl Gpu for Driver {
                 None => self.clear(out.address, bytes),
             };
         }
-        let mut state = self.enter();
+        let Ok(mut state) = self.enter() else { return };
         let Some(products) = &mut state.products else {
             drop(state);
             return product.launch(self);
         };
         let result = products.launch(product, self.stream.cu_stream());
-        result.unwrap_or_else(|e| panic!("{}: cuBLASLt refuses {product:?}: {e}", self.name));
+        let refused = |e| Error::new(format!("{}: cuBLASLt refuses {product:?}: {e}", self.name));
+        // The failure is kept.
+        let _ = self.failure.keep(result.map_err(refused));
     }
 
     fn begin_capture(&self) {
-        let mut state = self.enter_outside("begin a capture");
-        // Of this thread only: calls of other threads, which are not this backend's, do not end it.
+        let Ok(mut state) = self.enter_outside("begin a capture") else { return };
+        // Of this thread only: other threads call nothing that belongs to this stream.
         let mode = CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
-        self.must("begin a capture", self.stream.begin_capture(mode));
-        state.recording = true;
+        state.recording = self.keep("begin a capture", self.stream.begin_capture(mode)).is_ok();
     }
 
     fn end_capture(&self) -> Box<dyn Captured> {
-        let mut state = self.enter();
-        assert!(std::mem::take(&mut state.recording), "{}: no phase is being captured", self.name);
-        let graph = self.must("end a capture", self.stream.end_capture(CUgraphInstantiate_flags(0)));
-        let graph = graph.unwrap_or_else(|| panic!("{}: a capture recorded nothing", self.name));
-        Box::new(Recording { graph: Mutex::new(Graph(graph)), name: self.name.clone() })
+        let graph = self.captured().ok().map(Mutex::new);
+        Box::new(Recording { graph, name: self.name.clone(), failure: self.failure.clone() })
     }
 
-    fn finish(&self) {
-        let _state = self.enter_outside("wait");
-        self.must("finish its work", self.stream.synchronize());
+    fn finish(&self) -> Result<()> {
+        self.transfer("finish its work", |_| Ok(()))
     }
 }
 
@@ -343,22 +357,26 @@ impl Drop for Driver {
     }
 }
 
-/// A captured phase.
+/// A captured phase; nothing of a device that had failed.
 struct Recording {
-    graph: Mutex<Graph>,
+    graph: Option<Mutex<Graph>>,
     name: String,
+    failure: Arc<Failure>,
 }
 
 struct Graph(CudaGraph);
 
-// SAFETY: the driver asks that calls with one graph do not overlap, which the mutex around it sees to; any thread may make
+// SAFETY: the driver asks that calls with one graph do not overlap, which the mutex around it ensures. Any thread may make
 // them, and `CudaGraph` makes its context current for each.
 unsafe impl Send for Graph {}
 
 impl Captured for Recording {
     fn launch(&self) {
-        let graph = self.graph.lock().unwrap_or_else(PoisonError::into_inner);
-        told(graph.0.launch()).unwrap_or_else(|e| panic!("{} cannot run a captured phase: {e}", self.name));
+        let (Some(graph), Ok(())) = (&self.graph, self.failure.check()) else { return };
+        let graph = graph.lock().unwrap_or_else(PoisonError::into_inner);
+        let failed = |e| Error::new(format!("{} cannot run a captured phase: {e}", self.name));
+        // The failure is kept.
+        let _ = self.failure.keep(told(graph.0.launch()).map_err(failed));
     }
 }
 

@@ -3,7 +3,7 @@ use crate::Result;
 use std::fmt;
 use std::sync::Arc;
 
-/// A piece of a GPU's memory, freed with its owner.
+/// Memory of a GPU, freed when dropped.
 pub struct Memory {
     gpu: Arc<dyn Gpu>,
     address: u64,
@@ -20,24 +20,14 @@ impl Memory {
         Ok(Self { gpu: gpu.clone(), address, bytes })
     }
 
-    /// What stands for memory that could not be had: reads as zeros, forgets what is written, cannot be computed with.
-    pub fn missing(gpu: &Arc<dyn Gpu>, bytes: usize) -> Self {
-        Self { gpu: gpu.clone(), address: 0, bytes }
-    }
-
     /// Size.
     pub fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// Device address; zero where there is no memory.
+    /// Device address; zero without bytes.
     pub fn address(&self) -> u64 {
         self.address
-    }
-
-    /// The device that it belongs to.
-    pub fn gpu(&self) -> &Arc<dyn Gpu> {
-        &self.gpu
     }
 
     /// Overwrites the first bytes with the host's.
@@ -45,32 +35,32 @@ impl Memory {
     /// # Panics
     /// If they do not fit.
     pub fn write(&mut self, from: &[u8]) {
-        assert!(from.len() <= self.bytes, "{} bytes do not fit into {}", from.len(), self.bytes);
-        if self.address != 0 && !from.is_empty() {
+        self.check(from.len());
+        if !from.is_empty() {
             self.gpu.write(self.address, from);
         }
     }
 
     /// Copies the first bytes to the host, after everything that was launched before.
     ///
-    /// # Panics
-    /// If there are not so many.
-    pub fn read(&self, to: &mut [u8]) {
-        assert!(to.len() <= self.bytes, "{} bytes of {}", to.len(), self.bytes);
-        if self.address == 0 {
-            to.fill(0);
-        } else if !to.is_empty() {
-            self.gpu.read(self.address, to);
-        }
-    }
-
-    /// Copies the first `bytes` bytes of another piece of the same device.
+    /// # Errors
+    /// If the device has failed, at any time before.
     ///
     /// # Panics
-    /// If one of the pieces is shorter.
+    /// If `to` is longer than the memory.
+    pub fn read(&self, to: &mut [u8]) -> Result<()> {
+        self.check(to.len());
+        if to.is_empty() { Ok(()) } else { self.gpu.read(self.address, to) }
+    }
+
+    /// Copies the first `bytes` bytes of other memory of the same device.
+    ///
+    /// # Panics
+    /// If one of the two is shorter.
     pub fn copy_from(&mut self, from: &Self, bytes: usize) {
-        assert!(bytes <= self.bytes && bytes <= from.bytes, "{bytes} bytes of {} into {}", from.bytes, self.bytes);
-        if self.address != 0 && from.address != 0 && bytes > 0 {
+        from.check(bytes);
+        self.check(bytes);
+        if bytes > 0 {
             self.gpu.copy(from.address, self.address, bytes);
         }
     }
@@ -78,12 +68,16 @@ impl Memory {
     /// Sets the first `bytes` bytes to zero.
     ///
     /// # Panics
-    /// If there are not so many.
+    /// If the memory is shorter.
     pub fn clear(&mut self, bytes: usize) {
-        assert!(bytes <= self.bytes, "{bytes} bytes of {}", self.bytes);
-        if self.address != 0 && bytes > 0 {
+        self.check(bytes);
+        if bytes > 0 {
             self.gpu.clear(self.address, bytes);
         }
+    }
+
+    fn check(&self, bytes: usize) {
+        assert!(bytes <= self.bytes, "{bytes} bytes of {}", self.bytes);
     }
 }
 

@@ -79,8 +79,9 @@ pub use libraries::Settings;
 pub use memory::Memory;
 pub use product::{Factor, PRODUCT, Product};
 
-use crate::Result;
+use crate::{Error, Result};
 use std::fmt::Debug;
+use std::sync::OnceLock;
 
 /// The headers that kernels may include: name and text.
 pub const HEADERS: [(&str, &str); 3] = [
@@ -98,15 +99,16 @@ fn with_own(modules: &[&'static Module]) -> Vec<&'static Module> {
     all
 }
 
-/// What a plan's phase asks of a GPU: memory, launches and products, in one order on one stream. The driver implements it,
-/// and in tests a stand-in on the CPU.
+/// A GPU: memory, launches and products, in one order on one stream. NVIDIA's driver implements it, and in tests a stand-in
+/// on the CPU.
 ///
 /// Rooms call [`launch`](Self::launch) and [`product`](Self::product); [`Buffer`](crate::Buffer) and the runner call the
-/// rest. Addresses are the device's, so nothing here can touch memory that Rust knows of; a kernel that leaves its buffers
-/// damages other buffers of the device and fails the tests of the shim.
+/// rest. Addresses are the device's, so nothing here can touch Rust's memory. A kernel that writes outside its buffers
+/// damages other buffers of the device; the shim's tests look for that.
 ///
-/// Errors of the device after it was opened (a lost GPU, a kernel that leaves its memory) are no one's choice and end the
-/// program: these functions panic with one line.
+/// A GPU that fails (lost, or stopped by a kernel) keeps its first error. From then on it does nothing, and
+/// [`alloc`](Self::alloc), [`read`](Self::read) and [`finish`](Self::finish) return that error. A wrong call is a bug and
+/// panics.
 pub trait Gpu: Send + Sync + Debug {
     /// The device's name, e.g. `NVIDIA H200`.
     fn name(&self) -> &str;
@@ -114,13 +116,13 @@ pub trait Gpu: Send + Sync + Debug {
     /// `bytes` zeros at a new address, which is a multiple of 256.
     ///
     /// # Errors
-    /// If there is no room.
+    /// If there is no room, or the device has failed.
     fn alloc(&self, bytes: usize) -> Result<u64>;
 
-    /// Gives memory back after everything that was launched before.
+    /// Frees memory after everything that was launched before.
     fn free(&self, address: u64);
 
-    /// Bytes that are free now.
+    /// Bytes that are free now; none if the device has failed.
     fn free_bytes(&self) -> usize;
 
     /// The most shared memory of a block, in bytes.
@@ -130,7 +132,10 @@ pub trait Gpu: Send + Sync + Debug {
     fn write(&self, to: u64, from: &[u8]);
 
     /// Copies to the host, after everything that was launched before.
-    fn read(&self, from: u64, to: &mut [u8]);
+    ///
+    /// # Errors
+    /// If the device has failed, at any time before.
+    fn read(&self, from: u64, to: &mut [u8]) -> Result<()>;
 
     /// Copies on the device.
     fn copy(&self, from: u64, to: u64, bytes: usize);
@@ -150,30 +155,52 @@ pub trait Gpu: Send + Sync + Debug {
     /// If the module is not loaded, has no such kernel, or the kernel has other parameters.
     fn launch(&self, kernel: &Kernel, grid: Grid, args: &[Arg]);
 
-    /// A matrix product.
-    ///
-    /// # Panics
-    /// If the library refuses it.
+    /// Launches a matrix product.
     fn product(&self, product: &Product);
 
-    /// From here on launches, products, copies on the device and clears are recorded instead of run.
+    /// From now on launches, products, copies on the device and clears are recorded instead of run.
     ///
     /// # Panics
     /// If a recording is on.
     fn begin_capture(&self);
 
-    /// Ends the recording; its owner can run it any number of times.
+    /// Ends the recording, which can then be run any number of times.
     ///
     /// # Panics
     /// If no recording is on.
     fn end_capture(&self) -> Box<dyn Captured>;
 
     /// Waits for everything that was launched.
-    fn finish(&self);
+    ///
+    /// # Errors
+    /// If the device has failed, at any time before.
+    fn finish(&self) -> Result<()>;
 }
 
-/// A recorded sequence of work on a device. It holds addresses: the memory must stay where it is.
+/// A recorded sequence of work on a device. It holds addresses, so the memory must stay where it is.
 pub trait Captured: Send + Sync + Debug {
     /// Runs it.
     fn launch(&self);
+}
+
+/// The first failure of a GPU.
+#[derive(Debug, Default)]
+pub struct Failure(OnceLock<Error>);
+
+impl Failure {
+    /// Passes a value on. An error is kept if it is the first.
+    ///
+    /// # Errors
+    /// The first failure.
+    pub fn keep<T>(&self, result: Result<T>) -> Result<T> {
+        result.map_err(|e| self.0.get_or_init(|| e).clone())
+    }
+
+    /// Whether the GPU works.
+    ///
+    /// # Errors
+    /// The first failure.
+    pub fn check(&self) -> Result<()> {
+        self.0.get().map_or(Ok(()), |e| Err(e.clone()))
+    }
 }

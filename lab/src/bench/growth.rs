@@ -2,7 +2,7 @@
 
 use super::steps::{random_batch, trainer, training_cost};
 use super::{Samples, Setup};
-use engine::{Device, Result};
+use engine::Result;
 use ltm::config::Config;
 use std::time::Instant;
 
@@ -66,9 +66,7 @@ fn measure(setup: &Setup, config: &Config) -> Result<Growth> {
     for i in 0..4 {
         let start = Instant::now();
         trainer.train(&batch)?;
-        if let Device::Cuda(gpu) = &setup.device {
-            gpu.finish();
-        }
+        setup.device.finish()?;
         if i > 0 {
             seconds.push(start.elapsed().as_secs_f64().max(1e-9));
         }

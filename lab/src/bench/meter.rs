@@ -111,7 +111,7 @@ fn take(effort: &Effort, mut sample: impl FnMut() -> f64) -> Result<Samples> {
 /// Times `work`, which runs on `device` and reads nothing back, with the caches in the given state.
 ///
 /// # Errors
-/// None that a clock can cause.
+/// If the device has failed.
 pub fn measure(
     device: &Device,
     ceilings: &Ceilings,
@@ -119,7 +119,7 @@ pub fn measure(
     cache: Cache,
     work: &mut dyn FnMut(),
 ) -> Result<Samples> {
-    match (device, cache) {
+    let samples = match (device, cache) {
         (Device::Cpu, Cache::Hot) => {
             let repeats = warm_up(effort, &mut *work);
             take(effort, || time(|| (0..repeats).for_each(|_| work())) / repeats as f64)
@@ -131,7 +131,7 @@ pub fn measure(
         (Device::Cuda(gpu), Cache::Hot) => {
             let repeats = warm_up(effort, || {
                 work();
-                gpu.finish();
+                let _ = gpu.finish();
             });
             let recorded = Recorded::new(&**gpu, repeats, &mut *work);
             take(effort, || recorded.time() / repeats as f64)
@@ -145,7 +145,9 @@ pub fn measure(
             let without = Recorded::new(&**gpu, REPEATS, &mut || ceilings.evict());
             take(effort, || (with.time() - without.time()).max(1e-9) / REPEATS as f64)
         }
-    }
+    };
+    device.finish()?;
+    samples
 }
 
 /// Runs `work` until caches, threads and clock rates have settled, and says how many runs make a sample long enough for
@@ -169,7 +171,8 @@ impl<'a> Recorded<'a> {
     fn new(gpu: &'a dyn Gpu, repeats: usize, work: &mut dyn FnMut()) -> Self {
         // Outside of a recording first: libraries choose their algorithms then.
         work();
-        gpu.finish();
+        // The device keeps a failure, and `measure` returns it.
+        let _ = gpu.finish();
         gpu.begin_capture();
         (0..repeats).for_each(|_| work());
         let recorded = Self { gpu, work: gpu.end_capture() };
@@ -180,7 +183,7 @@ impl<'a> Recorded<'a> {
     fn time(&self) -> f64 {
         time(|| {
             self.work.launch();
-            self.gpu.finish();
+            let _ = self.gpu.finish();
         })
     }
 }

@@ -53,18 +53,13 @@ pub fn training_cost(fast: Option<&Fast>, slow: &Slow, steps: usize) -> Cost {
     fast + slow.plans().into_iter().map(|plan| cost(plan, &PHASES)).sum()
 }
 
-fn finish(device: &Device) {
-    if let Device::Cuda(gpu) = device {
-        gpu.finish();
-    }
-}
-
 /// The time of `work` until the device is done with it.
 fn time(device: &Device, work: impl FnOnce()) -> f64 {
-    finish(device);
+    // The device keeps a failure, and `repeat` returns it.
+    let _ = device.finish();
     let start = Instant::now();
     work();
-    finish(device);
+    let _ = device.finish();
     start.elapsed().as_secs_f64().max(1e-9)
 }
 
@@ -113,7 +108,7 @@ impl Parts {
                 latest = now;
             }
             Device::Cuda(gpu) if t == 0 || t == last => {
-                gpu.finish();
+                let _ = gpu.finish();
                 if t == last {
                     seconds.push(latest.elapsed().as_secs_f64().max(1e-9) / last as f64);
                 }
@@ -136,6 +131,7 @@ fn repeat(setup: &Setup, mut sample: impl FnMut() -> Vec<f64>) -> Result<Samples
     while start.elapsed().as_secs_f64() < 5.0 * setup.effort.seconds && seconds.len() < MOST / setup.effort.passes {
         seconds.extend(sample());
     }
+    setup.device.finish()?;
     Samples::new(seconds)
 }
 
@@ -184,7 +180,7 @@ pub(super) fn measure_steps(setup: &Setup, ceilings: &mut Ceilings, gather: &mut
         let Parts { store, slow, .. } = &mut parts;
         repeat(setup, || {
             vec![time(device, || {
-                slow.grad_norm(store);
+                let _ = slow.grad_norm(store);
                 slow.apply(store, 0.0, 1);
             })]
         })

@@ -40,7 +40,7 @@ fn logits_are_those_of_an_independent_implementation() {
     let mut walk = Walk::new(&model.config.model, &model.params, None, &mut model.store).unwrap();
     for _ in 0..2 {
         walk.begin(&mut model.store);
-        let ours: Vec<f64> = tokens.iter().flat_map(|&t| walk.step(&mut model.store, t)).collect();
+        let ours: Vec<f64> = tokens.iter().flat_map(|&t| walk.step(&mut model.store, t).unwrap()).collect();
         let worst = ours.iter().zip(&logits).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
         assert!(worst < 2e-5 && ours.len() == logits.len(), "{worst:e}");
     }
@@ -56,8 +56,8 @@ fn logits_are_those_of_an_independent_implementation() {
     batch.samples.fill(SampleInfo::default());
     inputs.load(&mut model.store, &config.model, &batch).unwrap();
     score.begin(&mut model.store);
-    score.exact(&mut model.store);
-    for (i, (&target, nll)) in batch.targets.iter().zip(score.token_nll(&model.store)).enumerate() {
+    score.exact(&mut model.store).unwrap();
+    for (i, (&target, nll)) in batch.targets.iter().zip(score.token_nll(&model.store).unwrap()).enumerate() {
         let expected = usize::try_from(target).map_or(0.0, |t| cost(&logits[i % n * 258..][..258], t));
         assert!((nll - expected).abs() < 2e-5, "position {i}: {nll}, {expected}");
     }

@@ -3,7 +3,7 @@
 use super::relative_error;
 use autograd::gradcheck::Bench;
 use engine::rng::Stream;
-use engine::{Buffer, DType, Device, Want};
+use engine::{Buffer, DType, Device, Result, Want};
 use kernels::case::Case;
 
 /// Outputs or gradients of one pass, in host memory.
@@ -29,9 +29,12 @@ pub enum Arithmetic {
 /// Everything that the case's op can compute, on numbers that `dtype` can hold: gradients and fused passes for each wanted
 /// input alone, for all, and added to what is there; and the result.
 ///
+/// # Errors
+/// If the device has failed.
+///
 /// # Panics
-/// If the op refuses the case's shapes, or the device fails.
-pub fn passes(case: &Case, device: &Device, dtype: DType, arithmetic: Arithmetic) -> Vec<Pass> {
+/// If the op refuses the case's shapes.
+pub fn passes(case: &Case, device: &Device, dtype: DType, arithmetic: Arithmetic) -> Result<Vec<Pass>> {
     let given = |b: Buffer| match arithmetic {
         Arithmetic::Exact if b.dtype() != DType::I32 => Buffer::from_f64(DType::F64, b.shape().dims(), &b.to_f64()),
         _ => b,
@@ -49,16 +52,23 @@ pub fn passes(case: &Case, device: &Device, dtype: DType, arithmetic: Arithmetic
     let outs = bench.forward(&ins);
     let mut passes = Vec::new();
     for wants in all_wants(case) {
-        let buffers = bench.vjp(&wants, &ins, &outs, &d_out, &into);
+        let buffers = on_host(bench.vjp(&wants, &ins, &outs, &d_out, &into))?;
         passes.push(Pass { what: format!("gradient for {wants:?}"), is_backward: true, buffers });
         if op.fuses() {
             let (mut buffers, d_ins) = bench.forward_vjp(&wants, &ins, &into);
             buffers.extend(d_ins);
+            let buffers = on_host(buffers)?;
             passes.push(Pass { what: format!("fused pass for {wants:?}"), is_backward: true, buffers });
         }
     }
-    passes.push(Pass { what: "result".into(), is_backward: false, buffers: outs });
-    passes
+    passes.push(Pass { what: "result".into(), is_backward: false, buffers: on_host(outs)? });
+    Ok(passes)
+}
+
+/// The buffers in host memory.
+pub(super) fn on_host(buffers: Vec<Buffer>) -> Result<Vec<Buffer>> {
+    let fetch = |b: Buffer| if b.address() == 0 { Ok(b) } else { Ok(b.on_host()?.into_owned()) };
+    buffers.into_iter().map(fetch).collect()
 }
 
 /// `Write` and `Add` for each input alone and for all.

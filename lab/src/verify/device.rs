@@ -1,16 +1,15 @@
 //! Every op and every update on a device against the CPU's f64.
 
-use super::cases::{Arithmetic, errors, passes};
+use super::cases::{Arithmetic, errors, on_host, passes};
 use super::relative_error;
 use super::updates::{Script, scripts};
 use autograd::gradcheck::Bench;
 use engine::rng::Stream;
-use engine::{Buffer, DType, Device, Want};
+use engine::{Buffer, DType, Device, Result, Want};
 use kernels::case::{Case, Sizes};
 use kernels::cast::Cast;
 use kernels::cross_entropy::CHUNK;
 use kernels::registry::{ROOMS, Room};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// How one room did on a device in one storage type.
 #[derive(Clone, Debug, PartialEq)]
@@ -69,8 +68,11 @@ pub fn sizes(room: &Room) -> Vec<Sizes> {
 }
 
 /// Runs every room's cases, also at the sizes `further`, and every update on `device`, which must have all kernels loaded, in
-/// f32 and in bf16; calls `done` with each report as it comes. A device that fails (a panic) fails the report.
-pub fn device(device: &Device, further: &[Sizes], mut done: impl FnMut(&DeviceReport)) -> Vec<DeviceReport> {
+/// f32 and in bf16; calls `done` with each report as it comes.
+///
+/// # Errors
+/// If the device fails, with the place: it can then do nothing more.
+pub fn device(device: &Device, further: &[Sizes], mut done: impl FnMut(&DeviceReport)) -> Result<Vec<DeviceReport>> {
     let mut reports = Vec::new();
     let mut add = |report: DeviceReport| {
         done(&report);
@@ -91,7 +93,7 @@ pub fn device(device: &Device, further: &[Sizes], mut done: impl FnMut(&DeviceRe
                         report.left_out += 1;
                         continue;
                     }
-                    report.check(&format!("{} {}", case.op.name(), case.label), |report| report.case(&case, device));
+                    report.check(&format!("{} {}", case.op.name(), case.label), |report| report.case(&case, device))?;
                 }
             }
             add(report);
@@ -99,7 +101,7 @@ pub fn device(device: &Device, further: &[Sizes], mut done: impl FnMut(&DeviceRe
     }
     for dtype in [DType::F32, DType::Bf16] {
         let mut report = DeviceReport::new("cast", dtype);
-        report.check("cast", |report| report.cast(device));
+        report.check("cast", |report| report.cast(device))?;
         add(report);
     }
     // Updates work on what is learned, which lies in f32.
@@ -108,11 +110,11 @@ pub fn device(device: &Device, further: &[Sizes], mut done: impl FnMut(&DeviceRe
     for scripts in scripts.chunk_by(|a, b| a.room == b.room) {
         let mut report = DeviceReport::new(&format!("{} in place", scripts[0].room), DType::F32);
         for script in scripts {
-            report.check("buffer", |report| report.update(script, device));
+            report.check("buffer", |report| report.update(script, device))?;
         }
         add(report);
     }
-    reports
+    Ok(reports)
 }
 
 impl DeviceReport {
@@ -120,34 +122,31 @@ impl DeviceReport {
         Self { op: op.into(), dtype, cases: 0, left_out: 0, forward: 0.0, gradient: None, failure: None }
     }
 
-    /// Counts a case. What goes wrong in it is said with its place.
-    fn check(&mut self, place: &str, case: impl FnOnce(&mut Self) -> Result<(), String>) {
+    /// Counts a case, and keeps the first deviation with its place.
+    fn check(&mut self, place: &str, case: impl FnOnce(&mut Self) -> Result<Option<String>>) -> Result<()> {
         self.cases += 1;
-        let result = catch_unwind(AssertUnwindSafe(|| case(self))).unwrap_or_else(|panic| {
-            let text =
-                panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
-            Err(text.unwrap_or("fails").replace('\n', " "))
-        });
-        if let Err(e) = result {
-            self.failure.get_or_insert(format!("{place}: {e}"));
+        let place = format!("{} {}, {place}", self.op, self.dtype);
+        if let Some(deviation) = case(self).map_err(|e| e.at(&place))? {
+            self.failure.get_or_insert(format!("{place}: {deviation}"));
         }
+        Ok(())
     }
 
-    fn case(&mut self, case: &Case, device: &Device) -> Result<(), String> {
-        // The device goes first: where it fails, nothing is left to compare.
-        let ours = passes(case, device, self.dtype, Arithmetic::Stored);
-        let exact = passes(case, &Device::Cpu, self.dtype, Arithmetic::Exact);
-        let mut result = Ok(());
+    fn case(&mut self, case: &Case, device: &Device) -> Result<Option<String>> {
+        // The device goes first: if it fails, there is nothing to compare.
+        let ours = passes(case, device, self.dtype, Arithmetic::Stored)?;
+        let exact = passes(case, &Device::Cpu, self.dtype, Arithmetic::Exact)?;
+        let mut deviation = None;
         for (pass, i, error) in errors(&ours, &exact) {
             let worst = if pass.is_backward { self.gradient.get_or_insert(0.0) } else { &mut self.forward };
             *worst = larger(*worst, error);
-            result = result.and(close(&format!("{} {i}", pass.what), error, self.dtype));
+            deviation = deviation.or(too_far(&format!("{} {i}", pass.what), error, self.dtype));
         }
-        result
+        Ok(deviation)
     }
 
     /// Rounding is exact, so all bits must be the CPU's, there and back.
-    fn cast(&mut self, device: &Device) -> Result<(), String> {
+    fn cast(&mut self, device: &Device) -> Result<Option<String>> {
         let numbers = |dtype, site| {
             let mut x = vec![0.0; 2059];
             Stream::new(3, site).fill_normal(&mut x, |x| x);
@@ -155,27 +154,29 @@ impl DeviceReport {
         };
         let (from, to) = if self.dtype == DType::F32 { (DType::F32, DType::Bf16) } else { (DType::Bf16, DType::F32) };
         let (x, d_y) = ([numbers(from, 1)], numbers(to, 2));
-        let run = |device: &Device| {
+        let run = |device: &Device| -> Result<Vec<Buffer>> {
             let op = Cast { to };
             let mut bench = Bench::on(device, &op, &x);
-            [bench.forward(&x), bench.vjp(&[Want::Write], &x, &[], &d_y, &[])].concat()
+            let mut all = bench.forward(&x);
+            all.extend(bench.vjp(&[Want::Write], &x, &[], &d_y, &[]));
+            on_host(all)
         };
-        let (ours, exact) = (run(device), run(&Device::Cpu));
+        let (ours, exact) = (run(device)?, run(&Device::Cpu)?);
         let error = |i: usize| relative_error(&ours[i].to_f64(), &exact[i].to_f64());
         (self.forward, self.gradient) = (error(0), Some(error(1)));
         let same = ours.iter().zip(&exact).all(|(a, b)| a.as_bytes() == b.as_bytes());
-        if same { Ok(()) } else { Err("other bits than on the CPU".into()) }
+        Ok((!same).then(|| "other bits than on the CPU".into()))
     }
 
-    fn update(&mut self, script: &Script, device: &Device) -> Result<(), String> {
-        let (exact, ours) = (script.run(&Device::Cpu, DType::F64), script.run(device, DType::F32));
-        let mut result = Ok(());
+    fn update(&mut self, script: &Script, device: &Device) -> Result<Option<String>> {
+        let (exact, ours) = (script.run(&Device::Cpu, DType::F64)?, script.run(device, DType::F32)?);
+        let mut deviation = None;
         for (i, (a, b)) in ours.iter().zip(&exact).enumerate() {
             let error = relative_error(&a.to_f64(), &b.to_f64());
             self.forward = larger(self.forward, error);
-            result = result.and(close(&i.to_string(), error, self.dtype));
+            deviation = deviation.or(too_far(&i.to_string(), error, self.dtype));
         }
-        result
+        Ok(deviation)
     }
 }
 
@@ -184,8 +185,8 @@ fn larger(a: f64, b: f64) -> f64 {
     if a.is_nan() || b.is_nan() { f64::NAN } else { a.max(b) }
 }
 
-fn close(what: &str, error: f64, dtype: DType) -> Result<(), String> {
-    // Written so that NaN fails.
+fn too_far(what: &str, error: f64, dtype: DType) -> Option<String> {
+    // Written so that NaN is too far.
     let close = error <= device_tolerance(dtype);
-    if close { Ok(()) } else { Err(format!("{what} is off by {error:.1e}")) }
+    (!close).then(|| format!("{what} is off by {error:.1e}"))
 }

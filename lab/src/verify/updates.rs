@@ -1,7 +1,8 @@
 //! Updates in place, which have no cases: several steps of each on numbers of their own.
 
+use super::cases::on_host;
 use engine::rng::Stream;
-use engine::{Buffer, Context, DType, Device, Spec, Update};
+use engine::{Buffer, Context, DType, Device, Result, Spec, Update};
 use kernels::adamw::{AdamW, SquaredNorm};
 use kernels::latents::{LatentAdamW, LatentDraw, LatentInit, LatentNatural, Noise, Redraw, Source};
 use kernels::ring_attention::RingWrite;
@@ -24,26 +25,25 @@ pub struct Script {
 impl Script {
     /// All buffers after all steps, in host memory. Floats are stored as `float`.
     ///
-    /// # Panics
-    /// If the device has no room, or fails.
-    pub fn run(&self, device: &Device, float: DType) -> Vec<Buffer> {
+    /// # Errors
+    /// If the device has no room, or has failed.
+    pub fn run(&self, device: &Device, float: DType) -> Result<Vec<Buffer>> {
         let place = |b: &Buffer| {
             let dtype = if b.dtype() == DType::I32 { DType::I32 } else { float };
-            Buffer::from_f64(dtype, b.shape().dims(), &b.to_f64()).to_device(device).unwrap_or_else(|e| panic!("{e}"))
+            Buffer::from_f64(dtype, b.shape().dims(), &b.to_f64()).to_device(device)
         };
-        let mut buffers: Vec<Buffer> = self.buffers.iter().map(place).collect();
+        let mut buffers = self.buffers.iter().map(place).collect::<Result<Vec<Buffer>>>()?;
         for (update, ins, state) in &self.steps {
             let specs = |ids: &[usize]| ids.iter().map(|&i| buffers[i].spec()).collect::<Vec<Spec>>();
             let bytes = update.scratch(device, &specs(ins), &specs(state));
-            let mut scratch =
-                Buffer::new_on(device, Spec::new(DType::F32, &[bytes.div_ceil(4)])).unwrap_or_else(|e| panic!("{e}"));
+            let mut scratch = Buffer::new_on(device, Spec::new(DType::F32, &[bytes.div_ceil(4)]))?;
             scratch.set_f64(&vec![f64::NAN; scratch.len()]);
             let mut changed: Vec<Buffer> = state.iter().map(|&i| std::mem::take(&mut buffers[i])).collect();
             let read: Vec<&Buffer> = ins.iter().map(|&i| &buffers[i]).collect();
             update.apply(&mut Context { device, scratch: &mut scratch }, &read, &mut changed);
             state.iter().zip(changed).for_each(|(&i, b)| buffers[i] = b);
         }
-        buffers.iter().map(|b| b.on_host().into_owned()).collect()
+        on_host(buffers)
     }
 }
 

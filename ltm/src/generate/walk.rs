@@ -59,11 +59,14 @@ impl Walk {
     }
 
     /// Reads one token and returns the logits `[V]` of the next.
-    pub fn step(&mut self, store: &mut Store, token: u16) -> Vec<f64> {
+    ///
+    /// # Errors
+    /// If the device has failed.
+    pub fn step(&mut self, store: &mut Store, token: u16) -> Result<Vec<f64>> {
         store.get_mut(self.token).write(&[i32::from(token)]);
         store.get_mut(self.position).write(&[self.next]);
         self.next += 1;
         self.plan.run(store, Phase::Step);
-        store.get(self.logits).to_f64()
+        store.get(self.logits).read_f64()
     }
 }

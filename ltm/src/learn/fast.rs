@@ -50,23 +50,29 @@ impl Latents {
     }
 
     /// KL(q(z|x) ‖ N(0, I)) of the present posterior per sample, in nats: ½ Σ (μ² + σ² − λ − 1).
-    pub fn posterior_kl(&self, store: &Store) -> Vec<f64> {
+    ///
+    /// # Errors
+    /// If the device has failed.
+    pub fn posterior_kl(&self, store: &Store) -> Result<Vec<f64>> {
         let (mu, logvar) = (store.get(self.mu), store.get(self.logvar));
         let per_sample = mu.len() / mu.shape().dims()[0];
-        let (mu, logvar) = (mu.to_f64(), logvar.to_f64());
+        let (mu, logvar) = (mu.read_f64()?, logvar.read_f64()?);
         let kl = |m: f64, l: f64| 0.5 * (m * m + l.exp() - l - 1.0);
         let rows = mu.chunks(per_sample).zip(logvar.chunks(per_sample));
-        rows.map(|(m, l)| m.iter().zip(l).map(|(&m, &l)| kl(m, l)).sum()).collect()
+        Ok(rows.map(|(m, l)| m.iter().zip(l).map(|(&m, &l)| kl(m, l)).sum()).collect())
     }
 
     /// The KL of every latent vector of every sample, `[B][L·K]`, in nats; they sum to [`posterior_kl`](Self::posterior_kl).
-    pub fn kl_by_latent(&self, store: &Store) -> Vec<Vec<f64>> {
+    ///
+    /// # Errors
+    /// If the device has failed.
+    pub fn kl_by_latent(&self, store: &Store) -> Result<Vec<Vec<f64>>> {
         let (mu, logvar) = (store.get(self.mu), store.get(self.logvar));
         let &[_, latents, width] = mu.shape().dims() else { unreachable!("[B, L·K, d]") };
-        let numbers = mu.to_f64().into_iter().zip(logvar.to_f64());
+        let numbers = mu.read_f64()?.into_iter().zip(logvar.read_f64()?);
         let parts: Vec<f64> = numbers.map(|(m, l)| 0.5 * (m * m + l.exp() - l - 1.0)).collect();
         let sums: Vec<f64> = parts.chunks(width).map(|vector| vector.iter().sum()).collect();
-        sums.chunks(latents).map(<[f64]>::to_vec).collect()
+        Ok(sums.chunks(latents).map(<[f64]>::to_vec).collect())
     }
 
     fn state(&self) -> [Id; 10] {
@@ -135,7 +141,8 @@ const WORTH_PREPARING: usize = 3;
 /// assert!(fast.plan().labels(Phase::Step).last().is_some_and(|label| label.contains("latent_adamw")));
 ///
 /// let mut kl = Vec::new();
-/// fast.fit(&mut store, config.fast.rate_end, 0, |_, store| kl.push(fast.kl(store)[0]));
+/// fast.fit(&mut store, config.fast.rate_end, 0, |_, store| kl.push(fast.kl(store)));
+/// let kl: Vec<f64> = kl.into_iter().collect::<engine::Result<Vec<_>>>()?.concat();
 /// assert_eq!(kl.len(), config.fast.steps);
 /// assert!(kl.iter().all(|&kl| kl > 0.0), "{kl:?}");
 /// # Ok::<(), engine::Error>(())
@@ -239,17 +246,25 @@ impl Fast {
     }
 
     /// Like [`fit`](Self::fit) from given means and log-variances instead of the initial ones.
-    pub fn fit_from(&self, store: &mut Store, (mu, logvar): (Id, Id), rate: f64, after: impl FnMut(usize, &Store)) {
+    ///
+    /// # Errors
+    /// If the device has failed.
+    pub fn fit_from(
+        &self,
+        store: &mut Store,
+        (mu, logvar): (Id, Id),
+        rate: f64,
+        after: impl FnMut(usize, &Store),
+    ) -> Result<()> {
         self.begin(store, rate, 0);
-        for (given, own) in [(mu, self.latents.mu), (logvar, self.latents.logvar)] {
-            let values = store.get(given).clone();
-            store.get_mut(own).copy_from(&values);
-        }
-        let of = |id: Id| store.get(id).to_f64();
-        let posterior = of(mu).into_iter().zip(of(logvar)).zip(of(self.latents.eps));
+        store.copy(mu, self.latents.mu);
+        store.copy(logvar, self.latents.logvar);
+        let of = |id: Id| store.get(id).read_f64();
+        let posterior = of(mu)?.into_iter().zip(of(logvar)?).zip(of(self.latents.eps)?);
         let z: Vec<f64> = posterior.map(|((m, l), e)| m + (0.5 * l).exp() * e).collect();
         store.get_mut(self.latents.z).set_f64(&z);
         self.steps(store, after);
+        Ok(())
     }
 
     fn begin(&self, store: &mut Store, rate: f64, round: u32) {
@@ -266,19 +281,20 @@ impl Fast {
         }
     }
 
-    /// Like [`fit`](Self::fit), looking at every number.
+    /// Like [`fit`](Self::fit), but stops at the first number that is not finite and returns it with its fast step (0 for
+    /// what runs before the first).
     ///
     /// # Errors
-    /// The first number that is not finite, and the fast step (0 for what comes before the first).
-    pub fn fit_checked(&self, store: &mut Store, rate: f64, round: u32) -> std::result::Result<(), (usize, NonFinite)> {
+    /// If the device has failed.
+    pub fn fit_checked(&self, store: &mut Store, rate: f64, round: u32) -> Result<Option<(usize, NonFinite)>> {
         self.start(store, rate, round);
-        for phase in [Phase::Update, Phase::Batch] {
-            self.plan.run_checked(store, phase).map_err(|e| (0, e))?;
+        let before = [(0, Phase::Update), (0, Phase::Batch)];
+        for (t, phase) in before.into_iter().chain((0..self.config.steps).map(|t| (t, Phase::Step))) {
+            if let Some(found) = self.plan.run_checked(store, phase)? {
+                return Ok(Some((t, found)));
+            }
         }
-        for t in 0..self.config.steps {
-            self.plan.run_checked(store, Phase::Step).map_err(|e| (t, e))?;
-        }
-        Ok(())
+        Ok(None)
     }
 
     fn start(&self, store: &mut Store, rate: f64, round: u32) {
@@ -300,13 +316,19 @@ impl Fast {
     }
 
     /// Negative log-likelihood per sample in nats at the latest step's z, before its update.
-    pub fn nll(&self, store: &Store) -> Vec<f64> {
+    ///
+    /// # Errors
+    /// If the device has failed.
+    pub fn nll(&self, store: &Store) -> Result<Vec<f64>> {
         per_sample(store.get(self.nll))
     }
 
     /// KL per sample in nats before the latest update.
-    pub fn kl(&self, store: &Store) -> Vec<f64> {
-        store.get(self.latents.kl).to_f64()
+    ///
+    /// # Errors
+    /// If the device has failed.
+    pub fn kl(&self, store: &Store) -> Result<Vec<f64>> {
+        store.get(self.latents.kl).read_f64()
     }
 
     /// The printed plan is the audit of what a fast step does.
@@ -316,7 +338,10 @@ impl Fast {
 }
 
 /// Sums `[B, N]` over tokens in f64.
-pub fn per_sample(nll: &Buffer) -> Vec<f64> {
-    let values = nll.to_f64();
-    values.chunks(nll.shape().last()).map(|row| row.iter().sum()).collect()
+///
+/// # Errors
+/// If the device has failed.
+pub fn per_sample(nll: &Buffer) -> Result<Vec<f64>> {
+    let values = nll.read_f64()?;
+    Ok(values.chunks(nll.shape().last()).map(|row| row.iter().sum()).collect())
 }

@@ -87,32 +87,47 @@ impl Score {
 
     /// Draw number `number`: independent of all other numbers and of the noise of the fast steps.
     ///
+    /// # Errors
+    /// If the device has failed.
+    ///
     /// # Panics
-    /// If the model has no latents; so does [`at`](Self::at).
-    pub fn draw(&self, store: &mut Store, number: u32) -> Scores {
+    /// If the model has no latents.
+    pub fn draw(&self, store: &mut Store, number: u32) -> Result<Scores> {
         let draw = self.draw.as_ref().expect("a posterior to draw from");
         store.get_mut(draw.number).write(&[number as i32]);
         draw.plan.run(store, Phase::Step);
         self.body.run(store, Phase::Step);
-        Scores { nll: per_sample(store.get(self.nll)), log_ratio: store.get(draw.log_ratio).to_f64() }
+        let nll = per_sample(store.get(self.nll))?;
+        Ok(Scores { nll, log_ratio: store.get(draw.log_ratio).read_f64()? })
     }
 
     /// The score at a given z, in the buffer `z`; its `log_ratio` is empty.
-    pub fn at(&self, store: &mut Store, z: Id) -> Scores {
+    ///
+    /// # Errors
+    /// If the device has failed.
+    ///
+    /// # Panics
+    /// If the model has no latents.
+    pub fn at(&self, store: &mut Store, z: Id) -> Result<Scores> {
         let draw = self.draw.as_ref().expect("latents to set");
-        let values = store.get(z).clone();
-        store.get_mut(draw.z).copy_from(&values);
+        store.copy(z, draw.z);
         self.exact(store)
     }
 
     /// The score of a model without latents; its `log_ratio` is empty.
-    pub fn exact(&self, store: &mut Store) -> Scores {
+    ///
+    /// # Errors
+    /// If the device has failed.
+    pub fn exact(&self, store: &mut Store) -> Result<Scores> {
         self.body.run(store, Phase::Step);
-        Scores { nll: per_sample(store.get(self.nll)), log_ratio: Vec::new() }
+        Ok(Scores { nll: per_sample(store.get(self.nll))?, log_ratio: Vec::new() })
     }
 
     /// Per-token negative log-likelihood of the latest draw, `[B, N]`.
-    pub fn token_nll(&self, store: &Store) -> Vec<f64> {
-        store.get(self.nll).to_f64()
+    ///
+    /// # Errors
+    /// If the device has failed.
+    pub fn token_nll(&self, store: &Store) -> Result<Vec<f64>> {
+        store.get(self.nll).read_f64()
     }
 }

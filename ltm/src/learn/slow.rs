@@ -94,23 +94,34 @@ impl Slow {
         self.gradient.run_all(store);
     }
 
-    /// Like [`gradient`](Self::gradient), looking at every number.
+    /// Like [`gradient`](Self::gradient), but stops at the first number that is not finite and returns it.
     ///
     /// # Errors
-    /// The first number that is not finite.
-    pub fn gradient_checked(&self, store: &mut Store) -> std::result::Result<(), NonFinite> {
-        [Phase::Update, Phase::Batch, Phase::Step].into_iter().try_for_each(|p| self.gradient.run_checked(store, p))
+    /// If the device has failed.
+    pub fn gradient_checked(&self, store: &mut Store) -> Result<Option<NonFinite>> {
+        for phase in [Phase::Update, Phase::Batch, Phase::Step] {
+            if let Some(found) = self.gradient.run_checked(store, phase)? {
+                return Ok(Some(found));
+            }
+        }
+        Ok(None)
     }
 
     /// Negative log-likelihood per sample of the latest gradient.
-    pub fn nll(&self, store: &Store) -> Vec<f64> {
+    ///
+    /// # Errors
+    /// If the device has failed.
+    pub fn nll(&self, store: &Store) -> Result<Vec<f64>> {
         per_sample(store.get(self.nll))
     }
 
     /// Global norm of the gradient; not finite if any of its numbers is not.
-    pub fn grad_norm(&self, store: &mut Store) -> f64 {
+    ///
+    /// # Errors
+    /// If the device has failed.
+    pub fn grad_norm(&self, store: &mut Store) -> Result<f64> {
         self.update.run(store, Phase::Batch);
-        store.get(self.norms).to_f64().iter().sum::<f64>().sqrt()
+        Ok(store.get(self.norms).read_f64()?.iter().sum::<f64>().sqrt())
     }
 
     /// Clips the gradient by the norm that [`grad_norm`](Self::grad_norm) found, and updates the weights; `step` counts

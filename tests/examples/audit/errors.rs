@@ -7,7 +7,7 @@ use kernels::cast::Cast;
 use kernels::registry::{ROOMS, Room, modules};
 use lab::verify::{self, Arithmetic, errors, passes, relative_error};
 use std::collections::BTreeMap;
-use tests::shim::{Order, Shim};
+use tests::shim::{Order, Shim, loaded};
 
 /// The types and backends that are compared with the CPU's f64.
 pub const BACKENDS: [(&str, DType); 3] =
@@ -43,10 +43,7 @@ fn worse(worst: &mut Option<f64>, error: f64) {
 }
 
 fn shim() -> Device {
-    let device = Shim::device(Order::Forward);
-    let Device::Cuda(gpu) = &device else { unreachable!("the shim is a GPU") };
-    gpu.load(&modules()).expect("kernels");
-    device
+    loaded(Shim::device(Order::Forward), &modules())
 }
 
 /// By the op's name.
@@ -71,7 +68,7 @@ pub fn of_ops() -> BTreeMap<&'static str, Found> {
     for (at, from, to) in [(1, DType::F32, DType::Bf16), (2, DType::Bf16, DType::F32)] {
         let case =
             Case::new("cast", Cast { to }, vec![kernels::case::Input::new(&[2059], kernels::case::Fill::NORMAL)]);
-        let bits = |device: &Device| passes(&case, device, from, Arithmetic::Stored);
+        let bits = |device: &Device| passes(&case, device, from, Arithmetic::Stored).expect("sound kernels");
         for (a, b) in bits(&gpu).iter().zip(&bits(&cpu)) {
             let of = &mut found.backends[at];
             let worst = if a.is_backward { &mut of.gradient } else { &mut of.result };
@@ -95,8 +92,8 @@ fn numeric(room: &Room, all: &mut BTreeMap<&'static str, Found>) {
 }
 
 fn compare(case: &Case, device: &Device, dtype: DType, found: &mut Errors) {
-    let ours = passes(case, device, dtype, Arithmetic::Stored);
-    let exact = passes(case, &Device::Cpu, dtype, Arithmetic::Exact);
+    let run = |device, arithmetic| passes(case, device, dtype, arithmetic).expect("sound kernels");
+    let (ours, exact) = (run(device, Arithmetic::Stored), run(&Device::Cpu, Arithmetic::Exact));
     for (pass, _, error) in errors(&ours, &exact) {
         worse(if pass.is_backward { &mut found.gradient } else { &mut found.result }, error);
     }
@@ -107,11 +104,12 @@ pub fn of_updates() -> BTreeMap<&'static str, Found> {
     let gpu = shim();
     let mut all: BTreeMap<&'static str, Found> = BTreeMap::new();
     for script in verify::scripts() {
-        let exact = script.run(&Device::Cpu, DType::F64);
+        let run = |device: &Device, dtype| script.run(device, dtype).expect("sound kernels");
+        let exact = run(&Device::Cpu, DType::F64);
         let found = all.entry(script.room).or_default();
         // Updates work on what is learned, which lies in f32.
         for (at, device) in [Device::Cpu, gpu.clone()].iter().enumerate() {
-            for (a, b) in script.run(device, DType::F32).iter().zip(&exact) {
+            for (a, b) in run(device, DType::F32).iter().zip(&exact) {
                 worse(&mut found.backends[at].result, relative_error(&a.to_f64(), &b.to_f64()));
             }
         }

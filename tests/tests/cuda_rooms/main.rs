@@ -1,33 +1,43 @@
-//! Every room's kernels, run by the host shim, against the room's CPU code in f64: outputs, gradients for many wants, in f32
-//! and bf16, with threads in several orders, which must not change a bit. And the same with mistakes put in, which must be
-//! found. `ROOM=name` in the environment limits both to one room.
+//! Every room's kernels on the host shim against the room's CPU code in f64: outputs, gradients for many wants, in f32 and
+//! bf16, with threads in several orders, which must not change a bit. The same with mistakes put in, which must be found.
+//! `ROOM=name` in the environment limits both to one room. And what the shim itself is trusted with.
 
+mod device;
 mod faults;
+mod shim;
 mod updates;
 
 use engine::{Buffer, DType, Device};
 use kernels::case::{Case, Fill, Input, Sizes};
 use kernels::cross_entropy::LmHead;
 use kernels::registry::{ROOMS, Room};
-use lab::verify::{self, Arithmetic, errors, passes};
-use std::any::Any;
+use lab::verify::{Arithmetic, Pass, errors, passes};
+use lab::verify::{LONG, SIZES, WIDE};
+use rayon::prelude::*;
 use std::env;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use tests::shim::{Order, Shim};
+use tests::shim::{Fault, Order, Shim, loaded};
 
 /// Largest accepted ‖kernel − f64‖ / ‖f64‖.
 fn tolerance(dtype: DType) -> f64 {
     if dtype == DType::Bf16 { 1e-2 } else { 1e-5 }
 }
 
-/// What is wrong with `case` on a device with threads in any order, if anything.
-fn check(case: &Case, dtype: DType, device: impl Fn(Order) -> Device) -> Result<(), String> {
-    let exact = passes(case, &Device::Cpu, dtype, Arithmetic::Exact);
+/// The truth: the case's numbers in f64.
+fn on_cpu(case: &Case, dtype: DType) -> Vec<Pass> {
+    passes(case, &Device::Cpu, dtype, Arithmetic::Exact).expect("the CPU does not fail")
+}
+
+fn on_shim(room: &Room, case: &Case, dtype: DType, device: Device) -> engine::Result<Vec<Pass>> {
+    passes(case, &loaded(device, room.cuda.expect("kernels")), dtype, Arithmetic::Stored)
+}
+
+/// What is wrong with a case on a device with threads in any order.
+fn check(room: &Room, case: &Case, dtype: DType, device: impl Fn(Order) -> Device) -> Result<(), String> {
+    let exact = on_cpu(case, dtype);
     let mut first: Option<Vec<Vec<Vec<u8>>>> = None;
     for order in Order::ALL {
-        let device = device(order);
         let place = |what: &str| format!("{} ({}), {dtype}, {order:?}: {what}", case.op.name(), case.label);
-        let ours = or_panic(|| Ok(passes(case, &device, dtype, Arithmetic::Stored))).map_err(|e| place(&e))?;
+        let ours = on_shim(room, case, dtype, device(order)).map_err(|e| place(&e.to_string()))?;
         for (pass, i, error) in errors(&ours, &exact) {
             // Written so that NaN fails.
             let close = error <= tolerance(dtype);
@@ -49,25 +59,19 @@ fn bits(buffers: &[Buffer]) -> Vec<Vec<u8>> {
     buffers.iter().filter(|b| !b.is_empty()).map(|b| b.as_bytes().to_vec()).collect()
 }
 
-/// The error of an attempt, or the message with which it panicked.
-fn or_panic<R>(attempt: impl FnOnce() -> Result<R, String>) -> Result<R, String> {
-    let message = |e: Box<dyn Any + Send>| e.downcast_ref::<String>().map_or("panicked", |s| s).to_string();
-    catch_unwind(AssertUnwindSafe(attempt)).unwrap_or_else(|e| Err(message(e)))
-}
-
-fn loaded(device: Device, room: &Room) -> Device {
-    let Device::Cuda(gpu) = &device else { unreachable!("the shim is a GPU") };
-    gpu.load(room.cuda.expect("kernels")).unwrap_or_else(|e| panic!("{}: {e}", room.name));
-    device
-}
-
-fn check_room(room: &Room, device: impl Fn(Order) -> Device) -> Result<(), String> {
-    for case in verify::SIZES.iter().flat_map(|s| (room.cases)(s)) {
+/// The room's cases at these sizes, in both types.
+fn check_at(room: &Room, sizes: &[Sizes], device: impl Fn(Order) -> Device) -> Result<(), String> {
+    for case in sizes.iter().flat_map(|s| (room.cases)(s)) {
         for dtype in [DType::F32, DType::Bf16] {
-            check(&case, dtype, |order| loaded(device(order), room))?;
+            check(room, &case, dtype, &device)?;
         }
     }
     Ok(())
+}
+
+/// The rooms with kernels whose names contain `part`, as far as `ROOM` does not exclude them.
+fn rooms(part: &str) -> Vec<&'static Room> {
+    ROOMS.iter().filter(|room| room.cuda.is_some() && room.name.contains(part) && chosen(room.name)).collect()
 }
 
 fn chosen(room: &str) -> bool {
@@ -76,17 +80,15 @@ fn chosen(room: &str) -> bool {
 
 #[test]
 fn every_room_agrees_with_its_cpu_code() {
-    for room in ROOMS.iter().filter(|room| room.cuda.is_some() && chosen(room.name)) {
-        check_room(room, Shim::device).unwrap_or_else(|e| panic!("{e}"));
-    }
+    rooms("").par_iter().for_each(|room| check_at(room, &SIZES, Shim::device).unwrap_or_else(|e| panic!("{e}")));
 }
 
 /// The head takes its tokens in chunks.
 #[test]
 fn more_tokens_than_a_chunk() {
-    for room in ROOMS.iter().filter(|room| room.name == "cross_entropy" && chosen(room.name)) {
-        for (case, dtype) in (room.cases)(&verify::LONG).iter().zip([DType::F32, DType::Bf16]) {
-            check(case, dtype, |order| loaded(Shim::device(order), room)).unwrap_or_else(|e| panic!("{e}"));
+    for room in rooms("cross_entropy") {
+        for (case, dtype) in (room.cases)(&LONG).iter().zip([DType::F32, DType::Bf16]) {
+            check(room, case, dtype, Shim::device).unwrap_or_else(|e| panic!("{e}"));
         }
     }
 }
@@ -95,10 +97,6 @@ fn more_tokens_than_a_chunk() {
 /// all their digits, and those beyond 88 are cut off.
 #[test]
 fn sure_and_surprised_heads() {
-    let room = ROOMS.iter().find(|room| room.name == "cross_entropy").expect("the head");
-    if !chosen(room.name) {
-        return;
-    }
     // The table is the identity, so that the hidden states are the logits; all targets are the first entry.
     let logits: [[f64; 5]; 8] = [
         [40.0, 0.0, 0.5, -1.0, -30.0],
@@ -119,31 +117,31 @@ fn sure_and_surprised_heads() {
         Input::statistic(&[1], Fill::Given(vec![0.625])),
     ];
     let case = Case::new("sharp", LmHead, ins);
-    let exact = passes(&case, &Device::Cpu, DType::F32, Arithmetic::Exact);
-    let ours = passes(&case, &loaded(Shim::device(Order::Forward), room), DType::F32, Arithmetic::Stored);
-    for (ours, exact) in ours.iter().zip(&exact).filter(|(ours, _)| !ours.what.starts_with("gradient")) {
-        // Outputs come first: loss, nll, lse.
-        let (nll, truth) = (ours.buffers[1].to_f64(), exact.buffers[1].to_f64());
-        let one_pass = ["[Write, Skip", "[Add, Skip"].iter().any(|wants| ours.what.contains(wants));
-        for (i, (nll, &truth)) in nll.iter().zip(&truth).enumerate() {
-            let (expected, within) = match one_pass {
-                true if truth > 88.0 => (88.0, 0.05 * 88.0),
-                true => (truth, 2e-6 * truth + 1e-15),
-                false => (truth, 2e-6 * truth.max(0.1)),
-            };
-            assert!((nll - expected).abs() <= within, "{}: nll {i} is {nll}, should be {expected}", ours.what);
+    for room in rooms("cross_entropy") {
+        let exact = on_cpu(&case, DType::F32);
+        let ours = on_shim(room, &case, DType::F32, Shim::device(Order::Forward)).expect("sound kernels");
+        for (ours, exact) in ours.iter().zip(&exact).filter(|(ours, _)| !ours.what.starts_with("gradient")) {
+            // Outputs come first: loss, nll, lse.
+            let (nll, truth) = (ours.buffers[1].to_f64(), exact.buffers[1].to_f64());
+            let one_pass = ["[Write, Skip", "[Add, Skip"].iter().any(|wants| ours.what.contains(wants));
+            for (i, (nll, &truth)) in nll.iter().zip(&truth).enumerate() {
+                let (expected, within) = if one_pass && truth > 88.0 {
+                    (88.0, 0.05 * 88.0)
+                } else if one_pass {
+                    (truth, 2e-6 * truth + 1e-15)
+                } else {
+                    (truth, 2e-6 * truth.max(0.1))
+                };
+                assert!((nll - expected).abs() <= within, "{}: nll {i} is {nll}, should be {expected}", ours.what);
+            }
         }
     }
 }
 
-/// The losses that are reported of a model have all their digits where it is stored as bf16 and its logits are as large as
-/// training makes them: rounded to bf16 those would be off by some hundredths of a nat.
+/// Reported losses have all their digits where the model is stored as bf16 and its logits are as large as training makes
+/// them. Logits rounded to bf16 would move them by some hundredths of a nat.
 #[test]
 fn losses_of_large_logits() {
-    let room = ROOMS.iter().find(|room| room.name == "cross_entropy").expect("the head");
-    if !chosen(room.name) {
-        return;
-    }
     let (tokens, dim, vocab) = (72, 64, 500);
     let ins = vec![
         Input::new(&[1, tokens, dim], Fill::NORMAL),
@@ -152,26 +150,29 @@ fn losses_of_large_logits() {
         Input::statistic(&[1], Fill::Given(vec![1.0])),
     ];
     let case = Case::new("large logits", LmHead, ins);
-    let exact = passes(&case, &Device::Cpu, DType::Bf16, Arithmetic::Exact);
-    let ours = passes(&case, &loaded(Shim::device(Order::Forward), room), DType::Bf16, Arithmetic::Stored);
-    let nll = |passes: &[verify::Pass]| passes.last().expect("the result").buffers[1].to_f64();
-    for (nll, exact) in nll(&ours).iter().zip(nll(&exact)) {
-        assert!((nll - exact).abs() <= 1e-4, "nll is {nll}, should be {exact}");
+    for room in rooms("cross_entropy") {
+        let exact = on_cpu(&case, DType::Bf16);
+        let ours = on_shim(room, &case, DType::Bf16, Shim::device(Order::Forward)).expect("sound kernels");
+        let nll = |passes: &[Pass]| passes.last().expect("the result").buffers[1].to_f64();
+        for (nll, exact) in nll(&ours).iter().zip(nll(&exact)) {
+            assert!((nll - exact).abs() <= 1e-4, "nll is {nll}, should be {exact}");
+        }
     }
 }
 
-/// Attention is compiled for several widths of heads; the others are among the sizes above. Then more tokens than a block of the
-/// cross attention has, and windows of more entries than the ring's blocks look at in one go, by packs and by single columns.
+/// Attention is compiled for several widths of heads; the others are among the sizes above. Then more tokens than a block of
+/// the cross attention has, and windows of more entries than the ring's blocks look at in one go, by packs and by single
+/// columns.
 #[test]
 fn wide_heads() {
-    for room in ROOMS.iter().filter(|room| room.name.contains("attention") && chosen(room.name)) {
+    for room in rooms("attention") {
         let wide = [(64, DType::Bf16), (64, DType::F32), (120, DType::Bf16), (128, DType::F32)];
         let wide = wide.map(|(head_dim, dtype)| (70, head_dim, 40, dtype)).into_iter();
         let long = [(260, 16, 40, DType::Bf16), (3, 64, 200, DType::Bf16), (3, 70, 200, DType::F32)];
         for (tokens, head_dim, window, dtype) in wide.chain(long) {
-            let s = Sizes { tokens, heads: 1, head_dim, window, latents: 19, ..verify::SIZES[0] };
-            for case in (room.cases)(&s) {
-                check(&case, dtype, |order| loaded(Shim::device(order), room)).unwrap_or_else(|e| panic!("{e}"));
+            let sizes = Sizes { tokens, heads: 1, head_dim, window, latents: 19, ..SIZES[0] };
+            for case in (room.cases)(&sizes) {
+                check(room, &case, dtype, Shim::device).unwrap_or_else(|e| panic!("{e}"));
             }
         }
     }
@@ -180,27 +181,26 @@ fn wide_heads() {
 /// Rows that are longer than what a warp keeps of them, by packs and by single numbers.
 #[test]
 fn wide_rows() {
-    for room in ROOMS.iter().filter(|room| room.name.contains("norm") && chosen(room.name)) {
-        for case in verify::WIDE.iter().flat_map(|s| (room.cases)(s)) {
-            for dtype in [DType::F32, DType::Bf16] {
-                check(&case, dtype, |order| loaded(Shim::device(order), room)).unwrap_or_else(|e| panic!("{e}"));
-            }
-        }
-    }
+    rooms("norm").iter().for_each(|room| check_at(room, &WIDE, Shim::device).unwrap_or_else(|e| panic!("{e}")));
 }
 
 #[test]
 fn mistakes_are_found() {
-    let mut unnoticed = Vec::new();
-    for (name, fault) in faults::all().filter(|(name, _)| chosen(name)) {
+    let faults: Vec<_> = faults::all().filter(|(name, _)| chosen(name)).collect();
+    let find = |&(name, fault): &(&'static str, Fault)| {
         let room = ROOMS.iter().find(|room| room.name == name).expect("a registered room");
-        let Err(found) = check_room(room, |order| Shim::faulty(order, fault)) else {
-            unnoticed.push(format!("{name}: {:?} in the place of {:?}", fault.replace, fault.find));
-            continue;
-        };
-        // Neither one that the compiler finds, nor one that was never made.
-        assert!(!found.contains("g++"), "not a mistake that compiles: {found}");
-        println!("{name}: {:?} is found: {found}", fault.replace);
+        (name, fault, check_at(room, &SIZES, |order| Shim::faulty(order, fault)))
+    };
+    report(faults.par_iter().map(find).collect());
+}
+
+/// Says how each mistake was found.
+///
+/// # Panics
+/// If one was not.
+fn report(found: Vec<(&str, Fault, Result<(), String>)>) {
+    for (name, fault, result) in &found {
+        println!("{name}: {:?} in the place of {:?}: {result:?}", fault.replace, fault.find);
     }
-    assert!(unnoticed.is_empty(), "nobody noticed\n{}", unnoticed.join("\n"));
+    assert!(found.iter().all(|(.., result)| result.is_err()), "nobody noticed a mistake: Ok(()) above");
 }

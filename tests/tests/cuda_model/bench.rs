@@ -1,9 +1,9 @@
 //! The benchmark on a GPU, on the host shim: every op and whole steps run, are recorded and counted. Rates mean nothing here.
 
-use engine::Device;
-use kernels::registry::{ROOMS, modules};
+use crate::shim;
+use kernels::registry::ROOMS;
 use lab::bench::{Cache, Ceilings, Effort, Report, STEPS, Seen, Setup, measure_all, roofline};
-use tests::shim::{Order, Shim};
+use tests::shim::Order;
 
 #[test]
 fn every_op_and_step_is_measured() {
@@ -18,10 +18,7 @@ fn every_op_and_step_is_measured() {
         ("fast.steps", "2"),
         ("train.precision", "bf16"),
     ]);
-    let device = Shim::device(Order::Forward);
-    let Device::Cuda(gpu) = &device else { unreachable!("the shim is a GPU") };
-    gpu.load(&modules()).expect("kernels");
-    let setup = Setup::new(config, device).expect("a setup");
+    let setup = Setup::new(config, shim(Order::Forward)).expect("a setup");
     let setup = Setup { effort: Effort::least(), ..setup };
     let works = setup.works().expect("work");
     let mut ceilings = Ceilings::new(&setup.device, setup.dtype, &setup.effort).expect("room");

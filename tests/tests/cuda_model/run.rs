@@ -11,7 +11,7 @@ use ltm::run::{Line, NewFolder, Run, Session};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use tests::shim::{Order, Shim};
+use tests::shim::{Order, Shim, loaded};
 
 const STEPS: u64 = 4;
 
@@ -45,14 +45,8 @@ fn lab(name: &str) -> (PathBuf, Config) {
     (folder, config)
 }
 
-fn with_kernels(device: Device) -> Device {
-    let Device::Cuda(gpu) = &device else { unreachable!("the shim is a GPU") };
-    gpu.load(&modules()).expect("kernels");
-    device
-}
-
 fn shim() -> Device {
-    with_kernels(Shim::device(Order::Forward))
+    crate::shim(Order::Forward)
 }
 
 /// Goes on until `step`; what every step cost, and the validation behind the last.
@@ -120,13 +114,14 @@ fn write(run: &Path, device: &Device) -> Vec<f64> {
     let mut seen = vec![];
     for round in 0..2 {
         let mut token = u16::from(b'7');
-        match round {
-            0 => thinker.infer(&model.config, &mut model.store, &[10, token], 0).expect("latents"),
-            _ => thinker.prior(&mut model.store, 3, 1),
+        if round == 0 {
+            thinker.infer(&model.config, &mut model.store, &[10, token], 0).expect("latents");
+        } else {
+            thinker.prior(&mut model.store, 3, 1);
         }
         walk.begin(&mut model.store);
         for _ in 0..7 {
-            let logits = walk.step(&mut model.store, token);
+            let logits = walk.step(&mut model.store, token).expect("sound kernels");
             token = (0..logits.len()).max_by(|&a, &b| logits[a].total_cmp(&logits[b])).expect("a token") as u16;
             seen.extend(logits);
             seen.push(f64::from(token));
@@ -187,7 +182,7 @@ fn what_a_device_cannot_do_leaves_nothing_behind() {
     let run = folder.join("run");
     let material = lab::text::material(&config).expect("data");
     let refused = |config: &Config, device: Device| -> String {
-        let begun: Result<Session> = Session::begin(&new(&run), config, &material, &with_kernels(device));
+        let begun: Result<Session> = Session::begin(&new(&run), config, &material, &loaded(device, &modules()));
         assert!(!run.exists());
         begun.err().expect("a refusal").to_string()
     };
@@ -204,11 +199,11 @@ fn what_a_device_cannot_do_leaves_nothing_behind() {
          128: use more heads"
     );
     wide.set("model.dim", "136").expect("a setting");
-    let said = refused(&wide.resolved().expect("a configuration"), Shim::with_shared(99 << 10));
+    let said = refused(&wide.resolved().expect("a configuration"), Shim::with_shared(99 << 10, None));
     assert!(said.contains("width 68, but attention in f32 on host shim takes at most 64: "), "{said}");
     let mut far = config.clone();
     far.set("model.window", "6000").expect("a setting");
-    let small = Shim::with_shared(24 << 10);
+    let small = Shim::with_shared(24 << 10, None);
     far.check_device(&small, Work::Training).expect("tiles fit");
     let said = far.check_device(&small, Work::Generation).expect_err("a ring that does not").to_string();
     let expected = "model.window = 6000, but generation on host shim looks back at most 5728 tokens";
