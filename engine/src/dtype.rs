@@ -4,7 +4,7 @@ use std::fmt;
 /// Element types that a buffer can hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum DType {
-    /// IEEE single precision: storage and arithmetic on the CPU.
+    /// IEEE single precision: storage and arithmetic.
     F32,
     /// IEEE double precision: gradient checks and golden numbers.
     F64,
@@ -24,7 +24,7 @@ impl DType {
         }
     }
 
-    /// Whether a gradient with respect to such a value makes sense.
+    /// Whether a value of this type can have a gradient.
     pub const fn is_float(self) -> bool {
         !matches!(self, Self::I32)
     }
@@ -41,30 +41,24 @@ impl fmt::Display for DType {
     }
 }
 
-/// A Rust type that a buffer can be viewed as.
+/// A Rust type that a buffer's elements can have.
 pub trait Element: bytemuck::Pod + Send + Sync + PartialEq + fmt::Debug + 'static {
-    /// Its tag.
+    /// The type's tag.
     const DTYPE: DType;
 }
 
-impl Element for f32 {
-    const DTYPE: DType = DType::F32;
-}
-impl Element for f64 {
-    const DTYPE: DType = DType::F64;
-}
-impl Element for bf16 {
-    const DTYPE: DType = DType::Bf16;
-}
-impl Element for i32 {
-    const DTYPE: DType = DType::I32;
+macro_rules! element {
+    ($($type:ty: $tag:ident),*) => { $(impl Element for $type {
+        const DTYPE: DType = DType::$tag;
+    })* };
 }
 
-/// Runs an expression with `$T` standing for f32 or f64, whichever `$dtype` says: the CPU's two number types share one
-/// generic code.
+element!(f32: F32, f64: F64, bf16: Bf16, i32: I32);
+
+/// Evaluates an expression with `$T` as f32 or f64, according to `$dtype`: the CPU's two types share generic code.
 ///
 /// # Panics
-/// On any other type: the CPU computes in no other.
+/// For any other type.
 #[macro_export]
 macro_rules! with_real {
     ($dtype:expr, $T:ident => $body:expr) => {

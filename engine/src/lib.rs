@@ -1,5 +1,5 @@
-//! The machinery under the kernels: shapes, buffers, devices, counter-based noise, SIMD, and the contract of an op.
-//! It knows no op and no model.
+//! What kernels and graphs are built on: shapes, buffers, devices, counter-based noise, SIMD, and the contract of an op. It
+//! knows no op and no model.
 
 #![deny(unsafe_code)]
 

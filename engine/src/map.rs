@@ -1,4 +1,4 @@
-//! Files as memory.
+//! Files mapped into memory.
 
 use crate::{Error, Result};
 use memmap2::Mmap;
@@ -6,7 +6,7 @@ use std::fs::File;
 use std::ops::Deref;
 use std::path::Path;
 
-/// A whole file in memory, to be read only. It begins on a page.
+/// A whole file in read-only memory that begins on a page.
 #[derive(Debug)]
 pub struct FileMap(Mmap);
 
@@ -14,16 +14,16 @@ impl FileMap {
     /// Maps the file at `path`.
     ///
     /// # Errors
-    /// If it cannot be opened or is no file.
+    /// If the file cannot be opened or is a folder.
     pub fn open(path: &Path) -> Result<Self> {
         let fail = |error: &std::io::Error| Error::io("read", path, error);
         let file = File::open(path).map_err(|error| fail(&error))?;
         if file.metadata().map_err(|error| fail(&error))?.is_dir() {
-            return Err(Error::new(format!("{} is a folder, not a file of tokens", path.display())));
+            return Err(Error::new(format!("{} is a folder, not a file", path.display())));
         }
-        // SAFETY: the map is read-only and lives as long as what borrows from it. Nobody may change the file meanwhile, which no
-        // program can enforce; what is read through the map are bytes, of which every pattern is a value, and a file that is
-        // cut off ends the process with SIGBUS instead of reading foreign memory.
+        // SAFETY: the map is read-only and outlives its borrows. Nobody may change the file meanwhile, which no program can
+        // enforce. The map is read as bytes, of which every pattern is valid; if the file is cut off, the process ends with
+        // SIGBUS instead of reading foreign memory.
         unsafe { Mmap::map(&file) }.map(Self).map_err(|error| fail(&error))
     }
 }

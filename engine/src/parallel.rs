@@ -1,5 +1,5 @@
-//! Parallel loops whose results do not depend on the number of threads: a chunk of the output is one thread's, and nothing is
-//! reduced across chunks except in their fixed order.
+//! Parallel loops whose results do not depend on the number of threads: one thread computes a chunk of the output, and
+//! reductions across chunks follow their fixed order.
 
 pub use rayon::join;
 use rayon::prelude::*;
@@ -9,8 +9,8 @@ thread_local! {
     static ALONE: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Calls `f` with this thread by itself: the loops below and the products of `kernels` run on it alone. For work that was
-/// divided among the threads already, and whose parts would gain nothing from waiting for each other.
+/// Calls `f` so that the loops below and the products of `kernels` run on this thread alone. For work that is already divided
+/// among the threads, whose parts should not wait for each other.
 ///
 /// ```
 /// use engine::parallel;
@@ -33,17 +33,17 @@ pub fn alone<R>(f: impl FnOnce() -> R) -> R {
     f()
 }
 
-/// Threads among which work may be divided here: 1 inside [`alone`], else all of the pool.
+/// Threads that may share work here: 1 inside [`alone`], else all of the pool.
 pub fn threads() -> usize {
     if ALONE.get() { 1 } else { rayon::current_num_threads() }
 }
 
-/// So many chunks stay together on one thread, at least: with one thread all of them, and the loop runs on the caller's.
+/// The fewest chunks that stay together on a thread. A single thread gets them all, and the loop runs on the caller's.
 fn unsplit() -> usize {
     if threads() == 1 { usize::MAX } else { 1 }
 }
 
-/// Calls `f(chunk_index, chunk)` for consecutive chunks of `size` elements of `out` (the last may be shorter), in parallel.
+/// Calls `f(chunk_index, chunk)` in parallel for consecutive chunks of `size` elements of `out`. The last may be shorter.
 ///
 /// ```
 /// let mut squares = [0; 10];
@@ -57,7 +57,7 @@ pub fn chunks<T: Send>(out: &mut [T], size: usize, f: impl Fn(usize, &mut [T]) +
     out.par_chunks_mut(size).enumerate().with_min_len(unsplit()).for_each(|(i, chunk)| f(i, chunk));
 }
 
-/// Like [`chunks`] over two slices that are cut into the same number of chunks.
+/// Like [`chunks`], over two slices with the same number of chunks.
 pub fn chunks2<A: Send, B: Send>(
     a: &mut [A],
     a_size: usize,
@@ -71,7 +71,7 @@ pub fn chunks2<A: Send, B: Send>(
     chunks.with_min_len(unsplit()).for_each(|(i, (a, b))| f(i, a, b));
 }
 
-/// Like [`chunks`] over three slices that are cut into the same number of chunks.
+/// Like [`chunks`], over three slices with the same number of chunks.
 pub fn chunks3<A: Send, B: Send, C: Send>(
     (a, a_size): (&mut [A], usize),
     (b, b_size): (&mut [B], usize),
@@ -89,15 +89,15 @@ thread_local! {
     static SCRATCH: RefCell<Vec<f64>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Lends `f` a piece of this thread's scratch memory, `len` elements with unspecified contents, grown once and then
-/// reused. `f` must not start parallel work: a stolen task could ask for the same memory.
+/// Lends `f` scratch memory of this thread: `len` elements with unspecified contents, allocated once and reused. `f` must not
+/// start parallel work, because a stolen task could ask for the same memory.
 ///
 /// # Panics
 /// If `f` asks for scratch memory again.
 pub fn scratch<T: bytemuck::Pod, R>(len: usize, f: impl FnOnce(&mut [T]) -> R) -> R {
     SCRATCH.with_borrow_mut(|memory| {
         let words = (len * size_of::<T>()).div_ceil(8);
-        // Eight spare words leave room to start on a cache line.
+        // Eight spare words allow a start on a cache line.
         if memory.len() < words + 8 {
             memory.resize(words + 8, 0.0);
         }

@@ -1,19 +1,19 @@
-//! What this machine has, for the person who sits before it.
+//! What this machine has to compute with.
 
 use crate::cuda::libraries::{Library, nvrtc_version};
-use crate::cuda::{Settings, open, version};
+use crate::cuda::{Settings, describe_file, open, version};
 use crate::{Device, simd};
 use std::path::Path;
 use std::{fs, thread};
 
-/// What a part of the machine is good for.
+/// Whether a part of the machine is of use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
-    /// It is there and will be used.
+    /// It will be used.
     Used,
-    /// It is there and will not be used.
+    /// It works, and will not be used.
     Unused,
-    /// It is not there or cannot be used.
+    /// It is missing or does not work.
     Missing,
 }
 
@@ -22,14 +22,24 @@ pub enum State {
 pub struct Finding {
     /// Which part, e.g. `driver`.
     pub part: &'static str,
-    /// What it is good for.
+    /// Whether it is of use.
     pub state: State,
-    /// What was found, or what is missing and what can be done about it.
+    /// What was found, or what is missing and what would help.
     pub text: String,
 }
 
-/// Looks at the processor, its memory, the driver, GPUs, and what the GPU's kernels need; which of them are used, `device`
-/// says. Never fails: what is not there is a finding.
+impl Finding {
+    fn found(part: &'static str, is_used: bool, text: impl Into<String>) -> Self {
+        Self { part, state: if is_used { State::Used } else { State::Unused }, text: text.into() }
+    }
+
+    fn missing(part: &'static str, text: impl ToString) -> Self {
+        Self { part, state: State::Missing, text: text.to_string() }
+    }
+}
+
+/// Looks at the processor, its memory, the driver, the GPUs, and what their kernels need. `device` decides which of them are
+/// used. Never fails: a missing part is a finding.
 pub fn probe(settings: &Settings, device: &Device) -> Vec<Finding> {
     let mut findings = vec![processor(), cores(), memory()];
     let on_gpu = matches!(device, Device::Cuda(_));
@@ -37,23 +47,35 @@ pub fn probe(settings: &Settings, device: &Device) -> Vec<Finding> {
         Ok((version, count)) => {
             let own = fs::read_to_string("/sys/module/nvidia/version").unwrap_or_default();
             let text = format!("{} knows CUDA {}", own.trim(), open::version_text(version));
-            findings.push(found("driver", on_gpu, text.trim_start().into()));
+            findings.push(Finding::found("driver", on_gpu, text.trim_start()));
             findings.extend((0..count).map(|ordinal| gpu(ordinal, on_gpu)));
         }
-        Err(e) => findings.push(missing("driver", e.to_string())),
+        Err(e) => findings.push(Finding::missing("driver", e)),
     }
-    findings.extend(kernels(settings, on_gpu));
-    findings.push(cublas(settings, on_gpu));
+    let given = settings.kernels.as_ref();
+    findings.extend(given.map(|path| match describe_file(path) {
+        Ok(text) => Finding::found("compiled kernels", on_gpu, format!("{}: {text}", path.display())),
+        Err(e) => Finding::missing("compiled kernels", e),
+    }));
+    findings.push(match (nvrtc_version(settings), given) {
+        (Ok((major, minor)), _) => {
+            Finding::found("NVRTC", on_gpu && given.is_none(), format!("{major}.{minor}{}", place(Library::Nvrtc)))
+        }
+        (Err(e), None) => Finding::missing("NVRTC", e),
+        (Err(_), Some(_)) => Finding::missing("NVRTC", "not found, and not needed beside compiled kernels"),
+    });
+    if given.is_none() {
+        findings.push(cache(settings.cache.as_deref(), on_gpu));
+    }
+    findings.push(match Library::CublasLt.find(settings) {
+        Ok(()) => Finding::found("cuBLASLt", on_gpu, format!("{}{}", version(), place(Library::CublasLt))),
+        Err(why) => {
+            let advice =
+                format!("products run on a slow kernel of this program; name its folder in {}", Settings::LIBRARIES);
+            Finding::missing("cuBLASLt", format!("{why}: {advice}"))
+        }
+    });
     findings
-}
-
-/// There, and used if something can use it.
-fn found(part: &'static str, is_used: bool, text: String) -> Finding {
-    Finding { part, state: if is_used { State::Used } else { State::Unused }, text }
-}
-
-fn missing(part: &'static str, text: String) -> Finding {
-    Finding { part, state: State::Missing, text }
 }
 
 /// The value of the first line `name … : value` of a file of the kernel's.
@@ -63,22 +85,21 @@ fn field(path: &str, name: &str) -> Option<String> {
     line.split_once(':').map(|(_, value)| value.trim().to_string())
 }
 
-/// The processor's name as the system tells it.
+/// The processor's name, from the system.
 pub fn processor_name() -> String {
     field("/proc/cpuinfo", "model name").unwrap_or_else(|| std::env::consts::ARCH.into())
 }
 
 fn processor() -> Finding {
-    let name = processor_name();
     let levels: Vec<String> = simd::supported().iter().map(ToString::to_string).collect();
-    let text = format!("{name}: {}, of these {} ({} names another)", levels.join(", "), simd::level(), simd::VARIABLE);
-    found("processor", true, text)
+    let (name, levels, level) = (processor_name(), levels.join(", "), simd::level());
+    Finding::found("processor", true, format!("{name}: {levels}, of these {level} ({} names another)", simd::VARIABLE))
 }
 
 fn cores() -> Finding {
     match thread::available_parallelism() {
-        Ok(n) => found("cores", true, format!("{n} for this process")),
-        Err(e) => missing("cores", format!("cannot be counted: {e}")),
+        Ok(n) => Finding::found("cores", true, format!("{n} for this process")),
+        Err(e) => Finding::missing("cores", format!("cannot be counted: {e}")),
     }
 }
 
@@ -88,71 +109,38 @@ fn memory() -> Finding {
         Some(kib / f64::from(1 << 20))
     };
     match (gib("MemTotal"), gib("MemAvailable")) {
-        (Some(total), Some(free)) => found("memory", true, format!("{total:.1} GiB, {free:.1} GiB of it free")),
-        _ => missing("memory", "this system does not tell how much there is".into()),
+        (Some(total), Some(free)) => {
+            Finding::found("memory", true, format!("{total:.1} GiB, {free:.1} GiB of it free"))
+        }
+        _ => Finding::missing("memory", "this system does not say how much there is"),
     }
 }
 
 fn gpu(ordinal: i32, on_gpu: bool) -> Finding {
     match open::describe_gpu(ordinal) {
-        Ok((text, true)) if ordinal == 0 => found("GPU", on_gpu, text),
-        Ok((text, true)) => found("GPU", false, format!("{text}; CUDA_VISIBLE_DEVICES={ordinal} chooses it")),
-        Ok((text, false)) => missing("GPU", format!("{text} is too old: sm_80 (A100, RTX 30) or later is needed")),
-        Err(e) => missing("GPU", format!("number {ordinal} cannot be used: {e}")),
-    }
-}
-
-/// What compiles kernels, where they are kept, and those that were compiled beforehand.
-fn kernels(settings: &Settings, on_gpu: bool) -> Vec<Finding> {
-    let given = settings.kernels.as_ref();
-    let mut findings = Vec::new();
-    if let Some(path) = given {
-        findings.push(match crate::cuda::describe_file(path) {
-            Ok(text) => found("compiled kernels", on_gpu, format!("{}: {text}", path.display())),
-            Err(e) => missing("compiled kernels", e.to_string()),
-        });
-    }
-    findings.push(match nvrtc_version(settings) {
-        Ok((major, minor)) => {
-            found("NVRTC", on_gpu && given.is_none(), format!("{major}.{minor}{}", place(Library::Nvrtc)))
+        Ok((text, true)) if ordinal == 0 => Finding::found("GPU", on_gpu, text),
+        Ok((text, true)) => Finding::found("GPU", false, format!("{text}; CUDA_VISIBLE_DEVICES={ordinal} chooses it")),
+        Ok((text, false)) => {
+            Finding::missing("GPU", format!("{text} is too old: sm_80 (A100, RTX 30) or later is needed"))
         }
-        Err(e) if given.is_none() => missing("NVRTC", e.to_string()),
-        Err(_) => missing("NVRTC", "not found, and not needed beside compiled kernels".into()),
-    });
-    if given.is_none() {
-        findings.push(match &settings.cache {
-            // Whoever opened the device has put its kernels there.
-            Some(path) if on_gpu && !has_kernels(path) => missing(
-                "kernel cache",
-                format!(
-                    "kernels are compiled by every run: {} cannot be written; name another folder in {}",
-                    path.display(),
-                    Settings::CACHE
-                ),
-            ),
-            Some(path) => found("kernel cache", on_gpu, path.display().to_string()),
-            None => missing(
-                "kernel cache",
-                format!("kernels are compiled by every run: name a folder in {}", Settings::CACHE),
-            ),
-        });
+        Err(e) => Finding::missing("GPU", format!("number {ordinal} cannot be used: {e}")),
     }
-    findings
 }
 
-/// Whether a cache holds any.
-fn has_kernels(folder: &Path) -> bool {
-    let mut files = fs::read_dir(folder).into_iter().flatten().flatten();
-    files.any(|file| file.path().extension().is_some_and(|kind| kind == "kernels"))
-}
-
-fn cublas(settings: &Settings, on_gpu: bool) -> Finding {
-    match Library::CublasLt.find(settings) {
-        Ok(()) => found("cuBLASLt", on_gpu, format!("{}{}", version(), place(Library::CublasLt))),
-        Err(why) => missing(
-            "cuBLASLt",
-            format!("{why}: products run on a slow kernel of this program; name its folder in {}", Settings::LIBRARIES),
-        ),
+fn cache(folder: Option<&Path>, on_gpu: bool) -> Finding {
+    let advice = format!("folder in {}", Settings::CACHE);
+    let holds_kernels = |folder: &Path| {
+        let mut files = fs::read_dir(folder).into_iter().flatten().flatten();
+        files.any(|file| file.path().extension().is_some_and(|kind| kind == "kernels"))
+    };
+    match folder {
+        None => Finding::missing("kernel cache", format!("every run compiles its kernels: name a {advice}")),
+        // An open device has put its kernels there, if it could.
+        Some(folder) if on_gpu && !holds_kernels(folder) => {
+            let text = format!("every run compiles its kernels: {} cannot be written; name another", folder.display());
+            Finding::missing("kernel cache", format!("{text} {advice}"))
+        }
+        Some(folder) => Finding::found("kernel cache", on_gpu, folder.display().to_string()),
     }
 }
 
@@ -165,7 +153,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_part_is_spoken_of_in_one_line() {
+    fn every_part_is_found_or_missing_in_one_line() {
         for kernels in [None, Some("/nowhere/kernels".into())] {
             let findings = probe(&Settings { kernels, ..Settings::default() }, &Device::Cpu);
             for part in ["processor", "cores", "memory", "driver", "NVRTC", "cuBLASLt"] {

@@ -1,10 +1,9 @@
 //! Counter-based noise: Philox 4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011).
 //!
-//! A number depends on what it is for (seed, step, sample, site, element) and on nothing else: not on the thread that
-//! draws it, not on the batch the sample sits in, not on what was drawn before. That makes every run resumable and gives
-//! CPU and CUDA the same noise. Normals come from Box–Muller, evaluated in f64 with polynomials written with fused
-//! multiply-adds, so that no libm has a say in the bits. All of it is inlined, so that a kernel under
-//! [`simd::dispatch`](crate::simd::dispatch) draws with the processor's own multiply-add.
+//! A number depends only on its purpose (seed, step, sample, site, element), not on the thread that draws it, the batch of the
+//! sample, or earlier draws. So every run can be resumed, and CPU and CUDA have the same noise. Normals come from Box–Muller in
+//! f64, on polynomials of fused multiply-adds, so that the bits do not depend on a libm. Everything is inlined, so that a
+//! kernel under [`simd::dispatch`](crate::simd::dispatch) uses the processor's own multiply-add.
 
 /// Ten rounds of Philox 4x32: a bijection of the counter for every key.
 #[inline(always)]
@@ -19,7 +18,7 @@ pub fn philox(mut counter: [u32; 4], mut key: [u32; 2]) -> [u32; 4] {
     counter
 }
 
-/// What a stream of random numbers is for. Two streams that differ in any field are independent.
+/// The purpose of a stream of random numbers. Streams that differ in any field are independent.
 ///
 /// ```
 /// use engine::rng::Stream;
@@ -27,7 +26,7 @@ pub fn philox(mut counter: [u32; 4], mut key: [u32; 2]) -> [u32; 4] {
 /// let stream = Stream::new(7, 0).sample(3).step(20);
 /// let mut noise = [0.0; 100];
 /// stream.fill_normal(&mut noise, |x| x);
-/// // Number 42 is what it is, whatever was drawn before.
+/// // Number 42 does not depend on what was drawn before.
 /// assert_eq!(noise[42], stream.normal(42));
 /// assert_ne!(noise[42], stream.step(21).normal(42));
 /// ```
@@ -35,11 +34,11 @@ pub fn philox(mut counter: [u32; 4], mut key: [u32; 2]) -> [u32; 4] {
 pub struct Stream {
     /// The run's seed.
     pub seed: u64,
-    /// Where in the program the numbers are used, e.g. a parameter's index or [`site`] of a fast step.
+    /// Where in the program the numbers are used, e.g. a parameter's index.
     pub site: u32,
-    /// Identity of the sample, not its place in the batch.
+    /// The sample's identity, not its place in the batch.
     pub sample: u32,
-    /// Slow step, epoch or draw number.
+    /// Number of the step, epoch or draw.
     pub step: u32,
 }
 
@@ -100,8 +99,7 @@ impl Stream {
         self.fill_normal_from(0, out, cast);
     }
 
-    /// Fills `out[i]` with normal number `first + i`, rounded by `cast`: a part of what [`fill_normal`](Self::fill_normal)
-    /// would give.
+    /// Fills `out[i]` with normal number `first + i`, rounded by `cast`.
     #[inline(always)]
     pub fn fill_normal_from<T>(&self, first: u32, out: &mut [T], cast: impl Fn(f64) -> T) {
         // Up to the next whole block of four.
@@ -145,8 +143,8 @@ fn ln_unit(u: u32) -> f64 {
     ln((f64::from(u) + 0.5) * (1.0 / 4_294_967_296.0))
 }
 
-/// ln x of a positive normal number, the same bits everywhere: by splitting off the exponent and the series of 2·artanh(s),
-/// s = (m−1)/(m+1), |s| ≤ 0.172. Relative error below 1e-15. Other numbers have no meaningful result.
+/// ln x of a positive normal number, with the same bits everywhere: the exponent is split off, the mantissa m goes through the
+/// series of 2·artanh(s), s = (m−1)/(m+1), |s| ≤ 0.172. Relative error below 1e-15. Other numbers give no meaningful result.
 #[inline(always)]
 pub fn ln(x: f64) -> f64 {
     let bits = x.to_bits();

@@ -1,7 +1,7 @@
 use crate::DType;
 use std::fmt;
 
-/// Sizes of a contiguous row-major tensor, at most four dimensions, no strides.
+/// Sizes of a contiguous row-major tensor of at most four dimensions.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Shape {
     rank: u8,
@@ -44,7 +44,7 @@ impl Shape {
         self.dims().last().copied().unwrap_or(1)
     }
 
-    /// The product of all but the innermost size: the tensor as a matrix is `[rows, last]`.
+    /// The product of all sizes but the innermost. As a matrix the tensor is `[rows, last]`.
     pub fn rows(&self) -> usize {
         self.dims().split_last().map_or(1, |(_, outer)| outer.iter().product())
     }
@@ -80,7 +80,7 @@ impl fmt::Debug for Shape {
     }
 }
 
-/// What a buffer holds: element type and shape.
+/// Element type and shape of a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Spec {
     /// Element type.

@@ -2,7 +2,7 @@ use crate::{Error, Result};
 use std::fmt;
 use std::str::FromStr;
 
-/// What a GPU's code is compiled for: its compute capability.
+/// The GPU architecture that code is compiled for: a compute capability.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Arch {
     major: u32,
@@ -10,20 +10,19 @@ pub struct Arch {
 }
 
 impl Arch {
-    /// The oldest that the kernels run on: bf16 on the tensor cores, copies in the background.
-    pub const OLDEST: Self = Self { major: 8, minor: 0 };
+    /// The oldest that the kernels run on: it has bf16 on the tensor cores and asynchronous copies.
+    pub const OLDEST: Self = Self::new(8, 0);
 
-    /// What a file of compiled kernels holds unless told otherwise: A100 and the later ones of its kind, H100 and H200, and
-    /// both kinds of Blackwell.
-    pub const USUAL: [Self; 4] =
-        [Self::OLDEST, Self { major: 9, minor: 0 }, Self { major: 10, minor: 0 }, Self { major: 12, minor: 0 }];
+    /// The architectures of a file of compiled kernels by default: A100 and its later kin, H100 and H200, and both kinds of
+    /// Blackwell.
+    pub const USUAL: [Self; 4] = [Self::OLDEST, Self::new(9, 0), Self::new(10, 0), Self::new(12, 0)];
 
     /// From a compute capability.
     pub const fn new(major: u32, minor: u32) -> Self {
         Self { major, minor }
     }
 
-    /// The compilers' number for it. 9.0 has instructions of its own that no later GPU has: `90a`.
+    /// The compilers' number for it. 9.0 has instructions that no later GPU has: `90a`.
     pub(crate) fn number(self) -> String {
         let suffix = if self == Self::new(9, 0) { "a" } else { "" };
         format!("{}{}{suffix}", self.major, self.minor)
@@ -34,7 +33,7 @@ impl Arch {
         [self.major, self.minor]
     }
 
-    /// Whether code that was compiled for `code` runs on it.
+    /// Whether it runs code that was compiled for `code`.
     pub fn runs(self, code: Self) -> bool {
         self.major == code.major && self.minor >= code.minor
     }
@@ -51,14 +50,12 @@ impl FromStr for Arch {
 
     /// `sm_90a`, `90a` or `90`.
     fn from_str(text: &str) -> Result<Self> {
-        let wrong = || Error::usage(format!("'{text}' is no GPU architecture, as sm_80, sm_90a and sm_120 are"));
         let lower = text.trim().to_ascii_lowercase();
         let digits = lower.strip_prefix("sm_").unwrap_or(&lower);
-        let number: u32 = digits.strip_suffix('a').unwrap_or(digits).parse().map_err(|_| wrong())?;
+        let number: u32 = digits.strip_suffix('a').unwrap_or(digits).parse().unwrap_or(0);
         let arch = Self::new(number / 10, number % 10);
-        let spelt = [arch.number(), number.to_string()];
-        if !spelt.contains(&digits.to_string()) {
-            return Err(wrong());
+        if digits != arch.number() && digits != number.to_string() {
+            return Err(Error::usage(format!("'{text}' is no GPU architecture, as sm_80, sm_90a and sm_120 are")));
         }
         if arch < Self::OLDEST {
             let oldest = Self::OLDEST;

@@ -33,7 +33,7 @@ impl Module {
         Kernel { module: self, entry, variant: Variant { dtype, size: 0 } }
     }
 
-    /// Everything that the file is compiled for.
+    /// All compilations of the file.
     pub fn variants(&self) -> impl Iterator<Item = Variant> + '_ {
         let sizes = if self.sizes.is_empty() { &[0] } else { self.sizes };
         [DType::F32, DType::Bf16].into_iter().flat_map(|dtype| sizes.iter().map(move |&size| Variant { dtype, size }))
@@ -53,12 +53,12 @@ impl Module {
     }
 }
 
-/// What a module is compiled for.
+/// One compilation of a module.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Variant {
-    /// What the file calls `T`.
+    /// The type that the file calls `T`.
     pub dtype: DType,
-    /// What the file calls `SIZE`; 0 if it has no such constant.
+    /// The constant `SIZE`; 0 if the file has none.
     pub size: usize,
 }
 
@@ -98,7 +98,7 @@ impl Kernel {
     }
 }
 
-/// How many threads run a kernel and what they share.
+/// How many threads run a kernel, and the memory that they share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Grid {
     /// Blocks in x, y and z. Up to 2³¹ − 1 in x and 65,535 in y and z.
@@ -128,7 +128,7 @@ impl Grid {
         Self { blocks: blocks.map(|n| n as u32), threads, shared: 0 }
     }
 
-    /// A thread for each of `n` things.
+    /// A thread for each of `n` elements.
     ///
     /// # Panics
     /// If that needs 2³¹ blocks or more.
@@ -149,10 +149,10 @@ impl Grid {
     }
 }
 
-/// Where an element of a buffer lies in the device's memory.
+/// Where an element lies in the device's memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pointer {
-    /// Address; zero where there is nothing.
+    /// Address; zero for null.
     pub address: u64,
     /// Element type.
     pub dtype: DType,
@@ -169,19 +169,6 @@ impl Pointer {
     #[must_use]
     pub fn cast(self, dtype: DType) -> Self {
         Self { dtype, ..self }
-    }
-}
-
-impl From<&Buffer> for Pointer {
-    /// The first element; null for an empty buffer.
-    fn from(buffer: &Buffer) -> Self {
-        buffer.pointer()
-    }
-}
-
-impl From<&mut Buffer> for Pointer {
-    fn from(buffer: &mut Buffer) -> Self {
-        buffer.pointer()
     }
 }
 
@@ -206,7 +193,7 @@ impl Arg {
     /// A size as `int`.
     ///
     /// # Panics
-    /// From 2³¹ on: kernels count elements of one tensor in `int`.
+    /// From 2³¹ on, because kernels count the elements of a tensor in `int`.
     pub fn int(n: usize) -> Self {
         Self::I32(i32::try_from(n).unwrap_or_else(|_| panic!("{n} elements are beyond a kernel's int")))
     }
@@ -237,17 +224,16 @@ impl From<Pointer> for Arg {
     }
 }
 
-impl From<&Buffer> for Arg {
-    fn from(buffer: &Buffer) -> Self {
-        buffer.pointer().into()
-    }
+macro_rules! from_buffer {
+    ($($to:ty, $from:ty;)*) => { $(impl From<$from> for $to {
+        /// The first element; null for an empty buffer.
+        fn from(buffer: $from) -> Self {
+            buffer.pointer().into()
+        }
+    })* };
 }
 
-impl From<&mut Buffer> for Arg {
-    fn from(buffer: &mut Buffer) -> Self {
-        buffer.pointer().into()
-    }
-}
+from_buffer!(Pointer, &Buffer; Pointer, &mut Buffer; Arg, &Buffer; Arg, &mut Buffer;);
 
 impl From<Want> for Arg {
     /// `SKIP`, `WRITE` or `ADD` of `common.cuh`.

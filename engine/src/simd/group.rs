@@ -2,7 +2,7 @@
 
 use super::{LANES, Lanes, Real};
 
-/// One native vector register of `T`, or `T` itself: what an instruction set has to provide.
+/// One native vector register of `T`, or `T` itself: what an instruction set provides.
 pub trait Register<T: Real>: Copy + Send + Sync {
     /// Numbers in it.
     const WIDTH: usize;
@@ -21,7 +21,7 @@ pub trait Register<T: Real>: Copy + Send + Sync {
     fn min(self, b: Self) -> Self;
     fn sqrt(self) -> Self;
     fn mul_add(self, b: Self, c: Self) -> Self;
-    /// Shifts the bits left by the length of the mantissa: the lowest bits become exponent and sign.
+    /// Shifts the bits left by the length of the mantissa, so that the lowest bits become exponent and sign.
     fn mantissa_to_exponent(self) -> Self;
     /// `self₀ b₀ self₁ b₁ …`, as two registers.
     fn interleave(self, b: Self) -> [Self; 2];
@@ -38,13 +38,95 @@ pub trait Register<T: Real>: Copy + Send + Sync {
     }
 }
 
+/// Implements [`Register`] by functions in the order of the trait; [`mantissa_to_exponent`](Register::mantissa_to_exponent) by
+/// three, to integers, on integers and back. A faster way to transpose a square may follow.
+macro_rules! register {
+    ($register:ty, $t:ty, $width:literal: $splat:expr, $load:expr, $store:expr, $add:expr, $sub:expr, $mul:expr, $div:expr,
+     $max:expr, $min:expr, $sqrt:expr, $mul_add:expr, [$to_bits:expr, $shift:expr, $from_bits:expr], $interleave:expr
+     $(, $transpose:expr)?) => {
+        impl Register<$t> for $register {
+            const WIDTH: usize = $width;
+
+            #[inline(always)]
+            unsafe fn load(x: *const $t) -> Self {
+                // SAFETY: the caller's promise, and as below.
+                unsafe { $load(x) }
+            }
+
+            #[inline(always)]
+            unsafe fn store(self, out: *mut $t) {
+                // SAFETY: the caller's promise, and as below.
+                unsafe { $store(out, self) }
+            }
+
+            functions! {
+                fn splat(x: $t) -> Self = $splat(x);
+                fn add(self, b: Self) -> Self = $add(self, b);
+                fn sub(self, b: Self) -> Self = $sub(self, b);
+                fn mul(self, b: Self) -> Self = $mul(self, b);
+                fn div(self, b: Self) -> Self = $div(self, b);
+                fn max(self, b: Self) -> Self = $max(self, b);
+                fn min(self, b: Self) -> Self = $min(self, b);
+                fn sqrt(self) -> Self = $sqrt(self);
+                fn mul_add(self, b: Self, c: Self) -> Self = $mul_add(self, b, c);
+                fn mantissa_to_exponent(self) -> Self = $from_bits($shift($to_bits(self)));
+                fn interleave(self, b: Self) -> [Self; 2] = $interleave(self, b);
+                $(fn transpose_square(block: &mut [Self; LANES]) -> () = $transpose(block);)?
+            }
+        }
+    };
+}
+
+macro_rules! functions {
+    ($(fn $name:ident($($arguments:tt)*) -> $out:ty = $call:expr;)*) => {
+        $(
+            #[inline(always)]
+            fn $name($($arguments)*) -> $out {
+                // SAFETY: the functions need an instruction set that the processor has. Values of a register's type arise
+                // only in kernels that run as its instruction set, which cannot be named outside `simd`, and `dispatch`
+                // enters those kernels only on a processor that has it.
+                #[allow(unused_unsafe)]
+                unsafe { $call }
+            }
+        )*
+    };
+}
+
+pub(super) use {functions, register};
+
 /// Lane `i` is number `i % WIDTH` of register `i / WIDTH`; `K · WIDTH` = 16.
 #[derive(Clone, Copy)]
 pub struct Group<R, const K: usize>([R; K]);
 
-// Plain loops: a closure would be compiled without the instruction set, and whether it is inlined in time is up to luck.
+/// Methods that act register by register. Plain loops: a closure would be compiled without the instruction set, unless it
+/// happens to be inlined in time.
+macro_rules! each_register {
+    ($($name:ident($($other:ident),*);)*) => {
+        $(
+            #[inline(always)]
+            fn $name(mut self $(, $other: Self)*) -> Self {
+                for i in 0..K {
+                    self.0[i] = self.0[i].$name($($other.0[i]),*);
+                }
+                self
+            }
+        )*
+    };
+}
+
 impl<T: Format, R: Register<T>, const K: usize> Lanes<T> for Group<R, K> {
     const REGISTERS: usize = K;
+
+    each_register! {
+        add(b);
+        sub(b);
+        mul(b);
+        div(b);
+        max(b);
+        min(b);
+        sqrt();
+        mul_add(b, c);
+    }
 
     #[inline(always)]
     fn splat(x: T) -> Self {
@@ -77,7 +159,7 @@ impl<T: Format, R: Register<T>, const K: usize> Lanes<T> for Group<R, K> {
     fn store_half(self, out: &mut [T]) {
         let out = &mut out[..LANES / 2];
         if K == 1 {
-            // One register has them all.
+            // The half of one register.
             return self.store_partial(out);
         }
         for i in 0..K / 2 {
@@ -87,73 +169,9 @@ impl<T: Format, R: Register<T>, const K: usize> Lanes<T> for Group<R, K> {
     }
 
     #[inline(always)]
-    fn add(mut self, b: Self) -> Self {
-        for i in 0..K {
-            self.0[i] = self.0[i].add(b.0[i]);
-        }
-        self
-    }
-
-    #[inline(always)]
-    fn sub(mut self, b: Self) -> Self {
-        for i in 0..K {
-            self.0[i] = self.0[i].sub(b.0[i]);
-        }
-        self
-    }
-
-    #[inline(always)]
-    fn mul(mut self, b: Self) -> Self {
-        for i in 0..K {
-            self.0[i] = self.0[i].mul(b.0[i]);
-        }
-        self
-    }
-
-    #[inline(always)]
-    fn div(mut self, b: Self) -> Self {
-        for i in 0..K {
-            self.0[i] = self.0[i].div(b.0[i]);
-        }
-        self
-    }
-
-    #[inline(always)]
-    fn max(mut self, b: Self) -> Self {
-        for i in 0..K {
-            self.0[i] = self.0[i].max(b.0[i]);
-        }
-        self
-    }
-
-    #[inline(always)]
-    fn min(mut self, b: Self) -> Self {
-        for i in 0..K {
-            self.0[i] = self.0[i].min(b.0[i]);
-        }
-        self
-    }
-
-    #[inline(always)]
-    fn sqrt(mut self) -> Self {
-        for i in 0..K {
-            self.0[i] = self.0[i].sqrt();
-        }
-        self
-    }
-
-    #[inline(always)]
     fn neg(self) -> Self {
         // Exact, and flips the sign of zeros too.
         self.mul(Self::splat(-T::ONE))
-    }
-
-    #[inline(always)]
-    fn mul_add(mut self, b: Self, c: Self) -> Self {
-        for i in 0..K {
-            self.0[i] = self.0[i].mul_add(b.0[i], c.0[i]);
-        }
-        self
     }
 
     #[inline(always)]

@@ -1,4 +1,4 @@
-//! Which instruction set: detected once, cached, and open to override.
+//! Which instruction set is used: the best of the processor, unless overridden.
 
 #[cfg(target_arch = "aarch64")]
 use super::neon::Neon;
@@ -6,6 +6,7 @@ use super::neon::Neon;
 use super::x86::{Avx2, Avx512};
 use super::{Kernel, Scalar};
 use crate::{Error, Result};
+use std::env;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -47,8 +48,7 @@ impl Level {
             Self::Avx2 => Avx2::is_available(),
             #[cfg(target_arch = "x86_64")]
             Self::Avx512 => Avx512::is_available(),
-            #[cfg(target_arch = "aarch64")]
-            Self::Neon => true,
+            Self::Neon => cfg!(target_arch = "aarch64"),
             #[allow(unreachable_patterns)]
             _ => false,
         }
@@ -60,6 +60,11 @@ impl Level {
         }
         let names: Vec<_> = supported().into_iter().map(Self::name).collect();
         Err(Error::usage(format!("this processor does not have {self}; it supports {}", names.join(", "))))
+    }
+
+    fn make_current(self) -> Self {
+        CURRENT.store(self as u8, Ordering::Relaxed);
+        self
     }
 }
 
@@ -73,13 +78,12 @@ impl FromStr for Level {
     type Err = Error;
 
     fn from_str(name: &str) -> Result<Self> {
-        Self::ALL.into_iter().find(|level| level.name() == name).ok_or_else(|| {
-            Error::usage(format!("no instruction set is called '{name}'; use scalar, avx2, avx512 or neon"))
-        })
+        let unknown = || format!("no instruction set is called '{name}'; use scalar, avx2, avx512 or neon");
+        Self::ALL.into_iter().find(|level| level.name() == name).ok_or_else(|| Error::usage(unknown()))
     }
 }
 
-/// What this processor can run, slowest first.
+/// The levels that this processor has, slowest first.
 pub fn supported() -> Vec<Level> {
     Level::ALL.into_iter().filter(|level| level.is_supported()).collect()
 }
@@ -88,18 +92,15 @@ fn best() -> Level {
     Level::ALL.into_iter().rfind(|level| level.is_supported()).unwrap_or(Level::Scalar)
 }
 
-/// The level that `LTM_SIMD` names, or the best supported one when it is unset or empty.
+/// The level that `LTM_SIMD` names, or the best supported one if it is unset or empty.
 ///
 /// # Errors
-/// A usage error when the variable names nothing known or a level that this processor does not have. [`dispatch`] then
-/// silently takes the best level, so that a program should call this at its start.
+/// A usage error if the variable names an unknown level, or one that this processor does not have. [`dispatch`] then
+/// silently takes the best level, so a program should call this at its start.
 pub fn level_from_env() -> Result<Level> {
-    match std::env::var_os(VARIABLE) {
+    match env::var_os(VARIABLE).filter(|name| !name.is_empty()) {
         None => Ok(best()),
-        Some(name) if name.is_empty() => Ok(best()),
-        Some(name) => {
-            name.to_string_lossy().parse::<Level>().and_then(Level::require).map_err(|error| error.at(VARIABLE))
-        }
+        Some(name) => name.to_string_lossy().parse().and_then(Level::require).map_err(|error| error.at(VARIABLE)),
     }
 }
 
@@ -108,47 +109,39 @@ static CURRENT: AtomicU8 = AtomicU8::new(0);
 
 /// The level that [`dispatch`] uses.
 pub fn level() -> Level {
-    // Relaxed: whichever thread comes first, the answer is the same, and nothing else is published with it.
+    // Relaxed: every thread that comes first finds the same answer, and nothing else is published with it.
     let current = CURRENT.load(Ordering::Relaxed);
-    if let Some(level) = Level::ALL.into_iter().find(|&level| level as u8 == current) {
-        return level;
-    }
-    detect()
+    Level::ALL.into_iter().find(|&level| level as u8 == current).unwrap_or_else(detect)
 }
 
 #[cold]
 fn detect() -> Level {
-    let level = level_from_env().unwrap_or_else(|_| best());
-    CURRENT.store(level as u8, Ordering::Relaxed);
-    level
+    level_from_env().unwrap_or_else(|_| best()).make_current()
 }
 
 /// Makes every later [`dispatch`] of the process use `level`.
 ///
 /// # Errors
-/// A usage error when this processor does not have it.
+/// A usage error if this processor does not have it.
 pub fn force(level: Level) -> Result<()> {
-    CURRENT.store(level.require()? as u8, Ordering::Relaxed);
+    level.require()?.make_current();
     Ok(())
 }
 
-/// Calls `check` with every supported level forced in turn, then puts the old one back, also when `check` panics. One
-/// caller at a time; for tests that hold the levels to the same bits.
+/// Calls `check` with every supported level forced in turn, then puts the old one back, also when `check` panics. For tests
+/// that hold the levels to the same bits; other callers wait.
 pub fn for_each_level(mut check: impl FnMut(Level)) {
     struct Restore(Level);
     impl Drop for Restore {
         fn drop(&mut self) {
-            CURRENT.store(self.0 as u8, Ordering::Relaxed);
+            self.0.make_current();
         }
     }
 
     static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
     let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let _restore = Restore(level());
-    for level in supported() {
-        CURRENT.store(level as u8, Ordering::Relaxed);
-        check(level);
-    }
+    supported().into_iter().for_each(|level| check(level.make_current()));
 }
 
 /// Runs `kernel` with the instruction set of [`level`].

@@ -1,13 +1,13 @@
-//! The only CPU intrinsics of the project, and the two traits that every CPU kernel is written on.
+//! The only CPU intrinsics of the project, and the two traits of every CPU kernel.
 //!
-//! A kernel is written once, on [`Lanes`]: sixteen numbers side by side, whatever the machine. On AVX-512 sixteen f32 are
-//! one register, on AVX2 two, on NEON four, and the portable [`Scalar`] version keeps an array. Because the number of
-//! lanes is fixed, so is the order of every reduction; because every instruction set has a fused multiply-add and rounds
-//! the other operations correctly, **all levels give the same bits** (a NaN is a NaN everywhere, its payload is not
-//! promised). The scalar version is the specification and the tests hold the others to it.
+//! A kernel is written once, on [`Lanes`]: sixteen numbers side by side on every machine. Sixteen f32 are one register on
+//! AVX-512, two on AVX2 and four on NEON; the portable [`Scalar`] version keeps an array. The number of lanes is fixed, so
+//! every reduction has one order. Every instruction set has a fused multiply-add and rounds the other operations correctly.
+//! Therefore **all levels give the same bits** (a NaN is a NaN everywhere, but its payload may differ). The scalar version
+//! is the specification, and tests compare the others with it.
 //!
-//! The instruction set is found once, at the first [`dispatch`], which calls [`Kernel::run`] inside a function compiled
-//! for that set:
+//! The first [`dispatch`] detects the instruction set. It calls [`Kernel::run`] inside a function that is compiled for that
+//! set:
 //!
 //! ```
 //! use engine::simd::{self, Isa, Kernel, Lanes, Real};
@@ -33,18 +33,17 @@
 //! assert_eq!(x, [1.0; 19]);
 //! ```
 //!
-//! Four rules keep a kernel fast; breaking one costs a factor of up to a hundred, since every operation becomes a call.
-//! - `run` and every function that touches lanes is `#[inline(always)]`, so that its body lands in the function that has
+//! Four rules keep a kernel fast. Breaking one makes every operation a call, and the kernel up to a hundred times slower.
+//! - `run` and every function that touches lanes is `#[inline(always)]`, so that its body ends up in the function that has
 //!   the instruction set.
-//! - No closure touches lanes: it may be compiled on its own, without the instruction set. Plain loops do.
-//! - Parallel loops and `scratch` therefore stand outside, and `dispatch` inside their closures.
+//! - Plain loops touch lanes, closures do not: a closure may be compiled on its own, without the instruction set.
+//! - Therefore parallel loops and `scratch` stand outside, and `dispatch` inside their closures.
 //! - One `dispatch` covers many rows, because nothing inlines through it.
 
 mod group;
 mod level;
 #[cfg(target_arch = "aarch64")]
 mod neon;
-mod peak;
 mod scalar;
 mod slices;
 #[cfg(test)]
@@ -53,7 +52,6 @@ mod tests;
 mod x86;
 
 pub use level::{Level, VARIABLE, dispatch, for_each_level, force, level, level_from_env, supported};
-pub use peak::fma_burst;
 pub use scalar::Scalar;
 pub use slices::{axpy, dot, max, sum, sum_squares};
 
@@ -65,20 +63,18 @@ use std::ops::{Add, AddAssign, Div, DivAssign, Mul, MulAssign, Neg, Sub, SubAssi
 /// Numbers in one [`Lanes`], on every instruction set.
 pub const LANES: usize = 16;
 
-/// An instruction set: the types of its sixteen lanes. Only [`dispatch`] hands one out, after the processor said that it
-/// has it, and only [`Scalar`] can be named: that is what makes the lanes safe to use.
+/// An instruction set: the types of its sixteen lanes. Only [`dispatch`] hands one out, on a processor that has it, and only
+/// [`Scalar`] can be named outside. That makes the lanes safe to use.
 pub trait Isa: Copy + Send + Sync + 'static {
     /// Sixteen f32.
     type F32: Lanes<f32>;
     /// Sixteen f64.
     type F64: Lanes<f64>;
-    /// Its name at run time.
-    const LEVEL: Level;
-    /// How many vector registers a kernel can hold values in.
+    /// Vector registers that a kernel can use.
     const REGISTERS: usize;
 }
 
-/// Work that is generic over the instruction set: the arguments are its fields.
+/// Work that is generic over the instruction set. The arguments are its fields.
 pub trait Kernel {
     /// What it returns.
     type Output;
@@ -86,9 +82,8 @@ pub trait Kernel {
     fn run<I: Isa>(self) -> Self::Output;
 }
 
-/// f32 or f64: the storage and arithmetic of the CPU.
-///
-/// The methods give the same bits as one lane of the methods of the same name on [`Lanes`].
+/// f32 or f64: the storage and arithmetic of the CPU. Its methods give the bits of one lane of the methods of the same name
+/// of [`Lanes`].
 pub trait Real:
     Element
     + PartialOrd
@@ -138,8 +133,6 @@ pub trait Real:
 
 /// Sixteen numbers side by side. Every method acts lane by lane and gives the same bits on every instruction set.
 pub trait Lanes<T: Real>: Copy + Send + Sync {
-    /// Sixteen.
-    const N: usize = LANES;
     /// Vector registers that hold the sixteen.
     const REGISTERS: usize;
 
@@ -245,8 +238,7 @@ pub trait Lanes<T: Real>: Copy + Send + Sync {
         x[0]
     }
 
-    /// The largest lane, by [`Real::max`] over the same tree as [`Lanes::sum`]. With a NaN among the lanes it is some
-    /// lane, NaN or not.
+    /// The largest lane, by [`Real::max`] over the tree of [`Lanes::sum`]. If a lane is NaN, the result may be any lane.
     #[inline(always)]
     fn max_lane(self) -> T {
         let mut x = self.to_array();
@@ -259,7 +251,7 @@ pub trait Lanes<T: Real>: Copy + Send + Sync {
     }
 }
 
-/// Asks for the cache lines of `x` to be brought as near as L2. Changes nothing but time.
+/// Asks the processor to bring the cache lines of `x` into L2. Changes only the time.
 #[inline(always)]
 pub fn prefetch<T>(x: &[T]) {
     #[cfg(target_arch = "x86_64")]
@@ -267,10 +259,10 @@ pub fn prefetch<T>(x: &[T]) {
         use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
         let first = std::ptr::from_ref(first).cast::<i8>();
         for byte in (0..size_of_val(x)).step_by(64) {
-            // SAFETY: a prefetch reads nothing, and the address lies inside `x` anyway.
+            // SAFETY: a prefetch reads nothing, and the address lies inside `x`.
             unsafe { _mm_prefetch::<_MM_HINT_T1>(first.add(byte)) };
         }
-        // Where `x` begins inside a line, it may end in one more.
+        // If `x` begins inside a line, it may end in one line more.
         // SAFETY: as above.
         unsafe { _mm_prefetch::<_MM_HINT_T1>(std::ptr::from_ref(last).cast()) };
     }

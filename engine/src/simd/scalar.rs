@@ -1,7 +1,8 @@
 //! The portable version and specification of all others: a register is one number.
 
-use super::group::{Group, Register, exp};
-use super::{Isa, LANES, Level, Real};
+use super::group::{Group, Register, exp, functions, register};
+use super::{Isa, LANES, Real};
+use std::ops::{Add, Div, Mul, Sub};
 
 /// No vector instructions: runs everywhere. Slow where the target has no fused multiply-add, which the standard library
 /// then computes in software, with the same bits.
@@ -11,7 +12,6 @@ pub struct Scalar;
 impl Isa for Scalar {
     type F32 = Group<f32, LANES>;
     type F64 = Group<f64, LANES>;
-    const LEVEL: Level = Level::Scalar;
     const REGISTERS: usize = 16;
 }
 
@@ -64,76 +64,9 @@ macro_rules! real {
             }
         }
 
-        impl Register<$t> for $t {
-            const WIDTH: usize = 1;
-
-            #[inline(always)]
-            fn splat(x: $t) -> Self {
-                x
-            }
-
-            #[inline(always)]
-            unsafe fn load(x: *const $t) -> Self {
-                // SAFETY: the caller's promise.
-                unsafe { x.read_unaligned() }
-            }
-
-            #[inline(always)]
-            unsafe fn store(self, out: *mut $t) {
-                // SAFETY: the caller's promise.
-                unsafe { out.write_unaligned(self) }
-            }
-
-            #[inline(always)]
-            fn add(self, b: Self) -> Self {
-                self + b
-            }
-
-            #[inline(always)]
-            fn sub(self, b: Self) -> Self {
-                self - b
-            }
-
-            #[inline(always)]
-            fn mul(self, b: Self) -> Self {
-                self * b
-            }
-
-            #[inline(always)]
-            fn div(self, b: Self) -> Self {
-                self / b
-            }
-
-            #[inline(always)]
-            fn max(self, b: Self) -> Self {
-                Real::max(self, b)
-            }
-
-            #[inline(always)]
-            fn min(self, b: Self) -> Self {
-                Real::min(self, b)
-            }
-
-            #[inline(always)]
-            fn sqrt(self) -> Self {
-                $t::sqrt(self)
-            }
-
-            #[inline(always)]
-            fn mul_add(self, b: Self, c: Self) -> Self {
-                $t::mul_add(self, b, c)
-            }
-
-            #[inline(always)]
-            fn mantissa_to_exponent(self) -> Self {
-                $t::from_bits(self.to_bits() << ($t::MANTISSA_DIGITS - 1))
-            }
-
-            #[inline(always)]
-            fn interleave(self, b: Self) -> [Self; 2] {
-                [self, b]
-            }
-        }
+        register!($t, $t, 1: std::convert::identity, <*const $t>::read_unaligned, <*mut $t>::write_unaligned, Add::add,
+            Sub::sub, Mul::mul, Div::div, Real::max, Real::min, $t::sqrt, $t::mul_add,
+            [$t::to_bits, |bits| bits << ($t::MANTISSA_DIGITS - 1), $t::from_bits], |a, b| [a, b]);
     };
 }
 

@@ -6,37 +6,14 @@ use crate::rng::Stream;
 /// Both zeros, subnormals, the ends of the range, infinities, NaN, the thresholds of exp; then random numbers of every
 /// magnitude.
 fn numbers<T: Real>() -> Vec<T> {
-    let special = [
-        0.0,
-        -0.0,
-        1.0,
-        -1.0,
-        0.5,
-        1e-45,
-        -1e-45,
-        5e-324,
-        1e-39,
-        f64::MIN_POSITIVE,
-        f64::MAX,
-        f64::MIN,
-        f64::INFINITY,
-        f64::NEG_INFINITY,
-        f64::NAN,
-        88.722_83,
-        88.722_84,
-        89.5,
-        -87.5,
-        -103.9,
-        -104.1,
-        709.782_712_893_383_9,
-        709.782_712_893_384_1,
-        -745.1,
-        -745.2,
-    ];
+    let small = [0.0, -0.0, 1.0, -1.0, 0.5, 1e-45, -1e-45, 5e-324, 1e-39];
+    let ends = [f64::MIN_POSITIVE, f64::MAX, f64::MIN, f64::INFINITY, f64::NEG_INFINITY, f64::NAN];
+    let of_exp = [88.722_83, 88.722_84, 89.5, -87.5, -103.9, -104.1, -745.1, -745.2];
+    let of_exp_64 = [709.782_712_893_383_9, 709.782_712_893_384_1];
     let stream = Stream::new(11, 4);
     // Under Miri everything takes a thousand times as long.
     let random = (0..if cfg!(miri) { 270 } else { 1000 }).map(|i| stream.normal(i) * 2f64.powi(i as i32 % 41 - 20));
-    special.into_iter().chain(random).map(T::from_f64).collect()
+    [&small[..], &ends, &of_exp, &of_exp_64].concat().into_iter().chain(random).map(T::from_f64).collect()
 }
 
 /// Bits, with all NaNs the same: their payload is not promised.

@@ -1,7 +1,7 @@
-//! AVX2 with FMA, and AVX-512: two tables of intrinsics.
+//! AVX2 with FMA, and AVX-512.
 
-use super::group::{Group, Register};
-use super::{Isa, Kernel, LANES, Level};
+use super::group::{Group, Register, functions, register};
+use super::{Isa, Kernel, LANES};
 use std::arch::x86_64::*;
 
 /// AVX-512 with the extensions that every such server and desktop processor has.
@@ -11,7 +11,6 @@ pub struct Avx512;
 impl Isa for Avx512 {
     type F32 = Group<__m512, 1>;
     type F64 = Group<__m512d, 2>;
-    const LEVEL: Level = Level::Avx512;
     const REGISTERS: usize = 32;
 }
 
@@ -39,7 +38,6 @@ pub struct Avx2;
 impl Isa for Avx2 {
     type F32 = Group<__m256, 2>;
     type F64 = Group<__m256d, 4>;
-    const LEVEL: Level = Level::Avx2;
     const REGISTERS: usize = 16;
 }
 
@@ -110,115 +108,20 @@ fn transpose_256(block: &mut [__m256; LANES]) {
     }
 }
 
-/// One `Register`, from its intrinsics. `max` and `min` return the second operand unless the comparison holds, which is
-/// what `Lanes` promises.
-macro_rules! register {
-    ($register:ident of $width:literal $t:ident: $splat:ident $load:ident $store:ident $add:ident $sub:ident $mul:ident
-     $div:ident $max:ident $min:ident $sqrt:ident $fma:ident; $to_bits:ident $shift:ident<$by:literal> $from_bits:ident; $interleave:ident $($transpose:ident)?) => {
-        // SAFETY of every block below: values of this type arise only in kernels that run as `Avx512` or `Avx2`. Those
-        // cannot be named outside this module, and `dispatch` enters them only when the processor has the instructions.
-        impl Register<$t> for $register {
-            const WIDTH: usize = $width;
+// `max` and `min` of the processor return the second operand unless the comparison holds, as `Lanes` promises.
 
-            #[inline(always)]
-            fn splat(x: $t) -> Self {
-                // SAFETY: as above.
-                unsafe { $splat(x) }
-            }
+register!(__m512, f32, 16: _mm512_set1_ps, _mm512_loadu_ps, _mm512_storeu_ps, _mm512_add_ps, _mm512_sub_ps, _mm512_mul_ps,
+    _mm512_div_ps, _mm512_max_ps, _mm512_min_ps, _mm512_sqrt_ps, _mm512_fmadd_ps,
+    [_mm512_castps_si512, _mm512_slli_epi32::<23>, _mm512_castsi512_ps], interleave_512);
 
-            #[inline(always)]
-            unsafe fn load(x: *const $t) -> Self {
-                // SAFETY: as above, and the caller's promise.
-                unsafe { $load(x) }
-            }
+register!(__m512d, f64, 8: _mm512_set1_pd, _mm512_loadu_pd, _mm512_storeu_pd, _mm512_add_pd, _mm512_sub_pd, _mm512_mul_pd,
+    _mm512_div_pd, _mm512_max_pd, _mm512_min_pd, _mm512_sqrt_pd, _mm512_fmadd_pd,
+    [_mm512_castpd_si512, _mm512_slli_epi64::<52>, _mm512_castsi512_pd], interleave_512d);
 
-            #[inline(always)]
-            unsafe fn store(self, out: *mut $t) {
-                // SAFETY: as above, and the caller's promise.
-                unsafe { $store(out, self) }
-            }
+register!(__m256, f32, 8: _mm256_set1_ps, _mm256_loadu_ps, _mm256_storeu_ps, _mm256_add_ps, _mm256_sub_ps, _mm256_mul_ps,
+    _mm256_div_ps, _mm256_max_ps, _mm256_min_ps, _mm256_sqrt_ps, _mm256_fmadd_ps,
+    [_mm256_castps_si256, _mm256_slli_epi32::<23>, _mm256_castsi256_ps], interleave_256, transpose_256);
 
-            #[inline(always)]
-            fn add(self, b: Self) -> Self {
-                // SAFETY: as above.
-                unsafe { $add(self, b) }
-            }
-
-            #[inline(always)]
-            fn sub(self, b: Self) -> Self {
-                // SAFETY: as above.
-                unsafe { $sub(self, b) }
-            }
-
-            #[inline(always)]
-            fn mul(self, b: Self) -> Self {
-                // SAFETY: as above.
-                unsafe { $mul(self, b) }
-            }
-
-            #[inline(always)]
-            fn div(self, b: Self) -> Self {
-                // SAFETY: as above.
-                unsafe { $div(self, b) }
-            }
-
-            #[inline(always)]
-            fn max(self, b: Self) -> Self {
-                // SAFETY: as above.
-                unsafe { $max(self, b) }
-            }
-
-            #[inline(always)]
-            fn min(self, b: Self) -> Self {
-                // SAFETY: as above.
-                unsafe { $min(self, b) }
-            }
-
-            #[inline(always)]
-            fn sqrt(self) -> Self {
-                // SAFETY: as above.
-                unsafe { $sqrt(self) }
-            }
-
-            #[inline(always)]
-            fn mul_add(self, b: Self, c: Self) -> Self {
-                // SAFETY: as above.
-                unsafe { $fma(self, b, c) }
-            }
-
-            #[inline(always)]
-            fn mantissa_to_exponent(self) -> Self {
-                // SAFETY: as above.
-                unsafe { $from_bits($shift::<$by>($to_bits(self))) }
-            }
-
-            #[inline(always)]
-            fn interleave(self, b: Self) -> [Self; 2] {
-                // SAFETY: as above.
-                unsafe { $interleave(self, b) }
-            }
-
-            $(#[inline(always)]
-            fn transpose_square(block: &mut [Self; LANES]) {
-                // SAFETY: as above.
-                unsafe { $transpose(block) }
-            })?
-        }
-    };
-}
-
-register!(__m512 of 16 f32: _mm512_set1_ps _mm512_loadu_ps _mm512_storeu_ps _mm512_add_ps _mm512_sub_ps _mm512_mul_ps
-    _mm512_div_ps _mm512_max_ps _mm512_min_ps _mm512_sqrt_ps _mm512_fmadd_ps;
-    _mm512_castps_si512 _mm512_slli_epi32<23> _mm512_castsi512_ps; interleave_512);
-
-register!(__m512d of 8 f64: _mm512_set1_pd _mm512_loadu_pd _mm512_storeu_pd _mm512_add_pd _mm512_sub_pd _mm512_mul_pd
-    _mm512_div_pd _mm512_max_pd _mm512_min_pd _mm512_sqrt_pd _mm512_fmadd_pd;
-    _mm512_castpd_si512 _mm512_slli_epi64<52> _mm512_castsi512_pd; interleave_512d);
-
-register!(__m256 of 8 f32: _mm256_set1_ps _mm256_loadu_ps _mm256_storeu_ps _mm256_add_ps _mm256_sub_ps _mm256_mul_ps
-    _mm256_div_ps _mm256_max_ps _mm256_min_ps _mm256_sqrt_ps _mm256_fmadd_ps;
-    _mm256_castps_si256 _mm256_slli_epi32<23> _mm256_castsi256_ps; interleave_256 transpose_256);
-
-register!(__m256d of 4 f64: _mm256_set1_pd _mm256_loadu_pd _mm256_storeu_pd _mm256_add_pd _mm256_sub_pd _mm256_mul_pd
-    _mm256_div_pd _mm256_max_pd _mm256_min_pd _mm256_sqrt_pd _mm256_fmadd_pd;
-    _mm256_castpd_si256 _mm256_slli_epi64<52> _mm256_castsi256_pd; interleave_256d);
+register!(__m256d, f64, 4: _mm256_set1_pd, _mm256_loadu_pd, _mm256_storeu_pd, _mm256_add_pd, _mm256_sub_pd, _mm256_mul_pd,
+    _mm256_div_pd, _mm256_max_pd, _mm256_min_pd, _mm256_sqrt_pd, _mm256_fmadd_pd,
+    [_mm256_castpd_si256, _mm256_slli_epi64::<52>, _mm256_castsi256_pd], interleave_256d);

@@ -171,7 +171,7 @@ impl Ceilings {
     fn pass_flops(&mut self) {
         match &self.rig {
             Rig::Cpu(_) => {
-                let [flops, seconds] = simd::fma_burst(2_000_000);
+                let [flops, seconds] = super::peak::fma_burst(2_000_000);
                 self.flops.push(seconds);
                 self.flops.amount = flops;
             }

@@ -21,8 +21,7 @@
 //!
 //! # What it is compared with
 //! Two ceilings are measured before, between and after all rows. On the CPU, with the same threads as the rows: the peak is
-//! chains of fused multiply-adds that never leave the registers ([`fma_burst`](engine::simd::fma_burst)); the bandwidth is the
-//! best of reading, of the triad a ← b + s·c and of an update in place, as an optimiser makes it, in bytes that the program
+//! chains of fused multiply-adds that never leave the registers; the bandwidth is the best of reading, of the triad a ← b + s·c and of an update in place, as an optimiser makes it, in bytes that the program
 //! reads and writes, on arrays larger than the last-level cache each. (A line that is written without having been read is
 //! fetched all the same, so the triad moves a third more than it counts.) On a GPU: a large square product in the type that
 //! is measured, and a large copy. Medians count, and a machine whose speed changes shows it as spread. A row's shares are of
@@ -40,6 +39,7 @@ mod ceiling;
 mod compare;
 mod growth;
 mod meter;
+mod peak;
 mod report;
 mod roofline;
 mod row;

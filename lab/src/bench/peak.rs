@@ -1,9 +1,11 @@
-use super::{Isa, Kernel, LANES, Lanes, Real, dispatch};
+//! The processor's peak rate of arithmetic.
+
+use engine::simd::{Isa, Kernel, LANES, Lanes, Real, dispatch};
 use std::hint::black_box;
 use std::time::Instant;
 
-/// Runs chains of f32 multiply-adds that never leave the registers on every thread of the pool: FLOPs of all of them, and
-/// the seconds of the slowest. Each reads its own clock, because waking a thread can take as long as a short burst.
+/// Runs chains of f32 multiply-adds that stay in the registers on every thread of the pool. Returns the FLOPs of all threads
+/// and the seconds of the slowest. Each reads its own clock, because waking a thread can take as long as a short burst.
 pub fn fma_burst(steps: usize) -> [f64; 2] {
     let all = rayon::broadcast(|_| {
         let start = Instant::now();
@@ -13,9 +15,8 @@ pub fn fma_burst(steps: usize) -> [f64; 2] {
     all.into_iter().fold([0.0; 2], |[flops, slowest], [f, s]| [flops + f, slowest.max(s)])
 }
 
-/// Independent chains of f32 multiply-adds that never leave the registers, this many steps each: timed, they are the
-/// processor's peak rate. Their number hides the latency of one and fits the registers.
-#[derive(Clone, Copy, Debug)]
+/// Independent chains of f32 multiply-adds, this many steps each. There are enough of them to hide the latency of one, and few
+/// enough to fit the registers.
 struct FmaChains(usize);
 
 impl Kernel for FmaChains {
