@@ -109,7 +109,7 @@ impl Writer {
         }
         let mut sampler = Sampler::new(self.writing.sampling, sample)?;
         let mut stream = TextStream::new(&self.writing.stop);
-        let mut logits = self.read(store, &text);
+        let mut logits = self.read(store, &text)?;
         for drawn in 1..=self.writing.tokens {
             let token = sampler.next(&logits[..self.tokenizer.vocab()])?;
             if token == self.tokenizer.end() {
@@ -127,9 +127,9 @@ impl Writer {
             {
                 round += 1;
                 thinker.infer(&self.config, store, &text, round)?;
-                logits = self.read(store, &text);
+                logits = self.read(store, &text)?;
             } else {
-                logits = self.walk.step(store, token);
+                logits = self.walk.step(store, token)?;
             }
         }
         show(&stream.finish())
@@ -175,12 +175,12 @@ impl Writer {
     }
 
     /// Reads `text` at the present latents, as much of it as they were inferred from; the logits of what comes next.
-    fn read(&mut self, store: &mut Store, text: &[u16]) -> Vec<f64> {
+    fn read(&mut self, store: &mut Store, text: &[u16]) -> Result<Vec<f64>> {
         self.walk.begin(store);
         let mut logits = Vec::new();
         for &token in &text[text.len().saturating_sub(self.config.model.seq + 1)..] {
-            logits = self.walk.step(store, token);
+            logits = self.walk.step(store, token)?;
         }
-        logits
+        Ok(logits)
     }
 }
