@@ -1,6 +1,6 @@
 //! `ltm audit`: what a run's numbers are worth.
 
-use super::output::{command, hint, print};
+use super::output::{command, print};
 use super::progress::bar;
 use super::{device, eval, threads};
 use engine::{Device, Error, Result};
@@ -63,7 +63,7 @@ fn examine(args: &Args, run: &Run, device: &Device) -> Result<()> {
                 config.data.tokenizer
             )));
         }
-        None => stories(run, args.limit).map_err(|error| hint(error, "or name a text with --text"))?,
+        None => stories(run, args.limit).map_err(|error| error.hint("or name a text with --text"))?,
     };
     let mut model = run.load(device, Work::Evaluation)?;
     eval::warn(&model);

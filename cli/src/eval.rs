@@ -1,7 +1,7 @@
 //! `ltm eval`.
 
 use super::interrupt::{self, Guard};
-use super::output::{command, hint, note, print, short};
+use super::output::{command, note, print, short};
 use super::progress::bar;
 use super::{device, gsm8k, threads};
 use clap::builder::RangedU64ValueParser;
@@ -145,7 +145,7 @@ fn score_suite(
 ) -> Result<ExitCode> {
     let shown = Shown { bar: bar(0, "{msg}  {bar:24} {percent}%  ETA {eta}"), guard: Guard::new()? };
     let suite = suite::Suite::new(run, model, request, device, &shown);
-    let judged = suite.map_err(|error| hint(error, "--results names another file"))?.all();
+    let judged = suite.map_err(|error| error.hint("--results names another file"))?.all();
     shown.bar.finish_and_clear();
     let Some(judged) = judged? else { return Ok(ExitCode::from(interrupt::CODE)) };
     if json {
@@ -231,7 +231,7 @@ pub fn note_training_text(run: &Run, text: &Text) {
 pub fn text(data: Option<&Path>, run: &Run, model: &Loaded, stories: u64) -> Result<(Arc<dyn Source>, Text)> {
     let (source, text) = match data {
         Some(path) => lab::eval::named(path, run)?,
-        None => lab::eval::validation(run, model, stories).map_err(|error| hint(error, "--data names another"))?,
+        None => lab::eval::validation(run, model, stories).map_err(|error| error.hint("--data names another"))?,
     };
     note_training_text(run, &text);
     Ok((source, text))

@@ -1,6 +1,6 @@
 //! Where words go: results to the standard output, everything about the work to the standard error.
 
-use engine::{Error, ErrorKind, Result};
+use engine::{Error, Result};
 use lab::table::Table;
 pub use lab::table::{Align, digits, perplexity, short, si};
 use std::fmt::Display;
@@ -29,16 +29,6 @@ pub fn write(text: &str) -> Result<()> {
 /// Prints a line to the standard error. If nobody can read it, nobody can be told so.
 pub fn note(text: impl Display) {
     let _ = writeln!(io::stderr().lock(), "{text}");
-}
-
-/// An error with the flag or the command that helps, which only this program knows.
-pub fn hint(error: Error, hint: &str) -> Error {
-    let message = format!("{error}; {hint}");
-    match error.kind() {
-        ErrorKind::Usage => Error::usage(message),
-        ErrorKind::Failure => Error::new(message),
-        ErrorKind::Device => Error::device(message),
-    }
 }
 
 /// The command line, for whoever wants the figure again.

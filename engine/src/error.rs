@@ -68,6 +68,13 @@ impl Error {
         self
     }
 
+    /// Puts a hint behind: `hint("set it to 1")` turns `bad gain` into `bad gain; set it to 1`.
+    #[must_use]
+    pub fn hint(mut self, hint: impl fmt::Display) -> Self {
+        self.message = format!("{}; {hint}", self.message);
+        self
+    }
+
     /// What kind of error it is.
     pub fn kind(&self) -> ErrorKind {
         self.kind

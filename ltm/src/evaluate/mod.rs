@@ -170,18 +170,19 @@ impl Evaluator {
         let (kl, kl_by_latent) = match &self.fast {
             Some(fast) => {
                 fast.fit(store, self.rate, 0, |_, _| ());
-                (fast.latents.posterior_kl(store), fast.latents.kl_by_latent(store))
+                (fast.latents.posterior_kl(store)?, fast.latents.kl_by_latent(store)?)
             }
             None => (vec![0.0; batch.samples.len()], vec![Vec::new(); batch.samples.len()]),
         };
         self.inputs.load(store, &self.model, &scored)?;
         self.score.begin(store);
         // The noise that all fast steps shared also made the final z.
-        let own = self.fast.as_ref().filter(|_| self.own).map(|fast| self.score.at(store, fast.latents.z));
+        let own =
+            self.fast.as_ref().filter(|_| self.own).map(|fast| self.score.at(store, fast.latents.z)).transpose()?;
         let draws: Vec<Scores> = match &self.fast {
-            None => vec![self.score.exact(store)],
+            None => vec![self.score.exact(store)?],
             Some(_) if !self.fresh => Vec::new(),
-            Some(_) => (0..self.draws as u32).map(|s| self.score.draw(store, s)).collect(),
+            Some(_) => (0..self.draws as u32).map(|s| self.score.draw(store, s)).collect::<Result<_>>()?,
         };
         let samples = batch.samples.iter().enumerate().filter(|(_, sample)| sample.scored > 0);
         let sequences = samples.map(|(b, sample)| {
