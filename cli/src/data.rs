@@ -9,7 +9,7 @@ use engine::{Error, Result};
 use lab::reasoning::arithmetic::{Arithmetic, Part};
 use lab::text::encode::Progress;
 use lab::text::prepare::{SHARD_TOKENS, input_bytes};
-use lab::text::{FormatWords, OutputFolder, PrepareOptions, named_format, prepare, tokenizer};
+use lab::text::{Column, Format, OutputFolder, PrepareOptions, TextSplit, named_format, prepare, tokenizer};
 use ltm::checkpoint::write_atomic;
 use ltm::config::{Choice, Tokenizer};
 use ltm::data::Split;
@@ -82,8 +82,8 @@ pub struct Prepare {
     /// csv: the first record names the columns; follows from a column given by name
     #[arg(long)]
     header: bool,
-    /// text: what a document is [default: file] [possible values: file, lines, blank-lines]
-    #[arg(long, value_name = "HOW")]
+    /// text: what a document is [default: file]
+    #[arg(long, value_name = "HOW", value_parser = ["file", "lines", "blank-lines"])]
     split: Option<String>,
     /// Part of the documents to set apart for validation, e.g. 0.01
     #[arg(long, value_name = "PART", default_value = "0", allow_negative_numbers = true, value_parser = fraction)]
@@ -101,17 +101,31 @@ pub fn one_of<C: Choice + Send + Sync>() -> impl TypedValueParser<Value = C> {
     PossibleValuesParser::new(C::ALL.iter().map(|(_, name)| *name)).map(named)
 }
 
+/// How documents lie in the files.
+fn format(args: &Prepare) -> Result<Format> {
+    match (&*args.format, &args.field, &args.column, args.header, args.split.as_deref()) {
+        ("text", None, None, false, Some("lines")) => Ok(Format::Text(TextSplit::Lines)),
+        ("text", None, None, false, Some("blank-lines")) => Ok(Format::Text(TextSplit::BlankLines)),
+        ("text", None, None, false, _) => Ok(Format::Text(TextSplit::File)),
+        ("jsonl", Some(field), None, false, None) => Ok(Format::Jsonl { field: field.clone() }),
+        ("csv", None, Some(column), header, None) => {
+            let (column, is_named) = match column.parse::<usize>() {
+                Ok(0) => return Err(Error::usage("--column 0: columns are counted from 1")),
+                Ok(number) => (Column::Index(number - 1), false),
+                Err(_) => (Column::Name(column.clone()), true),
+            };
+            Ok(Format::Csv { columns: vec![column], header: header || is_named })
+        }
+        (format, ..) => Err(Error::usage(format!(
+            "--format {format}: text takes --split, jsonl needs --field, csv needs --column and takes --header; nothing else"
+        ))),
+    }
+}
+
 pub fn run(command: &Command, threads: Option<usize>) -> Result<ExitCode> {
     let args = match command {
         Command::Prepare(args) => args,
         Command::Arithmetic(args) => return arithmetic(args),
-    };
-    let words = FormatWords {
-        format: Some(&args.format),
-        field: args.field.as_deref(),
-        column: args.column.as_deref(),
-        header: args.header,
-        split: args.split.as_deref(),
     };
     let named = args.inputs.iter().find_map(|path| Some((path.display(), named_format(path)?)));
     if let (Some((path, (named, flag))), "text") = (named, &*args.format) {
@@ -122,7 +136,7 @@ pub fn run(command: &Command, threads: Option<usize>) -> Result<ExitCode> {
     let options = PrepareOptions {
         inputs: args.inputs.clone(),
         out: args.out.clone(),
-        format: words.parse()?,
+        format: format(args)?,
         tokenizer: tokenizer(args.tokenizer),
         validation: args.validation,
         shard_tokens: SHARD_TOKENS,

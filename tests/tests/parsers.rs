@@ -7,8 +7,8 @@ use ltm::mutate;
 use engine::{Error, Result};
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use lab::text::documents::Pieces;
-use lab::text::encode::{Encoded, encode_all};
+use lab::text::documents::{Piece, Pieces};
+use lab::text::encode::encode_all;
 use lab::text::formats::{Column, Format, TextSplit};
 use lab::text::tokenizer;
 use ltm::config::{Choice, Config, Tokenizer, parameter_count};
@@ -166,8 +166,8 @@ fn damaged_documents() {
                 let bytes = Cursor::new(mutate::damage(&packed, case));
                 let pieces = Pieces::of_reader("in", bytes, &format, &Bytes);
                 let mut found = 0;
-                let count = |encoded: Encoded<'_>| {
-                    found += encoded.tokens.len();
+                let count = |_: &Piece, tokens: &[u16], _| {
+                    found += tokens.len();
                     Ok(())
                 };
                 match encode_all(pieces, &format, &Bytes, count, &mut |_| Ok(())) {

@@ -84,6 +84,9 @@ fn text_that_cannot_be_prepared() {
     prepare(&["bad.jsonl", "--format", "jsonl", "--field", "text"]).fails(1, &["bad.jsonl:2: ", "UTF-8"]);
     prepare(&["bad.jsonl", "--format", "jsonl"]).fails(2, &["--field"]);
     prepare(&["text.txt", "--column", "1"]).fails(2, &["--column", "csv"]);
+    prepare(&["text.txt", "--format", "csv", "--column", "0"]).fails(2, &["columns are counted from 1"]);
+    prepare(&["text.txt", "--split", "words"]).fails(2, &["--split", "blank-lines"]);
+    prepare(&["text.txt", "--format", "xml"]).fails(2, &["xml", "jsonl"]);
     prepare(&["none.txt"]).fails(1, &["none.txt"]);
     prepare(&["text.txt", "--validation", "-1"]).fails(2, &["--validation", "from 0 to below 1"]);
     assert!(!lab.path("tokens").exists() && !lab.path("tokens.partial").exists());

@@ -18,19 +18,6 @@ const BATCH_BYTES: usize = 1 << 23;
 /// ... or this many pieces.
 const BATCH_PIECES: usize = 1 << 15;
 
-/// Tokens of a document, or of a part of one.
-#[derive(Clone, Copy, Debug)]
-pub struct Encoded<'a> {
-    /// Number of the document among all that were read, empty ones included.
-    pub document: u64,
-    /// Its next tokens; with [`Position::Last`] the end token is among them, unless the document is empty.
-    pub tokens: &'a [u16],
-    /// Bytes of text behind them.
-    pub bytes: u64,
-    /// Whether the document goes on.
-    pub position: Position,
-}
-
 /// How far things are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Progress {
@@ -42,7 +29,8 @@ pub struct Progress {
     pub tokens: u64,
 }
 
-/// Encodes all `pieces` and hands their tokens to `sink`, in order. Calls `progress` after every batch, whose error ends it.
+/// Encodes all `pieces` and hands each to `sink`, in order, with its tokens and the bytes of its text; the last tokens of a
+/// document that is not empty end it. Calls `progress` after every batch, whose error ends the work.
 ///
 /// # Errors
 /// The first of: input that cannot be read, a document that is not what `format` or `tokenizer` demand, an error of `sink` or
@@ -51,7 +39,7 @@ pub fn encode_all(
     mut pieces: Pieces<'_>,
     format: &Format,
     tokenizer: &dyn Tokenizer,
-    mut sink: impl FnMut(Encoded<'_>) -> Result<()>,
+    mut sink: impl FnMut(&Piece, &[u16], u64) -> Result<()>,
     progress: &mut dyn FnMut(Progress) -> Result<()>,
 ) -> Result<()> {
     let mut done = Progress::default();
@@ -82,7 +70,7 @@ pub fn encode_all(
                 done.documents += 1;
             }
             done.tokens += tokens.len() as u64;
-            sink(Encoded { document: piece.document, tokens: &tokens, bytes, position: piece.position })?;
+            sink(piece, &tokens, bytes)?;
         }
         done.input_bytes = pieces.consumed();
         progress(done)?;
@@ -150,17 +138,15 @@ fn json_field(line: &[u8], field: &str) -> Result<String> {
 mod tests {
     use super::*;
     use crate::text::formats::TextSplit;
-    use crate::text::gpt2::Gpt2;
+    use crate::text::gpt2::{BEGIN, Gpt2};
     use ltm::data::Bytes;
     use std::io::{self, Read};
-    use std::sync::Arc;
-    use std::sync::atomic::{AtomicU64, Ordering};
 
     fn tokens(text: impl Into<Vec<u8>>, format: &Format, tokenizer: &dyn Tokenizer) -> Result<Vec<u16>> {
         let pieces = Pieces::of_reader("in", io::Cursor::new(text.into()), format, tokenizer);
         let mut all = Vec::new();
-        let sink = |encoded: Encoded<'_>| {
-            all.extend_from_slice(encoded.tokens);
+        let sink = |_: &Piece, some: &[u16], _| {
+            all.extend_from_slice(some);
             Ok(())
         };
         encode_all(pieces, format, tokenizer, sink, &mut |_| Ok(()))?;
@@ -197,41 +183,33 @@ mod tests {
         let mut text = "some words,\n".repeat(100_000).into_bytes();
         text[1_200_000 - 5] = 0xfe;
         for split in [TextSplit::File, TextSplit::Lines] {
-            let error = tokens(text.clone(), &Format::Text(split), &Gpt2::new()).unwrap_err().to_string();
+            let error = tokens(text.clone(), &Format::Text(split), &Gpt2::new(BEGIN)).unwrap_err().to_string();
             assert!(error.starts_with("in:100000: invalid UTF-8, and tokenizer gpt2 needs UTF-8"), "{error}");
         }
         assert_eq!(tokens(text.clone(), &Format::Text(TextSplit::File), &Bytes).unwrap().len(), text.len() + 1);
     }
 
-    /// Short documents without end: what has been read stays ahead of what has been handed on by one batch at most.
+    /// What has been read stays ahead of what has been handed on by one batch at most.
     #[test]
-    fn memory_does_not_depend_on_the_number_of_documents() {
-        struct Counted<R>(R, Arc<AtomicU64>);
-        impl<R: Read> Read for Counted<R> {
-            fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
-                let n = self.0.read(out)?;
-                self.1.fetch_add(n as u64, Ordering::Relaxed);
-                Ok(n)
-            }
-        }
-        let read = Arc::new(AtomicU64::new(0));
-        let text = Counted(io::repeat(b'\n').take(1 << 14).chain(io::repeat(b'x').take(1 << 26)), read.clone());
+    fn memory_does_not_depend_on_the_size_of_the_input() {
+        let text = io::repeat(b'\n').take(1 << 14).chain(io::repeat(b'x').take(1 << 26));
         let format = Format::Text(TextSplit::File);
         let pieces = Pieces::of_reader("in", text, &format, &Bytes);
         let mut handed_on = 0;
-        let sink = |encoded: Encoded<'_>| {
-            let held = read.load(Ordering::Relaxed) - handed_on;
-            assert!(held < (BATCH_BYTES + (1 << 21)) as u64, "{held} bytes held");
-            handed_on += encoded.bytes;
+        let sink = |_: &Piece, _: &[u16], bytes| {
+            handed_on += bytes;
             Ok(())
         };
         let mut last = Progress::default();
-        let mut note = |now| {
+        let mut note = |now: Progress| {
+            let batch = now.input_bytes - last.input_bytes;
+            assert!(batch < (BATCH_BYTES + (1 << 21)) as u64, "{batch} bytes held");
             last = now;
             Ok(())
         };
         encode_all(pieces, &format, &Bytes, sink, &mut note).unwrap();
         let bytes = (1 << 26) + (1 << 14);
         assert_eq!(last, Progress { input_bytes: bytes, documents: 1, tokens: bytes + 1 });
+        assert_eq!(handed_on, bytes);
     }
 }

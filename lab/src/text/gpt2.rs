@@ -1,7 +1,8 @@
 //! GPT-2's byte-pair encoding, from the crate that embeds it.
 //!
 //! Ids 0..=50255 are text. GPT-2's own `<|endoftext|>`, 50256, ends a document; 50257, which GPT-2 does not have, begins
-//! one, and in the tokenizer `gpt2-plain`, which has GPT-2's ids and no others, 50256 does that too. The characters `<|endoftext|>` in a text are encoded as ordinary text: a document cannot end itself.
+//! one, and in the tokenizer `gpt2-plain`, which has GPT-2's ids and no others, 50256 does that too. The characters
+//! `<|endoftext|>` in a text are encoded as ordinary text: a document cannot end itself.
 //!
 //! # Where a text may be cut
 //! The encoding first splits text by a regular expression, then merges pairs within each part:
@@ -17,9 +18,9 @@ use std::collections::HashSet;
 use tiktoken_rs::CoreBPE;
 
 /// GPT-2's `<|endoftext|>`.
-const END: u16 = 50256;
+pub const END: u16 = 50256;
 /// One more than GPT-2 has.
-const BEGIN: u16 = 50257;
+pub const BEGIN: u16 = 50257;
 
 /// Text goes to the regular expression in parts of about this many bytes: up to the first cut from here on.
 const PART: usize = 1 << 16;
@@ -39,17 +40,8 @@ pub struct Gpt2 {
 }
 
 impl Gpt2 {
-    /// Loads the embedded merges; a token of its own begins documents.
-    pub fn new() -> Self {
-        Self::beginning_with(BEGIN)
-    }
-
-    /// GPT-2's ids and no others: what ends a document also begins one.
-    pub fn plain() -> Self {
-        Self::beginning_with(END)
-    }
-
-    fn beginning_with(begin: u16) -> Self {
+    /// Loads the embedded merges. Documents begin with [`BEGIN`], or with [`END`], which leaves GPT-2's ids and no others.
+    pub fn new(begin: u16) -> Self {
         let bpe = tiktoken_rs::r50k_base_singleton();
         let (mut text, mut starts) = (Vec::with_capacity(400_000), vec![0]);
         for id in 0..u32::from(END) {
@@ -143,11 +135,11 @@ mod tests {
     /// Ids that GPT-2's published encoder gives.
     #[test]
     fn known_ids() {
-        let gpt2 = Gpt2::new();
+        let gpt2 = Gpt2::new(BEGIN);
         assert_eq!(encode(&gpt2, "Hello world"), [15496, 995]);
         assert_eq!(encode(&gpt2, "hello\n\n  there's"), [31373, 628, 220, 612, 338]);
         assert_eq!(gpt2.vocab(), 50258);
-        let plain = Gpt2::plain();
+        let plain = Gpt2::new(END);
         assert_eq!((plain.vocab(), plain.begin(), plain.end()), (50257, 50256, 50256));
         assert_eq!(encode(&plain, "Hello world"), [15496, 995]);
         assert_eq!(gpt2.token_bytes(995), Some(&b" world"[..]));
@@ -160,7 +152,7 @@ mod tests {
 
     #[test]
     fn any_text_comes_back_and_may_be_cut_at_every_cut() {
-        let gpt2 = Gpt2::new();
+        let gpt2 = Gpt2::new(BEGIN);
         let atoms = [
             " ", "  ", "\n", "\t", "\r\n", "a", "the", "'s", "'", "'ll", "9", "2024", "!", "?!", "é", "中", "。",
             "\u{a0}", "\u{3000}", "\u{85}", "\u{2028}", "🙂", "e\u{301}", "\u{b}",
@@ -185,7 +177,7 @@ mod tests {
 
     #[test]
     fn endless_runs_are_encoded_too() {
-        let gpt2 = Gpt2::new();
+        let gpt2 = Gpt2::new(BEGIN);
         for unit in [" ", "\u{3000}", "a", "中"] {
             let text = unit.repeat(1_500_000);
             assert_eq!(gpt2.decode(&encode(&gpt2, &text)).unwrap(), text.as_bytes(), "{unit:?}");

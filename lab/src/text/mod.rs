@@ -11,14 +11,13 @@ mod gpt2;
 mod input;
 pub mod prepare;
 
-pub use formats::{Format, FormatWords};
+pub use formats::{Column, Format, TextSplit};
 pub use prepare::{OutputFolder, PrepareOptions, Report, prepare};
 
-use documents::Pieces;
-use encode::{Encoded, encode_all};
+use documents::{Piece, Pieces};
+use encode::encode_all;
 use engine::{Error, Result};
-use formats::TextSplit;
-use gpt2::Gpt2;
+use gpt2::{BEGIN, END, Gpt2};
 use ltm::config::{Config, Tokenizer as Name};
 use ltm::data::{Bytes, DataFile, Dataset, Split, Tokenizer};
 use ltm::hash;
@@ -35,8 +34,8 @@ pub const LARGEST_TEXT: u64 = 1 << 28;
 pub fn tokenizer(name: Name) -> Arc<dyn Tokenizer> {
     match name {
         Name::Bytes => Arc::new(Bytes),
-        Name::Gpt2 => Arc::new(Gpt2::new()),
-        Name::Gpt2Plain => Arc::new(Gpt2::plain()),
+        Name::Gpt2 => Arc::new(Gpt2::new(BEGIN)),
+        Name::Gpt2Plain => Arc::new(Gpt2::new(END)),
     }
 }
 
@@ -90,8 +89,8 @@ pub fn open(path: &Path, split: Split, tokenizer: &Arc<dyn Tokenizer>) -> Result
     let format = Format::Text(TextSplit::File);
     let pieces = Pieces::of_reader(path, Cursor::new(raw), &format, &**tokenizer);
     let mut tokens = Vec::new();
-    let keep = |encoded: Encoded<'_>| {
-        tokens.extend_from_slice(encoded.tokens);
+    let keep = |_: &Piece, some: &[u16], _| {
+        tokens.extend_from_slice(some);
         if tokens.len() as u64 > LARGEST_TEXT { Err(too_large()) } else { Ok(()) }
     };
     encode_all(pieces, &format, &**tokenizer, keep, &mut |_| Ok(()))?;

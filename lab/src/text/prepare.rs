@@ -4,8 +4,8 @@
 //! apart for validation depends on their numbers only, and the tokens on nothing but the text, so the same input gives the
 //! same bytes on any number of threads. Nothing is at the output's place until everything is.
 
-use super::documents::{Pieces, Position};
-use super::encode::{Encoded, Progress, encode_all};
+use super::documents::{Piece, Pieces, Position};
+use super::encode::{Progress, encode_all};
 use super::formats::Format;
 use engine::rng::Stream;
 use engine::{Error, Result};
@@ -73,11 +73,10 @@ pub fn prepare(options: &PrepareOptions, progress: &mut dyn FnMut(Progress) -> R
     let writer = |split| ShardWriter::new(folder.path(), split, options.shard_tokens);
     let mut train = writer(Split::Train);
     let mut validation = writer(Split::Validation);
-    let sink = |encoded: Encoded<'_>| {
-        let apart = for_validation(encoded.document, options.validation);
+    let sink = |piece: &Piece, tokens: &[u16], bytes| {
+        let apart = for_validation(piece.document, options.validation);
         let writer = if apart { &mut validation } else { &mut train };
-        let end = encoded.position == Position::Last && !encoded.tokens.is_empty();
-        writer.push(encoded.tokens, encoded.bytes, end)
+        writer.push(tokens, bytes, piece.position == Position::Last && !tokens.is_empty())
     };
     let pieces = Pieces::of_files(inputs, format, &**tokenizer);
     let mut read = 0;

@@ -114,7 +114,8 @@ fn bad_data_gets_one_clear_line() {
     assert_eq!(message(open(path, Split::Train)), format!("{place} has validation shards only"));
     let out = prepared();
     let path = out.path().join(MANIFEST);
-    fs::write(&path, fs::read_to_string(&path).unwrap().replace("\"tokenizer\": \"bytes\"", "\"tokenizer\": \"gpt2\"")).unwrap();
+    fs::write(&path, fs::read_to_string(&path).unwrap().replace("\"tokenizer\": \"bytes\"", "\"tokenizer\": \"gpt2\""))
+        .unwrap();
     let said = "train-00000.bin was prepared with tokenizer gpt2 (258 ids), the model has bytes (258 ids)";
     assert_eq!(message(open(out.path(), Split::Train)), format!("{}/{said}", out.path().display()));
 }
