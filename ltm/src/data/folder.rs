@@ -138,7 +138,7 @@ pub(super) fn shards(folder: &Path, split: Split) -> Result<Vec<PathBuf>> {
 }
 
 /// What a shard is for by its name.
-pub(crate) fn named_split(path: &Path) -> Option<Split> {
+fn named_split(path: &Path) -> Option<Split> {
     let name = path.file_stem()?.to_string_lossy().to_lowercase();
     let for_validation = |word: &str| ["val", "valid", "validation", "test"].contains(&word);
     let any = name.split(|c: char| !c.is_alphanumeric()).any(for_validation);
