@@ -13,6 +13,7 @@ use lab::text::{Column, Format, OutputFolder, PrepareOptions, TextSplit, named_f
 use ltm::checkpoint::write_atomic;
 use ltm::config::{Choice, Tokenizer};
 use ltm::data::Split;
+use ltm::json;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -46,7 +47,7 @@ fn arithmetic(args: &Problems) -> Result<ExitCode> {
     let source = Arithmetic::new(args.seed, Part::Training);
     let train: String = (0..args.problems).map(|i| source.problem(i).solved() + "\n\n").collect();
     let source = Arithmetic::new(args.seed, Part::Test);
-    let test: String = (0..args.held_out).map(|i| format!("{}\n", source.problem(i).to_json())).collect();
+    let test: String = (0..args.held_out).map(|i| json::line(&source.problem(i)) + "\n").collect();
     let folder = OutputFolder::create(&args.out)?;
     write_atomic(&folder.path().join("train.txt"), train.as_bytes())?;
     write_atomic(&folder.path().join("test.jsonl"), test.as_bytes())?;

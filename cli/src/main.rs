@@ -28,7 +28,6 @@ mod sweep;
 mod threads;
 mod toml_file;
 mod train;
-mod transcript;
 mod verify;
 
 use clap::{Parser, Subcommand};

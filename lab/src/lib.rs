@@ -15,4 +15,5 @@ pub mod sweep;
 pub mod table;
 pub mod tensorboard;
 pub mod text;
+pub mod transcript;
 pub mod verify;

@@ -1,52 +1,226 @@
-//! What can be said of generated text without a reader: how varied it is, how much it repeats itself, and how likely another
-//! model finds it.
+//! What can be measured of generated text without a reader: how varied it is, how much it repeats itself, and how likely
+//! another model finds it.
 //!
-//! Statistics are of words, what stands between blanks, so that models with different tokenizers can be compared. All of them
-//! depend on how much text there is, so only numbers from as many texts of the same length mean anything beside each other;
-//! and low perplexity is not quality: a text that repeats itself is likely. Hence the numbers are told together.
+//! Statistics are of words between blanks, so that models with different tokenizers can be compared. All of them depend on the
+//! amount of text: only numbers from equally many texts of the same length can be compared. Low perplexity is not quality, since
+//! a text that repeats itself is likely. Hence the numbers stand together.
 
+use crate::eval;
+use crate::text::tokenizer;
+use crate::transcript::{Origin, Transcript};
 use engine::{Error, Result};
 use ltm::config::Chunking;
+use ltm::data::Tokenizer;
 use ltm::data::sources::{IGNORED, SampleInfo, Source};
-use ltm::data::tokenizer::Tokenizer;
-use ltm::generate::front;
+use ltm::evaluate::Protocol;
+use ltm::generate::{ROUNDS, Writer, Writing, front};
+use ltm::hash::sha256_files;
+use ltm::run::{Loaded, Run};
+use serde::Serialize;
 use std::collections::{HashMap, HashSet};
+use std::fs;
 use std::hash::Hash;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Words in a row that count as repeated when they come again.
 pub const REPEATED: usize = 4;
 
+/// Draws per text where the judge has latents.
+const DRAWS: usize = 16;
+
+/// What to write.
+#[derive(Clone, Debug, Serialize)]
+pub struct Options {
+    /// A file with a prompt a line; without, texts begin with nothing.
+    pub prompts: Option<PathBuf>,
+    /// Texts, for each prompt if there are prompts.
+    pub samples: u32,
+    /// How to write them.
+    #[serde(flatten)]
+    pub writing: Writing,
+}
+
+/// Everything that the texts depend on.
+#[derive(Clone, Debug, Serialize)]
+pub struct Settings {
+    /// Command and weights.
+    #[serde(flatten)]
+    pub origin: Origin,
+    /// What was asked for.
+    #[serde(flatten)]
+    pub options: Options,
+    /// SHA-256 of the file of prompts.
+    pub prompts_sha256: Option<String>,
+    /// Fast steps of inference.
+    pub fast_steps: usize,
+}
+
+/// A text with its prompt, which is empty where there is none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Text {
+    /// The prompt.
+    pub prompt: String,
+    /// What the model made of it.
+    pub text: String,
+}
+
+/// What a model wrote.
+pub struct Written {
+    /// How.
+    pub settings: Settings,
+    /// The texts, those of the first prompt first.
+    pub texts: Vec<Text>,
+    /// The file that keeps them.
+    pub file: PathBuf,
+}
+
+/// Lets the model of `run` write for `command`; the texts go to a new file at `transcript`, by default in the run's folder.
+/// Calls `progress` with the number of texts done, of all.
+///
+/// # Errors
+/// Prompts that cannot be read or are none, too many texts, and those of [`Writer`].
+pub fn write(
+    run: &Run,
+    model: &mut Loaded,
+    options: Options,
+    command: &str,
+    transcript: Option<&Path>,
+    mut progress: impl FnMut(u64, u64),
+) -> Result<Written> {
+    let prompts = options.prompts.as_deref().map(read_prompts).transpose()?;
+    let samples = options.samples;
+    let lines = prompts.as_ref().map_or(1, |prompts| prompts.len() as u64);
+    let all = u64::from(samples) * lines;
+    if all >= u64::from(ROUNDS) {
+        return Err(Error::usage(format!(
+            "{samples} samples of {lines} prompts are {all} texts: must be less than {ROUNDS}"
+        )));
+    }
+    let tokenizer = tokenizer(model.config.data.tokenizer);
+    let mut writer = Writer::new(&model.config, &model.params, &mut model.store, tokenizer, options.writing.clone())?;
+    let settings = Settings {
+        origin: Origin::new(run, model, command),
+        prompts_sha256: options.prompts.as_ref().map(|path| sha256_files(&[path])).transpose()?,
+        fast_steps: writer.steps(),
+        options,
+    };
+    let mut transcript = Transcript::create(transcript, run.path(), "quality")?;
+    transcript.keep(&settings)?;
+    let mut texts = Vec::new();
+    for sample in 0..all as u32 {
+        #[derive(Serialize)]
+        struct Line<'a> {
+            prompt: Option<&'a str>,
+            text: &'a str,
+        }
+        let prompt = prompts.as_ref().map(|prompts| prompts[(sample / samples) as usize].as_str());
+        let text = writer.whole(&mut model.store, prompt, sample)?;
+        transcript.keep(&Line { prompt, text: &text })?;
+        texts.push(Text { prompt: prompt.unwrap_or_default().into(), text });
+        progress(u64::from(sample) + 1, all);
+    }
+    Ok(Written { settings, texts, file: transcript.path().into() })
+}
+
+/// The lines of a file that are not blank.
+fn read_prompts(path: &Path) -> Result<Vec<String>> {
+    let text = fs::read_to_string(path).map_err(|e| Error::io("read", path, &e))?;
+    let lines: Vec<String> = text.lines().filter(|line| !line.trim().is_empty()).map(str::to_string).collect();
+    if lines.is_empty() { Err(Error::new(format!("{} holds no prompt", path.display()))) } else { Ok(lines) }
+}
+
+/// What was measured.
+#[derive(Clone, Debug, Serialize)]
+pub struct Quality {
+    /// Everything that the texts depend on.
+    pub settings: Settings,
+    /// The folder of the run that judged.
+    pub judge: PathBuf,
+    /// SHA-256 of its weights.
+    pub judge_weights_sha256: String,
+    /// `conditional` if there were prompts, else `unconditional`.
+    pub kind: &'static str,
+    /// How many texts.
+    pub texts: usize,
+    /// How varied they are.
+    #[serde(flatten)]
+    pub variety: Variety,
+    /// What the judge scored them by: a bound, or exactly.
+    pub protocol: Protocol,
+    /// exp of the judge's nats per token.
+    pub perplexity: f64,
+    /// The same per byte, in bits.
+    pub bits_per_byte: f64,
+    /// How many texts were longer than what the judge reads, and judged by their beginning.
+    #[serde(skip)]
+    pub cut: usize,
+}
+
+/// Lets the model of the run `judge` score texts, each given its prompt; calls `progress` with the number done, of all.
+///
+/// # Errors
+/// Texts that do not fit the model, see [`Judged`], and scores that are not finite.
+pub fn judge(
+    judge: &Run,
+    model: &mut Loaded,
+    written: &Written,
+    mut progress: impl FnMut(u64, u64),
+) -> Result<Quality> {
+    let config = model.config.clone();
+    let source =
+        Judged::new(&written.texts, &*tokenizer(config.data.tokenizer), config.data.chunking, config.model.seq)?;
+    let cut = source.cut;
+    let protocol = Protocol::of(config.model.kind)[0];
+    let source: Arc<dyn Source> = Arc::new(source);
+    let options = eval::Options { protocols: vec![protocol], steps: config.fast.steps, samples: DRAWS, limit: None };
+    let rows = eval::evaluate(model, &source, &options, |_, done, all| progress(done, all))?;
+    let figures = &rows[0].figures;
+    Ok(Quality {
+        settings: written.settings.clone(),
+        judge: judge.path().into(),
+        judge_weights_sha256: model.weights.clone(),
+        kind: if written.settings.options.prompts.is_some() { "conditional" } else { "unconditional" },
+        texts: written.texts.len(),
+        variety: Variety::of(written.texts.iter().map(|text| text.text.as_str())),
+        protocol,
+        perplexity: figures.perplexity,
+        bits_per_byte: figures.bits_per_byte,
+        cut,
+    })
+}
+
 /// How varied texts are.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Variety {
     /// Words in all.
     pub words: usize,
     /// Entropy of the words' frequencies over all texts, in bits.
-    pub entropy: f64,
-    /// Part of the runs of [`REPEATED`] words that stood in the same text before (as in Welleck et al., arXiv 1908.04319); 0 if
-    /// no text has so many words.
+    pub entropy_bits: f64,
+    /// Share of the runs of [`REPEATED`] words that stood in the same text before (as in Welleck et al., arXiv 1908.04319); 0
+    /// if no text has so many words.
     pub repetition: f64,
-    /// Different runs of 1, 2 and 3 words as a part of all such runs, over all texts (Li et al., arXiv 1510.03055); 0 if there
-    /// is none.
+    /// Different runs of 1, 2 and 3 words as a share of all such runs, over all texts (Li et al., arXiv 1510.03055); 0 if
+    /// there is none.
     pub distinct: [f64; 3],
 }
 
 impl Variety {
     /// That of these texts.
-    pub fn of<S: AsRef<str>>(texts: &[S]) -> Self {
-        let texts: Vec<Vec<&str>> = texts.iter().map(|text| text.as_ref().split_whitespace().collect()).collect();
+    pub fn of<'a>(texts: impl IntoIterator<Item = &'a str>) -> Self {
+        let texts: Vec<Vec<&str>> = texts.into_iter().map(|text| text.split_whitespace().collect()).collect();
         let words = texts.iter().map(Vec::len).sum();
         let mut counts: HashMap<&str, usize> = HashMap::new();
         texts.iter().flatten().for_each(|word| *counts.entry(word).or_default() += 1);
-        // In a fixed order: a sum of floats is not the same in every one.
+        // In a fixed order: a sum of floats depends on it.
         let mut counts: Vec<usize> = counts.into_values().collect();
         counts.sort_unstable();
-        let entropy = counts.iter().map(|&n| n as f64 / words as f64).map(|p| -p * p.log2()).sum::<f64>();
+        let entropy_bits = counts.iter().map(|&n| n as f64 / words as f64).map(|p| -p * p.log2()).sum::<f64>();
         let runs = |n: usize| texts.iter().flat_map(move |text| text.windows(n));
         let once: usize = texts.iter().map(|text| different(text.windows(REPEATED))).sum();
-        let repetition = 1.0 - part(once, runs(REPEATED).count()).unwrap_or(1.0);
-        let distinct = [1, 2, 3].map(|n| part(different(runs(n)), runs(n).count()).unwrap_or(0.0));
-        Self { words, entropy, repetition, distinct }
+        let repetition = 1.0 - share(once, runs(REPEATED).count()).unwrap_or(1.0);
+        let distinct = [1, 2, 3].map(|n| share(different(runs(n)), runs(n).count()).unwrap_or(0.0));
+        Self { words, entropy_bits, repetition, distinct }
     }
 }
 
@@ -54,13 +228,12 @@ fn different<T: Hash + Eq>(items: impl Iterator<Item = T>) -> usize {
     items.collect::<HashSet<_>>().len()
 }
 
-fn part(some: usize, all: usize) -> Option<f64> {
+fn share(some: usize, all: usize) -> Option<f64> {
     (all > 0).then(|| some as f64 / all as f64)
 }
-
-/// Texts to be judged by a model, one a sequence: each is scored given its prompt, if it has one, as far as the model's
-/// sequence reaches.
-pub struct Judged {
+/// Texts for a model to score, one a sequence: each is scored given its prompt, if it has one, as far as the model's sequence
+/// reaches.
+struct Judged {
     sequence: usize,
     end: i32,
     samples: Vec<Sample>,
@@ -75,19 +248,14 @@ struct Sample {
 }
 
 impl Judged {
-    /// Prepares pairs of a prompt, which may be empty, and a text for a model with this tokenizer, chunking and sequence
-    /// length. Texts without a token are left out.
+    /// Texts without a token are left out.
     ///
     /// # Errors
     /// A prompt that leaves no room for its text, and no text at all.
-    pub fn new(
-        texts: &[(String, String)],
-        tokenizer: &dyn Tokenizer,
-        chunking: Chunking,
-        sequence: usize,
-    ) -> Result<Self> {
-        let (mut samples, mut cut) = (Vec::new(), 0);
-        for (i, (prompt, text)) in texts.iter().enumerate() {
+    fn new(texts: &[Text], tokenizer: &dyn Tokenizer, chunking: Chunking, sequence: usize) -> Result<Self> {
+        let mut samples = Vec::new();
+        let mut cut = 0;
+        for (i, Text { prompt, text }) in texts.iter().enumerate() {
             let mut tokens = front(tokenizer, chunking)?;
             tokenizer.encode(prompt.as_bytes(), &mut tokens)?;
             let given = tokens.len();
@@ -110,11 +278,6 @@ impl Judged {
             return Err(Error::new("there is no text to judge: all of them are empty"));
         }
         Ok(Self { sequence, end: i32::from(tokenizer.end()), samples, cut })
-    }
-
-    /// How many texts are longer than what the model reads, and judged by their beginning.
-    pub fn cut(&self) -> usize {
-        self.cut
     }
 }
 
@@ -146,33 +309,32 @@ mod tests {
 
     #[test]
     fn variety_by_hand() {
-        let v = Variety::of(&["a b a b a b", "a  c\n"]);
+        let v = Variety::of(["a b a b a b", "a  c\n"]);
         assert_eq!(v.words, 8);
         // Frequencies 4, 3 and 1 of 8.
-        assert!((v.entropy - (0.5 + 0.375 * (8.0f64 / 3.0).log2() + 0.125 * 3.0)).abs() < 1e-12);
+        assert!((v.entropy_bits - (0.5 + 0.375 * (8.0f64 / 3.0).log2() + 0.125 * 3.0)).abs() < 1e-12);
         // Of abab, baba, abab the last one came before.
         assert!((v.repetition - 1.0 / 3.0).abs() < 1e-12);
         // Pairs ab, ba and ac of six; aba, bab of four.
         assert_eq!(v.distinct, [3.0 / 8.0, 0.5, 0.5]);
-        let none = Variety::of(&["", "one"]);
-        assert_eq!((none.repetition, none.distinct, none.entropy), (0.0, [1.0, 0.0, 0.0], 0.0));
-        assert_eq!(Variety::of::<&str>(&[]), Variety::default());
+        let none = Variety::of(["", "one"]);
+        assert_eq!((none.repetition, none.distinct, none.entropy_bits), (0.0, [1.0, 0.0, 0.0], 0.0));
+        assert_eq!(Variety::of([]), Variety::default());
     }
 
     #[test]
     fn texts_are_scored_behind_their_prompts() {
-        let pair = |prompt: &str, text: &str| (prompt.to_string(), text.to_string());
+        let pair = |prompt: &str, text: &str| Text { prompt: prompt.into(), text: text.into() };
         let texts = [pair("ab", "cd"), pair("", "efghijkl"), pair("x", "")];
         let judged = Judged::new(&texts, &Bytes, Chunking::Documents, 6).unwrap();
-        assert_eq!((judged.samples(), judged.cut()), (Some(2), 1));
+        assert_eq!((judged.samples(), judged.cut), (Some(2), 1));
         let (mut tokens, mut targets) = ([0; 6], [0; 6]);
         let info = judged.fill(0, &mut tokens, &mut targets).unwrap();
         assert_eq!((tokens, targets), ([256, 97, 98, 99, 257, 257], [-1, -1, 99, 100, -1, -1]));
         assert_eq!((info.scored, info.bytes), (2, 2));
         let info = judged.fill(1, &mut tokens, &mut targets).unwrap();
         assert_eq!((tokens[1], targets, info.scored), (101, [101, 102, 103, 104, 105, 106], 6));
-        let error =
-            |texts: &[(String, String)]| Judged::new(texts, &Bytes, Chunking::Windows, 6).err().unwrap().to_string();
+        let error = |texts: &[Text]| Judged::new(texts, &Bytes, Chunking::Windows, 6).err().unwrap().to_string();
         assert!(error(&[pair("abcdef", "g")]).contains("the prompt of text 0 has 7 tokens, the judge reads 6"));
         assert!(error(&[pair("a", "")]).contains("no text to judge"));
     }

@@ -1,4 +1,4 @@
-//! Word problems as GSM8K has them (Cobbe et al., arXiv 2110.14168), the prompts that they are asked with, and pass@k.
+//! Word problems as GSM8K has them (Cobbe et al., arXiv 2110.14168), the prompts that ask them, and pass@k.
 //!
 //! # Prompt
 //! Solved examples, if any, then the problem, a blank line between them:
@@ -12,25 +12,32 @@
 //! Answer:
 //! ```
 //!
-//! Examples stand as their file has them, GSM8K's `<<3+4=7>>` included. The model goes on behind `Answer:`, up to a blank line,
-//! the end of the document, or the most tokens.
+//! Examples stand as in their file, GSM8K's `<<3+4=7>>` included. The model goes on behind `Answer:`, up to a blank line, the
+//! end of the document, or the most tokens.
 //!
 //! # What counts as an answer
-//! The number behind the first `####`, and nothing else: a text without one has no answer. A dollar sign and blanks in front of
-//! it, commas between its digits and a full stop behind it are passed over; `70,000`, `$70000` and `70000.00` are one number.
+//! The number behind the first `####`, and nothing else: a text without one has no answer. A dollar sign and blanks before the
+//! number, commas between its digits and a full stop behind it do not count; `70,000`, `$70000` and `70000.00` are one number.
 
 pub mod arithmetic;
 
+use crate::text::tokenizer;
+use crate::transcript::{Origin, Transcript};
 use engine::{Error, Result};
-use ltm::json::{self, Value};
+use ltm::evaluate::Mean;
+use ltm::generate::{ROUNDS, Writer, Writing};
+use ltm::hash::sha256_files;
+use ltm::json;
+use ltm::run::{Loaded, Run};
+use serde::{Deserialize, Serialize};
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// What stands in front of the number that is the answer.
 const MARK: &str = "####";
 
 /// A problem with its solution.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Problem {
     /// The story and the question.
     pub question: String,
@@ -48,36 +55,23 @@ impl Problem {
     pub fn asked(&self) -> String {
         format!("Question: {}\nAnswer:", self.question.trim())
     }
-
-    /// A line of a problems' file.
-    pub fn to_json(&self) -> Value {
-        Value::object([("question", self.question.as_str().into()), ("answer", self.answer.as_str().into())])
-    }
 }
 
 /// Reads a file of problems: one JSON object a line, with `question` and `answer`.
 ///
 /// # Errors
-/// A file that cannot be read or has no problem, and a line that is none: which, and what it lacks.
+/// A file that cannot be read or has no problem, and a line without question or answer: its number, and what it lacks.
 pub fn read(path: &Path) -> Result<Vec<Problem>> {
     let text = fs::read(path).map_err(|e| Error::io("read", path, &e))?;
-    let lines = text.split(|&byte| byte == b'\n').enumerate().filter(|(_, line)| !line.trim_ascii().is_empty());
-    let problem = |(i, line): (usize, &[u8])| {
-        let problem = json::parse(line).and_then(|value| {
-            let field = |key: &str| value.read(key, Value::as_str).map(str::to_string);
-            let problem = Problem { question: field("question")?, answer: field("answer")? };
-            match number(&problem.answer) {
-                Some(_) => Ok(problem),
-                None => Err(Error::new(format!("answer: there is no number behind {MARK:?}"))),
-            }
+    let mut problems = Vec::new();
+    for (i, line) in text.split(|&byte| byte == b'\n').enumerate().filter(|(_, line)| !line.trim_ascii().is_empty()) {
+        let problem: Result<Problem> = json::from_bytes(line).and_then(|problem: Problem| {
+            number(&problem.answer).ok_or_else(|| Error::new(format!("answer: there is no number behind {MARK:?}")))?;
+            Ok(problem)
         });
-        problem.map_err(|e| e.at(format!("{}:{}", path.display(), i + 1)))
-    };
-    let problems = lines.map(problem).collect::<Result<Vec<_>>>()?;
-    if problems.is_empty() {
-        return Err(Error::new(format!("{} holds no problem", path.display())));
+        problems.push(problem.map_err(|e| e.at(format!("{}:{}", path.display(), i + 1)))?);
     }
-    Ok(problems)
+    if problems.is_empty() { Err(Error::new(format!("{} holds no problem", path.display()))) } else { Ok(problems) }
 }
 
 /// What a model is asked: solved examples, then the problem.
@@ -115,6 +109,185 @@ pub fn pass_at(k: usize, n: usize, right: usize) -> f64 {
         return 1.0;
     }
     1.0 - (0..k).map(|i| (wrong - i) as f64 / (n - i) as f64).product::<f64>()
+}
+
+/// What to ask, and how often.
+#[derive(Clone, Debug, Serialize)]
+pub struct Options {
+    /// The file of problems.
+    pub file: PathBuf,
+    /// Solved examples in front of every problem.
+    pub shots: usize,
+    /// Where examples are taken from; by default they are the file's own first problems, which are then not asked.
+    pub examples: Option<PathBuf>,
+    /// Only so many problems.
+    pub limit: Option<u64>,
+    /// Texts for each problem.
+    pub samples: usize,
+    /// pass@k is estimated for 1 and this k.
+    pub k: usize,
+    /// How to write them.
+    #[serde(flatten)]
+    pub writing: Writing,
+}
+
+/// Everything that the numbers depend on.
+#[derive(Clone, Debug, Serialize)]
+pub struct Settings {
+    /// Command and weights.
+    #[serde(flatten)]
+    pub origin: Origin,
+    /// What was asked for.
+    #[serde(flatten)]
+    pub options: Options,
+    /// SHA-256 of the file of problems.
+    pub file_sha256: String,
+    /// SHA-256 of the file of examples, if it is another one.
+    pub examples_sha256: Option<String>,
+    /// Problems asked.
+    pub problems: usize,
+}
+
+/// How often a model is right.
+#[derive(Clone, Debug, Serialize)]
+pub struct Solved {
+    /// Everything that the numbers depend on.
+    pub settings: Settings,
+    /// Share of the texts that give an answer, right or wrong.
+    pub answered: f64,
+    /// One for every k.
+    pub results: Vec<Pass>,
+    /// The file that keeps the texts.
+    #[serde(skip)]
+    pub transcript: PathBuf,
+}
+
+/// The share of problems that one of k texts solves.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Pass {
+    /// Texts of which one must be right.
+    pub k: usize,
+    /// Mean over problems.
+    pub pass: f64,
+    /// Its standard error over problems; `null` for a single one.
+    pub standard_error: f64,
+}
+
+/// A line of the transcript.
+#[derive(Serialize)]
+struct Line<'a> {
+    problem: usize,
+    sample: usize,
+    prompt: &'a str,
+    text: &'a str,
+    answer: Option<String>,
+    expected: &'a Option<String>,
+    right: bool,
+}
+
+/// Lets the model of `run` solve problems for `command`; the texts go to a new file at `transcript`, by default in the run's
+/// folder. Calls `progress` with the number of problems done, of all, and pass@k so far.
+///
+/// # Errors
+/// Files that cannot be read, too few problems or too many texts, a k beyond the number of texts, and those of [`Writer`].
+pub fn solve(
+    run: &Run,
+    model: &mut Loaded,
+    options: Options,
+    command: &str,
+    transcript: Option<&Path>,
+    mut progress: impl FnMut(usize, usize, f64),
+) -> Result<Solved> {
+    let Options { shots, samples: n, k, .. } = options;
+    if k == 0 || k > n {
+        return Err(Error::usage(format!("pass@{k} of {n} texts: k must be from 1 to the number of texts")));
+    }
+    let (examples, problems) = problems(&options)?;
+    let count = problems.len();
+    let texts = n.saturating_mul(count);
+    if texts >= ROUNDS as usize {
+        return Err(Error::usage(format!(
+            "{n} samples of {count} problems are {texts} texts: must be less than {ROUNDS}; ask fewer problems"
+        )));
+    }
+    let tokenizer = tokenizer(model.config.data.tokenizer);
+    let mut writer = Writer::new(&model.config, &model.params, &mut model.store, tokenizer, options.writing.clone())?;
+    let digest = |path: &PathBuf| sha256_files(&[path]);
+    let settings = Settings {
+        origin: Origin::new(run, model, command),
+        file_sha256: digest(&options.file)?,
+        examples_sha256: options.examples.as_ref().map(digest).transpose()?,
+        options,
+        problems: count,
+    };
+    let mut transcript = Transcript::create(transcript, run.path(), &format!("gsm8k-{shots}-shot"))?;
+    transcript.keep(&settings)?;
+
+    let mut right = Vec::new();
+    let mut answered = 0;
+    for (i, problem) in problems.iter().enumerate() {
+        let prompt = prompt(&examples, problem);
+        let expected = number(&problem.answer);
+        right.push(0);
+        for sample in 0..n {
+            let text = writer
+                .whole(&mut model.store, Some(&prompt), (i * n + sample) as u32)
+                .map_err(|e| e.at(format_args!("problem {}", i + 1)))?;
+            let answer = number(&text);
+            let is_right = answer == expected;
+            right[i] += usize::from(is_right);
+            answered += usize::from(answer.is_some());
+            transcript.keep(&Line {
+                problem: i,
+                sample,
+                prompt: &prompt,
+                text: &text,
+                answer,
+                expected: &expected,
+                right: is_right,
+            })?;
+        }
+        progress(i + 1, count, pass(k, n, &right).pass);
+    }
+    let mut ks = vec![1, k];
+    ks.dedup();
+    Ok(Solved {
+        settings,
+        answered: answered as f64 / texts as f64,
+        results: ks.into_iter().map(|k| pass(k, n, &right)).collect(),
+        transcript: transcript.path().into(),
+    })
+}
+
+/// Examples, and what is asked.
+fn problems(options: &Options) -> Result<(Vec<Problem>, Vec<Problem>)> {
+    let Options { file, shots, .. } = options;
+    let shots = *shots;
+    let mut problems = read(file)?;
+    let mut examples = match &options.examples {
+        Some(path) => read(path)?,
+        None => problems.drain(..shots.min(problems.len())).collect(),
+    };
+    if examples.len() < shots {
+        let there = examples.len();
+        return Err(Error::usage(format!("{shots} examples: there are only {there} problems to take them from")));
+    }
+    examples.truncate(shots);
+    // Whatever file they come from: a problem whose answer stands in its own prompt is none.
+    problems.retain(|problem| !examples.contains(problem));
+    problems.truncate(options.limit.map_or(usize::MAX, |limit| limit as usize));
+    if problems.is_empty() {
+        let file = file.display();
+        return Err(Error::usage(format!("{file} has no problem left to ask behind {shots} examples")));
+    }
+    Ok((examples, problems))
+}
+
+/// pass@k where so many of the `n` texts of each problem are right.
+fn pass(k: usize, n: usize, right: &[usize]) -> Pass {
+    let each: Vec<f64> = right.iter().map(|&right| pass_at(k, n, right)).collect();
+    let Mean { mean, error } = Mean::of(&each);
+    Pass { k, pass: mean, standard_error: error }
 }
 
 #[cfg(test)]
@@ -161,7 +334,7 @@ mod tests {
         let path = folder.path().join("p.jsonl");
         let problem = |q: &str, a: &str| Problem { question: q.into(), answer: a.into() };
         let problems = [problem("Two and two?", "2 + 2 = 4\n#### 4"), problem("\"One\"?", "#### 1")];
-        let lines: String = problems.iter().map(|p| format!("{}\n\n", p.to_json())).collect();
+        let lines: String = problems.iter().map(|p| json::line(p) + "\n\n").collect();
         fs::write(&path, lines).unwrap();
         assert_eq!(read(&path).unwrap(), problems);
         assert_eq!(

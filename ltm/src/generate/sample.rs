@@ -1,11 +1,12 @@
 use engine::rng::Stream;
 use engine::{Error, Result};
+use serde::Serialize;
 
 /// Random-number site of sampled tokens.
 const SITE: u32 = 0x0050_0001;
 
 /// How the next token is chosen from the logits.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Sampling {
     /// Logits are divided by it; 0 takes the likeliest token.
     pub temperature: f64,

@@ -5,14 +5,16 @@ use crate::data::Tokenizer;
 use crate::model::Params;
 use autograd::Store;
 use engine::{Error, Result};
+use serde::Serialize;
 use std::sync::Arc;
 
 /// How a text is written.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
 pub struct Writing {
     /// Most tokens to draw; fewer if the document ends.
     pub tokens: usize,
     /// How a token is drawn; its seed is that of the latents too.
+    #[serde(flatten)]
     pub sampling: Sampling,
     /// The text ends before the first of these.
     pub stop: Vec<String>,
