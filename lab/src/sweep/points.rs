@@ -51,7 +51,7 @@ impl Point {
     /// None that a configuration can cause.
     pub fn config_sha256(&self) -> Result<String> {
         let config = self.config.as_ref().unwrap_or(&self.asked);
-        Ok(sha256(json::from_serde(&Self::identity(config)?)?.to_string()))
+        Ok(sha256(json::line(&Self::identity(config)?)))
     }
 
     /// The first setting by which the run in a folder differs from this point, with both values: such a run is none of its

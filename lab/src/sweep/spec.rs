@@ -1,6 +1,7 @@
 use engine::{Error, Result};
 use ltm::config::{Config, nearest};
-use ltm::json::{self, Value};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
 
 /// The file's own keys; all others stand behind `set.` or `size.NAME.`.
 const KEYS: [&str; 10] =
@@ -15,7 +16,7 @@ pub struct Sweep {
     /// Where settings start.
     pub preset: String,
     /// Settings of all points, by dotted key.
-    pub set: Vec<(String, serde_json::Value)>,
+    pub set: Vec<(String, Value)>,
     /// Named sizes; without any, the preset's own.
     pub sizes: Vec<Size>,
     /// Fast steps T; empty where the settings say it.
@@ -42,7 +43,7 @@ pub struct Size {
     /// Where its settings start, if not where the sweep's do.
     pub preset: Option<String>,
     /// Settings by dotted key.
-    pub set: Vec<(String, serde_json::Value)>,
+    pub set: Vec<(String, Value)>,
 }
 
 impl Default for Sweep {
@@ -82,13 +83,13 @@ impl Sweep {
         }
         match key {
             "preset" => self.preset = preset(value)?,
-            "fast_steps" => self.fast_steps = axis(value)?,
-            "latents" => self.latents = axis(value)?,
-            "tokens" => self.tokens = axis(value)?,
-            "seeds" => self.seeds = seeds(value)?,
-            "baseline" => self.baseline = value.as_bool().map_err(usage)?,
+            "fast_steps" => self.fast_steps = axis(value, 1)?,
+            "latents" => self.latents = axis(value, 1)?,
+            "tokens" => self.tokens = axis(value, 1)?,
+            "seeds" => self.seeds = axis(value, 0)?,
+            "baseline" => self.baseline = typed(value)?,
             "sequences" => self.sequences = positive(value)?,
-            "samples" => self.samples = u32::try_from(positive(value)?).map_err(|_| too_many(value))? as usize,
+            "samples" => self.samples = positive(value)? as usize,
             "set" | "size" => return Err(Error::usage("is a section, as in [set] or [size.small]")),
             _ => {
                 let near = nearest(key, KEYS);
@@ -115,51 +116,40 @@ impl Sweep {
 }
 
 /// A setting of the model or the run, which must exist and take the value.
-fn checked(key: &str, value: &Value) -> Result<(String, serde_json::Value)> {
+fn checked(key: &str, value: &Value) -> Result<(String, Value)> {
     if key == "model.kind" {
         return Err(Error::usage("a sweep is over models with latents; baseline = true adds the one without"));
     }
-    let value = json::to_serde(value)?;
-    Config::default().set_value(key, &value)?;
-    Ok((key.into(), value))
+    Config::default().set_value(key, value)?;
+    Ok((key.into(), value.clone()))
+}
+
+/// A value of the type that the key takes.
+fn typed<T: DeserializeOwned>(value: &Value) -> Result<T> {
+    serde_json::from_value(value.clone()).map_err(|error| Error::usage(error.to_string()))
 }
 
 fn preset(value: &Value) -> Result<String> {
-    let name = value.as_str().map_err(usage)?;
-    Config::preset(name).map(|_| name.to_string())
+    let name: String = typed(value)?;
+    Config::preset(&name).map(|_| name)
 }
 
-/// One value or several, each at least 1.
-fn axis(value: &Value) -> Result<Vec<u64>> {
-    distinct(value, positive)
-}
-
-fn seeds(value: &Value) -> Result<Vec<u64>> {
-    distinct(value, |value| value.as_u64().map_err(usage))
-}
-
-fn distinct(value: &Value, read: impl Fn(&Value) -> Result<u64>) -> Result<Vec<u64>> {
-    let items = value.as_array().unwrap_or(std::slice::from_ref(value));
-    let values = items.iter().map(read).collect::<Result<Vec<u64>>>()?;
-    match values.iter().enumerate().find(|(i, value)| values[..*i].contains(value)) {
-        Some((_, twice)) => Err(Error::usage(format!("{twice} stands there twice"))),
-        None if values.is_empty() => Err(Error::usage("must have at least one value, or be left out")),
-        None => Ok(values),
+/// One value or several, each at least `least`.
+fn axis(value: &Value, least: u64) -> Result<Vec<u64>> {
+    let values: Vec<u64> = if value.is_array() { typed(value)? } else { vec![typed(value)?] };
+    if let Some((_, twice)) = values.iter().enumerate().find(|(i, value)| values[..*i].contains(value)) {
+        return Err(Error::usage(format!("{twice} stands there twice")));
+    }
+    match values.iter().min() {
+        None => Err(Error::usage("must have at least one value, or be left out")),
+        Some(&lowest) if lowest < least => Err(Error::usage(format!("must be at least {least}"))),
+        Some(_) => Ok(values),
     }
 }
 
 fn positive(value: &Value) -> Result<u64> {
-    match value.as_u64().map_err(usage)? {
+    match typed(value)? {
         0 => Err(Error::usage("must be at least 1")),
         n => Ok(n),
     }
-}
-
-fn too_many(value: &Value) -> Error {
-    Error::usage(format!("{value}: must be at most {}", u32::MAX))
-}
-
-/// What is wrong with a value of the file is wrong with the command.
-fn usage(error: Error) -> Error {
-    Error::usage(error.to_string())
 }

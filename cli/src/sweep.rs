@@ -1,0 +1,219 @@
+//! `ltm sweep`: many runs that differ along a few axes, one table, three figures.
+
+use super::eval::warn;
+use super::interrupt::{CODE, Guard};
+use super::output::{command, note, print};
+use super::progress::bar;
+use super::settings::absolute;
+use super::{device, threads, toml_file, train};
+use engine::{Device, Error, Result};
+use lab::plan::Plans;
+use lab::sweep::{Cost, FIGURES, Outcome, Point, Sweep, csv, figures, plan, text};
+use ltm::checkpoint::write_atomic;
+use ltm::config::{Config, Work};
+use ltm::json::Lines;
+use ltm::run::{Material, NewFolder, Run, Session};
+use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+/// The file of results in a sweep's folder.
+const RESULTS: &str = "sweep.jsonl";
+
+/// Train and judge a model for every point of a grid: fast steps, latents, sizes, training tokens, seeds
+///
+/// FILE is TOML; sweep.toml in the repository is an example and explains every key. Every point is an ordinary run in
+/// DIR/POINT, judged by elbo, an upper bound, or exactly where a model has no latents. DIR/sweep.jsonl has a line for every
+/// point, DIR/sweep.csv the table, DIR/perplexity-{steps,tokens,flops}.svg the figures.
+///
+/// The same command goes on where it was stopped: finished points are not done again, one that was under way goes on from
+/// its checkpoint, one that failed is tried again. A folder whose run has other settings than its point is refused. Ctrl-C
+/// saves a checkpoint and stops with exit code 130. A point that fails is recorded with its reason and the others go on; the
+/// exit code is then 1.
+#[derive(clap::Args)]
+#[command(verbatim_doc_comment)]
+pub struct Args {
+    /// What varies, and what does not
+    file: PathBuf,
+    /// Folder for runs and results [default: runs/FILE without its ending]
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// List the points and what they cost, and train nothing
+    #[arg(long)]
+    dry_run: bool,
+}
+
+pub fn run(args: &Args, threads: Option<usize>, device: device::Choice) -> Result<ExitCode> {
+    let sweep = read(&args.file)?;
+    let mut points = sweep.points(absolute).map_err(|e| e.at(args.file.display()))?;
+    for config in points.iter_mut().filter_map(|point| point.config.as_mut().ok()) {
+        config.train.threads = threads.unwrap_or(config.train.threads);
+    }
+    let stem = args.file.file_stem().unwrap_or(OsStr::new("sweep"));
+    let out = args.out.clone().unwrap_or_else(|| Path::new("runs").join(stem));
+    let count = points.iter().find_map(|point| point.config.as_ref().ok()).map_or(0, |config| config.train.threads);
+    if Run::exists(&out) {
+        return Err(Error::usage(format!(
+            "{} is the folder of a training run: name another one for the sweep's runs with --out",
+            out.display()
+        )));
+    }
+    threads::inside(count, || {
+        let device = device::open(device)?;
+        if args.dry_run {
+            let costs: Vec<_> = points.iter().map(|point| (point, price(point, &device))).collect();
+            return print(plan(&costs)).map(|()| ExitCode::SUCCESS);
+        }
+        check_folders(&out, &points)?;
+        fs::create_dir_all(&out).map_err(|e| Error::io("create", &out, &e))?;
+        let (file, kept) = Lines::open(&out.join(RESULTS), |_: &Outcome| true)?;
+        // What failed is tried again.
+        let kept = kept.into_iter().filter(|outcome| outcome.result().is_some());
+        let kept = kept.map(|outcome| (outcome.key.clone(), outcome)).collect();
+        Sweeping { sweep: &sweep, file, kept, out: &out, device: &device, guard: Guard::new()? }.all(&points)
+    })
+}
+
+/// Reads a sweep's file.
+fn read(path: &Path) -> Result<Sweep> {
+    let mut sweep = Sweep::default();
+    // Sizes may be empty, and come in the file's order.
+    for (name, place) in toml_file::tables_in(path, "size")? {
+        sweep.size(&name).map_err(|e| e.at(place))?;
+    }
+    for setting in toml_file::read(path)? {
+        sweep.set(&setting.key, &setting.value).map_err(|e| e.at(&setting.key).at(&setting.place))?;
+    }
+    Ok(sweep)
+}
+
+fn price(point: &Point, device: &Device) -> Result<Cost> {
+    let config = point.config.as_ref().map_err(Clone::clone)?;
+    let plans = Plans::new(config, device)?;
+    Ok(Cost { flops_per_token: plans.flops_per_token(), bytes: plans.store.bytes() as f64 })
+}
+
+/// That every folder there is holds its point's run: results of other settings must not pass for these.
+fn check_folders(out: &Path, points: &[Point]) -> Result<()> {
+    for point in points {
+        let path = out.join(&point.name);
+        // A folder that cannot be read is its point's failure.
+        let Ok(run) = Run::open(&path) else { continue };
+        if let Some((key, found, wanted)) = point.difference(run.config())? {
+            return Err(Error::usage(format!(
+                "{} holds a run with {key} = {found}, the sweep wants {wanted}: name another folder with --out, or remove that one",
+                path.display()
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// A sweep under way: one point after the other, and a record of each.
+struct Sweeping<'a> {
+    sweep: &'a Sweep,
+    file: Lines,
+    kept: HashMap<String, Outcome>,
+    out: &'a Path,
+    device: &'a Device,
+    guard: Guard,
+}
+
+impl Sweeping<'_> {
+    /// Does what is left of `points`, then shows everything. What is wrong with a point is in its record.
+    fn all(mut self, points: &[Point]) -> Result<ExitCode> {
+        let mut outcomes = Vec::new();
+        for (number, point) in (1..).zip(points) {
+            note(format_args!("point {number}/{}: {}", points.len(), point.name));
+            let outcome = match self.attempt(point) {
+                Ok(Some(outcome)) => outcome,
+                Ok(None) => break,
+                Err(error) => {
+                    note(format_args!("{} failed: {error}", point.name));
+                    Outcome::failed(point, &command(), &error)?
+                }
+            };
+            if !self.kept.contains_key(&outcome.key) {
+                self.file.write(&outcome)?;
+                self.file.sync()?;
+            }
+            outcomes.push(outcome);
+            if self.guard.asked() {
+                break;
+            }
+        }
+        write(self.out, &outcomes)?;
+        print(text(&outcomes))?;
+        if outcomes.len() < points.len() {
+            let (done, all) = (outcomes.len(), points.len());
+            note(format_args!("interrupted with {done} of {all} points done; the same command goes on"));
+            return Ok(ExitCode::from(CODE));
+        }
+        print(format_args!("\nresults, table and figures: {}", self.out.display()))?;
+        let failed = outcomes.iter().any(|outcome| outcome.reason().is_some());
+        Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    }
+
+    /// Trains and judges a point, as far as that is left to do; `None` if an interrupt stopped it.
+    fn attempt(&self, point: &Point) -> Result<Option<Outcome>> {
+        let config = point.config.as_ref().map_err(Clone::clone)?;
+        let material = lab::text::material(config)?;
+        let device = if matches!(self.device, Device::Cpu) { "cpu" } else { "cuda" };
+        let key = self.sweep.key(point, &material.fingerprint, device)?;
+        if let Some(outcome) = self.kept.get(&key) {
+            note(format_args!("{}: kept from {}", point.name, self.out.join(RESULTS).display()));
+            return Ok(Some(outcome.clone()));
+        }
+        config.check_device(self.device, Work::Training)?;
+        let cost = price(point, self.device)?;
+        let mut session = self.session(&self.out.join(&point.name), config, &material)?;
+        if !train::steps(&mut session, &self.guard, false)? {
+            return Ok(None);
+        }
+        let run = session.run().clone();
+        drop(session);
+        let mut model = run.load(self.device, Work::Evaluation)?;
+        warn(&model);
+        let bar = bar(0, "{bar:24} {pos}/{len} sequences  ETA {eta}");
+        let judged = self.sweep.judge(&run, &mut model, |done, count| {
+            bar.set_length(count);
+            bar.set_position(done);
+        });
+        bar.finish_and_clear();
+        let judged = judged?;
+        if judged.holds == Some(false) {
+            note(format_args!("{}: THE BOUND IS BROKEN: please report this", point.name));
+        }
+        note(format_args!("{}: {} perplexity {:.4}", point.name, judged.protocol.name(), judged.perplexity));
+        Outcome::finished(&key, point, &command(), cost.flops_per_token, (&run, &model.weights), judged).map(Some)
+    }
+
+    /// A new run, or the one that is there from its newest checkpoint.
+    fn session(&self, path: &Path, config: &Config, material: &Material) -> Result<Session> {
+        if !Run::exists(path) {
+            return Session::begin(&NewFolder::at(path)?, config, material, self.device);
+        }
+        let mut run = Run::open(path)?;
+        run.change(config.clone())?;
+        let (session, warnings) = Session::resume(&run, material, self.device)?;
+        warnings.iter().for_each(|warning| note(format_args!("warning: {warning}")));
+        run.write_config()?;
+        Ok(session)
+    }
+}
+
+/// Writes `sweep.csv` and the figures into `folder`, each whole or not at all. A figure without a point is taken away.
+fn write(folder: &Path, outcomes: &[Outcome]) -> Result<()> {
+    write_atomic(&folder.join("sweep.csv"), &csv(outcomes)?)?;
+    for (name, figure) in FIGURES.iter().zip(figures(outcomes)) {
+        let path = folder.join(format!("{name}.svg"));
+        match figure {
+            Some(figure) => write_atomic(&path, figure.file().as_bytes())?,
+            None if path.exists() => fs::remove_file(&path).map_err(|e| Error::io("remove", &path, &e))?,
+            None => {}
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,91 @@
+use super::{Finished, Outcome, Point};
+use crate::table::{DASH, Table, digits, or_dash, short, si};
+use engine::{Error, Result};
+use serde_json::Value;
+use std::collections::BTreeSet;
+
+/// What training a point costs, counted from its plans.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Cost {
+    /// FLOPs per token position.
+    pub flops_per_token: f64,
+    /// Bytes of everything that training holds.
+    pub bytes: f64,
+}
+
+/// The points and what they cost, or why they will fail.
+pub fn plan(points: &[(&Point, Result<Cost>)]) -> String {
+    let tokens = |point: &Point| point.tokens() as f64;
+    let cell = |cost: &Result<Cost>, of: &dyn Fn(&Cost) -> String| or_dash(cost.as_ref().ok().map(of));
+    let table = Table::of(points)
+        .left("point", |(point, _)| &point.name)
+        .right("steps", |(point, _)| point.asked.train.steps)
+        .right("tokens", |(point, _)| si(tokens(point), ""))
+        .right("FLOP/token", |(_, cost)| cell(cost, &|cost| si(cost.flops_per_token, "")))
+        .right("FLOP", |(point, cost)| cell(cost, &|cost| si(cost.flops_per_token * tokens(point), "")))
+        .right("memory", |(_, cost)| cell(cost, &|cost| si(cost.bytes, "B")))
+        .left("", |(_, cost)| cost.as_ref().err().map_or(String::new(), |error| format!("will fail: {error}")));
+    let costs = points.iter().filter_map(|(point, cost)| Some(cost.as_ref().ok()?.flops_per_token * tokens(point)));
+    format!("{table}\n\n{} points, {} FLOP of training in all", points.len(), si(costs.sum(), ""))
+}
+
+/// The table of what is there, and why the rest is not.
+pub fn text(outcomes: &[Outcome]) -> String {
+    let finished: Vec<(&Outcome, &Finished)> = outcomes.iter().filter_map(|o| Some((o, o.result()?))).collect();
+    // Of a model that has learnt little perplexity and error are astronomical.
+    let show = |x: f64| if x < 1e5 { format!("{x:.4}") } else { format!("{x:.1e}") };
+    let table = Table::of(&finished)
+        .left("point", |(o, _)| &o.point)
+        .right("parameters", |(o, _)| o.parameters.map_or(DASH.into(), |n| si(n as f64, "")))
+        .right("T", |(o, _)| o.fast_steps)
+        .right("K", |(o, _)| o.latents_per_layer)
+        .right("N_z", |(o, _)| o.latents_total)
+        .right("tokens", |(_, f)| si(f.tokens as f64, ""))
+        .right("FLOP/token", |(_, f)| si(f.flops_per_token, ""))
+        .right("perplexity", |(_, f)| {
+            let error = f.judgement.perplexity_error;
+            let error = if error.is_finite() { format!(" ± {}", show(error)) } else { String::new() };
+            show(f.judgement.perplexity) + &error
+        })
+        .left("", |(_, f)| &f.judgement.protocol_status)
+        .right("bits/byte", |(_, f)| digits(f.judgement.bits_per_byte, 4))
+        .right("NLL", |(_, f)| digits(f.judgement.nll_per_sequence, 2))
+        .right("+ KL", |(_, f)| digits(f.judgement.kl_per_sequence, 2))
+        .right("seconds", |(_, f)| digits(f.train_seconds, 0))
+        .right("seed", |(o, _)| o.seed)
+        .left("weights", |(_, f)| short(&f.weights_sha256));
+    let mut lines = vec![table.to_string()];
+    if let Some(least) = finished.iter().find_map(|(_, f)| f.judgement.least_perplexity) {
+        lines.push(format!("the least possible: perplexity {least:.4}, that of the stories' own source"));
+    }
+    let commands: BTreeSet<&str> = outcomes.iter().map(|outcome| outcome.command.as_str()).collect();
+    lines.extend(commands.iter().map(|command| format!("by {command}")));
+    let failed = outcomes.iter().filter_map(|o| Some(format!("{} failed: {}", o.point, o.reason()?)));
+    lines.extend(failed);
+    lines.join("\n")
+}
+
+/// The columns of the table as a file: entries of a result's line.
+const COLUMNS: &str = "point,status,kind,size,fast_steps,latents_per_layer,latents_total,seed,parameters,tokens,targets,\
+                       flops_per_token,flops,protocol,sequences,perplexity,perplexity_error,bits_per_byte,nll_per_sequence,\
+                       kl_per_sequence,least_perplexity,train_seconds,weights_sha256,config_sha256,command,reason";
+
+/// The table as comma-separated values.
+///
+/// # Errors
+/// None that an outcome can cause.
+pub fn csv(outcomes: &[Outcome]) -> Result<Vec<u8>> {
+    let fail = |error: &dyn std::fmt::Display| Error::new(format!("cannot lay out the table: {error}"));
+    let mut writer = csv::Writer::from_writer(Vec::new());
+    writer.write_record(COLUMNS.split(',')).map_err(|e| fail(&e))?;
+    for outcome in outcomes {
+        let line = serde_json::to_value(outcome).map_err(|e| fail(&e))?;
+        let cell = |key: &str| match &line[key] {
+            Value::String(text) => text.clone(),
+            Value::Null => String::new(),
+            value => value.to_string(),
+        };
+        writer.write_record(COLUMNS.split(',').map(cell)).map_err(|e| fail(&e))?;
+    }
+    writer.into_inner().map_err(|e| fail(&e))
+}
