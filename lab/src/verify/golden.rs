@@ -1,6 +1,6 @@
 //! The model against numbers that an independent implementation computed in f64.
 
-use super::ops::relative_error;
+use super::relative_error;
 use autograd::{Graph, Id, Phase, Plan, Request, Store};
 use engine::{Buffer, DType, Device, Error, Result, Spec};
 use kernels::add::Add;

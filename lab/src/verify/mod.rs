@@ -1,14 +1,12 @@
-//! How a user trusts a build and a machine: every op's cases against the f64 reference, on the CPU and on a GPU, and a golden
-//! file's numbers.
+//! How a user comes to trust a build on a machine: every op's cases against f64, on the CPU and on a GPU, and the numbers of a
+//! golden file.
 
 mod cases;
-mod device;
 mod golden;
 mod ops;
 mod updates;
 
-pub use cases::{Arithmetic, Pass, errors, passes};
-pub use device::{DeviceReport, LONG, MODEL_SIZES, SIZES, WIDE, device, device_tolerance, sizes};
+pub use cases::{Arithmetic, Pass, errors, passes, relative_error};
 pub use golden::{Comparison, golden, tolerance};
-pub use ops::{OpReport, ops, relative_error};
+pub use ops::{LONG, MODEL_SIZES, OpReport, SIZES, WIDE, device, device_tolerance, ops, sizes};
 pub use updates::{Script, scripts};

@@ -1,101 +1,221 @@
-use autograd::gradcheck::{Bench, Options, check_op};
-use engine::{Buffer, DType, Want};
-use kernels::case::{Case, Sizes};
-use kernels::registry::ROOMS;
+//! Every op and every update against the CPU's f64: on the CPU in f32, on a GPU in f32 and bf16.
 
-/// How one op did at all of its cases.
+use super::cases::{Arithmetic, errors, on_host, passes, relative_error};
+use super::updates::{Script, scripts};
+use autograd::gradcheck::{Bench, Options, check_op};
+use engine::rng::Stream;
+use engine::{Buffer, DType, Device, Result, Want};
+use kernels::case::{Case, Sizes};
+use kernels::cast::Cast;
+use kernels::cross_entropy::CHUNK;
+use kernels::registry::{ROOMS, Room};
+
+/// How one room did on a device in one storage type.
 #[derive(Clone, Debug, PartialEq)]
 pub struct OpReport {
-    /// Room and op.
+    /// The room, and what of it.
     pub op: String,
+    /// How tensors were stored.
+    pub dtype: DType,
     /// Cases run.
     pub cases: usize,
-    /// Worst relative error ‖f32 − f64‖ / ‖f64‖ of any output.
+    /// Cases left out: their heads are too wide for this GPU.
+    pub left_out: usize,
+    /// Worst relative error ‖x − f64‖ / ‖f64‖ of any output; of an update that of any state.
     pub forward: f64,
-    /// The same of any gradient.
-    pub gradient: f64,
-    /// Worst relative difference between an f64 gradient and central differences; `None` without gradients.
+    /// The same of any gradient; `None` without gradients.
+    pub gradient: Option<f64>,
+    /// Worst relative difference between an f64 gradient and central differences; `None` where that was not checked.
     pub numeric: Option<f64>,
-    /// What was found wrong.
+    /// The first deviation beyond the tolerance.
     pub failure: Option<String>,
 }
 
-/// Largest accepted relative error of f32 against f64.
-const F32_TOLERANCE: f64 = 1e-4;
-
-/// Sizes with tails everywhere, and sizes with full blocks.
-const SIZES: [Sizes; 2] = [
-    Sizes { batch: 2, tokens: 37, heads: 3, head_dim: 10, window: 11, latents: 3, ffn: 45, vocab: 101 },
-    Sizes { batch: 1, tokens: 128, heads: 2, head_dim: 32, window: 48, latents: 8, ffn: 96, vocab: 258 },
+/// Ones, tails everywhere, full packs and blocks.
+pub const SIZES: [Sizes; 3] = [
+    Sizes { batch: 1, tokens: 1, heads: 1, head_dim: 2, window: 1, latents: 1, ffn: 1, vocab: 2 },
+    Sizes { batch: 2, tokens: 37, heads: 3, head_dim: 10, window: 11, latents: 19, ffn: 45, vocab: 101 },
+    Sizes { batch: 2, tokens: 130, heads: 2, head_dim: 32, window: 48, latents: 8, ffn: 96, vocab: 258 },
 ];
 
-/// Runs every op's cases on this machine.
-pub fn ops() -> Vec<OpReport> {
-    ROOMS
-        .iter()
-        .map(|room| {
-            let mut report =
-                OpReport { op: room.name.into(), cases: 0, forward: 0.0, gradient: 0.0, numeric: None, failure: None };
-            for case in SIZES.iter().flat_map(|s| (room.cases)(s)) {
-                check(&case, &mut report);
-            }
-            report
-        })
-        .collect()
+/// More tokens than the head takes at a time.
+pub const LONG: Sizes = Sizes { tokens: CHUNK + 70, vocab: 5, ..SIZES[0] };
+
+/// Rows of more numbers than a warp keeps in registers.
+pub const WIDE: [Sizes; 2] =
+    [Sizes { tokens: 3, head_dim: 1090, ..SIZES[0] }, Sizes { tokens: 3, head_dim: 1096, ..SIZES[0] }];
+
+/// Sizes like those of a model, where a real GPU's tiles and its libraries' algorithms are those of training. Too large for a
+/// stand-in that runs on the CPU.
+pub const MODEL_SIZES: Sizes =
+    Sizes { batch: 2, tokens: 512, heads: 8, head_dim: 64, window: 256, latents: 24, ffn: 1408, vocab: 8192 };
+
+/// Largest accepted relative error on a device: of single ops, and of updates.
+pub fn device_tolerance(dtype: DType) -> f64 {
+    if dtype == DType::Bf16 { 1e-2 } else { 1e-4 }
 }
 
-fn check(case: &Case, report: &mut OpReport) {
-    report.cases += 1;
-    let (exact, single) = (run(case, DType::F64), run(case, DType::F32));
-    let place = format!("{} {}", case.op.name(), case.label);
-    for (what, pairs, worst) in [
-        ("output", exact.0.iter().zip(&single.0), &mut report.forward),
-        ("gradient", exact.1.iter().zip(&single.1), &mut report.gradient),
-    ] {
-        for (i, (a, b)) in pairs.enumerate() {
-            let error = relative_error(b, a);
-            *worst = worst.max(error);
-            // Written so that NaN fails.
-            let close = error <= F32_TOLERANCE;
-            if !close {
-                report.failure.get_or_insert(format!("{place}: {what} {i} is off by {error:.1e}"));
-            }
-        }
-    }
-    match check_op(case.op.as_ref(), &case.buffers(DType::F64, 1), &Options::default()) {
-        Ok(r) if r.checked > 0 => report.numeric = Some(report.numeric.unwrap_or(0.0).max(r.worst)),
-        Ok(_) => {}
-        Err(e) => {
-            report.failure.get_or_insert(format!("{place}: {e}"));
-        }
-    }
-}
-
-/// Outputs and gradients at the same numbers in any precision.
-fn run(case: &Case, dtype: DType) -> (Vec<Vec<f64>>, Vec<Vec<f64>>) {
-    let ins = case.buffers(dtype, 1);
-    let op = case.op.as_ref();
-    let mut bench = Bench::new(op, &ins);
-    let outs = bench.forward(&ins);
-    let wants: Vec<Want> =
-        (0..ins.len()).map(|i| if op.differentiable(i) { Want::Write } else { Want::Skip }).collect();
-    let grads = if wants.contains(&Want::Write) {
-        let d_out = Buffer::from_f64(dtype, outs[0].shape().dims(), &vec![1.0; outs[0].len()]);
-        bench.vjp(&wants, &ins, &outs, &d_out, &[])
-    } else {
-        Vec::new()
+/// The sizes that a room's kernels are tried at: attention has a compilation for every width of heads, and norms
+/// keep part of a row.
+pub fn sizes(room: &Room) -> Vec<Sizes> {
+    let wide = |head_dim| Sizes { tokens: 70, heads: 1, head_dim, window: 40, latents: 19, ..SIZES[0] };
+    let further = match room.name {
+        "cross_entropy" => vec![LONG],
+        name if name.contains("attention") => [64, 120, 128].map(wide).to_vec(),
+        name if name.contains("norm") => WIDE.to_vec(),
+        _ => vec![],
     };
-    let numbers = |buffers: &[Buffer]| buffers.iter().filter(|b| !b.is_empty()).map(Buffer::to_f64).collect();
-    (numbers(&outs), numbers(&grads))
+    [&SIZES[..], &further].concat()
 }
 
-/// ‖a − b‖ / ‖b‖, and ‖a‖ where b is zero.
-pub fn relative_error(a: &[f64], b: &[f64]) -> f64 {
-    let norm = |it: &mut dyn Iterator<Item = f64>| it.map(|x| x * x).sum::<f64>().sqrt();
-    let difference = norm(&mut a.iter().zip(b).map(|(a, b)| a - b));
-    let size = norm(&mut b.iter().copied());
-    if a.len() != b.len() {
-        return f64::INFINITY;
+/// Runs every op's cases on this processor in f32, and checks their f64 gradients against central differences.
+///
+/// # Errors
+/// None that a processor can cause.
+pub fn ops() -> Result<Vec<OpReport>> {
+    let of_room = |room: &Room| {
+        let mut report = OpReport::new(room.name, DType::F32);
+        for case in SIZES[1..].iter().flat_map(|size| (room.cases)(size)) {
+            let place = format!("{} {}", case.op.name(), case.label);
+            report.check(&place, |report| Ok(report.case(&case, &Device::Cpu)?.or_else(|| report.numeric(&case))))?;
+        }
+        Ok(report)
+    };
+    ROOMS.iter().map(of_room).collect()
+}
+
+/// Runs every room's cases, also at the sizes `further`, and every update on `device`, which must have all kernels loaded, in
+/// f32 and in bf16; calls `done` with each report as it comes.
+///
+/// # Errors
+/// If the device fails, with the place: it can then do nothing more.
+pub fn device(device: &Device, further: &[Sizes], mut done: impl FnMut(&OpReport)) -> Result<Vec<OpReport>> {
+    let mut reports = Vec::new();
+    let mut add = |report: OpReport| {
+        done(&report);
+        reports.push(report);
+    };
+    for room in ROOMS.iter().filter(|room| room.cuda.is_some()) {
+        for dtype in [DType::F32, DType::Bf16] {
+            let widest = match device {
+                Device::Cuda(gpu) if ["window_attention", "cross_attention"].contains(&room.name) => {
+                    kernels::widest_head(&**gpu, dtype)
+                }
+                _ => usize::MAX,
+            };
+            let mut report = OpReport::new(room.name, dtype);
+            for size in sizes(room).iter().chain(further) {
+                for case in (room.cases)(size) {
+                    if size.head_dim > widest {
+                        report.left_out += 1;
+                        continue;
+                    }
+                    report.check(&format!("{} {}", case.op.name(), case.label), |report| report.case(&case, device))?;
+                }
+            }
+            add(report);
+        }
     }
-    if size > 0.0 { difference / size } else { difference }
+    for dtype in [DType::F32, DType::Bf16] {
+        let mut report = OpReport::new("cast", dtype);
+        report.check("cast", |report| report.cast(device))?;
+        add(report);
+    }
+    // Updates work on what is learned, which lies in f32.
+    let mut scripts = scripts();
+    scripts.sort_by_key(|script| script.room);
+    for scripts in scripts.chunk_by(|a, b| a.room == b.room) {
+        let mut report = OpReport::new(&format!("{} in place", scripts[0].room), DType::F32);
+        for script in scripts {
+            report.check("buffer", |report| report.update(script, device))?;
+        }
+        add(report);
+    }
+    Ok(reports)
+}
+
+impl OpReport {
+    fn new(op: &str, dtype: DType) -> Self {
+        Self { op: op.into(), dtype, cases: 0, left_out: 0, forward: 0.0, gradient: None, numeric: None, failure: None }
+    }
+
+    /// Counts a case, and keeps the first deviation with its place.
+    fn check(&mut self, place: &str, case: impl FnOnce(&mut Self) -> Result<Option<String>>) -> Result<()> {
+        self.cases += 1;
+        let place = format!("{} {}, {place}", self.op, self.dtype);
+        if let Some(deviation) = case(self).map_err(|e| e.at(&place))? {
+            self.failure.get_or_insert(format!("{place}: {deviation}"));
+        }
+        Ok(())
+    }
+
+    fn case(&mut self, case: &Case, device: &Device) -> Result<Option<String>> {
+        // The device goes first: if it fails, there is nothing to compare.
+        let ours = passes(case, device, self.dtype, Arithmetic::Stored)?;
+        let exact = passes(case, &Device::Cpu, self.dtype, Arithmetic::Exact)?;
+        let mut deviation = None;
+        for (pass, i, error) in errors(&ours, &exact) {
+            let worst = if pass.is_backward { self.gradient.get_or_insert(0.0) } else { &mut self.forward };
+            *worst = larger(*worst, error);
+            deviation = deviation.or(too_far(&format!("{} {i}", pass.what), error, self.dtype));
+        }
+        Ok(deviation)
+    }
+
+    /// The f64 gradient against central differences, for every subset of wanted inputs.
+    fn numeric(&mut self, case: &Case) -> Option<String> {
+        match check_op(case.op.as_ref(), &case.buffers(DType::F64, 1), &Options::default()) {
+            Ok(checked) if checked.checked > 0 => {
+                self.numeric = Some(larger(self.numeric.unwrap_or(0.0), checked.worst));
+                None
+            }
+            Ok(_) => None,
+            Err(e) => Some(e.to_string()),
+        }
+    }
+
+    /// Rounding is exact, so all bits must be the CPU's, there and back.
+    fn cast(&mut self, device: &Device) -> Result<Option<String>> {
+        let numbers = |dtype, site| {
+            let mut x = vec![0.0; 2059];
+            Stream::new(3, site).fill_normal(&mut x, |x| x);
+            Buffer::from_f64(dtype, &[x.len()], &x)
+        };
+        let (from, to) = if self.dtype == DType::F32 { (DType::F32, DType::Bf16) } else { (DType::Bf16, DType::F32) };
+        let (x, d_y) = ([numbers(from, 1)], numbers(to, 2));
+        let run = |device: &Device| -> Result<Vec<Buffer>> {
+            let op = Cast { to };
+            let mut bench = Bench::on(device, &op, &x);
+            let mut all = bench.forward(&x);
+            all.extend(bench.vjp(&[Want::Write], &x, &[], &d_y, &[]));
+            on_host(all)
+        };
+        let (ours, exact) = (run(device)?, run(&Device::Cpu)?);
+        let error = |i: usize| relative_error(&ours[i].to_f64(), &exact[i].to_f64());
+        (self.forward, self.gradient) = (error(0), Some(error(1)));
+        let same = ours.iter().zip(&exact).all(|(a, b)| a.as_bytes() == b.as_bytes());
+        Ok((!same).then(|| "other bits than on the CPU".into()))
+    }
+
+    fn update(&mut self, script: &Script, device: &Device) -> Result<Option<String>> {
+        let (exact, ours) = (script.run(&Device::Cpu, DType::F64)?, script.run(device, DType::F32)?);
+        let mut deviation = None;
+        for (i, (a, b)) in ours.iter().zip(&exact).enumerate() {
+            let error = relative_error(&a.to_f64(), &b.to_f64());
+            self.forward = larger(self.forward, error);
+            deviation = deviation.or(too_far(&i.to_string(), error, self.dtype));
+        }
+        Ok(deviation)
+    }
+}
+
+/// The larger of the two; NaN if either is.
+fn larger(a: f64, b: f64) -> f64 {
+    if a.is_nan() || b.is_nan() { f64::NAN } else { a.max(b) }
+}
+
+fn too_far(what: &str, error: f64, dtype: DType) -> Option<String> {
+    // Written so that NaN is too far.
+    let close = error <= device_tolerance(dtype);
+    (!close).then(|| format!("{what} is off by {error:.1e}"))
 }
