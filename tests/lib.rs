@@ -2,6 +2,7 @@
 
 #[path = "driver/mod.rs"]
 pub mod driver;
+pub mod measured;
 #[path = "shim/mod.rs"]
 pub mod shim;
 

@@ -1,7 +1,7 @@
 //! Every package that the library is built with.
 
 use crate::root;
-use ltm::json::{self, Value};
+use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs;
 use std::process::Command;
@@ -26,7 +26,7 @@ struct Facts {
 pub fn section() -> String {
     let (tree, facts, reasons) = (tree(), facts(), reasons());
     let mut text = format!(
-        "## Dependencies of the library\n\nWithout the command line, on all platforms together, and with what only the compiler runs: {} packages.\n\n\
+        "## Dependencies of the library\n\nOf `engine`, `kernels`, `autograd` and `ltm`, on all platforms together, with what only the compiler runs: {} packages.\n\n\
          | package | version | licence | why it is there | build script |\n|---|---|---|---|---|\n",
         tree.len()
     );
@@ -63,7 +63,6 @@ fn tree() -> BTreeMap<(String, String), Package> {
         "--offline",
         "-p",
         "ltm",
-        "--no-default-features",
         "--edges",
         "normal,build",
         "--target",
@@ -96,20 +95,14 @@ fn tree() -> BTreeMap<(String, String), Package> {
 }
 
 fn facts() -> HashMap<(String, String), Facts> {
-    let metadata = json::parse(cargo(&["metadata", "--offline", "--format-version", "1"])).expect("JSON");
-    let packages = metadata.read("packages", Value::as_array).expect("packages");
-    let text = |package: &Value, key: &str| package.read(key, Value::as_str).map(str::to_string);
-    let is_script = |target: &Value| {
-        let kinds = target.read("kind", Value::as_array).expect("kinds");
-        kinds.iter().any(|kind| kind.as_str() == Ok("custom-build"))
-    };
-    let facts = packages.iter().map(|package| {
-        let targets = package.read("targets", Value::as_array).expect("targets");
-        let facts = Facts {
-            licence: text(package, "license").unwrap_or_else(|_| "not said".into()),
-            has_build_script: targets.iter().any(is_script),
-        };
-        ((text(package, "name").expect("a name"), text(package, "version").expect("a version")), facts)
+    let metadata = cargo(&["metadata", "--offline", "--format-version", "1"]);
+    let metadata: Value = serde_json::from_str(&metadata).expect("JSON");
+    let text = |value: &Value| value.as_str().unwrap_or("not said").to_string();
+    let scripts = |targets: &Value| targets.as_array().into_iter().flatten().any(|t| t["kind"][0] == "custom-build");
+    let packages = metadata["packages"].as_array().expect("packages").iter();
+    let facts = packages.map(|package| {
+        let facts = Facts { licence: text(&package["license"]), has_build_script: scripts(&package["targets"]) };
+        ((text(&package["name"]), text(&package["version"])), facts)
     });
     facts.collect()
 }

@@ -1,17 +1,13 @@
-//! Every op and update: what its documentation says it computes, and how far it is off.
+//! Every op and update: what its documentation says it computes.
 
-use crate::errors::{BACKENDS, Errors, Found, of_ops, of_updates};
 use crate::root;
 use crate::sources::{files, short};
-use engine::DType;
 use std::fs;
 
 /// What the sources say about an op.
 struct Described {
     /// Its name in plans and tables.
     name: String,
-    /// The folder.
-    room: String,
     file: String,
     is_update: bool,
     /// The items of its documentation, `Formula`, `VJP`, `Source` and `Check`.
@@ -30,28 +26,18 @@ pub fn section() -> String {
         .flat_map(|path| described(&fs::read_to_string(path).expect("a source"), &short(path)))
         .collect();
     all.sort_by(|a, b| (a.is_update, &a.name).cmp(&(b.is_update, &b.name)));
-    let (mut ops, mut updates) = (of_ops(), of_updates());
-    let mut text = "## Ops\n\nFormula, VJP (vector-Jacobian product) and source are the op's documentation. The f64 gradient is compared with \
-         central differences for every subset of wanted inputs at 256 random points (`cargo test -p gradtest`), at each in every case that \
-         the op has; an input counts as certified in a case where at least one comparison was conclusive, and must be in some. The other rows are the worst relative error ‖x − f64‖ / ‖f64‖ of result and gradient at the \
-         cases of `ltm verify`; nothing computes in bf16 on the CPU. No GPU is needed for this page: its CUDA kernels ran on the processor.\n"
+    let mut text = "## Ops\n\nFormula, VJP (vector-Jacobian product) and source are the op's documentation. Gradients are checked against central \
+         differences; where that is not possible, the op's documentation says what is done instead.\n"
         .to_string();
     for op in all.iter().filter(|op| !op.is_update) {
-        let found = ops.remove(op.name.as_str()).unwrap_or_else(|| panic!("{}: no case tries it", op.name));
         text.push_str(&head(op, &["Formula", "VJP", "Source"]));
-        text.push_str(&status(op, &found));
-        text.push_str(&table(&found));
+        if let Some(check) = op.item("Check") {
+            text.push_str(&format!("- Check: {check}\n"));
+        }
     }
-    assert!(ops.is_empty(), "without documentation: {:?}", ops.keys());
-    text.push_str("\n## Updates in place\n\nWhat changes weights, posteriors and rings between ops. Errors are those of all updates of a folder together, after several steps.\n");
+    text.push_str("\n## Updates in place\n\nWhat changes weights, posteriors and rings between ops.\n");
     for op in all.iter().filter(|op| op.is_update) {
         text.push_str(&head(op, &["Formula", "Source"]));
-    }
-    for room in
-        all.iter().filter(|op| op.is_update).map(|op| op.room.clone()).collect::<std::collections::BTreeSet<_>>()
-    {
-        let found = updates.remove(room.as_str()).unwrap_or_else(|| panic!("{room}: no script tries it"));
-        text.push_str(&format!("\n### Errors of {room}\n\n{}", table_of_updates(&found)));
     }
     text
 }
@@ -61,42 +47,6 @@ fn head(op: &Described, items: &[&str]) -> String {
     for item in items {
         let said = op.item(item).unwrap_or_else(|| panic!("{}: its documentation has no item {item}", op.name));
         text.push_str(&format!("- {item}: {said}\n").replace(": \n", ":\n"));
-    }
-    text
-}
-
-/// Whether the gradient was held against central differences, and in how many cases that could certify something.
-fn status(op: &Described, found: &Found) -> String {
-    let also = op.item("Check");
-    let Some(numeric) = &found.numeric else {
-        let also = also.unwrap_or_else(|| panic!("{}: neither a numeric check nor a word why", op.name));
-        return format!("- Gradient check: none against central differences. Instead: {also}\n");
-    };
-    let inputs = numeric.certified.iter().map(|(input, times)| format!("`{input}` ≈{times}"));
-    let (inputs, cases) = (inputs.collect::<Vec<_>>().join(", "), numeric.tried.cases);
-    let also = also.map_or(String::new(), |also| format!("; {also}"));
-    format!("- Gradient check: passed in {cases} random cases; certified in how many: {inputs}{also}\n")
-}
-
-fn number(error: Option<f64>) -> String {
-    error.map_or("–".to_string(), |e| if e == 0.0 { "0".into() } else { format!("{e:.1e}") })
-}
-
-fn table(found: &Found) -> String {
-    let mut text = "\n| type and backend | result | gradient |\n|---|---|---|\n".to_string();
-    let verdict = number(found.numeric.as_ref().map(|numeric| numeric.tried.worst));
-    text.push_str(&format!("| CPU f64 against central differences | | {verdict} |\n"));
-    for ((name, _), Errors { result, gradient }) in BACKENDS.iter().zip(found.backends) {
-        text.push_str(&format!("| {name} | {} | {} |\n", number(result), number(gradient)));
-    }
-    text
-}
-
-/// Updates work on what is learned, which lies in f32, and have no gradient.
-fn table_of_updates(found: &Found) -> String {
-    let mut text = "| type and backend | state |\n|---|---|\n".to_string();
-    for ((name, _), errors) in BACKENDS.iter().zip(found.backends).filter(|((_, dtype), _)| *dtype == DType::F32) {
-        text.push_str(&format!("| {name} | {} |\n", number(errors.result)));
     }
     text
 }
@@ -124,8 +74,7 @@ fn described(source: &str, file: &str) -> Vec<Described> {
             declared -= 1;
         }
         let docs = lines[..declared].iter().rposition(|line| !line.starts_with("///")).map_or(0, |i| i + 1);
-        let room = file.split('/').nth(2).unwrap_or_default().to_string();
-        found.push(Described { name, room, file: file.into(), is_update, items: items(&lines[docs..declared]) });
+        found.push(Described { name, file: file.into(), is_update, items: items(&lines[docs..declared]) });
     }
     found
 }

@@ -1,0 +1,22 @@
+//! Measured numbers in `AUDIT.md`.
+
+/// Whether two lines say the same: the same words, and measured numbers that are close.
+pub fn same_line(a: &str, b: &str) -> bool {
+    let (a, b): (Vec<_>, Vec<_>) = (a.split_whitespace().collect(), b.split_whitespace().collect());
+    a.len() == b.len() && a.iter().zip(&b).all(|(a, b)| a == b || close(a, b))
+}
+
+/// Whether two words are measured numbers that say the same.
+fn close(a: &str, b: &str) -> bool {
+    let measured = |text: &str| -> Option<(f64, f64)> {
+        let text = text.trim_end_matches(',');
+        match text.strip_prefix('≈') {
+            Some(rounded) => Some((rounded.parse().ok()?, 1.1)),
+            None => Some((text.contains('e').then(|| text.parse().ok())??, 4.0)),
+        }
+    };
+    match (measured(a), measured(b)) {
+        (Some((a, factor)), Some((b, other))) if factor == other => a <= b * factor && b <= a * factor,
+        _ => false,
+    }
+}
