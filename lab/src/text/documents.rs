@@ -321,7 +321,8 @@ impl Table {
             Column::Name(name) => {
                 let names = input.byte_headers().map_err(|error| in_table(&file, &error))?;
                 names.iter().position(|found| found == name.as_bytes()).ok_or_else(|| {
-                    let names: Vec<_> = names.iter().map(String::from_utf8_lossy).collect();
+                    let names = names.iter().map(|name| String::from_utf8_lossy(name).escape_debug().to_string());
+                    let names: Vec<_> = names.collect();
                     Error::new(format!("{}:1: no column {name:?}; there are: {}", file.display(), names.join(", ")))
                 })
             }

@@ -128,7 +128,7 @@ fn json_field(line: &[u8], field: &str) -> Result<String> {
         Some(Value::String(text)) => Ok(text),
         Some(_) => Err(Error::new(format!("field {field:?} is not a string"))),
         None => {
-            let keys: Vec<_> = entries.keys().map(String::as_str).collect();
+            let keys: Vec<_> = entries.keys().map(|key| key.escape_debug().to_string()).collect();
             Err(Error::new(format!("no field {field:?}; there are: {}", keys.join(", "))))
         }
     }
