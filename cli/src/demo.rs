@@ -2,12 +2,13 @@
 
 use super::eval::{progress, warn};
 use super::interrupt::{self, Guard};
-use super::output::{Align, print, short, si, table, write};
+use super::output::{print, write};
 use super::settings::{Single, free_name};
 use super::{device, threads, train};
 use engine::{Device, Error, Result};
 use lab::eval::{Options, Row, evaluate};
 use lab::plan::Plans;
+use lab::table::{Table, digits, nats as shown, short, si};
 use ltm::config::{Config, ModelKind, Work, parameter_count};
 use ltm::corpus::Corpus;
 use ltm::evaluate::{Mean, Protocol};
@@ -115,15 +116,15 @@ fn demo(
     print("\n4. Letting it write.\n")?;
     writing(&mut model, &corpus, &story.bytes)?;
 
-    print("\nResults\n")?;
+    print("Results\n")?;
     print(lab::eval::text(&rows))?;
     print("")?;
     let elbo = rows.iter().find(|row| row.figures.protocol == Protocol::Elbo).map_or(&[][..], |row| &row.sequence_nats);
-    let readers = [
-        Reader { who: "the baseline, exactly", nats: &exact[0].sequence_nats, run: &baseline_out, model: &rival },
-        Reader { who: "this model, by elbo, at most", nats: elbo, run: out, model: &model },
+    let models = [
+        ("the baseline, exactly", &rival, baseline_out.as_path(), exact[0].sequence_nats.as_slice()),
+        ("this model, by elbo, at most", &model, out, elbo),
     ];
-    print(rivals(&readers, &corpus, device)?)?;
+    print(rivals(models, &corpus, device)?)?;
     print(READING)?;
     print(format_args!(
         "\nThe demo took {:.0} seconds; the run is in {}",
@@ -157,25 +158,24 @@ fn writing(model: &mut Loaded, corpus: &Corpus, story: &[u8]) -> Result<()> {
     let sampling = Sampling { temperature: 0.7, ..Sampling::default() };
     let options = Writing { tokens: config.model.seq, sampling, ..Writing::default() };
     let mut writer = Writer::new(config, params, store, lab::text::tokenizer(config.data.tokenizer), options)?;
-    write("From latent thoughts drawn at random:\n  ")?;
-    let mut text = String::new();
-    let mut show = |piece: &str| {
-        text.push_str(piece);
-        write(piece)
-    };
-    writer.text(store, None, 0, &mut show)?;
-    print(format_args!("\n  {}", keeping(corpus, text.as_bytes())))?;
-
-    let half = &story[..half(story)];
-    let prompt = String::from_utf8_lossy(half).into_owned();
-    write(&format!("\nGoing on with the first half of the story above, behind the bar:\n  {prompt}|"))?;
-    let mut text = prompt.clone();
-    let mut show = |piece: &str| {
-        text.push_str(piece);
-        write(piece)
-    };
-    writer.text(store, Some(&prompt), 0, &mut show)?;
-    print(format_args!("\n  {}", keeping(corpus, text.as_bytes())))
+    let prompt = String::from_utf8_lossy(&story[..half(story)]).into_owned();
+    let going_on = format!("Going on with the first half of the story above, behind the bar:\n  {prompt}|");
+    for (words, prompt) in
+        [("From latent thoughts drawn at random:\n  ", None), (going_on.as_str(), Some(prompt.as_str()))]
+    {
+        write(words)?;
+        let mut text = prompt.unwrap_or_default().to_string();
+        writer.text(store, prompt, 0, &mut |piece| {
+            text.push_str(piece);
+            write(piece)
+        })?;
+        let count = corpus.consistency(text.as_bytes());
+        print(format_args!(
+            "\n  (comes back to a fact {} times and keeps to it {} times)\n",
+            count.repeats, count.kept
+        ))?;
+    }
+    Ok(())
 }
 
 /// Where the sentence ends that is nearest to the middle.
@@ -184,65 +184,47 @@ fn half(story: &[u8]) -> usize {
     ends.min_by_key(|end| end.abs_diff(story.len() / 2)).unwrap_or(story.len() / 2)
 }
 
-/// How well a text keeps to its own facts, in words.
-fn keeping(corpus: &Corpus, text: &[u8]) -> String {
-    let count = corpus.consistency(text);
-    format!("(comes back to a fact {} times and keeps to it {} times)", count.repeats, count.kept)
-}
-
-/// A trained model, and what the stories cost it.
-struct Reader<'a> {
-    who: &'static str,
-    nats: &'a [f64],
-    run: &'a Path,
-    model: &'a Loaded,
+/// A reader of the stories: what they cost it, and what is known of it if it is a model.
+struct Reader {
+    who: String,
+    nats: f64,
+    /// Less the baseline's nats, weights, FLOPs and tokens a second of training.
+    model: [String; 4],
 }
 
 /// What readers without latent thoughts would pay, beside what both models pay, and what training took. The baseline is the
-/// first of `readers`.
-fn rivals(readers: &[Reader<'_>; 2], corpus: &Corpus, device: &Device) -> Result<String> {
-    use Align::{Left, Right};
-    let reach = reach(&readers[0].model.config);
-    let mean = |cost: &dyn Fn(&[u8]) -> f64| {
+/// first of `models`.
+fn rivals(models: [(&str, &Loaded, &Path, &[f64]); 2], corpus: &Corpus, device: &Device) -> Result<String> {
+    let config = &models[1].1.config;
+    let reach = reach(config);
+    let known = |who: String, cost: &dyn Fn(&[u8]) -> f64| {
         let documents = (0..STORIES as u32).map(|i| corpus.document(VALIDATION_SEED, i));
-        documents.map(|d| cost(&d.bytes)).sum::<f64>() / STORIES as f64
+        Reader { who, nats: documents.map(|d| cost(&d.bytes)).sum::<f64>() / STORIES as f64, model: Default::default() }
     };
-    let windowed = mean(&|text| corpus.windowed_nats(text, reach).unwrap_or(f64::NAN));
-    let exact = mean(&|text| -corpus.log_prob(text).unwrap_or(f64::NAN));
-    let known = |who: String, nats: f64| {
-        let mut line = vec![who, format!("{nats:.2}")];
-        line.resize(6, String::new());
-        line
-    };
-    let mut lines = vec![
-        known("the least possible: the stories' own source".into(), exact),
-        known(format!("a floor for readers who see {reach} bytes back and have no latents"), windowed),
+    let windowed = |text: &[u8]| corpus.windowed_nats(text, reach).unwrap_or(f64::NAN);
+    let exact = |text: &[u8]| -corpus.log_prob(text).unwrap_or(f64::NAN);
+    let mut readers = vec![
+        known("the least possible: the stories' own source".into(), &exact),
+        known(format!("a floor for readers who see {reach} bytes back and have no latents"), &windowed),
     ];
-    for (i, reader) in readers.iter().enumerate() {
-        let flops = Plans::new(&reader.model.config, device)?.flops_per_token();
-        let (targets, seconds) = Run::open(reader.run)?.effort()?;
-        let less = Mean::of_differences(reader.nats, readers[0].nats);
-        lines.push(vec![
-            reader.who.into(),
-            format!("{:.2}", Mean::of(reader.nats).mean),
-            if i == 0 { String::new() } else { format!("{:.2} ± {:.2}", less.mean, less.error) },
-            short(&reader.model.weights).into(),
-            si(flops, ""),
-            si(targets as f64 / seconds, ""),
-        ]);
+    for (i, (who, model, run, nats)) in models.into_iter().enumerate() {
+        let flops = Plans::new(&model.config, device)?.flops_per_token();
+        let (targets, seconds) = Run::open(run)?.effort()?;
+        let less = shown(Mean::of_differences(nats, models[0].3));
+        let less = if i == 0 { String::new() } else { less };
+        let model = [less, short(&model.weights).into(), si(flops, ""), si(targets as f64 / seconds, "")];
+        readers.push(Reader { who: who.into(), nats: Mean::of(nats).mean, model });
     }
-    let columns = [
-        ("who reads these stories", Left),
-        ("nats/story", Right),
-        ("less the baseline's", Right),
-        ("weights", Left),
-        ("training FLOP/token", Right),
-        ("tokens/s", Right),
-    ];
-    let (config, draws) = (&readers[1].model.config, DRAWS);
-    let how = format!("seed {}, T = {} fast steps, S = {draws} draws", config.train.seed, config.fast.steps);
+    let table = Table::of(&readers)
+        .left("who reads these stories", |reader| &reader.who)
+        .right("nats/story", |reader| digits(reader.nats, 2))
+        .right("less the baseline's", |reader| &reader.model[0])
+        .left("weights", |reader| &reader.model[1])
+        .right("training FLOP/token", |reader| &reader.model[2])
+        .right("tokens/s", |reader| &reader.model[3]);
+    let how = format!("seed {}, T = {} fast steps, S = {DRAWS} draws", config.train.seed, config.fast.steps);
     let paired = "± is one standard error over stories, taken pair by pair; it says nothing of other seeds.";
-    Ok(format!("{}\n{how}; {paired}\n", table(&columns, &lines)))
+    Ok(format!("{table}\n{how}; {paired}\n"))
 }
 
 const READING: &str = "How to read this

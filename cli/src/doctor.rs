@@ -1,10 +1,11 @@
 //! `ltm doctor`.
 
-use super::output::{Align, print, table};
+use super::output::print;
 use super::{device, threads};
 use engine::cuda::Settings;
 use engine::probe::{Finding, State, probe};
 use engine::{Device, Result};
+use lab::table::Table;
 
 /// Say what this machine has, what of it will be used, and what is missing
 ///
@@ -29,16 +30,14 @@ pub fn run(threads: Option<usize>, choice: device::Choice) -> Result<()> {
 }
 
 fn text(findings: &[Finding]) -> String {
-    let rows: Vec<Vec<String>> = findings
-        .iter()
-        .map(|finding| {
-            let state = match finding.state {
-                State::Used => "used",
-                State::Unused => "not used",
-                State::Missing => "missing",
-            };
-            vec![finding.part.to_string(), state.to_string(), finding.text.clone()]
-        })
-        .collect();
-    table(&[("part", Align::Left), ("", Align::Left), ("found", Align::Left)], &rows)
+    let state = |finding: &Finding| match finding.state {
+        State::Used => "used",
+        State::Unused => "not used",
+        State::Missing => "missing",
+    };
+    Table::of(findings)
+        .left("part", |finding| &finding.part)
+        .left("", state)
+        .left("found", |finding| &finding.text)
+        .to_string()
 }
