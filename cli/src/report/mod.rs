@@ -16,9 +16,9 @@ use history::History;
 use lab::suite;
 use ltm::checkpoint::write_atomic;
 use ltm::config::ModelKind;
-use ltm::json::Value;
 use ltm::run::{Record, Run};
 use measure::Measured;
+use serde_json::Value;
 use std::path::{Path, PathBuf};
 
 /// Show runs beside each other in one HTML page

@@ -11,8 +11,8 @@ use lab::suite::{KNOWN, known, published};
 use lab::table::nats;
 use ltm::config::{Config, ModelKind};
 use ltm::evaluate::Protocol;
-use ltm::json::Value;
 use maud::{Markup, html};
+use serde_json::Value;
 use std::collections::BTreeSet;
 
 /// What a column holds.
@@ -219,11 +219,8 @@ pub fn suite(subjects: &[Subject]) -> Markup {
             }))
         })
         .collect();
-    let commands: BTreeSet<&str> = subjects
-        .iter()
-        .flat_map(|subject| &subject.suite)
-        .filter_map(|line| line.read("command", Value::as_str).ok())
-        .collect();
+    let commands: BTreeSet<&str> =
+        subjects.iter().flat_map(|subject| &subject.suite).filter_map(|line| line["command"].as_str()).collect();
     let without: Vec<&str> = subjects.iter().filter(|s| s.suite.is_empty()).map(|s| s.name.as_str()).collect();
     html! {
         @if rows.is_empty() {
@@ -243,13 +240,12 @@ pub fn suite(subjects: &[Subject]) -> Markup {
 
 /// A result of `ltm eval --suite`, with the published figures beside the first protocol of its kind.
 fn suite_row(subject: &Subject, line: &Value) -> Vec<String> {
-    let float = |key: &str| line.get(key).and_then(|x| x.as_f64().ok()).unwrap_or(f64::NAN);
+    let float = |key: &str| line[key].as_f64().unwrap_or(f64::NAN);
     let number = |key: &str, n| digits(float(key), n);
     let text = |key: &str| line.get(key).map_or("–".into(), plain);
     let (set, protocol) = (text("set"), text("protocol"));
     let judged = |protocol: &Protocol| {
-        let is = |line: &Value, key, word| line.read(key, Value::as_str).is_ok_and(|found| found == word);
-        subject.suite.iter().any(|line| is(line, "set", set.as_str()) && is(line, "protocol", protocol.name()))
+        subject.suite.iter().any(|line| line["set"] == set.as_str() && line["protocol"] == protocol.name())
     };
     let protocols: Vec<_> = Protocol::of(subject.kind()).iter().copied().filter(judged).collect();
     let place = protocols.iter().position(|known| known.name() == protocol);
@@ -257,10 +253,7 @@ fn suite_row(subject: &Subject, line: &Value) -> Vec<String> {
     let beside = place.map(|i| published(known(&set).map(|set| set.published), &protocols, i));
     vec![
         subject.name.clone(),
-        match line.get("data_learnt").is_some_and(|learnt| learnt.as_bool() == Ok(true)) {
-            true => format!("{title}, {TRAINING_TEXT}"),
-            false => title,
-        },
+        if line["data_learnt"] == true { format!("{title}, {TRAINING_TEXT}") } else { title },
         protocol,
         text("status"),
         number("fast_steps", 0),
@@ -272,14 +265,14 @@ fn suite_row(subject: &Subject, line: &Value) -> Vec<String> {
         number("bits_per_byte", 4),
         number("documents", 0),
         number("step", 0),
-        line.get("weights_sha256").and_then(|x| x.as_str().ok()).map_or("–".into(), |digest| short(digest).into()),
+        line["weights_sha256"].as_str().map_or("–".into(), |digest| short(digest).into()),
         number("seed", 0),
     ]
 }
 
 /// Titles of the paper's sets that a run has not been judged by.
 fn missing(subject: &Subject) -> impl Iterator<Item = &'static str> {
-    let judged = |name: &str| subject.suite.iter().any(|line| line.read("set", Value::as_str) == Ok(name));
+    let judged = |name: &str| subject.suite.iter().any(|line| line["set"] == name);
     KNOWN.iter().filter(move |known| !judged(known.name)).map(|known| known.title)
 }
 

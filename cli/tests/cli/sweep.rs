@@ -1,7 +1,7 @@
 //! `ltm sweep` as a user meets it.
 
 use super::*;
-use ltm::json::{self, Value};
+use serde_json::Value;
 
 /// Points that take a moment: two fast steps, two sizes, a baseline each; `extra` comes first.
 fn lab(extra: &str) -> Lab {
@@ -19,8 +19,7 @@ fn lab(extra: &str) -> Lab {
 }
 
 fn lines(lab: &Lab) -> Vec<Value> {
-    let text = fs::read_to_string(lab.path("out/sweep.jsonl")).unwrap_or_default();
-    text.lines().map(|line| json::parse(line).unwrap()).collect()
+    ltm::json::read_lines(&lab.path("out/sweep.jsonl")).unwrap()
 }
 
 const SWEEP: &[&str] = &["sweep", "sweep.toml", "--out", "out"];
@@ -41,25 +40,24 @@ fn a_sweep_leaves_runs_a_table_and_figures() {
     let lines = lines(&lab);
     assert_eq!(lines.len(), 6);
     for line in &lines {
-        let name = line.read("point", Value::as_str).unwrap();
+        let name = line["point"].as_str().unwrap();
         assert!(lab.path(&format!("out/{name}/config.json")).exists());
-        let (kind, protocol) =
-            (line.read("kind", Value::as_str).unwrap(), line.read("protocol", Value::as_str).unwrap());
+        let (kind, protocol) = (line["kind"].as_str().unwrap(), line["protocol"].as_str().unwrap());
         assert_eq!(protocol, if kind == "ar" { "nll" } else { "elbo" });
-        assert_eq!(line.read("tokens", Value::as_u64).unwrap(), 6 * 2 * 32);
-        assert_eq!(line.read("weights_sha256", Value::as_str).unwrap().len(), 64);
-        assert!(line.read("flops_per_token", Value::as_f64).unwrap() > 1e3);
-        let latents = ["latents_per_layer", "latents_total"].map(|key| line.read(key, Value::as_u64).unwrap());
+        assert_eq!(line["tokens"].as_u64().unwrap(), 6 * 2 * 32);
+        assert_eq!(line["weights_sha256"].as_str().unwrap().len(), 64);
+        assert!(line["flops_per_token"].as_f64().unwrap() > 1e3);
+        let latents = ["latents_per_layer", "latents_total"].map(|key| line[key].as_u64().unwrap());
         assert_eq!(latents, if kind == "ar" { [0, 0] } else { [2, 2] });
-        assert_eq!(line.read("command", Value::as_str), Ok("ltm sweep sweep.toml --out out"));
-        assert_eq!(line.read("seed", Value::as_u64), Ok(0));
+        assert_eq!(line["command"], "ltm sweep sweep.toml --out out");
+        assert_eq!(line["seed"], 0);
     }
     // What `eval` says of the same sequences.
     let eval = ["eval", "out/b-T2", "--protocol", "elbo", "--limit", "6", "--samples", "2", "--json"];
-    let eval = json::parse(lab.run(&eval).succeeds().out).unwrap();
-    let expected = eval.read("results", Value::as_array).unwrap()[0].read("perplexity", Value::as_f64).unwrap();
-    let line = lines.iter().find(|line| line.read("point", Value::as_str) == Ok("b-T2")).unwrap();
-    assert!((line.read("perplexity", Value::as_f64).unwrap() - expected).abs() < 1e-9 * expected);
+    let eval: Value = serde_json::from_str(&lab.run(&eval).succeeds().out).unwrap();
+    let expected = eval["results"][0]["perplexity"].as_f64().unwrap();
+    let line = lines.iter().find(|line| line["point"] == "b-T2").unwrap();
+    assert!((line["perplexity"].as_f64().unwrap() - expected).abs() < 1e-9 * expected);
 
     let csv = fs::read_to_string(lab.path("out/sweep.csv")).unwrap();
     assert_eq!(csv.lines().count(), 7, "{csv}");
@@ -91,12 +89,12 @@ fn a_point_that_fails_is_recorded_and_the_rest_goes_on() {
     said.says("a-T1-K400 failed: model.latents = 400").says("not finite");
     let lines = lines(&lab);
     assert_eq!(lines.len(), 10);
-    let failed = lines.iter().filter(|line| line.read("status", Value::as_str) == Ok("failed"));
-    let reasons: Vec<&str> = failed.map(|line| line.read("reason", Value::as_str).unwrap()).collect();
+    let failed = lines.iter().filter(|line| line["status"] == "failed");
+    let reasons: Vec<&str> = failed.map(|line| line["reason"].as_str().unwrap()).collect();
     assert_eq!(reasons.iter().filter(|reason| reason.contains("model.latents = 400")).count(), 4, "{reasons:?}");
     assert!(reasons.iter().any(|reason| reason.contains("not finite")), "{reasons:?}");
     assert!(reasons.iter().all(|reason| !reason.contains('\n')));
-    assert!(lines.iter().any(|line| line.read("status", Value::as_str) == Ok("finished")));
+    assert!(lines.iter().any(|line| line["status"] == "finished"));
     let csv = fs::read_to_string(lab.path("out/sweep.csv")).unwrap();
     assert!(csv.contains("a-T1-K400,failed") && csv.contains("model.latents = 400"), "{csv}");
 }
@@ -141,11 +139,13 @@ fn an_interrupted_sweep_goes_on_without_repeating_anything() {
 
     let said = lab.run(SWEEP).succeeds();
     said.says("a-T1: kept from").says(&format!("out/a-T2: {} of 150 steps to go", 150 - done));
-    let (lines, all) = (lines(&lab), fs::read_to_string(lab.path("whole/sweep.jsonl")).unwrap());
+    let lines = lines(&lab);
+    let all: Vec<Value> = ltm::json::read_lines(&lab.path("whole/sweep.jsonl")).unwrap();
     assert_eq!(lines.len(), 6);
-    for (line, whole) in lines.iter().zip(all.lines().map(|line| json::parse(line).unwrap())) {
+    for (line, whole) in lines.iter().zip(&all) {
         for key in ["point", "weights_sha256", "perplexity", "key"] {
-            assert_eq!(line.field(key), whole.field(key), "{key}");
+            assert!(line[key].is_string() || line[key].is_number(), "{key}");
+            assert_eq!(line[key], whole[key], "{key}");
         }
     }
 }

@@ -62,8 +62,3 @@ pub use metrics::{Line, StepLine, Trouble, TroubleLine, ValidationLine};
 pub use record::{Data, DataFile, Machine, Program, Record, SOURCES, TrainingText};
 pub use replay::{Repeated, Replay, Stretch};
 pub use session::{Progress, Session};
-
-// Former names, until their last users are gone.
-pub use crate::hash::{sha256_files, sha256_files_watched};
-pub use material::{VALIDATION_SEED as HELD_OUT, validation_stories as held_out_stories};
-pub use record::TrainingText as Learnt;

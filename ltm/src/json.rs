@@ -1,3 +1,6 @@
+//! JSON where files are read and written: a file, the lines of a `.jsonl` file, and text, by serde_json, with errors of one
+//! line that name file and line.
+
 use engine::{Error, Result};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -144,6 +147,7 @@ pub mod finite_or_null {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::mutate;
     use engine::rng::Stream;
     use serde::Deserialize;
 
@@ -179,6 +183,24 @@ mod tests {
         fs::write(path, "{\"step\": 1,\n \"step\": 2}").unwrap();
         let error = read::<Row>(path).unwrap_err().to_string();
         assert!(error.ends_with("rows.jsonl: line 2, column 7: duplicate field `step`"), "{error}");
+    }
+
+    /// Damaged text is refused in one line, or holds rows that can be written and read again.
+    #[test]
+    fn damaged_text_never_panics() {
+        let rows = [Row { step: 12, loss: 0.25 }, Row { step: 13, loss: f64::NAN }];
+        let good = line(&rows);
+        let mut accepted = 0;
+        for case in 0..mutate::cases(5_000) {
+            match from_bytes::<Vec<Row>>(mutate::damage(good.as_bytes(), case)) {
+                Ok(rows) => {
+                    accepted += 1;
+                    assert_eq!(line(&from_bytes::<Vec<Row>>(pretty(&rows)).unwrap()), line(&rows), "case {case}");
+                }
+                Err(error) => assert!(!error.to_string().contains('\n'), "case {case}: {error}"),
+            }
+        }
+        assert!(accepted > 100, "only {accepted} inputs got past the reader: the damage is too coarse to test it");
     }
 
     #[test]
