@@ -1,11 +1,10 @@
 //! Fast learning: T steps on the posterior (μ, λ) of every sample, the decoder frozen.
 
 use crate::config::{self, FastConfig, ModelConfig, Posterior, Schedule};
-use crate::learn::Inputs;
-use crate::model::{Decoder, Params, Positions};
-use autograd::{Graph, Hoist, Id, NonFinite, Phase, Plan, Prepare, Request, Store};
+use crate::learn::{Inputs, Loss};
+use crate::model::Params;
+use autograd::{Hoist, Id, NonFinite, Phase, Plan, Prepare, Request, Store};
 use engine::{Buffer, DType, Result, Spec};
-use kernels::cross_entropy::LmHead;
 use kernels::latents::{LatentAdamW, LatentInit, LatentNatural, Noise, Redraw, Source};
 
 /// The posterior of every sample of a batch and what its learning needs; all `[B, L·K, d]` unless said otherwise.
@@ -171,28 +170,19 @@ impl Fast {
         store: &mut Store,
         options: &FastOptions,
     ) -> Result<Self> {
-        let mut g = Graph::new();
-        let positions = Positions::new(model, inputs.sequence, store);
-        let decoder = Decoder::new(model, params, &positions, store, &mut g, Phase::Update)?;
-        let spec = decoder.latent_spec(inputs.batch);
+        let spec = Spec::new(params.dtype(), &[inputs.batch, model.latent_count(), model.dim]);
         let latents = Latents::new(spec, fast.steps, store);
-        let grid = store.get(inputs.tokens).spec();
-        let tokens = g.leaf("tokens", grid, Phase::Batch, inputs.tokens);
-        let targets = g.leaf("targets", grid, Phase::Batch, inputs.targets);
-        let one = g.leaf("one", store.get(inputs.one).spec(), Phase::Update, inputs.one);
-        let z = g.leaf("z", spec, Phase::Step, latents.z);
-        let hidden = decoder.hidden(&mut g, tokens, Some(z), |g, _, qkv| decoder.window_attention(g, qkv))?;
-        let head = [hidden, decoder.weight("tok_embeddings"), targets, one];
-        let loss = g.apply(LmHead, &head)?;
-        let nll = g.output(loss, "nll");
+        let one = ("one", Phase::Update, inputs.one);
+        let Loss { graph, z, loss, nll, weights } = Loss::record(model, params, inputs, Some(latents.z), one, store)?;
+        let z = z.expect("the latents that it was recorded at");
         let accumulate = match &options.weights {
             WeightGradients::Skipped => Vec::new(),
-            WeightGradients::PiledUp(ids) => decoder.leaves().iter().copied().zip(ids.iter().copied()).collect(),
+            WeightGradients::PiledUp(ids) => weights.into_iter().zip(ids.iter().copied()).collect(),
         };
         let prepare = if fast.steps >= WORTH_PREPARING { Prepare::On } else { Prepare::Off };
         let request =
             Request { root: Some(loss), wants: vec![z], accumulate, keep: vec![nll], hoist: options.hoist, prepare };
-        let mut plan = Plan::new(&g, store, &request)?;
+        let mut plan = Plan::new(&graph, store, &request)?;
 
         let source = if options.noise_table.is_some() { Source::Table } else { Source::Philox };
         let redraw = match fast.noise {

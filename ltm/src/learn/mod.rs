@@ -11,10 +11,53 @@ pub use inputs::Inputs;
 pub use score::{Score, Scores};
 pub use slow::Slow;
 
-use crate::config::{Config, SlowGradient};
-use crate::model::Params;
-use autograd::{Id, Store};
+use crate::config::{Config, ModelConfig, SlowGradient};
+use crate::model::{Decoder, Params, Positions};
+use autograd::{Graph, Id, Phase, Store, Value};
 use engine::Result;
+use kernels::cross_entropy::LmHead;
+
+/// The decoder's loss, recorded as the fast loop, the slow step and the score want it.
+struct Loss {
+    graph: Graph,
+    /// The latents.
+    z: Option<Value>,
+    /// The sum over all targets that count.
+    loss: Value,
+    /// Of every token, `[B, N]`.
+    nll: Value,
+    /// The decoder's weights, in the parameters' order.
+    weights: Vec<Value>,
+}
+
+impl Loss {
+    /// Records the loss of the batch in `inputs` at latents `z`, a buffer `[B, L·K, d]`, if the model has any. `scale` is the
+    /// factor of the sum: its name, how often it changes, and where it is.
+    fn record(
+        model: &ModelConfig,
+        params: &Params,
+        inputs: &Inputs,
+        z: Option<Id>,
+        scale: (&'static str, Phase, Id),
+        store: &mut Store,
+    ) -> Result<Self> {
+        let mut graph = Graph::new();
+        let g = &mut graph;
+        let positions = Positions::new(model, inputs.sequence, store);
+        let decoder = Decoder::new(model, params, &positions, store, g, Phase::Update)?;
+        let mut leaf = |name, phase, id: Id| g.leaf(name, store.get(id).spec(), phase, id);
+        let tokens = leaf("tokens", Phase::Batch, inputs.tokens);
+        let targets = leaf("targets", Phase::Batch, inputs.targets);
+        let (name, phase, id) = scale;
+        let scale = leaf(name, phase, id);
+        let z = z.map(|z| leaf("z", Phase::Step, z));
+        let hidden = decoder.hidden(g, tokens, z, |g, _, qkv| decoder.window_attention(g, qkv))?;
+        let loss = g.apply(LmHead, &[hidden, decoder.weight("tok_embeddings"), targets, scale])?;
+        let nll = g.output(loss, "nll");
+        let weights = decoder.leaves().to_vec();
+        Ok(Self { graph, z, loss, nll, weights })
+    }
+}
 
 /// Buffers, one per parameter, for the decoder's gradients to pile up in during fast steps; none where the configuration
 /// does not want them.

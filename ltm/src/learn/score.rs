@@ -3,11 +3,10 @@
 
 use crate::config::ModelConfig;
 use crate::learn::fast::per_sample;
-use crate::learn::{Inputs, Latents};
-use crate::model::{Decoder, Params, Positions};
+use crate::learn::{Inputs, Latents, Loss};
+use crate::model::Params;
 use autograd::{Graph, Id, Phase, Plan, Request, Store};
 use engine::{DType, Result, Spec};
-use kernels::cross_entropy::LmHead;
 use kernels::latents::LatentDraw;
 
 /// One draw z ~ q(z|x) for every sample of the batch.
@@ -63,18 +62,9 @@ impl Score {
         store: &mut Store,
     ) -> Result<Self> {
         let draw = latents.map(|latents| Draw::new(latents, inputs, seed, store)).transpose()?;
-        let mut g = Graph::new();
-        let positions = Positions::new(model, inputs.sequence, store);
-        let decoder = Decoder::new(model, params, &positions, store, &mut g, Phase::Update)?;
-        let grid = store.get(inputs.tokens).spec();
-        let tokens = g.leaf("tokens", grid, Phase::Batch, inputs.tokens);
-        let targets = g.leaf("targets", grid, Phase::Batch, inputs.targets);
-        let one = g.leaf("one", store.get(inputs.one).spec(), Phase::Update, inputs.one);
-        let latent = draw.as_ref().map(|draw| g.leaf("z", store.get(draw.z).spec(), Phase::Step, draw.z));
-        let hidden = decoder.hidden(&mut g, tokens, latent, |g, _, qkv| decoder.window_attention(g, qkv))?;
-        let loss = g.apply(LmHead, &[hidden, decoder.weight("tok_embeddings"), targets, one])?;
-        let nll = g.output(loss, "nll");
-        let body = Plan::new(&g, store, &Request { keep: vec![nll], ..Request::default() })?;
+        let (one, z) = (("one", Phase::Update, inputs.one), draw.as_ref().map(|draw| draw.z));
+        let Loss { graph, nll, .. } = Loss::record(model, params, inputs, z, one, store)?;
+        let body = Plan::new(&graph, store, &Request { keep: vec![nll], ..Request::default() })?;
         let nll = body.value(nll);
         Ok(Self { draw, body, nll })
     }

@@ -1,13 +1,12 @@
 //! Slow learning: one AdamW step on the decoder for the mean cross-entropy at a draw from the final posterior.
 
 use crate::config::{ModelConfig, SlowConfig, SlowGradient};
-use crate::learn::Inputs;
 use crate::learn::fast::per_sample;
-use crate::model::{Decoder, Params, Positions};
+use crate::learn::{Inputs, Loss};
+use crate::model::Params;
 use autograd::{Graph, Id, NonFinite, Phase, Plan, Request, Store};
 use engine::{Result, Spec};
 use kernels::adamw::{AdamW, SquaredNorm};
-use kernels::cross_entropy::LmHead;
 
 /// The slow step: gradient plan, moments, and the update in place.
 #[derive(Debug)]
@@ -37,18 +36,8 @@ impl Slow {
         piles: &[Id],
         store: &mut Store,
     ) -> Result<Self> {
-        let mut g = Graph::new();
-        let positions = Positions::new(model, inputs.sequence, store);
-        let decoder = Decoder::new(model, params, &positions, store, &mut g, Phase::Update)?;
-        let grid = store.get(inputs.tokens).spec();
-        let tokens = g.leaf("tokens", grid, Phase::Batch, inputs.tokens);
-        let targets = g.leaf("targets", grid, Phase::Batch, inputs.targets);
-        let mean = g.leaf("mean", store.get(inputs.mean).spec(), Phase::Batch, inputs.mean);
-        let z = z.map(|z| g.leaf("z", store.get(z).spec(), Phase::Step, z));
-        let hidden = decoder.hidden(&mut g, tokens, z, |g, _, qkv| decoder.window_attention(g, qkv))?;
-        let loss = g.apply(LmHead, &[hidden, decoder.weight("tok_embeddings"), targets, mean])?;
-        let nll = g.output(loss, "nll");
-        let weights = decoder.leaves().to_vec();
+        let mean = ("mean", Phase::Batch, inputs.mean);
+        let Loss { graph, loss, nll, weights, .. } = Loss::record(model, params, inputs, z, mean, store)?;
         let mut request = Request { root: Some(loss), keep: vec![nll], ..Request::default() };
         match slow.gradient {
             SlowGradient::Final => request.wants = weights.clone(),
@@ -57,7 +46,7 @@ impl Slow {
                 request.accumulate = weights.iter().copied().zip(piles.iter().copied()).collect();
             }
         }
-        let gradient = Plan::new(&g, store, &request)?;
+        let gradient = Plan::new(&graph, store, &request)?;
         let grads: Vec<Id> = weights.iter().map(|&w| gradient.grad(w)).collect();
 
         let dtype = params.dtype();

@@ -1,7 +1,7 @@
 use crate::config::ModelConfig;
 use crate::model::Params;
 use autograd::{Graph, Id, Phase, Store, Value};
-use engine::{Buffer, DType, Result, Spec};
+use engine::{Buffer, DType, Result};
 use kernels::bias::Bias;
 use kernels::cast::Cast;
 use kernels::cross_attention::CrossAttention;
@@ -48,7 +48,6 @@ impl Positions {
 /// so that everything that is learned sees its own type. Rotation tables, statistics and losses stay in f32.
 pub struct Decoder<'a> {
     config: &'a ModelConfig,
-    dtype: DType,
     compute: DType,
     leaves: Vec<Value>,
     weights: Vec<Value>,
@@ -85,7 +84,7 @@ impl<'a> Decoder<'a> {
         let spec = |id: Id| store.get(id).spec();
         let tokens = graph.leaf("positions", spec(positions.tokens), phase, positions.tokens);
         if config.positions().is_some() {
-            return Ok(Self { config, dtype, compute, leaves, weights, names, places: Places::Learned(tokens) });
+            return Ok(Self { config, compute, leaves, weights, names, places: Places::Learned(tokens) });
         }
         let table = RopeTable { head_dim: config.dim / config.heads, theta: config.rope_theta, dtype };
         graph.scope("positions");
@@ -99,7 +98,7 @@ impl<'a> Decoder<'a> {
             false => None,
         };
         let places = Places::Rotary { tokens: rope, latents };
-        Ok(Self { config, dtype, compute, leaves, weights, names, places })
+        Ok(Self { config, compute, leaves, weights, names, places })
     }
 
     /// Parameter `name` in the type that the activations have.
@@ -114,11 +113,6 @@ impl<'a> Decoder<'a> {
     /// The leaves of all parameters, in order.
     pub fn leaves(&self) -> &[Value] {
         &self.leaves
-    }
-
-    /// Type and shape of z (and of μ, λ, ε) for `batch` samples: [B, L·K, d], layer-major.
-    pub fn latent_spec(&self, batch: usize) -> Spec {
-        Spec::new(self.dtype, &[batch, self.config.layers * self.config.latents, self.config.dim])
     }
 
     /// tokens [B, N], z [B, L·K, d] → hidden [B, N, d], after the final norm. Without z there is no cross-attention: that is
