@@ -198,7 +198,7 @@ impl<'a> Text<'a> {
     fn new(file: Arc<Path>, input: Input, format: &Format, tokenizer: &'a dyn Tokenizer) -> Self {
         let mut input = BufReader::with_capacity(FRAGMENT as usize, input);
         let (split, jsonl) = if let Format::Text(split) = format { (*split, false) } else { (TextSplit::Lines, true) };
-        // What editors put in front of UTF-8 belongs to no line.
+        // Some editors begin a file with this mark; it belongs to no line.
         if jsonl && input.fill_buf().is_ok_and(|first| first.starts_with(BYTE_ORDER_MARK)) {
             input.consume(BYTE_ORDER_MARK.len());
         }
@@ -230,7 +230,7 @@ impl<'a> Text<'a> {
         Piece { bytes, document: 0, position, place }
     }
 
-    /// Ends the present document before the buffer's last `separator` bytes and the line ending in front of them.
+    /// Ends the present document before the buffer's last `separator` bytes and the line ending before them.
     fn end_document(&mut self, separator: usize) -> Option<Piece> {
         let text = &self.buffer[..self.buffer.len() - separator];
         let blank_is_nothing = self.jsonl || self.split == TextSplit::BlankLines;

@@ -1,4 +1,4 @@
-//! Documents to tokens: pieces are read in order, encoded in parallel, and handed on in order.
+//! Documents to tokens: pieces are read in order, encoded in parallel, and passed on in order.
 //!
 //! Memory is bounded by one batch of pieces and their tokens. What comes out does not depend on the number of threads, and
 //! neither does which error is reported when several documents are bad: the first.
@@ -18,14 +18,14 @@ const BATCH_BYTES: usize = 1 << 23;
 /// ... or this many pieces.
 const BATCH_PIECES: usize = 1 << 15;
 
-/// How far things are.
+/// How far the work has come.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Progress {
     /// Bytes of input read.
     pub input_bytes: u64,
-    /// Documents handed on, empty ones included.
+    /// Documents passed on, empty ones included.
     pub documents: u64,
-    /// Tokens handed on.
+    /// Tokens passed on.
     pub tokens: u64,
 }
 
@@ -189,7 +189,7 @@ mod tests {
         assert_eq!(tokens(text.clone(), &Format::Text(TextSplit::File), &Bytes).unwrap().len(), text.len() + 1);
     }
 
-    /// What has been read stays ahead of what has been handed on by one batch at most.
+    /// At most one batch has been read and not yet passed on.
     #[test]
     fn memory_does_not_depend_on_the_size_of_the_input() {
         let text = io::repeat(b'\n').take(1 << 14).chain(io::repeat(b'x').take(1 << 26));

@@ -7,9 +7,9 @@
 //! # Where a text may be cut
 //! The encoding first splits text by a regular expression, then merges pairs within each part:
 //! `'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+`. No alternative matches a whitespace character
-//! behind any other, so there is always a boundary where whitespace begins; the expression never looks back, so what is
+//! after any other, so there is always a boundary where whitespace begins; the expression never looks back, so what is
 //! right of that boundary splits as it would alone; and it looks ahead only inside whitespace, so what is left of it does
-//! too. Hence: a text may be cut in front of any whitespace that follows something else.
+//! too. Hence: a text may be cut before any whitespace that follows something else.
 
 use super::documents::char_floor;
 use engine::{Error, Result};
@@ -33,7 +33,7 @@ const LONGEST_PART: usize = 1 << 19;
 pub struct Gpt2 {
     begin: u16,
     bpe: &'static CoreBPE,
-    /// All tokens' text, one behind the other.
+    /// The text of all tokens, concatenated.
     text: Vec<u8>,
     /// Token `i` is `text[starts[i]..starts[i + 1]]`.
     starts: Vec<u32>,
@@ -103,7 +103,7 @@ impl Tokenizer for Gpt2 {
     }
 }
 
-/// Whether whitespace begins at `at`: an ASCII one, behind a whole character that is not whitespace of any kind.
+/// Whether whitespace begins at `at`: an ASCII one, after a whole character that is not whitespace of any kind.
 fn is_cut(text: &[u8], at: usize) -> bool {
     text[at].is_ascii_whitespace() && {
         let before = &text[at.saturating_sub(4)..at];

@@ -130,7 +130,7 @@ impl Corpus {
         self.read(text).map(|story| self.nats(&story, text, window))
     }
 
-    /// Length of the longest document in bytes; no more than the sequence's N − 1, for the begin token in front.
+    /// Length of the longest document in bytes; no more than the sequence's N − 1, because of the begin token.
     pub fn max_bytes(&self) -> usize {
         let longest: Vec<usize> = self.templates.iter().map(Template::longest).collect();
         let mut ending_in = longest.clone();

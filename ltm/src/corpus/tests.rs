@@ -87,6 +87,9 @@ fn documents_are_drawn_as_often_as_their_probability_says() {
 fn default_documents_read_back_and_cost_what_the_docs_say() {
     let corpus = Corpus::default();
     assert!(corpus.max_bytes() <= 255, "{}", corpus.max_bytes());
+    let story = corpus.document(5, 9);
+    assert!(story == Corpus::default().document(5, 9));
+    assert!(story != corpus.document(5, 10) && story != corpus.document(6, 9));
     let n = 5_000;
     let (mut nats, mut squares, mut bytes) = (0.0, 0.0, 0);
     let mut windowed = [0.0; 4];
@@ -163,12 +166,4 @@ fn facts_are_found_in_any_text() {
     assert_eq!(found[..4], [(0, 1, "Finn"), (3, 23, "key"), (3, 27, "key"), (0, 32, "Anna")]);
     assert_eq!(corpus.consistency(text), Consistency { repeats: 4, kept: 2 });
     assert_eq!(corpus.consistency(b""), Consistency::default());
-}
-
-#[test]
-fn documents_depend_on_seed_and_number_only() {
-    let corpus = Corpus::default();
-    assert_eq!(corpus.document(5, 9), Corpus::default().document(5, 9));
-    assert_ne!(corpus.document(5, 9), corpus.document(5, 10));
-    assert_ne!(corpus.document(5, 9), corpus.document(6, 9));
 }

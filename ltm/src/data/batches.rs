@@ -43,7 +43,7 @@ impl Batch {
         self.samples.iter().map(|sample| u64::from(sample.scored)).sum()
     }
 
-    /// Bytes of text behind them.
+    /// Bytes of text of the scored targets.
     pub fn bytes(&self) -> u64 {
         self.samples.iter().map(|sample| sample.bytes).sum()
     }

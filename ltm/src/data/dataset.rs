@@ -20,7 +20,7 @@ const CHUNK: usize = 1 << 20;
 #[derive(Clone)]
 pub struct Dataset {
     tokenizer: Arc<dyn Tokenizer>,
-    /// Bytes of text behind each id.
+    /// Bytes of text of each id.
     lengths: Arc<[u32]>,
     shards: Arc<[Shard]>,
     /// Tokens before each shard, and in all.
@@ -114,12 +114,12 @@ impl Dataset {
         self.range.end - self.range.start
     }
 
-    /// Bytes of text behind the tokens.
+    /// Bytes of text of these tokens.
     pub fn bytes(&self) -> u64 {
         self.bytes
     }
 
-    /// Bytes of text behind `ids`.
+    /// Bytes of text of `ids`.
     pub fn bytes_of(&self, ids: &[i32]) -> u64 {
         ids.iter().map(|&id| u64::from(self.lengths.get(id as usize).copied().unwrap_or(0))).sum()
     }
@@ -161,7 +161,7 @@ impl Dataset {
         Ok(())
     }
 
-    /// Where each document ends: one past its end token, in order. Tokens behind the last end token are a document too.
+    /// Where each document ends: one past its end token, in order. Tokens after the last end token are a document too.
     pub fn document_ends(&self) -> Vec<u64> {
         let end = self.tokenizer.end();
         let mut ends: Vec<u64> = Vec::new();

@@ -53,7 +53,7 @@ pub struct Part {
     pub documents: u64,
     /// Number of tokens, one end token per document included.
     pub tokens: u64,
-    /// Bytes of text behind these tokens.
+    /// Bytes of text of these tokens.
     pub bytes: u64,
     /// The files, whose tokens are one stream: a document may go on in the next file.
     pub shards: Vec<ShardEntry>,

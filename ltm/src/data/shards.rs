@@ -138,7 +138,7 @@ impl<'a> ShardWriter<'a> {
         Self { folder, split, limit, open: None, part: Part::default() }
     }
 
-    /// Appends tokens of a document, with the bytes of text behind them and whether they end it.
+    /// Appends tokens of a document, with the bytes of their text and whether they end it.
     ///
     /// # Errors
     /// Whatever the disk says.

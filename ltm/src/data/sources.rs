@@ -23,7 +23,7 @@ pub struct SampleInfo {
     pub id: u32,
     /// Number of targets that are scored; they come first.
     pub scored: u32,
-    /// Bytes of text behind the scored targets.
+    /// Bytes of text of the scored targets.
     pub bytes: u64,
     /// −log p of the scored targets under the process that made them, in nats, where it is known.
     pub nats: Option<f64>,

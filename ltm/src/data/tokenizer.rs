@@ -1,7 +1,7 @@
 //! Text to token ids and back.
 //!
-//! Every tokenizer has two tokens that stand for no text: one in front of a document (an input, never a target) and one
-//! behind it (a target: without it, a model's number would not be a probability of the whole document). Ids fit 16 bits,
+//! Every tokenizer has two tokens that stand for no text: one before a document (an input, never a target) and one
+//! after it (a target: without it, a model's number would not be a probability of the whole document). Ids fit 16 bits,
 //! as token shards demand.
 
 use engine::{Error, Result};
@@ -14,10 +14,10 @@ pub trait Tokenizer: Send + Sync {
     /// Number of ids, begin and end included: valid ids are `0..vocab`.
     fn vocab(&self) -> usize;
 
-    /// The token in front of a document.
+    /// The token before a document.
     fn begin(&self) -> u16;
 
-    /// The token behind a document.
+    /// The token after a document.
     fn end(&self) -> u16;
 
     /// Whether text must be valid UTF-8.
