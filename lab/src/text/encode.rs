@@ -116,11 +116,12 @@ pub fn utf8<'t>(text: &'t [u8], piece: &Piece, why: fmt::Arguments<'_>) -> Resul
 /// A line that is no object or lacks the field.
 pub fn text_of<'p>(piece: &'p Piece, format: &Format) -> Result<Cow<'p, [u8]>> {
     let Format::Jsonl { field } = format else { return Ok(Cow::Borrowed(&piece.bytes)) };
-    json_field(&piece.bytes, field).map(|text| Cow::Owned(text.into_bytes())).map_err(|error| error.at(&piece.place))
+    let line = utf8(&piece.bytes, piece, format_args!("JSON must be UTF-8"))?;
+    json_field(line, field).map(|text| Cow::Owned(text.into_bytes())).map_err(|error| error.at(&piece.place))
 }
 
 /// The string `field` of the object on a line.
-fn json_field(line: &[u8], field: &str) -> Result<String> {
+fn json_field(line: &str, field: &str) -> Result<String> {
     // The place says which line of the file it is.
     let in_line = |error: Error| Error::new(error.to_string().replacen("line 1, ", "", 1));
     let mut entries: Map<String, Value> = json::from_bytes(line).map_err(in_line)?;
@@ -170,7 +171,7 @@ mod tests {
     fn the_first_bad_document_is_named() {
         let good = "{\"text\": \"x\"}\n".repeat(200);
         for (line, message) in [
-            (&b"{\"text\": \"\xff\"}"[..], "in:201: column 11: invalid unicode code point"),
+            (&b"{\"text\": \"\xff\"}"[..], "in:201: invalid UTF-8, and JSON must be UTF-8"),
             (b"[1]", "in:201: column 0: invalid type: sequence, expected a map"),
             (b"{\"text\": 1}", "in:201: field \"text\" is not a string"),
             (b"{\"title\": \"\", \"body\": \"\"}", "in:201: no field \"text\"; there are: body, title"),
