@@ -128,7 +128,10 @@ fn what_is_wrong_with_a_set_is_said_and_the_rest_goes_on() {
          [packed]\npath = 'packed.txt'\nformat = 'text'\n",
     );
     let said = lab.run(&[SUITE, &["--protocol", "elbo"]].concat());
-    said.fails(1, &["8 of 11 sets are missing from the table: lm1b, lambada, short, nothing, wikitext, agnews, folder, packed"]);
+    said.fails(
+        1,
+        &["8 of 11 sets are missing from the table: lm1b, lambada, short, nothing, wikitext, agnews, folder, packed"],
+    );
     for part in [
         "LM1B: MISSING: cannot read none.txt",
         "LAMBADA: MISSING: bad.jsonl:2: no field \"text\"; there are: txet",
