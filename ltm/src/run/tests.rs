@@ -38,6 +38,7 @@ fn a_run_can_be_changed_in_what_leaves_the_past_alone() {
         let mut other = config.clone();
         // A value that every key of its kind takes, and that no preset has.
         let value = match key.value(&config) {
+            Value::Number(x) if x.is_u64() => (2 * x.as_u64().unwrap() + 2).into(),
             Value::Number(x) => match x.as_f64().unwrap() {
                 x if x > 0.0 && x < 1.0 => x / 2.0,
                 x if x < 0.0 => x - 1.0,
