@@ -1,8 +1,7 @@
 //! Where words go: results to the standard output, everything about the work to the standard error.
 
 use engine::{Error, Result};
-use lab::table::Table;
-pub use lab::table::{Align, digits, perplexity, short, si};
+pub use lab::table::{digits, perplexity, short, si};
 use std::fmt::Display;
 use std::io::{self, Write};
 
@@ -39,20 +38,8 @@ pub fn command() -> String {
 
 /// A word of a command line, as a shell takes it.
 pub fn quoted(word: &str) -> String {
-    match !word.is_empty() && word.chars().all(|c| c.is_ascii_alphanumeric() || "-_./=,:+".contains(c)) {
-        true => word.into(),
-        false => format!("'{}'", word.replace('\'', "'\\''")),
+    if !word.is_empty() && word.chars().all(|c| c.is_ascii_alphanumeric() || "-_./=,:+".contains(c)) {
+        return word.into();
     }
-}
-
-/// Lays out rows under headings; [`Table`](lab::table::Table) does it column by column.
-pub fn table(columns: &[(&str, Align)], rows: &[Vec<String>]) -> String {
-    let mut table = Table::of(rows);
-    for (i, &(name, align)) in columns.iter().enumerate() {
-        table = match align {
-            Align::Left => table.left(name, |row| &row[i]),
-            Align::Right => table.right(name, |row| &row[i]),
-        };
-    }
-    table.to_string()
+    format!("'{}'", word.replace('\'', "'\\''"))
 }

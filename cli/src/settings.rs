@@ -1,12 +1,10 @@
 //! Which configuration a command line asks for: a preset, then a file, then single settings.
 
+use super::toml_file::{self, Setting};
 use engine::{Error, Result};
 use ltm::config::{Config, PRESETS};
 use ltm::data::tokenizer_of;
-use std::collections::BTreeMap;
-use std::fs;
 use std::path::{Path, PathBuf};
-use toml::Spanned;
 
 /// Where settings come from; what is named later in this list wins.
 #[derive(clap::Args)]
@@ -51,43 +49,6 @@ fn key_help() -> String {
     text
 }
 
-/// A setting of a file.
-struct Setting {
-    key: String,
-    value: serde_json::Value,
-    /// File and line, for messages.
-    place: String,
-}
-
-/// The settings of the TOML file at `path`.
-///
-/// # Errors
-/// If it cannot be read or is not TOML in sections; the message names the line.
-fn read(path: &Path) -> Result<Vec<Setting>> {
-    parse(&fs::read_to_string(path).map_err(|e| Error::io("read", path, &e))?, path)
-}
-
-fn parse(text: &str, path: &Path) -> Result<Vec<Setting>> {
-    let place = |at: usize| {
-        let before = &text.as_bytes()[..at.min(text.len())];
-        format!("{}:{}", path.display(), 1 + before.iter().filter(|&&byte| byte == b'\n').count())
-    };
-    let sections: BTreeMap<String, BTreeMap<String, Spanned<toml::Value>>> = toml::from_str(text).map_err(|e| {
-        let message = e.message().replace('\n', ", ");
-        Error::usage(message).at(place(e.span().map_or(0, |span| span.start)))
-    })?;
-    let mut settings = Vec::new();
-    for (section, entries) in sections {
-        for (name, value) in entries {
-            let place = place(value.span().start);
-            // What has no JSON is null, which no setting but an empty path is.
-            let value = serde_json::to_value(value.into_inner()).unwrap_or_default();
-            settings.push(Setting { key: format!("{section}.{name}"), value, place });
-        }
-    }
-    Ok(settings)
-}
-
 impl Settings {
     /// The configuration, resolved. `data` replaces `data.paths` unless it is empty.
     ///
@@ -96,7 +57,7 @@ impl Settings {
     /// # Errors
     /// Unknown keys, values that a key does not take, and settings that contradict each other.
     pub fn configuration(&self, data: &[PathBuf]) -> Result<Config> {
-        let file = self.config.as_deref().map(read).transpose()?.unwrap_or_default();
+        let file = self.config.as_deref().map(toml_file::read).transpose()?.unwrap_or_default();
         let single = self.single.pairs()?;
         let sets = |key: &str| file.iter().any(|s| s.key == key) || single.iter().any(|(k, _)| *k == key);
         let own_text = !data.is_empty() || sets("data.paths");
@@ -156,68 +117,4 @@ pub fn absolute(config: &mut Config) -> Result<()> {
 pub fn free_name(base: &str) -> PathBuf {
     let names = std::iter::once(base.to_string()).chain((2..).map(|n: u32| format!("{base}-{n}")));
     names.map(PathBuf::from).find(|path| !Path::exists(path)).unwrap_or_else(|| base.into())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use ltm::mutate;
-
-    fn settings(text: &str) -> Result<Vec<Setting>> {
-        parse(text, Path::new("run.toml"))
-    }
-
-    #[test]
-    fn sections_and_dotted_keys_are_settings() {
-        let text = "train.steps = 1_000\n[fast]\nrate_start = 0.1\nnoise = 'fresh'\n[data]\npaths = [\"a\", \"b\"]\n";
-        let found: Vec<String> =
-            settings(text).unwrap().iter().map(|s| format!("{} {} {}", s.place, s.key, s.value)).collect();
-        let expected = [
-            "run.toml:6 data.paths [\"a\",\"b\"]",
-            "run.toml:4 fast.noise \"fresh\"",
-            "run.toml:3 fast.rate_start 0.1",
-            "run.toml:1 train.steps 1000",
-        ];
-        assert_eq!(found, expected);
-    }
-
-    #[test]
-    fn mistakes_name_their_line() {
-        for (text, line, message) in [
-            ("a.b = 1\nc = \n", ":2: ", "string"),
-            ("[train]\nsteps = 1\nsteps = 2\n", ":3: ", "duplicate"),
-            ("\n\nd = 3\n", ":3: ", "expected"),
-        ] {
-            let error = settings(text).err().unwrap();
-            let text = error.to_string();
-            assert!(text.contains(line) && text.contains(message) && !text.contains('\n'), "{text}");
-            assert_eq!(error.kind(), engine::ErrorKind::Usage);
-        }
-    }
-
-    /// Whatever a file says, it is refused in one line or sets what can be read back.
-    #[test]
-    fn damaged_files_never_panic() {
-        let good = b"train.steps = 1_000\n[fast]\nrate_start = 1e-1\nnoise = 'fresh'\n[data]\npaths = [\"a\", \"b\"]\n\
-            [model]\ndim = 0x80\nwindow = 32 # tokens\n";
-        let refused = |error: &Error| assert!(!error.to_string().contains('\n'), "{error}");
-        let mut accepted = 0;
-        for case in 0..mutate::cases(5_000) {
-            let damaged = mutate::damage(good, case);
-            let Ok(text) = std::str::from_utf8(&damaged) else { continue };
-            match settings(text) {
-                Err(error) => refused(&error),
-                Ok(settings) => {
-                    accepted += 1;
-                    let mut config = Config::default();
-                    for Setting { key, value, .. } in settings {
-                        config.set_value(&key, &value).unwrap_or_else(|error| refused(&error));
-                    }
-                    let text = serde_json::to_string(&config).unwrap();
-                    assert_eq!(serde_json::from_str::<Config>(&text).unwrap(), config, "case {case}");
-                }
-            }
-        }
-        assert!(accepted > 100, "only {accepted} files got past the reader: the damage is too coarse to test it");
-    }
 }

@@ -1,7 +1,8 @@
-//! `--config run.toml`: tables and dotted keys become settings.
+//! TOML files: tables and dotted keys become settings, each with its place.
 
 use engine::{Error, Result};
 use serde_json::Value;
+use std::fs;
 use std::path::Path;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
@@ -21,54 +22,53 @@ pub struct Setting {
 /// # Errors
 /// If it cannot be read or is not TOML; the message names the line.
 pub fn read(path: &Path) -> Result<Vec<Setting>> {
-    settings(bytes(path)?, path)
+    settings(&text(path)?, path)
 }
 
-fn settings(bytes: Vec<u8>, path: &Path) -> Result<Vec<Setting>> {
-    inside(bytes, path, |root, place| {
+fn settings(text: &str, path: &Path) -> Result<Vec<Setting>> {
+    inside(text, path, |root, place| {
         let mut settings = Vec::new();
         flatten("", root, place, &mut settings)?;
         Ok(settings)
     })
 }
 
-/// The names of the tables in the table `name` of the file at `path`, in its order, each with its place; a table may be
-/// empty.
+/// The names of the tables in the table `name`, in the file's order, each with its place; a table may be empty.
 ///
 /// # Errors
 /// As [`read`].
 pub fn tables_in(path: &Path, name: &str) -> Result<Vec<(String, String)>> {
-    inside(bytes(path)?, path, |root, place| match root.get(name).map(Spanned::get_ref) {
-        Some(DeValue::Table(table)) => Ok(named(table, place)),
-        _ => Ok(Vec::new()),
+    inside(&text(path)?, path, |root, place| {
+        let Some(DeValue::Table(table)) = root.get(name).map(Spanned::get_ref) else { return Ok(Vec::new()) };
+        let tables = in_order(table).into_iter().filter(|(_, value)| matches!(value.get_ref(), DeValue::Table(_)));
+        Ok(tables.map(|(name, _)| (name.get_ref().to_string(), place(name.span().start))).collect())
     })
 }
 
-fn named(root: &DeTable<'_>, place: &dyn Fn(usize) -> String) -> Vec<(String, String)> {
-    let tables = root.iter().filter(|(_, value)| matches!(value.get_ref(), DeValue::Table(_)));
-    let mut names: Vec<_> = tables.map(|(name, _)| (name.span().start, name.get_ref().to_string())).collect();
-    names.sort_unstable();
-    names.into_iter().map(|(at, name)| (name, place(at))).collect()
+fn text(path: &Path) -> Result<String> {
+    fs::read_to_string(path).map_err(|e| Error::io("read", path, &e))
 }
 
-fn bytes(path: &Path) -> Result<Vec<u8>> {
-    std::fs::read(path).map_err(|e| Error::io("read", path, &e))
+type Entry<'a> = (&'a Spanned<std::borrow::Cow<'a, str>>, &'a Spanned<DeValue<'a>>);
+
+/// Tables are sorted by name; the file's own order is that of the places.
+fn in_order<'a>(table: &'a DeTable<'a>) -> Vec<Entry<'a>> {
+    let mut entries: Vec<_> = table.iter().collect();
+    entries.sort_by_key(|(name, _)| name.span().start);
+    entries
 }
 
-/// Parses the file's content and hands its root and the names of its places to `visit`.
+/// Parses a file's content and hands its root and the names of its places to `visit`.
 fn inside<T>(
-    bytes: Vec<u8>,
+    text: &str,
     path: &Path,
     visit: impl FnOnce(&DeTable<'_>, &dyn Fn(usize) -> String) -> Result<T>,
 ) -> Result<T> {
-    let text = String::from_utf8(bytes).map_err(|e| {
-        Error::usage(format!("{}: byte {} is not UTF-8, as TOML must be", path.display(), e.utf8_error().valid_up_to()))
-    })?;
     let place = |at: usize| {
         let line = 1 + text.as_bytes()[..at.min(text.len())].iter().filter(|&&byte| byte == b'\n').count();
         format!("{}:{line}", path.display())
     };
-    let root = DeTable::parse(&text).map_err(|e| {
+    let root = DeTable::parse(text).map_err(|e| {
         let message = e.message().replace('\n', ", ");
         Error::usage(message).at(place(e.span().map_or(0, |span| span.start)))
     })?;
@@ -76,21 +76,17 @@ fn inside<T>(
 }
 
 fn flatten(prefix: &str, table: &DeTable<'_>, place: &dyn Fn(usize) -> String, out: &mut Vec<Setting>) -> Result<()> {
-    // Tables are sorted by name; the file's own order is that of the places.
-    let mut entries: Vec<(&Spanned<_>, &Spanned<DeValue<'_>>)> = table.iter().collect();
-    entries.sort_by_key(|(name, _)| name.span().start);
-    for (name, value) in entries {
+    for (name, value) in in_order(table) {
         let key = format!("{prefix}{}", name.get_ref());
-        match value.get_ref() {
-            DeValue::Table(inner) => flatten(&format!("{key}."), inner, place, out)?,
-            plain => {
-                let place = place(name.span().start);
-                let value = convert(plain).ok_or_else(|| {
-                    Error::usage(format!("{key}: no setting takes a {}", plain.type_str())).at(&place)
-                })?;
-                out.push(Setting { key, value, place });
-            }
+        if let DeValue::Table(inner) = value.get_ref() {
+            flatten(&format!("{key}."), inner, place, out)?;
+            continue;
         }
+        let place = place(name.span().start);
+        let value = convert(value.get_ref()).ok_or_else(|| {
+            Error::usage(format!("{key}: no setting takes a {}", value.get_ref().type_str())).at(&place)
+        })?;
+        out.push(Setting { key, value, place });
     }
     Ok(())
 }
@@ -113,26 +109,25 @@ fn convert(value: &DeValue<'_>) -> Option<Value> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use ltm::config::Config;
+    use ltm::mutate;
 
-    fn parse(text: &str) -> Result<Vec<(String, String)>> {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(file.path(), text).unwrap();
-        let settings = read(file.path())?;
-        let line = |place: String| place.rsplit(':').next().unwrap_or_default().to_string();
-        Ok(settings.into_iter().map(|s| (format!("{} {}", line(s.place), s.key), s.value.to_string())).collect())
+    fn parse(text: &str) -> Result<Vec<Setting>> {
+        settings(text, Path::new("run.toml"))
     }
 
     #[test]
     fn tables_and_dotted_keys_are_settings() {
         let text = "train.steps = 1_000\n[fast]\nrate_start = 0.1\nnoise = 'fresh'\n[data]\npaths = [\"a\", \"b\"]\n";
         let found = parse(text).unwrap();
+        let found: Vec<String> = found.iter().map(|s| format!("{} {} {}", s.place, s.key, s.value)).collect();
         let expected = [
-            ("1 train.steps", "1000"),
-            ("3 fast.rate_start", "0.1"),
-            ("4 fast.noise", "\"fresh\""),
-            ("6 data.paths", "[\"a\",\"b\"]"),
+            "run.toml:1 train.steps 1000",
+            "run.toml:3 fast.rate_start 0.1",
+            "run.toml:4 fast.noise \"fresh\"",
+            "run.toml:6 data.paths [\"a\",\"b\"]",
         ];
-        assert_eq!(found, expected.map(|(a, b)| (a.to_string(), b.to_string())));
+        assert_eq!(found, expected);
     }
 
     #[test]
@@ -142,10 +137,35 @@ mod tests {
             ("[train]\nsteps = 1\nsteps = 2\n", ":3: ", "duplicate"),
             ("\n\nd = 1979-05-27\n", ":3: ", "no setting takes a datetime"),
         ] {
-            let error = parse(text).unwrap_err();
+            let error = parse(text).err().unwrap();
             let text = error.to_string();
             assert!(text.contains(line) && text.contains(message) && !text.contains('\n'), "{text}");
             assert_eq!(error.kind(), engine::ErrorKind::Usage);
         }
+    }
+
+    /// Whatever a file says, it is refused in one line or sets what can be read back.
+    #[test]
+    fn damaged_files_never_panic() {
+        let good = b"train.steps = 1_000\n[fast]\nrate_start = 1e-1\nnoise = 'fresh'\n[data]\npaths = [\"a\", \"b\"]\n\
+            [model]\ndim = 0x80\nwindow = 32 # tokens\n";
+        let refused = |error: &Error| assert!(!error.to_string().contains('\n'), "{error}");
+        let mut accepted = 0;
+        for case in 0..mutate::cases(5_000) {
+            let Ok(text) = String::from_utf8(mutate::damage(good, case)) else { continue };
+            match parse(&text) {
+                Err(error) => refused(&error),
+                Ok(settings) => {
+                    accepted += 1;
+                    let mut config = Config::default();
+                    for Setting { key, value, .. } in settings {
+                        config.set_value(&key, &value).unwrap_or_else(|error| refused(&error));
+                    }
+                    let text = serde_json::to_string(&config).unwrap();
+                    assert_eq!(serde_json::from_str::<Config>(&text).unwrap(), config, "case {case}");
+                }
+            }
+        }
+        assert!(accepted > 100, "only {accepted} files got past the reader: the damage is too coarse to test it");
     }
 }
