@@ -89,14 +89,11 @@ impl<'a> Decoder<'a> {
         let table = RopeTable { head_dim: config.dim / config.heads, theta: config.rope_theta, dtype };
         graph.scope("positions");
         let rope = graph.apply(table, &[tokens])?;
-        let latents = match config.kind.has_latents() {
-            true => {
-                let latents = spec(positions.latents);
-                let latents = graph.leaf("latent_positions", latents, Phase::Update, positions.latents);
-                Some(graph.apply(table, &[latents])?)
-            }
-            false => None,
-        };
+        let mut latents = None;
+        if config.kind.has_latents() {
+            let leaf = graph.leaf("latent_positions", spec(positions.latents), Phase::Update, positions.latents);
+            latents = Some(graph.apply(table, &[leaf])?);
+        }
         let places = Places::Rotary { tokens: rope, latents };
         Ok(Self { config, compute, leaves, weights, names, places })
     }
