@@ -1,9 +1,10 @@
 //! `ltm cuda compile`.
 
-use super::output::{note, print, si};
+use super::output::{note, print};
 use super::threads;
 use engine::cuda::{Arch, Settings, compile_file};
 use engine::{Error, Result};
+use lab::table::si;
 use std::path::{Path, PathBuf};
 
 /// Prepare for NVIDIA GPUs

@@ -1,7 +1,7 @@
 //! `ltm eval`.
 
 use super::interrupt::{self, Guard};
-use super::output::{command, note, print, short};
+use super::output::{command, note, print};
 use super::progress::bar;
 use super::{device, gsm8k, threads};
 use clap::builder::RangedU64ValueParser;
@@ -9,6 +9,7 @@ use engine::{Device, Error, Result};
 use indicatif::ProgressBar;
 use lab::eval::{Head, Options, Row, Text};
 use lab::suite;
+use lab::table::short;
 use ltm::config::{ModelKind, Work};
 use ltm::data::Source;
 use ltm::evaluate::Protocol;

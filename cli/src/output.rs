@@ -1,7 +1,6 @@
 //! Where words go: results to the standard output, everything about the work to the standard error.
 
 use engine::{Error, Result};
-pub use lab::table::{digits, perplexity, short, si};
 use std::fmt::Display;
 use std::io::{self, Write};
 

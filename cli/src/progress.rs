@@ -1,7 +1,8 @@
 //! How far things are: a bar where somebody looks at a terminal, plain lines elsewhere.
 
-use super::output::{note, si};
+use super::output::note;
 use indicatif::{FormattedDuration, ProgressBar, ProgressStyle};
+use lab::table::si;
 use ltm::config::{Config, ModelKind};
 use ltm::run::{Line, Progress, ValidationLine};
 use std::time::{Duration, Instant};

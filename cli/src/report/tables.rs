@@ -2,13 +2,12 @@
 
 use super::Subject;
 use super::words::shade;
-use crate::output::{digits, perplexity, short, si};
 use engine::Device;
 use lab::audit::Row;
 use lab::eval::TRAINING_TEXT;
 use lab::plan::Plans;
 use lab::suite::{KNOWN, known, published};
-use lab::table::nats;
+use lab::table::{digits, nats, perplexity, short, si};
 use ltm::config::{Config, ModelKind};
 use ltm::evaluate::Protocol;
 use maud::{Markup, html};
