@@ -135,15 +135,20 @@ pub trait Op: Send + Sync + Debug {
     fn infer(&self, ins: &[Spec]) -> Result<Vec<Output>>;
 
     /// Whether [`vjp`](Self::vjp) can give the gradient of input `i`.
-    fn differentiable(&self, i: usize) -> bool;
+    fn differentiable(&self, _i: usize) -> bool {
+        true
+    }
 
-    /// What the VJP touches for these wants.
-    fn reads(&self, wants: &[Want]) -> Reads;
+    /// What the VJP touches for these wants, of which there is at least one: by default the result's gradient only.
+    fn reads(&self, _wants: &[Want]) -> Reads {
+        Reads::default()
+    }
 
     /// Computes the outputs, all of them, whatever their buffers held.
     fn forward(&self, cx: &mut Context, ins: &[&Buffer], outs: &mut [Buffer]);
 
-    /// The vector-Jacobian product: the gradients of the wanted inputs for the result's gradient `d_out`.
+    /// The vector-Jacobian product: the gradients of the wanted inputs, of which there is at least one, for the result's
+    /// gradient `d_out`.
     fn vjp(
         &self,
         cx: &mut Context,

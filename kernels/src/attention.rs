@@ -55,6 +55,6 @@ impl Tiles {
 }
 
 /// What scores are multiplied with.
-pub fn scale(head_dim: usize) -> f32 {
-    (1.0 / (head_dim as f64).sqrt()) as f32
+pub fn scale(head_dim: usize) -> f64 {
+    1.0 / (head_dim as f64).sqrt()
 }

@@ -79,6 +79,11 @@ impl Input {
         Self { dims: dims.to_vec(), fill, precise: false }
     }
 
+    /// An input of standard normal numbers.
+    pub fn normal(dims: &[usize]) -> Self {
+        Self::new(dims, Fill::NORMAL)
+    }
+
     /// An input that is kept in the precision of sums and statistics.
     pub fn statistic(dims: &[usize], fill: Fill) -> Self {
         Self { precise: true, ..Self::new(dims, fill) }

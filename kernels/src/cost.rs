@@ -1,21 +1,54 @@
-//! What the ops' cost functions have in common.
+//! What a pass costs: bytes follow from the op's contract, operations are the op's to say.
 
-use engine::{Cost, Pass, Want};
+use engine::{Cost, Op, Pass, Spec, Want};
 
-/// The cost of a pass from the costs of its two halves.
-pub fn of_pass(pass: Pass, forward: Cost, vjp: impl Fn(&[Want]) -> Cost) -> Cost {
-    match pass {
+/// Whether any gradient is wanted.
+pub fn any_wanted(wants: &[Want]) -> bool {
+    wants.iter().any(|want| want.is_wanted())
+}
+
+/// The fewest bytes that a pass of `op` moves. Forward, it reads its inputs and writes its outputs. Backward, it reads the
+/// result's gradient and what [`Op::reads`] announces, and writes the wanted gradients; adding to one reads it as well.
+/// Both in one read the inputs once.
+pub fn bytes(op: &dyn Op, ins: &[Spec], pass: Pass) -> u64 {
+    let outs: Vec<Spec> = op.infer(ins).expect("inputs that suit the op").iter().map(|out| out.spec).collect();
+    let sum = |specs: &[Spec], which: u16| -> usize {
+        specs.iter().enumerate().map(|(i, spec)| if which >> i & 1 == 1 { spec.bytes() } else { 0 }).sum()
+    };
+    let all = sum(ins, u16::MAX) + sum(&outs, u16::MAX);
+    let (moved, wants) = match pass {
+        Pass::Forward => (all, &[][..]),
+        Pass::Fused(wants) => (all, wants),
+        Pass::Vjp(wants) if !any_wanted(wants) => return 0,
+        Pass::Vjp(wants) => {
+            let reads = op.reads(wants);
+            (sum(ins, reads.ins) + sum(&outs, reads.outs) + outs[0].bytes(), wants)
+        }
+    };
+    let stored = wants.iter().zip(ins).map(|(want, of)| match want {
+        Want::Skip => 0,
+        Want::Write => of.bytes(),
+        Want::Add => 2 * of.bytes(),
+    });
+    (moved + stored.sum::<usize>()) as u64
+}
+
+/// The sum of `flops[i]` over the wanted gradients.
+pub fn wanted(wants: &[Want], flops: &[usize]) -> usize {
+    wants.iter().zip(flops).filter(|(want, _)| want.is_wanted()).map(|(_, flops)| flops).sum()
+}
+
+/// The cost of an op that needs `forward` operations, and `gradients[i]` for the gradient of input `i`. Adding a gradient to
+/// what is there takes one more for each number.
+pub fn of(op: &dyn Op, ins: &[Spec], pass: Pass, forward: usize, gradients: &[usize]) -> Cost {
+    let vjp = |wants: &[Want]| {
+        let added = wants.iter().zip(ins).filter(|(want, _)| **want == Want::Add).map(|(_, of)| of.shape.numel());
+        wanted(wants, gradients) + added.sum::<usize>()
+    };
+    let flops = match pass {
         Pass::Forward => forward,
         Pass::Vjp(wants) => vjp(wants),
         Pass::Fused(wants) => forward + vjp(wants),
-    }
-}
-
-/// The cost of putting `numbers` finished numbers of `bytes` bytes in all where they are wanted: adding reads them as well.
-pub fn store(want: Want, numbers: usize, bytes: usize) -> Cost {
-    match want {
-        Want::Skip => Cost::default(),
-        Want::Write => Cost { flops: 0, bytes: bytes as u64 },
-        Want::Add => Cost { flops: numbers as u64, bytes: 2 * bytes as u64 },
-    }
+    };
+    Cost { flops: flops as u64, bytes: bytes(op, ins, pass) }
 }

@@ -1,7 +1,7 @@
 //! What the elementwise kernels share: sixteen numbers at an index, whole or the last few, the size of a parallel chunk,
 //! and what to do with a gradient that is ready.
 
-use engine::simd::{Isa, LANES, Lanes, Real};
+use engine::simd::{self, Isa, Kernel, LANES, Lanes, Real};
 use engine::{Want, parallel};
 
 /// Elements of one parallel chunk: a few cache lines per nanosecond of scheduling, small enough for the second level cache
@@ -37,6 +37,50 @@ pub fn store_wanted<I: Isa, T: Real>(want: Want, lanes: T::Lanes<I>, out: &mut [
     }
 }
 
+/// A function of sixteen elements at a time of each of `N` tensors.
+pub trait Map<T: Real, const N: usize>: Copy + Send + Sync {
+    /// Its value for lanes of each.
+    fn at<I: Isa>(self, x: [T::Lanes<I>; N]) -> T::Lanes<I>;
+}
+
+/// `out` = `f` of the elements of `ins`, as it is wanted.
+pub fn map<T: Real, const N: usize>(f: impl Map<T, N>, want: Want, ins: [&[T]; N], out: &mut [T]) {
+    map_pieces(CHUNK, |_| f, want, ins, out);
+}
+
+/// The same with a function `f(i)` of its own for piece number i of so many elements.
+pub fn map_pieces<T: Real, const N: usize, F: Map<T, N>>(
+    size: usize,
+    f: impl Fn(usize) -> F + Send + Sync,
+    want: Want,
+    ins: [&[T]; N],
+    out: &mut [T],
+) {
+    parallel::chunks(out, size, |i, out| {
+        simd::dispatch(Piece { f: f(i), want, ins: ins.map(|x| &x[i * size..]), out });
+    });
+}
+
+/// [`map`] for one thread, for as many elements as `out` has.
+pub struct Piece<'a, T, F, const N: usize> {
+    pub f: F,
+    pub want: Want,
+    pub ins: [&'a [T]; N],
+    pub out: &'a mut [T],
+}
+
+impl<T: Real, F: Map<T, N>, const N: usize> Kernel for Piece<'_, T, F, N> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<I: Isa>(self) {
+        for i in (0..self.out.len()).step_by(LANES) {
+            let lanes = self.f.at::<I>(self.ins.map(|x| load::<I, T>(x, i)));
+            store_wanted::<I, T>(self.want, lanes, self.out, i);
+        }
+    }
+}
+
 /// Columns that one task sums over all rows.
 pub const COLUMNS: usize = 128;
 
@@ -65,15 +109,4 @@ pub fn sum_rows<T: Real>(want: Want, x: &[T], sums: &mut [T]) {
 pub fn sigmoid<I: Isa, T: Real>(x: T::Lanes<I>) -> T::Lanes<I> {
     let one = T::Lanes::<I>::splat(T::ONE);
     one.div(one.add(x.neg().exp()))
-}
-
-/// Hands a gradient on unchanged.
-pub fn pass_on<T: Real>(want: Want, d_out: &[T], d_in: &mut [T]) {
-    match want {
-        Want::Skip => {}
-        Want::Write => parallel::chunks(d_in, CHUNK, |c, d_in| d_in.copy_from_slice(&d_out[c * CHUNK..][..d_in.len()])),
-        Want::Add => parallel::chunks(d_in, CHUNK, |c, d_in| {
-            d_in.iter_mut().zip(&d_out[c * CHUNK..]).for_each(|(d_in, &d_out)| *d_in += d_out);
-        }),
-    }
 }

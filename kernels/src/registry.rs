@@ -1,6 +1,8 @@
 //! One line per op.
 
 use crate::case::{Case, Sizes};
+use crate::{adamw, add, bias, cast, cross_attention, cross_entropy, embedding, gaussian, gelu, latents, layernorm};
+use crate::{matmul, ring_attention, rmsnorm, rope, slice, sum, swiglu, window_attention};
 use engine::cuda::Module;
 
 /// An op's room: its name and the cases it wants to be tried on at given sizes.
@@ -9,61 +11,99 @@ pub struct Room {
     pub name: &'static str,
     /// The cases at these sizes: every variant of the op that a model uses.
     pub cases: fn(&Sizes) -> Vec<Case>,
-    /// Its kernels for a GPU; `None` where it runs on the CPU only.
-    pub cuda: Option<&'static [&'static Module]>,
+    /// The kernels that its ops launch on a GPU.
+    pub cuda: &'static [&'static Module],
 }
 
 /// Every room in the house.
 pub const ROOMS: &[Room] = &[
-    Room { name: "add", cases: crate::add::cases, cuda: Some(&[&crate::add::cuda::KERNELS]) },
-    Room {
-        name: "bias",
-        cases: crate::bias::cases,
-        cuda: Some(&[&crate::bias::cuda::KERNELS, &crate::add::cuda::KERNELS]),
-    },
-    Room {
-        name: "cross_attention",
-        cases: crate::cross_attention::cases,
-        cuda: Some(&[&crate::cross_attention::cuda::KERNELS]),
-    },
+    Room { name: "add", cases: add::cases, cuda: &[&add::cuda::KERNELS] },
+    Room { name: "bias", cases: bias::cases, cuda: &[&bias::cuda::KERNELS, &add::cuda::KERNELS] },
+    Room { name: "cross_attention", cases: cross_attention::cases, cuda: &[&cross_attention::cuda::KERNELS] },
     Room {
         name: "cross_entropy",
-        cases: crate::cross_entropy::cases,
-        cuda: Some(&[&crate::cross_entropy::cuda::KERNELS, &crate::cast::cuda::KERNELS]),
+        cases: cross_entropy::cases,
+        cuda: &[&cross_entropy::cuda::KERNELS, &cast::cuda::KERNELS],
     },
-    Room { name: "embedding", cases: crate::embedding::cases, cuda: Some(&[&crate::embedding::cuda::KERNELS]) },
-    Room {
-        name: "gaussian",
-        cases: crate::gaussian::cases,
-        cuda: Some(&[&crate::gaussian::cuda::KERNELS, &crate::add::cuda::KERNELS]),
-    },
-    Room { name: "gelu", cases: crate::gelu::cases, cuda: Some(&[&crate::gelu::cuda::KERNELS]) },
-    Room { name: "layernorm", cases: crate::layernorm::cases, cuda: Some(&[&crate::layernorm::cuda::KERNELS]) },
-    Room { name: "matmul", cases: crate::matmul::cases, cuda: Some(&[&crate::add::cuda::KERNELS]) },
-    Room {
-        name: "ring_attention",
-        cases: crate::ring_attention::cases,
-        cuda: Some(&[&crate::ring_attention::cuda::KERNELS]),
-    },
-    Room { name: "rmsnorm", cases: crate::rmsnorm::cases, cuda: Some(&[&crate::rmsnorm::cuda::KERNELS]) },
-    Room { name: "rope", cases: crate::rope::cases, cuda: Some(&[&crate::rope::cuda::KERNELS]) },
-    Room { name: "slice", cases: crate::slice::cases, cuda: Some(&[&crate::slice::cuda::KERNELS]) },
-    Room { name: "sum", cases: crate::sum::cases, cuda: Some(&[&crate::sum::cuda::KERNELS]) },
-    Room { name: "swiglu", cases: crate::swiglu::cases, cuda: Some(&[&crate::swiglu::cuda::KERNELS]) },
-    Room {
-        name: "window_attention",
-        cases: crate::window_attention::cases,
-        cuda: Some(&[&crate::window_attention::cuda::KERNELS]),
-    },
+    Room { name: "embedding", cases: embedding::cases, cuda: &[&embedding::cuda::KERNELS] },
+    Room { name: "gaussian", cases: gaussian::cases, cuda: &[&gaussian::cuda::KERNELS, &add::cuda::KERNELS] },
+    Room { name: "gelu", cases: gelu::cases, cuda: &[&gelu::cuda::KERNELS] },
+    Room { name: "layernorm", cases: layernorm::cases, cuda: &[&layernorm::cuda::KERNELS] },
+    Room { name: "matmul", cases: matmul::cases, cuda: &[&add::cuda::KERNELS] },
+    Room { name: "ring_attention", cases: ring_attention::cases, cuda: &[&ring_attention::cuda::KERNELS] },
+    Room { name: "rmsnorm", cases: rmsnorm::cases, cuda: &[&rmsnorm::cuda::KERNELS] },
+    Room { name: "rope", cases: rope::cases, cuda: &[&rope::cuda::KERNELS] },
+    Room { name: "slice", cases: slice::cases, cuda: &[&slice::cuda::KERNELS] },
+    Room { name: "sum", cases: sum::cases, cuda: &[&sum::cuda::KERNELS] },
+    Room { name: "swiglu", cases: swiglu::cases, cuda: &[&swiglu::cuda::KERNELS] },
+    Room { name: "window_attention", cases: window_attention::cases, cuda: &[&window_attention::cuda::KERNELS] },
 ];
 
 /// The kernels of what has no cases: updates in place, and the cast, whose rounding has no gradient to be checked.
-const OTHERS: &[&Module] = &[&crate::adamw::cuda::KERNELS, &crate::cast::cuda::KERNELS, &crate::latents::cuda::KERNELS];
+const OTHERS: &[&Module] = &[&adamw::cuda::KERNELS, &cast::cuda::KERNELS, &latents::cuda::KERNELS];
 
 /// Every kernel file in the house: what a GPU must have loaded before a plan runs.
 pub fn modules() -> Vec<&'static Module> {
-    let mut all: Vec<_> = ROOMS.iter().filter_map(|room| room.cuda).flatten().chain(OTHERS).copied().collect();
+    let mut all: Vec<_> = ROOMS.iter().flat_map(|room| room.cuda).chain(OTHERS).copied().collect();
     all.sort_by_key(|module| module.name);
     all.dedup_by_key(|module| module.name);
     all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{forward, forward_vjp, normal, same_bits, vjp};
+    use engine::{Buffer, DType, Want};
+
+    /// Several blocks of everything, whole and cut.
+    const LARGE: Sizes =
+        Sizes { batch: 3, tokens: 173, heads: 2, head_dim: 18, window: 40, latents: 5, ffn: 33, vocab: 301 };
+
+    /// Outputs and gradients, those of the fused pass as well.
+    fn run(case: &Case, ins: &[Buffer], d_out: &Buffer) -> Vec<Buffer> {
+        let op = &*case.op;
+        let outs = forward(op, ins);
+        let mut all = outs.clone();
+        for want in [Want::Write, Want::Add] {
+            let wants: Vec<_> = (0..ins.len()).map(|i| if op.differentiable(i) { want } else { Want::Skip }).collect();
+            all.extend(vjp(op, &wants, ins, &outs, d_out));
+            if op.fuses() {
+                let (outs, d_ins) = forward_vjp(op, &wants, ins);
+                all.extend([outs, d_ins].concat());
+            }
+        }
+        all
+    }
+
+    /// The same bits on every instruction set and any number of threads, and for a sample whatever else is in its batch.
+    /// What belongs to samples is what has another shape where there is one sample only.
+    #[test]
+    fn bits_depend_on_nothing_else() {
+        let alone = Sizes { batch: 1, ..LARGE };
+        for room in ROOMS {
+            for (case, one) in (room.cases)(&LARGE).iter().zip((room.cases)(&alone)) {
+                let name = format!("{} ({})", case.op.name(), case.label);
+                let ins = case.buffers(DType::F32, 3);
+                let result = case.op.infer(&case.specs(DType::F32)).expect("a case")[0].spec;
+                let d_out = normal(result.dtype, result.shape.dims(), 5);
+                let together = same_bits(&name, || run(case, &ins, &d_out));
+                for sample in 0..LARGE.batch {
+                    let part = |x: &Buffer, dims: &[usize]| {
+                        let first = if x.shape().dims() == dims { 0 } else { sample * x.len() / LARGE.batch };
+                        Buffer::from_f64(x.dtype(), dims, &x.to_f64()[first..][..dims.iter().product()])
+                    };
+                    let own: Vec<_> = ins.iter().zip(&one.ins).map(|(x, one)| part(x, &one.dims)).collect();
+                    let result = one.op.infer(&one.specs(DType::F32)).expect("a case")[0].spec;
+                    let separate = run(&one, &own, &part(&d_out, result.shape.dims()));
+                    for (i, (together, separate)) in together.iter().zip(&separate).enumerate() {
+                        if together.shape() != separate.shape() {
+                            let part = part(together, separate.shape().dims());
+                            assert!(part.as_bytes() == separate.as_bytes(), "{name}: buffer {i} of sample {sample}");
+                        }
+                    }
+                }
+            }
+        }
+    }
 }

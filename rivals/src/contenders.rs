@@ -1,7 +1,8 @@
 //! The contenders, all called for the same product of row-major matrices: C [m, n] = A·B.
 
 use engine::{Buffer, DType, Spec};
-use kernels::matmul::gemm::{Accumulate, Mat, MatMut, gemm, gemm_packed, pack_b, packed_len};
+use kernels::matmul::gemm::{gemm, gemm_packed, pack_b, packed_len};
+use kernels::matmul::mat::{Accumulate, Mat, MatMut};
 use libloading::Library;
 
 /// Which of the three products of a linear map y = x·wᵀ.

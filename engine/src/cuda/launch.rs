@@ -235,6 +235,13 @@ macro_rules! from_buffer {
 
 from_buffer!(Pointer, &Buffer; Pointer, &mut Buffer; Arg, &Buffer; Arg, &mut Buffer;);
 
+impl From<usize> for Arg {
+    /// A size, as [`Arg::int`].
+    fn from(n: usize) -> Self {
+        Self::int(n)
+    }
+}
+
 impl From<Want> for Arg {
     /// `SKIP`, `WRITE` or `ADD` of `common.cuh`.
     fn from(want: Want) -> Self {

@@ -1,7 +1,7 @@
 //! Launches of `kernel.cu`.
 
 use super::{AdamW, SquaredNorm};
-use crate::launch::{THREADS, elements};
+use crate::launch::{THREADS, args, elements};
 use engine::cuda::{Arg, Gpu, Grid, Module, Pointer};
 use engine::{Buffer, DType};
 
@@ -22,27 +22,16 @@ fn learned(buffer: &Buffer) -> DType {
 }
 
 /// `partial` is scratch memory for [`partials`] numbers.
-pub fn squared_norm(gpu: &dyn Gpu, op: &SquaredNorm, grad: &Buffer, norms: &mut Buffer, partial: Pointer) {
+pub fn squared_norm(gpu: &dyn Gpu, op: &SquaredNorm, grad: &Buffer, norms: &Buffer, partial: Pointer) {
     let (n, blocks, dtype) = (grad.len(), partials(grad.len()), learned(grad));
-    gpu.launch(
-        &KERNELS.kernel("sum_squares", dtype),
-        Grid::new(blocks, THREADS),
-        &[grad.into(), partial.into(), Arg::int(n), Arg::int(PER_BLOCK)],
-    );
-    gpu.launch(
-        &KERNELS.kernel("sum_partials", dtype),
-        Grid::new(1, 1024),
-        &[partial.into(), Arg::int(blocks), norms.pointer().offset(op.index).into()],
-    );
+    let norm = norms.pointer().offset(op.index);
+    gpu.launch(&KERNELS.kernel("sum_squares", dtype), Grid::new(blocks, THREADS), args![grad, partial, n, PER_BLOCK]);
+    gpu.launch(&KERNELS.kernel("sum_partials", dtype), Grid::new(1, 1024), args![partial, blocks, norm]);
 }
 
-pub fn adamw(gpu: &dyn Gpu, op: &AdamW, [grad, norms, schedule]: [&Buffer; 3], [w, m, v]: [&mut Buffer; 3]) {
+pub fn adamw(gpu: &dyn Gpu, op: &AdamW, [grad, norms, schedule]: [&Buffer; 3], [w, m, v]: [&Buffer; 3]) {
     let n = grad.len();
     let constants = [op.beta1, op.beta2, op.eps, op.weight_decay, op.clip].map(Arg::F64);
-    let given = [grad.into(), norms.into(), Arg::int(norms.len()), schedule.into()];
-    gpu.launch(
-        &KERNELS.kernel("update", learned(grad)),
-        elements(n, DType::F32),
-        &[&given[..], &constants, &[w.into(), m.into(), v.into(), Arg::int(n)]].concat(),
-    );
+    let args = [args![grad, norms, norms.len(), schedule], &constants[..], args![w, m, v, n]].concat();
+    gpu.launch(&KERNELS.kernel("update", learned(grad)), elements(n, DType::F32), &args);
 }

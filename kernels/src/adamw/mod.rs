@@ -29,7 +29,7 @@ impl Update for SquaredNorm {
     fn apply(&self, cx: &mut Context, ins: &[&Buffer], state: &mut [Buffer]) {
         if let Device::Cuda(gpu) = cx.device {
             let partial = cx.scratch_at(DType::F32, cuda::partials(ins[0].len()));
-            return cuda::squared_norm(&**gpu, self, ins[0], &mut state[0], partial);
+            return cuda::squared_norm(&**gpu, self, ins[0], &state[0], partial);
         }
         with_real!(ins[0].dtype(), T => {
             let grad = ins[0].as_slice::<T>();
@@ -113,54 +113,37 @@ impl Update for AdamW {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{distance, garbage, with_threads};
-    use engine::rng::Stream;
-    use engine::simd::for_each_level;
+    use crate::testing::{apply, distance, normal, same_bits};
 
     const ADAMW: AdamW = AdamW { beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.1, clip: 1.0 };
 
-    fn apply(update: &dyn Update, ins: &[&Buffer], state: &mut [Buffer]) {
-        let specs: Vec<_> = ins.iter().map(|b| b.spec()).collect();
-        let mut scratch = garbage(update.scratch(&Device::Cpu, &specs, &[]));
-        update.apply(&mut Context { device: &Device::Cpu, scratch: &mut scratch }, ins, state);
-    }
-
     fn normals(dtype: DType, n: usize, site: u32, std: f64) -> Buffer {
-        let mut x = vec![0.0; n];
-        Stream::new(3, site).fill_normal(&mut x, |x| f64::from((std * x) as f32));
+        let x: Vec<_> = normal(dtype, &[n], site).to_f64().iter().map(|x| f64::from((std * x) as f32)).collect();
         Buffer::from_f64(dtype, &[n], &x)
     }
 
     /// The textbook, one number at a time, in another order: m̂ and v̂ first.
-    struct Textbook {
-        w: f64,
-        m: f64,
-        v: f64,
+    fn textbook([w, m, v]: &mut [f64; 3], g: f64, rate: f64, t: i32) {
+        *m = 0.9 * *m + 0.1 * g;
+        *v = 0.95 * *v + 0.05 * g.powi(2);
+        let (m_hat, v_hat) = (*m / (1.0 - 0.9f64.powi(t)), *v / (1.0 - 0.95f64.powi(t)));
+        *w -= rate * (m_hat / (v_hat.sqrt() + 1e-8) + 0.1 * *w);
     }
 
-    impl Textbook {
-        fn step(&mut self, g: f64, rate: f64, t: i32) {
-            self.m = 0.9 * self.m + 0.1 * g;
-            self.v = 0.95 * self.v + 0.05 * g.powi(2);
-            let (m_hat, v_hat) = (self.m / (1.0 - 0.9f64.powi(t)), self.v / (1.0 - 0.95f64.powi(t)));
-            self.w -= rate * (m_hat / (v_hat.sqrt() + 1e-8) + 0.1 * self.w);
-        }
+    const SIZES: [usize; 2] = [CHUNK + 21, 7];
+
+    /// The first weights of two parameters for t = 0, then their gradients.
+    fn numbers(dtype: DType, t: u32, std: f64) -> [Buffer; 2] {
+        [0, 1].map(|i| normals(dtype, SIZES[i], 10 * t + i as u32, std))
     }
 
     /// Five steps of two parameters; returns w, m and v of both.
     fn learn(dtype: DType, std: f64) -> Vec<Buffer> {
-        let sizes = [CHUNK + 21, 7];
-        let mut state: Vec<_> = sizes
-            .iter()
-            .zip(0..)
-            .map(|(&n, i)| {
-                let zeros = || Buffer::new(Spec::new(dtype, &[n]));
-                [normals(dtype, n, 100 + i, 1.0), zeros(), zeros()]
-            })
-            .collect();
-        let mut norms = [Buffer::new(Spec::new(dtype, &[2]))];
-        for t in 1..=5u32 {
-            let grads = [0, 1].map(|i| normals(dtype, sizes[i], 10 * t + i as u32, std));
+        let zeros = |n: usize| Buffer::new(Spec::new(dtype, &[n]));
+        let mut state = numbers(dtype, 0, 1.0).map(|w| [w.clone(), zeros(w.len()), zeros(w.len())]);
+        let mut norms = [zeros(2)];
+        for t in 1..=5 {
+            let grads = numbers(dtype, t, std);
             for index in 0..2 {
                 apply(&SquaredNorm { index }, &[&grads[index]], &mut norms);
             }
@@ -175,43 +158,25 @@ mod tests {
     #[test]
     fn matches_the_textbook_with_and_without_clipping() {
         for std in [1.0, 1e-3] {
-            let sizes = [CHUNK + 21, 7];
-            let start = [0, 1].map(|i| normals(DType::F64, sizes[i], 100 + i as u32, 1.0).to_f64());
-            let mut books = start.map(|w| w.into_iter().map(|w| Textbook { w, m: 0.0, v: 0.0 }).collect::<Vec<_>>());
+            let mut books =
+                numbers(DType::F64, 0, 1.0).map(|w| w.to_f64().iter().map(|&w| [w, 0.0, 0.0]).collect::<Vec<_>>());
             for t in 1..=5 {
-                let grads = [0, 1].map(|i| normals(DType::F64, sizes[i], 10 * t + i as u32, std).to_f64());
+                let grads = numbers(DType::F64, t, std).map(|g| g.to_f64());
                 let norm = grads.iter().flatten().map(|g| g * g).sum::<f64>().sqrt();
                 assert_eq!(norm > 1.0, std == 1.0, "one run clips, the other does not");
                 let factor = if norm + 1e-6 > 1.0 { 1.0 / (norm + 1e-6) } else { 1.0 };
                 for (book, g) in books.iter_mut().flatten().zip(grads.iter().flatten()) {
-                    book.step(factor * g, 0.25, t as i32);
+                    textbook(book, factor * g, 0.25, t as i32);
                 }
             }
-            let got = learn(DType::F64, std);
-            for (i, books) in books.iter().enumerate() {
-                let w: Vec<_> = books.iter().map(|b| b.w).collect();
-                let m: Vec<_> = books.iter().map(|b| b.m).collect();
-                let v: Vec<_> = books.iter().map(|b| b.v).collect();
-                for (got, expected) in got[3 * i..].iter().zip([w, m, v]) {
-                    assert!(distance(&got.to_f64(), &expected) < 1e-13);
-                }
-            }
-            for (single, double) in learn(DType::F32, std).iter().zip(&got) {
+            let doubles = learn(DType::F64, std);
+            let singles = same_bits("five steps", || learn(DType::F32, std));
+            for (i, (double, single)) in doubles.iter().zip(&singles).enumerate() {
+                let expected: Vec<_> = books[i / 3].iter().map(|book| book[i % 3]).collect();
+                assert!(distance(&double.to_f64(), &expected) < 1e-13);
                 assert!(distance(&single.to_f64(), &double.to_f64()) < 1e-5);
             }
         }
-    }
-
-    #[test]
-    fn same_bits_on_every_machine() {
-        let bytes = |state: Vec<Buffer>| state.iter().map(|b| b.as_bytes().to_vec()).collect::<Vec<_>>();
-        let reference = bytes(learn(DType::F32, 1.0));
-        for_each_level(|level| {
-            for threads in [1, 3] {
-                let got = bytes(with_threads(threads, || learn(DType::F32, 1.0)));
-                assert!(got == reference, "{level}, {threads} threads");
-            }
-        });
     }
 
     #[test]

@@ -1,6 +1,6 @@
 use crate::lanes::CHUNK;
-use engine::parallel;
 use engine::simd::Real;
+use engine::{Want, parallel};
 
 /// One addition per element needs no instruction set: the compiler's own vectors keep up with memory.
 pub fn forward<T: Real>(a: &[T], b: &[T], y: &mut [T]) {
@@ -8,4 +8,15 @@ pub fn forward<T: Real>(a: &[T], b: &[T], y: &mut [T]) {
         let (a, b) = (&a[c * CHUNK..], &b[c * CHUNK..]);
         y.iter_mut().zip(a).zip(b).for_each(|((y, &a), &b)| *y = a + b);
     });
+}
+
+/// Hands a gradient on unchanged.
+pub fn pass_on<T: Real>(want: Want, d_out: &[T], d_in: &mut [T]) {
+    match want {
+        Want::Skip => {}
+        Want::Write => parallel::chunks(d_in, CHUNK, |c, d_in| d_in.copy_from_slice(&d_out[c * CHUNK..][..d_in.len()])),
+        Want::Add => parallel::chunks(d_in, CHUNK, |c, d_in| {
+            d_in.iter_mut().zip(&d_out[c * CHUNK..]).for_each(|(d_in, &d_out)| *d_in += d_out);
+        }),
+    }
 }

@@ -3,9 +3,9 @@
 mod cpu;
 pub(crate) mod cuda;
 
-use crate::case::{Case, Fill, Input, Sizes};
-use crate::{check, cost, lanes};
-use engine::{Buffer, Context, Cost, Device, Op, Output, Pass, Reads, Result, Spec, Want, with_real};
+use crate::case::{Case, Input, Sizes};
+use crate::{check, cost};
+use engine::{Buffer, Context, Cost, Device, Op, Output, Pass, Result, Spec, Want, with_real};
 
 /// `a [..], b [..] → y [..]`. Bound by memory.
 ///
@@ -30,37 +30,16 @@ impl Op for Add {
         Ok(vec![Output { name: "y", spec: ins[0] }])
     }
 
-    fn differentiable(&self, _i: usize) -> bool {
-        true
-    }
-
-    fn reads(&self, _wants: &[Want]) -> Reads {
-        Reads::default()
-    }
-
     fn forward(&self, cx: &mut Context, ins: &[&Buffer], outs: &mut [Buffer]) {
         if let Device::Cuda(gpu) = cx.device {
-            return cuda::forward(&**gpu, ins[0], ins[1], &mut outs[0]);
+            return cuda::forward(&**gpu, ins[0], ins[1], &outs[0]);
         }
         with_real!(ins[0].dtype(), T => cpu::forward::<T>(ins[0].as_slice(), ins[1].as_slice(), outs[0].as_mut_slice()))
     }
 
-    fn vjp(
-        &self,
-        cx: &mut Context,
-        wants: &[Want],
-        _: &[&Buffer],
-        _: &[&Buffer],
-        d_out: &Buffer,
-        d_ins: &mut [Buffer],
-    ) {
-        for (&want, d_in) in wants.iter().zip(d_ins).filter(|(want, _)| want.is_wanted()) {
-            match cx.device {
-                Device::Cuda(gpu) => cuda::pass_on(&**gpu, want, d_out, d_in),
-                Device::Cpu => {
-                    with_real!(d_out.dtype(), T => lanes::pass_on::<T>(want, d_out.as_slice(), d_in.as_mut_slice()));
-                }
-            }
+    fn vjp(&self, cx: &mut Context, wants: &[Want], _: &[&Buffer], _: &[&Buffer], d_y: &Buffer, d: &mut [Buffer]) {
+        for (&want, d_in) in wants.iter().zip(d) {
+            pass_on(cx.device, want, d_y, d_in);
         }
     }
 
@@ -69,39 +48,40 @@ impl Op for Add {
     }
 
     fn cost(&self, ins: &[Spec], pass: Pass) -> Cost {
-        let (n, bytes) = (ins[0].shape.numel(), ins[0].bytes());
-        let forward = Cost { flops: n as u64, bytes: 3 * bytes as u64 };
-        cost::of_pass(pass, forward, |wants| {
-            let stores: Cost = wants.iter().map(|&want| cost::store(want, n, bytes)).sum();
-            let read = if wants.iter().any(|want| want.is_wanted()) { bytes as u64 } else { 0 };
-            stores + Cost { flops: 0, bytes: read }
-        })
+        cost::of(self, ins, pass, ins[0].shape.numel(), &[0, 0])
+    }
+}
+
+/// Hands a gradient on unchanged; on a GPU this room's kernels must be loaded.
+pub fn pass_on(device: &Device, want: Want, d_out: &Buffer, d_in: &mut Buffer) {
+    match device {
+        _ if !want.is_wanted() => {}
+        Device::Cuda(gpu) => cuda::pass_on(&**gpu, want, d_out, d_in),
+        Device::Cpu => with_real!(d_out.dtype(), T => cpu::pass_on::<T>(want, d_out.as_slice(), d_in.as_mut_slice())),
     }
 }
 
 /// One case: the residual stream `[B, N, d]`.
 pub fn cases(s: &Sizes) -> Vec<Case> {
-    let input = || Input::new(&[s.batch, s.tokens, s.dim()], Fill::NORMAL);
+    let input = || Input::normal(&[s.batch, s.tokens, s.dim()]);
     vec![Case::new("residual", Add, vec![input(), input()])]
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing;
-    use engine::DType;
+    use crate::testing::{check, refuses, sizes};
 
     #[test]
     fn matches_the_formula() {
-        for case in testing::sizes().iter().flat_map(cases) {
-            testing::check(&case, |x| x[0].iter().zip(&x[1]).map(|(a, b)| a + b).collect());
+        for case in sizes().iter().flat_map(cases) {
+            check(&case, |x| x[0].iter().zip(&x[1]).map(|(a, b)| a + b).collect());
         }
     }
 
     #[test]
     fn shapes_must_agree() {
-        let (a, b) = (Spec::new(DType::F32, &[2, 3]), Spec::new(DType::F32, &[3, 2]));
-        assert_eq!(Add.infer(&[a, b]).unwrap_err().to_string(), "b is f32[3, 2], must be f32[2, 3]");
-        assert!(Add.infer(&[a]).unwrap_err().to_string().contains("takes 2 inputs (a, b), got 1"));
+        refuses(&Add, "f32[2, 3] f32[3, 2]", "b is f32[3, 2], must be f32[2, 3]");
+        refuses(&Add, "f32[2, 3]", "takes 2 inputs (a, b), got 1");
     }
 }

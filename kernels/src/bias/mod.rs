@@ -3,9 +3,9 @@
 mod cpu;
 pub(crate) mod cuda;
 
-use crate::case::{Case, Fill, Input, Sizes};
+use crate::case::{Case, Input, Sizes};
 use crate::{add, check, cost, lanes};
-use engine::{Buffer, Context, Cost, Device, Error, Op, Output, Pass, Reads, Result, Spec, Want, with_real};
+use engine::{Buffer, Context, Cost, Device, Error, Op, Output, Pass, Result, Spec, Want, with_real};
 
 /// `x [.., S], b [S] → y [.., S]`, where S is any number of last dimensions.
 ///
@@ -39,46 +39,23 @@ impl Op for Bias {
         Ok(vec![Output { name: "y", spec: ins[0] }])
     }
 
-    fn differentiable(&self, _i: usize) -> bool {
-        true
-    }
-
-    fn reads(&self, _wants: &[Want]) -> Reads {
-        Reads::default()
-    }
-
     fn forward(&self, cx: &mut Context, ins: &[&Buffer], outs: &mut [Buffer]) {
         if let Device::Cuda(gpu) = cx.device {
-            return cuda::forward(&**gpu, ins[0], ins[1], &mut outs[0]);
+            return cuda::forward(&**gpu, ins[0], ins[1], &outs[0]);
         }
         with_real!(ins[0].dtype(), T => cpu::forward::<T>(ins[0].as_slice(), ins[1].as_slice(), outs[0].as_mut_slice()))
     }
 
-    fn vjp(
-        &self,
-        cx: &mut Context,
-        wants: &[Want],
-        _: &[&Buffer],
-        _: &[&Buffer],
-        d_out: &Buffer,
-        d_ins: &mut [Buffer],
-    ) {
-        let [d_x, d_b] = d_ins else { unreachable!("two inputs") };
-        if let Device::Cuda(gpu) = cx.device {
-            add::cuda::pass_on(&**gpu, wants[0], d_out, d_x);
-            if wants[1].is_wanted() {
-                cuda::vjp_b(&**gpu, wants[1], d_out, d_b);
-            }
-            return;
+    fn vjp(&self, cx: &mut Context, wants: &[Want], _: &[&Buffer], _: &[&Buffer], d_y: &Buffer, d: &mut [Buffer]) {
+        let [d_x, d_b] = d else { unreachable!("two inputs") };
+        add::pass_on(cx.device, wants[0], d_y, d_x);
+        match cx.device {
+            _ if !wants[1].is_wanted() => {}
+            Device::Cuda(gpu) => cuda::vjp_b(&**gpu, wants[1], d_y, d_b),
+            Device::Cpu => with_real!(d_y.dtype(), T => {
+                lanes::sum_rows::<T>(wants[1], d_y.as_slice(), d_b.as_mut_slice());
+            }),
         }
-        with_real!(d_out.dtype(), T => {
-            if wants[0].is_wanted() {
-                lanes::pass_on::<T>(wants[0], d_out.as_slice(), d_x.as_mut_slice());
-            }
-            if wants[1].is_wanted() {
-                lanes::sum_rows::<T>(wants[1], d_out.as_slice(), d_b.as_mut_slice());
-            }
-        });
     }
 
     fn passes_through(&self, i: usize) -> bool {
@@ -86,24 +63,16 @@ impl Op for Bias {
     }
 
     fn cost(&self, ins: &[Spec], pass: Pass) -> Cost {
-        let [x, b] = ins else { unreachable!("two inputs") };
-        let (n, bytes) = (x.shape.numel(), x.bytes() as u64);
-        let forward = Cost { flops: n as u64, bytes: 2 * bytes + b.bytes() as u64 };
-        cost::of_pass(pass, forward, |wants| {
-            let sums = if wants[1].is_wanted() { n as u64 } else { 0 };
-            let read = if wants.iter().any(|want| want.is_wanted()) { bytes } else { 0 };
-            Cost { flops: sums, bytes: read }
-                + cost::store(wants[0], n, x.bytes())
-                + cost::store(wants[1], b.shape.numel(), b.bytes())
-        })
+        let n = ins[0].shape.numel();
+        cost::of(self, ins, pass, n, &[0, n])
     }
 }
 
 /// The bias of a linear map, and learned positions.
 pub fn cases(s: &Sizes) -> Vec<Case> {
     let case = |label: &str, b: &[usize]| {
-        let x = Input::new(&[s.batch, s.tokens, s.dim()], Fill::NORMAL);
-        Case::new(label, Bias, vec![x, Input::new(b, Fill::NORMAL)])
+        let x = Input::normal(&[s.batch, s.tokens, s.dim()]);
+        Case::new(label, Bias, vec![x, Input::normal(b)])
     };
     vec![case("of a linear map", &[s.dim()]), case("positions", &[s.tokens, s.dim()])]
 }
@@ -111,34 +80,30 @@ pub fn cases(s: &Sizes) -> Vec<Case> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing;
-    use engine::DType;
+    use crate::testing::{check, check_large, refuses, sizes};
+
+    fn formula(x: &[Vec<f64>]) -> Vec<f64> {
+        x[0].iter().zip(x[1].iter().cycle()).map(|(x, b)| x + b).collect()
+    }
 
     #[test]
     fn matches_the_formula() {
-        for case in testing::sizes().iter().flat_map(cases) {
-            testing::check(&case, |x| x[0].iter().zip(x[1].iter().cycle()).map(|(x, b)| x + b).collect());
+        for case in sizes().iter().flat_map(cases) {
+            check(&case, formula);
         }
     }
 
     /// More columns than one task sums, and not a multiple of them.
     #[test]
-    fn wide_sums() {
-        let (rows, width) = (7, 2 * lanes::COLUMNS + 5);
-        let d_y: Vec<f64> = (0..rows * width).map(|i| (i * i % 101) as f64).collect();
-        let d_y = Buffer::from_f64(DType::F64, &[rows, width], &d_y);
-        let b = Buffer::from_f64(DType::F64, &[width], &vec![0.0; width]);
-        let d_ins = testing::vjp(&Bias, &[Want::Skip, Want::Write], &[&d_y, &b], &[Buffer::default()], &d_y);
-        let expected: Vec<f64> = (0..width).map(|j| (0..rows).map(|i| d_y.to_f64()[i * width + j]).sum()).collect();
-        assert_eq!(d_ins[1].to_f64(), expected);
+    fn wide_sums_match_the_formula() {
+        check_large(&cases(&Sizes { heads: 1, head_dim: 2 * lanes::COLUMNS + 5, ..sizes()[0] })[0], formula);
     }
 
     #[test]
     fn b_is_the_end_of_x() {
-        let f32 = |dims: &[usize]| Spec::new(DType::F32, dims);
-        let error = |b| Bias.infer(&[f32(&[2, 3, 4]), b]).unwrap_err().to_string();
-        assert_eq!(error(f32(&[3])), "b is f32[3], must be the last dimensions of x, which is f32[2, 3, 4]");
-        assert!(error(f32(&[2, 4])).contains("f32[2, 4]") && error(Spec::new(DType::F64, &[4])).contains("f64[4]"));
-        assert!(Bias.infer(&[f32(&[2, 3, 4]), f32(&[3, 4])]).is_ok());
+        let x = "must be the last dimensions of x, which is f32[2, 3, 4]";
+        refuses(&Bias, "f32[2, 3, 4] f32[3]", &format!("b is f32[3], {x}"));
+        refuses(&Bias, "f32[2, 3, 4] f32[2, 4]", &format!("b is f32[2, 4], {x}"));
+        refuses(&Bias, "f32[2, 3, 4] f64[4]", &format!("b is f64[4], {x}"));
     }
 }

@@ -1,7 +1,7 @@
 //! Launches of `kernel.cu`.
 
-use crate::launch::THREADS;
-use engine::cuda::{Arg, Gpu, Grid, Module, Pointer};
+use crate::launch::{THREADS, args};
+use engine::cuda::{Gpu, Grid, Module, Pointer};
 use engine::{DType, Want};
 
 pub static KERNELS: Module = Module::new("cast", include_str!("kernel.cu"));
@@ -15,9 +15,6 @@ pub fn convert(gpu: &dyn Gpu, from: Pointer, want: Want, to: Pointer, n: usize) 
         DType::Bf16 => "to_bf16",
         other => panic!("a device does not hold {other}"),
     };
-    gpu.launch(
-        &KERNELS.kernel(entry, from.dtype),
-        Grid::covering(n.div_ceil(PACK), THREADS),
-        &[from.into(), want.into(), to.into(), Arg::int(n)],
-    );
+    let grid = Grid::covering(n.div_ceil(PACK), THREADS);
+    gpu.launch(&KERNELS.kernel(entry, from.dtype), grid, args![from, want, to, n]);
 }

@@ -4,7 +4,7 @@ mod cpu;
 pub(crate) mod cuda;
 
 use crate::{check, cost};
-use engine::{Buffer, Context, Cost, DType, Device, Error, Op, Output, Pass, Reads, Result, Spec, Want};
+use engine::{Buffer, Context, Cost, DType, Device, Error, Op, Output, Pass, Result, Spec, Want};
 
 /// `x [..] → y [..]`. Bound by memory.
 ///
@@ -36,39 +36,16 @@ impl Op for Cast {
         Ok(vec![Output { name: "y", spec: Spec { dtype: self.to, ..ins[0] } }])
     }
 
-    fn differentiable(&self, _i: usize) -> bool {
-        true
-    }
-
-    fn reads(&self, _wants: &[Want]) -> Reads {
-        Reads::default()
-    }
-
     fn forward(&self, cx: &mut Context, ins: &[&Buffer], outs: &mut [Buffer]) {
         convert(cx, ins[0], Want::Write, &mut outs[0]);
     }
 
-    fn vjp(
-        &self,
-        cx: &mut Context,
-        wants: &[Want],
-        _: &[&Buffer],
-        _: &[&Buffer],
-        d_out: &Buffer,
-        d_ins: &mut [Buffer],
-    ) {
-        if wants[0].is_wanted() {
-            convert(cx, d_out, wants[0], &mut d_ins[0]);
-        }
+    fn vjp(&self, cx: &mut Context, wants: &[Want], _: &[&Buffer], _: &[&Buffer], d_y: &Buffer, d: &mut [Buffer]) {
+        convert(cx, d_y, wants[0], &mut d[0]);
     }
 
     fn cost(&self, ins: &[Spec], pass: Pass) -> Cost {
-        let (n, x) = (ins[0].shape.numel(), ins[0].bytes());
-        let y = n * self.to.size();
-        cost::of_pass(pass, Cost { flops: 0, bytes: (x + y) as u64 }, |wants| match wants[0] {
-            Want::Skip => Cost::default(),
-            want => Cost { flops: 0, bytes: y as u64 } + cost::store(want, n, x),
-        })
+        cost::of(self, ins, pass, 0, &[0])
     }
 }
 
@@ -82,7 +59,7 @@ fn convert(cx: &Context, from: &Buffer, want: Want, to: &mut Buffer) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing;
+    use crate::testing::{forward, refuses, vjp};
 
     const FLOATS: [DType; 3] = [DType::F32, DType::F64, DType::Bf16];
 
@@ -92,11 +69,11 @@ mod tests {
         let x: Vec<f64> = (0..20_000).map(|i| f64::from(i % 257) - 100.0).collect();
         for (from, to) in FLOATS.into_iter().flat_map(|from| FLOATS.map(|to| (from, to))) {
             let x = Buffer::from_f64(from, &[2, 10_000], &x);
-            let y = testing::forward(&Cast { to }, &[&x]);
+            let y = forward(&Cast { to }, &[&x]);
             assert_eq!((y[0].dtype(), y[0].to_f64()), (to, x.to_f64()));
-            let d_x = testing::vjp(&Cast { to }, &[Want::Write], &[&x], &y, &y[0]);
+            let d_x = vjp(&Cast { to }, &[Want::Write], &[&x], &y, &y[0]);
             assert_eq!((d_x[0].dtype(), d_x[0].to_f64()), (from, x.to_f64()));
-            let d_x = testing::vjp(&Cast { to }, &[Want::Add], &[&x], &y, &y[0]);
+            let d_x = vjp(&Cast { to }, &[Want::Add], &[&x], &y, &y[0]);
             let sum = |x: &f64| Buffer::from_f64(from, &[1], &[1.0 + x]).to_f64()[0];
             assert_eq!(d_x[0].to_f64(), x.to_f64().iter().map(sum).collect::<Vec<_>>());
         }
@@ -105,15 +82,14 @@ mod tests {
     #[test]
     fn rounds_to_the_nearest() {
         let x = Buffer::from_slice(&[4], &[1.0f32 + 1.0 / 256.0, 1.0 + 3.0 / 256.0, -0.1, 1e-40]);
-        let y = testing::forward(&Cast { to: DType::Bf16 }, &[&x]).remove(0).to_f64();
+        let y = forward(&Cast { to: DType::Bf16 }, &[&x]).remove(0).to_f64();
         assert_eq!(y[..2], [1.0, 1.0 + 4.0 / 256.0]);
         assert!((y[2] + 0.1).abs() < 0.1 / 256.0 && (y[3] / 1e-40 - 1.0).abs() < 0.1, "{y:?}");
     }
 
     #[test]
     fn integers_are_refused() {
-        let error = |dtype, to| Cast { to }.infer(&[Spec::new(dtype, &[3])]).unwrap_err().to_string();
-        assert_eq!(error(DType::I32, DType::F32), "x is i32[3], must hold floats");
-        assert_eq!(error(DType::F32, DType::I32), "x cannot become i32, must become floats");
+        refuses(&Cast { to: DType::F32 }, "i32[3]", "x is i32[3], must hold floats");
+        refuses(&Cast { to: DType::I32 }, "f32[3]", "x cannot become i32, must become floats");
     }
 }

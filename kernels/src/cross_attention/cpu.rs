@@ -1,7 +1,9 @@
 //! A key to a row and a token to a lane, as in window attention: the softmax over the K keys runs down the lanes. With K
 //! about eight this is bound by memory: 4·K operations per element of `q`, which is read once while `y` is written.
 
-use crate::product::{BLOCK, Left, Right, RowsMut, Size, Start, pack, packed_len, product, transpose};
+use crate::attention::scale;
+use crate::matmul::mat::Accumulate;
+use crate::product::{BLOCK, Left, Right, RowsMut, Size, pack, packed_len, product, transpose};
 use engine::simd::{self, Isa, Kernel, LANES, Lanes, Real};
 use engine::{Want, parallel};
 use std::ops::Range;
@@ -34,7 +36,7 @@ impl Shape {
     }
 
     fn scale<T: Real>(self) -> T {
-        T::from_f64(1.0 / (self.head_dim as f64).sqrt())
+        T::from_f64(scale(self.head_dim))
     }
 
     /// Numbers of scratch memory for the gradient of keys and values: a sum for each chunk of each sample.
@@ -92,15 +94,15 @@ impl<'a, T: Real> Sample<'a, T> {
         let size = Size { m: self.shape.latents, n: BLOCK, k: self.shape.head_dim };
         let left = Left::Packed { panels, first: 0 };
         let right = Right { data: block, width: BLOCK, column: 0 };
-        product::<I, T>(&mut RowsMut { data: out, stride: BLOCK }, size, left, right, Start::Zero);
+        product::<I, T>(&mut RowsMut { data: out, stride: BLOCK }, size, left, right, Accumulate::Write);
     }
 
     /// out [tokens, D] = `columns` [K, tokens]ᵀ · `rows` [K, D].
     #[inline(always)]
-    fn mix<I: Isa>(self, tokens: usize, columns: &[T], rows: Right<'_, T>, out: &mut [T], start: Start) {
+    fn mix<I: Isa>(self, tokens: usize, columns: &[T], rows: Right<'_, T>, out: &mut [T], how: Accumulate) {
         let size = Size { m: tokens, n: self.shape.head_dim, k: self.shape.latents };
         let left = Left::Transposed { block: columns, lane: 0 };
-        product::<I, T>(&mut RowsMut { data: out, stride: self.shape.dim() }, size, left, rows, start);
+        product::<I, T>(&mut RowsMut { data: out, stride: self.shape.dim() }, size, left, rows, how);
     }
 
     /// `p` [K, 32]: the probabilities of up to 32 tokens, whose queries go through `block` [D, 32]; `keys` are packed.
@@ -164,7 +166,7 @@ impl<T: Real> Kernel for Forward<'_, T> {
             for row in (0..tokens).step_by(BLOCK) {
                 let count = BLOCK.min(tokens - row);
                 sample.probabilities::<I>(head, first + row..first + row + count, keys, block, p);
-                sample.mix::<I>(count, p, sample.values(head), &mut y[sample.at(row, head)..], Start::Zero);
+                sample.mix::<I>(count, p, sample.values(head), &mut y[sample.at(row, head)..], Accumulate::Write);
             }
         }
     }
@@ -190,14 +192,14 @@ pub fn backward<T: Real>(
 ) {
     let (d, kv) = (shape.dim(), shape.kv());
     let (rows, sums) = (shape.tokens * d, shape.partials(1));
-    let start = if wants[0] == Want::Add { Start::C } else { Start::Zero };
+    let how = wants[0].into();
     let part = |b: usize, c: usize, d_q: &mut [T], d_kv: &mut [T]| {
         let sample = Sample::new(shape, b, known.q, known.kv);
         let tokens = c * CHUNK..shape.tokens.min((c + 1) * CHUNK);
         let d_y = &known.d_y[b * rows + tokens.start * d..b * rows + tokens.end * d];
         let [block, p, panels] = shape.scratch();
         parallel::scratch(block + 2 * (p + panels), |scratch| {
-            simd::dispatch(Backward { sample, first: tokens.start, start, d_y, d_q, d_kv, scratch });
+            simd::dispatch(Backward { sample, first: tokens.start, how, d_y, d_q, d_kv, scratch });
         });
     };
     match wants.map(Want::is_wanted) {
@@ -230,7 +232,7 @@ struct Backward<'a, T> {
     sample: Sample<'a, T>,
     first: usize,
     /// What becomes of the old `d_q`.
-    start: Start,
+    how: Accumulate,
     d_y: &'a [T],
     d_q: &'a mut [T],
     /// The chunk's own sum, [K, 2d].
@@ -243,7 +245,7 @@ impl<T: Real> Kernel for Backward<'_, T> {
 
     #[inline(always)]
     fn run<I: Isa>(self) {
-        let Self { sample, first, start, d_y, d_q, d_kv, scratch } = self;
+        let Self { sample, first, how, d_y, d_q, d_kv, scratch } = self;
         let (shape, d) = (sample.shape, sample.shape.dim());
         let [block, p, panels] = shape.scratch();
         let (block, scratch) = scratch.split_at_mut(block);
@@ -263,17 +265,17 @@ impl<T: Real> Kernel for Backward<'_, T> {
                 d_softmax::<I, T>(shape.scale(), p, d_s);
                 if !d_q.is_empty() {
                     // d_q = d_s · k
-                    sample.mix::<I>(count, d_s, sample.keys(head), &mut d_q[sample.at(row, head)..], start);
+                    sample.mix::<I>(count, d_s, sample.keys(head), &mut d_q[sample.at(row, head)..], how);
                 }
                 if !d_kv.is_empty() {
                     // d_k += d_sᵀ · q and d_v += pᵀ · d_y
                     let q = sample.queries(head, first + row);
-                    let start = if row == 0 { Start::Zero } else { Start::C };
+                    let how = if row == 0 { Accumulate::Write } else { Accumulate::Add };
                     let size = Size { m: shape.latents, n: shape.head_dim, k: count };
                     for (column, left, right) in [(0, &*d_s, q), (d, &*p, d_y)] {
                         let c = &mut d_kv[column + head * shape.head_dim..];
                         let left = Left::Block { block: left, lane: 0 };
-                        product::<I, T>(&mut RowsMut { data: c, stride: 2 * d }, size, left, right, start);
+                        product::<I, T>(&mut RowsMut { data: c, stride: 2 * d }, size, left, right, how);
                     }
                 }
             }

@@ -2,6 +2,7 @@
 
 use super::cpu::Shape;
 use crate::attention::{self, THREADS, Tiles};
+use crate::launch::args;
 use engine::cuda::{Arg, Gpu, Grid, Module, Pointer};
 use engine::{Buffer, DType, Want};
 
@@ -23,30 +24,22 @@ struct Blocks {
 fn launch(gpu: &dyn Gpu, shape: Shape, q: &Buffer, entry: &'static str, blocks: Blocks, args: &[Arg]) {
     let Shape { tokens, heads, head_dim, latents } = shape;
     let (samples, dtype) = (q.shape().dims()[0], q.dtype());
-    let sizes = [tokens, latents, heads, head_dim].map(Arg::int);
     gpu.launch(
         &KERNELS.kernel(entry, dtype).size(Tiles::new(head_dim, dtype).size),
         Grid::with_blocks([blocks.blocks, heads, samples], THREADS).shared(blocks.shared),
-        &[args, &sizes, &[Arg::F32(attention::scale(head_dim))]].concat(),
+        &[args, args![tokens, latents, heads, head_dim, Arg::F32(attention::scale(head_dim) as f32)]].concat(),
     );
 }
 
-pub fn forward(gpu: &dyn Gpu, shape: Shape, q: &Buffer, kv: &Buffer, y: &mut Buffer) {
+pub fn forward(gpu: &dyn Gpu, shape: Shape, q: &Buffer, kv: &Buffer, y: &Buffer) {
     let tiles = Tiles::new(shape.head_dim, q.dtype());
     let blocks = Blocks { blocks: shape.tokens.div_ceil(TOKENS), shared: tiles.bytes(TOKENS + 4 * LATENTS) };
-    launch(gpu, shape, q, "forward", blocks, &[q.into(), kv.into(), y.into()]);
+    launch(gpu, shape, q, "forward", blocks, args![q, kv, y]);
 }
 
 /// Bytes of shared memory of the backward pass, more than the forward's: latents, tokens and two floats for each token.
 pub fn shared(tiles: Tiles) -> usize {
     tiles.bytes(2 * LATENTS + 4 * TOKENS) + 2 * TOKENS * DType::F32.size()
-}
-
-/// What the backward pass reads.
-pub struct Known<'a> {
-    pub q: &'a Buffer,
-    pub kv: &'a Buffer,
-    pub d_y: &'a Buffer,
 }
 
 /// Numbers of f32 scratch memory if d_kv is wanted: it once for each chunk of tokens.
@@ -58,23 +51,21 @@ pub fn scratch(shape: Shape, samples: usize) -> usize {
 pub fn backward(
     gpu: &dyn Gpu,
     shape: Shape,
-    known: &Known,
+    [q, kv, d_y]: [&Buffer; 3],
     wants: [Want; 2],
-    d_q: &mut Buffer,
-    d_kv: &mut Buffer,
+    [d_q, d_kv]: [&Buffer; 2],
     partials: Option<Pointer>,
 ) {
-    let [q, kv, d_y] = [known.q, known.kv, known.d_y].map(Arg::from);
     let chunks = shape.tokens.div_ceil(CHUNK);
     let parts = if partials.is_some() { shape.latents.div_ceil(LATENTS) } else { 1 };
-    let tiles = Tiles::new(shape.head_dim, known.q.dtype());
+    let tiles = Tiles::new(shape.head_dim, q.dtype());
     let sums = partials.map_or(Arg::Pointer(0), Arg::from);
-    let args = [q, kv, d_y, wants[0].into(), d_q.into(), Arg::int(parts), sums];
-    launch(gpu, shape, known.q, "backward", Blocks { blocks: chunks * parts, shared: shared(tiles) }, &args);
+    let blocks = Blocks { blocks: chunks * parts, shared: shared(tiles) };
+    launch(gpu, shape, q, "backward", blocks, args![q, kv, d_y, wants[0], d_q, parts, sums]);
     if partials.is_some() {
         let n = d_kv.len();
         let packs = n.div_ceil(16 / d_kv.dtype().size());
-        let args = [sums, Arg::int(chunks), wants[1].into(), d_kv.into(), Arg::int(n)];
-        gpu.launch(&KERNELS.kernel("sum_partials", tiles.dtype).size(tiles.size), Grid::covering(packs, 256), &args);
+        let args = args![sums, chunks, wants[1], d_kv, n];
+        gpu.launch(&KERNELS.kernel("sum_partials", tiles.dtype).size(tiles.size), Grid::covering(packs, 256), args);
     }
 }

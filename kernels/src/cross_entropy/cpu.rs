@@ -1,7 +1,9 @@
 //! The head, a chunk of tokens at a time. Tokens whose target is ignored never enter a chunk.
 
-use super::stream::{self, Absorb, BLOCK, Sum, Then};
-use crate::matmul::gemm::{Accumulate, Mat, MatMut, gemm, gemm_packed, packed_len};
+use super::inputs::{Inputs, Outputs, for_each_group};
+use super::stream::{self, Absorb, BLOCK, Sum};
+use crate::matmul::gemm::gemm;
+use crate::matmul::mat::{Accumulate, Mat, MatMut};
 use engine::simd::{self, Isa, Kernel, LANES, Lanes, Real};
 use engine::{Want, parallel};
 
@@ -10,80 +12,9 @@ use engine::{Want, parallel};
 /// most half as much again and holds 103 MB of logits, as much as the table.
 pub const CHUNK: usize = 256;
 
-/// The target of a token that has no part in the loss.
-pub const IGNORED: i32 = -1;
-
-/// What the op is given.
-#[derive(Clone, Copy)]
-pub struct Inputs<'a, T> {
-    /// [tokens, dim]
-    pub hidden: &'a [T],
-    /// [vocab, dim]
-    pub table: &'a [T],
-    /// The table packed for the product that gives the logits.
-    pub packed: Option<&'a [T]>,
-    /// [tokens]
-    pub targets: &'a [i32],
-    pub scale: T,
-    pub dim: usize,
-}
-
-impl<T> Inputs<'_, T> {
-    pub fn vocab(&self) -> usize {
-        self.table.len() / self.dim
-    }
-
-    /// Copies the hidden states of some tokens, row after row.
-    pub fn gather(&self, tokens: &[usize], hidden: &mut [T])
-    where
-        T: Copy,
-    {
-        for (row, token) in hidden.chunks_exact_mut(self.dim).zip(tokens) {
-            row.copy_from_slice(&self.hidden[token * self.dim..][..self.dim]);
-        }
-    }
-
-    /// Columns first .. first + width of the logits of the tokens whose hidden states are the rows of `a`:
-    /// logits[n, v] = Σ_i hidden[n, i]·table[v, i]. `first` is a multiple of a packed panel's width.
-    pub fn logits(&self, a: Mat<'_, T>, first: usize, width: usize, logits: MatMut<'_, T>)
-    where
-        T: Real,
-    {
-        let at = first * self.dim;
-        match self.packed {
-            Some(packed) => gemm_packed(logits, a, &packed[at..][..packed_len(self.dim, width)], Accumulate::Write),
-            None => gemm(logits, a, Mat::new(&self.table[at..], width, self.dim).transposed(), Accumulate::Write),
-        }
-    }
-
-    /// The column of a token that is not ignored.
-    ///
-    /// # Panics
-    /// If there is none.
-    pub fn target(&self, token: usize) -> usize {
-        let (target, vocab) = (self.targets[token], self.vocab());
-        usize::try_from(target)
-            .ok()
-            .filter(|&t| t < vocab)
-            .unwrap_or_else(|| panic!("the target of token {token} is {target}, must be −1 or below {vocab}"))
-    }
-}
-
-/// What the forward pass gives.
-pub struct Outputs<'a, T> {
-    /// [1]
-    pub loss: &'a mut [T],
-    /// [tokens]
-    pub nll: &'a mut [T],
-    /// [tokens]
-    pub lse: &'a mut [T],
-}
-
-/// The gradients, empty where nobody wants them.
+/// `d_hidden` [tokens, dim] and `d_table` [vocab, dim], empty where they are not wanted.
 pub struct Gradients<'a, T> {
-    /// [tokens, dim]
     pub d_hidden: (Want, &'a mut [T]),
-    /// [vocab, dim]
     pub d_table: (Want, &'a mut [T]),
 }
 
@@ -106,8 +37,7 @@ pub fn forward<T: Real>(ins: Inputs<T>, memory: &mut [T], mut outs: Outputs<T>) 
 pub fn vjp<T: Real>(ins: Inputs<T>, memory: &mut [T], lse: &[T], d_loss: T, mut d_ins: Gradients<T>) {
     d_ins.begin();
     for_each_chunk(ins, memory, |mut chunk| {
-        chunk.read_lse(lse);
-        chunk.logits_to(Task::Gradient(ins.scale * d_loss));
+        chunk.logits_to_gradient(Some(lse), ins.scale * d_loss);
         chunk.backward(&mut d_ins);
     });
     d_ins.finish();
@@ -121,25 +51,13 @@ pub fn forward_vjp<T: Real>(ins: Inputs<T>, memory: &mut [T], mut outs: Outputs<
         stream::run(ins, memory, &mut outs, (*want, d_hidden));
     } else {
         for_each_chunk(ins, memory, |mut chunk| {
-            chunk.logits_to(Task::LossAndGradient(ins.scale));
+            chunk.logits_to_gradient(None, ins.scale);
             chunk.write_losses(&mut outs);
             chunk.backward(&mut d_ins);
         });
     }
     outs.add_up(ins.scale);
     d_ins.finish();
-}
-
-impl<T: Real> Outputs<'_, T> {
-    fn clear(&mut self) {
-        self.nll.fill(T::ZERO);
-        self.lse.fill(T::ZERO);
-    }
-
-    fn add_up(&mut self, scale: T) {
-        let sum: f64 = self.nll.iter().map(|x| x.to_f64()).sum();
-        self.loss[0] = T::from_f64(scale.to_f64() * sum);
-    }
 }
 
 impl<T: Real> Gradients<'_, T> {
@@ -165,25 +83,13 @@ impl<T: Real> Gradients<'_, T> {
     }
 }
 
-/// What becomes of a chunk's logits.
-#[derive(Clone, Copy)]
-enum Task<T> {
-    /// They turn into g·(softmax − onehot); lse is known.
-    Gradient(T),
-    /// The one, then the other, while a row is in the cache.
-    LossAndGradient(T),
-}
-
-/// Some of the tokens, with their logits.
+/// The numbers of n tokens, ascending, with `hidden` and `d_hidden` [n, dim], and `logits` [n, row_stride], which turn into
+/// their gradients.
 struct Chunk<'a, T> {
     ins: Inputs<'a, T>,
-    /// Numbers of the tokens, ascending.
     tokens: &'a [usize],
-    /// [n, dim]
     hidden: &'a mut [T],
-    /// [n, dim]
     d_hidden: &'a mut [T],
-    /// [n, row_stride]: the logits, then their gradients
     logits: &'a mut [T],
     lse: [T; CHUNK],
     nll: [T; CHUNK],
@@ -207,26 +113,10 @@ fn for_each_chunk<T: Real>(ins: Inputs<T>, memory: &mut [T], mut f: impl FnMut(C
     });
 }
 
-/// Calls `f` for the tokens that have a target, N at a time.
-pub fn for_each_group<const N: usize>(targets: &[i32], mut f: impl FnMut(&[usize])) {
-    let mut active = (0..targets.len()).filter(|&token| targets[token] != IGNORED);
-    let mut tokens = [0; N];
-    loop {
-        let mut n = 0;
-        for (slot, token) in tokens.iter_mut().zip(&mut active) {
-            *slot = token;
-            n += 1;
-        }
-        if n == 0 {
-            return;
-        }
-        f(&tokens[..n]);
-    }
-}
-
 impl<T: Real> Chunk<'_, T> {
-    fn logits_to(&mut self, task: Task<T>) {
-        let (Task::Gradient(g) | Task::LossAndGradient(g)) = task;
+    /// From the logits to their gradient g·(softmax − onehot). Where no lse is given, a row's loss comes first, while the row is
+    /// in the cache.
+    fn logits_to_gradient(&mut self, given: Option<&[T]>, g: T) {
         let (n, vocab) = (self.tokens.len(), self.ins.vocab());
         parallel::chunks3(
             (self.logits, row_stride(vocab)),
@@ -234,21 +124,19 @@ impl<T: Real> Chunk<'_, T> {
             (&mut self.nll[..n], 1),
             |row, logits, lse, nll| {
                 let (logits, target) = (&mut logits[..vocab], self.ins.target(self.tokens[row]));
-                if let Task::LossAndGradient(_) = task {
+                if let Some(given) = given {
+                    lse[0] = given[self.tokens[row]];
+                } else {
                     // Block by block, for the same bits as without a gradient.
-                    let all = logits.chunks_mut(BLOCK).fold(Sum::NONE, |before, logits| {
-                        simd::dispatch(Absorb { logits, before, then: Then::Logits }).0
-                    });
+                    let all = logits
+                        .chunks_mut(BLOCK)
+                        .fold(Sum::NONE, |before, logits| simd::dispatch(Absorb { logits, before, to_exps: false }).0);
                     (lse[0], nll[0]) = all.losses(logits[target]);
                 }
                 simd::dispatch(Softmax { logits, lse: lse[0], g });
                 logits[target] -= g;
             },
         );
-    }
-
-    fn read_lse(&mut self, lse: &[T]) {
-        self.lse.iter_mut().zip(self.tokens).for_each(|(row, &token)| *row = lse[token]);
     }
 
     fn write_losses(&self, outs: &mut Outputs<T>) {
@@ -276,8 +164,7 @@ impl<T: Real> Chunk<'_, T> {
         if want.is_wanted() {
             // d_table[v, i] = Σ_n d_logits[n, v]·hidden[n, i], the first chunk's in place of what was there
             let d_logits = Mat::with_strides(self.logits, n, vocab, stride, 1);
-            let accumulate = if *want == Want::Write { Accumulate::Write } else { Accumulate::Add };
-            *want = Want::Add;
+            let accumulate = std::mem::replace(want, Want::Add).into();
             gemm(MatMut::new(d_table, vocab, dim), d_logits.transposed(), Mat::new(self.hidden, n, dim), accumulate);
         }
     }

@@ -1,7 +1,7 @@
 //! The head, a chunk of tokens at a time, by products of the library and launches of `kernel.cu`.
 
 use crate::cast;
-use crate::launch::{THREADS, elements};
+use crate::launch::{THREADS, args, elements};
 use engine::cuda::{Arg, Factor, Gpu, Grid, Module, Pointer, Product};
 use engine::{Buffer, DType, Want};
 
@@ -15,38 +15,7 @@ pub const CHUNK: usize = 4096;
 /// Entries of the vocabulary of one block: enough blocks for every GPU, few enough partial sums.
 const SLAB: usize = 128;
 
-/// What the op is given.
-#[derive(Clone, Copy)]
-pub struct Inputs<'a> {
-    /// [tokens, dim]
-    pub hidden: &'a Buffer,
-    /// [vocab, dim]
-    pub table: &'a Buffer,
-    /// [tokens]
-    pub targets: &'a Buffer,
-    /// [1]
-    pub scale: &'a Buffer,
-}
-
-/// What the forward pass gives.
-pub struct Outputs<'a> {
-    /// [1]
-    pub loss: &'a mut Buffer,
-    /// [tokens]
-    pub nll: &'a mut Buffer,
-    /// [tokens]
-    pub lse: &'a mut Buffer,
-}
-
-/// The gradients, empty where nobody wants them.
-pub struct Gradients<'a> {
-    /// [tokens, dim]
-    pub d_hidden: (Want, &'a mut Buffer),
-    /// [vocab, dim]
-    pub d_table: (Want, &'a mut Buffer),
-}
-
-/// Sizes and the working memory.
+/// The sizes, and how logits are stored.
 #[derive(Clone, Copy)]
 pub struct Shape {
     pub dtype: DType,
@@ -111,47 +80,26 @@ impl Shape {
     }
 }
 
-/// Losses.
-pub fn forward(gpu: &dyn Gpu, shape: Shape, ins: Inputs, memory: Pointer, outs: Outputs) {
-    let head = Head { gpu, shape, ins, parts: shape.split(memory) };
-    for chunk in head.chunks() {
-        head.logits(&chunk);
-        head.losses(&chunk, &outs);
-    }
-    head.add_up(outs);
-}
-
-/// Gradients for that of the loss.
-pub fn vjp(gpu: &dyn Gpu, shape: Shape, ins: Inputs, memory: Pointer, lse: &Buffer, d_loss: &Buffer, d_ins: Gradients) {
-    let head = Head { gpu, shape, ins, parts: shape.split(memory) };
-    for chunk in head.chunks() {
-        head.logits(&chunk);
-        head.backward(&chunk, lse, d_loss.into(), &d_ins);
-    }
-    head.finish(d_ins);
-}
-
-/// Both, for 1 as the gradient of the loss.
-pub fn forward_vjp(gpu: &dyn Gpu, shape: Shape, ins: Inputs, memory: Pointer, outs: Outputs, d_ins: Gradients) {
-    let head = Head { gpu, shape, ins, parts: shape.split(memory) };
-    for chunk in head.chunks() {
-        head.logits(&chunk);
-        if d_ins.d_table.0.is_wanted() {
-            head.losses(&chunk, &outs);
-            head.backward(&chunk, outs.lse, Arg::Pointer(0), &d_ins);
-        } else {
-            head.in_one_pass(&chunk, &outs, &d_ins.d_hidden);
-        }
-    }
-    head.add_up(outs);
-    head.finish(d_ins);
-}
-
-struct Head<'a> {
+/// The op's inputs on a GPU, and its working memory.
+pub struct Head<'a> {
     gpu: &'a dyn Gpu,
     shape: Shape,
-    ins: Inputs<'a>,
+    hidden: &'a Buffer,
+    table: &'a Buffer,
+    targets: &'a Buffer,
+    scale: &'a Buffer,
     parts: Parts,
+}
+
+/// The wanted gradients: the first two are `d_hidden` and `d_table`.
+pub type Gradients<'a> = (&'a [Want], &'a [Buffer]);
+
+impl<'a> Head<'a> {
+    /// `memory` is what [`Shape::scratch`] asks for.
+    pub fn new(gpu: &'a dyn Gpu, shape: Shape, ins: &[&'a Buffer], memory: Pointer) -> Self {
+        let &[hidden, table, targets, scale, ..] = ins else { unreachable!("four inputs") };
+        Self { gpu, shape, hidden, table, targets, scale, parts: shape.split(memory) }
+    }
 }
 
 /// Tokens `first..first + n`.
@@ -168,6 +116,39 @@ impl Chunk {
 }
 
 impl Head<'_> {
+    /// Loss, nll and lse.
+    pub fn forward(&self, outs: &[Buffer]) {
+        for chunk in self.chunks() {
+            self.logits(&chunk);
+            self.losses(&chunk, outs);
+        }
+        self.add_up(outs);
+    }
+
+    /// Gradients for that of the loss.
+    pub fn vjp(&self, lse: &Buffer, d_loss: &Buffer, d_ins: Gradients) {
+        for chunk in self.chunks() {
+            self.logits(&chunk);
+            self.backward(&chunk, lse, d_loss.into(), d_ins);
+        }
+        self.finish(d_ins);
+    }
+
+    /// Both, for 1 as the gradient of the loss.
+    pub fn forward_vjp(&self, outs: &[Buffer], d_ins: Gradients) {
+        for chunk in self.chunks() {
+            self.logits(&chunk);
+            if self.shape.want_table {
+                self.losses(&chunk, outs);
+                self.backward(&chunk, &outs[2], Arg::Pointer(0), d_ins);
+            } else {
+                self.in_one_pass(&chunk, outs, d_ins);
+            }
+        }
+        self.add_up(outs);
+        self.finish(d_ins);
+    }
+
     fn chunks(&self) -> impl Iterator<Item = Chunk> + use<> {
         let (tokens, chunk) = (self.shape.tokens, self.shape.chunk());
         (0..tokens).step_by(chunk).map(move |first| Chunk { first, n: chunk.min(tokens - first) })
@@ -184,8 +165,8 @@ impl Head<'_> {
             rows: vocab,
             cols: chunk.n,
             inner: dim,
-            a: Factor::Plain(self.ins.table.into()),
-            b: Factor::Transposed(chunk.of(self.ins.hidden, dim)),
+            a: Factor::Plain(self.table.into()),
+            b: Factor::Transposed(chunk.of(self.hidden, dim)),
             c: None,
             out: self.parts.logits,
         });
@@ -203,43 +184,29 @@ impl Head<'_> {
         if chunk.n.is_multiple_of(wide) { wide } else { 1 }
     }
 
-    fn losses(&self, chunk: &Chunk, outs: &Outputs) {
-        let (Shape { vocab, .. }, Parts { logits, most, sums, .. }) = (self.shape, &self.parts);
-        let [most, sums] = [*most, *sums].map(Arg::from);
-        let sizes = [vocab, chunk.n].map(Arg::int);
+    fn losses(&self, chunk: &Chunk, outs: &[Buffer]) {
+        let (vocab, n, slabs) = (self.shape.vocab, chunk.n, self.shape.slabs());
+        let Parts { logits, most, sums, .. } = self.parts;
+        let [targets, nll, lse] = [self.targets, &outs[1], &outs[2]].map(|b| chunk.of(b, 1));
         // The largest logits and the sums of every thread.
         let shared = 2 * DType::F32.size() * THREADS as usize * self.pack(chunk);
-        self.launch(
-            "sum_slabs",
-            self.slabs(chunk).shared(shared),
-            &[&[(*logits).into()][..], &sizes, &[Arg::int(SLAB), most, sums]].concat(),
-        );
-        let [targets, nll, lse] = [self.ins.targets, outs.nll, outs.lse].map(|b| chunk.of(b, 1).into());
-        self.launch(
-            "losses",
-            Grid::new(chunk.n.div_ceil(32), 1024),
-            &[&[(*logits).into(), targets][..], &sizes, &[most, sums, Arg::int(self.shape.slabs()), nll, lse]].concat(),
-        );
+        self.launch("sum_slabs", self.slabs(chunk).shared(shared), args![logits, vocab, n, SLAB, most, sums]);
+        let grid = Grid::new(n.div_ceil(32), 1024);
+        self.launch("losses", grid, args![logits, targets, vocab, n, most, sums, slabs, nll, lse]);
     }
 
     /// From the logits to losses and the hidden states' gradient: see `exponentials` in `kernel.cu`.
-    fn in_one_pass(&self, chunk: &Chunk, outs: &Outputs, (want, d_hidden): &(Want, &mut Buffer)) {
-        let Shape { dtype, dim, vocab, .. } = self.shape;
+    fn in_one_pass(&self, chunk: &Chunk, outs: &[Buffer], (wants, d_ins): Gradients) {
+        let (Shape { dtype, dim, vocab, .. }, n) = (self.shape, chunk.n);
         let Parts { logits, sums, summed, factors, .. } = self.parts;
-        let [targets, nll, lse] = [self.ins.targets, outs.nll, outs.lse].map(|b| chunk.of(b, 1).into());
-        let (table, out) = (self.ins.table.pointer(), chunk.of(d_hidden, dim));
-        let sizes = [vocab, chunk.n].map(Arg::int);
+        let [targets, nll, lse] = [self.targets, &outs[1], &outs[2]].map(|b| chunk.of(b, 1));
+        let (table, out) = (self.table.pointer(), chunk.of(&d_ins[0], dim));
         let shared = DType::F32.size() * THREADS as usize * self.pack(chunk);
-        self.launch(
-            "exponentials",
-            self.slabs(chunk).shared(shared),
-            &[&[logits.into(), targets][..], &sizes, &[Arg::int(SLAB), sums.into()]].concat(),
-        );
-        let more = [sums.into(), Arg::int(self.shape.slabs()), self.ins.scale.into(), nll, lse, factors.into()];
-        let grid = Grid::new(chunk.n.div_ceil(32), 1024);
-        self.launch("close_sums", grid, &[&[logits.into(), targets][..], &sizes, &more].concat());
+        self.launch("exponentials", self.slabs(chunk).shared(shared), args![logits, targets, vocab, n, SLAB, sums]);
+        let args = args![logits, targets, vocab, n, sums, self.shape.slabs(), self.scale, nll, lse, factors];
+        self.launch("close_sums", Grid::new(n.div_ceil(32), 1024), args);
         self.gpu.product(&Product {
-            rows: chunk.n,
+            rows: n,
             cols: dim,
             inner: vocab,
             a: Factor::Transposed(logits),
@@ -247,67 +214,53 @@ impl Head<'_> {
             c: None,
             out: summed,
         });
-        let inputs = [summed.into(), factors.into(), table.into(), targets, Arg::int(vocab)];
-        let numbers = [chunk.n * dim, chunk.n, dim].map(Arg::int);
-        self.launch(
-            "combine",
-            elements(chunk.n * dim, dtype),
-            &[&inputs[..], &[(*want).into(), out.into()], &numbers].concat(),
-        );
+        let args = args![summed, factors, table, targets, vocab, wants[0], out, n * dim, n, dim];
+        self.launch("combine", elements(n * dim, dtype), args);
     }
 
-    fn add_up(&self, outs: Outputs) {
-        let n = Arg::int(self.shape.tokens);
-        let args = [Arg::from(&*outs.nll), n, self.ins.scale.into(), outs.loss.into()];
-        self.launch("add_up", Grid::new(1, 1024), &args);
+    fn add_up(&self, outs: &[Buffer]) {
+        self.launch("add_up", Grid::new(1, 1024), args![&outs[1], self.shape.tokens, self.scale, &outs[0]]);
     }
 
     /// From the logits to the gradients of what they were made of.
-    fn backward(&self, chunk: &Chunk, lse: &Buffer, d_loss: Arg, d_ins: &Gradients) {
+    fn backward(&self, chunk: &Chunk, lse: &Buffer, d_loss: Arg, (wants, d_ins): Gradients) {
         let (Shape { dtype, dim, vocab, .. }, logits) = (self.shape, self.parts.logits);
-        let [targets, lse] = [self.ins.targets, lse].map(|b| chunk.of(b, 1).into());
-        self.launch(
-            "gradient",
-            self.slabs(chunk),
-            &[&[logits.into(), targets, lse, self.ins.scale.into(), d_loss][..], &[vocab, chunk.n, SLAB].map(Arg::int)]
-                .concat(),
-        );
-        let (want, d_hidden) = &d_ins.d_hidden;
-        if want.is_wanted() {
+        let [targets, lse] = [self.targets, lse].map(|b| chunk.of(b, 1));
+        let args = args![logits, targets, lse, self.scale, d_loss, vocab, chunk.n, SLAB];
+        self.launch("gradient", self.slabs(chunk), args);
+        if wants[0].is_wanted() {
             // d_hidden[n, i] = Σ_v d_logits[v, n]·table[v, i]
-            let out = chunk.of(d_hidden, dim);
+            let out = chunk.of(&d_ins[0], dim);
             self.gpu.product(&Product {
                 rows: chunk.n,
                 cols: dim,
                 inner: vocab,
                 a: Factor::Transposed(logits),
-                b: Factor::Plain(self.ins.table.into()),
-                c: (*want == Want::Add).then_some(out),
+                b: Factor::Plain(self.table.into()),
+                c: (wants[0] == Want::Add).then_some(out),
                 out,
             });
         }
-        let (want, d_table) = &d_ins.d_table;
-        if want.is_wanted() {
+        if wants[1].is_wanted() {
             // d_table[v, i] = Σ_n d_logits[v, n]·hidden[n, i], summed over the chunks in f32
             let apart = dtype != DType::F32;
-            let out = if apart { self.parts.d_table } else { d_table.pointer() };
-            let first = chunk.first == 0 && (apart || *want == Want::Write);
+            let out = if apart { self.parts.d_table } else { d_ins[1].pointer() };
+            let first = chunk.first == 0 && (apart || wants[1] == Want::Write);
             self.gpu.product(&Product {
                 rows: vocab,
                 cols: dim,
                 inner: chunk.n,
                 a: Factor::Plain(logits),
-                b: Factor::Plain(chunk.of(self.ins.hidden, dim)),
+                b: Factor::Plain(chunk.of(self.hidden, dim)),
                 c: (!first).then_some(out),
                 out,
             });
         }
     }
 
-    fn finish(&self, d_ins: Gradients) {
-        let (want, d_table) = d_ins.d_table;
-        if want.is_wanted() && self.shape.dtype != DType::F32 {
-            cast::cuda::convert(self.gpu, self.parts.d_table, want, d_table.into(), d_table.len());
+    fn finish(&self, (wants, d_ins): Gradients) {
+        if wants[1].is_wanted() && self.shape.dtype != DType::F32 {
+            cast::cuda::convert(self.gpu, self.parts.d_table, wants[1], d_ins[1].pointer(), d_ins[1].len());
         }
     }
 }

@@ -18,12 +18,15 @@
 
 mod cpu;
 pub(crate) mod cuda;
+mod inputs;
 mod stream;
 
 pub use cuda::CHUNK;
 
+use self::inputs::{Inputs, Outputs};
 use crate::case::{Case, Fill, Input, Sizes};
 use crate::check;
+use crate::cost::{self, any_wanted};
 use crate::matmul::forms::{self, Use};
 use engine::cuda::Pointer;
 use engine::simd::Real;
@@ -73,40 +76,28 @@ impl Op for LmHead {
         i < 2
     }
 
-    fn reads(&self, wants: &[Want]) -> Reads {
-        if any_wanted(wants) { Reads::of(&[0, 1, 2, 3], &[2]) } else { Reads::default() }
+    fn reads(&self, _wants: &[Want]) -> Reads {
+        Reads::of(&[0, 1, 2, 3], &[2])
     }
 
     fn forward(&self, cx: &mut Context, ins: &[&Buffer], outs: &mut [Buffer]) {
         if let Device::Cuda(gpu) = cx.device {
             let (shape, memory) = device_memory(cx, ins, Pass::Forward);
-            return cuda::forward(&**gpu, shape, device_inputs(ins), memory, device_outputs(outs));
+            return cuda::Head::new(&**gpu, shape, ins, memory).forward(outs);
         }
         with_real!(ins[0].dtype(), T => {
             cpu::forward::<T>(inputs(ins), memory(cx, ins, Pass::Forward), outputs(outs));
         });
     }
 
-    fn vjp(
-        &self,
-        cx: &mut Context,
-        wants: &[Want],
-        ins: &[&Buffer],
-        outs: &[&Buffer],
-        d_out: &Buffer,
-        d_ins: &mut [Buffer],
-    ) {
-        if !any_wanted(wants) {
-            return;
-        }
+    fn vjp(&self, cx: &mut Context, wants: &[Want], ins: &[&Buffer], outs: &[&Buffer], d_y: &Buffer, d: &mut [Buffer]) {
         if let Device::Cuda(gpu) = cx.device {
             let (shape, memory) = device_memory(cx, ins, Pass::Vjp(wants));
-            let gradients = device_gradients(wants, d_ins);
-            return cuda::vjp(&**gpu, shape, device_inputs(ins), memory, outs[2], d_out, gradients);
+            return cuda::Head::new(&**gpu, shape, ins, memory).vjp(outs[2], d_y, (wants, d));
         }
-        with_real!(d_out.dtype(), T => {
-            let (d_loss, memory) = (d_out.as_slice()[0], memory(cx, ins, Pass::Vjp(wants)));
-            let gradients = gradients(wants, d_ins);
+        with_real!(d_y.dtype(), T => {
+            let (d_loss, memory) = (d_y.as_slice()[0], memory(cx, ins, Pass::Vjp(wants)));
+            let gradients = gradients(wants, d);
             cpu::vjp::<T>(inputs(ins), memory, outs[2].as_slice(), d_loss, gradients);
         });
     }
@@ -128,8 +119,7 @@ impl Op for LmHead {
         }
         if let Device::Cuda(gpu) = cx.device {
             let (shape, memory) = device_memory(cx, ins, Pass::Fused(wants));
-            let (outs, gradients) = (device_outputs(outs), device_gradients(wants, d_ins));
-            return cuda::forward_vjp(&**gpu, shape, device_inputs(ins), memory, outs, gradients);
+            return cuda::Head::new(&**gpu, shape, ins, memory).forward_vjp(outs, (wants, d_ins));
         }
         with_real!(ins[0].dtype(), T => {
             let gradients = gradients(wants, d_ins);
@@ -159,29 +149,18 @@ impl Op for LmHead {
     }
 
     fn cost(&self, ins: &[Spec], pass: Pass) -> Cost {
-        let [hidden, table, targets] = [ins[0], ins[1], ins[2]];
-        let (tokens, vocab) = (hidden.shape.rows(), table.shape.rows());
-        let logits = (tokens * vocab) as u64;
-        let product = 2 * logits * hidden.shape.last() as u64;
-        let given = (hidden.bytes() + table.bytes() + targets.bytes()) as u64;
-        let lse = (tokens * ins[3].dtype.size()) as u64;
-        // Per logit: maximum, difference, exp, sum.
-        let loss = Cost { flops: product + 4 * logits, bytes: given + 2 * lse };
-        let gradient = |want, bytes: usize| match want {
-            Want::Skip => Cost::default(),
-            Want::Write => Cost { flops: product, bytes: bytes as u64 },
-            Want::Add => Cost { flops: product, bytes: 2 * bytes as u64 },
-        };
-        let gradients = |wants: &[Want]| gradient(wants[0], hidden.bytes()) + gradient(wants[1], table.bytes());
-        // Per logit: difference, exp, factor.
-        let softmax = Cost { flops: 3 * logits, bytes: 0 };
-        let logits_again = Cost { flops: product, bytes: given + lse };
-        match pass {
-            Pass::Vjp(wants) if !any_wanted(wants) => Cost::default(),
-            Pass::Vjp(wants) => logits_again + softmax + gradients(wants),
-            Pass::Fused(wants) if any_wanted(wants) => loss + softmax + gradients(wants),
+        let logits = ins[0].shape.rows() * ins[1].shape.rows();
+        let product = 2 * logits * ins[0].shape.last();
+        // Per logit: maximum, difference, exp, sum; for its gradient difference, exp, factor.
+        let loss = product + 4 * logits;
+        let gradients = |wants: &[Want]| 3 * logits + cost::wanted(wants, &[product, product]);
+        let flops = match pass {
+            Pass::Vjp(wants) if !any_wanted(wants) => 0,
+            Pass::Vjp(wants) => product + gradients(wants),
+            Pass::Fused(wants) if any_wanted(wants) => loss + gradients(wants),
             Pass::Forward | Pass::Fused(_) => loss,
-        }
+        };
+        Cost { flops: flops as u64, bytes: cost::bytes(self, ins, pass) }
     }
 }
 
@@ -199,12 +178,8 @@ fn memory<'a, T: Element>(cx: &'a mut Context, ins: &[&Buffer], pass: Pass) -> &
     cx.scratch(working(ins[0].shape(), ins[1].shape(), pass))
 }
 
-fn any_wanted(wants: &[Want]) -> bool {
-    wants.iter().any(|want| want.is_wanted())
-}
-
-fn inputs<'a, T: Element>(ins: &[&'a Buffer]) -> cpu::Inputs<'a, T> {
-    cpu::Inputs {
+fn inputs<'a, T: Element>(ins: &[&'a Buffer]) -> Inputs<'a, T> {
+    Inputs {
         hidden: ins[0].as_slice(),
         table: ins[1].as_slice(),
         packed: forms::given(ins, 4, Use::Forward),
@@ -214,9 +189,9 @@ fn inputs<'a, T: Element>(ins: &[&'a Buffer]) -> cpu::Inputs<'a, T> {
     }
 }
 
-fn outputs<T: Element>(outs: &mut [Buffer]) -> cpu::Outputs<'_, T> {
+fn outputs<T: Element>(outs: &mut [Buffer]) -> Outputs<'_, T> {
     let [loss, nll, lse] = outs else { unreachable!("three outputs") };
-    cpu::Outputs { loss: loss.as_mut_slice(), nll: nll.as_mut_slice(), lse: lse.as_mut_slice() }
+    Outputs { loss: loss.as_mut_slice(), nll: nll.as_mut_slice(), lse: lse.as_mut_slice() }
 }
 
 fn gradients<'a, T: Real>(wants: &[Want], d_ins: &'a mut [Buffer]) -> cpu::Gradients<'a, T> {
@@ -247,24 +222,10 @@ fn device_memory(cx: &mut Context, ins: &[&Buffer], pass: Pass) -> (cuda::Shape,
     (shape, cx.scratch_at(DType::F32, shape.scratch()))
 }
 
-fn device_inputs<'a>(ins: &[&'a Buffer]) -> cuda::Inputs<'a> {
-    cuda::Inputs { hidden: ins[0], table: ins[1], targets: ins[2], scale: ins[3] }
-}
-
-fn device_outputs(outs: &mut [Buffer]) -> cuda::Outputs<'_> {
-    let [loss, nll, lse] = outs else { unreachable!("three outputs") };
-    cuda::Outputs { loss, nll, lse }
-}
-
-fn device_gradients<'a>(wants: &[Want], d_ins: &'a mut [Buffer]) -> cuda::Gradients<'a> {
-    let [d_hidden, d_table, ..] = d_ins else { unreachable!("four inputs") };
-    cuda::Gradients { d_hidden: (wants[0], d_hidden), d_table: (wants[1], d_table) }
-}
-
 /// The head over all tokens, and over a text of which some are ignored.
 pub fn cases(s: &Sizes) -> Vec<Case> {
     let case = |label: &str, targets: Fill| {
-        let hidden = Input::new(&[s.batch, s.tokens, s.dim()], Fill::NORMAL);
+        let hidden = Input::normal(&[s.batch, s.tokens, s.dim()]);
         // Logits of size one, whatever the width.
         let table = Input::new(&[s.vocab, s.dim()], Fill::Normal { mean: 0.0, std: 1.0 / (s.dim() as f64).sqrt() });
         let targets = Input::new(&[s.batch, s.tokens], targets);

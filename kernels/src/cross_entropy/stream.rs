@@ -8,8 +8,9 @@
 //! table once for both products. The gradient of the table has no such way: each of its rows belongs to one column, which
 //! never comes again.
 
-use super::cpu::{Inputs, Outputs, for_each_group};
-use crate::matmul::gemm::{Accumulate, Mat, MatMut, gemm};
+use super::inputs::{Inputs, Outputs, for_each_group};
+use crate::matmul::gemm::gemm;
+use crate::matmul::mat::{Accumulate, Mat, MatMut};
 use engine::simd::{self, Isa, Kernel, LANES, Lanes, Real};
 use engine::{Want, parallel};
 
@@ -43,20 +44,11 @@ impl<T: Real> Sum<T> {
     }
 }
 
-/// The next logits of a token: with all before them they make a new sum.
+/// The next logits of a token: with all before them they make a new sum. With `to_exps` they turn into exp(logit − largest).
 pub struct Absorb<'a, T> {
     pub logits: &'a mut [T],
     pub before: Sum<T>,
-    pub then: Then,
-}
-
-/// What becomes of logits that were summed up.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Then {
-    /// They stay.
-    Logits,
-    /// They turn into exp(logit − largest).
-    Exps,
+    pub to_exps: bool,
 }
 
 impl<T: Real> Kernel for Absorb<'_, T> {
@@ -81,12 +73,12 @@ impl<T: Real> Kernel for Absorb<'_, T> {
         let mut sum = last;
         for x in body {
             let exp = T::Lanes::<I>::load(x).sub(shift).exp();
-            if self.then == Then::Exps {
+            if self.to_exps {
                 exp.store(x);
             }
             sum = sum.add(exp);
         }
-        if self.then == Then::Exps {
+        if self.to_exps {
             last.store_partial(tail);
         }
         let factor = T::Lanes::<I>::splat(self.before.largest).sub(shift).exp().max_lane();
@@ -172,14 +164,13 @@ impl<T: Real> Part<'_, T> {
         let logits = &mut self.logits[..n * width];
         ins.logits(Mat::new(self.hidden, n, dim), first, width, MatMut::new(logits, n, width));
         let (tokens, wanted) = (self.tokens, !self.gathered.is_empty());
-        let then = if wanted { Then::Exps } else { Then::Logits };
         let absorb = |row: usize, logits: &mut [T], [largest, sum, at_target]: &mut [T; 3]| {
             let target = ins.target(tokens[row]);
             if (first..first + width).contains(&target) {
                 *at_target = logits[target - first];
             }
             let before = Sum { largest: *largest, sum: *sum };
-            let (after, factor) = simd::dispatch(Absorb { logits, before, then });
+            let (after, factor) = simd::dispatch(Absorb { logits, before, to_exps: wanted });
             (*largest, *sum) = (after.largest, after.sum);
             factor
         };

@@ -1,4 +1,4 @@
-use crate::lanes::{CHUNK, load, store, store_wanted};
+use crate::lanes::{Map, load, map, map_pieces};
 use engine::simd::{self, Isa, Kernel, LANES, Lanes, Real};
 use engine::{Want, parallel};
 
@@ -14,89 +14,47 @@ pub fn twice_kl<I: Isa, T: Real>(mu: T::Lanes<I>, logvar: T::Lanes<I>, var: T::L
     mu.mul_add(mu, var.sub(logvar).sub(T::Lanes::<I>::splat(T::ONE)))
 }
 
-pub fn reparameterize<T: Real>(mu: &[T], logvar: &[T], eps: &[T], z: &mut [T]) {
-    parallel::chunks(z, CHUNK, |c, z| {
-        let at = c * CHUNK;
-        simd::dispatch(Draw { mu: &mu[at..], logvar: &logvar[at..], eps: &eps[at..], z });
-    });
-}
+/// `z = mu + exp(logvar/2) ⊙ eps`
+#[derive(Clone, Copy)]
+pub struct Draw;
 
-/// `z = mu + exp(logvar/2) ⊙ eps` for as many elements as `z` has.
-pub struct Draw<'a, T> {
-    pub mu: &'a [T],
-    pub logvar: &'a [T],
-    pub eps: &'a [T],
-    pub z: &'a mut [T],
-}
-
-impl<T: Real> Kernel for Draw<'_, T> {
-    type Output = ();
-
+impl<T: Real> Map<T, 3> for Draw {
     #[inline(always)]
-    fn run<I: Isa>(self) {
-        let Self { mu, logvar, eps, z } = self;
-        for i in (0..z.len()).step_by(LANES) {
-            let sigma = sigma::<I, T>(load::<I, T>(logvar, i));
-            store::<I, T>(sigma.mul_add(load::<I, T>(eps, i), load::<I, T>(mu, i)), z, i);
-        }
+    fn at<I: Isa>(self, [mu, logvar, eps]: [T::Lanes<I>; 3]) -> T::Lanes<I> {
+        sigma::<I, T>(logvar).mul_add(eps, mu)
+    }
+}
+
+pub fn reparameterize<T: Real>(mu: &[T], logvar: &[T], eps: &[T], z: &mut [T]) {
+    map(Draw, Want::Write, [mu, logvar, eps], z);
+}
+
+#[derive(Clone, Copy)]
+struct DrawLogvar;
+
+impl<T: Real> Map<T, 3> for DrawLogvar {
+    #[inline(always)]
+    fn at<I: Isa>(self, [logvar, eps, d_z]: [T::Lanes<I>; 3]) -> T::Lanes<I> {
+        d_z.mul(eps).mul(sigma::<I, T>(logvar)).mul(T::Lanes::<I>::splat(T::from_f64(0.5)))
     }
 }
 
 pub fn reparameterize_d_logvar<T: Real>(want: Want, logvar: &[T], eps: &[T], d_z: &[T], d_logvar: &mut [T]) {
-    parallel::chunks(d_logvar, CHUNK, |c, d_logvar| {
-        let at = c * CHUNK;
-        simd::dispatch(DrawLogvar { want, logvar: &logvar[at..], eps: &eps[at..], d_z: &d_z[at..], d_logvar });
-    });
+    map(DrawLogvar, want, [logvar, eps, d_z], d_logvar);
 }
 
-struct DrawLogvar<'a, T> {
-    want: Want,
-    logvar: &'a [T],
-    eps: &'a [T],
-    d_z: &'a [T],
-    d_logvar: &'a mut [T],
-}
+#[derive(Clone, Copy)]
+struct DrawEps;
 
-impl<T: Real> Kernel for DrawLogvar<'_, T> {
-    type Output = ();
-
+impl<T: Real> Map<T, 2> for DrawEps {
     #[inline(always)]
-    fn run<I: Isa>(self) {
-        let Self { want, logvar, eps, d_z, d_logvar } = self;
-        let half = T::Lanes::<I>::splat(T::from_f64(0.5));
-        for i in (0..d_logvar.len()).step_by(LANES) {
-            let sigma = sigma::<I, T>(load::<I, T>(logvar, i));
-            let d = load::<I, T>(d_z, i).mul(load::<I, T>(eps, i)).mul(sigma).mul(half);
-            store_wanted::<I, T>(want, d, d_logvar, i);
-        }
+    fn at<I: Isa>(self, [logvar, d_z]: [T::Lanes<I>; 2]) -> T::Lanes<I> {
+        d_z.mul(sigma::<I, T>(logvar))
     }
 }
 
 pub fn reparameterize_d_eps<T: Real>(want: Want, logvar: &[T], d_z: &[T], d_eps: &mut [T]) {
-    parallel::chunks(d_eps, CHUNK, |c, d_eps| {
-        let at = c * CHUNK;
-        simd::dispatch(DrawEps { want, logvar: &logvar[at..], d_z: &d_z[at..], d_eps });
-    });
-}
-
-struct DrawEps<'a, T> {
-    want: Want,
-    logvar: &'a [T],
-    d_z: &'a [T],
-    d_eps: &'a mut [T],
-}
-
-impl<T: Real> Kernel for DrawEps<'_, T> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<I: Isa>(self) {
-        let Self { want, logvar, d_z, d_eps } = self;
-        for i in (0..d_eps.len()).step_by(LANES) {
-            let sigma = sigma::<I, T>(load::<I, T>(logvar, i));
-            store_wanted::<I, T>(want, load::<I, T>(d_z, i).mul(sigma), d_eps, i);
-        }
-    }
+    map(DrawEps, want, [logvar, d_z], d_eps);
 }
 
 pub fn kl<T: Real>(d: usize, mu: &[T], logvar: &[T], kl: &mut [T]) {
@@ -133,56 +91,34 @@ impl<T: Real> Kernel for Kl<'_, T> {
     }
 }
 
-pub fn kl_d_mu<T: Real>(want: Want, mu: &[T], d_kl: &[T], d_mu: &mut [T]) {
-    let sample = d_mu.len() / d_kl.len();
-    parallel::chunks(d_mu, sample, |b, d_mu| {
-        simd::dispatch(KlMu { want, mu: &mu[b * sample..], d_kl: d_kl[b], d_mu });
-    });
-}
+/// μ times a sample's gradient.
+#[derive(Clone, Copy)]
+struct KlMu<T>(T);
 
-struct KlMu<'a, T> {
-    want: Want,
-    mu: &'a [T],
-    d_kl: T,
-    d_mu: &'a mut [T],
-}
-
-impl<T: Real> Kernel for KlMu<'_, T> {
-    type Output = ();
-
+impl<T: Real> Map<T, 1> for KlMu<T> {
     #[inline(always)]
-    fn run<I: Isa>(self) {
-        let d_kl = T::Lanes::<I>::splat(self.d_kl);
-        for i in (0..self.d_mu.len()).step_by(LANES) {
-            store_wanted::<I, T>(self.want, load::<I, T>(self.mu, i).mul(d_kl), self.d_mu, i);
-        }
+    fn at<I: Isa>(self, [mu]: [T::Lanes<I>; 1]) -> T::Lanes<I> {
+        mu.mul(T::Lanes::<I>::splat(self.0))
+    }
+}
+
+pub fn kl_d_mu<T: Real>(want: Want, mu: &[T], d_kl: &[T], d_mu: &mut [T]) {
+    map_pieces(d_mu.len() / d_kl.len(), |b| KlMu(d_kl[b]), want, [mu], d_mu);
+}
+
+/// σ² − 1 times half a sample's gradient.
+#[derive(Clone, Copy)]
+struct KlLogvar<T>(T);
+
+impl<T: Real> Map<T, 1> for KlLogvar<T> {
+    #[inline(always)]
+    fn at<I: Isa>(self, [logvar]: [T::Lanes<I>; 1]) -> T::Lanes<I> {
+        let sigma = sigma::<I, T>(logvar);
+        let half_d_kl = T::Lanes::<I>::splat(self.0 * T::from_f64(0.5));
+        sigma.mul_add(sigma, T::Lanes::<I>::splat(-T::ONE)).mul(half_d_kl)
     }
 }
 
 pub fn kl_d_logvar<T: Real>(want: Want, logvar: &[T], d_kl: &[T], d_logvar: &mut [T]) {
-    let sample = d_logvar.len() / d_kl.len();
-    parallel::chunks(d_logvar, sample, |b, d_logvar| {
-        simd::dispatch(KlLogvar { want, logvar: &logvar[b * sample..], d_kl: d_kl[b], d_logvar });
-    });
-}
-
-struct KlLogvar<'a, T> {
-    want: Want,
-    logvar: &'a [T],
-    d_kl: T,
-    d_logvar: &'a mut [T],
-}
-
-impl<T: Real> Kernel for KlLogvar<'_, T> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<I: Isa>(self) {
-        let half_d_kl = T::Lanes::<I>::splat(self.d_kl * T::from_f64(0.5));
-        let one = T::Lanes::<I>::splat(T::ONE);
-        for i in (0..self.d_logvar.len()).step_by(LANES) {
-            let sigma = sigma::<I, T>(load::<I, T>(self.logvar, i));
-            store_wanted::<I, T>(self.want, sigma.mul_add(sigma, one.neg()).mul(half_d_kl), self.d_logvar, i);
-        }
-    }
+    map_pieces(d_logvar.len() / d_kl.len(), |b| KlLogvar(d_kl[b]), want, [logvar], d_logvar);
 }

@@ -1,15 +1,13 @@
 //! Launches of `kernel.cu`.
 
-use crate::launch::{THREADS, elements};
-use engine::cuda::{Arg, Gpu, Grid, Module};
+use crate::launch::{THREADS, args, over};
+use engine::cuda::{Gpu, Grid, Module};
 use engine::{Buffer, Want};
 
 pub static KERNELS: Module = Module::new("gaussian", include_str!("kernel.cu"));
 
-pub fn reparameterize(gpu: &dyn Gpu, mu: &Buffer, logvar: &Buffer, eps: &Buffer, z: &mut Buffer) {
-    let (n, dtype) = (z.len(), z.dtype());
-    let args = [mu.into(), logvar.into(), eps.into(), z.into(), Arg::int(n)];
-    gpu.launch(&KERNELS.kernel("draw", dtype), elements(n, dtype), &args);
+pub fn reparameterize(gpu: &dyn Gpu, mu: &Buffer, logvar: &Buffer, eps: &Buffer, z: &Buffer) {
+    over(gpu, z, &KERNELS, "draw", args![mu, logvar, eps, z, z.len()]);
 }
 
 /// The gradients of `logvar` and `eps`; buffers that are not needed are empty.
@@ -19,41 +17,25 @@ pub fn reparameterize_backward(
     logvar: &Buffer,
     eps: &Buffer,
     d_z: &Buffer,
-    [d_logvar, d_eps]: [&mut Buffer; 2],
+    [d_logvar, d_eps]: [&Buffer; 2],
 ) {
     if wants == [Want::Skip; 2] {
         return;
     }
-    let (n, dtype) = (d_z.len(), d_z.dtype());
-    let [want_logvar, want_eps] = wants.map(Arg::from);
-    let args =
-        [logvar.into(), eps.into(), d_z.into(), want_logvar, d_logvar.into(), want_eps, d_eps.into(), Arg::int(n)];
-    gpu.launch(&KERNELS.kernel("draw_backward", dtype), elements(n, dtype), &args);
+    let args = args![logvar, eps, d_z, wants[0], d_logvar, wants[1], d_eps, d_z.len()];
+    over(gpu, d_z, &KERNELS, "draw_backward", args);
 }
 
-pub fn kl(gpu: &dyn Gpu, mu: &Buffer, logvar: &Buffer, kl: &mut Buffer) {
+pub fn kl(gpu: &dyn Gpu, mu: &Buffer, logvar: &Buffer, kl: &Buffer) {
     let (samples, size) = (kl.len(), mu.len() / kl.len());
-    gpu.launch(
-        &KERNELS.kernel("divergence", mu.dtype()),
-        Grid::new(samples, THREADS),
-        &[mu.into(), logvar.into(), kl.into(), Arg::int(size)],
-    );
+    let grid = Grid::new(samples, THREADS);
+    gpu.launch(&KERNELS.kernel("divergence", mu.dtype()), grid, args![mu, logvar, kl, size]);
 }
 
 /// The gradients of `mu` and `logvar`; buffers that are not needed are empty.
-pub fn kl_backward(
-    gpu: &dyn Gpu,
-    wants: [Want; 2],
-    mu: &Buffer,
-    logvar: &Buffer,
-    d_kl: &Buffer,
-    d_ins: [&mut Buffer; 2],
-) {
-    let Some(gradient) = wants.iter().position(|want| want.is_wanted()) else { return };
-    let (n, dtype) = (d_ins[gradient].len(), d_ins[gradient].dtype());
-    let [want_mu, want_logvar] = wants.map(Arg::from);
-    let [d_mu, d_logvar] = d_ins;
-    let sizes = [n, n / d_kl.len()].map(Arg::int);
-    let args = [mu.into(), logvar.into(), d_kl.into(), want_mu, d_mu.into(), want_logvar, d_logvar.into()];
-    gpu.launch(&KERNELS.kernel("divergence_backward", dtype), elements(n, dtype), &[&args[..], &sizes].concat());
+pub fn kl_backward(gpu: &dyn Gpu, wants: [Want; 2], mu: &Buffer, logvar: &Buffer, d_kl: &Buffer, d_ins: [&Buffer; 2]) {
+    let Some(wanted) = wants.iter().position(|want| want.is_wanted()) else { return };
+    let n = d_ins[wanted].len();
+    let args = args![mu, logvar, d_kl, wants[0], d_ins[0], wants[1], d_ins[1], n, n / d_kl.len()];
+    over(gpu, d_ins[wanted], &KERNELS, "divergence_backward", args);
 }

@@ -3,13 +3,147 @@
 
 pub(crate) mod cpu;
 pub(crate) mod cuda;
-mod kl;
-mod reparameterize;
-
-pub use kl::GaussianKl;
-pub use reparameterize::Reparameterize;
 
 use crate::case::{Case, Fill, Input, Sizes};
+use crate::{add, check, cost};
+use engine::{Buffer, Context, Cost, Device, Op, Output, Pass, Reads, Result, Spec, Want, with_real};
+
+const MU: usize = 0;
+const LOGVAR: usize = 1;
+const EPS: usize = 2;
+
+/// `mu, logvar, eps [..] → z [..]`. Bound by memory.
+///
+/// - Formula: `z = mu + exp(logvar/2) ⊙ eps`
+/// - VJP: with σ = exp(logvar/2): `d_mu = d_z`, `d_logvar = ½ d_z ⊙ eps ⊙ σ`, `d_eps = d_z ⊙ σ`
+/// - Source: Kingma and Welling, arXiv 1312.6114, section 2.4
+#[derive(Clone, Copy, Debug)]
+pub struct Reparameterize;
+
+impl Op for Reparameterize {
+    fn name(&self) -> &'static str {
+        "reparameterize"
+    }
+
+    fn arguments(&self) -> &'static [&'static str] {
+        &["mu", "logvar", "eps"]
+    }
+
+    fn infer(&self, ins: &[Spec]) -> Result<Vec<Output>> {
+        check::count(self.arguments(), ins)?;
+        let (dtype, dims) = (check::real("mu", ins[MU])?, ins[MU].shape);
+        check::is("logvar", ins[LOGVAR], dtype, dims.dims())?;
+        check::is("eps", ins[EPS], dtype, dims.dims())?;
+        Ok(vec![Output { name: "z", spec: ins[MU] }])
+    }
+
+    fn reads(&self, wants: &[Want]) -> Reads {
+        match (wants[LOGVAR].is_wanted(), wants[EPS].is_wanted()) {
+            (true, _) => Reads::of(&[LOGVAR, EPS], &[]),
+            (false, true) => Reads::of(&[LOGVAR], &[]),
+            (false, false) => Reads::default(),
+        }
+    }
+
+    fn forward(&self, cx: &mut Context, ins: &[&Buffer], outs: &mut [Buffer]) {
+        if let Device::Cuda(gpu) = cx.device {
+            return cuda::reparameterize(&**gpu, ins[MU], ins[LOGVAR], ins[EPS], &outs[0]);
+        }
+        with_real!(ins[MU].dtype(), T => {
+            let (mu, logvar, eps) = (ins[MU].as_slice(), ins[LOGVAR].as_slice(), ins[EPS].as_slice());
+            cpu::reparameterize::<T>(mu, logvar, eps, outs[0].as_mut_slice());
+        })
+    }
+
+    fn vjp(&self, cx: &mut Context, wants: &[Want], ins: &[&Buffer], _: &[&Buffer], d_y: &Buffer, d: &mut [Buffer]) {
+        add::pass_on(cx.device, wants[MU], d_y, &mut d[MU]);
+        if let Device::Cuda(gpu) = cx.device {
+            let (wants, gradients) = ([wants[LOGVAR], wants[EPS]], [&d[LOGVAR], &d[EPS]]);
+            return cuda::reparameterize_backward(&**gpu, wants, ins[LOGVAR], ins[EPS], d_y, gradients);
+        }
+        with_real!(d_y.dtype(), T => {
+            let d_z = d_y.as_slice::<T>();
+            if wants[LOGVAR].is_wanted() {
+                let (logvar, eps) = (ins[LOGVAR].as_slice(), ins[EPS].as_slice());
+                cpu::reparameterize_d_logvar(wants[LOGVAR], logvar, eps, d_z, d[LOGVAR].as_mut_slice());
+            }
+            if wants[EPS].is_wanted() {
+                cpu::reparameterize_d_eps(wants[EPS], ins[LOGVAR].as_slice(), d_z, d[EPS].as_mut_slice());
+            }
+        });
+    }
+
+    fn passes_through(&self, i: usize) -> bool {
+        i == MU
+    }
+
+    fn cost(&self, ins: &[Spec], pass: Pass) -> Cost {
+        let n = ins[MU].shape.numel();
+        cost::of(self, ins, pass, 4 * n, &[0, 5 * n, 3 * n])
+    }
+}
+
+/// `mu, logvar [B, S, d] → kl [B]`, in nats. Bound by memory.
+///
+/// - Formula: `kl = ½ Σ (mu² + exp(logvar) − logvar − 1)` over a sample's S·d numbers, each latent's d by lanes and then the
+///   latents in their order
+/// - VJP: `d_mu = d_kl · mu`, `d_logvar = ½ d_kl · (exp(logvar) − 1)`
+/// - Source: Kingma and Welling, arXiv 1312.6114, appendix B
+#[derive(Clone, Copy, Debug)]
+pub struct GaussianKl;
+
+impl Op for GaussianKl {
+    fn name(&self) -> &'static str {
+        "gaussian_kl"
+    }
+
+    fn arguments(&self) -> &'static [&'static str] {
+        &["mu", "logvar"]
+    }
+
+    fn infer(&self, ins: &[Spec]) -> Result<Vec<Output>> {
+        check::count(self.arguments(), ins)?;
+        let dtype = check::real("mu", ins[MU])?;
+        check::rank("mu", ins[MU], 3)?;
+        check::is("logvar", ins[LOGVAR], dtype, ins[MU].shape.dims())?;
+        Ok(vec![Output { name: "kl", spec: Spec::new(check::statistic(dtype), &ins[MU].shape.dims()[..1]) }])
+    }
+
+    fn reads(&self, wants: &[Want]) -> Reads {
+        Reads { ins: wants.iter().enumerate().map(|(i, want)| u16::from(want.is_wanted()) << i).sum(), outs: 0 }
+    }
+
+    fn forward(&self, cx: &mut Context, ins: &[&Buffer], outs: &mut [Buffer]) {
+        if let Device::Cuda(gpu) = cx.device {
+            return cuda::kl(&**gpu, ins[MU], ins[LOGVAR], &outs[0]);
+        }
+        let d = ins[MU].shape().last();
+        with_real!(ins[MU].dtype(), T => {
+            cpu::kl::<T>(d, ins[MU].as_slice(), ins[LOGVAR].as_slice(), outs[0].as_mut_slice());
+        })
+    }
+
+    fn vjp(&self, cx: &mut Context, wants: &[Want], ins: &[&Buffer], _: &[&Buffer], d_y: &Buffer, d: &mut [Buffer]) {
+        if let Device::Cuda(gpu) = cx.device {
+            let (wants, gradients) = ([wants[MU], wants[LOGVAR]], [&d[MU], &d[LOGVAR]]);
+            return cuda::kl_backward(&**gpu, wants, ins[MU], ins[LOGVAR], d_y, gradients);
+        }
+        with_real!(d_y.dtype(), T => {
+            let d_kl = d_y.as_slice::<T>();
+            if wants[MU].is_wanted() {
+                cpu::kl_d_mu(wants[MU], ins[MU].as_slice(), d_kl, d[MU].as_mut_slice());
+            }
+            if wants[LOGVAR].is_wanted() {
+                cpu::kl_d_logvar(wants[LOGVAR], ins[LOGVAR].as_slice(), d_kl, d[LOGVAR].as_mut_slice());
+            }
+        });
+    }
+
+    fn cost(&self, ins: &[Spec], pass: Pass) -> Cost {
+        let n = ins[MU].shape.numel();
+        cost::of(self, ins, pass, 8 * n, &[n, 5 * n])
+    }
+}
 
 /// Both ops on one layer's latents.
 pub fn cases(s: &Sizes) -> Vec<Case> {
@@ -19,4 +153,50 @@ pub fn cases(s: &Sizes) -> Vec<Case> {
         Case::new("draw", Reparameterize, vec![mu.clone(), logvar.clone(), latents(Fill::NORMAL)]),
         Case::new("divergence", GaussianKl, vec![mu, logvar]),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{check, forward, refuses, sizes};
+    use engine::DType;
+
+    #[test]
+    fn draws_match_the_formula() {
+        for s in sizes() {
+            check(&cases(&s)[0], |x| (0..x[0].len()).map(|i| x[0][i] + x[1][i].exp().sqrt() * x[2][i]).collect());
+        }
+    }
+
+    #[test]
+    fn shapes_must_agree() {
+        let message = "is f64[2, 3], must be f64[2, 3, 4]";
+        refuses(&Reparameterize, "f64[2, 3, 4] f64[2, 3] f64[2, 3, 4]", &format!("logvar {message}"));
+        refuses(&Reparameterize, "f64[2, 3, 4] f64[2, 3, 4] f64[2, 3]", &format!("eps {message}"));
+    }
+
+    #[test]
+    fn the_divergence_matches_the_formula() {
+        for s in sizes() {
+            check(&cases(&s)[1], |x| {
+                let term = |(mu, logvar): (&f64, &f64)| 0.5 * (mu.powi(2) + logvar.exp() - 1.0) - 0.5 * logvar;
+                let size = s.latents * s.dim();
+                x[0].chunks(size).zip(x[1].chunks(size)).map(|(m, l)| m.iter().zip(l).map(term).sum()).collect()
+            });
+        }
+    }
+
+    #[test]
+    fn the_divergence_is_zero_at_the_prior_and_only_there() {
+        let zeros = Buffer::new(Spec::new(DType::F32, &[2, 3, 5]));
+        assert_eq!(forward(&GaussianKl, &[&zeros, &zeros])[0].to_f64(), [0.0, 0.0]);
+        let mut mu = zeros.clone();
+        mu.as_mut_slice::<f32>()[20] = 2.0;
+        assert_eq!(forward(&GaussianKl, &[&mu, &zeros])[0].to_f64(), [0.0, 2.0]);
+    }
+
+    #[test]
+    fn latents_have_three_dimensions() {
+        refuses(&GaussianKl, "f64[2, 3] f64[2, 3]", "mu is f64[2, 3], must have 3 dimensions");
+    }
 }

@@ -1,67 +1,44 @@
 use super::{CUBIC, LINEAR};
-use crate::lanes::{CHUNK, load, sigmoid, store, store_wanted};
-use engine::simd::{self, Isa, Kernel, LANES, Lanes, Real};
-use engine::{Want, parallel};
+use crate::lanes::{Map, map, sigmoid};
+use engine::Want;
+use engine::simd::{Isa, Lanes, Real};
 
 pub fn forward<T: Real>(u: &[T], y: &mut [T]) {
-    parallel::chunks(y, CHUNK, |c, y| simd::dispatch(Forward { u: &u[c * CHUNK..], y }));
+    map(Forward, Want::Write, [u], y);
 }
 
 pub fn vjp<T: Real>(want: Want, u: &[T], d_y: &[T], d_u: &mut [T]) {
-    parallel::chunks(d_u, CHUNK, |c, d_u| {
-        simd::dispatch(Backward { want, u: &u[c * CHUNK..], d_y: &d_y[c * CHUNK..], d_u });
-    });
+    map(Backward, want, [u, d_y], d_u);
 }
 
 /// u², and the sigmoid of a(u).
 #[inline(always)]
 fn gate<I: Isa, T: Real>(u: T::Lanes<I>) -> (T::Lanes<I>, T::Lanes<I>) {
     let square = u.mul(u);
-    let (linear, cubic) = (T::Lanes::<I>::splat(T::from_f64(LINEAR)), T::Lanes::<I>::splat(T::from_f64(CUBIC)));
+    let [linear, cubic] = [LINEAR, CUBIC].map(|x| T::Lanes::<I>::splat(T::from_f64(x)));
     let a = square.mul_add(cubic, linear).mul(u);
     (square, sigmoid::<I, T>(a))
 }
 
-struct Forward<'a, T> {
-    u: &'a [T],
-    y: &'a mut [T],
-}
+#[derive(Clone, Copy)]
+struct Forward;
 
-impl<T: Real> Kernel for Forward<'_, T> {
-    type Output = ();
-
+impl<T: Real> Map<T, 1> for Forward {
     #[inline(always)]
-    fn run<I: Isa>(self) {
-        let Self { u, y } = self;
-        for i in (0..y.len()).step_by(LANES) {
-            let u = load::<I, T>(u, i);
-            store::<I, T>(u.mul(gate::<I, T>(u).1), y, i);
-        }
+    fn at<I: Isa>(self, [u]: [T::Lanes<I>; 1]) -> T::Lanes<I> {
+        u.mul(gate::<I, T>(u).1)
     }
 }
 
-struct Backward<'a, T> {
-    want: Want,
-    u: &'a [T],
-    d_y: &'a [T],
-    d_u: &'a mut [T],
-}
+#[derive(Clone, Copy)]
+struct Backward;
 
-impl<T: Real> Kernel for Backward<'_, T> {
-    type Output = ();
-
+impl<T: Real> Map<T, 2> for Backward {
     #[inline(always)]
-    fn run<I: Isa>(self) {
-        let Self { want, u, d_y, d_u } = self;
-        let one = T::Lanes::<I>::splat(T::ONE);
-        let (linear, cubic) =
-            (T::Lanes::<I>::splat(T::from_f64(LINEAR)), T::Lanes::<I>::splat(T::from_f64(3.0 * CUBIC)));
-        for i in (0..d_u.len()).step_by(LANES) {
-            let (u, d_y) = (load::<I, T>(u, i), load::<I, T>(d_y, i));
-            let (square, s) = gate::<I, T>(u);
-            let bend = u.mul(s).mul(one.sub(s));
-            let slope = bend.mul_add(square.mul_add(cubic, linear), s);
-            store_wanted::<I, T>(want, d_y.mul(slope), d_u, i);
-        }
+    fn at<I: Isa>(self, [u, d_y]: [T::Lanes<I>; 2]) -> T::Lanes<I> {
+        let [one, linear, cubic] = [1.0, LINEAR, 3.0 * CUBIC].map(|x| T::Lanes::<I>::splat(T::from_f64(x)));
+        let (square, s) = gate::<I, T>(u);
+        let bend = u.mul(s).mul(one.sub(s));
+        d_y.mul(bend.mul_add(square.mul_add(cubic, linear), s))
     }
 }

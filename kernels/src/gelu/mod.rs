@@ -4,7 +4,7 @@
 mod cpu;
 pub(crate) mod cuda;
 
-use crate::case::{Case, Fill, Input, Sizes};
+use crate::case::{Case, Input, Sizes};
 use crate::{check, cost};
 use engine::{Buffer, Context, Cost, Device, Op, Output, Pass, Reads, Result, Spec, Want, with_real};
 
@@ -38,85 +38,63 @@ impl Op for Gelu {
         Ok(vec![Output { name: "y", spec: ins[0] }])
     }
 
-    fn differentiable(&self, _i: usize) -> bool {
-        true
-    }
-
-    fn reads(&self, wants: &[Want]) -> Reads {
-        if wants[0].is_wanted() { Reads::of(&[0], &[]) } else { Reads::default() }
+    fn reads(&self, _wants: &[Want]) -> Reads {
+        Reads::of(&[0], &[])
     }
 
     fn forward(&self, cx: &mut Context, ins: &[&Buffer], outs: &mut [Buffer]) {
         if let Device::Cuda(gpu) = cx.device {
-            return cuda::forward(&**gpu, ins[0], &mut outs[0]);
+            return cuda::forward(&**gpu, ins[0], &outs[0]);
         }
         with_real!(ins[0].dtype(), T => cpu::forward::<T>(ins[0].as_slice(), outs[0].as_mut_slice()))
     }
 
-    fn vjp(
-        &self,
-        cx: &mut Context,
-        wants: &[Want],
-        ins: &[&Buffer],
-        _outs: &[&Buffer],
-        d_out: &Buffer,
-        d_ins: &mut [Buffer],
-    ) {
-        if !wants[0].is_wanted() {
-            return;
-        }
+    fn vjp(&self, cx: &mut Context, wants: &[Want], ins: &[&Buffer], _: &[&Buffer], d_y: &Buffer, d: &mut [Buffer]) {
         if let Device::Cuda(gpu) = cx.device {
-            return cuda::vjp(&**gpu, wants[0], ins[0], d_out, &mut d_ins[0]);
+            return cuda::vjp(&**gpu, wants[0], ins[0], d_y, &d[0]);
         }
-        with_real!(d_out.dtype(), T => {
-            cpu::vjp::<T>(wants[0], ins[0].as_slice(), d_out.as_slice(), d_ins[0].as_mut_slice());
+        with_real!(d_y.dtype(), T => {
+            cpu::vjp::<T>(wants[0], ins[0].as_slice(), d_y.as_slice(), d[0].as_mut_slice());
         });
     }
 
     fn cost(&self, ins: &[Spec], pass: Pass) -> Cost {
-        let (n, bytes) = (ins[0].shape.numel(), ins[0].bytes());
-        let forward = Cost { flops: 7 * n as u64, bytes: 2 * bytes as u64 };
-        cost::of_pass(pass, forward, |wants| match wants[0] {
-            Want::Skip => Cost::default(),
-            want => Cost { flops: 16 * n as u64, bytes: 2 * bytes as u64 } + cost::store(want, n, bytes),
-        })
+        let n = ins[0].shape.numel();
+        cost::of(self, ins, pass, 7 * n, &[16 * n])
     }
 }
 
 /// One case: the hidden layer `[B, N, f]`.
 pub fn cases(s: &Sizes) -> Vec<Case> {
-    vec![Case::new("hidden", Gelu, vec![Input::new(&[s.batch, s.tokens, s.ffn], Fill::NORMAL)])]
+    vec![Case::new("hidden", Gelu, vec![Input::normal(&[s.batch, s.tokens, s.ffn])])]
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing;
-    use engine::DType;
+    use crate::testing::{check, forward, refuses, sizes, vjp};
 
     #[test]
     fn matches_the_formula() {
         let c = (2.0 / std::f64::consts::PI).sqrt();
-        for case in testing::sizes().iter().flat_map(cases) {
-            testing::check(&case, |x| {
-                x[0].iter().map(|u| 0.5 * u * (1.0 + (c * (u + 0.044715 * u.powi(3))).tanh())).collect()
-            });
+        let gelu = |u: &f64| 0.5 * u * (1.0 + (c * (u + 0.044715 * u.powi(3))).tanh());
+        for case in sizes().iter().flat_map(cases) {
+            check(&case, |x| x[0].iter().map(gelu).collect());
         }
     }
 
     #[test]
     fn saturates_without_nan() {
-        let u = Buffer::from_slice(&[4], &[-1e4f32, 1e4, 0.0, -30.0]);
-        let y = testing::forward(&Gelu, &[&u]);
+        let u = [Buffer::from_slice(&[4], &[-1e4f32, 1e4, 0.0, -30.0])];
+        let y = forward(&Gelu, &u);
         assert_eq!(y[0].as_slice::<f32>(), [0.0, 1e4, 0.0, 0.0]);
         let d_y = Buffer::from_slice(&[4], &[1.0f32; 4]);
-        let d_u = testing::vjp(&Gelu, &[Want::Write], &[&u], &y, &d_y);
+        let d_u = vjp(&Gelu, &[Want::Write], &u, &y, &d_y);
         assert_eq!(d_u[0].as_slice::<f32>(), [0.0, 1.0, 0.5, 0.0]);
     }
 
     #[test]
     fn takes_floats() {
-        let error = Gelu.infer(&[Spec::new(DType::I32, &[2, 4])]).unwrap_err().to_string();
-        assert_eq!(error, "u is i32[2, 4], must hold floats");
+        refuses(&Gelu, "i32[2, 4]", "u is i32[2, 4], must hold floats");
     }
 }

@@ -1,9 +1,9 @@
 use crate::adamw::cpu::Step;
 use crate::gaussian::cpu::{Draw, sigma, twice_kl};
-use crate::lanes::{load, store};
+use crate::lanes::{Piece, load, store};
 use engine::rng::{self, Stream};
 use engine::simd::{self, Isa, Kernel, LANES, Lanes, Real};
-use engine::{Buffer, Shape};
+use engine::{Buffer, Shape, Want};
 use rayon::prelude::*;
 
 /// Per number: a normal by Box–Muller counts as its half of a logarithm, a root, a sine, a cosine and two products.
@@ -100,6 +100,12 @@ impl<'a, T: Real> State<'a, T> {
         }
     }
 
+    /// z from μ, λ and ε.
+    #[inline(always)]
+    fn draw<I: Isa>(self) {
+        Piece { f: Draw, want: Want::Write, ins: [self.mu, self.logvar, self.eps], out: self.z }.run::<I>();
+    }
+
     /// Its rows, which can be worked on in parallel.
     fn rows(self) -> impl IndexedParallelIterator<Item = State<'a, T>> {
         let d = self.d;
@@ -149,7 +155,7 @@ impl<T: Real> Kernel for Start<'_, '_, T> {
         }
         spread.row(row, state.logvar, |x| T::from_f64(std.mul_add(x, logvar)));
         supply.row(row, state.eps);
-        Draw { mu: state.mu, logvar: state.logvar, eps: state.eps, z: state.z }.run::<I>();
+        state.draw::<I>();
     }
 }
 
@@ -188,7 +194,7 @@ impl<T: Real, R: Rule<T>> Kernel for Descend<'_, '_, T, R> {
             twice = twice.add(rule.lanes::<I>(load::<I, T>(d_z, i), &mut s, i));
         }
         supply.row(row, s.eps);
-        Draw { mu: s.mu, logvar: s.logvar, eps: s.eps, z: s.z }.run::<I>();
+        s.draw::<I>();
         twice.sum() * T::from_f64(0.5)
     }
 }

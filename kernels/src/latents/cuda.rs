@@ -1,7 +1,7 @@
 //! Launches of `kernel.cu`.
 
-use super::{DRAW, FAST_STEP, INIT_LOGVAR, LatentAdamW, LatentDraw, LatentInit, LatentNatural, Noise, Redraw};
-use crate::launch::THREADS;
+use super::{DRAW, FAST_STEP, INIT_LOGVAR, LatentDraw, LatentInit, Noise, Redraw};
+use crate::launch::{THREADS, args};
 use engine::cuda::{Arg, Gpu, Grid, Module, Pointer};
 use engine::{Buffer, DType};
 
@@ -40,55 +40,39 @@ pub fn partials(samples: usize, numel: usize) -> usize {
     samples * shape.pieces()
 }
 
-/// The buffers' addresses.
-fn all(buffers: &[Buffer]) -> Vec<Arg> {
-    buffers.iter().map(Arg::from).collect()
-}
-
 /// Null where there is no table of noise.
 fn table(given: &[&Buffer]) -> Arg {
     given.first().map_or(Arg::Pointer(0), |&noise| noise.into())
 }
 
-pub fn init(gpu: &dyn Gpu, op: &LatentInit, samples: &Buffer, noise: &[&Buffer], state: &[Buffer]) {
-    let shape = Shape::of(&state[0]);
+pub fn init(gpu: &dyn Gpu, op: &LatentInit, samples: &Buffer, noise: &[&Buffer], all: &[Buffer]) {
+    let shape = Shape::of(&all[0]);
     let streams = [Arg::U64(op.noise.seed), Arg::U32(FAST_STEP), Arg::U32(INIT_LOGVAR)];
     let start = [Arg::F64(op.logvar), Arg::F64(op.logvar_std)];
-    let args = [&[samples.into(), table(noise)][..], &streams, &start, &all(state), &[Arg::int(shape.size)]].concat();
+    let state: Vec<Arg> = all.iter().map(Arg::from).collect();
+    let args = [args![samples, table(noise)], &streams, &start, &state[..], args![shape.size]].concat();
     gpu.launch(&KERNELS.kernel("init", DType::F32), shape.grid(), &args);
 }
 
-/// `partial` is scratch memory for [`partials`] numbers.
-pub fn step(gpu: &dyn Gpu, op: &LatentAdamW, ins: &[&Buffer], state: &[Buffer], partial: Pointer) {
-    let rule = [op.beta1, op.beta2, op.eps, op.weight_decay].map(Arg::F64);
-    fast_step(gpu, "descend", (op.noise, &rule, &all(&state[..8])), ins, state, partial);
+/// A kernel, its constants, and the tensors of the state that it works on.
+pub struct Step {
+    pub name: &'static str,
+    pub constants: Vec<f64>,
+    pub tensors: &'static [usize],
 }
 
 /// `partial` is scratch memory for [`partials`] numbers.
-pub fn natural(gpu: &dyn Gpu, op: &LatentNatural, ins: &[&Buffer], state: &[Buffer], partial: Pointer) {
-    let rule = [op.beta1, op.beta2, op.damping].map(Arg::F64);
-    let tensors = [0, 1, 2, 3, 6, 7].map(|i| Arg::from(&state[i]));
-    fast_step(gpu, "natural", (op.noise, &rule, &tensors), ins, state, partial);
-}
-
-/// Launches the step `name` with its noise, its constants and the tensors of the state that it works on.
-fn fast_step(
-    gpu: &dyn Gpu,
-    name: &'static str,
-    (noise, rule, tensors): (Noise, &[Arg], &[Arg]),
-    ins: &[&Buffer],
-    state: &[Buffer],
-    partial: Pointer,
-) {
+pub fn fast_step(gpu: &dyn Gpu, noise: Noise, step: &Step, ins: &[&Buffer], state: &[Buffer], partial: Pointer) {
     let [d_z, rates, kl_weight, samples, given @ ..] = ins else { unreachable!("four inputs or five") };
     let ([.., kl, clock], shape) = (state, Shape::of(d_z)) else { unreachable!("ten buffers of state") };
     let table_steps = given.first().map_or(0, |given| given.len() / d_z.len());
-    let redraw = Arg::int(usize::from(noise.redraw == Redraw::Fresh));
-    let inputs = [(*d_z).into(), (*rates).into(), Arg::int(rates.len()), (*kl_weight).into(), (*samples).into()];
-    let noise = [table(given), Arg::int(table_steps), Arg::U64(noise.seed), Arg::U32(FAST_STEP), redraw];
-    let ends = [partial.into(), Arg::int(shape.size)];
-    let args = [&inputs[..], &noise, rule, &[clock.into()], tensors, &ends].concat();
-    gpu.launch(&KERNELS.kernel(name, DType::F32), shape.grid(), &args);
+    let redraw = usize::from(noise.redraw == Redraw::Fresh);
+    let inputs = args![*d_z, *rates, rates.len(), *kl_weight, *samples];
+    let noise = args![table(given), table_steps, Arg::U64(noise.seed), Arg::U32(FAST_STEP), redraw];
+    let constants: Vec<Arg> = step.constants.iter().map(|&x| Arg::F64(x)).collect();
+    let tensors: Vec<Arg> = step.tensors.iter().map(|&i| (&state[i]).into()).collect();
+    let args = [inputs, noise, &constants, args![clock], &tensors, args![partial, shape.size]].concat();
+    gpu.launch(&KERNELS.kernel(step.name, DType::F32), shape.grid(), &args);
     finish(gpu, shape, partial, kl, clock.into());
 }
 
@@ -98,17 +82,15 @@ pub fn draw(gpu: &dyn Gpu, op: &LatentDraw, ins: &[&Buffer], state: &[Buffer], p
         unreachable!("four inputs, three buffers of state")
     };
     let shape = Shape::of(mu);
-    let given = [mu.into(), logvar.into(), samples.into(), number.into(), Arg::U64(op.seed), Arg::U32(DRAW)];
-    let args = [&given[..], &[eps.into(), z.into(), partial.into(), Arg::int(shape.size)]].concat();
-    gpu.launch(&KERNELS.kernel("draw", DType::F32), shape.grid(), &args);
+    let [seed, site] = [Arg::U64(op.seed), Arg::U32(DRAW)];
+    let args = args![mu, logvar, samples, number, seed, site, eps, z, partial, shape.size];
+    gpu.launch(&KERNELS.kernel("draw", DType::F32), shape.grid(), args);
     finish(gpu, shape, partial, log_ratio, Arg::Pointer(0));
 }
 
 /// A number per sample from those of its pieces.
 fn finish(gpu: &dyn Gpu, shape: Shape, partial: Pointer, out: &Buffer, clock: Arg) {
-    gpu.launch(
-        &KERNELS.kernel("finish", DType::F32),
-        Grid::covering(shape.samples, THREADS),
-        &[partial.into(), Arg::int(shape.samples), Arg::int(shape.pieces()), out.into(), clock],
-    );
+    let grid = Grid::covering(shape.samples, THREADS);
+    let args = args![partial, shape.samples, shape.pieces(), out, clock];
+    gpu.launch(&KERNELS.kernel("finish", DType::F32), grid, args);
 }

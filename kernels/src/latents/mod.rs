@@ -17,25 +17,21 @@
 //!
 //! S is the number of latent vectors of all layers. All are f32 or f64 except the clock. Every pass runs over the rows of
 //! `[B·S, d]` in parallel and touches memory once; a sample's numbers depend on nothing outside the sample.
+//!
+//! Both steps read `d_z` [B, S, d], which is ∂(−log p)/∂z at z = μ + σ ⊙ ε, `rates` [T], `kl_weight` [1] (w below) and `samples`
+//! i32 [B], which keys the noise of each sample; with [`Source::Table`] also `noise` [T', B, S, d]. They panic if t is not below T;
+//! on a GPU the last rate stays.
 
 mod cpu;
 pub(crate) mod cuda;
-mod draw;
-mod init;
-mod natural;
-mod step;
 #[cfg(test)]
 mod tests;
 
-pub use draw::LatentDraw;
-pub use init::LatentInit;
-pub use natural::LatentNatural;
-pub use step::LatentAdamW;
-
+use crate::adamw;
 use cpu::{Drawn, State, Supply};
 use engine::rng::Stream;
 use engine::simd::Real;
-use engine::{Buffer, Context, DType, Device, Spec, with_real};
+use engine::{Buffer, Context, Cost, DType, Device, Spec, Update, with_real};
 
 /// The noise ε of the fast steps.
 ///
@@ -111,16 +107,68 @@ const FAST_STEP: u32 = 0x4C00_0000;
 const INIT_LOGVAR: u32 = 0x4D00_0000;
 const DRAW: u32 = 0x4D00_0001;
 
-/// A fast step on the CPU, whatever moves the posterior.
+/// The posterior at the start of a batch: μ = 0, λ = `logvar` + `logvar_std`·N(0, 1), moments 0, the first noise and its
+/// z, KL 0, and the clock's t = 0.
+///
+/// - Formula: `μ = 0`, `λ = logvar + logvar_std·N(0, 1)`, `z = μ + σ ⊙ ε`
+/// - Source: Kong et al., arXiv 2502.01567, algorithm 1
+///
+/// Ins: `samples` i32 [B]; with [`Source::Table`] also `noise` [T', B, S, d].
+#[derive(Clone, Copy, Debug)]
+pub struct LatentInit {
+    /// The noise of the fast steps.
+    pub noise: Noise,
+    /// Mean of the initial λ.
+    pub logvar: f64,
+    /// Standard deviation of the initial λ.
+    pub logvar_std: f64,
+}
+
+impl Update for LatentInit {
+    fn name(&self) -> &'static str {
+        "latent_init"
+    }
+
+    fn apply(&self, cx: &mut Context, ins: &[&Buffer], state: &mut [Buffer]) {
+        let (samples, table) = ins.split_first().expect("samples");
+        if let Device::Cuda(gpu) = cx.device {
+            return cuda::init(&**gpu, self, samples, table, state);
+        }
+        let (_, round) = read_clock(&state[9]);
+        state[9].as_mut_slice::<i32>()[0] = 0;
+        state[8].clear();
+        let z = &state[7];
+        with_real!(z.dtype(), T => {
+            let supply = self.noise.supply::<T>(0, round, samples, table, z);
+            let stream = Stream::new(self.noise.seed, INIT_LOGVAR).step(round as u32);
+            let spread = Drawn::new(stream, samples, z.shape());
+            cpu::init(self.logvar, self.logvar_std, spread, supply, State::of(state));
+        });
+    }
+
+    fn cost(&self, _ins: &[Spec], state: &[Spec]) -> Cost {
+        let (n, bytes) = (state[0].shape.numel() as u64, state[0].bytes() as u64);
+        Cost { flops: n * (2 * cpu::NORMAL_FLOPS + 2 + cpu::DRAW_FLOPS), bytes: 8 * bytes }
+    }
+}
+
+/// A fast step, whatever moves the posterior.
 trait FastStep {
     /// The noise of the steps.
-    fn noise(&self) -> &Noise;
+    fn noise(&self) -> Noise;
 
     /// How step `t`, counted from 1, moves the posterior.
     fn rule<T: Real>(&self, rate: T, kl_weight: T, t: u32) -> impl cpu::Rule<T>;
 
+    /// The same on a GPU.
+    fn kernel(&self) -> cuda::Step;
+
     /// Takes the step that the clock shows.
-    fn on_cpu(&self, cx: &mut Context, ins: &[&Buffer], state: &mut [Buffer]) {
+    fn take(&self, cx: &mut Context, ins: &[&Buffer], state: &mut [Buffer]) {
+        if let Device::Cuda(gpu) = cx.device {
+            let partial = cx.scratch_at(DType::F32, cuda::partials(state[8].len(), ins[0].len()));
+            return cuda::fast_step(&**gpu, self.noise(), &self.kernel(), ins, state, partial);
+        }
         let [d_z, rates, kl_weight, samples, table @ ..] = ins else { unreachable!("four inputs or five") };
         let (t, round) = read_clock(&state[9]);
         state[9].as_mut_slice::<i32>()[0] += 1;
@@ -132,6 +180,200 @@ trait FastStep {
             cpu::step(rule, d_z.as_slice(), supply, State::of(state), rows);
             cpu::sum_rows(rows, kl.as_mut_slice());
         });
+    }
+}
+
+/// One fast step: both gradients of the NELBO, AdamW on both, the next noise and the next z, in one pass.
+/// ```text
+/// kl_b     = ½ Σ (μ² + σ² − λ − 1)          before the step, as `GaussianKl` has it
+/// g_μ      = d_z + w μ
+/// g_λ      = ½ (d_z ⊙ ε ⊙ σ + w (σ² − 1))
+/// μ, λ     : AdamW at rates[t]              see `adamw`; t counts from 0
+/// t        ← t + 1
+/// ε        : that of step t                 unless fixed
+/// z        = μ + σ ⊙ ε
+/// ```
+/// - Formula: above
+/// - Source: Kong et al., arXiv 2502.01567, algorithm 1
+///
+/// Memory bounds it: eight tensors in, seven or eight out. With fresh random numbers their arithmetic is of the same order.
+#[derive(Clone, Copy, Debug)]
+pub struct LatentAdamW {
+    /// The noise of the fast steps.
+    pub noise: Noise,
+    /// Decay of the first moments.
+    pub beta1: f64,
+    /// Decay of the second moments.
+    pub beta2: f64,
+    /// Added to the root of the second moments.
+    pub eps: f64,
+    /// Decoupled weight decay, of λ too.
+    pub weight_decay: f64,
+}
+
+impl FastStep for LatentAdamW {
+    fn noise(&self) -> Noise {
+        self.noise
+    }
+
+    fn rule<T: Real>(&self, rate: T, kl_weight: T, t: u32) -> impl cpu::Rule<T> {
+        let Self { beta1, beta2, eps, weight_decay, .. } = *self;
+        cpu::AdamW { step: adamw::cpu::Rule { beta1, beta2, eps, weight_decay }.step(rate.to_f64(), t), kl_weight }
+    }
+
+    fn kernel(&self) -> cuda::Step {
+        let constants = vec![self.beta1, self.beta2, self.eps, self.weight_decay];
+        cuda::Step { name: "descend", constants, tensors: &[0, 1, 2, 3, 4, 5, 6, 7] }
+    }
+}
+
+impl Update for LatentAdamW {
+    fn name(&self) -> &'static str {
+        "latent_adamw"
+    }
+
+    fn apply(&self, cx: &mut Context, ins: &[&Buffer], state: &mut [Buffer]) {
+        self.take(cx, ins, state);
+    }
+
+    fn scratch(&self, device: &Device, ins: &[Spec], _state: &[Spec]) -> usize {
+        scratch_bytes(device, ins[0])
+    }
+
+    fn cost(&self, ins: &[Spec], _state: &[Spec]) -> Cost {
+        let (n, bytes) = (ins[0].shape.numel() as u64, ins[0].bytes() as u64);
+        let (noise, moved) = self.noise.cost();
+        Cost {
+            flops: n * (cpu::GRADIENT_FLOPS + 2 * adamw::cpu::FLOPS + cpu::DRAW_FLOPS + noise),
+            bytes: bytes * (15 + moved),
+        }
+    }
+}
+
+/// One fast step by the natural gradient: μ moves in units of the posterior's own variance, and the variance follows the
+/// curvature of −log p, measured on the way. Next noise and next z as in [`LatentAdamW`], in one pass.
+/// ```text
+/// kl_b  = ½ Σ (μ² + σ² − λ − 1)             before the step, as `GaussianKl` has it
+/// ĝ     : mean of d_z over the steps so far, weighted by powers of beta1
+/// ĥ     : the same of d_z ⊙ ε / σ, by beta2
+/// P     = 1 + damping · max(ĥ, 0)
+/// μ     ← μ − rates[t] (ĝ + w μ) / P        t counts from 0
+/// λ     ← −ln P
+/// t     ← t + 1
+/// ε     : that of step t                    unless fixed
+/// z     = μ + σ ⊙ ε
+/// ```
+/// - Formula: above
+/// - Source: after the variational online Newton method of Khan et al., arXiv 1806.04854
+///
+/// The mean of d_z ⊙ ε / σ over ε is that of the curvature ∂²(−log p)/∂z² (Stein's lemma): an estimate without bias, which
+/// squares of the gradient are not. The weights of both means add up to one at every t. The moments of λ are left alone.
+///
+/// Memory bounds it: six tensors in, five or six out. With fresh random numbers their arithmetic is of the same order.
+#[derive(Clone, Copy, Debug)]
+pub struct LatentNatural {
+    /// The noise of the fast steps.
+    pub noise: Noise,
+    /// Decay of the mean gradient.
+    pub beta1: f64,
+    /// Decay of the mean curvature.
+    pub beta2: f64,
+    /// The part of the curvature that counts; 1 would be all of it. Its estimate is noisy, and a variance that falls for no
+    /// reason costs KL.
+    pub damping: f64,
+}
+
+impl FastStep for LatentNatural {
+    fn noise(&self) -> Noise {
+        self.noise
+    }
+
+    fn rule<T: Real>(&self, rate: T, kl_weight: T, t: u32) -> impl cpu::Rule<T> {
+        let gain = |beta: f64| 1.0 / (1.0 - beta.powi(t as i32));
+        cpu::Natural {
+            rate,
+            beta1: T::from_f64(self.beta1),
+            beta2: T::from_f64(self.beta2),
+            rest1: T::from_f64(1.0 - self.beta1),
+            rest2: T::from_f64(1.0 - self.beta2),
+            gain1: T::from_f64(gain(self.beta1)),
+            gain2: T::from_f64(self.damping * gain(self.beta2)),
+            kl_weight,
+        }
+    }
+
+    fn kernel(&self) -> cuda::Step {
+        let constants = vec![self.beta1, self.beta2, self.damping];
+        cuda::Step { name: "natural", constants, tensors: &[0, 1, 2, 3, 6, 7] }
+    }
+}
+
+impl Update for LatentNatural {
+    fn name(&self) -> &'static str {
+        "latent_natural"
+    }
+
+    fn apply(&self, cx: &mut Context, ins: &[&Buffer], state: &mut [Buffer]) {
+        self.take(cx, ins, state);
+    }
+
+    fn scratch(&self, device: &Device, ins: &[Spec], _state: &[Spec]) -> usize {
+        scratch_bytes(device, ins[0])
+    }
+
+    fn cost(&self, ins: &[Spec], _state: &[Spec]) -> Cost {
+        let (n, bytes) = (ins[0].shape.numel() as u64, ins[0].bytes() as u64);
+        let (noise, moved) = self.noise.cost();
+        Cost { flops: n * (cpu::NATURAL_FLOPS + cpu::DRAW_FLOPS + noise), bytes: bytes * (11 + moved) }
+    }
+}
+
+/// A draw from the posterior, for scoring: independent of the noise of the fast steps and of other draws.
+///
+/// Ins: `mu`, `logvar` [B, S, d], `samples` i32 [B], `draw` i32 [1], the number of the draw. State: `eps`, `z` [B, S, d],
+/// and `log_ratio` [B] in nats, what importance weights need (Burda et al., arXiv 1509.00519):
+/// ```text
+/// log q(z|x) − log p(z) = Σ ½ (z² − ε² − λ)
+/// ```
+/// - Formula: `z = μ + σ ⊙ ε`, and above
+/// - Source: Burda et al., "Importance weighted autoencoders", arXiv 1509.00519
+///
+/// Its mean over draws is the KL.
+#[derive(Clone, Copy, Debug)]
+pub struct LatentDraw {
+    /// The run's seed.
+    pub seed: u64,
+}
+
+impl Update for LatentDraw {
+    fn name(&self) -> &'static str {
+        "latent_draw"
+    }
+
+    fn apply(&self, cx: &mut Context, ins: &[&Buffer], state: &mut [Buffer]) {
+        if let Device::Cuda(gpu) = cx.device {
+            let partial = cx.scratch_at(DType::F32, cuda::partials(state[2].len(), state[1].len()));
+            return cuda::draw(&**gpu, self, ins, state, partial);
+        }
+        let [mu, logvar, samples, draw] = ins else { unreachable!("four inputs") };
+        let [eps, z, log_ratio] = state else { unreachable!("three buffers of state") };
+        let stream = Stream::new(self.seed, DRAW).step(draw.as_slice::<i32>()[0] as u32);
+        let drawn = Drawn::new(stream, samples, mu.shape());
+        with_real!(mu.dtype(), T => {
+            let rows = cx.scratch::<T>(mu.shape().rows());
+            let d = mu.shape().last();
+            cpu::draw(d, mu.as_slice(), logvar.as_slice(), drawn, eps.as_mut_slice(), z.as_mut_slice(), rows);
+            cpu::sum_rows(rows, log_ratio.as_mut_slice());
+        });
+    }
+
+    fn scratch(&self, device: &Device, ins: &[Spec], _state: &[Spec]) -> usize {
+        scratch_bytes(device, ins[0])
+    }
+
+    fn cost(&self, ins: &[Spec], _state: &[Spec]) -> Cost {
+        let (n, bytes) = (ins[0].shape.numel() as u64, ins[0].bytes() as u64);
+        Cost { flops: n * (cpu::NORMAL_FLOPS + cpu::DRAW_FLOPS + cpu::RATIO_FLOPS), bytes: 4 * bytes }
     }
 }
 

@@ -1,18 +1,13 @@
 use super::*;
 use crate::gaussian::GaussianKl;
-use crate::testing::{self, distance, garbage, with_threads};
-use engine::simd::for_each_level;
-use engine::{Context, Device, Spec, Update};
+use crate::testing::{apply, distance, forward, garbage, same_bits};
+use engine::{Spec, Update};
 
 const STEPS: usize = 4;
 const KL_WEIGHT: f64 = 0.75;
 const SIZES: [usize; 3] = [3, 5, 19];
 
-fn apply(update: &dyn Update, ins: &[&Buffer], state: &mut [Buffer]) {
-    let specs = |buffers: &[&Buffer]| buffers.iter().map(|b| b.spec()).collect::<Vec<_>>();
-    let mut scratch = garbage(update.scratch(&Device::Cpu, &specs(ins), &specs(&state.iter().collect::<Vec<_>>())));
-    update.apply(&mut Context { device: &Device::Cpu, scratch: &mut scratch }, ins, state);
-}
+const FRESH: Noise = Noise { seed: 17, redraw: Redraw::Fresh, source: Source::Philox };
 
 fn noise(redraw: Redraw, source: Source) -> Noise {
     Noise { seed: 17, redraw, source }
@@ -20,12 +15,7 @@ fn noise(redraw: Redraw, source: Source) -> Noise {
 
 /// The state, all garbage but the clock.
 fn blank(dtype: DType, [b, s, d]: [usize; 3]) -> Vec<Buffer> {
-    let tensor = |dims: &[usize]| {
-        let spec = Spec::new(dtype, dims);
-        let mut buffer = garbage(spec.bytes());
-        buffer.respec(spec);
-        buffer
-    };
+    let tensor = |dims: &[usize]| garbage(Spec::new(dtype, dims));
     let mut state: Vec<_> = (0..8).map(|_| tensor(&[b, s, d])).collect();
     state.extend([tensor(&[b]), Buffer::from_slice(&[2], &[-1i32, 6])]);
     state
@@ -40,17 +30,16 @@ fn per_sample(dtype: DType, ids: &[i32], [_, s, d]: [usize; 3], site: u32) -> Bu
     Buffer::from_f64(dtype, &[ids.len(), s, d], &all)
 }
 
-/// A fast loop of AdamW over the given samples, `d_z` of every step given; returns the state after each step.
-fn learn(dtype: DType, ids: &[i32], noise: Noise) -> Vec<Vec<Buffer>> {
-    let adamw = LatentAdamW { noise, beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.01 };
-    learn_by(&adamw, dtype, ids, noise)
+fn adamw(noise: Noise) -> LatentAdamW {
+    LatentAdamW { noise, beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.01 }
 }
 
 fn natural(noise: Noise) -> LatentNatural {
     LatentNatural { noise, beta1: 0.6, beta2: 0.8, damping: 0.25 }
 }
 
-fn learn_by(step: &dyn Update, dtype: DType, ids: &[i32], noise: Noise) -> Vec<Vec<Buffer>> {
+/// A fast loop over the given samples, `d_z` of every step given; returns the state after each step.
+fn learn(step: &dyn Update, dtype: DType, ids: &[i32], noise: Noise) -> Vec<Vec<Buffer>> {
     let sizes = [ids.len(), SIZES[1], SIZES[2]];
     let samples = Buffer::from_slice(&[ids.len()], ids);
     let rates: Vec<_> = (0..STEPS).map(|t| f64::from(0.3f32 / (1 + t) as f32)).collect();
@@ -97,14 +86,15 @@ fn expected_step(before: &[Buffer], d_z: &Buffer, t: usize) -> [Vec<f64>; 6] {
 fn a_step_matches_the_formulas() {
     for source in [Source::Philox, Source::Table] {
         for redraw in [Redraw::Fresh, Redraw::Fixed] {
-            let history = learn(DType::F64, &IDS, noise(redraw, source));
+            let noise = noise(redraw, source);
+            let history = learn(&adamw(noise), DType::F64, &IDS, noise);
             for t in 0..STEPS {
                 let (before, after) = (&history[t], &history[t + 1]);
                 let expected = expected_step(before, &per_sample(DType::F64, &IDS, SIZES, t as u32), t);
                 for (i, expected) in expected.iter().enumerate() {
                     assert!(distance(&after[i].to_f64(), expected) < 1e-13, "state {i} after step {t}");
                 }
-                let kl = testing::forward(&GaussianKl, &[&before[0], &before[1]]);
+                let kl = forward(&GaussianKl, &[&before[0], &before[1]]);
                 assert_eq!(after[8].as_bytes(), kl[0].as_bytes(), "the KL that GaussianKl gives");
                 assert_eq!(after[9].as_slice::<i32>(), [t as i32 + 1, 6]);
             }
@@ -128,7 +118,7 @@ fn a_natural_step_matches_the_formulas() {
     for source in [Source::Philox, Source::Table] {
         for redraw in [Redraw::Fresh, Redraw::Fixed] {
             let noise = noise(redraw, source);
-            let history = learn_by(&natural(noise), DType::F64, &IDS, noise);
+            let history = learn(&natural(noise), DType::F64, &IDS, noise);
             let states: Vec<Vec<Vec<f64>>> =
                 history.iter().map(|state| state[..8].iter().map(Buffer::to_f64).collect()).collect();
             let gradients: Vec<Vec<f64>> =
@@ -158,7 +148,7 @@ fn a_natural_step_matches_the_formulas() {
                 let z: Vec<f64> = (0..mu.len()).map(|i| mu[i] + var[i].sqrt() * after[6][i]).collect();
                 assert!(distance(&after[7], &z) < 1e-13, "z after step {t}");
                 assert!(after[4].iter().chain(&after[5]).all(|&x| x == 0.0), "it has no moments of λ");
-                let kl = testing::forward(&GaussianKl, &[&history[t][0], &history[t][1]]);
+                let kl = forward(&GaussianKl, &[&history[t][0], &history[t][1]]);
                 assert_eq!(history[t + 1][8].as_bytes(), kl[0].as_bytes(), "the KL that GaussianKl gives");
                 assert_eq!(history[t + 1][9].as_slice::<i32>(), [t as i32 + 1, 6]);
             }
@@ -171,11 +161,10 @@ fn a_natural_step_matches_the_formulas() {
 fn a_gradient_that_is_no_number_is_not_hidden() {
     let samples = Buffer::from_slice(&[1], &[0i32]);
     let [rates, weight] = [0.5, 1.0].map(|x| Buffer::from_f64(DType::F32, &[1], &[x]));
-    let noise = noise(Redraw::Fresh, Source::Philox);
     let mut state = blank(DType::F32, [1, 1, 3]);
-    apply(&LatentInit { noise, logvar: 0.0, logvar_std: 0.0 }, &[&samples], &mut state);
+    apply(&LatentInit { noise: FRESH, logvar: 0.0, logvar_std: 0.0 }, &[&samples], &mut state);
     let d_z = Buffer::from_f64(DType::F32, &[1, 1, 3], &[1.0, f64::NAN, 1.0]);
-    apply(&natural(noise), &[&d_z, &rates, &weight, &samples], &mut state);
+    apply(&natural(FRESH), &[&d_z, &rates, &weight, &samples], &mut state);
     let z = state[7].to_f64();
     assert!(z[0].is_finite() && z[1].is_nan() && z[2].is_finite(), "{z:?}");
 }
@@ -185,19 +174,23 @@ fn noise_is_what_was_asked_for() {
     let sizes = SIZES;
     let eps = |history: &[Vec<Buffer>]| history.iter().map(|state| state[6].to_f64()).collect::<Vec<_>>();
 
-    let fresh = eps(&learn(DType::F64, &IDS, noise(Redraw::Fresh, Source::Philox)));
+    let noise_of = |redraw, source| {
+        let noise = noise(redraw, source);
+        eps(&learn(&adamw(noise), DType::F64, &IDS, noise))
+    };
+    let fresh = noise_of(Redraw::Fresh, Source::Philox);
     for (t, got) in fresh.iter().enumerate() {
         let stream = Stream::new(17, FAST_STEP + t as u32).sample(9).step(6);
         let size = sizes[1] * sizes[2];
         assert!((0..size).all(|j| got[size + j] == stream.normal(j as u32)), "the second sample's noise of step {t}");
     }
-    let fixed = eps(&learn(DType::F64, &IDS, noise(Redraw::Fixed, Source::Philox)));
+    let fixed = noise_of(Redraw::Fixed, Source::Philox);
     assert!(fixed.iter().all(|eps| *eps == fresh[0]));
 
     let given = |t: u32| per_sample(DType::F64, &IDS, sizes, 50 + t).to_f64();
-    let table = eps(&learn(DType::F64, &IDS, noise(Redraw::Fresh, Source::Table)));
+    let table = noise_of(Redraw::Fresh, Source::Table);
     assert_eq!(table, [given(0), given(1), given(2), given(3), given(3)]);
-    let table = eps(&learn(DType::F64, &IDS, noise(Redraw::Fixed, Source::Table)));
+    let table = noise_of(Redraw::Fixed, Source::Table);
     assert!(table.iter().all(|eps| *eps == given(0)));
 }
 
@@ -206,7 +199,7 @@ fn the_start_is_as_configured() {
     let sizes = [2, 40, 50];
     let mut state = blank(DType::F64, sizes);
     let samples = Buffer::from_slice(&[2], &[0i32, 1]);
-    let init = LatentInit { noise: noise(Redraw::Fresh, Source::Philox), logvar: -5.0, logvar_std: 0.1 };
+    let init = LatentInit { noise: FRESH, logvar: -5.0, logvar_std: 0.1 };
     apply(&init, &[&samples], &mut state);
     for zeros in [0, 2, 3, 4, 5, 8] {
         assert!(state[zeros].to_f64().iter().all(|&x| x == 0.0), "state {zeros}");
@@ -225,52 +218,23 @@ fn the_start_is_as_configured() {
     assert_eq!(state[9].as_slice::<i32>(), [0, 6]);
 }
 
+/// f32 follows f64, has the same bits on every machine, and a sample does not notice its batch.
 #[test]
-fn f32_follows_f64() {
-    let noise = noise(Redraw::Fresh, Source::Philox);
-    let natural = natural(noise);
-    for [single, double] in [
-        [DType::F32, DType::F64].map(|dtype| learn(dtype, &IDS, noise)),
-        [DType::F32, DType::F64].map(|dtype| learn_by(&natural, dtype, &IDS, noise)),
-    ] {
-        for (i, (single, double)) in single.last().unwrap().iter().zip(double.last().unwrap()).enumerate() {
+fn steps_depend_on_nothing_else() {
+    for step in [&adamw(FRESH) as &dyn Update, &natural(FRESH)] {
+        let last = |dtype, ids: &[i32]| learn(step, dtype, ids, FRESH).pop().unwrap();
+        let together = same_bits(step.name(), || last(DType::F32, &IDS));
+        for (i, (single, double)) in together.iter().zip(&last(DType::F64, &IDS)).enumerate() {
             assert!(distance(&single.to_f64(), &double.to_f64()) < 1e-5, "state {i}");
         }
-    }
-}
-
-#[test]
-fn a_sample_does_not_notice_its_batch() {
-    let noise = noise(Redraw::Fresh, Source::Philox);
-    let adamw = LatentAdamW { noise, beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.01 };
-    for step in [&adamw as &dyn Update, &natural(noise)] {
-        let learn = |ids: &[i32]| learn_by(step, DType::F32, ids, noise).pop().unwrap();
-        let together = learn(&IDS);
         for (b, &id) in IDS.iter().enumerate() {
-            let alone = learn(&[id]);
-            for (i, (together, alone)) in together.iter().zip(&alone).enumerate().take(9) {
+            for (i, (together, alone)) in together.iter().zip(&last(DType::F32, &[id])).enumerate().take(9) {
                 let size = alone.as_bytes().len();
                 assert!(together.as_bytes()[b * size..][..size] == *alone.as_bytes(), "state {i} of sample {id}");
             }
         }
+        same_bits("a draw", || draw(DType::F32, &together, 3));
     }
-}
-
-#[test]
-fn same_bits_on_every_machine() {
-    let run = || {
-        let state = learn(DType::F32, &IDS, noise(Redraw::Fresh, Source::Philox)).pop().unwrap();
-        let drawn = draw(DType::F32, &state, 3);
-        let noise = noise(Redraw::Fresh, Source::Philox);
-        let natural = learn_by(&natural(noise), DType::F32, &IDS, noise).pop().unwrap();
-        state.iter().chain(&drawn).chain(&natural).map(|b| b.as_bytes().to_vec()).collect::<Vec<_>>()
-    };
-    let reference = run();
-    for_each_level(|level| {
-        for threads in [1, 3] {
-            assert!(with_threads(threads, run) == reference, "{level}, {threads} threads");
-        }
-    });
 }
 
 fn draw(dtype: DType, state: &[Buffer], number: i32) -> Vec<Buffer> {
@@ -283,7 +247,7 @@ fn draw(dtype: DType, state: &[Buffer], number: i32) -> Vec<Buffer> {
 
 #[test]
 fn draws_are_independent_and_know_their_density() {
-    let history = learn(DType::F64, &IDS, noise(Redraw::Fresh, Source::Philox));
+    let history = learn(&adamw(FRESH), DType::F64, &IDS, FRESH);
     let state = history.last().unwrap();
     let [mu, logvar] = [0, 1].map(|i| state[i].to_f64());
     let (size, tau) = (SIZES[1] * SIZES[2], std::f64::consts::TAU);
@@ -301,6 +265,6 @@ fn draws_are_independent_and_know_their_density() {
             mean[b] += got / 64.0;
         }
     }
-    let kl = testing::forward(&GaussianKl, &[&state[0], &state[1]])[0].to_f64();
+    let kl = forward(&GaussianKl, &[&state[0], &state[1]])[0].to_f64();
     assert!(distance(&mean, &kl) < 0.1, "{mean:?} {kl:?}");
 }

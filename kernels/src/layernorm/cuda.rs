@@ -1,5 +1,6 @@
 //! Launches of `kernel.cu`.
 
+use crate::launch::args;
 use engine::cuda::{Arg, Gpu, Grid, Module};
 use engine::{Buffer, Want};
 
@@ -9,45 +10,26 @@ pub static KERNELS: Module = Module::new("layernorm", include_str!("kernel.cu"))
 const THREADS: u32 = 256;
 const WARPS: usize = THREADS as usize / 32;
 
-pub fn forward(
-    gpu: &dyn Gpu,
-    eps: f64,
-    [x, gain, bias]: [&Buffer; 3],
-    y: &mut Buffer,
-    mean: &mut Buffer,
-    rstd: &mut Buffer,
-) {
+pub fn forward(gpu: &dyn Gpu, eps: f64, [x, gain, bias]: [&Buffer; 3], [y, mean, rstd]: [&Buffer; 3]) {
     let (rows, d) = (x.shape().rows(), gain.len());
-    let inputs = [x.into(), gain.into(), bias.into()];
-    let outputs = [y.into(), mean.into(), rstd.into(), Arg::F32(eps as f32), Arg::int(rows), Arg::int(d)];
-    let grid = Grid::new(rows.div_ceil(WARPS), THREADS);
-    gpu.launch(&KERNELS.kernel("forward", x.dtype()), grid, &[&inputs[..], &outputs].concat());
+    let args = args![x, gain, bias, y, mean, rstd, Arg::F32(eps as f32), rows, d];
+    gpu.launch(&KERNELS.kernel("forward", x.dtype()), Grid::new(rows.div_ceil(WARPS), THREADS), args);
 }
 
-/// What the gradients need; the first three may be empty for the bias's alone.
-pub struct Known<'a> {
-    pub x: &'a Buffer,
-    pub mean: &'a Buffer,
-    pub rstd: &'a Buffer,
-    pub d_y: &'a Buffer,
+pub fn vjp_x(gpu: &dyn Gpu, [x, mean, rstd, d_y]: [&Buffer; 4], gain: &Buffer, want: Want, d_x: &Buffer) {
+    let (rows, d) = (d_y.shape().rows(), gain.len());
+    let args = args![x, mean, rstd, d_y, gain, want, d_x, rows, d];
+    gpu.launch(&KERNELS.kernel("backward", d_y.dtype()), Grid::new(rows.div_ceil(WARPS), THREADS), args);
 }
 
-impl Known<'_> {
-    fn args(&self) -> [Arg; 4] {
-        [self.x.into(), self.mean.into(), self.rstd.into(), self.d_y.into()]
-    }
-}
-
-pub fn vjp_x(gpu: &dyn Gpu, known: &Known, gain: &Buffer, want: Want, d_x: &mut Buffer) {
-    let (rows, d) = (known.d_y.shape().rows(), gain.len());
-    let more = [gain.into(), want.into(), d_x.into(), Arg::int(rows), Arg::int(d)];
-    let grid = Grid::new(rows.div_ceil(WARPS), THREADS);
-    gpu.launch(&KERNELS.kernel("backward", known.d_y.dtype()), grid, &[&known.args()[..], &more].concat());
-}
-
-pub fn vjp_learned(gpu: &dyn Gpu, known: &Known, wants: [Want; 2], d_gain: &mut Buffer, d_bias: &mut Buffer) {
-    let (rows, d) = (known.d_y.shape().rows(), known.d_y.shape().last());
-    let more = [wants[0].into(), d_gain.into(), wants[1].into(), d_bias.into(), Arg::int(rows), Arg::int(d)];
-    let grid = Grid::new(d.div_ceil(32), 1024);
-    gpu.launch(&KERNELS.kernel("backward_learned", known.d_y.dtype()), grid, &[&known.args()[..], &more].concat());
+/// The gradients of gain and bias; for the bias's alone `x`, `mean` and `rstd` may be empty.
+pub fn vjp_learned(
+    gpu: &dyn Gpu,
+    [x, mean, rstd, d_y]: [&Buffer; 4],
+    wants: [Want; 2],
+    [d_gain, d_bias]: [&Buffer; 2],
+) {
+    let (rows, d) = (d_y.shape().rows(), d_y.shape().last());
+    let args = args![x, mean, rstd, d_y, wants[0], d_gain, wants[1], d_bias, rows, d];
+    gpu.launch(&KERNELS.kernel("backward_learned", d_y.dtype()), Grid::new(d.div_ceil(32), 1024), args);
 }

@@ -45,10 +45,6 @@ impl Op for LayerNorm {
         ])
     }
 
-    fn differentiable(&self, _i: usize) -> bool {
-        true
-    }
-
     fn reads(&self, wants: &[Want]) -> Reads {
         match (wants[0].is_wanted(), wants[1].is_wanted()) {
             (true, _) => Reads::of(&[0, 1], &[1, 2]),
@@ -60,7 +56,7 @@ impl Op for LayerNorm {
     fn forward(&self, cx: &mut Context, ins: &[&Buffer], outs: &mut [Buffer]) {
         let [y, mean, rstd] = outs else { unreachable!("three outputs") };
         if let Device::Cuda(gpu) = cx.device {
-            return cuda::forward(&**gpu, self.eps, [ins[0], ins[1], ins[2]], y, mean, rstd);
+            return cuda::forward(&**gpu, self.eps, [ins[0], ins[1], ins[2]], [y, mean, rstd]);
         }
         with_real!(ins[0].dtype(), T => {
             let learned = cpu::Learned { gain: ins[1].as_slice(), bias: ins[2].as_slice() };
@@ -69,33 +65,25 @@ impl Op for LayerNorm {
         })
     }
 
-    fn vjp(
-        &self,
-        cx: &mut Context,
-        wants: &[Want],
-        ins: &[&Buffer],
-        outs: &[&Buffer],
-        d_out: &Buffer,
-        d_ins: &mut [Buffer],
-    ) {
-        let [d_x, d_gain, d_bias] = d_ins else { unreachable!("three inputs") };
+    fn vjp(&self, cx: &mut Context, wants: &[Want], ins: &[&Buffer], outs: &[&Buffer], d_y: &Buffer, d: &mut [Buffer]) {
+        let [d_x, d_gain, d_bias] = d else { unreachable!("three inputs") };
         if let Device::Cuda(gpu) = cx.device {
-            let known = cuda::Known { x: ins[0], mean: outs[1], rstd: outs[2], d_y: d_out };
+            let known = [ins[0], outs[1], outs[2], d_y];
             if wants[0].is_wanted() {
-                cuda::vjp_x(&**gpu, &known, ins[1], wants[0], d_x);
+                cuda::vjp_x(&**gpu, known, ins[1], wants[0], d_x);
             }
             if wants[1].is_wanted() || wants[2].is_wanted() {
-                cuda::vjp_learned(&**gpu, &known, [wants[1], wants[2]], d_gain, d_bias);
+                cuda::vjp_learned(&**gpu, known, [wants[1], wants[2]], [d_gain, d_bias]);
             }
             return;
         }
-        with_real!(d_out.dtype(), T => {
+        with_real!(d_y.dtype(), T => {
             if wants[2].is_wanted() {
-                lanes::sum_rows::<T>(wants[2], d_out.as_slice(), d_bias.as_mut_slice());
+                lanes::sum_rows::<T>(wants[2], d_y.as_slice(), d_bias.as_mut_slice());
             }
             if wants[0].is_wanted() || wants[1].is_wanted() {
                 let (mean, rstd) = (outs[1].as_slice(), outs[2].as_slice());
-                let known = cpu::Known::<T> { x: ins[0].as_slice(), mean, rstd, d_y: d_out.as_slice() };
+                let known = cpu::Known::<T> { x: ins[0].as_slice(), mean, rstd, d_y: d_y.as_slice() };
                 if wants[0].is_wanted() {
                     cpu::vjp_x(known, ins[1].as_slice(), wants[0], d_x.as_mut_slice());
                 }
@@ -107,28 +95,8 @@ impl Op for LayerNorm {
     }
 
     fn cost(&self, ins: &[Spec], pass: Pass) -> Cost {
-        let [x, gain, bias] = ins else { unreachable!("three inputs") };
-        let (n, rows) = (x.shape.numel() as u64, x.shape.rows() as u64);
-        let (bytes, learned) = (x.bytes() as u64, gain.bytes() as u64);
-        let statistics = 2 * rows * check::statistic(x.dtype).size() as u64;
-        let forward = Cost { flops: 8 * n + 5 * rows, bytes: 2 * bytes + 2 * learned + statistics };
-        cost::of_pass(pass, forward, |wants| {
-            let flops = [(wants[0], 13 * n), (wants[1], 4 * n), (wants[2], n)];
-            let flops = flops.iter().filter(|(want, _)| want.is_wanted()).map(|(_, flops)| flops).sum();
-            let mut read = 0;
-            if wants.iter().any(|want| want.is_wanted()) {
-                read += bytes;
-            }
-            if wants[0].is_wanted() || wants[1].is_wanted() {
-                read += bytes + statistics;
-            }
-            if wants[0].is_wanted() {
-                read += learned;
-            }
-            let stores: Cost =
-                wants.iter().zip([x, gain, bias]).map(|(&w, of)| cost::store(w, of.shape.numel(), of.bytes())).sum();
-            Cost { flops, bytes: read } + stores
-        })
+        let (n, rows) = (ins[0].shape.numel(), ins[0].shape.rows());
+        cost::of(self, ins, pass, 8 * n + 5 * rows, &[13 * n, 4 * n, n])
     }
 }
 
@@ -139,15 +107,14 @@ const CASE_EPS: f64 = 0.1;
 pub fn cases(s: &Sizes) -> Vec<Case> {
     let x = Input::new(&[s.batch, s.tokens, s.dim()], Fill::Normal { mean: 0.5, std: 1.0 });
     let gain = Input::new(&[s.dim()], Fill::Normal { mean: 1.0, std: 0.2 });
-    let bias = Input::new(&[s.dim()], Fill::NORMAL);
+    let bias = Input::normal(&[s.dim()]);
     vec![Case::new("residual", LayerNorm { eps: CASE_EPS }, vec![x, gain, bias])]
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing;
-    use engine::DType;
+    use crate::testing::{check, check_large, distance, forward, refuses, sizes};
 
     fn formula(x: &[f64], gain: &[f64], bias: &[f64]) -> Vec<f64> {
         let d = gain.len();
@@ -161,49 +128,32 @@ mod tests {
 
     #[test]
     fn matches_the_formula() {
-        for case in testing::sizes().iter().flat_map(cases) {
-            testing::check(&case, |x| formula(&x[0], &x[1], &x[2]));
+        for case in sizes().iter().flat_map(cases) {
+            check(&case, |x| formula(&x[0], &x[1], &x[2]));
         }
     }
 
     /// More columns than one task sums, and more rows than one chunk.
     #[test]
-    fn wide_rows_and_many() {
-        let s = Sizes { batch: 1, tokens: 41, heads: 3, head_dim: 98, ..testing::sizes()[0] };
-        let buffers = cases(&s)[0].buffers(DType::F64, 2);
-        let ins: Vec<_> = buffers.iter().collect();
-        let op = LayerNorm { eps: CASE_EPS };
-        let outs = testing::forward(&op, &ins);
-        let [x, gain, bias] = [0, 1, 2].map(|i| ins[i].to_f64());
-        assert!(testing::distance(&outs[0].to_f64(), &formula(&x, &gain, &bias)) < 1e-13);
-        let d = s.dim();
-        let ones = Buffer::from_f64(DType::F64, &[1, 41, d], &vec![1.0; 41 * d]);
-        let hat = formula(&x, &vec![1.0; d], &vec![0.0; d]);
-        let expected: Vec<f64> = (0..d).map(|j| hat.iter().skip(j).step_by(d).sum()).collect();
-        let d_ins = testing::vjp(&op, &[Want::Skip, Want::Write, Want::Write], &ins, &outs, &ones);
-        assert!(testing::distance(&d_ins[1].to_f64(), &expected) < 1e-13);
-        assert_eq!(d_ins[2].to_f64(), vec![41.0; d]);
+    fn wide_rows_and_many_match_the_formula() {
+        let s = Sizes { batch: 1, tokens: 41, heads: 3, head_dim: 98, ..sizes()[0] };
+        check_large(&cases(&s)[0], |x| formula(&x[0], &x[1], &x[2]));
     }
 
     /// A mean of a thousand times the deviation leaves the digits that f32 has of it.
     #[test]
     fn a_large_mean_costs_no_digits() {
         let x: Vec<f32> = (0..64).map(|i| 1000.0 + (i % 7) as f32 * 0.5).collect();
-        let ins = [
-            Buffer::from_slice(&[1, 64], &x),
-            Buffer::from_slice(&[64], &[1f32; 64]),
-            Buffer::from_slice(&[64], &[0f32; 64]),
-        ];
-        let y = testing::forward(&LayerNorm { eps: CASE_EPS }, &ins.iter().collect::<Vec<_>>());
+        let learned = [1f32, 0.0].map(|x| Buffer::from_slice(&[64], &[x; 64]));
+        let y = forward(&LayerNorm { eps: CASE_EPS }, &[&Buffer::from_slice(&[1, 64], &x), &learned[0], &learned[1]]);
         let exact = formula(&x.iter().map(|&x| f64::from(x)).collect::<Vec<_>>(), &[1.0; 64], &[0.0; 64]);
-        assert!(testing::distance(&y[0].to_f64(), &exact) < 1e-4);
+        assert!(distance(&y[0].to_f64(), &exact) < 1e-4);
     }
 
     #[test]
     fn gain_and_bias_have_the_width_of_x() {
-        let f32 = |dims: &[usize]| Spec::new(DType::F32, dims);
-        let error = |gain, bias| LayerNorm { eps: 1e-5 }.infer(&[f32(&[2, 3, 4]), gain, bias]).unwrap_err().to_string();
-        assert_eq!(error(f32(&[3]), f32(&[4])), "gain is f32[3], must be f32[4]");
-        assert_eq!(error(f32(&[4]), f32(&[3])), "bias is f32[3], must be f32[4]");
+        let op = LayerNorm { eps: 1e-5 };
+        refuses(&op, "f32[2, 3, 4] f32[3] f32[4]", "gain is f32[3], must be f32[4]");
+        refuses(&op, "f32[2, 3, 4] f32[4] f32[3]", "bias is f32[3], must be f32[4]");
     }
 }

@@ -1,4 +1,5 @@
-use super::gemm::{Accumulate, Mat, MatMut, gemm, gemm_packed, pack_b};
+use super::gemm::{gemm, gemm_maybe_packed};
+use super::mat::{Accumulate, Mat, MatMut};
 use engine::Want;
 use engine::simd::Real;
 
@@ -14,45 +15,24 @@ pub struct Sizes {
 #[derive(Clone, Copy)]
 pub struct Weight<'a, T> {
     pub w: &'a [T],
-    /// What [`pack_forward`] or [`pack_backward`] made of it, for the pass in question.
+    /// The [form](super::forms) for the pass in question.
     pub packed: Option<&'a [T]>,
 }
 
 /// y[r, o] = Σ_i x[r, i]·w[o, i]
 pub fn forward<T: Real>(s: Sizes, x: &[T], w: Weight<T>, y: &mut [T], accumulate: Accumulate) {
     let (x, y) = (Mat::new(x, s.rows, s.inputs), MatMut::new(y, s.rows, s.outputs));
-    match w.packed {
-        Some(packed) => gemm_packed(y, x, packed, accumulate),
-        None => gemm(y, x, Mat::new(w.w, s.outputs, s.inputs).transposed(), accumulate),
-    }
+    gemm_maybe_packed(y, x, Mat::new(w.w, s.outputs, s.inputs).transposed(), w.packed, accumulate);
 }
 
 /// d_x[r, i] = Σ_o d_y[r, o]·w[o, i]
 pub fn vjp_x<T: Real>(s: Sizes, d_y: &[T], w: Weight<T>, want: Want, d_x: &mut [T]) {
     let (d_y, d_x) = (Mat::new(d_y, s.rows, s.outputs), MatMut::new(d_x, s.rows, s.inputs));
-    match w.packed {
-        Some(packed) => gemm_packed(d_x, d_y, packed, accumulate(want)),
-        None => gemm(d_x, d_y, Mat::new(w.w, s.outputs, s.inputs), accumulate(want)),
-    }
-}
-
-/// The right factor of [`forward`] for w [outputs, inputs].
-pub fn pack_forward<T: Real>([outputs, inputs]: [usize; 2], w: &[T], packed: &mut [T]) {
-    pack_b(Mat::new(w, outputs, inputs).transposed(), packed);
-}
-
-/// The right factor of [`vjp_x`] for w [outputs, inputs].
-pub fn pack_backward<T: Real>([outputs, inputs]: [usize; 2], w: &[T], packed: &mut [T]) {
-    pack_b(Mat::new(w, outputs, inputs), packed);
+    gemm_maybe_packed(d_x, d_y, Mat::new(w.w, s.outputs, s.inputs), w.packed, want.into());
 }
 
 /// d_w[o, i] = Σ_r d_y[r, o]·x[r, i]
 pub fn vjp_w<T: Real>(s: Sizes, d_y: &[T], x: &[T], want: Want, d_w: &mut [T]) {
     let (d_y, x) = (Mat::new(d_y, s.rows, s.outputs), Mat::new(x, s.rows, s.inputs));
-    gemm(MatMut::new(d_w, s.outputs, s.inputs), d_y.transposed(), x, accumulate(want));
-}
-
-/// How a product goes into the buffer of a wanted gradient.
-fn accumulate(want: Want) -> Accumulate {
-    if want == Want::Add { Accumulate::Add } else { Accumulate::Write }
+    gemm(MatMut::new(d_w, s.outputs, s.inputs), d_y.transposed(), x, want.into());
 }

@@ -1,7 +1,7 @@
 //! Weights packed beforehand: one form for the product with the rows of `x`, one for the product with those of `d_y`.
 
-use super::cpu;
-use super::gemm::packed_len;
+use super::gemm::{pack_b, packed_len};
+use super::mat::Mat;
 use engine::{Buffer, Device, Element, Form, Pass, Spec, with_real};
 
 /// What a form is for; its number.
@@ -31,10 +31,10 @@ pub fn of_weight(device: &Device, input: usize, w: Spec, pass: Pass) -> Vec<Opti
 
 /// Makes form `number` of a weight [out, in].
 pub fn prepare(number: usize, w: &Buffer, form: &mut Buffer) {
-    let size = [w.shape().rows(), w.shape().last()];
+    let (outputs, inputs) = (w.shape().rows(), w.shape().last());
     with_real!(w.dtype(), T => {
-        let (w, form) = (w.as_slice::<T>(), form.as_mut_slice());
-        if number == Use::Forward as usize { cpu::pack_forward(size, w, form) } else { cpu::pack_backward(size, w, form) }
+        let w = Mat::<T>::new(w.as_slice(), outputs, inputs);
+        pack_b(if number == Use::Forward as usize { w.transposed() } else { w }, form.as_mut_slice());
     });
 }
 

@@ -11,147 +11,18 @@
 //! the micro-kernel. What stays in L1 and what comes from L2, [`Geometry::blocking`] says. A tile is as tall as can be, so that
 //! B is packed seldom. Threads share nothing but the sources, so that there is nothing to wait for.
 
-use super::microkernel::{Block, Blocking, Columns, Geometry, Start, product};
-use super::pack::{PANEL, panel, panels};
+use super::geometry::{Blocking, Geometry, MOST_A, MOST_DEPTH, PANEL};
+use super::mat::{Accumulate, Mat, MatMut};
+use super::microkernel::{Block, Columns, product};
+use super::pack::{panel, panels};
 use super::tiles::{Tile, for_each_tile, tile_size};
 use engine::parallel;
 use engine::simd::{self, Isa, Kernel, LANES, Real};
-use std::marker::PhantomData;
 use std::ops::Range;
 
-/// What no instruction set's blocks of A and no block's k exceed. Tests change the instruction set at any time, also between
-/// the measuring of memory and its use.
-const MOST_A: usize = 144 * 384;
-const MOST_DEPTH: usize = 512;
 /// With fewer rows than this in a tile, and columns a multiple of sixteen, reading contiguous rows of B in place is cheaper
 /// than packing them.
 const IN_PLACE_ROWS: usize = 28;
-
-/// A matrix to read: element (i, j) is `data[i·row_stride + j·col_stride]`.
-#[derive(Clone, Copy, Debug)]
-pub struct Mat<'a, T> {
-    data: &'a [T],
-    rows: usize,
-    cols: usize,
-    row_stride: usize,
-    col_stride: usize,
-}
-
-impl<'a, T: Copy> Mat<'a, T> {
-    /// Contiguous rows, [rows, cols].
-    ///
-    /// # Panics
-    /// If `data` is shorter.
-    pub fn new(data: &'a [T], rows: usize, cols: usize) -> Self {
-        Self::with_strides(data, rows, cols, cols, 1)
-    }
-
-    /// Any strides.
-    ///
-    /// # Panics
-    /// If the last element lies outside `data`.
-    pub fn with_strides(data: &'a [T], rows: usize, cols: usize, row_stride: usize, col_stride: usize) -> Self {
-        let end = if rows == 0 || cols == 0 { 0 } else { (rows - 1) * row_stride + (cols - 1) * col_stride + 1 };
-        assert!(end <= data.len(), "a [{rows}, {cols}] matrix ends at {end}, its data at {}", data.len());
-        Self { data, rows, cols, row_stride, col_stride }
-    }
-
-    /// The transpose, in place.
-    #[must_use]
-    pub fn transposed(self) -> Self {
-        Self {
-            rows: self.cols,
-            cols: self.rows,
-            row_stride: self.col_stride,
-            col_stride: self.row_stride,
-            data: self.data,
-        }
-    }
-
-    /// Number of rows.
-    pub fn rows(&self) -> usize {
-        self.rows
-    }
-
-    /// Number of columns.
-    pub fn cols(&self) -> usize {
-        self.cols
-    }
-
-    pub(super) fn row_stride(&self) -> usize {
-        self.row_stride
-    }
-
-    pub(super) fn col_stride(&self) -> usize {
-        self.col_stride
-    }
-
-    pub(super) fn data(&self) -> &'a [T] {
-        self.data
-    }
-
-    #[inline(always)]
-    pub(super) fn at(&self, i: usize, j: usize) -> T {
-        self.data[i * self.row_stride + j * self.col_stride]
-    }
-
-    /// Prefetches the share of the work from `done` to `done + step` of `all`.
-    #[inline(always)]
-    fn prefetch_part(&self, done: usize, step: usize, all: usize) {
-        let lines = if self.col_stride == 1 { *self } else { self.transposed() };
-        if lines.col_stride == 1 && lines.cols > 0 {
-            for i in done * lines.rows / all..lines.rows.min((done + step) * lines.rows / all) {
-                simd::prefetch(&lines.data[i * lines.row_stride..][..lines.cols]);
-            }
-        }
-    }
-
-    /// `rows` × `cols` from (i, j).
-    #[inline(always)]
-    pub(super) fn part(self, i: usize, j: usize, rows: usize, cols: usize) -> Self {
-        let start = i * self.row_stride + j * self.col_stride;
-        Self::with_strides(self.data.get(start..).unwrap_or_default(), rows, cols, self.row_stride, self.col_stride)
-    }
-}
-
-/// A matrix to write: contiguous rows, `row_stride` apart.
-#[derive(Debug)]
-pub struct MatMut<'a, T> {
-    data: &'a mut [T],
-    rows: usize,
-    cols: usize,
-    row_stride: usize,
-}
-
-impl<'a, T> MatMut<'a, T> {
-    /// Contiguous rows without gaps, [rows, cols].
-    ///
-    /// # Panics
-    /// If `data` is shorter.
-    pub fn new(data: &'a mut [T], rows: usize, cols: usize) -> Self {
-        Self::with_stride(data, rows, cols, cols)
-    }
-
-    /// Rows `row_stride` ≥ `cols` apart; what lies between is left alone.
-    ///
-    /// # Panics
-    /// If rows overlap or the last one ends outside `data`.
-    pub fn with_stride(data: &'a mut [T], rows: usize, cols: usize, row_stride: usize) -> Self {
-        assert!(cols <= row_stride, "rows of {cols} columns overlap when {row_stride} apart");
-        let end = if rows == 0 { 0 } else { (rows - 1) * row_stride + cols };
-        assert!(end <= data.len(), "a [{rows}, {cols}] matrix ends at {end}, its data at {}", data.len());
-        Self { data, rows, cols, row_stride }
-    }
-}
-
-/// What becomes of the old contents of C.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Accumulate {
-    /// C = A·B; C is not read.
-    Write,
-    /// C += A·B.
-    Add,
-}
 
 /// C [m, n] = A [m, k] · B [k, n], or added to C. Allocates nothing but the thread's scratch memory, once.
 ///
@@ -206,6 +77,20 @@ pub fn gemm_packed<T: Real>(c: MatMut<'_, T>, a: Mat<'_, T>, packed: &[T], accum
     run(c, a, Factor::Packed(packed), accumulate);
 }
 
+/// [`gemm_packed`] where B was packed, [`gemm`] where it was not.
+pub fn gemm_maybe_packed<T: Real>(
+    c: MatMut<'_, T>,
+    a: Mat<'_, T>,
+    b: Mat<'_, T>,
+    packed: Option<&[T]>,
+    accumulate: Accumulate,
+) {
+    match packed {
+        Some(packed) => gemm_packed(c, a, packed, accumulate),
+        None => gemm(c, a, b, accumulate),
+    }
+}
+
 /// B, as it is or packed.
 #[derive(Clone, Copy)]
 enum Factor<'a, T> {
@@ -220,7 +105,7 @@ fn run<T: Real>(c: MatMut<'_, T>, a: Mat<'_, T>, b: Factor<'_, T>, accumulate: A
     if a.cols == 0 {
         return;
     }
-    let blocking = simd::dispatch(BlockingOf::<T>(PhantomData));
+    let blocking = Blocking::in_use::<T>();
     let size = tile_size(blocking, c.rows, c.cols);
     for_each_tile(c.data, [c.rows, c.cols], c.row_stride, size, |c| {
         let b_len = match b {
@@ -232,18 +117,6 @@ fn run<T: Real>(c: MatMut<'_, T>, a: Mat<'_, T>, b: Factor<'_, T>, accumulate: A
             simd::dispatch(TileProduct { c, a, b, a_packed, b_packed, accumulate });
         });
     });
-}
-
-/// [`Geometry::blocking`] of the instruction set in use.
-struct BlockingOf<T>(PhantomData<T>);
-
-impl<T: Real> Kernel for BlockingOf<T> {
-    type Output = Blocking;
-
-    #[inline(always)]
-    fn run<I: Isa>(self) -> Blocking {
-        Geometry::blocking::<I, T>()
-    }
 }
 
 /// One tile of C, and memory for packing.
@@ -270,9 +143,9 @@ impl<T: Real> Kernel for TileProduct<'_, T> {
         // Blocks of k of the same length, but for fours that the micro-kernel takes at a time.
         let depth = a.cols.div_ceil(a.cols.div_ceil(most)).next_multiple_of(4);
         for first in (0..a.cols).step_by(depth) {
-            let start = if first == 0 && accumulate == Accumulate::Write { Start::Zero } else { Start::C };
+            let accumulate = if first == 0 { accumulate } else { Accumulate::Add };
             let a = a.part(c.rows.start, first, c.rows.len(), depth.min(a.cols - first));
-            block::<I, T>(&mut c, a, a_packed, &mut b, first, start);
+            block::<I, T>(&mut c, a, a_packed, &mut b, first, accumulate);
         }
     }
 }
@@ -285,7 +158,7 @@ fn block<I: Isa, T: Real>(
     a_packed: &mut [T],
     b: &mut Right<'_, T>,
     first: usize,
-    start: Start,
+    accumulate: Accumulate,
 ) {
     let (rows, cols, depth) = (c.rows.len(), c.cols.len(), a.cols);
     let Blocking { panel: most, rows: together, .. } = Geometry::blocking::<I, T>();
@@ -306,7 +179,14 @@ fn block<I: Isa, T: Real>(
                 let block = Block { row, col: j, rows: most.min(below - row), cols: width };
                 prefetch_next(c, block, i..below);
                 let height = Geometry::height::<I, T>(block.rows);
-                product::<I, T>(height, &a_packed[(row - i) * depth..][..height * depth], columns, c, block, start);
+                product::<I, T>(
+                    height,
+                    &a_packed[(row - i) * depth..][..height * depth],
+                    columns,
+                    c,
+                    block,
+                    accumulate,
+                );
             }
         }
     }
@@ -365,5 +245,4 @@ impl<T: Real> Right<'_, T> {
 }
 
 #[cfg(test)]
-#[path = "gemm_tests.rs"]
 mod tests;

@@ -1,76 +1,9 @@
 //! The innermost product: a few rows of A by sixteen or thirty-two columns of B, with all of C's elements in registers.
 
-use super::pack::PANEL;
+use super::geometry::{Geometry, PANEL};
+use super::mat::Accumulate;
 use super::tiles::Tile;
 use engine::simd::{Isa, LANES, Lanes, Real};
-
-/// Where the sums begin.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Start {
-    /// At zero.
-    Zero,
-    /// At what C holds.
-    C,
-}
-
-/// How many rows and groups of sixteen columns fit into the registers of `I`, beside one group of B and one element of A.
-pub struct Geometry;
-
-impl Geometry {
-    /// Groups of sixteen columns: two where a group is one register, to use each broadcast of A twice.
-    pub const fn groups<I: Isa, T: Real>() -> usize {
-        if <T::Lanes<I> as Lanes<T>>::REGISTERS == 1 { 2 } else { 1 }
-    }
-
-    /// Rows: 14 on AVX-512, 6 on AVX2 and NEON, 1 without vectors; 2 for f64 on AVX2 and NEON.
-    pub const fn rows<I: Isa, T: Real>() -> usize {
-        let row = Self::groups::<I, T>() * <T::Lanes<I> as Lanes<T>>::REGISTERS;
-        let rows = I::REGISTERS.saturating_sub(row + 1) / row;
-        if rows == 0 { 1 } else { rows }
-    }
-
-    /// With one register to a group (AVX-512), a panel of A stays in L1 (f32: 28 KiB) and B comes from an L2 of 2 MiB (a block
-    /// of 1 MiB). With more, a panel of B stays there (24 KiB), A comes from an L2 of 512 KiB (a block of 216 KiB), at three
-    /// eighths of the bytes that B would be per multiply-add, and B waits in L3.
-    pub const fn blocking<I: Isa, T: Real>() -> Blocking {
-        let panel = Self::rows::<I, T>();
-        if Self::groups::<I, T>() == 2 {
-            Blocking { panel, rows: panel, depth: 512, depth_across: 256, cols: 512 }
-        } else {
-            Blocking { panel, rows: 144 / panel * panel, depth: 384, depth_across: 384, cols: 2048 }
-        }
-    }
-
-    /// The lowest kernel that computes `rows` rows.
-    pub const fn height<I: Isa, T: Real>(rows: usize) -> usize {
-        let most = Self::rows::<I, T>();
-        // What `product` and the packing of A have kernels for.
-        const { assert!(matches!(Self::rows::<I, T>(), 1 | 2 | 6 | 14)) };
-        let height = match rows {
-            0..=1 => 1,
-            2 => 2,
-            3..=6 => 6,
-            _ => 14,
-        };
-        if height < most { height } else { most }
-    }
-}
-
-/// How a product is cut so that its parts fit into the caches.
-#[derive(Clone, Copy, Debug)]
-pub struct Blocking {
-    /// Rows of a panel of A.
-    pub panel: usize,
-    /// Rows of a block of A, packed together: a multiple of `panel`.
-    pub rows: usize,
-    /// Most k of a block of A and of a panel of B. Deeper means fewer passes over C.
-    pub depth: usize,
-    /// Most k where A lies along its columns: a panel then takes a cache line from every k, often a power of two apart, few of
-    /// which L1 can hold.
-    pub depth_across: usize,
-    /// Most columns of a tile of C, and so of a block of B.
-    pub cols: usize,
-}
 
 /// Columns of B as the micro-kernel reads them: sixteen elements at `k·stride + g·group` for each k and each group g of sixteen
 /// columns.
@@ -112,19 +45,19 @@ pub fn product<I: Isa, T: Real>(
     b: Columns<'_, T>,
     c: &mut Tile<'_, T>,
     block: Block,
-    start: Start,
+    accumulate: Accumulate,
 ) {
     // A constant, but for the last columns of C.
     let one = Geometry::groups::<I, T>() == 1 || block.cols <= LANES;
     match (height, one) {
-        (1, true) => rows::<I, T, 1, 1>(a, b, c, block, start),
-        (2, true) => rows::<I, T, 2, 1>(a, b, c, block, start),
-        (6, true) => rows::<I, T, 6, 1>(a, b, c, block, start),
-        (_, true) => rows::<I, T, 14, 1>(a, b, c, block, start),
-        (1, _) => rows::<I, T, 1, 2>(a, b, c, block, start),
-        (2, _) => rows::<I, T, 2, 2>(a, b, c, block, start),
-        (6, _) => rows::<I, T, 6, 2>(a, b, c, block, start),
-        (_, _) => rows::<I, T, 14, 2>(a, b, c, block, start),
+        (1, true) => rows::<I, T, 1, 1>(a, b, c, block, accumulate),
+        (2, true) => rows::<I, T, 2, 1>(a, b, c, block, accumulate),
+        (6, true) => rows::<I, T, 6, 1>(a, b, c, block, accumulate),
+        (_, true) => rows::<I, T, 14, 1>(a, b, c, block, accumulate),
+        (1, _) => rows::<I, T, 1, 2>(a, b, c, block, accumulate),
+        (2, _) => rows::<I, T, 2, 2>(a, b, c, block, accumulate),
+        (6, _) => rows::<I, T, 6, 2>(a, b, c, block, accumulate),
+        (_, _) => rows::<I, T, 14, 2>(a, b, c, block, accumulate),
     }
 }
 
@@ -134,20 +67,20 @@ fn rows<I: Isa, T: Real, const M: usize, const G: usize>(
     b: Columns<'_, T>,
     c: &mut Tile<'_, T>,
     block: Block,
-    start: Start,
+    accumulate: Accumulate,
 ) {
     if block.rows == M && block.cols == G * LANES {
-        return chains::<I, T, M, G>(c.block(block.row, block.col), a, b, start);
+        return chains::<I, T, M, G>(c.block(block.row, block.col), a, b, accumulate);
     }
     // At the edges of C, a copy of full size.
     let mut copy = [[[T::ZERO; LANES]; G]; M];
-    if start == Start::C {
+    if accumulate == Accumulate::Add {
         for i in 0..block.rows {
             let old = c.row(block.row + i, block.col, block.cols);
             copy[i].as_flattened_mut()[..block.cols].copy_from_slice(old);
         }
     }
-    chains::<I, T, M, G>(copy.each_mut().map(|row| row.each_mut()), a, b, start);
+    chains::<I, T, M, G>(copy.each_mut().map(|row| row.each_mut()), a, b, accumulate);
     for i in 0..block.rows {
         let new = &copy[i].as_flattened()[..block.cols];
         c.row(block.row + i, block.col, block.cols).copy_from_slice(new);
@@ -180,10 +113,10 @@ fn chains<I: Isa, T: Real, const M: usize, const G: usize>(
     c: [[&mut [T; LANES]; G]; M],
     a: &[T],
     b: Columns<'_, T>,
-    start: Start,
+    accumulate: Accumulate,
 ) {
     let mut sums = [[T::Lanes::<I>::zero(); G]; M];
-    if start == Start::C {
+    if accumulate == Accumulate::Add {
         for i in 0..M {
             for g in 0..G {
                 sums[i][g] = T::Lanes::<I>::load(c[i][g]);

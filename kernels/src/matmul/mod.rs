@@ -10,15 +10,17 @@ mod cpu;
 pub(crate) mod cuda;
 pub(crate) mod forms;
 pub mod gemm;
+mod geometry;
+pub mod mat;
 mod microkernel;
 mod pack;
 #[allow(unsafe_code)]
 pub(crate) mod tiles;
 
 use self::forms::Use;
-use self::gemm::Accumulate;
+use self::mat::Accumulate;
 use crate::case::{Case, Fill, Input, Sizes};
-use crate::{add, check, lanes};
+use crate::{add, check, cost};
 use engine::{Buffer, Context, Cost, Device, Error, Form, Op, Output, Pass, Reads, Result, Spec, Want, with_real};
 
 /// `x [.., in], w [out, in] → y [.., out]`.
@@ -52,36 +54,16 @@ impl Op for Linear {
         Ok(vec![Output { name: "y", spec: infer(ins[0], ins[1])? }])
     }
 
-    fn differentiable(&self, _i: usize) -> bool {
-        true
-    }
-
     fn reads(&self, wants: &[Want]) -> Reads {
         reads(wants)
     }
 
     fn forward(&self, cx: &mut Context, ins: &[&Buffer], outs: &mut [Buffer]) {
-        let (x, w) = (ins[0], ins[1]);
-        let sizes = sizes(x.spec(), w.spec());
-        if let Device::Cuda(gpu) = cx.device {
-            return cuda::forward(&**gpu, sizes, x, w, None, &mut outs[0]);
-        }
-        with_real!(x.dtype(), T => {
-            let w = cpu::Weight { w: w.as_slice(), packed: forms::given(ins, 2, Use::Forward) };
-            cpu::forward::<T>(sizes, x.as_slice(), w, outs[0].as_mut_slice(), Accumulate::Write);
-        });
+        forward(cx.device, ins, None, &mut outs[0]);
     }
 
-    fn vjp(
-        &self,
-        cx: &mut Context,
-        wants: &[Want],
-        ins: &[&Buffer],
-        _: &[&Buffer],
-        d_out: &Buffer,
-        d_ins: &mut [Buffer],
-    ) {
-        vjp_product(cx.device, wants, ins, 2, d_out, d_ins);
+    fn vjp(&self, cx: &mut Context, wants: &[Want], ins: &[&Buffer], _: &[&Buffer], d_y: &Buffer, d: &mut [Buffer]) {
+        vjp(cx.device, wants, ins, 2, d_y, d);
     }
 
     fn forms(&self, device: &Device, ins: &[Spec], pass: Pass) -> Vec<Option<Form>> {
@@ -93,7 +75,7 @@ impl Op for Linear {
     }
 
     fn cost(&self, ins: &[Spec], pass: Pass) -> Cost {
-        cost(ins, pass)
+        Cost { flops: flops(ins, pass) as u64, bytes: cost::bytes(self, ins, pass) }
     }
 }
 
@@ -113,44 +95,17 @@ impl Op for LinearResidual {
         Ok(vec![Output { name: "y", spec: y }])
     }
 
-    fn differentiable(&self, _i: usize) -> bool {
-        true
-    }
-
     fn reads(&self, wants: &[Want]) -> Reads {
         reads(wants)
     }
 
     fn forward(&self, cx: &mut Context, ins: &[&Buffer], outs: &mut [Buffer]) {
-        let (x, w, residual) = (ins[0], ins[1], ins[2]);
-        let sizes = sizes(x.spec(), w.spec());
-        if let Device::Cuda(gpu) = cx.device {
-            return cuda::forward(&**gpu, sizes, x, w, Some(residual), &mut outs[0]);
-        }
-        with_real!(x.dtype(), T => {
-            let y = outs[0].as_mut_slice::<T>();
-            lanes::pass_on(Want::Write, residual.as_slice(), y);
-            let w = cpu::Weight { w: w.as_slice(), packed: forms::given(ins, 3, Use::Forward) };
-            cpu::forward(sizes, x.as_slice(), w, y, Accumulate::Add);
-        });
+        forward(cx.device, ins, Some(ins[2]), &mut outs[0]);
     }
 
-    fn vjp(
-        &self,
-        cx: &mut Context,
-        wants: &[Want],
-        ins: &[&Buffer],
-        _: &[&Buffer],
-        d_out: &Buffer,
-        d_ins: &mut [Buffer],
-    ) {
-        vjp_product(cx.device, wants, ins, 3, d_out, d_ins);
-        if let Device::Cuda(gpu) = cx.device {
-            return add::cuda::pass_on(&**gpu, wants[2], d_out, &mut d_ins[2]);
-        }
-        if wants[2].is_wanted() {
-            with_real!(d_out.dtype(), T => lanes::pass_on::<T>(wants[2], d_out.as_slice(), d_ins[2].as_mut_slice()));
-        }
+    fn vjp(&self, cx: &mut Context, wants: &[Want], ins: &[&Buffer], _: &[&Buffer], d_y: &Buffer, d: &mut [Buffer]) {
+        vjp(cx.device, wants, ins, 3, d_y, d);
+        add::pass_on(cx.device, wants[2], d_y, &mut d[2]);
     }
 
     fn passes_through(&self, i: usize) -> bool {
@@ -166,17 +121,9 @@ impl Op for LinearResidual {
     }
 
     fn cost(&self, ins: &[Spec], pass: Pass) -> Cost {
-        let (elements, bytes) = (ins[2].shape.numel() as u64, ins[2].bytes() as u64);
-        let residual = match pass {
-            Pass::Forward => Cost { flops: elements, bytes },
-            // The gradient is the result's own: there is work only where it must be in two places.
-            Pass::Vjp(wants) | Pass::Fused(wants) => match wants[2] {
-                Want::Skip => Cost::default(),
-                Want::Write => Cost { flops: 0, bytes },
-                Want::Add => Cost { flops: elements, bytes: 2 * bytes },
-            },
-        };
-        cost(ins, pass) + residual
+        let added = matches!(pass, Pass::Forward | Pass::Vjp([.., Want::Add]));
+        let residual = if added { ins[2].shape.numel() } else { 0 };
+        Cost { flops: (flops(ins, pass) + residual) as u64, bytes: cost::bytes(self, ins, pass) }
     }
 }
 
@@ -190,68 +137,67 @@ fn infer(x: Spec, w: Spec) -> Result<Spec> {
     Ok(Spec { dtype, shape: x.shape.with_last(w.shape.dims()[0]) })
 }
 
-fn sizes(x: Spec, w: Spec) -> cpu::Sizes {
-    cpu::Sizes { rows: x.shape.rows(), inputs: w.shape.last(), outputs: w.shape.rows() }
-}
-
 /// The gradient of either factor needs the other.
 fn reads(wants: &[Want]) -> Reads {
     Reads { ins: u16::from(wants[1].is_wanted()) | u16::from(wants[0].is_wanted()) << 1, outs: 0 }
 }
 
-/// `own` inputs stand before the prepared forms.
-fn vjp_product(device: &Device, wants: &[Want], ins: &[&Buffer], own: usize, d_y: &Buffer, d_ins: &mut [Buffer]) {
+fn forward(device: &Device, ins: &[&Buffer], residual: Option<&Buffer>, y: &mut Buffer) {
+    let (x, w) = (ins[0], ins[1]);
+    let sizes = cpu::Sizes { rows: x.shape().rows(), inputs: x.shape().last(), outputs: y.shape().last() };
+    if let Device::Cuda(gpu) = device {
+        return cuda::forward(&**gpu, sizes, x, w, residual, y);
+    }
+    let own = if residual.is_some() { 3 } else { 2 };
+    let accumulate = if residual.is_some() { Accumulate::Add } else { Accumulate::Write };
+    if let Some(residual) = residual {
+        add::pass_on(device, Want::Write, residual, y);
+    }
+    with_real!(x.dtype(), T => {
+        let w = cpu::Weight { w: w.as_slice(), packed: forms::given(ins, own, Use::Forward) };
+        cpu::forward::<T>(sizes, x.as_slice(), w, y.as_mut_slice(), accumulate);
+    });
+}
+
+/// The gradients of x and w; `own` inputs stand before the prepared forms.
+fn vjp(device: &Device, wants: &[Want], ins: &[&Buffer], own: usize, d_y: &Buffer, d: &mut [Buffer]) {
     let (rows, outputs) = (d_y.shape().rows(), d_y.shape().last());
-    let sizes = |inputs: usize| cpu::Sizes { rows, inputs, outputs };
+    let [d_x, d_w, ..] = d else { unreachable!("two inputs or three") };
     if wants[0].is_wanted() {
-        let (w, want, d_x) = (ins[1], wants[0], &mut d_ins[0]);
-        let sizes = sizes(w.shape().last());
+        let sizes = cpu::Sizes { rows, inputs: ins[1].shape().last(), outputs };
         match device {
-            Device::Cuda(gpu) => cuda::vjp_x(&**gpu, sizes, d_y, w, want, d_x),
+            Device::Cuda(gpu) => cuda::vjp_x(&**gpu, sizes, d_y, ins[1], wants[0], d_x),
             Device::Cpu => with_real!(d_y.dtype(), T => {
-                let w = cpu::Weight { w: w.as_slice(), packed: forms::given(ins, own, Use::Backward) };
-                cpu::vjp_x::<T>(sizes, d_y.as_slice(), w, want, d_x.as_mut_slice());
+                let w = cpu::Weight { w: ins[1].as_slice(), packed: forms::given(ins, own, Use::Backward) };
+                cpu::vjp_x::<T>(sizes, d_y.as_slice(), w, wants[0], d_x.as_mut_slice());
             }),
         }
     }
     if wants[1].is_wanted() {
-        let (x, want, d_w) = (ins[0], wants[1], &mut d_ins[1]);
-        let sizes = sizes(x.shape().last());
+        let sizes = cpu::Sizes { rows, inputs: ins[0].shape().last(), outputs };
         match device {
-            Device::Cuda(gpu) => cuda::vjp_w(&**gpu, sizes, d_y, x, want, d_w),
+            Device::Cuda(gpu) => cuda::vjp_w(&**gpu, sizes, d_y, ins[0], wants[1], d_w),
             Device::Cpu => with_real!(d_y.dtype(), T => {
-                cpu::vjp_w::<T>(sizes, d_y.as_slice(), x.as_slice(), want, d_w.as_mut_slice());
+                cpu::vjp_w::<T>(sizes, d_y.as_slice(), ins[0].as_slice(), wants[1], d_w.as_mut_slice());
             }),
         }
     }
 }
 
 /// One product for the result, one for each wanted factor's gradient.
-fn cost(ins: &[Spec], pass: Pass) -> Cost {
-    let (x, w) = (ins[0], ins[1]);
-    let s = sizes(x, w);
-    let product = 2 * (s.rows * s.inputs * s.outputs) as u64;
-    let y = (s.rows * s.outputs * x.dtype.size()) as u64;
-    let (x, w) = (x.bytes() as u64, w.bytes() as u64);
+fn flops(ins: &[Spec], pass: Pass) -> usize {
+    let product = 2 * ins[0].shape.numel() * ins[1].shape.rows();
     match pass {
-        Pass::Forward => Cost { flops: product, bytes: x + w + y },
-        Pass::Vjp(wants) | Pass::Fused(wants) => {
-            let gradient = |want, size, other| match want {
-                Want::Skip => Cost::default(),
-                Want::Write => Cost { flops: product, bytes: other + size },
-                Want::Add => Cost { flops: product, bytes: other + 2 * size },
-            };
-            let d_y = if wants[0].is_wanted() || wants[1].is_wanted() { y } else { 0 };
-            gradient(wants[0], x, w) + gradient(wants[1], w, x) + Cost { flops: 0, bytes: d_y }
-        }
+        Pass::Forward => product,
+        Pass::Vjp(wants) | Pass::Fused(wants) => cost::wanted(wants, &[product, product]),
     }
 }
 
 /// The linear maps of a model.
 pub fn cases(s: &Sizes) -> Vec<Case> {
     let (d, f) = (s.dim(), s.ffn);
-    let tokens = |width| Input::new(&[s.batch, s.tokens, width], Fill::NORMAL);
-    let latents = || Input::new(&[s.batch, s.latents, d], Fill::NORMAL);
+    let tokens = |width| Input::normal(&[s.batch, s.tokens, width]);
+    let latents = || Input::normal(&[s.batch, s.latents, d]);
     let weight =
         |out, width: usize| Input::new(&[out, width], Fill::Normal { mean: 0.0, std: 1.0 / (width as f64).sqrt() });
     vec![
@@ -261,7 +207,7 @@ pub fn cases(s: &Sizes) -> Vec<Case> {
         Case::new("gate and up", Linear, vec![tokens(d), weight(2 * f, d)]),
         Case::new("attention output", LinearResidual, vec![tokens(d), weight(d, d), tokens(d)]),
         Case::new("down", LinearResidual, vec![tokens(f), weight(d, f), tokens(d)]),
-        Case::new("logits of one token", Linear, vec![Input::new(&[s.batch, d], Fill::NORMAL), weight(s.vocab, d)]),
+        Case::new("logits of one token", Linear, vec![Input::normal(&[s.batch, d]), weight(s.vocab, d)]),
     ]
 }
 

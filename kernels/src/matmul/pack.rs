@@ -4,20 +4,17 @@
 //! of its rows (columns) at that k; what is missing in the last panel is zero. Seen from A, B is transposed, so that one
 //! routine packs both.
 
-use super::gemm::Mat;
-use super::microkernel::Geometry;
+use super::geometry::{Geometry, PANEL};
+use super::mat::Mat;
 use engine::simd::{Isa, LANES, Lanes, Real};
-
-/// Columns in a panel of B.
-pub const PANEL: usize = LANES;
 
 /// Packs a block of A in panels, the last of which may be lower. `out` must have room as for [`panel`].
 #[inline(always)]
 pub fn panels<I: Isa, T: Real>(x: Mat<'_, T>, out: &mut [T]) {
-    let (most, depth) = (Geometry::rows::<I, T>(), x.cols());
+    let (most, depth) = (Geometry::rows::<I, T>(), x.cols);
     let mut done = 0;
-    if x.row_stride() == 1 && x.rows() > most {
-        done = x.rows() - x.rows() % most;
+    if x.row_stride == 1 && x.rows > most {
+        done = x.rows - x.rows % most;
         match most {
             1 => copy_panels::<T, 1>(x, done, out),
             2 => copy_panels::<T, 2>(x, done, out),
@@ -25,9 +22,9 @@ pub fn panels<I: Isa, T: Real>(x: Mat<'_, T>, out: &mut [T]) {
             _ => copy_panels::<T, 14>(x, done, out),
         }
     }
-    for row in (done..x.rows()).step_by(most) {
-        let part = x.part(row, 0, most.min(x.rows() - row), depth);
-        panel::<I, T>(part, Geometry::height::<I, T>(part.rows()), &mut out[row * depth..]);
+    for row in (done..x.rows).step_by(most) {
+        let part = x.part(row, 0, most.min(x.rows - row), depth);
+        panel::<I, T>(part, Geometry::height::<I, T>(part.rows), &mut out[row * depth..]);
     }
 }
 
@@ -35,10 +32,10 @@ pub fn panels<I: Isa, T: Real>(x: Mat<'_, T>, out: &mut [T]) {
 /// wanted again when they are long gone, for they are as far apart as A is wide, often a power of two.
 #[inline(always)]
 fn copy_panels<T: Real, const W: usize>(x: Mat<'_, T>, rows: usize, out: &mut [T]) {
-    for p in 0..x.cols() {
-        let from = x.data()[p * x.col_stride()..][..rows].as_chunks::<W>().0;
+    for p in 0..x.cols {
+        let from = x.data[p * x.col_stride..][..rows].as_chunks::<W>().0;
         for (i, from) in from.iter().enumerate() {
-            out[(i * x.cols() + p) * W..][..W].copy_from_slice(from);
+            out[(i * x.cols + p) * W..][..W].copy_from_slice(from);
         }
     }
 }
@@ -47,9 +44,9 @@ fn copy_panels<T: Real, const W: usize>(x: Mat<'_, T>, rows: usize, out: &mut [T
 /// room for sixteen elements more, with which this may do what it likes.
 #[inline(always)]
 pub fn panel<I: Isa, T: Real>(x: Mat<'_, T>, width: usize, out: &mut [T]) {
-    if x.row_stride() == 1 {
+    if x.row_stride == 1 {
         copy_panel(x, width, out);
-    } else if x.col_stride() == 1 {
+    } else if x.col_stride == 1 {
         match width {
             1 => transpose_panel::<I, T, 1>(x, out),
             2 => transpose_panel::<I, T, 2>(x, out),
@@ -58,7 +55,7 @@ pub fn panel<I: Isa, T: Real>(x: Mat<'_, T>, width: usize, out: &mut [T]) {
             _ => transpose_panel::<I, T, PANEL>(x, out),
         }
     } else {
-        for p in 0..x.cols() {
+        for p in 0..x.cols {
             fill(x, p, 0..width, &mut out[p * width..]);
         }
     }
@@ -68,16 +65,16 @@ pub fn panel<I: Isa, T: Real>(x: Mat<'_, T>, width: usize, out: &mut [T]) {
 #[inline(always)]
 fn fill<T: Real>(x: Mat<'_, T>, p: usize, which: std::ops::Range<usize>, out: &mut [T]) {
     for i in which {
-        out[i] = if i < x.rows() { x.at(i, p) } else { T::ZERO };
+        out[i] = if i < x.rows { x.at(i, p) } else { T::ZERO };
     }
 }
 
 /// The rows lie side by side in memory.
 #[inline(always)]
 fn copy_panel<T: Real>(x: Mat<'_, T>, width: usize, out: &mut [T]) {
-    let rows = x.rows();
-    for p in 0..x.cols() {
-        let from = &x.data()[p * x.col_stride()..];
+    let rows = x.rows;
+    for p in 0..x.cols {
+        let from = &x.data[p * x.col_stride..];
         let out = &mut out[p * width..];
         // A constant length, where possible, saves the call of a copying routine. As below, too much is overwritten next.
         match from.first_chunk::<LANES>() {
@@ -94,18 +91,18 @@ fn copy_panel<T: Real>(x: Mat<'_, T>, width: usize, out: &mut [T]) {
 /// it can be the number of rows spare the registers that no such panel fills.
 #[inline(always)]
 fn transpose_panel<I: Isa, T: Real, const W: usize>(x: Mat<'_, T>, out: &mut [T]) {
-    if x.rows() == W { transpose_rows::<I, T, W>(x, W, out) } else { transpose_rows::<I, T, W>(x, x.rows(), out) }
+    if x.rows == W { transpose_rows::<I, T, W>(x, W, out) } else { transpose_rows::<I, T, W>(x, x.rows, out) }
 }
 
 #[inline(always)]
 fn transpose_rows<I: Isa, T: Real, const W: usize>(x: Mat<'_, T>, rows: usize, out: &mut [T]) {
-    let cols = x.cols();
+    let cols = x.cols;
     let body = cols - cols % LANES;
     for p in (0..body).step_by(LANES) {
         let mut block = [T::Lanes::<I>::zero(); LANES];
         for i in 0..W {
             if i < rows {
-                block[i] = T::Lanes::<I>::load(&x.data()[i * x.row_stride() + p..]);
+                block[i] = T::Lanes::<I>::load(&x.data[i * x.row_stride + p..]);
             }
         }
         let block = T::Lanes::<I>::transpose(block);

@@ -1,8 +1,7 @@
 //! A matrix cut into rectangles that threads write at the same time. Rows of different tiles interleave in memory, which
 //! slices cannot express; all unsafe code of the product follows from that and is here.
 
-use super::microkernel::Blocking;
-use super::pack::PANEL;
+use super::geometry::{Blocking, PANEL};
 use engine::parallel;
 use engine::simd::LANES;
 use rayon::prelude::*;

@@ -9,6 +9,7 @@ mod pack;
 
 pub use pack::{gather, pack, packed_len, transpose};
 
+use crate::matmul::mat::Accumulate;
 use engine::simd::{Isa, LANES, Lanes, Real};
 
 /// Lanes of a block, the length of its rows: two groups of sixteen.
@@ -65,15 +66,6 @@ impl<T> Rows<T> for RowsMut<'_, T> {
     }
 }
 
-/// Where the sums begin.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Start {
-    /// At zero.
-    Zero,
-    /// At what C holds.
-    C,
-}
-
 /// m, n and k.
 #[derive(Clone, Copy)]
 pub struct Size {
@@ -84,14 +76,14 @@ pub struct Size {
 
 /// C [m, n] = A [m, k] · B [k, n], or added to C.
 #[inline(always)]
-pub fn product<I: Isa, T: Real>(c: &mut impl Rows<T>, size: Size, a: Left<'_, T>, b: Right<'_, T>, start: Start) {
+pub fn product<I: Isa, T: Real>(c: &mut impl Rows<T>, size: Size, a: Left<'_, T>, b: Right<'_, T>, how: Accumulate) {
     // Registers for sums, in lanes: the rest holds a row of B and an element of A.
     match I::REGISTERS / <T::Lanes<I> as Lanes<T>>::REGISTERS {
-        32.. => columns::<I, T, 8, 2>(c, size, a, b, start),
-        16.. => columns::<I, T, 8, 1>(c, size, a, b, start),
-        8.. => columns::<I, T, 4, 1>(c, size, a, b, start),
-        4.. => columns::<I, T, 2, 1>(c, size, a, b, start),
-        _ => columns::<I, T, 1, 1>(c, size, a, b, start),
+        32.. => columns::<I, T, 8, 2>(c, size, a, b, how),
+        16.. => columns::<I, T, 8, 1>(c, size, a, b, how),
+        8.. => columns::<I, T, 4, 1>(c, size, a, b, how),
+        4.. => columns::<I, T, 2, 1>(c, size, a, b, how),
+        _ => columns::<I, T, 1, 1>(c, size, a, b, how),
     }
 }
 
@@ -102,59 +94,59 @@ fn columns<I: Isa, T: Real, const M: usize, const G: usize>(
     size: Size,
     a: Left<'_, T>,
     b: Right<'_, T>,
-    start: Start,
+    how: Accumulate,
 ) {
     let mut at = 0;
     while size.n - at >= G * LANES {
-        rows::<I, T, M, G>(c, size, a, b, start, Whole { at });
+        rows::<I, T, M, G, true>(c, size, a, b, how, Place { at, len: G * LANES });
         at += G * LANES;
     }
     while G > 1 && size.n - at >= LANES {
-        rows::<I, T, M, 1>(c, size, a, b, start, Whole { at });
+        rows::<I, T, M, 1, true>(c, size, a, b, how, Place { at, len: LANES });
         at += LANES;
     }
     if at < size.n {
-        rows::<I, T, M, 1>(c, size, a, b, start, Part { at, len: size.n - at });
+        rows::<I, T, M, 1, false>(c, size, a, b, how, Place { at, len: size.n - at });
     }
 }
 
 /// Cuts m into tiles of M rows and single ones.
 #[inline(always)]
-fn rows<I: Isa, T: Real, const M: usize, const G: usize>(
+fn rows<I: Isa, T: Real, const M: usize, const G: usize, const WHOLE: bool>(
     c: &mut impl Rows<T>,
     Size { m, k, .. }: Size,
     a: Left<'_, T>,
     b: Right<'_, T>,
-    start: Start,
-    place: impl Place<T>,
+    how: Accumulate,
+    place: Place<WHOLE>,
 ) {
     let body = m - m % M;
     for i in (0..body).step_by(M) {
-        tile::<I, T, M, G>(c, i, k, a, b, start, place);
+        tile::<I, T, M, G, WHOLE>(c, i, k, a, b, how, place);
     }
     for i in body..m {
-        tile::<I, T, 1, G>(c, i, k, a, b, start, place);
+        tile::<I, T, 1, G, WHOLE>(c, i, k, a, b, how, place);
     }
 }
 
 /// M rows from `row` on, all sums in registers.
 #[inline(always)]
-fn tile<I: Isa, T: Real, const M: usize, const G: usize>(
+fn tile<I: Isa, T: Real, const M: usize, const G: usize, const WHOLE: bool>(
     c: &mut impl Rows<T>,
     row: usize,
     k: usize,
     a: Left<'_, T>,
     b: Right<'_, T>,
-    start: Start,
-    place: impl Place<T>,
+    how: Accumulate,
+    place: Place<WHOLE>,
 ) {
     // One comparison a row: all else that could be out of bounds does not change from row to row.
     assert!(b.data.len() >= k * b.width, "B has fewer rows than A has columns");
     let (mut right, column) = (b.data.chunks_exact(b.width), b.column);
     let mut sums = [[T::Lanes::<I>::zero(); G]; M];
-    if start == Start::C {
+    if how == Accumulate::Add {
         for i in 0..M {
-            sums[i] = load::<I, T, G>(c.row(row + i), place);
+            sums[i] = place.load::<I, T, G>(c.row(row + i));
         }
     }
     match a {
@@ -163,7 +155,7 @@ fn tile<I: Isa, T: Real, const M: usize, const G: usize>(
             let panel = panels[panel * LANES * k..][..LANES * k].as_chunks::<LANES>().0;
             for a in panel {
                 let (a, Some(b)) = (&a[offset..][..M], right.next()) else { break };
-                let b = load::<I, T, G>(&b[column..], place);
+                let b = place.load::<I, T, G>(&b[column..]);
                 for i in 0..M {
                     step::<I, T, G>(&mut sums[i], a[i], &b);
                 }
@@ -176,7 +168,7 @@ fn tile<I: Isa, T: Real, const M: usize, const G: usize>(
             }
             for p in 0..k {
                 let Some(b) = right.next() else { break };
-                let b = load::<I, T, G>(&b[column..], place);
+                let b = place.load::<I, T, G>(&b[column..]);
                 for i in 0..M {
                     step::<I, T, G>(&mut sums[i], a[i][p], &b);
                 }
@@ -185,7 +177,7 @@ fn tile<I: Isa, T: Real, const M: usize, const G: usize>(
         Left::Transposed { block, lane } => {
             for a in &block.as_chunks::<BLOCK>().0[..k] {
                 let (a, Some(b)) = (&a[lane + row..][..M], right.next()) else { break };
-                let b = load::<I, T, G>(&b[column..], place);
+                let b = place.load::<I, T, G>(&b[column..]);
                 for i in 0..M {
                     step::<I, T, G>(&mut sums[i], a[i], &b);
                 }
@@ -193,22 +185,8 @@ fn tile<I: Isa, T: Real, const M: usize, const G: usize>(
         }
     }
     for i in 0..M {
-        let row = place.cut_mut::<G>(c.row(row + i));
-        for g in 0..G {
-            place.store::<I>(sums[i][g], &mut row[g * LANES..]);
-        }
+        place.store::<I, T, G>(&sums[i], c.row(row + i));
     }
-}
-
-/// The tile's columns of a row.
-#[inline(always)]
-fn load<I: Isa, T: Real, const G: usize>(row: &[T], place: impl Place<T>) -> [T::Lanes<I>; G] {
-    let row = place.cut::<G>(row);
-    let mut columns = [T::Lanes::<I>::zero(); G];
-    for g in 0..G {
-        columns[g] = place.load::<I>(&row[g * LANES..]);
-    }
-    columns
 }
 
 /// An element of A times a row of B onto a row of C.
@@ -220,70 +198,40 @@ fn step<I: Isa, T: Real, const G: usize>(sums: &mut [T::Lanes<I>; G], a: T, colu
     }
 }
 
-/// Which columns of B and C a tile covers.
-trait Place<T: Real>: Copy {
-    /// Of a row, those columns.
-    fn cut<const G: usize>(self, row: &[T]) -> &[T];
-    fn cut_mut<const G: usize>(self, row: &mut [T]) -> &mut [T];
-    /// Sixteen of them.
-    fn load<I: Isa>(self, columns: &[T]) -> T::Lanes<I>;
-    fn store<I: Isa>(self, lanes: T::Lanes<I>, columns: &mut [T]);
-}
-
-/// G sixteens from `at` on.
+/// Which columns of B and C a tile covers: `len` from `at` on. They are whole sixteens where `WHOLE` says so, or else fewer
+/// than sixteen.
 #[derive(Clone, Copy)]
-struct Whole {
-    at: usize,
-}
-
-impl<T: Real> Place<T> for Whole {
-    #[inline(always)]
-    fn cut<const G: usize>(self, row: &[T]) -> &[T] {
-        &row[self.at..][..G * LANES]
-    }
-
-    #[inline(always)]
-    fn cut_mut<const G: usize>(self, row: &mut [T]) -> &mut [T] {
-        &mut row[self.at..][..G * LANES]
-    }
-
-    #[inline(always)]
-    fn load<I: Isa>(self, columns: &[T]) -> T::Lanes<I> {
-        T::Lanes::<I>::load(columns)
-    }
-
-    #[inline(always)]
-    fn store<I: Isa>(self, lanes: T::Lanes<I>, columns: &mut [T]) {
-        lanes.store(columns);
-    }
-}
-
-/// The last `len` < 16 columns, from `at` on.
-#[derive(Clone, Copy)]
-struct Part {
+struct Place<const WHOLE: bool> {
     at: usize,
     len: usize,
 }
 
-impl<T: Real> Place<T> for Part {
+impl<const WHOLE: bool> Place<WHOLE> {
+    /// The tile's columns of a row.
     #[inline(always)]
-    fn cut<const G: usize>(self, row: &[T]) -> &[T] {
-        &row[self.at..][..self.len]
+    fn load<I: Isa, T: Real, const G: usize>(self, row: &[T]) -> [T::Lanes<I>; G] {
+        let mut columns = [T::Lanes::<I>::zero(); G];
+        if WHOLE {
+            let row = &row[self.at..][..G * LANES];
+            for g in 0..G {
+                columns[g] = T::Lanes::<I>::load(&row[g * LANES..]);
+            }
+        } else {
+            columns[0] = T::Lanes::<I>::load_partial(&row[self.at..][..self.len], T::ZERO);
+        }
+        columns
     }
 
     #[inline(always)]
-    fn cut_mut<const G: usize>(self, row: &mut [T]) -> &mut [T] {
-        &mut row[self.at..][..self.len]
-    }
-
-    #[inline(always)]
-    fn load<I: Isa>(self, columns: &[T]) -> T::Lanes<I> {
-        T::Lanes::<I>::load_partial(columns, T::ZERO)
-    }
-
-    #[inline(always)]
-    fn store<I: Isa>(self, lanes: T::Lanes<I>, columns: &mut [T]) {
-        lanes.store_partial(columns);
+    fn store<I: Isa, T: Real, const G: usize>(self, columns: &[T::Lanes<I>; G], row: &mut [T]) {
+        if WHOLE {
+            let row = &mut row[self.at..][..G * LANES];
+            for g in 0..G {
+                columns[g].store(&mut row[g * LANES..]);
+            }
+        } else {
+            columns[0].store_partial(&mut row[self.at..][..self.len]);
+        }
     }
 }
 
@@ -303,14 +251,14 @@ mod tests {
         size: Size,
         a: Left<'a, T>,
         b: Right<'a, T>,
-        start: Start,
+        how: Accumulate,
     }
 
     impl<T: Real> Kernel for Product<'_, T> {
         type Output = ();
         #[inline(always)]
         fn run<I: Isa>(self) {
-            product::<I, T>(&mut RowsMut { data: self.c, stride: self.stride }, self.size, self.a, self.b, self.start);
+            product::<I, T>(&mut RowsMut { data: self.c, stride: self.stride }, self.size, self.a, self.b, self.how);
         }
     }
 
@@ -357,16 +305,16 @@ mod tests {
                 Left::Block { block, lane } => block[i * BLOCK + lane + p],
                 Left::Transposed { block, lane } => block[p * BLOCK + lane + i],
             };
-            for start in [Start::Zero, Start::C] {
+            for how in [Accumulate::Write, Accumulate::Add] {
                 let mut expected = old.clone();
                 for (i, j) in (0..m).flat_map(|i| (0..n).map(move |j| (i, j))) {
                     let c = &mut expected[i * (n + 2) + j];
-                    let first = if start == Start::C { *c } else { T::ZERO };
+                    let first = if how == Accumulate::Add { *c } else { T::ZERO };
                     *c = (0..k).fold(first, |sum, p| Real::mul_add(a(i, p), b[p * stride + 2 + j], sum));
                 }
                 let mut got = old.clone();
                 let b = Right { data: &b[..], width: stride, column: 2 };
-                simd::dispatch(Product { c: &mut got, stride: n + 2, size, a: left, b, start });
+                simd::dispatch(Product { c: &mut got, stride: n + 2, size, a: left, b, how });
                 assert!(got == expected, "[{m}, {n}, {k}]");
             }
         }

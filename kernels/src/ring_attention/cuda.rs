@@ -1,7 +1,7 @@
 //! Launches of `kernel.cu`.
 
 use crate::attention;
-use crate::launch::elements;
+use crate::launch::{args, elements};
 use engine::cuda::{Arg, Gpu, Grid, Module};
 use engine::{Buffer, DType};
 
@@ -20,25 +20,20 @@ pub fn longest_window(gpu: &dyn Gpu, head_dim: usize) -> usize {
     gpu.shared_bytes().saturating_sub(shared(0, head_dim)) / DType::F32.size()
 }
 
-pub fn forward(gpu: &dyn Gpu, heads: usize, window: usize, [qkv, ring, position]: [&Buffer; 3], y: &mut Buffer) {
+pub fn forward(gpu: &dyn Gpu, heads: usize, window: usize, [qkv, ring, position]: [&Buffer; 3], y: &Buffer) {
     let (samples, slots) = (ring.shape().dims()[0], ring.shape().dims()[1]);
     let head_dim = y.shape().last() / heads;
-    let scale = Arg::F32(attention::scale(head_dim));
-    let sizes = [heads, head_dim, window, slots].map(Arg::int);
+    let scale = Arg::F32(attention::scale(head_dim) as f32);
     gpu.launch(
         &KERNELS.kernel("attend", qkv.dtype()),
         Grid::with_blocks([heads, samples, 1], THREADS as u32).shared(shared(window, head_dim)),
-        &[&[qkv.into(), ring.into(), position.into(), y.into()][..], &sizes, &[scale]].concat(),
+        args![qkv, ring, position, y, heads, head_dim, window, slots, scale],
     );
 }
 
-pub fn write(gpu: &dyn Gpu, qkv: &Buffer, position: &Buffer, ring: &mut Buffer) {
+pub fn write(gpu: &dyn Gpu, qkv: &Buffer, position: &Buffer, ring: &Buffer) {
     let d = ring.shape().last() / 2;
     let n = ring.shape().dims()[0] * 2 * d;
-    let sizes = [n, d, ring.shape().dims()[1]].map(Arg::int);
-    gpu.launch(
-        &KERNELS.kernel("keep", qkv.dtype()),
-        elements(n, qkv.dtype()),
-        &[&[qkv.into(), position.into(), ring.into()][..], &sizes].concat(),
-    );
+    let args = args![qkv, position, ring, n, d, ring.shape().dims()[1]];
+    gpu.launch(&KERNELS.kernel("keep", qkv.dtype()), elements(n, qkv.dtype()), args);
 }

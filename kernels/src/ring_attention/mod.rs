@@ -10,10 +10,8 @@ pub(crate) mod cuda;
 pub use cuda::longest_window;
 
 use crate::case::{Case, Fill, Input, Sizes};
-use crate::{check, cost};
-use engine::{
-    Buffer, Context, Cost, DType, Device, Error, Op, Output, Pass, Reads, Result, Spec, Update, Want, with_real,
-};
+use crate::check;
+use engine::{Buffer, Context, Cost, DType, Device, Error, Op, Output, Pass, Result, Spec, Update, Want, with_real};
 
 /// Slots of the ring for a window of so many tokens.
 pub fn slots(window: usize) -> usize {
@@ -62,13 +60,9 @@ impl Op for RingAttention {
         false
     }
 
-    fn reads(&self, _wants: &[Want]) -> Reads {
-        Reads::default()
-    }
-
     fn forward(&self, cx: &mut Context, ins: &[&Buffer], outs: &mut [Buffer]) {
         if let Device::Cuda(gpu) = cx.device {
-            return cuda::forward(&**gpu, self.heads, self.window, [ins[0], ins[1], ins[2]], &mut outs[0]);
+            return cuda::forward(&**gpu, self.heads, self.window, [ins[0], ins[1], ins[2]], &outs[0]);
         }
         let position = position(ins[2]);
         let shape = cpu::Shape {
@@ -88,14 +82,15 @@ impl Op for RingAttention {
     /// Of a full ring: per head and key 4·D, an exponential and 4 around it. Bound by memory: the ring is read once.
     fn cost(&self, ins: &[Spec], pass: Pass) -> Cost {
         let [qkv, ring, position] = ins else { unreachable!("three inputs") };
-        let batch = qkv.shape.dims()[0];
-        let (numbers, pairs) = (qkv.shape.last() / 3, batch * self.heads * self.window);
-        let ring = (self.window - 1) * batch * 2 * numbers * ring.dtype.size();
-        let forward = Cost {
-            flops: (4 * batch * self.window * numbers + 5 * pairs) as u64,
-            bytes: (ring + qkv.bytes() * 4 / 3 + position.bytes()) as u64,
-        };
-        cost::of_pass(pass, forward, |_| Cost::default())
+        let (batch, numbers) = (qkv.shape.dims()[0], qkv.shape.last() / 3);
+        let seen = (self.window - 1) * batch * 2 * numbers * ring.dtype.size();
+        match pass {
+            Pass::Forward => Cost {
+                flops: (batch * self.window * (4 * numbers + 5 * self.heads)) as u64,
+                bytes: (seen + qkv.bytes() * 4 / 3 + position.bytes()) as u64,
+            },
+            Pass::Vjp(_) | Pass::Fused(_) => Cost::default(),
+        }
     }
 }
 
@@ -114,7 +109,7 @@ impl Update for RingWrite {
 
     fn apply(&self, cx: &mut Context, ins: &[&Buffer], state: &mut [Buffer]) {
         if let Device::Cuda(gpu) = cx.device {
-            return cuda::write(&**gpu, ins[0], ins[1], &mut state[0]);
+            return cuda::write(&**gpu, ins[0], ins[1], &state[0]);
         }
         let (slots, d) = (state[0].shape().dims()[1], state[0].shape().last() / 2);
         let slot = position(ins[1]) % slots;
@@ -138,8 +133,8 @@ fn position(buffer: &Buffer) -> usize {
 pub fn cases(s: &Sizes) -> Vec<Case> {
     let case = |label: &str, below| {
         let ins = vec![
-            Input::new(&[s.batch, 1, 3 * s.dim()], Fill::NORMAL),
-            Input::new(&[s.batch, slots(s.window), 2 * s.dim()], Fill::NORMAL),
+            Input::normal(&[s.batch, 1, 3 * s.dim()]),
+            Input::normal(&[s.batch, slots(s.window), 2 * s.dim()]),
             Input::new(&[1], Fill::Tokens { below }),
         ];
         Case::new(label, RingAttention { heads: s.heads, window: s.window }, ins)
@@ -150,9 +145,8 @@ pub fn cases(s: &Sizes) -> Vec<Case> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing;
+    use crate::testing::{apply, distance, forward, garbage, normal, refuses};
     use crate::window_attention::WindowAttention;
-    use engine::Device;
 
     /// Step by step, with NaN in the slots that nobody has written yet, against the whole text at once.
     #[test]
@@ -160,45 +154,33 @@ mod tests {
         let (batch, heads, head_dim, tokens) = (2, 3, 10, 23);
         let d = heads * head_dim;
         for window in [1, 2, 3, 7, 20, 22, 23, 24, 40] {
-            let qkv = Input::new(&[batch, tokens, 3 * d], Fill::NORMAL);
-            let qkv = qkv.buffer(DType::F64, engine::rng::Stream::new(6, 0));
-            let expected = testing::forward(&WindowAttention { heads, window }, &[&qkv]).remove(0).to_f64();
+            let qkv = normal(DType::F64, &[batch, tokens, 3 * d], 0);
+            let expected = forward(&WindowAttention { heads, window }, &[&qkv]).remove(0).to_f64();
             let op = RingAttention { heads, window };
-            let spec = Spec::new(DType::F64, &[batch, slots(window), 2 * d]);
-            let mut ring = [testing::garbage(spec.bytes())];
-            ring[0].respec(spec);
+            let mut ring = [garbage(Spec::new(DType::F64, &[batch, slots(window), 2 * d]))];
             for token in 0..tokens {
                 let rows: Vec<f64> =
                     qkv.to_f64().chunks(tokens * 3 * d).flat_map(|x| x[token * 3 * d..][..3 * d].to_vec()).collect();
                 let qkv = Buffer::from_slice(&[batch, 1, 3 * d], &rows);
                 let position = Buffer::from_slice(&[1], &[token as i32]);
-                let y = testing::forward(&op, &[&qkv, &ring[0], &position]).remove(0).to_f64();
+                let y = forward(&op, &[&qkv, &ring[0], &position]).remove(0).to_f64();
                 for (y, expected) in y.chunks(d).zip(expected.chunks(tokens * d)) {
-                    let error = testing::distance(y, &expected[token * d..][..d]);
+                    let error = distance(y, &expected[token * d..][..d]);
                     assert!(error < 1e-13, "window {window}, token {token}: {error:e}");
                 }
-                let mut cx = Context { device: &Device::Cpu, scratch: &mut Buffer::default() };
-                RingWrite.apply(&mut cx, &[&qkv, &position], &mut ring);
+                apply(&RingWrite, &[&qkv, &position], &mut ring);
             }
         }
     }
 
     #[test]
     fn errors_name_what_is_wrong() {
-        let f32 = |dims: &[usize]| Spec::new(DType::F32, dims);
-        let position = Spec::new(DType::I32, &[1]);
-        let error = |window, ins: &[Spec]| RingAttention { heads: 2, window }.infer(ins).unwrap_err().to_string();
-        let qkv = f32(&[1, 1, 12]);
-        assert_eq!(error(4, &[qkv, f32(&[1, 4, 8]), position]), "ring is f32[1, 4, 8], must be f32[1, 3, 8]");
-        assert_eq!(error(1, &[qkv, f32(&[1, 4, 8]), position]), "ring is f32[1, 4, 8], must be f32[1, 1, 8]");
-        assert_eq!(
-            error(4, &[f32(&[1, 2, 12]), f32(&[1, 3, 8]), position]),
-            "qkv is f32[1, 2, 12], must be f32[1, 1, 12]"
-        );
-        assert_eq!(error(4, &[qkv, f32(&[1, 3, 8]), f32(&[1])]), "position is f32[1], must be i32[1]");
-        assert_eq!(
-            error(0, &[qkv, f32(&[1, 3, 8]), position]),
-            "a window of 0 tokens sees nothing, must be at least 1"
-        );
+        let op = |window| RingAttention { heads: 2, window };
+        refuses(&op(4), "f32[1, 1, 12] f32[1, 4, 8] i32[1]", "ring is f32[1, 4, 8], must be f32[1, 3, 8]");
+        refuses(&op(1), "f32[1, 1, 12] f32[1, 4, 8] i32[1]", "ring is f32[1, 4, 8], must be f32[1, 1, 8]");
+        refuses(&op(4), "f32[1, 2, 12] f32[1, 3, 8] i32[1]", "qkv is f32[1, 2, 12], must be f32[1, 1, 12]");
+        refuses(&op(4), "f32[1, 1, 12] f32[1, 3, 8] f32[1]", "position is f32[1], must be i32[1]");
+        let nothing = "a window of 0 tokens sees nothing, must be at least 1";
+        refuses(&op(0), "f32[1, 1, 12] f32[1, 3, 8] i32[1]", nothing);
     }
 }

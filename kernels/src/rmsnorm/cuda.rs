@@ -1,5 +1,6 @@
 //! Launches of `kernel.cu`.
 
+use crate::launch::args;
 use engine::cuda::{Arg, Gpu, Grid, Module, Pointer};
 use engine::{Buffer, Want};
 
@@ -15,21 +16,10 @@ pub const ROWS: usize = 64;
 /// Most bytes of shared memory that every GPU gives a block without being asked.
 const SHARED: usize = 48 << 10;
 
-pub fn forward(gpu: &dyn Gpu, eps: f64, x: &Buffer, gain: &Buffer, y: &mut Buffer, rstd: &mut Buffer) {
+pub fn forward(gpu: &dyn Gpu, eps: f64, [x, gain]: [&Buffer; 2], [y, rstd]: [&Buffer; 2]) {
     let (rows, d) = (x.shape().rows(), gain.len());
-    gpu.launch(
-        &KERNELS.kernel("forward", x.dtype()),
-        Grid::new(rows.div_ceil(WARPS), THREADS),
-        &[x.into(), gain.into(), y.into(), rstd.into(), Arg::F32(eps as f32), Arg::int(rows), Arg::int(d)],
-    );
-}
-
-/// What the backward pass reads; `gain` may be empty when `d_x` is not wanted.
-pub struct Known<'a> {
-    pub x: &'a Buffer,
-    pub gain: &'a Buffer,
-    pub rstd: &'a Buffer,
-    pub d_y: &'a Buffer,
+    let args = args![x, gain, y, rstd, Arg::F32(eps as f32), rows, d];
+    gpu.launch(&KERNELS.kernel("forward", x.dtype()), Grid::new(rows.div_ceil(WARPS), THREADS), args);
 }
 
 /// Numbers of f32 scratch memory.
@@ -37,42 +27,28 @@ pub fn partials(rows: usize, d: usize, want_gain: Want) -> usize {
     if want_gain.is_wanted() { rows.div_ceil(ROWS) * d } else { 0 }
 }
 
-/// `d_x` and `d_gain` as wanted; `partial` is scratch memory for [`partials`] numbers, none if the gain is not wanted.
+/// `d_x` and `d_gain` as wanted; `gain` may be empty when `d_x` is not. `partial` is scratch memory for [`partials`] numbers,
+/// none if the gain's gradient is not wanted.
 pub fn backward(
     gpu: &dyn Gpu,
-    known: &Known,
+    [x, gain, rstd, d_y]: [&Buffer; 4],
     wants: [Want; 2],
-    d_x: &mut Buffer,
-    d_gain: &mut Buffer,
+    [d_x, d_gain]: [&Buffer; 2],
     partial: Option<Pointer>,
 ) {
-    let (rows, d) = (known.d_y.shape().rows(), known.d_y.shape().last());
-    let dtype = known.d_y.dtype();
+    let (rows, d, dtype) = (d_y.shape().rows(), d_y.shape().last(), d_y.dtype());
     // A warp's share of the gain's gradient is a row in shared memory: wide rows have room for fewer warps.
     let warps = if partial.is_some() { (SHARED / (4 * d)).clamp(1, WARPS) } else { WARPS };
     let blocks = rows.div_ceil(ROWS);
     let shared = if partial.is_some() { 4 * d * warps } else { 0 };
+    let sums = partial.map_or(Arg::Pointer(0), Arg::from);
     gpu.launch(
         &KERNELS.kernel("backward", dtype),
         Grid::new(blocks, 32 * warps as u32).shared(shared),
-        &[
-            known.x.into(),
-            known.gain.into(),
-            known.rstd.into(),
-            known.d_y.into(),
-            wants[0].into(),
-            d_x.into(),
-            partial.map_or(Arg::Pointer(0), Arg::from),
-            Arg::int(rows),
-            Arg::int(d),
-            Arg::int(ROWS),
-        ],
+        args![x, gain, rstd, d_y, wants[0], d_x, sums, rows, d, ROWS],
     );
-    if let Some(partial) = partial {
-        gpu.launch(
-            &KERNELS.kernel("sum_partials", dtype),
-            Grid::new(d.div_ceil(32), 1024),
-            &[partial.into(), Arg::int(blocks), wants[1].into(), d_gain.into(), Arg::int(d)],
-        );
+    if partial.is_some() {
+        let grid = Grid::new(d.div_ceil(32), 1024);
+        gpu.launch(&KERNELS.kernel("sum_partials", dtype), grid, args![sums, blocks, wants[1], d_gain, d]);
     }
 }

@@ -17,15 +17,6 @@ pub fn table<T: Real>(theta: f64, head_dim: usize, positions: &[i32], table: &mu
     });
 }
 
-/// Which way to rotate.
-#[derive(Clone, Copy)]
-pub enum Turn {
-    /// By φ.
-    Forth,
-    /// By −φ.
-    Back,
-}
-
 /// Numbers per head, per row, and of a row's beginning that are rotated.
 #[derive(Clone, Copy)]
 pub struct Layout {
@@ -34,17 +25,18 @@ pub struct Layout {
     pub rotated: usize,
 }
 
-/// `y` = `x` rotated, or `y` += it. `x` and `y` [B·N, width], `table` [N, head_dim].
-pub fn rope<T: Real>(layout: Layout, turn: Turn, want: Want, x: &[T], table: &[T], y: &mut [T]) {
+/// `y` = `x` rotated by φ, or by −φ where `sign` is −1; or `y` += it. `x` and `y` [B·N, width], `table` [N, head_dim].
+pub fn rope<T: Real>(layout: Layout, sign: f32, want: Want, x: &[T], table: &[T], y: &mut [T]) {
+    let sign = T::from_f64(sign.into());
     parallel::chunks(y, ROWS * layout.width, |c, y| {
         let x = &x[c * ROWS * layout.width..][..y.len()];
-        simd::dispatch(Chunk { layout, turn, want, x, table, first_row: c * ROWS, y });
+        simd::dispatch(Chunk { layout, sign, want, x, table, first_row: c * ROWS, y });
     });
 }
 
 struct Chunk<'a, T> {
     layout: Layout,
-    turn: Turn,
+    sign: T,
     want: Want,
     x: &'a [T],
     table: &'a [T],
@@ -63,11 +55,9 @@ impl<T: Real> Kernel for Chunk<'_, T> {
             let angles = &self.table[(self.first_row + r) % tokens * head_dim..][..head_dim];
             let ((x_rotated, x_rest), (y_rotated, y_rest)) = (x.split_at(rotated), y.split_at_mut(rotated));
             for (x, y) in x_rotated.chunks_exact(head_dim).zip(y_rotated.chunks_exact_mut(head_dim)) {
-                match (self.turn, self.want) {
-                    (Turn::Forth, Want::Add) => head(x, angles, y, T::ONE, |old, new| old + new),
-                    (Turn::Forth, _) => head(x, angles, y, T::ONE, |_, new| new),
-                    (Turn::Back, Want::Add) => head(x, angles, y, -T::ONE, |old, new| old + new),
-                    (Turn::Back, _) => head(x, angles, y, -T::ONE, |_, new| new),
+                match self.want {
+                    Want::Add => head(x, angles, y, self.sign, |old, new| old + new),
+                    _ => head(x, angles, y, self.sign, |_, new| new),
                 }
             }
             match self.want {

@@ -51,13 +51,9 @@ impl Op for RopeTable {
         false
     }
 
-    fn reads(&self, _wants: &[Want]) -> Reads {
-        Reads::default()
-    }
-
     fn forward(&self, cx: &mut Context, ins: &[&Buffer], outs: &mut [Buffer]) {
         if let Device::Cuda(gpu) = cx.device {
-            return cuda::table(&**gpu, self.theta, ins[0], &mut outs[0]);
+            return cuda::table(&**gpu, self.theta, ins[0], &outs[0]);
         }
         with_real!(self.dtype, T => {
             cpu::table::<T>(self.theta, self.head_dim, ins[0].as_slice(), outs[0].as_mut_slice());
@@ -68,10 +64,7 @@ impl Op for RopeTable {
 
     /// A product, a cosine and a sine per pair; the powers of theta are few.
     fn cost(&self, ins: &[Spec], pass: Pass) -> Cost {
-        let numbers = ins[0].shape.numel() * self.head_dim;
-        let bytes = ins[0].bytes() + numbers * self.dtype.size();
-        let forward = Cost { flops: 3 * numbers as u64 / 2, bytes: bytes as u64 };
-        cost::of_pass(pass, forward, |_| Cost::default())
+        cost::of(self, ins, pass, 3 * ins[0].shape.numel() * self.head_dim / 2, &[])
     }
 }
 
@@ -118,60 +111,35 @@ impl Op for Rope {
         i == 0
     }
 
-    fn reads(&self, wants: &[Want]) -> Reads {
-        if wants[0].is_wanted() { Reads::of(&[1], &[]) } else { Reads::default() }
+    fn reads(&self, _wants: &[Want]) -> Reads {
+        Reads::of(&[1], &[])
     }
 
     fn forward(&self, cx: &mut Context, ins: &[&Buffer], outs: &mut [Buffer]) {
-        let (layout, turn) = (self.layout(ins[1]), cpu::Turn::Forth);
-        if let Device::Cuda(gpu) = cx.device {
-            return cuda::rope(&**gpu, layout, turn, Want::Write, ins[0], ins[1], &mut outs[0]);
-        }
-        with_real!(ins[0].dtype(), T => {
-            let (x, table) = (ins[0].as_slice(), ins[1].as_slice());
-            cpu::rope::<T>(layout, turn, Want::Write, x, table, outs[0].as_mut_slice());
-        })
+        self.rotate(cx, 1.0, Want::Write, ins[0], ins[1], &mut outs[0]);
     }
 
-    fn vjp(
-        &self,
-        cx: &mut Context,
-        wants: &[Want],
-        ins: &[&Buffer],
-        _outs: &[&Buffer],
-        d_out: &Buffer,
-        d_ins: &mut [Buffer],
-    ) {
-        if !wants[0].is_wanted() {
-            return;
-        }
-        let (layout, turn) = (self.layout(ins[1]), cpu::Turn::Back);
-        if let Device::Cuda(gpu) = cx.device {
-            return cuda::rope(&**gpu, layout, turn, wants[0], d_out, ins[1], &mut d_ins[0]);
-        }
-        with_real!(d_out.dtype(), T => {
-            let (d_y, table) = (d_out.as_slice(), ins[1].as_slice());
-            cpu::rope::<T>(layout, turn, wants[0], d_y, table, d_ins[0].as_mut_slice());
-        })
+    fn vjp(&self, cx: &mut Context, wants: &[Want], ins: &[&Buffer], _: &[&Buffer], d_y: &Buffer, d: &mut [Buffer]) {
+        self.rotate(cx, -1.0, wants[0], d_y, ins[1], &mut d[0]);
     }
 
     fn cost(&self, ins: &[Spec], pass: Pass) -> Cost {
-        let [x, table] = ins else { unreachable!("two inputs") };
-        let numbers = x.shape.numel();
-        let rotation =
-            Cost { flops: 3 * (numbers / self.heads * self.rotated) as u64, bytes: (x.bytes() + table.bytes()) as u64 };
-        let forward = rotation + cost::store(Want::Write, numbers, x.bytes());
-        cost::of_pass(pass, forward, |wants| match wants[0] {
-            Want::Skip => Cost::default(),
-            want => rotation + cost::store(want, numbers, x.bytes()),
-        })
+        let flops = 3 * ins[0].shape.numel() / self.heads * self.rotated;
+        cost::of(self, ins, pass, flops, &[flops])
     }
 }
 
 impl Rope {
-    fn layout(&self, table: &Buffer) -> cpu::Layout {
+    /// By φ, or by −φ if `sign` is −1.
+    fn rotate(&self, cx: &Context, sign: f32, want: Want, x: &Buffer, table: &Buffer, y: &mut Buffer) {
         let head_dim = table.shape().last();
-        cpu::Layout { head_dim, width: self.heads * head_dim, rotated: self.rotated * head_dim }
+        let layout = cpu::Layout { head_dim, width: self.heads * head_dim, rotated: self.rotated * head_dim };
+        match cx.device {
+            Device::Cuda(gpu) => cuda::rope(&**gpu, layout, sign, want, x, table, y),
+            Device::Cpu => with_real!(x.dtype(), T => {
+                cpu::rope::<T>(layout, sign, want, x.as_slice(), table.as_slice(), y.as_mut_slice());
+            }),
+        }
     }
 }
 
@@ -185,7 +153,7 @@ fn even(head_dim: usize) -> Result<()> {
 /// The table, and the three shapes that a model rotates: fused queries, keys and values; queries; fused keys and values.
 pub fn cases(s: &Sizes) -> Vec<Case> {
     let table = |n| Input::statistic(&[n, s.head_dim], Fill::NORMAL);
-    let x = |n, heads| Input::new(&[s.batch, n, heads * s.head_dim], Fill::NORMAL);
+    let x = |n, heads| Input::normal(&[s.batch, n, heads * s.head_dim]);
     let h = s.heads;
     let positions = Input::new(&[s.tokens], Fill::Tokens { below: 1024 });
     let op = RopeTable { head_dim: s.head_dim, theta: 10_000.0, dtype: DType::F32 };
@@ -200,7 +168,7 @@ pub fn cases(s: &Sizes) -> Vec<Case> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing;
+    use crate::testing::{check, distance, forward, normal, refuses, sizes, vjp};
 
     /// The rotation as a matrix per pair, from the definition of its elements.
     fn formula(rotated: usize, width: usize, x: &[f64], table: &[f64], [tokens, head_dim]: [usize; 2]) -> Vec<f64> {
@@ -218,11 +186,11 @@ mod tests {
 
     #[test]
     fn matches_the_formula() {
-        for s in testing::sizes() {
+        for s in sizes() {
             let rotated = [2 * s.dim(), s.dim(), s.dim()];
             for (case, rotated) in cases(&s)[1..].iter().zip(rotated) {
                 let (width, table) = (case.ins[0].dims[2], [case.ins[1].dims[0], s.head_dim]);
-                testing::check(case, |ins| formula(rotated, width, &ins[0], &ins[1], table));
+                check(case, |ins| formula(rotated, width, &ins[0], &ins[1], table));
             }
         }
     }
@@ -234,11 +202,11 @@ mod tests {
         let n = 5 * cpu::ROWS + 3;
         let positions: Vec<i32> = (0..n as i32).map(|i| 7 * i).collect();
         let op = RopeTable { head_dim: 4, theta: 10_000.0, dtype: DType::F64 };
-        let table = testing::forward(&op, &[&Buffer::from_slice(&[n], &positions)])[0].to_f64();
+        let table = forward(&op, &[&Buffer::from_slice(&[n], &positions)])[0].to_f64();
         for (row, &position) in table.chunks(4).zip(&positions) {
             let (fast, slow) = (f64::from(position), f64::from(position) / 100.0);
             let expected = [fast.cos(), fast.sin(), slow.cos(), slow.sin()];
-            assert!(testing::distance(row, &expected) < 1e-13, "{row:?} {expected:?}");
+            assert!(distance(row, &expected) < 1e-13, "{row:?} {expected:?}");
         }
     }
 
@@ -247,33 +215,25 @@ mod tests {
         let n = 2 * cpu::ROWS + 5;
         let positions: Vec<i32> = (0..n as i32).collect();
         let op = RopeTable { head_dim: 6, theta: 100.0, dtype: DType::F64 };
-        let table = testing::forward(&op, &[&Buffer::from_slice(&[n], &positions)]).remove(0);
+        let table = forward(&op, &[&Buffer::from_slice(&[n], &positions)]).remove(0);
         let op = Rope { heads: 3, rotated: 2 };
-        let x = Input::new(&[2, n, 18], Fill::NORMAL).buffer(DType::F64, engine::rng::Stream::new(1, 1));
-        let y = testing::forward(&op, &[&x, &table]);
-        let back = testing::vjp(&op, &[Want::Write, Want::Skip], &[&x, &table], &y, &y[0]);
-        assert!(testing::distance(&back[0].to_f64(), &x.to_f64()) < 1e-14);
-        assert!(testing::distance(&y[0].to_f64(), &x.to_f64()) > 0.1);
+        let x = normal(DType::F64, &[2, n, 18], 1);
+        let y = forward(&op, &[&x, &table]);
+        let back = vjp(&op, &[Want::Write, Want::Skip], &[&x, &table], &y, &y[0]);
+        assert!(distance(&back[0].to_f64(), &x.to_f64()) < 1e-14);
+        assert!(distance(&y[0].to_f64(), &x.to_f64()) > 0.1);
     }
 
     #[test]
     fn errors_name_what_is_wrong() {
-        let f32 = |dims: &[usize]| Spec::new(DType::F32, dims);
-        let error = |op: &dyn Op, ins: &[Spec]| op.infer(ins).unwrap_err().to_string();
-        let rope = Rope { heads: 3, rotated: 2 };
-        assert_eq!(
-            error(&rope, &[f32(&[2, 5, 10]), f32(&[5, 4])]),
-            "x is f32[2, 5, 10], its last size must be a multiple of 3 heads"
-        );
-        assert_eq!(error(&rope, &[f32(&[2, 5, 12]), f32(&[6, 4])]), "table is f32[6, 4], must be f32[5, 4]");
-        assert_eq!(
-            error(&rope, &[f32(&[2, 5, 9]), f32(&[5, 3])]),
-            "heads are 3 wide, must be even to be rotated in pairs"
-        );
-        let rope = Rope { heads: 3, rotated: 4 };
-        assert_eq!(error(&rope, &[f32(&[2, 5, 12]), f32(&[5, 4])]), "rotates 4 heads, must be at most all 3");
+        let rope = |rotated| Rope { heads: 3, rotated };
+        let heads = "x is f32[2, 5, 10], its last size must be a multiple of 3 heads";
+        refuses(&rope(2), "f32[2, 5, 10] f32[5, 4]", heads);
+        refuses(&rope(2), "f32[2, 5, 12] f32[6, 4]", "table is f32[6, 4], must be f32[5, 4]");
+        refuses(&rope(2), "f32[2, 5, 9] f32[5, 3]", "heads are 3 wide, must be even to be rotated in pairs");
+        refuses(&rope(4), "f32[2, 5, 12] f32[5, 4]", "rotates 4 heads, must be at most all 3");
         let table = RopeTable { head_dim: 4, theta: 0.0, dtype: DType::F32 };
-        assert_eq!(error(&table, &[Spec::new(DType::I32, &[5])]), "theta is 0, must be a positive number");
-        assert_eq!(error(&table, &[f32(&[5])]), "positions is f32[5], must be i32[5]");
+        refuses(&table, "i32[5]", "theta is 0, must be a positive number");
+        refuses(&table, "f32[5]", "positions is f32[5], must be i32[5]");
     }
 }

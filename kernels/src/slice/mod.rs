@@ -3,9 +3,9 @@
 mod cpu;
 pub(crate) mod cuda;
 
-use crate::case::{Case, Fill, Input, Sizes};
+use crate::case::{Case, Input, Sizes};
 use crate::{check, cost};
-use engine::{Buffer, Context, Cost, Device, Error, Op, Output, Pass, Reads, Result, Shape, Spec, Want, with_real};
+use engine::{Buffer, Context, Cost, Device, Error, Op, Output, Pass, Result, Shape, Spec, Want, with_real};
 
 /// `x [B, S, d] → y [B, len, d]`. Bound by memory.
 ///
@@ -44,51 +44,32 @@ impl Op for Slice {
         Ok(vec![Output { name: "y", spec: Spec::new(dtype, &[b, self.len, d]) }])
     }
 
-    fn differentiable(&self, _i: usize) -> bool {
-        true
-    }
-
-    fn reads(&self, _wants: &[Want]) -> Reads {
-        Reads::default()
-    }
-
     fn forward(&self, cx: &mut Context, ins: &[&Buffer], outs: &mut [Buffer]) {
         let part = self.part(ins[0].shape());
         if let Device::Cuda(gpu) = cx.device {
-            return cuda::forward(&**gpu, part, ins[0], &mut outs[0]);
+            return cuda::forward(&**gpu, part, ins[0], &outs[0]);
         }
         with_real!(ins[0].dtype(), T => cpu::forward::<T>(part, ins[0].as_slice(), outs[0].as_mut_slice()))
     }
 
-    fn vjp(
-        &self,
-        cx: &mut Context,
-        wants: &[Want],
-        _: &[&Buffer],
-        _: &[&Buffer],
-        d_out: &Buffer,
-        d_ins: &mut [Buffer],
-    ) {
-        if !wants[0].is_wanted() {
-            return;
-        }
-        let part = self.part(d_ins[0].shape());
+    fn vjp(&self, cx: &mut Context, wants: &[Want], _: &[&Buffer], _: &[&Buffer], d_y: &Buffer, d: &mut [Buffer]) {
+        let part = self.part(d[0].shape());
         if let Device::Cuda(gpu) = cx.device {
-            return cuda::vjp(&**gpu, part, wants[0], d_out, &mut d_ins[0]);
+            return cuda::vjp(&**gpu, part, wants[0], d_y, &d[0]);
         }
-        with_real!(d_out.dtype(), T => {
-            cpu::vjp::<T>(part, wants[0], d_out.as_slice(), d_ins[0].as_mut_slice());
+        with_real!(d_y.dtype(), T => {
+            cpu::vjp::<T>(part, wants[0], d_y.as_slice(), d[0].as_mut_slice());
         });
     }
 
     fn cost(&self, ins: &[Spec], pass: Pass) -> Cost {
         let n = ins[0].shape.dims()[0] * self.len * ins[0].shape.last();
-        let bytes = n * ins[0].dtype.size();
-        cost::of_pass(pass, Cost { flops: 0, bytes: 2 * bytes as u64 }, |wants| match wants[0] {
-            Want::Skip => Cost::default(),
-            Want::Write => Cost { flops: 0, bytes: (bytes + ins[0].bytes()) as u64 },
-            Want::Add => Cost { flops: n as u64, bytes: 3 * bytes as u64 },
-        })
+        match pass {
+            // Only the rows of the slice are read, and only they change where the gradient is added.
+            Pass::Forward => Cost { flops: 0, bytes: (2 * n * ins[0].dtype.size()) as u64 },
+            Pass::Vjp([Want::Add]) => Cost { flops: n as u64, bytes: (3 * n * ins[0].dtype.size()) as u64 },
+            Pass::Vjp(_) | Pass::Fused(_) => cost::of(self, ins, pass, 0, &[0]),
+        }
     }
 }
 
@@ -102,7 +83,7 @@ impl Slice {
 
 /// The first and the last layer's latents of two layers.
 pub fn cases(s: &Sizes) -> Vec<Case> {
-    let x = || Input::new(&[s.batch, 2 * s.latents, s.dim()], Fill::NORMAL);
+    let x = || Input::normal(&[s.batch, 2 * s.latents, s.dim()]);
     let case = |label, start| Case::new(label, Slice { start, len: s.latents }, vec![x()]);
     vec![case("first layer", 0), case("last layer", s.latents)]
 }
@@ -110,17 +91,15 @@ pub fn cases(s: &Sizes) -> Vec<Case> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing;
-    use engine::DType;
+    use crate::testing::{check, refuses, sizes};
 
     #[test]
     fn matches_the_formula() {
-        for s in testing::sizes() {
+        for s in sizes() {
             for (layer, case) in cases(&s).iter().enumerate() {
-                testing::check(case, |x| {
-                    let d = s.dim();
+                check(case, |x| {
                     let row = |i: usize| (i / s.latents * 2 + layer) * s.latents + i % s.latents;
-                    (0..s.batch * s.latents).flat_map(|i| x[0][row(i) * d..][..d].to_vec()).collect()
+                    (0..s.batch * s.latents).flat_map(|i| x[0][row(i) * s.dim()..][..s.dim()].to_vec()).collect()
                 });
             }
         }
@@ -128,11 +107,10 @@ mod tests {
 
     #[test]
     fn rows_must_exist() {
-        let x = Spec::new(DType::F32, &[2, 5, 3]);
-        let error = Slice { start: 4, len: 2 }.infer(&[x]).unwrap_err().to_string();
-        assert_eq!(error, "x has 5 rows, rows 4..6 must be at least one and among them");
-        assert!(Slice { start: 1, len: 0 }.infer(&[x]).is_err());
-        assert!(Slice { start: 0, len: 1 }.infer(&[Spec::new(DType::F32, &[2, 5])]).is_err());
-        assert!(Slice { start: 3, len: 2 }.infer(&[x]).is_ok());
+        let refused = |start, len, message: &str| refuses(&Slice { start, len }, "f32[2, 5, 3]", message);
+        refused(4, 2, "x has 5 rows, rows 4..6 must be at least one and among them");
+        refused(1, 0, "x has 5 rows, rows 1..1 must be at least one and among them");
+        refuses(&Slice { start: 0, len: 1 }, "f32[2, 5]", "x is f32[2, 5], must have 3 dimensions");
+        assert!(Slice { start: 3, len: 2 }.infer(&[Spec::new(engine::DType::F32, &[2, 5, 3])]).is_ok());
     }
 }

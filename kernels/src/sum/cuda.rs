@@ -1,7 +1,7 @@
 //! Launches of `kernel.cu`.
 
-use crate::launch::{self, THREADS};
-use engine::cuda::{Arg, Gpu, Grid, Module, Pointer};
+use crate::launch::{THREADS, args, over};
+use engine::cuda::{Gpu, Grid, Module, Pointer};
 use engine::{Buffer, Want};
 
 pub static KERNELS: Module = Module::new("sum", include_str!("kernel.cu"));
@@ -15,22 +15,14 @@ pub fn partials(n: usize) -> usize {
 }
 
 /// `partial` is scratch memory for [`partials`] numbers.
-pub fn forward(gpu: &dyn Gpu, x: &Buffer, y: &mut Buffer, partial: Pointer) {
+pub fn forward(gpu: &dyn Gpu, x: &Buffer, y: &Buffer, partial: Pointer) {
     let (n, blocks) = (x.len(), partials(x.len()));
-    gpu.launch(
-        &KERNELS.kernel("sum_blocks", x.dtype()),
-        Grid::new(blocks, THREADS),
-        &[x.into(), partial.into(), Arg::int(n), Arg::int(PER_BLOCK)],
-    );
-    gpu.launch(
-        &KERNELS.kernel("sum_partials", x.dtype()),
-        Grid::new(1, 1024),
-        &[partial.into(), Arg::int(blocks), y.into()],
-    );
+    let (sum_blocks, sum_partials) =
+        (KERNELS.kernel("sum_blocks", x.dtype()), KERNELS.kernel("sum_partials", x.dtype()));
+    gpu.launch(&sum_blocks, Grid::new(blocks, THREADS), args![x, partial, n, PER_BLOCK]);
+    gpu.launch(&sum_partials, Grid::new(1, 1024), args![partial, blocks, y]);
 }
 
-pub fn vjp(gpu: &dyn Gpu, d_y: &Buffer, want: Want, d_x: &mut Buffer) {
-    let (n, dtype) = (d_x.len(), d_x.dtype());
-    let args = [d_y.into(), want.into(), d_x.into(), Arg::int(n)];
-    gpu.launch(&KERNELS.kernel("spread", dtype), launch::elements(n, dtype), &args);
+pub fn vjp(gpu: &dyn Gpu, d_y: &Buffer, want: Want, d_x: &Buffer) {
+    over(gpu, d_x, &KERNELS, "spread", args![d_y, want, d_x, d_x.len()]);
 }

@@ -3,9 +3,9 @@
 mod cpu;
 pub(crate) mod cuda;
 
-use crate::case::{Case, Fill, Input, Sizes};
-use crate::check;
-use engine::{Buffer, Context, Cost, DType, Device, Op, Output, Pass, Reads, Result, Spec, Want, with_real};
+use crate::case::{Case, Input, Sizes};
+use crate::{check, cost};
+use engine::{Buffer, Context, Cost, DType, Device, Op, Output, Pass, Result, Spec, Want, with_real};
 
 /// `x [..] → y [1]`.
 ///
@@ -29,38 +29,19 @@ impl Op for Sum {
         Ok(vec![Output { name: "y", spec: Spec::new(check::real("x", ins[0])?, &[1]) }])
     }
 
-    fn differentiable(&self, _i: usize) -> bool {
-        true
-    }
-
-    fn reads(&self, _wants: &[Want]) -> Reads {
-        Reads::default()
-    }
-
     fn forward(&self, cx: &mut Context, ins: &[&Buffer], outs: &mut [Buffer]) {
         if let Device::Cuda(gpu) = cx.device {
             let partial = cx.scratch_at(DType::F32, cuda::partials(ins[0].len()));
-            return cuda::forward(&**gpu, ins[0], &mut outs[0], partial);
+            return cuda::forward(&**gpu, ins[0], &outs[0], partial);
         }
         with_real!(ins[0].dtype(), T => cpu::forward::<T>(ins[0].as_slice(), outs[0].as_mut_slice()))
     }
 
-    fn vjp(
-        &self,
-        cx: &mut Context,
-        wants: &[Want],
-        _: &[&Buffer],
-        _: &[&Buffer],
-        d_out: &Buffer,
-        d_ins: &mut [Buffer],
-    ) {
-        if !wants[0].is_wanted() {
-            return;
-        }
+    fn vjp(&self, cx: &mut Context, wants: &[Want], _: &[&Buffer], _: &[&Buffer], d_y: &Buffer, d: &mut [Buffer]) {
         if let Device::Cuda(gpu) = cx.device {
-            return cuda::vjp(&**gpu, d_out, wants[0], &mut d_ins[0]);
+            return cuda::vjp(&**gpu, d_y, wants[0], &d[0]);
         }
-        with_real!(d_out.dtype(), T => cpu::vjp::<T>(d_out.as_slice()[0], wants[0], d_ins[0].as_mut_slice()));
+        with_real!(d_y.dtype(), T => cpu::vjp::<T>(d_y.as_slice()[0], wants[0], d[0].as_mut_slice()));
     }
 
     fn scratch(&self, device: &Device, ins: &[Spec], pass: Pass) -> usize {
@@ -70,12 +51,12 @@ impl Op for Sum {
         }
     }
 
-    fn cost(&self, ins: &[Spec], _pass: Pass) -> Cost {
-        Cost { flops: ins[0].shape.numel() as u64, bytes: ins[0].bytes() as u64 }
+    fn cost(&self, ins: &[Spec], pass: Pass) -> Cost {
+        cost::of(self, ins, pass, ins[0].shape.numel(), &[0])
     }
 }
 
 /// One case: a sum over all latents.
 pub fn cases(s: &Sizes) -> Vec<Case> {
-    vec![Case::new("all", Sum, vec![Input::new(&[s.batch, s.latents, s.dim()], Fill::NORMAL)])]
+    vec![Case::new("all", Sum, vec![Input::normal(&[s.batch, s.latents, s.dim()])])]
 }

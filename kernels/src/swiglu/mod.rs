@@ -3,7 +3,7 @@
 mod cpu;
 pub(crate) mod cuda;
 
-use crate::case::{Case, Fill, Input, Sizes};
+use crate::case::{Case, Input, Sizes};
 use crate::{check, cost};
 use engine::{Buffer, Context, Cost, Device, Error, Op, Output, Pass, Reads, Result, Spec, Want, with_real};
 
@@ -36,93 +36,70 @@ impl Op for SwiGlu {
         Ok(vec![Output { name: "y", spec: Spec { dtype, shape: ins[0].shape.with_last(width / 2) } }])
     }
 
-    fn differentiable(&self, _i: usize) -> bool {
-        true
-    }
-
-    fn reads(&self, wants: &[Want]) -> Reads {
-        if wants[0].is_wanted() { Reads::of(&[0], &[]) } else { Reads::default() }
+    fn reads(&self, _wants: &[Want]) -> Reads {
+        Reads::of(&[0], &[])
     }
 
     fn forward(&self, cx: &mut Context, ins: &[&Buffer], outs: &mut [Buffer]) {
         if let Device::Cuda(gpu) = cx.device {
-            return cuda::forward(&**gpu, ins[0], &mut outs[0]);
+            return cuda::forward(&**gpu, ins[0], &outs[0]);
         }
         let f = outs[0].shape().last();
         with_real!(ins[0].dtype(), T => cpu::forward::<T>(f, ins[0].as_slice(), outs[0].as_mut_slice()))
     }
 
-    fn vjp(
-        &self,
-        cx: &mut Context,
-        wants: &[Want],
-        ins: &[&Buffer],
-        _outs: &[&Buffer],
-        d_out: &Buffer,
-        d_ins: &mut [Buffer],
-    ) {
-        if !wants[0].is_wanted() {
-            return;
-        }
+    fn vjp(&self, cx: &mut Context, wants: &[Want], ins: &[&Buffer], _: &[&Buffer], d_y: &Buffer, d: &mut [Buffer]) {
         if let Device::Cuda(gpu) = cx.device {
-            return cuda::vjp(&**gpu, wants[0], ins[0], d_out, &mut d_ins[0]);
+            return cuda::vjp(&**gpu, wants[0], ins[0], d_y, &d[0]);
         }
-        let f = d_out.shape().last();
-        with_real!(d_out.dtype(), T => {
-            cpu::vjp::<T>(f, wants[0], ins[0].as_slice(), d_out.as_slice(), d_ins[0].as_mut_slice());
+        let f = d_y.shape().last();
+        with_real!(d_y.dtype(), T => {
+            cpu::vjp::<T>(f, wants[0], ins[0].as_slice(), d_y.as_slice(), d[0].as_mut_slice());
         });
     }
 
     fn cost(&self, ins: &[Spec], pass: Pass) -> Cost {
-        let (n, bytes) = (ins[0].shape.numel() as u64 / 2, ins[0].bytes() as u64);
-        let forward = Cost { flops: 5 * n, bytes: bytes + bytes / 2 };
-        cost::of_pass(pass, forward, |wants| match wants[0] {
-            Want::Skip => Cost::default(),
-            want => {
-                Cost { flops: 12 * n, bytes: bytes + bytes / 2 } + cost::store(want, 2 * n as usize, bytes as usize)
-            }
-        })
+        let n = ins[0].shape.numel() / 2;
+        cost::of(self, ins, pass, 5 * n, &[12 * n])
     }
 }
 
 /// One case: the hidden layer `[B, N, 2f]`.
 pub fn cases(s: &Sizes) -> Vec<Case> {
-    vec![Case::new("hidden", SwiGlu, vec![Input::new(&[s.batch, s.tokens, 2 * s.ffn], Fill::NORMAL)])]
+    vec![Case::new("hidden", SwiGlu, vec![Input::normal(&[s.batch, s.tokens, 2 * s.ffn])])]
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing;
-    use engine::DType;
+    use crate::testing::{check, forward, refuses, sizes, vjp};
 
     #[test]
     fn matches_the_formula() {
-        for s in testing::sizes() {
-            testing::check(&cases(&s)[0], |x| {
-                let rows = x[0].chunks(2 * s.ffn);
-                rows.flat_map(|u| {
-                    (0..s.ffn).map(|j| u[j] * (0.5 + 0.5 * (0.5 * u[j]).tanh()) * u[s.ffn + j]).collect::<Vec<_>>()
-                })
-                .collect()
+        for s in sizes() {
+            let silu = |u: f64| u * (0.5 + 0.5 * (0.5 * u).tanh());
+            check(&cases(&s)[0], |x| {
+                (0..x[0].len() / 2)
+                    .map(|at| at / s.ffn * 2 * s.ffn + at % s.ffn)
+                    .map(|at| silu(x[0][at]) * x[0][at + s.ffn])
+                    .collect()
             });
         }
     }
 
     #[test]
     fn saturates_without_nan() {
-        let u = Buffer::from_slice(&[1, 4], &[-1e4f32, 1e4, 3.0, 3.0]);
-        let y = testing::forward(&SwiGlu, &[&u]);
+        let u = [Buffer::from_slice(&[1, 4], &[-1e4f32, 1e4, 3.0, 3.0])];
+        let y = forward(&SwiGlu, &u);
         assert_eq!(y[0].as_slice::<f32>(), [0.0, 3e4]);
         let d_y = Buffer::from_slice(&[1, 2], &[1.0f32, 1.0]);
-        let d_u = testing::vjp(&SwiGlu, &[Want::Write], &[&u], &y, &d_y);
+        let d_u = vjp(&SwiGlu, &[Want::Write], &u, &y, &d_y);
         assert_eq!(d_u[0].as_slice::<f32>(), [0.0, 3.0, 0.0, 1e4]);
     }
 
     #[test]
     fn halves_must_be_equal() {
-        let error = SwiGlu.infer(&[Spec::new(DType::F32, &[2, 5])]).unwrap_err().to_string();
-        assert_eq!(error, "u is f32[2, 5], its rows must be two halves of equal width");
-        assert!(SwiGlu.infer(&[Spec::new(DType::I32, &[2, 4])]).is_err());
+        refuses(&SwiGlu, "f32[2, 5]", "u is f32[2, 5], its rows must be two halves of equal width");
+        refuses(&SwiGlu, "i32[2, 4]", "u is i32[2, 4], must hold floats");
     }
 }

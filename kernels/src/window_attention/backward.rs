@@ -2,8 +2,9 @@
 
 use super::band::{Band, Masks, Rectangle};
 use super::cpu::{Head, Part, Shape, hide, rows_of, sum, times};
+use crate::matmul::mat::Accumulate;
 use crate::matmul::tiles::{Tile, for_each_tile};
-use crate::product::{BLOCK, Left, Right, Rows, RowsMut, Size, Start, gather, pack, packed_len, product, transpose};
+use crate::product::{BLOCK, Left, Right, Rows, RowsMut, Size, gather, pack, packed_len, product, transpose};
 use engine::simd::{self, Isa, Kernel, LANES, Lanes, Real};
 use engine::{Want, parallel};
 
@@ -22,15 +23,13 @@ pub struct Known<'a, T> {
 
 impl<'a, T> Known<'a, T> {
     fn sample(self, shape: Shape, sample: usize) -> Self {
-        fn part<T>(x: &[T], sample: usize, len: usize) -> &[T] {
-            &x[sample * len..][..len]
-        }
-        let rows = shape.tokens * shape.dim();
+        let part = |x: &'a [T], width: usize| &x[sample * shape.tokens * width..][..shape.tokens * width];
+        let d = shape.dim();
         Self {
-            qkv: part(self.qkv, sample, 3 * rows),
-            y: part(self.y, sample, rows),
-            lse: part(self.lse, sample, shape.tokens * shape.heads),
-            d_y: part(self.d_y, sample, rows),
+            qkv: part(self.qkv, 3 * d),
+            y: part(self.y, d),
+            lse: part(self.lse, shape.heads),
+            d_y: part(self.d_y, d),
         }
     }
 }
@@ -96,7 +95,7 @@ impl<T: Real> Kernel for Backward<'_, '_, T> {
         gather(head.rows(Part::Keys, 0), head_dim, keys);
         pack::<I, T>(Right::rows(keys, head_dim), shape.tokens, head_dim, packed_keys);
         pack::<I, T>(head.rows(Part::Values, 0), shape.tokens, head_dim, packed_values);
-        let start = if want == Want::Add { Start::C } else { Start::Zero };
+        let how = want.into();
         for block in (0..shape.tokens).step_by(BLOCK) {
             let band = Band::new(block..shape.tokens.min(block + BLOCK), shape.window);
             let count = band.groups[1].queries.end - block;
@@ -124,7 +123,7 @@ impl<T: Real> Kernel for Backward<'_, '_, T> {
                 // d_q = d_s · k
                 let mut d_q = Queries { d_qkv: &mut d_qkv, first: group.queries.start };
                 let keys = Right::rows(keys, head_dim).skip(group.keys.start);
-                sum::<I, T>(group, &band, d_s, keys, &mut d_q, head_dim, start);
+                sum::<I, T>(group, &band, d_s, keys, &mut d_q, head_dim, how);
             }
 
             // d_k += d_sᵀ · q and d_v += pᵀ · d_y, over the queries of each rectangle. No earlier query saw these keys:
@@ -139,7 +138,7 @@ impl<T: Real> Kernel for Backward<'_, '_, T> {
                 for (c, scores, right) in [(&mut *d_k, &*d_s, queries), (&mut *d_v, &*p, d_y)] {
                     let mut c = RowsMut { data: &mut c[keys.start * head_dim..], stride: head_dim };
                     let left = Left::Block { block: &scores[band.row(keys.start)..], lane: lanes.start };
-                    product::<I, T>(&mut c, size, left, right.skip(lanes.start), Start::C);
+                    product::<I, T>(&mut c, size, left, right.skip(lanes.start), Accumulate::Add);
                 }
             }
         }

@@ -4,7 +4,9 @@
 //! by arithmetic: for each pair of query and key 2·D multiply-adds forward, 5·D backward, and an exponential.
 
 use super::band::{Band, Group, Masks, Rectangle};
-use crate::product::{BLOCK, Left, Right, Rows, RowsMut, Size, Start, gather, pack, packed_len, product, transpose};
+use crate::attention::scale;
+use crate::matmul::mat::Accumulate;
+use crate::product::{BLOCK, Left, Right, Rows, RowsMut, Size, gather, pack, packed_len, product, transpose};
 use engine::parallel;
 use engine::simd::{self, Isa, Kernel, LANES, Lanes, Real};
 
@@ -42,7 +44,7 @@ impl Shape {
     }
 
     pub fn scale<T: Real>(self) -> T {
-        T::from_f64(1.0 / (self.head_dim as f64).sqrt())
+        T::from_f64(scale(self.head_dim))
     }
 }
 
@@ -82,11 +84,11 @@ pub fn sum<I: Isa, T: Real>(
     rows: Right<'_, T>,
     c: &mut impl Rows<T>,
     head_dim: usize,
-    start: Start,
+    how: Accumulate,
 ) {
     let size = Size { m: group.queries.len(), n: head_dim, k: group.keys.len() };
     let left = Left::Transposed { block: &scores[band.row(group.keys.start)..], lane: group.lane };
-    product::<I, T>(c, size, left, rows, start);
+    product::<I, T>(c, size, left, rows, how);
 }
 
 /// scores [keys, lanes] = rows · `block` [D, 32], where some query of the lane's group sees the key. The rows are packed
@@ -101,7 +103,7 @@ pub fn times<I: Isa, T: Real>(panels: &[T], first: usize, block: &[T], band: &Ba
         let size = Size { m: keys.len(), n: lanes.len(), k: block.len() / BLOCK };
         let left = Left::Packed { panels, first: keys.start - first };
         let right = Right { column: lanes.start, ..Right::rows(block, BLOCK) };
-        product::<I, T>(&mut scores, size, left, right, Start::Zero);
+        product::<I, T>(&mut scores, size, left, right, Accumulate::Write);
     }
 }
 
@@ -175,7 +177,7 @@ impl<T: Real> Kernel for Forward<'_, T> {
                     let row = group.queries.start - first;
                     let mut y = RowsMut { data: &mut y[row * d + index * head_dim..], stride: d };
                     let values = Right::rows(values, head_dim).skip(group.keys.start - first_key);
-                    sum::<I, T>(group, &band, scores, values, &mut y, head_dim, Start::Zero);
+                    sum::<I, T>(group, &band, scores, values, &mut y, head_dim, Accumulate::Write);
                     for i in 0..group.queries.len() {
                         let normaliser = T::ONE / total[i];
                         for y in &mut y.row(i)[..head_dim] {

@@ -2,6 +2,7 @@
 
 use super::cpu::Shape;
 use crate::attention::{self, THREADS, Tiles};
+use crate::launch::args;
 use engine::cuda::{Arg, Gpu, Grid, Module, Pointer};
 use engine::{Buffer, DType, Want};
 
@@ -36,24 +37,15 @@ fn launch(
     let Shape { tokens, heads, head_dim, window } = shape;
     let (samples, dtype) = (like.shape().dims()[0], like.dtype());
     let tiles = Tiles::new(head_dim, dtype);
-    let sizes = [tokens, heads, head_dim, window].map(Arg::int);
     gpu.launch(
         &KERNELS.kernel(entry, dtype).size(tiles.size),
         Grid::with_blocks([tokens.div_ceil(tiles.block()), heads, samples], THREADS).shared(shared(tiles)),
-        &[args, &sizes, &[Arg::F32(attention::scale(head_dim))]].concat(),
+        &[args, args![tokens, heads, head_dim, window, Arg::F32(attention::scale(head_dim) as f32)]].concat(),
     );
 }
 
-pub fn forward(gpu: &dyn Gpu, shape: Shape, qkv: &Buffer, y: &mut Buffer, lse: &mut Buffer) {
-    launch(gpu, shape, qkv, "forward", |tiles| rows(tiles, 1), &[qkv.into(), y.into(), lse.into()]);
-}
-
-/// What the backward pass reads.
-pub struct Known<'a> {
-    pub qkv: &'a Buffer,
-    pub y: &'a Buffer,
-    pub lse: &'a Buffer,
-    pub d_y: &'a Buffer,
+pub fn forward(gpu: &dyn Gpu, shape: Shape, qkv: &Buffer, y: &Buffer, lse: &Buffer) {
+    launch(gpu, shape, qkv, "forward", |tiles| rows(tiles, 1), args![qkv, y, lse]);
 }
 
 /// Numbers of f32 scratch memory: lse and delta of each token and head.
@@ -62,10 +54,14 @@ pub fn scratch(shape: Shape, samples: usize) -> usize {
 }
 
 /// `pairs` is scratch memory for [`scratch`] numbers.
-pub fn backward(gpu: &dyn Gpu, shape: Shape, known: &Known, want: Want, d_qkv: &mut Buffer, pairs: Pointer) {
-    let [qkv, y, lse, d_y] = [known.qkv, known.y, known.lse, known.d_y].map(Arg::from);
-    let queries = [qkv, y, lse, d_y, want.into(), Arg::from(&*d_qkv), pairs.into()];
-    launch(gpu, shape, known.qkv, "backward_queries", shared, &queries);
-    let keys = [qkv, pairs.into(), d_y, want.into(), d_qkv.into()];
-    launch(gpu, shape, known.qkv, "backward_keys", shared, &keys);
+pub fn backward(
+    gpu: &dyn Gpu,
+    shape: Shape,
+    [qkv, y, lse, d_y]: [&Buffer; 4],
+    want: Want,
+    d_qkv: &Buffer,
+    pairs: Pointer,
+) {
+    launch(gpu, shape, qkv, "backward_queries", shared, args![qkv, y, lse, d_y, want, d_qkv, pairs]);
+    launch(gpu, shape, qkv, "backward_keys", shared, args![qkv, pairs, d_y, want, d_qkv]);
 }

@@ -6,7 +6,7 @@ mod band;
 mod cpu;
 pub(crate) mod cuda;
 
-use crate::case::{Case, Fill, Input, Sizes};
+use crate::case::{Case, Input, Sizes};
 use crate::{check, cost};
 use engine::{Buffer, Context, Cost, DType, Device, Error, Op, Output, Pass, Reads, Result, Spec, Want, with_real};
 
@@ -50,12 +50,8 @@ impl Op for WindowAttention {
         Ok(vec![Output { name: "y", spec: y }, Output { name: "lse", spec: lse }])
     }
 
-    fn differentiable(&self, _i: usize) -> bool {
-        true
-    }
-
-    fn reads(&self, wants: &[Want]) -> Reads {
-        if wants[0].is_wanted() { Reads::of(&[0], &[0, 1]) } else { Reads::default() }
+    fn reads(&self, _wants: &[Want]) -> Reads {
+        Reads::of(&[0], &[0, 1])
     }
 
     fn forward(&self, cx: &mut Context, ins: &[&Buffer], outs: &mut [Buffer]) {
@@ -68,32 +64,21 @@ impl Op for WindowAttention {
         })
     }
 
-    fn vjp(
-        &self,
-        cx: &mut Context,
-        wants: &[Want],
-        ins: &[&Buffer],
-        outs: &[&Buffer],
-        d_out: &Buffer,
-        d_ins: &mut [Buffer],
-    ) {
-        if !wants[0].is_wanted() {
-            return;
-        }
+    fn vjp(&self, cx: &mut Context, wants: &[Want], ins: &[&Buffer], outs: &[&Buffer], d_y: &Buffer, d: &mut [Buffer]) {
         if let Device::Cuda(gpu) = cx.device {
-            let known = cuda::Known { qkv: ins[0], y: outs[0], lse: outs[1], d_y: d_out };
+            let known = [ins[0], outs[0], outs[1], d_y];
             let shape = self.shape(ins[0].spec());
             let pairs = cx.scratch_at(DType::F32, cuda::scratch(shape, outs[1].shape().dims()[0]));
-            return cuda::backward(&**gpu, shape, &known, wants[0], &mut d_ins[0], pairs);
+            return cuda::backward(&**gpu, shape, known, wants[0], &d[0], pairs);
         }
-        with_real!(d_out.dtype(), T => {
+        with_real!(d_y.dtype(), T => {
             let known = backward::Known::<T> {
                 qkv: ins[0].as_slice(),
                 y: outs[0].as_slice(),
                 lse: outs[1].as_slice(),
-                d_y: d_out.as_slice(),
+                d_y: d_y.as_slice(),
             };
-            backward::backward(self.shape(ins[0].spec()), known, wants[0], d_ins[0].as_mut_slice());
+            backward::backward(self.shape(ins[0].spec()), known, wants[0], d[0].as_mut_slice());
         })
     }
 
@@ -108,24 +93,13 @@ impl Op for WindowAttention {
 
     /// Per pair of query and key: forward 4·D, an exponential and 3 around it; backward 10·D, an exponential and 5.
     fn cost(&self, ins: &[Spec], pass: Pass) -> Cost {
-        let [qkv] = ins else { unreachable!("one input") };
-        let shape = self.shape(*qkv);
-        let (rows, dim) = (qkv.shape.rows(), qkv.shape.last() / 3);
+        let shape = self.shape(ins[0]);
+        let (rows, dim) = (ins[0].shape.rows(), shape.dim());
         // Token i sees min(i + 1, k) tokens.
         let pairs = shape.tokens * shape.window - shape.window * (shape.window - 1) / 2;
-        let pairs = (qkv.shape.dims()[0] * self.heads * pairs) as u64;
-        let y = rows * dim * qkv.dtype.size();
-        let lse = rows * self.heads * check::statistic(qkv.dtype).size();
-        let head_dim = shape.head_dim as u64;
-        let forward = Cost { flops: pairs * (4 * head_dim + 4), bytes: (qkv.bytes() + y + lse) as u64 };
-        cost::of_pass(pass, forward, |wants| match wants[0] {
-            Want::Skip => Cost::default(),
-            want => {
-                let flops = pairs * (10 * head_dim + 6) + 2 * (rows * dim) as u64;
-                Cost { flops, bytes: (qkv.bytes() + 2 * y + lse) as u64 }
-                    + cost::store(want, qkv.shape.numel(), qkv.bytes())
-            }
-        })
+        let pairs = ins[0].shape.dims()[0] * self.heads * pairs;
+        let vjp = pairs * (10 * shape.head_dim + 6) + 2 * rows * dim;
+        cost::of(self, ins, pass, pairs * (4 * shape.head_dim + 4), &[vjp])
     }
 }
 
@@ -139,7 +113,7 @@ impl WindowAttention {
 
 /// One case: the self-attention of a layer.
 pub fn cases(s: &Sizes) -> Vec<Case> {
-    let qkv = Input::new(&[s.batch, s.tokens, 3 * s.dim()], Fill::NORMAL);
+    let qkv = Input::normal(&[s.batch, s.tokens, 3 * s.dim()]);
     vec![Case::new("layer", WindowAttention { heads: s.heads, window: s.window }, vec![qkv])]
 }
 

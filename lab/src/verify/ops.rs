@@ -95,7 +95,7 @@ pub fn device(device: &Device, further: &[Sizes], mut done: impl FnMut(&OpReport
         done(&report);
         reports.push(report);
     };
-    for room in ROOMS.iter().filter(|room| room.cuda.is_some()) {
+    for room in ROOMS {
         for dtype in [DType::F32, DType::Bf16] {
             let widest = match device {
                 Device::Cuda(gpu) if ["window_attention", "cross_attention"].contains(&room.name) => {

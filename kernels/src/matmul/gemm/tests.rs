@@ -1,4 +1,5 @@
 use super::*;
+use crate::testing::with_threads;
 use engine::rng::Stream;
 
 fn random<T: Real>(len: usize, site: u32) -> Vec<T> {
@@ -79,10 +80,6 @@ fn matches_naive<T: Real>() {
     }
 }
 
-fn pool(threads: usize) -> rayon::ThreadPool {
-    rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap()
-}
-
 #[test]
 fn every_level_matches_the_definition_bit_for_bit() {
     simd::for_each_level(|_| {
@@ -101,24 +98,11 @@ fn any_number_of_threads_gives_the_same_bits() {
         simd::for_each_level(|level| {
             for threads in [1, 2, 3, 7] {
                 let mut got = old.clone();
-                pool(threads).install(|| gemm(MatMut::new(&mut got, m, n), a, b, Accumulate::Add));
+                with_threads(threads, || gemm(MatMut::new(&mut got, m, n), a, b, Accumulate::Add));
                 assert!(got == expected, "[{m}, {k}, {n}], {level}, {threads} threads");
             }
         });
     }
-}
-
-/// Memory is sized by constants, whatever the instruction set.
-#[test]
-fn blocks_fit_their_memory() {
-    simd::for_each_level(|level| {
-        for blocking in [simd::dispatch(BlockingOf::<f32>(PhantomData)), simd::dispatch(BlockingOf::<f64>(PhantomData))]
-        {
-            assert!(blocking.rows * blocking.depth.max(blocking.depth_across) <= MOST_A, "{level}");
-            assert!(blocking.depth.max(blocking.depth_across) <= MOST_DEPTH, "{level}");
-            assert_eq!(blocking.rows % blocking.panel, 0, "{level}");
-        }
-    });
 }
 
 #[test]

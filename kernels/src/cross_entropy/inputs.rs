@@ -1,0 +1,90 @@
+//! What both ways through the vocabulary share: the op's inputs and outputs, and which tokens take part.
+
+use crate::matmul::gemm::{gemm_maybe_packed, packed_len};
+use crate::matmul::mat::{Accumulate, Mat, MatMut};
+use engine::simd::Real;
+
+/// The target of a token that has no part in the loss.
+pub const IGNORED: i32 = -1;
+
+/// `hidden` [tokens, dim], `table` [vocab, dim], which may also be packed for the product that gives the logits, and
+/// `targets` [tokens].
+#[derive(Clone, Copy)]
+pub struct Inputs<'a, T> {
+    pub hidden: &'a [T],
+    pub table: &'a [T],
+    pub packed: Option<&'a [T]>,
+    pub targets: &'a [i32],
+    pub scale: T,
+    pub dim: usize,
+}
+
+impl<T: Real> Inputs<'_, T> {
+    pub fn vocab(&self) -> usize {
+        self.table.len() / self.dim
+    }
+
+    /// Copies the hidden states of some tokens, row after row.
+    pub fn gather(&self, tokens: &[usize], hidden: &mut [T]) {
+        for (row, token) in hidden.chunks_exact_mut(self.dim).zip(tokens) {
+            row.copy_from_slice(&self.hidden[token * self.dim..][..self.dim]);
+        }
+    }
+
+    /// Columns first .. first + width of the logits of the tokens whose hidden states are the rows of `a`:
+    /// logits[n, v] = Σ_i hidden[n, i]·table[v, i]. `first` is a multiple of a packed panel's width.
+    pub fn logits(&self, a: Mat<'_, T>, first: usize, width: usize, logits: MatMut<'_, T>) {
+        let at = first * self.dim;
+        let table = Mat::new(&self.table[at..], width, self.dim).transposed();
+        let packed = self.packed.map(|packed| &packed[at..][..packed_len(self.dim, width)]);
+        gemm_maybe_packed(logits, a, table, packed, Accumulate::Write);
+    }
+
+    /// The column of a token that is not ignored.
+    ///
+    /// # Panics
+    /// If there is none.
+    pub fn target(&self, token: usize) -> usize {
+        let (target, vocab) = (self.targets[token], self.vocab());
+        usize::try_from(target)
+            .ok()
+            .filter(|&t| t < vocab)
+            .unwrap_or_else(|| panic!("the target of token {token} is {target}, must be −1 or below {vocab}"))
+    }
+}
+
+/// `loss` [1], `nll` and `lse` [tokens].
+pub struct Outputs<'a, T> {
+    pub loss: &'a mut [T],
+    pub nll: &'a mut [T],
+    pub lse: &'a mut [T],
+}
+
+impl<T: Real> Outputs<'_, T> {
+    pub fn clear(&mut self) {
+        self.nll.fill(T::ZERO);
+        self.lse.fill(T::ZERO);
+    }
+
+    pub fn add_up(&mut self, scale: T) {
+        let sum: f64 = self.nll.iter().map(|x| x.to_f64()).sum();
+        self.loss[0] = T::from_f64(scale.to_f64() * sum);
+    }
+}
+
+/// Calls `f` for the tokens that have a target, N at a time.
+pub fn for_each_group<const N: usize>(targets: &[i32], mut f: impl FnMut(&[usize])) {
+    let mut active = (0..targets.len()).filter(|&token| targets[token] != IGNORED);
+    let mut tokens = [0; N];
+    loop {
+        let mut n = 0;
+        for (slot, token) in tokens.iter_mut().zip(&mut active) {
+            *slot = token;
+            n += 1;
+        }
+        if n == 0 {
+            return;
+        }
+        f(&tokens[..n]);
+    }
+}

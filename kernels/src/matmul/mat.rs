@@ -1,0 +1,115 @@
+//! Matrices as a product sees them: views of slices, with the distances between rows and columns.
+
+use engine::Want;
+use engine::simd;
+
+/// A matrix to read: element (i, j) is `data[i·row_stride + j·col_stride]`.
+#[derive(Clone, Copy, Debug)]
+pub struct Mat<'a, T> {
+    pub(super) data: &'a [T],
+    pub(super) rows: usize,
+    pub(super) cols: usize,
+    pub(super) row_stride: usize,
+    pub(super) col_stride: usize,
+}
+
+impl<'a, T: Copy> Mat<'a, T> {
+    /// Contiguous rows, [rows, cols].
+    ///
+    /// # Panics
+    /// If `data` is shorter.
+    pub fn new(data: &'a [T], rows: usize, cols: usize) -> Self {
+        Self::with_strides(data, rows, cols, cols, 1)
+    }
+
+    /// Any strides.
+    ///
+    /// # Panics
+    /// If the last element lies outside `data`.
+    pub fn with_strides(data: &'a [T], rows: usize, cols: usize, row_stride: usize, col_stride: usize) -> Self {
+        let end = if rows == 0 || cols == 0 { 0 } else { (rows - 1) * row_stride + (cols - 1) * col_stride + 1 };
+        assert!(end <= data.len(), "a [{rows}, {cols}] matrix ends at {end}, its data at {}", data.len());
+        Self { data, rows, cols, row_stride, col_stride }
+    }
+
+    /// The transpose, in place.
+    #[must_use]
+    pub fn transposed(self) -> Self {
+        Self {
+            rows: self.cols,
+            cols: self.rows,
+            row_stride: self.col_stride,
+            col_stride: self.row_stride,
+            data: self.data,
+        }
+    }
+
+    #[inline(always)]
+    pub(super) fn at(&self, i: usize, j: usize) -> T {
+        self.data[i * self.row_stride + j * self.col_stride]
+    }
+
+    /// Prefetches the share of the work from `done` to `done + step` of `all`.
+    #[inline(always)]
+    pub(super) fn prefetch_part(&self, done: usize, step: usize, all: usize) {
+        let lines = if self.col_stride == 1 { *self } else { self.transposed() };
+        if lines.col_stride == 1 && lines.cols > 0 {
+            for i in done * lines.rows / all..lines.rows.min((done + step) * lines.rows / all) {
+                simd::prefetch(&lines.data[i * lines.row_stride..][..lines.cols]);
+            }
+        }
+    }
+
+    /// `rows` × `cols` from (i, j).
+    #[inline(always)]
+    pub(super) fn part(self, i: usize, j: usize, rows: usize, cols: usize) -> Self {
+        let start = i * self.row_stride + j * self.col_stride;
+        Self::with_strides(self.data.get(start..).unwrap_or_default(), rows, cols, self.row_stride, self.col_stride)
+    }
+}
+
+/// A matrix to write: contiguous rows, `row_stride` apart.
+#[derive(Debug)]
+pub struct MatMut<'a, T> {
+    pub(super) data: &'a mut [T],
+    pub(super) rows: usize,
+    pub(super) cols: usize,
+    pub(super) row_stride: usize,
+}
+
+impl<'a, T> MatMut<'a, T> {
+    /// Contiguous rows without gaps, [rows, cols].
+    ///
+    /// # Panics
+    /// If `data` is shorter.
+    pub fn new(data: &'a mut [T], rows: usize, cols: usize) -> Self {
+        Self::with_stride(data, rows, cols, cols)
+    }
+
+    /// Rows `row_stride` ≥ `cols` apart; what lies between is left alone.
+    ///
+    /// # Panics
+    /// If rows overlap or the last one ends outside `data`.
+    pub fn with_stride(data: &'a mut [T], rows: usize, cols: usize, row_stride: usize) -> Self {
+        assert!(cols <= row_stride, "rows of {cols} columns overlap when {row_stride} apart");
+        let end = if rows == 0 { 0 } else { (rows - 1) * row_stride + cols };
+        assert!(end <= data.len(), "a [{rows}, {cols}] matrix ends at {end}, its data at {}", data.len());
+        Self { data, rows, cols, row_stride }
+    }
+}
+
+/// What becomes of the old contents of C.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Accumulate {
+    /// C = A·B; C is not read.
+    Write,
+    /// C += A·B.
+    Add,
+}
+
+impl From<Want> for Accumulate {
+    /// How a product goes into the buffer of a wanted gradient.
+    fn from(want: Want) -> Self {
+        if want == Want::Add { Self::Add } else { Self::Write }
+    }
+}
