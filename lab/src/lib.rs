@@ -10,6 +10,7 @@ pub mod plan;
 pub mod plot;
 pub mod quality;
 pub mod reasoning;
+pub mod report;
 pub mod suite;
 pub mod sweep;
 pub mod table;

@@ -69,6 +69,7 @@ fn what_comes_from_outside_is_text() {
         "ol",
         "p",
         "path",
+        "polyline",
         "rect",
         "section",
         "span",
@@ -118,13 +119,13 @@ fn three_runs_are_small_and_the_same_again() {
         "not a bound",
         "upper bound",
         "exact",
-        "class=\"cell\"",
+        "class=\"n s9\"",
         "there is no KL to show",
         "there is nothing to audit",
         "Sample 1",
         "Text 2",
         "model.kind",
-        "None of the runs has been judged by a suite",
+        "No run has results of a suite",
     ] {
         assert!(first.contains(part), "{part}");
     }
@@ -144,7 +145,7 @@ fn what_is_missing_is_said() {
     report(&lab, &["run", "empty"]).fails(1, &["empty is not a run folder: it has no config.json"]);
     report(&lab, &["run", "--out", "none/report.html"]).fails(1, &["there is no folder none"]);
     report(&lab, &["run", "--out", "empty"]).fails(2, &["--out empty is a folder"]);
-    report(&lab, &["run", "--prompt", ""]).fails(2, &["--prompt is empty"]);
+    report(&lab, &["run", "--prompt", ""]).fails(2, &["--prompt"]);
     report(&lab, &["run", "--data", "none.txt"]).fails(1, &["none.txt"]);
     lab.run(&["report"]).fails(2, &["<RUN>"]);
 
@@ -165,10 +166,12 @@ fn what_is_missing_is_said() {
     assert!(fs::read_dir(lab.0.path()).unwrap().all(|e| !e.unwrap().file_name().to_string_lossy().contains("tmp")));
 
     // Without measuring no weights are needed, and optional parts that are missing are named in the page.
-    lab.run(&["report", "early", "--limit", "0", "--samples", "0"]).succeeds().says("there is no early/metrics.jsonl");
+    lab.run(&["report", "early", "--limit", "0", "--samples", "0"])
+        .succeeds()
+        .says("early: no metrics, hence no curves");
     let early = page(&lab, "report.html");
     for part in [
-        "there is no early/metrics.jsonl",
+        "early: no metrics, hence no curves",
         "early has no sessions.jsonl",
         "Nothing was judged",
         "No run was asked to write",
@@ -176,31 +179,39 @@ fn what_is_missing_is_said() {
         assert!(early.contains(part), "{part}");
     }
 
-    lab.write("early/metrics.jsonl", "");
-    lab.run(&["report", "early", "--limit", "0", "--samples", "0"]).succeeds().says("early/metrics.jsonl is empty");
-
-    // Damaged lines are named, and what can be read is there; data that have gone away take only their part with them.
+    // What cannot be read is named, and takes only its own part with it.
     let metrics = fs::read_to_string(lab.path("run/metrics.jsonl")).unwrap();
     lab.write("run/metrics.jsonl", metrics.replacen("{\"step\":2", "{\"step\"<2", 1));
-    lab.write(
-        "run/suite.jsonl",
-        "{\"set\":\"<ptb>\",\"protocol\":\"elbo\",\"nats_per_token\":1.5,\"perplexity\":3.25e17}\nnonsense\n",
-    );
+    lab.write("run/suite.jsonl", SUITE_LINE);
     fs::rename(lab.path("text.txt"), lab.path("moved.txt")).unwrap();
-    report(&lab, &["run"]).succeeds().says("run/metrics.jsonl:2: a damaged line");
+    report(&lab, &["run"]).succeeds().says("run/metrics.jsonl: line 2, column");
     let damaged = page(&lab, "report.html");
     for part in [
-        "run/metrics.jsonl:2: a damaged line",
-        "run/suite.jsonl:2: a damaged line",
+        "run/metrics.jsonl: line 2, column",
+        "no curves of this run",
         "&lt;ptb&gt;",
         "1.5000",
         "3.2e17",
         "PTB</td><td>MISSING",
-        "Loss against steps",
-        "run: no results, audit and texts: ",
+        "run: no results, audit or texts: ",
         "text.txt",
         "Sample 1",
     ] {
         assert!(damaged.contains(part), "{part}");
     }
+    lab.write("run/metrics.jsonl", metrics);
+    lab.write("run/suite.jsonl", "nonsense\n");
+    report(&lab, &["run"]).succeeds().says("run/suite.jsonl: line 1, column");
+    assert!(page(&lab, "report.html").contains("Loss against steps"));
 }
+
+/// A result of a suite, of a set whose name is markup.
+const SUITE_LINE: &str = concat!(
+    r#"{"key":"k","set":"<ptb>","protocol":"elbo","status":"upper bound","sequences":1,"tokens":1,"bytes":1,"nats":1.5,"nll":1,"#,
+    r#""kl":0.5,"perplexity":3.25e17,"bits_per_byte":1,"mean_sequence_perplexity":1,"files":[],"reading":"","data_sha256":"","#,
+    r#""data_learnt":false,"weights_sha256":"0123456789abcdef","step":6,"seed":0,"tokenizer":"bytes","sequence":32,"samples":1,"#,
+    r#""fast_steps":2,"command":"ltm","version":"","sources":"","device":"cpu","documents":1,"left_out":0,"first_left_out":null,"#,
+    r#""gpt2_tokens":null,"nats_per_token":1.5,"nats_per_token_error":null,"nats_per_token_draw_error":null,"#,
+    r#""perplexity_per_gpt2_token":null,"seconds":1}"#,
+    "\n"
+);

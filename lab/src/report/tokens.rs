@@ -1,6 +1,4 @@
-//! Texts: as models write them, and token by token with their cost.
-
-use super::measure::Reading;
+use super::Reading;
 use ltm::data::Tokenizer;
 use maud::{Markup, html};
 

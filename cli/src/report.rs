@@ -1,0 +1,98 @@
+//! `ltm report`.
+
+use super::output::{note, print, quoted};
+use super::progress::bar;
+use super::{device, threads};
+use engine::{Error, Result};
+use lab::report::{Entry, Measured, Options, page};
+use ltm::checkpoint::write_atomic;
+use std::path::PathBuf;
+
+/// Show runs beside each other in one HTML page
+///
+/// Curves, settings, results, audit, the cost of every token of some validation texts, where the KL goes, and texts that the
+/// runs write, in one file that needs no network and no script. The same runs give the same page.
+#[derive(clap::Args)]
+pub struct Args {
+    /// Folders of runs, of any kind
+    #[arg(required = true, value_name = "RUN")]
+    runs: Vec<PathBuf>,
+    /// The page
+    #[arg(long, value_name = "FILE", default_value = "report.html")]
+    out: PathBuf,
+    /// Text file, token shard or folder of shards to judge all runs by [default: each run's validation text]
+    #[arg(long, value_name = "FILE|DIR")]
+    data: Option<PathBuf>,
+    /// Judge by the first N sequences; 0 judges nothing
+    #[arg(long, value_name = "N", default_value_t = 16)]
+    limit: u64,
+    /// Texts that every run writes
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(..1000))]
+    samples: u32,
+    /// Most tokens of each
+    #[arg(long, value_name = "N", default_value_t = 200, value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..))]
+    tokens: usize,
+    /// What they begin with [default: nothing]
+    #[arg(long, value_name = "TEXT", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    prompt: Option<String>,
+}
+
+pub fn run(args: &Args, threads: Option<usize>, device: device::Choice) -> Result<()> {
+    check_out(args)?;
+    let options = Options {
+        data: args.data.clone(),
+        limit: args.limit,
+        samples: args.samples,
+        tokens: args.tokens,
+        prompt: args.prompt.clone(),
+    };
+    let open = |path: &PathBuf| {
+        Entry::open(path, &options).map_err(|error| error.hint("--limit 0 --samples 0 reports without weights"))
+    };
+    let mut entries = args.runs.iter().map(open).collect::<Result<Vec<_>>>()?;
+    // Bits do not depend on the number of threads, so the first run's does for all.
+    let threads = threads.unwrap_or(entries[0].run.config().train.threads);
+    threads::inside(threads, || {
+        for entry in &mut entries {
+            let bar = bar(1, "{bar:24} {percent}%  {msg}  ETA {eta}");
+            bar.set_message(entry.name.clone());
+            if options.measures() {
+                let measured = device::within(device, |device| {
+                    Measured::new(&options, &entry.run, device, &mut |done, all| {
+                        bar.set_length(all);
+                        bar.set_position(done);
+                    })
+                })?;
+                entry.notes.extend(measured.notes.iter().cloned());
+                entry.measured = Some(measured);
+            }
+            bar.finish_and_clear();
+            entry.notes.iter().for_each(|line| note(format_args!("note: {line}")));
+        }
+        Ok::<(), Error>(())
+    })?;
+    write_atomic(&args.out, page(&options, &entries, &command(args)).as_bytes())?;
+    print(args.out.display())
+}
+
+/// The command that makes this page, without what makes no difference to it.
+fn command(args: &Args) -> String {
+    let mut words = vec!["ltm report".to_string()];
+    words.extend(args.runs.iter().map(|run| quoted(&run.display().to_string())));
+    words.extend(args.data.iter().map(|data| format!("--data {}", quoted(&data.display().to_string()))));
+    words.push(format!("--limit {} --samples {} --tokens {}", args.limit, args.samples, args.tokens));
+    words.extend(args.prompt.iter().map(|prompt| format!("--prompt {}", quoted(prompt))));
+    words.join(" ")
+}
+
+/// The page's place is checked before minutes are spent on measuring.
+fn check_out(args: &Args) -> Result<()> {
+    let out = args.out.display();
+    match args.out.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+        Some(folder) if !folder.is_dir() => {
+            Err(Error::new(format!("cannot write {out}: there is no folder {}", folder.display())))
+        }
+        _ if args.out.is_dir() => Err(Error::usage(format!("--out {out} is a folder: name a file"))),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,134 @@
+use ltm::run::Line;
+
+/// Points of a curve at most: more than a screen shows.
+const POINTS: usize = 300;
+
+/// A step, the mean of several, or a validation.
+#[derive(Clone, Copy, Debug)]
+pub struct Point {
+    /// The step.
+    pub step: f64,
+    /// Training tokens so far.
+    pub tokens: f64,
+    /// Nats per token.
+    pub nll: f64,
+    /// Nats per token.
+    pub kl: f64,
+    /// NLL and KL together.
+    pub loss: f64,
+    /// The loss in bits per byte.
+    pub bits_per_byte: f64,
+}
+
+/// How training went.
+#[derive(Clone, Debug, Default)]
+pub struct History {
+    /// Steps, or means of as many steps as it takes to have few points.
+    pub steps: Vec<Point>,
+    /// Validations.
+    pub validations: Vec<Point>,
+    /// The last step itself.
+    pub last: Option<Point>,
+    /// Seconds that the steps took.
+    pub seconds: f64,
+    /// What went wrong without stopping the run, with the step.
+    pub troubles: Vec<String>,
+}
+
+impl History {
+    /// What the metrics say.
+    pub fn of(lines: &[Line]) -> Self {
+        let mut history = Self::default();
+        let mut tokens = 0.0;
+        for line in lines {
+            let step = line.step();
+            match line {
+                Line::Step(line) => {
+                    tokens += line.tokens as f64;
+                    history.seconds += line.seconds;
+                    let (step, bits_per_byte) = (step as f64, line.bits_per_byte);
+                    history.steps.push(Point {
+                        step,
+                        tokens,
+                        nll: line.nll,
+                        kl: line.kl,
+                        loss: line.loss,
+                        bits_per_byte,
+                    });
+                    let skipped = line.skipped.iter().map(|reason| format!("step {step} was skipped: {reason}"));
+                    history.troubles.extend(skipped);
+                }
+                Line::Validation(line) => {
+                    let (step, bits_per_byte) = (step as f64, line.bits_per_byte);
+                    history.validations.push(Point {
+                        step,
+                        tokens,
+                        nll: line.nll,
+                        kl: line.kl,
+                        loss: line.loss,
+                        bits_per_byte,
+                    });
+                }
+                Line::Trouble(line) => history.troubles.push(format!("step {step}: {}", line.message)),
+            }
+        }
+        history.last = history.steps.last().copied();
+        history.steps = thinned(&history.steps);
+        history
+    }
+}
+
+/// Means of neighbours, so that few points are left.
+fn thinned(points: &[Point]) -> Vec<Point> {
+    let group = points.len().div_ceil(POINTS).max(1);
+    let groups = points.chunks(group).map(|points| {
+        let mean = |of: fn(&Point) -> f64| points.iter().map(of).sum::<f64>() / points.len() as f64;
+        Point {
+            step: mean(|p| p.step),
+            tokens: mean(|p| p.tokens),
+            nll: mean(|p| p.nll),
+            kl: mean(|p| p.kl),
+            loss: mean(|p| p.loss),
+            bits_per_byte: mean(|p| p.bits_per_byte),
+        }
+    });
+    groups.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ltm::json;
+
+    fn step(step: usize, loss: &str, more: &str) -> String {
+        format!(
+            "{{\"step\":{step},\"loss\":{loss},\"nll\":2.0,\"kl\":1.0,\"bits_per_byte\":4.0,\"tokens\":10,\"grad_norm\":1,\"rate\":1,\
+             \"fast_rate\":1,\"seconds\":0.5,\"tokens_per_second\":20{more}}}"
+        )
+    }
+
+    #[test]
+    fn steps_validations_and_troubles_are_told_apart() {
+        let lines = [
+            &step(1, "3.0", ""),
+            "{\"step\":1,\"protocol\":\"elbo\",\"sequences\":4,\"loss\":2.5,\"nll\":2.0,\"kl\":0.5,\"draw_error\":null,\
+             \"bits_per_byte\":3,\"nats_per_sequence\":80}",
+            &step(2, "null", ",\"skipped\":\"not finite\""),
+            "{\"step\":2,\"trouble\":\"latents_ignored\",\"message\":\"the decoder <i>\"}",
+        ];
+        let lines: Vec<Line> = lines.iter().map(|line| json::from_bytes(line).unwrap()).collect();
+        let history = History::of(&lines);
+        assert_eq!(history.steps.iter().map(|p| (p.step, p.tokens)).collect::<Vec<_>>(), [(1.0, 10.0), (2.0, 20.0)]);
+        assert!(history.steps[0].nll == 2.0 && history.steps[1].loss.is_nan() && history.seconds == 1.0);
+        assert_eq!(history.validations.iter().map(|p| (p.tokens, p.loss)).collect::<Vec<_>>(), [(10.0, 2.5)]);
+        assert_eq!(history.troubles, ["step 2 was skipped: not finite", "step 2: the decoder <i>"]);
+    }
+
+    #[test]
+    fn long_courses_are_thinned_to_means() {
+        let line = |i: usize| json::from_bytes(step(i, &i.to_string(), "")).unwrap();
+        let history = History::of(&(1..=1000).map(line).collect::<Vec<_>>());
+        assert_eq!((history.steps.len(), history.steps[0].loss, history.steps[0].tokens), (250, 2.5, 25.0));
+        assert_eq!(history.last.unwrap().loss, 1000.0);
+    }
+}

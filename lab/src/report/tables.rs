@@ -1,0 +1,258 @@
+use super::Entry;
+use super::tokens::shade;
+use crate::audit;
+use crate::eval::{Row, TRAINING_TEXT};
+use crate::plan::Plans;
+use crate::suite::{self, KNOWN, known, published};
+use crate::table::{Align, Column, DASH, Table, digits, nats, or_dash, perplexity, plus_minus, short, si};
+use engine::Device;
+use ltm::config::{Config, ModelKind};
+use ltm::evaluate::Protocol;
+use maud::{Markup, html};
+use std::collections::BTreeSet;
+
+/// A table whose first column names its rows. It scrolls by itself where it is wider than the page.
+fn html_table(caption: &str, columns: &[Column]) -> Markup {
+    shaded_table(caption, columns, &|_, _| None)
+}
+
+/// The same, with a shade for the cells of a row and a column that have one.
+fn shaded_table(caption: &str, columns: &[Column], shade_of: &dyn Fn(usize, usize) -> Option<usize>) -> Markup {
+    let rows = columns.first().map_or(0, |column| column.cells.len());
+    let class = |column: &Column, shade: Option<usize>| {
+        let number = (column.align == Align::Right).then_some("n");
+        shade.map_or(number.map(str::to_string), |shade| Some(format!("n s{shade}")))
+    };
+    html! {
+        div.scroll role="region" aria-label=(caption) tabindex="0" {
+            table {
+                caption { (caption) }
+                thead { tr { @for column in columns { th scope="col" class=[class(column, None)] { (column.name) } } } }
+                tbody {
+                    @for row in 0..rows {
+                        tr {
+                            @for (i, column) in columns.iter().enumerate() {
+                                @if i == 0 {
+                                    th scope="row" class=[class(column, None)] { (column.cells[row]) }
+                                } @else {
+                                    td class=[class(column, shade_of(row, i))] { (column.cells[row]) }
+                                }
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn kind(kind: ModelKind) -> &'static str {
+    match kind {
+        ModelKind::Ltm => "latent thoughts",
+        ModelKind::Ar => "autoregressive baseline",
+        ModelKind::Gpt2 => "GPT-2",
+    }
+}
+
+fn data(entry: &Entry) -> String {
+    match &entry.run.config().data.paths[..] {
+        [] if entry.is_imported => "imported".into(),
+        [] => "embedded corpus".into(),
+        [one] => one.display().to_string(),
+        [first, more @ ..] => format!("{} and {} more", first.display(), more.len()),
+    }
+}
+
+/// What the runs are, how far they came, and what it took.
+pub fn overview(entries: &[Entry]) -> Markup {
+    let last = |entry: &Entry| entry.history.last;
+    let measured =
+        |entry: &Entry, cell: &dyn Fn(&super::Measured) -> String| or_dash(entry.measured.as_ref().map(cell));
+    let step = |entry: &Entry| {
+        let measured = entry.measured.as_ref().map(|measured| measured.step as f64);
+        measured.or(last(entry).map(|last| last.step))
+    };
+    let latents = |entry: &Entry| {
+        let model = &entry.run.config().model;
+        if entry.has_latents() { format!("{} × {}", model.layers, model.latents) } else { "none".into() }
+    };
+    // Weights that came from elsewhere were trained in ways that are not known.
+    let flops = |entry: &Entry| Some(Plans::new(entry.run.config(), &Device::Cpu).ok()?.flops_per_token());
+    let speed = |entry: &Entry| Some(last(entry)?.tokens / entry.history.seconds);
+    let table = Table::of(entries)
+        .left("run", |entry| &entry.name)
+        .left("model", |entry| kind(entry.run.config().model.kind))
+        .right("weights", |entry| measured(entry, &|measured| si(measured.parameters as f64, "")))
+        .right("latents", latents)
+        .right("step", |entry| or_dash(step(entry)))
+        .right("training tokens", |entry| or_dash(last(entry).map(|last| si(last.tokens, ""))))
+        .right("FLOPs/token", |entry| or_dash(last(entry).and_then(|_| flops(entry)).map(|flops| si(flops, ""))))
+        .right("tokens/s", |entry| or_dash(speed(entry).map(|speed| si(speed, ""))))
+        .right("training loss", |entry| or_dash(last(entry).map(|last| digits(last.loss, 4))))
+        .right("validation loss", |entry| or_dash(entry.history.validations.last().map(|last| digits(last.loss, 4))))
+        .left("digest", |entry| measured(entry, &|measured| short(&measured.weights).into()))
+        .left("data", data)
+        .left("program", |entry| or_dash(entry.program.as_ref()));
+    html_table(
+        "Losses are in nats per token, of the last step and the last validation; FLOPs and speed are of training",
+        table.columns(),
+    )
+}
+
+/// The settings in which the runs differ, and all of them.
+pub fn settings(entries: &[Entry]) -> Markup {
+    let rows = Config::settings().iter().map(|setting| {
+        let value = |entry: &Entry| setting.value(entry.run.config());
+        let plain = |entry| value(entry).as_str().map_or_else(|| value(entry).to_string(), str::to_string);
+        (setting.name, entries.iter().map(plain).collect::<Vec<_>>())
+    });
+    let (differing, same): (Vec<_>, Vec<_>) = rows.partition(|(_, values)| values.iter().any(|v| *v != values[0]));
+    let mut table = Table::of(&differing).left("setting", |row| row.0);
+    for (i, entry) in entries.iter().enumerate() {
+        table = table.left(&entry.name, move |row| &row.1[i]);
+    }
+    let common = Table::of(&same).left("setting", |row| row.0).left("value", |row| &row.1[0]);
+    html! {
+        @if !differing.is_empty() {
+            (html_table("Where the runs differ", table.columns()))
+        } @else if entries.len() > 1 {
+            p { "The runs do not differ in any setting." }
+        }
+        details {
+            summary { @if entries.len() > 1 { "What they have in common" } @else { "All settings" } }
+            (html_table("The same in all of them", common.columns()))
+        }
+    }
+}
+
+/// What every protocol says of every run.
+pub fn results(entries: &[Entry]) -> Markup {
+    let rows = entries.iter().filter_map(|entry| Some((entry.name.as_str(), entry.measured.as_ref()?)));
+    let rows: Vec<(&str, &Row)> =
+        rows.flat_map(|(name, measured)| measured.results.iter().map(move |row| (name, row))).collect();
+    let kl = |row: &Row| {
+        let has_kl = !matches!(row.figures.protocol, Protocol::Nll | Protocol::Prefix);
+        or_dash(has_kl.then(|| digits(row.per_sequence(row.figures.kl_or_rest()), 2)))
+    };
+    let mut table = Table::of(&rows)
+        .left("run", |(name, _)| name)
+        .left("protocol", |(_, row)| row.figures.protocol.name())
+        .left("what it is", |(_, row)| row.figures.protocol.status())
+        .right("nats/sequence", |(_, row)| nats(row.nats()))
+        .right("= NLL", |(_, row)| digits(row.per_sequence(row.figures.nll), 2))
+        .right("+ KL", |(_, row)| kl(row))
+        .right("perplexity", |(_, row)| perplexity(row.figures.perplexity))
+        .right("bits/byte", |(_, row)| digits(row.figures.bits_per_byte, 4));
+    if rows.iter().any(|(_, row)| row.above().is_some()) {
+        table = table.right("above the truth", |(_, row)| or_dash(row.above().map(nats)));
+    }
+    html_table("± is one standard error over sequences", table.columns())
+}
+
+/// A set of a suite, with its result where there is one.
+struct Line<'a> {
+    entry: &'a Entry,
+    title: String,
+    result: Option<&'a suite::Entry>,
+    published: String,
+}
+
+impl<'a> Line<'a> {
+    /// All results of a run, and the paper's sets that it has not been judged by.
+    fn of(entry: &'a Entry) -> impl Iterator<Item = Self> {
+        let judged = entry.suite.iter().map(move |result| {
+            let of_set = |protocol: &Protocol| {
+                entry.suite.iter().any(|other| other.set == result.set && other.figures.protocol == *protocol)
+            };
+            let kind = entry.run.config().model.kind;
+            let protocols: Vec<_> = Protocol::of(kind).iter().copied().filter(of_set).collect();
+            let place = protocols.iter().position(|&protocol| protocol == result.figures.protocol);
+            let known = known(&result.set);
+            let title = known.map_or(result.set.clone(), |known| known.title.into());
+            Self {
+                entry,
+                title: if result.data_learnt { format!("{title}, {TRAINING_TEXT}") } else { title },
+                result: Some(result),
+                published: place
+                    .map(|place| published(known.map(|known| known.published), &protocols, place))
+                    .filter(|figures| !figures.is_empty())
+                    .unwrap_or(DASH.into()),
+            }
+        });
+        let is_missing =
+            move |name: &str| !entry.suite.is_empty() && entry.suite.iter().all(|result| result.set != name);
+        let missing = KNOWN.iter().filter(move |known| is_missing(known.name));
+        let missing =
+            missing.map(move |known| Self { entry, title: known.title.into(), result: None, published: DASH.into() });
+        judged.chain(missing)
+    }
+}
+
+/// What `ltm eval --suite` has left in the run folders.
+pub fn suite(entries: &[Entry]) -> Markup {
+    let lines: Vec<Line> = entries.iter().flat_map(Line::of).collect();
+    let table = Table::of(&lines)
+        .left("run", |line| &line.entry.name)
+        .left("set", |line| &line.title)
+        .left("protocol", |line| line.result.map_or("MISSING", |r| r.figures.protocol.name()))
+        .left("what it is", |line| line.result.map_or(DASH, |r| r.figures.protocol.status()))
+        .right("T", |line| or_dash(line.result.and_then(|r| r.fast_steps)))
+        .right("S", |line| or_dash(line.result.map(|r| r.samples)))
+        .right("nats/token", |line| {
+            or_dash(line.result.map(|r| plus_minus(r.nats_per_token, r.nats_per_token_error, 4)))
+        })
+        .right("perplexity", |line| or_dash(line.result.map(|r| perplexity(r.figures.perplexity))))
+        .right("per GPT-2 token", |line| or_dash(line.result.and_then(|r| r.perplexity_per_gpt2_token).map(perplexity)))
+        .right("published", |line| &line.published)
+        .right("bits/byte", |line| or_dash(line.result.map(|r| digits(r.figures.bits_per_byte, 4))))
+        .right("documents", |line| or_dash(line.result.map(|r| r.documents)))
+        .right("after step", |line| or_dash(line.result.map(|r| r.step)))
+        .left("weights", |line| line.result.map_or(DASH, |r| short(&r.weights_sha256)))
+        .right("seed", |line| or_dash(line.result.map(|r| r.seed)));
+    let commands: BTreeSet<&str> =
+        entries.iter().flat_map(|entry| &entry.suite).map(|result| result.command.as_str()).collect();
+    let without: Vec<&str> = entries.iter().filter(|e| e.suite.is_empty()).map(|e| e.name.as_str()).collect();
+    html! {
+        @if lines.is_empty() {
+            p.note { "No run has results of a suite; " code { "ltm eval RUN --suite suite.toml" } " makes them." }
+        } @else {
+            (html_table("± is one standard error over sequences", table.columns()))
+            p.note {
+                "Published figures are perplexities per GPT-2 token: those of the paper's models S, M and L, which are its " code { "fixed" }
+                " as far as the public code shows, so no bounds, and that of an autoregressive model of 76 M parameters (AR), which is exact. "
+                "MISSING marks a set of the paper without a result. "
+                @if !without.is_empty() { "Without results of a suite: " (without.join(", ")) "." }
+            }
+            @for command in commands { p.note { "By " code { (command) } } }
+        }
+    }
+}
+
+/// What every protocol prints at some T.
+pub fn audit(name: &str, rows: &[audit::Row]) -> Markup {
+    let mut table = Table::of(rows)
+        .right("T", |row| row.steps)
+        .right("elbo, a bound", |row| nats(row.elbo.nats()))
+        .right("iwae, a bound", |row| nats(row.iwae.nats()))
+        .right("fixed, NOT a bound", |row| nats(row.fixed.nats()))
+        .right("fixed at fresh noise", |row| nats(row.fixed_at_fresh_noise.nats()))
+        .right("gap", |row| nats(row.gap()));
+    if rows.iter().any(|row| row.elbo.above().is_some()) {
+        table = table
+            .right("elbo above the truth", |row| or_dash(row.elbo.above().map(nats)))
+            .right("fixed above the truth", |row| or_dash(row.fixed.above().map(nats)));
+    }
+    html_table(&format!("{name}: nats per sequence after T fast steps"), table.columns())
+}
+
+/// The KL of every latent, a row per layer, the cells the darker the nearer to `most`.
+pub fn latents(name: &str, kl: &[f64], per_layer: usize, most: f64) -> Markup {
+    let layers: Vec<(usize, &[f64])> = (1..).zip(kl.chunks(per_layer)).collect();
+    let mut table = Table::of(&layers).right("layer", |(number, _)| number);
+    for k in 0..per_layer {
+        table = table.right(format!("latent {}", k + 1), move |(_, kl)| digits(kl[k], 3));
+    }
+    let table = table.right("all", |(_, kl)| digits(kl.iter().sum(), 3));
+    let shade_of = |row: usize, column: usize| Some(shade(*layers[row].1.get(column - 1)?, most));
+    shaded_table(&format!("{name}: KL in nats per sequence"), table.columns(), &shade_of)
+}
