@@ -152,7 +152,7 @@ fn a_browser_shows_the_page_and_asks_for_nothing() {
         let wide = "[...document.querySelectorAll('body *')].filter(e => !e.closest('.scroll') \
                     && e.getBoundingClientRect().right > innerWidth + 1).map(e => e.outerHTML.slice(0, 80)).join()";
         assert_eq!(browser.evaluate(wide).as_str(), Some(""), "at {width}");
-        assert!(browser.evaluate("document.querySelectorAll('figure svg path.line').length").as_u64().unwrap() >= 11);
+        assert!(browser.evaluate("document.querySelectorAll('figure svg polyline').length").as_u64().unwrap() >= 11);
         let picture = browser.call("Page.captureScreenshot", "{\"captureBeyondViewport\":true}");
         keep(&format!("report-{width}.png.base64"), picture["data"].as_str().unwrap());
 
