@@ -331,7 +331,7 @@ pub fn held_out(run: &Run, model: &Loaded) -> Result<Scorable> {
         return Err(Error::usage(format!("{path} was imported and has no validation text: name a text to score")));
     }
     let material = text::material(run.config())?;
-    if material.fingerprint != model.data {
+    if !run.was_trained_on(&model.data, &material) {
         return Err(Error::new(format!(
             "the data have changed since {path} was trained on them (checksum {}, now {}), so their validation text may be \
              training text: put the old ones back, or name unseen text",

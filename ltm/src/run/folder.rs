@@ -1,4 +1,6 @@
+use super::Material;
 use super::metrics::Line;
+use super::record::{Data, Record};
 use crate::checkpoint::{self, Checkpoint};
 use crate::config::{Config, ModelKind, Work};
 use crate::hash::sha256;
@@ -247,6 +249,16 @@ impl Run {
             }
             _ => Ok((latest.checkpoint, latest.warnings)),
         }
+    }
+
+    /// Whether `material` is the data behind a fingerprint of this run's. Where older programs computed it in another way, the
+    /// records tell.
+    pub fn was_trained_on(&self, fingerprint: &str, material: &Material) -> bool {
+        let recorded = |all: Vec<Record>| {
+            let same = |record: &Record| record.data.fingerprint == fingerprint && Data::of(material).is(&record.data);
+            all.iter().any(same)
+        };
+        fingerprint == material.fingerprint || Record::all(&self.path).is_ok_and(recorded)
     }
 
     /// Whether training may go on: imported weights have no optimiser's state.

@@ -1,7 +1,7 @@
 use super::Material;
 use super::folder::{MOMENTS, NewFolder, Run, STATE, State, WEIGHTS};
 use super::metrics::{Line, StepLine, ValidationLine};
-use super::record::{Data, Record};
+use super::record::Record;
 use super::watch::Watch;
 use crate::checkpoint;
 use crate::config::{Config, Work};
@@ -108,13 +108,7 @@ impl Session {
         let mut learner = Learner::new(config, material, device)?;
         if let Some(checkpoint) = &checkpoint {
             let data = State::of(checkpoint)?.data;
-            // A record says the same in a form that outlives the way in which fingerprints are computed.
-            let recorded = || {
-                Record::all(run.path()).is_ok_and(|all| {
-                    all.last().is_some_and(|last| last.data.fingerprint == data && Data::of(material).is(&last.data))
-                })
-            };
-            if data != material.fingerprint && !recorded() {
+            if !run.was_trained_on(&data, material) {
                 return Err(Error::new(format!(
                     "the data have changed since the run began (checksum {data}, now {}): put the old ones back, or begin a new run",
                     material.fingerprint
