@@ -1,348 +1,349 @@
-//! From a graph and the gradients that are wanted to a list of instructions.
+//! From a graph and a request to a list of instructions.
 
 use crate::graph::{Graph, Node, Origin, Phase, Value};
-use crate::liveness::{Place, Temp};
-use crate::plan::{Call, Hoist, Instr, Prepare, Request};
+use crate::instr::{Call, Instr, Place};
+use crate::request::{Hoist, Prepare, Request};
 use crate::store::{Id, Store};
 use engine::{Buffer, Cost, Device, Error, Pass, Result, Spec, Want};
+use std::collections::HashMap;
 
-/// The gradient of a value while planning.
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Grad {
-    None,
-    /// Exactly 1: the root's, and what passes it through.
-    One,
-    At(Place),
+/// What a request comes down to.
+#[derive(Default)]
+pub(crate) struct Draft {
+    /// In an order that respects what depends on what.
+    pub instrs: Vec<Instr<Place>>,
+    /// The values that live in the arena.
+    pub temps: Vec<Spec>,
+    /// Where the values to keep are found.
+    pub kept: Vec<(Value, Id)>,
+    /// Where the wanted gradients are found.
+    pub grads: Vec<(Value, Id)>,
 }
 
-pub(crate) struct Builder<'a> {
+/// Turns `request` on `graph` into instructions.
+pub(crate) fn draft(graph: &Graph, store: &mut Store, request: &Request) -> Result<Draft> {
+    let device = store.device().clone();
+    let known = vec![Known::default(); graph.values.len()];
+    let forms = HashMap::new();
+    let mut b = Builder { graph, request, device, known, one: None, forms, draft: Draft::default() };
+    b.mark_needed(store)?;
+    b.mark_wanted(store)?;
+    b.mark_phases()?;
+    b.mark_ones();
+    b.keep(store);
+    b.forward();
+    b.backward();
+    Ok(b.draft)
+}
+
+/// What is known of a value while planning.
+#[derive(Clone, Copy, Default)]
+struct Known {
+    phase: Phase,
+    /// Where it lives, once computed.
+    place: Option<Place>,
+    /// The root or a kept value depends on it.
+    needed: bool,
+    /// The root depends on it.
+    to_root: bool,
+    /// It depends on a wanted leaf.
+    from_want: bool,
+    /// Its gradient is exactly 1: it is the root, or all ops between it and the root pass the gradient through.
+    one: bool,
+    /// Where its gradient lives, once something has contributed to it.
+    grad: Option<Place>,
+}
+
+struct Builder<'a> {
     graph: &'a Graph,
     request: &'a Request,
     device: Device,
-    pub instrs: Vec<Instr<Place>>,
-    pub temps: Vec<Temp>,
-    /// Where each value lives, once computed.
-    places: Vec<Option<Place>>,
-    phases: Vec<Phase>,
-    /// Values that the root or a kept value needs.
-    needed: Vec<bool>,
-    /// Values with a path to the root.
-    to_root: Vec<bool>,
-    /// Values that depend on a wanted leaf.
-    from_want: Vec<bool>,
-    grad: Vec<Grad>,
+    /// By the number of the value.
+    known: Vec<Known>,
+    /// The number 1, which is the gradient of the root.
     one: Option<Id>,
-    pub kept: Vec<(Value, Id)>,
-    pub grads: Vec<(Value, Id)>,
-    /// What was prepared: of which value, by which op, its number and type, and where it is.
-    forms: Vec<(Value, &'static str, usize, Spec, Place)>,
+    /// Where prepared forms are found: by value, op, number and type.
+    forms: HashMap<(Value, &'static str, usize, Spec), Place>,
+    draft: Draft,
 }
 
 impl<'a> Builder<'a> {
-    pub fn new(graph: &'a Graph, store: &mut Store, request: &'a Request) -> Result<Self> {
-        let n = graph.values.len();
-        let mut b = Self {
-            graph,
-            request,
-            device: store.device().clone(),
-            instrs: Vec::new(),
-            temps: Vec::new(),
-            places: vec![None; n],
-            phases: vec![Phase::Update; n],
-            needed: vec![false; n],
-            to_root: vec![false; n],
-            from_want: vec![false; n],
-            grad: vec![Grad::None; n],
-            one: None,
-            kept: Vec::new(),
-            grads: Vec::new(),
-            forms: Vec::new(),
-        };
-        if let Some(root) = request.root {
-            let spec = graph.spec(root);
-            let leaf = matches!(graph.info(root).origin, Origin::Leaf { .. });
-            if spec.shape.numel() != 1 || !spec.dtype.is_float() || leaf {
-                let name = graph.describe(root);
-                return Err(Error::usage(format!("the root {name} is {spec}, must be one number that an op computed")));
-            }
-            b.one = Some(store.insert(Buffer::from_f64(spec.dtype, &[1], &[1.0])));
-            b.to_root[root.index()] = true;
-        }
-        b.mark(store)?;
-        Ok(b)
+    fn of(&self, v: Value) -> &Known {
+        &self.known[v.index()]
     }
 
-    /// Reachability and phases, leaves' places, and the errors that they can reveal.
-    fn mark(&mut self, store: &mut Store) -> Result<()> {
+    fn of_mut(&mut self, v: Value) -> &mut Known {
+        &mut self.known[v.index()]
+    }
+
+    fn is_leaf(&self, v: Value) -> bool {
+        self.graph.leaf_id(v).is_some()
+    }
+
+    /// What the root and the kept values depend on.
+    fn mark_needed(&mut self, store: &mut Store) -> Result<()> {
         let g = self.graph;
-        for v in self.request.keep.iter().chain(&self.request.root) {
-            self.needed[v.index()] = true;
-        }
-        for node in g.nodes.iter().rev() {
-            let outs = node.out.index()..node.out.index() + node.outs;
-            let (needed, to_root) = (self.needed[outs.clone()].contains(&true), self.to_root[outs].contains(&true));
-            for v in &node.ins {
-                self.needed[v.index()] |= needed;
-                self.to_root[v.index()] |= to_root;
-            }
-        }
-        let accumulate = self.request.accumulate.iter().map(|&(v, id)| (v, Some(id)));
-        for (leaf, id) in self.request.wants.iter().map(|&v| (v, None)).chain(accumulate) {
-            let (name, spec) = (g.describe(leaf), g.spec(leaf));
-            if !matches!(g.info(leaf).origin, Origin::Leaf { .. }) || !spec.dtype.is_float() {
-                return Err(Error::usage(format!("a gradient is wanted for {name}, which is no leaf of floats")));
-            }
-            if !self.to_root[leaf.index()] {
+        if let Some(root) = self.request.root {
+            let spec = g.spec(root);
+            let result = matches!(g.info(root).origin, Origin::Node { output: 0, .. });
+            if spec.shape.numel() != 1 || !spec.dtype.is_float() || !result {
+                let name = g.describe(root);
                 return Err(Error::usage(format!(
-                    "a gradient is wanted for {name}, on which the root does not depend"
+                    "the root {name} is {spec}, must be one number: the result of an op"
                 )));
             }
-            self.from_want[leaf.index()] = true;
-            let id = id.unwrap_or_else(|| store.alloc(spec));
-            self.grads.push((leaf, id));
+            self.one = Some(store.insert(Buffer::from_f64(spec.dtype, &[1], &[1.0])));
+            self.of_mut(root).to_root = true;
         }
-        for (i, info) in g.values.iter().enumerate() {
-            match info.origin {
+        for &v in self.request.keep.iter().chain(&self.request.root) {
+            self.of_mut(v).needed = true;
+        }
+        for node in g.nodes.iter().rev() {
+            let needed = node.outs().any(|v| self.of(v).needed);
+            let to_root = node.outs().any(|v| self.of(v).to_root);
+            for &v in &node.ins {
+                self.of_mut(v).needed |= needed;
+                self.of_mut(v).to_root |= to_root;
+            }
+        }
+        Ok(())
+    }
+
+    /// The wanted leaves and the buffers of their gradients.
+    fn mark_wanted(&mut self, store: &mut Store) -> Result<()> {
+        let accumulate = self.request.accumulate.iter().map(|&(v, id)| (v, Some(id)));
+        for (leaf, id) in self.request.wants.iter().map(|&v| (v, None)).chain(accumulate) {
+            let (name, spec) = (self.graph.describe(leaf), self.graph.spec(leaf));
+            if !self.is_leaf(leaf) || !spec.dtype.is_float() {
+                return Err(Error::usage(format!("a gradient is wanted for {name}, which is no leaf of floats")));
+            }
+            if !self.of(leaf).to_root {
+                let message = format!("a gradient is wanted for {name}, on which the root does not depend");
+                return Err(Error::usage(message));
+            }
+            self.of_mut(leaf).from_want = true;
+            self.draft.grads.push((leaf, id.unwrap_or_else(|| store.alloc(spec))));
+        }
+        Ok(())
+    }
+
+    /// When each value changes, and whether it depends on a wanted leaf.
+    fn mark_phases(&mut self) -> Result<()> {
+        for v in self.graph.all() {
+            match self.graph.info(v).origin {
                 Origin::Leaf { id, phase } => {
-                    self.phases[i] = phase;
-                    self.places[i] = Some(Place::Fixed(id));
+                    self.of_mut(v).phase = phase;
+                    self.of_mut(v).place = Some(Place::Fixed(id));
                 }
                 Origin::Node { node, output } => {
-                    let node = &g.nodes[node];
+                    let node = &self.graph.nodes[node];
                     if output == 0 {
                         self.check_path(node)?;
                     }
-                    self.from_want[i] = node.ins.iter().any(|v| self.from_want[v.index()]);
-                    let phase = node.ins.iter().map(|v| self.phases[v.index()]).max().unwrap_or(Phase::Update);
-                    self.phases[i] = match self.request.hoist {
-                        Hoist::Off if phase == Phase::Batch => Phase::Step,
-                        _ => phase,
-                    };
+                    let phase = node.ins.iter().map(|&v| self.of(v).phase).max().unwrap_or(Phase::Update);
+                    let repeats = self.request.hoist == Hoist::Off && phase == Phase::Batch;
+                    self.of_mut(v).phase = if repeats { Phase::Step } else { phase };
+                    self.of_mut(v).from_want = node.ins.iter().any(|&v| self.of(v).from_want);
                 }
             }
-        }
-        for &v in &self.request.keep {
-            if self.kept.iter().any(|(k, _)| *k == v) {
-                continue;
-            }
-            let id = match g.info(v).origin {
-                Origin::Leaf { id, .. } => id,
-                Origin::Node { .. } => store.alloc(g.spec(v)),
-            };
-            self.kept.push((v, id));
-            self.places[v.index()] = Some(Place::Fixed(id));
         }
         Ok(())
     }
 
     /// A gradient must not stop silently: neither in an input without one nor in a residual.
     fn check_path(&self, node: &Node) -> Result<()> {
-        let on_path = self.to_root[node.out.index()];
-        for (i, &v) in node.ins.iter().enumerate() {
-            if !on_path || !self.from_want[v.index()] {
-                continue;
-            }
+        if !self.of(node.out).to_root {
+            return Ok(());
+        }
+        let reader = format!("{} {}", node.scope, node.op.name());
+        let reader = reader.trim_start();
+        for (i, &v) in node.ins.iter().enumerate().filter(|&(_, &v)| self.of(v).from_want) {
             let what = self.graph.describe(v);
-            let into = format!("{} {}", node.scope, node.op.name());
-            if !node.op.differentiable(i) {
+            let problem = if !node.op.differentiable(i) {
                 let argument = node.op.arguments().get(i).copied().unwrap_or("input");
-                return Err(Error::usage(format!(
-                    "the wanted gradient stops at {}: it has none for {argument} ({what})",
-                    into.trim_start()
-                )));
-            }
-            if matches!(self.graph.info(v).origin, Origin::Node { output: 1.., .. }) {
-                return Err(Error::usage(format!(
-                    "the wanted gradient stops at {what}: it is a residual, and {} reads it",
-                    into.trim_start()
-                )));
-            }
+                format!("{reader}: it has none for {argument} ({what})")
+            } else if matches!(self.graph.info(v).origin, Origin::Node { output: 1.., .. }) {
+                format!("{what}: it is a residual, and {reader} reads it")
+            } else {
+                continue;
+            };
+            return Err(Error::usage(format!("the wanted gradient stops at {problem}")));
         }
         Ok(())
     }
 
-    fn temp(&mut self, spec: Spec) -> Place {
-        self.temps.push(Temp { spec });
-        Place::Temp(self.temps.len() - 1)
+    /// The values whose gradient is exactly 1: the root, and what every op between it and them passes through unshared.
+    fn mark_ones(&mut self) {
+        let g = self.graph;
+        let Some(root) = self.request.root else { return };
+        self.of_mut(root).one = true;
+        let mut uses = vec![0; g.values.len()];
+        for node in g.nodes.iter().filter(|n| self.of(n.out).to_root) {
+            node.ins.iter().for_each(|v| uses[v.index()] += 1);
+        }
+        for node in g.nodes.iter().rev() {
+            let one = self.of(node.out).one;
+            for (i, &v) in node.ins.iter().enumerate().filter(|_| one) {
+                let inner = matches!(g.info(v).origin, Origin::Node { output: 0, .. });
+                self.of_mut(v).one |= inner && node.op.passes_through(i) && uses[v.index()] == 1;
+            }
+        }
     }
 
-    fn in_specs(&self, node: usize) -> Vec<Spec> {
-        self.graph.nodes[node].ins.iter().map(|&v| self.graph.spec(v)).collect()
+    /// Gives the kept values buffers of their own.
+    fn keep(&mut self, store: &mut Store) {
+        for &v in &self.request.keep {
+            if self.draft.kept.iter().any(|(k, _)| *k == v) {
+                continue;
+            }
+            let id = self.graph.leaf_id(v).unwrap_or_else(|| store.alloc(self.graph.spec(v)));
+            self.draft.kept.push((v, id));
+            self.of_mut(v).place = Some(Place::Fixed(id));
+        }
+    }
+
+    fn temp(&mut self, spec: Spec) -> Place {
+        self.draft.temps.push(spec);
+        Place::Temp(self.draft.temps.len() - 1)
+    }
+
+    fn specs(&self, node: &Node) -> Vec<Spec> {
+        node.ins.iter().map(|&v| self.graph.spec(v)).collect()
     }
 
     /// The phase of everything that belongs to the backward pass.
     fn root_phase(&self) -> Phase {
-        self.request.root.map_or(Phase::Update, |r| self.phases[r.index()])
+        self.request.root.map_or(Phase::Update, |r| self.of(r).phase)
     }
 
-    /// Forward instructions in the graph's order; ops that can fuse with their VJP do so where their gradient is 1.
-    pub fn forward(&mut self) {
-        let ones = self.ones();
+    /// Whether the op runs forward and backward in one pass.
+    fn is_fused(&self, node: &Node) -> bool {
+        let out = self.of(node.out);
+        node.op.fuses() && out.one && out.from_want
+    }
+
+    /// Forward instructions in the graph's order.
+    fn forward(&mut self) {
         let g = self.graph;
-        for (n, node) in g.nodes.iter().enumerate() {
-            let range = node.out.index()..node.out.index() + node.outs;
-            if !self.needed[range.clone()].contains(&true) {
+        for node in &g.nodes {
+            if !node.outs().any(|v| self.of(v).needed) {
                 continue;
             }
-            for v in range.clone() {
-                if self.places[v].is_none() {
-                    self.places[v] = Some(self.temp(g.values[v].spec));
+            for v in node.outs() {
+                if self.of(v).place.is_none() {
+                    self.of_mut(v).place = Some(self.temp(g.spec(v)));
                 }
             }
-            let fused = node.op.fuses() && ones[node.out.index()] && self.from_want[node.out.index()];
-            let specs = self.in_specs(n);
-            let mut ins: Vec<_> = node.ins.iter().map(|v| self.places[v.index()]).collect();
-            let outs = range.clone().map(|v| self.places[v]).collect();
-            let (mut wants, mut d_ins) = (Vec::new(), Vec::new());
-            if fused {
-                self.grad[node.out.index()] = Grad::One;
-                for &v in &node.ins {
-                    let (want, place) = self.contribution(v);
-                    wants.push(want);
-                    d_ins.push(place);
-                }
-            }
-            let pass = if fused { Pass::Fused(&wants) } else { Pass::Forward };
-            let (cost, scratch) = (node.op.cost(&specs, pass), node.op.scratch(&self.device, &specs, pass));
-            let call = if fused { Call::Fused(node.op.clone()) } else { Call::Forward(node.op.clone()) };
-            let phase = if fused { self.root_phase() } else { self.phases[node.out.index()] };
-            ins.extend(self.forms(n, pass, phase));
-            let scope = node.scope.clone();
-            self.instrs.push(Instr { call, scope, phase, wants, ins, outs, d_out: None, d_ins, cost, scratch });
+            let mut instr = if self.is_fused(node) {
+                let mut instr = Instr::new(Call::Fused(node.op.clone()), &node.scope, self.root_phase());
+                (instr.wants, instr.d_ins) = node.ins.iter().map(|&v| self.contribution(v)).unzip();
+                instr
+            } else {
+                Instr::new(Call::Forward(node.op.clone()), &node.scope, self.of(node.out).phase)
+            };
+            instr.ins = node.ins.iter().map(|&v| self.of(v).place).collect();
+            instr.outs = node.outs().map(|v| self.of(v).place).collect();
+            self.push(node, instr);
         }
     }
 
-    /// Where a pass finds its inputs' prepared forms: made, once, in the phase in which the input changes.
-    fn forms(&mut self, n: usize, pass: Pass, phase: Phase) -> Vec<Option<Place>> {
-        if self.request.prepare == Prepare::Off {
-            return Vec::new();
-        }
-        let node = &self.graph.nodes[n];
-        let forms = node.op.forms(&self.device, &self.in_specs(n), pass);
-        let mut places = Vec::new();
-        for (number, form) in forms.into_iter().enumerate() {
-            places.push(form.and_then(|form| {
-                let value = node.ins[form.input];
-                let same = |f: &&(Value, &str, usize, Spec, Place)| {
-                    (f.0, f.1, f.2, f.3) == (value, node.op.name(), number, form.spec)
-                };
-                if let Some(known) = self.forms.iter().find(same) {
-                    return Some(known.4);
-                }
-                // What is used as often as it changes is used as it is.
-                if self.phases[value.index()] >= phase {
-                    return None;
-                }
-                let place = self.temp(form.spec);
-                self.forms.push((value, node.op.name(), number, form.spec, place));
-                let bytes = (self.graph.spec(value).bytes() + form.spec.bytes()) as u64;
-                self.instrs.push(Instr {
-                    call: Call::Prepare(node.op.clone(), number),
-                    scope: node.scope.clone(),
-                    phase: self.phases[value.index()],
-                    wants: Vec::new(),
-                    ins: vec![self.places[value.index()]],
-                    outs: vec![Some(place)],
-                    d_out: None,
-                    d_ins: Vec::new(),
-                    cost: Cost { flops: 0, bytes },
-                    scratch: 0,
-                });
-                Some(place)
-            }));
-        }
-        places
-    }
-
-    /// Which values' gradient is exactly 1: the root's, and what every op between it and them passes through unshared.
-    fn ones(&self) -> Vec<bool> {
-        let g = self.graph;
-        let mut uses = vec![0; g.values.len()];
-        for node in g.nodes.iter().filter(|n| self.to_root[n.out.index()]) {
-            node.ins.iter().for_each(|v| uses[v.index()] += 1);
-        }
-        let mut ones = vec![false; g.values.len()];
-        if let Some(root) = self.request.root {
-            ones[root.index()] = uses[root.index()] == 0;
-        }
-        for node in g.nodes.iter().rev() {
-            let one = ones[node.out.index()];
-            for (i, v) in node.ins.iter().enumerate().filter(|_| one) {
-                let inner = matches!(g.info(*v).origin, Origin::Node { output: 0, .. });
-                ones[v.index()] |= inner && node.op.passes_through(i) && uses[v.index()] == 1;
+    /// Adds what an op's pass needs besides its operands, and takes the instruction.
+    fn push(&mut self, node: &Node, mut instr: Instr<Place>) {
+        let pass = match instr.call {
+            Call::Vjp(_) => Pass::Vjp(&instr.wants),
+            Call::Fused(_) => Pass::Fused(&instr.wants),
+            _ => Pass::Forward,
+        };
+        let specs = self.specs(node);
+        instr.cost = node.op.cost(&specs, pass);
+        instr.scratch = node.op.scratch(&self.device, &specs, pass);
+        if self.request.prepare == Prepare::On {
+            for (number, form) in node.op.forms(&self.device, &specs, pass).into_iter().enumerate() {
+                let place = form.and_then(|form| self.form(node, number, node.ins[form.input], form.spec, instr.phase));
+                instr.ins.push(place);
             }
         }
-        ones
+        self.draft.instrs.push(instr);
+    }
+
+    /// Where an instruction of `phase` finds a prepared form: made once, in the phase in which the input changes.
+    fn form(&mut self, node: &Node, number: usize, input: Value, spec: Spec, phase: Phase) -> Option<Place> {
+        let key = (input, node.op.name(), number, spec);
+        if let Some(&place) = self.forms.get(&key) {
+            return Some(place);
+        }
+        // What is used as often as it changes is used as it is.
+        let Known { phase: changes, place: input_place, .. } = *self.of(input);
+        if changes >= phase {
+            return None;
+        }
+        let place = self.temp(spec);
+        self.forms.insert(key, place);
+        let bytes = (self.graph.spec(input).bytes() + spec.bytes()) as u64;
+        self.draft.instrs.push(Instr {
+            ins: vec![input_place],
+            outs: vec![Some(place)],
+            cost: Cost { flops: 0, bytes },
+            ..Instr::new(Call::Prepare(node.op.clone(), number), &node.scope, changes)
+        });
+        Some(place)
     }
 
     /// Books one more contribution to the gradient of `v`.
     fn contribution(&mut self, v: Value) -> (Want, Option<Place>) {
-        if !self.from_want[v.index()] {
+        let Known { from_want, grad, .. } = *self.of(v);
+        if !from_want {
             return (Want::Skip, None);
         }
-        let wanted = self.grads.iter().find(|(leaf, _)| *leaf == v).map(|(_, id)| *id);
-        match self.grad[v.index()] {
-            Grad::At(place) => (Want::Add, Some(place)),
-            Grad::One => unreachable!("a gradient of one has one contribution"),
-            Grad::None => {
-                let place = wanted.map_or_else(|| self.temp(self.graph.spec(v)), Place::Fixed);
-                self.grad[v.index()] = Grad::At(place);
-                let add = self.request.accumulate.iter().any(|(leaf, _)| *leaf == v);
-                (if add { Want::Add } else { Want::Write }, Some(place))
-            }
+        if grad.is_some() {
+            return (Want::Add, grad);
         }
+        let own = self.draft.grads.iter().find(|(leaf, _)| *leaf == v).map(|(_, id)| Place::Fixed(*id));
+        let place = own.unwrap_or_else(|| self.temp(self.graph.spec(v)));
+        self.of_mut(v).grad = Some(place);
+        let add = self.request.accumulate.iter().any(|(leaf, _)| *leaf == v);
+        (if add { Want::Add } else { Want::Write }, Some(place))
     }
 
     /// VJPs in the reverse of the graph's order.
-    pub fn backward(&mut self) {
-        let ones = self.ones();
-        let root = self.request.root.expect("a root to differentiate");
-        if self.grad[root.index()] == Grad::None {
-            self.grad[root.index()] = Grad::One;
-        }
-        let fused: Vec<bool> = ones.iter().zip(&self.from_want).map(|(&o, &w)| o && w).collect();
-        for (n, node) in self.graph.nodes.iter().enumerate().rev() {
-            let out = node.out.index();
-            if !self.from_want[out] || !self.to_root[out] || (node.op.fuses() && fused[out]) {
+    fn backward(&mut self) {
+        let one = self.one.map(Place::Fixed);
+        for node in self.graph.nodes.iter().rev() {
+            let out = *self.of(node.out);
+            if !out.from_want || !out.to_root || self.is_fused(node) {
                 continue;
             }
-            let d_out = match self.grad[out] {
-                Grad::None => continue,
-                Grad::One => Place::Fixed(self.one.expect("a root has a one")),
-                Grad::At(place) => place,
-            };
+            let Some(d_out) = out.grad.or(one.filter(|_| out.one)) else { continue };
             // An input that stands at several places gets one call per place: two mutable views of one gradient cannot be.
-            let mut left: Vec<usize> = (0..node.ins.len()).filter(|&i| self.from_want[node.ins[i].index()]).collect();
+            let mut left: Vec<usize> = (0..node.ins.len()).filter(|&i| self.of(node.ins[i]).from_want).collect();
             while !left.is_empty() {
                 let (mut now, mut later) = (Vec::new(), Vec::new());
                 for i in left {
                     let repeated = now.iter().any(|&j: &usize| node.ins[j] == node.ins[i]);
                     if repeated { later.push(i) } else { now.push(i) }
                 }
-                self.vjp(n, d_out, &now, &ones);
+                self.vjp(node, d_out, &now);
                 left = later;
             }
         }
     }
 
-    fn vjp(&mut self, n: usize, d_out: Place, inputs: &[usize], ones: &[bool]) {
-        let node = &self.graph.nodes[n];
+    /// The gradients of these inputs.
+    fn vjp(&mut self, node: &Node, d_out: Place, inputs: &[usize]) {
         let mut wants = vec![Want::Skip; node.ins.len()];
         let mut d_ins = vec![None; node.ins.len()];
-        let mut aliased = false;
+        let mut moved = false;
         for &i in inputs {
             let v = node.ins[i];
-            if ones[v.index()] {
-                self.grad[v.index()] = Grad::One;
+            if self.of(v).one {
                 continue;
             }
             // The gradient moves on in place: nobody else reads d_out after this op.
-            let leaf = matches!(self.graph.info(v).origin, Origin::Leaf { .. });
             let repeated = node.ins.iter().filter(|&&w| w == v).count() > 1;
-            let fresh = self.grad[v.index()] == Grad::None && matches!(d_out, Place::Temp(_));
-            if node.op.passes_through(i) && fresh && !leaf && !repeated && !aliased {
-                self.grad[v.index()] = Grad::At(d_out);
-                aliased = true;
+            let fresh = self.of(v).grad.is_none() && matches!(d_out, Place::Temp(_));
+            if node.op.passes_through(i) && fresh && !self.is_leaf(v) && !repeated && !moved {
+                self.of_mut(v).grad = Some(d_out);
+                moved = true;
                 continue;
             }
             (wants[i], d_ins[i]) = self.contribution(v);
@@ -351,19 +352,10 @@ impl<'a> Builder<'a> {
             return;
         }
         let reads = node.op.reads(&wants);
-        let specs = self.in_specs(n);
-        let ins = node
-            .ins
-            .iter()
-            .enumerate()
-            .map(|(i, v)| (reads.ins >> i & 1 == 1).then(|| self.places[v.index()]).flatten());
-        let outs =
-            (0..node.outs).map(|i| (reads.outs >> i & 1 == 1).then(|| self.places[node.out.index() + i]).flatten());
-        let (mut ins, outs): (Vec<_>, _) = (ins.collect(), outs.collect());
-        ins.extend(self.forms(n, Pass::Vjp(&wants), self.root_phase()));
-        let (cost, scratch) =
-            (node.op.cost(&specs, Pass::Vjp(&wants)), node.op.scratch(&self.device, &specs, Pass::Vjp(&wants)));
-        let (call, scope, phase) = (Call::Vjp(node.op.clone()), node.scope.clone(), self.root_phase());
-        self.instrs.push(Instr { call, scope, phase, wants, ins, outs, d_out: Some(d_out), d_ins, cost, scratch });
+        let place = |bits: u16, (i, v): (usize, Value)| (bits >> i & 1 == 1).then(|| self.of(v).place).flatten();
+        let ins = node.ins.iter().copied().enumerate().map(|input| place(reads.ins, input)).collect();
+        let outs = node.outs().enumerate().map(|output| place(reads.outs, output)).collect();
+        let call = Instr::new(Call::Vjp(node.op.clone()), &node.scope, self.root_phase());
+        self.push(node, Instr { wants, ins, outs, d_out: Some(d_out), d_ins, ..call });
     }
 }

@@ -1,7 +1,10 @@
 use crate::Id;
-use engine::{Error, Op, Result, Spec};
+use engine::{Error, Op, Output, Result, Spec};
 use std::panic::Location;
 use std::sync::Arc;
+
+/// The most inputs and the most outputs that an op may have: [`Reads`](engine::Reads) holds a bit for each.
+pub(crate) const MOST: usize = u16::BITS as usize;
 
 /// A symbolic tensor of a [`Graph`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -14,14 +17,20 @@ impl Value {
 }
 
 /// How often something changes, hence how often what depends on it must be computed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Phase {
-    /// When the weights change: packing, casts, position tables.
+    /// Once per weight update: weights, and constants.
+    #[default]
     Update,
-    /// With every batch: what depends on tokens only.
+    /// Once per batch: the data.
     Batch,
-    /// With every step: what depends on latents or noise.
+    /// At every step: what moves while weights and data stay.
     Step,
+}
+
+impl Phase {
+    /// All phases in their order.
+    pub const ALL: [Self; 3] = [Self::Update, Self::Batch, Self::Step];
 }
 
 #[derive(Debug)]
@@ -32,6 +41,12 @@ pub(crate) struct Node {
     pub out: Value,
     pub outs: usize,
     pub scope: String,
+}
+
+impl Node {
+    pub fn outs(&self) -> impl Iterator<Item = Value> + use<> {
+        (self.out.0..self.out.0 + self.outs as u32).map(Value)
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -48,20 +63,6 @@ pub(crate) struct Info {
 }
 
 /// Ops recorded on symbolic values; shapes are checked here, numbers come later.
-///
-/// ```
-/// use autograd::gradcheck::Projection;
-/// use autograd::{Graph, Phase, Store};
-/// use engine::{DType, Device, Spec};
-///
-/// let mut store = Store::new(Device::Cpu);
-/// let spec = Spec::new(DType::F32, &[4]);
-/// let mut g = Graph::new();
-/// g.scope("head");
-/// let x = g.leaf("x", spec, Phase::Batch, store.alloc(spec));
-/// let error = g.apply(Projection { seed: 1 }, &[x]).unwrap_err().to_string();
-/// assert!(error.starts_with("projection in head: takes one input of f64 (recorded at "), "{error}");
-/// ```
 #[derive(Debug, Default)]
 pub struct Graph {
     pub(crate) nodes: Vec<Node>,
@@ -75,14 +76,14 @@ impl Graph {
         Self::default()
     }
 
-    /// Names the part of the model that the following ops belong to, for plans and errors.
+    /// Names the part of the graph that the following ops belong to, for plans and errors.
     pub fn scope(&mut self, name: impl Into<String>) {
         self.scope = name.into();
     }
 
     /// An input: the buffer `id` of the store, which changes as often as `phase` says.
-    pub fn leaf(&mut self, name: impl Into<String>, spec: Spec, phase: Phase, id: Id) -> Value {
-        self.push(Info { name: name.into(), spec, origin: Origin::Leaf { id, phase } })
+    pub fn leaf(&mut self, name: impl Into<String>, phase: Phase, id: Id) -> Value {
+        self.push(Info { name: name.into(), spec: id.spec(), origin: Origin::Leaf { id, phase } })
     }
 
     /// Records `op` on `ins` and returns its result.
@@ -102,7 +103,11 @@ impl Graph {
     pub fn apply_shared(&mut self, op: Arc<dyn Op>, ins: &[Value]) -> Result<Value> {
         let specs: Vec<Spec> = ins.iter().map(|&v| self.spec(v)).collect();
         let caller = Location::caller();
-        let outputs = op.infer(&specs).map_err(|e| {
+        let few = |outputs: Vec<Output>| match ins.len().max(outputs.len()) {
+            ..=MOST => Ok(outputs),
+            many => Err(Error::usage(format!("has {many} inputs or outputs, must have at most {MOST}"))),
+        };
+        let outputs = op.infer(&specs).and_then(few).map_err(|e| {
             let scope = if self.scope.is_empty() { String::new() } else { format!(" in {}", self.scope) };
             Error::usage(format!("{}{scope}: {e} (recorded at {}:{})", op.name(), caller.file(), caller.line()))
         })?;
@@ -125,8 +130,7 @@ impl Graph {
     pub fn output(&self, value: Value, name: &str) -> Value {
         let Origin::Node { node, .. } = self.info(value).origin else { panic!("a leaf has no output {name}") };
         let node = &self.nodes[node];
-        (0..node.outs as u32)
-            .map(|i| Value(node.out.0 + i))
+        node.outs()
             .find(|&v| self.info(v).name == name)
             .unwrap_or_else(|| panic!("{} has no output {name}", node.op.name()))
     }
@@ -140,7 +144,6 @@ impl Graph {
         &self.values[value.index()]
     }
 
-    /// `layers.0 rmsnorm.rstd` or the leaf's name.
     /// Every value, in the order recorded.
     pub(crate) fn all(&self) -> impl Iterator<Item = Value> {
         (0..self.values.len() as u32).map(Value)
@@ -154,6 +157,7 @@ impl Graph {
         }
     }
 
+    /// The leaf's name, or scope, op and output, e.g. `layers.0 rmsnorm.rstd`.
     pub(crate) fn describe(&self, value: Value) -> String {
         let info = self.info(value);
         match info.origin {

@@ -1,22 +1,32 @@
 use engine::{Buffer, Device, Error, Result, Spec, bytes_text};
 
-/// Names one buffer of a [`Store`].
+/// Names one buffer of a [`Store`] and says what it holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Id(pub(crate) u32);
+pub struct Id {
+    pub(crate) number: u32,
+    spec: Spec,
+}
 
-/// All memory that outlives an instruction: weights, latents, gradients, and the arena of slots that plans share.
+impl Id {
+    /// Type and shape of the buffer.
+    pub fn spec(self) -> Spec {
+        self.spec
+    }
+}
+
+/// All memory that outlives an instruction: the graphs' leaves, gradients, and the arena of slots that plans share.
 ///
-/// Graphs bind their leaves to ids, so several graphs (training, evaluation, decoding) work on the same weights.
+/// Graphs bind their leaves to ids, so that several graphs can work on the same weights.
 #[derive(Debug, Default)]
 pub struct Store {
     device: Device,
     buffers: Vec<Buffer>,
-    /// Slots that any plan may use while it runs, with their sizes in bytes.
-    pub(crate) arena: Vec<(Id, usize)>,
+    /// Slots that any plan may use while it runs: the numbers of their buffers, and their sizes in bytes.
+    arena: Vec<(u32, usize)>,
     /// The plan whose values the arena holds.
     pub(crate) tenant: u64,
     pub(crate) scratch: Buffer,
-    /// Why the device had no room for one of the buffers. From then on none is asked for.
+    /// Why the device had no room for a buffer. From then on the store asks for no more memory.
     refused: Option<Error>,
 }
 
@@ -31,30 +41,28 @@ impl Store {
         &self.device
     }
 
-    /// A new buffer of zeros. Whether a device had room for all of them is what [`ready`](Self::ready) says.
+    /// A new buffer of zeros. [`ready`](Self::ready) says whether the device had room for all of them.
     pub fn alloc(&mut self, spec: Spec) -> Id {
         let mut buffer = self.room(spec.bytes());
         buffer.respec(spec);
-        self.push(buffer)
+        Id { number: self.push(buffer), spec }
     }
 
-    /// Takes a buffer in, to the store's device.
+    /// Takes a buffer in and moves it to the store's device.
     pub fn insert(&mut self, buffer: Buffer) -> Id {
-        match self.device {
-            Device::Cpu => self.push(buffer),
-            Device::Cuda(_) => {
-                let mut moved = self.room(buffer.spec().bytes());
-                moved.respec(buffer.spec());
-                moved.copy_from(&buffer);
-                self.push(moved)
-            }
+        let spec = buffer.spec();
+        if let Device::Cpu = self.device {
+            return Id { number: self.push(buffer), spec };
         }
+        let id = self.alloc(spec);
+        self.get_mut(id).copy_from(&buffer);
+        id
     }
 
-    /// Whether the device had room for everything. To be asked when all plans are made and before one is run.
+    /// Whether the device had room for everything. Ask when all plans are made and before the first one runs.
     ///
     /// # Errors
-    /// How much is needed in all, and how much there is.
+    /// If it had not: how much is needed in all, and how much there is.
     pub fn ready(&self) -> Result<()> {
         let Some(refused) = &self.refused else { return Ok(()) };
         let Device::Cuda(gpu) = &self.device else {
@@ -69,12 +77,12 @@ impl Store {
         )))
     }
 
-    fn push(&mut self, buffer: Buffer) -> Id {
+    fn push(&mut self, buffer: Buffer) -> u32 {
         self.buffers.push(buffer);
-        Id((self.buffers.len() - 1) as u32)
+        (self.buffers.len() - 1) as u32
     }
 
-    /// Memory on the device, or what stands for it.
+    /// Memory on the device, or what stands for it if there is none.
     fn room(&mut self, bytes: usize) -> Buffer {
         if self.refused.is_none() {
             match Buffer::with_capacity_on(&self.device, bytes) {
@@ -91,12 +99,12 @@ impl Store {
 
     /// The buffer called `id`.
     pub fn get(&self, id: Id) -> &Buffer {
-        &self.buffers[id.0 as usize]
+        &self.buffers[id.number as usize]
     }
 
     /// The buffer called `id`, to be changed.
     pub fn get_mut(&mut self, id: Id) -> &mut Buffer {
-        &mut self.buffers[id.0 as usize]
+        &mut self.buffers[id.number as usize]
     }
 
     /// Copies the elements of one buffer to another of the same spec.
@@ -104,14 +112,9 @@ impl Store {
     /// # Panics
     /// If the specs differ, or both are the same buffer.
     pub fn copy(&mut self, from: Id, to: Id) {
-        let found = self.buffers.get_disjoint_mut([from.0 as usize, to.0 as usize]);
+        let found = self.buffers.get_disjoint_mut([from.number as usize, to.number as usize]);
         let [from, to] = found.expect("two buffers of this store");
         to.copy_from(from);
-    }
-
-    /// All buffers, in the order in which they came.
-    pub fn ids(&self) -> impl Iterator<Item = Id> {
-        (0..self.buffers.len() as u32).map(Id)
     }
 
     /// Bytes held by all buffers, the arena and the scratch memory.
@@ -119,31 +122,44 @@ impl Store {
         self.all().map(Buffer::capacity).sum()
     }
 
+    /// Takes a buffer out, for an instruction that writes it.
     pub(crate) fn take(&mut self, id: Id) -> Buffer {
-        std::mem::take(self.get_mut(id))
+        let mut buffer = std::mem::take(self.get_mut(id));
+        // A slot of the arena holds many values in turn.
+        buffer.respec(id.spec);
+        buffer
     }
 
+    /// Puts a buffer back.
     pub(crate) fn put(&mut self, id: Id, buffer: Buffer) {
         *self.get_mut(id) = buffer;
     }
 
+    /// The arena's slots by their sizes in bytes.
+    pub(crate) fn slots(&self) -> impl Iterator<Item = usize> {
+        self.arena.iter().map(|(_, bytes)| *bytes)
+    }
+
+    /// Slot number `slot` of the arena, holding a `spec`.
+    pub(crate) fn slot(&self, slot: usize, spec: Spec) -> Id {
+        Id { number: self.arena[slot].0, spec }
+    }
+
     /// Makes slot number `slot` of the arena hold at least `bytes` bytes.
-    pub(crate) fn grow_slot(&mut self, slot: usize, bytes: usize) -> Id {
+    pub(crate) fn grow_slot(&mut self, slot: usize, bytes: usize) {
         if slot == self.arena.len() {
             let buffer = self.room(bytes);
-            let id = self.push(buffer);
-            self.arena.push((id, bytes));
+            let number = self.push(buffer);
+            self.arena.push((number, bytes));
         } else if self.arena[slot].1 < bytes {
-            let id = self.arena[slot].0;
             self.arena[slot].1 = bytes;
+            let number = self.arena[slot].0 as usize;
             // The old memory goes before the new comes.
-            self.take(id);
-            let buffer = self.room(bytes);
-            self.put(id, buffer);
+            self.buffers[number] = Buffer::empty();
+            self.buffers[number] = self.room(bytes);
             // What other plans kept there is gone.
             self.tenant = 0;
         }
-        self.arena[slot].0
     }
 
     /// Makes the scratch memory at least `bytes` bytes large.

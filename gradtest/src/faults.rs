@@ -1,10 +1,11 @@
 //! Wrong gradients, planted to see whether the check finds them: one that finds nothing proves nothing.
 
-use crate::property::Cases;
-use crate::strategies::Point;
-use autograd::gradcheck::{Failure, Options, check_op};
+use crate::point::points;
+use crate::property::first_failure;
+use autograd::gradcheck::Failure;
 use engine::{Buffer, Context, Cost, DType, Device, Op, Output, Pass, Reads, Result, Spec, Want};
-use kernels::case::Sizes;
+use kernels::case::Case;
+use proptest::strategy::Strategy;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -24,45 +25,32 @@ pub enum Fault {
     OffByOne,
     /// Written where it should be added.
     NotAccumulated,
-    /// A mean over rows in the place of a sum.
+    /// A mean over rows in place of a sum.
     MeanForSum,
     /// Every row is the first; of one row, every element.
     FirstForAll,
-    /// From the residuals of an earlier forward pass; of an op that keeps none, from an earlier pass's inputs.
+    /// From the residuals of an earlier forward pass; if the op keeps none, from an earlier pass's inputs.
     Stale,
-    /// One op only: the VJP is that of another op, made for the same sizes.
-    VjpOf {
-        /// Name of the op that has the fault.
-        op: &'static str,
-        /// What is wrong.
-        name: &'static str,
-        /// The op whose VJP it is.
-        other: fn(&Sizes) -> Arc<dyn Op>,
-    },
-    /// One op only: the VJP sees its inputs changed so.
-    Sees {
-        /// Name of the op that has the fault.
-        op: &'static str,
-        /// What is wrong.
-        name: &'static str,
-        /// Changes the inputs.
-        change: fn(&mut [Buffer]),
-    },
-    /// One op only: the gradient is changed so, knowing the inputs, the result and its gradient.
-    Changes {
-        /// Name of the op that has the fault.
-        op: &'static str,
-        /// What is wrong.
-        name: &'static str,
-        /// Number of the input whose gradient is wrong.
-        input: usize,
-        /// Changes the gradient.
-        change: Change,
-    },
+    /// Its first number is wrong by half if no other gradient is wanted.
+    Alone,
+    /// It is off by a thousandth if it is written while another gradient is added.
+    Mixed,
+    /// The fused pass is off by a millionth.
+    Fused,
+    /// The op says wrongly that it passes the result's gradient on.
+    PassedThrough,
+    /// The op says that there is a gradient, and that it is zero.
+    Invented,
+    /// The VJP is that of another op.
+    VjpOf(Arc<dyn Op>),
+    /// The VJP sees the inputs changed by this function.
+    Sees(fn(&mut [Buffer])),
+    /// This function changes the gradient.
+    Changes(Change),
 }
 
-/// The faults that any op can have.
-pub const GENERIC: &[Fault] = &[
+/// The faults that any gradient can have.
+pub const GENERIC: [Fault; 8] = [
     Fault::Sign,
     Fault::Transposed,
     Fault::MissingTerm,
@@ -74,27 +62,14 @@ pub const GENERIC: &[Fault] = &[
 ];
 
 impl Fault {
-    /// What is wrong, in a few words.
-    pub fn name(&self) -> &'static str {
-        match self {
-            Self::Sign => "sign",
-            Self::Transposed => "transposed",
-            Self::MissingTerm => "missing term",
-            Self::OffByOne => "off by one",
-            Self::NotAccumulated => "not accumulated",
-            Self::MeanForSum => "mean for sum",
-            Self::FirstForAll => "first for all",
-            Self::Stale => "stale",
-            Self::VjpOf { name, .. } | Self::Sees { name, .. } | Self::Changes { name, .. } => name,
-        }
+    /// Plants the fault into the gradient of input number `input` of a case.
+    pub fn plant(self, input: usize, case: Case) -> Case {
+        self.watched(input, case, Arc::default())
     }
 
-    /// The op that alone can have it.
-    pub fn op(&self) -> Option<&'static str> {
-        match self {
-            Self::VjpOf { op, .. } | Self::Sees { op, .. } | Self::Changes { op, .. } => Some(op),
-            _ => None,
-        }
+    /// Plants the fault, which then says in `struck` whether it changed a gradient.
+    fn watched(self, input: usize, case: Case, struck: Arc<AtomicBool>) -> Case {
+        Case { op: Box::new(Faulty { op: case.op, input, fault: self, struck }), ..case }
     }
 }
 
@@ -103,120 +78,116 @@ impl Fault {
 pub enum Outcome {
     /// The check found it.
     Caught,
-    /// It changed gradients, and the check passed.
-    Survived,
     /// It changed no gradient at any point: there was nothing to find.
     Harmless,
 }
 
 /// A fault, where it was planted, and what became of it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Planted {
-    /// Name of the op.
-    pub op: &'static str,
     /// Name of the input whose gradient was wrong.
     pub input: &'static str,
-    /// Name of the fault.
-    pub fault: &'static str,
+    /// The fault.
+    pub fault: Fault,
     /// What became of it.
     pub outcome: Outcome,
 }
 
-/// Plants `fault` into the gradient of input `input` of case number `k` and checks it at `points` until it is found.
-pub(crate) fn try_out(cases: Cases, k: usize, input: usize, fault: &Fault, points: &[Point]) -> Outcome {
-    let mut struck = false;
-    for point in points {
-        let Some(case) = cases(&point.sizes).into_iter().nth(k) else { continue };
-        let ins = point.buffers(&case);
-        let faulty = Faulty::new(case.op, input, fault.clone(), &point.sizes);
-        let result = check_op(&faulty, &ins, &Options { seed: point.seed, ..Options::default() });
-        struck |= faulty.struck.load(Ordering::Relaxed);
-        if let Err(Failure::Wrong(_)) = result {
-            return Outcome::Caught;
+/// Plants every fault of [`GENERIC`] into every differentiable input of an op, and says which the check finds at the points
+/// of [`gradients`](crate::gradients).
+///
+/// # Errors
+/// A fault that changed a gradient and was not found.
+pub fn planted_faults(cases: impl Strategy<Value = Case>) -> std::result::Result<Vec<Planted>, String> {
+    let mut all = Vec::new();
+    let typical = crate::point::drawn(points(&cases)).next().ok_or("no cases were asked for")?;
+    for (i, input) in typical.inputs() {
+        for fault in GENERIC {
+            let struck = Arc::<AtomicBool>::default();
+            let plant = |case| fault.clone().watched(i, case, struck.clone());
+            let outcome = match first_failure((&cases).prop_map(plant)) {
+                Some(Failure::Wrong(_)) => Outcome::Caught,
+                _ if !struck.load(Ordering::Relaxed) => Outcome::Harmless,
+                _ => return Err(format!("the planted fault {fault:?} in the gradient of {input} was not found")),
+            };
+            all.push(Planted { input, fault, outcome });
         }
     }
-    if struck { Outcome::Survived } else { Outcome::Harmless }
+    Ok(all)
 }
 
-/// An op with a fault in its VJP. It neither fuses nor passes gradients through, so that central differences must find it.
+/// An op with a fault in the gradient of one input. As a rule it neither fuses nor passes gradients through, so that central
+/// differences must find the fault.
 #[derive(Debug)]
-pub struct Faulty {
+struct Faulty {
     op: Box<dyn Op>,
     input: usize,
     fault: Fault,
-    other: Option<Arc<dyn Op>>,
     /// Whether a gradient was wrong yet.
-    struck: AtomicBool,
+    struck: Arc<AtomicBool>,
 }
 
 impl Faulty {
-    /// `op`, made for these sizes, with `fault` in the gradient of input number `input`.
-    pub fn new(op: Box<dyn Op>, input: usize, fault: Fault, sizes: &Sizes) -> Self {
-        let other = if let Fault::VjpOf { other, .. } = &fault { Some(other(sizes)) } else { None };
-        Self { op, input, fault, other, struck: AtomicBool::new(false) }
+    /// Wants for the faulty input alone.
+    fn alone(&self, inputs: usize) -> Vec<Want> {
+        (0..inputs).map(|i| if i == self.input { Want::Write } else { Want::Skip }).collect()
     }
 
-    /// The inputs or residuals that the faulty VJP sees, if not the true ones.
-    fn seen(&self, cx: &mut Context, ins: &[&Buffer]) -> Option<(Vec<Buffer>, Option<Vec<Buffer>>)> {
+    /// The inputs and outputs that the faulty VJP sees, where they are not the true ones.
+    fn seen(&self, cx: &mut Context, ins: &[&Buffer]) -> (Option<Vec<Buffer>>, Option<Vec<Buffer>>) {
         let mut changed: Vec<Buffer> = ins.iter().map(|&b| b.clone()).collect();
         match &self.fault {
-            Fault::Sees { change, .. } => {
+            Fault::Sees(change) => {
                 change(&mut changed);
-                Some((changed, None))
+                (Some(changed), None)
             }
             Fault::Stale => {
                 changed.iter_mut().for_each(earlier);
-                let wants: Vec<Want> = (0..ins.len()).map(|i| self.only(i, Want::Write)).collect();
-                if self.op.reads(&wants).outs == 0 {
-                    return Some((changed, None));
+                if self.op.reads(&self.alone(ins.len())).outs == 0 {
+                    return (Some(changed), None);
                 }
                 let specs: Vec<Spec> = ins.iter().map(|b| b.spec()).collect();
-                let outputs = self.op.infer(&specs).ok()?;
+                let outputs = self.op.infer(&specs).expect("the op took them before");
                 let mut outs: Vec<Buffer> = outputs.iter().map(|o| Buffer::new(o.spec)).collect();
                 self.op.forward(cx, &changed.iter().collect::<Vec<_>>(), &mut outs);
-                Some((ins.iter().map(|&b| b.clone()).collect(), Some(outs)))
+                (None, Some(outs))
             }
-            _ => None,
+            _ => (None, None),
         }
     }
 
-    fn only(&self, i: usize, want: Want) -> Want {
-        if i == self.input { want } else { Want::Skip }
-    }
-
     /// The gradient of the faulty input as `op` has it.
-    fn gradient(&self, op: &dyn Op, cx: &mut Context, ins: &[&Buffer], outs: &[&Buffer], d_out: &Buffer) -> Buffer {
-        let wants: Vec<Want> = (0..ins.len()).map(|i| self.only(i, Want::Write)).collect();
-        let mut d_ins: Vec<Buffer> = ins
-            .iter()
-            .enumerate()
-            .map(|(i, b)| if i == self.input { Buffer::new(b.spec()) } else { Buffer::empty() })
-            .collect();
-        op.vjp(cx, &wants, ins, outs, d_out, &mut d_ins);
-        d_ins.swap_remove(self.input)
+    fn gradient(&self, op: &dyn Op, cx: &mut Context, ins: &[&Buffer], outs: &[&Buffer], d_out: &Buffer) -> Vec<f64> {
+        let mut d_ins: Vec<Buffer> = ins.iter().map(|_| Buffer::empty()).collect();
+        d_ins[self.input] = Buffer::new(ins[self.input].spec());
+        op.vjp(cx, &self.alone(ins.len()), ins, outs, d_out, &mut d_ins);
+        d_ins[self.input].to_f64()
     }
 
-    fn distort(&self, ins: &[&Buffer], outs: &[&Buffer], d_out: &Buffer, g: &mut [f64]) {
+    fn distort(&self, wants: &[Want], ins: &[&Buffer], outs: &[&Buffer], d_out: &Buffer, g: &mut [f64]) {
         let shape = ins[self.input].shape();
         let (rows, width) = (shape.rows(), shape.last());
+        let row = if rows > 1 { width } else { 1 };
         match &self.fault {
             Fault::Sign => g.iter_mut().for_each(|x| *x = -*x),
             Fault::Transposed => {
                 let old = g.to_vec();
                 g.iter_mut().enumerate().for_each(|(k, x)| *x = old[k % rows * width + k / rows]);
             }
-            Fault::OffByOne => g.rotate_right(if rows > 1 { width } else { 1 }),
+            Fault::OffByOne => g.rotate_right(row),
             Fault::MeanForSum => {
                 let n = rows.max(d_out.shape().rows()) as f64;
                 g.iter_mut().for_each(|x| *x /= n);
             }
             Fault::FirstForAll => {
-                let first = g[..if rows > 1 { width } else { 1 }].to_vec();
-                g.chunks_mut(first.len()).for_each(|row| row.copy_from_slice(&first));
+                let first = g[..row].to_vec();
+                g.chunks_mut(row).for_each(|row| row.copy_from_slice(&first));
             }
-            Fault::Changes { change, input, .. } if *input == self.input => {
-                change(ins, outs, d_out.as_slice(), g);
+            Fault::Alone if wants.iter().filter(|want| want.is_wanted()).count() == 1 => g[0] *= 1.5,
+            Fault::Mixed if wants[self.input] == Want::Write && wants.contains(&Want::Add) => {
+                g.iter_mut().for_each(|x| *x += 1e-3);
             }
+            Fault::Changes(change) => change(ins, outs, d_out.as_slice(), g),
             _ => {}
         }
     }
@@ -246,15 +217,37 @@ impl Op for Faulty {
     }
 
     fn differentiable(&self, i: usize) -> bool {
-        self.op.differentiable(i)
+        self.op.differentiable(i) || matches!(self.fault, Fault::Invented) && i == self.input
     }
 
     fn reads(&self, _: &[Want]) -> Reads {
         Reads { ins: u16::MAX, outs: u16::MAX }
     }
 
+    fn passes_through(&self, i: usize) -> bool {
+        matches!(self.fault, Fault::PassedThrough) && i == self.input
+    }
+
+    fn fuses(&self) -> bool {
+        matches!(self.fault, Fault::Fused) && self.op.fuses()
+    }
+
     fn forward(&self, cx: &mut Context, ins: &[&Buffer], outs: &mut [Buffer]) {
         self.op.forward(cx, ins, outs);
+    }
+
+    fn forward_vjp(
+        &self,
+        cx: &mut Context,
+        wants: &[Want],
+        ins: &[&Buffer],
+        outs: &mut [Buffer],
+        d_ins: &mut [Buffer],
+    ) {
+        self.op.forward_vjp(cx, wants, ins, outs, d_ins);
+        if wants[self.input].is_wanted() {
+            d_ins[self.input].as_mut_slice::<f64>()[0] *= 1.0 + 1e-6;
+        }
     }
 
     fn vjp(
@@ -274,20 +267,22 @@ impl Op for Faulty {
         if !want.is_wanted() {
             return;
         }
-        let right = self.gradient(&*self.op, cx, ins, outs, d_out).to_f64();
-        let mut d_seen = d_out.clone();
-        if let (Fault::MissingTerm, Some(last)) = (&self.fault, d_seen.as_mut_slice::<f64>().last_mut()) {
-            *last = 0.0;
-        }
-        let seen = self.seen(cx, ins);
-        let (ins_seen, outs_seen): (Vec<&Buffer>, Vec<&Buffer>) = match &seen {
-            None => (ins.to_vec(), outs.to_vec()),
-            Some((ins, None)) => (ins.iter().collect(), outs.to_vec()),
-            Some((ins, Some(outs))) => (ins.iter().collect(), outs.iter().collect()),
+        let (right, wrong) = if let Fault::Invented = self.fault {
+            (Vec::new(), vec![0.0; ins[self.input].len()])
+        } else {
+            let mut d_seen = d_out.clone();
+            if let (Fault::MissingTerm, Some(last)) = (&self.fault, d_seen.as_mut_slice::<f64>().last_mut()) {
+                *last = 0.0;
+            }
+            let (ins_seen, outs_seen) = self.seen(cx, ins);
+            let ins_seen = ins_seen.as_ref().map_or(ins.to_vec(), |ins| ins.iter().collect());
+            let outs_seen = outs_seen.as_ref().map_or(outs.to_vec(), |outs| outs.iter().collect());
+            let op = if let Fault::VjpOf(other) = &self.fault { &**other } else { &*self.op };
+            let right = self.gradient(&*self.op, cx, ins, outs, d_out);
+            let mut wrong = self.gradient(op, cx, &ins_seen, &outs_seen, &d_seen);
+            self.distort(wants, ins, outs, d_out, &mut wrong);
+            (right, wrong)
         };
-        let op = self.other.as_deref().unwrap_or(&*self.op);
-        let mut wrong = self.gradient(op, cx, &ins_seen, &outs_seen, &d_seen).to_f64();
-        self.distort(ins, outs, d_out, &mut wrong);
         let forgets = matches!(self.fault, Fault::NotAccumulated);
         if wrong != right || (forgets && want == Want::Add) {
             self.struck.store(true, Ordering::Relaxed);
@@ -300,10 +295,11 @@ impl Op for Faulty {
     fn scratch(&self, device: &Device, ins: &[Spec], pass: Pass) -> usize {
         let (Pass::Vjp(wants) | Pass::Fused(wants)) = pass else { return self.op.scratch(device, ins, pass) };
         // Each gradient is computed alone as well, and the forward pass once more.
-        let alone: Vec<Want> = (0..wants.len()).map(|i| self.only(i, Want::Write)).collect();
-        let ops = [Some(&*self.op), self.other.as_deref()];
-        let passes = [Pass::Vjp(wants), Pass::Vjp(&alone), Pass::Forward];
-        ops.iter().flatten().flat_map(|op| passes.map(|p| op.scratch(device, ins, p))).max().unwrap_or(0)
+        let alone = self.alone(wants.len());
+        let passes = [pass, Pass::Vjp(wants), Pass::Vjp(&alone), Pass::Forward];
+        let other = if let Fault::VjpOf(other) = &self.fault { Some(&**other) } else { None };
+        let ops = std::iter::once(&*self.op).chain(other);
+        ops.flat_map(|op| passes.map(|p| op.scratch(device, ins, p))).max().unwrap_or(0)
     }
 
     fn cost(&self, ins: &[Spec], pass: Pass) -> Cost {

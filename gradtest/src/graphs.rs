@@ -1,16 +1,59 @@
 //! Random graphs of ops.
 
-use crate::property::Cases;
-use crate::strategies::{Point, points, subsets};
+use crate::point::{Draw, draws, runner};
+use crate::property::Summary;
+use crate::registry::sizes;
 use autograd::gradcheck::{Failure, Options, Projection, Report, check_graph};
 use autograd::{Graph, Phase, Store, Value};
 use engine::{DType, Device, Op, Result};
 use kernels::add::Add;
-use kernels::case::Input;
+use kernels::case::{Case, Input};
+use kernels::registry::ROOMS;
 use proptest::collection::vec;
 use proptest::prelude::*;
+use proptest::test_runner::{TestCaseError, TestError};
+use std::cell::RefCell;
 use std::fmt::Write;
 use std::sync::Arc;
+
+/// Checks an op among those of the registry in 256 random graphs: gradients of random subsets of leaves against central
+/// differences, and the same bits for each leaf alone, without hoisting and with prepared forms ([`check_graph`]).
+///
+/// # Errors
+/// The wrong gradient and the smallest graph that shows it.
+pub fn random_graphs(cases: impl Strategy<Value = Case>) -> std::result::Result<Summary, String> {
+    let summary = RefCell::new(Summary::default());
+    let result = runner().run(&recipes(cases), |recipe| {
+        let mut report = recipe.check().map_err(|e| TestCaseError::fail(e.to_string()))?;
+        // Leaves have the names of the arguments, and numbers.
+        for name in &mut report.certified {
+            name.truncate(name.trim_end_matches(|c: char| c.is_ascii_digit()).len());
+        }
+        summary.borrow_mut().take(&report);
+        Ok(())
+    });
+    match result {
+        Ok(()) => Ok(summary.into_inner()),
+        Err(TestError::Abort(reason)) => Err(reason.to_string()),
+        Err(TestError::Fail(reason, recipe)) => match recipe.build() {
+            Ok(built) => Err(format!("{}\nsmallest graph:{}", reason.message(), built.listing)),
+            Err(e) => Err(format!("{}\n{e}", reason.message())),
+        },
+    }
+}
+
+/// An op of the palette, and the inputs of its case.
+#[derive(Clone, Debug)]
+struct Kind {
+    op: Arc<dyn Op>,
+    ins: Vec<Input>,
+}
+
+impl From<Case> for Kind {
+    fn from(case: Case) -> Self {
+        Self { op: Arc::from(case.op), ins: case.ins }
+    }
+}
 
 /// One op of a graph: which, and where each input comes from.
 #[derive(Clone, Copy, Debug)]
@@ -19,65 +62,60 @@ struct Step {
     wires: [u8; 4],
 }
 
-/// How to build a graph from any palette of ops. Shrinks towards fewer ops, the palette's first, each on leaves of its own.
+/// How to build a graph. Shrinks towards fewer ops: the op that is tested, on leaves of its own.
 #[derive(Clone, Debug)]
-pub struct Recipe {
-    point: Point,
+struct Recipe {
+    tested: Kind,
+    /// The ops of the registry that have a gradient.
+    others: Vec<Kind>,
+    draw: Draw,
     steps: Vec<Step>,
+    /// Which leaves are wanted, from the first on, again and again.
     wants: Vec<bool>,
 }
 
-/// Subsets of leaves repeat after so many.
-const LEAVES: usize = 16;
-
 /// Recipes of up to seven ops.
-pub fn recipes() -> impl Strategy<Value = Recipe> {
+fn recipes(cases: impl Strategy<Value = Case>) -> impl Strategy<Value = Recipe> {
     let step = (any::<u16>(), any::<[u8; 4]>()).prop_map(|(op, wires)| Step { op, wires });
-    (vec(step, 1..8), subsets(LEAVES), points()).prop_map(|(steps, wants, point)| Recipe { point, steps, wants })
+    (vec(step, 1..8), vec(any::<bool>(), 16), cases, sizes(), draws()).prop_map(|(steps, wants, case, sizes, draw)| {
+        let others = ROOMS.iter().flat_map(|room| (room.cases)(&sizes)).map(Kind::from);
+        let others = others.filter(|kind| (0..kind.ins.len()).any(|i| kind.op.differentiable(i))).collect();
+        Recipe { tested: case.into(), others, draw, steps, wants }
+    })
 }
 
 /// A graph with numbers in its leaves.
-#[derive(Debug)]
-pub struct Built {
-    /// The graph.
-    pub graph: Graph,
-    /// The numbers.
-    pub store: Store,
+struct Built {
+    graph: Graph,
+    store: Store,
     /// One number: random projections of all results that nothing else reads, added up.
-    pub root: Value,
+    root: Value,
     /// The leaves that have a gradient.
-    pub leaves: Vec<Value>,
+    leaves: Vec<Value>,
     /// The ops, a line each, with the numbers of the values that they read.
-    pub listing: String,
-}
-
-struct Kind {
-    op: Arc<dyn Op>,
-    ins: Vec<Input>,
+    listing: String,
 }
 
 impl Recipe {
-    /// Records the graph with the ops of `palette`. An input that has a gradient is wired to an earlier value of its shape, if
-    /// there is one, or is a new leaf; other inputs are leaves.
-    ///
-    /// # Errors
-    /// If an op refuses what its own cases say it takes.
-    pub fn build(&self, palette: &[Cases]) -> Result<Built> {
-        let kinds = |cases: &Cases| -> Vec<Kind> {
-            let kinds = cases(&self.point.sizes).into_iter().map(|case| Kind { op: Arc::from(case.op), ins: case.ins });
-            kinds.filter(|kind| (0..kind.ins.len()).any(|i| kind.op.differentiable(i))).collect()
-        };
-        let first: Vec<Kind> = palette.iter().take(1).flat_map(kinds).collect();
-        let all: Vec<Kind> = palette.iter().flat_map(kinds).collect();
-        let (mut g, mut store) = (Graph::new(), Store::new(Device::Cpu));
+    /// Records the graph. An input that has a gradient is an earlier value of its shape, a projection of an earlier value onto
+    /// its shape, or a new leaf; other inputs are leaves.
+    fn build(&self) -> Result<Built> {
+        let mut g = Graph::new();
+        let mut store = Store::new(Device::Cpu);
         let (mut pool, mut leaves, mut ends): (Vec<Value>, Vec<Value>, Vec<Value>) = Default::default();
         let mut listing = String::new();
         let mut inputs = 0;
+        let mut apply = |g: &mut Graph, op: Arc<dyn Op>, ins: &[Value]| {
+            let out = g.apply_shared(op.clone(), ins)?;
+            let specs: Vec<String> = ins.iter().map(|&v| format!("{v:?} {}", g.spec(v))).collect();
+            let line = format!("{out:?} {} = {}({})", g.spec(out), op.name(), specs.join(", "));
+            write!(listing, "\n  {line}").expect("a string");
+            Result::Ok(out)
+        };
         for step in &self.steps {
-            // One op in four is the palette's first: it is what the graphs are made for.
-            let (quarter, pick) = (step.op % 4 == 0, usize::from(step.op / 4));
-            let kinds = if quarter && !first.is_empty() { &first } else { &all };
-            let kind = &kinds[pick % kinds.len()];
+            // One op in four is the one that the graphs are made for.
+            let (tested, pick) = (step.op % 4 == 0, usize::from(step.op / 4));
+            let kind = if tested { &self.tested } else { &self.others[pick % self.others.len()] };
             let mut ins = Vec::new();
             for (i, input) in kind.ins.iter().enumerate() {
                 let wire = usize::from(step.wires[i % 4]);
@@ -85,14 +123,26 @@ impl Recipe {
                 let spec = input.spec(DType::F64);
                 let fitting: Vec<Value> =
                     pool.iter().copied().filter(|&v| differentiable && g.spec(v) == spec).collect();
-                if let Some(&value) = fitting.get((wire % (fitting.len() + 1)).wrapping_sub(1)) {
+                // What other choices shrink to comes first: a leaf.
+                let choices = 1 + fitting.len() + usize::from(differentiable && !pool.is_empty());
+                let value = match wire % choices {
+                    0 => None,
+                    k if k <= fitting.len() => Some(fitting[k - 1]),
+                    _ => {
+                        let from = pool[wire / choices % pool.len()];
+                        ends.retain(|&v| v != from);
+                        let projection = Projection { seed: wire as u64, shape: spec.shape };
+                        Some(apply(&mut g, Arc::new(projection), &[from])?)
+                    }
+                };
+                if let Some(value) = value {
                     ends.retain(|&v| v != value);
                     ins.push(value);
                     continue;
                 }
-                let phase = [Phase::Step, Phase::Batch, Phase::Update][wire / 8 % 3];
-                let id = store.insert(self.point.buffer(inputs, input));
-                let leaf = g.leaf(format!("{}{inputs}", kind.op.arguments()[i]), spec, phase, id);
+                let phase = Phase::ALL[2 - wire / 8 % 3];
+                let id = store.insert(self.draw.buffer(inputs, input));
+                let leaf = g.leaf(format!("{}{inputs}", kind.op.arguments()[i]), phase, id);
                 inputs += 1;
                 if differentiable {
                     pool.push(leaf);
@@ -100,16 +150,13 @@ impl Recipe {
                 }
                 ins.push(leaf);
             }
-            let out = g.apply_shared(kind.op.clone(), &ins)?;
-            let specs: Vec<String> = ins.iter().map(|&v| format!("{v:?} {}", g.spec(v))).collect();
-            let line = format!("{out:?} {} = {}({})", g.spec(out), kind.op.name(), specs.join(", "));
-            write!(listing, "\n  {line}").expect("a string");
+            let out = apply(&mut g, kind.op.clone(), &ins)?;
             pool.push(out);
             ends.push(out);
         }
         let mut root: Option<Value> = None;
         for (&end, seed) in ends.iter().zip(0..) {
-            let number = g.apply(Projection { seed }, &[end])?;
+            let number = g.apply(Projection::new(seed), &[end])?;
             root = Some(match root {
                 Some(root) => g.apply(Add, &[root, number])?,
                 None => number,
@@ -119,17 +166,14 @@ impl Recipe {
     }
 
     /// Builds the graph and checks the gradients of some of its leaves.
-    ///
-    /// # Errors
-    /// Those of [`build`](Self::build) and [`check_graph`].
-    pub fn check(&self, palette: &[Cases]) -> std::result::Result<Report, Failure> {
-        let Built { graph, mut store, root, leaves, .. } = self.build(palette)?;
-        let mut wants: Vec<Value> =
-            leaves.iter().zip(self.wants.iter().cycle()).filter(|(_, wanted)| **wanted).map(|(&v, _)| v).collect();
+    fn check(&self) -> std::result::Result<Report, Failure> {
+        let Built { graph, mut store, root, leaves, .. } = self.build()?;
+        let wanted = leaves.iter().zip(self.wants.iter().cycle()).filter(|(_, wanted)| **wanted);
+        let mut wants: Vec<Value> = wanted.map(|(&leaf, _)| leaf).collect();
         if wants.is_empty() {
             wants.push(leaves[0]);
         }
-        let options = Options { seed: self.point.seed, entrywise: 6, ..Options::default() };
+        let options = Options { seed: self.draw.seed, entrywise: 6, ..Options::default() };
         check_graph(&graph, &mut store, root, &wants, &options)
     }
 }

@@ -1,36 +1,52 @@
 //! Property-based tests of gradients, for the ops of this project and for anybody's own.
 //!
-//! `autograd::gradcheck` checks a gradient at one point. This crate draws the points: sizes, values with special ones among
+//! `autograd::gradcheck` checks a gradient at one point. This crate draws the points: shapes, values with special ones among
 //! them (zeros, equal entries, ties, huge and tiny magnitudes), subsets of wanted inputs, and whole random graphs of ops. What
-//! fails shrinks to the smallest shapes and values. It is a crate of its own so that the library does not depend on proptest.
+//! fails shrinks to the smallest shapes and values.
 //!
-//! `examples/own_op` is the guide: an op from outside the workspace, and how a mistake in its gradient is found.
-//!
-//! One line makes all tests of an op, here of GELU; each test is a function too:
+//! Whoever brings an op says on which inputs to try it, by a strategy of [`Case`]s. One line makes all tests of the op:
 //!
 //! ```
-//! gradtest::property_tests!(gelu, kernels::gelu::cases);
+//! use gradtest::{Case, Fill, Input, Strategy, shapes};
+//! use kernels::gelu::Gelu;
 //!
-//! let summary = gradtest::gradients(kernels::gelu::cases)?;
-//! assert_eq!(summary.by_op["gelu"].cases, 256);
+//! fn cases() -> impl Strategy<Value = Case> {
+//!     shapes(3, 6).prop_map(|dims| Case::new("any shape", Gelu, vec![Input::new(&dims, Fill::NORMAL)]))
+//! }
+//!
+//! gradtest::property_tests!(gelu, cases());
+//!
+//! // Each test is a function too.
+//! let summary = gradtest::gradients(cases())?;
+//! assert_eq!(summary.cases, 256);
 //! assert!(summary.worst < 1e-6);
 //! # Ok::<(), String>(())
 //! ```
+//!
+//! `examples/own_op` is the guide: an op from outside the workspace, and how a mistake in its gradient is found.
 
 #![forbid(unsafe_code)]
 
-pub mod faults;
-pub mod graphs;
+mod faults;
+mod graphs;
+mod point;
 mod property;
+mod registry;
 pub mod strategies;
 
-pub use property::{Cases, Summary, Tried, gradients, planted_faults, random_graphs};
+pub use faults::{Change, Fault, GENERIC, Outcome, Planted, planted_faults};
+pub use graphs::random_graphs;
+pub use kernels::case::{Case, Fill, Input};
+pub use property::{Summary, first_failure, gradients};
+pub use proptest::strategy::Strategy;
+pub use registry::{Entry, registry, sizes};
+pub use strategies::shapes;
 
-/// Turns an op into its full set of property tests: `property_tests!(name, cases)`, where `cases` is a
-/// [`Cases`] like those of the rooms of `kernels`, writes a module `name` with the tests
+/// Turns an op into its full set of property tests: `property_tests!(name, cases)`, where `cases` is a strategy of
+/// [`Case`]s, writes a module `name` with the tests
 ///
 /// - `gradients`: every gradient for every subset of wanted inputs at 256 random points;
-/// - `random_graphs`: the op among all others in 256 random graphs;
+/// - `random_graphs`: the op among the registry's in 256 random graphs;
 /// - `planted_faults`: faults planted into its gradient, each of which must be found.
 #[macro_export]
 macro_rules! property_tests {
@@ -51,7 +67,7 @@ macro_rules! property_tests {
 
             #[test]
             fn planted_faults() {
-                $crate::planted_faults($cases, &[]).unwrap_or_else(|e| panic!("{e}"));
+                $crate::planted_faults($cases).unwrap_or_else(|e| panic!("{e}"));
             }
         }
     };

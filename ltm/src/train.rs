@@ -207,7 +207,7 @@ impl Trainer {
     fn find_non_finite(&mut self, batch: &Batch, fast_rate: f64, step: u64) -> Result<String> {
         let store = &mut self.store;
         self.slow.clear(store);
-        let describe = |e: &NonFinite| match e.sample(batch.samples.len(), self.config.model.seq) {
+        let describe = |e: &NonFinite| match row_of(e, batch.samples.len(), self.config.model.seq) {
             Some(row) => format!("{}, sample {} (row {row} of the batch)", e.place, batch.samples[row].id),
             None => format!("{}, a value that all samples share", e.place),
         };
@@ -276,6 +276,18 @@ impl Trainer {
         self.step = step;
         Ok(())
     }
+}
+
+/// The row of the batch that a bad number belongs to, if its value has a row per sample or per token.
+fn row_of(bad: &NonFinite, batch: usize, sequence: usize) -> Option<usize> {
+    let dims = bad.shape.dims();
+    let per_sample = match dims {
+        [first, _, _, ..] if *first == batch => bad.shape.numel() / batch,
+        [first, second] if *first == batch && *second == sequence => sequence,
+        [rows] if *rows == batch * sequence => sequence,
+        _ => return None,
+    };
+    Some(bad.index / per_sample)
 }
 
 /// Writes parameters as safetensors, split and named as the reference does.

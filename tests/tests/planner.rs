@@ -29,7 +29,7 @@ fn build(store: &mut Store, choices: &[(u8, u8, u8, u8)]) -> Built {
     };
     let mut leaf = |name: &str, dims: &[usize], phase: Phase, site: u32, g: &mut Graph| {
         let id = store.insert(random(dims, site));
-        g.leaf(name, Spec::new(DType::F64, dims), phase, id)
+        g.leaf(name, phase, id)
     };
     let a = leaf("a", &[3, 4], Phase::Batch, 0, &mut g);
     let b = leaf("b", &[3, 4], Phase::Step, 1, &mut g);
@@ -136,14 +136,14 @@ fn what_cannot_be_planned_is_refused_in_a_line() {
     assert!(no_leaf.contains("no leaf"), "{no_leaf}");
     let mut g = Graph::new();
     let id = store.insert(Buffer::new(SPEC));
-    let (x, unused) = (g.leaf("x", SPEC, Phase::Step, id), g.leaf("unused", SPEC, Phase::Step, id));
+    let (x, unused) = (g.leaf("x", Phase::Step, id), g.leaf("unused", Phase::Step, id));
     let y = g.apply(Sum, &[x]).unwrap();
     let request = Request { root: Some(y), wants: vec![unused], ..Request::default() };
     let error = Plan::new(&g, &mut store, &request).unwrap_err().to_string();
     assert!(error.contains("unused") && error.contains("does not depend"), "{error}");
     // A residual on a wanted path: the gradient must not stop there in silence.
     let gain_id = store.insert(Buffer::new(Spec::new(DType::F64, &[4])));
-    let gain = g.leaf("gain", Spec::new(DType::F64, &[4]), Phase::Update, gain_id);
+    let gain = g.leaf("gain", Phase::Update, gain_id);
     let normed = g.apply(RmsNorm { eps: 0.1 }, &[x, gain]).unwrap();
     let rstd = g.output(normed, "rstd");
     let root = g.apply(Sum, &[rstd]).unwrap();

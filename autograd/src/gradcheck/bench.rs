@@ -5,7 +5,7 @@ use std::borrow::Cow;
 
 static EMPTY: &Buffer = &Buffer::empty();
 
-/// An op with its inputs, ready to be called outside a graph.
+/// An op that is ready to be called outside a graph. Inputs may be in host memory; results stay on the op's device.
 pub struct Bench<'a> {
     op: &'a dyn Op,
     device: Device,
@@ -14,22 +14,14 @@ pub struct Bench<'a> {
 }
 
 impl<'a> Bench<'a> {
-    /// Prepares `op` for these inputs on the CPU.
+    /// Prepares `op` on `device` for inputs of these types and shapes.
     ///
     /// # Panics
-    /// If the op refuses them.
-    pub fn new(op: &'a dyn Op, ins: &[Buffer]) -> Self {
-        Self::on(&Device::Cpu, op, ins)
-    }
-
-    /// Prepares `op` for these inputs on `device`, where the results stay. Inputs may be in host memory.
-    ///
-    /// # Panics
-    /// If the op refuses the inputs or the device has no room.
-    pub fn on(device: &Device, op: &'a dyn Op, ins: &[Buffer]) -> Self {
+    /// If the device has no room.
+    pub fn new(device: &Device, op: &'a dyn Op, ins: &[Buffer]) -> Self {
         let specs: Vec<Spec> = ins.iter().map(Buffer::spec).collect();
-        let wants: Vec<Want> =
-            (0..ins.len()).map(|i| if op.differentiable(i) { Want::Write } else { Want::Skip }).collect();
+        let want = |i| if op.differentiable(i) { Want::Write } else { Want::Skip };
+        let wants: Vec<Want> = (0..ins.len()).map(want).collect();
         let passes = [Pass::Forward, Pass::Vjp(&wants), Pass::Fused(&wants)];
         let passes = if op.fuses() { &passes[..] } else { &passes[..2] };
         let scratch = passes.iter().map(|&p| op.scratch(device, &specs, p)).max().unwrap_or(0);
@@ -42,15 +34,15 @@ impl<'a> Bench<'a> {
     /// # Panics
     /// If the op refuses the inputs.
     pub fn forward(&mut self, ins: &[Buffer]) -> Vec<Buffer> {
-        let outputs = self.op.infer(&self.specs).unwrap_or_else(|e| panic!("{}: {e}", self.op.name()));
-        let mut outs: Vec<Buffer> = outputs.iter().map(|o| garbage(&self.device, o.spec)).collect();
+        let mut outs = self.outs();
         let ins = self.placed(ins);
-        let ins: Vec<&Buffer> = ins.iter().map(|b| &**b).collect();
-        self.op.forward(&mut Context { device: &self.device, scratch: &mut self.scratch }, &ins, &mut outs);
+        let mut cx = Context { device: &self.device, scratch: &mut self.scratch };
+        self.op.forward(&mut cx, &all(&ins), &mut outs);
         outs
     }
 
-    /// The gradients of the wanted inputs; `into` gives what `Add` adds to.
+    /// The gradients of the wanted inputs; `into` gives what `Add` adds to. The op gets no input and no output that it says
+    /// it does not read.
     pub fn vjp(
         &mut self,
         wants: &[Want],
@@ -60,16 +52,10 @@ impl<'a> Bench<'a> {
         into: &[Buffer],
     ) -> Vec<Buffer> {
         let reads = self.op.reads(wants);
-        // What the op says it does not read, it does not get.
-        fn read<'b>(buffers: &'b [Cow<Buffer>], bits: u16) -> Vec<&'b Buffer> {
-            buffers.iter().enumerate().map(|(i, b)| if bits >> i & 1 == 1 { &**b } else { EMPTY }).collect()
-        }
-        let (ins, outs) = (self.placed(ins), self.placed(outs));
-        let (ins, outs) = (read(&ins, reads.ins), read(&outs, reads.outs));
-        let d_out = self.place(d_out);
+        let (ins, outs, d_out) = (self.placed(ins), self.placed(outs), self.place(d_out));
         let mut d_ins = self.gradients(wants, into);
         let mut cx = Context { device: &self.device, scratch: &mut self.scratch };
-        self.op.vjp(&mut cx, wants, &ins, &outs, &d_out, &mut d_ins);
+        self.op.vjp(&mut cx, wants, &some(&ins, reads.ins), &some(&outs, reads.outs), &d_out, &mut d_ins);
         d_ins
     }
 
@@ -78,26 +64,26 @@ impl<'a> Bench<'a> {
     /// # Panics
     /// If the op has none.
     pub fn forward_vjp(&mut self, wants: &[Want], ins: &[Buffer], into: &[Buffer]) -> (Vec<Buffer>, Vec<Buffer>) {
-        let outputs = self.op.infer(&self.specs).unwrap_or_else(|e| panic!("{}: {e}", self.op.name()));
-        let mut outs: Vec<Buffer> = outputs.iter().map(|o| garbage(&self.device, o.spec)).collect();
+        let mut outs = self.outs();
         let mut d_ins = self.gradients(wants, into);
         let ins = self.placed(ins);
-        let ins: Vec<&Buffer> = ins.iter().map(|b| &**b).collect();
         let mut cx = Context { device: &self.device, scratch: &mut self.scratch };
-        self.op.forward_vjp(&mut cx, wants, &ins, &mut outs, &mut d_ins);
+        self.op.forward_vjp(&mut cx, wants, &all(&ins), &mut outs, &mut d_ins);
         (outs, d_ins)
     }
 
+    fn outs(&self) -> Vec<Buffer> {
+        let outputs = self.op.infer(&self.specs).unwrap_or_else(|e| panic!("{}: {e}", self.op.name()));
+        outputs.iter().map(|o| garbage(&self.device, o.spec)).collect()
+    }
+
     fn gradients(&self, wants: &[Want], into: &[Buffer]) -> Vec<Buffer> {
-        wants
-            .iter()
-            .enumerate()
-            .map(|(i, want)| match want {
-                Want::Skip => Buffer::empty(),
-                Want::Write => garbage(&self.device, self.specs[i]),
-                Want::Add => self.place(&into[i]).into_owned(),
-            })
-            .collect()
+        let gradient = |(i, want): (usize, &Want)| match want {
+            Want::Skip => Buffer::empty(),
+            Want::Write => garbage(&self.device, self.specs[i]),
+            Want::Add => self.place(&into[i]).into_owned(),
+        };
+        wants.iter().enumerate().map(gradient).collect()
     }
 
     fn placed<'b>(&self, buffers: &'b [Buffer]) -> Vec<Cow<'b, Buffer>> {
@@ -112,7 +98,16 @@ impl<'a> Bench<'a> {
     }
 }
 
-/// A buffer whose numbers nobody may rely on: NaN, so that whoever does is seen.
+fn all<'b>(buffers: &'b [Cow<Buffer>]) -> Vec<&'b Buffer> {
+    some(buffers, u16::MAX)
+}
+
+/// The buffers whose bits are set, and empty ones for the others.
+fn some<'b>(buffers: &'b [Cow<Buffer>], bits: u16) -> Vec<&'b Buffer> {
+    buffers.iter().enumerate().map(|(i, b)| if bits >> i & 1 == 1 { &**b } else { EMPTY }).collect()
+}
+
+/// A buffer whose numbers nobody may rely on: NaN, so that the results of an op that does are NaN too.
 fn garbage(device: &Device, spec: Spec) -> Buffer {
     let mut buffer = Buffer::new_on(device, spec).unwrap_or_else(|e| panic!("{e}"));
     buffer.set_f64(&vec![if spec.dtype == DType::I32 { -9.0 } else { f64::NAN }; spec.shape.numel()]);

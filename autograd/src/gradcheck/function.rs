@@ -1,10 +1,11 @@
-//! The check of a scalar function: one recorded as a graph, or any at all.
+//! The check of a scalar function, recorded as a graph or not.
 
 use super::Options;
 use super::numeric::{Numeric, Value as Number};
 use super::report::{Check, Failure, Place, Report, Wrong};
 use crate::graph::{Graph, Value};
-use crate::plan::{Hoist, Plan, Prepare, Request};
+use crate::plan::Plan;
+use crate::request::{Hoist, Prepare, Request};
 use crate::store::{Id, Store};
 use engine::{DType, Error};
 
@@ -15,11 +16,11 @@ pub struct Claim<'a> {
     pub name: &'a str,
     /// Its numbers at the point.
     pub at: &'a [f64],
-    /// The gradient's.
+    /// The gradient's numbers.
     pub gradient: &'a [f64],
 }
 
-/// Checks claimed gradients of any function against central differences. `function` gets the numbers of all inputs, in order.
+/// Checks claimed gradients of any function against central differences. `function` gets the numbers of all inputs in order.
 ///
 /// ```
 /// use autograd::gradcheck::{Claim, Failure, Options, check_function};
@@ -37,7 +38,7 @@ pub struct Claim<'a> {
 /// ```
 ///
 /// # Errors
-/// The first input whose gradient is wrong, with its worst entry; or a gradient that has not the size of its input.
+/// The first input whose gradient is wrong, with its worst entry; or a gradient that does not have the size of its input.
 pub fn check_function(
     name: &str,
     claims: &[Claim],
@@ -80,28 +81,11 @@ fn wrong(
     Failure::Wrong(Box::new(Wrong { op, input, place, claimed, expected, check, wanted, seed }))
 }
 
-/// Checks the gradients that plans of `graph` compute of the number `root`, at the point that the store holds, for the leaves
-/// `wants`: all together against central differences, and with the same bits each leaf alone, without hoisting, and with
-/// prepared weights.
+/// Checks the gradients of the number `root` with respect to the leaves `wants` at the point that the store holds: all
+/// together against central differences, and with the same bits each leaf alone, without hoisting, and with prepared forms.
 ///
-/// The store's leaves are as before afterwards; it keeps the buffers of the plans that were made. A result that is not one
-/// number becomes one by a [`Projection`](super::Projection).
-///
-/// ```
-/// use autograd::gradcheck::{Failure, Options, Projection, check_graph};
-/// use autograd::{Graph, Phase, Store};
-/// use engine::{Buffer, DType, Device};
-///
-/// let mut store = Store::new(Device::Cpu);
-/// let numbers = store.insert(Buffer::from_f64(DType::F64, &[3], &[0.5, -2.0, 4.0]));
-/// let mut g = Graph::new();
-/// let x = g.leaf("x", store.get(numbers).spec(), Phase::Step, numbers);
-/// let root = g.apply(Projection { seed: 3 }, &[x])?;
-/// let report = check_graph(&g, &mut store, root, &[x], &Options::default())?;
-/// // Three entries, and all of them along a random direction.
-/// assert_eq!((report.checked, report.not_checked.len()), (4, 0));
-/// # Ok::<(), Failure>(())
-/// ```
+/// The store's leaves are as before afterwards; it keeps the buffers of the plans that were made. Make one number of another
+/// result by a [`Projection`](super::Projection).
 ///
 /// # Errors
 /// The first leaf whose gradient is wrong, with its worst entry; or what cannot be planned, is not f64, or
@@ -116,15 +100,10 @@ pub fn check_graph(
     let names: Vec<String> = wants.iter().map(|&v| graph.describe(v)).collect();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let function = graph.describe(root);
-    let request = |wants: &[Value], hoist: Hoist, prepare: Prepare| {
-        let root = Some(root);
-        Request { root, wants: wants.to_vec(), hoist, prepare, ..Request::default() }
-    };
     for &v in wants.iter().chain([&root]) {
         let spec = graph.spec(v);
         if spec.dtype != DType::F64 {
-            let name = graph.describe(v);
-            return Err(Error::usage(format!("{name} is {spec}, must be f64 to be checked")).into());
+            return Err(Error::usage(format!("{} is {spec}, must be f64 to be checked", graph.describe(v))).into());
         }
     }
     for (i, &v) in wants.iter().enumerate() {
@@ -137,12 +116,19 @@ pub fn check_graph(
         };
         return Err(Error::usage(format!("{} {problem}", names[i])).into());
     }
-    let grads = gradients(graph, store, &request(wants, Hoist::On, Prepare::Off))?;
-    let others = [(Hoist::Off, Prepare::Off), (Hoist::On, Prepare::On)];
-    let others = others.map(|(hoist, prepare)| (wants, request(wants, hoist, prepare)));
-    let alone = wants.iter().map(std::slice::from_ref).map(|want| (want, request(want, Hoist::On, Prepare::Off)));
-    for (wanted, request) in others.into_iter().chain(alone) {
-        for (leaf, got) in wanted.iter().zip(gradients(graph, store, &request)?) {
+    let mut gradients = |wants: &[Value], hoist, prepare| {
+        let request = Request { root: Some(root), wants: wants.to_vec(), hoist, prepare, ..Request::default() };
+        let plan = Plan::new(graph, store, &request)?;
+        store.ready()?;
+        plan.run_all(store);
+        let gradient = |&v: &Value| store.get(plan.grad(v)).to_f64();
+        engine::Result::Ok(wants.iter().map(gradient).collect::<Vec<_>>())
+    };
+    let grads = gradients(wants, Hoist::On, Prepare::Off)?;
+    let others = [(wants, Hoist::Off, Prepare::Off), (wants, Hoist::On, Prepare::On)];
+    let alone = wants.iter().map(|v| (std::slice::from_ref(v), Hoist::On, Prepare::Off));
+    for (wanted, hoist, prepare) in others.into_iter().chain(alone) {
+        for (leaf, got) in wanted.iter().zip(gradients(wanted, hoist, prepare)?) {
             let i = wants.iter().position(|v| v == leaf).expect("a wanted leaf");
             if let Some(j) = (0..got.len()).find(|&j| got[j].to_bits() != grads[i][j].to_bits()) {
                 let worst = (Place::Entry(j), got[j], grads[i][j]);
@@ -163,11 +149,4 @@ pub fn check_graph(
     let result = check_function(&function, &claims, value, options);
     ids.iter().zip(&point).for_each(|(&id, x)| store.get_mut(id).set_f64(x));
     result
-}
-
-fn gradients(graph: &Graph, store: &mut Store, request: &Request) -> engine::Result<Vec<Vec<f64>>> {
-    let plan = Plan::new(graph, store, request)?;
-    store.ready()?;
-    plan.run_all(store);
-    Ok(request.wants.iter().map(|&v| store.get(plan.grad(v)).to_f64()).collect())
 }

@@ -5,7 +5,7 @@ use super::numeric::{Numeric, Value, derivative};
 use super::report::{Check, Failure, Place, Reason, Report, Wrong};
 use super::{Options, dot};
 use engine::rng::Stream;
-use engine::{Buffer, DType, Error, Op, Spec, Want};
+use engine::{Buffer, DType, Device, Error, Op, Spec, Want};
 
 /// The sites of the random numbers that a check draws.
 mod site {
@@ -41,7 +41,7 @@ pub fn check_op(op: &dyn Op, ins: &[Buffer], options: &Options) -> Result<Report
             return Err(Error::usage(format!("{} {name} is {spec}, must be f64 to be checked", op.name())).into());
         }
     }
-    let mut bench = Bench::new(op, ins);
+    let mut bench = Bench::new(&Device::Cpu, op, ins);
     let outs = bench.forward(ins);
     let mut w = vec![0.0; outs[0].len()];
     Stream::new(options.seed, site::COTANGENT).fill_normal(&mut w, |x| x);

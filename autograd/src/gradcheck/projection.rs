@@ -1,19 +1,26 @@
-//! A tensor made a number.
+//! A tensor made a number, or a tensor of another shape.
 
 use engine::rng::Stream;
-use engine::{Buffer, Context, Cost, DType, Error, Op, Output, Pass, Reads, Result, Spec, Want};
+use engine::{Buffer, Context, Cost, DType, Error, Op, Output, Pass, Reads, Result, Shape, Spec, Want};
 
-/// `x f64 [..] → y [1]`, `y = Σ w ⊙ x` with fixed random weights w: makes a number of any result, so that it can be checked.
-/// On the CPU only.
+/// A random linear map of n numbers onto m, `x f64 [..] → y f64 shape`: `y_j = Σ w_k x_i` over all k < max(n, m) with
+/// j = k mod m and i = k mod n. Onto one number, it makes any result a function that can be checked. On the CPU only.
 #[derive(Clone, Copy, Debug)]
 pub struct Projection {
-    /// Seeds the weights, which are normal.
+    /// Seeds the weights w, which are normal.
     pub seed: u64,
+    /// Shape of the result.
+    pub shape: Shape,
 }
 
 impl Projection {
-    fn weights(self, len: usize) -> Vec<f64> {
-        let mut w = vec![0.0; len];
+    /// A projection onto one number.
+    pub fn new(seed: u64) -> Self {
+        Self { seed, shape: Shape::new(&[1]) }
+    }
+
+    fn weights(self, n: usize) -> Vec<f64> {
+        let mut w = vec![0.0; n.max(self.shape.numel())];
         Stream::new(self.seed, 5000).fill_normal(&mut w, |x| x);
         w
     }
@@ -30,7 +37,7 @@ impl Op for Projection {
 
     fn infer(&self, ins: &[Spec]) -> Result<Vec<Output>> {
         match ins {
-            [x] if x.dtype == DType::F64 => Ok(vec![Output { name: "y", spec: Spec::new(DType::F64, &[1]) }]),
+            [x] if x.dtype == DType::F64 => Ok(vec![Output { name: "y", spec: Spec { shape: self.shape, ..*x } }]),
             _ => Err(Error::usage("takes one input of f64")),
         }
     }
@@ -44,22 +51,29 @@ impl Op for Projection {
     }
 
     fn forward(&self, _: &mut Context, ins: &[&Buffer], outs: &mut [Buffer]) {
-        let x = ins[0].as_slice::<f64>();
-        outs[0].as_mut_slice::<f64>()[0] = super::dot(x, &self.weights(x.len()));
+        let (x, y) = (ins[0].as_slice::<f64>(), outs[0].as_mut_slice::<f64>());
+        y.fill(0.0);
+        for (k, w) in self.weights(x.len()).into_iter().enumerate() {
+            y[k % y.len()] += w * x[k % x.len()];
+        }
     }
 
     fn vjp(&self, _: &mut Context, wants: &[Want], _: &[&Buffer], _: &[&Buffer], d_y: &Buffer, d: &mut [Buffer]) {
         if !wants[0].is_wanted() {
             return;
         }
-        let (d_y, d_x) = (d_y.as_slice::<f64>()[0], d[0].as_mut_slice::<f64>());
-        let weights = self.weights(d_x.len());
-        for (d, w) in d_x.iter_mut().zip(weights) {
-            *d = if wants[0] == Want::Add { *d } else { 0.0 } + d_y * w;
+        let (d_y, d_x) = (d_y.as_slice::<f64>(), d[0].as_mut_slice::<f64>());
+        let mut gradient = vec![0.0; d_x.len()];
+        for (k, w) in self.weights(d_x.len()).into_iter().enumerate() {
+            gradient[k % d_x.len()] += w * d_y[k % d_y.len()];
+        }
+        for (d, g) in d_x.iter_mut().zip(gradient) {
+            *d = if wants[0] == Want::Add { *d } else { 0.0 } + g;
         }
     }
 
     fn cost(&self, ins: &[Spec], _: Pass) -> Cost {
-        Cost { flops: 2 * ins[0].shape.numel() as u64, bytes: ins[0].bytes() as u64 }
+        let (n, m) = (ins[0].shape.numel(), self.shape.numel());
+        Cost { flops: 2 * n.max(m) as u64, bytes: 8 * (n + m) as u64 }
     }
 }

@@ -1,5 +1,5 @@
 use super::*;
-use crate::{Graph, Phase, Store};
+use crate::{Graph, Phase, Store, Value};
 use engine::{Buffer, Context, Cost, DType, Device, Op, Output, Pass, Reads, Result, Spec, Want};
 
 /// `y = f(x)` elementwise with the derivative that it is said to have.
@@ -7,6 +7,8 @@ use engine::{Buffer, Context, Cost, DType, Device, Op, Output, Pass, Reads, Resu
 struct Elementwise {
     f: fn(f64) -> f64,
     slope: fn(f64) -> f64,
+    /// Whether the gradient of two numbers turns around (1, 2).
+    turns: bool,
 }
 
 impl Op for Elementwise {
@@ -35,9 +37,10 @@ impl Op for Elementwise {
     }
 
     fn vjp(&self, _: &mut Context, wants: &[Want], ins: &[&Buffer], _: &[&Buffer], d_y: &Buffer, d: &mut [Buffer]) {
-        for (d_x, (x, d_y)) in d[0].as_mut_slice::<f64>().iter_mut().zip(ins[0].to_f64().into_iter().zip(d_y.to_f64()))
-        {
-            *d_x = if wants[0] == Want::Add { *d_x } else { 0.0 } + (self.slope)(x) * d_y;
+        let (x, d_y, d_x) = (ins[0].to_f64(), d_y.to_f64(), d[0].as_mut_slice::<f64>());
+        for i in 0..x.len() {
+            let turn = if self.turns { [x[1] - 2.0, 1.0 - x[0]][i] } else { 0.0 };
+            d_x[i] = if wants[0] == Want::Add { d_x[i] } else { 0.0 } + (self.slope)(x[i]) * d_y[i] + turn;
         }
     }
 
@@ -47,7 +50,11 @@ impl Op for Elementwise {
 }
 
 fn check(f: fn(f64) -> f64, slope: fn(f64) -> f64, x: &[f64]) -> std::result::Result<Report, Failure> {
-    check_op(&Elementwise { f, slope }, &[Buffer::from_f64(DType::F64, &[x.len()], x)], &Options::default())
+    check_op(
+        &Elementwise { f, slope, turns: false },
+        &[Buffer::from_f64(DType::F64, &[x.len()], x)],
+        &Options::default(),
+    )
 }
 
 fn reasons(report: &Report) -> Vec<(Place, Reason)> {
@@ -103,6 +110,8 @@ fn what_is_not_finite_or_too_small_or_rough_is_not_certified() {
     assert!(check(|x| 1e-14 * x, |_| 2e-14, &[0.0]).is_err());
     let report = check(|x| 1e6 + 1e-9 * x, |_| 2e-9, &[1.0]).unwrap();
     assert_eq!(reasons(&report)[0], (Place::Entry(0), Reason::TooSmall));
+    let report = check(|x| x.powi(3), |x| 3.0 * x * x, &[0.5, -2.0, 0.0]).unwrap();
+    assert_eq!(report.not_checked[0].to_string(), "gradient of x[2]: not checked, too small to certify");
     let rough = |x: f64| (1e9 * x).sin();
     let report = check(rough, |_| 0.0, &[0.1]).unwrap();
     assert_eq!((report.checked, reasons(&report).len()), (0, 2), "{report}");
@@ -111,7 +120,7 @@ fn what_is_not_finite_or_too_small_or_rough_is_not_certified() {
 #[test]
 fn arguments_that_cannot_be_checked_are_refused() {
     let single = Buffer::from_f64(DType::F32, &[1], &[1.0]);
-    let op = Elementwise { f: f64::sin, slope: f64::cos };
+    let op = Elementwise { f: f64::sin, slope: f64::cos, turns: false };
     let error = check_op(&op, &[single], &Options::default()).unwrap_err().to_string();
     assert_eq!(error, "the check was refused: elementwise x is f32[1], must be f64 to be checked");
     let two = vec![Buffer::from_f64(DType::F64, &[1], &[1.0]); 2];
@@ -122,85 +131,52 @@ fn arguments_that_cannot_be_checked_are_refused() {
     assert!(error.contains("the gradient of x has 1 numbers, must have the input's 2"), "{error}");
 }
 
-fn recorded(store: &mut Store, slope: fn(f64) -> f64) -> (Graph, crate::Value, crate::Value) {
-    let mut g = Graph::new();
-    let x = Buffer::from_f64(DType::F64, &[2, 2], &[0.1, -0.7, 1.3, 2.0]);
-    let spec = x.spec();
-    let x = g.leaf("x", spec, Phase::Batch, store.insert(x));
-    let y = g.apply(Elementwise { f: f64::sin, slope: f64::cos }, &[x]).unwrap();
-    let y = g.apply(Elementwise { f: f64::exp, slope }, &[y]).unwrap();
-    let root = g.apply(Projection { seed: 3 }, &[y]).unwrap();
-    (g, x, root)
-}
-
 #[test]
 fn graphs_are_checked_and_left_as_they_were() {
     let mut store = Store::new(Device::Cpu);
-    let (g, x, root) = recorded(&mut store, f64::exp);
-    let before = store.get(store.ids().next().unwrap()).to_f64();
-    let report = check_graph(&g, &mut store, root, &[x], &Options::default()).unwrap();
-    assert_eq!((report.checked, &report.certified[..]), (5, &["x".to_string()][..]));
-    assert_eq!(store.get(store.ids().next().unwrap()).to_f64(), before);
-    let (g, x, root) = recorded(&mut store, |x| 1.001 * x.exp());
-    let error = check_graph(&g, &mut store, root, &[x], &Options::default()).unwrap_err().to_string();
-    assert!(error.starts_with("projection.y: gradient of x["), "{error}");
-    let error = check_graph(&g, &mut store, root, &[root], &Options::default()).unwrap_err().to_string();
-    assert!(error.contains("no leaf"), "{error}");
-    let (mut g, x, root) = recorded(&mut store, f64::exp);
-    let refused = |g: &Graph, store: &mut Store, wants: &[crate::Value]| {
-        check_graph(g, store, root, wants, &Options::default()).unwrap_err().to_string()
+    let id = store.insert(Buffer::from_f64(DType::F64, &[2, 2], &[0.1, -0.7, 1.3, 2.0]));
+    let recorded = |slope: fn(f64) -> f64| {
+        let mut g = Graph::new();
+        let x = g.leaf("x", Phase::Batch, id);
+        let y = g.apply(Elementwise { f: f64::sin, slope: f64::cos, turns: false }, &[x]).unwrap();
+        let y = g.apply(Elementwise { f: f64::exp, slope, turns: false }, &[y]).unwrap();
+        let root = g.apply(Projection::new(3), &[y]).unwrap();
+        (g, x, root)
     };
-    assert_eq!(refused(&g, &mut store, &[x, x]), "the check was refused: x is wanted twice: name it once");
-    g.leaf("twin", g.spec(x), Phase::Batch, store.ids().last().unwrap());
-    let error = refused(&g, &mut store, &[x]);
+    let (mut g, x, root) = recorded(f64::exp);
+    let before = store.get(id).to_f64();
+    let report = check_graph(&g, &mut store, root, &[x], &Options::default()).unwrap();
+    // Four entries, and all of them along a random direction.
+    assert_eq!((report.checked, &report.certified[..]), (5, &["x".to_string()][..]));
+    assert_eq!(store.get(id).to_f64(), before);
+    let mut refused = |g: &Graph, root: Value, wants: &[Value]| {
+        check_graph(g, &mut store, root, wants, &Options::default()).unwrap_err().to_string()
+    };
+    let (wrong, wrong_x, wrong_root) = recorded(|x| 1.001 * x.exp());
+    let error = refused(&wrong, wrong_root, &[wrong_x]);
+    assert!(error.starts_with("projection.y: gradient of x["), "{error}");
+    let error = refused(&g, root, &[root]);
+    assert!(error.contains("no leaf"), "{error}");
+    assert_eq!(refused(&g, root, &[x, x]), "the check was refused: x is wanted twice: name it once");
+    g.leaf("twin", Phase::Batch, id);
+    let error = refused(&g, root, &[x]);
     assert_eq!(error, "the check was refused: x and twin lie in one buffer: give each its own");
 }
 
-/// `y = x²/2`, whose gradient is right at (1, 2) only: around that point it turns.
-#[derive(Debug)]
-struct Swirl;
-
-impl Op for Swirl {
-    fn name(&self) -> &'static str {
-        "swirl"
-    }
-
-    fn arguments(&self) -> &'static [&'static str] {
-        &["x"]
-    }
-
-    fn infer(&self, ins: &[Spec]) -> Result<Vec<Output>> {
-        Ok(vec![Output { name: "y", spec: ins[0] }])
-    }
-
-    fn differentiable(&self, _: usize) -> bool {
-        true
-    }
-
-    fn reads(&self, _: &[Want]) -> Reads {
-        Reads::of(&[0], &[])
-    }
-
-    fn forward(&self, _: &mut Context, ins: &[&Buffer], outs: &mut [Buffer]) {
-        outs[0].set_f64(&ins[0].to_f64().iter().map(|x| 0.5 * x * x).collect::<Vec<_>>());
-    }
-
-    fn vjp(&self, _: &mut Context, wants: &[Want], ins: &[&Buffer], _: &[&Buffer], d_y: &Buffer, d: &mut [Buffer]) {
-        let (x, d_y, d_x) = (ins[0].to_f64(), d_y.to_f64(), d[0].as_mut_slice::<f64>());
-        let turn = [x[1] - 2.0, 1.0 - x[0]];
-        for i in 0..2 {
-            d_x[i] = if wants[0] == Want::Add { d_x[i] } else { 0.0 } + x[i] * d_y[i] + turn[i];
-        }
-    }
-
-    fn cost(&self, _: &[Spec], _: Pass) -> Cost {
-        Cost::default()
-    }
+#[test]
+fn errors_of_recording_name_scope_and_caller() {
+    let mut g = Graph::new();
+    g.scope("head");
+    let x = g.leaf("x", Phase::Batch, Store::new(Device::Cpu).alloc(Spec::new(DType::F32, &[4])));
+    let error = g.apply(Projection::new(1), &[x]).unwrap_err().to_string();
+    assert!(error.starts_with("projection in head: takes one input of f64 (recorded at "), "{error}");
 }
 
+/// `y = x²/2` with a gradient that is right at (1, 2) only: around that point it turns.
 #[test]
 fn gradients_that_are_of_no_function_are_found_by_their_second_derivative() {
     let x = Buffer::from_f64(DType::F64, &[2], &[1.0, 2.0]);
-    let Err(Failure::Wrong(wrong)) = check_op(&Swirl, &[x], &Options::default()) else { panic!("a swirl passed") };
+    let swirl = Elementwise { f: |x| 0.5 * x * x, slope: |x| x, turns: true };
+    let Err(Failure::Wrong(wrong)) = check_op(&swirl, &[x], &Options::default()) else { panic!("a swirl passed") };
     assert_eq!((wrong.check, wrong.place), (Check::Symmetry, ALONG), "{wrong}");
 }

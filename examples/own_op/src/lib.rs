@@ -1,7 +1,7 @@
 //! An op of one's own: softmax over rows, once with its gradient and once with one that is subtly wrong.
 
 use engine::{Buffer, Context, Cost, DType, Error, Op, Output, Pass, Reads, Result, Spec, Want};
-use kernels::case::{Case, Fill, Input, Sizes};
+use gradtest::{Case, Fill, Input, Strategy, shapes};
 
 /// Over what the gradient takes its mean.
 #[derive(Clone, Copy, Debug)]
@@ -77,23 +77,10 @@ impl Op for Softmax {
     }
 }
 
-fn cases(s: &Sizes, mean: Mean) -> Vec<Case> {
-    vec![Case::new("rows", Softmax { mean }, vec![Input::new(&[s.batch, s.tokens], Fill::NORMAL)])]
-}
-
-/// The op as it should be.
-pub fn right(s: &Sizes) -> Vec<Case> {
-    cases(s, Mean::Row)
-}
-
-/// The op with the mean over everything.
-pub fn wrong(s: &Sizes) -> Vec<Case> {
-    cases(s, Mean::Everything)
+/// Inputs to try the op on: of one to three dimensions of up to six.
+pub fn cases(mean: Mean) -> impl Strategy<Value = Case> {
+    shapes(3, 6).prop_map(move |dims| Case::new("rows", Softmax { mean }, vec![Input::new(&dims, Fill::NORMAL)]))
 }
 
 #[cfg(test)]
-mod tests {
-    use super::right;
-
-    gradtest::property_tests!(softmax, right);
-}
+gradtest::property_tests!(softmax, cases(Mean::Row));

@@ -47,7 +47,7 @@ pub fn passes(case: &Case, device: &Device, dtype: DType, arithmetic: Arithmetic
     Stream::new(3, 99).fill_normal(&mut weights, |x| x);
     let d_out = given(Buffer::from_f64(result.dtype, result.shape.dims(), &weights));
     let ins: Vec<Buffer> = stored.into_iter().map(given).collect();
-    let mut bench = Bench::on(device, op, &ins);
+    let mut bench = Bench::new(device, op, &ins);
     let outs = bench.forward(&ins);
     let mut passes = Vec::new();
     for wants in all_wants(case) {

@@ -185,7 +185,7 @@ impl OpReport {
         let (x, d_y) = ([numbers(from, 1)], numbers(to, 2));
         let run = |device: &Device| -> Result<Vec<Buffer>> {
             let op = Cast { to };
-            let mut bench = Bench::on(device, &op, &x);
+            let mut bench = Bench::new(device, &op, &x);
             let mut all = bench.forward(&x);
             all.extend(bench.vjp(&[Want::Write], &x, &[], &d_y, &[]));
             on_host(all)

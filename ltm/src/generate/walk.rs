@@ -1,7 +1,7 @@
 use crate::config::ModelConfig;
 use crate::model::{Decoder, Params, Positions};
 use autograd::{Graph, Id, Phase, Plan, Request, Store};
-use engine::{Buffer, DType, Result, Spec};
+use engine::{Buffer, Result, Spec};
 use kernels::matmul::Linear;
 use kernels::ring_attention::{RingAttention, RingWrite};
 
@@ -25,11 +25,11 @@ impl Walk {
         let mut g = Graph::new();
         let positions = Positions::new(config, 1, store);
         let position = positions.tokens();
-        let decoder = Decoder::new(config, params, &positions, store, &mut g, Phase::Step)?;
+        let decoder = Decoder::new(config, params, &positions, &mut g, Phase::Step)?;
         let token = store.insert(Buffer::from_slice(&[1, 1], &[0i32]));
-        let tokens = g.leaf("token", store.get(token).spec(), Phase::Step, token);
-        let at = g.leaf("position", Spec::new(DType::I32, &[1]), Phase::Step, position);
-        let z = z.map(|z| g.leaf("z", store.get(z).spec(), Phase::Batch, z));
+        let tokens = g.leaf("token", Phase::Step, token);
+        let at = g.leaf("position", Phase::Step, position);
+        let z = z.map(|z| g.leaf("z", Phase::Batch, z));
         let width = (config.window - 1).max(1);
         let ring_spec = Spec::new(params.compute(), &[1, width, 2 * config.dim]);
         let rings: Vec<Id> = (0..config.layers).map(|_| store.alloc(ring_spec)).collect();
@@ -37,7 +37,7 @@ impl Walk {
         let mut fresh = Vec::new();
         let hidden = decoder.hidden(&mut g, tokens, z, |g, l, qkv| {
             fresh.push(qkv);
-            let ring = g.leaf(format!("layers.{l}.ring"), ring_spec, Phase::Step, rings[l]);
+            let ring = g.leaf(format!("layers.{l}.ring"), Phase::Step, rings[l]);
             g.apply(attention, &[qkv, ring, at])
         })?;
         let logits = g.apply(Linear, &[hidden, decoder.weight("tok_embeddings")])?;

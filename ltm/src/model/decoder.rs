@@ -72,7 +72,6 @@ impl<'a> Decoder<'a> {
         config: &'a ModelConfig,
         params: &'a Params,
         positions: &Positions,
-        store: &Store,
         graph: &mut Graph,
         phase: Phase,
     ) -> Result<Self> {
@@ -81,8 +80,7 @@ impl<'a> Decoder<'a> {
         graph.scope("weights");
         let weights = leaves.iter().map(|&leaf| cast(graph, leaf, compute)).collect::<Result<_>>()?;
         let names = params.iter().map(|p| p.name.as_str()).collect();
-        let spec = |id: Id| store.get(id).spec();
-        let tokens = graph.leaf("positions", spec(positions.tokens), phase, positions.tokens);
+        let tokens = graph.leaf("positions", phase, positions.tokens);
         if config.positions().is_some() {
             return Ok(Self { config, compute, leaves, weights, names, places: Places::Learned(tokens) });
         }
@@ -91,7 +89,7 @@ impl<'a> Decoder<'a> {
         let rope = graph.apply(table, &[tokens])?;
         let mut latents = None;
         if config.kind.has_latents() {
-            let leaf = graph.leaf("latent_positions", spec(positions.latents), Phase::Update, positions.latents);
+            let leaf = graph.leaf("latent_positions", Phase::Update, positions.latents);
             latents = Some(graph.apply(table, &[leaf])?);
         }
         let places = Places::Rotary { tokens: rope, latents };

@@ -192,7 +192,7 @@ impl Params {
 
     /// Every parameter as a leaf of `graph`, in order.
     pub fn leaves(&self, graph: &mut Graph) -> Vec<Value> {
-        self.list.iter().map(|p| graph.leaf(p.name.as_str(), p.spec, Phase::Update, p.id)).collect()
+        self.list.iter().map(|p| graph.leaf(p.name.as_str(), Phase::Update, p.id)).collect()
     }
 
     /// Reads the parameters from the tensors of a file whose names carry `prefix` in front.

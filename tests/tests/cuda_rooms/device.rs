@@ -52,9 +52,9 @@ impl Model {
         let x = store.alloc(Spec::new(DType::F32, &[1, 8]));
         let gains: [Id; 2] = [0.5, 2.0].map(|gain| store.insert(Buffer::from_slice(&[8], &[gain as f32; 8])));
         let mut g = Graph::new();
-        let mut y = g.leaf("x", store.get(x).spec(), Phase::Step, x);
+        let mut y = g.leaf("x", Phase::Step, x);
         for gain in gains {
-            let gain = g.leaf("gain", store.get(gain).spec(), Phase::Update, gain);
+            let gain = g.leaf("gain", Phase::Update, gain);
             y = g.apply(RmsNorm { eps: 1e-5 }, &[y, gain])?;
         }
         let plan = Plan::new(&g, &mut store, &Request { keep: vec![y], ..Request::default() })?;

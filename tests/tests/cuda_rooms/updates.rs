@@ -90,7 +90,7 @@ fn cast(device: &Device, n: usize, from: DType, to: DType) -> Result<Vec<Vec<u8>
     };
     let (x, [d_y], d_x) = (numbers(from, 1), numbers(to, 2), numbers(from, 3));
     let op = Cast { to };
-    let mut bench = Bench::on(device, &op, &x);
+    let mut bench = Bench::new(device, &op, &x);
     let mut all = bench.forward(&x);
     for want in [Want::Write, Want::Add] {
         all.extend(bench.vjp(&[want], &x, &[], &d_y, &d_x));

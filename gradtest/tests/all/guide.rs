@@ -1,16 +1,18 @@
-//! The guide's example is compiled and run, and shows what it prints.
+//! The guide's example is compiled and run, and the guide shows what it prints.
 
-#[path = "../../examples/own_op/src/lib.rs"]
+use own_op::{Mean, cases};
+
+#[path = "../../../examples/own_op/src/lib.rs"]
 mod own_op;
 
 #[test]
 fn the_guide_shows_what_the_check_finds() {
-    let found = gradtest::gradients(own_op::wrong).unwrap_err();
-    let guide = include_str!("../../examples/own_op/README.md");
+    let guide = include_str!("../../../examples/own_op/README.md");
+    let found = gradtest::gradients(cases(Mean::Everything)).unwrap_err();
     assert!(guide.contains(&format!("```text\n{found}\n```")), "the guide should show:\n{found}");
     // The gradient is right as long as there is one row, and the smallest case has two.
     assert!(found.contains("x f64[2, 1] = [0.0, 0.0]"), "{found}");
-    let graph = gradtest::random_graphs(own_op::wrong).unwrap_err();
+    let graph = gradtest::random_graphs(cases(Mean::Everything)).unwrap_err();
     assert!(graph.contains("smallest graph:\n") && graph.contains("= softmax("), "{graph}");
     assert!(guide.contains(&format!("```text\n{graph}\n```")), "the guide should show:\n{graph}");
 }

@@ -1,0 +1,104 @@
+//! A point at which a gradient is checked.
+
+use crate::strategies::{Numbers, numbers};
+use autograd::gradcheck::{Failure, Options, Report, check_op};
+use engine::{Buffer, DType};
+use kernels::case::{Case, Fill, Input};
+use proptest::collection::vec;
+use proptest::prelude::*;
+use proptest::strategy::ValueTree;
+use proptest::test_runner::{Config, RngSeed, TestRunner};
+use std::fmt;
+
+/// The numbers of all inputs, and the seed of the check.
+#[derive(Clone, Debug)]
+pub(crate) struct Draw {
+    /// [`Options::seed`].
+    pub seed: u64,
+    numbers: Vec<Numbers>,
+}
+
+/// Draws shrink the seed first, then the numbers.
+pub(crate) fn draws() -> impl Strategy<Value = Draw> {
+    (any::<u16>(), vec(numbers(), 4)).prop_map(|(seed, numbers)| Draw { seed: u64::from(seed), numbers })
+}
+
+impl Draw {
+    /// Input number `k` as a buffer, floats in f64.
+    pub fn buffer(&self, k: usize, input: &Input) -> Buffer {
+        let numbers = self.numbers[k % self.numbers.len()].rotated(k / self.numbers.len() * 5);
+        let len = input.dims.iter().product();
+        match &input.fill {
+            Fill::Normal { mean, std } => Buffer::from_f64(DType::F64, &input.dims, &numbers.normal(len, *mean, *std)),
+            Fill::Tokens { below } => Buffer::from_slice(&input.dims, &numbers.integers(len, *below)),
+            Fill::Targets { below } => {
+                let mut targets = numbers.integers(len, *below);
+                // About one in five is ignored, never all.
+                let ignored = numbers.rotated(1).integers(len, 5);
+                targets.iter_mut().zip(ignored).skip(1).filter(|(_, x)| *x == 0).for_each(|(t, _)| *t = -1);
+                Buffer::from_slice(&input.dims, &targets)
+            }
+            Fill::Given(values) => Buffer::from_f64(DType::F64, &input.dims, values),
+        }
+    }
+}
+
+/// An op with numbers for its inputs. It shrinks its shapes first.
+#[derive(Debug)]
+pub(crate) struct Point {
+    pub case: Case,
+    draw: Draw,
+}
+
+pub(crate) fn points(cases: impl Strategy<Value = Case>) -> impl Strategy<Value = Point> {
+    (cases, draws()).prop_map(|(case, draw)| Point { case, draw })
+}
+
+impl Point {
+    fn buffers(&self) -> Vec<Buffer> {
+        self.case.ins.iter().enumerate().map(|(k, input)| self.draw.buffer(k, input)).collect()
+    }
+
+    /// The inputs that have a gradient: number and name.
+    pub fn inputs(&self) -> impl Iterator<Item = (usize, &'static str)> {
+        let op = &*self.case.op;
+        op.arguments().iter().copied().enumerate().filter(|&(i, _)| op.differentiable(i))
+    }
+
+    /// Checks the op's gradients ([`check_op`]).
+    pub fn check(&self) -> Result<Report, Failure> {
+        let options = Options { seed: self.draw.seed, ..Options::default() };
+        check_op(&*self.case.op, &self.buffers(), &options)
+    }
+}
+
+/// The case and its numbers, for a report.
+impl fmt::Display for Point {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.case.label)?;
+        for (name, buffer) in self.case.op.arguments().iter().zip(self.buffers()) {
+            write!(f, "\n  {name} {} = ", buffer.spec())?;
+            match buffer.dtype() {
+                DType::I32 => write!(f, "{:?}", buffer.as_slice::<i32>())?,
+                _ => write!(f, "{:?}", buffer.to_f64())?,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A source of 256 random values, the same in every run; `PROPTEST_CASES` and `PROPTEST_RNG_SEED` give more and others.
+pub(crate) fn runner() -> TestRunner {
+    let mut config = Config { failure_persistence: None, max_shrink_iters: 20_000, ..Config::default() };
+    if config.rng_seed == RngSeed::Random {
+        config.rng_seed = RngSeed::Fixed(1);
+    }
+    TestRunner::new(config)
+}
+
+/// As many values of a strategy as a test would draw.
+pub(crate) fn drawn<S: Strategy>(strategy: S) -> impl Iterator<Item = S::Value> {
+    let mut runner = runner();
+    (0..runner.config().cases)
+        .map(move |_| strategy.new_tree(&mut runner).expect("a strategy that rejects nothing").current())
+}

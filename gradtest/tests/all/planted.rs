@@ -1,0 +1,237 @@
+//! Mutation proof: wrong gradients planted into every input of every op of the registry, each of which must be found.
+
+use autograd::gradcheck::{Failure, Options, check_op};
+use engine::{Buffer, DType};
+use gradtest::{Fault, Fill, GENERIC, Input, Outcome, Strategy, first_failure, planted_faults, sizes};
+use kernels::case::{Case, Sizes};
+use kernels::cast::Cast;
+use kernels::cross_attention::CrossAttention;
+use kernels::registry::ROOMS;
+use kernels::rope::Rope;
+use kernels::slice::Slice;
+use kernels::window_attention::WindowAttention;
+use std::sync::Arc;
+
+/// Sizes at which the tests list cases.
+const SIZES: Sizes = Sizes { batch: 2, tokens: 3, heads: 2, head_dim: 2, window: 2, latents: 2, ffn: 2, vocab: 3 };
+
+/// The cases of the registry, and the cast, which has no room there: of f64 it is the identity, whose gradient can be checked.
+fn all_cases(s: &Sizes) -> Vec<Case> {
+    let x = Input::new(&[s.batch, s.tokens], Fill::NORMAL);
+    let cast = Case::new("to its own type", Cast { to: DType::F64 }, vec![x]);
+    ROOMS.iter().flat_map(|room| (room.cases)(s)).chain([cast]).collect()
+}
+
+/// The first case of an op, at sizes that are drawn.
+fn cases_of(op: &str) -> impl Strategy<Value = (Sizes, Case)> {
+    let k = all_cases(&SIZES).iter().position(|case| case.op.name() == op);
+    let k = k.unwrap_or_else(|| panic!("no op {op}"));
+    sizes().prop_map(move |s| (s, all_cases(&s).swap_remove(k)))
+}
+
+/// A mistake that only one op invites.
+struct Specific {
+    op: &'static str,
+    name: &'static str,
+    /// The inputs whose gradients it makes wrong.
+    inputs: &'static [usize],
+    fault: fn(&Sizes) -> Fault,
+}
+
+const fn of(op: &'static str, inputs: &'static [usize], name: &'static str, fault: fn(&Sizes) -> Fault) -> Specific {
+    Specific { op, name, inputs, fault }
+}
+
+fn window(heads: usize, window: usize) -> Fault {
+    Fault::VjpOf(Arc::new(WindowAttention { heads, window }))
+}
+
+const SPECIFIC: &[Specific] = &[
+    of("window_attention", &[0], "window one too wide", |s| window(s.heads, s.window + 1)),
+    of("window_attention", &[0], "window one too narrow", |s| window(s.heads, (s.window - 1).max(1))),
+    of("window_attention", &[0], "one head", |s| window(1, s.window)),
+    of("cross_attention", &[0, 1], "one head", |_| Fault::VjpOf(Arc::new(CrossAttention { heads: 1 }))),
+    of("slice", &[0], "one row late", |s| Fault::VjpOf(Arc::new(Slice { start: 1, len: s.latents }))),
+    of("rope", &[0], "one head too many rotated", |s| {
+        Fault::VjpOf(Arc::new(Rope { heads: 3 * s.heads, rotated: 2 * s.heads + 1 }))
+    }),
+    of("rope", &[0], "rotated forth", |_| Fault::Sees(|ins| map(&mut ins[1], |i, x| if i % 2 == 1 { -x } else { x }))),
+    of("lm_head", &[0, 1], "the neighbour's target", |_| {
+        Fault::Sees(|ins| ins[2].as_mut_slice::<i32>().rotate_right(1))
+    }),
+    of("lm_head", &[0, 1], "without the scale", |_| Fault::Sees(|ins| ins[3].set_f64(&[1.0]))),
+    of("linear_residual", &[0], "bf16 weights", |_| {
+        Fault::Sees(|ins| map(&mut ins[1], |_, x| (x * 256.0).round() / 256.0))
+    }),
+    of("embedding", &[0], "a repeated token counts once", |_| {
+        Fault::Changes(|ins, _, d_y, g| {
+            let width = ins[0].shape().last();
+            for (&token, row) in ins[1].as_slice::<i32>().iter().zip(d_y.chunks(width)) {
+                g[token as usize * width..][..width].copy_from_slice(row);
+            }
+        })
+    }),
+    of("rmsnorm", &[0], "without the mean's gradient", |_| {
+        Fault::Changes(|ins, outs, d_y, g| scaled(ins[1], outs[1], d_y, g))
+    }),
+    of("layernorm", &[0], "without the statistics' gradients", |_| {
+        Fault::Changes(|ins, outs, d_y, g| scaled(ins[1], outs[2], d_y, g))
+    }),
+    of("gelu", &[0], "without the slope of the sigmoid", |_| {
+        Fault::Changes(|ins, _, d_y, g| {
+            for ((g, d_y), u) in g.iter_mut().zip(d_y).zip(ins[0].to_f64()) {
+                let a = (8.0 / std::f64::consts::PI).sqrt() * (u + 0.044715 * u * u * u);
+                *g = d_y / (1.0 + (-a).exp());
+            }
+        })
+    }),
+    of("bias", &[1], "of the last row alone", |_| {
+        Fault::Changes(|_, _, d_y, g| g.copy_from_slice(&d_y[d_y.len() - g.len()..]))
+    }),
+    of("swiglu", &[0], "halves swapped", |_| {
+        Fault::Changes(|ins, _, _, g| {
+            let width = ins[0].shape().last();
+            g.chunks_mut(width).for_each(|row| row.rotate_left(width / 2));
+        })
+    }),
+    of("swiglu", &[0], "the gate's slope without its second term", |_| {
+        Fault::Changes(|ins, _, d_y, g| {
+            let (u, f) = (ins[0].to_f64(), ins[0].shape().last() / 2);
+            for (i, d_y) in d_y.iter().enumerate() {
+                let at = i / f * 2 * f + i % f;
+                g[at] = d_y * u[at + f] / (1.0 + (-u[at]).exp());
+            }
+        })
+    }),
+    of("gaussian_kl", &[1], "without the entropy", |_| {
+        Fault::Changes(|ins, _, d_kl, g| {
+            let (logvar, each) = (ins[1].to_f64(), g.len() / d_kl.len());
+            for (i, g) in g.iter_mut().enumerate() {
+                *g = 0.5 * d_kl[i / each] * logvar[i].exp();
+            }
+        })
+    }),
+    of("reparameterize", &[1], "of sigma, not of its logarithm's double", |_| {
+        Fault::Changes(|_, _, _, g| g.iter_mut().for_each(|g| *g *= 2.0))
+    }),
+    of("sum", &[0], "of all but the last", |_| Fault::Changes(|_, _, _, g| *g.last_mut().unwrap() = 0.0)),
+    of("add", &[1], "half to each", |_| Fault::Changes(|_, _, _, g| g.iter_mut().for_each(|g| *g *= 0.5))),
+    of("cast", &[0], "rounded to bf16 on the way back", |_| {
+        Fault::Changes(|_, _, _, g| {
+            let rounded = Buffer::from_f64(DType::Bf16, &[g.len()], g).to_f64();
+            g.copy_from_slice(&rounded);
+        })
+    }),
+    of("linear", &[1], "one row of weights", |_| Fault::Changes(|ins, _, _, g| g[..ins[1].shape().last()].fill(0.0))),
+];
+
+/// g = rstd · gain ⊙ d_y, row by row.
+fn scaled(gain: &Buffer, rstd: &Buffer, d_y: &[f64], g: &mut [f64]) {
+    let (gain, rstd) = (gain.to_f64(), rstd.to_f64());
+    for (i, g) in g.iter_mut().enumerate() {
+        *g = rstd[i / gain.len()] * gain[i % gain.len()] * d_y[i];
+    }
+}
+
+fn map(buffer: &mut Buffer, f: impl Fn(usize, f64) -> f64) {
+    let values: Vec<f64> = buffer.to_f64().into_iter().enumerate().map(|(i, x)| f(i, x)).collect();
+    buffer.set_f64(&values);
+}
+
+/// Faults that change nothing, for a reason that the mathematics knows.
+const HARMLESS: &[(&str, &str, &str)] = &[
+    // Nothing is read, so nothing can be stale.
+    ("add", "a", "Stale"),
+    ("add", "b", "Stale"),
+    ("bias", "b", "Stale"),
+    ("bias", "x", "Stale"),
+    ("cast", "x", "Stale"),
+    ("layernorm", "bias", "Stale"),
+    ("linear_residual", "residual", "Stale"),
+    ("reparameterize", "mu", "Stale"),
+    ("slice", "x", "Stale"),
+    ("sum", "x", "Stale"),
+    // A vector is its own transpose.
+    ("bias", "b", "Transposed"),
+    ("layernorm", "bias", "Transposed"),
+    ("layernorm", "gain", "Transposed"),
+    ("rmsnorm", "gain", "Transposed"),
+    // All numbers of this gradient are equal.
+    ("sum", "x", "FirstForAll"),
+    ("sum", "x", "OffByOne"),
+    ("sum", "x", "Transposed"),
+];
+
+#[test]
+fn every_fault_that_any_gradient_can_have_is_found() {
+    let mut ops: Vec<&str> = all_cases(&SIZES).iter().map(|case| case.op.name()).collect();
+    ops.sort_unstable();
+    ops.dedup();
+    let mut harmless = Vec::new();
+    for op in ops {
+        let planted = planted_faults(cases_of(op).prop_map(|(_, case)| case)).unwrap_or_else(|e| panic!("{op}: {e}"));
+        let case = all_cases(&SIZES).into_iter().find(|case| case.op.name() == op).unwrap();
+        let inputs = (0..case.ins.len()).filter(|&i| case.op.differentiable(i)).count();
+        assert_eq!(planted.len(), GENERIC.len() * inputs, "{op}");
+        let own = SPECIFIC.iter().filter(|fault| fault.op == op).count();
+        assert!(inputs == 0 || own > 0, "{op} has no planted fault of its own");
+        let nothing = planted.into_iter().filter(|p| p.outcome == Outcome::Harmless);
+        harmless.extend(nothing.map(|p| (op, p.input, format!("{:?}", p.fault))));
+    }
+    let mut found: Vec<_> = harmless.iter().map(|(op, input, fault)| (*op, *input, fault.as_str())).collect();
+    let mut expected = HARMLESS.to_vec();
+    found.sort_unstable();
+    expected.sort_unstable();
+    assert_eq!(found, expected, "faults that changed no gradient");
+}
+
+#[test]
+fn every_fault_of_one_op_is_found() {
+    for Specific { op, name, inputs, fault } in SPECIFIC {
+        for &i in *inputs {
+            match first_failure(cases_of(op).prop_map(move |(s, case)| fault(&s).plant(i, case))) {
+                Some(Failure::Wrong(_)) => {}
+                other => panic!("{op}: \"{name}\" in the gradient of input {i} was not found: {other:?}"),
+            }
+        }
+    }
+}
+
+#[test]
+fn what_an_op_gets_wrong_around_its_gradient_is_found() {
+    let faults = [
+        (Fault::PassedThrough, "rmsnorm", "which the op says it passes through"),
+        (Fault::Fused, "lm_head", "forward and backward one after the other"),
+        (Fault::Alone, "linear", "central differences"),
+        (Fault::Mixed, "linear", "computed with other wants"),
+    ];
+    for (fault, op, found) in faults {
+        let case = || all_cases(&SIZES).into_iter().find(|case| case.op.name() == op).unwrap();
+        let ins = case().buffers(DType::F64, 1);
+        check_op(&*case().op, &ins, &Options::default()).unwrap_or_else(|e| panic!("{fault:?}: {e}"));
+        let wrong = fault.clone().plant(0, case());
+        match check_op(&*wrong.op, &ins, &Options::default()) {
+            Ok(report) => panic!("{fault:?} was believed: {report}"),
+            Err(failure) => assert!(failure.to_string().contains(found), "{fault:?}: {failure}"),
+        }
+    }
+}
+
+/// Ops that have no gradient at all have something planted too: that they had one.
+#[test]
+fn a_gradient_that_an_op_does_not_have_is_not_believed() {
+    let mut found = Vec::new();
+    for k in 0..all_cases(&SIZES).len() {
+        let case = || all_cases(&SIZES).swap_remove(k);
+        let (op, ins) = (case().op, case().buffers(DType::F64, 1));
+        let silent = |i: &usize| ins[*i].dtype() == DType::F64 && !op.differentiable(*i);
+        for i in (0..ins.len()).filter(silent) {
+            let input = op.arguments()[i];
+            match check_op(&*Fault::Invented.plant(i, case()).op, &ins, &Options::default()) {
+                Err(Failure::Wrong(wrong)) if wrong.input == input => found.push((op.name(), input)),
+                other => panic!("{} {input}: {other:?}", op.name()),
+            }
+        }
+    }
+    assert!(found.contains(&("ring_attention", "qkv")) && found.contains(&("ring_attention", "ring")), "{found:?}");
+}
