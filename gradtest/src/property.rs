@@ -23,14 +23,27 @@ pub struct Summary {
     pub certified: BTreeMap<String, usize>,
 }
 
+impl From<Report> for Summary {
+    fn from(report: Report) -> Self {
+        Self {
+            cases: 1,
+            checked: report.checked,
+            not_checked: report.not_checked.len(),
+            worst: report.worst,
+            certified: report.certified.into_iter().map(|input| (input, 1)).collect(),
+        }
+    }
+}
+
 impl Summary {
-    pub(crate) fn take(&mut self, report: &Report) {
-        self.cases += 1;
-        self.checked += report.checked;
-        self.not_checked += report.not_checked.len();
-        self.worst = self.worst.max(report.worst);
-        for input in &report.certified {
-            *self.certified.entry(input.clone()).or_default() += 1;
+    /// Adds what held over other cases.
+    pub fn add(&mut self, other: Self) {
+        self.cases += other.cases;
+        self.checked += other.checked;
+        self.not_checked += other.not_checked;
+        self.worst = self.worst.max(other.worst);
+        for (input, times) in other.certified {
+            *self.certified.entry(input).or_default() += times;
         }
     }
 }
@@ -62,7 +75,7 @@ pub fn gradients(cases: impl Strategy<Value = Case>) -> Result<Summary, String> 
             summary.certified.entry(input.to_string()).or_default();
         }
         match point.check() {
-            Ok(report) => summary.take(&report),
+            Ok(report) => summary.add(report.into()),
             Err(Failure::Wrong(wrong)) if first.get().is_some_and(|check| check != wrong.check) => {}
             Err(failure) => {
                 if let Failure::Wrong(wrong) = &failure {

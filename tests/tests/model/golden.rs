@@ -17,11 +17,7 @@ fn check(dtype: DType) {
 }
 
 #[test]
-fn golden_numbers_in_f64() {
+fn golden_numbers() {
     check(DType::F64);
-}
-
-#[test]
-fn golden_numbers_in_f32() {
     check(DType::F32);
 }

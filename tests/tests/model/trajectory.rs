@@ -1,64 +1,47 @@
-//! `slow.gradient = trajectory`: the piles are the sum of the decoder's gradients met on the way.
+//! `slow.gradient = trajectory`: the sum of the decoder's gradients at all z on the way.
 
 use autograd::Store;
 use engine::{DType, Device};
-use ltm::config::{Config, SlowConfig};
-use ltm::data::{Batch, SampleInfo};
+use ltm::config::{FastConfig, SlowConfig};
 use ltm::learn::{Fast, FastOptions, Inputs, Slow, WeightGradients};
 use ltm::model::Params;
+use tests::{batch, tiny};
 
 #[test]
 fn gradients_pile_up_along_the_trajectory() {
-    let mut config = Config::preset("tiny").unwrap();
-    for (key, value) in [
+    let config = tiny(&[
         ("model.dim", "16"),
         ("model.heads", "2"),
         ("model.seq", "12"),
         ("model.window", "4"),
         ("model.latents", "2"),
+        ("fast.schedule", "constant"),
         ("train.batch", "2"),
-        ("fast.steps", "3"),
-    ] {
-        config.set(key, value).unwrap();
-    }
-    let config = config.resolved().unwrap();
+    ]);
     let mut store = Store::new(Device::Cpu);
     let params = Params::new(&config.model, DType::F64, &mut store);
     params.init(&mut store, 2);
     let inputs = Inputs::new(2, 12, DType::F64, &mut store);
-    let mut batch = Batch::new(2, 12);
-    for i in 0..24 {
-        batch.tokens[i] = (i * 11 % 200) as i32;
-        batch.targets[i] = if i % 7 == 3 { -1 } else { (i * 17 % 250) as i32 };
-    }
-    batch.samples[1] = SampleInfo { id: 1, ..SampleInfo::default() };
+    let batch = batch(2, 12, 0);
     let count = batch.targets.iter().filter(|&&t| t >= 0).count() as f64;
     inputs.load(&mut store, &config.model, &batch).unwrap();
+    let fit = |steps: usize, options: &FastOptions, store: &mut Store| {
+        let fast = FastConfig { steps, ..config.fast.clone() };
+        let fast = Fast::new(&config.model, &fast, &params, &inputs, store, options).unwrap();
+        fast.fit(store, 0.1, 0, |_, _| ());
+        store.get(fast.latents.z).clone()
+    };
 
     let piles: Vec<_> = params.iter().map(|p| store.alloc(p.spec)).collect();
     let options = FastOptions { weights: WeightGradients::PiledUp(piles.clone()), ..FastOptions::default() };
-    let fast = Fast::new(&config.model, &config.fast, &params, &inputs, &mut store, &options).unwrap();
-    // z before each step: the initial one, then what each update left.
-    let plain = Fast::new(&config.model, &config.fast, &params, &inputs, &mut store, &FastOptions::default()).unwrap();
-    let mut path = Vec::new();
-    plain.fit(&mut store, 0.1, 0, |_, store| path.push(store.get(plain.latents.z).to_f64()));
-    fast.fit(&mut store, 0.1, 0, |_, _| ());
-    let first = {
-        // The same seed draws the same start; a loop of no steps leaves it in z.
-        let mut none = config.fast.clone();
-        none.steps = 0;
-        let none = Fast::new(&config.model, &none, &params, &inputs, &mut store, &FastOptions::default()).unwrap();
-        none.fit(&mut store, 0.1, 0, |_, _| ());
-        store.get(none.latents.z).to_f64()
-    };
-    path.insert(0, first);
-    path.pop();
-
-    let z = store.alloc(store.get(fast.latents.z).spec());
+    let z = fit(3, &options, &mut store);
+    let z = store.insert(z);
     let slow = Slow::new(&config.model, &SlowConfig::default(), &params, &inputs, Some(z), &[], &mut store).unwrap();
     let mut sums: Vec<Vec<f64>> = params.iter().map(|p| vec![0.0; p.spec.shape.numel()]).collect();
-    for at in &path {
-        store.get_mut(z).set_f64(at);
+    // The same seed draws the same noise: a loop of fewer steps leaves in z what the next step starts from.
+    for steps in 0..3 {
+        let at = fit(steps, &FastOptions::default(), &mut store);
+        store.get_mut(z).copy_from(&at);
         slow.gradient(&mut store);
         for (sum, &grad) in sums.iter_mut().zip(slow.grads()) {
             // The slow loss is the mean over tokens, the fast one the sum.

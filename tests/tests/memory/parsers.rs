@@ -1,9 +1,7 @@
-//! Parsers against damaged input, as somebody meets them who is handed a file: no panic, one line of an error, memory in
-//! proportion to the input. A million inputs for each:
-//! `LTM_FUZZ_CASES=1000000 cargo test --release -p tests -p ltm --lib --bins --test parsers damaged`.
+//! Parsers against damaged input: no panic, one line of error, memory in proportion to the input. A million inputs for each:
+//! `LTM_FUZZ_CASES=1000000 cargo test --release -p tests -p ltm --lib --bins --test memory damaged`.
 
-use ltm::mutate;
-
+use crate::{BYTES, TURN};
 use engine::{Error, Result};
 use flate2::Compression;
 use flate2::write::GzEncoder;
@@ -16,39 +14,11 @@ use ltm::data::Bytes;
 use ltm::data::folder::{Manifest, Part, ShardEntry};
 use ltm::data::shards::{self, payload_start};
 use ltm::json;
+use ltm::mutate;
 use ltm::safetensors::{Dtype, SafeTensors};
 use safetensors::tensor::TensorView;
-use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::io::{Cursor, Write};
-
-/// Counts the bytes that this thread has asked for.
-struct Counting;
-
-thread_local! {
-    static ASKED: Cell<usize> = const { Cell::new(0) };
-}
-
-// SAFETY: every call goes to the system's allocator unchanged; counting has no effect on memory.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ASKED.with(|asked| asked.set(asked.get() + layout.size()));
-        // SAFETY: the caller keeps alloc's contract.
-        unsafe { System.alloc(layout) }
-    }
-    unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
-        // SAFETY: the caller keeps dealloc's contract.
-        unsafe { System.dealloc(memory, layout) }
-    }
-    unsafe fn realloc(&self, memory: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        ASKED.with(|asked| asked.set(asked.get() + size));
-        // SAFETY: the caller keeps realloc's contract.
-        unsafe { System.realloc(memory, layout, size) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
 
 /// Bytes that a parser may ask for at most, in all: a constant for messages, and so many times its input. A length field
 /// that is believed asks for far more.
@@ -58,13 +28,14 @@ fn most(input: &[u8]) -> usize {
 
 /// Runs `parse` on damaged versions of `good`; the number that it took.
 fn damaged<T>(good: &[u8], usual: u32, parse: impl Fn(&[u8]) -> Result<T>, mut accepted: impl FnMut(&[u8], T)) -> u32 {
+    let _turn = TURN.read().unwrap();
     let mut taken = 0;
     assert!(parse(good).is_ok(), "the undamaged input is refused");
     for case in 0..mutate::cases(usual) {
         let bytes = mutate::damage(good, case);
-        let before = ASKED.with(Cell::get);
+        let before = BYTES.with(Cell::get);
         let parsed = parse(&bytes);
-        let asked = ASKED.with(Cell::get) - before;
+        let asked = BYTES.with(Cell::get) - before;
         assert!(asked <= most(&bytes), "case {case}: {asked} bytes of memory for {} of input", bytes.len());
         match parsed {
             Ok(value) => {
@@ -148,6 +119,7 @@ fn damaged_manifests() {
 /// Files of every format, compressed or not, through all that makes tokens of them.
 #[test]
 fn damaged_documents() {
+    let _turn = TURN.read().unwrap();
     let jsonl = "{\"id\": 1, \"text\": \"one \\u00e9\"}\n\n{\"text\": \"two\", \"id\": [2]}\n";
     let csv = "id,text\n1,\"a, \"\"b\"\"\nc\"\n2,plain\n";
     let columns = vec![Column::Name("text".into())];
@@ -182,6 +154,7 @@ fn damaged_documents() {
 /// Text of any kind, valid or not, through each tokenizer and back; and ids of any kind.
 #[test]
 fn damaged_text_through_tokenizers() {
+    let _turn = TURN.read().unwrap();
     let good = "The quick brown fox's 13 jumps,\n\tover  the lazy dog. \u{e9}\u{4e2d}\u{1f642} <|endoftext|> 's 'll  ";
     for &(name, _) in Tokenizer::ALL {
         let tokenizer = tokenizer(name);

@@ -7,14 +7,10 @@ use ltm::data::{Batch, SampleInfo};
 use ltm::learn::{Fast, FastOptions, Inputs, Score};
 use ltm::model::Params;
 use ltm::train::Trainer;
-use std::sync::Mutex;
-
-/// Forcing an instruction set changes it for the whole process.
-static LEVEL: Mutex<()> = Mutex::new(());
+use tests::tiny;
 
 fn config() -> Config {
-    let mut config = Config::preset("tiny").unwrap();
-    for (key, value) in [
+    tiny(&[
         ("model.dim", "48"),
         ("model.heads", "3"),
         ("model.seq", "40"),
@@ -23,10 +19,7 @@ fn config() -> Config {
         ("fast.steps", "3"),
         ("train.batch", "3"),
         ("slow.warmup", "1"),
-    ] {
-        config.set(key, value).unwrap();
-    }
-    config.resolved().unwrap()
+    ])
 }
 
 /// Sample `id` is the same sequence wherever it stands.
@@ -43,59 +36,45 @@ fn batch(ids: &[u32], n: usize) -> Batch {
     batch
 }
 
-/// Two training steps; all weights as bytes.
-fn train(config: &Config) -> Vec<u8> {
-    let mut trainer = Trainer::new(config.clone(), &Device::Cpu).unwrap();
+/// All weights as bytes after two training steps with these changes of the configuration.
+fn train(change: fn(&mut Config)) -> Vec<u8> {
+    let mut config = config();
+    change(&mut config);
+    let n = config.model.seq;
+    let mut trainer = Trainer::new(config, &Device::Cpu).unwrap();
     for step in 0..2 {
-        let ids = [3 * step, 3 * step + 1, 3 * step + 2];
-        trainer.train(&batch(&ids, config.model.seq)).unwrap();
+        trainer.train(&batch(&[3 * step, 3 * step + 1, 3 * step + 2], n)).unwrap();
     }
     trainer.params.iter().flat_map(|p| trainer.store.get(p.id).as_bytes().to_vec()).collect()
 }
 
 #[test]
-fn training_has_the_same_bits_on_any_number_of_threads() {
+fn training_has_the_same_bits_on_any_number_of_threads_and_every_instruction_set() {
     let run = |threads: usize| {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-        pool.install(|| train(&config()))
+        pool.install(|| train(|_| ()))
     };
-    let one = run(1);
+    let reference = run(1);
     for threads in [2, 3, 7] {
-        assert!(run(threads) == one, "{threads} threads");
+        assert!(run(threads) == reference, "{threads} threads");
     }
-}
-
-#[test]
-fn training_has_the_same_bits_on_every_instruction_set() {
-    let _guard = LEVEL.lock().unwrap();
+    // This changes the instruction set of the whole process, whose bits do not depend on it.
     let best = simd::level();
-    let reference = train(&config());
     for level in simd::supported() {
         simd::force(level).unwrap();
-        let same = train(&config()) == reference;
+        let same = train(|_| ()) == reference;
         simd::force(best).unwrap();
         assert!(same, "{level:?}");
     }
 }
 
+/// So do the departures of the public reference code from Algorithm 1.
 #[test]
-fn a_step_differs_when_its_seed_differs() {
-    let mut other = config();
-    other.train.seed = 1;
-    assert!(train(&config()) != train(&other));
-}
-
-/// The departures of the public reference code change the numbers.
-#[test]
-fn each_departure_from_algorithm_1_changes_the_weights() {
-    let reference = train(&config());
-    let changed = |change: fn(&mut Config)| {
-        let mut config = config();
-        change(&mut config);
-        train(&config)
-    };
-    assert!(changed(|c| c.fast.noise = Noise::Fixed) != reference, "noise");
-    assert!(changed(|c| c.slow.gradient = SlowGradient::Trajectory) != reference, "trajectory");
+fn another_seed_gives_other_weights() {
+    let reference = train(|_| ());
+    assert!(train(|c| c.train.seed = 1) != reference, "seed");
+    assert!(train(|c| c.fast.noise = Noise::Fixed) != reference, "noise");
+    assert!(train(|c| c.slow.gradient = SlowGradient::Trajectory) != reference, "trajectory");
 }
 
 /// Posterior and score of sample `id` in a batch.

@@ -1,10 +1,11 @@
-//! The fast loop's own gradients, as AdamW gets them, against central differences of the NELBO: for μ and λ, after some
-//! steps, with fresh and with fixed noise. And hoisting changes no bit of any step.
+//! The fast loop's own gradients for μ and λ, as AdamW gets them, against central differences of the NELBO, after some steps,
+//! with fresh and with fixed noise. And hoisting changes no bit of any step.
 
+use crate::enlarge;
 use autograd::gradcheck::{Check, Claim, Failure, Options, Report, check_function};
-use autograd::{Hoist, Id, Phase, Store};
+use autograd::{Hoist, Phase, Store};
 use engine::{Buffer, DType, Device};
-use ltm::config::{Config, Noise};
+use ltm::config::{Config, FastConfig, Noise};
 use ltm::learn::{Fast, FastOptions, Inputs, Latents};
 use ltm::model::Params;
 use tests::{batch, tiny};
@@ -12,21 +13,6 @@ use tests::{batch, tiny};
 const SAMPLES: usize = 2;
 const STEPS: usize = 5;
 const RATE: f64 = 0.1;
-
-fn config(noise: Noise) -> Config {
-    let mut config = tiny(&[
-        ("model.dim", "8"),
-        ("model.heads", "2"),
-        ("model.ffn", "12"),
-        ("model.seq", "12"),
-        ("model.window", "4"),
-        ("model.latents", "1"),
-        ("train.batch", "2"),
-    ]);
-    config.fast.steps = STEPS;
-    config.fast.noise = noise;
-    config
-}
 
 /// A model with weights, a batch, and fast loops on them.
 struct Bench {
@@ -38,16 +24,19 @@ struct Bench {
 
 impl Bench {
     fn new(noise: Noise) -> Self {
-        let config = config(noise);
+        let mut config = tiny(&[
+            ("model.dim", "8"),
+            ("model.heads", "2"),
+            ("model.ffn", "12"),
+            ("model.seq", "12"),
+            ("model.window", "4"),
+            ("model.latents", "1"),
+        ]);
+        config.fast.noise = noise;
         let mut store = Store::new(Device::Cpu);
         let params = Params::new(&config.model, DType::F64, &mut store);
         params.init(&mut store, 2);
-        // Weights of a model that has learned something: the latents matter.
-        let weights: Vec<Id> = params.iter().filter(|p| p.spec.shape.rank() == 2).map(|p| p.id).collect();
-        for id in weights {
-            let larger: Vec<f64> = store.get(id).to_f64().iter().map(|w| 8.0 * w).collect();
-            store.get_mut(id).set_f64(&larger);
-        }
+        enlarge(&params, &mut store);
         let n = config.model.seq;
         let inputs = Inputs::new(SAMPLES, n, DType::F64, &mut store);
         inputs.load(&mut store, &config.model, &batch(SAMPLES, n, 0)).unwrap();
@@ -55,7 +44,7 @@ impl Bench {
     }
 
     fn fast(&mut self, steps: usize, options: &FastOptions) -> Fast {
-        let fast = ltm::config::FastConfig { steps, ..self.config.fast.clone() };
+        let fast = FastConfig { steps, ..self.config.fast.clone() };
         Fast::new(&self.config.model, &fast, &self.params, &self.inputs, &mut self.store, options).unwrap()
     }
 }
@@ -97,13 +86,10 @@ fn steps(bench: &mut Bench, kl_weight: f64) -> Vec<Step> {
 
 /// Holds a step's gradients to those of `NELBO(μ, λ) = Σ −log p(x | μ + σ ⊙ ε) + Σ KL`.
 fn check(bench: &mut Bench, step: &Step) -> Result<Report, Failure> {
-    let spec = {
-        let mut dims = vec![1];
-        dims.extend([SAMPLES, bench.config.model.layers * bench.config.model.latents, bench.config.model.dim]);
-        dims
-    };
-    let table = bench.store.insert(Buffer::from_f64(DType::F64, &spec, &step.eps));
-    let given = [&step.mu, &step.logvar].map(|x| bench.store.insert(Buffer::from_f64(DType::F64, &spec[1..], x)));
+    let model = &bench.config.model;
+    let dims = [1, SAMPLES, model.layers * model.latents, model.dim];
+    let table = bench.store.insert(Buffer::from_f64(DType::F64, &dims, &step.eps));
+    let given = [&step.mu, &step.logvar].map(|x| bench.store.insert(Buffer::from_f64(DType::F64, &dims[1..], x)));
     let probe = bench.fast(1, &FastOptions { noise_table: Some(table), ..FastOptions::default() });
     let store = &mut bench.store;
     let nelbo = |x: &[Vec<f64>]| {
@@ -137,7 +123,7 @@ fn the_gradient_of_every_fast_step_is_that_of_the_nelbo() {
     }
 }
 
-/// The check can fail: noise of another step, and a KL that weighs half.
+/// The check can fail: with the noise of another step, and with half the KL.
 #[test]
 fn wrong_gradients_of_fast_steps_are_found() {
     let mut bench = Bench::new(Noise::Fresh);

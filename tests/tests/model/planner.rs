@@ -1,0 +1,59 @@
+//! What a plan refuses. That plans of random graphs have the right gradients, with the same bits however they are planned,
+//! is what `gradtest::random_graphs` proves.
+
+use autograd::{Graph, Phase, Plan, Request, Store, Value};
+use engine::{Buffer, DType, Device, Spec};
+use kernels::rmsnorm::RmsNorm;
+use kernels::sum::Sum;
+
+/// `root = Σ normed`, `normed = rmsnorm(x)`, and a leaf that nothing uses.
+struct Recorded {
+    store: Store,
+    graph: Graph,
+    x: Value,
+    unused: Value,
+    normed: Value,
+    root: Value,
+}
+
+fn recorded() -> Recorded {
+    let mut store = Store::new(Device::Cpu);
+    let mut graph = Graph::new();
+    let x = graph.leaf("x", Phase::Step, store.alloc(Spec::new(DType::F64, &[3, 4])));
+    let unused = graph.leaf("unused", Phase::Step, store.alloc(Spec::new(DType::F64, &[3, 4])));
+    let gain = graph.leaf("gain", Phase::Update, store.insert(Buffer::from_f64(DType::F64, &[4], &[1.0; 4])));
+    let normed = graph.apply(RmsNorm { eps: 0.1 }, &[x, gain]).unwrap();
+    let root = graph.apply(Sum, &[normed]).unwrap();
+    Recorded { store, graph, x, unused, normed, root }
+}
+
+#[test]
+fn what_cannot_be_planned_is_refused_in_a_line() {
+    let Recorded { mut store, mut graph, x, unused, normed, root } = recorded();
+    // The gradient must not stop in silence at a residual.
+    let rstd = graph.output(normed, "rstd");
+    let through_rstd = graph.apply(Sum, &[rstd]).unwrap();
+    let cases = [
+        (normed, x, "must be one number"),
+        (root, normed, "no leaf"),
+        (root, unused, "wanted for unused, on which the root does not depend"),
+        (through_rstd, x, "residual"),
+    ];
+    for (root, want, expected) in cases {
+        let request = Request { root: Some(root), wants: vec![want], ..Request::default() };
+        let error = Plan::new(&graph, &mut store, &request).unwrap_err().to_string();
+        assert!(error.contains(expected) && !error.contains('\n'), "{error}");
+    }
+}
+
+#[test]
+#[should_panic(expected = "the arena belongs to another plan")]
+fn a_step_whose_earlier_phases_were_overwritten_is_a_bug() {
+    let Recorded { mut store, graph, x, root, .. } = recorded();
+    let request = Request { root: Some(root), wants: vec![x], ..Request::default() };
+    let first = Plan::new(&graph, &mut store, &request).unwrap();
+    let second = Plan::new(&graph, &mut store, &request).unwrap();
+    first.run_all(&mut store);
+    second.run_all(&mut store);
+    first.run(&mut store, Phase::Step);
+}
