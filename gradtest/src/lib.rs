@@ -34,7 +34,7 @@ mod property;
 mod registry;
 pub mod strategies;
 
-pub use faults::{Change, Fault, GENERIC, Outcome, Planted, planted_faults};
+pub use faults::{Change, Fault, planted_faults};
 pub use graphs::random_graphs;
 pub use kernels::case::{Case, Fill, Input};
 pub use property::{Summary, first_failure, gradients};

@@ -1,8 +1,8 @@
 //! The check of a scalar function, recorded as a graph or not.
 
-use super::Options;
 use super::numeric::{Numeric, Value as Number};
-use super::report::{Check, Failure, Place, Report, Wrong};
+use super::report::{Check, Failure, Report, Wrong};
+use super::{Options, first_difference};
 use crate::graph::{Graph, Value};
 use crate::plan::Plan;
 use crate::request::{Hoist, Prepare, Request};
@@ -60,25 +60,11 @@ pub fn check_function(
         };
         let numeric = Numeric::of(i, claim.at, value, options);
         point[i].copy_from_slice(claim.at);
-        numeric.compare(claim.name, claim.gradient, options, &mut report).map_err(|worst| {
-            let wanted = claims.iter().map(|c| c.name).collect::<Vec<_>>();
-            wrong(name, claim.name, &wanted, Check::Numeric, worst, options)
-        })?;
+        let worst = numeric.compare(claim.name, claim.gradient, &mut report).err();
+        let wanted: Vec<&str> = claims.iter().map(|c| c.name).collect();
+        Wrong::refuse(name, claim.name, &wanted, Check::Numeric, worst, options.seed)?;
     }
     Ok(report)
-}
-
-fn wrong(
-    name: &str,
-    input: &str,
-    wanted: &[&str],
-    check: Check,
-    (place, claimed, expected): (Place, f64, f64),
-    options: &Options,
-) -> Failure {
-    let wanted = wanted.iter().map(ToString::to_string).collect();
-    let (op, input, seed) = (name.to_string(), input.to_string(), options.seed);
-    Failure::Wrong(Box::new(Wrong { op, input, place, claimed, expected, check, wanted, seed }))
 }
 
 /// Checks the gradients of the number `root` with respect to the leaves `wants` at the point that the store holds: all
@@ -130,10 +116,8 @@ pub fn check_graph(
     for (wanted, hoist, prepare) in others.into_iter().chain(alone) {
         for (leaf, got) in wanted.iter().zip(gradients(wanted, hoist, prepare)?) {
             let i = wants.iter().position(|v| v == leaf).expect("a wanted leaf");
-            if let Some(j) = (0..got.len()).find(|&j| got[j].to_bits() != grads[i][j].to_bits()) {
-                let worst = (Place::Entry(j), got[j], grads[i][j]);
-                return Err(wrong(&function, names[i], &names, Check::SameBits, worst, options));
-            }
+            let worst = first_difference(&got, &grads[i]);
+            Wrong::refuse(&function, names[i], &names, Check::SameBits, worst, options.seed)?;
         }
     }
     let forward = Plan::new(graph, store, &Request { keep: vec![root], ..Request::default() })?;

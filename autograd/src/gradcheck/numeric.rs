@@ -1,8 +1,7 @@
 //! Numeric derivatives, each with what it is worth.
 
-use super::report::{Place, Reason, Report};
-use super::{Options, dot};
-use engine::rng::Stream;
+use super::report::{Place, Reason, Report, Worst};
+use super::{Options, dot, normal};
 
 /// A value of the function that is differentiated.
 #[derive(Clone, Copy)]
@@ -14,8 +13,8 @@ pub(super) struct Value {
 
 /// A numeric derivative and how far it may be off.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Derivative {
-    pub value: f64,
+struct Derivative {
+    value: f64,
     /// By the stencil's own error.
     doubt: f64,
     /// By rounding.
@@ -24,6 +23,10 @@ pub(super) struct Derivative {
     jump: f64,
 }
 
+/// Step of the stencil for entries of size one.
+const STEP: f64 = 1e-3;
+/// Largest accepted relative difference.
+const TOLERANCE: f64 = 1e-6;
 /// Each step size is tried with its quarter; where the two disagree, so much smaller ones are tried, and where they agree but
 /// rounding leaves too little, so much larger ones.
 const NEXT: f64 = 16.0;
@@ -38,7 +41,7 @@ impl Derivative {
     /// The derivative at 0 of `f`, from central differences, two evaluations each, at 2h, h, h/2 and h/4: those at 2h and h give
     /// the fourth-order five-point stencil of step h, those at h/2 and h/4 that of a quarter of the step with a 256th of its
     /// error. `f(0)` is `middle`; one value is off by `rounding`.
-    fn of(f: &mut dyn FnMut(f64) -> Value, middle: f64, rounding: f64, step: f64, tolerance: f64) -> Self {
+    fn of(f: &mut dyn FnMut(f64) -> Value, middle: f64, rounding: f64, step: f64) -> Self {
         let mut best: Option<Self> = None;
         let mut h = step;
         for _ in 0..TRIES {
@@ -65,7 +68,7 @@ impl Derivative {
             if best.is_none_or(|b| new.total() < b.total()) {
                 best = Some(new);
             }
-            let wanted = tolerance * value.abs();
+            let wanted = TOLERANCE * value.abs();
             if new.doubt > wanted + new.noise {
                 if h > step {
                     break;
@@ -87,9 +90,9 @@ impl Derivative {
     }
 
     /// Why nothing can be said about a claim at this place, if so.
-    fn useless(&self, claimed: f64, tolerance: f64) -> Option<Reason> {
+    fn useless(&self, claimed: f64) -> Option<Reason> {
         let size = self.value.abs().max(if claimed.is_finite() { claimed.abs() } else { 0.0 });
-        let accepted = TRUST * (tolerance * size + self.noise);
+        let accepted = TRUST * (TOLERANCE * size + self.noise);
         if !(self.total() + self.value).is_finite() {
             Some(Reason::NotFinite)
         } else if self.jump > accepted {
@@ -105,32 +108,20 @@ impl Derivative {
     ///
     /// # Errors
     /// By how many times what would be accepted the claim is off.
-    pub fn compare(&self, claimed: f64, tolerance: f64) -> Result<Result<f64, Reason>, f64> {
-        if let Some(reason) = self.useless(claimed, tolerance) {
+    fn compare(&self, claimed: f64) -> Result<Result<f64, Reason>, f64> {
+        if let Some(reason) = self.useless(claimed) {
             return Ok(Err(reason));
         }
         let size = claimed.abs().max(self.value.abs());
         let difference = (claimed - self.value).abs();
-        let accepted = tolerance * size + self.noise + self.doubt;
+        let accepted = TOLERANCE * size + self.noise + self.doubt;
         // Written so that NaN fails; of an infinite claim any difference is within a millionth.
         let close = claimed.is_finite() && difference <= accepted;
         if !close {
             return Err(if difference.is_finite() { difference / accepted } else { f64::INFINITY });
         }
-        if size <= self.noise / tolerance { Ok(Err(Reason::TooSmall)) } else { Ok(Ok(difference / size)) }
+        if size <= self.noise / TOLERANCE { Ok(Err(Reason::TooSmall)) } else { Ok(Ok(difference / size)) }
     }
-
-    /// The tolerance where the claim is itself a numeric derivative.
-    pub fn worth(&self) -> f64 {
-        self.noise + self.doubt
-    }
-}
-
-/// The derivative of `f` at 0 on a scale of `step`; how far a value is off by rounding is measured.
-pub(super) fn derivative(f: &mut dyn FnMut(f64) -> Value, step: f64, tolerance: f64) -> Derivative {
-    let rounding = rounding(f);
-    let middle = f(0.0).value;
-    Derivative::of(f, middle, rounding, step, tolerance)
 }
 
 /// How far values of `f` are off by rounding: fourth differences of points so close together that nothing else is left of
@@ -155,14 +146,10 @@ pub(super) struct Numeric {
     along: Derivative,
 }
 
-/// A gradient's worst number: where, what is claimed, what it should be.
-pub(super) type Worst = (Place, f64, f64);
-
 impl Numeric {
     /// Of input number `i`, which is `base`; `value` is the function of it.
     pub fn of(i: usize, base: &[f64], mut value: impl FnMut(&[f64]) -> Value, options: &Options) -> Self {
-        let mut direction = vec![0.0; base.len()];
-        Stream::new(options.seed, 3000 + i as u32).fill_normal(&mut direction, |x| x);
+        let mut direction = normal(options.seed, 3000 + i as u32, base.len());
         let norm = dot(&direction, &direction).sqrt().max(1e-300);
         direction.iter_mut().for_each(|x| *x /= norm);
         let mut moved = base.to_vec();
@@ -172,8 +159,7 @@ impl Numeric {
         };
         let middle = along(0.0).value;
         let rounding = rounding(&mut along);
-        let Options { step, tolerance, .. } = *options;
-        let along = Derivative::of(&mut along, middle, rounding, step, tolerance);
+        let along = Derivative::of(&mut along, middle, rounding, STEP);
         let mut entries = Vec::new();
         if base.len() <= options.entrywise {
             moved.copy_from_slice(base);
@@ -182,7 +168,7 @@ impl Numeric {
                     moved[e] = x + t;
                     value(&moved)
                 };
-                entries.push(Derivative::of(&mut f, middle, rounding, step * x.abs().max(1.0), tolerance));
+                entries.push(Derivative::of(&mut f, middle, rounding, STEP * x.abs().max(1.0)));
                 moved[e] = x;
             }
         }
@@ -193,12 +179,12 @@ impl Numeric {
     ///
     /// # Errors
     /// The worst of the numbers that are wrong.
-    pub fn compare(&self, input: &str, grad: &[f64], options: &Options, report: &mut Report) -> Result<(), Worst> {
+    pub fn compare(&self, input: &str, grad: &[f64], report: &mut Report) -> Result<(), Worst> {
         let along = dot(grad, &self.direction);
         let entries = self.entries.iter().enumerate().map(|(j, n)| (Place::Entry(j), grad[j], n));
         let mut worst: Option<(f64, Worst)> = None;
         for (place, claimed, numeric) in entries.chain([(Place::Projection, along, &self.along)]) {
-            match numeric.compare(claimed, options.tolerance) {
+            match numeric.compare(claimed) {
                 Ok(Ok(relative)) => report.pass(input, relative),
                 Ok(Err(reason)) => report.skip(input, place, reason),
                 Err(off) => {

@@ -1,6 +1,5 @@
 //! A tensor made a number, or a tensor of another shape.
 
-use engine::rng::Stream;
 use engine::{Buffer, Context, Cost, DType, Error, Op, Output, Pass, Reads, Result, Shape, Spec, Want};
 
 /// A random linear map of n numbers onto m, `x f64 [..] → y f64 shape`: `y_j = Σ w_k x_i` over all k < max(n, m) with
@@ -20,9 +19,7 @@ impl Projection {
     }
 
     fn weights(self, n: usize) -> Vec<f64> {
-        let mut w = vec![0.0; n.max(self.shape.numel())];
-        Stream::new(self.seed, 5000).fill_normal(&mut w, |x| x);
-        w
+        super::normal(self.seed, 5000, n.max(self.shape.numel()))
     }
 }
 
@@ -40,10 +37,6 @@ impl Op for Projection {
             [x] if x.dtype == DType::F64 => Ok(vec![Output { name: "y", spec: Spec { shape: self.shape, ..*x } }]),
             _ => Err(Error::usage("takes one input of f64")),
         }
-    }
-
-    fn differentiable(&self, _i: usize) -> bool {
-        true
     }
 
     fn reads(&self, _wants: &[Want]) -> Reads {

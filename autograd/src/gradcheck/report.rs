@@ -115,8 +115,6 @@ pub enum Check {
     PassedThrough,
     /// Forward and VJP one after the other: the fused pass has the same numbers.
     Fused,
-    /// The second derivative with the two directions exchanged: forward differences over reverse gradients are symmetric.
-    Symmetry,
 }
 
 impl fmt::Display for Check {
@@ -127,7 +125,6 @@ impl fmt::Display for Check {
             Self::SameBits => "the same gradient computed with other wants or another plan",
             Self::PassedThrough => "the result's gradient, which the op says it passes through",
             Self::Fused => "forward and backward one after the other",
-            Self::Symmetry => "the second derivative with its directions exchanged",
         })
     }
 }
@@ -151,6 +148,26 @@ pub struct Wrong {
     pub wanted: Vec<String>,
     /// The seed that reproduces it ([`Options::seed`](super::Options)).
     pub seed: u64,
+}
+
+/// A gradient's worst number: where, what is claimed, what it should be.
+pub(super) type Worst = (Place, f64, f64);
+
+impl Wrong {
+    /// Fails if there is a worst number.
+    pub(super) fn refuse(
+        op: &str,
+        input: &str,
+        wanted: &[&str],
+        check: Check,
+        worst: Option<Worst>,
+        seed: u64,
+    ) -> Result<(), Failure> {
+        let Some((place, claimed, expected)) = worst else { return Ok(()) };
+        let wanted = wanted.iter().map(ToString::to_string).collect();
+        let (op, input) = (op.to_string(), input.to_string());
+        Err(Failure::Wrong(Box::new(Self { op, input, place, claimed, expected, check, wanted, seed })))
+    }
 }
 
 impl fmt::Display for Wrong {

@@ -35,10 +35,6 @@ impl Op for Softmax {
         }
     }
 
-    fn differentiable(&self, _: usize) -> bool {
-        true
-    }
-
     fn reads(&self, _: &[Want]) -> Reads {
         Reads::of(&[], &[0])
     }

@@ -2,7 +2,7 @@
 
 use autograd::gradcheck::{Failure, Options, check_op};
 use engine::{Buffer, DType};
-use gradtest::{Fault, Fill, GENERIC, Input, Outcome, Strategy, first_failure, planted_faults, sizes};
+use gradtest::{Fault, Fill, Input, Strategy, first_failure, planted_faults, sizes};
 use kernels::case::{Case, Sizes};
 use kernels::cast::Cast;
 use kernels::cross_attention::CrossAttention;
@@ -29,41 +29,27 @@ fn cases_of(op: &str) -> impl Strategy<Value = (Sizes, Case)> {
     sizes().prop_map(move |s| (s, all_cases(&s).swap_remove(k)))
 }
 
-/// A mistake that only one op invites.
-struct Specific {
-    op: &'static str,
-    name: &'static str,
-    /// The inputs whose gradients it makes wrong.
-    inputs: &'static [usize],
-    fault: fn(&Sizes) -> Fault,
-}
-
-const fn of(op: &'static str, inputs: &'static [usize], name: &'static str, fault: fn(&Sizes) -> Fault) -> Specific {
-    Specific { op, name, inputs, fault }
-}
-
 fn window(heads: usize, window: usize) -> Fault {
     Fault::VjpOf(Arc::new(WindowAttention { heads, window }))
 }
 
-const SPECIFIC: &[Specific] = &[
-    of("window_attention", &[0], "window one too wide", |s| window(s.heads, s.window + 1)),
-    of("window_attention", &[0], "window one too narrow", |s| window(s.heads, (s.window - 1).max(1))),
-    of("window_attention", &[0], "one head", |s| window(1, s.window)),
-    of("cross_attention", &[0, 1], "one head", |_| Fault::VjpOf(Arc::new(CrossAttention { heads: 1 }))),
-    of("slice", &[0], "one row late", |s| Fault::VjpOf(Arc::new(Slice { start: 1, len: s.latents }))),
-    of("rope", &[0], "one head too many rotated", |s| {
+/// The mistakes that only one op invites: the op, the inputs whose gradients are wrong, what is wrong, and the fault.
+const SPECIFIC: &[(&str, &[usize], &str, fn(&Sizes) -> Fault)] = &[
+    ("window_attention", &[0], "window one too wide", |s| window(s.heads, s.window + 1)),
+    ("window_attention", &[0], "window one too narrow", |s| window(s.heads, (s.window - 1).max(1))),
+    ("window_attention", &[0], "one head", |s| window(1, s.window)),
+    ("cross_attention", &[0, 1], "one head", |_| Fault::VjpOf(Arc::new(CrossAttention { heads: 1 }))),
+    ("slice", &[0], "one row late", |s| Fault::VjpOf(Arc::new(Slice { start: 1, len: s.latents }))),
+    ("rope", &[0], "one head too many rotated", |s| {
         Fault::VjpOf(Arc::new(Rope { heads: 3 * s.heads, rotated: 2 * s.heads + 1 }))
     }),
-    of("rope", &[0], "rotated forth", |_| Fault::Sees(|ins| map(&mut ins[1], |i, x| if i % 2 == 1 { -x } else { x }))),
-    of("lm_head", &[0, 1], "the neighbour's target", |_| {
-        Fault::Sees(|ins| ins[2].as_mut_slice::<i32>().rotate_right(1))
-    }),
-    of("lm_head", &[0, 1], "without the scale", |_| Fault::Sees(|ins| ins[3].set_f64(&[1.0]))),
-    of("linear_residual", &[0], "bf16 weights", |_| {
+    ("rope", &[0], "rotated forth", |_| Fault::Sees(|ins| map(&mut ins[1], |i, x| if i % 2 == 1 { -x } else { x }))),
+    ("lm_head", &[0, 1], "the neighbour's target", |_| Fault::Sees(|ins| ins[2].as_mut_slice::<i32>().rotate_right(1))),
+    ("lm_head", &[0, 1], "without the scale", |_| Fault::Sees(|ins| ins[3].set_f64(&[1.0]))),
+    ("linear_residual", &[0], "bf16 weights", |_| {
         Fault::Sees(|ins| map(&mut ins[1], |_, x| (x * 256.0).round() / 256.0))
     }),
-    of("embedding", &[0], "a repeated token counts once", |_| {
+    ("embedding", &[0], "a repeated token counts once", |_| {
         Fault::Changes(|ins, _, d_y, g| {
             let width = ins[0].shape().last();
             for (&token, row) in ins[1].as_slice::<i32>().iter().zip(d_y.chunks(width)) {
@@ -71,13 +57,13 @@ const SPECIFIC: &[Specific] = &[
             }
         })
     }),
-    of("rmsnorm", &[0], "without the mean's gradient", |_| {
+    ("rmsnorm", &[0], "without the mean's gradient", |_| {
         Fault::Changes(|ins, outs, d_y, g| scaled(ins[1], outs[1], d_y, g))
     }),
-    of("layernorm", &[0], "without the statistics' gradients", |_| {
+    ("layernorm", &[0], "without the statistics' gradients", |_| {
         Fault::Changes(|ins, outs, d_y, g| scaled(ins[1], outs[2], d_y, g))
     }),
-    of("gelu", &[0], "without the slope of the sigmoid", |_| {
+    ("gelu", &[0], "without the slope of the sigmoid", |_| {
         Fault::Changes(|ins, _, d_y, g| {
             for ((g, d_y), u) in g.iter_mut().zip(d_y).zip(ins[0].to_f64()) {
                 let a = (8.0 / std::f64::consts::PI).sqrt() * (u + 0.044715 * u * u * u);
@@ -85,16 +71,16 @@ const SPECIFIC: &[Specific] = &[
             }
         })
     }),
-    of("bias", &[1], "of the last row alone", |_| {
+    ("bias", &[1], "of the last row alone", |_| {
         Fault::Changes(|_, _, d_y, g| g.copy_from_slice(&d_y[d_y.len() - g.len()..]))
     }),
-    of("swiglu", &[0], "halves swapped", |_| {
+    ("swiglu", &[0], "halves swapped", |_| {
         Fault::Changes(|ins, _, _, g| {
             let width = ins[0].shape().last();
             g.chunks_mut(width).for_each(|row| row.rotate_left(width / 2));
         })
     }),
-    of("swiglu", &[0], "the gate's slope without its second term", |_| {
+    ("swiglu", &[0], "the gate's slope without its second term", |_| {
         Fault::Changes(|ins, _, d_y, g| {
             let (u, f) = (ins[0].to_f64(), ins[0].shape().last() / 2);
             for (i, d_y) in d_y.iter().enumerate() {
@@ -103,7 +89,7 @@ const SPECIFIC: &[Specific] = &[
             }
         })
     }),
-    of("gaussian_kl", &[1], "without the entropy", |_| {
+    ("gaussian_kl", &[1], "without the entropy", |_| {
         Fault::Changes(|ins, _, d_kl, g| {
             let (logvar, each) = (ins[1].to_f64(), g.len() / d_kl.len());
             for (i, g) in g.iter_mut().enumerate() {
@@ -111,18 +97,18 @@ const SPECIFIC: &[Specific] = &[
             }
         })
     }),
-    of("reparameterize", &[1], "of sigma, not of its logarithm's double", |_| {
+    ("reparameterize", &[1], "of sigma, not of its logarithm's double", |_| {
         Fault::Changes(|_, _, _, g| g.iter_mut().for_each(|g| *g *= 2.0))
     }),
-    of("sum", &[0], "of all but the last", |_| Fault::Changes(|_, _, _, g| *g.last_mut().unwrap() = 0.0)),
-    of("add", &[1], "half to each", |_| Fault::Changes(|_, _, _, g| g.iter_mut().for_each(|g| *g *= 0.5))),
-    of("cast", &[0], "rounded to bf16 on the way back", |_| {
+    ("sum", &[0], "of all but the last", |_| Fault::Changes(|_, _, _, g| *g.last_mut().unwrap() = 0.0)),
+    ("add", &[1], "half to each", |_| Fault::Changes(|_, _, _, g| g.iter_mut().for_each(|g| *g *= 0.5))),
+    ("cast", &[0], "rounded to bf16 on the way back", |_| {
         Fault::Changes(|_, _, _, g| {
             let rounded = Buffer::from_f64(DType::Bf16, &[g.len()], g).to_f64();
             g.copy_from_slice(&rounded);
         })
     }),
-    of("linear", &[1], "one row of weights", |_| Fault::Changes(|ins, _, _, g| g[..ins[1].shape().last()].fill(0.0))),
+    ("linear", &[1], "one row of weights", |_| Fault::Changes(|ins, _, _, g| g[..ins[1].shape().last()].fill(0.0))),
 ];
 
 /// g = rstd · gain ⊙ d_y, row by row.
@@ -169,14 +155,12 @@ fn every_fault_that_any_gradient_can_have_is_found() {
     ops.dedup();
     let mut harmless = Vec::new();
     for op in ops {
-        let planted = planted_faults(cases_of(op).prop_map(|(_, case)| case)).unwrap_or_else(|e| panic!("{op}: {e}"));
+        let unfound = planted_faults(cases_of(op).prop_map(|(_, case)| case)).unwrap_or_else(|e| panic!("{op}: {e}"));
+        harmless.extend(unfound.into_iter().map(|(input, fault)| (op, input, format!("{fault:?}"))));
         let case = all_cases(&SIZES).into_iter().find(|case| case.op.name() == op).unwrap();
-        let inputs = (0..case.ins.len()).filter(|&i| case.op.differentiable(i)).count();
-        assert_eq!(planted.len(), GENERIC.len() * inputs, "{op}");
-        let own = SPECIFIC.iter().filter(|fault| fault.op == op).count();
-        assert!(inputs == 0 || own > 0, "{op} has no planted fault of its own");
-        let nothing = planted.into_iter().filter(|p| p.outcome == Outcome::Harmless);
-        harmless.extend(nothing.map(|p| (op, p.input, format!("{:?}", p.fault))));
+        let differentiable = (0..case.ins.len()).any(|i| case.op.differentiable(i));
+        let own = SPECIFIC.iter().any(|(of, ..)| *of == op);
+        assert!(own || !differentiable, "{op} has no planted fault of its own");
     }
     let mut found: Vec<_> = harmless.iter().map(|(op, input, fault)| (*op, *input, fault.as_str())).collect();
     let mut expected = HARMLESS.to_vec();
@@ -187,7 +171,7 @@ fn every_fault_that_any_gradient_can_have_is_found() {
 
 #[test]
 fn every_fault_of_one_op_is_found() {
-    for Specific { op, name, inputs, fault } in SPECIFIC {
+    for (op, inputs, name, fault) in SPECIFIC {
         for &i in *inputs {
             match first_failure(cases_of(op).prop_map(move |(s, case)| fault(&s).plant(i, case))) {
                 Some(Failure::Wrong(_)) => {}
