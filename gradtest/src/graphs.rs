@@ -173,7 +173,7 @@ impl Recipe {
         if wants.is_empty() {
             wants.push(leaves[0]);
         }
-        let options = Options { seed: self.draw.seed, entrywise: 6, ..Options::default() };
+        let options = Options { seed: self.draw.seed, entrywise: 6 };
         check_graph(&graph, &mut store, root, &wants, &options)
     }
 }

@@ -33,8 +33,10 @@ fn window(heads: usize, window: usize) -> Fault {
     Fault::VjpOf(Arc::new(WindowAttention { heads, window }))
 }
 
-/// The mistakes that only one op invites: the op, the inputs whose gradients are wrong, what is wrong, and the fault.
-const SPECIFIC: &[(&str, &[usize], &str, fn(&Sizes) -> Fault)] = &[
+/// A mistake that only one op invites: the op, the inputs whose gradients are wrong, what is wrong, and the fault.
+type Specific = (&'static str, &'static [usize], &'static str, fn(&Sizes) -> Fault);
+
+const SPECIFIC: &[Specific] = &[
     ("window_attention", &[0], "window one too wide", |s| window(s.heads, s.window + 1)),
     ("window_attention", &[0], "window one too narrow", |s| window(s.heads, (s.window - 1).max(1))),
     ("window_attention", &[0], "one head", |s| window(1, s.window)),

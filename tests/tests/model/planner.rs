@@ -3,10 +3,12 @@
 
 use autograd::{Graph, Phase, Plan, Request, Store, Value};
 use engine::{Buffer, DType, Device, Spec};
+use kernels::add::Add;
 use kernels::rmsnorm::RmsNorm;
 use kernels::sum::Sum;
 
-/// `root = Σ normed`, `normed = rmsnorm(x)`, and a leaf that nothing uses.
+/// `root = Σ (normed + noise)` with `normed = rmsnorm(x)`, which is computed once per weight update; and a leaf that nothing
+/// uses.
 struct Recorded {
     store: Store,
     graph: Graph,
@@ -19,11 +21,13 @@ struct Recorded {
 fn recorded() -> Recorded {
     let mut store = Store::new(Device::Cpu);
     let mut graph = Graph::new();
-    let x = graph.leaf("x", Phase::Step, store.alloc(Spec::new(DType::F64, &[3, 4])));
+    let x = graph.leaf("x", Phase::Update, store.alloc(Spec::new(DType::F64, &[3, 4])));
+    let noise = graph.leaf("noise", Phase::Step, store.alloc(Spec::new(DType::F64, &[3, 4])));
     let unused = graph.leaf("unused", Phase::Step, store.alloc(Spec::new(DType::F64, &[3, 4])));
     let gain = graph.leaf("gain", Phase::Update, store.insert(Buffer::from_f64(DType::F64, &[4], &[1.0; 4])));
     let normed = graph.apply(RmsNorm { eps: 0.1 }, &[x, gain]).unwrap();
-    let root = graph.apply(Sum, &[normed]).unwrap();
+    let noisy = graph.apply(Add, &[normed, noise]).unwrap();
+    let root = graph.apply(Sum, &[noisy]).unwrap();
     Recorded { store, graph, x, unused, normed, root }
 }
 
