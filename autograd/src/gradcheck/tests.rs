@@ -1,6 +1,6 @@
 use super::*;
 use crate::{Graph, Phase, Store, Value};
-use engine::{Buffer, Context, Cost, DType, Device, Op, Output, Pass, Result, Spec, Want};
+use engine::{Buffer, Context, Cost, DType, Device, Op, Output, Pass, Reads, Result, Spec, Want};
 
 /// `y = f(x)` elementwise with the derivative that it is said to have.
 #[derive(Debug)]
@@ -20,6 +20,10 @@ impl Op for Elementwise {
 
     fn infer(&self, ins: &[Spec]) -> Result<Vec<Output>> {
         Ok(vec![Output { name: "y", spec: ins[0] }])
+    }
+
+    fn reads(&self, _: &[Want]) -> Reads {
+        Reads::of(&[0], &[])
     }
 
     fn forward(&self, _: &mut Context, ins: &[&Buffer], outs: &mut [Buffer]) {
