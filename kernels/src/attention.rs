@@ -1,14 +1,14 @@
-//! What the launches of attention kernels share; sizes as in `attention.cuh`.
+//! What attention kernels share; sizes as in `attention.cuh`.
 
 use crate::{cross_attention, window_attention};
 use engine::DType;
 use engine::cuda::Gpu;
 
-/// Widths of a head that kernels are compiled for; others are rounded up.
+/// Head widths that kernels are compiled for; others are rounded up.
 pub static SIZES: [usize; 4] = [16, 32, 64, 128];
 
-/// The widest head for which attention on this GPU has kernels whose tiles fit into the shared memory of a block: 128 with
-/// that of an A100 or H100, 64 in f32 with the 99 KiB of an RTX 30 to 50.
+/// The widest head whose tiles fit into a block's shared memory on this GPU: 128 on an A100 or H100, 64 in f32 with the 99 KiB
+/// of an RTX 30 to 50.
 pub fn widest_head(gpu: &dyn Gpu, dtype: DType) -> usize {
     let needed = |size| {
         let tiles = Tiles { size, dtype };
@@ -28,10 +28,7 @@ pub struct Tiles {
 }
 
 impl Tiles {
-    /// For heads of this width.
-    ///
-    /// # Panics
-    /// If it is beyond the widest.
+    /// For heads of this width, which must be at most the widest.
     pub fn new(head_dim: usize, dtype: DType) -> Self {
         let size = SIZES.iter().copied().find(|&size| head_dim <= size);
         let size = size.unwrap_or_else(|| panic!("heads of {head_dim} are wider than those of a GPU's kernels"));
@@ -54,7 +51,7 @@ impl Tiles {
     }
 }
 
-/// What scores are multiplied with.
+/// The factor of attention scores, 1/√D.
 pub fn scale(head_dim: usize) -> f64 {
     1.0 / (head_dim as f64).sqrt()
 }

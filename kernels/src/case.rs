@@ -1,11 +1,10 @@
-//! Cases: one op with the inputs to try it on. One list per op drives gradient checks, backend equality, determinism,
-//! `ltm verify` and the benchmarks.
+//! Cases: an op with inputs to try it on. One list per op serves gradient checks, tests of bits and devices, and benchmarks.
 
 use engine::rng::Stream;
 use engine::{Buffer, DType, Op, Spec};
 use rayon::prelude::*;
 
-/// The sizes that a Latent Thought Model gives its ops. Tests draw small odd ones, benchmarks take the presets'.
+/// The sizes from which the rooms build their cases. Tests draw small odd ones, benchmarks take those of a model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sizes {
     /// Samples B.
@@ -69,7 +68,7 @@ pub struct Input {
     pub dims: Vec<usize>,
     /// Numbers.
     pub fill: Fill,
-    /// Whether it is stored in f32 where tensors are stored in less.
+    /// Whether it stays f32 where other tensors are bf16.
     precise: bool,
 }
 
@@ -84,7 +83,7 @@ impl Input {
         Self::new(dims, Fill::NORMAL)
     }
 
-    /// An input that is kept in the precision of sums and statistics.
+    /// An input with the precision of sums and statistics.
     pub fn statistic(dims: &[usize], fill: Fill) -> Self {
         Self { precise: true, ..Self::new(dims, fill) }
     }
@@ -94,7 +93,7 @@ impl Input {
         matches!(self.fill, Fill::Tokens { .. } | Fill::Targets { .. })
     }
 
-    /// The input as a buffer of `float` (or i32). All float types get the same numbers: values of f32 precision.
+    /// The input as a buffer of `float` (or i32). All float types hold the same numbers, of f32 precision.
     pub fn buffer(&self, float: DType, stream: Stream) -> Buffer {
         let n = self.dims.iter().product::<usize>();
         let values: Vec<f64> = match &self.fill {

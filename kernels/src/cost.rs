@@ -1,4 +1,4 @@
-//! What a pass costs: bytes follow from the op's contract, operations are the op's to say.
+//! The cost of a pass: the op counts operations, bytes follow from its contract.
 
 use engine::{Cost, Op, Pass, Spec, Want};
 
@@ -38,8 +38,8 @@ pub fn wanted(wants: &[Want], flops: &[usize]) -> usize {
     wants.iter().zip(flops).filter(|(want, _)| want.is_wanted()).map(|(_, flops)| flops).sum()
 }
 
-/// The cost of an op that needs `forward` operations, and `gradients[i]` for the gradient of input `i`. Adding a gradient to
-/// what is there takes one more for each number.
+/// The cost of an op that needs `forward` operations, and `gradients[i]` for the gradient of input `i`. `Add` takes one more for
+/// each element.
 pub fn of(op: &dyn Op, ins: &[Spec], pass: Pass, forward: usize, gradients: &[usize]) -> Cost {
     let vjp = |wants: &[Want]| {
         let added = wants.iter().zip(ins).filter(|(want, _)| **want == Want::Add).map(|(_, of)| of.shape.numel());

@@ -1,11 +1,9 @@
-//! What the elementwise kernels share: sixteen numbers at an index, whole or the last few, the size of a parallel chunk,
-//! and what to do with a gradient that is ready.
+//! What elementwise kernels share: sixteen elements at an index, parallel chunks, and sums over rows.
 
 use engine::simd::{self, Isa, Kernel, LANES, Lanes, Real};
-use engine::{Want, parallel};
+use engine::{Buffer, Element, Want, parallel};
 
-/// Elements of one parallel chunk: a few cache lines per nanosecond of scheduling, small enough for the second level cache
-/// with the ten streams of an optimiser.
+/// Elements of one parallel chunk: enough to hide scheduling, few enough that ten streams of an optimiser fit into L2.
 pub const CHUNK: usize = 8192;
 
 /// Whole rows of `width` elements in about [`CHUNK`].
@@ -13,21 +11,21 @@ pub fn rows_per_chunk(width: usize) -> usize {
     (CHUNK / width.max(1)).max(1)
 }
 
-/// The sixteen elements from `i` on; where `x` ends, zeros.
+/// The sixteen elements from `i` on, zeros beyond the end of `x`.
 #[inline(always)]
 pub fn load<I: Isa, T: Real>(x: &[T], i: usize) -> T::Lanes<I> {
     let x = &x[i..];
     if x.len() >= LANES { T::Lanes::<I>::load(x) } else { T::Lanes::<I>::load_partial(x, T::ZERO) }
 }
 
-/// Overwrites the sixteen elements from `i` on, fewer where `out` ends.
+/// Overwrites the sixteen elements from `i` on, or as many as `out` has.
 #[inline(always)]
 pub fn store<I: Isa, T: Real>(lanes: T::Lanes<I>, out: &mut [T], i: usize) {
     let out = &mut out[i..];
     if out.len() >= LANES { lanes.store(out) } else { lanes.store_partial(out) }
 }
 
-/// Stores sixteen numbers of a gradient as it is wanted. `out` may be empty when it is not.
+/// Writes or adds sixteen elements of a gradient. `out` may be empty for `Skip`.
 #[inline(always)]
 pub fn store_wanted<I: Isa, T: Real>(want: Want, lanes: T::Lanes<I>, out: &mut [T], i: usize) {
     match want {
@@ -37,18 +35,18 @@ pub fn store_wanted<I: Isa, T: Real>(want: Want, lanes: T::Lanes<I>, out: &mut [
     }
 }
 
-/// A function of sixteen elements at a time of each of `N` tensors.
+/// A function of one element of each of `N` tensors, computed for sixteen at a time.
 pub trait Map<T: Real, const N: usize>: Copy + Send + Sync {
-    /// Its value for lanes of each.
+    /// Its values for sixteen elements of each tensor.
     fn at<I: Isa>(self, x: [T::Lanes<I>; N]) -> T::Lanes<I>;
 }
 
-/// `out` = `f` of the elements of `ins`, as it is wanted.
+/// Writes `f` of the elements of `ins` to `out`, or adds it.
 pub fn map<T: Real, const N: usize>(f: impl Map<T, N>, want: Want, ins: [&[T]; N], out: &mut [T]) {
     map_pieces(CHUNK, |_| f, want, ins, out);
 }
 
-/// The same with a function `f(i)` of its own for piece number i of so many elements.
+/// The same with pieces of `size` elements, piece i with its own function `f(i)`.
 pub fn map_pieces<T: Real, const N: usize, F: Map<T, N>>(
     size: usize,
     f: impl Fn(usize) -> F + Send + Sync,
@@ -61,7 +59,7 @@ pub fn map_pieces<T: Real, const N: usize, F: Map<T, N>>(
     });
 }
 
-/// [`map`] for one thread, for as many elements as `out` has.
+/// [`map`] on one thread, for all elements of `out`.
 pub struct Piece<'a, T, F, const N: usize> {
     pub f: F,
     pub want: Want,
@@ -81,10 +79,15 @@ impl<T: Real, F: Map<T, N>, const N: usize> Kernel for Piece<'_, T, F, N> {
     }
 }
 
-/// Columns that one task sums over all rows.
+/// The elements of a gradient, none if it is not wanted.
+pub fn wanted<T: Element>(want: Want, gradient: &mut Buffer) -> &mut [T] {
+    if want.is_wanted() { gradient.as_mut_slice() } else { &mut [] }
+}
+
+/// Columns that one task sums.
 pub const COLUMNS: usize = 128;
 
-/// Adds up columns, each on one thread: `add(first, sums)` for the columns from `first` on.
+/// Sums columns, each on one thread: `add(first, sums)` adds the columns from `first` on.
 pub fn sum_columns<T: Real>(want: Want, sums: &mut [T], add: impl Fn(usize, &mut [T]) + Sync + Send) {
     parallel::chunks(sums, COLUMNS, |c, sums| {
         if want == Want::Write {
@@ -94,7 +97,7 @@ pub fn sum_columns<T: Real>(want: Want, sums: &mut [T], add: impl Fn(usize, &mut
     });
 }
 
-/// The sum of all rows of `x`, in their order.
+/// Sums the rows of `x` in order.
 pub fn sum_rows<T: Real>(want: Want, x: &[T], sums: &mut [T]) {
     let width = sums.len();
     sum_columns(want, sums, |first, sums| {

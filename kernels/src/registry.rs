@@ -15,7 +15,7 @@ pub struct Room {
     pub cuda: &'static [&'static Module],
 }
 
-/// Every room in the house.
+/// Every room.
 pub const ROOMS: &[Room] = &[
     Room { name: "add", cases: add::cases, cuda: &[&add::cuda::KERNELS] },
     Room { name: "bias", cases: bias::cases, cuda: &[&bias::cuda::KERNELS, &add::cuda::KERNELS] },
@@ -39,10 +39,10 @@ pub const ROOMS: &[Room] = &[
     Room { name: "window_attention", cases: window_attention::cases, cuda: &[&window_attention::cuda::KERNELS] },
 ];
 
-/// The kernels of what has no cases: updates in place, and the cast, whose rounding has no gradient to be checked.
+/// The kernels of what has no cases: updates in place, and the cast, whose rounding has no gradient to check.
 const OTHERS: &[&Module] = &[&adamw::cuda::KERNELS, &cast::cuda::KERNELS, &latents::cuda::KERNELS];
 
-/// Every kernel file in the house: what a GPU must have loaded before a plan runs.
+/// Every kernel file: what a GPU must have loaded before a plan runs.
 pub fn modules() -> Vec<&'static Module> {
     let mut all: Vec<_> = ROOMS.iter().flat_map(|room| room.cuda).chain(OTHERS).copied().collect();
     all.sort_by_key(|module| module.name);
@@ -76,8 +76,8 @@ mod tests {
         all
     }
 
-    /// The same bits on every instruction set and any number of threads, and for a sample whatever else is in its batch.
-    /// What belongs to samples is what has another shape where there is one sample only.
+    /// The same bits on every instruction set and number of threads, and for a sample in any batch. A buffer belongs to the
+    /// samples if its shape changes with the size of the batch.
     #[test]
     fn bits_depend_on_nothing_else() {
         let alone = Sizes { batch: 1, ..LARGE };

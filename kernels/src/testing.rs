@@ -1,5 +1,4 @@
-//! How the rooms' tests try an op: outside a graph, with garbage in all memory, against its formula written down a second
-//! time.
+//! How tests try an op: outside a graph, in memory full of garbage, against a second implementation of its formula.
 
 use crate::case::{Case, Sizes};
 use engine::rng::Stream;
@@ -39,7 +38,7 @@ pub fn same_bits(what: &str, run: impl Fn() -> Vec<Buffer> + Sync) -> Vec<Buffer
     reference
 }
 
-/// A buffer of NaN, so that what nobody wrote is found out.
+/// A buffer of NaN, which shows what nobody wrote.
 pub fn garbage(spec: Spec) -> Buffer {
     let mut buffer = scratch(spec.bytes());
     buffer.respec(spec);
@@ -145,7 +144,7 @@ pub fn refuses(op: &dyn Op, ins: &str, message: &str) {
     assert_eq!(op.infer(&specs).expect_err(ins).to_string(), message);
 }
 
-/// Every assignment of `Skip`, `Write` and `Add` to the inputs that have a gradient, `Skip` for all aside.
+/// Every assignment of wants to the inputs that have a gradient, except none for all.
 fn all_wants(op: &dyn Op, inputs: usize) -> Vec<Vec<Want>> {
     let mut all = (0..inputs).fold(vec![vec![]], |lists, i| {
         let options: &[Want] = if op.differentiable(i) { &[Want::Skip, Want::Write, Want::Add] } else { &[Want::Skip] };
@@ -216,9 +215,8 @@ impl<'a, F: Fn(&[Vec<f64>]) -> Vec<f64> + Sync> Trial<'a, F> {
     }
 }
 
-/// Checks the op of `case`: the result against `formula` (flat inputs to flat result), gradients against central
-/// differences of `formula` for every assignment of wants, f32 against f64, and the bits on every number of threads and
-/// instruction set.
+/// Checks the op of `case`: its result against `formula` (flat inputs to flat result), its gradients against central differences
+/// of `formula` for every assignment of wants, f32 against f64, and the bits on every instruction set and number of threads.
 #[track_caller]
 pub fn check(case: &Case, formula: impl Fn(&[Vec<f64>]) -> Vec<f64> + Sync) {
     let trial = Trial::new(case, formula);
@@ -241,7 +239,7 @@ pub fn check(case: &Case, formula: impl Fn(&[Vec<f64>]) -> Vec<f64> + Sync) {
     }
 }
 
-/// The same for a case of many blocks, for which gradients are checked along one direction only.
+/// The same for a large case: it checks gradients along one direction, and no bits.
 #[track_caller]
 pub fn check_large(case: &Case, formula: impl Fn(&[Vec<f64>]) -> Vec<f64> + Sync) {
     let trial = Trial::new(case, formula);

@@ -11,7 +11,7 @@ pub struct Rule {
     pub weight_decay: f64,
 }
 
-/// What one step of AdamW multiplies with, worked out in f64.
+/// The factors of one step of AdamW, computed in f64.
 #[derive(Clone, Copy)]
 pub struct Step<T> {
     decay: T,

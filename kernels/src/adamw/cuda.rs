@@ -15,7 +15,7 @@ pub fn partials(n: usize) -> usize {
     n.div_ceil(PER_BLOCK)
 }
 
-/// What is learned is f32: so are its gradient and its moments.
+/// Weights, gradients and moments are f32 on a device.
 fn learned(buffer: &Buffer) -> DType {
     assert_eq!(buffer.dtype(), DType::F32, "a device learns in f32");
     DType::F32

@@ -1,5 +1,5 @@
-//! Slow learning, in place: the global norm of the gradient, and AdamW (Loshchilov and Hutter, arXiv 1711.05101) on the
-//! gradient clipped to it. The arithmetic is that of PyTorch's `clip_grad_norm_` and `AdamW`.
+//! Updates in place: the global norm of a gradient, and AdamW (Loshchilov and Hutter, arXiv 1711.05101) on the gradient clipped
+//! to it, with the arithmetic of PyTorch's `clip_grad_norm_` and `AdamW`.
 
 pub(crate) mod cpu;
 pub(crate) mod cuda;
@@ -13,8 +13,7 @@ use engine::{Buffer, Context, Cost, DType, Device, Spec, Update, with_real};
 /// - Formula: `norms[index] = Σ grad²`
 /// - Source: elementary
 ///
-/// Ins: `grad [..]`. State: `norms [P]`. Chunks of constant size are summed by lanes, and their sums in order in f64.
-/// Bound by memory.
+/// Ins: `grad [..]`. State: `norms [P]`. Sums chunks by lanes, and their sums in order in f64. Bound by memory.
 #[derive(Clone, Copy, Debug)]
 pub struct SquaredNorm {
     /// Which of the P numbers is this parameter's.
@@ -64,7 +63,7 @@ impl Update for SquaredNorm {
 /// Ins: `grad [..]`, `norms [P]` (every parameter's [`SquaredNorm`]), `schedule [2]` = rate and step number t, counted from
 /// 1. State: `w`, `m`, `v`, all of the gradient's spec; the moments start as zeros.
 ///
-/// If the global norm is not finite, nothing changes: the caller sees it in `norms`. Bound by memory: one pass.
+/// If the global norm is not finite, nothing changes; `norms` shows it. Bound by memory: one pass.
 #[derive(Clone, Copy, Debug)]
 pub struct AdamW {
     /// Decay of the first moment.
@@ -117,11 +116,6 @@ mod tests {
 
     const ADAMW: AdamW = AdamW { beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.1, clip: 1.0 };
 
-    fn normals(dtype: DType, n: usize, site: u32, std: f64) -> Buffer {
-        let x: Vec<_> = normal(dtype, &[n], site).to_f64().iter().map(|x| f64::from((std * x) as f32)).collect();
-        Buffer::from_f64(dtype, &[n], &x)
-    }
-
     /// The textbook, one number at a time, in another order: m̂ and v̂ first.
     fn textbook([w, m, v]: &mut [f64; 3], g: f64, rate: f64, t: i32) {
         *m = 0.9 * *m + 0.1 * g;
@@ -134,7 +128,10 @@ mod tests {
 
     /// The first weights of two parameters for t = 0, then their gradients.
     fn numbers(dtype: DType, t: u32, std: f64) -> [Buffer; 2] {
-        [0, 1].map(|i| normals(dtype, SIZES[i], 10 * t + i as u32, std))
+        [0, 1].map(|i| {
+            let x = normal(dtype, &[SIZES[i]], 10 * t + i as u32).to_f64();
+            Buffer::from_f64(dtype, &[SIZES[i]], &x.iter().map(|x| f64::from((std * x) as f32)).collect::<Vec<_>>())
+        })
     }
 
     /// Five steps of two parameters; returns w, m and v of both.

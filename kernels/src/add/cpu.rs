@@ -2,7 +2,7 @@ use crate::lanes::CHUNK;
 use engine::simd::Real;
 use engine::{Want, parallel};
 
-/// One addition per element needs no instruction set: the compiler's own vectors keep up with memory.
+/// Plain loops: memory is the limit, and the compiler's vectors keep up with it.
 pub fn forward<T: Real>(a: &[T], b: &[T], y: &mut [T]) {
     parallel::chunks(y, CHUNK, |c, y| {
         let (a, b) = (&a[c * CHUNK..], &b[c * CHUNK..]);
@@ -10,7 +10,7 @@ pub fn forward<T: Real>(a: &[T], b: &[T], y: &mut [T]) {
     });
 }
 
-/// Hands a gradient on unchanged.
+/// Copies or adds a gradient unchanged.
 pub fn pass_on<T: Real>(want: Want, d_out: &[T], d_in: &mut [T]) {
     match want {
         Want::Skip => {}

@@ -1,4 +1,4 @@
-//! Launches of `kernel.cu`, and gradients that are handed on.
+//! Launches of `kernel.cu`.
 
 use crate::launch::{args, over};
 use engine::cuda::{Gpu, Module};
@@ -10,7 +10,7 @@ pub fn forward(gpu: &dyn Gpu, a: &Buffer, b: &Buffer, y: &Buffer) {
     over(gpu, y, &KERNELS, "add", args![a, b, y, y.len()]);
 }
 
-/// Hands a gradient on unchanged.
+/// Copies or adds a gradient unchanged.
 pub fn pass_on(gpu: &dyn Gpu, want: Want, d_out: &Buffer, d_in: &mut Buffer) {
     match want {
         Want::Skip => {}

@@ -52,7 +52,7 @@ impl Op for Add {
     }
 }
 
-/// Hands a gradient on unchanged; on a GPU this room's kernels must be loaded.
+/// Copies or adds a gradient unchanged; on a GPU this room's kernels must be loaded.
 pub fn pass_on(device: &Device, want: Want, d_out: &Buffer, d_in: &mut Buffer) {
     match device {
         _ if !want.is_wanted() => {}

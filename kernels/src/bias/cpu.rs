@@ -2,7 +2,7 @@ use crate::lanes::rows_per_chunk;
 use engine::parallel;
 use engine::simd::Real;
 
-/// One addition per element needs no instruction set: the compiler's own vectors keep up with memory.
+/// Plain loops: memory is the limit, and the compiler's vectors keep up with it.
 pub fn forward<T: Real>(x: &[T], b: &[T], y: &mut [T]) {
     let chunk = rows_per_chunk(b.len()) * b.len();
     parallel::chunks(y, chunk, |c, y| {

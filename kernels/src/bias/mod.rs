@@ -1,11 +1,11 @@
-//! `y = x + b`, the same `b` for every row: the bias of a linear map, and learned positions, the same for every sample.
+//! The bias of a linear map, and learned positions.
 
 mod cpu;
 pub(crate) mod cuda;
 
 use crate::case::{Case, Input, Sizes};
 use crate::{add, check, cost, lanes};
-use engine::{Buffer, Context, Cost, Device, Error, Op, Output, Pass, Result, Spec, Want, with_real};
+use engine::{Buffer, Context, Cost, Device, Op, Output, Pass, Result, Spec, Want, with_real};
 
 /// `x [.., S], b [S] → y [.., S]`, where S is any number of last dimensions.
 ///
@@ -30,12 +30,9 @@ impl Op for Bias {
         check::count(self.arguments(), ins)?;
         let dtype = check::real("x", ins[0])?;
         let (x, b) = (ins[0].shape.dims(), ins[1].shape.dims());
-        if ins[1].dtype != dtype || b.is_empty() || !x.ends_with(b) {
-            return Err(Error::usage(format!(
-                "b is {}, must be the last dimensions of x, which is {}",
-                ins[1], ins[0]
-            )));
-        }
+        check::that(ins[1].dtype == dtype && !b.is_empty() && x.ends_with(b), || {
+            format!("b is {}, must be the last dimensions of x, which is {}", ins[1], ins[0])
+        })?;
         Ok(vec![Output { name: "y", spec: ins[0] }])
     }
 

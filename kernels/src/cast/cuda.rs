@@ -6,7 +6,7 @@ use engine::{DType, Want};
 
 pub static KERNELS: Module = Module::new("cast", include_str!("kernel.cu"));
 
-/// Numbers of a thread.
+/// Elements of a thread.
 const PACK: usize = 8;
 
 pub fn convert(gpu: &dyn Gpu, from: Pointer, want: Want, to: Pointer, n: usize) {

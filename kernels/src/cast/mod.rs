@@ -1,10 +1,10 @@
-//! The same numbers in another float type: the bf16 copy of a weight that is learned in f32, and its gradient back.
+//! The same numbers in another float type, such as the bf16 copy of an f32 weight.
 
 mod cpu;
 pub(crate) mod cuda;
 
 use crate::{check, cost};
-use engine::{Buffer, Context, Cost, DType, Device, Error, Op, Output, Pass, Result, Spec, Want};
+use engine::{Buffer, Context, Cost, DType, Device, Op, Output, Pass, Result, Spec, Want};
 
 /// `x [..] → y [..]`. Bound by memory.
 ///
@@ -30,9 +30,7 @@ impl Op for Cast {
     fn infer(&self, ins: &[Spec]) -> Result<Vec<Output>> {
         check::count(self.arguments(), ins)?;
         check::real("x", ins[0])?;
-        if !self.to.is_float() {
-            return Err(Error::usage(format!("x cannot become {}, must become floats", self.to)));
-        }
+        check::that(self.to.is_float(), || format!("x cannot become {}, must become floats", self.to))?;
         Ok(vec![Output { name: "y", spec: Spec { dtype: self.to, ..ins[0] } }])
     }
 

@@ -227,15 +227,14 @@ pub fn backward<T: Real>(
     }
 }
 
-/// Some tokens of one sample from `first` on, all heads. `d_q` or `d_kv` is empty when it is not wanted.
+/// Some tokens of one sample from `first` on, all heads. `how` is for `d_q`; `d_kv` [K, 2d] is the chunk's own sum; each is empty
+/// if it is not wanted.
 struct Backward<'a, T> {
     sample: Sample<'a, T>,
     first: usize,
-    /// What becomes of the old `d_q`.
     how: Accumulate,
     d_y: &'a [T],
     d_q: &'a mut [T],
-    /// The chunk's own sum, [K, 2d].
     d_kv: &'a mut [T],
     scratch: &'a mut [T],
 }

@@ -15,25 +15,20 @@ const LATENTS: usize = 16;
 const TOKENS: usize = 64;
 const CHUNK: usize = 256;
 
-/// `blocks` for each head of each sample, with `shared` bytes of shared memory.
-struct Blocks {
-    blocks: usize,
-    shared: usize,
-}
-
-fn launch(gpu: &dyn Gpu, shape: Shape, q: &Buffer, entry: &'static str, blocks: Blocks, args: &[Arg]) {
+/// Launches some blocks with so many bytes of shared memory for each head of each sample.
+fn launch(gpu: &dyn Gpu, shape: Shape, q: &Buffer, entry: &'static str, [blocks, shared]: [usize; 2], args: &[Arg]) {
     let Shape { tokens, heads, head_dim, latents } = shape;
     let (samples, dtype) = (q.shape().dims()[0], q.dtype());
     gpu.launch(
         &KERNELS.kernel(entry, dtype).size(Tiles::new(head_dim, dtype).size),
-        Grid::with_blocks([blocks.blocks, heads, samples], THREADS).shared(blocks.shared),
+        Grid::with_blocks([blocks, heads, samples], THREADS).shared(shared),
         &[args, args![tokens, latents, heads, head_dim, Arg::F32(attention::scale(head_dim) as f32)]].concat(),
     );
 }
 
 pub fn forward(gpu: &dyn Gpu, shape: Shape, q: &Buffer, kv: &Buffer, y: &Buffer) {
     let tiles = Tiles::new(shape.head_dim, q.dtype());
-    let blocks = Blocks { blocks: shape.tokens.div_ceil(TOKENS), shared: tiles.bytes(TOKENS + 4 * LATENTS) };
+    let blocks = [shape.tokens.div_ceil(TOKENS), tiles.bytes(TOKENS + 4 * LATENTS)];
     launch(gpu, shape, q, "forward", blocks, args![q, kv, y]);
 }
 
@@ -60,8 +55,7 @@ pub fn backward(
     let parts = if partials.is_some() { shape.latents.div_ceil(LATENTS) } else { 1 };
     let tiles = Tiles::new(shape.head_dim, q.dtype());
     let sums = partials.map_or(Arg::Pointer(0), Arg::from);
-    let blocks = Blocks { blocks: chunks * parts, shared: shared(tiles) };
-    launch(gpu, shape, q, "backward", blocks, args![q, kv, d_y, wants[0], d_q, parts, sums]);
+    launch(gpu, shape, q, "backward", [chunks * parts, shared(tiles)], args![q, kv, d_y, wants[0], d_q, parts, sums]);
     if partials.is_some() {
         let n = d_kv.len();
         let packs = n.div_ceil(16 / d_kv.dtype().size());

@@ -1,13 +1,13 @@
 //! Attention of every token to all K latents of its layer.
 //!
-//! Nothing is kept for the backward pass. All K scores of a token are at hand there, so that its softmax costs the K·D
-//! multiply-adds of the scores once more. Kept probabilities would be an eighth of the size of `q` at K = 8, D = 64, written
-//! and read; and `q`, from which they are computed, has to be read in any case for `d_k`.
+//! The backward pass computes the probabilities again: K·D multiply-adds per token. Kept ones would be an eighth of the size of
+//! `q` at K = 8, D = 64, to be written and read, and `d_k` needs `q` in any case.
 
 mod cpu;
 pub(crate) mod cuda;
 
 use crate::case::{Case, Input, Sizes};
+use crate::lanes::wanted;
 use crate::{check, cost};
 use engine::{Buffer, Context, Cost, DType, Device, Op, Output, Pass, Reads, Result, Spec, Want, with_real};
 
@@ -72,7 +72,7 @@ impl Op for CrossAttention {
             let known = cpu::Known::<T> { q: ins[0].as_slice(), kv: ins[1].as_slice(), d_y: d_y.as_slice() };
             let partials = if want_kv.is_wanted() { shape.partials(d_y.shape().dims()[0]) } else { 0 };
             let partials = cx.scratch::<T>(partials);
-            cpu::backward(shape, known, wants, wanted(d_q, *want_q), wanted(d_kv, *want_kv), partials);
+            cpu::backward(shape, known, wants, wanted(*want_q, d_q), wanted(*want_kv, d_kv), partials);
         })
     }
 
@@ -114,11 +114,6 @@ impl CrossAttention {
             latents: kv.shape.dims()[1],
         }
     }
-}
-
-/// The elements of a gradient, none when it is not wanted.
-fn wanted<T: engine::Element>(gradient: &mut Buffer, want: Want) -> &mut [T] {
-    if want.is_wanted() { gradient.as_mut_slice() } else { &mut [] }
 }
 
 /// One case: a layer's tokens and latents.

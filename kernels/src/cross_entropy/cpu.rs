@@ -7,9 +7,8 @@ use crate::matmul::mat::{Accumulate, Mat, MatMut};
 use engine::simd::{self, Isa, Kernel, LANES, Lanes, Real};
 use engine::{Want, parallel};
 
-/// Tokens whose logits exist at the same time. A product packs the table once per chunk, unless it finds it packed. When all
-/// of them did, at V = 50,258 and d = 512 on AVX-512, the fused pass took 15 % less time with 256 than with 128. 512 gained at
-/// most half as much again and holds 103 MB of logits, as much as the table.
+/// Tokens whose logits exist at the same time. With a table that every product packs, at V = 50,258 and d = 512 on AVX-512, 256
+/// took 15 % less time than 128; 512 gained at most half as much again and needs 103 MB of logits, as much as the table.
 pub const CHUNK: usize = 256;
 
 /// `d_hidden` [tokens, dim] and `d_table` [vocab, dim], empty where they are not wanted.
@@ -23,7 +22,7 @@ pub fn scratch(tokens: usize, dim: usize, vocab: usize) -> usize {
     tokens.min(CHUNK) * (2 * dim + row_stride(vocab))
 }
 
-/// Logits of one token are this far from the next token's, so that every row starts on a cache line.
+/// The distance between two tokens' logits: every row starts on a cache line.
 fn row_stride(vocab: usize) -> usize {
     vocab.next_multiple_of(LANES)
 }
@@ -61,12 +60,12 @@ pub fn forward_vjp<T: Real>(ins: Inputs<T>, memory: &mut [T], mut outs: Outputs<
 }
 
 impl<T: Real> Gradients<'_, T> {
-    /// Whether the fused pass needs no row of logits as a whole.
+    /// Whether the fused pass can do without whole rows of logits.
     fn streams(&self) -> bool {
         !self.d_table.0.is_wanted()
     }
 
-    /// Rows of d_hidden are added, since those of ignored tokens must be zero anyway.
+    /// Clears d_hidden, to which rows are added: those of ignored tokens stay zero.
     fn begin(&mut self) {
         let (want, d_hidden) = &mut self.d_hidden;
         if *want == Want::Write {
@@ -74,7 +73,7 @@ impl<T: Real> Gradients<'_, T> {
         }
     }
 
-    /// Where there was no chunk, nothing has overwritten d_table.
+    /// Clears d_table if no chunk has written it.
     fn finish(&mut self) {
         let (want, d_table) = &mut self.d_table;
         if *want == Want::Write {
@@ -114,8 +113,8 @@ fn for_each_chunk<T: Real>(ins: Inputs<T>, memory: &mut [T], mut f: impl FnMut(C
 }
 
 impl<T: Real> Chunk<'_, T> {
-    /// From the logits to their gradient g·(softmax − onehot). Where no lse is given, a row's loss comes first, while the row is
-    /// in the cache.
+    /// Turns logits into their gradient g·(softmax − onehot). If no lse is given, it computes a row's loss first, while the row
+    /// is in the cache.
     fn logits_to_gradient(&mut self, given: Option<&[T]>, g: T) {
         let (n, vocab) = (self.tokens.len(), self.ins.vocab());
         parallel::chunks3(
@@ -146,7 +145,7 @@ impl<T: Real> Chunk<'_, T> {
         }
     }
 
-    /// From the gradient of the logits to those of what they were made of.
+    /// From the gradient of the logits to those of the hidden states and the table.
     fn backward(&mut self, d_ins: &mut Gradients<T>) {
         let (n, dim, vocab) = (self.tokens.len(), self.ins.dim, self.ins.vocab());
         let stride = row_stride(vocab);

@@ -7,20 +7,18 @@ use engine::{Buffer, DType, Want};
 
 pub static KERNELS: Module = Module::new("cross_entropy", include_str!("kernel.cu"));
 
-/// Tokens whose logits exist at the same time on a GPU: at V = 50,258 in bf16 412 MB. With 512, whose logits would stay in
-/// the second level cache, a step took a tenth longer: the products lose more than the passes between them gain. Half as
-/// many where a bf16 model's logits are in f32.
+/// Tokens whose logits exist at the same time on a GPU: 412 MB at V = 50,258 in bf16. With 512, whose logits stay in L2, a step
+/// took a tenth longer: products lose more than the passes between them gain. Half as many if a bf16 model's logits are f32.
 pub const CHUNK: usize = 4096;
 
-/// Entries of the vocabulary of one block: enough blocks for every GPU, few enough partial sums.
+/// Vocabulary entries of one block: enough blocks for every GPU, few enough partial sums.
 const SLAB: usize = 128;
 
 /// The sizes, and how logits are stored.
 #[derive(Clone, Copy)]
 pub struct Shape {
     pub dtype: DType,
-    /// What logits are stored as. From bf16 come gradients, and losses along the way; its eight bits are not enough for
-    /// what is said about a model, whose logits are larger than one.
+    /// Type of the stored logits. bf16 is enough for gradients and for the losses of training, not for evaluation.
     pub logits: DType,
     pub tokens: usize,
     pub dim: usize,
@@ -29,19 +27,15 @@ pub struct Shape {
     pub want_table: bool,
 }
 
-/// The parts of the working memory.
+/// The parts of the working memory: `logits` [vocab, chunk], which turn into their gradients; `most` and `sums` [slabs, chunk];
+/// `d_table` [vocab, dim], the table's gradient so far in f32, if the table is bf16; `summed` [chunk, dim], exponentials times the
+/// table in f32; `factors` [2, chunk] of these and of the target's row.
 struct Parts {
-    /// [vocab, chunk]: the logits, then their gradients
     logits: Pointer,
-    /// [slabs, chunk]
     most: Pointer,
-    /// [slabs, chunk]
     sums: Pointer,
-    /// [vocab, dim] in f32: the table's gradient so far, where the table itself is stored in less
     d_table: Pointer,
-    /// [chunk, dim] in f32: exponentials times the table
     summed: Pointer,
-    /// [2, chunk]: what these and the target's row are multiplied with
     factors: Pointer,
 }
 
@@ -222,7 +216,7 @@ impl Head<'_> {
         self.launch("add_up", Grid::new(1, 1024), args![&outs[1], self.shape.tokens, self.scale, &outs[0]]);
     }
 
-    /// From the logits to the gradients of what they were made of.
+    /// From the logits to the gradients of the hidden states and the table.
     fn backward(&self, chunk: &Chunk, lse: &Buffer, d_loss: Arg, (wants, d_ins): Gradients) {
         let (Shape { dtype, dim, vocab, .. }, logits) = (self.shape, self.parts.logits);
         let [targets, lse] = [self.targets, lse].map(|b| chunk.of(b, 1));

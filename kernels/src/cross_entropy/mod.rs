@@ -5,16 +5,14 @@
 //! the nll, the loss and the gradient of its token NaN. (On a GPU the hidden state of an ignored token must be finite.)
 //! Everything but the loss and `d_table` belongs to one token and has the same bits whatever the other tokens are.
 //!
-//! On a GPU the fused pass without the table's gradient, that of the fast steps, reports no nll above 88 + log V: see
-//! `exponentials` in `kernel.cu`. And where a model is stored as bf16, so are the logits from which gradients and the losses
-//! beside them come, those of a training step; a gradient that is not fused with its loss sets such logits against an lse
-//! of better ones. Held-out losses come from `forward`, which knows no limit and has its logits in f32.
+//! On a GPU the fused pass without the table's gradient reports no nll above 88 + log V: see `exponentials` in `kernel.cu`. If
+//! tensors are bf16, so are the logits from which gradients come, and the losses of a fused pass; a VJP by itself sets such
+//! logits against an lse of f32 logits. `forward` has no limit and keeps its logits in f32.
 //!
-//! All of V·B·N logits would be larger than everything else in a model together. On the CPU the loss, and with it the gradient
-//! of the hidden state, which is all that the fast steps want, need no more of them than the cache holds (`stream.rs`). Where
-//! the table's gradient is wanted too, the fused pass computes those of a chunk of tokens, turns them into their gradients
-//! where they lie, and multiplies these with the table and the hidden state: one product for the loss and one for each
-//! gradient, against four when the VJP has to compute the logits again. The products bound the op.
+//! All V·B·N logits together would be larger than anything else in a model. On the CPU, the loss and the gradient of the hidden
+//! state need only as many as the cache holds (`stream.rs`). If the table's gradient is wanted too, the fused pass takes a chunk
+//! of tokens, turns its logits into their gradients in place, and multiplies these by the table and the hidden state. That takes
+//! three products, against four when the VJP has to compute the logits again. The products bound the op.
 
 mod cpu;
 pub(crate) mod cuda;
@@ -27,6 +25,7 @@ use self::inputs::{Inputs, Outputs};
 use crate::case::{Case, Fill, Input, Sizes};
 use crate::check;
 use crate::cost::{self, any_wanted};
+use crate::lanes::wanted;
 use crate::matmul::forms::{self, Use};
 use engine::cuda::Pointer;
 use engine::simd::Real;
@@ -36,8 +35,7 @@ use engine::{
 
 /// `hidden [B, N, d], table [V, d], targets i32 [B, N], scale [1] → loss [1], nll [B, N], lse [B, N]`.
 ///
-/// `hidden` is what the last norm gave; `table` is the embedding, to which the output is tied. Not differentiable in
-/// `targets` and `scale`.
+/// `table` may be the embedding. Not differentiable in `targets` and `scale`.
 ///
 /// - Formula: `logits[n, v] = Σ_i hidden[n, i]·table[v, i]`, `lse[n] = log Σ_v exp logits[n, v]`,
 ///   `nll[n] = lse[n] − logits[n, target[n]]`, `loss = scale·Σ_n nll[n]`
@@ -129,8 +127,8 @@ impl Op for LmHead {
     }
 
     fn forms(&self, device: &Device, ins: &[Spec], pass: Pass) -> Vec<Option<Form>> {
-        // Only for the logits. The product back to the hidden state copies whole rows of the table when it packs; with a second
-        // form of the largest weight, training of the preset `small` would not fit into a GiB.
+        // For the logits only: the product back to the hidden state packs by copying whole rows, and a second form of the
+        // table would take much memory.
         match pass {
             Pass::Vjp(wants) if !any_wanted(wants) => Vec::new(),
             _ => forms::of_weight(device, 1, ins[1], Pass::Forward),
@@ -196,10 +194,7 @@ fn outputs<T: Element>(outs: &mut [Buffer]) -> Outputs<'_, T> {
 
 fn gradients<'a, T: Real>(wants: &[Want], d_ins: &'a mut [Buffer]) -> cpu::Gradients<'a, T> {
     let [d_hidden, d_table, ..] = d_ins else { unreachable!("four inputs") };
-    let slice = |want: Want, buffer: &'a mut Buffer| -> (Want, &'a mut [T]) {
-        (want, if want.is_wanted() { buffer.as_mut_slice() } else { &mut [] })
-    };
-    cpu::Gradients { d_hidden: slice(wants[0], d_hidden), d_table: slice(wants[1], d_table) }
+    cpu::Gradients { d_hidden: (wants[0], wanted(wants[0], d_hidden)), d_table: (wants[1], wanted(wants[1], d_table)) }
 }
 
 fn device_shape(hidden: Spec, table: Spec, pass: Pass) -> cuda::Shape {

@@ -1,12 +1,10 @@
-//! The head without a token's logits ever standing side by side: a few columns of the vocabulary at a time, small enough for
-//! the cache. Each thread takes its part of the tokens through the whole vocabulary without waiting for the others, which at
-//! every block would cost two threads a quarter of their time.
+//! The head by blocks of the vocabulary whose logits fit into the cache. Each thread takes its part of the tokens through the
+//! whole vocabulary on its own: waiting for each other at every block would cost two threads a quarter of their time.
 //!
 //! The softmax needs the sum over the whole vocabulary, which is known at the end only. Until then the gradient of the hidden
-//! state gathers Σ_v exp(logit[v] − largest)·table[v] with the largest logit so far, and what was gathered is scaled down
-//! whenever a larger one comes, as in online softmax (Milakov and Gimelshein, 2018). So a part reads the
-//! table once for both products. The gradient of the table has no such way: each of its rows belongs to one column, which
-//! never comes again.
+//! state gathers Σ_v exp(logit[v] − largest)·table[v] with the largest logit so far, and scales down what it has whenever a
+//! larger one comes, as in online softmax (Milakov and Gimelshein, 2018). So a part reads the table once for both products. The
+//! gradient of the table cannot come this way: each of its rows belongs to one column, which never comes again.
 
 use super::inputs::{Inputs, Outputs, for_each_group};
 use crate::matmul::gemm::gemm;
@@ -14,16 +12,16 @@ use crate::matmul::mat::{Accumulate, Mat, MatMut};
 use engine::simd::{self, Isa, Kernel, LANES, Lanes, Real};
 use engine::{Want, parallel};
 
-/// Columns of the vocabulary whose logits exist at the same time, a multiple of a packed panel's.
+/// Columns of a block of the vocabulary, a multiple of a packed panel's.
 pub const BLOCK: usize = 256;
-/// Most tokens that are under way at the same time.
+/// Most tokens of a group.
 pub const GROUP: usize = 1024;
 /// Fewest tokens of a part: packing the table for fewer costs more than waiting.
 const PART: usize = 64;
 /// Tokens that a thread takes at a time where all work on one part.
 const ROWS: usize = 16;
 
-/// What is known of a token behind some of its logits.
+/// The running sum over a token's logits.
 #[derive(Clone, Copy)]
 pub struct Sum<T> {
     /// The largest of them.
@@ -136,17 +134,14 @@ pub fn run<T: Real>(ins: Inputs<T>, memory: &mut [T], outs: &mut Outputs<T>, d_h
     });
 }
 
-/// Some of the tokens of a group.
+/// Some tokens of a group: `hidden` [n, dim], `gathered` [n, dim] = Σ_v exp(logit − largest)·table[v] or nothing, `logits` [n,
+/// width of a block], and of each token in `rows` the largest logit, the sum, and the logit of the target.
 struct Part<'a, T> {
     ins: Inputs<'a, T>,
     tokens: &'a [usize],
-    /// [n, dim]
     hidden: &'a [T],
-    /// [n, dim]: Σ_v exp(logit − largest)·table[v], or nothing.
     gathered: &'a mut [T],
-    /// [n, some columns]
     logits: &'a mut [T],
-    /// Of each token the largest logit, the sum, and the logit of the target.
     rows: &'a mut [[T; 3]],
 }
 

@@ -2,8 +2,8 @@ use crate::lanes::rows_per_chunk;
 use engine::simd::Real;
 use engine::{Want, parallel};
 
-/// Rows of the table that one task owns. Every task reads all tokens, so that no two write to the same row and each row
-/// adds in the order of the tokens; 256 keeps that reading small beside the adding and the frequent tokens spread.
+/// Rows of the table that one task owns. Every task reads all tokens and adds to its own rows only, in the order of the tokens.
+/// With 256 rows reading costs little beside adding, and frequent tokens are spread over the tasks.
 pub const RANGE: usize = 256;
 
 pub fn forward<T: Real>(d: usize, table: &[T], tokens: &[i32], h: &mut [T]) {

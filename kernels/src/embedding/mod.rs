@@ -1,4 +1,4 @@
-//! Token ids to vectors, and places in a text to learned positions.
+//! Rows of a table: the embedding of token ids.
 
 mod cpu;
 pub(crate) mod cuda;
@@ -7,14 +7,13 @@ use crate::case::{Case, Fill, Input, Sizes};
 use crate::check;
 use engine::{Buffer, Context, Cost, DType, Device, Error, Op, Output, Pass, Reads, Result, Spec, Want, with_real};
 
-/// `table [V, d], tokens i32 [B, N] → h [B, N, d]`. `tokens` may lack B, and `h` does then.
+/// `table [V, d], tokens i32 [B, N] → h [B, N, d]`, or without B in both.
 ///
 /// - Formula: `h[b, n] = table[tokens[b, n]]`
-/// - VJP: `d_table[v] = Σ d_h[b, n]` over the places of v, in their order
+/// - VJP: `d_table[v] = Σ d_h[b, n]` over the places of v, in order
 /// - Source: elementary
 ///
-/// Tokens must lie in `0..V`; whoever reads data has to refuse others, on which the forward pass
-/// panics, and on a GPU gives NaN. Bound by memory.
+/// Tokens must lie in `0..V`: on others the forward pass panics, and on a GPU gives NaN. Bound by memory.
 #[derive(Clone, Copy, Debug)]
 pub struct Embedding;
 

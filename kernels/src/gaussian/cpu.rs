@@ -1,8 +1,8 @@
-use crate::lanes::{Map, load, map, map_pieces};
+use crate::lanes::{Map, load};
+use engine::parallel;
 use engine::simd::{self, Isa, Kernel, LANES, Lanes, Real};
-use engine::{Want, parallel};
 
-/// σ = exp(λ/2); σ² is its square everywhere, so that every KL of the same posterior has the same bits.
+/// σ = exp(λ/2). Everywhere σ² is its square, so that every KL of a posterior has the same bits.
 #[inline(always)]
 pub fn sigma<I: Isa, T: Real>(logvar: T::Lanes<I>) -> T::Lanes<I> {
     logvar.mul(T::Lanes::<I>::splat(T::from_f64(0.5))).exp()
@@ -25,12 +25,9 @@ impl<T: Real> Map<T, 3> for Draw {
     }
 }
 
-pub fn reparameterize<T: Real>(mu: &[T], logvar: &[T], eps: &[T], z: &mut [T]) {
-    map(Draw, Want::Write, [mu, logvar, eps], z);
-}
-
+/// `d_logvar = ½ d_z ⊙ eps ⊙ σ`
 #[derive(Clone, Copy)]
-struct DrawLogvar;
+pub struct DrawLogvar;
 
 impl<T: Real> Map<T, 3> for DrawLogvar {
     #[inline(always)]
@@ -39,22 +36,15 @@ impl<T: Real> Map<T, 3> for DrawLogvar {
     }
 }
 
-pub fn reparameterize_d_logvar<T: Real>(want: Want, logvar: &[T], eps: &[T], d_z: &[T], d_logvar: &mut [T]) {
-    map(DrawLogvar, want, [logvar, eps, d_z], d_logvar);
-}
-
+/// `d_eps = d_z ⊙ σ`
 #[derive(Clone, Copy)]
-struct DrawEps;
+pub struct DrawEps;
 
 impl<T: Real> Map<T, 2> for DrawEps {
     #[inline(always)]
     fn at<I: Isa>(self, [logvar, d_z]: [T::Lanes<I>; 2]) -> T::Lanes<I> {
         d_z.mul(sigma::<I, T>(logvar))
     }
-}
-
-pub fn reparameterize_d_eps<T: Real>(want: Want, logvar: &[T], d_z: &[T], d_eps: &mut [T]) {
-    map(DrawEps, want, [logvar, d_z], d_eps);
 }
 
 pub fn kl<T: Real>(d: usize, mu: &[T], logvar: &[T], kl: &mut [T]) {
@@ -93,7 +83,7 @@ impl<T: Real> Kernel for Kl<'_, T> {
 
 /// μ times a sample's gradient.
 #[derive(Clone, Copy)]
-struct KlMu<T>(T);
+pub struct KlMu<T>(pub T);
 
 impl<T: Real> Map<T, 1> for KlMu<T> {
     #[inline(always)]
@@ -102,13 +92,9 @@ impl<T: Real> Map<T, 1> for KlMu<T> {
     }
 }
 
-pub fn kl_d_mu<T: Real>(want: Want, mu: &[T], d_kl: &[T], d_mu: &mut [T]) {
-    map_pieces(d_mu.len() / d_kl.len(), |b| KlMu(d_kl[b]), want, [mu], d_mu);
-}
-
 /// σ² − 1 times half a sample's gradient.
 #[derive(Clone, Copy)]
-struct KlLogvar<T>(T);
+pub struct KlLogvar<T>(pub T);
 
 impl<T: Real> Map<T, 1> for KlLogvar<T> {
     #[inline(always)]
@@ -117,8 +103,4 @@ impl<T: Real> Map<T, 1> for KlLogvar<T> {
         let half_d_kl = T::Lanes::<I>::splat(self.0 * T::from_f64(0.5));
         sigma.mul_add(sigma, T::Lanes::<I>::splat(-T::ONE)).mul(half_d_kl)
     }
-}
-
-pub fn kl_d_logvar<T: Real>(want: Want, logvar: &[T], d_kl: &[T], d_logvar: &mut [T]) {
-    map_pieces(d_logvar.len() / d_kl.len(), |b| KlLogvar(d_kl[b]), want, [logvar], d_logvar);
 }

@@ -5,6 +5,7 @@ pub(crate) mod cpu;
 pub(crate) mod cuda;
 
 use crate::case::{Case, Fill, Input, Sizes};
+use crate::lanes::{map, map_pieces};
 use crate::{add, check, cost};
 use engine::{Buffer, Context, Cost, Device, Op, Output, Pass, Reads, Result, Spec, Want, with_real};
 
@@ -51,7 +52,7 @@ impl Op for Reparameterize {
         }
         with_real!(ins[MU].dtype(), T => {
             let (mu, logvar, eps) = (ins[MU].as_slice(), ins[LOGVAR].as_slice(), ins[EPS].as_slice());
-            cpu::reparameterize::<T>(mu, logvar, eps, outs[0].as_mut_slice());
+            map::<T, 3>(cpu::Draw, Want::Write, [mu, logvar, eps], outs[0].as_mut_slice());
         })
     }
 
@@ -65,10 +66,10 @@ impl Op for Reparameterize {
             let d_z = d_y.as_slice::<T>();
             if wants[LOGVAR].is_wanted() {
                 let (logvar, eps) = (ins[LOGVAR].as_slice(), ins[EPS].as_slice());
-                cpu::reparameterize_d_logvar(wants[LOGVAR], logvar, eps, d_z, d[LOGVAR].as_mut_slice());
+                map(cpu::DrawLogvar, wants[LOGVAR], [logvar, eps, d_z], d[LOGVAR].as_mut_slice());
             }
             if wants[EPS].is_wanted() {
-                cpu::reparameterize_d_eps(wants[EPS], ins[LOGVAR].as_slice(), d_z, d[EPS].as_mut_slice());
+                map(cpu::DrawEps, wants[EPS], [ins[LOGVAR].as_slice(), d_z], d[EPS].as_mut_slice());
             }
         });
     }
@@ -85,8 +86,7 @@ impl Op for Reparameterize {
 
 /// `mu, logvar [B, S, d] → kl [B]`, in nats. Bound by memory.
 ///
-/// - Formula: `kl = ½ Σ (mu² + exp(logvar) − logvar − 1)` over a sample's S·d numbers, each latent's d by lanes and then the
-///   latents in their order
+/// - Formula: `kl = ½ Σ (mu² + exp(logvar) − logvar − 1)` over a sample, each latent by lanes, then the latents in order
 /// - VJP: `d_mu = d_kl · mu`, `d_logvar = ½ d_kl · (exp(logvar) − 1)`
 /// - Source: Kingma and Welling, arXiv 1312.6114, appendix B
 #[derive(Clone, Copy, Debug)]
@@ -130,11 +130,13 @@ impl Op for GaussianKl {
         }
         with_real!(d_y.dtype(), T => {
             let d_kl = d_y.as_slice::<T>();
-            if wants[MU].is_wanted() {
-                cpu::kl_d_mu(wants[MU], ins[MU].as_slice(), d_kl, d[MU].as_mut_slice());
-            }
-            if wants[LOGVAR].is_wanted() {
-                cpu::kl_d_logvar(wants[LOGVAR], ins[LOGVAR].as_slice(), d_kl, d[LOGVAR].as_mut_slice());
+            for (i, &want) in wants.iter().enumerate().filter(|(_, want)| want.is_wanted()) {
+                let (x, out) = ([ins[i].as_slice()], d[i].as_mut_slice());
+                let size = x[0].len() / d_kl.len();
+                match i {
+                    MU => map_pieces(size, |b| cpu::KlMu(d_kl[b]), want, x, out),
+                    _ => map_pieces(size, |b| cpu::KlLogvar(d_kl[b]), want, x, out),
+                }
             }
         });
     }

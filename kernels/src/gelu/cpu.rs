@@ -1,15 +1,6 @@
 use super::{CUBIC, LINEAR};
-use crate::lanes::{Map, map, sigmoid};
-use engine::Want;
+use crate::lanes::{Map, sigmoid};
 use engine::simd::{Isa, Lanes, Real};
-
-pub fn forward<T: Real>(u: &[T], y: &mut [T]) {
-    map(Forward, Want::Write, [u], y);
-}
-
-pub fn vjp<T: Real>(want: Want, u: &[T], d_y: &[T], d_u: &mut [T]) {
-    map(Backward, want, [u, d_y], d_u);
-}
 
 /// u², and the sigmoid of a(u).
 #[inline(always)]
@@ -20,8 +11,9 @@ fn gate<I: Isa, T: Real>(u: T::Lanes<I>) -> (T::Lanes<I>, T::Lanes<I>) {
     (square, sigmoid::<I, T>(a))
 }
 
+/// `y = u·s`
 #[derive(Clone, Copy)]
-struct Forward;
+pub struct Forward;
 
 impl<T: Real> Map<T, 1> for Forward {
     #[inline(always)]
@@ -30,8 +22,9 @@ impl<T: Real> Map<T, 1> for Forward {
     }
 }
 
+/// `d_u = d_y ⊙ (s + u·s(1 − s)·a′)`
 #[derive(Clone, Copy)]
-struct Backward;
+pub struct Backward;
 
 impl<T: Real> Map<T, 2> for Backward {
     #[inline(always)]

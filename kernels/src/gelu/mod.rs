@@ -1,10 +1,10 @@
-//! The Gaussian error linear unit in the tanh form that GPT-2 has (Hendrycks and Gimpel, arXiv 1606.08415):
-//! `y = ½u (1 + tanh(√(2/π) (u + 0.044715 u³)))`, which is `u · sigmoid(a(u))` with `a = 2√(2/π) (u + 0.044715 u³)`.
+//! The Gaussian error linear unit in GPT-2's tanh form, `½u (1 + tanh(√(2/π) (u + 0.044715 u³)))`.
 
 mod cpu;
 pub(crate) mod cuda;
 
 use crate::case::{Case, Input, Sizes};
+use crate::lanes::map;
 use crate::{check, cost};
 use engine::{Buffer, Context, Cost, Device, Op, Output, Pass, Reads, Result, Spec, Want, with_real};
 
@@ -19,7 +19,7 @@ const CUBIC: f64 = LINEAR * 0.044_715;
 /// - VJP: `d_u = d_y ⊙ (s + u·s(1 − s)·a′)`
 /// - Source: Hendrycks and Gimpel, arXiv 1606.08415
 ///
-/// The VJP computes s again: bound by memory, the exponential hides behind it.
+/// Bound by memory, behind which the exponential hides; so the VJP computes s again.
 #[derive(Clone, Copy, Debug)]
 pub struct Gelu;
 
@@ -46,7 +46,7 @@ impl Op for Gelu {
         if let Device::Cuda(gpu) = cx.device {
             return cuda::forward(&**gpu, ins[0], &outs[0]);
         }
-        with_real!(ins[0].dtype(), T => cpu::forward::<T>(ins[0].as_slice(), outs[0].as_mut_slice()))
+        with_real!(ins[0].dtype(), T => map::<T, 1>(cpu::Forward, Want::Write, [ins[0].as_slice()], outs[0].as_mut_slice()))
     }
 
     fn vjp(&self, cx: &mut Context, wants: &[Want], ins: &[&Buffer], _: &[&Buffer], d_y: &Buffer, d: &mut [Buffer]) {
@@ -54,7 +54,7 @@ impl Op for Gelu {
             return cuda::vjp(&**gpu, wants[0], ins[0], d_y, &d[0]);
         }
         with_real!(d_y.dtype(), T => {
-            cpu::vjp::<T>(wants[0], ins[0].as_slice(), d_y.as_slice(), d[0].as_mut_slice());
+            map::<T, 2>(cpu::Backward, wants[0], [ins[0].as_slice(), d_y.as_slice()], d[0].as_mut_slice());
         });
     }
 

@@ -1,6 +1,6 @@
-//! Fast learning, in place: the posterior q(z|x) = N(μ, σ²) of every sample, λ = log σ², through its life in a batch.
-//! [`LatentInit`] starts it, [`LatentAdamW`] moves it by one step of the fast loop of Kong et al. (arXiv 2502.01567,
-//! Algorithm 1), [`LatentNatural`] does so by the natural gradient, [`LatentDraw`] draws from it for scoring.
+//! Updates in place of the posterior q(z|x) = N(μ, σ²) of every sample, λ = log σ². [`LatentInit`] starts it, [`LatentAdamW`]
+//! moves it by one step of the fast loop of Kong et al. (arXiv 2502.01567, Algorithm 1), [`LatentNatural`] by the natural
+//! gradient, and [`LatentDraw`] draws from it for scoring.
 //!
 //! Init and steps work on the same ten buffers, in this order:
 //!
@@ -35,8 +35,8 @@ use engine::{Buffer, Context, Cost, DType, Device, Spec, Update, with_real};
 
 /// The noise ε of the fast steps.
 ///
-/// Element j of a sample's noise for fast step t is normal number j of the [`Stream`] with this room's site for t, the
-/// sample's identity, and the clock's second number as step: it depends on neither batch nor threads.
+/// Element j of a sample's noise for fast step t is normal number j of the [`Stream`] with this room's site for t, the sample's
+/// identity, and the clock's second number as step. So it depends on neither batch nor threads.
 #[derive(Clone, Copy, Debug)]
 pub struct Noise {
     /// The run's seed.
@@ -66,7 +66,7 @@ pub enum Source {
 }
 
 impl Noise {
-    /// Per number of a fast step: the operations that its noise takes, and how often a tensor is read or written for it.
+    /// Operations per number, and tensors read or written, for the noise of a fast step.
     fn cost(&self) -> (u64, u64) {
         match (self.redraw, self.source) {
             (Redraw::Fixed, _) => (0, 0),
@@ -250,8 +250,8 @@ impl Update for LatentAdamW {
     }
 }
 
-/// One fast step by the natural gradient: μ moves in units of the posterior's own variance, and the variance follows the
-/// curvature of −log p, measured on the way. Next noise and next z as in [`LatentAdamW`], in one pass.
+/// One fast step by the natural gradient: μ moves in units of the posterior's variance, which follows the measured curvature of
+/// −log p. The next noise and z as in [`LatentAdamW`], in one pass.
 /// ```text
 /// kl_b  = ½ Σ (μ² + σ² − λ − 1)             before the step, as `GaussianKl` has it
 /// ĝ     : mean of d_z over the steps so far, weighted by powers of beta1
@@ -278,8 +278,7 @@ pub struct LatentNatural {
     pub beta1: f64,
     /// Decay of the mean curvature.
     pub beta2: f64,
-    /// The part of the curvature that counts; 1 would be all of it. Its estimate is noisy, and a variance that falls for no
-    /// reason costs KL.
+    /// The part of the curvature that counts, 1 for all. Its estimate is noisy, and a variance that falls for no reason costs KL.
     pub damping: f64,
 }
 

@@ -2,7 +2,7 @@ use crate::lanes::{load, rows_per_chunk, store, store_wanted, sum_columns};
 use engine::simd::{self, Isa, Kernel, LANES, Lanes, Real};
 use engine::{Want, parallel};
 
-/// What the norm has learned.
+/// The learned gain and bias.
 #[derive(Clone, Copy)]
 pub struct Learned<'a, T> {
     pub gain: &'a [T],
@@ -26,7 +26,7 @@ struct Forward<'a, T> {
     rstd: &'a mut [T],
 }
 
-/// Sixteen elements less `mean` from `i` on; where the row ends, zeros.
+/// The sixteen elements from `i` on minus `mean`, zeros beyond the row.
 #[inline(always)]
 fn centred<I: Isa, T: Real>(x: &[T], mean: T, i: usize) -> T::Lanes<I> {
     let x = &x[i..];

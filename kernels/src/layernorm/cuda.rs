@@ -6,7 +6,7 @@ use engine::{Buffer, Want};
 
 pub static KERNELS: Module = Module::new("layernorm", include_str!("kernel.cu"));
 
-/// Threads of a block where a warp has a row: eight warps.
+/// Threads of a block where each of eight warps has a row.
 const THREADS: u32 = 256;
 const WARPS: usize = THREADS as usize / 32;
 
@@ -22,7 +22,7 @@ pub fn vjp_x(gpu: &dyn Gpu, [x, mean, rstd, d_y]: [&Buffer; 4], gain: &Buffer, w
     gpu.launch(&KERNELS.kernel("backward", d_y.dtype()), Grid::new(rows.div_ceil(WARPS), THREADS), args);
 }
 
-/// The gradients of gain and bias; for the bias's alone `x`, `mean` and `rstd` may be empty.
+/// The gradients of gain and bias. For the bias alone, `x`, `mean` and `rstd` may be empty.
 pub fn vjp_learned(
     gpu: &dyn Gpu,
     [x, mean, rstd, d_y]: [&Buffer; 4],

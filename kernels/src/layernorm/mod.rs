@@ -1,6 +1,4 @@
-//! Layer norm (Ba et al., arXiv 1607.06450): `y = x̂ ⊙ gain + bias`, `x̂ = (x − mean) · rstd`,
-//! `rstd = 1 / √(mean((x − mean)²) + eps)` per row. The variance is taken around the mean that is known, in a second look at
-//! the row, so that a large mean costs no digits.
+//! Layer norm. The variance comes from a second pass over the row, around the known mean, so that a large mean costs no digits.
 
 mod cpu;
 pub(crate) mod cuda;
@@ -102,8 +100,8 @@ impl Op for LayerNorm {
 
 const CASE_EPS: f64 = 0.1;
 
-/// One case: the residual stream `[B, N, d]`. Its eps is far above a model's: at a width of 2, which small sizes have, two
-/// numbers become 1 and −1 whatever they were, and only eps leaves a gradient that has digits.
+/// One case: the residual stream `[B, N, d]`. Its eps is large: at a width of 2, two numbers become 1 and −1 whatever they were,
+/// and only eps leaves a gradient with digits.
 pub fn cases(s: &Sizes) -> Vec<Case> {
     let x = Input::new(&[s.batch, s.tokens, s.dim()], Fill::Normal { mean: 0.5, std: 1.0 });
     let gain = Input::new(&[s.dim()], Fill::Normal { mean: 1.0, std: 0.2 });

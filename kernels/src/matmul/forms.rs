@@ -1,10 +1,10 @@
-//! Weights packed beforehand: one form for the product with the rows of `x`, one for the product with those of `d_y`.
+//! Weights packed beforehand: one form for the product with `x`, one for the product with `d_y`.
 
 use super::gemm::{pack_b, packed_len};
 use super::mat::Mat;
 use engine::{Buffer, Device, Element, Form, Pass, Spec, with_real};
 
-/// What a form is for; its number.
+/// The product that a form serves; its number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Use {
     /// x·wᵀ
@@ -38,7 +38,7 @@ pub fn prepare(number: usize, w: &Buffer, form: &mut Buffer) {
     });
 }
 
-/// The form that stands behind the `own` inputs, if it was made.
+/// The form behind the `own` inputs, if it was made.
 pub fn given<'a, T: Element>(ins: &[&'a Buffer], own: usize, which: Use) -> Option<&'a [T]> {
     ins.get(own + which as usize).filter(|form| !form.is_empty()).map(|form| form.as_slice())
 }

@@ -8,8 +8,8 @@
 //! **The loops** (Goto and van de Geijn, "Anatomy of high-performance matrix multiplication", TOMS 2008; Van Zee and van
 //! de Geijn, "BLIS", TOMS 2015), from the outside: tiles of C, one per thread at a time · blocks of k · blocks of A, each
 //! packed in panels · panels of B, which the first block of A finds unpacked and leaves packed for all others · panels of A ·
-//! the micro-kernel. What stays in L1 and what comes from L2, [`Geometry::blocking`] says. A tile is as tall as can be, so that
-//! B is packed seldom. Threads share nothing but the sources, so that there is nothing to wait for.
+//! the micro-kernel. [`Geometry::blocking`] says what stays in L1 and what comes from L2. Tiles are tall, so that B is packed
+//! seldom. Threads share nothing but A and B, and never wait for each other.
 
 use super::geometry::{Blocking, Geometry, MOST_A, MOST_DEPTH, PANEL};
 use super::mat::{Accumulate, Mat, MatMut};
@@ -24,7 +24,7 @@ use std::ops::Range;
 /// than packing them.
 const IN_PLACE_ROWS: usize = 28;
 
-/// C [m, n] = A [m, k] · B [k, n], or added to C. Allocates nothing but the thread's scratch memory, once.
+/// C [m, n] = A [m, k] · B [k, n], or C += A·B. Allocates a thread's scratch memory once, and nothing else.
 ///
 /// # Panics
 /// If the sizes do not agree.
@@ -140,7 +140,7 @@ impl<T: Real> Kernel for TileProduct<'_, T> {
         let mut b = Right { factor: b, k: a.cols, cols: c.cols.clone(), packed: b_packed, in_place };
         let blocking = Geometry::blocking::<I, T>();
         let most = if a.row_stride == 1 { blocking.depth_across } else { blocking.depth };
-        // Blocks of k of the same length, but for fours that the micro-kernel takes at a time.
+        // Blocks of k have equal lengths, up to multiples of four, which the micro-kernel takes at a time.
         let depth = a.cols.div_ceil(a.cols.div_ceil(most)).next_multiple_of(4);
         for first in (0..a.cols).step_by(depth) {
             let accumulate = if first == 0 { accumulate } else { Accumulate::Add };
@@ -168,7 +168,7 @@ fn block<I: Isa, T: Real>(
         panels::<I, T>(a.part(i, 0, below - i, depth), a_packed);
         let next_a = a.part(below, 0, together.min(rows - below), depth);
         for j in (0..cols).step_by(across) {
-            // What comes next is on its way while this is computed.
+            // Fetches the next block while this one is computed.
             next_a.prefetch_part(j, across, cols);
             let width = across.min(cols - j);
             if i == 0 {
@@ -205,15 +205,12 @@ fn prefetch_next<T: Real>(c: &mut Tile<'_, T>, block: Block, rows: Range<usize>)
     }
 }
 
-/// The columns of B that a tile needs.
+/// The columns `cols` of B [k, n] that a tile needs, with memory for packing a block. Contiguous rows may be read `in_place`.
 struct Right<'a, T> {
     factor: Factor<'a, T>,
-    /// Rows of B.
     k: usize,
     cols: Range<usize>,
-    /// Memory for a block that is not packed.
     packed: &'a mut [T],
-    /// Whether the rows, which are contiguous, are read where they are.
     in_place: bool,
 }
 

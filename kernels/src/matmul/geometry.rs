@@ -6,8 +6,7 @@ use std::marker::PhantomData;
 /// Columns in a panel of B.
 pub const PANEL: usize = LANES;
 
-/// What no instruction set's blocks of A and no block's k exceed. Tests change the instruction set at any time, also between
-/// the measuring of memory and its use.
+/// Upper limits of a block of A and of its k on every instruction set: tests change the instruction set at any time.
 pub const MOST_A: usize = 144 * 384;
 pub const MOST_DEPTH: usize = 512;
 /// How many rows and groups of sixteen columns fit into the registers of `I`, beside one group of B and one element of A.

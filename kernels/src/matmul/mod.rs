@@ -1,10 +1,9 @@
 //! Linear maps: `y = x·wᵀ`, alone and added to a residual stream, on one matrix product.
 //!
-//! Weights are stored `[out, in]`, the rows of `x` are all but its last dimension. Every element of a product is one chain of fused multiply-adds in the order of the
-//! summed index, on one thread: a row of `y` or `d_x` has the same bits whatever the other rows are, and `d_w`, which
-//! sums over the rows, has the same bits on any number of threads.
-//!
-//! A product of more than a few dozen rows is bound by arithmetic, one of fewer by reading `w`.
+//! Weights are stored `[out, in]`; all but the last dimension of `x` count as rows. Every element of a product is one chain of
+//! fused multiply-adds in the order of the summed index, on one thread. So a row of `y` or `d_x` has the same bits whatever the
+//! other rows are, and `d_w` on any number of threads. Arithmetic bounds a product of more than a few dozen rows, reading `w`
+//! one of fewer.
 
 mod cpu;
 pub(crate) mod cuda;
@@ -21,7 +20,7 @@ use self::forms::Use;
 use self::mat::Accumulate;
 use crate::case::{Case, Fill, Input, Sizes};
 use crate::{add, check, cost};
-use engine::{Buffer, Context, Cost, Device, Error, Form, Op, Output, Pass, Reads, Result, Spec, Want, with_real};
+use engine::{Buffer, Context, Cost, Device, Form, Op, Output, Pass, Reads, Result, Spec, Want, with_real};
 
 /// `x [.., in], w [out, in] → y [.., out]`.
 ///
@@ -31,8 +30,8 @@ use engine::{Buffer, Context, Cost, Device, Error, Form, Op, Output, Pass, Reads
 #[derive(Clone, Copy, Debug)]
 pub struct Linear;
 
-/// `x [.., in], w [out, in], residual [.., out] → y [.., out]`: a projection that writes into the residual stream. The products
-/// are added to the residual one by one, without a pass over memory of its own.
+/// `x [.., in], w [out, in], residual [.., out] → y [.., out]`: a projection that adds to the residual stream without a pass of
+/// its own over memory.
 ///
 /// - Formula: `y = residual + x·wᵀ`
 /// - VJP: `d_x = d_y·w`, `d_w = d_yᵀ·x`, `d_residual = d_y`
@@ -129,9 +128,7 @@ impl Op for LinearResidual {
 
 fn infer(x: Spec, w: Spec) -> Result<Spec> {
     let dtype = check::real("x", x)?;
-    if x.shape.rank() == 0 {
-        return Err(Error::usage(format!("x is {x}, must have at least one dimension")));
-    }
+    check::that(x.shape.rank() > 0, || format!("x is {x}, must have at least one dimension"))?;
     check::rank("w", w, 2)?;
     check::is("w", w, dtype, &[w.shape.dims()[0], x.shape.last()])?;
     Ok(Spec { dtype, shape: x.shape.with_last(w.shape.dims()[0]) })
@@ -148,10 +145,10 @@ fn forward(device: &Device, ins: &[&Buffer], residual: Option<&Buffer>, y: &mut 
     if let Device::Cuda(gpu) = device {
         return cuda::forward(&**gpu, sizes, x, w, residual, y);
     }
-    let own = if residual.is_some() { 3 } else { 2 };
-    let accumulate = if residual.is_some() { Accumulate::Add } else { Accumulate::Write };
+    let (mut own, mut accumulate) = (2, Accumulate::Write);
     if let Some(residual) = residual {
         add::pass_on(device, Want::Write, residual, y);
+        (own, accumulate) = (3, Accumulate::Add);
     }
     with_real!(x.dtype(), T => {
         let w = cpu::Weight { w: w.as_slice(), packed: forms::given(ins, own, Use::Forward) };

@@ -2,8 +2,6 @@ use super::*;
 use crate::testing::{check, check_large, forward, garbage, normal, refuses, sizes, vjp};
 use engine::DType;
 
-const DTYPES: [DType; 2] = [DType::F32, DType::F64];
-
 /// Sizes around and beyond the edges of register tiles and cache blocks.
 const SIZES: [[usize; 3]; 6] = [[1, 1, 1], [3, 2, 5], [7, 16, 17], [16, 33, 48], [65, 300, 31], [130, 20, 257]];
 
@@ -34,7 +32,7 @@ fn many_blocks_match_the_formula() {
 
 #[test]
 fn prepared_weights_give_the_same_bits() {
-    for dtype in DTYPES {
+    for dtype in [DType::F32, DType::F64] {
         for [rows, inputs, outputs] in SIZES {
             let [x, w] = [normal(dtype, &[rows, inputs], 0), normal(dtype, &[outputs, inputs], 1)];
             let [residual, d_y] = [2, 3].map(|site| normal(dtype, &[rows, outputs], site));
@@ -60,15 +58,8 @@ fn prepared_weights_give_the_same_bits() {
             assert_eq!(d[0].as_bytes(), vjp(&op, &wants, &ins, &[], &d_y)[0].as_bytes());
         }
     }
-    assert!(Linear.forms(&Device::Cpu, &[x_spec(), w_spec()], Pass::Vjp(&[Want::Skip, Want::Write])).is_empty());
-}
-
-fn x_spec() -> Spec {
-    Spec::new(DType::F32, &[4, 3])
-}
-
-fn w_spec() -> Spec {
-    Spec::new(DType::F32, &[5, 3])
+    let specs = [[4, 3], [5, 3]].map(|dims| Spec::new(DType::F32, &dims));
+    assert!(Linear.forms(&Device::Cpu, &specs, Pass::Vjp(&[Want::Skip, Want::Write])).is_empty());
 }
 
 #[test]

@@ -1,9 +1,8 @@
 //! Products of small matrices inside one thread, C = A·B or C += A·B: the inner loops of attention.
 //!
-//! The sizes are those of a block of 32 queries and a band of keys, small enough for the caches, so that nothing is cut
-//! into blocks. B and C have contiguous rows. A is read one element at a time, and the distance between its rows is known
-//! when this is compiled, or else a register would be spent on every row. As in the large product, every element of C is
-//! one chain of fused multiply-adds over k = 0, 1, 2, …, whatever the tile and the instruction set.
+//! A block of 32 queries and a band of keys fit into the caches, so that nothing is cut into blocks. B and C have contiguous
+//! rows. A is read one element at a time; the distance between its rows is a constant, which saves a register per row. As in the
+//! large product, every element of C is one chain of fused multiply-adds over k = 0, 1, 2, …, on any instruction set.
 
 mod pack;
 
@@ -77,7 +76,7 @@ pub struct Size {
 /// C [m, n] = A [m, k] · B [k, n], or added to C.
 #[inline(always)]
 pub fn product<I: Isa, T: Real>(c: &mut impl Rows<T>, size: Size, a: Left<'_, T>, b: Right<'_, T>, how: Accumulate) {
-    // Registers for sums, in lanes: the rest holds a row of B and an element of A.
+    // The tile's sums leave registers for a row of B and an element of A.
     match I::REGISTERS / <T::Lanes<I> as Lanes<T>>::REGISTERS {
         32.. => columns::<I, T, 8, 2>(c, size, a, b, how),
         16.. => columns::<I, T, 8, 1>(c, size, a, b, how),
@@ -140,7 +139,7 @@ fn tile<I: Isa, T: Real, const M: usize, const G: usize, const WHOLE: bool>(
     how: Accumulate,
     place: Place<WHOLE>,
 ) {
-    // One comparison a row: all else that could be out of bounds does not change from row to row.
+    // Checks bounds once, so that one comparison per row is left.
     assert!(b.data.len() >= k * b.width, "B has fewer rows than A has columns");
     let (mut right, column) = (b.data.chunks_exact(b.width), b.column);
     let mut sums = [[T::Lanes::<I>::zero(); G]; M];
@@ -198,8 +197,7 @@ fn step<I: Isa, T: Real, const G: usize>(sums: &mut [T::Lanes<I>; G], a: T, colu
     }
 }
 
-/// Which columns of B and C a tile covers: `len` from `at` on. They are whole sixteens where `WHOLE` says so, or else fewer
-/// than sixteen.
+/// The columns of B and C that a tile covers, `len` from `at` on: whole sixteens if `WHOLE`, else fewer than sixteen.
 #[derive(Clone, Copy)]
 struct Place<const WHOLE: bool> {
     at: usize,
@@ -245,35 +243,20 @@ mod tests {
         (0..len as u32).map(|i| T::from_f64(Stream::new(4, site).normal(i))).collect()
     }
 
-    struct Product<'a, T> {
-        c: &'a mut [T],
-        stride: usize,
-        size: Size,
-        a: Left<'a, T>,
-        b: Right<'a, T>,
-        how: Accumulate,
+    /// Packs the rows of `x`, or multiplies.
+    enum Task<'a, T> {
+        Pack { x: Right<'a, T>, rows: usize, columns: usize, panels: &'a mut [T] },
+        Multiply { c: RowsMut<'a, T>, size: Size, a: Left<'a, T>, b: Right<'a, T>, how: Accumulate },
     }
 
-    impl<T: Real> Kernel for Product<'_, T> {
+    impl<T: Real> Kernel for Task<'_, T> {
         type Output = ();
         #[inline(always)]
         fn run<I: Isa>(self) {
-            product::<I, T>(&mut RowsMut { data: self.c, stride: self.stride }, self.size, self.a, self.b, self.how);
-        }
-    }
-
-    struct Pack<'a, T> {
-        x: Right<'a, T>,
-        rows: usize,
-        columns: usize,
-        panels: &'a mut [T],
-    }
-
-    impl<T: Real> Kernel for Pack<'_, T> {
-        type Output = ();
-        #[inline(always)]
-        fn run<I: Isa>(self) {
-            pack::<I, T>(self.x, self.rows, self.columns, self.panels);
+            match self {
+                Self::Pack { x, rows, columns, panels } => pack::<I, T>(x, rows, columns, panels),
+                Self::Multiply { mut c, size, a, b, how } => product::<I, T>(&mut c, size, a, b, how),
+            }
         }
     }
 
@@ -285,7 +268,7 @@ mod tests {
         let mut panels = vec![T::NEG_INFINITY; packed_len(first + m, k)];
         let rows = random::<T>((first + m) * (k + 1), 4);
         let x = Right { data: &rows[..], width: k + 1, column: 1 };
-        simd::dispatch(Pack { x, rows: first + m, columns: k, panels: &mut panels });
+        simd::dispatch(Task::Pack { x, rows: first + m, columns: k, panels: &mut panels });
         let lefts = [
             Left::Packed { panels: &panels, first },
             Left::Block { block: &block, lane },
@@ -314,7 +297,8 @@ mod tests {
                 }
                 let mut got = old.clone();
                 let b = Right { data: &b[..], width: stride, column: 2 };
-                simd::dispatch(Product { c: &mut got, stride: n + 2, size, a: left, b, how });
+                let c = RowsMut { data: &mut got, stride: n + 2 };
+                simd::dispatch(Task::Multiply { c, size, a: left, b, how });
                 assert!(got == expected, "[{m}, {n}, {k}]");
             }
         }

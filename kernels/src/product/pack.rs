@@ -16,7 +16,7 @@ pub fn transpose<I: Isa, T: Real>(x: Right<'_, T>, rows: usize, factor: T, block
 
 /// `out` [rows, columns] = the columns of `x`, row after row without gaps.
 ///
-/// Worth it for what is read many times: rows a power of two apart fight for the same few places of the first level cache.
+/// Worth it for what is read often: rows a power of two apart compete for a few places in L1.
 #[inline(always)]
 pub fn gather<T: Copy>(x: Right<'_, T>, columns: usize, out: &mut [T]) {
     for (out, row) in out.chunks_exact_mut(columns).zip(x.data.chunks_exact(x.width)) {

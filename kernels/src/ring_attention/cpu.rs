@@ -2,16 +2,13 @@ use crate::attention::scale;
 use engine::parallel;
 use engine::simd::{self, Isa, Kernel, LANES, Lanes, Real};
 
-/// One step of generation, without its samples.
+/// One step of generation: the position of the token, and how many of the latest entries it sees.
 #[derive(Clone, Copy)]
 pub struct Shape {
     pub heads: usize,
     pub head_dim: usize,
-    /// Slots of the ring.
     pub slots: usize,
-    /// Where the next token goes; when the ring has gone round, the oldest of its entries lies there.
     pub position: usize,
-    /// How many of the latest entries are seen.
     pub seen: usize,
 }
 
@@ -29,12 +26,10 @@ pub fn forward<T: Real>(shape: Shape, qkv: &[T], ring: &[T], y: &mut [T]) {
     });
 }
 
-/// One head of one sample.
+/// One head of one sample: the token's own query, key and value, and the sample's `ring` [W, 2d].
 struct Head<'a, T> {
     shape: Shape,
-    /// The token's query, key and value.
     own: [&'a [T]; 3],
-    /// The sample's [W, 2d].
     ring: &'a [T],
     head: usize,
     y: &'a mut [T],

@@ -7,7 +7,7 @@ use engine::{Buffer, DType};
 
 pub static KERNELS: Module = Module::new("ring_attention", include_str!("kernel.cu"));
 
-/// Threads of a block of attention: with 64 numbers a head, as bf16, four entries a warp, 128 in flight.
+/// Threads of a block: in bf16 with heads of 64, a warp takes four entries at a time and a block 128.
 const THREADS: usize = 1024;
 
 /// Bytes of shared memory: of each entry its score, and of each warp its sums and a float.
@@ -15,7 +15,7 @@ fn shared(window: usize, head_dim: usize) -> usize {
     (window + THREADS / 32 * (head_dim + 1)) * DType::F32.size()
 }
 
-/// The longest window of which [`forward`] can look at every entry on this GPU.
+/// The longest window that [`forward`] can serve on this GPU.
 pub fn longest_window(gpu: &dyn Gpu, head_dim: usize) -> usize {
     gpu.shared_bytes().saturating_sub(shared(0, head_dim)) / DType::F32.size()
 }

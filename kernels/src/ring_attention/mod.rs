@@ -1,8 +1,8 @@
-//! Self-attention of one new token, for generation: keys and values of the last tokens lie in a ring, whose memory does not
-//! grow with the text. Step by step this is [`WindowAttention`](crate::window_attention::WindowAttention) on the whole.
+//! Self-attention of one new token, for generation. A ring holds keys and values of the last tokens, so that memory does not
+//! grow with the text. Step by step this gives [`WindowAttention`](crate::window_attention::WindowAttention) on the whole text.
 //!
-//! With a window of k tokens the ring has W = max(k − 1, 1) slots, the one of position p is p mod W. A step at position p
-//! first runs [`RingAttention`], which reads the min(p, k − 1) latest slots, then [`RingWrite`].
+//! With a window of k tokens the ring has W = max(k − 1, 1) slots; position p has slot p mod W. A step at position p first runs
+//! [`RingAttention`], which reads the min(p, k − 1) latest slots, then [`RingWrite`].
 
 mod cpu;
 pub(crate) mod cuda;
@@ -11,7 +11,7 @@ pub use cuda::longest_window;
 
 use crate::case::{Case, Fill, Input, Sizes};
 use crate::check;
-use engine::{Buffer, Context, Cost, DType, Device, Error, Op, Output, Pass, Result, Spec, Update, Want, with_real};
+use engine::{Buffer, Context, Cost, DType, Device, Op, Output, Pass, Result, Spec, Update, Want, with_real};
 
 /// Slots of the ring for a window of so many tokens.
 pub fn slots(window: usize) -> usize {
@@ -46,9 +46,7 @@ impl Op for RingAttention {
         let dtype = check::real("qkv", ins[0])?;
         check::rank("qkv", ins[0], 3)?;
         let d = check::heads("qkv", ins[0], 3 * self.heads)? * self.heads;
-        if self.window == 0 {
-            return Err(Error::usage("a window of 0 tokens sees nothing, must be at least 1"));
-        }
+        check::that(self.window > 0, || "a window of 0 tokens sees nothing, must be at least 1".into())?;
         let batch = ins[0].shape.dims()[0];
         check::is("qkv", ins[0], dtype, &[batch, 1, 3 * d])?;
         check::is("ring", ins[1], dtype, &[batch, slots(self.window), 2 * d])?;

@@ -2,7 +2,8 @@ use crate::lanes::{load, store, store_wanted};
 use engine::simd::{self, Isa, Kernel, LANES, Lanes, Real};
 use engine::{Want, parallel};
 
-/// Rows of one chunk: few enough that the second reading of `x` and `d_y` comes from the second level cache. The gain's gradient is summed row by row within a chunk, then chunk by chunk.
+/// Rows of one chunk: few enough that `x` and `d_y` come from L2 when they are read a second time. The gain's gradient is summed
+/// row by row within a chunk, then chunk by chunk.
 pub const ROWS: usize = 32;
 
 pub fn forward<T: Real>(eps: f64, x: &[T], gain: &[T], y: &mut [T], rstd: &mut [T]) {
@@ -58,7 +59,7 @@ impl<T> Known<'_, T> {
     }
 }
 
-/// Elements of the partial sums of the gain's gradient `[chunks, d]`; none when it is not wanted.
+/// Elements of the partial sums `[chunks, d]` of the gain's gradient, none if it is not wanted.
 pub fn partials(rows: usize, d: usize, want: Want) -> usize {
     if want.is_wanted() { rows.div_ceil(ROWS) * d } else { 0 }
 }

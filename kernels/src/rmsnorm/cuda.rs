@@ -10,10 +10,10 @@ pub static KERNELS: Module = Module::new("rmsnorm", include_str!("kernel.cu"));
 const THREADS: u32 = 256;
 const WARPS: usize = THREADS as usize / 32;
 
-/// Rows of a block of the backward pass: enough that the gain's partial sums weigh little.
+/// Rows of a block of the backward pass: enough that the gain's partial sums cost little.
 pub const ROWS: usize = 64;
 
-/// Most bytes of shared memory that every GPU gives a block without being asked.
+/// Bytes of shared memory that a block has on every GPU.
 const SHARED: usize = 48 << 10;
 
 pub fn forward(gpu: &dyn Gpu, eps: f64, [x, gain]: [&Buffer; 2], [y, rstd]: [&Buffer; 2]) {
@@ -27,8 +27,7 @@ pub fn partials(rows: usize, d: usize, want_gain: Want) -> usize {
     if want_gain.is_wanted() { rows.div_ceil(ROWS) * d } else { 0 }
 }
 
-/// `d_x` and `d_gain` as wanted; `gain` may be empty when `d_x` is not. `partial` is scratch memory for [`partials`] numbers,
-/// none if the gain's gradient is not wanted.
+/// The wanted gradients. `gain` may be empty if `d_x` is not wanted; `partial` is there if `d_gain` is.
 pub fn backward(
     gpu: &dyn Gpu,
     [x, gain, rstd, d_y]: [&Buffer; 4],

@@ -77,17 +77,13 @@ impl Op for RmsNorm {
     }
 
     fn scratch(&self, device: &Device, ins: &[Spec], pass: Pass) -> usize {
-        match pass {
-            Pass::Forward => 0,
-            Pass::Vjp(wants) | Pass::Fused(wants) => {
-                let (rows, d) = (ins[0].shape.rows(), ins[0].shape.last());
-                let partials = match device {
-                    Device::Cpu => cpu::partials(rows, d, wants[1]),
-                    Device::Cuda(_) => cuda::partials(rows, d, wants[1]),
-                };
-                partials * check::statistic(ins[0].dtype).size()
-            }
-        }
+        let (Pass::Vjp(wants) | Pass::Fused(wants)) = pass else { return 0 };
+        let (rows, d) = (ins[0].shape.rows(), ins[0].shape.last());
+        let partials = match device {
+            Device::Cpu => cpu::partials(rows, d, wants[1]),
+            Device::Cuda(_) => cuda::partials(rows, d, wants[1]),
+        };
+        partials * check::statistic(ins[0].dtype).size()
     }
 
     fn cost(&self, ins: &[Spec], pass: Pass) -> Cost {

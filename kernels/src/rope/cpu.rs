@@ -25,7 +25,7 @@ pub struct Layout {
     pub rotated: usize,
 }
 
-/// `y` = `x` rotated by φ, or by −φ where `sign` is −1; or `y` += it. `x` and `y` [B·N, width], `table` [N, head_dim].
+/// Writes to `y`, or adds, `x` rotated by φ, or by −φ if `sign` is −1. `x` and `y` [B·N, width], `table` [N, head_dim].
 pub fn rope<T: Real>(layout: Layout, sign: f32, want: Want, x: &[T], table: &[T], y: &mut [T]) {
     let sign = T::from_f64(sign.into());
     parallel::chunks(y, ROWS * layout.width, |c, y| {
@@ -68,7 +68,7 @@ impl<T: Real> Kernel for Chunk<'_, T> {
     }
 }
 
-/// One head of one row; sin φ is multiplied by `sign`. Written in pairs: the compiler finds the vectors.
+/// One head of one row. The compiler vectorises the loop over pairs.
 #[inline(always)]
 fn head<T: Real>(x: &[T], angles: &[T], y: &mut [T], sign: T, store: impl Fn(T, T) -> T) {
     for ((x, angle), y) in x.as_chunks::<2>().0.iter().zip(angles.as_chunks::<2>().0).zip(y.as_chunks_mut::<2>().0) {

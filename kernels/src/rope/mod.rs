@@ -5,7 +5,7 @@ pub(crate) mod cuda;
 
 use crate::case::{Case, Fill, Input, Sizes};
 use crate::{check, cost};
-use engine::{Buffer, Context, Cost, DType, Device, Error, Op, Output, Pass, Reads, Result, Spec, Want, with_real};
+use engine::{Buffer, Context, Cost, DType, Device, Op, Output, Pass, Reads, Result, Spec, Want, with_real};
 
 /// `positions i32[N] → table [N, D]`, computed in f64 and rounded.
 ///
@@ -19,7 +19,7 @@ pub struct RopeTable {
     pub head_dim: usize,
     /// Base of the frequencies, 10000 as a rule.
     pub theta: f64,
-    /// Element type of the table, which positions do not tell.
+    /// Element type of the table.
     pub dtype: DType,
 }
 
@@ -38,12 +38,9 @@ impl Op for RopeTable {
         let n = ins[0].shape.numel();
         check::is("positions", ins[0], DType::I32, &[n])?;
         even(self.head_dim)?;
-        if !self.dtype.is_float() {
-            return Err(Error::usage(format!("the table cannot hold {}, must hold floats", self.dtype)));
-        }
-        if !(self.theta.is_finite() && self.theta > 0.0) {
-            return Err(Error::usage(format!("theta is {}, must be a positive number", self.theta)));
-        }
+        check::that(self.dtype.is_float(), || format!("the table cannot hold {}, must hold floats", self.dtype))?;
+        let theta = self.theta;
+        check::that(theta.is_finite() && theta > 0.0, || format!("theta is {theta}, must be a positive number"))?;
         Ok(vec![Output { name: "table", spec: Spec::new(self.dtype, &[n, self.head_dim]) }])
     }
 
@@ -62,7 +59,7 @@ impl Op for RopeTable {
 
     fn vjp(&self, _: &mut Context, _: &[Want], _: &[&Buffer], _: &[&Buffer], _: &Buffer, _: &mut [Buffer]) {}
 
-    /// A product, a cosine and a sine per pair; the powers of theta are few.
+    /// A product, a cosine and a sine per pair.
     fn cost(&self, ins: &[Spec], pass: Pass) -> Cost {
         cost::of(self, ins, pass, 3 * ins[0].shape.numel() * self.head_dim / 2, &[])
     }
@@ -75,8 +72,7 @@ impl Op for RopeTable {
 /// - VJP: `d_x` is `d_y` rotated by −φ
 /// - Source: Su et al., "RoFormer", arXiv 2104.09864
 ///
-/// The queries and keys of fused projections are rotated in place of three ops: queries, keys and values of
-/// self-attention are 3H heads of which 2H are rotated, keys and values of the latents 2H of which H are.
+/// So one op serves a fused projection: of queries, keys and values side by side two thirds are rotated, of keys and values half.
 #[derive(Clone, Copy, Debug)]
 pub struct Rope {
     /// Heads H' in a row of x.
@@ -101,9 +97,8 @@ impl Op for Rope {
         let head_dim = check::heads("x", ins[0], self.heads)?;
         even(head_dim)?;
         check::is("table", ins[1], check::statistic(dtype), &[ins[0].shape.dims()[1], head_dim])?;
-        if self.rotated > self.heads {
-            return Err(Error::usage(format!("rotates {} heads, must be at most all {}", self.rotated, self.heads)));
-        }
+        let Self { heads, rotated } = self;
+        check::that(rotated <= heads, || format!("rotates {rotated} heads, must be at most all {heads}"))?;
         Ok(vec![Output { name: "y", spec: ins[0] }])
     }
 
@@ -144,10 +139,9 @@ impl Rope {
 }
 
 fn even(head_dim: usize) -> Result<()> {
-    if head_dim > 0 && head_dim.is_multiple_of(2) {
-        return Ok(());
-    }
-    Err(Error::usage(format!("heads are {head_dim} wide, must be even to be rotated in pairs")))
+    check::that(head_dim > 0 && head_dim.is_multiple_of(2), || {
+        format!("heads are {head_dim} wide, must be even to be rotated in pairs")
+    })
 }
 
 /// The table, and the three shapes that a model rotates: fused queries, keys and values; queries; fused keys and values.

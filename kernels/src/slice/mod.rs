@@ -5,7 +5,7 @@ pub(crate) mod cuda;
 
 use crate::case::{Case, Input, Sizes};
 use crate::{check, cost};
-use engine::{Buffer, Context, Cost, Device, Error, Op, Output, Pass, Result, Shape, Spec, Want, with_real};
+use engine::{Buffer, Context, Cost, Device, Op, Output, Pass, Result, Shape, Spec, Want, with_real};
 
 /// `x [B, S, d] → y [B, len, d]`. Bound by memory.
 ///
@@ -34,13 +34,10 @@ impl Op for Slice {
         let dtype = check::real("x", ins[0])?;
         check::rank("x", ins[0], 3)?;
         let &[b, s, d] = ins[0].shape.dims() else { unreachable!("three dimensions") };
-        let end = self.start + self.len;
-        if self.len == 0 || end > s {
-            let Self { start, .. } = self;
-            return Err(Error::usage(format!(
-                "x has {s} rows, rows {start}..{end} must be at least one and among them"
-            )));
-        }
+        let (start, end) = (self.start, self.start + self.len);
+        check::that(start < end && end <= s, || {
+            format!("x has {s} rows, rows {start}..{end} must be at least one and among them")
+        })?;
         Ok(vec![Output { name: "y", spec: Spec::new(dtype, &[b, self.len, d]) }])
     }
 
@@ -65,7 +62,7 @@ impl Op for Slice {
     fn cost(&self, ins: &[Spec], pass: Pass) -> Cost {
         let n = ins[0].shape.dims()[0] * self.len * ins[0].shape.last();
         match pass {
-            // Only the rows of the slice are read, and only they change where the gradient is added.
+            // Only the rows of the slice are read; adding the gradient changes no others.
             Pass::Forward => Cost { flops: 0, bytes: (2 * n * ins[0].dtype.size()) as u64 },
             Pass::Vjp([Want::Add]) => Cost { flops: n as u64, bytes: (3 * n * ins[0].dtype.size()) as u64 },
             Pass::Vjp(_) | Pass::Fused(_) => cost::of(self, ins, pass, 0, &[0]),

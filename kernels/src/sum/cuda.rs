@@ -6,7 +6,7 @@ use engine::{Buffer, Want};
 
 pub static KERNELS: Module = Module::new("sum", include_str!("kernel.cu"));
 
-/// Numbers of a block: every thread has a few packs of them.
+/// Elements of a block.
 const PER_BLOCK: usize = 8192;
 
 /// Numbers of f32 scratch memory.
@@ -16,11 +16,9 @@ pub fn partials(n: usize) -> usize {
 
 /// `partial` is scratch memory for [`partials`] numbers.
 pub fn forward(gpu: &dyn Gpu, x: &Buffer, y: &Buffer, partial: Pointer) {
-    let (n, blocks) = (x.len(), partials(x.len()));
-    let (sum_blocks, sum_partials) =
-        (KERNELS.kernel("sum_blocks", x.dtype()), KERNELS.kernel("sum_partials", x.dtype()));
-    gpu.launch(&sum_blocks, Grid::new(blocks, THREADS), args![x, partial, n, PER_BLOCK]);
-    gpu.launch(&sum_partials, Grid::new(1, 1024), args![partial, blocks, y]);
+    let (blocks, kernel) = (partials(x.len()), |entry| KERNELS.kernel(entry, x.dtype()));
+    gpu.launch(&kernel("sum_blocks"), Grid::new(blocks, THREADS), args![x, partial, x.len(), PER_BLOCK]);
+    gpu.launch(&kernel("sum_partials"), Grid::new(1, 1024), args![partial, blocks, y]);
 }
 
 pub fn vjp(gpu: &dyn Gpu, d_y: &Buffer, want: Want, d_x: &Buffer) {

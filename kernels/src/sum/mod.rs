@@ -1,4 +1,4 @@
-//! All elements to one number, for losses that are sums.
+//! The sum of all elements, for losses.
 
 mod cpu;
 pub(crate) mod cuda;

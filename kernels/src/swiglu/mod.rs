@@ -1,11 +1,11 @@
-//! SwiGLU, the gated hidden layer. `u₁ = W₁x` and `u₃ = W₃x` come side by side from one product.
+//! SwiGLU, a gated hidden layer. `u₁ = W₁x` and `u₃ = W₃x` come side by side from one product.
 
 mod cpu;
 pub(crate) mod cuda;
 
 use crate::case::{Case, Input, Sizes};
 use crate::{check, cost};
-use engine::{Buffer, Context, Cost, Device, Error, Op, Output, Pass, Reads, Result, Spec, Want, with_real};
+use engine::{Buffer, Context, Cost, Device, Op, Output, Pass, Reads, Result, Spec, Want, with_real};
 
 /// `u [.., 2f] → y [.., f]`, with `u₁ = u[.., ..f]` and `u₃ = u[.., f..]`.
 ///
@@ -13,7 +13,7 @@ use engine::{Buffer, Context, Cost, Device, Error, Op, Output, Pass, Reads, Resu
 /// - VJP: with `s = 1/(1 + e⁻ᵘ¹)`: `d_u1 = d_y ⊙ u₃ ⊙ s(1 + u₁(1 − s))`, `d_u3 = d_y ⊙ u₁s`
 /// - Source: Shazeer, "GLU variants improve transformer", arXiv 2002.05202
 ///
-/// The VJP computes s again: bound by memory, the exponential hides behind it.
+/// Bound by memory, behind which the exponential hides; so the VJP computes s again.
 #[derive(Clone, Copy, Debug)]
 pub struct SwiGlu;
 
@@ -30,9 +30,9 @@ impl Op for SwiGlu {
         check::count(self.arguments(), ins)?;
         let dtype = check::real("u", ins[0])?;
         let width = ins[0].shape.last();
-        if ins[0].shape.rank() == 0 || width % 2 == 1 || width == 0 {
-            return Err(Error::usage(format!("u is {}, its rows must be two halves of equal width", ins[0])));
-        }
+        check::that(ins[0].shape.rank() > 0 && width > 0 && width.is_multiple_of(2), || {
+            format!("u is {}, its rows must be two halves of equal width", ins[0])
+        })?;
         Ok(vec![Output { name: "y", spec: Spec { dtype, shape: ins[0].shape.with_last(width / 2) } }])
     }
 

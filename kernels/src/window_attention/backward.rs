@@ -8,16 +8,12 @@ use crate::product::{BLOCK, Left, Right, Rows, RowsMut, Size, gather, pack, pack
 use engine::simd::{self, Isa, Kernel, LANES, Lanes, Real};
 use engine::{Want, parallel};
 
-/// What the backward pass reads.
+/// `qkv` [B, N, 3d], `y` and `d_y` [B, N, d], `lse` [B, N, H].
 #[derive(Clone, Copy)]
 pub struct Known<'a, T> {
-    /// [B, N, 3d].
     pub qkv: &'a [T],
-    /// [B, N, d].
     pub y: &'a [T],
-    /// [B, N, H].
     pub lse: &'a [T],
-    /// [B, N, d].
     pub d_y: &'a [T],
 }
 
@@ -34,8 +30,7 @@ impl<'a, T> Known<'a, T> {
     }
 }
 
-/// `d_qkv` [B, N, 3d]. One thread takes one head of one sample, for which it goes through the queries in order: every
-/// key's gradient is summed in that order.
+/// `d_qkv` [B, N, 3d]. A thread takes one head of one sample and sums every key's gradient in the order of the queries.
 pub fn backward<T: Real>(shape: Shape, known: Known<'_, T>, want: Want, d_qkv: &mut [T]) {
     let (d, rows) = (shape.dim(), 3 * shape.tokens);
     // d_qkv as [B·N·3, d]: a head of a sample is then one rectangle with three rows for each token.

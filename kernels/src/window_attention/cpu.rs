@@ -1,7 +1,6 @@
-//! A block of 32 queries at a time. Its scores stand in memory with a key to a row and a query to a lane, so that the
-//! maximum and the sum over keys run down the lanes and nothing is ever summed across them. All five products (scores and y;
-//! d_p, d_q, d_k and d_v) are small ones on these scores, (k + 31) × 32 numbers that stay in the second level cache. Bound
-//! by arithmetic: for each pair of query and key 2·D multiply-adds forward, 5·D backward, and an exponential.
+//! A block of 32 queries at a time. Its scores have a row per key and a lane per query, so that maximum and sum over the keys
+//! run within the lanes. All products (scores and y; d_p, d_q, d_k and d_v) are small ones on these (k + 31) × 32 scores, which
+//! stay in L2. Bound by arithmetic: 2·D multiply-adds forward and 5·D backward for each pair of query and key, and an exponential.
 
 use super::band::{Band, Group, Masks, Rectangle};
 use crate::attention::scale;
@@ -13,13 +12,12 @@ use engine::simd::{self, Isa, Kernel, LANES, Lanes, Real};
 /// Queries that one thread takes at a time in the forward pass; neighbours share most of their keys.
 const CHUNK: usize = 4 * BLOCK;
 
-/// Sizes of one sample.
+/// Sizes of one sample; the window is at most `tokens`.
 #[derive(Clone, Copy)]
 pub struct Shape {
     pub tokens: usize,
     pub heads: usize,
     pub head_dim: usize,
-    /// At most `tokens`.
     pub window: usize,
 }
 
@@ -56,12 +54,11 @@ pub enum Part {
     Values,
 }
 
-/// One head of one sample.
+/// Head `index` of one sample, `qkv` [N, 3d].
 #[derive(Clone, Copy)]
 pub struct Head<'a, T> {
     pub shape: Shape,
     pub index: usize,
-    /// The sample's [N, 3d].
     pub qkv: &'a [T],
 }
 
@@ -194,7 +191,7 @@ impl<T: Real> Kernel for Forward<'_, T> {
 /// The scores become exp(score − max); returns max and sum of each lane.
 #[inline(always)]
 fn softmax<I: Isa, T: Real>(scores: &mut [[T; BLOCK]], lane: usize) -> ([T; LANES], [T; LANES]) {
-    // Four maxima at a time, because one would wait for itself.
+    // Four maxima at a time, so that none waits for the one before.
     let mut max = [T::Lanes::<I>::splat(T::NEG_INFINITY); 4];
     for some in scores.chunks(4) {
         for (j, row) in some.iter().enumerate() {

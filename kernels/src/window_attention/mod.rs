@@ -1,5 +1,5 @@
 //! Causal self-attention within a window: token i sees the tokens j in [i−k+1, i]. The backward pass computes the
-//! probabilities once more from `lse`. All work is proportional to N·k.
+//! probabilities again from `lse`. All work is proportional to N·k.
 
 mod backward;
 mod band;
@@ -8,7 +8,7 @@ pub(crate) mod cuda;
 
 use crate::case::{Case, Input, Sizes};
 use crate::{check, cost};
-use engine::{Buffer, Context, Cost, DType, Device, Error, Op, Output, Pass, Reads, Result, Spec, Want, with_real};
+use engine::{Buffer, Context, Cost, DType, Device, Op, Output, Pass, Reads, Result, Spec, Want, with_real};
 
 /// `qkv [B, N, 3d] → y [B, N, d], lse [B, N, H]`: a row of `qkv` is queries, keys and values of all heads side by side,
 /// queries and keys rotated already.
@@ -41,9 +41,7 @@ impl Op for WindowAttention {
         let dtype = check::real("qkv", ins[0])?;
         check::rank("qkv", ins[0], 3)?;
         let head_dim = check::heads("qkv", ins[0], 3 * self.heads)?;
-        if self.window == 0 {
-            return Err(Error::usage("a window of 0 tokens sees nothing, must be at least 1"));
-        }
+        check::that(self.window > 0, || "a window of 0 tokens sees nothing, must be at least 1".into())?;
         let (batch, tokens) = (ins[0].shape.dims()[0], ins[0].shape.dims()[1]);
         let y = Spec::new(dtype, &[batch, tokens, self.heads * head_dim]);
         let lse = Spec::new(check::statistic(dtype), &[batch, tokens, self.heads]);
