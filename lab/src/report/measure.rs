@@ -61,17 +61,7 @@ impl Measured {
     /// noted and missing.
     pub fn new(options: &Options, run: &Run, device: &Device, progress: Progress<'_>) -> Result<Self> {
         let mut model = run.load(device, Work::Evaluation)?;
-        let mut measured = Self {
-            step: model.step,
-            weights: model.weights.clone(),
-            parameters: model.params.count(),
-            text: None,
-            results: Vec::new(),
-            audit: None,
-            readings: Vec::new(),
-            samples: Vec::new(),
-            notes: model.warnings.clone(),
-        };
+        let mut measured = Self::of(&model);
         if options.limit > 0 {
             let source = match &options.data {
                 Some(path) => Ok(eval::named(path, run)?),
@@ -95,6 +85,21 @@ impl Measured {
             measured.note(run, "samples", written)?;
         }
         Ok(measured)
+    }
+
+    /// What a model says of itself.
+    fn of(model: &Loaded) -> Self {
+        Self {
+            step: model.step,
+            weights: model.weights.clone(),
+            parameters: model.params.count(),
+            text: None,
+            results: Vec::new(),
+            audit: None,
+            readings: Vec::new(),
+            samples: Vec::new(),
+            notes: model.warnings.clone(),
+        }
     }
 
     /// Notes what failed, unless it is the device: what a GPU cannot do, the CPU may.
@@ -231,9 +236,11 @@ mod tests {
             let run = Run::create_with_weights(&NewFolder::at(&path).unwrap(), &config, &store, &params).unwrap();
             let mut model = run.load(&Device::Cpu, Work::Evaluation).unwrap();
             let options = Options { data: None, limit: 3, samples: 0, tokens: 1, prompt: None };
-            let measured = Measured::new(&options, &run, &Device::Cpu, &mut |_, _| ()).unwrap();
-            assert!(measured.notes.is_empty() && measured.audit.is_some() == (kind == "ltm"), "{:?}", measured.notes);
-            let (source, _) = eval::stories(&run, 3).unwrap();
+            let (source, text) = eval::stories(&run, 3).unwrap();
+            let mut measured = Measured::of(&model);
+            measured.judge(&options, &run, &mut model, &source, &text, &mut |_, _| ()).unwrap();
+            measured.readings = read(&mut model, &source, 3).unwrap();
+            assert_eq!(measured.audit.is_some(), kind == "ltm");
             let protocols: Vec<Protocol> = measured.results.iter().map(|row| row.figures.protocol).collect();
             assert_eq!(protocols, Protocol::of(config.model.kind));
             for row in &measured.results {
