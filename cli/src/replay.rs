@@ -44,17 +44,16 @@ pub fn run(args: &Args, threads: Option<usize>, device: device::Choice) -> Resul
     }
     threads::inside(threads.unwrap_or(config.train.threads), || {
         let material = lab::text::material(&config)?;
-        let device = device::within(device, |device| {
+        let (mut replay, differences) = device::within(device, |device| {
             config.check_device(device, Work::Training)?;
-            Ok(device.clone())
+            Ok((Replay::new(&stretch, &material, device)?, stretch.differences(device)?))
         })?;
         let (steps, after) = (stretch.steps(), stretch.begins_after());
         let from = if after == 0 { "the initial weights".into() } else { format!("the checkpoint of step {after}") };
         note(format_args!("repeats {} from {from}", name(&steps)));
-        for difference in stretch.differences(&device)? {
+        for difference in differences {
             note(format_args!("note: {difference}; the bits may differ for that alone"));
         }
-        let mut replay = Replay::new(stretch, &material, &device)?;
         let display = bar(steps.end() - after, "{bar:24} {pos}/{len} steps  ETA {eta}");
         let mut done = Vec::new();
         while let Some(repeated) = replay.advance().inspect_err(|_| display.finish_and_clear())? {

@@ -39,7 +39,8 @@
 //! session.save()?;
 //!
 //! // From what the folder has recorded all of it comes out again, bit for bit.
-//! let mut replay = Replay::new(Stretch::of(&Run::open(path)?, None)?, &material, &Device::Cpu)?;
+//! let stretch = Stretch::of(&Run::open(path)?, None)?;
+//! let mut replay = Replay::new(&stretch, &material, &Device::Cpu)?;
 //! while let Some(step) = replay.advance()? {
 //!     assert!(step.state && step.checkpoint == (step.step == 2));
 //! }

@@ -124,19 +124,19 @@ impl Stretch {
 }
 
 /// Steps of a run being repeated.
-pub struct Replay {
-    stretch: Stretch,
+pub struct Replay<'a> {
+    stretch: &'a Stretch,
     learner: Learner,
     sampler: Sampler,
     batch: Batch,
 }
 
-impl Replay {
+impl<'a> Replay<'a> {
     /// Takes up the state before the stretch.
     ///
     /// # Errors
     /// If the data are not those of the run, or the device has no kernels or no memory for it.
-    pub fn new(stretch: Stretch, material: &Material, device: &Device) -> Result<Self> {
+    pub fn new(stretch: &'a Stretch, material: &Material, device: &Device) -> Result<Self> {
         let record = stretch.record(stretch.begins_after() + 1)?;
         let config = record.config.clone();
         if !Data::of(material).is(&record.data) {
