@@ -252,6 +252,6 @@ mod tests {
         let missing = Shard::open(Path::new("no/such.bin")).unwrap_err().to_string();
         assert!(missing.starts_with("cannot read no/such.bin: "), "{missing}");
         let folder = Shard::open(&std::env::temp_dir()).unwrap_err().to_string();
-        assert!(folder.ends_with(" is a folder, not a file of tokens"), "{folder}");
+        assert!(folder.ends_with(" is a folder, not a file"), "{folder}");
     }
 }
