@@ -1,9 +1,8 @@
 //! Shared helpers of the cross-crate tests.
 
-#[path = "driver/mod.rs"]
 pub mod driver;
 pub mod measured;
-#[path = "shim/mod.rs"]
+pub mod products;
 pub mod shim;
 
 use ltm::config::Config;

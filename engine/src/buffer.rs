@@ -1,7 +1,8 @@
-use crate::cuda::{Memory, Pointer};
+use crate::cuda::{Gpu, Pointer};
 use crate::{DType, Device, Element, Error, Result, Shape, Spec};
 use std::borrow::Cow;
 use std::fmt;
+use std::sync::Arc;
 
 /// A contiguous tensor: memory on the host or on a device, element type and shape. Memory starts as zeros; host memory is
 /// 64-byte aligned.
@@ -39,6 +40,22 @@ enum Place {
 impl Default for Place {
     fn default() -> Self {
         Self::Host(Host::EMPTY)
+    }
+}
+
+/// Memory of a GPU, freed when dropped.
+struct Memory {
+    gpu: Arc<dyn Gpu>,
+    /// Zero without bytes.
+    address: u64,
+    bytes: usize,
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        if self.address != 0 {
+            self.gpu.free(self.address);
+        }
     }
 }
 
@@ -101,7 +118,10 @@ impl Buffer {
     pub fn with_capacity_on(device: &Device, capacity: usize) -> Result<Self> {
         let place = match device {
             Device::Cpu => Place::Host(Host::try_new(capacity)?),
-            Device::Cuda(gpu) => Place::Device(Memory::new(gpu, capacity)?),
+            Device::Cuda(gpu) => {
+                let address = if capacity == 0 { 0 } else { gpu.alloc(capacity)? };
+                Place::Device(Memory { gpu: gpu.clone(), address, bytes: capacity })
+            }
         };
         Ok(Self { spec: None, place })
     }
@@ -133,8 +153,8 @@ impl Buffer {
             Place::Missing(_) => Ok(Cow::Owned(copy())),
             Place::Device(memory) => {
                 let mut copy = copy();
-                if self.spec.is_some() {
-                    memory.read(copy.bytes_mut())?;
+                if !self.is_empty() {
+                    memory.gpu.read(memory.address, copy.bytes_mut())?;
                 }
                 Ok(Cow::Owned(copy))
             }
@@ -235,7 +255,7 @@ impl Buffer {
     pub fn capacity(&self) -> usize {
         match &self.place {
             Place::Host(host) => host.capacity,
-            Place::Device(memory) => memory.bytes(),
+            Place::Device(memory) => memory.bytes,
             Place::Missing(capacity) => *capacity,
         }
     }
@@ -288,10 +308,10 @@ impl Buffer {
     pub fn write<T: Element>(&mut self, data: &[T]) {
         self.expect::<T>();
         assert_eq!(self.len(), data.len(), "number of elements");
-        match &mut self.place {
+        match &self.place {
             Place::Host(_) => self.as_mut_slice().copy_from_slice(data),
-            Place::Device(memory) => memory.write(bytemuck::cast_slice(data)),
-            Place::Missing(_) => {}
+            Place::Device(memory) if !data.is_empty() => memory.gpu.write(memory.address, bytemuck::cast_slice(data)),
+            _ => {}
         }
     }
 
@@ -301,22 +321,21 @@ impl Buffer {
     /// If the specs differ, or the elements lie on a device and this buffer does not: see [`on_host`](Self::on_host).
     pub fn copy_from(&mut self, other: &Self) {
         assert_eq!(self.spec(), other.spec(), "copy between unlike buffers");
-        let bytes = self.spec().bytes();
-        match (&mut self.place, &other.place) {
+        match (&self.place, &other.place) {
             (Place::Missing(_), _) | (_, Place::Missing(_)) => {}
             (Place::Host(_), _) => self.bytes_mut().copy_from_slice(other.as_bytes()),
-            (Place::Device(to), Place::Device(from)) => to.copy_from(from, bytes),
-            (Place::Device(to), _) => to.write(other.as_bytes()),
+            _ if self.is_empty() => {}
+            (Place::Device(to), Place::Device(from)) => to.gpu.copy(from.address, to.address, self.spec().bytes()),
+            (Place::Device(to), _) => to.gpu.write(to.address, other.as_bytes()),
         }
     }
 
     /// Sets every byte to zero.
     pub fn clear(&mut self) {
-        let bytes = self.spec().bytes();
-        match &mut self.place {
+        match &self.place {
             Place::Host(_) => self.bytes_mut().fill(0),
-            Place::Device(memory) => memory.clear(bytes),
-            Place::Missing(_) => {}
+            Place::Device(memory) if !self.is_empty() => memory.gpu.clear(memory.address, self.spec().bytes()),
+            _ => {}
         }
     }
 
@@ -333,7 +352,7 @@ impl Buffer {
 
     /// The device address of the memory, with or without a value; zero in host memory.
     pub fn address(&self) -> u64 {
-        if let Place::Device(memory) = &self.place { memory.address() } else { 0 }
+        if let Place::Device(memory) = &self.place { memory.address } else { 0 }
     }
 
     /// Whether it is a placeholder made by [`missing`](Self::missing).

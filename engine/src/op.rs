@@ -1,28 +1,28 @@
-//! The contract that every op fulfils. The planner and the runner know ops through it and through nothing else.
+//! The contract of an op. The planner and the runner know ops only by this contract.
 
 use crate::cuda::Pointer;
 use crate::{Buffer, DType, Device, Element, Result, Spec};
 use std::fmt::Debug;
 
-/// What the planner asks a VJP to do about one input's gradient.
+/// What a VJP does about one input's gradient.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Want {
-    /// Nobody wants it: do no work for it.
+    /// Do not compute it.
     Skip,
-    /// Overwrite the buffer with it.
+    /// Overwrite the buffer.
     Write,
-    /// Add it to what the buffer holds.
+    /// Add to the buffer.
     Add,
 }
 
 impl Want {
-    /// Whether the gradient is wanted at all.
+    /// Whether the gradient is wanted.
     pub fn is_wanted(self) -> bool {
         self != Self::Skip
     }
 }
 
-/// Which inputs and outputs a VJP touches, so that the planner keeps those and no others. Bit `i` stands for number `i`.
+/// The inputs and outputs that a VJP reads, and the planner therefore keeps. Bit `i` stands for number `i`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Reads {
     /// Inputs.
@@ -39,8 +39,8 @@ impl Reads {
     }
 }
 
-/// One output of an op. The first is its result, the only one that has a gradient; the others are residuals that the VJP
-/// reads, or numbers for reports.
+/// One output of an op. The first is the result, which alone has a gradient. The others are residuals that the VJP reads, or
+/// numbers for reports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Output {
     /// Name in the printed plan, in the field's standard terms (`rstd`, `lse`).
@@ -52,13 +52,13 @@ pub struct Output {
 /// A form of an input that an op reads faster than the input itself, e.g. a weight in the order of a product's inner loop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Form {
-    /// Number of the input that it is made of.
+    /// Number of the input.
     pub input: usize,
     /// Type and shape.
     pub spec: Spec,
 }
 
-/// What a cost is asked for.
+/// A pass of an op.
 #[derive(Clone, Copy, Debug)]
 pub enum Pass<'a> {
     /// The forward pass.
@@ -69,12 +69,12 @@ pub enum Pass<'a> {
     Fused(&'a [Want]),
 }
 
-/// The roofline's two numbers.
+/// The two numbers of a roofline.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Cost {
     /// Floating-point operations; a fused multiply-add counts two, an exp or a square root one.
     pub flops: u64,
-    /// The fewest bytes that must move between memory and the processor.
+    /// The fewest bytes that move between memory and the processor.
     pub bytes: u64,
 }
 
@@ -109,7 +109,7 @@ impl Context<'_> {
         self.scratch.as_mut_slice()
     }
 
-    /// Where the first of `len` elements of the scratch memory lies on the device; the elements are `dtype`.
+    /// The first of `len` elements of type `dtype` of the scratch memory on the device.
     ///
     /// # Panics
     /// If the op announced less, or runs on the host.
@@ -122,8 +122,8 @@ impl Context<'_> {
 /// A differentiable function of tensors.
 ///
 /// Every input and output is contiguous and row-major. Buffers have the specs that [`infer`](Self::infer) was given and
-/// returned; an input or output that the VJP does not read according to [`reads`](Self::reads) comes as an empty buffer,
-/// and so does the gradient of an input that is not wanted. The scalar CPU code is the specification of the op.
+/// returned. The VJP gets an empty buffer for an input or output that it does not announce in [`reads`](Self::reads), and for a
+/// gradient that is not wanted. The scalar CPU code is the specification of the op.
 pub trait Op: Send + Sync + Debug {
     /// Name in errors, plans and tables, e.g. `rmsnorm`.
     fn name(&self) -> &'static str;
@@ -131,7 +131,10 @@ pub trait Op: Send + Sync + Debug {
     /// Names of the inputs, for errors.
     fn arguments(&self) -> &'static [&'static str];
 
-    /// Types and shapes of the outputs; an error says which argument is wrong and what would be right.
+    /// Types and shapes of the outputs.
+    ///
+    /// # Errors
+    /// Which argument is wrong, and what would be right.
     fn infer(&self, ins: &[Spec]) -> Result<Vec<Output>>;
 
     /// Whether [`vjp`](Self::vjp) can give the gradient of input `i`.
@@ -139,12 +142,13 @@ pub trait Op: Send + Sync + Debug {
         true
     }
 
-    /// What the VJP touches for these wants, of which there is at least one: by default the result's gradient only.
+    /// The inputs and outputs that the VJP reads for these wants, of which there is at least one: by default the result's
+    /// gradient only.
     fn reads(&self, _wants: &[Want]) -> Reads {
         Reads::default()
     }
 
-    /// Computes the outputs, all of them, whatever their buffers held.
+    /// Computes all outputs, whatever their buffers hold.
     fn forward(&self, cx: &mut Context, ins: &[&Buffer], outs: &mut [Buffer]);
 
     /// The vector-Jacobian product: the gradients of the wanted inputs, of which there is at least one, for the result's
@@ -159,13 +163,13 @@ pub trait Op: Send + Sync + Debug {
         d_ins: &mut [Buffer],
     );
 
-    /// Whether [`forward_vjp`](Self::forward_vjp) exists: an op that ends a graph (a loss) can be cheaper in one pass.
+    /// Whether [`forward_vjp`](Self::forward_vjp) exists. An op that ends a graph (a loss) can be cheaper in one pass.
     fn fuses(&self) -> bool {
         false
     }
 
-    /// Forward and VJP for `d_out` = 1 in one pass. The outputs' bits are those of [`forward`](Self::forward), the
-    /// gradients those of [`vjp`](Self::vjp) but for rounding.
+    /// Forward and VJP for `d_out` = 1 in one pass. The outputs have the bits of [`forward`](Self::forward), and the gradients
+    /// differ from those of [`vjp`](Self::vjp) only by rounding.
     fn forward_vjp(
         &self,
         _cx: &mut Context,
@@ -177,15 +181,15 @@ pub trait Op: Send + Sync + Debug {
         unreachable!("{} has no fused pass", self.name());
     }
 
-    /// Whether the gradient of input `i` is the result's gradient itself, so that no one need copy it.
+    /// Whether the gradient of input `i` is the result's gradient itself, so that nobody needs to copy it.
     fn passes_through(&self, _i: usize) -> bool {
         false
     }
 
     /// The forms of inputs that a pass on `device` reads faster, by number; `None` for a form that another pass reads.
     ///
-    /// Where an input changes less often than it is used, a plan has its forms made once for every change and appends them
-    /// to the inputs in this order. An op that does not find them there works without, and gives the same bits.
+    /// If an input changes less often than it is used, a plan makes its forms once for every change and appends them to the
+    /// inputs in this order. Without them the op works on the inputs, with the same bits.
     fn forms(&self, _device: &Device, _ins: &[Spec], _pass: Pass) -> Vec<Option<Form>> {
         Vec::new()
     }
@@ -204,7 +208,7 @@ pub trait Op: Send + Sync + Debug {
     fn cost(&self, ins: &[Spec], pass: Pass) -> Cost;
 }
 
-/// An update in place, the last phase of a plan: an optimiser's step, a ring buffer's next entry.
+/// An update in place at the end of a phase: an optimiser's step, a ring buffer's next entry.
 pub trait Update: Send + Sync + Debug {
     /// Name in plans and tables.
     fn name(&self) -> &'static str;

@@ -58,19 +58,9 @@ impl Shape {
     }
 }
 
-impl From<&[usize]> for Shape {
-    fn from(dims: &[usize]) -> Self {
-        Self::new(dims)
-    }
-}
-
 impl fmt::Display for Shape {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("[")?;
-        for (i, dim) in self.dims().iter().enumerate() {
-            write!(f, "{}{dim}", if i == 0 { "" } else { ", " })?;
-        }
-        f.write_str("]")
+        write!(f, "{:?}", self.dims())
     }
 }
 

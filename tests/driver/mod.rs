@@ -13,13 +13,17 @@ use std::sync::OnceLock;
 /// Tells a process that it is the one where this test runs.
 const INSIDE: &str = "FAKE_TEST";
 
-/// Runs `body` in a process that finds the stand-ins, with these environment variables set. `name` is the test's.
+/// Runs `body` in a process that finds the stand-ins, with these environment variables set. `name` is the test's. Inside such
+/// a process, `body` runs if the variables have these values, and nothing otherwise.
 ///
 /// # Panics
-/// If the process does not end well, with what it said.
+/// If the process fails, with its output.
 pub fn in_child(name: &str, variables: &[(&str, &str)], body: impl FnOnce()) {
-    if env::var(INSIDE).is_ok_and(|inside| inside == name) {
-        return body();
+    if let Ok(inside) = env::var(INSIDE) {
+        if inside == name && variables.iter().all(|(name, value)| env::var(name).is_ok_and(|set| set == *value)) {
+            body();
+        }
+        return;
     }
     let program = env::current_exe().expect("the test's program");
     let output = Command::new(program)

@@ -5,7 +5,7 @@ use std::ffi::{CStr, CString, c_char};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::{env, fs};
 
 /// A module as a shared object of this process.
@@ -23,11 +23,11 @@ type Launch = unsafe extern "C" fn(
     count: u32,
 ) -> *const c_char;
 
-/// A library is built once, and its fibres, its shared memory and its message are global to it: one build or launch at a time of
-/// each, and of those few that share its lock. Other processes build in folders of their own.
+/// A library is built once, and its fibres, its shared memory and its message are global to it. So there is one build or launch
+/// at a time of each library, and of the few that share its lock.
 static LOCKS: [Mutex<()>; 32] = [const { Mutex::new(()) }; 32];
 
-/// Most of the tests' time is g++'s, and kernels run for a moment only: no more optimisation than helps.
+/// Most of the tests' time is g++'s, and kernels run only for a moment, so there is no more optimisation than helps.
 const FLAGS: [&str; 12] = [
     "-std=c++17",
     "-O1",
@@ -51,25 +51,22 @@ impl Compiled {
     pub fn new(module: &Module, variant: Variant, fault: Option<&Fault>) -> Self {
         let mut files: Vec<(&str, String)> = vec![
             ("kernel.cu", Fault::apply(fault, module.name, module.source)),
-            ("cuda.h", include_str!("cuda.h").into()),
             ("main.cpp", main_file(module, variant)),
         ];
         for (name, text) in HEADERS {
             let text = if name == "ptx.cuh" { include_str!("ptx.cuh") } else { text };
             files.push((name, Fault::apply(fault, name, text)));
         }
-        let mut hasher = DefaultHasher::new();
-        (&files, FLAGS).hash(&mut hasher);
-        let hash = hasher.finish();
-        let folder = folder().join(format!("{}-{hash:016x}", module.name));
-        let path = folder.join("kernels.so");
-        let lock = &LOCKS[hash as usize % LOCKS.len()];
-        let _one = lock.lock().unwrap_or_else(PoisonError::into_inner);
-        if !path.exists() {
-            build(&folder, &files);
-        }
+        // Compiled beforehand, the shim's own header takes no time.
+        static HEADER: OnceLock<PathBuf> = OnceLock::new();
+        let header = HEADER.get_or_init(|| {
+            let files = [("cuda.h", include_str!("cuda.h").into())];
+            built("header", &files, &["-w", "-x", "c++-header", "cuda.h", "-o", "cuda.h.gch"]).0
+        });
+        let include = format!("-I{}", header.display());
+        let (folder, lock) = built(module.name, &files, &[&include, "-o", "kernels.so", "main.cpp"]);
         // SAFETY: the library was made from `cuda.h` and a kernel file, which run nothing when they are loaded.
-        let library = unsafe { Library::new(&path) }.expect("a library that g++ made");
+        let library = unsafe { Library::new(folder.join("kernels.so")) }.expect("a library that g++ made");
         Self { library, lock }
     }
 
@@ -81,10 +78,10 @@ impl Compiled {
         let grid = [x, y, z, grid.threads, grid.shared];
         let values: Vec<u64> = args.iter().map(Arg::bits).collect();
         let sizes: Vec<u8> = args.iter().map(|a| a.bytes() as u8).collect();
-        // SAFETY: `main_file` defines `shim_launch` with this signature. It reads five numbers of the grid and `count`
-        // values and sizes, compares the sizes with the kernel's parameters before it reads a value, and returns null or a
-        // message that ends in zero and stays until the next launch. The kernel gets addresses of the shim's heap, whose
-        // blocks stay in place; that it keeps to them is what is tested, and the fences around blocks tell when it doesn't.
+        // SAFETY: `main_file` defines `shim_launch` with this signature. It reads five numbers of the grid and `count` values
+        // and sizes, compares the sizes with the kernel's parameters before it reads a value, and returns null or a message
+        // that ends in zero and stays until the next launch. The kernel gets addresses of the shim's heap, whose blocks stay
+        // in place. Whether it keeps to them is what is tested: the fences around blocks show it.
         unsafe {
             let launch = self.library.get::<Launch>(b"shim_launch\0").map_err(|e| e.to_string())?;
             let (values, sizes, count) = (values.as_ptr(), sizes.as_ptr(), args.len() as u32);
@@ -110,26 +107,29 @@ fn main_file(module: &Module, variant: Variant) -> String {
     )
 }
 
-/// Where shared objects are kept between runs: beside the other things that the build made.
-fn folder() -> PathBuf {
+/// The folder with these files and what g++ makes of them, kept between runs beside the other things that the build made; and
+/// the lock for its use.
+fn built(name: &str, files: &[(&str, String)], arguments: &[&str]) -> (PathBuf, &'static Mutex<()>) {
+    let mut hasher = DefaultHasher::new();
+    (files, FLAGS, arguments).hash(&mut hasher);
+    let hash = hasher.finish();
     let program = env::current_exe().expect("the test's program");
-    program.parent().and_then(Path::parent).expect("its folder").join("shim")
-}
-
-/// Builds in a folder of this process and moves the result into place, the library last.
-fn build(folder: &Path, files: &[(&str, String)]) {
-    let own = folder.with_extension(format!("{}", std::process::id()));
-    fs::create_dir_all(&own).expect("a folder to build in");
-    for (name, text) in files {
-        fs::write(own.join(name), text).expect("a file to build");
+    let root = program.parent().and_then(Path::parent).expect("its folder").join("shim");
+    let folder = root.join(format!("{name}-{hash:016x}"));
+    let lock = &LOCKS[hash as usize % LOCKS.len()];
+    let _one = lock.lock().unwrap_or_else(PoisonError::into_inner);
+    if !folder.exists() {
+        let own = folder.with_extension(format!("{}", std::process::id()));
+        fs::create_dir_all(&own).expect("a folder to build in");
+        files.iter().for_each(|(name, text)| fs::write(own.join(name), text).expect("a file to build"));
+        let output = Command::new("g++").current_dir(&own).args(FLAGS).args(arguments).output();
+        let output = output.expect("g++ compiles kernels for tests");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "g++ refuses the files in {}:\n{said}", own.display());
+        if fs::rename(&own, &folder).is_err() {
+            // Another process was faster.
+            fs::remove_dir_all(&own).expect("a folder of this process");
+        }
     }
-    let output = Command::new("g++").current_dir(&own).args(FLAGS).args(["-o", "kernels.so", "main.cpp"]).output();
-    let output = output.expect("g++ compiles kernels for tests");
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "g++ refuses the kernels in {}:\n{said}", own.display());
-    fs::create_dir_all(folder).expect("a folder for the library");
-    for file in files.iter().map(|(name, _)| *name).chain(["kernels.so"]) {
-        fs::rename(own.join(file), folder.join(file)).expect("a file that was built");
-    }
-    fs::remove_dir_all(&own).expect("the folder to build in");
+    (folder, lock)
 }

@@ -10,20 +10,21 @@ use cudarc::cublaslt::sys::{
 };
 use cudarc::driver;
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::ffi::c_void;
 
-/// What NVIDIA advises for Hopper.
+/// The size that NVIDIA advises for Hopper.
 const WORKSPACE: usize = 32 << 20;
 
-/// The library, memory that it works in, and how it computes each kind of product that it has seen. An algorithm is chosen
-/// by the library's own estimate, not by the clock, so that it is the same in every run.
+/// The library, its workspace, and a recipe for each kind of product that it has seen. The library's own estimate chooses the
+/// algorithm, not a clock, so that every run takes the same one.
 pub(super) struct Products {
     handle: sys::cublasLtHandle_t,
     workspace: u64,
     recipes: HashMap<Kind, Recipe>,
 }
 
-// SAFETY: the library's handle and descriptors may be used by any thread; whoever holds the `Products` is the only one.
+// SAFETY: any thread may use the library's handle and descriptors, and only the holder of the `Products` does.
 unsafe impl Send for Products {}
 
 /// What an algorithm depends on.
@@ -33,7 +34,7 @@ struct Kind {
     transposed: [bool; 2],
     factors: DType,
     out: DType,
-    /// Bytes that the addresses of a, b, c and out are multiples of.
+    /// Powers of two that divide the addresses of a, b, c and out.
     aligned: [u32; 4],
 }
 
@@ -47,10 +48,10 @@ struct Recipe {
 }
 
 impl Products {
-    /// The library for the current context, or nothing where it is missing.
+    /// The library for the current context, or `None` if it is missing.
     ///
     /// # Errors
-    /// If the library does not work or there is no room for its memory.
+    /// If the library does not start or there is no room for its workspace.
     pub fn new(settings: &Settings) -> Result<Option<Self>> {
         if Library::CublasLt.find(settings).is_err() {
             return Ok(None);
@@ -58,12 +59,12 @@ impl Products {
         let handle = lt::create_handle().map_err(|CublasError(status)| {
             Error::new(format!("cuBLASLt {} does not start on this driver: {status:?}", version()))
         })?;
-        // SAFETY: a context is current. Nothing is done with the memory but to hand it to the library.
+        // SAFETY: a context is current. Only the library uses the memory.
         let workspace = unsafe { driver::result::malloc_sync(WORKSPACE) };
         let workspace = workspace.map_err(|_| {
             let (free, total) = driver::result::mem_get_info().unwrap_or_default();
             let [need, free, total] = [WORKSPACE, free, total].map(bytes_text);
-            Error::new(format!(
+            Error::device(format!(
                 "the GPU has no room for the {need} that cuBLASLt works in: {free} of {total} are free; nvidia-smi shows what \
                  holds the rest"
             ))
@@ -71,7 +72,7 @@ impl Products {
         Ok(Some(Self { handle, workspace, recipes: HashMap::new() }))
     }
 
-    /// Puts a product on the stream; it has at least one element and something to sum over.
+    /// Puts a product on the stream. None of its sizes is zero.
     pub fn launch(&mut self, p: &Product, stream: driver::sys::CUstream) -> std::result::Result<(), CublasError> {
         let c = p.c.unwrap_or(p.out);
         let (a, b) = (p.a.pointer(), p.b.pointer());
@@ -82,16 +83,14 @@ impl Products {
             out: p.out.dtype,
             aligned: [a, b, c, p.out].map(|pointer| 1 << pointer.address.trailing_zeros().min(8)),
         };
-        if !self.recipes.contains_key(&kind) {
-            let recipe = Recipe::new(self.handle, &kind)?;
-            self.recipes.insert(kind, recipe);
-        }
-        let recipe = &self.recipes[&kind];
+        let recipe = match self.recipes.entry(kind) {
+            Entry::Occupied(entry) => entry.into_mut(),
+            Entry::Vacant(entry) => entry.insert(Recipe::new(self.handle, &kind)?),
+        };
         let (alpha, beta) = (1.0f32, if p.c.is_some() { 1.0f32 } else { 0.0 });
         let pointer = |address: u64| address as *const c_void;
-        // SAFETY: handle, descriptors and algorithm belong together and live as long as `self`; the factors alpha and beta
-        // are read during the call. What lies at the addresses is the caller's word, as for every launch, and it outlives
-        // the stream's work because memory is freed behind it.
+        // SAFETY: handle, descriptors and algorithm belong together and live as long as `self`. The call reads alpha and beta.
+        // The caller vouches for the addresses, as for every launch, and memory is freed only behind the stream's work.
         unsafe {
             lt::matmul(
                 self.handle,
@@ -117,7 +116,7 @@ impl Products {
 
 impl Drop for Products {
     fn drop(&mut self) {
-        // SAFETY: nothing of this is used any more. What cannot be given back ends with the context.
+        // SAFETY: nothing of this is used any more. What cannot be freed here is freed with the context.
         unsafe {
             for recipe in self.recipes.values() {
                 let _ = lt::destroy_matmul_desc(recipe.operation);
@@ -132,8 +131,8 @@ impl Drop for Products {
 }
 
 impl Recipe {
-    /// The library counts columns first. A row-major matrix is, read so, its own transpose, and the library computes
-    /// outᵀ = bᵀ·aᵀ: its first factor is b, its second a, each `[columns, rows]`.
+    /// The library expects column-major matrices. To it a row-major matrix is its own transpose, so it computes outᵀ = bᵀ·aᵀ: its
+    /// first factor is b, its second a, each `[columns, rows]`.
     fn new(handle: sys::cublasLtHandle_t, kind: &Kind) -> std::result::Result<Self, CublasError> {
         let [rows, cols, inner] = kind.sizes;
         let layout = |dtype, [rows, cols]: [usize; 2], transposed| {
@@ -141,14 +140,14 @@ impl Recipe {
             lt::create_matrix_layout(data_type(dtype), cols as u64, rows as u64, cols as i64)
         };
         let [a_transposed, b_transposed] = kind.transposed;
-        // CUBLAS_COMPUTE_32F is true f32 for f32 factors; what may round to TF32 has other names.
+        // CUBLAS_COMPUTE_32F is true f32 for f32 factors. Types that may round to TF32 have other names.
         let operation = lt::create_matmul_desc(cublasComputeType_t::CUBLAS_COMPUTE_32F, cudaDataType::CUDA_R_32F)?;
         let b = layout(kind.factors, [inner, cols], b_transposed)?;
         let a = layout(kind.factors, [rows, inner], a_transposed)?;
         let out = layout(kind.out, [rows, cols], false)?;
         let preference = lt::create_matmul_pref()?;
-        // SAFETY: the descriptors were just made, and attributes are read from numbers of the type that each of them has:
-        // i32 for a transposition, u64 for the workspace's size, u32 for the rest.
+        // SAFETY: the descriptors were just made. Each attribute is read from a number of its type: i32 for a transposition, u64
+        // for the workspace's size, u32 for the rest.
         let found = unsafe {
             for (attribute, transposed) in [
                 (DescAttribute::CUBLASLT_MATMUL_DESC_TRANSA, b_transposed),
@@ -160,7 +159,7 @@ impl Recipe {
             let bytes = WORKSPACE as u64;
             let attribute = Preference::CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES;
             lt::set_matmul_pref_attribute(preference, attribute, (&raw const bytes).cast(), 8)?;
-            // Where a sum is split, its parts are added in f32 too.
+            // If a sum is split, its parts are added in f32 too.
             let scheme = sys::cublasLtReductionScheme_t::CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE as u32;
             let [of_a, of_b, of_c, of_out] = kind.aligned;
             for (attribute, value) in [
@@ -184,9 +183,9 @@ fn data_type(dtype: DType) -> cudaDataType {
     if dtype == DType::Bf16 { cudaDataType::CUDA_R_16BF } else { cudaDataType::CUDA_R_32F }
 }
 
-/// The library's version, e.g. `13.0.2`. It must be there.
+/// The library's version, e.g. `13.0.2`. The library must have been found.
 pub(crate) fn version() -> String {
-    // SAFETY: the library is there.
+    // SAFETY: the library was found.
     let version = unsafe { sys::cublasLtGetVersion() };
     format!("{}.{}.{}", version / 10_000, version / 100 % 100, version % 100)
 }

@@ -154,38 +154,31 @@ fn nvrtc(module: &Module, variant: Variant, arch: Arch) -> std::result::Result<V
 fn nvcc(program: &Path, module: &Module, variant: Variant, arch: Arch) -> std::result::Result<Vec<u8>, String> {
     let name = format!("nvcc-{}-{}-{}-{arch}", std::process::id(), module.name, variant.defines().join("-"));
     let folder = env::temp_dir().join(name);
-    let code = nvcc_in(&folder, program, module, variant, arch);
+    let failed = |e: std::io::Error| format!("{}: {e}", folder.display());
+    let run = || {
+        fs::create_dir_all(&folder).map_err(failed)?;
+        for (name, text) in HEADERS.iter().chain([&("kernel.cu", module.source)]) {
+            fs::write(folder.join(name), text).map_err(failed)?;
+        }
+        let number = arch.number();
+        let output = Command::new(program)
+            .current_dir(&folder)
+            .args(OPTIONS.iter().chain(&OF_NVCC))
+            .args(["-cubin", "-o", "kernel.cubin", "kernel.cu"])
+            .arg(format!("-gencode=arch=compute_{number},code=sm_{number}"))
+            .args(variant.defines().iter().map(|define| format!("-D{define}")))
+            .output()
+            .map_err(|e| format!("{} does not start: {e}", program.display()))?;
+        if !output.status.success() {
+            let said = String::from_utf8_lossy(&output.stderr);
+            return Err(first_error(&said).unwrap_or_else(|| output.status.to_string()));
+        }
+        fs::read(folder.join("kernel.cubin")).map_err(failed)
+    };
+    let code = run();
     // If the folder cannot be removed, the system will clean it up with the other temporary files.
     let _ = fs::remove_dir_all(&folder);
     code
-}
-
-fn nvcc_in(
-    folder: &Path,
-    program: &Path,
-    module: &Module,
-    variant: Variant,
-    arch: Arch,
-) -> std::result::Result<Vec<u8>, String> {
-    let failed = |e: std::io::Error| format!("{}: {e}", folder.display());
-    fs::create_dir_all(folder).map_err(failed)?;
-    for (name, text) in HEADERS.iter().chain([&("kernel.cu", module.source)]) {
-        fs::write(folder.join(name), text).map_err(failed)?;
-    }
-    let number = arch.number();
-    let output = Command::new(program)
-        .current_dir(folder)
-        .args(OPTIONS.iter().chain(&OF_NVCC))
-        .args(["-cubin", "-o", "kernel.cubin", "kernel.cu"])
-        .arg(format!("-gencode=arch=compute_{number},code=sm_{number}"))
-        .args(variant.defines().iter().map(|define| format!("-D{define}")))
-        .output()
-        .map_err(|e| format!("{} does not start: {e}", program.display()))?;
-    if !output.status.success() {
-        let said = String::from_utf8_lossy(&output.stderr);
-        return Err(first_error(&said).unwrap_or_else(|| output.status.to_string()));
-    }
-    fs::read(folder.join("kernel.cubin")).map_err(failed)
 }
 
 /// The first line of a compiler's report that contains "error", or else its first line.

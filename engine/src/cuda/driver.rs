@@ -70,9 +70,9 @@ impl Driver {
         let (major, minor) = told(context.compute_capability()).map_err(failed)?;
         let arch = Arch::new(major as u32, minor as u32);
         if arch < Arch::OLDEST {
+            let oldest = Arch::OLDEST;
             return Err(Error::device(format!(
-                "{name} ({arch}) is too old: bf16 needs {} (A100, RTX 30) or later",
-                Arch::OLDEST
+                "{name} ({arch}) is too old: bf16 needs {oldest} (A100, RTX 30) or later"
             )));
         }
         let optin = Attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN;

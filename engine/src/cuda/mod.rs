@@ -1,9 +1,9 @@
-//! CUDA: what the rooms launch their kernels with, and the driver behind it.
+//! CUDA: how rooms launch their kernels, and the driver behind it.
 //!
 //! # How to write a room's kernels
 //!
-//! A room has two more files: `kernel.cu` with the kernels and `cuda.rs` with the code that launches them, called by the
-//! room's `mod.rs` where `cx.device` is [`Device::Cuda`](crate::Device). `rmsnorm` is the model to follow.
+//! A room has two more files: `kernel.cu` with the kernels, and `cuda.rs` with the code that launches them, called by the
+//! room's `mod.rs` if `cx.device` is [`Device::Cuda`](crate::Device). `rmsnorm` is the model to follow.
 //!
 //! ```text
 //! kernel.cu   #include "common.cuh"
@@ -17,46 +17,43 @@
 //! registry    cuda: Some(&scale::cuda::KERNELS)
 //! ```
 //!
-//! * A file is compiled once per storage type, which it calls `T` (`float` or `bf16`), and, if the module lists
-//!   [`sizes`](Module::sizes), once for each of them, which it calls `SIZE`. Statistics, sums and everything in registers
-//!   are `float`; `load` and `store` convert. Entry points are plain functions, declared on one line up to the opening
-//!   parenthesis as above, without templates or macros: their names are read from the text.
-//! * Arguments must have exactly the types that the kernel declares: a pointer for a buffer (null for an empty one, such
-//!   as a gradient that nobody wants), `int` for [`Arg::int`] and [`Want`], `float` for [`Arg::F32`].
-//! * What changes from step to step (clock, learning rate, tokens) is read from device memory. A phase that runs again and
-//!   again is captured: its launches are repeated with the arguments of the capture, and nothing may be read back there.
-//! * Dynamic shared memory is declared with `SHARED(float, name)` and sized by [`Grid::shared`]; like all memory here it
-//!   starts as garbage. Every thread of a block reaches every barrier: no early return before one.
-//! * No float atomics, no order that the hardware chooses: the same bits on every run. Partial sums go to scratch memory
-//!   ([`Context::scratch_at`](crate::Context::scratch_at)) and are summed in their order by a second kernel.
-//! * `common.cuh` has conversions, packs of 16 bytes, warp and block reductions and `add_or_write`; `noise.cuh` the random
-//!   numbers of [`rng`](crate::rng), bit by bit; `ptx.cuh` what has no C++ name: ldmatrix, mma, cp.async. The host shim of
-//!   the tests has its own `ptx.cuh`, so that inline PTX stays in that file.
-//! * Products are not kernels of a room: [`Gpu::product`].
+//! * A file is compiled once per storage type, which it calls `T` (`float` or `bf16`), and once per value of `SIZE` if the
+//!   module lists [`sizes`](Module::sizes). Statistics, sums and registers are `float`; `load` and `store` convert. Entry
+//!   points are plain functions, declared on one line up to the opening parenthesis as above, without templates or macros,
+//!   because their names are read from the text.
+//! * Arguments have exactly the types that the kernel declares: a pointer for a buffer (null for an empty one, such as a
+//!   gradient that is not wanted), `int` for [`Arg::int`] and [`Want`](crate::Want), `float` for [`Arg::F32`].
+//! * Values that change from step to step (clock, learning rate, tokens) are read from device memory. A phase that runs
+//!   repeatedly is captured: its launches are repeated with the arguments of the capture, and it reads nothing back.
+//! * Dynamic shared memory is declared by `SHARED(float, name)` and sized by [`Grid::shared`]. It starts as garbage, like all
+//!   memory here. Every thread of a block reaches every barrier, so no thread returns before one.
+//! * There are no float atomics and no order that the hardware chooses, so every run gives the same bits. Partial sums go to
+//!   scratch memory ([`Context::scratch_at`](crate::Context::scratch_at)), and a second kernel adds them in their order.
+//! * `common.cuh` has conversions, packs of 16 bytes, warp and block reductions and `add_or_write`. `noise.cuh` has the random
+//!   numbers of [`rng`](crate::rng), bit by bit. `ptx.cuh` has what C++ has no name for: ldmatrix, mma, cp.async. The host
+//!   shim of the tests has its own `ptx.cuh`, so no other file holds inline PTX.
+//! * [`Gpu::product`] computes matrix products; a room has no kernel for them.
 //!
 //! # Types
 //!
-//! A model's tensors are stored as f32 or as bf16, and all arithmetic is f32. What is learned lies in f32: the weights'
-//! masters, the latents, and the moments of both. A graph in bf16 is recorded with a `cast` behind every such leaf and bf16
-//! ops from there on. The casts of weights hang on leaves of the phase `Update` and so run once per weight update, that of
-//! z at every step; backwards a cast turns a bf16 gradient into the f32 that an optimiser reads. Statistics (`rstd`, `lse`,
-//! losses) are f32 outputs of the ops themselves. Ops therefore see one float type in all their inputs, with statistics
-//! beside, exactly as on the CPU.
+//! Tensors are stored as f32 or bf16, and all arithmetic is f32. Parameters, their moments, and statistics (`rstd`, `lse`,
+//! losses) stay in f32. A graph in bf16 has a `cast` behind every such leaf, which backwards turns a bf16 gradient into the
+//! f32 of the optimiser. So an op sees one float type in all its inputs, with f32 statistics beside, as on the CPU.
 //!
 //! # What a machine needs
 //!
-//! [`Device::open`](crate::Device::open) takes the first GPU that the driver shows. Everything is loaded at run time, so
-//! that one program serves machines with and without: the driver (CUDA 12.4 or later), NVRTC to compile the kernels, whose
-//! code is kept in a cache from run to run, and cuBLASLt for products. Instead of NVRTC a file of compiled kernels will do,
-//! which [`compile_file`] makes anywhere; without cuBLASLt products run on [`PRODUCT`], slowly. [`Settings`] says where all
-//! this lies, and [`probe`](crate::probe::probe) what a machine has.
+//! [`Device::open`](crate::Device::open) takes the first GPU that the driver shows. All libraries are loaded at run time, so
+//! one program serves machines with and without a GPU: the driver (CUDA 12.4 or later), NVRTC to compile the kernels, whose
+//! code is cached, and cuBLASLt for products. A file of compiled kernels, made by [`compile_file`] on any machine, replaces
+//! NVRTC. Without cuBLASLt products run on [`PRODUCT`], slowly. [`Settings`] says where the libraries and files are, and
+//! [`probe`](crate::probe::probe) what a machine has.
 //!
 //! # Tests
 //!
 //! The shim in the `tests` crate compiles every registered `kernel.cu` for this processor and runs the room's cases against
-//! the CPU in f64, with threads in several orders (`cargo test -p tests --test cuda_rooms`); a room's author adds the
-//! mistakes that its tests must find to the list there. `.ci/nvcc` compiles for the GPU and fails on register spills.
-//! `cuda_driver` runs this backend itself on stand-ins for NVIDIA's libraries.
+//! the CPU in f64, with threads in several orders (`cargo test -p tests --test cuda_rooms`). Its list of mistakes has those
+//! that a room's tests must find. `.ci/nvcc` compiles for the GPU and fails on register spills. `cuda_driver` runs this
+//! backend on stand-ins for NVIDIA's libraries.
 
 mod arch;
 mod blas;
@@ -66,7 +63,6 @@ mod driver;
 mod kernels;
 mod launch;
 pub(crate) mod libraries;
-mod memory;
 pub(crate) mod open;
 mod product;
 
@@ -76,7 +72,6 @@ pub(crate) use kernels::describe_file;
 pub use kernels::{Compiled, compile_file};
 pub use launch::{Arg, Grid, Kernel, Module, Pointer, Variant};
 pub use libraries::Settings;
-pub use memory::Memory;
 pub use product::{Factor, PRODUCT, Product};
 
 use crate::{Error, Result};

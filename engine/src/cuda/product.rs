@@ -1,7 +1,7 @@
 use super::{Arg, Gpu, Grid, Module, Pointer};
 use crate::DType;
 
-/// A factor of a product: a row-major matrix as it lies in memory, rows without gaps.
+/// A factor of a product: a contiguous row-major matrix.
 #[derive(Clone, Copy, Debug)]
 pub enum Factor {
     /// The matrix itself.
@@ -11,19 +11,19 @@ pub enum Factor {
 }
 
 impl Factor {
-    /// Where it lies.
+    /// The first element of the matrix in memory.
     pub fn pointer(&self) -> Pointer {
         match *self {
             Self::Plain(p) | Self::Transposed(p) => p,
         }
     }
 
-    /// Whether it is the transpose of what lies there.
+    /// Whether it is the transpose of the matrix in memory.
     pub fn is_transposed(&self) -> bool {
         matches!(self, Self::Transposed(_))
     }
 
-    /// Distances of neighbours in a column and in a row, if the matrix is `[rows, cols]`.
+    /// Strides of rows and columns, if the factor is `[rows, cols]`.
     fn strides(&self, rows: usize, cols: usize) -> [Arg; 2] {
         if self.is_transposed() { [Arg::int(1), Arg::int(rows)] } else { [Arg::int(cols), Arg::int(1)] }
     }
@@ -31,21 +31,21 @@ impl Factor {
 
 /// `out = a·b + c`, sums in f32: `a [rows, inner]`, `b [inner, cols]`, `c` and `out [rows, cols]`, row-major.
 ///
-/// Factors share one element type, f32 or bf16; `c` and `out` share one, the factors' or f32. Products of f32 numbers are
-/// computed in f32, not rounded to fewer bits.
+/// The factors have one element type, f32 or bf16. `c` and `out` have one, that of the factors or f32. Products of f32 numbers
+/// are computed in f32, without rounding to fewer bits.
 #[derive(Clone, Copy, Debug)]
 pub struct Product {
     /// Rows of `a` and `out`.
     pub rows: usize,
     /// Columns of `b` and `out`.
     pub cols: usize,
-    /// What is summed over.
+    /// Length of the sums.
     pub inner: usize,
     /// Left factor.
     pub a: Factor,
     /// Right factor.
     pub b: Factor,
-    /// What is added: nothing, a residual, or `out` itself to accumulate.
+    /// The matrix that is added: none, a residual, or `out` itself to accumulate.
     pub c: Option<Pointer>,
     /// The result.
     pub out: Pointer,
@@ -55,11 +55,11 @@ pub struct Product {
 pub static PRODUCT: Module = Module::new("product", include_str!("product.cu"));
 
 impl Product {
-    /// Computes it with the kernel of [`PRODUCT`], which must be loaded: for a machine without cuBLASLt. It knows no tensor
-    /// cores and is slow for that.
+    /// Computes the product by the kernel of [`PRODUCT`], which must be loaded, for a machine without cuBLASLt. The kernel is slow,
+    /// because it does not use tensor cores.
     ///
     /// # Panics
-    /// If a matrix has 2³¹ elements in a row or a column, or the element types are not as they must be.
+    /// If a matrix has 2³¹ elements in a row or a column, or the element types do not fit.
     pub fn launch(&self, gpu: &dyn Gpu) {
         const TILE: usize = 64;
         self.check();
@@ -88,7 +88,7 @@ impl Product {
     }
 
     /// # Panics
-    /// If the element types are not as they must be.
+    /// If the element types do not fit.
     pub(crate) fn check(&self) {
         let (a, b, out) = (self.a.pointer().dtype, self.b.pointer().dtype, self.out.dtype);
         let c = self.c.map_or(out, |c| c.dtype);

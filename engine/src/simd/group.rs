@@ -233,6 +233,17 @@ impl Format for f32 {
         &[1.0 / 5_040.0, 1.0 / 720.0, 1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 1.0 / 2.0, 1.0, 1.0];
 }
 
+/// 1/k! for k from N − 1 down to 0.
+const fn taylor<const N: usize>() -> [f64; N] {
+    let (mut coefficients, mut factorial, mut k) = ([1.0; N], 1.0, 1);
+    while k < N {
+        factorial *= k as f64;
+        coefficients[N - 1 - k] = 1.0 / factorial;
+        k += 1;
+    }
+    coefficients
+}
+
 impl Format for f64 {
     const EXP_LOW: Self = -1418.0;
     const EXP_HIGH: Self = 710.0;
@@ -240,22 +251,7 @@ impl Format for f64 {
     const BIAS: Self = 1023.0;
     const LOG2_E: Self = std::f64::consts::LOG2_E;
     const MINUS_LN_2: [Self; 2] = [-0.693_145_751_953_125, -1.428_606_820_309_417_2e-6];
-    const TAYLOR: &'static [Self] = &[
-        1.0 / 6_227_020_800.0,
-        1.0 / 479_001_600.0,
-        1.0 / 39_916_800.0,
-        1.0 / 3_628_800.0,
-        1.0 / 362_880.0,
-        1.0 / 40_320.0,
-        1.0 / 5_040.0,
-        1.0 / 720.0,
-        1.0 / 120.0,
-        1.0 / 24.0,
-        1.0 / 6.0,
-        1.0 / 2.0,
-        1.0,
-        1.0,
-    ];
+    const TAYLOR: &'static [Self] = &taylor::<14>();
 }
 
 /// eˣ = 2ⁿ·eʳ with n = round(x / ln 2) and |r| ≤ ½ ln 2; 2ⁿ in two factors, so that neither leaves the normal numbers

@@ -1,9 +1,9 @@
 //! The two ceilings of the roofline, measured on the machine that is measured, again and again during the run.
 
 use super::{Effort, Roof, Samples};
-use engine::cuda::{Factor, Gpu, Memory, Pointer, Product};
+use engine::cuda::{Factor, Gpu, Product};
 use engine::simd::{self, Isa, Kernel, Lanes, Real};
-use engine::{DType, Device, Result};
+use engine::{Buffer, DType, Device, Result};
 use rayon::prelude::*;
 use std::hint::black_box;
 use std::sync::Arc;
@@ -277,11 +277,10 @@ impl Arrays {
 /// Memory of a GPU: two halves to copy between, and three square matrices.
 struct Slabs {
     gpu: Arc<dyn Gpu>,
-    halves: [Memory; 2],
+    halves: [Buffer; 2],
     bytes: usize,
-    matrices: [Memory; 3],
+    matrices: [Buffer; 3],
     side: usize,
-    dtype: DType,
 }
 
 /// More than any GPU's cache holds.
@@ -290,21 +289,14 @@ const FLUSH: usize = 256 << 20;
 impl Slabs {
     fn new(gpu: &Arc<dyn Gpu>, dtype: DType, effort: &Effort) -> Result<Self> {
         let (bytes, side) = (effort.bytes / 2, effort.product);
-        let memory = |bytes| Memory::new(gpu, bytes);
-        let matrix = side * side * dtype.size();
-        let mut slabs = Self {
-            gpu: gpu.clone(),
-            halves: [memory(bytes)?, memory(bytes)?],
-            bytes,
-            matrices: [memory(matrix)?, memory(matrix)?, memory(matrix)?],
-            side,
-            dtype,
-        };
+        let device = Device::Cuda(gpu.clone());
+        let memory = || Buffer::with_capacity_on(&device, bytes);
         // Zeros take less power than numbers, and a GPU at its limit of power multiplies them faster.
         let values: Vec<f64> = (0..side * side).map(|i| (i * 2_654_435_761 % 1021) as f64 / 1021.0 - 0.5).collect();
-        let numbers = engine::Buffer::from_f64(dtype, &[side, side], &values);
-        slabs.matrices[..2].iter_mut().for_each(|m| m.write(numbers.as_bytes()));
-        Ok(slabs)
+        let numbers = Buffer::from_f64(dtype, &[side, side], &values);
+        let matrix = || numbers.to_device(&device);
+        let (halves, matrices) = ([memory()?, memory()?], [matrix()?, matrix()?, matrix()?]);
+        Ok(Self { gpu: gpu.clone(), halves, bytes, matrices, side })
     }
 
     fn copy(&self) {
@@ -314,7 +306,7 @@ impl Slabs {
     }
 
     fn product(&self) {
-        let [a, b, out] = [0, 1, 2].map(|i| Pointer { address: self.matrices[i].address(), dtype: self.dtype });
+        let [a, b, out] = self.matrices.each_ref().map(Buffer::pointer);
         let (a, b) = (Factor::Plain(a), Factor::Transposed(b));
         let (rows, cols, inner) = (self.side, self.side, self.side);
         self.gpu.product(&Product { rows, cols, inner, a, b, c: None, out });

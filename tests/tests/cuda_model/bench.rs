@@ -7,13 +7,9 @@ use tests::shim::Order;
 
 #[test]
 fn every_op_and_step_is_measured() {
-    let config = tests::tiny(&[
-        ("model.dim", "16"),
-        ("model.heads", "2"),
+    let config = crate::config(&[
         ("model.layers", "1"),
         ("model.seq", "8"),
-        ("model.window", "4"),
-        ("model.latents", "2"),
         ("train.batch", "1"),
         ("fast.steps", "2"),
         ("train.precision", "bf16"),

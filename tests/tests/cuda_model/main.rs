@@ -9,7 +9,23 @@ mod verify;
 
 use engine::Device;
 use kernels::registry::modules;
+use ltm::config::Config;
 use tests::shim::{Order, Shim, loaded};
+
+/// A small model, with these settings changed.
+fn config(settings: &[(&str, &str)]) -> Config {
+    let small = [
+        ("model.dim", "24"),
+        ("model.heads", "2"),
+        ("model.layers", "2"),
+        ("model.seq", "13"),
+        ("model.window", "5"),
+        ("model.latents", "3"),
+        ("train.batch", "2"),
+        ("fast.steps", "4"),
+    ];
+    tests::tiny(&[&small, settings].concat())
+}
 
 /// A device with all kernels.
 fn shim(order: Order) -> Device {

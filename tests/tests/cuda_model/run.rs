@@ -1,7 +1,7 @@
 //! A run from its first step to the text that it writes, on a device that the host shim stands in for: trained, stopped, gone
 //! on with, judged and used, against the same on the CPU.
 
-use engine::{Device, Result};
+use engine::Device;
 use kernels::registry::modules;
 use ltm::config::{Config, Work};
 use ltm::data::Source;
@@ -25,14 +25,8 @@ fn lab(name: &str) -> (PathBuf, Config) {
     let text = folder.join("text.txt");
     fs::write(&text, (0..40).map(|i| format!("{} green bottles on wall {}.\n", i * 7 % 13, i % 5)).collect::<String>())
         .expect("a file");
-    let config = tests::tiny(&[
-        ("model.dim", "24"),
-        ("model.heads", "2"),
-        ("model.layers", "2"),
+    let config = crate::config(&[
         ("model.seq", "12"),
-        ("model.window", "5"),
-        ("model.latents", "3"),
-        ("train.batch", "2"),
         ("train.steps", "4"),
         ("train.checkpoint_every", "2"),
         ("train.keep_checkpoints", "9"),
@@ -181,37 +175,33 @@ fn what_a_device_cannot_do_leaves_nothing_behind() {
     let (folder, config) = lab("refused");
     let run = folder.join("run");
     let material = lab::text::material(&config).expect("data");
-    let refused = |config: &Config, device: Device| -> String {
-        let begun: Result<Session> = Session::begin(&new(&run), config, &material, &loaded(device, &modules()));
-        assert!(!run.exists());
-        begun.err().expect("a refusal").to_string()
-    };
-    let said = refused(&config, Shim::small(100_000));
-    assert!(said.contains("KiB of device memory are needed, host shim has room for 97.66 KiB"), "{said}");
-    assert!(said.ends_with(": lower model.dim = 24 or model.layers = 2"), "{said}");
-
-    let mut wide = config.clone();
-    wide.set("model.dim", "272").expect("a setting");
-    let said = refused(&wide.resolved().expect("a configuration"), Shim::device(Order::Forward));
-    assert_eq!(
-        said,
-        "model.dim = 272 by model.heads = 2 makes heads of width 136, but attention in f32 on host shim takes at most \
-         128: use more heads"
-    );
-    wide.set("model.dim", "136").expect("a setting");
-    let said = refused(&wide.resolved().expect("a configuration"), Shim::with_shared(99 << 10, None));
-    assert!(said.contains("width 68, but attention in f32 on host shim takes at most 64: "), "{said}");
+    let threads = Order::Forward;
+    let heads = "model.dim = 272 by model.heads = 2 makes heads of width 136, but attention in f32 on host shim takes at most \
+                 128: use more heads";
+    let long = [("train.batch", "50000"), ("model.seq", "1024"), ("model.max_seq", "0")];
+    for (settings, device, said) in [
+        (&[][..], Shim::small(100_000), "KiB of device memory are needed, host shim has room for 97.66 KiB"),
+        (&[], Shim::small(100_000), ": lower model.dim = 24 or model.layers = 2"),
+        (&[("model.dim", "272")], Shim::device(threads), heads),
+        (
+            &[("model.dim", "136")],
+            Shim::with_shared(99 << 10, None),
+            "width 68, but attention in f32 on host shim takes at most 64",
+        ),
+        (&long, Shim::device(threads), "train.batch = 50000"),
+        (&long, Shim::device(threads), "count to 2147483647"),
+    ] {
+        let mut config = config.clone();
+        settings.iter().for_each(|(key, value)| config.set(key, value).expect("a setting"));
+        let config = config.resolved().expect("a configuration");
+        let begun = Session::begin(&new(&run), &config, &material, &loaded(device, &modules()));
+        let refused = begun.err().expect("a refusal").to_string();
+        assert!(refused.contains(said) && !run.exists(), "{refused}");
+    }
     let mut far = config.clone();
     far.set("model.window", "6000").expect("a setting");
     let small = Shim::with_shared(24 << 10, None);
     far.check_device(&small, Work::Training).expect("tiles fit");
     let said = far.check_device(&small, Work::Generation).expect_err("a ring that does not").to_string();
-    let expected = "model.window = 6000, but generation on host shim looks back at most 5728 tokens";
-    assert_eq!(said, expected);
-    let mut long = config.clone();
-    for (key, value) in [("train.batch", "50000"), ("model.seq", "1024"), ("model.max_seq", "0")] {
-        long.set(key, value).expect("a setting");
-    }
-    let said = refused(&long.resolved().expect("a configuration"), Shim::device(Order::Forward));
-    assert!(said.contains("train.batch = 50000") && said.contains("count to 2147483647"), "{said}");
+    assert_eq!(said, "model.window = 6000, but generation on host shim looks back at most 5728 tokens");
 }

@@ -1,10 +1,9 @@
 //! Whole training steps by kernels: the fast loop, captured and replayed, the slow step, and scoring, on the host shim in f32
 //! against the CPU in f64.
 
-use crate::shim;
+use crate::{config, shim};
 use autograd::Store;
 use engine::{DType, Device, Result};
-use ltm::config::Config;
 use ltm::learn::{Fast, FastOptions, Inputs, Score, Slow};
 use ltm::model::Params;
 use tests::shim::Order;
@@ -12,29 +11,14 @@ use tests::shim::Order;
 /// Name and numbers.
 type Named = (String, Vec<f64>);
 
-const SAMPLES: usize = 2;
-const TOKENS: usize = 13;
-
-fn config() -> Config {
-    tests::tiny(&[
-        ("model.dim", "24"),
-        ("model.heads", "2"),
-        ("model.layers", "2"),
-        ("model.seq", "13"),
-        ("model.window", "5"),
-        ("model.latents", "3"),
-        ("train.batch", "2"),
-        ("fast.steps", "4"),
-    ])
-}
-
 /// Two slow steps, each behind a fast loop, and a score; everything that comes out on the way.
 fn train(device: &Device, dtype: DType, compute: DType) -> Result<Vec<Named>> {
-    let config = config();
+    let config = config(&[]);
+    let (samples, tokens) = (config.train.batch, config.model.seq);
     let mut store = Store::new(device.clone());
     let params = Params::new(&config.model, dtype, &mut store).computed_in(compute);
     params.init(&mut store, 2);
-    let inputs = Inputs::new(SAMPLES, TOKENS, dtype, &mut store);
+    let inputs = Inputs::new(samples, tokens, dtype, &mut store);
     let fast = Fast::new(&config.model, &config.fast, &params, &inputs, &mut store, &FastOptions::default());
     let fast = fast.expect("a fast loop");
     let z = fast.latents.z;
@@ -44,7 +28,7 @@ fn train(device: &Device, dtype: DType, compute: DType) -> Result<Vec<Named>> {
 
     let mut out: Vec<(String, Result<Vec<f64>>)> = vec![];
     for round in 0..2 {
-        inputs.load(&mut store, &config.model, &tests::batch(SAMPLES, TOKENS, round)).expect("a batch that fits");
+        inputs.load(&mut store, &config.model, &tests::batch(samples, tokens, round)).expect("a batch that fits");
         fast.fit(&mut store, 0.1, round as u32, |t, store| {
             out.push((format!("nll of step {t} of round {round}"), fast.nll(store)));
             out.push((format!("kl of step {t} of round {round}"), fast.kl(store)));

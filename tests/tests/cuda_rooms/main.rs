@@ -1,21 +1,22 @@
-//! Every room's kernels on the host shim against the room's CPU code in f64: outputs, gradients for many wants, in f32 and
+//! All kernels on the host shim against their CPU code in f64: outputs, gradients for many wants, updates in place, in f32 and
 //! bf16, with threads in several orders, which must not change a bit. The same with mistakes put in, which must be found.
-//! `ROOM=name` in the environment limits both to one room. And what the shim itself is trusted with.
+//! `ROOM=name` in the environment limits both to one room. And the shim itself.
 
 mod device;
-mod faults;
 mod shim;
 mod updates;
 
+use engine::cuda::PRODUCT;
 use engine::{Buffer, DType, Device};
 use kernels::case::{Case, Fill, Input, Sizes};
 use kernels::cross_entropy::LmHead;
 use kernels::registry::{ROOMS, Room};
-use lab::verify::{Arithmetic, Pass, errors, passes};
-use lab::verify::{LONG, SIZES, WIDE};
+use lab::verify::{Arithmetic, LONG, Pass, SIZES, WIDE, errors, passes};
 use rayon::prelude::*;
+use std::collections::BTreeSet;
 use std::env;
-use tests::shim::{Fault, Order, Shim, loaded};
+use tests::products;
+use tests::shim::{Fault, Order, Shim, gpu, loaded};
 
 /// Largest accepted ‖kernel − f64‖ / ‖f64‖.
 fn tolerance(dtype: DType) -> f64 {
@@ -78,9 +79,28 @@ fn chosen(room: &str) -> bool {
     env::var("ROOM").map_or(true, |name| name == room)
 }
 
+/// What is wrong with a room's kernels: at its cases, its updates, its casts, or the engine's own products.
+fn check_room(name: &str, device: impl Fn(Order) -> Device) -> Result<(), String> {
+    if let Some(room) = rooms("").into_iter().find(|room| room.name == name) {
+        check_at(room, &SIZES, &device)?;
+    }
+    match name {
+        "cast" => updates::check_casts(device),
+        "product" => Order::ALL.into_iter().try_for_each(|order| {
+            let device = loaded(device(order), &[&PRODUCT]);
+            let wrong = products::check(&device, |product| product.launch(&**gpu(&device)));
+            wrong.map_err(|e| e.to_string())?.map_or(Ok(()), Err)
+        }),
+        _ => updates::check_all(name, device),
+    }
+}
+
 #[test]
 fn every_room_agrees_with_its_cpu_code() {
-    rooms("").par_iter().for_each(|room| check_at(room, &SIZES, Shim::device).unwrap_or_else(|e| panic!("{e}")));
+    let names = ROOMS.iter().filter(|room| room.cuda.is_some()).map(|room| room.name);
+    let names: BTreeSet<&str> =
+        names.chain(["adamw", "latents", "cast", "product"]).filter(|name| chosen(name)).collect();
+    names.par_iter().for_each(|name| check_room(name, Shim::device).unwrap_or_else(|e| panic!("{name}: {e}")));
 }
 
 /// The head takes its tokens in chunks.
@@ -184,23 +204,23 @@ fn wide_rows() {
     rooms("norm").iter().for_each(|room| check_at(room, &WIDE, Shim::device).unwrap_or_else(|e| panic!("{e}")));
 }
 
-#[test]
-fn mistakes_are_found() {
-    let faults: Vec<_> = faults::all().filter(|(name, _)| chosen(name)).collect();
-    let find = |&(name, fault): &(&'static str, Fault)| {
-        let room = ROOMS.iter().find(|room| room.name == name).expect("a registered room");
-        (name, fault, check_at(room, &SIZES, |order| Shim::faulty(order, fault)))
-    };
-    report(faults.par_iter().map(find).collect());
+/// The mistakes of `faults.txt`, with the rooms whose tests find them.
+fn faults() -> impl Iterator<Item = (&'static str, Fault)> {
+    include_str!("faults.txt").split("\n\n").skip(1).map(|block| {
+        let (head, _) = block.split_once('\n').expect("a room and a mistake");
+        let (room, file) = head.split_once(" in ").unwrap_or((head, head));
+        let text =
+            |sign| block.lines().filter_map(|line| line.strip_prefix(sign)).collect::<Vec<_>>().join("\n").leak();
+        (room, Fault { file, find: text('-'), replace: text('+') })
+    })
 }
 
-/// Says how each mistake was found.
-///
-/// # Panics
-/// If one was not.
-fn report(found: Vec<(&str, Fault, Result<(), String>)>) {
-    for (name, fault, result) in &found {
-        println!("{name}: {:?} in the place of {:?}: {result:?}", fault.replace, fault.find);
+#[test]
+fn mistakes_are_found() {
+    let chosen: Vec<_> = faults().filter(|(room, _)| chosen(room)).collect();
+    let found: Vec<_> = chosen.par_iter().map(|&(room, fault)| check_room(room, |o| Shim::faulty(o, fault))).collect();
+    for ((room, fault), found) in chosen.iter().zip(&found) {
+        println!("{room}: {:?} in the place of {:?}: {found:?}", fault.replace, fault.find);
     }
-    assert!(found.iter().all(|(.., result)| result.is_err()), "nobody noticed a mistake: Ok(()) above");
+    assert!(found.iter().all(Result::is_err), "nobody noticed a mistake: Ok(()) above");
 }

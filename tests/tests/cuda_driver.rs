@@ -1,15 +1,14 @@
 //! The real CUDA backend, on stand-ins for NVIDIA's libraries: what can go wrong, where kernels come from, and the order of
 //! copies, launches and captures.
 
-mod products;
-
-use engine::cuda::{Arch, Arg, Gpu, Grid, Module, Settings, compile_file};
+use engine::cuda::{Arch, Arg, Factor, Gpu, Grid, Module, Pointer, Product, Settings, compile_file};
 use engine::probe::{State, probe};
 use engine::{Buffer, DType, Device, Error, ErrorKind, Result, Spec};
 use std::fs;
 use std::path::PathBuf;
 use std::sync::Arc;
 use tests::driver::{ask, in_child, panic_of, toolkit};
+use tests::products;
 use tests::shim::gpu;
 
 static FILL: Module = Module::new(
@@ -73,49 +72,29 @@ fn a_machine_without_a_driver() {
 }
 
 #[test]
-fn no_gpu() {
-    in_child("no_gpu", &[("FAKE_INIT", "100")], || {
-        let said = "no CUDA device: the NVIDIA driver is there, but shows no GPU (CUDA_VISIBLE_DEVICES can hide it)";
-        assert_eq!(error(&settings(), &[]), said);
-        let (_, note) = Device::open("auto", &[], &settings()).expect("the CPU");
-        assert_eq!(note, Some(Error::device(said)));
-    });
-}
-
-#[test]
-fn no_gpu_that_is_shown() {
-    in_child("no_gpu_that_is_shown", &[("FAKE_GPUS", "0")], || {
-        assert!(error(&settings(), &[]).starts_with("no CUDA device"));
-    });
-}
-
-#[test]
-fn a_stub() {
-    in_child("a_stub", &[("FAKE_INIT", "34")], || assert!(error(&settings(), &[]).contains("stub")));
-}
-
-#[test]
-fn a_driver_that_fails() {
-    in_child("a_driver_that_fails", &[("FAKE_INIT", "1")], || {
-        let said = error(&settings(), &[]);
-        assert!(said.starts_with("the NVIDIA driver does not start: invalid argument (CUDA error 1); "), "{said}");
-    });
-}
-
-#[test]
-fn a_driver_too_old() {
-    in_child("a_driver_too_old", &[("FAKE_VERSION", "12020")], || {
-        let said = "the NVIDIA driver is too old: it knows CUDA 12.2, needed is 12.4 (driver 550) or later";
-        assert_eq!(error(&settings(), &[]), said);
-    });
-}
-
-#[test]
-fn a_gpu_too_old() {
-    in_child("a_gpu_too_old", &[("FAKE_CAPABILITY", "75")], || {
-        assert_eq!(error(&settings(), &[]), "Fake GPU (sm_75) is too old: bf16 needs sm_80 (A100, RTX 30) or later");
-        assert!(probe(&settings(), &Device::Cpu).iter().any(|f| f.part == "GPU" && f.state == State::Missing));
-    });
+fn machines_that_cannot_be_used() {
+    let no_gpu = "no CUDA device: the NVIDIA driver is there, but shows no GPU (CUDA_VISIBLE_DEVICES can hide it)";
+    for (variable, value, said) in [
+        ("FAKE_INIT", "100", no_gpu),
+        ("FAKE_GPUS", "0", no_gpu),
+        ("FAKE_INIT", "34", "the libcuda.so found first is the toolkit's stub"),
+        ("FAKE_INIT", "1", "the NVIDIA driver does not start: invalid argument (CUDA error 1); "),
+        (
+            "FAKE_VERSION",
+            "12020",
+            "the NVIDIA driver is too old: it knows CUDA 12.2, needed is 12.4 (driver 550) or later",
+        ),
+        ("FAKE_CAPABILITY", "75", "Fake GPU (sm_75) is too old: bf16 needs sm_80 (A100, RTX 30) or later"),
+    ] {
+        in_child("machines_that_cannot_be_used", &[(variable, value)], || {
+            let refused = open(&settings(), &[]).expect_err("no device");
+            assert!(refused.kind() == ErrorKind::Device && refused.to_string().starts_with(said), "{refused}");
+            assert_eq!(Device::open("auto", &[], &settings()).expect("the CPU").1, Some(refused));
+            let missing = if variable == "FAKE_CAPABILITY" { "GPU" } else { "driver" };
+            let found = probe(&settings(), &Device::Cpu);
+            assert!(found.iter().any(|f| f.part == missing && f.state == State::Missing), "{found:?}");
+        });
+    }
 }
 
 #[test]
@@ -314,6 +293,51 @@ fn a_phase_is_captured() {
         assert_eq!((read(&x), read(&y)), (vec![1.0; 3], vec![1.0; 3]));
         drop(recording);
         assert!(panic_of(|| drop(gpu.end_capture())).contains("no phase is being captured"));
+    });
+}
+
+#[test]
+fn products_by_cublas() {
+    in_child("products_by_cublas", &[], || {
+        let (device, _) = Device::open("cuda", &[], &settings()).unwrap_or_else(|e| panic!("{e}"));
+        let gpu = gpu(&device);
+        assert_eq!(products::check(&device, |product| gpu.product(product)), Ok(None));
+        let searches = ask("libcublasLt.so", "fake_searches");
+        assert_eq!(products::check(&device, |product| gpu.product(product)), Ok(None));
+        assert_eq!(ask("libcublasLt.so", "fake_searches"), searches, "an algorithm is searched once");
+        // Nothing to sum over, and nothing at all.
+        let (a, _) = products::matrix(&device, DType::F32, 3, 3, 1);
+        let (out, _) = products::matrix(&device, DType::F32, 3, 3, 1);
+        let at = Pointer::from(&a);
+        let empty = Product {
+            rows: 3,
+            cols: 3,
+            inner: 0,
+            a: Factor::Plain(at),
+            b: Factor::Plain(at),
+            c: None,
+            out: Pointer::from(&out),
+        };
+        gpu.product(&empty);
+        assert_eq!(read(&out), [0.0; 9]);
+        gpu.product(&Product { c: Some(at), ..empty });
+        assert_eq!(read(&out), read(&a));
+        gpu.product(&Product { rows: 0, ..empty });
+        assert_eq!(read(&out), read(&a));
+        // Addresses that are not those of whole allocations.
+        let one = Product {
+            rows: 1,
+            cols: 1,
+            inner: 2,
+            a: Factor::Plain(at.offset(1)),
+            out: Pointer::from(&out).offset(3),
+            ..empty
+        };
+        gpu.product(&one);
+        let x = read(&a);
+        assert_eq!(read(&out)[3], x[1] * x[0] + x[2] * x[1]);
+        let wrong = panic_of(|| gpu.product(&Product { a: Factor::Plain(at.cast(DType::Bf16)), ..empty }));
+        assert_eq!(wrong, "a product of bf16 and f32, with f32 added, into f32");
     });
 }
 

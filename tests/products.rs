@@ -1,0 +1,61 @@
+//! Every kind of product, on any GPU.
+
+use engine::cuda::{Factor, Pointer, Product};
+use engine::{Buffer, DType, Device, Result, Spec};
+
+/// A matrix on the device with small whole numbers, and the numbers.
+///
+/// # Panics
+/// If the device has no room.
+pub fn matrix(device: &Device, dtype: DType, rows: usize, cols: usize, seed: usize) -> (Buffer, Vec<f64>) {
+    let numbers: Vec<f64> = (0..rows * cols).map(|i| ((i * 7 + seed) % 11) as f64 - 5.0).collect();
+    let mut buffer = Buffer::new_on(device, Spec::new(dtype, &[rows, cols])).expect("room");
+    buffer.set_f64(&numbers);
+    (buffer, numbers)
+}
+
+/// Every kind of product by `multiply`: the first that is wrong, if any.
+///
+/// # Errors
+/// If the device fails.
+///
+/// # Panics
+/// If the device has no room.
+pub fn check(device: &Device, multiply: impl Fn(&Product)) -> Result<Option<String>> {
+    for (rows, cols, inner) in [(1, 1, 1), (2, 3, 5), (4, 1, 3), (70, 65, 33)] {
+        for (factors, out) in [(DType::F32, DType::F32), (DType::Bf16, DType::Bf16), (DType::Bf16, DType::F32)] {
+            for kind in 0..12 {
+                let (a_turned, b_turned, adds) = (kind % 2 == 1, kind / 2 % 2 == 1, kind / 4);
+                let swap = |turned, rows, cols| if turned { (cols, rows) } else { (rows, cols) };
+                let ((ar, ac), (br, bc)) = (swap(a_turned, rows, inner), swap(b_turned, inner, cols));
+                let ((a, x), (b, y)) = (matrix(device, factors, ar, ac, 1), matrix(device, factors, br, bc, 4));
+                let ((c, z), (result, old)) = (matrix(device, out, rows, cols, 2), matrix(device, out, rows, cols, 6));
+                let factor = |turned, at| if turned { Factor::Transposed(at) } else { Factor::Plain(at) };
+                multiply(&Product {
+                    rows,
+                    cols,
+                    inner,
+                    a: factor(a_turned, Pointer::from(&a)),
+                    b: factor(b_turned, Pointer::from(&b)),
+                    c: [None, Some(Pointer::from(&c)), Some(Pointer::from(&result))][adds],
+                    out: Pointer::from(&result),
+                });
+                let expected: Vec<f64> = (0..rows * cols)
+                    .map(|i| {
+                        let (row, col) = (i / cols, i % cols);
+                        let at_a = |k| if a_turned { x[k * rows + row] } else { x[row * inner + k] };
+                        let at_b = |k| if b_turned { y[col * inner + k] } else { y[k * cols + col] };
+                        let sum: f64 = (0..inner).map(|k| at_a(k) * at_b(k)).sum();
+                        sum + [0.0, z[i], old[i]][adds]
+                    })
+                    .collect();
+                // Whole numbers: exact but for the rounding of what is stored.
+                let expected = Buffer::from_f64(out, &[rows, cols], &expected).to_f64();
+                if result.read_f64()? != expected {
+                    return Ok(Some(format!("{rows}×{cols}×{inner} {factors} {out} kind {kind}")));
+                }
+            }
+        }
+    }
+    Ok(None)
+}
