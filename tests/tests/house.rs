@@ -1,4 +1,5 @@
-//! Which of our crates uses which, and how many packages of others they bring with them.
+//! The house as a whole: which of our crates uses which, how many packages of others they bring with them, and whether README
+//! shows code that compiles.
 
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -68,5 +69,21 @@ fn crates_bring_few_packages_with_them() {
         let others: Vec<_> = found.into_iter().filter(|name| name.contains(' ')).collect();
         assert!(others.iter().any(|name| name.starts_with("rayon ")), "{others:?}");
         assert!(others.len() <= most, "{roots:?} bring {} packages: {others:?}", others.len());
+    }
+}
+
+#[test]
+fn the_readme_is_short_and_shows_the_compiled_example() {
+    let readme = include_str!("../../README.md");
+    assert!(readme.lines().count() <= 150, "{} lines", readme.lines().count());
+    for line in readme.lines() {
+        assert!(line.chars().count() <= 120, "{} characters: {line}", line.chars().count());
+    }
+    let (_, shown) = readme.split_once("```rust\n").unwrap();
+    let (shown, _) = shown.split_once("```").unwrap();
+    let example = include_str!("../../autograd/examples/gradient.rs");
+    let mut compiled = example.lines().map(str::trim);
+    for line in shown.lines().map(str::trim) {
+        assert!(compiled.any(|compiled| compiled == line), "the example does not have, or not here: {line}");
     }
 }
