@@ -67,6 +67,9 @@ mod tests {
         let mut all = outs.clone();
         for want in [Want::Write, Want::Add] {
             let wants: Vec<_> = (0..ins.len()).map(|i| if op.differentiable(i) { want } else { Want::Skip }).collect();
+            if !wants.iter().any(|want| want.is_wanted()) {
+                continue;
+            }
             all.extend(vjp(op, &wants, ins, &outs, d_out));
             if op.fuses() {
                 let (outs, d_ins) = forward_vjp(op, &wants, ins);
@@ -97,7 +100,7 @@ mod tests {
                     let result = one.op.infer(&one.specs(DType::F32)).expect("a case")[0].spec;
                     let separate = run(&one, &own, &part(&d_out, result.shape.dims()));
                     for (i, (together, separate)) in together.iter().zip(&separate).enumerate() {
-                        if together.shape() != separate.shape() {
+                        if !together.is_empty() && together.shape() != separate.shape() {
                             let part = part(together, separate.shape().dims());
                             assert!(part.as_bytes() == separate.as_bytes(), "{name}: buffer {i} of sample {sample}");
                         }
