@@ -47,7 +47,14 @@ pub fn run(args: &Args, threads: Option<usize>, device: device::Choice) -> Resul
         prompt: args.prompt.clone(),
     };
     let open = |path: &PathBuf| {
-        Entry::open(path, &options).map_err(|error| error.hint("--limit 0 --samples 0 reports without weights"))
+        let entry = Entry::open(path)?;
+        if options.measures() && entry.run.newest()?.0.is_none() {
+            return Err(Error::new(format!(
+                "{0} has no checkpoint in {0}/checkpoints yet; --limit 0 --samples 0 reports without weights",
+                path.display()
+            )));
+        }
+        Ok(entry)
     };
     let mut entries = args.runs.iter().map(open).collect::<Result<Vec<_>>>()?;
     // Bits do not depend on the number of threads, so the first run's does for all.

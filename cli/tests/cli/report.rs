@@ -172,7 +172,7 @@ fn what_is_missing_is_said() {
     let early = page(&lab, "report.html");
     for part in [
         "early: no metrics, hence no curves",
-        "early has no sessions.jsonl",
+        "early/sessions.jsonl",
         "Nothing was judged",
         "No run was asked to write",
     ] {

@@ -141,7 +141,7 @@ impl Plot {
         canvas((480, 300), |root| self.axes_and_series(root))
     }
 
-    /// Whether there is anything to draw.
+    /// Whether there is nothing to draw.
     pub fn is_empty(&self) -> bool {
         self.points().next().is_none()
     }
@@ -149,12 +149,14 @@ impl Plot {
     /// The picture in words, for readers who do not see it.
     pub fn words(&self) -> String {
         let mut words = format!("{}: {} against {}.", self.title, self.y.name, self.x.name);
+        let is_finite = |point: &[f64; 2]| point.iter().all(|x| x.is_finite());
         for Series { name, line, marks, .. } in &self.series {
+            let line: Vec<_> = line.iter().copied().filter(is_finite).collect();
             if let [first, .., last] = line[..] {
                 words += &format!(" {name}: from {:.3} to {:.3} at {}.", first[1], last[1], number(last[0]));
             }
-            if let Some(last) = marks.last() {
-                words += &format!(" {name}: the last point is {:.3} at {}.", last.at[1], number(last.at[0]));
+            if let Some([x, y]) = marks.iter().map(|mark| mark.at).rfind(is_finite) {
+                words += &format!(" {name}: the last point is {y:.3} at {}.", number(x));
             }
         }
         words
@@ -307,7 +309,7 @@ mod tests {
 
     #[test]
     fn pictures_are_xml_with_every_point_that_has_a_place() {
-        let line = [[1.0, 3.0], [2.0, 2.5], [3.0, f64::NAN], [4.0, 2.0], [8.0, 1.0]];
+        let line = [[1.0, 3.0], [2.0, 2.5], [3.0, f64::NAN], [4.0, 2.0], [8.0, 1.0], [9.0, f64::NAN]];
         let marks = vec![Mark { error: 0.5, ..Mark::new(2.0, 3.0) }, Mark { hollow: true, ..Mark::new(0.0, 2.0) }];
         for (x, y, rings) in [(Axis::linear("x"), Axis::linear("y"), 1), (Axis::log("x"), Axis::log("y"), 0)] {
             let plot = plot(x, y, &line, marks.clone());

@@ -14,7 +14,7 @@ pub use measure::{DRAWS, Measured, Reading};
 pub use page::page;
 
 use crate::suite;
-use engine::{Error, ErrorKind, Result};
+use engine::{ErrorKind, Result};
 use ltm::json;
 use ltm::run::{Record, Run};
 use std::path::{Path, PathBuf};
@@ -65,12 +65,9 @@ impl Entry {
     /// Reads what the folder at `path` holds beside weights. What cannot be read becomes a note.
     ///
     /// # Errors
-    /// If it is no run's, or weights are needed and there is no checkpoint yet.
-    pub fn open(path: &Path, options: &Options) -> Result<Self> {
+    /// If it is no run's.
+    pub fn open(path: &Path) -> Result<Self> {
         let run = Run::open(path)?;
-        if options.measures() && run.newest()?.0.is_none() {
-            return Err(Error::new(format!("{0} has no checkpoint in {0}/checkpoints yet", path.display())));
-        }
         let is_imported = run.check_trained_here().is_err_and(|error| error.kind() == ErrorKind::Usage);
         let mut entry = Self {
             name: path.display().to_string(),
