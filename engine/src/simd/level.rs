@@ -6,10 +6,10 @@ use super::neon::Neon;
 use super::x86::{Avx2, Avx512};
 use super::{Kernel, Scalar};
 use crate::{Error, Result};
-use std::{env, fmt};
 use std::str::FromStr;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Mutex, PoisonError};
+use std::{env, fmt};
 
 /// The environment variable that names the level to use: `LTM_SIMD=scalar`, `avx2`, `avx512` or `neon`.
 pub const VARIABLE: &str = "LTM_SIMD";

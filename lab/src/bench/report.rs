@@ -354,7 +354,7 @@ pub(super) mod tests {
             (r#"{"format": "ltm bench baseline", "version": 4}"#.into(), "version 4"),
             (good.replace(&format!("\"version\": {VERSION}"), "\"version\": 77"), "version 77"),
             (good.replace("\"bandwidth\": 10000000000.0", "\"bandwidth\": 0.0"), "not above 0"),
-            (good.replacen("0.0125", "-1.0", 1), "above 0"),
+            (good.replacen("[\n          0.0125,", "[\n          -1.0,", 1), "above 0"),
         ] {
             assert!(message(&text).contains(words), "{words}: {}", message(&text));
         }
