@@ -77,7 +77,7 @@ pub struct Ceilings {
 /// What the ceilings are measured with.
 enum Rig {
     Cpu(Arrays),
-    Gpu(Slabs),
+    Gpu(Box<Slabs>),
 }
 
 impl Ceilings {
@@ -103,7 +103,7 @@ impl Ceilings {
                 let slabs = Slabs::new(gpu, dtype, effort)?;
                 let memory = vec![Ceiling::new("copy", 2.0 * slabs.bytes as f64)];
                 let amount = 2.0 * (slabs.side as f64).powi(3);
-                (Ceiling::new("large square product", amount), memory, Rig::Gpu(slabs))
+                (Ceiling::new("large square product", amount), memory, Rig::Gpu(Box::new(slabs)))
             }
         };
         let mut ceilings = Self { flops, memory, rig, latest: Instant::now() };

@@ -60,7 +60,7 @@ fn cargo(arguments: &[&str]) -> String {
 fn tree() -> BTreeMap<(String, String), Package> {
     let text = cargo(&[
         "tree",
-        "--offline",
+        "--locked",
         "-p",
         "ltm",
         "--edges",
@@ -95,7 +95,7 @@ fn tree() -> BTreeMap<(String, String), Package> {
 }
 
 fn facts() -> HashMap<(String, String), Facts> {
-    let metadata = cargo(&["metadata", "--offline", "--format-version", "1"]);
+    let metadata = cargo(&["metadata", "--locked", "--format-version", "1"]);
     let metadata: Value = serde_json::from_str(&metadata).expect("JSON");
     let text = |value: &Value| value.as_str().unwrap_or("not said").to_string();
     let scripts = |targets: &Value| targets.as_array().into_iter().flatten().any(|t| t["kind"][0] == "custom-build");
