@@ -1,6 +1,6 @@
 //! An op called outside a graph.
 
-use engine::{Buffer, Context, DType, Device, Op, Pass, Spec, Want};
+use engine::{Buffer, Context, DType, Device, Op, Pass, Result, Spec, Want};
 use std::borrow::Cow;
 
 static EMPTY: &Buffer = &Buffer::empty();
@@ -93,7 +93,7 @@ impl<'a> Bench<'a> {
     fn place<'b>(&self, buffer: &'b Buffer) -> Cow<'b, Buffer> {
         match self.device {
             Device::Cpu => Cow::Borrowed(buffer),
-            Device::Cuda(_) => Cow::Owned(buffer.to_device(&self.device).unwrap_or_else(|e| panic!("{e}"))),
+            Device::Cuda(_) => Cow::Owned(there(&self.device, buffer.to_device(&self.device), buffer.spec())),
         }
     }
 }
@@ -109,7 +109,13 @@ fn some<'b>(buffers: &'b [Cow<Buffer>], bits: u16) -> Vec<&'b Buffer> {
 
 /// A buffer whose numbers nobody may rely on: NaN, so that the results of an op that does are NaN too.
 fn garbage(device: &Device, spec: Spec) -> Buffer {
-    let mut buffer = Buffer::new_on(device, spec).unwrap_or_else(|e| panic!("{e}"));
+    let mut buffer = there(device, Buffer::new_on(device, spec), spec);
     buffer.set_f64(&vec![if spec.dtype == DType::I32 { -9.0 } else { f64::NAN }; spec.shape.numel()]);
     buffer
+}
+
+/// The buffer, or memory that stands for it on a device that has failed: such a device computes nothing more, and
+/// [`Device::finish`] says why.
+fn there(device: &Device, buffer: Result<Buffer>, spec: Spec) -> Buffer {
+    buffer.unwrap_or_else(|e| if device.finish().is_err() { Buffer::new(spec) } else { panic!("{e}") })
 }

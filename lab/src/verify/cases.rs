@@ -61,6 +61,7 @@ pub fn passes(case: &Case, device: &Device, dtype: DType, arithmetic: Arithmetic
         }
     }
     passes.push(Pass { what: "result".into(), is_backward: false, buffers: on_host(outs)? });
+    device.finish()?;
     Ok(passes)
 }
 

@@ -188,6 +188,7 @@ impl OpReport {
             let mut bench = Bench::new(device, &op, &x);
             let mut all = bench.forward(&x);
             all.extend(bench.vjp(&[Want::Write], &x, &[], &d_y, &[]));
+            device.finish()?;
             on_host(all)
         };
         let (ours, exact) = (run(device)?, run(&Device::Cpu)?);
