@@ -36,8 +36,10 @@ impl<'a> Bench<'a> {
     pub fn forward(&mut self, ins: &[Buffer]) -> Vec<Buffer> {
         let mut outs = self.outs();
         let ins = self.placed(ins);
-        let mut cx = Context { device: &self.device, scratch: &mut self.scratch };
-        self.op.forward(&mut cx, &all(&ins), &mut outs);
+        if self.device.finish().is_ok() {
+            let mut cx = Context { device: &self.device, scratch: &mut self.scratch };
+            self.op.forward(&mut cx, &all(&ins), &mut outs);
+        }
         outs
     }
 
@@ -54,8 +56,10 @@ impl<'a> Bench<'a> {
         let reads = self.op.reads(wants);
         let (ins, outs, d_out) = (self.placed(ins), self.placed(outs), self.place(d_out));
         let mut d_ins = self.gradients(wants, into);
-        let mut cx = Context { device: &self.device, scratch: &mut self.scratch };
-        self.op.vjp(&mut cx, wants, &some(&ins, reads.ins), &some(&outs, reads.outs), &d_out, &mut d_ins);
+        if self.device.finish().is_ok() {
+            let mut cx = Context { device: &self.device, scratch: &mut self.scratch };
+            self.op.vjp(&mut cx, wants, &some(&ins, reads.ins), &some(&outs, reads.outs), &d_out, &mut d_ins);
+        }
         d_ins
     }
 
@@ -67,8 +71,10 @@ impl<'a> Bench<'a> {
         let mut outs = self.outs();
         let mut d_ins = self.gradients(wants, into);
         let ins = self.placed(ins);
-        let mut cx = Context { device: &self.device, scratch: &mut self.scratch };
-        self.op.forward_vjp(&mut cx, wants, &all(&ins), &mut outs, &mut d_ins);
+        if self.device.finish().is_ok() {
+            let mut cx = Context { device: &self.device, scratch: &mut self.scratch };
+            self.op.forward_vjp(&mut cx, wants, &all(&ins), &mut outs, &mut d_ins);
+        }
         (outs, d_ins)
     }
 

@@ -61,7 +61,8 @@ impl Setup {
     fn settings(&self) -> BTreeMap<String, String> {
         let is_learning = |key: &&Setting| key.name.starts_with("fast.") || key.name.starts_with("slow.");
         let learning = Config::settings().iter().filter(is_learning);
-        learning.map(|key| (key.name.to_string(), key.value(&self.config).to_string())).collect()
+        let text = |value: serde_json::Value| value.as_str().map_or_else(|| value.to_string(), str::to_string);
+        learning.map(|key| (key.name.to_string(), text(key.value(&self.config)))).collect()
     }
 }
 
