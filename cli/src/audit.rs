@@ -1,8 +1,9 @@
 //! `ltm audit`: what a run's numbers are worth.
 
+use super::eval;
 use super::output::{command, print};
-use super::progress::bar;
-use super::{device, eval, threads};
+use super::place::Place;
+use super::progress::behind_bar;
 use engine::{Device, Error, Result};
 use lab::audit::{Audit, Options, audit, verdict};
 use lab::eval::{named, stories};
@@ -39,7 +40,7 @@ pub struct Args {
     json: bool,
 }
 
-pub fn run(args: &Args, threads: Option<usize>, device: device::Choice) -> Result<()> {
+pub fn run(args: &Args, place: &Place) -> Result<()> {
     let run = Run::open(&args.run)?;
     let config = run.config();
     if !config.model.kind.has_latents() {
@@ -48,9 +49,7 @@ pub fn run(args: &Args, threads: Option<usize>, device: device::Choice) -> Resul
             args.run.display()
         )));
     }
-    threads::inside(threads.unwrap_or(config.train.threads), || {
-        device::within(device, |device| examine(args, &run, device))
-    })
+    place.inside(config.train.threads, || place.within(|device| examine(args, &run, device)))
 }
 
 fn examine(args: &Args, run: &Run, device: &Device) -> Result<()> {
@@ -70,12 +69,9 @@ fn examine(args: &Args, run: &Run, device: &Device) -> Result<()> {
     eval::note_training_text(run, &text);
     let steps = (0..).map(|power| 1 << power).take_while(|&t| t <= args.max_steps as usize).collect();
     let options = Options { steps, draws: args.samples as usize, sequences: args.limit };
-    let bar = bar(1, "{bar:24} {percent}% of all fast steps  ETA {eta}");
-    let rows = audit(config, &model.params, &mut model.store, &source, &options, |done, work| {
-        bar.set_length(work);
-        bar.set_position(done);
+    let rows = behind_bar("{bar:24} {percent}% of all fast steps  ETA {eta}", |show| {
+        audit(config, &model.params, &mut model.store, &source, &options, show)
     });
-    bar.finish_and_clear();
     let corpus = args.text.is_none().then(Corpus::default);
     let audit = Audit { run, model: &model, text: &text, corpus, draws: options.draws, rows: &rows? };
     if args.json {

@@ -1,10 +1,9 @@
 //! `ltm bench`.
 
-use super::device::{self, Choice};
 use super::output::{note, print};
+use super::place::Place;
 use super::progress::bar;
 use super::settings::Single;
-use super::threads;
 use engine::{DType, Device, Error, Result, probe, simd};
 use lab::bench::{
     Ceiling, Ceilings, Growth, Report, Row, Seen, Setup, Verdict, Work, line as line_through, measure_all,
@@ -77,16 +76,15 @@ impl Args {
     }
 }
 
-pub fn run(args: &Args, threads: Option<usize>, choice: Choice) -> Result<()> {
+pub fn run(args: &Args, place: &Place) -> Result<()> {
     let config = args.configuration()?;
-    let count = threads.unwrap_or(config.train.threads);
     // What cannot be read or written is said before minutes of measuring.
     let earlier = args.compare.as_deref().map(read_report).transpose()?;
     for path in [&args.json, &args.svg].into_iter().flatten().filter(|path| !path.exists()) {
         write_atomic(path, b"").and_then(|()| fs::remove_file(path).map_err(|e| Error::io("write", path, &e)))?;
     }
-    threads::inside(count, || {
-        let (setup, works) = device::within(choice, |device| {
+    place.inside(config.train.threads, || {
+        let (setup, works) = place.within(|device| {
             let config = args.stored(config.clone(), device)?;
             let mut setup = Setup { only: args.op.clone(), ..Setup::new(config, device.clone())? };
             if args.json.is_some() || args.compare.is_some() {

@@ -1,7 +1,7 @@
 //! `ltm cuda compile`.
 
 use super::output::{note, print};
-use super::threads;
+use super::place::Place;
 use engine::cuda::{Arch, Settings, compile_file};
 use engine::{Error, Result};
 use lab::table::si;
@@ -27,7 +27,7 @@ pub struct Compile {
     arch: Vec<String>,
 }
 
-pub fn run(command: &Command, threads: Option<usize>) -> Result<()> {
+pub fn run(command: &Command, place: &Place) -> Result<()> {
     let Command::Compile(args) = command;
     let mut archs = args.arch.iter().map(|name| name.parse()).collect::<Result<Vec<Arch>>>()?;
     if archs.is_empty() {
@@ -41,9 +41,8 @@ pub fn run(command: &Command, threads: Option<usize>) -> Result<()> {
     }
     let names = archs.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
     note(format_args!("compiling all kernels for {names}: about half a minute for each on two cores"));
-    let made = threads::inside(threads.unwrap_or(0), || {
-        compile_file(&kernels::registry::modules(), &archs, &Settings::from_env(), &args.out)
-    })?;
+    let made =
+        place.inside(0, || compile_file(&kernels::registry::modules(), &archs, &Settings::from_env(), &args.out))?;
     note(format_args!(
         "{} kernels for {names} by {}, {}; {}={} uses them",
         made.kernels,

@@ -2,8 +2,8 @@
 
 use super::interrupt::{self, Guard};
 use super::output::{note, print};
+use super::place::Place;
 use super::progress::bar;
-use super::threads;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use engine::{Error, Result};
 use lab::reasoning::arithmetic::{Arithmetic, Part};
@@ -123,7 +123,7 @@ fn format(args: &Prepare) -> Result<Format> {
     }
 }
 
-pub fn run(command: &Command, threads: Option<usize>) -> Result<ExitCode> {
+pub fn run(command: &Command, place: &Place) -> Result<ExitCode> {
     let args = match command {
         Command::Prepare(args) => args,
         Command::Arithmetic(args) => return arithmetic(args),
@@ -149,7 +149,7 @@ pub fn run(command: &Command, threads: Option<usize>) -> Result<ExitCode> {
         bar.set_message(format!("{} documents, {} tokens", now.documents, now.tokens));
         guard.check()
     };
-    let report = threads::inside(threads.unwrap_or(0), || prepare(&options, &mut show));
+    let report = place.inside(0, || prepare(&options, &mut show));
     bar.finish_and_clear();
     if report.is_err() && guard.asked() {
         note("interrupted: nothing is left behind");

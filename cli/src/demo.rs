@@ -3,8 +3,9 @@
 use super::eval::{progress, warn};
 use super::interrupt::{self, Guard};
 use super::output::{print, write};
+use super::place::Place;
 use super::settings::{Single, free_name};
-use super::{device, threads, train};
+use super::train;
 use engine::{Device, Error, Result};
 use lab::eval::{Options, Row, evaluate};
 use lab::plan::Plans;
@@ -40,7 +41,7 @@ pub struct Args {
     settings: Single,
 }
 
-pub fn run(args: &Args, threads: Option<usize>, device: device::Choice) -> Result<ExitCode> {
+pub fn run(args: &Args, place: &Place) -> Result<ExitCode> {
     let mut config = Config::preset("demo")?;
     for (key, value) in args.settings.pairs()? {
         config.set(key, value).map_err(|e| e.at("--set"))?;
@@ -51,16 +52,16 @@ pub fn run(args: &Args, threads: Option<usize>, device: device::Choice) -> Resul
     if config.model.kind != ModelKind::Ltm {
         return Err(Error::usage("the demo trains both kinds of model: leave model.kind as it is"));
     }
-    config.train.threads = threads.unwrap_or(config.train.threads);
+    config.train.threads = place.threads(config.train.threads);
     // Before sizes are resolved: the baseline's own follow from its kind.
     let mut baseline = config.clone();
     baseline.model.kind = ModelKind::Ar;
     let [config, baseline] = &[config.resolved()?, baseline.resolved()?];
     let out = args.out.clone().unwrap_or_else(|| free_name("runs/demo"));
     let folder = NewFolder::at(&out)?;
-    threads::inside(config.train.threads, || {
+    place.inside(config.train.threads, || {
         let material = lab::text::material(config)?;
-        let (session, device) = device::within(device, |device| {
+        let (session, device) = place.within(|device| {
             config.check_device(device, Work::Training)?;
             Ok((Session::begin(&folder, config, &material, device)?, device.clone()))
         })?;

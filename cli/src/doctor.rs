@@ -1,7 +1,7 @@
 //! `ltm doctor`.
 
 use super::output::print;
-use super::{device, threads};
+use super::place::{Choice, Place};
 use engine::cuda::Settings;
 use engine::probe::{Finding, State, probe};
 use engine::{Device, Result};
@@ -14,19 +14,19 @@ use lab::table::Table;
 #[derive(clap::Args)]
 pub struct Args {}
 
-pub fn run(threads: Option<usize>, choice: device::Choice) -> Result<()> {
+pub fn run(place: &Place) -> Result<()> {
     let settings = Settings::from_env();
-    let opened = threads::inside(threads.unwrap_or(0), || device::try_open(choice, &settings));
+    let opened = place.inside(0, || place.try_open(&settings));
     let device = opened.as_ref().map_or(&Device::Cpu, |(device, _)| device);
     print(text(&probe(&settings, device)))?;
     let (device, why) = opened?;
-    let place = match (&device, why) {
+    let computes = match (&device, why) {
         (Device::Cuda(gpu), _) => format!("on {}, all kernels ready", gpu.name()),
-        (Device::Cpu, Some(why)) => format!("on the CPU: {}", device::explained(&why, choice)),
-        (Device::Cpu, None) if choice == device::Choice::Cpu => "on the CPU".into(),
+        (Device::Cpu, Some(why)) => format!("on the CPU: {}", place.explained(&why)),
+        (Device::Cpu, None) if place.device == Choice::Cpu => "on the CPU".into(),
         (Device::Cpu, None) => "on the CPU; an NVIDIA GPU would need NVIDIA's driver, 550 or later".into(),
     };
-    print(format_args!("\nltm --device {choice} computes {place}"))
+    print(format_args!("\nltm --device {} computes {computes}", place.device_name()))
 }
 
 fn text(findings: &[Finding]) -> String {

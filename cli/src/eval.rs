@@ -1,9 +1,10 @@
 //! `ltm eval`.
 
+use super::gsm8k;
 use super::interrupt::{self, Guard};
 use super::output::{command, note, print};
+use super::place::Place;
 use super::progress::bar;
-use super::{device, gsm8k, threads};
 use clap::builder::RangedU64ValueParser;
 use engine::{Device, Error, Result};
 use indicatif::ProgressBar;
@@ -77,14 +78,12 @@ pub struct Args {
     problems: gsm8k::GsmArgs,
 }
 
-pub fn run(args: &Args, threads: Option<usize>, device: device::Choice) -> Result<ExitCode> {
+pub fn run(args: &Args, place: &Place) -> Result<ExitCode> {
     if args.limit == Some(0) {
         return Err(Error::usage("--limit 0: must be at least 1"));
     }
     let run = Run::open(&args.run)?;
-    threads::inside(threads.unwrap_or(run.config().train.threads), || {
-        device::within(device, |device| evaluate(args, &run, device))
-    })
+    place.inside(run.config().train.threads, || place.within(|device| evaluate(args, &run, device)))
 }
 
 fn evaluate(args: &Args, run: &Run, device: &Device) -> Result<ExitCode> {

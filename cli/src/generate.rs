@@ -2,7 +2,7 @@
 
 use super::eval::warn;
 use super::output::{note, print, write};
-use super::{device, threads};
+use super::place::Place;
 use engine::Result;
 use ltm::config::Work;
 use ltm::generate::{self, Sampling, Writer};
@@ -69,11 +69,11 @@ impl Writing {
     }
 }
 
-pub fn run(args: &Args, threads: Option<usize>, device: device::Choice) -> Result<()> {
+pub fn run(args: &Args, place: &Place) -> Result<()> {
     let run = Run::open(&args.run)?;
     let prompt = args.prompt.as_deref();
-    threads::inside(threads.unwrap_or(run.config().train.threads), || {
-        let (mut model, mut writer) = device::within(device, |device| {
+    place.inside(run.config().train.threads, || {
+        let (mut model, mut writer) = place.within(|device| {
             let mut model = run.load(device, Work::Generation)?;
             let tokenizer = lab::text::tokenizer(model.config.data.tokenizer);
             let options = args.writing.options();

@@ -10,7 +10,6 @@ mod bench;
 mod cuda;
 mod data;
 mod demo;
-mod device;
 mod doctor;
 mod eval;
 mod generate;
@@ -18,6 +17,7 @@ mod gsm8k;
 mod import;
 mod interrupt;
 mod output;
+mod place;
 mod plan;
 mod progress;
 mod quality;
@@ -25,13 +25,13 @@ mod replay;
 mod report;
 mod settings;
 mod sweep;
-mod threads;
 mod toml_file;
 mod train;
 mod verify;
 
 use clap::{Parser, Subcommand};
 use engine::{ErrorKind, Result, simd};
+use place::Place;
 use std::io::{self, IsTerminal};
 use std::process::ExitCode;
 
@@ -49,12 +49,8 @@ const EXIT_CODES: &str =
 #[derive(Parser)]
 #[command(version, arg_required_else_help = true, verbatim_doc_comment, after_help = EXIT_CODES)]
 struct Cli {
-    /// Threads to use; 0 for all cores [default: the setting train.threads]. Results do not depend on it
-    #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u16).range(0..=4096))]
-    threads: Option<u16>,
-    /// Where to compute
-    #[arg(long, global = true, value_enum, default_value_t)]
-    device: device::Choice,
+    #[command(flatten)]
+    place: Place,
     #[command(subcommand)]
     command: Command,
 }
@@ -99,7 +95,7 @@ fn main() -> ExitCode {
     match run(&cli) {
         Ok(code) => code,
         Err(error) => {
-            output::note(format_args!("error: {}", device::explained(&error, cli.device)));
+            output::note(format_args!("error: {}", cli.place.explained(&error)));
             ExitCode::from(if error.kind() == ErrorKind::Usage { 2 } else { 1 })
         }
     }
@@ -107,26 +103,25 @@ fn main() -> ExitCode {
 
 fn run(cli: &Cli) -> Result<ExitCode> {
     simd::level_from_env()?;
-    let threads = cli.threads.map(usize::from);
-    let device = cli.device;
+    let place = &cli.place;
     let done = |()| ExitCode::SUCCESS;
     match &cli.command {
-        Command::Demo(args) => demo::run(args, threads, device),
-        Command::Train(args) => train::run(args, threads, device),
-        Command::Sweep(args) => sweep::run(args, threads, device),
-        Command::Replay(args) => replay::run(args, threads, device).map(done),
-        Command::Eval(args) => eval::run(args, threads, device),
-        Command::Audit(args) => audit::run(args, threads, device).map(done),
-        Command::Generate(args) => generate::run(args, threads, device).map(done),
-        Command::Quality(args) => quality::run(args, threads, device).map(done),
-        Command::Report(args) => report::run(args, threads, device).map(done),
-        Command::Data(command) => data::run(command, threads),
+        Command::Demo(args) => demo::run(args, place),
+        Command::Train(args) => train::run(args, place),
+        Command::Sweep(args) => sweep::run(args, place),
+        Command::Replay(args) => replay::run(args, place).map(done),
+        Command::Eval(args) => eval::run(args, place),
+        Command::Audit(args) => audit::run(args, place).map(done),
+        Command::Generate(args) => generate::run(args, place).map(done),
+        Command::Quality(args) => quality::run(args, place).map(done),
+        Command::Report(args) => report::run(args, place).map(done),
+        Command::Data(command) => data::run(command, place),
         Command::Import(command) => import::run(command).map(done),
-        Command::Verify(args) => verify::run(args, threads, device).map(done),
-        Command::Plan(args) => plan::run(args, device).map(done),
-        Command::Bench(args) => bench::run(args, threads, device).map(done),
-        Command::Doctor(_) => doctor::run(threads, device).map(done),
-        Command::Cuda(command) => cuda::run(command, threads).map(done),
+        Command::Verify(args) => verify::run(args, place).map(done),
+        Command::Plan(args) => plan::run(args, place).map(done),
+        Command::Bench(args) => bench::run(args, place).map(done),
+        Command::Doctor(_) => doctor::run(place).map(done),
+        Command::Cuda(command) => cuda::run(command, place).map(done),
     }
 }
 

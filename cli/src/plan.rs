@@ -1,7 +1,7 @@
 //! `ltm plan`.
 
-use super::device;
 use super::output::{note, print};
+use super::place::{Choice, Place};
 use super::settings::Settings;
 use engine::{DType, Device, Result};
 use lab::plan::Plans;
@@ -20,12 +20,12 @@ pub struct Args {
     ops: bool,
 }
 
-pub fn run(args: &Args, choice: device::Choice) -> Result<()> {
+pub fn run(args: &Args, place: &Place) -> Result<()> {
     let config = args.settings.configuration(&[])?;
-    let plans = device::within(choice, |device| {
+    let plans = place.within(|device| {
         let plans = Plans::new(&config, device)?;
         // As training would.
-        if choice == device::Choice::Auto && matches!(device, Device::Cuda(_)) {
+        if place.device == Choice::Auto && matches!(device, Device::Cuda(_)) {
             config.check_room(&plans.store, Work::Training)?;
         }
         Ok(plans)

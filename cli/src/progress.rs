@@ -13,6 +13,17 @@ pub fn bar(length: u64, template: &str) -> ProgressBar {
     ProgressBar::new(length).with_style(style.progress_chars("━╸ "))
 }
 
+/// Does `work` behind a bar: tell what it is given how much is done, and of how much.
+pub fn behind_bar<T>(template: &str, work: impl FnOnce(&mut dyn FnMut(u64, u64)) -> T) -> T {
+    let bar = bar(1, template);
+    let done = work(&mut |done, all| {
+        bar.set_length(all);
+        bar.set_position(done);
+    });
+    bar.finish_and_clear();
+    done
+}
+
 /// Share of the past in the running averages that are shown.
 const DECAY: f64 = 0.9;
 

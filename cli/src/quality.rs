@@ -3,8 +3,8 @@
 use super::eval::warn;
 use super::generate::Writing;
 use super::output::{command, note, print};
-use super::progress::bar;
-use super::{device, threads};
+use super::place::Place;
+use super::progress::behind_bar;
 use engine::Result;
 use lab::quality::{Options, Quality, REPEATED, judge, write};
 use lab::table::{Table, digits, perplexity, short};
@@ -38,30 +38,24 @@ pub struct Args {
     writing: Writing,
 }
 
-pub fn run(args: &Args, threads: Option<usize>, device: device::Choice) -> Result<()> {
+pub fn run(args: &Args, place: &Place) -> Result<()> {
     let run = Run::open(&args.run)?;
     let judged_by = Run::open(args.judge.as_ref().unwrap_or(&args.run))?;
-    threads::inside(threads.unwrap_or(run.config().train.threads), || {
-        device::within(device, |device| {
+    place.inside(run.config().train.threads, || {
+        place.within(|device| {
             let mut model = run.load(device, Work::Generation)?;
             warn(&model);
             let prompts = args.prompts.clone();
             let options = Options { prompts, samples: args.writing.samples, writing: args.writing.options() };
-            let show = bar(1, "{bar:24} {pos}/{len} texts  ETA {eta}");
-            let written = write(&run, &mut model, options, &command(), args.texts.as_deref(), |done, all| {
-                show.set_length(all);
-                show.set_position(done);
+            let written = behind_bar("{bar:24} {pos}/{len} texts  ETA {eta}", |show| {
+                write(&run, &mut model, options, &command(), args.texts.as_deref(), show)
             })?;
-            show.finish_and_clear();
             note(format_args!("every text is in {}", written.file.display()));
             drop(model);
             let mut model = judged_by.load(device, Work::Evaluation)?;
-            let show = bar(1, "{bar:24} {pos}/{len} texts judged  ETA {eta}");
-            let quality = judge(&judged_by, &mut model, &written, |done, all| {
-                show.set_length(all);
-                show.set_position(done);
+            let quality = behind_bar("{bar:24} {pos}/{len} texts judged  ETA {eta}", |show| {
+                judge(&judged_by, &mut model, &written, show)
             })?;
-            show.finish_and_clear();
             if quality.cut > 0 {
                 let seq = model.config.model.seq;
                 let cut = quality.cut;

@@ -1,9 +1,9 @@
 //! `ltm replay`.
 
 use super::output::{note, print};
+use super::place::Place;
 use super::progress::bar;
 use super::settings::absolute;
-use super::{device, threads};
 use engine::Result;
 use ltm::config::Work;
 use ltm::run::{Repeated, Replay, Run, Stretch};
@@ -34,7 +34,7 @@ fn steps(text: &str) -> std::result::Result<RangeInclusive<u64>, String> {
     ends.ok_or_else(|| "must be FIRST..LAST, as in 41..60".into())
 }
 
-pub fn run(args: &Args, threads: Option<usize>, device: device::Choice) -> Result<()> {
+pub fn run(args: &Args, place: &Place) -> Result<()> {
     let run = Run::open(&args.run)?;
     let stretch = Stretch::of(&run, args.steps.clone())?;
     let mut config = stretch.config()?.clone();
@@ -42,9 +42,9 @@ pub fn run(args: &Args, threads: Option<usize>, device: device::Choice) -> Resul
         config.data.paths.clone_from(&args.data);
         absolute(&mut config)?;
     }
-    threads::inside(threads.unwrap_or(config.train.threads), || {
+    place.inside(config.train.threads, || {
         let material = lab::text::material(&config)?;
-        let (mut replay, differences) = device::within(device, |device| {
+        let (mut replay, differences) = place.within(|device| {
             config.check_device(device, Work::Training)?;
             Ok((Replay::new(&stretch, &material, device)?, stretch.differences(device)?))
         })?;

@@ -1,8 +1,8 @@
 //! `ltm report`.
 
 use super::output::{note, print, quoted};
+use super::place::Place;
 use super::progress::bar;
-use super::{device, threads};
 use engine::{Error, Result};
 use lab::report::{Entry, Measured, Options, page};
 use ltm::checkpoint::write_atomic;
@@ -37,7 +37,7 @@ pub struct Args {
     prompt: Option<String>,
 }
 
-pub fn run(args: &Args, threads: Option<usize>, device: device::Choice) -> Result<()> {
+pub fn run(args: &Args, place: &Place) -> Result<()> {
     check_out(args)?;
     let options = Options {
         data: args.data.clone(),
@@ -58,13 +58,12 @@ pub fn run(args: &Args, threads: Option<usize>, device: device::Choice) -> Resul
     };
     let mut entries = args.runs.iter().map(open).collect::<Result<Vec<_>>>()?;
     // Bits do not depend on the number of threads, so the first run's does for all.
-    let threads = threads.unwrap_or(entries[0].run.config().train.threads);
-    threads::inside(threads, || {
+    place.inside(entries[0].run.config().train.threads, || {
         for entry in &mut entries {
             let bar = bar(1, "{bar:24} {percent}%  {msg}  ETA {eta}");
             bar.set_message(entry.name.clone());
             if options.measures() {
-                let measured = device::within(device, |device| {
+                let measured = place.within(|device| {
                     Measured::new(&options, &entry.run, device, &mut |done, all| {
                         bar.set_length(all);
                         bar.set_position(done);

@@ -3,9 +3,10 @@
 use super::eval::warn;
 use super::interrupt::{CODE, Guard};
 use super::output::{command, note, print};
-use super::progress::bar;
+use super::place::Place;
+use super::progress::behind_bar;
 use super::settings::absolute;
-use super::{device, threads, toml_file, train};
+use super::{toml_file, train};
 use engine::{Device, Error, Result};
 use lab::plan::Plans;
 use lab::sweep::{Cost, FIGURES, Outcome, Point, Sweep, csv, figures, plan, text};
@@ -45,11 +46,11 @@ pub struct Args {
     dry_run: bool,
 }
 
-pub fn run(args: &Args, threads: Option<usize>, device: device::Choice) -> Result<ExitCode> {
+pub fn run(args: &Args, place: &Place) -> Result<ExitCode> {
     let sweep = read(&args.file)?;
     let mut points = sweep.points(absolute).map_err(|e| e.at(args.file.display()))?;
     for config in points.iter_mut().filter_map(|point| point.config.as_mut().ok()) {
-        config.train.threads = threads.unwrap_or(config.train.threads);
+        config.train.threads = place.threads(config.train.threads);
     }
     let stem = args.file.file_stem().unwrap_or(OsStr::new("sweep"));
     let out = args.out.clone().unwrap_or_else(|| Path::new("runs").join(stem));
@@ -60,8 +61,8 @@ pub fn run(args: &Args, threads: Option<usize>, device: device::Choice) -> Resul
             out.display()
         )));
     }
-    threads::inside(count, || {
-        let device = device::open(device)?;
+    place.inside(count, || {
+        let device = place.open()?;
         if args.dry_run {
             let costs: Vec<_> = points.iter().map(|point| (point, price(point, &device))).collect();
             return print(plan(&costs)).map(|()| ExitCode::SUCCESS);
@@ -176,13 +177,8 @@ impl Sweeping<'_> {
         drop(session);
         let mut model = run.load(self.device, Work::Evaluation)?;
         warn(&model);
-        let bar = bar(0, "{bar:24} {pos}/{len} sequences  ETA {eta}");
-        let judged = self.sweep.judge(&run, &mut model, |done, count| {
-            bar.set_length(count);
-            bar.set_position(done);
-        });
-        bar.finish_and_clear();
-        let judged = judged?;
+        let judged =
+            behind_bar("{bar:24} {pos}/{len} sequences  ETA {eta}", |show| self.sweep.judge(&run, &mut model, show))?;
         if judged.holds == Some(false) {
             note(format_args!("{}: THE BOUND IS BROKEN: please report this", point.name));
         }

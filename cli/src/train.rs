@@ -2,9 +2,9 @@
 
 use super::interrupt::{self, Guard};
 use super::output::{note, print};
+use super::place::Place;
 use super::progress::Training;
 use super::settings::{Settings, absolute, free_name};
-use super::{device, threads};
 use engine::{Error, Result};
 use lab::tensorboard::Events;
 use ltm::config::{Config, Work};
@@ -43,22 +43,22 @@ fn resume_help() -> String {
     )
 }
 
-pub fn run(args: &Args, threads: Option<usize>, device: device::Choice) -> Result<ExitCode> {
+pub fn run(args: &Args, place: &Place) -> Result<ExitCode> {
     match &args.resume {
-        Some(path) => resume(args, path, threads, device),
-        None => begin(args, threads, device),
+        Some(path) => resume(args, path, place),
+        None => begin(args, place),
     }
 }
 
-fn begin(args: &Args, threads: Option<usize>, device: device::Choice) -> Result<ExitCode> {
+fn begin(args: &Args, place: &Place) -> Result<ExitCode> {
     let mut config = args.settings.configuration(&args.data)?;
-    config.train.threads = threads.unwrap_or(config.train.threads);
+    config.train.threads = place.threads(config.train.threads);
     let preset = args.settings.preset.as_deref();
     let preset = preset.unwrap_or(if config.data.paths.is_empty() { "demo" } else { "tiny" });
     let out = args.out.clone().unwrap_or_else(|| free_name(&format!("runs/{preset}")));
     let folder = NewFolder::at(&out)?;
-    threads::inside(config.train.threads, || {
-        let session = device::within(device, |device| {
+    place.inside(config.train.threads, || {
+        let session = place.within(|device| {
             config.check_device(device, Work::Training)?;
             let material = lab::text::material(&config)?;
             Session::begin(&folder, &config, &material, device)
@@ -67,7 +67,7 @@ fn begin(args: &Args, threads: Option<usize>, device: device::Choice) -> Result<
     })
 }
 
-fn resume(args: &Args, path: &Path, threads: Option<usize>, device: device::Choice) -> Result<ExitCode> {
+fn resume(args: &Args, path: &Path, place: &Place) -> Result<ExitCode> {
     let mut run = Run::open(path)?;
     run.check_trained_here()?;
     let mut config = run.config().clone();
@@ -78,7 +78,7 @@ fn resume(args: &Args, path: &Path, threads: Option<usize>, device: device::Choi
         config.data.paths.clone_from(&args.data);
     }
     absolute(&mut config)?;
-    config.train.threads = threads.unwrap_or(config.train.threads);
+    config.train.threads = place.threads(config.train.threads);
     let old_steps = run.config().train.steps;
     run.change(config)?;
     if run.config().train.steps != old_steps {
@@ -87,8 +87,8 @@ fn resume(args: &Args, path: &Path, threads: Option<usize>, device: device::Choi
             run.config().train.steps
         ));
     }
-    threads::inside(run.config().train.threads, || {
-        let (session, warnings) = device::within(device, |device| {
+    place.inside(run.config().train.threads, || {
+        let (session, warnings) = place.within(|device| {
             run.config().check_device(device, Work::Training)?;
             let material = lab::text::material(run.config())?;
             Session::resume(&run, &material, device)

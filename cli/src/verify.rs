@@ -1,7 +1,7 @@
 //! `ltm verify`.
 
 use super::output::{note, print};
-use super::{device, threads};
+use super::place::Place;
 use engine::{DType, Device, Error, Result};
 use lab::table::{DASH, Table};
 use lab::verify::{self, Comparison, MODEL_SIZES, OpReport, device_tolerance, golden, tolerance};
@@ -19,9 +19,9 @@ pub struct Args {
     golden: Option<PathBuf>,
 }
 
-pub fn run(args: &Args, threads: Option<usize>, choice: device::Choice) -> Result<()> {
-    threads::inside(threads.unwrap_or(0), || {
-        let device = device::open(choice)?;
+pub fn run(args: &Args, place: &Place) -> Result<()> {
+    place.inside(0, || {
+        let device = place.open()?;
         // A file that cannot be read is said at once, not after the ops.
         let path = args.golden.as_deref();
         let mut columns = vec![column(path, "f64", DType::F64, &Device::Cpu)?];

@@ -1,0 +1,115 @@
+//! `--device` and `--threads`: where the numbers are computed.
+
+use super::output::note;
+use clap::ValueEnum;
+use clap::builder::RangedU64ValueParser;
+use engine::cuda::Settings;
+use engine::{Device, Error, ErrorKind, Result};
+use std::thread::available_parallelism;
+
+/// What a user may ask for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Choice {
+    /// This machine's processor
+    Cpu,
+    /// The first NVIDIA GPU that the driver shows
+    Cuda,
+    /// The GPU if there is one that can be used, else the processor
+    #[default]
+    Auto,
+}
+
+/// Where a command computes.
+#[derive(clap::Args)]
+pub struct Place {
+    /// Threads to use; 0 for all cores [default: the setting train.threads]. Results do not depend on it
+    #[arg(long, global = true, value_name = "N", value_parser = RangedU64ValueParser::<usize>::new().range(..=4096))]
+    threads: Option<usize>,
+    /// Where to compute
+    #[arg(long, global = true, value_enum, default_value_t)]
+    pub device: Choice,
+}
+
+impl Place {
+    /// The number of threads asked for, else `usual`; 0 for one per core.
+    pub fn threads(&self, usual: usize) -> usize {
+        self.threads.unwrap_or(usual)
+    }
+
+    /// Runs `work` on the one pool of threads that all numerics run on; `usual` as in [`threads`](Self::threads).
+    ///
+    /// # Errors
+    /// Those of `work`, or of the system when it cannot start threads.
+    pub fn inside<T: Send>(&self, usual: usize, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+        let count = self.threads(usual);
+        let cores = available_parallelism().map_or(count, usize::from);
+        if count > cores {
+            note(format_args!("note: {count} threads on {cores} cores: no more than {cores} run at once"));
+        }
+        rayon::ThreadPoolBuilder::new()
+            .num_threads(count)
+            .build_global()
+            .map_err(|e| Error::new(format!("cannot start {count} threads: {e}")))?;
+        // On a thread of the pool a parallel loop starts without waking anybody first.
+        rayon::scope(|_| work())
+    }
+
+    /// Opens the device with every kernel ready to launch, and says on the standard error which GPU it is, or why `auto` takes
+    /// none. Kernels are compiled in parallel, so this belongs [`inside`](Self::inside) the pool.
+    ///
+    /// # Errors
+    /// Those of [`Device::open`].
+    pub fn open(&self) -> Result<Device> {
+        let (device, why) = self.try_open(&Settings::from_env())?;
+        match (&device, why) {
+            (Device::Cuda(gpu), None) => note(format_args!("on {}", gpu.name())),
+            (Device::Cuda(gpu), Some(slow)) => note(format_args!("on {}; note: {slow}", gpu.name())),
+            (Device::Cpu, Some(why)) => note(format_args!("note: on the CPU: {why}; `ltm doctor` says more")),
+            (Device::Cpu, None) if self.device == Choice::Auto => note("on the CPU: there is no NVIDIA driver"),
+            (Device::Cpu, None) => {}
+        }
+        Ok(device)
+    }
+
+    /// As [`open`](Self::open), but gives the note back.
+    ///
+    /// # Errors
+    /// Those of [`Device::open`].
+    pub fn try_open(&self, settings: &Settings) -> Result<(Device, Option<Error>)> {
+        Device::open(&self.device_name(), &kernels::registry::modules(), settings)
+    }
+
+    /// The device as the command line names it.
+    pub fn device_name(&self) -> String {
+        self.device.to_possible_value().map_or_else(String::new, |value| value.get_name().into())
+    }
+
+    /// Opens the device and gives it to `begin`, which refuses what the device cannot do before it shows or writes anything.
+    /// With `auto` the CPU gets what is too much for the GPU, and a note says why.
+    ///
+    /// # Errors
+    /// Those of [`open`](Self::open) and of `begin`.
+    pub fn within<T>(&self, mut begin: impl FnMut(&Device) -> Result<T>) -> Result<T> {
+        let device = self.open()?;
+        match begin(&device) {
+            Err(e)
+                if self.device == Choice::Auto && !matches!(device, Device::Cpu) && e.kind() == ErrorKind::Device =>
+            {
+                note(format_args!("note: on the CPU: {e}"));
+                begin(&Device::Cpu)
+            }
+            done => done,
+        }
+    }
+
+    /// The error, and which command or flag helps.
+    pub fn explained(&self, error: &Error) -> String {
+        match error.kind() {
+            ErrorKind::Kernels => format!("{error}; `ltm cuda compile` makes a new file"),
+            ErrorKind::Device if self.device == Choice::Cuda => {
+                format!("{error}; --device cpu computes on the processor")
+            }
+            _ => error.to_string(),
+        }
+    }
+}
