@@ -61,10 +61,8 @@ pub fn run(args: &Args, place: &Place) -> Result<ExitCode> {
     let folder = NewFolder::at(&out)?;
     place.inside(config.train.threads, || {
         let material = lab::text::material(config)?;
-        let (session, device) = place.within(|device| {
-            config.check_device(device, Work::Training)?;
-            Ok((Session::begin(&folder, config, &material, device)?, device.clone()))
-        })?;
+        let (session, device) =
+            place.within(|device| Ok((Session::begin(&folder, config, &material, device)?, device.clone())))?;
         demo(session, baseline, &material, &device, args.tensorboard)
     })
 }

@@ -5,7 +5,6 @@ use super::place::Place;
 use super::progress::bar;
 use super::settings::absolute;
 use engine::Result;
-use ltm::config::Work;
 use ltm::run::{Repeated, Replay, Run, Stretch};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
@@ -44,10 +43,8 @@ pub fn run(args: &Args, place: &Place) -> Result<()> {
     }
     place.inside(config.train.threads, || {
         let material = lab::text::material(&config)?;
-        let (mut replay, differences) = place.within(|device| {
-            config.check_device(device, Work::Training)?;
-            Ok((Replay::new(&stretch, &material, device)?, stretch.differences(device)?))
-        })?;
+        let (mut replay, differences) =
+            place.within(|device| Ok((Replay::new(&stretch, &material, device)?, stretch.differences(device)?)))?;
         let (steps, after) = (stretch.steps(), stretch.begins_after());
         let from = if after == 0 { "the initial weights".into() } else { format!("the checkpoint of step {after}") };
         note(format_args!("repeats {} from {from}", name(&steps)));

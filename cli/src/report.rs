@@ -48,7 +48,7 @@ pub fn run(args: &Args, place: &Place) -> Result<()> {
     };
     let open = |path: &PathBuf| {
         let entry = Entry::open(path)?;
-        if options.measures() && entry.run.newest()?.0.is_none() {
+        if options.measures() && ltm::checkpoint::latest_valid(path)?.0.is_none() {
             return Err(Error::new(format!(
                 "{0} has no checkpoint in {0}/checkpoints yet; --limit 0 --samples 0 reports without weights",
                 path.display()

@@ -167,7 +167,6 @@ impl Sweeping<'_> {
             note(format_args!("{}: kept from {}", point.name, self.out.join(RESULTS).display()));
             return Ok(Some(outcome.clone()));
         }
-        config.check_device(self.device, Work::Training)?;
         let cost = price(point, self.device)?;
         let mut session = self.session(&self.out.join(&point.name), config, &material)?;
         if !train::steps(&mut session, &self.guard, false)? {

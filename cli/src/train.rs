@@ -5,9 +5,8 @@ use super::output::{note, print};
 use super::place::Place;
 use super::progress::Training;
 use super::settings::{Settings, absolute, free_name};
-use engine::{Error, Result};
+use engine::Result;
 use lab::tensorboard::Events;
-use ltm::config::{Config, Work};
 use ltm::run::{FREE_AT_RESUME, NewFolder, Run, Session};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -58,11 +57,8 @@ fn begin(args: &Args, place: &Place) -> Result<ExitCode> {
     let out = args.out.clone().unwrap_or_else(|| free_name(&format!("runs/{preset}")));
     let folder = NewFolder::at(&out)?;
     place.inside(config.train.threads, || {
-        let session = place.within(|device| {
-            config.check_device(device, Work::Training)?;
-            let material = lab::text::material(&config)?;
-            Session::begin(&folder, &config, &material, device)
-        })?;
+        let material = lab::text::material(&config)?;
+        let session = place.within(|device| Session::begin(&folder, &config, &material, device))?;
         train(session, args.tensorboard)
     })
 }
@@ -88,11 +84,8 @@ fn resume(args: &Args, path: &Path, place: &Place) -> Result<ExitCode> {
         ));
     }
     place.inside(run.config().train.threads, || {
-        let (session, warnings) = place.within(|device| {
-            run.config().check_device(device, Work::Training)?;
-            let material = lab::text::material(run.config())?;
-            Session::resume(&run, &material, device)
-        })?;
+        let material = lab::text::material(run.config())?;
+        let (session, warnings) = place.within(|device| Session::resume(&run, &material, device))?;
         warnings.iter().for_each(|warning| note(format_args!("warning: {warning}")));
         session.run().write_config()?;
         train(session, args.tensorboard)
@@ -102,24 +95,12 @@ fn resume(args: &Args, path: &Path, place: &Place) -> Result<ExitCode> {
 /// Does all steps that are left. The folder's name goes to the standard output.
 fn train(mut session: Session, tensorboard: bool) -> Result<ExitCode> {
     let run = session.run().clone();
-    let finished = steps(&mut session, &Guard::new()?, tensorboard)?;
-    if finished {
-        let path = run.path().display();
-        note(format_args!("done: `ltm eval {path}` judges it, `ltm generate {path} --unconditional` lets it write"));
-        print(path)?;
+    if !steps(&mut session, &Guard::new()?, tensorboard)? {
+        return Ok(ExitCode::from(interrupt::CODE));
     }
-    Ok(if finished { ExitCode::SUCCESS } else { ExitCode::from(interrupt::CODE) })
-}
-
-/// A line about rates that cannot be meant, if there is something to say.
-fn warmup_note(config: &Config) -> Option<String> {
-    let (warmup, steps) = (config.slow.warmup, config.train.steps);
-    (warmup >= steps).then(|| {
-        format!(
-            "note: slow.warmup = {warmup} is not less than train.steps = {steps}: the slow rate only rises, to {:.3e}; set a shorter warm-up",
-            config.slow.rate * steps as f64 / warmup as f64
-        )
-    })
+    let path = run.path().display();
+    note(format_args!("done: `ltm eval {path}` judges it, `ltm generate {path} --unconditional` lets it write"));
+    print(path).map(|()| ExitCode::SUCCESS)
 }
 
 /// Does all steps that are left, or fewer if an interrupt asks for it: `false`. Writes the metrics for TensorBoard too, if that
@@ -128,16 +109,21 @@ fn warmup_note(config: &Config) -> Option<String> {
 /// # Errors
 /// Those of [`Session::advance`], with the way to go on where there is one.
 pub fn steps(session: &mut Session, guard: &Guard, tensorboard: bool) -> Result<bool> {
-    let path = session.run().path().to_path_buf();
-    let steps = session.run().config().train.steps as u64;
-    let begun_at = session.step();
+    let run = session.run().clone();
+    let (path, config) = (run.path(), run.config());
+    let (steps, warmup, begun_at) = (config.train.steps as u64, config.slow.warmup as u64, session.step());
     let mut events = None;
-    if tensorboard || Events::exist(&path) {
-        events = Some(Events::begin(&path, &session.run().metrics()?)?);
+    if tensorboard || Events::exist(path) {
+        events = Some(Events::begin(path, &run.metrics()?)?);
     }
-    let mut display = Training::new(session.run().config(), begun_at, steps);
+    let mut display = Training::new(config, begun_at, steps);
     note(format_args!("{}: {} of {steps} steps to go", path.display(), steps - begun_at));
-    warmup_note(session.run().config()).iter().for_each(note);
+    if warmup >= steps {
+        note(format_args!(
+            "note: slow.warmup = {warmup} is not less than train.steps = {steps}: the slow rate only rises, to {:.3e}; set a shorter warm-up",
+            config.slow.rate * steps as f64 / warmup as f64
+        ));
+    }
     while !session.is_done() {
         if guard.asked() {
             display.finish();
@@ -151,7 +137,14 @@ pub fn steps(session: &mut Session, guard: &Guard, tensorboard: bool) -> Result<
         }
         let progress = session.advance().map_err(|error| {
             display.finish();
-            hint(error, session)
+            if !session.is_stopped() {
+                return error;
+            }
+            error.hint(format_args!(
+                "step {} is saved, and `ltm train --resume {} --set train.non_finite=skip` leaves such batches out",
+                session.step(),
+                path.display()
+            ))
         })?;
         display.show(&progress);
         if let Some(events) = &mut events {
@@ -160,16 +153,4 @@ pub fn steps(session: &mut Session, guard: &Guard, tensorboard: bool) -> Result<
     }
     display.finish();
     Ok(true)
-}
-
-/// How to go on after a loss that is not finite.
-fn hint(error: Error, session: &Session) -> Error {
-    if !session.is_stopped() || !session.is_saved() {
-        return error;
-    }
-    Error::new(format!(
-        "{error}; step {} is saved, and `ltm train --resume {} --set train.non_finite=skip` leaves such batches out",
-        session.step(),
-        session.run().path().display()
-    ))
 }

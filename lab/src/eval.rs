@@ -9,7 +9,7 @@ use ltm::data::Source;
 use ltm::evaluate::{Evaluator, Excess, Mean, Protocol, SequenceScore, Total};
 use ltm::hash::sha256_files;
 use ltm::json::finite_or_null;
-use ltm::run::{IMPORTED, Loaded, Run, Scorable, TrainingText, validation_stories};
+use ltm::run::{IMPORTED, Loaded, Run, Scorable, validation_stories};
 use serde::{Deserialize, Serialize};
 use std::fmt::{self, Display, Formatter};
 use std::path::{Path, PathBuf};
@@ -260,7 +260,7 @@ pub struct Text {
     /// SHA-256 of the bytes of its files, one after the other; `None` for the embedded corpus, a part of the program.
     #[serde(rename = "data_sha256")]
     pub sha256: Option<String>,
-    /// Whether one of its files is training text of the run, see [`TrainingText`].
+    /// Whether one of its files is training text of the run, see [`Run::was_trained_on_one_of`].
     #[serde(rename = "data_learnt")]
     pub is_training_text: bool,
 }
@@ -297,7 +297,7 @@ pub fn stories(run: &Run, count: u64) -> Result<(Arc<dyn Source>, Text)> {
 /// Data that cannot be read.
 pub fn named(path: &Path, run: &Run) -> Result<(Arc<dyn Source>, Text)> {
     let Scorable { source, files } = text::sequences(path, run.config())?;
-    Ok((source, Text::of(path.display().to_string(), &files, TrainingText::of(run)?.has(&files)?)?))
+    Ok((source, Text::of(path.display().to_string(), &files, run.was_trained_on_one_of(&files)?)?))
 }
 
 /// The validation text of a run; of the embedded corpus so many stories.
@@ -314,7 +314,7 @@ pub fn validation(run: &Run, model: &Loaded, count: u64) -> Result<(Arc<dyn Sour
     let names = names.join(" + ");
     let text = if config.data.validation.is_some() {
         // Text that was named as validation text may have been named as training text too.
-        Text::of(names, &files, TrainingText::of(run)?.has(&files)?)
+        Text::of(names, &files, run.was_trained_on_one_of(&files)?)
     } else {
         Text::of(format!("what was held out of {names}"), &files, false)
     };

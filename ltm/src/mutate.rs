@@ -11,6 +11,15 @@ pub fn cases(usual: u32) -> u32 {
     }
 }
 
+/// Hands damaged versions of `input` to `accepts`, which says whether its parser took one, with their numbers.
+///
+/// # Panics
+/// If hardly any is taken: the damage is too coarse to test more than the parser's first line.
+pub fn try_damaged(input: &[u8], usual: u32, mut accepts: impl FnMut(u32, Vec<u8>) -> bool) {
+    let accepted = (0..cases(usual)).filter(|&case| accepts(case, damage(input, case))).count();
+    assert!(accepted > 50, "only {accepted} damaged inputs got past the reader");
+}
+
 /// One to four changes of `input`, a function of `case` alone: bits and bytes changed, digits changed, parts cut out,
 /// repeated, or cut off at the end.
 pub fn damage(input: &[u8], case: u32) -> Vec<u8> {

@@ -3,11 +3,10 @@
 use crate::config::{self, Config, SlowGradient, Work};
 use crate::data::{Batch, checksum};
 use crate::learn::{self, Fast, Inputs, Slow};
-use crate::model::Params;
-use crate::safetensors::{self, SafeTensors, Tensor};
+use crate::model::{Param, Params};
+use crate::safetensors::{self, SafeTensors};
 use autograd::{Id, NonFinite, Store};
-use engine::{Buffer, DType, Device, Error, Result};
-use std::borrow::Cow;
+use engine::{DType, Device, Error, Result};
 use std::io;
 use std::path::Path;
 
@@ -44,12 +43,15 @@ pub struct Trainer {
     pub store: Store,
     /// The decoder's parameters.
     pub params: Params,
+    /// The fast loop; a model without latents has none.
+    pub fast: Option<Fast>,
+    /// The slow step.
+    pub slow: Slow,
+    /// Steps done.
+    pub step: u64,
+    /// Whether the last step was not done because a number was not finite.
+    pub stopped: bool,
     inputs: Inputs,
-    /// Without latents there is nothing to learn fast.
-    fast: Option<Fast>,
-    slow: Slow,
-    step: u64,
-    stopped: bool,
 }
 
 /// What one step did; nats are sums over the batch.
@@ -106,16 +108,6 @@ impl Trainer {
         let z = fast.as_ref().map(|fast| fast.latents.z);
         let slow = Slow::new(&config.model, &config.slow, &params, &inputs, z, &piles, &mut store)?;
         Ok(Self { config, store, params, inputs, fast, slow, step: 0, stopped: false })
-    }
-
-    /// Steps done.
-    pub fn step(&self) -> u64 {
-        self.step
-    }
-
-    /// Whether the last step was not done because a number was not finite.
-    pub fn is_stopped(&self) -> bool {
-        self.stopped
     }
 
     /// The slow learning rate of step `step` (from 1): linear warm-up, then a cosine down to the least rate.
@@ -177,17 +169,8 @@ impl Trainer {
             None => 0.0,
         };
         let grad_norm = self.slow.grad_norm(store)?;
-        let mut report = StepReport {
-            step,
-            nll,
-            kl,
-            tokens: batch.scored(),
-            bytes: batch.bytes(),
-            grad_norm,
-            rate,
-            fast_rate,
-            skipped: None,
-        };
+        let (tokens, bytes) = (batch.scored(), batch.bytes());
+        let mut report = StepReport { step, nll, kl, tokens, bytes, grad_norm, rate, fast_rate, skipped: None };
         if nll.is_finite() && kl.is_finite() && grad_norm.is_finite() {
             self.slow.apply(store, rate, step);
         } else {
@@ -222,16 +205,6 @@ impl Trainer {
         })
     }
 
-    /// The fast loop, for plans and tests; a model without latents has none.
-    pub fn fast(&self) -> Option<&Fast> {
-        self.fast.as_ref()
-    }
-
-    /// The slow step, for plans and tests.
-    pub fn slow(&self) -> &Slow {
-        &self.slow
-    }
-
     /// A checksum of all that the next step depends on: weights and moments. `None` on a GPU, from which they would have to
     /// be fetched.
     pub fn checksum(&self) -> Option<u64> {
@@ -241,24 +214,26 @@ impl Trainer {
         matches!(self.store.device(), Device::Cpu).then(|| checksum::combine(ids.map(sum)))
     }
 
-    /// Writes the weights as safetensors, split and named as the reference does.
-    ///
-    /// # Errors
-    /// Of the writer.
-    pub fn write_weights(&self, out: &mut dyn io::Write) -> io::Result<()> {
-        write_weights(&self.store, &self.params, out)
+    /// First and second moments of the optimiser, each in the shape of the parameters, and the prefix of their names.
+    fn moments(&self) -> [(&'static str, Params); 2] {
+        let (m, v): (Vec<Id>, Vec<Id>) = self.slow.moments().iter().copied().unzip();
+        [("m.", self.params.with_ids(&m)), ("v.", self.params.with_ids(&v))]
     }
 
-    /// Writes the optimiser's first and second moments as safetensors.
+    /// Writes the weights as safetensors.
     ///
     /// # Errors
-    /// Of the writer.
+    /// As [`write_parameters`].
+    pub fn write_weights(&self, out: &mut dyn io::Write) -> io::Result<()> {
+        write_parameters(&self.store, &[("", self.params.clone())], out)
+    }
+
+    /// Writes the optimiser's moments as safetensors.
+    ///
+    /// # Errors
+    /// As [`write_parameters`].
     pub fn write_moments(&self, out: &mut dyn io::Write) -> io::Result<()> {
-        let (m, v): (Vec<Id>, Vec<Id>) = self.slow.moments().iter().copied().unzip();
-        let m = fetched(&self.store, m)?;
-        let v = fetched(&self.store, v)?;
-        let moments = [tensors(&self.params, &m, "m."), tensors(&self.params, &v, "v.")];
-        safetensors::write(out, &moments.concat())
+        write_parameters(&self.store, &self.moments(), out)
     }
 
     /// Takes weights, moments and the step count from a checkpoint's files.
@@ -268,9 +243,7 @@ impl Trainer {
     pub fn restore(&mut self, weights: &Path, moments: &Path, step: u64) -> Result<()> {
         self.params.load(&mut self.store, &SafeTensors::open(weights)?, "").map_err(|e| e.at(weights.display()))?;
         let file = SafeTensors::open(moments)?;
-        let (m, v): (Vec<Id>, Vec<Id>) = self.slow.moments().iter().copied().unzip();
-        for (ids, prefix) in [(m, "m."), (v, "v.")] {
-            let target = self.params.with_ids(&ids);
+        for (prefix, target) in self.moments() {
             target.load(&mut self.store, &file, prefix).map_err(|e| e.at(moments.display()))?;
         }
         self.step = step;
@@ -290,26 +263,18 @@ fn row_of(bad: &NonFinite, batch: usize, sequence: usize) -> Option<usize> {
     Some(bad.index / per_sample)
 }
 
-/// Writes parameters as safetensors, split and named as the reference does.
+/// Writes sets of parameters as safetensors, split and named as the reference does, each set's names behind its prefix.
 ///
 /// # Errors
-/// Of the writer.
-pub fn write_weights(store: &Store, params: &Params, out: &mut dyn io::Write) -> io::Result<()> {
-    let buffers = fetched(store, params.iter().map(|p| p.id))?;
-    safetensors::write(out, &tensors(params, &buffers, ""))
-}
-
-/// Buffers in host memory: themselves, or copies.
-fn fetched(store: &Store, ids: impl IntoIterator<Item = Id>) -> io::Result<Vec<Cow<'_, Buffer>>> {
-    ids.into_iter().map(|id| store.get(id).on_host().map_err(io::Error::other)).collect()
-}
-
-/// What lies in `buffers`, one for each parameter, as the tensors of a file.
-fn tensors<'a>(params: &Params, buffers: &'a [Cow<'_, Buffer>], prefix: &str) -> Vec<Tensor<'a>> {
+/// Of the device and the writer.
+pub fn write_parameters(store: &Store, sets: &[(&str, Params)], out: &mut dyn io::Write) -> io::Result<()> {
+    let all: Vec<_> = sets.iter().flat_map(|(prefix, set)| set.iter().map(move |p| (prefix, p))).collect();
+    let on_host = |(_, p): &(_, &Param)| store.get(p.id).on_host().map_err(io::Error::other);
+    let buffers = all.iter().map(on_host).collect::<io::Result<Vec<_>>>()?;
     let mut tensors = Vec::new();
-    for (p, buffer) in params.iter().zip(buffers) {
+    for ((prefix, p), buffer) in all.iter().zip(&buffers) {
         let values = buffer.as_slice::<f32>();
         tensors.extend(p.parts().map(|part| (format!("{prefix}{}", part.name), part.shape, &values[part.range])));
     }
-    tensors
+    safetensors::write(out, &tensors)
 }

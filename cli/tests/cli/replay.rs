@@ -21,7 +21,7 @@ fn a_run_records_what_it_takes_to_repeat_it() {
     assert_eq!(program.sources.len(), 64);
     assert!(program.compiler.starts_with("rustc 1."), "{text}");
     assert!(!machine.processor.is_empty() && !machine.feature_used.is_empty());
-    assert_eq!(data.files[0].sha256, sha256(fs::read(lab.path("text.txt")).unwrap()));
+    assert_eq!(data.files[0].file.sha256, sha256(fs::read(lab.path("text.txt")).unwrap()));
     assert_eq!(config, *Run::open(&lab.path("run")).unwrap().config());
 }
 

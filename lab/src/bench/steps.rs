@@ -198,7 +198,7 @@ pub(super) fn measure_steps(setup: &Setup, ceilings: &mut Ceilings, gather: &mut
     }
     let repeats = count.div_ceil(gather.passes);
     let mut trainer = trainer(&setup.config, device)?;
-    let cost = training_cost(trainer.fast(), trainer.slow(), setup.config.fast.steps);
+    let cost = training_cost(trainer.fast.as_ref(), &trainer.slow, setup.config.fast.steps);
     row(gather, ceilings, "training step", cost, Some(tokens), &mut || {
         let batch = random_batch(&setup.config);
         if expected < LONG {

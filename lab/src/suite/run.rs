@@ -9,7 +9,7 @@ use ltm::data::Tokenizer;
 use ltm::evaluate::{Evaluator, Protocol, Total};
 use ltm::hash::{sha256, sha256_files_watched};
 use ltm::json::{self, finite_or_null};
-use ltm::run::{Loaded, Run, SOURCES, TrainingText};
+use ltm::run::{Loaded, Run, SOURCES};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -103,7 +103,6 @@ pub struct Suite<'a> {
     model: &'a mut Loaded,
     request: &'a Request<'a>,
     watch: &'a dyn Watch,
-    training_text: TrainingText,
     config: Config,
     device: &'static str,
     path: PathBuf,
@@ -150,7 +149,6 @@ impl<'a> Suite<'a> {
             model,
             request,
             watch,
-            training_text: TrainingText::of(run)?,
             device: if matches!(device, Device::Cpu) { "cpu" } else { "cuda" },
             begun: Begun::beside(&path),
             path,
@@ -203,7 +201,7 @@ impl<'a> Suite<'a> {
             self.watch.progress(&format!("{} sha256", set.title()), done, bytes);
             self.check()
         })?;
-        let files = Files { sha256, is_training_text: self.training_text.has(&set.files)? };
+        let files = Files { sha256, is_training_text: self.run.was_trained_on_one_of(&set.files)? };
         judged.is_training_text = files.is_training_text;
         if files.is_training_text {
             let (run, title) = (self.run.path().display(), set.title());

@@ -10,13 +10,12 @@
 mod tests;
 mod write;
 
-pub use write::{FileWriter, Written, write, write_atomic};
+pub use write::{FileWriter, write, write_atomic};
 
-use crate::hash::sha256_file;
+use crate::hash::sha256_files;
 use crate::json;
 use engine::{Error, Result};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeSet;
 use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -62,28 +61,23 @@ pub struct Checkpoint {
     pub files: Vec<FileEntry>,
 }
 
-/// The newest checkpoint that is whole.
-#[derive(Debug)]
-pub struct Latest {
-    /// `None` if the run has none.
-    pub checkpoint: Option<Checkpoint>,
-    /// One line for each newer checkpoint that was skipped, saying why.
-    pub warnings: Vec<String>,
-}
-
-/// Finds the newest checkpoint of a run whose manifest, sizes and digests all agree. A run without the folder has none.
+/// The newest checkpoint of a run whose manifest, sizes and digests all agree, `None` if it has no checkpoint yet; and one
+/// line for each newer one that was skipped, saying why.
 ///
 /// # Errors
-/// If the folder cannot be listed.
-pub fn latest_valid(run: &Path) -> Result<Latest> {
+/// If there are checkpoints and none is whole, or their folder cannot be listed.
+pub fn latest_valid(run: &Path) -> Result<(Option<Checkpoint>, Vec<String>)> {
     let mut warnings = Vec::new();
     for step in steps(run)?.into_iter().rev() {
         match at_step(run, step) {
-            Ok(checkpoint) => return Ok(Latest { checkpoint: Some(checkpoint), warnings }),
+            Ok(checkpoint) => return Ok((Some(checkpoint), warnings)),
             Err(error) => warnings.push(format!("skipped a damaged checkpoint: {error}")),
         }
     }
-    Ok(Latest { checkpoint: None, warnings })
+    match warnings.first() {
+        Some(first) => Err(Error::new(format!("{} has no checkpoint that is whole: {first}", run.display()))),
+        None => Ok((None, warnings)),
+    }
 }
 
 /// The checkpoint of a run at a step, verified.
@@ -144,9 +138,10 @@ impl Checkpoint {
             if size != *bytes {
                 return Err(Error::new(format!("{name} has {size} bytes, its manifest says {bytes}")));
             }
-            if sha256_file(&path)?.0 != *sha256 {
-                let why = "its SHA-256 differs from the manifest's";
-                return Err(Error::new(format!("{name} is not what was written: {why}")));
+            if sha256_files(&[path])? != *sha256 {
+                return Err(Error::new(format!(
+                    "{name} is not what was written: its SHA-256 differs from the manifest's"
+                )));
             }
         }
         Ok(checkpoint)
@@ -161,24 +156,16 @@ impl Checkpoint {
         if manifest.step != step {
             return Err(Error::new(format!("it is of step {}, its folder of step {step}", manifest.step)));
         }
-        check_names(manifest.files.iter().map(|file| file.name.as_str()))?;
+        if let Some(file) = manifest.files.iter().find(|file| !is_plain(&file.name)) {
+            return Err(Error::new(format!("{:?} cannot name a file of a checkpoint", file.name)));
+        }
         Ok(Self { step, folder: folder.into(), files: manifest.files })
     }
 }
 
-/// A name that stays within its folder, is not hidden, and is not the manifest's.
-fn check_names<'a>(names: impl IntoIterator<Item = &'a str>) -> Result<()> {
-    let mut seen = BTreeSet::new();
-    for name in names {
-        let plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
-        if name.is_empty() || name.starts_with('.') || !name.chars().all(plain) || name == MANIFEST {
-            return Err(Error::new(format!("{name:?} cannot name a file of a checkpoint")));
-        }
-        if !seen.insert(name) {
-            return Err(Error::new(format!("two files are named {name:?}")));
-        }
-    }
-    Ok(())
+/// Whether a name stays within its folder and is not hidden.
+fn is_plain(name: &str) -> bool {
+    !name.starts_with('.') && name.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c))
 }
 
 fn cannot_read(name: &str, error: &std::io::Error) -> Error {

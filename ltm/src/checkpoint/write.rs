@@ -1,6 +1,4 @@
-use super::{
-    Checkpoint, FileEntry, MANIFEST, Manifest, TEMPORARY, VERSION, at_step, check_names, folder_name, folder_of, steps,
-};
+use super::{FileEntry, MANIFEST, Manifest, TEMPORARY, VERSION, at_step, folder_name, folder_of, steps};
 use crate::json;
 use engine::{Error, Result};
 use sha2::{Digest, Sha256};
@@ -11,31 +9,18 @@ use std::path::{Path, PathBuf};
 /// Writes one file's content; called once.
 pub type FileWriter<'a> = dyn Fn(&mut dyn Write) -> io::Result<()> + 'a;
 
-/// A checkpoint that is safely on the disk.
-#[derive(Debug)]
-pub struct Written {
-    /// It.
-    pub checkpoint: Checkpoint,
-    /// One line for each older checkpoint that should have been removed and could not be.
-    pub warnings: Vec<String>,
-}
-
-/// Writes the checkpoint of `step`, then removes all but the newest `keep` up to it.
+/// Writes the checkpoint of `step`, then removes all but the newest `keep` up to it; returns a line for each that could not
+/// be removed.
 ///
 /// A checkpoint already there for the same step is replaced. Newer ones that are damaged are removed: the run has been
-/// continued from before them.
+/// continued from before them. Only one process may write at a time: whoever goes on with a run holds the lock of its metrics.
 ///
 /// # Errors
 /// If the files cannot be written, with the file and the reason; nothing of the new checkpoint is left then, and the
 /// older ones are as they were. Also if the run has a newer checkpoint that is valid, which a later resume would prefer.
-pub fn write(run: &Path, step: u64, files: &[(&str, &FileWriter<'_>)], keep: usize) -> Result<Written> {
+pub fn write(run: &Path, step: u64, files: &[(&str, &FileWriter<'_>)], keep: usize) -> Result<Vec<String>> {
     let folder = folder_of(run);
-    check_names(files.iter().map(|(name, _)| *name))?;
     fs::create_dir_all(&folder).and_then(|()| sync_folder(run)).map_err(|e| failed("create", &folder, &e))?;
-    // One writer at a time, so that what bears a temporary name is nobody's work in progress. Where the file system
-    // knows no locks, goodwill has to do. The lock ends with the process at the latest.
-    let lock = cfg!(unix).then(|| File::open(&folder)).transpose().map_err(|e| failed("open", &folder, &e))?;
-    lock.as_ref().map(File::lock);
     remove_temporaries(&folder).map_err(|e| failed("clean", &folder, &e))?;
     let newer: Vec<u64> = steps(run)?.into_iter().filter(|&other| other > step).collect();
     if let Some(valid) = newer.iter().find(|&&other| at_step(run, other).is_ok()) {
@@ -48,33 +33,27 @@ pub fn write(run: &Path, step: u64, files: &[(&str, &FileWriter<'_>)], keep: usi
     let temporary = Temporary { path: folder.join(format!("{TEMPORARY}{}", folder_name(step))) };
     fs::create_dir(&temporary.path).map_err(|e| failed("create", &temporary.path, &e))?;
     let target = folder.join(folder_name(step));
-    let mut checkpoint = Checkpoint { step, folder: target.clone(), files: Vec::new() };
-    for (name, content) in files {
+    let write = |name: &str, content: &FileWriter<'_>| {
         let path = temporary.path.join(name);
-        let entry = write_hashed(&path, content).map_err(|e| failed("write", &path, &e))?;
-        checkpoint.files.push(FileEntry { name: (*name).into(), ..entry });
-    }
-    let manifest = json::pretty(&Manifest { version: VERSION, step, files: checkpoint.files.clone() });
-    let path = temporary.path.join(MANIFEST);
-    write_hashed(&path, &|out| out.write_all(manifest.as_bytes())).map_err(|e| failed("write", &path, &e))?;
+        let (sha256, bytes) = write_hashed(&path, content).map_err(|e| failed("write", &path, &e))?;
+        Ok(FileEntry { name: name.into(), bytes, sha256 })
+    };
+    let files = files.iter().map(|(name, content)| write(name, content)).collect::<Result<Vec<_>>>()?;
+    let manifest = Manifest { version: VERSION, step, files };
+    write(MANIFEST, &|out| out.write_all(json::pretty(&manifest).as_bytes()))?;
     sync_folder(&temporary.path).map_err(|e| failed("sync", &temporary.path, &e))?;
 
     // A process that repeats a step writes the same bytes again: leave the old ones rather than risk both.
-    let same = at_step(run, step).is_ok_and(|old| old.files == checkpoint.files);
-    if !same {
+    if !at_step(run, step).is_ok_and(|old| old.files == manifest.files) {
         discard(&target).map_err(|e| failed("replace", &target, &e))?;
         fs::rename(&temporary.path, &target).map_err(|e| failed("rename to", &target, &e))?;
     }
     sync_folder(&folder).map_err(|e| failed("sync", &folder, &e))?;
 
     let older = steps(run)?.into_iter().rev().filter(|&other| other <= step).skip(keep.max(1));
-    let removable = newer.into_iter().chain(older).map(|other| folder.join(folder_name(other)));
-    let warnings = removable
-        .filter_map(|path| {
-            discard(&path).err().map(|e| format!("cannot remove the checkpoint {}: {e}", path.display()))
-        })
-        .collect();
-    Ok(Written { checkpoint, warnings })
+    let removed = newer.into_iter().chain(older).map(|other| folder.join(folder_name(other)));
+    let failed = |path: PathBuf| Some(format!("cannot remove {}: {}", path.display(), discard(&path).err()?));
+    Ok(removed.filter_map(failed).collect())
 }
 
 /// Writes a single file so that `path` holds either what it held before or all of `bytes`, synced. A link stays one, and what
@@ -120,18 +99,16 @@ impl Drop for Temporary {
     }
 }
 
-/// Counts and hashes what passes through to `out`.
+/// Hashes what passes through to `out`.
 struct Hashed<W> {
     out: W,
     hash: Sha256,
-    bytes: u64,
 }
 
 impl<W: Write> Write for Hashed<W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let n = self.out.write(bytes)?;
         self.hash.update(&bytes[..n]);
-        self.bytes += n as u64;
         Ok(n)
     }
 
@@ -140,14 +117,14 @@ impl<W: Write> Write for Hashed<W> {
     }
 }
 
-/// Creates the file at `path`, lets `content` fill it, and waits until it is on the disk. The entry's name is left empty.
-fn write_hashed(path: &Path, content: &FileWriter<'_>) -> io::Result<FileEntry> {
-    let hashed = Hashed { out: File::create_new(path)?, hash: Sha256::new(), bytes: 0 };
+/// Creates the file at `path`, lets `content` fill it, and waits until it is on the disk; its SHA-256 and size.
+fn write_hashed(path: &Path, content: &FileWriter<'_>) -> io::Result<(String, u64)> {
+    let hashed = Hashed { out: File::create_new(path)?, hash: Sha256::new() };
     let mut out = BufWriter::with_capacity(1 << 16, hashed);
     content(&mut out)?;
     let hashed = out.into_inner().map_err(io::IntoInnerError::into_error)?;
     hashed.out.sync_all()?;
-    Ok(FileEntry { name: String::new(), bytes: hashed.bytes, sha256: format!("{:x}", hashed.hash.finalize()) })
+    Ok((format!("{:x}", hashed.hash.finalize()), hashed.out.metadata()?.len()))
 }
 
 /// Removes a checkpoint by way of a temporary name, so that a crash leaves no half of one under its real name.

@@ -9,6 +9,7 @@ use super::folder::{Part, ShardEntry, Split};
 use crate::hash;
 use engine::map::FileMap;
 use engine::{Error, Result};
+use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::io::{BufWriter, Seek, Write};
 use std::path::{Path, PathBuf};
@@ -69,7 +70,7 @@ pub fn payload_start(file: &[u8]) -> Result<usize> {
 }
 
 /// A file of data, as a run records it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DataFile {
     /// Where it lies.
     pub path: PathBuf,

@@ -1,13 +1,13 @@
 use super::Material;
 use super::metrics::Line;
 use super::record::{Data, Record};
-use crate::checkpoint::{self, Checkpoint};
+use crate::checkpoint::{self, Checkpoint, latest_valid};
 use crate::config::{Config, ModelKind, Work};
 use crate::hash::sha256;
 use crate::json;
 use crate::model::Params;
 use crate::safetensors::SafeTensors;
-use crate::train::write_weights;
+use crate::train::write_parameters;
 use autograd::Store;
 use engine::{DType, Device, Error, Result};
 use serde::{Deserialize, Serialize};
@@ -100,10 +100,8 @@ impl Run {
     pub fn create(NewFolder(path): &NewFolder, config: &Config) -> Result<Self> {
         fs::create_dir_all(path).map_err(|e| Error::io("create", path, &e))?;
         let run = Self { path: path.into(), config: config.clone() };
-        run.write_config().inspect_err(|_| {
-            // Only if nothing is in it: an empty folder is no run.
-            let _ = fs::remove_dir(path);
-        })?;
+        // Only if nothing is in it: an empty folder is no run.
+        run.write_config().inspect_err(|_| _ = fs::remove_dir(path))?;
         Ok(run)
     }
 
@@ -115,17 +113,14 @@ impl Run {
     pub fn create_with_weights(folder: &NewFolder, config: &Config, store: &Store, params: &Params) -> Result<Self> {
         let run = Self::create(folder, config)?;
         let path = &folder.0;
-        let state = json::pretty(&State { step: 0, samples: 0, data: IMPORTED.into() });
-        let files: [(&str, &checkpoint::FileWriter<'_>); 2] =
-            [(WEIGHTS, &|out| write_weights(store, params, out)), (STATE, &|out| out.write_all(state.as_bytes()))];
-        match checkpoint::write(path, 0, &files, 1) {
-            Ok(_) => Ok(run),
-            Err(error) => {
-                // It was made a moment ago, in a folder that was empty or not there.
-                let _ = fs::remove_dir_all(path);
-                Err(error)
-            }
-        }
+        let state = State { step: 0, samples: 0, data: IMPORTED.into() };
+        let files: [(&str, &checkpoint::FileWriter<'_>); 2] = [
+            (WEIGHTS, &|out| write_parameters(store, &[("", params.clone())], out)),
+            (STATE, &|out| out.write_all(json::pretty(&state).as_bytes())),
+        ];
+        // It was made a moment ago, in a folder that was empty or not there.
+        checkpoint::write(path, 0, &files, 1).inspect_err(|_| _ = fs::remove_dir_all(path))?;
+        Ok(run)
     }
 
     /// Whether a run has begun at `path`, whatever state it is in.
@@ -236,38 +231,20 @@ impl Run {
         Ok(steps.fold((0, 0.0), |sum, step| (sum.0 + step.0, sum.1 + step.1)))
     }
 
-    /// The newest checkpoint that is whole, or `None` if the run was stopped before its first; and a line for each newer
-    /// one that had to be skipped.
-    ///
-    /// # Errors
-    /// If there are checkpoints and none is whole.
-    pub fn newest(&self) -> Result<(Option<Checkpoint>, Vec<String>)> {
-        let latest = checkpoint::latest_valid(&self.path)?;
-        match (&latest.checkpoint, latest.warnings.first()) {
-            (None, Some(first)) => {
-                Err(Error::new(format!("{} has no checkpoint that is whole: {first}", self.path.display())))
-            }
-            _ => Ok((latest.checkpoint, latest.warnings)),
-        }
-    }
-
     /// Whether `material` is the data behind a fingerprint of this run's. Where older programs computed it in another way, the
     /// records tell.
     pub fn was_trained_on(&self, fingerprint: &str, material: &Material) -> bool {
-        let recorded = |all: Vec<Record>| {
-            let same = |record: &Record| record.data.fingerprint == fingerprint && Data::of(material).is(&record.data);
-            all.iter().any(same)
-        };
-        fingerprint == material.fingerprint || Record::all(&self.path).is_ok_and(recorded)
+        let same = |record: &Record| record.data.fingerprint == fingerprint && Data::of(material).is(&record.data);
+        fingerprint == material.fingerprint || Record::all(&self.path).is_ok_and(|all| all.iter().any(same))
     }
 
     /// Whether training may go on: imported weights have no optimiser's state.
     ///
     /// # Errors
-    /// A usage error if the weights were imported, and those of [`newest`](Self::newest).
+    /// A usage error if the weights were imported, and those of [`latest_valid`].
     pub fn check_trained_here(&self) -> Result<()> {
         // Looking into a checkpoint means reading all of it; only GPT-2's can come from elsewhere.
-        let newest = if self.config.model.kind == ModelKind::Gpt2 { self.newest()?.0 } else { None };
+        let newest = if self.config.model.kind == ModelKind::Gpt2 { latest_valid(&self.path)?.0 } else { None };
         match newest.as_ref().map(State::of).transpose()? {
             Some(state) if state.data == IMPORTED => Err(Error::usage(format!(
                 "{} was imported: it can be judged and can generate, but has no state to go on training from",
@@ -283,7 +260,7 @@ impl Run {
     /// If there are none, they belong to another model, or the device's kernels cannot do `work` with it.
     pub fn load(&self, device: &Device, work: Work) -> Result<Loaded> {
         self.config.check_device(device, work)?;
-        let (checkpoint, warnings) = self.newest()?;
+        let (checkpoint, warnings) = latest_valid(&self.path)?;
         let checkpoint = checkpoint.ok_or_else(|| {
             Error::new(format!("{} has no checkpoint yet: train it further, by --resume", self.path.display()))
         })?;

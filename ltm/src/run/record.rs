@@ -3,13 +3,13 @@
 use super::{Material, Run};
 use crate::config::Config;
 use crate::data;
-use crate::hash::sha256_file;
+use crate::hash::sha256_files;
 use crate::json;
 use engine::{Device, Error, Result, probe, simd};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 const FILE: &str = "sessions.jsonl";
 
@@ -108,12 +108,9 @@ pub struct Data {
 /// A file of training or validation text.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DataFile {
-    /// Where it was.
-    pub path: PathBuf,
-    /// Its size.
-    pub bytes: u64,
-    /// Its SHA-256 in hexadecimal.
-    pub sha256: String,
+    /// What it was, and where.
+    #[serde(flatten)]
+    pub file: data::DataFile,
     /// Whether it holds training text; else all of it is validation text.
     #[serde(rename = "learnt")]
     pub training: bool,
@@ -122,10 +119,7 @@ pub struct DataFile {
 impl Data {
     /// The data of a run that trains on `material`.
     pub fn of(material: &Material) -> Self {
-        let file = |file: &data::DataFile, training| {
-            let data::DataFile { path, bytes, sha256 } = file.clone();
-            DataFile { path, bytes, sha256, training }
-        };
+        let file = |file: &data::DataFile, training| DataFile { file: file.clone(), training };
         let other = |file: &&data::DataFile| material.training_files.iter().all(|known| known.path != file.path);
         let validation = material.validation_files.iter().filter(other).map(|f| file(f, false));
         let files = material.training_files.iter().map(|f| file(f, true)).chain(validation).collect();
@@ -134,26 +128,23 @@ impl Data {
 
     /// Whether `then` is the record of these data, wherever they lie now.
     pub fn is(&self, then: &Self) -> bool {
-        let files = |data: &Self| data.files.iter().map(|f| (f.sha256.clone(), f.training)).collect::<BTreeSet<_>>();
+        let files =
+            |data: &Self| data.files.iter().map(|f| (f.file.sha256.clone(), f.training)).collect::<BTreeSet<_>>();
         // Older programs computed the fingerprint in another way, as 16 digits: then the files have to do.
         let other_kind = then.fingerprint.len() == 16 && !then.files.is_empty();
-        files(self) == files(then) && (self.fingerprint == then.fingerprint || other_kind)
+        self.fingerprint == then.fingerprint || other_kind && files(self) == files(then)
     }
 }
 
 impl Record {
-    /// What is known about this program, machine and device.
-    pub fn new(after: u64, config: &Config, data: Data, device: &Device) -> Self {
-        Self { after, program: Program::this(), machine: Machine::this(device), data, config: config.clone() }
-    }
-
     /// Appends a record of this moment to the run's.
     ///
     /// # Errors
     /// If the record cannot be written.
     pub(super) fn append(run: &Run, after: u64, material: &Material, device: &Device) -> Result<()> {
         let (mut lines, _) = json::Lines::open::<Self>(&run.path().join(FILE), |_| true)?;
-        lines.write(&Self::new(after, run.config(), Data::of(material), device))?;
+        let (data, config) = (Data::of(material), run.config().clone());
+        lines.write(&Self { after, program: Program::this(), machine: Machine::this(device), data, config })?;
         lines.sync()
     }
 
@@ -169,47 +160,38 @@ impl Record {
         Ok(records)
     }
 
-    /// What of program and machine is not as in `other`, and can have a say in the bits: one line each.
-    pub fn differences(&self, other: &Self) -> Vec<String> {
+    /// What of this program, machine and `device` is not as it was then, and can have a say in the bits: one line each.
+    pub fn differences(&self, device: &Device) -> Vec<String> {
+        let (program, machine) = (Program::this(), Machine::this(device));
         let parts = [
-            ("source", &self.program.sources, &other.program.sources),
-            ("compiler", &self.program.compiler, &other.program.compiler),
-            ("target", &self.program.target, &other.program.target),
-            ("compiler's flags", &self.program.flags, &other.program.flags),
-            ("device", &self.machine.device, &other.machine.device),
+            ("source", &self.program.sources, program.sources),
+            ("compiler", &self.program.compiler, program.compiler),
+            ("target", &self.program.target, program.target),
+            ("compiler's flags", &self.program.flags, program.flags),
+            ("device", &self.machine.device, machine.device),
         ];
-        let differ = parts.into_iter().filter(|(_, ours, theirs)| ours != theirs);
-        differ.map(|(what, ours, theirs)| format!("another {what}: {theirs:?} then, {ours:?} now")).collect()
+        let differ = parts.into_iter().filter(|(_, then, now)| *then != now);
+        differ.map(|(what, then, now)| format!("another {what}: {then:?} then, {now:?} now")).collect()
     }
 }
 
-/// The files of a run's training text. They are recognised by their SHA-256, wherever they lie now; a text that was prepared,
-/// compressed or cut since then is another file.
-#[derive(Clone, Debug)]
-pub struct TrainingText(Vec<DataFile>);
-
-impl TrainingText {
-    /// What the records of `run` say; nothing for weights that were imported.
+impl Run {
+    /// Whether one of `files` is training text of this run by its records; those of imported weights say nothing. Files are
+    /// recognised by their SHA-256, wherever they lie now; a text that was prepared, compressed or cut since then is another
+    /// file.
     ///
     /// # Errors
-    /// If they cannot be read.
-    pub fn of(run: &Run) -> Result<Self> {
-        let records = if run.path().join(FILE).exists() { Record::all(run.path())? } else { Vec::new() };
-        Ok(Self(records.into_iter().flat_map(|record| record.data.files).filter(|file| file.training).collect()))
-    }
-
-    /// Whether one of `files` is among them.
-    ///
-    /// # Errors
-    /// Files that cannot be read.
-    pub fn has(&self, files: &[impl AsRef<Path>]) -> Result<bool> {
+    /// Files and records that cannot be read.
+    pub fn was_trained_on_one_of(&self, files: &[impl AsRef<Path>]) -> Result<bool> {
+        let records = if self.path().join(FILE).exists() { Record::all(self.path())? } else { Vec::new() };
+        let known: Vec<_> = records.into_iter().flat_map(|record| record.data.files).filter(|f| f.training).collect();
         for path in files.iter().map(AsRef::as_ref) {
             let size = fs::metadata(path).map_err(|e| Error::io("read", path, &e))?.len();
-            let mut alike = self.0.iter().filter(|file| file.bytes == size).peekable();
+            let alike: Vec<_> = known.iter().filter(|known| known.file.bytes == size).collect();
             // Only what may be the same is read.
-            if alike.peek().is_some() {
-                let (sha256, _) = sha256_file(path)?;
-                if alike.any(|file| file.sha256 == sha256) {
+            if !alike.is_empty() {
+                let sha256 = sha256_files(&[path])?;
+                if alike.iter().any(|known| known.file.sha256 == sha256) {
                     return Ok(true);
                 }
             }

@@ -5,7 +5,6 @@ use super::record::{Data, Record};
 use super::session::Learner;
 use crate::checkpoint::{self, Checkpoint};
 use crate::config::Config;
-use crate::data::{Batch, Order, Sampler};
 use engine::{Device, Error, Result};
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
@@ -118,8 +117,7 @@ impl Stretch {
     /// # Errors
     /// If the run's records say nothing about its steps.
     pub fn differences(&self, device: &Device) -> Result<Vec<String>> {
-        let then = self.record(*self.steps.end())?;
-        Ok(Record::new(0, &then.config, then.data.clone(), device).differences(then))
+        Ok(self.record(*self.steps.end())?.differences(device))
     }
 }
 
@@ -127,8 +125,6 @@ impl Stretch {
 pub struct Replay<'a> {
     stretch: &'a Stretch,
     learner: Learner,
-    sampler: Sampler,
-    batch: Batch,
 }
 
 impl<'a> Replay<'a> {
@@ -138,19 +134,13 @@ impl<'a> Replay<'a> {
     /// If the data are not those of the run, or the device has no kernels or no memory for it.
     pub fn new(stretch: &'a Stretch, material: &Material, device: &Device) -> Result<Self> {
         let record = stretch.record(stretch.begins_after() + 1)?;
-        let config = record.config.clone();
         if !Data::of(material).is(&record.data) {
             return Err(Error::new(
                 "the data are not those that the run was trained on (their digests differ from those in its records): put the old ones back, or name them with --data",
             ));
         }
-        let mut learner = Learner::new(&config, material, device)?;
-        if let Some(checkpoint) = &stretch.checkpoint {
-            learner.trainer.restore(&checkpoint.file(WEIGHTS)?, &checkpoint.file(MOMENTS)?, checkpoint.step)?;
-        }
-        let sampler = Sampler::new(material.training.clone(), Order::Shuffled { seed: config.train.seed })?;
-        let batch = Batch::new(config.train.batch, config.model.seq);
-        Ok(Self { stretch, learner, sampler, batch })
+        let learner = Learner::new(&record.config, material, device, stretch.checkpoint.as_ref())?;
+        Ok(Self { stretch, learner })
     }
 
     /// Repeats the next step and compares it; `None` when all are done.
@@ -158,14 +148,13 @@ impl<'a> Replay<'a> {
     /// # Errors
     /// If it comes out differently: in what first, and how.
     pub fn advance(&mut self) -> Result<Option<Repeated>> {
-        let step = self.learner.trainer.step() + 1;
+        let step = self.learner.trainer.step + 1;
         if step > *self.stretch.steps.end() {
             return Ok(None);
         }
         // A later session may have moved the schedules' end.
         self.learner.trainer.config = self.stretch.record(step)?.config.clone();
-        self.sampler.fill((step - 1) * self.batch.samples.len() as u64, &mut self.batch)?;
-        let report = self.learner.trainer.train(&self.batch)?;
+        let report = self.learner.step()?;
         let now = StepLine::new(&report, self.learner.trainer.checksum(), f64::NAN);
         let state = same_step(&self.stretch.lines[&step], &now)?;
         if let Some(then) = self.stretch.validations.get(&step) {

@@ -3,7 +3,7 @@ use super::folder::{MOMENTS, NewFolder, Run, STATE, State, WEIGHTS};
 use super::metrics::{Line, StepLine, ValidationLine};
 use super::record::Record;
 use super::watch::Watch;
-use crate::checkpoint;
+use crate::checkpoint::{self, Checkpoint};
 use crate::config::{Config, Work};
 use crate::data::{Batch, Order, Sampler, Source};
 use crate::evaluate::{Evaluator, Excess, Protocol, Total};
@@ -17,17 +17,22 @@ use std::time::Instant;
 const VALIDATION_BATCHES: u64 = 4;
 const VALIDATION_DRAWS: usize = 4;
 
-/// What computes in a run, whether the steps are done for the first time or repeated: trainer and validation, with all of
-/// their memory.
+/// What computes in a run, whether the steps are done for the first time or repeated: trainer, training text and
+/// validation, with all of their memory.
 pub(super) struct Learner {
     pub trainer: Trainer,
+    sampler: Sampler,
+    batch: Batch,
     validation: Option<(Evaluator, Arc<dyn Source>)>,
 }
 
 impl Learner {
+    /// The state behind a checkpoint, or before the first step.
+    ///
     /// # Errors
-    /// If the configuration contradicts itself or asks for more than the device can do or hold.
-    pub fn new(config: &Config, material: &Material, device: &Device) -> Result<Self> {
+    /// If the configuration contradicts itself or asks for more than the device can do or hold, and a checkpoint of another
+    /// model.
+    pub fn new(config: &Config, material: &Material, device: &Device, checkpoint: Option<&Checkpoint>) -> Result<Self> {
         let mut trainer = Trainer::new(config.clone(), device)?;
         let validation = match &material.validation {
             None => None,
@@ -39,7 +44,26 @@ impl Learner {
             }
         };
         config.check_room(&trainer.store, Work::Training)?;
-        Ok(Self { trainer, validation })
+        if let Some(checkpoint) = checkpoint {
+            trainer.restore(&checkpoint.file(WEIGHTS)?, &checkpoint.file(MOMENTS)?, checkpoint.step)?;
+        }
+        let sampler = Sampler::new(material.training.clone(), Order::Shuffled { seed: config.train.seed })?;
+        let batch = Batch::new(config.train.batch, config.model.seq);
+        Ok(Self { trainer, sampler, batch, validation })
+    }
+
+    /// Does the next step.
+    ///
+    /// # Errors
+    /// If samples cannot be read, or a number is not finite and the configuration says to stop.
+    pub fn step(&mut self) -> Result<StepReport> {
+        self.sampler.fill(self.samples(), &mut self.batch)?;
+        self.trainer.train(&self.batch)
+    }
+
+    /// Samples that the steps done have seen.
+    fn samples(&self) -> u64 {
+        self.trainer.step * self.batch.samples.len() as u64
     }
 
     /// Scores the first batches of validation text behind the present step; `None` if there is no such text.
@@ -51,7 +75,7 @@ impl Learner {
         let limit = Some(VALIDATION_BATCHES * self.trainer.config.train.batch as u64);
         let scores = evaluator.score(&mut self.trainer.store, source, limit, |_| ())?;
         let protocol = protocol(&self.trainer.config);
-        Ok(Some(ValidationLine::new(self.trainer.step(), protocol, &Total::of(&scores), Excess::of(&scores))))
+        Ok(Some(ValidationLine::new(self.trainer.step, protocol, &Total::of(&scores), Excess::of(&scores))))
     }
 }
 
@@ -64,8 +88,6 @@ fn protocol(config: &Config) -> Protocol {
 pub struct Session {
     run: Run,
     learner: Learner,
-    sampler: Sampler,
-    batch: Batch,
     /// Locked: no other process writes to the run meanwhile.
     metrics: json::Lines,
     watch: Option<Watch>,
@@ -92,7 +114,7 @@ impl Session {
     /// # Errors
     /// A folder that cannot be written, and a configuration that the device has no kernels or no memory for.
     pub fn begin(folder: &NewFolder, config: &Config, material: &Material, device: &Device) -> Result<Self> {
-        let learner = Learner::new(config, material, device)?;
+        let learner = Learner::new(config, material, device, None)?;
         Self::at(Run::create(folder, config)?, learner, material, None)
     }
 
@@ -104,8 +126,7 @@ impl Session {
     /// steps than its configuration asks for, or the device has no kernels or no memory for it.
     pub fn resume(run: &Run, material: &Material, device: &Device) -> Result<(Self, Vec<String>)> {
         let config = run.config();
-        let (checkpoint, warnings) = run.newest()?;
-        let mut learner = Learner::new(config, material, device)?;
+        let (checkpoint, warnings) = checkpoint::latest_valid(run.path())?;
         if let Some(checkpoint) = &checkpoint {
             let data = State::of(checkpoint)?.data;
             if !run.was_trained_on(&data, material) {
@@ -114,30 +135,26 @@ impl Session {
                     material.fingerprint
                 )));
             }
-            learner.trainer.restore(&checkpoint.file(WEIGHTS)?, &checkpoint.file(MOMENTS)?, checkpoint.step)?;
         }
-        let step = learner.trainer.step();
-        if step > config.train.steps as u64 {
+        let saved = checkpoint.as_ref().map(|checkpoint| checkpoint.step);
+        if let Some(step) = saved.filter(|&step| step > config.train.steps as u64) {
             return Err(Error::usage(format!("train.steps = {}: the run has done {step} already", config.train.steps)));
         }
-        let saved = checkpoint.map(|checkpoint| checkpoint.step);
+        let learner = Learner::new(config, material, device, checkpoint.as_ref())?;
         Ok((Self::at(run.clone(), learner, material, saved)?, warnings))
     }
 
     fn at(run: Run, learner: Learner, material: &Material, saved: Option<u64>) -> Result<Self> {
-        let step = learner.trainer.step();
+        let step = learner.trainer.step;
         // What comes after the checkpoint will be done again.
         let (metrics, lines) = json::Lines::open(&run.metrics_path(), |line: &Line| line.step() <= step)?;
         Record::append(&run, step, material, learner.trainer.store.device())?;
-        let config = run.config();
-        let mut watch = Watch::new(config);
+        let mut watch = Watch::new(run.config());
         if let Some(watch) = &mut watch {
             lines.iter().for_each(|line| _ = watch.line(line));
         }
-        let sampler = Sampler::new(material.training.clone(), Order::Shuffled { seed: config.train.seed })?;
-        let batch = Batch::new(config.train.batch, config.model.seq);
         let fingerprint = material.fingerprint.clone();
-        Ok(Self { run, learner, sampler, batch, metrics, watch, fingerprint, saved })
+        Ok(Self { run, learner, metrics, watch, fingerprint, saved })
     }
 
     /// The run's folder and settings.
@@ -147,17 +164,12 @@ impl Session {
 
     /// Steps done.
     pub fn step(&self) -> u64 {
-        self.learner.trainer.step()
+        self.learner.trainer.step
     }
 
-    /// Whether there is a checkpoint of the present state.
-    pub fn is_saved(&self) -> bool {
-        self.saved == Some(self.step())
-    }
-
-    /// Whether the last step was not done because a number was not finite.
+    /// Whether the last step was not done because a number was not finite, and the state before it is saved.
     pub fn is_stopped(&self) -> bool {
-        self.learner.trainer.is_stopped()
+        self.learner.trainer.stopped && self.saved == Some(self.step())
     }
 
     /// Whether all steps are done.
@@ -172,9 +184,7 @@ impl Session {
     /// the state before the step is then saved.
     pub fn advance(&mut self) -> Result<Progress> {
         let started = Instant::now();
-        let first = self.step() * self.batch.samples.len() as u64;
-        self.sampler.fill(first, &mut self.batch)?;
-        let report = match self.learner.trainer.train(&self.batch) {
+        let report = match self.learner.step() {
             Ok(report) => report,
             Err(error) if self.step() == 0 => return Err(error),
             Err(error) => {
@@ -226,21 +236,20 @@ impl Session {
     /// # Errors
     /// If it cannot be written; the older ones are then as they were.
     pub fn save(&mut self) -> Result<Vec<String>> {
-        if self.is_saved() {
+        let step = self.step();
+        if self.saved == Some(step) {
             return Ok(Vec::new());
         }
-        let step = self.step();
         self.metrics.sync()?;
-        let samples = step * self.batch.samples.len() as u64;
-        let state = json::pretty(&State { step, samples, data: self.fingerprint.clone() });
+        let state = State { step, samples: self.learner.samples(), data: self.fingerprint.clone() };
         let trainer = &self.learner.trainer;
         let files: [(&str, &checkpoint::FileWriter<'_>); 3] = [
             (WEIGHTS, &|out| trainer.write_weights(out)),
             (MOMENTS, &|out| trainer.write_moments(out)),
-            (STATE, &|out| out.write_all(state.as_bytes())),
+            (STATE, &|out| out.write_all(json::pretty(&state).as_bytes())),
         ];
-        let written = checkpoint::write(self.run.path(), step, &files, self.run.config().train.keep_checkpoints)?;
+        let warnings = checkpoint::write(self.run.path(), step, &files, self.run.config().train.keep_checkpoints)?;
         self.saved = Some(step);
-        Ok(written.warnings)
+        Ok(warnings)
     }
 }

@@ -124,19 +124,6 @@ fn a_run_says_that_its_latents_are_ignored() {
     assert_eq!(troubles(folder.path()), [100, 200].map(|step| (step, Trouble::LatentsIgnored)));
 }
 
-#[test]
-fn a_run_says_that_its_kl_runs_away() {
-    let folder = tempfile::tempdir().unwrap();
-    // Faster and faster fast steps: a walk at random, once the decoder has learnt what there is to learn.
-    let settings =
-        [("fast.rate_start", "0"), ("fast.rate_end", "6"), ("fast.schedule", "constant"), ("slow.rate", "1e-2")];
-    let warnings = train(folder.path(), &settings, 300);
-    let told = troubles(folder.path());
-    assert_eq!(told.last(), Some(&(300, Trouble::KlRunaway)), "{told:?}");
-    assert!(warnings.last().unwrap().starts_with("the KL grows while the bound gets worse"), "{warnings:?}");
-    assert_eq!(told.len(), warnings.len());
-}
-
 /// The settings of the public reference, whose number falls: that of validation text tells.
 #[test]
 fn a_run_at_fixed_noise_says_that_its_kl_runs_away() {

@@ -67,13 +67,14 @@ impl Watch {
         if step <= self.rising || !line.kl.is_finite() || !line.loss.is_finite() {
             return None;
         }
-        self.now.add(line.kl * line.tokens as f64 / self.batch, line.loss);
+        self.now.kl.add(line.kl * line.tokens as f64 / self.batch);
+        self.now.loss.add(line.loss);
         if !step.is_multiple_of(WINDOW) {
             return None;
         }
         let now = std::mem::take(&mut self.now);
         // The first window may be a short one; half of it is enough to tell.
-        if now.steps < WINDOW / 2 {
+        if now.kl.count < WINDOW as f64 / 2.0 {
             return None;
         }
         let before = self.before.replace(now);
@@ -116,20 +117,11 @@ fn runaway(step: u64, on: &str, steps: u64, kl: [f64; 2], loss: [f64; 2]) -> Tro
     TroubleLine { step, trouble: Trouble::KlRunaway, message }
 }
 
-/// The sums of a window.
+/// What the steps of a window came to.
 #[derive(Clone, Copy, Debug, Default)]
 struct Window {
-    steps: u64,
     kl: Sums,
     loss: Sums,
-}
-
-impl Window {
-    fn add(&mut self, kl: f64, loss: f64) {
-        self.steps += 1;
-        self.kl.add(kl);
-        self.loss.add(loss);
-    }
 }
 
 /// Mean and spread by Welford's recurrence.

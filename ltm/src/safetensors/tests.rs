@@ -1,5 +1,4 @@
 use super::*;
-use crate::mutate;
 use ::safetensors::tensor::TensorView;
 
 /// A file with the given header text and data.
@@ -28,7 +27,7 @@ fn sample() -> Vec<u8> {
 }
 
 #[test]
-fn what_the_published_writer_wrote_is_read() {
+fn what_the_published_writer_wrote_is_read_and_what_is_not_there_is_said() {
     let bytes = sample();
     let file = SafeTensors::parse(&bytes).unwrap();
     let mut names = file.names();
@@ -42,12 +41,7 @@ fn what_the_published_writer_wrote_is_read() {
     assert_eq!(file.get_i64("tokens").unwrap(), [0, -1, 65535]);
     assert_eq!(file.get_i64("none").unwrap(), [0i64; 0]);
     assert_eq!(file.expect_shape("w", &[2, 3]), Ok(()));
-}
 
-#[test]
-fn requests_that_cannot_be_met_say_why() {
-    let bytes = sample();
-    let file = SafeTensors::parse(&bytes).unwrap();
     let text = |e: Error| e.to_string();
     assert_eq!(text(file.get_f64("v").unwrap_err()), "there is no tensor \"v\" in the file");
     assert_eq!(text(file.get_f64("tokens").unwrap_err()), "tensor \"tokens\" is I32, expected floats");
@@ -146,54 +140,4 @@ fn malformed_files_are_refused() {
     }
     let twice = format!(r#"{{"t":{0},"t":{0}}}"#, tensor("U8", "[0]", "[0,0]"));
     assert!(error(&file(&twice, b"")).contains("\"t\" appears twice"));
-}
-
-/// Damage in the header or the length is refused, or leaves a file in which every byte still belongs to one tensor.
-#[test]
-fn damaged_files_never_panic() {
-    let good = sample();
-    let mut accepted = 0;
-    for case in 0..mutate::cases(20_000) {
-        let bytes = mutate::damage(&good, case);
-        if let Ok(file) = SafeTensors::parse(&bytes) {
-            accepted += 1;
-            let covered: usize = file.names().iter().map(|name| file.bytes(name).unwrap().len()).sum();
-            let header = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
-            assert_eq!(8 + header + covered, bytes.len(), "case {case}");
-            for name in &file.names() {
-                let elements: usize = file.info(name).unwrap().shape.iter().product();
-                let lengths = [file.get_f64(name).map(|v| v.len()), file.get_i64(name).map(|v| v.len())];
-                assert!(lengths.iter().flatten().all(|&n| n == elements), "case {case}");
-            }
-        }
-    }
-    assert!(accepted > 100, "only {accepted} files got past the reader: the damage is too coarse to test it");
-    for length in 0..good.len() {
-        assert!(SafeTensors::parse(&good[..length]).is_err(), "cut to {length} bytes");
-    }
-}
-
-/// The golden numbers, written by Python's safetensors: complete and consistent with their own formulas.
-#[test]
-fn golden_file() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/golden_tiny.safetensors");
-    let golden = SafeTensors::open(&path).unwrap();
-    let size = |key: &str| golden.metadata::<usize>(key).unwrap();
-    let latents = size("n_layers") * size("z_per_layer");
-    let posterior = [size("batch"), latents, size("dim")];
-    assert_eq!(posterior, [2, 8, 32]);
-    assert_eq!(golden.metadata::<f64>("norm_eps").unwrap(), 1e-5);
-    golden.expect_shape("w.tok_embeddings.weight", &[size("vocab"), size("dim")]).unwrap();
-    assert_eq!(golden.get_i64("targets").unwrap().iter().filter(|&&t| t == -1).count(), 1);
-    let [mu, logvar, eps, z, kl] = ["mu", "logvar", "eps", "z", "kl"].map(|name| golden.get_f64(name).unwrap());
-    golden.expect_shape("mu", &posterior).unwrap();
-    for i in 0..z.len() {
-        assert!((z[i] - (mu[i] + (0.5 * logvar[i]).exp() * eps[i])).abs() < 1e-14);
-    }
-    let per_sample = latents * size("dim");
-    for (sample, &expected) in kl.iter().enumerate() {
-        let terms =
-            (sample * per_sample..(sample + 1) * per_sample).map(|i| mu[i] * mu[i] + logvar[i].exp() - logvar[i] - 1.0);
-        assert!((0.5 * terms.sum::<f64>() / expected - 1.0).abs() < 1e-12);
-    }
 }

@@ -73,6 +73,11 @@ fn damaged_safetensors() {
             let header = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
             let covered: usize = file.names().iter().map(|name| file.bytes(name).unwrap().len()).sum();
             assert_eq!(8 + header + covered, bytes.len());
+            for name in file.names() {
+                let elements: usize = file.info(&name).unwrap().shape.iter().product();
+                let lengths = [file.get_f64(&name).map(|v| v.len()), file.get_i64(&name).map(|v| v.len())];
+                assert!(lengths.iter().flatten().all(|&n| n == elements));
+            }
         },
     );
     assert!(taken > 100, "only {taken} inputs got past the reader");

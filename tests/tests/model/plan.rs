@@ -25,7 +25,7 @@ fn a_fast_step_computes_no_weight_gradient() {
     let products = b * n * (4 * (3 * all - hoisted) + 4 * v * d);
     // Keys and values of the latents: forward and the gradient of z.
     let latents = b * k * 3 * 4 * 2 * d * d;
-    let passes = t.fast().unwrap().plan().passes(Phase::Step);
+    let passes = t.fast.as_ref().unwrap().plan().passes(Phase::Step);
     let counted: u64 =
         passes.filter(|(op, ..)| op.contains("linear") || op.contains("lm_head")).map(|(_, _, cost)| cost.flops).sum();
     let expected = products + latents;
@@ -36,7 +36,7 @@ fn a_fast_step_computes_no_weight_gradient() {
 #[test]
 fn a_fast_step_repeats_nothing_that_does_not_depend_on_z() {
     let t = trainer("ltm");
-    let plan = t.fast().unwrap().plan();
+    let plan = t.fast.as_ref().unwrap().plan();
     let (batch, step) = (plan.labels(Phase::Batch), plan.labels(Phase::Step));
     for once in ["embedding", "layers.0 window_attention", "layers.0 linear", "layers.0 rope"] {
         assert!(batch.iter().any(|l| l.starts_with(once)), "{once} is not among {batch:#?}");
@@ -67,8 +67,8 @@ fn the_baseline_has_as_many_parameters() {
     assert_eq!(model.params.count(), parameter_count(&model.config.model));
     let baseline = trainer("ar");
     assert_eq!(baseline.params.count(), parameter_count(&baseline.config.model));
-    assert!(baseline.fast().is_none());
-    let [gradient, _] = baseline.slow().plans();
+    assert!(baseline.fast.is_none());
+    let [gradient, _] = baseline.slow.plans();
     let labels: Vec<String> = Phase::ALL.iter().flat_map(|&p| gradient.labels(p)).collect();
     assert!(labels.iter().any(|l| l.contains("window_attention")), "{labels:#?}");
     assert!(labels.iter().all(|l| !l.contains("cross_attention") && !l.contains("slice")), "{labels:#?}");
