@@ -37,18 +37,8 @@ pub struct Training {
     bounds: bool,
     steps: u64,
     last_line: Option<Instant>,
-    recent: Recent,
-}
-
-/// Running sums over the recent steps.
-#[derive(Default)]
-struct Recent {
-    nll: f64,
-    kl: f64,
-    tokens: f64,
-    bytes: f64,
-    seconds: f64,
-    steps: f64,
+    /// Running sums over the recent steps: NLL, KL, tokens, bytes, seconds, steps.
+    recent: [f64; 6],
 }
 
 impl Training {
@@ -57,7 +47,7 @@ impl Training {
         let bar = bar(steps, "{bar:24} {pos}/{len}  {msg}");
         bar.set_position(done);
         let (kind, bounds) = (config.model.kind, config.losses_are_bounds());
-        Self { bar, kind, bounds, steps, last_line: None, recent: Recent::default() }
+        Self { bar, kind, bounds, steps, last_line: None, recent: [0.0; 6] }
     }
 
     /// Shows a step.
@@ -66,13 +56,9 @@ impl Training {
         progress.warnings.iter().for_each(|warning| self.say(&format!("warning: {warning}")));
         // A step without numbers would spoil the averages for good.
         if report.skipped.is_none() {
-            let add = |sum: &mut f64, x: f64| *sum = DECAY * *sum + x;
-            add(&mut self.recent.nll, report.nll);
-            add(&mut self.recent.kl, report.kl);
-            add(&mut self.recent.tokens, report.tokens as f64);
-            add(&mut self.recent.bytes, report.bytes as f64);
-            add(&mut self.recent.seconds, progress.seconds);
-            add(&mut self.recent.steps, 1.0);
+            let (tokens, bytes) = (report.tokens as f64, report.bytes as f64);
+            let step = [report.nll, report.kl, tokens, bytes, progress.seconds, 1.0];
+            self.recent.iter_mut().zip(step).for_each(|(sum, x)| *sum = DECAY * *sum + x);
         }
         let text = self.text(report.step);
         let pause_over = self.last_line.is_none_or(|at| at.elapsed() >= PAUSE);
@@ -100,7 +86,7 @@ impl Training {
     }
 
     fn text(&self, step: u64) -> String {
-        let Recent { nll, kl, tokens, bytes, seconds, steps } = self.recent;
+        let [nll, kl, tokens, bytes, seconds, steps] = self.recent;
         let left = (self.steps - step.min(self.steps)) as f64 * seconds / steps;
         let mut parts = String::new();
         if self.kind.has_latents() {

@@ -47,7 +47,7 @@ pub fn run(args: &Args, place: &Place) -> Result<()> {
             place.within(|device| Ok((Replay::new(&stretch, &material, device)?, stretch.differences(device)?)))?;
         let (steps, after) = (stretch.steps(), stretch.begins_after());
         let from = if after == 0 { "the initial weights".into() } else { format!("the checkpoint of step {after}") };
-        note(format_args!("repeats {} from {from}", name(&steps)));
+        note(format_args!("repeats steps {}..{} from {from}", steps.start(), steps.end()));
         for difference in differences {
             note(format_args!("note: {difference}; the bits may differ for that alone"));
         }
@@ -62,24 +62,16 @@ pub fn run(args: &Args, place: &Place) -> Result<()> {
     })
 }
 
-fn name(steps: &RangeInclusive<u64>) -> String {
-    let (first, last) = (steps.start(), steps.end());
-    if first == last { format!("step {first}") } else { format!("steps {first}..{last}") }
-}
-
 /// What was compared.
 fn summary(steps: &RangeInclusive<u64>, done: &[Repeated]) -> String {
+    let states = done.iter().filter(|r| r.state).count();
     let saved: Vec<String> = done.iter().filter(|r| r.checkpoint).map(|r| r.step.to_string()).collect();
-    let mut compared = vec!["every number of the metrics".to_string()];
-    match done.iter().filter(|r| r.state).count() {
-        0 => {}
-        n if n == done.len() => compared.push("weights and moments behind every step by their checksum".into()),
-        n => compared.push(format!("weights and moments behind {n} of the steps by their checksum")),
-    }
-    match &saved[..] {
-        [] => {}
-        [one] => compared.push(format!("the checkpoint of step {one} byte for byte")),
-        many => compared.push(format!("the checkpoints of steps {} byte for byte", many.join(", "))),
-    }
-    format!("{} repeated, all bits the same: {}", name(steps), compared.join("; "))
+    let saved = if saved.is_empty() { "none".into() } else { saved.join(", ") };
+    format!(
+        "steps {}..{} repeated, all bits the same: every number of the metrics, weights and moments behind {states} of {} \
+         steps by their checksum, and the checkpoints of steps {saved} byte for byte",
+        steps.start(),
+        steps.end(),
+        done.len()
+    )
 }

@@ -80,10 +80,6 @@ pub fn run(args: &Args, place: &Place) -> Result<ExitCode> {
 /// Reads a sweep's file.
 fn read(path: &Path) -> Result<Sweep> {
     let mut sweep = Sweep::default();
-    // Sizes may be empty, and come in the file's order.
-    for (name, place) in toml_file::tables_in(path, "size")? {
-        sweep.size(&name).map_err(|e| e.at(place))?;
-    }
     for setting in toml_file::read(path)? {
         sweep.set(&setting.key, &setting.value).map_err(|e| e.at(&setting.key).at(&setting.place))?;
     }

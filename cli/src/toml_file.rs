@@ -1,10 +1,9 @@
 //! TOML files: tables and dotted keys become settings, each with its place.
 
 use engine::{Error, Result};
-use serde_json::Value;
+use serde_json::{Map, Value};
 use std::fs;
 use std::path::Path;
-use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 /// A setting of a file.
@@ -17,53 +16,16 @@ pub struct Setting {
     pub place: String,
 }
 
-/// Reads the settings of the file at `path`, in its order.
+/// Reads the settings of the file at `path`, in its order. A table within a table that is empty is a setting too.
 ///
 /// # Errors
 /// If it cannot be read or is not TOML; the message names the line.
 pub fn read(path: &Path) -> Result<Vec<Setting>> {
-    settings(&text(path)?, path)
+    let text = fs::read_to_string(path).map_err(|e| Error::io("read", path, &e))?;
+    settings(&text, path)
 }
 
 fn settings(text: &str, path: &Path) -> Result<Vec<Setting>> {
-    inside(text, path, |root, place| {
-        let mut settings = Vec::new();
-        flatten("", root, place, &mut settings)?;
-        Ok(settings)
-    })
-}
-
-/// The names of the tables in the table `name`, in the file's order, each with its place; a table may be empty.
-///
-/// # Errors
-/// As [`read`].
-pub fn tables_in(path: &Path, name: &str) -> Result<Vec<(String, String)>> {
-    inside(&text(path)?, path, |root, place| {
-        let Some(DeValue::Table(table)) = root.get(name).map(Spanned::get_ref) else { return Ok(Vec::new()) };
-        let tables = in_order(table).into_iter().filter(|(_, value)| matches!(value.get_ref(), DeValue::Table(_)));
-        Ok(tables.map(|(name, _)| (name.get_ref().to_string(), place(name.span().start))).collect())
-    })
-}
-
-fn text(path: &Path) -> Result<String> {
-    fs::read_to_string(path).map_err(|e| Error::io("read", path, &e))
-}
-
-type Entry<'a> = (&'a Spanned<std::borrow::Cow<'a, str>>, &'a Spanned<DeValue<'a>>);
-
-/// Tables are sorted by name; the file's own order is that of the places.
-fn in_order<'a>(table: &'a DeTable<'a>) -> Vec<Entry<'a>> {
-    let mut entries: Vec<_> = table.iter().collect();
-    entries.sort_by_key(|(name, _)| name.span().start);
-    entries
-}
-
-/// Parses a file's content and hands its root and the names of its places to `visit`.
-fn inside<T>(
-    text: &str,
-    path: &Path,
-    visit: impl FnOnce(&DeTable<'_>, &dyn Fn(usize) -> String) -> Result<T>,
-) -> Result<T> {
     let place = |at: usize| {
         let line = 1 + text.as_bytes()[..at.min(text.len())].iter().filter(|&&byte| byte == b'\n').count();
         format!("{}:{line}", path.display())
@@ -72,20 +34,27 @@ fn inside<T>(
         let message = e.message().replace('\n', ", ");
         Error::usage(message).at(place(e.span().map_or(0, |span| span.start)))
     })?;
-    visit(root.get_ref(), &place)
+    let mut settings = Vec::new();
+    flatten("", root.get_ref(), &place, &mut settings)?;
+    Ok(settings)
 }
 
 fn flatten(prefix: &str, table: &DeTable<'_>, place: &dyn Fn(usize) -> String, out: &mut Vec<Setting>) -> Result<()> {
-    for (name, value) in in_order(table) {
+    // Tables are sorted by name; the file's own order is that of the places.
+    let mut entries: Vec<_> = table.iter().collect();
+    entries.sort_by_key(|(name, _)| name.span().start);
+    for (name, value) in entries {
         let key = format!("{prefix}{}", name.get_ref());
-        if let DeValue::Table(inner) = value.get_ref() {
-            flatten(&format!("{key}."), inner, place, out)?;
-            continue;
-        }
+        let value = match value.get_ref() {
+            DeValue::Table(inner) if prefix.is_empty() || !inner.is_empty() => {
+                flatten(&format!("{key}."), inner, place, out)?;
+                continue;
+            }
+            value => value,
+        };
         let place = place(name.span().start);
-        let value = convert(value.get_ref()).ok_or_else(|| {
-            Error::usage(format!("{key}: no setting takes a {}", value.get_ref().type_str())).at(&place)
-        })?;
+        let value = convert(value)
+            .ok_or_else(|| Error::usage(format!("{key}: no setting takes a {}", value.type_str())).at(&place))?;
         out.push(Setting { key, value, place });
     }
     Ok(())
@@ -102,6 +71,7 @@ fn convert(value: &DeValue<'_>) -> Option<Value> {
         },
         DeValue::Float(x) => x.as_str().parse::<f64>().ok()?.into(),
         DeValue::Array(items) => Value::Array(items.iter().map(|item| convert(item.get_ref())).collect::<Option<_>>()?),
+        DeValue::Table(items) if items.is_empty() => Value::Object(Map::new()),
         DeValue::Datetime(_) | DeValue::Table(_) => return None,
     })
 }
@@ -118,7 +88,7 @@ mod tests {
 
     #[test]
     fn tables_and_dotted_keys_are_settings() {
-        let text = "train.steps = 1_000\n[fast]\nrate_start = 0.1\nnoise = 'fresh'\n[data]\npaths = [\"a\", \"b\"]\n";
+        let text = "train.steps = 1_000\n[fast]\nrate_start = 0.1\nnoise = 'fresh'\n[data]\npaths = [\"a\", \"b\"]\n[size.b]\n";
         let found = parse(text).unwrap();
         let found: Vec<String> = found.iter().map(|s| format!("{} {} {}", s.place, s.key, s.value)).collect();
         let expected = [
@@ -126,6 +96,7 @@ mod tests {
             "run.toml:3 fast.rate_start 0.1",
             "run.toml:4 fast.noise \"fresh\"",
             "run.toml:6 data.paths [\"a\",\"b\"]",
+            "run.toml:7 size.b {}",
         ];
         assert_eq!(found, expected);
     }

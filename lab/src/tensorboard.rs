@@ -6,6 +6,7 @@
 
 use engine::{Error, Result};
 use ltm::run::Line;
+use serde_json::Value;
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -58,19 +59,20 @@ impl Events {
     /// # Errors
     /// If it cannot be written.
     pub fn write(&mut self, line: &Line) -> Result<()> {
-        let (about, numbers, sentence) = match line {
-            Line::Step(step) => {
-                let mut numbers = step.numbers();
-                numbers.extend([("seconds", step.seconds), ("tokens_per_second", step.tokens_per_second)]);
-                ("train", numbers, step.skipped.as_ref().map(|why| ("skipped", why)))
-            }
-            Line::Validation(validation) => ("validation", validation.numbers(), None),
-            Line::Trouble(trouble) => ("trouble", Vec::new(), Some(("message", &trouble.message))),
+        let about = match line {
+            Line::Step(_) => "train",
+            Line::Validation(_) => "validation",
+            Line::Trouble(_) => "trouble",
         };
-        let entry = |name: &str| Message::default().bytes(entry::TAG, format!("{about}/{name}").as_bytes());
-        let scalars = numbers.iter().map(|(name, x)| entry(name).float(entry::SIMPLE_VALUE, *x as f32));
-        let texts = sentence.iter().map(|(name, text)| entry(name).text(text));
-        let summary = scalars.chain(texts).fold(Message::default(), |all, value| all.bytes(summary::VALUE, &value.0));
+        let value = |(name, value): (String, Value)| {
+            let entry = Message::default().bytes(entry::TAG, format!("{about}/{name}").as_bytes());
+            match value {
+                Value::String(text) => ["skipped", "message"].contains(&&*name).then(|| entry.text(&text)),
+                number => Some(entry.float(entry::SIMPLE_VALUE, number.as_f64().unwrap_or(f64::NAN) as f32)),
+            }
+        };
+        let values = line.entries().into_iter().filter_map(value);
+        let summary = values.fold(Message::default(), |all, value| all.bytes(summary::VALUE, &value.0));
         self.append(&Message::event(line.step()).bytes(event::SUMMARY, &summary.0))
     }
 

@@ -18,11 +18,17 @@ fn stand_ins() -> &'static Path {
 }
 
 /// Runs the program where the stand-ins are installed and pretend what `variables` say.
-fn run(lab: &Lab, args: &[&str], variables: &[(&str, &str)]) -> Said {
-    let mut command = lab.command(args);
+fn run(lab: &Lab, line: &str, variables: &[(&str, &str)]) -> Said {
+    let args: Vec<&str> = line.split_whitespace().collect();
+    let mut command = lab.command(&args);
     command.env("LD_LIBRARY_PATH", stand_ins().join("driver")).env("LTM_CUDA_LIBRARIES", stand_ins().join("toolkit"));
     command.env("LTM_CUDA_CACHE", "").env("NVCC", stand_ins().join("nvcc")).env_remove("RUST_BACKTRACE");
-    Said::of(command.envs(variables.iter().copied()).output().unwrap(), args)
+    Said::of(command.envs(variables.iter().copied()).output().unwrap(), &args)
+}
+
+/// A command line that trains in the folder `out`.
+fn train(out: &str, settings: &str) -> String {
+    format!("{} {settings}", train_args(out, &[]).join(" "))
 }
 
 /// Kernels of every name, so that the device opens; launching one fails, as it takes no arguments.
@@ -34,7 +40,7 @@ const LOST: (&str, &str) = ("FAKE_LOST", "1");
 fn surroundings_that_cannot_be() {
     let lab = Lab::new();
     lab.write("damaged", "not kernels");
-    run(&lab, &["cuda", "compile", "--out", "old", "--arch", "sm_80"], &[]).succeeds().says("sm_80 by nvcc 13.0");
+    run(&lab, "cuda compile --out old --arch sm_80", &[]).succeeds().says("sm_80 by nvcc 13.0");
     let cases: &[(&[(&str, &str)], &str)] = &[
         (&[("FAKE_INIT", "100")], "no CUDA device: the NVIDIA driver is there, but shows no GPU"),
         (&[("FAKE_GPUS", "0")], "no CUDA device"),
@@ -47,44 +53,37 @@ fn surroundings_that_cannot_be() {
     ];
     for (i, (variables, said)) in cases.iter().enumerate() {
         let out = format!("run{i}");
-        let train = |device: &str| run(&lab, &[&["--device", device][..], &train_args(&out, &[])].concat(), variables);
-        train("cuda").fails(1, &[said]);
+        run(&lab, &format!("--device cuda {}", train(&out, "")), variables).fails(1, &[said]);
         assert!(!lab.path(&out).exists(), "{variables:?}");
-        let fallen_back = train("auto").succeeds();
+        let fallen_back = run(&lab, &train(&out, ""), variables).succeeds();
         let note = format!("note: on the CPU: {said}");
         assert_eq!(fallen_back.err.matches(&note).count(), 1, "{}", fallen_back.context());
-        run(&lab, &["doctor"], variables).succeeds().says(said);
+        run(&lab, "doctor", variables).succeeds().says(said);
         let advice = match i {
             0..=3 => "; --device cpu computes on the processor",
             5 | 6 => "; `ltm cuda compile` makes a new file",
             _ => "",
         };
-        run(&lab, &["--device", "cuda", "doctor"], variables).fails(1, &[said, advice]);
+        run(&lab, "--device cuda doctor", variables).fails(1, &[said, advice]);
     }
-    let cpu =
-        run(&lab, &[&["--device", "cpu"][..], &train_args("cpu", &[])].concat(), &[("FAKE_INIT", "100")]).succeeds();
+    let cpu = run(&lab, &format!("--device cpu {}", train("cpu", "")), &[("FAKE_INIT", "100")]).succeeds();
     assert!(!cpu.err.contains("note: on the CPU"), "{}", cpu.context());
-    lab.run(&["--device", "gpu", "doctor"]).fails(2, &["gpu", "cpu, cuda, auto"]);
+    lab.refuses(2, &[("--device gpu doctor", "gpu | cpu, cuda, auto")]);
 }
 
 #[test]
 fn no_compiler_and_no_compiled_kernels() {
     let lab = Lab::new();
     // A machine with a toolkit of its own has one all the same.
-    if lab.run(&["doctor"]).succeeds().out.lines().any(|line| line.starts_with("NVRTC") && !line.contains("missing")) {
+    if lab.ltm("doctor").succeeds().out.lines().any(|line| line.starts_with("NVRTC") && !line.contains("missing")) {
         return;
     }
     let bare = [("LTM_CUDA_LIBRARIES", ""), ("NVCC", "")];
-    let said = run(&lab, &["--device", "cuda", "doctor"], &bare);
-    said.fails(
-        1,
-        &[
-            "NVRTC, which compiles the kernels, is missing: libnvrtc.so of CUDA 12 or 13 is not found",
-            "LTM_CUDA_LIBRARIES",
-        ],
-    );
+    let said = run(&lab, "--device cuda doctor", &bare);
+    let missing = "NVRTC, which compiles the kernels, is missing: libnvrtc.so of CUDA 12 or 13 is not found";
+    said.fails(1, &[missing, "LTM_CUDA_LIBRARIES"]);
     said.says("Fake GPU (sm_90a), 132 multiprocessors, 1.0 GiB");
-    run(&lab, &["cuda", "compile", "--out", "kernels"], &bare).fails(1, &["no compiler is found: neither nvcc"]);
+    run(&lab, "cuda compile --out kernels", &bare).fails(1, &["no compiler is found: neither nvcc"]);
     assert!(!lab.path("kernels").exists());
 }
 
@@ -93,88 +92,75 @@ fn a_gpu_that_is_too_small_or_fails() {
     let lab = Lab::new();
     // What is left beside the workspace of cuBLASLt.
     let memory = |bytes: usize| ((32 << 20) + bytes).to_string();
-    let train = |settings: &[&str], bytes: usize| {
-        let args = [&["--device", "cuda"][..], &train_args("run", settings)].concat();
-        let said = run(&lab, &args, &[ANY, ("FAKE_MEMORY", &memory(bytes))]);
-        assert!(!lab.path("run").join("checkpoints").exists());
+    let on_cuda = |settings: &str, bytes: usize| {
+        let line = format!("--device cuda {}", train("run", settings));
+        let said = run(&lab, &line, &[ANY, ("FAKE_MEMORY", &memory(bytes))]);
+        assert!(!lab.path("run").exists());
         said
     };
-    let small = train(&[], 50_000);
-    small.fails(1, &["of device memory are needed, Fake GPU has room for 48.83 KiB", "lower model.dim = 16"]);
-    let full = train(&["train.batch=64"], 1_000_000);
-    full.fails(
-        1,
-        &["of device memory are needed, Fake GPU has room for 976.56 KiB", "lower train.batch = 64", "; --device cpu"],
-    );
-    assert!(full.err.contains("on Fake GPU") && !lab.path("run").exists());
-    train(&["model.dim=272"], 1 << 30).fails(1, &["heads of width 136", "at most 128", "; --device cpu"]);
-    assert!(!lab.path("run").exists());
-
-    // With `auto`, all of these are the processor's.
-    let falls_back = |lab: &Lab, args: &[&str], bytes: usize, why: &str| {
-        let said = run(lab, args, &[ANY, ("FAKE_MEMORY", &memory(bytes))]).succeeds();
+    // With `auto`, it is the processor's.
+    let falls_back = |lab: &Lab, line: &str, bytes: usize, why: &str| {
+        let said = run(lab, line, &[ANY, ("FAKE_MEMORY", &memory(bytes))]).succeeds();
         let note = said.err.lines().find(|line| line.starts_with("note: on the CPU: ")).unwrap_or_default();
         assert!(note.contains(why), "{}", said.context());
     };
-    for (out, settings, bytes, why) in [
-        ("small", "train.batch=4", 50_000, "Fake GPU has room for 48.83 KiB"),
-        ("full", "train.batch=64", 1_000_000, "of device memory are needed"),
-        ("wide", "model.dim=272", 1 << 30, "heads of width 136"),
+    for (out, settings, bytes, parts) in [
+        ("small", "train.batch=4", 50_000, ["Fake GPU has room for 48.83 KiB", "lower model.dim = 16"]),
+        ("full", "train.batch=64", 1_000_000, ["Fake GPU has room for 976.56 KiB", "lower train.batch = 64"]),
+        ("wide", "model.dim=272", 1 << 30, ["heads of width 136", "at most 128"]),
     ] {
+        let said = on_cuda(settings, bytes);
+        said.fails(1, &[parts[0], parts[1], "; --device cpu"]);
+        said.says("on Fake GPU");
         // One step of it is enough.
-        let short = ["train.steps=1", "slow.warmup=0", "train.eval_every=0", settings];
-        falls_back(&lab, &train_args(out, &short), bytes, why);
+        let short = format!("train.steps=1 slow.warmup=0 train.eval_every=0 {settings}");
+        falls_back(&lab, &train(out, &short), bytes, parts[0]);
         assert!(lab.path(out).join("checkpoints").exists());
     }
 
-    let plan = ["--device", "cuda", "plan", "--set", "train.batch=64"];
-    run(&lab, &plan, &[ANY, ("FAKE_MEMORY", &memory(1_000_000))])
-        .succeeds()
-        .says("training would not start: ")
-        .says("of device memory are needed");
-    let plan = run(&lab, &plan[2..], &[ANY, ("FAKE_MEMORY", &memory(1_000_000))]).succeeds();
-    assert!(plan.err.contains("note: on the CPU: ") && !plan.err.contains("would not start"), "{}", plan.context());
+    let plan = "plan --set train.batch=64";
+    let full = [ANY, ("FAKE_MEMORY", &memory(1_000_000))];
+    let said = run(&lab, &format!("--device cuda {plan}"), &full).succeeds();
+    said.says("training would not start: ").says("of device memory are needed");
+    let said = run(&lab, plan, &full).succeeds();
+    assert!(said.err.contains("note: on the CPU: ") && !said.err.contains("would not start"), "{}", said.context());
 
     // A GPU that fails is an error in one line, a bug a panic with its place.
-    let args = [&["--device", "cuda"][..], &train_args("run", &[])].concat();
-    let lost = run(&lab, &args, &[ANY, LOST, ("RUST_BACKTRACE", "1")]);
-    lost.fails(1, &["Fake GPU cannot copy from the host: an illegal memory access was encountered"]);
-    assert!(lost.err.lines().last().unwrap().starts_with("error: ") && !lost.err.contains("panicked"));
+    let illegal = "Fake GPU cannot copy from the host: an illegal memory access was encountered";
+    let line = format!("--device cuda {}", train("run", ""));
+    run(&lab, &line, &[ANY, LOST, ("RUST_BACKTRACE", "1")]).fails(1, &[illegal]);
     assert!(!lab.path("run").exists());
-    let wrong = run(&lab, &args, &[ANY]);
+    let wrong = run(&lab, &line, &[ANY]);
     assert_eq!(wrong.code, Some(101), "{}", wrong.context());
     wrong.says("panicked at engine/src/cuda/").says("arguments, the kernel has 0 parameters");
 
     let trained = Lab::trained();
-    let eval = ["--device", "cuda", "eval", "run", "--limit", "2"];
-    run(&trained, &eval, &[ANY, ("FAKE_MEMORY", &memory(100_000))])
-        .fails(1, &["device memory are needed", "; --device cpu"]);
-    falls_back(&trained, &eval[2..], 100_000, "device memory are needed");
-    falls_back(&trained, &["generate", "run", "--prompt", "a"], 30_000, "Fake GPU");
-    falls_back(&trained, &["replay", "run", "--steps", "1..2"], 50_000, "Fake GPU has room for 48.83 KiB");
-    falls_back(&trained, &["plan", "--set", "model.dim=272", "--set", "model.heads=2"], 1 << 30, "heads of width 136");
-    let generate = ["--device", "cuda", "generate", "run", "--prompt", "a"];
-    run(&trained, &generate, &[ANY, ("FAKE_MEMORY", &memory(30_000))]).fails(1, &["Fake GPU", "; --device cpu"]);
-    let verify = run(&trained, &["--device", "cuda", "verify"], &[ANY, LOST]);
-    verify.fails(1, &["add f32, ", "Fake GPU cannot copy from the host: an illegal memory access was encountered"]);
+    for (line, bytes, why) in [
+        ("eval run --limit 2", 100_000, "device memory are needed"),
+        ("generate run --prompt a", 30_000, "Fake GPU"),
+        ("replay run --steps 1..2", 50_000, "Fake GPU has room for 48.83 KiB"),
+        ("plan --set model.dim=272 model.heads=2", 1 << 30, "heads of width 136"),
+    ] {
+        let said = run(&trained, &format!("--device cuda {line}"), &[ANY, ("FAKE_MEMORY", &memory(bytes))]);
+        said.fails(1, &[why, "; --device cpu"]);
+        falls_back(&trained, line, bytes, why);
+    }
+    run(&trained, "--device cuda verify", &[ANY, LOST]).fails(1, &["add f32, ", illegal]);
 }
 
 #[test]
 fn kernels_are_compiled_into_a_file() {
     let lab = Lab::new();
-    let made = run(&lab, &["cuda", "compile", "--out", "kernels"], &[]).succeeds();
+    let made = run(&lab, "cuda compile --out kernels", &[]).succeeds();
     assert_eq!(made.out, "kernels\n");
     made.says("sm_80, sm_90a, sm_100, sm_120 by nvcc 13.0").says("LTM_CUDA_KERNELS=kernels uses them");
-    let doctor = run(&lab, &["doctor"], &[("LTM_CUDA_KERNELS", "kernels"), ANY]).succeeds();
+    let doctor = run(&lab, "doctor", &[("LTM_CUDA_KERNELS", "kernels"), ANY]).succeeds();
     doctor.says("kernels for sm_80, sm_90a, sm_100, sm_120");
     doctor.says("ltm --device auto computes on Fake GPU, all kernels ready");
-    run(&lab, &["cuda", "compile", "--out", "kernels", "--arch", "sm_75"], &[])
-        .fails(2, &["'sm_75' is too old", "sm_80"]);
-    run(&lab, &["cuda", "compile", "--out", "no/kernels"], &[]).fails(1, &["cannot write no/kernels"]);
-    for nvcc in ["/bin/true", "/nowhere/nvcc"] {
-        run(&lab, &["cuda", "compile", "--out", "kernels"], &[("NVCC", nvcc)])
-            .fails(1, &[&format!("NVCC = {nvcc} does not answer as nvcc does")]);
-    }
+    run(&lab, "cuda compile --out kernels --arch sm_75", &[]).fails(2, &["'sm_75' is too old", "sm_80"]);
+    run(&lab, "cuda compile --out no/kernels", &[]).fails(1, &["cannot write no/kernels"]);
+    let wrong = run(&lab, "cuda compile --out kernels", &[("NVCC", "/bin/true")]);
+    wrong.fails(1, &["NVCC = /bin/true does not answer as nvcc does"]);
     assert_eq!(fs::read_dir(lab.0.path()).unwrap().count(), 2, "the text and the file");
 }
 
@@ -198,20 +184,20 @@ fn libraries_that_are_not_what_their_names_say() {
         ("bare", "libnvrtc.so has no function nvrtc"),
     ] {
         let variables = [("LTM_CUDA_LIBRARIES", folder), ANY];
-        run(&lab, &["--device", "cuda", "doctor"], &variables).fails(1, &["NVRTC, which compiles", said]);
-        let compile = ["cuda", "compile", "--out", "kernels"];
-        run(&lab, &compile, &[variables[0], ("NVCC", "")]).fails(1, &["no compiler is found", said]);
-        let doctor = run(&lab, &["doctor"], &variables).succeeds();
+        run(&lab, "--device cuda doctor", &variables).fails(1, &["NVRTC, which compiles", said]);
+        let compile = run(&lab, "cuda compile --out kernels", &[variables[0], ("NVCC", "")]);
+        compile.fails(1, &["no compiler is found", said]);
+        let doctor = run(&lab, "doctor", &variables).succeeds();
         doctor.says(said).says("GPU           not used").says("computes on the CPU: NVRTC");
     }
     let driver = lab.path("bare/driver");
     let bare = [("LD_LIBRARY_PATH", driver.to_str().unwrap()), ANY];
-    run(&lab, &["--device", "cuda", "doctor"], &bare)
-        .fails(1, &["no NVIDIA driver: ", "no function cuDriverGetVersion"]);
-    run(&lab, &["doctor"], &bare).succeeds().says("computes on the CPU: no NVIDIA driver: ");
+    let said = run(&lab, "--device cuda doctor", &bare);
+    said.fails(1, &["no NVIDIA driver: ", "no function cuDriverGetVersion"]);
+    run(&lab, "doctor", &bare).succeeds().says("computes on the CPU: no NVIDIA driver: ");
     // Products have a kernel of the program's own.
-    run(&lab, &["cuda", "compile", "--out", "kernels"], &[]).succeeds();
-    let slow = run(&lab, &["plan"], &[("LTM_CUDA_LIBRARIES", "bare"), ("LTM_CUDA_KERNELS", "kernels"), ANY]).succeeds();
+    run(&lab, "cuda compile --out kernels", &[]).succeeds();
+    let slow = run(&lab, "plan", &[("LTM_CUDA_LIBRARIES", "bare"), ("LTM_CUDA_KERNELS", "kernels"), ANY]).succeeds();
     slow.says("on Fake GPU; note: without cuBLASLt products run on a slow kernel").says("has no function cublasLt");
 }
 
@@ -222,11 +208,10 @@ fn a_machine_without_a_driver() {
     if Command::new("nvidia-smi").output().is_ok() {
         return;
     }
-    let doctor = lab.run(&["--device", "cpu", "doctor"]).succeeds();
+    let doctor = lab.ltm("--device cpu doctor").succeeds();
     doctor.says("no NVIDIA driver: libcuda.so.1 is not found").says("computes on the CPU");
-    let plan = lab.run(&["plan"]).succeeds();
-    assert_eq!(plan.err, "on the CPU: there is no NVIDIA driver\n");
-    assert!(lab.run(&["--device", "cpu", "plan"]).succeeds().err.is_empty());
-    let asked = lab.run(&["--device", "cuda", "plan"]);
-    asked.fails(1, &["no NVIDIA driver: libcuda.so.1 is not found; install it (580 or later); --device cpu"]);
+    assert_eq!(lab.ltm("plan").succeeds().err, "on the CPU: there is no NVIDIA driver\n");
+    assert_eq!(lab.ltm("--device cpu plan").succeeds().err, "");
+    let why = "no NVIDIA driver: libcuda.so.1 is not found; install it (580 or later); --device cpu";
+    lab.refuses(1, &[("--device cuda plan", why)]);
 }

@@ -14,7 +14,7 @@ fn train_evaluate_generate() {
     // Text as one byte a token: bits per byte are the loss in bits, end token aside.
     assert!((number("bits_per_byte") - number("loss") / std::f64::consts::LN_2).abs() < 1e-9);
 
-    let results = lab.run(&["eval", "run", "--samples", "3", "--steps", "3", "--json"]).succeeds().json();
+    let results = lab.ltm("eval run --samples 3 --steps 3 --json").succeeds().json();
     let results = results["results"].as_array().unwrap();
     let names: Vec<&str> = results.iter().map(|result| result["protocol"].as_str().unwrap()).collect();
     assert_eq!(names, ["elbo", "iwae", "prefix", "fixed"]);
@@ -28,12 +28,8 @@ fn train_evaluate_generate() {
     assert!(results[2]["tokens"].as_f64() < results[0]["tokens"].as_f64(), "a prefix is not scored");
     assert_eq!(results[3]["status"], "not a bound");
 
-    let said = lab.run(&["eval", "run", "--data", "text.txt", "--protocol", "fixed,elbo", "--limit", "3"]).succeeds();
-    for part in
-        ["3 sequences", "run was trained on text.txt", "not a bound", "upper bound", "average of exp(nats/token)"]
-    {
-        said.says(part);
-    }
+    let said = lab.ltm("eval run --data text.txt --protocol fixed,elbo --limit 3").succeeds();
+    said.says("3 sequences | run was trained on text.txt | not a bound | upper bound | average of exp(nats/token)");
     let extra = said.out.lines().find(|line| line.starts_with("extra")).unwrap();
     assert!(extra.contains("fixed ") && extra.contains("(not a bound), elbo "), "{extra}");
 
@@ -46,70 +42,50 @@ fn train_evaluate_generate() {
     assert!(free.contains("--- 1 ---") && free.contains("--- 2 ---"), "{free}");
 }
 
-/// By their content, wherever they lie; what was held out was not learnt from.
+/// By their content, wherever they lie; validation text is no training text.
 #[test]
-fn texts_that_were_learnt_from_are_known() {
+fn training_texts_are_known() {
     let lab = Lab::trained();
-    let learnt = |run: &str, data: &str| {
-        let args = ["eval", run, "--data", data, "--protocol", "elbo", "--samples", "1", "--limit", "1"];
-        let said = lab.run(&args).succeeds();
+    let known = |run: &str, data: &str| {
+        let said = lab.ltm(&format!("eval {run} --data {data} --protocol elbo --samples 1 --limit 1")).succeeds();
         let found = said.err.contains("was trained on");
         assert_eq!(said.out.contains("training text of the run: not unseen"), found, "{}", said.context());
         found
     };
     fs::copy(lab.path("text.txt"), lab.path("copy.txt")).unwrap();
     lab.write("other.txt", "Seven blue bottles hang on no wall at all.\n".repeat(9));
-    assert!(learnt("run", "copy.txt") && !learnt("run", "other.txt"));
-    assert!(!lab.run(&["eval", "run", "--samples", "1"]).succeeds().out.contains("training text of the run"));
+    assert!(known("run", "copy.txt") && !known("run", "other.txt"));
+    assert!(!lab.ltm("eval run --samples 1").succeeds().out.contains("training text of the run"));
 
-    let prepare = ["data", "prepare", "text.txt", "--split", "lines", "--validation", "0.2", "--out", "shards"];
-    lab.run(&[&prepare[..], &["--tokenizer", "bytes"]].concat()).succeeds();
-    let args = [&["train", "--data", "shards", "--out", "sharded", "--set"], TINY, &["train.steps=1"]].concat();
-    lab.run(&args).succeeds();
-    let shards =
-        fs::read_dir(lab.path("shards")).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
-    let shards: Vec<String> = shards.filter(|name| name.ends_with(".bin")).collect();
+    fs::remove_dir_all(lab.path("run")).unwrap();
+    lab.ltm("data prepare text.txt --split lines --validation 0.2 --out shards").succeeds();
+    lab.train_on("shards").succeeds();
+    let shards: Vec<String> = lab.names("shards").into_iter().filter(|name| name.ends_with(".bin")).collect();
     assert_eq!(shards.len(), 2, "{shards:?}");
     for shard in &shards {
-        assert_eq!(learnt("sharded", &format!("shards/{shard}")), shard.contains("train"), "{shard}");
+        assert_eq!(known("run", &format!("shards/{shard}")), shard.contains("train"), "{shard}");
     }
-    assert!(!learnt("sharded", "shards"), "of a folder the held-out shards are scored");
+    assert!(!known("run", "shards"), "of a folder the validation shards are scored");
 }
 
 #[test]
 fn the_embedded_corpus_and_its_entropy() {
     let lab = Lab::new();
     let settings = ["model.seq=256", "train.steps=2", "train.eval_every=0", "train.checkpoint_every=0"];
-    let args = [&["train", "--out", "run", "--set"], TINY, &settings].concat();
-    lab.run(&args).succeeds().says("the least possible is");
-    let said = lab.run(&["eval", "run", "--samples", "2", "--limit", "5"]).succeeds();
+    let settings = [TINY, &settings].concat().join(" ");
+    lab.ltm(&format!("train --out run --set {settings}")).succeeds().says("the least possible is");
+    let said = lab.ltm("eval run --samples 2 --limit 5").succeeds();
     let prefix = said.out.lines().find(|line| line.starts_with("prefix")).unwrap();
     let cells: Vec<&str> = prefix.split_whitespace().collect();
     assert!(cells.ends_with(&["–", "(half", "a", "story)"]), "{prefix}");
-    said.says("5 held-out stories").says("true entropy").says("34.85").says("the bound holds").says("not a bound");
-    let json = lab.run(&["eval", "run", "--samples", "2", "--limit", "5", "--protocol", "elbo", "--json"]).succeeds();
-    let result = &json.json()["results"][0];
-    assert_eq!(result["bound_holds"], true);
+    said.says("5 held-out stories | true entropy | 34.85 | the bound holds | not a bound");
+    let json = lab.ltm("eval run --samples 2 --limit 5 --protocol elbo --json").succeeds().json();
+    assert_eq!(json["results"][0]["bound_holds"], true);
     // Two steps teach little: a byte still costs about ln 258.
-    assert!(result["above_truth"].as_f64().unwrap() > 500.0);
-}
+    assert!(json["results"][0]["above_truth"].as_f64().unwrap() > 500.0);
 
-#[test]
-fn the_demo_ends_with_a_table_and_samples() {
-    let lab = Lab::new();
-    let args = [&["demo", "--set"], TINY, &["model.seq=256", "train.steps=2"]].concat();
-    let said = lab.run(&args).succeeds();
-    for part in [
-        "the baseline, exactly",
-        "From latent thoughts",
-        "first half",
-        "elbo",
-        "not a bound",
-        "How to read this",
-        "runs/demo",
-    ] {
-        said.says(part);
-    }
+    let demo = lab.ltm(&format!("demo --set {settings}")).succeeds();
+    demo.says("the baseline, exactly | From latent thoughts | first half | elbo | not a bound | How to read this");
     assert!(lab.path("runs/demo/config.json").exists());
 }
 
@@ -129,49 +105,44 @@ fn the_same_configuration_gives_the_same_bytes_on_any_number_of_threads() {
 #[test]
 fn prepared_data_bring_their_tokenizer_and_their_validation() {
     let lab = Lab::new();
-    let prepare = ["data", "prepare", "text.txt", "--out", "tokens", "--split", "lines", "--validation", "0.2"];
-    lab.run(&[&prepare[..], &["--tokenizer", "gpt2"]].concat()).succeeds().says("validation:");
+    let prepare = "data prepare text.txt --out tokens --split lines --validation 0.2 --tokenizer gpt2";
+    lab.ltm(prepare).succeeds().says("validation:");
     lab.write("run.toml", "[train]\nsteps = 2\n[model]\nseq = 64 # overridden below\n");
-    let set: Vec<&str> = TINY.iter().copied().filter(|s| !s.starts_with("train.steps")).collect();
-    let args = [&["train", "--data", "tokens", "--config", "run.toml", "--out", "run", "--set"], &set[..]].concat();
-    lab.run(&args).succeeds();
+    let set = TINY.join(" ").replace("train.steps=6", "");
+    lab.ltm(&format!("train --data tokens --config run.toml --out run --set {set}")).succeeds();
     assert_eq!(*steps(&lab.path("run")).last().unwrap(), 2);
-    let config = fs::read_to_string(lab.path("run/config.json")).unwrap();
+    let config = lab.read("run/config.json");
     for part in ["\"tokenizer\": \"gpt2\"", "\"vocab\": 50258", "\"seq\": 32", "\"steps\": 2"] {
         assert!(config.contains(part), "{part} is not in {config}");
     }
-    lab.run(&["eval", "run", "--protocol", "prefix", "--limit", "2", "--samples", "2"]).succeeds();
+    lab.ltm("eval run --protocol prefix --limit 2 --samples 2").succeeds();
     lab.run(&["generate", "run", "--prompt", "green é", "--tokens", "5"]).succeeds().says("green é");
     // Data may move, but must stay the same.
     fs::rename(lab.path("tokens"), lab.path("moved")).unwrap();
-    lab.run(&["train", "--resume", "run"]).fails(1, &["tokens"]);
-    lab.run(&["train", "--resume", "run", "--data", "moved", "--set", "train.steps=3"]).succeeds();
-}
+    lab.refuses(1, &[("train --resume run", "tokens")]);
+    lab.ltm("train --resume run --data moved --set train.steps=3").succeeds();
 
-#[test]
-fn several_files_are_one_corpus() {
-    let lab = Lab::new();
+    // Several files are one corpus.
     lab.write("more.txt", "and another text, which is long enough to be two sequences. ".repeat(3));
-    let args = [&["train", "--data", "text.txt", "more.txt", "--out", "run", "--set"], TINY].concat();
-    lab.run(&args).succeeds();
-    lab.run(&["eval", "run", "--protocol", "elbo", "--samples", "2"]).succeeds().says("sequences");
+    lab.ltm(&format!("train --data text.txt more.txt --out both --set {}", TINY.join(" "))).succeeds();
+    lab.ltm("eval both --protocol elbo --samples 2").succeeds().says("sequences");
 }
 
 #[test]
 fn plans_and_verification() {
     let lab = Lab::new();
-    let said = lab.run(&["plan", "--preset", "tiny"]).succeeds();
-    said.says("parameters: 566400").says("(T+1)(6P + 6·L·d·N)").says("at every fast step").says("memory");
-    let ops = lab.run(&["plan", "--preset", "tiny", "--ops"]).succeeds();
+    let said = lab.ltm("plan --preset tiny").succeeds();
+    said.says("parameters: 566400 | (T+1)(6P + 6·L·d·N) | at every fast step | memory");
+    let ops = lab.ltm("plan --preset tiny --ops").succeeds();
     assert!(ops.out.len() > said.out.len());
     ops.says("layers.1 cross_attention");
 
     let golden = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fixtures/golden_tiny.safetensors");
-    lab.run(&["verify", "--golden", golden]).succeeds().says("grad.mu").says("everything is within its tolerance");
-    let mut bytes = fs::read(golden).unwrap();
-    let last = bytes.len() - 3;
-    bytes[last] ^= 0x20;
-    lab.write("damaged.safetensors", bytes);
-    lab.run(&["verify", "--golden", "damaged.safetensors"]).fails(1, &["beyond", "tolerance"]);
-    lab.run(&["verify", "--golden", "none.safetensors"]).fails(1, &["none.safetensors"]);
+    fs::copy(golden, lab.path("golden.safetensors")).unwrap();
+    let verify = || lab.ltm("verify --golden golden.safetensors");
+    verify().succeeds().says("grad.mu | everything is within its tolerance");
+    lab.change("golden.safetensors", |bytes| *bytes.iter_mut().nth_back(2).unwrap() ^= 0x20);
+    verify().fails(1, &["beyond", "tolerance"]);
+    fs::remove_file(lab.path("golden.safetensors")).unwrap();
+    verify().fails(1, &["golden.safetensors"]);
 }

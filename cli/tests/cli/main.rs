@@ -76,9 +76,40 @@ impl Lab {
         Said::of(self.command(args).output().unwrap(), args)
     }
 
+    /// A command line whose words have no blanks in them.
+    fn ltm(&self, line: &str) -> Said {
+        self.run(&line.split_whitespace().collect::<Vec<_>>())
+    }
+
+    /// That each of some command lines fails with `code` and an error that has all of the parts between the bars.
+    #[track_caller]
+    fn refuses(&self, code: i32, cases: &[(&str, &str)]) {
+        cases.iter().for_each(|(line, parts)| self.ltm(line).fails(code, &parts.split(" | ").collect::<Vec<_>>()));
+    }
+
     /// `ltm train --data text.txt --out OUT` with the tiny model and further settings.
     fn train(&self, out: &str, settings: &[&str]) -> Said {
         self.run(&train_args(out, settings))
+    }
+
+    /// The same on other data, in the folder `run`.
+    fn train_on(&self, data: &str) -> Said {
+        self.run(&[&["train", "--data", data, "--out", "run", "--set"], TINY].concat())
+    }
+
+    /// The files in a folder, sorted.
+    fn names(&self, folder: &str) -> Vec<String> {
+        let names = fs::read_dir(self.path(folder)).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap());
+        let mut names: Vec<String> = names.collect();
+        names.sort();
+        names
+    }
+
+    /// Changes the bytes of a file.
+    fn change(&self, name: &str, change: impl FnOnce(&mut Vec<u8>)) {
+        let mut bytes = fs::read(self.path(name)).unwrap();
+        change(&mut bytes);
+        self.write(name, bytes);
     }
 
     /// A run of six steps in `run`, with checkpoints of steps 2, 4 and 6.
@@ -135,9 +166,12 @@ impl Said {
         }
     }
 
+    /// That all of the parts between the bars are somewhere in what was said.
     #[track_caller]
-    fn says(&self, part: &str) -> &Self {
-        assert!(self.out.contains(part) || self.err.contains(part), "{part:?} is not in\n{}", self.context());
+    fn says(&self, parts: &str) -> &Self {
+        for part in parts.split(" | ") {
+            assert!(self.out.contains(part) || self.err.contains(part), "{part:?} is not in\n{}", self.context());
+        }
         self
     }
 }

@@ -1,7 +1,7 @@
 use engine::{Error, Result};
 use ltm::config::{Config, nearest};
 use serde::de::DeserializeOwned;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 /// The file's own keys; all others stand behind `set.` or `size.NAME.`.
 const KEYS: [&str; 10] =
@@ -73,9 +73,12 @@ impl Sweep {
             self.set.push(checked(setting, value)?);
             return Ok(());
         }
-        if let Some((name, setting)) = key.strip_prefix("size.").and_then(|rest| rest.split_once('.')) {
+        if let Some(rest) = key.strip_prefix("size.") {
+            let (name, setting) = rest.split_once('.').unwrap_or((rest, ""));
             let size = self.size(name)?;
             match setting {
+                // A table without settings of its own.
+                "" if value.as_object().is_some_and(Map::is_empty) => {}
                 "preset" => size.preset = Some(preset(value)?),
                 setting => size.set.push(checked(setting, value)?),
             }
@@ -99,11 +102,8 @@ impl Sweep {
         Ok(())
     }
 
-    /// The size of that name, made if it is new; it may have no settings of its own.
-    ///
-    /// # Errors
-    /// A usage error for a name that is none of a folder's.
-    pub fn size(&mut self, name: &str) -> Result<&mut Size> {
+    /// The size of that name, made if it is new.
+    fn size(&mut self, name: &str) -> Result<&mut Size> {
         if name.is_empty() || !name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-') {
             return Err(Error::usage(format!("size {name:?}: a name of letters, digits, - and _, as folders have it")));
         }

@@ -4,6 +4,7 @@ use crate::evaluate::{Excess, Protocol, Total};
 use crate::json::finite_or_null;
 use crate::train::StepReport;
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 /// A line of the metrics.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -121,6 +122,13 @@ impl Line {
             Self::Trouble(line) => line.step,
         }
     }
+
+    /// Its entries as the file has them, but for the step; `null` is a number that is not finite.
+    pub fn entries(&self) -> Map<String, Value> {
+        let Ok(Value::Object(mut entries)) = serde_json::to_value(self) else { unreachable!("a line is an object") };
+        entries.remove("step");
+        entries
+    }
 }
 
 impl StepLine {
@@ -143,20 +151,6 @@ impl StepLine {
             skipped: report.skipped.clone(),
         }
     }
-
-    /// Every number that does not depend on the clock, by its name.
-    pub fn numbers(&self) -> Vec<(&'static str, f64)> {
-        vec![
-            ("loss", self.loss),
-            ("nll", self.nll),
-            ("kl", self.kl),
-            ("bits_per_byte", self.bits_per_byte),
-            ("tokens", self.tokens as f64),
-            ("grad_norm", self.grad_norm),
-            ("rate", self.rate),
-            ("fast_rate", self.fast_rate),
-        ]
-    }
 }
 
 impl ValidationLine {
@@ -176,21 +170,5 @@ impl ValidationLine {
             kl_per_sequence: Some(total.kl / sequences),
             exact_nats_per_sequence: excess.map(|excess| excess.exact),
         }
-    }
-
-    /// Every number, by its name.
-    pub fn numbers(&self) -> Vec<(&'static str, f64)> {
-        let mut numbers = vec![
-            ("sequences", self.sequences as f64),
-            ("loss", self.loss),
-            ("nll", self.nll),
-            ("kl", self.kl),
-            ("draw_error", self.draw_error),
-            ("bits_per_byte", self.bits_per_byte),
-            ("nats_per_sequence", self.nats_per_sequence),
-        ];
-        numbers.extend(self.kl_per_sequence.map(|x| ("kl_per_sequence", x)));
-        numbers.extend(self.exact_nats_per_sequence.map(|x| ("exact_nats_per_sequence", x)));
-        numbers
     }
 }

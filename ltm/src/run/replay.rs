@@ -1,11 +1,12 @@
 use super::Material;
 use super::folder::{MOMENTS, Run, WEIGHTS};
-use super::metrics::{Line, StepLine, ValidationLine};
+use super::metrics::{Line, StepLine};
 use super::record::{Data, Record};
 use super::session::Learner;
 use crate::checkpoint::{self, Checkpoint};
 use crate::config::Config;
 use engine::{Device, Error, Result};
+use serde_json::Value;
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -18,10 +19,8 @@ pub struct Stretch {
     steps: RangeInclusive<u64>,
     /// Where the repetition begins; `None` for the initial weights.
     checkpoint: Option<Checkpoint>,
-    /// What the metrics say about each step.
-    lines: BTreeMap<u64, StepLine>,
-    /// What they say about the validations behind steps.
-    validations: BTreeMap<u64, ValidationLine>,
+    /// What the metrics say about each step, and about the validation behind it.
+    lines: BTreeMap<u64, Vec<Line>>,
     /// The steps behind which the run has checkpoints.
     saved: BTreeSet<u64>,
     records: Vec<Record>,
@@ -45,14 +44,9 @@ impl Stretch {
     /// # Errors
     /// If the run has no such steps, or its folder does not say what it takes to repeat them.
     pub fn of(run: &Run, steps: Option<RangeInclusive<u64>>) -> Result<Self> {
-        let mut lines = BTreeMap::new();
-        let mut validations = BTreeMap::new();
-        for line in run.metrics()? {
-            match line {
-                Line::Step(line) => _ = lines.insert(line.step, line),
-                Line::Validation(line) => _ = validations.insert(line.step, line),
-                Line::Trouble(_) => {}
-            }
+        let mut lines: BTreeMap<u64, Vec<Line>> = BTreeMap::new();
+        for line in run.metrics()?.into_iter().filter(|line| !matches!(line, Line::Trouble(_))) {
+            lines.entry(line.step()).or_default().push(line);
         }
         let path = run.path().display();
         let Some(&last) = lines.keys().next_back() else {
@@ -74,7 +68,7 @@ impl Stretch {
             return Err(Error::new(format!("{path}: the metrics say nothing about step {missing}")));
         }
         let records = Record::all(run.path())?;
-        let stretch = Self { run: run.clone(), steps, checkpoint, lines, validations, saved, records };
+        let stretch = Self { run: run.clone(), steps, checkpoint, lines, saved, records };
         let then = stretch.record(first)?;
         for step in first..=*stretch.steps.end() {
             if stretch.record(step)?.config.train.precision != then.config.train.precision {
@@ -155,12 +149,14 @@ impl<'a> Replay<'a> {
         // A later session may have moved the schedules' end.
         self.learner.trainer.config = self.stretch.record(step)?.config.clone();
         let report = self.learner.step()?;
-        let now = StepLine::new(&report, self.learner.trainer.checksum(), f64::NAN);
-        let state = same_step(&self.stretch.lines[&step], &now)?;
-        if let Some(then) = self.stretch.validations.get(&step) {
-            let now = self.learner.validate()?.map_or_else(Vec::new, |now| now.numbers());
-            same_numbers(&format!("the validation after step {step}"), &then.numbers(), &now)?;
+        let line = StepLine::new(&report, self.learner.trainer.checksum(), f64::NAN);
+        let mut now = vec![Line::Step(line)];
+        let then = &self.stretch.lines[&step];
+        if then.len() > 1 {
+            now.extend(self.learner.validate()?.map(Line::Validation));
         }
+        then.iter().zip(&now).try_for_each(|(then, now)| same(then, now))?;
+        let state = then[0].entries().contains_key("state") && now[0].entries().contains_key("state");
         Ok(Some(Repeated { step, state, checkpoint: self.compare_checkpoint(step)? }))
     }
 
@@ -190,29 +186,16 @@ impl<'a> Replay<'a> {
     }
 }
 
-/// Everything that the metrics have of a step but for its time. Whether weights and moments were among it.
-fn same_step(then: &StepLine, now: &StepLine) -> Result<bool> {
-    let what = format!("step {}", then.step);
-    same_numbers(&what, &then.numbers(), &now.numbers())?;
-    if now.skipped != then.skipped {
-        let said = |line: &StepLine| line.skipped.clone().unwrap_or_else(|| "not left out".into());
-        return Err(Error::new(format!("{what} comes out differently: was {}, is {}", said(then), said(now))));
-    }
-    match (&then.state, &now.state) {
-        (Some(then), Some(now)) if then != now => {
-            Err(Error::new(format!("{what} comes out differently: state was {then}, is {now}")))
-        }
-        (then, now) => Ok(then.is_some() && now.is_some()),
-    }
-}
-
-/// Every number that was recorded, bit for bit; one that is not finite was recorded as NaN.
-fn same_numbers(what: &str, then: &[(&str, f64)], now: &[(&str, f64)]) -> Result<()> {
-    for (name, then) in then {
-        let now = now.iter().find(|(other, _)| other == name).map(|(_, x)| *x);
-        let same = now.is_some_and(|now| now.to_bits() == then.to_bits() || !now.is_finite() && !then.is_finite());
-        if !same {
-            let now = now.map_or_else(|| "nothing".into(), |x| x.to_string());
+/// That a line of the metrics says what it said, to the last bit, but for the time that it took.
+fn same(line: &Line, now: &Line) -> Result<()> {
+    let validation = if matches!(line, Line::Validation(_)) { "the validation after " } else { "" };
+    let mut now = now.entries();
+    for (name, then) in line.entries() {
+        let now = now.remove(&name).unwrap_or(Value::Null);
+        // A GPU has no checksum of the state.
+        let unknown = name == "state" && now.is_null();
+        if now != then && !unknown && !["seconds", "tokens_per_second"].contains(&&*name) {
+            let what = format!("{validation}step {}", line.step());
             return Err(Error::new(format!("{what} comes out differently: {name} was {then}, is {now}")));
         }
     }
