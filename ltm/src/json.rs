@@ -174,8 +174,13 @@ mod tests {
         fs::write(path, format!("{whole}{{\"step\":3,\"lo")).unwrap();
         let rows: Vec<Row> = read_lines(path).unwrap();
         assert!(rows.len() == 2 && rows[0].loss == 0.5 && rows[1].loss.is_nan());
-        let (_, rows) = Lines::open::<Row>(path, |row| row.step < 2).unwrap();
-        assert_eq!((rows.len(), fs::read_to_string(path).unwrap()), (1, whole[..whole.find('\n').unwrap() + 1].into()));
+        // Damage before the last line that is kept costs nothing that follows.
+        fs::write(path, format!("{{\"stfp\":1}}\n{whole}{{\"step\":3,\"lo")).unwrap();
+        let (mut lines, rows) = Lines::open::<Row>(path, |row| row.step < 2).unwrap();
+        assert_eq!(rows.len(), 1);
+        lines.write(&Row { step: 4, loss: 1.0 }).unwrap();
+        let kept = "{\"stfp\":1}\n{\"step\":1,\"loss\":0.5}\n{\"step\":4,\"loss\":1.0}\n";
+        assert_eq!(fs::read_to_string(path).unwrap(), kept);
 
         fs::write(path, format!("{whole}{{\"step\":3}}\n{whole}")).unwrap();
         let error = read_lines::<Row>(path).unwrap_err().to_string();

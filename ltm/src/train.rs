@@ -11,30 +11,6 @@ use std::io;
 use std::path::Path;
 
 /// A model being trained: everything that one step changes.
-///
-/// ```
-/// use engine::Device;
-/// use ltm::config::Config;
-/// use ltm::corpus::Corpus;
-/// use ltm::data::{Batch, Source, Stories};
-/// use ltm::train::Trainer;
-///
-/// let mut config = Config::preset("demo")?;
-/// for (key, value) in [("model.dim", "16"), ("model.heads", "2"), ("fast.steps", "2"), ("train.batch", "1")] {
-///     config.set(key, value)?;
-/// }
-/// let mut trainer = Trainer::new(config.clone(), &Device::Cpu)?;
-///
-/// let seq = config.model.seq;
-/// let stories = Stories::new(Corpus::default(), 0, seq, None)?;
-/// let mut batch = Batch::new(1, seq);
-/// batch.samples[0] = stories.fill(0, &mut batch.tokens, &mut batch.targets)?;
-/// let report = trainer.train(&batch)?;
-/// assert_eq!((report.step, report.tokens), (1, batch.scored()));
-/// // A model that knows nothing yet pays about eight bits a byte.
-/// assert!((7.5..8.5).contains(&(report.nll / report.tokens as f64 / 2f64.ln())), "{report:?}");
-/// # Ok::<(), engine::Error>(())
-/// ```
 #[derive(Debug)]
 pub struct Trainer {
     /// The run's settings.
@@ -81,11 +57,6 @@ impl StepReport {
     /// NLL and KL together per scored token, in nats: the training loss.
     pub fn loss(&self) -> f64 {
         (self.nll + self.kl) / self.tokens as f64
-    }
-
-    /// NLL and KL together per byte of text, in bits.
-    pub fn bits_per_byte(&self) -> f64 {
-        (self.nll + self.kl) / std::f64::consts::LN_2 / self.bytes as f64
     }
 }
 

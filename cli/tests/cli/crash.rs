@@ -61,58 +61,40 @@ fn a_killed_run_becomes_the_run_that_was_never_killed() {
     assert_eq!(metrics(&whole), metrics(&killed));
 }
 
-/// A run that does not end by itself, at its third step.
-fn endless(lab: &Lab) -> Child {
-    let args = train_args("run", &["train.steps=1000000", "train.checkpoint_every=0", "train.eval_every=0"]);
-    let child = start(lab, &args);
-    wait_until("the third step", || steps(&lab.path("run")).len() >= 3);
-    child
-}
-
-/// Waits for the end of a run that was interrupted; the step that is saved.
-fn saved(lab: &Lab, child: Child) -> u64 {
-    let said = Said::of(child.wait_with_output().unwrap(), &["train"]);
-    assert_eq!(said.code, Some(130), "{}", said.context());
-    let last = *steps(&lab.path("run")).last().unwrap();
-    said.says(&format!("interrupted after step {last}, which is saved | ltm train --resume run"));
-    last
-}
-
+/// Ctrl-C, a system that goes down, and a terminal that closes.
 #[test]
-fn an_interrupt_saves_and_stops() {
-    let lab = Lab::new();
-    let child = endless(&lab);
-    // Nobody else may write to the run meanwhile.
-    lab.refuses(1, &[("train --resume run", "another process")]);
-    interrupt(&child);
-    let last = saved(&lab, child);
-    let before = checkpoint_bytes(&lab.path("run"), last);
-
-    // It goes on from there.
-    let more = format!("train --resume run --set train.steps={}", last + 1);
-    lab.ltm(&more).succeeds().says("learning rates");
-    assert_ne!(checkpoint_bytes(&lab.path("run"), last + 1), before);
-    lab.ltm("train --resume run").succeeds().says("0 of");
-}
-
-#[test]
-fn a_terminal_that_closes_and_a_system_that_goes_down_are_interrupts() {
-    for name in ["-TERM", "-HUP"] {
+fn interrupts_save_and_stop() {
+    let endless = train_args("run", &["train.steps=1000000", "train.checkpoint_every=0", "train.eval_every=0"]);
+    let step = |lab: &Lab| *steps(&lab.path("run")).last().unwrap_or(&0);
+    for name in ["-INT", "-TERM", "-HUP"] {
         let lab = Lab::new();
-        let child = endless(&lab);
+        let child = start(&lab, &endless);
+        wait_until("the third step", || step(&lab) >= 3);
+        // Nobody else may write to the run meanwhile.
+        lab.refuses(1, &[("train --resume run", "another process")]);
         signal(&child, name);
-        saved(&lab, child);
+        let said = Said::of(child.wait_with_output().unwrap(), &endless);
+        assert_eq!(said.code, Some(130), "{}", said.context());
+        let last = step(&lab);
+        said.says(&format!("interrupted after step {last}, which is saved | ltm train --resume run"));
+        let saved = checkpoint_bytes(&lab.path("run"), last);
+
+        // It goes on from there.
+        let more = format!("train --resume run --set train.steps={}", last + 1);
+        lab.ltm(&more).succeeds().says("learning rates");
+        assert_ne!(checkpoint_bytes(&lab.path("run"), last + 1), saved);
+        lab.ltm("train --resume run").succeeds().says("0 of");
     }
 
     // Whoever says so beforehand wants the run to go on.
     let lab = Lab::new();
     let mut command = Command::new("nohup");
-    command.arg(env!("CARGO_BIN_EXE_ltm")).args(train_args("run", &["train.steps=1000000"])).current_dir(lab.0.path());
+    command.arg(env!("CARGO_BIN_EXE_ltm")).args(&endless).current_dir(lab.0.path());
     let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-    wait_until("the third step", || steps(&lab.path("run")).len() >= 3);
+    wait_until("the third step", || step(&lab) >= 3);
     signal(&child, "-HUP");
-    let seen = steps(&lab.path("run")).len();
-    wait_until("three more steps", || steps(&lab.path("run")).len() >= seen + 3);
+    let seen = step(&lab);
+    wait_until("three more steps", || step(&lab) >= seen + 3);
     child.kill().unwrap();
     child.wait().unwrap();
 }

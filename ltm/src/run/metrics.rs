@@ -5,6 +5,7 @@ use crate::json::finite_or_null;
 use crate::train::StepReport;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use std::f64::consts::LN_2;
 
 /// A line of the metrics.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -140,7 +141,7 @@ impl StepLine {
             loss: report.loss(),
             nll: report.nll / tokens,
             kl: report.kl / tokens,
-            bits_per_byte: report.bits_per_byte(),
+            bits_per_byte: (report.nll + report.kl) / LN_2 / report.bytes as f64,
             tokens: report.tokens,
             grad_norm: report.grad_norm,
             rate: report.rate,

@@ -1,33 +1,11 @@
 use super::*;
-use crate::config::Config;
+use crate::config::{Config, Work};
 use crate::data::{Bytes, Dataset, Tokenizer};
-use crate::json;
-use crate::train::StepReport;
 use engine::Device;
 use serde_json::Value;
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
-
-#[test]
-fn metrics_go_back_to_the_checkpoint() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("metrics.jsonl");
-    let open = |last: u64| json::Lines::open(&path, |line: &Line| line.step() <= last).unwrap();
-    let line = |step: u64| Line::Step(StepLine::new(&StepReport { step, ..StepReport::default() }, None, 1.0));
-    let (mut metrics, _) = open(0);
-    [1, 2, 2, 3, 4].into_iter().for_each(|step| metrics.write(&line(step)).unwrap());
-    drop(metrics);
-    // A line that a kill cut in two, and damage in the middle that must not cost what follows.
-    let text = fs::read_to_string(&path).unwrap().replacen("\"step\":1", "\"stfp\":1", 1) + "{\"step\":";
-    fs::write(&path, text).unwrap();
-    let (mut metrics, lines) = open(2);
-    assert_eq!(lines.iter().map(Line::step).collect::<Vec<_>>(), [2, 2]);
-    metrics.write(&line(3)).unwrap();
-    let text = fs::read_to_string(&path).unwrap();
-    let steps: Vec<&str> = text.lines().map(|line| &line[..9]).collect();
-    assert_eq!(steps, ["{\"stfp\":1", "{\"step\":2", "{\"step\":2", "{\"step\":3"]);
-}
 
 #[test]
 fn a_run_can_be_changed_in_what_leaves_the_past_alone() {
@@ -152,8 +130,7 @@ fn the_baseline_is_trained_judged_and_gone_on_with() {
         let run = Run::open(&folder.path().join("run")).unwrap();
         let Some(Line::Step(last)) = run.metrics().unwrap().pop() else { panic!("no step at the end") };
         assert_eq!(last.kl, 0.0);
-        let loaded = run.load(&Device::Cpu, crate::config::Work::Evaluation);
-        let loaded = loaded.unwrap();
+        let loaded = run.load(&Device::Cpu, Work::Evaluation).unwrap();
         loaded.params.iter().map(|p| loaded.store.get(p.id).as_bytes().to_vec()).collect::<Vec<_>>()
     };
     assert!(weights(&[60]) == weights(&[25, 60]), "a run that goes on is the run that was never stopped");

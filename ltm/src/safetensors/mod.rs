@@ -6,19 +6,6 @@
 //! n bytes   JSON: {"__metadata__": {string: string}, name: {"dtype": …, "shape": […], "data_offsets": [begin, end]}, …}
 //! the rest  the tensors' bytes, row-major, little-endian; offsets count from here
 //! ```
-//!
-//! ```
-//! use ltm::safetensors::{SafeTensors, write};
-//!
-//! let mut bytes = Vec::new();
-//! write(&mut bytes, &[("gain".into(), vec![2], &[1.0, 0.5])]).expect("memory");
-//!
-//! let file = SafeTensors::parse(&bytes[..])?;
-//! assert_eq!((file.get_f64("gain")?, &file.info("gain")?.shape[..]), (vec![1.0, 0.5], &[2][..]));
-//! bytes.push(0);
-//! assert!(SafeTensors::parse(bytes).is_err(), "a byte too many");
-//! # Ok::<(), engine::Error>(())
-//! ```
 
 mod strict;
 #[cfg(test)]
