@@ -158,7 +158,7 @@ impl Sweeping<'_> {
         let config = point.config.as_ref().map_err(Clone::clone)?;
         let material = lab::text::material(config)?;
         let device = if matches!(self.device, Device::Cpu) { "cpu" } else { "cuda" };
-        let key = self.sweep.key(point, &material.fingerprint, device)?;
+        let key = self.sweep.key(point, &material.data.fingerprint, device)?;
         if let Some(outcome) = self.kept.get(&key) {
             note(format_args!("{}: kept from {}", point.name, self.out.join(RESULTS).display()));
             return Ok(Some(outcome.clone()));

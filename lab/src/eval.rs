@@ -335,12 +335,11 @@ pub fn held_out(run: &Run, model: &Loaded) -> Result<Scorable> {
         return Err(Error::new(format!(
             "the data have changed since {path} was trained on them (checksum {}, now {}), so their validation text may be \
              training text: put the old ones back, or name unseen text",
-            model.data, material.fingerprint
+            model.data, material.data.fingerprint
         )));
     }
     let Some(source) = material.validation else {
         return Err(Error::usage(format!("{path} has no validation text: name a text to score")));
     };
-    let files = material.validation_files.into_iter().map(|file| file.path).collect();
-    Ok(Scorable { source, files })
+    Ok(Scorable { source, files: material.validation_files })
 }

@@ -1,6 +1,6 @@
 use super::Material;
 use super::metrics::Line;
-use super::record::{Data, Record};
+use super::record::Record;
 use crate::checkpoint::{self, Checkpoint, latest_valid};
 use crate::config::{Config, ModelKind, Work};
 use crate::hash::sha256;
@@ -86,7 +86,7 @@ pub struct Loaded {
     pub step: u64,
     /// SHA-256 of the file of weights, in hexadecimal.
     pub weights: String,
-    /// Fingerprint of its training data, see [`Material::fingerprint`](super::Material::fingerprint).
+    /// Fingerprint of its training data, see [`Data::fingerprint`](super::Data::fingerprint).
     pub data: String,
     /// One line for each newer checkpoint that had to be skipped.
     pub warnings: Vec<String>,
@@ -234,8 +234,8 @@ impl Run {
     /// Whether `material` is the data behind a fingerprint of this run's. Where older programs computed it in another way, the
     /// records tell.
     pub fn was_trained_on(&self, fingerprint: &str, material: &Material) -> bool {
-        let same = |record: &Record| record.data.fingerprint == fingerprint && Data::of(material).is(&record.data);
-        fingerprint == material.fingerprint || Record::all(&self.path).is_ok_and(|all| all.iter().any(same))
+        let same = |record: &Record| record.data.fingerprint == fingerprint && material.data.is(&record.data);
+        fingerprint == material.data.fingerprint || Record::all(&self.path).is_ok_and(|all| all.iter().any(same))
     }
 
     /// Whether training may go on: imported weights have no optimiser's state.
@@ -281,7 +281,7 @@ impl Run {
     }
 }
 
-/// In the place of a [fingerprint](super::Material::fingerprint) where weights come from elsewhere and nobody knows what they
+/// In the place of a [fingerprint](super::Data::fingerprint) where weights come from elsewhere and nobody knows what they
 /// were trained on.
 pub const IMPORTED: &str = "imported";
 

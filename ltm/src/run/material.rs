@@ -1,7 +1,8 @@
+use super::record::{Data, DataFile};
 use crate::config::Tokenizer as Named;
 use crate::config::{Chunking, Config};
 use crate::corpus::Corpus;
-use crate::data::{DataFile, Dataset, Documents, SampleInfo, Source, Split, Stories, Tail, Windows, has_validation};
+use crate::data::{Dataset, Documents, SampleInfo, Source, Split, Stories, Tail, Windows, has_validation};
 use crate::hash::sha256;
 use engine::{Error, Result};
 use std::path::{Path, PathBuf};
@@ -20,13 +21,10 @@ pub struct Material {
     pub training: Arc<dyn Source>,
     /// Validation text, if there is any.
     pub validation: Option<Arc<dyn Source>>,
-    /// The files with training text; none for the embedded corpus.
-    pub training_files: Vec<DataFile>,
     /// The files with validation text.
-    pub validation_files: Vec<DataFile>,
-    /// Tells data and splits of them apart: a hash of every file's SHA-256 and of which tokens are for what, or the embedded
-    /// corpus's name.
-    pub fingerprint: String,
+    pub validation_files: Vec<PathBuf>,
+    /// What a run records of both.
+    pub data: Data,
 }
 
 /// Sequences to judge a model by.
@@ -65,9 +63,8 @@ impl Material {
             return Ok(Self {
                 training: Arc::new(Stories::new(Corpus::default(), config.train.seed, seq, None)?),
                 validation: Some(validation_stories(seq, VALIDATION_STORIES)?),
-                training_files: Vec::new(),
                 validation_files: Vec::new(),
-                fingerprint: "embedded corpus".into(),
+                data: Data { fingerprint: "embedded corpus".into(), files: Vec::new() },
             });
         }
         let mut training = Vec::new();
@@ -80,16 +77,29 @@ impl Material {
         if let Some(path) = &data.validation {
             validation.push(open(path, validation_split(path)?)?);
         }
-        let lines = training.iter().map(|data| line(Split::Train, data));
-        let lines: String = lines.chain(validation.iter().map(|data| line(Split::Validation, data))).collect();
+        let parts = training.iter().map(|data| (Split::Train, data));
+        let mut record = Data { fingerprint: String::new(), files: Vec::new() };
+        for (split, data) in parts.chain(validation.iter().map(|data| (Split::Validation, data))) {
+            // Which tokens of which files, and for what. The same file with another split is other data: validation text must
+            // not become training text later.
+            let digests: String = data.files().map(|file| format!(" {}", file.sha256)).collect();
+            record.fingerprint += &format!("{} {:?}{digests}\n", split.name(), data.range());
+            for file in data.files() {
+                if record.files.iter().all(|known| known.file.path != file.path) {
+                    record.files.push(DataFile { file: file.clone(), training: split == Split::Train });
+                }
+            }
+        }
+        record.fingerprint = sha256(record.fingerprint);
+        let mut validation_files: Vec<_> = validation.iter().flat_map(Dataset::files).map(|f| f.path.clone()).collect();
+        validation_files.dedup();
         let all = |data: Vec<Dataset>, tail| {
             let sources = data.into_iter().map(|data| sequences(data, config, tail)).collect::<Result<Vec<_>>>()?;
             (!sources.is_empty()).then(|| Chain::of(sources)).transpose()
         };
         Ok(Self {
-            training_files: files(&training),
-            validation_files: files(&validation),
-            fingerprint: sha256(lines),
+            validation_files,
+            data: record,
             training: all(training, Tail::Drop)?.expect("at least one path"),
             validation: all(validation, Tail::Pad)?,
         })
@@ -120,24 +130,6 @@ impl Material {
 /// If a story may be longer than `seq` tokens, or there are none.
 pub fn validation_stories(seq: usize, count: u64) -> Result<Arc<dyn Source>> {
     Ok(Arc::new(Stories::new(Corpus::default(), VALIDATION_SEED, seq, Some(count))?))
-}
-
-/// What a fingerprint has of `data`: which tokens of which files, and for what. The same file with another split is other
-/// data: validation text must not become training text later.
-fn line(split: Split, data: &Dataset) -> String {
-    let files: String = data.files().map(|file| format!(" {}", file.sha256)).collect();
-    format!("{} {:?}{files}\n", split.name(), data.range())
-}
-
-/// The files of several data sets, each once.
-fn files(data: &[Dataset]) -> Vec<DataFile> {
-    let mut files: Vec<DataFile> = Vec::new();
-    for file in data.iter().flat_map(Dataset::files) {
-        if files.iter().all(|known| known.path != file.path) {
-            files.push(file.clone());
-        }
-    }
-    files
 }
 
 fn validation_split(path: &Path) -> Result<Split> {

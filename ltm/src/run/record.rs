@@ -99,7 +99,8 @@ impl Machine {
 /// The data of a run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Data {
-    /// As in [`Material::fingerprint`](super::Material::fingerprint): tokens and splits.
+    /// Tells data and splits of them apart: a hash of every file's SHA-256 and of which tokens are for what, or the embedded
+    /// corpus's name.
     pub fingerprint: String,
     /// The files; none if the run trains on the embedded corpus, which is a part of the program.
     pub files: Vec<DataFile>,
@@ -117,15 +118,6 @@ pub struct DataFile {
 }
 
 impl Data {
-    /// The data of a run that trains on `material`.
-    pub fn of(material: &Material) -> Self {
-        let file = |file: &data::DataFile, training| DataFile { file: file.clone(), training };
-        let other = |file: &&data::DataFile| material.training_files.iter().all(|known| known.path != file.path);
-        let validation = material.validation_files.iter().filter(other).map(|f| file(f, false));
-        let files = material.training_files.iter().map(|f| file(f, true)).chain(validation).collect();
-        Self { fingerprint: material.fingerprint.clone(), files }
-    }
-
     /// Whether `then` is the record of these data, wherever they lie now.
     pub fn is(&self, then: &Self) -> bool {
         let files =
@@ -143,7 +135,7 @@ impl Record {
     /// If the record cannot be written.
     pub(super) fn append(run: &Run, after: u64, material: &Material, device: &Device) -> Result<()> {
         let (mut lines, _) = json::Lines::open::<Self>(&run.path().join(FILE), |_| true)?;
-        let (data, config) = (Data::of(material), run.config().clone());
+        let (data, config) = (material.data.clone(), run.config().clone());
         lines.write(&Self { after, program: Program::this(), machine: Machine::this(device), data, config })?;
         lines.sync()
     }

@@ -1,7 +1,7 @@
 use super::Material;
 use super::folder::{MOMENTS, Run, WEIGHTS};
 use super::metrics::{Line, StepLine};
-use super::record::{Data, Record};
+use super::record::Record;
 use super::session::Learner;
 use crate::checkpoint::{self, Checkpoint};
 use crate::config::Config;
@@ -128,7 +128,7 @@ impl<'a> Replay<'a> {
     /// If the data are not those of the run, or the device has no kernels or no memory for it.
     pub fn new(stretch: &'a Stretch, material: &Material, device: &Device) -> Result<Self> {
         let record = stretch.record(stretch.begins_after() + 1)?;
-        if !Data::of(material).is(&record.data) {
+        if !material.data.is(&record.data) {
             return Err(Error::new(
                 "the data are not those that the run was trained on (their digests differ from those in its records): put the old ones back, or name them with --data",
             ));

@@ -132,7 +132,7 @@ impl Session {
             if !run.was_trained_on(&data, material) {
                 return Err(Error::new(format!(
                     "the data have changed since the run began (checksum {data}, now {}): put the old ones back, or begin a new run",
-                    material.fingerprint
+                    material.data.fingerprint
                 )));
             }
         }
@@ -153,7 +153,7 @@ impl Session {
         if let Some(watch) = &mut watch {
             lines.iter().for_each(|line| _ = watch.line(line));
         }
-        let fingerprint = material.fingerprint.clone();
+        let fingerprint = material.data.fingerprint.clone();
         Ok(Self { run, learner, metrics, watch, fingerprint, saved })
     }
 
