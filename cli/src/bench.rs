@@ -57,9 +57,7 @@ impl Args {
     fn configuration(&self) -> Result<Config> {
         let mut config = Config::preset(&self.preset)?;
         config.train.batch = 1;
-        for (key, value) in self.single.pairs()? {
-            config.set(key, value).map_err(|e| e.at("--set"))?;
-        }
+        self.single.apply(&mut config)?;
         config.resolved()
     }
 

@@ -43,9 +43,7 @@ pub struct Args {
 
 pub fn run(args: &Args, place: &Place) -> Result<ExitCode> {
     let mut config = Config::preset("demo")?;
-    for (key, value) in args.settings.pairs()? {
-        config.set(key, value).map_err(|e| e.at("--set"))?;
-    }
+    args.settings.apply(&mut config)?;
     if !config.data.paths.is_empty() {
         return Err(Error::usage("the demo is about the embedded corpus: `ltm train --data` takes your own text"));
     }

@@ -3,7 +3,7 @@
 use super::output::{note, print};
 use super::place::Place;
 use super::progress::bar;
-use super::settings::absolute;
+use super::settings::locate;
 use engine::Result;
 use ltm::run::{Repeated, Replay, Run, Stretch};
 use std::ops::RangeInclusive;
@@ -37,10 +37,7 @@ pub fn run(args: &Args, place: &Place) -> Result<()> {
     let run = Run::open(&args.run)?;
     let stretch = Stretch::of(&run, args.steps.clone())?;
     let mut config = stretch.config()?.clone();
-    if !args.data.is_empty() {
-        config.data.paths.clone_from(&args.data);
-        absolute(&mut config)?;
-    }
+    locate(&mut config, &args.data)?;
     place.inside(config.train.threads, || {
         let material = lab::text::material(&config)?;
         let (mut replay, differences) =

@@ -65,16 +65,11 @@ impl Settings {
         for Setting { key, value, place } in &file {
             config.set_value(key, value).map_err(|e| e.at(place))?;
         }
-        for (key, value) in &single {
-            config.set(key, value).map_err(|e| e.at("--set"))?;
-        }
+        self.single.apply(&mut config)?;
         if let Some(kind) = &self.model {
             config.set("model.kind", kind).map_err(|e| e.at("--model"))?;
         }
-        if !data.is_empty() {
-            config.data.paths = data.to_vec();
-        }
-        absolute(&mut config)?;
+        locate(&mut config, data)?;
         if !sets("data.tokenizer")
             && let Some(name) = config.data.paths.first().map(|path| tokenizer_of(path)).transpose()?.flatten()
         {
@@ -89,11 +84,15 @@ impl Settings {
 }
 
 impl Single {
-    /// Keys and values.
+    /// Sets them in `config`.
     ///
     /// # Errors
-    /// If one is not `key=value`.
-    pub fn pairs(&self) -> Result<Vec<(&str, &str)>> {
+    /// What is no `key=value`, unknown keys, and values that a key does not take.
+    pub fn apply(&self, config: &mut Config) -> Result<()> {
+        self.pairs()?.into_iter().try_for_each(|(key, value)| config.set(key, value).map_err(|e| e.at("--set")))
+    }
+
+    fn pairs(&self) -> Result<Vec<(&str, &str)>> {
         let pairs = self.set.iter().map(|text| {
             let pair = text.split_once('=').map(|(key, value)| (key.trim(), value));
             pair.ok_or_else(|| Error::usage(format!("--set {text}: must be KEY=VALUE, as in fast.steps=32")))
@@ -102,11 +101,15 @@ impl Single {
     }
 }
 
-/// Paths are recorded so that they mean the same wherever the program is started next.
+/// Takes `data` in place of `data.paths` unless it is empty. Paths are recorded so that they mean the same wherever the program
+/// is started next.
 ///
 /// # Errors
 /// If the working folder is gone.
-pub fn absolute(config: &mut Config) -> Result<()> {
+pub fn locate(config: &mut Config, data: &[PathBuf]) -> Result<()> {
+    if !data.is_empty() {
+        config.data.paths = data.to_vec();
+    }
     for path in config.data.paths.iter_mut().chain(&mut config.data.validation) {
         *path = std::path::absolute(&*path).map_err(|e| Error::io("find", path, &e))?;
     }

@@ -5,7 +5,7 @@ use super::interrupt::{CODE, Guard};
 use super::output::{command, note, print};
 use super::place::Place;
 use super::progress::behind_bar;
-use super::settings::absolute;
+use super::settings::locate;
 use super::{toml_file, train};
 use engine::{Device, Error, Result};
 use lab::plan::Plans;
@@ -48,7 +48,7 @@ pub struct Args {
 
 pub fn run(args: &Args, place: &Place) -> Result<ExitCode> {
     let sweep = read(&args.file)?;
-    let mut points = sweep.points(absolute).map_err(|e| e.at(args.file.display()))?;
+    let mut points = sweep.points(|config| locate(config, &[])).map_err(|e| e.at(args.file.display()))?;
     for config in points.iter_mut().filter_map(|point| point.config.as_mut().ok()) {
         config.train.threads = place.threads(config.train.threads);
     }

@@ -4,7 +4,7 @@ use super::interrupt::{self, Guard};
 use super::output::{note, print};
 use super::place::Place;
 use super::progress::Training;
-use super::settings::{Settings, absolute, free_name};
+use super::settings::{Settings, free_name, locate};
 use engine::Result;
 use lab::tensorboard::Events;
 use ltm::run::{FREE_AT_RESUME, NewFolder, Run, Session};
@@ -67,13 +67,8 @@ fn resume(args: &Args, path: &Path, place: &Place) -> Result<ExitCode> {
     let mut run = Run::open(path)?;
     run.check_trained_here()?;
     let mut config = run.config().clone();
-    for (key, value) in args.settings.single.pairs()? {
-        config.set(key, value).map_err(|e| e.at("--set"))?;
-    }
-    if !args.data.is_empty() {
-        config.data.paths.clone_from(&args.data);
-    }
-    absolute(&mut config)?;
+    args.settings.single.apply(&mut config)?;
+    locate(&mut config, &args.data)?;
     config.train.threads = place.threads(config.train.threads);
     let old_steps = run.config().train.steps;
     run.change(config)?;

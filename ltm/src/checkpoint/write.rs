@@ -12,23 +12,16 @@ pub type FileWriter<'a> = dyn Fn(&mut dyn Write) -> io::Result<()> + 'a;
 /// Writes the checkpoint of `step`, then removes all but the newest `keep` up to it; returns a line for each that could not
 /// be removed.
 ///
-/// A checkpoint already there for the same step is replaced. Newer ones that are damaged are removed: the run has been
+/// A checkpoint already there for the same step is replaced. Newer ones are removed: they were damaged, and the run has been
 /// continued from before them. Only one process may write at a time: whoever goes on with a run holds the lock of its metrics.
 ///
 /// # Errors
 /// If the files cannot be written, with the file and the reason; nothing of the new checkpoint is left then, and the
-/// older ones are as they were. Also if the run has a newer checkpoint that is valid, which a later resume would prefer.
+/// older ones are as they were.
 pub fn write(run: &Path, step: u64, files: &[(&str, &FileWriter<'_>)], keep: usize) -> Result<Vec<String>> {
     let folder = folder_of(run);
     fs::create_dir_all(&folder).and_then(|()| sync_folder(run)).map_err(|e| failed("create", &folder, &e))?;
     remove_temporaries(&folder).map_err(|e| failed("clean", &folder, &e))?;
-    let newer: Vec<u64> = steps(run)?.into_iter().filter(|&other| other > step).collect();
-    if let Some(valid) = newer.iter().find(|&&other| at_step(run, other).is_ok()) {
-        return Err(Error::new(format!(
-            "{} holds a valid checkpoint of step {valid}, newer than step {step}: resume that one or use another run folder",
-            folder.display()
-        )));
-    }
 
     let temporary = Temporary { path: folder.join(format!("{TEMPORARY}{}", folder_name(step))) };
     fs::create_dir(&temporary.path).map_err(|e| failed("create", &temporary.path, &e))?;
@@ -50,8 +43,8 @@ pub fn write(run: &Path, step: u64, files: &[(&str, &FileWriter<'_>)], keep: usi
     }
     sync_folder(&folder).map_err(|e| failed("sync", &folder, &e))?;
 
-    let older = steps(run)?.into_iter().rev().filter(|&other| other <= step).skip(keep.max(1));
-    let removed = newer.into_iter().chain(older).map(|other| folder.join(folder_name(other)));
+    let (older, newer): (Vec<u64>, Vec<u64>) = steps(run)?.into_iter().partition(|&other| other <= step);
+    let removed = older.into_iter().rev().skip(keep.max(1)).chain(newer).map(|other| folder.join(folder_name(other)));
     let failed = |path: PathBuf| Some(format!("cannot remove {}: {}", path.display(), discard(&path).err()?));
     Ok(removed.filter_map(failed).collect())
 }
