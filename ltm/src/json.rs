@@ -147,7 +147,6 @@ pub mod finite_or_null {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::mutate;
     use engine::rng::Stream;
     use serde::Deserialize;
 
@@ -188,23 +187,6 @@ mod tests {
         fs::write(path, "{\"step\": 1,\n \"step\": 2}").unwrap();
         let error = read::<Row>(path).unwrap_err().to_string();
         assert!(error.ends_with("rows.jsonl: line 2, column 7: duplicate field `step`"), "{error}");
-    }
-
-    /// Damaged text is refused in one line, or holds rows that can be written and read again.
-    #[test]
-    fn damaged_text_never_panics() {
-        let rows = [Row { step: 12, loss: 0.25 }, Row { step: 13, loss: f64::NAN }];
-        let good = line(&rows);
-        mutate::try_damaged(good.as_bytes(), 5_000, |case, text| match from_bytes::<Vec<Row>>(text) {
-            Ok(rows) => {
-                assert_eq!(line(&from_bytes::<Vec<Row>>(pretty(&rows)).unwrap()), line(&rows), "case {case}");
-                true
-            }
-            Err(error) => {
-                assert!(!error.to_string().contains('\n'), "case {case}: {error}");
-                false
-            }
-        });
     }
 
     #[test]

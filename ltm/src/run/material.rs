@@ -47,17 +47,15 @@ impl Material {
     pub fn open(config: &Config, open: Open<'_>) -> Result<Self> {
         let (data, seq) = (&config.data, config.model.seq);
         if data.paths.is_empty() {
-            // The key `data.tokenizer` is checked against the stories' bytes here, where both are known.
-            if data.tokenizer != Named::Bytes || data.chunking != Chunking::Documents {
+            // The keys are checked against the stories' bytes here, where both are known.
+            let wrong = [
+                ("data.tokenizer", data.tokenizer != Named::Bytes),
+                ("data.chunking", data.chunking != Chunking::Documents),
+                ("data.validation", data.validation.is_some()),
+            ];
+            if let Some((key, _)) = wrong.iter().find(|(_, wrong)| *wrong) {
                 return Err(Error::usage(format!(
-                    "the embedded corpus needs data.tokenizer = bytes and data.chunking = documents, not {} and {}: use --preset demo, or name your own text with --data",
-                    data.tokenizer, data.chunking
-                )));
-            }
-            if let Some(path) = &data.validation {
-                return Err(Error::usage(format!(
-                    "data.validation = {}: the embedded corpus has validation stories of its own: leave it out, or name your own text with --data",
-                    path.display()
+                    "{key}: the embedded corpus is read as bytes, by documents, and has validation stories of its own: use --preset demo, or name your own text with --data"
                 )));
             }
             return Ok(Self {

@@ -8,7 +8,7 @@ use crate::config::Config;
 use engine::{Device, Error, Result};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io;
 use std::ops::RangeInclusive;
 
@@ -21,8 +21,6 @@ pub struct Stretch {
     checkpoint: Option<Checkpoint>,
     /// What the metrics say about each step, and about the validation behind it.
     lines: BTreeMap<u64, Vec<Line>>,
-    /// The steps behind which the run has checkpoints.
-    saved: BTreeSet<u64>,
     records: Vec<Record>,
 }
 
@@ -60,15 +58,14 @@ impl Stretch {
                 steps.end()
             )));
         }
-        let saved: BTreeSet<u64> = checkpoint::steps(run.path())?.into_iter().collect();
-        let before = saved.range(..steps.start()).rev().copied();
+        let before = checkpoint::steps(run.path())?.into_iter().rev().filter(|step| step < steps.start());
         let checkpoint = before.filter_map(|step| checkpoint::at_step(run.path(), step).ok()).next();
         let first = checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.step) + 1;
         if let Some(missing) = (first..=*steps.end()).find(|step| !lines.contains_key(step)) {
             return Err(Error::new(format!("{path}: the metrics say nothing about step {missing}")));
         }
         let records = Record::all(run.path())?;
-        let stretch = Self { run: run.clone(), steps, checkpoint, lines, saved, records };
+        let stretch = Self { run: run.clone(), steps, checkpoint, lines, records };
         let then = stretch.record(first)?;
         for step in first..=*stretch.steps.end() {
             if stretch.record(step)?.config.train.precision != then.config.train.precision {
@@ -163,10 +160,11 @@ impl<'a> Replay<'a> {
     /// Weights and moments against the run's checkpoint of a step, if there is one. One that is damaged is not what the step
     /// left.
     fn compare_checkpoint(&self, step: u64) -> Result<bool> {
-        if !self.stretch.saved.contains(&step) {
+        let path = self.stretch.run.path();
+        if !checkpoint::steps(path)?.contains(&step) {
             return Ok(false);
         }
-        let then = checkpoint::at_step(self.stretch.run.path(), step)?;
+        let then = checkpoint::at_step(path, step)?;
         let trainer = &self.learner.trainer;
         let digest = |write: &dyn Fn(&mut dyn io::Write) -> io::Result<()>| {
             let mut hash = Sha256::new();
