@@ -33,8 +33,7 @@ const PAUSE: Duration = Duration::from_secs(5);
 /// What is shown of a training run.
 pub struct Training {
     bar: ProgressBar,
-    kind: ModelKind,
-    bounds: bool,
+    config: Config,
     steps: u64,
     last_line: Option<Instant>,
     /// Running sums over the recent steps: NLL, KL, tokens, bytes, seconds, steps.
@@ -46,8 +45,7 @@ impl Training {
     pub fn new(config: &Config, done: u64, steps: u64) -> Self {
         let bar = bar(steps, "{bar:24} {pos}/{len}  {msg}");
         bar.set_position(done);
-        let (kind, bounds) = (config.model.kind, config.losses_are_bounds());
-        Self { bar, kind, bounds, steps, last_line: None, recent: [0.0; 6] }
+        Self { bar, config: config.clone(), steps, last_line: None, recent: [0.0; 6] }
     }
 
     /// Shows a step.
@@ -70,7 +68,7 @@ impl Training {
         self.bar.set_position(report.step);
         for line in &progress.lines {
             if let Line::Validation(validation) = line {
-                self.say(&validation_text(self.kind, validation));
+                self.say(&validation_text(self.config.model.kind, validation));
             }
         }
     }
@@ -89,8 +87,8 @@ impl Training {
         let [nll, kl, tokens, bytes, seconds, steps] = self.recent;
         let left = (self.steps - step.min(self.steps)) as f64 * seconds / steps;
         let mut parts = String::new();
-        if self.kind.has_latents() {
-            let status = if self.bounds { "" } else { " (fixed noise: not a bound)" };
+        if self.config.model.kind.has_latents() {
+            let status = if self.config.losses_are_bounds() { "" } else { " (fixed noise: not a bound)" };
             parts = format!("{status} = NLL {:.4} + KL {:.4}", nll / tokens, kl / tokens);
         }
         format!(

@@ -2,9 +2,9 @@
 
 use super::output::{note, print};
 use super::place::Place;
-use super::progress::bar;
+use super::progress::behind_bar;
 use super::settings::locate;
-use engine::Result;
+use engine::{Error, Result};
 use ltm::run::{Repeated, Replay, Run, Stretch};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
@@ -48,13 +48,14 @@ pub fn run(args: &Args, place: &Place) -> Result<()> {
         for difference in differences {
             note(format_args!("note: {difference}; the bits may differ for that alone"));
         }
-        let display = bar(steps.end() - after, "{bar:24} {pos}/{len} steps  ETA {eta}");
-        let mut done = Vec::new();
-        while let Some(repeated) = replay.advance().inspect_err(|_| display.finish_and_clear())? {
-            display.inc(1);
-            done.push(repeated);
-        }
-        display.finish_and_clear();
+        let done = behind_bar("{bar:24} {pos}/{len} steps  ETA {eta}", |show| {
+            let mut done = Vec::new();
+            while let Some(repeated) = replay.advance()? {
+                done.push(repeated);
+                show(done.len() as u64, steps.end() - after);
+            }
+            Ok::<_, Error>(done)
+        })?;
         print(summary(&steps, &done))
     })
 }

@@ -29,15 +29,6 @@ const MANIFEST: &str = "manifest.json";
 /// Version of the manifest's layout.
 const VERSION: u64 = 1;
 
-/// What `manifest.json` holds.
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Manifest {
-    version: u64,
-    step: u64,
-    files: Vec<FileEntry>,
-}
-
 /// A file of a checkpoint, as it was written.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -50,15 +41,18 @@ pub struct FileEntry {
     pub sha256: String,
 }
 
-/// A checkpoint whose files have been found to be what its manifest says.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A checkpoint, as `manifest.json` has it, whose files have been found to be what that says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Checkpoint {
+    version: u64,
     /// The slow step after which it was taken.
     pub step: u64,
-    /// Its folder.
-    pub folder: PathBuf,
     /// Its files, in the order written, without the manifest.
     pub files: Vec<FileEntry>,
+    /// Its folder.
+    #[serde(skip)]
+    pub folder: PathBuf,
 }
 
 /// The newest checkpoint of a run whose manifest, sizes and digests all agree, `None` if it has no checkpoint yet; and one
@@ -149,17 +143,17 @@ impl Checkpoint {
 
     /// What a manifest says; the files are not looked at.
     fn from_manifest(text: &[u8], folder: &Path, step: u64) -> Result<Self> {
-        let manifest: Manifest = json::from_bytes(text)?;
-        if manifest.version != VERSION {
-            return Err(Error::new(format!("version {}, this program reads version {VERSION}", manifest.version)));
+        let found = Self { folder: folder.into(), ..json::from_bytes(text)? };
+        if found.version != VERSION {
+            return Err(Error::new(format!("version {}, this program reads version {VERSION}", found.version)));
         }
-        if manifest.step != step {
-            return Err(Error::new(format!("it is of step {}, its folder of step {step}", manifest.step)));
+        if found.step != step {
+            return Err(Error::new(format!("it is of step {}, its folder of step {step}", found.step)));
         }
-        if let Some(file) = manifest.files.iter().find(|file| !is_plain(&file.name)) {
+        if let Some(file) = found.files.iter().find(|file| !is_plain(&file.name)) {
             return Err(Error::new(format!("{:?} cannot name a file of a checkpoint", file.name)));
         }
-        Ok(Self { step, folder: folder.into(), files: manifest.files })
+        Ok(found)
     }
 }
 

@@ -1,4 +1,4 @@
-use super::{FileEntry, MANIFEST, Manifest, TEMPORARY, VERSION, at_step, folder_name, folder_of, steps};
+use super::{Checkpoint, FileEntry, MANIFEST, TEMPORARY, VERSION, at_step, folder_name, folder_of, steps};
 use crate::json;
 use engine::{Error, Result};
 use sha2::{Digest, Sha256};
@@ -32,21 +32,22 @@ pub fn write(run: &Path, step: u64, files: &[(&str, &FileWriter<'_>)], keep: usi
         Ok(FileEntry { name: name.into(), bytes, sha256 })
     };
     let files = files.iter().map(|(name, content)| write(name, content)).collect::<Result<Vec<_>>>()?;
-    let manifest = Manifest { version: VERSION, step, files };
-    write(MANIFEST, &|out| out.write_all(json::pretty(&manifest).as_bytes()))?;
+    let written = Checkpoint { version: VERSION, step, files, folder: target };
+    write(MANIFEST, &|out| out.write_all(json::pretty(&written).as_bytes()))?;
     sync_folder(&temporary.path).map_err(|e| failed("sync", &temporary.path, &e))?;
 
     // A process that repeats a step writes the same bytes again: leave the old ones rather than risk both.
-    if !at_step(run, step).is_ok_and(|old| old.files == manifest.files) {
-        discard(&target).map_err(|e| failed("replace", &target, &e))?;
-        fs::rename(&temporary.path, &target).map_err(|e| failed("rename to", &target, &e))?;
+    if at_step(run, step).as_ref() != Ok(&written) {
+        let target = &written.folder;
+        discard(target).map_err(|e| failed("replace", target, &e))?;
+        fs::rename(&temporary.path, target).map_err(|e| failed("rename to", target, &e))?;
     }
     sync_folder(&folder).map_err(|e| failed("sync", &folder, &e))?;
 
     let (older, newer): (Vec<u64>, Vec<u64>) = steps(run)?.into_iter().partition(|&other| other <= step);
     let removed = older.into_iter().rev().skip(keep.max(1)).chain(newer).map(|other| folder.join(folder_name(other)));
-    let failed = |path: PathBuf| Some(format!("cannot remove {}: {}", path.display(), discard(&path).err()?));
-    Ok(removed.filter_map(failed).collect())
+    let kept = |path: PathBuf| Some(format!("cannot remove {}: {}", path.display(), discard(&path).err()?));
+    Ok(removed.filter_map(kept).collect())
 }
 
 /// Writes a single file so that `path` holds either what it held before or all of `bytes`, synced. A link stays one, and what
