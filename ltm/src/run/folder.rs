@@ -195,12 +195,9 @@ impl Run {
             config: &'a Config,
             settings_sha256: String,
         }
-        let entries = match serde_json::to_value(&self.config) {
-            Ok(Value::Object(entries)) => entries,
-            Ok(_) => unreachable!("a configuration is an object of sections"),
-            // A path that is no text.
-            Err(error) => return Err(Error::new(format!("cannot write {CONFIG}: {error}"))),
-        };
+        let entries = serde_json::to_value(&self.config).and_then(serde_json::from_value);
+        // A path that is no text.
+        let entries = entries.map_err(|error| Error::new(format!("cannot write {CONFIG}: {error}")))?;
         let sealed = Sealed { config: &self.config, settings_sha256: seal(&entries) };
         checkpoint::write_atomic(&self.path.join(CONFIG), json::pretty(&sealed).as_bytes())
     }

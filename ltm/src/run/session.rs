@@ -184,16 +184,12 @@ impl Session {
     /// the state before the step is then saved.
     pub fn advance(&mut self) -> Result<Progress> {
         let started = Instant::now();
-        let report = match self.learner.step() {
-            Ok(report) => report,
-            Err(error) if self.step() == 0 => return Err(error),
-            Err(error) => {
-                self.save().map_err(|second| {
-                    Error::new(format!("{error}; and step {} could not be saved: {second}", self.step()))
-                })?;
-                return Err(error);
-            }
-        };
+        let report = self.learner.step();
+        if let (Err(error), step @ 1..) = (&report, self.step()) {
+            let failed = |second| Error::new(format!("{error}; and step {step} could not be saved: {second}"));
+            self.save().map_err(failed)?;
+        }
+        let report = report?;
         let seconds = started.elapsed().as_secs_f64();
         let line = StepLine::new(&report, self.learner.trainer.checksum(), seconds);
         let warnings = report.skipped.iter().cloned().collect();
