@@ -36,13 +36,13 @@ fn steps(text: &str) -> std::result::Result<RangeInclusive<u64>, String> {
 pub fn run(args: &Args, place: &Place) -> Result<()> {
     let run = Run::open(&args.run)?;
     let stretch = Stretch::of(&run, args.steps.clone())?;
-    let mut config = stretch.config()?.clone();
+    let mut config = stretch.config().clone();
     locate(&mut config, &args.data)?;
     place.inside(config.train.threads, || {
         let material = lab::text::material(&config)?;
         let (mut replay, differences) =
-            place.within(|device| Ok((Replay::new(&stretch, &material, device)?, stretch.differences(device)?)))?;
-        let (steps, after) = (stretch.steps(), stretch.begins_after());
+            place.within(|device| Ok((Replay::new(&stretch, &material, device)?, stretch.differences(device))))?;
+        let (steps, after) = (&stretch.steps, stretch.after);
         let from = if after == 0 { "the initial weights".into() } else { format!("the checkpoint of step {after}") };
         note(format_args!("repeats steps {}..{} from {from}", steps.start(), steps.end()));
         for difference in differences {
@@ -56,7 +56,7 @@ pub fn run(args: &Args, place: &Place) -> Result<()> {
             }
             Ok::<_, Error>(done)
         })?;
-        print(summary(&steps, &done))
+        print(summary(steps, &done))
     })
 }
 

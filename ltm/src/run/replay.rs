@@ -15,9 +15,11 @@ use std::ops::RangeInclusive;
 /// Steps of a run that are to be repeated, and what is known about them.
 #[derive(Debug)]
 pub struct Stretch {
+    /// The steps.
+    pub steps: RangeInclusive<u64>,
+    /// The step behind which the repetition begins; 0 for the initial weights.
+    pub after: u64,
     run: Run,
-    steps: RangeInclusive<u64>,
-    /// Where the repetition begins; `None` for the initial weights.
     checkpoint: Option<Checkpoint>,
     /// What the metrics say about each step, and about the validation behind it.
     lines: BTreeMap<u64, Vec<Line>>,
@@ -60,55 +62,38 @@ impl Stretch {
         }
         let before = checkpoint::steps(run.path())?.into_iter().rev().filter(|step| step < steps.start());
         let checkpoint = before.filter_map(|step| checkpoint::at_step(run.path(), step).ok()).next();
-        let first = checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.step) + 1;
-        if let Some(missing) = (first..=*steps.end()).find(|step| !lines.contains_key(step)) {
+        let after = checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.step);
+        if let Some(missing) = (after + 1..=*steps.end()).find(|step| !lines.contains_key(step)) {
             return Err(Error::new(format!("{path}: the metrics say nothing about step {missing}")));
         }
         let records = Record::all(run.path())?;
-        let stretch = Self { run: run.clone(), steps, checkpoint, lines, records };
-        let then = stretch.record(first)?;
-        for step in first..=*stretch.steps.end() {
-            if stretch.record(step)?.config.train.precision != then.config.train.precision {
-                return Err(Error::usage(format!(
-                    "train.precision was changed before step {step}: repeat the steps before and from there on one after the other"
-                )));
-            }
+        if !records.iter().any(|record| record.after <= after) {
+            return Err(Error::new(format!("{path}: no record of the session that did step {}", after + 1)));
+        }
+        let stretch = Self { steps, after, run: run.clone(), checkpoint, lines, records };
+        let precision = |step| stretch.record(step).config.train.precision;
+        if let Some(step) = (after + 1..=*stretch.steps.end()).find(|&step| precision(step) != precision(after + 1)) {
+            return Err(Error::usage(format!(
+                "train.precision was changed before step {step}: repeat the steps before and from there on one after the other"
+            )));
         }
         Ok(stretch)
     }
 
-    /// The steps.
-    pub fn steps(&self) -> RangeInclusive<u64> {
-        self.steps.clone()
-    }
-
-    /// The step behind which the repetition begins; 0 for the initial weights.
-    pub fn begins_after(&self) -> u64 {
-        self.checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.step)
-    }
-
     /// The settings of its first step.
-    ///
-    /// # Errors
-    /// If the run's records say nothing about it.
-    pub fn config(&self) -> Result<&Config> {
-        Ok(&self.record(self.begins_after() + 1)?.config)
+    pub fn config(&self) -> &Config {
+        &self.record(self.after + 1).config
     }
 
     /// The record of the session that did a step: the last one that began before it.
-    fn record(&self, step: u64) -> Result<&Record> {
-        let found = self.records.iter().rev().find(|record| record.after < step);
-        found.ok_or_else(|| {
-            Error::new(format!("{}: no record of the session that did step {step}", self.run.path().display()))
-        })
+    fn record(&self, step: u64) -> &Record {
+        let mut latest = self.records.iter().rev();
+        latest.find(|record| record.after < step).expect("a record of the first step")
     }
 
     /// What of program, machine and device is not as it was, and can have a say in the bits: one line each.
-    ///
-    /// # Errors
-    /// If the run's records say nothing about its steps.
-    pub fn differences(&self, device: &Device) -> Result<Vec<String>> {
-        Ok(self.record(*self.steps.end())?.differences(device))
+    pub fn differences(&self, device: &Device) -> Vec<String> {
+        self.record(*self.steps.end()).differences(device)
     }
 }
 
@@ -124,7 +109,7 @@ impl<'a> Replay<'a> {
     /// # Errors
     /// If the data are not those of the run, or the device has no kernels or no memory for it.
     pub fn new(stretch: &'a Stretch, material: &Material, device: &Device) -> Result<Self> {
-        let record = stretch.record(stretch.begins_after() + 1)?;
+        let record = stretch.record(stretch.after + 1);
         if !material.data.is(&record.data) {
             return Err(Error::new(
                 "the data are not those that the run was trained on (their digests differ from those in its records): put the old ones back, or name them with --data",
@@ -144,7 +129,7 @@ impl<'a> Replay<'a> {
             return Ok(None);
         }
         // A later session may have moved the schedules' end.
-        self.learner.trainer.config = self.stretch.record(step)?.config.clone();
+        self.learner.trainer.config = self.stretch.record(step).config.clone();
         let report = self.learner.step()?;
         let line = StepLine::new(&report, self.learner.trainer.checksum(), f64::NAN);
         let mut now = vec![Line::Step(line)];
