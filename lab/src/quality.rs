@@ -231,20 +231,14 @@ fn different<T: Hash + Eq>(items: impl Iterator<Item = T>) -> usize {
 fn share(some: usize, all: usize) -> Option<f64> {
     (all > 0).then(|| some as f64 / all as f64)
 }
+
 /// Texts for a model to score, one a sequence: each is scored given its prompt, if it has one, as far as the model's sequence
 /// reaches.
 struct Judged {
     sequence: usize,
-    end: i32,
-    samples: Vec<Sample>,
+    /// Inputs and targets, and what is known of them.
+    samples: Vec<(Vec<i32>, Vec<i32>, SampleInfo)>,
     cut: usize,
-}
-
-struct Sample {
-    tokens: Vec<i32>,
-    /// Tokens that are only read.
-    given: usize,
-    bytes: u64,
 }
 
 impl Judged {
@@ -256,11 +250,11 @@ impl Judged {
         let mut samples = Vec::new();
         let mut cut = 0;
         for (i, Text { prompt, text }) in texts.iter().enumerate() {
-            let mut tokens = front(tokenizer, chunking)?;
-            tokenizer.encode(prompt.as_bytes(), &mut tokens)?;
-            let given = tokens.len();
-            tokenizer.encode(text.as_bytes(), &mut tokens)?;
-            if tokens.len() == given {
+            let mut ids = front(tokenizer, chunking)?;
+            tokenizer.encode(prompt.as_bytes(), &mut ids)?;
+            let given = ids.len();
+            tokenizer.encode(text.as_bytes(), &mut ids)?;
+            if ids.len() == given {
                 continue;
             }
             if given > sequence {
@@ -268,16 +262,21 @@ impl Judged {
                     "the prompt of text {i} has {given} tokens, the judge reads {sequence}: use shorter prompts"
                 )));
             }
-            cut += usize::from(tokens.len() > sequence + 1);
-            tokens.truncate(sequence + 1);
-            let length = |&id: &u16| tokenizer.token_bytes(id).map_or(0, <[u8]>::len) as u64;
-            let bytes = tokens[given..].iter().map(length).sum();
-            samples.push(Sample { tokens: tokens.into_iter().map(i32::from).collect(), given, bytes });
+            cut += usize::from(ids.len() > sequence + 1);
+            ids.truncate(sequence + 1);
+            let (last, scored) = (ids.len() - 1, (ids.len() - given) as u32);
+            let bytes = tokenizer.decode(&ids[given..])?.len() as u64;
+            let ids: Vec<i32> = ids.into_iter().map(i32::from).collect();
+            let mut tokens = vec![i32::from(tokenizer.end()); sequence];
+            let mut targets = vec![IGNORED; sequence];
+            tokens[..last].copy_from_slice(&ids[..last]);
+            targets[given - 1..last].copy_from_slice(&ids[given..]);
+            samples.push((tokens, targets, SampleInfo { id: samples.len() as u32, scored, bytes, nats: None }));
         }
         if samples.is_empty() {
             return Err(Error::new("there is no text to judge: all of them are empty"));
         }
-        Ok(Self { sequence, end: i32::from(tokenizer.end()), samples, cut })
+        Ok(Self { sequence, samples, cut })
     }
 }
 
@@ -290,15 +289,11 @@ impl Source for Judged {
         self.sequence
     }
 
-    fn fill(&self, index: u64, tokens: &mut [i32], targets: &mut [i32]) -> Result<SampleInfo> {
-        let sample = &self.samples[index as usize];
-        tokens.fill(self.end);
-        targets.fill(IGNORED);
-        let last = sample.tokens.len() - 1;
-        tokens[..last].copy_from_slice(&sample.tokens[..last]);
-        targets[sample.given - 1..last].copy_from_slice(&sample.tokens[sample.given..]);
-        let scored = (sample.tokens.len() - sample.given) as u32;
-        Ok(SampleInfo { id: index as u32, scored, bytes: sample.bytes, nats: None })
+    fn fill(&self, index: u64, tokens: &mut [i32], targets: &mut [i32]) -> SampleInfo {
+        let (inputs, wanted, info) = &self.samples[index as usize];
+        tokens.copy_from_slice(inputs);
+        targets.copy_from_slice(wanted);
+        *info
     }
 }
 
@@ -329,10 +324,10 @@ mod tests {
         let judged = Judged::new(&texts, &Bytes, Chunking::Documents, 6).unwrap();
         assert_eq!((judged.samples(), judged.cut), (Some(2), 1));
         let (mut tokens, mut targets) = ([0; 6], [0; 6]);
-        let info = judged.fill(0, &mut tokens, &mut targets).unwrap();
+        let info = judged.fill(0, &mut tokens, &mut targets);
         assert_eq!((tokens, targets), ([256, 97, 98, 99, 257, 257], [-1, -1, 99, 100, -1, -1]));
         assert_eq!((info.scored, info.bytes), (2, 2));
-        let info = judged.fill(1, &mut tokens, &mut targets).unwrap();
+        let info = judged.fill(1, &mut tokens, &mut targets);
         assert_eq!((tokens[1], targets, info.scored), (101, [101, 102, 103, 104, 105, 106], 6));
         let error = |texts: &[Text]| Judged::new(texts, &Bytes, Chunking::Windows, 6).err().unwrap().to_string();
         assert!(error(&[pair("abcdef", "g")]).contains("the prompt of text 0 has 7 tokens, the judge reads 6"));

@@ -59,7 +59,7 @@ fn files_that_cannot_be_used() {
     for (data, parts) in [
         ("none.txt", &["none.txt"][..]),
         ("empty.txt", &["empty.txt", "empty"]),
-        ("short.txt", &["short.txt", "fewer than one sequence of 32"]),
+        ("short.txt", &["short.txt", "tokens make no sequence of 32"]),
         ("folder", &["folder", "ltm data prepare"]),
         ("ids.bin", &["ids.bin", "token 77", "300"]),
         ("odd.bin", &["odd.bin"]),

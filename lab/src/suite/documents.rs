@@ -6,7 +6,7 @@ use crate::text::encode::{check_utf8, text_of, utf8};
 use crate::text::formats::Format;
 use engine::{Error, Result};
 use ltm::config::Chunking;
-use ltm::data::{DataFile, Dataset, Documents, Source, Tail, Tokenizer, Windows};
+use ltm::data::{DataFile, Dataset, Sequences, Source, Tail, Tokenizer};
 use std::sync::Arc;
 
 /// A set as sequences. Every token of its documents, their end tokens included, is a target exactly once.
@@ -73,10 +73,7 @@ pub fn read(
         )));
     }
     let data = Dataset::from_tokens(DataFile { path: set.files[0].clone(), ..DataFile::default() }, tokens, tokenizer)?;
-    let source: Arc<dyn Source> = match set.chunking {
-        Chunking::Windows => Arc::new(Windows::new(data, sequence, Tail::Pad)?),
-        Chunking::Documents => Arc::new(Documents::new(data, sequence)?),
-    };
+    let source = Arc::new(Sequences::new(data, set.chunking, sequence, Tail::Pad)?);
     let gpt2_tokens = gpt2.map(|_| gpt2_tokens + documents);
     Ok(Read { source, documents, gpt2_tokens, left_out, first_left_out })
 }
@@ -172,7 +169,7 @@ mod tests {
         let mut documents = vec![Vec::new()];
         let (mut tokens, mut targets) = (vec![0; 16], vec![0; 16]);
         for index in 0..read.source.samples().unwrap() {
-            let info = read.source.fill(index, &mut tokens, &mut targets)?;
+            let info = read.source.fill(index, &mut tokens, &mut targets);
             for &target in &targets[..info.scored as usize] {
                 match u8::try_from(target) {
                     Ok(byte) => documents.last_mut().unwrap().push(byte),

@@ -2,7 +2,6 @@
 
 use super::sources::{IGNORED, SampleInfo, Source};
 use engine::rng::Stream;
-use engine::{Error, Result};
 use std::sync::Arc;
 
 /// Separates the order of samples from all other uses of randomness: "SHUF".
@@ -58,17 +57,9 @@ pub struct Sampler {
 }
 
 impl Sampler {
-    /// Samples of `source` in `order`.
-    ///
-    /// # Errors
-    /// If there are too many samples to be shuffled.
-    pub fn new(source: Arc<dyn Source>, order: Order) -> Result<Self> {
-        match (order, source.samples()) {
-            (Order::Shuffled { .. }, Some(samples)) if u32::try_from(samples).is_err() => {
-                Err(Error::new(format!("{samples} samples cannot be shuffled, at most {}", u32::MAX)))
-            }
-            _ => Ok(Self { source, order, epoch: None }),
-        }
+    /// Samples of `source` in `order`. Less than 2³² of them can be shuffled.
+    pub fn new(source: Arc<dyn Source>, order: Order) -> Self {
+        Self { source, order, epoch: None }
     }
 
     /// Where the samples come from.
@@ -77,15 +68,12 @@ impl Sampler {
     }
 
     /// Fills a batch with the samples from place `first` on. Itself allocates at the start of an epoch only.
-    ///
-    /// # Errors
-    /// Tokens that cannot be read.
-    pub fn fill(&mut self, first: u64, batch: &mut Batch) -> Result<()> {
+    pub fn fill(&mut self, first: u64, batch: &mut Batch) {
         let n = self.source.sequence();
         let places = batch.tokens.chunks_exact_mut(n).zip(batch.targets.chunks_exact_mut(n)).zip(&mut batch.samples);
         for (place, ((tokens, targets), info)) in (first..).zip(places) {
             *info = match self.sample_at(place) {
-                Some(index) => self.source.fill(index, tokens, targets)?,
+                Some(index) => self.source.fill(index, tokens, targets),
                 None => {
                     tokens.fill(0);
                     targets.fill(IGNORED);
@@ -93,7 +81,6 @@ impl Sampler {
                 }
             };
         }
-        Ok(())
     }
 
     /// The number, in its source, of the sample at `place` of the order; `None` after the end.
@@ -116,12 +103,13 @@ impl Sampler {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::{Tail, Windows, memory};
+    use crate::config::Chunking::Windows;
+    use crate::data::{Sequences, Tail, memory};
 
     /// Windows of two over so many tokens.
     fn sampler(tokens: u16, tail: Tail, order: Order) -> Sampler {
         let tokens: Vec<u16> = (0..tokens).collect();
-        Sampler::new(Arc::new(Windows::new(memory(&tokens), 2, tail).unwrap()), order).unwrap()
+        Sampler::new(Arc::new(Sequences::new(memory(&tokens), Windows, 2, tail).unwrap()), order)
     }
 
     fn shuffled(seed: u64) -> Sampler {
@@ -154,7 +142,7 @@ mod tests {
         for (first, tokens, targets, scored) in
             [(0, [256, 0, 1, 2], [0, 1, 2, 3], 4), (2, [3, 257, 0, 0], [4, -1, -1, -1], 1)]
         {
-            sampler.fill(first, &mut batch).unwrap();
+            sampler.fill(first, &mut batch);
             assert_eq!((&batch.tokens[..], &batch.targets[..]), (&tokens[..], &targets[..]));
             assert_eq!((batch.scored(), batch.bytes()), (scored, scored));
         }
@@ -166,8 +154,8 @@ mod tests {
     fn batches_of_any_size_hold_the_same_samples() {
         let mut sampler = shuffled(4);
         let (mut four, mut three) = (Batch::new(4, 2), Batch::new(3, 2));
-        sampler.fill(98, &mut four).unwrap();
-        sampler.fill(99, &mut three).unwrap();
+        sampler.fill(98, &mut four);
+        sampler.fill(99, &mut three);
         assert_eq!(
             (&four.tokens[2..], &four.targets[2..], &four.samples[1..]),
             (&*three.tokens, &*three.targets, &*three.samples)

@@ -3,7 +3,6 @@
 //! Every token is looked at once when data are opened: ids beyond the vocabulary and, where `dataset.json` has hashes, any
 //! damage show then and not after days of training.
 
-use super::checksum;
 use super::folder::{MANIFEST, Manifest, Split, shards};
 use super::shards::{DataFile, Shard};
 use super::tokenizer::Tokenizer;
@@ -19,16 +18,17 @@ const CHUNK: usize = 1 << 20;
 /// A stream of tokens. Documents in it end with the tokenizer's end token.
 #[derive(Clone)]
 pub struct Dataset {
-    tokenizer: Arc<dyn Tokenizer>,
+    /// The tokenizer whose ids these are.
+    pub tokenizer: Arc<dyn Tokenizer>,
     /// Bytes of text of each id.
     lengths: Arc<[u32]>,
     shards: Arc<[Shard]>,
     /// Tokens before each shard, and in all.
     starts: Arc<[u64]>,
-    /// The part of the stream that this is.
-    range: Range<u64>,
-    /// Bytes of text in that part.
-    bytes: u64,
+    /// Which tokens of the opened files these are.
+    pub range: Range<u64>,
+    /// Bytes of text of these tokens.
+    pub bytes: u64,
 }
 
 impl Dataset {
@@ -70,7 +70,13 @@ impl Dataset {
             let strange = |&id: &u16| usize::from(id) >= lengths.len();
             let in_chunk = |(i, tokens): (usize, &[u16])| Some(i * CHUNK + tokens.iter().position(strange)?);
             if let Some(at) = shard.tokens().par_chunks(CHUNK).enumerate().find_map_first(in_chunk) {
-                return Err(beyond(shard, at, &**tokenizer));
+                return Err(Error::new(format!(
+                    "{}: token {at} has id {}, but tokenizer {} has {} ids: made with another tokenizer, or damaged",
+                    shard.file.path.display(),
+                    shard.tokens()[at],
+                    tokenizer.name(),
+                    tokenizer.vocab()
+                )));
             }
             end += shard.tokens().len() as u64;
             starts.push(end);
@@ -114,51 +120,26 @@ impl Dataset {
         self.range.end - self.range.start
     }
 
-    /// Bytes of text of these tokens.
-    pub fn bytes(&self) -> u64 {
-        self.bytes
-    }
-
     /// Bytes of text of `ids`.
     pub fn bytes_of(&self, ids: &[i32]) -> u64 {
         ids.iter().map(|&id| u64::from(self.lengths.get(id as usize).copied().unwrap_or(0))).sum()
     }
 
-    /// The tokenizer whose ids these are.
-    pub fn tokenizer(&self) -> &Arc<dyn Tokenizer> {
-        &self.tokenizer
-    }
-
-    /// Which tokens of the opened files these are.
-    pub fn range(&self) -> Range<u64> {
-        self.range.clone()
-    }
-
     /// Copies tokens `at..at + out.len()`.
-    ///
-    /// # Errors
-    /// An id beyond the vocabulary: the file was changed after it was opened.
     ///
     /// # Panics
     /// If the range is not within `0..len()`.
-    pub fn read(&self, at: u64, mut out: &mut [i32]) -> Result<()> {
+    pub fn read(&self, at: u64, mut out: &mut [i32]) {
         assert!(at + out.len() as u64 <= self.len(), "tokens {at}+{} of {}", out.len(), self.len());
         let mut at = self.range.start + at;
         while !out.is_empty() {
             let i = self.starts.partition_point(|&start| start <= at) - 1;
-            let from = (at - self.starts[i]) as usize;
-            let tokens = &self.shards[i].tokens()[from..];
+            let tokens = &self.shards[i].tokens()[(at - self.starts[i]) as usize..];
             let (now, later) = out.split_at_mut(out.len().min(tokens.len()));
-            for (j, (out, &id)) in now.iter_mut().zip(tokens).enumerate() {
-                if usize::from(id) >= self.lengths.len() {
-                    return Err(beyond(&self.shards[i], from + j, &*self.tokenizer));
-                }
-                *out = i32::from(id);
-            }
+            now.iter_mut().zip(tokens).for_each(|(out, &id)| *out = i32::from(id));
             at += now.len() as u64;
             out = later;
         }
-        Ok(())
     }
 
     /// Where each document ends: one past its end token, in order. Tokens after the last end token are a document too.
@@ -225,26 +206,13 @@ fn compare(shard: &Shard, manifest: &Manifest, tokenizer: &dyn Tokenizer) -> Res
     if tokens != entry.tokens {
         return Err(Error::new(format!("{name} has {tokens} tokens, {MANIFEST} says {}", entry.tokens)));
     }
-    let (found, said) = match &entry.checksum {
-        Some(checksum) => (format!("{:016x}", checksum::checksum(bytemuck::cast_slice(shard.tokens()))), checksum),
-        None => (shard.file.sha256.clone(), entry.sha256.as_ref().unwrap_or(&shard.file.sha256)),
-    };
-    if found != *said {
+    if shard.file.sha256 != entry.sha256 {
         return Err(Error::new(format!(
-            "{name} is damaged: its checksum is {found}, {MANIFEST} says {said}; prepare the data again"
+            "{name} is damaged: its checksum is {}, {MANIFEST} says {}; prepare the data again",
+            shard.file.sha256, entry.sha256
         )));
     }
     Ok(())
-}
-
-fn beyond(shard: &Shard, at: usize, tokenizer: &dyn Tokenizer) -> Error {
-    Error::new(format!(
-        "{}: token {at} has id {}, but tokenizer {} has {} ids: made with another tokenizer, or damaged",
-        shard.file.path.display(),
-        shard.tokens()[at],
-        tokenizer.name(),
-        tokenizer.vocab()
-    ))
 }
 
 #[cfg(test)]

@@ -18,7 +18,7 @@ pub use batches::{Batch, Order, Sampler};
 pub use dataset::Dataset;
 pub use folder::{Manifest, Split, has_validation, tokenizer_of};
 pub use shards::{DataFile, ShardWriter};
-pub use sources::{Documents, SampleInfo, Source, Stories, Tail, Windows};
+pub use sources::{SampleInfo, Sequences, Source, Stories, Tail};
 pub use tokenizer::{Bytes, Tokenizer};
 
 /// Tokens of the tokenizer [`Bytes`] as a data set called "memory".

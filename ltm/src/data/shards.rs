@@ -18,8 +18,6 @@ const _: () = assert!(cfg!(target_endian = "little"), "token files are little-en
 
 /// First word of a shard with a header.
 const MAGIC: u32 = 20_240_520;
-/// First word of llm.c's shards of 32-bit tokens, which are refused by name.
-const MAGIC_32_BIT: u32 = 20_240_801;
 /// Second word.
 const VERSION: u32 = 1;
 /// Bytes of the header.
@@ -40,33 +38,22 @@ pub fn header(tokens: u32) -> [u8; HEADER] {
 /// # Errors
 /// A length or header that contradicts itself; the message lacks the file's name.
 pub fn payload_start(file: &[u8]) -> Result<usize> {
-    let fail = |message: String| Err(Error::new(message));
-    let word = |i: usize| file.get(4 * i..4 * i + 4).map(|word| u32::from_le_bytes(word.try_into().expect("4 bytes")));
-    match word(0) {
-        Some(MAGIC_32_BIT) => {
-            return fail("a shard of 32-bit tokens (llm.c, Llama 3); only 16-bit tokens can be read".into());
-        }
-        Some(MAGIC) if file.len() >= HEADER => {}
-        Some(MAGIC) => return fail(format!("truncated: the header has {HEADER} bytes, the file {}", file.len())),
-        _ if file.is_empty() => return fail("the file is empty".into()),
-        _ if file.len() % 2 == 1 => {
-            return fail(format!("{} bytes is an odd number: truncated, or not a shard of 16-bit tokens", file.len()));
-        }
-        _ => return Ok(0),
-    }
-    let (version, tokens) = (word(1).unwrap_or_default(), word(2).unwrap_or_default());
+    let word = |i: usize| file.get(4 * i..4 * i + 4).map_or(0, |word| u32::from_le_bytes(word.try_into().expect("4")));
+    let (version, tokens, found) = (word(1), word(2), file.len());
+    let start = if word(0) == MAGIC { HEADER } else { 0 };
     let bytes = HEADER as u64 + 2 * u64::from(tokens);
-    if version != VERSION {
-        return fail(format!("shard version {version}; this program reads version {VERSION}"));
-    }
-    if tokens == 0 {
-        return fail("the shard holds no token".into());
-    }
-    if bytes != file.len() as u64 {
-        let found = file.len();
-        return fail(format!("the header announces {tokens} tokens, {bytes} bytes in all, but the file has {found}"));
-    }
-    Ok(HEADER)
+    let wrong = if found == start {
+        "there is no token in it".into()
+    } else if start == 0 && found % 2 == 1 {
+        format!("{found} bytes is an odd number: truncated, or not a shard of 16-bit tokens")
+    } else if start > 0 && version != VERSION {
+        format!("shard version {version}; this program reads version {VERSION}")
+    } else if start > 0 && found as u64 != bytes {
+        format!("the header announces {tokens} tokens, {bytes} bytes in all, but the file has {found}")
+    } else {
+        return Ok(start);
+    };
+    Err(Error::new(wrong))
 }
 
 /// A file of data, as a run records it.
@@ -192,9 +179,9 @@ impl<'a> ShardWriter<'a> {
             .and_then(|()| file.flush())
             .and_then(|()| file.get_ref().sync_all())
             .map_err(|error| Error::io("write", &path, &error))?;
-        let sha256 = Some(Shard::open(&path)?.file.sha256);
+        let sha256 = hash::sha256_files(&[&path])?;
         let file = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        self.part.shards.push(ShardEntry { file, tokens: tokens.into(), sha256, checksum: None });
+        self.part.shards.push(ShardEntry { file, tokens: tokens.into(), sha256 });
         Ok(())
     }
 }
@@ -202,10 +189,6 @@ impl<'a> ShardWriter<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn bytes_of(tokens: &[u16]) -> Vec<u8> {
-        tokens.iter().flat_map(|token| token.to_le_bytes()).collect()
-    }
 
     fn open(bytes: &[u8]) -> Result<Vec<u16>> {
         let file = tempfile::NamedTempFile::new().unwrap();
@@ -219,33 +202,26 @@ mod tests {
     }
 
     #[test]
-    fn both_layouts_are_read() {
+    fn both_layouts_are_read_and_damage_gets_one_clear_line() {
         let tokens: Vec<u16> = (0..1000).chain([50256, 65535]).collect();
-        assert_eq!(open(&[header(1002).to_vec(), bytes_of(&tokens)].concat()).unwrap(), tokens);
-        assert_eq!(open(&bytes_of(&tokens)).unwrap(), tokens);
-        assert_eq!(open(&[1, 2]).unwrap(), [0x0201]);
-        assert_eq!(Shard::in_memory(DataFile::default(), tokens.clone()).tokens(), tokens);
-    }
-
-    #[test]
-    fn damage_gets_one_clear_line() {
-        let good = [header(3).to_vec(), bytes_of(&[1, 2, 3])].concat();
+        let raw: &[u8] = bytemuck::cast_slice(&tokens);
+        let good = [&header(1002), raw].concat();
+        assert_eq!(open(&good).unwrap(), tokens);
+        assert_eq!(open(raw).unwrap(), tokens);
         let with_word = |i: usize, word: u32| {
             let mut bytes = good.clone();
             bytes[4 * i..4 * i + 4].copy_from_slice(&word.to_le_bytes());
             bytes
         };
         for (bytes, message) in [
-            (vec![], "the file is empty"),
-            (good[..700].to_vec(), "truncated: the header has 1024 bytes, the file 700"),
-            (good[..1028].to_vec(), "the header announces 3 tokens, 1030 bytes in all, but the file has 1028"),
+            (vec![], "there is no token in it"),
+            (header(0).to_vec(), "there is no token in it"),
+            (good[..700].to_vec(), "the header announces 1002 tokens, 3028 bytes in all, but the file has 700"),
             (
                 with_word(2, u32::MAX),
-                "the header announces 4294967295 tokens, 8589935614 bytes in all, but the file has 1030",
+                "the header announces 4294967295 tokens, 8589935614 bytes in all, but the file has 3028",
             ),
-            (with_word(2, 0), "the shard holds no token"),
             (with_word(1, 7), "shard version 7; this program reads version 1"),
-            (with_word(0, 20_240_801), "a shard of 32-bit tokens (llm.c, Llama 3); only 16-bit tokens can be read"),
             (vec![7; 5], "5 bytes is an odd number: truncated, or not a shard of 16-bit tokens"),
         ] {
             assert_eq!(open(&bytes).unwrap_err().to_string(), message);

@@ -1,15 +1,17 @@
 //! Samples: what training and evaluation go through, N inputs with N targets each.
 //!
 //! Target i is the token that follows input i; −1 is ignored. The first token of a text is a target too: the input before it is
-//! the begin token. Text is cut into samples in one of two ways:
-//! - [`Windows`]: the stream of tokens, begin token first, in consecutive windows. The first input of a window is the last
-//!   target of the window before, so that every token of the stream, end tokens included, is a target exactly once.
-//! - [`Documents`]: one document per sample: begin token, document; its end token is the last target.
+//! the begin token. [`Sequences`] cut text into samples in one of two ways:
+//! - [`Chunking::Windows`]: the stream of tokens, begin token first, in consecutive windows. The first input of a window is the
+//!   last target of the window before, so that every token of the stream, end tokens included, is a target exactly once.
+//! - [`Chunking::Documents`]: one document per sample: begin token, document; its end token is the last target. A document that
+//!   is too long becomes several samples, cut as a stream is cut into windows; one without text (a lone end token) is left out.
 //!
 //! [`Stories`] are documents of the embedded corpus: text without end and without files.
 
 use super::dataset::Dataset;
 use super::tokenizer::{Bytes, Tokenizer};
+use crate::config::Chunking;
 use crate::corpus::Corpus;
 use engine::{Error, Result};
 
@@ -39,12 +41,9 @@ pub trait Source: Send + Sync {
 
     /// Writes sample `index`: N inputs and N targets.
     ///
-    /// # Errors
-    /// Tokens that cannot be read.
-    ///
     /// # Panics
     /// If `index` is not below [`Source::samples`] or a slice has not N places.
-    fn fill(&self, index: u64, tokens: &mut [i32], targets: &mut [i32]) -> Result<SampleInfo>;
+    fn fill(&self, index: u64, tokens: &mut [i32], targets: &mut [i32]) -> SampleInfo;
 }
 
 /// What becomes of the tokens after the last whole window.
@@ -56,94 +55,13 @@ pub enum Tail {
     Pad,
 }
 
-/// Consecutive windows of a stream of tokens.
-pub struct Windows {
+/// A stream of tokens as samples.
+pub struct Sequences {
     data: Dataset,
     sequence: usize,
     samples: u64,
-}
-
-impl Windows {
-    /// Windows of `sequence` tokens, at least one.
-    ///
-    /// # Errors
-    /// If there would be none.
-    pub fn new(data: Dataset, sequence: usize, tail: Tail) -> Result<Self> {
-        let samples = match tail {
-            Tail::Drop => data.len() / sequence as u64,
-            Tail::Pad => data.len().div_ceil(sequence as u64),
-        };
-        if samples == 0 {
-            return Err(Error::new(format!(
-                "{}: {} tokens are fewer than one sequence of {sequence}: more text or a shorter sequence is needed",
-                data.name().display(),
-                data.len()
-            )));
-        }
-        Ok(Self { data, sequence, samples })
-    }
-}
-
-impl Source for Windows {
-    fn samples(&self) -> Option<u64> {
-        Some(self.samples)
-    }
-
-    fn sequence(&self) -> usize {
-        self.sequence
-    }
-
-    fn fill(&self, index: u64, tokens: &mut [i32], targets: &mut [i32]) -> Result<SampleInfo> {
-        assert!(index < self.samples, "sample {index} of {}", self.samples);
-        let start = index * self.sequence as u64;
-        let len = (self.data.len() - start).min(self.sequence as u64) as u32;
-        fill_span(&self.data, index, Span { start, len, is_first: start == 0 }, tokens, targets)
-    }
-}
-
-/// One document per sample. One that is too long becomes several samples, cut as a stream is cut into windows; one without
-/// text (a lone end token) is left out.
-pub struct Documents {
-    data: Dataset,
-    sequence: usize,
-    spans: Vec<Span>,
-}
-
-impl Documents {
-    /// Documents in samples of `sequence` tokens, end token included. Takes 16 bytes of memory per document.
-    ///
-    /// # Errors
-    /// If there are none.
-    pub fn new(data: Dataset, sequence: usize) -> Result<Self> {
-        let (mut spans, mut start, mut first) = (Vec::new(), 0, [0]);
-        for end in data.document_ends() {
-            data.read(start, &mut first)?;
-            if end - start > 1 || first[0] != i32::from(data.tokenizer().end()) {
-                let part =
-                    |at: u64| Span { start: at, len: (end - at).min(sequence as u64) as u32, is_first: at == start };
-                spans.extend((start..end).step_by(sequence).map(part));
-            }
-            start = end;
-        }
-        if spans.is_empty() {
-            return Err(Error::new(format!("{} holds no document", data.name().display())));
-        }
-        Ok(Self { data, sequence, spans })
-    }
-}
-
-impl Source for Documents {
-    fn samples(&self) -> Option<u64> {
-        Some(self.spans.len() as u64)
-    }
-
-    fn sequence(&self) -> usize {
-        self.sequence
-    }
-
-    fn fill(&self, index: u64, tokens: &mut [i32], targets: &mut [i32]) -> Result<SampleInfo> {
-        fill_span(&self.data, index, self.spans[index as usize], tokens, targets)
-    }
+    /// Where each sample lies, if samples are documents; windows lie side by side.
+    documents: Option<Vec<Span>>,
 }
 
 /// Tokens that are the targets of one sample.
@@ -155,19 +73,69 @@ struct Span {
     is_first: bool,
 }
 
-fn fill_span(data: &Dataset, index: u64, span: Span, tokens: &mut [i32], targets: &mut [i32]) -> Result<SampleInfo> {
-    assert_eq!(tokens.len(), targets.len());
-    let n = span.len as usize;
-    data.read(span.start, &mut targets[..n])?;
-    if span.is_first {
-        tokens[0] = i32::from(data.tokenizer().begin());
-    } else {
-        data.read(span.start - 1, &mut tokens[..1])?;
+impl Sequences {
+    /// Samples of `sequence` tokens, at least one. Documents take 16 bytes of memory each.
+    ///
+    /// # Errors
+    /// If there would be no sample.
+    pub fn new(data: Dataset, chunking: Chunking, sequence: usize, tail: Tail) -> Result<Self> {
+        let documents = (chunking == Chunking::Documents).then(|| documents(&data, sequence));
+        let samples = match &documents {
+            Some(spans) => spans.len() as u64,
+            None if tail == Tail::Drop => data.len() / sequence as u64,
+            None => data.len().div_ceil(sequence as u64),
+        };
+        if samples == 0 {
+            return Err(Error::new(format!(
+                "{}: {} tokens make no sequence of {sequence}: more text or a shorter sequence is needed",
+                data.name().display(),
+                data.len()
+            )));
+        }
+        Ok(Self { data, sequence, samples, documents })
     }
-    tokens[1..n].copy_from_slice(&targets[..n - 1]);
-    tokens[n..].fill(i32::from(data.tokenizer().end()));
-    targets[n..].fill(IGNORED);
-    Ok(SampleInfo { id: index as u32, scored: span.len, bytes: data.bytes_of(&targets[..n]), nats: None })
+}
+
+/// The documents of `data` without those of no text, cut where they are longer than `sequence`.
+fn documents(data: &Dataset, sequence: usize) -> Vec<Span> {
+    let (mut spans, mut start, mut first) = (Vec::new(), 0, [0]);
+    for end in data.document_ends() {
+        data.read(start, &mut first);
+        if end - start > 1 || first[0] != i32::from(data.tokenizer.end()) {
+            let part = |at: u64| Span { start: at, len: (end - at).min(sequence as u64) as u32, is_first: at == start };
+            spans.extend((start..end).step_by(sequence).map(part));
+        }
+        start = end;
+    }
+    spans
+}
+
+impl Source for Sequences {
+    fn samples(&self) -> Option<u64> {
+        Some(self.samples)
+    }
+
+    fn sequence(&self) -> usize {
+        self.sequence
+    }
+
+    fn fill(&self, index: u64, tokens: &mut [i32], targets: &mut [i32]) -> SampleInfo {
+        let Self { data, sequence, .. } = self;
+        let start = index * *sequence as u64;
+        let window = || Span { start, len: (data.len() - start).min(*sequence as u64) as u32, is_first: start == 0 };
+        let span = self.documents.as_ref().map_or_else(window, |spans| spans[index as usize]);
+        let n = span.len as usize;
+        data.read(span.start, &mut targets[..n]);
+        if span.is_first {
+            tokens[0] = i32::from(data.tokenizer.begin());
+        } else {
+            data.read(span.start - 1, &mut tokens[..1]);
+        }
+        tokens[1..n].copy_from_slice(&targets[..n - 1]);
+        tokens[n..].fill(i32::from(data.tokenizer.end()));
+        targets[n..].fill(IGNORED);
+        SampleInfo { id: index as u32, scored: span.len, bytes: data.bytes_of(&targets[..n]), nats: None }
+    }
 }
 
 /// One story of the embedded corpus per sample, as bytes; each with its exact −log p.
@@ -182,16 +150,14 @@ impl Stories {
     /// Stories `0..samples` under `seed`; all of its 2³² stories, again and again, if `samples` is `None`.
     ///
     /// # Errors
-    /// If a story may be too long for `sequence` tokens, or there are none.
-    pub fn new(corpus: Corpus, seed: u64, sequence: usize, samples: Option<u64>) -> Result<Self> {
+    /// If a story may be too long for `sequence` tokens.
+    pub fn new(seed: u64, sequence: usize, samples: Option<u64>) -> Result<Self> {
+        let corpus = Corpus::default();
         let longest = corpus.max_bytes() + 1;
         if longest > sequence {
             return Err(Error::usage(format!(
-                "stories have up to {longest} tokens with their end, a sequence {sequence}: make sequences longer or stories shorter"
+                "stories have up to {longest} tokens with their end, a sequence {sequence}: make sequences longer"
             )));
-        }
-        if samples == Some(0) {
-            return Err(Error::usage("0 stories: at least 1 is needed"));
         }
         Ok(Self { corpus, seed, sequence, samples })
     }
@@ -206,7 +172,7 @@ impl Source for Stories {
         self.sequence
     }
 
-    fn fill(&self, index: u64, tokens: &mut [i32], targets: &mut [i32]) -> Result<SampleInfo> {
+    fn fill(&self, index: u64, tokens: &mut [i32], targets: &mut [i32]) -> SampleInfo {
         let id = index as u32;
         let story = self.corpus.document(self.seed, id);
         let n = story.bytes.len();
@@ -218,7 +184,7 @@ impl Source for Stories {
             targets[i] = i32::from(byte);
             tokens[i + 1] = i32::from(byte);
         }
-        Ok(SampleInfo { id, scored: n as u32 + 1, bytes: n as u64, nats: Some(story.nats) })
+        SampleInfo { id, scored: n as u32 + 1, bytes: n as u64, nats: Some(story.nats) }
     }
 }
 
@@ -236,31 +202,31 @@ mod tests {
     fn samples(source: &dyn Source) -> Vec<Sample> {
         let sample = |index| {
             let (mut tokens, mut targets) = (vec![77; source.sequence()], vec![77; source.sequence()]);
-            let info = source.fill(index, &mut tokens, &mut targets).unwrap();
+            let info = source.fill(index, &mut tokens, &mut targets);
             assert_eq!((u64::from(info.id), info.nats), (index, None));
             (tokens, targets, info.scored, info.bytes)
         };
         (0..source.samples().unwrap()).map(sample).collect()
     }
 
+    fn sequences(tokens: &[u16], chunking: Chunking, sequence: usize, tail: Tail) -> Result<Sequences> {
+        Sequences::new(memory(tokens), chunking, sequence, tail)
+    }
+
     #[test]
     fn windows_score_every_token_once() {
-        let source = Windows::new(memory(&[1, 2, 3, END, 4, 5, 6]), 3, Tail::Pad).unwrap();
         let expected = [
             (vec![256, 1, 2], vec![1, 2, 3], 3, 3),
             (vec![3, 257, 4], vec![257, 4, 5], 3, 2),
             (vec![5, 257, 257], vec![6, -1, -1], 1, 1),
         ];
-        assert_eq!(samples(&source), expected);
-        let count =
-            |tokens: &[u16], tail| Windows::new(memory(tokens), 3, tail).map(|source| source.samples().unwrap());
-        for (tokens, tail) in [(&[1, 2, 3, 4][..], Tail::Drop), (&[1, 2, 3], Tail::Pad), (&[1, 2], Tail::Pad)] {
-            assert_eq!(count(tokens, tail), Ok(1));
+        let tokens = [1, 2, 3, END, 4, 5, 6];
+        for (tail, count) in [(Tail::Pad, 3), (Tail::Drop, 2)] {
+            assert_eq!(samples(&sequences(&tokens, Chunking::Windows, 3, tail).unwrap()), expected[..count]);
         }
-        assert_eq!(
-            count(&[1, 2], Tail::Drop).unwrap_err().to_string(),
-            "memory: 2 tokens are fewer than one sequence of 3: more text or a shorter sequence is needed"
-        );
+        let error = sequences(&[1, 2], Chunking::Windows, 3, Tail::Drop).err().unwrap().to_string();
+        let said = "memory: 2 tokens make no sequence of 3: more text or a shorter sequence is needed";
+        assert_eq!(error, said);
     }
 
     #[test]
@@ -273,9 +239,8 @@ mod tests {
             (vec![256, 6, 7, 8], vec![6, 7, 8, 9], 4, 4),
             (vec![9, 257, 257, 257], vec![10, -1, -1, -1], 1, 1),
         ];
-        assert_eq!(samples(&Documents::new(memory(&tokens), 4).unwrap()), expected);
-        let error = Documents::new(memory(&[END, END]), 4).err().unwrap();
-        assert_eq!(error.to_string(), "memory holds no document");
+        assert_eq!(samples(&sequences(&tokens, Chunking::Documents, 4, Tail::Pad).unwrap()), expected);
+        assert!(sequences(&[END, END], Chunking::Documents, 4, Tail::Pad).is_err());
     }
 
     /// Whatever the text and the length, the scored targets are the text, and every input is the target before it.
@@ -287,19 +252,15 @@ mod tests {
                 .map(|i| if dice.below(1 + i, 5) == 0 { END } else { 65 + dice.below(100 + i, 26) as u16 })
                 .collect();
             let sequence = 1 + dice.below(99, 12);
-            let windows: Box<dyn Source> = Box::new(Windows::new(memory(&tokens), sequence, Tail::Pad).unwrap());
-            let mut sources = vec![(windows, tokens.clone())];
             let mut texts = tokens.clone();
             texts.dedup_by(|a, b| *a == END && *b == END);
             if texts[0] == END {
                 texts.remove(0);
             }
-            if let Ok(documents) = Documents::new(memory(&tokens), sequence) {
-                sources.push((Box::new(documents), texts));
-            }
-            for (source, expected) in sources {
+            for (chunking, expected) in [(Chunking::Windows, tokens.clone()), (Chunking::Documents, texts)] {
+                let Ok(source) = sequences(&tokens, chunking, sequence, Tail::Pad) else { continue };
                 let (mut found, mut all_bytes) = (Vec::new(), 0);
-                for (inputs, targets, scored, bytes) in samples(&*source) {
+                for (inputs, targets, scored, bytes) in samples(&source) {
                     let n = scored as usize;
                     assert!(n > 0 && inputs[1..n] == targets[..n - 1] && targets[n..].iter().all(|&id| id == IGNORED));
                     let before = found.last().map_or(256, |&id| i32::from(id));
@@ -317,10 +278,10 @@ mod tests {
     fn a_story_is_a_sequence_from_begin_to_end() {
         let corpus = Corpus::default();
         let sequence = corpus.max_bytes() + 1;
-        let stories = Stories::new(Corpus::default(), 3, sequence, None).unwrap();
+        let stories = Stories::new(3, sequence, None).unwrap();
         let (mut tokens, mut targets) = (vec![7; sequence], vec![7; sequence]);
         for index in 0..20 {
-            let info = stories.fill(index, &mut tokens, &mut targets).unwrap();
+            let info = stories.fill(index, &mut tokens, &mut targets);
             let scored = info.scored as usize;
             let ids: Vec<u16> = targets[..scored].iter().map(|&id| id as u16).collect();
             let text = Bytes.decode(&ids).unwrap();
@@ -331,8 +292,7 @@ mod tests {
             let nats = -corpus.log_prob(&text).unwrap();
             assert!((info.nats.unwrap() - nats).abs() < 1e-9);
         }
-        let error = Stories::new(Corpus::default(), 3, 50, None).err().unwrap().to_string();
+        let error = Stories::new(3, 50, None).err().unwrap().to_string();
         assert!(error.contains("a sequence 50"), "{error}");
-        assert!(Stories::new(Corpus::default(), 3, sequence, Some(0)).is_err());
     }
 }

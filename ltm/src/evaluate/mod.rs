@@ -213,11 +213,11 @@ impl Evaluator {
         sequences: Range<u64>,
         mut each: impl FnMut(Vec<Draws>, u64) -> Result<()>,
     ) -> Result<()> {
-        let mut sampler = Sampler::new(source.clone(), Order::Once)?;
+        let mut sampler = Sampler::new(source.clone(), Order::Once);
         let (rows, seq) = (self.inputs.batch, self.inputs.sequence);
         let mut batch = Batch::new(rows, seq);
         for first in sequences.clone().step_by(rows) {
-            sampler.fill(first, &mut batch)?;
+            sampler.fill(first, &mut batch);
             for row in (0..rows).filter(|&row| first + row as u64 >= sequences.end) {
                 batch.targets[row * seq..(row + 1) * seq].fill(-1);
                 batch.samples[row].scored = 0;

@@ -1,8 +1,7 @@
 use super::record::{Data, DataFile};
 use crate::config::Tokenizer as Named;
 use crate::config::{Chunking, Config};
-use crate::corpus::Corpus;
-use crate::data::{Dataset, Documents, SampleInfo, Source, Split, Stories, Tail, Windows, has_validation};
+use crate::data::{Dataset, SampleInfo, Sequences, Source, Split, Stories, Tail, has_validation};
 use crate::hash::sha256;
 use engine::{Error, Result};
 use std::path::{Path, PathBuf};
@@ -59,7 +58,7 @@ impl Material {
                 )));
             }
             return Ok(Self {
-                training: Arc::new(Stories::new(Corpus::default(), config.train.seed, seq, None)?),
+                training: Arc::new(Stories::new(config.train.seed, seq, None)?),
                 validation: Some(validation_stories(seq, VALIDATION_STORIES)?),
                 validation_files: Vec::new(),
                 data: Data { fingerprint: "embedded corpus".into(), files: Vec::new() },
@@ -81,7 +80,7 @@ impl Material {
             // Which tokens of which files, and for what. The same file with another split is other data: validation text must
             // not become training text later.
             let digests: String = data.files().map(|file| format!(" {}", file.sha256)).collect();
-            record.fingerprint += &format!("{} {:?}{digests}\n", split.name(), data.range());
+            record.fingerprint += &format!("{} {:?}{digests}\n", split.name(), data.range);
             for file in data.files() {
                 if record.files.iter().all(|known| known.file.path != file.path) {
                     record.files.push(DataFile { file: file.clone(), training: split == Split::Train });
@@ -127,7 +126,7 @@ impl Material {
 /// # Errors
 /// If a story may be longer than `seq` tokens, or there are none.
 pub fn validation_stories(seq: usize, count: u64) -> Result<Arc<dyn Source>> {
-    Ok(Arc::new(Stories::new(Corpus::default(), VALIDATION_SEED, seq, Some(count))?))
+    Ok(Arc::new(Stories::new(VALIDATION_SEED, seq, Some(count))?))
 }
 
 fn validation_split(path: &Path) -> Result<Split> {
@@ -149,11 +148,7 @@ fn split(path: &Path, config: &Config, open: Open<'_>) -> Result<(Dataset, Optio
 }
 
 fn sequences(data: Dataset, config: &Config, tail: Tail) -> Result<Arc<dyn Source>> {
-    Ok(match config.data.chunking {
-        Chunking::Windows => Arc::new(Windows::new(data, config.model.seq, tail)?),
-        // A document that is too long becomes several sequences, which are scored as such.
-        Chunking::Documents => Arc::new(Documents::new(data, config.model.seq)?),
-    })
+    Ok(Arc::new(Sequences::new(data, config.data.chunking, config.model.seq, tail)?))
 }
 
 /// Several sources, one behind the other.
@@ -187,9 +182,9 @@ impl Source for Chain {
         self.parts[0].1.sequence()
     }
 
-    fn fill(&self, index: u64, tokens: &mut [i32], targets: &mut [i32]) -> Result<SampleInfo> {
+    fn fill(&self, index: u64, tokens: &mut [i32], targets: &mut [i32]) -> SampleInfo {
         let (start, source) = &self.parts[self.parts.partition_point(|(start, _)| *start <= index) - 1];
         // The noise of a sample is keyed by its place in the chain, which is its own.
-        Ok(SampleInfo { id: index as u32, ..source.fill(index - start, tokens, targets)? })
+        SampleInfo { id: index as u32, ..source.fill(index - start, tokens, targets) }
     }
 }

@@ -47,7 +47,7 @@ impl Learner {
         if let Some(checkpoint) = checkpoint {
             trainer.restore(&checkpoint.file(WEIGHTS)?, &checkpoint.file(MOMENTS)?, checkpoint.step)?;
         }
-        let sampler = Sampler::new(material.training.clone(), Order::Shuffled { seed: config.train.seed })?;
+        let sampler = Sampler::new(material.training.clone(), Order::Shuffled { seed: config.train.seed });
         let batch = Batch::new(config.train.batch, config.model.seq);
         Ok(Self { trainer, sampler, batch, validation })
     }
@@ -57,7 +57,7 @@ impl Learner {
     /// # Errors
     /// If samples cannot be read, or a number is not finite and the configuration says to stop.
     pub fn step(&mut self) -> Result<StepReport> {
-        self.sampler.fill(self.samples(), &mut self.batch)?;
+        self.sampler.fill(self.samples(), &mut self.batch);
         self.trainer.train(&self.batch)
     }
 
