@@ -13,7 +13,7 @@ use lab::table::{Table, digits, nats as shown, short, si};
 use ltm::config::{Config, ModelKind, Work, parameter_count};
 use ltm::corpus::Corpus;
 use ltm::evaluate::{Mean, Protocol};
-use ltm::generate::{Sampling, Writer, Writing};
+use ltm::generate::{Writer, Writing};
 use ltm::run::{Loaded, Material, NewFolder, Run, Session, VALIDATION_SEED, validation_stories};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -152,8 +152,7 @@ fn reach(config: &Config) -> usize {
 /// One text out of nothing, one that goes on with a story.
 fn writing(model: &mut Loaded, corpus: &Corpus, story: &[u8]) -> Result<()> {
     let Loaded { config, params, store, .. } = model;
-    let sampling = Sampling { temperature: 0.7, ..Sampling::default() };
-    let options = Writing { tokens: config.model.seq, sampling, ..Writing::default() };
+    let options = Writing { tokens: config.model.seq, temperature: 0.7, ..Writing::default() };
     let mut writer = Writer::new(config, params, store, lab::text::tokenizer(config.data.tokenizer), options)?;
     let prompt = String::from_utf8_lossy(&story[..half(story)]).into_owned();
     let going_on = format!("Going on with the first half of the story above, behind the bar:\n  {prompt}|");

@@ -5,7 +5,7 @@ use super::output::{note, print, write};
 use super::place::Place;
 use engine::Result;
 use ltm::config::Work;
-use ltm::generate::{self, Sampling, Writer};
+use ltm::generate::{self, Writer};
 use ltm::run::Run;
 use std::path::PathBuf;
 
@@ -64,8 +64,7 @@ impl Writing {
     /// What the writer needs of it.
     pub fn options(&self) -> generate::Writing {
         let Self { tokens, temperature, top_k, top_p, seed, ref stop, steps, refit, .. } = *self;
-        let sampling = Sampling { temperature, top_k, top_p, seed };
-        generate::Writing { tokens, sampling, stop: stop.clone(), steps, refit }
+        generate::Writing { tokens, temperature, top_k, top_p, seed, stop: stop.clone(), steps, refit }
     }
 }
 

@@ -5,7 +5,7 @@ use super::progress::bar;
 use engine::{Error, Result};
 use lab::reasoning::{Options, Pass, Solved, solve};
 use lab::table::{Table, digits, plus_minus, short};
-use ltm::generate::{Sampling, Writing};
+use ltm::generate::Writing;
 use ltm::json;
 use ltm::run::{Loaded, Run};
 use std::path::{Path, PathBuf};
@@ -68,10 +68,12 @@ pub fn run(args: &GsmArgs, request: &Request, run: &Run, model: &mut Loaded) -> 
         k: args.k,
         writing: Writing {
             tokens: args.tokens,
-            sampling: Sampling { temperature: args.temperature, top_k: 0, top_p: args.top_p, seed: args.seed },
+            temperature: args.temperature,
+            top_p: args.top_p,
+            seed: args.seed,
             stop: vec!["\n\n".into()],
             steps: request.steps,
-            refit: 0,
+            ..Writing::default()
         },
     };
     let bar = bar(1, "{bar:24} {pos}/{len} problems  {msg}  ETA {eta}");
@@ -101,12 +103,12 @@ fn text(solved: &Solved) -> String {
         origin.run.display(),
         origin.step,
         short(&origin.weights_sha256),
-        options.writing.sampling.seed,
+        options.writing.seed,
         settings.problems,
         options.file.display(),
         options.shots,
         options.samples,
-        options.writing.sampling.temperature,
+        options.writing.temperature,
         100.0 * answered
     )
 }

@@ -85,7 +85,7 @@ fn text(quality: &Quality) -> String {
         quality.kind,
         settings.origin.run.display(),
         short(&settings.origin.weights_sha256),
-        settings.options.writing.sampling.seed,
+        settings.options.writing.seed,
         variety.words,
         quality.judge.display(),
         short(&quality.judge_weights_sha256),

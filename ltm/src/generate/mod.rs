@@ -6,13 +6,14 @@ mod stream;
 mod walk;
 mod writer;
 
-pub use sample::{Sampler, Sampling};
+pub use sample::Sampler;
 pub use walk::Walk;
 pub use writer::{ROUNDS, Writer, Writing};
 
 use crate::config::{Chunking, Config, FastConfig, Noise};
+use crate::data::Batch;
+use crate::data::sources::IGNORED;
 use crate::data::tokenizer::Tokenizer;
-use crate::data::{Batch, SampleInfo};
 use crate::learn::{Fast, FastOptions, Inputs};
 use crate::model::Params;
 use autograd::{Id, Store};
@@ -22,7 +23,7 @@ use engine::{Error, Result};
 /// Random-number site of latents drawn from the prior.
 const PRIOR: u32 = 0x0050_0000;
 
-/// The tokens that stand in front of a text. A model of documents has learnt from begin tokens, and where one token both ends
+/// The tokens that stand in front of a text. A model of documents was trained on begin tokens, and where one token both ends
 /// and begins documents, it stands between them in running text too. In other running text there is hardly one, and a new line
 /// is what most texts begin behind.
 ///
@@ -43,7 +44,6 @@ pub fn front(tokenizer: &dyn Tokenizer, chunking: Chunking) -> Result<Vec<u16>> 
 pub struct Thinker {
     fast: Fast,
     inputs: Inputs,
-    tokens: usize,
 }
 
 impl Thinker {
@@ -57,7 +57,7 @@ impl Thinker {
         let fast = FastConfig { steps, noise: Noise::Fresh, ..config.fast.clone() };
         let options = FastOptions { seed: config.train.seed, ..FastOptions::default() };
         let fast = Fast::new(&config.model, &fast, params, &inputs, store, &options)?;
-        Ok(Self { fast, inputs, tokens: config.model.seq })
+        Ok(Self { fast, inputs })
     }
 
     /// Fits z on `text` (its latest N tokens, the begin token included) and leaves a draw from the posterior in
@@ -67,18 +67,16 @@ impl Thinker {
     /// If `text` has fewer than two tokens, or one beyond the vocabulary.
     pub fn infer(&self, config: &Config, store: &mut Store, text: &[u16], round: u32) -> Result<()> {
         if text.len() < 2 {
-            return Err(Error::usage("there is no text to infer latents from".to_string()));
+            return Err(Error::usage("there is no text to infer latents from"));
         }
-        let n = self.tokens;
-        let start = text.len().saturating_sub(n + 1);
-        let text = &text[start..];
+        let n = config.model.seq;
+        let text = &text[text.len().saturating_sub(n + 1)..];
         let mut batch = Batch::new(1, n);
-        batch.targets.fill(-1);
+        batch.targets.fill(IGNORED);
         for (i, pair) in text.windows(2).enumerate() {
             batch.tokens[i] = i32::from(pair[0]);
             batch.targets[i] = i32::from(pair[1]);
         }
-        batch.samples[0] = SampleInfo::default();
         self.inputs.load(store, &config.model, &batch)?;
         self.fast.fit(store, config.fast.rate_end, round, |_, _| ());
         Ok(())

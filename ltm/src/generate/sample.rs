@@ -1,44 +1,27 @@
+use super::Writing;
 use engine::rng::Stream;
 use engine::{Error, Result};
-use serde::Serialize;
 
 /// Random-number site of sampled tokens.
 const SITE: u32 = 0x0050_0001;
 
-/// How the next token is chosen from the logits.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub struct Sampling {
-    /// Logits are divided by it; 0 takes the likeliest token.
-    pub temperature: f64,
-    /// Only the likeliest `top_k` tokens; 0 for all.
-    pub top_k: usize,
-    /// Only the likeliest tokens that together reach this probability; 1 for all.
-    pub top_p: f64,
-    /// The same seed gives the same text.
-    pub seed: u64,
-}
-
-impl Default for Sampling {
-    fn default() -> Self {
-        Self { temperature: 1.0, top_k: 0, top_p: 1.0, seed: 0 }
-    }
-}
-
 /// Draws tokens; token number i of sample s depends on the seed, s, i and the logits only.
 ///
 /// ```
-/// use ltm::generate::{Sampler, Sampling};
+/// use ltm::generate::{Sampler, Writing};
 ///
-/// let likeliest = Sampling { temperature: 0.0, ..Sampling::default() };
-/// assert_eq!(Sampler::new(likeliest, 0)?.next(&[0.1, 2.0, -1.0])?, 1);
+/// let likeliest = Writing { temperature: 0.0, ..Writing::default() };
+/// assert_eq!(Sampler::new(&likeliest, 0)?.next(&[0.1, 2.0, -1.0])?, 1);
 /// // The first two tokens together have 98 of 100: no other is drawn.
-/// let mut sampler = Sampler::new(Sampling { top_p: 0.9, ..Sampling::default() }, 0)?;
+/// let mut sampler = Sampler::new(&Writing { top_p: 0.9, ..Writing::default() }, 0)?;
 /// assert!((0..50).map(|_| sampler.next(&[1.0, 0.5, -3.0])).all(|token| token.is_ok_and(|t| t < 2)));
 /// # Ok::<(), engine::Error>(())
 /// ```
 #[derive(Clone, Debug)]
 pub struct Sampler {
-    sampling: Sampling,
+    temperature: f64,
+    top_k: usize,
+    top_p: f64,
     stream: Stream,
     drawn: u32,
 }
@@ -48,14 +31,15 @@ impl Sampler {
     ///
     /// # Errors
     /// If the temperature is negative or top-p is not within (0, 1].
-    pub fn new(sampling: Sampling, sample: u32) -> Result<Self> {
-        if !(sampling.temperature >= 0.0 && sampling.temperature.is_finite()) {
-            return Err(Error::usage(format!("temperature {} must be a number from 0 upwards", sampling.temperature)));
+    pub fn new(writing: &Writing, sample: u32) -> Result<Self> {
+        let &Writing { temperature, top_k, top_p, seed, .. } = writing;
+        if !(temperature >= 0.0 && temperature.is_finite()) {
+            return Err(Error::usage(format!("temperature {temperature} must be a number from 0 upwards")));
         }
-        if !(sampling.top_p > 0.0 && sampling.top_p <= 1.0) {
-            return Err(Error::usage(format!("top-p {} must be above 0 and at most 1", sampling.top_p)));
+        if !(top_p > 0.0 && top_p <= 1.0) {
+            return Err(Error::usage(format!("top-p {top_p} must be above 0 and at most 1")));
         }
-        Ok(Self { sampling, stream: Stream::new(sampling.seed, SITE).sample(sample), drawn: 0 })
+        Ok(Self { temperature, top_k, top_p, stream: Stream::new(seed, SITE).sample(sample), drawn: 0 })
     }
 
     /// The next token. Ties go to the lower id.
@@ -70,7 +54,7 @@ impl Sampler {
         order.sort_by(|&a, &b| logits[b].total_cmp(&logits[a]).then(a.cmp(&b)));
         let u = self.stream.uniform(self.drawn);
         self.drawn += 1;
-        let Sampling { temperature, top_k, top_p, .. } = self.sampling;
+        let Self { temperature, top_k, top_p, .. } = *self;
         if temperature == 0.0 {
             return Ok(order[0] as u16);
         }
@@ -101,8 +85,8 @@ impl Sampler {
 mod tests {
     use super::*;
 
-    fn shares(sampling: Sampling, logits: &[f64]) -> Vec<f64> {
-        let mut sampler = Sampler::new(sampling, 0).unwrap();
+    fn shares(writing: Writing, logits: &[f64]) -> Vec<f64> {
+        let mut sampler = Sampler::new(&writing, 0).unwrap();
         let mut counts = vec![0.0; logits.len()];
         (0..20_000).for_each(|_| counts[sampler.next(logits).unwrap() as usize] += 1.0 / 20_000.0);
         counts
@@ -114,20 +98,21 @@ mod tests {
         let close = |got: Vec<f64>, want: [f64; 4]| {
             assert!(got.iter().zip(want).all(|(g, w)| (g - w).abs() < 0.015), "{got:?}")
         };
-        close(shares(Sampling::default(), &logits), [0.1, 0.5, 0.15, 0.25]);
-        close(shares(Sampling { top_k: 2, ..Sampling::default() }, &logits), [0.0, 2.0 / 3.0, 0.0, 1.0 / 3.0]);
-        close(shares(Sampling { top_p: 0.6, ..Sampling::default() }, &logits), [0.0, 2.0 / 3.0, 0.0, 1.0 / 3.0]);
-        close(shares(Sampling { temperature: 0.0, ..Sampling::default() }, &logits), [0.0, 1.0, 0.0, 0.0]);
+        let all = Writing::default;
+        close(shares(all(), &logits), [0.1, 0.5, 0.15, 0.25]);
+        close(shares(Writing { top_k: 2, ..all() }, &logits), [0.0, 2.0 / 3.0, 0.0, 1.0 / 3.0]);
+        close(shares(Writing { top_p: 0.6, ..all() }, &logits), [0.0, 2.0 / 3.0, 0.0, 1.0 / 3.0]);
+        close(shares(Writing { temperature: 0.0, ..all() }, &logits), [0.0, 1.0, 0.0, 0.0]);
         // Temperature ½ squares the odds: 1, 25, 2.25, 6.25 of 34.5.
-        let sharp = shares(Sampling { temperature: 0.5, ..Sampling::default() }, &logits);
+        let sharp = shares(Writing { temperature: 0.5, ..all() }, &logits);
         close(sharp, [1.0 / 34.5, 25.0 / 34.5, 2.25 / 34.5, 6.25 / 34.5]);
     }
 
     #[test]
     fn what_cannot_be_sampled_is_refused() {
-        assert!(Sampler::new(Sampling { temperature: -1.0, ..Sampling::default() }, 0).is_err());
-        assert!(Sampler::new(Sampling { top_p: 0.0, ..Sampling::default() }, 0).is_err());
-        let mut sampler = Sampler::new(Sampling::default(), 0).unwrap();
+        assert!(Sampler::new(&Writing { temperature: -1.0, ..Writing::default() }, 0).is_err());
+        assert!(Sampler::new(&Writing { top_p: 0.0, ..Writing::default() }, 0).is_err());
+        let mut sampler = Sampler::new(&Writing::default(), 0).unwrap();
         assert!(sampler.next(&[0.0, f64::NAN]).unwrap_err().to_string().contains("token 1"));
     }
 }

@@ -7,32 +7,24 @@ pub(super) struct TextStream {
     pending: Vec<u8>,
 }
 
-/// What can be shown, and whether the text ends here.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Shown {
-    pub text: String,
-    pub stopped: bool,
-}
-
 impl TextStream {
-    /// A stream that ends before the first of `stops` that comes.
+    /// A stream that ends before the first of `stops` that comes; none of them is empty.
     pub fn new(stops: &[String]) -> Self {
-        let stops = stops.iter().filter(|stop| !stop.is_empty()).map(|stop| stop.as_bytes().to_vec());
-        Self { stops: stops.collect(), pending: Vec::new() }
+        Self { stops: stops.iter().map(|stop| stop.as_bytes().to_vec()).collect(), pending: Vec::new() }
     }
 
-    /// Takes the next bytes.
-    pub fn push(&mut self, bytes: &[u8]) -> Shown {
+    /// Takes the next bytes: what can be shown, and whether the text ends here.
+    pub fn push(&mut self, bytes: &[u8]) -> (String, bool) {
         self.pending.extend_from_slice(bytes);
         let found = |stop: &Vec<u8>| self.pending.windows(stop.len()).position(|window| window == stop);
         if let Some(at) = self.stops.iter().filter_map(found).min() {
             self.pending.truncate(at);
-            return Shown { text: self.finish(), stopped: true };
+            return (self.finish(), true);
         }
-        let ready = self.pending.len() - self.withheld();
-        let text = String::from_utf8_lossy(&self.pending[..ready]).into_owned();
-        self.pending.drain(..ready);
-        Shown { text, stopped: false }
+        let rest = self.pending.split_off(self.pending.len() - self.withheld());
+        let text = self.finish();
+        self.pending = rest;
+        (text, false)
     }
 
     /// What is left when nothing more comes.
@@ -53,17 +45,8 @@ impl TextStream {
 
 /// Length of the character at the end of `bytes` that lacks bytes, if there is one.
 fn unfinished(bytes: &[u8]) -> usize {
-    for n in 1..=bytes.len().min(3) {
-        let length = match bytes[bytes.len() - n] {
-            0xC2..=0xDF => 2,
-            0xE0..=0xEF => 3,
-            0xF0..=0xF4 => 4,
-            0x80..=0xBF => continue,
-            _ => return 0,
-        };
-        return if n < length { n } else { 0 };
-    }
-    0
+    let last = bytes.utf8_chunks().last().map_or(&[][..], |chunk| chunk.invalid());
+    if str::from_utf8(last).is_err_and(|error| error.error_len().is_none()) { last.len() } else { 0 }
 }
 
 #[cfg(test)]
@@ -75,9 +58,9 @@ mod tests {
         let mut stream = TextStream::new(&stops);
         let mut shown = Vec::new();
         for byte in bytes {
-            let now = stream.push(&[*byte]);
-            shown.push(now.text);
-            if now.stopped {
+            let (text, stopped) = stream.push(&[*byte]);
+            shown.push(text);
+            if stopped {
                 return (shown, true);
             }
         }
@@ -101,6 +84,6 @@ mod tests {
         assert_eq!(shown[..7].concat(), "one E ");
         assert_eq!(run(&["END"], b"the EN").0.concat(), "the EN");
         assert_eq!(run(&["aab"], b"aaab!").0.concat(), "a");
-        assert_eq!(run(&["", "é"], "caf\u{e8}é".as_bytes()).0.concat(), "caf\u{e8}");
+        assert_eq!(run(&["é"], "caf\u{e8}é".as_bytes()).0.concat(), "caf\u{e8}");
     }
 }

@@ -1,5 +1,5 @@
 use super::stream::TextStream;
-use super::{Sampler, Sampling, Thinker, Walk, front};
+use super::{Sampler, Thinker, Walk, front};
 use crate::config::{Config, Work};
 use crate::data::Tokenizer;
 use crate::model::Params;
@@ -13,9 +13,14 @@ use std::sync::Arc;
 pub struct Writing {
     /// Most tokens to draw; fewer if the document ends.
     pub tokens: usize,
-    /// How a token is drawn; its seed is that of the latents too.
-    #[serde(flatten)]
-    pub sampling: Sampling,
+    /// Logits are divided by it; 0 takes the likeliest token.
+    pub temperature: f64,
+    /// Only the likeliest `top_k` tokens; 0 for all.
+    pub top_k: usize,
+    /// Only the likeliest tokens that together reach this probability; 1 for all.
+    pub top_p: f64,
+    /// Seed of latents and tokens: the same seed gives the same text.
+    pub seed: u64,
     /// The text ends before the first of these.
     pub stop: Vec<String>,
     /// Fast steps of inference, if not those of training.
@@ -26,7 +31,8 @@ pub struct Writing {
 
 impl Default for Writing {
     fn default() -> Self {
-        Self { tokens: 256, sampling: Sampling::default(), stop: Vec::new(), steps: None, refit: 0 }
+        let (temperature, top_k, top_p, seed) = (1.0, 0, 1.0, 0);
+        Self { tokens: 256, temperature, top_k, top_p, seed, stop: Vec::new(), steps: None, refit: 0 }
     }
 }
 
@@ -56,10 +62,10 @@ impl Writer {
         writing: Writing,
     ) -> Result<Self> {
         let mut config = config.clone();
-        config.train.seed = writing.sampling.seed;
+        config.train.seed = writing.seed;
         config.fast.steps = writing.steps.unwrap_or(config.fast.steps);
         let config = config.resolved()?;
-        Sampler::new(writing.sampling, 0)?;
+        Sampler::new(&writing, 0)?;
         if writing.stop.iter().any(String::is_empty) {
             return Err(Error::usage("an empty stop text would end every text before it begins"));
         }
@@ -106,10 +112,10 @@ impl Writer {
         let mut round = sample * ROUNDS;
         match (&self.thinker, prompt) {
             (Some(thinker), Some(_)) => thinker.infer(&self.config, store, &text, round)?,
-            (Some(thinker), None) => thinker.prior(store, self.writing.sampling.seed, sample),
+            (Some(thinker), None) => thinker.prior(store, self.writing.seed, sample),
             (None, _) => {}
         }
-        let mut sampler = Sampler::new(self.writing.sampling, sample)?;
+        let mut sampler = Sampler::new(&self.writing, sample)?;
         let mut stream = TextStream::new(&self.writing.stop);
         let mut logits = self.read(store, &text)?;
         for drawn in 1..=self.writing.tokens {
@@ -118,9 +124,9 @@ impl Writer {
                 break;
             }
             text.push(token);
-            let shown = stream.push(self.tokenizer.token_bytes(token).unwrap_or_default());
-            show(&shown.text)?;
-            if shown.stopped || drawn == self.writing.tokens {
+            let (shown, stopped) = stream.push(self.tokenizer.token_bytes(token).unwrap_or_default());
+            show(&shown)?;
+            if stopped || drawn == self.writing.tokens {
                 break;
             }
             if let Some(thinker) = &self.thinker
@@ -166,11 +172,8 @@ impl Writer {
         let needed = begun.saturating_add(tokens).saturating_sub(1);
         match self.config.model.positions() {
             Some(there) if needed > there => Err(Error::usage(format!(
-                "the prompt's {begun} tokens and {tokens} more make up to {needed} positions, the model has {there}: {}",
-                match (there + 1).saturating_sub(begun) {
-                    0 => "shorten the prompt".to_string(),
-                    most => format!("draw at most {most} tokens"),
-                }
+                "the prompt's {begun} tokens and {tokens} more make up to {needed} positions, the model has {there}: \
+                 shorten the prompt or draw fewer tokens"
             ))),
             _ => Ok(text),
         }
