@@ -1,7 +1,7 @@
 //! The documents of a set, detokenised, as tokens.
 
 use super::{Detokenise, Set};
-use crate::text::documents::{Piece, Pieces, Place, Position};
+use crate::text::documents::{Piece, Pieces, Place};
 use crate::text::encode::{check_utf8, text_of, utf8};
 use crate::text::formats::Format;
 use engine::{Error, Result};
@@ -101,7 +101,6 @@ impl Reader<'_> {
         if how != Detokenise::None {
             utf8(&text, piece, format_args!("detokenise {} needs UTF-8", how.name()))?;
         }
-        let is_last = piece.position == Position::Last;
         if self.set.by_articles && !self.is_inside_line {
             if is_title(&text) {
                 self.end(None)?;
@@ -109,8 +108,8 @@ impl Reader<'_> {
             self.text.iter_mut().for_each(|text| text.push(b'\n'));
         }
         self.text.get_or_insert_default().extend_from_slice(&text);
-        self.is_inside_line = !is_last;
-        if is_last && !self.set.by_articles { self.end(Some(&piece.place)) } else { Ok(()) }
+        self.is_inside_line = !piece.is_last;
+        if piece.is_last && !self.set.by_articles { self.end(Some(&piece.place)) } else { Ok(()) }
     }
 
     /// Ends the present document; one without text is none, and one that is a record is counted.

@@ -10,7 +10,7 @@ use csv::ByteRecord;
 use engine::{Error, Result};
 use ltm::data::Tokenizer;
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, BufRead, BufReader, Read, Take};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -39,19 +39,10 @@ pub struct Piece {
     pub bytes: Vec<u8>,
     /// Number of the document among all that were read.
     pub document: u64,
-    /// Whether the document goes on in the next piece.
-    pub position: Position,
+    /// Whether it ends its document; otherwise more pieces follow.
+    pub is_last: bool,
     /// Where it comes from.
     pub place: Place,
-}
-
-/// Which part of its document a piece is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Position {
-    /// More pieces of the document follow.
-    Inside,
-    /// The last piece, or the only one.
-    Last,
 }
 
 /// Where a piece begins.
@@ -99,8 +90,8 @@ impl<R: Read> Read for Metered<R> {
 /// The pieces of several files, in order.
 pub struct Pieces<'a> {
     waiting: vec::IntoIter<(Arc<Path>, Option<Input>)>,
-    format: &'a Format,
-    tokenizer: &'a dyn Tokenizer,
+    pub(super) format: &'a Format,
+    pub(super) tokenizer: &'a dyn Tokenizer,
     /// The pieces of the present file, whose documents have no numbers yet.
     current: Box<dyn Iterator<Item = Result<Piece>> + 'a>,
     document: u64,
@@ -137,7 +128,7 @@ impl<'a> Pieces<'a> {
         loop {
             if let Some(mut piece) = self.current.next().transpose()? {
                 piece.document = self.document;
-                self.document += u64::from(piece.position == Position::Last);
+                self.document += u64::from(piece.is_last);
                 return Ok(Some(piece));
             }
             let Some((file, reader)) = self.waiting.next() else { return Ok(None) };
@@ -148,9 +139,6 @@ impl<'a> Pieces<'a> {
     fn open(&self, file: Arc<Path>, reader: Option<Input>) -> Result<Box<dyn Iterator<Item = Result<Piece>> + 'a>> {
         let reader = match reader {
             Some(reader) => reader,
-            None if file.is_dir() => {
-                return Err(Error::usage(format!("{} is a folder: name the files in it", file.display())));
-            }
             None => Box::new(File::open(&file).map_err(|error| Error::io("read", &file, &error))?),
         };
         // Counted as it lies in the file, which is what a progress bar knows the size of.
@@ -220,14 +208,14 @@ impl<'a> Text<'a> {
     }
 
     /// Hands out the first `keep` bytes of the buffer and forgets the next `skip`.
-    fn take(&mut self, keep: usize, skip: usize, position: Position) -> Piece {
+    fn take(&mut self, keep: usize, skip: usize, is_last: bool) -> Piece {
         let place = self.place();
         let rest = self.buffer.split_off(keep + skip);
         let mut bytes = std::mem::replace(&mut self.buffer, rest);
         self.line += lines_in(&bytes);
         bytes.truncate(keep);
-        self.begun = position == Position::Inside;
-        Piece { bytes, document: 0, position, place }
+        self.begun = !is_last;
+        Piece { bytes, document: 0, is_last, place }
     }
 
     /// Ends the present document before the buffer's last `separator` bytes and the line ending before them.
@@ -240,7 +228,7 @@ impl<'a> Text<'a> {
             TextSplit::Lines | TextSplit::BlankLines => without_line_ending(text).len(),
         };
         let is_piece = keep > 0 || self.begun;
-        let piece = self.take(keep, self.buffer.len() - keep, Position::Last);
+        let piece = self.take(keep, self.buffer.len() - keep, true);
         is_piece.then_some(piece)
     }
 
@@ -271,7 +259,7 @@ impl<'a> Text<'a> {
                 let text = &self.buffer[..self.buffer.len() - 2];
                 let forced = || (self.buffer.len() >= LONGEST_PIECE).then(|| char_floor(text, text.len() - 1));
                 if let Some(at) = self.tokenizer.last_cut(text).or_else(forced) {
-                    return Ok(Some(self.take(at, 0, Position::Inside)));
+                    return Ok(Some(self.take(at, 0, false)));
                 }
             }
         }
@@ -287,35 +275,15 @@ fn without_line_ending(line: &[u8]) -> &[u8] {
 /// The records of comma-separated values.
 struct Table {
     file: Arc<Path>,
-    input: csv::Reader<Bounded>,
+    /// A quote that is never closed would read the whole file into memory: there is a limit to every record.
+    input: csv::Reader<Take<Input>>,
     /// Which make the document, joined by a blank.
     columns: Vec<usize>,
 }
 
-/// Refuses to go on when a record does not end: a quote that is never closed would read the whole file into memory.
-struct Bounded {
-    input: Input,
-    since_record: u64,
-}
-
-impl Read for Bounded {
-    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
-        if self.since_record > LONGEST_RECORD {
-            return Err(io::Error::other(format!(
-                "a record longer than {} MiB: is a quote open?",
-                LONGEST_RECORD >> 20
-            )));
-        }
-        let n = self.input.read(out)?;
-        self.since_record += n as u64;
-        Ok(n)
-    }
-}
-
 impl Table {
     fn open(file: Arc<Path>, input: Input, columns: &[Column], header: bool) -> Result<Self> {
-        let input = Bounded { input, since_record: 0 };
-        let mut input = csv::ReaderBuilder::new().has_headers(header).from_reader(input);
+        let mut input = csv::ReaderBuilder::new().has_headers(header).from_reader(input.take(LONGEST_RECORD));
         let mut place = |column: &Column| match column {
             Column::Index(index) => Ok(*index),
             Column::Name(name) => {
@@ -333,12 +301,17 @@ impl Table {
 
     fn next_piece(&mut self) -> Result<Option<Piece>> {
         let mut record = ByteRecord::new();
-        if !self.input.read_byte_record(&mut record).map_err(|error| in_table(&self.file, &error))? {
-            return Ok(None);
-        }
-        self.input.get_mut().since_record = 0;
+        let read = self.input.read_byte_record(&mut record);
         let line = record.position().map_or(0, csv::Position::line);
         let place = Place { file: self.file.clone(), line };
+        if self.input.get_ref().limit() == 0 {
+            let most = LONGEST_RECORD >> 20;
+            return Err(Error::new(format!("{place}: the record is longer than {most} MiB: is a quote open?")));
+        }
+        if !read.map_err(|error| in_table(&self.file, &error))? {
+            return Ok(None);
+        }
+        self.input.get_mut().set_limit(LONGEST_RECORD);
         let field = |&column: &usize| {
             record.get(column).ok_or_else(|| {
                 let (number, there) = (column + 1, record.len());
@@ -346,20 +319,12 @@ impl Table {
             })
         };
         let bytes = self.columns.iter().map(field).collect::<Result<Vec<_>>>()?.join(&b' ');
-        Ok(Some(Piece { bytes, document: 0, position: Position::Last, place }))
+        Ok(Some(Piece { bytes, document: 0, is_last: true, place }))
     }
 }
 
 fn in_table(file: &Path, error: &csv::Error) -> Error {
-    let name = file.display();
-    match error.kind() {
-        csv::ErrorKind::Io(error) => Error::io("read", file, error),
-        csv::ErrorKind::UnequalLengths { pos: Some(pos), expected_len, len } => {
-            let line = pos.line();
-            Error::new(format!("{name}:{line}: number of columns {len}, those before it have {expected_len}"))
-        }
-        _ => Error::new(format!("{name}: {error}")),
-    }
+    Error::new(format!("{}: {error}", file.display()))
 }
 
 #[cfg(test)]

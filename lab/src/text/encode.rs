@@ -3,7 +3,7 @@
 //! Memory is bounded by one batch of pieces and their tokens. What comes out does not depend on the number of threads, and
 //! neither does which error is reported when several documents are bad: the first.
 
-use super::documents::{Piece, Pieces, Position, lines_in};
+use super::documents::{Piece, Pieces, lines_in};
 use super::formats::Format;
 use engine::{Error, Result};
 use ltm::data::Tokenizer;
@@ -29,19 +29,18 @@ pub struct Progress {
     pub tokens: u64,
 }
 
-/// Encodes all `pieces` and hands each to `sink`, in order, with its tokens and the bytes of its text; the last tokens of a
+/// Encodes all `pieces` by their format and tokenizer and hands each to `sink`, in order, with its tokens and the bytes of its text; the last tokens of a
 /// document that is not empty end it. Calls `progress` after every batch, whose error ends the work.
 ///
 /// # Errors
-/// The first of: input that cannot be read, a document that is not what `format` or `tokenizer` demand, an error of `sink` or
+/// The first of: input that cannot be read, a document that is not what format or tokenizer demand, an error of `sink` or
 /// `progress`.
 pub fn encode_all(
     mut pieces: Pieces<'_>,
-    format: &Format,
-    tokenizer: &dyn Tokenizer,
     mut sink: impl FnMut(&Piece, &[u16], u64) -> Result<()>,
     progress: &mut dyn FnMut(Progress) -> Result<()>,
 ) -> Result<()> {
+    let (format, tokenizer) = (pieces.format, pieces.tokenizer);
     let mut done = Progress::default();
     let mut document_bytes = 0;
     // How the input ended, once it has.
@@ -62,7 +61,7 @@ pub fn encode_all(
         for (piece, result) in batch.iter().zip(encoded) {
             let (mut tokens, bytes) = result?;
             document_bytes += bytes;
-            if piece.position == Position::Last {
+            if piece.is_last {
                 if document_bytes > 0 {
                     tokens.push(tokenizer.end());
                 }
@@ -150,7 +149,7 @@ mod tests {
             all.extend_from_slice(some);
             Ok(())
         };
-        encode_all(pieces, format, tokenizer, sink, &mut |_| Ok(()))?;
+        encode_all(pieces, sink, &mut |_| Ok(()))?;
         Ok(all)
     }
 
@@ -208,7 +207,7 @@ mod tests {
             last = now;
             Ok(())
         };
-        encode_all(pieces, &format, &Bytes, sink, &mut note).unwrap();
+        encode_all(pieces, sink, &mut note).unwrap();
         let bytes = (1 << 26) + (1 << 14);
         assert_eq!(last, Progress { input_bytes: bytes, documents: 1, tokens: bytes + 1 });
         assert_eq!(handed_on, bytes);

@@ -93,7 +93,7 @@ pub fn open(path: &Path, split: Split, tokenizer: &Arc<dyn Tokenizer>) -> Result
         tokens.extend_from_slice(some);
         if tokens.len() as u64 > LARGEST_TEXT { Err(too_large()) } else { Ok(()) }
     };
-    encode_all(pieces, &format, &**tokenizer, keep, &mut |_| Ok(()))?;
+    encode_all(pieces, keep, &mut |_| Ok(()))?;
     if tokens.is_empty() {
         return Err(Error::new(format!("{} holds no text", path.display())));
     }
@@ -109,22 +109,6 @@ pub fn named_format(path: &Path) -> Option<(&str, &'static str)> {
         format @ "jsonl" => Some((format, "--field F")),
         format @ "csv" => Some((format, "--column C")),
         _ => None,
-    }
-}
-
-/// Compressed text for tests.
-#[cfg(test)]
-mod packed {
-    use std::io::Write;
-
-    pub fn gzip(text: &[u8]) -> Vec<u8> {
-        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-        encoder.write_all(text).unwrap();
-        encoder.finish().unwrap()
-    }
-
-    pub fn zstd(text: &[u8]) -> Vec<u8> {
-        zstd::encode_all(text, 1).unwrap()
     }
 }
 

@@ -4,7 +4,7 @@
 //! apart for validation depends on their numbers only, and the tokens on nothing but the text, so the same input gives the
 //! same bytes on any number of threads. Nothing is at the output's place until everything is.
 
-use super::documents::{Piece, Pieces, Position};
+use super::documents::{Piece, Pieces};
 use super::encode::{Progress, encode_all};
 use super::formats::Format;
 use engine::rng::Stream;
@@ -76,7 +76,7 @@ pub fn prepare(options: &PrepareOptions, progress: &mut dyn FnMut(Progress) -> R
     let sink = |piece: &Piece, tokens: &[u16], bytes| {
         let apart = for_validation(piece.document, options.validation);
         let writer = if apart { &mut validation } else { &mut train };
-        writer.push(tokens, bytes, piece.position == Position::Last && !tokens.is_empty())
+        writer.push(tokens, bytes, piece.is_last && !tokens.is_empty())
     };
     let pieces = Pieces::of_files(inputs, format, &**tokenizer);
     let mut read = 0;
@@ -84,7 +84,7 @@ pub fn prepare(options: &PrepareOptions, progress: &mut dyn FnMut(Progress) -> R
         read = now.documents;
         progress(now)
     };
-    encode_all(pieces, format, &**tokenizer, sink, &mut note)?;
+    encode_all(pieces, sink, &mut note)?;
 
     let train = train.finish()?;
     let validation = validation.finish()?;
@@ -123,15 +123,13 @@ impl OutputFolder {
     /// # Errors
     /// If `target` exists and is not an empty folder, or another preparation is or was at work on it.
     pub fn create(target: &Path) -> Result<Self> {
-        let Some(name) = target.file_name() else {
-            return Err(Error::usage(format!("{} is not a name for a new folder", target.display())));
-        };
         match fs::read_dir(target).map(|mut entries| entries.next().is_none()) {
             Ok(true) => {}
             Ok(false) => return Err(Error::usage(format!("{} is not empty: name a new folder", target.display()))),
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             Err(error) => return Err(Error::io("use", target, &error)),
         }
+        let name = target.file_name().unwrap_or_default();
         let partial = target.with_file_name([name, ".partial".as_ref()].join("".as_ref()));
         if let Some(parent) = target.parent() {
             fs::create_dir_all(parent).map_err(|error| Error::io("create", parent, &error))?;
