@@ -6,7 +6,7 @@ use super::place::Place;
 use super::progress::bar;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use engine::{Error, Result};
-use lab::reasoning::arithmetic::{Arithmetic, Part};
+use lab::reasoning::arithmetic::Arithmetic;
 use lab::text::encode::Progress;
 use lab::text::prepare::{SHARD_TOKENS, input_bytes};
 use lab::text::{Column, Format, OutputFolder, PrepareOptions, TextSplit, named_format, prepare, tokenizer};
@@ -36,18 +36,18 @@ pub struct Problems {
     #[arg(long, value_name = "N", default_value_t = 20_000, value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
     problems: u32,
     /// Problems to test with
-    #[arg(long, value_name = "N", default_value_t = 500, value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
-    held_out: u32,
+    #[arg(long, alias = "held-out", value_name = "N", default_value_t = 500, value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
+    test: u32,
     /// Other seeds give other problems
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
 }
 
 fn arithmetic(args: &Problems) -> Result<ExitCode> {
-    let source = Arithmetic::new(args.seed, Part::Training);
+    let source = Arithmetic::new(args.seed, Split::Train);
     let train: String = (0..args.problems).map(|i| source.problem(i).solved() + "\n\n").collect();
-    let source = Arithmetic::new(args.seed, Part::Test);
-    let test: String = (0..args.held_out).map(|i| json::line(&source.problem(i)) + "\n").collect();
+    let source = Arithmetic::new(args.seed, Split::Validation);
+    let test: String = (0..args.test).map(|i| json::line(&source.problem(i)) + "\n").collect();
     let folder = OutputFolder::create(&args.out)?;
     write_atomic(&folder.path().join("train.txt"), train.as_bytes())?;
     write_atomic(&folder.path().join("test.jsonl"), test.as_bytes())?;

@@ -13,7 +13,7 @@ use lab::table::{Table, digits, nats as shown, short, si};
 use ltm::config::{Config, ModelKind, Work, parameter_count};
 use ltm::corpus::Corpus;
 use ltm::evaluate::{Mean, Protocol};
-use ltm::generate::{Writer, Writing};
+use ltm::generate::Writing;
 use ltm::run::{Loaded, Material, NewFolder, Run, Session, VALIDATION_SEED, validation_stories};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -151,9 +151,8 @@ fn reach(config: &Config) -> usize {
 
 /// One text out of nothing, one that goes on with a story.
 fn writing(model: &mut Loaded, corpus: &Corpus, story: &[u8]) -> Result<()> {
-    let Loaded { config, params, store, .. } = model;
-    let options = Writing { tokens: config.model.seq, temperature: 0.7, ..Writing::default() };
-    let mut writer = Writer::new(config, params, store, lab::text::tokenizer(config.data.tokenizer), options)?;
+    let options = Writing { tokens: model.config.model.seq, temperature: 0.7, ..Writing::default() };
+    let mut writer = lab::text::writer(model, options)?;
     let prompt = String::from_utf8_lossy(&story[..half(story)]).into_owned();
     let going_on = format!("Going on with the first half of the story above, behind the bar:\n  {prompt}|");
     for (words, prompt) in
@@ -161,7 +160,7 @@ fn writing(model: &mut Loaded, corpus: &Corpus, story: &[u8]) -> Result<()> {
     {
         write(words)?;
         let mut text = prompt.unwrap_or_default().to_string();
-        writer.text(store, prompt, 0, &mut |piece| {
+        writer.text(&mut model.store, prompt, 0, &mut |piece| {
             text.push_str(piece);
             write(piece)
         })?;

@@ -63,19 +63,19 @@ pub struct Args {
     protocol: Vec<String>,
     /// Fast steps per sequence [default: as in training]
     #[arg(long, value_name = "T")]
-    steps: Option<usize>,
+    pub(super) steps: Option<usize>,
     /// Draws per sequence, or texts per problem
     #[arg(long, value_name = "S", default_value_t = 16, value_parser = RangedU64ValueParser::<usize>::new().range(..=65_536))]
-    samples: usize,
+    pub(super) samples: usize,
     /// Score only the first N sequences or problems [default: all; of the embedded corpus 256]; with --suite the first N
     /// documents of every set
     #[arg(long, value_name = "N")]
-    limit: Option<u64>,
+    pub(super) limit: Option<u64>,
     /// Print JSON
     #[arg(long)]
-    json: bool,
+    pub(super) json: bool,
     #[command(flatten)]
-    problems: gsm8k::GsmArgs,
+    pub(super) problems: gsm8k::GsmArgs,
 }
 
 pub fn run(args: &Args, place: &Place) -> Result<ExitCode> {
@@ -91,9 +91,7 @@ fn evaluate(args: &Args, run: &Run, device: &Device) -> Result<ExitCode> {
     let embedded = args.data.is_none() && config.data.paths.is_empty();
     if let Some(file) = &args.problems.gsm8k {
         let mut model = run.load(device, Work::Generation)?;
-        let request =
-            gsm8k::Request { file, samples: args.samples, limit: args.limit, steps: args.steps, json: args.json };
-        return gsm8k::run(&args.problems, &request, run, &mut model).map(|()| ExitCode::SUCCESS);
+        return gsm8k::run(file, args, run, &mut model).map(|()| ExitCode::SUCCESS);
     }
     let mut model = run.load(device, Work::Evaluation)?;
     let protocols = protocols(args, config.model.kind)?;

@@ -5,7 +5,7 @@ use super::output::{note, print, write};
 use super::place::Place;
 use engine::Result;
 use ltm::config::Work;
-use ltm::generate::{self, Writer};
+use ltm::generate;
 use ltm::run::Run;
 use std::path::PathBuf;
 
@@ -74,9 +74,7 @@ pub fn run(args: &Args, place: &Place) -> Result<()> {
     place.inside(run.config().train.threads, || {
         let (mut model, mut writer) = place.within(|device| {
             let mut model = run.load(device, Work::Generation)?;
-            let tokenizer = lab::text::tokenizer(model.config.data.tokenizer);
-            let options = args.writing.options();
-            let writer = Writer::new(&model.config, &model.params, &mut model.store, tokenizer, options)?;
+            let writer = lab::text::writer(&mut model, args.writing.options())?;
             Ok((model, writer))
         })?;
         warn(&model);

@@ -1,5 +1,6 @@
 //! `ltm eval RUN --gsm8k FILE`: how often a model solves word problems.
 
+use super::eval;
 use super::output::{command, note, print};
 use super::progress::bar;
 use engine::{Error, Result};
@@ -44,27 +45,18 @@ pub struct GsmArgs {
     transcripts: Option<PathBuf>,
 }
 
-/// What else the command line says.
-pub struct Request<'a> {
-    pub file: &'a Path,
-    /// Texts for each problem.
-    pub samples: usize,
-    /// Only the first problems.
-    pub limit: Option<u64>,
-    pub steps: Option<usize>,
-    pub json: bool,
-}
-
-pub fn run(args: &GsmArgs, request: &Request, run: &Run, model: &mut Loaded) -> Result<()> {
+/// Asks the problems of `file`.
+pub fn run(file: &Path, all: &eval::Args, run: &Run, model: &mut Loaded) -> Result<()> {
+    let args = &all.problems;
     if args.tokens == 0 {
         return Err(Error::usage("--tokens 0: must be at least 1"));
     }
     let options = Options {
-        file: request.file.into(),
+        file: file.into(),
         shots: args.shots,
         examples: args.examples.clone(),
-        limit: request.limit,
-        samples: request.samples,
+        limit: all.limit,
+        samples: all.samples,
         k: args.k,
         writing: Writing {
             tokens: args.tokens,
@@ -72,7 +64,7 @@ pub fn run(args: &GsmArgs, request: &Request, run: &Run, model: &mut Loaded) -> 
             top_p: args.top_p,
             seed: args.seed,
             stop: vec!["\n\n".into()],
-            steps: request.steps,
+            steps: all.steps,
             ..Writing::default()
         },
     };
@@ -84,7 +76,7 @@ pub fn run(args: &GsmArgs, request: &Request, run: &Run, model: &mut Loaded) -> 
     })?;
     bar.finish_and_clear();
     note(format_args!("every text is in {}", solved.transcript.display()));
-    if request.json { print(json::pretty(&solved).trim_end()) } else { print(text(&solved)) }
+    if all.json { print(json::pretty(&solved).trim_end()) } else { print(text(&solved)) }
 }
 
 fn text(solved: &Solved) -> String {

@@ -6,14 +6,14 @@
 //! a text that repeats itself is likely. Hence the numbers stand together.
 
 use crate::eval;
-use crate::text::tokenizer;
+use crate::text::{tokenizer, writer};
 use crate::transcript::{Origin, Transcript};
 use engine::{Error, Result};
 use ltm::config::Chunking;
 use ltm::data::Tokenizer;
 use ltm::data::sources::{IGNORED, SampleInfo, Source};
 use ltm::evaluate::Protocol;
-use ltm::generate::{ROUNDS, Writer, Writing, front};
+use ltm::generate::{ROUNDS, Writing, front};
 use ltm::hash::sha256_files;
 use ltm::run::{Loaded, Run};
 use serde::Serialize;
@@ -56,11 +56,11 @@ pub struct Settings {
     pub fast_steps: usize,
 }
 
-/// A text with its prompt, which is empty where there is none.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A text and its prompt: a line of the transcript.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Text {
-    /// The prompt.
-    pub prompt: String,
+    /// The prompt, if there was one.
+    pub prompt: Option<String>,
     /// What the model made of it.
     pub text: String,
 }
@@ -79,7 +79,7 @@ pub struct Written {
 /// Calls `progress` with the number of texts done, of all.
 ///
 /// # Errors
-/// Prompts that cannot be read or are none, too many texts, and those of [`Writer`].
+/// Prompts that cannot be read or are none, too many texts, and those of [`Writer`](ltm::generate::Writer).
 pub fn write(
     run: &Run,
     model: &mut Loaded,
@@ -97,30 +97,23 @@ pub fn write(
             "{samples} samples of {lines} prompts are {all} texts: must be less than {ROUNDS}"
         )));
     }
-    let tokenizer = tokenizer(model.config.data.tokenizer);
-    let mut writer = Writer::new(&model.config, &model.params, &mut model.store, tokenizer, options.writing.clone())?;
+    let mut writer = writer(model, options.writing.clone())?;
     let settings = Settings {
         origin: Origin::new(run, model, command),
         prompts_sha256: options.prompts.as_ref().map(|path| sha256_files(&[path])).transpose()?,
         fast_steps: writer.steps(),
         options,
     };
-    let mut transcript = Transcript::create(transcript, run.path(), "quality")?;
-    transcript.keep(&settings)?;
+    let mut transcript = Transcript::create(transcript, run.path(), "quality", &settings)?;
     let mut texts = Vec::new();
     for sample in 0..all as u32 {
-        #[derive(Serialize)]
-        struct Line<'a> {
-            prompt: Option<&'a str>,
-            text: &'a str,
-        }
-        let prompt = prompts.as_ref().map(|prompts| prompts[(sample / samples) as usize].as_str());
-        let text = writer.whole(&mut model.store, prompt, sample)?;
-        transcript.keep(&Line { prompt, text: &text })?;
-        texts.push(Text { prompt: prompt.unwrap_or_default().into(), text });
+        let prompt = prompts.as_ref().map(|prompts| prompts[(sample / samples) as usize].clone());
+        let text = writer.whole(&mut model.store, prompt.as_deref(), sample)?;
+        texts.push(Text { prompt, text });
+        transcript.keep(&texts.last())?;
         progress(u64::from(sample) + 1, all);
     }
-    Ok(Written { settings, texts, file: transcript.path().into() })
+    Ok(Written { settings, texts, file: transcript.path })
 }
 
 /// The lines of a file that are not blank.
@@ -251,7 +244,7 @@ impl Judged {
         let mut cut = 0;
         for (i, Text { prompt, text }) in texts.iter().enumerate() {
             let mut ids = front(tokenizer, chunking)?;
-            tokenizer.encode(prompt.as_bytes(), &mut ids)?;
+            tokenizer.encode(prompt.as_deref().unwrap_or_default().as_bytes(), &mut ids)?;
             let given = ids.len();
             tokenizer.encode(text.as_bytes(), &mut ids)?;
             if ids.len() == given {
@@ -319,8 +312,8 @@ mod tests {
 
     #[test]
     fn texts_are_scored_behind_their_prompts() {
-        let pair = |prompt: &str, text: &str| Text { prompt: prompt.into(), text: text.into() };
-        let texts = [pair("ab", "cd"), pair("", "efghijkl"), pair("x", "")];
+        let pair = |prompt: &str, text: &str| Text { prompt: Some(prompt.into()), text: text.into() };
+        let texts = [pair("ab", "cd"), Text { prompt: None, text: "efghijkl".into() }, pair("x", "")];
         let judged = Judged::new(&texts, &Bytes, Chunking::Documents, 6).unwrap();
         assert_eq!((judged.samples(), judged.cut), (Some(2), 1));
         let (mut tokens, mut targets) = ([0; 6], [0; 6]);

@@ -8,19 +8,20 @@ use std::fs::File;
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
-/// A new file of JSON lines that keeps every text of a measurement.
+/// A new file of JSON lines that keeps every text of a measurement, behind a line that says where they come from.
 pub struct Transcript {
-    path: PathBuf,
+    /// Where it is.
+    pub path: PathBuf,
     file: File,
 }
 
 impl Transcript {
-    /// A new file at `path`; by default `NAME.jsonl` in `folder`, or the first of `NAME-2.jsonl`, `NAME-3.jsonl`, … that does
-    /// not exist.
+    /// A new file at `path` with `head` as its first line; by default `NAME.jsonl` in `folder`, or the first of
+    /// `NAME-2.jsonl`, `NAME-3.jsonl`, … that does not exist.
     ///
     /// # Errors
     /// If it exists or cannot be made.
-    pub fn create(path: Option<&Path>, folder: &Path, name: &str) -> Result<Self> {
+    pub fn create(path: Option<&Path>, folder: &Path, name: &str, head: &impl Serialize) -> Result<Self> {
         let numbered = (2..).map(|i: u32| format!("{name}-{i}.jsonl"));
         let mut names = std::iter::once(format!("{name}.jsonl")).chain(numbered).map(|name| folder.join(name));
         let path = path.map_or_else(|| names.find(|path| !path.exists()), |path| Some(path.into()));
@@ -29,7 +30,8 @@ impl Transcript {
             ErrorKind::AlreadyExists => Error::usage(format!("{} exists: name a new file", path.display())),
             _ => Error::io("create", &path, &e),
         })?;
-        Ok(Self { path, file })
+        let mut transcript = Self { path, file };
+        transcript.keep(head).map(|()| transcript)
     }
 
     /// Appends a line.
@@ -38,11 +40,6 @@ impl Transcript {
     /// If it cannot be written.
     pub fn keep(&mut self, line: &impl Serialize) -> Result<()> {
         writeln!(self.file, "{}", json::line(line)).map_err(|e| Error::io("write", &self.path, &e))
-    }
-
-    /// Where it is.
-    pub fn path(&self) -> &Path {
-        &self.path
     }
 }
 

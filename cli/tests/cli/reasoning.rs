@@ -15,7 +15,7 @@ fn transcript(lab: &Lab, name: &str) -> Vec<Value> {
 #[test]
 fn word_problems_are_asked_and_every_text_is_kept() {
     let lab = Lab::new();
-    lab.run(&["data", "arithmetic", "--out", "sums", "--problems", "200", "--held-out", "6"]).succeeds();
+    lab.run(&["data", "arithmetic", "--out", "sums", "--problems", "200", "--test", "6"]).succeeds();
     lab.run(&["data", "arithmetic", "--out", "sums"]).fails(2, &["sums is not empty: name a new folder"]);
     let count = |name: &str, what: &str| fs::read_to_string(lab.path(name)).unwrap().matches(what).count();
     assert_eq!((count("sums/train.txt", "Question: "), count("sums/test.jsonl", "\n")), (200, 6));

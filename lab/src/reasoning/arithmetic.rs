@@ -3,26 +3,19 @@
 //! > Mia has 3 red shells. Mia finds 4 more and then loses 2. How many shells does Mia have now?
 //!
 //! Two steps of arithmetic on numbers from 1 to 9, in one of three kinds of story. What sets training and test apart is
-//! not texts but the arithmetic itself: a kind with its numbers belongs to one [`Part`] only, so a model cannot know the answer
+//! not texts but the arithmetic itself: a kind with its numbers belongs to one [`Split`] only, six of seven to
+//! training, so a model cannot know the answer
 //! to a test problem by heart, whatever its names and things.
 
 use super::Problem;
 use engine::rng::Stream;
+use ltm::data::Split;
 
 /// Sets the problems' random numbers apart from all others of the same seed ("ARIT").
 const SITE: u32 = 0x4152_4954;
 
 const NAMES: [&str; 8] = ["Mia", "Finn", "Rosa", "Ivan", "Lena", "Omar", "Tara", "Hugo"];
 const THINGS: [&str; 8] = ["shells", "beads", "coins", "nuts", "stamps", "cards", "pears", "keys"];
-
-/// What a problem is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Part {
-    /// To train on: six of seven combinations of numbers.
-    Training,
-    /// To test with.
-    Test,
-}
 
 /// The kind of story and its numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,18 +27,18 @@ struct Sum {
 }
 
 impl Sum {
-    /// Every one of a part, in a fixed order.
-    fn all(part: Part) -> Vec<Self> {
+    /// Every one of a split, in a fixed order.
+    fn all(split: Split) -> Vec<Self> {
         let numbers = |kind| {
             let last = if kind == 2 { 1 } else { 9 };
             (1..=9).flat_map(move |a| (1..=9).flat_map(move |b| (1..=last).map(move |c| Self { kind, a, b, c })))
         };
         // Nobody loses more than there is.
-        (0..3).flat_map(numbers).filter(|s| s.part() == part && (s.kind != 0 || s.c <= s.a + s.b)).collect()
+        (0..3).flat_map(numbers).filter(|s| s.split() == split && (s.kind != 0 || s.c <= s.a + s.b)).collect()
     }
 
-    fn part(self) -> Part {
-        if (5 * self.a + 3 * self.b + self.c + self.kind).is_multiple_of(7) { Part::Test } else { Part::Training }
+    fn split(self) -> Split {
+        if (5 * self.a + 3 * self.b + self.c + self.kind).is_multiple_of(7) { Split::Validation } else { Split::Train }
     }
 
     fn tell(self, [name, other, thing]: [&str; 3]) -> Problem {
@@ -86,10 +79,10 @@ pub struct Arithmetic {
 }
 
 impl Arithmetic {
-    /// The problems of one part.
-    pub fn new(seed: u64, part: Part) -> Self {
-        // The parts draw apart.
-        Self { stream: Stream::new(seed, SITE + part as u32), sums: Sum::all(part) }
+    /// The problems of one split.
+    pub fn new(seed: u64, split: Split) -> Self {
+        // The splits draw apart.
+        Self { stream: Stream::new(seed, SITE + split as u32), sums: Sum::all(split) }
     }
 
     /// Problem number `index`: the same whenever it is asked for.
@@ -110,8 +103,8 @@ mod tests {
 
     #[test]
     fn solutions_are_right() {
-        for part in [Part::Training, Part::Test] {
-            let source = Arithmetic::new(1, part);
+        for split in [Split::Train, Split::Validation] {
+            let source = Arithmetic::new(1, split);
             for index in 0..2000 {
                 let problem = source.problem(index);
                 let lines: Vec<&str> = problem.answer.lines().collect();
@@ -129,13 +122,14 @@ mod tests {
     }
 
     #[test]
-    fn no_sum_is_in_both_parts() {
-        let (training, test) = (Sum::all(Part::Training), Sum::all(Part::Test));
+    fn no_sum_is_in_both_splits() {
+        let (training, test) = (Sum::all(Split::Train), Sum::all(Split::Validation));
         assert!(test.iter().all(|sum| !training.contains(sum)));
         assert!(test.len() > 150 && training.len() > 5 * test.len(), "{} {}", training.len(), test.len());
-        let solutions = |part| (0..3000).map(|i| Arithmetic::new(0, part).problem(i).question).collect::<HashSet<_>>();
-        assert!(solutions(Part::Training).is_disjoint(&solutions(Part::Test)));
-        assert_eq!(Arithmetic::new(3, Part::Training).problem(5), Arithmetic::new(3, Part::Training).problem(5));
-        assert_ne!(Arithmetic::new(3, Part::Training).problem(5), Arithmetic::new(4, Part::Training).problem(5));
+        let solutions =
+            |split| (0..3000).map(|i| Arithmetic::new(0, split).problem(i).question).collect::<HashSet<_>>();
+        assert!(solutions(Split::Train).is_disjoint(&solutions(Split::Validation)));
+        assert_eq!(Arithmetic::new(3, Split::Train).problem(5), Arithmetic::new(3, Split::Train).problem(5));
+        assert_ne!(Arithmetic::new(3, Split::Train).problem(5), Arithmetic::new(4, Split::Train).problem(5));
     }
 }

@@ -21,11 +21,11 @@
 
 pub mod arithmetic;
 
-use crate::text::tokenizer;
+use crate::text::writer;
 use crate::transcript::{Origin, Transcript};
 use engine::{Error, Result};
 use ltm::evaluate::Mean;
-use ltm::generate::{ROUNDS, Writer, Writing};
+use ltm::generate::{ROUNDS, Writing};
 use ltm::hash::sha256_files;
 use ltm::json;
 use ltm::run::{Loaded, Run};
@@ -189,7 +189,7 @@ struct Line<'a> {
 /// folder. Calls `progress` with the number of problems done, of all, and pass@k so far.
 ///
 /// # Errors
-/// Files that cannot be read, too few problems or too many texts, a k beyond the number of texts, and those of [`Writer`].
+/// Files that cannot be read, too few problems or too many texts, a k beyond the number of texts, and those of [`Writer`](ltm::generate::Writer).
 pub fn solve(
     run: &Run,
     model: &mut Loaded,
@@ -210,8 +210,7 @@ pub fn solve(
             "{n} samples of {count} problems are {texts} texts: must be less than {ROUNDS}; ask fewer problems"
         )));
     }
-    let tokenizer = tokenizer(model.config.data.tokenizer);
-    let mut writer = Writer::new(&model.config, &model.params, &mut model.store, tokenizer, options.writing.clone())?;
+    let mut writer = writer(model, options.writing.clone())?;
     let digest = |path: &PathBuf| sha256_files(&[path]);
     let settings = Settings {
         origin: Origin::new(run, model, command),
@@ -220,8 +219,7 @@ pub fn solve(
         options,
         problems: count,
     };
-    let mut transcript = Transcript::create(transcript, run.path(), &format!("gsm8k-{shots}-shot"))?;
-    transcript.keep(&settings)?;
+    let mut transcript = Transcript::create(transcript, run.path(), &format!("gsm8k-{shots}-shot"), &settings)?;
 
     let mut right = Vec::new();
     let mut answered = 0;
@@ -255,7 +253,7 @@ pub fn solve(
         settings,
         answered: answered as f64 / texts as f64,
         results: ks.into_iter().map(|k| pass(k, n, &right)).collect(),
-        transcript: transcript.path().into(),
+        transcript: transcript.path,
     })
 }
 

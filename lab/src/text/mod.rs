@@ -20,8 +20,9 @@ use engine::{Error, Result};
 use gpt2::{BEGIN, END, Gpt2};
 use ltm::config::{Config, Tokenizer as Name};
 use ltm::data::{Bytes, DataFile, Dataset, Split, Tokenizer};
+use ltm::generate::{Writer, Writing};
 use ltm::hash;
-use ltm::run::{Material, Scorable};
+use ltm::run::{Loaded, Material, Scorable};
 use std::fs;
 use std::io::Cursor;
 use std::path::Path;
@@ -37,6 +38,15 @@ pub fn tokenizer(name: Name) -> Arc<dyn Tokenizer> {
         Name::Gpt2 => Arc::new(Gpt2::new(BEGIN)),
         Name::Gpt2Plain => Arc::new(Gpt2::new(END)),
     }
+}
+
+/// Plans the writing with `model`.
+///
+/// # Errors
+/// Those of [`Writer::new`].
+pub fn writer(model: &mut Loaded, writing: Writing) -> Result<Writer> {
+    let Loaded { config, params, store, .. } = model;
+    Writer::new(config, params, store, tokenizer(config.data.tokenizer), writing)
 }
 
 /// The data that a resolved configuration names.
