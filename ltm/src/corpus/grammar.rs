@@ -54,79 +54,70 @@ pub(super) fn words_of(list: &List, values: usize) -> Vec<&'static str> {
 /// A gap in a template.
 #[derive(Debug, PartialEq)]
 pub(super) struct Slot {
+    /// The text before it.
+    before: &'static str,
     /// Which of [`FACTS`] stands here; a filler if none.
     pub fact: Option<usize>,
     /// The words that may stand here.
     pub words: Vec<&'static str>,
 }
 
-pub(super) enum Piece {
-    Text(&'static str),
-    Slot(Slot),
-}
-
 /// One kind of sentence.
 pub(super) struct Template {
-    pub pieces: Vec<Piece>,
+    /// The gaps from left to right.
+    pub slots: Vec<Slot>,
+    /// The text behind the last gap.
+    end: &'static str,
 }
 
 impl Template {
     /// All templates, in a fixed order, with every list cut to `values` words.
     pub fn all(values: usize) -> Vec<Self> {
-        let slot = |name: &str| {
+        // Splitting at braces alternates between text and the name of a slot.
+        let slot = |pair: &[&'static str; 2]| {
+            let [before, name] = *pair;
             let fact = FACTS.iter().position(|list| list.0 == name);
             let list = FACTS.iter().chain(&FILLERS).find(|list| list.0 == name).expect("templates name known lists");
-            Piece::Slot(Slot { fact, words: words_of(list, values) })
+            Slot { before, fact, words: words_of(list, values) }
         };
-        // Splitting at braces alternates between text and the name of a slot.
-        let piece = |(i, part)| if i % 2 == 0 { Piece::Text(part) } else { slot(part) };
-        TEMPLATES.iter().map(|t| Self { pieces: t.split(['{', '}']).enumerate().map(piece).collect() }).collect()
-    }
-
-    /// The gaps from left to right.
-    pub fn slots(&self) -> impl Iterator<Item = &Slot> {
-        self.pieces.iter().filter_map(|piece| if let Piece::Slot(slot) = piece { Some(slot) } else { None })
+        let template = |text: &&'static str| {
+            let parts: Vec<_> = text.split(['{', '}']).collect();
+            let (pairs, end) = parts.as_chunks();
+            Self { slots: pairs.iter().map(slot).collect(), end: end[0] }
+        };
+        TEMPLATES.iter().map(template).collect()
     }
 
     /// Whether the sentence speaks of `fact`.
     pub fn mentions(&self, fact: usize) -> bool {
-        self.slots().any(|slot| slot.fact == Some(fact))
+        self.slots.iter().any(|slot| slot.fact == Some(fact))
     }
 
     /// Length of the longest such sentence, in bytes.
     pub fn longest(&self) -> usize {
-        let bytes = |piece: &Piece| match piece {
-            Piece::Text(text) => text.len(),
-            Piece::Slot(slot) => slot.words.iter().map(|word| word.len()).max().unwrap_or(0),
-        };
-        self.pieces.iter().map(bytes).sum()
+        let longest_word = |slot: &Slot| slot.words.iter().map(|word| word.len()).max().unwrap_or(0);
+        self.slots.iter().map(|slot| slot.before.len() + longest_word(slot)).sum::<usize>() + self.end.len()
     }
 
     /// Writes the sentence with `words[i]` the index of the word in slot `i`.
     pub fn write(&self, words: &[usize], out: &mut Vec<u8>) {
-        let mut words = words.iter();
-        for piece in &self.pieces {
-            out.extend_from_slice(match piece {
-                Piece::Text(text) => text.as_bytes(),
-                Piece::Slot(slot) => words.next().map_or("", |&word| slot.words[word]).as_bytes(),
-            });
+        for (slot, &word) in self.slots.iter().zip(words) {
+            out.extend_from_slice(slot.before.as_bytes());
+            out.extend_from_slice(slot.words[word].as_bytes());
         }
+        out.extend_from_slice(self.end.as_bytes());
     }
 
     /// The words of the sentence at the start of `text`, with the text after it; `None` if it is of another kind.
     pub fn read<'t>(&self, mut text: &'t [u8]) -> Option<(Vec<usize>, &'t [u8])> {
         let mut words = Vec::new();
-        for piece in &self.pieces {
-            match piece {
-                Piece::Text(fixed) => text = text.strip_prefix(fixed.as_bytes())?,
-                Piece::Slot(slot) => {
-                    let end = text.iter().position(|b| !b.is_ascii_alphabetic())?;
-                    words.push(slot.words.iter().position(|word| word.as_bytes() == &text[..end])?);
-                    text = &text[end..];
-                }
-            }
+        for slot in &self.slots {
+            text = text.strip_prefix(slot.before.as_bytes())?;
+            let end = text.iter().position(|b| !b.is_ascii_alphabetic())?;
+            words.push(slot.words.iter().position(|word| word.as_bytes() == &text[..end])?);
+            text = &text[end..];
         }
-        Some((words, text))
+        Some((words, text.strip_prefix(self.end.as_bytes())?))
     }
 }
 
@@ -150,7 +141,7 @@ mod tests {
             }
             let shape: String = text.chars().filter(|c| c.is_ascii_alphabetic() || "{} ".contains(*c)).collect();
             assert!(shapes.insert(shape), "two templates {text:?}");
-            let facts: Vec<usize> = template.slots().filter_map(|slot| slot.fact).collect();
+            let facts: Vec<usize> = template.slots.iter().filter_map(|slot| slot.fact).collect();
             assert_eq!(facts.iter().collect::<HashSet<_>>().len(), facts.len(), "a fact twice in {text:?}");
         }
         for list in &FACTS {

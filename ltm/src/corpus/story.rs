@@ -40,7 +40,7 @@ impl Corpus {
             let choices = self.choices(story.last());
             let template = choices[below(choices.len())];
             let word = |slot: &Slot| slot.fact.map_or_else(|| below(slot.words.len()), |fact| facts[fact]);
-            story.push(Sentence { template, words: self.templates[template].slots().map(word).collect() });
+            story.push(Sentence { template, words: self.templates[template].slots.iter().map(word).collect() });
         }
         story
     }
@@ -69,7 +69,7 @@ impl Corpus {
                 let (words, rest) = self.templates[template].read(text)?;
                 Some((Sentence { template, words }, rest))
             })?;
-            for (slot, &word) in self.templates[sentence.template].slots().zip(&sentence.words) {
+            for (slot, &word) in self.templates[sentence.template].slots.iter().zip(&sentence.words) {
                 if let Some(fact) = slot.fact
                     && *facts[fact].get_or_insert(word) != word
                 {
@@ -88,7 +88,7 @@ impl Corpus {
         let mut previous = None;
         for sentence in story {
             nats += ln(self.choices(previous).len());
-            nats += self.templates[sentence.template].slots().map(filler_nats).sum::<f64>();
+            nats += self.templates[sentence.template].slots.iter().map(filler_nats).sum::<f64>();
             previous = Some(sentence);
         }
         let mut last_end = [None; FACTS.len()];
@@ -115,7 +115,7 @@ impl Corpus {
             let exists = self.lengths().min(self.sentences.end() - before) as f64 / self.lengths() as f64;
             nats += exists * choice_nats;
             for (p, kind) in template.iter().zip(&self.templates) {
-                nats += exists * p * kind.slots().map(filler_nats).sum::<f64>();
+                nats += exists * p * kind.slots.iter().map(filler_nats).sum::<f64>();
             }
             for (fact, unsaid) in unsaid.iter_mut().enumerate() {
                 for (p, _) in unsaid.iter_mut().zip(&self.templates).filter(|(_, kind)| kind.mentions(fact)) {

@@ -15,7 +15,7 @@ fn all_stories(corpus: &Corpus) -> Vec<Vec<Sentence>> {
         }
         for &template in corpus.choices(story.last()) {
             let mut partial = vec![(Vec::new(), facts)];
-            for slot in corpus.templates[template].slots() {
+            for slot in &corpus.templates[template].slots {
                 let mut longer = Vec::new();
                 for (words, facts) in partial {
                     for word in 0..slot.words.len() {
