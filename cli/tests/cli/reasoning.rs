@@ -3,13 +3,9 @@
 use super::*;
 use serde_json::Value;
 
-fn parsed(line: &str) -> Value {
-    serde_json::from_str(line).unwrap()
-}
-
 /// The lines of a file of texts: where they come from, then a text each.
 fn transcript(lab: &Lab, name: &str) -> Vec<Value> {
-    fs::read_to_string(lab.path(name)).unwrap().lines().map(parsed).collect()
+    lab.read(name).lines().map(json).collect()
 }
 
 #[test]
@@ -17,15 +13,14 @@ fn word_problems_are_asked_and_every_text_is_kept() {
     let lab = Lab::new();
     lab.run(&["data", "arithmetic", "--out", "sums", "--problems", "200", "--test", "6"]).succeeds();
     lab.run(&["data", "arithmetic", "--out", "sums"]).fails(2, &["sums is not empty: name a new folder"]);
-    let count = |name: &str, what: &str| fs::read_to_string(lab.path(name)).unwrap().matches(what).count();
+    let count = |name: &str, what: &str| lab.read(name).matches(what).count();
     assert_eq!((count("sums/train.txt", "Question: "), count("sums/test.jsonl", "\n")), (200, 6));
     lab.run(&[&["train", "--data", "sums/train.txt", "--out", "run", "--set"], TINY].concat()).succeeds();
 
     let eval = |more: &[&str]| lab.run(&[&["eval", "run", "--gsm8k", "sums/test.jsonl"], more].concat());
     let small = ["--samples", "3", "--k", "2", "--tokens", "8", "--steps", "1"];
     eval(&small).succeeds().says("6 problems").says("pass@1").says("pass@2").says("gsm8k-0-shot.jsonl");
-    let said = eval(&[&small[..], &["--shots", "2", "--limit", "3", "--json"]].concat()).succeeds();
-    let value = parsed(&said.out);
+    let value = eval(&[&small[..], &["--shots", "2", "--limit", "3", "--json"]].concat()).succeeds().json();
     let settings = &value["settings"];
     assert_eq!((&settings["problems"], &settings["shots"]), (&3.into(), &2.into()));
     assert_eq!((&value["results"][0]["k"], &value["results"][1]["k"]), (&1.into(), &2.into()));
@@ -79,7 +74,7 @@ fn text_is_measured_and_judged_by_any_model() {
         .says("nll, exact")
         .says("distinct-1");
     lab.write("prompts.txt", "3 green\n\nand 4 more\n");
-    let value = parsed(&quality(&["--prompts", "prompts.txt", "--json"]).succeeds().out);
+    let value = quality(&["--prompts", "prompts.txt", "--json"]).succeeds().json();
     assert_eq!(
         (&value["texts"], &value["kind"], &value["protocol"]),
         (&2.into(), &"conditional".into(), &"elbo".into())

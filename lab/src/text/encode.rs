@@ -140,7 +140,7 @@ mod tests {
     use crate::text::formats::TextSplit;
     use crate::text::gpt2::{BEGIN, Gpt2};
     use ltm::data::Bytes;
-    use std::io::{self, Read};
+    use std::io;
 
     fn tokens(text: impl Into<Vec<u8>>, format: &Format, tokenizer: &dyn Tokenizer) -> Result<Vec<u16>> {
         let pieces = Pieces::of_reader("in", io::Cursor::new(text.into()), format, tokenizer);
@@ -187,29 +187,5 @@ mod tests {
             assert!(error.starts_with("in:100000: invalid UTF-8, and tokenizer gpt2 needs UTF-8"), "{error}");
         }
         assert_eq!(tokens(text.clone(), &Format::Text(TextSplit::File), &Bytes).unwrap().len(), text.len() + 1);
-    }
-
-    /// At most one batch has been read and not yet passed on.
-    #[test]
-    fn memory_does_not_depend_on_the_size_of_the_input() {
-        let text = io::repeat(b'\n').take(1 << 14).chain(io::repeat(b'x').take(1 << 26));
-        let format = Format::Text(TextSplit::File);
-        let pieces = Pieces::of_reader("in", text, &format, &Bytes);
-        let mut handed_on = 0;
-        let sink = |_: &Piece, _: &[u16], bytes| {
-            handed_on += bytes;
-            Ok(())
-        };
-        let mut last = Progress::default();
-        let mut note = |now: Progress| {
-            let batch = now.input_bytes - last.input_bytes;
-            assert!(batch < (BATCH_BYTES + (1 << 21)) as u64, "{batch} bytes held");
-            last = now;
-            Ok(())
-        };
-        encode_all(pieces, sink, &mut note).unwrap();
-        let bytes = (1 << 26) + (1 << 14);
-        assert_eq!(last, Progress { input_bytes: bytes, documents: 1, tokens: bytes + 1 });
-        assert_eq!(handed_on, bytes);
     }
 }

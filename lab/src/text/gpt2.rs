@@ -33,25 +33,17 @@ const LONGEST_PART: usize = 1 << 19;
 pub struct Gpt2 {
     begin: u16,
     bpe: &'static CoreBPE,
-    /// The text of all tokens, concatenated.
-    text: Vec<u8>,
-    /// Token `i` is `text[starts[i]..starts[i + 1]]`.
-    starts: Vec<u32>,
+    /// The text of each token.
+    texts: Vec<Vec<u8>>,
 }
 
 impl Gpt2 {
     /// Loads the embedded merges. Documents begin with [`BEGIN`], or with [`END`], which leaves GPT-2's ids and no others.
     pub fn new(begin: u16) -> Self {
         let bpe = tiktoken_rs::r50k_base_singleton();
-        let (mut text, mut starts) = (Vec::with_capacity(400_000), vec![0]);
-        for id in 0..u32::from(END) {
-            text.extend_from_slice(
-                &bpe.decode_bytes(&[id]).expect("the embedded vocabulary has every id below the end token"),
-            );
-            starts.push(text.len() as u32);
-        }
-        starts.extend((END..=begin).map(|_| text.len() as u32));
-        Self { begin, bpe, text, starts }
+        let text = |id| bpe.decode_bytes(&[id]).expect("the embedded vocabulary has every id below the end token");
+        let texts = (0..u32::from(END)).map(text).chain((END..=begin).map(|_| Vec::new())).collect();
+        Self { begin, bpe, texts }
     }
 }
 
@@ -97,9 +89,7 @@ impl Tokenizer for Gpt2 {
     }
 
     fn token_bytes(&self, id: u16) -> Option<&[u8]> {
-        let i = usize::from(id);
-        let (from, to) = (*self.starts.get(i)?, *self.starts.get(i + 1)?);
-        Some(&self.text[from as usize..to as usize])
+        self.texts.get(usize::from(id)).map(Vec::as_slice)
     }
 }
 

@@ -1,6 +1,6 @@
 use super::*;
 use crate::text::tokenizer;
-use ltm::config::{Choice, Tokenizer as Name};
+use ltm::config::Tokenizer as Name;
 use ltm::data::Bytes;
 
 fn pieces(text: impl Into<Vec<u8>>, format: &Format, tokenizer: &dyn Tokenizer) -> Result<Vec<Piece>> {
@@ -87,23 +87,6 @@ fn memory_does_not_depend_on_the_size_of_a_document() {
                 assert!(drops_lines || handed_out + 3 >= TOTAL as u64);
             }
         }
-    }
-}
-
-/// The tokens of a long text do not depend on how it was cut.
-#[test]
-fn pieces_have_the_tokens_of_the_whole() {
-    let sentence = "The plot didn't thicken:\n\n  17 men\u{3000}  sat\t\tstill. 中文也是。\n";
-    let text = sentence.repeat(20_000);
-    for &(name, _) in Name::ALL {
-        let tokenizer = tokenizer(name);
-        let mut whole = Vec::new();
-        tokenizer.encode(text.as_bytes(), &mut whole).unwrap();
-        let parts = pieces(text.clone(), &Format::Text(TextSplit::File), &*tokenizer).unwrap();
-        assert!(parts.len() > 3);
-        let mut tokens = Vec::new();
-        parts.iter().for_each(|piece| tokenizer.encode(&piece.bytes, &mut tokens).unwrap());
-        assert_eq!(tokens, whole, "{name}");
     }
 }
 
