@@ -78,8 +78,22 @@ pub fn run(args: &Args, place: &Place) -> Result<()> {
             Ok((model, writer))
         })?;
         warn(&model);
-        let begun = writer.beginning(prompt)?.len();
-        limits(begun, args.writing.tokens, model.config.model.seq).iter().for_each(note);
+        let (begun, seq) = (writer.beginning(prompt)?.len(), model.config.model.seq);
+        // Latents are inferred from `seq` pairs of a token and its successor.
+        if begun > seq + 1 {
+            let tokens = begun - 1;
+            note(format_args!(
+                "note: the prompt has {tokens} tokens, a training sequence {seq}: only the last of them are read"
+            ));
+        }
+        // Only as much of the prompt is read as latents are inferred from, and the last token drawn not at all.
+        let read = begun.min(seq + 1).saturating_add(args.writing.tokens).saturating_sub(1);
+        if read > seq {
+            note(format_args!(
+                "note: prompt and --tokens make up to {read} positions, the model was trained on {seq}: what comes behind \
+                 them may be worse"
+            ));
+        }
         for sample in 0..args.writing.samples {
             if args.writing.samples > 1 {
                 print(format_args!("{}--- {} ---", if sample > 0 { "\n" } else { "" }, sample + 1))?;
@@ -90,25 +104,4 @@ pub fn run(args: &Args, place: &Place) -> Result<()> {
         }
         Ok(())
     })
-}
-
-/// What to say of a text that begins with `begun` tokens and goes on with up to `tokens`, where training had `seq`
-/// positions.
-fn limits(begun: usize, tokens: usize, seq: usize) -> Vec<String> {
-    let mut notes = Vec::new();
-    // Latents are inferred from `seq` pairs of a token and its successor.
-    if begun > seq + 1 {
-        notes.push(format!(
-            "note: the prompt has {} tokens, a training sequence {seq}: only the last of them are read",
-            begun - 1
-        ));
-    }
-    // Only as much of the prompt is read as latents are inferred from, and the last token drawn not at all.
-    let read = begun.min(seq + 1).saturating_add(tokens).saturating_sub(1);
-    if read > seq {
-        notes.push(format!(
-            "note: prompt and --tokens make up to {read} positions, the model was trained on {seq}: what comes behind them may be worse"
-        ));
-    }
-    notes
 }

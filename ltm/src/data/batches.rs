@@ -62,11 +62,6 @@ impl Sampler {
         Self { source, order, epoch: None }
     }
 
-    /// Where the samples come from.
-    pub fn source(&self) -> &Arc<dyn Source> {
-        &self.source
-    }
-
     /// Fills a batch with the samples from place `first` on. Itself allocates at the start of an epoch only.
     pub fn fill(&mut self, first: u64, batch: &mut Batch) {
         let n = self.source.sequence();
