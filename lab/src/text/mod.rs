@@ -41,27 +41,18 @@ pub fn tokenizer(name: Name) -> Arc<dyn Tokenizer> {
 }
 
 /// Plans the writing with `model`.
-///
-/// # Errors
-/// Those of [`Writer::new`].
 pub fn writer(model: &mut Loaded, writing: Writing) -> Result<Writer> {
     let Loaded { config, params, store, .. } = model;
     Writer::new(config, params, store, tokenizer(config.data.tokenizer), writing)
 }
 
 /// The data that a resolved configuration names.
-///
-/// # Errors
-/// As [`Material::open`].
 pub fn material(config: &Config) -> Result<Material> {
     let tokenizer = tokenizer(config.data.tokenizer);
     Material::open(config, &|path, split| open(path, split, &tokenizer))
 }
 
 /// All sequences of the file or folder at `path`.
-///
-/// # Errors
-/// As [`Material::open_whole`].
 pub fn sequences(path: &Path, config: &Config) -> Result<Scorable> {
     let tokenizer = tokenizer(config.data.tokenizer);
     Material::open_whole(path, config, &|path, split| open(path, split, &tokenizer))

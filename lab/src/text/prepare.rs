@@ -150,9 +150,6 @@ impl OutputFolder {
     }
 
     /// Moves the folder to its place, in one step.
-    ///
-    /// # Errors
-    /// Whatever the disk says.
     pub fn commit(self) -> Result<()> {
         let parent = self.target.parent().filter(|parent| !parent.as_os_str().is_empty());
         let synced = |folder: &Path| if cfg!(unix) { File::open(folder)?.sync_all() } else { Ok(()) };

@@ -127,9 +127,6 @@ impl<'a> ShardWriter<'a> {
     }
 
     /// Appends tokens of a document, with the bytes of their text and whether they end it.
-    ///
-    /// # Errors
-    /// Whatever the disk says.
     pub fn push(&mut self, mut tokens: &[u16], bytes: u64, end: bool) -> Result<()> {
         self.part.documents += u64::from(end);
         self.part.bytes += bytes;
@@ -157,9 +154,6 @@ impl<'a> ShardWriter<'a> {
     }
 
     /// Closes the last shard.
-    ///
-    /// # Errors
-    /// Whatever the disk says.
     pub fn finish(mut self) -> Result<Part> {
         self.close()?;
         Ok(self.part)

@@ -176,10 +176,11 @@ impl Source for Stories {
         let id = index as u32;
         let story = self.corpus.document(self.seed, id);
         let n = story.bytes.len();
-        tokens.fill(i32::from(Bytes.end()));
-        tokens[0] = i32::from(Bytes.begin());
+        let [begin, end] = [Bytes.begin(), Bytes.end()].map(i32::from);
+        tokens.fill(end);
         targets.fill(IGNORED);
-        targets[n] = i32::from(Bytes.end());
+        tokens[0] = begin;
+        targets[n] = end;
         for (i, &byte) in story.bytes.iter().enumerate() {
             targets[i] = i32::from(byte);
             tokens[i + 1] = i32::from(byte);

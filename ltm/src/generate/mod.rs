@@ -26,9 +26,6 @@ const PRIOR: u32 = 0x0050_0000;
 /// The tokens that stand in front of a text. A model of documents was trained on begin tokens, and where one token both ends
 /// and begins documents, it stands between them in running text too. In other running text there is hardly one, and a new line
 /// is what most texts begin behind.
-///
-/// # Errors
-/// None, unless the tokenizer cannot encode a new line.
 pub fn front(tokenizer: &dyn Tokenizer, chunking: Chunking) -> Result<Vec<u16>> {
     let mut text = Vec::new();
     if chunking == Chunking::Documents || tokenizer.begin() == tokenizer.end() {

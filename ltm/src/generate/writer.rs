@@ -144,9 +144,6 @@ impl Writer {
     }
 
     /// All of text number `sample`, without the prompt.
-    ///
-    /// # Errors
-    /// Those of [`text`](Self::text).
     pub fn whole(&mut self, store: &mut Store, prompt: Option<&str>, sample: u32) -> Result<String> {
         let mut text = String::new();
         self.text(store, prompt, sample, &mut |piece| {
