@@ -132,18 +132,15 @@ impl Corpus {
 
     /// Length of the longest document in bytes; no more than the sequence's N − 1, because of the begin token.
     pub fn max_bytes(&self) -> usize {
-        let longest: Vec<usize> = self.templates.iter().map(Template::longest).collect();
-        let mut ending_in = longest.clone();
-        for _ in 1..*self.sentences.end() {
-            let mut longer = vec![0; longest.len()];
-            for (t, next) in self.next.iter().enumerate() {
-                for &n in next {
-                    longer[n] = longer[n].max(ending_in[t] + 1 + longest[n]);
-                }
-            }
-            ending_in = longer;
+        let mut ending_in = vec![0; self.templates.len()];
+        for _ in 0..*self.sentences.end() {
+            // Sharing no fact is mutual: what may follow a template may precede it too.
+            let before = |next: &[usize]| next.iter().map(|&t| ending_in[t] + 1).max().unwrap_or(0);
+            let longest = self.templates.iter().zip(&self.next).map(|(own, next)| own.longest() + before(next));
+            ending_in = longest.collect();
         }
-        ending_in.into_iter().max().unwrap_or(0)
+        // The first sentence has no blank in front.
+        ending_in.into_iter().max().unwrap_or(0) - 1
     }
 
     /// The facts that any text mentions, well-formed or not, from its start to its end: which of [`FACTS`], bytes from the
