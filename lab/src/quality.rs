@@ -101,7 +101,7 @@ pub fn write(
     let settings = Settings {
         origin: Origin::new(run, model, command),
         prompts_sha256: options.prompts.as_ref().map(|path| sha256_files(&[path])).transpose()?,
-        fast_steps: writer.steps(),
+        fast_steps: options.writing.steps.unwrap_or(model.config.fast.steps),
         options,
     };
     let mut transcript = Transcript::create(transcript, run.path(), "quality", &settings)?;

@@ -6,17 +6,6 @@ use engine::{Error, Result};
 const SITE: u32 = 0x0050_0001;
 
 /// Draws tokens; token number i of sample s depends on the seed, s, i and the logits only.
-///
-/// ```
-/// use ltm::generate::{Sampler, Writing};
-///
-/// let likeliest = Writing { temperature: 0.0, ..Writing::default() };
-/// assert_eq!(Sampler::new(&likeliest, 0)?.next(&[0.1, 2.0, -1.0])?, 1);
-/// // The first two tokens together have 98 of 100: no other is drawn.
-/// let mut sampler = Sampler::new(&Writing { top_p: 0.9, ..Writing::default() }, 0)?;
-/// assert!((0..50).map(|_| sampler.next(&[1.0, 0.5, -3.0])).all(|token| token.is_ok_and(|t| t < 2)));
-/// # Ok::<(), engine::Error>(())
-/// ```
 #[derive(Clone, Debug)]
 pub struct Sampler {
     temperature: f64,

@@ -87,11 +87,6 @@ impl Writer {
         Ok(Self { config, writing, thinker, walk, tokenizer })
     }
 
-    /// Fast steps of an inference.
-    pub fn steps(&self) -> usize {
-        self.config.fast.steps
-    }
-
     /// Writes text number `sample`, behind `prompt` if there is one; `show` gets it as it comes, without the prompt.
     ///
     /// # Errors
