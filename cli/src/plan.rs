@@ -30,10 +30,10 @@ pub fn run(args: &Args, place: &Place) -> Result<()> {
         }
         Ok(plans)
     })?;
-    if config.train.precision == Precision::Bf16 && plans.params.compute() == DType::F32 {
+    if config.train.precision == Precision::Bf16 && plans.learner.params.compute() == DType::F32 {
         note("train.precision = bf16 needs a GPU (--device cuda): this is the plan in f32, as on the CPU");
     }
-    let (m, parameters) = (&config.model, plans.params.count());
+    let (m, parameters) = (&config.model, plans.learner.params.count());
     let latents =
         if m.kind.has_latents() { format!("{} latents in each layer", m.latents) } else { "no latents".into() };
     print(format_args!(

@@ -2,11 +2,11 @@
 
 use crate::config::{self, Config, SlowGradient, Work};
 use crate::data::{Batch, checksum};
-use crate::learn::{self, Fast, Inputs, Slow};
+use crate::learn::{Fast, Inputs, Learner, Slow};
 use crate::model::{Param, Params};
 use crate::safetensors::{self, SafeTensors};
 use autograd::{Id, NonFinite, Store};
-use engine::{DType, Device, Error, Result};
+use engine::{Device, Error, Result};
 use std::io;
 use std::path::Path;
 
@@ -27,7 +27,8 @@ pub struct Trainer {
     pub step: u64,
     /// Whether the last step was not done because a number was not finite.
     pub stopped: bool,
-    inputs: Inputs,
+    /// Where batches are loaded.
+    pub inputs: Inputs,
 }
 
 /// What one step did; nats are sums over the batch.
@@ -70,14 +71,9 @@ impl Trainer {
         let config = config.resolved()?;
         config.check_device(device, Work::Training)?;
         let mut store = Store::new(device.clone());
-        let params = Params::new(&config.model, DType::F32, &mut store);
-        let params = params.computed_in(config.train.precision.to_learn_on(store.device())?);
+        let activations = config.train.precision.to_learn_on(device)?;
+        let Learner { params, inputs, fast, slow, .. } = Learner::new(&config, activations, &mut store)?;
         params.init(&mut store, config.train.seed);
-        let inputs = Inputs::new(config.train.batch, config.model.seq, DType::F32, &mut store);
-        let piles = learn::piles(&config, &params, &mut store);
-        let fast = learn::fast_loop(&config, &params, &inputs, &piles, &mut store)?;
-        let z = fast.as_ref().map(|fast| fast.latents.z);
-        let slow = Slow::new(&config.model, &config.slow, &params, &inputs, z, &piles, &mut store)?;
         Ok(Self { config, store, params, inputs, fast, slow, step: 0, stopped: false })
     }
 

@@ -74,7 +74,7 @@ fn measure(setup: &Setup, config: &Config) -> Result<Growth> {
             break;
         }
     }
-    let flops = training_cost(trainer.fast.as_ref(), &trainer.slow, config.fast.steps).flops;
+    let flops = training_cost(&trainer, config.fast.steps).flops;
     let (steps, tokens) = (config.fast.steps, config.model.seq);
     Ok(Growth { steps, tokens, flops, samples: Samples::new(seconds)? })
 }

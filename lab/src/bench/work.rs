@@ -1,13 +1,12 @@
 //! What is measured: the rooms' cases at a configuration's sizes, in the passes that training asks for.
 
-use autograd::{Phase, Plan, Store};
+use crate::plan::Plans;
+use autograd::Phase;
 use engine::rng::Stream;
 use engine::{Buffer, Context, Cost, DType, Device, Op, Pass, Result, Spec, Want};
 use kernels::case::{Case, Fill, Input, Sizes};
 use kernels::registry::ROOMS;
 use ltm::config::Config;
-use ltm::learn::{self, Fast, Inputs, Slow};
-use ltm::model::Params;
 
 /// A [`Pass`] that owns its wants.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -135,19 +134,9 @@ struct Asked {
 
 /// What the plans of training ask for.
 fn asked(config: &Config) -> Result<Vec<Asked>> {
-    let mut store = Store::new(Device::Cpu);
-    let params = Params::new(&config.model, DType::F32, &mut store);
-    let inputs = Inputs::new(config.train.batch, config.model.seq, DType::F32, &mut store);
-    let piles = learn::piles(config, &params, &mut store);
-    let fast = learn::fast_loop(config, &params, &inputs, &piles, &mut store)?;
-    let z = fast.as_ref().map(|fast| fast.latents.z);
-    let slow = Slow::new(&config.model, &config.slow, &params, &inputs, z, &piles, &mut store)?;
-    let of = |plan: &Plan| -> Vec<Asked> {
-        let phases = [Phase::Update, Phase::Batch, Phase::Step].into_iter();
-        let passes = phases.flat_map(|phase| plan.passes(phase));
-        passes.map(|(op, pass, cost)| Asked { op, pass: OwnedPass::of(pass), cost }).collect()
-    };
-    Ok(fast.iter().map(Fast::plan).chain([slow.plans()[0]]).flat_map(of).collect())
+    let plans = Plans::new(config, &Device::Cpu)?;
+    let passes = plans.all().flat_map(|(_, plan)| Phase::ALL.into_iter().flat_map(|phase| plan.passes(phase)));
+    Ok(passes.map(|(op, pass, cost)| Asked { op, pass: OwnedPass::of(pass), cost }).collect())
 }
 
 /// No op has more inputs or outputs than this.

@@ -14,7 +14,7 @@ pub use slow::Slow;
 use crate::config::{Config, ModelConfig, SlowGradient};
 use crate::model::{Decoder, Params, Positions};
 use autograd::{Graph, Id, Phase, Store, Value};
-use engine::Result;
+use engine::{DType, Result};
 use kernels::cross_entropy::LmHead;
 
 /// The decoder's loss, recorded as the fast loop, the slow step and the score want it.
@@ -58,29 +58,45 @@ impl Loss {
     }
 }
 
-/// Buffers, one per parameter, for the decoder's gradients to pile up in during fast steps; none where the configuration
-/// does not want them.
-pub fn piles(config: &Config, params: &Params, store: &mut Store) -> Vec<Id> {
-    match config.slow.gradient {
-        SlowGradient::Final => Vec::new(),
-        SlowGradient::Trajectory => params.iter().map(|p| store.alloc(p.spec)).collect(),
-    }
+/// A decoder with both of its loops, recorded and planned for batches of one size.
+#[derive(Debug)]
+pub struct Learner {
+    /// The decoder's parameters.
+    pub params: Params,
+    /// Where batches are loaded.
+    pub inputs: Inputs,
+    /// It owns z, which the slow step reads. Without latents there is nothing to learn fast.
+    pub fast: Option<Fast>,
+    /// It owns the gradients that pile up during fast steps, if the configuration wants them.
+    pub slow: Slow,
+    /// Bytes of the parameters, of what the inputs and the fast loop add, and of what the slow step adds.
+    pub bytes: [usize; 3],
 }
 
-/// The fast loop of training, if the model has latents. It owns z, which the slow step reads; the slow step owns the
-/// gradients that are left in `piles`.
-///
-/// # Errors
-/// If the configuration contradicts itself.
-pub fn fast_loop(
-    config: &Config,
-    params: &Params,
-    inputs: &Inputs,
-    piles: &[Id],
-    store: &mut Store,
-) -> Result<Option<Fast>> {
-    let weights = if piles.is_empty() { WeightGradients::Skipped } else { WeightGradients::PiledUp(piles.to_vec()) };
-    let options = FastOptions { seed: config.train.seed, weights, ..FastOptions::default() };
-    let new = || Fast::new(&config.model, &config.fast, params, inputs, store, &options);
-    config.model.kind.has_latents().then(new).transpose()
+impl Learner {
+    /// Plans training with a resolved configuration, activations stored as `activations`. The parameters hold nothing yet.
+    ///
+    /// # Errors
+    /// If the configuration contradicts itself.
+    pub fn new(config: &Config, activations: DType, store: &mut Store) -> Result<Self> {
+        let model = &config.model;
+        let params = Params::new(model, DType::F32, store).computed_in(activations);
+        let with_params = store.bytes();
+        let inputs = Inputs::new(config.train.batch, model.seq, DType::F32, store);
+        let (piles, weights) = match config.slow.gradient {
+            SlowGradient::Final => (Vec::new(), WeightGradients::Skipped),
+            SlowGradient::Trajectory => {
+                let piles: Vec<Id> = params.iter().map(|p| store.alloc(p.spec)).collect();
+                (piles.clone(), WeightGradients::PiledUp(piles))
+            }
+        };
+        let options = FastOptions { seed: config.train.seed, weights, ..FastOptions::default() };
+        let fast = || Fast::new(model, &config.fast, &params, &inputs, store, &options);
+        let fast = model.kind.has_latents().then(fast).transpose()?;
+        let with_fast = store.bytes();
+        let z = fast.as_ref().map(|fast| fast.latents.z);
+        let slow = Slow::new(model, &config.slow, &params, &inputs, z, &piles, store)?;
+        let bytes = [with_params, with_fast - with_params, store.bytes() - with_fast];
+        Ok(Self { params, inputs, fast, slow, bytes })
+    }
 }
