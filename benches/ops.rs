@@ -1,22 +1,31 @@
-//! Every case of every op, forward and in the backward passes of training, with warm caches.
+//! Criterion benchmarks over the cases that `ltm bench` measures, with warm caches: `cargo bench -p benches -- rmsnorm`. The
+//! preset is `small` with one sample a batch, or the one that the variable `LTM_PRESET` names.
 
-use benches::Cases;
+#![forbid(unsafe_code)]
+
 use criterion::Criterion;
+use engine::{DType, Device, Result};
+use lab::bench::{Bench, works};
+use ltm::config::Config;
 use std::time::Duration;
 
-fn main() {
-    let cases = Cases::new().unwrap_or_else(|e| panic!("{e}"));
+fn main() -> Result<()> {
+    let mut config = Config::preset(&std::env::var("LTM_PRESET").unwrap_or_else(|_| "small".into()))?;
+    config.train.batch = 1;
+    let config = config.resolved()?;
     let mut criterion = Criterion::default()
         .sample_size(10)
         .warm_up_time(Duration::from_millis(200))
         .measurement_time(Duration::from_secs(1))
         .configure_from_args();
-    for case in &cases.all {
-        criterion.bench_function(&case.name, |bencher| {
+    for work in works(&config, DType::F32)? {
+        criterion.bench_function(&format!("{}/{}/{}", work.room, work.case, work.name), |bencher| {
             // Inputs of a case that is filtered out are not drawn.
-            let mut run = cases.ready(case).unwrap_or_else(|e| panic!("{e}"));
-            bencher.iter(&mut run);
+            let bench = Bench::new(&work, &config, DType::F32, &Device::Cpu);
+            let mut bench = bench.unwrap_or_else(|e| panic!("{e}"));
+            bencher.iter(|| bench.run(work.pass.get()));
         });
     }
     criterion.final_summary();
+    Ok(())
 }

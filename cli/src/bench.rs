@@ -4,11 +4,12 @@ use super::output::{note, print};
 use super::place::Place;
 use super::progress::bar;
 use super::settings::Single;
-use engine::{DType, Device, Error, Result, probe, simd};
+use engine::{Device, Error, Result};
 use lab::bench::{
-    Ceiling, Ceilings, Growth, Report, Row, Seen, Setup, Verdict, Work, line as line_through, measure_all,
-    measure_growth, roofline,
+    Ceilings, Growth, Machine, Numbers, Rate, Report, Row, Setup, Task, Verdict, line, measure_all, measure_growth,
+    roofline,
 };
+use lab::table::{Table, digits};
 use ltm::checkpoint::write_atomic;
 use ltm::config::{Config, Precision};
 use std::fs;
@@ -91,29 +92,27 @@ pub fn run(args: &Args, place: &Place) -> Result<()> {
             let works = setup.works()?;
             Ok((setup, works))
         })?;
+        let Machine { processor, features, threads, device, .. } = Machine::of(&setup);
+        match &setup.device {
+            Device::Cpu => print(format_args!("{processor}: {features}; {threads} threads"))?,
+            Device::Cuda(_) => print(device)?,
+        }
+        print(format_args!("preset {}: {}, {}\n", args.preset, setup.sizes(), setup.dtype))?;
         if args.growth {
-            return growth(args, &setup);
+            return growth(&setup);
         }
         let mut ceilings = Ceilings::new(&setup.device, setup.dtype, &setup.effort)?;
-        conditions(args, &setup)?;
-        print(format_args!("{}\n", ceilings_line(&ceilings, setup.dtype)))?;
-        let table = Table::new(&works);
-        table.heading()?;
         let bar = bar(0, "pass {msg}");
-        let rows = measure_all(&setup, &works, &mut ceilings, &mut |seen| match seen {
-            Seen::Next { pass, passes, case } => {
-                bar.set_message(format!("{pass} of {passes}: {case}"));
-                bar.tick();
-                Ok(())
-            }
-            Seen::Row(row) => bar.suspend(|| table.show(row)),
+        let rows = measure_all(&setup, &works, &mut ceilings, &mut |pass, case| {
+            bar.set_message(format!("{pass} of {}: {case}", setup.effort.passes));
+            bar.tick();
         })?;
         bar.finish_and_clear();
         ceilings.measure();
-        print(format_args!("\n{}", ceilings_line(&ceilings, setup.dtype)))?;
         let report = Report::new(&setup, &args.preset, &ceilings, rows);
+        print(format_args!("{}\n\n{}", table(&report.rows), rates(&report)))?;
         if let Some((earlier, path)) = earlier.as_ref().zip(args.compare.as_ref()) {
-            compare(earlier, path, &report, &table)?;
+            compare(earlier, path, &report)?;
         }
         for (path, text) in [(&args.json, report.to_json()), (&args.svg, roofline(&report))] {
             if let Some(path) = path {
@@ -130,8 +129,38 @@ fn read_report(path: &Path) -> Result<Report> {
     Report::parse(&text).map_err(|e| e.at(path.display()))
 }
 
+/// Everything that was measured.
+fn table(rows: &[Row]) -> String {
+    let rows: Vec<(&Task, Numbers)> = rows.iter().map(|row| (&row.task, row.numbers())).collect();
+    let percent = |x: f64| format!("{:.0} %", 100.0 * x);
+    let pass =
+        |task: &Task, n: &Numbers| n.tokens_per_second.map_or(task.pass.clone(), |rate| format!("{rate:.1} tokens/s"));
+    Table::of(&rows)
+        .left("case", |(task, _)| &task.case)
+        .left("pass", |(task, n)| pass(task, n))
+        .right("cache", |(task, _)| task.cache.name())
+        .right("median", |(_, n)| seconds(n.seconds))
+        .right("20 %", |(_, n)| seconds(n.seconds_q20))
+        .right("80 %", |(_, n)| seconds(n.seconds_q80))
+        .right("GFLOP/s", |(_, n)| digits(n.flops_per_second / 1e9, 1))
+        .right("GB/s", |(_, n)| digits(n.bytes_per_second / 1e9, 2))
+        .right("FLOP/B", |(_, n)| digits(n.intensity, 1))
+        .right("of peak", |(_, n)| percent(n.of_peak))
+        .right("of bandw.", |(_, n)| percent(n.of_bandwidth))
+        .right("floor", |(_, n)| format!("{} {}", n.floor, seconds(n.floor_seconds)))
+        .right("reached", |(_, n)| percent(n.reached))
+        .to_string()
+}
+
+/// The ceilings with their spread.
+fn rates(report: &Report) -> String {
+    let text = |r: &Rate| format!("{} {:.1} ({:.1} to {:.1})", r.name, r.median / 1e9, r.q20 / 1e9, r.q80 / 1e9);
+    let rates: Vec<String> = report.ceilings.iter().map(text).collect();
+    format!("peak, {}: {} GFLOP/s; bandwidth: {} GB/s", report.machine.dtype, rates[0], rates[1..].join(", "))
+}
+
 /// Every row that the earlier run has too, and in what the runs differ beside the program.
-fn compare(earlier: &Report, path: &Path, report: &Report, table: &Table) -> Result<()> {
+fn compare(earlier: &Report, path: &Path, report: &Report) -> Result<()> {
     print(format_args!("\ncompared with {}", path.display()))?;
     let differences = report.differences(earlier);
     if !differences.is_empty() {
@@ -141,13 +170,15 @@ fn compare(earlier: &Report, path: &Path, report: &Report, table: &Table) -> Res
     if rows.is_empty() {
         return Err(Error::new(format!("{} has none of these rows: nothing was compared", path.display())));
     }
-    for row in &rows {
-        let cells = [row.row.task.cache.name().into(), format!("{:.3} ×", row.ratio), row.verdict.name().into()];
-        table.line(&row.row.task.case, &row.row.task.pass, &cells, &[5, 9, 15])?;
-    }
+    let table = Table::of(&rows)
+        .left("case", |c| &c.row.task.case)
+        .left("pass", |c| &c.row.task.pass)
+        .right("cache", |c| c.row.task.cache.name())
+        .right("time now", |c| format!("{:.3} ×", c.ratio))
+        .right("", |c| c.verdict.name());
     let count = |verdict| rows.iter().filter(|row| row.verdict == verdict).count();
     print(format_args!(
-        "\n{} of {} rows compared: {} faster, {} slower, {} unchanged, {} with too few passes; the machine itself changed by {:.1} %",
+        "{table}\n\n{} of {} rows compared: {} faster, {} slower, {} unchanged, {} with too few passes; the machine itself changed by {:.1} %",
         rows.len(),
         report.rows.len(),
         count(Verdict::Faster),
@@ -159,126 +190,39 @@ fn compare(earlier: &Report, path: &Path, report: &Report, table: &Table) -> Res
 }
 
 /// Training steps at several T and N, and how far from straight lines their times are.
-fn growth(args: &Args, setup: &Setup) -> Result<()> {
-    conditions(args, setup)?;
-    let heading = ["T", "N", "median", "20 %", "80 %", "GFLOP", "GFLOP/s", "tokens/s"];
-    let line = |cells: [String; 8]| {
-        let cells = cells.iter().zip([5, 7, 9, 9, 9, 9, 9, 9]).map(|(cell, width)| format!("{cell:>width$}"));
-        print(cells.collect::<Vec<_>>().join("  "))
-    };
-    print("")?;
-    line(heading.map(String::from))?;
-    let batch = setup.config.train.batch;
-    let [by_steps, by_tokens] = measure_growth(setup, &mut |g| {
-        let (median, [low, high]) = (g.samples.median(), g.samples.spread());
-        line([
-            g.steps.to_string(),
-            g.tokens.to_string(),
-            seconds(median),
-            seconds(low),
-            seconds(high),
-            format!("{:.1}", g.flops as f64 / 1e9),
-            format!("{:.1}", g.flops as f64 / median / 1e9),
-            format!("{:.1}", (batch * g.tokens) as f64 / median),
-        ])
+fn growth(setup: &Setup) -> Result<()> {
+    let bar = bar(0, "{msg}");
+    let measured = measure_growth(setup, &mut |steps, tokens| {
+        bar.set_message(format!("T = {steps}, N = {tokens}"));
+        bar.tick();
     })?;
-    print("")?;
-    for (name, points, at) in [("T", by_steps, (|g| g.steps) as fn(&Growth) -> usize), ("N", by_tokens, |g| g.tokens)] {
-        let points: Vec<(f64, f64)> = points.iter().map(|g| (at(g) as f64, g.samples.median())).collect();
-        let Some([start, slope, far]) = line_through(&points) else {
-            print(format_args!("{name}: a line takes three sizes or more, here are {}", points.len()))?;
-            continue;
-        };
-        print(format_args!(
-            "time = {} + {} · {name}, every median within {:.1} % of it",
-            seconds(start),
-            seconds(slope),
-            100.0 * far
-        ))?;
+    bar.finish_and_clear();
+    let (all, batch) = (measured.concat(), setup.config.train.batch);
+    let table = Table::of(&all)
+        .right("T", |g| g.steps)
+        .right("N", |g| g.tokens)
+        .right("median", |g| seconds(g.samples.median()))
+        .right("20 %", |g| seconds(g.samples.spread()[0]))
+        .right("80 %", |g| seconds(g.samples.spread()[1]))
+        .right("GFLOP", |g| digits(g.flops as f64 / 1e9, 1))
+        .right("GFLOP/s", |g| digits(g.flops as f64 / g.samples.median() / 1e9, 1))
+        .right("tokens/s", |g| digits((batch * g.tokens) as f64 / g.samples.median(), 1));
+    print(format_args!("{table}\n"))?;
+    for (name, sizes, at) in
+        [("T", &measured[0], (|g| g.steps) as fn(&Growth) -> usize), ("N", &measured[1], |g| g.tokens)]
+    {
+        let points: Vec<(f64, f64)> = sizes.iter().map(|g| (at(g) as f64, g.samples.median())).collect();
+        print(match line(&points) {
+            Some([start, slope, far]) => format!(
+                "time = {} + {} · {name}, every median within {:.1} % of it",
+                seconds(start),
+                seconds(slope),
+                100.0 * far
+            ),
+            None => format!("{name}: a line takes three sizes or more, here are {}", points.len()),
+        })?;
     }
     Ok(())
-}
-
-/// The machine and the sizes.
-fn conditions(args: &Args, setup: &Setup) -> Result<()> {
-    match &setup.device {
-        Device::Cpu => {
-            let levels = simd::supported().iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-            let (name, level) = (probe::processor_name(), simd::level());
-            print(format_args!("{name}: {levels}, of these {level}; {} threads", rayon::current_num_threads()))?;
-        }
-        Device::Cuda(gpu) => print(gpu.name())?,
-    }
-    print(format_args!("preset {}: {}, {}", args.preset, setup.sizes(), setup.dtype))
-}
-
-/// The ceilings with their spread.
-fn ceilings_line(ceilings: &Ceilings, dtype: DType) -> String {
-    let text = |c: &Ceiling| {
-        let [median, low, high] = c.rate().map(|x| x / 1e9);
-        format!("{} {median:.1} ({low:.1} to {high:.1})", c.name)
-    };
-    let memory = ceilings.memory.iter().map(text).collect::<Vec<_>>().join(", ");
-    format!("peak, {dtype}: {} GFLOP/s; bandwidth: {memory} GB/s", text(&ceilings.flops))
-}
-
-/// Of the numbers' columns.
-const WIDTHS: [usize; 11] = [5, 8, 8, 8, 8, 7, 7, 7, 9, 15, 7];
-
-/// The rows as they come, in columns of a width that is known beforehand.
-struct Table {
-    case: usize,
-    pass: usize,
-}
-
-impl Table {
-    fn new(works: &[Work]) -> Self {
-        let longest = |text: fn(&Work) -> &str| works.iter().map(|w| text(w).chars().count()).max().unwrap_or(0);
-        Self { case: longest(|w| &w.case).max(26), pass: longest(|w| &w.name).max(16) }
-    }
-
-    fn heading(&self) -> Result<()> {
-        let line = [
-            "cache",
-            "median",
-            "20 %",
-            "80 %",
-            "GFLOP/s",
-            "GB/s",
-            "FLOP/B",
-            "of peak",
-            "of bandw.",
-            "floor",
-            "reached",
-        ];
-        self.line("", "", &line.map(String::from), &WIDTHS)
-    }
-
-    fn show(&self, row: &Row) -> Result<()> {
-        let [low, high] = row.samples.spread();
-        let (floor, limit) = row.floor();
-        let percent = |x: f64| format!("{:.0} %", 100.0 * x);
-        let cells = [
-            row.task.cache.name().to_string(),
-            seconds(row.samples.median()),
-            seconds(low),
-            seconds(high),
-            format!("{:.1}", row.flop_rate() / 1e9),
-            format!("{:.2}", row.byte_rate() / 1e9),
-            format!("{:.1}", row.intensity()),
-            percent(row.of_peak()),
-            percent(row.of_bandwidth()),
-            format!("{} {}", limit.name(), seconds(floor)),
-            percent(row.reached()),
-        ];
-        let pass = row.token_rate().map_or(row.task.pass.clone(), |rate| format!("{rate:.1} tokens/s"));
-        self.line(&row.task.case, &pass, &cells, &WIDTHS)
-    }
-
-    fn line(&self, case: &str, pass: &str, cells: &[String], widths: &[usize]) -> Result<()> {
-        let cells = cells.iter().zip(widths).map(|(cell, width)| format!("  {cell:>width$}")).collect::<String>();
-        print(format_args!("{case:<a$}  {pass:<b$}{cells}", a = self.case, b = self.pass))
-    }
 }
 
 /// Three digits and a unit.

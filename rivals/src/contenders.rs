@@ -35,11 +35,6 @@ impl Product {
         ]
     }
 
-    /// FLOPs.
-    pub fn flops(self) -> f64 {
-        (2 * self.m * self.k * self.n) as f64
-    }
-
     /// Row and column stride of A.
     fn a(self) -> [usize; 2] {
         if self.form == Form::Weight { [1, self.m] } else { [self.k, 1] }
@@ -140,11 +135,6 @@ impl Contender {
         }
     }
 
-    /// Whether it is somebody else's.
-    pub fn is_rival(&self) -> bool {
-        !matches!(self, Self::Ours | Self::Packed)
-    }
-
     /// C = A·B.
     ///
     /// # Panics
@@ -153,59 +143,24 @@ impl Contender {
         let Product { m, k, n, form } = product;
         assert!(a.len() == m * k && b.len() == k * n && c.len() == m * n, "sizes of the matrices");
         let ([ar, ac], [br, bc]) = (product.a(), product.b());
-        let signed = |stride: usize| stride as isize;
+        let [rsa, csa, rsb, csb, rsc] = [ar, ac, br, bc, n].map(|stride| stride as isize);
+        let (a_at, b_at, c_at) = (a.as_ptr(), b.as_ptr(), c.as_mut_ptr());
         match self {
-            Self::Ours => {
-                gemm(MatMut::new(c, m, n), product.mat_a(a), product.mat_b(b), Accumulate::Write);
-            }
-            Self::Packed => {
-                gemm_packed(MatMut::new(c, m, n), product.mat_a(a), packed, Accumulate::Write);
-            }
+            Self::Ours => gemm(MatMut::new(c, m, n), product.mat_a(a), product.mat_b(b), Accumulate::Write),
+            Self::Packed => gemm_packed(MatMut::new(c, m, n), product.mat_a(a), packed, Accumulate::Write),
             Self::Gemm(threads) => {
                 let threads = if *threads > 1 { gemm::Parallelism::Rayon(*threads) } else { gemm::Parallelism::None };
                 // SAFETY: the matrices have the sizes that the strides and m, k, n describe, as asserted above.
                 unsafe {
                     gemm::gemm(
-                        m,
-                        n,
-                        k,
-                        c.as_mut_ptr(),
-                        1,
-                        signed(n),
-                        false,
-                        a.as_ptr(),
-                        signed(ac),
-                        signed(ar),
-                        b.as_ptr(),
-                        signed(bc),
-                        signed(br),
-                        0.0f32,
-                        1.0,
-                        false,
-                        false,
-                        false,
+                        m, n, k, c_at, 1, rsc, false, a_at, csa, rsa, b_at, csb, rsb, 0.0f32, 1.0, false, false, false,
                         threads,
                     );
                 }
             }
             // SAFETY: as above.
             Self::MatrixMultiply => unsafe {
-                matrixmultiply::sgemm(
-                    m,
-                    k,
-                    n,
-                    1.0,
-                    a.as_ptr(),
-                    signed(ar),
-                    signed(ac),
-                    b.as_ptr(),
-                    signed(br),
-                    signed(bc),
-                    0.0,
-                    c.as_mut_ptr(),
-                    signed(n),
-                    1,
-                );
+                matrixmultiply::sgemm(m, k, n, 1.0, a_at, rsa, csa, b_at, rsb, csb, 0.0, c_at, rsc, 1);
             },
             Self::OpenBlas(sgemm) => {
                 const ROW_MAJOR: i32 = 101;
@@ -213,9 +168,7 @@ impl Contender {
                 let (ta, tb) = (transpose(form == Form::Weight), transpose(form == Form::Forward));
                 let [m, n, k, lda, ldb] = [m, n, k, ar.max(ac), br.max(bc)].map(|x| x as i32);
                 // SAFETY: as above; every size is far below 2³¹.
-                unsafe {
-                    sgemm(ROW_MAJOR, ta, tb, m, n, k, 1.0, a.as_ptr(), lda, b.as_ptr(), ldb, 0.0, c.as_mut_ptr(), n);
-                }
+                unsafe { sgemm(ROW_MAJOR, ta, tb, m, n, k, 1.0, a_at, lda, b_at, ldb, 0.0, c_at, n) }
             }
         }
     }

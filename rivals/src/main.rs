@@ -5,11 +5,11 @@
 //! the rounds. The first round is for warming up and for comparing the results with ours.
 
 mod contenders;
-mod peak;
-mod report;
 
-use contenders::{Contender, Product};
+use clap::Parser;
+use contenders::{Contender, Form, Product};
 use engine::{Buffer, DType, Spec};
+use lab::bench::{fma_burst, median};
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -17,84 +17,109 @@ use std::time::Instant;
 const TOKENS: usize = 1024;
 /// Inputs and outputs of the linear maps of the preset `small`, the language-model head last.
 const MAPS: [[usize; 2]; 6] = [[512, 512], [512, 1536], [512, 1376], [512, 2752], [1376, 512], [512, 50_258]];
+/// Steps of a burst of multiply-adds: one to two milliseconds.
+const BURST: usize = 500_000;
+/// Results may differ by the order of their sums, and by nothing else: in units of k·ε, this is five standard deviations.
+const TOLERANCE: f64 = 3.0;
+/// What we want to reach against the best rival at every shape.
+const GOAL: f64 = 0.95;
 
-/// What the command line says.
+/// Products of the presets' shapes, ours against `gemm`, `matrixmultiply` and OpenBLAS
+#[derive(Parser)]
 struct Args {
+    /// Threads of every contender
+    #[arg(long, default_value_t = 1)]
     threads: usize,
+    /// Measured seconds for each product; at least 5 rounds
+    #[arg(long, default_value_t = 1.0)]
     seconds: f64,
-    outputs: Option<usize>,
-}
-
-const USAGE: &str = "usage: rivals [--threads N] [--seconds S] [--outputs N]
-  S: measured time for each product, at least 5 rounds; N: only the maps with so many outputs,
-  512, 1536, 1376, 2752 or 50258";
-
-impl Args {
-    fn parse(mut words: impl Iterator<Item = String>) -> Option<Self> {
-        let mut args = Self { threads: 1, seconds: 1.0, outputs: None };
-        while let Some(word) = words.next() {
-            match word.as_str() {
-                "--threads" => args.threads = words.next()?.parse().ok().filter(|&n| n > 0)?,
-                "--seconds" => args.seconds = words.next()?.parse().ok().filter(|&s| s >= 0.0)?,
-                "--outputs" => {
-                    args.outputs = Some(words.next()?.parse().ok().filter(|n| MAPS.iter().any(|map| map[1] == *n))?);
-                }
-                _ => return None,
-            }
-        }
-        Some(args)
-    }
+    /// Only the maps with so many outputs
+    #[arg(long, value_parser = ["512", "1536", "1376", "2752", "50258"])]
+    outputs: Option<String>,
 }
 
 /// What one product gave.
-pub struct Measured {
+struct Measured {
     /// Which, e.g. `[1024, 512] · [512, 1536]ᵀ`.
-    pub product: Product,
+    product: Product,
     /// Median seconds of each contender.
-    pub seconds: Vec<f64>,
+    seconds: Vec<f64>,
     /// Median over the rounds of our time divided by the contender's in the same round.
-    pub ratio: Vec<f64>,
+    ratio: Vec<f64>,
     /// Median FLOP/s of the bursts between the calls.
-    pub peak: f64,
+    peak: f64,
     /// The largest difference of a rival's result from ours, in units of k·ε.
-    pub difference: f64,
+    difference: f64,
+}
+
+impl Measured {
+    /// The best rival's time divided by ours, packing at every call and before.
+    fn speeds(&self) -> [f64; 2] {
+        // ratio[i] is our time divided by that of contender i.
+        let best = self.ratio[2..].iter().fold(0.0f64, |most, &ratio| most.max(ratio));
+        [1.0 / best, self.ratio[1] / best]
+    }
+
+    /// One line of the table.
+    fn row(&self) -> String {
+        let Product { m, k, n, form } = self.product;
+        let form = match form {
+            Form::Forward => "y = x·wᵀ",
+            Form::Input => "d_x = d_y·w",
+            Form::Weight => "d_w = d_yᵀ·x",
+        };
+        let flops = (2 * m * k * n) as f64;
+        let shares: Vec<_> = self.seconds.iter().map(|s| format!("{:.1} %", 100.0 * flops / s / self.peak)).collect();
+        let ([speed, packed], peak) = (self.speeds(), self.peak / 1e9);
+        format!("| {:?} | {form} | {peak:.0} | {} | {speed:.2} | {packed:.2} |", [m, k, n], shares.join(" | "))
+    }
 }
 
 fn main() -> ExitCode {
-    let Some(args) = Args::parse(std::env::args().skip(1)) else {
-        eprintln!("{USAGE}");
-        return ExitCode::from(2);
-    };
+    let args = Args::parse();
     // Read by its threads when they start; nobody else runs yet.
     // SAFETY: no other thread exists that could read the environment at this time.
     unsafe { std::env::set_var("MATMUL_NUM_THREADS", args.threads.to_string()) };
-    let pool = match rayon::ThreadPoolBuilder::new().num_threads(args.threads).build_global() {
-        Ok(()) => contenders::all(args.threads),
-        Err(e) => Err(e.to_string()),
-    };
-    let contenders = match pool {
-        Ok(contenders) => contenders,
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(args.threads).build_global();
+    match pool.map_err(|e| e.to_string()).and_then(|()| contenders::all(args.threads)) {
+        // On a thread of the pool: what the bursts and our products run on is awake.
+        Ok(contenders) if rayon::scope(|_| compare(&args, &contenders)) => ExitCode::SUCCESS,
+        Ok(_) => ExitCode::FAILURE,
         Err(e) => {
             eprintln!("{e}");
-            return ExitCode::FAILURE;
-        }
-    };
-    report::begin(args.threads, &contenders);
-    // On a thread of the pool: what the bursts and our products run on is awake.
-    if rayon::scope(|_| compare(&args, &contenders)) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
-}
-
-/// Measures and prints everything. Whether all results agree.
-fn compare(args: &Args, contenders: &[Contender]) -> bool {
-    let mut all = Vec::new();
-    for [inputs, outputs] in MAPS.into_iter().filter(|map| args.outputs.is_none_or(|n| n == map[1])) {
-        for product in Product::of_map(TOKENS, inputs, outputs) {
-            let measured = measure(product, contenders, args.seconds);
-            report::row(&measured);
-            all.push(measured);
+            ExitCode::FAILURE
         }
     }
-    report::end(contenders, &all)
+}
+
+/// Measures everything and prints it as Markdown. Whether all results agree.
+fn compare(args: &Args, contenders: &[Contender]) -> bool {
+    let (processor, level) = (engine::probe::processor_name(), engine::simd::level());
+    println!("{processor}, {level}, {} thread(s), f32; share of the FMA peak measured between the calls", args.threads);
+    println!("speed: the best rival's time divided by ours, medians of interleaved rounds\n");
+    let names: Vec<_> = contenders.iter().map(Contender::name).collect();
+    println!("| product [m, k, n] | form | peak GFLOP/s | {} | speed | packed |", names.join(" | "));
+    println!("|---|---|---|{}---|---|", "---|".repeat(names.len()));
+    let mut all = Vec::new();
+    let chosen = |map: &[usize; 2]| args.outputs.as_ref().is_none_or(|n| *n == map[1].to_string());
+    for product in MAPS.into_iter().filter(chosen).flat_map(|[i, o]| Product::of_map(TOKENS, i, o)) {
+        let measured = measure(product, contenders, args.seconds);
+        println!("{}", measured.row());
+        all.push(measured);
+    }
+    let mean = |of: &dyn Fn(&Measured) -> f64| (all.iter().map(|m| of(m).ln()).sum::<f64>() / all.len() as f64).exp();
+    for (which, name) in ["packing at every call", "packed beforehand"].into_iter().enumerate() {
+        let least = all.iter().map(|m| m.speeds()[which]).fold(f64::INFINITY, f64::min);
+        let mean = mean(&|m| m.speeds()[which]);
+        println!("\n{name}: {mean:.2} × the best rival in the geometric mean, {least:.2} at least (goal {GOAL})");
+    }
+    for (i, name) in names.iter().enumerate().skip(2) {
+        println!("{name}: ours is {:.2} × as fast in the geometric mean", 1.0 / mean(&|m| m.ratio[i]));
+    }
+    let difference = all.iter().map(|m| m.difference).fold(0.0, f64::max);
+    let agree = difference <= TOLERANCE;
+    println!("largest difference between results: {difference:.2}·k·ε{}", if agree { "" } else { ": THEY DISAGREE" });
+    agree
 }
 
 /// Aligned to cache lines, as every buffer of the engine is.
@@ -131,20 +156,17 @@ fn measure(product: Product, contenders: &[Contender], seconds: f64) -> Measured
     while round < 5 || start.elapsed().as_secs_f64() < seconds {
         for turn in 0..contenders.len() {
             let i = (turn + round) % contenders.len();
-            peaks.push(peak::rate());
+            let [flops, seconds] = fma_burst(BURST);
+            peaks.push(flops / seconds);
             let start = Instant::now();
             contenders[i].multiply(product, a, b, packed, c);
             times[i].push(start.elapsed().as_secs_f64());
         }
         round += 1;
     }
-    let ratio = |other: &Vec<f64>| median(times[0].iter().zip(other).map(|(ours, other)| ours / other).collect());
+    let ratio =
+        |other: &Vec<f64>| median(&times[0].iter().zip(other).map(|(ours, other)| ours / other).collect::<Vec<_>>());
     let ratio = times.iter().map(ratio).collect();
-    Measured { product, seconds: times.into_iter().map(median).collect(), ratio, peak: median(peaks), difference }
-}
-
-/// The middle of some numbers.
-fn median(mut all: Vec<f64>) -> f64 {
-    all.sort_by(f64::total_cmp);
-    all[all.len() / 2]
+    let seconds = times.iter().map(|times| median(times)).collect();
+    Measured { product, seconds, ratio, peak: median(&peaks), difference }
 }

@@ -1,6 +1,9 @@
 //! The two ceilings of the roofline, measured on the machine that is measured, again and again during the run.
 
-use super::{Effort, Roof, Samples};
+use super::meter::time;
+use super::peak::fma_burst;
+use super::row::{median, quantile};
+use super::{Effort, Rate, Roof};
 use engine::cuda::{Factor, Gpu, Product};
 use engine::simd::{self, Isa, Kernel, Lanes, Real};
 use engine::{Buffer, DType, Device, Result};
@@ -9,13 +12,11 @@ use std::hint::black_box;
 use std::sync::Arc;
 use std::time::Instant;
 
-/// How often one kind of work was timed, and how much work it is.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Ceiling {
-    /// What was done, for people: `fused multiply-adds`, `triad`.
-    pub name: &'static str,
-    /// FLOPs or bytes of one pass.
-    pub amount: f64,
+/// One kind of work: how much of it a pass is, and the seconds that the passes took.
+struct Ceiling {
+    name: &'static str,
+    /// FLOPs or bytes.
+    amount: f64,
     seconds: Vec<f64>,
 }
 
@@ -25,51 +26,26 @@ impl Ceiling {
     }
 
     fn add(&mut self, work: impl FnOnce()) {
-        let start = Instant::now();
-        work();
-        self.push(start.elapsed().as_secs_f64());
-    }
-
-    fn push(&mut self, seconds: f64) {
-        self.seconds.push(seconds.max(1e-9));
-    }
-
-    /// The times of the passes.
-    ///
-    /// # Panics
-    /// If it was never measured.
-    pub fn samples(&self) -> Samples {
-        Samples::new(self.seconds.clone()).expect("a ceiling is measured before it is asked for")
+        self.seconds.push(time(work));
     }
 
     /// The median rate of the passes from number `first` on.
     fn rate_since(&self, first: usize) -> f64 {
-        let recent =
-            Samples::new(self.seconds[first..].to_vec()).expect("a ceiling is measured before it is asked for");
-        self.amount / recent.median()
+        self.amount / median(&self.seconds[first..])
     }
 
-    /// FLOP/s or bytes/s: the median, and the rates that 20 % and 80 % of the passes did not exceed.
-    pub fn rate(&self) -> [f64; 3] {
-        let samples = self.samples();
-        let [fast, slow] = samples.spread();
-        [samples.median(), slow, fast].map(|seconds| self.amount / seconds)
+    fn rate(&self) -> Rate {
+        let rate = |q: f64| self.amount / quantile(&self.seconds, q);
+        Rate { name: self.name.into(), median: rate(0.5), q20: rate(0.8), q80: rate(0.2) }
     }
-}
-
-/// A place among the passes that measured the ceilings.
-#[derive(Clone, Copy, Debug)]
-pub struct Mark {
-    flops: usize,
-    memory: usize,
 }
 
 /// What limits every op on this device.
 pub struct Ceilings {
     /// The peak rate of arithmetic in the float type that is measured.
-    pub flops: Ceiling,
+    flops: Ceiling,
     /// Ways to move memory; the bandwidth is the best of their medians.
-    pub memory: Vec<Ceiling>,
+    memory: Vec<Ceiling>,
     rig: Rig,
     latest: Instant,
 }
@@ -89,14 +65,7 @@ impl Ceilings {
         let (flops, memory, rig) = match device {
             Device::Cpu => {
                 let arrays = Arrays::new(effort.bytes);
-                let bytes = arrays.bytes() as f64;
-                // All three arrays are read, two of them written.
-                let update = bytes / 3.0 * 5.0;
-                let memory = vec![
-                    Ceiling::new("read", bytes),
-                    Ceiling::new("triad", bytes),
-                    Ceiling::new("update in place", update),
-                ];
+                let memory = WAYS.map(|(_, name, touches)| Ceiling::new(name, touches * arrays.bytes_of_one())).into();
                 (Ceiling::new("fused multiply-adds in registers", 0.0), memory, Rig::Cpu(arrays))
             }
             Device::Cuda(gpu) => {
@@ -128,22 +97,26 @@ impl Ceilings {
         (0..2).for_each(|_| self.pass_flops());
     }
 
-    /// How many passes there have been.
-    pub fn mark(&self) -> Mark {
-        Mark { flops: self.flops.seconds.len(), memory: self.memory[0].seconds.len() }
+    /// The peak rate, then the ways to move memory.
+    pub fn rates(&self) -> Vec<Rate> {
+        std::iter::once(&self.flops).chain(&self.memory).map(Ceiling::rate).collect()
+    }
+
+    /// Where the latest passes begin, of both ceilings: for [`roof_since`](Self::roof_since).
+    pub fn mark(&self) -> [usize; 2] {
+        [self.flops.seconds.len().saturating_sub(2), self.memory[0].seconds.len().saturating_sub(1)]
     }
 
     /// The roof around what was measured since `mark`: medians of the passes since then and of the latest ones before. A
     /// machine whose speed changes during a run changes its roof along with its rows.
-    pub fn roof_since(&self, mark: Mark) -> Roof {
-        let bandwidth = self.memory.iter().map(|c| c.rate_since(mark.memory.saturating_sub(1))).fold(0.0, f64::max);
-        Roof { peak: self.flops.rate_since(mark.flops.saturating_sub(2)), bandwidth }
+    pub fn roof_since(&self, [flops, memory]: [usize; 2]) -> Roof {
+        let bandwidth = self.memory.iter().map(|c| c.rate_since(memory)).fold(0.0, f64::max);
+        Roof { peak: self.flops.rate_since(flops), bandwidth }
     }
 
     /// The roof of the whole run.
     pub fn roof(&self) -> Roof {
-        let bandwidth = self.memory.iter().map(|c| c.rate()[0]).fold(0.0, f64::max);
-        Roof { peak: self.flops.rate()[0], bandwidth }
+        self.roof_since([0, 0])
     }
 
     /// Leaves nothing of what ops work on in the caches.
@@ -158,11 +131,7 @@ impl Ceilings {
         self.pass_flops();
         let Self { memory, rig, .. } = self;
         match rig {
-            Rig::Cpu(arrays) => {
-                memory[0].add(|| arrays.read());
-                memory[1].add(|| arrays.triad());
-                memory[2].add(|| arrays.update());
-            }
+            Rig::Cpu(arrays) => memory.iter_mut().zip(WAYS).for_each(|(c, (way, ..))| c.add(|| arrays.pass(way))),
             Rig::Gpu(slabs) => memory[0].add(|| slabs.copy()),
         }
         self.latest = Instant::now();
@@ -171,8 +140,8 @@ impl Ceilings {
     fn pass_flops(&mut self) {
         match &self.rig {
             Rig::Cpu(_) => {
-                let [flops, seconds] = super::peak::fma_burst(2_000_000);
-                self.flops.push(seconds);
+                let [flops, seconds] = fma_burst(2_000_000);
+                self.flops.seconds.push(seconds);
                 self.flops.amount = flops;
             }
             Rig::Gpu(slabs) => self.flops.add(|| slabs.product()),
@@ -180,61 +149,55 @@ impl Ceilings {
     }
 }
 
-/// Three arrays, each larger than the last-level cache.
-struct Arrays([Vec<f32>; 3]);
+/// A way to move the memory of three arrays a, b and c.
+#[derive(Clone, Copy)]
+enum Way {
+    /// Everything is read.
+    Read,
+    /// a ← b + s·c.
+    Triad,
+    /// a ← ½a + b and c ← ½c + b: what is written was read before, so that no line is fetched for the sake of being written, as
+    /// in an optimiser's step.
+    Update,
+}
 
-/// A thread's share at a time: small enough to balance, far too large to be prefetched by chance.
-const PIECE: usize = 1 << 20;
+/// All ways with their names, and how many times an array is read or written.
+const WAYS: [(Way, &str, f64); 3] =
+    [(Way::Read, "read", 3.0), (Way::Triad, "triad", 3.0), (Way::Update, "update in place", 5.0)];
 
-struct Total<'a>(&'a [f32]);
+/// A piece of the arrays.
+struct Piece<'a>(Way, &'a mut [f32], &'a [f32], &'a mut [f32]);
 
-impl Kernel for Total<'_> {
+impl Kernel for Piece<'_> {
     type Output = f32;
 
     #[inline(always)]
     fn run<I: Isa>(self) -> f32 {
-        simd::sum::<I, f32>(self.0)
-    }
-}
-
-/// a ← b + s·c.
-struct Triad<'a>(&'a mut [f32], &'a [f32], &'a [f32]);
-
-impl Kernel for Triad<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<I: Isa>(self) {
         const N: usize = simd::LANES;
-        let s = <f32 as Real>::Lanes::<I>::splat(3.0);
-        let rows = self.0.as_chunks_mut::<N>().0.iter_mut();
-        for ((a, b), c) in rows.zip(self.1.as_chunks::<N>().0).zip(self.2.as_chunks::<N>().0) {
-            let c = <f32 as Real>::Lanes::<I>::load(c);
-            c.mul_add(s, <f32 as Real>::Lanes::<I>::load(b)).store(a);
+        let Self(way, a, b, c) = self;
+        if let Way::Read = way {
+            return simd::sum::<I, f32>(a) + simd::sum::<I, f32>(b) + simd::sum::<I, f32>(c);
         }
-    }
-}
-
-/// a ← ½a + b and c ← ½c + b: what is written was read before, so that no line is fetched for the sake of being written, as in
-/// an optimiser's step.
-struct Update<'a>(&'a mut [f32], &'a [f32], &'a mut [f32]);
-
-impl Kernel for Update<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<I: Isa>(self) {
-        const N: usize = simd::LANES;
-        let s = <f32 as Real>::Lanes::<I>::splat(0.5);
-        let rows = self.0.as_chunks_mut::<N>().0.iter_mut().zip(self.2.as_chunks_mut::<N>().0);
-        for ((a, c), b) in rows.zip(self.1.as_chunks::<N>().0) {
-            let b = <f32 as Real>::Lanes::<I>::load(b);
-            for x in [a, c] {
-                <f32 as Real>::Lanes::<I>::load(x).mul_add(s, b).store(x);
+        let rows = a.as_chunks_mut::<N>().0.iter_mut().zip(b.as_chunks::<N>().0).zip(c.as_chunks_mut::<N>().0);
+        for ((a, b), c) in rows {
+            let (b, old_c) = (<f32 as Real>::Lanes::<I>::load(b), <f32 as Real>::Lanes::<I>::load(c));
+            if let Way::Triad = way {
+                old_c.mul_add(<f32 as Real>::Lanes::<I>::splat(3.0), b).store(a);
+            } else {
+                let half = <f32 as Real>::Lanes::<I>::splat(0.5);
+                <f32 as Real>::Lanes::<I>::load(a).mul_add(half, b).store(a);
+                old_c.mul_add(half, b).store(c);
             }
         }
+        0.0
     }
 }
+
+/// A thread's share at a time: small enough to balance, far too large to be prefetched by chance.
+const PIECE: usize = 1 << 20;
+
+/// Three arrays, each larger than the last-level cache.
+struct Arrays([Vec<f32>; 3]);
 
 impl Arrays {
     fn new(bytes: usize) -> Self {
@@ -242,25 +205,14 @@ impl Arrays {
         Self([1.0, 2.0, 3.0].map(|x| vec![x; len]))
     }
 
-    fn bytes(&self) -> usize {
-        3 * self.0[0].len() * size_of::<f32>()
+    fn bytes_of_one(&self) -> f64 {
+        size_of_val(&self.0[0][..]) as f64
     }
 
-    fn read(&self) {
-        let sums = self.0.par_iter().flat_map(|a| a.par_chunks(PIECE)).map(|a| simd::dispatch(Total(a)));
-        black_box(sums.sum::<f32>());
-    }
-
-    fn triad(&mut self) {
-        let [a, b, c] = &mut self.0;
-        let pieces = a.par_chunks_mut(PIECE).zip(b.par_chunks(PIECE)).zip(c.par_chunks(PIECE));
-        pieces.for_each(|((a, b), c)| simd::dispatch(Triad(a, b, c)));
-    }
-
-    fn update(&mut self) {
+    fn pass(&mut self, way: Way) {
         let [a, b, c] = &mut self.0;
         let pieces = a.par_chunks_mut(PIECE).zip(b.par_chunks(PIECE)).zip(c.par_chunks_mut(PIECE));
-        pieces.for_each(|((a, b), c)| simd::dispatch(Update(a, b, c)));
+        black_box(pieces.map(|((a, b), c)| simd::dispatch(Piece(way, a, b, c))).sum::<f32>());
     }
 
     /// Every thread touches each cache line of its share of one array, so that its own caches are replaced along with the

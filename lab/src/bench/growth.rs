@@ -1,10 +1,9 @@
 //! How the time of learning grows with the number of fast steps and with the length of the text.
 
-use super::steps::{random_batch, trainer, training_cost};
+use super::steps::{random_batch, time, trainer, training_cost};
 use super::{Samples, Setup};
 use engine::Result;
 use ltm::config::Config;
-use std::time::Instant;
 
 /// Training steps of one size.
 #[derive(Clone, Debug, PartialEq)]
@@ -20,63 +19,40 @@ pub struct Growth {
 }
 
 /// Measures training steps with T a quarter, a half and all of the configuration's, and then with N likewise, as far as N
-/// holds the window. Tells `seen` every one at once.
+/// holds the window. Tells `seen` every T and N before.
 ///
 /// # Errors
-/// If the device cannot hold or run the model, and those of `seen`.
-pub fn measure_growth(setup: &Setup, seen: &mut dyn FnMut(&Growth) -> Result<()>) -> Result<[Vec<Growth>; 2]> {
-    let (steps, tokens) = (setup.config.fast.steps, setup.config.model.seq);
-    let parts = |x: usize, least: usize| -> Vec<usize> {
-        let mut parts: Vec<usize> = [4, 2, 1].map(|part| x / part).into_iter().filter(|&x| x >= least.max(1)).collect();
-        parts.dedup();
-        parts
+/// If the device cannot hold or run the model.
+pub fn measure_growth(setup: &Setup, seen: &mut dyn FnMut(usize, usize)) -> Result<[Vec<Growth>; 2]> {
+    let Config { model, fast, .. } = &setup.config;
+    let parts = |x: usize, least: usize| [4, 2, 1].map(|part| x / part).into_iter().filter(move |&x| x >= least.max(1));
+    let mut measured = |steps: usize, tokens: usize| {
+        seen(steps, tokens);
+        measure(setup, steps, tokens)
     };
-    let mut measured = |config: Config| -> Result<Growth> {
-        let growth = measure(setup, &config)?;
-        seen(&growth)?;
-        Ok(growth)
-    };
-    let mut by_steps = Vec::new();
     // Without latents there are no fast steps, and T changes nothing.
-    let fewest = if setup.config.model.kind.has_latents() { 1 } else { steps };
-    for steps in parts(steps, fewest) {
-        let mut config = setup.config.clone();
-        config.fast.steps = steps;
-        by_steps.push(measured(config)?);
-    }
-    let mut by_tokens = Vec::new();
-    for seq in parts(tokens, setup.config.model.window) {
-        if seq == tokens {
-            by_tokens.extend(by_steps.last().cloned());
-            continue;
-        }
-        let mut config = setup.config.clone();
-        (config.model.seq, config.model.max_seq) = (seq, seq);
-        by_tokens.push(measured(config)?);
-    }
+    let fewest = if model.kind.has_latents() { 1 } else { fast.steps };
+    let by_steps = parts(fast.steps, fewest).map(|steps| measured(steps, model.seq)).collect::<Result<Vec<_>>>()?;
+    let fewer = parts(model.seq, model.window).filter(|&tokens| tokens < model.seq);
+    let mut by_tokens = fewer.map(|tokens| measured(fast.steps, tokens)).collect::<Result<Vec<_>>>()?;
+    by_tokens.extend(by_steps.last().cloned());
     Ok([by_steps, by_tokens])
 }
 
-fn measure(setup: &Setup, config: &Config) -> Result<Growth> {
-    let mut trainer = trainer(config, &setup.device)?;
-    let batch = random_batch(config);
-    let mut seconds = Vec::new();
-    let began = Instant::now();
-    // The first step touches the memory, and on a GPU records the fast step.
-    for i in 0..4 {
-        let start = Instant::now();
-        trainer.train(&batch)?;
-        setup.device.finish()?;
-        if i > 0 {
-            seconds.push(start.elapsed().as_secs_f64().max(1e-9));
-        }
-        if !seconds.is_empty() && began.elapsed().as_secs_f64() > 20.0 {
-            break;
-        }
+fn measure(setup: &Setup, steps: usize, tokens: usize) -> Result<Growth> {
+    let mut config = setup.config.clone();
+    config.fast.steps = steps;
+    if tokens < config.model.seq {
+        (config.model.seq, config.model.max_seq) = (tokens, tokens);
     }
-    let flops = training_cost(&trainer, config.fast.steps).flops;
-    let (steps, tokens) = (config.fast.steps, config.model.seq);
-    Ok(Growth { steps, tokens, flops, samples: Samples::new(seconds)? })
+    let mut trainer = trainer(&config, &setup.device)?;
+    let batch = random_batch(&config);
+    let mut step = || time(&setup.device, || trainer.train(&batch).map(drop));
+    // The first step touches the memory, and on a GPU records the fast step.
+    let count = if step()?[0] > 10.0 { 1 } else { 3 };
+    let seconds = (0..count).map(|_| step()).collect::<Result<Vec<_>>>()?.concat();
+    let flops = training_cost(&trainer, steps).flops;
+    Ok(Growth { steps, tokens, flops, samples: Samples(vec![seconds]) })
 }
 
 /// The straight line through points by least squares: where it meets zero, its slope, and the largest distance of a point

@@ -1,6 +1,6 @@
 //! Repeats work and takes the time, with a given effort.
 
-use super::{Ceilings, Samples};
+use super::Ceilings;
 use engine::cuda::Gpu;
 use engine::{Device, Result};
 use serde::{Deserialize, Serialize};
@@ -90,14 +90,15 @@ const MOST: usize = 240;
 /// Most repeats in a sample: a recording of that many is still quick to make.
 const MOST_REPEATS: usize = 2000;
 
-fn time(work: impl FnOnce()) -> f64 {
+/// The seconds that `work` takes, above 0.
+pub(super) fn time(work: impl FnOnce()) -> f64 {
     let start = Instant::now();
     work();
     start.elapsed().as_secs_f64().max(1e-9)
 }
 
 /// Takes samples until there are enough and the time is up.
-fn take(effort: &Effort, mut sample: impl FnMut() -> f64) -> Result<Samples> {
+fn take(effort: &Effort, mut sample: impl FnMut() -> f64) -> Vec<f64> {
     let start = Instant::now();
     let mut seconds = Vec::new();
     while seconds.len() < effort.fewest
@@ -105,10 +106,10 @@ fn take(effort: &Effort, mut sample: impl FnMut() -> f64) -> Result<Samples> {
     {
         seconds.push(sample());
     }
-    Samples::new(seconds)
+    seconds
 }
 
-/// Times `work`, which runs on `device` and reads nothing back, with the caches in the given state.
+/// Times of `work`, which runs on `device` and reads nothing back, with the caches in the given state.
 ///
 /// # Errors
 /// If the device has failed.
@@ -118,8 +119,8 @@ pub fn measure(
     effort: &Effort,
     cache: Cache,
     work: &mut dyn FnMut(),
-) -> Result<Samples> {
-    let samples = match (device, cache) {
+) -> Result<Vec<f64>> {
+    let seconds = match (device, cache) {
         (Device::Cpu, Cache::Hot) => {
             let repeats = warm_up(effort, &mut *work);
             take(effort, || time(|| (0..repeats).for_each(|_| work())) / repeats as f64)
@@ -147,7 +148,7 @@ pub fn measure(
         }
     };
     device.finish()?;
-    samples
+    Ok(seconds)
 }
 
 /// Runs `work` until caches, threads and clock rates have settled, and says how many runs make a sample long enough for

@@ -21,10 +21,10 @@
 //!
 //! # What it is compared with
 //! Two ceilings are measured before, between and after all rows. On the CPU, with the same threads as the rows: the peak is
-//! chains of fused multiply-adds that never leave the registers; the bandwidth is the best of reading, of the triad a ← b + s·c and of an update in place, as an optimiser makes it, in bytes that the program
-//! reads and writes, on arrays larger than the last-level cache each. (A line that is written without having been read is
-//! fetched all the same, so the triad moves a third more than it counts.) On a GPU: a large square product in the type that
-//! is measured, and a large copy. Medians count, and a machine whose speed changes shows it as spread. A row's shares are of
+//! chains of fused multiply-adds that never leave the registers; the bandwidth is the best of reading, of the triad a ← b + s·c and
+//! of an update in place, as an optimiser makes it, in bytes that the program reads and writes, on arrays larger than the
+//! last-level cache each. (A line that is written without having been read is fetched all the same, so the triad moves a third
+//! more than it counts.) On a GPU: a large square product in the type that is measured, and a large copy. Medians count, and a machine whose speed changes shows it as spread. A row's shares are of
 //! the ceilings as measured just before and after it; headers, pictures and baselines have the whole run's.
 //!
 //! An op's [`Cost`](engine::Cost) has its FLOPs and the fewest bytes that must move. Its *floor* is the larger of FLOPs over
@@ -44,17 +44,16 @@ mod report;
 mod roofline;
 mod row;
 mod run;
-mod samples;
 mod steps;
 mod work;
 
-pub use ceiling::{Ceiling, Ceilings, Mark};
+pub use ceiling::Ceilings;
 pub use compare::{CHANCE, LEAST, Verdict, compare};
 pub use growth::{Growth, line, measure_growth};
-pub use meter::{Cache, Effort, measure};
+pub use meter::{Cache, Effort};
+pub use peak::fma_burst;
 pub use report::{Comparison, Machine, Rate, Report};
 pub use roofline::roofline;
-pub use row::{Limit, Roof, Row, Task};
-pub use run::{STEPS, Seen, Setup, measure_all};
-pub use samples::Samples;
+pub use row::{Numbers, Roof, Row, Samples, Task, median};
+pub use run::{STEPS, Setup, measure_all};
 pub use work::{Bench, OwnedPass, Work, works};

@@ -1,13 +1,12 @@
 //! A finished measurement: what `--json` writes and `--compare` reads.
 
-use super::{Ceiling, Ceilings, Roof, Row, Setup, Verdict, compare};
+use super::{Ceilings, Numbers, Roof, Row, Setup, Verdict, compare};
 use engine::{Device, Error, Result, probe, simd};
 use ltm::config::{Config, Setting};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 const FORMAT: &str = "ltm bench report";
-/// Version 4 and earlier kept a report and a baseline in two kinds of files.
 const VERSION: u64 = 5;
 
 /// What a time depends on beside the work.
@@ -79,18 +78,6 @@ pub struct Rate {
     pub q80: f64,
 }
 
-impl Rate {
-    fn of(ceiling: &Ceiling) -> Self {
-        let [median, q20, q80] = ceiling.rate();
-        Self { name: ceiling.name.into(), median, q20, q80 }
-    }
-
-    /// The median, and the rates that 20 % and 80 % of the passes did not exceed.
-    pub fn rate(&self) -> [f64; 3] {
-        [self.median, self.q20, self.q80]
-    }
-}
-
 /// A finished measurement.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Report {
@@ -115,55 +102,11 @@ pub struct Report {
     pub rows: Vec<Row>,
 }
 
-/// A row as the file has it: with everything that follows from its times.
-#[derive(Serialize)]
-struct FullRow<'a> {
-    #[serde(flatten)]
-    row: &'a Row,
-    seconds: f64,
-    seconds_q20: f64,
-    seconds_q80: f64,
-    samples: usize,
-    intensity: f64,
-    flops_per_second: f64,
-    bytes_per_second: f64,
-    of_peak: f64,
-    of_bandwidth: f64,
-    floor: &'static str,
-    floor_seconds: f64,
-    reached: f64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    tokens_per_second: Option<f64>,
-}
-
-impl<'a> FullRow<'a> {
-    fn of(row: &'a Row) -> Self {
-        let [seconds_q20, seconds_q80] = row.samples.spread();
-        let (floor_seconds, limit) = row.floor();
-        Self {
-            row,
-            seconds: row.samples.median(),
-            seconds_q20,
-            seconds_q80,
-            samples: row.samples.seconds().len(),
-            intensity: row.intensity(),
-            flops_per_second: row.flop_rate(),
-            bytes_per_second: row.byte_rate(),
-            of_peak: row.of_peak(),
-            of_bandwidth: row.of_bandwidth(),
-            floor: limit.name(),
-            floor_seconds,
-            reached: row.reached(),
-            tokens_per_second: row.token_rate(),
-        }
-    }
-}
-
 /// How one row compares.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Comparison {
+pub struct Comparison<'a> {
     /// The row.
-    pub row: Row,
+    pub row: &'a Row,
     /// Median time now over median time then.
     pub ratio: f64,
     /// What may be said.
@@ -180,7 +123,7 @@ impl Report {
             sizes: setup.sizes(),
             settings: setup.settings(),
             machine: Machine::of(setup),
-            ceilings: std::iter::once(&ceilings.flops).chain(&ceilings.memory).map(Rate::of).collect(),
+            ceilings: ceilings.rates(),
             roof: ceilings.roof(),
             rows,
         }
@@ -188,8 +131,16 @@ impl Report {
 
     /// The file's text: the report with everything that follows from the times.
     pub fn to_json(&self) -> String {
+        #[derive(Serialize)]
+        struct FullRow<'a> {
+            #[serde(flatten)]
+            row: &'a Row,
+            #[serde(flatten)]
+            numbers: Numbers,
+        }
+        let rows: Vec<_> = self.rows.iter().map(|row| FullRow { row, numbers: row.numbers() }).collect();
         let mut file = serde_json::to_value(self).expect("a report has string keys");
-        file["rows"] = serde_json::to_value(self.rows.iter().map(FullRow::of).collect::<Vec<_>>()).expect("as above");
+        file["rows"] = serde_json::to_value(rows).expect("as above");
         format!("{file:#}\n")
     }
 
@@ -198,47 +149,49 @@ impl Report {
     /// # Errors
     /// If the text is not that, or of another version.
     pub fn parse(text: &[u8]) -> Result<Self> {
-        #[derive(Deserialize)]
-        struct Head {
-            format: String,
-            version: u64,
-        }
-        let head: Head = serde_json::from_slice(text).map_err(|_| Error::new("this is no report of `ltm bench`"))?;
-        if !head.format.starts_with("ltm bench") {
+        let file: serde_json::Value = serde_json::from_slice(text).unwrap_or_default();
+        if file["format"] != FORMAT {
             return Err(Error::new("this is no report of `ltm bench`"));
         }
-        if head.version != VERSION {
-            return Err(Error::new(format!(
-                "a report of version {}; this program reads version {VERSION}",
-                head.version
-            )));
+        if file["version"] != VERSION {
+            let version = &file["version"];
+            return Err(Error::new(format!("a report of version {version}; this program reads version {VERSION}")));
         }
-        let report: Self = serde_json::from_slice(text).map_err(|e| Error::new(e.to_string()))?;
+        let report: Self = serde_json::from_value(file).map_err(|e| Error::new(e.to_string()))?;
         let roofs = report.rows.iter().map(|row| row.roof).chain([report.roof]);
-        let good = |roof: Roof| roof.peak > 0.0 && roof.bandwidth > 0.0;
-        if roofs.into_iter().all(good) {
+        let mut rates = roofs.flat_map(|roof| [roof.peak, roof.bandwidth]);
+        let are_times = |row: &Row| {
+            !row.samples.0.is_empty() && row.samples.0.iter().all(|p| !p.is_empty() && p.iter().all(|&t| t > 0.0))
+        };
+        if rates.all(|x| x > 0.0) && report.rows.iter().all(are_times) {
             Ok(report)
         } else {
-            Err(Error::new("a peak rate or bandwidth is not above 0"))
+            Err(Error::new("times, peak rates and bandwidths must be above 0"))
         }
+    }
+
+    /// What times depend on beside the program.
+    fn conditions(&self) -> Vec<(&str, String)> {
+        let m = &self.machine;
+        let mut all = vec![
+            ("processor", m.processor.clone()),
+            ("features", m.features.clone()),
+            ("threads", m.threads.to_string()),
+            ("device", m.device.clone()),
+            ("dtype", m.dtype.clone()),
+            ("preset", self.preset.clone()),
+            ("sizes", self.sizes.clone()),
+        ];
+        all.extend(self.settings.iter().map(|(key, value)| (key.as_str(), value.clone())));
+        all
     }
 
     /// In what the earlier run `then` differs from this one, so that a difference in time need not be the program's.
     pub fn differences(&self, then: &Self) -> Vec<String> {
-        let (a, b) = (&then.machine, &self.machine);
-        let mut pairs = vec![
-            ("processor", a.processor.clone(), b.processor.clone()),
-            ("features", a.features.clone(), b.features.clone()),
-            ("threads", a.threads.to_string(), b.threads.to_string()),
-            ("device", a.device.clone(), b.device.clone()),
-            ("dtype", a.dtype.clone(), b.dtype.clone()),
-            ("preset", then.preset.clone(), self.preset.clone()),
-            ("sizes", then.sizes.clone(), self.sizes.clone()),
-        ];
-        let was = |key| then.settings.get(key).cloned().unwrap_or_else(|| "unknown".into());
-        pairs.extend(self.settings.iter().map(|(key, now)| (key.as_str(), was(key), now.clone())));
-        let differing = pairs.into_iter().filter(|(_, then, now)| then != now);
-        differing.map(|(key, then, now)| format!("{key} was {then}, is {now}")).collect()
+        let then: BTreeMap<&str, String> = then.conditions().into_iter().collect();
+        let was = |key: &str| then.get(key).map_or("unknown", String::as_str);
+        let differing = self.conditions().into_iter().filter(|(key, now)| was(key) != now);
+        differing.map(|(key, now)| format!("{key} was {}, is {now}", was(key))).collect()
     }
 
     /// By what factor, at least 1, the machine's own speed changed since the earlier run `then`.
@@ -248,15 +201,14 @@ impl Report {
 
     /// Every row that the earlier run `then` has too. The machine's own change is that between the runs or that between the ceilings
     /// measured around this row, whichever is larger: a machine may be slow for a while within a run.
-    pub fn compare(&self, then: &Self) -> Vec<Comparison> {
-        let drift = self.drift(then);
-        let both = self.rows.iter().filter_map(|row| Some((row, then.rows.iter().find(|old| old.key() == row.key())?)));
-        both.map(|(row, old)| Comparison {
-            row: row.clone(),
-            ratio: row.samples.median() / old.samples.median(),
-            verdict: compare(&old.samples, &row.samples, drift.max(change(old.roof, row.roof))),
-        })
-        .collect()
+    pub fn compare(&self, then: &Self) -> Vec<Comparison<'_>> {
+        let both = self.rows.iter().filter_map(|row| {
+            let old = then.rows.iter().find(|old| old.task.key() == row.task.key())?;
+            let drift = self.drift(then).max(change(old.roof, row.roof));
+            let ratio = row.samples.median() / old.samples.median();
+            Some(Comparison { row, ratio, verdict: compare(&old.samples, &row.samples, drift) })
+        });
+        both.collect()
     }
 }
 
@@ -268,14 +220,13 @@ fn change(then: Roof, now: Roof) -> f64 {
 
 #[cfg(test)]
 pub(super) mod tests {
-    use super::super::{Cache, Limit, Samples, Task};
+    use super::super::{Cache, Samples, Task};
     use super::*;
-    use engine::Cost;
 
     /// A report of three rows; the first takes `factor` times as long as it might.
     pub fn report(factor: f64) -> Report {
         let pass = |x: f64| (0..20).map(|i| x * (1.0 + 1e-3 * f64::from(i))).collect();
-        let samples = |x: f64| Samples::of_passes((0..6).map(|_| pass(x)).collect()).unwrap();
+        let samples = |x: f64| Samples((0..6).map(|_| pass(x)).collect());
         let roof = Roof { peak: 1e11, bandwidth: 1e10 };
         let row = |case: &str, cache, flops, bytes, seconds| Row {
             task: Task {
@@ -283,7 +234,8 @@ pub(super) mod tests {
                 case: case.into(),
                 pass: "forward".into(),
                 cache,
-                cost: Cost { flops, bytes },
+                flops,
+                bytes,
                 tokens: None,
             },
             samples: samples(seconds),
@@ -352,9 +304,8 @@ pub(super) mod tests {
         for (text, words) in [
             ("{}".to_string(), "no report of `ltm bench`"),
             (r#"{"format": "other", "version": 5}"#.into(), "no report of `ltm bench`"),
-            (r#"{"format": "ltm bench baseline", "version": 4}"#.into(), "version 4"),
             (good.replace(&format!("\"version\": {VERSION}"), "\"version\": 77"), "version 77"),
-            (good.replace("\"bandwidth\": 10000000000.0", "\"bandwidth\": 0.0"), "not above 0"),
+            (good.replace("\"bandwidth\": 10000000000.0", "\"bandwidth\": 0.0"), "above 0"),
             (good.replacen("[\n          0.0125,", "[\n          -1.0,", 1), "above 0"),
         ] {
             assert!(message(&text).contains(words), "{words}: {}", message(&text));
@@ -365,13 +316,11 @@ pub(super) mod tests {
     #[test]
     fn derived_numbers() {
         let report = report(1.0);
-        let [hot, _, add] = &report.rows[..] else { unreachable!() };
-        assert_eq!((hot.floor(), add.floor()), ((0.01, Limit::Flops), (0.0012, Limit::Bytes)));
-        assert!((hot.reached() - 0.79).abs() < 0.01 && (add.reached() - 0.594).abs() < 0.01);
-        assert_eq!(hot.intensity(), 1000.0);
-        assert!((hot.of_peak() - hot.reached()).abs() < 1e-12);
+        let [hot, add] = [0, 2].map(|i| report.rows[i].numbers());
+        assert_eq!((hot.floor, hot.floor_seconds, add.floor, add.floor_seconds), ("FLOPs", 0.01, "bytes", 0.0012));
+        assert!((hot.reached - 0.79).abs() < 0.01 && (add.reached - 0.594).abs() < 0.01);
+        assert_eq!((hot.intensity, hot.of_peak, hot.samples), (1000.0, hot.reached, 120));
         let json: serde_json::Value = serde_json::from_str(&report.to_json()).unwrap();
         assert_eq!(json["rows"][2]["floor"], "bytes");
-        assert_eq!(json["rows"][0]["samples"], 120);
     }
 }

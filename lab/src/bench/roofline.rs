@@ -23,10 +23,14 @@ impl Point<'_> {
     }
 
     fn series(&self, number: usize) -> Series {
-        let mark = |row: &Row, hollow| Mark { hollow, ..Mark::new(row.intensity(), row.flop_rate() / 1e9) };
+        let mark = |row: &Row, hollow| {
+            let numbers = row.numbers();
+            Mark { hollow, ..Mark::new(numbers.intensity, numbers.flops_per_second / 1e9) }
+        };
+        let reached = |row: &Row| 100.0 * row.numbers().reached;
         let mut marks = vec![Mark { label: number.to_string(), ..mark(self.row, false) }];
         marks.extend(self.cold.map(|cold| mark(cold, true)));
-        let cold = self.cold.map_or(String::new(), |row| format!(" / {:.0}", 100.0 * row.reached()));
+        let cold = self.cold.map_or(String::new(), |row| format!(" / {:.0}", reached(row)));
         let colour = match self.pass() {
             "forward" => 0,
             "backward" => 1,
@@ -35,7 +39,7 @@ impl Point<'_> {
             _ => 6,
         };
         Series {
-            name: format!("{number}  {}, {}: {:.0}{cold} %", self.op(), self.row.task.pass, 100.0 * self.row.reached()),
+            name: format!("{number}  {}, {}: {:.0}{cold} %", self.op(), self.row.task.pass, reached(self.row)),
             look: Look { colour, stroke: 0 },
             line: marks.iter().map(|mark| mark.at).collect(),
             marks,
@@ -46,18 +50,18 @@ impl Point<'_> {
 /// Points in the order of their intensity. Work without FLOPs has no place on the axes.
 fn points(report: &Report) -> Vec<Point<'_>> {
     let mut points: Vec<Point> = Vec::new();
-    for row in report.rows.iter().filter(|row| row.task.cost.flops > 0 && row.task.cache == Cache::Hot) {
+    for row in report.rows.iter().filter(|row| row.task.flops > 0 && row.task.cache == Cache::Hot) {
         let cold = report.rows.iter().find(|other| {
             other.task.cache == Cache::Cold && (&other.task.case, &other.task.pass) == (&row.task.case, &row.task.pass)
         });
         let point = Point { row, cold };
         match points.iter_mut().find(|p| (p.op(), p.pass()) == (point.op(), point.pass())) {
-            Some(known) if known.row.task.cost.flops < row.task.cost.flops => *known = point,
+            Some(known) if known.row.task.flops < row.task.flops => *known = point,
             Some(_) => {}
             None => points.push(point),
         }
     }
-    points.sort_by(|a, b| a.row.intensity().total_cmp(&b.row.intensity()));
+    points.sort_by(|a, b| a.row.numbers().intensity.total_cmp(&b.row.numbers().intensity));
     points
 }
 
@@ -77,7 +81,7 @@ pub fn roofline(report: &Report) -> String {
         "its floor that it reaches: hot / cold caches.".into(),
         "Rings: cold caches.".into(),
     ];
-    let without = report.rows.iter().filter(|row| row.task.cost.flops == 0).count();
+    let without = report.rows.iter().filter(|row| row.task.flops == 0).count();
     if without > 0 {
         notes.push(format!("Not shown: {without} rows without FLOPs."));
     }
@@ -94,16 +98,15 @@ pub fn roofline(report: &Report) -> String {
 /// The roof, and where 20 and 80 % of the ceilings' measurements put it.
 fn ceilings(report: &Report, points: &[Point]) -> Vec<Series> {
     let Some((peak, memory)) = report.ceilings.split_first() else { return Vec::new() };
-    let Some(fastest) = memory.iter().max_by(|a, b| a.rate()[0].total_cmp(&b.rate()[0])) else { return Vec::new() };
+    let Some(fastest) = memory.iter().max_by(|a, b| a.median.total_cmp(&b.median)) else { return Vec::new() };
     let roof = report.roof;
-    let intensities = || points.iter().map(|point| point.row.intensity());
+    let intensities = || points.iter().map(|point| point.row.numbers().intensity);
     let ridge = roof.peak / roof.bandwidth;
     let [least, most] = [intensities().fold(ridge / 10.0, f64::min) / 2.0, intensities().fold(ridge * 10.0, f64::max)];
     let path = |bandwidth: f64, peak: f64| {
         [[least, least * bandwidth], [peak / bandwidth, peak], [most, peak]].map(|[x, rate]| [x, rate / 1e9])
     };
-    let ([_, low_peak, high_peak], [_, low, high]) = (peak.rate(), fastest.rate());
-    let spread = [&path(low, low_peak)[..], &[[f64::NAN; 2]], &path(high, high_peak)].concat();
+    let spread = [&path(fastest.q20, peak.q20)[..], &[[f64::NAN; 2]], &path(fastest.q80, peak.q80)].concat();
     let line = |name, stroke, line| Series { name, look: Look { colour: 4, stroke }, line, marks: Vec::new() };
     let roof_name = format!(
         "{} GB/s: {}; {} GFLOP/s: {}",

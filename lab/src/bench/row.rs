@@ -1,13 +1,49 @@
-use super::{Cache, Samples};
-use engine::Cost;
+//! One thing that was measured: its times, and what follows from them.
+
+use super::Cache;
 use serde::{Deserialize, Serialize};
 
-/// How files hold a [`Cost`].
-#[derive(Serialize, Deserialize)]
-#[serde(remote = "Cost")]
-struct CostFields {
-    flops: u64,
-    bytes: u64,
+/// What a part `q` of some values does not exceed, interpolated between neighbours.
+///
+/// # Panics
+/// If there is no value.
+pub fn quantile(values: &[f64], q: f64) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let at = q * (sorted.len() - 1) as f64;
+    let (low, part) = (at.floor() as usize, at.fract());
+    let high = (low + 1).min(sorted.len() - 1);
+    sorted[low] * (1.0 - part) + sorted[high] * part
+}
+
+/// The middle of some values.
+///
+/// # Panics
+/// If there is none.
+pub fn median(values: &[f64]) -> f64 {
+    quantile(values, 0.5)
+}
+
+/// Times of one piece of work in seconds per call, of every pass over all the work. On a shared machine neighbours in time
+/// resemble each other; passes do so less.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Samples(pub Vec<Vec<f64>>);
+
+impl Samples {
+    /// The middle time of every pass.
+    pub fn medians(&self) -> Vec<f64> {
+        self.0.iter().map(|pass| median(pass)).collect()
+    }
+
+    /// The middle time.
+    pub fn median(&self) -> f64 {
+        median(&self.0.concat())
+    }
+
+    /// The 20 % and the 80 % quantile.
+    pub fn spread(&self) -> [f64; 2] {
+        [0.2, 0.8].map(|q| quantile(&self.0.concat(), q))
+    }
 }
 
 /// One thing to measure.
@@ -21,18 +57,29 @@ pub struct Task {
     pub pass: String,
     /// State of the caches.
     pub cache: Cache,
-    /// FLOPs and least bytes of one call.
-    #[serde(flatten, with = "CostFields")]
-    pub cost: Cost,
+    /// FLOPs of one call.
+    pub flops: u64,
+    /// The fewest bytes that one call moves.
+    pub bytes: u64,
     /// Tokens that one call learns from, if it learns.
     pub tokens: Option<usize>,
 }
 
 impl Task {
     /// What tells rows apart.
-    pub fn key(&self) -> String {
-        format!("{} | {} | {}", self.case, self.pass, self.cache.name())
+    pub fn key(&self) -> (&str, &str, Cache) {
+        (&self.case, &self.pass, self.cache)
     }
+}
+
+/// The peak rate in FLOP/s and the bandwidth in bytes/s.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Roof {
+    /// FLOP/s.
+    #[serde(rename = "peak_flops")]
+    pub peak: f64,
+    /// Bytes/s.
+    pub bandwidth: f64,
 }
 
 /// One thing that was measured.
@@ -49,86 +96,75 @@ pub struct Row {
     pub roof: Roof,
 }
 
-/// Which of the two ceilings a floor stands on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Limit {
-    /// FLOPs over the peak rate.
-    Flops,
-    /// Bytes over the bandwidth.
-    Bytes,
+/// What follows from a row's times.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Numbers {
+    /// The median time.
+    pub seconds: f64,
+    /// The 20 % quantile of the times.
+    pub seconds_q20: f64,
+    /// The 80 % quantile of the times.
+    pub seconds_q80: f64,
+    /// How many times were taken.
+    pub samples: usize,
+    /// FLOPs per byte: the arithmetic intensity.
+    pub intensity: f64,
+    /// FLOP/s at the median time.
+    pub flops_per_second: f64,
+    /// Bytes/s at the median time.
+    pub bytes_per_second: f64,
+    /// FLOP/s as a part of the peak rate: of a whole step, the model FLOPs utilisation.
+    pub of_peak: f64,
+    /// Bytes/s as a part of the bandwidth.
+    pub of_bandwidth: f64,
+    /// What sets the least time under the roof: `FLOPs` or `bytes`.
+    pub floor: &'static str,
+    /// The least time under the roof.
+    pub floor_seconds: f64,
+    /// The floor's part of the median time: above 1 where a cache served what memory would have had to.
+    pub reached: f64,
+    /// Tokens per second, of what learns.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tokens_per_second: Option<f64>,
 }
 
-impl Limit {
-    /// Its name in tables and files.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Flops => "FLOPs",
-            Self::Bytes => "bytes",
+impl Row {
+    /// What follows from the times.
+    pub fn numbers(&self) -> Numbers {
+        let Self { task, samples, roof } = self;
+        let (seconds, [seconds_q20, seconds_q80]) = (samples.median(), samples.spread());
+        let (flops, bytes) = (task.flops as f64, task.bytes as f64);
+        let [by_flops, by_bytes] = [flops / roof.peak, bytes / roof.bandwidth];
+        let floor_seconds = by_flops.max(by_bytes);
+        Numbers {
+            seconds,
+            seconds_q20,
+            seconds_q80,
+            samples: samples.0.iter().map(Vec::len).sum(),
+            intensity: flops / bytes.max(1.0),
+            flops_per_second: flops / seconds,
+            bytes_per_second: bytes / seconds,
+            of_peak: by_flops / seconds,
+            of_bandwidth: by_bytes / seconds,
+            floor: if by_flops > by_bytes { "FLOPs" } else { "bytes" },
+            floor_seconds,
+            reached: floor_seconds / seconds,
+            tokens_per_second: task.tokens.map(|tokens| tokens as f64 / seconds),
         }
     }
 }
 
-/// The peak rate in FLOP/s and the bandwidth in bytes/s.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Roof {
-    /// FLOP/s.
-    #[serde(rename = "peak_flops")]
-    pub peak: f64,
-    /// Bytes/s.
-    pub bandwidth: f64,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-impl Roof {
-    /// The least time that `cost` takes under this roof, and what sets it.
-    pub fn floor(&self, cost: Cost) -> (f64, Limit) {
-        let (flops, bytes) = (cost.flops as f64 / self.peak, cost.bytes as f64 / self.bandwidth);
-        if flops > bytes { (flops, Limit::Flops) } else { (bytes, Limit::Bytes) }
-    }
-}
-
-impl Row {
-    /// What tells rows apart.
-    pub fn key(&self) -> String {
-        self.task.key()
-    }
-
-    /// FLOP/s at the median time.
-    pub fn flop_rate(&self) -> f64 {
-        self.task.cost.flops as f64 / self.samples.median()
-    }
-
-    /// Bytes/s at the median time.
-    pub fn byte_rate(&self) -> f64 {
-        self.task.cost.bytes as f64 / self.samples.median()
-    }
-
-    /// FLOPs per byte: the arithmetic intensity.
-    pub fn intensity(&self) -> f64 {
-        self.task.cost.flops as f64 / (self.task.cost.bytes as f64).max(1.0)
-    }
-
-    /// Tokens per second.
-    pub fn token_rate(&self) -> Option<f64> {
-        self.task.tokens.map(|tokens| tokens as f64 / self.samples.median())
-    }
-
-    /// The least time that this can take, and what sets it.
-    pub fn floor(&self) -> (f64, Limit) {
-        self.roof.floor(self.task.cost)
-    }
-
-    /// The floor's part of the median time: above 1 where a cache served what memory would have had to.
-    pub fn reached(&self) -> f64 {
-        self.floor().0 / self.samples.median()
-    }
-
-    /// FLOPs per second as a part of the peak rate: of a whole step, the model FLOPs utilisation.
-    pub fn of_peak(&self) -> f64 {
-        self.flop_rate() / self.roof.peak
-    }
-
-    /// Bytes per second as a part of the bandwidth.
-    pub fn of_bandwidth(&self) -> f64 {
-        self.byte_rate() / self.roof.bandwidth
+    #[test]
+    fn quantiles() {
+        let values = [5.0, 1.0, 3.0, 2.0, 4.0];
+        assert_eq!([0.0, 0.5, 1.0].map(|q| quantile(&values, q)), [1.0, 3.0, 5.0]);
+        let [low, high] = Samples(vec![values.to_vec()]).spread();
+        assert!((low - 1.8).abs() < 1e-12 && (high - 4.2).abs() < 1e-12);
+        let passes = Samples(vec![vec![9.0, 1.0, 2.0], vec![4.0, 3.0]]);
+        assert_eq!((passes.median(), passes.medians()), (3.0, vec![2.0, 3.5]));
     }
 }

@@ -1,13 +1,13 @@
 //! A whole measurement.
 
 use super::meter::measure;
+use super::row::median;
 use super::steps::measure_steps;
 use super::work::{Bench, Work, works};
 use super::{Cache, Ceilings, Effort, Roof, Row, Samples, Task};
 use engine::{DType, Device, Error, Result};
 use kernels::registry::ROOMS;
 use ltm::config::{self, Config, nearest};
-use std::collections::HashMap;
 
 /// The group of whole steps, beside the rooms.
 pub const STEPS: &str = "steps";
@@ -43,20 +43,18 @@ impl Setup {
     /// # Errors
     /// If the configuration contradicts itself, or a name is none of a room, an op or [`STEPS`].
     pub fn works(&self) -> Result<Vec<Work>> {
-        let all = works(&self.config, self.dtype)?;
-        let ops: Vec<&str> = all.iter().map(Work::op).collect();
-        for name in &self.only {
-            if name != STEPS && !ops.contains(&&name[..]) && !ROOMS.iter().any(|room| room.name == name) {
-                let names: Vec<&str> = ROOMS.iter().map(|r| r.name).chain(ops).chain([STEPS]).collect();
-                let near = nearest(name, names.iter().copied());
-                let rooms = ROOMS.iter().map(|room| room.name).collect::<Vec<_>>().join(", ");
-                return Err(Error::usage(format!(
-                    "no op is called {name:?}, did you mean {near:?}? There are {rooms}, and {STEPS} for whole steps"
-                )));
-            }
+        let mut all = works(&self.config, self.dtype)?;
+        let rooms: Vec<&str> = ROOMS.iter().map(|room| room.name).chain([STEPS]).collect();
+        let names = || rooms.iter().copied().chain(all.iter().map(Work::op));
+        if let Some(name) = self.only.iter().find(|name| !names().any(|known| known == *name)) {
+            return Err(Error::usage(format!(
+                "no op is called {name:?}, did you mean {:?}? There are {}, the last for whole steps",
+                nearest(name, names()),
+                rooms.join(", ")
+            )));
         }
-        let chosen = |work: &Work| self.only.is_empty() || self.only.iter().any(|n| n == work.room || n == work.op());
-        Ok(all.into_iter().filter(chosen).collect())
+        all.retain(|work| self.only.is_empty() || self.only.iter().any(|n| n == work.room || n == work.op()));
+        Ok(all)
     }
 
     /// Whether whole steps are measured.
@@ -65,134 +63,87 @@ impl Setup {
     }
 }
 
-/// Measures `works`, and whole steps if they were asked for, in as many passes as the effort has. Tells `seen` what it is at, and
-/// every row as soon as it has all its passes. The ceilings are measured again in between.
+/// Measures `works`, and whole steps if they were asked for, in as many passes as the effort has, the ceilings again in between.
+/// Tells `seen` what it is at: the pass, counted from 1, and the case.
 ///
 /// # Errors
-/// If the device has no room, and those of `seen`.
+/// If the device has no room, or has failed.
 pub fn measure_all(
     setup: &Setup,
     works: &[Work],
     ceilings: &mut Ceilings,
-    seen: &mut dyn FnMut(Seen) -> Result<()>,
+    seen: &mut dyn FnMut(usize, &str),
 ) -> Result<Vec<Row>> {
-    let mut gather = Gather::new(setup, seen);
+    let mut gather = Gather { setup, ceilings, seen, pass: 0, rows: Vec::new() };
+    let mut training_steps = None;
     for pass in 0..setup.effort.passes {
         gather.pass = pass;
-        for work in works {
-            measure_op(setup, work, ceilings, &mut gather)?;
-        }
+        works.iter().try_for_each(|work| gather.op(work))?;
         if setup.has_steps() {
-            measure_steps(setup, ceilings, &mut gather)?;
+            measure_steps(&mut gather, &mut training_steps)?;
         }
     }
-    Ok(gather.rows)
-}
-
-/// Work with hot caches, and with cold ones where it matters. Its memory is another one in every pass.
-fn measure_op(setup: &Setup, work: &Work, ceilings: &mut Ceilings, gather: &mut Gather) -> Result<()> {
-    let mut bench = Bench::new(work, &setup.config, setup.dtype, &setup.device)?;
-    let mut hot = 0.0;
-    for cache in [Cache::Hot, Cache::Cold] {
-        let task = Task {
-            group: work.room.into(),
-            case: work.case.clone(),
-            pass: work.name.clone(),
-            cache,
-            cost: work.cost,
-            tokens: None,
-        };
-        // The first pass decides for all.
-        let is_wanted = match (cache, gather.pass) {
-            (Cache::Hot, _) => true,
-            (Cache::Cold, 0) => caches_matter(work, hot, ceilings),
-            (Cache::Cold, _) => gather.knows(&task.key()),
-        };
-        if is_wanted {
-            hot = gather.measure(task, ceilings, &mut |ceilings| {
-                measure(&setup.device, ceilings, &setup.effort, cache, &mut || bench.run(&work.pass))
-            })?;
-        }
-    }
-    Ok(())
-}
-
-/// Whether reading everything from memory would change a time of `hot` seconds by as much as a fiftieth.
-fn caches_matter(work: &Work, hot: f64, ceilings: &Ceilings) -> bool {
-    work.cost.bytes as f64 / ceilings.roof().bandwidth > 0.02 * hot
-}
-
-/// What a measurement tells while it goes on.
-#[derive(Clone, Copy, Debug)]
-pub enum Seen<'a> {
-    /// A row is about to be measured in pass number `pass` of `passes`, counted from 1.
-    Next {
-        /// Which pass.
-        pass: usize,
-        /// How many there are.
-        passes: usize,
-        /// The row's op and case, or which step.
-        case: &'a str,
-    },
-    /// A row has all its passes.
-    Row(&'a Row),
+    let whole = |(row, roofs): (Row, Vec<Roof>)| {
+        let middle = |rate: fn(&Roof) -> f64| median(&roofs.iter().map(rate).collect::<Vec<_>>());
+        Row { roof: Roof { peak: middle(|roof| roof.peak), bandwidth: middle(|roof| roof.bandwidth) }, ..row }
+    };
+    Ok(gather.rows.into_iter().map(whole).collect())
 }
 
 /// The passes so far.
 pub(super) struct Gather<'a> {
+    pub setup: &'a Setup,
+    ceilings: &'a mut Ceilings,
+    seen: &'a mut dyn FnMut(usize, &str),
     /// The present pass, counted from 0.
     pub pass: usize,
-    /// How many there will be.
-    pub passes: usize,
-    /// How many training steps there is time for: where fewer than passes, they are measured in the last ones.
-    pub training_steps: usize,
-    seen: &'a mut dyn FnMut(Seen) -> Result<()>,
-    /// Of every row what each pass measured.
-    parts: HashMap<String, Vec<Row>>,
-    /// Those that are complete, in order.
-    pub rows: Vec<Row>,
+    /// Rows in the order in which they were first measured, with the roof of every pass.
+    rows: Vec<(Row, Vec<Roof>)>,
 }
 
-impl<'a> Gather<'a> {
-    pub fn new(setup: &Setup, seen: &'a mut dyn FnMut(Seen) -> Result<()>) -> Self {
-        Self { pass: 0, passes: setup.effort.passes, training_steps: 0, seen, parts: HashMap::new(), rows: Vec::new() }
-    }
-
-    /// Whether an earlier pass measured this row.
-    pub fn knows(&self, key: &str) -> bool {
-        self.parts.contains_key(key)
-    }
-
-    /// Measures a row in this pass, with the ceilings behind it, and returns its median time. The last pass completes it.
-    pub fn measure(
-        &mut self,
-        task: Task,
-        ceilings: &mut Ceilings,
-        work: &mut dyn FnMut(&Ceilings) -> Result<Samples>,
-    ) -> Result<f64> {
-        (self.seen)(Seen::Next { pass: self.pass + 1, passes: self.passes, case: &task.case })?;
-        let mark = ceilings.mark();
-        let samples = work(ceilings)?;
-        ceilings.refresh();
-        let median = samples.median();
-        let row = Row { task, samples, roof: ceilings.roof_since(mark) };
-        let parts = self.parts.entry(row.key()).or_default();
-        parts.push(row);
-        if self.pass + 1 == self.passes {
-            let row = complete(parts)?;
-            (self.seen)(Seen::Row(&row))?;
-            self.rows.push(row);
+impl Gather<'_> {
+    /// Measures work with hot caches, and with cold ones where it matters. Its memory is another one in every pass.
+    fn op(&mut self, work: &Work) -> Result<()> {
+        let Setup { config, device, dtype, effort, .. } = self.setup;
+        let mut bench = Bench::new(work, config, *dtype, device)?;
+        let task = |cache| Task {
+            group: work.room.into(),
+            case: work.case.clone(),
+            pass: work.name.clone(),
+            cache,
+            flops: work.cost.flops,
+            bytes: work.cost.bytes,
+            tokens: None,
+        };
+        let mut measured = |gather: &mut Self, cache| {
+            let run = &mut || bench.run(work.pass.get());
+            gather.measure(task(cache), |ceilings| measure(device, ceilings, effort, cache, run))
+        };
+        let hot = measured(self, Cache::Hot)?;
+        // Whether reading everything from memory would change the time by as much as a fiftieth: the first pass decides for all.
+        let from_memory = work.cost.bytes as f64 / self.ceilings.roof().bandwidth;
+        let cold = task(Cache::Cold);
+        let is_known = self.rows.iter().any(|(row, _)| row.task.key() == cold.key());
+        if is_known || self.pass == 0 && from_memory > 0.02 * hot {
+            measured(self, Cache::Cold)?;
         }
-        Ok(median)
+        Ok(())
     }
-}
 
-/// One row of what the passes measured: all their times, under the median of their roofs.
-fn complete(parts: &[Row]) -> Result<Row> {
-    let middle = |rate: fn(&Roof) -> f64| -> Result<f64> {
-        Ok(Samples::new(parts.iter().map(|part| rate(&part.roof)).collect())?.median())
-    };
-    let roof = Roof { peak: middle(|roof| roof.peak)?, bandwidth: middle(|roof| roof.bandwidth)? };
-    let samples = Samples::of_passes(parts.iter().flat_map(|part| part.samples.passes().to_vec()).collect())?;
-    Ok(Row { samples, roof, ..parts[0].clone() })
+    /// Measures a row in this pass, with the ceilings behind it, and returns its median time.
+    pub fn measure(&mut self, task: Task, work: impl FnOnce(&Ceilings) -> Result<Vec<f64>>) -> Result<f64> {
+        (self.seen)(self.pass + 1, &task.case);
+        let mark = self.ceilings.mark();
+        let seconds = work(self.ceilings)?;
+        self.ceilings.refresh();
+        let (middle, roof) = (median(&seconds), self.ceilings.roof_since(mark));
+        match self.rows.iter_mut().find(|(row, _)| row.task.key() == task.key()) {
+            Some((row, roofs)) => {
+                row.samples.0.push(seconds);
+                roofs.push(roof);
+            }
+            None => self.rows.push((Row { task, samples: Samples(vec![seconds]), roof }, vec![roof])),
+        }
+        Ok(middle)
+    }
 }

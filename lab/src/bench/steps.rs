@@ -1,7 +1,7 @@
 //! Whole steps of learning, as training takes them.
 
 use super::run::Gather;
-use super::{Cache, Ceilings, STEPS, Samples, Setup, Task};
+use super::{Cache, STEPS, Setup, Task};
 use crate::plan::{Part, parts};
 use autograd::{Phase, Plan, Store};
 use engine::rng::Stream;
@@ -41,11 +41,11 @@ pub fn training_cost(trainer: &Trainer, steps: usize) -> Cost {
     parts(trainer.fast.as_ref(), &trainer.slow, steps).iter().map(Part::cost_in_step).sum()
 }
 
-/// The time of `work` until the device is done with it.
-fn time(device: &Device, work: impl FnOnce()) -> Result<Vec<f64>> {
+/// The seconds of `work` until the device is done with it, as the only sample.
+pub(super) fn time(device: &Device, work: impl FnOnce() -> Result<()>) -> Result<Vec<f64>> {
     device.finish()?;
     let start = Instant::now();
-    work();
+    work()?;
     device.finish()?;
     Ok(vec![start.elapsed().as_secs_f64().max(1e-9)])
 }
@@ -78,7 +78,7 @@ fn fast_steps(fast: &Fast, store: &mut Store, steps: usize) -> Vec<f64> {
 }
 
 /// Repeats `sample` as often as the effort allows in a pass, after once to warm up unless that takes long.
-fn repeat(setup: &Setup, sample: &mut dyn FnMut() -> Result<Vec<f64>>) -> Result<Samples> {
+fn repeat(setup: &Setup, sample: &mut dyn FnMut() -> Result<Vec<f64>>) -> Result<Vec<f64>> {
     let mut start = Instant::now();
     let mut seconds = sample()?;
     if start.elapsed().as_secs_f64() < LONG {
@@ -89,21 +89,23 @@ fn repeat(setup: &Setup, sample: &mut dyn FnMut() -> Result<Vec<f64>>) -> Result
         seconds.extend(sample()?);
     }
     setup.device.finish()?;
-    Samples::new(seconds)
+    Ok(seconds)
 }
 
 /// Measures whole steps: the fast step, what comes once per batch before it, the slow step's gradient and update, and the
-/// training step that is made of them all.
+/// training step that is made of them all. The first pass sets how many training steps there is time for.
 ///
 /// # Errors
-/// If the device cannot hold or run the model, and those of `gather`.
-pub(super) fn measure_steps(setup: &Setup, ceilings: &mut Ceilings, gather: &mut Gather) -> Result<()> {
+/// If the device cannot hold or run the model.
+pub(super) fn measure_steps(gather: &mut Gather, training_steps: &mut Option<usize>) -> Result<()> {
+    let setup = gather.setup;
     let Setup { device, config, .. } = setup;
     let tokens = Some(config.train.batch * config.model.seq);
-    let mut row = |gather: &mut Gather, name: &str, cost, tokens, sample: &mut dyn FnMut() -> Result<Vec<f64>>| {
+    let left = setup.effort.passes - gather.pass;
+    let mut row = |name: &str, Cost { flops, bytes }, tokens, sample: &mut dyn FnMut() -> Result<Vec<f64>>| {
         let (group, case, pass) = (STEPS.into(), name.into(), "whole".into());
-        let task = Task { group, case, pass, cache: Cache::Hot, cost, tokens };
-        gather.measure(task, ceilings, &mut |_| repeat(setup, sample))
+        let task = Task { group, case, pass, cache: Cache::Hot, flops, bytes, tokens };
+        gather.measure(task, |_| repeat(setup, sample))
     };
     // Several fast steps are needed to see one without what comes before the first; many are not, where a step is long.
     let steps = config.fast.steps.clamp(4, if matches!(device, Device::Cpu) { 8 } else { 64 });
@@ -120,34 +122,36 @@ pub(super) fn measure_steps(setup: &Setup, ceilings: &mut Ceilings, gather: &mut
         fast.take_steps(steps);
         let (plan, once) = (fast.plan(), [Phase::Update, Phase::Batch]);
         let each = cost(plan, &[Phase::Step]);
-        fast_step = row(gather, "fast step", each, tokens, &mut || Ok(fast_steps(fast, store, steps)))?;
-        before = row(gather, "before the fast steps", cost(plan, &once), None, &mut || {
-            time(device, || once.iter().for_each(|&phase| plan.run(store, phase)))
+        fast_step = row("fast step", each, tokens, &mut || Ok(fast_steps(fast, store, steps)))?;
+        before = row("before the fast steps", cost(plan, &once), None, &mut || {
+            time(device, || {
+                once.iter().for_each(|&phase| plan.run(store, phase));
+                Ok(())
+            })
         })?;
         fast.take_steps(config.fast.steps);
     }
     let [gradient, update] = slow.plans().map(|plan| cost(plan, &Phase::ALL));
-    let slow_step =
-        row(gather, "slow step: gradient", gradient, tokens, &mut || time(device, || slow.gradient(store)))?;
-    row(gather, "slow step: norm and update", update, None, &mut || {
+    let slow_step = row("slow step: gradient", gradient, tokens, &mut || {
         time(device, || {
-            let _ = slow.grad_norm(store);
+            slow.gradient(store);
+            Ok(())
+        })
+    })?;
+    row("slow step: norm and update", update, None, &mut || {
+        time(device, || {
+            slow.grad_norm(store)?;
             slow.apply(store, 0.0, 1);
+            Ok(())
         })
     })?;
 
     // The first pass decides for all, or those in which the machine is slow would be left out.
-    if gather.pass == 0 {
-        let expected = before + config.fast.steps as f64 * fast_step + slow_step;
-        gather.training_steps = ((TRAINING / expected) as usize).max(1);
-    }
-    if gather.training_steps >= gather.passes - gather.pass {
+    let expected = before + config.fast.steps as f64 * fast_step + slow_step;
+    let count = *training_steps.get_or_insert(((TRAINING / expected) as usize).max(1));
+    if count >= left {
         let cost = training_cost(&trainer, config.fast.steps);
-        row(gather, "training step", cost, tokens, &mut || {
-            let mut outcome = Ok(());
-            let seconds = time(device, || outcome = trainer.train(&batch).map(|_| ()))?;
-            outcome.map(|()| seconds)
-        })?;
+        row("training step", cost, tokens, &mut || time(device, || trainer.train(&batch).map(drop)))?;
     }
     Ok(())
 }

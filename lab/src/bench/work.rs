@@ -8,41 +8,40 @@ use kernels::case::{Case, Fill, Input, Sizes};
 use kernels::registry::ROOMS;
 use ltm::config::Config;
 
-/// A [`Pass`] that owns its wants.
+/// A [`Pass`] that owns its wants; without any it is the forward pass.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum OwnedPass {
-    /// The forward pass.
-    Forward,
-    /// The VJP for these wants.
-    Vjp(Vec<Want>),
-    /// Forward and VJP in one, for these wants.
-    Fused(Vec<Want>),
+pub struct OwnedPass {
+    /// What is wanted of each input.
+    pub wants: Vec<Want>,
+    /// Whether forward and VJP are one.
+    is_fused: bool,
 }
 
 impl OwnedPass {
     fn of(pass: Pass) -> Self {
-        match pass {
-            Pass::Forward => Self::Forward,
-            Pass::Vjp(wants) => Self::Vjp(wants.to_vec()),
-            Pass::Fused(wants) => Self::Fused(wants.to_vec()),
-        }
+        let (wants, is_fused): (&[Want], bool) = match pass {
+            Pass::Forward => (&[], false),
+            Pass::Vjp(wants) => (wants, false),
+            Pass::Fused(wants) => (wants, true),
+        };
+        Self { wants: wants.to_vec(), is_fused }
     }
 
     /// The same, borrowed.
     pub fn get(&self) -> Pass<'_> {
-        match self {
-            Self::Forward => Pass::Forward,
-            Self::Vjp(wants) => Pass::Vjp(wants),
-            Self::Fused(wants) => Pass::Fused(wants),
+        match &self.wants[..] {
+            [] => Pass::Forward,
+            wants if self.is_fused => Pass::Fused(wants),
+            wants => Pass::Vjp(wants),
         }
     }
 
     /// `forward`, or the gradients with their inputs' names; `+x` is added to what is there.
     fn name(&self, arguments: &[&str]) -> String {
-        let (what, wants) = match self {
-            Self::Forward => return "forward".into(),
-            Self::Vjp(wants) => ("backward", wants),
-            Self::Fused(wants) => ("both in one", wants),
+        let (what, wants) = match self.get() {
+            Pass::Forward => return "forward".into(),
+            Pass::Vjp(wants) => ("backward", wants),
+            Pass::Fused(wants) => ("both in one", wants),
         };
         let names = arguments.iter().zip(wants).filter(|(_, w)| w.is_wanted());
         let names = names.map(|(name, w)| if *w == Want::Add { format!("+{name}") } else { name.to_string() });
@@ -106,7 +105,7 @@ pub fn works(config: &Config, dtype: DType) -> Result<Vec<Work>> {
         let same = |case: &Case, a: &Asked| a.op == case.op.name() && fits(case, &a.pass, a.cost);
         let exact = cases.iter().any(|case| asked.iter().any(|a| same(case, a)));
         for (index, case) in cases.iter().enumerate() {
-            let mut passes = vec![OwnedPass::Forward];
+            let mut passes = vec![OwnedPass::of(Pass::Forward)];
             for a in asked.iter().filter(|a| a.op == case.op.name() && (!exact || same(case, a))) {
                 if !passes.contains(&a.pass) {
                     passes.push(a.pass.clone());
@@ -173,7 +172,7 @@ impl Bench {
         let new = |spec: &Spec| Buffer::new_on(device, *spec);
         let outs: Result<Vec<Buffer>> = op.infer(&specs)?.iter().map(|out| new(&out.spec)).collect();
         let outs = outs?;
-        let (result, wants) = (outs[0].spec(), wants(&work.pass));
+        let (result, wants) = (outs[0].spec(), &work.pass.wants);
         let d_out = Input::new(result.shape.dims(), Fill::NORMAL).buffer(result.dtype, Stream::new(2, 0));
         let d_ins = specs.iter().enumerate().map(|(i, spec)| match wants.get(i) {
             Some(want) if want.is_wanted() => new(spec),
@@ -190,31 +189,24 @@ impl Bench {
             device: device.clone(),
             op,
         };
-        bench.run(&OwnedPass::Forward);
+        bench.run(Pass::Forward);
         Ok(bench)
     }
 
     /// Runs a pass: forward, or the one that this was made for.
-    pub fn run(&mut self, pass: &OwnedPass) {
+    pub fn run(&mut self, pass: Pass) {
         let Self { op, device, ins, outs, d_out, d_ins, scratch } = self;
         let mut cx = Context { device, scratch };
         let (all, count) = (lend(ins, u16::MAX), ins.len());
         match pass {
-            OwnedPass::Forward => op.forward(&mut cx, &all[..count], outs),
-            OwnedPass::Fused(wants) => op.forward_vjp(&mut cx, wants, &all[..count], outs, d_ins),
-            OwnedPass::Vjp(wants) => {
+            Pass::Forward => op.forward(&mut cx, &all[..count], outs),
+            Pass::Fused(wants) => op.forward_vjp(&mut cx, wants, &all[..count], outs, d_ins),
+            Pass::Vjp(wants) => {
                 let reads = op.reads(wants);
                 let (lent_ins, lent_outs) = (lend(ins, reads.ins), lend(outs, reads.outs));
                 op.vjp(&mut cx, wants, &lent_ins[..ins.len()], &lent_outs[..outs.len()], d_out, d_ins);
             }
         }
-    }
-}
-
-fn wants(pass: &OwnedPass) -> &[Want] {
-    match pass {
-        OwnedPass::Forward => &[],
-        OwnedPass::Vjp(wants) | OwnedPass::Fused(wants) => wants,
     }
 }
 
@@ -243,7 +235,7 @@ mod tests {
     fn every_room_is_there_with_the_gradients_that_training_wants() {
         let works = works(&config(), DType::F32).unwrap();
         for room in ROOMS {
-            assert!(works.iter().any(|w| w.room == room.name && w.pass == OwnedPass::Forward), "{}", room.name);
+            assert!(works.iter().any(|w| w.room == room.name && w.name == "forward"), "{}", room.name);
         }
         let passes =
             |case: &str| -> Vec<&str> { works.iter().filter(|w| w.case == case).map(|w| w.name.as_str()).collect() };
@@ -263,8 +255,8 @@ mod tests {
         for work in works(&config, DType::F32).unwrap() {
             let mut bench = Bench::new(&work, &config, DType::F32, &Device::Cpu).unwrap();
             bench.d_ins.iter_mut().filter(|d| !d.is_empty()).for_each(Buffer::clear);
-            bench.run(&work.pass);
-            for (d, want) in bench.d_ins.iter().zip(wants(&work.pass)) {
+            bench.run(work.pass.get());
+            for (d, want) in bench.d_ins.iter().zip(&work.pass.wants) {
                 assert_eq!(d.is_empty(), !want.is_wanted(), "{work:?}");
                 assert!(d.is_empty() || d.to_f64().iter().any(|x| *x != 0.0), "{work:?} computes nothing");
             }
