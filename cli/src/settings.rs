@@ -26,8 +26,13 @@ pub struct Settings {
 #[derive(clap::Args)]
 pub struct Single {
     /// Single settings, e.g. `--set fast.steps=32 train.seed=1`; --help lists all keys
-    #[arg(long, value_name = "KEY=VALUE", num_args = 1.., long_help = key_help())]
-    pub set: Vec<String>,
+    #[arg(long, value_name = "KEY=VALUE", num_args = 1.., value_parser = pair, long_help = key_help())]
+    set: Vec<(String, String)>,
+}
+
+fn pair(text: &str) -> Result<(String, String)> {
+    let pair = text.split_once('=').map(|(key, value)| (key.trim().into(), value.into()));
+    pair.ok_or_else(|| Error::usage("must be KEY=VALUE, as in fast.steps=32"))
 }
 
 fn preset_help() -> String {
@@ -58,8 +63,7 @@ impl Settings {
     /// Unknown keys, values that a key does not take, and settings that contradict each other.
     pub fn configuration(&self, data: &[PathBuf]) -> Result<Config> {
         let file = self.config.as_deref().map(toml_file::read).transpose()?.unwrap_or_default();
-        let single = self.single.pairs()?;
-        let sets = |key: &str| file.iter().any(|s| s.key == key) || single.iter().any(|(k, _)| *k == key);
+        let sets = |key: &str| file.iter().any(|s| s.key == key) || self.single.set.iter().any(|(k, _)| k == key);
         let own_text = !data.is_empty() || sets("data.paths");
         let mut config = Config::preset(self.preset.as_deref().unwrap_or(if own_text { "tiny" } else { "demo" }))?;
         for Setting { key, value, place } in &file {
@@ -87,17 +91,9 @@ impl Single {
     /// Sets them in `config`.
     ///
     /// # Errors
-    /// What is no `key=value`, unknown keys, and values that a key does not take.
+    /// Unknown keys, and values that a key does not take.
     pub fn apply(&self, config: &mut Config) -> Result<()> {
-        self.pairs()?.into_iter().try_for_each(|(key, value)| config.set(key, value).map_err(|e| e.at("--set")))
-    }
-
-    fn pairs(&self) -> Result<Vec<(&str, &str)>> {
-        let pairs = self.set.iter().map(|text| {
-            let pair = text.split_once('=').map(|(key, value)| (key.trim(), value));
-            pair.ok_or_else(|| Error::usage(format!("--set {text}: must be KEY=VALUE, as in fast.steps=32")))
-        });
-        pairs.collect()
+        self.set.iter().try_for_each(|(key, value)| config.set(key, value).map_err(|e| e.at("--set")))
     }
 }
 

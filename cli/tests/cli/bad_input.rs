@@ -238,11 +238,6 @@ fn a_disk_that_is_full() {
     assert_eq!(lab.names("run/checkpoints"), ["step-00000002", "step-00000004", "step-00000006"]);
     lab.ltm("train --resume run").succeeds();
     checkpoint_bytes(&lab.path("run"), 8);
-    // A failure to save does not hide what the run was stopped by, and nothing is called saved.
-    let blow_up = ["slow.rate=1e30", "slow.min_rate=1e30", "train.checkpoint_every=0", "train.eval_every=0"];
-    let said = limited(&train_args("blown-up", &blow_up));
-    said.fails(1, &["the loss is not finite", "could not be saved: cannot write", "safetensors"]);
-    assert!(!said.err.contains("is saved"), "{}", said.context());
 }
 
 /// A reader that goes away is no error; a standard output that takes nothing is.
