@@ -179,11 +179,10 @@ impl Run {
         let known: Vec<_> = records.into_iter().flat_map(|record| record.data.files).filter(|f| f.training).collect();
         for path in files.iter().map(AsRef::as_ref) {
             let size = fs::metadata(path).map_err(|e| Error::io("read", path, &e))?.len();
-            let alike: Vec<_> = known.iter().filter(|known| known.file.bytes == size).collect();
             // Only what may be the same is read.
-            if !alike.is_empty() {
+            if known.iter().any(|known| known.file.bytes == size) {
                 let sha256 = sha256_files(&[path])?;
-                if alike.iter().any(|known| known.file.sha256 == sha256) {
+                if known.iter().any(|known| known.file.sha256 == sha256) {
                     return Ok(true);
                 }
             }
