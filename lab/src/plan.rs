@@ -57,10 +57,9 @@ impl Plans {
     /// Plans training with a resolved configuration on `device`, whose memory need not hold it.
     ///
     /// # Errors
-    /// If the device has no kernels for it, or the machine no room for its largest value.
+    /// If the device has no kernels for it.
     pub fn new(config: &Config, device: &Device) -> Result<Self> {
-        config.check_plan()?;
-        config.check_kernels(device, Work::Training)?;
+        config.check_device(device, Work::Training)?;
         let mut store = Store::new(device.clone());
         let learner = Learner::new(config, config.train.precision.to_use_on(device), &mut store)?;
         Ok(Self { store, learner, config: config.clone() })

@@ -62,17 +62,17 @@ impl StepReport {
 }
 
 impl Trainer {
-    /// A fresh model on `device` with initial weights under the configuration's seed. Whether the device had room for all
-    /// of it is what [`Store::ready`] says.
+    /// A fresh model on `device` with initial weights under the configuration's seed.
     ///
     /// # Errors
-    /// If the configuration contradicts itself, or asks for what the device's kernels cannot do.
+    /// If the configuration contradicts itself, or asks for more than the device can do or hold.
     pub fn new(config: Config, device: &Device) -> Result<Self> {
         let config = config.resolved()?;
         config.check_device(device, Work::Training)?;
         let mut store = Store::new(device.clone());
         let activations = config.train.precision.to_learn_on(device)?;
         let Learner { params, inputs, fast, slow, .. } = Learner::new(&config, activations, &mut store)?;
+        config.check_room(&store, Work::Training)?;
         params.init(&mut store, config.train.seed);
         Ok(Self { config, store, params, inputs, fast, slow, step: 0, stopped: false })
     }

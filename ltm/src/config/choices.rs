@@ -1,27 +1,17 @@
 use engine::{DType, Device, Error, Result};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// A setting that takes one of a few named values.
-pub trait Choice: Copy + PartialEq + Serialize + 'static {
+pub trait Choice: Copy + 'static {
     /// Every value with its name in configurations.
     const ALL: &'static [(Self, &'static str)];
-
-    /// The value's name in configurations.
-    fn name(self) -> &'static str {
-        Self::ALL.iter().find(|(value, _)| *value == self).map_or("", |(_, name)| name)
-    }
-
-    /// The value of that name.
-    fn named(name: &str) -> Option<Self> {
-        Self::ALL.iter().find(|(_, known)| *known == name).map(|(value, _)| *value)
-    }
 }
 
 /// Declares enums with a name and a sentence for each of their values.
 macro_rules! choices {
     ($($(#[$doc:meta])* $Enum:ident { $($Value:ident = $name:literal, $about:literal;)+ })+) => {$(
         $(#[$doc])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
         pub enum $Enum { $(#[doc = $about] #[serde(rename = $name)] $Value,)+ }
 
         impl Choice for $Enum {
@@ -30,7 +20,7 @@ macro_rules! choices {
 
         impl std::fmt::Display for $Enum {
             fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str(self.name())
+                f.write_str(match self { $(Self::$Value => $name,)+ })
             }
         }
     )+};

@@ -1,9 +1,8 @@
 use super::table::SETTINGS;
 use super::{Choice, Config, nearest};
 use engine::{Error, Result};
-use serde::Serialize;
 use serde::de::{Deserialize, Deserializer, Error as _};
-use serde_json::{Map, Number, Value};
+use serde_json::{Map, Number, Value, json};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
@@ -15,8 +14,10 @@ pub struct Setting {
     pub(super) doc: &'static str,
     /// At most one.
     pub(super) ranges: &'static [Range],
-    pub(super) field: fn(&Config) -> &dyn Field,
-    pub(super) field_mut: fn(&mut Config) -> &mut dyn Field,
+    pub(super) expects: fn() -> String,
+    pub(super) get: fn(&Config) -> Value,
+    /// Takes the value, or changes nothing and returns false.
+    pub(super) put: fn(&mut Config, Value) -> bool,
 }
 
 /// The numbers that a setting takes.
@@ -64,12 +65,12 @@ impl Setting {
 
     /// What values it takes, e.g. `one of fresh, fixed`.
     pub fn expects(&self) -> String {
-        (self.field)(&Config::default()).expects()
+        (self.expects)()
     }
 
     /// Its value in a configuration, as JSON.
     pub fn value(&self, config: &Config) -> Value {
-        (self.field)(config).value()
+        (self.get)(config)
     }
 
     /// Whether its value is in its range. JSON has no NaN.
@@ -88,12 +89,19 @@ impl Setting {
         })
     }
 
+    /// Takes `value` in one of the ways that people write it: 1e3 is an integer, one path a list, and an empty one no path.
+    fn take(&self, config: &mut Config, value: &Value) -> bool {
+        let whole = value.as_f64().filter(|x| x.fract() == 0.0 && (0.0..9e15).contains(x)).map(|x| json!(x as u64));
+        let plain = if value == "" { Value::Null } else { value.clone() };
+        let list = plain.is_string().then(|| json!([plain]));
+        [Some(plain), whole, list].into_iter().flatten().any(|value| (self.put)(config, value))
+    }
+
     fn assign(&self, config: &mut Config, value: &Value) -> Result<()> {
-        let field = (self.field_mut)(config);
-        if field.assign(value) {
+        if self.take(config, value) {
             return Ok(());
         }
-        Err(Error::usage(format!("{} = {value}: expected {}", self.name, field.expects())))
+        Err(Error::usage(format!("{} = {value}: expected {}", self.name, self.expects())))
     }
 }
 
@@ -113,7 +121,7 @@ impl Config {
         let number = || text.trim().parse().ok().and_then(Number::from_f64).map(Value::Number);
         match serde_json::from_str(text).ok().or_else(number) {
             Some(list @ Value::Array(_)) => setting.assign(self, &list),
-            Some(value) if (setting.field_mut)(self).assign(&value) => Ok(()),
+            Some(value) if setting.take(self, &value) => Ok(()),
             _ => setting.assign(self, &text.into()),
         }
     }
@@ -172,101 +180,32 @@ impl<'de> Deserialize<'de> for Config {
     }
 }
 
-/// The field that a setting stands for.
-pub(super) trait Field {
-    /// What values it takes, to follow "expected".
-    fn expects(&self) -> String;
-
-    /// Takes `value`, or is left alone and returns false.
-    fn assign(&mut self, value: &Value) -> bool;
-
-    /// What [`Field::assign`] would take to set it to what it is.
-    fn value(&self) -> Value;
-}
-
-impl<T: Kind> Field for T {
-    fn expects(&self) -> String {
-        T::expected()
-    }
-
-    fn assign(&mut self, value: &Value) -> bool {
-        let read = T::read(value);
-        read.map(|read| *self = read).is_some()
-    }
-
-    fn value(&self) -> Value {
-        serde_json::to_value(self).unwrap_or_default()
-    }
-}
-
 /// A type of settings.
-trait Kind: Serialize + Sized {
-    fn expected() -> String;
-
-    /// The value that JSON means, if it is one.
-    fn read(value: &Value) -> Option<Self>;
-}
-
-impl Kind for u64 {
-    fn expected() -> String {
-        "an integer of 0 or more".into()
-    }
-
-    fn read(value: &Value) -> Option<Self> {
-        // 1e3 is an integer as well.
-        let whole = |x: &f64| x.fract() == 0.0 && (0.0..9e15).contains(x);
-        value.as_u64().or_else(|| value.as_f64().filter(whole).map(|x| x as u64))
-    }
-}
-
-impl Kind for usize {
-    fn expected() -> String {
-        u64::expected()
-    }
-
-    fn read(value: &Value) -> Option<Self> {
-        u64::read(value)?.try_into().ok()
-    }
-}
-
-impl Kind for f64 {
-    fn expected() -> String {
-        "a finite number".into()
-    }
-
-    fn read(value: &Value) -> Option<Self> {
-        value.as_f64()
-    }
+pub(super) trait Kind {
+    /// What values it takes, to follow "expected".
+    fn expects() -> String;
 }
 
 impl<T: Choice> Kind for T {
-    fn expected() -> String {
+    fn expects() -> String {
         format!("one of {}", T::ALL.iter().map(|(_, name)| *name).collect::<Vec<_>>().join(", "))
     }
-
-    fn read(value: &Value) -> Option<Self> {
-        T::named(value.as_str()?)
-    }
 }
 
-impl Kind for Option<PathBuf> {
-    fn expected() -> String {
-        "a path, or nothing".into()
-    }
-
-    fn read(value: &Value) -> Option<Self> {
-        let path = |text: &str| (!text.is_empty()).then(|| text.into());
-        if value.is_null() { Some(None) } else { value.as_str().map(path) }
-    }
+macro_rules! kinds {
+    ($($Type:ty: $words:literal;)+) => {$(
+        impl Kind for $Type {
+            fn expects() -> String {
+                $words.into()
+            }
+        }
+    )+};
 }
 
-impl Kind for Vec<PathBuf> {
-    fn expected() -> String {
-        "a path, or a list of paths such as [\"a.txt\", \"b.txt\"]".into()
-    }
-
-    fn read(value: &Value) -> Option<Self> {
-        let paths = value.as_array().map_or(std::slice::from_ref(value), Vec::as_slice).iter();
-        paths.map(|path| path.as_str().filter(|path| !path.is_empty()).map(PathBuf::from)).collect()
-    }
+kinds! {
+    u64: "an integer of 0 or more";
+    usize: "an integer of 0 or more";
+    f64: "a finite number";
+    Option<PathBuf>: "a path, or nothing";
+    Vec<PathBuf>: "a path, or a list of paths such as [\"a.txt\", \"b.txt\"]";
 }

@@ -4,9 +4,10 @@
 //! of files and command lines; its sentence documents both.
 
 use super::Range::{AtLeast, Fraction, MoreThan, Within};
-use super::setting::Setting;
+use super::setting::{Kind, Setting};
 use super::{Chunking, ModelKind, Noise, NonFinite, Posterior, Precision, Schedule, SlowGradient, Tokenizer};
 use serde::Serialize;
+use serde_json::json;
 use std::path::PathBuf;
 
 /// Makes of the table below a struct per section with its defaults, [`Config`] and [`SETTINGS`].
@@ -33,8 +34,9 @@ macro_rules! table {
             name: concat!(stringify!($section), ".", stringify!($name)),
             doc: concat!($($doc),+),
             ranges: &[$($range)?],
-            field: |config| &config.$section.$name,
-            field_mut: |config| &mut config.$section.$name,
+            expects: <$Type>::expects,
+            get: |config| json!(config.$section.$name),
+            put: |config, value| serde_json::from_value(value).map(|value| config.$section.$name = value).is_ok(),
         },)+)+];
     };
 }

@@ -1,5 +1,5 @@
 use super::*;
-use engine::{Device, ErrorKind};
+use engine::ErrorKind;
 use serde_json::Value;
 use std::path::PathBuf;
 
@@ -192,36 +192,4 @@ fn contradictions_are_refused_in_one_line() {
     }
     let nan = Config { slow: SlowConfig { rate: f64::NAN, ..SlowConfig::default() }, ..Config::default() };
     assert_eq!(nan.resolved().unwrap_err().to_string(), "slow.rate = NaN: must be 0 or more");
-}
-
-#[test]
-fn the_system_s_table_of_memory_is_read() {
-    let table = "MemTotal:       24684084 kB\nMemFree: 1 kB\nMemAvailable:   23975920 kB\n";
-    let read = |table, entry| device::read_memory(table, entry);
-    assert_eq!(read(table, "MemAvailable"), Some(23_975_920 << 10));
-    assert_eq!(read(table, "MemTotal"), Some(24_684_084 << 10));
-    assert_eq!([read(table, "Mem"), read("", "MemTotal")], [None, None]);
-}
-
-/// The estimate that refuses configurations is close to what the plans take, and never more.
-#[test]
-fn least_memory_is_near_the_plans() {
-    let tiny = Config::preset("tiny").unwrap();
-    let settings: [&[(&str, &str)]; 4] = [
-        &[],
-        &[("model.layers", "6"), ("model.seq", "1024"), ("model.heads", "2")],
-        &[("model.dim", "512"), ("train.batch", "1"), ("model.layers", "1"), ("data.tokenizer", "gpt2")],
-        &[("model.ffn", "64"), ("model.latents", "100"), ("slow.gradient", "trajectory")],
-    ];
-    for settings in settings {
-        let mut config = tiny.clone();
-        settings.iter().for_each(|(key, text)| config.set(key, text).unwrap());
-        let config = config.resolved().unwrap();
-        let least: u64 = config.least_memory(Work::Training).iter().sum();
-        let taken = crate::train::Trainer::new(config.clone(), &Device::Cpu).unwrap().store.bytes() as u64;
-        assert!(least <= taken && 3 * least >= 2 * taken, "{settings:?}: {least} of {taken}");
-        let evaluation: u64 = config.least_memory(Work::Evaluation).iter().sum();
-        let generation: u64 = config.least_memory(Work::Generation).iter().sum();
-        assert!(generation <= evaluation && evaluation < least && config.largest_value() < least);
-    }
 }

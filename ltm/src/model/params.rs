@@ -4,7 +4,7 @@ use crate::config::{ModelConfig, ModelKind};
 use crate::safetensors::SafeTensors;
 use autograd::{Graph, Id, Phase, Store, Value};
 use engine::rng::Stream;
-use engine::{Buffer, DType, Error, Result, Spec};
+use engine::{DType, Error, Result, Spec};
 
 /// One parameter: a matrix `[out, in]` whose row blocks may be several tensors on disk, or a vector of gains.
 #[derive(Clone, Debug)]
@@ -71,7 +71,7 @@ pub struct Params {
 const SITE: u32 = 0x1000;
 
 impl Params {
-    /// Allocates the parameters of a model, zero.
+    /// Allocates the parameters of a model.
     pub fn new(config: &ModelConfig, dtype: DType, store: &mut Store) -> Self {
         let mut params = Self { list: Vec::new(), dtype, compute: dtype };
         if let Some(positions) = config.positions() {
@@ -238,7 +238,7 @@ impl Params {
 
     fn push(&mut self, store: &mut Store, name: &str, dims: &[usize], parts: &[(&str, usize)], init: Init) {
         let spec = Spec::new(self.dtype, dims);
-        let id = store.insert(Buffer::new(spec));
+        let id = store.alloc(spec);
         let parts = parts.iter().map(|(name, rows)| (name.to_string(), *rows)).collect();
         self.list.push(Param { name: name.into(), id, spec, parts, init });
     }

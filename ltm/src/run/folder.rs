@@ -251,10 +251,10 @@ impl Run {
         }
     }
 
-    /// Loads the newest whole weights to `device`. Whether it had room for them is what [`Store::ready`] says.
+    /// Loads the newest whole weights to `device`.
     ///
     /// # Errors
-    /// If there are none, they belong to another model, or the device's kernels cannot do `work` with it.
+    /// If there are none, they belong to another model, or the device has no kernels or no room for `work` with it.
     pub fn load(&self, device: &Device, work: Work) -> Result<Loaded> {
         self.config.check_device(device, work)?;
         let (checkpoint, warnings) = latest_valid(&self.path)?;
@@ -265,6 +265,7 @@ impl Run {
         let mut store = Store::new(device.clone());
         let params = Params::new(&self.config.model, DType::F32, &mut store);
         let params = params.computed_in(self.config.train.precision.to_use_on(store.device()));
+        self.config.check_room(&store, work)?;
         params.load(&mut store, &SafeTensors::open(&file)?, "").map_err(|e| e.at(file.display()))?;
         Ok(Loaded {
             config: self.config.clone(),
