@@ -70,24 +70,31 @@ fn each_key_sets_its_own_field() {
     }
 }
 
+/// Settings `key=value` on top of the defaults.
+fn with(settings: &[&str]) -> Config {
+    let mut config = Config::default();
+    for (key, text) in settings.iter().filter_map(|setting| setting.split_once('=')) {
+        config.set(key, text).unwrap();
+    }
+    config
+}
+
 #[test]
 fn values_are_read_as_people_write_them() {
-    let mut c = Config::default();
-    c.set("fast.rate_start", "4e-1").unwrap();
-    c.set("fast.rate_end", ".5").unwrap();
-    c.set("train.seed", " 12 ").unwrap();
-    c.set("fast.noise", "fixed").unwrap();
-    c.set("data.paths", "a, b.txt").unwrap();
-    assert_eq!((c.fast.rate_start, c.fast.rate_end, c.train.seed, c.fast.noise), (0.4, 0.5, 12, Noise::Fixed));
-    assert_eq!(c.data.paths, [PathBuf::from("a, b.txt")]);
-    c.set("data.paths", r#"["a.txt", "16"]"#).unwrap();
-    assert_eq!(c.data.paths, [PathBuf::from("a.txt"), "16".into()]);
-    c.set("data.paths", "16").unwrap();
-    assert_eq!(c.data.paths, [PathBuf::from("16")]);
-    c.set("data.validation", "v.txt").unwrap();
-    assert_eq!(c.data.validation, Some("v.txt".into()));
-    c.set("data.validation", "").unwrap();
-    assert_eq!(c.data.validation, None);
+    let c =
+        with(&["fast.rate_start=4e-1", "fast.rate_end=.5", "train.seed= 12 ", "train.steps=1e3", "fast.noise=fixed"]);
+    assert_eq!((c.fast.rate_start, c.fast.rate_end, c.train.seed, c.train.steps), (0.4, 0.5, 12, 1000));
+    assert_eq!(c.fast.noise, Noise::Fixed);
+    let lists: [(&str, &[&str]); 3] =
+        [("a, b.txt", &["a, b.txt"]), (r#"["a.txt", "16"]"#, &["a.txt", "16"]), ("16", &["16"])];
+    for (text, paths) in lists {
+        assert_eq!(
+            with(&[&format!("data.paths={text}")]).data.paths,
+            paths.iter().map(PathBuf::from).collect::<Vec<_>>()
+        );
+    }
+    assert_eq!(with(&["data.validation=v.txt"]).data.validation, Some("v.txt".into()));
+    assert_eq!(with(&["data.validation=v.txt", "data.validation="]).data.validation, None);
 }
 
 #[test]
@@ -101,11 +108,6 @@ fn wrong_keys_and_values_say_what_would_be_right() {
         ("fast.steps", "many", "fast.steps = \"many\": expected an integer of 0 or more"),
         ("fast.steps", "1.5", "fast.steps = \"1.5\": expected an integer of 0 or more"),
         ("fast.steps", "-1", "fast.steps = \"-1\": expected an integer of 0 or more"),
-        (
-            "train.seed",
-            "18446744073709551616",
-            "train.seed = \"18446744073709551616\": expected an integer of 0 or more",
-        ),
         ("slow.rate", "nan", "slow.rate = \"nan\": expected a finite number"),
         ("slow.rate", "", "slow.rate = \"\": expected a finite number"),
         ("fast.noise", "Fresh", "fast.noise = \"Fresh\": expected one of fresh, fixed"),
@@ -149,44 +151,27 @@ fn files_are_strict() {
 
 #[test]
 fn contradictions_are_refused_in_one_line() {
-    let cases: [(&[(&str, &str)], &str); 26] = [
-        (&[("model.dim", "100")], "model.dim = 100 is not divisible by model.heads = 8: use e.g. model.dim = 112"),
-        (
-            &[("model.dim", "24")],
-            "model.dim / model.heads = 3 is odd, but rotary positions turn pairs: use e.g. model.dim = 32",
-        ),
-        (&[("model.latents", "342")], "use at most 341 per layer"),
-        (
-            &[("model.latents", "1025"), ("model.max_seq", "9999")],
-            "model.latents = 1025 are more than model.seq = 1024",
-        ),
-        (&[("model.window", "0")], "model.window = 0: must be from 1 to 16777216"),
-        (&[("model.window", "1025")], "model.window = 1025 is wider than model.seq = 1024"),
-        (&[("model.max_seq", "1023")], "model.seq = 1024 is longer than model.max_seq = 1023"),
-        (&[("model.heads", "0")], "model.heads = 0: must be from 1 to 32768"),
-        (&[("model.layers", "0")], "model.layers = 0"),
-        (&[("model.dim", "99999999999999")], "model.dim = 99999999999999: must be from 2 to 65536"),
-        (&[("model.vocab", "258")], "model.vocab = 258 is too small for data.tokenizer = gpt2: use at least 50258"),
-        (&[("model.vocab", "70000")], "must be from 0 to 65536"),
-        (&[("model.norm_eps", "0")], "model.norm_eps = 0: must be more than 0"),
-        (&[("train.batch", "0")], "train.batch = 0"),
-        (&[("train.steps", "0")], "train.steps = 0"),
-        (&[("train.steps", "4294967296")], "train.steps = 4294967296: must be from 1 to 4294967295"),
-        (&[("train.keep_checkpoints", "0")], "train.keep_checkpoints = 0"),
-        (&[("train.batch", "65535"), ("model.seq", "1025")], "67173375 tokens a step: must be at most 67108864"),
-        (&[("fast.steps", "0")], "fast.steps = 0"),
-        (&[("fast.steps", "65536")], "must be from 1 to 65535"),
-        (&[("fast.rate_start", "-0.1")], "fast.rate_start = -0.1: must be 0 or more"),
-        (&[("fast.beta2", "1")], "fast.beta2 = 1: must be at least 0 and less than 1"),
-        (&[("slow.min_rate", "1")], "slow.min_rate = 1 is above slow.rate = 0.0004"),
-        (&[("slow.clip", "0")], "slow.clip = 0: must be more than 0"),
-        (&[("data.validation_fraction", "1")], "data.validation_fraction = 1"),
-        (&[("fast.init_logvar", "31")], "fast.init_logvar = 31"),
+    let cases: [(&[&str], &str); 17] = [
+        (&["model.dim=100"], "model.dim = 100 is not divisible by model.heads = 8: use e.g. model.dim = 112"),
+        (&["model.dim=24"], "/ model.heads = 3 is odd, but rotary positions turn pairs: use e.g. model.dim = 32"),
+        (&["model.latents=342"], "use at most 341 per layer"),
+        (&["model.latents=1025", "model.max_seq=9999"], "model.latents = 1025 are more than model.seq = 1024"),
+        (&["model.window=1025"], "model.window = 1025 is wider than model.seq = 1024"),
+        (&["model.max_seq=1023"], "model.seq = 1024 is longer than model.max_seq = 1023"),
+        (&["model.heads=0"], "model.heads = 0: must be from 1 to 32768"),
+        (&["model.dim=99999999999999"], "model.dim = 99999999999999: must be from 2 to 65536"),
+        (&["model.vocab=258"], "model.vocab = 258 is too small for data.tokenizer = gpt2: use at least 50258"),
+        (&["model.norm_eps=0"], "model.norm_eps = 0: must be more than 0"),
+        (&["train.steps=4294967296"], "train.steps = 4294967296: must be from 1 to 4294967295"),
+        (&["train.keep_checkpoints=0"], "train.keep_checkpoints = 0: must be 1 or more"),
+        (&["train.batch=65535", "model.seq=1025"], "67173375 tokens a step: must be at most 67108864"),
+        (&["fast.rate_start=-0.1"], "fast.rate_start = -0.1: must be 0 or more"),
+        (&["fast.beta2=1"], "fast.beta2 = 1: must be at least 0 and less than 1"),
+        (&["slow.min_rate=1"], "slow.min_rate = 1 is above slow.rate = 0.0004"),
+        (&["fast.init_logvar=31"], "fast.init_logvar = 31"),
     ];
     for (settings, expected) in cases {
-        let mut config = Config::default();
-        settings.iter().for_each(|(key, text)| config.set(key, text).unwrap());
-        let error = config.resolved().unwrap_err();
+        let error = with(settings).resolved().unwrap_err();
         assert!(error.to_string().contains(expected), "{error:?} does not say {expected:?}");
         assert!(error.kind() == ErrorKind::Usage && !error.to_string().contains('\n'));
     }
