@@ -2,7 +2,7 @@
 
 use crate::graph::{Graph, Node, Origin, Phase, Value};
 use crate::instr::{Call, Instr, Place};
-use crate::request::{Hoist, Prepare, Request};
+use crate::plan::Request;
 use crate::store::{Id, Store};
 use engine::{Buffer, Cost, Device, Error, Pass, Result, Spec, Want};
 use std::collections::HashMap;
@@ -141,7 +141,7 @@ impl<'a> Builder<'a> {
                         self.check_path(node)?;
                     }
                     let phase = node.ins.iter().map(|&v| self.of(v).phase).max().unwrap_or(Phase::Update);
-                    let repeats = self.request.hoist == Hoist::Off && phase == Phase::Batch;
+                    let repeats = self.request.repeat && phase == Phase::Batch;
                     self.of_mut(v).phase = if repeats { Phase::Step } else { phase };
                     self.of_mut(v).from_want = node.ins.iter().any(|&v| self.of(v).from_want);
                 }
@@ -257,7 +257,7 @@ impl<'a> Builder<'a> {
         let specs = self.specs(node);
         instr.cost = node.op.cost(&specs, pass);
         instr.scratch = node.op.scratch(&self.device, &specs, pass);
-        if self.request.prepare == Prepare::On {
+        if self.request.prepare {
             for (number, form) in node.op.forms(&self.device, &specs, pass).into_iter().enumerate() {
                 let place = form.and_then(|form| self.form(node, number, node.ins[form.input], form.spec, instr.phase));
                 instr.ins.push(place);

@@ -19,12 +19,10 @@ mod instr;
 mod liveness;
 mod plan;
 mod print;
-mod request;
 mod run;
 mod store;
 
 pub use graph::{Graph, Phase, Value};
-pub use plan::Plan;
-pub use request::{Hoist, Prepare, Request};
+pub use plan::{Plan, Request};
 pub use run::NonFinite;
 pub use store::{Id, Store};

@@ -4,12 +4,31 @@ use crate::build::{Draft, draft};
 use crate::graph::{Graph, Phase, Value};
 use crate::instr::{Call, Instr};
 use crate::liveness;
-use crate::request::Request;
 use crate::store::{Id, Store};
 use engine::cuda::Captured;
 use engine::{Cost, Pass, Result, Spec, Update};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+
+/// What a plan is to compute.
+#[derive(Clone, Debug, Default)]
+pub struct Request {
+    /// The number to differentiate: one element.
+    pub root: Option<Value>,
+    /// Leaves whose gradients are wanted.
+    pub wants: Vec<Value>,
+    /// Leaves whose gradients are added to existing buffers, instead of overwriting buffers of the plan's own.
+    pub accumulate: Vec<(Value, Id)>,
+    /// Values to compute and keep for the caller to read.
+    pub keep: Vec<Value>,
+    /// Whether what depends on the batch alone runs again at every step, not once per batch. The numbers are the same; tests
+    /// compare them.
+    pub repeat: bool,
+    /// Whether ops get their inputs in the forms that they read fastest ([`Op::forms`](engine::Op::forms)), made in the phase
+    /// in which an input changes. That takes memory and pays where many steps follow each change of the weights. The numbers
+    /// are the same.
+    pub prepare: bool,
+}
 
 /// A graph made ready to run. See the crate's documentation.
 #[derive(Debug)]

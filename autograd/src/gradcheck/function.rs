@@ -4,8 +4,7 @@ use super::numeric::{Numeric, Value as Number};
 use super::report::{Check, Failure, Report, Wrong};
 use super::{Options, first_difference};
 use crate::graph::{Graph, Value};
-use crate::plan::Plan;
-use crate::request::{Hoist, Prepare, Request};
+use crate::plan::{Plan, Request};
 use crate::store::{Id, Store};
 use engine::{DType, Error};
 
@@ -102,19 +101,19 @@ pub fn check_graph(
         };
         return Err(Error::usage(format!("{} {problem}", names[i])).into());
     }
-    let mut gradients = |wants: &[Value], hoist, prepare| {
-        let request = Request { root: Some(root), wants: wants.to_vec(), hoist, prepare, ..Request::default() };
+    let mut gradients = |wants: &[Value], repeat, prepare| {
+        let request = Request { root: Some(root), wants: wants.to_vec(), repeat, prepare, ..Request::default() };
         let plan = Plan::new(graph, store, &request)?;
         store.ready()?;
         plan.run_all(store);
         let gradient = |&v: &Value| store.get(plan.grad(v)).to_f64();
         engine::Result::Ok(wants.iter().map(gradient).collect::<Vec<_>>())
     };
-    let grads = gradients(wants, Hoist::On, Prepare::Off)?;
-    let others = [(wants, Hoist::Off, Prepare::Off), (wants, Hoist::On, Prepare::On)];
-    let alone = wants.iter().map(|v| (std::slice::from_ref(v), Hoist::On, Prepare::Off));
-    for (wanted, hoist, prepare) in others.into_iter().chain(alone) {
-        for (leaf, got) in wanted.iter().zip(gradients(wanted, hoist, prepare)?) {
+    let grads = gradients(wants, false, false)?;
+    let others = [(wants, true, false), (wants, false, true)];
+    let alone = wants.iter().map(|v| (std::slice::from_ref(v), false, false));
+    for (wanted, repeat, prepare) in others.into_iter().chain(alone) {
+        for (leaf, got) in wanted.iter().zip(gradients(wanted, repeat, prepare)?) {
             let i = wants.iter().position(|v| v == leaf).expect("a wanted leaf");
             let worst = first_difference(&got, &grads[i]);
             Wrong::refuse(&function, names[i], &names, Check::SameBits, worst, options.seed)?;

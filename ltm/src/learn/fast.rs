@@ -3,7 +3,7 @@
 use crate::config::{self, FastConfig, ModelConfig, Posterior, Schedule};
 use crate::learn::{Inputs, Loss};
 use crate::model::Params;
-use autograd::{Hoist, Id, NonFinite, Phase, Plan, Prepare, Request, Store};
+use autograd::{Id, NonFinite, Phase, Plan, Request, Store};
 use engine::{Buffer, DType, Result, Spec};
 use kernels::latents::{LatentAdamW, LatentInit, LatentNatural, Noise, Redraw, Source};
 
@@ -53,12 +53,8 @@ impl Latents {
     /// # Errors
     /// If the device has failed.
     pub fn posterior_kl(&self, store: &Store) -> Result<Vec<f64>> {
-        let (mu, logvar) = (store.get(self.mu), store.get(self.logvar));
-        let per_sample = mu.len() / mu.shape().dims()[0];
-        let (mu, logvar) = (mu.read_f64()?, logvar.read_f64()?);
-        let kl = |m: f64, l: f64| 0.5 * (m * m + l.exp() - l - 1.0);
-        let rows = mu.chunks(per_sample).zip(logvar.chunks(per_sample));
-        Ok(rows.map(|(m, l)| m.iter().zip(l).map(|(&m, &l)| kl(m, l)).sum()).collect())
+        let (parts, [_, latents, width]) = self.kl(store)?;
+        Ok(parts.chunks(latents * width).map(|sample| sample.iter().sum()).collect())
     }
 
     /// The KL of every latent vector of every sample, `[B][L·K]`, in nats; they sum to [`posterior_kl`](Self::posterior_kl).
@@ -66,12 +62,18 @@ impl Latents {
     /// # Errors
     /// If the device has failed.
     pub fn kl_by_latent(&self, store: &Store) -> Result<Vec<Vec<f64>>> {
-        let (mu, logvar) = (store.get(self.mu), store.get(self.logvar));
-        let &[_, latents, width] = mu.shape().dims() else { unreachable!("[B, L·K, d]") };
-        let numbers = mu.read_f64()?.into_iter().zip(logvar.read_f64()?);
-        let parts: Vec<f64> = numbers.map(|(m, l)| 0.5 * (m * m + l.exp() - l - 1.0)).collect();
+        let (parts, [_, latents, width]) = self.kl(store)?;
         let sums: Vec<f64> = parts.chunks(width).map(|vector| vector.iter().sum()).collect();
         Ok(sums.chunks(latents).map(<[f64]>::to_vec).collect())
+    }
+
+    /// The KL of every number of the latents, and their sizes [B, L·K, d].
+    fn kl(&self, store: &Store) -> Result<(Vec<f64>, [usize; 3])> {
+        let (mu, logvar) = (store.get(self.mu), store.get(self.logvar));
+        let &[batch, latents, width] = mu.shape().dims() else { unreachable!("[B, L·K, d]") };
+        let numbers = mu.read_f64()?.into_iter().zip(logvar.read_f64()?);
+        let parts = numbers.map(|(m, l)| 0.5 * (m * m + l.exp() - l - 1.0)).collect();
+        Ok((parts, [batch, latents, width]))
     }
 
     fn state(&self) -> [Id; 10] {
@@ -80,27 +82,18 @@ impl Latents {
     }
 }
 
-/// What becomes of the decoder's gradients during fast steps.
-#[derive(Clone, Debug, Default)]
-pub enum WeightGradients {
-    /// They are not computed (Algorithm 1).
-    #[default]
-    Skipped,
-    /// They pile up in these buffers, one per parameter (the public reference).
-    PiledUp(Vec<Id>),
-}
-
 /// How a fast loop is set up beyond the configuration.
 #[derive(Clone, Debug, Default)]
 pub struct FastOptions {
     /// The run's seed.
     pub seed: u64,
-    /// The decoder's gradients.
-    pub weights: WeightGradients,
+    /// Buffers, one per parameter, in which the decoder's gradients pile up (the public reference). Without, they are not
+    /// computed (Algorithm 1).
+    pub piles: Vec<Id>,
     /// For tests: a table `[T, B, L·K, d]` of noise in place of random numbers.
     pub noise_table: Option<Id>,
-    /// For tests: whether the part before the first cross-attention runs once per batch.
-    pub hoist: Hoist,
+    /// For tests: whether the part before the first cross-attention runs at every step.
+    pub repeat: bool,
 }
 
 /// The natural gradient's decays of its mean gradient and mean curvature.
@@ -175,13 +168,14 @@ impl Fast {
         let one = ("one", Phase::Update, inputs.one);
         let Loss { graph, z, loss, nll, weights } = Loss::record(model, params, inputs, Some(latents.z), one, store)?;
         let z = z.expect("the latents that it was recorded at");
-        let accumulate = match &options.weights {
-            WeightGradients::Skipped => Vec::new(),
-            WeightGradients::PiledUp(ids) => weights.into_iter().zip(ids.iter().copied()).collect(),
+        let request = Request {
+            root: Some(loss),
+            wants: vec![z],
+            accumulate: weights.into_iter().zip(options.piles.iter().copied()).collect(),
+            keep: vec![nll],
+            repeat: options.repeat,
+            prepare: fast.steps >= WORTH_PREPARING,
         };
-        let prepare = if fast.steps >= WORTH_PREPARING { Prepare::On } else { Prepare::Off };
-        let request =
-            Request { root: Some(loss), wants: vec![z], accumulate, keep: vec![nll], hoist: options.hoist, prepare };
         let mut plan = Plan::new(&graph, store, &request)?;
 
         let source = if options.noise_table.is_some() { Source::Table } else { Source::Philox };

@@ -6,7 +6,7 @@ mod inputs;
 mod score;
 mod slow;
 
-pub use fast::{Fast, FastOptions, Latents, WeightGradients};
+pub use fast::{Fast, FastOptions, Latents};
 pub use inputs::Inputs;
 pub use score::{Score, Scores};
 pub use slow::Slow;
@@ -83,14 +83,11 @@ impl Learner {
         let params = Params::new(model, DType::F32, store).computed_in(activations);
         let with_params = store.bytes();
         let inputs = Inputs::new(config.train.batch, model.seq, DType::F32, store);
-        let (piles, weights) = match config.slow.gradient {
-            SlowGradient::Final => (Vec::new(), WeightGradients::Skipped),
-            SlowGradient::Trajectory => {
-                let piles: Vec<Id> = params.iter().map(|p| store.alloc(p.spec)).collect();
-                (piles.clone(), WeightGradients::PiledUp(piles))
-            }
+        let piles: Vec<Id> = match config.slow.gradient {
+            SlowGradient::Final => Vec::new(),
+            SlowGradient::Trajectory => params.iter().map(|p| store.alloc(p.spec)).collect(),
         };
-        let options = FastOptions { seed: config.train.seed, weights, ..FastOptions::default() };
+        let options = FastOptions { seed: config.train.seed, piles: piles.clone(), ..FastOptions::default() };
         let fast = || Fast::new(model, &config.fast, &params, &inputs, store, &options);
         let fast = model.kind.has_latents().then(fast).transpose()?;
         let with_fast = store.bytes();

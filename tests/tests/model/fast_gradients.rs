@@ -3,7 +3,7 @@
 
 use crate::enlarge;
 use autograd::gradcheck::{Check, Claim, Failure, Options, Report, check_function};
-use autograd::{Hoist, Phase, Store};
+use autograd::{Phase, Store};
 use engine::{Buffer, DType, Device};
 use ltm::config::{Config, FastConfig, Noise};
 use ltm::learn::{Fast, FastOptions, Inputs, Latents};
@@ -145,8 +145,8 @@ fn wrong_gradients_of_fast_steps_are_found() {
 fn hoisting_changes_no_bit_of_any_fast_step() {
     for noise in [Noise::Fresh, Noise::Fixed] {
         let mut bench = Bench::new(noise);
-        let run = |bench: &mut Bench, hoist: Hoist| {
-            let fast = bench.fast(STEPS, &FastOptions { seed: 7, hoist, ..FastOptions::default() });
+        let run = |bench: &mut Bench, repeat: bool| {
+            let fast = bench.fast(STEPS, &FastOptions { seed: 7, repeat, ..FastOptions::default() });
             let Latents { mu, logvar, moments: [a, b, c, d], eps, z, kl, .. } = fast.latents;
             let mut seen = Vec::new();
             fast.fit(&mut bench.store, RATE, 3, |_, store| {
@@ -156,8 +156,8 @@ fn hoisting_changes_no_bit_of_any_fast_step() {
             let embeds = fast.plan().labels(Phase::Step).iter().any(|label| label.contains("embedding"));
             (seen, fast.plan().cost(Phase::Step).flops, embeds)
         };
-        let (hoisted, flops, embeds) = run(&mut bench, Hoist::On);
-        let (repeated, more_flops, embeds_again) = run(&mut bench, Hoist::Off);
+        let (hoisted, flops, embeds) = run(&mut bench, false);
+        let (repeated, more_flops, embeds_again) = run(&mut bench, true);
         assert!(!embeds && embeds_again && more_flops > flops, "{flops} and {more_flops} FLOPs");
         assert_eq!(hoisted.len(), STEPS);
         for (t, (a, b)) in hoisted.iter().zip(&repeated).enumerate() {

@@ -3,7 +3,7 @@
 use autograd::Store;
 use engine::{DType, Device};
 use ltm::config::{FastConfig, SlowConfig};
-use ltm::learn::{Fast, FastOptions, Inputs, Slow, WeightGradients};
+use ltm::learn::{Fast, FastOptions, Inputs, Slow};
 use ltm::model::Params;
 use tests::{batch, tiny};
 
@@ -33,7 +33,7 @@ fn gradients_pile_up_along_the_trajectory() {
     };
 
     let piles: Vec<_> = params.iter().map(|p| store.alloc(p.spec)).collect();
-    let options = FastOptions { weights: WeightGradients::PiledUp(piles.clone()), ..FastOptions::default() };
+    let options = FastOptions { piles: piles.clone(), ..FastOptions::default() };
     let z = fit(3, &options, &mut store);
     let z = store.insert(z);
     let slow = Slow::new(&config.model, &SlowConfig::default(), &params, &inputs, Some(z), &[], &mut store).unwrap();
