@@ -1,8 +1,8 @@
 //! Random graphs of ops.
 
-use crate::point::{Draw, draws, runner};
-use crate::property::Summary;
-use crate::registry::sizes;
+use crate::point::{Draw, draws};
+use crate::property::{Summary, check_all};
+use crate::strategies::sizes;
 use autograd::gradcheck::{Failure, Options, Projection, Report, check_graph};
 use autograd::{Graph, Phase, Store, Value};
 use engine::{DType, Device, Op, Result};
@@ -11,8 +11,6 @@ use kernels::case::{Case, Input};
 use kernels::registry::ROOMS;
 use proptest::collection::vec;
 use proptest::prelude::*;
-use proptest::test_runner::{TestCaseError, TestError};
-use std::cell::RefCell;
 use std::fmt::Write;
 use std::sync::Arc;
 
@@ -22,24 +20,16 @@ use std::sync::Arc;
 /// # Errors
 /// The wrong gradient and the smallest graph that shows it.
 pub fn random_graphs(cases: impl Strategy<Value = Case>) -> std::result::Result<Summary, String> {
-    let summary = RefCell::new(Summary::default());
-    let result = runner().run(&recipes(cases), |recipe| {
-        let mut report = recipe.check().map_err(|e| TestCaseError::fail(e.to_string()))?;
+    let check = |recipe: &Recipe| {
+        let mut report = recipe.check()?;
         // Leaves have the names of the arguments, and numbers.
         for name in &mut report.certified {
             name.truncate(name.trim_end_matches(|c: char| c.is_ascii_digit()).len());
         }
-        summary.borrow_mut().add(report.into());
-        Ok(())
-    });
-    match result {
-        Ok(()) => Ok(summary.into_inner()),
-        Err(TestError::Abort(reason)) => Err(reason.to_string()),
-        Err(TestError::Fail(reason, recipe)) => match recipe.build() {
-            Ok(built) => Err(format!("{}\nsmallest graph:{}", reason.message(), built.listing)),
-            Err(e) => Err(format!("{}\n{e}", reason.message())),
-        },
-    }
+        Ok(report)
+    };
+    let listing = |recipe: &Recipe| recipe.build().map_or_else(|e| e.to_string(), |built| built.listing);
+    check_all(recipes(cases), check, |recipe| format!("smallest graph:{}", listing(recipe)))
 }
 
 /// An op of the palette, and the inputs of its case.

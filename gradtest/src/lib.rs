@@ -31,7 +31,6 @@ mod faults;
 mod graphs;
 mod point;
 mod property;
-mod registry;
 pub mod strategies;
 
 pub use faults::{Change, Fault, planted_faults};
@@ -39,8 +38,7 @@ pub use graphs::random_graphs;
 pub use kernels::case::{Case, Fill, Input};
 pub use property::{Summary, first_failure, gradients};
 pub use proptest::strategy::Strategy;
-pub use registry::{Entry, registry, sizes};
-pub use strategies::shapes;
+pub use strategies::{shapes, sizes};
 
 /// Turns an op into its full set of property tests: `property_tests!(name, cases)`, where `cases` is a strategy of
 /// [`Case`]s, writes a module `name` with the tests

@@ -1,6 +1,6 @@
 //! The check of an op at random points.
 
-use crate::point::{drawn, points, runner};
+use crate::point::{Point, drawn, points, runner};
 use autograd::gradcheck::{Failure, Report};
 use kernels::case::Case;
 use proptest::strategy::Strategy;
@@ -23,28 +23,34 @@ pub struct Summary {
     pub certified: BTreeMap<String, usize>,
 }
 
-impl From<Report> for Summary {
-    fn from(report: Report) -> Self {
-        Self {
-            cases: 1,
-            checked: report.checked,
-            not_checked: report.not_checked.len(),
-            worst: report.worst,
-            certified: report.certified.into_iter().map(|input| (input, 1)).collect(),
+impl Summary {
+    fn add(&mut self, report: Report) {
+        self.cases += 1;
+        self.checked += report.checked;
+        self.not_checked += report.not_checked.len();
+        self.worst = self.worst.max(report.worst);
+        for input in report.certified {
+            *self.certified.entry(input).or_default() += 1;
         }
     }
 }
 
-impl Summary {
-    /// Adds what held over other cases.
-    pub(crate) fn add(&mut self, other: Self) {
-        self.cases += other.cases;
-        self.checked += other.checked;
-        self.not_checked += other.not_checked;
-        self.worst = self.worst.max(other.worst);
-        for (input, times) in other.certified {
-            *self.certified.entry(input).or_default() += times;
-        }
+/// Makes a check of 256 values of a strategy; of the smallest value that fails it, `show` says what it is.
+pub(crate) fn check_all<S: Strategy>(
+    values: S,
+    check: impl Fn(&S::Value) -> Result<Report, Failure>,
+    show: impl Fn(&S::Value) -> String,
+) -> Result<Summary, String> {
+    let summary = RefCell::new(Summary::default());
+    let result = runner().run(&values, |value| {
+        let report = check(&value).map_err(|failure| TestCaseError::fail(failure.to_string()))?;
+        summary.borrow_mut().add(report);
+        Ok(())
+    });
+    match result {
+        Ok(()) => Ok(summary.into_inner()),
+        Err(TestError::Abort(reason)) => Err(reason.to_string()),
+        Err(TestError::Fail(reason, value)) => Err(format!("{}\n{}", reason.message(), show(&value))),
     }
 }
 
@@ -54,24 +60,10 @@ impl Summary {
 /// # Errors
 /// The wrong gradient and the smallest case that shows it; or an input that none of the points could certify.
 pub fn gradients(cases: impl Strategy<Value = Case>) -> Result<Summary, String> {
-    let summary = RefCell::new(Summary::default());
-    let result = runner().run(&points(cases), |point| {
-        let mut summary = summary.borrow_mut();
-        for (_, input) in point.inputs() {
-            summary.certified.entry(input.to_string()).or_default();
-        }
-        let report = point.check().map_err(|failure| TestCaseError::fail(failure.to_string()))?;
-        summary.add(report.into());
-        Ok(())
-    });
-    match result {
-        Ok(()) => {}
-        Err(TestError::Abort(reason)) => return Err(reason.to_string()),
-        Err(TestError::Fail(reason, point)) => return Err(format!("{}\nsmallest case: {point}", reason.message())),
-    }
-    let summary = summary.into_inner();
-    match summary.certified.iter().find(|(_, times)| **times == 0) {
-        Some((input, _)) => Err(format!("no gradient of {input} could be certified at any point")),
+    let typical = drawn(points(&cases)).next().ok_or("no cases were asked for")?;
+    let summary = check_all(points(cases), Point::check, |point| format!("smallest case: {point}"))?;
+    match typical.inputs().find(|(_, input)| !summary.certified.contains_key(*input)) {
+        Some((_, input)) => Err(format!("no gradient of {input} could be certified at any point")),
         None => Ok(summary),
     }
 }

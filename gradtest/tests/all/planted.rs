@@ -1,32 +1,21 @@
 //! Mutation proof: wrong gradients planted into every input of every op of the registry, each of which must be found.
 
+use crate::{SIZES, all_cases, drawn};
 use autograd::gradcheck::{Failure, Options, check_op};
 use engine::{Buffer, DType};
-use gradtest::{Fault, Fill, Input, Strategy, first_failure, planted_faults, sizes};
+use gradtest::{Fault, Strategy, first_failure, planted_faults};
 use kernels::case::{Case, Sizes};
-use kernels::cast::Cast;
 use kernels::cross_attention::CrossAttention;
-use kernels::registry::ROOMS;
 use kernels::rope::Rope;
 use kernels::slice::Slice;
 use kernels::window_attention::WindowAttention;
 use std::sync::Arc;
 
-/// Sizes at which the tests list cases.
-const SIZES: Sizes = Sizes { batch: 2, tokens: 3, heads: 2, head_dim: 2, window: 2, latents: 2, ffn: 2, vocab: 3 };
-
-/// The cases of the registry, and the cast, which has no room there: of f64 it is the identity, whose gradient can be checked.
-fn all_cases(s: &Sizes) -> Vec<Case> {
-    let x = Input::new(&[s.batch, s.tokens], Fill::NORMAL);
-    let cast = Case::new("to its own type", Cast { to: DType::F64 }, vec![x]);
-    ROOMS.iter().flat_map(|room| (room.cases)(s)).chain([cast]).collect()
-}
-
 /// The first case of an op, at sizes that are drawn.
 fn cases_of(op: &str) -> impl Strategy<Value = (Sizes, Case)> {
     let k = all_cases(&SIZES).iter().position(|case| case.op.name() == op);
     let k = k.unwrap_or_else(|| panic!("no op {op}"));
-    sizes().prop_map(move |s| (s, all_cases(&s).swap_remove(k)))
+    drawn(k)
 }
 
 fn window(heads: usize, window: usize) -> Fault {
