@@ -8,13 +8,13 @@ pub mod shim;
 use ltm::config::Config;
 use ltm::data::{Batch, SampleInfo};
 
-/// The preset `tiny` with these settings, resolved.
+/// The preset `tiny` with settings such as `model.dim=24 model.heads=2`, resolved.
 ///
 /// # Panics
 /// If the configuration refuses one.
-pub fn tiny(settings: &[(&str, &str)]) -> Config {
+pub fn tiny(settings: &str) -> Config {
     let mut config = Config::preset("tiny").expect("a preset");
-    for (key, value) in settings {
+    for (key, value) in settings.split_whitespace().filter_map(|setting| setting.split_once('=')) {
         config.set(key, value).expect("a setting");
     }
     config.resolved().expect("a configuration")

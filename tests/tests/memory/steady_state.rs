@@ -9,7 +9,7 @@ use tests::{batch, tiny};
 #[test]
 fn fast_steps_after_the_first_allocate_nothing() {
     let _turn = TURN.write().unwrap();
-    let config = tiny(&[("model.dim", "64"), ("model.seq", "64"), ("fast.steps", "12"), ("train.batch", "2")]);
+    let config = tiny("model.dim=64 model.seq=64 fast.steps=12 train.batch=2");
     let batch = batch(2, config.model.seq, 0);
     for threads in [1, 2] {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();

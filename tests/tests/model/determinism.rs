@@ -1,26 +1,16 @@
 //! The same bits for any number of threads, any instruction set and any company in the batch.
 
-use autograd::{Id, Store};
+use crate::Bench;
+use autograd::Id;
 use engine::{DType, Device, simd};
 use ltm::config::{Config, Noise, SlowGradient};
 use ltm::data::{Batch, SampleInfo};
-use ltm::learn::{Fast, FastOptions, Inputs, Score};
-use ltm::model::Params;
+use ltm::learn::FastOptions;
 use ltm::train::Trainer;
 use tests::tiny;
 
-fn config() -> Config {
-    tiny(&[
-        ("model.dim", "48"),
-        ("model.heads", "3"),
-        ("model.seq", "40"),
-        ("model.window", "9"),
-        ("model.latents", "3"),
-        ("fast.steps", "3"),
-        ("train.batch", "3"),
-        ("slow.warmup", "1"),
-    ])
-}
+const SETTINGS: &str = "model.dim=48 model.heads=3 model.seq=40 model.window=9 model.latents=3 fast.steps=3 \
+                        train.batch=3 slow.warmup=1";
 
 /// Sample `id` is the same sequence wherever it stands.
 fn batch(ids: &[u32], n: usize) -> Batch {
@@ -38,7 +28,7 @@ fn batch(ids: &[u32], n: usize) -> Batch {
 
 /// All weights as bytes after two training steps with these changes of the configuration.
 fn train(change: fn(&mut Config)) -> Vec<u8> {
-    let mut config = config();
+    let mut config = tiny(SETTINGS);
     change(&mut config);
     let n = config.model.seq;
     let mut trainer = Trainer::new(config, &Device::Cpu).unwrap();
@@ -79,18 +69,15 @@ fn another_seed_gives_other_weights() {
 
 /// Posterior and score of sample `id` in a batch.
 fn posterior(ids: &[u32], id: u32) -> (Vec<u8>, f64) {
-    let config = config();
-    let mut store = Store::new(Device::Cpu);
-    let params = Params::new(&config.model, DType::F32, &mut store);
-    params.init(&mut store, 5);
-    let inputs = Inputs::new(ids.len(), config.model.seq, DType::F32, &mut store);
-    let fast = Fast::new(&config.model, &config.fast, &params, &inputs, &mut store, &FastOptions::default()).unwrap();
-    let score = Score::new(&config.model, &params, &inputs, Some(&fast.latents), 0, &mut store).unwrap();
-    inputs.load(&mut store, &config.model, &batch(ids, config.model.seq)).unwrap();
-    fast.fit(&mut store, 0.1, 4, |_, _| ());
-    score.begin(&mut store);
+    let mut bench = Bench::new(&format!("{SETTINGS} train.batch={}", ids.len()), DType::F32, 5);
+    let fast = bench.fast(3, &FastOptions::default());
+    let score = bench.score(&fast);
+    bench.load(&batch(ids, bench.config.model.seq));
+    let store = &mut bench.store;
+    fast.fit(store, 0.1, 4, |_, _| ());
+    score.begin(store);
     let row = ids.iter().position(|&i| i == id).unwrap();
-    let nll = score.draw(&mut store, 2).unwrap().nll[row];
+    let nll = score.draw(store, 2).unwrap().nll[row];
     let bytes = |id: Id| {
         let all = store.get(id).as_bytes();
         let len = all.len() / ids.len();

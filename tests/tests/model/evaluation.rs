@@ -1,14 +1,11 @@
 //! The protocols against their definitions, computed here once more from posterior and draws.
 
-use crate::enlarge;
-use autograd::Store;
-use engine::{DType, Device};
-use ltm::config::{Config, FastConfig, Noise};
+use crate::Bench;
+use engine::DType;
+use ltm::config::Noise;
 use ltm::data::{Batch, SampleInfo};
 use ltm::evaluate::{Evaluator, Protocol, SequenceScore};
-use ltm::learn::{Fast, FastOptions, Inputs, Score};
-use ltm::model::Params;
-use tests::tiny;
+use ltm::learn::FastOptions;
 
 const STEPS: usize = 5;
 const DRAWS: usize = 6;
@@ -36,26 +33,17 @@ fn half(batch: &Batch, first: bool) -> Batch {
     masked
 }
 
-fn model(kind: &str) -> (Config, Store, Params) {
-    let config = tiny(&[
-        ("model.kind", kind),
-        ("model.dim", "32"),
-        ("model.seq", "24"),
-        ("model.window", "5"),
-        ("model.latents", "3"),
-        ("train.batch", "2"),
-    ]);
-    let mut store = Store::new(Device::Cpu);
-    let params = Params::new(&config.model, DType::F32, &mut store);
-    params.init(&mut store, 1);
-    if config.model.kind.has_latents() {
-        enlarge(&params, &mut store);
+fn model(kind: &str) -> Bench {
+    let sizes = "model.dim=32 model.seq=24 model.window=5 model.latents=3 train.batch=2";
+    let mut bench = Bench::new(&format!("{sizes} model.kind={kind}"), DType::F32, 1);
+    if bench.config.model.kind.has_latents() {
+        bench.enlarge();
     }
-    (config, store, params)
+    bench
 }
 
 fn evaluate(kind: &str, protocol: Protocol, (steps, draws): (usize, usize), batch: &Batch) -> Vec<SequenceScore> {
-    let (config, mut store, params) = model(kind);
+    let Bench { config, mut store, params, .. } = model(kind);
     let evaluator = Evaluator::new(&config, protocol, steps, draws, &params, &mut store).unwrap();
     evaluator.batch(&mut store, batch).unwrap().iter().map(|draws| draws.score(protocol).unwrap()).collect()
 }
@@ -70,22 +58,21 @@ struct ByHand {
 }
 
 fn by_hand(noise: Noise, fit: &Batch, scored: &Batch) -> ByHand {
-    let (config, mut store, params) = model("ltm");
-    let inputs = Inputs::new(2, 24, DType::F32, &mut store);
-    let fast = FastConfig { steps: STEPS, noise, ..config.fast.clone() };
-    let fast = Fast::new(&config.model, &fast, &params, &inputs, &mut store, &FastOptions::default()).unwrap();
-    let score = Score::new(&config.model, &params, &inputs, Some(&fast.latents), 0, &mut store).unwrap();
-    inputs.load(&mut store, &config.model, fit).unwrap();
-    fast.fit(&mut store, config.fast.rate_end, 0, |_, _| ());
-    let mu = store.get(fast.latents.mu).to_f64();
-    let logvar = store.get(fast.latents.logvar).to_f64();
-    let parts = mu.iter().zip(&logvar).map(|(m, l)| 0.5 * (m * m + l.exp() - l - 1.0)).collect::<Vec<_>>();
+    let mut bench = model("ltm");
+    bench.config.fast.noise = noise;
+    let fast = bench.fast(STEPS, &FastOptions::default());
+    let score = bench.score(&fast);
+    bench.load(fit);
+    fast.fit(&mut bench.store, bench.config.fast.rate_end, 0, |_, _| ());
+    let mu = bench.store.get(fast.latents.mu).to_f64();
+    let logvar = bench.store.get(fast.latents.logvar).to_f64();
+    let parts: Vec<f64> = mu.iter().zip(&logvar).map(|(m, l)| 0.5 * (m * m + l.exp() - l - 1.0)).collect();
     let kl = parts.chunks(mu.len() / 2).map(|sample| sample.iter().sum()).collect();
-    inputs.load(&mut store, &config.model, scored).unwrap();
-    score.begin(&mut store);
+    bench.load(scored);
+    score.begin(&mut bench.store);
     let mut costs = vec![Vec::new(); 2];
     for s in 0..DRAWS as u32 {
-        let draw = score.draw(&mut store, s).unwrap();
+        let draw = score.draw(&mut bench.store, s).unwrap();
         (0..2).for_each(|b| costs[b].push((draw.nll[b], draw.nll[b] + draw.log_ratio[b])));
     }
     ByHand { mu, kl, costs }
@@ -171,7 +158,7 @@ fn each_kind_of_model_has_its_protocols() {
         ("ltm", Protocol::Nll, "choose one of elbo, iwae, prefix, fixed"),
     ];
     for (kind, protocol, expected) in choices {
-        let (config, mut store, params) = model(kind);
+        let Bench { config, mut store, params, .. } = model(kind);
         let error = Evaluator::new(&config, protocol, 1, 1, &params, &mut store).unwrap_err().to_string();
         assert!(error.ends_with(&format!("for model.kind = {kind}: {expected}")), "{error}");
     }

@@ -1,52 +1,26 @@
 //! The fast loop's own gradients for μ and λ, as AdamW gets them, against central differences of the NELBO, after some steps,
 //! with fresh and with fixed noise. And hoisting changes no bit of any step.
 
-use crate::enlarge;
+use crate::Bench;
+use autograd::Phase;
 use autograd::gradcheck::{Check, Claim, Failure, Options, Report, check_function};
-use autograd::{Phase, Store};
-use engine::{Buffer, DType, Device};
-use ltm::config::{Config, FastConfig, Noise};
-use ltm::learn::{Fast, FastOptions, Inputs, Latents};
-use ltm::model::Params;
-use tests::{batch, tiny};
+use engine::{Buffer, DType};
+use ltm::config::Noise;
+use ltm::learn::{FastOptions, Latents};
+use tests::batch;
 
 const SAMPLES: usize = 2;
 const STEPS: usize = 5;
 const RATE: f64 = 0.1;
 
-/// A model with weights, a batch, and fast loops on them.
-struct Bench {
-    config: Config,
-    store: Store,
-    params: Params,
-    inputs: Inputs,
-}
-
-impl Bench {
-    fn new(noise: Noise) -> Self {
-        let mut config = tiny(&[
-            ("model.dim", "8"),
-            ("model.heads", "2"),
-            ("model.ffn", "12"),
-            ("model.seq", "12"),
-            ("model.window", "4"),
-            ("model.latents", "1"),
-        ]);
-        config.fast.noise = noise;
-        let mut store = Store::new(Device::Cpu);
-        let params = Params::new(&config.model, DType::F64, &mut store);
-        params.init(&mut store, 2);
-        enlarge(&params, &mut store);
-        let n = config.model.seq;
-        let inputs = Inputs::new(SAMPLES, n, DType::F64, &mut store);
-        inputs.load(&mut store, &config.model, &batch(SAMPLES, n, 0)).unwrap();
-        Self { config, store, params, inputs }
-    }
-
-    fn fast(&mut self, steps: usize, options: &FastOptions) -> Fast {
-        let fast = FastConfig { steps, ..self.config.fast.clone() };
-        Fast::new(&self.config.model, &fast, &self.params, &self.inputs, &mut self.store, options).unwrap()
-    }
+/// A model with weights and a batch.
+fn bench(noise: Noise) -> Bench {
+    let sizes = "model.dim=8 model.heads=2 model.ffn=12 model.seq=12 model.window=4 model.latents=1 train.batch=2";
+    let mut bench = Bench::new(sizes, DType::F64, 2);
+    bench.config.fast.noise = noise;
+    bench.enlarge();
+    bench.load(&batch(SAMPLES, bench.config.model.seq, 0));
+    bench
 }
 
 /// What a fast step starts from, and the gradients that it computed there.
@@ -108,7 +82,7 @@ fn check(bench: &mut Bench, step: &Step) -> Result<Report, Failure> {
 #[test]
 fn the_gradient_of_every_fast_step_is_that_of_the_nelbo() {
     for noise in [Noise::Fresh, Noise::Fixed] {
-        let mut bench = Bench::new(noise);
+        let mut bench = bench(noise);
         let steps = steps(&mut bench, 1.0);
         assert_eq!(steps.len(), STEPS - 1);
         for (t, step) in (1..).zip(&steps) {
@@ -126,7 +100,7 @@ fn the_gradient_of_every_fast_step_is_that_of_the_nelbo() {
 /// The check can fail: with the noise of another step, and with half the KL.
 #[test]
 fn wrong_gradients_of_fast_steps_are_found() {
-    let mut bench = Bench::new(Noise::Fresh);
+    let mut bench = bench(Noise::Fresh);
     let found = |result| match result {
         Err(Failure::Wrong(wrong)) => (wrong.input, wrong.check),
         other => panic!("not found: {other:?}"),
@@ -144,7 +118,7 @@ fn wrong_gradients_of_fast_steps_are_found() {
 #[test]
 fn hoisting_changes_no_bit_of_any_fast_step() {
     for noise in [Noise::Fresh, Noise::Fixed] {
-        let mut bench = Bench::new(noise);
+        let mut bench = bench(noise);
         let run = |bench: &mut Bench, repeat: bool| {
             let fast = bench.fast(STEPS, &FastOptions { seed: 7, repeat, ..FastOptions::default() });
             let Latents { mu, logvar, moments: [a, b, c, d], eps, z, kl, .. } = fast.latents;

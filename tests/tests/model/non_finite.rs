@@ -6,16 +6,8 @@ use ltm::train::Trainer;
 use tests::tiny;
 
 fn trainer(policy: &str) -> Trainer {
-    let config = tiny(&[
-        ("model.dim", "32"),
-        ("model.seq", "16"),
-        ("model.window", "4"),
-        ("model.latents", "2"),
-        ("fast.steps", "2"),
-        ("train.batch", "3"),
-        ("train.non_finite", policy),
-    ]);
-    Trainer::new(config, &Device::Cpu).unwrap()
+    let sizes = "model.dim=32 model.seq=16 model.window=4 model.latents=2 fast.steps=2 train.batch=3";
+    Trainer::new(tiny(&format!("{sizes} train.non_finite={policy}")), &Device::Cpu).unwrap()
 }
 
 /// Token 7 stands in the second sample only.

@@ -7,8 +7,8 @@ use ltm::train::Trainer;
 use tests::tiny;
 
 fn trainer(kind: &str) -> Trainer {
-    let sizes = [("model.layers", "3"), ("model.dim", "64"), ("model.seq", "64"), ("train.batch", "2")];
-    Trainer::new(tiny(&[&sizes[..], &[("model.kind", kind)]].concat()), &Device::Cpu).unwrap()
+    let sizes = "model.layers=3 model.dim=64 model.seq=64 train.batch=2";
+    Trainer::new(tiny(&format!("{sizes} model.kind={kind}")), &Device::Cpu).unwrap()
 }
 
 #[test]
