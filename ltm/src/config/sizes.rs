@@ -1,4 +1,7 @@
 use super::{Config, ModelConfig, ModelKind, Noise};
+use crate::model::Params;
+use autograd::Store;
+use engine::DType;
 
 impl Config {
     /// Whether the losses of training steps bound what a text costs: taken at the noise that the posterior was fitted to, they
@@ -44,14 +47,6 @@ impl ModelConfig {
 
 /// The number of decoder weights (the tied embedding counted once; latents are not weights). `model.vocab` must be set.
 pub fn parameter_count(model: &ModelConfig) -> usize {
-    let (d, ffn) = (model.dim, model.ffn_hidden());
-    if let Some(positions) = model.positions() {
-        // Attention: four square matrices and as many rows of biases. Feed-forward: two matrices with biases. Norms have two.
-        let layer = (4 * d * d + 4 * d) + (2 * d * ffn + ffn + d) + 4 * d;
-        return (model.vocab + positions) * d + model.layers * layer + 2 * d;
-    }
-    // Attention: four square matrices and a norm's gain, twice with latents. Feed-forward: three matrices and a gain.
-    let attentions = if model.kind.has_latents() { 2 } else { 1 };
-    let layer = attentions * (4 * d * d + d) + 3 * d * ffn + d;
-    model.vocab * d + model.layers * layer + d
+    // Memory that nobody writes to costs nothing.
+    Params::new(model, DType::F32, &mut Store::default()).count()
 }
