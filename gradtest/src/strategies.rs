@@ -125,27 +125,3 @@ impl Numbers {
         Self { first, rest: self.rest.wrapping_add(k as u32) }
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::strategy::ValueTree;
-    use proptest::test_runner::TestRunner;
-
-    #[test]
-    fn every_special_number_comes_up() {
-        let mut runner = TestRunner::deterministic();
-        let mut seen = [0; 6];
-        for _ in 0..300 {
-            let x = numbers().new_tree(&mut runner).unwrap().current().normal(10, 1.0, 2.0);
-            let spread = |x: f64| ((x - 1.0) / 2.0).abs();
-            seen[0] += usize::from(x[1..].contains(&0.0));
-            seen[1] += usize::from(x[1..].iter().filter(|y| **y == x[0]).count() > 1);
-            seen[2] += usize::from(x.windows(2).any(|w| w[0] == -w[1] && w[0] != 0.0));
-            seen[3] += usize::from(x.iter().any(|&x| spread(x) > 50.0));
-            seen[4] += usize::from(x.iter().any(|&x| spread(x) > 0.0 && spread(x) < 1e-3));
-            seen[5] += usize::from(x.iter().all(|&x| spread(x) < 4.0));
-        }
-        assert!(seen.iter().all(|&n| n > 3), "{seen:?}");
-    }
-}

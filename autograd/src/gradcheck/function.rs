@@ -86,20 +86,16 @@ pub fn check_graph(
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let function = graph.describe(root);
     for &v in wants.iter().chain([&root]) {
-        let spec = graph.spec(v);
+        let (name, spec) = (graph.describe(v), graph.spec(v));
         if spec.dtype != DType::F64 {
-            return Err(Error::usage(format!("{} is {spec}, must be f64 to be checked", graph.describe(v))).into());
+            return Err(Error::usage(format!("{name} is {spec}, must be f64 to be checked")).into());
         }
-    }
-    for (i, &v) in wants.iter().enumerate() {
         // Moving the numbers of one leaf would move the other's.
         let shares = |other: &Value| *other != v && graph.leaf_id(*other) == graph.leaf_id(v);
-        let problem = match graph.leaf_id(v).and_then(|_| graph.all().find(shares)) {
-            _ if wants[..i].contains(&v) => "is wanted twice: name it once".to_string(),
-            Some(other) => format!("and {} lie in one buffer: give each its own", graph.describe(other)),
-            None => continue,
-        };
-        return Err(Error::usage(format!("{} {problem}", names[i])).into());
+        if let Some(other) = graph.leaf_id(v).and_then(|_| graph.all().find(shares)) {
+            let other = graph.describe(other);
+            return Err(Error::usage(format!("{name} and {other} lie in one buffer: give each its own")).into());
+        }
     }
     let mut gradients = |wants: &[Value], repeat, prepare| {
         let request = Request { root: Some(root), wants: wants.to_vec(), repeat, prepare, ..Request::default() };

@@ -1,6 +1,5 @@
 use super::*;
 use engine::ErrorKind;
-use serde_json::Value;
 use std::path::PathBuf;
 
 #[test]
@@ -27,29 +26,6 @@ fn presets_have_the_published_sizes() {
     assert_eq!(Config::preset("tiny").unwrap().resolved().unwrap().model.vocab, 258);
     let unknown = Config::preset("smal").unwrap_err();
     assert!(unknown.kind() == ErrorKind::Usage && unknown.to_string().contains("did you mean \"small\"?"), "{unknown}");
-}
-
-/// Every row of the table reaches a field of its own, which the file records.
-#[test]
-fn each_key_sets_its_own_field() {
-    let before = Config::default();
-    for setting in Config::settings() {
-        let text = match setting.value(&before) {
-            Value::Number(x) => (x.as_f64().unwrap() + 1.0).to_string(),
-            Value::String(name) => {
-                let expects = setting.expects();
-                expects.trim_start_matches("one of ").split(", ").find(|other| *other != name).unwrap().into()
-            }
-            _ => "some/path".into(),
-        };
-        let mut after = before.clone();
-        after.set(setting.name, &text).unwrap();
-        let changed: Vec<&str> =
-            Config::settings().iter().filter(|s| s.value(&before) != s.value(&after)).map(|s| s.name).collect();
-        assert_eq!(changed, [setting.name]);
-        assert_eq!(serde_json::from_str::<Config>(&serde_json::to_string(&after).unwrap()).unwrap(), after);
-        assert!(setting.doc().ends_with('.') && !setting.doc().contains("  "), "{}", setting.doc());
-    }
 }
 
 /// Settings `key=value` on top of the defaults.

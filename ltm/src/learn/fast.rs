@@ -92,8 +92,6 @@ pub struct FastOptions {
     pub piles: Vec<Id>,
     /// For tests: a table `[T, B, L·K, d]` of noise in place of random numbers.
     pub noise_table: Option<Id>,
-    /// For tests: whether the part before the first cross-attention runs at every step.
-    pub repeat: bool,
 }
 
 /// The natural gradient's decays of its mean gradient and mean curvature.
@@ -106,39 +104,6 @@ const FLOOR: f64 = 0.05;
 const WORTH_PREPARING: usize = 3;
 
 /// The fast loop for batches of one size: a plan and the latents that it works on.
-///
-/// ```
-/// use autograd::{Phase, Store};
-/// use engine::{DType, Device};
-/// use ltm::config::Config;
-/// use ltm::data::Batch;
-/// use ltm::learn::{Fast, FastOptions, Inputs};
-/// use ltm::model::Params;
-///
-/// let mut config = Config::preset("tiny")?;
-/// for (key, value) in [("model.dim", "16"), ("model.heads", "2"), ("model.seq", "16"), ("model.window", "4")] {
-///     config.set(key, value)?;
-/// }
-/// let config = config.resolved()?;
-/// let mut store = Store::new(Device::Cpu);
-/// let params = Params::new(&config.model, DType::F32, &mut store);
-/// params.init(&mut store, 0);
-/// let inputs = Inputs::new(1, config.model.seq, DType::F32, &mut store);
-/// inputs.load(&mut store, &config.model, &Batch::new(1, config.model.seq))?;
-///
-/// let options = FastOptions { seed: 0, ..FastOptions::default() };
-/// let fast = Fast::new(&config.model, &config.fast, &params, &inputs, &mut store, &options)?;
-/// // What does not depend on the latents runs once per batch; the step ends with the update of the posterior.
-/// assert!(fast.plan().labels(Phase::Batch).iter().any(|label| label.ends_with("embedding")));
-/// assert!(fast.plan().labels(Phase::Step).last().is_some_and(|label| label.contains("latent_adamw")));
-///
-/// let mut kl = Vec::new();
-/// fast.fit(&mut store, config.fast.rate_end, 0, |_, store| kl.push(fast.kl(store)));
-/// let kl: Vec<f64> = kl.into_iter().collect::<engine::Result<Vec<_>>>()?.concat();
-/// assert_eq!(kl.len(), config.fast.steps);
-/// assert!(kl.iter().all(|&kl| kl > 0.0), "{kl:?}");
-/// # Ok::<(), engine::Error>(())
-/// ```
 #[derive(Debug)]
 pub struct Fast {
     /// The posterior.
@@ -173,8 +138,8 @@ impl Fast {
             wants: vec![z],
             accumulate: weights.into_iter().zip(options.piles.iter().copied()).collect(),
             keep: vec![nll],
-            repeat: options.repeat,
             prepare: fast.steps >= WORTH_PREPARING,
+            ..Request::default()
         };
         let mut plan = Plan::new(&graph, store, &request)?;
 

@@ -1,6 +1,6 @@
 //! Slow learning: one AdamW step on the decoder for the mean cross-entropy at a draw from the final posterior.
 
-use crate::config::{ModelConfig, SlowConfig, SlowGradient};
+use crate::config::{ModelConfig, SlowConfig};
 use crate::learn::fast::per_sample;
 use crate::learn::{Inputs, Loss};
 use crate::model::Params;
@@ -22,8 +22,8 @@ pub struct Slow {
 }
 
 impl Slow {
-    /// Records and plans the step at latents `z`, a buffer `[B, L·K, d]`; without, it is that of the baseline. `piles` are the buffers, one
-    /// per parameter, in which gradients pile up when the configuration says so.
+    /// Records and plans the step at latents `z`, a buffer `[B, L·K, d]`; without, it is that of the baseline. `piles`, if
+    /// there are any, hold what the fast steps have left of each parameter's gradient, to which the step's is added.
     ///
     /// # Errors
     /// If the configuration contradicts itself.
@@ -38,14 +38,9 @@ impl Slow {
     ) -> Result<Self> {
         let mean = ("mean", Phase::Batch, inputs.mean);
         let Loss { graph, loss, nll, weights, .. } = Loss::record(model, params, inputs, z, mean, store)?;
-        let mut request = Request { root: Some(loss), keep: vec![nll], ..Request::default() };
-        match slow.gradient {
-            SlowGradient::Final => request.wants = weights.clone(),
-            // Added to what the fast steps have piled up.
-            SlowGradient::Trajectory => {
-                request.accumulate = weights.iter().copied().zip(piles.iter().copied()).collect();
-            }
-        }
+        let wants = if piles.is_empty() { weights.clone() } else { Vec::new() };
+        let accumulate = weights.iter().copied().zip(piles.iter().copied()).collect();
+        let request = Request { root: Some(loss), wants, accumulate, keep: vec![nll], ..Request::default() };
         let gradient = Plan::new(&graph, store, &request)?;
         let grads: Vec<Id> = weights.iter().map(|&w| gradient.grad(w)).collect();
 
