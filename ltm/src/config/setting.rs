@@ -166,13 +166,9 @@ impl<'de> Deserialize<'de> for Config {
             };
             for (name, value) in settings {
                 let key = if name.is_empty() { section.clone() } else { format!("{section}.{name}") };
-                match RETIRED.iter().find(|(retired, _)| *retired == key) {
-                    None => config.set_value(&key, &value).map_err(D::Error::custom)?,
-                    Some((_, only)) if serde_json::from_str(only).is_ok_and(|only: Value| only == value) => {}
-                    Some((_, only)) => {
-                        let message = format!("{key} = {value} is no longer supported: {key} is always {only}");
-                        return Err(D::Error::custom(message));
-                    }
+                let retired = |&(old, only): &(&str, &str)| old == key && only == value.to_string();
+                if !RETIRED.iter().any(retired) {
+                    config.set_value(&key, &value).map_err(D::Error::custom)?;
                 }
             }
         }
