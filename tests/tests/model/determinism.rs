@@ -1,6 +1,6 @@
 //! The same bits for any number of threads, any instruction set and any company in the batch.
 
-use crate::Bench;
+use crate::{Bench, weights};
 use autograd::Id;
 use engine::{DType, Device, simd};
 use ltm::config::{Config, Noise, SlowGradient};
@@ -35,7 +35,7 @@ fn train(change: fn(&mut Config)) -> Vec<u8> {
     for step in 0..2 {
         trainer.train(&batch(&[3 * step, 3 * step + 1, 3 * step + 2], n)).unwrap();
     }
-    trainer.params.iter().flat_map(|p| trainer.store.get(p.id).as_bytes().to_vec()).collect()
+    weights(&trainer)
 }
 
 #[test]

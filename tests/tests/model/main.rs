@@ -15,6 +15,7 @@ use ltm::config::{Config, FastConfig};
 use ltm::data::Batch;
 use ltm::learn::{Fast, FastOptions, Inputs, Score};
 use ltm::model::Params;
+use ltm::train::Trainer;
 
 /// A model with weights, and the buffers of its batches.
 struct Bench {
@@ -55,4 +56,9 @@ impl Bench {
             self.store.get_mut(p.id).set_f64(&larger);
         }
     }
+}
+
+/// All weights as bytes.
+fn weights(t: &Trainer) -> Vec<u8> {
+    t.params.iter().flat_map(|p| t.store.get(p.id).as_bytes().to_vec()).collect()
 }
