@@ -2,7 +2,7 @@
 
 fn main() {
     match gradtest::gradients(own_op::cases(own_op::Mean::Everything)) {
-        Ok(summary) => println!("nothing found: {summary:?}"),
+        Ok(reports) => println!("nothing found in {} cases", reports.len()),
         Err(failure) => println!("{failure}"),
     }
 }
