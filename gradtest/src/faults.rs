@@ -115,9 +115,8 @@ impl Faulty {
 
     /// What the faulty VJP makes of these inputs, outputs and the result's gradient.
     fn wrong(&self, cx: &mut Context, wants: &[Want], ins: &[&Buffer], outs: &[&Buffer], d_out: &Buffer) -> Vec<f64> {
-        let mut seen_ins: Vec<Buffer> = ins.iter().map(|&b| b.clone()).collect();
-        let mut seen_outs: Vec<Buffer> = outs.iter().map(|&b| b.clone()).collect();
-        let mut seen_d_out = d_out.clone();
+        let clones = |buffers: &[&Buffer]| buffers.iter().map(|&b| b.clone()).collect::<Vec<_>>();
+        let (mut seen_ins, mut seen_outs, mut seen_d_out) = (clones(ins), clones(outs), d_out.clone());
         let mut op = &*self.op;
         match &self.fault {
             Fault::Invented => return vec![0.0; ins[self.input].len()],
@@ -127,15 +126,32 @@ impl Faulty {
                 seen_ins.iter_mut().for_each(earlier);
                 if self.op.reads(&self.alone(ins.len())).outs != 0 {
                     self.op.forward(cx, &refs(&seen_ins), &mut seen_outs);
-                    seen_ins = ins.iter().map(|&b| b.clone()).collect();
+                    seen_ins = clones(ins);
                 }
             }
             Fault::VjpOf(other) => op = &**other,
             _ => {}
         }
-        let mut gradient = self.gradient(op, cx, &refs(&seen_ins), &refs(&seen_outs), &seen_d_out);
-        self.distort(wants, ins, outs, d_out, &mut gradient);
-        gradient
+        let mut g = self.gradient(op, cx, &refs(&seen_ins), &refs(&seen_outs), &seen_d_out);
+        let shape = ins[self.input].shape();
+        let (rows, width) = (shape.rows(), shape.last());
+        let row = if rows > 1 { width } else { 1 };
+        let n = rows.max(d_out.shape().rows()) as f64;
+        let old = g.clone();
+        match &self.fault {
+            Fault::Sign => g.iter_mut().for_each(|x| *x = -*x),
+            Fault::Transposed => g.iter_mut().enumerate().for_each(|(k, x)| *x = old[k % rows * width + k / rows]),
+            Fault::OffByOne => g.rotate_right(row),
+            Fault::MeanForSum => g.iter_mut().for_each(|x| *x /= n),
+            Fault::FirstForAll => g.chunks_mut(row).for_each(|to| to.copy_from_slice(&old[..row])),
+            Fault::Alone if wants.iter().filter(|want| want.is_wanted()).count() == 1 => g[0] *= 1.5,
+            Fault::Mixed if wants[self.input] == Want::Write && wants.contains(&Want::Add) => {
+                g.iter_mut().for_each(|x| *x += 1e-3);
+            }
+            Fault::Changes(change) => change(ins, outs, d_out.as_slice(), &mut g),
+            _ => {}
+        }
+        g
     }
 
     /// The gradient of the faulty input as `op` has it.
@@ -144,34 +160,6 @@ impl Faulty {
         d_ins[self.input] = Buffer::new(ins[self.input].spec());
         op.vjp(cx, &self.alone(ins.len()), ins, outs, d_out, &mut d_ins);
         d_ins[self.input].to_f64()
-    }
-
-    fn distort(&self, wants: &[Want], ins: &[&Buffer], outs: &[&Buffer], d_out: &Buffer, g: &mut [f64]) {
-        let shape = ins[self.input].shape();
-        let (rows, width) = (shape.rows(), shape.last());
-        let row = if rows > 1 { width } else { 1 };
-        match &self.fault {
-            Fault::Sign => g.iter_mut().for_each(|x| *x = -*x),
-            Fault::Transposed => {
-                let old = g.to_vec();
-                g.iter_mut().enumerate().for_each(|(k, x)| *x = old[k % rows * width + k / rows]);
-            }
-            Fault::OffByOne => g.rotate_right(row),
-            Fault::MeanForSum => {
-                let n = rows.max(d_out.shape().rows()) as f64;
-                g.iter_mut().for_each(|x| *x /= n);
-            }
-            Fault::FirstForAll => {
-                let first = g[..row].to_vec();
-                g.chunks_mut(row).for_each(|row| row.copy_from_slice(&first));
-            }
-            Fault::Alone if wants.iter().filter(|want| want.is_wanted()).count() == 1 => g[0] *= 1.5,
-            Fault::Mixed if wants[self.input] == Want::Write && wants.contains(&Want::Add) => {
-                g.iter_mut().for_each(|x| *x += 1e-3);
-            }
-            Fault::Changes(change) => change(ins, outs, d_out.as_slice(), g),
-            _ => {}
-        }
     }
 }
 
