@@ -100,27 +100,21 @@ impl Trial<'_> {
         let write = self.wants(chosen, |_| Want::Write);
         let add = self.wants(chosen, |_| Want::Add);
         let mixed = self.wants(chosen, |i| if i.is_multiple_of(2) { Want::Write } else { Want::Add });
-        let grads = self.bench.vjp(&write, self.ins, &self.outs, &self.d_out, &[]);
-        for &i in chosen {
-            let grad = grads[i].to_f64();
-            if self.op.passes_through(i) {
-                self.refuse(chosen, i, Check::PassedThrough, first_difference(&grad, &self.w))?;
-            }
-            let position = self.wanted.iter().position(|&j| j == i).expect("a wanted input");
-            let worst = self.numeric[position].compare(self.op.arguments()[i], &grad, &mut self.report).err();
-            self.refuse(chosen, i, Check::Numeric, worst)?;
-        }
-        let added = self.bench.vjp(&add, self.ins, &self.outs, &self.d_out, &self.into);
+        let mut vjp = |wants: &[Want]| self.bench.vjp(wants, self.ins, &self.outs, &self.d_out, &self.into);
         // What one input wants must not change another's gradient.
-        let both = self.bench.vjp(&mixed, self.ins, &self.outs, &self.d_out, &self.into);
+        let (grads, added, both) = (vjp(&write), vjp(&add), vjp(&mixed));
         for &i in chosen {
             let grad = grads[i].to_f64();
+            let passed = if self.op.passes_through(i) { first_difference(&grad, &self.w) } else { None };
+            self.refuse(chosen, i, Check::PassedThrough, passed)?;
+            let position = self.wanted.iter().position(|&j| j == i).expect("a wanted input");
+            let numeric = self.numeric[position].compare(self.op.arguments()[i], &grad, &mut self.report).err();
+            self.refuse(chosen, i, Check::Numeric, numeric)?;
             let sum: Vec<f64> = self.into[i].to_f64().iter().zip(&grad).map(|(base, grad)| base + grad).collect();
             let worst = worst_beyond_rounding(&added[i].to_f64(), &sum, largest(&grad));
             self.refuse(chosen, i, Check::Added, worst)?;
             let expected = if mixed[i] == Want::Write { &grads[i] } else { &added[i] };
-            let worst = first_difference(&both[i].to_f64(), &expected.to_f64());
-            self.refuse(chosen, i, Check::SameBits, worst)?;
+            self.refuse(chosen, i, Check::SameBits, first_difference(&both[i].to_f64(), &expected.to_f64()))?;
         }
         if self.op.fuses() { self.fused(chosen, &write, &add) } else { Ok(()) }
     }
