@@ -37,8 +37,8 @@ pub struct Plan {
     pub(crate) instrs: Vec<Instr<Id>>,
     /// Tells the plans of a store apart.
     pub(crate) key: u64,
-    /// Bytes of the arena that this plan uses.
-    pub(crate) arena_bytes: usize,
+    /// Bytes of the arena that this plan uses; its kept values and gradients come on top.
+    pub arena_bytes: usize,
     kept: Vec<(Value, Id)>,
     grads: Vec<(Value, Id)>,
     /// The steps as a device has recorded them.
@@ -137,11 +137,6 @@ impl Plan {
             };
             Some((i.call.name(), pass, i.cost))
         })
-    }
-
-    /// Bytes of arena that the plan uses; its kept values and gradients come on top.
-    pub fn arena_bytes(&self) -> usize {
-        self.arena_bytes
     }
 
     fn reserve_scratch(&self, store: &mut Store) {

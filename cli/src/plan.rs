@@ -30,7 +30,7 @@ pub fn run(args: &Args, place: &Place) -> Result<()> {
         }
         Ok(plans)
     })?;
-    if config.train.precision == Precision::Bf16 && plans.learner.params.compute() == DType::F32 {
+    if config.train.precision == Precision::Bf16 && plans.learner.params.compute == DType::F32 {
         note("train.precision = bf16 needs a GPU (--device cuda): this is the plan in f32, as on the CPU");
     }
     let (m, parameters) = (&config.model, plans.learner.params.count());

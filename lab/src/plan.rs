@@ -41,7 +41,7 @@ impl Part<'_> {
 pub(crate) fn parts<'a>(fast: Option<&'a Fast>, slow: &'a Slow, steps: usize) -> Vec<Part<'a>> {
     let part = |name, plan, phases, times| Part { name, plan, phases, times };
     let mut parts = Vec::new();
-    if let Some(plan) = fast.map(Fast::plan) {
+    if let Some(plan) = fast.map(|fast| &fast.plan) {
         let [update, batch, step] = Phase::ALL.each_ref().map(std::slice::from_ref);
         parts.push(part("fast loop, once per weight update", plan, update, 1));
         parts.push(part("fast loop, once per batch", plan, batch, 1));
@@ -68,7 +68,7 @@ impl Plans {
     /// Every plan with its name.
     pub fn all(&self) -> impl Iterator<Item = (&'static str, &Plan)> {
         let [gradient, update] = self.learner.slow.plans();
-        let fast = self.learner.fast.as_ref().map(|fast| ("fast loop", fast.plan()));
+        let fast = self.learner.fast.as_ref().map(|fast| ("fast loop", &fast.plan));
         fast.into_iter().chain([("slow gradient", gradient), ("slow update", update)])
     }
 
@@ -119,7 +119,7 @@ impl Plans {
             ("all together", self.store.bytes()),
         ];
         let table = Table::of(&rows).left("memory", |row| row.0).right("", |row| si(row.1 as f64, "B"));
-        let arena = self.all().map(|(name, plan)| format!("{name} {}", si(plan.arena_bytes() as f64, "B")));
+        let arena = self.all().map(|(name, plan)| format!("{name} {}", si(plan.arena_bytes as f64, "B")));
         let arena = arena.collect::<Vec<_>>().join(", ");
         format!("{table}\nactivations, in one workspace that all plans share: {arena}")
     }

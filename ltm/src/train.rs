@@ -175,7 +175,7 @@ impl Trainer {
     /// A checksum of all that the next step depends on: weights and moments. `None` on a GPU, from which they would have to
     /// be fetched.
     pub fn checksum(&self) -> Option<u64> {
-        let moments = self.slow.moments().iter().flat_map(|&(m, v)| [m, v]);
+        let moments = self.slow.moments.iter().flat_map(|&(m, v)| [m, v]);
         let ids = self.params.iter().map(|p| p.id).chain(moments);
         let sum = |id: Id| checksum::checksum(self.store.get(id).as_bytes());
         matches!(self.store.device(), Device::Cpu).then(|| checksum::combine(ids.map(sum)))
@@ -183,7 +183,7 @@ impl Trainer {
 
     /// First and second moments of the optimiser, each in the shape of the parameters, and the prefix of their names.
     fn moments(&self) -> [(&'static str, Params); 2] {
-        let (m, v): (Vec<Id>, Vec<Id>) = self.slow.moments().iter().copied().unzip();
+        let (m, v): (Vec<Id>, Vec<Id>) = self.slow.moments.iter().copied().unzip();
         [("m.", self.params.with_ids(&m)), ("v.", self.params.with_ids(&v))]
     }
 

@@ -120,7 +120,7 @@ pub(super) fn measure_steps(gather: &mut Gather, training_steps: &mut Option<usi
     let (mut fast_step, mut before) = (0.0, 0.0);
     if let Some(fast) = fast {
         fast.take_steps(steps);
-        let (plan, once) = (fast.plan(), [Phase::Update, Phase::Batch]);
+        let (plan, once) = (&fast.plan, [Phase::Update, Phase::Batch]);
         let each = cost(plan, &[Phase::Step]);
         fast_step = row("fast step", each, tokens, &mut || Ok(fast_steps(fast, store, steps)))?;
         before = row("before the fast steps", cost(plan, &once), None, &mut || {

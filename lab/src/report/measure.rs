@@ -160,7 +160,7 @@ fn results(config: &Config, rows: &[audit::Row]) -> Vec<Row> {
 /// Reads the first `count` texts of `source`, one by one.
 fn read(model: &mut Loaded, source: &Arc<dyn Source>, count: u64) -> Result<Vec<Reading>> {
     let Loaded { config, params, store, .. } = model;
-    let inputs = Inputs::new(1, config.model.seq, params.dtype(), store);
+    let inputs = Inputs::new(1, config.model.seq, params.dtype, store);
     let fast = config.model.kind.has_latents().then(|| fast(config, params, &inputs, store)).transpose()?;
     let latents = fast.as_ref().map(|fast| &fast.latents);
     let score = Score::new(&config.model, params, &inputs, latents, config.train.seed, store)?;

@@ -184,7 +184,7 @@ impl<'a> Golden<'a> {
         let counted = self.file.get_i64("targets")?.iter().filter(|&&t| t >= 0).count();
         let mean = slow.nll(&self.store)?.iter().sum::<f64>() / counted as f64;
         self.compare("mean_ce", &[mean])?;
-        self.compare_parts("grad.w.", slow.grads())?;
+        self.compare_parts("grad.w.", &slow.grads)?;
         let norm = slow.grad_norm(&mut self.store)?;
         self.compare("slow.grad_norm", &[norm])?;
         slow.apply(&mut self.store, config.rate, 1);

@@ -120,9 +120,9 @@ impl Evaluator {
         }
         let model = &config.model;
         Protocol::by_name(protocol.name(), model.kind)?;
-        let inputs = Inputs::new(config.train.batch, model.seq, params.dtype(), store);
+        let inputs = Inputs::new(config.train.batch, model.seq, params.dtype, store);
         let seen = if protocol == Protocol::Prefix && model.kind.has_latents() {
-            Inputs::new(config.train.batch, (model.seq / 2).max(1), params.dtype(), store)
+            Inputs::new(config.train.batch, (model.seq / 2).max(1), params.dtype, store)
         } else {
             inputs
         };

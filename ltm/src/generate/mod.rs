@@ -49,7 +49,7 @@ impl Thinker {
     /// # Errors
     /// If the configuration contradicts itself.
     pub fn new(config: &Config, steps: usize, params: &Params, store: &mut Store) -> Result<Self> {
-        let inputs = Inputs::new(1, config.model.seq, params.dtype(), store);
+        let inputs = Inputs::new(1, config.model.seq, params.dtype, store);
         // Generation wants a draw from the posterior, not the noise that it was fitted to.
         let fast = FastConfig { steps, noise: Noise::Fresh, ..config.fast.clone() };
         let options = FastOptions { seed: config.train.seed, ..FastOptions::default() };

@@ -24,14 +24,14 @@ impl Walk {
     pub fn new(config: &ModelConfig, params: &Params, z: Option<Id>, store: &mut Store) -> Result<Self> {
         let mut g = Graph::new();
         let positions = Positions::new(config, 1, store);
-        let position = positions.tokens();
+        let position = positions.tokens;
         let decoder = Decoder::new(config, params, &positions, &mut g, Phase::Step)?;
         let token = store.insert(Buffer::from_slice(&[1, 1], &[0i32]));
         let tokens = g.leaf("token", Phase::Step, token);
         let at = g.leaf("position", Phase::Step, position);
         let z = z.map(|z| g.leaf("z", Phase::Batch, z));
         let width = (config.window - 1).max(1);
-        let ring_spec = Spec::new(params.compute(), &[1, width, 2 * config.dim]);
+        let ring_spec = Spec::new(params.compute, &[1, width, 2 * config.dim]);
         let rings: Vec<Id> = (0..config.layers).map(|_| store.alloc(ring_spec)).collect();
         let attention = RingAttention { heads: config.heads, window: config.window };
         let mut fresh = Vec::new();

@@ -108,7 +108,8 @@ const WORTH_PREPARING: usize = 3;
 pub struct Fast {
     /// The posterior.
     pub latents: Latents,
-    plan: Plan,
+    /// The printed plan is the audit of what a fast step does.
+    pub plan: Plan,
     nll: Id,
     config: FastConfig,
     /// The steps that it was made for; `config` has those that it takes.
@@ -128,7 +129,7 @@ impl Fast {
         store: &mut Store,
         options: &FastOptions,
     ) -> Result<Self> {
-        let spec = Spec::new(params.dtype(), &[inputs.batch, model.latent_count(), model.dim]);
+        let spec = Spec::new(params.dtype, &[inputs.batch, model.latent_count(), model.dim]);
         let latents = Latents::new(spec, fast.steps, store);
         let one = ("one", Phase::Update, inputs.one);
         let Loss { graph, z, loss, nll, weights } = Loss::record(model, params, inputs, Some(latents.z), one, store)?;
@@ -278,11 +279,6 @@ impl Fast {
     /// If the device has failed.
     pub fn kl(&self, store: &Store) -> Result<Vec<f64>> {
         store.get(self.latents.kl).read_f64()
-    }
-
-    /// The printed plan is the audit of what a fast step does.
-    pub fn plan(&self) -> &Plan {
-        &self.plan
     }
 }
 

@@ -53,7 +53,7 @@ impl Loss {
         let hidden = decoder.hidden(g, tokens, z, |g, _, qkv| decoder.window_attention(g, qkv))?;
         let loss = g.apply(LmHead, &[hidden, decoder.weight("tok_embeddings"), targets, scale])?;
         let nll = g.output(loss, "nll");
-        let weights = decoder.leaves().to_vec();
+        let weights = decoder.leaves.clone();
         Ok(Self { graph, z, loss, nll, weights })
     }
 }

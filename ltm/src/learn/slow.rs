@@ -16,9 +16,10 @@ pub struct Slow {
     nll: Id,
     norms: Id,
     schedule: Id,
-    grads: Vec<Id>,
-    /// `(m, v)` of each parameter, in the parameters' order.
-    moments: Vec<(Id, Id)>,
+    /// The gradients, in the parameters' order.
+    pub grads: Vec<Id>,
+    /// First and second moments, in the parameters' order.
+    pub moments: Vec<(Id, Id)>,
 }
 
 impl Slow {
@@ -44,7 +45,7 @@ impl Slow {
         let gradient = Plan::new(&graph, store, &request)?;
         let grads: Vec<Id> = weights.iter().map(|&w| gradient.grad(w)).collect();
 
-        let dtype = params.dtype();
+        let dtype = params.dtype;
         let norms = store.alloc(Spec::new(dtype, &[grads.len()]));
         let schedule = store.alloc(Spec::new(dtype, &[2]));
         let mut update = Plan::new(&Graph::new(), store, &Request::default())?;
@@ -113,16 +114,6 @@ impl Slow {
     pub fn apply(&self, store: &mut Store, rate: f64, step: u64) {
         store.get_mut(self.schedule).set_f64(&[rate, step as f64]);
         self.update.run(store, Phase::Step);
-    }
-
-    /// The gradients, in the parameters' order.
-    pub fn grads(&self) -> &[Id] {
-        &self.grads
-    }
-
-    /// First and second moments, in the parameters' order.
-    pub fn moments(&self) -> &[(Id, Id)] {
-        &self.moments
     }
 
     /// The plans of the gradient and of the update.

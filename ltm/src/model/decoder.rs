@@ -18,8 +18,8 @@ use kernels::window_attention::WindowAttention;
 /// Positions of tokens and latents, as constants of the store.
 #[derive(Clone, Copy, Debug)]
 pub struct Positions {
-    /// `[N]`: 0, 1, 2, …
-    tokens: Id,
+    /// `[N]`: 0, 1, 2, …; to be changed by a decoder that walks.
+    pub tokens: Id,
     /// `[K]`: latent j of every layer sits at j·⌊N_max / N_z⌋, N_z = L·K.
     latents: Id,
 }
@@ -34,11 +34,6 @@ impl Positions {
             latents: store.insert(Buffer::from_slice(&[config.latents], &ids(config.latents, stride))),
         }
     }
-
-    /// The buffer of token positions, to be changed by a decoder that walks.
-    pub fn tokens(&self) -> Id {
-        self.tokens
-    }
 }
 
 /// Records the decoder. The formulas stand beside the ops.
@@ -49,7 +44,8 @@ impl Positions {
 pub struct Decoder<'a> {
     config: &'a ModelConfig,
     compute: DType,
-    leaves: Vec<Value>,
+    /// The leaves of all parameters, in order.
+    pub leaves: Vec<Value>,
     weights: Vec<Value>,
     names: Vec<&'a str>,
     places: Places,
@@ -75,7 +71,7 @@ impl<'a> Decoder<'a> {
         graph: &mut Graph,
         phase: Phase,
     ) -> Result<Self> {
-        let (dtype, compute) = (params.dtype(), params.compute());
+        let (dtype, compute) = (params.dtype, params.compute);
         let leaves = params.leaves(graph);
         graph.scope("weights");
         let weights = leaves.iter().map(|&leaf| cast(graph, leaf, compute)).collect::<Result<_>>()?;
@@ -103,11 +99,6 @@ impl<'a> Decoder<'a> {
     pub fn weight(&self, name: &str) -> Value {
         let i = self.names.iter().position(|n| *n == name).unwrap_or_else(|| panic!("no parameter {name}"));
         self.weights[i]
-    }
-
-    /// The leaves of all parameters, in order.
-    pub fn leaves(&self) -> &[Value] {
-        &self.leaves
     }
 
     /// tokens [B, N], z [B, L·K, d] → hidden [B, N, d], after the final norm. Without z there is no cross-attention: that is

@@ -63,8 +63,10 @@ pub struct Part<'a> {
 #[derive(Clone, Debug)]
 pub struct Params {
     list: Vec<Param>,
-    dtype: DType,
-    compute: DType,
+    /// Element type of all parameters, and of everything else that is learned.
+    pub dtype: DType,
+    /// Element type of the activations.
+    pub compute: DType,
 }
 
 /// Random-number site of the first parameter tensor; the others follow.
@@ -173,16 +175,6 @@ impl Params {
     #[must_use]
     pub fn computed_in(self, compute: DType) -> Self {
         Self { compute, ..self }
-    }
-
-    /// Element type of all parameters, and of everything else that is learned.
-    pub fn dtype(&self) -> DType {
-        self.dtype
-    }
-
-    /// Element type of the activations.
-    pub fn compute(&self) -> DType {
-        self.compute
     }
 
     /// Number of scalars.

@@ -37,7 +37,7 @@ fn train(device: &Device, dtype: DType, compute: DType) -> Result<Vec<Named>> {
             }
         });
         slow.gradient(&mut store);
-        for (p, &grad) in params.iter().zip(slow.grads()) {
+        for (p, &grad) in params.iter().zip(&slow.grads) {
             out.push((format!("gradient of {} in round {round}", p.name), store.get(grad).read_f64()));
         }
         out.push((format!("gradient norm of round {round}"), slow.grad_norm(&mut store).map(|norm| vec![norm])));

@@ -25,7 +25,7 @@ fn a_fast_step_computes_no_weight_gradient() {
     let products = b * n * (4 * (3 * all - hoisted) + 4 * v * d);
     // Keys and values of the latents: forward and the gradient of z.
     let latents = b * k * 3 * 4 * 2 * d * d;
-    let passes = t.fast.as_ref().unwrap().plan().passes(Phase::Step);
+    let passes = t.fast.as_ref().unwrap().plan.passes(Phase::Step);
     let counted: u64 =
         passes.filter(|(op, ..)| op.contains("linear") || op.contains("lm_head")).map(|(_, _, cost)| cost.flops).sum();
     let expected = products + latents;
@@ -36,7 +36,7 @@ fn a_fast_step_computes_no_weight_gradient() {
 #[test]
 fn a_fast_step_repeats_nothing_that_does_not_depend_on_z() {
     let t = trainer("ltm");
-    let plan = t.fast.as_ref().unwrap().plan();
+    let plan = &t.fast.as_ref().unwrap().plan;
     let (batch, step) = (plan.labels(Phase::Batch), plan.labels(Phase::Step));
     for once in ["embedding", "layers.0 window_attention", "layers.0 linear", "layers.0 rope"] {
         assert!(batch.iter().any(|l| l.starts_with(once)), "{once} is not among {batch:#?}");
