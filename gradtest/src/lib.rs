@@ -31,7 +31,7 @@ mod faults;
 mod graphs;
 mod point;
 mod property;
-pub mod strategies;
+mod strategies;
 
 pub use faults::{Change, Fault, planted_faults};
 pub use graphs::random_graphs;

@@ -1,19 +1,4 @@
 //! What proptest draws: shapes, and numbers with special ones among them. Shapes shrink to ones, numbers to 0 or ±1.
-//!
-//! ```
-//! use gradtest::strategies::{numbers, shapes};
-//! use proptest::test_runner::{TestError, TestRunner};
-//!
-//! // "The third number of a tensor is never positive" shrinks to the smallest tensor of which that is wrong.
-//! let found = TestRunner::deterministic().run(&(shapes(3, 6), numbers()), |(dims, numbers)| {
-//!     let x = numbers.normal(dims.iter().product(), 0.0, 1.0);
-//!     proptest::prop_assert!(x.len() < 3 || x[2] <= 0.0);
-//!     Ok(())
-//! });
-//! let Err(TestError::Fail(_, (dims, numbers))) = found else { panic!() };
-//! assert_eq!(dims.iter().product::<usize>(), 3);
-//! assert_eq!(numbers.normal(3, 0.0, 1.0), [0.0, 0.0, 1.0]);
-//! ```
 
 use engine::rng::Stream;
 use kernels::case::Sizes;
