@@ -9,7 +9,7 @@ use engine::{Error, Result};
 use lab::reasoning::arithmetic::Arithmetic;
 use lab::text::encode::Progress;
 use lab::text::prepare::{SHARD_TOKENS, input_bytes};
-use lab::text::{Column, Format, OutputFolder, PrepareOptions, TextSplit, named_format, prepare, tokenizer};
+use lab::text::{Column, Format, PrepareOptions, TextSplit, named_format, new_folder, prepare, tokenizer};
 use ltm::checkpoint::write_atomic;
 use ltm::config::{Choice, Tokenizer};
 use ltm::data::Split;
@@ -48,10 +48,10 @@ fn arithmetic(args: &Problems) -> Result<ExitCode> {
     let train: String = (0..args.problems).map(|i| source.problem(i).solved() + "\n\n").collect();
     let source = Arithmetic::new(args.seed, Split::Validation);
     let test: String = (0..args.test).map(|i| json::line(&source.problem(i)) + "\n").collect();
-    let folder = OutputFolder::create(&args.out)?;
-    write_atomic(&folder.path().join("train.txt"), train.as_bytes())?;
-    write_atomic(&folder.path().join("test.jsonl"), test.as_bytes())?;
-    folder.commit()?;
+    new_folder(&args.out, |folder| {
+        write_atomic(&folder.join("train.txt"), train.as_bytes())?;
+        write_atomic(&folder.join("test.jsonl"), test.as_bytes())
+    })?;
     print(args.out.display())?;
     Ok(ExitCode::SUCCESS)
 }

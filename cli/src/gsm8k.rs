@@ -3,7 +3,8 @@
 use super::eval;
 use super::output::{command, note, print};
 use super::progress::bar;
-use engine::{Error, Result};
+use clap::builder::RangedU64ValueParser;
+use engine::Result;
 use lab::reasoning::{Options, Pass, Solved, solve};
 use lab::table::{Table, digits, plus_minus, short};
 use ltm::generate::Writing;
@@ -29,7 +30,7 @@ pub struct GsmArgs {
     #[arg(long, value_name = "K", default_value_t = 5, requires = "gsm8k")]
     k: usize,
     /// Most tokens of an answer
-    #[arg(long, value_name = "N", default_value_t = 256, requires = "gsm8k")]
+    #[arg(long, value_name = "N", default_value_t = 256, requires = "gsm8k", value_parser = RangedU64ValueParser::<usize>::new().range(1..))]
     tokens: usize,
     /// Logits are divided by it; 0 always takes the likeliest token
     #[arg(long, value_name = "X", default_value_t = 0.8, allow_negative_numbers = true, requires = "gsm8k")]
@@ -48,9 +49,6 @@ pub struct GsmArgs {
 /// Asks the problems of `file`.
 pub fn run(file: &Path, all: &eval::Args, run: &Run, model: &mut Loaded) -> Result<()> {
     let args = &all.problems;
-    if args.tokens == 0 {
-        return Err(Error::usage("--tokens 0: must be at least 1"));
-    }
     let options = Options {
         file: file.into(),
         shots: args.shots,

@@ -46,7 +46,7 @@ fn word_problems_are_asked_and_every_text_is_kept() {
     fs::remove_file(lab.path("run/gsm8k-2-shot-3.jsonl")).unwrap();
 
     for (args, parts) in [
-        (&["--tokens", "0"][..], &["--tokens 0"][..]),
+        (&["--tokens", "0"][..], &["--tokens"][..]),
         (&["--samples", "4"], &["pass@5 of 4 texts"]),
         (&["--samples", "20000"], &["20000 samples of 6 problems are 120000 texts"]),
         (&["--shots", "7"], &["7 examples", "6 problems"]),

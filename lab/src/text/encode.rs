@@ -30,7 +30,7 @@ pub struct Progress {
 }
 
 /// Encodes all `pieces` by their format and tokenizer and hands each to `sink`, in order, with its tokens and the bytes of its text; the last tokens of a
-/// document that is not empty end it. Calls `progress` after every batch, whose error ends the work.
+/// document that is not empty end it. Calls `progress` after every batch, whose error ends the work. Returns what was done in all.
 ///
 /// # Errors
 /// The first of: input that cannot be read, a document that is not what format or tokenizer demand, an error of `sink` or
@@ -39,7 +39,7 @@ pub fn encode_all(
     mut pieces: Pieces<'_>,
     mut sink: impl FnMut(&Piece, &[u16], u64) -> Result<()>,
     progress: &mut dyn FnMut(Progress) -> Result<()>,
-) -> Result<()> {
+) -> Result<Progress> {
     let (format, tokenizer) = (pieces.format, pieces.tokenizer);
     let mut done = Progress::default();
     let mut document_bytes = 0;
@@ -74,7 +74,7 @@ pub fn encode_all(
         done.input_bytes = pieces.consumed();
         progress(done)?;
     }
-    end.unwrap_or(Ok(()))
+    end.unwrap_or(Ok(())).map(|()| done)
 }
 
 /// Tokens of a piece, without the end token, and the bytes of its text.

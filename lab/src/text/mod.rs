@@ -12,7 +12,7 @@ mod input;
 pub mod prepare;
 
 pub use formats::{Column, Format, TextSplit};
-pub use prepare::{OutputFolder, PrepareOptions, Report, prepare};
+pub use prepare::{PrepareOptions, Report, new_folder, prepare};
 
 use documents::{Piece, Pieces};
 use encode::encode_all;

@@ -69,40 +69,31 @@ pub fn input_bytes(inputs: &[PathBuf]) -> Result<u64> {
 pub fn prepare(options: &PrepareOptions, progress: &mut dyn FnMut(Progress) -> Result<()>) -> Result<Report> {
     let PrepareOptions { inputs, format, tokenizer, .. } = options;
     input_bytes(inputs)?;
-    let folder = OutputFolder::create(&options.out)?;
-    let writer = |split| ShardWriter::new(folder.path(), split, options.shard_tokens);
-    let mut train = writer(Split::Train);
-    let mut validation = writer(Split::Validation);
-    let sink = |piece: &Piece, tokens: &[u16], bytes| {
-        let apart = for_validation(piece.document, options.validation);
-        let writer = if apart { &mut validation } else { &mut train };
-        writer.push(tokens, bytes, piece.is_last && !tokens.is_empty())
-    };
-    let pieces = Pieces::of_files(inputs, format, &**tokenizer);
-    let mut read = 0;
-    let mut note = |now: Progress| {
-        read = now.documents;
-        progress(now)
-    };
-    encode_all(pieces, sink, &mut note)?;
-
-    let train = train.finish()?;
-    let validation = validation.finish()?;
-    let documents = train.documents + validation.documents;
-    if documents == 0 {
-        let names: Vec<_> = inputs.iter().map(|path| path.display().to_string()).collect();
-        return Err(Error::new(format!("{}: no text in it", names.join(", "))));
-    }
-    if train.documents == 0 || (validation.documents == 0 && options.validation > 0.0) {
-        return Err(Error::usage(format!(
-            "{documents} documents are too few to set {} of them apart for validation: split text further (--split), or leave it out",
-            options.validation
-        )));
-    }
-    let manifest = Manifest::new(tokenizer.name(), tokenizer.vocab(), train, validation);
-    write_atomic(&folder.path().join(MANIFEST), json::pretty(&manifest).as_bytes())?;
-    folder.commit()?;
-    Ok(Report { manifest, empty_documents: read - documents })
+    new_folder(&options.out, |folder| {
+        let writer = |split| ShardWriter::new(folder, split, options.shard_tokens);
+        let (mut train, mut validation) = (writer(Split::Train), writer(Split::Validation));
+        let sink = |piece: &Piece, tokens: &[u16], bytes| {
+            let apart = for_validation(piece.document, options.validation);
+            let writer = if apart { &mut validation } else { &mut train };
+            writer.push(tokens, bytes, piece.is_last && !tokens.is_empty())
+        };
+        let read = encode_all(Pieces::of_files(inputs, format, &**tokenizer), sink, progress)?.documents;
+        let (train, validation) = (train.finish()?, validation.finish()?);
+        let documents = train.documents + validation.documents;
+        if documents == 0 {
+            let names: Vec<_> = inputs.iter().map(|path| path.display().to_string()).collect();
+            return Err(Error::new(format!("{}: no text in it", names.join(", "))));
+        }
+        if train.documents == 0 || (validation.documents == 0 && options.validation > 0.0) {
+            return Err(Error::usage(format!(
+                "{documents} documents are too few to set {} of them apart for validation: split text further (--split), or leave it out",
+                options.validation
+            )));
+        }
+        let manifest = Manifest::new(tokenizer.name(), tokenizer.vocab(), train, validation);
+        write_atomic(&folder.join(MANIFEST), json::pretty(&manifest).as_bytes())?;
+        Ok(Report { manifest, empty_documents: read - documents })
+    })
 }
 
 /// Whether a document is set apart, each with probability `fraction` and always the same ones.
@@ -110,62 +101,40 @@ fn for_validation(document: u64, fraction: f64) -> bool {
     Stream::new(0, SITE).sample(document as u32).step((document >> 32) as u32).uniform(0) < fraction
 }
 
-/// A folder that is either complete or not there: until it is committed it lies beside its place, with `.partial` after its
-/// name, and is removed if it never is.
-pub struct OutputFolder {
-    partial: PathBuf,
-    target: PathBuf,
-}
-
-impl OutputFolder {
-    /// Makes the temporary folder.
-    ///
-    /// # Errors
-    /// If `target` exists and is not an empty folder, or another preparation is or was at work on it.
-    pub fn create(target: &Path) -> Result<Self> {
-        match fs::read_dir(target).map(|mut entries| entries.next().is_none()) {
-            Ok(true) => {}
-            Ok(false) => return Err(Error::usage(format!("{} is not empty: name a new folder", target.display()))),
-            Err(error) if error.kind() == ErrorKind::NotFound => {}
-            Err(error) => return Err(Error::io("use", target, &error)),
-        }
-        let name = target.file_name().unwrap_or_default();
-        let partial = target.with_file_name([name, ".partial".as_ref()].join("".as_ref()));
-        if let Some(parent) = target.parent() {
-            fs::create_dir_all(parent).map_err(|error| Error::io("create", parent, &error))?;
-        }
-        fs::create_dir(&partial).map_err(|error| match error.kind() {
-            ErrorKind::AlreadyExists => Error::new(format!(
-                "{} exists: another preparation is running, or one was killed; if none is running, remove it",
-                partial.display()
-            )),
-            _ => Error::io("create", &partial, &error),
-        })?;
-        Ok(Self { partial, target: target.into() })
+/// Makes a folder that is either complete or not there: `fill` gets one beside its place, with `.partial` after its name,
+/// which then moves to `target` in one step, or is removed.
+///
+/// # Errors
+/// If `target` exists and is not an empty folder, another preparation is or was at work on it, and those of `fill`.
+pub fn new_folder<T>(target: &Path, fill: impl FnOnce(&Path) -> Result<T>) -> Result<T> {
+    match fs::read_dir(target).map(|mut entries| entries.next().is_none()) {
+        Ok(true) => {}
+        Ok(false) => return Err(Error::usage(format!("{} is not empty: name a new folder", target.display()))),
+        Err(error) if error.kind() == ErrorKind::NotFound => {}
+        Err(error) => return Err(Error::io("use", target, &error)),
     }
-
-    /// Where to write.
-    pub fn path(&self) -> &Path {
-        &self.partial
+    let name = target.file_name().unwrap_or_default();
+    let partial = target.with_file_name([name, ".partial".as_ref()].join("".as_ref()));
+    let parent = target.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    fs::create_dir_all(parent).map_err(|error| Error::io("create", parent, &error))?;
+    fs::create_dir(&partial).map_err(|error| match error.kind() {
+        ErrorKind::AlreadyExists => Error::new(format!(
+            "{} exists: another preparation is running, or one was killed; if none is running, remove it",
+            partial.display()
+        )),
+        _ => Error::io("create", &partial, &error),
+    })?;
+    let synced = |folder: &Path| if cfg!(unix) { File::open(folder)?.sync_all() } else { Ok(()) };
+    let place = || synced(&partial).and_then(|()| fs::rename(&partial, target)).and_then(|()| synced(parent));
+    let made = fill(&partial).and_then(|made| {
+        place().map_err(|error| Error::io("create", target, &error))?;
+        Ok(made)
+    });
+    if made.is_err() {
+        // A folder that stays behind is reported by the next attempt.
+        let _ = fs::remove_dir_all(&partial);
     }
-
-    /// Moves the folder to its place, in one step.
-    pub fn commit(self) -> Result<()> {
-        let parent = self.target.parent().filter(|parent| !parent.as_os_str().is_empty());
-        let synced = |folder: &Path| if cfg!(unix) { File::open(folder)?.sync_all() } else { Ok(()) };
-        synced(&self.partial)
-            .and_then(|()| fs::rename(&self.partial, &self.target))
-            .and_then(|()| synced(parent.unwrap_or(Path::new("."))))
-            .map_err(|error| Error::io("create", &self.target, &error))
-    }
-}
-
-impl Drop for OutputFolder {
-    /// Takes away what was not committed. After a commit there is nothing of that name any more.
-    fn drop(&mut self) {
-        // An error has been reported already, and a folder that stays behind is reported by the next attempt.
-        let _ = fs::remove_dir_all(&self.partial);
-    }
+    made
 }
 
 #[cfg(test)]
