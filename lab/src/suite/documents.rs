@@ -73,7 +73,7 @@ pub fn read(
         )));
     }
     let data = Dataset::from_tokens(DataFile { path: set.files[0].clone(), ..DataFile::default() }, tokens, tokenizer)?;
-    let source = Arc::new(Sequences::new(data, set.chunking, sequence, Tail::Pad)?);
+    let source = Arc::new(Sequences::new(vec![data], set.chunking, sequence, Tail::Pad)?);
     let gpt2_tokens = gpt2.map(|_| gpt2_tokens + documents);
     Ok(Read { source, documents, gpt2_tokens, left_out, first_left_out })
 }

@@ -104,7 +104,7 @@ mod tests {
     /// Windows of two over so many tokens.
     fn sampler(tokens: u16, tail: Tail, order: Order) -> Sampler {
         let tokens: Vec<u16> = (0..tokens).collect();
-        Sampler::new(Arc::new(Sequences::new(memory(&tokens), Windows, 2, tail).unwrap()), order)
+        Sampler::new(Arc::new(Sequences::new(vec![memory(&tokens)], Windows, 2, tail).unwrap()), order)
     }
 
     fn shuffled(seed: u64) -> Sampler {

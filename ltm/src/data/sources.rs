@@ -55,11 +55,17 @@ pub enum Tail {
     Pad,
 }
 
-/// A stream of tokens as samples.
+/// Streams of tokens as samples, those of the first stream first.
 pub struct Sequences {
-    data: Dataset,
+    streams: Vec<Stream>,
     sequence: usize,
     samples: u64,
+}
+
+struct Stream {
+    /// Samples before this stream's.
+    first: u64,
+    data: Dataset,
     /// Where each sample lies, if samples are documents; windows lie side by side.
     documents: Option<Vec<Span>>,
 }
@@ -74,25 +80,30 @@ struct Span {
 }
 
 impl Sequences {
-    /// Samples of `sequence` tokens, at least one. Documents take 16 bytes of memory each.
+    /// Samples of `sequence` tokens, at least one of each stream. Documents take 16 bytes of memory each.
     ///
     /// # Errors
-    /// If there would be no sample.
-    pub fn new(data: Dataset, chunking: Chunking, sequence: usize, tail: Tail) -> Result<Self> {
-        let documents = (chunking == Chunking::Documents).then(|| documents(&data, sequence));
-        let samples = match &documents {
-            Some(spans) => spans.len() as u64,
-            None if tail == Tail::Drop => data.len() / sequence as u64,
-            None => data.len().div_ceil(sequence as u64),
-        };
-        if samples == 0 {
-            return Err(Error::new(format!(
-                "{}: {} tokens make no sequence of {sequence}: more text or a shorter sequence is needed",
-                data.name().display(),
-                data.len()
-            )));
+    /// If a stream has no sample.
+    pub fn new(data: Vec<Dataset>, chunking: Chunking, sequence: usize, tail: Tail) -> Result<Self> {
+        let (mut streams, mut first) = (Vec::new(), 0);
+        for data in data {
+            let documents = (chunking == Chunking::Documents).then(|| documents(&data, sequence));
+            let samples = match &documents {
+                Some(spans) => spans.len() as u64,
+                None if tail == Tail::Drop => data.len() / sequence as u64,
+                None => data.len().div_ceil(sequence as u64),
+            };
+            if samples == 0 {
+                return Err(Error::new(format!(
+                    "{}: {} tokens make no sequence of {sequence}: more text or a shorter sequence is needed",
+                    data.name().display(),
+                    data.len()
+                )));
+            }
+            streams.push(Stream { first, data, documents });
+            first += samples;
         }
-        Ok(Self { data, sequence, samples, documents })
+        Ok(Self { streams, sequence, samples: first })
     }
 }
 
@@ -120,10 +131,12 @@ impl Source for Sequences {
     }
 
     fn fill(&self, index: u64, tokens: &mut [i32], targets: &mut [i32]) -> SampleInfo {
-        let Self { data, sequence, .. } = self;
-        let start = index * *sequence as u64;
-        let window = || Span { start, len: (data.len() - start).min(*sequence as u64) as u32, is_first: start == 0 };
-        let span = self.documents.as_ref().map_or_else(window, |spans| spans[index as usize]);
+        let stream = self.streams.partition_point(|stream| stream.first <= index) - 1;
+        let Stream { first, data, documents } = &self.streams[stream];
+        let (place, sequence) = (index - first, self.sequence as u64);
+        let start = place * sequence;
+        let window = || Span { start, len: (data.len() - start).min(sequence) as u32, is_first: start == 0 };
+        let span = documents.as_ref().map_or_else(window, |spans| spans[place as usize]);
         let n = span.len as usize;
         data.read(span.start, &mut targets[..n]);
         if span.is_first {
@@ -193,7 +206,7 @@ impl Source for Stories {
 mod tests {
     use super::*;
     use crate::data::memory;
-    use engine::rng::Stream;
+    use engine::rng;
 
     const END: u16 = 257;
 
@@ -211,7 +224,7 @@ mod tests {
     }
 
     fn sequences(tokens: &[u16], chunking: Chunking, sequence: usize, tail: Tail) -> Result<Sequences> {
-        Sequences::new(memory(tokens), chunking, sequence, tail)
+        Sequences::new(vec![memory(tokens)], chunking, sequence, tail)
     }
 
     #[test]
@@ -225,6 +238,8 @@ mod tests {
         for (tail, count) in [(Tail::Pad, 3), (Tail::Drop, 2)] {
             assert_eq!(samples(&sequences(&tokens, Chunking::Windows, 3, tail).unwrap()), expected[..count]);
         }
+        let two = Sequences::new(vec![memory(&tokens), memory(&tokens)], Chunking::Windows, 3, Tail::Pad).unwrap();
+        assert_eq!(samples(&two), [expected.clone(), expected].concat());
         let error = sequences(&[1, 2], Chunking::Windows, 3, Tail::Drop).err().unwrap().to_string();
         let said = "memory: 2 tokens make no sequence of 3: more text or a shorter sequence is needed";
         assert_eq!(error, said);
@@ -248,7 +263,7 @@ mod tests {
     #[test]
     fn targets_are_the_text() {
         for round in 0..200 {
-            let dice = Stream::new(5, 0).step(round);
+            let dice = rng::Stream::new(5, 0).step(round);
             let tokens: Vec<u16> = (0..1 + dice.below(0, 60) as u32)
                 .map(|i| if dice.below(1 + i, 5) == 0 { END } else { 65 + dice.below(100 + i, 26) as u16 })
                 .collect();

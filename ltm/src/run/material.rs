@@ -1,7 +1,7 @@
 use super::record::{Data, DataFile};
 use crate::config::Tokenizer as Named;
 use crate::config::{Chunking, Config};
-use crate::data::{Dataset, SampleInfo, Sequences, Source, Split, Stories, Tail, has_validation};
+use crate::data::{Dataset, Sequences, Source, Split, Stories, Tail, has_validation};
 use crate::hash::sha256;
 use engine::{Error, Result};
 use std::path::{Path, PathBuf};
@@ -90,15 +90,11 @@ impl Material {
         record.fingerprint = sha256(record.fingerprint);
         let mut validation_files: Vec<_> = validation.iter().flat_map(Dataset::files).map(|f| f.path.clone()).collect();
         validation_files.dedup();
-        let all = |data: Vec<Dataset>, tail| {
-            let sources = data.into_iter().map(|data| sequences(data, config, tail)).collect::<Result<Vec<_>>>()?;
-            (!sources.is_empty()).then(|| Chain::of(sources)).transpose()
-        };
         Ok(Self {
             validation_files,
             data: record,
-            training: all(training, Tail::Drop)?.expect("at least one path"),
-            validation: all(validation, Tail::Pad)?,
+            training: sequences(training, config, Tail::Drop)?,
+            validation: (!validation.is_empty()).then(|| sequences(validation, config, Tail::Pad)).transpose()?,
         })
     }
 
@@ -117,7 +113,7 @@ impl Material {
             )));
         }
         let files = data.files().map(|file| file.path.clone()).collect();
-        Ok(Scorable { source: sequences(data, config, Tail::Pad)?, files })
+        Ok(Scorable { source: sequences(vec![data], config, Tail::Pad)?, files })
     }
 }
 
@@ -147,44 +143,6 @@ fn split(path: &Path, config: &Config, open: Open<'_>) -> Result<(Dataset, Optio
     Ok((training, Some(validation)))
 }
 
-fn sequences(data: Dataset, config: &Config, tail: Tail) -> Result<Arc<dyn Source>> {
+fn sequences(data: Vec<Dataset>, config: &Config, tail: Tail) -> Result<Arc<dyn Source>> {
     Ok(Arc::new(Sequences::new(data, config.data.chunking, config.model.seq, tail)?))
-}
-
-/// Several sources, one behind the other.
-struct Chain {
-    parts: Vec<(u64, Arc<dyn Source>)>,
-    samples: u64,
-}
-
-impl Chain {
-    fn of(mut sources: Vec<Arc<dyn Source>>) -> Result<Arc<dyn Source>> {
-        if sources.len() == 1 {
-            return Ok(sources.remove(0));
-        }
-        let (mut parts, mut samples) = (Vec::new(), 0);
-        for source in sources {
-            let count =
-                source.samples().ok_or_else(|| Error::new("a source without end cannot be followed by another"))?;
-            parts.push((samples, source));
-            samples += count;
-        }
-        Ok(Arc::new(Self { parts, samples }))
-    }
-}
-
-impl Source for Chain {
-    fn samples(&self) -> Option<u64> {
-        Some(self.samples)
-    }
-
-    fn sequence(&self) -> usize {
-        self.parts[0].1.sequence()
-    }
-
-    fn fill(&self, index: u64, tokens: &mut [i32], targets: &mut [i32]) -> SampleInfo {
-        let (start, source) = &self.parts[self.parts.partition_point(|(start, _)| *start <= index) - 1];
-        // The noise of a sample is keyed by its place in the chain, which is its own.
-        SampleInfo { id: index as u32, ..source.fill(index - start, tokens, targets) }
-    }
 }
