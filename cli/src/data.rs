@@ -98,8 +98,8 @@ fn fraction(word: &str) -> Result<f64> {
 
 /// Takes one of the names of a setting's values.
 pub fn one_of<C: Choice + Send + Sync>() -> impl TypedValueParser<Value = C> {
-    let named = |word: String| C::ALL.iter().find(|(_, name)| *name == word).expect("checked by its list of names").0;
-    PossibleValuesParser::new(C::ALL.iter().map(|(_, name)| *name)).map(named)
+    let names = PossibleValuesParser::new(C::ALL.iter().map(|(_, name)| *name));
+    names.map(|word| C::named(&word).expect("one of the names"))
 }
 
 /// How documents lie in the files.

@@ -2,7 +2,7 @@
 
 use super::{Detokenise, Set};
 use crate::text::documents::{Piece, Pieces, Place};
-use crate::text::encode::{check_utf8, text_of, utf8};
+use crate::text::encode::{text_of, utf8};
 use crate::text::formats::Format;
 use engine::{Error, Result};
 use ltm::config::Chunking;
@@ -95,8 +95,7 @@ struct Reader<'a> {
 impl Reader<'_> {
     /// Adds a piece to the present document, or begins the next one with it.
     fn add(&mut self, piece: &Piece) -> Result<()> {
-        let text = text_of(piece, &self.set.format)?;
-        check_utf8(&text, piece, self.tokenizer)?;
+        let text = text_of(piece, &self.set.format, self.tokenizer)?;
         let how = self.set.detokenise;
         if how != Detokenise::None {
             utf8(&text, piece, format_args!("detokenise {} needs UTF-8", how.name()))?;

@@ -79,22 +79,10 @@ pub fn encode_all(
 
 /// Tokens of a piece, without the end token, and the bytes of its text.
 fn encode(piece: &Piece, format: &Format, tokenizer: &dyn Tokenizer) -> Result<(Vec<u16>, u64)> {
-    let text = text_of(piece, format)?;
-    check_utf8(&text, piece, tokenizer)?;
+    let text = text_of(piece, format, tokenizer)?;
     let mut tokens = Vec::with_capacity(text.len() / 3 + 2);
     tokenizer.encode(&text, &mut tokens).map_err(|error| error.at(&piece.place))?;
     Ok((tokens, text.len() as u64))
-}
-
-/// Whether `tokenizer` takes the text of a piece.
-///
-/// # Errors
-/// If it needs UTF-8 and the text is none.
-pub fn check_utf8(text: &[u8], piece: &Piece, tokenizer: &dyn Tokenizer) -> Result<()> {
-    if tokenizer.needs_utf8() {
-        utf8(text, piece, format_args!("tokenizer {} needs UTF-8 (bytes takes anything)", tokenizer.name()))?;
-    }
-    Ok(())
 }
 
 /// The text of a piece as UTF-8.
@@ -112,11 +100,18 @@ pub fn utf8<'t>(text: &'t [u8], piece: &Piece, why: fmt::Arguments<'_>) -> Resul
 /// The text of a piece: for jsonl the field of its line.
 ///
 /// # Errors
-/// A line that is no object or lacks the field.
-pub fn text_of<'p>(piece: &'p Piece, format: &Format) -> Result<Cow<'p, [u8]>> {
-    let Format::Jsonl { field } = format else { return Ok(Cow::Borrowed(&piece.bytes)) };
-    let line = utf8(&piece.bytes, piece, format_args!("JSON must be UTF-8"))?;
-    json_field(line, field).map(|text| Cow::Owned(text.into_bytes())).map_err(|error| error.at(&piece.place))
+/// A line that is no object or lacks the field, and text that is not UTF-8 for a tokenizer that needs it.
+pub fn text_of<'p>(piece: &'p Piece, format: &Format, tokenizer: &dyn Tokenizer) -> Result<Cow<'p, [u8]>> {
+    let text = if let Format::Jsonl { field } = format {
+        let line = utf8(&piece.bytes, piece, format_args!("JSON must be UTF-8"))?;
+        Cow::Owned(json_field(line, field).map_err(|error| error.at(&piece.place))?.into_bytes())
+    } else {
+        Cow::Borrowed(&piece.bytes[..])
+    };
+    if tokenizer.needs_utf8() {
+        utf8(&text, piece, format_args!("tokenizer {} needs UTF-8 (bytes takes anything)", tokenizer.name()))?;
+    }
+    Ok(text)
 }
 
 /// The string `field` of the object on a line.
