@@ -99,7 +99,7 @@ fn fraction(word: &str) -> Result<f64> {
 /// Takes one of the names of a setting's values.
 pub fn one_of<C: Choice + Send + Sync>() -> impl TypedValueParser<Value = C> {
     let names = PossibleValuesParser::new(C::ALL.iter().map(|(_, name)| *name));
-    names.map(|word| C::named(&word).expect("one of the names"))
+    names.map(|word| C::ALL.iter().find(|(_, name)| *name == word).expect("one of the names").0)
 }
 
 /// How documents lie in the files.
