@@ -56,27 +56,21 @@ pub fn write(run: &Path, step: u64, files: &[(&str, &FileWriter<'_>)], keep: usi
 /// # Errors
 /// If it cannot be written; the temporary file beside it is removed then.
 pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
-    match fs::metadata(path) {
-        Ok(meta) if !meta.is_file() && !meta.is_dir() => {
-            let written = fs::OpenOptions::new().write(true).open(path).and_then(|mut out| out.write_all(bytes));
-            return written.map_err(|e| failed("write", path, &e));
-        }
-        Ok(_) if path.is_symlink() => {
-            let target = path.canonicalize().map_err(|e| failed("write", path, &e))?;
-            return write_atomic(&target, bytes);
-        }
-        _ => {}
+    if fs::metadata(path).is_ok_and(|meta| !meta.is_file() && !meta.is_dir()) {
+        let written = fs::OpenOptions::new().write(true).open(path).and_then(|mut out| out.write_all(bytes));
+        return written.map_err(|e| failed("write", path, &e));
     }
-    let Some(name) = path.file_name() else {
+    let target = path.canonicalize().unwrap_or_else(|_| path.into());
+    let Some(name) = target.file_name() else {
         return Err(Error::new(format!("{} does not name a file", path.display())));
     };
-    let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let parent = target.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let unique = format!("{TEMPORARY}{}-{}", std::process::id(), name.display());
     let temporary = Temporary { path: parent.join(unique) };
     // A killed process of the same number may have left one, as where every container's process is number 1.
     remove(&temporary.path)
         .and_then(|()| write_hashed(&temporary.path, &|out| out.write_all(bytes)))
-        .and_then(|_| fs::rename(&temporary.path, path))
+        .and_then(|_| fs::rename(&temporary.path, &target))
         .and_then(|()| sync_folder(parent))
         .map_err(|e| failed("write", path, &e))
 }

@@ -12,7 +12,6 @@ use autograd::Store;
 use engine::{DType, Device, Error, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-use std::ffi::OsString;
 use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -50,17 +49,15 @@ impl NewFolder {
                 path.display()
             )));
         }
-        match fs::read_dir(path) {
-            // Temporary files are what an interrupted creation leaves.
-            Ok(mut entries) => {
-                let foreign = |name: OsString| !name.to_string_lossy().starts_with(checkpoint::TEMPORARY);
-                if entries.any(|entry| entry.is_ok_and(|entry| foreign(entry.file_name()))) {
-                    let path = path.display();
-                    return Err(Error::usage(format!("{path} is not empty and holds no run: name a new folder")));
-                }
-            }
-            Err(e) if e.kind() == ErrorKind::NotFound => {}
-            Err(e) => return Err(Error::io("use as a run folder", path, &e)),
+        let entries = match fs::read_dir(path) {
+            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Self(path.into())),
+            entries => entries.map_err(|e| Error::io("use as a run folder", path, &e))?,
+        };
+        // Temporary files are what an interrupted creation leaves.
+        let mut names = entries.flatten().map(|entry| entry.file_name());
+        if names.any(|name| !name.to_string_lossy().starts_with(checkpoint::TEMPORARY)) {
+            let path = path.display();
+            return Err(Error::usage(format!("{path} is not empty and holds no run: name a new folder")));
         }
         Ok(Self(path.into()))
     }
