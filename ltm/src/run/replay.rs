@@ -2,7 +2,7 @@ use super::Material;
 use super::folder::{MOMENTS, Run, WEIGHTS};
 use super::metrics::{Line, StepLine};
 use super::record::Record;
-use super::session::Learner;
+use super::session::Stepper;
 use crate::checkpoint::{self, Checkpoint};
 use crate::config::Config;
 use engine::{Device, Error, Result};
@@ -100,7 +100,7 @@ impl Stretch {
 /// Steps of a run being repeated.
 pub struct Replay<'a> {
     stretch: &'a Stretch,
-    learner: Learner,
+    stepper: Stepper,
 }
 
 impl<'a> Replay<'a> {
@@ -115,8 +115,8 @@ impl<'a> Replay<'a> {
                 "the data are not those that the run was trained on (their digests differ from those in its records): put the old ones back, or name them with --data",
             ));
         }
-        let learner = Learner::new(&record.config, material, device, stretch.checkpoint.as_ref())?;
-        Ok(Self { stretch, learner })
+        let stepper = Stepper::new(&record.config, material, device, stretch.checkpoint.as_ref())?;
+        Ok(Self { stretch, stepper })
     }
 
     /// Repeats the next step and compares it; `None` when all are done.
@@ -124,18 +124,18 @@ impl<'a> Replay<'a> {
     /// # Errors
     /// If it comes out differently: in what first, and how.
     pub fn advance(&mut self) -> Result<Option<Repeated>> {
-        let step = self.learner.trainer.step + 1;
+        let step = self.stepper.trainer.step + 1;
         if step > *self.stretch.steps.end() {
             return Ok(None);
         }
         // A later session may have moved the schedules' end.
-        self.learner.trainer.config = self.stretch.record(step).config.clone();
-        let report = self.learner.step()?;
-        let line = StepLine::new(&report, self.learner.trainer.checksum(), f64::NAN);
+        self.stepper.trainer.config = self.stretch.record(step).config.clone();
+        let report = self.stepper.step()?;
+        let line = StepLine::new(&report, self.stepper.trainer.checksum(), f64::NAN);
         let mut now = vec![Line::Step(line)];
         let then = &self.stretch.lines[&step];
         if then.len() > 1 {
-            now.extend(self.learner.validate()?.map(Line::Validation));
+            now.extend(self.stepper.validate()?.map(Line::Validation));
         }
         then.iter().zip(&now).try_for_each(|(then, now)| same(then, now))?;
         let state = then[0].entries().contains_key("state") && now[0].entries().contains_key("state");
@@ -150,7 +150,7 @@ impl<'a> Replay<'a> {
             return Ok(false);
         }
         let then = checkpoint::at_step(path, step)?;
-        let trainer = &self.learner.trainer;
+        let trainer = &self.stepper.trainer;
         let digest = |write: &dyn Fn(&mut dyn io::Write) -> io::Result<()>| {
             let mut hash = Sha256::new();
             write(&mut hash).map_err(|e| Error::new(format!("cannot hash step {step}: {e}")))?;

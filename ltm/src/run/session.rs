@@ -19,14 +19,14 @@ const VALIDATION_DRAWS: usize = 4;
 
 /// What computes in a run, whether the steps are done for the first time or repeated: trainer, training text and
 /// validation, with all of their memory.
-pub(super) struct Learner {
+pub(super) struct Stepper {
     pub trainer: Trainer,
     sampler: Sampler,
     batch: Batch,
     validation: Option<(Evaluator, Arc<dyn Source>)>,
 }
 
-impl Learner {
+impl Stepper {
     /// The state behind a checkpoint, or before the first step.
     ///
     /// # Errors
@@ -87,7 +87,7 @@ fn protocol(config: &Config) -> Protocol {
 /// A run under way.
 pub struct Session {
     run: Run,
-    learner: Learner,
+    stepper: Stepper,
     /// Locked: no other process writes to the run meanwhile.
     metrics: json::Lines,
     watch: Option<Watch>,
@@ -114,8 +114,8 @@ impl Session {
     /// # Errors
     /// A folder that cannot be written, and a configuration that the device has no kernels or no memory for.
     pub fn begin(folder: &NewFolder, config: &Config, material: &Material, device: &Device) -> Result<Self> {
-        let learner = Learner::new(config, material, device, None)?;
-        Self::at(Run::create(folder, config)?, learner, material, None)
+        let stepper = Stepper::new(config, material, device, None)?;
+        Self::at(Run::create(folder, config)?, stepper, material, None)
     }
 
     /// The state after the newest checkpoint that is whole, or the first step's beginning if the folder has none; and a line
@@ -140,21 +140,21 @@ impl Session {
         if let Some(step) = saved.filter(|&step| step > config.train.steps as u64) {
             return Err(Error::usage(format!("train.steps = {}: the run has done {step} already", config.train.steps)));
         }
-        let learner = Learner::new(config, material, device, checkpoint.as_ref())?;
-        Ok((Self::at(run.clone(), learner, material, saved)?, warnings))
+        let stepper = Stepper::new(config, material, device, checkpoint.as_ref())?;
+        Ok((Self::at(run.clone(), stepper, material, saved)?, warnings))
     }
 
-    fn at(run: Run, learner: Learner, material: &Material, saved: Option<u64>) -> Result<Self> {
-        let step = learner.trainer.step;
+    fn at(run: Run, stepper: Stepper, material: &Material, saved: Option<u64>) -> Result<Self> {
+        let step = stepper.trainer.step;
         // What comes after the checkpoint will be done again.
         let (metrics, lines) = json::Lines::open(&run.metrics_path(), |line: &Line| line.step() <= step)?;
-        Record::append(&run, step, material, learner.trainer.store.device())?;
+        Record::append(&run, step, material, stepper.trainer.store.device())?;
         let mut watch = Watch::new(run.config());
         if let Some(watch) = &mut watch {
             lines.iter().for_each(|line| _ = watch.line(line));
         }
         let fingerprint = material.data.fingerprint.clone();
-        Ok(Self { run, learner, metrics, watch, fingerprint, saved })
+        Ok(Self { run, stepper, metrics, watch, fingerprint, saved })
     }
 
     /// The run's folder and settings.
@@ -164,12 +164,12 @@ impl Session {
 
     /// Steps done.
     pub fn step(&self) -> u64 {
-        self.learner.trainer.step
+        self.stepper.trainer.step
     }
 
     /// Whether the last step was not done because a number was not finite, and the state before it is saved.
     pub fn is_stopped(&self) -> bool {
-        self.learner.trainer.stopped && self.saved == Some(self.step())
+        self.stepper.trainer.stopped && self.saved == Some(self.step())
     }
 
     /// Whether all steps are done.
@@ -184,14 +184,14 @@ impl Session {
     /// the state before the step is then saved.
     pub fn advance(&mut self) -> Result<Progress> {
         let started = Instant::now();
-        let report = self.learner.step();
+        let report = self.stepper.step();
         if let (Err(error), step @ 1..) = (&report, self.step()) {
             let failed = |second| Error::new(format!("{error}; and step {step} could not be saved: {second}"));
             self.save().map_err(failed)?;
         }
         let report = report?;
         let seconds = started.elapsed().as_secs_f64();
-        let line = StepLine::new(&report, self.learner.trainer.checksum(), seconds);
+        let line = StepLine::new(&report, self.stepper.trainer.checksum(), seconds);
         let warnings = report.skipped.iter().cloned().collect();
         let mut progress = Progress { report, seconds, lines: Vec::new(), warnings };
         self.note(Line::Step(line), &mut progress)?;
@@ -200,7 +200,7 @@ impl Session {
         let (validate, save) = (due(train.eval_every), due(train.checkpoint_every));
         if validate {
             // A model that cannot be validated stops by its own numbers or goes on, as the configuration says.
-            match self.learner.validate() {
+            match self.stepper.validate() {
                 Ok(None) => {}
                 Ok(Some(line)) => self.note(Line::Validation(line), &mut progress)?,
                 Err(error) => progress.warnings.push(format!("no validation after step {}: {error}", self.step())),
@@ -237,8 +237,8 @@ impl Session {
             return Ok(Vec::new());
         }
         self.metrics.sync()?;
-        let state = State { step, samples: self.learner.samples(), data: self.fingerprint.clone() };
-        let trainer = &self.learner.trainer;
+        let state = State { step, samples: self.stepper.samples(), data: self.fingerprint.clone() };
+        let trainer = &self.stepper.trainer;
         let files: [(&str, &checkpoint::FileWriter<'_>); 3] = [
             (WEIGHTS, &|out| trainer.write_weights(out)),
             (MOMENTS, &|out| trainer.write_moments(out)),
