@@ -57,8 +57,8 @@ fn begin(args: &Args, place: &Place) -> Result<ExitCode> {
     let out = args.out.clone().unwrap_or_else(|| free_name(&format!("runs/{preset}")));
     let folder = NewFolder::at(&out)?;
     place.inside(config.train.threads, || {
-        let material = lab::text::material(&config)?;
-        let session = place.within(|device| Session::begin(&folder, &config, &material, device))?;
+        let begin = |device: &_| Session::begin(&folder, &config, &lab::text::material(&config)?, device);
+        let session = place.within(begin)?;
         train(session, args.tensorboard)
     })
 }
@@ -79,8 +79,8 @@ fn resume(args: &Args, path: &Path, place: &Place) -> Result<ExitCode> {
         ));
     }
     place.inside(run.config().train.threads, || {
-        let material = lab::text::material(run.config())?;
-        let (session, warnings) = place.within(|device| Session::resume(&run, &material, device))?;
+        let resume = |device: &_| Session::resume(&run, &lab::text::material(run.config())?, device);
+        let (session, warnings) = place.within(resume)?;
         warnings.iter().for_each(|warning| note(format_args!("warning: {warning}")));
         session.run().write_config()?;
         train(session, args.tensorboard)
