@@ -110,7 +110,7 @@ fn validation_text(kind: ModelKind, line: &ValidationLine) -> String {
         ModelKind::Ar | ModelKind::Gpt2 => format!("NLL {nats:.2}"),
     };
     let mut text =
-        format!("validation after step {}: {cost} nats/sequence, {:.3} bits/byte", line.step, line.bits_per_byte);
+        format!("validation after step {}: {cost} nats/sequence, {:.3} bits/byte", line.step, line.cost.bits_per_byte);
     if let Some(exact) = line.exact_nats_per_sequence {
         text.push_str(&format!("; the least possible is {exact:.2} nats"));
     }

@@ -45,7 +45,7 @@ fn what_was_recorded_cannot_be_changed_unnoticed() {
     let third = metrics.lines().find(|line| line.contains("\"step\":3,")).unwrap();
     let StepLine { grad_norm, state, .. } = json::from_bytes(third).unwrap();
     let last = metrics.lines().rfind(|line| line.contains("\"protocol\"")).unwrap();
-    let ValidationLine { loss, .. } = json::from_bytes(last).unwrap();
+    let loss = json::from_bytes::<ValidationLine>(last).unwrap().cost.loss;
     // The last bit of a number.
     let entry = |name: &str, x: f64| format!("\"{name}\":{}", json::line(&x));
     let other = |name: &str, x: f64| (entry(name, x), entry(name, f64::from_bits(x.to_bits() ^ 1)));

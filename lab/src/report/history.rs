@@ -1,4 +1,4 @@
-use ltm::run::Line;
+use ltm::run::{Cost, Line};
 
 /// Points of a curve at most: more than a screen shows.
 const POINTS: usize = 300;
@@ -10,14 +10,8 @@ pub struct Point {
     pub step: f64,
     /// Training tokens so far.
     pub tokens: f64,
-    /// Nats per token.
-    pub nll: f64,
-    /// Nats per token.
-    pub kl: f64,
-    /// NLL and KL together.
-    pub loss: f64,
-    /// The loss in bits per byte.
-    pub bits_per_byte: f64,
+    /// What the text cost.
+    pub cost: Cost,
 }
 
 /// How training went.
@@ -42,33 +36,16 @@ impl History {
         let mut tokens = 0.0;
         for line in lines {
             let step = line.step();
+            let point = |tokens, cost| Point { step: step as f64, tokens, cost };
             match line {
                 Line::Step(line) => {
                     tokens += line.tokens as f64;
                     history.seconds += line.seconds;
-                    let (step, bits_per_byte) = (step as f64, line.bits_per_byte);
-                    history.steps.push(Point {
-                        step,
-                        tokens,
-                        nll: line.nll,
-                        kl: line.kl,
-                        loss: line.loss,
-                        bits_per_byte,
-                    });
+                    history.steps.push(point(tokens, line.cost));
                     let skipped = line.skipped.iter().map(|reason| format!("step {step} was skipped: {reason}"));
                     history.troubles.extend(skipped);
                 }
-                Line::Validation(line) => {
-                    let (step, bits_per_byte) = (step as f64, line.bits_per_byte);
-                    history.validations.push(Point {
-                        step,
-                        tokens,
-                        nll: line.nll,
-                        kl: line.kl,
-                        loss: line.loss,
-                        bits_per_byte,
-                    });
-                }
+                Line::Validation(line) => history.validations.push(point(tokens, line.cost)),
                 Line::Trouble(line) => history.troubles.push(format!("step {step}: {}", line.message)),
             }
         }
@@ -83,14 +60,13 @@ fn thinned(points: &[Point]) -> Vec<Point> {
     let group = points.len().div_ceil(POINTS).max(1);
     let groups = points.chunks(group).map(|points| {
         let mean = |of: fn(&Point) -> f64| points.iter().map(of).sum::<f64>() / points.len() as f64;
-        Point {
-            step: mean(|p| p.step),
-            tokens: mean(|p| p.tokens),
-            nll: mean(|p| p.nll),
-            kl: mean(|p| p.kl),
-            loss: mean(|p| p.loss),
-            bits_per_byte: mean(|p| p.bits_per_byte),
-        }
+        let cost = Cost {
+            loss: mean(|p| p.cost.loss),
+            nll: mean(|p| p.cost.nll),
+            kl: mean(|p| p.cost.kl),
+            bits_per_byte: mean(|p| p.cost.bits_per_byte),
+        };
+        Point { step: mean(|p| p.step), tokens: mean(|p| p.tokens), cost }
     });
     groups.collect()
 }
@@ -108,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn steps_validations_and_troubles_are_told_apart() {
+    fn steps_validations_and_troubles_are_told_apart_and_long_courses_thinned() {
         let lines = [
             &step(1, "3.0", ""),
             "{\"step\":1,\"protocol\":\"elbo\",\"sequences\":4,\"loss\":2.5,\"nll\":2.0,\"kl\":0.5,\"draw_error\":null,\
@@ -116,19 +92,16 @@ mod tests {
             &step(2, "null", ",\"skipped\":\"not finite\""),
             "{\"step\":2,\"trouble\":\"latents_ignored\",\"message\":\"the decoder <i>\"}",
         ];
-        let lines: Vec<Line> = lines.iter().map(|line| json::from_bytes(line).unwrap()).collect();
-        let history = History::of(&lines);
+        let history = History::of(&lines.map(|line| json::from_bytes(line).unwrap()));
         assert_eq!(history.steps.iter().map(|p| (p.step, p.tokens)).collect::<Vec<_>>(), [(1.0, 10.0), (2.0, 20.0)]);
-        assert!(history.steps[0].nll == 2.0 && history.steps[1].loss.is_nan() && history.seconds == 1.0);
-        assert_eq!(history.validations.iter().map(|p| (p.tokens, p.loss)).collect::<Vec<_>>(), [(10.0, 2.5)]);
+        let [first, second] = [0, 1].map(|i| history.steps[i].cost);
+        assert!(first.nll == 2.0 && second.loss.is_nan() && history.seconds == 1.0);
+        assert_eq!(history.validations.iter().map(|p| (p.tokens, p.cost.loss)).collect::<Vec<_>>(), [(10.0, 2.5)]);
         assert_eq!(history.troubles, ["step 2 was skipped: not finite", "step 2: the decoder <i>"]);
-    }
 
-    #[test]
-    fn long_courses_are_thinned_to_means() {
         let line = |i: usize| json::from_bytes(step(i, &i.to_string(), "")).unwrap();
         let history = History::of(&(1..=1000).map(line).collect::<Vec<_>>());
-        assert_eq!((history.steps.len(), history.steps[0].loss, history.steps[0].tokens), (250, 2.5, 25.0));
-        assert_eq!(history.last.unwrap().loss, 1000.0);
+        assert_eq!((history.steps.len(), history.steps[0].cost.loss, history.steps[0].tokens), (250, 2.5, 25.0));
+        assert_eq!(history.last.unwrap().cost.loss, 1000.0);
     }
 }

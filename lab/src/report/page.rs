@@ -75,10 +75,10 @@ fn curves(entries: &[Entry]) -> Markup {
         entries.iter().map(|entry| entry.run.config().data.tokenizer.to_string()).collect();
     let same_tokens = tokenizers.len() == 1;
     // Nats per token of different tokens cannot be compared.
-    let loss = |point: &Point| if same_tokens { point.loss } else { point.bits_per_byte };
+    let loss = |point: &Point| if same_tokens { point.cost.loss } else { point.cost.bits_per_byte };
     let unit = if same_tokens { "nats per token" } else { "bits per byte" };
     // Without latents there is no KL, not one of 0.
-    let kl = |entry: &Entry, point: &Point| if has_latents(entry) { point.kl } else { f64::NAN };
+    let kl = |entry: &Entry, point: &Point| if has_latents(entry) { point.cost.kl } else { f64::NAN };
     let chart = |title: &str, x: &str, y: &str, at: &dyn Fn(&Entry, &Point) -> [f64; 2]| {
         let ring = |[x, y]: [f64; 2]| Mark { hollow: true, ..Mark::new(x, y) };
         let series = entries.iter().enumerate().map(|(run, entry)| Series {
@@ -97,7 +97,7 @@ fn curves(entries: &[Entry]) -> Markup {
             div.charts {
                 (chart("Loss against steps", "steps", unit, &|_, point| [point.step, loss(point)]))
                 (chart("Loss against tokens", "training tokens", unit, &|_, point| [point.tokens, loss(point)]))
-                (chart("NLL against steps", "steps", "nats per token", &|_, point| [point.step, point.nll]))
+                (chart("NLL against steps", "steps", "nats per token", &|_, point| [point.step, point.cost.nll]))
                 (chart("KL against steps", "steps", "nats per token", &|entry, point| [point.step, kl(entry, point)]))
             }
             p.note {

@@ -88,8 +88,10 @@ pub fn overview(entries: &[Entry]) -> Markup {
         .right("training tokens", |entry| or_dash(last(entry).map(|last| si(last.tokens, ""))))
         .right("FLOPs/token", |entry| or_dash(last(entry).and_then(|_| flops(entry)).map(|flops| si(flops, ""))))
         .right("tokens/s", |entry| or_dash(speed(entry).map(|speed| si(speed, ""))))
-        .right("training loss", |entry| or_dash(last(entry).map(|last| digits(last.loss, 4))))
-        .right("validation loss", |entry| or_dash(entry.history.validations.last().map(|last| digits(last.loss, 4))))
+        .right("training loss", |entry| or_dash(last(entry).map(|last| digits(last.cost.loss, 4))))
+        .right("validation loss", |entry| {
+            or_dash(entry.history.validations.last().map(|last| digits(last.cost.loss, 4)))
+        })
         .left("digest", |entry| measured(entry, &|measured| short(&measured.weights).into()))
         .left("data", data)
         .left("program", |entry| or_dash(entry.program.as_ref()));

@@ -19,11 +19,9 @@ pub enum Line {
     Trouble(TroubleLine),
 }
 
-/// What a step did. A number that was not finite is NaN when it is read back.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct StepLine {
-    /// Its number, from 1.
-    pub step: u64,
+/// What a text costs the model.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct Cost {
     /// NLL and KL together, in nats per token.
     #[serde(with = "finite_or_null")]
     pub loss: f64,
@@ -36,6 +34,16 @@ pub struct StepLine {
     /// The loss in bits per byte of text.
     #[serde(with = "finite_or_null")]
     pub bits_per_byte: f64,
+}
+
+/// What a step did. A number that was not finite is NaN when it is read back.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct StepLine {
+    /// Its number, from 1.
+    pub step: u64,
+    /// What its text cost.
+    #[serde(flatten)]
+    pub cost: Cost,
     /// Tokens scored.
     pub tokens: u64,
     /// Global norm of the decoder's gradient before clipping.
@@ -67,21 +75,12 @@ pub struct ValidationLine {
     pub protocol: Protocol,
     /// Sequences scored.
     pub sequences: u64,
-    /// NLL and KL together, in nats per token.
-    #[serde(with = "finite_or_null")]
-    pub loss: f64,
-    /// Nats per token.
-    #[serde(with = "finite_or_null")]
-    pub nll: f64,
-    /// Nats per token.
-    #[serde(with = "finite_or_null")]
-    pub kl: f64,
+    /// What they cost.
+    #[serde(flatten)]
+    pub cost: Cost,
     /// Standard error of the loss over the draws; the sequences are the same every time.
     #[serde(with = "finite_or_null")]
     pub draw_error: f64,
-    /// The loss in bits per byte of text.
-    #[serde(with = "finite_or_null")]
-    pub bits_per_byte: f64,
     /// NLL and KL together, in nats per sequence.
     #[serde(with = "finite_or_null")]
     pub nats_per_sequence: f64,
@@ -138,10 +137,12 @@ impl StepLine {
         let tokens = report.tokens as f64;
         Self {
             step: report.step,
-            loss: report.loss(),
-            nll: report.nll / tokens,
-            kl: report.kl / tokens,
-            bits_per_byte: (report.nll + report.kl) / LN_2 / report.bytes as f64,
+            cost: Cost {
+                loss: report.loss(),
+                nll: report.nll / tokens,
+                kl: report.kl / tokens,
+                bits_per_byte: (report.nll + report.kl) / LN_2 / report.bytes as f64,
+            },
             tokens: report.tokens,
             grad_norm: report.grad_norm,
             rate: report.rate,
@@ -162,11 +163,13 @@ impl ValidationLine {
             step,
             protocol,
             sequences: total.sequences,
-            loss: total.nats / tokens,
-            nll: total.nll / tokens,
-            kl: total.kl / tokens,
+            cost: Cost {
+                loss: total.nats / tokens,
+                nll: total.nll / tokens,
+                kl: total.kl / tokens,
+                bits_per_byte: total.bits_per_byte(),
+            },
             draw_error: total.draw_error() / tokens,
-            bits_per_byte: total.bits_per_byte(),
             nats_per_sequence: total.nats / sequences,
             kl_per_sequence: Some(total.kl / sequences),
             exact_nats_per_sequence: excess.map(|excess| excess.exact),

@@ -59,7 +59,7 @@ mod watch;
 
 pub use folder::{FREE_AT_RESUME, IMPORTED, Loaded, NewFolder, Run};
 pub use material::{Material, Open, Scorable, VALIDATION_SEED, validation_stories};
-pub use metrics::{Line, StepLine, Trouble, TroubleLine, ValidationLine};
+pub use metrics::{Cost, Line, StepLine, Trouble, TroubleLine, ValidationLine};
 pub use record::{Data, DataFile, Machine, Program, Record, SOURCES};
 pub use replay::{Repeated, Replay, Stretch};
 pub use session::{Progress, Session};

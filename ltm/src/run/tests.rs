@@ -129,7 +129,7 @@ fn the_baseline_is_trained_judged_and_gone_on_with() {
         stops.iter().for_each(|&stop| assert_eq!(train(folder.path(), &settings, stop), [""; 0]));
         let run = Run::open(&folder.path().join("run")).unwrap();
         let Some(Line::Step(last)) = run.metrics().unwrap().pop() else { panic!("no step at the end") };
-        assert_eq!(last.kl, 0.0);
+        assert_eq!(last.cost.kl, 0.0);
         let loaded = run.load(&Device::Cpu, Work::Evaluation).unwrap();
         loaded.params.iter().map(|p| loaded.store.get(p.id).as_bytes().to_vec()).collect::<Vec<_>>()
     };

@@ -64,11 +64,12 @@ impl Watch {
     /// A window that is complete may have something to say.
     fn step(&mut self, line: &StepLine) -> Option<TroubleLine> {
         let step = line.step;
-        if step <= self.rising || !line.kl.is_finite() || !line.loss.is_finite() {
+        let (kl, loss) = (line.cost.kl, line.cost.loss);
+        if step <= self.rising || !kl.is_finite() || !loss.is_finite() {
             return None;
         }
-        self.now.kl.add(line.kl * line.tokens as f64 / self.batch);
-        self.now.loss.add(line.loss);
+        self.now.kl.add(kl * line.tokens as f64 / self.batch);
+        self.now.loss.add(loss);
         if !step.is_multiple_of(WINDOW) {
             return None;
         }
@@ -96,7 +97,7 @@ impl Watch {
 
     /// The loss of a validation is a bound whatever noise the steps learn from.
     fn validation(&mut self, line: &ValidationLine) -> Option<TroubleLine> {
-        let (step, loss, error) = (line.step, line.loss, line.draw_error);
+        let (step, loss, error) = (line.step, line.cost.loss, line.draw_error);
         let kl = line.kl_per_sequence?;
         if step <= self.rising || ![kl, loss, error].iter().all(|x| x.is_finite()) {
             return None;
@@ -223,8 +224,9 @@ mod tests {
         let worse = |i: u64| watch.step(&step(i, 10.0 + i as f64 / 20.0, 1.0 + i as f64 / 600.0));
         assert!((1..=600).filter_map(worse).next().is_none());
         let mut told = |step, kl, loss| {
-            let line = ValidationLine::new(step, Protocol::Elbo, &Total::default(), None);
-            watch.validation(&ValidationLine { loss, draw_error: 0.005, kl_per_sequence: Some(kl), ..line })
+            let mut line = ValidationLine::new(step, Protocol::Elbo, &Total::default(), None);
+            (line.cost.loss, line.draw_error, line.kl_per_sequence) = (loss, 0.005, Some(kl));
+            watch.validation(&line)
         };
         assert_eq!(told(20, 1.0, 3.0), None, "rates rise");
         assert_eq!(told(100, 1.9, 3.27), None, "the first");
