@@ -1,7 +1,7 @@
 //! The roofline as a picture (Williams, Waterman and Patterson 2009): rates over arithmetic intensity under the two ceilings.
 
 use super::{Cache, Report, Row};
-use crate::plot::{Axis, Look, Mark, Plot, Series, number};
+use crate::plot::{Look, Mark, Plot, Series, number};
 
 /// The op's costliest case in one pass, with warm caches, and the same with cold ones where that was measured.
 struct Point<'a> {
@@ -87,8 +87,9 @@ pub fn roofline(report: &Report) -> String {
     }
     let plot = Plot {
         title: format!("Roofline: {place}; {}, preset {}", machine.dtype, report.preset),
-        x: Axis::log("arithmetic intensity, FLOP per byte"),
-        y: Axis::log("GFLOP/s"),
+        axes: ["arithmetic intensity, FLOP per byte", "GFLOP/s"].map(String::from),
+        is_log: true,
+        ticks: Vec::new(),
         series,
         notes,
     };

@@ -1,6 +1,6 @@
 use super::tokens::{reading, scale, visible};
 use super::{DRAWS, Entry, Measured, Options, Point, tables};
-use crate::plot::{self, Axis, Look, Mark, Plot, Series};
+use crate::plot::{self, Look, Mark, Plot, Series};
 use crate::text::tokenizer;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 use std::collections::BTreeSet;
@@ -87,8 +87,8 @@ fn curves(entries: &[Entry]) -> Markup {
             line: entry.history.steps.iter().map(|point| at(entry, point)).collect(),
             marks: entry.history.validations.iter().map(|point| ring(at(entry, point))).collect(),
         });
-        let (x, y) = (Axis::linear(x), Axis::linear(y));
-        figure(&Plot { title: title.into(), x, y, series: series.collect(), notes: Vec::new() })
+        let (title, axes, series) = (title.into(), [x, y].map(String::from), series.collect());
+        figure(&Plot { title, axes, is_log: false, ticks: Vec::new(), series, notes: Vec::new() })
     };
     let has_fixed_noise = entries.iter().any(|entry| !entry.run.config().losses_are_bounds());
     html! {

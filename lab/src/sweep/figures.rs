@@ -1,5 +1,5 @@
 use super::{Finished, Outcome};
-use crate::plot::{Axis, Look, Mark, Plot, Series, number};
+use crate::plot::{Look, Mark, Plot, Series, number};
 use ltm::evaluate::Mean;
 
 /// The names of the figures' files, without their ending.
@@ -89,12 +89,10 @@ fn figure(title: String, axis: &str, of: Of, own_ticks: bool, results: &[Dot<'_>
         line: level(least),
         marks: Vec::new(),
     }));
-    let mut x = Axis::log(axis);
-    if own_ticks && xs.len() <= OWN_TICKS {
-        x.ticks = xs;
-    }
+    let ticks = if own_ticks && xs.len() <= OWN_TICKS { xs } else { Vec::new() };
+    let axes = [axis, "perplexity, at most"].map(String::from);
     let notes = ["points: elbo, an upper bound", "bars: standard error"].map(String::from).to_vec();
-    Some(Plot { title, x, y: Axis::log("perplexity, at most"), series, notes })
+    Some(Plot { title, axes, is_log: true, ticks, series, notes })
 }
 
 /// The mark of all seeds at `x`: their geometric mean with its standard error, of a single seed that over sequences.

@@ -3,16 +3,13 @@
 //! Colours are written into the picture as they look on white; a style sheet exchanges them where the reader's screen is
 //! dark. [`Plot::file`] carries that sheet itself, [`Plot::inline`] relies on the page to contain [`style`].
 
-mod axis;
-
-pub use axis::{Axis, Scale, number};
-
-use axis::Ruler;
 use plotters::coord::Shift;
+use plotters::coord::ranged1d::{DefaultFormatting, KeyPointHint};
 use plotters::prelude::*;
 use plotters::series::DashedLineSeries;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 use std::fmt::Write;
+use std::ops::Range;
 
 /// Colours of the series on white and on black. They differ in brightness too, and most eyes can tell them apart (Okabe and
 /// Ito 2008).
@@ -98,10 +95,12 @@ pub struct Series {
 pub struct Plot {
     /// What stands above it.
     pub title: String,
-    /// The horizontal axis.
-    pub x: Axis,
-    /// The vertical axis.
-    pub y: Axis,
+    /// What is written along the horizontal and the vertical axis.
+    pub axes: [String; 2],
+    /// Whether values lie along both axes by their logarithm; then values of 0 and below are left out.
+    pub is_log: bool,
+    /// Where the horizontal axis is labelled; at round values if this is empty.
+    pub ticks: Vec<f64>,
     /// What it shows.
     pub series: Vec<Series>,
     /// Lines under the legend.
@@ -109,7 +108,7 @@ pub struct Plot {
 }
 
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
-type Chart<'a, 'b> = ChartContext<'a, SVGBackend<'b>, Cartesian2d<Ruler, Ruler>>;
+type Chart<'a, 'b> = ChartContext<'a, SVGBackend<'b>, Cartesian2d<Axis, Axis>>;
 type Drawn = Result<(), DrawingAreaErrorKind<std::io::Error>>;
 
 impl Plot {
@@ -143,12 +142,12 @@ impl Plot {
 
     /// Whether there is nothing to draw.
     pub fn is_empty(&self) -> bool {
-        self.points().next().is_none()
+        self.places().next().is_none()
     }
 
     /// The picture in words, for readers who do not see it.
     pub fn words(&self) -> String {
-        let mut words = format!("{}: {} against {}.", self.title, self.y.name, self.x.name);
+        let mut words = format!("{}: {} against {}.", self.title, self.axes[1], self.axes[0]);
         let is_finite = |point: &[f64; 2]| point.iter().all(|x| x.is_finite());
         for Series { name, line, marks, .. } in &self.series {
             let line: Vec<_> = line.iter().copied().filter(is_finite).collect();
@@ -162,40 +161,67 @@ impl Plot {
         words
     }
 
-    /// All points that have a place, with the ends of error bars.
-    fn points(&self) -> impl Iterator<Item = [f64; 2]> {
+    /// The places of all points that have one, with the ends of error bars.
+    fn places(&self) -> impl Iterator<Item = (f64, f64)> {
         let of = |series: &Series| {
             let ends = |mark: &Mark| [0.0, mark.error, -mark.error].map(|error| [mark.at[0], mark.at[1] + error]);
             let marks = series.marks.iter().flat_map(ends);
             series.line.iter().copied().chain(marks).collect::<Vec<_>>()
         };
-        self.series.iter().flat_map(of).filter(|&point| self.has_place(point))
+        self.series.iter().flat_map(of).filter_map(|point| self.place(point))
     }
 
-    fn has_place(&self, [x, y]: [f64; 2]) -> bool {
-        self.x.scale.place(x).is_finite() && self.y.scale.place(y).is_finite()
+    /// Where a point lies along both axes.
+    fn place(&self, point: [f64; 2]) -> Option<(f64, f64)> {
+        let [x, y] = if self.is_log { point.map(f64::log10) } else { point };
+        (x.is_finite() && y.is_finite()).then_some((x, y))
+    }
+
+    fn value(&self, place: f64) -> f64 {
+        if self.is_log { 10f64.powf(place) } else { place }
+    }
+
+    /// An axis over some places with a little room at both ends, labelled at `ticks`, or at round values.
+    fn axis(&self, places: impl Iterator<Item = f64>, ticks: &[f64]) -> Axis {
+        let (least, most) = places.fold((f64::INFINITY, f64::NEG_INFINITY), |(a, b), x| (a.min(x), b.max(x)));
+        let (least, most) = if least > most { (0.0, 1.0) } else { (least, most) };
+        let room = match most - least {
+            width if width > 0.0 => 0.03 * width,
+            _ if self.is_log => 0.3,
+            _ => 0.5 * least.abs().max(1.0),
+        };
+        // An axis of values that cannot be below zero does not begin there.
+        let start = if !self.is_log && least >= 0.0 { (least - room).max(0.0) } else { least - room };
+        let end = most + room;
+        let ticks =
+            if ticks.is_empty() { round(self.value(start), self.value(end), self.is_log) } else { ticks.to_vec() };
+        let ticks: Vec<f64> = ticks.into_iter().map(|tick| if self.is_log { tick.log10() } else { tick }).collect();
+        Axis { ends: start..end, ticks }
     }
 
     fn axes_and_series(&self, area: &Area<'_>) -> Drawn {
-        let x = Ruler::new(&self.x, self.points().map(|point| point[0]));
-        let y = Ruler::new(&self.y, self.points().map(|point| point[1]));
+        let x = self.axis(self.places().map(|place| place.0), &self.ticks);
+        let y = self.axis(self.places().map(|place| place.1), &[]);
         let mut chart =
             ChartBuilder::on(area).margin(12).x_label_area_size(44).y_label_area_size(64).build_cartesian_2d(x, y)?;
         let letters = |colour| ("sans-serif", 13).into_font().color(&rgb(colour));
         chart
             .configure_mesh()
             .light_line_style(TRANSPARENT)
+            .x_label_formatter(&|place| number(self.value(*place)))
+            .y_label_formatter(&|place| number(self.value(*place)))
             .bold_line_style(rgb(RULE))
             .axis_style(rgb(SOFT))
-            .x_desc(printable(&self.x.name))
-            .y_desc(printable(&self.y.name))
+            .x_desc(printable(&self.axes[0]))
+            .y_desc(printable(&self.axes[1]))
             .label_style(letters(SOFT))
             .axis_desc_style(letters(INK))
             .draw()?;
         for series in &self.series {
             let colour = series.look.rgb();
-            for part in series.line.split(|&point| !self.has_place(point)).filter(|part| part.len() > 1) {
-                let part: Vec<(f64, f64)> = part.iter().map(|&point| point.into()).collect();
+            let line: Vec<_> = series.line.iter().map(|&point| self.place(point)).collect();
+            for part in line.split(Option::is_none) {
+                let part: Vec<(f64, f64)> = part.iter().flatten().copied().collect();
                 let (dash, gap) = STROKES[series.look.stroke % STROKES.len()];
                 if gap == 0 {
                     chart.draw_series(LineSeries::new(part, colour.stroke_width(2)))?;
@@ -203,16 +229,17 @@ impl Plot {
                     chart.draw_series(DashedLineSeries::new(part, dash, gap, colour.stroke_width(2)))?;
                 }
             }
-            for mark in series.marks.iter().filter(|mark| self.has_place(mark.at)) {
+            for mark in &series.marks {
+                let Some(at) = self.place(mark.at) else { continue };
                 let [x, y] = mark.at;
-                if self.has_place([x, y - mark.error]) {
-                    chart.draw_series([PathElement::new(vec![(x, y - mark.error), (x, y + mark.error)], colour)])?;
+                if let [Some(low), Some(high)] = [-mark.error, mark.error].map(|error| self.place([x, y + error])) {
+                    chart.draw_series([PathElement::new(vec![low, high], colour)])?;
                 }
                 if mark.hollow {
-                    chart.draw_series([Circle::new((x, y), 4, rgb(PAPER).filled())])?;
-                    chart.draw_series([Circle::new((x, y), 4, colour.stroke_width(2))])?;
+                    chart.draw_series([Circle::new(at, 4, rgb(PAPER).filled())])?;
+                    chart.draw_series([Circle::new(at, 4, colour.stroke_width(2))])?;
                 } else {
-                    chart.draw_series([Circle::new((x, y), 4, colour.filled())])?;
+                    chart.draw_series([Circle::new(at, 4, colour.filled())])?;
                 }
             }
         }
@@ -223,9 +250,9 @@ impl Plot {
     fn labels(&self, area: &Area<'_>, chart: &Chart<'_, '_>) -> Drawn {
         let (left, top) = area.get_base_pixel();
         let marks = self.series.iter().flat_map(|series| series.marks.iter().map(move |mark| (series.look, mark)));
-        let marks = marks.filter(|(_, mark)| self.has_place(mark.at)).map(|(look, mark)| {
-            let (x, y) = chart.backend_coord(&mark.at.into());
-            (look, &mark.label, (x - left, y - top))
+        let marks = marks.filter_map(|(look, mark)| {
+            let (x, y) = chart.backend_coord(&self.place(mark.at)?);
+            Some((look, &mark.label, (x - left, y - top)))
         });
         let marks: Vec<_> = marks.collect();
         let mut taken: Vec<(i32, i32)> = marks.iter().map(|(_, _, place)| *place).collect();
@@ -245,6 +272,58 @@ impl Plot {
         }
         Ok(())
     }
+}
+
+/// An axis: the places of its ends and of its labels.
+struct Axis {
+    ends: Range<f64>,
+    ticks: Vec<f64>,
+}
+
+impl Ranged for Axis {
+    type FormatOption = DefaultFormatting;
+    type ValueType = f64;
+
+    fn map(&self, place: &f64, (low, high): (i32, i32)) -> i32 {
+        let Range { start, end } = self.ends;
+        low + (f64::from(high - low) * (place - start) / (end - start)).round() as i32
+    }
+
+    fn key_points<Hint: KeyPointHint>(&self, hint: Hint) -> Vec<f64> {
+        if hint.weight().allow_light_points() { Vec::new() } else { self.ticks.clone() }
+    }
+
+    fn range(&self) -> Range<f64> {
+        self.ends.clone()
+    }
+}
+
+/// Round values: evenly spaced, or 1, 2 and 5 of every decade where there are several.
+fn round(start: f64, end: f64, is_log: bool) -> Vec<f64> {
+    if is_log && end / start > 12.0 {
+        let digits: &[f64] = if end / start > 3e3 { &[1.0] } else { &[1.0, 2.0, 5.0] };
+        let decades = start.log10().floor() as i32..=end.log10().ceil() as i32;
+        let all = decades.flat_map(|power| digits.iter().map(move |digit| digit * 10f64.powi(power)));
+        return all.filter(|tick| (start..=end).contains(tick)).collect();
+    }
+    let width = (end - start) / 7.0;
+    let unit = 10f64.powf(width.log10().floor());
+    let step = [1.0, 2.0, 5.0, 10.0].map(|digit| digit * unit).into_iter().find(|step| *step >= width).unwrap_or(width);
+    let (first, last) = ((start / step).ceil() as i64, (end / step).floor() as i64);
+    (first..=last).map(|i| i as f64 * step).collect()
+}
+
+/// `0.25`, `1500`, `20 k`, `1.5 M`: at most four digits.
+pub fn number(x: f64) -> String {
+    let (scale, unit) = match x.abs() {
+        1e12.. => (1e12, " T"),
+        1e9.. => (1e9, " G"),
+        1e6.. => (1e6, " M"),
+        1e4.. => (1e3, " k"),
+        _ => (1.0, ""),
+    };
+    let power = 10f64.powi((3 - (x / scale).abs().max(1e-9).log10().floor() as i32).clamp(0, 6));
+    format!("{}{unit}", (x / scale * power).round() / power)
 }
 
 /// The style sheet that gives pictures other colours on dark screens.
@@ -302,17 +381,38 @@ fn rgb([light, _]: [u32; 2]) -> RGBColor {
 mod tests {
     use super::*;
 
-    fn plot(x: Axis, y: Axis, line: &[[f64; 2]], marks: Vec<Mark>) -> Plot {
+    fn plot(is_log: bool, line: &[[f64; 2]], marks: Vec<Mark>) -> Plot {
         let series = Series { name: "a<b> & \"c\"\0".into(), look: Look::of(0), line: line.to_vec(), marks };
-        Plot { title: "T & <Z>".into(), x, y, series: vec![series], notes: vec!["a note".into()] }
+        let axes = ["x", "y"].map(String::from);
+        let notes = vec!["a note".into()];
+        Plot { title: "T & <Z>".into(), axes, is_log, ticks: Vec::new(), series: vec![series], notes }
+    }
+
+    #[test]
+    fn axes_are_round() {
+        for (is_log, values, ticks) in [
+            (false, &[0.0, 100.0][..], &[0.0, 20.0, 40.0, 60.0, 80.0, 100.0][..]),
+            (false, &[2.0], &[1.0, 1.5, 2.0, 2.5, 3.0]),
+            (true, &[8.0, 210.0], &[10.0, 20.0, 50.0, 100.0, 200.0]),
+            (true, &[0.0, 0.9, 3e4], &[1.0, 10.0, 100.0, 1000.0, 10_000.0]),
+        ] {
+            let plot = plot(is_log, &values.iter().map(|&x| [x, 1.0]).collect::<Vec<_>>(), Vec::new());
+            let axis = plot.axis(plot.places().map(|place| place.0), &[]);
+            let found: Vec<f64> = axis.ticks.iter().map(|&place| plot.value(place)).collect();
+            assert_eq!(found, ticks);
+        }
+        assert_eq!(
+            [0.25, 0.0, 1500.0, 20_000.0, 1.5e6, 0.1 + 0.2, 418.43, 0.015].map(number),
+            ["0.25", "0", "1500", "20 k", "1.5 M", "0.3", "418.4", "0.015"]
+        );
     }
 
     #[test]
     fn pictures_are_xml_with_every_point_that_has_a_place() {
         let line = [[1.0, 3.0], [2.0, 2.5], [3.0, f64::NAN], [4.0, 2.0], [8.0, 1.0], [9.0, f64::NAN]];
         let marks = vec![Mark { error: 0.5, ..Mark::new(2.0, 3.0) }, Mark { hollow: true, ..Mark::new(0.0, 2.0) }];
-        for (x, y, rings) in [(Axis::linear("x"), Axis::linear("y"), 1), (Axis::log("x"), Axis::log("y"), 0)] {
-            let plot = plot(x, y, &line, marks.clone());
+        for (is_log, rings) in [(false, 1), (true, 0)] {
+            let plot = plot(is_log, &line, marks.clone());
             let svg = plot.file();
             let xml = roxmltree::Document::parse(&svg).unwrap();
             let all = |name| xml.descendants().filter(move |node| node.has_tag_name(name));
@@ -327,14 +427,14 @@ mod tests {
             assert!(svg.contains("[fill=\"#FFFFFF\"] { fill: #15171a }"), "{svg}");
             assert!(plot.words().ends_with("from 3.000 to 1.000 at 8. a<b> & \"c\"\0: the last point is 2.000 at 0."));
         }
-        let none = plot(Axis::log("x"), Axis::log("y"), &[[0.0, 1.0]], Vec::new());
+        let none = plot(true, &[[0.0, 1.0]], Vec::new());
         assert!(none.is_empty() && roxmltree::Document::parse(&none.inline()).is_ok());
     }
 
     #[test]
     fn labels_keep_their_distance() {
         let marks = (1..20).map(|i| Mark { label: i.to_string(), ..Mark::new(1.0, 1.0 + 0.01 * f64::from(i)) });
-        let plot = plot(Axis::linear("x"), Axis::linear("y"), &[[0.0, 0.0], [2.0, 9.0]], marks.collect());
+        let plot = plot(false, &[[0.0, 0.0], [2.0, 9.0]], marks.collect());
         let svg = plot.inline();
         let xml = roxmltree::Document::parse(&svg).unwrap();
         let grey = format!("#{:06X}", COLOURS[0][0]);
