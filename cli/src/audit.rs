@@ -8,14 +8,13 @@ use engine::{Device, Error, Result};
 use lab::audit::{Audit, Options, audit, verdict};
 use lab::eval::{named, stories};
 use ltm::config::{Tokenizer, Work};
-use ltm::corpus::Corpus;
 use ltm::json;
 use ltm::run::Run;
 use std::path::PathBuf;
 
 /// Ask whether a run's numbers are bounds
 ///
-/// All protocols at T = 1, 2, 4, … fast steps, on held-out stories of the embedded corpus, whose exact probability is known,
+/// All protocols at T = 1, 2, 4, … fast steps, on validation stories of the embedded corpus, whose exact probability is known,
 /// or on a text of yours: whether each number is a bound, what the same posteriors cost at noise that they were not fitted
 /// to, how the NLL falls with T, and in which layers and latents the KL is spent. Ends with a verdict in words.
 #[derive(clap::Args)]
@@ -23,7 +22,7 @@ use std::path::PathBuf;
 pub struct Args {
     /// Folder of a training run, with latents
     run: PathBuf,
-    /// Text file, token shard or folder of shards [default: held-out stories of the embedded corpus]
+    /// Text file, token shard or folder of shards [default: validation stories of the embedded corpus]
     #[arg(long, value_name = "FILE|DIR")]
     text: Option<PathBuf>,
     /// Sequences, the first ones
@@ -72,11 +71,10 @@ fn examine(args: &Args, run: &Run, device: &Device) -> Result<()> {
     let rows = behind_bar("{bar:24} {percent}% of all fast steps  ETA {eta}", |show| {
         audit(config, &model.params, &mut model.store, &source, &options, show)
     });
-    let corpus = args.text.is_none().then(Corpus::default);
-    let audit = Audit { run, model: &model, text: &text, corpus, draws: options.draws, rows: &rows? };
+    let audit = Audit { run, model: &model, text: &text, draws: options.draws, rows: &rows? };
     if args.json {
         return print(json::pretty(&audit.json(&command())).trim_end());
     }
     print(audit.text())?;
-    print(format_args!("\nIn words\n{}\n\nof {text}, by {}", verdict(&audit), command()))
+    print(format_args!("\nIn words\n{}\n\nof {text}, by {}", verdict(audit.rows, config), command()))
 }

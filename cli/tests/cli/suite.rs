@@ -239,7 +239,7 @@ fn audits_say_in_words_what_numbers_are() {
     let audit = ["audit", "run", "--limit", "3", "--samples", "2", "--max-steps", "4"];
     let said = lab.run(&audit).succeeds();
     for part in [
-        "3 held-out stories of the embedded corpus",
+        "3 validation stories of the embedded corpus",
         "true entropy 34.85",
         "fixed, NOT a bound",
         "valid bounds here: at no T",

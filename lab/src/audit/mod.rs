@@ -5,22 +5,19 @@
 //! point; nothing says what it would pay elsewhere. So those posteriors are also scored at noise that they have not seen. The
 //! difference of the two NLLs is what the reported number leaves out.
 
+mod layout;
 mod words;
 
-use crate::eval::{Head, Text};
-use crate::table::{Table, nats, short};
+pub use layout::{Audit, latents, tables};
+pub use words::verdict;
+
 use autograd::Store;
 use engine::{Error, Result};
 use ltm::config::{Config, Noise, Work};
-use ltm::corpus::Corpus;
 use ltm::data::Source;
 use ltm::evaluate::{Draws, Evaluator, Excess, Mean, Protocol, SequenceScore, Total};
 use ltm::model::Params;
-use ltm::run::{Loaded, Run};
-use serde::Serialize;
-use std::collections::BTreeMap;
 use std::sync::Arc;
-pub use words::verdict;
 
 /// How to audit.
 #[derive(Clone, Debug)]
@@ -114,32 +111,6 @@ impl Row {
     }
 }
 
-type ScoresOf = fn(&Row) -> &Scores;
-type MeanOf = fn(&Row) -> Mean;
-
-/// Those that are about whole sequences, by name, and whether they are bounds.
-const WHOLE: [(&str, ScoresOf, bool); 4] = [
-    ("elbo", |row| &row.elbo, true),
-    ("iwae", |row| &row.iwae, true),
-    ("fixed", |row| &row.fixed, false),
-    ("fixed_at_fresh_noise", |row| &row.fixed_at_fresh_noise, true),
-];
-
-/// What programs are told, in nats per sequence.
-const MEANS: [(&str, MeanOf); 11] = [
-    ("elbo", |row| row.elbo.nats()),
-    ("iwae", |row| row.iwae.nats()),
-    ("prefix", |row| row.prefix.nats()),
-    ("fixed", |row| row.fixed.nats()),
-    ("fixed_at_fresh_noise", |row| row.fixed_at_fresh_noise.nats()),
-    ("nll", |row| row.elbo.nll()),
-    ("kl", |row| row.elbo.kl()),
-    ("fixed_nll_at_own_noise", |row| row.fixed.nll()),
-    ("fixed_nll_at_fresh_noise", |row| row.fixed_at_fresh_noise.nll()),
-    ("fixed_kl", |row| row.fixed.kl()),
-    ("gap", Row::gap),
-];
-
 /// Measures the first sequences of `source`, a row for every T; calls `progress` with the number of fast steps done, of all
 /// that there are to do, behind every batch.
 ///
@@ -192,182 +163,9 @@ pub fn audit(
     Ok(rows)
 }
 
-/// What was audited, and what came out.
-pub struct Audit<'a> {
-    /// The run.
-    pub run: &'a Run,
-    /// Its model.
-    pub model: &'a Loaded,
-    /// The text.
-    pub text: &'a Text,
-    /// The process that made the text, where it is known.
-    pub corpus: Option<Corpus>,
-    /// Draws S.
-    pub draws: usize,
-    /// A row for every T, at least one.
-    pub rows: &'a [Row],
-}
-
-impl Audit<'_> {
-    /// The row of the T that is nearest to what the run was trained with.
-    pub fn as_trained(&self) -> &Row {
-        let trained = self.model.config.fast.steps;
-        self.rows.iter().min_by_key(|row| row.steps.abs_diff(trained)).expect("an audit has rows")
-    }
-
-    fn total(&self) -> Total {
-        Total::of(&self.rows[0].elbo.0)
-    }
-
-    /// The exact cost of the sequences in nats each, if it is known.
-    fn exact(&self) -> Option<f64> {
-        Excess::of(&self.rows[0].elbo.0).map(|excess| excess.exact)
-    }
-
-    /// All tables.
-    pub fn text(&self) -> String {
-        let (config, total) = (&self.model.config, self.total());
-        let what = match &self.corpus {
-            Some(_) => "held-out stories of the embedded corpus".into(),
-            None => format!("sequences of {}", self.text),
-        };
-        let mut lines = vec![format!(
-            "{} after step {}, weights {}, seed {}: {} {what}, {} tokens\nposterior {}, fitted with {} noise, trained with \
-             T = {}; S = {} draws; nats/sequence, ± one standard error over sequences",
-            self.run.path().display(),
-            self.model.step,
-            short(&self.model.weights),
-            config.train.seed,
-            total.sequences,
-            total.tokens,
-            config.fast.posterior,
-            config.fast.noise,
-            config.fast.steps,
-            self.draws,
-        )];
-        if let Some((corpus, exact)) = self.corpus.as_ref().zip(self.exact()) {
-            lines.push(format!("true entropy {:.2}; these very stories cost {exact:.2}", corpus.entropy()));
-        }
-        lines.push("\nWhat every protocol prints\n".into());
-        lines.push(
-            Table::of(self.rows)
-                .right("T", |row| row.steps)
-                .right("elbo, a bound", |row| nats(row.elbo.nats()))
-                .right("iwae, a bound", |row| nats(row.iwae.nats()))
-                .right("prefix, second half", |row| nats(row.prefix.nats()))
-                .right("fixed, NOT a bound", |row| nats(row.fixed.nats()))
-                .right("fixed at fresh noise", |row| nats(row.fixed_at_fresh_noise.nats()))
-                .right("gap", |row| nats(row.gap()))
-                .to_string(),
-        );
-        if self.exact().is_some() {
-            lines.push("\nLess the exact cost of the same stories; a bound cannot be below zero\n".into());
-            let mut table = Table::of(self.rows).right("T", |row| row.steps);
-            for (name, scores, is_bound) in WHOLE {
-                let above = |row| scores(row).above().expect("the exact cost is known");
-                let [right, wrong] = if is_bound { ["holds", "BROKEN"] } else { ["above", "BELOW: no bound"] };
-                table = table
-                    .right(name.replace('_', " "), |row| nats(above(row)))
-                    .left("", |row| if above(row).is_below_zero() { wrong } else { right });
-            }
-            lines.push(table.to_string());
-        }
-        lines.push(
-            "\nHow NLL falls with T and what it costs: a posterior at fresh noise, and one at the noise that it was fitted to\n"
-                .into(),
-        );
-        lines.push(
-            Table::of(self.rows)
-                .right("T", |row| row.steps)
-                .right("NLL, fresh noise", |row| nats(row.elbo.nll()))
-                .right("+ KL", |row| nats(row.elbo.kl()))
-                .right("fixed: NLL, own noise", |row| nats(row.fixed.nll()))
-                .right("NLL, fresh noise", |row| nats(row.fixed_at_fresh_noise.nll()))
-                .right("+ KL", |row| nats(row.fixed.kl()))
-                .to_string(),
-        );
-        let row = self.as_trained();
-        lines.push(format!("\nWhere the KL goes at T = {}, nats/sequence by layer and latent\n", row.steps));
-        let per_layer = config.model.latents;
-        let layers: Vec<&[f64]> = row.kl_by_latent.chunks(per_layer).collect();
-        let numbered: Vec<(usize, &[f64])> = (1..).zip(layers).collect();
-        let mut table = Table::of(&numbered).right("layer", |(number, _)| number);
-        for k in 0..per_layer {
-            table = table.right(format!("latent {}", k + 1), move |(_, kl)| format!("{:.3}", kl[k]));
-        }
-        lines.push(table.right("all", |(_, kl)| format!("{:.3}", kl.iter().sum::<f64>())).to_string());
-        lines.join("\n")
-    }
-
-    /// The same for programs, from `command`.
-    pub fn json<'a>(&'a self, command: &'a str) -> impl Serialize + 'a {
-        let total = self.total();
-        Json {
-            head: Head::new(self.run, self.model, self.text),
-            command,
-            samples: self.draws,
-            sequences: total.sequences,
-            tokens: total.tokens,
-            bytes: total.bytes,
-            entropy: self.corpus.as_ref().map(Corpus::entropy),
-            exact_nats_per_sequence: self.exact(),
-            rows: self.rows.iter().map(|row| RowJson::of(row, self.model.config.model.latents)).collect(),
-            verdict: verdict(self),
-        }
-    }
-}
-
-#[derive(Serialize)]
-struct Json<'a> {
-    #[serde(flatten)]
-    head: Head<'a>,
-    command: &'a str,
-    samples: usize,
-    sequences: u64,
-    tokens: u64,
-    bytes: f64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    entropy: Option<f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    exact_nats_per_sequence: Option<f64>,
-    rows: Vec<RowJson<'a>>,
-    verdict: String,
-}
-
-#[derive(Serialize)]
-struct RowJson<'a> {
-    fast_steps: usize,
-    #[serde(flatten)]
-    means: BTreeMap<&'static str, Mean>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    above_truth: Option<BTreeMap<&'static str, Above>>,
-    kl_by_layer_and_latent: Vec<&'a [f64]>,
-    perplexity_elbo: f64,
-    perplexity_fixed: f64,
-}
-
-#[derive(Serialize)]
-struct Above {
-    #[serde(flatten)]
-    above: Mean,
-    holds: bool,
-}
-
-impl<'a> RowJson<'a> {
-    fn of(row: &'a Row, latents_per_layer: usize) -> Self {
-        let above = WHOLE.map(|(name, scores, _)| {
-            let above = scores(row).above()?;
-            Some((name, Above { above, holds: !above.is_below_zero() }))
-        });
-        Self {
-            fast_steps: row.steps,
-            means: MEANS.map(|(name, mean)| (name, mean(row))).into(),
-            above_truth: above.into_iter().collect(),
-            kl_by_layer_and_latent: row.kl_by_latent.chunks(latents_per_layer).collect(),
-            perplexity_elbo: row.elbo.perplexity(),
-            perplexity_fixed: row.fixed.perplexity(),
-        }
-    }
+/// The row of the T that is nearest to what the run was trained with.
+pub fn as_trained<'a>(rows: &'a [Row], config: &Config) -> &'a Row {
+    rows.iter().min_by_key(|row| row.steps.abs_diff(config.fast.steps)).expect("an audit has rows")
 }
 
 #[cfg(test)]

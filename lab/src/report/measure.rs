@@ -1,16 +1,13 @@
 use super::Options;
-use crate::audit::{self, Audit};
+use crate::audit;
 use crate::eval::{self, Row, Text};
 use crate::text::tokenizer;
-use autograd::Store;
 use engine::{Device, ErrorKind, Result};
-use ltm::config::{Config, Work};
-use ltm::corpus::Corpus;
+use ltm::config::Work;
 use ltm::data::{Batch, Order, Sampler, Source};
 use ltm::evaluate::Protocol;
 use ltm::generate::{Writer, Writing};
 use ltm::learn::{Fast, FastOptions, Inputs, Score};
-use ltm::model::Params;
 use ltm::run::{Loaded, Run};
 use std::sync::Arc;
 
@@ -61,14 +58,24 @@ impl Measured {
     /// noted and missing.
     pub fn new(options: &Options, run: &Run, device: &Device, progress: Progress<'_>) -> Result<Self> {
         let mut model = run.load(device, Work::Evaluation)?;
-        let mut measured = Self::of(&model);
+        let mut measured = Self {
+            step: model.step,
+            weights: model.weights.clone(),
+            parameters: model.params.count(),
+            text: None,
+            results: Vec::new(),
+            audit: None,
+            readings: Vec::new(),
+            samples: Vec::new(),
+            notes: model.warnings.clone(),
+        };
         if options.limit > 0 {
             let source = match &options.data {
                 Some(path) => Ok(eval::named(path, run)?),
                 None => eval::validation(run, &model, options.limit),
             };
             let judged = source.and_then(|(source, text)| {
-                measured.judge(options, run, &mut model, &source, &text, progress)?;
+                (measured.results, measured.audit) = judge(options.limit, &mut model, &source, progress)?;
                 if text.is_training_text {
                     measured.notes.push(format!("{}: {text}", run.path().display()));
                 }
@@ -87,81 +94,51 @@ impl Measured {
         Ok(measured)
     }
 
-    /// What a model says of itself.
-    fn of(model: &Loaded) -> Self {
-        Self {
-            step: model.step,
-            weights: model.weights.clone(),
-            parameters: model.params.count(),
-            text: None,
-            results: Vec::new(),
-            audit: None,
-            readings: Vec::new(),
-            samples: Vec::new(),
-            notes: model.warnings.clone(),
-        }
-    }
-
     /// Notes what failed, unless it is the device: what a GPU cannot do, the CPU may.
     fn note(&mut self, run: &Run, what: &str, done: Result<()>) -> Result<()> {
         match done {
-            Err(error) if error.kind() == ErrorKind::Device => Err(error),
-            Err(error) => {
+            Err(error) if error.kind() != ErrorKind::Device => {
                 self.notes.push(format!("{}: no {what}: {error}", run.path().display()));
                 Ok(())
             }
-            Ok(()) => Ok(()),
+            done => done,
         }
-    }
-
-    /// Scores by all protocols, and audits what has latents.
-    fn judge(
-        &mut self,
-        options: &Options,
-        run: &Run,
-        model: &mut Loaded,
-        source: &Arc<dyn Source>,
-        text: &Text,
-        progress: Progress<'_>,
-    ) -> Result<()> {
-        let config = model.config.clone();
-        let trained = config.fast.steps.max(1);
-        if !config.model.kind.has_latents() {
-            let protocols = Protocol::of(config.model.kind).to_vec();
-            let limit = Some(options.limit);
-            let options = eval::Options { protocols, steps: config.fast.steps, samples: DRAWS, limit };
-            self.results = eval::evaluate(model, source, &options, |_, done, all| progress(done, all))?;
-            return Ok(());
-        }
-        let mut steps = vec![(trained / 4).max(1), trained, 4 * trained];
-        steps.dedup();
-        let wanted = audit::Options { steps, draws: DRAWS, sequences: options.limit };
-        let rows = audit::audit(&config, &model.params, &mut model.store, source, &wanted, progress)?;
-        let corpus = (options.data.is_none() && config.data.paths.is_empty()).then(Corpus::default);
-        let words = audit::verdict(&Audit { run, model, text, corpus, draws: DRAWS, rows: &rows });
-        self.results = results(&config, &rows);
-        self.audit = Some((rows, words));
-        Ok(())
     }
 }
 
-/// The protocols at the T of training, from the audit's row.
-fn results(config: &Config, rows: &[audit::Row]) -> Vec<Row> {
-    let Some(at) = rows.iter().find(|row| row.steps == config.fast.steps.max(1)) else { return Vec::new() };
-    let scores = [
-        (Protocol::Elbo, &at.elbo),
-        (Protocol::Iwae, &at.iwae),
-        (Protocol::Prefix, &at.prefix),
-        (Protocol::Fixed, &at.fixed),
-    ];
-    scores.map(|(protocol, scores)| Row::of(protocol, &scores.0)).into()
+/// Scores by all protocols, and audits what has latents.
+fn judge(
+    limit: u64,
+    model: &mut Loaded,
+    source: &Arc<dyn Source>,
+    progress: Progress<'_>,
+) -> Result<(Vec<Row>, Option<(Vec<audit::Row>, String)>)> {
+    let config = model.config.clone();
+    let protocols = Protocol::of(config.model.kind);
+    if !config.model.kind.has_latents() {
+        let (protocols, limit) = (protocols.to_vec(), Some(limit));
+        let options = eval::Options { protocols, steps: config.fast.steps, samples: DRAWS, limit };
+        return Ok((eval::evaluate(model, source, &options, |_, done, all| progress(done, all))?, None));
+    }
+    let trained = config.fast.steps.max(1);
+    let mut steps = vec![(trained / 4).max(1), trained, 4 * trained];
+    steps.dedup();
+    let wanted = audit::Options { steps, draws: DRAWS, sequences: limit };
+    let rows = audit::audit(&config, &model.params, &mut model.store, source, &wanted, progress)?;
+    let words = audit::verdict(&rows, &config);
+    let at = audit::as_trained(&rows, &config);
+    let scores = protocols.iter().zip([&at.elbo, &at.iwae, &at.prefix, &at.fixed]);
+    let results = scores.map(|(&protocol, scores)| Row::of(protocol, &scores.0)).collect();
+    Ok((results, Some((rows, words))))
 }
 
 /// Reads the first `count` texts of `source`, one by one.
 fn read(model: &mut Loaded, source: &Arc<dyn Source>, count: u64) -> Result<Vec<Reading>> {
     let Loaded { config, params, store, .. } = model;
     let inputs = Inputs::new(1, config.model.seq, params.dtype, store);
-    let fast = config.model.kind.has_latents().then(|| fast(config, params, &inputs, store)).transpose()?;
+    let options = FastOptions { seed: config.train.seed, ..FastOptions::default() };
+    let fast = config.model.kind.has_latents();
+    let fast = fast.then(|| Fast::new(&config.model, &config.fast, params, &inputs, store, &options)).transpose()?;
     let latents = fast.as_ref().map(|fast| &fast.latents);
     let score = Score::new(&config.model, params, &inputs, latents, config.train.seed, store)?;
     config.check_room(store, Work::Evaluation)?;
@@ -192,11 +169,6 @@ fn read(model: &mut Loaded, source: &Arc<dyn Source>, count: u64) -> Result<Vec<
     Ok(readings)
 }
 
-fn fast(config: &Config, params: &Params, inputs: &Inputs, store: &mut Store) -> Result<Fast> {
-    let options = FastOptions { seed: config.train.seed, ..FastOptions::default() };
-    Fast::new(&config.model, &config.fast, params, inputs, store, &options)
-}
-
 /// Lets the run write.
 fn write(options: &Options, run: &Run, device: &Device) -> Result<Vec<String>> {
     let mut model = run.load(device, Work::Generation)?;
@@ -211,22 +183,26 @@ fn write(options: &Options, run: &Run, device: &Device) -> Result<Vec<String>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ltm::evaluate::{Evaluator, Total};
+    use autograd::Store;
+    use ltm::config::Config;
+    use ltm::json::line;
+    use ltm::model::Params;
     use ltm::run::NewFolder;
 
-    /// The tokens' costs add up to what the protocol prints, and the audit's rows are the protocols'.
+    /// The audit's rows are the protocols', and the tokens' costs add up to them.
     #[test]
     fn the_page_says_what_eval_says() {
         for kind in ["ltm", "ar"] {
             let mut config = Config::preset("demo").unwrap();
-            let settings = [
+            for (key, value) in [
                 ("model.kind", kind),
                 ("model.dim", "16"),
                 ("model.heads", "2"),
                 ("train.batch", "2"),
                 ("fast.steps", "4"),
-            ];
-            settings.iter().for_each(|(key, value)| config.set(key, value).unwrap());
+            ] {
+                config.set(key, value).unwrap();
+            }
             let config = config.resolved().unwrap();
             let folder = tempfile::tempdir().unwrap();
             let path = folder.path().join("run");
@@ -235,35 +211,19 @@ mod tests {
             params.init(&mut store, 5);
             let run = Run::create_with_weights(&NewFolder::at(&path).unwrap(), &config, &store, &params).unwrap();
             let mut model = run.load(&Device::Cpu, Work::Evaluation).unwrap();
-            let options = Options { data: None, limit: 3, samples: 0, tokens: 1, prompt: None };
-            let (source, text) = eval::stories(&run, 3).unwrap();
-            let mut measured = Measured::of(&model);
-            measured.judge(&options, &run, &mut model, &source, &text, &mut |_, _| ()).unwrap();
-            measured.readings = read(&mut model, &source, 3).unwrap();
-            assert_eq!(measured.audit.is_some(), kind == "ltm");
-            let protocols: Vec<Protocol> = measured.results.iter().map(|row| row.figures.protocol).collect();
-            assert_eq!(protocols, Protocol::of(config.model.kind));
-            for row in &measured.results {
-                let evaluator =
-                    Evaluator::new(&config, row.figures.protocol, 4, DRAWS, &model.params, &mut model.store).unwrap();
-                let scores = evaluator.score(&mut model.store, &source, None, |_| ()).unwrap();
-                let total = Total::of(&scores);
-                let close = |a: f64, b: f64| {
-                    assert!((a - b).abs() < 1e-9 * b.abs().max(1.0), "{kind} {:?}: {a} {b}", row.figures.protocol)
-                };
-                close(row.figures.nats, total.nats);
-                close(row.figures.nll, total.nll);
-                close(row.figures.perplexity, total.perplexity());
-                close(row.figures.bits_per_byte, total.bits_per_byte());
-                if matches!(row.figures.protocol, Protocol::Elbo | Protocol::Nll) {
-                    for (text, score) in measured.readings.iter().zip(&scores) {
-                        let nll: f64 = text.tokens.iter().map(|(_, nll)| nll).sum();
-                        assert!((nll - score.nll).abs() < 1e-4 * score.nll, "{nll} {}", score.nll);
-                        assert_eq!(text.tokens.len(), score.tokens);
-                        assert!((text.kl.unwrap_or(0.0) - score.kl).abs() < 1e-4, "{:?} {}", text.kl, score.kl);
-                    }
-                }
+            let (source, _) = eval::stories(&run, 3).unwrap();
+            let (results, audit) = judge(3, &mut model, &source, &mut |_, _| ()).unwrap();
+            assert_eq!(audit.is_some(), kind == "ltm");
+            let protocols = Protocol::of(config.model.kind).to_vec();
+            let options = eval::Options { protocols, steps: 4, samples: DRAWS, limit: None };
+            let expected = eval::evaluate(&mut model, &source, &options, |_, _, _| ()).unwrap();
+            assert_eq!(line(&results), line(&expected), "{kind}");
+            let readings = read(&mut model, &source, 3).unwrap();
+            for (text, nats) in readings.iter().zip(&expected[0].sequence_nats) {
+                let found = text.tokens.iter().map(|(_, nll)| nll).sum::<f64>() + text.kl.unwrap_or(0.0);
+                assert!((found - nats).abs() < 1e-4 * nats, "{found} {nats}");
             }
+            assert_eq!(readings.len(), 3);
         }
     }
 }

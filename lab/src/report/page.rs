@@ -1,5 +1,6 @@
 use super::tokens::{reading, scale, visible};
 use super::{DRAWS, Entry, Measured, Options, Point, tables};
+use crate::audit;
 use crate::plot::{self, Look, Mark, Plot, Series};
 use crate::text::tokenizer;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
@@ -18,7 +19,7 @@ pub fn page(options: &Options, entries: &[Entry], command: &str) -> String {
         ("results", "Results", results(options, entries)),
         ("suite", "Suite", tables::suite(entries)),
         ("settings", "Settings", tables::settings(entries)),
-        ("audit", "Audit", audit(entries)),
+        ("audit", "Audit", audits(entries)),
         ("tokens", "What every token costs", readings(entries)),
         ("latents", "Where the KL goes", latents(entries)),
         ("samples", "Samples", samples(options, entries)),
@@ -161,6 +162,10 @@ fn results(options: &Options, entries: &[Entry]) -> Markup {
     }
 }
 
+fn audited(entry: &Entry) -> Option<&(Vec<audit::Row>, String)> {
+    entry.measured.as_ref()?.audit.as_ref()
+}
+
 /// Why a run has no posterior to show.
 fn without(entry: &Entry, none: &str) -> Markup {
     html! {
@@ -168,13 +173,14 @@ fn without(entry: &Entry, none: &str) -> Markup {
     }
 }
 
-fn audit(entries: &[Entry]) -> Markup {
+fn audits(entries: &[Entry]) -> Markup {
     html! {
         @for entry in entries {
             h3 { (entry.name) }
-            @match entry.measured.as_ref().and_then(|measured| measured.audit.as_ref()) {
+            @match audited(entry) {
                 Some((rows, verdict)) => {
-                    (tables::audit(&entry.name, rows))
+                    p { "Nats per sequence after T fast steps, ± one standard error over sequences." }
+                    @for (caption, table) in audit::tables(rows) { (tables::html_table(caption, table.columns())) }
                     ul { @for line in verdict.lines() { li { (line.trim_start_matches("- ")) } } }
                 }
                 None => (without(entry, "its nll is exact, and there is nothing to audit")),
@@ -213,23 +219,18 @@ fn readings(entries: &[Entry]) -> Markup {
 }
 
 fn latents(entries: &[Entry]) -> Markup {
-    let kl = |entry: &Entry| {
-        let steps = entry.run.config().fast.steps.max(1);
-        let (rows, _) = entry.measured.as_ref()?.audit.as_ref()?;
-        let row = rows.iter().find(|row| row.steps == steps)?;
-        Some((steps, row.kl_by_latent.clone()))
-    };
-    let all: Vec<_> = entries.iter().map(kl).collect();
+    let rows = entries.iter().map(|entry| Some(audit::as_trained(&audited(entry)?.0, entry.run.config())));
+    let all: Vec<Option<&audit::Row>> = rows.collect();
     // One scale for all runs.
-    let most = all.iter().flatten().flat_map(|(_, kl)| kl).copied().fold(0.0, f64::max);
+    let most = all.iter().flatten().flat_map(|row| &row.kl_by_latent).copied().fold(0.0, f64::max);
     html! {
         @if all.iter().any(Option::is_some) {
             p { "The mean KL of every latent vector, in nats per sequence; the darkest cell has " (format!("{most:.2}")) "." }
         }
-        @for (entry, kl) in entries.iter().zip(&all) {
+        @for (entry, row) in entries.iter().zip(&all) {
             h3 { (entry.name) }
-            @match kl {
-                Some((steps, kl)) => {
+            @match row {
+                Some(audit::Row { steps, kl_by_latent: kl, .. }) => {
                     p.sum { (format!("{:.2}", kl.iter().sum::<f64>())) " nats in all after T = " (steps) " fast steps" }
                     (tables::latents(&entry.name, kl, entry.run.config().model.latents, most))
                 }

@@ -12,7 +12,7 @@ use maud::{Markup, html};
 use std::collections::BTreeSet;
 
 /// A table whose first column names its rows. It scrolls by itself where it is wider than the page.
-fn html_table(caption: &str, columns: &[Column]) -> Markup {
+pub fn html_table(caption: &str, columns: &[Column]) -> Markup {
     shaded_table(caption, columns, &|_, _| None)
 }
 
@@ -230,31 +230,9 @@ pub fn suite(entries: &[Entry]) -> Markup {
     }
 }
 
-/// What every protocol prints at some T.
-pub fn audit(name: &str, rows: &[audit::Row]) -> Markup {
-    let mut table = Table::of(rows)
-        .right("T", |row| row.steps)
-        .right("elbo, a bound", |row| nats(row.elbo.nats()))
-        .right("iwae, a bound", |row| nats(row.iwae.nats()))
-        .right("fixed, NOT a bound", |row| nats(row.fixed.nats()))
-        .right("fixed at fresh noise", |row| nats(row.fixed_at_fresh_noise.nats()))
-        .right("gap", |row| nats(row.gap()));
-    if rows.iter().any(|row| row.elbo.above().is_some()) {
-        table = table
-            .right("elbo above the truth", |row| or_dash(row.elbo.above().map(nats)))
-            .right("fixed above the truth", |row| or_dash(row.fixed.above().map(nats)));
-    }
-    html_table(&format!("{name}: nats per sequence after T fast steps"), table.columns())
-}
-
 /// The KL of every latent, a row per layer, the cells the darker the nearer to `most`.
 pub fn latents(name: &str, kl: &[f64], per_layer: usize, most: f64) -> Markup {
     let layers: Vec<(usize, &[f64])> = (1..).zip(kl.chunks(per_layer)).collect();
-    let mut table = Table::of(&layers).right("layer", |(number, _)| number);
-    for k in 0..per_layer {
-        table = table.right(format!("latent {}", k + 1), move |(_, kl)| digits(kl[k], 3));
-    }
-    let table = table.right("all", |(_, kl)| digits(kl.iter().sum(), 3));
     let shade_of = |row: usize, column: usize| Some(shade(*layers[row].1.get(column - 1)?, most));
-    shaded_table(&format!("{name}: KL in nats per sequence"), table.columns(), &shade_of)
+    shaded_table(&format!("{name}: KL in nats per sequence"), audit::latents(&layers).columns(), &shade_of)
 }

@@ -1,0 +1,203 @@
+//! The audit as tables, and as JSON.
+
+use super::{Row, Scores, as_trained, verdict};
+use crate::eval::{Head, Text};
+use crate::table::{Table, digits, nats, short};
+use ltm::corpus::Corpus;
+use ltm::evaluate::{Excess, Mean, Total};
+use ltm::run::{Loaded, Run};
+use serde::Serialize;
+use std::collections::BTreeMap;
+
+type ScoresOf = fn(&Row) -> &Scores;
+type MeanOf = fn(&Row) -> Mean;
+
+/// Protocols about whole sequences, and whether they are bounds.
+pub(super) const WHOLE: [(&str, ScoresOf, bool); 4] = [
+    ("elbo", |row| &row.elbo, true),
+    ("iwae", |row| &row.iwae, true),
+    ("fixed", |row| &row.fixed, false),
+    ("fixed_at_fresh_noise", |row| &row.fixed_at_fresh_noise, true),
+];
+
+/// What programs are told, in nats per sequence.
+const MEANS: [(&str, MeanOf); 11] = [
+    ("elbo", |row| row.elbo.nats()),
+    ("iwae", |row| row.iwae.nats()),
+    ("prefix", |row| row.prefix.nats()),
+    ("fixed", |row| row.fixed.nats()),
+    ("fixed_at_fresh_noise", |row| row.fixed_at_fresh_noise.nats()),
+    ("nll", |row| row.elbo.nll()),
+    ("kl", |row| row.elbo.kl()),
+    ("fixed_nll_at_own_noise", |row| row.fixed.nll()),
+    ("fixed_nll_at_fresh_noise", |row| row.fixed_at_fresh_noise.nll()),
+    ("fixed_kl", |row| row.fixed.kl()),
+    ("gap", Row::gap),
+];
+
+/// A row per T, in nats per sequence: what every protocol prints, how far that is from the exact cost where it is known, and
+/// what it consists of. Each table with its caption.
+pub fn tables(rows: &[Row]) -> Vec<(&'static str, Table<'_, Row>)> {
+    let table = || Table::of(rows).right("T", |row| row.steps);
+    let printed = table()
+        .right("elbo, a bound", |row| nats(row.elbo.nats()))
+        .right("iwae, a bound", |row| nats(row.iwae.nats()))
+        .right("prefix, second half", |row| nats(row.prefix.nats()))
+        .right("fixed, NOT a bound", |row| nats(row.fixed.nats()))
+        .right("fixed at fresh noise", |row| nats(row.fixed_at_fresh_noise.nats()))
+        .right("gap", |row| nats(row.gap()));
+    let mut tables = vec![("What every protocol prints", printed)];
+    if rows.iter().all(|row| row.elbo.above().is_some()) {
+        let above = WHOLE.into_iter().fold(table(), |table, (name, scores, is_bound)| {
+            let above = move |row| scores(row).above().expect("the exact cost is known");
+            let [right, wrong] = if is_bound { ["holds", "BROKEN"] } else { ["above", "BELOW: no bound"] };
+            table
+                .right(name.replace('_', " "), move |row| nats(above(row)))
+                .left("", move |row| if above(row).is_below_zero() { wrong } else { right })
+        });
+        tables.push(("Less the exact cost of the same stories; a bound cannot be below zero", above));
+    }
+    let parts = table()
+        .right("NLL, fresh noise", |row| nats(row.elbo.nll()))
+        .right("+ KL", |row| nats(row.elbo.kl()))
+        .right("fixed: NLL, own noise", |row| nats(row.fixed.nll()))
+        .right("NLL, fresh noise", |row| nats(row.fixed_at_fresh_noise.nll()))
+        .right("+ KL", |row| nats(row.fixed.kl()));
+    tables.push((
+        "How NLL falls with T and what it costs: a posterior at fresh noise, and one at the noise that it was fitted to",
+        parts,
+    ));
+    tables
+}
+
+/// The KL of every latent, a row for each of the numbered `layers`.
+pub fn latents<'a>(layers: &'a [(usize, &'a [f64])]) -> Table<'a, (usize, &'a [f64])> {
+    let mut table = Table::of(layers).right("layer", |(number, _)| number);
+    for k in 0..layers[0].1.len() {
+        table = table.right(format!("latent {}", k + 1), |(_, kl)| digits(kl[k], 3));
+    }
+    table.right("all", |(_, kl)| digits(kl.iter().sum(), 3))
+}
+
+/// What was audited, and what came out.
+pub struct Audit<'a> {
+    /// The run.
+    pub run: &'a Run,
+    /// Its model.
+    pub model: &'a Loaded,
+    /// The text.
+    pub text: &'a Text,
+    /// Draws S.
+    pub draws: usize,
+    /// A row for every T, at least one.
+    pub rows: &'a [Row],
+}
+
+impl Audit<'_> {
+    /// The exact cost of the sequences in nats each, if it is known.
+    fn exact(&self) -> Option<f64> {
+        Excess::of(&self.rows[0].elbo.0).map(|excess| excess.exact)
+    }
+
+    /// All tables.
+    pub fn text(&self) -> String {
+        let (config, total) = (&self.model.config, Total::of(&self.rows[0].elbo.0));
+        let exact = self.exact();
+        let what = match exact {
+            Some(_) => "validation stories of the embedded corpus".into(),
+            None => format!("sequences of {}", self.text),
+        };
+        let mut lines = vec![format!(
+            "{} after step {}, weights {}, seed {}: {} {what}, {} tokens\nposterior {}, fitted with {} noise, trained with \
+             T = {}; S = {} draws; nats/sequence, ± one standard error over sequences",
+            self.run.path().display(),
+            self.model.step,
+            short(&self.model.weights),
+            config.train.seed,
+            total.sequences,
+            total.tokens,
+            config.fast.posterior,
+            config.fast.noise,
+            config.fast.steps,
+            self.draws,
+        )];
+        let entropy = Corpus::default().entropy();
+        lines.extend(exact.map(|exact| format!("true entropy {entropy:.2}; these very stories cost {exact:.2}")));
+        lines.extend(tables(self.rows).iter().map(|(caption, table)| format!("\n{caption}\n\n{table}")));
+        let row = as_trained(self.rows, config);
+        let layers: Vec<_> = (1..).zip(row.kl_by_latent.chunks(config.model.latents)).collect();
+        lines.push(format!("\nWhere the KL goes at T = {}, nats/sequence by layer and latent\n", row.steps));
+        lines.push(latents(&layers).to_string());
+        lines.join("\n")
+    }
+
+    /// The same for programs, from `command`.
+    pub fn json<'a>(&'a self, command: &'a str) -> impl Serialize + 'a {
+        let total = Total::of(&self.rows[0].elbo.0);
+        Json {
+            head: Head::new(self.run, self.model, self.text),
+            command,
+            samples: self.draws,
+            sequences: total.sequences,
+            tokens: total.tokens,
+            bytes: total.bytes,
+            entropy: self.exact().map(|_| Corpus::default().entropy()),
+            exact_nats_per_sequence: self.exact(),
+            rows: self.rows.iter().map(|row| RowJson::of(row, self.model.config.model.latents)).collect(),
+            verdict: verdict(self.rows, &self.model.config),
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Json<'a> {
+    #[serde(flatten)]
+    head: Head<'a>,
+    command: &'a str,
+    samples: usize,
+    sequences: u64,
+    tokens: u64,
+    bytes: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    entropy: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    exact_nats_per_sequence: Option<f64>,
+    rows: Vec<RowJson<'a>>,
+    verdict: String,
+}
+
+#[derive(Serialize)]
+struct RowJson<'a> {
+    fast_steps: usize,
+    #[serde(flatten)]
+    means: BTreeMap<&'static str, Mean>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    above_truth: Option<BTreeMap<&'static str, Above>>,
+    kl_by_layer_and_latent: Vec<&'a [f64]>,
+    perplexity_elbo: f64,
+    perplexity_fixed: f64,
+}
+
+#[derive(Serialize)]
+struct Above {
+    #[serde(flatten)]
+    above: Mean,
+    holds: bool,
+}
+
+impl<'a> RowJson<'a> {
+    fn of(row: &'a Row, latents_per_layer: usize) -> Self {
+        let above = WHOLE.map(|(name, scores, _)| {
+            let above = scores(row).above()?;
+            Some((name, Above { above, holds: !above.is_below_zero() }))
+        });
+        Self {
+            fast_steps: row.steps,
+            means: MEANS.map(|(name, mean)| (name, mean(row))).into(),
+            above_truth: above.into_iter().collect(),
+            kl_by_layer_and_latent: row.kl_by_latent.chunks(latents_per_layer).collect(),
+            perplexity_elbo: row.elbo.perplexity(),
+            perplexity_fixed: row.fixed.perplexity(),
+        }
+    }
+}
