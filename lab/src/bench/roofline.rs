@@ -89,9 +89,9 @@ pub fn roofline(report: &Report) -> String {
         title: format!("Roofline: {place}; {}, preset {}", machine.dtype, report.preset),
         axes: ["arithmetic intensity, FLOP per byte", "GFLOP/s"].map(String::from),
         is_log: true,
-        ticks: Vec::new(),
         series,
         notes,
+        ..Plot::default()
     };
     plot.file()
 }

@@ -89,7 +89,7 @@ fn curves(entries: &[Entry]) -> Markup {
             marks: entry.history.validations.iter().map(|point| ring(at(entry, point))).collect(),
         });
         let (title, axes, series) = (title.into(), [x, y].map(String::from), series.collect());
-        figure(&Plot { title, axes, is_log: false, ticks: Vec::new(), series, notes: Vec::new() })
+        figure(&Plot { title, axes, series, ..Plot::default() })
     };
     let has_fixed_noise = entries.iter().any(|entry| !entry.run.config().losses_are_bounds());
     html! {
