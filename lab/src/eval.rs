@@ -119,22 +119,28 @@ pub fn evaluate(
     Ok(rows)
 }
 
+/// A table with what `row` says by each protocol, and how far that is from the truth where it is known.
+pub fn columns<'a, R>(table: Table<'a, R>, row: impl Fn(&'a R) -> &'a Row + Copy) -> Table<'a, R> {
+    let table = table
+        .left("protocol", |r| row(r).figures.protocol.name())
+        .left("what it is", |r| row(r).figures.protocol.status())
+        .right("nats/sequence", |r| nats(row(r).nats()))
+        .right("= NLL", |r| digits(row(r).per_sequence(row(r).figures.nll), 2))
+        .right("+ KL", |r| digits(row(r).per_sequence(row(r).figures.kl_or_rest()), 2))
+        .right("perplexity", |r| perplexity(row(r).figures.perplexity))
+        .right("bits/byte", |r| digits(row(r).figures.bits_per_byte, 4));
+    if table.rows.iter().all(|r| row(r).truth.is_none()) {
+        return table;
+    }
+    table
+        .right("true entropy", |r| or_dash(row(r).truth.as_ref().map(|truth| digits(truth.entropy, 2))))
+        .right("above the truth", |r| row(r).above().map_or("(half a story)".into(), nats))
+}
+
 /// The table, and what there is to know about its numbers.
 pub fn text(rows: &[Row]) -> String {
-    let mut table = Table::of(rows)
-        .left("protocol", |row| row.figures.protocol.name())
-        .left("what it is", |row| row.figures.protocol.status())
-        .right("nats/sequence", |row| nats(row.nats()))
-        .right("= NLL", |row| digits(row.per_sequence(row.figures.nll), 2))
-        .right("+ KL", |row| digits(row.per_sequence(row.figures.kl_or_rest()), 2))
-        .right("perplexity", |row| perplexity(row.figures.perplexity))
-        .right("bits/byte", |row| digits(row.figures.bits_per_byte, 4));
+    let table = columns(Table::of(rows), |row| row);
     let exact = rows.iter().find_map(|row| row.truth.as_ref()).map(|truth| truth.exact_nats_per_sequence);
-    if exact.is_some() {
-        table = table
-            .right("true entropy", |row| or_dash(row.truth.as_ref().map(|truth| digits(truth.entropy, 2))))
-            .right("above the truth", |row| row.above().map_or("(half a story)".into(), nats));
-    }
     let mut lines = vec![table.to_string()];
     let extras = rows.iter().map(|Row { figures, .. }| {
         let bound = if figures.protocol == Protocol::Fixed { " (not a bound)" } else { "" };

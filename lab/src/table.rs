@@ -37,8 +37,10 @@ pub struct Column {
 /// ```
 #[derive(Clone, Debug)]
 pub struct Table<'a, R> {
-    rows: &'a [R],
-    columns: Vec<Column>,
+    /// Its rows.
+    pub rows: &'a [R],
+    /// Its columns, for whoever lays it out in another way.
+    pub columns: Vec<Column>,
 }
 
 impl<'a, R> Table<'a, R> {
@@ -62,21 +64,6 @@ impl<'a, R> Table<'a, R> {
         self.columns.push(Column { name, align, cells });
         self
     }
-
-    /// Its columns, for whoever lays it out in another way.
-    pub fn columns(&self) -> &[Column] {
-        &self.columns
-    }
-
-    /// Its number of rows.
-    pub fn len(&self) -> usize {
-        self.rows.len()
-    }
-
-    /// Whether it has no row.
-    pub fn is_empty(&self) -> bool {
-        self.rows.is_empty()
-    }
 }
 
 impl<R> Display for Table<'_, R> {
@@ -92,7 +79,7 @@ impl<R> Display for Table<'_, R> {
             padded.collect::<Vec<_>>().join("  ").trim_end().to_string()
         };
         f.write_str(&line(&|column| column.name.clone()))?;
-        (0..self.len()).try_for_each(|row| write!(f, "\n{}", line(&|column| column.cells[row].clone())))
+        (0..self.rows.len()).try_for_each(|row| write!(f, "\n{}", line(&|column| column.cells[row].clone())))
     }
 }
 

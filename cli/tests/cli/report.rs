@@ -145,7 +145,7 @@ fn what_is_missing_is_said() {
         "&lt;ptb&gt;",
         "1.5000",
         "3.2e17",
-        "PTB</td><td>MISSING",
+        "run: MISSING: PTB",
         "run: no results, audit or texts: ",
         "text.txt",
         "Sample 1",

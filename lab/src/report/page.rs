@@ -180,7 +180,7 @@ fn audits(entries: &[Entry]) -> Markup {
             @match audited(entry) {
                 Some((rows, verdict)) => {
                     p { "Nats per sequence after T fast steps, ± one standard error over sequences." }
-                    @for (caption, table) in audit::tables(rows) { (tables::html_table(caption, table.columns())) }
+                    @for (caption, table) in audit::tables(rows) { (tables::html_table(caption, &table.columns)) }
                     ul { @for line in verdict.lines() { li { (line.trim_start_matches("- ")) } } }
                 }
                 None => (without(entry, "its nll is exact, and there is nothing to audit")),

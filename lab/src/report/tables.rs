@@ -1,10 +1,10 @@
 use super::Entry;
 use super::tokens::shade;
 use crate::audit;
-use crate::eval::{Row, TRAINING_TEXT};
+use crate::eval::{self, Row, TRAINING_TEXT};
 use crate::plan::Plans;
-use crate::suite::{self, KNOWN, known, published};
-use crate::table::{Align, Column, DASH, Table, digits, nats, or_dash, perplexity, plus_minus, short, si};
+use crate::suite::{self, KNOWN, Known, known};
+use crate::table::{Align, Column, Table, digits, or_dash, perplexity, plus_minus, short, si};
 use engine::Device;
 use ltm::config::{Config, ModelKind};
 use ltm::evaluate::Protocol;
@@ -97,7 +97,7 @@ pub fn overview(entries: &[Entry]) -> Markup {
         .left("program", |entry| or_dash(entry.program.as_ref()));
     html_table(
         "Losses are in nats per token, of the last step and the last validation; FLOPs and speed are of training",
-        table.columns(),
+        &table.columns,
     )
 }
 
@@ -116,13 +116,13 @@ pub fn settings(entries: &[Entry]) -> Markup {
     let common = Table::of(&same).left("setting", |row| row.0).left("value", |row| &row.1[0]);
     html! {
         @if !differing.is_empty() {
-            (html_table("Where the runs differ", table.columns()))
+            (html_table("Where the runs differ", &table.columns))
         } @else if entries.len() > 1 {
             p { "The runs do not differ in any setting." }
         }
         details {
             summary { @if entries.len() > 1 { "What they have in common" } @else { "All settings" } }
-            (html_table("The same in all of them", common.columns()))
+            (html_table("The same in all of them", &common.columns))
         }
     }
 }
@@ -132,98 +132,58 @@ pub fn results(entries: &[Entry]) -> Markup {
     let rows = entries.iter().filter_map(|entry| Some((entry.name.as_str(), entry.measured.as_ref()?)));
     let rows: Vec<(&str, &Row)> =
         rows.flat_map(|(name, measured)| measured.results.iter().map(move |row| (name, row))).collect();
-    let kl = |row: &Row| {
-        let has_kl = !matches!(row.figures.protocol, Protocol::Nll | Protocol::Prefix);
-        or_dash(has_kl.then(|| digits(row.per_sequence(row.figures.kl_or_rest()), 2)))
-    };
-    let mut table = Table::of(&rows)
-        .left("run", |(name, _)| name)
-        .left("protocol", |(_, row)| row.figures.protocol.name())
-        .left("what it is", |(_, row)| row.figures.protocol.status())
-        .right("nats/sequence", |(_, row)| nats(row.nats()))
-        .right("= NLL", |(_, row)| digits(row.per_sequence(row.figures.nll), 2))
-        .right("+ KL", |(_, row)| kl(row))
-        .right("perplexity", |(_, row)| perplexity(row.figures.perplexity))
-        .right("bits/byte", |(_, row)| digits(row.figures.bits_per_byte, 4));
-    if rows.iter().any(|(_, row)| row.above().is_some()) {
-        table = table.right("above the truth", |(_, row)| or_dash(row.above().map(nats)));
-    }
-    html_table("± is one standard error over sequences", table.columns())
-}
-
-/// A set of a suite, with its result where there is one.
-struct Line<'a> {
-    entry: &'a Entry,
-    title: String,
-    result: Option<&'a suite::Entry>,
-    published: String,
-}
-
-impl<'a> Line<'a> {
-    /// All results of a run, and the paper's sets that it has not been judged by.
-    fn of(entry: &'a Entry) -> impl Iterator<Item = Self> {
-        let judged = entry.suite.iter().map(move |result| {
-            let of_set = |protocol: &Protocol| {
-                entry.suite.iter().any(|other| other.set == result.set && other.figures.protocol == *protocol)
-            };
-            let kind = entry.run.config().model.kind;
-            let protocols: Vec<_> = Protocol::of(kind).iter().copied().filter(of_set).collect();
-            let place = protocols.iter().position(|&protocol| protocol == result.figures.protocol);
-            let known = known(&result.set);
-            let title = known.map_or(result.set.clone(), |known| known.title.into());
-            Self {
-                entry,
-                title: if result.data_learnt { format!("{title}, {TRAINING_TEXT}") } else { title },
-                result: Some(result),
-                published: place
-                    .map(|place| published(known.map(|known| known.published), &protocols, place))
-                    .filter(|figures| !figures.is_empty())
-                    .unwrap_or(DASH.into()),
-            }
-        });
-        let is_missing =
-            move |name: &str| !entry.suite.is_empty() && entry.suite.iter().all(|result| result.set != name);
-        let missing = KNOWN.iter().filter(move |known| is_missing(known.name));
-        let missing =
-            missing.map(move |known| Self { entry, title: known.title.into(), result: None, published: DASH.into() });
-        judged.chain(missing)
-    }
+    let table = eval::columns(Table::of(&rows).left("run", |(name, _)| name), |(_, row)| row);
+    html_table("± is one standard error over sequences", &table.columns)
 }
 
 /// What `ltm eval --suite` has left in the run folders.
 pub fn suite(entries: &[Entry]) -> Markup {
-    let lines: Vec<Line> = entries.iter().flat_map(Line::of).collect();
-    let table = Table::of(&lines)
-        .left("run", |line| &line.entry.name)
-        .left("set", |line| &line.title)
-        .left("protocol", |line| line.result.map_or("MISSING", |r| r.figures.protocol.name()))
-        .left("what it is", |line| line.result.map_or(DASH, |r| r.figures.protocol.status()))
-        .right("T", |line| or_dash(line.result.and_then(|r| r.fast_steps)))
-        .right("S", |line| or_dash(line.result.map(|r| r.samples)))
-        .right("nats/token", |line| {
-            or_dash(line.result.map(|r| plus_minus(r.nats_per_token, r.nats_per_token_error, 4)))
-        })
-        .right("perplexity", |line| or_dash(line.result.map(|r| perplexity(r.figures.perplexity))))
-        .right("per GPT-2 token", |line| or_dash(line.result.and_then(|r| r.perplexity_per_gpt2_token).map(perplexity)))
-        .right("published", |line| &line.published)
-        .right("bits/byte", |line| or_dash(line.result.map(|r| digits(r.figures.bits_per_byte, 4))))
-        .right("documents", |line| or_dash(line.result.map(|r| r.documents)))
-        .right("after step", |line| or_dash(line.result.map(|r| r.step)))
-        .left("weights", |line| line.result.map_or(DASH, |r| short(&r.weights_sha256)))
-        .right("seed", |line| or_dash(line.result.map(|r| r.seed)));
-    let commands: BTreeSet<&str> =
-        entries.iter().flat_map(|entry| &entry.suite).map(|result| result.command.as_str()).collect();
-    let without: Vec<&str> = entries.iter().filter(|e| e.suite.is_empty()).map(|e| e.name.as_str()).collect();
+    let rows = entries.iter().flat_map(|entry| entry.suite.iter().map(move |result| (entry, result)));
+    let rows: Vec<(&Entry, &suite::Entry)> = rows.collect();
+    let title = |result: &suite::Entry| {
+        let title = known(&result.set).map_or(result.set.as_str(), |known| known.title);
+        if result.data_learnt { format!("{title}, {TRAINING_TEXT}") } else { title.into() }
+    };
+    // Beside the protocols that the set was judged by.
+    let published = |entry: &Entry, result: &suite::Entry| {
+        let of_set = entry.suite.iter().filter(|other| other.set == result.set);
+        let judged: Vec<Protocol> = of_set.map(|other| other.figures.protocol).collect();
+        let protocols = Protocol::of(entry.run.config().model.kind).iter().copied();
+        let protocols: Vec<Protocol> = protocols.filter(|protocol| judged.contains(protocol)).collect();
+        let place = protocols.iter().position(|&protocol| protocol == result.figures.protocol)?;
+        let figures = suite::published(known(&result.set).map(|known| known.published), &protocols, place);
+        (!figures.is_empty()).then_some(figures)
+    };
+    let table = Table::of(&rows)
+        .left("run", |(entry, _)| &entry.name)
+        .left("set", |(_, result)| title(result))
+        .left("protocol", |(_, result)| result.figures.protocol.name())
+        .left("what it is", |(_, result)| result.figures.protocol.status())
+        .right("T", |(_, result)| or_dash(result.fast_steps))
+        .right("S", |(_, result)| result.samples)
+        .right("nats/token", |(_, result)| plus_minus(result.nats_per_token, result.nats_per_token_error, 4))
+        .right("perplexity", |(_, result)| perplexity(result.figures.perplexity))
+        .right("per GPT-2 token", |(_, result)| or_dash(result.perplexity_per_gpt2_token.map(perplexity)))
+        .right("published", |(entry, result)| or_dash(published(entry, result)))
+        .right("bits/byte", |(_, result)| digits(result.figures.bits_per_byte, 4))
+        .right("documents", |(_, result)| result.documents)
+        .right("after step", |(_, result)| result.step)
+        .left("weights", |(_, result)| short(&result.weights_sha256))
+        .right("seed", |(_, result)| result.seed);
+    let commands: BTreeSet<&str> = rows.iter().map(|(_, result)| result.command.as_str()).collect();
     html! {
-        @if lines.is_empty() {
+        @if rows.is_empty() {
             p.note { "No run has results of a suite; " code { "ltm eval RUN --suite suite.toml" } " makes them." }
         } @else {
-            (html_table("± is one standard error over sequences", table.columns()))
+            (html_table("± is one standard error over sequences", &table.columns))
             p.note {
                 "Published figures are perplexities per GPT-2 token: those of the paper's models S, M and L, which are its " code { "fixed" }
-                " as far as the public code shows, so no bounds, and that of an autoregressive model of 76 M parameters (AR), which is exact. "
-                "MISSING marks a set of the paper without a result. "
-                @if !without.is_empty() { "Without results of a suite: " (without.join(", ")) "." }
+                " as far as the public code shows, so no bounds, and that of an autoregressive model of 76 M parameters (AR), which is exact."
+            }
+            @for entry in entries {
+                @let has = |known: &Known| entry.suite.iter().any(|result| result.set == known.name);
+                @let missing: Vec<&str> = KNOWN.iter().filter(|known| !has(known)).map(|known| known.title).collect();
+                @if !missing.is_empty() { p.note { (entry.name) ": MISSING: " (missing.join(", ")) } }
             }
             @for command in commands { p.note { "By " code { (command) } } }
         }
@@ -234,5 +194,5 @@ pub fn suite(entries: &[Entry]) -> Markup {
 pub fn latents(name: &str, kl: &[f64], per_layer: usize, most: f64) -> Markup {
     let layers: Vec<(usize, &[f64])> = (1..).zip(kl.chunks(per_layer)).collect();
     let shade_of = |row: usize, column: usize| Some(shade(*layers[row].1.get(column - 1)?, most));
-    shaded_table(&format!("{name}: KL in nats per sequence"), audit::latents(&layers).columns(), &shade_of)
+    shaded_table(&format!("{name}: KL in nats per sequence"), &audit::latents(&layers).columns, &shade_of)
 }
