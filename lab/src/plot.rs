@@ -3,6 +3,7 @@
 //! Colours are written into the picture as they look on white; a style sheet exchanges them where the reader's screen is
 //! dark. [`Plot::file`] carries that sheet itself, [`Plot::inline`] relies on the page to contain [`style`].
 
+use crate::table::number;
 use plotters::coord::Shift;
 use plotters::coord::ranged1d::{DefaultFormatting, KeyPointHint};
 use plotters::prelude::*;
@@ -28,7 +29,7 @@ const SOFT: [u32; 2] = [0x5a5a5a, 0xa3a6aa];
 const RULE: [u32; 2] = [0xdcdcdc, 0x3b3f45];
 
 /// Lengths of a dash and of the gap behind it, in pixels.
-const STROKES: [(u32, u32); 4] = [(1, 0), (9, 5), (2, 4), (16, 4)];
+const STROKES: [(u32, u32); 4] = [(1 << 20, 0), (9, 5), (2, 4), (16, 4)];
 
 /// Height of a line of the legend, in pixels.
 const LINE: u32 = 19;
@@ -221,11 +222,7 @@ impl Plot {
             for part in line.split(Option::is_none) {
                 let part: Vec<(f64, f64)> = part.iter().flatten().copied().collect();
                 let (dash, gap) = STROKES[series.look.stroke % STROKES.len()];
-                if gap == 0 {
-                    chart.draw_series(LineSeries::new(part, colour.stroke_width(2)))?;
-                } else {
-                    chart.draw_series(DashedLineSeries::new(part, dash, gap, colour.stroke_width(2)))?;
-                }
+                chart.draw_series(DashedLineSeries::new(part, dash, gap, colour.stroke_width(2)))?;
             }
             for mark in &series.marks {
                 let Some(at) = self.place(mark.at) else { continue };
@@ -296,19 +293,6 @@ fn round(start: f64, end: f64, is_log: bool) -> Vec<f64> {
     (first..=last).map(|i| i as f64 * step).collect()
 }
 
-/// `0.25`, `1500`, `20 k`, `1.5 M`: at most four digits.
-pub fn number(x: f64) -> String {
-    let (scale, unit) = match x.abs() {
-        1e12.. => (1e12, " T"),
-        1e9.. => (1e9, " G"),
-        1e6.. => (1e6, " M"),
-        1e4.. => (1e3, " k"),
-        _ => (1.0, ""),
-    };
-    let power = 10f64.powi((3 - (x / scale).abs().max(1e-9).log10().floor() as i32).clamp(0, 6));
-    format!("{}{unit}", (x / scale * power).round() / power)
-}
-
 /// The style sheet that gives pictures other colours on dark screens.
 pub fn style() -> String {
     let mut style = "@media screen and (prefers-color-scheme: dark) {".to_string();
@@ -377,20 +361,16 @@ mod tests {
     #[test]
     fn axes_are_round() {
         for (is_log, values, ticks) in [
-            (false, &[0.0, 100.0][..], &[0.0, 20.0, 40.0, 60.0, 80.0, 100.0][..]),
-            (false, &[2.0], &[1.0, 1.5, 2.0, 2.5, 3.0]),
-            (true, &[8.0, 210.0], &[10.0, 20.0, 50.0, 100.0, 200.0]),
-            (true, &[0.0, 0.9, 3e4], &[1.0, 10.0, 100.0, 1000.0, 10_000.0]),
+            (false, &[0.0, 100.0][..], &["0", "20", "40", "60", "80", "100"][..]),
+            (false, &[2.0], &["1", "1.5", "2", "2.5", "3"]),
+            (true, &[8.0, 210.0], &["10", "20", "50", "100", "200"]),
+            (true, &[0.0, 0.9, 3e4], &["1", "10", "100", "1000", "10 k"]),
         ] {
             let plot = plot(is_log, &values.iter().map(|&x| [x, 1.0]).collect::<Vec<_>>(), Vec::new());
             let axis = plot.axis(plot.places().map(|place| place.0), &[]);
-            let found: Vec<f64> = axis.ticks.iter().map(|&place| plot.value(place)).collect();
+            let found: Vec<String> = axis.ticks.iter().map(|&place| number(plot.value(place))).collect();
             assert_eq!(found, ticks);
         }
-        assert_eq!(
-            [0.25, 0.0, 1500.0, 20_000.0, 1.5e6, 0.1 + 0.2, 418.43, 0.015].map(number),
-            ["0.25", "0", "1500", "20 k", "1.5 M", "0.3", "418.4", "0.015"]
-        );
     }
 
     #[test]

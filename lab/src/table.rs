@@ -108,16 +108,29 @@ pub fn perplexity(x: f64) -> String {
     }
 }
 
-/// A number with a prefix to its unit: `12.35 kB`.
-pub fn si(x: f64, unit: &str) -> String {
-    let (scale, prefix) = match x {
+/// A large number's prefix, and how much it stands for.
+fn prefix(x: f64) -> (f64, &'static str) {
+    match x.abs() {
         1e12.. => (1e12, "T"),
         1e9.. => (1e9, "G"),
         1e6.. => (1e6, "M"),
         1e3.. => (1e3, "k"),
-        _ => return format!("{x:.0} {unit}").trim_end().to_string(),
-    };
-    format!("{:.2} {prefix}{unit}", x / scale)
+        _ => (1.0, ""),
+    }
+}
+
+/// A number with a prefix to its unit: `12.35 kB`.
+pub fn si(x: f64, unit: &str) -> String {
+    let (scale, prefix) = prefix(x);
+    let places = if scale == 1.0 { 0 } else { 2 };
+    format!("{:.places$} {prefix}{unit}", x / scale).trim_end().into()
+}
+
+/// A number with at most four digits: `0.25`, `1500`, `20 k`, `1.5 M`.
+pub fn number(x: f64) -> String {
+    let (scale, prefix) = if x.abs() < 1e4 { (1.0, "") } else { prefix(x) };
+    let power = 10f64.powi((3 - (x / scale).abs().max(1e-9).log10().floor() as i32).clamp(0, 6));
+    format!("{} {prefix}", (x / scale * power).round() / power).trim_end().into()
 }
 
 /// As much of a digest as a person compares.
@@ -145,6 +158,10 @@ mod tests {
     fn numbers_have_the_digits_that_say_something() {
         assert_eq!([2.34567, 1234.56, 2.345e17, f64::INFINITY].map(perplexity), ["2.346", "1234.6", "2.3e17", DASH]);
         assert_eq!((si(12_345.0, "B"), si(7.0, "")), ("12.35 kB".to_string(), "7".to_string()));
+        assert_eq!(
+            [0.25, 0.0, 1500.0, 20_000.0, 1.5e6, 0.1 + 0.2, 418.43, 0.015].map(number),
+            ["0.25", "0", "1500", "20 k", "1.5 M", "0.3", "418.4", "0.015"]
+        );
         assert_eq!(nats(Mean { mean: -1.0, error: f64::NAN }), "-1.00 ± –");
         assert_eq!((short("0123456789abcdef"), short("0123")), ("0123456789ab", "0123"));
         assert_eq!((or_dash(Some(3)), or_dash(None::<u8>)), ("3".to_string(), DASH.to_string()));

@@ -1,7 +1,8 @@
 //! The roofline as a picture (Williams, Waterman and Patterson 2009): rates over arithmetic intensity under the two ceilings.
 
 use super::{Cache, Report, Row};
-use crate::plot::{Look, Mark, Plot, Series, number};
+use crate::plot::{Look, Mark, Plot, Series};
+use crate::table::number;
 
 /// The op's costliest case in one pass, with warm caches, and the same with cold ones where that was measured.
 struct Point<'a> {

@@ -1,5 +1,6 @@
 use super::{Finished, Outcome};
-use crate::plot::{Look, Mark, Plot, Series, number};
+use crate::plot::{Look, Mark, Plot, Series};
+use crate::table::number;
 use ltm::evaluate::Mean;
 
 /// The names of the figures' files, without their ending.
