@@ -155,9 +155,7 @@ fn writing(model: &mut Loaded, corpus: &Corpus, story: &[u8]) -> Result<()> {
     let mut writer = lab::text::writer(model, options)?;
     let prompt = String::from_utf8_lossy(&story[..half(story)]).into_owned();
     let going_on = format!("Going on with the first half of the story above, behind the bar:\n  {prompt}|");
-    for (words, prompt) in
-        [("From latent thoughts drawn at random:\n  ", None), (going_on.as_str(), Some(prompt.as_str()))]
-    {
+    for (words, prompt) in [("From latent thoughts drawn at random:\n  ", None), (&going_on, Some(&*prompt))] {
         write(words)?;
         let mut text = prompt.unwrap_or_default().to_string();
         writer.text(&mut model.store, prompt, 0, &mut |piece| {
@@ -179,44 +177,37 @@ fn half(story: &[u8]) -> usize {
     ends.min_by_key(|end| end.abs_diff(story.len() / 2)).unwrap_or(story.len() / 2)
 }
 
-/// A reader of the stories: what they cost it, and what is known of it if it is a model.
-struct Reader {
-    who: String,
-    nats: f64,
-    /// Less the baseline's nats, weights, FLOPs and tokens a second of training.
-    model: [String; 4],
-}
-
 /// What readers without latent thoughts would pay, beside what both models pay, and what training took. The baseline is the
-/// first of `models`.
+/// first of `models`: name, model, run and nats of each story.
 fn rivals(models: [(&str, &Loaded, &Path, &[f64]); 2], corpus: &Corpus, device: &Device) -> Result<String> {
     let config = &models[1].1.config;
     let reach = reach(config);
-    let known = |who: String, cost: &dyn Fn(&[u8]) -> f64| {
+    let known = |who: String, cost: &dyn Fn(&[u8]) -> Option<f64>| {
         let documents = (0..STORIES as u32).map(|i| corpus.document(VALIDATION_SEED, i));
-        Reader { who, nats: documents.map(|d| cost(&d.bytes)).sum::<f64>() / STORIES as f64, model: Default::default() }
+        let nats: f64 = documents.map(|document| cost(&document.bytes).unwrap_or(f64::NAN)).sum();
+        [who, digits(nats / STORIES as f64, 2), String::new(), String::new(), String::new(), String::new()]
     };
-    let windowed = |text: &[u8]| corpus.windowed_nats(text, reach).unwrap_or(f64::NAN);
-    let exact = |text: &[u8]| -corpus.log_prob(text).unwrap_or(f64::NAN);
-    let mut readers = vec![
-        known("the least possible: the stories' own source".into(), &exact),
-        known(format!("a floor for readers who see {reach} bytes back and have no latents"), &windowed),
+    let mut rows = vec![
+        known("the least possible: the stories' own source".into(), &|text| corpus.log_prob(text).map(|x| -x)),
+        known(format!("a floor for readers who see {reach} bytes back and have no latents"), &|text| {
+            corpus.windowed_nats(text, reach)
+        }),
     ];
     for (i, (who, model, run, nats)) in models.into_iter().enumerate() {
         let flops = Plans::new(&model.config, device)?.flops_per_token();
         let (targets, seconds) = Run::open(run)?.effort()?;
-        let less = shown(Mean::of_differences(nats, models[0].3));
-        let less = if i == 0 { String::new() } else { less };
-        let model = [less, short(&model.weights).into(), si(flops, ""), si(targets as f64 / seconds, "")];
-        readers.push(Reader { who: who.into(), nats: Mean::of(nats).mean, model });
+        let less = if i == 0 { String::new() } else { shown(Mean::of_differences(nats, models[0].3)) };
+        let speed = si(targets as f64 / seconds, "");
+        let weights = short(&model.weights).into();
+        rows.push([who.into(), digits(Mean::of(nats).mean, 2), less, weights, si(flops, ""), speed]);
     }
-    let table = Table::of(&readers)
-        .left("who reads these stories", |reader| &reader.who)
-        .right("nats/story", |reader| digits(reader.nats, 2))
-        .right("less the baseline's", |reader| &reader.model[0])
-        .left("weights", |reader| &reader.model[1])
-        .right("training FLOP/token", |reader| &reader.model[2])
-        .right("tokens/s", |reader| &reader.model[3]);
+    let table = Table::of(&rows)
+        .left("who reads these stories", |row| &row[0])
+        .right("nats/story", |row| &row[1])
+        .right("less the baseline's", |row| &row[2])
+        .left("weights", |row| &row[3])
+        .right("training FLOP/token", |row| &row[4])
+        .right("tokens/s", |row| &row[5]);
     let how = format!("seed {}, T = {} fast steps, S = {DRAWS} draws", config.train.seed, config.fast.steps);
     let paired = "± is one standard error over stories, taken pair by pair; it says nothing of other seeds.";
     Ok(format!("{table}\n{how}; {paired}\n"))

@@ -6,7 +6,7 @@ use super::progress::bar;
 use engine::{Error, Result};
 use lab::report::{Entry, Measured, Options, page};
 use ltm::checkpoint::write_atomic;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Show runs beside each other in one HTML page
 ///
@@ -93,12 +93,9 @@ fn command(args: &Args) -> String {
 
 /// The page's place is checked before minutes are spent on measuring.
 fn check_out(args: &Args) -> Result<()> {
-    let out = args.out.display();
-    match args.out.parent().filter(|folder| !folder.as_os_str().is_empty()) {
-        Some(folder) if !folder.is_dir() => {
-            Err(Error::new(format!("cannot write {out}: there is no folder {}", folder.display())))
-        }
-        _ if args.out.is_dir() => Err(Error::usage(format!("--out {out} is a folder: name a file"))),
-        _ => Ok(()),
+    let folder = Path::new(".").join(&args.out).parent().is_some_and(Path::is_dir);
+    if args.out.is_dir() || !folder {
+        return Err(Error::usage(format!("--out {}: name a file in a folder that exists", args.out.display())));
     }
+    Ok(())
 }

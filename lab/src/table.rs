@@ -31,9 +31,9 @@ pub struct Column {
 /// ```
 /// use lab::table::{Table, digits};
 ///
-/// let rows = [("elbo", 1.5), ("fixed", f64::NAN)];
+/// let rows = [("elbo", 1.5), ("böb", f64::NAN)];
 /// let table = Table::of(&rows).left("protocol", |row| row.0).right("nats", |row| digits(row.1, 2));
-/// assert_eq!(table.to_string(), "protocol  nats\nelbo      1.50\nfixed        –");
+/// assert_eq!(table.to_string(), "protocol  nats\nelbo      1.50\nböb          –");
 /// ```
 #[derive(Clone, Debug)]
 pub struct Table<'a, R> {
@@ -146,13 +146,6 @@ pub fn or_dash(value: Option<impl Display>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn columns_stand_under_their_headings() {
-        let table = Table::of(&[("a", 1.5), ("böb", 10.25)]).left("name", |row| row.0).right("n", |row| row.1);
-        assert_eq!(table.to_string(), "name      n\na       1.5\nböb   10.25");
-        assert_eq!(Table::of(&[0; 0]).left("name", |row| *row).to_string(), "name");
-    }
 
     #[test]
     fn numbers_have_the_digits_that_say_something() {

@@ -96,8 +96,8 @@ fn what_is_missing_is_said() {
     report(&lab, &["run", "nowhere"]).fails(1, &["nowhere"]);
     fs::create_dir(lab.path("empty")).unwrap();
     report(&lab, &["run", "empty"]).fails(1, &["empty is not a run folder: it has no config.json"]);
-    report(&lab, &["run", "--out", "none/report.html"]).fails(1, &["there is no folder none"]);
-    report(&lab, &["run", "--out", "empty"]).fails(2, &["--out empty is a folder"]);
+    report(&lab, &["run", "--out", "none/report.html"]).fails(2, &["--out none/report.html", "a folder that exists"]);
+    report(&lab, &["run", "--out", "empty"]).fails(2, &["--out empty: name a file"]);
     report(&lab, &["run", "--prompt", ""]).fails(2, &["--prompt"]);
     report(&lab, &["run", "--data", "none.txt"]).fails(1, &["none.txt"]);
     lab.run(&["report"]).fails(2, &["<RUN>"]);

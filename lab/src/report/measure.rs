@@ -212,8 +212,16 @@ mod tests {
             let run = Run::create_with_weights(&NewFolder::at(&path).unwrap(), &config, &store, &params).unwrap();
             let mut model = run.load(&Device::Cpu, Work::Evaluation).unwrap();
             let (source, _) = eval::stories(&run, 3).unwrap();
-            let (results, audit) = judge(3, &mut model, &source, &mut |_, _| ()).unwrap();
-            assert_eq!(audit.is_some(), kind == "ltm");
+            let mut last = (0, 1);
+            let (results, audit) = judge(3, &mut model, &source, &mut |done, work| last = (done, work)).unwrap();
+            assert_eq!((last.0, audit.is_some()), (last.1, kind == "ltm"));
+            for row in audit.iter().flat_map(|(rows, _)| rows) {
+                let kl = |scores: &audit::Scores| scores.0.iter().map(|score| score.kl).collect::<Vec<_>>();
+                assert_eq!(kl(&row.fixed), kl(&row.fixed_at_fresh_noise));
+                let mean = kl(&row.elbo).iter().sum::<f64>() / 3.0;
+                assert!((row.kl_by_latent.iter().sum::<f64>() - mean).abs() < 1e-9 * mean);
+                assert_eq!(row.kl_by_latent.len(), config.model.layers * config.model.latents);
+            }
             let protocols = Protocol::of(config.model.kind).to_vec();
             let options = eval::Options { protocols, steps: 4, samples: DRAWS, limit: None };
             let expected = eval::evaluate(&mut model, &source, &options, |_, _, _| ()).unwrap();

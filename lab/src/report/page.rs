@@ -62,10 +62,6 @@ pub fn page(options: &Options, entries: &[Entry], command: &str) -> String {
     page.into_string()
 }
 
-fn has_latents(entry: &Entry) -> bool {
-    entry.run.config().model.kind.has_latents()
-}
-
 /// A run's name behind the sample of its lines.
 fn signed(run: usize, entry: &Entry) -> Markup {
     html! { (PreEscaped(plot::swatch(Look::of(run)))) (entry.name) }
@@ -79,7 +75,7 @@ fn curves(entries: &[Entry]) -> Markup {
     let loss = |point: &Point| if same_tokens { point.cost.loss } else { point.cost.bits_per_byte };
     let unit = if same_tokens { "nats per token" } else { "bits per byte" };
     // Without latents there is no KL, not one of 0.
-    let kl = |entry: &Entry, point: &Point| if has_latents(entry) { point.cost.kl } else { f64::NAN };
+    let kl = |entry: &Entry, point: &Point| if entry.has_latents() { point.cost.kl } else { f64::NAN };
     let chart = |title: &str, x: &str, y: &str, at: &dyn Fn(&Entry, &Point) -> [f64; 2]| {
         let ring = |[x, y]: [f64; 2]| Mark { hollow: true, ..Mark::new(x, y) };
         let series = entries.iter().enumerate().map(|(run, entry)| Series {
@@ -89,7 +85,15 @@ fn curves(entries: &[Entry]) -> Markup {
             marks: entry.history.validations.iter().map(|point| ring(at(entry, point))).collect(),
         });
         let (title, axes, series) = (title.into(), [x, y].map(String::from), series.collect());
-        figure(&Plot { title, axes, series, ..Plot::default() })
+        let plot = Plot { title, axes, series, ..Plot::default() };
+        html! {
+            @if !plot.is_empty() {
+                figure {
+                    figcaption { (plot.title) }
+                    div role="img" aria-label=(plot.words()) { (PreEscaped(plot.inline())) }
+                }
+            }
+        }
     };
     let has_fixed_noise = entries.iter().any(|entry| !entry.run.config().losses_are_bounds());
     html! {
@@ -108,22 +112,10 @@ fn curves(entries: &[Entry]) -> Markup {
                     "With " code { "fast.noise = fixed" } " a line is no bound, since it is measured at the noise that the posteriors were fitted to. "
                 }
                 @if !same_tokens { "The runs read different tokens, so only bits per byte can be compared. " }
-                @if !entries.iter().all(has_latents) { "Runs without latents have no KL." }
+                @if !entries.iter().all(Entry::has_latents) { "Runs without latents have no KL." }
             }
         } @else {
             p.note { "No run has metrics of its training." }
-        }
-    }
-}
-
-/// A picture under its title; nothing if it has no point.
-fn figure(plot: &Plot) -> Markup {
-    html! {
-        @if !plot.is_empty() {
-            figure {
-                figcaption { (plot.title) }
-                div role="img" aria-label=(plot.words()) { (PreEscaped(plot.inline())) }
-            }
         }
     }
 }
@@ -169,7 +161,7 @@ fn audited(entry: &Entry) -> Option<&(Vec<audit::Row>, String)> {
 /// Why a run has no posterior to show.
 fn without(entry: &Entry, none: &str) -> Markup {
     html! {
-        p.note { @if has_latents(entry) { "Not judged." } @else { "This model has no latents: " (none) "." } }
+        p.note { @if entry.has_latents() { "Not judged." } @else { "This model has no latents: " (none) "." } }
     }
 }
 
@@ -196,7 +188,7 @@ fn readings(entries: &[Entry]) -> Markup {
     html! {
         @if most == 0 { p.note { "No text was read." } }
         @for vocab in vocabularies { (scale(vocab)) }
-        @if read().any(|(_, entry, _)| has_latents(entry)) {
+        @if read().any(|(_, entry, _)| entry.has_latents()) {
             p.note {
                 "With latents, a posterior was fitted to each text before " (DRAWS) " draws from it scored the tokens. So these costs are a part "
                 "of the bound only: the KL comes on top."

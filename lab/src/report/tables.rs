@@ -6,7 +6,7 @@ use crate::plan::Plans;
 use crate::suite::{self, KNOWN, Known, known};
 use crate::table::{Align, Column, Table, digits, or_dash, perplexity, plus_minus, short, si};
 use engine::Device;
-use ltm::config::{Config, ModelKind};
+use ltm::config::Config;
 use ltm::evaluate::Protocol;
 use maud::{Markup, html};
 use std::collections::BTreeSet;
@@ -46,14 +46,6 @@ fn shaded_table(caption: &str, columns: &[Column], shade_of: &dyn Fn(usize, usiz
     }
 }
 
-fn kind(kind: ModelKind) -> &'static str {
-    match kind {
-        ModelKind::Ltm => "latent thoughts",
-        ModelKind::Ar => "autoregressive baseline",
-        ModelKind::Gpt2 => "GPT-2",
-    }
-}
-
 fn data(entry: &Entry) -> String {
     match &entry.run.config().data.paths[..] {
         [] if entry.is_imported => "imported".into(),
@@ -81,7 +73,7 @@ pub fn overview(entries: &[Entry]) -> Markup {
     let speed = |entry: &Entry| Some(last(entry)?.tokens / entry.history.seconds);
     let table = Table::of(entries)
         .left("run", |entry| &entry.name)
-        .left("model", |entry| kind(entry.run.config().model.kind))
+        .left("model", |entry| entry.run.config().model.kind)
         .right("weights", |entry| measured(entry, &|measured| si(measured.parameters as f64, "")))
         .right("latents", latents)
         .right("step", |entry| or_dash(step(entry)))
