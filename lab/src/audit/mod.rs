@@ -11,18 +11,18 @@ mod words;
 pub use layout::{Audit, latents, tables};
 pub use words::verdict;
 
-use autograd::Store;
-use engine::{Error, Result};
+use engine::Result;
 use ltm::config::{Config, Noise, Work};
 use ltm::data::Source;
 use ltm::evaluate::{Draws, Evaluator, Excess, Mean, Protocol, SequenceScore, Total};
-use ltm::model::Params;
+use ltm::run::Loaded;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// How to audit.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// The numbers T of fast steps, each at least 1.
+    /// The numbers T of fast steps, at least 1.
     pub steps: Vec<usize>,
     /// Draws S, at least 2: one says nothing of its error.
     pub draws: usize,
@@ -117,28 +117,21 @@ impl Row {
 /// # Errors
 /// A model without latents, settings that contradict each other, sequences that cannot be read, numbers that are not finite.
 pub fn audit(
-    config: &Config,
-    params: &Params,
-    store: &mut Store,
+    model: &mut Loaded,
     source: &Arc<dyn Source>,
     options: &Options,
     mut progress: impl FnMut(u64, u64),
 ) -> Result<Vec<Row>> {
-    let most = options.steps.iter().copied().max().unwrap_or(0);
-    if options.steps.contains(&0) || most == 0 || options.draws < 2 {
-        return Err(Error::usage("an audit needs at least 1 fast step and 2 draws"));
-    }
+    let Loaded { config, params, store, .. } = model;
     let mut config = config.clone();
-    config.fast.steps = most;
+    config.fast.steps = options.steps.iter().copied().max().unwrap_or(1);
     config.resolved()?;
     // A run with fixed noise fits the same posteriors by both protocols.
     let of_run = if config.fast.noise == Noise::Fixed { Protocol::Fixed } else { Protocol::Elbo };
     let mut evaluators = Vec::new();
-    for protocol in [Protocol::Elbo, Protocol::Prefix, Protocol::Fixed] {
-        if protocol != Protocol::Elbo || of_run == Protocol::Elbo {
-            let evaluator = Evaluator::new(&config, protocol, most, options.draws, params, store)?;
-            evaluators.push((protocol, evaluator.at_fresh_noise_too()));
-        }
+    for protocol in BTreeSet::from([of_run, Protocol::Prefix, Protocol::Fixed]) {
+        let evaluator = Evaluator::new(&config, protocol, config.fast.steps, options.draws, params, store)?;
+        evaluators.push((protocol, evaluator.at_fresh_noise_too()));
     }
     config.check_room(store, Work::Evaluation)?;
     let count = source.samples().map_or(options.sequences, |samples| samples.min(options.sequences));

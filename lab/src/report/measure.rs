@@ -124,7 +124,7 @@ fn judge(
     let mut steps = vec![(trained / 4).max(1), trained, 4 * trained];
     steps.dedup();
     let wanted = audit::Options { steps, draws: DRAWS, sequences: limit };
-    let rows = audit::audit(&config, &model.params, &mut model.store, source, &wanted, progress)?;
+    let rows = audit::audit(model, source, &wanted, progress)?;
     let words = audit::verdict(&rows, &config);
     let at = audit::as_trained(&rows, &config);
     let scores = protocols.iter().zip([&at.elbo, &at.iwae, &at.prefix, &at.fixed]);
