@@ -21,7 +21,6 @@ pub fn page(options: &Options, entries: &[Entry], command: &str) -> String {
         ("settings", "Settings", tables::settings(entries)),
         ("audit", "Audit", audits(entries)),
         ("tokens", "What every token costs", readings(entries)),
-        ("latents", "Where the KL goes", latents(entries)),
         ("samples", "Samples", samples(options, entries)),
     ];
     let page = html! {
@@ -154,28 +153,28 @@ fn results(options: &Options, entries: &[Entry]) -> Markup {
     }
 }
 
-fn audited(entry: &Entry) -> Option<&(Vec<audit::Row>, String)> {
-    entry.measured.as_ref()?.audit.as_ref()
-}
-
-/// Why a run has no posterior to show.
-fn without(entry: &Entry, none: &str) -> Markup {
-    html! {
-        p.note { @if entry.has_latents() { "Not judged." } @else { "This model has no latents: " (none) "." } }
-    }
+/// The audit's rows, its verdict and the row of the T of training.
+fn audited(entry: &Entry) -> Option<(&[audit::Row], &str, &audit::Row)> {
+    let (rows, verdict) = entry.measured.as_ref()?.audit.as_ref()?;
+    Some((rows, verdict, audit::as_trained(rows, entry.run.config())))
 }
 
 fn audits(entries: &[Entry]) -> Markup {
+    // One scale of KL for all runs.
+    let all = entries.iter().filter_map(audited).flat_map(|(.., trained)| &trained.kl_by_latent);
+    let most = all.copied().fold(0.0, f64::max);
     html! {
+        p { "Nats per sequence after T fast steps, ± one standard error over sequences." }
         @for entry in entries {
             h3 { (entry.name) }
-            @match audited(entry) {
-                Some((rows, verdict)) => {
-                    p { "Nats per sequence after T fast steps, ± one standard error over sequences." }
-                    @for (caption, table) in audit::tables(rows) { (tables::html_table(caption, &table.columns)) }
-                    ul { @for line in verdict.lines() { li { (line.trim_start_matches("- ")) } } }
-                }
-                None => (without(entry, "its nll is exact, and there is nothing to audit")),
+            @if let Some((rows, verdict, trained)) = audited(entry) {
+                @for (caption, table) in audit::tables(rows) { (tables::html_table(caption, &table.columns)) }
+                (tables::latents(trained, entry.run.config().model.latents, most))
+                ul { @for line in verdict.lines() { li { (line.trim_start_matches("- ")) } } }
+            } @else if entry.has_latents() {
+                p.note { "Not judged." }
+            } @else {
+                p.note { "This model has no latents: its nll is exact, and there is nothing to audit." }
             }
         }
     }
@@ -183,10 +182,9 @@ fn audits(entries: &[Entry]) -> Markup {
 
 fn readings(entries: &[Entry]) -> Markup {
     let read = || measured(entries).filter(|(_, _, measured)| !measured.readings.is_empty());
-    let most = read().map(|(_, _, measured)| measured.readings.len()).max().unwrap_or(0);
     let vocabularies: BTreeSet<usize> = read().map(|(_, entry, _)| entry.run.config().data.tokenizer.vocab()).collect();
     html! {
-        @if most == 0 { p.note { "No text was read." } }
+        @if read().next().is_none() { p.note { "No text was read." } }
         @for vocab in vocabularies { (scale(vocab)) }
         @if read().any(|(_, entry, _)| entry.has_latents()) {
             p.note {
@@ -194,48 +192,30 @@ fn readings(entries: &[Entry]) -> Markup {
                 "of the bound only: the KL comes on top."
             }
         }
-        @for i in 0..most {
-            h3 { "Text " (i + 1) }
-            div.beside {
-                @for (run, entry, measured) in read() {
-                    @if let Some(text) = measured.readings.get(i) {
-                        article {
-                            h4 { (signed(run, entry)) }
-                            (reading(text, &*tokenizer(entry.run.config().data.tokenizer)))
-                        }
-                    }
-                }
-            }
-        }
+        (beside("Text", entries, |entry, measured, i| {
+            let text = measured.readings.get(i)?;
+            Some(reading(text, &*tokenizer(entry.run.config().data.tokenizer)))
+        }))
     }
 }
 
-fn latents(entries: &[Entry]) -> Markup {
-    let rows = entries.iter().map(|entry| Some(audit::as_trained(&audited(entry)?.0, entry.run.config())));
-    let all: Vec<Option<&audit::Row>> = rows.collect();
-    // One scale for all runs.
-    let most = all.iter().flatten().flat_map(|row| &row.kl_by_latent).copied().fold(0.0, f64::max);
+/// What every run has of number 0, 1, …, beside each other, until none has anything.
+fn beside(title: &str, entries: &[Entry], of: impl Fn(&Entry, &Measured, usize) -> Option<Markup>) -> Markup {
+    let all = |i| {
+        let parts = measured(entries).filter_map(|(run, entry, measured)| Some((run, entry, of(entry, measured, i)?)));
+        parts.collect::<Vec<_>>()
+    };
     html! {
-        @if all.iter().any(Option::is_some) {
-            p { "The mean KL of every latent vector, in nats per sequence; the darkest cell has " (format!("{most:.2}")) "." }
-        }
-        @for (entry, row) in entries.iter().zip(&all) {
-            h3 { (entry.name) }
-            @match row {
-                Some(audit::Row { steps, kl_by_latent: kl, .. }) => {
-                    p.sum { (format!("{:.2}", kl.iter().sum::<f64>())) " nats in all after T = " (steps) " fast steps" }
-                    (tables::latents(&entry.name, kl, entry.run.config().model.latents, most))
-                }
-                None => (without(entry, "there is no KL to show")),
-            }
+        @for (i, parts) in (0..).map(all).take_while(|parts| !parts.is_empty()).enumerate() {
+            h3 { (title) " " (i + 1) }
+            div.beside { @for (run, entry, part) in parts { article { h4 { (signed(run, entry)) } (part) } } }
         }
     }
 }
 
 fn samples(options: &Options, entries: &[Entry]) -> Markup {
-    let most = measured(entries).map(|(_, _, measured)| measured.samples.len()).max().unwrap_or(0);
     html! {
-        @if most == 0 {
+        @if measured(entries).all(|(_, _, measured)| measured.samples.is_empty()) {
             p.note { "No run was asked to write, or none could." }
         } @else {
             p {
@@ -247,21 +227,14 @@ fn samples(options: &Options, entries: &[Entry]) -> Markup {
                 ": at most " (options.tokens) " tokens at temperature 1."
             }
         }
-        @for i in 0..most {
-            h3 { "Sample " (i + 1) }
-            div.beside {
-                @for (run, entry, measured) in measured(entries) {
-                    @if let Some(text) = measured.samples.get(i) {
-                        article {
-                            h4 { (signed(run, entry)) }
-                            p.written dir="auto" {
-                                @if let Some(prompt) = &options.prompt { span.prompt { (visible(prompt)) } }
-                                (visible(text))
-                            }
-                        }
-                    }
+        (beside("Sample", entries, |_, measured, i| {
+            let text = measured.samples.get(i)?;
+            Some(html! {
+                p.written dir="auto" {
+                    @if let Some(prompt) = &options.prompt { span.prompt { (visible(prompt)) } }
+                    (visible(text))
                 }
-            }
-        }
+            })
+        }))
     }
 }

@@ -182,9 +182,10 @@ pub fn suite(entries: &[Entry]) -> Markup {
     }
 }
 
-/// The KL of every latent, a row per layer, the cells the darker the nearer to `most`.
-pub fn latents(name: &str, kl: &[f64], per_layer: usize, most: f64) -> Markup {
-    let layers: Vec<(usize, &[f64])> = (1..).zip(kl.chunks(per_layer)).collect();
+/// The KL of every latent of an audit's row, a row per layer, the cells the darker the nearer to `most`.
+pub fn latents(row: &audit::Row, per_layer: usize, most: f64) -> Markup {
+    let layers: Vec<(usize, &[f64])> = (1..).zip(row.kl_by_latent.chunks(per_layer)).collect();
     let shade_of = |row: usize, column: usize| Some(shade(*layers[row].1.get(column - 1)?, most));
-    shaded_table(&format!("{name}: KL in nats per sequence"), &audit::latents(&layers).columns, &shade_of)
+    let caption = format!("Where the KL goes at T = {}; the darkest of all runs has {most:.2} nats", row.steps);
+    shaded_table(&caption, &audit::latents(&layers).columns, &shade_of)
 }
