@@ -117,7 +117,7 @@ fn what_is_missing_is_said() {
     let damaged = lab.read("report.html");
     has(
         &damaged,
-        "run/metrics.jsonl: line 2, column | no curves of this run | &lt;ptb&gt; | 1.5000 | 3.2e17 | run: \
+        "run/metrics.jsonl: line 2, column | run: no metrics, hence no curves | &lt;ptb&gt; | 1.5000 | 3.2e17 | run: \
          MISSING: PTB | run: no results, audit or texts:  | text.txt | Sample 1",
     );
     lab.write("run/metrics.jsonl", metrics);

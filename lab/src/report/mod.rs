@@ -69,40 +69,30 @@ impl Entry {
     pub fn open(path: &Path) -> Result<Self> {
         let run = Run::open(path)?;
         let is_imported = run.check_trained_here().is_err_and(|error| error.kind() == ErrorKind::Usage);
-        let mut entry = Self {
-            name: path.display().to_string(),
-            run,
-            is_imported,
-            program: None,
-            history: History::default(),
-            suite: Vec::new(),
-            measured: None,
-            notes: Vec::new(),
-        };
+        let (name, mut notes) = (path.display().to_string(), Vec::new());
         let results = path.join(suite::RESULTS);
-        if results.exists() {
-            match json::read_lines(&results) {
-                Ok(suite) => entry.suite = suite,
-                Err(error) => entry.notes.push(format!("{error}: no results of a suite")),
-            }
-        }
+        let suite = if results.exists() { noted(&mut notes, json::read_lines(&results)) } else { Vec::new() };
+        let (mut history, mut program) = (History::default(), None);
         if !is_imported {
-            match entry.run.metrics() {
-                Ok(lines) if lines.is_empty() => {
-                    entry.notes.push(format!("{}: no metrics, hence no curves", entry.name))
-                }
-                Ok(lines) => entry.history = History::of(&lines),
-                Err(error) => entry.notes.push(format!("{error}: no curves of this run")),
+            history = History::of(&noted(&mut notes, run.metrics()));
+            if history.steps.is_empty() {
+                notes.push(format!("{name}: no metrics, hence no curves"));
             }
-            match Record::all(path) {
-                Ok(records) => entry.program = records.last().map(|record| record.program.version.clone()),
-                Err(error) => entry.notes.push(error.to_string()),
-            }
+            let records = noted(&mut notes, Record::all(path));
+            program = records.last().map(|record| record.program.version.clone());
         }
-        Ok(entry)
+        Ok(Self { name, run, is_imported, program, history, suite, measured: None, notes })
     }
 
     fn has_latents(&self) -> bool {
         self.run.config().model.kind.has_latents()
     }
+}
+
+/// What was read, or nothing and a note of why.
+fn noted<T: Default>(notes: &mut Vec<String>, read: Result<T>) -> T {
+    read.unwrap_or_else(|error| {
+        notes.push(error.to_string());
+        T::default()
+    })
 }
