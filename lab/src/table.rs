@@ -138,6 +138,21 @@ pub fn short(digest: &str) -> &str {
     digest.get(..12).unwrap_or(digest)
 }
 
+/// Text with everything visible that would disturb a page or hide in it: control characters, and marks that turn the direction
+/// of reading.
+pub fn visible(text: &str) -> String {
+    let mut visible = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '\n' | '\t' => visible.push(c),
+            '\0'..='\x1F' | '\x7F'..='\u{9F}' => visible.push_str(&format!("\\x{:02x}", c as u32)),
+            '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}' => visible.push('\u{FFFD}'),
+            c => visible.push(c),
+        }
+    }
+    visible
+}
+
 /// A value, or a dash where there is none.
 pub fn or_dash(value: Option<impl Display>) -> String {
     value.map_or(DASH.into(), |value| value.to_string())

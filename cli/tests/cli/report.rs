@@ -104,7 +104,7 @@ fn what_is_missing_is_said() {
     let early = lab.read("report.html");
     has(
         &early,
-        "early: no metrics, hence no curves | early/sessions.jsonl | Nothing was judged | No run was asked to \
+        "early: no metrics, hence no curves | Nothing was judged | No run was asked to \
          write",
     );
 

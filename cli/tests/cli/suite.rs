@@ -286,5 +286,5 @@ fn audits_that_cannot_be() {
     lab.train("ar", &["model.kind=ar"]).succeeds();
     lab.run(&["audit", "ar", "--text", "text.txt"]).fails(2, &["no latents", "exact"]);
     let said = lab.run(&["audit", "run", "--text", "text.txt", "--limit", "1", "--samples", "2", "--max-steps", "2"]);
-    said.succeeds().says("–").says("too few to tell");
+    said.succeeds().says("–").says("too few to tell more");
 }

@@ -60,30 +60,24 @@ fn bounds(rows: &[Row]) -> String {
 
 /// What fixed noise hides.
 fn fixed(rows: &[Row]) -> String {
-    let [first, last] = ends(rows);
-    let growth =
-        format!("{} nats at T = {} and {} at T = {}", nats(first.gap()), first.steps, nats(last.gap()), last.steps);
+    let [first, last] = ends(rows).map(|row| format!("{} nats at T = {}", nats(row.gap()), row.steps));
+    let gap = ends(rows)[1].gap();
     // An error that is not a number says the same: a single sequence tells nothing of others.
-    let hidden = if last.gap().mean > last.gap().error {
-        format!(
-            "fixed is not a bound: the posteriors that it reports cost more at noise that they were not fitted to, by {growth}. \
-             Its number leaves that out."
-        )
-    } else {
-        format!(
-            "fixed is not a bound. These sequences are too few to tell what its posteriors cost more at noise that they were not \
-             fitted to: {growth}."
-        )
-    };
-    match least(rows, |row| row.fixed.above()) {
-        None => hidden,
+    let means =
+        if gap.mean > gap.error { "Its number leaves that out." } else { "These sequences are too few to tell more." };
+    let stories = match least(rows, |row| row.fixed.above()) {
+        None => String::new(),
         Some((row, above)) if above.is_below_zero() => format!(
-            "{hidden} It shows: at T = {} it is {} nats below what the stories cost anybody who knows their source.",
+            " It shows: at T = {} it is {} nats below what the stories cost anybody who knows their source.",
             row.steps,
             nats(Mean { mean: -above.mean, ..above })
         ),
-        Some(_) => format!("{hidden} On these stories it stays above the truth all the same, which promises nothing."),
-    }
+        Some(_) => " On these stories it stays above the truth all the same, which promises nothing.".into(),
+    };
+    format!(
+        "fixed is not a bound: the posteriors that it reports cost more at noise that they were not fitted to, by {first} and \
+         {last}. {means}{stories}"
+    )
 }
 
 /// The same in perplexities, which is how numbers are published.

@@ -23,8 +23,6 @@ pub struct Measured {
     pub step: u64,
     /// SHA-256 of the weights.
     pub weights: String,
-    /// The number of weights.
-    pub parameters: usize,
     /// The text that the run was judged by.
     pub text: Option<Text>,
     /// A row for every protocol; none if nothing was judged.
@@ -61,7 +59,6 @@ impl Measured {
         let mut measured = Self {
             step: model.step,
             weights: model.weights.clone(),
-            parameters: model.params.count(),
             text: None,
             results: Vec::new(),
             audit: None,

@@ -16,7 +16,7 @@ pub use page::page;
 use crate::suite;
 use engine::{ErrorKind, Result};
 use ltm::json;
-use ltm::run::{Record, Run};
+use ltm::run::Run;
 use std::path::{Path, PathBuf};
 
 /// What to measure.
@@ -49,8 +49,6 @@ pub struct Entry {
     pub run: Run,
     /// Whether its weights come from elsewhere, so that nothing is known of their training.
     pub is_imported: bool,
-    /// The version of the program that trained it last.
-    pub program: Option<String>,
     /// How training went.
     pub history: History,
     /// The results of suites in its folder.
@@ -72,16 +70,12 @@ impl Entry {
         let (name, mut notes) = (path.display().to_string(), Vec::new());
         let results = path.join(suite::RESULTS);
         let suite = if results.exists() { noted(&mut notes, json::read_lines(&results)) } else { Vec::new() };
-        let (mut history, mut program) = (History::default(), None);
-        if !is_imported {
-            history = History::of(&noted(&mut notes, run.metrics()));
-            if history.steps.is_empty() {
-                notes.push(format!("{name}: no metrics, hence no curves"));
-            }
-            let records = noted(&mut notes, Record::all(path));
-            program = records.last().map(|record| record.program.version.clone());
+        let lines = if is_imported { Vec::new() } else { noted(&mut notes, run.metrics()) };
+        let history = History::of(&lines);
+        if history.steps.is_empty() && !is_imported {
+            notes.push(format!("{name}: no metrics, hence no curves"));
         }
-        Ok(Self { name, run, is_imported, program, history, suite, measured: None, notes })
+        Ok(Self { name, run, is_imported, history, suite, measured: None, notes })
     }
 
     fn has_latents(&self) -> bool {

@@ -1,7 +1,8 @@
-use super::tokens::{reading, scale, visible};
+use super::tokens::{reading, scale};
 use super::{DRAWS, Entry, Measured, Options, Point, tables};
 use crate::audit;
 use crate::plot::{self, Look, Mark, Plot, Series};
+use crate::table::visible;
 use crate::text::tokenizer;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 use std::collections::BTreeSet;

@@ -6,7 +6,7 @@ use crate::plan::Plans;
 use crate::suite::{self, KNOWN, Known, known};
 use crate::table::{Align, Column, Table, digits, or_dash, perplexity, plus_minus, short, si};
 use engine::Device;
-use ltm::config::Config;
+use ltm::config::{Config, parameter_count};
 use ltm::evaluate::Protocol;
 use maud::{Markup, html};
 use std::collections::BTreeSet;
@@ -58,8 +58,6 @@ fn data(entry: &Entry) -> String {
 /// What the runs are, how far they came, and what it took.
 pub fn overview(entries: &[Entry]) -> Markup {
     let last = |entry: &Entry| entry.history.last;
-    let measured =
-        |entry: &Entry, cell: &dyn Fn(&super::Measured) -> String| or_dash(entry.measured.as_ref().map(cell));
     let step = |entry: &Entry| {
         let measured = entry.measured.as_ref().map(|measured| measured.step as f64);
         measured.or(last(entry).map(|last| last.step))
@@ -74,7 +72,7 @@ pub fn overview(entries: &[Entry]) -> Markup {
     let table = Table::of(entries)
         .left("run", |entry| &entry.name)
         .left("model", |entry| entry.run.config().model.kind)
-        .right("weights", |entry| measured(entry, &|measured| si(measured.parameters as f64, "")))
+        .right("weights", |entry| si(parameter_count(&entry.run.config().model) as f64, ""))
         .right("latents", latents)
         .right("step", |entry| or_dash(step(entry)))
         .right("training tokens", |entry| or_dash(last(entry).map(|last| si(last.tokens, ""))))
@@ -84,9 +82,8 @@ pub fn overview(entries: &[Entry]) -> Markup {
         .right("validation loss", |entry| {
             or_dash(entry.history.validations.last().map(|last| digits(last.cost.loss, 4)))
         })
-        .left("digest", |entry| measured(entry, &|measured| short(&measured.weights).into()))
-        .left("data", data)
-        .left("program", |entry| or_dash(entry.program.as_ref()));
+        .left("digest", |entry| or_dash(entry.measured.as_ref().map(|measured| short(&measured.weights))))
+        .left("data", data);
     html_table(
         "Losses are in nats per token, of the last step and the last validation; FLOPs and speed are of training",
         &table.columns,

@@ -1,4 +1,5 @@
 use super::Reading;
+use crate::table::visible;
 use ltm::data::Tokenizer;
 use maud::{Markup, html};
 
@@ -11,21 +12,6 @@ const DEAREST: usize = 8;
 /// What stands for the end of a document, and for a new line. Few fonts have the pictures of control characters.
 const END: &str = "¶";
 const LINE: &str = "↵";
-
-/// Text with everything visible that would disturb a page or hide in it: control characters, and marks that turn the direction
-/// of reading.
-pub fn visible(text: &str) -> String {
-    let mut visible = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '\n' | '\t' => visible.push(c),
-            '\0'..='\x1F' | '\x7F'..='\u{9F}' => visible.push_str(&format!("\\x{:02x}", c as u32)),
-            '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}' => visible.push('\u{FFFD}'),
-            c => visible.push(c),
-        }
-    }
-    visible
-}
 
 /// Neighbouring tokens that make whole characters.
 struct Piece {
@@ -120,19 +106,6 @@ mod tests {
             pieces(&tokens, &Bytes).into_iter().map(|p| (p.text, p.nats, p.tokens)).collect();
         let expected = [("a", 0.5, 1), ("é", 1.0, 2), ("\n", 0.5, 1), ("\u{FFFD}", 0.5, 1), (END, 0.5, 1)];
         assert_eq!(found, expected.map(|(text, nats, tokens)| (text.to_string(), nats, tokens)));
-    }
-
-    #[test]
-    fn markup_in_a_text_is_text() {
-        let text = "<script>alert('&')</script>\0\u{202E}";
-        let tokens = text.bytes().map(|byte| (u16::from(byte), 9.0)).collect();
-        let page = reading(&Reading { tokens, kl: Some(1.5) }, &Bytes).into_string();
-        assert!(
-            page.contains(">&lt;</span>") && page.contains(">&amp;</span>") && page.contains(">\\x00</span>"),
-            "{page}"
-        );
-        assert!(!page.contains("<script") && !page.contains('\u{202E}') && !page.contains('\0'), "{page}");
-        assert!(page.contains("class=\"s9\"") && page.contains("+ 1.50 nats of KL"), "{page}");
     }
 
     #[test]
