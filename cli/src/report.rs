@@ -2,7 +2,7 @@
 
 use super::output::{note, print, quoted};
 use super::place::Place;
-use super::progress::bar;
+use super::progress::behind_bar;
 use engine::{Error, Result};
 use lab::report::{Entry, Measured, Options, page};
 use ltm::checkpoint::write_atomic;
@@ -60,19 +60,13 @@ pub fn run(args: &Args, place: &Place) -> Result<()> {
     // Bits do not depend on the number of threads, so the first run's does for all.
     place.inside(entries[0].run.config().train.threads, || {
         for entry in &mut entries {
-            let bar = bar(1, "{bar:24} {percent}%  {msg}  ETA {eta}");
-            bar.set_message(entry.name.clone());
             if options.measures() {
-                let measured = place.within(|device| {
-                    Measured::new(&options, &entry.run, device, &mut |done, all| {
-                        bar.set_length(all);
-                        bar.set_position(done);
-                    })
+                let measured = behind_bar("{bar:24} {percent}% of a run  ETA {eta}", |show| {
+                    place.within(|device| Measured::new(&options, &entry.run, device, &mut *show))
                 })?;
                 entry.notes.extend(measured.notes.iter().cloned());
                 entry.measured = Some(measured);
             }
-            bar.finish_and_clear();
             entry.notes.iter().for_each(|line| note(format_args!("note: {line}")));
         }
         Ok::<(), Error>(())

@@ -45,16 +45,13 @@ pub struct Reading {
     pub kl: Option<f64>,
 }
 
-/// Calls with the work done, of all.
-pub type Progress<'a> = &'a mut dyn FnMut(u64, u64);
-
 impl Measured {
-    /// Computes what `options` ask for.
+    /// Computes what `options` ask for; calls `progress` with the work done, of all.
     ///
     /// # Errors
     /// A run that cannot be loaded, data that were named and cannot be used, and failures of the device. Whatever else fails is
     /// noted and missing.
-    pub fn new(options: &Options, run: &Run, device: &Device, progress: Progress<'_>) -> Result<Self> {
+    pub fn new(options: &Options, run: &Run, device: &Device, progress: impl FnMut(u64, u64)) -> Result<Self> {
         let mut model = run.load(device, Work::Evaluation)?;
         let mut measured = Self {
             step: model.step,
@@ -108,7 +105,7 @@ fn judge(
     limit: u64,
     model: &mut Loaded,
     source: &Arc<dyn Source>,
-    progress: Progress<'_>,
+    mut progress: impl FnMut(u64, u64),
 ) -> Result<(Vec<Row>, Option<(Vec<audit::Row>, String)>)> {
     let config = model.config.clone();
     let protocols = Protocol::of(config.model.kind);
@@ -210,7 +207,7 @@ mod tests {
             let mut model = run.load(&Device::Cpu, Work::Evaluation).unwrap();
             let (source, _) = eval::stories(&run, 3).unwrap();
             let mut last = (0, 1);
-            let (results, audit) = judge(3, &mut model, &source, &mut |done, work| last = (done, work)).unwrap();
+            let (results, audit) = judge(3, &mut model, &source, |done, work| last = (done, work)).unwrap();
             assert_eq!((last.0, audit.is_some()), (last.1, kind == "ltm"));
             for row in audit.iter().flat_map(|(rows, _)| rows) {
                 let kl = |scores: &audit::Scores| scores.0.iter().map(|score| score.kl).collect::<Vec<_>>();
