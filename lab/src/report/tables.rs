@@ -50,8 +50,7 @@ fn data(entry: &Entry) -> String {
     match &entry.run.config().data.paths[..] {
         [] if entry.is_imported => "imported".into(),
         [] => "embedded corpus".into(),
-        [one] => one.display().to_string(),
-        [first, more @ ..] => format!("{} and {} more", first.display(), more.len()),
+        paths => paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(" + "),
     }
 }
 
