@@ -74,7 +74,7 @@ fn three_runs_are_small_and_the_same_again() {
     );
     assert!(!first.contains("NaN") && !first.contains(">inf"));
     // What the page says of a protocol is what the program says elsewhere.
-    let eval = lab.run(&["eval", "ar", "--limit", "2", "--protocol", "nll"]).succeeds();
+    let eval = lab.ltm("eval ar --limit 2 --protocol nll").succeeds();
     let nll = eval.out.lines().find_map(|line| line.strip_prefix("nll")?.split_whitespace().nth(1)).unwrap();
     assert!(first.contains(&format!(">{nll} ± ")), "{nll}");
 }
@@ -82,31 +82,30 @@ fn three_runs_are_small_and_the_same_again() {
 #[test]
 fn what_is_missing_is_said() {
     let lab = Lab::trained();
-    report(&lab, &["run", "nowhere"]).fails(1, &["nowhere"]);
     fs::create_dir(lab.path("empty")).unwrap();
-    report(&lab, &["run", "empty"]).fails(1, &["empty is not a run folder: it has no config.json"]);
-    report(&lab, &["run", "--out", "none/report.html"]).fails(2, &["--out none/report.html", "a folder that exists"]);
-    report(&lab, &["run", "--out", "empty"]).fails(2, &["--out empty: name a file"]);
-    report(&lab, &["run", "--prompt", ""]).fails(2, &["--prompt"]);
-    report(&lab, &["run", "--data", "none.txt"]).fails(1, &["none.txt"]);
-    lab.run(&["report"]).fails(2, &["<RUN>"]);
-
     fs::create_dir(lab.path("early")).unwrap();
     lab.write("early/config.json", lab.read("run/config.json"));
-    report(&lab, &["run", "early"]).fails(1, &["early has no checkpoint in early/checkpoints"]);
+    let missing = [
+        ("report run nowhere", "nowhere"),
+        ("report run empty", "empty is not a run folder: it has no config.json"),
+        ("report run early", "early has no checkpoint in early/checkpoints"),
+        ("report run --data none.txt", "none.txt"),
+    ];
+    lab.refuses(1, &missing);
+    let wrong = [
+        ("report", "<RUN>"),
+        ("report run --out none/report.html", "--out none/report.html | a folder that exists"),
+        ("report run --out empty", "--out empty: name a file"),
+    ];
+    lab.refuses(2, &wrong);
+    report(&lab, &["run", "--prompt", ""]).fails(2, &["--prompt"]);
     assert!(!lab.path("report.html").exists(), "nothing is written on failure");
     assert!(fs::read_dir(lab.0.path()).unwrap().all(|e| !e.unwrap().file_name().to_string_lossy().contains("tmp")));
 
     // Without measuring no weights are needed, and optional parts that are missing are named in the page.
-    lab.run(&["report", "early", "--limit", "0", "--samples", "0"])
-        .succeeds()
-        .says("early: no metrics, hence no curves");
+    lab.ltm("report early --limit 0 --samples 0").succeeds().says("early: no metrics, hence no curves");
     let early = lab.read("report.html");
-    has(
-        &early,
-        "early: no metrics, hence no curves | Nothing was judged | No run was asked to \
-         write",
-    );
+    has(&early, "early: no metrics, hence no curves | Nothing was judged | No run was asked to write");
 
     // What cannot be read is named, and takes only its own part with it.
     let metrics = lab.read("run/metrics.jsonl");
