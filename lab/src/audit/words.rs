@@ -75,8 +75,8 @@ fn fixed(rows: &[Row]) -> String {
         Some(_) => " On these stories it stays above the truth all the same, which promises nothing.".into(),
     };
     format!(
-        "fixed is not a bound: the posteriors that it reports cost more at noise that they were not fitted to, by {first} and \
-         {last}. {means}{stories}"
+        "fixed is not a bound: what its posteriors cost more at noise that they were not fitted to is {first} and {last}. \
+         {means}{stories}"
     )
 }
 
