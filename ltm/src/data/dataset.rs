@@ -166,7 +166,7 @@ impl Dataset {
     ///
     /// # Errors
     /// If one of the two would be empty.
-    pub fn hold_out(&self, fraction: f64) -> Result<(Self, Self)> {
+    pub fn set_apart(&self, fraction: f64) -> Result<(Self, Self)> {
         let wanted = ((1.0 - fraction) * self.len() as f64) as u64;
         let ends = self.document_ends();
         let cut = ends.into_iter().find(|&end| end >= wanted).filter(|&end| end < self.len()).unwrap_or(wanted);

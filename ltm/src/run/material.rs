@@ -139,7 +139,7 @@ fn split(path: &Path, config: &Config, open: Open<'_>) -> Result<(Dataset, Optio
     if has_validation(path)? {
         return Ok((whole, Some(open(path, Split::Validation)?)));
     }
-    let (training, validation) = whole.hold_out(fraction)?;
+    let (training, validation) = whole.set_apart(fraction)?;
     Ok((training, Some(validation)))
 }
 

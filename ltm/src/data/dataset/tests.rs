@@ -149,15 +149,15 @@ fn damaged_shards_are_found() {
 #[test]
 fn the_end_can_be_set_apart() {
     let text: Vec<u16> = (0..10).flat_map(|i| [65 + i, 66, 67, 257]).collect();
-    let (first, rest) = memory(&text).hold_out(0.25).unwrap();
+    let (first, rest) = memory(&text).set_apart(0.25).unwrap();
     assert_eq!((first.len(), rest.len()), (32, 8));
     assert_eq!([all(&first), all(&rest)].concat(), text);
     assert_eq!((first.bytes, rest.bytes), (24, 6));
     assert_eq!(rest.document_ends(), [4, 8]);
-    let (a, b) = rest.hold_out(0.5).unwrap();
+    let (a, b) = rest.set_apart(0.5).unwrap();
     assert_eq!((all(&a), all(&b)), (text[32..36].to_vec(), text[36..].to_vec()));
     // A single document can only be cut inside.
-    let (first, rest) = memory(&[65; 100]).hold_out(0.1).unwrap();
+    let (first, rest) = memory(&[65; 100]).set_apart(0.1).unwrap();
     assert_eq!((first.len(), rest.len()), (90, 10));
-    assert!(memory(&[65]).hold_out(0.1).is_err());
+    assert!(memory(&[65]).set_apart(0.1).is_err());
 }
