@@ -31,6 +31,8 @@ const RULE: [u32; 2] = [0xdcdcdc, 0x3b3f45];
 /// Lengths of a dash and of the gap behind it, in pixels.
 const STROKES: [(u32, u32); 4] = [(1 << 20, 0), (9, 5), (2, 4), (16, 4)];
 
+/// How far to the right of its mark a label stands, in pixels.
+const BESIDE: i32 = 7;
 /// Height of a line of the legend, in pixels.
 const LINE: u32 = 19;
 /// Width of a letter of the legend: nobody knows the font, so this is generous.
@@ -238,16 +240,17 @@ impl Plot {
                 }
             }
         }
-        // A label stands above its mark, as far up as it takes to be clear of marks and other labels.
+        // A label stands above its mark, beside a line that goes up from there, as far up as it takes to be clear of marks and other labels.
         let marks = self.series.iter().flat_map(|series| series.marks.iter().map(move |mark| (series.look, mark)));
         let marks: Vec<_> = marks.filter_map(|(look, mark)| Some((look, &mark.label, self.place(mark.at)?))).collect();
         let mut taken: Vec<(i32, i32)> = marks.iter().map(|(_, _, place)| chart.backend_coord(place)).collect();
         for (look, label, place) in marks.into_iter().filter(|(_, label, _)| !label.is_empty()) {
             let (x, y) = chart.backend_coord(&place);
+            let x = x + BESIDE;
             let free = |up: &i32| taken.iter().all(|t| (t.0 - x).abs() > 15 || (t.1 - y + up).abs() > 10);
             let up = (12..).find(free).expect("there is room above all");
             taken.push((x, y - up));
-            let label = Text::new(label.clone(), (0, -up), letters(look.rgb(), HPos::Center));
+            let label = Text::new(label.clone(), (BESIDE, -up), letters(look.rgb(), HPos::Center));
             chart.draw_series([EmptyElement::at(place) + label])?;
         }
         Ok(())
