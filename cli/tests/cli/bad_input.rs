@@ -213,7 +213,6 @@ fn configurations_too_large_for_memory() {
         (&*format!("demo --set {wide}"), "of memory are needed"),
         ("eval run", "of memory are needed"),
         ("generate run --unconditional", "of memory are needed"),
-        ("train --resume run", "of memory are needed"),
     ];
     lab.refuses(1, &cases);
     lab.ltm(&format!("plan --set {wide}")).succeeds().says("training would not start");
