@@ -1,5 +1,5 @@
 use crate::Id;
-use engine::{Error, Op, Output, Result, Spec};
+use engine::{Error, Op, Output, Result, Spec, op};
 use std::panic::Location;
 use std::sync::Arc;
 
@@ -107,7 +107,7 @@ impl Graph {
             ..=MOST => Ok(outputs),
             many => Err(Error::usage(format!("has {many} inputs or outputs, must have at most {MOST}"))),
         };
-        let outputs = op.infer(&specs).and_then(few).map_err(|e| {
+        let outputs = op::infer(&*op, &specs).and_then(few).map_err(|e| {
             let scope = if self.scope.is_empty() { String::new() } else { format!(" in {}", self.scope) };
             Error::usage(format!("{}{scope}: {e} (recorded at {}:{})", op.name(), caller.file(), caller.line()))
         })?;

@@ -3,6 +3,7 @@
 
 #![deny(unsafe_code)]
 
+pub mod bench;
 mod buffer;
 #[allow(unsafe_code)]
 pub mod cuda;
@@ -19,6 +20,7 @@ mod shape;
 #[allow(unsafe_code)]
 pub mod simd;
 
+pub use bench::Bench;
 pub use buffer::Buffer;
 pub use device::Device;
 pub use dtype::{DType, Element};

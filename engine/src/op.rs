@@ -1,7 +1,7 @@
 //! The contract of an op. The planner and the runner know ops only by this contract.
 
 use crate::cuda::Pointer;
-use crate::{Buffer, DType, Device, Element, Result, Spec};
+use crate::{Buffer, DType, Device, Element, Error, Result, Spec};
 use std::fmt::Debug;
 
 /// What a VJP does about one input's gradient.
@@ -131,7 +131,7 @@ pub trait Op: Send + Sync + Debug {
     /// Names of the inputs, for errors.
     fn arguments(&self) -> &'static [&'static str];
 
-    /// Types and shapes of the outputs.
+    /// Types and shapes of the outputs. [`infer`] has counted `ins`.
     ///
     /// # Errors
     /// Which argument is wrong, and what would be right.
@@ -206,6 +206,19 @@ pub trait Op: Send + Sync + Debug {
 
     /// Floating-point operations and bytes.
     fn cost(&self, ins: &[Spec], pass: Pass) -> Cost;
+}
+
+/// Types and shapes of the outputs of `op`.
+///
+/// # Errors
+/// As [`Op::infer`]; or that there are more or fewer inputs than the op has arguments.
+pub fn infer(op: &dyn Op, ins: &[Spec]) -> Result<Vec<Output>> {
+    let names = op.arguments();
+    if names.len() != ins.len() {
+        let (takes, names) = (names.len(), names.join(", "));
+        return Err(Error::usage(format!("takes {takes} inputs ({names}), got {}", ins.len())));
+    }
+    op.infer(ins)
 }
 
 /// An update in place at the end of a phase: an optimiser's step, a ring buffer's next entry.

@@ -1,16 +1,10 @@
-//! Checks for `infer`: their errors say which argument is wrong and what would be right.
+//! Names of arguments, and checks for `infer`: their errors say which argument is wrong and what would be right.
 
 use engine::{DType, Error, Result, Spec};
 
 /// What must hold, with the error for when it does not.
 pub fn that(holds: bool, message: impl FnOnce() -> String) -> Result<()> {
     if holds { Ok(()) } else { Err(Error::usage(message())) }
-}
-
-/// There are as many inputs as the op has arguments.
-pub fn count(arguments: &[&str], ins: &[Spec]) -> Result<()> {
-    let (takes, names) = (arguments.len(), arguments.join(", "));
-    that(ins.len() == takes, || format!("takes {takes} inputs ({names}), got {}", ins.len()))
 }
 
 /// Argument `name` has exactly these sizes and element type.
@@ -43,3 +37,18 @@ pub fn heads(name: &str, got: Spec, heads: usize) -> Result<usize> {
 pub fn statistic(dtype: DType) -> DType {
     if dtype == DType::F64 { DType::F64 } else { DType::F32 }
 }
+
+/// An op's name, and the names of its inputs.
+macro_rules! names {
+    ($name:literal: $($argument:ident),*) => {
+        fn name(&self) -> &'static str {
+            $name
+        }
+
+        fn arguments(&self) -> &'static [&'static str] {
+            &[$(stringify!($argument)),*]
+        }
+    };
+}
+
+pub(crate) use names;

@@ -17,30 +17,26 @@ pub struct Room {
 
 /// Every room.
 pub const ROOMS: &[Room] = &[
-    Room { name: "add", cases: add::cases, cuda: &[&add::cuda::KERNELS] },
-    Room { name: "bias", cases: bias::cases, cuda: &[&bias::cuda::KERNELS, &add::cuda::KERNELS] },
+    Room { name: "add", cases: add::cases, cuda: &[&add::KERNELS] },
+    Room { name: "bias", cases: bias::cases, cuda: &[&bias::KERNELS, &add::KERNELS] },
     Room { name: "cross_attention", cases: cross_attention::cases, cuda: &[&cross_attention::cuda::KERNELS] },
-    Room {
-        name: "cross_entropy",
-        cases: cross_entropy::cases,
-        cuda: &[&cross_entropy::cuda::KERNELS, &cast::cuda::KERNELS],
-    },
+    Room { name: "cross_entropy", cases: cross_entropy::cases, cuda: &[&cross_entropy::cuda::KERNELS, &cast::KERNELS] },
     Room { name: "embedding", cases: embedding::cases, cuda: &[&embedding::cuda::KERNELS] },
-    Room { name: "gaussian", cases: gaussian::cases, cuda: &[&gaussian::cuda::KERNELS, &add::cuda::KERNELS] },
-    Room { name: "gelu", cases: gelu::cases, cuda: &[&gelu::cuda::KERNELS] },
+    Room { name: "gaussian", cases: gaussian::cases, cuda: &[&gaussian::cuda::KERNELS, &add::KERNELS] },
+    Room { name: "gelu", cases: gelu::cases, cuda: &[&gelu::KERNELS] },
     Room { name: "layernorm", cases: layernorm::cases, cuda: &[&layernorm::cuda::KERNELS] },
-    Room { name: "matmul", cases: matmul::cases, cuda: &[&add::cuda::KERNELS] },
+    Room { name: "matmul", cases: matmul::cases, cuda: &[&add::KERNELS] },
     Room { name: "ring_attention", cases: ring_attention::cases, cuda: &[&ring_attention::cuda::KERNELS] },
     Room { name: "rmsnorm", cases: rmsnorm::cases, cuda: &[&rmsnorm::cuda::KERNELS] },
-    Room { name: "rope", cases: rope::cases, cuda: &[&rope::cuda::KERNELS] },
-    Room { name: "slice", cases: slice::cases, cuda: &[&slice::cuda::KERNELS] },
-    Room { name: "sum", cases: sum::cases, cuda: &[&sum::cuda::KERNELS] },
-    Room { name: "swiglu", cases: swiglu::cases, cuda: &[&swiglu::cuda::KERNELS] },
+    Room { name: "rope", cases: rope::cases, cuda: &[&rope::KERNELS] },
+    Room { name: "slice", cases: slice::cases, cuda: &[&slice::KERNELS] },
+    Room { name: "sum", cases: sum::cases, cuda: &[&sum::KERNELS] },
+    Room { name: "swiglu", cases: swiglu::cases, cuda: &[&swiglu::KERNELS] },
     Room { name: "window_attention", cases: window_attention::cases, cuda: &[&window_attention::cuda::KERNELS] },
 ];
 
 /// The kernels of what has no cases: updates in place, and the cast, whose rounding has no gradient to check.
-const OTHERS: &[&Module] = &[&adamw::cuda::KERNELS, &cast::cuda::KERNELS, &latents::cuda::KERNELS];
+const OTHERS: &[&Module] = &[&adamw::cuda::KERNELS, &cast::KERNELS, &latents::cuda::KERNELS];
 
 /// Every kernel file: what a GPU must have loaded before a plan runs.
 pub fn modules() -> Vec<&'static Module> {
@@ -53,7 +49,7 @@ pub fn modules() -> Vec<&'static Module> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{forward, forward_vjp, normal, same_bits, vjp};
+    use crate::testing::{forward, forward_vjp, normal, same_bits, sizes, vjp};
     use engine::{Buffer, DType, Want};
 
     /// Several blocks of everything, whole and cut.
@@ -83,17 +79,16 @@ mod tests {
     /// samples if its shape changes with the size of the batch.
     #[test]
     fn bits_depend_on_nothing_else() {
-        let alone = Sizes { batch: 1, ..LARGE };
-        for room in ROOMS {
-            for (case, one) in (room.cases)(&LARGE).iter().zip((room.cases)(&alone)) {
+        for (room, s) in ROOMS.iter().flat_map(|room| sizes().into_iter().chain([LARGE]).map(move |s| (room, s))) {
+            for (case, one) in (room.cases)(&s).iter().zip((room.cases)(&Sizes { batch: 1, ..s })) {
                 let name = format!("{} ({})", case.op.name(), case.label);
                 let ins = case.buffers(DType::F32, 3);
                 let result = case.op.infer(&case.specs(DType::F32)).expect("a case")[0].spec;
                 let d_out = normal(result.dtype, result.shape.dims(), 5);
                 let together = same_bits(&name, || run(case, &ins, &d_out));
-                for sample in 0..LARGE.batch {
+                for sample in 0..s.batch {
                     let part = |x: &Buffer, dims: &[usize]| {
-                        let first = if x.shape().dims() == dims { 0 } else { sample * x.len() / LARGE.batch };
+                        let first = if x.shape().dims() == dims { 0 } else { sample * x.len() / s.batch };
                         Buffer::from_f64(x.dtype(), dims, &x.to_f64()[first..][..dims.iter().product()])
                     };
                     let own: Vec<_> = ins.iter().zip(&one.ins).map(|(x, one)| part(x, &one.dims)).collect();

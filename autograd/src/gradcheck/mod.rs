@@ -24,7 +24,6 @@
 //! `examples/own_op` is a worked example. The crate `gradtest` has what property-based tests need beyond this module: shapes and
 //! values that shrink, random graphs, and faults planted to see whether the check finds them.
 
-mod bench;
 mod function;
 mod numeric;
 mod op;
@@ -35,7 +34,6 @@ mod tests;
 
 use engine::rng::Stream;
 
-pub use bench::Bench;
 pub use function::{Claim, check_function, check_graph};
 pub use op::check_op;
 pub use projection::Projection;

@@ -1,11 +1,14 @@
 //! The sum of two tensors: the residual stream.
 
 mod cpu;
-pub(crate) mod cuda;
 
 use crate::case::{Case, Input, Sizes};
+use crate::launch::{args, over};
 use crate::{check, cost};
+use engine::cuda::Module;
 use engine::{Buffer, Context, Cost, Device, Op, Output, Pass, Result, Spec, Want, with_real};
+
+pub(crate) static KERNELS: Module = Module::new("add", include_str!("kernel.cu"));
 
 /// `a [..], b [..] → y [..]`. Bound by memory.
 ///
@@ -16,23 +19,16 @@ use engine::{Buffer, Context, Cost, Device, Op, Output, Pass, Result, Spec, Want
 pub struct Add;
 
 impl Op for Add {
-    fn name(&self) -> &'static str {
-        "add"
-    }
-
-    fn arguments(&self) -> &'static [&'static str] {
-        &["a", "b"]
-    }
+    check::names!("add": a, b);
 
     fn infer(&self, ins: &[Spec]) -> Result<Vec<Output>> {
-        check::count(self.arguments(), ins)?;
         check::is("b", ins[1], check::real("a", ins[0])?, ins[0].shape.dims())?;
         Ok(vec![Output { name: "y", spec: ins[0] }])
     }
 
     fn forward(&self, cx: &mut Context, ins: &[&Buffer], outs: &mut [Buffer]) {
         if let Device::Cuda(gpu) = cx.device {
-            return cuda::forward(&**gpu, ins[0], ins[1], &outs[0]);
+            return over(&**gpu, &outs[0], &KERNELS, "add", args![ins[0], ins[1], &outs[0], outs[0].len()]);
         }
         with_real!(ins[0].dtype(), T => cpu::forward::<T>(ins[0].as_slice(), ins[1].as_slice(), outs[0].as_mut_slice()))
     }
@@ -56,7 +52,8 @@ impl Op for Add {
 pub fn pass_on(device: &Device, want: Want, d_out: &Buffer, d_in: &mut Buffer) {
     match device {
         _ if !want.is_wanted() => {}
-        Device::Cuda(gpu) => cuda::pass_on(&**gpu, want, d_out, d_in),
+        Device::Cuda(_) if want == Want::Write => d_in.copy_from(d_out),
+        Device::Cuda(gpu) => over(&**gpu, d_in, &KERNELS, "add", args![&*d_in, d_out, &*d_in, d_in.len()]),
         Device::Cpu => with_real!(d_out.dtype(), T => cpu::pass_on::<T>(want, d_out.as_slice(), d_in.as_mut_slice())),
     }
 }
@@ -70,13 +67,11 @@ pub fn cases(s: &Sizes) -> Vec<Case> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{check, refuses, sizes};
+    use crate::testing::{check_all, refuses};
 
     #[test]
     fn matches_the_formula() {
-        for case in sizes().iter().flat_map(cases) {
-            check(&case, |x| x[0].iter().zip(&x[1]).map(|(a, b)| a + b).collect());
-        }
+        check_all(cases, &[], |_, _, x| x[0].iter().zip(&x[1]).map(|(a, b)| a + b).collect());
     }
 
     #[test]

@@ -1,11 +1,14 @@
 //! The bias of a linear map, and learned positions.
 
 mod cpu;
-pub(crate) mod cuda;
 
 use crate::case::{Case, Input, Sizes};
+use crate::launch::{args, over};
 use crate::{add, check, cost, lanes};
+use engine::cuda::{Grid, Module};
 use engine::{Buffer, Context, Cost, Device, Op, Output, Pass, Result, Spec, Want, with_real};
+
+pub(crate) static KERNELS: Module = Module::new("bias", include_str!("kernel.cu"));
 
 /// `x [.., S], b [S] → y [.., S]`, where S is any number of last dimensions.
 ///
@@ -18,16 +21,9 @@ use engine::{Buffer, Context, Cost, Device, Op, Output, Pass, Result, Spec, Want
 pub struct Bias;
 
 impl Op for Bias {
-    fn name(&self) -> &'static str {
-        "bias"
-    }
-
-    fn arguments(&self) -> &'static [&'static str] {
-        &["x", "b"]
-    }
+    check::names!("bias": x, b);
 
     fn infer(&self, ins: &[Spec]) -> Result<Vec<Output>> {
-        check::count(self.arguments(), ins)?;
         let dtype = check::real("x", ins[0])?;
         let (x, b) = (ins[0].shape.dims(), ins[1].shape.dims());
         check::that(ins[1].dtype == dtype && !b.is_empty() && x.ends_with(b), || {
@@ -38,7 +34,8 @@ impl Op for Bias {
 
     fn forward(&self, cx: &mut Context, ins: &[&Buffer], outs: &mut [Buffer]) {
         if let Device::Cuda(gpu) = cx.device {
-            return cuda::forward(&**gpu, ins[0], ins[1], &outs[0]);
+            let args = args![ins[0], ins[1], &outs[0], outs[0].len(), ins[1].len()];
+            return over(&**gpu, &outs[0], &KERNELS, "forward", args);
         }
         with_real!(ins[0].dtype(), T => cpu::forward::<T>(ins[0].as_slice(), ins[1].as_slice(), outs[0].as_mut_slice()))
     }
@@ -48,7 +45,11 @@ impl Op for Bias {
         add::pass_on(cx.device, wants[0], d_y, d_x);
         match cx.device {
             _ if !wants[1].is_wanted() => {}
-            Device::Cuda(gpu) => cuda::vjp_b(&**gpu, wants[1], d_y, d_b),
+            Device::Cuda(gpu) => {
+                let width = d_b.len();
+                let args = args![d_y, wants[1], &*d_b, d_y.len() / width, width];
+                gpu.launch(&KERNELS.kernel("backward", d_y.dtype()), Grid::new(width.div_ceil(32), 1024), args);
+            }
             Device::Cpu => with_real!(d_y.dtype(), T => {
                 lanes::sum_rows::<T>(wants[1], d_y.as_slice(), d_b.as_mut_slice());
             }),
@@ -77,23 +78,13 @@ pub fn cases(s: &Sizes) -> Vec<Case> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{check, check_large, refuses, sizes};
-
-    fn formula(x: &[Vec<f64>]) -> Vec<f64> {
-        x[0].iter().zip(x[1].iter().cycle()).map(|(x, b)| x + b).collect()
-    }
+    use crate::testing::{check_all, refuses, sizes};
 
     #[test]
     fn matches_the_formula() {
-        for case in sizes().iter().flat_map(cases) {
-            check(&case, formula);
-        }
-    }
-
-    /// More columns than one task sums, and not a multiple of them.
-    #[test]
-    fn wide_sums_match_the_formula() {
-        check_large(&cases(&Sizes { heads: 1, head_dim: 2 * lanes::COLUMNS + 5, ..sizes()[0] })[0], formula);
+        // More columns than one task sums, and not a multiple of them.
+        let wide = Sizes { heads: 1, head_dim: 2 * lanes::COLUMNS + 5, ..sizes()[0] };
+        check_all(cases, &[wide], |_, _, x| x[0].iter().zip(x[1].iter().cycle()).map(|(x, b)| x + b).collect());
     }
 
     #[test]

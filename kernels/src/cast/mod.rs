@@ -1,10 +1,13 @@
 //! The same numbers in another float type, such as the bf16 copy of an f32 weight.
 
 mod cpu;
-pub(crate) mod cuda;
 
+use crate::launch::{THREADS, args};
 use crate::{check, cost};
+use engine::cuda::{Gpu, Grid, Module, Pointer};
 use engine::{Buffer, Context, Cost, DType, Device, Op, Output, Pass, Result, Spec, Want};
+
+pub(crate) static KERNELS: Module = Module::new("cast", include_str!("kernel.cu"));
 
 /// `x [..] → y [..]`. Bound by memory.
 ///
@@ -19,16 +22,9 @@ pub struct Cast {
 }
 
 impl Op for Cast {
-    fn name(&self) -> &'static str {
-        "cast"
-    }
-
-    fn arguments(&self) -> &'static [&'static str] {
-        &["x"]
-    }
+    check::names!("cast": x);
 
     fn infer(&self, ins: &[Spec]) -> Result<Vec<Output>> {
-        check::count(self.arguments(), ins)?;
         check::real("x", ins[0])?;
         check::that(self.to.is_float(), || format!("x cannot become {}, must become floats", self.to))?;
         Ok(vec![Output { name: "y", spec: Spec { dtype: self.to, ..ins[0] } }])
@@ -49,9 +45,20 @@ impl Op for Cast {
 
 fn convert(cx: &Context, from: &Buffer, want: Want, to: &mut Buffer) {
     match cx.device {
-        Device::Cuda(gpu) => cuda::convert(&**gpu, from.into(), want, to.pointer(), from.len()),
+        Device::Cuda(gpu) => launch(&**gpu, from.into(), want, to.pointer(), from.len()),
         Device::Cpu => cpu::convert(from, want, to),
     }
+}
+
+/// Converts `n` numbers on a GPU.
+pub(crate) fn launch(gpu: &dyn Gpu, from: Pointer, want: Want, to: Pointer, n: usize) {
+    let entry = match to.dtype {
+        DType::F32 => "to_f32",
+        DType::Bf16 => "to_bf16",
+        other => panic!("a device does not hold {other}"),
+    };
+    // Eight numbers a thread.
+    gpu.launch(&KERNELS.kernel(entry, from.dtype), Grid::covering(n.div_ceil(8), THREADS), args![from, want, to, n]);
 }
 
 #[cfg(test)]

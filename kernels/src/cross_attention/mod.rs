@@ -25,16 +25,9 @@ pub struct CrossAttention {
 }
 
 impl Op for CrossAttention {
-    fn name(&self) -> &'static str {
-        "cross_attention"
-    }
-
-    fn arguments(&self) -> &'static [&'static str] {
-        &["q", "kv"]
-    }
+    check::names!("cross_attention": q, kv);
 
     fn infer(&self, ins: &[Spec]) -> Result<Vec<Output>> {
-        check::count(self.arguments(), ins)?;
         let dtype = check::real("q", ins[0])?;
         check::rank("q", ins[0], 3)?;
         check::rank("kv", ins[1], 3)?;
@@ -126,7 +119,7 @@ pub fn cases(s: &Sizes) -> Vec<Case> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{check, check_large, refuses, sizes};
+    use crate::testing::{check_all, refuses, sizes};
 
     /// The definition, one number at a time.
     fn formula(s: &Sizes, q: &[f64], kv: &[f64]) -> Vec<f64> {
@@ -147,19 +140,11 @@ mod tests {
 
     #[test]
     fn matches_the_formula() {
-        for s in sizes() {
-            check(&cases(&s)[0], |ins| formula(&s, &ins[0], &ins[1]));
-        }
-    }
-
-    #[test]
-    fn whole_and_cut_chunks_match_the_formula() {
-        for (tokens, latents, heads, head_dim) in
-            [(2 * cpu::CHUNK + 37, 8, 2, 16), (cpu::CHUNK, 19, 1, 34), (70, 1, 3, 2)]
-        {
-            let s = Sizes { batch: 2, tokens, latents, heads, head_dim, ..sizes()[0] };
-            check_large(&cases(&s)[0], |ins| formula(&s, &ins[0], &ins[1]));
-        }
+        // Whole and cut chunks.
+        let larger = [[2 * cpu::CHUNK + 37, 8, 2, 16], [cpu::CHUNK, 19, 1, 34], [70, 1, 3, 2]];
+        let larger =
+            larger.map(|[tokens, latents, heads, head_dim]| Sizes { tokens, latents, heads, head_dim, ..sizes()[0] });
+        check_all(cases, &larger, |s, _, ins| formula(s, &ins[0], &ins[1]));
     }
 
     #[test]

@@ -254,7 +254,7 @@ impl Head<'_> {
 
     fn finish(&self, (wants, d_ins): Gradients) {
         if wants[1].is_wanted() && self.shape.dtype != DType::F32 {
-            cast::cuda::convert(self.gpu, self.parts.d_table, wants[1], d_ins[1].pointer(), d_ins[1].len());
+            cast::launch(self.gpu, self.parts.d_table, wants[1], d_ins[1].pointer(), d_ins[1].len());
         }
     }
 }

@@ -46,16 +46,9 @@ use engine::{
 pub struct LmHead;
 
 impl Op for LmHead {
-    fn name(&self) -> &'static str {
-        "lm_head"
-    }
-
-    fn arguments(&self) -> &'static [&'static str] {
-        &["hidden", "table", "targets", "scale"]
-    }
+    check::names!("lm_head": hidden, table, targets, scale);
 
     fn infer(&self, ins: &[Spec]) -> Result<Vec<Output>> {
-        check::count(self.arguments(), ins)?;
         let [hidden, table, targets, scale] = [ins[0], ins[1], ins[2], ins[3]];
         let dtype = check::real("hidden", hidden)?;
         check::rank("hidden", hidden, 3)?;

@@ -1,5 +1,5 @@
 use super::*;
-use crate::testing::{bytes, check, check_large, distance, forward_vjp, refuses, same_bits, sizes};
+use crate::testing::{bytes, check, check_all, distance, forward_vjp, refuses, same_bits, sizes};
 
 const DTYPES: [DType; 2] = [DType::F32, DType::F64];
 /// Enough tokens for three chunks, the last one short.
@@ -57,11 +57,9 @@ fn formula(dim: usize, ins: &[Vec<f64>]) -> [Vec<f64>; 3] {
 
 #[test]
 fn matches_the_formula() {
-    for s in sizes() {
-        cases(&s).iter().for_each(|case| check(case, |ins| formula(s.dim(), ins)[0].clone()));
-    }
+    check_all(cases, &[], |s, _, ins| formula(s.dim(), ins)[0].clone());
     for sizes in [[1, 1, 1, 1], [3, 5, 4, 17], [1, cpu::CHUNK, 5, 16], [1, TOKENS, 6, 37]] {
-        check_large(&case(sizes), |ins| formula(sizes[2], ins)[0].clone());
+        check(&case(sizes), |ins| formula(sizes[2], ins)[0].clone());
         for dtype in DTYPES {
             let ins = inputs(sizes, dtype);
             let expected = formula(sizes[2], &ins.iter().map(Buffer::to_f64).collect::<Vec<_>>());

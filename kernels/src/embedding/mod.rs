@@ -18,16 +18,9 @@ use engine::{Buffer, Context, Cost, DType, Device, Error, Op, Output, Pass, Read
 pub struct Embedding;
 
 impl Op for Embedding {
-    fn name(&self) -> &'static str {
-        "embedding"
-    }
-
-    fn arguments(&self) -> &'static [&'static str] {
-        &["table", "tokens"]
-    }
+    check::names!("embedding": table, tokens);
 
     fn infer(&self, ins: &[Spec]) -> Result<Vec<Output>> {
-        check::count(self.arguments(), ins)?;
         let dtype = check::real("table", ins[0])?;
         check::rank("table", ins[0], 2)?;
         check::is("tokens", ins[1], DType::I32, ins[1].shape.dims())?;
@@ -102,25 +95,16 @@ pub fn cases(s: &Sizes) -> Vec<Case> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{check, check_large, refuses, sizes};
-
-    fn formula(s: &Sizes, x: &[Vec<f64>]) -> Vec<f64> {
-        let row = |&token: &f64| x[0][token as usize * s.dim()..][..s.dim()].to_vec();
-        x[1].iter().flat_map(row).collect()
-    }
+    use crate::testing::{check_all, refuses, sizes};
 
     #[test]
     fn matches_the_formula() {
-        for s in sizes() {
-            check(&cases(&s)[0], |x| formula(&s, x));
-        }
-    }
-
-    /// More rows than one range of the vocabulary, so that ranges and their borders are crossed.
-    #[test]
-    fn a_large_vocabulary_matches_the_formula() {
-        let s = Sizes { vocab: 3 * cpu::RANGE + 5, tokens: 700, ..sizes()[0] };
-        check_large(&cases(&s)[0], |x| formula(&s, x));
+        // More rows than one range of the vocabulary, so that ranges and their borders are crossed.
+        let large = Sizes { vocab: 3 * cpu::RANGE + 5, tokens: 700, ..sizes()[0] };
+        check_all(cases, &[large], |s, _, x| {
+            let row = |&token: &f64| x[0][token as usize * s.dim()..][..s.dim()].to_vec();
+            x[1].iter().flat_map(row).collect()
+        });
     }
 
     #[test]

@@ -1,12 +1,15 @@
 //! The Gaussian error linear unit in GPT-2's tanh form, `½u (1 + tanh(√(2/π) (u + 0.044715 u³)))`.
 
 mod cpu;
-pub(crate) mod cuda;
 
 use crate::case::{Case, Input, Sizes};
 use crate::lanes::map;
+use crate::launch::{args, over};
 use crate::{check, cost};
+use engine::cuda::Module;
 use engine::{Buffer, Context, Cost, Device, Op, Output, Pass, Reads, Result, Spec, Want, with_real};
+
+pub(crate) static KERNELS: Module = Module::new("gelu", include_str!("kernel.cu"));
 
 /// 2√(2/π), the factor of u in a(u).
 const LINEAR: f64 = 1.595_769_121_605_730_7;
@@ -24,16 +27,9 @@ const CUBIC: f64 = LINEAR * 0.044_715;
 pub struct Gelu;
 
 impl Op for Gelu {
-    fn name(&self) -> &'static str {
-        "gelu"
-    }
-
-    fn arguments(&self) -> &'static [&'static str] {
-        &["u"]
-    }
+    check::names!("gelu": u);
 
     fn infer(&self, ins: &[Spec]) -> Result<Vec<Output>> {
-        check::count(self.arguments(), ins)?;
         check::real("u", ins[0])?;
         Ok(vec![Output { name: "y", spec: ins[0] }])
     }
@@ -44,14 +40,14 @@ impl Op for Gelu {
 
     fn forward(&self, cx: &mut Context, ins: &[&Buffer], outs: &mut [Buffer]) {
         if let Device::Cuda(gpu) = cx.device {
-            return cuda::forward(&**gpu, ins[0], &outs[0]);
+            return over(&**gpu, &outs[0], &KERNELS, "forward", args![ins[0], &outs[0], outs[0].len()]);
         }
         with_real!(ins[0].dtype(), T => map::<T, 1>(cpu::Forward, Want::Write, [ins[0].as_slice()], outs[0].as_mut_slice()))
     }
 
     fn vjp(&self, cx: &mut Context, wants: &[Want], ins: &[&Buffer], _: &[&Buffer], d_y: &Buffer, d: &mut [Buffer]) {
         if let Device::Cuda(gpu) = cx.device {
-            return cuda::vjp(&**gpu, wants[0], ins[0], d_y, &d[0]);
+            return over(&**gpu, d_y, &KERNELS, "backward", args![ins[0], d_y, wants[0], &d[0], d_y.len()]);
         }
         with_real!(d_y.dtype(), T => {
             map::<T, 2>(cpu::Backward, wants[0], [ins[0].as_slice(), d_y.as_slice()], d[0].as_mut_slice());
@@ -72,15 +68,13 @@ pub fn cases(s: &Sizes) -> Vec<Case> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{check, forward, refuses, sizes, vjp};
+    use crate::testing::{check_all, forward, refuses, vjp};
 
     #[test]
     fn matches_the_formula() {
         let c = (2.0 / std::f64::consts::PI).sqrt();
         let gelu = |u: &f64| 0.5 * u * (1.0 + (c * (u + 0.044715 * u.powi(3))).tanh());
-        for case in sizes().iter().flat_map(cases) {
-            check(&case, |x| x[0].iter().map(gelu).collect());
-        }
+        check_all(cases, &[], |_, _, x| x[0].iter().map(gelu).collect());
     }
 
     #[test]

@@ -21,16 +21,9 @@ pub struct LayerNorm {
 }
 
 impl Op for LayerNorm {
-    fn name(&self) -> &'static str {
-        "layernorm"
-    }
-
-    fn arguments(&self) -> &'static [&'static str] {
-        &["x", "gain", "bias"]
-    }
+    check::names!("layernorm": x, gain, bias);
 
     fn infer(&self, ins: &[Spec]) -> Result<Vec<Output>> {
-        check::count(self.arguments(), ins)?;
         let dtype = check::real("x", ins[0])?;
         for (name, spec) in [("gain", ins[1]), ("bias", ins[2])] {
             check::is(name, spec, dtype, &[ins[0].shape.last()])?;
@@ -112,7 +105,7 @@ pub fn cases(s: &Sizes) -> Vec<Case> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{check, check_large, distance, forward, refuses, sizes};
+    use crate::testing::{check_all, distance, forward, refuses, sizes};
 
     fn formula(x: &[f64], gain: &[f64], bias: &[f64]) -> Vec<f64> {
         let d = gain.len();
@@ -126,16 +119,9 @@ mod tests {
 
     #[test]
     fn matches_the_formula() {
-        for case in sizes().iter().flat_map(cases) {
-            check(&case, |x| formula(&x[0], &x[1], &x[2]));
-        }
-    }
-
-    /// More columns than one task sums, and more rows than one chunk.
-    #[test]
-    fn wide_rows_and_many_match_the_formula() {
-        let s = Sizes { batch: 1, tokens: 41, heads: 3, head_dim: 98, ..sizes()[0] };
-        check_large(&cases(&s)[0], |x| formula(&x[0], &x[1], &x[2]));
+        // More columns than one task sums, and more rows than one chunk.
+        let large = Sizes { batch: 1, tokens: 41, heads: 3, head_dim: 98, ..sizes()[0] };
+        check_all(cases, &[large], |_, _, x| formula(&x[0], &x[1], &x[2]));
     }
 
     /// A mean of a thousand times the deviation leaves the digits that f32 has of it.

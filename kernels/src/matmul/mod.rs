@@ -40,16 +40,9 @@ pub struct Linear;
 pub struct LinearResidual;
 
 impl Op for Linear {
-    fn name(&self) -> &'static str {
-        "linear"
-    }
-
-    fn arguments(&self) -> &'static [&'static str] {
-        &["x", "w"]
-    }
+    check::names!("linear": x, w);
 
     fn infer(&self, ins: &[Spec]) -> Result<Vec<Output>> {
-        check::count(self.arguments(), ins)?;
         Ok(vec![Output { name: "y", spec: infer(ins[0], ins[1])? }])
     }
 
@@ -79,16 +72,9 @@ impl Op for Linear {
 }
 
 impl Op for LinearResidual {
-    fn name(&self) -> &'static str {
-        "linear_residual"
-    }
-
-    fn arguments(&self) -> &'static [&'static str] {
-        &["x", "w", "residual"]
-    }
+    check::names!("linear_residual": x, w, residual);
 
     fn infer(&self, ins: &[Spec]) -> Result<Vec<Output>> {
-        check::count(self.arguments(), ins)?;
         let y = infer(ins[0], ins[1])?;
         check::is("residual", ins[2], y.dtype, y.shape.dims())?;
         Ok(vec![Output { name: "y", spec: y }])

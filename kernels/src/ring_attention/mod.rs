@@ -33,16 +33,9 @@ pub struct RingAttention {
 }
 
 impl Op for RingAttention {
-    fn name(&self) -> &'static str {
-        "ring_attention"
-    }
-
-    fn arguments(&self) -> &'static [&'static str] {
-        &["qkv", "ring", "position"]
-    }
+    check::names!("ring_attention": qkv, ring, position);
 
     fn infer(&self, ins: &[Spec]) -> Result<Vec<Output>> {
-        check::count(self.arguments(), ins)?;
         let dtype = check::real("qkv", ins[0])?;
         check::rank("qkv", ins[0], 3)?;
         let d = check::heads("qkv", ins[0], 3 * self.heads)? * self.heads;

@@ -21,16 +21,9 @@ pub struct RmsNorm {
 }
 
 impl Op for RmsNorm {
-    fn name(&self) -> &'static str {
-        "rmsnorm"
-    }
-
-    fn arguments(&self) -> &'static [&'static str] {
-        &["x", "gain"]
-    }
+    check::names!("rmsnorm": x, gain);
 
     fn infer(&self, ins: &[Spec]) -> Result<Vec<Output>> {
-        check::count(self.arguments(), ins)?;
         let dtype = check::real("x", ins[0])?;
         check::is("gain", ins[1], dtype, &[ins[0].shape.last()])?;
         let rstd = Spec::new(check::statistic(dtype), &[ins[0].shape.rows()]);
@@ -102,26 +95,17 @@ pub fn cases(s: &Sizes) -> Vec<Case> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{check, check_large, refuses, sizes};
-
-    fn formula(x: &[f64], gain: &[f64]) -> Vec<f64> {
-        let d = gain.len();
-        let norm = |row: &[f64]| (row.iter().map(|x| x.powi(2)).sum::<f64>() / d as f64 + 1e-5).sqrt();
-        x.chunks(d).flat_map(|row| row.iter().zip(gain).map(|(x, g)| x / norm(row) * g).collect::<Vec<_>>()).collect()
-    }
+    use crate::testing::{check_all, refuses, sizes};
 
     #[test]
     fn matches_the_formula() {
-        for case in sizes().iter().flat_map(cases) {
-            check(&case, |x| formula(&x[0], &x[1]));
-        }
-    }
-
-    /// More rows than one chunk: partial sums of the gain's gradient are reduced.
-    #[test]
-    fn many_chunks_match_the_formula() {
-        let s = Sizes { batch: 1, tokens: 2 * cpu::ROWS + 9, ..sizes()[0] };
-        check_large(&cases(&s)[0], |x| formula(&x[0], &x[1]));
+        // More rows than one chunk: partial sums of the gain's gradient are reduced.
+        let large = Sizes { batch: 1, tokens: 2 * cpu::ROWS + 9, ..sizes()[0] };
+        check_all(cases, &[large], |s, _, x| {
+            let norm = |row: &[f64]| (row.iter().map(|x| x.powi(2)).sum::<f64>() / s.dim() as f64 + 1e-5).sqrt();
+            let scaled = |row: &[f64]| row.iter().zip(&x[1]).map(|(x, g)| x / norm(row) * g).collect::<Vec<_>>();
+            x[0].chunks(s.dim()).flat_map(scaled).collect()
+        });
     }
 
     #[test]

@@ -1,11 +1,14 @@
 //! One layer's latents out of those of all layers.
 
 mod cpu;
-pub(crate) mod cuda;
 
 use crate::case::{Case, Input, Sizes};
+use crate::launch::{args, elements};
 use crate::{check, cost};
+use engine::cuda::{Gpu, Module};
 use engine::{Buffer, Context, Cost, Device, Op, Output, Pass, Result, Shape, Spec, Want, with_real};
+
+pub(crate) static KERNELS: Module = Module::new("slice", include_str!("kernel.cu"));
 
 /// `x [B, S, d] → y [B, len, d]`. Bound by memory.
 ///
@@ -21,16 +24,9 @@ pub struct Slice {
 }
 
 impl Op for Slice {
-    fn name(&self) -> &'static str {
-        "slice"
-    }
-
-    fn arguments(&self) -> &'static [&'static str] {
-        &["x"]
-    }
+    check::names!("slice": x);
 
     fn infer(&self, ins: &[Spec]) -> Result<Vec<Output>> {
-        check::count(self.arguments(), ins)?;
         let dtype = check::real("x", ins[0])?;
         check::rank("x", ins[0], 3)?;
         let &[b, s, d] = ins[0].shape.dims() else { unreachable!("three dimensions") };
@@ -44,7 +40,7 @@ impl Op for Slice {
     fn forward(&self, cx: &mut Context, ins: &[&Buffer], outs: &mut [Buffer]) {
         let part = self.part(ins[0].shape());
         if let Device::Cuda(gpu) = cx.device {
-            return cuda::forward(&**gpu, part, ins[0], &outs[0]);
+            return part.launch(&**gpu, "slice", ins[0], &outs[0], outs[0].len());
         }
         with_real!(ins[0].dtype(), T => cpu::forward::<T>(part, ins[0].as_slice(), outs[0].as_mut_slice()))
     }
@@ -52,7 +48,11 @@ impl Op for Slice {
     fn vjp(&self, cx: &mut Context, wants: &[Want], _: &[&Buffer], _: &[&Buffer], d_y: &Buffer, d: &mut [Buffer]) {
         let part = self.part(d[0].shape());
         if let Device::Cuda(gpu) = cx.device {
-            return cuda::vjp(&**gpu, part, wants[0], d_y, &d[0]);
+            return match wants[0] {
+                Want::Skip => {}
+                Want::Write => part.launch(&**gpu, "put", d_y, &d[0], d[0].len()),
+                Want::Add => part.launch(&**gpu, "add", d_y, &d[0], d_y.len()),
+            };
         }
         with_real!(d_y.dtype(), T => {
             cpu::vjp::<T>(part, wants[0], d_y.as_slice(), d[0].as_mut_slice());
@@ -78,6 +78,14 @@ impl Slice {
     }
 }
 
+impl cpu::Part {
+    /// A kernel over `n` elements.
+    fn launch(self, gpu: &dyn Gpu, entry: &'static str, from: &Buffer, to: &Buffer, n: usize) {
+        let args = args![from, to, n, from.shape().last(), self.sample, self.start, self.len];
+        gpu.launch(&KERNELS.kernel(entry, from.dtype()), elements(n, from.dtype()), args);
+    }
+}
+
 /// The first and the last layer's latents of two layers.
 pub fn cases(s: &Sizes) -> Vec<Case> {
     let x = || Input::normal(&[s.batch, 2 * s.latents, s.dim()]);
@@ -88,18 +96,14 @@ pub fn cases(s: &Sizes) -> Vec<Case> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{check, refuses, sizes};
+    use crate::testing::{check_all, refuses};
 
     #[test]
     fn matches_the_formula() {
-        for s in sizes() {
-            for (layer, case) in cases(&s).iter().enumerate() {
-                check(case, |x| {
-                    let row = |i: usize| (i / s.latents * 2 + layer) * s.latents + i % s.latents;
-                    (0..s.batch * s.latents).flat_map(|i| x[0][row(i) * s.dim()..][..s.dim()].to_vec()).collect()
-                });
-            }
-        }
+        check_all(cases, &[], |s, layer, x| {
+            let size = s.latents * s.dim();
+            x[0].chunks(2 * size).flat_map(|sample| sample[layer * size..][..size].to_vec()).collect()
+        });
     }
 
     #[test]

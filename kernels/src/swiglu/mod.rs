@@ -1,11 +1,14 @@
 //! SwiGLU, a gated hidden layer. `u₁ = W₁x` and `u₃ = W₃x` come side by side from one product.
 
 mod cpu;
-pub(crate) mod cuda;
 
 use crate::case::{Case, Input, Sizes};
+use crate::launch::{args, over};
 use crate::{check, cost};
+use engine::cuda::Module;
 use engine::{Buffer, Context, Cost, Device, Op, Output, Pass, Reads, Result, Spec, Want, with_real};
+
+pub(crate) static KERNELS: Module = Module::new("swiglu", include_str!("kernel.cu"));
 
 /// `u [.., 2f] → y [.., f]`, with `u₁ = u[.., ..f]` and `u₃ = u[.., f..]`.
 ///
@@ -18,16 +21,9 @@ use engine::{Buffer, Context, Cost, Device, Op, Output, Pass, Reads, Result, Spe
 pub struct SwiGlu;
 
 impl Op for SwiGlu {
-    fn name(&self) -> &'static str {
-        "swiglu"
-    }
-
-    fn arguments(&self) -> &'static [&'static str] {
-        &["u"]
-    }
+    check::names!("swiglu": u);
 
     fn infer(&self, ins: &[Spec]) -> Result<Vec<Output>> {
-        check::count(self.arguments(), ins)?;
         let dtype = check::real("u", ins[0])?;
         let width = ins[0].shape.last();
         check::that(ins[0].shape.rank() > 0 && width > 0 && width.is_multiple_of(2), || {
@@ -41,18 +37,18 @@ impl Op for SwiGlu {
     }
 
     fn forward(&self, cx: &mut Context, ins: &[&Buffer], outs: &mut [Buffer]) {
-        if let Device::Cuda(gpu) = cx.device {
-            return cuda::forward(&**gpu, ins[0], &outs[0]);
-        }
         let f = outs[0].shape().last();
+        if let Device::Cuda(gpu) = cx.device {
+            return over(&**gpu, &outs[0], &KERNELS, "forward", args![ins[0], &outs[0], outs[0].len(), f]);
+        }
         with_real!(ins[0].dtype(), T => cpu::forward::<T>(f, ins[0].as_slice(), outs[0].as_mut_slice()))
     }
 
     fn vjp(&self, cx: &mut Context, wants: &[Want], ins: &[&Buffer], _: &[&Buffer], d_y: &Buffer, d: &mut [Buffer]) {
-        if let Device::Cuda(gpu) = cx.device {
-            return cuda::vjp(&**gpu, wants[0], ins[0], d_y, &d[0]);
-        }
         let f = d_y.shape().last();
+        if let Device::Cuda(gpu) = cx.device {
+            return over(&**gpu, d_y, &KERNELS, "backward", args![ins[0], d_y, wants[0], &d[0], d_y.len(), f]);
+        }
         with_real!(d_y.dtype(), T => {
             cpu::vjp::<T>(f, wants[0], ins[0].as_slice(), d_y.as_slice(), d[0].as_mut_slice());
         });
@@ -72,19 +68,15 @@ pub fn cases(s: &Sizes) -> Vec<Case> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{check, forward, refuses, sizes, vjp};
+    use crate::testing::{check_all, forward, refuses, vjp};
 
     #[test]
     fn matches_the_formula() {
-        for s in sizes() {
-            let silu = |u: f64| u * (0.5 + 0.5 * (0.5 * u).tanh());
-            check(&cases(&s)[0], |x| {
-                (0..x[0].len() / 2)
-                    .map(|at| at / s.ffn * 2 * s.ffn + at % s.ffn)
-                    .map(|at| silu(x[0][at]) * x[0][at + s.ffn])
-                    .collect()
-            });
-        }
+        let silu = |u: f64| u * (0.5 + 0.5 * (0.5 * u).tanh());
+        check_all(cases, &[], |s, _, x| {
+            let gated = |row: &[f64]| (0..s.ffn).map(|i| silu(row[i]) * row[s.ffn + i]).collect::<Vec<_>>();
+            x[0].chunks(2 * s.ffn).flat_map(gated).collect()
+        });
     }
 
     #[test]

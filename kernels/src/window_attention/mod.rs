@@ -28,16 +28,9 @@ pub struct WindowAttention {
 }
 
 impl Op for WindowAttention {
-    fn name(&self) -> &'static str {
-        "window_attention"
-    }
-
-    fn arguments(&self) -> &'static [&'static str] {
-        &["qkv"]
-    }
+    check::names!("window_attention": qkv);
 
     fn infer(&self, ins: &[Spec]) -> Result<Vec<Output>> {
-        check::count(self.arguments(), ins)?;
         let dtype = check::real("qkv", ins[0])?;
         check::rank("qkv", ins[0], 3)?;
         let head_dim = check::heads("qkv", ins[0], 3 * self.heads)?;

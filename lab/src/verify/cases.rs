@@ -1,8 +1,7 @@
 //! Everything that an op computes at a case, on any device and in any precision, to be compared.
 
-use autograd::gradcheck::Bench;
 use engine::rng::Stream;
-use engine::{Buffer, DType, Device, Result, Want};
+use engine::{Bench, Buffer, DType, Device, Result, Want};
 use kernels::case::Case;
 
 /// Outputs or gradients of one pass, in host memory.
@@ -47,7 +46,7 @@ pub fn passes(case: &Case, device: &Device, dtype: DType, arithmetic: Arithmetic
     Stream::new(3, 99).fill_normal(&mut weights, |x| x);
     let d_out = given(Buffer::from_f64(result.dtype, result.shape.dims(), &weights));
     let ins: Vec<Buffer> = stored.into_iter().map(given).collect();
-    let mut bench = Bench::new(device, op, &ins);
+    let bench = Bench { device, op };
     let outs = bench.forward(&ins);
     let mut passes = Vec::new();
     for wants in all_wants(case) {

@@ -2,9 +2,9 @@
 
 use super::cases::{Arithmetic, errors, on_host, passes, relative_error};
 use super::updates::{Script, scripts};
-use autograd::gradcheck::{Bench, Options, check_op};
+use autograd::gradcheck::{Options, check_op};
 use engine::rng::Stream;
-use engine::{Buffer, DType, Device, Result, Want};
+use engine::{Bench, Buffer, DType, Device, Result, Want};
 use kernels::case::{Case, Sizes};
 use kernels::cast::Cast;
 use kernels::cross_entropy::CHUNK;
@@ -184,8 +184,7 @@ impl OpReport {
         let (from, to) = if self.dtype == DType::F32 { (DType::F32, DType::Bf16) } else { (DType::Bf16, DType::F32) };
         let (x, d_y) = ([numbers(from, 1)], numbers(to, 2));
         let run = |device: &Device| -> Result<Vec<Buffer>> {
-            let op = Cast { to };
-            let mut bench = Bench::new(device, &op, &x);
+            let bench = Bench { device, op: &Cast { to } };
             let mut all = bench.forward(&x);
             all.extend(bench.vjp(&[Want::Write], &x, &[], &d_y, &[]));
             device.finish()?;

@@ -2,7 +2,7 @@
 
 use super::cases::on_host;
 use engine::rng::Stream;
-use engine::{Buffer, Context, DType, Device, Result, Spec, Update};
+use engine::{Buffer, DType, Device, Result, Spec, Update, bench};
 use kernels::adamw::{AdamW, SquaredNorm};
 use kernels::latents::{LatentAdamW, LatentDraw, LatentInit, LatentNatural, Noise, Redraw, Source};
 use kernels::ring_attention::RingWrite;
@@ -34,13 +34,9 @@ impl Script {
         };
         let mut buffers = self.buffers.iter().map(place).collect::<Result<Vec<Buffer>>>()?;
         for (update, ins, state) in &self.steps {
-            let specs = |ids: &[usize]| ids.iter().map(|&i| buffers[i].spec()).collect::<Vec<Spec>>();
-            let bytes = update.scratch(device, &specs(ins), &specs(state));
-            let mut scratch = Buffer::new_on(device, Spec::new(DType::F32, &[bytes.div_ceil(4)]))?;
-            scratch.set_f64(&vec![f64::NAN; scratch.len()]);
             let mut changed: Vec<Buffer> = state.iter().map(|&i| std::mem::take(&mut buffers[i])).collect();
             let read: Vec<&Buffer> = ins.iter().map(|&i| &buffers[i]).collect();
-            update.apply(&mut Context { device, scratch: &mut scratch }, &read, &mut changed);
+            bench::apply(device, &**update, &read, &mut changed);
             state.iter().zip(changed).for_each(|(&i, b)| buffers[i] = b);
         }
         on_host(buffers)

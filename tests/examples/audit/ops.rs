@@ -62,8 +62,8 @@ fn described(source: &str, file: &str) -> Vec<Described> {
             _ => continue,
         };
         let of = of.trim_end_matches(" {");
-        let after = lines[at..].iter().skip_while(|line| !line.contains("fn name(&self)"));
-        let quoted = after.skip(1).find_map(|line| line.rsplit('"').nth(1));
+        // The first text of an implementation is the name.
+        let quoted = lines[at..].iter().find_map(|line| line.rsplit('"').nth(1));
         let name = quoted.unwrap_or_else(|| panic!("{file}: {of} has no name")).to_string();
         let begins = |line: &&str| {
             let rest = line.strip_prefix("pub struct ").and_then(|line| line.strip_prefix(of));

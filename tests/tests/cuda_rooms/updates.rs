@@ -1,9 +1,8 @@
 //! Updates in place and the cast, which have no cases: several steps on the shim against the CPU in f64.
 
 use crate::bits;
-use autograd::gradcheck::Bench;
 use engine::rng::Stream;
-use engine::{Buffer, DType, Device, Result, Want};
+use engine::{Bench, Buffer, DType, Device, Result, Want};
 use kernels::cast::Cast;
 use kernels::registry::modules;
 use lab::verify::{Script, relative_error, scripts};
@@ -48,8 +47,7 @@ fn cast(device: &Device, n: usize, from: DType, to: DType) -> Result<Vec<Vec<u8>
         [Buffer::from_f64(dtype, &[n], &x)]
     };
     let (x, [d_y], d_x) = (numbers(from, 1), numbers(to, 2), numbers(from, 3));
-    let op = Cast { to };
-    let mut bench = Bench::new(device, &op, &x);
+    let bench = Bench { device, op: &Cast { to } };
     let mut all = bench.forward(&x);
     for want in [Want::Write, Want::Add] {
         all.extend(bench.vjp(&[want], &x, &[], &d_y, &d_x));

@@ -1,0 +1,139 @@
+//! Ops and updates called outside a graph, for checks and tests. All memory is full of garbage first.
+
+use crate::{Buffer, Context, DType, Device, Op, Pass, Result, Spec, Update, Want};
+use std::borrow::{Borrow, Cow};
+use std::slice;
+
+static EMPTY: &Buffer = &Buffer::empty();
+
+/// An op to be called outside a graph. Inputs may be in host memory; results stay on the device.
+#[derive(Clone, Copy, Debug)]
+pub struct Bench<'a> {
+    /// Where the op runs.
+    pub device: &'a Device,
+    /// The op.
+    pub op: &'a dyn Op,
+}
+
+impl Bench<'_> {
+    /// All outputs.
+    ///
+    /// # Panics
+    /// If the op refuses the inputs, or the device has no room.
+    pub fn forward(&self, ins: &[impl Borrow<Buffer>]) -> Vec<Buffer> {
+        let mut outs = self.outs(ins);
+        let placed = self.place(ins, u16::MAX);
+        self.run(ins, Pass::Forward, |cx| self.op.forward(cx, &lent(&placed), &mut outs));
+        outs
+    }
+
+    /// The gradients of the wanted inputs; `into` gives what `Add` adds to. The op gets no input and no output that it says
+    /// it does not read.
+    ///
+    /// # Panics
+    /// If the device has no room.
+    pub fn vjp(
+        &self,
+        wants: &[Want],
+        ins: &[impl Borrow<Buffer>],
+        outs: &[Buffer],
+        d_out: &Buffer,
+        into: &[Buffer],
+    ) -> Vec<Buffer> {
+        let reads = self.op.reads(wants);
+        let mut d_ins = self.gradients(wants, ins, into);
+        let (seen, outs) = (self.place(ins, reads.ins), self.place(outs, reads.outs));
+        let d_out = self.place(slice::from_ref(d_out), 1);
+        self.run(ins, Pass::Vjp(wants), |cx| {
+            self.op.vjp(cx, wants, &lent(&seen), &lent(&outs), &d_out[0], &mut d_ins);
+        });
+        d_ins
+    }
+
+    /// Outputs and gradients of the fused pass.
+    ///
+    /// # Panics
+    /// If the op has none, or the device has no room.
+    pub fn forward_vjp(
+        &self,
+        wants: &[Want],
+        ins: &[impl Borrow<Buffer>],
+        into: &[Buffer],
+    ) -> (Vec<Buffer>, Vec<Buffer>) {
+        let (mut outs, mut d_ins) = (self.outs(ins), self.gradients(wants, ins, into));
+        let placed = self.place(ins, u16::MAX);
+        self.run(ins, Pass::Fused(wants), |cx| {
+            self.op.forward_vjp(cx, wants, &lent(&placed), &mut outs, &mut d_ins);
+        });
+        (outs, d_ins)
+    }
+
+    /// A device that has failed computes nothing.
+    fn run(&self, ins: &[impl Borrow<Buffer>], pass: Pass, call: impl FnOnce(&mut Context)) {
+        let mut scratch = scratch(self.device, self.op.scratch(self.device, &specs(ins), pass));
+        if self.device.finish().is_ok() {
+            call(&mut Context { device: self.device, scratch: &mut scratch });
+        }
+    }
+
+    fn outs(&self, ins: &[impl Borrow<Buffer>]) -> Vec<Buffer> {
+        let outputs = self.op.infer(&specs(ins)).unwrap_or_else(|e| panic!("{}: {e}", self.op.name()));
+        outputs.iter().map(|o| garbage(self.device, o.spec)).collect()
+    }
+
+    fn gradients(&self, wants: &[Want], ins: &[impl Borrow<Buffer>], into: &[Buffer]) -> Vec<Buffer> {
+        let gradient = |(i, want): (usize, &Want)| match want {
+            Want::Skip => Buffer::empty(),
+            Want::Write => garbage(self.device, ins[i].borrow().spec()),
+            Want::Add => self.place(&into[i..=i], 1).remove(0).into_owned(),
+        };
+        wants.iter().enumerate().map(gradient).collect()
+    }
+
+    /// The buffers whose bits are set, on the device, and empty ones for the others.
+    fn place<'b, B: Borrow<Buffer>>(&self, buffers: &'b [B], bits: u16) -> Vec<Cow<'b, Buffer>> {
+        let place = |(i, buffer): (usize, &'b B)| match (self.device, buffer.borrow()) {
+            _ if bits >> i & 1 == 0 => Cow::Borrowed(EMPTY),
+            (Device::Cpu, buffer) => Cow::Borrowed(buffer),
+            (device, buffer) => Cow::Owned(there(device, buffer.to_device(device), buffer.spec())),
+        };
+        buffers.iter().enumerate().map(place).collect()
+    }
+}
+
+/// Applies an update to `state`, all on one device.
+///
+/// # Panics
+/// If the device has no room for scratch memory.
+pub fn apply(device: &Device, update: &dyn Update, ins: &[&Buffer], state: &mut [Buffer]) {
+    let mut scratch = scratch(device, update.scratch(device, &specs(ins), &specs(state)));
+    update.apply(&mut Context { device, scratch: &mut scratch }, ins, state);
+}
+
+fn lent<'b>(buffers: &'b [Cow<Buffer>]) -> Vec<&'b Buffer> {
+    buffers.iter().map(|b| &**b).collect()
+}
+
+fn specs(buffers: &[impl Borrow<Buffer>]) -> Vec<Spec> {
+    buffers.iter().map(|b| b.borrow().spec()).collect()
+}
+
+fn scratch(device: &Device, bytes: usize) -> Buffer {
+    garbage(device, Spec::new(DType::F32, &[bytes.div_ceil(4)]))
+}
+
+/// A buffer whose numbers nobody may rely on: NaN, so that the results of an op that does are NaN too.
+///
+/// # Panics
+/// If the device has no room.
+pub fn garbage(device: &Device, spec: Spec) -> Buffer {
+    let mut buffer = there(device, Buffer::new_on(device, spec), spec);
+    buffer.set_f64(&vec![if spec.dtype == DType::I32 { -9.0 } else { f64::NAN }; spec.shape.numel()]);
+    buffer
+}
+
+/// The buffer, or memory that stands for it on a device that has failed: such a device computes nothing more, and
+/// [`Device::finish`] says why.
+fn there(device: &Device, buffer: Result<Buffer>, spec: Spec) -> Buffer {
+    buffer.unwrap_or_else(|e| if device.finish().is_err() { Buffer::new(spec) } else { panic!("{e}") })
+}
