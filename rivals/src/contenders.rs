@@ -1,8 +1,8 @@
 //! The contenders, all called for the same product of row-major matrices: C [m, n] = A·B.
 
-use engine::{Buffer, DType, Spec};
-use kernels::matmul::gemm::{gemm, gemm_packed, pack_b, packed_len};
-use kernels::matmul::mat::{Accumulate, Mat, MatMut};
+use engine::{Buffer, DType, Spec, Want};
+use kernels::matmul::gemm::{Factor, gemm, pack_b, packed_len};
+use kernels::matmul::mat::{Mat, MatMut};
 use libloading::Library;
 
 /// Which of the three products of a linear map y = x·wᵀ.
@@ -54,7 +54,7 @@ impl Product {
     }
 }
 
-/// B as [`gemm_packed`] wants it.
+/// B as [`gemm`] wants it packed.
 pub fn pack(product: Product, b: &[f32]) -> Buffer {
     let mut packed = Buffer::new(Spec::new(DType::F32, &[packed_len(product.k, product.n)]));
     pack_b(product.mat_b(b), packed.as_mut_slice());
@@ -146,8 +146,8 @@ impl Contender {
         let [rsa, csa, rsb, csb, rsc] = [ar, ac, br, bc, n].map(|stride| stride as isize);
         let (a_at, b_at, c_at) = (a.as_ptr(), b.as_ptr(), c.as_mut_ptr());
         match self {
-            Self::Ours => gemm(MatMut::new(c, m, n), product.mat_a(a), product.mat_b(b), Accumulate::Write),
-            Self::Packed => gemm_packed(MatMut::new(c, m, n), product.mat_a(a), packed, Accumulate::Write),
+            Self::Ours => gemm(MatMut::new(c, m, n), product.mat_a(a), product.mat_b(b), Want::Write),
+            Self::Packed => gemm(MatMut::new(c, m, n), product.mat_a(a), Factor::Packed(packed), Want::Write),
             Self::Gemm(threads) => {
                 let threads = if *threads > 1 { gemm::Parallelism::Rayon(*threads) } else { gemm::Parallelism::None };
                 // SAFETY: the matrices have the sizes that the strides and m, k, n describe, as asserted above.

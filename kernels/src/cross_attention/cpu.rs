@@ -2,7 +2,6 @@
 //! about eight this is bound by memory: 4·K operations per element of `q`, which is read once while `y` is written.
 
 use crate::attention::scale;
-use crate::matmul::mat::Accumulate;
 use crate::product::{BLOCK, Left, Right, RowsMut, Size, pack, packed_len, product, transpose};
 use engine::simd::{self, Isa, Kernel, LANES, Lanes, Real};
 use engine::{Want, parallel};
@@ -94,12 +93,12 @@ impl<'a, T: Real> Sample<'a, T> {
         let size = Size { m: self.shape.latents, n: BLOCK, k: self.shape.head_dim };
         let left = Left::Packed { panels, first: 0 };
         let right = Right { data: block, width: BLOCK, column: 0 };
-        product::<I, T>(&mut RowsMut { data: out, stride: BLOCK }, size, left, right, Accumulate::Write);
+        product::<I, T>(&mut RowsMut { data: out, stride: BLOCK }, size, left, right, Want::Write);
     }
 
     /// out [tokens, D] = `columns` [K, tokens]ᵀ · `rows` [K, D].
     #[inline(always)]
-    fn mix<I: Isa>(self, tokens: usize, columns: &[T], rows: Right<'_, T>, out: &mut [T], how: Accumulate) {
+    fn mix<I: Isa>(self, tokens: usize, columns: &[T], rows: Right<'_, T>, out: &mut [T], how: Want) {
         let size = Size { m: tokens, n: self.shape.head_dim, k: self.shape.latents };
         let left = Left::Transposed { block: columns, lane: 0 };
         product::<I, T>(&mut RowsMut { data: out, stride: self.shape.dim() }, size, left, rows, how);
@@ -166,7 +165,7 @@ impl<T: Real> Kernel for Forward<'_, T> {
             for row in (0..tokens).step_by(BLOCK) {
                 let count = BLOCK.min(tokens - row);
                 sample.probabilities::<I>(head, first + row..first + row + count, keys, block, p);
-                sample.mix::<I>(count, p, sample.values(head), &mut y[sample.at(row, head)..], Accumulate::Write);
+                sample.mix::<I>(count, p, sample.values(head), &mut y[sample.at(row, head)..], Want::Write);
             }
         }
     }
@@ -192,7 +191,7 @@ pub fn backward<T: Real>(
 ) {
     let (d, kv) = (shape.dim(), shape.kv());
     let (rows, sums) = (shape.tokens * d, shape.partials(1));
-    let how = wants[0].into();
+    let how = wants[0];
     let part = |b: usize, c: usize, d_q: &mut [T], d_kv: &mut [T]| {
         let sample = Sample::new(shape, b, known.q, known.kv);
         let tokens = c * CHUNK..shape.tokens.min((c + 1) * CHUNK);
@@ -232,7 +231,7 @@ pub fn backward<T: Real>(
 struct Backward<'a, T> {
     sample: Sample<'a, T>,
     first: usize,
-    how: Accumulate,
+    how: Want,
     d_y: &'a [T],
     d_q: &'a mut [T],
     d_kv: &'a mut [T],
@@ -269,7 +268,7 @@ impl<T: Real> Kernel for Backward<'_, T> {
                 if !d_kv.is_empty() {
                     // d_k += d_sᵀ · q and d_v += pᵀ · d_y
                     let q = sample.queries(head, first + row);
-                    let how = if row == 0 { Accumulate::Write } else { Accumulate::Add };
+                    let how = if row == 0 { Want::Write } else { Want::Add };
                     let size = Size { m: shape.latents, n: shape.head_dim, k: count };
                     for (column, left, right) in [(0, &*d_s, q), (d, &*p, d_y)] {
                         let c = &mut d_kv[column + head * shape.head_dim..];

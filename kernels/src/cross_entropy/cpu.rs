@@ -3,7 +3,7 @@
 use super::inputs::{Inputs, Outputs, for_each_group};
 use super::stream::{self, Absorb, BLOCK, Sum};
 use crate::matmul::gemm::gemm;
-use crate::matmul::mat::{Accumulate, Mat, MatMut};
+use crate::matmul::mat::{Mat, MatMut};
 use engine::simd::{self, Isa, Kernel, LANES, Lanes, Real};
 use engine::{Want, parallel};
 
@@ -154,7 +154,7 @@ impl<T: Real> Chunk<'_, T> {
             // d_hidden[n, i] = Σ_v d_logits[n, v]·table[v, i]
             let d_logits = Mat::with_strides(self.logits, n, vocab, stride, 1);
             let c = MatMut::new(self.d_hidden, n, dim);
-            gemm(c, d_logits, Mat::new(self.ins.table, vocab, dim), Accumulate::Write);
+            gemm(c, d_logits, Mat::new(self.ins.table, vocab, dim), Want::Write);
             for (row, &token) in self.d_hidden.chunks_exact(dim).zip(self.tokens) {
                 d_hidden[token * dim..][..dim].iter_mut().zip(row).for_each(|(d, &x)| *d += x);
             }
@@ -163,7 +163,7 @@ impl<T: Real> Chunk<'_, T> {
         if want.is_wanted() {
             // d_table[v, i] = Σ_n d_logits[n, v]·hidden[n, i], the first chunk's in place of what was there
             let d_logits = Mat::with_strides(self.logits, n, vocab, stride, 1);
-            let accumulate = std::mem::replace(want, Want::Add).into();
+            let accumulate = std::mem::replace(want, Want::Add);
             gemm(MatMut::new(d_table, vocab, dim), d_logits.transposed(), Mat::new(self.hidden, n, dim), accumulate);
         }
     }

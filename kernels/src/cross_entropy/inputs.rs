@@ -1,7 +1,8 @@
 //! What both ways through the vocabulary share: the op's inputs and outputs, and which tokens take part.
 
-use crate::matmul::gemm::{gemm_maybe_packed, packed_len};
-use crate::matmul::mat::{Accumulate, Mat, MatMut};
+use crate::matmul::gemm::{Factor, gemm, packed_len};
+use crate::matmul::mat::{Mat, MatMut};
+use engine::Want;
 use engine::simd::Real;
 
 /// The target of a token that has no part in the loss.
@@ -36,8 +37,8 @@ impl<T: Real> Inputs<'_, T> {
     pub fn logits(&self, a: Mat<'_, T>, first: usize, width: usize, logits: MatMut<'_, T>) {
         let at = first * self.dim;
         let table = Mat::new(&self.table[at..], width, self.dim).transposed();
-        let packed = self.packed.map(|packed| &packed[at..][..packed_len(self.dim, width)]);
-        gemm_maybe_packed(logits, a, table, packed, Accumulate::Write);
+        let packed = self.packed.map(|packed| Factor::Packed(&packed[at..][..packed_len(self.dim, width)]));
+        gemm(logits, a, packed.unwrap_or(Factor::Plain(table)), Want::Write);
     }
 
     /// The column of a token that is not ignored.

@@ -8,7 +8,7 @@
 
 use super::inputs::{Inputs, Outputs, for_each_group};
 use crate::matmul::gemm::gemm;
-use crate::matmul::mat::{Accumulate, Mat, MatMut};
+use crate::matmul::mat::{Mat, MatMut};
 use engine::simd::{self, Isa, Kernel, LANES, Lanes, Real};
 use engine::{Want, parallel};
 
@@ -188,7 +188,7 @@ impl<T: Real> Part<'_, T> {
                 }
             }
         });
-        let accumulate = if first == 0 { Accumulate::Write } else { Accumulate::Add };
+        let accumulate = if first == 0 { Want::Write } else { Want::Add };
         let table = Mat::new(&ins.table[first * dim..], width, dim);
         gemm(MatMut::new(self.gathered, n, dim), Mat::new(logits, n, width), table, accumulate);
     }

@@ -12,25 +12,62 @@
 //! seldom. Threads share nothing but A and B, and never wait for each other.
 
 use super::geometry::{Blocking, Geometry, MOST_A, MOST_DEPTH, PANEL};
-use super::mat::{Accumulate, Mat, MatMut};
+use super::mat::{Mat, MatMut};
 use super::microkernel::{Block, Columns, product};
 use super::pack::{panel, panels};
 use super::tiles::{Tile, for_each_tile, tile_size};
-use engine::parallel;
 use engine::simd::{self, Isa, Kernel, LANES, Real};
+use engine::{Want, parallel};
 use std::ops::Range;
 
 /// With fewer rows than this in a tile, and columns a multiple of sixteen, reading contiguous rows of B in place is cheaper
 /// than packing them.
 const IN_PLACE_ROWS: usize = 28;
 
-/// C [m, n] = A [m, k] · B [k, n], or C += A·B. Allocates a thread's scratch memory once, and nothing else.
+/// B [k, n], as it is or packed by [`pack_b`] before; the bits are the same.
+#[derive(Clone, Copy)]
+pub enum Factor<'a, T> {
+    /// As it is.
+    Plain(Mat<'a, T>),
+    /// In panels.
+    Packed(&'a [T]),
+}
+
+impl<'a, T> From<Mat<'a, T>> for Factor<'a, T> {
+    fn from(b: Mat<'a, T>) -> Self {
+        Self::Plain(b)
+    }
+}
+
+/// C [m, n] = A [m, k] · B [k, n], or C += A·B to [`Want::Add`]. Allocates a thread's scratch memory once, and nothing else.
 ///
 /// # Panics
 /// If the sizes do not agree.
-pub fn gemm<T: Real>(c: MatMut<'_, T>, a: Mat<'_, T>, b: Mat<'_, T>, accumulate: Accumulate) {
-    assert_eq!([c.rows, a.cols, c.cols], [a.rows, b.rows, b.cols], "sizes of C[m, n] = A[m, k]·B[k, n]");
-    run(c, a, Factor::Plain(b), accumulate);
+pub fn gemm<'a, T: Real>(c: MatMut<'_, T>, a: Mat<'_, T>, b: impl Into<Factor<'a, T>>, want: Want) {
+    let b = b.into();
+    let same = match b {
+        Factor::Plain(b) => [a.cols, c.cols] == [b.rows, b.cols],
+        Factor::Packed(b) => b.len() == packed_len(a.cols, c.cols),
+    };
+    assert!(c.rows == a.rows && same, "sizes of C[m, n] = A[m, k]·B[k, n]");
+    if a.cols == 0 && want == Want::Write {
+        (0..c.rows).for_each(|i| c.data[i * c.row_stride..][..c.cols].fill(T::ZERO));
+    }
+    if a.cols == 0 {
+        return;
+    }
+    let blocking = Blocking::in_use::<T>();
+    let size = tile_size(blocking, c.rows, c.cols);
+    for_each_tile(c.data, [c.rows, c.cols], c.row_stride, size, |c| {
+        let b_len = match b {
+            Factor::Plain(_) => c.cols.len().next_multiple_of(PANEL) * MOST_DEPTH.min(a.cols.next_multiple_of(4)),
+            Factor::Packed(_) => 0,
+        };
+        parallel::scratch(MOST_A + LANES + b_len, |scratch| {
+            let (a_packed, b_packed) = scratch.split_at_mut(MOST_A + LANES);
+            simd::dispatch(TileProduct { c, a, b, a_packed, b_packed, want });
+        });
+    });
 }
 
 /// Elements of a packed B [k, n].
@@ -38,7 +75,7 @@ pub const fn packed_len(k: usize, n: usize) -> usize {
     n.div_ceil(PANEL) * PANEL * k
 }
 
-/// Packs B [k, n] for [`gemm_packed`]: in panels of 16 columns, filled up with zeros, the rows of each panel one after the
+/// Packs B [k, n] for [`gemm`]: in panels of 16 columns, filled up with zeros, the rows of each panel one after the
 /// other. The layout is the same for every instruction set.
 ///
 /// # Panics
@@ -67,58 +104,6 @@ impl<T: Real> Kernel for PackPanel<'_, T> {
     }
 }
 
-/// [`gemm`] with a B [a.cols, c.cols] that [`pack_b`] packed before; the same bits.
-///
-/// # Panics
-/// If the sizes do not agree.
-pub fn gemm_packed<T: Real>(c: MatMut<'_, T>, a: Mat<'_, T>, packed: &[T], accumulate: Accumulate) {
-    assert_eq!(c.rows, a.rows, "rows of C[m, n] = A[m, k]·B[k, n]");
-    assert_eq!(packed.len(), packed_len(a.cols, c.cols), "length of a packed [{}, {}] matrix", a.cols, c.cols);
-    run(c, a, Factor::Packed(packed), accumulate);
-}
-
-/// [`gemm_packed`] where B was packed, [`gemm`] where it was not.
-pub fn gemm_maybe_packed<T: Real>(
-    c: MatMut<'_, T>,
-    a: Mat<'_, T>,
-    b: Mat<'_, T>,
-    packed: Option<&[T]>,
-    accumulate: Accumulate,
-) {
-    match packed {
-        Some(packed) => gemm_packed(c, a, packed, accumulate),
-        None => gemm(c, a, b, accumulate),
-    }
-}
-
-/// B, as it is or packed.
-#[derive(Clone, Copy)]
-enum Factor<'a, T> {
-    Plain(Mat<'a, T>),
-    Packed(&'a [T]),
-}
-
-fn run<T: Real>(c: MatMut<'_, T>, a: Mat<'_, T>, b: Factor<'_, T>, accumulate: Accumulate) {
-    if a.cols == 0 && accumulate == Accumulate::Write {
-        (0..c.rows).for_each(|i| c.data[i * c.row_stride..][..c.cols].fill(T::ZERO));
-    }
-    if a.cols == 0 {
-        return;
-    }
-    let blocking = Blocking::in_use::<T>();
-    let size = tile_size(blocking, c.rows, c.cols);
-    for_each_tile(c.data, [c.rows, c.cols], c.row_stride, size, |c| {
-        let b_len = match b {
-            Factor::Plain(_) => c.cols.len().next_multiple_of(PANEL) * MOST_DEPTH.min(a.cols.next_multiple_of(4)),
-            Factor::Packed(_) => 0,
-        };
-        parallel::scratch(MOST_A + LANES + b_len, |scratch| {
-            let (a_packed, b_packed) = scratch.split_at_mut(MOST_A + LANES);
-            simd::dispatch(TileProduct { c, a, b, a_packed, b_packed, accumulate });
-        });
-    });
-}
-
 /// One tile of C, and memory for packing.
 struct TileProduct<'a, T> {
     c: Tile<'a, T>,
@@ -126,7 +111,7 @@ struct TileProduct<'a, T> {
     b: Factor<'a, T>,
     a_packed: &'a mut [T],
     b_packed: &'a mut [T],
-    accumulate: Accumulate,
+    want: Want,
 }
 
 impl<T: Real> Kernel for TileProduct<'_, T> {
@@ -134,7 +119,7 @@ impl<T: Real> Kernel for TileProduct<'_, T> {
 
     #[inline(always)]
     fn run<I: Isa>(self) {
-        let Self { mut c, a, b, a_packed, b_packed, accumulate } = self;
+        let Self { mut c, a, b, a_packed, b_packed, want } = self;
         let rows_of_b = matches!(b, Factor::Plain(b) if b.col_stride == 1);
         let in_place = rows_of_b && c.rows.len() < IN_PLACE_ROWS && c.cols.len().is_multiple_of(LANES);
         let mut b = Right { factor: b, k: a.cols, cols: c.cols.clone(), packed: b_packed, in_place };
@@ -143,9 +128,9 @@ impl<T: Real> Kernel for TileProduct<'_, T> {
         // Blocks of k have equal lengths, up to multiples of four, which the micro-kernel takes at a time.
         let depth = a.cols.div_ceil(a.cols.div_ceil(most)).next_multiple_of(4);
         for first in (0..a.cols).step_by(depth) {
-            let accumulate = if first == 0 { accumulate } else { Accumulate::Add };
+            let want = if first == 0 { want } else { Want::Add };
             let a = a.part(c.rows.start, first, c.rows.len(), depth.min(a.cols - first));
-            block::<I, T>(&mut c, a, a_packed, &mut b, first, accumulate);
+            block::<I, T>(&mut c, a, a_packed, &mut b, first, want);
         }
     }
 }
@@ -158,7 +143,7 @@ fn block<I: Isa, T: Real>(
     a_packed: &mut [T],
     b: &mut Right<'_, T>,
     first: usize,
-    accumulate: Accumulate,
+    want: Want,
 ) {
     let (rows, cols, depth) = (c.rows.len(), c.cols.len(), a.cols);
     let Blocking { panel: most, rows: together, .. } = Geometry::blocking::<I, T>();
@@ -179,14 +164,7 @@ fn block<I: Isa, T: Real>(
                 let block = Block { row, col: j, rows: most.min(below - row), cols: width };
                 prefetch_next(c, block, i..below);
                 let height = Geometry::height::<I, T>(block.rows);
-                product::<I, T>(
-                    height,
-                    &a_packed[(row - i) * depth..][..height * depth],
-                    columns,
-                    c,
-                    block,
-                    accumulate,
-                );
+                product::<I, T>(height, &a_packed[(row - i) * depth..][..height * depth], columns, c, block, want);
             }
         }
     }

@@ -85,20 +85,3 @@ impl<T: Real> Kernel for InUse<T> {
         Geometry::blocking::<I, T>()
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Memory is sized by constants, whatever the instruction set.
-    #[test]
-    fn blocks_fit_their_memory() {
-        simd::for_each_level(|level| {
-            for blocking in [Blocking::in_use::<f32>(), Blocking::in_use::<f64>()] {
-                assert!(blocking.rows * blocking.depth.max(blocking.depth_across) <= MOST_A, "{level}");
-                assert!(blocking.depth.max(blocking.depth_across) <= MOST_DEPTH, "{level}");
-                assert_eq!(blocking.rows % blocking.panel, 0, "{level}");
-            }
-        });
-    }
-}

@@ -1,6 +1,5 @@
 //! Matrices as a product sees them: views of slices, with the distances between rows and columns.
 
-use engine::Want;
 use engine::simd;
 
 /// A matrix to read: element (i, j) is `data[i·row_stride + j·col_stride]`.
@@ -95,21 +94,5 @@ impl<'a, T> MatMut<'a, T> {
         let end = if rows == 0 { 0 } else { (rows - 1) * row_stride + cols };
         assert!(end <= data.len(), "a [{rows}, {cols}] matrix ends at {end}, its data at {}", data.len());
         Self { data, rows, cols, row_stride }
-    }
-}
-
-/// What becomes of the old contents of C.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Accumulate {
-    /// C = A·B; C is not read.
-    Write,
-    /// C += A·B.
-    Add,
-}
-
-impl From<Want> for Accumulate {
-    /// How a product goes into the buffer of a wanted gradient.
-    fn from(want: Want) -> Self {
-        if want == Want::Add { Self::Add } else { Self::Write }
     }
 }

@@ -1,8 +1,8 @@
 //! The innermost product: a few rows of A by sixteen or thirty-two columns of B, with all of C's elements in registers.
 
 use super::geometry::{Geometry, PANEL};
-use super::mat::Accumulate;
 use super::tiles::Tile;
+use engine::Want;
 use engine::simd::{Isa, LANES, Lanes, Real};
 
 /// Columns of B as the micro-kernel reads them: sixteen elements at `k·stride + g·group` for each k and each group g of sixteen
@@ -45,7 +45,7 @@ pub fn product<I: Isa, T: Real>(
     b: Columns<'_, T>,
     c: &mut Tile<'_, T>,
     block: Block,
-    accumulate: Accumulate,
+    accumulate: Want,
 ) {
     // A constant, but for the last columns of C.
     let one = Geometry::groups::<I, T>() == 1 || block.cols <= LANES;
@@ -67,14 +67,14 @@ fn rows<I: Isa, T: Real, const M: usize, const G: usize>(
     b: Columns<'_, T>,
     c: &mut Tile<'_, T>,
     block: Block,
-    accumulate: Accumulate,
+    accumulate: Want,
 ) {
     if block.rows == M && block.cols == G * LANES {
         return chains::<I, T, M, G>(c.block(block.row, block.col), a, b, accumulate);
     }
     // At the edges of C, a copy of full size.
     let mut copy = [[[T::ZERO; LANES]; G]; M];
-    if accumulate == Accumulate::Add {
+    if accumulate == Want::Add {
         for i in 0..block.rows {
             let old = c.row(block.row + i, block.col, block.cols);
             copy[i].as_flattened_mut()[..block.cols].copy_from_slice(old);
@@ -113,10 +113,10 @@ fn chains<I: Isa, T: Real, const M: usize, const G: usize>(
     c: [[&mut [T; LANES]; G]; M],
     a: &[T],
     b: Columns<'_, T>,
-    accumulate: Accumulate,
+    accumulate: Want,
 ) {
     let mut sums = [[T::Lanes::<I>::zero(); G]; M];
-    if accumulate == Accumulate::Add {
+    if accumulate == Want::Add {
         for i in 0..M {
             for g in 0..G {
                 sums[i][g] = T::Lanes::<I>::load(c[i][g]);

@@ -5,8 +5,6 @@
 //! other rows are, and `d_w` on any number of threads. Arithmetic bounds a product of more than a few dozen rows, reading `w`
 //! one of fewer.
 
-mod cpu;
-pub(crate) mod cuda;
 pub(crate) mod forms;
 pub mod gemm;
 mod geometry;
@@ -17,9 +15,11 @@ mod pack;
 pub(crate) mod tiles;
 
 use self::forms::Use;
-use self::mat::Accumulate;
+use self::gemm::{Factor, gemm};
+use self::mat::{Mat, MatMut};
 use crate::case::{Case, Fill, Input, Sizes};
 use crate::{add, check, cost};
+use engine::cuda::{self, Pointer, Product};
 use engine::{Buffer, Context, Cost, Device, Form, Op, Output, Pass, Reads, Result, Spec, Want, with_real};
 
 /// `x [.., in], w [out, in] → y [.., out]`.
@@ -127,18 +127,21 @@ fn reads(wants: &[Want]) -> Reads {
 
 fn forward(device: &Device, ins: &[&Buffer], residual: Option<&Buffer>, y: &mut Buffer) {
     let (x, w) = (ins[0], ins[1]);
-    let sizes = cpu::Sizes { rows: x.shape().rows(), inputs: x.shape().last(), outputs: y.shape().last() };
+    let [rows, inputs, outputs] = [x.shape().rows(), x.shape().last(), y.shape().last()];
     if let Device::Cuda(gpu) = device {
-        return cuda::forward(&**gpu, sizes, x, w, residual, y);
+        let (a, b) = (cuda::Factor::Plain(x.into()), cuda::Factor::Transposed(w.into()));
+        let c = residual.map(Pointer::from);
+        return gpu.product(&Product { rows, cols: outputs, inner: inputs, a, b, c, out: y.into() });
     }
-    let (mut own, mut accumulate) = (2, Accumulate::Write);
+    let (own, want) = if residual.is_some() { (3, Want::Add) } else { (2, Want::Write) };
     if let Some(residual) = residual {
         add::pass_on(device, Want::Write, residual, y);
-        (own, accumulate) = (3, Accumulate::Add);
     }
+    // y[r, o] = Σ_i x[r, i]·w[o, i]
     with_real!(x.dtype(), T => {
-        let w = cpu::Weight { w: w.as_slice(), packed: forms::given(ins, own, Use::Forward) };
-        cpu::forward::<T>(sizes, x.as_slice(), w, y.as_mut_slice(), accumulate);
+        let w = Mat::<T>::new(w.as_slice(), outputs, inputs).transposed();
+        let w = forms::given(ins, own, Use::Forward).map_or(Factor::Plain(w), Factor::Packed);
+        gemm(MatMut::new(y.as_mut_slice(), rows, outputs), Mat::new(x.as_slice(), rows, inputs), w, want);
     });
 }
 
@@ -147,24 +150,42 @@ fn vjp(device: &Device, wants: &[Want], ins: &[&Buffer], own: usize, d_y: &Buffe
     let (rows, outputs) = (d_y.shape().rows(), d_y.shape().last());
     let [d_x, d_w, ..] = d else { unreachable!("two inputs or three") };
     if wants[0].is_wanted() {
-        let sizes = cpu::Sizes { rows, inputs: ins[1].shape().last(), outputs };
+        let (w, inputs) = (ins[1], ins[1].shape().last());
         match device {
-            Device::Cuda(gpu) => cuda::vjp_x(&**gpu, sizes, d_y, ins[1], wants[0], d_x),
+            Device::Cuda(gpu) => {
+                let (a, b) = (cuda::Factor::Plain(d_y.into()), cuda::Factor::Plain(w.into()));
+                let (c, out) = (added_to(wants[0], d_x), d_x.into());
+                gpu.product(&Product { rows, cols: inputs, inner: outputs, a, b, c, out });
+            }
+            // d_x[r, i] = Σ_o d_y[r, o]·w[o, i]
             Device::Cpu => with_real!(d_y.dtype(), T => {
-                let w = cpu::Weight { w: ins[1].as_slice(), packed: forms::given(ins, own, Use::Backward) };
-                cpu::vjp_x::<T>(sizes, d_y.as_slice(), w, wants[0], d_x.as_mut_slice());
+                let w = Factor::Plain(Mat::<T>::new(w.as_slice(), outputs, inputs));
+                let w = forms::given(ins, own, Use::Backward).map_or(w, Factor::Packed);
+                let d_y = Mat::new(d_y.as_slice(), rows, outputs);
+                gemm(MatMut::new(d_x.as_mut_slice(), rows, inputs), d_y, w, wants[0]);
             }),
         }
     }
     if wants[1].is_wanted() {
-        let sizes = cpu::Sizes { rows, inputs: ins[0].shape().last(), outputs };
+        let (x, inputs) = (ins[0], ins[0].shape().last());
         match device {
-            Device::Cuda(gpu) => cuda::vjp_w(&**gpu, sizes, d_y, ins[0], wants[1], d_w),
+            Device::Cuda(gpu) => {
+                let (a, b) = (cuda::Factor::Transposed(d_y.into()), cuda::Factor::Plain(x.into()));
+                let (c, out) = (added_to(wants[1], d_w), d_w.into());
+                gpu.product(&Product { rows: outputs, cols: inputs, inner: rows, a, b, c, out });
+            }
+            // d_w[o, i] = Σ_r d_y[r, o]·x[r, i]
             Device::Cpu => with_real!(d_y.dtype(), T => {
-                cpu::vjp_w::<T>(sizes, d_y.as_slice(), ins[0].as_slice(), wants[1], d_w.as_mut_slice());
+                let d_y = Mat::<T>::new(d_y.as_slice(), rows, outputs).transposed();
+                let d_w = MatMut::new(d_w.as_mut_slice(), outputs, inputs);
+                gemm(d_w, d_y, Mat::new(x.as_slice(), rows, inputs), wants[1]);
             }),
         }
     }
+}
+
+fn added_to(want: Want, gradient: &Buffer) -> Option<Pointer> {
+    (want == Want::Add).then(|| gradient.into())
 }
 
 /// One product for the result, one for each wanted factor's gradient.

@@ -8,7 +8,7 @@ mod pack;
 
 pub use pack::{gather, pack, packed_len, transpose};
 
-use crate::matmul::mat::Accumulate;
+use engine::Want;
 use engine::simd::{Isa, LANES, Lanes, Real};
 
 /// Lanes of a block, the length of its rows: two groups of sixteen.
@@ -75,7 +75,7 @@ pub struct Size {
 
 /// C [m, n] = A [m, k] · B [k, n], or added to C.
 #[inline(always)]
-pub fn product<I: Isa, T: Real>(c: &mut impl Rows<T>, size: Size, a: Left<'_, T>, b: Right<'_, T>, how: Accumulate) {
+pub fn product<I: Isa, T: Real>(c: &mut impl Rows<T>, size: Size, a: Left<'_, T>, b: Right<'_, T>, how: Want) {
     // The tile's sums leave registers for a row of B and an element of A.
     match I::REGISTERS / <T::Lanes<I> as Lanes<T>>::REGISTERS {
         32.. => columns::<I, T, 8, 2>(c, size, a, b, how),
@@ -93,7 +93,7 @@ fn columns<I: Isa, T: Real, const M: usize, const G: usize>(
     size: Size,
     a: Left<'_, T>,
     b: Right<'_, T>,
-    how: Accumulate,
+    how: Want,
 ) {
     let mut at = 0;
     while size.n - at >= G * LANES {
@@ -116,7 +116,7 @@ fn rows<I: Isa, T: Real, const M: usize, const G: usize, const WHOLE: bool>(
     Size { m, k, .. }: Size,
     a: Left<'_, T>,
     b: Right<'_, T>,
-    how: Accumulate,
+    how: Want,
     place: Place<WHOLE>,
 ) {
     let body = m - m % M;
@@ -136,14 +136,14 @@ fn tile<I: Isa, T: Real, const M: usize, const G: usize, const WHOLE: bool>(
     k: usize,
     a: Left<'_, T>,
     b: Right<'_, T>,
-    how: Accumulate,
+    how: Want,
     place: Place<WHOLE>,
 ) {
     // Checks bounds once, so that one comparison per row is left.
     assert!(b.data.len() >= k * b.width, "B has fewer rows than A has columns");
     let (mut right, column) = (b.data.chunks_exact(b.width), b.column);
     let mut sums = [[T::Lanes::<I>::zero(); G]; M];
-    if how == Accumulate::Add {
+    if how == Want::Add {
         for i in 0..M {
             sums[i] = place.load::<I, T, G>(c.row(row + i));
         }
@@ -243,10 +243,11 @@ mod tests {
         (0..len as u32).map(|i| T::from_f64(Stream::new(4, site).normal(i))).collect()
     }
 
-    /// Packs the rows of `x`, or multiplies.
+    /// Packs the rows of `x`, transposes them times a half, or multiplies.
     enum Task<'a, T> {
+        Transpose { x: Right<'a, T>, rows: usize, block: &'a mut [T] },
         Pack { x: Right<'a, T>, rows: usize, columns: usize, panels: &'a mut [T] },
-        Multiply { c: RowsMut<'a, T>, size: Size, a: Left<'a, T>, b: Right<'a, T>, how: Accumulate },
+        Multiply { c: RowsMut<'a, T>, size: Size, a: Left<'a, T>, b: Right<'a, T>, how: Want },
     }
 
     impl<T: Real> Kernel for Task<'_, T> {
@@ -254,6 +255,7 @@ mod tests {
         #[inline(always)]
         fn run<I: Isa>(self) {
             match self {
+                Self::Transpose { x, rows, block } => transpose::<I, T>(x, rows, T::from_f64(0.5), block),
                 Self::Pack { x, rows, columns, panels } => pack::<I, T>(x, rows, columns, panels),
                 Self::Multiply { mut c, size, a, b, how } => product::<I, T>(&mut c, size, a, b, how),
             }
@@ -288,11 +290,11 @@ mod tests {
                 Left::Block { block, lane } => block[i * BLOCK + lane + p],
                 Left::Transposed { block, lane } => block[p * BLOCK + lane + i],
             };
-            for how in [Accumulate::Write, Accumulate::Add] {
+            for how in [Want::Write, Want::Add] {
                 let mut expected = old.clone();
                 for (i, j) in (0..m).flat_map(|i| (0..n).map(move |j| (i, j))) {
                     let c = &mut expected[i * (n + 2) + j];
-                    let first = if how == Accumulate::Add { *c } else { T::ZERO };
+                    let first = if how == Want::Add { *c } else { T::ZERO };
                     *c = (0..k).fold(first, |sum, p| Real::mul_add(a(i, p), b[p * stride + 2 + j], sum));
                 }
                 let mut got = old.clone();
@@ -300,6 +302,19 @@ mod tests {
                 let c = RowsMut { data: &mut got, stride: n + 2 };
                 simd::dispatch(Task::Multiply { c, size, a: left, b, how });
                 assert!(got == expected, "[{m}, {n}, {k}]");
+            }
+        }
+    }
+
+    #[test]
+    fn transposes_what_is_there() {
+        for [rows, columns] in [[1, 2], [32, 20], [32, 32], [13, 33]] {
+            let (width, mut block) = (columns + 3, vec![7.0; columns * BLOCK]);
+            let x = random::<f32>(rows * width, 5);
+            simd::dispatch(Task::Transpose { x: Right { data: &x, width, column: 2 }, rows, block: &mut block });
+            for (j, lanes) in block.chunks(BLOCK).enumerate() {
+                assert!((0..rows).all(|i| lanes[i] == 0.5 * x[i * width + 2 + j]));
+                assert!(lanes[rows..].iter().all(|&x| x == 0.0));
             }
         }
     }

@@ -64,38 +64,3 @@ fn turn<I: Isa, T: Real>(x: Right<'_, T>, [rows, columns]: [usize; 2], factor: T
         }
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use engine::rng::Stream;
-    use engine::simd::{self, Kernel};
-
-    struct Transpose<'a> {
-        x: Right<'a, f32>,
-        rows: usize,
-        block: &'a mut [f32],
-    }
-
-    impl Kernel for Transpose<'_> {
-        type Output = ();
-        #[inline(always)]
-        fn run<I: Isa>(self) {
-            transpose::<I, f32>(self.x, self.rows, 0.5, self.block);
-        }
-    }
-
-    #[test]
-    fn transposes_what_is_there() {
-        for [rows, columns] in [[1, 2], [32, 20], [32, 32], [13, 33]] {
-            let width = columns + 3;
-            let x: Vec<f32> = (0..rows * width).map(|i| Stream::new(4, 5).normal(i as u32) as f32).collect();
-            let mut block = vec![7.0; columns * BLOCK];
-            simd::dispatch(Transpose { x: Right { data: &x, width, column: 2 }, rows, block: &mut block });
-            for (j, lanes) in block.chunks(BLOCK).enumerate() {
-                assert!((0..rows).all(|i| lanes[i] == 0.5 * x[i * width + 2 + j]));
-                assert!(lanes[rows..].iter().all(|&x| x == 0.0));
-            }
-        }
-    }
-}

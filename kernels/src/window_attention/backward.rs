@@ -2,7 +2,6 @@
 
 use super::band::{Band, Masks, Rectangle};
 use super::cpu::{Head, Part, Shape, hide, rows_of, sum, times};
-use crate::matmul::mat::Accumulate;
 use crate::matmul::tiles::{Tile, for_each_tile};
 use crate::product::{BLOCK, Left, Right, Rows, RowsMut, Size, gather, pack, packed_len, product, transpose};
 use engine::simd::{self, Isa, Kernel, LANES, Lanes, Real};
@@ -90,7 +89,7 @@ impl<T: Real> Kernel for Backward<'_, '_, T> {
         gather(head.rows(Part::Keys, 0), head_dim, keys);
         pack::<I, T>(Right::rows(keys, head_dim), shape.tokens, head_dim, packed_keys);
         pack::<I, T>(head.rows(Part::Values, 0), shape.tokens, head_dim, packed_values);
-        let how = want.into();
+        let how = want;
         for block in (0..shape.tokens).step_by(BLOCK) {
             let band = Band::new(block..shape.tokens.min(block + BLOCK), shape.window);
             let count = band.groups[1].queries.end - block;
@@ -133,7 +132,7 @@ impl<T: Real> Kernel for Backward<'_, '_, T> {
                 for (c, scores, right) in [(&mut *d_k, &*d_s, queries), (&mut *d_v, &*p, d_y)] {
                     let mut c = RowsMut { data: &mut c[keys.start * head_dim..], stride: head_dim };
                     let left = Left::Block { block: &scores[band.row(keys.start)..], lane: lanes.start };
-                    product::<I, T>(&mut c, size, left, right.skip(lanes.start), Accumulate::Add);
+                    product::<I, T>(&mut c, size, left, right.skip(lanes.start), Want::Add);
                 }
             }
         }

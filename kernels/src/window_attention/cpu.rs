@@ -4,10 +4,9 @@
 
 use super::band::{Band, Group, Masks, Rectangle};
 use crate::attention::scale;
-use crate::matmul::mat::Accumulate;
 use crate::product::{BLOCK, Left, Right, Rows, RowsMut, Size, gather, pack, packed_len, product, transpose};
-use engine::parallel;
 use engine::simd::{self, Isa, Kernel, LANES, Lanes, Real};
+use engine::{Want, parallel};
 
 /// Queries that one thread takes at a time in the forward pass; neighbours share most of their keys.
 const CHUNK: usize = 4 * BLOCK;
@@ -81,7 +80,7 @@ pub fn sum<I: Isa, T: Real>(
     rows: Right<'_, T>,
     c: &mut impl Rows<T>,
     head_dim: usize,
-    how: Accumulate,
+    how: Want,
 ) {
     let size = Size { m: group.queries.len(), n: head_dim, k: group.keys.len() };
     let left = Left::Transposed { block: &scores[band.row(group.keys.start)..], lane: group.lane };
@@ -100,7 +99,7 @@ pub fn times<I: Isa, T: Real>(panels: &[T], first: usize, block: &[T], band: &Ba
         let size = Size { m: keys.len(), n: lanes.len(), k: block.len() / BLOCK };
         let left = Left::Packed { panels, first: keys.start - first };
         let right = Right { column: lanes.start, ..Right::rows(block, BLOCK) };
-        product::<I, T>(&mut scores, size, left, right, Accumulate::Write);
+        product::<I, T>(&mut scores, size, left, right, Want::Write);
     }
 }
 
@@ -174,7 +173,7 @@ impl<T: Real> Kernel for Forward<'_, T> {
                     let row = group.queries.start - first;
                     let mut y = RowsMut { data: &mut y[row * d + index * head_dim..], stride: d };
                     let values = Right::rows(values, head_dim).skip(group.keys.start - first_key);
-                    sum::<I, T>(group, &band, scores, values, &mut y, head_dim, Accumulate::Write);
+                    sum::<I, T>(group, &band, scores, values, &mut y, head_dim, Want::Write);
                     for i in 0..group.queries.len() {
                         let normaliser = T::ONE / total[i];
                         for y in &mut y.row(i)[..head_dim] {
