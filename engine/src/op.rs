@@ -109,13 +109,9 @@ impl Context<'_> {
         self.scratch.as_mut_slice()
     }
 
-    /// The first of `len` elements of type `dtype` of the scratch memory on the device.
-    ///
-    /// # Panics
-    /// If the op announced less, or runs on the host.
-    pub fn scratch_at(&mut self, dtype: DType, len: usize) -> Pointer {
-        self.scratch.respec(Spec::new(dtype, &[len]));
-        self.scratch.pointer()
+    /// Where the scratch memory begins on the device.
+    pub fn scratch_at(&self, dtype: DType) -> Pointer {
+        Pointer { address: self.scratch.address(), dtype }
     }
 }
 

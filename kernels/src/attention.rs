@@ -1,21 +1,9 @@
 //! What attention kernels share; sizes as in `attention.cuh`.
 
-use crate::{cross_attention, window_attention};
 use engine::DType;
-use engine::cuda::Gpu;
 
 /// Head widths that kernels are compiled for; others are rounded up.
 pub static SIZES: [usize; 4] = [16, 32, 64, 128];
-
-/// The widest head whose tiles fit into a block's shared memory on this GPU: 128 on an A100 or H100, 64 in f32 with the 99 KiB
-/// of an RTX 30 to 50.
-pub fn widest_head(gpu: &dyn Gpu, dtype: DType) -> usize {
-    let needed = |size| {
-        let tiles = Tiles { size, dtype };
-        window_attention::cuda::shared(tiles).max(cross_attention::cuda::shared(tiles))
-    };
-    SIZES.into_iter().take_while(|&size| needed(size) <= gpu.shared_bytes()).last().unwrap_or(0)
-}
 
 /// Threads of a block.
 pub const THREADS: u32 = 128;

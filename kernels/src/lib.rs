@@ -58,5 +58,5 @@ pub mod swiglu;
 mod testing;
 pub mod window_attention;
 
-pub use attention::widest_head;
+pub use registry::widest_head;
 pub use ring_attention::longest_window;

@@ -1,9 +1,12 @@
 //! One line per op.
 
 use crate::case::{Case, Sizes};
-use crate::{adamw, add, bias, cast, cross_attention, cross_entropy, embedding, gaussian, gelu, latents, layernorm};
+use crate::{
+    adamw, add, attention, bias, cast, cross_attention, cross_entropy, embedding, gaussian, gelu, latents, layernorm,
+};
 use crate::{matmul, ring_attention, rmsnorm, rope, slice, sum, swiglu, window_attention};
-use engine::cuda::Module;
+use engine::DType;
+use engine::cuda::{Gpu, Module};
 
 /// An op's room: its name and the cases it wants to be tried on at given sizes.
 pub struct Room {
@@ -22,7 +25,7 @@ pub const ROOMS: &[Room] = &[
     Room { name: "cross_attention", cases: cross_attention::cases, cuda: &[&cross_attention::cuda::KERNELS] },
     Room { name: "cross_entropy", cases: cross_entropy::cases, cuda: &[&cross_entropy::cuda::KERNELS, &cast::KERNELS] },
     Room { name: "embedding", cases: embedding::cases, cuda: &[&embedding::cuda::KERNELS] },
-    Room { name: "gaussian", cases: gaussian::cases, cuda: &[&gaussian::cuda::KERNELS, &add::KERNELS] },
+    Room { name: "gaussian", cases: gaussian::cases, cuda: &[&gaussian::KERNELS, &add::KERNELS] },
     Room { name: "gelu", cases: gelu::cases, cuda: &[&gelu::KERNELS] },
     Room { name: "layernorm", cases: layernorm::cases, cuda: &[&layernorm::cuda::KERNELS] },
     Room { name: "matmul", cases: matmul::cases, cuda: &[&add::KERNELS] },
@@ -46,11 +49,21 @@ pub fn modules() -> Vec<&'static Module> {
     all
 }
 
+/// The widest attention head whose tiles fit into a block's shared memory on this GPU: 128 on an A100 or H100, 64 in f32 with the
+/// 99 KiB of an RTX 30 to 50.
+pub fn widest_head(gpu: &dyn Gpu, dtype: DType) -> usize {
+    let needed = |size| {
+        let tiles = attention::Tiles { size, dtype };
+        window_attention::cuda::shared(tiles).max(cross_attention::cuda::shared(tiles))
+    };
+    attention::SIZES.into_iter().take_while(|&size| needed(size) <= gpu.shared_bytes()).last().unwrap_or(0)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::testing::{forward, forward_vjp, normal, same_bits, sizes, vjp};
-    use engine::{Buffer, DType, Want};
+    use engine::{Buffer, Want};
 
     /// Several blocks of everything, whole and cut.
     const LARGE: Sizes =

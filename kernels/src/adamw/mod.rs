@@ -27,8 +27,7 @@ impl Update for SquaredNorm {
 
     fn apply(&self, cx: &mut Context, ins: &[&Buffer], state: &mut [Buffer]) {
         if let Device::Cuda(gpu) = cx.device {
-            let partial = cx.scratch_at(DType::F32, cuda::partials(ins[0].len()));
-            return cuda::squared_norm(&**gpu, self, ins[0], &state[0], partial);
+            return cuda::squared_norm(&**gpu, self, ins[0], &state[0], cx.scratch_at(DType::F32));
         }
         with_real!(ins[0].dtype(), T => {
             let grad = ins[0].as_slice::<T>();

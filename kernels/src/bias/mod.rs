@@ -1,12 +1,10 @@
 //! The bias of a linear map, and learned positions.
 
-mod cpu;
-
 use crate::case::{Case, Input, Sizes};
 use crate::launch::{args, over};
 use crate::{add, check, cost, lanes};
 use engine::cuda::{Grid, Module};
-use engine::{Buffer, Context, Cost, Device, Op, Output, Pass, Result, Spec, Want, with_real};
+use engine::{Buffer, Context, Cost, Device, Op, Output, Pass, Result, Spec, Want, parallel, with_real};
 
 pub(crate) static KERNELS: Module = Module::new("bias", include_str!("kernel.cu"));
 
@@ -37,7 +35,16 @@ impl Op for Bias {
             let args = args![ins[0], ins[1], &outs[0], outs[0].len(), ins[1].len()];
             return over(&**gpu, &outs[0], &KERNELS, "forward", args);
         }
-        with_real!(ins[0].dtype(), T => cpu::forward::<T>(ins[0].as_slice(), ins[1].as_slice(), outs[0].as_mut_slice()))
+        with_real!(ins[0].dtype(), T => {
+            let (x, b) = (ins[0].as_slice::<T>(), ins[1].as_slice::<T>());
+            let chunk = lanes::rows_per_chunk(b.len()) * b.len();
+            // Plain loops: memory is the limit, and the compiler's vectors keep up with it.
+            parallel::chunks(outs[0].as_mut_slice(), chunk, |c, y: &mut [T]| {
+                for (y, x) in y.chunks_exact_mut(b.len()).zip(x[c * chunk..].chunks_exact(b.len())) {
+                    y.iter_mut().zip(x).zip(b).for_each(|((y, &x), &b)| *y = x + b);
+                }
+            });
+        })
     }
 
     fn vjp(&self, cx: &mut Context, wants: &[Want], _: &[&Buffer], _: &[&Buffer], d_y: &Buffer, d: &mut [Buffer]) {

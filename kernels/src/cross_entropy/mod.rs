@@ -27,7 +27,7 @@ use crate::check;
 use crate::cost::{self, any_wanted};
 use crate::lanes::wanted;
 use crate::matmul::forms::{self, Use};
-use engine::cuda::Pointer;
+use engine::cuda::Gpu;
 use engine::simd::Real;
 use engine::{
     Buffer, Context, Cost, DType, Device, Element, Form, Op, Output, Pass, Reads, Result, Shape, Spec, Want, with_real,
@@ -73,8 +73,7 @@ impl Op for LmHead {
 
     fn forward(&self, cx: &mut Context, ins: &[&Buffer], outs: &mut [Buffer]) {
         if let Device::Cuda(gpu) = cx.device {
-            let (shape, memory) = device_memory(cx, ins, Pass::Forward);
-            return cuda::Head::new(&**gpu, shape, ins, memory).forward(outs);
+            return head(cx, &**gpu, ins, Pass::Forward).forward(outs);
         }
         with_real!(ins[0].dtype(), T => {
             cpu::forward::<T>(inputs(ins), memory(cx, ins, Pass::Forward), outputs(outs));
@@ -83,8 +82,7 @@ impl Op for LmHead {
 
     fn vjp(&self, cx: &mut Context, wants: &[Want], ins: &[&Buffer], outs: &[&Buffer], d_y: &Buffer, d: &mut [Buffer]) {
         if let Device::Cuda(gpu) = cx.device {
-            let (shape, memory) = device_memory(cx, ins, Pass::Vjp(wants));
-            return cuda::Head::new(&**gpu, shape, ins, memory).vjp(outs[2], d_y, (wants, d));
+            return head(cx, &**gpu, ins, Pass::Vjp(wants)).vjp(outs[2], d_y, (wants, d));
         }
         with_real!(d_y.dtype(), T => {
             let (d_loss, memory) = (d_y.as_slice()[0], memory(cx, ins, Pass::Vjp(wants)));
@@ -109,8 +107,7 @@ impl Op for LmHead {
             return self.forward(cx, ins, outs);
         }
         if let Device::Cuda(gpu) = cx.device {
-            let (shape, memory) = device_memory(cx, ins, Pass::Fused(wants));
-            return cuda::Head::new(&**gpu, shape, ins, memory).forward_vjp(outs, (wants, d_ins));
+            return head(cx, &**gpu, ins, Pass::Fused(wants)).forward_vjp(outs, (wants, d_ins));
         }
         with_real!(ins[0].dtype(), T => {
             let gradients = gradients(wants, d_ins);
@@ -205,9 +202,9 @@ fn device_shape(hidden: Spec, table: Spec, pass: Pass) -> cuda::Shape {
     }
 }
 
-fn device_memory(cx: &mut Context, ins: &[&Buffer], pass: Pass) -> (cuda::Shape, Pointer) {
-    let shape = device_shape(ins[0].spec(), ins[1].spec(), pass);
-    (shape, cx.scratch_at(DType::F32, shape.scratch()))
+/// The op on a GPU.
+fn head<'a>(cx: &Context, gpu: &'a dyn Gpu, ins: &[&'a Buffer], pass: Pass) -> cuda::Head<'a> {
+    cuda::Head::new(gpu, device_shape(ins[0].spec(), ins[1].spec(), pass), ins, cx.scratch_at(DType::F32))
 }
 
 /// The head over all tokens, and over a text of which some are ignored.

@@ -52,9 +52,7 @@ impl Op for Embedding {
 
     fn vjp(&self, cx: &mut Context, wants: &[Want], ins: &[&Buffer], _: &[&Buffer], d_y: &Buffer, d: &mut [Buffer]) {
         if let Device::Cuda(gpu) = cx.device {
-            let numbers = cuda::scratch(ins[1].len(), d[0].shape().rows());
-            let memory = cx.scratch_at(DType::I32, numbers);
-            return cuda::vjp(&**gpu, wants[0], ins[1], d_y, &d[0], memory);
+            return cuda::vjp(&**gpu, wants[0], ins[1], d_y, &d[0], cx.scratch_at(DType::I32));
         }
         with_real!(d_y.dtype(), T => {
             cpu::vjp::<T>(d_y.shape().last(), wants[0], ins[1].as_slice(), d_y.as_slice(), d[0].as_mut_slice());

@@ -2,12 +2,15 @@
 //! [`Reparameterize`] draws from it, [`GaussianKl`] measures it against the prior N(0, I).
 
 pub(crate) mod cpu;
-pub(crate) mod cuda;
 
 use crate::case::{Case, Fill, Input, Sizes};
 use crate::lanes::{map, map_pieces};
+use crate::launch::{THREADS, args, over};
 use crate::{add, check, cost};
+use engine::cuda::{Grid, Module};
 use engine::{Buffer, Context, Cost, Device, Op, Output, Pass, Reads, Result, Spec, Want, with_real};
+
+pub(crate) static KERNELS: Module = Module::new("gaussian", include_str!("kernel.cu"));
 
 const MU: usize = 0;
 const LOGVAR: usize = 1;
@@ -41,7 +44,8 @@ impl Op for Reparameterize {
 
     fn forward(&self, cx: &mut Context, ins: &[&Buffer], outs: &mut [Buffer]) {
         if let Device::Cuda(gpu) = cx.device {
-            return cuda::reparameterize(&**gpu, ins[MU], ins[LOGVAR], ins[EPS], &outs[0]);
+            let (z, args) = (&outs[0], args![ins[MU], ins[LOGVAR], ins[EPS], &outs[0], outs[0].len()]);
+            return over(&**gpu, z, &KERNELS, "draw", args);
         }
         with_real!(ins[MU].dtype(), T => {
             let (mu, logvar, eps) = (ins[MU].as_slice(), ins[LOGVAR].as_slice(), ins[EPS].as_slice());
@@ -52,8 +56,12 @@ impl Op for Reparameterize {
     fn vjp(&self, cx: &mut Context, wants: &[Want], ins: &[&Buffer], _: &[&Buffer], d_y: &Buffer, d: &mut [Buffer]) {
         add::pass_on(cx.device, wants[MU], d_y, &mut d[MU]);
         if let Device::Cuda(gpu) = cx.device {
-            let (wants, gradients) = ([wants[LOGVAR], wants[EPS]], [&d[LOGVAR], &d[EPS]]);
-            return cuda::reparameterize_backward(&**gpu, wants, ins[LOGVAR], ins[EPS], d_y, gradients);
+            if cost::any_wanted(&wants[LOGVAR..]) {
+                let [logvar, eps, d_logvar, d_eps] = [ins[LOGVAR], ins[EPS], &d[LOGVAR], &d[EPS]];
+                let args = args![logvar, eps, d_y, wants[LOGVAR], d_logvar, wants[EPS], d_eps, d_y.len()];
+                over(&**gpu, d_y, &KERNELS, "draw_backward", args);
+            }
+            return;
         }
         with_real!(d_y.dtype(), T => {
             let d_z = d_y.as_slice::<T>();
@@ -101,7 +109,9 @@ impl Op for GaussianKl {
 
     fn forward(&self, cx: &mut Context, ins: &[&Buffer], outs: &mut [Buffer]) {
         if let Device::Cuda(gpu) = cx.device {
-            return cuda::kl(&**gpu, ins[MU], ins[LOGVAR], &outs[0]);
+            let (samples, kernel) = (outs[0].len(), KERNELS.kernel("divergence", ins[MU].dtype()));
+            let args = args![ins[MU], ins[LOGVAR], &outs[0], ins[MU].len() / samples];
+            return gpu.launch(&kernel, Grid::new(samples, THREADS), args);
         }
         let d = ins[MU].shape().last();
         with_real!(ins[MU].dtype(), T => {
@@ -111,8 +121,10 @@ impl Op for GaussianKl {
 
     fn vjp(&self, cx: &mut Context, wants: &[Want], ins: &[&Buffer], _: &[&Buffer], d_y: &Buffer, d: &mut [Buffer]) {
         if let Device::Cuda(gpu) = cx.device {
-            let (wants, gradients) = ([wants[MU], wants[LOGVAR]], [&d[MU], &d[LOGVAR]]);
-            return cuda::kl_backward(&**gpu, wants, ins[MU], ins[LOGVAR], d_y, gradients);
+            let Some(wanted) = d.iter().find(|d| !d.is_empty()) else { return };
+            let n = wanted.len();
+            let args = args![ins[MU], ins[LOGVAR], d_y, wants[MU], &d[MU], wants[LOGVAR], &d[LOGVAR], n, n / d_y.len()];
+            return over(&**gpu, wanted, &KERNELS, "divergence_backward", args);
         }
         with_real!(d_y.dtype(), T => {
             let d_kl = d_y.as_slice::<T>();

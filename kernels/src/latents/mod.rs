@@ -166,7 +166,7 @@ trait FastStep {
     /// Takes the step that the clock shows.
     fn take(&self, cx: &mut Context, ins: &[&Buffer], state: &mut [Buffer]) {
         if let Device::Cuda(gpu) = cx.device {
-            let partial = cx.scratch_at(DType::F32, cuda::partials(state[8].len(), ins[0].len()));
+            let partial = cx.scratch_at(DType::F32);
             return cuda::fast_step(&**gpu, self.noise(), &self.kernel(), ins, state, partial);
         }
         let [d_z, rates, kl_weight, samples, table @ ..] = ins else { unreachable!("four inputs or five") };
@@ -351,7 +351,7 @@ impl Update for LatentDraw {
 
     fn apply(&self, cx: &mut Context, ins: &[&Buffer], state: &mut [Buffer]) {
         if let Device::Cuda(gpu) = cx.device {
-            let partial = cx.scratch_at(DType::F32, cuda::partials(state[2].len(), state[1].len()));
+            let partial = cx.scratch_at(DType::F32);
             return cuda::draw(&**gpu, self, ins, state, partial);
         }
         let [mu, logvar, samples, draw] = ins else { unreachable!("four inputs") };

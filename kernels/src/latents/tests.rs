@@ -82,18 +82,16 @@ fn expected_step(before: &[Buffer], d_z: &Buffer, t: usize) -> [Vec<f64>; 6] {
     new
 }
 
-#[test]
-fn a_step_matches_the_formulas() {
+/// Loops with every kind of noise: `matches` checks the state after each step, its number counted from 0. What all rules have
+/// in common is checked here.
+fn check_steps(step: impl Fn(Noise) -> Box<dyn Update>, mut matches: impl FnMut(&[Vec<Buffer>], usize)) {
     for source in [Source::Philox, Source::Table] {
         for redraw in [Redraw::Fresh, Redraw::Fixed] {
             let noise = noise(redraw, source);
-            let history = learn(&adamw(noise), DType::F64, &IDS, noise);
+            let history = learn(&*step(noise), DType::F64, &IDS, noise);
             for t in 0..STEPS {
+                matches(&history, t);
                 let (before, after) = (&history[t], &history[t + 1]);
-                let expected = expected_step(before, &per_sample(DType::F64, &IDS, SIZES, t as u32), t);
-                for (i, expected) in expected.iter().enumerate() {
-                    assert!(distance(&after[i].to_f64(), expected) < 1e-13, "state {i} after step {t}");
-                }
                 let kl = forward(&GaussianKl, &[&before[0], &before[1]]);
                 assert_eq!(after[8].as_bytes(), kl[0].as_bytes(), "the KL that GaussianKl gives");
                 assert_eq!(after[9].as_slice::<i32>(), [t as i32 + 1, 6]);
@@ -107,6 +105,19 @@ fn a_step_matches_the_formulas() {
     }
 }
 
+#[test]
+fn a_step_matches_the_formulas() {
+    check_steps(
+        |noise| Box::new(adamw(noise)),
+        |history, t| {
+            let expected = expected_step(&history[t], &per_sample(DType::F64, &IDS, SIZES, t as u32), t);
+            for (i, expected) in expected.iter().enumerate() {
+                assert!(distance(&history[t + 1][i].to_f64(), expected) < 1e-13, "state {i} after step {t}");
+            }
+        },
+    );
+}
+
 /// Means over all steps so far with weights spelt out, the precision and the mean from them, against the recursion.
 #[test]
 fn a_natural_step_matches_the_formulas() {
@@ -115,46 +126,28 @@ fn a_natural_step_matches_the_formulas() {
         let sum: f64 = values.iter().zip(&weights).map(|(x, w)| x * w).sum();
         sum / weights.iter().sum::<f64>()
     };
-    for source in [Source::Philox, Source::Table] {
-        for redraw in [Redraw::Fresh, Redraw::Fixed] {
-            let noise = noise(redraw, source);
-            let history = learn(&natural(noise), DType::F64, &IDS, noise);
-            let states: Vec<Vec<Vec<f64>>> =
-                history.iter().map(|state| state[..8].iter().map(Buffer::to_f64).collect()).collect();
-            let gradients: Vec<Vec<f64>> =
-                (0..STEPS as u32).map(|t| per_sample(DType::F64, &IDS, SIZES, t).to_f64()).collect();
-            let (mut flat, mut sharp) = (0, 0);
-            for t in 0..STEPS {
-                let rate = f64::from(0.3f32 / (1 + t) as f32);
-                let (mut mu, mut var) = (vec![], vec![]);
-                for i in 0..gradients[0].len() {
-                    let past: Vec<f64> = (0..=t).map(|s| gradients[s][i]).collect();
-                    let curvature: Vec<f64> =
-                        (0..=t).map(|s| past[s] * states[s][6][i] / states[s][1][i].exp().sqrt()).collect();
-                    let precision = 1.0 + 0.25 * weighted(0.8, &curvature).max(0.0);
-                    if precision > 1.0 {
-                        sharp += 1
-                    } else {
-                        flat += 1
-                    }
-                    let before = states[t][0][i];
-                    mu.push(before - rate * (weighted(0.6, &past) + KL_WEIGHT * before) / precision);
-                    var.push(1.0 / precision);
-                }
-                let after = &states[t + 1];
-                assert!(distance(&after[0], &mu) < 1e-13, "μ after step {t}");
-                let got: Vec<f64> = after[1].iter().map(|l| l.exp()).collect();
-                assert!(distance(&got, &var) < 1e-13, "σ² after step {t}");
-                let z: Vec<f64> = (0..mu.len()).map(|i| mu[i] + var[i].sqrt() * after[6][i]).collect();
-                assert!(distance(&after[7], &z) < 1e-13, "z after step {t}");
-                assert!(after[4].iter().chain(&after[5]).all(|&x| x == 0.0), "it has no moments of λ");
-                let kl = forward(&GaussianKl, &[&history[t][0], &history[t][1]]);
-                assert_eq!(history[t + 1][8].as_bytes(), kl[0].as_bytes(), "the KL that GaussianKl gives");
-                assert_eq!(history[t + 1][9].as_slice::<i32>(), [t as i32 + 1, 6]);
+    let gradients: Vec<Vec<f64>> = (0..STEPS as u32).map(|t| per_sample(DType::F64, &IDS, SIZES, t).to_f64()).collect();
+    let (mut flat, mut sharp) = (0, 0);
+    check_steps(
+        |noise| Box::new(natural(noise)),
+        |history, t| {
+            let number = |step: usize, state: usize, i: usize| history[step][state].as_slice::<f64>()[i];
+            let rate = f64::from(0.3f32 / (1 + t) as f32);
+            for i in 0..gradients[0].len() {
+                let past: Vec<f64> = (0..=t).map(|s| gradients[s][i]).collect();
+                let curvature = |s: usize| past[s] * number(s, 6, i) / number(s, 1, i).exp().sqrt();
+                let curvatures: Vec<f64> = (0..=t).map(curvature).collect();
+                let precision = 1.0 + 0.25 * weighted(0.8, &curvatures).max(0.0);
+                *(if precision > 1.0 { &mut sharp } else { &mut flat }) += 1;
+                let before = number(t, 0, i);
+                let mu = before - rate * (weighted(0.6, &past) + KL_WEIGHT * before) / precision;
+                assert!((number(t + 1, 0, i) - mu).abs() < 1e-13 * mu.abs().max(1.0), "μ after step {t}");
+                assert!((number(t + 1, 1, i).exp() * precision - 1.0).abs() < 1e-13, "σ² after step {t}");
+                assert!([4, 5].iter().all(|&moment| number(t + 1, moment, i) == 0.0), "it has no moments of λ");
             }
-            assert!(flat > 100 && sharp > 100, "both sides of the curvature's limit: {flat} and {sharp}");
-        }
-    }
+        },
+    );
+    assert!(flat > 100 && sharp > 100, "both sides of the curvature's limit: {flat} and {sharp}");
 }
 
 #[test]
@@ -171,23 +164,21 @@ fn a_gradient_that_is_no_number_is_not_hidden() {
 
 #[test]
 fn noise_is_what_was_asked_for() {
-    let sizes = SIZES;
-    let eps = |history: &[Vec<Buffer>]| history.iter().map(|state| state[6].to_f64()).collect::<Vec<_>>();
-
     let noise_of = |redraw, source| {
         let noise = noise(redraw, source);
-        eps(&learn(&adamw(noise), DType::F64, &IDS, noise))
+        let history = learn(&adamw(noise), DType::F64, &IDS, noise);
+        history.iter().map(|state| state[6].to_f64()).collect::<Vec<_>>()
     };
     let fresh = noise_of(Redraw::Fresh, Source::Philox);
     for (t, got) in fresh.iter().enumerate() {
         let stream = Stream::new(17, FAST_STEP + t as u32).sample(9).step(6);
-        let size = sizes[1] * sizes[2];
+        let size = SIZES[1] * SIZES[2];
         assert!((0..size).all(|j| got[size + j] == stream.normal(j as u32)), "the second sample's noise of step {t}");
     }
     let fixed = noise_of(Redraw::Fixed, Source::Philox);
     assert!(fixed.iter().all(|eps| *eps == fresh[0]));
 
-    let given = |t: u32| per_sample(DType::F64, &IDS, sizes, 50 + t).to_f64();
+    let given = |t: u32| per_sample(DType::F64, &IDS, SIZES, 50 + t).to_f64();
     let table = noise_of(Redraw::Fresh, Source::Table);
     assert_eq!(table, [given(0), given(1), given(2), given(3), given(3)]);
     let table = noise_of(Redraw::Fixed, Source::Table);

@@ -49,8 +49,7 @@ impl Op for RmsNorm {
         let [d_x, d_gain] = d else { unreachable!("two inputs") };
         let (rows, dim) = (d_y.shape().rows(), d_y.shape().last());
         if let Device::Cuda(gpu) = cx.device {
-            let partials = cuda::partials(rows, dim, wants[1]);
-            let partials = wants[1].is_wanted().then(|| cx.scratch_at(DType::F32, partials));
+            let partials = wants[1].is_wanted().then(|| cx.scratch_at(DType::F32));
             let known = [ins[0], ins[1], outs[1], d_y];
             return cuda::backward(&**gpu, known, [wants[0], wants[1]], [d_x, d_gain], partials);
         }

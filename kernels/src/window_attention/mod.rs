@@ -58,9 +58,14 @@ impl Op for WindowAttention {
     fn vjp(&self, cx: &mut Context, wants: &[Want], ins: &[&Buffer], outs: &[&Buffer], d_y: &Buffer, d: &mut [Buffer]) {
         if let Device::Cuda(gpu) = cx.device {
             let known = [ins[0], outs[0], outs[1], d_y];
-            let shape = self.shape(ins[0].spec());
-            let pairs = cx.scratch_at(DType::F32, cuda::scratch(shape, outs[1].shape().dims()[0]));
-            return cuda::backward(&**gpu, shape, known, wants[0], &d[0], pairs);
+            return cuda::backward(
+                &**gpu,
+                self.shape(ins[0].spec()),
+                known,
+                wants[0],
+                &d[0],
+                cx.scratch_at(DType::F32),
+            );
         }
         with_real!(d_y.dtype(), T => {
             let known = backward::Known::<T> {

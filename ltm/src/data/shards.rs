@@ -7,7 +7,7 @@
 
 use super::folder::{Part, ShardEntry, Split};
 use crate::hash;
-use engine::map::FileMap;
+use engine::map::{self, Mmap};
 use engine::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::fs::File;
@@ -77,7 +77,7 @@ pub struct Shard {
 
 #[derive(Debug)]
 enum Tokens {
-    Mapped { map: FileMap, start: usize },
+    Mapped { map: Mmap, start: usize },
     Memory(Vec<u16>),
 }
 
@@ -87,7 +87,7 @@ impl Shard {
     /// # Errors
     /// A file that cannot be read or is not a shard.
     pub fn open(path: &Path) -> Result<Self> {
-        let map = FileMap::open(path)?;
+        let map = map::open(path)?;
         let start = payload_start(&map).map_err(|error| error.at(path.display()))?;
         let sha256 = hash::sha256(&*map);
         let file = DataFile { path: path.into(), bytes: map.len() as u64, sha256 };
