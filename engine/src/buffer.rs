@@ -429,16 +429,4 @@ mod tests {
         b.respec(Spec::new(DType::F64, &[0]));
         assert!(b.as_slice::<f64>().is_empty() && b.as_mut_slice::<f64>().is_empty());
     }
-
-    #[test]
-    #[should_panic(expected = "does not fit")]
-    fn a_value_that_does_not_fit_is_a_bug() {
-        Buffer::with_capacity(8).respec(Spec::new(DType::F64, &[3]));
-    }
-
-    #[test]
-    #[should_panic(expected = "element type")]
-    fn the_wrong_type_is_a_bug() {
-        let _ = Buffer::new(Spec::new(DType::F64, &[2])).as_slice::<f32>();
-    }
 }

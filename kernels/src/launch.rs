@@ -1,6 +1,6 @@
 //! What launches of CUDA kernels share.
 
-use engine::cuda::{Arg, Gpu, Grid, Module};
+use engine::cuda::{Arg, Factor, Gpu, Grid, Module, Pointer, Product};
 use engine::{Buffer, DType};
 
 /// The usual number of threads in a block.
@@ -15,6 +15,12 @@ pub fn elements(n: usize, dtype: DType) -> Grid {
 pub fn over(gpu: &dyn Gpu, tensor: &Buffer, module: &'static Module, entry: &'static str, args: &[Arg]) {
     let dtype = tensor.dtype();
     gpu.launch(&module.kernel(entry, dtype), elements(tensor.len(), dtype), args);
+}
+
+/// out [rows, cols] = a [rows, inner] · b [inner, cols], plus c if there is one.
+pub fn product(gpu: &dyn Gpu, sizes: [usize; 3], [a, b]: [Factor; 2], c: Option<Pointer>, out: Pointer) {
+    let [rows, cols, inner] = sizes;
+    gpu.product(&Product { rows, cols, inner, a, b, c, out });
 }
 
 /// The arguments of a kernel: buffers and pointers become addresses, sizes become `int`.

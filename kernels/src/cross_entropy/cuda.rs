@@ -1,8 +1,8 @@
 //! The head, a chunk of tokens at a time, by products of the library and launches of `kernel.cu`.
 
 use crate::cast;
-use crate::launch::{THREADS, args, elements};
-use engine::cuda::{Arg, Factor, Gpu, Grid, Module, Pointer, Product};
+use crate::launch::{THREADS, args, elements, product};
+use engine::cuda::{Arg, Factor, Gpu, Grid, Module, Pointer};
 use engine::{Buffer, DType, Want};
 
 pub static KERNELS: Module = Module::new("cross_entropy", include_str!("kernel.cu"));
@@ -155,15 +155,8 @@ impl Head<'_> {
     /// logits[v, n] = Σ_i table[v, i]·hidden[n, i]
     fn logits(&self, chunk: &Chunk) {
         let Shape { dim, vocab, .. } = self.shape;
-        self.gpu.product(&Product {
-            rows: vocab,
-            cols: chunk.n,
-            inner: dim,
-            a: Factor::Plain(self.table.into()),
-            b: Factor::Transposed(chunk.of(self.hidden, dim)),
-            c: None,
-            out: self.parts.logits,
-        });
+        let factors = [Factor::Plain(self.table.into()), Factor::Transposed(chunk.of(self.hidden, dim))];
+        product(self.gpu, [vocab, chunk.n, dim], factors, None, self.parts.logits);
     }
 
     /// A block for every [`SLAB`] entries of the vocabulary and 32 packs of tokens.
@@ -199,15 +192,7 @@ impl Head<'_> {
         self.launch("exponentials", self.slabs(chunk).shared(shared), args![logits, targets, vocab, n, SLAB, sums]);
         let args = args![logits, targets, vocab, n, sums, self.shape.slabs(), self.scale, nll, lse, factors];
         self.launch("close_sums", Grid::new(n.div_ceil(32), 1024), args);
-        self.gpu.product(&Product {
-            rows: n,
-            cols: dim,
-            inner: vocab,
-            a: Factor::Transposed(logits),
-            b: Factor::Plain(table),
-            c: None,
-            out: summed,
-        });
+        product(self.gpu, [n, dim, vocab], [Factor::Transposed(logits), Factor::Plain(table)], None, summed);
         let args = args![summed, factors, table, targets, vocab, wants[0], out, n * dim, n, dim];
         self.launch("combine", elements(n * dim, dtype), args);
     }
@@ -225,30 +210,16 @@ impl Head<'_> {
         if wants[0].is_wanted() {
             // d_hidden[n, i] = Σ_v d_logits[v, n]·table[v, i]
             let out = chunk.of(&d_ins[0], dim);
-            self.gpu.product(&Product {
-                rows: chunk.n,
-                cols: dim,
-                inner: vocab,
-                a: Factor::Transposed(logits),
-                b: Factor::Plain(self.table.into()),
-                c: (wants[0] == Want::Add).then_some(out),
-                out,
-            });
+            let factors = [Factor::Transposed(logits), Factor::Plain(self.table.into())];
+            product(self.gpu, [chunk.n, dim, vocab], factors, (wants[0] == Want::Add).then_some(out), out);
         }
         if wants[1].is_wanted() {
             // d_table[v, i] = Σ_n d_logits[v, n]·hidden[n, i], summed over the chunks in f32
             let apart = dtype != DType::F32;
             let out = if apart { self.parts.d_table } else { d_ins[1].pointer() };
             let first = chunk.first == 0 && (apart || wants[1] == Want::Write);
-            self.gpu.product(&Product {
-                rows: vocab,
-                cols: dim,
-                inner: chunk.n,
-                a: Factor::Plain(logits),
-                b: Factor::Plain(chunk.of(self.hidden, dim)),
-                c: (!first).then_some(out),
-                out,
-            });
+            let factors = [Factor::Plain(logits), Factor::Plain(chunk.of(self.hidden, dim))];
+            product(self.gpu, [vocab, dim, chunk.n], factors, (!first).then_some(out), out);
         }
     }
 

@@ -152,35 +152,37 @@ impl Update for LatentInit {
     }
 }
 
-/// A fast step, whatever moves the posterior.
-trait FastStep {
-    /// The noise of the steps.
-    fn noise(&self) -> Noise;
-
+/// How a fast step moves the posterior.
+trait Rule {
     /// How step `t`, counted from 1, moves the posterior.
-    fn rule<T: Real>(&self, rate: T, kl_weight: T, t: u32) -> impl cpu::Rule<T>;
+    fn at<T: Real>(&self, rate: T, kl_weight: T, t: u32) -> impl cpu::Rule<T>;
 
     /// The same on a GPU.
     fn kernel(&self) -> cuda::Step;
+}
 
-    /// Takes the step that the clock shows.
-    fn take(&self, cx: &mut Context, ins: &[&Buffer], state: &mut [Buffer]) {
-        if let Device::Cuda(gpu) = cx.device {
-            let partial = cx.scratch_at(DType::F32);
-            return cuda::fast_step(&**gpu, self.noise(), &self.kernel(), ins, state, partial);
-        }
-        let [d_z, rates, kl_weight, samples, table @ ..] = ins else { unreachable!("four inputs or five") };
-        let (t, round) = read_clock(&state[9]);
-        state[9].as_mut_slice::<i32>()[0] += 1;
-        with_real!(d_z.dtype(), T => {
-            let supply = self.noise().supply::<T>(t + 1, round, samples, table, &state[7]);
-            let rule = self.rule(rates.as_slice::<T>()[t as usize], kl_weight.as_slice::<T>()[0], t + 1);
-            let rows = cx.scratch::<T>(d_z.shape().rows());
-            let [state @ .., kl, _] = state else { unreachable!("ten buffers of state") };
-            cpu::step(rule, d_z.as_slice(), supply, State::of(state), rows);
-            cpu::sum_rows(rows, kl.as_mut_slice());
-        });
+/// Takes the fast step that the clock shows.
+fn fast_step(cx: &mut Context, noise: Noise, rule: &impl Rule, ins: &[&Buffer], state: &mut [Buffer]) {
+    if let Device::Cuda(gpu) = cx.device {
+        return cuda::fast_step(&**gpu, noise, &rule.kernel(), ins, state, cx.scratch_at(DType::F32));
     }
+    let [d_z, rates, kl_weight, samples, table @ ..] = ins else { unreachable!("four inputs or five") };
+    let (t, round) = read_clock(&state[9]);
+    state[9].as_mut_slice::<i32>()[0] += 1;
+    with_real!(d_z.dtype(), T => {
+        let supply = noise.supply::<T>(t + 1, round, samples, table, &state[7]);
+        let rule = rule.at(rates.as_slice::<T>()[t as usize], kl_weight.as_slice::<T>()[0], t + 1);
+        let rows = cx.scratch::<T>(d_z.shape().rows());
+        let [state @ .., kl, _] = state else { unreachable!("ten buffers of state") };
+        cpu::step(rule, d_z.as_slice(), supply, State::of(state), rows);
+        cpu::sum_rows(rows, kl.as_mut_slice());
+    });
+}
+
+/// The cost of a fast step by its operations per number, and the tensors that it reads and writes, without those of the noise.
+fn fast_cost(noise: Noise, d_z: Spec, flops: u64, tensors: u64) -> Cost {
+    let (n, bytes, (noise, moved)) = (d_z.shape.numel() as u64, d_z.bytes() as u64, noise.cost());
+    Cost { flops: n * (flops + cpu::DRAW_FLOPS + noise), bytes: bytes * (tensors + moved) }
 }
 
 /// One fast step: both gradients of the NELBO, AdamW on both, the next noise and the next z, in one pass.
@@ -211,12 +213,8 @@ pub struct LatentAdamW {
     pub weight_decay: f64,
 }
 
-impl FastStep for LatentAdamW {
-    fn noise(&self) -> Noise {
-        self.noise
-    }
-
-    fn rule<T: Real>(&self, rate: T, kl_weight: T, t: u32) -> impl cpu::Rule<T> {
+impl Rule for LatentAdamW {
+    fn at<T: Real>(&self, rate: T, kl_weight: T, t: u32) -> impl cpu::Rule<T> {
         let Self { beta1, beta2, eps, weight_decay, .. } = *self;
         cpu::AdamW { step: adamw::cpu::Rule { beta1, beta2, eps, weight_decay }.step(rate.to_f64(), t), kl_weight }
     }
@@ -233,7 +231,7 @@ impl Update for LatentAdamW {
     }
 
     fn apply(&self, cx: &mut Context, ins: &[&Buffer], state: &mut [Buffer]) {
-        self.take(cx, ins, state);
+        fast_step(cx, self.noise, self, ins, state);
     }
 
     fn scratch(&self, device: &Device, ins: &[Spec], _state: &[Spec]) -> usize {
@@ -241,12 +239,7 @@ impl Update for LatentAdamW {
     }
 
     fn cost(&self, ins: &[Spec], _state: &[Spec]) -> Cost {
-        let (n, bytes) = (ins[0].shape.numel() as u64, ins[0].bytes() as u64);
-        let (noise, moved) = self.noise.cost();
-        Cost {
-            flops: n * (cpu::GRADIENT_FLOPS + 2 * adamw::cpu::FLOPS + cpu::DRAW_FLOPS + noise),
-            bytes: bytes * (15 + moved),
-        }
+        fast_cost(self.noise, ins[0], cpu::GRADIENT_FLOPS + 2 * adamw::cpu::FLOPS, 15)
     }
 }
 
@@ -282,12 +275,8 @@ pub struct LatentNatural {
     pub damping: f64,
 }
 
-impl FastStep for LatentNatural {
-    fn noise(&self) -> Noise {
-        self.noise
-    }
-
-    fn rule<T: Real>(&self, rate: T, kl_weight: T, t: u32) -> impl cpu::Rule<T> {
+impl Rule for LatentNatural {
+    fn at<T: Real>(&self, rate: T, kl_weight: T, t: u32) -> impl cpu::Rule<T> {
         let gain = |beta: f64| 1.0 / (1.0 - beta.powi(t as i32));
         cpu::Natural {
             rate,
@@ -313,7 +302,7 @@ impl Update for LatentNatural {
     }
 
     fn apply(&self, cx: &mut Context, ins: &[&Buffer], state: &mut [Buffer]) {
-        self.take(cx, ins, state);
+        fast_step(cx, self.noise, self, ins, state);
     }
 
     fn scratch(&self, device: &Device, ins: &[Spec], _state: &[Spec]) -> usize {
@@ -321,9 +310,7 @@ impl Update for LatentNatural {
     }
 
     fn cost(&self, ins: &[Spec], _state: &[Spec]) -> Cost {
-        let (n, bytes) = (ins[0].shape.numel() as u64, ins[0].bytes() as u64);
-        let (noise, moved) = self.noise.cost();
-        Cost { flops: n * (cpu::NATURAL_FLOPS + cpu::DRAW_FLOPS + noise), bytes: bytes * (11 + moved) }
+        fast_cost(self.noise, ins[0], cpu::NATURAL_FLOPS, 11)
     }
 }
 

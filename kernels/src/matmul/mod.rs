@@ -18,8 +18,9 @@ use self::forms::Use;
 use self::gemm::{Factor, gemm};
 use self::mat::{Mat, MatMut};
 use crate::case::{Case, Fill, Input, Sizes};
+use crate::launch::product;
 use crate::{add, check, cost};
-use engine::cuda::{self, Pointer, Product};
+use engine::cuda::{self, Pointer};
 use engine::{Buffer, Context, Cost, Device, Form, Op, Output, Pass, Reads, Result, Spec, Want, with_real};
 
 /// `x [.., in], w [out, in] → y [.., out]`.
@@ -129,9 +130,8 @@ fn forward(device: &Device, ins: &[&Buffer], residual: Option<&Buffer>, y: &mut 
     let (x, w) = (ins[0], ins[1]);
     let [rows, inputs, outputs] = [x.shape().rows(), x.shape().last(), y.shape().last()];
     if let Device::Cuda(gpu) = device {
-        let (a, b) = (cuda::Factor::Plain(x.into()), cuda::Factor::Transposed(w.into()));
-        let c = residual.map(Pointer::from);
-        return gpu.product(&Product { rows, cols: outputs, inner: inputs, a, b, c, out: y.into() });
+        let factors = [cuda::Factor::Plain(x.into()), cuda::Factor::Transposed(w.into())];
+        return product(&**gpu, [rows, outputs, inputs], factors, residual.map(Pointer::from), y.into());
     }
     let (own, want) = if residual.is_some() { (3, Want::Add) } else { (2, Want::Write) };
     if let Some(residual) = residual {
@@ -153,9 +153,8 @@ fn vjp(device: &Device, wants: &[Want], ins: &[&Buffer], own: usize, d_y: &Buffe
         let (w, inputs) = (ins[1], ins[1].shape().last());
         match device {
             Device::Cuda(gpu) => {
-                let (a, b) = (cuda::Factor::Plain(d_y.into()), cuda::Factor::Plain(w.into()));
-                let (c, out) = (added_to(wants[0], d_x), d_x.into());
-                gpu.product(&Product { rows, cols: inputs, inner: outputs, a, b, c, out });
+                let factors = [cuda::Factor::Plain(d_y.into()), cuda::Factor::Plain(w.into())];
+                product(&**gpu, [rows, inputs, outputs], factors, added_to(wants[0], d_x), d_x.into());
             }
             // d_x[r, i] = Σ_o d_y[r, o]·w[o, i]
             Device::Cpu => with_real!(d_y.dtype(), T => {
@@ -170,9 +169,8 @@ fn vjp(device: &Device, wants: &[Want], ins: &[&Buffer], own: usize, d_y: &Buffe
         let (x, inputs) = (ins[0], ins[0].shape().last());
         match device {
             Device::Cuda(gpu) => {
-                let (a, b) = (cuda::Factor::Transposed(d_y.into()), cuda::Factor::Plain(x.into()));
-                let (c, out) = (added_to(wants[1], d_w), d_w.into());
-                gpu.product(&Product { rows: outputs, cols: inputs, inner: rows, a, b, c, out });
+                let factors = [cuda::Factor::Transposed(d_y.into()), cuda::Factor::Plain(x.into())];
+                product(&**gpu, [outputs, inputs, rows], factors, added_to(wants[1], d_w), d_w.into());
             }
             // d_w[o, i] = Σ_r d_y[r, o]·x[r, i]
             Device::Cpu => with_real!(d_y.dtype(), T => {
