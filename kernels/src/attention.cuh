@@ -152,7 +152,7 @@ template <int M, int I> __device__ inline void multiply(float (&acc)[M][D / 8][4
                 float p0 = __shfl_sync(FULL, p[m][i][c % 2], from), p1 = __shfl_sync(FULL, p[m][i][2 + c % 2], from);
 #pragma unroll
                 for (int j = 0; j < D / 8; j++) {
-                    // So that the compiler doesn't load ahead more than it has registers for.
+                    // Keeps the compiler from loading more ahead than it has registers for.
                     if (D > 64 && j % 8 == 0) __syncwarp();
                     Floats<2> b = load_pack<2>(row + 8 * j);
                     acc[m][j][0] = fmaf(p0, b.x[0], acc[m][j][0]);
@@ -238,7 +238,7 @@ template <int N> struct Stream {
     }
 
     // Calls f(first row, first matrix's part, second matrix's part, pairs) for every tile in turn; tile 0 was loaded before.
-    // A tile is loaded after the barrier behind which nobody needs the one before last, whose place it takes.
+    // A tile takes the place of the one before last, so it is loaded after the barrier that ends the use of that one.
     template <class F> __device__ void for_each(F f) const {
 #pragma unroll 1
         for (int i = 0; i < tiles; i++) {
@@ -287,7 +287,7 @@ template <int M> struct Softmax {
     // Exponentials are 2^(scale·score + shift), and this lane's share of their sum.
     float scale, shift[M][2], sum[M][2];
 
-    // Scores are multiplied with `by` before exp.
+    // Scores are multiplied by `by` before exp.
     __device__ explicit Softmax(float by) : scale(by * LOG2_E) {
 #pragma unroll
         for (int i = 0; i < 2 * M; i++) shift[i / 2][i % 2] = 3e38f, sum[i / 2][i % 2] = 0;
@@ -340,7 +340,7 @@ template <int M> struct Softmax {
 };
 
 // y [16M, D] of the warp's queries, the first of which is `query`, and lse of the lane's rows. Keys and values come in a
-// stream, of which C at a time are looked at; values lie behind keys. Rows without a query are of no use.
+// stream, C at a time; values follow keys. Rows without a query are not used.
 template <int C, int M, int N>
 __device__ inline void attend(const Left<M>& queries, Stream<N> stream, Sight sight, int query, float scale, float (&y)[M][D / 8][4], float (&inverse)[M][2], float (&lse)[M][2]) {
     Softmax<M> softmax(scale);

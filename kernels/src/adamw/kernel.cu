@@ -1,4 +1,5 @@
-// Slow learning. Gradient, parameter and moments are f32, whatever the model's tensors are; memory bounds all kernels.
+// The optimiser of the slow step. Gradient, parameter and moments are f32, whatever the model's tensors are. Memory bounds all
+// kernels.
 
 // grad [n] → partial [blocks] = Σ grad² over `per_block` numbers, a multiple of four.
 extern "C" __global__ void sum_squares(const float* grad, float* partial, int n, int per_block) {
@@ -28,10 +29,10 @@ extern "C" __global__ void __launch_bounds__(1024) sum_partials(const float* par
 }
 
 // grad, w, m, v [n]; norms [params], squares whose sum is that of the global norm; schedule [2]: rate and step number.
-// Nothing changes where the norm is not finite.
+// If the norm is not finite, nothing changes.
 extern "C" __global__ void update(const float* grad, const float* norms, int params, const float* schedule, double beta1, double beta2, double eps, double weight_decay, double clip, float* w, float* m, float* v, int n) {
     __shared__ Step step;
-    // What the gradient is multiplied with; negative where it is not finite.
+    // The factor of the gradient; negative if the global norm is not finite.
     __shared__ float factor;
     if (warp() == 0) {
         float squares = 0;

@@ -1,4 +1,4 @@
-// One step of AdamW on one number: what the rooms of both learners put in front of their kernels.
+// One step of AdamW on one number; `adamw` and `latents` put this file in front of their kernels.
 #include "common.cuh"
 
 // The constants of an optimiser.
@@ -6,7 +6,7 @@ struct Rule {
     double beta1, beta2, eps, weight_decay;
 };
 
-// What one step multiplies with, worked out in double precision by one thread of a block.
+// The factors of one step; one thread of a block computes them in double precision.
 struct Step {
     float decay, beta1, beta2, rest1, rest2;
     // rate / (1 − beta1ᵗ) and 1 / √(1 − beta2ᵗ).

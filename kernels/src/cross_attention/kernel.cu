@@ -1,7 +1,7 @@
-// Attention of every token to a layer's K latents, of which there are few: a tile of 16 has them all as a rule. Memory bounds
-// it: q and y forward; q, d_y and d_q backward, each once.
+// Attention of every token to a layer's K latents. There are few latents: as a rule one tile of 16 holds them all. Memory
+// bounds it: q and y forward; q, d_y and d_q backward, each once.
 
-// Latents of a tile; tokens of a tile of the backward pass, of which each warp has 16, and of a block.
+// Latents of a tile; tokens of a tile of the backward pass, 16 for each warp; tokens of a block.
 constexpr int LATENTS = 16;
 constexpr int TOKENS = WARPS * 16;
 constexpr int CHUNK = 256;
@@ -17,14 +17,14 @@ struct Layer {
     __device__ Rows queries(const T* x) const { return {x + query_start(), heads * head_dim, tokens, head_dim}; }
     __device__ Rows keys(const T* kv) const { return {kv + key_start(), 2 * heads * head_dim, latents, head_dim}; }
     __device__ Rows values(const T* kv) const { return {kv + value_start(), 2 * heads * head_dim, latents, head_dim}; }
-    // All see all.
+    // Every token sees every latent.
     __device__ Sight sight() const { return {1 << 30, 1 << 30, latents}; }
     __device__ Stream<LATENTS> stream(const T* kv, T* shared) const {
         return {keys(kv), values(kv), nullptr, 0, (latents + LATENTS - 1) / LATENTS, shared};
     }
 };
 
-// Blocks of the forward pass that an SM is to hold: little work per token, so many warps must wait for memory at once.
+// Blocks of the forward pass that an SM should hold: a token takes little work, so many warps must wait for memory at once.
 constexpr int RESIDENT = sizeof(T) == 2 && D <= 64 ? 5 : 0;
 
 // q, kv → y [B, tokens, d]. A block has TOKENS tokens, a warp 16 of them.

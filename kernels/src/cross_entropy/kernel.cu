@@ -1,6 +1,6 @@
-// From logits to losses and to the gradient of the logits, in place. The logits of a chunk of n tokens stand with a row per
-// entry of the vocabulary, [vocab, n]: rows are then as long as the chunk, so that the library's products find them aligned
-// whatever the vocabulary is. Memory bounds all kernels.
+// From logits to losses and to the gradient of the logits, in place. The logits of a chunk of n tokens have a row for each
+// entry of the vocabulary, [vocab, n]. So a row is as long as the chunk, and the library's products find it aligned whatever
+// the vocabulary is. Memory bounds all kernels.
 #include "common.cuh"
 
 // Rows that a thread loads before it computes.
@@ -139,8 +139,8 @@ extern "C" __global__ void __launch_bounds__(256) gradient(T* logits, const int*
     else gradient_slab<1>(logits, targets, lse, g, vocab, n, per_block);
 }
 
-// The same in one pass over the logits, where nothing but the gradient of the hidden states is wanted. What is taken off the
-// logits need not be the maximum, which would take a pass to find: it is the target's own. With u = UNIT · exp(logit −
+// The same in one pass over the logits, if only the gradient of the hidden states is wanted. To find the maximum would take a
+// pass of its own, so the target's logit is subtracted in its place. With u = UNIT · exp(logit −
 // logit[target]) but 0 at the target, S = Σ u and Z = S + UNIT:
 //   nll = log(1 + S / UNIT)     d_hidden = g · (u·table / Z − S / Z · table[target])
 // A logit 65 nats and more below the target's counts as nothing. One 88 nats and more above it counts as 88, so that no sum
@@ -161,7 +161,7 @@ __device__ void exponential_slab(T* logits, const int* targets, int vocab, int n
         for (int j = 0; j < N; j++) {
             int id = targets[column + j];
             target[j] = id < vocab ? id : -1;
-            // Nothing counts where there is no target.
+            // Without a target nothing counts.
             own.x[j] = target[j] < 0 ? infinity() : load(logits + (size_t)id * n + column + j);
         }
         for_my_rows<N>(logits, vocab, n, per_block, column, [&](Floats<N>(&v)[AT_ONCE], int row, int step, int rows) {

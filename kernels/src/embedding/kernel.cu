@@ -1,5 +1,5 @@
-// Token ids to vectors, and the gradient of the vectors. Memory bounds the forward pass; a block's scan over all tokens,
-// from the second level cache, and the longest list of one token's places the backward pass, which runs once per update.
+// Token ids to vectors, and the gradient of the vectors. Memory bounds the forward pass. The backward pass runs once per
+// update; a block's scan over all tokens in the L2 cache and the longest list of one token's places bound it.
 #include "common.cuh"
 
 // table [vocab, d], tokens [n] → h [n, d]; NaN where a token is not in the vocabulary. `numbers` = n·d.
@@ -96,7 +96,7 @@ __device__ void sum_token(const int* tokens, const int* places, int begin, int e
 extern "C" __global__ void scatter(const int* tokens, const int* places, const int* starts, int range, const T* d_h, int want, T* d_table, int d) {
     SHARED(float, shared);
     int begin = starts[blockIdx.x / range], end = starts[blockIdx.x / range + 1];
-    // Zeros are added to nothing.
+    // Adding zeros would change nothing.
     if (want == ADD && begin == end) return;
     int pack = blockIdx.y * WARP + lane();
     if (d % WIDE == 0) sum_token<WIDE>(tokens, places, begin, end, d_h, want, d_table, d, pack * WIDE, shared);

@@ -1,4 +1,4 @@
-// Fast learning, in place. All tensors are f32 [B, size] with size = S·d; a block has a piece of a sample, a thread four
+// The fast step, in place. All tensors are f32 [B, size] with size = S·d; a block has a piece of a sample, a thread four
 // neighbours, which share a block of random numbers. Memory bounds a step with kept noise; fresh normals, in double
 // precision, weigh as much again.
 #include "noise.cuh"
@@ -45,7 +45,7 @@ extern "C" __global__ void init(const int* samples, const float* table, unsigned
     });
     if (blockIdx.x == 0 && threadIdx.x == 0) {
         kl[blockIdx.y] = 0;
-        // Nobody reads it here.
+        // No other thread of this kernel reads the clock's step.
         if (blockIdx.y == 0) clock[0] = 0;
     }
 }
@@ -113,7 +113,7 @@ extern "C" __global__ void descend(const float* d_z, const float* rates, int ste
     if (threadIdx.x == 0) partial[blockIdx.y * gridDim.x + blockIdx.x] = kl;
 }
 
-// What a step of the natural gradient multiplies with.
+// The factors of a step of the natural gradient.
 struct Means {
     float beta1, beta2, rest1, rest2, rate;
     // 1 / (1 − beta1ᵗ) and damping / (1 − beta2ᵗ).

@@ -3,7 +3,7 @@
 #include "common.cuh"
 
 // A row [d] in packs of N, every 32nd of which is a lane's. It keeps its first ones, so that a row of up to 32·KEPT·N numbers
-// is read once, however often they are gone over.
+// is read once, however many passes there are.
 constexpr int KEPT = 4;
 
 template <int N> struct Row {

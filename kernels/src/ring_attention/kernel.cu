@@ -9,7 +9,7 @@ struct Head {
     int d, width;
     int seen, oldest, slots;
 
-    // Its value lies d numbers behind.
+    // The value lies d numbers after the key.
     __device__ const T* key(int entry) const {
         int slot = oldest + entry;
         if (slot >= slots) slot -= slots;
@@ -42,7 +42,7 @@ template <int N> __device__ void attend_head(Head head, float scale, float* sums
         if (column == 0) scores[entry] = dot * scale;
         most = fmaxf(most, dot * scale);
     }
-    // Behind the barriers in here the scores are there too.
+    // The barriers inside also wait for the scores.
     most = block_max(most, reduced);
     float total = 0;
     for (int entry = threadIdx.x; entry <= head.seen; entry += blockDim.x) {

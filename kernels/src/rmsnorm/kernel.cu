@@ -30,7 +30,7 @@ extern "C" __global__ void forward(const T* x, const T* gain, T* y, float* rstd,
 }
 
 // d_x = rstd · (gain ⊙ d_y − x · rstd² · mean(gain ⊙ d_y ⊙ x)) of one row; nothing if `want` is SKIP.
-// sums += d_y ⊙ x · rstd of the columns that are this lane's, if `sums`.
+// sums += d_y ⊙ x · rstd for this lane's columns, if `sums` is not null.
 template <int N>
 __device__ void backward_row(const T* x, const T* gain, float rstd, const T* d_y, int want, T* d_x, float* sums, int d) {
     float pull = 0;

@@ -1,5 +1,5 @@
-// y = Σ x, in two steps: a number per block, then these in a block of their own. Memory bounds the first step, the second
-// is a few microseconds of waiting.
+// y = Σ x, in two steps: one number per block, then one block adds these. Memory bounds the first step; the second takes a few
+// microseconds.
 #include "common.cuh"
 
 // x [n] → partial [blocks]; a block has `per_block` numbers, a multiple of WIDE.

@@ -1,13 +1,13 @@
 // Self-attention within a window, tile by tile: work and traffic are proportional to tokens · window. The tensor cores and
 // the exponentials bound it in bf16, plain multiply-adds in f32.
 
-// Columns of a tile that is loaded, and of those a warp looks at in one go: it skips what none of its rows sees.
+// Columns of a tile that is loaded, and those that a warp takes at a time: it skips columns that none of its rows sees.
 constexpr int COLUMNS = sizeof(T) == 2 && D <= 64 ? 64 : 32;
 constexpr int FORWARD = 32;
 constexpr int BACKWARD_QUERIES = 32;
 constexpr int BACKWARD_KEYS = sizeof(T) == 2 ? 16 : 8;
 
-// Blocks that an SM is to hold, forward and backward; with 0 the compiler uses what registers it needs.
+// Blocks that an SM should hold, forward and backward; with 0 the compiler uses as many registers as it needs.
 constexpr int RESIDENT_FORWARD = D <= 64 ? 3 : 0;
 constexpr int RESIDENT = D <= 32 ? 2 : 0;
 
