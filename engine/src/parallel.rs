@@ -57,7 +57,7 @@ pub fn chunks<T: Send>(out: &mut [T], size: usize, f: impl Fn(usize, &mut [T]) +
     out.par_chunks_mut(size).enumerate().with_min_len(unsplit()).for_each(|(i, chunk)| f(i, chunk));
 }
 
-/// Like [`chunks`], over two slices with the same number of chunks.
+/// Like [`chunks`], over two slices with the same number of chunks, or one of them empty.
 pub fn chunks2<A: Send, B: Send>(
     a: &mut [A],
     a_size: usize,
@@ -66,12 +66,18 @@ pub fn chunks2<A: Send, B: Send>(
     f: impl Fn(usize, &mut [A], &mut [B]) + Sync + Send,
 ) {
     assert!(a_size > 0 && b_size > 0, "a chunk has at least one element");
+    if a.is_empty() {
+        return chunks(b, b_size, |i, b| f(i, &mut [], b));
+    }
+    if b.is_empty() {
+        return chunks(a, a_size, |i, a| f(i, a, &mut []));
+    }
     assert_eq!(a.len().div_ceil(a_size), b.len().div_ceil(b_size), "number of chunks");
     let chunks = a.par_chunks_mut(a_size).zip(b.par_chunks_mut(b_size)).enumerate();
     chunks.with_min_len(unsplit()).for_each(|(i, (a, b))| f(i, a, b));
 }
 
-/// Like [`chunks`], over three slices with the same number of chunks.
+/// Like [`chunks`], over three slices with the same number of chunks, or the last of them empty.
 pub fn chunks3<A: Send, B: Send, C: Send>(
     (a, a_size): (&mut [A], usize),
     (b, b_size): (&mut [B], usize),
@@ -79,6 +85,9 @@ pub fn chunks3<A: Send, B: Send, C: Send>(
     f: impl Fn(usize, &mut [A], &mut [B], &mut [C]) + Sync + Send,
 ) {
     assert!(a_size > 0 && b_size > 0 && c_size > 0, "a chunk has at least one element");
+    if c.is_empty() {
+        return chunks2(a, a_size, b, b_size, |i, a, b| f(i, a, b, &mut []));
+    }
     let n = a.len().div_ceil(a_size);
     assert!(n == b.len().div_ceil(b_size) && n == c.len().div_ceil(c_size), "number of chunks");
     let chunks = a.par_chunks_mut(a_size).zip(b.par_chunks_mut(b_size)).zip(c.par_chunks_mut(c_size)).enumerate();

@@ -201,18 +201,9 @@ pub fn backward<T: Real>(
             simd::dispatch(Backward { sample, first: tokens.start, how, d_y, d_q, d_kv, scratch });
         });
     };
-    match wants.map(Want::is_wanted) {
-        [false, false] => {}
-        [true, false] => parallel::chunks(d_q, rows, |b, d_q| {
-            parallel::chunks(d_q, CHUNK * d, |c, d_q| part(b, c, d_q, &mut []));
-        }),
-        [false, true] => parallel::chunks(partials, sums, |b, partials| {
-            parallel::chunks(partials, kv, |c, d_kv| part(b, c, &mut [], d_kv));
-        }),
-        [true, true] => parallel::chunks2(d_q, rows, partials, sums, |b, d_q, partials| {
-            parallel::chunks2(d_q, CHUNK * d, partials, kv, |c, d_q, d_kv| part(b, c, d_q, d_kv));
-        }),
-    }
+    parallel::chunks2(d_q, rows, partials, sums, |b, d_q, partials| {
+        parallel::chunks2(d_q, CHUNK * d, partials, kv, |c, d_q, d_kv| part(b, c, d_q, d_kv));
+    });
     if wants[1].is_wanted() {
         parallel::chunks(d_kv, 2 * d, |row, d_kv| {
             let (sample, latent) = (row / shape.latents, row % shape.latents);

@@ -101,7 +101,7 @@ pub fn run<T: Real>(ins: Inputs<T>, memory: &mut [T], outs: &mut Outputs<T>, d_h
         let n = tokens.len();
         let hidden = &mut hidden[..n * dim];
         ins.gather(tokens, hidden);
-        let gathered = &mut gathered[..n * dim];
+        let gathered = if want.is_wanted() { &mut gathered[..n * dim] } else { &mut [] };
         let rows = memory[..3 * n].as_chunks_mut::<3>().0;
         let size = match n.div_ceil(parallel::threads()) {
             size if size >= PART => size.next_multiple_of(ROWS),
@@ -113,12 +113,7 @@ pub fn run<T: Real>(ins: Inputs<T>, memory: &mut [T], outs: &mut Outputs<T>, d_h
             let mut part = Part { ins, tokens, hidden, gathered, logits, rows };
             if size < n { parallel::alone(|| part.sum_up()) } else { part.sum_up() }
         };
-        let logits = (&mut logits[..n * BLOCK], size * BLOCK);
-        if want.is_wanted() {
-            parallel::chunks3(logits, (&mut *rows, size), (&mut *gathered, size * dim), part);
-        } else {
-            parallel::chunks2(logits.0, logits.1, rows, size, |i, logits, rows| part(i, logits, rows, &mut []));
-        }
+        parallel::chunks3((&mut logits[..n * BLOCK], size * BLOCK), (rows, size), (gathered, size * dim), part);
         for (row, &token) in tokens.iter().enumerate() {
             let [largest, sum, at_target] = rows[row];
             (outs.lse[token], outs.nll[token]) = Sum { largest, sum }.losses(at_target);
@@ -169,25 +164,21 @@ impl<T: Real> Part<'_, T> {
             (*largest, *sum) = (after.largest, after.sum);
             factor
         };
-        if !wanted {
-            parallel::chunks2(logits, ROWS * width, self.rows, ROWS, |chunk, logits, rows| {
-                for (i, (logits, row)) in logits.chunks_exact_mut(width).zip(rows).enumerate() {
-                    absorb(chunk * ROWS + i, logits, row);
-                }
-            });
-            return;
-        }
         let (logits_rows, gathered_rows) = ((&mut *logits, ROWS * width), (&mut *self.gathered, ROWS * dim));
         parallel::chunks3(logits_rows, (self.rows, ROWS), gathered_rows, |chunk, logits, rows, gathered| {
-            let rows = logits.chunks_exact_mut(width).zip(rows).zip(gathered.chunks_exact_mut(dim));
-            for (i, ((logits, row), gathered)) in rows.enumerate() {
+            let mut gathered = gathered.chunks_exact_mut(dim);
+            for (i, (logits, row)) in logits.chunks_exact_mut(width).zip(rows).enumerate() {
                 let factor = absorb(chunk * ROWS + i, logits, row);
+                let Some(gathered) = gathered.next() else { continue };
                 // In front of the first block there is nothing.
                 if first > 0 && factor != T::ONE {
                     gathered.iter_mut().for_each(|x| *x *= factor);
                 }
             }
         });
+        if !wanted {
+            return;
+        }
         let accumulate = if first == 0 { Want::Write } else { Want::Add };
         let table = Mat::new(&ins.table[first * dim..], width, dim);
         gemm(MatMut::new(self.gathered, n, dim), Mat::new(logits, n, width), table, accumulate);

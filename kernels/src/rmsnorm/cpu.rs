@@ -64,26 +64,17 @@ pub fn partials(rows: usize, d: usize, want: Want) -> usize {
     if want.is_wanted() { rows.div_ceil(ROWS) * d } else { 0 }
 }
 
-/// The gradient of `x`, and the gain's partial sums unless `partials` is empty.
-pub fn vjp_x<T: Real>(known: Known<T>, gain: &[T], want: Want, d_x: &mut [T], partials: &mut [T]) {
-    let d = gain.len();
-    let run = |c, d_x: &mut [T], partial: &mut [T]| {
+/// The gradient of `x`, and the gain's partial sums, each unless it is empty. Without the first, `gain` is not read.
+pub fn vjp<T: Real>(known: Known<T>, d: usize, gain: &[T], want: Want, d_x: &mut [T], partials: &mut [T]) {
+    parallel::chunks2(d_x, ROWS * d, partials, d, |c, d_x, partial| {
         let known = known.chunk(c, d);
-        simd::dispatch(BackwardX { known, gain, want, d_x });
+        if !d_x.is_empty() {
+            simd::dispatch(BackwardX { known, gain, want, d_x });
+        }
         if !partial.is_empty() {
             simd::dispatch(BackwardGain { known, partial });
         }
-    };
-    if partials.is_empty() {
-        parallel::chunks(d_x, ROWS * d, |c, d_x| run(c, d_x, &mut []));
-    } else {
-        parallel::chunks2(d_x, ROWS * d, partials, d, run);
-    }
-}
-
-/// The gain's partial sums alone.
-pub fn vjp_gain<T: Real>(known: Known<T>, d: usize, partials: &mut [T]) {
-    parallel::chunks(partials, d, |c, partial| simd::dispatch(BackwardGain { known: known.chunk(c, d), partial }));
+    });
 }
 
 struct BackwardX<'a, T> {

@@ -56,11 +56,8 @@ impl Op for RmsNorm {
         with_real!(d_y.dtype(), T => {
             let known = cpu::Known::<T> { x: ins[0].as_slice(), rstd: outs[1].as_slice(), d_y: d_y.as_slice() };
             let partials = cx.scratch::<T>(cpu::partials(rows, dim, wants[1]));
-            if wants[0].is_wanted() {
-                cpu::vjp_x(known, ins[1].as_slice(), wants[0], d_x.as_mut_slice(), partials);
-            } else {
-                cpu::vjp_gain(known, dim, partials);
-            }
+            let gain = if wants[0].is_wanted() { ins[1].as_slice() } else { &[] };
+            cpu::vjp(known, dim, gain, wants[0], lanes::wanted(wants[0], d_x), partials);
             if wants[1].is_wanted() {
                 // Chunk by chunk, in their order.
                 lanes::sum_rows::<T>(wants[1], partials, d_gain.as_mut_slice());
