@@ -1,6 +1,6 @@
 //! Launches of `kernel.cu`.
 
-use super::{DRAW, FAST_STEP, INIT_LOGVAR, LatentDraw, LatentInit, Noise, Redraw};
+use super::{DRAW, FAST_STEP, INIT_LOGVAR, LatentDraw, LatentInit, Noise};
 use crate::launch::{THREADS, args};
 use engine::cuda::{Arg, Gpu, Grid, Module, Pointer};
 use engine::{Buffer, DType};
@@ -66,7 +66,7 @@ pub fn fast_step(gpu: &dyn Gpu, noise: Noise, step: &Step, ins: &[&Buffer], stat
     let [d_z, rates, kl_weight, samples, given @ ..] = ins else { unreachable!("four inputs or five") };
     let ([.., kl, clock], shape) = (state, Shape::of(d_z)) else { unreachable!("ten buffers of state") };
     let table_steps = given.first().map_or(0, |given| given.len() / d_z.len());
-    let redraw = usize::from(noise.redraw == Redraw::Fresh);
+    let redraw = usize::from(noise.fresh);
     let inputs = args![*d_z, *rates, rates.len(), *kl_weight, *samples];
     let noise = args![table(given), table_steps, Arg::U64(noise.seed), Arg::U32(FAST_STEP), redraw];
     let constants: Vec<Arg> = step.constants.iter().map(|&x| Arg::F64(x)).collect();

@@ -19,7 +19,7 @@
 //! `[B·S, d]` in parallel and touches memory once; a sample's numbers depend on nothing outside the sample.
 //!
 //! Both steps read `d_z` [B, S, d], which is ∂(−log p)/∂z at z = μ + σ ⊙ ε, `rates` [T], `kl_weight` [1] (w below) and `samples`
-//! i32 [B], which keys the noise of each sample; with [`Source::Table`] also `noise` [T', B, S, d]. They panic if t is not below T;
+//! i32 [B], which keys the noise of each sample; for tests also `noise` [T', B, S, d], read at t, or at T' − 1 when t is beyond. They panic if t is not below T;
 //! on a GPU the last rate stays.
 
 mod cpu;
@@ -41,37 +41,18 @@ use engine::{Buffer, Context, Cost, DType, Device, Spec, Update, with_real};
 pub struct Noise {
     /// The run's seed.
     pub seed: u64,
-    /// Whether every step has noise of its own.
-    pub redraw: Redraw,
-    /// Where it comes from.
-    pub source: Source,
-}
-
-/// When noise is drawn.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Redraw {
-    /// Afresh for every fast step (Algorithm 1). After the last step `z` is a draw from the final posterior.
-    Fresh,
-    /// Once per batch, and kept (the public reference).
-    Fixed,
-}
-
-/// Where noise comes from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Source {
-    /// Random numbers.
-    Philox,
-    /// One more input, the last: `noise [T', B, S, d]`, read at t, or at T' − 1 when t is beyond. For tests with given ε.
-    Table,
+    /// Whether it is drawn afresh for every fast step (Algorithm 1), so that after the last step `z` is a draw from the final
+    /// posterior, or once per batch and kept (the public reference).
+    pub fresh: bool,
 }
 
 impl Noise {
     /// Operations per number, and tensors read or written, for the noise of a fast step.
-    fn cost(&self) -> (u64, u64) {
-        match (self.redraw, self.source) {
-            (Redraw::Fixed, _) => (0, 0),
-            (Redraw::Fresh, Source::Philox) => (cpu::NORMAL_FLOPS, 1),
-            (Redraw::Fresh, Source::Table) => (0, 2),
+    fn cost(&self, is_given: bool) -> (u64, u64) {
+        match (self.fresh, is_given) {
+            (false, _) => (0, 0),
+            (true, false) => (cpu::NORMAL_FLOPS, 1),
+            (true, true) => (0, 2),
         }
     }
 
@@ -84,21 +65,15 @@ impl Noise {
         table: &[&'a Buffer],
         z: &Buffer,
     ) -> Supply<'a, T> {
-        if self.redraw == Redraw::Fixed && t > 0 {
+        if !self.fresh && t > 0 {
             return Supply::Kept;
         }
-        match self.source {
-            Source::Philox => {
-                let stream = Stream::new(self.seed, FAST_STEP + t).step(round as u32);
-                Supply::Drawn(Drawn::new(stream, samples, z.shape()))
-            }
-            Source::Table => {
-                let [noise] = table else { unreachable!("a table of noise") };
-                let size = z.len();
-                let last = noise.len() / size - 1;
-                Supply::Given(&noise.as_slice()[last.min(t as usize) * size..][..size])
-            }
+        if let [noise] = table {
+            let last = noise.len() / z.len() - 1;
+            return Supply::Given(&noise.as_slice()[last.min(t as usize) * z.len()..][..z.len()]);
         }
+        let stream = Stream::new(self.seed, FAST_STEP + t).step(round as u32);
+        Supply::Drawn(Drawn::new(stream, samples, z.shape()))
     }
 }
 
@@ -113,7 +88,7 @@ const DRAW: u32 = 0x4D00_0001;
 /// - Formula: `μ = 0`, `λ = logvar + logvar_std·N(0, 1)`, `z = μ + σ ⊙ ε`
 /// - Source: Kong et al., arXiv 2502.01567, algorithm 1
 ///
-/// Ins: `samples` i32 [B]; with [`Source::Table`] also `noise` [T', B, S, d].
+/// Ins: `samples` i32 [B]; for tests also `noise` [T', B, S, d].
 #[derive(Clone, Copy, Debug)]
 pub struct LatentInit {
     /// The noise of the fast steps.
@@ -180,8 +155,9 @@ fn fast_step(cx: &mut Context, noise: Noise, rule: &impl Rule, ins: &[&Buffer], 
 }
 
 /// The cost of a fast step by its operations per number, and the tensors that it reads and writes, without those of the noise.
-fn fast_cost(noise: Noise, d_z: Spec, flops: u64, tensors: u64) -> Cost {
-    let (n, bytes, (noise, moved)) = (d_z.shape.numel() as u64, d_z.bytes() as u64, noise.cost());
+fn fast_cost(noise: Noise, ins: &[Spec], flops: u64, tensors: u64) -> Cost {
+    let (n, bytes) = (ins[0].shape.numel() as u64, ins[0].bytes() as u64);
+    let (noise, moved) = noise.cost(ins.len() > 4);
     Cost { flops: n * (flops + cpu::DRAW_FLOPS + noise), bytes: bytes * (tensors + moved) }
 }
 
@@ -239,7 +215,7 @@ impl Update for LatentAdamW {
     }
 
     fn cost(&self, ins: &[Spec], _state: &[Spec]) -> Cost {
-        fast_cost(self.noise, ins[0], cpu::GRADIENT_FLOPS + 2 * adamw::cpu::FLOPS, 15)
+        fast_cost(self.noise, ins, cpu::GRADIENT_FLOPS + 2 * adamw::cpu::FLOPS, 15)
     }
 }
 
@@ -310,7 +286,7 @@ impl Update for LatentNatural {
     }
 
     fn cost(&self, ins: &[Spec], _state: &[Spec]) -> Cost {
-        fast_cost(self.noise, ins[0], cpu::NATURAL_FLOPS, 11)
+        fast_cost(self.noise, ins, cpu::NATURAL_FLOPS, 11)
     }
 }
 

@@ -7,11 +7,7 @@ const STEPS: usize = 4;
 const KL_WEIGHT: f64 = 0.75;
 const SIZES: [usize; 3] = [3, 5, 19];
 
-const FRESH: Noise = Noise { seed: 17, redraw: Redraw::Fresh, source: Source::Philox };
-
-fn noise(redraw: Redraw, source: Source) -> Noise {
-    Noise { seed: 17, redraw, source }
-}
+const FRESH: Noise = Noise { seed: 17, fresh: true };
 
 /// The state, all garbage but the clock.
 fn blank(dtype: DType, [b, s, d]: [usize; 3]) -> Vec<Buffer> {
@@ -39,14 +35,14 @@ fn natural(noise: Noise) -> LatentNatural {
 }
 
 /// A fast loop over the given samples, `d_z` of every step given; returns the state after each step.
-fn learn(step: &dyn Update, dtype: DType, ids: &[i32], noise: Noise) -> Vec<Vec<Buffer>> {
+fn learn(step: &dyn Update, dtype: DType, ids: &[i32], noise: Noise, is_given: bool) -> Vec<Vec<Buffer>> {
     let sizes = [ids.len(), SIZES[1], SIZES[2]];
     let samples = Buffer::from_slice(&[ids.len()], ids);
     let rates: Vec<_> = (0..STEPS).map(|t| f64::from(0.3f32 / (1 + t) as f32)).collect();
     let rates = Buffer::from_f64(dtype, &[STEPS], &rates);
     let table: Vec<_> = (0..STEPS as u32).flat_map(|t| per_sample(dtype, ids, sizes, 50 + t).to_f64()).collect();
     let table = Buffer::from_f64(dtype, &[STEPS, sizes[0], sizes[1], sizes[2]], &table);
-    let given = if noise.source == Source::Table { &[&table][..] } else { &[] };
+    let given = if is_given { &[&table][..] } else { &[] };
     let weight = Buffer::from_f64(dtype, &[1], &[KL_WEIGHT]);
     let mut state = blank(dtype, sizes);
     apply(&LatentInit { noise, logvar: -1.5, logvar_std: 0.25 }, &[&[&samples][..], given].concat(), &mut state);
@@ -85,10 +81,10 @@ fn expected_step(before: &[Buffer], d_z: &Buffer, t: usize) -> [Vec<f64>; 6] {
 /// Loops with every kind of noise: `matches` checks the state after each step, its number counted from 0. What all rules have
 /// in common is checked here.
 fn check_steps(step: impl Fn(Noise) -> Box<dyn Update>, mut matches: impl FnMut(&[Vec<Buffer>], usize)) {
-    for source in [Source::Philox, Source::Table] {
-        for redraw in [Redraw::Fresh, Redraw::Fixed] {
-            let noise = noise(redraw, source);
-            let history = learn(&*step(noise), DType::F64, &IDS, noise);
+    for is_given in [false, true] {
+        for fresh in [true, false] {
+            let noise = Noise { seed: 17, fresh };
+            let history = learn(&*step(noise), DType::F64, &IDS, noise, is_given);
             for t in 0..STEPS {
                 matches(&history, t);
                 let (before, after) = (&history[t], &history[t + 1]);
@@ -164,24 +160,24 @@ fn a_gradient_that_is_no_number_is_not_hidden() {
 
 #[test]
 fn noise_is_what_was_asked_for() {
-    let noise_of = |redraw, source| {
-        let noise = noise(redraw, source);
-        let history = learn(&adamw(noise), DType::F64, &IDS, noise);
+    let noise_of = |fresh, is_given| {
+        let noise = Noise { seed: 17, fresh };
+        let history = learn(&adamw(noise), DType::F64, &IDS, noise, is_given);
         history.iter().map(|state| state[6].to_f64()).collect::<Vec<_>>()
     };
-    let fresh = noise_of(Redraw::Fresh, Source::Philox);
+    let fresh = noise_of(true, false);
     for (t, got) in fresh.iter().enumerate() {
         let stream = Stream::new(17, FAST_STEP + t as u32).sample(9).step(6);
         let size = SIZES[1] * SIZES[2];
         assert!((0..size).all(|j| got[size + j] == stream.normal(j as u32)), "the second sample's noise of step {t}");
     }
-    let fixed = noise_of(Redraw::Fixed, Source::Philox);
+    let fixed = noise_of(false, false);
     assert!(fixed.iter().all(|eps| *eps == fresh[0]));
 
     let given = |t: u32| per_sample(DType::F64, &IDS, SIZES, 50 + t).to_f64();
-    let table = noise_of(Redraw::Fresh, Source::Table);
+    let table = noise_of(true, true);
     assert_eq!(table, [given(0), given(1), given(2), given(3), given(3)]);
-    let table = noise_of(Redraw::Fixed, Source::Table);
+    let table = noise_of(false, true);
     assert!(table.iter().all(|eps| *eps == given(0)));
 }
 
@@ -213,7 +209,7 @@ fn the_start_is_as_configured() {
 #[test]
 fn steps_depend_on_nothing_else() {
     for step in [&adamw(FRESH) as &dyn Update, &natural(FRESH)] {
-        let last = |dtype, ids: &[i32]| learn(step, dtype, ids, FRESH).pop().unwrap();
+        let last = |dtype, ids: &[i32]| learn(step, dtype, ids, FRESH, false).pop().unwrap();
         let together = same_bits(step.name(), || last(DType::F32, &IDS));
         for (i, (single, double)) in together.iter().zip(&last(DType::F64, &IDS)).enumerate() {
             assert!(distance(&single.to_f64(), &double.to_f64()) < 1e-5, "state {i}");
@@ -238,7 +234,7 @@ fn draw(dtype: DType, state: &[Buffer], number: i32) -> Vec<Buffer> {
 
 #[test]
 fn draws_are_independent_and_know_their_density() {
-    let history = learn(&adamw(FRESH), DType::F64, &IDS, FRESH);
+    let history = learn(&adamw(FRESH), DType::F64, &IDS, FRESH, false);
     let state = history.last().unwrap();
     let [mu, logvar] = [0, 1].map(|i| state[i].to_f64());
     let (size, tau) = (SIZES[1] * SIZES[2], std::f64::consts::TAU);

@@ -4,7 +4,7 @@ use super::cases::on_host;
 use engine::rng::Stream;
 use engine::{Buffer, DType, Device, Result, Spec, Update, bench};
 use kernels::adamw::{AdamW, SquaredNorm};
-use kernels::latents::{LatentAdamW, LatentDraw, LatentInit, LatentNatural, Noise, Redraw, Source};
+use kernels::latents::{LatentAdamW, LatentDraw, LatentInit, LatentNatural, Noise};
 use kernels::ring_attention::RingWrite;
 use ltm::config::Posterior;
 
@@ -88,7 +88,7 @@ fn push(script: &mut Script, buffer: Buffer) -> usize {
 }
 
 /// Start, three fast steps and a draw. Samples of several pieces, whole and cut, and ones whose rows have no packs.
-fn fast_learning(noise: Noise, posterior: Posterior, [b, s, d]: [usize; 3]) -> Script {
+fn fast_learning(noise: Noise, is_given: bool, posterior: Posterior, [b, s, d]: [usize; 3]) -> Script {
     let tensor = || Buffer::from_f64(DType::F64, &[b, s, d], &vec![f64::NAN; b * s * d]);
     let mut buffers: Vec<Buffer> = (0..8).map(|_| tensor()).collect();
     buffers.extend([Buffer::from_f64(DType::F64, &[b], &vec![f64::NAN; b]), ints(&[-1, 6])]);
@@ -97,10 +97,7 @@ fn fast_learning(noise: Noise, posterior: Posterior, [b, s, d]: [usize; 3]) -> S
     let samples = push(&mut script, ints(&[4, 9, 2][..b]));
     let rates = push(&mut script, Buffer::from_f64(DType::F64, &[3], &[0.5, 0.25, 0.125]));
     let weight = push(&mut script, Buffer::from_f64(DType::F64, &[1], &[0.75]));
-    let table = match noise.source {
-        Source::Philox => vec![],
-        Source::Table => vec![push(&mut script, normals(&[2, b, s, d], 7, 1.0))],
-    };
+    let table = if is_given { vec![push(&mut script, normals(&[2, b, s, d], 7, 1.0))] } else { vec![] };
     let init = LatentInit { noise, logvar: -1.5, logvar_std: 0.25 };
     script.steps.push((Box::new(init), [&[samples][..], &table].concat(), state.clone()));
     for t in 0..3 {
@@ -134,11 +131,11 @@ fn ring(d: usize) -> Script {
 /// Every update of the house, each with what it can be asked for.
 pub fn scripts() -> Vec<Script> {
     let mut all = vec![slow_learning(1.0), slow_learning(1e-3)];
-    for redraw in [Redraw::Fresh, Redraw::Fixed] {
-        for source in [Source::Philox, Source::Table] {
-            let noise = Noise { seed: 17, redraw, source };
+    for fresh in [true, false] {
+        for is_given in [false, true] {
+            let noise = Noise { seed: 17, fresh };
             for posterior in [Posterior::Adamw, Posterior::Natural] {
-                all.extend([[3, 3, 5], [2, 4, 300]].map(|sizes| fast_learning(noise, posterior, sizes)));
+                all.extend([[3, 3, 5], [2, 4, 300]].map(|sizes| fast_learning(noise, is_given, posterior, sizes)));
             }
         }
     }

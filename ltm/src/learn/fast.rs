@@ -5,7 +5,7 @@ use crate::learn::{Inputs, Loss};
 use crate::model::Params;
 use autograd::{Id, NonFinite, Phase, Plan, Request, Store};
 use engine::{Buffer, DType, Result, Spec};
-use kernels::latents::{LatentAdamW, LatentInit, LatentNatural, Noise, Redraw, Source};
+use kernels::latents::{LatentAdamW, LatentInit, LatentNatural, Noise};
 
 /// The posterior of every sample of a batch and what its learning needs; all `[B, L·K, d]` unless said otherwise.
 #[derive(Clone, Copy, Debug)]
@@ -144,12 +144,7 @@ impl Fast {
         };
         let mut plan = Plan::new(&graph, store, &request)?;
 
-        let source = if options.noise_table.is_some() { Source::Table } else { Source::Philox };
-        let redraw = match fast.noise {
-            config::Noise::Fresh => Redraw::Fresh,
-            config::Noise::Fixed => Redraw::Fixed,
-        };
-        let noise = Noise { seed: options.seed, redraw, source };
+        let noise = Noise { seed: options.seed, fresh: fast.noise == config::Noise::Fresh };
         let init = LatentInit { noise, logvar: fast.init_logvar, logvar_std: fast.init_logvar_std };
         let table = options.noise_table.as_slice();
         let state = latents.state();
