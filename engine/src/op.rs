@@ -69,6 +69,21 @@ pub enum Pass<'a> {
     Fused(&'a [Want]),
 }
 
+impl<'a> Pass<'a> {
+    /// What it does about the inputs' gradients; nothing for a forward pass.
+    pub fn wants(self) -> &'a [Want] {
+        match self {
+            Self::Forward => &[],
+            Self::Vjp(wants) | Self::Fused(wants) => wants,
+        }
+    }
+
+    /// Whether it computes the gradient of input `i`.
+    pub fn gives(self, i: usize) -> bool {
+        self.wants().get(i).is_some_and(|want| want.is_wanted())
+    }
+}
+
 /// The two numbers of a roofline.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Cost {

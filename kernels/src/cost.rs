@@ -15,17 +15,15 @@ pub fn bytes(op: &dyn Op, ins: &[Spec], pass: Pass) -> u64 {
     let sum = |specs: &[Spec], which: u16| -> usize {
         specs.iter().enumerate().map(|(i, spec)| if which >> i & 1 == 1 { spec.bytes() } else { 0 }).sum()
     };
-    let all = sum(ins, u16::MAX) + sum(&outs, u16::MAX);
-    let (moved, wants) = match pass {
-        Pass::Forward => (all, &[][..]),
-        Pass::Fused(wants) => (all, wants),
+    let moved = match pass {
         Pass::Vjp(wants) if !any_wanted(wants) => return 0,
         Pass::Vjp(wants) => {
             let reads = op.reads(wants);
-            (sum(ins, reads.ins) + sum(&outs, reads.outs) + outs[0].bytes(), wants)
+            sum(ins, reads.ins) + sum(&outs, reads.outs) + outs[0].bytes()
         }
+        Pass::Forward | Pass::Fused(_) => sum(ins, u16::MAX) + sum(&outs, u16::MAX),
     };
-    let stored = wants.iter().zip(ins).map(|(want, of)| match want {
+    let stored = pass.wants().iter().zip(ins).map(|(want, of)| match want {
         Want::Skip => 0,
         Want::Write => of.bytes(),
         Want::Add => 2 * of.bytes(),
@@ -41,14 +39,8 @@ pub fn wanted(wants: &[Want], flops: &[usize]) -> usize {
 /// The cost of an op that needs `forward` operations, and `gradients[i]` for the gradient of input `i`. `Add` takes one more for
 /// each element.
 pub fn of(op: &dyn Op, ins: &[Spec], pass: Pass, forward: usize, gradients: &[usize]) -> Cost {
-    let vjp = |wants: &[Want]| {
-        let added = wants.iter().zip(ins).filter(|(want, _)| **want == Want::Add).map(|(_, of)| of.shape.numel());
-        wanted(wants, gradients) + added.sum::<usize>()
-    };
-    let flops = match pass {
-        Pass::Forward => forward,
-        Pass::Vjp(wants) => vjp(wants),
-        Pass::Fused(wants) => forward + vjp(wants),
-    };
+    let forward = if let Pass::Vjp(_) = pass { 0 } else { forward };
+    let added = pass.wants().iter().zip(ins).filter(|(want, _)| **want == Want::Add).map(|(_, of)| of.shape.numel());
+    let flops = forward + wanted(pass.wants(), gradients) + added.sum::<usize>();
     Cost { flops: flops as u64, bytes: bytes(op, ins, pass) }
 }

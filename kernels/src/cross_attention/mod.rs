@@ -70,15 +70,10 @@ impl Op for CrossAttention {
 
     fn scratch(&self, device: &Device, ins: &[Spec], pass: Pass) -> usize {
         let (shape, samples) = (self.shape(ins[0], ins[1]), ins[0].shape.dims()[0]);
-        match (device, pass) {
-            (_, Pass::Forward) => 0,
-            (Device::Cuda(_), Pass::Vjp(wants) | Pass::Fused(wants)) if wants[1].is_wanted() => {
-                cuda::scratch(shape, samples) * DType::F32.size()
-            }
-            (Device::Cpu, Pass::Vjp(wants) | Pass::Fused(wants)) if wants[1].is_wanted() => {
-                shape.partials(samples) * ins[0].dtype.size()
-            }
-            _ => 0,
+        match device {
+            _ if !pass.gives(1) => 0,
+            Device::Cuda(_) => cuda::scratch(shape, samples) * DType::F32.size(),
+            Device::Cpu => shape.partials(samples) * ins[0].dtype.size(),
         }
     }
 
@@ -88,12 +83,8 @@ impl Op for CrossAttention {
         let shape = self.shape(ins[0], ins[1]);
         let (pairs, head_dim) = (ins[0].shape.rows() * self.heads * shape.latents, shape.head_dim);
         let cost = cost::of(self, ins, pass, pairs * (4 * head_dim + 5), &[2 * pairs * head_dim, 4 * pairs * head_dim]);
-        match pass {
-            Pass::Vjp(wants) | Pass::Fused(wants) if cost::any_wanted(wants) => {
-                cost + Cost { flops: (pairs * (4 * head_dim + 10)) as u64, bytes: 0 }
-            }
-            _ => cost,
-        }
+        let backward = if cost::any_wanted(pass.wants()) { pairs * (4 * head_dim + 10) } else { 0 };
+        cost + Cost { flops: backward as u64, bytes: 0 }
     }
 }
 

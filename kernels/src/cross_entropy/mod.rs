@@ -141,12 +141,12 @@ impl Op for LmHead {
         let product = 2 * logits * ins[0].shape.last();
         // Per logit: maximum, difference, exp, sum; for its gradient difference, exp, factor.
         let loss = product + 4 * logits;
-        let gradients = |wants: &[Want]| 3 * logits + cost::wanted(wants, &[product, product]);
-        let flops = match pass {
-            Pass::Vjp(wants) if !any_wanted(wants) => 0,
-            Pass::Vjp(wants) => product + gradients(wants),
-            Pass::Fused(wants) if any_wanted(wants) => loss + gradients(wants),
-            Pass::Forward | Pass::Fused(_) => loss,
+        let gradients = 3 * logits + cost::wanted(pass.wants(), &[product, product]);
+        let flops = match (pass, any_wanted(pass.wants())) {
+            (Pass::Vjp(_), false) => 0,
+            (Pass::Vjp(_), true) => product + gradients,
+            (Pass::Fused(_), true) => loss + gradients,
+            (Pass::Forward | Pass::Fused(_), _) => loss,
         };
         Cost { flops: flops as u64, bytes: cost::bytes(self, ins, pass) }
     }
@@ -155,11 +155,8 @@ impl Op for LmHead {
 /// Elements of working memory on the CPU.
 fn working(hidden: Shape, table: Shape, pass: Pass) -> usize {
     let (tokens, dim) = (hidden.rows(), hidden.last());
-    match pass {
-        Pass::Vjp(_) => cpu::scratch(tokens, dim, table.rows()),
-        Pass::Fused(wants) if wants[1].is_wanted() => cpu::scratch(tokens, dim, table.rows()),
-        Pass::Forward | Pass::Fused(_) => stream::scratch(tokens, dim),
-    }
+    let rows = matches!(pass, Pass::Vjp(_)) || pass.gives(1);
+    if rows { cpu::scratch(tokens, dim, table.rows()) } else { stream::scratch(tokens, dim) }
 }
 
 fn memory<'a, T: Element>(cx: &'a mut Context, ins: &[&Buffer], pass: Pass) -> &'a mut [T] {
@@ -188,17 +185,13 @@ fn gradients<'a, T: Real>(wants: &[Want], d_ins: &'a mut [Buffer]) -> cpu::Gradi
 }
 
 fn device_shape(hidden: Spec, table: Spec, pass: Pass) -> cuda::Shape {
-    let (logits, want_table) = match pass {
-        Pass::Vjp(wants) | Pass::Fused(wants) if any_wanted(wants) => (hidden.dtype, wants[1].is_wanted()),
-        _ => (DType::F32, false),
-    };
     cuda::Shape {
         dtype: hidden.dtype,
-        logits,
+        logits: if any_wanted(pass.wants()) { hidden.dtype } else { DType::F32 },
         tokens: hidden.shape.rows(),
         dim: hidden.shape.last(),
         vocab: table.shape.rows(),
-        want_table,
+        want_table: pass.gives(1),
     }
 }
 

@@ -189,10 +189,7 @@ fn added_to(want: Want, gradient: &Buffer) -> Option<Pointer> {
 /// One product for the result, one for each wanted factor's gradient.
 fn flops(ins: &[Spec], pass: Pass) -> usize {
     let product = 2 * ins[0].shape.numel() * ins[1].shape.rows();
-    match pass {
-        Pass::Forward => product,
-        Pass::Vjp(wants) | Pass::Fused(wants) => cost::wanted(wants, &[product, product]),
-    }
+    if let Pass::Forward = pass { product } else { cost::wanted(pass.wants(), &[product, product]) }
 }
 
 /// The linear maps of a model.
