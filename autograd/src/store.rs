@@ -68,7 +68,7 @@ impl Store {
         let Device::Cuda(gpu) = &self.device else {
             return Err(Error::new(format!("{} of memory are needed ({refused})", bytes_text(self.bytes()))));
         };
-        let held: usize = self.all().filter(|b| !b.is_missing()).map(Buffer::capacity).sum();
+        let held: usize = self.all().filter(|b| b.address() != 0).map(Buffer::capacity).sum();
         Err(Error::new(format!(
             "{} of device memory are needed, {} has room for {} ({refused})",
             bytes_text(self.bytes()),

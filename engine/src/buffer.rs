@@ -90,7 +90,7 @@ impl Host {
 impl Buffer {
     /// Zeros on the host.
     pub fn new(spec: Spec) -> Self {
-        Self { spec: Some(spec), ..Self::with_capacity(spec.bytes()) }
+        Self { spec: Some(spec), place: Place::Host(Host::new(spec.bytes())) }
     }
 
     /// Zeros on `device`.
@@ -104,11 +104,6 @@ impl Buffer {
     /// A buffer without memory, for an argument that an op must not read.
     pub const fn empty() -> Self {
         Self { spec: None, place: Place::Host(Host::EMPTY) }
-    }
-
-    /// Memory for `capacity` bytes on the host, without a value.
-    pub fn with_capacity(capacity: usize) -> Self {
-        Self { spec: None, place: Place::Host(Host::new(capacity)) }
     }
 
     /// Memory for `capacity` bytes on `device`, without a value.
@@ -355,11 +350,6 @@ impl Buffer {
         if let Place::Device(memory) = &self.place { memory.address } else { 0 }
     }
 
-    /// Whether it is a placeholder made by [`missing`](Self::missing).
-    pub fn is_missing(&self) -> bool {
-        matches!(self.place, Place::Missing(_))
-    }
-
     fn host(&self) -> &[u8] {
         match &self.place {
             Place::Host(host) => &host.bytes[host.offset..],
@@ -389,7 +379,7 @@ impl Clone for Buffer {
     /// # Panics
     /// If the memory is a device's: see [`to_device`](Self::to_device).
     fn clone(&self) -> Self {
-        let Some(spec) = self.spec else { return Self::with_capacity(self.capacity()) };
+        let Some(spec) = self.spec else { return Self { spec: None, place: Place::Host(Host::new(self.capacity())) } };
         let mut copy = Self::new(spec);
         copy.copy_from(self);
         copy

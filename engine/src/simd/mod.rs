@@ -56,9 +56,7 @@ pub use scalar::Scalar;
 pub use slices::{axpy, dot, max, sum, sum_squares};
 
 use crate::Element;
-use std::fmt::Display;
-use std::iter::Sum;
-use std::ops::{Add, AddAssign, Div, DivAssign, Mul, MulAssign, Neg, Sub, SubAssign};
+use std::ops::{Add, AddAssign, Div, Mul, MulAssign, Neg, Sub, SubAssign};
 
 /// Numbers in one [`Lanes`], on every instruction set.
 pub const LANES: usize = 16;
@@ -88,7 +86,6 @@ pub trait Real:
     Element
     + PartialOrd
     + Default
-    + Display
     + Add<Output = Self>
     + Sub<Output = Self>
     + Mul<Output = Self>
@@ -97,8 +94,6 @@ pub trait Real:
     + AddAssign
     + SubAssign
     + MulAssign
-    + DivAssign
-    + Sum
 {
     /// Sixteen of them on instruction set `I`.
     type Lanes<I: Isa>: Lanes<Self>;
@@ -127,8 +122,6 @@ pub trait Real:
     /// `self < other ? self : other`; see [`Lanes::min`].
     #[must_use]
     fn min(self, other: Self) -> Self;
-    /// Neither infinite nor NaN.
-    fn is_finite(self) -> bool;
 }
 
 /// Sixteen numbers side by side. Every method acts lane by lane and gives the same bits on every instruction set.

@@ -57,11 +57,6 @@ macro_rules! real {
             fn min(self, other: Self) -> Self {
                 if self < other { self } else { other }
             }
-
-            #[inline(always)]
-            fn is_finite(self) -> bool {
-                $t::is_finite(self)
-            }
         }
 
         register!($t, $t, 1: std::convert::identity, <*const $t>::read_unaligned, <*mut $t>::write_unaligned, Add::add,
