@@ -82,22 +82,10 @@ impl<'a, T: Real> State<'a, T> {
         let [mu, logvar, m_mu, v_mu, m_logvar, v_logvar, eps, z, ..] = buffers else {
             unreachable!("eight tensors of state")
         };
-        let spec = mu.spec();
-        assert!(
-            [&*logvar, m_mu, v_mu, m_logvar, v_logvar, eps, z].iter().all(|b| b.spec() == spec),
-            "{spec} eight times"
-        );
-        Self {
-            d: spec.shape.last(),
-            mu: mu.as_mut_slice(),
-            logvar: logvar.as_mut_slice(),
-            m_mu: m_mu.as_mut_slice(),
-            v_mu: v_mu.as_mut_slice(),
-            m_logvar: m_logvar.as_mut_slice(),
-            v_logvar: v_logvar.as_mut_slice(),
-            eps: eps.as_mut_slice(),
-            z: z.as_mut_slice(),
-        }
+        let (spec, tensors) = (mu.spec(), [mu, logvar, m_mu, v_mu, m_logvar, v_logvar, eps, z]);
+        assert!(tensors.iter().all(|b| b.spec() == spec), "{spec} eight times");
+        let [mu, logvar, m_mu, v_mu, m_logvar, v_logvar, eps, z] = tensors.map(|b| b.as_mut_slice());
+        Self { d: spec.shape.last(), mu, logvar, m_mu, v_mu, m_logvar, v_logvar, eps, z }
     }
 
     /// z from μ, λ and ε.
@@ -108,25 +96,12 @@ impl<'a, T: Real> State<'a, T> {
 
     /// Its rows, which can be worked on in parallel.
     fn rows(self) -> impl IndexedParallelIterator<Item = State<'a, T>> {
-        let d = self.d;
-        (
-            (self.mu.par_chunks_mut(d), self.logvar.par_chunks_mut(d)),
-            (self.m_mu.par_chunks_mut(d), self.v_mu.par_chunks_mut(d)),
-            (self.m_logvar.par_chunks_mut(d), self.v_logvar.par_chunks_mut(d)),
-            (self.eps.par_chunks_mut(d), self.z.par_chunks_mut(d)),
-        )
-            .into_par_iter()
-            .map(move |((mu, logvar), (m_mu, v_mu), (m_logvar, v_logvar), (eps, z))| State {
-                d,
-                mu,
-                logvar,
-                m_mu,
-                v_mu,
-                m_logvar,
-                v_logvar,
-                eps,
-                z,
-            })
+        let Self { d, mu, logvar, m_mu, v_mu, m_logvar, v_logvar, eps, z } = self;
+        let rows = [mu, logvar, m_mu, v_mu, m_logvar, v_logvar, eps, z].map(|x| x.par_chunks_mut(d));
+        let row = move |(mu, logvar, m_mu, v_mu, m_logvar, v_logvar, eps, z)| -> State<'a, T> {
+            State { d, mu, logvar, m_mu, v_mu, m_logvar, v_logvar, eps, z }
+        };
+        <(_, _, _, _, _, _, _, _)>::from(rows).into_par_iter().map(row)
     }
 }
 
