@@ -11,6 +11,11 @@ pub fn rows_per_chunk(width: usize) -> usize {
     (CHUNK / width.max(1)).max(1)
 }
 
+/// Cuts scratch memory into parts of these sizes.
+pub fn split<T, const N: usize>(mut memory: &mut [T], sizes: [usize; N]) -> [&mut [T]; N] {
+    sizes.map(|size| memory.split_off_mut(..size).expect("as much memory as was announced"))
+}
+
 /// The sixteen elements from `i` on, zeros beyond the end of `x`.
 #[inline(always)]
 pub fn load<I: Isa, T: Real>(x: &[T], i: usize) -> T::Lanes<I> {

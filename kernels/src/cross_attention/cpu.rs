@@ -2,6 +2,7 @@
 //! about eight this is bound by memory: 4·K operations per element of `q`, which is read once while `y` is written.
 
 use crate::attention::scale;
+use crate::lanes::split;
 use crate::product::{BLOCK, Left, Right, RowsMut, Size, pack, packed_len, product, transpose};
 use engine::simd::{self, Isa, Kernel, LANES, Lanes, Real};
 use engine::{Want, parallel};
@@ -156,9 +157,7 @@ impl<T: Real> Kernel for Forward<'_, T> {
     #[inline(always)]
     fn run<I: Isa>(self) {
         let Self { sample, first, y, scratch } = self;
-        let [block, p, _] = sample.shape.scratch();
-        let (block, scratch) = scratch.split_at_mut(block);
-        let (p, keys) = scratch.split_at_mut(p);
+        let [block, p, keys] = split(scratch, sample.shape.scratch());
         let tokens = y.len() / sample.shape.dim();
         for head in 0..sample.shape.heads {
             sample.pack::<I>(sample.keys(head), keys);
@@ -237,10 +236,7 @@ impl<T: Real> Kernel for Backward<'_, T> {
         let Self { sample, first, how, d_y, d_q, d_kv, scratch } = self;
         let (shape, d) = (sample.shape, sample.shape.dim());
         let [block, p, panels] = shape.scratch();
-        let (block, scratch) = scratch.split_at_mut(block);
-        let (p, scratch) = scratch.split_at_mut(p);
-        let (d_s, scratch) = scratch.split_at_mut(p.len());
-        let (keys, values) = scratch.split_at_mut(panels);
+        let [block, p, d_s, keys, values] = split(scratch, [block, p, p, panels, panels]);
         let tokens = d_y.len() / d;
         for head in 0..shape.heads {
             sample.pack::<I>(sample.keys(head), keys);

@@ -2,6 +2,7 @@
 
 use super::inputs::{Inputs, Outputs, for_each_group};
 use super::stream::{self, Absorb, BLOCK, Sum};
+use crate::lanes::split;
 use crate::matmul::gemm::gemm;
 use crate::matmul::mat::{Mat, MatMut};
 use engine::simd::{self, Isa, Kernel, LANES, Lanes, Real};
@@ -98,9 +99,7 @@ struct Chunk<'a, T> {
 fn for_each_chunk<T: Real>(ins: Inputs<T>, memory: &mut [T], mut f: impl FnMut(Chunk<T>)) {
     let (dim, vocab) = (ins.dim, ins.vocab());
     let most = ins.targets.len().min(CHUNK);
-    let (hidden, memory) = memory.split_at_mut(most * dim);
-    let (d_hidden, memory) = memory.split_at_mut(most * dim);
-    let logits = &mut memory[..most * row_stride(vocab)];
+    let [hidden, d_hidden, logits] = split(memory, [most * dim, most * dim, most * row_stride(vocab)]);
     for_each_group::<CHUNK>(ins.targets, |tokens| {
         let n = tokens.len();
         let (hidden, d_hidden, logits) =

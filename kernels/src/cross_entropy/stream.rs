@@ -7,6 +7,7 @@
 //! gradient of the table cannot come this way: each of its rows belongs to one column, which never comes again.
 
 use super::inputs::{Inputs, Outputs, for_each_group};
+use crate::lanes::split;
 use crate::matmul::gemm::gemm;
 use crate::matmul::mat::{Mat, MatMut};
 use engine::simd::{self, Isa, Kernel, LANES, Lanes, Real};
@@ -94,15 +95,13 @@ pub fn scratch(tokens: usize, dim: usize) -> usize {
 pub fn run<T: Real>(ins: Inputs<T>, memory: &mut [T], outs: &mut Outputs<T>, d_hidden: (Want, &mut [T])) {
     let (dim, most) = (ins.dim, ins.targets.len().min(GROUP));
     let (want, d_hidden) = d_hidden;
-    let (hidden, memory) = memory.split_at_mut(most * dim);
-    let (gathered, memory) = memory.split_at_mut(most * dim);
-    let (logits, memory) = memory.split_at_mut(most * BLOCK);
+    let [hidden, gathered, logits, rows] = split(memory, [most * dim, most * dim, most * BLOCK, 3 * most]);
     for_each_group::<GROUP>(ins.targets, |tokens| {
         let n = tokens.len();
         let hidden = &mut hidden[..n * dim];
         ins.gather(tokens, hidden);
         let gathered = if want.is_wanted() { &mut gathered[..n * dim] } else { &mut [] };
-        let rows = memory[..3 * n].as_chunks_mut::<3>().0;
+        let rows = rows[..3 * n].as_chunks_mut::<3>().0;
         let size = match n.div_ceil(parallel::threads()) {
             size if size >= PART => size.next_multiple_of(ROWS),
             _ => n,

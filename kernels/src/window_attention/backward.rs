@@ -2,6 +2,7 @@
 
 use super::band::{Band, Masks, Rectangle};
 use super::cpu::{Head, Part, Shape, hide, rows_of, sum, times};
+use crate::lanes::split;
 use crate::matmul::tiles::{Tile, for_each_tile};
 use crate::product::{BLOCK, Left, Right, Rows, RowsMut, Size, gather, pack, packed_len, product, transpose};
 use engine::simd::{self, Isa, Kernel, LANES, Lanes, Real};
@@ -39,7 +40,7 @@ pub fn backward<T: Real>(shape: Shape, known: Known<'_, T>, want: Want, d_qkv: &
         let index = tile.cols.start / shape.head_dim;
         let head = shape.tokens * shape.head_dim;
         let panels = packed_len(shape.tokens, shape.head_dim);
-        parallel::scratch(4 * shape.block() + 2 * (shape.scores() + panels) + 3 * head, |scratch| {
+        parallel::scratch(3 * shape.block() + 2 * (shape.scores() + panels) + 3 * head, |scratch| {
             simd::dispatch(Backward { shape, index, known, want, d_qkv: tile, scratch });
         });
     });
@@ -76,15 +77,10 @@ impl<T: Real> Kernel for Backward<'_, '_, T> {
     fn run<I: Isa>(self) {
         let Self { shape, index, known, want, mut d_qkv, scratch } = self;
         let (d, head_dim, masks) = (shape.dim(), shape.head_dim, Masks::new());
-        let (turned, scratch) = scratch.split_at_mut(shape.block());
-        let (queries, scratch) = scratch.split_at_mut(shape.block());
-        let (d_y, scratch) = scratch.split_at_mut(shape.block());
-        let (p, scratch) = scratch.split_at_mut(shape.scores());
-        let (d_s, scratch) = scratch.split_at_mut(shape.scores());
-        let (keys, scratch) = scratch.split_at_mut(shape.tokens * head_dim);
-        let (d_k, scratch) = scratch.split_at_mut(shape.tokens * head_dim);
-        let (d_v, scratch) = scratch.split_at_mut(shape.tokens * head_dim);
-        let (packed_keys, packed_values) = scratch.split_at_mut(packed_len(shape.tokens, head_dim));
+        let [block, scores, rows] = [shape.block(), shape.scores(), shape.tokens * head_dim];
+        let panels = packed_len(shape.tokens, head_dim);
+        let [turned, queries, d_y, p, d_s, keys, d_k, d_v, packed_keys, packed_values] =
+            split(scratch, [block, block, block, scores, scores, rows, rows, rows, panels, panels]);
         let head = Head { shape, index, qkv: known.qkv };
         gather(head.rows(Part::Keys, 0), head_dim, keys);
         pack::<I, T>(Right::rows(keys, head_dim), shape.tokens, head_dim, packed_keys);

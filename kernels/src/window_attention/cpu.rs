@@ -4,6 +4,7 @@
 
 use super::band::{Band, Group, Masks, Rectangle};
 use crate::attention::scale;
+use crate::lanes::split;
 use crate::product::{BLOCK, Left, Right, Rows, RowsMut, Size, gather, pack, packed_len, product, transpose};
 use engine::simd::{self, Isa, Kernel, LANES, Lanes, Real};
 use engine::{Want, parallel};
@@ -152,9 +153,8 @@ impl<T: Real> Kernel for Forward<'_, T> {
     fn run<I: Isa>(self) {
         let Self { shape, qkv, first, y, lse, scratch } = self;
         let (d, head_dim, masks) = (shape.dim(), shape.head_dim, Masks::new());
-        let (queries, scratch) = scratch.split_at_mut(shape.block());
-        let (scores, scratch) = scratch.split_at_mut(shape.scores());
-        let (keys, values) = scratch.split_at_mut(shape.panels(CHUNK));
+        let panels = shape.panels(CHUNK);
+        let [queries, scores, keys, values] = split(scratch, [shape.block(), shape.scores(), panels, panels]);
         let end = first + y.len() / d;
         let first_key = Band::new(first..end.min(first + BLOCK), shape.window).first_key();
         for index in 0..shape.heads {
