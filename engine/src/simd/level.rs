@@ -31,15 +31,6 @@ pub enum Level {
 impl Level {
     const ALL: [Self; 4] = [Self::Scalar, Self::Avx2, Self::Avx512, Self::Neon];
 
-    const fn name(self) -> &'static str {
-        match self {
-            Self::Scalar => "scalar",
-            Self::Avx2 => "avx2",
-            Self::Avx512 => "avx512",
-            Self::Neon => "neon",
-        }
-    }
-
     fn is_supported(self) -> bool {
         match self {
             Self::Scalar => true,
@@ -57,7 +48,7 @@ impl Level {
         if self.is_supported() {
             return Ok(self);
         }
-        let names: Vec<_> = supported().into_iter().map(Self::name).collect();
+        let names: Vec<_> = supported().iter().map(Self::to_string).collect();
         Err(Error::usage(format!("this processor does not have {self}; it supports {}", names.join(", "))))
     }
 
@@ -69,7 +60,7 @@ impl Level {
 
 impl fmt::Display for Level {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
+        f.write_str(&format!("{self:?}").to_lowercase())
     }
 }
 
@@ -78,7 +69,7 @@ impl FromStr for Level {
 
     fn from_str(name: &str) -> Result<Self> {
         let unknown = || format!("no instruction set is called '{name}'; use scalar, avx2, avx512 or neon");
-        Self::ALL.into_iter().find(|level| level.name() == name).ok_or_else(|| Error::usage(unknown()))
+        Self::ALL.into_iter().find(|level| level.to_string() == name).ok_or_else(|| Error::usage(unknown()))
     }
 }
 
