@@ -27,7 +27,7 @@ pub const ROOMS: &[Room] = &[
     Room { name: "embedding", cases: embedding::cases, cuda: &[&embedding::cuda::KERNELS] },
     Room { name: "gaussian", cases: gaussian::cases, cuda: &[&gaussian::KERNELS, &add::KERNELS] },
     Room { name: "gelu", cases: gelu::cases, cuda: &[&gelu::KERNELS] },
-    Room { name: "layernorm", cases: layernorm::cases, cuda: &[&layernorm::cuda::KERNELS] },
+    Room { name: "layernorm", cases: layernorm::cases, cuda: &[&layernorm::KERNELS] },
     Room { name: "matmul", cases: matmul::cases, cuda: &[&add::KERNELS] },
     Room { name: "ring_attention", cases: ring_attention::cases, cuda: &[&ring_attention::cuda::KERNELS] },
     Room { name: "rmsnorm", cases: rmsnorm::cases, cuda: &[&rmsnorm::cuda::KERNELS] },

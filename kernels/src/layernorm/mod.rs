@@ -1,11 +1,17 @@
 //! Layer norm. The variance comes from a second pass over the row, around the known mean, so that a large mean costs no digits.
 
 mod cpu;
-pub(crate) mod cuda;
 
 use crate::case::{Case, Fill, Input, Sizes};
+use crate::launch::{THREADS, args};
 use crate::{check, cost, lanes};
+use engine::cuda::{Arg, Grid, Module};
 use engine::{Buffer, Context, Cost, Device, Op, Output, Pass, Reads, Result, Spec, Want, with_real};
+
+pub(crate) static KERNELS: Module = Module::new("layernorm", include_str!("kernel.cu"));
+
+/// Rows of a block on a GPU, one for each warp.
+const WARPS: usize = THREADS as usize / 32;
 
 /// `x [.., d], gain [d], bias [d] → y [.., d], mean [rows], rstd [rows]`.
 ///
@@ -47,7 +53,9 @@ impl Op for LayerNorm {
     fn forward(&self, cx: &mut Context, ins: &[&Buffer], outs: &mut [Buffer]) {
         let [y, mean, rstd] = outs else { unreachable!("three outputs") };
         if let Device::Cuda(gpu) = cx.device {
-            return cuda::forward(&**gpu, self.eps, [ins[0], ins[1], ins[2]], [y, mean, rstd]);
+            let (rows, d, kernel) = (mean.len(), ins[1].len(), KERNELS.kernel("forward", y.dtype()));
+            let args = args![ins[0], ins[1], ins[2], y, mean, rstd, Arg::F32(self.eps as f32), rows, d];
+            return gpu.launch(&kernel, Grid::new(rows.div_ceil(WARPS), THREADS), args);
         }
         with_real!(ins[0].dtype(), T => {
             let learned = cpu::Learned { gain: ins[1].as_slice(), bias: ins[2].as_slice() };
@@ -59,12 +67,16 @@ impl Op for LayerNorm {
     fn vjp(&self, cx: &mut Context, wants: &[Want], ins: &[&Buffer], outs: &[&Buffer], d_y: &Buffer, d: &mut [Buffer]) {
         let [d_x, d_gain, d_bias] = d else { unreachable!("three inputs") };
         if let Device::Cuda(gpu) = cx.device {
-            let known = [ins[0], outs[1], outs[2], d_y];
+            let (rows, d, dtype) = (d_y.shape().rows(), d_y.shape().last(), d_y.dtype());
+            let known = args![ins[0], outs[1], outs[2], d_y];
             if wants[0].is_wanted() {
-                cuda::vjp_x(&**gpu, known, ins[1], wants[0], d_x);
+                let args = [known, args![ins[1], wants[0], d_x, rows, d]].concat();
+                gpu.launch(&KERNELS.kernel("backward", dtype), Grid::new(rows.div_ceil(WARPS), THREADS), &args);
             }
-            if wants[1].is_wanted() || wants[2].is_wanted() {
-                cuda::vjp_learned(&**gpu, known, [wants[1], wants[2]], [d_gain, d_bias]);
+            // For the bias alone, x, mean and rstd are empty.
+            if cost::any_wanted(&wants[1..]) {
+                let args = [known, args![wants[1], d_gain, wants[2], d_bias, rows, d]].concat();
+                gpu.launch(&KERNELS.kernel("backward_learned", dtype), Grid::new(d.div_ceil(32), 1024), &args);
             }
             return;
         }
