@@ -26,14 +26,7 @@ pub fn shared(tiles: Tiles) -> usize {
     rows(tiles, 2) + 4 * columns(tiles) * DType::F32.size()
 }
 
-fn launch(
-    gpu: &dyn Gpu,
-    shape: Shape,
-    like: &Buffer,
-    entry: &'static str,
-    shared: impl Fn(Tiles) -> usize,
-    args: &[Arg],
-) {
+fn launch(gpu: &dyn Gpu, shape: Shape, like: &Buffer, entry: &'static str, shared: fn(Tiles) -> usize, args: &[Arg]) {
     let Shape { tokens, heads, head_dim, window } = shape;
     let (samples, dtype) = (like.shape().dims()[0], like.dtype());
     let tiles = Tiles::new(head_dim, dtype);
