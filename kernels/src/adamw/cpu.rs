@@ -1,15 +1,8 @@
+use super::Rule;
 use crate::lanes::{CHUNK, load, store};
 use engine::parallel;
 use engine::simd::{self, Isa, Kernel, LANES, Lanes, Real};
 use rayon::prelude::*;
-
-/// The constants of an AdamW.
-pub struct Rule {
-    pub beta1: f64,
-    pub beta2: f64,
-    pub eps: f64,
-    pub weight_decay: f64,
-}
 
 /// The factors of one step of AdamW, computed in f64.
 #[derive(Clone, Copy)]
@@ -31,7 +24,7 @@ pub const FLOPS: u64 = 15;
 
 impl Rule {
     /// Step number `t`, counted from 1.
-    pub fn step<T: Real>(&self, rate: f64, t: u32) -> Step<T> {
+    pub(crate) fn step<T: Real>(&self, rate: f64, t: u32) -> Step<T> {
         let correction = |beta: f64| 1.0 - beta.powi(t as i32);
         Step {
             decay: T::from_f64(1.0 - rate * self.weight_decay),

@@ -1,6 +1,6 @@
 //! Launches of `kernel.cu`.
 
-use super::{AdamW, SquaredNorm};
+use super::{AdamW, Rule, SquaredNorm};
 use crate::launch::{THREADS, args, elements};
 use engine::cuda::{Arg, Gpu, Grid, Module, Pointer};
 use engine::{Buffer, DType};
@@ -31,7 +31,8 @@ pub fn squared_norm(gpu: &dyn Gpu, op: &SquaredNorm, grad: &Buffer, norms: &Buff
 
 pub fn adamw(gpu: &dyn Gpu, op: &AdamW, [grad, norms, schedule]: [&Buffer; 3], [w, m, v]: [&Buffer; 3]) {
     let n = grad.len();
-    let constants = [op.beta1, op.beta2, op.eps, op.weight_decay, op.clip].map(Arg::F64);
+    let Rule { beta1, beta2, eps, weight_decay } = op.rule;
+    let constants = [beta1, beta2, eps, weight_decay, op.clip].map(Arg::F64);
     let args = [args![grad, norms, norms.len(), schedule], &constants[..], args![w, m, v, n]].concat();
     gpu.launch(&KERNELS.kernel("update", learned(grad)), elements(n, DType::F32), &args);
 }

@@ -8,6 +8,19 @@ use crate::lanes::CHUNK;
 use engine::simd::Real;
 use engine::{Buffer, Context, Cost, DType, Device, Spec, Update, with_real};
 
+/// The constants of AdamW.
+#[derive(Clone, Copy, Debug)]
+pub struct Rule {
+    /// Decay of the first moment.
+    pub beta1: f64,
+    /// Decay of the second moment.
+    pub beta2: f64,
+    /// Added to the root of the second moment.
+    pub eps: f64,
+    /// Decoupled weight decay; 0 for vectors by custom.
+    pub weight_decay: f64,
+}
+
 /// One parameter's share of the squared global norm.
 ///
 /// - Formula: `norms[index] = Σ grad²`
@@ -65,14 +78,8 @@ impl Update for SquaredNorm {
 /// If the global norm is not finite, nothing changes; `norms` shows it. Bound by memory: one pass.
 #[derive(Clone, Copy, Debug)]
 pub struct AdamW {
-    /// Decay of the first moment.
-    pub beta1: f64,
-    /// Decay of the second moment.
-    pub beta2: f64,
-    /// Added to the root of the second moment.
-    pub eps: f64,
-    /// Decoupled weight decay; 0 for vectors by custom.
-    pub weight_decay: f64,
+    /// The constants, named as above.
+    pub rule: Rule,
     /// Largest global norm of the gradient; infinity for no clipping.
     pub clip: f64,
 }
@@ -88,16 +95,14 @@ impl Update for AdamW {
         if let Device::Cuda(gpu) = cx.device {
             return cuda::adamw(&**gpu, self, [grad, norms, schedule], [w, m, v]);
         }
-        let Self { beta1, beta2, eps, weight_decay, clip } = *self;
-        let rule = cpu::Rule { beta1, beta2, eps, weight_decay };
         with_real!(grad.dtype(), T => {
             let norm = norms.as_slice::<T>().iter().map(|square| square.to_f64()).sum::<f64>().sqrt();
             if !norm.is_finite() {
                 return;
             }
-            let clip = (clip / (norm + 1e-6)).min(1.0);
+            let clip = (self.clip / (norm + 1e-6)).min(1.0);
             let &[rate, t] = schedule.as_slice::<T>() else { unreachable!("rate and step number") };
-            let step = rule.step::<T>(rate.to_f64(), t as u32);
+            let step = self.rule.step::<T>(rate.to_f64(), t as u32);
             cpu::adamw(&step, clip, grad.as_slice(), w.as_mut_slice(), m.as_mut_slice(), v.as_mut_slice());
         });
     }
@@ -113,7 +118,7 @@ mod tests {
     use super::*;
     use crate::testing::{apply, distance, normal, same_bits};
 
-    const ADAMW: AdamW = AdamW { beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.1, clip: 1.0 };
+    const ADAMW: AdamW = AdamW { rule: Rule { beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.1 }, clip: 1.0 };
 
     /// The textbook, one number at a time, in another order: m̂ and v̂ first.
     fn textbook([w, m, v]: &mut [f64; 3], g: f64, rate: f64, t: i32) {

@@ -179,24 +179,18 @@ fn fast_cost(noise: Noise, ins: &[Spec], flops: u64, tensors: u64) -> Cost {
 pub struct LatentAdamW {
     /// The noise of the fast steps.
     pub noise: Noise,
-    /// Decay of the first moments.
-    pub beta1: f64,
-    /// Decay of the second moments.
-    pub beta2: f64,
-    /// Added to the root of the second moments.
-    pub eps: f64,
-    /// Decoupled weight decay, of λ too.
-    pub weight_decay: f64,
+    /// The constants; the weight decay is that of λ too.
+    pub rule: adamw::Rule,
 }
 
 impl Rule for LatentAdamW {
     fn at<T: Real>(&self, rate: T, kl_weight: T, t: u32) -> impl cpu::Rule<T> {
-        let Self { beta1, beta2, eps, weight_decay, .. } = *self;
-        cpu::AdamW { step: adamw::cpu::Rule { beta1, beta2, eps, weight_decay }.step(rate.to_f64(), t), kl_weight }
+        cpu::AdamW { step: self.rule.step(rate.to_f64(), t), kl_weight }
     }
 
     fn kernel(&self) -> cuda::Step {
-        let constants = vec![self.beta1, self.beta2, self.eps, self.weight_decay];
+        let adamw::Rule { beta1, beta2, eps, weight_decay } = self.rule;
+        let constants = vec![beta1, beta2, eps, weight_decay];
         cuda::Step { name: "descend", constants, tensors: &[0, 1, 2, 3, 4, 5, 6, 7] }
     }
 }

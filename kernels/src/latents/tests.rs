@@ -27,7 +27,7 @@ fn per_sample(dtype: DType, ids: &[i32], [_, s, d]: [usize; 3], site: u32) -> Bu
 }
 
 fn adamw(noise: Noise) -> LatentAdamW {
-    LatentAdamW { noise, beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.01 }
+    LatentAdamW { noise, rule: adamw::Rule { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.01 } }
 }
 
 fn natural(noise: Noise) -> LatentNatural {

@@ -3,7 +3,7 @@
 use super::cases::on_host;
 use engine::rng::Stream;
 use engine::{Buffer, DType, Device, Result, Spec, Update, bench};
-use kernels::adamw::{AdamW, SquaredNorm};
+use kernels::adamw::{AdamW, Rule, SquaredNorm};
 use kernels::latents::{LatentAdamW, LatentDraw, LatentInit, LatentNatural, Noise};
 use kernels::ring_attention::RingWrite;
 use ltm::config::Posterior;
@@ -75,7 +75,8 @@ fn slow_learning(std: f64) -> Script {
         }
         let schedule = push(&mut script, Buffer::from_f64(DType::F64, &[2], &[0.25, f64::from(t)]));
         for (grad, parameter) in grads.into_iter().zip(&parameters) {
-            let adamw = AdamW { beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.1, clip: 1.0 };
+            let rule = Rule { beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.1 };
+            let adamw = AdamW { rule, clip: 1.0 };
             script.steps.push((Box::new(adamw), vec![grad, 0, schedule], parameter.to_vec()));
         }
     }
@@ -104,7 +105,8 @@ fn fast_learning(noise: Noise, is_given: bool, posterior: Posterior, [b, s, d]: 
         let d_z = push(&mut script, normals(&[b, s, d], 20 + t, 1.0));
         let step: Box<dyn Update> = match posterior {
             Posterior::Adamw => {
-                Box::new(LatentAdamW { noise, beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.01 })
+                let rule = Rule { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.01 };
+                Box::new(LatentAdamW { noise, rule })
             }
             Posterior::Natural => Box::new(LatentNatural { noise, beta1: 0.6, beta2: 0.8, damping: 0.25 }),
         };

@@ -5,6 +5,7 @@ use crate::learn::{Inputs, Loss};
 use crate::model::Params;
 use autograd::{Id, NonFinite, Phase, Plan, Request, Store};
 use engine::{Buffer, DType, Result, Spec};
+use kernels::adamw::Rule;
 use kernels::latents::{LatentAdamW, LatentInit, LatentNatural, Noise};
 
 /// The posterior of every sample of a batch and what its learning needs; all `[B, L·K, d]` unless said otherwise.
@@ -153,7 +154,7 @@ impl Fast {
         match fast.posterior {
             Posterior::Adamw => {
                 let FastConfig { beta1, beta2, eps, weight_decay, .. } = *fast;
-                let step = LatentAdamW { noise, beta1, beta2, eps, weight_decay };
+                let step = LatentAdamW { noise, rule: Rule { beta1, beta2, eps, weight_decay } };
                 plan.push_update(store, Phase::Step, "latents", step, &ins, &state);
             }
             Posterior::Natural => {

@@ -6,7 +6,7 @@ use crate::learn::{Inputs, Loss};
 use crate::model::Params;
 use autograd::{Graph, Id, NonFinite, Phase, Plan, Request, Store};
 use engine::{Result, Spec};
-use kernels::adamw::{AdamW, SquaredNorm};
+use kernels::adamw::{AdamW, Rule, SquaredNorm};
 
 /// The slow step: gradient plan, moments, and the update in place.
 #[derive(Debug)]
@@ -55,13 +55,9 @@ impl Slow {
         let mut moments = Vec::new();
         for (p, &grad) in params.iter().zip(&grads) {
             let (m, v) = (store.alloc(p.spec), store.alloc(p.spec));
-            let adamw = AdamW {
-                beta1: slow.beta1,
-                beta2: slow.beta2,
-                eps: slow.eps,
-                weight_decay: if p.is_matrix() { slow.weight_decay } else { 0.0 },
-                clip: slow.clip,
-            };
+            let weight_decay = if p.is_matrix() { slow.weight_decay } else { 0.0 };
+            let rule = Rule { beta1: slow.beta1, beta2: slow.beta2, eps: slow.eps, weight_decay };
+            let adamw = AdamW { rule, clip: slow.clip };
             update.push_update(store, Phase::Step, &p.name, adamw, &[grad, norms, schedule], &[p.id, m, v]);
             moments.push((m, v));
         }
