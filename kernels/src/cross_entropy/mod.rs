@@ -155,8 +155,8 @@ impl Op for LmHead {
 /// Elements of working memory on the CPU.
 fn working(hidden: Shape, table: Shape, pass: Pass) -> usize {
     let (tokens, dim) = (hidden.rows(), hidden.last());
-    let rows = matches!(pass, Pass::Vjp(_)) || pass.gives(1);
-    if rows { cpu::scratch(tokens, dim, table.rows()) } else { stream::scratch(tokens, dim) }
+    let whole_rows = matches!(pass, Pass::Vjp(_)) || pass.gives(1);
+    if whole_rows { cpu::scratch(tokens, dim, table.rows()) } else { stream::scratch(tokens, dim) }
 }
 
 fn memory<'a, T: Element>(cx: &'a mut Context, ins: &[&Buffer], pass: Pass) -> &'a mut [T] {
