@@ -95,7 +95,7 @@ impl Trial<'_> {
         let write = self.wants(chosen, |_| Want::Write);
         let add = self.wants(chosen, |_| Want::Add);
         let mixed = self.wants(chosen, |i| if i.is_multiple_of(2) { Want::Write } else { Want::Add });
-        let mut vjp = |wants: &[Want]| self.bench.vjp(wants, self.ins, &self.outs, &self.d_out, &self.into);
+        let vjp = |wants: &[Want]| self.bench.vjp(wants, self.ins, &self.outs, &self.d_out, &self.into);
         // What one input wants must not change another's gradient.
         let (grads, added, both) = (vjp(&write), vjp(&add), vjp(&mixed));
         for &i in chosen {
