@@ -1,7 +1,8 @@
 /// The candidate that takes the fewest edits from `word`. A word without a dot is also compared with the part of a
 /// candidate after its dot, so that `stps` finds `fast.steps`.
 pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> &'a str {
-    let word: Vec<char> = word.to_lowercase().chars().collect();
+    // Longer words are no misspelt keys.
+    let word: Vec<char> = word.to_lowercase().chars().take(64).collect();
     let score = |candidate: &str| {
         let whole = edit_distance(&word, candidate);
         match candidate.split_once('.') {
