@@ -38,11 +38,7 @@ impl From<Case> for Kind {
 }
 
 /// One op of a graph: which, and where each input comes from.
-#[derive(Clone, Copy, Debug)]
-struct Step {
-    op: u16,
-    wires: [u8; 4],
-}
+type Step = (u16, [u8; 4]);
 
 /// How to build a graph. Shrinks towards fewer ops: the op that is tested, on leaves of its own.
 #[derive(Clone, Debug)]
@@ -58,12 +54,13 @@ struct Recipe {
 
 /// Recipes of up to seven ops.
 fn recipes(cases: impl Strategy<Value = Case>) -> impl Strategy<Value = Recipe> {
-    let step = (any::<u16>(), any::<[u8; 4]>()).prop_map(|(op, wires)| Step { op, wires });
-    (vec(step, 1..8), vec(any::<bool>(), 16), cases, sizes(), draws()).prop_map(|(steps, wants, case, sizes, draw)| {
-        let others = ROOMS.iter().flat_map(|room| (room.cases)(&sizes)).map(Kind::from);
-        let others = others.filter(|kind| (0..kind.ins.len()).any(|i| kind.op.differentiable(i))).collect();
-        Recipe { tested: case.into(), others, draw, steps, wants }
-    })
+    (vec(any::<Step>(), 1..8), vec(any::<bool>(), 16), cases, sizes(), draws()).prop_map(
+        |(steps, wants, case, sizes, draw)| {
+            let others = ROOMS.iter().flat_map(|room| (room.cases)(&sizes)).map(Kind::from);
+            let others = others.filter(|kind| (0..kind.ins.len()).any(|i| kind.op.differentiable(i))).collect();
+            Recipe { tested: case.into(), others, draw, steps, wants }
+        },
+    )
 }
 
 /// A graph with numbers in its leaves.
@@ -94,13 +91,13 @@ impl Recipe {
             write!(listing, "\n  {line}").expect("a string");
             Result::Ok(out)
         };
-        for step in &self.steps {
+        for &(op, wires) in &self.steps {
             // One op in four is the one that the graphs are made for.
-            let (tested, pick) = (step.op % 4 == 0, usize::from(step.op / 4));
+            let (tested, pick) = (op % 4 == 0, usize::from(op / 4));
             let kind = if tested { &self.tested } else { &self.others[pick % self.others.len()] };
             let mut ins = Vec::new();
             for (i, input) in kind.ins.iter().enumerate() {
-                let wire = usize::from(step.wires[i % 4]);
+                let wire = usize::from(wires[i % 4]);
                 let differentiable = kind.op.differentiable(i);
                 let spec = input.spec(DType::F64);
                 let fitting: Vec<Value> =
