@@ -1,7 +1,6 @@
 //! Wrong gradients, planted to see whether the check finds them: one that finds nothing proves nothing.
 
-use crate::point::{drawn, points};
-use crate::property::first_failure;
+use crate::point::{drawn, first_failure, points};
 use autograd::gradcheck::Failure;
 use engine::{Buffer, Context, Cost, DType, Device, Op, Output, Pass, Reads, Result, Spec, Want};
 use kernels::case::Case;

@@ -1,7 +1,6 @@
 //! Random graphs of ops.
 
-use crate::point::{Draw, draws};
-use crate::property::check_all;
+use crate::point::{Draw, check_all, draws};
 use crate::strategies::sizes;
 use autograd::gradcheck::{Failure, Options, Projection, Report, check_graph};
 use autograd::{Graph, Phase, Store, Value};

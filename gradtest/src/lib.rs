@@ -30,13 +30,12 @@
 mod faults;
 mod graphs;
 mod point;
-mod property;
 mod strategies;
 
 pub use faults::{Change, Fault, planted_faults};
 pub use graphs::random_graphs;
 pub use kernels::case::{Case, Fill, Input};
-pub use property::{first_failure, gradients};
+pub use point::{first_failure, gradients};
 pub use proptest::strategy::Strategy;
 pub use strategies::{shapes, sizes};
 
