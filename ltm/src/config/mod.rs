@@ -23,13 +23,12 @@
 //! # Ok::<(), engine::Error>(())
 //! ```
 
-mod check;
 mod choices;
 mod device;
 mod nearest;
 mod presets;
+mod resolve;
 mod setting;
-mod sizes;
 mod table;
 
 pub use choices::{
@@ -38,8 +37,8 @@ pub use choices::{
 pub use device::Work;
 pub use nearest::nearest;
 pub use presets::{PRESETS, Preset};
+pub use resolve::parameter_count;
 pub use setting::{Range, Setting};
-pub use sizes::parameter_count;
 pub use table::{Config, DataConfig, FastConfig, ModelConfig, SlowConfig, TrainConfig};
 
 #[cfg(test)]
