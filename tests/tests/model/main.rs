@@ -6,7 +6,6 @@ mod fast_gradients;
 mod golden;
 mod non_finite;
 mod plan;
-mod planner;
 mod trajectory;
 
 use autograd::Store;
