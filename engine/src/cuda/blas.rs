@@ -1,7 +1,6 @@
 //! Products by cuBLASLt.
 
 use super::Product;
-use super::libraries::{Library, Settings};
 use crate::{DType, Error, Result, bytes_text};
 use cudarc::cublaslt::result::{self as lt, CublasError};
 use cudarc::cublaslt::sys::{
@@ -48,14 +47,11 @@ struct Recipe {
 }
 
 impl Products {
-    /// The library for the current context, or `None` if it is missing.
+    /// For the current context. The library must have been found.
     ///
     /// # Errors
     /// If the library does not start or there is no room for its workspace.
-    pub fn new(settings: &Settings) -> Result<Option<Self>> {
-        if Library::CublasLt.find(settings).is_err() {
-            return Ok(None);
-        }
+    pub fn new() -> Result<Self> {
         let handle = lt::create_handle().map_err(|CublasError(status)| {
             Error::new(format!("cuBLASLt {} does not start on this driver: {status:?}", version()))
         })?;
@@ -69,7 +65,7 @@ impl Products {
                  holds the rest"
             ))
         })?;
-        Ok(Some(Self { handle, workspace, recipes: HashMap::new() }))
+        Ok(Self { handle, workspace, recipes: HashMap::new() })
     }
 
     /// Puts a product on the stream. None of its sizes is zero.

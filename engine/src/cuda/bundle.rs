@@ -1,23 +1,18 @@
-//! The format of a file of compiled kernels.
+//! A file of compiled kernels: for every variant of a module a line, and the code behind it.
 //!
 //! ```text
-//! magic        8 bytes   "kernels\x01"
-//! entries      u32       number of entries, little-endian as all numbers
-//! an entry     u8 + text the module's name
-//!              u8 + text its definitions, e.g. "STORAGE=bf16 SIZE=64"
-//!              u32 + u32 compute capability
-//!              u128      fingerprint of the module's text, the headers and the compiler's options
-//!              u64       bytes of code
-//! … all entries, then the code of each in the same order …
-//! check        u128      fingerprint of everything before it
+//! kernels2 MODULE DEFINITIONS ARCHITECTURE FINGERPRINT CHECK BYTES
 //! ```
+//!
+//! The definitions are joined by commas. FINGERPRINT is that of everything that the code was compiled from, CHECK that of the
+//! code, both in base 16.
 
 use super::arch::Arch;
-use super::compile::{OF_NVCC, OF_NVRTC, OPTIONS};
+use super::compile::OPTIONS;
 use super::{HEADERS, Module, Variant};
-use crate::{Error, Result};
 
-const MAGIC: &[u8; 8] = b"kernels\x01";
+/// Begins every line. Its number is that of the format.
+const MAGIC: &str = "kernels2";
 
 /// What the code of one module is compiled from and for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,14 +25,12 @@ pub(crate) struct Label {
 
 impl Label {
     pub fn new(module: &Module, variant: Variant, arch: Arch) -> Self {
-        let defines = variant.defines().join(" ");
-        let mut hash = Hash::default();
-        hash.text(module.source).text(&defines);
-        let options = OPTIONS.iter().chain(&OF_NVRTC).chain(&OF_NVCC);
-        for text in HEADERS.iter().flat_map(|(name, text)| [name, text]).chain(options) {
-            hash.text(text);
-        }
-        Self { name: module.name.into(), defines, arch, fingerprint: hash.value() }
+        let defines = variant.defines().join(",");
+        let headers = HEADERS.iter().flat_map(|(name, text)| [*name, *text]);
+        let texts: Vec<&str> = [module.source, &defines].into_iter().chain(headers).chain(OPTIONS).collect();
+        // Behind a zero byte, so that the border between two texts counts.
+        let fingerprint = fingerprint(texts.join("\0").as_bytes());
+        Self { name: module.name.into(), defines, arch, fingerprint }
     }
 }
 
@@ -49,141 +42,71 @@ pub(crate) struct Entry {
 }
 
 /// 128-bit FNV-1a. It tells versions of a text apart and notices damage, but does not protect against intent.
-pub(crate) struct Hash(u128);
-
-impl Default for Hash {
-    fn default() -> Self {
-        Self(0x6c62_272e_07bb_0142_62b8_2175_6295_c58d)
-    }
-}
-
-impl Hash {
-    pub fn bytes(&mut self, bytes: &[u8]) -> &mut Self {
-        for &byte in bytes {
-            self.0 = (self.0 ^ u128::from(byte)).wrapping_mul(0x0000_0000_0100_0000_0000_0000_0000_013b);
-        }
-        self
-    }
-
-    /// The text with its length, so that the border between two texts counts.
-    pub fn text(&mut self, text: &str) -> &mut Self {
-        self.bytes(&(text.len() as u64).to_le_bytes()).bytes(text.as_bytes())
-    }
-
-    pub fn value(&self) -> u128 {
-        self.0
-    }
+pub(crate) fn fingerprint(bytes: &[u8]) -> u128 {
+    bytes.iter().fold(0x6c62_272e_07bb_0142_62b8_2175_6295_c58d, |hash, &byte| {
+        (hash ^ u128::from(byte)).wrapping_mul(0x0000_0000_0100_0000_0000_0000_0000_013b)
+    })
 }
 
 /// The contents of a file with these entries.
 pub(crate) fn encode(entries: &[Entry]) -> Vec<u8> {
-    let mut out = MAGIC.to_vec();
-    out.extend((entries.len() as u32).to_le_bytes());
-    for Entry { label, code } in entries {
-        for text in [&label.name, &label.defines] {
-            out.push(u8::try_from(text.len()).expect("names of modules are short"));
-            out.extend(text.as_bytes());
-        }
-        out.extend(label.arch.capability().into_iter().flat_map(u32::to_le_bytes));
-        out.extend(label.fingerprint.to_le_bytes());
-        out.extend((code.len() as u64).to_le_bytes());
+    let mut out = Vec::new();
+    for Entry { label: Label { name, defines, arch, fingerprint: from }, code } in entries {
+        let (check, bytes) = (fingerprint(code), code.len());
+        out.extend(format!("{MAGIC} {name} {defines} {arch} {from:x} {check:x} {bytes}\n").bytes());
+        out.extend(code);
     }
-    entries.iter().for_each(|entry| out.extend(&entry.code));
-    let check = Hash::default().bytes(&out).value();
-    out.extend(check.to_le_bytes());
     out
 }
 
-/// The entries of a file with these contents.
-///
-/// # Errors
-/// If they are not what this version of [`encode`] made.
-pub(crate) fn decode(bytes: &[u8]) -> Result<Vec<Entry>> {
-    if bytes.starts_with(&MAGIC[..7]) && !bytes.starts_with(MAGIC) {
-        return Err(Error::kernels("a file of compiled kernels of another version of this program"));
+/// The entries of a file with these contents, if [`encode`] made all of it.
+pub(crate) fn decode(mut file: &[u8]) -> Option<Vec<Entry>> {
+    let mut entries = Vec::new();
+    while !file.is_empty() {
+        let (line, rest) = file.split_at_checked(file.iter().position(|&byte| byte == b'\n')?)?;
+        let words: Vec<&str> = std::str::from_utf8(line).ok()?.split(' ').collect();
+        let [MAGIC, name, defines, arch, from, check, bytes] = words[..] else { return None };
+        let hash = |word| u128::from_str_radix(word, 16).ok();
+        let (code, rest) = rest[1..].split_at_checked(bytes.parse().ok()?)?;
+        if hash(check)? != fingerprint(code) {
+            return None;
+        }
+        let (arch, fingerprint) = (arch.parse().ok()?, hash(from)?);
+        let label = Label { name: name.into(), defines: defines.into(), arch, fingerprint };
+        entries.push(Entry { label, code: code.to_vec() });
+        file = rest;
     }
-    read(bytes).ok_or_else(|| Error::kernels("not a file of compiled kernels, or a damaged one"))
-}
-
-fn read(bytes: &[u8]) -> Option<Vec<Entry>> {
-    let (content, check) = bytes.split_last_chunk::<16>()?;
-    if Hash::default().bytes(content).value() != u128::from_le_bytes(*check) {
-        return None;
-    }
-    let mut reader = Reader(content.strip_prefix(MAGIC)?);
-    let mut labels = Vec::new();
-    for _ in 0..reader.u32()? {
-        let (name, defines) = (reader.text()?, reader.text()?);
-        let arch = Arch::new(reader.u32()?, reader.u32()?);
-        let fingerprint = u128::from_le_bytes(reader.array()?);
-        let bytes = usize::try_from(u64::from_le_bytes(reader.array()?)).ok()?;
-        labels.push((Label { name, defines, arch, fingerprint }, bytes));
-    }
-    let entry = |(label, bytes)| Some(Entry { label, code: reader.take(bytes)?.to_vec() });
-    labels.into_iter().map(entry).collect()
-}
-
-/// What is left to be read.
-struct Reader<'a>(&'a [u8]);
-
-impl<'a> Reader<'a> {
-    fn take(&mut self, n: usize) -> Option<&'a [u8]> {
-        let (taken, rest) = self.0.split_at_checked(n)?;
-        self.0 = rest;
-        Some(taken)
-    }
-
-    fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
-        self.take(N)?.try_into().ok()
-    }
-
-    fn u32(&mut self) -> Option<u32> {
-        self.array().map(u32::from_le_bytes)
-    }
-
-    fn text(&mut self) -> Option<String> {
-        let [n] = self.array()?;
-        String::from_utf8(self.take(n.into())?.to_vec()).ok()
-    }
+    (!entries.is_empty()).then_some(entries)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{DType, ErrorKind};
+    use crate::DType;
 
     static MODULE: Module = Module::new("m", "extern \"C\" __global__ void one(int n) {}");
+    static OTHER: Module = Module::new("m", "extern \"C\" __global__ void one(int m) {}");
 
     #[test]
     fn what_is_written_is_read_and_nothing_else() {
-        let label = |dtype, arch| Label::new(&MODULE, Variant { dtype, size: 0 }, arch);
+        let label = |module, dtype, arch| Label::new(module, Variant { dtype, size: 0 }, arch);
+        let first = label(&MODULE, DType::F32, Arch::OLDEST);
         let entries = vec![
-            Entry { label: label(DType::F32, Arch::OLDEST), code: vec![1, 2, 3] },
-            Entry { label: label(DType::Bf16, Arch::OLDEST), code: vec![7] },
-            Entry { label: label(DType::F32, Arch::new(9, 0)), code: (0..=255).collect() },
+            Entry { label: first.clone(), code: vec![1, 2, 3] },
+            Entry { label: label(&MODULE, DType::Bf16, Arch::OLDEST), code: vec![] },
+            Entry { label: label(&MODULE, DType::F32, Arch::new(9, 0)), code: (0..=255).collect() },
         ];
         let good = encode(&entries);
-        assert_eq!(decode(&good).expect("a file"), entries);
-        assert_eq!(decode(&encode(&[])).expect("an empty file"), []);
-        let refused = |bytes: &[u8]| {
-            let error = decode(bytes).expect_err("not a file");
-            assert_eq!(error.kind(), ErrorKind::Kernels);
-            error.to_string()
-        };
-        for bytes in [b"hello", &good[..0], &good[..good.len() / 2], &good[..good.len() - 1]] {
-            assert_eq!(refused(bytes), "not a file of compiled kernels, or a damaged one");
+        assert_eq!(decode(&good), Some(entries));
+        let turned: Vec<u8> = good.iter().rev().copied().collect();
+        let damaged = [&good[..good.len() - 1], b"?"].concat();
+        for bytes in [b"hello", &good[..0], &good[..good.len() / 2], &good[..good.len() - 1], &turned, &damaged] {
+            assert_eq!(decode(bytes), None);
         }
-        let later = [b"kernels\x02", &good[8..]].concat();
-        assert_eq!(refused(&later), "a file of compiled kernels of another version of this program");
-    }
-
-    #[test]
-    fn the_fingerprint_follows_the_text() {
-        static OTHER: Module = Module::new("m", "extern \"C\" __global__ void one(int m) {}");
-        let of = |module, dtype| Label::new(module, Variant { dtype, size: 0 }, Arch::OLDEST).fingerprint;
-        assert_ne!(of(&MODULE, DType::F32), of(&OTHER, DType::F32));
-        assert_ne!(of(&MODULE, DType::F32), of(&MODULE, DType::Bf16));
+        for other in [label(&OTHER, DType::F32, Arch::OLDEST), label(&MODULE, DType::Bf16, Arch::OLDEST)] {
+            assert_ne!(first.fingerprint, other.fingerprint);
+        }
         // The published value for "a".
-        assert_eq!(Hash::default().bytes(b"a").value(), 0xd228_cb69_6f1a_8caf_7891_2b70_4e4a_8964);
+        assert_eq!(fingerprint(b"a"), 0xd228_cb69_6f1a_8caf_7891_2b70_4e4a_8964);
     }
 }

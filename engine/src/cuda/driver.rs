@@ -2,9 +2,9 @@
 
 use super::arch::Arch;
 use super::blas::Products;
-use super::libraries::{Settings, told};
+use super::libraries::{Library, Settings, told};
 use super::open::{check_driver, version_text};
-use super::{Arg, Captured, Failure, Gpu, Grid, Kernel, Module, Product, Variant, kernels};
+use super::{Arg, Captured, Failure, Gpu, Grid, Kernel, Module, PRODUCT, Product, Variant, kernels};
 use crate::{Error, Result, bytes_text};
 use cudarc::driver::result as cu;
 use cudarc::driver::sys::{
@@ -56,11 +56,11 @@ struct Function {
 unsafe impl Send for Function {}
 
 impl Driver {
-    /// The first GPU that the driver shows.
+    /// The first GPU that the driver shows, and why it has no cuBLASLt, if it has none.
     ///
     /// # Errors
     /// If there is no driver or GPU, or one of them is too old.
-    pub fn new(settings: &Settings) -> Result<Self> {
+    pub fn new(settings: &Settings) -> Result<(Self, Option<String>)> {
         let (version, _) = check_driver()?;
         let failed = |e: String| Error::new(format!("the GPU cannot be used: {e}"));
         let context = told(CudaContext::new(0)).map_err(failed)?;
@@ -79,9 +79,11 @@ impl Driver {
         let shared = told(context.attribute(optin)).map_err(failed)?;
         // Not the null stream, which cannot be captured.
         let stream = told(context.new_stream()).map_err(failed)?;
-        let products = Products::new(settings)?;
+        let missing = Library::CublasLt.find(settings).err();
+        let products = missing.is_none().then(Products::new).transpose()?;
         let state = Mutex::new(State { functions: HashMap::new(), products, recording: false });
-        Ok(Self { name, arch, shared, version, settings: settings.clone(), failure: Arc::default(), state, stream })
+        let (settings, failure) = (settings.clone(), Arc::default());
+        Ok((Self { name, arch, shared, version, settings, failure, state, stream }, missing))
     }
 
     /// Makes the context this thread's and locks the state.
@@ -248,18 +250,9 @@ impl Gpu for Driver {
 
     fn load(&self, modules: &[&'static Module]) -> Result<()> {
         let mut state = self.enter_outside("load kernels")?;
-        let modules = if state.products.is_some() { modules.to_vec() } else { super::with_own(modules) };
-        let is_loaded = |module: &Module, variant| {
-            module.entries().all(|entry| state.functions.contains_key(&(module.name, entry, variant)))
-        };
-        let wanted: Vec<(&'static Module, Variant)> = modules
-            .iter()
-            .flat_map(|&module| module.variants().map(move |variant| (module, variant)))
-            .filter(|&(module, variant)| !is_loaded(module, variant))
-            .collect();
-        if wanted.is_empty() {
-            return Ok(());
-        }
+        let own = state.products.is_none().then_some(&PRODUCT);
+        let modules = modules.iter().copied().chain(own);
+        let wanted: Vec<_> = modules.flat_map(|module| module.variants().map(move |v| (module, v))).collect();
         let code = kernels::code(&self.settings, self.arch, &wanted)?;
         for (&(module, variant), code) in wanted.iter().zip(&code) {
             let functions = self.load_one(module, code).map_err(|e| {

@@ -85,15 +85,6 @@ pub const HEADERS: [(&str, &str); 3] = [
     ("ptx.cuh", include_str!("ptx.cuh")),
 ];
 
-/// These modules and the engine's own, each once.
-fn with_own(modules: &[&'static Module]) -> Vec<&'static Module> {
-    let mut all = modules.to_vec();
-    if !all.iter().any(|module| module.name == PRODUCT.name) {
-        all.push(&PRODUCT);
-    }
-    all
-}
-
 /// A GPU: memory, launches and products, in one order on one stream. NVIDIA's driver implements it, and in tests a stand-in
 /// on the CPU.
 ///

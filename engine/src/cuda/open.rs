@@ -2,7 +2,7 @@
 
 use super::arch::Arch;
 use super::driver::Driver;
-use super::libraries::{Library, Settings, told};
+use super::libraries::{Settings, has_driver, told};
 use super::{Gpu, Module};
 use crate::{Device, Error, Result};
 use cudarc::driver::sys::{CUdevice_attribute as Attribute, CUresult, cuDriverGetVersion};
@@ -10,7 +10,7 @@ use cudarc::driver::{CudaContext, DriverError, result};
 use std::sync::Arc;
 
 /// The oldest driver that has every function, in its own numbering of CUDA versions: 12.4, driver 550.
-pub(super) const OLDEST_DRIVER: i32 = 12_040;
+const OLDEST_DRIVER: i32 = 12_040;
 
 impl Device {
     /// Opens the device called `cpu`, `cuda` or `auto`, with these kernels ready to launch. `auto` is the GPU if it can be
@@ -23,7 +23,7 @@ impl Device {
         match name {
             "cpu" => Ok((Self::Cpu, None)),
             "cuda" => gpu(modules, settings),
-            "auto" if !Library::Driver.is_found() => Ok((Self::Cpu, None)),
+            "auto" if !has_driver() => Ok((Self::Cpu, None)),
             "auto" => Ok(gpu(modules, settings).unwrap_or_else(|why| (Self::Cpu, Some(why)))),
             _ => Err(Error::usage(format!("no device is called '{name}'; use cpu, cuda or auto"))),
         }
@@ -31,10 +31,10 @@ impl Device {
 }
 
 fn gpu(modules: &[&'static Module], settings: &Settings) -> Result<(Device, Option<Error>)> {
-    let driver = Driver::new(settings)?;
+    let (driver, missing) = Driver::new(settings)?;
     driver.load(modules)?;
     let slow = |why| Error::device(format!("without cuBLASLt products run on a slow kernel of this program: {why}"));
-    Ok((Device::Cuda(Arc::new(driver)), Library::CublasLt.find(settings).err().map(slow)))
+    Ok((Device::Cuda(Arc::new(driver)), missing.map(slow)))
 }
 
 /// A version of CUDA in the driver's numbering, e.g. `13.0`.
@@ -47,7 +47,9 @@ pub(crate) fn version_text(version: i32) -> String {
 /// # Errors
 /// If there is no driver, no GPU, or the driver is too old or does not start.
 pub(crate) fn check_driver() -> Result<(i32, i32)> {
-    Library::Driver.find(&Settings::default()).map_err(no_driver)?;
+    if !has_driver() {
+        return Err(Error::device("no NVIDIA driver: libcuda.so.1 is not found; install it (580 or later)"));
+    }
     let mut version = 0;
     // SAFETY: the driver was found. It writes a number.
     unsafe { cuDriverGetVersion(&raw mut version) }.result().map_err(failed)?;
@@ -59,20 +61,16 @@ pub(crate) fn check_driver() -> Result<(i32, i32)> {
             version_text(OLDEST_DRIVER)
         )));
     }
-    Library::Driver.check_functions().map_err(no_driver)?;
-    match result::init() {
-        Err(DriverError(CUresult::CUDA_ERROR_NO_DEVICE)) => return Err(no_gpu()),
-        Err(DriverError(CUresult::CUDA_ERROR_STUB_LIBRARY)) => {
-            return Err(Error::device(
-                "the libcuda.so found first is the toolkit's stub, not the NVIDIA driver: take it out of LD_LIBRARY_PATH",
-            ));
-        }
-        other => other.map_err(failed)?,
+    let count = match result::init() {
+        Err(DriverError(CUresult::CUDA_ERROR_NO_DEVICE)) => 0,
+        other => other.and_then(|()| CudaContext::device_count()).map_err(failed)?,
+    };
+    if count == 0 {
+        return Err(Error::device(
+            "no CUDA device: the NVIDIA driver is there, but shows no GPU (CUDA_VISIBLE_DEVICES can hide it)",
+        ));
     }
-    match CudaContext::device_count().map_err(failed)? {
-        n if n < 1 => Err(no_gpu()),
-        n => Ok((version, n)),
-    }
+    Ok((version, count))
 }
 
 /// A line about a GPU, and whether the kernels run on it. The driver must have been found.
@@ -91,10 +89,6 @@ pub(crate) fn describe_gpu(ordinal: i32) -> std::result::Result<(String, bool), 
     Ok((format!("{name} ({arch}), {processors} multiprocessors, {gib:.1} GiB"), arch >= Arch::OLDEST))
 }
 
-fn no_driver(why: String) -> Error {
-    Error::device(format!("no NVIDIA driver: {why}; install it (580 or later)"))
-}
-
 fn failed(error: DriverError) -> Error {
     let number = error.0 as u32;
     let what = told::<()>(Err(error)).err().unwrap_or_default();
@@ -102,8 +96,4 @@ fn failed(error: DriverError) -> Error {
         "the NVIDIA driver does not start: {what} (CUDA error {number}); if nvidia-smi fails too, reload the driver or \
          restart the machine"
     ))
-}
-
-fn no_gpu() -> Error {
-    Error::device("no CUDA device: the NVIDIA driver is there, but shows no GPU (CUDA_VISIBLE_DEVICES can hide it)")
 }
