@@ -15,7 +15,7 @@ pub enum Command {
 
 /// Compile all kernels into one file, for machines that have a GPU's driver and no compiler
 ///
-/// No GPU is needed, but nvcc or NVRTC: LTM_CUDA_LIBRARIES names folders to look in, as NVIDIA's Python packages have them
+/// No GPU is needed, but NVRTC: LTM_CUDA_LIBRARIES names folders to look in, as NVIDIA's Python packages have them
 /// (site-packages/nvidia/cu13/lib). The file belongs to this version of the program; LTM_CUDA_KERNELS=FILE uses it.
 #[derive(clap::Args)]
 pub struct Compile {
