@@ -2,6 +2,7 @@
 
 pub mod driver;
 pub mod measured;
+pub mod packages;
 pub mod products;
 pub mod shim;
 

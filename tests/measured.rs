@@ -1,5 +1,21 @@
 //! Measured numbers in `AUDIT.md`.
 
+use lab::verify::OpReport;
+
+/// Where the kernels ran that are measured there.
+pub const ON_SHIM: &str = "CUDA on the host shim";
+
+/// A line of the table of errors.
+pub fn errors(place: &str, report: &OpReport) -> String {
+    let number = |error: Option<f64>| match error {
+        None => "–".into(),
+        Some(0.0) => "0".into(),
+        Some(error) => format!("{error:.1e}"),
+    };
+    let [result, gradient, numeric] = [Some(report.forward), report.gradient, report.numeric].map(number);
+    format!("| {place} | {} | {} | {result} | {gradient} | {numeric} |", report.op, report.dtype)
+}
+
 /// Whether two lines say the same: the same words, and measured numbers that are close.
 pub fn same_line(a: &str, b: &str) -> bool {
     let (a, b): (Vec<_>, Vec<_>) = (a.split_whitespace().collect(), b.split_whitespace().collect());

@@ -28,20 +28,8 @@ type Launch = unsafe extern "C" fn(
 static LOCKS: [Mutex<()>; 32] = [const { Mutex::new(()) }; 32];
 
 /// Most of the tests' time is g++'s, and kernels run only for a moment, so there is no more optimisation than helps.
-const FLAGS: [&str; 12] = [
-    "-std=c++17",
-    "-O1",
-    "-g1",
-    "-fPIC",
-    "-shared",
-    "-ffp-contract=off",
-    "-fno-strict-aliasing",
-    "-fvisibility=hidden",
-    "-fno-gnu-unique",
-    "-Wall",
-    "-Wno-unknown-pragmas",
-    "-Werror",
-];
+const FLAGS: &str = "-std=c++17 -O1 -g1 -fPIC -shared -ffp-contract=off -fno-strict-aliasing -fvisibility=hidden \
+                     -fno-gnu-unique -Wall -Wno-unknown-pragmas -Werror";
 
 impl Compiled {
     /// Compiles `module`, or finds what an earlier run compiled from the same text.
@@ -122,7 +110,7 @@ fn built(name: &str, files: &[(&str, String)], arguments: &[&str]) -> (PathBuf, 
         let own = folder.with_extension(format!("{}", std::process::id()));
         fs::create_dir_all(&own).expect("a folder to build in");
         files.iter().for_each(|(name, text)| fs::write(own.join(name), text).expect("a file to build"));
-        let output = Command::new("g++").current_dir(&own).args(FLAGS).args(arguments).output();
+        let output = Command::new("g++").current_dir(&own).args(FLAGS.split(' ')).args(arguments).output();
         let output = output.expect("g++ compiles kernels for tests");
         let said = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "g++ refuses the files in {}:\n{said}", own.display());

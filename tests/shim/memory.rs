@@ -47,10 +47,6 @@ impl Heap {
         self.blocks.remove(&address).expect("memory that was allocated");
     }
 
-    pub fn allocated(&self) -> usize {
-        self.blocks.values().map(|b| b.bytes).sum()
-    }
-
     /// `bytes` bytes at an address anywhere in an allocation.
     pub fn bytes(&self, at: u64, bytes: usize) -> &[u8] {
         let (address, block) = self.blocks.range(..=at).next_back().expect("an address of the device");

@@ -79,8 +79,7 @@ const SHARED: usize = 227 << 10;
 /// The stand-in.
 pub struct Shim {
     order: Order,
-    /// Bytes that may be allocated, and those of a block's shared memory.
-    capacity: usize,
+    /// Bytes of a block's shared memory.
     shared: usize,
     state: Arc<Mutex<State>>,
 }
@@ -110,33 +109,28 @@ enum Work {
 impl Shim {
     /// A device that runs threads in this order.
     pub fn device(order: Order) -> Device {
-        Self::make(order, None, usize::MAX, SHARED).0
+        Self::make(order, None, SHARED).0
     }
 
     /// A device whose kernels have a mistake.
     pub fn faulty(order: Order, fault: Fault) -> Device {
-        Self::make(order, Some(fault), usize::MAX, SHARED).0
-    }
-
-    /// A device with this many bytes of memory.
-    pub fn small(capacity: usize) -> Device {
-        Self::make(Order::Forward, None, capacity, SHARED).0
+        Self::make(order, Some(fault), SHARED).0
     }
 
     /// A device whose blocks have this many bytes of shared memory.
     pub fn with_shared(shared: usize, fault: Option<Fault>) -> Device {
-        Self::make(Order::Forward, fault, usize::MAX, shared).0
+        Self::make(Order::Forward, fault, shared).0
     }
 
     /// A device, and a function that says what it was asked for so far.
     pub fn counted() -> (Device, impl Fn() -> Counts) {
-        let (device, state) = Self::make(Order::Forward, None, usize::MAX, SHARED);
+        let (device, state) = Self::make(Order::Forward, None, SHARED);
         (device, move || lock(&state).counts)
     }
 
-    fn make(order: Order, fault: Option<Fault>, capacity: usize, shared: usize) -> (Device, Arc<Mutex<State>>) {
+    fn make(order: Order, fault: Option<Fault>, shared: usize) -> (Device, Arc<Mutex<State>>) {
         let state = Arc::new(Mutex::new(State { fault, ..State::default() }));
-        (Device::Cuda(Arc::new(Self { order, capacity, shared, state: state.clone() })), state)
+        (Device::Cuda(Arc::new(Self { order, shared, state: state.clone() })), state)
     }
 
     fn submit(&self, work: Work) {
@@ -257,9 +251,6 @@ impl Gpu for Shim {
         let mut state = self.outside();
         state.failure.check()?;
         state.counts.memory += 1;
-        if state.heap.allocated() + bytes > self.capacity {
-            return Err(Error::new(format!("the host shim has no room for {bytes} bytes")));
-        }
         Ok(state.heap.alloc(bytes))
     }
 
@@ -270,7 +261,7 @@ impl Gpu for Shim {
     }
 
     fn free_bytes(&self) -> usize {
-        self.capacity - lock(&self.state).heap.allocated()
+        usize::MAX
     }
 
     fn shared_bytes(&self) -> usize {

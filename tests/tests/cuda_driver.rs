@@ -49,6 +49,37 @@ fn device() -> Device {
 }
 
 #[test]
+fn machines_that_cannot_be_used() {
+    for (variable, value, said) in [
+        ("FAKE_INIT", "100", "no CUDA device: the NVIDIA driver is there, but shows no GPU"),
+        ("FAKE_INIT", "1", "the NVIDIA driver does not start: invalid argument (CUDA error 1); "),
+        ("FAKE_VERSION", "12020", "the NVIDIA driver is too old: it knows CUDA 12.2, needed is 12.4 (driver 550)"),
+        ("FAKE_CAPABILITY", "75", "Fake GPU (sm_75) is too old: bf16 needs sm_80 (A100, RTX 30) or later"),
+    ] {
+        in_child("machines_that_cannot_be_used", &[(variable, value)], || {
+            let refused = open(&settings(), &[]).expect_err("no device");
+            assert!(refused.kind() == ErrorKind::Device && refused.to_string().starts_with(said), "{refused}");
+            assert_eq!(Device::open("auto", &[], &settings()).expect("the CPU").1, Some(refused));
+            let missing = if variable == "FAKE_CAPABILITY" { "GPU" } else { "driver" };
+            let found = probe(&settings(), &Device::Cpu);
+            assert!(found.iter().any(|f| f.part == missing && f.state == State::Missing), "{found:?}");
+        });
+    }
+}
+
+#[test]
+fn no_compiler_and_no_file() {
+    in_child("no_compiler_and_no_file", &[], || {
+        // A machine with a toolkit has one all the same.
+        let found = probe(&Settings::default(), &Device::Cpu);
+        let lacks = found.iter().any(|f| f.part == "NVRTC" && f.state == State::Missing);
+        let expected = "NVRTC, which compiles the kernels, is missing: libnvrtc.so of CUDA 12 or 13 is not found: name its \
+                        folder in LTM_CUDA_LIBRARIES, or a file of compiled kernels in LTM_CUDA_KERNELS";
+        assert!(!lacks || error(&Settings::default(), &[&FILL]) == expected);
+    });
+}
+
+#[test]
 fn kernels_are_compiled_once() {
     let folder = folder("cache");
     let compilations = folder.join("compilations");

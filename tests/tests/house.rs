@@ -1,9 +1,8 @@
 //! The house as a whole: which of our crates uses which, how many packages of others they bring with them, and whether README
 //! shows code that compiles.
 
-use serde_json::Value;
-use std::collections::{BTreeMap, BTreeSet};
-use std::process::Command;
+use std::collections::BTreeMap;
+use tests::packages::{Package, closure, packages};
 
 /// Every crate that others are built from, with those that it may use.
 const MAY_USE: [(&str, &[&str]); 7] = [
@@ -19,37 +18,16 @@ const MAY_USE: [(&str, &[&str]); 7] = [
 /// How many packages of others these may bring.
 const MOST: [(&[&str], usize); 2] = [(&["engine", "kernels", "autograd"], 22), (&["ltm"], 40)];
 
-/// Every package with what it uses in a build on Linux, tests aside; ours by name, those of others by name and version.
-fn packages() -> BTreeMap<String, Vec<String>> {
-    let output = Command::new(env!("CARGO"))
-        .args(["metadata", "--offline", "--format-version=1", "--filter-platform=x86_64-unknown-linux-gnu"])
-        .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
-        .output()
-        .unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let metadata: Value = serde_json::from_slice(&output.stdout).unwrap();
-    let text = |value: &Value| value.as_str().unwrap().to_string();
-    let list = |value: &Value| value.as_array().unwrap().clone();
-    let named = |package: &Value| match &package["source"] {
-        Value::Null => text(&package["name"]),
-        _ => format!("{} {}", text(&package["name"]), text(&package["version"])),
-    };
-    let packages = list(&metadata["packages"]);
-    let names: BTreeMap<_, _> = packages.iter().map(|package| (text(&package["id"]), named(package))).collect();
-    let is_normal = |used: &Value| list(&used["dep_kinds"]).iter().any(|kind| kind["kind"].is_null());
-    let nodes = list(&metadata["resolve"]["nodes"]);
-    let uses = |node: &Value| {
-        let used = list(&node["deps"]).into_iter().filter(is_normal);
-        (names[&text(&node["id"])].clone(), used.map(|used| names[&text(&used["pkg"])].clone()).collect())
-    };
-    nodes.iter().map(uses).collect()
+/// What is linked in a build on Linux.
+fn on_linux() -> BTreeMap<String, Package> {
+    packages(&["--offline", "--filter-platform=x86_64-unknown-linux-gnu"], &[().into()])
 }
 
 #[test]
 fn crates_use_only_those_below_them() {
-    let packages = packages();
+    let packages = on_linux();
     for (name, allowed) in MAY_USE {
-        for used in packages[name].iter().filter(|used| !used.contains(' ')) {
+        for used in packages[name].uses.iter().filter(|used| packages[*used].is_ours) {
             assert!(allowed.contains(&used.as_str()), "{name} uses {used}");
         }
     }
@@ -57,16 +35,10 @@ fn crates_use_only_those_below_them() {
 
 #[test]
 fn crates_bring_few_packages_with_them() {
-    let packages = packages();
+    let packages = on_linux();
     for (roots, most) in MOST {
-        let mut waiting: Vec<&str> = roots.to_vec();
-        let mut found = BTreeSet::new();
-        while let Some(name) = waiting.pop() {
-            if found.insert(name) {
-                waiting.extend(packages[name].iter().map(String::as_str));
-            }
-        }
-        let others: Vec<_> = found.into_iter().filter(|name| name.contains(' ')).collect();
+        let mut others = closure(&packages, roots, |_| true);
+        others.retain(|name| !packages[*name].is_ours);
         assert!(others.iter().any(|name| name.starts_with("rayon ")), "{others:?}");
         assert!(others.len() <= most, "{roots:?} bring {} packages: {others:?}", others.len());
     }

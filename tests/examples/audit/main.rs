@@ -38,32 +38,21 @@ fn main() -> ExitCode {
         ops::section(),
     ]
     .join("\n");
-    if check {
-        let Some(line) = first_difference(&old, &text) else {
-            println!("AUDIT.md is up to date");
-            return ExitCode::SUCCESS;
-        };
-        eprintln!("AUDIT.md is not up to date: run `cargo run -p tests --example audit`. {line}");
-        return ExitCode::FAILURE;
-    }
-    if first_difference(&old, &text).is_some() {
-        fs::write(&path, text).expect("AUDIT.md can be written");
+    match first_difference(&old, &text) {
+        None => println!("AUDIT.md is up to date"),
+        Some(_) if !check => fs::write(&path, text).expect("AUDIT.md can be written"),
+        Some(line) => {
+            eprintln!("AUDIT.md is not up to date: run `cargo run -p tests --example audit`. {line}");
+            return ExitCode::FAILURE;
+        }
     }
     ExitCode::SUCCESS
 }
 
 /// The first line that differs, and what it should be.
 fn first_difference(old: &str, new: &str) -> Option<String> {
-    let (mut old, mut new) = (old.lines(), new.lines());
-    for number in 1.. {
-        let (a, b) = (old.next(), new.next());
-        if a.is_none() && b.is_none() {
-            break;
-        }
-        let (a, b) = (a.unwrap_or("the end"), b.unwrap_or("the end"));
-        if !measured::same_line(a, b) {
-            return Some(format!("Line {number} is\n{a}\nand should be\n{b}"));
-        }
-    }
-    None
+    let [old, new] = [old, new].map(|text| text.lines().chain(["the end"]));
+    let mut lines = (1..).zip(old.zip(new));
+    let (number, (a, b)) = lines.find(|(_, (a, b))| !measured::same_line(a, b))?;
+    Some(format!("Line {number} is\n{a}\nand should be\n{b}"))
 }

@@ -1,10 +1,9 @@
-//! The model on a device, which the host shim stands in for: training steps, whole runs, what a step asks the device for, and
+//! The model on a device, which the host shim stands in for: whole runs, what a step asks the device for, and
 //! the checks and the benchmark of a device.
 
 mod bench;
 mod run;
 mod steady;
-mod training;
 mod verify;
 
 use engine::Device;

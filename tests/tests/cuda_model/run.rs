@@ -1,8 +1,8 @@
 //! A run from its first step to the text that it writes, on a device that the host shim stands in for: trained, stopped, gone
 //! on with, judged and used, against the same on the CPU.
 
+use crate::shim;
 use engine::Device;
-use kernels::registry::modules;
 use ltm::config::{Config, Work};
 use ltm::data::Source;
 use ltm::evaluate::{Evaluator, Protocol, Total};
@@ -11,16 +11,14 @@ use ltm::run::{Line, NewFolder, Run, Session};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use tests::shim::{Order, Shim, loaded};
+use tests::shim::{Order, Shim};
 
 const STEPS: u64 = 4;
 
 /// An empty folder for one test, with a text in it, and the settings to learn from that text.
 fn lab(name: &str) -> (PathBuf, Config) {
     let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("run").join(name);
-    if folder.exists() {
-        fs::remove_dir_all(&folder).expect("a folder of this test");
-    }
+    let _ = fs::remove_dir_all(&folder);
     fs::create_dir_all(&folder).expect("a temporary folder");
     let text = folder.join("text.txt");
     fs::write(&text, (0..40).map(|i| format!("{} green bottles on wall {}.\n", i * 7 % 13, i % 5)).collect::<String>())
@@ -39,10 +37,6 @@ fn lab(name: &str) -> (PathBuf, Config) {
     (folder, config)
 }
 
-fn shim() -> Device {
-    crate::shim(Order::Forward)
-}
-
 /// Goes on until `step`; what every step cost, and the validation behind the last.
 fn advance(session: &mut Session, step: u64) -> Vec<f64> {
     let mut seen = vec![];
@@ -58,14 +52,11 @@ fn advance(session: &mut Session, step: u64) -> Vec<f64> {
     seen
 }
 
-fn new(folder: &Path) -> NewFolder {
-    NewFolder::at(folder).expect("a new folder")
-}
-
-/// A run of all steps.
-fn train(folder: &Path, config: &Config, device: &Device) -> Vec<f64> {
+/// A new run up to `step`.
+fn train(folder: &Path, config: &Config, device: &Device, step: u64) -> engine::Result<Vec<f64>> {
     let material = lab::text::material(config).expect("data");
-    advance(&mut Session::begin(&new(folder), config, &material, device).expect("a run"), STEPS)
+    let folder = NewFolder::at(folder).expect("a new folder");
+    Ok(advance(&mut Session::begin(&folder, config, &material, device)?, step))
 }
 
 /// How far `ours` is from `exact`, and that both are as long.
@@ -124,84 +115,75 @@ fn write(run: &Path, device: &Device) -> Vec<f64> {
     seen
 }
 
+/// In bf16 activations lose some bits at every step, what is learned does not; and what was learned so can be used on the CPU.
 #[test]
 fn a_run_on_a_device_is_a_run_on_the_cpu() {
-    let (folder, config) = lab("whole");
-    let [gpu, cpu] = ["gpu", "cpu"].map(|name| folder.join(name));
-    let (device, exact) = (train(&gpu, &config, &shim()), train(&cpu, &config, &Device::Cpu));
-    assert_close("training", &device, &exact, 1e-4);
+    let (folder, mut config) = lab("whole");
+    let (cpu, device) = (folder.join("cpu"), shim(Order::Forward));
+    let exact = train(&cpu, &config, &Device::Cpu, STEPS).expect("a run");
+    for (precision, most) in [("f32", 1e-4), ("bf16", 3e-2)] {
+        config.set("train.precision", precision).expect("a setting");
+        let run = folder.join(precision);
+        let ours = train(&run, &config, &device, STEPS).expect("a run");
+        assert_close("training", &ours, &exact, most);
+        let differs = ours.iter().zip(&exact).any(|(a, b)| (a - b).abs() > 1e-5 * b.abs());
+        assert!(precision == "f32" || differs, "bf16 was not used");
+        assert_close("protocols", &judge(&run, &device), &judge(&run, &Device::Cpu), most);
+    }
+    let refused = train(&folder.join("no"), &config, &Device::Cpu, 1).expect_err("a refusal").to_string();
+    assert!(refused.contains("train.precision = bf16 needs a GPU"), "{refused}");
 
     // What either has saved, both can go on with.
-    for run in [&gpu, &cpu] {
-        assert_close("protocols", &judge(run, &shim()), &judge(run, &Device::Cpu), 1e-4);
-        assert_close("logits", &write(run, &shim()), &write(run, &Device::Cpu), 1e-4);
+    assert_close("protocols", &judge(&cpu, &device), &judge(&cpu, &Device::Cpu), 1e-4);
+    for run in [&cpu, &folder.join("f32")] {
+        assert_close("logits", &write(run, &device), &write(run, &Device::Cpu), 1e-4);
     }
 }
 
-/// Activations lose some bits at every step, what is learned does not; and what was learnt so can be used on the CPU.
-#[test]
-fn a_run_in_bf16() {
-    let (folder, mut config) = lab("bf16");
-    let [gpu, cpu] = ["gpu", "cpu"].map(|name| folder.join(name));
-    let exact = train(&cpu, &config, &Device::Cpu);
-    config.set("train.precision", "bf16").expect("a setting");
-    let ours = train(&gpu, &config, &shim());
-    assert_close("training", &ours, &exact, 3e-2);
-    assert!(ours.iter().zip(&exact).any(|(a, b)| (a - b).abs() > 1e-5 * b.abs()), "bf16 was not used");
-    assert_close("protocols", &judge(&gpu, &shim()), &judge(&gpu, &Device::Cpu), 3e-2);
-
-    let material = lab::text::material(&config).expect("data");
-    let refused = Session::begin(&new(&folder.join("no")), &config, &material, &Device::Cpu).err().expect("a refusal");
-    assert!(refused.to_string().contains("train.precision = bf16 needs a GPU"), "{refused}");
-}
-
+/// Whatever the order of threads.
 #[test]
 fn a_run_that_was_stopped_goes_on_with_the_same_bits() {
-    let (folder, config) = lab("stopped");
-    let [whole, parts] = ["whole", "parts"].map(|name| folder.join(name));
-    train(&whole, &config, &shim());
-    let material = lab::text::material(&config).expect("data");
-    advance(&mut Session::begin(&new(&parts), &config, &material, &shim()).expect("a run"), 2);
-    assert!(checkpoint(&whole, 2) == checkpoint(&parts, 2));
-    let (mut session, _) = Session::resume(&Run::open(&parts).expect("a run"), &material, &shim()).expect("a session");
-    assert_eq!(session.step(), 2);
-    advance(&mut session, STEPS);
-    assert!(checkpoint(&whole, 4) == checkpoint(&parts, 4));
-    assert!(checkpoint(&whole, 4)[0] != checkpoint(&whole, 2)[0], "training changes the weights");
+    let (folder, mut config) = lab("stopped");
+    for precision in ["f32", "bf16"] {
+        config.set("train.precision", precision).expect("a setting");
+        let [whole, parts] = ["whole", "parts"].map(|name| folder.join(precision).join(name));
+        fs::create_dir(folder.join(precision)).expect("a folder");
+        train(&whole, &config, &shim(Order::Forward), STEPS).expect("a run");
+        train(&parts, &config, &shim(Order::Shuffled), 2).expect("a run");
+        assert!(checkpoint(&whole, 2) == checkpoint(&parts, 2));
+        let (material, run) = (lab::text::material(&config).expect("data"), Run::open(&parts).expect("a run"));
+        let (mut session, _) = Session::resume(&run, &material, &shim(Order::Backward)).expect("a session");
+        assert_eq!(session.step(), 2);
+        advance(&mut session, STEPS);
+        assert!(checkpoint(&whole, 4) == checkpoint(&parts, 4));
+        assert!(checkpoint(&whole, 4)[0] != checkpoint(&whole, 2)[0], "training changes the weights");
+    }
 }
 
 #[test]
-fn what_a_device_cannot_do_leaves_nothing_behind() {
-    let (folder, config) = lab("refused");
-    let run = folder.join("run");
-    let material = lab::text::material(&config).expect("data");
-    let threads = Order::Forward;
-    let heads = "model.dim = 272 by model.heads = 2 makes heads of width 136, but attention in f32 on host shim takes at most \
-                 128: use more heads";
+fn what_a_device_cannot_do() {
+    let (whole, rtx, small) =
+        (Shim::device(Order::Forward), Shim::with_shared(99 << 10, None), Shim::with_shared(24 << 10, None));
     let long = [("train.batch", "50000"), ("model.seq", "1024"), ("model.max_seq", "0")];
-    for (settings, device, said) in [
-        (&[][..], Shim::small(100_000), "KiB of device memory are needed, host shim has room for 97.66 KiB"),
-        (&[], Shim::small(100_000), ": lower model.dim = 24 or model.layers = 2"),
-        (&[("model.dim", "272")], Shim::device(threads), heads),
+    for (settings, device, work, said) in [
         (
-            &[("model.dim", "136")],
-            Shim::with_shared(99 << 10, None),
-            "width 68, but attention in f32 on host shim takes at most 64",
+            &[("model.dim", "272")][..],
+            &whole,
+            Work::Training,
+            "model.dim = 272 by model.heads = 2 makes heads of width 136, but attention in f32 on host shim takes at most 128",
         ),
-        (&long, Shim::device(threads), "train.batch = 50000"),
-        (&long, Shim::device(threads), "count to 2147483647"),
+        (&[("model.dim", "136")], &rtx, Work::Training, "width 68, but attention in f32 on host shim takes at most 64"),
+        (&long, &whole, Work::Training, "train.batch = 50000"),
+        (
+            &[("model.window", "6000")],
+            &small,
+            Work::Generation,
+            "model.window = 6000, but generation on host shim looks back at most 5728 tokens",
+        ),
     ] {
-        let mut config = config.clone();
-        settings.iter().for_each(|(key, value)| config.set(key, value).expect("a setting"));
-        let config = config.resolved().expect("a configuration");
-        let begun = Session::begin(&new(&run), &config, &material, &loaded(device, &modules()));
-        let refused = begun.err().expect("a refusal").to_string();
-        assert!(refused.contains(said) && !run.exists(), "{refused}");
+        let config = crate::config(settings);
+        let refused = config.check_device(device, work).expect_err("a refusal").to_string();
+        assert!(refused.contains(said), "{refused}");
     }
-    let mut far = config.clone();
-    far.set("model.window", "6000").expect("a setting");
-    let small = Shim::with_shared(24 << 10, None);
-    far.check_device(&small, Work::Training).expect("tiles fit");
-    let said = far.check_device(&small, Work::Generation).expect_err("a ring that does not").to_string();
-    assert_eq!(said, "model.window = 6000, but generation on host shim looks back at most 5728 tokens");
+    crate::config(&[("model.window", "6000")]).check_device(&small, Work::Training).expect("tiles fit");
 }

@@ -4,14 +4,14 @@
 
 mod device;
 mod shim;
-mod updates;
 
-use engine::cuda::PRODUCT;
-use engine::{Buffer, DType, Device};
+use engine::cuda::{Module, PRODUCT};
+use engine::{DType, Device};
 use kernels::case::{Case, Fill, Input, Sizes};
+use kernels::cast::Cast;
 use kernels::cross_entropy::LmHead;
-use kernels::registry::{ROOMS, Room};
-use lab::verify::{Arithmetic, LONG, Pass, SIZES, WIDE, errors, passes};
+use kernels::registry::{ROOMS, Room, modules};
+use lab::verify::{Arithmetic, LONG, Pass, SIZES, Script, WIDE, errors, passes, scripts};
 use rayon::prelude::*;
 use std::collections::BTreeSet;
 use std::env;
@@ -28,36 +28,41 @@ fn on_cpu(case: &Case, dtype: DType) -> Vec<Pass> {
     passes(case, &Device::Cpu, dtype, Arithmetic::Exact).expect("the CPU does not fail")
 }
 
-fn on_shim(room: &Room, case: &Case, dtype: DType, device: Device) -> engine::Result<Vec<Pass>> {
-    passes(case, &loaded(device, room.cuda), dtype, Arithmetic::Stored)
+fn on_shim(modules: &[&'static Module], case: &Case, dtype: DType, device: Device) -> engine::Result<Vec<Pass>> {
+    passes(case, &loaded(device, modules), dtype, Arithmetic::Stored)
 }
 
-/// What is wrong with a case on a device with threads in any order.
-fn check(room: &Room, case: &Case, dtype: DType, device: impl Fn(Order) -> Device) -> Result<(), String> {
-    let exact = on_cpu(case, dtype);
-    let mut first: Option<Vec<Vec<Vec<u8>>>> = None;
+/// What is wrong with what `run` computes with threads in any order: it is too far from the truth, or has other bits.
+fn compare(
+    place: &str,
+    exact: &[Pass],
+    tolerance: f64,
+    run: impl Fn(Order) -> engine::Result<Vec<Pass>>,
+) -> Result<(), String> {
+    let mut first = None;
     for order in Order::ALL {
-        let place = |what: &str| format!("{} ({}), {dtype}, {order:?}: {what}", case.op.name(), case.label);
-        let ours = on_shim(room, case, dtype, device(order)).map_err(|e| place(&e.to_string()))?;
-        for (pass, i, error) in errors(&ours, &exact) {
+        let place = |what: &str| format!("{place}, {order:?}: {what}");
+        let ours = run(order).map_err(|e| place(&e.to_string()))?;
+        for (pass, i, error) in errors(&ours, exact) {
             // Written so that NaN fails.
-            let close = error <= tolerance(dtype);
+            let close = error <= tolerance;
             if !close {
                 return Err(place(&format!("{} {i} is off by {error:.1e}", pass.what)));
             }
         }
-        let first = first.get_or_insert_with(|| ours.iter().map(|r| bits(&r.buffers)).collect());
-        for (ours, first) in ours.iter().zip(first.iter()) {
-            if bits(&ours.buffers) != *first {
-                return Err(place(&format!("{} has other bits than in order", ours.what)));
-            }
+        let buffers = ours.iter().flat_map(|pass| &pass.buffers).filter(|buffer| !buffer.is_empty());
+        let bits: Vec<Vec<u8>> = buffers.map(|buffer| buffer.as_bytes().to_vec()).collect();
+        if *first.get_or_insert_with(|| bits.clone()) != bits {
+            return Err(place("other bits than in order"));
         }
     }
     Ok(())
 }
 
-fn bits(buffers: &[Buffer]) -> Vec<Vec<u8>> {
-    buffers.iter().filter(|b| !b.is_empty()).map(|b| b.as_bytes().to_vec()).collect()
+/// What is wrong with a case on a device with threads in any order.
+fn check(room: &Room, case: &Case, dtype: DType, device: impl Fn(Order) -> Device) -> Result<(), String> {
+    let place = format!("{} ({}), {dtype}", case.op.name(), case.label);
+    compare(&place, &on_cpu(case, dtype), tolerance(dtype), |order| on_shim(room.cuda, case, dtype, device(order)))
 }
 
 /// The room's cases at these sizes, in both types.
@@ -79,19 +84,46 @@ fn chosen(room: &str) -> bool {
     env::var("ROOM").map_or(true, |name| name == room)
 }
 
+/// What is wrong with a room's updates in place: several steps in f32 against the CPU in f64.
+fn check_updates(modules: &[&'static Module], script: &Script, device: impl Fn(Order) -> Device) -> Result<(), String> {
+    let run = |device: &Device, dtype| {
+        let buffers = script.run(device, dtype)?;
+        Ok(vec![Pass { what: "state".into(), is_backward: false, buffers }])
+    };
+    let exact = run(&Device::Cpu, DType::F64).expect("the CPU does not fail");
+    compare(script.room, &exact, 1e-5, |order| run(&loaded(device(order), modules), DType::F32))
+}
+
+/// What is wrong with a cast's results and gradients. Rounding is exact, so all bits are the CPU's.
+fn check_casts(modules: &[&'static Module], device: impl Fn(Order) -> Device) -> Result<(), String> {
+    for n in [1, 7, 8, 2059] {
+        for (from, to) in [(DType::F32, DType::Bf16), (DType::Bf16, DType::F32), (DType::F32, DType::F32)] {
+            let case = Case::new("", Cast { to }, vec![Input::new(&[n], Fill::NORMAL)]);
+            let exact = passes(&case, &Device::Cpu, from, Arithmetic::Stored).expect("the CPU does not fail");
+            let place = format!("{n} {from} to {to}");
+            compare(&place, &exact, 0.0, |order| on_shim(modules, &case, from, device(order)))?;
+        }
+    }
+    Ok(())
+}
+
 /// What is wrong with a room's kernels: at its cases, its updates, its casts, or the engine's own products.
 fn check_room(name: &str, device: impl Fn(Order) -> Device) -> Result<(), String> {
     if let Some(room) = rooms("").into_iter().find(|room| room.name == name) {
         check_at(room, &SIZES, &device)?;
     }
+    let own: Vec<_> = modules().into_iter().filter(|module| module.name == name).collect();
     match name {
-        "cast" => updates::check_casts(device),
+        "cast" => check_casts(&own, device),
         "product" => Order::ALL.into_iter().try_for_each(|order| {
             let device = loaded(device(order), &[&PRODUCT]);
             let wrong = products::check(&device, |product| product.launch(&**gpu(&device)));
             wrong.map_err(|e| e.to_string())?.map_or(Ok(()), Err)
         }),
-        _ => updates::check_all(name, device),
+        _ => {
+            let scripts = scripts();
+            scripts.iter().filter(|s| s.room == name).try_for_each(|script| check_updates(&own, script, &device))
+        }
     }
 }
 
@@ -139,7 +171,7 @@ fn sure_and_surprised_heads() {
     let case = Case::new("sharp", LmHead, ins);
     for room in rooms("cross_entropy") {
         let exact = on_cpu(&case, DType::F32);
-        let ours = on_shim(room, &case, DType::F32, Shim::device(Order::Forward)).expect("sound kernels");
+        let ours = on_shim(room.cuda, &case, DType::F32, Shim::device(Order::Forward)).expect("sound kernels");
         for (ours, exact) in ours.iter().zip(&exact).filter(|(ours, _)| !ours.what.starts_with("gradient")) {
             // Outputs come first: loss, nll, lse.
             let (nll, truth) = (ours.buffers[1].to_f64(), exact.buffers[1].to_f64());
@@ -172,7 +204,7 @@ fn losses_of_large_logits() {
     let case = Case::new("large logits", LmHead, ins);
     for room in rooms("cross_entropy") {
         let exact = on_cpu(&case, DType::Bf16);
-        let ours = on_shim(room, &case, DType::Bf16, Shim::device(Order::Forward)).expect("sound kernels");
+        let ours = on_shim(room.cuda, &case, DType::Bf16, Shim::device(Order::Forward)).expect("sound kernels");
         let nll = |passes: &[Pass]| passes.last().expect("the result").buffers[1].to_f64();
         for (nll, exact) in nll(&ours).iter().zip(nll(&exact)) {
             assert!((nll - exact).abs() <= 1e-4, "nll is {nll}, should be {exact}");

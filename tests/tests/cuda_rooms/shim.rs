@@ -106,24 +106,6 @@ fn broken_rules_are_failures() {
 }
 
 #[test]
-fn the_first_failure_stays() {
-    let device = loaded(Shim::device(Order::Forward), &[&KERNELS]);
-    let x = Buffer::from_slice(&[64], &[1.0f32; 64]).to_device(&device).expect("room");
-    let y = Buffer::new_on(&device, x.spec()).expect("room");
-    let launch = |entry| {
-        let args = [(&x).into(), (&y).into(), Arg::int(64)];
-        gpu(&device).launch(&KERNELS.kernel(entry, DType::F32), Grid::new(1, 64), &args);
-    };
-    launch("past_the_end");
-    launch("early_return");
-    let said = device.finish().expect_err("a failure");
-    assert!(said.to_string().starts_with("shim_test past_the_end: "), "{said}");
-    for error in [x.read_f64().err(), x.on_host().err(), Buffer::new_on(&device, x.spec()).err()] {
-        assert_eq!(error.as_ref(), Some(&said));
-    }
-}
-
-#[test]
 fn shared_memory_is_spoilt() {
     let x = Buffer::from_slice(&[64], &[1.0f32; 64]);
     let y = run("unwritten", Grid::new(1, 64).shared(256), &x, Spec::new(DType::F32, &[64]));
