@@ -62,11 +62,7 @@ pub fn ask(library: &str, function: &str) -> usize {
 /// If it does not.
 pub fn panic_of(body: impl FnOnce()) -> String {
     let panic = catch_unwind(AssertUnwindSafe(body)).expect_err("a panic");
-    panic
-        .downcast_ref::<String>()
-        .cloned()
-        .or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string))
-        .expect("text")
+    *panic.downcast().expect("a text that was put together")
 }
 
 /// Where the stand-ins are, compiled once by each program that asks.
