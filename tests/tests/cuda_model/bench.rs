@@ -7,13 +7,7 @@ use tests::shim::Order;
 
 #[test]
 fn every_op_and_step_is_measured() {
-    let config = crate::config(&[
-        ("model.layers", "1"),
-        ("model.seq", "8"),
-        ("train.batch", "1"),
-        ("fast.steps", "2"),
-        ("train.precision", "bf16"),
-    ]);
+    let config = crate::config("model.layers=1 model.seq=8 train.batch=1 fast.steps=2 train.precision=bf16");
     let setup = Setup::new(config, shim(Order::Forward)).expect("a setup");
     let setup = Setup { effort: Effort::least(), ..setup };
     let works = setup.works().expect("work");

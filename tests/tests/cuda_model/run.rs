@@ -23,17 +23,10 @@ fn lab(name: &str) -> (PathBuf, Config) {
     let text = folder.join("text.txt");
     fs::write(&text, (0..40).map(|i| format!("{} green bottles on wall {}.\n", i * 7 % 13, i % 5)).collect::<String>())
         .expect("a file");
-    let config = crate::config(&[
-        ("model.seq", "12"),
-        ("train.steps", "4"),
-        ("train.checkpoint_every", "2"),
-        ("train.keep_checkpoints", "9"),
-        ("train.eval_every", "0"),
-        ("slow.warmup", "2"),
-        ("slow.gradient", "trajectory"),
-        ("fast.steps", "2"),
-        ("data.paths", &text.display().to_string()),
-    ]);
+    let often = "train.steps=4 train.checkpoint_every=2 train.keep_checkpoints=9 train.eval_every=0";
+    let mut config =
+        crate::config(&format!("model.seq=12 fast.steps=2 slow.warmup=2 slow.gradient=trajectory {often}"));
+    config.set("data.paths", &text.display().to_string()).expect("a setting");
     (folder, config)
 }
 
@@ -164,26 +157,18 @@ fn a_run_that_was_stopped_goes_on_with_the_same_bits() {
 fn what_a_device_cannot_do() {
     let (whole, rtx, small) =
         (Shim::device(Order::Forward), Shim::with_shared(99 << 10, None), Shim::with_shared(24 << 10, None));
-    let long = [("train.batch", "50000"), ("model.seq", "1024"), ("model.max_seq", "0")];
+    let long = "train.batch=50000 model.seq=1024 model.max_seq=0";
+    let wide = "by model.heads = 2 makes heads of width 136, but attention in f32 on host shim takes at most 128";
+    let far = "model.window = 6000, but generation on host shim looks back at most 5728 tokens";
     for (settings, device, work, said) in [
-        (
-            &[("model.dim", "272")][..],
-            &whole,
-            Work::Training,
-            "model.dim = 272 by model.heads = 2 makes heads of width 136, but attention in f32 on host shim takes at most 128",
-        ),
-        (&[("model.dim", "136")], &rtx, Work::Training, "width 68, but attention in f32 on host shim takes at most 64"),
-        (&long, &whole, Work::Training, "train.batch = 50000"),
-        (
-            &[("model.window", "6000")],
-            &small,
-            Work::Generation,
-            "model.window = 6000, but generation on host shim looks back at most 5728 tokens",
-        ),
+        ("model.dim=272", &whole, Work::Training, wide),
+        ("model.dim=136", &rtx, Work::Training, "width 68, but attention in f32 on host shim takes at most 64"),
+        (long, &whole, Work::Training, "train.batch = 50000"),
+        ("model.window=6000", &small, Work::Generation, far),
     ] {
         let config = crate::config(settings);
         let refused = config.check_device(device, work).expect_err("a refusal").to_string();
         assert!(refused.contains(said), "{refused}");
     }
-    crate::config(&[("model.window", "6000")]).check_device(&small, Work::Training).expect("tiles fit");
+    crate::config("model.window=6000").check_device(&small, Work::Training).expect("tiles fit");
 }

@@ -9,7 +9,7 @@ use tests::shim::{Counts, Shim, loaded};
 fn a_fast_step_is_one_launch() {
     for precision in ["f32", "bf16"] {
         let (device, counts) = Shim::counted();
-        let config = crate::config(&[("fast.steps", "6"), ("train.precision", precision)]);
+        let config = crate::config(&format!("fast.steps=6 train.precision={precision}"));
         let mut trainer = Trainer::new(config, &loaded(device, &modules())).expect("a trainer");
         for round in 0..3 {
             let before = counts();
