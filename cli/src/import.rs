@@ -7,7 +7,7 @@ use lab::import;
 use ltm::config::{Tokenizer, parameter_count};
 use std::path::PathBuf;
 
-/// Make a run folder of weights that were learnt elsewhere, to be judged and to generate
+/// Make a run folder of weights that were trained elsewhere, to evaluate them and to generate text
 #[derive(clap::Subcommand)]
 pub enum Command {
     Gpt2(Gpt2),

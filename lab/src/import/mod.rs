@@ -10,7 +10,7 @@ use ltm::config::{Chunking, Config, DataConfig, ModelConfig, ModelKind, Tokenize
 use ltm::json;
 use ltm::model::Params;
 use ltm::run::{NewFolder, Run};
-use ltm::safetensors::{Dtype, SafeTensors};
+use ltm::safetensors::SafeTensors;
 use serde::Deserialize;
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -28,9 +28,6 @@ const PREFIX: &str = "transformer.";
 /// A vocabulary may be padded to a multiple of this.
 const PADDING: usize = 128;
 
-/// Names of GPT-2's activation, the tanh form of GELU.
-const ACTIVATIONS: [&str; 2] = ["gelu_new", "gelu_pytorch_tanh"];
-
 /// Parts of a layer: our name, and theirs.
 const LAYER: [(&str, &str); 6] = [
     ("attention_norm", "ln_1"),
@@ -45,7 +42,7 @@ const LAYER: [(&str, &str); 6] = [
 ///
 /// # Errors
 /// Files that are missing or damaged; a configuration of another model; a tensor that is missing, left over, of another
-/// shape, or not F32, F16 or BF16; a vocabulary that is not the tokenizer's; and those of [`Run::create_with_weights`].
+/// shape, or not of floats; a vocabulary that is not the tokenizer's; and those of [`Run::create_with_weights`].
 /// Nothing is left of `out` then.
 pub fn gpt2(folder: &Path, tokenizer: Tokenizer, out: &Path) -> Result<Run> {
     let new = NewFolder::at(out)?;
@@ -53,7 +50,6 @@ pub fn gpt2(folder: &Path, tokenizer: Tokenizer, out: &Path) -> Result<Run> {
     let config = configuration(&json::read(&file)?, tokenizer).map_err(|e| e.at(file.display()))?;
     let file = folder.join(WEIGHTS);
     let tensors = SafeTensors::open(&file)?;
-    check_sizes(&tensors, &config.model).map_err(|e| e.at(file.display()))?;
     let mut store = Store::new(Device::Cpu);
     let params = Params::new(&config.model, DType::F32, &mut store);
     read(&tensors, &params, &mut store).map_err(|e| e.at(file.display()))?;
@@ -85,11 +81,10 @@ fn configuration(theirs: &Theirs, tokenizer: Tokenizer) -> Result<Config> {
     if let Some(kind) = theirs.model_type.as_deref().filter(|kind| *kind != "gpt2") {
         return Err(Error::new(format!("model_type = {kind:?}: only \"gpt2\" is supported")));
     }
-    if !ACTIVATIONS.contains(&theirs.activation_function.as_str()) {
+    let activation = &theirs.activation_function;
+    if !["gelu_new", "gelu_pytorch_tanh"].contains(&activation.as_str()) {
         return Err(Error::new(format!(
-            "activation_function = {:?}: only {} is supported, GPT-2's GELU in its tanh form",
-            theirs.activation_function,
-            ACTIVATIONS.join(" or ")
+            "activation_function = {activation:?}: only gelu_new or gelu_pytorch_tanh, GELU in its tanh form, is supported"
         )));
     }
     for (key, found, only) in [
@@ -132,16 +127,6 @@ fn prefix(file: &SafeTensors) -> &'static str {
     if file.info(&format!("{PREFIX}wte.weight")).is_ok() { PREFIX } else { "" }
 }
 
-/// Every size that the configuration names, before memory is taken for it.
-fn check_sizes(file: &SafeTensors, model: &ModelConfig) -> Result<()> {
-    let prefix = prefix(file);
-    let expect = |name: String, shape: &[usize]| file.expect_shape(&format!("{prefix}{name}"), shape);
-    expect("wte.weight".into(), &[model.vocab, model.dim])?;
-    expect("wpe.weight".into(), &[model.max_seq, model.dim])?;
-    expect("h.0.mlp.c_fc.weight".into(), &[model.dim, model.ffn_hidden()])?;
-    expect(format!("h.{}.ln_1.weight", model.layers - 1), &[model.dim])
-}
-
 /// Fills the parameters.
 fn read(file: &SafeTensors, params: &Params, store: &mut Store) -> Result<()> {
     let prefix = prefix(file);
@@ -149,22 +134,17 @@ fn read(file: &SafeTensors, params: &Params, store: &mut Store) -> Result<()> {
     for p in params.iter() {
         for part in p.parts() {
             let name = format!("{prefix}{}", their_name(part.name));
-            let dtype = file.info(&name)?.dtype;
-            if !matches!(dtype, Dtype::F32 | Dtype::F16 | Dtype::BF16) {
-                return Err(Error::new(format!("tensor {name:?} is {dtype}, must be F32, F16 or BF16")));
-            }
             // The tables of vectors stand as they are.
-            let transposed = p.is_matrix() && part.name.starts_with("layers.");
-            let values = match part.shape[..] {
-                [outputs, inputs] if transposed => {
-                    file.expect_shape(&name, &[inputs, outputs])?;
-                    transpose(&file.get_f64(&name)?, inputs, outputs)
-                }
-                _ => {
-                    file.expect_shape(&name, &part.shape)?;
-                    file.get_f64(&name)?
-                }
-            };
+            let is_transposed = p.is_matrix() && part.name.starts_with("layers.");
+            let mut shape = part.shape;
+            if is_transposed {
+                shape.reverse();
+            }
+            file.expect_shape(&name, &shape)?;
+            let mut values = file.get_f64(&name)?;
+            if is_transposed {
+                values = transpose(&values, shape[0], shape[1]);
+            }
             if let Some(i) = values.iter().position(|x| !x.is_finite()) {
                 return Err(Error::new(format!("tensor {name:?} has {} at element {i}", values[i])));
             }

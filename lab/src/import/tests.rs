@@ -63,19 +63,21 @@ fn logits_are_those_of_an_independent_implementation() {
     }
 }
 
-/// Tensors of the fixture by name, to be written again in another way.
-fn tensors() -> Vec<(String, Vec<usize>, Vec<f32>)> {
+/// Name, shape and numbers.
+type Owned = (String, Vec<usize>, Vec<f32>);
+
+/// Tensors of the fixture, to be written again in another way.
+fn tensors() -> Vec<Owned> {
     let file = SafeTensors::open(&fixture().join(WEIGHTS)).unwrap();
     let values = |name: &str| file.get_f64(name).unwrap().into_iter().map(|x| x as f32).collect();
     let tensor = |name: String| (name.clone(), file.info(&name).unwrap().shape.clone(), values(&name));
     file.names().into_iter().map(tensor).collect()
 }
 
-fn folder_of(config: &str, tensors: &[(String, Vec<usize>, Vec<f32>)]) -> tempfile::TempDir {
+fn folder_of(config: &str, tensors: &[Owned]) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join(CONFIG), config).unwrap();
-    let tensors: Vec<Tensor> =
-        tensors.iter().map(|(name, shape, values)| (name.clone(), shape.clone(), &values[..])).collect();
+    let tensors: Vec<Tensor> = tensors.iter().map(|(name, shape, x)| (name.clone(), shape.clone(), &x[..])).collect();
     let mut bytes = Vec::new();
     write(&mut bytes, &tensors).unwrap();
     fs::write(folder.path().join(WEIGHTS), bytes).unwrap();
@@ -86,28 +88,29 @@ fn theirs() -> String {
     fs::read_to_string(fixture().join(CONFIG)).unwrap()
 }
 
-fn weights(model: &Loaded) -> Vec<Vec<f64>> {
-    model.params.iter().map(|p| model.store.get(p.id).to_f64()).collect()
+fn weights(params: &Params, store: &Store) -> Vec<Vec<f64>> {
+    params.iter().map(|p| store.get(p.id).to_f64()).collect()
 }
 
 #[test]
 fn prefix_masks_and_a_tied_head_are_understood() {
-    let plain = weights(&imported(&fixture()).unwrap());
+    let weights = |folder: &Path| imported(folder).map(|model| weights(&model.params, &model.store));
+    let plain = weights(&fixture()).unwrap();
     let mut others = tensors();
     let head = others.iter().find(|(name, ..)| name == "wte.weight").unwrap().clone();
     others.iter_mut().for_each(|(name, ..)| name.insert_str(0, PREFIX));
     others.push(("lm_head.weight".into(), head.1, head.2));
     others.push(("transformer.h.0.attn.bias".into(), vec![1, 1, 1, 1], vec![1.0]));
     let folder = folder_of(&theirs(), &others);
-    assert_eq!(weights(&imported(folder.path()).unwrap()), plain);
+    assert_eq!(weights(folder.path()).unwrap(), plain);
     others.iter_mut().find(|(name, ..)| name == "lm_head.weight").unwrap().2[3] += 1.0;
-    let error = imported(folder_of(&theirs(), &others).path()).unwrap_err().to_string();
+    let error = weights(folder_of(&theirs(), &others).path()).unwrap_err().to_string();
     assert!(error.contains("\"lm_head.weight\" differs from \"transformer.wte.weight\""), "{error}");
 }
 
 #[test]
 fn what_does_not_fit_is_refused_in_one_line() {
-    let error = |config: &str, tensors: &[(String, Vec<usize>, Vec<f32>)]| {
+    let error = |config: &str, tensors: &[Owned]| {
         let error = imported(folder_of(config, tensors).path()).unwrap_err().to_string();
         assert!(!error.contains('\n'));
         error
@@ -122,8 +125,7 @@ fn what_does_not_fit_is_refused_in_one_line() {
         ("\"n_embd\": 8", "\"n_embd\": 16", "tensor \"wte.weight\" has shape [258, 8], expected [258, 16]"),
         ("\"n_layer\": 2", "\"n_layer\": 1", "tensor \"h.1.attn.c_attn.bias\" belongs to no part"),
         ("\"n_layer\": 2", "\"n_layer\": 2000000", "model.layers = 2000000"),
-        ("\"n_layer\": 2", "\"n_layer\": 1000", "there is no tensor \"h.999.ln_1.weight\""),
-        ("\"n_layer\": 2", "\"n_layer\": 3", "there is no tensor \"h.2.ln_1.weight\""),
+        ("\"n_layer\": 2", "\"n_layer\": 3", "there is no tensor \"h.2.attn.c_attn.weight\""),
         ("\"n_inner\": null", "\"n_inner\": 16", "tensor \"h.0.mlp.c_fc.weight\" has shape [8, 32], expected [8, 16]"),
     ];
     for (find, replace, part) in configs {
@@ -140,7 +142,7 @@ fn what_does_not_fit_is_refused_in_one_line() {
     bytes[at - 4] = b'I';
     fs::write(folder.path().join(WEIGHTS), bytes).unwrap();
     let error = imported(folder.path()).unwrap_err().to_string();
-    assert!(error.contains("tensor \"wte.weight\" is I32, must be F32, F16 or BF16"), "{error}");
+    assert!(error.contains("tensor \"wte.weight\" is I32, expected floats"), "{error}");
 }
 
 #[test]
@@ -154,19 +156,12 @@ fn damaged_files_never_panic() {
     assert!(accepted > 10, "only {accepted} files got past the reader: the damage is too coarse to test it");
 }
 
-/// The same layers from random weights: what is learned, learns.
+/// The same layers from random weights: every one of them learns.
 #[test]
 fn the_layers_can_be_trained() {
     let mut config = Config::preset("tiny").unwrap();
-    for (key, value) in [
-        ("model.kind", "gpt2"),
-        ("model.layers", "1"),
-        ("model.dim", "16"),
-        ("model.seq", "24"),
-        ("model.window", "24"),
-        ("slow.rate", "0.02"),
-        ("slow.warmup", "1"),
-    ] {
+    let sizes = "model.kind=gpt2 model.layers=1 model.dim=16 model.seq=24 model.window=24 slow.rate=0.02 slow.warmup=1";
+    for (key, value) in sizes.split(' ').filter_map(|pair| pair.split_once('=')) {
         config.set(key, value).unwrap();
     }
     config.train.batch = 2;
@@ -178,14 +173,10 @@ fn the_layers_can_be_trained() {
         batch.targets[i] = ((i + 1) % 5) as i32;
     }
     batch.samples.fill(SampleInfo { scored: 24, bytes: 24, ..SampleInfo::default() });
-    let before = weights_of(&trainer);
+    let before = weights(&trainer.params, &trainer.store);
     let first = trainer.train(&batch).unwrap().loss();
     let last = (0..30).map(|_| trainer.train(&batch).unwrap().loss()).last().unwrap();
     assert!(last < 0.5 * first, "{first} to {last}");
-    let unmoved = weights_of(&trainer).into_iter().zip(before).filter(|(after, before)| after.1 == before.1);
-    assert_eq!(unmoved.map(|(after, _)| after.0).collect::<Vec<_>>(), Vec::<String>::new());
-}
-
-fn weights_of(trainer: &Trainer) -> Vec<(String, Vec<f64>)> {
-    trainer.params.iter().map(|p| (p.name.clone(), trainer.store.get(p.id).to_f64())).collect()
+    let after = weights(&trainer.params, &trainer.store);
+    assert!(after.iter().zip(&before).all(|(after, before)| after != before), "parameters that do not move");
 }

@@ -23,6 +23,12 @@ pub struct Script {
 }
 
 impl Script {
+    /// Adds a buffer, and returns its number.
+    fn push(&mut self, buffer: Buffer) -> usize {
+        self.buffers.push(buffer);
+        self.buffers.len() - 1
+    }
+
     /// All buffers after all steps, in host memory. Floats are stored as `float`.
     ///
     /// # Errors
@@ -58,34 +64,24 @@ fn slow_learning(std: f64) -> Script {
     let sizes = [8192 + 21, 7];
     let norms = Buffer::from_f64(DType::F64, &[2], &[f64::NAN; 2]);
     let mut script = Script { room: "adamw", buffers: vec![norms], steps: vec![] };
-    let parameters: Vec<[usize; 3]> = sizes
-        .iter()
-        .map(|&n| {
-            let first = script.buffers.len();
-            script.buffers.push(normals(&[n], first as u32, 1.0));
-            script.buffers.extend([0, 1].map(|_| Buffer::new(Spec::new(DType::F64, &[n]))));
-            [first, first + 1, first + 2]
-        })
-        .collect();
+    let parameters = sizes.map(|n| {
+        let site = script.buffers.len() as u32;
+        let moment = || Buffer::new(Spec::new(DType::F64, &[n]));
+        [normals(&[n], site, 1.0), moment(), moment()].map(|buffer| script.push(buffer))
+    });
     for t in 1..=3 {
-        let grads: Vec<usize> =
-            sizes.iter().map(|&n| push(&mut script, normals(&[n], 100 * t + n as u32, std))).collect();
+        let grads = sizes.map(|n| script.push(normals(&[n], 100 * t + n as u32, std)));
         for (index, &grad) in grads.iter().enumerate() {
             script.steps.push((Box::new(SquaredNorm { index }), vec![grad], vec![0]));
         }
-        let schedule = push(&mut script, Buffer::from_f64(DType::F64, &[2], &[0.25, f64::from(t)]));
-        for (grad, parameter) in grads.into_iter().zip(&parameters) {
+        let schedule = script.push(Buffer::from_f64(DType::F64, &[2], &[0.25, f64::from(t)]));
+        for (grad, parameter) in grads.into_iter().zip(parameters) {
             let rule = Rule { beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.1 };
             let adamw = AdamW { rule, clip: 1.0 };
             script.steps.push((Box::new(adamw), vec![grad, 0, schedule], parameter.to_vec()));
         }
     }
     script
-}
-
-fn push(script: &mut Script, buffer: Buffer) -> usize {
-    script.buffers.push(buffer);
-    script.buffers.len() - 1
 }
 
 /// Start, three fast steps and a draw. Samples of several pieces, whole and cut, and ones whose rows have no packs.
@@ -95,14 +91,14 @@ fn fast_learning(noise: Noise, is_given: bool, posterior: Posterior, [b, s, d]: 
     buffers.extend([Buffer::from_f64(DType::F64, &[b], &vec![f64::NAN; b]), ints(&[-1, 6])]);
     let mut script = Script { room: "latents", buffers, steps: vec![] };
     let state: Vec<usize> = (0..10).collect();
-    let samples = push(&mut script, ints(&[4, 9, 2][..b]));
-    let rates = push(&mut script, Buffer::from_f64(DType::F64, &[3], &[0.5, 0.25, 0.125]));
-    let weight = push(&mut script, Buffer::from_f64(DType::F64, &[1], &[0.75]));
-    let table = if is_given { vec![push(&mut script, normals(&[2, b, s, d], 7, 1.0))] } else { vec![] };
+    let samples = script.push(ints(&[4, 9, 2][..b]));
+    let rates = script.push(Buffer::from_f64(DType::F64, &[3], &[0.5, 0.25, 0.125]));
+    let weight = script.push(Buffer::from_f64(DType::F64, &[1], &[0.75]));
+    let table = if is_given { vec![script.push(normals(&[2, b, s, d], 7, 1.0))] } else { vec![] };
     let init = LatentInit { noise, logvar: -1.5, logvar_std: 0.25 };
     script.steps.push((Box::new(init), [&[samples][..], &table].concat(), state.clone()));
     for t in 0..3 {
-        let d_z = push(&mut script, normals(&[b, s, d], 20 + t, 1.0));
+        let d_z = script.push(normals(&[b, s, d], 20 + t, 1.0));
         let step: Box<dyn Update> = match posterior {
             Posterior::Adamw => {
                 let rule = Rule { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.01 };
@@ -112,8 +108,8 @@ fn fast_learning(noise: Noise, is_given: bool, posterior: Posterior, [b, s, d]: 
         };
         script.steps.push((step, [&[d_z, rates, weight, samples][..], &table].concat(), state.clone()));
     }
-    let number = push(&mut script, ints(&[5]));
-    let drawn = vec![push(&mut script, tensor()), push(&mut script, tensor()), 8];
+    let number = script.push(ints(&[5]));
+    let drawn = vec![script.push(tensor()), script.push(tensor()), 8];
     script.steps.push((Box::new(LatentDraw { seed: 17 }), vec![0, 1, samples, number], drawn));
     script
 }
@@ -124,7 +120,7 @@ fn ring(d: usize) -> Script {
     let mut script = Script { room: "ring_attention", buffers: vec![ring], steps: vec![] };
     for t in 0..5 {
         let (qkv, position) = (normals(&[2, 1, 3 * d], 2 + t as u32, 1.0), ints(&[t]));
-        let ins = vec![push(&mut script, qkv), push(&mut script, position)];
+        let ins = vec![script.push(qkv), script.push(position)];
         script.steps.push((Box::new(RingWrite), ins, vec![0]));
     }
     script
