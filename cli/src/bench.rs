@@ -4,11 +4,9 @@ use super::output::{note, print};
 use super::place::Place;
 use super::progress::bar;
 use super::settings::Single;
+use crate::data::one_of;
 use engine::{Device, Error, Result};
-use lab::bench::{
-    Ceilings, Growth, Machine, Numbers, Rate, Report, Row, Setup, Task, Verdict, line, measure_all, measure_growth,
-    roofline,
-};
+use lab::bench::{Ceilings, Machine, Numbers, Rate, Report, Row, Setup, Task, Verdict, measure_all, roofline};
 use lab::table::{Table, digits};
 use ltm::checkpoint::write_atomic;
 use ltm::config::{Config, Precision};
@@ -31,11 +29,8 @@ pub struct Args {
     #[command(flatten)]
     single: Single,
     /// How tensors are stored [default: f32 on the CPU, bf16 on a GPU]
-    #[arg(long, value_enum)]
-    dtype: Option<Storage>,
-    /// Show instead how the time of a training step grows with the fast steps T and with the tokens N
-    #[arg(long, conflicts_with_all = ["op", "json", "svg", "compare"])]
-    growth: bool,
+    #[arg(long, value_parser = one_of::<Precision>())]
+    dtype: Option<Precision>,
     /// Write everything that was measured as JSON; a later run can be compared with it
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -47,12 +42,6 @@ pub struct Args {
     compare: Option<PathBuf>,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-enum Storage {
-    F32,
-    Bf16,
-}
-
 impl Args {
     /// The preset with one sample a batch and the single settings.
     fn configuration(&self) -> Result<Config> {
@@ -60,18 +49,6 @@ impl Args {
         config.train.batch = 1;
         self.single.apply(&mut config)?;
         config.resolved()
-    }
-
-    /// The configuration with the storage that was asked for, or that the device is best at.
-    fn stored(&self, mut config: Config, device: &Device) -> Result<Config> {
-        config.train.precision = match (self.dtype, device) {
-            (Some(Storage::Bf16), Device::Cpu) => {
-                return Err(Error::usage("--dtype bf16 needs a GPU (--device cuda): the CPU computes in f32"));
-            }
-            (Some(Storage::Bf16), _) | (None, Device::Cuda(_)) => Precision::Bf16,
-            (Some(Storage::F32), _) | (None, Device::Cpu) => Precision::F32,
-        };
-        Ok(config)
     }
 }
 
@@ -84,7 +61,9 @@ pub fn run(args: &Args, place: &Place) -> Result<()> {
     }
     place.inside(config.train.threads, || {
         let (setup, works) = place.within(|device| {
-            let config = args.stored(config.clone(), device)?;
+            let mut config = config.clone();
+            let best = if matches!(device, Device::Cpu) { Precision::F32 } else { Precision::Bf16 };
+            config.train.precision = args.dtype.unwrap_or(best);
             let mut setup = Setup { only: args.op.clone(), ..Setup::new(config, device.clone())? };
             if args.json.is_some() || args.compare.is_some() {
                 setup.effort = setup.effort.in_passes();
@@ -98,9 +77,6 @@ pub fn run(args: &Args, place: &Place) -> Result<()> {
             Device::Cuda(_) => print(device)?,
         }
         print(format_args!("preset {}: {}, {}\n", args.preset, setup.sizes(), setup.dtype))?;
-        if args.growth {
-            return growth(&setup);
-        }
         let mut ceilings = Ceilings::new(&setup.device, setup.dtype, &setup.effort)?;
         let bar = bar(0, "pass {msg}");
         let rows = measure_all(&setup, &works, &mut ceilings, &mut |pass, case| {
@@ -187,42 +163,6 @@ fn compare(earlier: &Report, path: &Path, report: &Report) -> Result<()> {
         count(Verdict::TooFew),
         100.0 * (report.drift(earlier) - 1.0)
     ))
-}
-
-/// Training steps at several T and N, and how far from straight lines their times are.
-fn growth(setup: &Setup) -> Result<()> {
-    let bar = bar(0, "{msg}");
-    let measured = measure_growth(setup, &mut |steps, tokens| {
-        bar.set_message(format!("T = {steps}, N = {tokens}"));
-        bar.tick();
-    })?;
-    bar.finish_and_clear();
-    let (all, batch) = (measured.concat(), setup.config.train.batch);
-    let table = Table::of(&all)
-        .right("T", |g| g.steps)
-        .right("N", |g| g.tokens)
-        .right("median", |g| seconds(g.samples.median()))
-        .right("20 %", |g| seconds(g.samples.spread()[0]))
-        .right("80 %", |g| seconds(g.samples.spread()[1]))
-        .right("GFLOP", |g| digits(g.flops as f64 / 1e9, 1))
-        .right("GFLOP/s", |g| digits(g.flops as f64 / g.samples.median() / 1e9, 1))
-        .right("tokens/s", |g| digits((batch * g.tokens) as f64 / g.samples.median(), 1));
-    print(format_args!("{table}\n"))?;
-    for (name, sizes, at) in
-        [("T", &measured[0], (|g| g.steps) as fn(&Growth) -> usize), ("N", &measured[1], |g| g.tokens)]
-    {
-        let points: Vec<(f64, f64)> = sizes.iter().map(|g| (at(g) as f64, g.samples.median())).collect();
-        print(match line(&points) {
-            Some([start, slope, far]) => format!(
-                "time = {} + {} · {name}, every median within {:.1} % of it",
-                seconds(start),
-                seconds(slope),
-                100.0 * far
-            ),
-            None => format!("{name}: a line takes three sizes or more, here are {}", points.len()),
-        })?;
-    }
-    Ok(())
 }
 
 /// Three digits and a unit.

@@ -37,7 +37,6 @@
 
 mod ceiling;
 mod compare;
-mod growth;
 mod meter;
 mod peak;
 mod report;
@@ -49,7 +48,6 @@ mod work;
 
 pub use ceiling::Ceilings;
 pub use compare::{CHANCE, LEAST, Verdict, compare};
-pub use growth::{Growth, line, measure_growth};
 pub use meter::{Cache, Effort};
 pub use peak::fma_burst;
 pub use report::{Comparison, Machine, Rate, Report};

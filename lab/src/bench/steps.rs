@@ -23,7 +23,7 @@ const MOST: usize = 60;
 const LONG: f64 = 10.0;
 
 /// A batch of random tokens, every target scored.
-pub fn random_batch(config: &Config) -> Batch {
+fn random_batch(config: &Config) -> Batch {
     let (samples, tokens) = (config.train.batch, config.model.seq);
     let mut batch = Batch::new(samples, tokens);
     let stream = Stream::new(3, 0);
@@ -36,13 +36,8 @@ pub fn random_batch(config: &Config) -> Batch {
     batch
 }
 
-/// FLOPs and least bytes of one training step.
-pub fn training_cost(trainer: &Trainer, steps: usize) -> Cost {
-    parts(trainer.fast.as_ref(), &trainer.slow, steps).iter().map(Part::cost_in_step).sum()
-}
-
 /// The seconds of `work` until the device is done with it, as the only sample.
-pub(super) fn time(device: &Device, work: impl FnOnce() -> Result<()>) -> Result<Vec<f64>> {
+fn time(device: &Device, work: impl FnOnce() -> Result<()>) -> Result<Vec<f64>> {
     device.finish()?;
     let start = Instant::now();
     work()?;
@@ -50,31 +45,19 @@ pub(super) fn time(device: &Device, work: impl FnOnce() -> Result<()>) -> Result
     Ok(vec![start.elapsed().as_secs_f64().max(1e-9)])
 }
 
-/// Seconds of each of `steps` fast steps, the first left out. On a GPU, where a step is over before the host would notice,
-/// their mean.
+/// The mean seconds of `steps` fast steps, the first left out. A GPU is over a step before the host would notice.
 fn fast_steps(fast: &Fast, store: &mut Store, steps: usize) -> Vec<f64> {
-    let mut seconds = Vec::new();
     let device = store.device().clone();
-    let (mut latest, last) = (Instant::now(), steps - 1);
-    fast.fit(store, 0.1, 1, |t, _| match &device {
-        Device::Cpu => {
-            let now = Instant::now();
-            if t > 0 {
-                seconds.push((now - latest).as_secs_f64().max(1e-9));
-            }
-            latest = now;
-        }
-        Device::Cuda(gpu) if t == 0 || t == last => {
+    let (mut second, mut seconds) = (Instant::now(), 0.0);
+    fast.fit(store, 0.1, 1, |t, _| {
+        if t == 0 || t + 1 == steps {
             // The device keeps a failure, and `repeat` returns it.
-            let _ = gpu.finish();
-            if t == last {
-                seconds.push(latest.elapsed().as_secs_f64().max(1e-9) / last as f64);
-            }
-            latest = Instant::now();
+            let _ = device.finish();
+            seconds = second.elapsed().as_secs_f64().max(1e-9);
+            second = Instant::now();
         }
-        Device::Cuda(_) => {}
     });
-    seconds
+    vec![seconds / (steps - 1) as f64]
 }
 
 /// Repeats `sample` as often as the effort allows in a pass, after once to warm up unless that takes long.
@@ -112,7 +95,8 @@ pub(super) fn measure_steps(gather: &mut Gather, training_steps: &mut Option<usi
     let mut roomy = config.clone();
     roomy.fast.steps = steps.max(config.fast.steps);
     let batch = random_batch(config);
-    let mut trainer = trainer(&roomy, device)?;
+    let mut trainer = Trainer::new(roomy, device)?;
+    config.check_room(&trainer.store, Work::Training)?;
     trainer.inputs.load(&mut trainer.store, &config.model, &batch)?;
     let cost = |plan: &Plan, phases: &[Phase]| -> Cost { phases.iter().map(|&phase| plan.cost(phase)).sum() };
 
@@ -150,15 +134,9 @@ pub(super) fn measure_steps(gather: &mut Gather, training_steps: &mut Option<usi
     let expected = before + config.fast.steps as f64 * fast_step + slow_step;
     let count = *training_steps.get_or_insert(((TRAINING / expected) as usize).max(1));
     if count >= left {
-        let cost = training_cost(&trainer, config.fast.steps);
+        let parts = parts(trainer.fast.as_ref(), &trainer.slow, config.fast.steps);
+        let cost = parts.iter().map(Part::cost_in_step).sum();
         row("training step", cost, tokens, &mut || time(device, || trainer.train(&batch).map(drop)))?;
     }
     Ok(())
-}
-
-/// A fresh model in training, for which there is room.
-pub(super) fn trainer(config: &Config, device: &Device) -> Result<Trainer> {
-    let trainer = Trainer::new(config.clone(), device)?;
-    config.check_room(&trainer.store, Work::Training)?;
-    Ok(trainer)
 }
