@@ -24,8 +24,8 @@ pub fn run(args: &Args, place: &Place) -> Result<()> {
         let device = place.open()?;
         // A file that cannot be read is said at once, not after the ops.
         let path = args.golden.as_deref();
-        let mut columns = vec![column(path, "f64", DType::F64, &Device::Cpu)?];
-        columns.push(column(path, "f32", DType::F32, &Device::Cpu)?);
+        let column = |name, dtype, device| -> Result<Column> { Ok((name, dtype, golden(path, dtype, device)?)) };
+        let mut columns = vec![column("f64", DType::F64, &Device::Cpu)?, column("f32", DType::F32, &Device::Cpu)?];
         print("relative errors: f32 against f64, and the f64 gradient against central differences\n")?;
         let mut bad = show(&verify::ops()?)?;
         if let Device::Cuda(gpu) = &device {
@@ -36,8 +36,8 @@ pub fn run(args: &Args, place: &Place) -> Result<()> {
             })?;
             print(format_args!("{name}: relative errors against the CPU in f64\n"))?;
             bad += show(&reports)?;
-            columns.push(column(path, "GPU f32", DType::F32, &device)?);
-            columns.push(column(path, "GPU bf16", DType::Bf16, &device)?);
+            columns.push(column("GPU f32", DType::F32, &device)?);
+            columns.push(column("GPU bf16", DType::Bf16, &device)?);
         }
         bad += show_golden(path, &columns)?;
         match bad {
@@ -73,10 +73,6 @@ fn show(reports: &[OpReport]) -> Result<usize> {
 
 /// The quantities of a golden file as computed in one place and precision.
 type Column = (&'static str, DType, Vec<Comparison>);
-
-fn column(path: Option<&Path>, name: &'static str, dtype: DType, device: &Device) -> Result<Column> {
-    Ok((name, dtype, golden(path, dtype, device)?))
-}
 
 /// Prints all quantities of a golden file; the number of those beyond their tolerance.
 fn show_golden(path: Option<&Path>, columns: &[Column]) -> Result<usize> {

@@ -60,9 +60,13 @@ impl Setup {
     fn settings(&self) -> BTreeMap<String, String> {
         let is_learning = |key: &&Setting| key.name.starts_with("fast.") || key.name.starts_with("slow.");
         let learning = Config::settings().iter().filter(is_learning);
-        let text = |value: serde_json::Value| value.as_str().map_or_else(|| value.to_string(), str::to_string);
-        learning.map(|key| (key.name.to_string(), text(key.value(&self.config)))).collect()
+        learning.map(|key| (key.name.to_string(), text(&key.value(&self.config)))).collect()
     }
+}
+
+/// A JSON value as a command line has it.
+fn text(value: &serde_json::Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_string)
 }
 
 /// How fast a ceiling was: median and quantiles of its passes, in FLOP/s or bytes/s.
@@ -171,26 +175,19 @@ impl Report {
     }
 
     /// What times depend on beside the program.
-    fn conditions(&self) -> Vec<(&str, String)> {
-        let m = &self.machine;
-        let mut all = vec![
-            ("processor", m.processor.clone()),
-            ("features", m.features.clone()),
-            ("threads", m.threads.to_string()),
-            ("device", m.device.clone()),
-            ("dtype", m.dtype.clone()),
-            ("preset", self.preset.clone()),
-            ("sizes", self.sizes.clone()),
-        ];
-        all.extend(self.settings.iter().map(|(key, value)| (key.as_str(), value.clone())));
-        all
+    fn conditions(&self) -> BTreeMap<String, String> {
+        let machine = serde_json::to_value(&self.machine).expect("a machine has string keys");
+        let machine = machine.as_object().into_iter().flatten().map(|(key, value)| (key.clone(), text(value)));
+        let sizes = [("preset", &self.preset), ("sizes", &self.sizes)].map(|(key, value)| (key.into(), value.clone()));
+        machine.chain(sizes).chain(self.settings.clone()).collect()
     }
 
     /// In what the earlier run `then` differs from this one, so that a difference in time need not be the program's.
     pub fn differences(&self, then: &Self) -> Vec<String> {
-        let then: BTreeMap<&str, String> = then.conditions().into_iter().collect();
+        let then = then.conditions();
         let was = |key: &str| then.get(key).map_or("unknown", String::as_str);
-        let differing = self.conditions().into_iter().filter(|(key, now)| was(key) != now);
+        let now = self.conditions();
+        let differing = now.iter().filter(|(key, now)| was(key) != *now);
         differing.map(|(key, now)| format!("{key} was {}, is {now}", was(key))).collect()
     }
 
@@ -286,11 +283,11 @@ pub(super) mod tests {
         assert_eq!(
             other.differences(&then),
             [
-                "processor was Abacus <9> & Sons, is Other",
-                "threads was 2, is 4",
+                "fast.steps was 16, is 4",
                 "preset was small, is large",
+                "processor was Abacus <9> & Sons, is Other",
                 "sizes was batch 1, is batch 2",
-                "fast.steps was 16, is 4"
+                "threads was 2, is 4"
             ]
         );
         assert_eq!(other.drift(&then), 2.0);

@@ -1,76 +1,60 @@
 //! The roofline as a picture (Williams, Waterman and Patterson 2009): rates over arithmetic intensity under the two ceilings.
 
-use super::{Cache, Report, Row};
+use super::{Cache, Numbers, Report, Row, STEPS, Task};
 use crate::plot::{Look, Mark, Plot, Series};
 use crate::table::number;
 
-/// The op's costliest case in one pass, with warm caches, and the same with cold ones where that was measured.
-struct Point<'a> {
-    row: &'a Row,
-    cold: Option<&'a Row>,
+/// What a point stands for: an op or a whole step, and the kind of pass.
+fn point(task: &Task) -> (&str, &str) {
+    let first = |text, end| str::split(text, end).next().unwrap_or_default();
+    let name = if task.group == STEPS { &task.case } else { first(&task.case, ':') };
+    (name, first(&task.pass, ' '))
 }
 
-impl Point<'_> {
-    fn op(&self) -> &str {
-        let task = &self.row.task;
-        match task.case.split_once(':') {
-            Some((op, _)) if task.tokens.is_none() => op,
-            _ => &task.case,
-        }
-    }
-
-    fn pass(&self) -> &str {
-        self.row.task.pass.split(' ').next().unwrap_or_default()
-    }
-
-    fn series(&self, number: usize) -> Series {
-        let mark = |row: &Row, hollow| {
-            let numbers = row.numbers();
-            Mark { hollow, ..Mark::new(numbers.intensity, numbers.flops_per_second / 1e9) }
-        };
-        let reached = |row: &Row| 100.0 * row.numbers().reached;
-        let mut marks = vec![Mark { label: number.to_string(), ..mark(self.row, false) }];
-        marks.extend(self.cold.map(|cold| mark(cold, true)));
-        let cold = self.cold.map_or(String::new(), |row| format!(" / {:.0}", reached(row)));
-        let colour = match self.pass() {
-            "forward" => 0,
-            "backward" => 1,
-            "both" => 3,
-            // Whole steps.
-            _ => 6,
-        };
-        Series {
-            name: format!("{number}  {}, {}: {:.0}{cold} %", self.op(), self.row.task.pass, reached(self.row)),
-            look: Look { colour, stroke: 0 },
-            line: marks.iter().map(|mark| mark.at).collect(),
-            marks,
-        }
-    }
-}
-
-/// Points in the order of their intensity. Work without FLOPs has no place on the axes.
-fn points(report: &Report) -> Vec<Point<'_>> {
-    let mut points: Vec<Point> = Vec::new();
+/// The costliest case of every point with warm caches, in the order of intensity. Work without FLOPs has no place on the axes.
+fn points(report: &Report) -> Vec<&Row> {
+    let mut points: Vec<&Row> = Vec::new();
     for row in report.rows.iter().filter(|row| row.task.flops > 0 && row.task.cache == Cache::Hot) {
-        let cold = report.rows.iter().find(|other| {
-            other.task.cache == Cache::Cold && (&other.task.case, &other.task.pass) == (&row.task.case, &row.task.pass)
-        });
-        let point = Point { row, cold };
-        match points.iter_mut().find(|p| (p.op(), p.pass()) == (point.op(), point.pass())) {
-            Some(known) if known.row.task.flops < row.task.flops => *known = point,
+        match points.iter_mut().find(|known| point(&known.task) == point(&row.task)) {
+            Some(known) if known.task.flops < row.task.flops => *known = row,
             Some(_) => {}
-            None => points.push(point),
+            None => points.push(row),
         }
     }
-    points.sort_by(|a, b| a.row.numbers().intensity.total_cmp(&b.row.numbers().intensity));
+    points.sort_by(|a, b| a.numbers().intensity.total_cmp(&b.numbers().intensity));
     points
+}
+
+/// A point, and the same work with cold caches where that was measured.
+fn series(report: &Report, number: usize, row: &Row) -> Series {
+    let (name, pass) = point(&row.task);
+    let key = (&row.task.case[..], &row.task.pass[..], Cache::Cold);
+    let cold = report.rows.iter().find(|other| other.task.key() == key);
+    let numbers: Vec<Numbers> = std::iter::once(row).chain(cold).map(Row::numbers).collect();
+    let mut marks: Vec<Mark> = numbers.iter().map(|n| Mark::new(n.intensity, n.flops_per_second / 1e9)).collect();
+    marks[0].label = number.to_string();
+    marks[1..].iter_mut().for_each(|mark| mark.hollow = true);
+    let reached = numbers.iter().map(|n| format!("{:.0}", 100.0 * n.reached)).collect::<Vec<_>>().join(" / ");
+    let colour = match pass {
+        "forward" => 0,
+        "backward" => 1,
+        "both" => 3,
+        // Whole steps.
+        _ => 6,
+    };
+    Series {
+        name: format!("{number}  {name}, {}: {reached} %", row.task.pass),
+        look: Look { colour, stroke: 0 },
+        line: marks.iter().map(|mark| mark.at).collect(),
+        marks,
+    }
 }
 
 /// The picture as SVG.
 pub fn roofline(report: &Report) -> String {
     let points = points(report);
     let mut series = ceilings(report, &points);
-    series.extend(points.iter().enumerate().map(|(i, point)| point.series(i + 1)));
+    series.extend(points.iter().zip(1..).map(|(row, number)| self::series(report, number, row)));
     let machine = &report.machine;
     let place = if machine.device == "cpu" {
         format!("{}, {}, {} threads", machine.processor, machine.features, machine.threads)
@@ -98,11 +82,11 @@ pub fn roofline(report: &Report) -> String {
 }
 
 /// The roof, and where 20 and 80 % of the ceilings' measurements put it.
-fn ceilings(report: &Report, points: &[Point]) -> Vec<Series> {
+fn ceilings(report: &Report, points: &[&Row]) -> Vec<Series> {
     let Some((peak, memory)) = report.ceilings.split_first() else { return Vec::new() };
     let Some(fastest) = memory.iter().max_by(|a, b| a.median.total_cmp(&b.median)) else { return Vec::new() };
     let roof = report.roof;
-    let intensities = || points.iter().map(|point| point.row.numbers().intensity);
+    let intensities = || points.iter().map(|row| row.numbers().intensity);
     let ridge = roof.peak / roof.bandwidth;
     let [least, most] = [intensities().fold(ridge / 10.0, f64::min) / 2.0, intensities().fold(ridge * 10.0, f64::max)];
     let path = |bandwidth: f64, peak: f64| {

@@ -28,14 +28,18 @@ const PREFIX: &str = "transformer.";
 /// A vocabulary may be padded to a multiple of this.
 const PADDING: usize = 128;
 
-/// Parts of a layer: our name, and theirs.
-const LAYER: [(&str, &str); 6] = [
+/// Parts of our names, and what stands there in theirs; `norm` is the last, for it is a part of others.
+const NAMES: [(&str, &str); 10] = [
+    ("tok_embeddings", "wte"),
+    ("pos_embeddings", "wpe"),
+    ("layers.", "h."),
     ("attention_norm", "ln_1"),
     ("attention.wqkv", "attn.c_attn"),
     ("attention.wo", "attn.c_proj"),
     ("ffn_norm", "ln_2"),
     ("feed_forward.w1", "mlp.c_fc"),
     ("feed_forward.w2", "mlp.c_proj"),
+    ("norm", "ln_f"),
 ];
 
 /// Makes the run folder `out` of the GPT-2 in `folder`, whose tokens are `tokenizer`'s.
@@ -122,14 +126,9 @@ fn configuration(theirs: &Theirs, tokenizer: Tokenizer) -> Result<Config> {
     Config { model, train, data, ..Config::default() }.resolved().map_err(|e| e.at(OUR_KEYS))
 }
 
-/// What stands in front of all names of a file.
-fn prefix(file: &SafeTensors) -> &'static str {
-    if file.info(&format!("{PREFIX}wte.weight")).is_ok() { PREFIX } else { "" }
-}
-
 /// Fills the parameters.
 fn read(file: &SafeTensors, params: &Params, store: &mut Store) -> Result<()> {
-    let prefix = prefix(file);
+    let prefix = if file.info(&format!("{PREFIX}wte.weight")).is_ok() { PREFIX } else { "" };
     let mut known = BTreeSet::new();
     for p in params.iter() {
         for part in p.parts() {
@@ -179,17 +178,7 @@ fn transpose(values: &[f64], inputs: usize, outputs: usize) -> Vec<f64> {
 
 /// Hugging Face's name of one of our tensors.
 fn their_name(ours: &str) -> String {
-    let (part, kind) = ours.rsplit_once('.').unwrap_or((ours, ""));
-    let Some((layer, part)) = part.strip_prefix("layers.").and_then(|rest| rest.split_once('.')) else {
-        let part = match part {
-            "tok_embeddings" => "wte",
-            "pos_embeddings" => "wpe",
-            _ => "ln_f",
-        };
-        return format!("{part}.{kind}");
-    };
-    let theirs = LAYER.iter().find(|(name, _)| *name == part).map_or(part, |(_, theirs)| theirs);
-    format!("h.{layer}.{theirs}.{kind}")
+    NAMES.iter().fold(ours.to_string(), |name, (ours, theirs)| name.replace(ours, theirs))
 }
 
 #[cfg(test)]
