@@ -54,4 +54,4 @@ pub use report::{Comparison, Machine, Rate, Report};
 pub use roofline::roofline;
 pub use row::{Numbers, Roof, Row, Samples, Task, median};
 pub use run::{STEPS, Setup, measure_all};
-pub use work::{Bench, OwnedPass, Work, works};
+pub use work::{Bench, Work, works};

@@ -104,8 +104,8 @@ pub(super) struct Gather<'a> {
 impl Gather<'_> {
     /// Measures work with hot caches, and with cold ones where it matters. Its memory is another one in every pass.
     fn op(&mut self, work: &Work) -> Result<()> {
-        let Setup { config, device, dtype, effort, .. } = self.setup;
-        let mut bench = Bench::new(work, config, *dtype, device)?;
+        let Setup { device, dtype, effort, .. } = self.setup;
+        let mut bench = Bench::new(work, *dtype, device)?;
         let task = |cache| Task {
             group: work.room.into(),
             case: work.case.clone(),
@@ -116,8 +116,7 @@ impl Gather<'_> {
             tokens: None,
         };
         let mut measured = |gather: &mut Self, cache| {
-            let run = &mut || bench.run(work.pass.get());
-            gather.measure(task(cache), |ceilings| measure(device, ceilings, effort, cache, run))
+            gather.measure(task(cache), |ceilings| measure(device, ceilings, effort, cache, &mut || bench.run()))
         };
         let hot = measured(self, Cache::Hot)?;
         // Whether reading everything from memory would change the time by as much as a fiftieth: the first pass decides for all.

@@ -3,88 +3,61 @@
 use crate::plan::Plans;
 use autograd::Phase;
 use engine::rng::Stream;
-use engine::{Buffer, Context, Cost, DType, Device, Op, Pass, Result, Spec, Want};
-use kernels::case::{Case, Fill, Input, Sizes};
+use engine::{Buffer, Context, Cost, DType, Device, Pass, Result, Spec, Want};
+use kernels::case::{Case, Input, Sizes};
 use kernels::registry::ROOMS;
 use ltm::config::Config;
-
-/// A [`Pass`] that owns its wants; without any it is the forward pass.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct OwnedPass {
-    /// What is wanted of each input.
-    pub wants: Vec<Want>,
-    /// Whether forward and VJP are one.
-    is_fused: bool,
-}
-
-impl OwnedPass {
-    fn of(pass: Pass) -> Self {
-        let (wants, is_fused): (&[Want], bool) = match pass {
-            Pass::Forward => (&[], false),
-            Pass::Vjp(wants) => (wants, false),
-            Pass::Fused(wants) => (wants, true),
-        };
-        Self { wants: wants.to_vec(), is_fused }
-    }
-
-    /// The same, borrowed.
-    pub fn get(&self) -> Pass<'_> {
-        match &self.wants[..] {
-            [] => Pass::Forward,
-            wants if self.is_fused => Pass::Fused(wants),
-            wants => Pass::Vjp(wants),
-        }
-    }
-
-    /// `forward`, or the gradients with their inputs' names; `+x` is added to what is there.
-    fn name(&self, arguments: &[&str]) -> String {
-        let (what, wants) = match self.get() {
-            Pass::Forward => return "forward".into(),
-            Pass::Vjp(wants) => ("backward", wants),
-            Pass::Fused(wants) => ("both in one", wants),
-        };
-        let names = arguments.iter().zip(wants).filter(|(_, w)| w.is_wanted());
-        let names = names.map(|(name, w)| if *w == Want::Add { format!("+{name}") } else { name.to_string() });
-        format!("{what} to {}", names.collect::<Vec<_>>().join(", "))
-    }
-}
+use std::sync::Arc;
 
 /// An op's case in one pass.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Work {
     /// The op's room.
     pub room: &'static str,
     /// Op and case, e.g. `linear: gate and up`.
     pub case: String,
-    /// The pass, with the inputs whose gradients are computed, e.g. `backward to x`.
+    /// The pass, with the inputs whose gradients are computed, e.g. `backward to x`; `+x` is added to what is there.
     pub name: String,
-    /// The pass.
-    pub pass: OwnedPass,
     /// FLOPs and least bytes.
     pub cost: Cost,
-    /// Place among the room's cases.
-    index: usize,
+    inputs: Arc<Case>,
+    /// What is wanted of each input; nothing in the forward pass.
+    wants: Vec<Want>,
+    is_fused: bool,
 }
 
 impl Work {
-    /// The op's name.
-    pub fn op(&self) -> &str {
-        self.case.split_once(':').map_or(&self.case, |(op, _)| op)
+    fn new(room: &'static str, case: &Arc<Case>, pass: Pass, dtype: DType) -> Self {
+        let (kind, wants): (&str, &[Want]) = match pass {
+            Pass::Forward => ("forward", &[]),
+            Pass::Vjp(wants) => ("backward to ", wants),
+            Pass::Fused(wants) => ("both in one to ", wants),
+        };
+        let wanted = case.op.arguments().iter().zip(wants).filter(|(_, want)| want.is_wanted());
+        let wanted = wanted.map(|(name, want)| if *want == Want::Add { format!("+{name}") } else { name.to_string() });
+        Self {
+            room,
+            case: format!("{}: {}", case.op.name(), case.label),
+            name: format!("{kind}{}", wanted.collect::<Vec<_>>().join(", ")),
+            cost: case.op.cost(&case.specs(dtype), pass),
+            inputs: case.clone(),
+            wants: wants.to_vec(),
+            is_fused: matches!(pass, Pass::Fused(_)),
+        }
     }
-}
 
-/// The sizes that a configuration gives its ops.
-pub fn sizes(config: &Config) -> Sizes {
-    let m = &config.model;
-    Sizes {
-        batch: config.train.batch,
-        tokens: m.seq,
-        heads: m.heads,
-        head_dim: m.head_dim(),
-        window: m.window,
-        latents: m.latents,
-        ffn: m.ffn_hidden(),
-        vocab: m.vocab,
+    /// The op's name.
+    pub fn op(&self) -> &'static str {
+        self.inputs.op.name()
+    }
+
+    /// The pass.
+    pub fn pass(&self) -> Pass<'_> {
+        match &self.wants[..] {
+            [] => Pass::Forward,
+            wants if self.is_fused => Pass::Fused(wants),
+            wants => Pass::Vjp(wants),
+        }
     }
 }
 
@@ -94,48 +67,41 @@ pub fn sizes(config: &Config) -> Sizes {
 /// # Errors
 /// If the configuration contradicts itself.
 pub fn works(config: &Config, dtype: DType) -> Result<Vec<Work>> {
-    let asked = asked(config)?;
-    let sizes = sizes(config);
-    let mut all = Vec::new();
+    let m = &config.model;
+    let sizes = Sizes {
+        batch: config.train.batch,
+        tokens: m.seq,
+        heads: m.heads,
+        head_dim: m.head_dim(),
+        window: m.window,
+        latents: m.latents,
+        ffn: m.ffn_hidden(),
+        vocab: m.vocab,
+    };
+    let plans = Plans::new(config, &Device::Cpu)?;
+    let asked: Vec<(&str, Pass, Cost)> =
+        plans.all().flat_map(|(_, plan)| Phase::ALL.into_iter().flat_map(|phase| plan.passes(phase))).collect();
+    let mut all: Vec<Work> = Vec::new();
     for room in ROOMS {
-        let cases = (room.cases)(&sizes);
+        let cases: Vec<Arc<Case>> = (room.cases)(&sizes).into_iter().map(Arc::new).collect();
         // An instruction is a case's if it costs the same. A room whose cases have sizes of their own (`slice`) takes all.
-        let fits =
-            |case: &Case, pass: &OwnedPass, cost: Cost| case.op.cost(&case.specs(DType::F32), pass.get()) == cost;
-        let same = |case: &Case, a: &Asked| a.op == case.op.name() && fits(case, &a.pass, a.cost);
-        let exact = cases.iter().any(|case| asked.iter().any(|a| same(case, a)));
-        for (index, case) in cases.iter().enumerate() {
-            let mut passes = vec![OwnedPass::of(Pass::Forward)];
-            for a in asked.iter().filter(|a| a.op == case.op.name() && (!exact || same(case, a))) {
-                if !passes.contains(&a.pass) {
-                    passes.push(a.pass.clone());
+        let costs_same = |case: &Case, pass: Pass, cost: Cost| case.op.cost(&case.specs(DType::F32), pass) == cost;
+        let of_op = |case: &Arc<Case>| {
+            let name = case.op.name();
+            asked.iter().filter(move |(op, ..)| *op == name)
+        };
+        let exact = cases.iter().any(|case| of_op(case).any(|&(_, pass, cost)| costs_same(case, pass, cost)));
+        for case in &cases {
+            let asked = of_op(case).filter(|&&(_, pass, cost)| !exact || costs_same(case, pass, cost));
+            for pass in std::iter::once(Pass::Forward).chain(asked.map(|&(_, pass, _)| pass)) {
+                let work = Work::new(room.name, case, pass, dtype);
+                if !all.iter().any(|known| (&known.case, &known.name) == (&work.case, &work.name)) {
+                    all.push(work);
                 }
             }
-            all.extend(passes.into_iter().map(|pass| Work {
-                room: room.name,
-                case: format!("{}: {}", case.op.name(), case.label),
-                name: pass.name(case.op.arguments()),
-                cost: case.op.cost(&case.specs(dtype), pass.get()),
-                pass,
-                index,
-            }));
         }
     }
     Ok(all)
-}
-
-/// What a plan asks an op for.
-struct Asked {
-    op: &'static str,
-    pass: OwnedPass,
-    cost: Cost,
-}
-
-/// What the plans of training ask for.
-fn asked(config: &Config) -> Result<Vec<Asked>> {
-    let plans = Plans::new(config, &Device::Cpu)?;
-    let passes = plans.all().flat_map(|(_, plan)| Phase::ALL.into_iter().flat_map(|phase| plan.passes(phase)));
-    Ok(passes.map(|(op, pass, cost)| Asked { op, pass: OwnedPass::of(pass), cost }).collect())
 }
 
 /// No op has more inputs or outputs than this.
@@ -145,8 +111,8 @@ static EMPTY: Buffer = Buffer::empty();
 
 /// A case with everything that its passes need, on a device.
 #[derive(Debug)]
-pub struct Bench {
-    op: Box<dyn Op>,
+pub struct Bench<'a> {
+    work: &'a Work,
     device: Device,
     ins: Vec<Buffer>,
     outs: Vec<Buffer>,
@@ -155,47 +121,45 @@ pub struct Bench {
     scratch: Buffer,
 }
 
-impl Bench {
+impl<'a> Bench<'a> {
     /// Draws the inputs, and runs forward once so that what the VJP reads is there.
     ///
     /// # Errors
     /// If the device has no room.
-    ///
-    /// # Panics
-    /// If the work is none of [`works`] at this configuration.
-    pub fn new(work: &Work, config: &Config, dtype: DType, device: &Device) -> Result<Self> {
-        let room = ROOMS.iter().find(|room| room.name == work.room).expect("a room of the registry");
-        let case = (room.cases)(&sizes(config)).swap_remove(work.index);
+    pub fn new(work: &'a Work, dtype: DType, device: &Device) -> Result<Self> {
+        let (case, op) = (&work.inputs, &work.inputs.op);
         let specs = case.specs(dtype);
-        let ins: Result<Vec<Buffer>> = case.buffers(dtype, 1).iter().map(|b| b.to_device(device)).collect();
-        let op = case.op;
-        let new = |spec: &Spec| Buffer::new_on(device, *spec);
-        let outs: Result<Vec<Buffer>> = op.infer(&specs)?.iter().map(|out| new(&out.spec)).collect();
-        let outs = outs?;
-        let (result, wants) = (outs[0].spec(), &work.pass.wants);
-        let d_out = Input::new(result.shape.dims(), Fill::NORMAL).buffer(result.dtype, Stream::new(2, 0));
-        let d_ins = specs.iter().enumerate().map(|(i, spec)| match wants.get(i) {
+        let new = |spec: Spec| Buffer::new_on(device, spec);
+        let ins = case.buffers(dtype, 1).iter().map(|b| b.to_device(device)).collect::<Result<_>>()?;
+        let outs = op.infer(&specs)?.iter().map(|out| new(out.spec)).collect::<Result<Vec<_>>>()?;
+        let result = outs[0].spec();
+        let d_out = Input::normal(result.shape.dims()).buffer(result.dtype, Stream::new(2, 0));
+        let d_ins = specs.iter().enumerate().map(|(i, &spec)| match work.wants.get(i) {
             Some(want) if want.is_wanted() => new(spec),
             _ => Ok(Buffer::empty()),
         });
-        let passes = [Pass::Forward, work.pass.get()];
-        let scratch = passes.iter().map(|&pass| op.scratch(device, &specs, pass)).max().unwrap_or(0);
+        let scratch = [Pass::Forward, work.pass()].map(|pass| op.scratch(device, &specs, pass));
         let mut bench = Self {
-            ins: ins?,
+            work,
+            device: device.clone(),
+            ins,
             outs,
             d_out: d_out.to_device(device)?,
             d_ins: d_ins.collect::<Result<_>>()?,
-            scratch: Buffer::with_capacity_on(device, scratch)?,
-            device: device.clone(),
-            op,
+            scratch: Buffer::with_capacity_on(device, scratch[0].max(scratch[1]))?,
         };
-        bench.run(Pass::Forward);
+        bench.pass(Pass::Forward);
         Ok(bench)
     }
 
-    /// Runs a pass: forward, or the one that this was made for.
-    pub fn run(&mut self, pass: Pass) {
-        let Self { op, device, ins, outs, d_out, d_ins, scratch } = self;
+    /// Runs the work.
+    pub fn run(&mut self) {
+        self.pass(self.work.pass());
+    }
+
+    fn pass(&mut self, pass: Pass) {
+        let Self { work, device, ins, outs, d_out, d_ins, scratch } = self;
+        let op = &work.inputs.op;
         let mut cx = Context { device, scratch };
         let (all, count) = (lend(ins, u16::MAX), ins.len());
         match pass {
@@ -204,7 +168,7 @@ impl Bench {
             Pass::Vjp(wants) => {
                 let reads = op.reads(wants);
                 let (lent_ins, lent_outs) = (lend(ins, reads.ins), lend(outs, reads.outs));
-                op.vjp(&mut cx, wants, &lent_ins[..ins.len()], &lent_outs[..outs.len()], d_out, d_ins);
+                op.vjp(&mut cx, wants, &lent_ins[..count], &lent_outs[..outs.len()], d_out, d_ins);
             }
         }
     }
@@ -251,12 +215,11 @@ mod tests {
 
     #[test]
     fn a_bench_computes_what_its_cost_says() {
-        let config = config();
-        for work in works(&config, DType::F32).unwrap() {
-            let mut bench = Bench::new(&work, &config, DType::F32, &Device::Cpu).unwrap();
+        for work in works(&config(), DType::F32).unwrap() {
+            let mut bench = Bench::new(&work, DType::F32, &Device::Cpu).unwrap();
             bench.d_ins.iter_mut().filter(|d| !d.is_empty()).for_each(Buffer::clear);
-            bench.run(work.pass.get());
-            for (d, want) in bench.d_ins.iter().zip(&work.pass.wants) {
+            bench.run();
+            for (d, want) in bench.d_ins.iter().zip(&work.wants) {
                 assert_eq!(d.is_empty(), !want.is_wanted(), "{work:?}");
                 assert!(d.is_empty() || d.to_f64().iter().any(|x| *x != 0.0), "{work:?} computes nothing");
             }
