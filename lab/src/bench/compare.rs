@@ -111,11 +111,8 @@ mod tests {
         const TRIALS: u32 = 2000;
         let changed = |t: &u32| {
             let (then, now) = (draw(*t, 1, n, 1e-3, noise), draw(*t, 2, n, 1e-3 * factor, noise));
-            match compare(&then, &now, 1.0) {
-                Verdict::Unchanged | Verdict::TooFew => false,
-                Verdict::Slower => true,
-                Verdict::Faster => factor <= 1.0,
-            }
+            let verdict = compare(&then, &now, 1.0);
+            verdict == Verdict::Slower || verdict == Verdict::Faster && factor <= 1.0
         };
         (0..TRIALS).filter(changed).count() as f64 / f64::from(TRIALS)
     }

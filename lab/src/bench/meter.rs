@@ -121,30 +121,31 @@ pub fn measure(
     work: &mut dyn FnMut(),
 ) -> Result<Vec<f64>> {
     let seconds = match (device, cache) {
-        (Device::Cpu, Cache::Hot) => {
-            let repeats = warm_up(effort, &mut *work);
-            take(effort, || time(|| (0..repeats).for_each(|_| work())) / repeats as f64)
+        (Device::Cpu, _) => {
+            let repeats = if cache == Cache::Hot { warm_up(effort, &mut *work) } else { 1 };
+            take(effort, || {
+                if cache == Cache::Cold {
+                    ceilings.evict();
+                }
+                time(|| (0..repeats).for_each(|_| work())) / repeats as f64
+            })
         }
-        (Device::Cpu, Cache::Cold) => take(effort, || {
-            ceilings.evict();
-            time(&mut *work)
-        }),
         (Device::Cuda(gpu), Cache::Hot) => {
             let repeats = warm_up(effort, || {
                 work();
                 let _ = gpu.finish();
             });
-            let recorded = Recorded::new(&**gpu, repeats, &mut *work);
-            take(effort, || recorded.time() / repeats as f64)
+            let recorded = record(&**gpu, repeats, &mut *work);
+            take(effort, || recorded() / repeats as f64)
         }
         (Device::Cuda(gpu), Cache::Cold) => {
             const REPEATS: usize = 20;
-            let with = Recorded::new(&**gpu, REPEATS, &mut || {
+            let with = record(&**gpu, REPEATS, &mut || {
                 ceilings.evict();
                 work();
             });
-            let without = Recorded::new(&**gpu, REPEATS, &mut || ceilings.evict());
-            take(effort, || (with.time() - without.time()).max(1e-9) / REPEATS as f64)
+            let without = record(&**gpu, REPEATS, &mut || ceilings.evict());
+            take(effort, || (with() - without()).max(1e-9) / REPEATS as f64)
         }
     };
     device.finish()?;
@@ -162,29 +163,21 @@ fn warm_up(effort: &Effort, mut work: impl FnMut()) -> usize {
     ((effort.sample / fastest).ceil() as usize).clamp(1, MOST_REPEATS)
 }
 
-/// Work as a GPU has recorded it, so that what is timed is the device and not the launching.
-struct Recorded<'a> {
-    gpu: &'a dyn Gpu,
-    work: Box<dyn engine::cuda::Captured>,
-}
-
-impl<'a> Recorded<'a> {
-    fn new(gpu: &'a dyn Gpu, repeats: usize, work: &mut dyn FnMut()) -> Self {
-        // Outside of a recording first: libraries choose their algorithms then.
-        work();
-        // The device keeps a failure, and `measure` returns it.
-        let _ = gpu.finish();
-        gpu.begin_capture();
-        (0..repeats).for_each(|_| work());
-        let recorded = Self { gpu, work: gpu.end_capture() };
-        recorded.time();
-        recorded
-    }
-
-    fn time(&self) -> f64 {
+/// Records repeated work on a GPU, and times what was recorded: the device then, and not the launching.
+fn record<'a>(gpu: &'a dyn Gpu, repeats: usize, work: &mut dyn FnMut()) -> impl Fn() -> f64 + 'a {
+    // Outside of a recording first: libraries choose their algorithms then.
+    work();
+    // The device keeps a failure, and `measure` returns it.
+    let _ = gpu.finish();
+    gpu.begin_capture();
+    (0..repeats).for_each(|_| work());
+    let recorded = gpu.end_capture();
+    let run = move || {
         time(|| {
-            self.work.launch();
-            let _ = self.gpu.finish();
+            recorded.launch();
+            let _ = gpu.finish();
         })
-    }
+    };
+    run();
+    run
 }
