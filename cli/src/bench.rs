@@ -71,11 +71,7 @@ pub fn run(args: &Args, place: &Place) -> Result<()> {
             let works = setup.works()?;
             Ok((setup, works))
         })?;
-        let Machine { processor, features, threads, device, .. } = Machine::of(&setup);
-        match &setup.device {
-            Device::Cpu => print(format_args!("{processor}: {features}; {threads} threads"))?,
-            Device::Cuda(_) => print(device)?,
-        }
+        print(Machine::of(&setup))?;
         print(format_args!("preset {}: {}, {}\n", args.preset, setup.sizes(), setup.dtype))?;
         let mut ceilings = Ceilings::new(&setup.device, setup.dtype, &setup.effort)?;
         let bar = bar(0, "pass {msg}");

@@ -5,6 +5,7 @@ use engine::{Device, Error, Result, probe, simd};
 use ltm::config::{Config, Setting};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::fmt::{self, Display, Formatter};
 
 const FORMAT: &str = "ltm bench report";
 const VERSION: u64 = 5;
@@ -36,6 +37,15 @@ impl Machine {
                 Device::Cuda(gpu) => gpu.name().into(),
             },
             dtype: setup.dtype.to_string(),
+        }
+    }
+}
+
+impl Display for Machine {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match &self.device[..] {
+            "cpu" => write!(f, "{}, {}, {} threads", self.processor, self.features, self.threads),
+            gpu => f.write_str(gpu),
         }
     }
 }

@@ -55,12 +55,6 @@ pub fn roofline(report: &Report) -> String {
     let points = points(report);
     let mut series = ceilings(report, &points);
     series.extend(points.iter().zip(1..).map(|(row, number)| self::series(report, number, row)));
-    let machine = &report.machine;
-    let place = if machine.device == "cpu" {
-        format!("{}, {}, {} threads", machine.processor, machine.features, machine.threads)
-    } else {
-        machine.device.clone()
-    };
     let mut notes = vec![
         "An op's costliest case by pass, and the share of".to_string(),
         "its floor that it reaches: hot / cold caches.".into(),
@@ -71,7 +65,7 @@ pub fn roofline(report: &Report) -> String {
         notes.push(format!("Not shown: {without} rows without FLOPs."));
     }
     let plot = Plot {
-        title: format!("Roofline: {place}; {}, preset {}", machine.dtype, report.preset),
+        title: format!("Roofline: {}; {}, preset {}", report.machine, report.machine.dtype, report.preset),
         axes: ["arithmetic intensity, FLOP per byte", "GFLOP/s"].map(String::from),
         is_log: true,
         series,
