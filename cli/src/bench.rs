@@ -150,13 +150,12 @@ fn compare(earlier: &Report, path: &Path, report: &Report) -> Result<()> {
         .right("", |c| c.verdict.name());
     let count = |verdict| rows.iter().filter(|row| row.verdict == verdict).count();
     print(format_args!(
-        "{table}\n\n{} of {} rows compared: {} faster, {} slower, {} unchanged, {} with too few passes; the machine itself changed by {:.1} %",
+        "{table}\n\n{} of {} rows compared: {} faster, {} slower, {} unchanged; the machine itself changed by {:.1} %",
         rows.len(),
         report.rows.len(),
         count(Verdict::Faster),
         count(Verdict::Slower),
         count(Verdict::Unchanged),
-        count(Verdict::TooFew),
         100.0 * (report.drift(earlier) - 1.0)
     ))
 }

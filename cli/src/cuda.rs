@@ -24,15 +24,12 @@ pub struct Compile {
     out: PathBuf,
     /// GPUs to compile for, e.g. sm_80,sm_90a [default: A100, H100 and H200, both kinds of Blackwell]
     #[arg(long, value_name = "SM", value_delimiter = ',')]
-    arch: Vec<String>,
+    arch: Vec<Arch>,
 }
 
 pub fn run(command: &Command, place: &Place) -> Result<()> {
     let Command::Compile(args) = command;
-    let mut archs = args.arch.iter().map(|name| name.parse()).collect::<Result<Vec<Arch>>>()?;
-    if archs.is_empty() {
-        archs = Arch::USUAL.to_vec();
-    }
+    let mut archs = if args.arch.is_empty() { Arch::USUAL.to_vec() } else { args.arch.clone() };
     archs.sort();
     archs.dedup();
     let folder = args.out.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));

@@ -18,7 +18,13 @@ pub fn run(place: &Place) -> Result<()> {
     let settings = Settings::from_env();
     let opened = place.inside(0, || place.try_open(&settings));
     let device = opened.as_ref().map_or(&Device::Cpu, |(device, _)| device);
-    print(text(&probe(&settings, device)))?;
+    let findings = probe(&settings, device);
+    let state = |finding: &Finding| match finding.state {
+        State::Used => "used",
+        State::Unused => "not used",
+        State::Missing => "missing",
+    };
+    print(Table::of(&findings).left("part", |f| &f.part).left("", state).left("found", |f| &f.text))?;
     let (device, why) = opened?;
     let computes = match (&device, why) {
         (Device::Cuda(gpu), _) => format!("on {}, all kernels ready", gpu.name()),
@@ -27,17 +33,4 @@ pub fn run(place: &Place) -> Result<()> {
         (Device::Cpu, None) => "on the CPU; an NVIDIA GPU would need NVIDIA's driver, 550 or later".into(),
     };
     print(format_args!("\nltm --device {} computes {computes}", place.device_name()))
-}
-
-fn text(findings: &[Finding]) -> String {
-    let state = |finding: &Finding| match finding.state {
-        State::Used => "used",
-        State::Unused => "not used",
-        State::Missing => "missing",
-    };
-    Table::of(findings)
-        .left("part", |finding| &finding.part)
-        .left("", state)
-        .left("found", |finding| &finding.text)
-        .to_string()
 }
