@@ -12,6 +12,7 @@ use ltm::checkpoint::write_atomic;
 use ltm::config::{Config, Precision};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// Measure how fast every op and whole learning steps are on this machine, and how near that is to what it can do
 ///
@@ -160,15 +161,7 @@ fn compare(earlier: &Report, path: &Path, report: &Report) -> Result<()> {
     ))
 }
 
-/// Three digits and a unit.
+/// With a unit that suits.
 fn seconds(x: f64) -> String {
-    let (scale, unit) = match x.abs() {
-        1.0.. => (1.0, "s"),
-        1e-3.. => (1e3, "ms"),
-        1e-6.. => (1e6, "µs"),
-        _ => (1e9, "ns"),
-    };
-    let x = x * scale;
-    let digits = if x.abs() < 9.995 { 2 } else { usize::from(x.abs() < 99.95) };
-    format!("{x:.digits$} {unit}")
+    format!("{:.2?}", Duration::from_secs_f64(x))
 }
