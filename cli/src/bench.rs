@@ -43,18 +43,11 @@ pub struct Args {
     compare: Option<PathBuf>,
 }
 
-impl Args {
-    /// The preset with one sample a batch and the single settings.
-    fn configuration(&self) -> Result<Config> {
-        let mut config = Config::preset(&self.preset)?;
-        config.train.batch = 1;
-        self.single.apply(&mut config)?;
-        config.resolved()
-    }
-}
-
 pub fn run(args: &Args, place: &Place) -> Result<()> {
-    let config = args.configuration()?;
+    let mut config = Config::preset(&args.preset)?;
+    config.train.batch = 1;
+    args.single.apply(&mut config)?;
+    let config = config.resolved()?;
     // What cannot be read or written is said before minutes of measuring.
     let earlier = args.compare.as_deref().map(read_report).transpose()?;
     for path in [&args.json, &args.svg].into_iter().flatten().filter(|path| !path.exists()) {
