@@ -159,16 +159,17 @@ fn what_a_device_cannot_do() {
         (Shim::device(Order::Forward), Shim::with_shared(99 << 10, None), Shim::with_shared(24 << 10, None));
     let long = "train.batch=50000 model.seq=1024 model.max_seq=0";
     let wide = "by model.heads = 2 makes heads of width 136, but attention in f32 on host shim takes at most 128";
-    let far = "model.window = 6000, but generation on host shim looks back at most 5728 tokens";
+    let far = "model.window=6000 model.seq=6000 model.max_seq=0";
+    let ring = "model.window = 6000, but generation on host shim looks back at most 5728 tokens";
     for (settings, device, work, said) in [
         ("model.dim=272", &whole, Work::Training, wide),
         ("model.dim=136", &rtx, Work::Training, "width 68, but attention in f32 on host shim takes at most 64"),
         (long, &whole, Work::Training, "train.batch = 50000"),
-        ("model.window=6000", &small, Work::Generation, far),
+        (far, &small, Work::Generation, ring),
     ] {
         let config = crate::config(settings);
         let refused = config.check_device(device, work).expect_err("a refusal").to_string();
         assert!(refused.contains(said), "{refused}");
     }
-    crate::config("model.window=6000").check_device(&small, Work::Training).expect("tiles fit");
+    crate::config(far).check_device(&small, Work::Training).expect("tiles fit");
 }
