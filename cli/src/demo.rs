@@ -1,9 +1,10 @@
 //! `ltm demo`: the main job with nothing but this program.
 
-use super::eval::{progress, warn};
+use super::eval::{BAR, warn};
 use super::interrupt::{self, Guard};
 use super::output::{print, write};
 use super::place::Place;
+use super::progress::behind_bar;
 use super::settings::{Single, free_name};
 use super::train;
 use engine::{Device, Error, Result};
@@ -138,9 +139,7 @@ fn judged(path: &Path, protocols: &[Protocol], device: &Device) -> Result<(Loade
     let source = validation_stories(model.config.model.seq, STORIES)?;
     let steps = model.config.fast.steps;
     let options = Options { protocols: protocols.to_vec(), steps, samples: DRAWS, limit: None };
-    let (bar, show) = progress();
-    let rows = evaluate(&mut model, &source, &options, show);
-    bar.finish_and_clear();
+    let rows = behind_bar(BAR, |show| evaluate(&mut model, &source, &options, show));
     Ok((model, rows?))
 }
 

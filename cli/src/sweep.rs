@@ -1,15 +1,15 @@
 //! `ltm sweep`: many runs that differ along a few axes, one table, three figures.
 
-use super::eval::warn;
+use super::eval::{BAR, warn};
 use super::interrupt::{CODE, Guard};
 use super::output::{command, note, print};
 use super::place::Place;
 use super::progress::behind_bar;
 use super::settings::locate;
-use super::{toml_file, train};
+use super::train;
 use engine::{Device, Error, Result};
 use lab::plan::Plans;
-use lab::sweep::{Cost, FIGURES, Outcome, Point, Sweep, csv, figures, plan, text};
+use lab::sweep::{Cost, Outcome, Point, Sweep, csv, figures, plan, text};
 use ltm::checkpoint::write_atomic;
 use ltm::config::{Config, Work};
 use ltm::json::Lines;
@@ -47,7 +47,7 @@ pub struct Args {
 }
 
 pub fn run(args: &Args, place: &Place) -> Result<ExitCode> {
-    let sweep = read(&args.file)?;
+    let sweep = Sweep::read(&args.file)?;
     let mut points = sweep.points(|config| locate(config, &[])).map_err(|e| e.at(args.file.display()))?;
     for config in points.iter_mut().filter_map(|point| point.config.as_mut().ok()) {
         config.train.threads = place.threads(config.train.threads);
@@ -55,12 +55,6 @@ pub fn run(args: &Args, place: &Place) -> Result<ExitCode> {
     let stem = args.file.file_stem().unwrap_or(OsStr::new("sweep"));
     let out = args.out.clone().unwrap_or_else(|| Path::new("runs").join(stem));
     let count = points.iter().find_map(|point| point.config.as_ref().ok()).map_or(0, |config| config.train.threads);
-    if Run::exists(&out) {
-        return Err(Error::usage(format!(
-            "{} is the folder of a training run: name another one for the sweep's runs with --out",
-            out.display()
-        )));
-    }
     place.inside(count, || {
         let device = place.open()?;
         if args.dry_run {
@@ -71,19 +65,10 @@ pub fn run(args: &Args, place: &Place) -> Result<ExitCode> {
         fs::create_dir_all(&out).map_err(|e| Error::io("create", &out, &e))?;
         let (file, kept) = Lines::open(&out.join(RESULTS), |_: &Outcome| true)?;
         // What failed is tried again.
-        let kept = kept.into_iter().filter(|outcome| outcome.result().is_some());
+        let kept = kept.into_iter().filter(|outcome| outcome.result.is_some());
         let kept = kept.map(|outcome| (outcome.key.clone(), outcome)).collect();
         Sweeping { sweep: &sweep, file, kept, out: &out, device: &device, guard: Guard::new()? }.all(&points)
     })
-}
-
-/// Reads a sweep's file.
-fn read(path: &Path) -> Result<Sweep> {
-    let mut sweep = Sweep::default();
-    for setting in toml_file::read(path)? {
-        sweep.set(&setting.key, &setting.value).map_err(|e| e.at(&setting.key).at(&setting.place))?;
-    }
-    Ok(sweep)
 }
 
 fn price(point: &Point, device: &Device) -> Result<Cost> {
@@ -98,7 +83,7 @@ fn check_folders(out: &Path, points: &[Point]) -> Result<()> {
         let path = out.join(&point.name);
         // A folder that cannot be read is its point's failure.
         let Ok(run) = Run::open(&path) else { continue };
-        if let Some((key, found, wanted)) = point.difference(run.config())? {
+        if let Some((key, found, wanted)) = point.difference(run.config()) {
             return Err(Error::usage(format!(
                 "{} holds a run with {key} = {found}, the sweep wants {wanted}: name another folder with --out, or remove that one",
                 path.display()
@@ -129,7 +114,7 @@ impl Sweeping<'_> {
                 Ok(None) => break,
                 Err(error) => {
                     note(format_args!("{} failed: {error}", point.name));
-                    Outcome::failed(point, &command(), &error)?
+                    Outcome::of("", point, &command(), Err(error))
                 }
             };
             if !self.kept.contains_key(&outcome.key) {
@@ -149,7 +134,7 @@ impl Sweeping<'_> {
             return Ok(ExitCode::from(CODE));
         }
         print(format_args!("\nresults, table and figures: {}", self.out.display()))?;
-        let failed = outcomes.iter().any(|outcome| outcome.reason().is_some());
+        let failed = outcomes.iter().any(|outcome| outcome.result.is_none());
         Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
     }
 
@@ -158,7 +143,7 @@ impl Sweeping<'_> {
         let config = point.config.as_ref().map_err(Clone::clone)?;
         let material = lab::text::material(config)?;
         let device = if matches!(self.device, Device::Cpu) { "cpu" } else { "cuda" };
-        let key = self.sweep.key(point, &material.data.fingerprint, device)?;
+        let key = self.sweep.key(point, &material.data.fingerprint, device);
         if let Some(outcome) = self.kept.get(&key) {
             note(format_args!("{}: kept from {}", point.name, self.out.join(RESULTS).display()));
             return Ok(Some(outcome.clone()));
@@ -172,13 +157,12 @@ impl Sweeping<'_> {
         drop(session);
         let mut model = run.load(self.device, Work::Evaluation)?;
         warn(&model);
-        let judged =
-            behind_bar("{bar:24} {pos}/{len} sequences  ETA {eta}", |show| self.sweep.judge(&run, &mut model, show))?;
+        let judged = behind_bar(BAR, |show| self.sweep.judge(point, cost.flops_per_token, &run, &mut model, show))?;
         if judged.holds == Some(false) {
             note(format_args!("{}: THE BOUND IS BROKEN: please report this", point.name));
         }
         note(format_args!("{}: {} perplexity {:.4}", point.name, judged.protocol.name(), judged.perplexity));
-        Outcome::finished(&key, point, &command(), cost.flops_per_token, (&run, &model.weights), judged).map(Some)
+        Ok(Some(Outcome::of(&key, point, &command(), Ok(judged))))
     }
 
     /// A new run, or the one that is there from its newest checkpoint.
@@ -195,16 +179,11 @@ impl Sweeping<'_> {
     }
 }
 
-/// Writes `sweep.csv` and the figures into `folder`, each whole or not at all. A figure without a point is taken away.
+/// Writes `sweep.csv` and the figures into `folder`, each whole or not at all.
 fn write(folder: &Path, outcomes: &[Outcome]) -> Result<()> {
-    write_atomic(&folder.join("sweep.csv"), &csv(outcomes)?)?;
-    for (name, figure) in FIGURES.iter().zip(figures(outcomes)) {
-        let path = folder.join(format!("{name}.svg"));
-        match figure {
-            Some(figure) => write_atomic(&path, figure.file().as_bytes())?,
-            None if path.exists() => fs::remove_file(&path).map_err(|e| Error::io("remove", &path, &e))?,
-            None => {}
-        }
+    write_atomic(&folder.join("sweep.csv"), &csv(outcomes))?;
+    for (name, figure) in figures(outcomes) {
+        write_atomic(&folder.join(format!("{name}.svg")), figure.file().as_bytes())?;
     }
     Ok(())
 }

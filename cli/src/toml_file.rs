@@ -1,8 +1,8 @@
 //! TOML files: tables and dotted keys become settings, each with its place.
 
 use engine::{Error, Result};
-use serde_json::{Map, Value};
-use std::fs;
+use lab::toml_file;
+use serde_json::Value;
 use std::path::Path;
 use toml::de::{DeTable, DeValue};
 
@@ -16,20 +16,16 @@ pub struct Setting {
     pub place: String,
 }
 
-/// Reads the settings of the file at `path`, in its order. A table within a table that is empty is a setting too.
+/// Reads the settings of the file at `path`, in its order.
 ///
 /// # Errors
 /// If it cannot be read or is not TOML; the message names the line.
 pub fn read(path: &Path) -> Result<Vec<Setting>> {
-    let text = fs::read_to_string(path).map_err(|e| Error::io("read", path, &e))?;
-    settings(&text, path)
+    settings(&toml_file::text(path)?, path)
 }
 
 fn settings(text: &str, path: &Path) -> Result<Vec<Setting>> {
-    let place = |at: usize| {
-        let line = 1 + text.as_bytes()[..at.min(text.len())].iter().filter(|&&byte| byte == b'\n').count();
-        format!("{}:{line}", path.display())
-    };
+    let place = |at| toml_file::place(text, path, at);
     let root = DeTable::parse(text).map_err(|e| {
         let message = e.message().replace('\n', ", ");
         Error::usage(message).at(place(e.span().map_or(0, |span| span.start)))
@@ -45,14 +41,11 @@ fn flatten(prefix: &str, table: &DeTable<'_>, place: &dyn Fn(usize) -> String, o
     entries.sort_by_key(|(name, _)| name.span().start);
     for (name, value) in entries {
         let key = format!("{prefix}{}", name.get_ref());
-        let value = match value.get_ref() {
-            DeValue::Table(inner) if prefix.is_empty() || !inner.is_empty() => {
-                flatten(&format!("{key}."), inner, place, out)?;
-                continue;
-            }
-            value => value,
-        };
-        let place = place(name.span().start);
+        if let DeValue::Table(inner) = value.get_ref() {
+            flatten(&format!("{key}."), inner, place, out)?;
+            continue;
+        }
+        let (place, value) = (place(name.span().start), value.get_ref());
         let value = convert(value)
             .ok_or_else(|| Error::usage(format!("{key}: no setting takes a {}", value.type_str())).at(&place))?;
         out.push(Setting { key, value, place });
@@ -71,7 +64,6 @@ fn convert(value: &DeValue<'_>) -> Option<Value> {
         },
         DeValue::Float(x) => x.as_str().parse::<f64>().ok()?.into(),
         DeValue::Array(items) => Value::Array(items.iter().map(|item| convert(item.get_ref())).collect::<Option<_>>()?),
-        DeValue::Table(items) if items.is_empty() => Value::Object(Map::new()),
         DeValue::Datetime(_) | DeValue::Table(_) => return None,
     })
 }
@@ -88,7 +80,7 @@ mod tests {
 
     #[test]
     fn tables_and_dotted_keys_are_settings() {
-        let text = "train.steps = 1_000\n[fast]\nrate_start = 0.1\nnoise = 'fresh'\n[data]\npaths = [\"a\", \"b\"]\n[size.b]\n";
+        let text = "train.steps = 1_000\n[fast]\nrate_start = 0.1\nnoise = 'fresh'\n[data]\npaths = [\"a\", \"b\"]\n";
         let found = parse(text).unwrap();
         let found: Vec<String> = found.iter().map(|s| format!("{} {} {}", s.place, s.key, s.value)).collect();
         let expected = [
@@ -96,7 +88,6 @@ mod tests {
             "run.toml:3 fast.rate_start 0.1",
             "run.toml:4 fast.noise \"fresh\"",
             "run.toml:6 data.paths [\"a\",\"b\"]",
-            "run.toml:7 size.b {}",
         ];
         assert_eq!(found, expected);
     }

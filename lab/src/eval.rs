@@ -3,7 +3,7 @@
 use crate::table::{Table, digits, nats, or_dash, perplexity, plus_minus, short};
 use crate::text;
 use engine::{Error, Result};
-use ltm::config::Work;
+use ltm::config::{ModelKind, Work};
 use ltm::corpus::Corpus;
 use ltm::data::Source;
 use ltm::evaluate::{Evaluator, Excess, Mean, Protocol, SequenceScore, Total};
@@ -27,12 +27,25 @@ pub struct Options {
     pub limit: Option<u64>,
 }
 
+/// Whose numbers these are and how they come about, for the head of a table.
+pub fn origin(run: &Run, model: &Loaded, options: &Options) -> String {
+    let (run, weights, config) = (run.path().display(), short(&model.weights), &model.config);
+    let how = match config.model.kind {
+        ModelKind::Ltm => format!(", T = {} fast steps, S = {} draws", options.steps, options.samples),
+        ModelKind::Ar | ModelKind::Gpt2 => String::new(),
+    };
+    format!("{run} after step {}, weights {weights}, seed {}{how}", model.step, config.train.seed)
+}
+
 /// What one protocol says, by the names that `--json` has.
 #[derive(Serialize)]
 pub struct Row {
     /// Sums over the sequences.
     #[serde(flatten)]
     pub figures: Figures,
+    /// The sums themselves.
+    #[serde(skip)]
+    pub total: Total,
     nats_per_sequence: f64,
     nats_per_sequence_error: f64,
     nats_per_sequence_draw_error: f64,
@@ -63,7 +76,7 @@ impl Row {
             exact_nats_per_sequence: excess.exact,
             above_truth: excess.above.mean,
             above_truth_error: excess.above.error,
-            bound_holds: protocol.is_bound().then(|| excess.holds()),
+            bound_holds: protocol.is_bound().then(|| !excess.above.is_below_zero()),
         });
         Self {
             figures: Figures::of(protocol, &total),
@@ -71,18 +84,24 @@ impl Row {
             nats_per_sequence_error: nats.error,
             nats_per_sequence_draw_error: total.draw_error() / total.sequences as f64,
             truth,
+            total,
             sequence_nats: scores.iter().map(|score| score.nats).collect(),
         }
     }
 
     /// Nats per sequence, with the standard error over sequences.
     pub fn nats(&self) -> Mean {
-        Mean { mean: self.nats_per_sequence, error: self.nats_per_sequence_error }
+        self.total.per_sequence()
     }
 
     /// Nats per sequence of a part of the sum, NLL or KL.
     pub fn per_sequence(&self, sum: f64) -> f64 {
         sum / self.figures.sequences as f64
+    }
+
+    /// The exact cost of the same sequences in nats each, if that is known.
+    pub fn exact(&self) -> Option<f64> {
+        self.truth.as_ref().map(|truth| truth.exact_nats_per_sequence)
     }
 
     /// Nats per sequence above the exact cost of the same sequences, if that is known.
@@ -91,8 +110,8 @@ impl Row {
     }
 }
 
-/// Scores `source` by all protocols; those that share their draws share a fit. Calls `progress` with the protocols under way,
-/// the number of sequences done and that of all.
+/// Scores `source` by all protocols; those that share their draws share a fit. Calls `progress` with the number of
+/// sequences scored and that of all fits.
 ///
 /// # Errors
 /// Settings that contradict each other, data that do not fit the model, and scores that are not finite.
@@ -100,19 +119,28 @@ pub fn evaluate(
     model: &mut Loaded,
     source: &Arc<dyn Source>,
     options: &Options,
-    mut progress: impl FnMut(&[Protocol], u64, u64),
+    mut progress: impl FnMut(u64, u64),
 ) -> Result<Vec<Row>> {
     let mut config = model.config.clone();
     config.fast.steps = options.steps;
     config.resolved()?;
     let count = source.samples().into_iter().chain(options.limit).min().unwrap_or(0);
     let mut rows = Vec::new();
-    for group in Protocol::groups(&options.protocols) {
+    let groups = Protocol::groups(&options.protocols);
+    for (before, group) in groups.iter().enumerate() {
         let store = &mut model.store;
         let evaluator = Evaluator::new(&config, group[0], options.steps, options.samples, &model.params, store)?;
         config.check_room(store, Work::Evaluation)?;
-        let progress = |done| progress(&group, done, count);
-        let scores = evaluator.scores(&group, store, source, options.limit, progress)?;
+        let mut scores = vec![Vec::new(); group.len()];
+        evaluator.draws(store, source, 0..count, |sequences, done| {
+            for draws in &sequences {
+                for (scores, &protocol) in scores.iter_mut().zip(group) {
+                    scores.push(draws.score(protocol)?);
+                }
+            }
+            progress(before as u64 * count + done, groups.len() as u64 * count);
+            Ok(())
+        })?;
         rows.extend(group.iter().zip(scores).map(|(&protocol, scores)| Row::of(protocol, &scores)));
     }
     rows.sort_by_key(|row: &Row| options.protocols.iter().position(|&protocol| protocol == row.figures.protocol));
@@ -140,7 +168,7 @@ pub fn columns<'a, R>(table: Table<'a, R>, row: impl Fn(&'a R) -> &'a Row + Copy
 /// The table, and what there is to know about its numbers.
 pub fn text(rows: &[Row]) -> String {
     let table = columns(Table::of(rows), |row| row);
-    let exact = rows.iter().find_map(|row| row.truth.as_ref()).map(|truth| truth.exact_nats_per_sequence);
+    let exact = rows.iter().find_map(Row::exact);
     let mut lines = vec![table.to_string()];
     let extras = rows.iter().map(|Row { figures, .. }| {
         let bound = if figures.protocol == Protocol::Fixed { " (not a bound)" } else { "" };
@@ -158,6 +186,11 @@ pub fn text(rows: &[Row]) -> String {
         lines.extend(rows.iter().filter_map(|row| row.above().map(|above| verdict(row.figures.protocol, above))));
     }
     lines.join("\n")
+}
+
+/// A perplexity and its standard error, that of its logarithm being `error`.
+pub fn with_error(value: f64, error: f64) -> String {
+    format!("{} ± {}", perplexity(value), perplexity(value * error))
 }
 
 /// What the KL column says of `iwae`.
@@ -288,12 +321,12 @@ impl Display for Text {
     }
 }
 
-/// The first held-out stories of the embedded corpus for a run that reads them.
+/// The first validation stories of the embedded corpus for a run that reads them.
 ///
 /// # Errors
 /// If the run's sequences are too short for a story.
 pub fn stories(run: &Run, count: u64) -> Result<(Arc<dyn Source>, Text)> {
-    let text = Text { name: "embedded corpus, held out".into(), sha256: None, is_training_text: false };
+    let text = Text { name: "embedded corpus, validation stories".into(), sha256: None, is_training_text: false };
     Ok((validation_stories(run.config().model.seq, count)?, text))
 }
 
@@ -315,28 +348,11 @@ pub fn validation(run: &Run, model: &Loaded, count: u64) -> Result<(Arc<dyn Sour
     if config.data.paths.is_empty() && model.data != IMPORTED {
         return stories(run, count);
     }
-    let Scorable { source, files } = held_out(run, model)?;
-    let names: Vec<String> = files.iter().map(|path| path.display().to_string()).collect();
-    let names = names.join(" + ");
-    let text = if config.data.validation.is_some() {
-        // Text that was named as validation text may have been named as training text too.
-        Text::of(names, &files, run.was_trained_on_one_of(&files)?)
-    } else {
-        Text::of(format!("what was held out of {names}"), &files, false)
-    };
-    Ok((source, text?))
-}
-
-/// The validation text of a run's own data, provided that these are still what they were.
-///
-/// # Errors
-/// As [`validation`].
-pub fn held_out(run: &Run, model: &Loaded) -> Result<Scorable> {
     let path = run.path().display();
     if model.data == IMPORTED {
         return Err(Error::usage(format!("{path} was imported and has no validation text: name a text to score")));
     }
-    let material = text::material(run.config())?;
+    let material = text::material(config)?;
     if !run.was_trained_on(&model.data, &material) {
         return Err(Error::new(format!(
             "the data have changed since {path} was trained on them (checksum {}, now {}), so their validation text may be \
@@ -347,5 +363,13 @@ pub fn held_out(run: &Run, model: &Loaded) -> Result<Scorable> {
     let Some(source) = material.validation else {
         return Err(Error::usage(format!("{path} has no validation text: name a text to score")));
     };
-    Ok(Scorable { source, files: material.validation_files })
+    let files = material.validation_files;
+    let names = files.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(" + ");
+    let text = if config.data.validation.is_some() {
+        // Text that was named as validation text may have been named as training text too.
+        Text::of(names, &files, run.was_trained_on_one_of(&files)?)
+    } else {
+        Text::of(format!("the validation text of {names}"), &files, false)
+    };
+    Ok((source, text?))
 }

@@ -16,5 +16,6 @@ pub mod sweep;
 pub mod table;
 pub mod tensorboard;
 pub mod text;
+pub mod toml_file;
 pub mod transcript;
 pub mod verify;

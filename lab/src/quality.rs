@@ -167,7 +167,7 @@ pub fn judge(
     let protocol = Protocol::of(config.model.kind)[0];
     let source: Arc<dyn Source> = Arc::new(source);
     let options = eval::Options { protocols: vec![protocol], steps: config.fast.steps, samples: DRAWS, limit: None };
-    let rows = eval::evaluate(model, &source, &options, |_, done, all| progress(done, all))?;
+    let rows = eval::evaluate(model, &source, &options, |done, all| progress(done, all))?;
     let figures = &rows[0].figures;
     Ok(Quality {
         settings: written.settings.clone(),

@@ -105,14 +105,14 @@ fn judge(
     limit: u64,
     model: &mut Loaded,
     source: &Arc<dyn Source>,
-    mut progress: impl FnMut(u64, u64),
+    progress: impl FnMut(u64, u64),
 ) -> Result<(Vec<Row>, Option<(Vec<audit::Row>, String)>)> {
     let config = model.config.clone();
     let protocols = Protocol::of(config.model.kind);
     if !config.model.kind.has_latents() {
         let (protocols, limit) = (protocols.to_vec(), Some(limit));
         let options = eval::Options { protocols, steps: config.fast.steps, samples: DRAWS, limit };
-        return Ok((eval::evaluate(model, source, &options, |_, done, all| progress(done, all))?, None));
+        return Ok((eval::evaluate(model, source, &options, progress)?, None));
     }
     let trained = config.fast.steps.max(1);
     let mut steps = vec![(trained / 4).max(1), trained, 4 * trained];
@@ -218,7 +218,7 @@ mod tests {
             }
             let protocols = Protocol::of(config.model.kind).to_vec();
             let options = eval::Options { protocols, steps: 4, samples: DRAWS, limit: None };
-            let expected = eval::evaluate(&mut model, &source, &options, |_, _, _| ()).unwrap();
+            let expected = eval::evaluate(&mut model, &source, &options, |_, _| ()).unwrap();
             assert_eq!(line(&results), line(&expected), "{kind}");
             let readings = read(&mut model, &source, 3).unwrap();
             for (text, nats) in readings.iter().zip(&expected[0].sequence_nats) {

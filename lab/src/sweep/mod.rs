@@ -1,7 +1,7 @@
 //! Sweeps: one configuration varied along a few axes, every point an ordinary run.
 //!
 //! A [`Sweep`] says what varies and expands into [`Point`]s; an [`Outcome`] says what became of one; [`figures`] draws the
-//! results as the paper's three curves. Reading the file and training are the program's part.
+//! results as the paper's three curves. Training is the program's part.
 
 mod figures;
 mod outcome;
@@ -11,8 +11,8 @@ mod table;
 #[cfg(test)]
 mod tests;
 
-pub use figures::{FIGURES, figures};
-pub use outcome::{Finished, Judgement, Outcome, Status};
+pub use figures::figures;
+pub use outcome::{Finished, Outcome};
 pub use points::Point;
-pub use spec::{Size, Sweep};
+pub use spec::{Settings, Sweep};
 pub use table::{Cost, csv, plan, text};

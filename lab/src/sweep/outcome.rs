@@ -1,11 +1,13 @@
 use super::{Point, Sweep};
+use crate::eval::{Options, Row, evaluate, validation};
 use engine::{Error, Result};
-use ltm::config::{Config, parameter_count};
-use ltm::evaluate::{Evaluator, Excess, Protocol, SequenceScore, Total};
+use ltm::config::parameter_count;
+use ltm::evaluate::Protocol;
 use ltm::hash::sha256;
-use ltm::json::finite_or_null;
-use ltm::run::{Loaded, Run, SOURCES, validation_stories};
+use ltm::json::{self, finite_or_null};
+use ltm::run::{Loaded, Run, SOURCES};
 use serde::{Deserialize, Serialize};
+use std::num::NonZero;
 use std::time::Instant;
 
 /// What became of a point: a line of the file, by the names that it has there.
@@ -27,22 +29,14 @@ pub struct Outcome {
     pub(super) command: String,
     pub(super) version: String,
     pub(super) sources: String,
-    /// The result, or why there is none.
+    /// `finished`, or `failed`.
+    pub(super) status: String,
+    /// Why there is no result.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// What came out, of a point that was trained and judged.
     #[serde(flatten)]
-    pub status: Status,
-}
-
-/// How a point ended.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "status", rename_all = "lowercase")]
-pub enum Status {
-    /// It was trained and judged.
-    Finished(Box<Finished>),
-    /// It could not be.
-    Failed {
-        /// Why.
-        reason: String,
-    },
+    pub result: Option<Finished>,
 }
 
 /// A result.
@@ -55,13 +49,6 @@ pub struct Finished {
     pub(super) flops: f64,
     pub(super) train_seconds: f64,
     pub(super) weights_sha256: String,
-    #[serde(flatten)]
-    pub(super) judgement: Judgement,
-}
-
-/// What a point's validation text costs it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Judgement {
     /// `elbo`, or `nll` without latents.
     pub protocol: Protocol,
     pub(super) protocol_status: String,
@@ -82,50 +69,26 @@ pub struct Judgement {
     pub(super) eval_seconds: f64,
 }
 
-impl Judgement {
-    /// What scores say that took `seconds`.
+impl Finished {
+    /// A point by what its run's metrics and validation text say: what it was trained with, the targets that it has seen, the
+    /// seconds that training and judging took.
     ///
     /// # Errors
     /// If the perplexity is not finite.
-    pub fn of(protocol: Protocol, scores: &[SequenceScore], seconds: f64) -> Result<Self> {
-        let total = Total::of(scores);
-        let excess = Excess::of(scores);
-        let (sequences, perplexity) = (total.sequences as f64, total.perplexity());
-        if !perplexity.is_finite() {
+    pub fn of(
+        point: &Point,
+        flops_per_token: f64,
+        weights: &str,
+        (targets, train_seconds): (u64, f64),
+        row: &Row,
+        eval_seconds: f64,
+    ) -> Result<Self> {
+        let figures = &row.figures;
+        if !figures.perplexity.is_finite() {
             return Err(Error::new("the perplexity of the validation text is not finite"));
         }
+        let per_token = figures.sequences as f64 / figures.tokens as f64;
         Ok(Self {
-            protocol,
-            protocol_status: protocol.status().into(),
-            sequences: total.sequences,
-            sequence_tokens: total.tokens,
-            perplexity,
-            perplexity_error: perplexity * total.per_token().error,
-            bits_per_byte: total.bits_per_byte(),
-            nll_per_sequence: total.nll / sequences,
-            kl_per_sequence: total.kl / sequences,
-            least_perplexity: excess.map(|excess| (excess.exact * sequences / total.tokens as f64).exp()),
-            holds: excess.map(|excess| excess.holds()),
-            eval_seconds: seconds,
-        })
-    }
-}
-
-impl Outcome {
-    /// A finished point, by whatever `command` trained and judged it; training costs `flops_per_token`.
-    ///
-    /// # Errors
-    /// Metrics of the run that cannot be read.
-    pub fn finished(
-        key: &str,
-        point: &Point,
-        command: &str,
-        flops_per_token: f64,
-        (run, weights): (&Run, &str),
-        judgement: Judgement,
-    ) -> Result<Self> {
-        let (targets, train_seconds) = run.effort()?;
-        let finished = Finished {
             step: point.asked.train.steps,
             tokens: point.tokens(),
             targets,
@@ -133,23 +96,28 @@ impl Outcome {
             flops: flops_per_token * point.tokens() as f64,
             train_seconds,
             weights_sha256: weights.into(),
-            judgement,
-        };
-        Self::new(key, point, command, Status::Finished(Box::new(finished)))
+            protocol: figures.protocol,
+            protocol_status: figures.status.clone(),
+            sequences: figures.sequences,
+            sequence_tokens: figures.tokens,
+            perplexity: figures.perplexity,
+            perplexity_error: figures.perplexity * row.total.per_token().error,
+            bits_per_byte: figures.bits_per_byte,
+            nll_per_sequence: row.per_sequence(figures.nll),
+            kl_per_sequence: row.per_sequence(figures.kl_or_rest()),
+            least_perplexity: row.exact().map(|exact| (exact * per_token).exp()),
+            holds: row.above().map(|above| !above.is_below_zero()),
+            eval_seconds,
+        })
     }
+}
 
-    /// A point that could not be trained or judged.
-    ///
-    /// # Errors
-    /// None that a point can cause.
-    pub fn failed(point: &Point, command: &str, reason: &Error) -> Result<Self> {
-        Self::new("", point, command, Status::Failed { reason: reason.to_string() })
-    }
-
-    fn new(key: &str, point: &Point, command: &str, status: Status) -> Result<Self> {
+impl Outcome {
+    /// What became of a point by `command`; the key of one that failed is empty.
+    pub fn of(key: &str, point: &Point, command: &str, finished: Result<Finished>) -> Self {
         let model = &point.config.as_ref().unwrap_or(&point.asked).model;
         let of_latents = |n: usize| if point.has_latents() { n } else { 0 };
-        Ok(Self {
+        Self {
             point: point.name.clone(),
             key: key.into(),
             size: point.size.clone(),
@@ -160,27 +128,13 @@ impl Outcome {
             budget: point.budget.unwrap_or(point.tokens()),
             seed: point.asked.train.seed,
             parameters: point.config.as_ref().ok().map(|config| parameter_count(&config.model)),
-            config_sha256: point.config_sha256()?,
+            config_sha256: point.config_sha256(),
             command: command.into(),
             version: env!("CARGO_PKG_VERSION").into(),
             sources: SOURCES.into(),
-            status,
-        })
-    }
-
-    /// The result, if there is one.
-    pub fn result(&self) -> Option<&Finished> {
-        match &self.status {
-            Status::Finished(finished) => Some(finished),
-            Status::Failed { .. } => None,
-        }
-    }
-
-    /// Why there is no result, if there is none.
-    pub fn reason(&self) -> Option<&str> {
-        match &self.status {
-            Status::Finished(_) => None,
-            Status::Failed { reason } => Some(reason),
+            status: if finished.is_ok() { "finished" } else { "failed" }.into(),
+            reason: finished.as_ref().err().map(ToString::to_string),
+            result: finished.ok(),
         }
     }
 }
@@ -189,40 +143,32 @@ impl Sweep {
     /// Everything that a point's result depends on, in a hash: its settings, how it is judged, the data by their fingerprint,
     /// the device, and the program by its sources. Another program judges the runs that are there again and does not train
     /// them again; `sessions.jsonl` of each says what trained it.
-    ///
-    /// # Errors
-    /// None that a point can cause.
-    pub fn key(&self, point: &Point, data: &str, device: &str) -> Result<String> {
-        let on = [
-            SOURCES.to_string(),
-            device.to_string(),
-            point.config_sha256()?,
-            data.to_string(),
-            self.sequences.to_string(),
-            self.samples.to_string(),
-        ];
-        Ok(sha256(on.join("\n"))[..16].into())
+    pub fn key(&self, point: &Point, data: &str, device: &str) -> String {
+        let on = (SOURCES, device, point.config_sha256(), data, self.sequences, self.samples);
+        sha256(json::line(&on))[..16].into()
     }
 
-    /// What the validation text of a run costs its model, by a bound or exactly. Calls `progress` with the number of
+    /// What the validation text of a point's run costs its model, by a bound or exactly. Calls `progress` with the number of
     /// sequences done and that of all.
     ///
     /// # Errors
-    /// Text that cannot be read, and scores that are not finite.
-    pub fn judge(&self, run: &Run, model: &mut Loaded, mut progress: impl FnMut(u64, u64)) -> Result<Judgement> {
+    /// Text or metrics that cannot be read, and scores that are not finite.
+    pub fn judge(
+        &self,
+        point: &Point,
+        flops_per_token: f64,
+        run: &Run,
+        model: &mut Loaded,
+        progress: impl FnMut(u64, u64),
+    ) -> Result<Finished> {
         let begun = Instant::now();
-        let config: &Config = run.config();
-        let source = if config.data.paths.is_empty() {
-            validation_stories(config.model.seq, self.sequences)?
-        } else {
-            crate::eval::held_out(run, model)?.source
-        };
-        let protocol = Protocol::of(config.model.kind)[0];
-        let (steps, store) = (config.fast.steps, &mut model.store);
-        let evaluator = Evaluator::new(config, protocol, steps, self.samples, &model.params, store)?;
-        config.check_room(store, ltm::config::Work::Evaluation)?;
-        let count = source.samples().unwrap_or(u64::MAX).min(self.sequences);
-        let scores = evaluator.score(store, &source, Some(count), |done| progress(done, count))?;
-        Judgement::of(protocol, &scores, begun.elapsed().as_secs_f64())
+        let (config, limit) = (run.config(), self.sequences.map_or(64, NonZero::get));
+        let (source, _) = validation(run, model, limit)?;
+        let protocols = vec![Protocol::of(config.model.kind)[0]];
+        let (steps, samples) = (config.fast.steps, self.samples.map_or(16, NonZero::get));
+        let options = Options { protocols, steps, samples, limit: Some(limit) };
+        let rows = evaluate(model, &source, &options, progress)?;
+        let seconds = begun.elapsed().as_secs_f64();
+        Finished::of(point, flops_per_token, &model.weights, run.effort()?, &rows[0], seconds)
     }
 }

@@ -1,13 +1,11 @@
-use super::spec::MOST_POINTS;
-use super::{Size, Sweep};
+use super::spec::PRESET;
+use super::{Settings, Sweep};
 use engine::{Error, Result};
 use ltm::config::{Config, ModelKind};
 use ltm::hash::sha256;
 use ltm::json;
 use serde_json::Value;
-
-/// The settings that change no result: where they differ, a point is still the same.
-const FREE: [&str; 3] = ["train.threads", "train.checkpoint_every", "train.keep_checkpoints"];
+use std::collections::HashMap;
 
 /// One run of a sweep.
 #[derive(Clone, Debug)]
@@ -24,10 +22,19 @@ pub struct Point {
     pub config: Result<Config>,
 }
 
+/// The configuration, with the usual values of the settings that change no result.
+fn identity(config: &Config) -> Config {
+    let (mut config, usual) = (config.clone(), Config::default().train);
+    config.train.threads = usual.threads;
+    config.train.checkpoint_every = usual.checkpoint_every;
+    config.train.keep_checkpoints = usual.keep_checkpoints;
+    config
+}
+
 impl Point {
     /// Whether it has latents, and so fast steps.
     pub fn has_latents(&self) -> bool {
-        self.asked.model.kind == ModelKind::Ltm
+        self.asked.model.kind.has_latents()
     }
 
     /// Token positions of all steps, padding included: what a budget and FLOPs are counted in.
@@ -36,39 +43,17 @@ impl Point {
         [train.batch, seq].iter().fold(train.steps as u64, |product, &n| product.saturating_mul(n as u64))
     }
 
-    /// What the configuration is, but for settings that change no result.
-    fn identity(config: &Config) -> Result<Config> {
-        let (mut config, usual) = (config.clone(), Config::default());
-        for key in FREE {
-            config.set_value(key, &usual.get(key)?)?;
-        }
-        Ok(config)
-    }
-
     /// SHA-256 of the settings that a result depends on, in hexadecimal.
-    ///
-    /// # Errors
-    /// None that a configuration can cause.
-    pub fn config_sha256(&self) -> Result<String> {
-        let config = self.config.as_ref().unwrap_or(&self.asked);
-        Ok(sha256(json::line(&Self::identity(config)?)))
+    pub fn config_sha256(&self) -> String {
+        sha256(json::line(&identity(self.config.as_ref().unwrap_or(&self.asked))))
     }
 
     /// The first setting by which the run in a folder differs from this point, with both values: such a run is none of its
     /// results. Settings that change no result may differ.
-    ///
-    /// # Errors
-    /// None that a configuration can cause.
-    pub fn difference(&self, found: &Config) -> Result<Option<(&'static str, Value, Value)>> {
-        let Ok(config) = &self.config else { return Ok(None) };
-        let (wanted, found) = (Self::identity(config)?, Self::identity(found)?);
-        for key in Config::settings() {
-            let (wanted, found) = (key.value(&wanted), key.value(&found));
-            if wanted != found {
-                return Ok(Some((key.name, found, wanted)));
-            }
-        }
-        Ok(None)
+    pub fn difference(&self, found: &Config) -> Option<(&'static str, Value, Value)> {
+        let (wanted, found) = (identity(self.config.as_ref().ok()?), identity(found));
+        let values = Config::settings().iter().map(|key| (key.name, key.value(&found), key.value(&wanted)));
+        values.into_iter().find(|(_, found, wanted)| found != wanted)
     }
 }
 
@@ -77,20 +62,20 @@ impl Sweep {
     /// absolute there.
     ///
     /// # Errors
-    /// A usage error: an axis and a setting that decide the same, two points that are one, or too many points. A
-    /// configuration that contradicts itself is in its [`Point::config`].
+    /// A usage error: a preset that is none, a size whose name is none of a folder's, an axis and a setting that decide the
+    /// same, or two points that are one. A configuration that contradicts itself is in its [`Point::config`].
     pub fn points(&self, prepare: impl Fn(&mut Config) -> Result<()>) -> Result<Vec<Point>> {
-        let whole = Size { name: self.preset.clone(), ..Size::default() };
-        let sizes = if self.sizes.is_empty() { std::slice::from_ref(&whole) } else { &self.sizes[..] };
-        self.check_axes()?;
-        let axes = [&self.tokens, &self.latents, &self.fast_steps, &self.seeds].map(|axis| axis.len().max(1));
-        let count = axes.iter().fold(sizes.len(), |product, &n| product.saturating_mul(n));
-        if count > MOST_POINTS {
-            return Err(Error::usage(format!("{count} points: at most {MOST_POINTS} make a sweep")));
+        let (preset, whole) = (self.preset.as_deref().unwrap_or(PRESET), Settings::default());
+        let mut sizes = vec![(preset, &whole)];
+        if !self.sizes.is_empty() {
+            let mut named: Vec<_> = self.sizes.iter().collect();
+            named.sort_by_key(|(_, size)| size.span().start);
+            sizes = named.into_iter().map(|(name, size)| (name.as_str(), size.get_ref())).collect();
         }
+        self.check_axes(&sizes)?;
         let mut points: Vec<Point> = Vec::new();
         for tokens in values(&self.tokens) {
-            for size in sizes {
+            for &size in &sizes {
                 let kinds = [ModelKind::Ltm, ModelKind::Ar];
                 for kind in kinds.into_iter().filter(|&kind| kind == ModelKind::Ltm || self.baseline) {
                     // Without latents there is nothing to vary in them.
@@ -100,26 +85,39 @@ impl Sweep {
                     };
                     for (&latents, &steps) in latents.iter().flat_map(|l| steps.iter().map(move |s| (l, s))) {
                         for seed in values(&self.seeds) {
-                            points.push(self.point(size, kind, tokens, latents, steps, seed, &prepare)?);
+                            points.push(self.point(size, kind, [tokens, latents, steps, seed], &prepare)?);
                         }
                     }
                 }
             }
         }
-        check_distinct(&points)?;
+        // Two points of the same settings would be one result under two names.
+        let mut seen = HashMap::new();
+        for point in &points {
+            if let Some(other) = seen.insert(point.config_sha256(), &point.name) {
+                return Err(Error::usage(format!(
+                    "{other} and {} are the same run: what tells them apart changes no setting, or too little for one step",
+                    point.name
+                )));
+            }
+        }
         Ok(points)
     }
 
-    /// An axis leaves nothing to a setting.
-    fn check_axes(&self) -> Result<()> {
+    /// A size's name names folders, and an axis leaves nothing to a setting.
+    fn check_axes(&self, sizes: &[(&str, &Settings)]) -> Result<()> {
+        let is_odd = |c: char| !(c.is_ascii_alphanumeric() || c == '_' || c == '-');
+        if let Some((name, _)) = sizes.iter().find(|(name, _)| name.is_empty() || name.contains(is_odd)) {
+            return Err(Error::usage(format!("size {name:?}: a name of letters, digits, - and _, as folders have it")));
+        }
         for (axis, values, key) in [
             ("fast_steps", &self.fast_steps, "fast.steps"),
             ("latents", &self.latents, "model.latents"),
             ("tokens", &self.tokens, "train.steps"),
             ("seeds", &self.seeds, "train.seed"),
         ] {
-            let all = self.set.iter().chain(self.sizes.iter().flat_map(|size| &size.set));
-            if !values.is_empty() && all.into_iter().any(|(set, _)| set == key) {
+            let mut all = self.set.values.iter().chain(sizes.iter().flat_map(|(_, size)| &size.values));
+            if !values.is_empty() && all.any(|(set, _)| set == key) {
                 return Err(Error::usage(format!("{key} is decided by {axis} = {values:?}: leave one of them out")));
             }
         }
@@ -128,20 +126,18 @@ impl Sweep {
 
     fn point(
         &self,
-        size: &Size,
+        (size, settings): (&str, &Settings),
         kind: ModelKind,
-        tokens: Option<u64>,
-        latents: Option<u64>,
-        steps: Option<u64>,
-        seed: Option<u64>,
+        [tokens, latents, steps, seed]: [Option<u64>; 4],
         prepare: &impl Fn(&mut Config) -> Result<()>,
     ) -> Result<Point> {
-        let mut config = Config::preset(size.preset.as_ref().unwrap_or(&self.preset))?;
-        for (key, value) in self.set.iter().chain(&size.set) {
+        let presets = [&settings.preset, &self.set.preset, &self.preset];
+        let mut config = Config::preset(presets.into_iter().flatten().next().map_or(PRESET, |name| name))?;
+        for (key, value) in self.set.values.iter().chain(&settings.values) {
             config.set_value(key, value)?;
         }
         config.model.kind = kind;
-        let mut name = size.name.clone();
+        let mut name = size.to_string();
         if let Some(steps) = steps {
             config.set_value("fast.steps", &steps.into())?;
             name.push_str(&format!("-T{steps}"));
@@ -165,25 +161,11 @@ impl Sweep {
             }
         }
         prepare(&mut config)?;
-        Ok(Point { name, size: size.name.clone(), budget: tokens, config: config.resolved(), asked: config })
+        Ok(Point { name, size: size.into(), budget: tokens, config: config.resolved(), asked: config })
     }
 }
 
 /// The values of an axis, or that it has none.
 fn values(axis: &[u64]) -> Vec<Option<u64>> {
     if axis.is_empty() { vec![None] } else { axis.iter().copied().map(Some).collect() }
-}
-
-/// Two points of the same settings would be one result under two names.
-fn check_distinct(points: &[Point]) -> Result<()> {
-    let mut seen = std::collections::HashMap::new();
-    for point in points {
-        if let Some(other) = seen.insert(point.config_sha256()?, &point.name) {
-            return Err(Error::usage(format!(
-                "{other} and {} are the same run: what tells them apart changes no setting, or too little for one step",
-                point.name
-            )));
-        }
-    }
-    Ok(())
 }

@@ -1,32 +1,30 @@
 use super::*;
+use crate::eval::Row;
 use crate::plot::{Mark, Plot};
+use crate::toml_file;
 use engine::{Error, ErrorKind, Result};
 use ltm::config::Config;
-use ltm::evaluate::Protocol;
-use ltm::evaluate::SequenceScore as Score;
+use ltm::evaluate::{Protocol, SequenceScore as Score};
 use ltm::json;
+use std::num::NonZeroUsize;
+use std::path::Path;
 
-fn sweep(settings: &[(&str, &str)]) -> Result<Sweep> {
-    let mut sweep = Sweep::default();
-    for (key, value) in settings {
-        sweep.set(key, &serde_json::from_str(value).unwrap())?;
-    }
-    Ok(sweep)
+fn sweep(text: &str) -> Result<Sweep> {
+    toml_file::parse(text, Path::new("f"))
 }
 
-fn points(settings: &[(&str, &str)]) -> Result<Vec<Point>> {
-    sweep(settings)?.points(|_| Ok(()))
+fn points(text: &str) -> Result<Vec<Point>> {
+    sweep(text)?.points(|_| Ok(()))
 }
 
-const GRID: &[(&str, &str)] = &[
-    ("fast_steps", "[2, 4, 8]"),
-    ("latents", "[2, 4]"),
-    ("tokens", "[4096, 8193]"),
-    ("size.narrow.model.dim", "32"),
-    ("size.wide.model.dim", "64"),
-    ("set.train.batch", "8"),
-    ("baseline", "true"),
-];
+const GRID: &str = "
+fast_steps = [2, 4, 8]
+latents = [2, 4]
+tokens = [4096, 8193]
+size.narrow.model.dim = 32
+size.wide.model.dim = 64
+set.train.batch = 8
+baseline = true";
 
 #[test]
 fn a_grid_is_every_combination_once() {
@@ -40,84 +38,79 @@ fn a_grid_is_every_combination_once() {
     // 8 × 256 positions a step: 4096 are two of them, 8193 are four and one more.
     assert_eq!((points[0].asked.train.steps, last.train.steps, points[26].tokens()), (2, 5, 10_240));
     assert!(!points[6].has_latents() && points[26].has_latents());
-    assert_eq!(self::points(&[]).unwrap()[0].config, Config::preset("demo").unwrap().resolved());
+    assert_eq!(self::points("").unwrap()[0].config, Config::preset("demo").unwrap().resolved());
 }
 
 #[test]
 fn a_size_may_start_elsewhere_and_has_the_last_word() {
-    let points = points(&[
-        ("preset", "\"tiny\""),
-        ("set.train.batch", "2"),
-        ("size.a.preset", "\"demo\""),
-        ("size.a.train.batch", "4"),
-        ("size.b.preset", "\"tiny\""),
-        ("seeds", "[0, 7]"),
-    ]);
+    let points = points(
+        "preset = 'tiny'
+        seeds = [0, 7]
+        set.train.batch = 2
+        [size.b]
+        [size.a]
+        preset = 'demo'
+        train.batch = 4",
+    );
     let points = points.unwrap();
     let found: Vec<_> = points.iter().map(|p| (p.name.as_str(), p.asked.train.batch, p.asked.model.dim)).collect();
-    assert_eq!(found, [("a-s0", 4, 64), ("a-s7", 4, 64), ("b-s0", 2, 128), ("b-s7", 2, 128)]);
+    assert_eq!(found, [("b-s0", 2, 128), ("b-s7", 2, 128), ("a-s0", 4, 64), ("a-s7", 4, 64)]);
 }
 
 #[test]
 fn mistakes_say_what_would_be_right() {
-    for (key, value, part) in [
-        ("fast_step", "[1]", "did you mean \"fast_steps\""),
-        ("set.model.dmi", "1", "did you mean \"model.dim\""),
-        ("size.a.fast.stps", "1", "did you mean \"fast.steps\""),
-        ("size.a b.model.dim", "1", "letters, digits"),
-        ("set.model.dim", "\"x\"", "model.dim"),
-        ("set.model.kind", "\"ar\"", "baseline = true"),
-        ("preset", "\"dmeo\"", "did you mean \"demo\""),
-        ("latents", "[2, 4, 2]", "2 stands there twice"),
-        ("latents", "[]", "at least one value"),
-        ("tokens", "[0]", "at least 1"),
-        ("size", "3", "is a section"),
+    for (text, part) in [
+        ("\nfast_step = [1]", "f:2: unknown field `fast_step`, expected one of `preset`"),
+        ("\nset.model.dmi = 1", "did you mean \"model.dim\""),
+        ("\n[size.a]\nfast.stps = 1", "did you mean \"fast.steps\""),
+        ("size.'a b'.model.dim = 1", "letters, digits"),
+        ("set.model.dim = 'x'", "model.dim"),
+        ("set.model.kind = 'ar'", "baseline = true"),
+        ("preset = 'dmeo'", "did you mean \"demo\""),
+        ("samples = 0", "f:1: invalid value: integer `0`"),
+        ("size = 3", "f:1: invalid type"),
+        ("fast_steps = [2]\nsize.a.fast.steps = 3", "fast.steps is decided by fast_steps = [2]"),
+        ("[size.a]\nmodel.dim = 32\n[size.b]\nmodel.dim = 32", "a and b are the same run"),
+        ("tokens = [10, 11]", "too little for one step"),
     ] {
-        let error = sweep(&[(key, value)]).unwrap_err();
-        assert!(error.to_string().contains(part) && error.kind() == ErrorKind::Usage, "{key}: {error}");
+        let error = points(text).unwrap_err();
+        assert!(error.to_string().contains(part) && error.kind() == ErrorKind::Usage, "{text}: {error}");
     }
-    let both = points(&[("fast_steps", "[2]"), ("size.a.fast.steps", "3")]).unwrap_err().to_string();
-    assert!(both.contains("fast.steps is decided by fast_steps = [2]"), "{both}");
-    let same = points(&[("size.a.model.dim", "32"), ("size.b.model.dim", "32")]).unwrap_err().to_string();
-    assert!(same.contains("a and b are the same run"), "{same}");
-    let rounded = points(&[("tokens", "[10, 11]")]).unwrap_err().to_string();
-    assert!(rounded.contains("too little for one step"), "{rounded}");
-    let many = (1..102).map(|i| i.to_string()).collect::<Vec<_>>().join(",");
-    let many = format!("[{many}]");
-    assert!(points(&[("fast_steps", &many), ("seeds", &many)]).unwrap_err().to_string().contains("10201 points"));
 }
 
 #[test]
 fn a_contradiction_is_one_point_s_failure() {
-    let points = points(&[("latents", "[4, 4000]")]).unwrap();
+    let points = points("latents = [4, 4000]").unwrap();
     assert!(points[0].config.is_ok());
     let error = points[1].config.as_ref().unwrap_err();
     assert!(error.to_string().contains("model.latents = 4000"), "{error}");
-    let failed = Outcome::failed(&points[1], "", error).unwrap();
-    assert_eq!((failed.reason(), failed.result()), (Some(error.to_string().as_str()), None));
 }
 
 #[test]
 fn only_what_changes_a_result_changes_the_point() {
-    let point = points(GRID).unwrap().remove(0);
+    let point = point();
     let mut other = point.clone();
     let found = other.config.as_mut().unwrap();
     found.train.threads = 7;
     found.train.checkpoint_every = 1;
     assert_eq!(other.config_sha256(), point.config_sha256());
-    assert_eq!(point.difference(other.config.as_ref().unwrap()), Ok(None));
+    assert_eq!(point.difference(other.config.as_ref().unwrap()), None);
     other.config.as_mut().unwrap().train.steps += 1;
     assert_ne!(other.config_sha256(), point.config_sha256());
-    let (key, found, wanted) = point.difference(other.config.as_ref().unwrap()).unwrap().unwrap();
+    let (key, found, wanted) = point.difference(other.config.as_ref().unwrap()).unwrap();
     assert_eq!((key, found, wanted), ("train.steps", 3.into(), 2.into()));
-    let sweep = sweep(GRID).unwrap();
-    let key = |sweep: &Sweep, data: &str| sweep.key(&point, data, "cpu").unwrap();
-    assert_eq!(key(&sweep, "a"), key(&sweep.clone(), "a"));
-    assert_ne!(key(&sweep, "a"), key(&sweep, "b"));
-    assert_ne!(key(&sweep, "a"), key(&Sweep { samples: 3, ..sweep.clone() }, "a"));
+    let mut sweep = sweep(GRID).unwrap();
+    let [key, data] = ["a", "b"].map(|data| sweep.key(&point, data, "cpu"));
+    assert_eq!(sweep.key(&point, "a", "cpu"), key);
+    sweep.samples = Some(NonZeroUsize::MIN);
+    assert!(data != key && sweep.key(&point, "a", "cpu") != key);
 }
 
-fn judged(nats: [f64; 2]) -> Judgement {
+fn point() -> Point {
+    points(GRID).unwrap().remove(0)
+}
+
+fn finished(nats: [f64; 2]) -> Finished {
     let score = |nats: f64| Score {
         nats,
         nll: nats - 1.0,
@@ -127,47 +120,38 @@ fn judged(nats: [f64; 2]) -> Judgement {
         exact: Some(nats / 2.0),
         ..Score::default()
     };
-    Judgement::of(Protocol::Elbo, &nats.map(score), 1.0).unwrap()
+    Finished::of(&point(), 10.0, "0123", (4000, 1.0), &Row::of(Protocol::Elbo, &nats.map(score)), 1.0).unwrap()
 }
 
 #[test]
-fn judgements_carry_their_error_and_the_truth() {
-    let judged = judged([20.0, 24.0]);
+fn results_carry_their_error_and_the_truth() {
+    let result = finished([20.0, 24.0]);
     let close = |a: f64, b: f64| (a - b).abs() < 1e-12;
     // 44 nats for 20 tokens; two sequences, 2 nats to either side: an error of 4 nats in 20 tokens.
-    assert!(close(judged.perplexity, 2.2f64.exp()) && close(judged.perplexity_error, 2.2f64.exp() * 4.0 / 20.0));
-    assert!(close(judged.least_perplexity.unwrap(), 1.1f64.exp()) && judged.holds == Some(true));
+    assert!(close(result.perplexity, 2.2f64.exp()) && close(result.perplexity_error, 2.2f64.exp() * 4.0 / 20.0));
+    assert!(close(result.least_perplexity.unwrap(), 1.1f64.exp()) && result.holds == Some(true));
 }
 
 /// The outcome of a point of another size that took so many tokens.
 fn outcome(size: &str, latents: usize, fast_steps: usize, tokens: u64, perplexity: f64) -> Outcome {
-    let judgement =
-        Judgement { perplexity, perplexity_error: 0.1, least_perplexity: Some(1.5), ..judged([20.0, 24.0]) };
     let flops_per_token = (fast_steps as f64 + 1.0) * 10.0;
-    let status = Status::Finished(Box::new(Finished {
-        step: 2,
-        tokens,
-        targets: tokens,
-        flops_per_token,
-        flops: 0.0,
-        train_seconds: 1.0,
-        weights_sha256: "0123".into(),
-        judgement,
-    }));
-    let failed = Outcome::failed(&points(GRID).unwrap()[0], "ltm sweep", &Error::new("")).unwrap();
-    Outcome { size: size.into(), latents_total: latents, fast_steps, budget: tokens, status, ..failed }
+    let result = finished([20.0, 24.0]);
+    let result = Finished { flops_per_token, perplexity, perplexity_error: 0.1, least_perplexity: Some(1.5), ..result };
+    let outcome = Outcome::of("", &point(), "ltm sweep", Ok(result));
+    Outcome { size: size.into(), latents_total: latents, fast_steps, budget: tokens, ..outcome }
 }
 
 #[test]
 fn outcomes_are_lines_of_a_file() {
-    let failed = Outcome::failed(&points(GRID).unwrap()[0], "ltm sweep", &Error::new("memory")).unwrap();
+    let failed = Outcome::of("", &point(), "ltm sweep", Err(Error::new("memory")));
+    assert_eq!((failed.reason.as_deref(), &failed.result), (Some("memory"), &None));
     // Two layers.
     assert_eq!((failed.latents_per_layer, failed.latents_total, failed.command.as_str()), (2, 4, "ltm sweep"));
     for outcome in [failed, outcome("a", 0, 0, 200, 40.0)] {
         let line = json::line(&outcome);
         assert_eq!(json::from_bytes::<Outcome>(&line).unwrap(), outcome, "{line}");
-        let csv = String::from_utf8(csv(std::slice::from_ref(&outcome)).unwrap()).unwrap();
-        let status = if outcome.result().is_some() { "finished" } else { "failed" };
+        let csv = String::from_utf8(csv(std::slice::from_ref(&outcome))).unwrap();
+        let status = if outcome.result.is_some() { "finished" } else { "failed" };
         assert!(csv.contains(&format!("\nnarrow-T2-K2-4096,{status},ltm,")), "{csv}");
         assert_eq!(csv.trim_end().ends_with("ltm sweep,memory"), status == "failed", "{csv}");
     }
@@ -183,9 +167,9 @@ fn figures_have_a_line_per_size_and_latents() {
         }
     }
     all.push(outcome("a", 0, 0, 200, 40.0));
-    all.push(Outcome { status: Status::Failed { reason: "x".into() }, ..all[0].clone() });
+    all.push(Outcome { result: None, ..all[0].clone() });
     let figures = figures(&all);
-    let [Some(steps), Some(tokens), Some(flops)] = &figures else { panic!("{figures:?}") };
+    let [(_, steps), (_, tokens), (_, flops)] = &figures[..] else { panic!("{figures:?}") };
     let names: Vec<&str> = steps.series.iter().map(|series| series.name.as_str()).collect();
     assert_eq!(names, ["a, N_z = 4", "a, N_z = 8", "b, N_z = 4", "a, AR, exact", "the least possible"]);
     let xs = |plot: &Plot| plot.series[0].marks.iter().map(|mark| mark.at[0]).collect::<Vec<_>>();
@@ -195,10 +179,10 @@ fn figures_have_a_line_per_size_and_latents() {
     let level = |i: usize| (steps.series[i].line[0][1], steps.series[i].line[1][1], steps.series[i].marks.len());
     assert_eq!((level(3), level(4), steps.series[3].look.stroke), ((40.0, 40.0, 0), (1.5, 1.5, 0), 1));
     assert_eq!(tokens.series[3].marks, [Mark { error: 0.1, ..Mark::new(200.0, 40.0) }]);
-    assert!(super::figures(&[]).iter().all(Option::is_none));
+    assert!(super::figures(&[]).is_empty());
 
     // Seeds of one place are one mark: their geometric mean, with the error over seeds.
     let seeds = [2.0, 8.0].map(|perplexity| outcome("a", 4, 2, 100, perplexity));
-    let mark = super::figures(&seeds)[0].as_ref().unwrap().series[0].marks[0].clone();
+    let mark = super::figures(&seeds)[0].1.series[0].marks[0].clone();
     assert!((mark.at[1] - 4.0).abs() < 1e-12 && (mark.error - 4.0 * 4f64.ln() / 2.0).abs() < 1e-12, "{mark:?}");
 }

@@ -89,9 +89,8 @@ impl Draws {
 pub struct Evaluator {
     protocol: Protocol,
     draws: usize,
-    /// Whether the posterior is scored at fresh noise, and whether at the noise that it was fitted to.
+    /// Whether the posterior is scored at fresh noise; by protocol `fixed` it is scored at the noise that it was fitted to.
     fresh: bool,
-    own: bool,
     model: ModelConfig,
     rate: f64,
     inputs: Inputs,
@@ -135,9 +134,9 @@ impl Evaluator {
         };
         let latents = fast.as_ref().map(|fast| &fast.latents);
         let score = Score::new(model, params, &inputs, latents, config.train.seed, store)?;
-        let own = protocol == Protocol::Fixed;
+        let fresh = protocol != Protocol::Fixed;
         let (model, rate) = (model.clone(), config.fast.rate_end);
-        Ok(Self { protocol, draws, fresh: !own, own, model, rate, inputs, seen, fast, score })
+        Ok(Self { protocol, draws, fresh, model, rate, inputs, seen, fast, score })
     }
 
     /// Scores the posteriors of protocol `fixed` at fresh noise too: their draws then have a price by `elbo` and `iwae` as well.
@@ -156,12 +155,15 @@ impl Evaluator {
     /// Draws for the sequences of one batch that have a target, in order.
     ///
     /// # Errors
-    /// If the batch does not fit the model, or `prefix` meets a sequence whose ignored targets are not its last.
+    /// If the batch does not fit the model.
+    ///
+    /// # Panics
+    /// If `prefix` meets a sequence whose ignored targets are not its last.
     pub fn batch(&self, store: &mut Store, batch: &Batch) -> Result<Vec<Draws>> {
         let scored = if self.protocol == Protocol::Prefix {
-            let [prefix, rest] = halves(batch);
             // A sequence of one token has no first half: its posterior has seen nothing.
-            self.seen.place(store, &self.model, &front(&prefix, self.seen.sequence)?)?;
+            let [prefix, rest] = halves(batch, self.seen.sequence);
+            self.seen.place(store, &self.model, &prefix)?;
             rest
         } else {
             self.seen.load(store, &self.model, batch)?;
@@ -177,8 +179,8 @@ impl Evaluator {
         self.inputs.load(store, &self.model, &scored)?;
         self.score.begin(store);
         // The noise that all fast steps shared also made the final z.
-        let own =
-            self.fast.as_ref().filter(|_| self.own).map(|fast| self.score.at(store, fast.latents.z)).transpose()?;
+        let fixed = self.fast.as_ref().filter(|_| self.protocol == Protocol::Fixed);
+        let own = fixed.map(|fast| self.score.at(store, fast.latents.z)).transpose()?;
         let draws: Vec<Scores> = match &self.fast {
             None => vec![self.score.exact(store)?],
             Some(_) if !self.fresh => Vec::new(),
@@ -227,77 +229,46 @@ impl Evaluator {
         Ok(())
     }
 
-    /// What the first `limit` sequences of `source` cost by each of `protocols`, all from one fit; calls `progress` with the
-    /// number of sequences done.
+    /// What the first `limit` sequences of `source` cost; calls `progress` with the number of sequences done.
     ///
     /// # Errors
     /// As [`draws`](Self::draws), a source without end if there is no limit, and a score that is not finite.
-    ///
-    /// # Panics
-    /// If a protocol does not [share the draws](Protocol::shares_draws) of the evaluator's.
-    pub fn scores(
-        &self,
-        protocols: &[Protocol],
-        store: &mut Store,
-        source: &Arc<dyn Source>,
-        limit: Option<u64>,
-        mut progress: impl FnMut(u64),
-    ) -> Result<Vec<Vec<SequenceScore>>> {
-        assert!(protocols.iter().all(|protocol| protocol.shares_draws(self.protocol)), "{protocols:?}");
-        let Some(count) = source.samples().into_iter().chain(limit).min() else {
-            return Err(Error::usage("a source without end needs a limit"));
-        };
-        let mut scores = vec![Vec::new(); protocols.len()];
-        self.draws(store, source, 0..count, |sequences, done| {
-            for (scores, &protocol) in scores.iter_mut().zip(protocols) {
-                for draws in &sequences {
-                    scores.push(draws.score(protocol)?);
-                }
-            }
-            progress(done);
-            Ok(())
-        })?;
-        Ok(scores)
-    }
-
-    /// The same by its own protocol.
-    ///
-    /// # Errors
-    /// As [`scores`](Self::scores).
     pub fn score(
         &self,
         store: &mut Store,
         source: &Arc<dyn Source>,
         limit: Option<u64>,
-        progress: impl FnMut(u64),
+        mut progress: impl FnMut(u64),
     ) -> Result<Vec<SequenceScore>> {
-        self.scores(&[self.protocol], store, source, limit, progress).map(|mut scores| scores.remove(0))
+        let Some(count) = source.samples().into_iter().chain(limit).min() else {
+            return Err(Error::usage("a source without end needs a limit"));
+        };
+        let mut scores = Vec::new();
+        self.draws(store, source, 0..count, |sequences, done| {
+            progress(done);
+            sequences.iter().try_for_each(|draws| draws.score(self.protocol).map(|score| scores.push(score)))
+        })?;
+        Ok(scores)
     }
 }
 
-/// A batch with the first half of each sequence's targets, and one with the second.
-fn halves(batch: &Batch) -> [Batch; 2] {
-    let n = batch.targets.len() / batch.samples.len();
-    let mut prefix = batch.clone();
+/// A batch with the first half of each sequence's targets, at `n` places each, and one with the second half.
+fn halves(batch: &Batch, n: usize) -> [Batch; 2] {
+    let whole = batch.targets.len() / batch.samples.len();
+    let front = |of: &[i32]| of.chunks(whole).flat_map(|row| &row[..n]).copied().collect();
+    let (tokens, targets) = (front(&batch.tokens), front(&batch.targets));
+    let mut prefix = Batch { tokens, targets, samples: batch.samples.clone() };
     let mut rest = batch.clone();
     for b in 0..batch.samples.len() {
-        let half = scored_in(batch, b) / 2;
-        for (seen, i) in (b * n..(b + 1) * n).filter(|&i| batch.targets[i] >= 0).enumerate() {
-            let unseen = if seen < half { &mut rest } else { &mut prefix };
-            unseen.targets[i] = -1;
-        }
+        let scored = scored_in(batch, b);
+        assert!(
+            batch.targets[b * whole..][..scored].iter().all(|&target| target >= 0),
+            "targets that count come first"
+        );
+        prefix.targets[b * n..][..n][scored / 2..].fill(-1);
+        rest.targets[b * whole..][..scored / 2].fill(-1);
     }
     [prefix, rest]
-}
-
-/// The first `n` places of each sequence of a batch that has no targets behind them.
-fn front(batch: &Batch, n: usize) -> Result<Batch> {
-    let whole = batch.targets.len() / batch.samples.len();
-    if batch.targets.chunks(whole).any(|targets| targets[n..].iter().any(|&target| target >= 0)) {
-        return Err(Error::new("a sequence's first half is beyond its middle: targets that count must come first"));
-    }
-    let cut = |of: &[i32]| of.chunks(whole).flat_map(|row| &row[..n]).copied().collect();
-    Ok(Batch { tokens: cut(&batch.tokens), targets: cut(&batch.targets), samples: batch.samples.clone() })
 }
 
 /// Targets of row `b` that count.
@@ -315,12 +286,8 @@ mod tests {
         let mut batch = Batch::new(2, 5);
         batch.tokens = (0..10).collect();
         batch.targets = vec![1, 2, 3, 4, 5, 6, 7, -1, -1, -1];
-        let [prefix, rest] = halves(&batch);
-        let seen = front(&prefix, 2).unwrap();
-        assert_eq!((seen.tokens, seen.targets), (vec![0, 1, 5, 6], vec![1, 2, 6, -1]));
+        let [prefix, rest] = halves(&batch, 2);
+        assert_eq!((prefix.tokens, prefix.targets), (vec![0, 1, 5, 6], vec![1, 2, 6, -1]));
         assert_eq!(rest.targets, [-1, -1, 3, 4, 5, -1, 7, -1, -1, -1]);
-        // A target to be ignored before such as count: half of them is beyond the middle.
-        batch.targets[..3].fill(-1);
-        assert!(front(&halves(&batch)[0], 2).unwrap_err().to_string().contains("must come first"));
     }
 }

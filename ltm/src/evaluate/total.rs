@@ -166,11 +166,6 @@ impl Excess {
         let nats: Vec<f64> = scores.iter().map(|score| score.nats).collect();
         (!exact.is_empty()).then(|| Self { exact: Mean::of(&exact).mean, above: Mean::of_differences(&nats, &exact) })
     }
-
-    /// Whether a number that is called a bound behaves as one: it is not below the truth by more than its standard error.
-    pub fn holds(&self) -> bool {
-        !self.above.is_below_zero()
-    }
 }
 
 /// The mean, and the variance of the mean.
@@ -204,23 +199,18 @@ mod tests {
     }
 
     #[test]
-    fn means_of_pairs() {
+    fn costs_are_compared_pair_by_pair() {
         let mean = Mean::of_differences(&[1.0, 3.0], &[2.0, 6.0]);
         assert_eq!(mean, Mean { mean: -2.0, error: 1.0 });
         for (values, below) in [(&[-2.5, -1.5][..], true), (&[-1.0, 3.0], false), (&[-1.0], true), (&[f64::NAN], true)]
         {
             assert_eq!(Mean::of(values).is_below_zero(), below, "{values:?}");
         }
-    }
-
-    #[test]
-    fn the_excess_is_measured_pair_by_pair() {
         let score = |nats, exact| SequenceScore { nats, exact, ..SequenceScore::default() };
         let mut scores = [score(11.0, Some(10.0)), score(23.0, Some(20.0))];
         // Differences 1 and 3: mean 2, standard error √2/√2.
         let excess = Excess::of(&scores).unwrap();
         assert_eq!(excess, Excess { exact: 15.0, above: Mean { mean: 2.0, error: 1.0 } });
-        assert!(excess.holds() && !Excess { above: Mean { mean: -1.5, error: 1.0 }, ..excess }.holds());
         scores[1].exact = None;
         assert_eq!((Excess::of(&scores), Excess::of(&[])), (None, None));
     }
@@ -263,13 +253,8 @@ mod tests {
         let mut total = Total::of(&(1..40).map(score).collect::<Vec<_>>());
         let text = serde_json::to_string(&total).unwrap();
         assert_eq!(serde_json::from_str::<Total>(&text).unwrap(), total);
-        for key in ["sequences", "noise", "squares"] {
-            assert!(serde_json::from_str::<Total>(&text.replace(key, "other")).is_err(), "{key}");
-        }
         total.noise = f64::NAN;
         let read: Total = serde_json::from_str(&serde_json::to_string(&total).unwrap()).unwrap();
         assert!(read.noise.is_nan() && Total { noise: 0.0, ..read } == Total { noise: 0.0, ..total.clone() });
-        total.nats = f64::INFINITY;
-        assert!(serde_json::from_str::<Total>(&serde_json::to_string(&total).unwrap()).is_err());
     }
 }

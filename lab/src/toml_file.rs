@@ -1,0 +1,52 @@
+//! TOML files by serde, with errors of one line that name file and line.
+
+use engine::{Error, Result};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use std::fs;
+use std::path::Path;
+
+/// The content of the file at `path`.
+///
+/// # Errors
+/// If it cannot be read.
+pub fn text(path: &Path) -> Result<String> {
+    fs::read_to_string(path).map_err(|error| Error::io("read", path, &error))
+}
+
+/// File and line of the byte `at` of `text`, the content of the file at `path`.
+pub fn place(text: &str, path: &Path, at: usize) -> String {
+    let line = 1 + text.as_bytes()[..at.min(text.len())].iter().filter(|&&byte| byte == b'\n').count();
+    format!("{}:{line}", path.display())
+}
+
+/// Reads `text`, the content of the file at `path`.
+///
+/// # Errors
+/// A usage error: no TOML, or a key or a value that is none.
+pub fn parse<T: DeserializeOwned>(text: &str, path: &Path) -> Result<T> {
+    toml::from_str(text).map_err(|error| {
+        let at = error.span().map_or(0, |span| span.start);
+        Error::usage(error.message().trim_end().replace('\n', ", ")).at(place(text, path, at))
+    })
+}
+
+/// One value or several.
+#[derive(Deserialize)]
+#[serde(untagged, expecting = "expected one value or several")]
+pub enum Several<T> {
+    /// The value alone.
+    One(T),
+    /// A list.
+    More(Vec<T>),
+}
+
+impl<T> Several<T> {
+    /// All of them.
+    pub fn all(self) -> Vec<T> {
+        match self {
+            Self::One(value) => vec![value],
+            Self::More(values) => values,
+        }
+    }
+}
