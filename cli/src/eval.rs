@@ -4,22 +4,22 @@ use super::gsm8k;
 use super::interrupt::{self, Guard};
 use super::output::{command, note, print};
 use super::place::Place;
-use super::progress::bar;
+use super::progress::{bar, behind_bar};
 use clap::builder::RangedU64ValueParser;
 use engine::{Device, Error, Result};
 use indicatif::ProgressBar;
-use lab::eval::{Head, Options, Row, Text};
+use lab::eval::{Figures, Head, Options, Row, Text, named, origin, validation};
 use lab::suite;
-use lab::table::short;
 use ltm::config::{ModelKind, Work};
-use ltm::data::Source;
 use ltm::evaluate::Protocol;
 use ltm::json;
 use ltm::run::{Loaded, Run};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Arc;
+
+/// What shows how far an evaluation is.
+pub const BAR: &str = "{bar:24} {pos}/{len} sequences  ETA {eta}";
 
 /// Stories scored unless asked otherwise.
 const STORIES: u64 = 256;
@@ -32,23 +32,23 @@ const STORIES: u64 = 256;
 /// fixed   the public reference's own number, at the noise that was fitted to: not a bound
 /// nll     exact; this and prefix are the protocols of the autoregressive baseline (model.kind = ar), which has no posterior
 ///
-/// A text that the run has learnt from, byte for byte, is known and said to be; what was prepared, packed or cut from it since is not.
+/// Training text of the run is recognised byte for byte and said to be; what was prepared, packed or cut from it since is not.
 ///
 /// NLL and KL stand apart; perplexity is exp(all nats / all tokens); bits per byte do not depend on the tokenizer. Without
-/// --data the held-out part of the run's own data is scored; if that is the embedded corpus, the source's true entropy
+/// --data the validation text of the run is scored; if that is the embedded corpus, the source's true entropy
 /// stands beside every number.
 ///
 /// With --suite FILE.toml many texts are scored one after the other: the paper's zero-shot sets, with its figures beside
 /// ours, and sets of your own. suite.toml in the repository is an example and explains every key. What is finished is kept
 /// in RUN/suite.jsonl and is not done again while weights, data and settings are the same, so after Ctrl-C (exit code 130)
-/// the same command goes on, within a set too: RUN/suite.jsonl.begun says how far it has come. A set that cannot be read is
+/// the same command goes on, within a set too: a file RUN/suite.jsonl.*.begun says how far it has come. A set that cannot be read is
 /// missing from the table, which says why; the others are scored, and the exit code is 1.
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct Args {
     /// Folder of a training run
     run: PathBuf,
-    /// Text file, token shard or folder of shards [default: what the run held out]; with --suite the folder that its
+    /// Text file, token shard or folder of shards [default: the run's validation text]; with --suite the folder that its
     /// paths start from [default: that of the suite file]
     #[arg(long, value_name = "FILE|DIR", conflicts_with = "GsmArgs")]
     data: Option<PathBuf>,
@@ -69,7 +69,7 @@ pub struct Args {
     pub(super) samples: usize,
     /// Score only the first N sequences or problems [default: all; of the embedded corpus 256]; with --suite the first N
     /// documents of every set
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub(super) limit: Option<u64>,
     /// Print JSON
     #[arg(long)]
@@ -79,9 +79,6 @@ pub struct Args {
 }
 
 pub fn run(args: &Args, place: &Place) -> Result<ExitCode> {
-    if args.limit == Some(0) {
-        return Err(Error::usage("--limit 0: must be at least 1"));
-    }
     let run = Run::open(&args.run)?;
     place.inside(run.config().train.threads, || place.within(|device| evaluate(args, &run, device)))
 }
@@ -95,39 +92,32 @@ fn evaluate(args: &Args, run: &Run, device: &Device) -> Result<ExitCode> {
     }
     let mut model = run.load(device, Work::Evaluation)?;
     let protocols = protocols(args, config.model.kind)?;
-    let steps = args.steps.unwrap_or(config.fast.steps);
+    let (samples, limit) = (args.samples, args.limit);
+    let options = Options { protocols, steps: args.steps.unwrap_or(config.fast.steps), samples, limit };
     if let Some(file) = &args.suite {
         warn(&model);
         let (data, results) = (args.data.as_deref(), args.results.as_deref());
-        let (samples, limit) = (args.samples, args.limit);
-        let request = suite::Request { file, data, results, protocols, steps, samples, limit, command: command() };
+        let request = suite::Request { file, data, results, options, command: command() };
         return score_suite(run, &mut model, &request, device, args.json);
     }
-    let (source, text) = text(args.data.as_deref(), run, &model, args.limit.unwrap_or(STORIES))?;
+    let (source, text) = match &args.data {
+        Some(path) => named(path, run)?,
+        None => validation(run, &model, limit.unwrap_or(STORIES)).map_err(|e| e.hint("--data names another"))?,
+    };
+    note_training_text(run, &text);
     warn(&model);
-    let options = Options { protocols, steps, samples: args.samples, limit: args.limit };
-    let (bar, show) = progress();
-    let rows = lab::eval::evaluate(&mut model, &source, &options, show);
-    bar.finish_and_clear();
-    let rows = rows?;
+    let rows = behind_bar(BAR, |show| lab::eval::evaluate(&mut model, &source, &options, show))?;
     if args.json {
         let (head, command) = (Head::new(run, &model, &text), command());
-        let json = Json { head, command, fast_steps: steps, samples: args.samples, results: &rows };
+        let json = Json { head, command, fast_steps: options.steps, samples, results: &rows };
         return print(json::pretty(&json).trim_end()).map(|()| ExitCode::SUCCESS);
     }
-    let figures = &rows[0].figures;
-    let (sequences, tokens, protocol) = (figures.sequences, figures.tokens, figures.protocol.name());
-    let what = if embedded { "held-out stories of the embedded corpus" } else { "sequences" };
-    let how = match config.model.kind {
-        ModelKind::Ltm => format!(", T = {steps} fast steps, S = {} draws", args.samples),
-        ModelKind::Ar | ModelKind::Gpt2 => String::new(),
-    };
+    let Figures { sequences, tokens, protocol, .. } = &rows[0].figures;
+    let what = if embedded { "validation stories of the embedded corpus" } else { "sequences" };
     print(format_args!(
-        "{} after step {}, weights {}, seed {}: {sequences} {what}, {tokens} tokens scored by {protocol}{how}\n",
-        run.path().display(),
-        model.step,
-        short(&model.weights),
-        config.train.seed,
+        "{}: {sequences} {what}, {tokens} tokens scored by {}\n",
+        origin(run, &model, &options),
+        protocol.name()
     ))?;
     print(lab::eval::text(&rows))?;
     print(format_args!("of {text}, by {}", command())).map(|()| ExitCode::SUCCESS)
@@ -147,11 +137,20 @@ fn score_suite(
     shown.bar.finish_and_clear();
     let Some(judged) = judged? else { return Ok(ExitCode::from(interrupt::CODE)) };
     if json {
-        print(json::pretty(&suite::json(run, model, request, &judged)).trim_end())?;
+        let json = SuiteJson {
+            run: run.path(),
+            step: model.step,
+            weights_sha256: &model.weights,
+            suite: request.file,
+            fast_steps: request.options.steps,
+            samples: request.options.samples,
+            sets: &judged,
+        };
+        print(json::pretty(&json).trim_end())?;
     } else {
         print(suite::text(run, model, request, &judged))?;
     }
-    let missing = judged.iter().filter(|judged| judged.error.is_some());
+    let missing = judged.iter().filter(|judged| judged.missing.is_some());
     let missing: Vec<&str> = missing.map(|judged| judged.set.name.as_str()).collect();
     if missing.is_empty() {
         return Ok(ExitCode::SUCCESS);
@@ -171,10 +170,11 @@ impl suite::Watch for Shown {
         self.bar.suspend(|| note(line));
     }
 
-    fn progress(&self, label: &str, done: u64, of: u64) {
+    fn progress(&self, label: &str, done: u64, of: u64) -> Result<()> {
         self.bar.set_length(of);
         self.bar.set_message(label.to_string());
         self.bar.set_position(done);
+        self.guard.check()
     }
 
     fn stops(&self) -> bool {
@@ -182,7 +182,19 @@ impl suite::Watch for Shown {
     }
 }
 
-/// What `--json` prints.
+/// What `--json` prints of a suite.
+#[derive(Serialize)]
+struct SuiteJson<'a> {
+    run: &'a Path,
+    step: u64,
+    weights_sha256: &'a str,
+    suite: &'a Path,
+    fast_steps: usize,
+    samples: usize,
+    sets: &'a [suite::Judged],
+}
+
+/// What `--json` prints of a text.
 #[derive(Serialize)]
 struct Json<'a> {
     #[serde(flatten)]
@@ -198,15 +210,7 @@ fn protocols(args: &Args, kind: ModelKind) -> Result<Vec<Protocol>> {
     if args.protocol.iter().any(|name| name == "all") {
         return Ok(Protocol::of(kind).to_vec());
     }
-    let mut protocols = Vec::new();
-    for name in &args.protocol {
-        let protocol = Protocol::by_name(name, kind)?;
-        // Named twice is asked for once.
-        if !protocols.contains(&protocol) {
-            protocols.push(protocol);
-        }
-    }
-    Ok(protocols)
+    args.protocol.iter().map(|name| Protocol::by_name(name, kind)).collect()
 }
 
 /// Tells about checkpoints that could not be used.
@@ -220,29 +224,4 @@ pub fn note_training_text(run: &Run, text: &Text) {
         let (run, name) = (run.path().display(), &text.name);
         note(format_args!("note: {run} was trained on {name}: these numbers are not of unseen text"));
     }
-}
-
-/// The text to judge a run by: the one at `data`, else the run's validation text, of the embedded corpus so many `stories`.
-///
-/// # Errors
-/// Data that cannot be read or have changed, and a run without validation text.
-pub fn text(data: Option<&Path>, run: &Run, model: &Loaded, stories: u64) -> Result<(Arc<dyn Source>, Text)> {
-    let (source, text) = match data {
-        Some(path) => lab::eval::named(path, run)?,
-        None => lab::eval::validation(run, model, stories).map_err(|error| error.hint("--data names another"))?,
-    };
-    note_training_text(run, &text);
-    Ok((source, text))
-}
-
-/// A bar for [`lab::eval::evaluate`], and what moves it.
-pub fn progress() -> (ProgressBar, impl FnMut(&[Protocol], u64, u64)) {
-    let bar = bar(0, "{bar:24} {pos}/{len} sequences  {msg}  ETA {eta}");
-    let shown = bar.clone();
-    let show = move |protocols: &[Protocol], done, count| {
-        shown.set_message(protocols.iter().map(|protocol| protocol.name()).collect::<Vec<_>>().join(", "));
-        shown.set_length(count);
-        shown.set_position(done);
-    };
-    (bar, show)
 }

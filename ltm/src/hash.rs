@@ -3,11 +3,8 @@
 use engine::{Error, Result};
 use sha2::{Digest, Sha256};
 use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::path::Path;
-
-/// Bytes of a file that are hashed between two reports of progress.
-const STRETCH: u64 = 1 << 24;
 
 /// The digest of `bytes`.
 pub fn sha256(bytes: impl AsRef<[u8]>) -> String {
@@ -19,18 +16,8 @@ pub fn sha256(bytes: impl AsRef<[u8]>) -> String {
 /// # Errors
 /// A file that cannot be read, and what is no regular file.
 pub fn sha256_files(files: &[impl AsRef<Path>]) -> Result<String> {
-    sha256_files_watched(files, |_| Ok(()))
-}
-
-/// The same for files that may be large: calls `progress` with the bytes read so far, whose error ends it.
-///
-/// # Errors
-/// Those of [`sha256_files`] and of `progress`.
-pub fn sha256_files_watched(files: &[impl AsRef<Path>], mut progress: impl FnMut(u64) -> Result<()>) -> Result<String> {
     let mut hash = Sha256::new();
-    let mut done = 0;
     for path in files.iter().map(AsRef::as_ref) {
-        let cannot = |error| Error::io("read", path, &error);
         // On some systems a folder opens and then does not read.
         if path.is_dir() {
             return Err(Error::new(format!("{} is a folder: name the files in it", path.display())));
@@ -39,15 +26,8 @@ pub fn sha256_files_watched(files: &[impl AsRef<Path>], mut progress: impl FnMut
         if path.exists() && !path.is_file() {
             return Err(Error::new(format!("{} is no regular file: copy what it holds into one", path.display())));
         }
-        let mut file = File::open(path).map_err(cannot)?;
-        loop {
-            let n = io::copy(&mut (&mut file).take(STRETCH), &mut hash).map_err(cannot)?;
-            if n == 0 {
-                break;
-            }
-            done += n;
-            progress(done)?;
-        }
+        let read = File::open(path).and_then(|mut file| io::copy(&mut file, &mut hash));
+        read.map_err(|error| Error::io("read", path, &error))?;
     }
     Ok(format!("{:x}", hash.finalize()))
 }

@@ -161,7 +161,7 @@ fn evaluation_and_generation_that_cannot_be() {
         ("eval run --samples 4294967295", "65536"),
         ("eval run --data short.txt", short),
         ("audit run --text short.txt", short),
-        ("eval run --limit 0", "--limit 0"),
+        ("eval run --limit 0", "--limit"),
     ];
     lab.refuses(2, &cases);
     lab.run(&["generate", "run", "--unconditional", "--stop", ""]).fails(2, &["--stop"]);

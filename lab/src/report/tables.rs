@@ -7,7 +7,6 @@ use crate::suite::{self, KNOWN, Known, known};
 use crate::table::{Align, Column, Table, digits, or_dash, perplexity, plus_minus, short, si};
 use engine::Device;
 use ltm::config::{Config, parameter_count};
-use ltm::evaluate::Protocol;
 use maud::{Markup, html};
 use std::collections::BTreeSet;
 
@@ -132,16 +131,6 @@ pub fn suite(entries: &[Entry]) -> Markup {
         let title = known(&result.set).map_or(result.set.as_str(), |known| known.title);
         if result.data_learnt { format!("{title}, {TRAINING_TEXT}") } else { title.into() }
     };
-    // Beside the protocols that the set was judged by.
-    let published = |entry: &Entry, result: &suite::Entry| {
-        let of_set = entry.suite.iter().filter(|other| other.set == result.set);
-        let judged: Vec<Protocol> = of_set.map(|other| other.figures.protocol).collect();
-        let protocols = Protocol::of(entry.run.config().model.kind).iter().copied();
-        let protocols: Vec<Protocol> = protocols.filter(|protocol| judged.contains(protocol)).collect();
-        let place = protocols.iter().position(|&protocol| protocol == result.figures.protocol)?;
-        let figures = suite::published(known(&result.set).map(|known| known.published), &protocols, place);
-        (!figures.is_empty()).then_some(figures)
-    };
     let table = Table::of(&rows)
         .left("run", |(entry, _)| &entry.name)
         .left("set", |(_, result)| title(result))
@@ -152,7 +141,7 @@ pub fn suite(entries: &[Entry]) -> Markup {
         .right("nats/token", |(_, result)| plus_minus(result.nats_per_token, result.nats_per_token_error, 4))
         .right("perplexity", |(_, result)| perplexity(result.figures.perplexity))
         .right("per GPT-2 token", |(_, result)| or_dash(result.perplexity_per_gpt2_token.map(perplexity)))
-        .right("published", |(entry, result)| or_dash(published(entry, result)))
+        .right("published", |(_, result)| or_dash(known(&result.set).map(|known| known.published)))
         .right("bits/byte", |(_, result)| digits(result.figures.bits_per_byte, 4))
         .right("documents", |(_, result)| result.documents)
         .right("after step", |(_, result)| result.step)

@@ -5,6 +5,7 @@
 //! changes blanks and stand-ins only. A figure belongs to the text *after* it: its bytes are the ones that are counted.
 
 use serde::Deserialize;
+use std::fmt;
 
 /// How the words of a line become text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
@@ -31,23 +32,16 @@ const CLOSING: &[&str] = &[",", ".", ";", ":", "!", "?", ")", "]", "}", "%", "..
 const CONTRACTIONS: &[&str] = &["n't", "'s", "'re", "'ve", "'ll", "'d", "'m", "'S", "N'T"];
 /// What the word behind it joins.
 const OPENING: &[&str] = &["(", "[", "{"];
+/// What a number behind it joins.
 const CURRENCY: &[&str] = &["$", "£", "US$", "#"];
-/// What joins both its neighbours, and what is left of it.
-const JOINTS: &[(&str, &str)] = &[("@-@", "-"), ("@,@", ","), ("@.@", ".")];
+
+impl fmt::Display for Detokenise {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&format!("{self:?}").to_lowercase())
+    }
+}
 
 impl Detokenise {
-    /// The name in a suite file.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::None => "none",
-            Self::Ptb => "ptb",
-            Self::Wikitext => "wikitext",
-            Self::Lm1b => "lm1b",
-            Self::Lambada => "lambada",
-            Self::Papers => "papers",
-        }
-    }
-
     /// A text of any number of lines, put back together. Every line but one of [`None`](Self::None) loses blanks at its ends.
     pub fn text(self, text: &str) -> String {
         match self {
@@ -57,67 +51,50 @@ impl Detokenise {
     }
 
     fn line(self, line: &str) -> String {
-        let line = match self {
-            Self::Ptb => line.replace("\\/", "/"),
-            Self::Lm1b => line.replace("http : / / ", "http://").replace("https : / / ", "https://"),
-            Self::Lambada => {
-                line.replace(['“', '”'], "\"").replace("``", "\"").replace("''", "\"").replace(['‘', '’'], "'")
-            }
-            _ => line.to_string(),
+        let stand_ins: &[[&str; 2]] = match self {
+            Self::Ptb => &[["\\/", "/"]],
+            Self::Lm1b => &[["http : / / ", "http://"], ["https : / / ", "https://"]],
+            Self::Lambada => &[["“", "\""], ["”", "\""], ["``", "\""], ["''", "\""], ["‘", "'"], ["’", "'"]],
+            _ => &[],
         };
-        let mut out = String::with_capacity(line.len());
-        // Whether the next word joins the one before it, and how many quotes have been met.
-        let (mut join, mut quotes) = (true, 0);
-        let mut words = line.split_ascii_whitespace().map(|word| self.word(word)).peekable();
-        while let Some(word) = words.next() {
-            let joint = JOINTS.iter().find(|(mark, _)| self == Self::Wikitext && *mark == word);
-            let before = out.as_bytes().last().copied();
-            let joins_left = join
-                || joint.is_some()
-                || self.joins_left(word, before)
-                || (word == "\"" && self.quotes() && quotes % 2 == 1)
-                || (word == "=" && self == Self::Wikitext && before == Some(b'='));
-            if !joins_left {
-                out.push(' ');
-            }
-            out.push_str(joint.map_or(word, |(_, inner)| inner));
-            quotes += usize::from(word == "\"");
-            join = joint.is_some()
-                || self.joins_right(word, words.peek().copied())
-                || (word == "\"" && self.quotes() && quotes % 2 == 1);
-        }
-        out
-    }
-
-    /// What is written for a word.
-    fn word(self, word: &str) -> &str {
-        match (self, word) {
+        let line = stand_ins.iter().fold(line.to_string(), |line, [from, to]| line.replace(from, to));
+        let words = line.split_ascii_whitespace().map(|word| match (self, word) {
             (Self::Ptb, "<unk>") => "?",
             (Self::Ptb, "N") => "1",
             _ => word,
+        });
+        let mut words = words.peekable();
+        let has_punctuation = self != Self::Ptb;
+        let mut out = String::with_capacity(line.len());
+        // Whether the next word joins the one before it, and whether a quote is open.
+        let (mut joins, mut quoted) = (true, false);
+        while let Some(word) = words.next() {
+            let before = out.as_bytes().last();
+            let is_quote = has_punctuation && word == "\"";
+            let is_joint = match self {
+                Self::Wikitext => ["@-@", "@,@", "@.@", "°"].contains(&word),
+                Self::Lm1b => word == "/",
+                _ => false,
+            };
+            joins = joins
+                || is_joint
+                || CONTRACTIONS.contains(&word)
+                || (word == "'" && before == Some(&b's'))
+                || (has_punctuation && CLOSING.contains(&word))
+                || (is_quote && quoted)
+                || (self == Self::Wikitext && word == "=" && before == Some(&b'='));
+            if !joins {
+                out.push(' ');
+            }
+            out.push_str(if is_joint { word.trim_matches('@') } else { word });
+            let number_follows = words.peek().is_some_and(|next| next.starts_with(|c: char| c.is_ascii_digit()));
+            quoted ^= is_quote;
+            joins = is_joint
+                || (has_punctuation && OPENING.contains(&word))
+                || (matches!(self, Self::Ptb | Self::Lm1b) && CURRENCY.contains(&word) && number_follows)
+                || (is_quote && quoted);
         }
-    }
-
-    fn joins_left(self, word: &str, before: Option<u8>) -> bool {
-        let plural = word == "'" && before == Some(b's');
-        CONTRACTIONS.contains(&word)
-            || plural
-            || (self != Self::Ptb && CLOSING.contains(&word))
-            || (self == Self::Lm1b && word == "/")
-            || (self == Self::Wikitext && word == "°")
-    }
-
-    fn joins_right(self, word: &str, next: Option<&str>) -> bool {
-        let number = || next.is_some_and(|next| next.starts_with(|c: char| c.is_ascii_digit()));
-        (self != Self::Ptb && OPENING.contains(&word))
-            || (matches!(self, Self::Ptb | Self::Lm1b) && CURRENCY.contains(&word) && number())
-            || (self == Self::Lm1b && word == "/")
-            || (self == Self::Wikitext && word == "°")
-    }
-
-    /// Whether straight quotes stand apart and come in pairs within a line.
-    fn quotes(self) -> bool {
-        self != Self::Ptb
+        out
     }
 }
 

@@ -5,52 +5,41 @@ use crate::text::documents::{Piece, Pieces, Place};
 use crate::text::encode::{text_of, utf8};
 use crate::text::formats::Format;
 use engine::{Error, Result};
-use ltm::config::Chunking;
 use ltm::data::{DataFile, Dataset, Sequences, Source, Tail, Tokenizer};
+use std::mem;
 use std::sync::Arc;
 
-/// A set as sequences. Every token of its documents, their end tokens included, is a target exactly once.
-pub struct Read {
-    /// The sequences.
-    pub source: Arc<dyn Source>,
+/// What was read of a set.
+#[derive(Default)]
+pub struct Counts {
     /// Documents with text.
     pub documents: u64,
-    /// GPT-2 tokens, one more for the end of each document; `None` if nobody counted them.
-    pub gpt2_tokens: Option<u64>,
+    /// GPT-2 tokens, one more for the end of each document; 0 if nobody counted them.
+    pub gpt2_tokens: u64,
     /// Records without text.
     pub left_out: u64,
     /// Where the first of these stands.
     pub first_left_out: Option<Place>,
 }
 
-/// Reads a set for sequences of `sequence` tokens; `gpt2` counts the tokens that published figures are about. Calls
-/// `progress` with the bytes of the files read so far, whose error ends it.
+/// Reads a set as sequences of `sequence` tokens; every token of its documents, their end tokens included, is a target exactly
+/// once. `gpt2` counts the tokens that published figures are about. Calls `progress` with the bytes of the files read so far,
+/// whose error ends it.
 ///
 /// # Errors
-/// Files that cannot be read or are not in the set's format, texts that hold nothing or less than a window, and those of
-/// `progress`.
+/// Files that cannot be read or are not in the set's format, no text in them, and those of `progress`.
 pub fn read(
     set: &Set,
     tokenizer: &Arc<dyn Tokenizer>,
     gpt2: Option<&dyn Tokenizer>,
     sequence: usize,
     mut progress: impl FnMut(u64) -> Result<()>,
-) -> Result<Read> {
-    let mut reader = Reader {
-        set,
-        tokenizer: &**tokenizer,
-        gpt2,
-        text: None,
-        is_inside_line: false,
-        tokens: Vec::new(),
-        documents: 0,
-        gpt2_tokens: 0,
-        left_out: 0,
-        first_left_out: None,
-    };
+) -> Result<(Arc<dyn Source>, Counts)> {
+    let (text, tokens, counts) = (Vec::new(), Vec::new(), Counts::default());
+    let mut reader = Reader { set, tokenizer: &**tokenizer, gpt2, text, is_inside_line: false, tokens, counts };
     // Bytes may be cut anywhere, so GPT-2 has the say, where it counts too.
     let mut pieces = Pieces::of_files(&set.files, &set.format, gpt2.unwrap_or(&**tokenizer));
-    while set.documents.is_none_or(|limit| reader.documents < limit) {
+    while set.documents.is_none_or(|limit| reader.counts.documents < limit) {
         let Some(piece) = pieces.next().transpose()? else {
             reader.end(None)?;
             break;
@@ -58,38 +47,24 @@ pub fn read(
         reader.add(&piece)?;
         progress(pieces.consumed())?;
     }
-    let Reader { tokens, documents, gpt2_tokens, left_out, first_left_out, .. } = reader;
-    let name = set.files[0].display();
+    let Reader { tokens, counts, .. } = reader;
     if tokens.is_empty() {
-        return Err(Error::new(format!("{name}: there is no document with text")));
+        return Err(Error::new("there is no document with text in its files"));
     }
-    if set.chunking == Chunking::Windows && tokens.len() < sequence {
-        let without = first_left_out
-            .as_ref()
-            .map_or(String::new(), |first| format!("; {left_out} records without text, the first at {first}"));
-        return Err(Error::new(format!(
-            "{name}: its {} tokens make no complete window of {sequence}: chunking = \"documents\" needs none{without}",
-            tokens.len()
-        )));
-    }
-    let data = Dataset::from_tokens(DataFile { path: set.files[0].clone(), ..DataFile::default() }, tokens, tokenizer)?;
-    let source = Arc::new(Sequences::new(vec![data], set.chunking, sequence, Tail::Pad)?);
-    let gpt2_tokens = gpt2.map(|_| gpt2_tokens + documents);
-    Ok(Read { source, documents, gpt2_tokens, left_out, first_left_out })
+    let file = DataFile { path: set.name.as_str().into(), ..DataFile::default() };
+    let data = Dataset::from_tokens(file, tokens, tokenizer)?;
+    Ok((Arc::new(Sequences::new(vec![data], set.chunking, sequence, Tail::Pad)?), counts))
 }
 
 struct Reader<'a> {
     set: &'a Set,
     tokenizer: &'a dyn Tokenizer,
     gpt2: Option<&'a dyn Tokenizer>,
-    /// Text of the present document, `None` if it has not begun, and whether its latest line goes on in the next piece.
-    text: Option<Vec<u8>>,
+    /// Text of the present document, and whether its latest line goes on in the next piece.
+    text: Vec<u8>,
     is_inside_line: bool,
     tokens: Vec<u16>,
-    documents: u64,
-    gpt2_tokens: u64,
-    left_out: u64,
-    first_left_out: Option<Place>,
+    counts: Counts,
 }
 
 impl Reader<'_> {
@@ -98,22 +73,23 @@ impl Reader<'_> {
         let text = text_of(piece, &self.set.format, self.tokenizer)?;
         let how = self.set.detokenise;
         if how != Detokenise::None {
-            utf8(&text, piece, format_args!("detokenise {} needs UTF-8", how.name()))?;
+            utf8(&text, piece, format_args!("detokenise {how} needs UTF-8"))?;
         }
         if self.set.by_articles && !self.is_inside_line {
             if is_title(&text) {
                 self.end(None)?;
+            } else if !self.text.is_empty() {
+                self.text.push(b'\n');
             }
-            self.text.iter_mut().for_each(|text| text.push(b'\n'));
         }
-        self.text.get_or_insert_default().extend_from_slice(&text);
+        self.text.extend_from_slice(&text);
         self.is_inside_line = !piece.is_last;
-        if piece.is_last && !self.set.by_articles { self.end(Some(&piece.place)) } else { Ok(()) }
+        if self.is_inside_line || self.set.by_articles { Ok(()) } else { self.end(Some(&piece.place)) }
     }
 
     /// Ends the present document; one without text is none, and one that is a record is counted.
     fn end(&mut self, record: Option<&Place>) -> Result<()> {
-        let Some(mut text) = self.text.take() else { return Ok(()) };
+        let mut text = mem::take(&mut self.text);
         if self.set.detokenise != Detokenise::None {
             text = self.set.detokenise.text(&String::from_utf8_lossy(&text)).into_bytes();
         }
@@ -122,18 +98,18 @@ impl Reader<'_> {
         }
         if text.trim_ascii().is_empty() {
             if let Some(place) = record.filter(|_| !matches!(self.set.format, Format::Text(_))) {
-                self.left_out += 1;
-                self.first_left_out.get_or_insert_with(|| place.clone());
+                self.counts.left_out += 1;
+                self.counts.first_left_out.get_or_insert_with(|| place.clone());
             }
             return Ok(());
         }
-        self.documents += 1;
-        self.tokenizer.encode(&text, &mut self.tokens).map_err(|error| error.at(self.set.files[0].display()))?;
+        self.counts.documents += 1;
+        self.tokenizer.encode(&text, &mut self.tokens)?;
         self.tokens.push(self.tokenizer.end());
         if let Some(gpt2) = self.gpt2 {
             let mut ids = Vec::new();
             gpt2.encode(String::from_utf8_lossy(&text).as_bytes(), &mut ids)?;
-            self.gpt2_tokens += ids.len() as u64;
+            self.counts.gpt2_tokens += ids.len() as u64 + 1;
         }
         Ok(())
     }
@@ -141,12 +117,8 @@ impl Reader<'_> {
 
 /// Whether a line is a heading of the first level.
 fn is_title(line: &[u8]) -> bool {
-    let line = line.trim_ascii();
-    line.len() > 4
-        && line.starts_with(b"= ")
-        && line.ends_with(b" =")
-        && line[2] != b'='
-        && line[line.len() - 3] != b'='
+    let inner = line.trim_ascii().strip_prefix(b"= ").and_then(|line| line.strip_suffix(b" ="));
+    inner.is_some_and(|title| !title.is_empty() && !title.starts_with(b"=") && !title.ends_with(b"="))
 }
 
 #[cfg(test)]
@@ -157,17 +129,17 @@ mod tests {
     use ltm::config;
     use std::path::Path;
 
-    /// What is read of a set `[own]` in the file `f` by bytes, and the documents.
-    fn read(folder: &Path, keys: &str, content: impl AsRef<[u8]>) -> Result<(Read, Vec<String>)> {
+    /// What is read of a set `[own]` in the file `f` by bytes: the documents, and the counts.
+    fn read(folder: &Path, keys: &str, content: &str) -> (Vec<String>, Counts) {
         std::fs::write(folder.join("f"), content).unwrap();
         std::fs::write(folder.join("suite.toml"), keys).unwrap();
-        let set = &sets(&folder.join("suite.toml"), None)?[0];
+        let set = &sets(&folder.join("suite.toml"), None).unwrap()[0];
         let tokenizer = text::tokenizer(config::Tokenizer::Bytes);
-        let read = super::read(set, &tokenizer, Some(&*tokenizer), 16, |_| Ok(()))?;
+        let (source, counts) = super::read(set, &tokenizer, Some(&*tokenizer), 16, |_| Ok(())).unwrap();
         let mut documents = vec![Vec::new()];
         let (mut tokens, mut targets) = (vec![0; 16], vec![0; 16]);
-        for index in 0..read.source.samples().unwrap() {
-            let info = read.source.fill(index, &mut tokens, &mut targets);
+        for index in 0..source.samples().unwrap() {
+            let info = source.fill(index, &mut tokens, &mut targets);
             for &target in &targets[..info.scored as usize] {
                 match u8::try_from(target) {
                     Ok(byte) => documents.last_mut().unwrap().push(byte),
@@ -176,71 +148,32 @@ mod tests {
             }
         }
         documents.pop();
-        Ok((read, documents.into_iter().map(|text| String::from_utf8(text).unwrap()).collect()))
+        (documents.into_iter().map(|text| String::from_utf8(text).unwrap()).collect(), counts)
     }
 
     #[test]
     fn pieces_become_documents() {
         let folder = tempfile::tempdir().unwrap();
-        let own = "[own]\npath = 'f'\nformat = 'text'\nchunking = 'documents'\n";
+        let own = "[own]\npath = 'f'\nchunking = 'documents'\nformat = ";
+        let wikitext = "[wikitext]\npath = 'f'\nchunking = 'documents'\n";
         let long = "a word and another, ".repeat(30_000);
         let lines = format!("{long}\n\nshort\n");
         let wiki = " \n = One = \n \n It was @-@ so . \n \n = = Part = = \n more \n \n = Two = \n \n end \n";
-        for (keys, content, expected) in [
-            (format!("{own}split = 'lines'"), lines.as_str(), vec![long.as_str(), "short"]),
-            (format!("{own}split = 'file'\ndetokenise = 'ptb'"), " it is \n\n n't N \n", vec!["it is\n\nn't 1\n"]),
-            (format!("{own}split = 'lines'\ndocuments = 1"), "one\ntwo\n", vec!["one"]),
-            (
-                "[wikitext]\npath = 'f'\nchunking = 'documents'".into(),
-                wiki,
-                vec!["= One =\n\nIt was-so.\n\n== Part ==\nmore", "= Two =\n\nend"],
-            ),
-            (
-                "[wikitext]\npath = 'f'\nchunking = 'documents'\ndocuments = 1".into(),
-                wiki,
-                vec!["= One =\n\nIt was-so.\n\n== Part ==\nmore"],
-            ),
+        let one = "= One =\n\nIt was-so.\n\n== Part ==\nmore";
+        let records = "{\"t\": \"some text\"}\n{\"t\": \"\"}\n{\"t\": \"more\"}\n{\"t\": \" \"}\n";
+        for (keys, content, expected, left_out) in [
+            (format!("{own}'text'\nsplit = 'lines'"), &*lines, vec![&*long, "short"], 0),
+            (format!("{own}'text'\ndetokenise = 'ptb'"), " it is \n\n n't N \n", vec!["it is\n\nn't 1\n"], 0),
+            (format!("{own}'text'\nsplit = 'lines'\ndocuments = 1"), "one\ntwo\n", vec!["one"], 0),
+            (wikitext.into(), wiki, vec![one, "= Two =\n\nend"], 0),
+            (format!("{wikitext}documents = 1"), wiki, vec![one], 0),
+            (format!("{own}'jsonl'\nfield = 't'"), records, vec!["some text", "more"], 2),
         ] {
-            let (read, documents) = read(folder.path(), &keys, content).unwrap();
+            let (documents, counts) = read(folder.path(), &keys, content);
             assert!(documents == expected, "{keys}: {documents:?}");
-            assert_eq!(read.documents, expected.len() as u64);
-        }
-    }
-
-    #[test]
-    fn records_without_text_are_counted() {
-        let folder = tempfile::tempdir().unwrap();
-        let text = "{\"text\": \"some text\"}\n{\"text\": \"\"}\n{\"text\": \"more\"}\n{\"text\": \" \"}\n";
-        let keys = "[own]\npath = 'f'\nformat = 'jsonl'\nfield = 'text'\nchunking = 'documents'\n";
-        let (read, documents) = read(folder.path(), keys, text).unwrap();
-        assert_eq!(documents, ["some text", "more"]);
-        assert_eq!((read.documents, read.left_out), (2, 2));
-        assert!(read.first_left_out.unwrap().to_string().ends_with("f:2"));
-        // Nine and four bytes, and two ends.
-        assert_eq!(read.gpt2_tokens, Some(15));
-    }
-
-    #[test]
-    fn what_is_wrong_names_the_file() {
-        let folder = tempfile::tempdir().unwrap();
-        let own = "[own]\npath = 'f'\nformat = 'text'\n";
-        let jsonl = "[own]\npath = 'f'\nformat = 'jsonl'\nfield = 'text'\n";
-        for (keys, content, parts) in [
-            (own.to_string(), b"short" as &[u8], ["f: its 6 tokens make no complete window of 16", "documents"]),
-            (
-                jsonl.into(),
-                b"{\"text\": \"\"}\n{\"text\": \"short\"}\n",
-                ["6 tokens make", "1 records without text, the first at"],
-            ),
-            (format!("{own}split = 'lines'"), b"\n \n", ["f: ", "no document with text"]),
-            (
-                format!("{own}detokenise = 'ptb'"),
-                b"one two\nthree\nfo\xFFur\n",
-                ["f:3: invalid UTF-8", "and detokenise ptb"],
-            ),
-        ] {
-            let error = read(folder.path(), &keys, content).err().unwrap().to_string();
-            assert!(parts.iter().all(|part| error.contains(part)), "{error}");
+            assert_eq!((counts.documents, counts.left_out), (expected.len() as u64, left_out));
+            // GPT-2 is the bytes' tokenizer here.
+            assert_eq!(counts.gpt2_tokens, expected.iter().map(|text| text.len() as u64 + 1).sum::<u64>());
         }
     }
 }

@@ -1,20 +1,19 @@
 //! `suite.toml`: which sets, and how they are read.
 
-use super::sets::Layout;
 use super::{Detokenise, KNOWN, Set, known};
 use crate::text::formats::{Column, Format, TextSplit};
+use crate::toml_file::{self, Several};
 use engine::{Error, Result};
-use ltm::config::{Choice, Chunking};
-use serde::de::{Deserialize, Deserializer, Error as _};
+use ltm::config::Chunking;
+use serde::Deserialize;
 use std::collections::BTreeMap;
-use std::fs;
 use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 use toml::Spanned;
 
 /// A set as the file has it.
-#[derive(serde::Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "lowercase", expecting = "a section, as in [ptb]")]
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a section, as in [ptb]")]
 struct Section {
     path: Several<PathBuf>,
     format: Option<Kind>,
@@ -23,12 +22,11 @@ struct Section {
     header: Option<bool>,
     split: Option<Split>,
     detokenise: Option<Detokenise>,
-    #[serde(default, deserialize_with = "chunking")]
     chunking: Option<Chunking>,
     documents: Option<NonZeroU64>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, serde::Deserialize)]
+#[derive(Clone, Copy, PartialEq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum Kind {
     Text,
@@ -36,47 +34,41 @@ enum Kind {
     Csv,
 }
 
-#[derive(Clone, Copy, PartialEq, serde::Deserialize)]
+/// What a document is in a text.
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-enum Split {
+pub(super) enum Split {
     File,
     Lines,
     BlankLines,
     Articles,
 }
 
-/// One value or several.
-#[derive(serde::Deserialize)]
-#[serde(untagged, expecting = "expected one value or several")]
-enum Several<T> {
-    One(T),
-    More(Vec<T>),
+/// How a known set usually comes.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Layout {
+    Text(Split),
+    Jsonl(&'static str),
+    /// Columns, counted from 1.
+    Csv(&'static [usize]),
 }
 
-impl<T> Several<T> {
-    fn all(self) -> Vec<T> {
+impl Layout {
+    fn kind(self) -> Kind {
         match self {
-            Self::One(value) => vec![value],
-            Self::More(values) => values,
+            Self::Text(_) => Kind::Text,
+            Self::Jsonl(_) => Kind::Jsonl,
+            Self::Csv(_) => Kind::Csv,
         }
     }
 }
 
 /// A column by number, counted from 1, or by name.
-#[derive(serde::Deserialize)]
+#[derive(Deserialize)]
 #[serde(untagged, expecting = "expected a column's number, from 1, or its name")]
 enum Place {
     Number(usize),
     Name(String),
-}
-
-fn chunking<'de, D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Option<Chunking>, D::Error> {
-    let word = String::deserialize(deserializer)?;
-    let found = Chunking::ALL.iter().find(|(_, name)| *name == word);
-    found.map(|(value, _)| Some(*value)).ok_or_else(|| {
-        let names: Vec<_> = Chunking::ALL.iter().map(|(_, name)| *name).collect();
-        D::Error::custom(format!("{word:?}: choose one of {}", names.join(", ")))
-    })
 }
 
 /// The sets of the file at `path`, in its order. Relative paths start from `data`, or from the file's own folder.
@@ -84,15 +76,8 @@ fn chunking<'de, D: Deserializer<'de>>(deserializer: D) -> std::result::Result<O
 /// # Errors
 /// If it cannot be read, a key is unknown, or a set cannot be as it is described; the message names the line.
 pub fn sets(path: &Path, data: Option<&Path>) -> Result<Vec<Set>> {
-    let text = fs::read_to_string(path).map_err(|error| Error::io("read", path, &error))?;
-    let place = |at: usize| {
-        let line = 1 + text.as_bytes()[..at.min(text.len())].iter().filter(|&&byte| byte == b'\n').count();
-        format!("{}:{line}", path.display())
-    };
-    let sections: BTreeMap<String, Spanned<Section>> = toml::from_str(&text).map_err(|error| {
-        let at = error.span().map_or(0, |span| span.start);
-        Error::usage(error.message().trim_end().replace('\n', ", ")).at(place(at))
-    })?;
+    let text = toml_file::text(path)?;
+    let sections: BTreeMap<String, Spanned<Section>> = toml_file::parse(&text, path)?;
     if sections.is_empty() {
         return Err(Error::usage(format!("{}: no set in it: a set is a section, as in [ptb]", path.display())));
     }
@@ -100,8 +85,8 @@ pub fn sets(path: &Path, data: Option<&Path>) -> Result<Vec<Set>> {
     let mut sections: Vec<_> = sections.into_iter().collect();
     sections.sort_by_key(|(_, section)| section.span().start);
     let set = |(name, section): (String, Spanned<Section>)| {
-        let at = section.span().start;
-        section.into_inner().set(&name, folder).map_err(|error| error.at(format!("[{name}]")).at(place(at)))
+        let place = toml_file::place(&text, path, section.span().start);
+        section.into_inner().set(&name, folder).map_err(|error| error.at(format!("[{name}]")).at(place))
     };
     sections.into_iter().map(set).collect()
 }
@@ -109,76 +94,63 @@ pub fn sets(path: &Path, data: Option<&Path>) -> Result<Vec<Set>> {
 impl Section {
     fn set(self, name: &str, folder: &Path) -> Result<Set> {
         let known = known(name);
-        let usual = known.map(|known| match known.layout {
-            Layout::Lines | Layout::Articles => Kind::Text,
-            Layout::Jsonl(_) => Kind::Jsonl,
-            Layout::Csv(_) => Kind::Csv,
-        });
-        let Some(kind) = self.format.or(usual) else {
-            let names: Vec<_> = KNOWN.iter().map(|known| known.name).collect();
+        // What a known set is usually like holds where the file is of the usual format.
+        let usual = known.map(|known| known.layout);
+        let usual = usual.filter(|layout| self.format.is_none_or(|format| format == layout.kind()));
+        let Some(kind) = self.format.or(usual.map(Layout::kind)) else {
+            let names = KNOWN.map(|known| known.name).join(", ");
             return Err(Error::usage(format!(
-                "none of {}: a set of your own needs format = \"text\", \"jsonl\" or \"csv\"",
-                names.join(", ")
+                "none of {names}: a set of your own needs format = \"text\", \"jsonl\" or \"csv\""
             )));
         };
-        for (key, given, of) in [
-            ("field", self.field.is_some(), Kind::Jsonl),
-            ("column", self.column.is_some(), Kind::Csv),
-            ("header", self.header.is_some(), Kind::Csv),
-            ("split", self.split.is_some(), Kind::Text),
-        ] {
-            if given && kind != of {
-                let [of, kind] = [of, kind].map(|kind| format!("{kind:?}").to_lowercase());
-                return Err(Error::usage(format!("{key} belongs to format {of}, not to format {kind}")));
+        let mut by_articles = false;
+        let format = match (kind, self.split, self.field, self.column, self.header, usual) {
+            (Kind::Text, split, None, None, None, usual) => {
+                let usual = if let Some(Layout::Text(split)) = usual { split } else { Split::File };
+                let split = split.unwrap_or(usual);
+                by_articles = split == Split::Articles;
+                Format::Text(match split {
+                    Split::File => TextSplit::File,
+                    Split::Lines | Split::Articles => TextSplit::Lines,
+                    Split::BlankLines => TextSplit::BlankLines,
+                })
             }
-        }
-        let detokenise = self.detokenise.or(known.map(|known| known.detokenise)).unwrap_or(Detokenise::None);
-        // What a known set is usually like holds where the file is of the usual format.
-        let layout = known.filter(|_| usual == Some(kind)).map(|known| known.layout);
-        let split = self.split.or(match layout {
-            Some(Layout::Lines) => Some(Split::Lines),
-            Some(Layout::Articles) => Some(Split::Articles),
-            _ => None,
-        });
-        let format = match kind {
-            Kind::Text => Format::Text(match split.unwrap_or(Split::File) {
-                Split::File => TextSplit::File,
-                Split::Lines | Split::Articles => TextSplit::Lines,
-                Split::BlankLines => TextSplit::BlankLines,
-            }),
-            Kind::Jsonl => match (self.field, layout) {
-                (Some(field), _) => Format::Jsonl { field },
-                (None, Some(Layout::Jsonl(field))) => Format::Jsonl { field: field.into() },
-                _ => return Err(Error::usage("format jsonl needs field = \"NAME\": the key that holds the text")),
-            },
-            Kind::Csv => {
-                let places = match (self.column, layout) {
-                    (Some(column), _) => column.all(),
-                    (None, Some(Layout::Csv(columns))) => columns.iter().map(|&n| Place::Number(n)).collect(),
-                    _ => Vec::new(),
-                };
-                let column = |place| match place {
-                    Place::Number(0) => Err(Error::usage("column 0: columns are counted from 1")),
-                    Place::Number(n) => Ok(Column::Index(n - 1)),
-                    Place::Name(name) => Ok(Column::Name(name)),
-                };
-                let columns = places.into_iter().map(column).collect::<Result<Vec<_>>>()?;
-                if columns.is_empty() {
-                    return Err(Error::usage("format csv needs column = C: the text's column, by name or by number"));
-                }
-                let is_named = columns.iter().any(|column| matches!(column, Column::Name(_)));
-                Format::Csv { columns, header: is_named || self.header == Some(true) }
+            (Kind::Jsonl, None, Some(field), None, None, _) => Format::Jsonl { field },
+            (Kind::Jsonl, None, None, None, None, Some(Layout::Jsonl(field))) => Format::Jsonl { field: field.into() },
+            (Kind::Csv, None, None, Some(places), header, _) => csv(places.all(), header)?,
+            (Kind::Csv, None, None, None, header, Some(Layout::Csv(columns))) => {
+                csv(columns.iter().map(|&n| Place::Number(n)).collect(), header)?
+            }
+            _ => {
+                return Err(Error::usage(
+                    "format text may have split; jsonl needs field, the text's key; csv needs column, by name or by number, \
+                     and may have header",
+                ));
             }
         };
-        let files: Vec<PathBuf> = self.path.all().iter().map(|path| folder.join(path)).collect();
-        if files.is_empty() {
-            return Err(Error::usage("path must name at least one file"));
-        }
-        let chunking = self.chunking.unwrap_or(Chunking::Windows);
-        let documents = self.documents.map(NonZeroU64::get);
-        let by_articles = split == Some(Split::Articles);
-        Ok(Set { name: name.into(), files, format, by_articles, detokenise, chunking, documents })
+        Ok(Set {
+            name: name.into(),
+            title: known.map_or(name, |known| known.title).into(),
+            published: known.map(|known| known.published),
+            files: self.path.all().iter().map(|path| folder.join(path)).collect(),
+            format,
+            by_articles,
+            detokenise: self.detokenise.or(known.map(|known| known.detokenise)).unwrap_or(Detokenise::None),
+            chunking: self.chunking.unwrap_or(Chunking::Windows),
+            documents: self.documents.map(NonZeroU64::get),
+        })
     }
+}
+
+fn csv(places: Vec<Place>, header: Option<bool>) -> Result<Format> {
+    let column = |place| match place {
+        Place::Number(0) => Err(Error::usage("column 0: columns are counted from 1")),
+        Place::Number(n) => Ok(Column::Index(n - 1)),
+        Place::Name(name) => Ok(Column::Name(name)),
+    };
+    let columns = places.into_iter().map(column).collect::<Result<Vec<_>>>()?;
+    let is_named = columns.iter().any(|column| matches!(column, Column::Name(_)));
+    Ok(Format::Csv { columns, header: is_named || header == Some(true) })
 }
 
 #[cfg(test)]
@@ -188,7 +160,7 @@ mod tests {
     fn sets(text: &str) -> Result<Vec<Set>> {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("suite.toml");
-        fs::write(&file, text).unwrap();
+        std::fs::write(&file, text).unwrap();
         super::sets(&file, Some(Path::new("data")))
     }
 
@@ -226,17 +198,13 @@ mod tests {
             ("path = 'f'\n", [":1: ", "expected a section, as in [ptb]"]),
             ("[ptb]\npath = 'f'\ncolour = 1\n", [":3: ", "unknown field `colour`, expected one of `path`"]),
             ("[lm1b]\npath = 'f'\n[ptb]\n", [":3: ", "missing field `path`"]),
-            (
-                "[ptb]\npath = 'f'\nfield = 'text'\n",
-                [":1: ", "[ptb]: field belongs to format jsonl, not to format text"],
-            ),
-            ("[ptb]\npath = 'f'\nchunking = 'docs'\n", [":3: ", "choose one of windows, documents"]),
+            ("[ptb]\npath = 'f'\nfield = 'text'\n", [":1: ", "[ptb]: format text may have split; jsonl needs field"]),
+            ("[ptb]\npath = 'f'\nchunking = 'docs'\n", [":3: ", "expected `windows` or `documents`"]),
             ("\n[ptb]\nsplit = 'lines'\n", [":2: ", "missing field `path`"]),
             ("[wikitxt]\npath = 'f'\n", [":1: ", "[wikitxt]: none of ptb, wikitext,"]),
-            ("[own]\npath = 'f'\nformat = 'jsonl'\n", [":1: ", "format jsonl needs field"]),
+            ("[own]\npath = 'f'\nformat = 'jsonl'\n", [":1: ", "jsonl needs field"]),
             ("[own]\npath = 'f'\nformat = 'csv'\ncolumn = 0\n", [":1: ", "counted from 1"]),
             ("[ptb]\npath = 'f'\ndocuments = 0\n", [":3: ", "nonzero"]),
-            ("[ptb]\npath = []\n", [":1: ", "at least one"]),
             ("[ptb]\npath = true\n", [":2: ", "expected one value or several"]),
             ("# nothing\n", ["suite.toml: ", "no set in it"]),
         ] {

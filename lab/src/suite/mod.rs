@@ -4,7 +4,6 @@
 //! becomes sequences; [`sets`] reads them from a file. [`Suite`] scores them and keeps what is finished, so that nothing is
 //! done twice. [`KNOWN`] has the seven sets of the paper with their published figures.
 
-mod begun;
 mod detokenise;
 mod documents;
 mod file;
@@ -16,4 +15,4 @@ pub use detokenise::Detokenise;
 pub use file::sets;
 pub use run::{Entry, Judged, RESULTS, Request, Suite, Watch};
 pub use sets::{KNOWN, Known, Published, Set, known};
-pub use table::{json, published, text};
+pub use table::text;

@@ -1,35 +1,45 @@
 use super::Detokenise;
+use super::file::{Layout, Split};
 use crate::text::formats::{Column, Format, TextSplit};
 use ltm::config::Chunking;
 use serde::Serialize;
+use std::fmt::{self, Display, Formatter};
 use std::path::PathBuf;
 
 /// A text to be judged by.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
 pub struct Set {
     /// Its name in the suite file.
+    #[serde(rename = "set")]
     pub name: String,
+    /// Its name as people know it.
+    #[serde(skip)]
+    pub title: String,
+    /// What the paper's models reach on it.
+    #[serde(rename = "published_perplexity", skip_serializing_if = "Option::is_none")]
+    pub published: Option<Published>,
     /// Its files, read in this order; gzip and Zstandard are read through.
+    #[serde(skip)]
     pub files: Vec<PathBuf>,
     /// How documents lie in them.
+    #[serde(skip)]
     pub format: Format,
     /// Whether the format's lines belong together: a document begins at a heading of the first level, ` = Title = `, as in
     /// WikiText.
+    #[serde(skip)]
     pub by_articles: bool,
     /// How words become text.
+    #[serde(skip)]
     pub detokenise: Detokenise,
     /// How text becomes sequences.
+    #[serde(skip)]
     pub chunking: Chunking,
     /// Only the first documents.
+    #[serde(skip)]
     pub documents: Option<u64>,
 }
 
 impl Set {
-    /// Its name as people know it.
-    pub fn title(&self) -> &str {
-        known(&self.name).map_or(&self.name, |known| known.title)
-    }
-
     /// Everything about how its files are read, in a line.
     pub fn reading(&self) -> String {
         let format = match &self.format {
@@ -44,12 +54,11 @@ impl Set {
                     Column::Name(name) => name.clone(),
                 };
                 let columns = columns.iter().map(name).collect::<Vec<_>>().join("+");
-                let header = if *header { " behind a header" } else { "" };
-                format!("csv column {columns}{header}")
+                format!("csv column {columns}{}", if *header { " behind a header" } else { "" })
             }
         };
         let limit = self.documents.map_or(String::new(), |n| format!(", the first {n} documents only"));
-        format!("{format}, detokenise {}, {}{limit}", self.detokenise.name(), self.chunking)
+        format!("{format}, detokenise {}, {}{limit}", self.detokenise, self.chunking)
     }
 }
 
@@ -66,6 +75,12 @@ pub struct Published {
     pub ar: f64,
 }
 
+impl Display for Published {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write!(f, "AR {}, fixed S {} M {} L {}", self.ar, self.small, self.medium, self.large)
+    }
+}
+
 /// A set of the paper.
 #[derive(Clone, Copy, Debug)]
 pub struct Known {
@@ -73,28 +88,17 @@ pub struct Known {
     pub name: &'static str,
     /// Its usual name.
     pub title: &'static str,
-    /// How words become text.
-    pub detokenise: Detokenise,
+    pub(super) layout: Layout,
+    pub(super) detokenise: Detokenise,
     /// The figures.
     pub published: Published,
-    pub(super) layout: Layout,
-}
-
-/// How a set usually comes.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Layout {
-    Lines,
-    Articles,
-    Jsonl(&'static str),
-    /// Columns, counted from 1.
-    Csv(&'static [usize]),
 }
 
 /// The paper's seven sets, in its order.
 pub const KNOWN: [Known; 7] = [
-    set("ptb", "PTB", Layout::Lines, Detokenise::Ptb, [34.71, 32.06, 4.43], 258.95),
-    set("wikitext", "WikiText", Layout::Articles, Detokenise::Wikitext, [18.87, 17.39, 3.66], 52.49),
-    set("lm1b", "LM1B", Layout::Lines, Detokenise::Lm1b, [23.59, 25.16, 3.92], 107.37),
+    set("ptb", "PTB", Layout::Text(Split::Lines), Detokenise::Ptb, [34.71, 32.06, 4.43], 258.95),
+    set("wikitext", "WikiText", Layout::Text(Split::Articles), Detokenise::Wikitext, [18.87, 17.39, 3.66], 52.49),
+    set("lm1b", "LM1B", Layout::Text(Split::Lines), Detokenise::Lm1b, [23.59, 25.16, 3.92], 107.37),
     set("lambada", "LAMBADA", Layout::Jsonl("text"), Detokenise::Lambada, [19.31, 17.32, 3.48], 61.55),
     set("agnews", "AG News", Layout::Csv(&[2, 3]), Detokenise::None, [34.76, 27.89, 4.56], 110.31),
     set("pubmed", "PubMed", Layout::Jsonl("article"), Detokenise::Papers, [22.73, 20.45, 3.87], 60.61),
@@ -109,7 +113,7 @@ const fn set(
     [small, medium, large]: [f64; 3],
     ar: f64,
 ) -> Known {
-    Known { name, title, detokenise, published: Published { small, medium, large, ar }, layout }
+    Known { name, title, layout, detokenise, published: Published { small, medium, large, ar } }
 }
 
 /// The paper's set called `name` in suite files.
