@@ -104,7 +104,7 @@ impl Training {
 /// A validation in one line.
 fn validation_text(kind: ModelKind, line: &ValidationLine) -> String {
     let nats = line.nats_per_sequence;
-    let kl = line.kl_per_sequence.unwrap_or(f64::NAN);
+    let kl = line.kl_per_sequence;
     let cost = match kind {
         ModelKind::Ltm => format!("NELBO {nats:.2} = NLL {:.2} + KL {kl:.2}", nats - kl),
         ModelKind::Ar | ModelKind::Gpt2 => format!("NLL {nats:.2}"),

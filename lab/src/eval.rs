@@ -353,7 +353,7 @@ pub fn validation(run: &Run, model: &Loaded, count: u64) -> Result<(Arc<dyn Sour
         return Err(Error::usage(format!("{path} was imported and has no validation text: name a text to score")));
     }
     let material = text::material(config)?;
-    if !run.was_trained_on(&model.data, &material) {
+    if model.data != material.data.fingerprint {
         return Err(Error::new(format!(
             "the data have changed since {path} was trained on them (checksum {}, now {}), so their validation text may be \
              training text: put the old ones back, or name unseen text",

@@ -195,7 +195,7 @@ mod tests {
     fn every_number_and_sentence_is_told() {
         let lines: [Line; 3] = [
             r#"{"step":300,"loss":1,"nll":1,"kl":0.5,"bits_per_byte":2,"tokens":70000,"grad_norm":3,"rate":1,"fast_rate":0.5,"seconds":2,"tokens_per_second":35000,"state":"00ff","skipped":"dull"}"#,
-            r#"{"step":300,"protocol":"elbo","sequences":4,"loss":2.5,"nll":2,"kl":null,"draw_error":null,"bits_per_byte":4,"nats_per_sequence":60}"#,
+            r#"{"step":300,"protocol":"elbo","sequences":4,"loss":2.5,"nll":2,"kl":null,"draw_error":null,"bits_per_byte":4,"nats_per_sequence":60,"kl_per_sequence":8}"#,
             r#"{"step":300,"trouble":"latents_ignored","message":"so it is"}"#,
         ]
         .map(|line| ltm::json::from_bytes(line).unwrap());
@@ -203,7 +203,8 @@ mod tests {
         assert_eq!(
             validation,
             b"\n\x1f\n\x18validation/bits_per_byte\x15\0\0\x80@\n\x1c\n\x15validation/draw_error\x15\0\0\xc0\x7f\
-            \n\x14\n\rvalidation/kl\x15\0\0\xc0\x7f\n\x16\n\x0fvalidation/loss\x15\0\0 @\
+            \n\x14\n\rvalidation/kl\x15\0\0\xc0\x7f\n!\n\x1avalidation/kl_per_sequence\x15\0\0\0A\
+            \n\x16\n\x0fvalidation/loss\x15\0\0 @\
             \n#\n\x1cvalidation/nats_per_sequence\x15\0\0pB\n\x15\n\x0evalidation/nll\x15\0\0\0@\
             \n\x1b\n\x14validation/sequences\x15\0\0\x80@"
         );

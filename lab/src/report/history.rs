@@ -88,7 +88,7 @@ mod tests {
         let lines = [
             &step(1, "3.0", ""),
             "{\"step\":1,\"protocol\":\"elbo\",\"sequences\":4,\"loss\":2.5,\"nll\":2.0,\"kl\":0.5,\"draw_error\":null,\
-             \"bits_per_byte\":3,\"nats_per_sequence\":80}",
+             \"bits_per_byte\":3,\"nats_per_sequence\":80,\"kl_per_sequence\":null}",
             &step(2, "null", ",\"skipped\":\"not finite\""),
             "{\"step\":2,\"trouble\":\"latents_ignored\",\"message\":\"the decoder <i>\"}",
         ];

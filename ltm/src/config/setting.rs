@@ -151,25 +151,13 @@ impl Config {
     }
 }
 
-/// Settings that no longer exist, and the only value, as JSON, with which a file may still name them.
-const RETIRED: &[(&str, &str)] = &[("fast.hoist", "\"on\""), ("fast.head_filter", "0")];
-
-/// Reads what `Serialize` writes: an object per section. A missing key keeps its default and a retired key is skipped, so
-/// that old files stay readable.
+/// Reads what `Serialize` writes: an object per section. A missing key keeps its default.
 impl<'de> Deserialize<'de> for Config {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
         let mut config = Self::default();
-        for (section, settings) in BTreeMap::<String, Value>::deserialize(deserializer)? {
-            let settings = match settings {
-                Value::Object(settings) => settings,
-                _ => Map::from_iter([(String::new(), settings)]),
-            };
+        for (section, settings) in BTreeMap::<String, Map<String, Value>>::deserialize(deserializer)? {
             for (name, value) in settings {
-                let key = if name.is_empty() { section.clone() } else { format!("{section}.{name}") };
-                let retired = |&(old, only): &(&str, &str)| old == key && only == value.to_string();
-                if !RETIRED.iter().any(retired) {
-                    config.set_value(&key, &value).map_err(D::Error::custom)?;
-                }
+                config.set_value(&format!("{section}.{name}"), &value).map_err(D::Error::custom)?;
             }
         }
         Ok(config)

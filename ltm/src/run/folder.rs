@@ -1,6 +1,4 @@
-use super::Material;
 use super::metrics::Line;
-use super::record::Record;
 use crate::checkpoint::{self, Checkpoint, latest_valid};
 use crate::config::{Config, ModelKind, Work};
 use crate::hash::sha256;
@@ -144,7 +142,6 @@ impl Run {
                 file.display()
             )));
         }
-        entries.remove(OLD_SEAL);
         let config = serde_json::from_value::<Config>(Value::Object(entries)).map_err(|e| Error::new(e.to_string()));
         let config = config.and_then(|config| config.resolved()).map_err(|e| e.at(file.display()))?;
         Ok(Self { path: path.into(), config })
@@ -225,13 +222,6 @@ impl Run {
         Ok(steps.fold((0, 0.0), |sum, step| (sum.0 + step.0, sum.1 + step.1)))
     }
 
-    /// Whether `material` is the data behind a fingerprint of this run's. Where older programs computed it in another way, the
-    /// records tell.
-    pub fn was_trained_on(&self, fingerprint: &str, material: &Material) -> bool {
-        let same = |record: &Record| record.data.fingerprint == fingerprint && material.data.is(&record.data);
-        fingerprint == material.data.fingerprint || Record::all(&self.path).is_ok_and(|all| all.iter().any(same))
-    }
-
     /// Whether training may go on: imported weights have no optimiser's state.
     ///
     /// # Errors
@@ -282,9 +272,6 @@ pub const IMPORTED: &str = "imported";
 
 /// The entry of `config.json` that vouches for the others.
 const SEAL: &str = "settings_sha256";
-
-/// Its name in files of older programs, which computed it from another form of the numbers.
-const OLD_SEAL: &str = "checksum";
 
 fn seal(entries: &Map<String, Value>) -> String {
     sha256(json::line(entries))

@@ -84,9 +84,9 @@ pub struct ValidationLine {
     /// NLL and KL together, in nats per sequence.
     #[serde(with = "finite_or_null")]
     pub nats_per_sequence: f64,
-    /// Nats per sequence; older programs did not write it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub kl_per_sequence: Option<f64>,
+    /// Nats per sequence.
+    #[serde(with = "finite_or_null")]
+    pub kl_per_sequence: f64,
     /// What the process that made the text needs at least, if it is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exact_nats_per_sequence: Option<f64>,
@@ -171,7 +171,7 @@ impl ValidationLine {
             },
             draw_error: total.draw_error() / tokens,
             nats_per_sequence: total.nats / sequences,
-            kl_per_sequence: Some(total.kl / sequences),
+            kl_per_sequence: total.kl / sequences,
             exact_nats_per_sequence: excess.map(|excess| excess.exact),
         }
     }

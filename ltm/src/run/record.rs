@@ -7,7 +7,6 @@ use crate::hash::sha256_files;
 use crate::json;
 use engine::{Device, Error, Result, probe, simd};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
@@ -115,17 +114,6 @@ pub struct DataFile {
     /// Whether it holds training text; else all of it is validation text.
     #[serde(rename = "learnt")]
     pub training: bool,
-}
-
-impl Data {
-    /// Whether `then` is the record of these data, wherever they lie now.
-    pub fn is(&self, then: &Self) -> bool {
-        let files =
-            |data: &Self| data.files.iter().map(|f| (f.file.sha256.clone(), f.training)).collect::<BTreeSet<_>>();
-        // Older programs computed the fingerprint in another way, as 16 digits: then the files have to do.
-        let other_kind = then.fingerprint.len() == 16 && !then.files.is_empty();
-        self.fingerprint == then.fingerprint || other_kind && files(self) == files(then)
-    }
 }
 
 impl Record {

@@ -129,7 +129,7 @@ impl Session {
         let (checkpoint, warnings) = checkpoint::latest_valid(run.path())?;
         if let Some(checkpoint) = &checkpoint {
             let data = State::of(checkpoint)?.data;
-            if !run.was_trained_on(&data, material) {
+            if data != material.data.fingerprint {
                 return Err(Error::new(format!(
                     "the data have changed since the run began (checksum {data}, now {}): put the old ones back, or begin a new run",
                     material.data.fingerprint

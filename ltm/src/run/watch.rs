@@ -98,7 +98,7 @@ impl Watch {
     /// The loss of a validation is a bound whatever noise the steps learn from.
     fn validation(&mut self, line: &ValidationLine) -> Option<TroubleLine> {
         let (step, loss, error) = (line.step, line.cost.loss, line.draw_error);
-        let kl = line.kl_per_sequence?;
+        let kl = line.kl_per_sequence;
         if step <= self.rising || ![kl, loss, error].iter().all(|x| x.is_finite()) {
             return None;
         }
@@ -225,7 +225,7 @@ mod tests {
         assert!((1..=600).filter_map(worse).next().is_none());
         let mut told = |step, kl, loss| {
             let mut line = ValidationLine::new(step, Protocol::Elbo, &Total::default(), None);
-            (line.cost.loss, line.draw_error, line.kl_per_sequence) = (loss, 0.005, Some(kl));
+            (line.cost.loss, line.draw_error, line.kl_per_sequence) = (loss, 0.005, kl);
             watch.validation(&line)
         };
         assert_eq!(told(20, 1.0, 3.0), None, "rates rise");
