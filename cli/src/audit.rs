@@ -41,7 +41,7 @@ pub struct Args {
 
 pub fn run(args: &Args, place: &Place) -> Result<()> {
     let run = Run::open(&args.run)?;
-    let config = run.config();
+    let config = &run.config;
     if !config.model.kind.has_latents() {
         return Err(Error::usage(format!(
             "{} has no latents: its nll is exact, and there is nothing to audit",
@@ -52,7 +52,7 @@ pub fn run(args: &Args, place: &Place) -> Result<()> {
 }
 
 fn examine(args: &Args, run: &Run, device: &Device) -> Result<()> {
-    let config = run.config();
+    let config = &run.config;
     let (source, text) = match &args.text {
         Some(path) => named(path, run)?,
         None if config.data.tokenizer != Tokenizer::Bytes => {

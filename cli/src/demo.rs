@@ -75,8 +75,8 @@ fn demo(
     tensorboard: bool,
 ) -> Result<ExitCode> {
     let started = Instant::now();
-    let run = session.run().clone();
-    let (config, out) = (run.config(), run.path());
+    let run = session.run.clone();
+    let (config, out) = (&run.config, &run.path);
     let corpus = Corpus::default();
     let story = corpus.document(VALIDATION_SEED, 0);
     print(format_args!(

@@ -80,11 +80,11 @@ pub struct Args {
 
 pub fn run(args: &Args, place: &Place) -> Result<ExitCode> {
     let run = Run::open(&args.run)?;
-    place.inside(run.config().train.threads, || place.within(|device| evaluate(args, &run, device)))
+    place.inside(run.config.train.threads, || place.within(|device| evaluate(args, &run, device)))
 }
 
 fn evaluate(args: &Args, run: &Run, device: &Device) -> Result<ExitCode> {
-    let config = run.config();
+    let config = &run.config;
     let embedded = args.data.is_none() && config.data.paths.is_empty();
     if let Some(file) = &args.problems.gsm8k {
         let mut model = run.load(device, Work::Generation)?;
@@ -138,7 +138,7 @@ fn score_suite(
     let Some(judged) = judged? else { return Ok(ExitCode::from(interrupt::CODE)) };
     if json {
         let json = SuiteJson {
-            run: run.path(),
+            run: &run.path,
             step: model.step,
             weights_sha256: &model.weights,
             suite: request.file,
@@ -221,7 +221,7 @@ pub fn warn(model: &Loaded) {
 /// Tells if a text is one that the run was trained on.
 pub fn note_training_text(run: &Run, text: &Text) {
     if text.is_training_text {
-        let (run, name) = (run.path().display(), &text.name);
+        let (run, name) = (run.path.display(), &text.name);
         note(format_args!("note: {run} was trained on {name}: these numbers are not of unseen text"));
     }
 }

@@ -71,7 +71,7 @@ impl Writing {
 pub fn run(args: &Args, place: &Place) -> Result<()> {
     let run = Run::open(&args.run)?;
     let prompt = args.prompt.as_deref();
-    place.inside(run.config().train.threads, || {
+    place.inside(run.config.train.threads, || {
         let (mut model, mut writer) = place.within(|device| {
             let mut model = run.load(device, Work::Generation)?;
             let writer = lab::text::writer(&mut model, args.writing.options())?;

@@ -32,7 +32,7 @@ pub struct Gpt2 {
 pub fn run(command: &Command) -> Result<()> {
     let Command::Gpt2(args) = command;
     let run = import::gpt2(&args.folder, args.tokenizer, &args.out)?;
-    let m = &run.config().model;
+    let m = &run.config.model;
     note(format_args!(
         "GPT-2 with {} layers of width {}, {} heads, {} positions, {} parameters",
         m.layers,

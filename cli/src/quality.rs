@@ -41,7 +41,7 @@ pub struct Args {
 pub fn run(args: &Args, place: &Place) -> Result<()> {
     let run = Run::open(&args.run)?;
     let judged_by = Run::open(args.judge.as_ref().unwrap_or(&args.run))?;
-    place.inside(run.config().train.threads, || {
+    place.inside(run.config.train.threads, || {
         place.within(|device| {
             let mut model = run.load(device, Work::Generation)?;
             warn(&model);

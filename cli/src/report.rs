@@ -58,7 +58,7 @@ pub fn run(args: &Args, place: &Place) -> Result<()> {
     };
     let mut entries = args.runs.iter().map(open).collect::<Result<Vec<_>>>()?;
     // Bits do not depend on the number of threads, so the first run's does for all.
-    place.inside(entries[0].run.config().train.threads, || {
+    place.inside(entries[0].run.config.train.threads, || {
         for entry in &mut entries {
             if options.measures() {
                 let measured = behind_bar("{bar:24} {percent}% of a run  ETA {eta}", |show| {

@@ -83,7 +83,7 @@ fn check_folders(out: &Path, points: &[Point]) -> Result<()> {
         let path = out.join(&point.name);
         // A folder that cannot be read is its point's failure.
         let Ok(run) = Run::open(&path) else { continue };
-        if let Some((key, found, wanted)) = point.difference(run.config()) {
+        if let Some((key, found, wanted)) = point.difference(&run.config) {
             return Err(Error::usage(format!(
                 "{} holds a run with {key} = {found}, the sweep wants {wanted}: name another folder with --out, or remove that one",
                 path.display()
@@ -153,7 +153,7 @@ impl Sweeping<'_> {
         if !train::steps(&mut session, &self.guard, false)? {
             return Ok(None);
         }
-        let run = session.run().clone();
+        let run = session.run.clone();
         drop(session);
         let mut model = run.load(self.device, Work::Evaluation)?;
         warn(&model);

@@ -66,34 +66,34 @@ fn begin(args: &Args, place: &Place) -> Result<ExitCode> {
 fn resume(args: &Args, path: &Path, place: &Place) -> Result<ExitCode> {
     let mut run = Run::open(path)?;
     run.check_trained_here()?;
-    let mut config = run.config().clone();
+    let mut config = run.config.clone();
     args.settings.single.apply(&mut config)?;
     locate(&mut config, &args.data)?;
     config.train.threads = place.threads(config.train.threads);
-    let old_steps = run.config().train.steps;
+    let old_steps = run.config.train.steps;
     run.change(config)?;
-    if run.config().train.steps != old_steps {
+    if run.config.train.steps != old_steps {
         note(format_args!(
             "note: train.steps is now {}, not {old_steps}: from here on the learning rates fall towards the new end",
-            run.config().train.steps
+            run.config.train.steps
         ));
     }
-    place.inside(run.config().train.threads, || {
-        let resume = |device: &_| Session::resume(&run, &lab::text::material(run.config())?, device);
+    place.inside(run.config.train.threads, || {
+        let resume = |device: &_| Session::resume(&run, &lab::text::material(&run.config)?, device);
         let (session, warnings) = place.within(resume)?;
         warnings.iter().for_each(|warning| note(format_args!("warning: {warning}")));
-        session.run().write_config()?;
+        session.run.write_config()?;
         train(session, args.tensorboard)
     })
 }
 
 /// Does all steps that are left. The folder's name goes to the standard output.
 fn train(mut session: Session, tensorboard: bool) -> Result<ExitCode> {
-    let run = session.run().clone();
+    let run = session.run.clone();
     if !steps(&mut session, &Guard::new()?, tensorboard)? {
         return Ok(ExitCode::from(interrupt::CODE));
     }
-    let path = run.path().display();
+    let path = run.path.display();
     note(format_args!("done: `ltm eval {path}` judges it, `ltm generate {path} --unconditional` lets it write"));
     print(path).map(|()| ExitCode::SUCCESS)
 }
@@ -104,8 +104,8 @@ fn train(mut session: Session, tensorboard: bool) -> Result<ExitCode> {
 /// # Errors
 /// Those of [`Session::advance`], with the way to go on where there is one.
 pub fn steps(session: &mut Session, guard: &Guard, tensorboard: bool) -> Result<bool> {
-    let run = session.run().clone();
-    let (path, config) = (run.path(), run.config());
+    let run = session.run.clone();
+    let (path, config) = (&run.path, &run.config);
     let (steps, warmup, begun_at) = (config.train.steps as u64, config.slow.warmup as u64, session.step());
     let mut events = None;
     if tensorboard || Events::exist(path) {

@@ -9,7 +9,7 @@ use ltm::data::Source;
 use ltm::evaluate::{Evaluator, Excess, Mean, Protocol, SequenceScore, Total};
 use ltm::hash::sha256_files;
 use ltm::json::finite_or_null;
-use ltm::run::{IMPORTED, Loaded, Run, Scorable, validation_stories};
+use ltm::run::{IMPORTED, Loaded, Run, validation_stories};
 use serde::{Deserialize, Serialize};
 use std::fmt::{self, Display, Formatter};
 use std::path::{Path, PathBuf};
@@ -29,7 +29,7 @@ pub struct Options {
 
 /// Whose numbers these are and how they come about, for the head of a table.
 pub fn origin(run: &Run, model: &Loaded, options: &Options) -> String {
-    let (run, weights, config) = (run.path().display(), short(&model.weights), &model.config);
+    let (run, weights, config) = (run.path.display(), short(&model.weights), &model.config);
     let how = match config.model.kind {
         ModelKind::Ltm => format!(", T = {} fast steps, S = {} draws", options.steps, options.samples),
         ModelKind::Ar | ModelKind::Gpt2 => String::new(),
@@ -285,7 +285,7 @@ pub struct Head<'a> {
 impl<'a> Head<'a> {
     /// The model in `run`, judged on `text`.
     pub fn new(run: &Run, model: &'a Loaded, text: &'a Text) -> Self {
-        let run = run.path().display().to_string();
+        let run = run.path.display().to_string();
         Self { run, step: model.step, weights_sha256: &model.weights, seed: model.config.train.seed, text }
     }
 }
@@ -327,7 +327,7 @@ impl Display for Text {
 /// If the run's sequences are too short for a story.
 pub fn stories(run: &Run, count: u64) -> Result<(Arc<dyn Source>, Text)> {
     let text = Text { name: "embedded corpus, validation stories".into(), sha256: None, is_training_text: false };
-    Ok((validation_stories(run.config().model.seq, count)?, text))
+    Ok((validation_stories(run.config.model.seq, count)?, text))
 }
 
 /// All of the text at `path`.
@@ -335,7 +335,7 @@ pub fn stories(run: &Run, count: u64) -> Result<(Arc<dyn Source>, Text)> {
 /// # Errors
 /// Data that cannot be read.
 pub fn named(path: &Path, run: &Run) -> Result<(Arc<dyn Source>, Text)> {
-    let Scorable { source, files } = text::sequences(path, run.config())?;
+    let (source, files) = text::sequences(path, &run.config)?;
     Ok((source, Text::of(path.display().to_string(), &files, run.was_trained_on_one_of(&files)?)?))
 }
 
@@ -344,11 +344,11 @@ pub fn named(path: &Path, run: &Run) -> Result<(Arc<dyn Source>, Text)> {
 /// # Errors
 /// Data that cannot be read or have changed, and a run without validation text.
 pub fn validation(run: &Run, model: &Loaded, count: u64) -> Result<(Arc<dyn Source>, Text)> {
-    let config = run.config();
+    let config = &run.config;
     if config.data.paths.is_empty() && model.data != IMPORTED {
         return stories(run, count);
     }
-    let path = run.path().display();
+    let path = run.path.display();
     if model.data == IMPORTED {
         return Err(Error::usage(format!("{path} was imported and has no validation text: name a text to score")));
     }

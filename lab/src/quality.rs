@@ -104,7 +104,7 @@ pub fn write(
         fast_steps: options.writing.steps.unwrap_or(model.config.fast.steps),
         options,
     };
-    let mut transcript = Transcript::create(transcript, run.path(), "quality", &settings)?;
+    let mut transcript = Transcript::create(transcript, &run.path, "quality", &settings)?;
     let mut texts = Vec::new();
     for sample in 0..all as u32 {
         let prompt = prompts.as_ref().map(|prompts| prompts[(sample / samples) as usize].clone());
@@ -171,7 +171,7 @@ pub fn judge(
     let figures = &rows[0].figures;
     Ok(Quality {
         settings: written.settings.clone(),
-        judge: judge.path().into(),
+        judge: judge.path.clone(),
         judge_weights_sha256: model.weights.clone(),
         kind: if written.settings.options.prompts.is_some() { "conditional" } else { "unconditional" },
         texts: written.texts.len(),

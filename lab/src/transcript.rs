@@ -64,7 +64,7 @@ impl Origin {
         Self {
             command: command.into(),
             version: env!("CARGO_PKG_VERSION"),
-            run: run.path().into(),
+            run: run.path.clone(),
             step: model.step,
             weights_sha256: model.weights.clone(),
         }

@@ -19,7 +19,7 @@ fn a_stretch_is_repeated_bit_for_bit() {
     assert!(program.sources.len() == 64 && program.compiler.starts_with("rustc 1."), "{program:?}");
     assert!(!machine.processor.is_empty() && !machine.feature_used.is_empty());
     assert_eq!(data.files[0].file.sha256, sha256(lab.read("text.txt")));
-    assert_eq!(config, *Run::open(&lab.path("run")).unwrap().config());
+    assert_eq!(config, Run::open(&lab.path("run")).unwrap().config);
 
     // Checkpoints behind steps 2, 4 and 6.
     let all = lab.ltm("replay run").succeeds();

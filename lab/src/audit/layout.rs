@@ -110,7 +110,7 @@ impl Audit<'_> {
         let mut lines = vec![format!(
             "{} after step {}, weights {}, seed {}: {} {what}, {} tokens\nposterior {}, fitted with {} noise, trained with \
              T = {}; S = {} draws; nats/sequence, ± one standard error over sequences",
-            self.run.path().display(),
+            self.run.path.display(),
             self.model.step,
             short(&self.model.weights),
             config.train.seed,

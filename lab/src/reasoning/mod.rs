@@ -219,7 +219,7 @@ pub fn solve(
         options,
         problems: count,
     };
-    let mut transcript = Transcript::create(transcript, run.path(), &format!("gsm8k-{shots}-shot"), &settings)?;
+    let mut transcript = Transcript::create(transcript, &run.path, &format!("gsm8k-{shots}-shot"), &settings)?;
 
     let mut right = Vec::new();
     let mut answered = 0;

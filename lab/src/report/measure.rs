@@ -71,7 +71,7 @@ impl Measured {
             let judged = source.and_then(|(source, text)| {
                 (measured.results, measured.audit) = judge(options.limit, &mut model, &source, progress)?;
                 if text.is_training_text {
-                    measured.notes.push(format!("{}: {text}", run.path().display()));
+                    measured.notes.push(format!("{}: {text}", run.path.display()));
                 }
                 measured.text = Some(text);
                 measured.readings = read(&mut model, &source, options.limit.min(TEXTS))?;
@@ -92,7 +92,7 @@ impl Measured {
     fn note(&mut self, run: &Run, what: &str, done: Result<()>) -> Result<()> {
         match done {
             Err(error) if error.kind() != ErrorKind::Device => {
-                self.notes.push(format!("{}: no {what}: {error}", run.path().display()));
+                self.notes.push(format!("{}: no {what}: {error}", run.path.display()));
                 Ok(())
             }
             done => done,

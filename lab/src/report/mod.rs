@@ -79,7 +79,7 @@ impl Entry {
     }
 
     fn has_latents(&self) -> bool {
-        self.run.config().model.kind.has_latents()
+        self.run.config.model.kind.has_latents()
     }
 }
 

@@ -69,7 +69,7 @@ fn signed(run: usize, entry: &Entry) -> Markup {
 
 fn curves(entries: &[Entry]) -> Markup {
     let tokenizers: BTreeSet<String> =
-        entries.iter().map(|entry| entry.run.config().data.tokenizer.to_string()).collect();
+        entries.iter().map(|entry| entry.run.config.data.tokenizer.to_string()).collect();
     let same_tokens = tokenizers.len() == 1;
     // Nats per token of different tokens cannot be compared.
     let loss = |point: &Point| if same_tokens { point.cost.loss } else { point.cost.bits_per_byte };
@@ -95,7 +95,7 @@ fn curves(entries: &[Entry]) -> Markup {
             }
         }
     };
-    let has_fixed_noise = entries.iter().any(|entry| !entry.run.config().losses_are_bounds());
+    let has_fixed_noise = entries.iter().any(|entry| !entry.run.config.losses_are_bounds());
     html! {
         @if entries.iter().any(|entry| entry.history.last.is_some()) {
             ul.legend { @for (run, entry) in entries.iter().enumerate() { li { (signed(run, entry)) } } }
@@ -157,7 +157,7 @@ fn results(options: &Options, entries: &[Entry]) -> Markup {
 /// The audit's rows, its verdict and the row of the T of training.
 fn audited(entry: &Entry) -> Option<(&[audit::Row], &str, &audit::Row)> {
     let (rows, verdict) = entry.measured.as_ref()?.audit.as_ref()?;
-    Some((rows, verdict, audit::as_trained(rows, entry.run.config())))
+    Some((rows, verdict, audit::as_trained(rows, &entry.run.config)))
 }
 
 fn audits(entries: &[Entry]) -> Markup {
@@ -170,7 +170,7 @@ fn audits(entries: &[Entry]) -> Markup {
             h3 { (entry.name) }
             @if let Some((rows, verdict, trained)) = audited(entry) {
                 @for (caption, table) in audit::tables(rows) { (tables::html_table(caption, &table.columns)) }
-                (tables::latents(trained, entry.run.config().model.latents, most))
+                (tables::latents(trained, entry.run.config.model.latents, most))
                 ul { @for line in verdict.lines() { li { (line.trim_start_matches("- ")) } } }
             } @else if entry.has_latents() {
                 p.note { "Not judged." }
@@ -183,7 +183,7 @@ fn audits(entries: &[Entry]) -> Markup {
 
 fn readings(entries: &[Entry]) -> Markup {
     let read = || measured(entries).filter(|(_, _, measured)| !measured.readings.is_empty());
-    let vocabularies: BTreeSet<usize> = read().map(|(_, entry, _)| entry.run.config().data.tokenizer.vocab()).collect();
+    let vocabularies: BTreeSet<usize> = read().map(|(_, entry, _)| entry.run.config.data.tokenizer.vocab()).collect();
     html! {
         @if read().next().is_none() { p.note { "No text was read." } }
         @for vocab in vocabularies { (scale(vocab)) }
@@ -195,7 +195,7 @@ fn readings(entries: &[Entry]) -> Markup {
         }
         (beside("Text", entries, |entry, measured, i| {
             let text = measured.readings.get(i)?;
-            Some(reading(text, &*tokenizer(entry.run.config().data.tokenizer)))
+            Some(reading(text, &*tokenizer(entry.run.config.data.tokenizer)))
         }))
     }
 }

@@ -46,7 +46,7 @@ fn shaded_table(caption: &str, columns: &[Column], shade_of: &dyn Fn(usize, usiz
 }
 
 fn data(entry: &Entry) -> String {
-    match &entry.run.config().data.paths[..] {
+    match &entry.run.config.data.paths[..] {
         [] if entry.is_imported => "imported".into(),
         [] => "embedded corpus".into(),
         paths => paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(" + "),
@@ -61,16 +61,16 @@ pub fn overview(entries: &[Entry]) -> Markup {
         measured.or(last(entry).map(|last| last.step))
     };
     let latents = |entry: &Entry| {
-        let model = &entry.run.config().model;
+        let model = &entry.run.config.model;
         if entry.has_latents() { format!("{} × {}", model.layers, model.latents) } else { "none".into() }
     };
     // Weights that came from elsewhere were trained in ways that are not known.
-    let flops = |entry: &Entry| Some(Plans::new(entry.run.config(), &Device::Cpu).ok()?.flops_per_token());
+    let flops = |entry: &Entry| Some(Plans::new(&entry.run.config, &Device::Cpu).ok()?.flops_per_token());
     let speed = |entry: &Entry| Some(last(entry)?.tokens / entry.history.seconds);
     let table = Table::of(entries)
         .left("run", |entry| &entry.name)
-        .left("model", |entry| entry.run.config().model.kind)
-        .right("weights", |entry| si(parameter_count(&entry.run.config().model) as f64, ""))
+        .left("model", |entry| entry.run.config.model.kind)
+        .right("weights", |entry| si(parameter_count(&entry.run.config.model) as f64, ""))
         .right("latents", latents)
         .right("step", |entry| or_dash(step(entry)))
         .right("training tokens", |entry| or_dash(last(entry).map(|last| si(last.tokens, ""))))
@@ -91,7 +91,7 @@ pub fn overview(entries: &[Entry]) -> Markup {
 /// The settings in which the runs differ, and all of them.
 pub fn settings(entries: &[Entry]) -> Markup {
     let rows = Config::settings().iter().map(|setting| {
-        let value = |entry: &Entry| setting.value(entry.run.config());
+        let value = |entry: &Entry| setting.value(&entry.run.config);
         let plain = |entry| value(entry).as_str().map_or_else(|| value(entry).to_string(), str::to_string);
         (setting.name, entries.iter().map(plain).collect::<Vec<_>>())
     });

@@ -140,7 +140,7 @@ impl<'a> Suite<'a> {
         let mut config = model.config.clone();
         config.fast.steps = request.options.steps;
         config.resolved()?;
-        let path = request.results.map_or_else(|| run.path().join(RESULTS), Path::to_path_buf);
+        let path = request.results.map_or_else(|| run.path.join(RESULTS), Path::to_path_buf);
         if path.exists() {
             // What is no line of results would be cut off.
             json::read_lines::<Entry>(&path).map_err(|error| {

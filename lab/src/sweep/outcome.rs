@@ -162,7 +162,7 @@ impl Sweep {
         progress: impl FnMut(u64, u64),
     ) -> Result<Finished> {
         let begun = Instant::now();
-        let (config, limit) = (run.config(), self.sequences.map_or(64, NonZero::get));
+        let (config, limit) = (&run.config, self.sequences.map_or(64, NonZero::get));
         let (source, _) = validation(run, model, limit)?;
         let protocols = vec![Protocol::of(config.model.kind)[0]];
         let (steps, samples) = (config.fast.steps, self.samples.map_or(16, NonZero::get));

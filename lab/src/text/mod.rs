@@ -19,13 +19,13 @@ use encode::encode_all;
 use engine::{Error, Result};
 use gpt2::{BEGIN, END, Gpt2};
 use ltm::config::{Config, Tokenizer as Name};
-use ltm::data::{Bytes, DataFile, Dataset, Split, Tokenizer};
+use ltm::data::{Bytes, DataFile, Dataset, Source, Split, Tokenizer};
 use ltm::generate::{Writer, Writing};
 use ltm::hash;
-use ltm::run::{Loaded, Material, Scorable};
+use ltm::run::{Loaded, Material};
 use std::fs;
 use std::io::Cursor;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// A text file with more bytes or tokens than this is not tokenised when it is opened: it has to be prepared.
@@ -52,8 +52,8 @@ pub fn material(config: &Config) -> Result<Material> {
     Material::open(config, &|path, split| open(path, split, &tokenizer))
 }
 
-/// All sequences of the file or folder at `path`.
-pub fn sequences(path: &Path, config: &Config) -> Result<Scorable> {
+/// All sequences of the file or folder at `path`, and their files.
+pub fn sequences(path: &Path, config: &Config) -> Result<(Arc<dyn Source>, Vec<PathBuf>)> {
     let tokenizer = tokenizer(config.data.tokenizer);
     Material::open_whole(path, config, &|path, split| open(path, split, &tokenizer))
 }

@@ -16,6 +16,8 @@ use std::path::{Path, PathBuf};
 
 const CONFIG: &str = "config.json";
 
+pub(super) const METRICS: &str = "metrics.jsonl";
+
 /// The settings that may differ when a run goes on: none of them changes what was computed, and data may have moved (that
 /// they are the same data is checked by their checksum). A new `train.steps` also moves the end of both learning rates'
 /// schedules, for the steps still to come.
@@ -64,8 +66,10 @@ impl NewFolder {
 /// A run folder with its configuration.
 #[derive(Clone, Debug)]
 pub struct Run {
-    path: PathBuf,
-    config: Config,
+    /// The folder.
+    pub path: PathBuf,
+    /// The run's settings.
+    pub config: Config,
 }
 
 /// A trained decoder, ready to be judged or to generate.
@@ -147,16 +151,6 @@ impl Run {
         Ok(Self { path: path.into(), config })
     }
 
-    /// The folder.
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
-    /// The run's settings.
-    pub fn config(&self) -> &Config {
-        &self.config
-    }
-
     /// Takes another configuration to go on with. [`write_config`](Self::write_config) records it.
     ///
     /// # Errors
@@ -196,17 +190,12 @@ impl Run {
         checkpoint::write_atomic(&self.path.join(CONFIG), json::pretty(&sealed).as_bytes())
     }
 
-    /// Where the metrics are.
-    pub fn metrics_path(&self) -> PathBuf {
-        self.path.join("metrics.jsonl")
-    }
-
     /// What the metrics say, in the order in which it came; nothing of a run that has not begun.
     ///
     /// # Errors
     /// If they cannot be read.
     pub fn metrics(&self) -> Result<Vec<Line>> {
-        let path = self.metrics_path();
+        let path = self.path.join(METRICS);
         if path.exists() { json::read_lines(&path) } else { Ok(Vec::new()) }
     }
 

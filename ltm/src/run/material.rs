@@ -26,15 +26,6 @@ pub struct Material {
     pub data: Data,
 }
 
-/// Sequences to judge a model by.
-#[derive(Clone)]
-pub struct Scorable {
-    /// The sequences.
-    pub source: Arc<dyn Source>,
-    /// The files that they come from; none for the embedded corpus.
-    pub files: Vec<PathBuf>,
-}
-
 /// Opens the part of the file or folder at a path that is for a split.
 pub type Open<'a> = &'a dyn Fn(&Path, Split) -> Result<Dataset>;
 
@@ -98,12 +89,12 @@ impl Material {
         })
     }
 
-    /// All sequences of the file or folder at `path`, every token of them, for an evaluation; of a folder with
-    /// validation shards those alone.
+    /// All sequences of the file or folder at `path`, every token of them, for an evaluation, and their files; of a folder
+    /// with validation shards those alone.
     ///
     /// # Errors
     /// As [`Material::open`].
-    pub fn open_whole(path: &Path, config: &Config, open: Open<'_>) -> Result<Scorable> {
+    pub fn open_whole(path: &Path, config: &Config, open: Open<'_>) -> Result<(Arc<dyn Source>, Vec<PathBuf>)> {
         let data = open(path, validation_split(path)?)?;
         let (tokens, window) = (data.len(), config.model.seq);
         if config.data.chunking == Chunking::Windows && tokens < window as u64 {
@@ -113,7 +104,7 @@ impl Material {
             )));
         }
         let files = data.files().map(|file| file.path.clone()).collect();
-        Ok(Scorable { source: sequences(vec![data], config, Tail::Pad)?, files })
+        Ok((sequences(vec![data], config, Tail::Pad)?, files))
     }
 }
 

@@ -58,7 +58,7 @@ mod tests;
 mod watch;
 
 pub use folder::{FREE_AT_RESUME, IMPORTED, Loaded, NewFolder, Run};
-pub use material::{Material, Open, Scorable, VALIDATION_SEED, validation_stories};
+pub use material::{Material, Open, VALIDATION_SEED, validation_stories};
 pub use metrics::{Cost, Line, StepLine, Trouble, TroubleLine, ValidationLine};
 pub use record::{Data, DataFile, Machine, Program, Record, SOURCES};
 pub use replay::{Repeated, Replay, Stretch};

@@ -122,8 +122,8 @@ impl Record {
     /// # Errors
     /// If the record cannot be written.
     pub(super) fn append(run: &Run, after: u64, material: &Material, device: &Device) -> Result<()> {
-        let (mut lines, _) = json::Lines::open::<Self>(&run.path().join(FILE), |_| true)?;
-        let (data, config) = (material.data.clone(), run.config().clone());
+        let (mut lines, _) = json::Lines::open::<Self>(&run.path.join(FILE), |_| true)?;
+        let (data, config) = (material.data.clone(), run.config.clone());
         lines.write(&Self { after, program: Program::this(), machine: Machine::this(device), data, config })?;
         lines.sync()
     }
@@ -163,7 +163,7 @@ impl Run {
     /// # Errors
     /// Files and records that cannot be read.
     pub fn was_trained_on_one_of(&self, files: &[impl AsRef<Path>]) -> Result<bool> {
-        let records = if self.path().join(FILE).exists() { Record::all(self.path())? } else { Vec::new() };
+        let records = if self.path.join(FILE).exists() { Record::all(&self.path)? } else { Vec::new() };
         let known: Vec<_> = records.into_iter().flat_map(|record| record.data.files).filter(|f| f.training).collect();
         for path in files.iter().map(AsRef::as_ref) {
             let size = fs::metadata(path).map_err(|e| Error::io("read", path, &e))?.len();

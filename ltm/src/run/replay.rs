@@ -48,7 +48,7 @@ impl Stretch {
         for line in run.metrics()?.into_iter().filter(|line| !matches!(line, Line::Trouble(_))) {
             lines.entry(line.step()).or_default().push(line);
         }
-        let path = run.path().display();
+        let path = run.path.display();
         let Some(&last) = lines.keys().next_back() else {
             return Err(Error::new(format!("{path} has done no step yet")));
         };
@@ -60,13 +60,13 @@ impl Stretch {
                 steps.end()
             )));
         }
-        let before = checkpoint::steps(run.path())?.into_iter().rev().filter(|step| step < steps.start());
-        let checkpoint = before.filter_map(|step| checkpoint::at_step(run.path(), step).ok()).next();
+        let before = checkpoint::steps(&run.path)?.into_iter().rev().filter(|step| step < steps.start());
+        let checkpoint = before.filter_map(|step| checkpoint::at_step(&run.path, step).ok()).next();
         let after = checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.step);
         if let Some(missing) = (after + 1..=*steps.end()).find(|step| !lines.contains_key(step)) {
             return Err(Error::new(format!("{path}: the metrics say nothing about step {missing}")));
         }
-        let records = Record::all(run.path())?;
+        let records = Record::all(&run.path)?;
         if !records.iter().any(|record| record.after <= after) {
             return Err(Error::new(format!("{path}: no record of the session that did step {}", after + 1)));
         }
@@ -145,7 +145,7 @@ impl<'a> Replay<'a> {
     /// Weights and moments against the run's checkpoint of a step, if there is one. One that is damaged is not what the step
     /// left.
     fn compare_checkpoint(&self, step: u64) -> Result<bool> {
-        let path = self.stretch.run.path();
+        let path = &self.stretch.run.path;
         if !checkpoint::steps(path)?.contains(&step) {
             return Ok(false);
         }

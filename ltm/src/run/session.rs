@@ -1,5 +1,5 @@
 use super::Material;
-use super::folder::{MOMENTS, NewFolder, Run, STATE, State, WEIGHTS};
+use super::folder::{METRICS, MOMENTS, NewFolder, Run, STATE, State, WEIGHTS};
 use super::metrics::{Line, StepLine, ValidationLine};
 use super::record::Record;
 use super::watch::Watch;
@@ -86,7 +86,8 @@ fn protocol(config: &Config) -> Protocol {
 
 /// A run under way.
 pub struct Session {
-    run: Run,
+    /// The run's folder and settings.
+    pub run: Run,
     stepper: Stepper,
     /// Locked: no other process writes to the run meanwhile.
     metrics: json::Lines,
@@ -125,8 +126,8 @@ impl Session {
     /// If no checkpoint of several is whole, the data are not those that the run began with, the run has done more
     /// steps than its configuration asks for, or the device has no kernels or no memory for it.
     pub fn resume(run: &Run, material: &Material, device: &Device) -> Result<(Self, Vec<String>)> {
-        let config = run.config();
-        let (checkpoint, warnings) = checkpoint::latest_valid(run.path())?;
+        let config = &run.config;
+        let (checkpoint, warnings) = checkpoint::latest_valid(&run.path)?;
         if let Some(checkpoint) = &checkpoint {
             let data = State::of(checkpoint)?.data;
             if data != material.data.fingerprint {
@@ -147,19 +148,14 @@ impl Session {
     fn at(run: Run, stepper: Stepper, material: &Material, saved: Option<u64>) -> Result<Self> {
         let step = stepper.trainer.step;
         // What comes after the checkpoint will be done again.
-        let (metrics, lines) = json::Lines::open(&run.metrics_path(), |line: &Line| line.step() <= step)?;
+        let (metrics, lines) = json::Lines::open(&run.path.join(METRICS), |line: &Line| line.step() <= step)?;
         Record::append(&run, step, material, stepper.trainer.store.device())?;
-        let mut watch = Watch::new(run.config());
+        let mut watch = Watch::new(&run.config);
         if let Some(watch) = &mut watch {
             lines.iter().for_each(|line| _ = watch.line(line));
         }
         let fingerprint = material.data.fingerprint.clone();
         Ok(Self { run, stepper, metrics, watch, fingerprint, saved })
-    }
-
-    /// The run's folder and settings.
-    pub fn run(&self) -> &Run {
-        &self.run
     }
 
     /// Steps done.
@@ -174,7 +170,7 @@ impl Session {
 
     /// Whether all steps are done.
     pub fn is_done(&self) -> bool {
-        self.step() >= self.run.config().train.steps as u64
+        self.step() >= self.run.config.train.steps as u64
     }
 
     /// Does the next step, then the validation and the checkpoint that are due behind it, and writes the metrics.
@@ -195,7 +191,7 @@ impl Session {
         let warnings = report.skipped.iter().cloned().collect();
         let mut progress = Progress { report, seconds, lines: Vec::new(), warnings };
         self.note(Line::Step(line), &mut progress)?;
-        let train = &self.run.config().train;
+        let train = &self.run.config.train;
         let due = |every: usize| self.is_done() || (every > 0 && self.step().is_multiple_of(every as u64));
         let (validate, save) = (due(train.eval_every), due(train.checkpoint_every));
         if validate {
@@ -244,7 +240,7 @@ impl Session {
             (MOMENTS, &|out| trainer.write_moments(out)),
             (STATE, &|out| out.write_all(json::pretty(&state).as_bytes())),
         ];
-        let warnings = checkpoint::write(self.run.path(), step, &files, self.run.config().train.keep_checkpoints)?;
+        let warnings = checkpoint::write(&self.run.path, step, &files, self.run.config.train.keep_checkpoints)?;
         self.saved = Some(step);
         Ok(warnings)
     }

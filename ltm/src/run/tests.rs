@@ -35,7 +35,7 @@ fn a_run_can_be_changed_in_what_leaves_the_past_alone() {
     longer.train.steps = 7;
     run.change(longer.clone()).unwrap();
     run.write_config().unwrap();
-    assert_eq!(*Run::open(run.path()).unwrap().config(), longer);
+    assert_eq!(Run::open(&run.path).unwrap().config, longer);
     assert!(FREE_AT_RESUME.iter().all(|name| config.get(name).is_ok()));
 }
 
