@@ -25,7 +25,6 @@ mod replay;
 mod report;
 mod settings;
 mod sweep;
-mod toml_file;
 mod train;
 mod verify;
 

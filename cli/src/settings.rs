@@ -1,10 +1,13 @@
 //! Which configuration a command line asks for: a preset, then a file, then single settings.
 
-use super::toml_file::{self, Setting};
 use engine::{Error, Result};
+use lab::toml_file;
 use ltm::config::{Config, PRESETS};
 use ltm::data::tokenizer_of;
+use serde_json::Value;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use toml::Spanned;
 
 /// Where settings come from; what is named later in this list wins.
 #[derive(clap::Args)]
@@ -54,6 +57,20 @@ fn key_help() -> String {
     text
 }
 
+/// The settings of a TOML file: key, value, and where it stands.
+fn read(path: &Path) -> Result<Vec<(String, Value, String)>> {
+    let text = toml_file::text(path)?;
+    let sections: BTreeMap<String, BTreeMap<String, Spanned<Value>>> = toml_file::parse(&text, path)?;
+    let mut settings = Vec::new();
+    for (section, keys) in sections {
+        for (key, value) in keys {
+            let place = toml_file::place(&text, path, value.span().start);
+            settings.push((format!("{section}.{key}"), value.into_inner(), place));
+        }
+    }
+    Ok(settings)
+}
+
 impl Settings {
     /// The configuration, resolved. `data` replaces `data.paths` unless it is empty.
     ///
@@ -62,11 +79,11 @@ impl Settings {
     /// # Errors
     /// Unknown keys, values that a key does not take, and settings that contradict each other.
     pub fn configuration(&self, data: &[PathBuf]) -> Result<Config> {
-        let file = self.config.as_deref().map(toml_file::read).transpose()?.unwrap_or_default();
-        let sets = |key: &str| file.iter().any(|s| s.key == key) || self.single.set.iter().any(|(k, _)| k == key);
+        let file = self.config.as_deref().map(read).transpose()?.unwrap_or_default();
+        let sets = |key: &str| file.iter().any(|(k, ..)| k == key) || self.single.set.iter().any(|(k, _)| k == key);
         let own_text = !data.is_empty() || sets("data.paths");
         let mut config = Config::preset(self.preset.as_deref().unwrap_or(if own_text { "tiny" } else { "demo" }))?;
-        for Setting { key, value, place } in &file {
+        for (key, value, place) in &file {
             config.set_value(key, value).map_err(|e| e.at(place))?;
         }
         self.single.apply(&mut config)?;
