@@ -1,7 +1,7 @@
 //! `ltm audit`: what a run's numbers are worth.
 
 use super::eval;
-use super::output::{command, print};
+use super::output::{command, print, warn};
 use super::place::Place;
 use super::progress::behind_bar;
 use engine::{Device, Error, Result};
@@ -64,7 +64,7 @@ fn examine(args: &Args, run: &Run, device: &Device) -> Result<()> {
         None => stories(run, args.limit).map_err(|error| error.hint("or name a text with --text"))?,
     };
     let mut model = run.load(device, Work::Evaluation)?;
-    eval::warn(&model);
+    warn(&model.warnings);
     eval::note_training_text(run, &text);
     let steps = (0..).map(|power| 1 << power).take_while(|&t| t <= args.max_steps as usize).collect();
     let options = Options { steps, draws: args.samples as usize, sequences: args.limit };

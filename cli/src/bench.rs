@@ -1,6 +1,6 @@
 //! `ltm bench`.
 
-use super::output::{note, print};
+use super::output::{check_place, note, print};
 use super::place::Place;
 use super::progress::bar;
 use super::settings::Single;
@@ -50,9 +50,7 @@ pub fn run(args: &Args, place: &Place) -> Result<()> {
     let config = config.resolved()?;
     // What cannot be read or written is said before minutes of measuring.
     let earlier = args.compare.as_deref().map(read_report).transpose()?;
-    for path in [&args.json, &args.svg].into_iter().flatten().filter(|path| !path.exists()) {
-        write_atomic(path, b"").and_then(|()| fs::remove_file(path).map_err(|e| Error::io("write", path, &e)))?;
-    }
+    [&args.json, &args.svg].into_iter().flatten().try_for_each(|path| check_place(path))?;
     place.inside(config.train.threads, || {
         let (setup, works) = place.within(|device| {
             let mut config = config.clone();

@@ -1,11 +1,11 @@
 //! `ltm cuda compile`.
 
-use super::output::{note, print};
+use super::output::{check_place, note, print};
 use super::place::Place;
+use engine::Result;
 use engine::cuda::{Arch, Settings, compile_file};
-use engine::{Error, Result};
 use lab::table::si;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// Prepare for NVIDIA GPUs
 #[derive(clap::Subcommand)]
@@ -32,10 +32,7 @@ pub fn run(command: &Command, place: &Place) -> Result<()> {
     let mut archs = if args.arch.is_empty() { Arch::USUAL.to_vec() } else { args.arch.clone() };
     archs.sort();
     archs.dedup();
-    let folder = args.out.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    if !folder.is_dir() || args.out.is_dir() {
-        return Err(Error::new(format!("cannot write {}: name a file in a folder that exists", args.out.display())));
-    }
+    check_place(&args.out)?;
     let names = archs.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
     note(format_args!("compiling all kernels for {names}: about half a minute for each on two cores"));
     let made =

@@ -1,8 +1,8 @@
 //! `ltm demo`: the main job with nothing but this program.
 
-use super::eval::{BAR, warn};
+use super::eval::BAR;
 use super::interrupt::{self, Guard};
-use super::output::{print, write};
+use super::output::{print, warn, write};
 use super::place::Place;
 use super::progress::behind_bar;
 use super::settings::{Single, free_name};
@@ -135,7 +135,7 @@ fn demo(
 /// The model in the folder at `path`, and what it pays for the stories.
 fn judged(path: &Path, protocols: &[Protocol], device: &Device) -> Result<(Loaded, Vec<Row>)> {
     let mut model = Run::open(path)?.load(device, Work::Evaluation)?;
-    warn(&model);
+    warn(&model.warnings);
     let source = validation_stories(model.config.model.seq, STORIES)?;
     let steps = model.config.fast.steps;
     let options = Options { protocols: protocols.to_vec(), steps, samples: DRAWS, limit: None };

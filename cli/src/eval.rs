@@ -2,7 +2,7 @@
 
 use super::gsm8k;
 use super::interrupt::{self, Guard};
-use super::output::{command, note, print};
+use super::output::{command, note, print, warn};
 use super::place::Place;
 use super::progress::{bar, behind_bar};
 use clap::builder::RangedU64ValueParser;
@@ -95,7 +95,7 @@ fn evaluate(args: &Args, run: &Run, device: &Device) -> Result<ExitCode> {
     let (samples, limit) = (args.samples, args.limit);
     let options = Options { protocols, steps: args.steps.unwrap_or(config.fast.steps), samples, limit };
     if let Some(file) = &args.suite {
-        warn(&model);
+        warn(&model.warnings);
         let (data, results) = (args.data.as_deref(), args.results.as_deref());
         let request = suite::Request { file, data, results, options, command: command() };
         return score_suite(run, &mut model, &request, device, args.json);
@@ -105,7 +105,7 @@ fn evaluate(args: &Args, run: &Run, device: &Device) -> Result<ExitCode> {
         None => validation(run, &model, limit.unwrap_or(STORIES)).map_err(|e| e.hint("--data names another"))?,
     };
     note_training_text(run, &text);
-    warn(&model);
+    warn(&model.warnings);
     let rows = behind_bar(BAR, |show| lab::eval::evaluate(&mut model, &source, &options, show))?;
     if args.json {
         let (head, command) = (Head::new(run, &model, &text), command());
@@ -211,11 +211,6 @@ fn protocols(args: &Args, kind: ModelKind) -> Result<Vec<Protocol>> {
         return Ok(Protocol::of(kind).to_vec());
     }
     args.protocol.iter().map(|name| Protocol::by_name(name, kind)).collect()
-}
-
-/// Tells about checkpoints that could not be used.
-pub fn warn(model: &Loaded) {
-    model.warnings.iter().for_each(|warning| note(format_args!("warning: {warning}")));
 }
 
 /// Tells if a text is one that the run was trained on.

@@ -1,7 +1,6 @@
 //! `ltm generate`.
 
-use super::eval::warn;
-use super::output::{note, print, write};
+use super::output::{note, print, warn, write};
 use super::place::Place;
 use engine::Result;
 use ltm::config::Work;
@@ -77,7 +76,7 @@ pub fn run(args: &Args, place: &Place) -> Result<()> {
             let writer = lab::text::writer(&mut model, args.writing.options())?;
             Ok((model, writer))
         })?;
-        warn(&model);
+        warn(&model.warnings);
         let (begun, seq) = (writer.beginning(prompt)?.len(), model.config.model.seq);
         // Latents are inferred from `seq` pairs of a token and its successor.
         if begun > seq + 1 {

@@ -3,6 +3,7 @@
 use engine::{Error, Result};
 use std::fmt::Display;
 use std::io::{self, Write};
+use std::path::Path;
 
 /// Prints a line to the standard output. A reader that has gone away (`ltm … | head`) ends the program silently.
 ///
@@ -27,6 +28,22 @@ pub fn write(text: &str) -> Result<()> {
 /// Prints a line to the standard error. If nobody can read it, nobody can be told so.
 pub fn note(text: impl Display) {
     let _ = writeln!(io::stderr().lock(), "{text}");
+}
+
+/// Prints warnings to the standard error, a line each.
+pub fn warn(warnings: &[String]) {
+    warnings.iter().for_each(|warning| note(format_args!("warning: {warning}")));
+}
+
+/// That a file can be made at `path`, said before minutes of work.
+///
+/// # Errors
+/// If its folder does not exist, or it is a folder itself.
+pub fn check_place(path: &Path) -> Result<()> {
+    if path.is_dir() || !Path::new(".").join(path).parent().is_some_and(Path::is_dir) {
+        return Err(Error::new(format!("cannot write {}: name a file in a folder that exists", path.display())));
+    }
+    Ok(())
 }
 
 /// The command line, for whoever wants the figure again.

@@ -1,8 +1,7 @@
 //! `ltm quality`.
 
-use super::eval::warn;
 use super::generate::Writing;
-use super::output::{command, note, print};
+use super::output::{command, note, print, warn};
 use super::place::Place;
 use super::progress::behind_bar;
 use engine::Result;
@@ -44,7 +43,7 @@ pub fn run(args: &Args, place: &Place) -> Result<()> {
     place.inside(run.config.train.threads, || {
         place.within(|device| {
             let mut model = run.load(device, Work::Generation)?;
-            warn(&model);
+            warn(&model.warnings);
             let prompts = args.prompts.clone();
             let options = Options { prompts, samples: args.writing.samples, writing: args.writing.options() };
             let written = behind_bar("{bar:24} {pos}/{len} texts  ETA {eta}", |show| {

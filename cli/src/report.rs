@@ -1,12 +1,12 @@
 //! `ltm report`.
 
-use super::output::{note, print, quoted};
+use super::output::{check_place, note, print, quoted};
 use super::place::Place;
 use super::progress::behind_bar;
 use engine::{Error, Result};
 use lab::report::{Entry, Measured, Options, page};
 use ltm::checkpoint::write_atomic;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// Show runs beside each other in one HTML page
 ///
@@ -38,7 +38,7 @@ pub struct Args {
 }
 
 pub fn run(args: &Args, place: &Place) -> Result<()> {
-    check_out(args)?;
+    check_place(&args.out)?;
     let options = Options {
         data: args.data.clone(),
         limit: args.limit,
@@ -83,13 +83,4 @@ fn command(args: &Args) -> String {
     words.push(format!("--limit {} --samples {} --tokens {}", args.limit, args.samples, args.tokens));
     words.extend(args.prompt.iter().map(|prompt| format!("--prompt {}", quoted(prompt))));
     words.join(" ")
-}
-
-/// The page's place is checked before minutes are spent on measuring.
-fn check_out(args: &Args) -> Result<()> {
-    let folder = Path::new(".").join(&args.out).parent().is_some_and(Path::is_dir);
-    if args.out.is_dir() || !folder {
-        return Err(Error::usage(format!("--out {}: name a file in a folder that exists", args.out.display())));
-    }
-    Ok(())
 }

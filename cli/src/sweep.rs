@@ -1,15 +1,15 @@
 //! `ltm sweep`: many runs that differ along a few axes, one table, three figures.
 
-use super::eval::{BAR, warn};
+use super::eval::BAR;
 use super::interrupt::{CODE, Guard};
-use super::output::{command, note, print};
+use super::output::{command, note, print, warn};
 use super::place::Place;
 use super::progress::behind_bar;
 use super::settings::locate;
 use super::train;
 use engine::{Device, Error, Result};
 use lab::plan::Plans;
-use lab::sweep::{Cost, Outcome, Point, Sweep, csv, figures, plan, text};
+use lab::sweep::{Outcome, Point, Sweep, csv, figures, plan, text};
 use ltm::checkpoint::write_atomic;
 use ltm::config::{Config, Work};
 use ltm::json::Lines;
@@ -58,8 +58,7 @@ pub fn run(args: &Args, place: &Place) -> Result<ExitCode> {
     place.inside(count, || {
         let device = place.open()?;
         if args.dry_run {
-            let costs: Vec<_> = points.iter().map(|point| (point, price(point, &device))).collect();
-            return print(plan(&costs)).map(|()| ExitCode::SUCCESS);
+            return print(plan(&points, &device)).map(|()| ExitCode::SUCCESS);
         }
         check_folders(&out, &points)?;
         fs::create_dir_all(&out).map_err(|e| Error::io("create", &out, &e))?;
@@ -69,12 +68,6 @@ pub fn run(args: &Args, place: &Place) -> Result<ExitCode> {
         let kept = kept.map(|outcome| (outcome.key.clone(), outcome)).collect();
         Sweeping { sweep: &sweep, file, kept, out: &out, device: &device, guard: Guard::new()? }.all(&points)
     })
-}
-
-fn price(point: &Point, device: &Device) -> Result<Cost> {
-    let config = point.config.as_ref().map_err(Clone::clone)?;
-    let plans = Plans::new(config, device)?;
-    Ok(Cost { flops_per_token: plans.flops_per_token(), bytes: plans.store.bytes() as f64 })
 }
 
 /// That every folder there is holds its point's run: results of other settings must not pass for these.
@@ -148,7 +141,7 @@ impl Sweeping<'_> {
             note(format_args!("{}: kept from {}", point.name, self.out.join(RESULTS).display()));
             return Ok(Some(outcome.clone()));
         }
-        let cost = price(point, self.device)?;
+        let flops_per_token = Plans::new(config, self.device)?.flops_per_token();
         let mut session = self.session(&self.out.join(&point.name), config, &material)?;
         if !train::steps(&mut session, &self.guard, false)? {
             return Ok(None);
@@ -156,8 +149,8 @@ impl Sweeping<'_> {
         let run = session.run.clone();
         drop(session);
         let mut model = run.load(self.device, Work::Evaluation)?;
-        warn(&model);
-        let judged = behind_bar(BAR, |show| self.sweep.judge(point, cost.flops_per_token, &run, &mut model, show))?;
+        warn(&model.warnings);
+        let judged = behind_bar(BAR, |show| self.sweep.judge(point, flops_per_token, &run, &mut model, show))?;
         if judged.holds == Some(false) {
             note(format_args!("{}: THE BOUND IS BROKEN: please report this", point.name));
         }
@@ -173,7 +166,7 @@ impl Sweeping<'_> {
         let mut run = Run::open(path)?;
         run.change(config.clone())?;
         let (session, warnings) = Session::resume(&run, material, self.device)?;
-        warnings.iter().for_each(|warning| note(format_args!("warning: {warning}")));
+        warn(&warnings);
         run.write_config()?;
         Ok(session)
     }

@@ -1,7 +1,7 @@
 //! `ltm train`.
 
 use super::interrupt::{self, Guard};
-use super::output::{note, print};
+use super::output::{note, print, warn};
 use super::place::Place;
 use super::progress::Training;
 use super::settings::{Settings, free_name, locate};
@@ -81,7 +81,7 @@ fn resume(args: &Args, path: &Path, place: &Place) -> Result<ExitCode> {
     place.inside(run.config.train.threads, || {
         let resume = |device: &_| Session::resume(&run, &lab::text::material(&run.config)?, device);
         let (session, warnings) = place.within(resume)?;
-        warnings.iter().for_each(|warning| note(format_args!("warning: {warning}")));
+        warn(&warnings);
         session.run.write_config()?;
         train(session, args.tensorboard)
     })

@@ -15,4 +15,4 @@ pub use figures::figures;
 pub use outcome::{Finished, Outcome};
 pub use points::Point;
 pub use spec::{Settings, Sweep};
-pub use table::{Cost, csv, plan, text};
+pub use table::{csv, plan, text};

@@ -1,32 +1,28 @@
 use super::{Finished, Outcome, Point};
 use crate::eval::with_error;
+use crate::plan::Plans;
 use crate::table::{DASH, Table, digits, or_dash, short, si};
-use engine::Result;
+use engine::{Device, Result};
 use serde_json::Value;
 use std::collections::BTreeSet;
 
-/// What training a point costs, counted from its plans.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Cost {
-    /// FLOPs per token position.
-    pub flops_per_token: f64,
-    /// Bytes of everything that training holds.
-    pub bytes: f64,
-}
-
-/// The points and what they cost, or why they will fail.
-pub fn plan(points: &[(&Point, Result<Cost>)]) -> String {
+/// The points and what they cost on `device`, counted from their plans, or why they will fail.
+pub fn plan(points: &[Point], device: &Device) -> String {
+    let plans = |point: &Point| Plans::new(point.config.as_ref().map_err(Clone::clone)?, device);
+    // FLOPs per token position, and bytes.
+    let cost = |point| plans(point).map(|plans| (plans.flops_per_token(), plans.store.bytes() as f64));
+    let rows: Vec<(&Point, Result<(f64, f64)>)> = points.iter().map(|point| (point, cost(point))).collect();
     let tokens = |point: &Point| point.tokens() as f64;
-    let cell = |cost: &Result<Cost>, of: &dyn Fn(&Cost) -> String| or_dash(cost.as_ref().ok().map(of));
-    let table = Table::of(points)
+    let cell = |cost: &Result<(f64, f64)>, of: &dyn Fn(&(f64, f64)) -> String| or_dash(cost.as_ref().ok().map(of));
+    let table = Table::of(&rows)
         .left("point", |(point, _)| &point.name)
         .right("steps", |(point, _)| point.asked.train.steps)
         .right("tokens", |(point, _)| si(tokens(point), ""))
-        .right("FLOP/token", |(_, cost)| cell(cost, &|cost| si(cost.flops_per_token, "")))
-        .right("FLOP", |(point, cost)| cell(cost, &|cost| si(cost.flops_per_token * tokens(point), "")))
-        .right("memory", |(_, cost)| cell(cost, &|cost| si(cost.bytes, "B")))
+        .right("FLOP/token", |(_, cost)| cell(cost, &|cost| si(cost.0, "")))
+        .right("FLOP", |(point, cost)| cell(cost, &|cost| si(cost.0 * tokens(point), "")))
+        .right("memory", |(_, cost)| cell(cost, &|cost| si(cost.1, "B")))
         .left("", |(_, cost)| cost.as_ref().err().map_or(String::new(), |error| format!("will fail: {error}")));
-    let costs = points.iter().filter_map(|(point, cost)| Some(cost.as_ref().ok()?.flops_per_token * tokens(point)));
+    let costs = rows.iter().filter_map(|(point, cost)| Some(cost.as_ref().ok()?.0 * tokens(point)));
     format!("{table}\n\n{} points, {} FLOP of training in all", points.len(), si(costs.sum(), ""))
 }
 
