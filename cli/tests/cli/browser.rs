@@ -1,8 +1,7 @@
 //! The page of `ltm report` in a real browser: Chromium, without a window.
 //!
 //! Runs where a `chromium` (or `chromium-browser`, `google-chrome`) is in the path, `apt-get install chromium` for one, and says
-//! that it was skipped where there is none. With `LTM_PICTURES=FOLDER` it leaves the page and a picture of it there, for
-//! somebody to look at.
+//! that it was skipped where there is none.
 
 use super::*;
 use serde_json::Value;
@@ -52,18 +51,12 @@ fn a_browser_shows_the_page_and_asks_for_nothing() {
     lab.write("frames.html", FRAMES);
     let said = Command::new(chromium)
         .args(["--headless=new", "--no-sandbox", "--disable-gpu", "--allow-file-access-from-files"])
-        .args(["--enable-logging=stderr", "--window-size=1750,4100", "--screenshot=report.png", "--dump-dom"])
+        .args(["--enable-logging=stderr", "--window-size=1750,4100", "--dump-dom"])
         .arg(format!("--user-data-dir={}", lab.path("profile").display()))
         .arg(lab.path("frames.html"))
         .current_dir(lab.0.path())
         .output()
         .unwrap();
-    if let Some(folder) = std::env::var_os("LTM_PICTURES").map(PathBuf::from) {
-        fs::create_dir_all(&folder).unwrap();
-        for name in ["report.html", "report.png"] {
-            fs::copy(lab.path(name), folder.join(name)).unwrap();
-        }
-    }
     let (dom, log) = (String::from_utf8_lossy(&said.stdout), String::from_utf8_lossy(&said.stderr));
     let told = dom.split("<title>").nth(1).and_then(|rest| rest.split("</title>").next());
     let told = told.unwrap_or_else(|| panic!("{dom}\n{log}"));

@@ -15,11 +15,7 @@ pub fn start(lab: &Lab, args: &[&str]) -> Child {
     lab.command(args).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()
 }
 
-pub fn interrupt(child: &Child) {
-    signal(child, "-INT");
-}
-
-fn signal(child: &Child, name: &str) {
+pub fn signal(child: &Child, name: &str) {
     assert!(Command::new("kill").args([name, &child.id().to_string()]).status().unwrap().success());
 }
 
@@ -107,10 +103,10 @@ fn a_second_interrupt_stops_at_once() {
     let mut child = start(&lab, &args);
     wait_until("the beginning", || lab.path("run/metrics.jsonl").exists());
     sleep(Duration::from_millis(300));
-    interrupt(&child);
+    signal(&child, "-INT");
     sleep(Duration::from_millis(100));
     assert_eq!(child.try_wait().unwrap(), None, "the first interrupt waits for the step");
-    interrupt(&child);
+    signal(&child, "-INT");
     let begun = Instant::now();
     assert_eq!(child.wait().unwrap().code(), Some(130));
     assert!(begun.elapsed() < Duration::from_secs(5));

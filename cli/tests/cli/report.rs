@@ -2,12 +2,8 @@
 
 use super::*;
 
-/// Settings of a model whose page is made in a moment.
-const SMALL: &[&str] = &["--limit", "2", "--samples", "1", "--tokens", "20"];
-
-fn report(lab: &Lab, more: &[&str]) -> Said {
-    lab.run(&[&["report"], more, SMALL].concat())
-}
+/// What is measured in a moment.
+const SMALL: &str = "--limit 2 --samples 1 --tokens 20";
 
 /// That all `parts`, with bars between them, are in a page.
 #[track_caller]
@@ -15,8 +11,9 @@ fn has(page: &str, parts: &str) {
     parts.split(" | ").for_each(|part| assert!(page.contains(part), "{part:?} is not in the page"));
 }
 
-/// A lab with a run of each kind, of which one has a name that is markup, all of a text that is full of it.
-fn marked() -> (Lab, &'static str) {
+/// Runs of each kind, of which one has a name that is markup, all of a text that is full of it.
+#[test]
+fn what_comes_from_outside_is_text_and_the_same_page_comes_again() {
     let lab = Lab::new();
     let line =
         |i: usize| format!("<script>alert({i})</script> &amp; <img src=http://x.org/{i} onerror=f()> é→\0\u{202E}\n");
@@ -25,12 +22,6 @@ fn marked() -> (Lab, &'static str) {
     for (name, kind) in [(odd, "ltm"), ("ar", "ar"), ("gpt2", "gpt2")] {
         lab.run(&[&["train", "--data", "text.txt", "--out", name, "--model", kind, "--set"], TINY].concat()).succeeds();
     }
-    (lab, odd)
-}
-
-#[test]
-fn what_comes_from_outside_is_text() {
-    let (lab, odd) = marked();
     let prompt = "</p><script>alert(1)</script>";
     // The learned positions of gpt2 hold the prompt and little more.
     let args = ["report", odd, "ar", "gpt2", "--limit", "2", "--samples", "1", "--tokens", "2", "--prompt", prompt];
@@ -56,15 +47,15 @@ fn what_comes_from_outside_is_text() {
     assert!(values("src").is_empty() && !page.contains("url(") && !page.contains("@import"));
     assert!(page.contains("default-src &#39;none&#39;") || page.contains("default-src 'none'"));
     assert!(values("id").iter().all(|id| page.contains(&format!("href=\"#{id}\""))) && values("id").len() == 7);
-}
 
-#[test]
-fn three_runs_are_small_and_the_same_again() {
-    let (lab, odd) = marked();
-    report(&lab, &[odd, "ar", "gpt2"]).succeeds();
-    let (first, size) = (lab.read("report.html"), fs::metadata(lab.path("report.html")).unwrap().len());
-    assert!((20_000..5_000_000).contains(&size), "{size} bytes");
-    lab.run(&[&["report", odd, "ar", "gpt2", "--threads", "1", "--out", "again.html"], SMALL].concat()).succeeds();
+    let report = |out: &str, threads: &str| {
+        let args = ["report", odd, "ar", "gpt2", "--out", out, "--threads", threads];
+        lab.run(&[&args[..], &SMALL.split(' ').collect::<Vec<_>>()].concat()).succeeds();
+    };
+    report("report.html", "2");
+    let first = lab.read("report.html");
+    assert!((20_000..5_000_000).contains(&first.len()), "{} bytes", first.len());
+    report("again.html", "1");
     assert!(first == lab.read("again.html"), "the same runs give the same page, on any number of threads");
     has(
         &first,
@@ -95,40 +86,30 @@ fn what_is_missing_is_said() {
     ];
     lab.refuses(1, &missing);
     lab.refuses(2, &[("report", "<RUN>")]);
-    report(&lab, &["run", "--prompt", ""]).fails(2, &["--prompt"]);
-    assert!(!lab.path("report.html").exists(), "nothing is written on failure");
-    assert!(fs::read_dir(lab.0.path()).unwrap().all(|e| !e.unwrap().file_name().to_string_lossy().contains("tmp")));
+    lab.run(&["report", "run", "--prompt", ""]).fails(2, &["--prompt"]);
+    assert_eq!(lab.names("."), ["early", "empty", "run", "text.txt"]);
 
     // Without measuring no weights are needed, and optional parts that are missing are named in the page.
     lab.ltm("report early --limit 0 --samples 0").succeeds().says("early: no metrics, hence no curves");
     let early = lab.read("report.html");
     has(&early, "early: no metrics, hence no curves | Nothing was judged | No run was asked to write");
 
-    // What cannot be read is named, and takes only its own part with it.
+    // What cannot be read is named, and takes only its own part with it. The name of a set is markup.
+    lab.write("suite.toml", "['<ptb>']\npath = 'text.txt'\nformat = 'text'\nsplit = 'lines'\ndocuments = 1\n");
+    lab.ltm("eval run --suite suite.toml --protocol elbo --samples 1").succeeds();
     let metrics = lab.read("run/metrics.jsonl");
     lab.write("run/metrics.jsonl", metrics.replacen("{\"step\":2", "{\"step\"<2", 1));
-    lab.write("run/suite.jsonl", SUITE_LINE);
     fs::rename(lab.path("text.txt"), lab.path("moved.txt")).unwrap();
-    report(&lab, &["run"]).succeeds().says("run/metrics.jsonl: line 2, column");
+    let report = || lab.ltm(&format!("report run {SMALL}")).succeeds();
+    report().says("run/metrics.jsonl: line 2, column");
     let damaged = lab.read("report.html");
     has(
         &damaged,
-        "run/metrics.jsonl: line 2, column | run: no metrics, hence no curves | &lt;ptb&gt; | 1.5000 | 3.2e17 | run: \
+        "run/metrics.jsonl: line 2, column | run: no metrics, hence no curves | &lt;ptb&gt; | run: \
          MISSING: PTB | run: no results, audit or texts:  | text.txt | Sample 1",
     );
     lab.write("run/metrics.jsonl", metrics);
     lab.write("run/suite.jsonl", "nonsense\n");
-    report(&lab, &["run"]).succeeds().says("run/suite.jsonl: line 1, column");
+    report().says("run/suite.jsonl: line 1, column");
     assert!(lab.read("report.html").contains("Loss against steps"));
 }
-
-/// A result of a suite, of a set whose name is markup.
-const SUITE_LINE: &str = concat!(
-    r#"{"key":"k","set":"<ptb>","protocol":"elbo","status":"upper bound","sequences":1,"tokens":1,"bytes":1,"nats":1.5,"nll":1,"#,
-    r#""kl":0.5,"perplexity":3.25e17,"bits_per_byte":1,"mean_sequence_perplexity":1,"files":[],"reading":"","data_sha256":"","#,
-    r#""data_learnt":false,"weights_sha256":"0123456789abcdef","step":6,"seed":0,"tokenizer":"bytes","sequence":32,"samples":1,"#,
-    r#""fast_steps":2,"command":"ltm","version":"","sources":"","device":"cpu","documents":1,"left_out":0,"first_left_out":null,"#,
-    r#""gpt2_tokens":null,"nats_per_token":1.5,"nats_per_token_error":null,"nats_per_token_draw_error":null,"#,
-    r#""perplexity_per_gpt2_token":null,"seconds":1}"#,
-    "\n"
-);

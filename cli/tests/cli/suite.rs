@@ -158,7 +158,7 @@ fn what_is_wrong_with_a_set_is_said_and_the_rest_goes_on() {
 #[cfg(unix)]
 #[test]
 fn an_interrupted_suite_goes_on_where_it_was() {
-    use super::crash::{interrupt, start, wait_until};
+    use super::crash::{signal, start, wait_until};
     let lab = lab();
     lab.write("long.txt", "a wall of green bottles, one of which falls\n".repeat(4000));
     lab.write("suite.toml", "[ptb]\npath = 'ptb.txt'\n[long]\npath = 'long.txt'\nformat = 'text'\n");
@@ -174,7 +174,7 @@ fn an_interrupted_suite_goes_on_where_it_was() {
     // The name says whose it is: that of the first set may not be gone yet.
     let is_second = |name: &String| !kept().contains(name.split('.').nth(2).unwrap());
     wait_until("the second set", || begun().iter().any(is_second));
-    interrupt(&child);
+    signal(&child, "-INT");
     let said = Said::of(child.wait_with_output().unwrap(), &args);
     assert_eq!(said.code, Some(130), "{}", said.context());
     said.says("interrupted: results are kept in run/suite.jsonl; the same command goes on from where it is");

@@ -104,7 +104,7 @@ fn sweeps_that_cannot_be() {
 #[cfg(unix)]
 #[test]
 fn an_interrupted_sweep_goes_on_without_repeating_anything() {
-    use super::crash::{interrupt, start, wait_until};
+    use super::crash::{signal, start, wait_until};
     let lab = lab("");
     let text = lab.read("sweep.toml").replace("train.steps = 6", "train.steps = 150");
     lab.write("sweep.toml", text.replace("train.eval_every = 3", "train.eval_every = 0"));
@@ -112,7 +112,7 @@ fn an_interrupted_sweep_goes_on_without_repeating_anything() {
     let child = start(&lab, SWEEP);
     wait_until("the second point", || steps(&lab.path("out/a-T2")).len() >= 3);
     lab.run(SWEEP).fails(1, &["another process"]);
-    interrupt(&child);
+    signal(&child, "-INT");
     let said = Said::of(child.wait_with_output().unwrap(), SWEEP);
     assert_eq!(said.code, Some(130), "{}", said.context());
     said.says("the same command goes on");
