@@ -4,7 +4,7 @@ use crate::eval::{self, Row, Text};
 use crate::text::tokenizer;
 use engine::{Device, ErrorKind, Result};
 use ltm::config::Work;
-use ltm::data::{Batch, Order, Sampler, Source};
+use ltm::data::{Batch, Source};
 use ltm::evaluate::Protocol;
 use ltm::generate::{Writer, Writing};
 use ltm::learn::{Fast, FastOptions, Inputs, Score};
@@ -136,11 +136,10 @@ fn read(model: &mut Loaded, source: &Arc<dyn Source>, count: u64) -> Result<Vec<
     let latents = fast.as_ref().map(|fast| &fast.latents);
     let score = Score::new(&config.model, params, &inputs, latents, config.train.seed, store)?;
     config.check_room(store, Work::Evaluation)?;
-    let mut sampler = Sampler::new(source.clone(), Order::Once);
     let mut batch = Batch::new(1, config.model.seq);
     let mut readings = Vec::new();
     for first in 0..source.samples().map_or(count, |samples| samples.min(count)) {
-        sampler.fill(first, &mut batch);
+        batch.fill(&**source, [Some(first)]);
         inputs.load(store, &config.model, &batch)?;
         let mut kl = None;
         if let Some(fast) = &fast {

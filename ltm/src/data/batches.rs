@@ -1,23 +1,10 @@
-//! Batches of samples, in order or shuffled. Resuming needs no more than the number of samples seen.
+//! Batches of samples, and the order that training takes samples in. Resuming needs no more than the number of samples seen.
 
 use super::sources::{IGNORED, SampleInfo, Source};
 use engine::rng::Stream;
-use std::sync::Arc;
 
 /// Separates the order of samples from all other uses of randomness: "SHUF".
 const SITE: u32 = 0x5348_5546;
-
-/// The order in which samples come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Order {
-    /// Once through, in order; afterwards samples without any scored target, which fill up the last batch.
-    Once,
-    /// Again and again, each time in another order drawn from this seed. A source without end comes in order.
-    Shuffled {
-        /// The run's seed.
-        seed: u64,
-    },
-}
 
 /// Several samples, one after the other.
 #[derive(Clone, Debug)]
@@ -37,6 +24,22 @@ impl Batch {
         Self { targets: tokens.clone(), tokens, samples: vec![SampleInfo::default(); size] }
     }
 
+    /// Fills the rows with these samples of `source`, one each; a row without a sample has no target.
+    pub fn fill(&mut self, source: &dyn Source, samples: impl IntoIterator<Item = Option<u64>>) {
+        let n = source.sequence();
+        let rows = self.tokens.chunks_exact_mut(n).zip(self.targets.chunks_exact_mut(n)).zip(&mut self.samples);
+        for (sample, ((tokens, targets), info)) in samples.into_iter().zip(rows) {
+            *info = match sample {
+                Some(index) => source.fill(index, tokens, targets),
+                None => {
+                    tokens.fill(0);
+                    targets.fill(IGNORED);
+                    SampleInfo::default()
+                }
+            };
+        }
+    }
+
     /// Number of scored targets.
     pub fn scored(&self) -> u64 {
         self.samples.iter().map(|sample| u64::from(sample.scored)).sum()
@@ -48,50 +51,31 @@ impl Batch {
     }
 }
 
-/// Samples of a source in an order; any place in that order can be asked for.
-pub struct Sampler {
-    source: Arc<dyn Source>,
-    order: Order,
+/// The order of training: all samples again and again, each time shuffled anew; samples without end come in order.
+pub struct Shuffle {
+    /// How many there are, less than 2³².
+    samples: Option<u64>,
+    seed: u64,
     /// The last epoch asked for, and its order.
-    epoch: Option<(u64, Vec<u32>)>,
+    epoch: u64,
+    order: Vec<u32>,
 }
 
-impl Sampler {
-    /// Samples of `source` in `order`. Less than 2³² of them can be shuffled.
-    pub fn new(source: Arc<dyn Source>, order: Order) -> Self {
-        Self { source, order, epoch: None }
+impl Shuffle {
+    /// The order of a source's samples that `seed` gives.
+    pub fn new(samples: Option<u64>, seed: u64) -> Self {
+        Self { samples, seed, epoch: 0, order: Vec::new() }
     }
 
-    /// Fills a batch with the samples from place `first` on. Itself allocates at the start of an epoch only.
-    pub fn fill(&mut self, first: u64, batch: &mut Batch) {
-        let n = self.source.sequence();
-        let places = batch.tokens.chunks_exact_mut(n).zip(batch.targets.chunks_exact_mut(n)).zip(&mut batch.samples);
-        for (place, ((tokens, targets), info)) in (first..).zip(places) {
-            *info = match self.sample_at(place) {
-                Some(index) => self.source.fill(index, tokens, targets),
-                None => {
-                    tokens.fill(0);
-                    targets.fill(IGNORED);
-                    SampleInfo { id: place as u32, ..SampleInfo::default() }
-                }
-            };
+    /// The number, in its source, of the sample at `place` of the order. Allocates at the start of an epoch only.
+    pub fn sample_at(&mut self, place: u64) -> u64 {
+        let Some(samples) = self.samples else { return place };
+        let epoch = place / samples;
+        if self.order.is_empty() || self.epoch != epoch {
+            self.epoch = epoch;
+            self.order = Stream::new(self.seed, SITE).step(epoch as u32).permutation(samples as usize);
         }
-    }
-
-    /// The number, in its source, of the sample at `place` of the order; `None` after the end.
-    pub fn sample_at(&mut self, place: u64) -> Option<u64> {
-        let Some(samples) = self.source.samples() else { return Some(place) };
-        match self.order {
-            Order::Once => (place < samples).then_some(place),
-            Order::Shuffled { seed } => {
-                let epoch = place / samples;
-                if self.epoch.as_ref().is_none_or(|(at, _)| *at != epoch) {
-                    let stream = Stream::new(seed, SITE).step(epoch as u32);
-                    self.epoch = Some((epoch, stream.permutation(samples as usize)));
-                }
-                self.epoch.as_ref().map(|(_, order)| u64::from(order[(place % samples) as usize]))
-            }
-        }
+        self.order[(place % samples) as usize].into()
     }
 }
 
@@ -101,21 +85,12 @@ mod tests {
     use crate::config::Chunking::Windows;
     use crate::data::{Sequences, Tail, memory};
 
-    /// Windows of two over so many tokens.
-    fn sampler(tokens: u16, tail: Tail, order: Order) -> Sampler {
-        let tokens: Vec<u16> = (0..tokens).collect();
-        Sampler::new(Arc::new(Sequences::new(vec![memory(&tokens)], Windows, 2, tail).unwrap()), order)
-    }
-
-    fn shuffled(seed: u64) -> Sampler {
-        sampler(200, Tail::Drop, Order::Shuffled { seed })
-    }
-
     #[test]
     fn each_epoch_is_another_permutation_and_any_place_can_be_resumed_at() {
+        let shuffled = |seed| Shuffle::new(Some(100), seed);
         let order = |seed| {
-            let mut sampler = shuffled(seed);
-            (0..300).map(|place| sampler.sample_at(place).unwrap()).collect::<Vec<_>>()
+            let mut shuffle = shuffled(seed);
+            (0..300).map(|place| shuffle.sample_at(place)).collect::<Vec<_>>()
         };
         let all = order(1);
         for epoch in all.chunks(100) {
@@ -126,34 +101,22 @@ mod tests {
         assert_ne!(all[..100], all[100..200]);
         assert_ne!(all, order(2));
         for place in [0, 99, 100, 257] {
-            assert_eq!(shuffled(1).sample_at(place), Some(all[place as usize]));
+            assert_eq!(shuffled(1).sample_at(place), all[place as usize]);
         }
     }
 
     #[test]
-    fn the_last_batch_is_filled_up_with_nothing() {
-        let mut sampler = sampler(5, Tail::Pad, Order::Once);
+    fn rows_without_a_sample_hold_nothing() {
+        let source = Sequences::new(vec![memory(&[0, 1, 2, 3, 4])], Windows, 2, Tail::Pad).unwrap();
         let mut batch = Batch::new(2, 2);
-        for (first, tokens, targets, scored) in
-            [(0, [256, 0, 1, 2], [0, 1, 2, 3], 4), (2, [3, 257, 0, 0], [4, -1, -1, -1], 1)]
-        {
-            sampler.fill(first, &mut batch);
+        for (samples, tokens, targets, scored) in [
+            ([Some(0), Some(1)], [256, 0, 1, 2], [0, 1, 2, 3], 4),
+            ([Some(2), None], [3, 257, 0, 0], [4, -1, -1, -1], 1),
+        ] {
+            batch.fill(&source, samples);
             assert_eq!((&batch.tokens[..], &batch.targets[..]), (&tokens[..], &targets[..]));
             assert_eq!((batch.scored(), batch.bytes()), (scored, scored));
         }
-        assert_eq!(batch.samples[1], SampleInfo { id: 3, ..SampleInfo::default() });
-    }
-
-    /// A batch is its samples: the same whatever the batch size.
-    #[test]
-    fn batches_of_any_size_hold_the_same_samples() {
-        let mut sampler = shuffled(4);
-        let (mut four, mut three) = (Batch::new(4, 2), Batch::new(3, 2));
-        sampler.fill(98, &mut four);
-        sampler.fill(99, &mut three);
-        assert_eq!(
-            (&four.tokens[2..], &four.targets[2..], &four.samples[1..]),
-            (&*three.tokens, &*three.targets, &*three.samples)
-        );
+        assert_eq!(batch.samples[1], SampleInfo::default());
     }
 }

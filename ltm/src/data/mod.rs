@@ -1,8 +1,8 @@
 //! Tokens and batches.
 //!
 //! [`shards`] are files of tokens; a [`folder`] of them has a manifest where this program has prepared it. A [`dataset`] is a
-//! stream of tokens, wherever they lie; [`sources`] cut it into samples, and the embedded corpus into stories; [`batches`] order
-//! samples.
+//! stream of tokens, wherever they lie; [`sources`] cut it into samples, and the embedded corpus into stories; [`batches`] take
+//! samples, shuffled for training.
 //!
 //! Tokens stay in their files; the order of samples takes 4 bytes per sample, the places of documents 16 bytes per document.
 
@@ -14,7 +14,7 @@ pub mod shards;
 pub mod sources;
 pub mod tokenizer;
 
-pub use batches::{Batch, Order, Sampler};
+pub use batches::{Batch, Shuffle};
 pub use dataset::Dataset;
 pub use folder::{Manifest, Split, has_validation, tokenizer_of};
 pub use shards::{DataFile, ShardWriter};

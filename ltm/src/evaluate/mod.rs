@@ -10,7 +10,7 @@ pub use protocol::Protocol;
 pub use total::{Excess, Mean, SequenceScore, Total};
 
 use crate::config::{Config, FastConfig, ModelConfig, ModelKind, Noise};
-use crate::data::{Batch, Order, Sampler, Source};
+use crate::data::{Batch, Source};
 use crate::learn::{Fast, FastOptions, Inputs, Score, Scores};
 use crate::model::Params;
 use autograd::Store;
@@ -215,15 +215,10 @@ impl Evaluator {
         sequences: Range<u64>,
         mut each: impl FnMut(Vec<Draws>, u64) -> Result<()>,
     ) -> Result<()> {
-        let mut sampler = Sampler::new(source.clone(), Order::Once);
-        let (rows, seq) = (self.inputs.batch, self.inputs.sequence);
-        let mut batch = Batch::new(rows, seq);
+        let rows = self.inputs.batch;
+        let mut batch = Batch::new(rows, self.inputs.sequence);
         for first in sequences.clone().step_by(rows) {
-            sampler.fill(first, &mut batch);
-            for row in (0..rows).filter(|&row| first + row as u64 >= sequences.end) {
-                batch.targets[row * seq..(row + 1) * seq].fill(-1);
-                batch.samples[row].scored = 0;
-            }
+            batch.fill(&**source, (first..).map(|index| (index < sequences.end).then_some(index)));
             each(self.batch(store, &batch)?, (first + rows as u64).min(sequences.end))?;
         }
         Ok(())

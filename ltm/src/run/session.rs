@@ -5,7 +5,7 @@ use super::record::Record;
 use super::watch::Watch;
 use crate::checkpoint::{self, Checkpoint};
 use crate::config::{Config, Work};
-use crate::data::{Batch, Order, Sampler, Source};
+use crate::data::{Batch, Shuffle, Source};
 use crate::evaluate::{Evaluator, Excess, Protocol, Total};
 use crate::json;
 use crate::train::{StepReport, Trainer};
@@ -21,7 +21,8 @@ const VALIDATION_DRAWS: usize = 4;
 /// validation, with all of their memory.
 pub(super) struct Stepper {
     pub trainer: Trainer,
-    sampler: Sampler,
+    training: Arc<dyn Source>,
+    shuffle: Shuffle,
     batch: Batch,
     validation: Option<(Evaluator, Arc<dyn Source>)>,
 }
@@ -47,9 +48,10 @@ impl Stepper {
         if let Some(checkpoint) = checkpoint {
             trainer.restore(&checkpoint.file(WEIGHTS)?, &checkpoint.file(MOMENTS)?, checkpoint.step)?;
         }
-        let sampler = Sampler::new(material.training.clone(), Order::Shuffled { seed: config.train.seed });
+        let training = material.training.clone();
+        let shuffle = Shuffle::new(training.samples(), config.train.seed);
         let batch = Batch::new(config.train.batch, config.model.seq);
-        Ok(Self { trainer, sampler, batch, validation })
+        Ok(Self { trainer, training, shuffle, batch, validation })
     }
 
     /// Does the next step.
@@ -57,7 +59,8 @@ impl Stepper {
     /// # Errors
     /// If samples cannot be read, or a number is not finite and the configuration says to stop.
     pub fn step(&mut self) -> Result<StepReport> {
-        self.sampler.fill(self.samples(), &mut self.batch);
+        let samples = (self.samples()..).map(|place| Some(self.shuffle.sample_at(place)));
+        self.batch.fill(&*self.training, samples);
         self.trainer.train(&self.batch)
     }
 
