@@ -110,12 +110,8 @@ fn format(args: &Prepare) -> Result<Format> {
         ("text", None, None, false, _) => Ok(Format::Text(TextSplit::File)),
         ("jsonl", Some(field), None, false, None) => Ok(Format::Jsonl { field: field.clone() }),
         ("csv", None, Some(column), header, None) => {
-            let (column, is_named) = match column.parse::<usize>() {
-                Ok(0) => return Err(Error::usage("--column 0: columns are counted from 1")),
-                Ok(number) => (Column::Index(number - 1), false),
-                Err(_) => (Column::Name(column.clone()), true),
-            };
-            Ok(Format::Csv { columns: vec![column], header: header || is_named })
+            let column = column.parse().map_or_else(|_| Column::Name(column.clone()), Column::Number);
+            Format::csv(vec![column], header)
         }
         (format, ..) => Err(Error::usage(format!(
             "--format {format}: text takes --split, jsonl needs --field, csv needs --column and takes --header; nothing else"

@@ -1,9 +1,8 @@
 //! The documents of a set, detokenised, as tokens.
 
 use super::{Detokenise, Set};
-use crate::text::documents::{Piece, Pieces, Place};
+use crate::text::documents::{Format, Piece, Pieces, Place};
 use crate::text::encode::{text_of, utf8};
-use crate::text::formats::Format;
 use engine::{Error, Result};
 use ltm::data::{DataFile, Dataset, Sequences, Source, Tail, Tokenizer};
 use std::mem;

@@ -1,7 +1,7 @@
 //! `suite.toml`: which sets, and how they are read.
 
 use super::{Detokenise, KNOWN, Set, known};
-use crate::text::formats::{Column, Format, TextSplit};
+use crate::text::{Column, Format, TextSplit};
 use crate::toml_file::{self, Several};
 use engine::{Error, Result};
 use ltm::config::Chunking;
@@ -18,7 +18,7 @@ struct Section {
     path: Several<PathBuf>,
     format: Option<Kind>,
     field: Option<String>,
-    column: Option<Several<Place>>,
+    column: Option<Several<Column>>,
     header: Option<bool>,
     split: Option<Split>,
     detokenise: Option<Detokenise>,
@@ -61,14 +61,6 @@ impl Layout {
             Self::Csv(_) => Kind::Csv,
         }
     }
-}
-
-/// A column by number, counted from 1, or by name.
-#[derive(Deserialize)]
-#[serde(untagged, expecting = "expected a column's number, from 1, or its name")]
-enum Place {
-    Number(usize),
-    Name(String),
 }
 
 /// The sets of the file at `path`, in its order. Relative paths start from `data`, or from the file's own folder.
@@ -117,9 +109,9 @@ impl Section {
             }
             (Kind::Jsonl, None, Some(field), None, None, _) => Format::Jsonl { field },
             (Kind::Jsonl, None, None, None, None, Some(Layout::Jsonl(field))) => Format::Jsonl { field: field.into() },
-            (Kind::Csv, None, None, Some(places), header, _) => csv(places.all(), header)?,
+            (Kind::Csv, None, None, Some(columns), header, _) => Format::csv(columns.all(), header == Some(true))?,
             (Kind::Csv, None, None, None, header, Some(Layout::Csv(columns))) => {
-                csv(columns.iter().map(|&n| Place::Number(n)).collect(), header)?
+                Format::csv(columns.iter().map(|&n| Column::Number(n)).collect(), header == Some(true))?
             }
             _ => {
                 return Err(Error::usage(
@@ -140,17 +132,6 @@ impl Section {
             documents: self.documents.map(NonZeroU64::get),
         })
     }
-}
-
-fn csv(places: Vec<Place>, header: Option<bool>) -> Result<Format> {
-    let column = |place| match place {
-        Place::Number(0) => Err(Error::usage("column 0: columns are counted from 1")),
-        Place::Number(n) => Ok(Column::Index(n - 1)),
-        Place::Name(name) => Ok(Column::Name(name)),
-    };
-    let columns = places.into_iter().map(column).collect::<Result<Vec<_>>>()?;
-    let is_named = columns.iter().any(|column| matches!(column, Column::Name(_)));
-    Ok(Format::Csv { columns, header: is_named || header == Some(true) })
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 use super::Detokenise;
 use super::file::{Layout, Split};
-use crate::text::formats::{Column, Format, TextSplit};
+use crate::text::{Column, Format, TextSplit};
 use ltm::config::Chunking;
 use serde::Serialize;
 use std::fmt::{self, Display, Formatter};
@@ -50,7 +50,7 @@ impl Set {
             Format::Jsonl { field } => format!("jsonl field {field}"),
             Format::Csv { columns, header } => {
                 let name = |column: &Column| match column {
-                    Column::Index(index) => (index + 1).to_string(),
+                    Column::Number(number) => number.to_string(),
                     Column::Name(name) => name.clone(),
                 };
                 let columns = columns.iter().map(name).collect::<Vec<_>>().join("+");

@@ -4,11 +4,11 @@
 //! Files may be compressed by gzip or Zstandard. Only jsonl and csv records must fit in memory whole; they may have
 //! [`LONGEST_RECORD`] bytes.
 
-use super::formats::{Column, Format, TextSplit};
 use super::input::{Input, plain};
 use csv::ByteRecord;
 use engine::{Error, Result};
 use ltm::data::Tokenizer;
+use serde::Deserialize;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Take};
 use std::path::{Path, PathBuf};
@@ -26,11 +26,63 @@ pub const LONGEST_PIECE: usize = 1 << 20;
 /// The longest line of jsonl or record of csv, in bytes.
 pub const LONGEST_RECORD: u64 = 1 << 26;
 
-/// U+FEFF in UTF-8.
-const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
-
 /// What a text is read by.
 const FRAGMENT: u64 = 1 << 16;
+
+/// How documents lie in an input file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// Plain text.
+    Text(TextSplit),
+    /// One JSON object per line; the document is the string `field`. Blank lines are skipped.
+    Jsonl {
+        /// Key of the document.
+        field: String,
+    },
+    /// Comma-separated values with quotes as in RFC 4180, one record per document; the document is one column, or several
+    /// joined by a blank.
+    Csv {
+        /// Which columns.
+        columns: Vec<Column>,
+        /// Whether the first record names the columns and is no document.
+        header: bool,
+    },
+}
+
+/// What one document is in plain text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TextSplit {
+    /// The whole file, byte for byte.
+    File,
+    /// Each line, without its line ending; lines without a character are skipped.
+    Lines,
+    /// Each stretch between blank lines (nothing but blanks), without the last line's ending.
+    BlankLines,
+}
+
+/// A column of a table.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(untagged, expecting = "expected a column's number, from 1, or its name")]
+pub enum Column {
+    /// By place, counted from one.
+    Number(usize),
+    /// By the name in the header.
+    Name(String),
+}
+
+impl Format {
+    /// Tables with these columns; those that are named need a header.
+    ///
+    /// # Errors
+    /// A column before the first.
+    pub fn csv(columns: Vec<Column>, header: bool) -> Result<Self> {
+        if columns.contains(&Column::Number(0)) {
+            return Err(Error::usage("column 0: columns are counted from 1"));
+        }
+        let is_named = columns.iter().any(|column| matches!(column, Column::Name(_)));
+        Ok(Self::Csv { columns, header: header || is_named })
+    }
+}
 
 /// A document or a part of one.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -184,12 +236,8 @@ struct Text<'a> {
 
 impl<'a> Text<'a> {
     fn new(file: Arc<Path>, input: Input, format: &Format, tokenizer: &'a dyn Tokenizer) -> Self {
-        let mut input = BufReader::with_capacity(FRAGMENT as usize, input);
+        let input = BufReader::with_capacity(FRAGMENT as usize, input);
         let (split, jsonl) = if let Format::Text(split) = format { (*split, false) } else { (TextSplit::Lines, true) };
-        // Some editors begin a file with this mark; it belongs to no line.
-        if jsonl && input.fill_buf().is_ok_and(|first| first.starts_with(BYTE_ORDER_MARK)) {
-            input.consume(BYTE_ORDER_MARK.len());
-        }
         Self { file, input, split, jsonl, tokenizer, buffer: Vec::new(), line: 1, begun: false, at_line_start: true }
     }
 
@@ -285,7 +333,7 @@ impl Table {
     fn open(file: Arc<Path>, input: Input, columns: &[Column], header: bool) -> Result<Self> {
         let mut input = csv::ReaderBuilder::new().has_headers(header).from_reader(input.take(LONGEST_RECORD));
         let mut place = |column: &Column| match column {
-            Column::Index(index) => Ok(*index),
+            Column::Number(number) => Ok(number - 1),
             Column::Name(name) => {
                 let names = input.byte_headers().map_err(|error| in_table(&file, &error))?;
                 names.iter().position(|found| found == name.as_bytes()).ok_or_else(|| {

@@ -3,8 +3,7 @@
 //! Memory is bounded by one batch of pieces and their tokens. What comes out does not depend on the number of threads, and
 //! neither does which error is reported when several documents are bad: the first.
 
-use super::documents::{Piece, Pieces, lines_in};
-use super::formats::Format;
+use super::documents::{Format, Piece, Pieces, lines_in};
 use engine::{Error, Result};
 use ltm::data::Tokenizer;
 use ltm::json;
@@ -132,7 +131,7 @@ fn json_field(line: &str, field: &str) -> Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::text::formats::TextSplit;
+    use crate::text::TextSplit;
     use crate::text::gpt2::{BEGIN, Gpt2};
     use ltm::data::Bytes;
     use std::io;

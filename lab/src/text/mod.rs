@@ -1,17 +1,16 @@
 //! From the files that people have to tokens.
 //!
-//! [`documents`] streams documents out of files in one of several [`formats`], [`encode`] runs a tokenizer over them in parallel,
+//! [`documents`] streams documents out of files in one of several [`Format`]s, [`encode`] runs a tokenizer over them in parallel,
 //! [`prepare`](mod@prepare) writes the tokens into a folder of shards. [`open`] opens whatever `--data` names. Memory is
 //! bounded: only a small text that is opened without being prepared is held in memory whole.
 
 pub mod documents;
 pub mod encode;
-pub mod formats;
 mod gpt2;
 mod input;
 pub mod prepare;
 
-pub use formats::{Column, Format, TextSplit};
+pub use documents::{Column, Format, TextSplit};
 pub use prepare::{PrepareOptions, Report, new_folder, prepare};
 
 use documents::{Piece, Pieces};

@@ -4,9 +4,8 @@
 //! apart for validation depends on their numbers only, and the tokens on nothing but the text, so the same input gives the
 //! same bytes on any number of threads. Nothing is at the output's place until everything is.
 
-use super::documents::{Piece, Pieces};
+use super::documents::{Format, Piece, Pieces};
 use super::encode::{Progress, encode_all};
-use super::formats::Format;
 use engine::rng::Stream;
 use engine::{Error, Result};
 use ltm::checkpoint::write_atomic;
@@ -140,8 +139,7 @@ pub fn new_folder<T>(target: &Path, fill: impl FnOnce(&Path) -> Result<T>) -> Re
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::text::formats::TextSplit;
-    use crate::text::{open, tokenizer};
+    use crate::text::{TextSplit, open, tokenizer};
     use ltm::config::{Choice, Tokenizer as Name};
     use std::collections::BTreeMap;
     use tempfile::TempDir;
