@@ -64,8 +64,8 @@ impl Compiled {
         let entry = CString::new(entry).map_err(|e| e.to_string())?;
         let [x, y, z] = grid.blocks;
         let grid = [x, y, z, grid.threads, grid.shared];
-        let values: Vec<u64> = args.iter().map(Arg::bits).collect();
-        let sizes: Vec<u8> = args.iter().map(|a| a.bytes() as u8).collect();
+        let (values, sizes): (Vec<u64>, Vec<u8>) =
+            args.iter().map(Arg::bits).map(|(value, bytes)| (value, bytes as u8)).unzip();
         // SAFETY: `main_file` defines `shim_launch` with this signature. It reads five numbers of the grid and `count` values
         // and sizes, compares the sizes with the kernel's parameters before it reads a value, and returns null or a message
         // that ends in zero and stays until the next launch. The kernel gets addresses of the shim's heap, whose blocks stay

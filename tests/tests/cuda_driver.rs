@@ -188,13 +188,13 @@ fn memory_copies_and_launches() {
         numbers.fill(0.0);
         let mut y = x.to_device(&device).expect("room");
         let add = FILL.kernel("add", DType::F32);
-        gpu.launch(&add, Grid::covering(5, 128), &[(&mut y).into(), Arg::F32(0.5), Arg::int(5)]);
+        gpu.launch(&add, Grid::covering(5, 128), &[(&mut y).into(), Arg::F32(0.5), 5.into()]);
         gpu.launch(&add, Grid::covering(0, 128), &[]);
         assert_eq!(read(&y), [1.5, 2.5, 3.5, 4.5, 5.5]);
         assert_eq!(read(&x), [1.0, 2.0, 3.0, 4.0, 5.0]);
         x.clear();
         assert_eq!((gpu.finish(), read(&x)), (Ok(()), vec![0.0; 5]));
-        gpu.launch(&add, Grid::covering(5, 128), &[(&mut x).into(), Arg::F32(0.5), Arg::int(5)]);
+        gpu.launch(&add, Grid::covering(5, 128), &[(&mut x).into(), Arg::F32(0.5), 5.into()]);
         drop((x, y));
         assert_eq!((gpu.free_bytes(), ask("libcuda.so", "fake_allocations")), before, "all memory was given back");
         let full = Buffer::new_on(&device, Spec::new(DType::F32, &[100_000_000])).expect_err("no room");
@@ -216,7 +216,7 @@ fn wrong_launches_are_refused() {
         let x = Buffer::new_on(&device, Spec::new(DType::F32, &[5])).expect("room");
         let fill = FILL.kernel("fill", DType::F32);
         let grid = Grid::new(1, 32);
-        let args = [Arg::from(&x), Arg::F32(1.0), Arg::int(5)];
+        let args = [Arg::from(&x), Arg::F32(1.0), 5.into()];
         let said = |kernel, grid, args: &[Arg]| panic_of(|| gpu.launch(&kernel, grid, args));
         assert_eq!(said(fill, grid, &args[..2]), "fill fill: 2 arguments, the kernel has 3 parameters");
         let wide = [args[0], Arg::F64(1.0), args[2]];
@@ -240,7 +240,7 @@ fn a_phase_is_captured() {
         let mut x = Buffer::new_on(&device, Spec::new(DType::F32, &[3])).expect("room");
         let mut y = x.to_device(&device).expect("room");
         gpu.begin_capture();
-        let args = [Arg::from(&x), Arg::F32(1.0), Arg::int(3)];
+        let args = [Arg::from(&x), Arg::F32(1.0), 3.into()];
         gpu.launch(&FILL.kernel("add", DType::F32), Grid::new(1, 32), &args);
         y.copy_from(&x);
         let said = panic_of(|| drop(gpu.alloc(8)));
@@ -312,7 +312,7 @@ fn a_lost_gpu_is_an_error() {
         let gpu = gpu(&device);
         let mut x = Buffer::new_on(&device, Spec::new(DType::F32, &[3])).expect("room");
         let add = || {
-            let args = [Arg::from(&x), Arg::F32(1.0), Arg::int(3)];
+            let args = [Arg::from(&x), Arg::F32(1.0), 3.into()];
             gpu.launch(&FILL.kernel("add", DType::F32), Grid::new(1, 32), &args);
         };
         gpu.begin_capture();

@@ -173,8 +173,11 @@ impl Function {
         if args.len() != self.parameters.len() {
             return Err(format!("{} arguments, the kernel has {} parameters", args.len(), self.parameters.len()));
         }
-        if let Some(i) = (0..args.len()).find(|&i| args[i].bytes() != self.parameters[i]) {
-            return Err(format!("argument {i} has {} bytes, must have {}", args[i].bytes(), self.parameters[i]));
+        for (i, (arg, &must)) in args.iter().zip(&self.parameters).enumerate() {
+            let (_, bytes) = arg.bits();
+            if bytes != must {
+                return Err(format!("argument {i} has {bytes} bytes, must have {must}"));
+            }
         }
         if grid.threads > self.threads as u32 {
             return Err(format!("{} threads in a block, the kernel can have {}", grid.threads, self.threads));
@@ -280,7 +283,7 @@ impl Gpu for Driver {
         assert!(args.len() <= MOST, "{module} {}: {} arguments", kernel.entry, args.len());
         function.check(grid, args).unwrap_or_else(|e| panic!("{module} {}: {e}", kernel.entry));
         let mut values = [0u64; MOST];
-        values.iter_mut().zip(args).for_each(|(value, arg)| *value = arg.bits());
+        values.iter_mut().zip(args).for_each(|(value, arg)| *value = arg.bits().0);
         let mut pointers = values.each_mut().map(|value| std::ptr::from_mut(value).cast::<c_void>());
         let [x, y, z] = grid.blocks;
         // SAFETY: the function is of this context, and takes as many parameters of these sizes as are given; the driver

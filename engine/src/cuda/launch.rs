@@ -190,30 +190,14 @@ pub enum Arg {
 }
 
 impl Arg {
-    /// A size as `int`.
-    ///
-    /// # Panics
-    /// From 2³¹ on, because kernels count the elements of a tensor in `int`.
-    pub fn int(n: usize) -> Self {
-        Self::I32(i32::try_from(n).unwrap_or_else(|_| panic!("{n} elements are beyond a kernel's int")))
-    }
-
-    /// Size in bytes.
-    pub fn bytes(&self) -> usize {
-        match self {
-            Self::Pointer(_) | Self::U64(_) | Self::F64(_) => 8,
-            Self::I32(_) | Self::U32(_) | Self::F32(_) => 4,
-        }
-    }
-
-    /// The value in the lowest bytes, as the device reads it.
-    pub fn bits(&self) -> u64 {
+    /// The value in the lowest bytes, as the device reads it, and its size in bytes.
+    pub fn bits(&self) -> (u64, usize) {
         match *self {
-            Self::Pointer(x) | Self::U64(x) => x,
-            Self::I32(x) => u64::from(x as u32),
-            Self::U32(x) => u64::from(x),
-            Self::F32(x) => u64::from(x.to_bits()),
-            Self::F64(x) => x.to_bits(),
+            Self::Pointer(x) | Self::U64(x) => (x, 8),
+            Self::F64(x) => (x.to_bits(), 8),
+            Self::I32(x) => (u64::from(x as u32), 4),
+            Self::U32(x) => (u64::from(x), 4),
+            Self::F32(x) => (u64::from(x.to_bits()), 4),
         }
     }
 }
@@ -236,9 +220,12 @@ macro_rules! from_buffer {
 from_buffer!(Pointer, &Buffer; Pointer, &mut Buffer; Arg, &Buffer; Arg, &mut Buffer;);
 
 impl From<usize> for Arg {
-    /// A size, as [`Arg::int`].
+    /// A size as `int`.
+    ///
+    /// # Panics
+    /// From 2³¹ on, because kernels count the elements of a tensor in `int`.
     fn from(n: usize) -> Self {
-        Self::int(n)
+        Self::I32(i32::try_from(n).unwrap_or_else(|_| panic!("{n} elements are beyond a kernel's int")))
     }
 }
 
@@ -250,36 +237,5 @@ impl From<Want> for Arg {
             Want::Write => 1,
             Want::Add => 2,
         })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    static MODULE: Module = Module::new(
-        "m",
-        "extern \"C\" __global__ void one(int n) {}\nstatic int f();\n\
-         extern \"C\" __global__ void __launch_bounds__(256) two(const T* x,\n int n) {}",
-    )
-    .with_sizes(&[16, 32]);
-
-    #[test]
-    fn entries_and_variants() {
-        assert_eq!(MODULE.entries().collect::<Vec<_>>(), ["one", "two"]);
-        let defines: Vec<_> = MODULE.variants().map(|v| v.defines().join(" ")).collect();
-        assert_eq!(
-            defines,
-            ["STORAGE=float SIZE=16", "STORAGE=float SIZE=32", "STORAGE=bf16 SIZE=16", "STORAGE=bf16 SIZE=32"]
-        );
-    }
-
-    #[test]
-    fn arguments_have_the_device_s_bytes() {
-        assert_eq!((Arg::I32(-1).bits(), Arg::I32(-1).bytes()), (0xFFFF_FFFF, 4));
-        assert_eq!(Arg::F32(1.0).bits(), 0x3F80_0000);
-        assert_eq!(Arg::from(Pointer { address: 256, dtype: DType::Bf16 }.offset(3)), Arg::Pointer(262));
-        assert_eq!(Grid::covering(513, 256).blocks, [3, 1, 1]);
-        assert!(Grid::covering(0, 256).is_empty());
     }
 }

@@ -13,7 +13,7 @@
 //!             }
 //! cuda.rs     pub static KERNELS: Module = Module::new("scale", include_str!("kernel.cu"));
 //!             let kernel = KERNELS.kernel("scale", x.dtype());
-//!             gpu.launch(&kernel, Grid::covering(n, 256), &[x.into(), Arg::F32(2.0), y.into(), Arg::int(n)]);
+//!             gpu.launch(&kernel, Grid::covering(n, 256), &[x.into(), Arg::F32(2.0), y.into(), n.into()]);
 //! registry    cuda: Some(&scale::cuda::KERNELS)
 //! ```
 //!
@@ -22,7 +22,7 @@
 //!   points are plain functions, declared on one line up to the opening parenthesis as above, without templates or macros,
 //!   because their names are read from the text.
 //! * Arguments have exactly the types that the kernel declares: a pointer for a buffer (null for an empty one, such as a
-//!   gradient that is not wanted), `int` for [`Arg::int`] and [`Want`](crate::Want), `float` for [`Arg::F32`].
+//!   gradient that is not wanted), `int` for a size and [`Want`](crate::Want), `float` for [`Arg::F32`].
 //! * Values that change from step to step (clock, learning rate, tokens) are read from device memory. A phase that runs
 //!   repeatedly is captured: its launches are repeated with the arguments of the capture, and it reads nothing back.
 //! * Dynamic shared memory is declared by `SHARED(float, name)` and sized by [`Grid::shared`]. It starts as garbage, like all

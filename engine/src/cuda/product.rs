@@ -25,7 +25,7 @@ impl Factor {
 
     /// Strides of rows and columns, if the factor is `[rows, cols]`.
     fn strides(&self, rows: usize, cols: usize) -> [Arg; 2] {
-        if self.is_transposed() { [Arg::int(1), Arg::int(rows)] } else { [Arg::int(cols), Arg::int(1)] }
+        if self.is_transposed() { [1.into(), rows.into()] } else { [cols.into(), 1.into()] }
     }
 }
 
@@ -79,10 +79,10 @@ impl Product {
                 b_col,
                 self.c.map_or(Arg::Pointer(0), Arg::from),
                 self.out.into(),
-                Arg::int(usize::from(self.out.dtype == DType::F32)),
-                Arg::int(self.rows),
-                Arg::int(self.cols),
-                Arg::int(self.inner),
+                usize::from(self.out.dtype == DType::F32).into(),
+                self.rows.into(),
+                self.cols.into(),
+                self.inner.into(),
             ],
         );
     }

@@ -13,7 +13,7 @@ static KERNELS: Module = Module::new("shim_test", include_str!("shim_test.cu"));
 fn run_on(device: Device, entry: &'static str, grid: Grid, x: &Buffer, out: Spec) -> Result<Vec<f64>> {
     let device = loaded(device, &[&KERNELS]);
     let (x, mut y) = (x.to_device(&device)?, Buffer::new_on(&device, out)?);
-    let n = Arg::int(x.len());
+    let n = x.len().into();
     gpu(&device).launch(&KERNELS.kernel(entry, x.dtype()), grid, &[(&x).into(), (&mut y).into(), n]);
     y.read_f64()
 }
