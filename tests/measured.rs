@@ -24,15 +24,6 @@ pub fn same_line(a: &str, b: &str) -> bool {
 
 /// Whether two words are measured numbers that say the same.
 fn close(a: &str, b: &str) -> bool {
-    let measured = |text: &str| -> Option<(f64, f64)> {
-        let text = text.trim_end_matches(',');
-        match text.strip_prefix('≈') {
-            Some(rounded) => Some((rounded.parse().ok()?, 1.1)),
-            None => Some((text.contains('e').then(|| text.parse().ok())??, 4.0)),
-        }
-    };
-    match (measured(a), measured(b)) {
-        (Some((a, factor)), Some((b, other))) if factor == other => a <= b * factor && b <= a * factor,
-        _ => false,
-    }
+    let measured = |text: &str| text.trim_end_matches(',').parse::<f64>().ok().filter(|_| text.contains('e'));
+    measured(a).zip(measured(b)).is_some_and(|(a, b)| a <= 4.0 * b && b <= 4.0 * a)
 }

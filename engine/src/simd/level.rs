@@ -44,7 +44,7 @@ impl Level {
         }
     }
 
-    fn require(self) -> Result<Self> {
+    pub(super) fn require(self) -> Result<Self> {
         if self.is_supported() {
             return Ok(self);
         }
@@ -107,15 +107,6 @@ pub fn level() -> Level {
 #[cold]
 fn detect() -> Level {
     level_from_env().unwrap_or_else(|_| best()).make_current()
-}
-
-/// Makes every later [`dispatch`] of the process use `level`.
-///
-/// # Errors
-/// A usage error if this processor does not have it.
-pub fn force(level: Level) -> Result<()> {
-    level.require()?.make_current();
-    Ok(())
 }
 
 /// Calls `check` with every supported level forced in turn, then puts the old one back, also when `check` panics. For tests

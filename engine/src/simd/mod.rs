@@ -51,7 +51,7 @@ mod tests;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
-pub use level::{Level, VARIABLE, dispatch, for_each_level, force, level, level_from_env, supported};
+pub use level::{Level, VARIABLE, dispatch, for_each_level, level, level_from_env, supported};
 pub use scalar::Scalar;
 pub use slices::{axpy, dot, max, sum, sum_squares};
 

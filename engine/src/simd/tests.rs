@@ -79,29 +79,24 @@ impl<T: Real> Kernel for EveryOp<'_, T> {
     }
 }
 
-fn every_level_gives_the_bits_of_scalar<T: Real>() {
-    let x = numbers::<T>();
-    let expected = EveryOp(&x).run::<Scalar>();
-    let mut levels = Vec::new();
-    for_each_level(|level| {
-        let got = dispatch(EveryOp(&x));
-        assert_eq!(got.len(), expected.len());
-        if let Some(i) = (0..got.len()).find(|&i| got[i] != expected[i]) {
-            panic!("{level}, {}, result {i}: {:#x} instead of {:#x}", T::DTYPE, got[i], expected[i]);
-        }
-        levels.push(level);
-    });
-    assert_eq!(levels, supported());
-}
-
 #[test]
-fn every_level_gives_the_bits_of_scalar_f32() {
-    every_level_gives_the_bits_of_scalar::<f32>();
-}
-
-#[test]
-fn every_level_gives_the_bits_of_scalar_f64() {
-    every_level_gives_the_bits_of_scalar::<f64>();
+fn every_level_gives_the_bits_of_scalar() {
+    fn check<T: Real>() {
+        let x = numbers::<T>();
+        let expected = EveryOp(&x).run::<Scalar>();
+        let mut levels = Vec::new();
+        for_each_level(|level| {
+            let got = dispatch(EveryOp(&x));
+            assert_eq!(got.len(), expected.len());
+            if let Some(i) = (0..got.len()).find(|&i| got[i] != expected[i]) {
+                panic!("{level}, {}, result {i}: {:#x} instead of {:#x}", T::DTYPE, got[i], expected[i]);
+            }
+            levels.push(level);
+        });
+        assert_eq!(levels, supported());
+    }
+    check::<f32>();
+    check::<f64>();
 }
 
 /// The scalar lanes against plain arithmetic, so that the specification itself is checked.
@@ -137,13 +132,7 @@ fn scalar_lanes_are_plain_arithmetic() {
     assert!((0..256).all(|i| columns[i / 16].to_array()[i % 16] == x[25 + i % 16 * 16 + i / 16]));
     assert_eq!(L::load_partial(&a[..3], 7.0).to_array()[..5], [a[0], a[1], a[2], 7.0, 7.0]);
     assert_eq!(dot::<Scalar, f32>(&a[..3], &b[..3]), a[1].mul_add(b[1], 0.0) + (a[0] * b[0] + a[2] * b[2]));
-}
-
-#[test]
-fn reductions_of_nothing_are_neutral() {
-    assert_eq!(sum::<Scalar, f64>(&[]), 0.0);
-    assert_eq!(dot::<Scalar, f32>(&[], &[]), 0.0);
-    assert_eq!(max::<Scalar, f32>(&[]), f32::NEG_INFINITY);
+    assert_eq!((sum::<Scalar, f32>(&[]), max::<Scalar, f32>(&[])), (0.0, f32::NEG_INFINITY));
 }
 
 /// |exp − exact| in units of the last place of the exact value's binade, against f64.
@@ -205,7 +194,7 @@ fn levels_have_names_and_unknown_ones_are_usage_errors() {
     assert_eq!(error.kind(), crate::ErrorKind::Usage);
     assert_eq!(error.to_string(), "no instruction set is called 'sse9'; use scalar, avx2, avx512 or neon");
     let foreign = if cfg!(target_arch = "aarch64") { Level::Avx2 } else { Level::Neon };
-    let error = force(foreign).unwrap_err();
+    let error = foreign.require().unwrap_err();
     assert_eq!(error.kind(), crate::ErrorKind::Usage);
     assert!(error.to_string().starts_with(&format!("this processor does not have {foreign}; it supports scalar")));
 }

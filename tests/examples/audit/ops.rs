@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 pub fn section() -> String {
     let mut ops = BTreeMap::new();
     let mut updates = BTreeMap::new();
-    for (file, source) in files("kernels/src", &["rs"]) {
+    for (file, source) in files("kernels/src") {
         let lines: Vec<&str> = source.lines().collect();
         for (at, line) in lines.iter().enumerate() {
             let (of, all, must) = if let Some(of) = line.strip_prefix("impl Op for ") {

@@ -1,4 +1,4 @@
-//! How much there is, and where the compiler has to be trusted.
+//! Where the compiler has to be trusted.
 
 use crate::root;
 use std::fs;
@@ -13,36 +13,19 @@ fn name(folder: &str) -> &str {
     folder.trim_end_matches("/src")
 }
 
-/// Every file of a kind below a folder of the workspace, sorted by path: the path as seen from there, and the text.
-pub fn files(folder: &str, kinds: &[&str]) -> Vec<(String, String)> {
+/// Every Rust file below a folder of the workspace, sorted by path: the path as seen from there, and the text.
+pub fn files(folder: &str) -> Vec<(String, String)> {
     let mut found = Vec::new();
     let mut waiting = vec![root().join(folder)];
     while let Some(folder) = waiting.pop() {
         let (folders, files): (Vec<PathBuf>, Vec<PathBuf>) =
             fs::read_dir(folder).expect("a folder").flatten().map(|entry| entry.path()).partition(|path| path.is_dir());
         waiting.extend(folders);
-        found.extend(
-            files.into_iter().filter(|path| path.extension().is_some_and(|e| kinds.iter().any(|kind| e == *kind))),
-        );
+        found.extend(files.into_iter().filter(|path| path.extension().is_some_and(|kind| kind == "rs")));
     }
     found.sort();
     let short = |path: &Path| path.strip_prefix(root()).unwrap_or(path).display().to_string();
     found.iter().map(|path| (short(path), fs::read_to_string(path).expect("a source"))).collect()
-}
-
-pub fn lines() -> String {
-    let mut text =
-        "## Lines\n\nWith comments and tests, to the nearest hundred. The last three only try out the others.\n\n\
-         | crate | Rust | CUDA |\n|---|---|---|\n"
-            .to_string();
-    for folder in LIBRARY.iter().chain(&AROUND) {
-        let rounded = |kinds: &[&str]| match files(folder, kinds).iter().map(|(_, text)| text.lines().count()).sum() {
-            0usize => "0".to_string(),
-            n => format!("≈{}", (n + 50) / 100 * 100),
-        };
-        text.push_str(&format!("| {} | {} | {} |\n", name(folder), rounded(&["rs"]), rounded(&["cu", "cuh"])));
-    }
-    text
 }
 
 pub fn unsafe_code() -> String {
@@ -72,7 +55,7 @@ pub fn unsafe_code() -> String {
 fn files_with_unsafe(crates: &[&str]) -> (String, usize, usize) {
     let mut text = String::new();
     let (mut blocks, mut with) = (0, 0);
-    for (path, source) in crates.iter().flat_map(|folder| files(folder, &["rs"])) {
+    for (path, source) in crates.iter().flat_map(|folder| files(folder)) {
         let uses = uses(&source, &path);
         if uses.is_empty() {
             continue;

@@ -49,13 +49,7 @@ fn training_has_the_same_bits_on_any_number_of_threads_and_every_instruction_set
         assert!(run(threads) == reference, "{threads} threads");
     }
     // This changes the instruction set of the whole process, whose bits do not depend on it.
-    let best = simd::level();
-    for level in simd::supported() {
-        simd::force(level).unwrap();
-        let same = train(|_| ()) == reference;
-        simd::force(best).unwrap();
-        assert!(same, "{level:?}");
-    }
+    simd::for_each_level(|level| assert!(train(|_| ()) == reference, "{level}"));
 }
 
 /// So do the departures of the public reference code from Algorithm 1.
