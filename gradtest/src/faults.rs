@@ -68,7 +68,7 @@ impl Fault {
 
     /// Plants the fault, which then says in `struck` whether it changed a gradient.
     fn watched(self, input: usize, case: Case, struck: Arc<AtomicBool>) -> Case {
-        Case { op: Box::new(Faulty { op: case.op, input, fault: self, struck }), ..case }
+        Case { op: Arc::new(Faulty { op: case.op, input, fault: self, struck }), ..case }
     }
 }
 
@@ -99,7 +99,7 @@ pub fn planted_faults(cases: impl Strategy<Value = Case>) -> std::result::Result
 /// differences must find the fault.
 #[derive(Debug)]
 struct Faulty {
-    op: Box<dyn Op>,
+    op: Arc<dyn Op>,
     input: usize,
     fault: Fault,
     /// Whether a gradient was wrong yet.

@@ -6,7 +6,7 @@ use autograd::gradcheck::{Failure, Options, Projection, Report, check_graph};
 use autograd::{Graph, Phase, Store, Value};
 use engine::{DType, Device, Op, Result};
 use kernels::add::Add;
-use kernels::case::{Case, Input};
+use kernels::case::Case;
 use kernels::registry::ROOMS;
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -23,28 +23,15 @@ pub fn random_graphs(cases: impl Strategy<Value = Case>) -> std::result::Result<
     check_all(recipes(cases), Recipe::check, |recipe| format!("smallest graph:{}", listing(recipe)))
 }
 
-/// An op of the palette, and the inputs of its case.
-#[derive(Clone, Debug)]
-struct Kind {
-    op: Arc<dyn Op>,
-    ins: Vec<Input>,
-}
-
-impl From<Case> for Kind {
-    fn from(case: Case) -> Self {
-        Self { op: Arc::from(case.op), ins: case.ins }
-    }
-}
-
 /// One op of a graph: which, and where each input comes from.
 type Step = (u16, [u8; 4]);
 
 /// How to build a graph. Shrinks towards fewer ops: the op that is tested, on leaves of its own.
 #[derive(Clone, Debug)]
 struct Recipe {
-    tested: Kind,
-    /// The ops of the registry that have a gradient.
-    others: Vec<Kind>,
+    tested: Case,
+    /// The cases of the registry that have a gradient.
+    others: Vec<Case>,
     draw: Draw,
     steps: Vec<Step>,
     /// Which leaves are wanted, from the first on, again and again.
@@ -54,10 +41,10 @@ struct Recipe {
 /// Recipes of up to seven ops.
 fn recipes(cases: impl Strategy<Value = Case>) -> impl Strategy<Value = Recipe> {
     (vec(any::<Step>(), 1..8), vec(any::<bool>(), 16), cases, sizes(), draws()).prop_map(
-        |(steps, wants, case, sizes, draw)| {
-            let others = ROOMS.iter().flat_map(|room| (room.cases)(&sizes)).map(Kind::from);
-            let others = others.filter(|kind| (0..kind.ins.len()).any(|i| kind.op.differentiable(i))).collect();
-            Recipe { tested: case.into(), others, draw, steps, wants }
+        |(steps, wants, tested, sizes, draw)| {
+            let others = ROOMS.iter().flat_map(|room| (room.cases)(&sizes));
+            let others = others.filter(|case| (0..case.ins.len()).any(|i| case.op.differentiable(i))).collect();
+            Recipe { tested, others, draw, steps, wants }
         },
     )
 }
@@ -93,11 +80,11 @@ impl Recipe {
         for &(op, wires) in &self.steps {
             // One op in four is the one that the graphs are made for.
             let (tested, pick) = (op % 4 == 0, usize::from(op / 4));
-            let kind = if tested { &self.tested } else { &self.others[pick % self.others.len()] };
+            let case = if tested { &self.tested } else { &self.others[pick % self.others.len()] };
             let mut ins = Vec::new();
-            for (i, input) in kind.ins.iter().enumerate() {
+            for (i, input) in case.ins.iter().enumerate() {
                 let wire = usize::from(wires[i % 4]);
-                let differentiable = kind.op.differentiable(i);
+                let differentiable = case.op.differentiable(i);
                 let spec = input.spec(DType::F64);
                 let fitting: Vec<Value> =
                     pool.iter().copied().filter(|&v| differentiable && g.spec(v) == spec).collect();
@@ -120,7 +107,7 @@ impl Recipe {
                 }
                 let phase = Phase::ALL[2 - wire / 8 % 3];
                 let id = store.insert(self.draw.buffer(inputs, input));
-                let leaf = g.leaf(format!("{}{inputs}", kind.op.arguments()[i]), phase, id);
+                let leaf = g.leaf(format!("{}{inputs}", case.op.arguments()[i]), phase, id);
                 inputs += 1;
                 if differentiable {
                     pool.push(leaf);
@@ -128,7 +115,7 @@ impl Recipe {
                 }
                 ins.push(leaf);
             }
-            let out = apply(&mut g, kind.op.clone(), &ins)?;
+            let out = apply(&mut g, case.op.clone(), &ins)?;
             pool.push(out);
             ends.push(out);
         }

@@ -3,6 +3,7 @@
 use engine::rng::Stream;
 use engine::{Buffer, DType, Op, Spec};
 use rayon::prelude::*;
+use std::sync::Arc;
 
 /// The sizes from which the rooms build their cases. Tests draw small odd ones, benchmarks take those of a model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -124,12 +125,12 @@ impl Input {
 }
 
 /// An op and the inputs to try it on.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Case {
     /// What is special about it, e.g. `window` or `with residual`.
     pub label: String,
     /// The op.
-    pub op: Box<dyn Op>,
+    pub op: Arc<dyn Op>,
     /// Its inputs.
     pub ins: Vec<Input>,
 }
@@ -137,7 +138,7 @@ pub struct Case {
 impl Case {
     /// A case of `op`.
     pub fn new(label: impl Into<String>, op: impl Op + 'static, ins: Vec<Input>) -> Self {
-        Self { label: label.into(), op: Box::new(op), ins }
+        Self { label: label.into(), op: Arc::new(op), ins }
     }
 
     /// The inputs as buffers; the same `seed` gives the same numbers in every float type.
