@@ -217,49 +217,32 @@ fn change(then: Roof, now: Roof) -> f64 {
 
 #[cfg(test)]
 pub(super) mod tests {
-    use super::super::{Cache, Samples, Task};
     use super::*;
+    use serde_json::json;
 
     /// A report of three rows; the first takes `factor` times as long as it might.
     pub fn report(factor: f64) -> Report {
-        let pass = |x: f64| (0..20).map(|i| x * (1.0 + 1e-3 * f64::from(i))).collect();
-        let samples = |x: f64| Samples((0..6).map(|_| pass(x)).collect());
-        let roof = Roof { peak: 1e11, bandwidth: 1e10 };
-        let row = |case: &str, cache, flops, bytes, seconds| Row {
-            task: Task {
-                group: "matmul".into(),
-                case: case.into(),
-                pass: "forward".into(),
-                cache,
-                flops,
-                bytes,
-                tokens: None,
-            },
-            samples: samples(seconds),
-            roof,
+        let row = |case: &str, cache: &str, flops: u64, bytes: u64, seconds: f64| {
+            let pass: Vec<f64> = (0..20).map(|i| seconds * (1.0 + 1e-3 * f64::from(i))).collect();
+            json!({
+                "group": "matmul", "case": case, "pass": "forward", "cache": cache, "flops": flops, "bytes": bytes,
+                "tokens": null, "times": vec![pass; 6], "peak_flops": 1e11, "bandwidth": 1e10
+            })
         };
-        let rate = |name: &str, median| Rate { name: name.into(), median, q20: median, q80: median };
-        Report {
-            format: FORMAT.into(),
-            version: VERSION,
-            machine: Machine {
-                processor: "Abacus <9> & Sons".into(),
-                features: "scalar".into(),
-                threads: 2,
-                device: "cpu".into(),
-                dtype: "f32".into(),
-            },
-            preset: "small".into(),
-            sizes: "batch 1".into(),
-            settings: BTreeMap::from([("fast.steps".into(), "16".into())]),
-            ceilings: vec![rate("fused multiply-adds", 1e11), rate("read", 1e10)],
-            roof,
-            rows: vec![
-                row("linear: queries", Cache::Hot, 1_000_000_000, 1_000_000, 0.0125 * factor),
-                row("linear: queries", Cache::Cold, 1_000_000_000, 1_000_000, 0.0125),
-                row("add: residual", Cache::Hot, 1_000_000, 12_000_000, 0.002),
-            ],
-        }
+        let rate = |name: &str, rate: f64| json!({"name": name, "median": rate, "q20": rate, "q80": rate});
+        let processor = "Abacus <9> & Sons";
+        let file = json!({
+            "format": FORMAT, "version": VERSION, "preset": "small", "sizes": "batch 1",
+            "settings": {"fast.steps": "16"}, "peak_flops": 1e11, "bandwidth": 1e10,
+            "machine": {"processor": processor, "features": "scalar", "threads": 2, "device": "cpu", "dtype": "f32"},
+            "ceilings": [rate("fused multiply-adds", 1e11), rate("read", 1e10)],
+            "rows": [
+                row("linear: queries", "hot", 1_000_000_000, 1_000_000, 0.0125 * factor),
+                row("linear: queries", "cold", 1_000_000_000, 1_000_000, 0.0125),
+                row("add: residual", "hot", 1_000_000, 12_000_000, 0.002),
+            ]
+        });
+        serde_json::from_value(file).unwrap()
     }
 
     #[test]

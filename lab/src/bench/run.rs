@@ -56,11 +56,6 @@ impl Setup {
         all.retain(|work| self.only.is_empty() || self.only.iter().any(|n| n == work.room || n == work.op()));
         Ok(all)
     }
-
-    /// Whether whole steps are measured.
-    pub fn has_steps(&self) -> bool {
-        self.only.is_empty() || self.only.iter().any(|name| name == STEPS)
-    }
 }
 
 /// Measures `works`, and whole steps if they were asked for, in as many passes as the effort has, the ceilings again in between.
@@ -79,7 +74,7 @@ pub fn measure_all(
     for pass in 0..setup.effort.passes {
         gather.pass = pass;
         works.iter().try_for_each(|work| gather.op(work))?;
-        if setup.has_steps() {
+        if setup.only.is_empty() || setup.only.iter().any(|name| name == STEPS) {
             measure_steps(&mut gather, &mut training_steps)?;
         }
     }

@@ -1,12 +1,13 @@
 //! Whole steps of learning, as training takes them.
 
+use super::meter;
 use super::run::Gather;
 use super::{Cache, STEPS, Setup, Task};
 use crate::plan::{Part, parts};
 use autograd::{Phase, Plan, Store};
 use engine::rng::Stream;
 use engine::{Cost, Device, Result};
-use ltm::config::{Config, Work};
+use ltm::config::Config;
 use ltm::data::{Batch, SampleInfo};
 use ltm::learn::Fast;
 use ltm::train::Trainer;
@@ -27,22 +28,19 @@ fn random_batch(config: &Config) -> Batch {
     let (samples, tokens) = (config.train.batch, config.model.seq);
     let mut batch = Batch::new(samples, tokens);
     let stream = Stream::new(3, 0);
-    let ids = (0..=(samples * tokens) as u32).map(|i| stream.below(i, config.model.vocab) as i32).collect::<Vec<_>>();
-    batch.tokens.copy_from_slice(&ids[..samples * tokens]);
-    batch.targets.copy_from_slice(&ids[1..]);
-    for (id, sample) in batch.samples.iter_mut().enumerate() {
-        *sample = SampleInfo { id: id as u32, scored: tokens as u32, bytes: tokens as u64, nats: None };
+    for (id, i) in batch.tokens.iter_mut().chain(&mut batch.targets).zip(0..) {
+        *id = stream.below(i, config.model.vocab) as i32;
     }
+    batch.samples.fill(SampleInfo { scored: tokens as u32, bytes: tokens as u64, ..SampleInfo::default() });
     batch
 }
 
 /// The seconds of `work` until the device is done with it, as the only sample.
 fn time(device: &Device, work: impl FnOnce() -> Result<()>) -> Result<Vec<f64>> {
     device.finish()?;
-    let start = Instant::now();
-    work()?;
-    device.finish()?;
-    Ok(vec![start.elapsed().as_secs_f64().max(1e-9)])
+    let mut done = Ok(());
+    let seconds = meter::time(|| done = work().and_then(|()| device.finish()));
+    done.map(|()| vec![seconds])
 }
 
 /// The mean seconds of `steps` fast steps, the first left out. A GPU is over a step before the host would notice.
@@ -96,7 +94,6 @@ pub(super) fn measure_steps(gather: &mut Gather, training_steps: &mut Option<usi
     roomy.fast.steps = steps.max(config.fast.steps);
     let batch = random_batch(config);
     let mut trainer = Trainer::new(roomy, device)?;
-    config.check_room(&trainer.store, Work::Training)?;
     trainer.inputs.load(&mut trainer.store, &config.model, &batch)?;
     let cost = |plan: &Plan, phases: &[Phase]| -> Cost { phases.iter().map(|&phase| plan.cost(phase)).sum() };
 

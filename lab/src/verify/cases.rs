@@ -15,28 +15,30 @@ pub struct Pass {
     pub buffers: Vec<Buffer>,
 }
 
-/// What [`passes`] computes in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Arithmetic {
-    /// The type of the tensors.
-    Stored,
-    /// f64.
-    Exact,
-}
-
-/// Everything that the case's op can compute, on numbers that `dtype` can hold: gradients and fused passes for each wanted
-/// input alone, for all, and added to what is there; and the result.
+/// Everything that the case's op can compute on tensors of `dtype`: gradients and fused passes for each wanted input alone, for
+/// all, and added to what is there; and the result.
 ///
 /// # Errors
 /// If the device has failed.
 ///
 /// # Panics
 /// If the op refuses the case's shapes.
-pub fn passes(case: &Case, device: &Device, dtype: DType, arithmetic: Arithmetic) -> Result<Vec<Pass>> {
-    let given = |b: Buffer| match arithmetic {
-        Arithmetic::Exact if b.dtype() != DType::I32 => Buffer::from_f64(DType::F64, b.shape().dims(), &b.to_f64()),
-        _ => b,
-    };
+pub fn passes(case: &Case, device: &Device, dtype: DType) -> Result<Vec<Pass>> {
+    passes_of(case, device, dtype, |b| b)
+}
+
+/// The same on the same numbers, computed by the CPU in f64.
+pub fn exact(case: &Case, dtype: DType) -> Vec<Pass> {
+    passes_of(case, &Device::Cpu, dtype, |b| stored_as(DType::F64, &b)).expect("the CPU does not fail")
+}
+
+/// The same numbers, floats stored as `float`.
+pub(super) fn stored_as(float: DType, b: &Buffer) -> Buffer {
+    let dtype = if b.dtype() == DType::I32 { DType::I32 } else { float };
+    Buffer::from_f64(dtype, b.shape().dims(), &b.to_f64())
+}
+
+fn passes_of(case: &Case, device: &Device, dtype: DType, given: impl Fn(Buffer) -> Buffer) -> Result<Vec<Pass>> {
     let op = case.op.as_ref();
     let stored = case.buffers(dtype, 7);
     let into: Vec<Buffer> =

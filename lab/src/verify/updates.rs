@@ -1,6 +1,6 @@
 //! Updates in place, which have no cases: several steps of each on numbers of their own.
 
-use super::cases::on_host;
+use super::cases::{Pass, on_host, stored_as};
 use engine::rng::Stream;
 use engine::{Buffer, DType, Device, Result, Spec, Update, bench};
 use kernels::adamw::{AdamW, Rule, SquaredNorm};
@@ -29,15 +29,12 @@ impl Script {
         self.buffers.len() - 1
     }
 
-    /// All buffers after all steps, in host memory. Floats are stored as `float`.
+    /// All buffers after all steps, as the only pass. Floats are stored as `float`.
     ///
     /// # Errors
     /// If the device has no room, or has failed.
-    pub fn run(&self, device: &Device, float: DType) -> Result<Vec<Buffer>> {
-        let place = |b: &Buffer| {
-            let dtype = if b.dtype() == DType::I32 { DType::I32 } else { float };
-            Buffer::from_f64(dtype, b.shape().dims(), &b.to_f64()).to_device(device)
-        };
+    pub fn run(&self, device: &Device, float: DType) -> Result<Vec<Pass>> {
+        let place = |b| stored_as(float, b).to_device(device);
         let mut buffers = self.buffers.iter().map(place).collect::<Result<Vec<Buffer>>>()?;
         for (update, ins, state) in &self.steps {
             let mut changed: Vec<Buffer> = state.iter().map(|&i| std::mem::take(&mut buffers[i])).collect();
@@ -45,7 +42,7 @@ impl Script {
             bench::apply(device, &**update, &read, &mut changed);
             state.iter().zip(changed).for_each(|(&i, b)| buffers[i] = b);
         }
-        on_host(buffers)
+        Ok(vec![Pass { what: "state".into(), is_backward: false, buffers: on_host(buffers)? }])
     }
 }
 

@@ -11,7 +11,7 @@ use kernels::case::{Case, Fill, Input, Sizes};
 use kernels::cast::Cast;
 use kernels::cross_entropy::LmHead;
 use kernels::registry::{ROOMS, Room, modules};
-use lab::verify::{Arithmetic, LONG, Pass, SIZES, Script, WIDE, errors, passes, scripts};
+use lab::verify::{LONG, Pass, SIZES, Script, WIDE, errors, exact, passes, scripts};
 use rayon::prelude::*;
 use std::collections::BTreeSet;
 use std::env;
@@ -23,13 +23,8 @@ fn tolerance(dtype: DType) -> f64 {
     if dtype == DType::Bf16 { 1e-2 } else { 1e-5 }
 }
 
-/// The truth: the case's numbers in f64.
-fn on_cpu(case: &Case, dtype: DType) -> Vec<Pass> {
-    passes(case, &Device::Cpu, dtype, Arithmetic::Exact).expect("the CPU does not fail")
-}
-
 fn on_shim(modules: &[&'static Module], case: &Case, dtype: DType, device: Device) -> engine::Result<Vec<Pass>> {
-    passes(case, &loaded(device, modules), dtype, Arithmetic::Stored)
+    passes(case, &loaded(device, modules), dtype)
 }
 
 /// What is wrong with what `run` computes with threads in any order: it is too far from the truth, or has other bits.
@@ -62,7 +57,7 @@ fn compare(
 /// What is wrong with a case on a device with threads in any order.
 fn check(room: &Room, case: &Case, dtype: DType, device: impl Fn(Order) -> Device) -> Result<(), String> {
     let place = format!("{} ({}), {dtype}", case.op.name(), case.label);
-    compare(&place, &on_cpu(case, dtype), tolerance(dtype), |order| on_shim(room.cuda, case, dtype, device(order)))
+    compare(&place, &exact(case, dtype), tolerance(dtype), |order| on_shim(room.cuda, case, dtype, device(order)))
 }
 
 /// The room's cases at these sizes, in both types.
@@ -86,12 +81,8 @@ fn chosen(room: &str) -> bool {
 
 /// What is wrong with a room's updates in place: several steps in f32 against the CPU in f64.
 fn check_updates(modules: &[&'static Module], script: &Script, device: impl Fn(Order) -> Device) -> Result<(), String> {
-    let run = |device: &Device, dtype| {
-        let buffers = script.run(device, dtype)?;
-        Ok(vec![Pass { what: "state".into(), is_backward: false, buffers }])
-    };
-    let exact = run(&Device::Cpu, DType::F64).expect("the CPU does not fail");
-    compare(script.room, &exact, 1e-5, |order| run(&loaded(device(order), modules), DType::F32))
+    let exact = script.run(&Device::Cpu, DType::F64).expect("the CPU does not fail");
+    compare(script.room, &exact, 1e-5, |order| script.run(&loaded(device(order), modules), DType::F32))
 }
 
 /// What is wrong with a cast's results and gradients. Rounding is exact, so all bits are the CPU's.
@@ -99,7 +90,7 @@ fn check_casts(modules: &[&'static Module], device: impl Fn(Order) -> Device) ->
     for n in [1, 7, 8, 2059] {
         for (from, to) in [(DType::F32, DType::Bf16), (DType::Bf16, DType::F32), (DType::F32, DType::F32)] {
             let case = Case::new("", Cast { to }, vec![Input::new(&[n], Fill::NORMAL)]);
-            let exact = passes(&case, &Device::Cpu, from, Arithmetic::Stored).expect("the CPU does not fail");
+            let exact = passes(&case, &Device::Cpu, from).expect("the CPU does not fail");
             let place = format!("{n} {from} to {to}");
             compare(&place, &exact, 0.0, |order| on_shim(modules, &case, from, device(order)))?;
         }
@@ -169,7 +160,7 @@ fn sure_and_surprised_heads() {
     ];
     let case = Case::new("sharp", LmHead, ins);
     for room in rooms("cross_entropy") {
-        let exact = on_cpu(&case, DType::F32);
+        let exact = exact(&case, DType::F32);
         let ours = on_shim(room.cuda, &case, DType::F32, Shim::device(Order::Forward)).expect("sound kernels");
         for (ours, exact) in ours.iter().zip(&exact).filter(|(ours, _)| !ours.what.starts_with("gradient")) {
             // Outputs come first: loss, nll, lse.
@@ -202,7 +193,7 @@ fn losses_of_large_logits() {
     ];
     let case = Case::new("large logits", LmHead, ins);
     for room in rooms("cross_entropy") {
-        let exact = on_cpu(&case, DType::Bf16);
+        let exact = exact(&case, DType::Bf16);
         let ours = on_shim(room.cuda, &case, DType::Bf16, Shim::device(Order::Forward)).expect("sound kernels");
         let nll = |passes: &[Pass]| passes.last().expect("the result").buffers[1].to_f64();
         for (nll, exact) in nll(&ours).iter().zip(nll(&exact)) {
