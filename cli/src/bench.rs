@@ -6,10 +6,11 @@ use super::progress::bar;
 use super::settings::Single;
 use crate::data::one_of;
 use engine::{Device, Error, Result};
-use lab::bench::{Ceilings, Machine, Numbers, Rate, Report, Row, Setup, Task, Verdict, measure_all, roofline};
+use lab::bench::{Ceilings, Machine, Numbers, Rate, Report, Row, Setup, Task, measure_all, roofline};
 use lab::table::{Table, digits};
 use ltm::checkpoint::write_atomic;
 use ltm::config::{Config, Precision};
+use std::cmp::Ordering;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -139,15 +140,19 @@ fn compare(earlier: &Report, path: &Path, report: &Report) -> Result<()> {
         .left("pass", |c| &c.row.task.pass)
         .right("cache", |c| c.row.task.cache.name())
         .right("time now", |c| format!("{:.3} ×", c.ratio))
-        .right("", |c| c.verdict.name());
+        .right("", |c| match c.verdict {
+            Ordering::Less => "FASTER",
+            Ordering::Equal => "unchanged",
+            Ordering::Greater => "SLOWER",
+        });
     let count = |verdict| rows.iter().filter(|row| row.verdict == verdict).count();
     print(format_args!(
         "{table}\n\n{} of {} rows compared: {} faster, {} slower, {} unchanged; the machine itself changed by {:.1} %",
         rows.len(),
         report.rows.len(),
-        count(Verdict::Faster),
-        count(Verdict::Slower),
-        count(Verdict::Unchanged),
+        count(Ordering::Less),
+        count(Ordering::Greater),
+        count(Ordering::Equal),
         100.0 * (report.drift(earlier) - 1.0)
     ))
 }

@@ -75,21 +75,16 @@ impl Measured {
     }
 }
 
-fn main() -> ExitCode {
+fn main() -> Result<ExitCode, String> {
     let args = Args::parse();
     // Read by its threads when they start; nobody else runs yet.
     // SAFETY: no other thread exists that could read the environment at this time.
     unsafe { std::env::set_var("MATMUL_NUM_THREADS", args.threads.to_string()) };
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(args.threads).build_global();
-    match pool.map_err(|e| e.to_string()).and_then(|()| contenders::all(args.threads)) {
-        // On a thread of the pool: what the bursts and our products run on is awake.
-        Ok(contenders) if rayon::scope(|_| compare(&args, &contenders)) => ExitCode::SUCCESS,
-        Ok(_) => ExitCode::FAILURE,
-        Err(e) => {
-            eprintln!("{e}");
-            ExitCode::FAILURE
-        }
-    }
+    rayon::ThreadPoolBuilder::new().num_threads(args.threads).build_global().map_err(|e| e.to_string())?;
+    let contenders = contenders::all(args.threads)?;
+    // On a thread of the pool: what the bursts and our products run on is awake.
+    let agree = rayon::scope(|_| compare(&args, &contenders));
+    Ok(if agree { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// Measures everything and prints it as Markdown. Whether all results agree.

@@ -65,7 +65,8 @@ impl Ceilings {
         let (flops, memory, rig) = match device {
             Device::Cpu => {
                 let arrays = Arrays::new(effort.bytes);
-                let memory = WAYS.map(|(_, name, touches)| Ceiling::new(name, touches * arrays.bytes_of_one())).into();
+                let bytes = size_of_val(&arrays.0[0][..]) as f64;
+                let memory = WAYS.map(|(_, name, touches)| Ceiling::new(name, touches * bytes)).into();
                 (Ceiling::new("fused multiply-adds in registers", 0.0), memory, Rig::Cpu(arrays))
             }
             Device::Cuda(gpu) => {
@@ -123,7 +124,7 @@ impl Ceilings {
     pub fn evict(&self) {
         match &self.rig {
             Rig::Cpu(arrays) => arrays.walk(),
-            Rig::Gpu(slabs) => slabs.flush(),
+            Rig::Gpu(slabs) => slabs.gpu.clear(slabs.halves[1].address(), slabs.bytes.min(FLUSH)),
         }
     }
 
@@ -205,10 +206,6 @@ impl Arrays {
         Self([1.0, 2.0, 3.0].map(|x| vec![x; len]))
     }
 
-    fn bytes_of_one(&self) -> f64 {
-        size_of_val(&self.0[0][..]) as f64
-    }
-
     fn pass(&mut self, way: Way) {
         let [a, b, c] = &mut self.0;
         let pieces = a.par_chunks_mut(PIECE).zip(b.par_chunks(PIECE)).zip(c.par_chunks_mut(PIECE));
@@ -263,9 +260,5 @@ impl Slabs {
         let (rows, cols, inner) = (self.side, self.side, self.side);
         self.gpu.product(&Product { rows, cols, inner, a, b, c: None, out });
         let _ = self.gpu.finish();
-    }
-
-    fn flush(&self) {
-        self.gpu.clear(self.halves[1].address(), self.bytes.min(FLUSH));
     }
 }

@@ -47,7 +47,7 @@ mod steps;
 mod work;
 
 pub use ceiling::Ceilings;
-pub use compare::{CHANCE, LEAST, Verdict, compare};
+pub use compare::{CHANCE, LEAST, compare};
 pub use meter::{Cache, Effort};
 pub use peak::fma_burst;
 pub use report::{Comparison, Machine, Rate, Report};

@@ -132,7 +132,8 @@ fn read(file: &SafeTensors, params: &Params, store: &mut Store) -> Result<()> {
     let mut known = BTreeSet::new();
     for p in params.iter() {
         for part in p.parts() {
-            let name = format!("{prefix}{}", their_name(part.name));
+            let theirs = NAMES.iter().fold(part.name.to_string(), |name, (ours, theirs)| name.replace(ours, theirs));
+            let name = format!("{prefix}{theirs}");
             // The tables of vectors stand as they are.
             let is_transposed = p.is_matrix() && part.name.starts_with("layers.");
             let mut shape = part.shape;
@@ -142,7 +143,8 @@ fn read(file: &SafeTensors, params: &Params, store: &mut Store) -> Result<()> {
             file.expect_shape(&name, &shape)?;
             let mut values = file.get_f64(&name)?;
             if is_transposed {
-                values = transpose(&values, shape[0], shape[1]);
+                let [inputs, outputs] = [shape[0], shape[1]];
+                values = (0..outputs * inputs).map(|i| values[i % inputs * outputs + i / inputs]).collect();
             }
             if let Some(i) = values.iter().position(|x| !x.is_finite()) {
                 return Err(Error::new(format!("tensor {name:?} has {} at element {i}", values[i])));
@@ -152,33 +154,18 @@ fn read(file: &SafeTensors, params: &Params, store: &mut Store) -> Result<()> {
         }
     }
     let masks = |name: &str| name.ends_with(".attn.bias") || name.ends_with(".attn.masked_bias");
-    match file.names().into_iter().find(|name| !known.contains(name) && !masks(name) && name != "lm_head.weight") {
-        Some(name) => {
-            Err(Error::new(format!("tensor {name:?} belongs to no part of the GPT-2 that {CONFIG} describes")))
-        }
-        None => check_head(file, &format!("{prefix}wte.weight")),
-    }
-}
-
-/// A head that is written out must be the embedding.
-fn check_head(file: &SafeTensors, embedding: &str) -> Result<()> {
     let head = "lm_head.weight";
-    if file.info(head).is_err() || file.get_f64(head)? == file.get_f64(embedding)? {
-        return Ok(());
+    if let Some(name) = file.names().into_iter().find(|name| !known.contains(name) && !masks(name) && name != head) {
+        return Err(Error::new(format!("tensor {name:?} belongs to no part of the GPT-2 that {CONFIG} describes")));
     }
-    Err(Error::new(format!(
-        "tensor {head:?} differs from {embedding:?}: only a head tied to the embedding is supported"
-    )))
-}
-
-/// `[inputs, outputs]` → `[outputs, inputs]`.
-fn transpose(values: &[f64], inputs: usize, outputs: usize) -> Vec<f64> {
-    (0..outputs * inputs).map(|i| values[i % inputs * outputs + i / inputs]).collect()
-}
-
-/// Hugging Face's name of one of our tensors.
-fn their_name(ours: &str) -> String {
-    NAMES.iter().fold(ours.to_string(), |name, (ours, theirs)| name.replace(ours, theirs))
+    // A head that is written out must be the embedding.
+    let embedding = format!("{prefix}wte.weight");
+    if file.info(head).is_ok() && file.get_f64(head)? != file.get_f64(&embedding)? {
+        return Err(Error::new(format!(
+            "tensor {head:?} differs from {embedding:?}: only a head tied to the embedding is supported"
+        )));
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -15,11 +15,7 @@ fn fixture() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/gpt2")
 }
 
-fn expected() -> (Vec<u16>, Vec<f64>) {
-    let file = SafeTensors::open(&fixture().join("expected.safetensors")).unwrap();
-    let tokens = file.get_i64("tokens").unwrap().into_iter().map(|t| t as u16).collect();
-    (tokens, file.get_f64("logits").unwrap())
-}
+const THEIRS: &str = include_str!("../../../tests/fixtures/gpt2/config.json");
 
 fn imported(folder: &Path) -> Result<Loaded> {
     let out = tempfile::tempdir().unwrap();
@@ -35,7 +31,9 @@ fn cost(logits: &[f64], target: usize) -> f64 {
 #[test]
 fn logits_are_those_of_an_independent_implementation() {
     let mut model = imported(&fixture()).unwrap();
-    let (tokens, logits) = expected();
+    let expected = SafeTensors::open(&fixture().join("expected.safetensors")).unwrap();
+    let tokens: Vec<u16> = expected.get_i64("tokens").unwrap().into_iter().map(|t| t as u16).collect();
+    let logits = expected.get_f64("logits").unwrap();
     // Token by token from the ring of keys and values, as generation does.
     let mut walk = Walk::new(&model.config.model, &model.params, None, &mut model.store).unwrap();
     for _ in 0..2 {
@@ -84,10 +82,6 @@ fn folder_of(config: &str, tensors: &[Owned]) -> tempfile::TempDir {
     folder
 }
 
-fn theirs() -> String {
-    fs::read_to_string(fixture().join(CONFIG)).unwrap()
-}
-
 fn weights(params: &Params, store: &Store) -> Vec<Vec<f64>> {
     params.iter().map(|p| store.get(p.id).to_f64()).collect()
 }
@@ -101,10 +95,10 @@ fn prefix_masks_and_a_tied_head_are_understood() {
     others.iter_mut().for_each(|(name, ..)| name.insert_str(0, PREFIX));
     others.push(("lm_head.weight".into(), head.1, head.2));
     others.push(("transformer.h.0.attn.bias".into(), vec![1, 1, 1, 1], vec![1.0]));
-    let folder = folder_of(&theirs(), &others);
+    let folder = folder_of(THEIRS, &others);
     assert_eq!(weights(folder.path()).unwrap(), plain);
     others.iter_mut().find(|(name, ..)| name == "lm_head.weight").unwrap().2[3] += 1.0;
-    let error = weights(folder_of(&theirs(), &others).path()).unwrap_err().to_string();
+    let error = weights(folder_of(THEIRS, &others).path()).unwrap_err().to_string();
     assert!(error.contains("\"lm_head.weight\" differs from \"transformer.wte.weight\""), "{error}");
 }
 
@@ -129,13 +123,13 @@ fn what_does_not_fit_is_refused_in_one_line() {
         ("\"n_inner\": null", "\"n_inner\": 16", "tensor \"h.0.mlp.c_fc.weight\" has shape [8, 32], expected [8, 16]"),
     ];
     for (find, replace, part) in configs {
-        let error = error(&theirs().replacen(find, replace, 1), &tensors());
+        let error = error(&THEIRS.replacen(find, replace, 1), &tensors());
         assert!(error.contains(part), "{error:?} does not say {part:?}");
     }
     let mut damaged = tensors();
     damaged[0].2[1] = f32::NAN;
-    assert!(error(&theirs(), &damaged).contains("has NaN at element 1"));
-    let folder = folder_of(&theirs(), &tensors());
+    assert!(error(THEIRS, &damaged).contains("has NaN at element 1"));
+    let folder = folder_of(THEIRS, &tensors());
     let mut bytes = fs::read(folder.path().join(WEIGHTS)).unwrap();
     let entry = br#""wte.weight":{"dtype":"F32""#;
     let at = bytes.windows(entry.len()).position(|window| window == entry).unwrap() + entry.len();
@@ -147,10 +141,10 @@ fn what_does_not_fit_is_refused_in_one_line() {
 
 #[test]
 fn damaged_files_never_panic() {
-    let good = theirs().into_bytes();
+    let good = THEIRS.as_bytes();
     let mut accepted = 0;
     for case in 0..mutate::cases(5_000) {
-        let Ok(theirs) = serde_json::from_slice(&mutate::damage(&good, case)) else { continue };
+        let Ok(theirs) = serde_json::from_slice(&mutate::damage(good, case)) else { continue };
         accepted += usize::from(configuration(&theirs, Tokenizer::Bytes).is_ok());
     }
     assert!(accepted > 10, "only {accepted} files got past the reader: the damage is too coarse to test it");

@@ -18,6 +18,7 @@ pub const DRAWS: usize = 8;
 const TEXTS: u64 = 3;
 
 /// What was computed of a run.
+#[derive(Default)]
 pub struct Measured {
     /// The step after which the weights were saved.
     pub step: u64,
@@ -53,16 +54,8 @@ impl Measured {
     /// noted and missing.
     pub fn new(options: &Options, run: &Run, device: &Device, progress: impl FnMut(u64, u64)) -> Result<Self> {
         let mut model = run.load(device, Work::Evaluation)?;
-        let mut measured = Self {
-            step: model.step,
-            weights: model.weights.clone(),
-            text: None,
-            results: Vec::new(),
-            audit: None,
-            readings: Vec::new(),
-            samples: Vec::new(),
-            notes: model.warnings.clone(),
-        };
+        let (step, weights, notes) = (model.step, model.weights.clone(), model.warnings.clone());
+        let mut measured = Self { step, weights, notes, ..Self::default() };
         if options.limit > 0 {
             let source = match &options.data {
                 Some(path) => Ok(eval::named(path, run)?),
