@@ -1,6 +1,7 @@
 //! Launches of `kernel.cu`.
 
-use super::{DRAW, FAST_STEP, INIT_LOGVAR, LatentDraw, LatentInit, Noise};
+use super::{DRAW, FAST_STEP, INIT_LOGVAR, LatentDraw, LatentInit, LatentStep, Rule};
+use crate::adamw;
 use crate::launch::{THREADS, args};
 use engine::cuda::{Arg, Gpu, Grid, Module, Pointer};
 use engine::{Buffer, DType};
@@ -54,25 +55,25 @@ pub fn init(gpu: &dyn Gpu, op: &LatentInit, samples: &Buffer, noise: &[&Buffer],
     gpu.launch(&KERNELS.kernel("init", DType::F32), shape.grid(), &args);
 }
 
-/// A kernel, its constants, and the tensors of the state that it works on.
-pub struct Step {
-    pub name: &'static str,
-    pub constants: Vec<f64>,
-    pub tensors: &'static [usize],
-}
-
 /// `partial` is scratch memory for [`partials`] numbers.
-pub fn fast_step(gpu: &dyn Gpu, noise: Noise, step: &Step, ins: &[&Buffer], state: &[Buffer], partial: Pointer) {
+pub fn fast_step(gpu: &dyn Gpu, op: &LatentStep, ins: &[&Buffer], state: &[Buffer], partial: Pointer) {
+    // A kernel, its constants, and the tensors of the state that it works on.
+    let (entry, constants, tensors) = match op.rule {
+        Rule::AdamW(adamw::Rule { beta1, beta2, eps, weight_decay }) => {
+            ("descend", vec![beta1, beta2, eps, weight_decay], &[0, 1, 2, 3, 4, 5, 6, 7][..])
+        }
+        Rule::Natural { beta1, beta2, damping } => ("natural", vec![beta1, beta2, damping], &[0, 1, 2, 3, 6, 7][..]),
+    };
     let [d_z, rates, kl_weight, samples, given @ ..] = ins else { unreachable!("four inputs or five") };
     let ([.., kl, clock], shape) = (state, Shape::of(d_z)) else { unreachable!("ten buffers of state") };
     let table_steps = given.first().map_or(0, |given| given.len() / d_z.len());
-    let redraw = usize::from(noise.fresh);
     let inputs = args![*d_z, *rates, rates.len(), *kl_weight, *samples];
-    let noise = args![table(given), table_steps, Arg::U64(noise.seed), Arg::U32(FAST_STEP), redraw];
-    let constants: Vec<Arg> = step.constants.iter().map(|&x| Arg::F64(x)).collect();
-    let tensors: Vec<Arg> = step.tensors.iter().map(|&i| (&state[i]).into()).collect();
+    let noise =
+        args![table(given), table_steps, Arg::U64(op.noise.seed), Arg::U32(FAST_STEP), usize::from(op.noise.fresh)];
+    let constants: Vec<Arg> = constants.into_iter().map(Arg::F64).collect();
+    let tensors: Vec<Arg> = tensors.iter().map(|&i| Arg::from(&state[i])).collect();
     let args = [inputs, noise, &constants, args![clock], &tensors, args![partial, shape.size]].concat();
-    gpu.launch(&KERNELS.kernel(step.name, DType::F32), shape.grid(), &args);
+    gpu.launch(&KERNELS.kernel(entry, DType::F32), shape.grid(), &args);
     finish(gpu, shape, partial, kl, clock.into());
 }
 

@@ -1,6 +1,6 @@
-//! Updates in place of the posterior q(z|x) = N(μ, σ²) of every sample, λ = log σ². [`LatentInit`] starts it, [`LatentAdamW`]
-//! moves it by one step of the fast loop of Kong et al. (arXiv 2502.01567, Algorithm 1), [`LatentNatural`] by the natural
-//! gradient, and [`LatentDraw`] draws from it for scoring.
+//! Updates in place of the posterior q(z|x) = N(μ, σ²) of every sample, λ = log σ². [`LatentInit`] starts it, [`LatentStep`]
+//! moves it by one step of the fast loop of Kong et al. (arXiv 2502.01567, Algorithm 1) or by the natural gradient, and
+//! [`LatentDraw`] draws from it for scoring.
 //!
 //! Init and steps work on the same ten buffers, in this order:
 //!
@@ -18,9 +18,9 @@
 //! S is the number of latent vectors of all layers. All are f32 or f64 except the clock. Every pass runs over the rows of
 //! `[B·S, d]` in parallel and touches memory once; a sample's numbers depend on nothing outside the sample.
 //!
-//! Both steps read `d_z` [B, S, d], which is ∂(−log p)/∂z at z = μ + σ ⊙ ε, `rates` [T], `kl_weight` [1] (w below) and `samples`
-//! i32 [B], which keys the noise of each sample; for tests also `noise` [T', B, S, d], read at t, or at T' − 1 when t is beyond. They panic if t is not below T;
-//! on a GPU the last rate stays.
+//! A step reads `d_z` [B, S, d], which is ∂(−log p)/∂z at z = μ + σ ⊙ ε, `rates` [T], `kl_weight` [1] (w below) and `samples`
+//! i32 [B], which keys the noise of each sample; for tests also `noise` [T', B, S, d], read at t, or at T' − 1 when t is beyond.
+//! It panics if t is not below T; on a GPU the last rate stays.
 
 mod cpu;
 pub(crate) mod cuda;
@@ -47,15 +47,6 @@ pub struct Noise {
 }
 
 impl Noise {
-    /// Operations per number, and tensors read or written, for the noise of a fast step.
-    fn cost(&self, is_given: bool) -> (u64, u64) {
-        match (self.fresh, is_given) {
-            (false, _) => (0, 0),
-            (true, false) => (cpu::NORMAL_FLOPS, 1),
-            (true, true) => (0, 2),
-        }
-    }
-
     /// The noise of fast step `t`. `round` is the clock's second number, `table` the inputs after the samples.
     fn supply<'a, T: Real>(
         &self,
@@ -128,151 +119,107 @@ impl Update for LatentInit {
 }
 
 /// How a fast step moves the posterior.
-trait Rule {
-    /// How step `t`, counted from 1, moves the posterior.
-    fn at<T: Real>(&self, rate: T, kl_weight: T, t: u32) -> impl cpu::Rule<T>;
-
-    /// The same on a GPU.
-    fn kernel(&self) -> cuda::Step;
-}
-
-/// Takes the fast step that the clock shows.
-fn fast_step(cx: &mut Context, noise: Noise, rule: &impl Rule, ins: &[&Buffer], state: &mut [Buffer]) {
-    if let Device::Cuda(gpu) = cx.device {
-        return cuda::fast_step(&**gpu, noise, &rule.kernel(), ins, state, cx.scratch_at(DType::F32));
-    }
-    let [d_z, rates, kl_weight, samples, table @ ..] = ins else { unreachable!("four inputs or five") };
-    let (t, round) = read_clock(&state[9]);
-    state[9].as_mut_slice::<i32>()[0] += 1;
-    with_real!(d_z.dtype(), T => {
-        let supply = noise.supply::<T>(t + 1, round, samples, table, &state[7]);
-        let rule = rule.at(rates.as_slice::<T>()[t as usize], kl_weight.as_slice::<T>()[0], t + 1);
-        let rows = cx.scratch::<T>(d_z.shape().rows());
-        let [state @ .., kl, _] = state else { unreachable!("ten buffers of state") };
-        cpu::step(rule, d_z.as_slice(), supply, State::of(state), rows);
-        cpu::sum_rows(rows, kl.as_mut_slice());
-    });
-}
-
-/// The cost of a fast step by its operations per number, and the tensors that it reads and writes, without those of the noise.
-fn fast_cost(noise: Noise, ins: &[Spec], flops: u64, tensors: u64) -> Cost {
-    let (n, bytes) = (ins[0].shape.numel() as u64, ins[0].bytes() as u64);
-    let (noise, moved) = noise.cost(ins.len() > 4);
-    Cost { flops: n * (flops + cpu::DRAW_FLOPS + noise), bytes: bytes * (tensors + moved) }
-}
-
-/// One fast step: both gradients of the NELBO, AdamW on both, the next noise and the next z, in one pass.
-/// ```text
-/// kl_b     = ½ Σ (μ² + σ² − λ − 1)          before the step, as `GaussianKl` has it
-/// g_μ      = d_z + w μ
-/// g_λ      = ½ (d_z ⊙ ε ⊙ σ + w (σ² − 1))
-/// μ, λ     : AdamW at rates[t]              see `adamw`; t counts from 0
-/// t        ← t + 1
-/// ε        : that of step t                 unless fixed
-/// z        = μ + σ ⊙ ε
-/// ```
-/// - Formula: above
-/// - Source: Kong et al., arXiv 2502.01567, algorithm 1
-///
-/// Memory bounds it: eight tensors in, seven or eight out. With fresh random numbers their arithmetic is of the same order.
 #[derive(Clone, Copy, Debug)]
-pub struct LatentAdamW {
-    /// The noise of the fast steps.
-    pub noise: Noise,
-    /// The constants; the weight decay is that of λ too.
-    pub rule: adamw::Rule,
+pub enum Rule {
+    /// AdamW on both gradients of the NELBO:
+    /// ```text
+    /// g_μ   = d_z + w μ
+    /// g_λ   = ½ (d_z ⊙ ε ⊙ σ + w (σ² − 1))
+    /// μ, λ  : AdamW at rates[t]                 see `adamw`; the weight decay is that of λ too
+    /// ```
+    /// - Source: Kong et al., arXiv 2502.01567, algorithm 1
+    ///
+    /// Memory bounds it: eight tensors in, seven or eight out.
+    AdamW(adamw::Rule),
+    /// The natural gradient: μ moves in units of the posterior's variance, which follows the measured curvature of −log p.
+    /// ```text
+    /// ĝ     : mean of d_z over the steps so far, weighted by powers of beta1
+    /// ĥ     : the same of d_z ⊙ ε / σ, by beta2
+    /// P     = 1 + damping · max(ĥ, 0)
+    /// μ     ← μ − rates[t] (ĝ + w μ) / P
+    /// λ     ← −ln P
+    /// ```
+    /// - Source: after the variational online Newton method of Khan et al., arXiv 1806.04854
+    ///
+    /// The mean of d_z ⊙ ε / σ over ε is that of the curvature ∂²(−log p)/∂z² (Stein's lemma): an estimate without bias, which
+    /// squares of the gradient are not. The weights of both means add up to one at every t. The moments of λ are left alone.
+    ///
+    /// Memory bounds it: six tensors in, five or six out.
+    Natural {
+        /// Decay of the mean gradient.
+        beta1: f64,
+        /// Decay of the mean curvature.
+        beta2: f64,
+        /// The part of the curvature that counts, 1 for all. Its estimate is noisy, and a variance that falls for no reason
+        /// costs KL.
+        damping: f64,
+    },
 }
 
-impl Rule for LatentAdamW {
-    fn at<T: Real>(&self, rate: T, kl_weight: T, t: u32) -> impl cpu::Rule<T> {
-        cpu::AdamW { step: self.rule.step(rate.to_f64(), t), kl_weight }
-    }
-
-    fn kernel(&self) -> cuda::Step {
-        let adamw::Rule { beta1, beta2, eps, weight_decay } = self.rule;
-        let constants = vec![beta1, beta2, eps, weight_decay];
-        cuda::Step { name: "descend", constants, tensors: &[0, 1, 2, 3, 4, 5, 6, 7] }
-    }
-}
-
-impl Update for LatentAdamW {
-    fn name(&self) -> &'static str {
-        "latent_adamw"
-    }
-
-    fn apply(&self, cx: &mut Context, ins: &[&Buffer], state: &mut [Buffer]) {
-        fast_step(cx, self.noise, self, ins, state);
-    }
-
-    fn scratch(&self, device: &Device, ins: &[Spec], _state: &[Spec]) -> usize {
-        scratch_bytes(device, ins[0])
-    }
-
-    fn cost(&self, ins: &[Spec], _state: &[Spec]) -> Cost {
-        fast_cost(self.noise, ins, cpu::GRADIENT_FLOPS + 2 * adamw::cpu::FLOPS, 15)
-    }
-}
-
-/// One fast step by the natural gradient: μ moves in units of the posterior's variance, which follows the measured curvature of
-/// −log p. The next noise and z as in [`LatentAdamW`], in one pass.
+/// One fast step: it moves μ and λ, and makes the next noise and the next z, in one pass.
 /// ```text
 /// kl_b  = ½ Σ (μ² + σ² − λ − 1)             before the step, as `GaussianKl` has it
-/// ĝ     : mean of d_z over the steps so far, weighted by powers of beta1
-/// ĥ     : the same of d_z ⊙ ε / σ, by beta2
-/// P     = 1 + damping · max(ĥ, 0)
-/// μ     ← μ − rates[t] (ĝ + w μ) / P        t counts from 0
-/// λ     ← −ln P
+/// μ, λ  : by the rule                       t counts from 0
 /// t     ← t + 1
 /// ε     : that of step t                    unless fixed
 /// z     = μ + σ ⊙ ε
 /// ```
 /// - Formula: above
-/// - Source: after the variational online Newton method of Khan et al., arXiv 1806.04854
+/// - Source: Kong et al., arXiv 2502.01567, algorithm 1
 ///
-/// The mean of d_z ⊙ ε / σ over ε is that of the curvature ∂²(−log p)/∂z² (Stein's lemma): an estimate without bias, which
-/// squares of the gradient are not. The weights of both means add up to one at every t. The moments of λ are left alone.
-///
-/// Memory bounds it: six tensors in, five or six out. With fresh random numbers their arithmetic is of the same order.
+/// With fresh random numbers their arithmetic is of the order of the memory traffic.
 #[derive(Clone, Copy, Debug)]
-pub struct LatentNatural {
+pub struct LatentStep {
     /// The noise of the fast steps.
     pub noise: Noise,
-    /// Decay of the mean gradient.
-    pub beta1: f64,
-    /// Decay of the mean curvature.
-    pub beta2: f64,
-    /// The part of the curvature that counts, 1 for all. Its estimate is noisy, and a variance that falls for no reason costs KL.
-    pub damping: f64,
+    /// What moves the posterior.
+    pub rule: Rule,
 }
 
-impl Rule for LatentNatural {
-    fn at<T: Real>(&self, rate: T, kl_weight: T, t: u32) -> impl cpu::Rule<T> {
-        let gain = |beta: f64| 1.0 / (1.0 - beta.powi(t as i32));
-        cpu::Natural {
-            rate,
-            beta1: T::from_f64(self.beta1),
-            beta2: T::from_f64(self.beta2),
-            rest1: T::from_f64(1.0 - self.beta1),
-            rest2: T::from_f64(1.0 - self.beta2),
-            gain1: T::from_f64(gain(self.beta1)),
-            gain2: T::from_f64(self.damping * gain(self.beta2)),
-            kl_weight,
+impl Update for LatentStep {
+    fn name(&self) -> &'static str {
+        match self.rule {
+            Rule::AdamW(_) => "latent_adamw",
+            Rule::Natural { .. } => "latent_natural",
         }
     }
 
-    fn kernel(&self) -> cuda::Step {
-        let constants = vec![self.beta1, self.beta2, self.damping];
-        cuda::Step { name: "natural", constants, tensors: &[0, 1, 2, 3, 6, 7] }
-    }
-}
-
-impl Update for LatentNatural {
-    fn name(&self) -> &'static str {
-        "latent_natural"
-    }
-
     fn apply(&self, cx: &mut Context, ins: &[&Buffer], state: &mut [Buffer]) {
-        fast_step(cx, self.noise, self, ins, state);
+        if let Device::Cuda(gpu) = cx.device {
+            return cuda::fast_step(&**gpu, self, ins, state, cx.scratch_at(DType::F32));
+        }
+        let [d_z, rates, kl_weight, samples, table @ ..] = ins else { unreachable!("four inputs or five") };
+        let (t, round) = read_clock(&state[9]);
+        let next = t + 1;
+        state[9].as_mut_slice::<i32>()[0] += 1;
+        with_real!(d_z.dtype(), T => {
+            let supply = self.noise.supply::<T>(next, round, samples, table, &state[7]);
+            let (rate, kl_weight) = (rates.as_slice::<T>()[t as usize], kl_weight.as_slice::<T>()[0]);
+            let rows = cx.scratch::<T>(d_z.shape().rows());
+            let [state @ .., kl, _] = state else { unreachable!("ten buffers of state") };
+            let (d_z, state) = (d_z.as_slice(), State::of(state));
+            match self.rule {
+                Rule::AdamW(rule) => {
+                    let rule = cpu::AdamW { step: rule.step(rate.to_f64(), next), kl_weight };
+                    cpu::step(rule, d_z, supply, state, rows);
+                }
+                Rule::Natural { beta1, beta2, damping } => {
+                    let gain = |beta: f64| 1.0 / (1.0 - beta.powi(next as i32));
+                    let rule = cpu::Natural {
+                        rate,
+                        beta1: T::from_f64(beta1),
+                        beta2: T::from_f64(beta2),
+                        rest1: T::from_f64(1.0 - beta1),
+                        rest2: T::from_f64(1.0 - beta2),
+                        gain1: T::from_f64(gain(beta1)),
+                        gain2: T::from_f64(damping * gain(beta2)),
+                        kl_weight,
+                    };
+                    cpu::step(rule, d_z, supply, state, rows);
+                }
+            }
+            cpu::sum_rows(rows, kl.as_mut_slice());
+        });
     }
 
     fn scratch(&self, device: &Device, ins: &[Spec], _state: &[Spec]) -> usize {
@@ -280,7 +227,18 @@ impl Update for LatentNatural {
     }
 
     fn cost(&self, ins: &[Spec], _state: &[Spec]) -> Cost {
-        fast_cost(self.noise, ins, cpu::NATURAL_FLOPS, 11)
+        let (n, bytes) = (ins[0].shape.numel() as u64, ins[0].bytes() as u64);
+        // Operations per number, and tensors that are read and written.
+        let (flops, tensors) = match self.rule {
+            Rule::AdamW(_) => (cpu::GRADIENT_FLOPS + 2 * adamw::cpu::FLOPS, 15),
+            Rule::Natural { .. } => (cpu::NATURAL_FLOPS, 11),
+        };
+        let (noise, moved) = match (self.noise.fresh, ins.len() > 4) {
+            (false, _) => (0, 0),
+            (true, false) => (cpu::NORMAL_FLOPS, 1),
+            (true, true) => (0, 2),
+        };
+        Cost { flops: n * (flops + cpu::DRAW_FLOPS + noise), bytes: bytes * (tensors + moved) }
     }
 }
 

@@ -1,7 +1,6 @@
 use super::*;
 use crate::gaussian::GaussianKl;
 use crate::testing::{apply, distance, forward, garbage, same_bits};
-use engine::{Spec, Update};
 
 const STEPS: usize = 4;
 const KL_WEIGHT: f64 = 0.75;
@@ -26,16 +25,11 @@ fn per_sample(dtype: DType, ids: &[i32], [_, s, d]: [usize; 3], site: u32) -> Bu
     Buffer::from_f64(dtype, &[ids.len(), s, d], &all)
 }
 
-fn adamw(noise: Noise) -> LatentAdamW {
-    LatentAdamW { noise, rule: adamw::Rule { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.01 } }
-}
-
-fn natural(noise: Noise) -> LatentNatural {
-    LatentNatural { noise, beta1: 0.6, beta2: 0.8, damping: 0.25 }
-}
+const ADAMW: Rule = Rule::AdamW(adamw::Rule { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.01 });
+const NATURAL: Rule = Rule::Natural { beta1: 0.6, beta2: 0.8, damping: 0.25 };
 
 /// A fast loop over the given samples, `d_z` of every step given; returns the state after each step.
-fn learn(step: &dyn Update, dtype: DType, ids: &[i32], noise: Noise, is_given: bool) -> Vec<Vec<Buffer>> {
+fn learn(rule: Rule, dtype: DType, ids: &[i32], noise: Noise, is_given: bool) -> Vec<Vec<Buffer>> {
     let sizes = [ids.len(), SIZES[1], SIZES[2]];
     let samples = Buffer::from_slice(&[ids.len()], ids);
     let rates: Vec<_> = (0..STEPS).map(|t| f64::from(0.3f32 / (1 + t) as f32)).collect();
@@ -49,7 +43,7 @@ fn learn(step: &dyn Update, dtype: DType, ids: &[i32], noise: Noise, is_given: b
     let mut history = vec![state.clone()];
     for t in 0..STEPS as u32 {
         let d_z = per_sample(dtype, ids, sizes, t);
-        apply(step, &[&[&d_z, &rates, &weight, &samples][..], given].concat(), &mut state);
+        apply(&LatentStep { noise, rule }, &[&[&d_z, &rates, &weight, &samples][..], given].concat(), &mut state);
         history.push(state.clone());
     }
     history
@@ -80,11 +74,11 @@ fn expected_step(before: &[Buffer], d_z: &Buffer, t: usize) -> [Vec<f64>; 6] {
 
 /// Loops with every kind of noise: `matches` checks the state after each step, its number counted from 0. What all rules have
 /// in common is checked here.
-fn check_steps(step: impl Fn(Noise) -> Box<dyn Update>, mut matches: impl FnMut(&[Vec<Buffer>], usize)) {
+fn check_steps(rule: Rule, mut matches: impl FnMut(&[Vec<Buffer>], usize)) {
     for is_given in [false, true] {
         for fresh in [true, false] {
             let noise = Noise { seed: 17, fresh };
-            let history = learn(&*step(noise), DType::F64, &IDS, noise, is_given);
+            let history = learn(rule, DType::F64, &IDS, noise, is_given);
             for t in 0..STEPS {
                 matches(&history, t);
                 let (before, after) = (&history[t], &history[t + 1]);
@@ -103,15 +97,12 @@ fn check_steps(step: impl Fn(Noise) -> Box<dyn Update>, mut matches: impl FnMut(
 
 #[test]
 fn a_step_matches_the_formulas() {
-    check_steps(
-        |noise| Box::new(adamw(noise)),
-        |history, t| {
-            let expected = expected_step(&history[t], &per_sample(DType::F64, &IDS, SIZES, t as u32), t);
-            for (i, expected) in expected.iter().enumerate() {
-                assert!(distance(&history[t + 1][i].to_f64(), expected) < 1e-13, "state {i} after step {t}");
-            }
-        },
-    );
+    check_steps(ADAMW, |history, t| {
+        let expected = expected_step(&history[t], &per_sample(DType::F64, &IDS, SIZES, t as u32), t);
+        for (i, expected) in expected.iter().enumerate() {
+            assert!(distance(&history[t + 1][i].to_f64(), expected) < 1e-13, "state {i} after step {t}");
+        }
+    });
 }
 
 /// Means over all steps so far with weights spelt out, the precision and the mean from them, against the recursion.
@@ -124,25 +115,22 @@ fn a_natural_step_matches_the_formulas() {
     };
     let gradients: Vec<Vec<f64>> = (0..STEPS as u32).map(|t| per_sample(DType::F64, &IDS, SIZES, t).to_f64()).collect();
     let (mut flat, mut sharp) = (0, 0);
-    check_steps(
-        |noise| Box::new(natural(noise)),
-        |history, t| {
-            let number = |step: usize, state: usize, i: usize| history[step][state].as_slice::<f64>()[i];
-            let rate = f64::from(0.3f32 / (1 + t) as f32);
-            for i in 0..gradients[0].len() {
-                let past: Vec<f64> = (0..=t).map(|s| gradients[s][i]).collect();
-                let curvature = |s: usize| past[s] * number(s, 6, i) / number(s, 1, i).exp().sqrt();
-                let curvatures: Vec<f64> = (0..=t).map(curvature).collect();
-                let precision = 1.0 + 0.25 * weighted(0.8, &curvatures).max(0.0);
-                *(if precision > 1.0 { &mut sharp } else { &mut flat }) += 1;
-                let before = number(t, 0, i);
-                let mu = before - rate * (weighted(0.6, &past) + KL_WEIGHT * before) / precision;
-                assert!((number(t + 1, 0, i) - mu).abs() < 1e-13 * mu.abs().max(1.0), "μ after step {t}");
-                assert!((number(t + 1, 1, i).exp() * precision - 1.0).abs() < 1e-13, "σ² after step {t}");
-                assert!([4, 5].iter().all(|&moment| number(t + 1, moment, i) == 0.0), "it has no moments of λ");
-            }
-        },
-    );
+    check_steps(NATURAL, |history, t| {
+        let number = |step: usize, state: usize, i: usize| history[step][state].as_slice::<f64>()[i];
+        let rate = f64::from(0.3f32 / (1 + t) as f32);
+        for i in 0..gradients[0].len() {
+            let past: Vec<f64> = (0..=t).map(|s| gradients[s][i]).collect();
+            let curvature = |s: usize| past[s] * number(s, 6, i) / number(s, 1, i).exp().sqrt();
+            let curvatures: Vec<f64> = (0..=t).map(curvature).collect();
+            let precision = 1.0 + 0.25 * weighted(0.8, &curvatures).max(0.0);
+            *(if precision > 1.0 { &mut sharp } else { &mut flat }) += 1;
+            let before = number(t, 0, i);
+            let mu = before - rate * (weighted(0.6, &past) + KL_WEIGHT * before) / precision;
+            assert!((number(t + 1, 0, i) - mu).abs() < 1e-13 * mu.abs().max(1.0), "μ after step {t}");
+            assert!((number(t + 1, 1, i).exp() * precision - 1.0).abs() < 1e-13, "σ² after step {t}");
+            assert!([4, 5].iter().all(|&moment| number(t + 1, moment, i) == 0.0), "it has no moments of λ");
+        }
+    });
     assert!(flat > 100 && sharp > 100, "both sides of the curvature's limit: {flat} and {sharp}");
 }
 
@@ -153,7 +141,7 @@ fn a_gradient_that_is_no_number_is_not_hidden() {
     let mut state = blank(DType::F32, [1, 1, 3]);
     apply(&LatentInit { noise: FRESH, logvar: 0.0, logvar_std: 0.0 }, &[&samples], &mut state);
     let d_z = Buffer::from_f64(DType::F32, &[1, 1, 3], &[1.0, f64::NAN, 1.0]);
-    apply(&natural(FRESH), &[&d_z, &rates, &weight, &samples], &mut state);
+    apply(&LatentStep { noise: FRESH, rule: NATURAL }, &[&d_z, &rates, &weight, &samples], &mut state);
     let z = state[7].to_f64();
     assert!(z[0].is_finite() && z[1].is_nan() && z[2].is_finite(), "{z:?}");
 }
@@ -162,7 +150,7 @@ fn a_gradient_that_is_no_number_is_not_hidden() {
 fn noise_is_what_was_asked_for() {
     let noise_of = |fresh, is_given| {
         let noise = Noise { seed: 17, fresh };
-        let history = learn(&adamw(noise), DType::F64, &IDS, noise, is_given);
+        let history = learn(ADAMW, DType::F64, &IDS, noise, is_given);
         history.iter().map(|state| state[6].to_f64()).collect::<Vec<_>>()
     };
     let fresh = noise_of(true, false);
@@ -208,9 +196,9 @@ fn the_start_is_as_configured() {
 /// f32 follows f64, has the same bits on every machine, and a sample does not notice its batch.
 #[test]
 fn steps_depend_on_nothing_else() {
-    for step in [&adamw(FRESH) as &dyn Update, &natural(FRESH)] {
-        let last = |dtype, ids: &[i32]| learn(step, dtype, ids, FRESH, false).pop().unwrap();
-        let together = same_bits(step.name(), || last(DType::F32, &IDS));
+    for rule in [ADAMW, NATURAL] {
+        let last = |dtype, ids: &[i32]| learn(rule, dtype, ids, FRESH, false).pop().unwrap();
+        let together = same_bits(&format!("{rule:?}"), || last(DType::F32, &IDS));
         for (i, (single, double)) in together.iter().zip(&last(DType::F64, &IDS)).enumerate() {
             assert!(distance(&single.to_f64(), &double.to_f64()) < 1e-5, "state {i}");
         }
@@ -234,7 +222,7 @@ fn draw(dtype: DType, state: &[Buffer], number: i32) -> Vec<Buffer> {
 
 #[test]
 fn draws_are_independent_and_know_their_density() {
-    let history = learn(&adamw(FRESH), DType::F64, &IDS, FRESH, false);
+    let history = learn(ADAMW, DType::F64, &IDS, FRESH, false);
     let state = history.last().unwrap();
     let [mu, logvar] = [0, 1].map(|i| state[i].to_f64());
     let (size, tau) = (SIZES[1] * SIZES[2], std::f64::consts::TAU);

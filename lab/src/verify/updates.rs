@@ -3,10 +3,9 @@
 use super::cases::{Pass, on_host, stored_as};
 use engine::rng::Stream;
 use engine::{Buffer, DType, Device, Result, Spec, Update, bench};
-use kernels::adamw::{AdamW, Rule, SquaredNorm};
-use kernels::latents::{LatentAdamW, LatentDraw, LatentInit, LatentNatural, Noise};
+use kernels::adamw::{self, AdamW, SquaredNorm};
+use kernels::latents::{LatentDraw, LatentInit, LatentStep, Noise, Rule};
 use kernels::ring_attention::RingWrite;
-use ltm::config::Posterior;
 
 /// An update, its inputs and its state, by their places.
 type Step = (Box<dyn Update>, Vec<usize>, Vec<usize>);
@@ -73,16 +72,16 @@ fn slow_learning(std: f64) -> Script {
         }
         let schedule = script.push(Buffer::from_f64(DType::F64, &[2], &[0.25, f64::from(t)]));
         for (grad, parameter) in grads.into_iter().zip(parameters) {
-            let rule = Rule { beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.1 };
-            let adamw = AdamW { rule, clip: 1.0 };
-            script.steps.push((Box::new(adamw), vec![grad, 0, schedule], parameter.to_vec()));
+            let rule = adamw::Rule { beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.1 };
+            let step = AdamW { rule, clip: 1.0 };
+            script.steps.push((Box::new(step), vec![grad, 0, schedule], parameter.to_vec()));
         }
     }
     script
 }
 
 /// Start, three fast steps and a draw. Samples of several pieces, whole and cut, and ones whose rows have no packs.
-fn fast_learning(noise: Noise, is_given: bool, posterior: Posterior, [b, s, d]: [usize; 3]) -> Script {
+fn fast_learning(noise: Noise, is_given: bool, rule: Rule, [b, s, d]: [usize; 3]) -> Script {
     let tensor = || Buffer::from_f64(DType::F64, &[b, s, d], &vec![f64::NAN; b * s * d]);
     let mut buffers: Vec<Buffer> = (0..8).map(|_| tensor()).collect();
     buffers.extend([Buffer::from_f64(DType::F64, &[b], &vec![f64::NAN; b]), ints(&[-1, 6])]);
@@ -96,14 +95,8 @@ fn fast_learning(noise: Noise, is_given: bool, posterior: Posterior, [b, s, d]: 
     script.steps.push((Box::new(init), [&[samples][..], &table].concat(), state.clone()));
     for t in 0..3 {
         let d_z = script.push(normals(&[b, s, d], 20 + t, 1.0));
-        let step: Box<dyn Update> = match posterior {
-            Posterior::Adamw => {
-                let rule = Rule { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.01 };
-                Box::new(LatentAdamW { noise, rule })
-            }
-            Posterior::Natural => Box::new(LatentNatural { noise, beta1: 0.6, beta2: 0.8, damping: 0.25 }),
-        };
-        script.steps.push((step, [&[d_z, rates, weight, samples][..], &table].concat(), state.clone()));
+        let ins = [&[d_z, rates, weight, samples][..], &table].concat();
+        script.steps.push((Box::new(LatentStep { noise, rule }), ins, state.clone()));
     }
     let number = script.push(ints(&[5]));
     let drawn = vec![script.push(tensor()), script.push(tensor()), 8];
@@ -126,11 +119,12 @@ fn ring(d: usize) -> Script {
 /// Every update of the house, each with what it can be asked for.
 pub fn scripts() -> Vec<Script> {
     let mut all = vec![slow_learning(1.0), slow_learning(1e-3)];
+    let adamw = Rule::AdamW(adamw::Rule { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.01 });
     for fresh in [true, false] {
         for is_given in [false, true] {
             let noise = Noise { seed: 17, fresh };
-            for posterior in [Posterior::Adamw, Posterior::Natural] {
-                all.extend([[3, 3, 5], [2, 4, 300]].map(|sizes| fast_learning(noise, is_given, posterior, sizes)));
+            for rule in [adamw, Rule::Natural { beta1: 0.6, beta2: 0.8, damping: 0.25 }] {
+                all.extend([[3, 3, 5], [2, 4, 300]].map(|sizes| fast_learning(noise, is_given, rule, sizes)));
             }
         }
     }

@@ -5,8 +5,8 @@ use crate::learn::{Inputs, Loss};
 use crate::model::Params;
 use autograd::{Id, NonFinite, Phase, Plan, Request, Store};
 use engine::{Buffer, DType, Result, Spec};
-use kernels::adamw::Rule;
-use kernels::latents::{LatentAdamW, LatentInit, LatentNatural, Noise};
+use kernels::adamw;
+use kernels::latents::{LatentInit, LatentStep, Noise, Rule};
 
 /// The posterior of every sample of a batch and what its learning needs; all `[B, L·K, d]` unless said otherwise.
 #[derive(Clone, Copy, Debug)]
@@ -151,18 +151,17 @@ impl Fast {
         let state = latents.state();
         plan.push_update(store, Phase::Batch, "latents", init, &[&[inputs.samples], table].concat(), &state);
         let ins = [&[plan.grad(z), latents.rates, latents.kl_weight, inputs.samples], table].concat();
-        match fast.posterior {
+        let rule = match fast.posterior {
             Posterior::Adamw => {
                 let FastConfig { beta1, beta2, eps, weight_decay, .. } = *fast;
-                let step = LatentAdamW { noise, rule: Rule { beta1, beta2, eps, weight_decay } };
-                plan.push_update(store, Phase::Step, "latents", step, &ins, &state);
+                Rule::AdamW(adamw::Rule { beta1, beta2, eps, weight_decay })
             }
             Posterior::Natural => {
                 let (beta1, beta2) = NATURAL;
-                let step = LatentNatural { noise, beta1, beta2, damping: fast.damping };
-                plan.push_update(store, Phase::Step, "latents", step, &ins, &state);
+                Rule::Natural { beta1, beta2, damping: fast.damping }
             }
-        }
+        };
+        plan.push_update(store, Phase::Step, "latents", LatentStep { noise, rule }, &ins, &state);
         let nll = plan.value(nll);
         Ok(Self { latents, plan, nll, config: fast.clone(), room: fast.steps })
     }
