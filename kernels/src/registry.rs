@@ -63,7 +63,8 @@ pub fn widest_head(gpu: &dyn Gpu, dtype: DType) -> usize {
 mod tests {
     use super::*;
     use crate::testing::{forward, forward_vjp, normal, same_bits, sizes, vjp};
-    use engine::{Buffer, Want};
+    use engine::op::infer;
+    use engine::{Buffer, Spec, Want};
 
     /// Several blocks of everything, whole and cut.
     const LARGE: Sizes =
@@ -86,6 +87,33 @@ mod tests {
             }
         }
         all
+    }
+
+    /// An input of another type, or too wide beside the others, is named by the error.
+    #[test]
+    fn inputs_that_do_not_fit_are_named() {
+        for case in ROOMS.iter().flat_map(|room| (room.cases)(&sizes()[0])) {
+            let (op, names) = (case.op.name(), case.op.arguments());
+            let refused = |specs: &[Spec]| infer(&*case.op, specs).expect_err(op).to_string();
+            let specs = case.specs(DType::F32);
+            let counted = format!("takes {} inputs ({}), got {}", names.len(), names.join(", "), names.len() - 1);
+            assert_eq!(refused(&specs[1..]), counted);
+            for (i, name) in names.iter().enumerate() {
+                let Spec { dtype, shape } = specs[i];
+                let other = if dtype == DType::I32 { DType::F32 } else { DType::I32 };
+                let mut wrong = vec![Spec { dtype: other, shape }];
+                // The first input decides the sizes, and any number of tokens may be looked up.
+                if i > 0 && *name != "tokens" {
+                    wrong.push(Spec { dtype, shape: shape.with_last(shape.last() + 1) });
+                }
+                for spec in wrong {
+                    let mut specs = specs.clone();
+                    specs[i] = spec;
+                    let error = refused(&specs);
+                    assert!(error.starts_with(&format!("{name} is {spec}, must ")), "{op}: {error}");
+                }
+            }
+        }
     }
 
     /// The same bits on every instruction set and number of threads, and for a sample in any batch. A buffer belongs to the

@@ -243,9 +243,8 @@ mod tests {
         (0..len as u32).map(|i| T::from_f64(Stream::new(4, site).normal(i))).collect()
     }
 
-    /// Packs the rows of `x`, transposes them times a half, or multiplies.
+    /// Packs the rows of `x`, or multiplies.
     enum Task<'a, T> {
-        Transpose { x: Right<'a, T>, rows: usize, block: &'a mut [T] },
         Pack { x: Right<'a, T>, rows: usize, columns: usize, panels: &'a mut [T] },
         Multiply { c: RowsMut<'a, T>, size: Size, a: Left<'a, T>, b: Right<'a, T>, how: Want },
     }
@@ -255,7 +254,6 @@ mod tests {
         #[inline(always)]
         fn run<I: Isa>(self) {
             match self {
-                Self::Transpose { x, rows, block } => transpose::<I, T>(x, rows, T::from_f64(0.5), block),
                 Self::Pack { x, rows, columns, panels } => pack::<I, T>(x, rows, columns, panels),
                 Self::Multiply { mut c, size, a, b, how } => product::<I, T>(&mut c, size, a, b, how),
             }
@@ -302,19 +300,6 @@ mod tests {
                 let c = RowsMut { data: &mut got, stride: n + 2 };
                 simd::dispatch(Task::Multiply { c, size, a: left, b, how });
                 assert!(got == expected, "[{m}, {n}, {k}]");
-            }
-        }
-    }
-
-    #[test]
-    fn transposes_what_is_there() {
-        for [rows, columns] in [[1, 2], [32, 20], [32, 32], [13, 33]] {
-            let (width, mut block) = (columns + 3, vec![7.0; columns * BLOCK]);
-            let x = random::<f32>(rows * width, 5);
-            simd::dispatch(Task::Transpose { x: Right { data: &x, width, column: 2 }, rows, block: &mut block });
-            for (j, lanes) in block.chunks(BLOCK).enumerate() {
-                assert!((0..rows).all(|i| lanes[i] == 0.5 * x[i * width + 2 + j]));
-                assert!(lanes[rows..].iter().all(|&x| x == 0.0));
             }
         }
     }

@@ -170,7 +170,6 @@ mod tests {
         refuses(&op(4), "f32[1, 1, 12] f32[1, 4, 8] i32[1]", "ring is f32[1, 4, 8], must be f32[1, 3, 8]");
         refuses(&op(1), "f32[1, 1, 12] f32[1, 4, 8] i32[1]", "ring is f32[1, 4, 8], must be f32[1, 1, 8]");
         refuses(&op(4), "f32[1, 2, 12] f32[1, 3, 8] i32[1]", "qkv is f32[1, 2, 12], must be f32[1, 1, 12]");
-        refuses(&op(4), "f32[1, 1, 12] f32[1, 3, 8] f32[1]", "position is f32[1], must be i32[1]");
         let nothing = "a window of 0 tokens sees nothing, must be at least 1";
         refuses(&op(0), "f32[1, 1, 12] f32[1, 3, 8] i32[1]", nothing);
     }

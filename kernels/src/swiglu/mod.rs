@@ -92,6 +92,5 @@ mod tests {
     #[test]
     fn halves_must_be_equal() {
         refuses(&SwiGlu, "f32[2, 5]", "u is f32[2, 5], its rows must be two halves of equal width");
-        refuses(&SwiGlu, "i32[2, 4]", "u is i32[2, 4], must hold floats");
     }
 }

@@ -18,24 +18,10 @@ fn naive<T: Real>(c: &mut [T], a: Mat<'_, T>, b: Mat<'_, T>, accumulate: Want) {
     }
 }
 
-/// A factor in memory: along its rows, along its columns, or with gaps everywhere.
-#[derive(Clone, Copy, Debug)]
-enum Layout {
-    Rows,
-    Columns,
-    Gaps,
-}
-
-const LAYOUTS: [Layout; 3] = [Layout::Rows, Layout::Columns, Layout::Gaps];
-
-impl Layout {
-    fn view<T: Copy>(self, data: &[T], rows: usize, cols: usize) -> Mat<'_, T> {
-        match self {
-            Self::Rows => Mat::new(data, rows, cols),
-            Self::Columns => Mat::new(data, cols, rows).transposed(),
-            Self::Gaps => Mat::with_strides(data, rows, cols, 2 * cols + 1, 2),
-        }
-    }
+/// A factor in memory: along its rows, along its columns, and with gaps everywhere.
+fn views<T: Copy>(data: &[T], rows: usize, cols: usize) -> [Mat<'_, T>; 3] {
+    let along_columns = Mat::new(data, cols, rows).transposed();
+    [Mat::new(data, rows, cols), along_columns, Mat::with_strides(data, rows, cols, 2 * cols + 1, 2)]
 }
 
 /// Nothing; around the heights and widths of the kernels, panels, blocks of k and of A, and tiles; rows of B read in place.
@@ -66,8 +52,8 @@ const SIZES: [[usize; 3]; 21] = [
 fn matches_naive<T: Real>() {
     for [m, k, n] in SIZES {
         let (a, b, old) = (random::<T>(2 * (m + 1) * (k + 1), 1), random(2 * (k + 1) * (n + 1), 2), random(m * n, 3));
-        for (la, lb) in LAYOUTS.into_iter().flat_map(|la| LAYOUTS.map(|lb| (la, lb))) {
-            let (a, b) = (la.view(&a, m, k), lb.view(&b, k, n));
+        for (a, b) in views(&a, m, k).into_iter().flat_map(|a| views(&b, k, n).map(|b| (a, b))) {
+            let place = format!("[{m}, {k}, {n}], columns {} and {} apart", a.col_stride, b.col_stride);
             let mut packed = vec![T::ZERO; packed_len(k, n)];
             pack_b(b, &mut packed);
             for accumulate in [Want::Write, Want::Add] {
@@ -75,10 +61,10 @@ fn matches_naive<T: Real>() {
                 naive(&mut expected, a, b, accumulate);
                 let mut got = old.clone();
                 gemm(MatMut::new(&mut got, m, n), a, b, accumulate);
-                assert!(got == expected, "[{m}, {k}, {n}] {la:?} {lb:?} {accumulate:?}");
+                assert!(got == expected, "{place}, {accumulate:?}");
                 let mut got = old.clone();
                 gemm(MatMut::new(&mut got, m, n), a, Factor::Packed(&packed), accumulate);
-                assert!(got == expected, "packed [{m}, {k}, {n}] {la:?} {lb:?} {accumulate:?}");
+                assert!(got == expected, "packed {place}, {accumulate:?}");
             }
         }
     }
