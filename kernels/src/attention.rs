@@ -1,6 +1,7 @@
 //! What attention kernels share; sizes as in `attention.cuh`.
 
 use engine::DType;
+use engine::simd::Real;
 
 /// Head widths that kernels are compiled for; others are rounded up.
 pub static SIZES: [usize; 4] = [16, 32, 64, 128];
@@ -40,6 +41,6 @@ impl Tiles {
 }
 
 /// The factor of attention scores, 1/√D.
-pub fn scale(head_dim: usize) -> f64 {
-    1.0 / (head_dim as f64).sqrt()
+pub fn scale<T: Real>(head_dim: usize) -> T {
+    T::from_f64(1.0 / (head_dim as f64).sqrt())
 }

@@ -24,13 +24,13 @@ pub const ROOMS: &[Room] = &[
     Room { name: "bias", cases: bias::cases, cuda: &[&bias::KERNELS, &add::KERNELS] },
     Room { name: "cross_attention", cases: cross_attention::cases, cuda: &[&cross_attention::cuda::KERNELS] },
     Room { name: "cross_entropy", cases: cross_entropy::cases, cuda: &[&cross_entropy::cuda::KERNELS, &cast::KERNELS] },
-    Room { name: "embedding", cases: embedding::cases, cuda: &[&embedding::cuda::KERNELS] },
+    Room { name: "embedding", cases: embedding::cases, cuda: &[&embedding::KERNELS] },
     Room { name: "gaussian", cases: gaussian::cases, cuda: &[&gaussian::KERNELS, &add::KERNELS] },
     Room { name: "gelu", cases: gelu::cases, cuda: &[&gelu::KERNELS] },
     Room { name: "layernorm", cases: layernorm::cases, cuda: &[&layernorm::KERNELS] },
     Room { name: "matmul", cases: matmul::cases, cuda: &[&add::KERNELS] },
-    Room { name: "ring_attention", cases: ring_attention::cases, cuda: &[&ring_attention::cuda::KERNELS] },
-    Room { name: "rmsnorm", cases: rmsnorm::cases, cuda: &[&rmsnorm::cuda::KERNELS] },
+    Room { name: "ring_attention", cases: ring_attention::cases, cuda: &[&ring_attention::KERNELS] },
+    Room { name: "rmsnorm", cases: rmsnorm::cases, cuda: &[&rmsnorm::KERNELS] },
     Room { name: "rope", cases: rope::cases, cuda: &[&rope::KERNELS] },
     Room { name: "slice", cases: slice::cases, cuda: &[&slice::KERNELS] },
     Room { name: "sum", cases: sum::cases, cuda: &[&sum::KERNELS] },
@@ -39,7 +39,7 @@ pub const ROOMS: &[Room] = &[
 ];
 
 /// The kernels of what has no cases: updates in place, and the cast, whose rounding has no gradient to check.
-const OTHERS: &[&Module] = &[&adamw::cuda::KERNELS, &cast::KERNELS, &latents::cuda::KERNELS];
+const OTHERS: &[&Module] = &[&adamw::KERNELS, &cast::KERNELS, &latents::cuda::KERNELS];
 
 /// Every kernel file: what a GPU must have loaded before a plan runs.
 pub fn modules() -> Vec<&'static Module> {

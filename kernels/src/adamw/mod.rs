@@ -2,11 +2,17 @@
 //! to it, with the arithmetic of PyTorch's `clip_grad_norm_` and `AdamW`.
 
 pub(crate) mod cpu;
-pub(crate) mod cuda;
 
 use crate::lanes::CHUNK;
+use crate::launch::{THREADS, args, elements};
+use engine::cuda::{Arg, Grid, Module};
 use engine::simd::Real;
 use engine::{Buffer, Context, Cost, DType, Device, Spec, Update, with_real};
+
+pub(crate) static KERNELS: Module = Module::new("adamw", concat!(include_str!("step.cuh"), include_str!("kernel.cu")));
+
+/// Numbers of a block of the norm on a GPU.
+const PER_BLOCK: usize = 8192;
 
 /// The constants of AdamW.
 #[derive(Clone, Copy, Debug)]
@@ -40,7 +46,11 @@ impl Update for SquaredNorm {
 
     fn apply(&self, cx: &mut Context, ins: &[&Buffer], state: &mut [Buffer]) {
         if let Device::Cuda(gpu) = cx.device {
-            return cuda::squared_norm(&**gpu, self, ins[0], &state[0], cx.scratch_at(DType::F32));
+            let (grad, n, partial) = (ins[0], ins[0].len(), cx.scratch_at(DType::F32));
+            let (blocks, norm) = (n.div_ceil(PER_BLOCK), state[0].pointer().offset(self.index));
+            let kernel = |entry| KERNELS.kernel(entry, learned(grad));
+            gpu.launch(&kernel("sum_squares"), Grid::new(blocks, THREADS), args![grad, partial, n, PER_BLOCK]);
+            return gpu.launch(&kernel("sum_partials"), Grid::new(1, 1024), args![partial, blocks, norm]);
         }
         with_real!(ins[0].dtype(), T => {
             let grad = ins[0].as_slice::<T>();
@@ -53,7 +63,7 @@ impl Update for SquaredNorm {
         let n = ins[0].shape.numel();
         match device {
             Device::Cpu => n.div_ceil(CHUNK) * size_of::<f64>(),
-            Device::Cuda(_) => cuda::partials(n) * size_of::<f32>(),
+            Device::Cuda(_) => n.div_ceil(PER_BLOCK) * size_of::<f32>(),
         }
     }
 
@@ -93,7 +103,10 @@ impl Update for AdamW {
         let &[grad, norms, schedule] = ins else { unreachable!("three inputs") };
         let [w, m, v] = state else { unreachable!("three buffers of state") };
         if let Device::Cuda(gpu) = cx.device {
-            return cuda::adamw(&**gpu, self, [grad, norms, schedule], [w, m, v]);
+            let (n, Rule { beta1, beta2, eps, weight_decay }) = (grad.len(), self.rule);
+            let constants = [beta1, beta2, eps, weight_decay, self.clip].map(Arg::F64);
+            let args = [args![grad, norms, norms.len(), schedule], &constants[..], args![w, m, v, n]].concat();
+            return gpu.launch(&KERNELS.kernel("update", learned(grad)), elements(n, DType::F32), &args);
         }
         with_real!(grad.dtype(), T => {
             let norm = norms.as_slice::<T>().iter().map(|square| square.to_f64()).sum::<f64>().sqrt();
@@ -111,6 +124,12 @@ impl Update for AdamW {
         let n = ins[0].shape.numel() as u64;
         Cost { flops: (1 + cpu::FLOPS) * n, bytes: 7 * ins[0].bytes() as u64 }
     }
+}
+
+/// Weights, gradients and moments are f32 on a device.
+fn learned(buffer: &Buffer) -> DType {
+    assert_eq!(buffer.dtype(), DType::F32, "a device learns in f32");
+    DType::F32
 }
 
 #[cfg(test)]

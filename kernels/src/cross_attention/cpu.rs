@@ -35,10 +35,6 @@ impl Shape {
         [self.head_dim * BLOCK, self.latents * BLOCK, packed_len(self.latents, self.head_dim)]
     }
 
-    fn scale<T: Real>(self) -> T {
-        T::from_f64(scale(self.head_dim))
-    }
-
     /// Numbers of scratch memory for the gradient of keys and values: a sum for each chunk of each sample.
     pub fn partials(self, samples: usize) -> usize {
         samples * self.tokens.div_ceil(CHUNK) * self.kv()
@@ -108,7 +104,7 @@ impl<'a, T: Real> Sample<'a, T> {
     /// `p` [K, 32]: the probabilities of up to 32 tokens, whose queries go through `block` [D, 32]; `keys` are packed.
     #[inline(always)]
     fn probabilities<I: Isa>(self, head: usize, tokens: Range<usize>, keys: &[T], block: &mut [T], p: &mut [T]) {
-        transpose::<I, T>(self.queries(head, tokens.start), tokens.len(), self.shape.scale(), block);
+        transpose::<I, T>(self.queries(head, tokens.start), tokens.len(), scale(self.shape.head_dim), block);
         self.times::<I>(keys, block, p);
         for lane in [0, LANES] {
             let mut max = T::Lanes::<I>::splat(T::NEG_INFINITY);
@@ -247,7 +243,7 @@ impl<T: Real> Kernel for Backward<'_, T> {
                 let d_y = Right { data: &d_y[row * d..], width: d, column: head * shape.head_dim };
                 transpose::<I, T>(d_y, count, T::ONE, block);
                 sample.times::<I>(values, block, d_s);
-                d_softmax::<I, T>(shape.scale(), p, d_s);
+                d_softmax::<I, T>(scale(shape.head_dim), p, d_s);
                 if !d_q.is_empty() {
                     // d_q = d_s · k
                     sample.mix::<I>(count, d_s, sample.keys(head), &mut d_q[sample.at(row, head)..], how);

@@ -22,7 +22,7 @@ fn launch(gpu: &dyn Gpu, shape: Shape, q: &Buffer, entry: &'static str, [blocks,
     gpu.launch(
         &KERNELS.kernel(entry, dtype).size(Tiles::new(head_dim, dtype).size),
         Grid::with_blocks([blocks, heads, samples], THREADS).shared(shared),
-        &[args, args![tokens, latents, heads, head_dim, Arg::F32(attention::scale(head_dim) as f32)]].concat(),
+        &[args, args![tokens, latents, heads, head_dim, Arg::F32(attention::scale(head_dim))]].concat(),
     );
 }
 

@@ -1,11 +1,20 @@
 //! Rows of a table: the embedding of token ids.
 
 mod cpu;
-pub(crate) mod cuda;
 
 use crate::case::{Case, Fill, Input, Sizes};
 use crate::check;
+use crate::launch::{args, over};
+use engine::cuda::{Grid, Module};
 use engine::{Buffer, Context, Cost, DType, Device, Error, Op, Output, Pass, Reads, Result, Spec, Want, with_real};
+
+pub(crate) static KERNELS: Module = Module::new("embedding", include_str!("kernel.cu"));
+
+/// Ids of a range on a GPU, whose tokens are listed together.
+const RANGE: usize = 256;
+
+/// Warps that share the places of one id.
+const WARPS: usize = 4;
 
 /// `table [V, d], tokens i32 [B, N] → h [B, N, d]`, or without B in both.
 ///
@@ -41,28 +50,40 @@ impl Op for Embedding {
     }
 
     fn forward(&self, cx: &mut Context, ins: &[&Buffer], outs: &mut [Buffer]) {
+        let (vocab, d) = (ins[0].shape().rows(), ins[0].shape().last());
         if let Device::Cuda(gpu) = cx.device {
-            return cuda::forward(&**gpu, ins[0], ins[1], &outs[0]);
+            let args = args![ins[0], ins[1], &outs[0], outs[0].len(), d, vocab];
+            return over(&**gpu, &outs[0], &KERNELS, "gather", args);
         }
-        let d = ins[0].shape().last();
         with_real!(ins[0].dtype(), T => {
             cpu::forward::<T>(d, ins[0].as_slice(), ins[1].as_slice(), outs[0].as_mut_slice());
         })
     }
 
     fn vjp(&self, cx: &mut Context, wants: &[Want], ins: &[&Buffer], _: &[&Buffer], d_y: &Buffer, d: &mut [Buffer]) {
+        let [d_table, ..] = d else { unreachable!("two inputs") };
+        let (n, vocab, width, dtype) = (ins[1].len(), d_table.shape().rows(), d_y.shape().last(), d_y.dtype());
         if let Device::Cuda(gpu) = cx.device {
-            return cuda::vjp(&**gpu, wants[0], ins[1], d_y, &d[0], cx.scratch_at(DType::I32));
+            let places = cx.scratch_at(DType::I32);
+            let starts = places.offset(n);
+            let args = args![ins[1], n, RANGE, places, starts];
+            gpu.launch(&KERNELS.kernel("list_places", dtype), Grid::new(vocab.div_ceil(RANGE), 1024), args);
+            let wide = 16 / dtype.size();
+            let pack = if width.is_multiple_of(wide) { wide } else { 1 };
+            let grid = Grid::with_blocks([vocab, width.div_ceil(32 * pack), 1], 32 * WARPS as u32);
+            let args = args![ins[1], places, starts, RANGE, d_y, wants[0], d_table, width];
+            return gpu.launch(&KERNELS.kernel("scatter", dtype), grid.shared(4 * WARPS * pack * 32), args);
         }
-        with_real!(d_y.dtype(), T => {
-            cpu::vjp::<T>(d_y.shape().last(), wants[0], ins[1].as_slice(), d_y.as_slice(), d[0].as_mut_slice());
+        with_real!(dtype, T => {
+            cpu::vjp::<T>(width, wants[0], ins[1].as_slice(), d_y.as_slice(), d_table.as_mut_slice());
         });
     }
 
+    /// The places of all tokens, by ranges, and where each range begins.
     fn scratch(&self, device: &Device, ins: &[Spec], pass: Pass) -> usize {
         match (device, pass) {
             (Device::Cuda(_), Pass::Vjp(_)) => {
-                cuda::scratch(ins[1].shape.numel(), ins[0].shape.rows()) * DType::I32.size()
+                (ins[1].shape.numel() + ins[0].shape.rows().div_ceil(RANGE) + 1) * DType::I32.size()
             }
             _ => 0,
         }

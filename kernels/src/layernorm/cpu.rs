@@ -2,15 +2,9 @@ use crate::lanes::{load, rows_per_chunk, store, store_wanted, sum_columns};
 use engine::simd::{self, Isa, Kernel, LANES, Lanes, Real};
 use engine::{Want, parallel};
 
-/// The learned gain and bias.
-#[derive(Clone, Copy)]
-pub struct Learned<'a, T> {
-    pub gain: &'a [T],
-    pub bias: &'a [T],
-}
-
-pub fn forward<T: Real>(eps: f64, x: &[T], learned: Learned<T>, y: &mut [T], mean: &mut [T], rstd: &mut [T]) {
-    let (d, eps) = (learned.gain.len(), T::from_f64(eps));
+/// `learned` is gain and bias.
+pub fn forward<T: Real>(eps: f64, x: &[T], learned: [&[T]; 2], y: &mut [T], mean: &mut [T], rstd: &mut [T]) {
+    let (d, eps) = (learned[0].len(), T::from_f64(eps));
     let rows = rows_per_chunk(d);
     parallel::chunks3((y, rows * d), (mean, rows), (rstd, rows), |c, y, mean, rstd| {
         simd::dispatch(Forward { eps, x: &x[c * rows * d..][..y.len()], learned, y, mean, rstd });
@@ -20,7 +14,7 @@ pub fn forward<T: Real>(eps: f64, x: &[T], learned: Learned<T>, y: &mut [T], mea
 struct Forward<'a, T> {
     eps: T,
     x: &'a [T],
-    learned: Learned<'a, T>,
+    learned: [&'a [T]; 2],
     y: &'a mut [T],
     mean: &'a mut [T],
     rstd: &'a mut [T],
@@ -39,7 +33,7 @@ impl<T: Real> Kernel for Forward<'_, T> {
 
     #[inline(always)]
     fn run<I: Isa>(self) {
-        let Self { eps, x, learned: Learned { gain, bias }, y, mean, rstd } = self;
+        let Self { eps, x, learned: [gain, bias], y, mean, rstd } = self;
         let d = gain.len();
         let inverse_d = T::ONE / T::from_f64(d as f64);
         let rows = x.chunks_exact(d).zip(y.chunks_exact_mut(d));

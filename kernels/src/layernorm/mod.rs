@@ -58,7 +58,7 @@ impl Op for LayerNorm {
             return gpu.launch(&kernel, Grid::new(rows.div_ceil(WARPS), THREADS), args);
         }
         with_real!(ins[0].dtype(), T => {
-            let learned = cpu::Learned { gain: ins[1].as_slice(), bias: ins[2].as_slice() };
+            let learned = [ins[1].as_slice(), ins[2].as_slice()];
             let (y, mean, rstd) = (y.as_mut_slice(), mean.as_mut_slice(), rstd.as_mut_slice());
             cpu::forward::<T>(self.eps, ins[0].as_slice(), learned, y, mean, rstd);
         })

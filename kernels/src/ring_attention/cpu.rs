@@ -48,7 +48,7 @@ impl<T: Real> Kernel for Head<'_, T> {
             let slot = (position - seen + entry) % slots;
             &ring[slot * 2 * heads * head_dim + (values * heads + head) * head_dim..][..head_dim]
         };
-        let scale = T::from_f64(scale(head_dim));
+        let scale = scale::<T>(head_dim);
         for (entry, score) in scores.iter_mut().enumerate() {
             let k = if entry < seen { row(entry, 0) } else { k };
             *score = simd::dot::<I, T>(q, k) * scale;

@@ -5,13 +5,28 @@
 //! [`RingAttention`], which reads the min(p, k − 1) latest slots, then [`RingWrite`].
 
 mod cpu;
-pub(crate) mod cuda;
 
-pub use cuda::longest_window;
-
+use crate::attention::scale;
 use crate::case::{Case, Fill, Input, Sizes};
 use crate::check;
+use crate::launch::{args, elements};
+use engine::cuda::{Arg, Gpu, Grid, Module};
 use engine::{Buffer, Context, Cost, DType, Device, Op, Output, Pass, Result, Spec, Update, Want, with_real};
+
+pub(crate) static KERNELS: Module = Module::new("ring_attention", include_str!("kernel.cu"));
+
+/// Threads of a block: in bf16 with heads of 64, a warp takes four entries at a time and a block 128.
+const THREADS: usize = 1024;
+
+/// Bytes of shared memory: of each entry its score, and of each warp its sums and a float.
+fn shared(window: usize, head_dim: usize) -> usize {
+    (window + THREADS / 32 * (head_dim + 1)) * DType::F32.size()
+}
+
+/// The longest window that this GPU can serve.
+pub fn longest_window(gpu: &dyn Gpu, head_dim: usize) -> usize {
+    gpu.shared_bytes().saturating_sub(shared(0, head_dim)) / DType::F32.size()
+}
 
 /// Slots of the ring for a window of so many tokens.
 pub fn slots(window: usize) -> usize {
@@ -52,17 +67,16 @@ impl Op for RingAttention {
     }
 
     fn forward(&self, cx: &mut Context, ins: &[&Buffer], outs: &mut [Buffer]) {
+        let Self { heads, window } = *self;
+        let (head_dim, slots) = (outs[0].shape().last() / heads, slots(window));
         if let Device::Cuda(gpu) = cx.device {
-            return cuda::forward(&**gpu, self.heads, self.window, [ins[0], ins[1], ins[2]], &outs[0]);
+            let (samples, scale) = (ins[1].shape().dims()[0], Arg::F32(scale(head_dim)));
+            let grid = Grid::with_blocks([heads, samples, 1], THREADS as u32).shared(shared(window, head_dim));
+            let args = args![ins[0], ins[1], ins[2], &outs[0], heads, head_dim, window, slots, scale];
+            return gpu.launch(&KERNELS.kernel("attend", ins[0].dtype()), grid, args);
         }
         let position = position(ins[2]);
-        let shape = cpu::Shape {
-            heads: self.heads,
-            head_dim: ins[0].shape().last() / (3 * self.heads),
-            slots: slots(self.window),
-            position,
-            seen: position.min(self.window - 1),
-        };
+        let shape = cpu::Shape { heads, head_dim, slots, position, seen: position.min(window - 1) };
         with_real!(ins[0].dtype(), T => {
             cpu::forward::<T>(shape, ins[0].as_slice(), ins[1].as_slice(), outs[0].as_mut_slice());
         })
@@ -99,10 +113,13 @@ impl Update for RingWrite {
     }
 
     fn apply(&self, cx: &mut Context, ins: &[&Buffer], state: &mut [Buffer]) {
+        let &[batch, slots, width] = state[0].shape().dims() else { unreachable!("three dimensions") };
+        let d = width / 2;
         if let Device::Cuda(gpu) = cx.device {
-            return cuda::write(&**gpu, ins[0], ins[1], &state[0]);
+            let (n, dtype) = (batch * width, ins[0].dtype());
+            let args = args![ins[0], ins[1], &state[0], n, d, slots];
+            return gpu.launch(&KERNELS.kernel("keep", dtype), elements(n, dtype), args);
         }
-        let (slots, d) = (state[0].shape().dims()[1], state[0].shape().last() / 2);
         let slot = position(ins[1]) % slots;
         with_real!(ins[0].dtype(), T => {
             cpu::write::<T>(slot, d, slots, ins[0].as_slice(), state[0].as_mut_slice());

@@ -59,12 +59,7 @@ impl<T> Known<'_, T> {
     }
 }
 
-/// Elements of the partial sums `[chunks, d]` of the gain's gradient, none if it is not wanted.
-pub fn partials(rows: usize, d: usize, want: Want) -> usize {
-    if want.is_wanted() { rows.div_ceil(ROWS) * d } else { 0 }
-}
-
-/// The gradient of `x`, and the gain's partial sums, each unless it is empty. Without the first, `gain` is not read.
+/// The gradient of `x`, and the gain's partial sums `[chunks, d]`, each unless it is empty. Without the first, `gain` is not read.
 pub fn vjp<T: Real>(known: Known<T>, d: usize, gain: &[T], want: Want, d_x: &mut [T], partials: &mut [T]) {
     parallel::chunks2(d_x, ROWS * d, partials, d, |c, d_x, partial| {
         let known = known.chunk(c, d);

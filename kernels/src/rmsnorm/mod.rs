@@ -1,11 +1,23 @@
 //! Root mean square norm with a learned gain.
 
 mod cpu;
-pub(crate) mod cuda;
 
 use crate::case::{Case, Fill, Input, Sizes};
+use crate::launch::{THREADS, args};
 use crate::{check, cost, lanes};
+use engine::cuda::{Arg, Grid, Module};
 use engine::{Buffer, Context, Cost, DType, Device, Op, Output, Pass, Reads, Result, Spec, Want, with_real};
+
+pub(crate) static KERNELS: Module = Module::new("rmsnorm", include_str!("kernel.cu"));
+
+/// Warps of a block on a GPU, each with a row.
+const WARPS: usize = THREADS as usize / 32;
+
+/// Rows of a block of the backward pass on a GPU: enough that the gain's partial sums cost little.
+const BLOCK_ROWS: usize = 64;
+
+/// Bytes of shared memory that a block has on every GPU.
+const SHARED: usize = 48 << 10;
 
 /// `x [.., d], gain [d] → y [.., d], rstd [rows]`.
 ///
@@ -37,7 +49,9 @@ impl Op for RmsNorm {
     fn forward(&self, cx: &mut Context, ins: &[&Buffer], outs: &mut [Buffer]) {
         let [y, rstd] = outs else { unreachable!("two outputs") };
         if let Device::Cuda(gpu) = cx.device {
-            return cuda::forward(&**gpu, self.eps, [ins[0], ins[1]], [y, rstd]);
+            let (rows, d, kernel) = (rstd.len(), ins[1].len(), KERNELS.kernel("forward", y.dtype()));
+            let args = args![ins[0], ins[1], y, rstd, Arg::F32(self.eps as f32), rows, d];
+            return gpu.launch(&kernel, Grid::new(rows.div_ceil(WARPS), THREADS), args);
         }
         with_real!(ins[0].dtype(), T => {
             let (x, gain) = (ins[0].as_slice(), ins[1].as_slice());
@@ -47,15 +61,25 @@ impl Op for RmsNorm {
 
     fn vjp(&self, cx: &mut Context, wants: &[Want], ins: &[&Buffer], outs: &[&Buffer], d_y: &Buffer, d: &mut [Buffer]) {
         let [d_x, d_gain] = d else { unreachable!("two inputs") };
-        let (rows, dim) = (d_y.shape().rows(), d_y.shape().last());
+        let (rows, dim, dtype) = (d_y.shape().rows(), d_y.shape().last(), d_y.dtype());
         if let Device::Cuda(gpu) = cx.device {
-            let partials = wants[1].is_wanted().then(|| cx.scratch_at(DType::F32));
-            let known = [ins[0], ins[1], outs[1], d_y];
-            return cuda::backward(&**gpu, known, [wants[0], wants[1]], [d_x, d_gain], partials);
+            let (blocks, want_gain) = (rows.div_ceil(BLOCK_ROWS), wants[1].is_wanted());
+            // A warp's share of the gain's gradient is a row in shared memory: wide rows have room for fewer warps.
+            let warps = if want_gain { (SHARED / (4 * dim)).clamp(1, WARPS) } else { WARPS };
+            let shared = if want_gain { 4 * dim * warps } else { 0 };
+            let sums = if want_gain { cx.scratch_at(DType::F32).into() } else { Arg::Pointer(0) };
+            let grid = Grid::new(blocks, 32 * warps as u32).shared(shared);
+            let args = args![ins[0], ins[1], outs[1], d_y, wants[0], d_x, sums, rows, dim, BLOCK_ROWS];
+            gpu.launch(&KERNELS.kernel("backward", dtype), grid, args);
+            if want_gain {
+                let args = args![sums, blocks, wants[1], d_gain, dim];
+                gpu.launch(&KERNELS.kernel("sum_partials", dtype), Grid::new(dim.div_ceil(32), 1024), args);
+            }
+            return;
         }
         with_real!(d_y.dtype(), T => {
             let known = cpu::Known::<T> { x: ins[0].as_slice(), rstd: outs[1].as_slice(), d_y: d_y.as_slice() };
-            let partials = cx.scratch::<T>(cpu::partials(rows, dim, wants[1]));
+            let partials = cx.scratch::<T>(if wants[1].is_wanted() { rows.div_ceil(cpu::ROWS) * dim } else { 0 });
             let gain = if wants[0].is_wanted() { ins[1].as_slice() } else { &[] };
             cpu::vjp(known, dim, gain, wants[0], lanes::wanted(wants[0], d_x), partials);
             if wants[1].is_wanted() {
@@ -65,14 +89,14 @@ impl Op for RmsNorm {
         });
     }
 
+    /// The gain's gradient once for each chunk of rows.
     fn scratch(&self, device: &Device, ins: &[Spec], pass: Pass) -> usize {
-        let (Pass::Vjp(wants) | Pass::Fused(wants)) = pass else { return 0 };
-        let (rows, d) = (ins[0].shape.rows(), ins[0].shape.last());
-        let partials = match device {
-            Device::Cpu => cpu::partials(rows, d, wants[1]),
-            Device::Cuda(_) => cuda::partials(rows, d, wants[1]),
+        let rows = match device {
+            _ if !pass.gives(1) => return 0,
+            Device::Cpu => cpu::ROWS,
+            Device::Cuda(_) => BLOCK_ROWS,
         };
-        partials * check::statistic(ins[0].dtype).size()
+        ins[0].shape.rows().div_ceil(rows) * ins[0].shape.last() * check::statistic(ins[0].dtype).size()
     }
 
     fn cost(&self, ins: &[Spec], pass: Pass) -> Cost {

@@ -17,25 +17,19 @@ pub fn table<T: Real>(theta: f64, head_dim: usize, positions: &[i32], table: &mu
     });
 }
 
-/// Numbers per head, per row, and of a row's beginning that are rotated.
-#[derive(Clone, Copy)]
-pub struct Layout {
-    pub head_dim: usize,
-    pub width: usize,
-    pub rotated: usize,
-}
-
-/// Writes to `y`, or adds, `x` rotated by φ, or by −φ if `sign` is −1. `x` and `y` [B·N, width], `table` [N, head_dim].
-pub fn rope<T: Real>(layout: Layout, sign: f32, want: Want, x: &[T], table: &[T], y: &mut [T]) {
+/// Writes to `y`, or adds, `x` rotated by φ, or by −φ if `sign` is −1. `x` and `y` [B·N, width], `table` [N, head_dim]. `sizes` are
+/// the numbers per head, per row, and of a row's beginning that are rotated.
+pub fn rope<T: Real>(sizes: [usize; 3], sign: f32, want: Want, x: &[T], table: &[T], y: &mut [T]) {
     let sign = T::from_f64(sign.into());
-    parallel::chunks(y, ROWS * layout.width, |c, y| {
-        let x = &x[c * ROWS * layout.width..][..y.len()];
-        simd::dispatch(Chunk { layout, sign, want, x, table, first_row: c * ROWS, y });
+    let width = sizes[1];
+    parallel::chunks(y, ROWS * width, |c, y| {
+        let x = &x[c * ROWS * width..][..y.len()];
+        simd::dispatch(Chunk { sizes, sign, want, x, table, first_row: c * ROWS, y });
     });
 }
 
 struct Chunk<'a, T> {
-    layout: Layout,
+    sizes: [usize; 3],
     sign: T,
     want: Want,
     x: &'a [T],
@@ -49,7 +43,7 @@ impl<T: Real> Kernel for Chunk<'_, T> {
 
     #[inline(always)]
     fn run<I: Isa>(self) {
-        let Layout { head_dim, width, rotated } = self.layout;
+        let [head_dim, width, rotated] = self.sizes;
         let tokens = self.table.len() / head_dim;
         for (r, (x, y)) in self.x.chunks(width).zip(self.y.chunks_mut(width)).enumerate() {
             let angles = &self.table[(self.first_row + r) % tokens * head_dim..][..head_dim];

@@ -119,16 +119,15 @@ impl Rope {
     /// By φ, or by −φ if `sign` is −1.
     fn rotate(&self, cx: &Context, sign: f32, want: Want, x: &Buffer, table: &Buffer, y: &mut Buffer) {
         let head_dim = table.shape().last();
-        let layout = cpu::Layout { head_dim, width: self.heads * head_dim, rotated: self.rotated * head_dim };
+        let sizes = [head_dim, self.heads * head_dim, self.rotated * head_dim];
         match cx.device {
             Device::Cuda(gpu) => {
-                let cpu::Layout { head_dim, width, rotated } = layout;
-                let sizes = args![x.len(), table.shape().rows(), head_dim, width, rotated];
-                let args = [args![x, table, Arg::F32(sign), want, y], sizes].concat();
-                over(&**gpu, x, &KERNELS, "rotate", &args);
+                let (tokens, [head_dim, width, rotated]) = (table.shape().rows(), sizes);
+                let args = args![x, table, Arg::F32(sign), want, y, x.len(), tokens, head_dim, width, rotated];
+                over(&**gpu, x, &KERNELS, "rotate", args);
             }
             Device::Cpu => with_real!(x.dtype(), T => {
-                cpu::rope::<T>(layout, sign, want, x.as_slice(), table.as_slice(), y.as_mut_slice());
+                cpu::rope::<T>(sizes, sign, want, x.as_slice(), table.as_slice(), y.as_mut_slice());
             }),
         }
     }

@@ -2,6 +2,7 @@
 
 use super::band::{Band, Masks, Rectangle};
 use super::cpu::{Head, Part, Shape, hide, rows_of, sum, times};
+use crate::attention::scale;
 use crate::lanes::split;
 use crate::matmul::tiles::{Tile, for_each_tile};
 use crate::product::{BLOCK, Left, Right, Rows, RowsMut, Size, gather, pack, packed_len, product, transpose};
@@ -93,7 +94,7 @@ impl<T: Real> Kernel for Backward<'_, '_, T> {
             gather(head.rows(Part::Queries, block), head_dim, queries);
             gather(Right { column: index * head_dim, ..Right::rows(&known.d_y[block * d..], d) }, head_dim, d_y);
             let (queries, d_y) = (Right::rows(queries, head_dim), Right::rows(d_y, head_dim));
-            transpose::<I, T>(queries, count, shape.scale(), turned);
+            transpose::<I, T>(queries, count, scale(head_dim), turned);
             times::<I, T>(packed_keys, 0, turned, &band, p);
             transpose::<I, T>(d_y, count, T::ONE, turned);
             times::<I, T>(packed_values, 0, turned, &band, d_s);
@@ -109,7 +110,7 @@ impl<T: Real> Kernel for Backward<'_, '_, T> {
                 hide::<I, T>(group, &band, &masks, p);
                 let rows = [rows_of(group, &band, p), rows_of(group, &band, d_s)];
                 let lanes = [T::Lanes::<I>::load(&lse), T::Lanes::<I>::load(&delta)];
-                d_softmax::<I, T>(rows, group.lane, lanes, shape.scale());
+                d_softmax::<I, T>(rows, group.lane, lanes, scale(head_dim));
                 // d_q = d_s · k
                 let mut d_q = Queries { d_qkv: &mut d_qkv, first: group.queries.start };
                 let keys = Right::rows(keys, head_dim).skip(group.keys.start);

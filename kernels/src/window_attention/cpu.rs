@@ -40,10 +40,6 @@ impl Shape {
     fn panels(self, queries: usize) -> usize {
         packed_len(self.tokens.min(Band::most_keys(self.window, queries)), self.head_dim)
     }
-
-    pub fn scale<T: Real>(self) -> T {
-        T::from_f64(scale(self.head_dim))
-    }
 }
 
 /// A third of a row of `qkv`.
@@ -165,7 +161,7 @@ impl<T: Real> Kernel for Forward<'_, T> {
             for block in (first..end).step_by(BLOCK) {
                 let band = Band::new(block..end.min(block + BLOCK), shape.window);
                 let count = band.groups[1].queries.end - block;
-                transpose::<I, T>(head.rows(Part::Queries, block), count, shape.scale(), queries);
+                transpose::<I, T>(head.rows(Part::Queries, block), count, scale(head_dim), queries);
                 times::<I, T>(keys, first_key, queries, &band, scores);
                 for group in band.groups.iter().filter(|group| !group.queries.is_empty()) {
                     hide::<I, T>(group, &band, &masks, scores);

@@ -33,7 +33,7 @@ fn launch(gpu: &dyn Gpu, shape: Shape, like: &Buffer, entry: &'static str, share
     gpu.launch(
         &KERNELS.kernel(entry, dtype).size(tiles.size),
         Grid::with_blocks([tokens.div_ceil(tiles.block()), heads, samples], THREADS).shared(shared(tiles)),
-        &[args, args![tokens, heads, head_dim, window, Arg::F32(attention::scale(head_dim) as f32)]].concat(),
+        &[args, args![tokens, heads, head_dim, window, Arg::F32(attention::scale(head_dim))]].concat(),
     );
 }
 

@@ -56,25 +56,15 @@ impl Op for WindowAttention {
     }
 
     fn vjp(&self, cx: &mut Context, wants: &[Want], ins: &[&Buffer], outs: &[&Buffer], d_y: &Buffer, d: &mut [Buffer]) {
+        let shape = self.shape(ins[0].spec());
         if let Device::Cuda(gpu) = cx.device {
             let known = [ins[0], outs[0], outs[1], d_y];
-            return cuda::backward(
-                &**gpu,
-                self.shape(ins[0].spec()),
-                known,
-                wants[0],
-                &d[0],
-                cx.scratch_at(DType::F32),
-            );
+            return cuda::backward(&**gpu, shape, known, wants[0], &d[0], cx.scratch_at(DType::F32));
         }
         with_real!(d_y.dtype(), T => {
-            let known = backward::Known::<T> {
-                qkv: ins[0].as_slice(),
-                y: outs[0].as_slice(),
-                lse: outs[1].as_slice(),
-                d_y: d_y.as_slice(),
-            };
-            backward::backward(self.shape(ins[0].spec()), known, wants[0], d[0].as_mut_slice());
+            let [qkv, y, lse, d_y] = [ins[0], outs[0], outs[1], d_y].map(|b| b.as_slice::<T>());
+            let known = backward::Known { qkv, y, lse, d_y };
+            backward::backward(shape, known, wants[0], d[0].as_mut_slice());
         })
     }
 
