@@ -22,7 +22,7 @@ pub(crate) struct Draft {
 
 /// Turns `request` on `graph` into instructions.
 pub(crate) fn draft(graph: &Graph, store: &mut Store, request: &Request) -> Result<Draft> {
-    let device = store.device().clone();
+    let device = store.device.clone();
     let known = vec![Known::default(); graph.values.len()];
     let forms = HashMap::new();
     let mut b = Builder { graph, request, device, known, one: None, forms, draft: Draft::default() };

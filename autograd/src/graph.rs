@@ -1,5 +1,5 @@
 use crate::Id;
-use engine::{Error, Op, Output, Result, Spec, op};
+use engine::{Error, Op, Result, Spec, op};
 use std::panic::Location;
 use std::sync::Arc;
 
@@ -103,22 +103,15 @@ impl Graph {
     pub fn apply_shared(&mut self, op: Arc<dyn Op>, ins: &[Value]) -> Result<Value> {
         let specs: Vec<Spec> = ins.iter().map(|&v| self.spec(v)).collect();
         let caller = Location::caller();
-        let few = |outputs: Vec<Output>| match ins.len().max(outputs.len()) {
-            ..=MOST => Ok(outputs),
-            many => Err(Error::usage(format!("has {many} inputs or outputs, must have at most {MOST}"))),
-        };
-        let outputs = op::infer(&*op, &specs).and_then(few).map_err(|e| {
+        let outputs = op::infer(&*op, &specs).map_err(|e| {
             let scope = if self.scope.is_empty() { String::new() } else { format!(" in {}", self.scope) };
             Error::usage(format!("{}{scope}: {e} (recorded at {}:{})", op.name(), caller.file(), caller.line()))
         })?;
-        let node = self.nodes.len();
-        let outs = outputs.len();
-        let mut first = None;
+        let (node, outs, out) = (self.nodes.len(), outputs.len(), Value(self.values.len() as u32));
+        assert!(ins.len() <= MOST && (1..=MOST).contains(&outs), "{}: too many inputs or outputs", op.name());
         for (output, o) in outputs.into_iter().enumerate() {
-            let value = self.push(Info { name: o.name.into(), spec: o.spec, origin: Origin::Node { node, output } });
-            first.get_or_insert(value);
+            self.push(Info { name: o.name.into(), spec: o.spec, origin: Origin::Node { node, output } });
         }
-        let out = first.expect("an op has a result");
         self.nodes.push(Node { op, ins: ins.to_vec(), out, outs, scope: self.scope.clone() });
         Ok(out)
     }

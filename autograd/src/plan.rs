@@ -87,7 +87,7 @@ impl Plan {
             ins: ins.iter().copied().map(Some).collect(),
             outs: state.iter().copied().map(Some).collect(),
             cost: update.cost(&specs(ins), &specs(state)),
-            scratch: update.scratch(store.device(), &specs(ins), &specs(state)),
+            scratch: update.scratch(&store.device, &specs(ins), &specs(state)),
             ..Instr::new(Call::Update(Arc::new(update)), scope, phase)
         };
         self.instrs.insert(at, instr);

@@ -35,7 +35,7 @@ impl Plan {
     /// If another plan has used the arena since this plan's earlier phases ran.
     pub fn run(&self, store: &mut Store, phase: Phase) {
         self.enter(store, phase);
-        match store.device().clone() {
+        match store.device.clone() {
             Device::Cuda(gpu) if phase == Phase::Step => self.repeat(store, &*gpu),
             _ => self.execute(store, phase),
         }
@@ -140,7 +140,7 @@ fn take(store: &mut Store, ids: &[Option<Id>]) -> [Buffer; MOST] {
 fn put(store: &mut Store, ids: &[Option<Id>], buffers: [Buffer; MOST]) {
     for (id, buffer) in ids.iter().zip(buffers) {
         if let Some(id) = *id {
-            store.put(id, buffer);
+            *store.get_mut(id) = buffer;
         }
     }
 }
@@ -152,7 +152,7 @@ fn lend<'a>(store: &'a Store, ids: &[Option<Id>]) -> [&'a Buffer; MOST] {
 fn execute(instr: &Instr<Id>, store: &mut Store) {
     let Instr { wants, ins, outs, d_out, d_ins, .. } = instr;
     let mut scratch = std::mem::take(&mut store.scratch);
-    let device = store.device().clone();
+    let device = store.device.clone();
     let cx = &mut Context { device: &device, scratch: &mut scratch };
     // A backward pass reads the outputs, all others write them.
     let (read, written) = if let Call::Vjp(_) = instr.call { (&outs[..], &[][..]) } else { (&[][..], &outs[..]) };

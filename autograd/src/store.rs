@@ -19,7 +19,8 @@ impl Id {
 /// Graphs bind their leaves to ids, so that several graphs can work on the same weights.
 #[derive(Debug, Default)]
 pub struct Store {
-    device: Device,
+    /// Where the buffers live.
+    pub device: Device,
     buffers: Vec<Buffer>,
     /// Slots that any plan may use while it runs: the numbers of their buffers, and their sizes in bytes.
     arena: Vec<(u32, usize)>,
@@ -34,11 +35,6 @@ impl Store {
     /// An empty store on `device`.
     pub fn new(device: Device) -> Self {
         Self { device, ..Self::default() }
-    }
-
-    /// Where the buffers live.
-    pub fn device(&self) -> &Device {
-        &self.device
     }
 
     /// A new buffer of zeros. [`ready`](Self::ready) says whether the device had room for all of them.
@@ -128,11 +124,6 @@ impl Store {
         // A slot of the arena holds many values in turn.
         buffer.respec(id.spec);
         buffer
-    }
-
-    /// Puts a buffer back.
-    pub(crate) fn put(&mut self, id: Id, buffer: Buffer) {
-        *self.get_mut(id) = buffer;
     }
 
     /// The arena's slots by their sizes in bytes.

@@ -42,7 +42,9 @@ impl Finding {
 /// Looks at the processor, its memory, the driver, the GPUs, and what their kernels need. `device` decides which of them are
 /// used. Never fails: a missing part is a finding.
 pub fn probe(settings: &Settings, device: &Device) -> Vec<Finding> {
-    let mut findings = vec![processor(), cores(), memory()];
+    let cores = thread::available_parallelism().map_or(1, NonZero::get);
+    let cores = Finding::found("cores", true, format!("{cores} for this process"));
+    let mut findings = vec![processor(), cores, memory()];
     let on_gpu = matches!(device, Device::Cuda(_));
     match open::check_driver() {
         Ok((version, count)) => {
@@ -95,11 +97,6 @@ fn processor() -> Finding {
     let levels: Vec<String> = simd::supported().iter().map(ToString::to_string).collect();
     let (name, levels, level) = (processor_name(), levels.join(", "), simd::level());
     Finding::found("processor", true, format!("{name}: {levels}, of these {level} ({} names another)", simd::VARIABLE))
-}
-
-fn cores() -> Finding {
-    let n = thread::available_parallelism().map_or(1, NonZero::get);
-    Finding::found("cores", true, format!("{n} for this process"))
 }
 
 fn memory() -> Finding {

@@ -72,12 +72,10 @@ impl Heap {
                 continue;
             }
             let broken = |byte: &u8| *byte != SPOILT;
-            if let Some(i) = all[end..].iter().position(broken) {
-                return Err(format!("byte {} of an allocation of {} bytes was written", block.bytes + i, block.bytes));
-            }
-            if let Some(i) = all[..start].iter().rposition(broken) {
-                return Err(format!("byte -{} of an allocation of {} bytes was written", start - i, block.bytes));
-            }
+            let behind = all[end..].iter().position(broken).map(|i| end + i);
+            let at = behind.or_else(|| all[..start].iter().rposition(broken)).unwrap_or_default();
+            let (byte, bytes) = (at as i64 - start as i64, block.bytes);
+            return Err(format!("byte {byte} of an allocation of {bytes} bytes was written"));
         }
         Ok(())
     }

@@ -177,7 +177,6 @@ impl State {
     fn run(&mut self, work: &Work, order: Order) {
         if self.failure.check().is_ok() {
             let result = self.try_run(work, order);
-            // The failure is kept.
             let _ = self.failure.keep(result);
         }
     }

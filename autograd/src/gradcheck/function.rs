@@ -59,7 +59,7 @@ pub fn check_function(
         };
         let numeric = Numeric::of(i, claim.at, value, options);
         point[i].copy_from_slice(claim.at);
-        let worst = numeric.compare(claim.name, claim.gradient, &mut report).err();
+        let worst = numeric.compare(claim.name, claim.gradient, &mut report);
         let wanted: Vec<&str> = claims.iter().map(|c| c.name).collect();
         Wrong::refuse(name, claim.name, &wanted, Check::Numeric, worst, options.seed)?;
     }

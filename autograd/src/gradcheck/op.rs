@@ -103,7 +103,7 @@ impl Trial<'_> {
             let passed = if self.op.passes_through(i) { first_difference(&grad, &self.w) } else { None };
             self.refuse(chosen, i, Check::PassedThrough, passed)?;
             let position = self.wanted.iter().position(|&j| j == i).expect("a wanted input");
-            let numeric = self.numeric[position].compare(self.op.arguments()[i], &grad, &mut self.report).err();
+            let numeric = self.numeric[position].compare(self.op.arguments()[i], &grad, &mut self.report);
             self.refuse(chosen, i, Check::Numeric, numeric)?;
             let sum: Vec<f64> = self.into[i].to_f64().iter().zip(&grad).map(|(base, grad)| base + grad).collect();
             let worst = worst_beyond_rounding(&added[i].to_f64(), &sum, largest(&grad));

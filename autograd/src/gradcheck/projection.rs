@@ -1,6 +1,6 @@
 //! A tensor made a number, or a tensor of another shape.
 
-use engine::{Buffer, Context, Cost, DType, Error, Op, Output, Pass, Reads, Result, Shape, Spec, Want};
+use engine::{Buffer, Context, Cost, DType, Error, Op, Output, Pass, Result, Shape, Spec, Want};
 
 /// A random linear map of n numbers onto m, `x f64 [..] → y f64 shape`: `y_j = Σ w_k x_i` over all k < max(n, m) with
 /// j = k mod m and i = k mod n. Onto one number, it makes any result a function that can be checked. On the CPU only.
@@ -39,10 +39,6 @@ impl Op for Projection {
         }
     }
 
-    fn reads(&self, _wants: &[Want]) -> Reads {
-        Reads::default()
-    }
-
     fn forward(&self, _: &mut Context, ins: &[&Buffer], outs: &mut [Buffer]) {
         let (x, y) = (ins[0].as_slice::<f64>(), outs[0].as_mut_slice::<f64>());
         y.fill(0.0);
@@ -52,9 +48,6 @@ impl Op for Projection {
     }
 
     fn vjp(&self, _: &mut Context, wants: &[Want], _: &[&Buffer], _: &[&Buffer], d_y: &Buffer, d: &mut [Buffer]) {
-        if !wants[0].is_wanted() {
-            return;
-        }
         let (d_y, d_x) = (d_y.as_slice::<f64>(), d[0].as_mut_slice::<f64>());
         let mut gradient = vec![0.0; d_x.len()];
         for (k, w) in self.weights(d_x.len()).into_iter().enumerate() {

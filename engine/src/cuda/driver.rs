@@ -100,7 +100,7 @@ impl Driver {
         Ok(state)
     }
 
-    /// Keeps an error as the device's failure. It may have begun in an earlier launch.
+    /// Keeps an error as the device's failure, so that nobody has to pass it on. It may have begun in an earlier launch.
     fn keep<T>(&self, what: &str, result: std::result::Result<T, DriverError>) -> Result<T> {
         self.failure.keep(told(result).map_err(|e| {
             let name = &self.name;
@@ -112,7 +112,6 @@ impl Driver {
 
     /// Puts work on the stream.
     fn submit(&self, what: &str, work: impl FnOnce(CUstream) -> std::result::Result<(), DriverError>) {
-        // The failure is kept.
         let _ = self.enter().and_then(|_state| self.keep(what, work(self.stream.cu_stream())));
     }
 
@@ -216,7 +215,7 @@ impl Gpu for Driver {
     fn free(&self, address: u64) {
         // SAFETY: the address came from `alloc`, and nothing that was launched uses it once the stream is done.
         let free = || self.stream.synchronize().and_then(|()| unsafe { cu::free_sync(address) });
-        // The failure is kept. The memory of a device that has failed goes with its context.
+        // The memory of a device that has failed goes with its context.
         let _ = self.enter().and_then(|_state| self.keep("free memory", free()));
     }
 
@@ -232,7 +231,6 @@ impl Gpu for Driver {
     fn write(&self, to: u64, from: &[u8]) {
         // SAFETY: the caller names memory of the device. The host's is borrowed until the copy is done.
         let copy = |stream| unsafe { cu::memcpy_htod_async(to, from, stream) };
-        // The failure is kept.
         let _ = self.transfer("copy from the host", copy);
     }
 
@@ -294,7 +292,6 @@ impl Gpu for Driver {
             let threads = (grid.threads, 1, 1);
             cu::launch_kernel(function.handle, (x, y, z), threads, grid.shared, stream, &mut pointers[..args.len()])
         };
-        // The failure is kept.
         let _ = self.keep(&format!("launch {module} {}", kernel.entry), launched);
     }
 
@@ -319,7 +316,6 @@ impl Gpu for Driver {
         };
         let result = products.launch(product, self.stream.cu_stream());
         let refused = |e| Error::new(format!("{}: cuBLASLt refuses {product:?}: {e}", self.name));
-        // The failure is kept.
         let _ = self.failure.keep(result.map_err(refused));
     }
 
@@ -371,7 +367,6 @@ impl Captured for Recording {
         let (Some(graph), Ok(())) = (&self.graph, self.failure.check()) else { return };
         let graph = graph.lock().unwrap_or_else(PoisonError::into_inner);
         let failed = |e| Error::new(format!("{} cannot run a captured phase: {e}", self.name));
-        // The failure is kept.
         let _ = self.failure.keep(told(graph.0.launch()).map_err(failed));
     }
 }

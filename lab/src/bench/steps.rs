@@ -45,7 +45,7 @@ fn time(device: &Device, work: impl FnOnce() -> Result<()>) -> Result<Vec<f64>> 
 
 /// The mean seconds of `steps` fast steps, the first left out. A GPU is over a step before the host would notice.
 fn fast_steps(fast: &Fast, store: &mut Store, steps: usize) -> Vec<f64> {
-    let device = store.device().clone();
+    let device = store.device.clone();
     let (mut second, mut seconds) = (Instant::now(), 0.0);
     fast.fit(store, 0.1, 1, |t, _| {
         if t == 0 || t + 1 == steps {

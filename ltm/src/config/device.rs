@@ -58,7 +58,7 @@ impl Config {
     /// # Errors
     /// How much is needed, how much there is, and which settings lower it.
     pub fn check_room(&self, store: &Store, work: Work) -> Result<()> {
-        let machine = || match (store.device(), machine_memory()) {
+        let machine = || match (&store.device, machine_memory()) {
             (Device::Cpu, Some(there)) if store.bytes() > there => Err(Error::new(format!(
                 "{} of memory are needed, the machine has room for {}",
                 bytes_text(store.bytes()),
@@ -80,7 +80,7 @@ impl Config {
         // In training each weight has a gradient and two moments.
         let weights = parameter_count(m) * size_of::<f32>() * if work == Work::Training { 4 } else { 1 };
         match work {
-            Work::Evaluation | Work::Generation if matches!(store.device(), Device::Cuda(_)) => String::new(),
+            Work::Evaluation | Work::Generation if matches!(store.device, Device::Cuda(_)) => String::new(),
             _ if 2 * weights > store.bytes() => format!(": lower model.dim = {} or model.layers = {}", m.dim, m.layers),
             Work::Generation => format!(": lower model.seq = {}", m.seq),
             _ => format!(": lower train.batch = {} or model.seq = {}", self.train.batch, m.seq),

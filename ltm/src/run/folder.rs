@@ -240,7 +240,7 @@ impl Run {
         let file = checkpoint.file(WEIGHTS)?;
         let mut store = Store::new(device.clone());
         let params = Params::new(&self.config.model, DType::F32, &mut store);
-        let params = params.computed_in(self.config.train.precision.to_use_on(store.device()));
+        let params = params.computed_in(self.config.train.precision.to_use_on(&store.device));
         self.config.check_room(&store, work)?;
         params.load(&mut store, &SafeTensors::open(&file)?, "").map_err(|e| e.at(file.display()))?;
         Ok(Loaded {

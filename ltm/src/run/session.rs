@@ -152,7 +152,7 @@ impl Session {
         let step = stepper.trainer.step;
         // What comes after the checkpoint will be done again.
         let (metrics, lines) = json::Lines::open(&run.path.join(METRICS), |line: &Line| line.step() <= step)?;
-        Record::append(&run, step, material, stepper.trainer.store.device())?;
+        Record::append(&run, step, material, &stepper.trainer.store.device)?;
         let mut watch = Watch::new(&run.config);
         if let Some(watch) = &mut watch {
             lines.iter().for_each(|line| _ = watch.line(line));

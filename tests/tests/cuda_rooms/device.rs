@@ -53,7 +53,7 @@ fn steps_are_recorded_and_repeated() {
     for t in 0..8 {
         if t == 5 {
             // The buffer moves, which makes the recording invalid.
-            let device = gpu.store.device().clone();
+            let device = gpu.store.device.clone();
             let moved = gpu.store.get(gpu.x).to_device(&device).expect("room");
             *gpu.store.get_mut(gpu.x) = moved;
         }
