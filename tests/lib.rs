@@ -15,9 +15,7 @@ use ltm::data::{Batch, SampleInfo};
 /// If the configuration refuses one.
 pub fn tiny(settings: &str) -> Config {
     let mut config = Config::preset("tiny").expect("a preset");
-    for (key, value) in settings.split_whitespace().filter_map(|setting| setting.split_once('=')) {
-        config.set(key, value).expect("a setting");
-    }
+    config.set_all(settings).expect("settings");
     config.resolved().expect("a configuration")
 }
 

@@ -1,11 +1,10 @@
 //! The two ceilings of the roofline, measured on the machine that is measured, again and again during the run.
 
 use super::meter::time;
-use super::peak::fma_burst;
 use super::row::{median, quantile};
 use super::{Effort, Rate, Roof};
 use engine::cuda::{Factor, Gpu, Product};
-use engine::simd::{self, Isa, Kernel, Lanes, Real};
+use engine::simd::{self, Isa, Kernel, LANES, Lanes, Real};
 use engine::{Buffer, DType, Device, Result};
 use rayon::prelude::*;
 use std::hint::black_box;
@@ -150,6 +149,49 @@ impl Ceilings {
     }
 }
 
+/// Runs chains of f32 multiply-adds that stay in the registers on every thread of the pool. Returns the FLOPs of all threads
+/// and the seconds of the slowest. Each reads its own clock, because waking a thread can take as long as a short burst.
+pub fn fma_burst(steps: usize) -> [f64; 2] {
+    let all = rayon::broadcast(|_| {
+        let start = Instant::now();
+        let flops = simd::dispatch(FmaChains(steps));
+        [flops, start.elapsed().as_secs_f64()]
+    });
+    all.into_iter().fold([0.0; 2], |[flops, slowest], [f, s]| [flops + f, slowest.max(s)])
+}
+
+/// Independent chains of f32 multiply-adds, this many steps each. There are enough of them to hide the latency of one, and few
+/// enough to fit the registers.
+struct FmaChains(usize);
+
+impl Kernel for FmaChains {
+    /// FLOPs done.
+    type Output = f64;
+
+    #[inline(always)]
+    fn run<I: Isa>(self) -> f64 {
+        match <<f32 as Real>::Lanes<I> as Lanes<f32>>::REGISTERS {
+            1 => chains::<I, 12>(self.0),
+            _ => chains::<I, 6>(self.0),
+        }
+    }
+}
+
+#[inline(always)]
+fn chains<I: Isa, const N: usize>(steps: usize) -> f64 {
+    let x = <f32 as Real>::Lanes::<I>::splat(black_box(0.999));
+    let mut sums = [x; N];
+    for _ in 0..steps {
+        for i in 0..N {
+            sums[i] = sums[i].mul_add(x, x);
+        }
+    }
+    for i in 0..N {
+        black_box(sums[i].sum());
+    }
+    (2 * N * LANES * steps) as f64
+}
+
 /// A way to move the memory of three arrays a, b and c.
 #[derive(Clone, Copy)]
 enum Way {
@@ -174,12 +216,12 @@ impl Kernel for Piece<'_> {
 
     #[inline(always)]
     fn run<I: Isa>(self) -> f32 {
-        const N: usize = simd::LANES;
         let Self(way, a, b, c) = self;
         if let Way::Read = way {
             return simd::sum::<I, f32>(a) + simd::sum::<I, f32>(b) + simd::sum::<I, f32>(c);
         }
-        let rows = a.as_chunks_mut::<N>().0.iter_mut().zip(b.as_chunks::<N>().0).zip(c.as_chunks_mut::<N>().0);
+        let rows =
+            a.as_chunks_mut::<LANES>().0.iter_mut().zip(b.as_chunks::<LANES>().0).zip(c.as_chunks_mut::<LANES>().0);
         for ((a, b), c) in rows {
             let (b, old_c) = (<f32 as Real>::Lanes::<I>::load(b), <f32 as Real>::Lanes::<I>::load(c));
             if let Way::Triad = way {
@@ -202,7 +244,7 @@ struct Arrays([Vec<f32>; 3]);
 
 impl Arrays {
     fn new(bytes: usize) -> Self {
-        let len = (bytes / (3 * size_of::<f32>())).next_multiple_of(simd::LANES);
+        let len = (bytes / (3 * size_of::<f32>())).next_multiple_of(LANES);
         Self([1.0, 2.0, 3.0].map(|x| vec![x; len]))
     }
 

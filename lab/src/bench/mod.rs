@@ -38,7 +38,6 @@
 mod ceiling;
 mod compare;
 mod meter;
-mod peak;
 mod report;
 mod roofline;
 mod row;
@@ -46,10 +45,9 @@ mod run;
 mod steps;
 mod work;
 
-pub use ceiling::Ceilings;
+pub use ceiling::{Ceilings, fma_burst};
 pub use compare::{CHANCE, LEAST, compare};
 pub use meter::{Cache, Effort};
-pub use peak::fma_burst;
 pub use report::{Comparison, Machine, Rate, Report};
 pub use roofline::roofline;
 pub use row::{Numbers, Roof, Row, Samples, Task, median};

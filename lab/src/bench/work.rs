@@ -188,10 +188,7 @@ mod tests {
 
     fn config() -> Config {
         let mut config = Config::preset("tiny").unwrap();
-        for (key, value) in [("model.dim", "24"), ("model.heads", "2"), ("model.seq", "40"), ("model.window", "8")] {
-            config.set(key, value).unwrap();
-        }
-        config.train.batch = 1;
+        config.set_all("model.dim=24 model.heads=2 model.seq=40 model.window=8 train.batch=1").unwrap();
         config.resolved().unwrap()
     }
 

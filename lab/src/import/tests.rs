@@ -155,9 +155,7 @@ fn damaged_files_never_panic() {
 fn the_layers_can_be_trained() {
     let mut config = Config::preset("tiny").unwrap();
     let sizes = "model.kind=gpt2 model.layers=1 model.dim=16 model.seq=24 model.window=24 slow.rate=0.02 slow.warmup=1";
-    for (key, value) in sizes.split(' ').filter_map(|pair| pair.split_once('=')) {
-        config.set(key, value).unwrap();
-    }
+    config.set_all(sizes).unwrap();
     config.train.batch = 2;
     let mut trainer = Trainer::new(config, &Device::Cpu).unwrap();
     assert_eq!(trainer.params.count(), ltm::config::parameter_count(&trainer.config.model));

@@ -180,15 +180,9 @@ mod tests {
     fn the_page_says_what_eval_says() {
         for kind in ["ltm", "ar"] {
             let mut config = Config::preset("demo").unwrap();
-            for (key, value) in [
-                ("model.kind", kind),
-                ("model.dim", "16"),
-                ("model.heads", "2"),
-                ("train.batch", "2"),
-                ("fast.steps", "4"),
-            ] {
-                config.set(key, value).unwrap();
-            }
+            config
+                .set_all(&format!("model.kind={kind} model.dim=16 model.heads=2 train.batch=2 fast.steps=4"))
+                .unwrap();
             let config = config.resolved().unwrap();
             let folder = tempfile::tempdir().unwrap();
             let path = folder.path().join("run");

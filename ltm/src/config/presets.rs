@@ -65,8 +65,16 @@ impl Config {
             return Err(Error::usage(format!("unknown preset {name:?}, did you mean {near:?}? There are {names}")));
         };
         let mut config = Self::default();
-        let words = preset.settings.iter().flat_map(|settings| settings.split_whitespace());
-        words.filter_map(|word| word.split_once('=')).try_for_each(|(key, text)| config.set(key, text))?;
+        preset.settings.iter().try_for_each(|settings| config.set_all(settings))?;
         Ok(config)
+    }
+
+    /// Sets several, such as `model.dim=24 fast.steps=4`.
+    ///
+    /// # Errors
+    /// As [`set`](Self::set).
+    pub fn set_all(&mut self, settings: &str) -> Result<()> {
+        let mut pairs = settings.split_whitespace().filter_map(|setting| setting.split_once('='));
+        pairs.try_for_each(|(key, text)| self.set(key, text))
     }
 }

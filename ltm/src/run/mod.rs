@@ -25,9 +25,7 @@
 //! # let folder = tempfile::tempdir().expect("a folder");
 //! # let path = &folder.path().join("run");
 //! let mut config = Config::preset("demo")?;
-//! for (key, value) in [("model.dim", "16"), ("model.heads", "2"), ("fast.steps", "2"), ("train.steps", "2")] {
-//!     config.set(key, value)?;
-//! }
+//! config.set_all("model.dim=16 model.heads=2 fast.steps=2 train.steps=2")?;
 //! let config = config.resolved()?;
 //! let bytes: Arc<dyn Tokenizer> = Arc::new(Bytes);
 //! let material = Material::open(&config, &|path, split| Dataset::open(path, split, &bytes))?;

@@ -48,20 +48,10 @@ fn train(folder: &Path, settings: &[(&str, &str)], stop: u64) -> Vec<String> {
     let tokens: Vec<u8> = bytes.flat_map(u16::to_le_bytes).collect();
     fs::write(&text, tokens).unwrap();
     let mut config = Config::preset("tiny").unwrap();
-    let small = [
-        ("model.layers", "1"),
-        ("model.dim", "16"),
-        ("model.heads", "2"),
-        ("model.seq", "32"),
-        ("model.window", "4"),
-        ("model.latents", "2"),
-        ("fast.steps", "2"),
-        ("slow.warmup", "10"),
-        ("train.steps", "300"),
-        ("train.eval_every", "0"),
-        ("train.checkpoint_every", "0"),
-    ];
-    small.iter().chain(settings).for_each(|(key, value)| config.set(key, value).unwrap());
+    let model = "model.layers=1 model.dim=16 model.heads=2 model.seq=32 model.window=4 model.latents=2";
+    let training = "fast.steps=2 slow.warmup=10 train.steps=300 train.eval_every=0 train.checkpoint_every=0";
+    config.set_all(&format!("{model} {training}")).unwrap();
+    settings.iter().for_each(|(key, value)| config.set(key, value).unwrap());
     config.data.paths = vec![text];
     let config = config.resolved().unwrap();
     let tokenizer: Arc<dyn Tokenizer> = Arc::new(Bytes);
