@@ -8,7 +8,7 @@ use ltm::corpus::Corpus;
 use ltm::data::Source;
 use ltm::evaluate::{Evaluator, Excess, Mean, Protocol, SequenceScore, Total};
 use ltm::hash::sha256_files;
-use ltm::json::finite_or_null;
+use ltm::json::null_is_nan;
 use ltm::run::{IMPORTED, Loaded, Run, validation_stories};
 use serde::{Deserialize, Serialize};
 use std::fmt::{self, Display, Formatter};
@@ -235,13 +235,13 @@ pub struct Figures {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rest: Option<f64>,
     /// exp(Σ nats / Σ tokens).
-    #[serde(with = "finite_or_null")]
+    #[serde(deserialize_with = "null_is_nan")]
     pub perplexity: f64,
     /// Bits per byte.
-    #[serde(with = "finite_or_null")]
+    #[serde(deserialize_with = "null_is_nan")]
     pub bits_per_byte: f64,
     /// Mean of exp(nats / tokens) over sequences.
-    #[serde(with = "finite_or_null")]
+    #[serde(deserialize_with = "null_is_nan")]
     pub mean_sequence_perplexity: f64,
 }
 

@@ -2,8 +2,8 @@
 //! line that name file and line.
 
 use engine::{Error, Result};
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer, Serialize};
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
@@ -122,38 +122,24 @@ fn says(error: &serde_json::Error, line: usize) -> Error {
     Error::new(format!("line {line}, column {}: {what}", error.column()))
 }
 
-/// For fields of type `f64` that may be NaN or infinite, `#[serde(with = "ltm::json::finite_or_null")]`: such a number is
-/// written as `null`, and `null` is read as NaN.
-pub mod finite_or_null {
-    use serde::{Deserialize, Deserializer, Serializer};
-
-    /// Writes the number, or `null`.
-    ///
-    /// # Errors
-    /// Those of the serializer.
-    pub fn serialize<S: Serializer>(x: &f64, serializer: S) -> Result<S::Ok, S::Error> {
-        if x.is_finite() { serializer.serialize_f64(*x) } else { serializer.serialize_none() }
-    }
-
-    /// Reads a number or `null`.
-    ///
-    /// # Errors
-    /// If it is neither.
-    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
-        Ok(Option::deserialize(deserializer)?.unwrap_or(f64::NAN))
-    }
+/// For fields of type `f64` that may be NaN or infinite, `#[serde(deserialize_with = "ltm::json::null_is_nan")]`: such a
+/// number is written as `null`.
+///
+/// # Errors
+/// If it is neither a number nor `null`.
+pub fn null_is_nan<'de, D: Deserializer<'de>>(deserializer: D) -> std::result::Result<f64, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or(f64::NAN))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use engine::rng::Stream;
-    use serde::Deserialize;
 
     #[derive(Debug, Serialize, Deserialize)]
     struct Row {
         step: u64,
-        #[serde(with = "finite_or_null")]
+        #[serde(deserialize_with = "null_is_nan")]
         loss: f64,
     }
 

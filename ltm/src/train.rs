@@ -54,13 +54,6 @@ pub struct StepReport {
     pub skipped: Option<String>,
 }
 
-impl StepReport {
-    /// NLL and KL together per scored token, in nats: the training loss.
-    pub fn loss(&self) -> f64 {
-        (self.nll + self.kl) / self.tokens as f64
-    }
-}
-
 impl Trainer {
     /// A fresh model on `device` with initial weights under the configuration's seed.
     ///

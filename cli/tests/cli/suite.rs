@@ -131,7 +131,7 @@ fn what_is_wrong_with_a_set_is_said_and_the_rest_goes_on() {
         "nothing: MISSING: there is no document with text in its files",
         "WikiText: MISSING: cannot read cut.gz",
         "AG News: MISSING: news.csv:1: there is no column 4, the record has 3",
-        "folder: MISSING: run is a folder",
+        "folder: MISSING: run is no regular file",
         "packed: MISSING: packed.txt is compressed by xz",
         "latin: MISSING: latin.txt:3: invalid UTF-8, and detokenise ptb needs UTF-8",
         "endless: MISSING: /dev/zero is no regular file",

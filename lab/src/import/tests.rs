@@ -166,8 +166,8 @@ fn the_layers_can_be_trained() {
     }
     batch.samples.fill(SampleInfo { scored: 24, bytes: 24, ..SampleInfo::default() });
     let before = weights(&trainer.params, &trainer.store);
-    let first = trainer.train(&batch).unwrap().loss();
-    let last = (0..30).map(|_| trainer.train(&batch).unwrap().loss()).last().unwrap();
+    let first = trainer.train(&batch).unwrap().nll;
+    let last = (0..30).map(|_| trainer.train(&batch).unwrap().nll).last().unwrap();
     assert!(last < 0.5 * first, "{first} to {last}");
     let after = weights(&trainer.params, &trainer.store);
     assert!(after.iter().zip(&before).all(|(after, before)| after != before), "parameters that do not move");

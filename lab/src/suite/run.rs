@@ -8,7 +8,7 @@ use ltm::config::{Config, ModelKind, Tokenizer as Named, Work};
 use ltm::data::{Source, Tokenizer};
 use ltm::evaluate::{Evaluator, Protocol, Total};
 use ltm::hash::{sha256, sha256_files};
-use ltm::json::{self, finite_or_null};
+use ltm::json::{self, null_is_nan};
 use ltm::run::{Loaded, Run, SOURCES};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
@@ -78,9 +78,9 @@ pub struct Entry {
     pub(crate) first_left_out: Option<String>,
     pub(crate) gpt2_tokens: Option<u64>,
     pub(crate) nats_per_token: f64,
-    #[serde(with = "finite_or_null")]
+    #[serde(deserialize_with = "null_is_nan")]
     pub(crate) nats_per_token_error: f64,
-    #[serde(with = "finite_or_null")]
+    #[serde(deserialize_with = "null_is_nan")]
     pub(crate) nats_per_token_draw_error: f64,
     pub(crate) perplexity_per_gpt2_token: Option<f64>,
     pub(crate) seconds: f64,

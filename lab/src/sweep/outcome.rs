@@ -4,7 +4,7 @@ use engine::{Error, Result};
 use ltm::config::parameter_count;
 use ltm::evaluate::Protocol;
 use ltm::hash::sha256;
-use ltm::json::{self, finite_or_null};
+use ltm::json::{self, null_is_nan};
 use ltm::run::{Loaded, Run, SOURCES};
 use serde::{Deserialize, Serialize};
 use std::num::NonZero;
@@ -57,7 +57,7 @@ pub struct Finished {
     /// exp(Σ nats / Σ tokens).
     pub perplexity: f64,
     /// Its standard error over the choice of sequences; not a number for a single one.
-    #[serde(with = "finite_or_null")]
+    #[serde(deserialize_with = "null_is_nan")]
     pub(super) perplexity_error: f64,
     pub(super) bits_per_byte: f64,
     pub(super) nll_per_sequence: f64,

@@ -1,4 +1,4 @@
-use crate::json::finite_or_null;
+use crate::json::null_is_nan;
 use serde::{Deserialize, Serialize};
 use std::f64::consts::LN_2;
 
@@ -47,10 +47,10 @@ pub struct Total {
     /// Σ KL.
     pub kl: f64,
     /// Variance of Σ nats that is due to the finite number of draws; not a number for a single draw.
-    #[serde(with = "finite_or_null")]
+    #[serde(deserialize_with = "null_is_nan")]
     noise: f64,
     /// Σ exp(nats / tokens).
-    #[serde(with = "finite_or_null")]
+    #[serde(deserialize_with = "null_is_nan")]
     perplexities: f64,
     /// Σ nats², Σ nats · tokens, Σ tokens².
     squares: [f64; 3],

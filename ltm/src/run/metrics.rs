@@ -1,7 +1,7 @@
 //! `metrics.jsonl`: a line for every step, every validation and every trouble, in the order in which they came.
 
 use crate::evaluate::{Excess, Protocol, Total};
-use crate::json::finite_or_null;
+use crate::json::null_is_nan;
 use crate::train::StepReport;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -23,17 +23,25 @@ pub enum Line {
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Cost {
     /// NLL and KL together, in nats per token.
-    #[serde(with = "finite_or_null")]
+    #[serde(deserialize_with = "null_is_nan")]
     pub loss: f64,
     /// Nats per token.
-    #[serde(with = "finite_or_null")]
+    #[serde(deserialize_with = "null_is_nan")]
     pub nll: f64,
     /// Nats per token.
-    #[serde(with = "finite_or_null")]
+    #[serde(deserialize_with = "null_is_nan")]
     pub kl: f64,
     /// The loss in bits per byte of text.
-    #[serde(with = "finite_or_null")]
+    #[serde(deserialize_with = "null_is_nan")]
     pub bits_per_byte: f64,
+}
+
+impl Cost {
+    /// From sums over `tokens` tokens, in nats, that stand for so many bytes.
+    fn of(nats: f64, nll: f64, kl: f64, tokens: u64, bytes: f64) -> Self {
+        let tokens = tokens as f64;
+        Self { loss: nats / tokens, nll: nll / tokens, kl: kl / tokens, bits_per_byte: nats / LN_2 / bytes }
+    }
 }
 
 /// What a step did. A number that was not finite is NaN when it is read back.
@@ -47,7 +55,7 @@ pub struct StepLine {
     /// Tokens scored.
     pub tokens: u64,
     /// Global norm of the decoder's gradient before clipping.
-    #[serde(with = "finite_or_null")]
+    #[serde(deserialize_with = "null_is_nan")]
     pub grad_norm: f64,
     /// Slow learning rate.
     pub rate: f64,
@@ -56,7 +64,7 @@ pub struct StepLine {
     /// How long it took.
     pub seconds: f64,
     /// Tokens scored per second.
-    #[serde(with = "finite_or_null")]
+    #[serde(deserialize_with = "null_is_nan")]
     pub tokens_per_second: f64,
     /// Checksum of weights and moments behind the step, in hexadecimal; a run on a GPU does not record it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -79,13 +87,13 @@ pub struct ValidationLine {
     #[serde(flatten)]
     pub cost: Cost,
     /// Standard error of the loss over the draws; the sequences are the same every time.
-    #[serde(with = "finite_or_null")]
+    #[serde(deserialize_with = "null_is_nan")]
     pub draw_error: f64,
     /// NLL and KL together, in nats per sequence.
-    #[serde(with = "finite_or_null")]
+    #[serde(deserialize_with = "null_is_nan")]
     pub nats_per_sequence: f64,
     /// Nats per sequence.
-    #[serde(with = "finite_or_null")]
+    #[serde(deserialize_with = "null_is_nan")]
     pub kl_per_sequence: f64,
     /// What the process that made the text needs at least, if it is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -134,21 +142,16 @@ impl Line {
 impl StepLine {
     /// `state` is the trainer's checksum behind the step.
     pub(super) fn new(report: &StepReport, state: Option<u64>, seconds: f64) -> Self {
-        let tokens = report.tokens as f64;
+        let (nll, kl) = (report.nll, report.kl);
         Self {
             step: report.step,
-            cost: Cost {
-                loss: report.loss(),
-                nll: report.nll / tokens,
-                kl: report.kl / tokens,
-                bits_per_byte: (report.nll + report.kl) / LN_2 / report.bytes as f64,
-            },
+            cost: Cost::of(nll + kl, nll, kl, report.tokens, report.bytes as f64),
             tokens: report.tokens,
             grad_norm: report.grad_norm,
             rate: report.rate,
             fast_rate: report.fast_rate,
             seconds,
-            tokens_per_second: tokens / seconds,
+            tokens_per_second: report.tokens as f64 / seconds,
             state: state.map(|sum| format!("{sum:016x}")),
             skipped: report.skipped.clone(),
         }
@@ -157,19 +160,13 @@ impl StepLine {
 
 impl ValidationLine {
     pub(super) fn new(step: u64, protocol: Protocol, total: &Total, excess: Option<Excess>) -> Self {
-        let tokens = total.tokens as f64;
         let sequences = total.sequences as f64;
         Self {
             step,
             protocol,
             sequences: total.sequences,
-            cost: Cost {
-                loss: total.nats / tokens,
-                nll: total.nll / tokens,
-                kl: total.kl / tokens,
-                bits_per_byte: total.bits_per_byte(),
-            },
-            draw_error: total.draw_error() / tokens,
+            cost: Cost::of(total.nats, total.nll, total.kl, total.tokens, total.bytes),
+            draw_error: total.draw_error() / total.tokens as f64,
             nats_per_sequence: total.nats / sequences,
             kl_per_sequence: total.kl / sequences,
             exact_nats_per_sequence: excess.map(|excess| excess.exact),

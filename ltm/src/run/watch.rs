@@ -1,5 +1,7 @@
 use super::{Line, StepLine, Trouble, TroubleLine, ValidationLine};
 use crate::config::Config;
+use crate::evaluate::Mean;
+use std::mem::take;
 
 /// Steps whose numbers are averaged. Verdicts fall behind steps that are multiples of it.
 const WINDOW: u64 = 100;
@@ -25,18 +27,13 @@ pub(super) struct Watch {
     /// Whether the steps' losses are bounds: at the very noise that was fitted to they are none, and fall whatever becomes of
     /// the bound.
     bounds: bool,
-    before: Option<Window>,
-    now: Window,
-    validated: Option<Validated>,
-}
-
-/// A validation's numbers: nats per sequence, and nats per token.
-#[derive(Clone, Copy, Debug)]
-struct Validated {
-    step: u64,
-    kl: f64,
-    loss: f64,
-    error: f64,
+    /// KL in nats per sequence and loss in nats per token of the window's steps.
+    kl: Vec<f64>,
+    loss: Vec<f64>,
+    /// Their means in the window before.
+    before: Option<[Mean; 2]>,
+    /// Step, KL in nats per sequence and loss in nats per token of the latest validation.
+    validated: Option<(u64, f64, Mean)>,
 }
 
 impl Watch {
@@ -46,8 +43,9 @@ impl Watch {
             batch: config.train.batch as f64,
             rising: config.slow.warmup.max(config.fast.kl_warmup) as u64,
             bounds: config.losses_are_bounds(),
+            kl: Vec::new(),
+            loss: Vec::new(),
             before: None,
-            now: Window::default(),
             validated: None,
         })
     }
@@ -68,44 +66,44 @@ impl Watch {
         if step <= self.rising || !kl.is_finite() || !loss.is_finite() {
             return None;
         }
-        self.now.kl.add(kl * line.tokens as f64 / self.batch);
-        self.now.loss.add(loss);
+        self.kl.push(kl * line.tokens as f64 / self.batch);
+        self.loss.push(loss);
         if !step.is_multiple_of(WINDOW) {
             return None;
         }
-        let now = std::mem::take(&mut self.now);
+        let now = [take(&mut self.kl), take(&mut self.loss)];
         // The first window may be a short one; half of it is enough to tell.
-        if now.kl.count < WINDOW as f64 / 2.0 {
+        if (now[0].len() as u64) < WINDOW / 2 {
             return None;
         }
-        let before = self.before.replace(now);
-        if now.kl.mean < IGNORED {
+        let [kl, loss] = now.map(|values| Mean::of(&values));
+        let before = self.before.replace([kl, loss]);
+        if kl.mean < IGNORED {
             return Some(TroubleLine {
                 step,
                 trouble: Trouble::LatentsIgnored,
                 message: format!(
                     "the decoder ignores its latents: mean KL of the last {WINDOW} steps {:.2} nats a sequence, below {IGNORED}; a shorter model.window, more fast.steps or fast.kl_warmup may help",
-                    now.kl.mean
+                    kl.mean
                 ),
             });
         }
-        let before = before?;
-        let grown = now.kl.mean > GROWTH * before.kl.mean && now.kl.is_above(&before.kl);
-        (self.bounds && grown && now.loss.is_above(&before.loss))
-            .then(|| runaway(step, "", WINDOW, [before.kl.mean, now.kl.mean], [before.loss.mean, now.loss.mean]))
+        let [old_kl, old_loss] = before?;
+        let grown = kl.mean > GROWTH * old_kl.mean && is_above(kl, old_kl);
+        (self.bounds && grown && is_above(loss, old_loss))
+            .then(|| runaway(step, "", WINDOW, [old_kl.mean, kl.mean], [old_loss.mean, loss.mean]))
     }
 
     /// The loss of a validation is a bound whatever noise the steps learn from.
     fn validation(&mut self, line: &ValidationLine) -> Option<TroubleLine> {
-        let (step, loss, error) = (line.step, line.cost.loss, line.draw_error);
-        let kl = line.kl_per_sequence;
-        if step <= self.rising || ![kl, loss, error].iter().all(|x| x.is_finite()) {
+        let (step, kl) = (line.step, line.kl_per_sequence);
+        let loss = Mean { mean: line.cost.loss, error: line.draw_error };
+        if step <= self.rising || ![kl, loss.mean, loss.error].iter().all(|x| x.is_finite()) {
             return None;
         }
-        let before = self.validated.replace(Validated { step, kl, loss, error })?;
-        let worse = loss - before.loss > ERRORS * error.hypot(before.error);
-        (kl > IGNORED && kl > GROWTH * before.kl && worse)
-            .then(|| runaway(step, " on validation text", step - before.step, [before.kl, kl], [before.loss, loss]))
+        let (since, old_kl, old_loss) = self.validated.replace((step, kl, loss))?;
+        (kl > IGNORED && kl > GROWTH * old_kl && is_above(loss, old_loss))
+            .then(|| runaway(step, " on validation text", step - since, [old_kl, kl], [old_loss.mean, loss.mean]))
     }
 }
 
@@ -118,38 +116,9 @@ fn runaway(step: u64, on: &str, steps: u64, kl: [f64; 2], loss: [f64; 2]) -> Tro
     TroubleLine { step, trouble: Trouble::KlRunaway, message }
 }
 
-/// What the steps of a window came to.
-#[derive(Clone, Copy, Debug, Default)]
-struct Window {
-    kl: Sums,
-    loss: Sums,
-}
-
-/// Mean and spread by Welford's recurrence.
-#[derive(Clone, Copy, Debug, Default)]
-struct Sums {
-    count: f64,
-    mean: f64,
-    squares: f64,
-}
-
-impl Sums {
-    fn add(&mut self, x: f64) {
-        self.count += 1.0;
-        let step = x - self.mean;
-        self.mean += step / self.count;
-        self.squares += step * (x - self.mean);
-    }
-
-    /// Squared standard error of the mean.
-    fn error2(&self) -> f64 {
-        self.squares / (self.count - 1.0) / self.count
-    }
-
-    /// Whether the mean is above the other one by more than noise explains.
-    fn is_above(&self, other: &Self) -> bool {
-        self.mean - other.mean > ERRORS * (self.error2() + other.error2()).sqrt()
-    }
+/// Whether `now` is above `before` by more than noise explains.
+fn is_above(now: Mean, before: Mean) -> bool {
+    now.mean - before.mean > ERRORS * now.error.hypot(before.error)
 }
 
 #[cfg(test)]
