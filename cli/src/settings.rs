@@ -52,7 +52,7 @@ fn key_help() -> String {
     for setting in Config::settings() {
         let value = setting.value(&defaults);
         let choices = if value.is_string() { format!(" ({})", setting.expects()) } else { String::new() };
-        text.push_str(&format!("\n  {} = {value}: {}{choices}", setting.name, setting.doc()));
+        text.push_str(&format!("\n  {} = {value}: {}{choices}", setting.name, setting.doc));
     }
     text
 }

@@ -11,7 +11,8 @@ use std::path::PathBuf;
 pub struct Setting {
     /// The key, `section.name`.
     pub name: &'static str,
-    pub(super) doc: &'static str,
+    /// What it means, in a sentence.
+    pub doc: &'static str,
     /// At most one.
     pub(super) ranges: &'static [Range],
     pub(super) expects: fn() -> String,
@@ -58,11 +59,6 @@ impl fmt::Display for Range {
 }
 
 impl Setting {
-    /// What it means, in a sentence.
-    pub fn doc(&self) -> &'static str {
-        self.doc.trim()
-    }
-
     /// What values it takes, e.g. `one of fresh, fixed`.
     pub fn expects(&self) -> String {
         (self.expects)()

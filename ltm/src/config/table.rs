@@ -32,7 +32,7 @@ macro_rules! table {
         /// Every setting, section by section.
         pub(super) const SETTINGS: &[Setting] = &[$($(Setting {
             name: concat!(stringify!($section), ".", stringify!($name)),
-            doc: concat!($($doc),+),
+            doc: concat!($($doc),+).trim_ascii(),
             ranges: &[$($range)?],
             expects: <$Type>::expects,
             get: |config| json!(config.$section.$name),

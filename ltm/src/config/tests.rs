@@ -23,7 +23,8 @@ fn presets_have_the_published_sizes() {
         assert_eq!(config.resolved(), Ok(config.clone()), "resolving is idempotent");
     }
     assert_eq!(Config::preset("small").unwrap(), Config::default());
-    assert_eq!(Config::preset("tiny").unwrap().resolved().unwrap().model.vocab, 258);
+    let tiny = Config::preset("tiny").unwrap().resolved().unwrap().model;
+    assert_eq!((tiny.vocab, parameter_count(&tiny)), (258, 566_400));
     let unknown = Config::preset("smal").unwrap_err();
     assert!(unknown.kind() == ErrorKind::Usage && unknown.to_string().contains("did you mean \"small\"?"), "{unknown}");
 }

@@ -23,15 +23,6 @@ pub struct SequenceScore {
 
 /// Sums over the sequences of a corpus, with their errors. They can be written and read again to the last bit; memory does not
 /// grow with the number of sequences.
-///
-/// ```
-/// use ltm::evaluate::{SequenceScore, Total};
-///
-/// let score = |nats, tokens| SequenceScore { nats, tokens, bytes: 2.0 * tokens as f64, ..SequenceScore::default() };
-/// let total = Total::of(&[score(30.0, 10), score(10.0, 30)]);
-/// // Per token of all sequences together, not the mean of the sequences'.
-/// assert_eq!((total.perplexity(), total.bits_per_byte()), (1f64.exp(), 0.5 / 2f64.ln()));
-/// ```
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Total {
     /// Sequences.
