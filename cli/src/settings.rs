@@ -2,7 +2,7 @@
 
 use engine::{Error, Result};
 use lab::toml_file;
-use ltm::config::{Config, PRESETS};
+use ltm::config::{Config, PRESETS, SETTINGS};
 use ltm::data::tokenizer_of;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -49,9 +49,9 @@ fn key_help() -> String {
     let mut text =
         "Single settings, e.g. `--set fast.steps=32 train.seed=1`. The keys, with preset small's values:".to_string();
     let defaults = Config::default();
-    for setting in Config::settings() {
+    for setting in SETTINGS {
         let value = setting.value(&defaults);
-        let choices = if value.is_string() { format!(" ({})", setting.expects()) } else { String::new() };
+        let choices = if value.is_string() { format!(" ({})", (setting.expects)()) } else { String::new() };
         text.push_str(&format!("\n  {} = {value}: {}{choices}", setting.name, setting.doc));
     }
     text

@@ -2,7 +2,7 @@
 
 use super::{Ceilings, Numbers, Roof, Row, Setup, compare};
 use engine::{Device, Error, Result, probe, simd};
-use ltm::config::{Config, Setting};
+use ltm::config::{SETTINGS, Setting};
 use serde::{Deserialize, Serialize};
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
@@ -70,7 +70,7 @@ impl Setup {
     /// The settings of both kinds of learning, on which times depend too.
     fn settings(&self) -> BTreeMap<String, String> {
         let is_learning = |key: &&Setting| key.name.starts_with("fast.") || key.name.starts_with("slow.");
-        let learning = Config::settings().iter().filter(is_learning);
+        let learning = SETTINGS.iter().filter(is_learning);
         learning.map(|key| (key.name.to_string(), text(&key.value(&self.config)))).collect()
     }
 }

@@ -6,7 +6,7 @@ use crate::plan::Plans;
 use crate::suite::{self, KNOWN, Known, known};
 use crate::table::{Align, Column, Table, digits, or_dash, perplexity, plus_minus, short, si};
 use engine::Device;
-use ltm::config::{Config, parameter_count};
+use ltm::config::{SETTINGS, parameter_count};
 use maud::{Markup, html};
 use std::collections::BTreeSet;
 
@@ -90,7 +90,7 @@ pub fn overview(entries: &[Entry]) -> Markup {
 
 /// The settings in which the runs differ, and all of them.
 pub fn settings(entries: &[Entry]) -> Markup {
-    let rows = Config::settings().iter().map(|setting| {
+    let rows = SETTINGS.iter().map(|setting| {
         let value = |entry: &Entry| setting.value(&entry.run.config);
         let plain = |entry| value(entry).as_str().map_or_else(|| value(entry).to_string(), str::to_string);
         (setting.name, entries.iter().map(plain).collect::<Vec<_>>())

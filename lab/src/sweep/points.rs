@@ -1,7 +1,7 @@
 use super::spec::PRESET;
 use super::{Settings, Sweep};
 use engine::{Error, Result};
-use ltm::config::{Config, ModelKind};
+use ltm::config::{Config, ModelKind, SETTINGS};
 use ltm::hash::sha256;
 use ltm::json;
 use serde_json::Value;
@@ -52,7 +52,7 @@ impl Point {
     /// results. Settings that change no result may differ.
     pub fn difference(&self, found: &Config) -> Option<(&'static str, Value, Value)> {
         let (wanted, found) = (identity(self.config.as_ref().ok()?), identity(found));
-        let values = Config::settings().iter().map(|key| (key.name, key.value(&found), key.value(&wanted)));
+        let values = SETTINGS.iter().map(|key| (key.name, key.value(&found), key.value(&wanted)));
         values.into_iter().find(|(_, found, wanted)| found != wanted)
     }
 }

@@ -15,7 +15,8 @@ pub struct Setting {
     pub doc: &'static str,
     /// At most one.
     pub(super) ranges: &'static [Range],
-    pub(super) expects: fn() -> String,
+    /// What values it takes, e.g. `one of fresh, fixed`.
+    pub expects: fn() -> String,
     pub(super) get: fn(&Config) -> Value,
     /// Takes the value, or changes nothing and returns false.
     pub(super) put: fn(&mut Config, Value) -> bool,
@@ -59,23 +60,9 @@ impl fmt::Display for Range {
 }
 
 impl Setting {
-    /// What values it takes, e.g. `one of fresh, fixed`.
-    pub fn expects(&self) -> String {
-        (self.expects)()
-    }
-
     /// Its value in a configuration, as JSON.
     pub fn value(&self, config: &Config) -> Value {
         (self.get)(config)
-    }
-
-    /// Whether its value is in its range. JSON has no NaN.
-    fn check(&self, config: &Config) -> Result<()> {
-        let x = self.value(config).as_f64().unwrap_or(f64::NAN);
-        match self.ranges.iter().find(|range| !range.contains(x)) {
-            Some(range) => Err(Error::usage(format!("{} = {x}: must be {range}", self.name))),
-            None => Ok(()),
-        }
     }
 
     fn find(name: &str) -> Result<&'static Self> {
@@ -97,16 +84,11 @@ impl Setting {
         if self.take(config, value) {
             return Ok(());
         }
-        Err(Error::usage(format!("{} = {value}: expected {}", self.name, self.expects())))
+        Err(Error::usage(format!("{} = {value}: expected {}", self.name, (self.expects)())))
     }
 }
 
 impl Config {
-    /// Every setting, section by section.
-    pub fn settings() -> &'static [Setting] {
-        SETTINGS
-    }
-
     /// Sets a key from text, as on a command line: `set("fast.steps", "16")`.
     ///
     /// # Errors
@@ -130,20 +112,19 @@ impl Config {
         Setting::find(key)?.assign(self, value)
     }
 
-    /// The value of a key, as JSON.
-    ///
-    /// # Errors
-    /// A usage error if there is no such key.
-    pub fn get(&self, key: &str) -> Result<Value> {
-        Setting::find(key).map(|setting| setting.value(self))
-    }
-
     /// Every number is in its range, whatever the others are. The upper limits keep products of sizes within an address.
     ///
     /// # Errors
     /// A usage error naming the key and its range.
     pub fn check_ranges(&self) -> Result<()> {
-        SETTINGS.iter().try_for_each(|setting| setting.check(self))
+        for setting in SETTINGS {
+            // JSON has no NaN.
+            let x = setting.value(self).as_f64().unwrap_or(f64::NAN);
+            if let Some(range) = setting.ranges.iter().find(|range| !range.contains(x)) {
+                return Err(Error::usage(format!("{} = {x}: must be {range}", setting.name)));
+            }
+        }
+        Ok(())
     }
 }
 

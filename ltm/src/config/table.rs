@@ -30,7 +30,7 @@ macro_rules! table {
         pub struct Config { $($(#[doc = $about])+ pub $section: $Section,)+ }
 
         /// Every setting, section by section.
-        pub(super) const SETTINGS: &[Setting] = &[$($(Setting {
+        pub const SETTINGS: &[Setting] = &[$($(Setting {
             name: concat!(stringify!($section), ".", stringify!($name)),
             doc: concat!($($doc),+).trim_ascii(),
             ranges: &[$($range)?],

@@ -43,11 +43,11 @@ impl Positions {
 /// so that everything that is learned sees its own type. Rotation tables, statistics and losses stay in f32.
 pub struct Decoder<'a> {
     config: &'a ModelConfig,
-    compute: DType,
+    params: &'a Params,
     /// The leaves of all parameters, in order.
     pub leaves: Vec<Value>,
+    /// The same as the activations have them.
     weights: Vec<Value>,
-    names: Vec<&'a str>,
     places: Places,
 }
 
@@ -71,16 +71,14 @@ impl<'a> Decoder<'a> {
         graph: &mut Graph,
         phase: Phase,
     ) -> Result<Self> {
-        let (dtype, compute) = (params.dtype, params.compute);
-        let leaves = params.leaves(graph);
+        let leaves: Vec<Value> = params.iter().map(|p| graph.leaf(p.name.as_str(), Phase::Update, p.id)).collect();
         graph.scope("weights");
-        let weights = leaves.iter().map(|&leaf| cast(graph, leaf, compute)).collect::<Result<_>>()?;
-        let names = params.iter().map(|p| p.name.as_str()).collect();
+        let weights = leaves.iter().map(|&leaf| cast(graph, leaf, params.compute)).collect::<Result<_>>()?;
         let tokens = graph.leaf("positions", phase, positions.tokens);
         if config.positions().is_some() {
-            return Ok(Self { config, compute, leaves, weights, names, places: Places::Learned(tokens) });
+            return Ok(Self { config, params, leaves, weights, places: Places::Learned(tokens) });
         }
-        let table = RopeTable { head_dim: config.dim / config.heads, theta: config.rope_theta, dtype };
+        let table = RopeTable { head_dim: config.dim / config.heads, theta: config.rope_theta, dtype: params.dtype };
         graph.scope("positions");
         let rope = graph.apply(table, &[tokens])?;
         let mut latents = None;
@@ -89,7 +87,7 @@ impl<'a> Decoder<'a> {
             latents = Some(graph.apply(table, &[leaf])?);
         }
         let places = Places::Rotary { tokens: rope, latents };
-        Ok(Self { config, compute, leaves, weights, names, places })
+        Ok(Self { config, params, leaves, weights, places })
     }
 
     /// Parameter `name` in the type that the activations have.
@@ -97,7 +95,7 @@ impl<'a> Decoder<'a> {
     /// # Panics
     /// If there is none.
     pub fn weight(&self, name: &str) -> Value {
-        let i = self.names.iter().position(|n| *n == name).unwrap_or_else(|| panic!("no parameter {name}"));
+        let i = self.params.iter().position(|p| p.name == name).unwrap_or_else(|| panic!("no parameter {name}"));
         self.weights[i]
     }
 
@@ -126,7 +124,7 @@ impl<'a> Decoder<'a> {
             Places::Learned(places) => return self.gpt2(g, tokens, places, attend),
         };
         g.scope("latents");
-        let z = z.map(|z| cast(g, z, self.compute)).transpose()?;
+        let z = z.map(|z| cast(g, z, self.params.compute)).transpose()?;
         // h = E[x]
         g.scope("embedding");
         let mut h = g.apply(Embedding, &[self.weight("tok_embeddings"), tokens])?;

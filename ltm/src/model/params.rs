@@ -2,7 +2,7 @@
 
 use crate::config::{ModelConfig, ModelKind};
 use crate::safetensors::SafeTensors;
-use autograd::{Graph, Id, Phase, Store, Value};
+use autograd::{Id, Store};
 use engine::rng::Stream;
 use engine::{DType, Error, Result, Spec};
 
@@ -180,11 +180,6 @@ impl Params {
     /// Number of scalars.
     pub fn count(&self) -> usize {
         self.list.iter().map(|p| p.spec.shape.numel()).sum()
-    }
-
-    /// Every parameter as a leaf of `graph`, in order.
-    pub fn leaves(&self, graph: &mut Graph) -> Vec<Value> {
-        self.list.iter().map(|p| graph.leaf(p.name.as_str(), Phase::Update, p.id)).collect()
     }
 
     /// Reads the parameters from the tensors of a file whose names carry `prefix` in front.

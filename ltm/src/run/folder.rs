@@ -1,6 +1,6 @@
 use super::metrics::Line;
 use crate::checkpoint::{self, Checkpoint, latest_valid};
-use crate::config::{Config, ModelKind, Work};
+use crate::config::{Config, ModelKind, SETTINGS, Work};
 use crate::hash::sha256;
 use crate::json;
 use crate::model::Params;
@@ -157,7 +157,7 @@ impl Run {
     /// A usage error if it differs in a setting that is not [free](FREE_AT_RESUME), naming it.
     pub fn change(&mut self, config: Config) -> Result<()> {
         let config = config.resolved()?;
-        for key in Config::settings() {
+        for key in SETTINGS {
             let old = key.value(&self.config);
             let new = key.value(&config);
             if old != new && !FREE_AT_RESUME.contains(&key.name) {
