@@ -73,7 +73,7 @@ pub fn run(args: &Args, place: &Place) -> Result<()> {
     place.inside(run.config.train.threads, || {
         let (mut model, mut writer) = place.within(|device| {
             let mut model = run.load(device, Work::Generation)?;
-            let writer = lab::text::writer(&mut model, args.writing.options())?;
+            let writer = lab::text::writer(&mut model, args.writing.options(), args.writing.samples.into())?;
             Ok((model, writer))
         })?;
         warn(&model.warnings);

@@ -13,7 +13,7 @@ use ltm::config::Chunking;
 use ltm::data::Tokenizer;
 use ltm::data::sources::{IGNORED, SampleInfo, Source};
 use ltm::evaluate::Protocol;
-use ltm::generate::{ROUNDS, Writing, front};
+use ltm::generate::{Writing, front};
 use ltm::hash::sha256_files;
 use ltm::run::{Loaded, Run};
 use serde::Serialize;
@@ -90,14 +90,8 @@ pub fn write(
 ) -> Result<Written> {
     let prompts = options.prompts.as_deref().map(read_prompts).transpose()?;
     let samples = options.samples;
-    let lines = prompts.as_ref().map_or(1, |prompts| prompts.len() as u64);
-    let all = u64::from(samples) * lines;
-    if all >= u64::from(ROUNDS) {
-        return Err(Error::usage(format!(
-            "{samples} samples of {lines} prompts are {all} texts: must be less than {ROUNDS}"
-        )));
-    }
-    let mut writer = writer(model, options.writing.clone())?;
+    let all = u64::from(samples) * prompts.as_ref().map_or(1, |prompts| prompts.len() as u64);
+    let mut writer = writer(model, options.writing.clone(), all)?;
     let settings = Settings {
         origin: Origin::new(run, model, command),
         prompts_sha256: options.prompts.as_ref().map(|path| sha256_files(&[path])).transpose()?,

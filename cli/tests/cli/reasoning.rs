@@ -51,7 +51,7 @@ fn word_problems_are_asked_and_every_text_is_kept() {
         ("data arithmetic --out sums", "sums is not empty: name a new folder"),
         ("eval run --gsm8k sums/test.jsonl --tokens 0", "--tokens"),
         ("eval run --gsm8k sums/test.jsonl --samples 4", "pass@5 of 4 texts"),
-        ("eval run --gsm8k sums/test.jsonl --samples 20000", "20000 samples of 6 problems are 120000 texts"),
+        ("eval run --gsm8k sums/test.jsonl --samples 20000", "120000 texts are too many: must be less than 65536"),
         ("eval run --gsm8k sums/test.jsonl --shots 7", "7 examples | 6 problems"),
         ("eval run --gsm8k sums/test.jsonl --shots 6", "no problem left"),
         ("eval run --gsm8k sums/test.jsonl --data text.txt", "--data"),
@@ -85,7 +85,7 @@ fn text_is_measured_and_judged_by_any_model() {
     }
     assert_eq!(kept[0]["command"], "ltm quality run --tokens 20 --steps 1 --prompts prompts.txt --json");
     quality("--prompts prompts.txt --samples 2").succeeds().says("4 conditional texts");
-    quality("--prompts prompts.txt --samples 40000").fails(2, &["40000 samples of 2 prompts are 80000 texts"]);
+    quality("--prompts prompts.txt --samples 40000").fails(2, &["80000 texts are too many"]);
     lab.write("blank.txt", " \n");
     quality("--prompts blank.txt").fails(1, &["blank.txt holds no prompt"]);
     lab.write("long.txt", "a prompt that is too long for what the judge reads\n");

@@ -25,7 +25,7 @@ use crate::text::writer;
 use crate::transcript::{Origin, Transcript};
 use engine::{Error, Result};
 use ltm::evaluate::Mean;
-use ltm::generate::{ROUNDS, Writing};
+use ltm::generate::Writing;
 use ltm::hash::sha256_files;
 use ltm::json;
 use ltm::run::{Loaded, Run};
@@ -205,12 +205,7 @@ pub fn solve(
     let (examples, problems) = problems(&options)?;
     let count = problems.len();
     let texts = n.saturating_mul(count);
-    if texts >= ROUNDS as usize {
-        return Err(Error::usage(format!(
-            "{n} samples of {count} problems are {texts} texts: must be less than {ROUNDS}; ask fewer problems"
-        )));
-    }
-    let mut writer = writer(model, options.writing.clone())?;
+    let mut writer = writer(model, options.writing.clone(), texts as u64)?;
     let digest = |path: &PathBuf| sha256_files(&[path]);
     let settings = Settings {
         origin: Origin::new(run, model, command),

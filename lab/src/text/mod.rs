@@ -19,7 +19,7 @@ use engine::{Error, Result};
 use gpt2::{BEGIN, END, Gpt2};
 use ltm::config::{Config, Tokenizer as Name};
 use ltm::data::{Bytes, DataFile, Dataset, Source, Split, Tokenizer};
-use ltm::generate::{Writer, Writing};
+use ltm::generate::{ROUNDS, Writer, Writing};
 use ltm::hash;
 use ltm::run::{Loaded, Material};
 use std::fs;
@@ -39,8 +39,14 @@ pub fn tokenizer(name: Name) -> Arc<dyn Tokenizer> {
     }
 }
 
-/// Plans the writing with `model`.
-pub fn writer(model: &mut Loaded, writing: Writing) -> Result<Writer> {
+/// Plans the writing of so many texts with `model`.
+///
+/// # Errors
+/// More texts than have noise of their own, and those of [`Writer::new`].
+pub fn writer(model: &mut Loaded, writing: Writing, texts: u64) -> Result<Writer> {
+    if texts >= ROUNDS.into() {
+        return Err(Error::usage(format!("{texts} texts are too many: must be less than {ROUNDS}")));
+    }
     let Loaded { config, params, store, .. } = model;
     Writer::new(config, params, store, tokenizer(config.data.tokenizer), writing)
 }

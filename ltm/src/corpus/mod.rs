@@ -24,19 +24,6 @@
 //! drawing departs from uniform by less than 2⁻⁵⁴ per choice (see [`engine::rng::Stream::below`]).
 //!
 //! All amounts are in nats per document. They concern the bytes followed by an end token.
-//!
-//! ```
-//! use ltm::corpus::Corpus;
-//!
-//! let corpus = Corpus::default();
-//! let story = corpus.document(7, 0);
-//! // The text alone tells what it costs.
-//! let nats = -corpus.log_prob(&story.bytes).expect("a story");
-//! assert!((nats - story.nats).abs() < 1e-9);
-//! assert_eq!(corpus.log_prob(b"No story of this source."), None);
-//! // Who sees 16 bytes back pays for the same facts again and again.
-//! assert!(corpus.windowed_nats(&story.bytes, 16) > Some(1.5 * nats));
-//! ```
 
 mod grammar;
 mod story;

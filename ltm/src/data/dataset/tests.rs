@@ -135,11 +135,13 @@ fn damaged_shards_are_found() {
         damaged.push(good.clone());
         damaged.last_mut().unwrap()[bit / 8] ^= 1 << (bit % 8);
     }
+    let mut error = String::new();
     for bytes in damaged {
         fs::write(&path, bytes).unwrap();
-        let error = message(open(out.path(), Split::Train));
+        error = message(open(out.path(), Split::Train));
         assert!(error.contains("train-00001.bin"), "{error}");
     }
+    assert!(error.contains("is damaged: its checksum is "), "{error}");
     fs::remove_file(&path).unwrap();
     assert!(message(open(out.path(), Split::Train)).starts_with("cannot read "));
     fs::write(&path, &good).unwrap();
