@@ -6,7 +6,7 @@ use super::progress::bar;
 use clap::builder::RangedU64ValueParser;
 use engine::Result;
 use lab::reasoning::{Options, Pass, Solved, solve};
-use lab::table::{Table, digits, plus_minus, short};
+use lab::table::{Table, plus_minus, short};
 use ltm::generate::Writing;
 use ltm::json;
 use ltm::run::{Loaded, Run};
@@ -80,10 +80,7 @@ pub fn run(file: &Path, all: &eval::Args, run: &Run, model: &mut Loaded) -> Resu
 fn text(solved: &Solved) -> String {
     let Solved { settings, answered, results, .. } = solved;
     let (origin, options) = (&settings.origin, &settings.options);
-    let share = |pass: &Pass| match pass.standard_error.is_finite() {
-        true => plus_minus(100.0 * pass.pass, 100.0 * pass.standard_error, 2),
-        false => digits(100.0 * pass.pass, 2),
-    };
+    let share = |pass: &Pass| plus_minus(100.0 * pass.pass, 100.0 * pass.standard_error, 2);
     let table = Table::of(results)
         .left("", |pass| format!("pass@{}", pass.k))
         .right("solved", |pass| format!("{} %", share(pass)));

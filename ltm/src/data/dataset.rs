@@ -22,9 +22,8 @@ pub struct Dataset {
     pub tokenizer: Arc<dyn Tokenizer>,
     /// Bytes of text of each id.
     lengths: Arc<[u32]>,
-    shards: Arc<[Shard]>,
-    /// Tokens before each shard, and in all.
-    starts: Arc<[u64]>,
+    /// The files, each with the number of tokens before it.
+    shards: Arc<[(u64, Shard)]>,
     /// Which tokens of the opened files these are.
     pub range: Range<u64>,
     /// Bytes of text of these tokens.
@@ -70,8 +69,8 @@ impl Dataset {
     fn of(shards: Vec<Shard>, tokenizer: &Arc<dyn Tokenizer>) -> Result<Self> {
         let length = |id: usize| tokenizer.token_bytes(id as u16).map_or(0, |text| text.len() as u32);
         let lengths: Arc<[u32]> = (0..tokenizer.vocab()).map(length).collect();
-        let (mut starts, mut end) = (vec![0], 0);
-        for shard in &shards {
+        let (mut placed, mut end) = (Vec::new(), 0);
+        for shard in shards {
             let strange = |&id: &u16| usize::from(id) >= lengths.len();
             let in_chunk = |(i, tokens): (usize, &[u16])| Some(i * CHUNK + tokens.iter().position(strange)?);
             if let Some(at) = shard.tokens().par_chunks(CHUNK).enumerate().find_map_first(in_chunk) {
@@ -83,40 +82,29 @@ impl Dataset {
                     tokenizer.vocab()
                 )));
             }
+            let start = end;
             end += shard.tokens().len() as u64;
-            starts.push(end);
+            placed.push((start, shard));
         }
-        let all = Self {
-            tokenizer: tokenizer.clone(),
-            lengths,
-            shards: shards.into(),
-            starts: starts.into(),
-            range: 0..0,
-            bytes: 0,
-        };
+        let all = Self { tokenizer: tokenizer.clone(), lengths, shards: placed.into(), range: 0..0, bytes: 0 };
         Ok(all.part(0..end))
     }
 
     /// Tokens `range` of all.
     fn part(&self, range: Range<u64>) -> Self {
-        let bytes_in = |(shard, &start): (&Shard, &u64)| {
-            let local = |at: u64| (at.saturating_sub(start) as usize).min(shard.tokens().len());
+        let bytes_in = |(start, shard): &(u64, Shard)| {
+            let local = |at: u64| (at.saturating_sub(*start) as usize).min(shard.tokens().len());
             let tokens = &shard.tokens()[local(range.start)..local(range.end)];
             let length = |&id: &u16| u64::from(self.lengths[usize::from(id)]);
             tokens.par_chunks(CHUNK).map(|tokens| tokens.iter().map(length).sum::<u64>()).sum::<u64>()
         };
-        let bytes = self.shards.iter().zip(&*self.starts).map(bytes_in).sum();
+        let bytes = self.shards.iter().map(bytes_in).sum();
         Self { range, bytes, ..self.clone() }
-    }
-
-    /// The first file.
-    pub fn name(&self) -> &Path {
-        &self.shards[0].file.path
     }
 
     /// The files, in order.
     pub fn files(&self) -> impl Iterator<Item = &DataFile> {
-        self.shards.iter().map(|shard| &shard.file)
+        self.shards.iter().map(|(_, shard)| &shard.file)
     }
 
     /// Number of tokens; never zero.
@@ -138,8 +126,8 @@ impl Dataset {
         assert!(at + out.len() as u64 <= self.len(), "tokens {at}+{} of {}", out.len(), self.len());
         let mut at = self.range.start + at;
         while !out.is_empty() {
-            let i = self.starts.partition_point(|&start| start <= at) - 1;
-            let tokens = &self.shards[i].tokens()[(at - self.starts[i]) as usize..];
+            let (start, shard) = &self.shards[self.shards.partition_point(|(start, _)| *start <= at) - 1];
+            let tokens = &shard.tokens()[(at - start) as usize..];
             let (now, later) = out.split_at_mut(out.len().min(tokens.len()));
             now.iter_mut().zip(tokens).for_each(|(out, &id)| *out = i32::from(id));
             at += now.len() as u64;
@@ -151,7 +139,7 @@ impl Dataset {
     pub fn document_ends(&self) -> Vec<u64> {
         let end = self.tokenizer.end();
         let mut ends: Vec<u64> = Vec::new();
-        for (shard, &start) in self.shards.iter().zip(&*self.starts) {
+        for (start, shard) in &*self.shards {
             let found = shard.tokens().par_iter().enumerate().filter(|&(_, &id)| id == end);
             ends.par_extend(found.map(|(i, _)| start + i as u64 + 1));
         }

@@ -96,7 +96,7 @@ impl Sequences {
             if samples == 0 {
                 return Err(Error::new(format!(
                     "{}: {} tokens make no sequence of {sequence}: more text or a shorter sequence is needed",
-                    data.name().display(),
+                    data.files().next().expect("a file").path.display(),
                     data.len()
                 )));
             }
