@@ -129,11 +129,8 @@ pub fn new_folder<T>(target: &Path, fill: impl FnOnce(&Path) -> Result<T>) -> Re
         place().map_err(|error| Error::io("create", target, &error))?;
         Ok(made)
     });
-    if made.is_err() {
-        // A folder that stays behind is reported by the next attempt.
-        let _ = fs::remove_dir_all(&partial);
-    }
-    made
+    // A folder that stays behind is reported by the next attempt.
+    made.inspect_err(|_| _ = fs::remove_dir_all(&partial))
 }
 
 #[cfg(test)]
