@@ -169,23 +169,15 @@ impl Dataset {
 /// Compares a shard with the manifest of its folder, if it is in there.
 fn compare(shard: &Shard, manifest: &Manifest, tokenizer: &dyn Tokenizer) -> Result<()> {
     let Some(entry) = manifest.entry(&shard.file.path) else { return Ok(()) };
-    let name = shard.file.path.display();
-    if manifest.tokenizer != tokenizer.name() || manifest.vocab != tokenizer.vocab() {
-        return Err(Error::new(format!(
-            "{name} was prepared with tokenizer {} ({} ids), the model has {} ({} ids)",
-            manifest.tokenizer,
-            manifest.vocab,
-            tokenizer.name(),
-            tokenizer.vocab()
-        )));
-    }
-    if shard.file.sha256 != entry.sha256 {
-        return Err(Error::new(format!(
-            "{name} is damaged: its checksum is {}, {MANIFEST} says {}; prepare the data again",
-            shard.file.sha256, entry.sha256
-        )));
-    }
-    Ok(())
+    let (made_with, found) = (&manifest.tokenizer, &shard.file.sha256);
+    let wrong = if made_with != tokenizer.name() {
+        format!("was prepared with tokenizer {made_with}, the model has {}", tokenizer.name())
+    } else if *found != entry.sha256 {
+        format!("is damaged: its checksum is {found}, {MANIFEST} says {}; prepare the data again", entry.sha256)
+    } else {
+        return Ok(());
+    };
+    Err(Error::new(format!("{} {wrong}", shard.file.path.display())))
 }
 
 #[cfg(test)]

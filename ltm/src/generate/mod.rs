@@ -17,8 +17,8 @@ use crate::data::tokenizer::Tokenizer;
 use crate::learn::{Fast, FastOptions, Inputs};
 use crate::model::Params;
 use autograd::{Id, Store};
+use engine::Result;
 use engine::rng::Stream;
-use engine::{Error, Result};
 
 /// Random-number site of latents drawn from the prior.
 const PRIOR: u32 = 0x0050_0000;
@@ -44,14 +44,14 @@ pub struct Thinker {
 }
 
 impl Thinker {
-    /// Plans inference on one text at a time with `steps` fast steps.
+    /// Plans inference on one text at a time.
     ///
     /// # Errors
     /// If the configuration contradicts itself.
-    pub fn new(config: &Config, steps: usize, params: &Params, store: &mut Store) -> Result<Self> {
+    pub fn new(config: &Config, params: &Params, store: &mut Store) -> Result<Self> {
         let inputs = Inputs::new(1, config.model.seq, params.dtype, store);
         // Generation wants a draw from the posterior, not the noise that it was fitted to.
-        let fast = FastConfig { steps, noise: Noise::Fresh, ..config.fast.clone() };
+        let fast = FastConfig { noise: Noise::Fresh, ..config.fast.clone() };
         let options = FastOptions { seed: config.train.seed, ..FastOptions::default() };
         let fast = Fast::new(&config.model, &fast, params, &inputs, store, &options)?;
         Ok(Self { fast, inputs })
@@ -63,9 +63,6 @@ impl Thinker {
     /// # Errors
     /// If `text` has fewer than two tokens, or one beyond the vocabulary.
     pub fn infer(&self, config: &Config, store: &mut Store, text: &[u16], round: u32) -> Result<()> {
-        if text.len() < 2 {
-            return Err(Error::usage("there is no text to infer latents from"));
-        }
         let n = config.model.seq;
         let text = &text[text.len().saturating_sub(n + 1)..];
         let mut batch = Batch::new(1, n);

@@ -76,12 +76,8 @@ impl Writer {
                 writing.refit, writing.tokens
             )));
         }
-        let thinker = config
-            .model
-            .kind
-            .has_latents()
-            .then(|| Thinker::new(&config, config.fast.steps, params, store))
-            .transpose()?;
+        let thinks = config.model.kind.has_latents();
+        let thinker = thinks.then(|| Thinker::new(&config, params, store)).transpose()?;
         let walk = Walk::new(&config.model, params, thinker.as_ref().map(Thinker::z), store)?;
         config.check_room(store, Work::Generation)?;
         Ok(Self { config, writing, thinker, walk, tokenizer })

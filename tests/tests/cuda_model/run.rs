@@ -87,7 +87,7 @@ fn judge(run: &Path, device: &Device) -> Vec<f64> {
 /// Logits of a text that goes on with what is likeliest, behind inferred latents and behind drawn ones.
 fn write(run: &Path, device: &Device) -> Vec<f64> {
     let mut model = Run::open(run).and_then(|run| run.load(device, Work::Generation)).expect("a model");
-    let thinker = Thinker::new(&model.config, 2, &model.params, &mut model.store).expect("a thinker");
+    let thinker = Thinker::new(&model.config, &model.params, &mut model.store).expect("a thinker");
     let mut walk = Walk::new(&model.config.model, &model.params, Some(thinker.z()), &mut model.store).expect("a walk");
     let mut seen = vec![];
     for round in 0..2 {
