@@ -35,51 +35,39 @@ pub fn forward<T: Real>(ins: Inputs<T>, memory: &mut [T], mut outs: Outputs<T>) 
 }
 
 pub fn vjp<T: Real>(ins: Inputs<T>, memory: &mut [T], lse: &[T], d_loss: T, mut d_ins: Gradients<T>) {
-    d_ins.begin();
+    // Rows are added to d_hidden: those of ignored tokens stay zero.
+    clear(&mut d_ins.d_hidden);
     for_each_chunk(ins, memory, |mut chunk| {
         chunk.logits_to_gradient(Some(lse), ins.scale * d_loss);
         chunk.backward(&mut d_ins);
     });
-    d_ins.finish();
+    // If no chunk has written it.
+    clear(&mut d_ins.d_table);
 }
 
 pub fn forward_vjp<T: Real>(ins: Inputs<T>, memory: &mut [T], mut outs: Outputs<T>, mut d_ins: Gradients<T>) {
     outs.clear();
-    d_ins.begin();
-    if d_ins.streams() {
-        let (want, d_hidden) = &mut d_ins.d_hidden;
-        stream::run(ins, memory, &mut outs, (*want, d_hidden));
-    } else {
+    clear(&mut d_ins.d_hidden);
+    if d_ins.d_table.0.is_wanted() {
         for_each_chunk(ins, memory, |mut chunk| {
             chunk.logits_to_gradient(None, ins.scale);
-            chunk.write_losses(&mut outs);
+            for (row, &token) in chunk.tokens.iter().enumerate() {
+                (outs.nll[token], outs.lse[token]) = (chunk.nll[row], chunk.lse[row]);
+            }
             chunk.backward(&mut d_ins);
         });
+    } else {
+        let (want, d_hidden) = &mut d_ins.d_hidden;
+        stream::run(ins, memory, &mut outs, (*want, d_hidden));
     }
     outs.add_up(ins.scale);
-    d_ins.finish();
+    clear(&mut d_ins.d_table);
 }
 
-impl<T: Real> Gradients<'_, T> {
-    /// Whether the fused pass can do without whole rows of logits.
-    fn streams(&self) -> bool {
-        !self.d_table.0.is_wanted()
-    }
-
-    /// Clears d_hidden, to which rows are added: those of ignored tokens stay zero.
-    fn begin(&mut self) {
-        let (want, d_hidden) = &mut self.d_hidden;
-        if *want == Want::Write {
-            d_hidden.fill(T::ZERO);
-        }
-    }
-
-    /// Clears d_table if no chunk has written it.
-    fn finish(&mut self) {
-        let (want, d_table) = &mut self.d_table;
-        if *want == Want::Write {
-            d_table.fill(T::ZERO);
-        }
+/// Clears a gradient that is to be written and has not been.
+fn clear<T: Real>((want, gradient): &mut (Want, &mut [T])) {
+    if *want == Want::Write {
+        gradient.fill(T::ZERO);
     }
 }
 
@@ -135,13 +123,6 @@ impl<T: Real> Chunk<'_, T> {
                 logits[target] -= g;
             },
         );
-    }
-
-    fn write_losses(&self, outs: &mut Outputs<T>) {
-        for (row, &token) in self.tokens.iter().enumerate() {
-            outs.nll[token] = self.nll[row];
-            outs.lse[token] = self.lse[row];
-        }
     }
 
     /// From the gradient of the logits to those of the hidden states and the table.

@@ -1,9 +1,10 @@
 //! The head, a chunk of tokens at a time, by products of the library and launches of `kernel.cu`.
 
 use crate::cast;
+use crate::cost::any_wanted;
 use crate::launch::{THREADS, args, elements, product};
 use engine::cuda::{Arg, Factor, Gpu, Grid, Module, Pointer};
-use engine::{Buffer, DType, Want};
+use engine::{Buffer, Context, DType, Pass, Spec, Want};
 
 pub static KERNELS: Module = Module::new("cross_entropy", include_str!("kernel.cu"));
 
@@ -27,19 +28,19 @@ pub struct Shape {
     pub want_table: bool,
 }
 
-/// The parts of the working memory: `logits` [vocab, chunk], which turn into their gradients; `most` and `sums` [slabs, chunk];
-/// `d_table` [vocab, dim], the table's gradient so far in f32, if the table is bf16; `summed` [chunk, dim], exponentials times the
-/// table in f32; `factors` [2, chunk] of these and of the target's row.
-struct Parts {
-    logits: Pointer,
-    most: Pointer,
-    sums: Pointer,
-    d_table: Pointer,
-    summed: Pointer,
-    factors: Pointer,
-}
-
 impl Shape {
+    /// Of a pass with these inputs.
+    pub fn new(hidden: Spec, table: Spec, pass: Pass) -> Self {
+        Self {
+            dtype: hidden.dtype,
+            logits: if any_wanted(pass.wants()) { hidden.dtype } else { DType::F32 },
+            tokens: hidden.shape.rows(),
+            dim: hidden.shape.last(),
+            vocab: table.shape.rows(),
+            want_table: pass.gives(1),
+        }
+    }
+
     /// Tokens of a chunk.
     fn chunk(self) -> usize {
         self.tokens.min(if self.logits == self.dtype { CHUNK } else { CHUNK / 2 })
@@ -49,7 +50,9 @@ impl Shape {
         self.vocab.div_ceil(SLAB)
     }
 
-    /// Types and numbers of the parts.
+    /// Types and numbers of the parts of the working memory: logits [vocab, chunk], which turn into their gradients; the largest
+    /// of them and sums [slabs, chunk]; the table's gradient so far [vocab, dim] in f32, if the table is bf16; exponentials times
+    /// the table [chunk, dim] in f32; factors [2, chunk] of these and of the target's row.
     fn parts(self) -> [(DType, usize); 6] {
         let chunk = self.chunk();
         let table = if self.want_table && self.dtype != DType::F32 { self.vocab * self.dim } else { 0 };
@@ -63,14 +66,13 @@ impl Shape {
         self.parts().iter().map(|(dtype, n)| (n * dtype.size()).next_multiple_of(256) / 4).sum()
     }
 
-    fn split(self, memory: Pointer) -> Parts {
+    fn split(self, memory: Pointer) -> [Pointer; 6] {
         let mut address = memory.address;
-        let [logits, most, sums, d_table, summed, factors] = self.parts().map(|(dtype, n)| {
+        self.parts().map(|(dtype, n)| {
             let part = Pointer { address, dtype };
             address += (n * dtype.size()).next_multiple_of(256) as u64;
             part
-        });
-        Parts { logits, most, sums, d_table, summed, factors }
+        })
     }
 }
 
@@ -82,17 +84,17 @@ pub struct Head<'a> {
     table: &'a Buffer,
     targets: &'a Buffer,
     scale: &'a Buffer,
-    parts: Parts,
+    parts: [Pointer; 6],
 }
 
 /// The wanted gradients: the first two are `d_hidden` and `d_table`.
 pub type Gradients<'a> = (&'a [Want], &'a [Buffer]);
 
 impl<'a> Head<'a> {
-    /// `memory` is what [`Shape::scratch`] asks for.
-    pub fn new(gpu: &'a dyn Gpu, shape: Shape, ins: &[&'a Buffer], memory: Pointer) -> Self {
+    pub fn new(cx: &Context, gpu: &'a dyn Gpu, ins: &[&'a Buffer], pass: Pass) -> Self {
         let &[hidden, table, targets, scale, ..] = ins else { unreachable!("four inputs") };
-        Self { gpu, shape, hidden, table, targets, scale, parts: shape.split(memory) }
+        let shape = Shape::new(hidden.spec(), table.spec(), pass);
+        Self { gpu, shape, hidden, table, targets, scale, parts: shape.split(cx.scratch_at(DType::F32)) }
     }
 }
 
@@ -156,7 +158,7 @@ impl Head<'_> {
     fn logits(&self, chunk: &Chunk) {
         let Shape { dim, vocab, .. } = self.shape;
         let factors = [Factor::Plain(self.table.into()), Factor::Transposed(chunk.of(self.hidden, dim))];
-        product(self.gpu, [vocab, chunk.n, dim], factors, None, self.parts.logits);
+        product(self.gpu, [vocab, chunk.n, dim], factors, None, self.parts[0]);
     }
 
     /// A block for every [`SLAB`] entries of the vocabulary and 32 packs of tokens.
@@ -173,7 +175,7 @@ impl Head<'_> {
 
     fn losses(&self, chunk: &Chunk, outs: &[Buffer]) {
         let (vocab, n, slabs) = (self.shape.vocab, chunk.n, self.shape.slabs());
-        let Parts { logits, most, sums, .. } = self.parts;
+        let [logits, most, sums, ..] = self.parts;
         let [targets, nll, lse] = [self.targets, &outs[1], &outs[2]].map(|b| chunk.of(b, 1));
         // The largest logits and the sums of every thread.
         let shared = 2 * DType::F32.size() * THREADS as usize * self.pack(chunk);
@@ -185,7 +187,7 @@ impl Head<'_> {
     /// From the logits to losses and the hidden states' gradient: see `exponentials` in `kernel.cu`.
     fn in_one_pass(&self, chunk: &Chunk, outs: &[Buffer], (wants, d_ins): Gradients) {
         let (Shape { dtype, dim, vocab, .. }, n) = (self.shape, chunk.n);
-        let Parts { logits, sums, summed, factors, .. } = self.parts;
+        let [logits, _, sums, _, summed, factors] = self.parts;
         let [targets, nll, lse] = [self.targets, &outs[1], &outs[2]].map(|b| chunk.of(b, 1));
         let (table, out) = (self.table.pointer(), chunk.of(&d_ins[0], dim));
         let shared = DType::F32.size() * THREADS as usize * self.pack(chunk);
@@ -203,7 +205,7 @@ impl Head<'_> {
 
     /// From the logits to the gradients of the hidden states and the table.
     fn backward(&self, chunk: &Chunk, lse: &Buffer, d_loss: Arg, (wants, d_ins): Gradients) {
-        let (Shape { dtype, dim, vocab, .. }, logits) = (self.shape, self.parts.logits);
+        let (Shape { dtype, dim, vocab, .. }, [logits, _, _, d_table, ..]) = (self.shape, self.parts);
         let [targets, lse] = [self.targets, lse].map(|b| chunk.of(b, 1));
         let args = args![logits, targets, lse, self.scale, d_loss, vocab, chunk.n, SLAB];
         self.launch("gradient", self.slabs(chunk), args);
@@ -216,7 +218,7 @@ impl Head<'_> {
         if wants[1].is_wanted() {
             // d_table[v, i] = Σ_n d_logits[v, n]·hidden[n, i], summed over the chunks in f32
             let apart = dtype != DType::F32;
-            let out = if apart { self.parts.d_table } else { d_ins[1].pointer() };
+            let out = if apart { d_table } else { d_ins[1].pointer() };
             let first = chunk.first == 0 && (apart || wants[1] == Want::Write);
             let factors = [Factor::Plain(logits), Factor::Plain(chunk.of(self.hidden, dim))];
             product(self.gpu, [vocab, dim, chunk.n], factors, (!first).then_some(out), out);
@@ -225,7 +227,7 @@ impl Head<'_> {
 
     fn finish(&self, (wants, d_ins): Gradients) {
         if wants[1].is_wanted() && self.shape.dtype != DType::F32 {
-            cast::launch(self.gpu, self.parts.d_table, wants[1], d_ins[1].pointer(), d_ins[1].len());
+            cast::launch(self.gpu, self.parts[3], wants[1], d_ins[1].pointer(), d_ins[1].len());
         }
     }
 }

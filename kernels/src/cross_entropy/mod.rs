@@ -21,13 +21,13 @@ mod stream;
 
 pub use cuda::CHUNK;
 
+use self::cuda::Head;
 use self::inputs::{Inputs, Outputs};
 use crate::case::{Case, Fill, Input, Sizes};
 use crate::check;
 use crate::cost::{self, any_wanted};
 use crate::lanes::wanted;
 use crate::matmul::forms::{self, Use};
-use engine::cuda::Gpu;
 use engine::simd::Real;
 use engine::{
     Buffer, Context, Cost, DType, Device, Element, Form, Op, Output, Pass, Reads, Result, Shape, Spec, Want, with_real,
@@ -73,7 +73,7 @@ impl Op for LmHead {
 
     fn forward(&self, cx: &mut Context, ins: &[&Buffer], outs: &mut [Buffer]) {
         if let Device::Cuda(gpu) = cx.device {
-            return head(cx, &**gpu, ins, Pass::Forward).forward(outs);
+            return Head::new(cx, &**gpu, ins, Pass::Forward).forward(outs);
         }
         with_real!(ins[0].dtype(), T => {
             cpu::forward::<T>(inputs(ins), memory(cx, ins, Pass::Forward), outputs(outs));
@@ -82,7 +82,7 @@ impl Op for LmHead {
 
     fn vjp(&self, cx: &mut Context, wants: &[Want], ins: &[&Buffer], outs: &[&Buffer], d_y: &Buffer, d: &mut [Buffer]) {
         if let Device::Cuda(gpu) = cx.device {
-            return head(cx, &**gpu, ins, Pass::Vjp(wants)).vjp(outs[2], d_y, (wants, d));
+            return Head::new(cx, &**gpu, ins, Pass::Vjp(wants)).vjp(outs[2], d_y, (wants, d));
         }
         with_real!(d_y.dtype(), T => {
             let (d_loss, memory) = (d_y.as_slice()[0], memory(cx, ins, Pass::Vjp(wants)));
@@ -107,7 +107,7 @@ impl Op for LmHead {
             return self.forward(cx, ins, outs);
         }
         if let Device::Cuda(gpu) = cx.device {
-            return head(cx, &**gpu, ins, Pass::Fused(wants)).forward_vjp(outs, (wants, d_ins));
+            return Head::new(cx, &**gpu, ins, Pass::Fused(wants)).forward_vjp(outs, (wants, d_ins));
         }
         with_real!(ins[0].dtype(), T => {
             let gradients = gradients(wants, d_ins);
@@ -131,7 +131,7 @@ impl Op for LmHead {
 
     fn scratch(&self, device: &Device, ins: &[Spec], pass: Pass) -> usize {
         if let Device::Cuda(_) = device {
-            return device_shape(ins[0], ins[1], pass).scratch() * DType::F32.size();
+            return cuda::Shape::new(ins[0], ins[1], pass).scratch() * DType::F32.size();
         }
         working(ins[0].shape, ins[1].shape, pass) * ins[0].dtype.size()
     }
@@ -182,22 +182,6 @@ fn outputs<T: Element>(outs: &mut [Buffer]) -> Outputs<'_, T> {
 fn gradients<'a, T: Real>(wants: &[Want], d_ins: &'a mut [Buffer]) -> cpu::Gradients<'a, T> {
     let [d_hidden, d_table, ..] = d_ins else { unreachable!("four inputs") };
     cpu::Gradients { d_hidden: (wants[0], wanted(wants[0], d_hidden)), d_table: (wants[1], wanted(wants[1], d_table)) }
-}
-
-fn device_shape(hidden: Spec, table: Spec, pass: Pass) -> cuda::Shape {
-    cuda::Shape {
-        dtype: hidden.dtype,
-        logits: if any_wanted(pass.wants()) { hidden.dtype } else { DType::F32 },
-        tokens: hidden.shape.rows(),
-        dim: hidden.shape.last(),
-        vocab: table.shape.rows(),
-        want_table: pass.gives(1),
-    }
-}
-
-/// The op on a GPU.
-fn head<'a>(cx: &Context, gpu: &'a dyn Gpu, ins: &[&'a Buffer], pass: Pass) -> cuda::Head<'a> {
-    cuda::Head::new(gpu, device_shape(ins[0].spec(), ins[1].spec(), pass), ins, cx.scratch_at(DType::F32))
 }
 
 /// The head over all tokens, and over a text of which some are ignored.

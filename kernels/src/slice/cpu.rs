@@ -1,23 +1,16 @@
 use engine::simd::Real;
 use engine::{Want, parallel};
 
-/// In elements: the size of a sample of `x`, and where in it the slice lies.
-#[derive(Clone, Copy)]
-pub struct Part {
-    pub sample: usize,
-    pub start: usize,
-    pub len: usize,
+/// First, in elements, the size of a sample of `x`, where in it the slice begins, and its length.
+pub fn forward<T: Real>([sample, start, len]: [usize; 3], x: &[T], y: &mut [T]) {
+    parallel::chunks(y, len, |b, y| y.copy_from_slice(&x[b * sample + start..][..len]));
 }
 
-pub fn forward<T: Real>(part: Part, x: &[T], y: &mut [T]) {
-    parallel::chunks(y, part.len, |b, y| y.copy_from_slice(&x[b * part.sample + part.start..][..part.len]));
-}
-
-pub fn vjp<T: Real>(part: Part, want: Want, d_y: &[T], d_x: &mut [T]) {
-    parallel::chunks(d_x, part.sample, |b, d_x| {
-        let d_y = &d_y[b * part.len..][..part.len];
-        let (before, rest) = d_x.split_at_mut(part.start);
-        let (inside, after) = rest.split_at_mut(part.len);
+pub fn vjp<T: Real>([sample, start, len]: [usize; 3], want: Want, d_y: &[T], d_x: &mut [T]) {
+    parallel::chunks(d_x, sample, |b, d_x| {
+        let d_y = &d_y[b * len..][..len];
+        let (before, rest) = d_x.split_at_mut(start);
+        let (inside, after) = rest.split_at_mut(len);
         match want {
             Want::Skip => {}
             Want::Write => {

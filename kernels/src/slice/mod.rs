@@ -40,7 +40,7 @@ impl Op for Slice {
     fn forward(&self, cx: &mut Context, ins: &[&Buffer], outs: &mut [Buffer]) {
         let part = self.part(ins[0].shape());
         if let Device::Cuda(gpu) = cx.device {
-            return part.launch(&**gpu, "slice", ins[0], &outs[0], outs[0].len());
+            return launch(&**gpu, part, "slice", ins[0], &outs[0], outs[0].len());
         }
         with_real!(ins[0].dtype(), T => cpu::forward::<T>(part, ins[0].as_slice(), outs[0].as_mut_slice()))
     }
@@ -50,8 +50,8 @@ impl Op for Slice {
         if let Device::Cuda(gpu) = cx.device {
             return match wants[0] {
                 Want::Skip => {}
-                Want::Write => part.launch(&**gpu, "put", d_y, &d[0], d[0].len()),
-                Want::Add => part.launch(&**gpu, "add", d_y, &d[0], d_y.len()),
+                Want::Write => launch(&**gpu, part, "put", d_y, &d[0], d[0].len()),
+                Want::Add => launch(&**gpu, part, "add", d_y, &d[0], d_y.len()),
             };
         }
         with_real!(d_y.dtype(), T => {
@@ -71,19 +71,17 @@ impl Op for Slice {
 }
 
 impl Slice {
-    /// The slice in elements of one sample of `x`.
-    fn part(&self, x: Shape) -> cpu::Part {
-        let d = x.last();
-        cpu::Part { sample: x.dims()[1] * d, start: self.start * d, len: self.len * d }
+    /// In elements: the size of a sample of `x`, where in it the slice begins, and its length.
+    fn part(&self, x: Shape) -> [usize; 3] {
+        [x.dims()[1], self.start, self.len].map(|rows| rows * x.last())
     }
 }
 
-impl cpu::Part {
-    /// A kernel over `n` elements.
-    fn launch(self, gpu: &dyn Gpu, entry: &'static str, from: &Buffer, to: &Buffer, n: usize) {
-        let args = args![from, to, n, from.shape().last(), self.sample, self.start, self.len];
-        gpu.launch(&KERNELS.kernel(entry, from.dtype()), elements(n, from.dtype()), args);
-    }
+/// A kernel over `n` elements.
+fn launch(gpu: &dyn Gpu, part: [usize; 3], entry: &'static str, from: &Buffer, to: &Buffer, n: usize) {
+    let [sample, start, len] = part;
+    let args = args![from, to, n, from.shape().last(), sample, start, len];
+    gpu.launch(&KERNELS.kernel(entry, from.dtype()), elements(n, from.dtype()), args);
 }
 
 /// The first and the last layer's latents of two layers.
