@@ -3,7 +3,7 @@
 use crate::case::{Case, Sizes};
 use engine::op::infer;
 use engine::rng::Stream;
-use engine::simd::for_each_level;
+use engine::simd::{Real, for_each_level};
 use engine::{Bench, Buffer, DType, Device, Op, Spec, Update, Want, bench};
 use std::borrow::Borrow;
 
@@ -49,6 +49,11 @@ pub fn normal(dtype: DType, dims: &[usize], site: u32) -> Buffer {
     let mut x = vec![0.0; dims.iter().product()];
     Stream::new(8, site).fill_normal(&mut x, |x| f64::from(x as f32));
     Buffer::from_f64(dtype, dims, &x)
+}
+
+/// Standard normal numbers.
+pub fn random<T: Real>(len: usize, site: u32) -> Vec<T> {
+    (0..len as u32).map(|i| T::from_f64(Stream::new(4, site).normal(i))).collect()
 }
 
 /// The largest difference between `a` and `b` in units of the larger of 1 and the largest |b|.

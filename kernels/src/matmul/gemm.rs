@@ -8,10 +8,10 @@
 //! **The loops** (Goto and van de Geijn, "Anatomy of high-performance matrix multiplication", TOMS 2008; Van Zee and van
 //! de Geijn, "BLIS", TOMS 2015), from the outside: tiles of C, one per thread at a time · blocks of k · blocks of A, each
 //! packed in panels · panels of B, which the first block of A finds unpacked and leaves packed for all others · panels of A ·
-//! the micro-kernel. [`Geometry::blocking`] says what stays in L1 and what comes from L2. Tiles are tall, so that B is packed
+//! the micro-kernel. [`geometry::blocking`] says what stays in L1 and what comes from L2. Tiles are tall, so that B is packed
 //! seldom. Threads share nothing but A and B, and never wait for each other.
 
-use super::geometry::{Blocking, Geometry, MOST_A, MOST_DEPTH, PANEL};
+use super::geometry::{self, Blocking, MOST_A, MOST_DEPTH, PANEL};
 use super::mat::{Mat, MatMut};
 use super::microkernel::{Block, Columns, product};
 use super::pack::{panel, panels};
@@ -56,7 +56,7 @@ pub fn gemm<'a, T: Real>(c: MatMut<'_, T>, a: Mat<'_, T>, b: impl Into<Factor<'a
     if a.cols == 0 {
         return;
     }
-    let blocking = Blocking::in_use::<T>();
+    let blocking = geometry::in_use::<T>();
     let size = tile_size(blocking, c.rows, c.cols);
     for_each_tile(c.data, [c.rows, c.cols], c.row_stride, size, |c| {
         let b_len = match b {
@@ -123,7 +123,7 @@ impl<T: Real> Kernel for TileProduct<'_, T> {
         let rows_of_b = matches!(b, Factor::Plain(b) if b.col_stride == 1);
         let in_place = rows_of_b && c.rows.len() < IN_PLACE_ROWS && c.cols.len().is_multiple_of(LANES);
         let mut b = Right { factor: b, k: a.cols, cols: c.cols.clone(), packed: b_packed, in_place };
-        let blocking = Geometry::blocking::<I, T>();
+        let blocking = geometry::blocking::<I, T>();
         let most = if a.row_stride == 1 { blocking.depth_across } else { blocking.depth };
         // Blocks of k have equal lengths, up to multiples of four, which the micro-kernel takes at a time.
         let depth = a.cols.div_ceil(a.cols.div_ceil(most)).next_multiple_of(4);
@@ -146,8 +146,8 @@ fn block<I: Isa, T: Real>(
     want: Want,
 ) {
     let (rows, cols, depth) = (c.rows.len(), c.cols.len(), a.cols);
-    let Blocking { panel: most, rows: together, .. } = Geometry::blocking::<I, T>();
-    let across = Geometry::groups::<I, T>() * LANES;
+    let Blocking { panel: most, rows: together, .. } = geometry::blocking::<I, T>();
+    let across = geometry::groups::<I, T>() * LANES;
     for i in (0..rows).step_by(together) {
         let below = rows.min(i + together);
         panels::<I, T>(a.part(i, 0, below - i, depth), a_packed);
@@ -163,7 +163,7 @@ fn block<I: Isa, T: Real>(
             for row in (i..below).step_by(most) {
                 let block = Block { row, col: j, rows: most.min(below - row), cols: width };
                 prefetch_next(c, block, i..below);
-                let height = Geometry::height::<I, T>(block.rows);
+                let height = geometry::height::<I, T>(block.rows);
                 product::<I, T>(height, &a_packed[(row - i) * depth..][..height * depth], columns, c, block, want);
             }
         }
@@ -210,12 +210,13 @@ impl<T: Real> Right<'_, T> {
     #[inline(always)]
     fn columns(&self, first: usize, j: usize, depth: usize) -> Columns<'_, T> {
         let col = self.cols.start + j;
-        match self.factor {
+        let (data, stride, group) = match self.factor {
             // Tiles are aligned to panels, which lie one after the other.
-            Factor::Packed(all) => Columns::packed(&all[col * self.k + first * PANEL..], self.k),
-            Factor::Plain(b) if self.in_place => Columns::rows(&b.data[first * b.row_stride + col..], b.row_stride),
-            Factor::Plain(_) => Columns::packed(&self.packed[j * depth..], depth),
-        }
+            Factor::Packed(all) => (&all[col * self.k + first * PANEL..], PANEL, PANEL * self.k),
+            Factor::Plain(b) if self.in_place => (&b.data[first * b.row_stride + col..], b.row_stride, LANES),
+            Factor::Plain(_) => (&self.packed[j * depth..], PANEL, PANEL * depth),
+        };
+        Columns { data, stride, group }
     }
 }
 

@@ -9,47 +9,44 @@ pub const PANEL: usize = LANES;
 /// Upper limits of a block of A and of its k on every instruction set: tests change the instruction set at any time.
 pub const MOST_A: usize = 144 * 384;
 pub const MOST_DEPTH: usize = 512;
-/// How many rows and groups of sixteen columns fit into the registers of `I`, beside one group of B and one element of A.
-pub struct Geometry;
 
-impl Geometry {
-    /// Groups of sixteen columns: two where a group is one register, to use each broadcast of A twice.
-    pub const fn groups<I: Isa, T: Real>() -> usize {
-        if <T::Lanes<I> as Lanes<T>>::REGISTERS == 1 { 2 } else { 1 }
-    }
+/// Groups of sixteen columns in the registers of `I`: two where a group is one register, to use each broadcast of A twice.
+pub const fn groups<I: Isa, T: Real>() -> usize {
+    if <T::Lanes<I> as Lanes<T>>::REGISTERS == 1 { 2 } else { 1 }
+}
 
-    /// Rows: 14 on AVX-512, 6 on AVX2 and NEON, 1 without vectors; 2 for f64 on AVX2 and NEON.
-    pub const fn rows<I: Isa, T: Real>() -> usize {
-        let row = Self::groups::<I, T>() * <T::Lanes<I> as Lanes<T>>::REGISTERS;
-        let rows = I::REGISTERS.saturating_sub(row + 1) / row;
-        if rows == 0 { 1 } else { rows }
-    }
+/// Rows that fit there beside a group of B and an element of A: 14 on AVX-512, 6 on AVX2 and NEON, 1 without vectors; 2 for f64
+/// on AVX2 and NEON.
+pub const fn rows<I: Isa, T: Real>() -> usize {
+    let row = groups::<I, T>() * <T::Lanes<I> as Lanes<T>>::REGISTERS;
+    let rows = I::REGISTERS.saturating_sub(row + 1) / row;
+    if rows == 0 { 1 } else { rows }
+}
 
-    /// With one register to a group (AVX-512), a panel of A stays in L1 (f32: 28 KiB) and B comes from an L2 of 2 MiB (a block
-    /// of 1 MiB). With more, a panel of B stays there (24 KiB), A comes from an L2 of 512 KiB (a block of 216 KiB), at three
-    /// eighths of the bytes that B would be per multiply-add, and B waits in L3.
-    pub const fn blocking<I: Isa, T: Real>() -> Blocking {
-        let panel = Self::rows::<I, T>();
-        if Self::groups::<I, T>() == 2 {
-            Blocking { panel, rows: panel, depth: 512, depth_across: 256, cols: 512 }
-        } else {
-            Blocking { panel, rows: 144 / panel * panel, depth: 384, depth_across: 384, cols: 2048 }
-        }
+/// With one register to a group (AVX-512), a panel of A stays in L1 (f32: 28 KiB) and B comes from an L2 of 2 MiB (a block
+/// of 1 MiB). With more, a panel of B stays there (24 KiB), A comes from an L2 of 512 KiB (a block of 216 KiB), at three
+/// eighths of the bytes that B would be per multiply-add, and B waits in L3.
+pub const fn blocking<I: Isa, T: Real>() -> Blocking {
+    let panel = rows::<I, T>();
+    if groups::<I, T>() == 2 {
+        Blocking { panel, rows: panel, depth: 512, depth_across: 256, cols: 512 }
+    } else {
+        Blocking { panel, rows: 144 / panel * panel, depth: 384, depth_across: 384, cols: 2048 }
     }
+}
 
-    /// The lowest kernel that computes `rows` rows.
-    pub const fn height<I: Isa, T: Real>(rows: usize) -> usize {
-        let most = Self::rows::<I, T>();
-        // What `product` and the packing of A have kernels for.
-        const { assert!(matches!(Self::rows::<I, T>(), 1 | 2 | 6 | 14)) };
-        let height = match rows {
-            0..=1 => 1,
-            2 => 2,
-            3..=6 => 6,
-            _ => 14,
-        };
-        if height < most { height } else { most }
-    }
+/// The lowest kernel that computes so many rows.
+pub const fn height<I: Isa, T: Real>(count: usize) -> usize {
+    let most = rows::<I, T>();
+    // What `product` and the packing of A have kernels for.
+    const { assert!(matches!(rows::<I, T>(), 1 | 2 | 6 | 14)) };
+    let height = match count {
+        0..=1 => 1,
+        2 => 2,
+        3..=6 => 6,
+        _ => 14,
+    };
+    if height < most { height } else { most }
 }
 
 /// How a product is cut so that its parts fit into the caches.
@@ -68,11 +65,9 @@ pub struct Blocking {
     pub cols: usize,
 }
 
-impl Blocking {
-    /// That of the instruction set in use.
-    pub fn in_use<T: Real>() -> Self {
-        simd::dispatch(InUse::<T>(PhantomData))
-    }
+/// The cut for the instruction set in use.
+pub fn in_use<T: Real>() -> Blocking {
+    simd::dispatch(InUse::<T>(PhantomData))
 }
 
 struct InUse<T>(PhantomData<T>);
@@ -82,6 +77,6 @@ impl<T: Real> Kernel for InUse<T> {
 
     #[inline(always)]
     fn run<I: Isa>(self) -> Blocking {
-        Geometry::blocking::<I, T>()
+        blocking::<I, T>()
     }
 }

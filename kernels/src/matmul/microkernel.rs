@@ -1,6 +1,6 @@
 //! The innermost product: a few rows of A by sixteen or thirty-two columns of B, with all of C's elements in registers.
 
-use super::geometry::{Geometry, PANEL};
+use super::geometry::{self, PANEL};
 use super::tiles::Tile;
 use engine::Want;
 use engine::simd::{Isa, LANES, Lanes, Real};
@@ -9,21 +9,9 @@ use engine::simd::{Isa, LANES, Lanes, Real};
 /// columns.
 #[derive(Clone, Copy)]
 pub struct Columns<'a, T> {
-    data: &'a [T],
-    stride: usize,
-    group: usize,
-}
-
-impl<'a, T> Columns<'a, T> {
-    /// Packed panels, one after the other, which have `depth` rows each.
-    pub fn packed(data: &'a [T], depth: usize) -> Self {
-        Self { data, stride: PANEL, group: PANEL * depth }
-    }
-
-    /// Rows of a matrix, `stride` apart.
-    pub fn rows(data: &'a [T], stride: usize) -> Self {
-        Self { data, stride, group: LANES }
-    }
+    pub data: &'a [T],
+    pub stride: usize,
+    pub group: usize,
 }
 
 /// A rectangle of C: rows and columns of the tile where it begins, and how many of both to compute.
@@ -35,7 +23,7 @@ pub struct Block {
     pub cols: usize,
 }
 
-/// C = A·B or C + A·B in `block`, which has at most `height` rows and [`Geometry::groups`] times sixteen columns.
+/// C = A·B or C + A·B in `block`, which has at most `height` rows and [`geometry::groups`] times sixteen columns.
 ///
 /// `a` is a packed panel `height` wide; the columns of B are filled up to a multiple of sixteen.
 #[inline(always)]
@@ -48,7 +36,7 @@ pub fn product<I: Isa, T: Real>(
     accumulate: Want,
 ) {
     // A constant, but for the last columns of C.
-    let one = Geometry::groups::<I, T>() == 1 || block.cols <= LANES;
+    let one = geometry::groups::<I, T>() == 1 || block.cols <= LANES;
     match (height, one) {
         (1, true) => rows::<I, T, 1, 1>(a, b, c, block, accumulate),
         (2, true) => rows::<I, T, 2, 1>(a, b, c, block, accumulate),

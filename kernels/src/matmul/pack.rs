@@ -4,14 +4,14 @@
 //! of its rows (columns) at that k; what is missing in the last panel is zero. Seen from A, B is transposed, so that one
 //! routine packs both.
 
-use super::geometry::{Geometry, PANEL};
+use super::geometry::{self, PANEL};
 use super::mat::Mat;
 use engine::simd::{Isa, LANES, Lanes, Real};
 
 /// Packs a block of A in panels, the last of which may be lower. `out` must have room as for [`panel`].
 #[inline(always)]
 pub fn panels<I: Isa, T: Real>(x: Mat<'_, T>, out: &mut [T]) {
-    let (most, depth) = (Geometry::rows::<I, T>(), x.cols);
+    let (most, depth) = (geometry::rows::<I, T>(), x.cols);
     let mut done = 0;
     if x.row_stride == 1 && x.rows > most {
         done = x.rows - x.rows % most;
@@ -24,7 +24,7 @@ pub fn panels<I: Isa, T: Real>(x: Mat<'_, T>, out: &mut [T]) {
     }
     for row in (done..x.rows).step_by(most) {
         let part = x.part(row, 0, most.min(x.rows - row), depth);
-        panel::<I, T>(part, Geometry::height::<I, T>(part.rows), &mut out[row * depth..]);
+        panel::<I, T>(part, geometry::height::<I, T>(part.rows), &mut out[row * depth..]);
     }
 }
 

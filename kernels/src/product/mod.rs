@@ -236,12 +236,8 @@ impl<const WHOLE: bool> Place<WHOLE> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use engine::rng::Stream;
+    use crate::testing::random;
     use engine::simd::{self, Kernel};
-
-    fn random<T: Real>(len: usize, site: u32) -> Vec<T> {
-        (0..len as u32).map(|i| T::from_f64(Stream::new(4, site).normal(i))).collect()
-    }
 
     /// Packs the rows of `x`, or multiplies.
     enum Task<'a, T> {
