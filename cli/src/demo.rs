@@ -114,18 +114,15 @@ fn demo(
     print("\n4. Letting it write.\n")?;
     writing(&mut model, &corpus, &story.bytes)?;
 
-    print("Results\n")?;
-    print(lab::eval::text(&rows))?;
-    print("")?;
+    print(format_args!("Results\n\n{}\n", lab::eval::text(&rows)))?;
     let elbo = rows.iter().find(|row| row.figures.protocol == Protocol::Elbo).map_or(&[][..], |row| &row.sequence_nats);
     let models = [
         ("the baseline, exactly", &rival, baseline_out.as_path(), exact[0].sequence_nats.as_slice()),
         ("this model, by elbo, at most", &model, out, elbo),
     ];
-    print(rivals(models, &corpus, device)?)?;
-    print(READING)?;
     print(format_args!(
-        "\nThe demo took {:.0} seconds; the run is in {}",
+        "{}\n{READING}\n\nThe demo took {:.0} seconds; the run is in {}",
+        rivals(models, &corpus, device)?,
         started.elapsed().as_secs_f64(),
         out.display()
     ))?;

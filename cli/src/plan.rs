@@ -49,17 +49,12 @@ pub fn run(args: &Args, place: &Place) -> Result<()> {
         plans.phases()
     ))?;
     let counted = plans.flops_per_token();
-    match plans.formula_per_token() {
-        Some(formula) => print(format_args!(
-            "training FLOP per token, T = {}: {} counted from the plans; {} by the paper's (T+1)(6P + 6·L·d·N); ratio {:.2}",
-            config.fast.steps,
-            si(counted, ""),
-            si(formula, ""),
-            counted / formula
-        ))?,
-        None => print(format_args!("training FLOP per token: {} counted from the plans", si(counted, "")))?,
-    }
-    print(format_args!("\n{}", plans.memory()))?;
+    let formula = plans.formula_per_token().map_or(String::new(), |formula| {
+        let (steps, ratio) = (config.fast.steps, counted / formula);
+        format!("; {} by the paper's (T+1)(6P + 6·L·d·N), T = {steps}; ratio {ratio:.2}", si(formula, ""))
+    });
+    let counted = si(counted, "");
+    print(format_args!("training FLOP per token: {counted} counted from the plans{formula}\n\n{}", plans.memory()))?;
     if let Err(e) = config.check_room(&plans.store, Work::Training) {
         note(format_args!("note: training would not start: {e}"));
     }

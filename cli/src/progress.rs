@@ -34,18 +34,17 @@ const PAUSE: Duration = Duration::from_secs(5);
 pub struct Training {
     bar: ProgressBar,
     config: Config,
-    steps: u64,
     last_line: Option<Instant>,
     /// Running sums over the recent steps: NLL, KL, tokens, bytes, seconds, steps.
     recent: [f64; 6],
 }
 
 impl Training {
-    /// A display of a run of `steps` steps of which `done` are done.
-    pub fn new(config: &Config, done: u64, steps: u64) -> Self {
-        let bar = bar(steps, "{bar:24} {pos}/{len}  {msg}");
+    /// A display of a run of which `done` steps are done.
+    pub fn new(config: &Config, done: u64) -> Self {
+        let bar = bar(config.train.steps as u64, "{bar:24} {pos}/{len}  {msg}");
         bar.set_position(done);
-        Self { bar, config: config.clone(), steps, last_line: None, recent: [0.0; 6] }
+        Self { bar, config: config.clone(), last_line: None, recent: [0.0; 6] }
     }
 
     /// Shows a step.
@@ -60,8 +59,9 @@ impl Training {
         }
         let text = self.text(report.step);
         let pause_over = self.last_line.is_none_or(|at| at.elapsed() >= PAUSE);
-        if self.bar.is_hidden() && (pause_over || report.step == self.steps) {
-            note(format_args!("step {}/{}  {text}", report.step, self.steps));
+        let steps = self.config.train.steps as u64;
+        if self.bar.is_hidden() && (pause_over || report.step == steps) {
+            note(format_args!("step {}/{steps}  {text}", report.step));
             self.last_line = Some(Instant::now());
         }
         self.bar.set_message(text);
@@ -85,7 +85,7 @@ impl Training {
 
     fn text(&self, step: u64) -> String {
         let [nll, kl, tokens, bytes, seconds, steps] = self.recent;
-        let left = (self.steps - step.min(self.steps)) as f64 * seconds / steps;
+        let left = (self.config.train.steps as u64).saturating_sub(step) as f64 * seconds / steps;
         let mut parts = String::new();
         if self.config.model.kind.has_latents() {
             let status = if self.config.losses_are_bounds() { "" } else { " (fixed noise: not a bound)" };
@@ -103,16 +103,11 @@ impl Training {
 
 /// A validation in one line.
 fn validation_text(kind: ModelKind, line: &ValidationLine) -> String {
-    let nats = line.nats_per_sequence;
+    let (step, nats, bits) = (line.step, line.nats_per_sequence, line.cost.bits_per_byte);
     let kl = line.kl_per_sequence;
-    let cost = match kind {
-        ModelKind::Ltm => format!("NELBO {nats:.2} = NLL {:.2} + KL {kl:.2}", nats - kl),
-        ModelKind::Ar | ModelKind::Gpt2 => format!("NLL {nats:.2}"),
-    };
-    let mut text =
-        format!("validation after step {}: {cost} nats/sequence, {:.3} bits/byte", line.step, line.cost.bits_per_byte);
-    if let Some(exact) = line.exact_nats_per_sequence {
-        text.push_str(&format!("; the least possible is {exact:.2} nats"));
-    }
-    text
+    let parts = || format!("NELBO {nats:.2} = NLL {:.2} + KL {kl:.2}", nats - kl);
+    let cost = if kind.has_latents() { parts() } else { format!("NLL {nats:.2}") };
+    let exact = line.exact_nats_per_sequence.map(|exact| format!("; the least possible is {exact:.2} nats"));
+    let exact = exact.unwrap_or_default();
+    format!("validation after step {step}: {cost} nats/sequence, {bits:.3} bits/byte{exact}")
 }

@@ -39,22 +39,23 @@ fn pair(text: &str) -> Result<(String, String)> {
 }
 
 fn preset_help() -> String {
-    let mut text =
-        "Configuration to start from [default: tiny for your own text, demo for the embedded corpus]:".to_string();
-    PRESETS.iter().for_each(|preset| text.push_str(&format!("\n  {:<8}{}", preset.name, preset.summary)));
-    text
+    let presets = PRESETS.iter().map(|preset| format!("\n  {:<8}{}", preset.name, preset.summary)).collect::<String>();
+    format!("Configuration to start from [default: tiny for your own text, demo for the embedded corpus]:{presets}")
 }
 
 fn key_help() -> String {
-    let mut text =
-        "Single settings, e.g. `--set fast.steps=32 train.seed=1`. The keys, with preset small's values:".to_string();
     let defaults = Config::default();
-    for setting in SETTINGS {
+    let keys = SETTINGS.iter().map(|setting| {
         let value = setting.value(&defaults);
         let choices = if value.is_string() { format!(" ({})", (setting.expects)()) } else { String::new() };
-        text.push_str(&format!("\n  {} = {value}: {}{choices}", setting.name, setting.doc));
-    }
-    text
+        format!(
+            "
+  {} = {value}: {}{choices}",
+            setting.name, setting.doc
+        )
+    });
+    let keys = keys.collect::<String>();
+    format!("Single settings, e.g. `--set fast.steps=32 train.seed=1`. The keys, with preset small's values:{keys}")
 }
 
 /// The settings of a TOML file: key, value, and where it stands.

@@ -111,7 +111,7 @@ pub fn steps(session: &mut Session, guard: &Guard, tensorboard: bool) -> Result<
     if tensorboard || Events::exist(path) {
         events = Some(Events::begin(path, &run.metrics()?)?);
     }
-    let mut display = Training::new(config, begun_at, steps);
+    let mut display = Training::new(config, begun_at);
     note(format_args!("{}: {} of {steps} steps to go", path.display(), steps - begun_at));
     if warmup >= steps {
         note(format_args!(

@@ -89,11 +89,6 @@ impl Row {
         }
     }
 
-    /// Nats per sequence, with the standard error over sequences.
-    pub fn nats(&self) -> Mean {
-        self.total.per_sequence()
-    }
-
     /// Nats per sequence of a part of the sum, NLL or KL.
     pub fn per_sequence(&self, sum: f64) -> f64 {
         sum / self.figures.sequences as f64
@@ -152,7 +147,7 @@ pub fn columns<'a, R>(table: Table<'a, R>, row: impl Fn(&'a R) -> &'a Row + Copy
     let table = table
         .left("protocol", |r| row(r).figures.protocol.name())
         .left("what it is", |r| row(r).figures.protocol.status())
-        .right("nats/sequence", |r| nats(row(r).nats()))
+        .right("nats/sequence", |r| nats(row(r).total.per_sequence()))
         .right("= NLL", |r| digits(row(r).per_sequence(row(r).figures.nll), 2))
         .right("+ KL", |r| digits(row(r).per_sequence(row(r).figures.kl_or_rest()), 2))
         .right("perplexity", |r| perplexity(row(r).figures.perplexity))

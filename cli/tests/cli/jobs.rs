@@ -90,19 +90,6 @@ fn the_embedded_corpus_and_its_entropy() {
 }
 
 #[test]
-fn the_same_configuration_gives_the_same_bytes_on_any_number_of_threads() {
-    let lab = Lab::new();
-    for (run, threads) in [("once", "1"), ("again", "1"), ("two", "2"), ("three", "3")] {
-        let args = [&["--threads", threads], &train_args(run, &[])[..]].concat();
-        lab.run(&args).succeeds();
-        for step in [2, 4, 6] {
-            assert_eq!(checkpoint_bytes(&lab.path("once"), step), checkpoint_bytes(&lab.path(run), step), "{run}");
-        }
-        assert_eq!(metrics(&lab.path("once")), metrics(&lab.path(run)), "{run}");
-    }
-}
-
-#[test]
 fn prepared_data_bring_their_tokenizer_and_their_validation() {
     let lab = Lab::new();
     let prepare = "data prepare text.txt --out tokens --split lines --validation 0.2 --tokenizer gpt2";

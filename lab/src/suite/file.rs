@@ -11,7 +11,7 @@ use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 use toml::Spanned;
 
-/// A set as the file has it.
+/// A set as the file has it, or as a known one usually comes.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, expecting = "a section, as in [ptb]")]
 struct Section {
@@ -35,32 +35,13 @@ enum Kind {
 }
 
 /// What a document is in a text.
-#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub(super) enum Split {
+enum Split {
     File,
     Lines,
     BlankLines,
     Articles,
-}
-
-/// How a known set usually comes.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Layout {
-    Text(Split),
-    Jsonl(&'static str),
-    /// Columns, counted from 1.
-    Csv(&'static [usize]),
-}
-
-impl Layout {
-    fn kind(self) -> Kind {
-        match self {
-            Self::Text(_) => Kind::Text,
-            Self::Jsonl(_) => Kind::Jsonl,
-            Self::Csv(_) => Kind::Csv,
-        }
-    }
 }
 
 /// The sets of the file at `path`, in its order. Relative paths start from `data`, or from the file's own folder.
@@ -84,22 +65,25 @@ pub fn sets(path: &Path, data: Option<&Path>) -> Result<Vec<Set>> {
 }
 
 impl Section {
-    fn set(self, name: &str, folder: &Path) -> Result<Set> {
+    fn set(mut self, name: &str, folder: &Path) -> Result<Set> {
         let known = known(name);
-        // What a known set is usually like holds where the file is of the usual format.
-        let usual = known.map(|known| known.layout);
-        let usual = usual.filter(|layout| self.format.is_none_or(|format| format == layout.kind()));
-        let Some(kind) = self.format.or(usual.map(Layout::kind)) else {
+        let usual = format!("path = []\n{}", known.map_or("", |known| known.usual));
+        let usual: Self = toml_file::parse(&usual, Path::new(name))?;
+        let Some(kind) = self.format.or(usual.format) else {
             let names = KNOWN.map(|known| known.name).join(", ");
             return Err(Error::usage(format!(
                 "none of {names}: a set of your own needs format = \"text\", \"jsonl\" or \"csv\""
             )));
         };
+        if usual.format == Some(kind) {
+            self.split = self.split.or(usual.split);
+            self.field = self.field.or(usual.field);
+            self.column = self.column.or(usual.column);
+        }
         let mut by_articles = false;
-        let format = match (kind, self.split, self.field, self.column, self.header, usual) {
-            (Kind::Text, split, None, None, None, usual) => {
-                let usual = if let Some(Layout::Text(split)) = usual { split } else { Split::File };
-                let split = split.unwrap_or(usual);
+        let format = match (kind, self.split, self.field, self.column, self.header) {
+            (Kind::Text, split, None, None, None) => {
+                let split = split.unwrap_or(Split::File);
                 by_articles = split == Split::Articles;
                 Format::Text(match split {
                     Split::File => TextSplit::File,
@@ -107,12 +91,8 @@ impl Section {
                     Split::BlankLines => TextSplit::BlankLines,
                 })
             }
-            (Kind::Jsonl, None, Some(field), None, None, _) => Format::Jsonl { field },
-            (Kind::Jsonl, None, None, None, None, Some(Layout::Jsonl(field))) => Format::Jsonl { field: field.into() },
-            (Kind::Csv, None, None, Some(columns), header, _) => Format::csv(columns.all(), header == Some(true))?,
-            (Kind::Csv, None, None, None, header, Some(Layout::Csv(columns))) => {
-                Format::csv(columns.iter().map(|&n| Column::Number(n)).collect(), header == Some(true))?
-            }
+            (Kind::Jsonl, None, Some(field), None, None) => Format::Jsonl { field },
+            (Kind::Csv, None, None, Some(columns), header) => Format::csv(columns.all(), header == Some(true))?,
             _ => {
                 return Err(Error::usage(
                     "format text may have split; jsonl needs field, the text's key; csv needs column, by name or by number, \
@@ -127,7 +107,7 @@ impl Section {
             files: self.path.all().iter().map(|path| folder.join(path)).collect(),
             format,
             by_articles,
-            detokenise: self.detokenise.or(known.map(|known| known.detokenise)).unwrap_or(Detokenise::None),
+            detokenise: self.detokenise.or(usual.detokenise).unwrap_or(Detokenise::None),
             chunking: self.chunking.unwrap_or(Chunking::Windows),
             documents: self.documents.map(NonZeroU64::get),
         })

@@ -1,5 +1,4 @@
 use super::Detokenise;
-use super::file::{Layout, Split};
 use crate::text::{Column, Format, TextSplit};
 use ltm::config::Chunking;
 use serde::Serialize;
@@ -88,32 +87,31 @@ pub struct Known {
     pub name: &'static str,
     /// Its usual name.
     pub title: &'static str,
-    pub(super) layout: Layout,
-    pub(super) detokenise: Detokenise,
+    /// The keys of a suite file that it usually needs.
+    pub usual: &'static str,
     /// The figures.
     pub published: Published,
 }
 
 /// The paper's seven sets, in its order.
 pub const KNOWN: [Known; 7] = [
-    set("ptb", "PTB", Layout::Text(Split::Lines), Detokenise::Ptb, [34.71, 32.06, 4.43], 258.95),
-    set("wikitext", "WikiText", Layout::Text(Split::Articles), Detokenise::Wikitext, [18.87, 17.39, 3.66], 52.49),
-    set("lm1b", "LM1B", Layout::Text(Split::Lines), Detokenise::Lm1b, [23.59, 25.16, 3.92], 107.37),
-    set("lambada", "LAMBADA", Layout::Jsonl("text"), Detokenise::Lambada, [19.31, 17.32, 3.48], 61.55),
-    set("agnews", "AG News", Layout::Csv(&[2, 3]), Detokenise::None, [34.76, 27.89, 4.56], 110.31),
-    set("pubmed", "PubMed", Layout::Jsonl("article"), Detokenise::Papers, [22.73, 20.45, 3.87], 60.61),
-    set("arxiv", "arXiv", Layout::Jsonl("article"), Detokenise::Papers, [21.67, 19.22, 3.54], 55.35),
+    set("ptb", "PTB", "format='text'\nsplit='lines'\ndetokenise='ptb'", [34.71, 32.06, 4.43], 258.95),
+    set("wikitext", "WikiText", "format='text'\nsplit='articles'\ndetokenise='wikitext'", [18.87, 17.39, 3.66], 52.49),
+    set("lm1b", "LM1B", "format='text'\nsplit='lines'\ndetokenise='lm1b'", [23.59, 25.16, 3.92], 107.37),
+    set("lambada", "LAMBADA", "format='jsonl'\nfield='text'\ndetokenise='lambada'", [19.31, 17.32, 3.48], 61.55),
+    set("agnews", "AG News", "format='csv'\ncolumn=[2, 3]", [34.76, 27.89, 4.56], 110.31),
+    set("pubmed", "PubMed", "format='jsonl'\nfield='article'\ndetokenise='papers'", [22.73, 20.45, 3.87], 60.61),
+    set("arxiv", "arXiv", "format='jsonl'\nfield='article'\ndetokenise='papers'", [21.67, 19.22, 3.54], 55.35),
 ];
 
 const fn set(
     name: &'static str,
     title: &'static str,
-    layout: Layout,
-    detokenise: Detokenise,
+    usual: &'static str,
     [small, medium, large]: [f64; 3],
     ar: f64,
 ) -> Known {
-    Known { name, title, layout, detokenise, published: Published { small, medium, large, ar } }
+    Known { name, title, usual, published: Published { small, medium, large, ar } }
 }
 
 /// The paper's set called `name` in suite files.

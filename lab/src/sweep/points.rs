@@ -5,7 +5,6 @@ use ltm::config::{Config, ModelKind, SETTINGS};
 use ltm::hash::sha256;
 use ltm::json;
 use serde_json::Value;
-use std::collections::HashMap;
 
 /// One run of a sweep.
 #[derive(Clone, Debug)]
@@ -32,11 +31,6 @@ fn identity(config: &Config) -> Config {
 }
 
 impl Point {
-    /// Whether it has latents, and so fast steps.
-    pub fn has_latents(&self) -> bool {
-        self.asked.model.kind.has_latents()
-    }
-
     /// Token positions of all steps, padding included: what a budget and FLOPs are counted in.
     pub fn tokens(&self) -> u64 {
         let (train, seq) = (&self.asked.train, self.asked.model.seq);
@@ -62,8 +56,8 @@ impl Sweep {
     /// absolute there.
     ///
     /// # Errors
-    /// A usage error: a preset that is none, a size whose name is none of a folder's, an axis and a setting that decide the
-    /// same, or two points that are one. A configuration that contradicts itself is in its [`Point::config`].
+    /// A usage error: a preset that is none, a size whose name is none of a folder's, or an axis and a setting that decide the
+    /// same. A configuration that contradicts itself is in its [`Point::config`].
     pub fn points(&self, prepare: impl Fn(&mut Config) -> Result<()>) -> Result<Vec<Point>> {
         let (preset, whole) = (self.preset.as_deref().unwrap_or(PRESET), Settings::default());
         let mut sizes = vec![(preset, &whole)];
@@ -89,16 +83,6 @@ impl Sweep {
                         }
                     }
                 }
-            }
-        }
-        // Two points of the same settings would be one result under two names.
-        let mut seen = HashMap::new();
-        for point in &points {
-            if let Some(other) = seen.insert(point.config_sha256(), &point.name) {
-                return Err(Error::usage(format!(
-                    "{other} and {} are the same run: what tells them apart changes no setting, or too little for one step",
-                    point.name
-                )));
             }
         }
         Ok(points)

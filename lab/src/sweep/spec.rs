@@ -64,10 +64,14 @@ pub struct Settings {
 impl<'de> Deserialize<'de> for Settings {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
         let mut settings = Self::default();
-        flatten(String::new(), Value::deserialize(deserializer)?, &mut settings.values);
-        if let Some(at) = settings.values.iter().position(|(key, _)| key == "preset") {
-            let name = settings.values.remove(at).1;
-            settings.preset = Some(name.as_str().map_or_else(|| name.to_string(), String::from));
+        for (section, value) in BTreeMap::<String, Value>::deserialize(deserializer)? {
+            match value {
+                Value::String(name) if section == "preset" => settings.preset = Some(name),
+                Value::Object(values) => {
+                    settings.values.extend(values.into_iter().map(|(key, value)| (format!("{section}.{key}"), value)));
+                }
+                value => settings.values.push((section, value)),
+            }
         }
         for (key, value) in &settings.values {
             if key == "model.kind" {
@@ -78,16 +82,6 @@ impl<'de> Deserialize<'de> for Settings {
             Config::default().set_value(key, value).map_err(D::Error::custom)?;
         }
         Ok(settings)
-    }
-}
-
-fn flatten(key: String, value: Value, out: &mut Vec<(String, Value)>) {
-    match value {
-        Value::Object(entries) => {
-            let dot = if key.is_empty() { "" } else { "." };
-            entries.into_iter().for_each(|(name, value)| flatten(format!("{key}{dot}{name}"), value, out));
-        }
-        value => out.push((key, value)),
     }
 }
 
