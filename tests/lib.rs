@@ -1,4 +1,4 @@
-//! Shared helpers of the cross-crate tests.
+//! Shared helpers of the cross-crate tests. What fails in one of them panics.
 
 pub mod driver;
 pub mod measured;
@@ -10,9 +10,6 @@ use ltm::config::Config;
 use ltm::data::{Batch, SampleInfo};
 
 /// The preset `tiny` with settings such as `model.dim=24 model.heads=2`, resolved.
-///
-/// # Panics
-/// If the configuration refuses one.
 pub fn tiny(settings: &str) -> Config {
     let mut config = Config::preset("tiny").expect("a preset");
     config.set_all(settings).expect("settings");

@@ -24,9 +24,6 @@ pub struct Package {
 
 /// All packages: ours by name, those of others by name and version. `arguments` go to cargo, `kinds` are the dependencies that
 /// count: `null` those that are linked, `"build"` those of build scripts.
-///
-/// # Panics
-/// If cargo fails.
 pub fn packages(arguments: &[&str], kinds: &[Value]) -> BTreeMap<String, Package> {
     let output = Command::new(env!("CARGO"))
         .args(["metadata", "--locked", "--format-version=1"])

@@ -4,9 +4,6 @@ use engine::cuda::{Factor, Pointer, Product};
 use engine::{Buffer, DType, Device, Spec};
 
 /// A matrix on the device with small whole numbers, and the numbers.
-///
-/// # Panics
-/// If the device has no room.
 pub fn matrix(device: &Device, dtype: DType, rows: usize, cols: usize, seed: usize) -> (Buffer, Vec<f64>) {
     let numbers: Vec<f64> = (0..rows * cols).map(|i| ((i * 7 + seed) % 11) as f64 - 5.0).collect();
     let mut buffer = Buffer::new_on(device, Spec::new(dtype, &[rows, cols])).expect("room");
@@ -18,9 +15,6 @@ pub fn matrix(device: &Device, dtype: DType, rows: usize, cols: usize, seed: usi
 ///
 /// # Errors
 /// The first product that is wrong, or the device's failure.
-///
-/// # Panics
-/// If the device has no room.
 pub fn check(device: &Device, multiply: impl Fn(&Product)) -> Result<(), String> {
     for (rows, cols, inner) in [(1, 1, 1), (2, 3, 5), (4, 1, 3), (70, 65, 33)] {
         for (factors, out) in [(DType::F32, DType::F32), (DType::Bf16, DType::Bf16), (DType::Bf16, DType::F32)] {

@@ -1,4 +1,5 @@
-//! Ops and updates called outside a graph, for checks and tests. All memory is full of garbage first.
+//! Ops and updates called outside a graph, for checks and tests. All memory is full of garbage first. A device without room
+//! is a panic.
 
 use crate::{Buffer, Context, DType, Device, Op, Pass, Result, Spec, Update, Want};
 use std::borrow::{Borrow, Cow};
@@ -19,7 +20,7 @@ impl Bench<'_> {
     /// All outputs.
     ///
     /// # Panics
-    /// If the op refuses the inputs, or the device has no room.
+    /// If the op refuses the inputs.
     pub fn forward(&self, ins: &[impl Borrow<Buffer>]) -> Vec<Buffer> {
         let mut outs = self.outs(ins);
         let placed = self.place(ins, u16::MAX);
@@ -29,9 +30,6 @@ impl Bench<'_> {
 
     /// The gradients of the wanted inputs; `into` gives what `Add` adds to. The op gets no input and no output that it says
     /// it does not read.
-    ///
-    /// # Panics
-    /// If the device has no room.
     pub fn vjp(
         &self,
         wants: &[Want],
@@ -53,7 +51,7 @@ impl Bench<'_> {
     /// Outputs and gradients of the fused pass.
     ///
     /// # Panics
-    /// If the op has none, or the device has no room.
+    /// If the op has none.
     pub fn forward_vjp(
         &self,
         wants: &[Want],
@@ -102,9 +100,6 @@ impl Bench<'_> {
 }
 
 /// Applies an update to `state`, all on one device.
-///
-/// # Panics
-/// If the device has no room for scratch memory.
 pub fn apply(device: &Device, update: &dyn Update, ins: &[&Buffer], state: &mut [Buffer]) {
     let mut scratch = scratch(device, update.scratch(device, &specs(ins), &specs(state)));
     update.apply(&mut Context { device, scratch: &mut scratch }, ins, state);
@@ -123,9 +118,6 @@ fn scratch(device: &Device, bytes: usize) -> Buffer {
 }
 
 /// A buffer whose numbers nobody may rely on: NaN, so that the results of an op that does are NaN too.
-///
-/// # Panics
-/// If the device has no room.
 pub fn garbage(device: &Device, spec: Spec) -> Buffer {
     let mut buffer = there(device, Buffer::new_on(device, spec), spec);
     buffer.set_f64(&vec![if spec.dtype == DType::I32 { -9.0 } else { f64::NAN }; spec.shape.numel()]);

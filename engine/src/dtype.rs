@@ -32,12 +32,7 @@ impl DType {
 
 impl fmt::Display for DType {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::F32 => "f32",
-            Self::F64 => "f64",
-            Self::Bf16 => "bf16",
-            Self::I32 => "i32",
-        })
+        f.write_str(&format!("{self:?}").to_lowercase())
     }
 }
 

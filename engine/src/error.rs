@@ -34,26 +34,22 @@ pub struct Error {
 impl Error {
     /// An error of kind [`ErrorKind::Failure`].
     pub fn new(message: impl Into<String>) -> Self {
-        Self::of(ErrorKind::Failure, message)
+        Self { kind: ErrorKind::Failure, message: message.into() }
     }
 
     /// An error of kind [`ErrorKind::Usage`].
     pub fn usage(message: impl Into<String>) -> Self {
-        Self::of(ErrorKind::Usage, message)
+        Self { kind: ErrorKind::Usage, message: message.into() }
     }
 
     /// An error of kind [`ErrorKind::Device`].
     pub fn device(message: impl Into<String>) -> Self {
-        Self::of(ErrorKind::Device, message)
+        Self { kind: ErrorKind::Device, message: message.into() }
     }
 
     /// An error of kind [`ErrorKind::Kernels`].
     pub(crate) fn kernels(message: impl Into<String>) -> Self {
-        Self::of(ErrorKind::Kernels, message)
-    }
-
-    fn of(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into() }
+        Self { kind: ErrorKind::Kernels, message: message.into() }
     }
 
     /// An error of the operating system on `path`, e.g. `cannot read x.bin: permission denied`.

@@ -53,7 +53,6 @@ fn unsplit() -> usize {
 /// assert_eq!(squares, [0, 1, 4, 9, 16, 25, 36, 49, 64, 81]);
 /// ```
 pub fn chunks<T: Send>(out: &mut [T], size: usize, f: impl Fn(usize, &mut [T]) + Sync + Send) {
-    assert!(size > 0, "a chunk has at least one element");
     out.par_chunks_mut(size).enumerate().with_min_len(unsplit()).for_each(|(i, chunk)| f(i, chunk));
 }
 
@@ -65,7 +64,6 @@ pub fn chunks2<A: Send, B: Send>(
     b_size: usize,
     f: impl Fn(usize, &mut [A], &mut [B]) + Sync + Send,
 ) {
-    assert!(a_size > 0 && b_size > 0, "a chunk has at least one element");
     if a.is_empty() {
         return chunks(b, b_size, |i, b| f(i, &mut [], b));
     }
@@ -84,7 +82,6 @@ pub fn chunks3<A: Send, B: Send, C: Send>(
     (c, c_size): (&mut [C], usize),
     f: impl Fn(usize, &mut [A], &mut [B], &mut [C]) + Sync + Send,
 ) {
-    assert!(a_size > 0 && b_size > 0 && c_size > 0, "a chunk has at least one element");
     if c.is_empty() {
         return chunks2(a, a_size, b, b_size, |i, a, b| f(i, a, b, &mut []));
     }

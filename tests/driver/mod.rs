@@ -15,9 +15,6 @@ const INSIDE: &str = "FAKE_TEST";
 
 /// Runs `body` in a process that finds the stand-ins, with these environment variables set. `name` is the test's. Inside such
 /// a process, `body` runs if the variables have these values, and nothing otherwise.
-///
-/// # Panics
-/// If the process fails, with its output.
 pub fn in_child(name: &str, variables: &[(&str, &str)], body: impl FnOnce()) {
     if let Ok(inside) = env::var(INSIDE) {
         if inside == name && variables.iter().all(|(name, value)| env::var(name).is_ok_and(|set| set == *value)) {
@@ -44,9 +41,6 @@ pub fn toolkit() -> PathBuf {
 }
 
 /// What a function of a stand-in returns that takes nothing.
-///
-/// # Panics
-/// If the process has not loaded the stand-in.
 pub fn ask(library: &str, function: &str) -> usize {
     // SAFETY: the library is one of the stand-ins, which the backend has loaded before; the functions that tests ask take
     // nothing and return a number, or nothing that would be looked at.
@@ -57,9 +51,6 @@ pub fn ask(library: &str, function: &str) -> usize {
 }
 
 /// What `body` says when it panics.
-///
-/// # Panics
-/// If it does not.
 pub fn panic_of(body: impl FnOnce()) -> String {
     let panic = catch_unwind(AssertUnwindSafe(body)).expect_err("a panic");
     *panic.downcast().expect("a text that was put together")

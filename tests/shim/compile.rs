@@ -33,9 +33,6 @@ const FLAGS: &str = "-std=c++17 -O1 -g1 -fPIC -shared -ffp-contract=off -fno-str
 
 impl Compiled {
     /// Compiles `module`, or finds what an earlier run compiled from the same text.
-    ///
-    /// # Panics
-    /// If g++ refuses it.
     pub fn new(module: &Module, variant: Variant, fault: Option<&Fault>) -> Self {
         let mut files: Vec<(&str, String)> = vec![
             ("kernel.cu", Fault::apply(fault, module.name, module.source)),

@@ -18,9 +18,10 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// The order in which threads of a block and blocks of a grid run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Order {
     /// By number.
+    #[default]
     Forward,
     /// The last first, and each warp as far as it gets before the next.
     Backward,
@@ -46,9 +47,6 @@ pub struct Fault {
 
 impl Fault {
     /// The text of `file` with the mistake, if it belongs there.
-    ///
-    /// # Panics
-    /// If the file does not contain the text to be replaced.
     fn apply(this: Option<&Self>, file: &str, text: &str) -> String {
         match this {
             Some(fault) if fault.file == file => {
@@ -78,7 +76,6 @@ const SHARED: usize = 227 << 10;
 
 /// The stand-in.
 pub struct Shim {
-    order: Order,
     /// Bytes of a block's shared memory.
     shared: usize,
     state: Arc<Mutex<State>>,
@@ -86,6 +83,7 @@ pub struct Shim {
 
 #[derive(Default)]
 struct State {
+    order: Order,
     failure: Failure,
     heap: Heap,
     /// Names of the modules that were asked for.
@@ -98,13 +96,7 @@ struct State {
 }
 
 /// Work on the device's stream.
-#[derive(Clone, Debug)]
-enum Work {
-    Launch { kernel: Kernel, grid: Grid, args: Vec<Arg> },
-    Product(Product),
-    Copy { from: u64, to: u64, bytes: usize },
-    Clear { at: u64, bytes: usize },
-}
+type Work = Box<dyn Fn(&mut State) -> Result<()> + Send + Sync>;
 
 impl Shim {
     /// A device that runs threads in this order.
@@ -129,16 +121,16 @@ impl Shim {
     }
 
     fn make(order: Order, fault: Option<Fault>, shared: usize) -> (Device, Arc<Mutex<State>>) {
-        let state = Arc::new(Mutex::new(State { fault, ..State::default() }));
-        (Device::Cuda(Arc::new(Self { order, shared, state: state.clone() })), state)
+        let state = Arc::new(Mutex::new(State { order, fault, ..State::default() }));
+        (Device::Cuda(Arc::new(Self { shared, state: state.clone() })), state)
     }
 
-    fn submit(&self, work: Work) {
+    fn submit(&self, work: impl Fn(&mut State) -> Result<()> + Send + Sync + 'static) {
         let mut state = lock(&self.state);
         state.counts.work += 1;
         match &mut state.recording {
-            Some(recording) => recording.push(work),
-            None => state.run(&work, self.order),
+            Some(recording) => recording.push(Box::new(work)),
+            None => state.run(&work),
         }
     }
 
@@ -155,18 +147,12 @@ fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
 }
 
 /// The GPU behind a device.
-///
-/// # Panics
-/// If the device is the CPU.
 pub fn gpu(device: &Device) -> &Arc<dyn Gpu> {
     let Device::Cuda(gpu) = device else { panic!("{device:?} is no GPU") };
     gpu
 }
 
 /// The device with these kernels ready to launch.
-///
-/// # Panics
-/// If the device is the CPU.
 pub fn loaded(device: Device, modules: &[&'static Module]) -> Device {
     gpu(&device).load(modules).expect("the shim loads any module");
     device
@@ -174,33 +160,22 @@ pub fn loaded(device: Device, modules: &[&'static Module]) -> Device {
 
 impl State {
     /// Does the work, unless the device has failed.
-    fn run(&mut self, work: &Work, order: Order) {
+    fn run(&mut self, work: &dyn Fn(&mut Self) -> Result<()>) {
         if self.failure.check().is_ok() {
-            let result = self.try_run(work, order);
+            let result = work(self);
             let _ = self.failure.keep(result);
         }
     }
 
-    fn try_run(&mut self, work: &Work, order: Order) -> Result<()> {
-        match work {
-            Work::Launch { kernel, grid, args } => {
-                let (name, variant) = (kernel.module.name, kernel.variant);
-                assert!(self.loaded.contains(name), "the kernels of {name} are not loaded");
-                let module = match self.modules.entry((name, variant.dtype, variant.size)) {
-                    Entry::Occupied(entry) => entry.into_mut(),
-                    Entry::Vacant(entry) => entry.insert(Compiled::new(kernel.module, variant, self.fault.as_ref())),
-                };
-                let launched = module.launch(kernel.entry, *grid, order, args).and_then(|()| self.heap.check());
-                return launched.map_err(|e| Error::new(format!("{name} {}: {e}", kernel.entry)));
-            }
-            Work::Product(product) => self.product(product),
-            Work::Copy { from, to, bytes } => {
-                let copy = self.heap.bytes(*from, *bytes).to_vec();
-                self.heap.bytes_mut(*to, *bytes).copy_from_slice(&copy);
-            }
-            Work::Clear { at, bytes } => self.heap.bytes_mut(*at, *bytes).fill(0),
-        }
-        Ok(())
+    fn launch(&mut self, kernel: Kernel, grid: Grid, args: &[Arg]) -> Result<()> {
+        let (name, variant) = (kernel.module.name, kernel.variant);
+        assert!(self.loaded.contains(name), "the kernels of {name} are not loaded");
+        let module = match self.modules.entry((name, variant.dtype, variant.size)) {
+            Entry::Occupied(entry) => entry.into_mut(),
+            Entry::Vacant(entry) => entry.insert(Compiled::new(kernel.module, variant, self.fault.as_ref())),
+        };
+        let launched = module.launch(kernel.entry, grid, self.order, args).and_then(|()| self.heap.check());
+        launched.map_err(|e| Error::new(format!("{name} {}: {e}", kernel.entry)))
     }
 
     fn product(&mut self, p: &Product) {
@@ -281,11 +256,18 @@ impl Gpu for Shim {
     }
 
     fn copy(&self, from: u64, to: u64, bytes: usize) {
-        self.submit(Work::Copy { from, to, bytes });
+        self.submit(move |state| {
+            let copy = state.heap.bytes(from, bytes).to_vec();
+            state.heap.bytes_mut(to, bytes).copy_from_slice(&copy);
+            Ok(())
+        });
     }
 
     fn clear(&self, at: u64, bytes: usize) {
-        self.submit(Work::Clear { at, bytes });
+        self.submit(move |state| {
+            state.heap.bytes_mut(at, bytes).fill(0);
+            Ok(())
+        });
     }
 
     fn load(&self, modules: &[&'static Module]) -> Result<()> {
@@ -303,12 +285,17 @@ impl Gpu for Shim {
         if !grid.is_empty() {
             let most = self.shared;
             assert!(grid.shared as usize <= most, "{}: {} of {most} bytes of shared memory", kernel.entry, grid.shared);
-            self.submit(Work::Launch { kernel: *kernel, grid, args: args.to_vec() });
+            let (kernel, args) = (*kernel, args.to_vec());
+            self.submit(move |state| state.launch(kernel, grid, &args));
         }
     }
 
     fn product(&self, product: &Product) {
-        self.submit(Work::Product(*product));
+        let product = *product;
+        self.submit(move |state| {
+            state.product(&product);
+            Ok(())
+        });
     }
 
     fn begin_capture(&self) {
@@ -317,7 +304,7 @@ impl Gpu for Shim {
 
     fn end_capture(&self) -> Box<dyn Captured> {
         let work = lock(&self.state).recording.take().expect("a phase that is being captured");
-        Box::new(Recording { work, order: self.order, state: self.state.clone() })
+        Box::new(Recording { work, state: self.state.clone() })
     }
 
     fn finish(&self) -> Result<()> {
@@ -327,13 +314,13 @@ impl Gpu for Shim {
 
 impl fmt::Debug for Shim {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Shim({:?}, {:?})", self.order, lock(&self.state).counts)
+        let state = lock(&self.state);
+        write!(f, "Shim({:?}, {:?})", state.order, state.counts)
     }
 }
 
 struct Recording {
     work: Vec<Work>,
-    order: Order,
     state: Arc<Mutex<State>>,
 }
 
@@ -342,7 +329,7 @@ impl Captured for Recording {
         let mut state = lock(&self.state);
         assert!(state.recording.is_none(), "a captured phase is not launched while another is captured");
         state.counts.replays += 1;
-        self.work.iter().for_each(|work| state.run(work, self.order));
+        self.work.iter().for_each(|work| state.run(work));
     }
 }
 

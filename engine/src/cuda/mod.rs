@@ -33,6 +33,8 @@
 //!   numbers of [`rng`](crate::rng), bit by bit. `ptx.cuh` has what C++ has no name for: ldmatrix, mma, cp.async. The host
 //!   shim of the tests has its own `ptx.cuh`, so no other file holds inline PTX.
 //! * [`Gpu::product`] computes matrix products; a room has no kernel for them.
+//! * `cargo test -p tests --test cuda_rooms` runs the kernels of every registered room on this processor. `.ci/nvcc` compiles
+//!   them for the GPU and fails on register spills.
 //!
 //! # Types
 //!
@@ -47,13 +49,6 @@
 //! code is cached, and cuBLASLt for products. A file of compiled kernels, made by [`compile_file`] on any machine, replaces
 //! NVRTC. Without cuBLASLt products run on [`PRODUCT`], slowly. [`Settings`] says where the libraries and files are, and
 //! [`probe`](crate::probe::probe) what a machine has.
-//!
-//! # Tests
-//!
-//! The shim in the `tests` crate compiles every registered `kernel.cu` for this processor and runs the room's cases against
-//! the CPU in f64, with threads in several orders (`cargo test -p tests --test cuda_rooms`). Its list of mistakes has those
-//! that a room's tests must find. `.ci/nvcc` compiles for the GPU and fails on register spills. `cuda_driver` runs this
-//! backend on stand-ins for NVIDIA's libraries.
 
 mod arch;
 mod blas;

@@ -6,7 +6,6 @@ use super::neon::Neon;
 use super::x86::{Avx2, Avx512};
 use super::{Kernel, Scalar};
 use crate::{Error, Result};
-use std::str::FromStr;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::{env, fmt};
@@ -44,12 +43,17 @@ impl Level {
         }
     }
 
-    pub(super) fn require(self) -> Result<Self> {
-        if self.is_supported() {
-            return Ok(self);
+    /// The level of this name, if the processor has it.
+    pub(super) fn named(name: &str) -> Result<Self> {
+        let Some(level) = Self::ALL.into_iter().find(|level| level.to_string() == name) else {
+            let known = "use scalar, avx2, avx512 or neon";
+            return Err(Error::usage(format!("no instruction set is called '{name}'; {known}")));
+        };
+        if level.is_supported() {
+            return Ok(level);
         }
         let names: Vec<_> = supported().iter().map(Self::to_string).collect();
-        Err(Error::usage(format!("this processor does not have {self}; it supports {}", names.join(", "))))
+        Err(Error::usage(format!("this processor does not have {level}; it supports {}", names.join(", "))))
     }
 
     fn make_current(self) -> Self {
@@ -61,15 +65,6 @@ impl Level {
 impl fmt::Display for Level {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&format!("{self:?}").to_lowercase())
-    }
-}
-
-impl FromStr for Level {
-    type Err = Error;
-
-    fn from_str(name: &str) -> Result<Self> {
-        let unknown = || format!("no instruction set is called '{name}'; use scalar, avx2, avx512 or neon");
-        Self::ALL.into_iter().find(|level| level.to_string() == name).ok_or_else(|| Error::usage(unknown()))
     }
 }
 
@@ -90,7 +85,7 @@ fn best() -> Level {
 pub fn level_from_env() -> Result<Level> {
     match env::var_os(VARIABLE).filter(|name| !name.is_empty()) {
         None => Ok(best()),
-        Some(name) => name.to_string_lossy().parse().and_then(Level::require).map_err(|error| error.at(VARIABLE)),
+        Some(name) => Level::named(&name.to_string_lossy()).map_err(|error| error.at(VARIABLE)),
     }
 }
 
