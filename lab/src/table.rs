@@ -6,22 +6,13 @@ use std::fmt::{self, Display, Formatter};
 /// What stands where there is nothing.
 pub const DASH: &str = "–";
 
-/// The side of its column on which a cell stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Align {
-    /// Words.
-    Left,
-    /// Numbers.
-    Right,
-}
-
 /// A column with a cell for every row.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Column {
     /// Its heading.
     pub name: String,
-    /// The side on which its cells stand.
-    pub align: Align,
+    /// Whether its cells are numbers, which stand on the right.
+    pub is_number: bool,
     /// The cells.
     pub cells: Vec<String>,
 }
@@ -51,17 +42,17 @@ impl<'a, R> Table<'a, R> {
 
     /// Adds a column of words.
     pub fn left<C: Display>(self, name: impl Into<String>, cell: impl Fn(&'a R) -> C) -> Self {
-        self.column(name.into(), Align::Left, cell)
+        self.column(name.into(), false, cell)
     }
 
     /// Adds a column of numbers.
     pub fn right<C: Display>(self, name: impl Into<String>, cell: impl Fn(&'a R) -> C) -> Self {
-        self.column(name.into(), Align::Right, cell)
+        self.column(name.into(), true, cell)
     }
 
-    fn column<C: Display>(mut self, name: String, align: Align, cell: impl Fn(&'a R) -> C) -> Self {
+    fn column<C: Display>(mut self, name: String, is_number: bool, cell: impl Fn(&'a R) -> C) -> Self {
         let cells = self.rows.iter().map(|row| cell(row).to_string()).collect();
-        self.columns.push(Column { name, align, cells });
+        self.columns.push(Column { name, is_number, cells });
         self
     }
 }
@@ -72,9 +63,9 @@ impl<R> Display for Table<'_, R> {
         let width = |column: &Column| column.cells.iter().chain([&column.name]).map(length).max().unwrap_or(0);
         let widths: Vec<usize> = self.columns.iter().map(width).collect();
         let line = |cell: &dyn Fn(&Column) -> String| {
-            let padded = self.columns.iter().zip(&widths).map(|(column, &width)| match column.align {
-                Align::Left => format!("{:<width$}", cell(column)),
-                Align::Right => format!("{:>width$}", cell(column)),
+            let padded = self.columns.iter().zip(&widths).map(|(column, &width)| {
+                let cell = cell(column);
+                if column.is_number { format!("{cell:>width$}") } else { format!("{cell:<width$}") }
             });
             padded.collect::<Vec<_>>().join("  ").trim_end().to_string()
         };

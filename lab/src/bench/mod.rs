@@ -42,7 +42,6 @@ mod report;
 mod roofline;
 mod row;
 mod run;
-mod steps;
 mod work;
 
 pub use ceiling::{Ceilings, fma_burst};

@@ -28,8 +28,8 @@ pub struct Measured {
     pub text: Option<Text>,
     /// A row for every protocol; none if nothing was judged.
     pub results: Vec<Row>,
-    /// The audit's rows, and its verdict in words, of a model with latents.
-    pub audit: Option<(Vec<audit::Row>, String)>,
+    /// The audit's rows of a model with latents.
+    pub audit: Vec<audit::Row>,
     /// The first texts, token by token.
     pub readings: Vec<Reading>,
     /// What the run wrote.
@@ -99,24 +99,23 @@ fn judge(
     model: &mut Loaded,
     source: &Arc<dyn Source>,
     progress: impl FnMut(u64, u64),
-) -> Result<(Vec<Row>, Option<(Vec<audit::Row>, String)>)> {
+) -> Result<(Vec<Row>, Vec<audit::Row>)> {
     let config = model.config.clone();
     let protocols = Protocol::of(config.model.kind);
     if !config.model.kind.has_latents() {
         let (protocols, limit) = (protocols.to_vec(), Some(limit));
         let options = eval::Options { protocols, steps: config.fast.steps, samples: DRAWS, limit };
-        return Ok((eval::evaluate(model, source, &options, progress)?, None));
+        return Ok((eval::evaluate(model, source, &options, progress)?, Vec::new()));
     }
     let trained = config.fast.steps.max(1);
     let mut steps = vec![(trained / 4).max(1), trained, 4 * trained];
     steps.dedup();
     let wanted = audit::Options { steps, draws: DRAWS, sequences: limit };
     let rows = audit::audit(model, source, &wanted, progress)?;
-    let words = audit::verdict(&rows, &config);
     let at = audit::as_trained(&rows, &config);
     let scores = protocols.iter().zip([&at.elbo, &at.iwae, &at.prefix, &at.fixed]);
     let results = scores.map(|(&protocol, scores)| Row::of(protocol, &scores.0)).collect();
-    Ok((results, Some((rows, words))))
+    Ok((results, rows))
 }
 
 /// Reads the first `count` texts of `source`, one by one.
@@ -194,8 +193,8 @@ mod tests {
             let (source, _) = eval::stories(&run, 3).unwrap();
             let mut last = (0, 1);
             let (results, audit) = judge(3, &mut model, &source, |done, work| last = (done, work)).unwrap();
-            assert_eq!((last.0, audit.is_some()), (last.1, kind == "ltm"));
-            for row in audit.iter().flat_map(|(rows, _)| rows) {
+            assert_eq!((last.0, audit.is_empty()), (last.1, kind == "ar"));
+            for row in audit {
                 let kl = |scores: &audit::Scores| scores.0.iter().map(|score| score.kl).collect::<Vec<_>>();
                 assert_eq!(kl(&row.fixed), kl(&row.fixed_at_fresh_noise));
                 let mean = kl(&row.elbo).iter().sum::<f64>() / 3.0;

@@ -154,24 +154,24 @@ fn results(options: &Options, entries: &[Entry]) -> Markup {
     }
 }
 
-/// The audit's rows, its verdict and the row of the T of training.
-fn audited(entry: &Entry) -> Option<(&[audit::Row], &str, &audit::Row)> {
-    let (rows, verdict) = entry.measured.as_ref()?.audit.as_ref()?;
-    Some((rows, verdict, audit::as_trained(rows, &entry.run.config)))
+/// The audit's rows and that of the T of training.
+fn audited(entry: &Entry) -> Option<(&[audit::Row], &audit::Row)> {
+    let rows = entry.measured.as_ref().map(|measured| &measured.audit[..]).filter(|rows| !rows.is_empty())?;
+    Some((rows, audit::as_trained(rows, &entry.run.config)))
 }
 
 fn audits(entries: &[Entry]) -> Markup {
     // One scale of KL for all runs.
-    let all = entries.iter().filter_map(audited).flat_map(|(.., trained)| &trained.kl_by_latent);
+    let all = entries.iter().filter_map(audited).flat_map(|(_, trained)| &trained.kl_by_latent);
     let most = all.copied().fold(0.0, f64::max);
     html! {
         p { "Nats per sequence after T fast steps, ± one standard error over sequences." }
         @for entry in entries {
             h3 { (entry.name) }
-            @if let Some((rows, verdict, trained)) = audited(entry) {
+            @if let Some((rows, trained)) = audited(entry) {
                 @for (caption, table) in audit::tables(rows) { (tables::html_table(caption, &table.columns)) }
                 (tables::latents(trained, entry.run.config.model.latents, most))
-                ul { @for line in verdict.lines() { li { (line.trim_start_matches("- ")) } } }
+                ul { @for line in audit::verdict(rows, &entry.run.config).lines() { li { (line.trim_start_matches("- ")) } } }
             } @else if entry.has_latents() {
                 p.note { "Not judged." }
             } @else {

@@ -4,7 +4,7 @@ use crate::audit;
 use crate::eval::{self, Row, TRAINING_TEXT};
 use crate::plan::Plans;
 use crate::suite::{self, KNOWN, Known, known};
-use crate::table::{Align, Column, Table, digits, or_dash, perplexity, plus_minus, short, si};
+use crate::table::{Column, Table, digits, or_dash, perplexity, plus_minus, short, si};
 use engine::Device;
 use ltm::config::{SETTINGS, parameter_count};
 use maud::{Markup, html};
@@ -19,7 +19,7 @@ pub fn html_table(caption: &str, columns: &[Column]) -> Markup {
 fn shaded_table(caption: &str, columns: &[Column], shade_of: &dyn Fn(usize, usize) -> Option<usize>) -> Markup {
     let rows = columns.first().map_or(0, |column| column.cells.len());
     let class = |column: &Column, shade: Option<usize>| {
-        let number = (column.align == Align::Right).then_some("n");
+        let number = column.is_number.then_some("n");
         shade.map_or(number.map(str::to_string), |shade| Some(format!("n s{shade}")))
     };
     html! {
