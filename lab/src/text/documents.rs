@@ -141,7 +141,7 @@ impl<R: Read> Read for Metered<R> {
 
 /// The pieces of several files, in order.
 pub struct Pieces<'a> {
-    waiting: vec::IntoIter<(Arc<Path>, Option<Input>)>,
+    waiting: vec::IntoIter<PathBuf>,
     pub(super) format: &'a Format,
     pub(super) tokenizer: &'a dyn Tokenizer,
     /// The pieces of the present file, whose documents have no numbers yet.
@@ -153,22 +153,23 @@ pub struct Pieces<'a> {
 impl<'a> Pieces<'a> {
     /// Files are opened one after the other, each when its turn comes.
     pub fn of_files(files: &[PathBuf], format: &'a Format, tokenizer: &'a dyn Tokenizer) -> Self {
-        Self::new(files.iter().map(|file| (Arc::from(file.as_path()), None)).collect(), format, tokenizer)
+        let (waiting, current) = (files.to_vec().into_iter(), Box::new(iter::empty()));
+        Self { waiting, format, tokenizer, current, document: 0, consumed: Arc::default() }
     }
 
     /// The pieces of anything that can be read; `name` stands for it in messages.
+    ///
+    /// # Errors
+    /// If its beginning cannot be read.
     pub fn of_reader(
         name: impl AsRef<Path>,
         reader: impl Read + Send + 'static,
         format: &'a Format,
         tokenizer: &'a dyn Tokenizer,
-    ) -> Self {
-        Self::new(vec![(Arc::from(name.as_ref()), Some(Box::new(reader)))], format, tokenizer)
-    }
-
-    fn new(inputs: Vec<(Arc<Path>, Option<Input>)>, format: &'a Format, tokenizer: &'a dyn Tokenizer) -> Self {
-        let (waiting, current) = (inputs.into_iter(), Box::new(iter::empty()));
-        Self { waiting, format, tokenizer, current, document: 0, consumed: Arc::default() }
+    ) -> Result<Self> {
+        let mut pieces = Self::of_files(&[], format, tokenizer);
+        pieces.current = pieces.open(name.as_ref(), Box::new(reader))?;
+        Ok(pieces)
     }
 
     /// Bytes read so far, of all files.
@@ -183,18 +184,16 @@ impl<'a> Pieces<'a> {
                 self.document += u64::from(piece.is_last);
                 return Ok(Some(piece));
             }
-            let Some((file, reader)) = self.waiting.next() else { return Ok(None) };
-            self.current = self.open(file, reader)?;
+            let Some(file) = self.waiting.next() else { return Ok(None) };
+            let reader = File::open(&file).map_err(|error| Error::io("read", &file, &error))?;
+            self.current = self.open(&file, Box::new(reader))?;
         }
     }
 
-    fn open(&self, file: Arc<Path>, reader: Option<Input>) -> Result<Box<dyn Iterator<Item = Result<Piece>> + 'a>> {
-        let reader = match reader {
-            Some(reader) => reader,
-            None => Box::new(File::open(&file).map_err(|error| Error::io("read", &file, &error))?),
-        };
+    fn open(&self, file: &Path, reader: Input) -> Result<Box<dyn Iterator<Item = Result<Piece>> + 'a>> {
         // Counted as it lies in the file, which is what a progress bar knows the size of.
-        let input = plain(&file, Box::new(Metered { inner: reader, consumed: self.consumed.clone() }))?;
+        let input = plain(file, Box::new(Metered { inner: reader, consumed: self.consumed.clone() }))?;
+        let file = Arc::from(file);
         Ok(match self.format {
             Format::Text(_) | Format::Jsonl { .. } => {
                 let mut text = Text::new(file, input, self.format, self.tokenizer);

@@ -137,7 +137,7 @@ mod tests {
     use std::io;
 
     fn tokens(text: impl Into<Vec<u8>>, format: &Format, tokenizer: &dyn Tokenizer) -> Result<Vec<u16>> {
-        let pieces = Pieces::of_reader("in", io::Cursor::new(text.into()), format, tokenizer);
+        let pieces = Pieces::of_reader("in", io::Cursor::new(text.into()), format, tokenizer)?;
         let mut all = Vec::new();
         let sink = |_: &Piece, some: &[u16], _| {
             all.extend_from_slice(some);

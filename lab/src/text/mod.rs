@@ -93,7 +93,7 @@ pub fn open(path: &Path, split: Split, tokenizer: &Arc<dyn Tokenizer>) -> Result
     let raw = fs::read(path).map_err(|error| Error::io("read", path, &error))?;
     let file = DataFile { path: path.into(), bytes: meta.len(), sha256: hash::sha256(&raw) };
     let format = Format::Text(TextSplit::File);
-    let pieces = Pieces::of_reader(path, Cursor::new(raw), &format, &**tokenizer);
+    let pieces = Pieces::of_reader(path, Cursor::new(raw), &format, &**tokenizer)?;
     let mut tokens = Vec::new();
     let keep = |_: &Piece, some: &[u16], _| {
         tokens.extend_from_slice(some);
@@ -152,18 +152,9 @@ mod tests {
             assert_eq!((tokens, data.len(), data.bytes), ([97, 10, 98, 257], 4, 3));
         }
         let place = folder.path().display();
-        for (name, text, message) in [
-            ("empty.txt", "", format!("{place}/empty.txt holds no text")),
-            (
-                "x.jsonl",
-                "{}",
-                format!(
-                    "{place}/x.jsonl is jsonl, not plain text: \
-                     `ltm data prepare {place}/x.jsonl --format jsonl --field F --tokenizer bytes --out DIR`"
-                ),
-            ),
-        ] {
-            assert_eq!(write(name, text.as_bytes()).err().unwrap().to_string(), message);
-        }
+        let refused = |name| write(name, b"").err().unwrap().to_string();
+        assert_eq!(refused("empty.txt"), format!("{place}/empty.txt holds no text"));
+        let way = format!("ltm data prepare {place}/x.jsonl --format jsonl --field F --tokenizer bytes --out DIR");
+        assert_eq!(refused("x.jsonl"), format!("{place}/x.jsonl is jsonl, not plain text: `{way}`"));
     }
 }

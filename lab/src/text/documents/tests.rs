@@ -4,7 +4,7 @@ use ltm::config::Tokenizer as Name;
 use ltm::data::Bytes;
 
 fn pieces(text: impl Into<Vec<u8>>, format: &Format, tokenizer: &dyn Tokenizer) -> Result<Vec<Piece>> {
-    Pieces::of_reader("in", io::Cursor::new(text.into()), format, tokenizer).collect()
+    Pieces::of_reader("in", io::Cursor::new(text.into()), format, tokenizer)?.collect()
 }
 
 /// Documents with the pieces put together, and where each begins.
@@ -51,7 +51,7 @@ fn memory_does_not_depend_on_the_size_of_a_document() {
             for split in [TextSplit::File, TextSplit::Lines, TextSplit::BlankLines] {
                 let format = Format::Text(split);
                 let text = io::Cursor::new(pattern.repeat(TOTAL.div_ceil(pattern.len()))).take(TOTAL as u64);
-                let mut stream = Pieces::of_reader("in", text, &format, &*tokenizer);
+                let mut stream = Pieces::of_reader("in", text, &format, &*tokenizer).unwrap();
                 let drops_lines = pattern.ends_with(b"\n") && split != TextSplit::File;
                 let mut handed_out = 0;
                 while let Some(piece) = stream.next() {
@@ -90,7 +90,7 @@ fn records_without_end_do_not_fill_the_memory() {
         ),
     ] {
         let endless = first.as_bytes().chain(io::repeat(b'x'));
-        let error = Pieces::of_reader("in", endless, &format, &Bytes).next().unwrap().unwrap_err();
+        let error = Pieces::of_reader("in", endless, &format, &Bytes).unwrap().next().unwrap().unwrap_err();
         assert_eq!(error.to_string(), message);
     }
 }
