@@ -7,7 +7,7 @@ pub mod products;
 pub mod shim;
 
 use ltm::config::Config;
-use ltm::data::{Batch, SampleInfo};
+use ltm::data::Batch;
 
 /// The preset `tiny` with settings such as `model.dim=24 model.heads=2`, resolved.
 pub fn tiny(settings: &str) -> Config {
@@ -22,9 +22,6 @@ pub fn batch(samples: usize, tokens: usize, round: usize) -> Batch {
     for i in 0..samples * tokens {
         batch.tokens[i] = ((i + round) * 11 % 200) as i32;
         batch.targets[i] = if i % 7 == 3 { -1 } else { (i * 17 % 250) as i32 };
-    }
-    for (id, sample) in (0..).zip(&mut batch.samples) {
-        *sample = SampleInfo { id, ..SampleInfo::default() };
     }
     batch
 }

@@ -18,10 +18,11 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// Room for `size` samples of `sequence` tokens.
+    /// Room for samples 0, 1, … of `sequence` tokens, `size` in all.
     pub fn new(size: usize, sequence: usize) -> Self {
         let tokens = vec![0; size * sequence];
-        Self { targets: tokens.clone(), tokens, samples: vec![SampleInfo::default(); size] }
+        let samples = (0..size as u32).map(|id| SampleInfo { id, ..SampleInfo::default() }).collect();
+        Self { targets: tokens.clone(), tokens, samples }
     }
 
     /// Fills the rows with these samples of `source`, one each; a row without a sample has no target.

@@ -4,7 +4,7 @@
 //! damage show then and not after days of training.
 
 use super::folder::{MANIFEST, Manifest, Split, shards};
-use super::shards::{DataFile, Shard};
+use super::shards::{DataFile, Shard, Tokens};
 use super::tokenizer::Tokenizer;
 use engine::{Error, Result};
 use rayon::prelude::*;
@@ -62,7 +62,7 @@ impl Dataset {
     /// # Errors
     /// A token beyond the vocabulary.
     pub fn from_tokens(file: DataFile, tokens: Vec<u16>, tokenizer: &Arc<dyn Tokenizer>) -> Result<Self> {
-        Self::of(vec![Shard::in_memory(file, tokens)], tokenizer)
+        Self::of(vec![Shard { file, tokens: Tokens::Memory(tokens) }], tokenizer)
     }
 
     /// Looks at every token and puts the stream together.

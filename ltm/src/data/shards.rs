@@ -72,11 +72,11 @@ pub struct DataFile {
 pub struct Shard {
     /// The file.
     pub file: DataFile,
-    tokens: Tokens,
+    pub(super) tokens: Tokens,
 }
 
 #[derive(Debug)]
-enum Tokens {
+pub(super) enum Tokens {
     Mapped { map: Mmap, start: usize },
     Memory(Vec<u16>),
 }
@@ -92,11 +92,6 @@ impl Shard {
         let sha256 = hash::sha256(&*map);
         let file = DataFile { path: path.into(), bytes: map.len() as u64, sha256 };
         Ok(Self { file, tokens: Tokens::Mapped { map, start } })
-    }
-
-    /// Tokens in memory that were made from the text of `file`.
-    pub fn in_memory(file: DataFile, tokens: Vec<u16>) -> Self {
-        Self { file, tokens: Tokens::Memory(tokens) }
     }
 
     /// All tokens.
