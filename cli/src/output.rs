@@ -14,9 +14,6 @@ pub fn print(text: impl Display) -> Result<()> {
 }
 
 /// Prints text to the standard output at once, without a line's end; otherwise as [`print`].
-///
-/// # Errors
-/// As [`print`].
 pub fn write(text: &str) -> Result<()> {
     let mut out = io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {

@@ -56,9 +56,6 @@ impl Place {
 
     /// Opens the device with every kernel ready to launch, and says on the standard error which GPU it is, or why `auto` takes
     /// none. Kernels are compiled in parallel, so this belongs [`inside`](Self::inside) the pool.
-    ///
-    /// # Errors
-    /// Those of [`Device::open`].
     pub fn open(&self) -> Result<Device> {
         let (device, why) = self.try_open(&Settings::from_env())?;
         match (&device, why) {
@@ -72,9 +69,6 @@ impl Place {
     }
 
     /// As [`open`](Self::open), but gives the note back.
-    ///
-    /// # Errors
-    /// Those of [`Device::open`].
     pub fn try_open(&self, settings: &Settings) -> Result<(Device, Option<Error>)> {
         Device::open(&self.device_name(), &kernels::registry::modules(), settings)
     }
@@ -86,9 +80,6 @@ impl Place {
 
     /// Opens the device and gives it to `begin`, which refuses what the device cannot do before it shows or writes anything.
     /// With `auto` the CPU gets what is too much for the GPU, and a note says why.
-    ///
-    /// # Errors
-    /// Those of [`open`](Self::open) and of `begin`.
     pub fn within<T>(&self, mut begin: impl FnMut(&Device) -> Result<T>) -> Result<T> {
         let device = self.open()?;
         match begin(&device) {

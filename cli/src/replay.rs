@@ -5,7 +5,7 @@ use super::place::Place;
 use super::progress::behind_bar;
 use super::settings::locate;
 use engine::{Error, Result};
-use ltm::run::{Repeated, Replay, Run, Stretch};
+use ltm::run::{Replay, Run, Stretch};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
@@ -56,20 +56,15 @@ pub fn run(args: &Args, place: &Place) -> Result<()> {
             }
             Ok::<_, Error>(done)
         })?;
-        print(summary(steps, &done))
+        let states = done.iter().filter(|r| r.state).count();
+        let saved: Vec<String> = done.iter().filter(|r| r.checkpoint).map(|r| r.step.to_string()).collect();
+        let saved = if saved.is_empty() { "none".into() } else { saved.join(", ") };
+        print(format_args!(
+            "steps {}..{} repeated, all bits the same: every number of the metrics, weights and moments behind {states} of {} \
+             steps by their checksum, and the checkpoints of steps {saved} byte for byte",
+            steps.start(),
+            steps.end(),
+            done.len()
+        ))
     })
-}
-
-/// What was compared.
-fn summary(steps: &RangeInclusive<u64>, done: &[Repeated]) -> String {
-    let states = done.iter().filter(|r| r.state).count();
-    let saved: Vec<String> = done.iter().filter(|r| r.checkpoint).map(|r| r.step.to_string()).collect();
-    let saved = if saved.is_empty() { "none".into() } else { saved.join(", ") };
-    format!(
-        "steps {}..{} repeated, all bits the same: every number of the metrics, weights and moments behind {states} of {} \
-         steps by their checksum, and the checkpoints of steps {saved} byte for byte",
-        steps.start(),
-        steps.end(),
-        done.len()
-    )
 }

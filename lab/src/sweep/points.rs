@@ -122,13 +122,11 @@ impl Sweep {
         }
         config.model.kind = kind;
         let mut name = size.to_string();
-        if let Some(steps) = steps {
-            config.set_value("fast.steps", &steps.into())?;
-            name.push_str(&format!("-T{steps}"));
-        }
-        if let Some(latents) = latents {
-            config.set_value("model.latents", &latents.into())?;
-            name.push_str(&format!("-K{latents}"));
+        for (key, letter, value) in [("fast.steps", 'T', steps), ("model.latents", 'K', latents)] {
+            if let Some(value) = value {
+                config.set_value(key, &value.into())?;
+                name.push_str(&format!("-{letter}{value}"));
+            }
         }
         if kind == ModelKind::Ar {
             name.push_str("-ar");
