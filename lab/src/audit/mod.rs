@@ -130,8 +130,9 @@ pub fn audit(
     let of_run = if config.fast.noise == Noise::Fixed { Protocol::Fixed } else { Protocol::Elbo };
     let mut evaluators = Vec::new();
     for protocol in BTreeSet::from([of_run, Protocol::Prefix, Protocol::Fixed]) {
-        let evaluator = Evaluator::new(&config, protocol, config.fast.steps, options.draws, params, store)?;
-        evaluators.push((protocol, evaluator.at_fresh_noise_too()));
+        let mut evaluator = Evaluator::new(&config, protocol, config.fast.steps, options.draws, params, store)?;
+        evaluator.fresh = true;
+        evaluators.push((protocol, evaluator));
     }
     config.check_room(store, Work::Evaluation)?;
     let count = source.samples().map_or(options.sequences, |samples| samples.min(options.sequences));

@@ -142,10 +142,7 @@ fn read(model: &mut Loaded, source: &Arc<dyn Source>, count: u64) -> Result<Vec<
         let draws = if fast.is_some() { DRAWS } else { 1 };
         let mut nll = vec![0.0; config.model.seq];
         for draw in 0..draws {
-            match fast {
-                Some(_) => _ = score.draw(store, draw as u32)?,
-                None => _ = score.exact(store)?,
-            }
+            score.draw(store, draw as u32)?;
             nll.iter_mut().zip(score.token_nll(store)?).for_each(|(sum, x)| *sum += x / draws as f64);
         }
         let scored = batch.targets.iter().zip(&nll).filter(|(target, _)| **target >= 0);

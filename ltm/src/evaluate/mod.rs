@@ -11,7 +11,7 @@ pub use total::{Excess, Mean, SequenceScore, Total};
 
 use crate::config::{Config, FastConfig, ModelConfig, ModelKind, Noise};
 use crate::data::{Batch, Source};
-use crate::learn::{Fast, FastOptions, Inputs, Score, Scores};
+use crate::learn::{Fast, FastOptions, Inputs, Score};
 use crate::model::Params;
 use autograd::Store;
 use engine::{Error, Result};
@@ -89,8 +89,9 @@ impl Draws {
 pub struct Evaluator {
     protocol: Protocol,
     draws: usize,
-    /// Whether the posterior is scored at fresh noise; by protocol `fixed` it is scored at the noise that it was fitted to.
-    fresh: bool,
+    /// Whether the posterior is scored at fresh noise. By protocol `fixed` it is scored at the noise that it was fitted to; if
+    /// this is set too, its draws have a price by `elbo` and `iwae` as well.
+    pub fresh: bool,
     model: ModelConfig,
     rate: f64,
     inputs: Inputs,
@@ -139,11 +140,6 @@ impl Evaluator {
         Ok(Self { protocol, draws, fresh, model, rate, inputs, seen, fast, score })
     }
 
-    /// Scores the posteriors of protocol `fixed` at fresh noise too: their draws then have a price by `elbo` and `iwae` as well.
-    pub fn at_fresh_noise_too(self) -> Self {
-        Self { fresh: true, ..self }
-    }
-
     /// Fits with another number of fast steps from now on.
     ///
     /// # Panics
@@ -181,11 +177,12 @@ impl Evaluator {
         // The noise that all fast steps shared also made the final z.
         let fixed = self.fast.as_ref().filter(|_| self.protocol == Protocol::Fixed);
         let own = fixed.map(|fast| self.score.at(store, fast.latents.z)).transpose()?;
-        let draws: Vec<Scores> = match &self.fast {
-            None => vec![self.score.exact(store)?],
-            Some(_) if !self.fresh => Vec::new(),
-            Some(_) => (0..self.draws as u32).map(|s| self.score.draw(store, s)).collect::<Result<_>>()?,
+        let count = match &self.fast {
+            None => 1,
+            Some(_) if self.fresh => self.draws as u32,
+            Some(_) => 0,
         };
+        let draws = (0..count).map(|s| self.score.draw(store, s)).collect::<Result<Vec<_>>>()?;
         let samples = batch.samples.iter().enumerate().filter(|(_, sample)| sample.scored > 0);
         let sequences = samples.map(|(b, sample)| {
             let tokens = scored_in(&scored, b);
@@ -196,7 +193,7 @@ impl Evaluator {
                 exact: sample.nats,
                 nll: draws.iter().map(|draw| draw.nll[b]).collect(),
                 log_ratio: draws.iter().filter_map(|draw| draw.log_ratio.get(b).copied()).collect(),
-                own_nll: own.as_ref().map(|own| own.nll[b]),
+                own_nll: own.as_ref().map(|own| own[b]),
                 kl: kl[b],
                 kl_by_latent: kl_by_latent[b].clone(),
             }

@@ -14,7 +14,7 @@ use kernels::latents::LatentDraw;
 pub struct Scores {
     /// −log p(x|z) per sample, in nats.
     pub nll: Vec<f64>,
-    /// log q(z|x) − log p(z) per sample, in nats: its mean over draws is the KL.
+    /// log q(z|x) − log p(z) per sample, in nats: its mean over draws is the KL. Empty if the model has no latents.
     pub log_ratio: Vec<f64>,
 }
 
@@ -75,42 +75,34 @@ impl Score {
         self.body.run(store, Phase::Batch);
     }
 
-    /// Draw number `number`: independent of all other numbers and of the noise of the fast steps.
+    /// Draw number `number`: independent of all other numbers and of the noise of the fast steps. Without latents it is the
+    /// text's own probability.
     ///
     /// # Errors
     /// If the device has failed.
-    ///
-    /// # Panics
-    /// If the model has no latents.
     pub fn draw(&self, store: &mut Store, number: u32) -> Result<Scores> {
-        let draw = self.draw.as_ref().expect("a posterior to draw from");
-        store.get_mut(draw.number).write(&[number as i32]);
-        draw.plan.run(store, Phase::Step);
+        let mut log_ratio = Vec::new();
+        if let Some(draw) = &self.draw {
+            store.get_mut(draw.number).write(&[number as i32]);
+            draw.plan.run(store, Phase::Step);
+            log_ratio = store.get(draw.log_ratio).read_f64()?;
+        }
         self.body.run(store, Phase::Step);
-        let nll = per_sample(store.get(self.nll))?;
-        Ok(Scores { nll, log_ratio: store.get(draw.log_ratio).read_f64()? })
+        Ok(Scores { nll: per_sample(store.get(self.nll))?, log_ratio })
     }
 
-    /// The score at a given z, in the buffer `z`; its `log_ratio` is empty.
+    /// −log p(x|z) per sample, in nats, at a given z, in the buffer `z`.
     ///
     /// # Errors
     /// If the device has failed.
     ///
     /// # Panics
     /// If the model has no latents.
-    pub fn at(&self, store: &mut Store, z: Id) -> Result<Scores> {
+    pub fn at(&self, store: &mut Store, z: Id) -> Result<Vec<f64>> {
         let draw = self.draw.as_ref().expect("latents to set");
         store.copy(z, draw.z);
-        self.exact(store)
-    }
-
-    /// The score of a model without latents; its `log_ratio` is empty.
-    ///
-    /// # Errors
-    /// If the device has failed.
-    pub fn exact(&self, store: &mut Store) -> Result<Scores> {
         self.body.run(store, Phase::Step);
-        Ok(Scores { nll: per_sample(store.get(self.nll))?, log_ratio: Vec::new() })
+        per_sample(store.get(self.nll))
     }
 
     /// Per-token negative log-likelihood of the latest draw, `[B, N]`.
