@@ -33,9 +33,7 @@ pub struct Latents {
 
 impl Latents {
     fn new(spec: Spec, steps: usize, store: &mut Store) -> Self {
-        let mut tensor = || store.alloc(spec);
-        let (mu, logvar, eps, z) = (tensor(), tensor(), tensor(), tensor());
-        let moments = [tensor(), tensor(), tensor(), tensor()];
+        let [mu, logvar, eps, z, moments @ ..]: [Id; 8] = std::array::from_fn(|_| store.alloc(spec));
         Self {
             mu,
             logvar,

@@ -3,13 +3,12 @@ use super::folder::{MOMENTS, Run, WEIGHTS};
 use super::metrics::{Line, StepLine};
 use super::record::Record;
 use super::session::Stepper;
-use crate::checkpoint::{self, Checkpoint};
+use crate::checkpoint::{self, Checkpoint, FileWriter};
 use crate::config::Config;
 use engine::{Device, Error, Result};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
-use std::io;
 use std::ops::RangeInclusive;
 
 /// Steps of a run that are to be repeated, and what is known about them.
@@ -151,17 +150,12 @@ impl<'a> Replay<'a> {
         }
         let then = checkpoint::at_step(path, step)?;
         let trainer = &self.stepper.trainer;
-        let digest = |write: &dyn Fn(&mut dyn io::Write) -> io::Result<()>| {
+        let files: [(&str, &FileWriter<'_>); 2] =
+            [(WEIGHTS, &|out| trainer.write_weights(out)), (MOMENTS, &|out| trainer.write_moments(out))];
+        for (name, write) in files {
             let mut hash = Sha256::new();
             write(&mut hash).map_err(|e| Error::new(format!("cannot hash step {step}: {e}")))?;
-            Ok::<_, Error>(format!("{:x}", hash.finalize()))
-        };
-        let now = [
-            (WEIGHTS, digest(&|out| trainer.write_weights(out))?),
-            (MOMENTS, digest(&|out| trainer.write_moments(out))?),
-        ];
-        for (name, digest) in now {
-            if then.entry(name)?.sha256 != digest {
+            if then.entry(name)?.sha256 != format!("{:x}", hash.finalize()) {
                 return Err(Error::new(format!("step {step} comes out differently: {name} has other bytes")));
             }
         }

@@ -1,5 +1,5 @@
 use super::*;
-use crate::config::{Config, SETTINGS, Work};
+use crate::config::{Config, SETTINGS};
 use crate::data::{Bytes, Dataset, Tokenizer};
 use engine::Device;
 use serde_json::Value;
@@ -109,19 +109,4 @@ fn a_run_at_fixed_noise_says_that_its_kl_runs_away() {
     let worse = "the KL grows while the bound on validation text gets worse";
     assert!(warnings.iter().any(|line| line.starts_with(worse)), "{warnings:?}");
     assert_eq!(troubles(folder.path()).len(), warnings.len());
-}
-
-#[test]
-fn the_baseline_is_trained_judged_and_gone_on_with() {
-    let settings = [("model.kind", "ar"), ("model.window", "32")];
-    let weights = |stops: &[u64]| {
-        let folder = tempfile::tempdir().unwrap();
-        stops.iter().for_each(|&stop| assert_eq!(train(folder.path(), &settings, stop), [""; 0]));
-        let run = Run::open(&folder.path().join("run")).unwrap();
-        let Some(Line::Step(last)) = run.metrics().unwrap().pop() else { panic!("no step at the end") };
-        assert_eq!(last.cost.kl, 0.0);
-        let loaded = run.load(&Device::Cpu, Work::Evaluation).unwrap();
-        loaded.params.iter().map(|p| loaded.store.get(p.id).as_bytes().to_vec()).collect::<Vec<_>>()
-    };
-    assert!(weights(&[60]) == weights(&[25, 60]), "a run that goes on is the run that was never stopped");
 }
