@@ -159,7 +159,7 @@ impl Evaluator {
         let scored = if self.protocol == Protocol::Prefix {
             // A sequence of one token has no first half: its posterior has seen nothing.
             let [prefix, rest] = halves(batch, self.seen.sequence);
-            self.seen.place(store, &self.model, &prefix)?;
+            self.seen.load(store, &self.model, &prefix)?;
             rest
         } else {
             self.seen.load(store, &self.model, batch)?;

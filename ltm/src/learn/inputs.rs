@@ -37,22 +37,11 @@ impl Inputs {
         }
     }
 
-    /// Loads a batch that has something to learn from or to score.
-    ///
-    /// # Errors
-    /// If it has no target that counts, and those of [`place`](Self::place).
-    pub fn load(&self, store: &mut Store, model: &ModelConfig, batch: &Batch) -> Result<()> {
-        if batch.targets.iter().all(|&t| t < 0) {
-            return Err(Error::new("every target of the batch is ignored: there is nothing to learn from or to score"));
-        }
-        self.place(store, model, batch)
-    }
-
     /// Loads a batch. One without a target that counts leaves every posterior at the prior's side.
     ///
     /// # Errors
     /// If it has the wrong size or a token beyond the vocabulary.
-    pub fn place(&self, store: &mut Store, model: &ModelConfig, batch: &Batch) -> Result<()> {
+    pub fn load(&self, store: &mut Store, model: &ModelConfig, batch: &Batch) -> Result<()> {
         let (samples, tokens) = (batch.samples.len(), batch.tokens.len());
         if samples != self.batch || tokens != samples * self.sequence || batch.targets.len() != tokens {
             let want = format!("{} of {} tokens", self.batch, self.sequence);
