@@ -132,16 +132,12 @@ pub fn short(digest: &str) -> &str {
 /// Text with everything visible that would disturb a page or hide in it: control characters, and marks that turn the direction
 /// of reading.
 pub fn visible(text: &str) -> String {
-    let mut visible = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '\n' | '\t' => visible.push(c),
-            '\0'..='\x1F' | '\x7F'..='\u{9F}' => visible.push_str(&format!("\\x{:02x}", c as u32)),
-            '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}' => visible.push('\u{FFFD}'),
-            c => visible.push(c),
-        }
-    }
-    visible
+    let show = |c: char| match c {
+        '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}' => '\u{FFFD}'.into(),
+        c if c.is_control() && !"\n\t".contains(c) => format!("\\x{:02x}", c as u32),
+        c => c.into(),
+    };
+    text.chars().map(show).collect()
 }
 
 /// A value, or a dash where there is none.

@@ -2,7 +2,7 @@
 
 use engine::rng::Stream;
 use engine::{Bench, Buffer, DType, Device, Result, Want};
-use kernels::case::Case;
+use kernels::case::{Case, Input};
 
 /// Outputs or gradients of one pass, in host memory.
 #[derive(Debug)]
@@ -44,9 +44,7 @@ fn passes_of(case: &Case, device: &Device, dtype: DType, given: impl Fn(Buffer) 
     let into: Vec<Buffer> =
         stored.iter().map(|b| given(Buffer::from_f64(b.dtype(), b.shape().dims(), &vec![0.5; b.len()]))).collect();
     let result = op.infer(&case.specs(dtype)).expect("the case's shapes")[0].spec;
-    let mut weights = vec![0.0; result.shape.numel()];
-    Stream::new(3, 99).fill_normal(&mut weights, |x| x);
-    let d_out = given(Buffer::from_f64(result.dtype, result.shape.dims(), &weights));
+    let d_out = given(Input::normal(result.shape.dims()).buffer(result.dtype, Stream::new(3, 99)));
     let ins: Vec<Buffer> = stored.into_iter().map(given).collect();
     let bench = Bench { device, op };
     let outs = bench.forward(&ins);
@@ -75,13 +73,12 @@ pub(super) fn on_host(buffers: Vec<Buffer>) -> Result<Vec<Buffer>> {
 /// `Write` and `Add` for each input alone and for all.
 fn all_wants(case: &Case) -> Vec<Vec<Want>> {
     let n = case.ins.len();
-    let of = |want: Want, chosen: &dyn Fn(usize) -> bool| -> Vec<Want> {
-        (0..n).map(|i| if case.op.differentiable(i) && chosen(i) { want } else { Want::Skip }).collect()
-    };
-    let mut all = Vec::new();
+    let mut all: Vec<Vec<Want>> = Vec::new();
     for want in [Want::Write, Want::Add] {
-        all.extend((0..n).map(|i| of(want, &|j| j == i)));
-        all.push(of(want, &|_| true));
+        for chosen in (0..n).map(|i| i..i + 1).chain(std::iter::once(0..n)) {
+            let of = |i| if chosen.contains(&i) && case.op.differentiable(i) { want } else { Want::Skip };
+            all.push((0..n).map(of).collect());
+        }
     }
     all.retain(|wants| wants.iter().any(|w| w.is_wanted()));
     // Where one input alone can be wanted, it is all.

@@ -4,6 +4,7 @@ use super::cases::{Pass, on_host, stored_as};
 use engine::rng::Stream;
 use engine::{Buffer, DType, Device, Result, Spec, Update, bench};
 use kernels::adamw::{self, AdamW, SquaredNorm};
+use kernels::case::{Fill, Input};
 use kernels::latents::{LatentDraw, LatentInit, LatentStep, Noise, Rule};
 use kernels::ring_attention::RingWrite;
 
@@ -46,9 +47,7 @@ impl Script {
 }
 
 fn normals(dims: &[usize], site: u32, std: f64) -> Buffer {
-    let mut x = vec![0.0; dims.iter().product()];
-    Stream::new(3, site).fill_normal(&mut x, |x| f64::from((std * x) as f32));
-    Buffer::from_f64(DType::F64, dims, &x)
+    Input::new(dims, Fill::Normal { mean: 0.0, std }).buffer(DType::F64, Stream::new(3, site))
 }
 
 fn ints(x: &[i32]) -> Buffer {
