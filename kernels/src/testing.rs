@@ -39,11 +39,6 @@ pub fn same_bits(what: &str, run: impl Fn() -> Vec<Buffer> + Sync) -> Vec<Buffer
     reference
 }
 
-/// A buffer of NaN, which shows what nobody wrote.
-pub fn garbage(spec: Spec) -> Buffer {
-    bench::garbage(&Device::Cpu, spec)
-}
-
 /// Standard normal numbers of f32 precision.
 pub fn normal(dtype: DType, dims: &[usize], site: u32) -> Buffer {
     let mut x = vec![0.0; dims.iter().product()];

@@ -121,7 +121,7 @@ impl Op for LmHead {
         // table would take much memory.
         match pass {
             Pass::Vjp(wants) if !any_wanted(wants) => Vec::new(),
-            _ => forms::of_weight(device, 1, ins[1], Pass::Forward),
+            _ => forms::of_weight(device, ins[1], Pass::Forward),
         }
     }
 

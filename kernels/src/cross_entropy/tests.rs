@@ -1,5 +1,5 @@
 use super::*;
-use crate::testing::{bytes, check, check_all, distance, forward_vjp, same_bits, sizes};
+use crate::testing::{bytes, check, check_all, distance, forward_vjp, same_bits, sizes, vjp};
 
 const DTYPES: [DType; 2] = [DType::F32, DType::F64];
 /// Enough tokens for three chunks, the last one short.
@@ -27,13 +27,7 @@ fn forward(ins: &[Buffer]) -> Vec<Buffer> {
     crate::testing::forward(&LmHead, ins)
 }
 
-/// Adding starts from ones.
-fn vjp(ins: &[Buffer], wants: &[Want], d_loss: f64) -> Vec<Buffer> {
-    let d_loss = Buffer::from_f64(ins[0].dtype(), &[1], &[d_loss]);
-    crate::testing::vjp(&LmHead, wants, ins, &forward(ins), &d_loss)
-}
-
-/// The same for both in one.
+/// Outputs and gradients in one pass; adding starts from ones.
 fn fused(ins: &[Buffer], wants: &[Want]) -> (Vec<Buffer>, Vec<Buffer>) {
     forward_vjp(&LmHead, wants, ins)
 }
@@ -111,7 +105,8 @@ fn sums_over_many_blocks() {
             });
             assert_close("nll", &all[1], &expected[1]);
             assert_close("lse", &all[2], &expected[2]);
-            assert_close("d_hidden", &all[3], &vjp(&ins, &HIDDEN, 1.0)[0].to_f64());
+            let one = Buffer::from_f64(dtype, &[1], &[1.0]);
+            assert_close("d_hidden", &all[3], &vjp(&LmHead, &HIDDEN, &ins, &forward(&ins), &one)[0].to_f64());
         }
     }
 }

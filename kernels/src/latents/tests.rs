@@ -1,6 +1,7 @@
 use super::*;
 use crate::gaussian::GaussianKl;
-use crate::testing::{apply, distance, forward, garbage, same_bits};
+use crate::testing::{apply, distance, forward, same_bits};
+use engine::bench::garbage;
 
 const STEPS: usize = 4;
 const KL_WEIGHT: f64 = 0.75;
@@ -10,7 +11,7 @@ const FRESH: Noise = Noise { seed: 17, fresh: true };
 
 /// The state, all garbage but the clock.
 fn blank(dtype: DType, [b, s, d]: [usize; 3]) -> Vec<Buffer> {
-    let tensor = |dims: &[usize]| garbage(Spec::new(dtype, dims));
+    let tensor = |dims: &[usize]| garbage(&Device::Cpu, Spec::new(dtype, dims));
     let mut state: Vec<_> = (0..8).map(|_| tensor(&[b, s, d])).collect();
     state.extend([tensor(&[b]), Buffer::from_slice(&[2], &[-1i32, 6])]);
     state

@@ -13,14 +13,14 @@ pub enum Use {
     Backward,
 }
 
-/// The forms of the weight `w` [out, in], input number `input`, that a pass of a linear map reads.
-pub fn of_weight(device: &Device, input: usize, w: Spec, pass: Pass) -> Vec<Option<Form>> {
+/// The forms of the weight `w` [out, in], input number 1, that a pass of a linear map reads.
+pub fn of_weight(device: &Device, w: Spec, pass: Pass) -> Vec<Option<Form>> {
     // On a GPU, products take matrices as they are.
     if !matches!(device, Device::Cpu) {
         return Vec::new();
     }
     let (outputs, inputs) = (w.shape.rows(), w.shape.last());
-    let form = |elements: usize| Some(Form { input, spec: Spec::new(w.dtype, &[elements]) });
+    let form = |elements: usize| Some(Form { input: 1, spec: Spec::new(w.dtype, &[elements]) });
     let (forward, backward) = (form(packed_len(inputs, outputs)), form(packed_len(outputs, inputs)));
     match pass {
         Pass::Forward => vec![forward],

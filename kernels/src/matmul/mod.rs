@@ -40,100 +40,89 @@ pub struct Linear;
 #[derive(Clone, Copy, Debug)]
 pub struct LinearResidual;
 
-impl Op for Linear {
-    check::names!("linear": x, w);
+/// The contract of both maps, whose inputs may be followed by prepared forms.
+macro_rules! linear_map {
+    ($op:ident, $name:literal: $($argument:ident),*) => {
+        impl Op for $op {
+            check::names!($name: $($argument),*);
 
-    fn infer(&self, ins: &[Spec]) -> Result<Vec<Output>> {
-        Ok(vec![Output { name: "y", spec: infer(ins[0], ins[1])? }])
-    }
+            fn infer(&self, ins: &[Spec]) -> Result<Vec<Output>> {
+                Ok(vec![Output { name: "y", spec: infer(ins)? }])
+            }
 
-    fn reads(&self, wants: &[Want]) -> Reads {
-        reads(wants)
-    }
+            /// The gradient of either factor needs the other.
+            fn reads(&self, wants: &[Want]) -> Reads {
+                Reads { ins: u16::from(wants[1].is_wanted()) | u16::from(wants[0].is_wanted()) << 1, outs: 0 }
+            }
 
-    fn forward(&self, cx: &mut Context, ins: &[&Buffer], outs: &mut [Buffer]) {
-        forward(cx.device, ins, None, &mut outs[0]);
-    }
+            fn forward(&self, cx: &mut Context, ins: &[&Buffer], outs: &mut [Buffer]) {
+                forward(cx.device, ins, self.arguments().len(), &mut outs[0]);
+            }
 
-    fn vjp(&self, cx: &mut Context, wants: &[Want], ins: &[&Buffer], _: &[&Buffer], d_y: &Buffer, d: &mut [Buffer]) {
-        vjp(cx.device, wants, ins, 2, d_y, d);
-    }
+            fn vjp(
+                &self,
+                cx: &mut Context,
+                wants: &[Want],
+                ins: &[&Buffer],
+                _: &[&Buffer],
+                d_y: &Buffer,
+                d: &mut [Buffer],
+            ) {
+                vjp(cx.device, wants, ins, self.arguments().len(), d_y, d);
+            }
 
-    fn forms(&self, device: &Device, ins: &[Spec], pass: Pass) -> Vec<Option<Form>> {
-        forms::of_weight(device, 1, ins[1], pass)
-    }
+            fn passes_through(&self, i: usize) -> bool {
+                i == 2
+            }
 
-    fn prepare(&self, _cx: &mut Context, number: usize, input: &Buffer, form: &mut Buffer) {
-        forms::prepare(number, input, form);
-    }
+            fn forms(&self, device: &Device, ins: &[Spec], pass: Pass) -> Vec<Option<Form>> {
+                forms::of_weight(device, ins[1], pass)
+            }
 
-    fn cost(&self, ins: &[Spec], pass: Pass) -> Cost {
-        Cost { flops: flops(ins, pass) as u64, bytes: cost::bytes(self, ins, pass) }
-    }
+            fn prepare(&self, _cx: &mut Context, number: usize, input: &Buffer, form: &mut Buffer) {
+                forms::prepare(number, input, form);
+            }
+
+            /// One product for the result, one for each wanted factor's gradient.
+            fn cost(&self, ins: &[Spec], pass: Pass) -> Cost {
+                let product = 2 * ins[0].shape.numel() * ins[1].shape.rows();
+                let added = ins.get(2).map_or(0, |residual| residual.shape.numel());
+                let flops = match pass {
+                    Pass::Forward => product + added,
+                    Pass::Vjp([_, _, Want::Add]) => cost::wanted(pass.wants(), &[product, product]) + added,
+                    _ => cost::wanted(pass.wants(), &[product, product]),
+                };
+                Cost { flops: flops as u64, bytes: cost::bytes(self, ins, pass) }
+            }
+        }
+    };
 }
 
-impl Op for LinearResidual {
-    check::names!("linear_residual": x, w, residual);
+linear_map!(Linear, "linear": x, w);
+linear_map!(LinearResidual, "linear_residual": x, w, residual);
 
-    fn infer(&self, ins: &[Spec]) -> Result<Vec<Output>> {
-        let y = infer(ins[0], ins[1])?;
-        check::is("residual", ins[2], y.dtype, y.shape.dims())?;
-        Ok(vec![Output { name: "y", spec: y }])
-    }
-
-    fn reads(&self, wants: &[Want]) -> Reads {
-        reads(wants)
-    }
-
-    fn forward(&self, cx: &mut Context, ins: &[&Buffer], outs: &mut [Buffer]) {
-        forward(cx.device, ins, Some(ins[2]), &mut outs[0]);
-    }
-
-    fn vjp(&self, cx: &mut Context, wants: &[Want], ins: &[&Buffer], _: &[&Buffer], d_y: &Buffer, d: &mut [Buffer]) {
-        vjp(cx.device, wants, ins, 3, d_y, d);
-        add::pass_on(cx.device, wants[2], d_y, &mut d[2]);
-    }
-
-    fn passes_through(&self, i: usize) -> bool {
-        i == 2
-    }
-
-    fn forms(&self, device: &Device, ins: &[Spec], pass: Pass) -> Vec<Option<Form>> {
-        forms::of_weight(device, 1, ins[1], pass)
-    }
-
-    fn prepare(&self, _cx: &mut Context, number: usize, input: &Buffer, form: &mut Buffer) {
-        forms::prepare(number, input, form);
-    }
-
-    fn cost(&self, ins: &[Spec], pass: Pass) -> Cost {
-        let added = matches!(pass, Pass::Forward | Pass::Vjp([.., Want::Add]));
-        let residual = if added { ins[2].shape.numel() } else { 0 };
-        Cost { flops: (flops(ins, pass) + residual) as u64, bytes: cost::bytes(self, ins, pass) }
-    }
-}
-
-fn infer(x: Spec, w: Spec) -> Result<Spec> {
+fn infer(ins: &[Spec]) -> Result<Spec> {
+    let (x, w) = (ins[0], ins[1]);
     let dtype = check::real("x", x)?;
     check::that(x.shape.rank() > 0, || format!("x is {x}, must have at least one dimension"))?;
     check::rank("w", w, 2)?;
     check::is("w", w, dtype, &[w.shape.dims()[0], x.shape.last()])?;
-    Ok(Spec { dtype, shape: x.shape.with_last(w.shape.dims()[0]) })
+    let y = Spec { dtype, shape: x.shape.with_last(w.shape.dims()[0]) };
+    if let Some(&residual) = ins.get(2) {
+        check::is("residual", residual, dtype, y.shape.dims())?;
+    }
+    Ok(y)
 }
 
-/// The gradient of either factor needs the other.
-fn reads(wants: &[Want]) -> Reads {
-    Reads { ins: u16::from(wants[1].is_wanted()) | u16::from(wants[0].is_wanted()) << 1, outs: 0 }
-}
-
-fn forward(device: &Device, ins: &[&Buffer], residual: Option<&Buffer>, y: &mut Buffer) {
-    let (x, w) = (ins[0], ins[1]);
+/// `own` inputs, two or three, stand before the prepared forms.
+fn forward(device: &Device, ins: &[&Buffer], own: usize, y: &mut Buffer) {
+    let (x, w, residual) = (ins[0], ins[1], ins[..own].get(2).copied());
     let [rows, inputs, outputs] = [x.shape().rows(), x.shape().last(), y.shape().last()];
     if let Device::Cuda(gpu) = device {
         let factors = [cuda::Factor::Plain(x.into()), cuda::Factor::Transposed(w.into())];
         return product(&**gpu, [rows, outputs, inputs], factors, residual.map(Pointer::from), y.into());
     }
-    let (own, want) = if residual.is_some() { (3, Want::Add) } else { (2, Want::Write) };
+    let want = if residual.is_some() { Want::Add } else { Want::Write };
     if let Some(residual) = residual {
         add::pass_on(device, Want::Write, residual, y);
     }
@@ -145,10 +134,10 @@ fn forward(device: &Device, ins: &[&Buffer], residual: Option<&Buffer>, y: &mut 
     });
 }
 
-/// The gradients of x and w; `own` inputs stand before the prepared forms.
+/// As in [`forward`].
 fn vjp(device: &Device, wants: &[Want], ins: &[&Buffer], own: usize, d_y: &Buffer, d: &mut [Buffer]) {
     let (rows, outputs) = (d_y.shape().rows(), d_y.shape().last());
-    let [d_x, d_w, ..] = d else { unreachable!("two inputs or three") };
+    let [d_x, d_w, d_residual @ ..] = d else { unreachable!("two inputs or three") };
     if wants[0].is_wanted() {
         let (w, inputs) = (ins[1], ins[1].shape().last());
         match device {
@@ -180,16 +169,13 @@ fn vjp(device: &Device, wants: &[Want], ins: &[&Buffer], own: usize, d_y: &Buffe
             }),
         }
     }
+    for (&want, d_residual) in wants[2..].iter().zip(d_residual) {
+        add::pass_on(device, want, d_y, d_residual);
+    }
 }
 
 fn added_to(want: Want, gradient: &Buffer) -> Option<Pointer> {
     (want == Want::Add).then(|| gradient.into())
-}
-
-/// One product for the result, one for each wanted factor's gradient.
-fn flops(ins: &[Spec], pass: Pass) -> usize {
-    let product = 2 * ins[0].shape.numel() * ins[1].shape.rows();
-    if let Pass::Forward = pass { product } else { cost::wanted(pass.wants(), &[product, product]) }
 }
 
 /// The linear maps of a model.

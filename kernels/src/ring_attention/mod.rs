@@ -153,8 +153,9 @@ pub fn cases(s: &Sizes) -> Vec<Case> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{apply, distance, forward, garbage, normal, refuses};
+    use crate::testing::{apply, distance, forward, normal, refuses};
     use crate::window_attention::WindowAttention;
+    use engine::bench::garbage;
 
     /// Step by step, with NaN in the slots that nobody has written yet, against the whole text at once.
     #[test]
@@ -165,7 +166,7 @@ mod tests {
             let qkv = normal(DType::F64, &[batch, tokens, 3 * d], 0);
             let expected = forward(&WindowAttention { heads, window }, &[&qkv]).remove(0).to_f64();
             let op = RingAttention { heads, window };
-            let mut ring = [garbage(Spec::new(DType::F64, &[batch, slots(window), 2 * d]))];
+            let mut ring = [garbage(&Device::Cpu, Spec::new(DType::F64, &[batch, slots(window), 2 * d]))];
             for token in 0..tokens {
                 let rows: Vec<f64> =
                     qkv.to_f64().chunks(tokens * 3 * d).flat_map(|x| x[token * 3 * d..][..3 * d].to_vec()).collect();

@@ -86,7 +86,6 @@ impl<T: Real> Kernel for Backward<'_, '_, T> {
         gather(head.rows(Part::Keys, 0), head_dim, keys);
         pack::<I, T>(Right::rows(keys, head_dim), shape.tokens, head_dim, packed_keys);
         pack::<I, T>(head.rows(Part::Values, 0), shape.tokens, head_dim, packed_values);
-        let how = want;
         for block in (0..shape.tokens).step_by(BLOCK) {
             let band = Band::new(block..shape.tokens.min(block + BLOCK), shape.window);
             let count = band.groups[1].queries.end - block;
@@ -114,7 +113,7 @@ impl<T: Real> Kernel for Backward<'_, '_, T> {
                 // d_q = d_s · k
                 let mut d_q = Queries { d_qkv: &mut d_qkv, first: group.queries.start };
                 let keys = Right::rows(keys, head_dim).skip(group.keys.start);
-                sum::<I, T>(group, &band, d_s, keys, &mut d_q, head_dim, how);
+                sum::<I, T>(group, &band, d_s, keys, &mut d_q, head_dim, want);
             }
 
             // d_k += d_sᵀ · q and d_v += pᵀ · d_y, over the queries of each rectangle. No earlier query saw these keys:
