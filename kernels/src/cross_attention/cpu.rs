@@ -166,38 +166,30 @@ impl<T: Real> Kernel for Forward<'_, T> {
     }
 }
 
-/// What the backward pass reads: `q` and `d_y` [B, N, d], `kv` [B, K, 2d].
-#[derive(Clone, Copy)]
-pub struct Known<'a, T> {
-    pub q: &'a [T],
-    pub kv: &'a [T],
-    pub d_y: &'a [T],
-}
-
-/// `d_q` [B, N, d] and `d_kv` [B, K, 2d] as wanted. The gradient of keys and values is summed over the tokens of a chunk
-/// in `partials`, then over the chunks in order.
+/// `q`, `d_y` [B, N, d], `kv` [B, K, 2d] → `d_q` [B, N, d] and `d_kv` [B, K, 2d] as wanted. The gradient of keys and values is
+/// summed over the tokens of a chunk in `partials`, then over the chunks in order.
 pub fn backward<T: Real>(
     shape: Shape,
-    known: Known<'_, T>,
+    [q, kv, d_y]: [&[T]; 3],
     wants: [Want; 2],
     d_q: &mut [T],
     d_kv: &mut [T],
     partials: &mut [T],
 ) {
-    let (d, kv) = (shape.dim(), shape.kv());
+    let d = shape.dim();
     let (rows, sums) = (shape.tokens * d, shape.partials(1));
     let how = wants[0];
     let part = |b: usize, c: usize, d_q: &mut [T], d_kv: &mut [T]| {
-        let sample = Sample::new(shape, b, known.q, known.kv);
+        let sample = Sample::new(shape, b, q, kv);
         let tokens = c * CHUNK..shape.tokens.min((c + 1) * CHUNK);
-        let d_y = &known.d_y[b * rows + tokens.start * d..b * rows + tokens.end * d];
+        let d_y = &d_y[b * rows + tokens.start * d..b * rows + tokens.end * d];
         let [block, p, panels] = shape.scratch();
         parallel::scratch(block + 2 * (p + panels), |scratch| {
             simd::dispatch(Backward { sample, first: tokens.start, how, d_y, d_q, d_kv, scratch });
         });
     };
     parallel::chunks2(d_q, rows, partials, sums, |b, d_q, partials| {
-        parallel::chunks2(d_q, CHUNK * d, partials, kv, |c, d_q, d_kv| part(b, c, d_q, d_kv));
+        parallel::chunks2(d_q, CHUNK * d, partials, shape.kv(), |c, d_q, d_kv| part(b, c, d_q, d_kv));
     });
     if wants[1].is_wanted() {
         parallel::chunks(d_kv, 2 * d, |row, d_kv| {
@@ -205,7 +197,7 @@ pub fn backward<T: Real>(
             if wants[1] == Want::Write {
                 d_kv.fill(T::ZERO);
             }
-            for partial in partials[sample * sums..][..sums].chunks(kv) {
+            for partial in partials[sample * sums..][..sums].chunks(shape.kv()) {
                 d_kv.iter_mut().zip(&partial[latent * 2 * d..]).for_each(|(d_kv, &partial)| *d_kv += partial);
             }
         });

@@ -61,7 +61,7 @@ impl Op for CrossAttention {
             return cuda::backward(&**gpu, shape, known, wants, [d_q, d_kv], partials);
         }
         with_real!(d_y.dtype(), T => {
-            let known = cpu::Known::<T> { q: ins[0].as_slice(), kv: ins[1].as_slice(), d_y: d_y.as_slice() };
+            let known = [ins[0], ins[1], d_y].map(|b| b.as_slice::<T>());
             let partials = if want_kv.is_wanted() { shape.partials(d_y.shape().dims()[0]) } else { 0 };
             let partials = cx.scratch::<T>(partials);
             cpu::backward(shape, known, wants, wanted(*want_q, d_q), wanted(*want_kv, d_kv), partials);
