@@ -27,7 +27,7 @@ use crate::case::{Case, Fill, Input, Sizes};
 use crate::check;
 use crate::cost::{self, any_wanted};
 use crate::lanes::wanted;
-use crate::matmul::forms::{self, Use};
+use crate::matmul::forms;
 use engine::simd::Real;
 use engine::{
     Buffer, Context, Cost, DType, Device, Element, Form, Op, Output, Pass, Reads, Result, Shape, Spec, Want, with_real,
@@ -167,7 +167,7 @@ fn inputs<'a, T: Element>(ins: &[&'a Buffer]) -> Inputs<'a, T> {
     Inputs {
         hidden: ins[0].as_slice(),
         table: ins[1].as_slice(),
-        packed: forms::given(ins, 4, Use::Forward),
+        packed: forms::given(ins, 4),
         targets: ins[2].as_slice(),
         scale: ins[3].as_slice()[0],
         dim: ins[0].shape().last(),

@@ -1,17 +1,8 @@
-//! Weights packed beforehand: one form for the product with `x`, one for the product with `d_y`.
+//! Weights packed beforehand: form 0 for the product with `x`, form 1 for the product with `d_y`.
 
 use super::gemm::{pack_b, packed_len};
 use super::mat::Mat;
 use engine::{Buffer, Device, Element, Form, Pass, Spec, with_real};
-
-/// The product that a form serves; its number.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Use {
-    /// x·wᵀ
-    Forward,
-    /// d_y·w
-    Backward,
-}
 
 /// The forms of the weight `w` [out, in], input number 1, that a pass of a linear map reads.
 pub fn of_weight(device: &Device, w: Spec, pass: Pass) -> Vec<Option<Form>> {
@@ -34,11 +25,11 @@ pub fn prepare(number: usize, w: &Buffer, form: &mut Buffer) {
     let (outputs, inputs) = (w.shape().rows(), w.shape().last());
     with_real!(w.dtype(), T => {
         let w = Mat::<T>::new(w.as_slice(), outputs, inputs);
-        pack_b(if number == Use::Forward as usize { w.transposed() } else { w }, form.as_mut_slice());
+        pack_b(if number == 0 { w.transposed() } else { w }, form.as_mut_slice());
     });
 }
 
-/// The form behind the `own` inputs, if it was made.
-pub fn given<'a, T: Element>(ins: &[&'a Buffer], own: usize, which: Use) -> Option<&'a [T]> {
-    ins.get(own + which as usize).filter(|form| !form.is_empty()).map(|form| form.as_slice())
+/// The form in place `number` of the inputs, if it was made.
+pub fn given<'a, T: Element>(ins: &[&'a Buffer], number: usize) -> Option<&'a [T]> {
+    ins.get(number).filter(|form| !form.is_empty()).map(|form| form.as_slice())
 }

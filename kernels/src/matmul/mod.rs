@@ -14,7 +14,6 @@ mod pack;
 #[allow(unsafe_code)]
 pub(crate) mod tiles;
 
-use self::forms::Use;
 use self::gemm::{Factor, gemm};
 use self::mat::{Mat, MatMut};
 use crate::case::{Case, Fill, Input, Sizes};
@@ -129,7 +128,7 @@ fn forward(device: &Device, ins: &[&Buffer], own: usize, y: &mut Buffer) {
     // y[r, o] = Σ_i x[r, i]·w[o, i]
     with_real!(x.dtype(), T => {
         let w = Mat::<T>::new(w.as_slice(), outputs, inputs).transposed();
-        let w = forms::given(ins, own, Use::Forward).map_or(Factor::Plain(w), Factor::Packed);
+        let w = forms::given(ins, own).map_or(Factor::Plain(w), Factor::Packed);
         gemm(MatMut::new(y.as_mut_slice(), rows, outputs), Mat::new(x.as_slice(), rows, inputs), w, want);
     });
 }
@@ -148,7 +147,7 @@ fn vjp(device: &Device, wants: &[Want], ins: &[&Buffer], own: usize, d_y: &Buffe
             // d_x[r, i] = Σ_o d_y[r, o]·w[o, i]
             Device::Cpu => with_real!(d_y.dtype(), T => {
                 let w = Factor::Plain(Mat::<T>::new(w.as_slice(), outputs, inputs));
-                let w = forms::given(ins, own, Use::Backward).map_or(w, Factor::Packed);
+                let w = forms::given(ins, own + 1).map_or(w, Factor::Packed);
                 let d_y = Mat::new(d_y.as_slice(), rows, outputs);
                 gemm(MatMut::new(d_x.as_mut_slice(), rows, inputs), d_y, w, wants[0]);
             }),
