@@ -35,9 +35,6 @@ pub struct Args {
     /// New folder for the run [default: runs/demo, or with a number behind it if that exists]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// Write the metrics of both runs as event files for TensorBoard too: `tensorboard --logdir RUN` shows them
-    #[arg(long)]
-    tensorboard: bool,
     #[command(flatten)]
     settings: Single,
 }
@@ -62,18 +59,12 @@ pub fn run(args: &Args, place: &Place) -> Result<ExitCode> {
         let material = lab::text::material(config)?;
         let (session, device) =
             place.within(|device| Ok((Session::begin(&folder, config, &material, device)?, device.clone())))?;
-        demo(session, baseline, &material, &device, args.tensorboard)
+        demo(session, baseline, &material, &device)
     })
 }
 
 /// Trains the model of `session`, and `baseline` on the same `material`, judges both and lets the first write.
-fn demo(
-    mut session: Session,
-    baseline: &Config,
-    material: &Material,
-    device: &Device,
-    tensorboard: bool,
-) -> Result<ExitCode> {
+fn demo(mut session: Session, baseline: &Config, material: &Material, device: &Device) -> Result<ExitCode> {
     let started = Instant::now();
     let run = session.run.clone();
     let (config, out) = (&run.config, &run.path);
@@ -91,7 +82,7 @@ fn demo(
         config.fast.steps
     ))?;
     let guard = Guard::new()?;
-    if !train::steps(&mut session, &guard, tensorboard)? {
+    if !train::steps(&mut session, &guard, false)? {
         return Ok(ExitCode::from(interrupt::CODE));
     }
     drop(session);
@@ -102,7 +93,7 @@ fn demo(
     ))?;
     let baseline_out = out.join("baseline");
     let mut session = Session::begin(&NewFolder::at(&baseline_out)?, baseline, material, device)?;
-    if !train::steps(&mut session, &guard, tensorboard)? {
+    if !train::steps(&mut session, &guard, false)? {
         return Ok(ExitCode::from(interrupt::CODE));
     }
     drop((session, guard));

@@ -31,7 +31,6 @@ mod verify;
 use clap::{Parser, Subcommand};
 use engine::{ErrorKind, Result, simd};
 use place::Place;
-use std::io::{self, IsTerminal};
 use std::process::ExitCode;
 
 const EXIT_CODES: &str =
@@ -81,10 +80,9 @@ fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) if !error.use_stderr() => {
-            // Help and version go where they were asked to go, in bold only where someone sees it.
-            let text = error.render();
-            let text = if io::stdout().is_terminal() { text.ansi().to_string() } else { text.to_string() };
-            return output::print(text).map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS);
+            // Help and version, as asked for. Who went away without reading them misses nothing.
+            let _ = error.print();
+            return ExitCode::SUCCESS;
         }
         Err(error) => {
             output::note(usage_line(&error));

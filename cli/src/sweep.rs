@@ -119,7 +119,10 @@ impl Sweeping<'_> {
                 break;
             }
         }
-        write(self.out, &outcomes)?;
+        write_atomic(&self.out.join("sweep.csv"), &csv(&outcomes))?;
+        for (name, figure) in figures(&outcomes) {
+            write_atomic(&self.out.join(format!("{name}.svg")), figure.file().as_bytes())?;
+        }
         print(text(&outcomes))?;
         if outcomes.len() < points.len() {
             let (done, all) = (outcomes.len(), points.len());
@@ -170,13 +173,4 @@ impl Sweeping<'_> {
         run.write_config()?;
         Ok(session)
     }
-}
-
-/// Writes `sweep.csv` and the figures into `folder`, each whole or not at all.
-fn write(folder: &Path, outcomes: &[Outcome]) -> Result<()> {
-    write_atomic(&folder.join("sweep.csv"), &csv(outcomes))?;
-    for (name, figure) in figures(outcomes) {
-        write_atomic(&folder.join(format!("{name}.svg")), figure.file().as_bytes())?;
-    }
-    Ok(())
 }

@@ -26,22 +26,18 @@ fn lab() -> Lab {
 
 const SUITE: &str = "eval run --suite suite.toml --samples 2 --steps 2";
 
-/// What is at `--results` and is something else stays as it is.
-#[test]
-fn results_replace_nothing_else() {
-    let lab = lab();
-    lab.write("notes.txt", "a line\nand another\n");
-    for file in ["notes.txt", "run/config.json", "run/metrics.jsonl"] {
-        let before = fs::read(lab.path(file)).unwrap();
-        let place = format!("{file}: line 1");
-        lab.ltm(&format!("{SUITE} --results {file}")).fails(2, &[&place, "no result of a suite", "--results"]);
-        assert!(fs::read(lab.path(file)).unwrap() == before, "{file}");
-    }
-}
-
 #[test]
 fn a_suite_is_scored_kept_and_traced() {
     let lab = lab();
+    // What is at `--results` and is something else stays as it is.
+    lab.write("notes.txt", "a line\nand another\n");
+    for file in ["notes.txt", "run/config.json", "run/metrics.jsonl"] {
+        let before = lab.read(file);
+        let place = format!("{file}: line 1");
+        lab.ltm(&format!("{SUITE} --results {file}")).fails(2, &[&place, "no result of a suite", "--results"]);
+        assert!(lab.read(file) == before, "{file}");
+    }
+
     let said = lab.ltm(SUITE).succeeds();
     said.says("PTB | WikiText (first 2 documents) | LAMBADA | AG News | not a bound | sha256 | seed 0")
         .says("AR 258.95, fixed S 34.71 M 32.06 L 4.43 | training text of the run: not unseen")
