@@ -13,6 +13,7 @@ use lab::text::{Column, Format, PrepareOptions, TextSplit, named_format, new_fol
 use ltm::checkpoint::write_atomic;
 use ltm::config::{Choice, Tokenizer};
 use ltm::data::Split;
+use ltm::data::folder::Part;
 use ltm::json;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -145,28 +146,24 @@ pub fn run(command: &Command, place: &Place) -> Result<ExitCode> {
         bar.set_message(format!("{} documents, {} tokens", now.documents, now.tokens));
         guard.check()
     };
-    let report = place.inside(0, || prepare(&options, &mut show));
+    let made = place.inside(0, || prepare(&options, &mut show));
     bar.finish_and_clear();
-    if report.is_err() && guard.asked() {
+    if made.is_err() && guard.asked() {
         note("interrupted: nothing is left behind");
         return Ok(ExitCode::from(interrupt::CODE));
     }
-    let report = report?;
+    let (manifest, left_out) = made?;
     for split in [Split::Train, Split::Validation] {
-        let part = report.manifest.part(split);
-        if part.documents > 0 {
+        let Part { documents, tokens, bytes, shards } = manifest.part(split);
+        if *documents > 0 {
+            let (split, shards) = (split.name(), shards.len());
             note(format_args!(
-                "{}: {} documents, {} tokens for {} bytes of text, {} shards",
-                split.name(),
-                part.documents,
-                part.tokens,
-                part.bytes,
-                part.shards.len()
+                "{split}: {documents} documents, {tokens} tokens for {bytes} bytes of text, {shards} shards"
             ));
         }
     }
-    if report.empty_documents > 0 {
-        note(format_args!("left out: {} documents without text", report.empty_documents));
+    if left_out > 0 {
+        note(format_args!("left out: {left_out} documents without text"));
     }
     print(args.out.display())?;
     Ok(ExitCode::SUCCESS)

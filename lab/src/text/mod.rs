@@ -11,7 +11,7 @@ mod input;
 pub mod prepare;
 
 pub use documents::{Column, Format, TextSplit};
-pub use prepare::{PrepareOptions, Report, new_folder, prepare};
+pub use prepare::{PrepareOptions, new_folder, prepare};
 
 use documents::{Piece, Pieces};
 use encode::encode_all;

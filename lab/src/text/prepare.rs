@@ -40,15 +40,6 @@ pub struct PrepareOptions {
     pub shard_tokens: u32,
 }
 
-/// What was made.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Report {
-    /// What `dataset.json` holds.
-    pub manifest: Manifest,
-    /// Documents without text, left out.
-    pub empty_documents: u64,
-}
-
 /// Bytes of all inputs together, for a progress bar.
 ///
 /// # Errors
@@ -60,12 +51,13 @@ pub fn input_bytes(inputs: &[PathBuf]) -> Result<u64> {
     })
 }
 
-/// Makes a folder of shards; calls `progress` every few megabytes, whose error ends the work.
+/// Makes a folder of shards; calls `progress` every few megabytes, whose error ends the work. Returns what `dataset.json` holds
+/// and the number of documents that were left out, being without text.
 ///
 /// # Errors
 /// Inputs that cannot be read or are not in the format, an output that exists, a full disk, no text at all, a split without
 /// documents, and those of `progress`. The output's place is then untouched.
-pub fn prepare(options: &PrepareOptions, progress: &mut dyn FnMut(Progress) -> Result<()>) -> Result<Report> {
+pub fn prepare(options: &PrepareOptions, progress: &mut dyn FnMut(Progress) -> Result<()>) -> Result<(Manifest, u64)> {
     let PrepareOptions { inputs, format, tokenizer, .. } = options;
     input_bytes(inputs)?;
     new_folder(&options.out, |folder| {
@@ -91,7 +83,7 @@ pub fn prepare(options: &PrepareOptions, progress: &mut dyn FnMut(Progress) -> R
         }
         let manifest = Manifest::new(tokenizer.name(), tokenizer.vocab(), train, validation);
         write_atomic(&folder.join(MANIFEST), json::pretty(&manifest).as_bytes())?;
-        Ok(Report { manifest, empty_documents: read - documents })
+        Ok((manifest, read - documents))
     })
 }
 
@@ -184,17 +176,17 @@ mod tests {
             options.validation = 0.1;
             options.shard_tokens = 50_000;
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-            let report = pool.install(|| prepare(&options, &mut |_| Ok(()))).unwrap();
-            (report, contents(&options.out))
+            let made = pool.install(|| prepare(&options, &mut |_| Ok(()))).unwrap();
+            (made, contents(&options.out))
         };
-        let (report, files) = with(1);
-        let parts = [&report.manifest.train, &report.manifest.validation];
+        let (made, files) = with(1);
+        let parts = [&made.0.train, &made.0.validation];
         assert_eq!(parts.iter().map(|part| part.documents).sum::<u64>(), 6_000);
         assert!((450..750).contains(&parts[1].documents), "{}", parts[1].documents);
         assert!(parts[0].shards.len() > 10);
         assert!(parts.iter().all(|part| part.tokens == part.bytes + part.documents));
         assert_eq!(files.len(), 1 + parts[0].shards.len() + parts[1].shards.len());
-        assert_eq!((report, files), with(3));
+        assert_eq!((made, files), with(3));
     }
 
     /// Opening a text gives the very tokens that preparing it writes, which do not depend on how it was cut into pieces.
@@ -212,9 +204,9 @@ mod tests {
                 calls.push(now);
                 Ok(())
             };
-            let report = prepare(&options, &mut note).unwrap();
-            assert_eq!((report.empty_documents, report.manifest.train.bytes), (0, text.len() as u64));
-            assert_eq!(calls.last().unwrap().tokens, report.manifest.train.tokens);
+            let (manifest, left_out) = prepare(&options, &mut note).unwrap();
+            assert_eq!((left_out, manifest.train.bytes), (0, text.len() as u64));
+            assert_eq!(calls.last().unwrap().tokens, manifest.train.tokens);
             let read = |path: &Path| {
                 let data = open(path, Split::Train, &tokenizer).unwrap();
                 let mut tokens = vec![0; data.len() as usize];
