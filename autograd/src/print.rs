@@ -2,23 +2,13 @@
 //! from nowhere else.
 
 use crate::graph::Phase;
-use crate::instr::Instr;
 use crate::plan::Plan;
 use crate::store::Id;
 use std::fmt;
 
-impl Instr<Id> {
-    /// Shapes read and written, e.g. `f32[8, 256, 128] → f32[8, 256, 384]`.
-    fn shapes(&self) -> String {
-        let list =
-            |ids: &mut dyn Iterator<Item = &Id>| ids.map(|id| id.spec().to_string()).collect::<Vec<_>>().join(" ");
-        format!("{} → {}", list(&mut self.read()), list(&mut self.written()))
-    }
-
-    /// The buffers written, e.g. `#12 #3`.
-    fn slots(&self) -> String {
-        self.written().map(|id| format!("#{}", id.number)).collect::<Vec<_>>().join(" ")
-    }
+/// What `show` says of each buffer, e.g. their shapes or their numbers.
+fn list<'a>(ids: impl Iterator<Item = &'a Id>, show: impl Fn(&Id) -> String) -> String {
+    ids.map(show).collect::<Vec<_>>().join(" ")
 }
 
 /// `1234567` as `1.23 M`.
@@ -32,6 +22,7 @@ fn si(x: u64) -> String {
 
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shape = |id: &Id| id.spec().to_string();
         for phase in Phase::ALL {
             let when = match phase {
                 Phase::Update => "once per weight update",
@@ -43,7 +34,9 @@ impl fmt::Display for Plan {
             writeln!(f, "{when}: {count} instructions, {}FLOP, {}B at least", si(cost.flops), si(cost.bytes))?;
             for i in self.of_phase(phase) {
                 let (flops, bytes) = (si(i.cost.flops), si(i.cost.bytes));
-                writeln!(f, "  {:<44} {flops:>9}FLOP {bytes:>9}B  {}  in {}", i.label(), i.shapes(), i.slots())?;
+                let [read, written] = [list(i.read(), shape), list(i.written(), shape)];
+                let (label, slots) = (i.label(), list(i.written(), |id| format!("#{}", id.number)));
+                writeln!(f, "  {label:<44} {flops:>9}FLOP {bytes:>9}B  {read} → {written}  in {slots}")?;
             }
         }
         writeln!(f, "arena: {}B", si(self.arena_bytes as u64))

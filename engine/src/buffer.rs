@@ -411,12 +411,9 @@ mod tests {
         let moved = b;
         assert_eq!(moved.as_bytes().as_ptr() as usize % ALIGN, 0);
         assert_eq!(moved.clone().as_slice::<f32>(), &[1.5f32; 7]);
-    }
-
-    #[test]
-    fn an_empty_value_fits_into_no_memory() {
-        let mut b = Buffer::empty();
-        b.respec(Spec::new(DType::F64, &[0]));
-        assert!(b.as_slice::<f64>().is_empty() && b.as_mut_slice::<f64>().is_empty());
+        // An empty value fits into no memory.
+        let mut empty = Buffer::empty();
+        empty.respec(Spec::new(DType::F64, &[0]));
+        assert!(empty.as_slice::<f64>().is_empty() && empty.as_mut_slice::<f64>().is_empty());
     }
 }

@@ -9,9 +9,6 @@
 //! - **along a random direction** at any size: two evaluations for each of four step sizes, whatever the number of entries;
 //! - **entry by entry** for inputs of up to [`Options::entrywise`] elements.
 //!
-//! [`check_op`] also compares gradients that are added to a buffer, every subset of wanted inputs, the fused pass and
-//! passed-through gradients with the gradients that passed.
-//!
 //! # What is not claimed
 //!
 //! Four step sizes tell what a numeric derivative is worth. The check certifies nothing at a kink, where the function is too

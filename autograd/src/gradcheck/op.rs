@@ -5,6 +5,7 @@ use super::report::{Check, Failure, Place, Report, Worst, Wrong};
 use super::{Options, dot, first_difference, normal};
 use engine::op::infer;
 use engine::{Bench, Buffer, DType, Device, Error, Op, Spec, Want};
+use std::collections::BTreeMap;
 
 /// Keys the random weights of the result.
 const COTANGENT: u32 = 1000;
@@ -36,16 +37,15 @@ pub fn check_op(op: &dyn Op, ins: &[Buffer], options: &Options) -> Result<Report
     let outs = bench.forward(ins);
     let w = normal(options.seed, COTANGENT, outs[0].len());
     let d_out = Buffer::from_f64(DType::F64, outs[0].shape().dims(), &w);
-    let numeric = wanted.iter().map(|&i| numeric(bench, ins, i, &w, options)).collect();
+    let numeric = wanted.iter().map(|&i| (i, numeric(bench, ins, i, &w, options))).collect();
     let into = specs.iter().zip(INTO..).map(|(spec, site)| {
         let values = normal(options.seed, site, spec.shape.numel());
         Buffer::from_f64(spec.dtype, spec.shape.dims(), &values)
     });
     let into = into.collect();
-    let mut trial =
-        Trial { op, ins, bench, outs, w, d_out, wanted, numeric, into, seed: options.seed, report: Report::default() };
-    for subset in 1u32..1 << trial.wanted.len() {
-        let chosen = trial.wanted.iter().enumerate().filter(|(p, _)| subset >> p & 1 == 1);
+    let mut trial = Trial { ins, bench, outs, w, d_out, numeric, into, seed: options.seed, report: Report::default() };
+    for subset in 1u32..1 << wanted.len() {
+        let chosen = wanted.iter().enumerate().filter(|(p, _)| subset >> p & 1 == 1);
         let chosen: Vec<usize> = chosen.map(|(_, &i)| i).collect();
         trial.subset(&chosen)?;
     }
@@ -64,16 +64,14 @@ fn numeric(bench: Bench, ins: &[Buffer], i: usize, w: &[f64], options: &Options)
 }
 
 struct Trial<'a> {
-    op: &'a dyn Op,
     ins: &'a [Buffer],
     bench: Bench<'a>,
     outs: Vec<Buffer>,
     /// The weights of the random projection of the result, and the same as its gradient.
     w: Vec<f64>,
     d_out: Buffer,
-    /// The differentiable inputs, and the numeric derivatives of each.
-    wanted: Vec<usize>,
-    numeric: Vec<Numeric>,
+    /// The numeric derivatives of each differentiable input, by its number.
+    numeric: BTreeMap<usize, Numeric>,
     /// What gradients are added to.
     into: Vec<Buffer>,
     seed: u64,
@@ -86,9 +84,9 @@ impl Trial<'_> {
     }
 
     fn refuse(&self, chosen: &[usize], i: usize, check: Check, worst: Option<Worst>) -> Result<(), Failure> {
-        let names = self.op.arguments();
+        let names = self.bench.op.arguments();
         let wanted: Vec<&str> = chosen.iter().map(|&i| names[i]).collect();
-        Wrong::refuse(self.op.name(), names[i], &wanted, check, worst, self.seed)
+        Wrong::refuse(self.bench.op.name(), names[i], &wanted, check, worst, self.seed)
     }
 
     fn subset(&mut self, chosen: &[usize]) -> Result<(), Failure> {
@@ -100,10 +98,9 @@ impl Trial<'_> {
         let (grads, added, both) = (vjp(&write), vjp(&add), vjp(&mixed));
         for &i in chosen {
             let grad = grads[i].to_f64();
-            let passed = if self.op.passes_through(i) { first_difference(&grad, &self.w) } else { None };
+            let passed = if self.bench.op.passes_through(i) { first_difference(&grad, &self.w) } else { None };
             self.refuse(chosen, i, Check::PassedThrough, passed)?;
-            let position = self.wanted.iter().position(|&j| j == i).expect("a wanted input");
-            let numeric = self.numeric[position].compare(self.op.arguments()[i], &grad, &mut self.report);
+            let numeric = self.numeric[&i].compare(self.bench.op.arguments()[i], &grad, &mut self.report);
             self.refuse(chosen, i, Check::Numeric, numeric)?;
             let sum: Vec<f64> = self.into[i].to_f64().iter().zip(&grad).map(|(base, grad)| base + grad).collect();
             let worst = worst_beyond_rounding(&added[i].to_f64(), &sum, largest(&grad));
@@ -111,7 +108,7 @@ impl Trial<'_> {
             let expected = if mixed[i] == Want::Write { &grads[i] } else { &added[i] };
             self.refuse(chosen, i, Check::SameBits, first_difference(&both[i].to_f64(), &expected.to_f64()))?;
         }
-        if self.op.fuses() { self.fused(chosen, &write, &add) } else { Ok(()) }
+        if self.bench.op.fuses() { self.fused(chosen, &write, &add) } else { Ok(()) }
     }
 
     /// The fused pass has the outputs of the forward pass bit for bit, and the gradients of the VJP but for rounding: it may

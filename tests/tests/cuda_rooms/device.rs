@@ -6,13 +6,6 @@ use kernels::registry::modules;
 use kernels::rmsnorm::RmsNorm;
 use tests::shim::{Order, Shim, loaded};
 
-#[test]
-#[should_panic(expected = "copy it to the host first")]
-fn the_host_does_not_look_into_a_device() {
-    let there = Buffer::new_on(&Shim::device(Order::Forward), Spec::new(DType::F32, &[3])).expect("room");
-    there.as_slice::<f32>();
-}
-
 /// Two norms, one behind the other.
 struct Model {
     store: Store,
