@@ -1,6 +1,6 @@
 //! Wrong gradients, planted to see whether the check finds them: one that finds nothing proves nothing.
 
-use crate::point::{drawn, first_failure, points};
+use crate::point::{drawn, first_failure};
 use autograd::gradcheck::Failure;
 use engine::{Buffer, Context, Cost, DType, Device, Op, Output, Pass, Reads, Result, Spec, Want};
 use kernels::case::Case;
@@ -80,8 +80,8 @@ impl Fault {
 /// A fault that changed a gradient and was not found.
 pub fn planted_faults(cases: impl Strategy<Value = Case>) -> std::result::Result<Vec<(&'static str, Fault)>, String> {
     let mut harmless = Vec::new();
-    let typical = drawn(points(&cases)).next().ok_or("no cases were asked for")?;
-    for (i, input) in typical.inputs() {
+    let typical = drawn(&cases).next().ok_or("no cases were asked for")?;
+    for (i, input) in typical.differentiable() {
         for fault in GENERIC {
             let struck = Arc::<AtomicBool>::default();
             let plant = |case| fault.clone().watched(i, case, struck.clone());

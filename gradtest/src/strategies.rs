@@ -48,10 +48,6 @@ fn common() -> BoxedStrategy<Number> {
     .boxed()
 }
 
-fn sign() -> impl Strategy<Value = f64> {
-    prop_oneof![Just(1.0), Just(-1.0)]
-}
-
 /// The numbers of a tensor of any size: the first are drawn one by one and shrink one by one, the rest are normal.
 #[derive(Clone, Debug)]
 pub struct Numbers {
@@ -67,7 +63,7 @@ const DRAWN: usize = 24;
 pub fn numbers() -> impl Strategy<Value = Numbers> {
     let mixed = |special: BoxedStrategy<Number>| vec(prop_oneof![3 => common(), 1 => special], DRAWN).boxed();
     let scaled = |exponents: std::ops::Range<i32>| {
-        (sign(), exponents).prop_map(|(sign, e)| Number::Unit(sign * 10f64.powi(e))).boxed()
+        (prop_oneof![Just(1.0), Just(-1.0)], exponents).prop_map(|(sign, e)| Number::Unit(sign * 10f64.powi(e))).boxed()
     };
     let first = prop_oneof![
         6 => vec(common(), DRAWN),

@@ -146,6 +146,11 @@ impl Case {
         self.ins.iter().zip(0..).map(|(input, site)| input.buffer(float, Stream::new(seed, site))).collect()
     }
 
+    /// The inputs that have a gradient: number and name.
+    pub fn differentiable(&self) -> impl Iterator<Item = (usize, &'static str)> {
+        self.op.arguments().iter().copied().enumerate().filter(|&(i, _)| self.op.differentiable(i))
+    }
+
     /// The inputs' types and shapes.
     pub fn specs(&self, float: DType) -> Vec<Spec> {
         self.ins.iter().map(|input| input.spec(float)).collect()
