@@ -89,11 +89,6 @@ impl Input {
         Self { precise: true, ..Self::new(dims, fill) }
     }
 
-    /// Whether the input holds integers.
-    pub fn is_integer(&self) -> bool {
-        matches!(self.fill, Fill::Tokens { .. } | Fill::Targets { .. })
-    }
-
     /// The input as a buffer of `float` (or i32). All float types hold the same numbers, of f32 precision.
     pub fn buffer(&self, float: DType, stream: Stream) -> Buffer {
         let n = self.dims.iter().product::<usize>();
@@ -115,10 +110,10 @@ impl Input {
 
     /// Type and shape when floats are `float`.
     pub fn spec(&self, float: DType) -> Spec {
-        let dtype = match float {
-            _ if self.is_integer() => DType::I32,
-            DType::Bf16 if self.precise => DType::F32,
-            float => float,
+        let dtype = match (&self.fill, float) {
+            (Fill::Tokens { .. } | Fill::Targets { .. }, _) => DType::I32,
+            (_, DType::Bf16) if self.precise => DType::F32,
+            (_, float) => float,
         };
         Spec::new(dtype, &self.dims)
     }

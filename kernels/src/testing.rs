@@ -17,11 +17,6 @@ pub fn sizes() -> [Sizes; 3] {
     ]
 }
 
-/// Runs `f` on a pool of `n` threads.
-pub fn with_threads<R: Send>(n: usize, f: impl FnOnce() -> R + Send) -> R {
-    rayon::ThreadPoolBuilder::new().num_threads(n).build().expect("a thread pool").install(f)
-}
-
 /// The contents of buffers.
 pub fn bytes(buffers: &[Buffer]) -> Vec<&[u8]> {
     buffers.iter().map(|b| if b.is_empty() { &[] } else { b.as_bytes() }).collect()
@@ -32,7 +27,8 @@ pub fn same_bits(what: &str, run: impl Fn() -> Vec<Buffer> + Sync) -> Vec<Buffer
     let reference = run();
     for_each_level(|level| {
         for threads in [1, 2, 3] {
-            let again = with_threads(threads, &run);
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a thread pool");
+            let again = pool.install(&run);
             assert!(bytes(&again) == bytes(&reference), "{what}: {level}, {threads} threads");
         }
     });

@@ -90,14 +90,6 @@ pub struct Head<'a> {
 /// The wanted gradients: the first two are `d_hidden` and `d_table`.
 pub type Gradients<'a> = (&'a [Want], &'a [Buffer]);
 
-impl<'a> Head<'a> {
-    pub fn new(cx: &Context, gpu: &'a dyn Gpu, ins: &[&'a Buffer], pass: Pass) -> Self {
-        let &[hidden, table, targets, scale, ..] = ins else { unreachable!("four inputs") };
-        let shape = Shape::new(hidden.spec(), table.spec(), pass);
-        Self { gpu, shape, hidden, table, targets, scale, parts: shape.split(cx.scratch_at(DType::F32)) }
-    }
-}
-
 /// Tokens `first..first + n`.
 struct Chunk {
     first: usize,
@@ -111,7 +103,13 @@ impl Chunk {
     }
 }
 
-impl Head<'_> {
+impl<'a> Head<'a> {
+    pub fn new(cx: &Context, gpu: &'a dyn Gpu, ins: &[&'a Buffer], pass: Pass) -> Self {
+        let &[hidden, table, targets, scale, ..] = ins else { unreachable!("four inputs") };
+        let shape = Shape::new(hidden.spec(), table.spec(), pass);
+        Self { gpu, shape, hidden, table, targets, scale, parts: shape.split(cx.scratch_at(DType::F32)) }
+    }
+
     /// Loss, nll and lse.
     pub fn forward(&self, outs: &[Buffer]) {
         for chunk in self.chunks() {

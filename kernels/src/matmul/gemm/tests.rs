@@ -1,5 +1,5 @@
 use super::*;
-use crate::testing::{random, with_threads};
+use crate::testing::random;
 
 /// The definition: one chain of fused multiply-adds over k for each element.
 fn naive<T: Real>(c: MatMut<'_, T>, a: Mat<'_, T>, b: Mat<'_, T>, accumulate: Want) {
@@ -72,23 +72,6 @@ fn every_level_matches_the_definition_bit_for_bit() {
         matches_naive::<f32>();
         matches_naive::<f64>();
     });
-}
-
-#[test]
-fn any_number_of_threads_gives_the_same_bits() {
-    for [m, k, n] in [[150, 400, 70], [20, 30, 4200]] {
-        let (a, b, old) = (random::<f32>(m * k, 1), random::<f32>(k * n, 2), random::<f32>(m * n, 3));
-        let (a, b) = (Mat::new(&a, m, k), Mat::new(&b, n, k).transposed());
-        let mut expected = old.clone();
-        naive(MatMut::new(&mut expected, m, n), a, b, Want::Add);
-        simd::for_each_level(|level| {
-            for threads in [1, 2, 3, 7] {
-                let mut got = old.clone();
-                with_threads(threads, || gemm(MatMut::new(&mut got, m, n), a, b, Want::Add));
-                assert!(got == expected, "[{m}, {k}, {n}], {level}, {threads} threads");
-            }
-        });
-    }
 }
 
 #[test]
