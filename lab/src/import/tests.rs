@@ -23,11 +23,6 @@ fn imported(folder: &Path) -> Result<Loaded> {
     run.load(&Device::Cpu, Work::Evaluation)
 }
 
-/// −log p of `target` under these logits.
-fn cost(logits: &[f64], target: usize) -> f64 {
-    logits.iter().map(|x| x.exp()).sum::<f64>().ln() - logits[target]
-}
-
 #[test]
 fn logits_are_those_of_an_independent_implementation() {
     let mut model = imported(&fixture()).unwrap();
@@ -55,6 +50,8 @@ fn logits_are_those_of_an_independent_implementation() {
     inputs.load(&mut model.store, &config.model, &batch).unwrap();
     score.begin(&mut model.store);
     score.draw(&mut model.store, 0).unwrap();
+    // −log p of a target under the logits.
+    let cost = |logits: &[f64], t: usize| logits.iter().map(|x| x.exp()).sum::<f64>().ln() - logits[t];
     for (i, (&target, nll)) in batch.targets.iter().zip(score.token_nll(&model.store).unwrap()).enumerate() {
         let expected = usize::try_from(target).map_or(0.0, |t| cost(&logits[i % n * 258..][..258], t));
         assert!((nll - expected).abs() < 2e-5, "position {i}: {nll}, {expected}");
@@ -154,16 +151,12 @@ fn damaged_files_never_panic() {
 #[test]
 fn the_layers_can_be_trained() {
     let mut config = Config::preset("tiny").unwrap();
-    let sizes = "model.kind=gpt2 model.layers=1 model.dim=16 model.seq=24 model.window=24 slow.rate=0.02 slow.warmup=1";
-    config.set_all(sizes).unwrap();
-    config.train.batch = 2;
+    config.set_all("model.kind=gpt2 model.layers=1 model.dim=16 model.seq=24 model.window=24").unwrap();
+    config.set_all("slow.rate=0.02 slow.warmup=1 train.batch=2").unwrap();
     let mut trainer = Trainer::new(config, &Device::Cpu).unwrap();
-    assert_eq!(trainer.params.count(), ltm::config::parameter_count(&trainer.config.model));
     let mut batch = Batch::new(2, 24);
-    for i in 0..48 {
-        batch.tokens[i] = (i % 5) as i32;
-        batch.targets[i] = ((i + 1) % 5) as i32;
-    }
+    batch.tokens.iter_mut().zip(0..).for_each(|(token, i)| *token = i % 5);
+    batch.targets.iter_mut().zip(1..).for_each(|(token, i)| *token = i % 5);
     batch.samples.fill(SampleInfo { scored: 24, bytes: 24, ..SampleInfo::default() });
     let before = weights(&trainer.params, &trainer.store);
     let first = trainer.train(&batch).unwrap().nll;
