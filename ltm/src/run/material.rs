@@ -37,16 +37,10 @@ impl Material {
     pub fn open(config: &Config, open: Open<'_>) -> Result<Self> {
         let (data, seq) = (&config.data, config.model.seq);
         if data.paths.is_empty() {
-            // The keys are checked against the stories' bytes here, where both are known.
-            let wrong = [
-                ("data.tokenizer", data.tokenizer != Named::Bytes),
-                ("data.chunking", data.chunking != Chunking::Documents),
-                ("data.validation", data.validation.is_some()),
-            ];
-            if let Some((key, _)) = wrong.iter().find(|(_, wrong)| *wrong) {
-                return Err(Error::usage(format!(
-                    "{key}: the embedded corpus is read as bytes, by documents, and has validation stories of its own: use --preset demo, or name your own text with --data"
-                )));
+            if data.tokenizer != Named::Bytes || data.chunking != Chunking::Documents || data.validation.is_some() {
+                return Err(Error::usage(
+                    "the embedded corpus needs data.tokenizer = bytes, data.chunking = documents and no data.validation: use --preset demo, or name your own text with --data",
+                ));
             }
             return Ok(Self {
                 training: Arc::new(Stories::new(config.train.seed, seq, None)?),
