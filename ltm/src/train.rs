@@ -87,11 +87,6 @@ impl Trainer {
         self.config.fast.rate_start + progress * (self.config.fast.rate_end - self.config.fast.rate_start)
     }
 
-    /// The weight of the KL in the fast steps of step `step`: up to 1 linearly, if it is warmed up.
-    pub fn kl_weight(&self, step: u64) -> f64 {
-        (step as f64 / self.config.fast.kl_warmup.max(1) as f64).min(1.0)
-    }
-
     /// Fits the posteriors of the batch as the next step would, and changes nothing else.
     ///
     /// # Errors
@@ -99,8 +94,10 @@ impl Trainer {
     pub fn fit(&mut self, batch: &Batch, after: impl FnMut(usize, &Store)) -> Result<()> {
         self.inputs.load(&mut self.store, &self.config.model, batch)?;
         let step = self.step + 1;
-        let (rate, kl_weight) = (self.fast_rate(step), self.kl_weight(step));
+        let rate = self.fast_rate(step);
         if let Some(fast) = &self.fast {
+            // Up to 1 linearly, if it is warmed up.
+            let kl_weight = (step as f64 / self.config.fast.kl_warmup.max(1) as f64).min(1.0);
             fast.weigh_kl(&mut self.store, kl_weight);
             fast.fit(&mut self.store, rate, step as u32, after);
         }

@@ -61,7 +61,7 @@ impl Thinker {
     /// [`z`](Self::z).
     ///
     /// # Errors
-    /// If `text` has fewer than two tokens, or one beyond the vocabulary.
+    /// If `text` has a token beyond the vocabulary.
     pub fn infer(&self, config: &Config, store: &mut Store, text: &[u16], round: u32) -> Result<()> {
         let n = config.model.seq;
         let text = &text[text.len().saturating_sub(n + 1)..];
