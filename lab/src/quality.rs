@@ -222,7 +222,6 @@ fn share(some: usize, all: usize) -> Option<f64> {
 /// Texts for a model to score, one a sequence: each is scored given its prompt, if it has one, as far as the model's sequence
 /// reaches.
 struct Judged {
-    sequence: usize,
     /// Inputs and targets, and what is known of them.
     samples: Vec<(Vec<i32>, Vec<i32>, SampleInfo)>,
     cut: usize,
@@ -263,17 +262,13 @@ impl Judged {
         if samples.is_empty() {
             return Err(Error::new("there is no text to judge: all of them are empty"));
         }
-        Ok(Self { sequence, samples, cut })
+        Ok(Self { samples, cut })
     }
 }
 
 impl Source for Judged {
     fn samples(&self) -> Option<u64> {
         Some(self.samples.len() as u64)
-    }
-
-    fn sequence(&self) -> usize {
-        self.sequence
     }
 
     fn fill(&self, index: u64, tokens: &mut [i32], targets: &mut [i32]) -> SampleInfo {

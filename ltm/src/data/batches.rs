@@ -27,7 +27,7 @@ impl Batch {
 
     /// Fills the rows with these samples of `source`, one each; a row without a sample has no target.
     pub fn fill(&mut self, source: &dyn Source, samples: impl IntoIterator<Item = Option<u64>>) {
-        let n = source.sequence();
+        let n = self.tokens.len() / self.samples.len();
         let rows = self.tokens.chunks_exact_mut(n).zip(self.targets.chunks_exact_mut(n)).zip(&mut self.samples);
         for (sample, ((tokens, targets), info)) in samples.into_iter().zip(rows) {
             *info = match sample {

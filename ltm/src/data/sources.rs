@@ -36,10 +36,7 @@ pub trait Source: Send + Sync {
     /// Number of samples, at least one; `None` if they do not end.
     fn samples(&self) -> Option<u64>;
 
-    /// N: inputs per sample, and targets.
-    fn sequence(&self) -> usize;
-
-    /// Writes sample `index`: N inputs and N targets.
+    /// Writes sample `index`: N inputs and N targets, the length of its sequences.
     ///
     /// # Panics
     /// If `index` is not below [`Source::samples`] or a slice has not N places.
@@ -126,10 +123,6 @@ impl Source for Sequences {
         Some(self.samples)
     }
 
-    fn sequence(&self) -> usize {
-        self.sequence
-    }
-
     fn fill(&self, index: u64, tokens: &mut [i32], targets: &mut [i32]) -> SampleInfo {
         let stream = self.streams.partition_point(|stream| stream.first <= index) - 1;
         let Stream { first, data, documents } = &self.streams[stream];
@@ -155,7 +148,6 @@ impl Source for Sequences {
 pub struct Stories {
     corpus: Corpus,
     seed: u64,
-    sequence: usize,
     samples: Option<u64>,
 }
 
@@ -172,17 +164,13 @@ impl Stories {
                 "stories have up to {longest} tokens with their end, a sequence {sequence}: make sequences longer"
             )));
         }
-        Ok(Self { corpus, seed, sequence, samples })
+        Ok(Self { corpus, seed, samples })
     }
 }
 
 impl Source for Stories {
     fn samples(&self) -> Option<u64> {
         self.samples
-    }
-
-    fn sequence(&self) -> usize {
-        self.sequence
     }
 
     fn fill(&self, index: u64, tokens: &mut [i32], targets: &mut [i32]) -> SampleInfo {
@@ -213,14 +201,14 @@ mod tests {
     /// Inputs, targets, scored targets and bytes of every sample.
     type Sample = (Vec<i32>, Vec<i32>, u32, u64);
 
-    fn samples(source: &dyn Source) -> Vec<Sample> {
+    fn samples(source: &Sequences) -> Vec<Sample> {
         let sample = |index| {
-            let (mut tokens, mut targets) = (vec![77; source.sequence()], vec![77; source.sequence()]);
+            let (mut tokens, mut targets) = (vec![77; source.sequence], vec![77; source.sequence]);
             let info = source.fill(index, &mut tokens, &mut targets);
             assert_eq!((u64::from(info.id), info.nats), (index, None));
             (tokens, targets, info.scored, info.bytes)
         };
-        (0..source.samples().unwrap()).map(sample).collect()
+        (0..source.samples).map(sample).collect()
     }
 
     fn sequences(tokens: &[u16], chunking: Chunking, sequence: usize, tail: Tail) -> Result<Sequences> {
