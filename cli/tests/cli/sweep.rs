@@ -39,11 +39,6 @@ fn a_sweep_leaves_runs_a_table_and_figures() {
         assert_eq!(protocol, if kind == "ar" { "nll" } else { "elbo" });
         assert_eq!(line["tokens"].as_u64().unwrap(), 6 * 2 * 32);
         assert_eq!(line["weights_sha256"].as_str().unwrap().len(), 64);
-        assert!(line["flops_per_token"].as_f64().unwrap() > 1e3);
-        let latents = ["latents_per_layer", "latents_total"].map(|key| line[key].as_u64().unwrap());
-        assert_eq!(latents, if kind == "ar" { [0, 0] } else { [2, 2] });
-        assert_eq!(line["command"], "ltm sweep sweep.toml --out out");
-        assert_eq!(line["seed"], 0);
     }
     // What `eval` says of the same sequences.
     let eval = lab.ltm("eval out/b-T2 --protocol elbo --limit 6 --samples 2 --json").succeeds().json();
