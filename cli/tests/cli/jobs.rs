@@ -1,6 +1,7 @@
 //! What the program is for, from end to end, at toy size.
 
 use super::*;
+use serde_json::Value;
 
 #[test]
 fn train_evaluate_generate() {
@@ -83,6 +84,30 @@ fn the_embedded_corpus_and_its_entropy() {
     assert_eq!(json["results"][0]["bound_holds"], true);
     // Two steps teach little: a byte still costs about ln 258.
     assert!(json["results"][0]["above_truth"].as_f64().unwrap() > 500.0);
+
+    // The audit says in words what the numbers are.
+    let audit = "audit run --limit 3 --samples 2 --max-steps 4";
+    let said = lab.ltm(audit).succeeds();
+    said.says("3 validation stories of the embedded corpus | true entropy 34.85 | fixed, NOT a bound")
+        .says("valid bounds here: at no T | fixed is not a bound | The elbo bound is least at T =")
+        .says("nats of KL at T = 2 go to layer 1 100 %");
+    let value = lab.ltm(&format!("{audit} --json")).succeeds().json();
+    let rows = value["rows"].as_array().unwrap();
+    let steps: Vec<u64> = rows.iter().map(|row| row["fast_steps"].as_u64().unwrap()).collect();
+    assert_eq!(steps, [1, 2, 4]);
+    let mean = |row: &Value, key: &str| row[key]["mean"].as_f64().unwrap();
+    for row in rows {
+        let above = &row["above_truth"];
+        assert_eq!(above["elbo"]["holds"], true);
+        assert!(mean(above, "elbo") > 500.0, "two steps teach little");
+        let gap = mean(row, "fixed_at_fresh_noise") - mean(row, "fixed");
+        assert!((gap - mean(row, "gap")).abs() < 1e-6);
+        assert!((mean(row, "nll") + mean(row, "kl") - mean(row, "elbo")).abs() < 1e-6);
+        assert_eq!(row["kl_by_layer_and_latent"].as_array().unwrap().len(), 1);
+    }
+    let said = lab.ltm(&format!("{audit} --text text.txt")).succeeds();
+    said.says("3 sequences of text.txt (sha256  | The exact cost of this text is not known");
+    assert!(!said.out.contains("Less the exact cost"), "{}", said.context());
 
     let demo = lab.ltm(&format!("demo --set {settings}")).succeeds();
     demo.says("the baseline, exactly | From latent thoughts | first half | elbo | not a bound | How to read this");
