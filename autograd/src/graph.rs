@@ -83,7 +83,7 @@ impl Graph {
 
     /// An input: the buffer `id` of the store, which changes as often as `phase` says.
     pub fn leaf(&mut self, name: impl Into<String>, phase: Phase, id: Id) -> Value {
-        self.push(Info { name: name.into(), spec: id.spec(), origin: Origin::Leaf { id, phase } })
+        self.push(Info { name: name.into(), spec: id.spec, origin: Origin::Leaf { id, phase } })
     }
 
     /// Records `op` on `ins` and returns its result.

@@ -81,7 +81,7 @@ impl Plan {
         ins: &[Id],
         state: &[Id],
     ) {
-        let specs = |ids: &[Id]| ids.iter().map(|id| id.spec()).collect::<Vec<Spec>>();
+        let specs = |ids: &[Id]| ids.iter().map(|id| id.spec).collect::<Vec<Spec>>();
         let at = self.instrs.partition_point(|i| i.phase <= phase);
         let instr = Instr {
             ins: ins.iter().copied().map(Some).collect(),

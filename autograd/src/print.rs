@@ -22,7 +22,7 @@ fn si(x: u64) -> String {
 
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let shape = |id: &Id| id.spec().to_string();
+        let shape = |id: &Id| id.spec.to_string();
         for phase in Phase::ALL {
             let when = match phase {
                 Phase::Update => "once per weight update",

@@ -122,7 +122,7 @@ impl Plan {
 }
 
 fn check(store: &Store, id: Id, place: impl Fn() -> String) -> Result<Option<NonFinite>> {
-    let spec = id.spec();
+    let spec = id.spec;
     if !spec.dtype.is_float() {
         return Ok(None);
     }

@@ -4,14 +4,8 @@ use engine::{Buffer, Device, Error, Result, Spec, bytes_text};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Id {
     pub(crate) number: u32,
-    spec: Spec,
-}
-
-impl Id {
     /// Type and shape of the buffer.
-    pub fn spec(self) -> Spec {
-        self.spec
-    }
+    pub spec: Spec,
 }
 
 /// All memory that outlives an instruction: the graphs' leaves, gradients, and the arena of slots that plans share.

@@ -93,7 +93,7 @@ fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) => {
             output::note(format_args!("error: {}", cli.place.explained(&error)));
-            ExitCode::from(if error.kind() == ErrorKind::Usage { 2 } else { 1 })
+            ExitCode::from(if error.kind == ErrorKind::Usage { 2 } else { 1 })
         }
     }
 }

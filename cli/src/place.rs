@@ -83,9 +83,7 @@ impl Place {
     pub fn within<T>(&self, mut begin: impl FnMut(&Device) -> Result<T>) -> Result<T> {
         let device = self.open()?;
         match begin(&device) {
-            Err(e)
-                if self.device == Choice::Auto && !matches!(device, Device::Cpu) && e.kind() == ErrorKind::Device =>
-            {
+            Err(e) if self.device == Choice::Auto && !matches!(device, Device::Cpu) && e.kind == ErrorKind::Device => {
                 note(format_args!("note: on the CPU: {e}"));
                 begin(&Device::Cpu)
             }
@@ -95,7 +93,7 @@ impl Place {
 
     /// The error, and which command or flag helps.
     pub fn explained(&self, error: &Error) -> String {
-        match error.kind() {
+        match error.kind {
             ErrorKind::Kernels => format!("{error}; `ltm cuda compile` makes a new file"),
             ErrorKind::Device if self.device == Choice::Cuda => {
                 format!("{error}; --device cpu computes on the processor")

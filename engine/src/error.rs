@@ -23,11 +23,12 @@ pub enum ErrorKind {
 ///
 /// let error = Error::usage("bias is f32[3], must be f32[4]").at("layers.2");
 /// assert_eq!(error.to_string(), "layers.2: bias is f32[3], must be f32[4]");
-/// assert_eq!(error.kind(), ErrorKind::Usage);
+/// assert_eq!(error.kind, ErrorKind::Usage);
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Error {
-    kind: ErrorKind,
+    /// What kind of error it is.
+    pub kind: ErrorKind,
     message: String,
 }
 
@@ -69,11 +70,6 @@ impl Error {
     pub fn hint(mut self, hint: impl fmt::Display) -> Self {
         self.message = format!("{}; {hint}", self.message);
         self
-    }
-
-    /// What kind of error it is.
-    pub fn kind(&self) -> ErrorKind {
-        self.kind
     }
 }
 

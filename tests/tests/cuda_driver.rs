@@ -58,7 +58,7 @@ fn machines_that_cannot_be_used() {
     ] {
         in_child("machines_that_cannot_be_used", &[(variable, value)], || {
             let refused = open(&settings(), &[]).expect_err("no device");
-            assert!(refused.kind() == ErrorKind::Device && refused.to_string().starts_with(said), "{refused}");
+            assert!(refused.kind == ErrorKind::Device && refused.to_string().starts_with(said), "{refused}");
             assert_eq!(Device::open("auto", &[], &settings()).expect("the CPU").1, Some(refused));
             let missing = if variable == "FAKE_CAPABILITY" { "GPU" } else { "driver" };
             let found = probe(&settings(), &Device::Cpu);
@@ -199,7 +199,7 @@ fn memory_copies_and_launches() {
         assert_eq!((gpu.free_bytes(), ask("libcuda.so", "fake_allocations")), before, "all memory was given back");
         let full = Buffer::new_on(&device, Spec::new(DType::F32, &[100_000_000])).expect_err("no room");
         let said = "Fake GPU has no room for 381.47 MiB: 63.37 MiB of 95.37 MiB are free";
-        assert_eq!((full.kind(), full.to_string().as_str()), (ErrorKind::Device, said));
+        assert_eq!((full.kind, full.to_string().as_str()), (ErrorKind::Device, said));
         assert_eq!(gpu.finish(), Ok(()), "a full memory is no failure");
         // Another thread has no context of its own.
         std::thread::scope(|scope| {
@@ -323,7 +323,7 @@ fn a_lost_gpu_is_an_error() {
         let said = failure.to_string();
         let expected = "Fake GPU cannot copy to the host: an illegal memory access was encountered (CUDA_LAUNCH_BLOCKING=1 \
                         in the environment shows which launch fails)";
-        assert_eq!((failure.kind(), said.as_str()), (ErrorKind::Failure, expected));
+        assert_eq!((failure.kind, said.as_str()), (ErrorKind::Failure, expected));
         add();
         recording.launch();
         gpu.begin_capture();

@@ -184,10 +184,10 @@ fn levels_have_names_and_unknown_ones_are_usage_errors() {
         assert_eq!(Level::named(&level.to_string()), Ok(level));
     }
     let error = Level::named("sse9").unwrap_err();
-    assert_eq!(error.kind(), crate::ErrorKind::Usage);
+    assert_eq!(error.kind, crate::ErrorKind::Usage);
     assert_eq!(error.to_string(), "no instruction set is called 'sse9'; use scalar, avx2, avx512 or neon");
     let foreign = if cfg!(target_arch = "aarch64") { Level::Avx2 } else { Level::Neon };
     let error = Level::named(&foreign.to_string()).unwrap_err();
-    assert_eq!(error.kind(), crate::ErrorKind::Usage);
+    assert_eq!(error.kind, crate::ErrorKind::Usage);
     assert!(error.to_string().starts_with(&format!("this processor does not have {foreign}; it supports scalar")));
 }

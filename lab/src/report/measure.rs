@@ -84,7 +84,7 @@ impl Measured {
     /// Notes what failed, unless it is the device: what a GPU cannot do, the CPU may.
     fn note(&mut self, run: &Run, what: &str, done: Result<()>) -> Result<()> {
         match done {
-            Err(error) if error.kind() != ErrorKind::Device => {
+            Err(error) if error.kind != ErrorKind::Device => {
                 self.notes.push(format!("{}: no {what}: {error}", run.path.display()));
                 Ok(())
             }

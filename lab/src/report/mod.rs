@@ -66,7 +66,7 @@ impl Entry {
     /// If it is no run's.
     pub fn open(path: &Path) -> Result<Self> {
         let run = Run::open(path)?;
-        let is_imported = run.check_trained_here().is_err_and(|error| error.kind() == ErrorKind::Usage);
+        let is_imported = run.check_trained_here().is_err_and(|error| error.kind == ErrorKind::Usage);
         let (name, mut notes) = (path.display().to_string(), Vec::new());
         let results = path.join(suite::RESULTS);
         let suite = if results.exists() { noted(&mut notes, json::read_lines(&results)) } else { Vec::new() };

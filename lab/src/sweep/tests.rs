@@ -72,7 +72,7 @@ fn mistakes_say_what_would_be_right() {
         ("fast_steps = [2]\nsize.a.fast.steps = 3", "fast.steps is decided by fast_steps = [2]"),
     ] {
         let error = points(text).unwrap_err();
-        assert!(error.to_string().contains(part) && error.kind() == ErrorKind::Usage, "{text}: {error}");
+        assert!(error.to_string().contains(part) && error.kind == ErrorKind::Usage, "{text}: {error}");
     }
 }
 

@@ -26,7 +26,7 @@ fn presets_have_the_published_sizes() {
     let tiny = Config::preset("tiny").unwrap().resolved().unwrap().model;
     assert_eq!((tiny.vocab, parameter_count(&tiny)), (258, 566_400));
     let unknown = Config::preset("smal").unwrap_err();
-    assert!(unknown.kind() == ErrorKind::Usage && unknown.to_string().contains("did you mean \"small\"?"), "{unknown}");
+    assert!(unknown.kind == ErrorKind::Usage && unknown.to_string().contains("did you mean \"small\"?"), "{unknown}");
 }
 
 /// Settings `key=value` on top of the defaults.
@@ -76,7 +76,7 @@ fn wrong_keys_and_values_say_what_would_be_right() {
     ];
     for (key, text, expected) in cases {
         let error = c.set(key, text).unwrap_err();
-        assert_eq!((error.kind(), error.to_string().as_str()), (ErrorKind::Usage, expected));
+        assert_eq!((error.kind, error.to_string().as_str()), (ErrorKind::Usage, expected));
     }
     assert_eq!(c, before);
 }
@@ -125,7 +125,7 @@ fn contradictions_are_refused_in_one_line() {
     for (settings, expected) in cases {
         let error = with(settings).resolved().unwrap_err();
         assert!(error.to_string().contains(expected), "{error:?} does not say {expected:?}");
-        assert!(error.kind() == ErrorKind::Usage && !error.to_string().contains('\n'));
+        assert!(error.kind == ErrorKind::Usage && !error.to_string().contains('\n'));
     }
     let nan = Config { slow: SlowConfig { rate: f64::NAN, ..SlowConfig::default() }, ..Config::default() };
     assert_eq!(nan.resolved().unwrap_err().to_string(), "slow.rate = NaN: must be 0 or more");
