@@ -91,29 +91,27 @@ impl Recipe {
                 // What other choices shrink to comes first: a leaf.
                 let choices = 1 + fitting.len() + usize::from(differentiable && !pool.is_empty());
                 let value = match wire % choices {
-                    0 => None,
-                    k if k <= fitting.len() => Some(fitting[k - 1]),
+                    0 => {
+                        let phase = Phase::ALL[2 - wire / 8 % 3];
+                        let id = store.insert(self.draw.buffer(inputs, input));
+                        let leaf = g.leaf(format!("{}{inputs}", case.op.arguments()[i]), phase, id);
+                        inputs += 1;
+                        if differentiable {
+                            pool.push(leaf);
+                            leaves.push(leaf);
+                        }
+                        leaf
+                    }
+                    k if k <= fitting.len() => fitting[k - 1],
                     _ => {
                         let from = pool[wire / choices % pool.len()];
                         ends.retain(|&v| v != from);
                         let projection = Projection { seed: wire as u64, shape: spec.shape };
-                        Some(apply(&mut g, Arc::new(projection), &[from])?)
+                        apply(&mut g, Arc::new(projection), &[from])?
                     }
                 };
-                if let Some(value) = value {
-                    ends.retain(|&v| v != value);
-                    ins.push(value);
-                    continue;
-                }
-                let phase = Phase::ALL[2 - wire / 8 % 3];
-                let id = store.insert(self.draw.buffer(inputs, input));
-                let leaf = g.leaf(format!("{}{inputs}", case.op.arguments()[i]), phase, id);
-                inputs += 1;
-                if differentiable {
-                    pool.push(leaf);
-                    leaves.push(leaf);
-                }
-                ins.push(leaf);
+                ends.retain(|&v| v != value);
+                ins.push(value);
             }
             let out = apply(&mut g, case.op.clone(), &ins)?;
             pool.push(out);
