@@ -99,11 +99,7 @@ pub fn number(text: &str) -> Option<String> {
 
 /// The probability that among `k` of `n` texts, drawn without replacement, at least one is right, where `right` of all are:
 /// `1 − C(n − right, k) / C(n, k)`. Of independent texts it is an unbiased estimate of pass@k (Chen et al., arXiv 2107.03374).
-///
-/// # Panics
-/// If there are fewer than `k` texts, or more right ones than texts.
-pub fn pass_at(k: usize, n: usize, right: usize) -> f64 {
-    assert!(k <= n && right <= n, "pass@{k} of {n} texts, {right} of them right");
+fn pass_at(k: usize, n: usize, right: usize) -> f64 {
     let wrong = n - right;
     if wrong < k {
         return 1.0;
@@ -254,8 +250,7 @@ pub fn solve(
 
 /// Examples, and what is asked.
 fn problems(options: &Options) -> Result<(Vec<Problem>, Vec<Problem>)> {
-    let Options { file, shots, .. } = options;
-    let shots = *shots;
+    let (file, shots) = (&options.file, options.shots);
     let mut problems = read(file)?;
     let mut examples = match &options.examples {
         Some(path) => read(path)?,
