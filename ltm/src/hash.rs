@@ -20,7 +20,10 @@ pub fn sha256_files(files: &[impl AsRef<Path>]) -> Result<String> {
     for path in files.iter().map(AsRef::as_ref) {
         // A pipe or a device may never end, and cannot be read a second time.
         if path.exists() && !path.is_file() {
-            return Err(Error::new(format!("{} is no regular file: name one, or all in a folder", path.display())));
+            return Err(Error::new(format!(
+                "{} is no regular file: name a file, or copy what it holds into one",
+                path.display()
+            )));
         }
         let read = File::open(path).and_then(|mut file| io::copy(&mut file, &mut hash));
         read.map_err(|error| Error::io("read", path, &error))?;

@@ -40,7 +40,7 @@ impl Config {
                 m.window
             )));
         }
-        let batch = self.batch_of(work);
+        let batch = if work == Work::Generation { 1 } else { self.train.batch };
         let elements = batch * m.seq * (2 * m.ffn_hidden()).max(3 * m.dim);
         if elements > MOST_ELEMENTS {
             return Err(Error::device(format!(
@@ -67,10 +67,6 @@ impl Config {
             _ => Ok(()),
         };
         store.ready().and_then(|()| machine()).map_err(|e| Error::device(format!("{e}{}", self.advice(store, work))))
-    }
-
-    fn batch_of(&self, work: Work) -> usize {
-        if work == Work::Generation { 1 } else { self.train.batch }
     }
 
     /// The end of a message that memory is too small for `work`: which settings lower it. Empty where none does, because a

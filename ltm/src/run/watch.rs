@@ -168,16 +168,13 @@ mod tests {
     }
 
     #[test]
-    fn latents_that_are_ignored_are_noticed() {
+    fn latents_that_are_ignored_and_a_kl_that_runs_away_are_noticed() {
         let all = said(|_| (0.1, 2.0));
         assert_eq!(names(&all), [100, 200, 300, 400, 500, 600].map(|step| (step, Trouble::LatentsIgnored)));
         let late = said(|t| (if t <= 300.0 { 4.0 } else { 0.2 }, 2.0 - t / 600.0));
         assert_eq!(names(&late), [400, 500, 600].map(|step| (step, Trouble::LatentsIgnored)));
         assert!(late[0].message.contains("0.20 nats a sequence, below 0.5"), "{late:?}");
-    }
 
-    #[test]
-    fn a_kl_that_runs_away_is_noticed() {
         let all = said(|t| (10.0 + t / 20.0, 1.0 + t / 600.0));
         assert_eq!(names(&all), [200, 300, 400, 500, 600].map(|step| (step, Trouble::KlRunaway)));
         let turning = said(|t| (10.0 + t / 20.0, 2.0 + (t - 300.0).abs() / 300.0));
