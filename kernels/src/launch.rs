@@ -6,6 +6,12 @@ use engine::{Buffer, DType};
 /// The usual number of threads in a block.
 pub const THREADS: u32 = 256;
 
+/// Its warps.
+pub const WARPS: usize = THREADS as usize / 32;
+
+/// Numbers that a block sums.
+pub const PER_BLOCK: usize = 8192;
+
 /// A thread for every sixteen bytes of `n` elements: the grid of `for_my_elements` in `common.cuh`.
 pub fn elements(n: usize, dtype: DType) -> Grid {
     Grid::covering(n.div_ceil(16 / dtype.size()), THREADS)

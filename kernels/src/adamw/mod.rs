@@ -4,15 +4,12 @@
 pub(crate) mod cpu;
 
 use crate::lanes::CHUNK;
-use crate::launch::{THREADS, args, elements};
+use crate::launch::{PER_BLOCK, THREADS, args, elements};
 use engine::cuda::{Arg, Grid, Module};
 use engine::simd::Real;
 use engine::{Buffer, Context, Cost, DType, Device, Spec, Update, with_real};
 
 pub(crate) static KERNELS: Module = Module::new("adamw", concat!(include_str!("step.cuh"), include_str!("kernel.cu")));
-
-/// Numbers of a block of the norm on a GPU.
-const PER_BLOCK: usize = 8192;
 
 /// The constants of AdamW.
 #[derive(Clone, Copy, Debug)]

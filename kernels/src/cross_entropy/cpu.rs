@@ -128,11 +128,10 @@ impl<T: Real> Chunk<'_, T> {
     /// From the gradient of the logits to those of the hidden states and the table.
     fn backward(&mut self, d_ins: &mut Gradients<T>) {
         let (n, dim, vocab) = (self.tokens.len(), self.ins.dim, self.ins.vocab());
-        let stride = row_stride(vocab);
+        let d_logits = Mat::with_strides(self.logits, n, vocab, row_stride(vocab), 1);
         let (want, d_hidden) = &mut d_ins.d_hidden;
         if want.is_wanted() {
             // d_hidden[n, i] = Σ_v d_logits[n, v]·table[v, i]
-            let d_logits = Mat::with_strides(self.logits, n, vocab, stride, 1);
             let c = MatMut::new(self.d_hidden, n, dim);
             gemm(c, d_logits, Mat::new(self.ins.table, vocab, dim), Want::Write);
             for (row, &token) in self.d_hidden.chunks_exact(dim).zip(self.tokens) {
@@ -142,7 +141,6 @@ impl<T: Real> Chunk<'_, T> {
         let (want, d_table) = &mut d_ins.d_table;
         if want.is_wanted() {
             // d_table[v, i] = Σ_n d_logits[n, v]·hidden[n, i], the first chunk's in place of what was there
-            let d_logits = Mat::with_strides(self.logits, n, vocab, stride, 1);
             let accumulate = std::mem::replace(want, Want::Add);
             gemm(MatMut::new(d_table, vocab, dim), d_logits.transposed(), Mat::new(self.hidden, n, dim), accumulate);
         }

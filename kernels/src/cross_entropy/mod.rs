@@ -56,8 +56,7 @@ impl Op for LmHead {
         check::is("table", table, dtype, &[table.shape.dims()[0], hidden.shape.last()])?;
         let tokens = &hidden.shape.dims()[..2];
         check::is("targets", targets, DType::I32, tokens)?;
-        // Losses are sums of many terms: half precision is for storing activations only.
-        let precise = if dtype == DType::Bf16 { DType::F32 } else { dtype };
+        let precise = check::statistic(dtype);
         check::is("scale", scale, precise, &[1])?;
         let output = |name, dims: &[usize]| Output { name, spec: Spec::new(precise, dims) };
         Ok(vec![output("loss", &[1]), output("nll", tokens), output("lse", tokens)])
@@ -95,22 +94,15 @@ impl Op for LmHead {
         true
     }
 
-    fn forward_vjp(
-        &self,
-        cx: &mut Context,
-        wants: &[Want],
-        ins: &[&Buffer],
-        outs: &mut [Buffer],
-        d_ins: &mut [Buffer],
-    ) {
+    fn forward_vjp(&self, cx: &mut Context, wants: &[Want], ins: &[&Buffer], outs: &mut [Buffer], d: &mut [Buffer]) {
         if !any_wanted(wants) {
             return self.forward(cx, ins, outs);
         }
         if let Device::Cuda(gpu) = cx.device {
-            return Head::new(cx, &**gpu, ins, Pass::Fused(wants)).forward_vjp(outs, (wants, d_ins));
+            return Head::new(cx, &**gpu, ins, Pass::Fused(wants)).forward_vjp(outs, (wants, d));
         }
         with_real!(ins[0].dtype(), T => {
-            let gradients = gradients(wants, d_ins);
+            let gradients = gradients(wants, d);
             let memory = memory(cx, ins, Pass::Fused(wants));
             cpu::forward_vjp::<T>(inputs(ins), memory, outputs(outs), gradients);
         });

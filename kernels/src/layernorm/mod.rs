@@ -3,15 +3,12 @@
 mod cpu;
 
 use crate::case::{Case, Fill, Input, Sizes};
-use crate::launch::{THREADS, args};
+use crate::launch::{THREADS, WARPS, args};
 use crate::{check, cost, lanes};
 use engine::cuda::{Arg, Grid, Module};
 use engine::{Buffer, Context, Cost, Device, Op, Output, Pass, Reads, Result, Spec, Want, with_real};
 
 pub(crate) static KERNELS: Module = Module::new("layernorm", include_str!("kernel.cu"));
-
-/// Rows of a block on a GPU, one for each warp.
-const WARPS: usize = THREADS as usize / 32;
 
 /// `x [.., d], gain [d], bias [d] → y [.., d], mean [rows], rstd [rows]`.
 ///

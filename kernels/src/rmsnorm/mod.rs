@@ -3,15 +3,12 @@
 mod cpu;
 
 use crate::case::{Case, Fill, Input, Sizes};
-use crate::launch::{THREADS, args};
+use crate::launch::{THREADS, WARPS, args};
 use crate::{check, cost, lanes};
 use engine::cuda::{Arg, Grid, Module};
 use engine::{Buffer, Context, Cost, DType, Device, Op, Output, Pass, Reads, Result, Spec, Want, with_real};
 
 pub(crate) static KERNELS: Module = Module::new("rmsnorm", include_str!("kernel.cu"));
-
-/// Warps of a block on a GPU, each with a row.
-const WARPS: usize = THREADS as usize / 32;
 
 /// Rows of a block of the backward pass on a GPU: enough that the gain's partial sums cost little.
 const BLOCK_ROWS: usize = 64;

@@ -1,15 +1,12 @@
 //! The sum of all elements, for losses.
 
 use crate::case::{Case, Input, Sizes};
-use crate::launch::{THREADS, args, over};
+use crate::launch::{PER_BLOCK, THREADS, args, over};
 use crate::{check, cost};
 use engine::cuda::{Grid, Module};
 use engine::{Buffer, Context, Cost, DType, Device, Op, Output, Pass, Result, Spec, Want, with_real};
 
 pub(crate) static KERNELS: Module = Module::new("sum", include_str!("kernel.cu"));
-
-/// Elements of a block on a GPU.
-const PER_BLOCK: usize = 8192;
 
 /// `x [..] → y [1]`.
 ///

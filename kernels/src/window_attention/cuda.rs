@@ -47,14 +47,8 @@ pub fn scratch(shape: Shape, samples: usize) -> usize {
 }
 
 /// `pairs` is scratch memory for [`scratch`] numbers.
-pub fn backward(
-    gpu: &dyn Gpu,
-    shape: Shape,
-    [qkv, y, lse, d_y]: [&Buffer; 4],
-    want: Want,
-    d_qkv: &Buffer,
-    pairs: Pointer,
-) {
+pub fn backward(gpu: &dyn Gpu, shape: Shape, known: [&Buffer; 4], want: Want, d_qkv: &Buffer, pairs: Pointer) {
+    let [qkv, y, lse, d_y] = known;
     launch(gpu, shape, qkv, "backward_queries", shared, args![qkv, y, lse, d_y, want, d_qkv, pairs]);
     launch(gpu, shape, qkv, "backward_keys", shared, args![qkv, pairs, d_y, want, d_qkv]);
 }
