@@ -159,7 +159,7 @@ fn inputs<'a, T: Element>(ins: &[&'a Buffer]) -> Inputs<'a, T> {
     Inputs {
         hidden: ins[0].as_slice(),
         table: ins[1].as_slice(),
-        packed: forms::given(ins, 4),
+        packed: ins.get(4).filter(|form| !form.is_empty()).map(|form| form.as_slice()),
         targets: ins[2].as_slice(),
         scale: ins[3].as_slice()[0],
         dim: ins[0].shape().last(),

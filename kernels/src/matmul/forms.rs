@@ -2,7 +2,7 @@
 
 use super::gemm::{pack_b, packed_len};
 use super::mat::Mat;
-use engine::{Buffer, Device, Element, Form, Pass, Spec, with_real};
+use engine::{Buffer, Device, Form, Pass, Spec, with_real};
 
 /// The forms of the weight `w` [out, in], input number 1, that a pass of a linear map reads.
 pub fn of_weight(device: &Device, w: Spec, pass: Pass) -> Vec<Option<Form>> {
@@ -27,9 +27,4 @@ pub fn prepare(number: usize, w: &Buffer, form: &mut Buffer) {
         let w = Mat::<T>::new(w.as_slice(), outputs, inputs);
         pack_b(if number == 0 { w.transposed() } else { w }, form.as_mut_slice());
     });
-}
-
-/// The form in place `number` of the inputs, if it was made.
-pub fn given<'a, T: Element>(ins: &[&'a Buffer], number: usize) -> Option<&'a [T]> {
-    ins.get(number).filter(|form| !form.is_empty()).map(|form| form.as_slice())
 }

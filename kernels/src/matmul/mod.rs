@@ -20,7 +20,7 @@ use crate::case::{Case, Fill, Input, Sizes};
 use crate::launch::product;
 use crate::{add, check, cost};
 use engine::cuda::{self, Pointer};
-use engine::{Buffer, Context, Cost, Device, Form, Op, Output, Pass, Reads, Result, Spec, Want, with_real};
+use engine::{Buffer, Context, Cost, Device, Element, Form, Op, Output, Pass, Reads, Result, Spec, Want, with_real};
 
 /// `x [.., in], w [out, in] → y [.., out]`.
 ///
@@ -115,66 +115,63 @@ fn infer(ins: &[Spec]) -> Result<Spec> {
 
 /// `own` inputs, two or three, stand before the prepared forms.
 fn forward(device: &Device, ins: &[&Buffer], own: usize, y: &mut Buffer) {
-    let (x, w, residual) = (ins[0], ins[1], ins[..own].get(2).copied());
-    let [rows, inputs, outputs] = [x.shape().rows(), x.shape().last(), y.shape().last()];
-    if let Device::Cuda(gpu) = device {
-        let factors = [cuda::Factor::Plain(x.into()), cuda::Factor::Transposed(w.into())];
-        return product(&**gpu, [rows, outputs, inputs], factors, residual.map(Pointer::from), y.into());
-    }
-    let want = if residual.is_some() { Want::Add } else { Want::Write };
-    if let Some(residual) = residual {
-        add::pass_on(device, Want::Write, residual, y);
-    }
+    let (x, w, residual, form) = (ins[0], ins[1], ins[..own].get(2).copied(), ins.get(own).copied());
     // y[r, o] = Σ_i x[r, i]·w[o, i]
-    with_real!(x.dtype(), T => {
-        let w = Mat::<T>::new(w.as_slice(), outputs, inputs).transposed();
-        let w = forms::given(ins, own).map_or(Factor::Plain(w), Factor::Packed);
-        gemm(MatMut::new(y.as_mut_slice(), rows, outputs), Mat::new(x.as_slice(), rows, inputs), w, want);
-    });
+    let sizes = [x.shape().rows(), y.shape().last(), x.shape().last()];
+    multiply(device, sizes, [(x, false), (w, true)], form, residual, Want::Write, y);
 }
 
 /// As in [`forward`].
 fn vjp(device: &Device, wants: &[Want], ins: &[&Buffer], own: usize, d_y: &Buffer, d: &mut [Buffer]) {
-    let (rows, outputs) = (d_y.shape().rows(), d_y.shape().last());
+    let (x, w, rows, outputs) = (ins[0], ins[1], d_y.shape().rows(), d_y.shape().last());
     let [d_x, d_w, d_residual @ ..] = d else { unreachable!("two inputs or three") };
     if wants[0].is_wanted() {
-        let (w, inputs) = (ins[1], ins[1].shape().last());
-        match device {
-            Device::Cuda(gpu) => {
-                let factors = [cuda::Factor::Plain(d_y.into()), cuda::Factor::Plain(w.into())];
-                product(&**gpu, [rows, inputs, outputs], factors, added_to(wants[0], d_x), d_x.into());
-            }
-            // d_x[r, i] = Σ_o d_y[r, o]·w[o, i]
-            Device::Cpu => with_real!(d_y.dtype(), T => {
-                let w = Factor::Plain(Mat::<T>::new(w.as_slice(), outputs, inputs));
-                let w = forms::given(ins, own + 1).map_or(w, Factor::Packed);
-                let d_y = Mat::new(d_y.as_slice(), rows, outputs);
-                gemm(MatMut::new(d_x.as_mut_slice(), rows, inputs), d_y, w, wants[0]);
-            }),
-        }
+        // d_x[r, i] = Σ_o d_y[r, o]·w[o, i]
+        let (sizes, form) = ([rows, w.shape().last(), outputs], ins.get(own + 1).copied());
+        multiply(device, sizes, [(d_y, false), (w, false)], form, None, wants[0], d_x);
     }
     if wants[1].is_wanted() {
-        let (x, inputs) = (ins[0], ins[0].shape().last());
-        match device {
-            Device::Cuda(gpu) => {
-                let factors = [cuda::Factor::Transposed(d_y.into()), cuda::Factor::Plain(x.into())];
-                product(&**gpu, [outputs, inputs, rows], factors, added_to(wants[1], d_w), d_w.into());
-            }
-            // d_w[o, i] = Σ_r d_y[r, o]·x[r, i]
-            Device::Cpu => with_real!(d_y.dtype(), T => {
-                let d_y = Mat::<T>::new(d_y.as_slice(), rows, outputs).transposed();
-                let d_w = MatMut::new(d_w.as_mut_slice(), outputs, inputs);
-                gemm(d_w, d_y, Mat::new(x.as_slice(), rows, inputs), wants[1]);
-            }),
-        }
+        // d_w[o, i] = Σ_r d_y[r, o]·x[r, i]
+        let sizes = [outputs, x.shape().last(), rows];
+        multiply(device, sizes, [(d_y, true), (x, false)], None, None, wants[1], d_w);
     }
     for (&want, d_residual) in wants[2..].iter().zip(d_residual) {
         add::pass_on(device, want, d_y, d_residual);
     }
 }
 
-fn added_to(want: Want, gradient: &Buffer) -> Option<Pointer> {
-    (want == Want::Add).then(|| gradient.into())
+/// y [rows, cols] = a [rows, inner] · b [inner, cols], plus `residual` if there is one; to `Add`, y += a·b. A factor is in memory
+/// as it is or transposed; `form` is b prepared, if it was.
+fn multiply(
+    device: &Device,
+    [rows, cols, inner]: [usize; 3],
+    [a, b]: [(&Buffer, bool); 2],
+    form: Option<&Buffer>,
+    residual: Option<&Buffer>,
+    want: Want,
+    y: &mut Buffer,
+) {
+    if let Device::Cuda(gpu) = device {
+        let factor = |(x, turned): (&Buffer, bool)| {
+            if turned { cuda::Factor::Transposed(x.into()) } else { cuda::Factor::Plain(x.into()) }
+        };
+        let added = if want == Want::Add { Some(y.pointer()) } else { residual.map(Pointer::from) };
+        return product(&**gpu, [rows, cols, inner], [factor(a), factor(b)], added, y.into());
+    }
+    let want = if residual.is_some() { Want::Add } else { want };
+    if let Some(residual) = residual {
+        add::pass_on(device, Want::Write, residual, y);
+    }
+    with_real!(y.dtype(), T => {
+        let form = form.filter(|form| !form.is_empty()).map(|form| Factor::Packed(form.as_slice()));
+        let b = form.unwrap_or_else(|| Factor::Plain(view(b, inner, cols)));
+        gemm::<T>(MatMut::new(y.as_mut_slice(), rows, cols), view(a, rows, inner), b, want);
+    });
+}
+
+/// A factor [rows, cols].
+fn view<T: Element>((x, turned): (&Buffer, bool), rows: usize, cols: usize) -> Mat<'_, T> {
+    if turned { Mat::new(x.as_slice(), cols, rows).transposed() } else { Mat::new(x.as_slice(), rows, cols) }
 }
 
 /// The linear maps of a model.
