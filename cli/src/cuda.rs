@@ -37,6 +37,7 @@ pub fn run(command: &Command, place: &Place) -> Result<()> {
     note(format_args!("compiling all kernels for {names}: about half a minute for each on two cores"));
     let made =
         place.inside(0, || compile_file(&kernels::registry::modules(), &archs, &Settings::from_env(), &args.out))?;
+    made.spills.iter().for_each(note);
     note(format_args!(
         "{} kernels for {names} by {}, {}; {}={} uses them",
         made.kernels,

@@ -335,15 +335,30 @@ fn a_lost_gpu_is_an_error() {
     });
 }
 
-/// With NVIDIA's own NVRTC, in the folders that the environment variable names.
+/// With NVIDIA's own NVRTC, in the folders that the environment variable names. Registers that spill are an error here.
 #[test]
-#[ignore = "needs NVRTC; .ci/nvcc runs it"]
+#[ignore = "needs NVRTC; .ci/nvrtc runs it"]
 fn every_kernel_compiles_at_run_time() {
     let path = folder("nvrtc").join("kernels");
     let settings = Settings::from_env();
     let made =
         compile_file(&kernels::registry::modules(), &Arch::USUAL, &settings, &path).unwrap_or_else(|e| panic!("{e}"));
     assert!(made.compiler.starts_with("NVRTC"), "{}", made.compiler);
+    assert_eq!(made.spills, [""; 0]);
+    // 64 numbers per thread do not fit into 32 registers.
+    static SPILLS: Module = Module::new(
+        "spills",
+        "extern \"C\" __global__ void __launch_bounds__(1024, 2) k(const float* x, float* y) {
+            float v[64];
+            for (int r = 0; r < 9; r++)
+                #pragma unroll
+                for (int i = 0; i < 64; i++) v[i] = (r ? v[i] * v[(i + 7) % 64] : 0) + x[64 * threadIdx.x + i + r];
+            #pragma unroll
+            for (int i = 0; i < 64; i++) y[64 * threadIdx.x + i] = v[i];
+        }",
+    );
+    let spills = compile_file(&[&SPILLS], &Arch::USUAL[..1], &settings, &folder("nvrtc").join("spills"));
+    assert!(spills.is_ok_and(|made| made.spills[0].contains("in function 'k'")));
     let found = probe(&Settings { kernels: Some(path), ..settings }, &Device::Cpu);
     assert!(found.iter().any(|f| f.part == "compiled kernels" && f.text.contains("sm_90a")), "{found:?}");
 }

@@ -8,13 +8,15 @@ use cudarc::nvrtc::sys::{self, nvrtcProgram};
 use std::ffi::{CString, c_char};
 
 /// The compiler's options beside the architecture and the definitions.
-pub(crate) const OPTIONS: [&str; 2] = ["--std=c++17", "--device-as-default-execution-space"];
+pub(crate) const OPTIONS: [&str; 3] =
+    ["--std=c++17", "--device-as-default-execution-space", "--ptxas-options=-warn-spills"];
 
-/// The code of a module for `arch`. NVRTC must have been found.
+/// The code of a module for `arch`, and the compiler's lines about registers that it spilled to memory. NVRTC must have been
+/// found.
 ///
 /// # Errors
 /// If the compiler refuses the module: the first error that it reports.
-pub(crate) fn compile(module: &Module, variant: Variant, arch: Arch) -> Result<Vec<u8>> {
+pub(crate) fn compile(module: &Module, variant: Variant, arch: Arch) -> Result<(Vec<u8>, Vec<String>)> {
     let program = Program::new(module)?;
     let mut options = vec![format!("--gpu-architecture={arch}")];
     options.extend(OPTIONS.map(String::from));
@@ -22,10 +24,11 @@ pub(crate) fn compile(module: &Module, variant: Variant, arch: Arch) -> Result<V
     // SAFETY: the program exists.
     unsafe { compile_program(program.0, &options) }.map_err(|e| {
         let defines = variant.defines().join(" ");
-        let said = program.error().unwrap_or_else(|| e.to_string());
+        let said = program.log_lines("error").into_iter().next().unwrap_or_else(|| e.to_string());
         Error::new(format!("NVRTC cannot compile {} ({defines}) for {arch}: {said}", module.name))
     })?;
-    program.code()
+    let spills = program.log_lines("spill").into_iter().map(|line| format!("{} ({arch}): {line}", module.name));
+    Ok((program.code()?, spills.collect()))
 }
 
 /// An error of a call that compiles nothing.
@@ -61,12 +64,12 @@ impl Program {
         Ok(Self(program))
     }
 
-    /// The first line with an error in what the compiler said.
-    fn error(&self) -> Option<String> {
+    /// The lines with this word in what the compiler said.
+    fn log_lines(&self, word: &str) -> Vec<String> {
         // SAFETY: the program exists.
         let log = unsafe { get_program_log(self.0) }.unwrap_or_default();
         let log = String::from_utf8_lossy(bytemuck::cast_slice(&log)).into_owned();
-        log.lines().find(|line| line.contains("error")).map(|line| line.trim().to_string())
+        log.lines().filter(|line| line.contains(word)).map(|line| line.trim().to_string()).collect()
     }
 
     /// The code, once the program is compiled.

@@ -31,7 +31,7 @@ pub(crate) fn code(settings: &Settings, arch: Arch, variants: &[(&'static Module
         if let Some([entry]) = file.as_deref().and_then(bundle::decode).as_deref() {
             return Ok(entry.code.clone());
         }
-        let entry = Entry { code: compile(module, variant, arch)?, label };
+        let entry = Entry { code: compile(module, variant, arch)?.0, label };
         if let (Some(folder), Some(path)) = (&settings.cache, path) {
             let file = bundle::encode(std::slice::from_ref(&entry));
             // If the cache cannot be written, the next run only takes some seconds longer.
@@ -99,6 +99,8 @@ pub struct Compiled {
     pub kernels: usize,
     /// Size of the file.
     pub bytes: usize,
+    /// The compiler's lines about kernels whose registers spill to memory, which makes them slow.
+    pub spills: Vec<String>,
 }
 
 /// Compiles every variant of these modules for these GPUs into one file, by NVRTC. Each GPU and module takes some seconds. No
@@ -112,11 +114,18 @@ pub fn compile_file(modules: &[&'static Module], archs: &[Arch], settings: &Sett
     let variants = modules.flat_map(|module| module.variants().map(move |variant| (module, variant)));
     let jobs: Vec<_> = variants.flat_map(|(module, v)| archs.iter().map(move |&arch| (module, v, arch))).collect();
     let compile = |&(module, variant, arch): &(&'static Module, Variant, Arch)| {
-        Ok(Entry { code: compile(module, variant, arch)?, label: Label::new(module, variant, arch) })
+        let (code, spills) = compile(module, variant, arch)?;
+        Ok((Entry { code, label: Label::new(module, variant, arch) }, spills))
     };
-    let entries: Vec<Result<Entry>> = jobs.par_iter().map(compile).collect();
-    let entries = entries.into_iter().collect::<Result<Vec<_>>>()?;
+    let compiled: Vec<Result<(Entry, Vec<String>)>> = jobs.par_iter().map(compile).collect();
+    let (entries, spills): (Vec<Entry>, Vec<Vec<String>>) =
+        compiled.into_iter().collect::<Result<Vec<_>>>()?.into_iter().unzip();
     let file = bundle::encode(&entries);
     fs::write(out, &file).map_err(|e| Error::io("write", out, &e))?;
-    Ok(Compiled { compiler: format!("NVRTC {version}"), kernels: entries.len(), bytes: file.len() })
+    Ok(Compiled {
+        compiler: format!("NVRTC {version}"),
+        kernels: entries.len(),
+        bytes: file.len(),
+        spills: spills.concat(),
+    })
 }
