@@ -11,7 +11,8 @@ const MAX_TOKENS: usize = 1 << 26;
 /// Returns a usage error unless a condition holds.
 macro_rules! ensure {
     ($holds:expr, $($message:tt)+) => {
-        if !$holds {
+        let holds = $holds;
+        if !holds {
             return Err(Error::usage(format!($($message)+)));
         }
     };
