@@ -1,7 +1,7 @@
 //! The documents of a set, detokenised, as tokens.
 
 use super::{Detokenise, Set};
-use crate::text::documents::{Format, Piece, Pieces, Place};
+use crate::text::documents::{Format, Piece, Pieces, Place, TextSplit};
 use crate::text::encode::{text_of, utf8};
 use engine::{Error, Result};
 use ltm::data::{DataFile, Dataset, Sequences, Source, Tail, Tokenizer};
@@ -74,7 +74,8 @@ impl Reader<'_> {
         if how != Detokenise::None {
             utf8(&text, piece, format_args!("detokenise {how} needs UTF-8"))?;
         }
-        if self.set.by_articles && !self.is_inside_line {
+        let by_articles = self.by_articles();
+        if by_articles && !self.is_inside_line {
             if is_title(&text) {
                 self.end(None)?;
             } else if !self.text.is_empty() {
@@ -83,7 +84,11 @@ impl Reader<'_> {
         }
         self.text.extend_from_slice(&text);
         self.is_inside_line = !piece.is_last;
-        if self.is_inside_line || self.set.by_articles { Ok(()) } else { self.end(Some(&piece.place)) }
+        if self.is_inside_line || by_articles { Ok(()) } else { self.end(Some(&piece.place)) }
+    }
+
+    fn by_articles(&self) -> bool {
+        matches!(self.set.format, Format::Text(TextSplit::Articles))
     }
 
     /// Ends the present document; one without text is none, and one that is a record is counted.
@@ -92,7 +97,7 @@ impl Reader<'_> {
         if self.set.detokenise != Detokenise::None {
             text = self.set.detokenise.text(&String::from_utf8_lossy(&text)).into_bytes();
         }
-        if self.set.by_articles {
+        if self.by_articles() {
             text.truncate(text.trim_ascii_end().len());
         }
         if text.trim_ascii().is_empty() {

@@ -20,7 +20,7 @@ struct Section {
     field: Option<String>,
     column: Option<Several<Column>>,
     header: Option<bool>,
-    split: Option<Split>,
+    split: Option<TextSplit>,
     detokenise: Option<Detokenise>,
     chunking: Option<Chunking>,
     documents: Option<NonZeroU64>,
@@ -32,16 +32,6 @@ enum Kind {
     Text,
     Jsonl,
     Csv,
-}
-
-/// What a document is in a text.
-#[derive(Clone, Copy, PartialEq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-enum Split {
-    File,
-    Lines,
-    BlankLines,
-    Articles,
 }
 
 /// The sets of the file at `path`, in its order. Relative paths start from `data`, or from the file's own folder.
@@ -80,17 +70,8 @@ impl Section {
             self.field = self.field.or(usual.field);
             self.column = self.column.or(usual.column);
         }
-        let mut by_articles = false;
         let format = match (kind, self.split, self.field, self.column, self.header) {
-            (Kind::Text, split, None, None, None) => {
-                let split = split.unwrap_or(Split::File);
-                by_articles = split == Split::Articles;
-                Format::Text(match split {
-                    Split::File => TextSplit::File,
-                    Split::Lines | Split::Articles => TextSplit::Lines,
-                    Split::BlankLines => TextSplit::BlankLines,
-                })
-            }
+            (Kind::Text, split, None, None, None) => Format::Text(split.unwrap_or(TextSplit::File)),
             (Kind::Jsonl, None, Some(field), None, None) => Format::Jsonl { field },
             (Kind::Csv, None, None, Some(columns), header) => Format::csv(columns.all(), header == Some(true))?,
             _ => {
@@ -106,7 +87,6 @@ impl Section {
             published: known.map(|known| known.published),
             files: self.path.all().iter().map(|path| folder.join(path)).collect(),
             format,
-            by_articles,
             detokenise: self.detokenise.or(usual.detokenise).unwrap_or(Detokenise::None),
             chunking: self.chunking.unwrap_or(Chunking::Windows),
             documents: self.documents.map(NonZeroU64::get),

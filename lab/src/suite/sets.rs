@@ -23,10 +23,6 @@ pub struct Set {
     /// How documents lie in them.
     #[serde(skip)]
     pub format: Format,
-    /// Whether the format's lines belong together: a document begins at a heading of the first level, ` = Title = `, as in
-    /// WikiText.
-    #[serde(skip)]
-    pub by_articles: bool,
     /// How words become text.
     #[serde(skip)]
     pub detokenise: Detokenise,
@@ -42,7 +38,7 @@ impl Set {
     /// Everything about how its files are read, in a line.
     pub fn reading(&self) -> String {
         let format = match &self.format {
-            Format::Text(_) if self.by_articles => "text by articles".to_string(),
+            Format::Text(TextSplit::Articles) => "text by articles".to_string(),
             Format::Text(TextSplit::File) => "text by file".to_string(),
             Format::Text(TextSplit::Lines) => "text by lines".to_string(),
             Format::Text(TextSplit::BlankLines) => "text by blank lines".to_string(),

@@ -50,7 +50,8 @@ pub enum Format {
 }
 
 /// What one document is in plain text.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum TextSplit {
     /// The whole file, byte for byte.
     File,
@@ -58,6 +59,9 @@ pub enum TextSplit {
     Lines,
     /// Each stretch between blank lines (nothing but blanks), without the last line's ending.
     BlankLines,
+    /// Lines that belong together: a document begins at a heading of the first level, ` = Title = `, as in WikiText. They are
+    /// read as [`Lines`](Self::Lines); who counts documents puts them together.
+    Articles,
 }
 
 /// A column of a table.
@@ -245,7 +249,7 @@ impl<'a> Text<'a> {
         let mut some = self.input.by_ref().take(FRAGMENT);
         match self.split {
             TextSplit::File => some.read_to_end(&mut self.buffer),
-            TextSplit::Lines | TextSplit::BlankLines => some.read_until(b'\n', &mut self.buffer),
+            _ => some.read_until(b'\n', &mut self.buffer),
         }
         .map_err(|error| Error::io("read", &self.file, &error))
     }
@@ -272,7 +276,7 @@ impl<'a> Text<'a> {
         let keep = match self.split {
             _ if blank_is_nothing && !self.begun && text.trim_ascii().is_empty() => 0,
             TextSplit::File => text.len(),
-            TextSplit::Lines | TextSplit::BlankLines => without_line_ending(text).len(),
+            _ => without_line_ending(text).len(),
         };
         let is_piece = keep > 0 || self.begun;
         let piece = self.take(keep, self.buffer.len() - keep, true);
@@ -290,7 +294,7 @@ impl<'a> Text<'a> {
             let blank_line = self.at_line_start && ends_line && fragment.trim_ascii().is_empty();
             self.at_line_start = ends_line;
             let document = match self.split {
-                TextSplit::Lines if ends_line => self.end_document(0),
+                TextSplit::Lines | TextSplit::Articles if ends_line => self.end_document(0),
                 TextSplit::BlankLines if blank_line => self.end_document(n),
                 _ => None,
             };
