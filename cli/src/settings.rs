@@ -95,8 +95,7 @@ impl Settings {
         if !sets("data.tokenizer")
             && let Some(name) = config.data.paths.first().map(|path| tokenizer_of(path)).transpose()?.flatten()
         {
-            let chosen = config.data.tokenizer;
-            config.set("data.tokenizer", &name)?;
+            let chosen = std::mem::replace(&mut config.data.tokenizer, name);
             if config.data.tokenizer != chosen && !sets("model.vocab") {
                 config.model.vocab = 0;
             }

@@ -295,7 +295,7 @@ impl<'a> Suite<'a> {
                 weights_sha256: model.weights.clone(),
                 step: model.step,
                 seed: config.train.seed,
-                tokenizer: self.tokenizer.name().into(),
+                tokenizer: self.tokenizer.name().to_string(),
                 sequence: config.model.seq,
                 samples,
                 fast_steps: (config.model.kind == ModelKind::Ltm).then_some(steps),

@@ -13,6 +13,7 @@
 
 use super::documents::char_floor;
 use engine::{Error, Result};
+use ltm::config::Tokenizer as Name;
 use ltm::data::Tokenizer;
 use std::collections::HashSet;
 use tiktoken_rs::CoreBPE;
@@ -48,12 +49,8 @@ impl Gpt2 {
 }
 
 impl Tokenizer for Gpt2 {
-    fn name(&self) -> &'static str {
-        if self.begin == END { "gpt2-plain" } else { "gpt2" }
-    }
-
-    fn vocab(&self) -> usize {
-        usize::from(self.begin) + 1
+    fn name(&self) -> Name {
+        if self.begin == END { Name::Gpt2Plain } else { Name::Gpt2 }
     }
 
     fn begin(&self) -> u16 {

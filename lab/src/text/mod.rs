@@ -125,9 +125,9 @@ mod tests {
 
     #[test]
     fn names_lead_to_their_tokenizers() {
-        for &(name, word) in Name::ALL {
+        for &(name, _) in Name::ALL {
             let tokenizer = tokenizer(name);
-            assert_eq!((tokenizer.name(), tokenizer.vocab()), (word, name.vocab()));
+            assert_eq!(tokenizer.name(), name);
             for id in [tokenizer.begin(), tokenizer.end()] {
                 assert_eq!(tokenizer.token_bytes(id), Some(&[][..]));
             }

@@ -81,7 +81,7 @@ pub fn prepare(options: &PrepareOptions, progress: &mut dyn FnMut(Progress) -> R
                 options.validation
             )));
         }
-        let manifest = Manifest::new(tokenizer.name(), tokenizer.vocab(), train, validation);
+        let manifest = Manifest::new(tokenizer.name(), train, validation);
         write_atomic(&folder.join(MANIFEST), json::pretty(&manifest).as_bytes())?;
         Ok((manifest, read - documents))
     })

@@ -169,7 +169,7 @@ impl Dataset {
 /// Compares a shard with the manifest of its folder, if it is in there.
 fn compare(shard: &Shard, manifest: &Manifest, tokenizer: &dyn Tokenizer) -> Result<()> {
     let Some(entry) = manifest.entry(&shard.file.path) else { return Ok(()) };
-    let (made_with, found) = (&manifest.tokenizer, &shard.file.sha256);
+    let (made_with, found) = (manifest.tokenizer, &shard.file.sha256);
     let wrong = if made_with != tokenizer.name() {
         format!("was prepared with tokenizer {made_with}, the model has {}", tokenizer.name())
     } else if *found != entry.sha256 {

@@ -1,5 +1,6 @@
 //! Folders of shards: prepared ones, with `dataset.json` beside the shards, and those of others, whose names say it all.
 
+use crate::config::Tokenizer;
 use crate::json;
 use engine::{Error, Result};
 use serde::{Deserialize, Serialize};
@@ -37,7 +38,7 @@ pub struct Manifest {
     format: String,
     version: u32,
     /// The tokenizer's name.
-    pub tokenizer: String,
+    pub tokenizer: Tokenizer,
     /// Its number of ids.
     pub vocab: usize,
     /// Training text.
@@ -72,9 +73,9 @@ pub struct ShardEntry {
 }
 
 impl Manifest {
-    /// The manifest of what a tokenizer of `vocab` ids has made.
-    pub fn new(tokenizer: &str, vocab: usize, train: Part, validation: Part) -> Self {
-        Self { format: FORMAT.into(), version: VERSION, tokenizer: tokenizer.into(), vocab, train, validation }
+    /// The manifest of what a tokenizer has made.
+    pub fn new(tokenizer: Tokenizer, train: Part, validation: Part) -> Self {
+        Self { format: FORMAT.into(), version: VERSION, tokenizer, vocab: tokenizer.vocab(), train, validation }
     }
 
     /// The split's documents.
@@ -156,7 +157,7 @@ pub fn has_validation(path: &Path) -> Result<bool> {
 ///
 /// # Errors
 /// A manifest that cannot be read.
-pub fn tokenizer_of(path: &Path) -> Result<Option<String>> {
+pub fn tokenizer_of(path: &Path) -> Result<Option<Tokenizer>> {
     let folder = if path.is_dir() { path } else { path.parent().unwrap_or(Path::new("")) };
     let manifest = Manifest::read(folder)?.filter(|manifest| path.is_dir() || manifest.entry(path).is_some());
     Ok(manifest.map(|manifest| manifest.tokenizer))

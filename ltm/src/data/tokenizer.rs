@@ -4,15 +4,18 @@
 //! after it (a target: without it, a model's number would not be a probability of the whole document). Ids fit 16 bits,
 //! as token shards demand.
 
+use crate::config;
 use engine::{Error, Result};
 
 /// Text to token ids and back.
 pub trait Tokenizer: Send + Sync {
     /// The name that a run folder and a data folder record.
-    fn name(&self) -> &'static str;
+    fn name(&self) -> config::Tokenizer;
 
     /// Number of ids, begin and end included: valid ids are `0..vocab`.
-    fn vocab(&self) -> usize;
+    fn vocab(&self) -> usize {
+        self.name().vocab()
+    }
 
     /// The token before a document.
     fn begin(&self) -> u16;
@@ -68,12 +71,8 @@ static ALL_BYTES: [u8; 256] = {
 };
 
 impl Tokenizer for Bytes {
-    fn name(&self) -> &'static str {
-        "bytes"
-    }
-
-    fn vocab(&self) -> usize {
-        258
+    fn name(&self) -> config::Tokenizer {
+        config::Tokenizer::Bytes
     }
 
     fn begin(&self) -> u16 {

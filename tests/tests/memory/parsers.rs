@@ -106,7 +106,7 @@ fn damaged_shard_headers() {
 fn damaged_manifests() {
     let shard = ShardEntry { file: "train-00000.bin".into(), tokens: 20, sha256: "0f".repeat(32) };
     let train = Part { documents: 3, tokens: 20, bytes: 17, shards: vec![shard] };
-    let good = json::pretty(&Manifest::new("bytes", 258, train, Part::default()));
+    let good = json::pretty(&Manifest::new(Tokenizer::Bytes, train, Part::default()));
     damaged(good.as_bytes(), 5_000, Manifest::parse, |_, _| ());
 }
 

@@ -39,7 +39,7 @@ fn prepared() -> TempDir {
         writers[usize::from(i % 5 == 0)].push(&tokens, text.len() as u64, true).unwrap();
     }
     let [train, validation] = writers.map(|writer| writer.finish().unwrap());
-    fs::write(folder.path().join(MANIFEST), json::pretty(&Manifest::new("bytes", 258, train, validation))).unwrap();
+    fs::write(folder.path().join(MANIFEST), json::pretty(&Manifest::new(Bytes.name(), train, validation))).unwrap();
     folder
 }
 
@@ -82,7 +82,7 @@ fn prepared_data_are_read_across_shards() {
     }
     let shard = out.path().join("train-00001.bin");
     for path in [out.path(), &shard] {
-        assert_eq!(tokenizer_of(path).unwrap().as_deref(), Some("bytes"));
+        assert_eq!(tokenizer_of(path).unwrap(), Some(Bytes.name()));
     }
     assert_eq!(open(&shard, Split::Train).unwrap().len(), 100);
 }
