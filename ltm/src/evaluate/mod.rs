@@ -9,7 +9,7 @@ mod total;
 pub use protocol::Protocol;
 pub use total::{Excess, Mean, SequenceScore, Total};
 
-use crate::config::{Config, FastConfig, ModelConfig, ModelKind, Noise};
+use crate::config::{Config, FastConfig, ModelConfig, Noise};
 use crate::data::{Batch, Source};
 use crate::learn::{Fast, FastOptions, Inputs, Score};
 use crate::model::Params;
@@ -129,10 +129,8 @@ impl Evaluator {
         let noise = if protocol == Protocol::Fixed { Noise::Fixed } else { config.fast.noise };
         let fast_config = FastConfig { steps, noise, ..config.fast.clone() };
         let options = FastOptions { seed: config.train.seed, ..FastOptions::default() };
-        let fast = match model.kind {
-            ModelKind::Ltm => Some(Fast::new(model, &fast_config, params, &seen, store, &options)?),
-            ModelKind::Ar | ModelKind::Gpt2 => None,
-        };
+        let fast = || Fast::new(model, &fast_config, params, &seen, store, &options);
+        let fast = model.kind.has_latents().then(fast).transpose()?;
         let latents = fast.as_ref().map(|fast| &fast.latents);
         let score = Score::new(model, params, &inputs, latents, config.train.seed, store)?;
         let fresh = protocol != Protocol::Fixed;
@@ -156,15 +154,12 @@ impl Evaluator {
     /// # Panics
     /// If `prefix` meets a sequence whose ignored targets are not its last.
     pub fn batch(&self, store: &mut Store, batch: &Batch) -> Result<Vec<Draws>> {
-        let scored = if self.protocol == Protocol::Prefix {
-            // A sequence of one token has no first half: its posterior has seen nothing.
-            let [prefix, rest] = halves(batch, self.seen.sequence);
-            self.seen.load(store, &self.model, &prefix)?;
-            rest
-        } else {
-            self.seen.load(store, &self.model, batch)?;
-            batch.clone()
+        // A sequence of one token has no first half: its posterior has seen nothing.
+        let [seen, scored] = match self.protocol {
+            Protocol::Prefix => halves(batch, self.seen.sequence),
+            _ => [batch.clone(), batch.clone()],
         };
+        self.seen.load(store, &self.model, &seen)?;
         let (kl, kl_by_latent) = match &self.fast {
             Some(fast) => {
                 fast.fit(store, self.rate, 0, |_, _| ());
