@@ -1,6 +1,5 @@
 use super::record::{Data, DataFile};
-use crate::config::Tokenizer as Named;
-use crate::config::{Chunking, Config};
+use crate::config::{Chunking, Config, Tokenizer};
 use crate::data::{Dataset, Sequences, Source, Split, Stories, Tail, has_validation};
 use crate::hash::sha256;
 use engine::{Error, Result};
@@ -37,7 +36,7 @@ impl Material {
     pub fn open(config: &Config, open: Open<'_>) -> Result<Self> {
         let (data, seq) = (&config.data, config.model.seq);
         if data.paths.is_empty() {
-            if data.tokenizer != Named::Bytes || data.chunking != Chunking::Documents || data.validation.is_some() {
+            if data.tokenizer != Tokenizer::Bytes || data.chunking != Chunking::Documents || data.validation.is_some() {
                 return Err(Error::usage(
                     "the embedded corpus needs data.tokenizer = bytes, data.chunking = documents and no data.validation: use --preset demo, or name your own text with --data",
                 ));
