@@ -1,10 +1,7 @@
+use super::RANGE;
 use crate::lanes::rows_per_chunk;
 use engine::simd::Real;
 use engine::{Want, parallel};
-
-/// Rows of the table that one task owns. Every task reads all tokens and adds to its own rows only, in the order of the tokens.
-/// With 256 rows reading costs little beside adding, and frequent tokens are spread over the tasks.
-pub const RANGE: usize = 256;
 
 pub fn forward<T: Real>(d: usize, table: &[T], tokens: &[i32], h: &mut [T]) {
     let rows = rows_per_chunk(d);

@@ -10,10 +10,11 @@ use engine::{Buffer, Context, Cost, DType, Device, Error, Op, Output, Pass, Read
 
 pub(crate) static KERNELS: Module = Module::new("embedding", include_str!("kernel.cu"));
 
-/// Ids of a range on a GPU, whose tokens are listed together.
+/// Rows of the table that one task or block owns. On the CPU a task reads all tokens and adds to its own rows only, in the order of
+/// the tokens; with 256 rows reading costs little beside adding, and frequent tokens are spread over the tasks.
 const RANGE: usize = 256;
 
-/// Warps that share the places of one id.
+/// Warps of a GPU that share the places of one id.
 const WARPS: usize = 4;
 
 /// `table [V, d], tokens i32 [B, N] → h [B, N, d]`, or without B in both.
@@ -119,7 +120,7 @@ mod tests {
     #[test]
     fn matches_the_formula() {
         // More rows than one range of the vocabulary, so that ranges and their borders are crossed.
-        let large = Sizes { vocab: 3 * cpu::RANGE + 5, tokens: 700, ..sizes()[0] };
+        let large = Sizes { vocab: 3 * RANGE + 5, tokens: 700, ..sizes()[0] };
         check_all(cases, &[large], |s, _, x| {
             let row = |&token: &f64| x[0][token as usize * s.dim()..][..s.dim()].to_vec();
             x[1].iter().flat_map(row).collect()
