@@ -2,7 +2,7 @@ use super::Options;
 use crate::audit;
 use crate::eval::{self, Row, Text};
 use crate::text::tokenizer;
-use engine::{Device, ErrorKind, Result};
+use engine::{Device, Error, ErrorKind, Result};
 use ltm::config::Work;
 use ltm::data::{Batch, Source};
 use ltm::evaluate::Protocol;
@@ -70,26 +70,24 @@ impl Measured {
                 measured.readings = read(&mut model, &source, options.limit.min(TEXTS))?;
                 Ok(())
             });
-            measured.note(run, "results, audit or texts", judged)?;
+            judged.or_else(|error| measured.note(run, "results, audit or texts", error))?;
         }
         if options.samples > 0 {
             // The plans of the evaluation are given back first.
             drop(model);
             let written = write(options, run, device).map(|samples| measured.samples = samples);
-            measured.note(run, "samples", written)?;
+            written.or_else(|error| measured.note(run, "samples", error))?;
         }
         Ok(measured)
     }
 
     /// Notes what failed, unless it is the device: what a GPU cannot do, the CPU may.
-    fn note(&mut self, run: &Run, what: &str, done: Result<()>) -> Result<()> {
-        match done {
-            Err(error) if error.kind != ErrorKind::Device => {
-                self.notes.push(format!("{}: no {what}: {error}", run.path.display()));
-                Ok(())
-            }
-            done => done,
+    fn note(&mut self, run: &Run, what: &str, error: Error) -> Result<()> {
+        if error.kind == ErrorKind::Device {
+            return Err(error);
         }
+        self.notes.push(format!("{}: no {what}: {error}", run.path.display()));
+        Ok(())
     }
 }
 

@@ -205,11 +205,10 @@ impl<'a> Golden<'a> {
         fast.fit_from(&mut self.store, (mu, logvar), 0.3, |_, store| {
             seen.push(fast.nll(store).and_then(|nll| Ok([nll, fast.kl(store)?].concat())));
         })?;
-        let name = if noise == Noise::Fresh { "fresh" } else { "fixed" };
         for (t, parts) in seen.into_iter().enumerate() {
-            self.compare(&format!("fast.{name}.nelbo.{t}"), &[parts?.iter().sum()])?;
+            self.compare(&format!("fast.{noise}.nelbo.{t}"), &[parts?.iter().sum()])?;
         }
-        self.compare_id(&format!("fast.{name}.mu"), fast.latents.mu)?;
-        self.compare_id(&format!("fast.{name}.logvar"), fast.latents.logvar)
+        self.compare_id(&format!("fast.{noise}.mu"), fast.latents.mu)?;
+        self.compare_id(&format!("fast.{noise}.logvar"), fast.latents.logvar)
     }
 }
