@@ -58,11 +58,9 @@ impl Products {
         // SAFETY: a context is current. Only the library uses the memory.
         let workspace = unsafe { driver::result::malloc_sync(WORKSPACE) };
         let workspace = workspace.map_err(|_| {
-            let (free, total) = driver::result::mem_get_info().unwrap_or_default();
-            let [need, free, total] = [WORKSPACE, free, total].map(bytes_text);
+            let need = bytes_text(WORKSPACE);
             Error::device(format!(
-                "the GPU has no room for the {need} that cuBLASLt works in: {free} of {total} are free; nvidia-smi shows what \
-                 holds the rest"
+                "the GPU has no room for the {need} that cuBLASLt works in; nvidia-smi shows what holds its memory"
             ))
         })?;
         Ok(Self { handle, workspace, recipes: HashMap::new() })

@@ -17,8 +17,7 @@ fn a_fast_step_is_one_launch() {
             let mut behind: Vec<Counts> = Vec::new();
             trainer.fit(&batch, |_, _| behind.push(counts())).expect("a batch that fits");
             assert_eq!(behind.len(), 6);
-            for (t, pair) in behind.windows(2).enumerate() {
-                let [before, after] = pair else { unreachable!("windows of two") };
+            for (t, (before, after)) in behind.iter().zip(&behind[1..]).enumerate() {
                 let place = format!("{precision}, batch {round}, fast step {}", t + 1);
                 let quiet = (after.memory, after.transfers) == (before.memory, before.transfers);
                 assert!(quiet, "{place}: nothing is allocated, sent or fetched");
