@@ -160,8 +160,7 @@ impl<'a> Builder<'a> {
         for (i, &v) in node.ins.iter().enumerate().filter(|&(_, &v)| self.of(v).from_want) {
             let what = self.graph.describe(v);
             let problem = if !node.op.differentiable(i) {
-                let argument = node.op.arguments().get(i).copied().unwrap_or("input");
-                format!("{reader}: it has none for {argument} ({what})")
+                format!("{reader}: it has none for {} ({what})", node.op.arguments()[i])
             } else if matches!(self.graph.info(v).origin, Origin::Node { output: 1.., .. }) {
                 format!("{what}: it is a residual, and {reader} reads it")
             } else {

@@ -33,7 +33,7 @@ pub(crate) fn assign(instrs: Vec<Instr<Place>>, temps: &[Spec], store: &mut Stor
         }
     }
     // Best fit over the free slots, largest values of an instruction first.
-    let mut sizes: Vec<usize> = store.slots().collect();
+    let mut sizes: Vec<usize> = store.arena.iter().map(|&(_, bytes)| bytes).collect();
     let mut used = vec![0; sizes.len()];
     let mut free: Vec<usize> = (0..sizes.len()).collect();
     let mut slots = vec![usize::MAX; temps.len()];
@@ -62,7 +62,7 @@ pub(crate) fn assign(instrs: Vec<Instr<Place>>, temps: &[Spec], store: &mut Stor
     sizes.iter().enumerate().for_each(|(slot, &bytes)| store.grow_slot(slot, bytes));
     let resolve = |place: Place| match place {
         Place::Fixed(id) => id,
-        Place::Temp(i) => store.slot(slots[i], temps[i]),
+        Place::Temp(i) => Id { number: store.arena[slots[i]].0, spec: temps[i] },
     };
     (instrs.into_iter().map(|i| i.map(resolve)).collect(), used.iter().sum())
 }

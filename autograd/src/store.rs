@@ -17,7 +17,7 @@ pub struct Store {
     pub device: Device,
     buffers: Vec<Buffer>,
     /// Slots that any plan may use while it runs: the numbers of their buffers, and their sizes in bytes.
-    arena: Vec<(u32, usize)>,
+    pub(crate) arena: Vec<(u32, usize)>,
     /// The plan whose values the arena holds.
     pub(crate) tenant: u64,
     pub(crate) scratch: Buffer,
@@ -118,16 +118,6 @@ impl Store {
         // A slot of the arena holds many values in turn.
         buffer.respec(id.spec);
         buffer
-    }
-
-    /// The arena's slots by their sizes in bytes.
-    pub(crate) fn slots(&self) -> impl Iterator<Item = usize> {
-        self.arena.iter().map(|(_, bytes)| *bytes)
-    }
-
-    /// Slot number `slot` of the arena, holding a `spec`.
-    pub(crate) fn slot(&self, slot: usize, spec: Spec) -> Id {
-        Id { number: self.arena[slot].0, spec }
     }
 
     /// Makes slot number `slot` of the arena hold at least `bytes` bytes.
