@@ -1,11 +1,9 @@
 use crate::toml_file;
-use engine::Result;
 use ltm::config::Config;
 use serde::de::{Deserialize, Deserializer, Error};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::num::{NonZeroU64, NonZeroUsize};
-use std::path::Path;
 use toml::Spanned;
 
 /// What varies, what does not, and how every point is judged: a file of these keys.
@@ -39,16 +37,6 @@ pub struct Sweep {
     pub samples: Option<NonZeroUsize>,
 }
 
-impl Sweep {
-    /// Reads the file at `path`.
-    ///
-    /// # Errors
-    /// If it cannot be read, or a key or a value is none; the message names the line.
-    pub fn read(path: &Path) -> Result<Self> {
-        toml_file::parse(&toml_file::text(path)?, path)
-    }
-}
-
 /// The preset where no other is named.
 pub(super) const PRESET: &str = "demo";
 
@@ -62,7 +50,7 @@ pub struct Settings {
 }
 
 impl<'de> Deserialize<'de> for Settings {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let mut settings = Self::default();
         for (section, value) in BTreeMap::<String, Value>::deserialize(deserializer)? {
             match value {
@@ -86,6 +74,6 @@ impl<'de> Deserialize<'de> for Settings {
 }
 
 /// One value or several.
-fn axis<'de, D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Vec<u64>, D::Error> {
+fn axis<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u64>, D::Error> {
     toml_file::Several::deserialize(deserializer).map(toml_file::Several::all)
 }
