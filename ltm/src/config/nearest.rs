@@ -27,19 +27,3 @@ fn edit_distance(a: &[char], b: &str) -> usize {
     }
     row[a.len()]
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn misspelt_words_find_their_key() {
-        for (a, b, expected) in [("kitten", "sitting", 3), ("", "abc", 3), ("abc", "", 3), ("ab", "ba", 2)] {
-            assert_eq!(edit_distance(&a.chars().collect::<Vec<_>>(), b), expected, "{a} {b}");
-        }
-        let keys = ["model.dim", "fast.steps", "slow.rate", "train.batch"];
-        for (i, word) in ["dim", "Fast.Stps", "slow_rate", "batch_size"].into_iter().enumerate() {
-            assert_eq!(nearest(word, keys), keys[i]);
-        }
-    }
-}

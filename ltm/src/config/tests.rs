@@ -62,7 +62,7 @@ fn wrong_keys_and_values_say_what_would_be_right() {
     let before = c.clone();
     let cases = [
         ("fast.stps", "16", "unknown key \"fast.stps\", did you mean \"fast.steps\"?"),
-        ("window", "16", "unknown key \"window\", did you mean \"model.window\"?"),
+        ("Window", "16", "unknown key \"Window\", did you mean \"model.window\"?"),
         ("slow_gradient", "final", "unknown key \"slow_gradient\", did you mean \"slow.gradient\"?"),
         ("fast.steps", "many", "fast.steps = \"many\": expected an integer of 0 or more"),
         ("fast.steps", "1.5", "fast.steps = \"1.5\": expected an integer of 0 or more"),
