@@ -148,12 +148,7 @@ pub struct Quality {
 ///
 /// # Errors
 /// Texts that do not fit the model, see [`Judged`], and scores that are not finite.
-pub fn judge(
-    judge: &Run,
-    model: &mut Loaded,
-    written: &Written,
-    mut progress: impl FnMut(u64, u64),
-) -> Result<Quality> {
+pub fn judge(judge: &Run, model: &mut Loaded, written: &Written, progress: impl FnMut(u64, u64)) -> Result<Quality> {
     let config = model.config.clone();
     let source =
         Judged::new(&written.texts, &*tokenizer(config.data.tokenizer), config.data.chunking, config.model.seq)?;
@@ -161,7 +156,7 @@ pub fn judge(
     let protocol = Protocol::of(config.model.kind)[0];
     let source: Arc<dyn Source> = Arc::new(source);
     let options = eval::Options { protocols: vec![protocol], steps: config.fast.steps, samples: DRAWS, limit: None };
-    let rows = eval::evaluate(model, &source, &options, |done, all| progress(done, all))?;
+    let rows = eval::evaluate(model, &source, &options, progress)?;
     let figures = &rows[0].figures;
     Ok(Quality {
         settings: written.settings.clone(),

@@ -14,7 +14,7 @@ use std::io::{self, BufRead, BufReader, Read, Take};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::{fmt, iter, vec};
+use std::{fmt, iter};
 
 /// A text is cut at the first opportunity beyond this many bytes.
 pub const PIECE: usize = 1 << 18;
@@ -145,7 +145,7 @@ impl<R: Read> Read for Metered<R> {
 
 /// The pieces of several files, in order.
 pub struct Pieces<'a> {
-    waiting: vec::IntoIter<PathBuf>,
+    waiting: std::slice::Iter<'a, PathBuf>,
     pub(super) format: &'a Format,
     pub(super) tokenizer: &'a dyn Tokenizer,
     /// The pieces of the present file, whose documents have no numbers yet.
@@ -156,8 +156,8 @@ pub struct Pieces<'a> {
 
 impl<'a> Pieces<'a> {
     /// Files are opened one after the other, each when its turn comes.
-    pub fn of_files(files: &[PathBuf], format: &'a Format, tokenizer: &'a dyn Tokenizer) -> Self {
-        let (waiting, current) = (files.to_vec().into_iter(), Box::new(iter::empty()));
+    pub fn of_files(files: &'a [PathBuf], format: &'a Format, tokenizer: &'a dyn Tokenizer) -> Self {
+        let (waiting, current) = (files.iter(), Box::new(iter::empty()));
         Self { waiting, format, tokenizer, current, document: 0, consumed: Arc::default() }
     }
 
@@ -189,8 +189,8 @@ impl<'a> Pieces<'a> {
                 return Ok(Some(piece));
             }
             let Some(file) = self.waiting.next() else { return Ok(None) };
-            let reader = File::open(&file).map_err(|error| Error::io("read", &file, &error))?;
-            self.current = self.open(&file, Box::new(reader))?;
+            let reader = File::open(file).map_err(|error| Error::io("read", file, &error))?;
+            self.current = self.open(file, Box::new(reader))?;
         }
     }
 
