@@ -68,15 +68,11 @@ impl<'a, T: Real> Sample<'a, T> {
         Right { data: &self.q[first * d..], width: d, column: head * self.shape.head_dim }
     }
 
+    /// Keys and values.
     #[inline(always)]
-    fn keys(self, head: usize) -> Right<'a, T> {
-        Right { data: self.kv, width: 2 * self.shape.dim(), column: head * self.shape.head_dim }
-    }
-
-    #[inline(always)]
-    fn values(self, head: usize) -> Right<'a, T> {
-        let d = self.shape.dim();
-        Right { data: self.kv, width: 2 * d, column: d + head * self.shape.head_dim }
+    fn kv(self, head: usize) -> [Right<'a, T>; 2] {
+        let (width, column) = (2 * self.shape.dim(), head * self.shape.head_dim);
+        [column, self.shape.dim() + column].map(|column| Right { data: self.kv, width, column })
     }
 
     #[inline(always)]
@@ -156,11 +152,12 @@ impl<T: Real> Kernel for Forward<'_, T> {
         let [block, p, keys] = split(scratch, sample.shape.scratch());
         let tokens = y.len() / sample.shape.dim();
         for head in 0..sample.shape.heads {
-            sample.pack::<I>(sample.keys(head), keys);
+            let [k, v] = sample.kv(head);
+            sample.pack::<I>(k, keys);
             for row in (0..tokens).step_by(BLOCK) {
                 let count = BLOCK.min(tokens - row);
                 sample.probabilities::<I>(head, first + row..first + row + count, keys, block, p);
-                sample.mix::<I>(count, p, sample.values(head), &mut y[sample.at(row, head)..], Want::Write);
+                sample.mix::<I>(count, p, v, &mut y[sample.at(row, head)..], Want::Write);
             }
         }
     }
@@ -227,8 +224,9 @@ impl<T: Real> Kernel for Backward<'_, T> {
         let [block, p, d_s, keys, values] = split(scratch, [block, p, p, panels, panels]);
         let tokens = d_y.len() / d;
         for head in 0..shape.heads {
-            sample.pack::<I>(sample.keys(head), keys);
-            sample.pack::<I>(sample.values(head), values);
+            let [k, v] = sample.kv(head);
+            sample.pack::<I>(k, keys);
+            sample.pack::<I>(v, values);
             for row in (0..tokens).step_by(BLOCK) {
                 let count = BLOCK.min(tokens - row);
                 sample.probabilities::<I>(head, first + row..first + row + count, keys, block, p);
@@ -238,7 +236,7 @@ impl<T: Real> Kernel for Backward<'_, T> {
                 d_softmax::<I, T>(scale(shape.head_dim), p, d_s);
                 if !d_q.is_empty() {
                     // d_q = d_s · k
-                    sample.mix::<I>(count, d_s, sample.keys(head), &mut d_q[sample.at(row, head)..], how);
+                    sample.mix::<I>(count, d_s, k, &mut d_q[sample.at(row, head)..], how);
                 }
                 if !d_kv.is_empty() {
                     // d_k += d_sᵀ · q and d_v += pᵀ · d_y

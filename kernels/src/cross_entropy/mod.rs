@@ -27,7 +27,7 @@ use crate::case::{Case, Fill, Input, Sizes};
 use crate::check;
 use crate::cost::{self, any_wanted};
 use crate::lanes::wanted;
-use crate::matmul::forms;
+use crate::matmul::{prepare_weight, weight_forms};
 use engine::simd::Real;
 use engine::{
     Buffer, Context, Cost, DType, Device, Element, Form, Op, Output, Pass, Reads, Result, Shape, Spec, Want, with_real,
@@ -113,12 +113,12 @@ impl Op for LmHead {
         // table would take much memory.
         match pass {
             Pass::Vjp(wants) if !any_wanted(wants) => Vec::new(),
-            _ => forms::of_weight(device, ins[1], Pass::Forward),
+            _ => weight_forms(device, ins[1], Pass::Forward),
         }
     }
 
     fn prepare(&self, _cx: &mut Context, number: usize, input: &Buffer, form: &mut Buffer) {
-        forms::prepare(number, input, form);
+        prepare_weight(number, input, form);
     }
 
     fn scratch(&self, device: &Device, ins: &[Spec], pass: Pass) -> usize {

@@ -6,7 +6,7 @@ use crate::case::{Case, Fill, Input, Sizes};
 use crate::check;
 use crate::launch::{args, over};
 use engine::cuda::{Grid, Module};
-use engine::{Buffer, Context, Cost, DType, Device, Error, Op, Output, Pass, Reads, Result, Spec, Want, with_real};
+use engine::{Buffer, Context, Cost, DType, Device, Op, Output, Pass, Reads, Result, Spec, Want, with_real};
 
 pub(crate) static KERNELS: Module = Module::new("embedding", include_str!("kernel.cu"));
 
@@ -34,11 +34,10 @@ impl Op for Embedding {
         let dtype = check::real("table", ins[0])?;
         check::rank("table", ins[0], 2)?;
         check::is("tokens", ins[1], DType::I32, ins[1].shape.dims())?;
-        let dims = match *ins[1].shape.dims() {
-            [n] => vec![n, ins[0].shape.last()],
-            [b, n] => vec![b, n, ins[0].shape.last()],
-            _ => return Err(Error::usage(format!("tokens is {}, must have 1 or 2 dimensions", ins[1]))),
-        };
+        let tokens = ins[1].shape.dims();
+        let message = || format!("tokens is {}, must have 1 or 2 dimensions", ins[1]);
+        check::that(matches!(tokens.len(), 1 | 2), message)?;
+        let dims = [tokens, &[ins[0].shape.last()]].concat();
         Ok(vec![Output { name: "h", spec: Spec::new(dtype, &dims) }])
     }
 

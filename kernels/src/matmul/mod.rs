@@ -5,7 +5,6 @@
 //! other rows are, and `d_w` on any number of threads. Arithmetic bounds a product of more than a few dozen rows, reading `w`
 //! one of fewer.
 
-pub(crate) mod forms;
 pub mod gemm;
 mod geometry;
 pub mod mat;
@@ -14,7 +13,7 @@ mod pack;
 #[allow(unsafe_code)]
 pub(crate) mod tiles;
 
-use self::gemm::{Factor, gemm};
+use self::gemm::{Factor, gemm, pack_b, packed_len};
 use self::mat::{Mat, MatMut};
 use crate::case::{Case, Fill, Input, Sizes};
 use crate::launch::product;
@@ -75,11 +74,11 @@ macro_rules! linear_map {
             }
 
             fn forms(&self, device: &Device, ins: &[Spec], pass: Pass) -> Vec<Option<Form>> {
-                forms::of_weight(device, ins[1], pass)
+                weight_forms(device, ins[1], pass)
             }
 
             fn prepare(&self, _cx: &mut Context, number: usize, input: &Buffer, form: &mut Buffer) {
-                forms::prepare(number, input, form);
+                prepare_weight(number, input, form);
             }
 
             /// One product for the result, one for each wanted factor's gradient.
@@ -172,6 +171,32 @@ fn multiply(
 /// A factor [rows, cols].
 fn view<T: Element>((x, turned): (&Buffer, bool), rows: usize, cols: usize) -> Mat<'_, T> {
     if turned { Mat::new(x.as_slice(), cols, rows).transposed() } else { Mat::new(x.as_slice(), rows, cols) }
+}
+
+/// The forms of the weight `w` [out, in], input number 1, that a pass of a linear map reads: number 0 for the product with x,
+/// number 1 for that with d_y.
+pub(crate) fn weight_forms(device: &Device, w: Spec, pass: Pass) -> Vec<Option<Form>> {
+    // On a GPU, products take matrices as they are.
+    if !matches!(device, Device::Cpu) {
+        return Vec::new();
+    }
+    let (outputs, inputs) = (w.shape.rows(), w.shape.last());
+    let form = |elements: usize| Some(Form { input: 1, spec: Spec::new(w.dtype, &[elements]) });
+    let (forward, backward) = (form(packed_len(inputs, outputs)), form(packed_len(outputs, inputs)));
+    match pass {
+        Pass::Forward => vec![forward],
+        Pass::Vjp(wants) if wants[0].is_wanted() => vec![None, backward],
+        Pass::Vjp(_) | Pass::Fused(_) => Vec::new(),
+    }
+}
+
+/// Makes form `number` of a weight [out, in].
+pub(crate) fn prepare_weight(number: usize, w: &Buffer, form: &mut Buffer) {
+    let (outputs, inputs) = (w.shape().rows(), w.shape().last());
+    with_real!(w.dtype(), T => {
+        let w = Mat::<T>::new(w.as_slice(), outputs, inputs);
+        pack_b(if number == 0 { w.transposed() } else { w }, form.as_mut_slice());
+    });
 }
 
 /// The linear maps of a model.

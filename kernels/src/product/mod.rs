@@ -266,19 +266,11 @@ mod tests {
         let x = Right { data: &rows[..], width: k + 1, column: 1 };
         simd::dispatch(Task::Pack { x, rows: first + m, columns: k, panels: &mut panels });
         let lefts = [
-            Left::Packed { panels: &panels, first },
-            Left::Block { block: &block, lane },
-            Left::Transposed { block: &block, lane },
+            (Left::Packed { panels: &panels, first }, 0),
+            (Left::Block { block: &block, lane }, k),
+            (Left::Transposed { block: &block, lane }, m),
         ];
-        for left in lefts {
-            let lanes = match left {
-                Left::Packed { .. } => 0,
-                Left::Block { .. } => k,
-                Left::Transposed { .. } => m,
-            };
-            if lane + lanes > BLOCK {
-                continue;
-            }
+        for (left, _) in lefts.into_iter().filter(|(_, lanes)| lane + lanes <= BLOCK) {
             let a = |i: usize, p: usize| match left {
                 Left::Packed { .. } => rows[(first + i) * (k + 1) + 1 + p],
                 Left::Block { block, lane } => block[i * BLOCK + lane + p],
