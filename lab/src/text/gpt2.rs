@@ -61,10 +61,6 @@ impl Tokenizer for Gpt2 {
         END
     }
 
-    fn needs_utf8(&self) -> bool {
-        true
-    }
-
     fn encode(&self, text: &[u8], out: &mut Vec<u16>) -> Result<()> {
         let mut rest = std::str::from_utf8(text)
             .map_err(|error| Error::new(format!("invalid UTF-8 at byte {}", error.valid_up_to())))?;

@@ -27,7 +27,7 @@ use std::io::Cursor;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// A text file with more bytes or tokens than this is not tokenised when it is opened: it has to be prepared.
+/// A text file with more bytes than this is not tokenised when it is opened: it has to be prepared.
 pub const LARGEST_TEXT: u64 = 1 << 28;
 
 /// The tokenizer of that name.
@@ -73,22 +73,16 @@ pub fn open(path: &Path, split: Split, tokenizer: &Arc<dyn Tokenizer>) -> Result
     if meta.is_dir() || path.extension().is_some_and(|extension| extension == "bin") {
         return Dataset::open(path, split, tokenizer);
     }
-    if let Some((format, flag)) = named_format(path) {
+    let refused = match named_format(path) {
+        Some((format, flag)) => Some((format!("{format}, not plain text"), format!(" --format {format} {flag}"))),
+        None => (meta.len() > LARGEST_TEXT).then(|| ("too large to be tokenised in memory".into(), String::new())),
+    };
+    if let Some((what, flags)) = refused {
         return Err(Error::usage(format!(
-            "{0} is {format}, not plain text: `ltm data prepare {0} --format {format} {flag} --tokenizer {1} --out DIR`",
+            "{0} is {what}: `ltm data prepare {0}{flags} --tokenizer {1} --out DIR`",
             path.display(),
             tokenizer.name()
         )));
-    }
-    let too_large = || {
-        Error::usage(format!(
-            "{0} is too large to be tokenised in memory: `ltm data prepare {0} --tokenizer {1} --out DIR`",
-            path.display(),
-            tokenizer.name()
-        ))
-    };
-    if meta.len() > LARGEST_TEXT {
-        return Err(too_large());
     }
     let raw = fs::read(path).map_err(|error| Error::io("read", path, &error))?;
     let file = DataFile { path: path.into(), bytes: meta.len(), sha256: hash::sha256(&raw) };
@@ -97,7 +91,7 @@ pub fn open(path: &Path, split: Split, tokenizer: &Arc<dyn Tokenizer>) -> Result
     let mut tokens = Vec::new();
     let keep = |_: &Piece, some: &[u16], _| {
         tokens.extend_from_slice(some);
-        if tokens.len() as u64 > LARGEST_TEXT { Err(too_large()) } else { Ok(()) }
+        Ok(())
     };
     encode_all(pieces, keep, &mut |_| Ok(()))?;
     if tokens.is_empty() {

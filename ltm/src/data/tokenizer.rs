@@ -24,7 +24,9 @@ pub trait Tokenizer: Send + Sync {
     fn end(&self) -> u16;
 
     /// Whether text must be valid UTF-8.
-    fn needs_utf8(&self) -> bool;
+    fn needs_utf8(&self) -> bool {
+        self.name() != config::Tokenizer::Bytes
+    }
 
     /// Appends the tokens of `text` to `out`: neither begin nor end, and never an id that stands for no text.
     ///
@@ -81,10 +83,6 @@ impl Tokenizer for Bytes {
 
     fn end(&self) -> u16 {
         257
-    }
-
-    fn needs_utf8(&self) -> bool {
-        false
     }
 
     fn encode(&self, text: &[u8], out: &mut Vec<u16>) -> Result<()> {
