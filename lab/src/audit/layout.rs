@@ -134,6 +134,15 @@ impl Audit<'_> {
     /// The same for programs, from `command`.
     pub fn json<'a>(&'a self, command: &'a str) -> impl Serialize + 'a {
         let total = Total::of(&self.rows[0].elbo.0);
+        let holding = |above: Mean| Above { above, holds: !above.is_below_zero() };
+        let row = |row: &'a Row| RowJson {
+            fast_steps: row.steps,
+            means: MEANS.map(|(name, mean)| (name, mean(row))).into(),
+            above_truth: WHOLE.iter().map(|(name, scores, _)| Some((*name, holding(scores(row).above()?)))).collect(),
+            kl_by_layer_and_latent: row.kl_by_latent.chunks(self.model.config.model.latents).collect(),
+            perplexity_elbo: row.elbo.perplexity(),
+            perplexity_fixed: row.fixed.perplexity(),
+        };
         Json {
             head: Head::new(self.run, self.model, self.text),
             command,
@@ -143,7 +152,7 @@ impl Audit<'_> {
             bytes: total.bytes,
             entropy: self.exact().map(|_| Corpus::default().entropy()),
             exact_nats_per_sequence: self.exact(),
-            rows: self.rows.iter().map(|row| RowJson::of(row, self.model.config.model.latents)).collect(),
+            rows: self.rows.iter().map(row).collect(),
             verdict: verdict(self.rows, &self.model.config),
         }
     }
@@ -183,21 +192,4 @@ struct Above {
     #[serde(flatten)]
     above: Mean,
     holds: bool,
-}
-
-impl<'a> RowJson<'a> {
-    fn of(row: &'a Row, latents_per_layer: usize) -> Self {
-        let above = WHOLE.map(|(name, scores, _)| {
-            let above = scores(row).above()?;
-            Some((name, Above { above, holds: !above.is_below_zero() }))
-        });
-        Self {
-            fast_steps: row.steps,
-            means: MEANS.map(|(name, mean)| (name, mean(row))).into(),
-            above_truth: above.into_iter().collect(),
-            kl_by_layer_and_latent: row.kl_by_latent.chunks(latents_per_layer).collect(),
-            perplexity_elbo: row.elbo.perplexity(),
-            perplexity_fixed: row.fixed.perplexity(),
-        }
-    }
 }

@@ -26,10 +26,6 @@
 //! last-level cache each. (A line that is written without having been read is fetched all the same, so the triad moves a third
 //! more than it counts.) On a GPU: a large square product in the type that is measured, and a large copy. Medians count, and a machine whose speed changes shows it as spread. A row's shares are of
 //! the ceilings as measured just before and after it; headers, pictures and baselines have the whole run's.
-//!
-//! An op's [`Cost`](engine::Cost) has its FLOPs and the fewest bytes that must move. Its *floor* is the larger of FLOPs over
-//! the peak and bytes over the bandwidth; *reached* is the floor over the median time. It is above 100 % where a cache served
-//! what memory would have had to: then the cold row tells about memory.
 
 mod ceiling;
 mod compare;

@@ -68,17 +68,16 @@ pub fn sizes(room: &Room) -> Vec<Sizes> {
 }
 
 /// Runs every op's cases on this processor in f32, and checks their f64 gradients against central differences.
-///
-/// # Errors
-/// None that a processor can cause.
-pub fn ops() -> Result<Vec<OpReport>> {
+pub fn ops() -> Vec<OpReport> {
     let of_room = |room: &Room| {
         let mut report = OpReport::new(room.name, DType::F32);
         for case in SIZES[1..].iter().flat_map(|size| (room.cases)(size)) {
             let place = format!("{} {}", case.op.name(), case.label);
-            report.check(&place, |report| Ok(report.case(&case, &Device::Cpu)?.or_else(|| report.numeric(&case))))?;
+            let checked =
+                report.check(&place, |report| Ok(report.case(&case, &Device::Cpu)?.or_else(|| report.numeric(&case))));
+            checked.expect("the CPU does not fail");
         }
-        Ok(report)
+        report
     };
     ROOMS.iter().map(of_room).collect()
 }
