@@ -195,11 +195,9 @@ impl State {
 
     /// A factor as a row-major matrix.
     fn factor(&self, factor: Factor, rows: usize, cols: usize) -> Vec<f32> {
-        let x = self.numbers(factor.pointer(), rows * cols);
-        match factor {
-            Factor::Plain(_) => x,
-            Factor::Transposed(_) => (0..rows * cols).map(|i| x[i % cols * rows + i / cols]).collect(),
-        }
+        let (at, is_transposed) = factor.parts();
+        let x = self.numbers(at, rows * cols);
+        if is_transposed { (0..rows * cols).map(|i| x[i % cols * rows + i / cols]).collect() } else { x }
     }
 
     fn numbers(&self, at: Pointer, n: usize) -> Vec<f32> {

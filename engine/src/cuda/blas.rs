@@ -69,10 +69,10 @@ impl Products {
     /// Puts a product on the stream. None of its sizes is zero.
     pub fn launch(&mut self, p: &Product, stream: driver::sys::CUstream) -> std::result::Result<(), CublasError> {
         let c = p.c.unwrap_or(p.out);
-        let (a, b) = (p.a.pointer(), p.b.pointer());
+        let ((a, a_transposed), (b, b_transposed)) = (p.a.parts(), p.b.parts());
         let kind = Kind {
             sizes: [p.rows, p.cols, p.inner],
-            transposed: [p.a.is_transposed(), p.b.is_transposed()],
+            transposed: [a_transposed, b_transposed],
             factors: a.dtype,
             out: p.out.dtype,
             aligned: [a, b, c, p.out].map(|pointer| 1 << pointer.address.trailing_zeros().min(8)),

@@ -11,21 +11,20 @@ pub enum Factor {
 }
 
 impl Factor {
-    /// The first element of the matrix in memory.
-    pub fn pointer(&self) -> Pointer {
+    /// The first element of the matrix in memory, and whether the factor is its transpose.
+    pub fn parts(&self) -> (Pointer, bool) {
         match *self {
-            Self::Plain(p) | Self::Transposed(p) => p,
+            Self::Plain(p) => (p, false),
+            Self::Transposed(p) => (p, true),
         }
     }
 
-    /// Whether it is the transpose of the matrix in memory.
-    pub fn is_transposed(&self) -> bool {
-        matches!(self, Self::Transposed(_))
-    }
-
-    /// Strides of rows and columns, if the factor is `[rows, cols]`.
-    fn strides(&self, rows: usize, cols: usize) -> [Arg; 2] {
-        if self.is_transposed() { [1.into(), rows.into()] } else { [cols.into(), 1.into()] }
+    /// The first element, and the strides of rows and columns, if the factor is `[rows, cols]`.
+    fn args(&self, rows: usize, cols: usize) -> [Arg; 3] {
+        match *self {
+            Self::Plain(p) => [p.into(), cols.into(), 1.into()],
+            Self::Transposed(p) => [p.into(), 1.into(), rows.into()],
+        }
     }
 }
 
@@ -63,18 +62,17 @@ impl Product {
     pub fn launch(&self, gpu: &dyn Gpu) {
         const TILE: usize = 64;
         self.check();
-        let [a_row, a_inner] = self.a.strides(self.rows, self.inner);
-        let [b_inner, b_col] = self.b.strides(self.inner, self.cols);
-        let (a, b) = (self.a.pointer(), self.b.pointer());
+        let [a, a_row, a_inner] = self.a.args(self.rows, self.inner);
+        let [b, b_inner, b_col] = self.b.args(self.inner, self.cols);
         let blocks = self.rows.div_ceil(TILE) * self.cols.div_ceil(TILE);
         gpu.launch(
-            &PRODUCT.kernel("product", a.dtype),
+            &PRODUCT.kernel("product", self.a.parts().0.dtype),
             Grid::new(blocks, 256),
             &[
-                a.into(),
+                a,
                 a_row,
                 a_inner,
-                b.into(),
+                b,
                 b_inner,
                 b_col,
                 self.c.map_or(Arg::Pointer(0), Arg::from),
@@ -90,7 +88,7 @@ impl Product {
     /// # Panics
     /// If the element types do not fit.
     pub(crate) fn check(&self) {
-        let (a, b, out) = (self.a.pointer().dtype, self.b.pointer().dtype, self.out.dtype);
+        let (a, b, out) = (self.a.parts().0.dtype, self.b.parts().0.dtype, self.out.dtype);
         let c = self.c.map_or(out, |c| c.dtype);
         let known = matches!(a, DType::F32 | DType::Bf16) && (out == a || out == DType::F32);
         assert!(known && a == b && c == out, "a product of {a} and {b}, with {c} added, into {out}");
