@@ -33,8 +33,8 @@
 //!   numbers of [`rng`](crate::rng), bit by bit. `ptx.cuh` has what C++ has no name for: ldmatrix, mma, cp.async. The host
 //!   shim of the tests has its own `ptx.cuh`, so no other file holds inline PTX.
 //! * [`Gpu::product`] computes matrix products; a room has no kernel for them.
-//! * `cargo test -p tests --test cuda_rooms` runs the kernels of every registered room on this processor. `.ci/nvcc` compiles
-//!   them for the GPU and fails on register spills.
+//! * `cargo test -p tests --test cuda_rooms` runs the kernels of every registered room on this processor.
+//!   [`compile_file`] compiles them for a GPU and reports register spills.
 //!
 //! # Types
 //!
