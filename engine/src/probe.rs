@@ -4,6 +4,7 @@ use crate::cuda::libraries::{Library, nvrtc_version};
 use crate::cuda::{Settings, describe_file, open, version};
 use crate::{Device, simd};
 use std::num::NonZero;
+use std::path::PathBuf;
 use std::{fs, thread};
 
 /// Whether a part of the machine is of use.
@@ -67,10 +68,16 @@ pub fn probe(settings: &Settings, device: &Device) -> Vec<Finding> {
         (Err(_), Some(_)) => Finding::missing("NVRTC", "not found, and not needed beside compiled kernels"),
     });
     if given.is_none() {
+        let is_empty = |folder: &PathBuf| fs::read_dir(folder).map_or(true, |mut files| files.next().is_none());
         findings.push(match &settings.cache {
-            Some(folder) => Finding::found("kernel cache", on_gpu, folder.display().to_string()),
-            None => {
-                let advice = format!("every run compiles its kernels: name a folder in {}", Settings::CACHE);
+            // An open device has put its kernels there, if it could.
+            Some(folder) if !on_gpu || !is_empty(folder) => {
+                Finding::found("kernel cache", on_gpu, folder.display().to_string())
+            }
+            given => {
+                let cannot = given.iter().map(|folder| format!("{} cannot be written; ", folder.display()));
+                let cannot: String = cannot.collect();
+                let advice = format!("every run compiles its kernels: {cannot}name a folder in {}", Settings::CACHE);
                 Finding::missing("kernel cache", advice)
             }
         });

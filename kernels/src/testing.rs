@@ -26,7 +26,7 @@ pub fn bytes(buffers: &[Buffer]) -> Vec<&[u8]> {
 pub fn same_bits(what: &str, run: impl Fn() -> Vec<Buffer> + Sync) -> Vec<Buffer> {
     let reference = run();
     for_each_level(|level| {
-        for threads in [1, 2, 3] {
+        for threads in [1, 2, 3, 7] {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a thread pool");
             let again = pool.install(&run);
             assert!(bytes(&again) == bytes(&reference), "{what}: {level}, {threads} threads");

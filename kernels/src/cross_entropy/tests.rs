@@ -111,6 +111,27 @@ fn sums_over_many_blocks() {
     }
 }
 
+/// In f32 as in f64, and for gradients of which one is written and the other added.
+#[test]
+fn the_fused_pass_gives_the_same() {
+    const OPTIONS: [Want; 3] = [Want::Skip, Want::Write, Want::Add];
+    for dtype in DTYPES {
+        let ins = inputs([2, TOKENS / 2, 6, 37], dtype);
+        for wants in OPTIONS.iter().flat_map(|&a| OPTIONS.map(|b| [a, b, Want::Skip, Want::Skip])) {
+            let (outs, d_ins) = fused(&ins, &wants);
+            assert!(bytes(&outs) == bytes(&forward(&ins)), "{wants:?}");
+            let one = Buffer::from_f64(dtype, &[1], &[1.0]);
+            let exact = vjp(&LmHead, &wants, &ins, &outs, &one);
+            if wants[1].is_wanted() {
+                assert!(bytes(&d_ins) == bytes(&exact), "{wants:?}");
+            } else if wants[0].is_wanted() {
+                // Here the sum over the vocabulary is divided at its end.
+                assert_close("d_hidden", &d_ins[0], &exact[0].to_f64());
+            }
+        }
+    }
+}
+
 /// A logit that is not finite, wherever it stands, shows in its token's nll and gradient.
 #[test]
 fn what_is_not_finite_surfaces() {

@@ -67,10 +67,15 @@ fn matches_naive<T: Real>() {
 }
 
 #[test]
-fn every_level_matches_the_definition_bit_for_bit() {
+fn every_level_and_number_of_threads_matches_the_definition_bit_for_bit() {
     simd::for_each_level(|_| {
-        matches_naive::<f32>();
-        matches_naive::<f64>();
+        for threads in [1, 2, 3, 7] {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a thread pool");
+            pool.install(|| {
+                matches_naive::<f32>();
+                matches_naive::<f64>();
+            });
+        }
     });
 }
 
