@@ -33,7 +33,7 @@ impl Part<'_> {
     /// The same of all times in a training step.
     pub fn cost_in_step(&self) -> Cost {
         let (Cost { flops, bytes }, times) = (self.cost(), self.times as u64);
-        Cost { flops: flops * times, bytes: bytes * times }
+        Cost { flops: flops.saturating_mul(times), bytes: bytes.saturating_mul(times) }
     }
 }
 
