@@ -33,20 +33,24 @@ pub fn parse<T: DeserializeOwned>(text: &str, path: &Path) -> Result<T> {
 
 /// One value or several.
 #[derive(Deserialize)]
+#[serde(try_from = "OneOrMore<T>")]
+pub struct Several<T>(pub Vec<T>);
+
+#[derive(Deserialize)]
 #[serde(untagged, expecting = "expected one value or several")]
-pub enum Several<T> {
-    /// The value alone.
+enum OneOrMore<T> {
     One(T),
-    /// A list.
     More(Vec<T>),
 }
 
-impl<T> Several<T> {
-    /// All of them.
-    pub fn all(self) -> Vec<T> {
-        match self {
-            Self::One(value) => vec![value],
-            Self::More(values) => values,
+impl<T> TryFrom<OneOrMore<T>> for Several<T> {
+    type Error = &'static str;
+
+    fn try_from(values: OneOrMore<T>) -> std::result::Result<Self, Self::Error> {
+        match values {
+            OneOrMore::One(value) => Ok(Self(vec![value])),
+            OneOrMore::More(values) if values.is_empty() => Err("an empty list: name a value or leave the key out"),
+            OneOrMore::More(values) => Ok(Self(values)),
         }
     }
 }

@@ -57,7 +57,7 @@ pub fn sets(path: &Path, data: Option<&Path>) -> Result<Vec<Set>> {
 impl Section {
     fn set(mut self, name: &str, folder: &Path) -> Result<Set> {
         let known = known(name);
-        let usual = format!("path = []\n{}", known.map_or("", |known| known.usual));
+        let usual = format!("path = ''\n{}", known.map_or("", |known| known.usual));
         let usual: Self = toml_file::parse(&usual, Path::new(name))?;
         let Some(kind) = self.format.or(usual.format) else {
             let names = KNOWN.map(|known| known.name).join(", ");
@@ -73,7 +73,7 @@ impl Section {
         let format = match (kind, self.split, self.field, self.column, self.header) {
             (Kind::Text, split, None, None, None) => Format::Text(split.unwrap_or(TextSplit::File)),
             (Kind::Jsonl, None, Some(field), None, None) => Format::Jsonl { field },
-            (Kind::Csv, None, None, Some(columns), header) => Format::csv(columns.all(), header == Some(true))?,
+            (Kind::Csv, None, None, Some(columns), header) => Format::csv(columns.0, header == Some(true))?,
             _ => {
                 return Err(Error::usage(
                     "format text may have split; jsonl needs field, the text's key; csv needs column, by name or by number, \
@@ -85,7 +85,7 @@ impl Section {
             name: name.into(),
             title: known.map_or(name, |known| known.title).into(),
             published: known.map(|known| known.published),
-            files: self.path.all().iter().map(|path| folder.join(path)).collect(),
+            files: self.path.0.iter().map(|path| folder.join(path)).collect(),
             format,
             detokenise: self.detokenise.or(usual.detokenise).unwrap_or(Detokenise::None),
             chunking: self.chunking.unwrap_or(Chunking::Windows),
@@ -147,6 +147,7 @@ mod tests {
             ("[own]\npath = 'f'\nformat = 'csv'\ncolumn = 0\n", [":1: ", "counted from 1"]),
             ("[ptb]\npath = 'f'\ndocuments = 0\n", [":3: ", "nonzero"]),
             ("[ptb]\npath = true\n", [":2: ", "expected one value or several"]),
+            ("[ptb]\npath = []\n", [":2: ", "an empty list: name a value"]),
             ("# nothing\n", ["suite.toml: ", "no set in it"]),
         ] {
             let error = sets(text).unwrap_err().to_string();

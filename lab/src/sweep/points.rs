@@ -5,6 +5,7 @@ use ltm::config::{Config, ModelKind, SETTINGS};
 use ltm::hash::sha256;
 use ltm::json;
 use serde_json::Value;
+use std::collections::HashMap;
 
 /// One run of a sweep.
 #[derive(Clone, Debug)]
@@ -56,8 +57,8 @@ impl Sweep {
     /// absolute there.
     ///
     /// # Errors
-    /// A usage error: a preset that is none, a size whose name is none of a folder's, or an axis and a setting that decide the
-    /// same. A configuration that contradicts itself is in its [`Point::config`].
+    /// A usage error: a preset that is none, a size whose name is none of a folder's, an axis and a setting that decide the
+    /// same, or two points with one configuration. A configuration that contradicts itself is in its [`Point::config`].
     pub fn points(&self, prepare: impl Fn(&mut Config) -> Result<()>) -> Result<Vec<Point>> {
         let (preset, whole) = (self.preset.as_deref().unwrap_or(PRESET), Settings::default());
         let mut sizes = vec![(preset, &whole)];
@@ -83,6 +84,16 @@ impl Sweep {
                         }
                     }
                 }
+            }
+        }
+        // Trained twice, one point would pass for two: its error bar would be none.
+        let mut seen = HashMap::new();
+        for point in &points {
+            if let Some(twin) = seen.insert(point.config_sha256(), &point.name) {
+                return Err(Error::usage(format!(
+                    "{twin} and {} are one configuration: leave one of them out",
+                    point.name
+                )));
             }
         }
         Ok(points)

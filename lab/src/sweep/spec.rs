@@ -75,5 +75,5 @@ impl<'de> Deserialize<'de> for Settings {
 
 /// One value or several.
 fn axis<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u64>, D::Error> {
-    toml_file::Several::deserialize(deserializer).map(toml_file::Several::all)
+    toml_file::Several::deserialize(deserializer).map(|values| values.0)
 }

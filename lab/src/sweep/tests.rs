@@ -69,6 +69,9 @@ fn mistakes_say_what_would_be_right() {
         ("preset = 'dmeo'", "did you mean \"demo\""),
         ("samples = 0", "f:1: invalid value: integer `0`"),
         ("size = 3", "f:1: invalid type"),
+        ("\nseeds = []", "f:2: an empty list"),
+        ("seeds = [1, 1]", "demo-s1 and demo-s1 are one configuration"),
+        ("tokens = [1, 2]", "demo-1 and demo-2 are one configuration"),
         ("fast_steps = [2]\nsize.a.fast.steps = 3", "fast.steps is decided by fast_steps = [2]"),
     ] {
         let error = points(text).unwrap_err();
