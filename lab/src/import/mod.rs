@@ -46,7 +46,7 @@ const NAMES: [(&str, &str); 10] = [
 ///
 /// # Errors
 /// Files that are missing or damaged; a configuration of another model; a tensor that is missing, left over, of another
-/// shape, or not of floats; a vocabulary that is not the tokenizer's; and those of [`Run::create_with_weights`].
+/// shape, or not of floats; no memory; a vocabulary that is not the tokenizer's; and those of [`Run::create_with_weights`].
 /// Nothing is left of `out` then.
 pub fn gpt2(folder: &Path, tokenizer: Tokenizer, out: &Path) -> Result<Run> {
     let new = NewFolder::at(out)?;
@@ -56,6 +56,8 @@ pub fn gpt2(folder: &Path, tokenizer: Tokenizer, out: &Path) -> Result<Run> {
     let tensors = SafeTensors::open(&file)?;
     let mut store = Store::new(Device::Cpu);
     let params = Params::new(&config.model, DType::F32, &mut store);
+    // What is written to memory that was refused reads as zeros.
+    store.ready()?;
     read(&tensors, &params, &mut store).map_err(|e| e.at(file.display()))?;
     Run::create_with_weights(&new, &config, &store, &params)
 }
