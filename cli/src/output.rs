@@ -2,6 +2,7 @@
 
 use engine::{Error, Result};
 use std::fmt::Display;
+use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::Path;
 
@@ -35,12 +36,18 @@ pub fn warn(warnings: &[String]) {
 /// That a file can be made at `path`, said before minutes of work.
 ///
 /// # Errors
-/// If its folder does not exist, or it is a folder itself.
+/// If its folder does not exist or takes no file, or it is a folder itself.
 pub fn check_place(path: &Path) -> Result<()> {
-    if path.is_dir() || !Path::new(".").join(path).parent().is_some_and(Path::is_dir) {
+    let place = path.canonicalize().unwrap_or_else(|_| Path::new(".").join(path));
+    let Some(folder) = place.parent().filter(|folder| folder.is_dir() && !place.is_dir()) else {
         return Err(Error::new(format!("cannot write {}: name a file in a folder that exists", path.display())));
+    };
+    // A file is made beside an older one and takes its place; what is no file is written to as it is.
+    if place.exists() && !place.is_file() {
+        return Ok(());
     }
-    Ok(())
+    let trial = folder.join(format!(".ltm-{}", std::process::id()));
+    File::create(&trial).and_then(|_| fs::remove_file(&trial)).map_err(|e| Error::io("write", path, &e))
 }
 
 /// The command line, for whoever wants the figure again.

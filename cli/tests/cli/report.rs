@@ -83,6 +83,7 @@ fn what_is_missing_is_said() {
         ("report run --data none.txt", "none.txt"),
         ("report run --out none/report.html", "cannot write none/report.html: name a file in a folder that exists"),
         ("report run --out empty", "cannot write empty: name a file"),
+        ("report run --out /proc/report.html", "cannot write /proc/report.html: "),
     ];
     lab.refuses(1, &missing);
     lab.refuses(2, &[("report", "<RUN>")]);
