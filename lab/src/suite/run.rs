@@ -251,7 +251,8 @@ impl<'a> Suite<'a> {
         group.iter().for_each(|protocol| path.push(format!(".{}", keys[protocol])));
         path.push(".begun");
         let path = Path::new(&path);
-        let Begun { mut totals, seconds: spent } = json::read(path).unwrap_or_default();
+        let begun = json::read(path).ok().filter(|begun: &Begun| begun.totals.len() == group.len());
+        let Begun { mut totals, seconds: spent } = begun.unwrap_or_default();
         if let Some(total) = totals.first() {
             watch.note(format!("{title}: goes on behind {} sequences", total.sequences));
         }
@@ -267,12 +268,14 @@ impl<'a> Suite<'a> {
                     total.add(&draws.score(protocol)?);
                 }
             }
-            if watch.stops() || saved.is_none_or(|at| at.elapsed() >= PAUSE) {
+            // Asked once: what stops the work is saved.
+            let going = watch.progress(&format!("{title} {:.3} bits/byte", totals[0].bits_per_byte()), done, count);
+            if going.is_err() || saved.is_none_or(|at| at.elapsed() >= PAUSE) {
                 let begun = Begun { totals: totals.clone(), seconds: seconds() };
                 write_atomic(path, json::line(&begun).as_bytes())?;
                 saved = Some(Instant::now());
             }
-            watch.progress(&format!("{title} {:.3} bits/byte", totals[0].bits_per_byte()), done, count)
+            going
         })?;
         let seconds = seconds();
         watch.note(format!("{title}: {count} sequences in {seconds:.0} s"));
