@@ -375,7 +375,13 @@ impl Table {
 }
 
 fn in_table(file: &Path, error: &csv::Error) -> Error {
-    Error::new(format!("{}: {error}", file.display()))
+    let (file, line) = (file.display(), error.position().map_or(0, csv::Position::line));
+    Error::new(match error.kind() {
+        csv::ErrorKind::UnequalLengths { expected_len: first, len, .. } => {
+            format!("{file}:{line}: the record has {len} fields, the first has {first}")
+        }
+        _ => format!("cannot read {file}: {error}"),
+    })
 }
 
 #[cfg(test)]

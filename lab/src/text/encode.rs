@@ -103,6 +103,8 @@ pub fn utf8<'t>(text: &'t [u8], piece: &Piece, why: fmt::Arguments<'_>) -> Resul
 pub fn text_of<'p>(piece: &'p Piece, format: &Format, tokenizer: &dyn Tokenizer) -> Result<Cow<'p, [u8]>> {
     let text = if let Format::Jsonl { field } = format {
         let line = utf8(&piece.bytes, piece, format_args!("JSON must be UTF-8"))?;
+        // Editors on Windows put a byte order mark in front of a file.
+        let line = line.trim_start_matches('\u{FEFF}');
         Cow::Owned(json_field(line, field).map_err(|error| error.at(&piece.place))?.into_bytes())
     } else {
         Cow::Borrowed(&piece.bytes[..])
@@ -156,7 +158,7 @@ mod tests {
         let lines = Format::Text(TextSplit::Lines);
         assert_eq!(tokens("ab\n\nc\n", &lines, &Bytes).unwrap(), [97, 98, 257, 99, 257]);
         assert!(tokens("", &lines, &Bytes).unwrap().is_empty());
-        let text = "{\"text\": \"a\\n\", \"n\": 1}\n{\"text\": \"\"}\n{\"text\": \"é\"}\n";
+        let text = "\u{FEFF}{\"text\": \"a\\n\", \"n\": 1}\n{\"text\": \"\"}\n{\"text\": \"é\"}\n";
         assert_eq!(tokens(text, &jsonl(), &Bytes).unwrap(), [97, 10, 257, 0xc3, 0xa9, 257]);
     }
 

@@ -30,12 +30,24 @@ pub(super) fn plain(file: &Path, mut input: Input) -> Result<Input> {
     let (gzip, zstd) = (first.starts_with(GZIP), first.starts_with(ZSTD));
     let whole = Cursor::new(first).chain(input);
     Ok(if gzip {
-        Box::new(flate2::read::MultiGzDecoder::new(whole))
+        Box::new(Unpacked(flate2::read::MultiGzDecoder::new(whole), "gzip"))
     } else if zstd {
-        Box::new(zstd::stream::read::Decoder::new(whole).map_err(fail)?)
+        Box::new(Unpacked(zstd::stream::read::Decoder::new(whole).map_err(fail)?, "Zstandard"))
     } else {
         Box::new(whole)
     })
+}
+
+/// What comes out of an archive of that kind.
+struct Unpacked<R>(R, &'static str);
+
+impl<R: Read> Read for Unpacked<R> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        self.0.read(out).map_err(|error| match error.raw_os_error() {
+            Some(_) => error,
+            None => io::Error::other(format!("its {} data are damaged or cut off ({error})", self.1)),
+        })
+    }
 }
 
 #[cfg(test)]
@@ -75,7 +87,7 @@ mod tests {
         let mut changed = gzip.clone();
         changed[gzip.len() - 5] ^= 1;
         for damaged in [&gzip[..gzip.len() - 1], &gzip[..gzip.len() / 2], &changed, &zstd[..zstd.len() - 1]] {
-            assert!(read(damaged).is_err());
+            assert!(read(damaged).unwrap_err().to_string().contains("data are damaged or cut off"));
         }
         for (start, name) in [(&b"\xFD7zXZ\0.."[..], "xz"), (b"BZh91AY&SY..", "bzip2")] {
             let said = format!("f is compressed by {name}: gzip, Zstandard and plain files can be read");
