@@ -2,7 +2,7 @@
 
 use super::relative_error;
 use autograd::{Graph, Id, Phase, Plan, Request, Store};
-use engine::{Buffer, DType, Device, Result, Spec};
+use engine::{Buffer, DType, Device, Error, Result, Spec};
 use kernels::add::Add;
 use kernels::cross_entropy::LmHead;
 use kernels::gaussian::{GaussianKl, Reparameterize};
@@ -97,7 +97,8 @@ impl<'a> Golden<'a> {
         let params = Params::new(&model, dtype, &mut store).computed_in(compute);
         params.load(&mut store, file, "w.")?;
         let inputs = Inputs::new(batch, model.seq, dtype, &mut store);
-        let ints = |name| -> Result<Vec<i32>> { Ok(file.get_i64(name)?.into_iter().map(|x| x as i32).collect()) };
+        let int = |x: i64| i32::try_from(x).map_err(|_| Error::new(format!("{x} is no token")));
+        let ints = |name| file.get_i64(name)?.into_iter().map(int).collect::<Result<Vec<_>>>();
         let (tokens, targets) = (ints("tokens")?, ints("targets")?);
         let samples = (0..batch as u32).map(|id| SampleInfo { id, ..SampleInfo::default() }).collect();
         inputs.load(&mut store, &model, &Batch { tokens, targets, samples })?;
