@@ -44,7 +44,11 @@ pub fn run(args: &Args, place: &Place) -> Result<()> {
             place.within(|device| Ok((Replay::new(&stretch, &material, device)?, stretch.differences(device))))?;
         let (steps, after) = (&stretch.steps, stretch.after);
         let from = if after == 0 { "the initial weights".into() } else { format!("the checkpoint of step {after}") };
-        note(format_args!("repeats steps {}..{} from {from}", steps.start(), steps.end()));
+        let span = match (steps.start(), steps.end()) {
+            (first, last) if first == last => format!("step {first}"),
+            (first, last) => format!("steps {first}..{last}"),
+        };
+        note(format_args!("repeats {span} from {from}"));
         for difference in differences {
             note(format_args!("note: {difference}; the bits may differ for that alone"));
         }
@@ -56,15 +60,17 @@ pub fn run(args: &Args, place: &Place) -> Result<()> {
             }
             Ok::<_, Error>(done)
         })?;
-        let states = done.iter().filter(|r| r.state).count();
+        let states = match (done.iter().filter(|r| r.state).count(), done.len()) {
+            (0, _) => String::new(),
+            (states, 1) => format!(", weights and moments behind {states} of 1 step by their checksum"),
+            (states, all) => format!(", weights and moments behind {states} of {all} steps by their checksum"),
+        };
         let saved: Vec<String> = done.iter().filter(|r| r.checkpoint).map(|r| r.step.to_string()).collect();
-        let saved = if saved.is_empty() { "none".into() } else { saved.join(", ") };
-        print(format_args!(
-            "steps {}..{} repeated, all bits the same: every number of the metrics, weights and moments behind {states} of {} \
-             steps by their checksum, and the checkpoints of steps {saved} byte for byte",
-            steps.start(),
-            steps.end(),
-            done.len()
-        ))
+        let saved = match &saved[..] {
+            [] => String::new(),
+            [step] => format!(", and the checkpoint of step {step} byte for byte"),
+            steps => format!(", and the checkpoints of steps {} byte for byte", steps.join(", ")),
+        };
+        print(format_args!("{span} repeated, all bits the same: every number of the metrics{states}{saved}"))
     })
 }

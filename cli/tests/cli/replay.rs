@@ -26,14 +26,16 @@ fn a_stretch_is_repeated_bit_for_bit() {
     all.says("steps 1..6 repeated, all bits the same").says("from the initial weights");
     all.says("behind 6 of 6 steps by their checksum").says("the checkpoints of steps 2, 4, 6 byte for byte");
     let said = lab.ltm("--threads 3 replay run --steps 4..5").succeeds();
-    said.says("steps 4..5 from the checkpoint of step 2").says("behind 3 of 3 steps").says("steps 4 byte for byte");
+    said.says("steps 4..5 from the checkpoint of step 2")
+        .says("behind 3 of 3 steps")
+        .says("the checkpoint of step 4 byte for byte");
     lab.refuses(2, &[("replay run --steps 5..7", "5..7 | steps 1..6"), ("replay run --steps 5", "FIRST..LAST")]);
     lab.refuses(1, &[("replay text.txt", "text.txt")]);
 
     // Gone on with, with another end of the schedules: every step with the settings that it was done with.
     lab.ltm("train --resume run --set train.steps=9").succeeds();
     lab.ltm("replay run").succeeds().says("steps 1..9 repeated");
-    lab.ltm("replay run --steps 7..7").succeeds().says("steps 7..7 repeated");
+    lab.ltm("replay run --steps 7..7").succeeds().says("step 7 repeated");
     fs::remove_dir_all(lab.path("run/checkpoints")).unwrap();
     lab.ltm("replay run").succeeds().says("steps 1..9 repeated").says("behind 9 of 9 steps");
 }
