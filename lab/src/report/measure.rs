@@ -1,12 +1,12 @@
 use super::Options;
 use crate::audit;
 use crate::eval::{self, Row, Text};
-use crate::text::tokenizer;
+use crate::text::writer;
 use engine::{Device, Error, ErrorKind, Result};
 use ltm::config::Work;
 use ltm::data::{Batch, Source};
 use ltm::evaluate::Protocol;
-use ltm::generate::{Writer, Writing};
+use ltm::generate::Writing;
 use ltm::learn::{Fast, FastOptions, Inputs, Score};
 use ltm::run::{Loaded, Run};
 use std::sync::Arc;
@@ -152,12 +152,11 @@ fn read(model: &mut Loaded, source: &Arc<dyn Source>, count: u64) -> Result<Vec<
 /// Lets the run write.
 fn write(options: &Options, run: &Run, device: &Device) -> Result<Vec<String>> {
     let mut model = run.load(device, Work::Generation)?;
-    let Loaded { config, params, store, .. } = &mut model;
     // Behind nothing there is room for as many tokens as there are positions.
-    let room = if options.prompt.is_none() { config.model.positions() } else { None };
+    let room = if options.prompt.is_none() { model.config.model.positions() } else { None };
     let writing = Writing { tokens: options.tokens.min(room.unwrap_or(usize::MAX)), ..Writing::default() };
-    let mut writer = Writer::new(config, params, store, tokenizer(config.data.tokenizer), writing)?;
-    (0..options.samples).map(|sample| writer.whole(store, options.prompt.as_deref(), sample)).collect()
+    let mut writer = writer(&mut model, writing, options.samples.into())?;
+    (0..options.samples).map(|sample| writer.whole(&mut model.store, options.prompt.as_deref(), sample)).collect()
 }
 
 #[cfg(test)]

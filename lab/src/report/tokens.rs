@@ -6,9 +6,6 @@ use maud::{Markup, html};
 /// Shades of a token's cost.
 const SHADES: f64 = 10.0;
 
-/// The tokens named below a text.
-const DEAREST: usize = 8;
-
 /// What stands for the end of a document, and for a new line. Few fonts have the pictures of control characters.
 const END: &str = "¶";
 const LINE: &str = "↵";
@@ -47,8 +44,6 @@ fn pieces(tokens: &[(u16, f64)], tokenizer: &dyn Tokenizer) -> Vec<Piece> {
 pub fn reading(reading: &Reading, tokenizer: &dyn Tokenizer) -> Markup {
     let most = (tokenizer.vocab() as f64).ln();
     let pieces = pieces(&reading.tokens, tokenizer);
-    let mut dearest: Vec<&Piece> = pieces.iter().collect();
-    dearest.sort_by(|a, b| b.nats.total_cmp(&a.nats));
     let nll: f64 = reading.tokens.iter().map(|(_, nll)| nll).sum();
     html! {
         p.sum {
@@ -62,14 +57,6 @@ pub fn reading(reading: &Reading, tokenizer: &dyn Tokenizer) -> Markup {
             @for piece in &pieces {
                 span class={ "s" (shade(piece.nats / piece.tokens as f64, most)) } title={ (format!("{:.2}", piece.nats)) } {
                     @if piece.text == "\n" { (LINE) "\n" } @else { (piece.text) }
-                }
-            }
-        }
-        details {
-            summary { "The dearest tokens" }
-            ol.dearest {
-                @for piece in dearest.iter().take(DEAREST) {
-                    li { code { (piece.text.replace('\n', LINE)) } " " (format!("{:.2}", piece.nats)) " nats" }
                 }
             }
         }
