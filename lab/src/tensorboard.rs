@@ -27,17 +27,9 @@ const SESSION_LOG: u8 = 7;
 // of `SessionLog` and `Summary`,
 const STATUS: u8 = 1;
 const VALUE: u8 = 1;
-// of `Summary.Value`,
+// and of `Summary.Value`.
 const TAG: u8 = 1;
 const SIMPLE_VALUE: u8 = 2;
-const TENSOR: u8 = 8;
-const METADATA: u8 = 9;
-// of `TensorProto`, with the number of its type for strings, and of `SummaryMetadata` and its `PluginData`.
-const DTYPE: u8 = 1;
-const DT_STRING: u64 = 7;
-const STRING_VALUE: u8 = 8;
-const PLUGIN_DATA: u8 = 1;
-const PLUGIN_NAME: u8 = 1;
 
 /// An event file that is open for writing.
 #[derive(Debug)]
@@ -73,8 +65,7 @@ impl Events {
         Ok(events)
     }
 
-    /// Appends what a line of the metrics says: every number, under its name behind `train/` or `validation/`, and every
-    /// sentence.
+    /// Appends every number of a line of the metrics, under its name behind `train/` or `validation/`.
     ///
     /// # Errors
     /// If it cannot be written.
@@ -100,7 +91,7 @@ fn now() -> f64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
 }
 
-/// The `Summary` of a line: a `Value` for every number and sentence.
+/// The `Summary` of a line: a `Value` for every number.
 fn summary(line: &Line) -> Vec<u8> {
     let about = match line {
         Line::Step(_) => "train",
@@ -108,22 +99,13 @@ fn summary(line: &Line) -> Vec<u8> {
         Line::Trouble(_) => "trouble",
     };
     let value = |(name, value): (String, Value)| {
-        let content = match value {
-            Value::String(text) if ["skipped", "message"].contains(&&*name) => sentence(&text),
-            Value::String(_) => return Vec::new(),
-            number => float(SIMPLE_VALUE, number.as_f64().unwrap_or(f64::NAN) as f32),
-        };
+        if value.is_string() {
+            return Vec::new();
+        }
         let tag = bytes(TAG, format!("{about}/{name}").as_bytes());
-        bytes(VALUE, &[tag, content].concat())
+        bytes(VALUE, &[tag, float(SIMPLE_VALUE, value.as_f64().unwrap_or(f64::NAN) as f32)].concat())
     };
     line.entries().into_iter().flat_map(value).collect()
-}
-
-/// A sentence for TensorBoard's text plugin: a tensor of one string.
-fn sentence(text: &str) -> Vec<u8> {
-    let tensor = [integer(DTYPE, DT_STRING), bytes(STRING_VALUE, text.as_bytes())].concat();
-    let plugin = bytes(PLUGIN_DATA, &bytes(PLUGIN_NAME, b"text"));
-    [bytes(TENSOR, &tensor), bytes(METADATA, &plugin)].concat()
 }
 
 /// A field of a message: its number, below 16, and the kind of its bytes, then these.
@@ -192,14 +174,14 @@ mod tests {
 
     /// As Google's own library encodes them.
     #[test]
-    fn every_number_and_sentence_is_told() {
+    fn every_number_is_told() {
         let lines: [Line; 3] = [
             r#"{"step":300,"loss":1,"nll":1,"kl":0.5,"bits_per_byte":2,"tokens":70000,"grad_norm":3,"rate":1,"fast_rate":0.5,"seconds":2,"tokens_per_second":35000,"state":"00ff","skipped":"dull"}"#,
             r#"{"step":300,"protocol":"elbo","sequences":4,"loss":2.5,"nll":2,"kl":null,"draw_error":null,"bits_per_byte":4,"nats_per_sequence":60,"kl_per_sequence":8}"#,
             r#"{"step":300,"trouble":"latents_ignored","message":"so it is"}"#,
         ]
         .map(|line| ltm::json::from_bytes(line).unwrap());
-        let [step, validation, trouble] = [0, 1, 2].map(|i| summary(&lines[i]));
+        let [step, validation] = [0, 1].map(|i| summary(&lines[i]));
         assert_eq!(
             validation,
             b"\n\x1f\n\x18validation/bits_per_byte\x15\0\0\x80@\n\x1c\n\x15validation/draw_error\x15\0\0\xc0\x7f\
@@ -208,14 +190,10 @@ mod tests {
             \n#\n\x1cvalidation/nats_per_sequence\x15\0\0pB\n\x15\n\x0evalidation/nll\x15\0\0\0@\
             \n\x1b\n\x14validation/sequences\x15\0\0\x80@"
         );
-        assert_eq!(trouble, b"\n)\n\x0ftrouble/messageB\x0c\x08\x07B\x08so it isJ\x08\n\x06\n\x04text");
         let step = String::from_utf8_lossy(&step);
-        let names: Vec<&str> =
-            step.split("train/").skip(1).map(|rest| rest.split(['\x15', 'B']).next().unwrap()).collect();
-        assert_eq!(
-            names.join(" "),
-            "bits_per_byte fast_rate grad_norm kl loss nll rate seconds skipped tokens tokens_per_second"
-        );
+        let names: Vec<&str> = step.split("train/").skip(1).map(|rest| rest.split('\x15').next().unwrap()).collect();
+        let expected = "bits_per_byte fast_rate grad_norm kl loss nll rate seconds tokens tokens_per_second";
+        assert_eq!(names.join(" "), expected);
         assert_eq!(
             [bytes(1, &[0; 300])[..3].to_vec(), double(1, 1.5)],
             [b"\n\xac\x02".to_vec(), b"\t\0\0\0\0\0\0\xf8?".to_vec()]
