@@ -32,7 +32,7 @@ const STORIES: u64 = 256;
 /// fixed   the public reference's own number, at the noise that was fitted to: not a bound
 /// nll     exact; this and prefix are the protocols of the autoregressive baseline (model.kind = ar), which has no posterior
 ///
-/// Training text of the run is recognised byte for byte and said to be; what was prepared, packed or cut from it since is not.
+/// A text that the run was trained on is recognised byte for byte and marked; what was prepared, packed or cut from it since is not.
 ///
 /// NLL and KL stand apart; perplexity is exp(all nats / all tokens); bits per byte do not depend on the tokenizer. Without
 /// --data the validation text of the run is scored; if that is the embedded corpus, the source's true entropy
@@ -115,7 +115,7 @@ fn evaluate(args: &Args, run: &Run, device: &Device) -> Result<ExitCode> {
     let Figures { sequences, tokens, protocol, .. } = &rows[0].figures;
     let what = if embedded { "validation stories of the embedded corpus" } else { "sequences" };
     print(format_args!(
-        "{}: {sequences} {what}, {tokens} tokens scored by {}\n",
+        "{}:\n{sequences} {what}, {tokens} tokens scored by {}\n",
         origin(run, &model, &options),
         protocol.name()
     ))?;

@@ -89,7 +89,7 @@ pub fn nats(mean: Mean) -> String {
     plus_minus(mean.mean, mean.error, 2)
 }
 
-/// A perplexity with as many digits as say something: that of a model that has learnt little is astronomical.
+/// A perplexity with as many digits as say something: that of a model that has learned little is astronomical.
 pub fn perplexity(x: f64) -> String {
     match x {
         _ if !x.is_finite() => DASH.into(),

@@ -115,7 +115,8 @@ impl Row {
 /// that there are to do, behind every batch.
 ///
 /// # Errors
-/// A model without latents, settings that contradict each other, sequences that cannot be read, numbers that are not finite.
+/// A model without latents, settings that contradict each other, too little memory, sequences that cannot be read, numbers
+/// that are not finite.
 pub fn audit(
     model: &mut Loaded,
     source: &Arc<dyn Source>,

@@ -60,7 +60,8 @@ fn bounds(rows: &[Row]) -> String {
 
 /// What fixed noise hides.
 fn fixed(rows: &[Row]) -> String {
-    let [first, last] = ends(rows).map(|row| format!("{} nats at T = {}", nats(row.gap()), row.steps));
+    let mut gaps = ends(rows).map(|row| format!("{} nats at T = {}", nats(row.gap()), row.steps)).to_vec();
+    gaps.dedup();
     let gap = ends(rows)[1].gap();
     // An error that is not a number says the same: a single sequence tells nothing of others.
     let means =
@@ -75,8 +76,8 @@ fn fixed(rows: &[Row]) -> String {
         Some(_) => " On these stories it stays above the truth all the same, which promises nothing.".into(),
     };
     format!(
-        "fixed is not a bound: what its posteriors cost more at noise that they were not fitted to is {first} and {last}. \
-         {means}{stories}"
+        "fixed is not a bound: at noise that they were not fitted to, its posteriors cost more, by {}. {means}{stories}",
+        gaps.join(" and ")
     )
 }
 
@@ -127,10 +128,10 @@ fn latents(rows: &[Row], config: &Config) -> String {
     let kl = &row.kl_by_latent;
     let total: f64 = kl.iter().sum();
     let layers = (1..).zip(kl.chunks(config.model.latents));
-    let layers = layers.map(|(layer, kl)| format!("layer {layer} {:.0} %", 100.0 * kl.iter().sum::<f64>() / total));
+    let layers = layers.map(|(layer, kl)| format!("{:.0} % to layer {layer}", 100.0 * kl.iter().sum::<f64>() / total));
     let idle = kl.iter().filter(|&&kl| kl < IDLE).count();
     format!(
-        "Of {total:.2} nats of KL at T = {} go to {}; {idle} of {} latents carry less than {IDLE} nats{}.",
+        "The KL at T = {}, {total:.2} nats, goes {}; {idle} of {} latents carry less than {IDLE} nats{}.",
         row.steps,
         layers.collect::<Vec<_>>().join(", "),
         kl.len(),

@@ -72,7 +72,8 @@ fn checkpoint(run: &Path, step: u64) -> [Vec<u8>; 3] {
 /// Every protocol's nats over the first sequences.
 fn judge(run: &Path, device: &Device) -> Vec<f64> {
     let mut model = Run::open(run).and_then(|run| run.load(device, Work::Evaluation)).expect("a model");
-    let source: Arc<dyn Source> = lab::text::material(&model.config).expect("data").validation.expect("held-out text");
+    let source: Arc<dyn Source> =
+        lab::text::material(&model.config).expect("data").validation.expect("validation text");
     let config = model.config.clone();
     let nats = |protocol: &Protocol| {
         let evaluator =
