@@ -60,7 +60,7 @@ impl fmt::Display for Range {
 }
 
 impl Setting {
-    /// Its value in a configuration, as JSON.
+    /// Its value in a configuration, as JSON; null for a path that is no text.
     pub fn value(&self, config: &Config) -> Value {
         (self.get)(config)
     }
@@ -105,9 +105,6 @@ impl Config {
     }
 
     /// Sets a key from a typed value, as in a file.
-    ///
-    /// # Errors
-    /// As [`Config::set`].
     pub fn set_value(&mut self, key: &str, value: &Value) -> Result<()> {
         Setting::find(key)?.assign(self, value)
     }

@@ -7,7 +7,6 @@ use super::Range::{AtLeast, Fraction, MoreThan, Within};
 use super::setting::{Kind, Setting};
 use super::{Chunking, ModelKind, Noise, NonFinite, Posterior, Precision, Schedule, SlowGradient, Tokenizer};
 use serde::Serialize;
-use serde_json::json;
 use std::path::PathBuf;
 
 /// Makes of the table below a struct per section with its defaults, [`Config`] and [`SETTINGS`].
@@ -35,7 +34,7 @@ macro_rules! table {
             doc: concat!($($doc),+).trim_ascii(),
             ranges: &[$($range)?],
             expects: <$Type>::expects,
-            get: |config| json!(config.$section.$name),
+            get: |config| serde_json::to_value(&config.$section.$name).unwrap_or_default(),
             put: |config, value| serde_json::from_value(value).map(|value| config.$section.$name = value).is_ok(),
         },)+)+];
     };
@@ -149,7 +148,7 @@ table! {
         precision: Precision = Precision::F32;
         /// What happens when a number is not finite: the run stops, or it skips the update.
         non_finite: NonFinite = NonFinite::Stop;
-        /// Threads; 0 for all cores. Results do not depend on it.
+        /// Threads, which no result depends on; 0 for all cores.
         threads: usize = 0, Within(0.0, 4096.0);
     }
 

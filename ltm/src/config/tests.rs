@@ -57,6 +57,13 @@ fn values_are_read_as_people_write_them() {
 }
 
 #[test]
+fn every_setting_is_told_in_one_sentence() {
+    for Setting { name, doc, .. } in SETTINGS {
+        assert!(doc.ends_with('.') && !doc.contains(". "), "{name}: {doc}");
+    }
+}
+
+#[test]
 fn wrong_keys_and_values_say_what_would_be_right() {
     let mut c = Config::default();
     let before = c.clone();

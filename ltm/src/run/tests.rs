@@ -39,6 +39,18 @@ fn a_run_can_be_changed_in_what_leaves_the_past_alone() {
     assert!(FREE_AT_RESUME.iter().all(|&name| SETTINGS.iter().any(|key| key.name == name)));
 }
 
+#[cfg(unix)]
+#[test]
+fn a_path_that_is_no_text_is_told_in_one_line() {
+    use std::os::unix::ffi::OsStringExt;
+    let folder = tempfile::tempdir().unwrap();
+    let mut config = Config::default();
+    config.data.paths = vec![std::ffi::OsString::from_vec(b"caf\xe9.txt".to_vec()).into()];
+    let run = Run::create(&NewFolder::at(folder.path()).unwrap(), &config.resolved().unwrap());
+    let error = run.unwrap_err().to_string();
+    assert_eq!(error, "cannot write config.json: path contains invalid UTF-8 characters");
+}
+
 /// Trains on running text in `folder` for so many more steps as `stop` says, and returns what was warned of.
 fn train(folder: &Path, settings: &[(&str, &str)], stop: u64) -> Vec<String> {
     let text = folder.join("text.bin");
