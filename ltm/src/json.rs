@@ -17,9 +17,6 @@ pub fn from_bytes<T: DeserializeOwned>(input: impl AsRef<[u8]>) -> Result<T> {
 }
 
 /// Reads the file at `path`, which holds one value.
-///
-/// # Errors
-/// As [`from_bytes`], with the path in front.
 pub fn read<T: DeserializeOwned>(path: &Path) -> Result<T> {
     let text = fs::read(path).map_err(|e| Error::io("read", path, &e))?;
     from_bytes(text).map_err(|e| e.at(path.display()))
@@ -27,9 +24,6 @@ pub fn read<T: DeserializeOwned>(path: &Path) -> Result<T> {
 
 /// Reads a `.jsonl` file, a value a line. Empty lines are skipped, and so is a last line that a kill cut in two: one that
 /// does not end in a line break and cannot be read.
-///
-/// # Errors
-/// As [`from_bytes`], with the path in front.
 pub fn read_lines<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>> {
     let text = fs::read(path).map_err(|e| Error::io("read", path, &e))?;
     let mut values = Vec::new();
@@ -54,22 +48,37 @@ pub struct Lines {
 }
 
 impl Lines {
-    /// Opens or makes the file at `path` and returns the values of its lines up to the last one that `keep` accepts. What
-    /// follows that one is cut off, a line that a kill cut in two included. A line before it that cannot be read stays and
-    /// is left out.
+    /// [Locks](Self::lock) the file at `path` and [cuts](Self::cut) it.
+    pub fn open<T: DeserializeOwned>(path: &Path, keep: impl Fn(&T) -> bool) -> Result<(Self, Vec<T>)> {
+        let mut lines = Self::lock(path)?;
+        let values = lines.cut(keep)?;
+        Ok((lines, values))
+    }
+
+    /// Opens or makes the file at `path` for this process alone.
     ///
     /// # Errors
-    /// If the file cannot be read or written, or another process is writing it.
-    pub fn open<T: DeserializeOwned>(path: &Path, keep: impl Fn(&T) -> bool) -> Result<(Self, Vec<T>)> {
-        let fail = |e: std::io::Error| Error::io("write", path, &e);
-        let mut file = OpenOptions::new().read(true).append(true).create(true).open(path).map_err(fail)?;
+    /// If it cannot be opened, or another process is writing it.
+    pub fn lock(path: &Path) -> Result<Self> {
+        let file = OpenOptions::new().read(true).append(true).create(true).open(path);
+        let file = file.map_err(|e| Error::io("write", path, &e))?;
         // Where the file system knows no locks, goodwill has to do.
         if let Err(TryLockError::WouldBlock) = file.try_lock() {
             let path = path.display();
             return Err(Error::new(format!("{path} is being written by another process: let it end, or stop it")));
         }
+        Ok(Self { file, path: path.into() })
+    }
+
+    /// The values of the lines up to the last one that `keep` accepts. What follows that one is cut off, a line that a kill
+    /// cut in two included. A line before it that cannot be read stays and is left out.
+    ///
+    /// # Errors
+    /// If the file cannot be read or written.
+    pub fn cut<T: DeserializeOwned>(&mut self, keep: impl Fn(&T) -> bool) -> Result<Vec<T>> {
+        let fail = |e: std::io::Error| Error::io("write", &self.path, &e);
         let mut text = Vec::new();
-        file.read_to_end(&mut text).map_err(fail)?;
+        self.file.read_to_end(&mut text).map_err(fail)?;
         let (mut values, mut end, mut kept) = (Vec::new(), 0, 0);
         for line in text.split_inclusive(|&byte| byte == b'\n').filter(|line| line.ends_with(b"\n")) {
             end += line.len() as u64;
@@ -78,8 +87,8 @@ impl Lines {
                 kept = end;
             }
         }
-        file.set_len(kept).map_err(fail)?;
-        Ok((Self { file, path: path.into() }, values))
+        self.file.set_len(kept).map_err(fail)?;
+        Ok(values)
     }
 
     /// Appends a line, whole.

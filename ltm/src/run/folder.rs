@@ -130,13 +130,20 @@ impl Run {
     /// Opens an existing run folder.
     ///
     /// # Errors
-    /// If there is none at `path`, or its configuration is damaged.
+    /// If there is none at `path`, or its configuration is damaged or of an older version.
     pub fn open(path: &Path) -> Result<Self> {
         let file = path.join(CONFIG);
         if path.is_dir() && !file.exists() {
             return Err(Error::new(format!("{} is not a run folder: it has no {CONFIG}", path.display())));
         }
         let mut entries: Map<String, Value> = json::read(&file)?;
+        let hoist = entries.get("fast").and_then(|fast| fast.get("hoist"));
+        if hoist.or(entries.get("checksum")).is_some() {
+            let file = file.display();
+            return Err(Error::new(format!(
+                "{file}: of an older version of the program, which this one does not read: commit 9d2716f does"
+            )));
+        }
         if let Some(found) = entries.remove(SEAL)
             && found != seal(&entries)
         {

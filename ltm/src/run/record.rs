@@ -117,10 +117,7 @@ pub struct DataFile {
 }
 
 impl Record {
-    /// Appends a record of this moment to the run's.
-    ///
-    /// # Errors
-    /// If the record cannot be written.
+    /// Appends a record of this moment to the run's, all of which can be read but for what a crash cut in two.
     pub(super) fn append(run: &Run, after: u64, material: &Material, device: &Device) -> Result<()> {
         let (mut lines, _) = json::Lines::open::<Self>(&run.path.join(FILE), |_| true)?;
         let (data, config) = (material.data.clone(), run.config.clone());
@@ -138,6 +135,11 @@ impl Record {
             record.config = record.config.resolved()?;
         }
         Ok(records)
+    }
+
+    /// As [`all`](Self::all); none of a run that has not begun, or whose weights were imported.
+    pub(super) fn any(run: &Path) -> Result<Vec<Self>> {
+        if run.join(FILE).exists() { Self::all(run) } else { Ok(Vec::new()) }
     }
 
     /// What of this program, machine and `device` is not as it was then, and can have a say in the bits: one line each.
@@ -163,8 +165,8 @@ impl Run {
     /// # Errors
     /// Files and records that cannot be read.
     pub fn was_trained_on_one_of(&self, files: &[impl AsRef<Path>]) -> Result<bool> {
-        let records = if self.path.join(FILE).exists() { Record::all(&self.path)? } else { Vec::new() };
-        let known: Vec<_> = records.into_iter().flat_map(|record| record.data.files).filter(|f| f.training).collect();
+        let records = Record::any(&self.path)?.into_iter();
+        let known: Vec<_> = records.flat_map(|record| record.data.files).filter(|f| f.training).collect();
         for path in files.iter().map(AsRef::as_ref) {
             let size = fs::metadata(path).map_err(|e| Error::io("read", path, &e))?.len();
             // Only what may be the same is read.

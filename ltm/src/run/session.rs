@@ -29,10 +29,6 @@ pub(super) struct Stepper {
 
 impl Stepper {
     /// The state behind a checkpoint, or before the first step.
-    ///
-    /// # Errors
-    /// If the configuration contradicts itself or asks for more than the device can do or hold, and a checkpoint of another
-    /// model.
     pub fn new(config: &Config, material: &Material, device: &Device, checkpoint: Option<&Checkpoint>) -> Result<Self> {
         let mut trainer = Trainer::new(config.clone(), device)?;
         let validation = match &material.validation {
@@ -55,9 +51,6 @@ impl Stepper {
     }
 
     /// Does the next step.
-    ///
-    /// # Errors
-    /// If samples cannot be read, or a number is not finite and the configuration says to stop.
     pub fn step(&mut self) -> Result<StepReport> {
         let samples = (self.samples()..).map(|place| Some(self.shuffle.sample_at(place)));
         self.batch.fill(&*self.training, samples);
@@ -70,9 +63,6 @@ impl Stepper {
     }
 
     /// Scores the first batches of validation text behind the present step; `None` if there is no such text.
-    ///
-    /// # Errors
-    /// If they cannot be read, or a score is not finite.
     pub fn validate(&mut self) -> Result<Option<ValidationLine>> {
         let Some((evaluator, source)) = &self.validation else { return Ok(None) };
         let limit = Some(VALIDATION_BATCHES * self.trainer.config.train.batch as u64);
@@ -119,7 +109,9 @@ impl Session {
     /// A folder that cannot be written, and a configuration that the device has no kernels or no memory for.
     pub fn begin(folder: &NewFolder, config: &Config, material: &Material, device: &Device) -> Result<Self> {
         let stepper = Stepper::new(config, material, device, None)?;
-        Self::at(Run::create(folder, config)?, stepper, material, None)
+        let run = Run::create(folder, config)?;
+        let metrics = json::Lines::lock(&run.path.join(METRICS))?;
+        Self::at(run, metrics, stepper, material, None)
     }
 
     /// The state after the newest checkpoint that is whole, or the first step's beginning if the folder has none; and a line
@@ -130,6 +122,10 @@ impl Session {
     /// steps than its configuration asks for, or the device has no kernels or no memory for it.
     pub fn resume(run: &Run, material: &Material, device: &Device) -> Result<(Self, Vec<String>)> {
         let config = &run.config;
+        // First: a process that is still at it may write newer checkpoints than the one that is found here.
+        let metrics = json::Lines::lock(&run.path.join(METRICS))?;
+        // Records of another version of the program, too, would be cut off with what a crash left.
+        Record::any(&run.path)?;
         let (checkpoint, warnings) = checkpoint::latest_valid(&run.path)?;
         if let Some(checkpoint) = &checkpoint {
             let data = State::of(checkpoint)?.data;
@@ -145,13 +141,19 @@ impl Session {
             return Err(Error::usage(format!("train.steps = {}: the run has done {step} already", config.train.steps)));
         }
         let stepper = Stepper::new(config, material, device, checkpoint.as_ref())?;
-        Ok((Self::at(run.clone(), stepper, material, saved)?, warnings))
+        Ok((Self::at(run.clone(), metrics, stepper, material, saved)?, warnings))
     }
 
-    fn at(run: Run, stepper: Stepper, material: &Material, saved: Option<u64>) -> Result<Self> {
+    fn at(
+        run: Run,
+        mut metrics: json::Lines,
+        stepper: Stepper,
+        material: &Material,
+        saved: Option<u64>,
+    ) -> Result<Self> {
         let step = stepper.trainer.step;
         // What comes after the checkpoint will be done again.
-        let (metrics, lines) = json::Lines::open(&run.path.join(METRICS), |line: &Line| line.step() <= step)?;
+        let lines = metrics.cut(|line: &Line| line.step() <= step)?;
         Record::append(&run, step, material, &stepper.trainer.store.device)?;
         let mut watch = Watch::new(&run.config);
         if let Some(watch) = &mut watch {
@@ -179,8 +181,8 @@ impl Session {
     /// Does the next step, then the validation and the checkpoint that are due behind it, and writes the metrics.
     ///
     /// # Errors
-    /// If samples cannot be read, files cannot be written, or a number is not finite and the configuration says to stop;
-    /// the state before the step is then saved.
+    /// If files cannot be written, or a number is not finite and the configuration says to stop; the state before the step
+    /// is then saved.
     pub fn advance(&mut self) -> Result<Progress> {
         let started = Instant::now();
         let report = self.stepper.step();

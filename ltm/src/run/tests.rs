@@ -51,6 +51,18 @@ fn a_path_that_is_no_text_is_told_in_one_line() {
     assert_eq!(error, "cannot write config.json: path contains invalid UTF-8 characters");
 }
 
+#[test]
+fn a_run_of_an_older_version_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    for old in [r#"{"checksum": "0f"}"#, r#"{"fast": {"hoist": "on"}}"#] {
+        fs::write(folder.path().join("config.json"), old).unwrap();
+        let error = Run::open(folder.path()).unwrap_err().to_string();
+        assert!(error.contains("of an older version"), "{error}");
+    }
+    fs::write(folder.path().join("sessions.jsonl"), "{\"after\": 0}\n").unwrap();
+    assert!(Record::any(folder.path()).is_err(), "nothing is appended behind it");
+}
+
 /// Trains on running text in `folder` for so many more steps as `stop` says, and returns what was warned of.
 fn train(folder: &Path, settings: &[(&str, &str)], stop: u64) -> Vec<String> {
     let text = folder.join("text.bin");
