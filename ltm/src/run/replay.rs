@@ -62,7 +62,8 @@ impl Stretch {
         let before = checkpoint::steps(&run.path)?.into_iter().rev().filter(|step| step < steps.start());
         let checkpoint = before.filter_map(|step| checkpoint::at_step(&run.path, step).ok()).next();
         let after = checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.step);
-        if let Some(missing) = (after + 1..=*steps.end()).find(|step| !lines.contains_key(step)) {
+        let missing = |step: &u64| !lines.get(step).is_some_and(|lines| matches!(lines[0], Line::Step(_)));
+        if let Some(missing) = (after + 1..=*steps.end()).find(missing) {
             return Err(Error::new(format!("{path}: the metrics say nothing about step {missing}")));
         }
         let records = Record::all(&run.path)?;
@@ -135,6 +136,12 @@ impl<'a> Replay<'a> {
         let then = &self.stretch.lines[&step];
         if then.len() > 1 {
             now.extend(self.stepper.validate()?.map(Line::Validation));
+        }
+        if then.len() != now.len() {
+            let (then, now) = (then.len(), now.len());
+            return Err(Error::new(format!(
+                "step {step}: the metrics have {then} lines about it, its repetition {now}"
+            )));
         }
         then.iter().zip(&now).try_for_each(|(then, now)| same(then, now))?;
         let state = then[0].entries().contains_key("state") && now[0].entries().contains_key("state");
