@@ -84,12 +84,13 @@ impl Config {
     }
 }
 
-/// Bytes of memory that the program has or could have, where the system tells.
+/// Bytes of memory that the program has or could have, where the system tells. What it has mapped of files counts as
+/// available already.
 fn machine_memory() -> Option<usize> {
     let entry = |path: &str, entry: &str| {
         let table = std::fs::read_to_string(path).ok()?;
         let rest = table.lines().find_map(|line| line.strip_prefix(entry))?;
         rest.trim().strip_suffix("kB")?.trim().parse::<usize>().ok()?.checked_mul(1024)
     };
-    Some(entry("/proc/meminfo", "MemAvailable:")? + entry("/proc/self/status", "VmRSS:")?)
+    Some(entry("/proc/meminfo", "MemAvailable:")? + entry("/proc/self/status", "RssAnon:")?)
 }
