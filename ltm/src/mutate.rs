@@ -1,5 +1,5 @@
 //! Damage for the tests of the parsers: small, seeded changes to a valid input. A long run, a million inputs per parser:
-//! `LTM_FUZZ_CASES=1000000 cargo test --release -p tests -p ltm --lib --bins --test memory damaged`.
+//! `LTM_FUZZ_CASES=1000000 cargo test --release damaged`.
 
 use engine::rng::Stream;
 

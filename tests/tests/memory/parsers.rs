@@ -1,5 +1,5 @@
 //! Parsers against damaged input: no panic, one line of error, memory in proportion to the input. A million inputs for each:
-//! `LTM_FUZZ_CASES=1000000 cargo test --release -p tests -p ltm --lib --bins --test memory damaged`.
+//! `LTM_FUZZ_CASES=1000000 cargo test --release damaged`.
 
 use crate::{BYTES, TURN};
 use engine::{Error, Result};
@@ -8,16 +8,20 @@ use flate2::write::GzEncoder;
 use lab::text::documents::{Piece, Pieces};
 use lab::text::encode::encode_all;
 use lab::text::{Column, Format, TextSplit, tokenizer};
+use lab::toml_file;
 use ltm::config::{Choice, Config, Tokenizer, parameter_count};
 use ltm::data::Bytes;
 use ltm::data::folder::{Manifest, Part, ShardEntry};
 use ltm::data::shards::{self, payload_start};
 use ltm::json;
 use ltm::mutate;
+use ltm::run::Line;
 use ltm::safetensors::{Dtype, SafeTensors};
 use safetensors::tensor::TensorView;
+use serde_json::Value;
 use std::cell::Cell;
 use std::io::{Cursor, Write};
+use std::path::Path;
 
 /// Bytes that a parser may ask for at most, in all: a constant for messages, and so many times its input. A length field
 /// that is believed asks for far more.
@@ -92,6 +96,32 @@ fn damaged_configurations() {
             }
         },
     );
+}
+
+/// What is taken is written as what it was read as.
+#[test]
+fn damaged_metrics() {
+    let good = r#"{"step":3,"loss":5.25,"nll":5,"kl":0.25,"bits_per_byte":null,"tokens":64,"grad_norm":1e-3,"rate":0.01,"fast_rate":0.3,"seconds":0.5,"tokens_per_second":128,"state":"00ff","skipped":"a \"b\" \u00e9"}"#;
+    damaged(
+        good.as_bytes(),
+        5_000,
+        |bytes| json::from_bytes::<Line>(bytes),
+        |_, line| {
+            let text = json::line(&line);
+            assert_eq!(json::line(&json::from_bytes::<Line>(&text).unwrap()), text);
+        },
+    );
+}
+
+#[test]
+fn damaged_toml() {
+    let good =
+        "# two runs\nname = \"a \\u00e9\"\nseeds = [1, 2]\n[train]\nsteps = 1e3\nslow.rate = 0.5\n[[set]]\non = true\n";
+    let parse = |bytes: &[u8]| {
+        let text = std::str::from_utf8(bytes).map_err(|e| Error::new(e.to_string()))?;
+        toml_file::parse::<Value>(text, Path::new("in.toml"))
+    };
+    damaged(good.as_bytes(), 5_000, parse, |_, value| assert!(value.is_object()));
 }
 
 #[test]
