@@ -1,4 +1,7 @@
 //! Latent Thought Models on a purpose-built engine: configuration, model, learning, evaluation, generation and data.
+//!
+//! Of errors: what plans fails if the configuration contradicts itself, what reads numbers if the device has failed. Only what
+//! goes beyond that is said of a function.
 
 #![forbid(unsafe_code)]
 

@@ -178,17 +178,11 @@ impl Trainer {
     }
 
     /// Writes the weights as safetensors.
-    ///
-    /// # Errors
-    /// As [`write_parameters`].
     pub fn write_weights(&self, out: &mut dyn io::Write) -> io::Result<()> {
         write_parameters(&self.store, &[("", self.params.clone())], out)
     }
 
     /// Writes the optimiser's moments as safetensors.
-    ///
-    /// # Errors
-    /// As [`write_parameters`].
     pub fn write_moments(&self, out: &mut dyn io::Write) -> io::Result<()> {
         write_parameters(&self.store, &self.moments(), out)
     }

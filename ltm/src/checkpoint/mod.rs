@@ -106,18 +106,12 @@ pub fn steps(run: &Path) -> Result<Vec<u64>> {
 
 impl Checkpoint {
     /// One of its files.
-    ///
-    /// # Errors
-    /// If it has no such file.
     pub fn entry(&self, name: &str) -> Result<&FileEntry> {
         let missing = || Error::new(format!("{}: the checkpoint has no file {name:?}", self.folder.display()));
         self.files.iter().find(|file| file.name == name).ok_or_else(missing)
     }
 
     /// The path of one of its files.
-    ///
-    /// # Errors
-    /// If it has no such file.
     pub fn file(&self, name: &str) -> Result<PathBuf> {
         self.entry(name).map(|file| self.folder.join(&file.name))
     }

@@ -117,7 +117,7 @@ impl Precision {
         Ok(self.to_use_on(device))
     }
 
-    /// How activations are stored on `device` for using a model: as it learnt, where the device can.
+    /// How activations are stored on `device` for using a model: as it learned, where the device can.
     pub fn to_use_on(self, device: &Device) -> DType {
         if self == Self::Bf16 && matches!(device, Device::Cuda(_)) { DType::Bf16 } else { DType::F32 }
     }

@@ -22,7 +22,7 @@ const TINY_FAST: &str = "fast.rate_start=0.1 fast.rate_end=0.1 fast.schedule=cos
 const DEMO: &str = "model.dim=64 model.window=4 model.latents=4 slow.rate=5e-3 slow.min_rate=5e-4 slow.warmup=30 \
                     train.steps=1200 train.eval_every=400 train.checkpoint_every=400 data.chunking=documents";
 
-/// Natural gradients pay for less than AdamW does. Latents are worth their KL only once the decoder has learnt what its window
+/// Natural gradients pay for less than AdamW does. Latents are worth their KL only once the decoder has learned what its window
 /// shows, which takes some 1000 steps here, and more with a wider one (docs/recipe.md).
 const DEMO_FAST: &str =
     "fast.steps=8 fast.posterior=natural fast.schedule=linear fast.rate_start=0.3 fast.rate_end=0.3";
@@ -70,9 +70,6 @@ impl Config {
     }
 
     /// Sets several, such as `model.dim=24 fast.steps=4`.
-    ///
-    /// # Errors
-    /// As [`set`](Self::set).
     pub fn set_all(&mut self, settings: &str) -> Result<()> {
         let mut pairs = settings.split_whitespace().filter_map(|setting| setting.split_once('='));
         pairs.try_for_each(|(key, text)| self.set(key, text))

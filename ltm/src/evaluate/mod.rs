@@ -199,7 +199,7 @@ impl Evaluator {
     /// Draws for some sequences of `source`; hands them to `each`, batch by batch, with the number of the next one.
     ///
     /// # Errors
-    /// Sequences that cannot be read or do not fit the model, and those of `each`.
+    /// Sequences that do not fit the model, and those of `each`.
     pub fn draws(
         &self,
         store: &mut Store,

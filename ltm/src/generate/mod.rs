@@ -45,9 +45,6 @@ pub struct Thinker {
 
 impl Thinker {
     /// Plans inference on one text at a time.
-    ///
-    /// # Errors
-    /// If the configuration contradicts itself.
     pub fn new(config: &Config, params: &Params, store: &mut Store) -> Result<Self> {
         let inputs = Inputs::new(1, config.model.seq, params.dtype, store);
         // Generation wants a draw from the posterior, not the noise that it was fitted to.

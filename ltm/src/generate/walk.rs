@@ -18,9 +18,6 @@ pub struct Walk {
 
 impl Walk {
     /// Plans the walk at latents `z`, a buffer `[1, L·K, d]`, if the model has any.
-    ///
-    /// # Errors
-    /// If the configuration contradicts itself.
     pub fn new(config: &ModelConfig, params: &Params, z: Option<Id>, store: &mut Store) -> Result<Self> {
         let mut g = Graph::new();
         let positions = Positions::new(config, 1, store);
@@ -59,9 +56,6 @@ impl Walk {
     }
 
     /// Reads one token and returns the logits `[V]` of the next.
-    ///
-    /// # Errors
-    /// If the device has failed.
     pub fn step(&mut self, store: &mut Store, token: u16) -> Result<Vec<f64>> {
         store.get_mut(self.token).write(&[i32::from(token)]);
         store.get_mut(self.position).write(&[self.next]);

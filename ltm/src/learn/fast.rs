@@ -48,18 +48,12 @@ impl Latents {
     }
 
     /// KL(q(z|x) ‖ N(0, I)) of the present posterior per sample, in nats: ½ Σ (μ² + σ² − λ − 1).
-    ///
-    /// # Errors
-    /// If the device has failed.
     pub fn posterior_kl(&self, store: &Store) -> Result<Vec<f64>> {
         let (parts, [_, latents, width]) = self.kl(store)?;
         Ok(parts.chunks(latents * width).map(|sample| sample.iter().sum()).collect())
     }
 
     /// The KL of every latent vector of every sample, `[B][L·K]`, in nats; they sum to [`posterior_kl`](Self::posterior_kl).
-    ///
-    /// # Errors
-    /// If the device has failed.
     pub fn kl_by_latent(&self, store: &Store) -> Result<Vec<Vec<f64>>> {
         let (parts, [_, latents, width]) = self.kl(store)?;
         let sums: Vec<f64> = parts.chunks(width).map(|vector| vector.iter().sum()).collect();
@@ -117,9 +111,6 @@ pub struct Fast {
 
 impl Fast {
     /// Records and plans the loop.
-    ///
-    /// # Errors
-    /// If the configuration contradicts itself.
     pub fn new(
         model: &ModelConfig,
         fast: &FastConfig,
@@ -189,9 +180,6 @@ impl Fast {
     }
 
     /// Like [`fit`](Self::fit) from given means and log-variances instead of the initial ones.
-    ///
-    /// # Errors
-    /// If the device has failed.
     pub fn fit_from(
         &self,
         store: &mut Store,
@@ -226,9 +214,6 @@ impl Fast {
 
     /// Like [`fit`](Self::fit), but stops at the first number that is not finite and returns it with its fast step (0 for
     /// what runs before the first).
-    ///
-    /// # Errors
-    /// If the device has failed.
     pub fn fit_checked(&self, store: &mut Store, rate: f64, round: u32) -> Result<Option<(usize, NonFinite)>> {
         self.start(store, rate, round);
         let before = [(0, Phase::Update), (0, Phase::Batch)];
@@ -259,26 +244,17 @@ impl Fast {
     }
 
     /// Negative log-likelihood per sample in nats at the latest step's z, before its update.
-    ///
-    /// # Errors
-    /// If the device has failed.
     pub fn nll(&self, store: &Store) -> Result<Vec<f64>> {
         per_sample(store.get(self.nll))
     }
 
     /// KL per sample in nats before the latest update.
-    ///
-    /// # Errors
-    /// If the device has failed.
     pub fn kl(&self, store: &Store) -> Result<Vec<f64>> {
         store.get(self.latents.kl).read_f64()
     }
 }
 
 /// Sums `[B, N]` over tokens in f64.
-///
-/// # Errors
-/// If the device has failed.
 pub fn per_sample(nll: &Buffer) -> Result<Vec<f64>> {
     let values = nll.read_f64()?;
     Ok(values.chunks(nll.shape().last()).map(|row| row.iter().sum()).collect())

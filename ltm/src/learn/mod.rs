@@ -75,9 +75,6 @@ pub struct Learner {
 
 impl Learner {
     /// Plans training with a resolved configuration, activations stored as `activations`. The parameters hold nothing yet.
-    ///
-    /// # Errors
-    /// If the configuration contradicts itself.
     pub fn new(config: &Config, activations: DType, store: &mut Store) -> Result<Self> {
         let model = &config.model;
         let params = Params::new(model, DType::F32, store).computed_in(activations);

@@ -50,9 +50,6 @@ impl Draw {
 
 impl Score {
     /// Records and plans for the batch in `inputs` and the posterior in `latents`, `None` for a model without.
-    ///
-    /// # Errors
-    /// If the configuration contradicts itself.
     pub fn new(
         model: &ModelConfig,
         params: &Params,
@@ -77,9 +74,6 @@ impl Score {
 
     /// Draw number `number`: independent of all other numbers and of the noise of the fast steps. Without latents it is the
     /// text's own probability.
-    ///
-    /// # Errors
-    /// If the device has failed.
     pub fn draw(&self, store: &mut Store, number: u32) -> Result<Scores> {
         let mut log_ratio = Vec::new();
         if let Some(draw) = &self.draw {
@@ -93,9 +87,6 @@ impl Score {
 
     /// −log p(x|z) per sample, in nats, at a given z, in the buffer `z`.
     ///
-    /// # Errors
-    /// If the device has failed.
-    ///
     /// # Panics
     /// If the model has no latents.
     pub fn at(&self, store: &mut Store, z: Id) -> Result<Vec<f64>> {
@@ -106,9 +97,6 @@ impl Score {
     }
 
     /// Per-token negative log-likelihood of the latest draw, `[B, N]`.
-    ///
-    /// # Errors
-    /// If the device has failed.
     pub fn token_nll(&self, store: &Store) -> Result<Vec<f64>> {
         store.get(self.nll).read_f64()
     }

@@ -25,9 +25,6 @@ pub struct Slow {
 impl Slow {
     /// Records and plans the step at latents `z`, a buffer `[B, L·K, d]`; without, it is that of the baseline. `piles`, if
     /// there are any, hold what the fast steps have left of each parameter's gradient, to which the step's is added.
-    ///
-    /// # Errors
-    /// If the configuration contradicts itself.
     pub fn new(
         model: &ModelConfig,
         slow: &SlowConfig,
@@ -76,9 +73,6 @@ impl Slow {
     }
 
     /// Like [`gradient`](Self::gradient), but stops at the first number that is not finite and returns it.
-    ///
-    /// # Errors
-    /// If the device has failed.
     pub fn gradient_checked(&self, store: &mut Store) -> Result<Option<NonFinite>> {
         for phase in [Phase::Update, Phase::Batch, Phase::Step] {
             if let Some(found) = self.gradient.run_checked(store, phase)? {
@@ -89,17 +83,11 @@ impl Slow {
     }
 
     /// Negative log-likelihood per sample of the latest gradient.
-    ///
-    /// # Errors
-    /// If the device has failed.
     pub fn nll(&self, store: &Store) -> Result<Vec<f64>> {
         per_sample(store.get(self.nll))
     }
 
     /// Global norm of the gradient; not finite if any of its numbers is not.
-    ///
-    /// # Errors
-    /// If the device has failed.
     pub fn grad_norm(&self, store: &mut Store) -> Result<f64> {
         self.update.run(store, Phase::Batch);
         Ok(store.get(self.norms).read_f64()?.iter().sum::<f64>().sqrt())

@@ -61,9 +61,6 @@ enum Places {
 
 impl<'a> Decoder<'a> {
     /// Enters the parameters and the rotation tables into `graph`. Token positions change as often as `phase` says.
-    ///
-    /// # Errors
-    /// If the configuration contradicts itself.
     pub fn new(
         config: &'a ModelConfig,
         params: &'a Params,
@@ -103,9 +100,6 @@ impl<'a> Decoder<'a> {
     /// the autoregressive baseline.
     ///
     /// `attend(graph, layer, qkv)` computes self-attention from rotated queries, keys and values [B, N, 3d].
-    ///
-    /// # Errors
-    /// If shapes do not fit.
     ///
     /// # Panics
     /// If there is a z and the configuration has no latents, or the other way round.
@@ -209,9 +203,6 @@ impl<'a> Decoder<'a> {
     }
 
     /// Self-attention over whole sequences: token i sees j in [i−k+1, i].
-    ///
-    /// # Errors
-    /// If shapes do not fit.
     pub fn window_attention(&self, g: &mut Graph, qkv: Value) -> Result<Value> {
         g.apply(WindowAttention { heads: self.config.heads, window: self.config.window }, &[qkv])
     }

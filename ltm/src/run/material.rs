@@ -84,9 +84,6 @@ impl Material {
 
     /// All sequences of the file or folder at `path`, every token of them, for an evaluation, and their files; of a folder
     /// with validation shards those alone.
-    ///
-    /// # Errors
-    /// As [`Material::open`].
     pub fn open_whole(path: &Path, config: &Config, open: Open<'_>) -> Result<(Arc<dyn Source>, Vec<PathBuf>)> {
         let data = open(path, validation_split(path)?)?;
         let (tokens, window) = (data.len(), config.model.seq);

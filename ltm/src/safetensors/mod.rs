@@ -114,9 +114,6 @@ impl<'a> SafeTensors<'a> {
     }
 
     /// The elements of a tensor of floats of 16, 32 or 64 bits, exactly.
-    ///
-    /// # Errors
-    /// If there is no such tensor or its elements are others.
     pub fn get_f64(&self, name: &str) -> Result<Vec<f64>> {
         let bytes = self.bytes(name)?;
         match self.info(name)?.dtype {
@@ -129,9 +126,6 @@ impl<'a> SafeTensors<'a> {
     }
 
     /// The elements of a tensor of signed integers of 32 or 64 bits.
-    ///
-    /// # Errors
-    /// If there is no such tensor or its elements are others.
     pub fn get_i64(&self, name: &str) -> Result<Vec<i64>> {
         let bytes = self.bytes(name)?;
         match self.info(name)?.dtype {
