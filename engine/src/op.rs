@@ -96,7 +96,7 @@ pub struct Cost {
 impl std::ops::Add for Cost {
     type Output = Self;
     fn add(self, other: Self) -> Self {
-        // What no machine can compute has no exact cost.
+        // Saturates: no machine gets that far.
         Self { flops: self.flops.saturating_add(other.flops), bytes: self.bytes.saturating_add(other.bytes) }
     }
 }
@@ -125,8 +125,13 @@ impl Context<'_> {
         self.scratch.as_mut_slice()
     }
 
-    /// Where the scratch memory begins on the device.
-    pub fn scratch_at(&self, dtype: DType) -> Pointer {
+    /// Where the first of `len` elements of the scratch memory lies on the device.
+    ///
+    /// # Panics
+    /// If the op announced less: a GPU would write past the end.
+    pub fn scratch_at(&self, dtype: DType, len: usize) -> Pointer {
+        let spec = Spec::new(dtype, &[len]);
+        assert!(spec.bytes() <= self.scratch.capacity(), "{spec} is more scratch memory than was announced");
         Pointer { address: self.scratch.address(), dtype }
     }
 }

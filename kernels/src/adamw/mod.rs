@@ -43,8 +43,9 @@ impl Update for SquaredNorm {
 
     fn apply(&self, cx: &mut Context, ins: &[&Buffer], state: &mut [Buffer]) {
         if let Device::Cuda(gpu) = cx.device {
-            let (grad, n, partial) = (ins[0], ins[0].len(), cx.scratch_at(DType::F32));
-            let (blocks, norm) = (n.div_ceil(PER_BLOCK), state[0].pointer().offset(self.index));
+            let (grad, n, norm) = (ins[0], ins[0].len(), state[0].pointer().offset(self.index));
+            let blocks = n.div_ceil(PER_BLOCK);
+            let partial = cx.scratch_at(DType::F32, blocks);
             let kernel = |entry| KERNELS.kernel(entry, learned(grad));
             gpu.launch(&kernel("sum_squares"), Grid::new(blocks, THREADS), args![grad, partial, n, PER_BLOCK]);
             return gpu.launch(&kernel("sum_partials"), Grid::new(1, 1024), args![partial, blocks, norm]);
@@ -85,7 +86,7 @@ impl Update for SquaredNorm {
 /// If the global norm is not finite, nothing changes; `norms` shows it. Bound by memory: one pass.
 #[derive(Clone, Copy, Debug)]
 pub struct AdamW {
-    /// The constants, named as above.
+    /// Its constants: `beta1`, `beta2`, `eps` and `weight_decay`.
     pub rule: Rule,
     /// Largest global norm of the gradient; infinity for no clipping.
     pub clip: f64,

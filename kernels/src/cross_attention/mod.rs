@@ -57,7 +57,8 @@ impl Op for CrossAttention {
         let shape = self.shape(ins[0].spec(), ins[1].spec());
         if let Device::Cuda(gpu) = cx.device {
             let known = [ins[0], ins[1], d_y];
-            let partials = want_kv.is_wanted().then(|| cx.scratch_at(DType::F32));
+            let numbers = cuda::scratch(shape, d_y.shape().dims()[0]);
+            let partials = want_kv.is_wanted().then(|| cx.scratch_at(DType::F32, numbers));
             return cuda::backward(&**gpu, shape, known, wants, [d_q, d_kv], partials);
         }
         with_real!(d_y.dtype(), T => {

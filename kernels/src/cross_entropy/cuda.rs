@@ -107,7 +107,8 @@ impl<'a> Head<'a> {
     pub fn new(cx: &Context, gpu: &'a dyn Gpu, ins: &[&'a Buffer], pass: Pass) -> Self {
         let &[hidden, table, targets, scale, ..] = ins else { unreachable!("four inputs") };
         let shape = Shape::new(hidden.spec(), table.spec(), pass);
-        Self { gpu, shape, hidden, table, targets, scale, parts: shape.split(cx.scratch_at(DType::F32)) }
+        let parts = shape.split(cx.scratch_at(DType::F32, shape.scratch()));
+        Self { gpu, shape, hidden, table, targets, scale, parts }
     }
 
     /// Loss, nll and lse.

@@ -64,7 +64,7 @@ impl Op for Embedding {
         let [d_table, ..] = d else { unreachable!("two inputs") };
         let (n, vocab, width, dtype) = (ins[1].len(), d_table.shape().rows(), d_y.shape().last(), d_y.dtype());
         if let Device::Cuda(gpu) = cx.device {
-            let places = cx.scratch_at(DType::I32);
+            let places = cx.scratch_at(DType::I32, n + vocab.div_ceil(RANGE) + 1);
             let starts = places.offset(n);
             let args = args![ins[1], n, RANGE, places, starts];
             gpu.launch(&KERNELS.kernel("list_places", dtype), Grid::new(vocab.div_ceil(RANGE), 1024), args);

@@ -35,10 +35,10 @@ impl Shape {
     }
 }
 
-/// Numbers of f32 scratch memory for a sum per sample of `[samples, ..]`, `numel` numbers in all.
-pub fn partials(samples: usize, numel: usize) -> usize {
-    let shape = Shape { samples, size: numel / samples };
-    samples * shape.pieces()
+/// Numbers of f32 scratch memory for a sum per sample of `[samples, ..]`.
+pub fn partials(latents: engine::Shape) -> usize {
+    let samples = latents.dims()[0];
+    samples * Shape { samples, size: latents.numel() / samples }.pieces()
 }
 
 /// Null where there is no table of noise.

@@ -186,7 +186,8 @@ impl Update for LatentStep {
 
     fn apply(&self, cx: &mut Context, ins: &[&Buffer], state: &mut [Buffer]) {
         if let Device::Cuda(gpu) = cx.device {
-            return cuda::fast_step(&**gpu, self, ins, state, cx.scratch_at(DType::F32));
+            let partial = cx.scratch_at(DType::F32, cuda::partials(ins[0].shape()));
+            return cuda::fast_step(&**gpu, self, ins, state, partial);
         }
         let [d_z, rates, kl_weight, samples, table @ ..] = ins else { unreachable!("four inputs or five") };
         let (t, round) = read_clock(&state[9]);
@@ -266,7 +267,7 @@ impl Update for LatentDraw {
 
     fn apply(&self, cx: &mut Context, ins: &[&Buffer], state: &mut [Buffer]) {
         if let Device::Cuda(gpu) = cx.device {
-            let partial = cx.scratch_at(DType::F32);
+            let partial = cx.scratch_at(DType::F32, cuda::partials(ins[0].shape()));
             return cuda::draw(&**gpu, self, ins, state, partial);
         }
         let [mu, logvar, samples, draw] = ins else { unreachable!("four inputs") };
@@ -301,6 +302,6 @@ fn read_clock(clock: &Buffer) -> (u32, i32) {
 fn scratch_bytes(device: &Device, latents: Spec) -> usize {
     match device {
         Device::Cpu => latents.shape.rows() * latents.dtype.size(),
-        Device::Cuda(_) => cuda::partials(latents.shape.dims()[0], latents.shape.numel()) * DType::F32.size(),
+        Device::Cuda(_) => cuda::partials(latents.shape) * DType::F32.size(),
     }
 }

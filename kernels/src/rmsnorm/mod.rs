@@ -64,7 +64,7 @@ impl Op for RmsNorm {
             // A warp's share of the gain's gradient is a row in shared memory: wide rows have room for fewer warps.
             let warps = if want_gain { (SHARED / (4 * dim)).clamp(1, WARPS) } else { WARPS };
             let shared = if want_gain { 4 * dim * warps } else { 0 };
-            let sums = if want_gain { cx.scratch_at(DType::F32).into() } else { Arg::Pointer(0) };
+            let sums = if want_gain { cx.scratch_at(DType::F32, blocks * dim).into() } else { Arg::Pointer(0) };
             let grid = Grid::new(blocks, 32 * warps as u32).shared(shared);
             let args = args![ins[0], ins[1], outs[1], d_y, wants[0], d_x, sums, rows, dim, BLOCK_ROWS];
             gpu.launch(&KERNELS.kernel("backward", dtype), grid, args);

@@ -26,7 +26,7 @@ impl Op for Sum {
     fn forward(&self, cx: &mut Context, ins: &[&Buffer], outs: &mut [Buffer]) {
         if let Device::Cuda(gpu) = cx.device {
             let (x, blocks) = (ins[0], ins[0].len().div_ceil(PER_BLOCK));
-            let (kernel, partial) = (|entry| KERNELS.kernel(entry, x.dtype()), cx.scratch_at(DType::F32));
+            let (kernel, partial) = (|entry| KERNELS.kernel(entry, x.dtype()), cx.scratch_at(DType::F32, blocks));
             gpu.launch(&kernel("sum_blocks"), Grid::new(blocks, THREADS), args![x, partial, x.len(), PER_BLOCK]);
             return gpu.launch(&kernel("sum_partials"), Grid::new(1, 1024), args![partial, blocks, &outs[0]]);
         }

@@ -59,7 +59,8 @@ impl Op for WindowAttention {
         let shape = self.shape(ins[0].spec());
         if let Device::Cuda(gpu) = cx.device {
             let known = [ins[0], outs[0], outs[1], d_y];
-            return cuda::backward(&**gpu, shape, known, wants[0], &d[0], cx.scratch_at(DType::F32));
+            let partials = cx.scratch_at(DType::F32, cuda::scratch(shape, d_y.shape().dims()[0]));
+            return cuda::backward(&**gpu, shape, known, wants[0], &d[0], partials);
         }
         with_real!(d_y.dtype(), T => {
             let [qkv, y, lse, d_y] = [ins[0], outs[0], outs[1], d_y].map(|b| b.as_slice::<T>());
