@@ -118,28 +118,13 @@ impl Update for LatentInit {
     }
 }
 
-/// How a fast step moves the posterior.
+/// How a fast step moves the posterior: see [`LatentStep`].
 #[derive(Clone, Copy, Debug)]
 pub enum Rule {
-    /// AdamW on both gradients of the NELBO:
-    /// ```text
-    /// g_μ   = d_z + w μ
-    /// g_λ   = ½ (d_z ⊙ ε ⊙ σ + w (σ² − 1))
-    /// μ, λ  : AdamW at rates[t]                 see `adamw`; the weight decay is that of λ too
-    /// ```
-    /// - Source: Kong et al., arXiv 2502.01567, algorithm 1
-    ///
-    /// Memory bounds it: eight tensors in, seven or eight out.
+    /// AdamW on both gradients of the NELBO; the weight decay is that of λ too. Memory bounds it: eight tensors in, seven or
+    /// eight out.
     AdamW(adamw::Rule),
     /// The natural gradient: μ moves in units of the posterior's variance, which follows the measured curvature of −log p.
-    /// ```text
-    /// ĝ     : mean of d_z over the steps so far, weighted by powers of beta1
-    /// ĥ     : the same of d_z ⊙ ε / σ, by beta2
-    /// P     = 1 + damping · max(ĥ, 0)
-    /// μ     ← μ − rates[t] (ĝ + w μ) / P
-    /// λ     ← −ln P
-    /// ```
-    /// - Source: after the variational online Newton method of Khan et al., arXiv 1806.04854
     ///
     /// The mean of d_z ⊙ ε / σ over ε is that of the curvature ∂²(−log p)/∂z² (Stein's lemma): an estimate without bias, which
     /// squares of the gradient are not. The weights of both means add up to one at every t. The moments of λ are left alone.
@@ -159,15 +144,26 @@ pub enum Rule {
 /// One fast step: it moves μ and λ, and makes the next noise and the next z, in one pass.
 /// ```text
 /// kl_b  = ½ Σ (μ² + σ² − λ − 1)             before the step, as `GaussianKl` has it
-/// μ, λ  : by the rule                       t counts from 0
+/// latent_adamw:
+/// g_μ   = d_z + w μ
+/// g_λ   = ½ (d_z ⊙ ε ⊙ σ + w (σ² − 1))
+/// μ, λ  : AdamW at rates[t]                 see `adamw`; t counts from 0
+/// latent_natural:
+/// ĝ     : mean of d_z over the steps so far, weighted by powers of beta1
+/// ĥ     : the same of d_z ⊙ ε / σ, by beta2
+/// P     = 1 + damping · max(ĥ, 0)
+/// μ     ← μ − rates[t] (ĝ + w μ) / P
+/// λ     ← −ln P
+/// both:
 /// t     ← t + 1
 /// ε     : that of step t                    unless fixed
 /// z     = μ + σ ⊙ ε
 /// ```
 /// - Formula: above
-/// - Source: Kong et al., arXiv 2502.01567, algorithm 1
+/// - Source: Kong et al., arXiv 2502.01567, algorithm 1; `latent_natural` after the variational online Newton method of Khan et
+///   al., arXiv 1806.04854
 ///
-/// With fresh random numbers their arithmetic is of the order of the memory traffic.
+/// Drawing fresh noise takes about as long as moving the memory.
 #[derive(Clone, Copy, Debug)]
 pub struct LatentStep {
     /// The noise of the fast steps.

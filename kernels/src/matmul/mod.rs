@@ -38,66 +38,69 @@ pub struct Linear;
 #[derive(Clone, Copy, Debug)]
 pub struct LinearResidual;
 
-/// The contract of both maps, whose inputs may be followed by prepared forms.
+/// What both maps have in common. Their inputs may be followed by prepared forms.
 macro_rules! linear_map {
-    ($op:ident, $name:literal: $($argument:ident),*) => {
-        impl Op for $op {
-            check::names!($name: $($argument),*);
+    () => {
+        fn infer(&self, ins: &[Spec]) -> Result<Vec<Output>> {
+            Ok(vec![Output { name: "y", spec: infer(ins)? }])
+        }
 
-            fn infer(&self, ins: &[Spec]) -> Result<Vec<Output>> {
-                Ok(vec![Output { name: "y", spec: infer(ins)? }])
-            }
+        /// The gradient of either factor needs the other.
+        fn reads(&self, wants: &[Want]) -> Reads {
+            Reads { ins: u16::from(wants[1].is_wanted()) | u16::from(wants[0].is_wanted()) << 1, outs: 0 }
+        }
 
-            /// The gradient of either factor needs the other.
-            fn reads(&self, wants: &[Want]) -> Reads {
-                Reads { ins: u16::from(wants[1].is_wanted()) | u16::from(wants[0].is_wanted()) << 1, outs: 0 }
-            }
+        fn forward(&self, cx: &mut Context, ins: &[&Buffer], outs: &mut [Buffer]) {
+            forward(cx.device, ins, self.arguments().len(), &mut outs[0]);
+        }
 
-            fn forward(&self, cx: &mut Context, ins: &[&Buffer], outs: &mut [Buffer]) {
-                forward(cx.device, ins, self.arguments().len(), &mut outs[0]);
-            }
+        fn vjp(
+            &self,
+            cx: &mut Context,
+            wants: &[Want],
+            ins: &[&Buffer],
+            _: &[&Buffer],
+            d_y: &Buffer,
+            d: &mut [Buffer],
+        ) {
+            vjp(cx.device, wants, ins, self.arguments().len(), d_y, d);
+        }
 
-            fn vjp(
-                &self,
-                cx: &mut Context,
-                wants: &[Want],
-                ins: &[&Buffer],
-                _: &[&Buffer],
-                d_y: &Buffer,
-                d: &mut [Buffer],
-            ) {
-                vjp(cx.device, wants, ins, self.arguments().len(), d_y, d);
-            }
+        fn passes_through(&self, i: usize) -> bool {
+            i == 2
+        }
 
-            fn passes_through(&self, i: usize) -> bool {
-                i == 2
-            }
+        fn forms(&self, device: &Device, ins: &[Spec], pass: Pass) -> Vec<Option<Form>> {
+            weight_forms(device, ins[1], pass)
+        }
 
-            fn forms(&self, device: &Device, ins: &[Spec], pass: Pass) -> Vec<Option<Form>> {
-                weight_forms(device, ins[1], pass)
-            }
+        fn prepare(&self, _cx: &mut Context, number: usize, input: &Buffer, form: &mut Buffer) {
+            prepare_weight(number, input, form);
+        }
 
-            fn prepare(&self, _cx: &mut Context, number: usize, input: &Buffer, form: &mut Buffer) {
-                prepare_weight(number, input, form);
-            }
-
-            /// One product for the result, one for each wanted factor's gradient.
-            fn cost(&self, ins: &[Spec], pass: Pass) -> Cost {
-                let product = 2 * ins[0].shape.numel() * ins[1].shape.rows();
-                let added = ins.get(2).map_or(0, |residual| residual.shape.numel());
-                let flops = match pass {
-                    Pass::Forward => product + added,
-                    Pass::Vjp([_, _, Want::Add]) => cost::wanted(pass.wants(), &[product, product]) + added,
-                    _ => cost::wanted(pass.wants(), &[product, product]),
-                };
-                Cost { flops: flops as u64, bytes: cost::bytes(self, ins, pass) }
-            }
+        /// One product for the result, one for each wanted factor's gradient.
+        fn cost(&self, ins: &[Spec], pass: Pass) -> Cost {
+            let product = 2 * ins[0].shape.numel() * ins[1].shape.rows();
+            let added = ins.get(2).map_or(0, |residual| residual.shape.numel());
+            let flops = match pass {
+                Pass::Forward => product + added,
+                Pass::Vjp([_, _, Want::Add]) => cost::wanted(pass.wants(), &[product, product]) + added,
+                _ => cost::wanted(pass.wants(), &[product, product]),
+            };
+            Cost { flops: flops as u64, bytes: cost::bytes(self, ins, pass) }
         }
     };
 }
 
-linear_map!(Linear, "linear": x, w);
-linear_map!(LinearResidual, "linear_residual": x, w, residual);
+impl Op for Linear {
+    check::names!("linear": x, w);
+    linear_map!();
+}
+
+impl Op for LinearResidual {
+    check::names!("linear_residual": x, w, residual);
+    linear_map!();
+}
 
 fn infer(ins: &[Spec]) -> Result<Spec> {
     let (x, w) = (ins[0], ins[1]);

@@ -1,6 +1,8 @@
 //! Every op and update: what its documentation says it computes.
 
 use crate::sources::files;
+use kernels::registry::ROOMS;
+use lab::verify::SIZES;
 use std::collections::BTreeMap;
 
 pub fn section() -> String {
@@ -24,10 +26,13 @@ pub fn section() -> String {
                 text.push_str(&format!("- {item}: {said}\n").replace(": \n", ":\n"));
             }
             items.get("Check").into_iter().for_each(|said| text.push_str(&format!("- Check: {said}\n")));
-            // The first text of an implementation is the name.
-            let name = lines[at..].iter().find_map(|line| line.rsplit('"').nth(1)).expect("a name");
-            all.insert(name.to_string(), text);
+            // The first texts of an implementation are its names.
+            let texts = lines[at..].iter().map(|line| line.rsplit('"').nth(1)).skip_while(Option::is_none);
+            all.insert(texts.map_while(|name| name).collect::<Vec<_>>().join(", "), text);
         }
+    }
+    for case in ROOMS.iter().flat_map(|room| (room.cases)(&SIZES[0])) {
+        assert!(ops.contains_key(case.op.name()), "{} is not found in kernels/src", case.op.name());
     }
     let list = |all: BTreeMap<String, String>| -> String {
         all.into_iter().map(|(name, text)| format!("\n### {name}\n\n{text}")).collect()
