@@ -44,3 +44,46 @@ pub fn of(op: &dyn Op, ins: &[Spec], pass: Pass, forward: usize, gradients: &[us
     let flops = forward + wanted(pass.wants(), gradients) + added.sum::<usize>();
     Cost { flops: flops as u64, bytes: bytes(op, ins, pass) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::adamw;
+    use crate::cross_entropy::LmHead;
+    use crate::latents::{LatentStep, Noise, Rule};
+    use crate::matmul::{Linear, LinearResidual};
+    use engine::{DType, Update};
+
+    /// What the model spends its time on, counted by hand.
+    #[test]
+    fn costs_are_those_of_the_passes() {
+        use Want::{Add, Skip, Write};
+        let of = |dims: &[usize]| Spec::new(DType::F32, dims);
+        let head = [of(&[2, 3, 4]), of(&[5, 4]), Spec::new(DType::I32, &[2, 3]), of(&[1])];
+        let linear = [of(&[6, 4]), of(&[5, 4]), of(&[6, 5])];
+        let table: [(&dyn Op, &[Spec], Pass, u64, u64); 13] = [
+            (&LmHead, &head, Pass::Forward, 360, 256),
+            (&LmHead, &head, Pass::Vjp(&[Write, Skip, Skip, Skip]), 570, 328),
+            (&LmHead, &head, Pass::Vjp(&[Write, Write, Skip, Skip]), 810, 408),
+            (&LmHead, &head, Pass::Vjp(&[Skip; 4]), 0, 0),
+            (&LmHead, &head, Pass::Fused(&[Write, Skip, Skip, Skip]), 690, 352),
+            (&LmHead, &head, Pass::Fused(&[Write, Add, Skip, Skip]), 930, 512),
+            (&LmHead, &head, Pass::Fused(&[Skip; 4]), 360, 256),
+            (&Linear, &linear[..2], Pass::Forward, 240, 296),
+            (&Linear, &linear[..2], Pass::Vjp(&[Write, Skip]), 240, 296),
+            (&Linear, &linear[..2], Pass::Vjp(&[Write, Add]), 480, 552),
+            (&Linear, &linear[..2], Pass::Vjp(&[Skip; 2]), 0, 0),
+            (&LinearResidual, &linear, Pass::Forward, 270, 416),
+            (&LinearResidual, &linear, Pass::Vjp(&[Skip, Skip, Add]), 30, 360),
+        ];
+        for (op, ins, pass, flops, bytes) in table {
+            assert_eq!(op.cost(ins, pass), Cost { flops, bytes }, "{}, {pass:?}", op.name());
+        }
+        let adamw = Rule::AdamW(adamw::Rule { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.01 });
+        let natural = Rule::Natural { beta1: 0.6, beta2: 0.8, damping: 0.25 };
+        for (rule, fresh, flops, bytes) in [(adamw, true, 1272, 1536), (natural, false, 768, 1056)] {
+            let step = LatentStep { noise: Noise { seed: 1, fresh }, rule };
+            assert_eq!(step.cost(&[of(&[2, 3, 4]); 4], &[]), Cost { flops, bytes }, "{}", step.name());
+        }
+    }
+}

@@ -1,5 +1,7 @@
 use super::*;
-use crate::testing::{check, check_all, refuses};
+use crate::testing::{check, check_all, normal, refuses};
+use engine::DType;
+use engine::bench::garbage;
 
 /// Sizes around and beyond the edges of register tiles and cache blocks.
 const SIZES: [[usize; 3]; 6] = [[1, 1, 1], [3, 2, 5], [7, 16, 17], [16, 33, 48], [65, 300, 31], [130, 20, 257]];
@@ -27,4 +29,26 @@ fn matches_the_formula() {
 fn errors_say_what_would_be_right() {
     refuses(&Linear, "f32[] f32[4, 1]", "x is f32[], must have at least one dimension");
     refuses(&Linear, "f32[2, 3] f32[4]", "w is f32[4], must have 2 dimensions");
+}
+
+/// The form is read, and the weight, which is NaN there, is not.
+#[test]
+fn a_form_stands_for_the_weight() {
+    let [x, w, d_y] = [[3, 7], [5, 7], [3, 5]].map(|dims| normal(DType::F32, &dims, 1));
+    let (nan, none, wants) = (garbage(&Device::Cpu, w.spec()), Buffer::empty(), [Want::Write, Want::Skip]);
+    let cx = &mut Context { device: &Device::Cpu, scratch: &mut Buffer::empty() };
+    for (number, pass) in [Pass::Forward, Pass::Vjp(&wants)].into_iter().enumerate() {
+        let spec = Linear.forms(&Device::Cpu, &[x.spec(), w.spec()], pass)[number].expect("a form").spec;
+        let mut form = Buffer::new(spec);
+        Linear.prepare(cx, number, &w, &mut form);
+        let mut run = |w: &Buffer, form: &Buffer| {
+            let mut out = [Buffer::new([&d_y, &x][number].spec()), Buffer::empty()];
+            match pass {
+                Pass::Forward => Linear.forward(cx, &[&x, w, form], &mut out),
+                _ => Linear.vjp(cx, &wants, &[&x, w, &none, form], &[], &d_y, &mut out),
+            }
+            out[0].to_f64()
+        };
+        assert_eq!(run(&nan, &form), run(&w, &none), "{pass:?}");
+    }
 }
