@@ -233,7 +233,7 @@ impl Gpu for Shim {
     }
 
     fn free_bytes(&self) -> usize {
-        usize::MAX
+        if lock(&self.state).failure.check().is_ok() { usize::MAX } else { 0 }
     }
 
     fn shared_bytes(&self) -> usize {

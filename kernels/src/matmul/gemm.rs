@@ -42,7 +42,7 @@ impl<'a, T> From<Mat<'a, T>> for Factor<'a, T> {
 /// C [m, n] = A [m, k] · B [k, n], or C += A·B to [`Want::Add`]. Allocates a thread's scratch memory once, and nothing else.
 ///
 /// # Panics
-/// If the sizes do not agree.
+/// If the sizes do not agree, or nothing is wanted.
 pub fn gemm<'a, T: Real>(c: MatMut<'_, T>, a: Mat<'_, T>, b: impl Into<Factor<'a, T>>, want: Want) {
     let b = b.into();
     let same = match b {
@@ -50,6 +50,7 @@ pub fn gemm<'a, T: Real>(c: MatMut<'_, T>, a: Mat<'_, T>, b: impl Into<Factor<'a
         Factor::Packed(b) => b.len() == packed_len(a.cols, c.cols),
     };
     assert!(c.rows == a.rows && same, "sizes of C[m, n] = A[m, k]·B[k, n]");
+    assert!(want != Want::Skip, "a product that is not wanted");
     if a.cols == 0 && want == Want::Write {
         (0..c.rows).for_each(|i| c.data[i * c.row_stride..][..c.cols].fill(T::ZERO));
     }

@@ -77,6 +77,13 @@ impl<T: Real> Kernel for InUse<T> {
 
     #[inline(always)]
     fn run<I: Isa>(self) -> Blocking {
+        // What the memory for packing, the panels of A and those of B rely on.
+        const {
+            let Blocking { panel, rows, depth, depth_across, cols } = blocking::<I, T>();
+            assert!(rows * depth <= MOST_A && depth <= MOST_DEPTH && depth_across <= depth);
+            assert!(rows.is_multiple_of(panel) && cols.is_multiple_of(PANEL));
+            assert!(depth.is_multiple_of(4) && depth_across.is_multiple_of(4));
+        }
         blocking::<I, T>()
     }
 }

@@ -76,6 +76,7 @@ pub struct Size {
 /// C [m, n] = A [m, k] · B [k, n], or added to C.
 #[inline(always)]
 pub fn product<I: Isa, T: Real>(c: &mut impl Rows<T>, size: Size, a: Left<'_, T>, b: Right<'_, T>, how: Want) {
+    assert!(how != Want::Skip, "a product that is not wanted");
     // The tile's sums leave registers for a row of B and an element of A.
     match I::REGISTERS / <T::Lanes<I> as Lanes<T>>::REGISTERS {
         32.. => columns::<I, T, 8, 2>(c, size, a, b, how),
