@@ -96,9 +96,6 @@ impl Graph {
     }
 
     /// Like [`apply`](Self::apply) for an op that is shared.
-    ///
-    /// # Errors
-    /// As [`apply`](Self::apply).
     #[track_caller]
     pub fn apply_shared(&mut self, op: Arc<dyn Op>, ins: &[Value]) -> Result<Value> {
         let specs: Vec<Spec> = ins.iter().map(|&v| self.spec(v)).collect();

@@ -51,9 +51,6 @@ impl Plan {
     ///
     /// # Errors
     /// If the device has failed.
-    ///
-    /// # Panics
-    /// As [`run`](Self::run).
     pub fn run_checked(&self, store: &mut Store, phase: Phase) -> Result<Option<NonFinite>> {
         self.enter(store, phase);
         for instr in self.of_phase(phase) {

@@ -1,5 +1,5 @@
-//! Ops and updates called outside a graph, for checks and tests. All memory is full of garbage first. A device without room
-//! is a panic.
+//! Ops and updates called outside a graph, for checks and tests. Buffers are filled with NaN beforehand. A device without room
+//! for an op is a panic.
 
 use crate::{Buffer, Context, DType, Device, Op, Pass, Result, Spec, Update, Want};
 use std::borrow::{Borrow, Cow};
@@ -68,7 +68,7 @@ impl Bench<'_> {
 
     /// A device that has failed computes nothing.
     fn run(&self, ins: &[impl Borrow<Buffer>], pass: Pass, call: impl FnOnce(&mut Context)) {
-        let mut scratch = scratch(self.device, self.op.scratch(self.device, &specs(ins), pass));
+        let mut scratch = garbage(self.device, scratch(self.op.scratch(self.device, &specs(ins), pass)));
         if self.device.finish().is_ok() {
             call(&mut Context { device: self.device, scratch: &mut scratch });
         }
@@ -100,9 +100,13 @@ impl Bench<'_> {
 }
 
 /// Applies an update to `state`, all on one device.
-pub fn apply(device: &Device, update: &dyn Update, ins: &[&Buffer], state: &mut [Buffer]) {
-    let mut scratch = scratch(device, update.scratch(device, &specs(ins), &specs(state)));
+///
+/// # Errors
+/// If the device has no room for the update's scratch memory, or has failed.
+pub fn apply(device: &Device, update: &dyn Update, ins: &[&Buffer], state: &mut [Buffer]) -> Result<()> {
+    let mut scratch = filled(device, scratch(update.scratch(device, &specs(ins), &specs(state))))?;
     update.apply(&mut Context { device, scratch: &mut scratch }, ins, state);
+    Ok(())
 }
 
 fn lent<'b>(buffers: &'b [Cow<Buffer>]) -> Vec<&'b Buffer> {
@@ -113,15 +117,20 @@ fn specs(buffers: &[impl Borrow<Buffer>]) -> Vec<Spec> {
     buffers.iter().map(|b| b.borrow().spec()).collect()
 }
 
-fn scratch(device: &Device, bytes: usize) -> Buffer {
-    garbage(device, Spec::new(DType::F32, &[bytes.div_ceil(4)]))
+fn scratch(bytes: usize) -> Spec {
+    Spec::new(DType::F32, &[bytes.div_ceil(4)])
 }
 
 /// A buffer whose numbers nobody may rely on: NaN, so that the results of an op that does are NaN too.
 pub fn garbage(device: &Device, spec: Spec) -> Buffer {
-    let mut buffer = there(device, Buffer::new_on(device, spec), spec);
-    buffer.set_f64(&vec![if spec.dtype == DType::I32 { -9.0 } else { f64::NAN }; spec.shape.numel()]);
-    buffer
+    there(device, filled(device, spec), spec)
+}
+
+/// All bits set: NaN in every float type, −1 as an integer.
+fn filled(device: &Device, spec: Spec) -> Result<Buffer> {
+    let mut host = Buffer::new(spec);
+    host.bytes_mut().fill(0xFF);
+    if let Device::Cpu = device { Ok(host) } else { host.to_device(device) }
 }
 
 /// The buffer, or memory that stands for it on a device that has failed: such a device computes nothing more, and

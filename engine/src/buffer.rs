@@ -14,6 +14,12 @@ use std::sync::Arc;
 /// [`copy_from`](Self::copy_from) and [`clear`](Self::clear) work wherever the memory is. Of a device that has failed they do
 /// nothing: [`on_host`](Self::on_host) and [`read_f64`](Self::read_f64) return its error.
 ///
+/// # Errors
+/// A device that a buffer is to be made on has no room.
+///
+/// # Panics
+/// Where a type or number of elements is not the buffer's, there is no value, or the host is to look into a device's memory.
+///
 /// ```
 /// use engine::{Buffer, DType};
 ///
@@ -94,9 +100,6 @@ impl Buffer {
     }
 
     /// Zeros on `device`.
-    ///
-    /// # Errors
-    /// If the device has no room.
     pub fn new_on(device: &Device, spec: Spec) -> Result<Self> {
         Ok(Self { spec: Some(spec), ..Self::with_capacity_on(device, spec.bytes())? })
     }
@@ -107,9 +110,6 @@ impl Buffer {
     }
 
     /// Memory for `capacity` bytes on `device`, without a value.
-    ///
-    /// # Errors
-    /// If the device has no room.
     pub fn with_capacity_on(device: &Device, capacity: usize) -> Result<Self> {
         let place = match device {
             Device::Cpu => Place::Host(Host::try_new(capacity)?),
@@ -128,9 +128,6 @@ impl Buffer {
     }
 
     /// A copy on `device`.
-    ///
-    /// # Errors
-    /// If the device has no room.
     pub fn to_device(&self, device: &Device) -> Result<Self> {
         let mut copy = Self::new_on(device, self.spec())?;
         copy.copy_from(self);
@@ -165,9 +162,6 @@ impl Buffer {
     }
 
     /// A host buffer with the given elements.
-    ///
-    /// # Panics
-    /// If `dims` and `data` disagree in size.
     pub fn from_slice<T: Element>(dims: &[usize], data: &[T]) -> Self {
         let mut buffer = Self::new(Spec::new(T::DTYPE, dims));
         buffer.as_mut_slice::<T>().copy_from_slice(data);
@@ -175,9 +169,6 @@ impl Buffer {
     }
 
     /// A host buffer of `dtype` with the given numbers, rounded to it.
-    ///
-    /// # Panics
-    /// If `dims` and `data` disagree in size.
     pub fn from_f64(dtype: DType, dims: &[usize], data: &[f64]) -> Self {
         let mut buffer = Self::new(Spec::new(dtype, dims));
         buffer.set_f64(data);
@@ -185,9 +176,6 @@ impl Buffer {
     }
 
     /// Overwrites the elements with `data`, rounded to the element type.
-    ///
-    /// # Panics
-    /// If the sizes disagree.
     pub fn set_f64(&mut self, data: &[f64]) {
         fn fill<T: Element>(out: &mut [T], data: &[f64], cast: impl Fn(f64) -> T) {
             assert_eq!(out.len(), data.len(), "number of elements");
@@ -205,10 +193,7 @@ impl Buffer {
         }
     }
 
-    /// The elements of host memory as f64, exactly.
-    ///
-    /// # Panics
-    /// If the memory is a device's: see [`read_f64`](Self::read_f64).
+    /// The elements of host memory as f64, exactly; [`read_f64`](Self::read_f64) takes them from anywhere.
     pub fn to_f64(&self) -> Vec<f64> {
         match self.dtype() {
             DType::F32 => self.as_slice::<f32>().iter().map(|&x| f64::from(x)).collect(),
@@ -219,9 +204,6 @@ impl Buffer {
     }
 
     /// Type and shape of the value.
-    ///
-    /// # Panics
-    /// If there is no value.
     pub fn spec(&self) -> Spec {
         self.spec.expect("a buffer with a value: an op gets only what it announces in `reads`, and no gradient to skip")
     }
@@ -265,9 +247,6 @@ impl Buffer {
     }
 
     /// The elements of host memory.
-    ///
-    /// # Panics
-    /// If `T` is not the element type or the memory is a device's.
     pub fn as_slice<T: Element>(&self) -> &[T] {
         let spec = self.expect::<T>();
         if spec.bytes() == 0 {
@@ -278,9 +257,6 @@ impl Buffer {
     }
 
     /// The elements of host memory, mutable.
-    ///
-    /// # Panics
-    /// If `T` is not the element type or the memory is a device's.
     pub fn as_mut_slice<T: Element>(&mut self) -> &mut [T] {
         if self.expect::<T>().bytes() == 0 {
             return &mut [];
@@ -289,17 +265,11 @@ impl Buffer {
     }
 
     /// The elements of host memory as raw bytes, for hashing, saving and bitwise comparison.
-    ///
-    /// # Panics
-    /// If the memory is a device's.
     pub fn as_bytes(&self) -> &[u8] {
         &self.host()[..self.spec().bytes()]
     }
 
     /// Overwrites the elements.
-    ///
-    /// # Panics
-    /// If `T` is not the element type or the sizes disagree.
     pub fn write<T: Element>(&mut self, data: &[T]) {
         self.expect::<T>();
         assert_eq!(self.len(), data.len(), "number of elements");
@@ -358,7 +328,7 @@ impl Buffer {
     }
 
     /// The bytes of the value in host memory.
-    fn bytes_mut(&mut self) -> &mut [u8] {
+    pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
         let spec = self.spec();
         match &mut self.place {
             Place::Host(host) => &mut host.bytes[host.offset..][..spec.bytes()],

@@ -83,14 +83,9 @@ impl Stream {
         if index.is_multiple_of(2) { a } else { b }
     }
 
-    /// Fills `out[i]` with normal number `i`, rounded by `cast`.
-    pub fn fill_normal<T>(&self, out: &mut [T], cast: impl Fn(f64) -> T) {
-        self.fill_normal_from(0, out, cast);
-    }
-
     /// Fills `out[i]` with normal number `first + i`, rounded by `cast`.
     #[inline(always)]
-    pub fn fill_normal_from<T>(&self, first: u32, out: &mut [T], cast: impl Fn(f64) -> T) {
+    pub fn fill_normal<T>(&self, first: u32, out: &mut [T], cast: impl Fn(f64) -> T) {
         // Up to the next whole block of four.
         let head = out.len().min(first.wrapping_neg() as usize % 4);
         let (head, body) = out.split_at_mut(head);
@@ -206,11 +201,11 @@ mod tests {
     fn normals_have_the_right_moments_and_do_not_depend_on_how_they_are_drawn() {
         let stream = Stream::new(7, 3).sample(5).step(9);
         let mut all = vec![0.0; 40_001];
-        stream.fill_normal(&mut all, |x| x);
+        stream.fill_normal(0, &mut all, |x| x);
         assert!((0..40_001).step_by(97).all(|i| all[i] == stream.normal(i as u32)));
         for (first, len) in [(0, 9), (1, 2), (5, 3), (7, 20), (4, 4), (40_000, 1)] {
             let mut part = vec![0.0; len];
-            stream.fill_normal_from(first as u32, &mut part, |x| x);
+            stream.fill_normal(first as u32, &mut part, |x| x);
             assert_eq!(part, all[first..first + len]);
         }
         let n = all.len() as f64;

@@ -80,7 +80,7 @@ impl Numbers {
     /// `len` numbers of the given mean and standard deviation.
     pub fn normal(&self, len: usize, mean: f64, std: f64) -> Vec<f64> {
         let mut out: Vec<f64> = vec![0.0; len];
-        Stream::new(u64::from(self.rest), 0).fill_normal(&mut out, |x| mean + std * x);
+        Stream::new(u64::from(self.rest), 0).fill_normal(0, &mut out, |x| mean + std * x);
         for (i, number) in self.first.iter().enumerate().take(len) {
             out[i] = match number {
                 Number::Unit(u) => mean + std * u,
@@ -104,5 +104,25 @@ impl Numbers {
         let mut first = self.first.clone();
         first.rotate_left(k % DRAWN);
         Self { first, rest: self.rest.wrapping_add(k as u32) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::strategy::ValueTree;
+    use proptest::test_runner::TestRunner;
+
+    #[test]
+    fn special_numbers_are_drawn() {
+        let mut runner = TestRunner::deterministic();
+        let draws = (0..500).flat_map(|_| numbers().new_tree(&mut runner).expect("no filter").current().first);
+        let drawn: Vec<Number> = draws.collect();
+        for special in [Number::Unit(0.0), Number::Unit(1e4), Number::Zero, Number::First, Number::Opposite] {
+            assert!(drawn.contains(&special), "{special:?}");
+        }
+        assert!(drawn.iter().any(|n| matches!(n, Number::Unit(u) if u.abs() > 0.0 && u.abs() < 1e-7)), "tiny");
+        let first = vec![Number::Unit(1.0), Number::Zero, Number::First, Number::Opposite];
+        assert_eq!(Numbers { first, rest: 0 }.normal(4, 2.0, 0.5), [2.5, 0.0, 2.5, -2.5]);
     }
 }

@@ -38,7 +38,7 @@ pub fn same_bits(what: &str, run: impl Fn() -> Vec<Buffer> + Sync) -> Vec<Buffer
 /// Standard normal numbers of f32 precision.
 pub fn normal(dtype: DType, dims: &[usize], site: u32) -> Buffer {
     let mut x = vec![0.0; dims.iter().product()];
-    Stream::new(8, site).fill_normal(&mut x, |x| f64::from(x as f32));
+    Stream::new(8, site).fill_normal(0, &mut x, |x| f64::from(x as f32));
     Buffer::from_f64(dtype, dims, &x)
 }
 
@@ -81,7 +81,7 @@ fn ones(like: &[impl Borrow<Buffer>]) -> Vec<Buffer> {
 
 /// Applies an update to `state`.
 pub fn apply(update: &dyn Update, ins: &[&Buffer], state: &mut [Buffer]) {
-    bench::apply(&Device::Cpu, update, ins, state);
+    bench::apply(&Device::Cpu, update, ins, state).expect("the CPU has room");
 }
 
 /// The op refuses inputs such as `f32[2, 3] i32[]` with this message.

@@ -120,7 +120,7 @@ fn compare(args: &Args, contenders: &[Contender]) -> bool {
 /// Aligned to cache lines, as every buffer of the engine is.
 fn random(len: usize, site: u32) -> Buffer {
     let mut all = Buffer::new(Spec::new(DType::F32, &[len]));
-    engine::rng::Stream::new(1, site).fill_normal(all.as_mut_slice(), |x| x as f32);
+    engine::rng::Stream::new(1, site).fill_normal(0, all.as_mut_slice(), |x| x as f32);
     all
 }
 

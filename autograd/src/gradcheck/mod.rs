@@ -54,7 +54,7 @@ impl Default for Options {
 /// Normal random numbers.
 fn normal(seed: u64, site: u32, len: usize) -> Vec<f64> {
     let mut values = vec![0.0; len];
-    Stream::new(seed, site).fill_normal(&mut values, |x| x);
+    Stream::new(seed, site).fill_normal(0, &mut values, |x| x);
     values
 }
 

@@ -110,10 +110,7 @@ pub struct Grid {
 }
 
 impl Grid {
-    /// A row of blocks.
-    ///
-    /// # Panics
-    /// If there are 2³¹ or more.
+    /// A row of blocks, fewer than 2³¹.
     pub fn new(blocks: usize, threads: u32) -> Self {
         Self::with_blocks([blocks, 1, 1], threads)
     }
@@ -128,10 +125,7 @@ impl Grid {
         Self { blocks: blocks.map(|n| n as u32), threads, shared: 0 }
     }
 
-    /// A thread for each of `n` elements.
-    ///
-    /// # Panics
-    /// If that needs 2³¹ blocks or more.
+    /// A thread for each of `n` elements, in fewer than 2³¹ blocks.
     pub fn covering(n: usize, threads: u32) -> Self {
         Self::new(n.div_ceil(threads as usize), threads)
     }

@@ -131,15 +131,9 @@ pub trait Lanes<T: Real>: Copy + Send + Sync {
 
     /// Sixteen times `x`.
     fn splat(x: T) -> Self;
-    /// The first sixteen of `x`.
-    ///
-    /// # Panics
-    /// If there are fewer.
+    /// The first sixteen of `x`, which must not have fewer.
     fn load(x: &[T]) -> Self;
-    /// Overwrites the first sixteen of `out`.
-    ///
-    /// # Panics
-    /// If there are fewer.
+    /// Overwrites the first sixteen of `out`, which must not have fewer.
     fn store(self, out: &mut [T]);
     /// `self + b`.
     #[must_use]
@@ -183,9 +177,6 @@ pub trait Lanes<T: Real>: Copy + Send + Sync {
     }
 
     /// `x`, of at most sixteen, then `fill`.
-    ///
-    /// # Panics
-    /// If `x` is longer than sixteen.
     #[inline(always)]
     fn load_partial(x: &[T], fill: T) -> Self {
         let mut all = [fill; LANES];
@@ -193,19 +184,13 @@ pub trait Lanes<T: Real>: Copy + Send + Sync {
         Self::load(&all)
     }
 
-    /// Overwrites the first eight elements of `out` with the first eight lanes.
-    ///
-    /// # Panics
-    /// If `out` is shorter.
+    /// Overwrites the first eight elements of `out` with the first eight lanes; it must not be shorter.
     #[inline(always)]
     fn store_half(self, out: &mut [T]) {
         self.store_partial(&mut out[..LANES / 2]);
     }
 
     /// Overwrites `out`, of at most sixteen, with as many lanes.
-    ///
-    /// # Panics
-    /// If `out` is longer than sixteen.
     #[inline(always)]
     fn store_partial(self, out: &mut [T]) {
         out.copy_from_slice(&self.to_array()[..out.len()]);

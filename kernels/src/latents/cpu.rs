@@ -37,7 +37,7 @@ impl<'a> Drawn<'a> {
     fn row<T>(&self, row: usize, out: &mut [T], cast: impl Fn(f64) -> T) {
         let (sample, within) = (row / self.rows_per_sample, row % self.rows_per_sample);
         let first = (within * out.len()) as u32;
-        self.stream.sample(self.samples[sample] as u32).fill_normal_from(first, out, cast);
+        self.stream.sample(self.samples[sample] as u32).fill_normal(first, out, cast);
     }
 }
 

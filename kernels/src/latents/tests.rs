@@ -21,7 +21,7 @@ fn blank(dtype: DType, [b, s, d]: [usize; 3]) -> Vec<Buffer> {
 fn per_sample(dtype: DType, ids: &[i32], [_, s, d]: [usize; 3], site: u32) -> Buffer {
     let mut all = vec![0.0; ids.len() * s * d];
     for (one, &id) in all.chunks_mut(s * d).zip(ids) {
-        Stream::new(1, site).sample(id as u32).fill_normal(one, |x| f64::from(x as f32));
+        Stream::new(1, site).sample(id as u32).fill_normal(0, one, |x| f64::from(x as f32));
     }
     Buffer::from_f64(dtype, &[ids.len(), s, d], &all)
 }

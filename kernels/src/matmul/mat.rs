@@ -13,18 +13,12 @@ pub struct Mat<'a, T> {
 }
 
 impl<'a, T: Copy> Mat<'a, T> {
-    /// Contiguous rows, [rows, cols].
-    ///
-    /// # Panics
-    /// If `data` is shorter.
+    /// Contiguous rows, [rows, cols]. As everywhere here, the last element must lie within `data`.
     pub fn new(data: &'a [T], rows: usize, cols: usize) -> Self {
         Self::with_strides(data, rows, cols, cols, 1)
     }
 
     /// Any strides.
-    ///
-    /// # Panics
-    /// If the last element lies outside `data`.
     pub fn with_strides(data: &'a [T], rows: usize, cols: usize, row_stride: usize, col_stride: usize) -> Self {
         let end = if rows == 0 || cols == 0 { 0 } else { (rows - 1) * row_stride + (cols - 1) * col_stride + 1 };
         assert!(end <= data.len(), "a [{rows}, {cols}] matrix ends at {end}, its data at {}", data.len());
@@ -78,17 +72,11 @@ pub struct MatMut<'a, T> {
 
 impl<'a, T> MatMut<'a, T> {
     /// Contiguous rows without gaps, [rows, cols].
-    ///
-    /// # Panics
-    /// If `data` is shorter.
     pub fn new(data: &'a mut [T], rows: usize, cols: usize) -> Self {
         Self::with_stride(data, rows, cols, cols)
     }
 
     /// Rows `row_stride` ≥ `cols` apart; what lies between is left alone.
-    ///
-    /// # Panics
-    /// If rows overlap or the last one ends outside `data`.
     pub fn with_stride(data: &'a mut [T], rows: usize, cols: usize, row_stride: usize) -> Self {
         assert!(cols <= row_stride, "rows of {cols} columns overlap when {row_stride} apart");
         let end = if rows == 0 { 0 } else { (rows - 1) * row_stride + cols };

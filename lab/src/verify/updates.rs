@@ -39,7 +39,7 @@ impl Script {
         for (update, ins, state) in &self.steps {
             let mut changed: Vec<Buffer> = state.iter().map(|&i| std::mem::take(&mut buffers[i])).collect();
             let read: Vec<&Buffer> = ins.iter().map(|&i| &buffers[i]).collect();
-            bench::apply(device, &**update, &read, &mut changed);
+            bench::apply(device, &**update, &read, &mut changed)?;
             state.iter().zip(changed).for_each(|(&i, b)| buffers[i] = b);
         }
         Ok(vec![Pass { what: "state".into(), is_backward: false, buffers: on_host(buffers)? }])

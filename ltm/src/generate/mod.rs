@@ -77,7 +77,7 @@ impl Thinker {
     pub fn prior(&self, store: &mut Store, seed: u64, sample: u32) {
         let z = store.get_mut(self.fast.latents.z);
         let mut values = vec![0.0; z.len()];
-        Stream::new(seed, PRIOR).sample(sample).fill_normal(&mut values, |x| x);
+        Stream::new(seed, PRIOR).sample(sample).fill_normal(0, &mut values, |x| x);
         z.set_f64(&values);
     }
 

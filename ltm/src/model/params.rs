@@ -137,7 +137,7 @@ impl Params {
             let mut values = vec![0.0; p.spec.shape.numel()];
             for part in p.parts() {
                 match p.init {
-                    Init::Normal(std) => Stream::new(seed, site).fill_normal(&mut values[part.range], |x| std * x),
+                    Init::Normal(std) => Stream::new(seed, site).fill_normal(0, &mut values[part.range], |x| std * x),
                     Init::Constant(value) => values[part.range].fill(value),
                 }
                 site += 1;

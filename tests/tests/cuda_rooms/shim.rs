@@ -28,7 +28,7 @@ fn run(entry: &'static str, grid: Grid, x: &Buffer, out: Spec) -> Vec<f64> {
 
 fn numbers(n: usize) -> Vec<f32> {
     let mut x = vec![0.0; n];
-    Stream::new(1, 1).fill_normal(&mut x, |x| x as f32);
+    Stream::new(1, 1).fill_normal(0, &mut x, |x| x as f32);
     x
 }
 
@@ -53,7 +53,7 @@ fn noise_is_the_cpu_s_bit_by_bit() {
         [Arg::U64(stream.seed), Arg::U32(stream.site), Arg::U32(stream.sample), Arg::U32(stream.step), (&mut y).into()];
     gpu(&device).launch(&KERNELS.kernel("noise", DType::F32), Grid::new(4, 256), &args);
     let mut expected = vec![0.0; 4096];
-    stream.fill_normal(&mut expected, |x| x);
+    stream.fill_normal(0, &mut expected, |x| x);
     assert_eq!(y.read_f64().expect("a sound kernel"), expected);
 }
 
