@@ -12,11 +12,11 @@ pub(crate) const OPTIONS: [&str; 3] =
     ["--std=c++17", "--device-as-default-execution-space", "--ptxas-options=-warn-spills"];
 
 /// The code of a module for `arch`, and the compiler's lines about registers that it spilled to memory. NVRTC must have been
-/// found.
+/// found, in this `version`.
 ///
 /// # Errors
 /// If the compiler refuses the module: the first error that it reports.
-pub(crate) fn compile(module: &Module, variant: Variant, arch: Arch) -> Result<(Vec<u8>, Vec<String>)> {
+pub(crate) fn compile(module: &Module, variant: Variant, arch: Arch, version: &str) -> Result<(Vec<u8>, Vec<String>)> {
     let program = Program::new(module)?;
     let mut options = vec![format!("--gpu-architecture={arch}")];
     options.extend(OPTIONS.map(String::from));
@@ -25,7 +25,7 @@ pub(crate) fn compile(module: &Module, variant: Variant, arch: Arch) -> Result<(
     unsafe { compile_program(program.0, &options) }.map_err(|e| {
         let defines = variant.defines().join(" ");
         let said = program.log_lines("error").into_iter().next().unwrap_or_else(|| e.to_string());
-        Error::new(format!("NVRTC cannot compile {} ({defines}) for {arch}: {said}", module.name))
+        Error::new(format!("NVRTC {version} cannot compile {} ({defines}) for {arch}: {said}", module.name))
     })?;
     let spills = program.log_lines("spill").into_iter().map(|line| format!("{} ({arch}): {line}", module.name));
     Ok((program.code()?, spills.collect()))

@@ -31,7 +31,7 @@ pub(crate) fn code(settings: &Settings, arch: Arch, variants: &[(&'static Module
         if let Some([entry]) = file.as_deref().and_then(bundle::decode).as_deref() {
             return Ok(entry.code.clone());
         }
-        let entry = Entry { code: compile(module, variant, arch)?.0, label };
+        let entry = Entry { code: compile(module, variant, arch, &version)?.0, label };
         if let (Some(folder), Some(path)) = (&settings.cache, path) {
             let file = bundle::encode(std::slice::from_ref(&entry));
             // If the cache cannot be written, the next run only takes some seconds longer.
@@ -58,7 +58,7 @@ fn from_file(entries: Vec<Entry>, arch: Arch, variants: &[(&'static Module, Vari
         let newest = usable.iter().filter(fits).max_by_key(|entry| entry.label.arch);
         newest.map(|entry| entry.code.clone()).ok_or_else(|| {
             let (name, defines) = (module.name, &label.defines);
-            Error::kernels(format!("lacks {name} ({defines}) for {arch} as this version of the program has it"))
+            Error::kernels(format!("has no {name} ({defines}) for {arch} from this version of the program"))
         })
     };
     variants.iter().map(code).collect()
@@ -114,7 +114,7 @@ pub fn compile_file(modules: &[&'static Module], archs: &[Arch], settings: &Sett
     let variants = modules.flat_map(|module| module.variants().map(move |variant| (module, variant)));
     let jobs: Vec<_> = variants.flat_map(|(module, v)| archs.iter().map(move |&arch| (module, v, arch))).collect();
     let compile = |&(module, variant, arch): &(&'static Module, Variant, Arch)| {
-        let (code, spills) = compile(module, variant, arch)?;
+        let (code, spills) = compile(module, variant, arch, &version)?;
         Ok((Entry { code, label: Label::new(module, variant, arch) }, spills))
     };
     let compiled: Vec<Result<(Entry, Vec<String>)>> = jobs.par_iter().map(compile).collect();
