@@ -1,15 +1,16 @@
 //! The model on a device, which the host shim stands in for: whole runs, what a step asks the device for, and
 //! the checks and the benchmark of a device.
 
-mod bench;
 mod run;
-mod steady;
-mod verify;
 
-use engine::Device;
-use kernels::registry::modules;
+use engine::{DType, Device};
+use kernels::registry::{ROOMS, modules};
+use lab::bench::{Cache, Ceilings, Effort, Report, STEPS, Setup, Task, measure_all, roofline};
+use lab::verify::{device, golden, tolerance};
 use ltm::config::Config;
-use tests::shim::{Order, Shim, loaded};
+use ltm::train::Trainer;
+use tests::measured::{ON_SHIM, errors, same_line};
+use tests::shim::{Counts, Fault, Order, Shim, loaded};
 
 /// A small model, with these settings changed.
 fn config(settings: &str) -> Config {
@@ -20,4 +21,107 @@ fn config(settings: &str) -> Config {
 /// A device with all kernels.
 fn shim(order: Order) -> Device {
     loaded(Shim::device(order), &modules())
+}
+
+/// Every op and whole steps run, are recorded and counted. Rates mean nothing here.
+#[test]
+fn every_op_and_step_is_measured() {
+    let config = config("model.layers=1 model.seq=8 train.batch=1 fast.steps=2 train.precision=bf16");
+    let setup = Setup::new(config, shim(Order::Forward)).expect("a setup");
+    let setup = Setup { effort: Effort::least(), ..setup };
+    let works = setup.works().expect("work");
+    let mut ceilings = Ceilings::new(&setup.device, setup.dtype, &setup.effort).expect("room");
+    let rows = measure_all(&setup, &works, &mut ceilings, &mut |_, _| ()).expect("rows");
+    assert!(rows.iter().all(|row| row.samples.0.len() == setup.effort.passes), "a row without all its passes");
+    for group in ROOMS.iter().map(|room| room.name).chain([STEPS]) {
+        assert!(rows.iter().any(|row| row.task.group == group && row.samples.median() > 0.0), "{group}");
+    }
+    for work in &works {
+        let is_this = |task: &Task| task.case == work.case && task.pass == work.name && task.cache == Cache::Hot;
+        assert!(rows.iter().any(|row| is_this(&row.task)));
+    }
+    let training = rows.last().expect("rows");
+    assert_eq!((training.task.case.as_str(), training.task.tokens), ("training step", Some(8)));
+    let fast = rows.iter().find(|row| row.task.case == "fast step").expect("a row");
+    assert!(training.task.flops > 2 * fast.task.flops);
+    let report = Report::new(&setup, "tiny", &ceilings, rows);
+    assert_eq!((report.machine.device.as_str(), report.machine.dtype.as_str()), ("host shim", "bf16"));
+    assert!(report.to_json().to_string().contains("tokens_per_second") && !roofline(&report).contains("NaN"));
+}
+
+/// Once training is under way, a GPU is asked for no memory, and within a batch's fast steps for no transfer between host and
+/// device; every fast step is one launch of the recording.
+#[test]
+fn a_fast_step_is_one_launch() {
+    for precision in ["f32", "bf16"] {
+        let (device, counts) = Shim::counted();
+        let config = config(&format!("fast.steps=6 train.precision={precision}"));
+        let mut trainer = Trainer::new(config, &loaded(device, &modules())).expect("a trainer");
+        for round in 0..3 {
+            let before = counts();
+            let batch = tests::batch(2, 13, round);
+            let mut behind: Vec<Counts> = Vec::new();
+            trainer.fit(&batch, |_, _| behind.push(counts())).expect("a batch that fits");
+            assert_eq!(behind.len(), 6);
+            for (t, (before, after)) in behind.iter().zip(&behind[1..]).enumerate() {
+                let place = format!("{precision}, batch {round}, fast step {}", t + 1);
+                let quiet = (after.memory, after.transfers) == (before.memory, before.transfers);
+                assert!(quiet, "{place}: nothing is allocated, sent or fetched");
+                // The first batch's first steps are run and recorded.
+                if round > 0 || t > 1 {
+                    let (work, replays) = (after.work - before.work, after.replays - before.replays);
+                    assert_eq!((work, replays), (0, 1), "{place}: one launch of the recording");
+                }
+            }
+            trainer.train(&batch).expect("a step");
+            assert!(round == 0 || counts().memory == before.memory, "{precision}: no memory after the first batch");
+        }
+    }
+}
+
+/// A mistake is told with its place, and only there. Blocks of an RTX 40 have less shared memory: attention with wide heads is
+/// left out where it does not fit. The rest passes.
+#[test]
+fn a_smaller_device_with_a_mistake() {
+    let fault = Fault { file: "latents", find: "site + t + 1", replace: "site + t" };
+    let gpu = loaded(Shim::with_shared(99 << 10, Some(fault)), &modules());
+    let mut told = 0;
+    let reports = device(&gpu, &[], |_| told += 1).expect("a device that does not fail");
+    assert_eq!(told, reports.len());
+    assert!(reports.iter().all(|r| r.cases > 0));
+    for name in ["rmsnorm", "window_attention", "cast", "adamw in place"] {
+        assert!(reports.iter().any(|r| r.op == name), "{name} is not looked at");
+    }
+    // What AUDIT.md says of the kernels is what they do here, but for the mistake and what was left out.
+    let said = include_str!("../../../AUDIT.md");
+    for r in reports.iter().filter(|r| r.failure.is_none() && r.left_out == 0) {
+        let line = errors(ON_SHIM, r);
+        assert!(said.lines().any(|said| same_line(said, &line)), "AUDIT.md does not say: {line}");
+    }
+    let wrong: Vec<_> = reports.iter().filter(|r| r.failure.is_some()).collect();
+    assert_eq!(wrong.iter().map(|r| r.op.as_str()).collect::<Vec<_>>(), ["latents in place"], "{wrong:#?}");
+    assert!(wrong[0].failure.as_ref().is_some_and(|said| said.starts_with("latents in place f32, buffer: ")));
+    let left_out = reports.iter().filter(|r| r.left_out > 0).map(|r| (r.op.as_str(), r.dtype));
+    assert_eq!(left_out.collect::<Vec<_>>(), [("cross_attention", DType::F32), ("window_attention", DType::F32)]);
+}
+
+/// A write outside of memory, after which a device does nothing more.
+#[test]
+fn a_device_that_fails_ends_the_check() {
+    let fault = Fault { file: "add", find: "store_pack<N>(y + i, sum);", replace: "store_pack<N>(y + n, sum);" };
+    let said = device(&loaded(Shim::faulty(Order::Forward, fault), &modules()), &[], |r| panic!("{r:?}"));
+    let said = said.expect_err("a device that fails").to_string();
+    assert!(said.starts_with("add f32, add ") && said.ends_with("an allocation of 8 bytes was written"), "{said}");
+}
+
+#[test]
+fn the_golden_numbers_on_a_device() {
+    for dtype in [DType::F32, DType::Bf16] {
+        let all = golden(None, dtype, &shim(Order::Forward)).expect("golden numbers");
+        let worst = all.iter().map(|c| c.error).fold(0.0, f64::max);
+        for c in &all {
+            assert!(c.error <= tolerance(dtype), "{} is off by {:.1e} in {dtype}", c.name, c.error);
+        }
+        assert!(dtype == DType::F32 || worst > 1e-3, "{worst:.1e} is closer than bf16 can be: it was not used");
+    }
 }
