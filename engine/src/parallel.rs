@@ -56,7 +56,7 @@ pub fn chunks<T: Send>(out: &mut [T], size: usize, f: impl Fn(usize, &mut [T]) +
     out.par_chunks_mut(size).enumerate().with_min_len(unsplit()).for_each(|(i, chunk)| f(i, chunk));
 }
 
-/// Like [`chunks`], over two slices with the same number of chunks, or one of them empty.
+/// Like [`chunks`], over two slices with the same number of chunks. An empty one counts as having as many as the other.
 pub fn chunks2<A: Send, B: Send>(
     a: &mut [A],
     a_size: usize,
@@ -75,7 +75,7 @@ pub fn chunks2<A: Send, B: Send>(
     chunks.with_min_len(unsplit()).for_each(|(i, (a, b))| f(i, a, b));
 }
 
-/// Like [`chunks`], over three slices with the same number of chunks, or the last of them empty.
+/// Like [`chunks`], over three slices with the same number of chunks; an empty last one has as many as the others.
 pub fn chunks3<A: Send, B: Send, C: Send>(
     (a, a_size): (&mut [A], usize),
     (b, b_size): (&mut [B], usize),

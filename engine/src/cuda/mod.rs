@@ -2,8 +2,8 @@
 //!
 //! # How to write a room's kernels
 //!
-//! A room has two more files: `kernel.cu` with the kernels, and `cuda.rs` with the code that launches them, called by the
-//! room's `mod.rs` if `cx.device` is [`Device::Cuda`](crate::Device). `rmsnorm` is the model to follow.
+//! A room has one more file: `kernel.cu` with the kernels, which the room's `mod.rs` launches if `cx.device` is
+//! [`Device::Cuda`](crate::Device). Launch code that several passes share is in `cuda.rs`. `rmsnorm` is the model to follow.
 //!
 //! ```text
 //! kernel.cu   #include "common.cuh"
@@ -11,10 +11,10 @@
 //!                 int i = blockIdx.x * blockDim.x + threadIdx.x;
 //!                 if (i < n) store(y + i, by * load(x + i));
 //!             }
-//! cuda.rs     pub static KERNELS: Module = Module::new("scale", include_str!("kernel.cu"));
+//! mod.rs      pub(crate) static KERNELS: Module = Module::new("scale", include_str!("kernel.cu"));
 //!             let kernel = KERNELS.kernel("scale", x.dtype());
 //!             gpu.launch(&kernel, Grid::covering(n, 256), &[x.into(), Arg::F32(2.0), y.into(), n.into()]);
-//! registry    cuda: Some(&scale::cuda::KERNELS)
+//! registry    cuda: &[&scale::KERNELS]
 //! ```
 //!
 //! * A file is compiled once per storage type, which it calls `T` (`float` or `bf16`), and once per value of `SIZE` if the
@@ -112,10 +112,7 @@ pub trait Gpu: Send + Sync + Debug {
     /// Copies from the host.
     fn write(&self, to: u64, from: &[u8]);
 
-    /// Copies to the host, after everything that was launched before.
-    ///
-    /// # Errors
-    /// If the device has failed, at any time before.
+    /// Copies to the host, after everything that was launched before. An error if the device has failed, at any time before.
     fn read(&self, from: u64, to: &mut [u8]) -> Result<()>;
 
     /// Copies on the device.
@@ -139,22 +136,14 @@ pub trait Gpu: Send + Sync + Debug {
     /// Launches a matrix product.
     fn product(&self, product: &Product);
 
-    /// From now on launches, products, copies on the device and clears are recorded instead of run.
-    ///
-    /// # Panics
-    /// If a recording is on.
+    /// From now on launches, products, copies on the device and clears are recorded instead of run. There is one
+    /// recording at a time.
     fn begin_capture(&self);
 
     /// Ends the recording, which can then be run any number of times.
-    ///
-    /// # Panics
-    /// If no recording is on.
     fn end_capture(&self) -> Box<dyn Captured>;
 
-    /// Waits for everything that was launched.
-    ///
-    /// # Errors
-    /// If the device has failed, at any time before.
+    /// Waits for everything that was launched. An error as in [`read`](Self::read).
     fn finish(&self) -> Result<()>;
 }
 
@@ -169,18 +158,12 @@ pub trait Captured: Send + Sync + Debug {
 pub struct Failure(OnceLock<Error>);
 
 impl Failure {
-    /// Passes a value on. An error is kept if it is the first.
-    ///
-    /// # Errors
-    /// The first failure.
+    /// Passes a value on, or the first failure, which an error is if there was none.
     pub fn keep<T>(&self, result: Result<T>) -> Result<T> {
         result.map_err(|e| self.0.get_or_init(|| e).clone())
     }
 
-    /// Whether the GPU works.
-    ///
-    /// # Errors
-    /// The first failure.
+    /// Whether the GPU works; if not, the first failure.
     pub fn check(&self) -> Result<()> {
         self.0.get().map_or(Ok(()), |e| Err(e.clone()))
     }
