@@ -59,6 +59,7 @@ fn what_was_recorded_cannot_be_changed_unnoticed() {
         (metrics, other("grad_norm", grad_norm), "3..3", [third, "grad_norm"]),
         (metrics, other("loss", loss), "5..6", ["the validation after step 6 comes out differently", "loss"]),
         (metrics, (state, other_state.clone()), "3..3", [third, &*other_state]),
+        (metrics, ("\"step\":6,\"l".into(), "\"step\":0,\"l".into()), "6..6", ["say nothing", "about step 6"]),
         // Another seed, said afterwards to have been the run's.
         ("run/sessions.jsonl", ("\"seed\":0".into(), "\"seed\":1".into()), "1..1", ["step 1 comes out", "differently"]),
         ("text.txt", ("green".into(), "grain".into()), "1..6", ["the data are not those", "--data"]),
