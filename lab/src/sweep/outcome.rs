@@ -29,9 +29,7 @@ pub struct Outcome {
     pub(super) command: String,
     pub(super) version: String,
     pub(super) sources: String,
-    /// `finished`, or `failed`.
-    pub(super) status: String,
-    /// Why there is no result.
+    /// Why there is no result, of a point that failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
     /// What came out, of a point that was trained and judged.
@@ -132,7 +130,6 @@ impl Outcome {
             command: command.into(),
             version: env!("CARGO_PKG_VERSION").into(),
             sources: SOURCES.into(),
-            status: if finished.is_ok() { "finished" } else { "failed" }.into(),
             reason: finished.as_ref().err().map(ToString::to_string),
             result: finished.ok(),
         }
