@@ -147,22 +147,6 @@ impl Plot {
         self.places().next().is_none()
     }
 
-    /// The picture in words, for readers who do not see it.
-    pub fn words(&self) -> String {
-        let mut words = format!("{}: {} against {}.", self.title, self.axes[1], self.axes[0]);
-        let is_finite = |point: &[f64; 2]| point.iter().all(|x| x.is_finite());
-        for Series { name, line, marks, .. } in &self.series {
-            let line: Vec<_> = line.iter().copied().filter(is_finite).collect();
-            if let [first, .., last] = line[..] {
-                words += &format!(" {name}: from {:.3} to {:.3} at {}.", first[1], last[1], number(last[0]));
-            }
-            if let Some([x, y]) = marks.iter().map(|mark| mark.at).rfind(is_finite) {
-                words += &format!(" {name}: the last point is {y:.3} at {}.", number(x));
-            }
-        }
-        words
-    }
-
     /// The places of all points that have one, with the ends of error bars.
     fn places(&self) -> impl Iterator<Item = (f64, f64)> {
         let of = |series: &Series| {
@@ -386,7 +370,6 @@ mod tests {
             }
             assert!(!svg.contains("NaN") && !svg.contains("inf") && !svg.contains("href"), "{svg}");
             assert!(svg.contains("[fill=\"#FFFFFF\"] { fill: #15171a }"), "{svg}");
-            assert!(plot.words().ends_with("from 3.000 to 1.000 at 8. a<b> & \"c\"\0: the last point is 2.000 at 0."));
         }
         let none = plot(true, &[[0.0, 1.0]], Vec::new());
         assert!(none.is_empty() && roxmltree::Document::parse(&none.inline()).is_ok());

@@ -90,7 +90,7 @@ fn curves(entries: &[Entry]) -> Markup {
             @if !plot.is_empty() {
                 figure {
                     figcaption { (plot.title) }
-                    div role="img" aria-label=(plot.words()) { (PreEscaped(plot.inline())) }
+                    div role="img" aria-label=(plot.title) { (PreEscaped(plot.inline())) }
                 }
             }
         }
