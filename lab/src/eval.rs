@@ -165,12 +165,6 @@ pub fn text(rows: &[Row]) -> String {
     let table = columns(Table::of(rows), |row| row);
     let exact = rows.iter().find_map(Row::exact);
     let mut lines = vec![table.to_string()];
-    let extras = rows.iter().map(|Row { figures, .. }| {
-        let bound = if figures.protocol == Protocol::Fixed { " (not a bound)" } else { "" };
-        format!("{} {}{bound}", figures.protocol.name(), perplexity(figures.mean_sequence_perplexity))
-    });
-    let extras = extras.collect::<Vec<_>>().join(", ");
-    lines.push(format!("extra, the public reference's average of exp(nats/token) over sequences: {extras}"));
     if rows.iter().any(|row| row.figures.protocol == Protocol::Iwae) {
         lines.push(format!("{IWAE}; with few draws their noise can put it above elbo"));
     }
@@ -235,7 +229,7 @@ pub struct Figures {
     /// Bits per byte.
     #[serde(deserialize_with = "null_is_nan")]
     pub bits_per_byte: f64,
-    /// Mean of exp(nats / tokens) over sequences.
+    /// Mean of exp(nats / tokens) over sequences, as the public reference takes it.
     #[serde(deserialize_with = "null_is_nan")]
     pub mean_sequence_perplexity: f64,
 }
