@@ -103,7 +103,7 @@ fn table(rows: &[Row]) -> String {
     Table::of(&rows)
         .left("case", |(task, _)| &task.case)
         .left("pass", |(task, n)| pass(task, n))
-        .right("cache", |(task, _)| task.cache.name())
+        .right("cache", |(task, _)| format!("{:?}", task.cache).to_lowercase())
         .right("median", |(_, n)| seconds(n.seconds))
         .right("20 %", |(_, n)| seconds(n.seconds_q20))
         .right("80 %", |(_, n)| seconds(n.seconds_q80))
@@ -138,7 +138,7 @@ fn compare(earlier: &Report, path: &Path, report: &Report) -> Result<()> {
     let table = Table::of(&rows)
         .left("case", |c| &c.row.task.case)
         .left("pass", |c| &c.row.task.pass)
-        .right("cache", |c| c.row.task.cache.name())
+        .right("cache", |c| format!("{:?}", c.row.task.cache).to_lowercase())
         .right("time now", |c| format!("{:.3} ×", c.ratio))
         .right("", |c| match c.verdict {
             Ordering::Less => "FASTER",

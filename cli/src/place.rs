@@ -5,7 +5,6 @@ use clap::ValueEnum;
 use clap::builder::RangedU64ValueParser;
 use engine::cuda::Settings;
 use engine::{Device, Error, ErrorKind, Result};
-use std::thread::available_parallelism;
 
 /// What a user may ask for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -42,10 +41,6 @@ impl Place {
     /// Those of `work`, or of the system when it cannot start threads.
     pub fn inside<T: Send>(&self, usual: usize, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
         let count = self.threads(usual);
-        let cores = available_parallelism().map_or(count, usize::from);
-        if count > cores {
-            note(format_args!("note: {count} threads on {cores} cores: no more than {cores} run at once"));
-        }
         rayon::ThreadPoolBuilder::new()
             .num_threads(count)
             .build_global()

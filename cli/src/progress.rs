@@ -32,7 +32,7 @@ const PAUSE: Duration = Duration::from_secs(5);
 
 /// What is shown of a training run.
 pub struct Training {
-    bar: ProgressBar,
+    pub bar: ProgressBar,
     config: Config,
     last_line: Option<Instant>,
     /// Running sums over the recent steps: NLL, KL, tokens, bytes, seconds, steps.
@@ -76,11 +76,6 @@ impl Training {
     /// Prints a line above the bar.
     pub fn say(&self, line: &str) {
         self.bar.suspend(|| note(line));
-    }
-
-    /// Takes the bar away.
-    pub fn finish(&self) {
-        self.bar.finish_and_clear();
     }
 
     fn text(&self, step: u64) -> String {

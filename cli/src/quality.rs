@@ -56,8 +56,7 @@ pub fn run(args: &Args, place: &Place) -> Result<()> {
                 judge(&judged_by, &mut model, &written, show)
             })?;
             if quality.cut > 0 {
-                let seq = model.config.model.seq;
-                let cut = quality.cut;
+                let (seq, cut) = (model.config.model.seq, quality.cut);
                 note(format_args!(
                     "note: {cut} texts are longer than the {seq} tokens that the judge reads: their beginnings are judged"
                 ));

@@ -48,11 +48,7 @@ fn key_help() -> String {
     let keys = SETTINGS.iter().map(|setting| {
         let value = setting.value(&defaults);
         let choices = if value.is_string() { format!(" ({})", (setting.expects)()) } else { String::new() };
-        format!(
-            "
-  {} = {value}: {}{choices}",
-            setting.name, setting.doc
-        )
+        format!("\n  {} = {value}: {}{choices}", setting.name, setting.doc)
     });
     let keys = keys.collect::<String>();
     format!("Single settings, e.g. `--set fast.steps=32 train.seed=1`. The keys, with preset small's values:{keys}")

@@ -121,7 +121,7 @@ pub fn steps(session: &mut Session, guard: &Guard, tensorboard: bool) -> Result<
     }
     while !session.is_done() {
         if guard.asked() {
-            display.finish();
+            display.bar.finish_and_clear();
             session.save()?;
             note(format_args!(
                 "interrupted after step {}, which is saved; `ltm train --resume {}` goes on",
@@ -131,7 +131,7 @@ pub fn steps(session: &mut Session, guard: &Guard, tensorboard: bool) -> Result<
             return Ok(false);
         }
         let progress = session.advance().map_err(|error| {
-            display.finish();
+            display.bar.finish_and_clear();
             if !session.is_stopped() {
                 return error;
             }
@@ -146,6 +146,6 @@ pub fn steps(session: &mut Session, guard: &Guard, tensorboard: bool) -> Result<
             progress.lines.iter().try_for_each(|line| events.write(line))?;
         }
     }
-    display.finish();
+    display.bar.finish_and_clear();
     Ok(true)
 }

@@ -74,16 +74,6 @@ pub enum Cache {
     Cold,
 }
 
-impl Cache {
-    /// Its name in tables and files.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Hot => "hot",
-            Self::Cold => "cold",
-        }
-    }
-}
-
 /// Most samples of a row in all passes.
 const MOST: usize = 240;
 
