@@ -66,14 +66,26 @@ impl Shape {
         self.parts().iter().map(|(dtype, n)| (n * dtype.size()).next_multiple_of(256) / 4).sum()
     }
 
-    fn split(self, memory: Pointer) -> [Pointer; 6] {
+    fn split(self, memory: Pointer) -> Parts {
         let mut address = memory.address;
-        self.parts().map(|(dtype, n)| {
+        let [logits, most, sums, d_table, summed, factors] = self.parts().map(|(dtype, n)| {
             let part = Pointer { address, dtype };
             address += (n * dtype.size()).next_multiple_of(256) as u64;
             part
-        })
+        });
+        Parts { logits, most, sums, d_table, summed, factors }
     }
+}
+
+/// Where the parts of the working memory begin, in the order of [`Shape::parts`].
+#[derive(Clone, Copy)]
+struct Parts {
+    logits: Pointer,
+    most: Pointer,
+    sums: Pointer,
+    d_table: Pointer,
+    summed: Pointer,
+    factors: Pointer,
 }
 
 /// The op's inputs on a GPU, and its working memory.
@@ -84,7 +96,7 @@ pub struct Head<'a> {
     table: &'a Buffer,
     targets: &'a Buffer,
     scale: &'a Buffer,
-    parts: [Pointer; 6],
+    parts: Parts,
 }
 
 /// The wanted gradients: the first two are `d_hidden` and `d_table`.
@@ -157,7 +169,7 @@ impl<'a> Head<'a> {
     fn logits(&self, chunk: &Chunk) {
         let Shape { dim, vocab, .. } = self.shape;
         let factors = [Factor::Plain(self.table.into()), Factor::Transposed(chunk.of(self.hidden, dim))];
-        product(self.gpu, [vocab, chunk.n, dim], factors, None, self.parts[0]);
+        product(self.gpu, [vocab, chunk.n, dim], factors, None, self.parts.logits);
     }
 
     /// A block for every [`SLAB`] entries of the vocabulary and 32 packs of tokens.
@@ -174,7 +186,7 @@ impl<'a> Head<'a> {
 
     fn losses(&self, chunk: &Chunk, outs: &[Buffer]) {
         let (vocab, n, slabs) = (self.shape.vocab, chunk.n, self.shape.slabs());
-        let [logits, most, sums, ..] = self.parts;
+        let Parts { logits, most, sums, .. } = self.parts;
         let [targets, nll, lse] = [self.targets, &outs[1], &outs[2]].map(|b| chunk.of(b, 1));
         // The largest logits and the sums of every thread.
         let shared = 2 * DType::F32.size() * THREADS as usize * self.pack(chunk);
@@ -186,7 +198,7 @@ impl<'a> Head<'a> {
     /// From the logits to losses and the hidden states' gradient: see `exponentials` in `kernel.cu`.
     fn in_one_pass(&self, chunk: &Chunk, outs: &[Buffer], (wants, d_ins): Gradients) {
         let (Shape { dtype, dim, vocab, .. }, n) = (self.shape, chunk.n);
-        let [logits, _, sums, _, summed, factors] = self.parts;
+        let Parts { logits, sums, summed, factors, .. } = self.parts;
         let [targets, nll, lse] = [self.targets, &outs[1], &outs[2]].map(|b| chunk.of(b, 1));
         let (table, out) = (self.table.pointer(), chunk.of(&d_ins[0], dim));
         let shared = DType::F32.size() * THREADS as usize * self.pack(chunk);
@@ -204,7 +216,7 @@ impl<'a> Head<'a> {
 
     /// From the logits to the gradients of the hidden states and the table.
     fn backward(&self, chunk: &Chunk, lse: &Buffer, d_loss: Arg, (wants, d_ins): Gradients) {
-        let (Shape { dtype, dim, vocab, .. }, [logits, _, _, d_table, ..]) = (self.shape, self.parts);
+        let (Shape { dtype, dim, vocab, .. }, Parts { logits, d_table, .. }) = (self.shape, self.parts);
         let [targets, lse] = [self.targets, lse].map(|b| chunk.of(b, 1));
         let args = args![logits, targets, lse, self.scale, d_loss, vocab, chunk.n, SLAB];
         self.launch("gradient", self.slabs(chunk), args);
@@ -226,7 +238,7 @@ impl<'a> Head<'a> {
 
     fn finish(&self, (wants, d_ins): Gradients) {
         if wants[1].is_wanted() && self.shape.dtype != DType::F32 {
-            cast::launch(self.gpu, self.parts[3], wants[1], d_ins[1].pointer(), d_ins[1].len());
+            cast::launch(self.gpu, self.parts.d_table, wants[1], d_ins[1].pointer(), d_ins[1].len());
         }
     }
 }
