@@ -13,6 +13,7 @@ mod pack;
 #[allow(unsafe_code)]
 pub(crate) mod tiles;
 
+use self::Stored::{Plain, Transposed};
 use self::gemm::{Factor, gemm, pack_b, packed_len};
 use self::mat::{Mat, MatMut};
 use crate::case::{Case, Fill, Input, Sizes};
@@ -120,7 +121,7 @@ fn forward(device: &Device, ins: &[&Buffer], own: usize, y: &mut Buffer) {
     let (x, w, residual, form) = (ins[0], ins[1], ins[..own].get(2).copied(), ins.get(own).copied());
     // y[r, o] = Σ_i x[r, i]·w[o, i]
     let sizes = [x.shape().rows(), y.shape().last(), x.shape().last()];
-    multiply(device, sizes, [(x, false), (w, true)], form, residual, Want::Write, y);
+    multiply(device, sizes, [Plain(x), Transposed(w)], form, residual, Want::Write, y);
 }
 
 /// As in [`forward`].
@@ -130,32 +131,40 @@ fn vjp(device: &Device, wants: &[Want], ins: &[&Buffer], own: usize, d_y: &Buffe
     if wants[0].is_wanted() {
         // d_x[r, i] = Σ_o d_y[r, o]·w[o, i]
         let (sizes, form) = ([rows, w.shape().last(), outputs], ins.get(own + 1).copied());
-        multiply(device, sizes, [(d_y, false), (w, false)], form, None, wants[0], d_x);
+        multiply(device, sizes, [Plain(d_y), Plain(w)], form, None, wants[0], d_x);
     }
     if wants[1].is_wanted() {
         // d_w[o, i] = Σ_r d_y[r, o]·x[r, i]
         let sizes = [outputs, x.shape().last(), rows];
-        multiply(device, sizes, [(d_y, true), (x, false)], None, None, wants[1], d_w);
+        multiply(device, sizes, [Transposed(d_y), Plain(x)], None, None, wants[1], d_w);
     }
     for (&want, d_residual) in wants[2..].iter().zip(d_residual) {
         add::pass_on(device, want, d_y, d_residual);
     }
 }
 
-/// y [rows, cols] = a [rows, inner] · b [inner, cols], plus `residual` if there is one; to `Add`, y += a·b. A factor is in memory
-/// as it is or transposed; `form` is b prepared, if it was.
+/// A factor as it lies in memory.
+#[derive(Clone, Copy)]
+enum Stored<'a> {
+    Plain(&'a Buffer),
+    Transposed(&'a Buffer),
+}
+
+/// y [rows, cols] = a [rows, inner] · b [inner, cols], plus `residual` if there is one; to `Add`, y += a·b. `form` is b prepared,
+/// if it was.
 fn multiply(
     device: &Device,
     [rows, cols, inner]: [usize; 3],
-    [a, b]: [(&Buffer, bool); 2],
+    [a, b]: [Stored; 2],
     form: Option<&Buffer>,
     residual: Option<&Buffer>,
     want: Want,
     y: &mut Buffer,
 ) {
     if let Device::Cuda(gpu) = device {
-        let factor = |(x, turned): (&Buffer, bool)| {
-            if turned { cuda::Factor::Transposed(x.into()) } else { cuda::Factor::Plain(x.into()) }
+        let factor = |stored| match stored {
+            Plain(x) => cuda::Factor::Plain(x.into()),
+            Transposed(x) => cuda::Factor::Transposed(x.into()),
         };
         let added = if want == Want::Add { Some(y.pointer()) } else { residual.map(Pointer::from) };
         return product(&**gpu, [rows, cols, inner], [factor(a), factor(b)], added, y.into());
@@ -172,8 +181,11 @@ fn multiply(
 }
 
 /// A factor [rows, cols].
-fn view<T: Element>((x, turned): (&Buffer, bool), rows: usize, cols: usize) -> Mat<'_, T> {
-    if turned { Mat::new(x.as_slice(), cols, rows).transposed() } else { Mat::new(x.as_slice(), rows, cols) }
+fn view<T: Element>(factor: Stored<'_>, rows: usize, cols: usize) -> Mat<'_, T> {
+    match factor {
+        Plain(x) => Mat::new(x.as_slice(), rows, cols),
+        Transposed(x) => Mat::new(x.as_slice(), cols, rows).transposed(),
+    }
 }
 
 /// The forms of the weight `w` [out, in], input number 1, that a pass of a linear map reads: number 0 for the product with x,
