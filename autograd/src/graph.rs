@@ -113,10 +113,7 @@ impl Graph {
         Ok(out)
     }
 
-    /// Output `name` of the op whose result is `value`, e.g. the per-token `nll` beside a loss.
-    ///
-    /// # Panics
-    /// If that op has no such output.
+    /// Output `name` of the op whose result is `value`, e.g. the per-token `nll` beside a loss. The op must have it.
     pub fn output(&self, value: Value, name: &str) -> Value {
         let Origin::Node { node, .. } = self.info(value).origin else { panic!("a leaf has no output {name}") };
         let node = &self.nodes[node];

@@ -95,18 +95,12 @@ impl Plan {
         self.reserve_scratch(store);
     }
 
-    /// Where a kept value is found after a run.
-    ///
-    /// # Panics
-    /// If the request did not keep the value.
+    /// Where a value that the request kept is found after a run.
     pub fn value(&self, value: Value) -> Id {
         self.kept.iter().find(|(v, _)| *v == value).expect("a value that the plan keeps").1
     }
 
-    /// Where the gradient of a wanted leaf is found after a run.
-    ///
-    /// # Panics
-    /// If the request did not want the gradient.
+    /// Where the gradient of a leaf is found after a run, which the request must have wanted.
     pub fn grad(&self, leaf: Value) -> Id {
         self.grads.iter().find(|(v, _)| *v == leaf).expect("a leaf whose gradient is wanted").1
     }

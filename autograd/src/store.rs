@@ -98,9 +98,6 @@ impl Store {
     }
 
     /// Copies the elements of one buffer to another of the same spec.
-    ///
-    /// # Panics
-    /// If the specs differ, or both are the same buffer.
     pub fn copy(&mut self, from: Id, to: Id) {
         let found = self.buffers.get_disjoint_mut([from.number as usize, to.number as usize]);
         let [from, to] = found.expect("two buffers of this store");

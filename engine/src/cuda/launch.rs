@@ -24,10 +24,7 @@ impl Module {
         self
     }
 
-    /// The entry point `entry` for tensors that are stored as `dtype`.
-    ///
-    /// # Panics
-    /// If `dtype` is neither f32 nor bf16.
+    /// The entry point `entry` for tensors that are stored as `dtype`, f32 or bf16.
     pub fn kernel(&'static self, entry: &'static str, dtype: DType) -> Kernel {
         assert!(matches!(dtype, DType::F32 | DType::Bf16), "kernels are compiled for f32 and bf16, not {dtype}");
         Kernel { module: self, entry, variant: Variant { dtype, size: 0 } }
@@ -86,10 +83,7 @@ pub struct Kernel {
 }
 
 impl Kernel {
-    /// The kernel compiled for this value of `SIZE`.
-    ///
-    /// # Panics
-    /// If the module does not list it.
+    /// The kernel compiled for this value of `SIZE`, which the module must list.
     #[must_use]
     pub fn size(mut self, size: usize) -> Self {
         assert!(self.module.sizes.contains(&size), "{} is not compiled for SIZE = {size}", self.module.name);
@@ -214,10 +208,7 @@ macro_rules! from_buffer {
 from_buffer!(Pointer, &Buffer; Pointer, &mut Buffer; Arg, &Buffer; Arg, &mut Buffer;);
 
 impl From<usize> for Arg {
-    /// A size as `int`.
-    ///
-    /// # Panics
-    /// From 2³¹ on, because kernels count the elements of a tensor in `int`.
+    /// A size as `int`, below 2³¹: kernels count the elements of a tensor in `int`.
     fn from(n: usize) -> Self {
         Self::I32(i32::try_from(n).unwrap_or_else(|_| panic!("{n} elements are beyond a kernel's int")))
     }
