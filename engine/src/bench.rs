@@ -3,6 +3,7 @@
 
 use crate::{Buffer, Context, DType, Device, Op, Pass, Result, Spec, Update, Want};
 use std::borrow::{Borrow, Cow};
+use std::cell::RefCell;
 use std::slice;
 
 static EMPTY: &Buffer = &Buffer::empty();
@@ -126,11 +127,21 @@ pub fn garbage(device: &Device, spec: Spec) -> Buffer {
     there(device, filled(device, spec), spec)
 }
 
+thread_local! {
+    /// As much host memory as this thread's largest buffer took, with all bits set: filled once per size.
+    static SET: RefCell<Buffer> = const { RefCell::new(Buffer::empty()) };
+}
+
 /// All bits set: NaN in every float type, −1 as an integer.
 fn filled(device: &Device, spec: Spec) -> Result<Buffer> {
-    let mut host = Buffer::new(spec);
-    host.bytes_mut().fill(0xFF);
-    if let Device::Cpu = device { Ok(host) } else { host.to_device(device) }
+    SET.with_borrow_mut(|set| {
+        if set.capacity() < spec.bytes() {
+            *set = Buffer::new(spec);
+            set.bytes_mut().fill(0xFF);
+        }
+        set.respec(spec);
+        set.to_device(device)
+    })
 }
 
 /// The buffer, or memory that stands for it on a device that has failed: such a device computes nothing more, and
