@@ -335,16 +335,19 @@ fn a_lost_gpu_is_an_error() {
     });
 }
 
-/// With NVIDIA's own NVRTC, in the folders that the environment variable names. Registers that spill are an error here.
+/// With NVIDIA's own NVRTC, in the folders that the environment variable names, for an A100 and an H100. A few registers may
+/// spill, many may not.
 #[test]
 #[ignore = "needs NVRTC; .ci/nvrtc runs it"]
 fn every_kernel_compiles_at_run_time() {
     let path = folder("nvrtc").join("kernels");
     let settings = Settings::from_env();
-    let made =
-        compile_file(&kernels::registry::modules(), &Arch::USUAL, &settings, &path).unwrap_or_else(|e| panic!("{e}"));
+    let archs = ["sm_80", "sm_90a"].map(|arch| arch.parse().expect("an architecture"));
+    let made = compile_file(&kernels::registry::modules(), &archs, &settings, &path).unwrap_or_else(|e| panic!("{e}"));
     assert!(made.compiler.starts_with("NVRTC"), "{}", made.compiler);
-    assert_eq!(made.spills, [""; 0]);
+    let bytes = |line: &String| line.split_once(" bytes spill stores")?.0.rsplit(' ').next()?.parse::<u32>().ok();
+    let most = |spills: &[String]| spills.iter().map(|line| bytes(line).expect("a number of bytes")).max();
+    assert!(most(&made.spills) < Some(64), "{:#?}", made.spills);
     // 64 numbers per thread do not fit into 32 registers.
     static SPILLS: Module = Module::new(
         "spills",
@@ -358,7 +361,7 @@ fn every_kernel_compiles_at_run_time() {
         }",
     );
     let spills = compile_file(&[&SPILLS], &Arch::USUAL[..1], &settings, &folder("nvrtc").join("spills"));
-    assert!(spills.is_ok_and(|made| made.spills[0].contains("in function 'k'")));
+    assert!(most(&spills.expect("it compiles").spills) > Some(64));
     let found = probe(&Settings { kernels: Some(path), ..settings }, &Device::Cpu);
     assert!(found.iter().any(|f| f.part == "compiled kernels" && f.text.contains("sm_90a")), "{found:?}");
 }
