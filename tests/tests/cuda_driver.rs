@@ -360,7 +360,7 @@ fn every_kernel_compiles_at_run_time() {
             for (int i = 0; i < 64; i++) y[64 * threadIdx.x + i] = v[i];
         }",
     );
-    let spills = compile_file(&[&SPILLS], &Arch::USUAL[..1], &settings, &folder("nvrtc").join("spills"));
+    let spills = compile_file(&[&SPILLS], &Arch::USUAL[..1], &settings, &folder("spills").join("kernels"));
     assert!(most(&spills.expect("it compiles").spills) > Some(64));
     let found = probe(&Settings { kernels: Some(path), ..settings }, &Device::Cpu);
     assert!(found.iter().any(|f| f.part == "compiled kernels" && f.text.contains("sm_90a")), "{found:?}");
