@@ -16,8 +16,13 @@
 //! end of the document, or the most tokens.
 //!
 //! # What counts as an answer
-//! The number behind the first `####`, and nothing else: a text without one has no answer. A dollar sign and blanks before the
-//! number, commas between its digits and a full stop behind it do not count; `70,000`, `$70000` and `70000.00` are one number.
+//! What stands behind the first `####`, up to the end of its line, if it is one number and nothing else; a text without one has
+//! no answer. A dollar sign, commas between groups of three digits, a per cent sign and a full stop at the end do not count:
+//! `70,000`, `$70000` and `70000.00.` are one number. `1/2`, `1e3`, `10:30`, `1 000` and `18 eggs` are none.
+//!
+//! GSM8K's own program and the strict match of lm-evaluation-harness search for `#### (\-?[0-9\.\,]+)` instead. They read the
+//! number as far as it goes, so `1/2` counts as 1 and `18 eggs` as 18, and they compare text, so `3.0` is not 3. On answers that
+//! are written as GSM8K writes them, all three agree.
 
 pub mod arithmetic;
 
@@ -66,7 +71,11 @@ pub fn read(path: &Path) -> Result<Vec<Problem>> {
     let mut problems = Vec::new();
     for (i, line) in text.split(|&byte| byte == b'\n').enumerate().filter(|(_, line)| !line.trim_ascii().is_empty()) {
         let problem: Result<Problem> = json::from_bytes(line).and_then(|problem: Problem| {
-            number(&problem.answer).ok_or_else(|| Error::new(format!("answer: there is no number behind {MARK:?}")))?;
+            number(&problem.answer).ok_or_else(|| {
+                Error::new(format!(
+                    "answer: behind {MARK:?} must stand one number and nothing else, such as 1,000 or -2.5"
+                ))
+            })?;
             Ok(problem)
         });
         problems.push(problem.map_err(|e| e.at(format!("{}:{}", path.display(), i + 1)))?);
@@ -82,15 +91,24 @@ pub fn prompt(examples: &[Problem], problem: &Problem) -> String {
 /// The answer that a text gives, written the shortest way: digits, a sign and a point where they are needed.
 pub fn number(text: &str) -> Option<String> {
     let (_, behind) = text.split_once(MARK)?;
-    let behind = behind.trim_start_matches([' ', '$']);
-    let (sign, digits) = behind.strip_prefix('-').map_or(("", behind), |rest| ("-", rest));
-    let digits = digits.trim_start_matches([' ', '$']);
-    let end = digits.find(|c: char| !c.is_ascii_digit() && c != ',' && c != '.').unwrap_or(digits.len());
-    let digits = digits[..end].trim_end_matches(['.', ',']).replace(',', "");
-    let (whole, part) = digits.split_once('.').unwrap_or((&digits, ""));
-    if whole.is_empty() || part.contains('.') {
+    let said = behind.lines().next()?.trim();
+    let said = said.strip_suffix('.').unwrap_or(said);
+    let said = said.strip_suffix('%').unwrap_or(said).trim_end();
+    let dollars = |said| str::strip_prefix(said, '$').unwrap_or(said).trim_start();
+    let said = dollars(said);
+    let (sign, said) = said.strip_prefix('-').map_or(("", said), |rest| ("-", rest));
+    let said = dollars(said);
+    if said.is_empty() {
         return None;
     }
+    let (whole, part) = said.split_once('.').unwrap_or((said, "0"));
+    let groups: Vec<&str> = if whole.is_empty() { vec!["0"] } else { whole.split(',').collect() };
+    let are_thousands = groups.len() == 1 || groups[0].len() < 4 && groups[1..].iter().all(|group| group.len() == 3);
+    let are_digits = |group: &&str| !group.is_empty() && group.chars().all(|c| c.is_ascii_digit());
+    if !are_thousands || !groups.iter().chain([&part]).all(are_digits) {
+        return None;
+    }
+    let whole = groups.concat();
     let (whole, part) = (whole.trim_start_matches('0'), part.trim_end_matches('0'));
     let (whole, point) = (if whole.is_empty() { "0" } else { whole }, if part.is_empty() { "" } else { "." });
     let sign = if whole == "0" && part.is_empty() { "" } else { sign };
@@ -284,23 +302,31 @@ mod tests {
 
     #[test]
     fn numbers_behind_the_mark() {
-        let cases = [
-            ("so it is 3\n#### 18", Some("18")),
-            ("#### $70,000.00.", Some("70000")),
-            ("####-5", Some("-5")),
-            ("#### -$5.50 each", Some("-5.5")),
-            ("#### 007", Some("7")),
-            ("#### -0", Some("0")),
-            ("#### 0.25%", Some("0.25")),
-            ("#### 1 or 2\n#### 3", Some("1")),
-            ("the answer is 18", None),
-            ("####", None),
-            ("#### x18", None),
-            ("#### .5", None),
-            ("#### 1.2.3", None),
+        let same = [
+            ("18", "so it is 3\n#### 18\nand 4"),
+            ("70000", "#### $70,000.00."),
+            ("1000", "#### 1,000\r\n"),
+            ("1234567", "#### 1,234,567"),
+            ("-5", "####-5"),
+            ("-5.5", "#### -$5.50"),
+            ("-5.5", "#### $ -5.5"),
+            ("7", "#### 007"),
+            ("0", "#### -0.0"),
+            ("3", "#### 3.0"),
+            ("0.25", "#### 0.25%"),
+            ("0.5", "#### .5"),
+            ("50", "#### 50 %."),
         ];
-        for (text, expected) in cases {
-            assert_eq!(number(text).as_deref(), expected, "{text:?}");
+        for (expected, text) in same {
+            assert_eq!(number(text).as_deref(), Some(expected), "{text:?}");
+        }
+        let none =
+            "|x18|1.2.3|5..|.|-|$|%|1/2|1e3|10:30|1 000|1 or 2|18 eggs|5kg|1-2|--5|1,2|1,00,000|1000,000|,5|5,|½|٣";
+        for said in none.split('|') {
+            assert_eq!(number(&format!("#### {said}")), None, "{said:?}");
+        }
+        for text in ["the answer is 18", "####", "####\n18"] {
+            assert_eq!(number(text), None, "{text:?}");
         }
     }
 
@@ -336,7 +362,10 @@ mod tests {
         assert!(error("\n").ends_with("p.jsonl holds no problem"));
         let second = error("{\"question\": \"q\", \"answer\": \"#### 1\"}\n{\"question\": 3}\n");
         assert!(second.contains("p.jsonl:2: ") && second.contains("expected a string"), "{second}");
-        assert!(error("{\"question\": \"q\", \"answer\": \"four\"}").contains("p.jsonl:1: answer: there is no number"));
+        for answer in ["four", "#### four", "#### 1/2", "#### 1e3", "#### 10:30", "#### 1 000"] {
+            let said = error(&json::line(&problem("q", answer)));
+            assert!(said.contains("p.jsonl:1: answer: behind \"####\" must stand one number"), "{answer}: {said}");
+        }
         assert!(error("question").contains("p.jsonl:1: "));
     }
 }
