@@ -5,13 +5,12 @@ use super::place::Place;
 use super::progress::bar;
 use super::settings::Single;
 use crate::data::one_of;
-use engine::{Device, Error, Result};
+use engine::{Device, Error, Result, file};
 use lab::bench::{Ceilings, Machine, Numbers, Rate, Report, Row, Setup, Task, measure_all, roofline};
 use lab::table::{Table, digits};
 use ltm::checkpoint::write_atomic;
 use ltm::config::{Config, Precision};
 use std::cmp::Ordering;
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -90,8 +89,7 @@ pub fn run(args: &Args, place: &Place) -> Result<()> {
 }
 
 fn read_report(path: &Path) -> Result<Report> {
-    let text = fs::read(path).map_err(|e| Error::io("read", path, &e))?;
-    Report::parse(&text).map_err(|e| e.at(path.display()))
+    Report::parse(&file::read(path)?).map_err(|e| e.at(path.display()))
 }
 
 /// Everything that was measured.

@@ -1,6 +1,6 @@
 //! Which configuration a command line asks for: a preset, then a file, then single settings.
 
-use engine::{Error, Result};
+use engine::{Error, Result, file};
 use lab::toml_file;
 use ltm::config::{Config, PRESETS, SETTINGS};
 use ltm::data::tokenizer_of;
@@ -56,7 +56,7 @@ fn key_help() -> String {
 
 /// The settings of a TOML file: key, value, and where it stands.
 fn read(path: &Path) -> Result<Vec<(String, Value, String)>> {
-    let text = toml_file::text(path)?;
+    let text = file::text(path)?;
     let sections: BTreeMap<String, BTreeMap<String, Spanned<Value>>> = toml_file::parse(&text, path)?;
     let mut settings = Vec::new();
     for (section, keys) in sections {

@@ -7,7 +7,7 @@ use super::place::Place;
 use super::progress::behind_bar;
 use super::settings::locate;
 use super::train;
-use engine::{Device, Error, Result};
+use engine::{Device, Error, Result, file};
 use lab::plan::Plans;
 use lab::sweep::{Outcome, Point, Sweep, csv, figures, plan, text};
 use lab::toml_file;
@@ -48,7 +48,7 @@ pub struct Args {
 }
 
 pub fn run(args: &Args, place: &Place) -> Result<ExitCode> {
-    let sweep: Sweep = toml_file::parse(&toml_file::text(&args.file)?, &args.file)?;
+    let sweep: Sweep = toml_file::parse(&file::text(&args.file)?, &args.file)?;
     let mut points = sweep.points(|config| locate(config, &[])).map_err(|e| e.at(args.file.display()))?;
     for config in points.iter_mut().filter_map(|point| point.config.as_mut().ok()) {
         config.train.threads = place.threads(config.train.threads);

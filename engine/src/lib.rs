@@ -10,6 +10,7 @@ pub mod cuda;
 mod device;
 mod dtype;
 mod error;
+pub mod file;
 #[allow(unsafe_code)]
 pub mod map;
 pub mod op;

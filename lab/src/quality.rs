@@ -8,7 +8,7 @@
 use crate::eval;
 use crate::text::{tokenizer, writer};
 use crate::transcript::{Origin, Transcript};
-use engine::{Error, Result};
+use engine::{Error, Result, file};
 use ltm::config::Chunking;
 use ltm::data::Tokenizer;
 use ltm::data::sources::{IGNORED, SampleInfo, Source};
@@ -18,7 +18,6 @@ use ltm::hash::sha256_files;
 use ltm::run::{Loaded, Run};
 use serde::Serialize;
 use std::collections::{HashMap, HashSet};
-use std::fs;
 use std::hash::Hash;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -112,7 +111,7 @@ pub fn write(
 
 /// The lines of a file that are not blank.
 fn read_prompts(path: &Path) -> Result<Vec<String>> {
-    let text = fs::read_to_string(path).map_err(|e| Error::io("read", path, &e))?;
+    let text = file::text(path)?;
     let lines: Vec<String> = text.lines().filter(|line| !line.trim().is_empty()).map(str::to_string).collect();
     if lines.is_empty() { Err(Error::new(format!("{} holds no prompt", path.display()))) } else { Ok(lines) }
 }

@@ -3,16 +3,7 @@
 use engine::{Error, Result};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use std::fs;
 use std::path::Path;
-
-/// The content of the file at `path`.
-///
-/// # Errors
-/// If it cannot be read.
-pub fn text(path: &Path) -> Result<String> {
-    fs::read_to_string(path).map_err(|error| Error::io("read", path, &error))
-}
 
 /// File and line of the byte `at` of `text`, the content of the file at `path`.
 pub fn place(text: &str, path: &Path, at: usize) -> String {

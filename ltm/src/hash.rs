@@ -1,8 +1,7 @@
 //! SHA-256 in hexadecimal: checkpoints, runs and texts are recognised by it.
 
-use engine::{Error, Result};
+use engine::{Error, Result, file};
 use sha2::{Digest, Sha256};
-use std::fs::File;
 use std::io;
 use std::path::Path;
 
@@ -14,19 +13,11 @@ pub fn sha256(bytes: impl AsRef<[u8]>) -> String {
 /// The digest of the bytes of `files`, one behind the other.
 ///
 /// # Errors
-/// A file that cannot be read, and what is no regular file.
+/// As [`file::open`].
 pub fn sha256_files(files: &[impl AsRef<Path>]) -> Result<String> {
     let mut hash = Sha256::new();
     for path in files.iter().map(AsRef::as_ref) {
-        // A pipe or a device may never end, and cannot be read a second time.
-        if path.exists() && !path.is_file() {
-            return Err(Error::new(format!(
-                "{} is no regular file: name a file, or copy what it holds into one",
-                path.display()
-            )));
-        }
-        let read = File::open(path).and_then(|mut file| io::copy(&mut file, &mut hash));
-        read.map_err(|error| Error::io("read", path, &error))?;
+        io::copy(&mut file::open(path)?, &mut hash).map_err(|error| Error::io("read", path, &error))?;
     }
     Ok(format!("{:x}", hash.finalize()))
 }
@@ -46,6 +37,6 @@ mod tests {
         let files = parts.map(|(name, _)| folder.path().join(name));
         files.iter().zip(parts).for_each(|(file, (_, part))| std::fs::write(file, part).unwrap());
         assert_eq!(sha256_files(&files).unwrap(), digest);
-        assert!(sha256_files(&[folder.path()]).unwrap_err().to_string().contains("is no regular file"));
+        assert!(sha256_files(&[folder.path()]).unwrap_err().to_string().contains("is a folder, not a file"));
     }
 }

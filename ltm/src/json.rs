@@ -1,31 +1,30 @@
 //! JSON where files are read and written: a file, the lines of a `.jsonl` file, and text, by serde_json, with errors of one
 //! line that name file and line.
 
-use engine::{Error, Result};
+use engine::{Error, Result, file};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize};
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
-/// Reads one value from text or from bytes that must be UTF-8.
+/// Reads one value from text or from bytes that must be UTF-8, behind a byte order mark if there is one.
 ///
 /// # Errors
 /// With line and column of what is wrong: no JSON, a field that is missing, twice there or of another type.
 pub fn from_bytes<T: DeserializeOwned>(input: impl AsRef<[u8]>) -> Result<T> {
-    serde_json::from_slice(input.as_ref()).map_err(|error| says(&error, error.line()))
+    serde_json::from_slice(file::without_mark(input.as_ref())?).map_err(|error| says(&error, error.line()))
 }
 
 /// Reads the file at `path`, which holds one value.
 pub fn read<T: DeserializeOwned>(path: &Path) -> Result<T> {
-    let text = fs::read(path).map_err(|e| Error::io("read", path, &e))?;
-    from_bytes(text).map_err(|e| e.at(path.display()))
+    from_bytes(file::read(path)?).map_err(|e| e.at(path.display()))
 }
 
 /// Reads a `.jsonl` file, a value a line. Empty lines are skipped, and so is a last line that a kill cut in two: one that
 /// does not end in a line break and cannot be read.
 pub fn read_lines<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>> {
-    let text = fs::read(path).map_err(|e| Error::io("read", path, &e))?;
+    let text = file::read(path)?;
     let mut values = Vec::new();
     for (i, line) in text.split_inclusive(|&byte| byte == b'\n').enumerate() {
         if line.trim_ascii().is_empty() {
@@ -60,6 +59,9 @@ impl Lines {
     /// # Errors
     /// If it cannot be opened, or another process is writing it.
     pub fn lock(path: &Path) -> Result<Self> {
+        if path.exists() {
+            file::open(path)?;
+        }
         let file = OpenOptions::new().read(true).append(true).create(true).open(path);
         let file = file.map_err(|e| Error::io("write", path, &e))?;
         // Where the file system knows no locks, goodwill has to do.
@@ -143,6 +145,7 @@ pub fn null_is_nan<'de, D: Deserializer<'de>>(deserializer: D) -> std::result::R
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
     use engine::rng::Stream;
 
     #[derive(Debug, Serialize, Deserialize)]

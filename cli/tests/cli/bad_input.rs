@@ -65,6 +65,56 @@ fn files_that_cannot_be_used() {
     assert_eq!(lab.names(".").len(), 4, "bad data leave nothing behind");
 }
 
+/// Wherever a file is named: a pipe that nobody writes to, a folder, and a pointer of Git LFS.
+#[cfg(unix)]
+#[test]
+fn what_is_no_file_is_not_waited_for() {
+    let lab = Lab::trained();
+    fs::create_dir(lab.path("folder")).unwrap();
+    fs::create_dir(lab.path("shards")).unwrap();
+    for pipe in ["pipe", "shards/train.bin"] {
+        assert!(Command::new("mkfifo").arg(lab.path(pipe)).status().unwrap().success());
+    }
+    lab.write("sums.jsonl", "{\"question\": \"1 + 1?\", \"answer\": \"#### 2\"}\n");
+    lab.write("pointer", "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n");
+    fs::copy(lab.path("pointer"), lab.path("pointer.bin")).unwrap();
+    for command in [
+        "train --out new --data text.txt FILE",
+        "train --out new --data text.txt --set data.validation=FILE",
+        "data prepare text.txt FILE --out new",
+        "data prepare FILE --format jsonl --field text --out new",
+        "data prepare FILE --format csv --column 1 --out new",
+        "plan --config FILE",
+        "sweep FILE",
+        "eval run --suite FILE",
+        "eval run --gsm8k FILE",
+        "eval run --gsm8k sums.jsonl --shots 1 --examples FILE",
+        "eval run --data FILE",
+        "quality run --prompts FILE",
+        "bench --compare FILE",
+    ] {
+        // Of a folder these take the shards.
+        let takes_folders = ["train", "eval run --data"].iter().any(|start| command.starts_with(start));
+        let folder = if takes_folders { "holds no" } else { "folder is a folder, not a file" };
+        for (file, said) in [
+            ("pipe", "pipe is no regular file: name a file"),
+            ("pointer", "pointer is a Git LFS pointer, not the file itself: `git lfs pull` fetches it"),
+            ("text.txt/inside", "text.txt is a file, not a folder"),
+            ("folder", folder),
+        ] {
+            lab.refuses(1, &[(&command.replace("FILE", file), said)]);
+        }
+    }
+    let cases = [
+        ("train --out new --data shards", "shards/train.bin is no regular file"),
+        ("train --out new --data pointer.bin", "pointer.bin is a Git LFS pointer"),
+        ("eval text.txt", "text.txt is a file, not a folder"),
+        ("import gpt2 text.txt --out new", "text.txt is a file, not a folder"),
+    ];
+    lab.refuses(1, &cases);
+    assert!(!lab.path("new").exists());
+}
+
 #[test]
 fn checkpoints_that_were_damaged() {
     let lab = Lab::trained();

@@ -28,14 +28,13 @@ pub mod arithmetic;
 
 use crate::text::writer;
 use crate::transcript::{Origin, Transcript};
-use engine::{Error, Result};
+use engine::{Error, Result, file};
 use ltm::evaluate::Mean;
 use ltm::generate::Writing;
 use ltm::hash::sha256_files;
 use ltm::json;
 use ltm::run::{Loaded, Run};
 use serde::{Deserialize, Serialize};
-use std::fs;
 use std::path::{Path, PathBuf};
 
 /// What stands in front of the number that is the answer.
@@ -67,7 +66,7 @@ impl Problem {
 /// # Errors
 /// A file that cannot be read or has no problem, and a line without question or answer: its number, and what it lacks.
 pub fn read(path: &Path) -> Result<Vec<Problem>> {
-    let text = fs::read(path).map_err(|e| Error::io("read", path, &e))?;
+    let text = file::read(path)?;
     let mut problems = Vec::new();
     for (i, line) in text.split(|&byte| byte == b'\n').enumerate().filter(|(_, line)| !line.trim_ascii().is_empty()) {
         let problem: Result<Problem> = json::from_bytes(line).and_then(|problem: Problem| {
@@ -299,6 +298,7 @@ fn pass(k: usize, n: usize, right: &[usize]) -> Pass {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
 
     #[test]
     fn numbers_behind_the_mark() {

@@ -3,7 +3,7 @@
 use super::{Detokenise, KNOWN, Set, known};
 use crate::text::{Column, Format, TextSplit};
 use crate::toml_file::{self, Several};
-use engine::{Error, Result};
+use engine::{Error, Result, file};
 use ltm::config::Chunking;
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -39,7 +39,7 @@ enum Kind {
 /// # Errors
 /// If it cannot be read, a key is unknown, or a set cannot be as it is described; the message names the line.
 pub fn sets(path: &Path, data: Option<&Path>) -> Result<Vec<Set>> {
-    let text = toml_file::text(path)?;
+    let text = file::text(path)?;
     let sections: BTreeMap<String, Spanned<Section>> = toml_file::parse(&text, path)?;
     if sections.is_empty() {
         return Err(Error::usage(format!("{}: no set in it: a set is a section, as in [ptb]", path.display())));

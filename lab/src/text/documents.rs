@@ -6,10 +6,9 @@
 
 use super::input::{Input, plain};
 use csv::ByteRecord;
-use engine::{Error, Result};
+use engine::{Error, Result, file};
 use ltm::data::Tokenizer;
 use serde::Deserialize;
-use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Take};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -53,7 +52,7 @@ pub enum Format {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum TextSplit {
-    /// The whole file, byte for byte.
+    /// The whole file, byte for byte but for a byte order mark in front.
     File,
     /// Each line, without its line ending; lines without a character are skipped.
     Lines,
@@ -188,9 +187,8 @@ impl<'a> Pieces<'a> {
                 self.document += u64::from(piece.is_last);
                 return Ok(Some(piece));
             }
-            let Some(file) = self.waiting.next() else { return Ok(None) };
-            let reader = File::open(file).map_err(|error| Error::io("read", file, &error))?;
-            self.current = self.open(file, Box::new(reader))?;
+            let Some(path) = self.waiting.next() else { return Ok(None) };
+            self.current = self.open(path, Box::new(file::open(path)?))?;
         }
     }
 

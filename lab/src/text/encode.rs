@@ -103,8 +103,6 @@ pub fn utf8<'t>(text: &'t [u8], piece: &Piece, why: fmt::Arguments<'_>) -> Resul
 pub fn text_of<'p>(piece: &'p Piece, format: &Format, tokenizer: &dyn Tokenizer) -> Result<Cow<'p, [u8]>> {
     let text = if let Format::Jsonl { field } = format {
         let line = utf8(&piece.bytes, piece, format_args!("JSON must be UTF-8"))?;
-        // Editors on Windows put a byte order mark in front of a file.
-        let line = line.trim_start_matches('\u{FEFF}');
         Cow::Owned(json_field(line, field).map_err(|error| error.at(&piece.place))?.into_bytes())
     } else {
         Cow::Borrowed(&piece.bytes[..])

@@ -1,6 +1,6 @@
-//! Files as they come: plain, or compressed by gzip or Zstandard, which their first bytes tell.
+//! Files as they come: plain, or compressed by gzip or Zstandard, which their first bytes tell; behind a byte order mark or not.
 
-use engine::{Error, Result};
+use engine::{Error, Result, file};
 use std::io::{self, Cursor, Read};
 use std::path::Path;
 
@@ -15,27 +15,37 @@ const ZSTD: &[u8] = &[0x28, 0xB5, 0x2F, 0xFD];
 /// letters.
 const OTHERS: [(&str, &[u8]); 3] = [("xz", b"\xFD7zXZ\0"), ("bzip2", b"BZh91AY&SY"), ("zip", b"PK\x03\x04")];
 
-/// What `input` holds, decompressed if it is compressed; several compressed parts, one after the other, are one text.
+/// The text that `input` holds, decompressed if it is compressed; several compressed parts, one after the other, are one text.
+/// A byte order mark in front of UTF-8 is no text and is left out, so nothing is trained on it; a file without one is read
+/// byte for byte.
 ///
 /// # Errors
-/// If its first bytes cannot be read, or it is compressed in another way.
-pub(super) fn plain(file: &Path, mut input: Input) -> Result<Input> {
-    let fail = |error: io::Error| Error::io("read", file, &error);
-    let mut first = Vec::new();
-    input.by_ref().take(16).read_to_end(&mut first).map_err(fail)?;
+/// If its first bytes cannot be read, it is compressed in another way, or it is UTF-16.
+pub(super) fn plain(path: &Path, input: Input) -> Result<Input> {
+    let fail = |error: io::Error| Error::io("read", path, &error);
+    let (first, whole) = start(input).map_err(fail)?;
     if let Some((name, _)) = OTHERS.iter().find(|(_, magic)| first.starts_with(magic)) {
-        let file = file.display();
-        return Err(Error::new(format!("{file} is compressed by {name}: gzip, Zstandard and plain files can be read")));
+        let path = path.display();
+        return Err(Error::new(format!("{path} is compressed by {name}: gzip, Zstandard and plain files can be read")));
     }
-    let (gzip, zstd) = (first.starts_with(GZIP), first.starts_with(ZSTD));
-    let whole = Cursor::new(first).chain(input);
-    Ok(if gzip {
+    let text: Input = if first.starts_with(GZIP) {
         Box::new(Unpacked(flate2::read::MultiGzDecoder::new(whole), "gzip"))
-    } else if zstd {
+    } else if first.starts_with(ZSTD) {
         Box::new(Unpacked(zstd::stream::read::Decoder::new(whole).map_err(fail)?, "Zstandard"))
     } else {
         Box::new(whole)
-    })
+    };
+    let (first, mut whole) = start(text).map_err(fail)?;
+    let mark = first.len() - file::without_mark(&first).map_err(|error| error.at(path.display()))?.len();
+    io::copy(&mut whole.by_ref().take(mark as u64), &mut io::sink()).map_err(fail)?;
+    Ok(Box::new(whole))
+}
+
+/// The first bytes of `input`, and all of it.
+fn start(mut input: Input) -> io::Result<(Vec<u8>, impl Read + Send + 'static)> {
+    let mut first = Vec::new();
+    input.by_ref().take(16).read_to_end(&mut first)?;
+    Ok((first.clone(), Cursor::new(first).chain(input)))
 }
 
 /// What comes out of an archive of that kind.
@@ -78,6 +88,14 @@ mod tests {
         let parts = [[gzip(front), gzip(back)].concat(), [zstd(front), zstd(back)].concat()];
         for packed in [text.clone(), gzip(&text), zstd(&text)].into_iter().chain(parts) {
             assert!(read(&packed).unwrap() == text);
+        }
+        let marked = [b"\xEF\xBB\xBF", &text[..]].concat();
+        for packed in [gzip(&marked), zstd(&marked), marked] {
+            assert!(read(&packed).unwrap() == text);
+        }
+        for wide in [&b"\xFF\xFEa\0"[..], b"\xFE\xFF\0a"].into_iter().flat_map(|text| [text.to_vec(), gzip(text)]) {
+            let error = read(&wide).unwrap_err().to_string();
+            assert!(error.starts_with("f: this is UTF-16, not UTF-8: `iconv"), "{error}");
         }
         for short in [&b""[..], b"a", &GZIP[..1], &ZSTD[..3], b"BZh is how it begins"] {
             assert_eq!(read(short).unwrap(), short);

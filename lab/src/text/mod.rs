@@ -11,18 +11,17 @@ mod input;
 pub mod prepare;
 
 pub use documents::{Column, Format, TextSplit};
-pub use prepare::{PrepareOptions, new_folder, prepare};
+pub use prepare::{PrepareOptions, input_bytes, new_folder, prepare};
 
 use documents::{Piece, Pieces};
 use encode::encode_all;
-use engine::{Error, Result};
+use engine::{Error, Result, file};
 use gpt2::{BEGIN, END, Gpt2};
 use ltm::config::{Config, Tokenizer as Name};
 use ltm::data::{Bytes, DataFile, Dataset, Source, Split, Tokenizer};
 use ltm::generate::{ROUNDS, Writer, Writing};
 use ltm::hash;
 use ltm::run::{Loaded, Material};
-use std::fs;
 use std::io::Cursor;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -64,18 +63,17 @@ pub fn sequences(path: &Path, config: &Config) -> Result<(Arc<dyn Source>, Vec<P
 }
 
 /// Opens a folder of shards or a single shard as [`Dataset::open`] does, or a text, which is tokenised in memory as one
-/// document. A single file belongs to either split.
+/// document, without a byte order mark. A single file belongs to either split.
 ///
 /// # Errors
 /// Nothing there, nothing in it, damage, or tokens of another tokenizer.
 pub fn open(path: &Path, split: Split, tokenizer: &Arc<dyn Tokenizer>) -> Result<Dataset> {
-    let meta = fs::metadata(path).map_err(|error| Error::io("read", path, &error))?;
-    if meta.is_dir() || path.extension().is_some_and(|extension| extension == "bin") {
+    if path.is_dir() || path.extension().is_some_and(|extension| extension == "bin") {
         return Dataset::open(path, split, tokenizer);
     }
     let refused = match named_format(path) {
         Some((format, flag)) => Some((format!("{format}, not plain text"), format!(" --format {format} {flag}"))),
-        None => (meta.len() > LARGEST_TEXT).then(|| ("too large to be tokenised in memory".into(), String::new())),
+        None => (input_bytes(&[path.into()])? > LARGEST_TEXT).then(|| ("too large to be tokenised in memory".into(), String::new())),
     };
     if let Some((what, flags)) = refused {
         return Err(Error::usage(format!(
@@ -84,8 +82,8 @@ pub fn open(path: &Path, split: Split, tokenizer: &Arc<dyn Tokenizer>) -> Result
             tokenizer.name()
         )));
     }
-    let raw = fs::read(path).map_err(|error| Error::io("read", path, &error))?;
-    let file = DataFile { path: path.into(), bytes: meta.len(), sha256: hash::sha256(&raw) };
+    let raw = file::read(path)?;
+    let file = DataFile { path: path.into(), bytes: raw.len() as u64, sha256: hash::sha256(&raw) };
     let format = Format::Text(TextSplit::File);
     let pieces = Pieces::of_reader(path, Cursor::new(raw), &format, &**tokenizer)?;
     let mut tokens = Vec::new();
@@ -116,6 +114,7 @@ pub fn named_format(path: &Path) -> Option<(&str, &'static str)> {
 mod tests {
     use super::*;
     use ltm::config::Choice;
+    use std::fs;
 
     #[test]
     fn names_lead_to_their_tokenizers() {

@@ -7,7 +7,7 @@
 use super::documents::{Format, Piece, Pieces};
 use super::encode::{Progress, encode_all};
 use engine::rng::Stream;
-use engine::{Error, Result};
+use engine::{Error, Result, file};
 use ltm::checkpoint::write_atomic;
 use ltm::data::folder::{MANIFEST, Manifest, Split};
 use ltm::data::{ShardWriter, Tokenizer};
@@ -43,10 +43,10 @@ pub struct PrepareOptions {
 /// Bytes of all inputs together, for a progress bar.
 ///
 /// # Errors
-/// An input that is not there.
+/// An input that is not there or no regular file.
 pub fn input_bytes(inputs: &[PathBuf]) -> Result<u64> {
     inputs.iter().try_fold(0, |sum, path| {
-        let meta = fs::metadata(path).map_err(|error| Error::io("read", path, &error))?;
+        let meta = file::open(path)?.metadata().map_err(|error| Error::io("read", path, &error))?;
         Ok(sum + meta.len())
     })
 }

@@ -123,10 +123,12 @@ impl Checkpoint {
         for FileEntry { name, bytes, sha256 } in &checkpoint.files {
             let path = folder.join(name);
             let size = fs::metadata(&path).map_err(|e| cannot_read(name, &e))?.len();
+            // First, for it knows what is no file of its own.
+            let found = sha256_files(&[path])?;
             if size != *bytes {
                 return Err(Error::new(format!("{name} has {size} bytes, its manifest says {bytes}")));
             }
-            if sha256_files(&[path])? != *sha256 {
+            if found != *sha256 {
                 return Err(Error::new(format!(
                     "{name} is not what was written: its SHA-256 differs from the manifest's"
                 )));

@@ -2,7 +2,7 @@
 
 use crate::config::Tokenizer;
 use crate::json;
-use engine::{Error, Result};
+use engine::{Error, Result, file};
 use serde::{Deserialize, Serialize};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -98,11 +98,10 @@ impl Manifest {
     /// A file that cannot be read or is not a manifest.
     pub fn read(folder: &Path) -> Result<Option<Self>> {
         let path = folder.join(MANIFEST);
-        match fs::read(&path) {
-            Ok(text) => Self::parse(&text).map(Some).map_err(|error| error.at(path.display())),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(Error::io("read", &path, &error)),
+        if path.try_exists().is_ok_and(|exists| !exists) {
+            return Ok(None);
         }
+        Self::parse(&file::read(&path)?).map(Some).map_err(|error| error.at(path.display()))
     }
 
     /// The manifest that `text` holds.

@@ -14,7 +14,7 @@ pub use ::safetensors::Dtype;
 pub use ::safetensors::tensor::TensorInfo;
 
 use ::safetensors::tensor::Metadata;
-use engine::{Error, Result};
+use engine::{Error, Result, file};
 use half::{bf16, f16};
 use serde::Deserializer as _;
 use serde::de::{Error as _, IgnoredAny, MapAccess, Visitor};
@@ -43,8 +43,7 @@ impl<'a> SafeTensors<'a> {
     /// # Errors
     /// If it cannot be read or is not a valid file; the message begins with the path.
     pub fn open(path: &Path) -> Result<Self> {
-        let bytes = std::fs::read(path).map_err(|e| Error::io("read", path, &e))?;
-        Self::parse(bytes).map_err(|e| e.at(path.display()))
+        Self::parse(file::read(path)?).map_err(|e| e.at(path.display()))
     }
 
     /// Checks `bytes` as a whole file.

@@ -129,5 +129,5 @@ fn files_follow_each_other_and_missing_ones_are_named() {
     let error = found(&[a, missing]).unwrap_err().to_string();
     assert!(error.starts_with("cannot read ") && error.contains("/c: "), "{error}");
     let error = found(&[folder.path().into()]).unwrap_err().to_string();
-    assert!(error.contains("Is a directory"), "{error}");
+    assert!(error.contains("is a folder, not a file"), "{error}");
 }

@@ -1,0 +1,108 @@
+//! Files that people name. A path may lead to a pipe that nobody writes to, a device without an end, a folder, or a note that
+//! the file lies elsewhere; each gets one line instead of a program that waits, or a wrong word about the content.
+
+use crate::{Error, Result};
+use std::fs::{self, File};
+use std::io::{self, Read, Seek};
+use std::path::Path;
+
+/// How a Git LFS pointer begins: the few lines that stand for a large file until it is fetched.
+const LFS: &[u8] = b"version https://git-lfs.github.com/spec/v1";
+
+/// Opens the regular file at `path` for reading.
+///
+/// # Errors
+/// If there is none, it cannot be read, or it is a Git LFS pointer.
+pub fn open(path: &Path) -> Result<File> {
+    let fail = |error: io::Error| Error::io("read", path, &error);
+    let place = path.display();
+    let meta = fs::metadata(path).map_err(|error| match path.ancestors().skip(1).find(|part| part.is_file()) {
+        Some(file) => Error::new(format!("{} is a file, not a folder", file.display())),
+        None => fail(error),
+    })?;
+    if meta.is_dir() {
+        return Err(Error::new(format!("{place} is a folder, not a file")));
+    }
+    // Looked at before it is opened: to open a pipe is to wait for its writer.
+    if !meta.is_file() {
+        return Err(Error::new(format!("{place} is no regular file: name a file, or copy what it holds into one")));
+    }
+    let mut file = File::open(path).map_err(fail)?;
+    let mut start = Vec::new();
+    file.by_ref().take(LFS.len() as u64).read_to_end(&mut start).map_err(fail)?;
+    if start == LFS {
+        return Err(Error::new(format!("{place} is a Git LFS pointer, not the file itself: `git lfs pull` fetches it")));
+    }
+    file.rewind().map_err(fail)?;
+    Ok(file)
+}
+
+/// The bytes of the regular file at `path`, whatever size the system says that it has.
+///
+/// # Errors
+/// As [`open`].
+pub fn read(path: &Path) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    open(path)?.read_to_end(&mut bytes).map_err(|error| Error::io("read", path, &error))?;
+    Ok(bytes)
+}
+
+/// The text of the regular file at `path`, without a byte order mark.
+///
+/// # Errors
+/// As [`open`], and text that is not UTF-8.
+pub fn text(path: &Path) -> Result<String> {
+    let bytes = read(path)?;
+    let text = without_mark(&bytes).map_err(|error| error.at(path.display()))?;
+    std::str::from_utf8(text).map(Into::into).map_err(|error| {
+        let line = 1 + text[..error.valid_up_to()].iter().filter(|&&byte| byte == b'\n').count();
+        Error::new(format!("{}:{line}: invalid UTF-8", path.display()))
+    })
+}
+
+/// `text` without the byte order mark that editors on Windows put in front of UTF-8: it is no part of the text.
+///
+/// # Errors
+/// If the mark is that of UTF-16; the message lacks the file's name.
+pub fn without_mark(text: &[u8]) -> Result<&[u8]> {
+    if text.starts_with(b"\xFF\xFE") || text.starts_with(b"\xFE\xFF") {
+        return Err(Error::new("this is UTF-16, not UTF-8: `iconv -f UTF-16 -t UTF-8 IN > OUT` converts it"));
+    }
+    Ok(text.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(text))
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+    use std::process::Command;
+
+    #[test]
+    fn only_files_that_can_be_read_are_opened() {
+        let folder = std::env::temp_dir().join(format!("engine-file-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        let at = |name: &str| folder.join(name);
+        fs::write(at("text"), b"\xEF\xBB\xBFa\nb").unwrap();
+        fs::write(at("wide"), b"\xFF\xFEa\0").unwrap();
+        fs::write(at("odd"), b"a\n\xFF").unwrap();
+        fs::write(at("pointer"), [LFS, b"\noid sha256:00\nsize 9\n"].concat()).unwrap();
+        assert!(Command::new("mkfifo").arg(at("pipe")).status().unwrap().success());
+        assert_eq!(text(&at("text")).unwrap(), "a\nb");
+        for (path, said) in [
+            (at("none"), "cannot read"),
+            (at("."), "is a folder, not a file"),
+            (at("text/none"), "text is a file, not a folder"),
+            (at("pipe"), "pipe is no regular file: name a file"),
+            ("/dev/zero".into(), "/dev/zero is no regular file"),
+            (at("pointer"), "pointer is a Git LFS pointer, not the file itself: `git lfs pull` fetches it"),
+            (at("wide"), "wide: this is UTF-16, not UTF-8: `iconv"),
+            (at("odd"), "odd:2: invalid UTF-8"),
+        ] {
+            let error = text(&path).unwrap_err().to_string();
+            assert!(error.contains(said), "{error}");
+        }
+        // The system says that it is empty.
+        #[cfg(target_os = "linux")]
+        assert!(!read(Path::new("/proc/self/maps")).unwrap().is_empty());
+        fs::remove_dir_all(&folder).unwrap();
+    }
+}
