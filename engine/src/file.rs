@@ -31,7 +31,9 @@ pub fn open(path: &Path) -> Result<File> {
     let mut start = Vec::new();
     file.by_ref().take(LFS.len() as u64).read_to_end(&mut start).map_err(fail)?;
     if start == LFS {
-        return Err(Error::new(format!("{place} is a Git LFS pointer, not the file itself: `git lfs pull` fetches it")));
+        return Err(Error::new(format!(
+            "{place} is a Git LFS pointer, not the file itself: `git lfs pull` fetches it"
+        )));
     }
     file.rewind().map_err(fail)?;
     Ok(file)

@@ -145,8 +145,8 @@ pub fn null_is_nan<'de, D: Deserializer<'de>>(deserializer: D) -> std::result::R
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::fs;
     use engine::rng::Stream;
+    use std::fs;
 
     #[derive(Debug, Serialize, Deserialize)]
     struct Row {

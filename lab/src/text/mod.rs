@@ -73,7 +73,8 @@ pub fn open(path: &Path, split: Split, tokenizer: &Arc<dyn Tokenizer>) -> Result
     }
     let refused = match named_format(path) {
         Some((format, flag)) => Some((format!("{format}, not plain text"), format!(" --format {format} {flag}"))),
-        None => (input_bytes(&[path.into()])? > LARGEST_TEXT).then(|| ("too large to be tokenised in memory".into(), String::new())),
+        None => (input_bytes(&[path.into()])? > LARGEST_TEXT)
+            .then(|| ("too large to be tokenised in memory".into(), String::new())),
     };
     if let Some((what, flags)) = refused {
         return Err(Error::usage(format!(
