@@ -5,7 +5,7 @@ use super::interrupt::{self, Guard};
 use super::output::{print, warn, write};
 use super::place::Place;
 use super::progress::behind_bar;
-use super::settings::{Single, free_name};
+use super::settings::Single;
 use super::train;
 use engine::{Device, Error, Result};
 use lab::eval::{Options, Row, evaluate};
@@ -53,8 +53,10 @@ pub fn run(args: &Args, place: &Place) -> Result<ExitCode> {
     let mut baseline = config.clone();
     baseline.model.kind = ModelKind::Ar;
     let [config, baseline] = &[config.resolved()?, baseline.resolved()?];
-    let out = args.out.clone().unwrap_or_else(|| free_name("runs/demo"));
-    let folder = NewFolder::at(&out)?;
+    let folder = match &args.out {
+        Some(out) => NewFolder::at(out)?,
+        None => NewFolder::numbered("runs/demo"),
+    };
     place.inside(config.train.threads, || {
         let material = lab::text::material(config)?;
         let (session, device) =

@@ -124,9 +124,3 @@ pub fn locate(config: &mut Config, data: &[PathBuf]) -> Result<()> {
     }
     Ok(())
 }
-
-/// `base`, or the first of `base-2`, `base-3`, … that does not exist.
-pub fn free_name(base: &str) -> PathBuf {
-    let names = std::iter::once(base.to_string()).chain((2..).map(|n: u32| format!("{base}-{n}")));
-    names.map(PathBuf::from).find(|path| !Path::exists(path)).unwrap_or_else(|| base.into())
-}

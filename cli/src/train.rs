@@ -4,7 +4,7 @@ use super::interrupt::{self, Guard};
 use super::output::{note, print, warn};
 use super::place::Place;
 use super::progress::Training;
-use super::settings::{Settings, free_name, locate};
+use super::settings::{Settings, locate};
 use engine::Result;
 use lab::tensorboard::Events;
 use ltm::run::{FREE_AT_RESUME, NewFolder, Run, Session};
@@ -54,8 +54,10 @@ fn begin(args: &Args, place: &Place) -> Result<ExitCode> {
     config.train.threads = place.threads(config.train.threads);
     let preset = args.settings.preset.as_deref();
     let preset = preset.unwrap_or(if config.data.paths.is_empty() { "demo" } else { "tiny" });
-    let out = args.out.clone().unwrap_or_else(|| free_name(&format!("runs/{preset}")));
-    let folder = NewFolder::at(&out)?;
+    let folder = match &args.out {
+        Some(out) => NewFolder::at(out)?,
+        None => NewFolder::numbered(format!("runs/{preset}")),
+    };
     place.inside(config.train.threads, || {
         let begin = |device: &_| Session::begin(&folder, &config, &lab::text::material(&config)?, device);
         let session = place.within(begin)?;

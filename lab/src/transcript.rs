@@ -5,7 +5,7 @@ use ltm::json;
 use ltm::run::{Loaded, Run};
 use serde::Serialize;
 use std::fs::File;
-use std::io::{ErrorKind, Write};
+use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 /// A new file of JSON lines that keeps every text of a measurement, behind a line that says where they come from.
@@ -23,10 +23,15 @@ impl Transcript {
     /// If it exists or cannot be made.
     pub fn create(path: Option<&Path>, folder: &Path, name: &str, head: &impl Serialize) -> Result<Self> {
         let numbered = (2..).map(|i: u32| format!("{name}-{i}.jsonl"));
-        let mut names = std::iter::once(format!("{name}.jsonl")).chain(numbered).map(|name| folder.join(name));
-        let path = path.map_or_else(|| names.find(|path| !path.exists()), |path| Some(path.into()));
-        let path = path.expect("one of infinitely many names is free");
-        let file = File::create_new(&path).map_err(|e| match e.kind() {
+        let names = std::iter::once(format!("{name}.jsonl")).chain(numbered).map(|name| folder.join(name));
+        let new = |path: PathBuf| (File::create_new(&path), path);
+        let exists = |file: &io::Result<File>| file.as_ref().is_err_and(|e| e.kind() == ErrorKind::AlreadyExists);
+        let (file, path) = match path {
+            Some(path) => new(path.into()),
+            // The first that can be made, not the first that is not there: another process may look too.
+            None => names.map(new).find(|(file, _)| !exists(file)).expect("one of infinitely many names is free"),
+        };
+        let file = file.map_err(|e| match e.kind() {
             ErrorKind::AlreadyExists => Error::usage(format!("{} exists: name a new file", path.display())),
             _ => Error::io("create", &path, &e),
         })?;

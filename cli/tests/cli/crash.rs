@@ -112,3 +112,12 @@ fn a_second_interrupt_stops_at_once() {
     assert!(begun.elapsed() < Duration::from_secs(5));
     assert!(steps(&lab.path("run")).is_empty());
 }
+
+#[test]
+fn runs_that_begin_at_once_take_a_folder_each() {
+    let lab = Lab::new();
+    let args = [&["train", "--data", "text.txt", "--set"], TINY].concat();
+    let children: Vec<Child> = (0..4).map(|_| start(&lab, &args)).collect();
+    children.into_iter().for_each(|child| _ = Said::of(child.wait_with_output().unwrap(), &args).succeeds());
+    assert_eq!(lab.names("runs"), ["tiny", "tiny-2", "tiny-3", "tiny-4"]);
+}

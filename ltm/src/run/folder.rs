@@ -35,7 +35,20 @@ pub const FREE_AT_RESUME: &[&str] = &[
 
 /// A place where a new run can begin.
 #[derive(Clone, Debug)]
-pub struct NewFolder(PathBuf);
+pub struct NewFolder {
+    path: PathBuf,
+    kind: Kind,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Kind {
+    /// The folder is there and holds nothing.
+    Empty,
+    /// There is nothing yet.
+    Missing,
+    /// The first free name of `path`, `path-2`, `path-3`, … is the folder's.
+    Numbered,
+}
 
 impl NewFolder {
     /// Looks whether anything is in the way at `path`.
@@ -50,7 +63,7 @@ impl NewFolder {
             )));
         }
         let entries = match fs::read_dir(path) {
-            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Self(path.into())),
+            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Self { path: path.into(), kind: Kind::Missing }),
             entries => entries.map_err(|e| Error::io("use as a run folder", path, &e))?,
         };
         // Temporary files are what an interrupted creation leaves.
@@ -59,7 +72,33 @@ impl NewFolder {
             let path = path.display();
             return Err(Error::usage(format!("{path} is not empty and holds no run: name a new folder")));
         }
-        Ok(Self(path.into()))
+        Ok(Self { path: path.into(), kind: Kind::Empty })
+    }
+
+    /// The folder `base`, or the first of `base-2`, `base-3`, … that does not exist when the run is made.
+    pub fn numbered(base: impl Into<PathBuf>) -> Self {
+        Self { path: base.into(), kind: Kind::Numbered }
+    }
+
+    /// Makes the folder. Who makes it owns it: of several processes that want the same one, a single one succeeds.
+    fn make(&self) -> Result<PathBuf> {
+        let Self { path, kind } = self;
+        if let Some(parent) = path.parent() {
+            fs::create_dir_all(parent).map_err(|e| Error::io("create", parent, &e))?;
+        }
+        for number in 1u32.. {
+            let name = if number == 1 { path.clone() } else { PathBuf::from(format!("{}-{number}", path.display())) };
+            match fs::create_dir(&name) {
+                Err(e) if e.kind() == ErrorKind::AlreadyExists => match kind {
+                    Kind::Numbered => {}
+                    Kind::Empty => return Ok(name),
+                    Kind::Missing => return Err(Error::usage(format!("{} exists: name a new folder", name.display()))),
+                },
+                Err(e) => return Err(Error::io("create", &name, &e)),
+                Ok(()) => return Ok(name),
+            }
+        }
+        unreachable!("one of the names is free")
     }
 }
 
@@ -96,11 +135,10 @@ impl Run {
     ///
     /// # Errors
     /// If it cannot be written.
-    pub fn create(NewFolder(path): &NewFolder, config: &Config) -> Result<Self> {
-        fs::create_dir_all(path).map_err(|e| Error::io("create", path, &e))?;
-        let run = Self { path: path.into(), config: config.clone() };
+    pub fn create(folder: &NewFolder, config: &Config) -> Result<Self> {
+        let run = Self { path: folder.make()?, config: config.clone() };
         // Only if nothing is in it: an empty folder is no run.
-        run.write_config().inspect_err(|_| _ = fs::remove_dir(path))?;
+        run.write_config().inspect_err(|_| _ = fs::remove_dir(&run.path))?;
         Ok(run)
     }
 
@@ -111,7 +149,7 @@ impl Run {
     /// If it cannot be written.
     pub fn create_with_weights(folder: &NewFolder, config: &Config, store: &Store, params: &Params) -> Result<Self> {
         let run = Self::create(folder, config)?;
-        let path = &folder.0;
+        let path = &run.path;
         let state = State { step: 0, samples: 0, data: IMPORTED.into() };
         let files: [(&str, &checkpoint::FileWriter<'_>); 2] = [
             (WEIGHTS, &|out| write_parameters(store, &[("", params.clone())], out)),
