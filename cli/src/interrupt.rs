@@ -47,6 +47,18 @@ impl Drop for Guard {
     }
 }
 
+/// Makes a file that outgrows `ulimit -f` an error of whoever writes it, who cleans up and says so. Left alone, its signal ends
+/// the program without a word.
+///
+/// # Errors
+/// If the system does not let the program handle signals.
+pub fn outlive_file_limits() -> Result<()> {
+    #[cfg(unix)]
+    flag::register(signal_hook::consts::SIGXFSZ, Arc::default())
+        .map_err(|e| Error::new(format!("cannot handle signals: {e}")))?;
+    Ok(())
+}
+
 /// SIGHUP, unless whoever started the program wants it ignored, as `nohup` does, or that cannot be known.
 fn hangup() -> Option<i32> {
     const SIGHUP: u32 = 1;

@@ -99,6 +99,7 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: &Cli) -> Result<ExitCode> {
+    interrupt::outlive_file_limits()?;
     simd::level_from_env()?;
     let place = &cli.place;
     let done = |()| ExitCode::SUCCESS;
