@@ -2,7 +2,7 @@
 
 use super::output::note;
 use indicatif::{FormattedDuration, ProgressBar, ProgressStyle};
-use lab::table::si;
+use lab::table::{digits, si};
 use ltm::config::{Config, ModelKind};
 use ltm::run::{Line, Progress, ValidationLine};
 use std::time::{Duration, Instant};
@@ -84,7 +84,7 @@ impl Training {
         let mut parts = String::new();
         if self.config.model.kind.has_latents() {
             let status = if self.config.losses_are_bounds() { "" } else { " (fixed noise: not a bound)" };
-            parts = format!("{status} = NLL {:.4} + KL {:.4}", nll / tokens, kl / tokens);
+            parts = format!("{status} = NLL {:.4} + KL {}", nll / tokens, digits(kl / tokens, 4));
         }
         format!(
             "loss {:.4}{parts} nats/token  {:.3} bits/byte  {} tokens/s  ETA {}",
@@ -100,7 +100,7 @@ impl Training {
 fn validation_text(kind: ModelKind, line: &ValidationLine) -> String {
     let (step, nats, bits) = (line.step, line.nats_per_sequence, line.cost.bits_per_byte);
     let kl = line.kl_per_sequence;
-    let parts = || format!("NELBO {nats:.2} = NLL {:.2} + KL {kl:.2}", nats - kl);
+    let parts = || format!("NELBO {nats:.2} = NLL {:.2} + KL {}", nats - kl, digits(kl, 2));
     let cost = if kind.has_latents() { parts() } else { format!("NLL {nats:.2}") };
     let exact = line.exact_nats_per_sequence.map(|exact| format!("; the least possible is {exact:.2} nats"));
     let exact = exact.unwrap_or_default();

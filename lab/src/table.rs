@@ -74,9 +74,14 @@ impl<R> Display for Table<'_, R> {
     }
 }
 
-/// A number with so many digits behind the point; a dash where it is not finite.
+/// A number with so many digits behind the point; a dash where it is not finite. What rounds to zero has no sign.
 pub fn digits(x: f64, digits: usize) -> String {
-    if x.is_finite() { format!("{x:.digits$}") } else { DASH.into() }
+    let text = format!("{x:.digits$}");
+    match text.strip_prefix('-') {
+        _ if !x.is_finite() => DASH.into(),
+        Some(size) if size.parse() == Ok(0.0) => size.into(),
+        _ => text,
+    }
 }
 
 /// A value and its standard error, each with so many digits: `12.34 ± 0.56`.
@@ -94,8 +99,8 @@ pub fn perplexity(x: f64) -> String {
     match x {
         _ if !x.is_finite() => DASH.into(),
         1e5.. => format!("{x:.1e}"),
-        100.0.. => format!("{x:.1}"),
-        _ => format!("{x:.3}"),
+        100.0.. => digits(x, 1),
+        _ => digits(x, 3),
     }
 }
 
@@ -114,14 +119,15 @@ fn prefix(x: f64) -> (f64, &'static str) {
 pub fn si(x: f64, unit: &str) -> String {
     let (scale, prefix) = prefix(x);
     let places = if scale == 1.0 { 0 } else { 2 };
-    format!("{:.places$} {prefix}{unit}", x / scale).trim_end().into()
+    format!("{} {prefix}{unit}", digits(x / scale, places)).trim_end().into()
 }
 
 /// A number with at most four digits: `0.25`, `1500`, `20 k`, `1.5 M`.
 pub fn number(x: f64) -> String {
     let (scale, prefix) = if x.abs() < 1e4 { (1.0, "") } else { prefix(x) };
     let power = 10f64.powi((3 - (x / scale).abs().max(1e-9).log10().floor() as i32).clamp(0, 6));
-    format!("{} {prefix}", (x / scale * power).round() / power).trim_end().into()
+    // A sum with zero takes the sign from a negative zero.
+    format!("{} {prefix}", (x / scale * power).round() / power + 0.0).trim_end().into()
 }
 
 /// As much of a digest as a person compares.
@@ -158,6 +164,9 @@ mod tests {
             ["0.25", "0", "1500", "20 k", "1.5 M", "0.3", "418.4", "0.015"]
         );
         assert_eq!(nats(Mean { mean: -1.0, error: f64::NAN }), "-1.00 ± –");
+        let zeros = [digits(-0.004, 2), digits(-0.4, 0), plus_minus(-0.0, 0.01, 2), si(-0.3, ""), number(-1e-9)];
+        assert_eq!(zeros, ["0.00", "0", "0.00 ± 0.01", "0", "0"]);
+        assert_eq!((digits(-0.006, 2), number(-0.25)), ("-0.01".to_string(), "-0.25".to_string()));
         assert_eq!((short("0123456789abcdef"), short("0123")), ("0123456789ab", "0123"));
         assert_eq!((or_dash(Some(3)), or_dash(None::<u8>)), ("3".to_string(), DASH.to_string()));
     }

@@ -2,7 +2,7 @@
 
 use super::layout::WHOLE;
 use super::{Row, as_trained};
-use crate::table::nats;
+use crate::table::{digits, nats};
 use ltm::config::{Config, Noise};
 use ltm::evaluate::Mean;
 
@@ -110,14 +110,14 @@ fn steps(rows: &[Row]) -> String {
         format!("at T = {} the bound is {} nats higher", last.steps, nats(last.elbo.less(&best.elbo)))
     };
     format!(
-        "At fresh noise, NLL goes from {:.2} at T = {} to {:.2} at T = {}, and the KL from {:.2} to {:.2}. The elbo bound is \
+        "At fresh noise, NLL goes from {} at T = {} to {} at T = {}, and the KL from {} to {}. The elbo bound is \
          least at T = {}; {beyond}.",
-        first.elbo.nll().mean,
+        digits(first.elbo.nll().mean, 2),
         first.steps,
-        last.elbo.nll().mean,
+        digits(last.elbo.nll().mean, 2),
         last.steps,
-        first.elbo.kl().mean,
-        last.elbo.kl().mean,
+        digits(first.elbo.kl().mean, 2),
+        digits(last.elbo.kl().mean, 2),
         best.steps
     )
 }
@@ -131,8 +131,9 @@ fn latents(rows: &[Row], config: &Config) -> String {
     let layers = layers.map(|(layer, kl)| format!("{:.0} % to layer {layer}", 100.0 * kl.iter().sum::<f64>() / total));
     let idle = kl.iter().filter(|&&kl| kl < IDLE).count();
     format!(
-        "The KL at T = {}, {total:.2} nats, goes {}; {idle} of {} latents carry less than {IDLE} nats{}.",
+        "The KL at T = {}, {} nats, goes {}; {idle} of {} latents carry less than {IDLE} nats{}.",
         row.steps,
+        digits(total, 2),
         layers.collect::<Vec<_>>().join(", "),
         kl.len(),
         if total < IDLE { ": the decoder ignores its latents" } else { "" }

@@ -1,5 +1,5 @@
 use super::Reading;
-use crate::table::visible;
+use crate::table::{digits, visible};
 use ltm::data::Tokenizer;
 use maud::{Markup, html};
 
@@ -47,15 +47,15 @@ pub fn reading(reading: &Reading, tokenizer: &dyn Tokenizer) -> Markup {
     let nll: f64 = reading.tokens.iter().map(|(_, nll)| nll).sum();
     html! {
         p.sum {
-            (format!("{nll:.2}")) " nats for " (reading.tokens.len()) " tokens"
+            (digits(nll, 2)) " nats for " (reading.tokens.len()) " tokens"
             @match reading.kl {
-                Some(kl) => { ", + " (format!("{kl:.2}")) " nats of KL" },
+                Some(kl) => { ", + " (digits(kl, 2)) " nats of KL" },
                 None => { ", exact" },
             }
         }
         p.tokens dir="auto" {
             @for piece in &pieces {
-                span class={ "s" (shade(piece.nats / piece.tokens as f64, most)) } title={ (format!("{:.2}", piece.nats)) } {
+                span class={ "s" (shade(piece.nats / piece.tokens as f64, most)) } title=(digits(piece.nats, 2)) {
                     @if piece.text == "\n" { (LINE) "\n" } @else { (piece.text) }
                 }
             }
