@@ -71,13 +71,10 @@ impl Setup {
     fn settings(&self) -> BTreeMap<String, String> {
         let is_learning = |key: &&Setting| key.name.starts_with("fast.") || key.name.starts_with("slow.");
         let learning = SETTINGS.iter().filter(is_learning);
-        learning.map(|key| (key.name.to_string(), text(&key.value(&self.config)))).collect()
+        // A value as a command line has it.
+        let text = |value: serde_json::Value| value.as_str().map_or_else(|| value.to_string(), str::to_string);
+        learning.map(|key| (key.name.to_string(), text(key.value(&self.config)))).collect()
     }
-}
-
-/// A JSON value as a command line has it.
-fn text(value: &serde_json::Value) -> String {
-    value.as_str().map_or_else(|| value.to_string(), str::to_string)
 }
 
 /// How fast a ceiling was: median and quantiles of its passes, in FLOP/s or bytes/s.
@@ -172,20 +169,29 @@ impl Report {
     }
 
     /// What times depend on beside the program.
-    fn conditions(&self) -> BTreeMap<String, String> {
-        let machine = serde_json::to_value(&self.machine).expect("a machine has string keys");
-        let machine = machine.as_object().into_iter().flatten().map(|(key, value)| (key.clone(), text(value)));
-        let sizes = [("preset", &self.preset), ("sizes", &self.sizes)].map(|(key, value)| (key.into(), value.clone()));
-        machine.chain(sizes).chain(self.settings.clone()).collect()
+    fn conditions(&self) -> BTreeMap<&str, String> {
+        let Machine { processor, features, threads, device, dtype } = &self.machine;
+        let known = [
+            ("processor", processor.clone()),
+            ("features", features.clone()),
+            ("threads", threads.to_string()),
+            ("device", device.clone()),
+            ("dtype", dtype.clone()),
+            ("preset", self.preset.clone()),
+            ("sizes", self.sizes.clone()),
+        ];
+        let settings = self.settings.iter().map(|(key, value)| (key.as_str(), value.clone()));
+        known.into_iter().chain(settings).collect()
     }
 
     /// In what the earlier run `then` differs from this one, so that a difference in time need not be the program's.
     pub fn differences(&self, then: &Self) -> Vec<String> {
         let then = then.conditions();
-        let was = |key: &str| then.get(key).map_or("unknown", String::as_str);
-        let now = self.conditions();
-        let differing = now.iter().filter(|(key, now)| was(key) != *now);
-        differing.map(|(key, now)| format!("{key} was {}, is {now}", was(key))).collect()
+        let difference = |(key, now): (&str, String)| {
+            let was = then.get(key).map_or("unknown", String::as_str);
+            (was != now).then(|| format!("{key} was {was}, is {now}"))
+        };
+        self.conditions().into_iter().filter_map(difference).collect()
     }
 
     /// By what factor, at least 1, the machine's own speed changed since the earlier run `then`.
