@@ -1,5 +1,6 @@
 //! `ltm audit`: what a run's numbers are worth.
 
+use super::checkpoint::Checkpoint;
 use super::eval;
 use super::output::{command, print, warn};
 use super::place::Place;
@@ -22,6 +23,8 @@ use std::path::PathBuf;
 pub struct Args {
     /// Folder of a training run, with latents
     run: PathBuf,
+    #[command(flatten)]
+    checkpoint: Checkpoint,
     /// Text file, token shard or folder of shards [default: validation stories of the embedded corpus]
     #[arg(long, value_name = "FILE|DIR")]
     text: Option<PathBuf>,
@@ -40,7 +43,7 @@ pub struct Args {
 }
 
 pub fn run(args: &Args, place: &Place) -> Result<()> {
-    let run = Run::open(&args.run)?;
+    let run = args.checkpoint.open(&args.run)?;
     let config = &run.config;
     if !config.model.kind.has_latents() {
         return Err(Error::usage(format!(

@@ -1,5 +1,6 @@
 //! `ltm eval`.
 
+use super::checkpoint::Checkpoint;
 use super::gsm8k;
 use super::interrupt::{self, Guard};
 use super::output::{command, note, print, warn};
@@ -48,6 +49,8 @@ const STORIES: u64 = 256;
 pub struct Args {
     /// Folder of a training run
     run: PathBuf,
+    #[command(flatten)]
+    checkpoint: Checkpoint,
     /// Text file, token shard or folder of shards [default: the run's validation text]; with --suite the folder that its
     /// paths start from [default: that of the suite file]
     #[arg(long, value_name = "FILE|DIR", conflicts_with = "GsmArgs")]
@@ -79,7 +82,7 @@ pub struct Args {
 }
 
 pub fn run(args: &Args, place: &Place) -> Result<ExitCode> {
-    let run = Run::open(&args.run)?;
+    let run = args.checkpoint.open(&args.run)?;
     place.inside(run.config.train.threads, || place.within(|device| evaluate(args, &run, device)))
 }
 

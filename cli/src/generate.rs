@@ -1,11 +1,11 @@
 //! `ltm generate`.
 
+use super::checkpoint::Checkpoint;
 use super::output::{note, print, warn, write};
 use super::place::Place;
 use engine::Result;
 use ltm::config::Work;
 use ltm::generate;
-use ltm::run::Run;
 use std::path::PathBuf;
 
 /// Let a trained model write
@@ -17,6 +17,8 @@ use std::path::PathBuf;
 pub struct Args {
     /// Folder of a training run
     run: PathBuf,
+    #[command(flatten)]
+    checkpoint: Checkpoint,
     /// Text to go on with
     #[arg(long, value_name = "TEXT", group = "from", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     prompt: Option<String>,
@@ -68,7 +70,7 @@ impl Writing {
 }
 
 pub fn run(args: &Args, place: &Place) -> Result<()> {
-    let run = Run::open(&args.run)?;
+    let run = args.checkpoint.open(&args.run)?;
     let prompt = args.prompt.as_deref();
     place.inside(run.config.train.threads, || {
         let (mut model, mut writer) = place.within(|device| {

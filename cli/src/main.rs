@@ -7,6 +7,7 @@
 
 mod audit;
 mod bench;
+mod checkpoint;
 mod cuda;
 mod data;
 mod demo;

@@ -1,5 +1,6 @@
 //! `ltm quality`.
 
+use super::checkpoint::Checkpoint;
 use super::generate::Writing;
 use super::output::{command, note, print, warn};
 use super::place::Place;
@@ -21,7 +22,9 @@ use std::path::PathBuf;
 pub struct Args {
     /// Folder of the training run whose model writes
     run: PathBuf,
-    /// Run whose model judges [default: the writer itself]
+    #[command(flatten)]
+    checkpoint: Checkpoint,
+    /// Run whose newest checkpoint judges [default: the writer itself]
     #[arg(long, value_name = "RUN")]
     judge: Option<PathBuf>,
     /// Text file with a prompt a line
@@ -38,8 +41,8 @@ pub struct Args {
 }
 
 pub fn run(args: &Args, place: &Place) -> Result<()> {
-    let run = Run::open(&args.run)?;
-    let judged_by = Run::open(args.judge.as_ref().unwrap_or(&args.run))?;
+    let run = args.checkpoint.open(&args.run)?;
+    let judged_by = args.judge.as_deref().map_or_else(|| Ok(run.clone()), Run::open)?;
     place.inside(run.config.train.threads, || {
         place.within(|device| {
             let mut model = run.load(device, Work::Generation)?;

@@ -1,11 +1,13 @@
 //! `ltm report`.
 
+use super::checkpoint::Checkpoint;
 use super::output::{check_place, note, print, quoted};
 use super::place::Place;
 use super::progress::behind_bar;
 use engine::{Error, Result};
 use lab::report::{Entry, Measured, Options, page};
 use ltm::checkpoint::write_atomic;
+use ltm::run::Choice;
 use std::path::PathBuf;
 
 /// Show runs beside each other in one HTML page
@@ -20,6 +22,8 @@ pub struct Args {
     /// The page
     #[arg(long, value_name = "FILE", default_value = "report.html")]
     out: PathBuf,
+    #[command(flatten)]
+    checkpoint: Checkpoint,
     /// Text file, token shard or folder of shards to judge all runs by [default: each run's validation text]
     #[arg(long, value_name = "FILE|DIR")]
     data: Option<PathBuf>,
@@ -47,12 +51,10 @@ pub fn run(args: &Args, place: &Place) -> Result<()> {
         prompt: args.prompt.clone(),
     };
     let open = |path: &PathBuf| {
-        let entry = Entry::open(path)?;
-        if options.measures() && ltm::checkpoint::latest_valid(path)?.0.is_none() {
-            return Err(Error::new(format!(
-                "{0} has no checkpoint in {0}/checkpoints yet; --limit 0 --samples 0 reports without weights",
-                path.display()
-            )));
+        let mut entry = Entry::open(path)?;
+        entry.run.choice = args.checkpoint.choice;
+        if options.measures() {
+            entry.run.checkpoint().map_err(|error| error.hint("--limit 0 --samples 0 reports without weights"))?;
         }
         Ok(entry)
     };
@@ -80,6 +82,9 @@ fn command(args: &Args) -> String {
     let mut words = vec!["ltm report".to_string()];
     words.extend(args.runs.iter().map(|run| quoted(&run.display().to_string())));
     words.extend(args.data.iter().map(|data| format!("--data {}", quoted(&data.display().to_string()))));
+    if args.checkpoint.choice != Choice::Latest {
+        words.push(format!("--checkpoint {}", args.checkpoint.choice));
+    }
     words.push(format!("--limit {} --samples {} --tokens {}", args.limit, args.samples, args.tokens));
     words.extend(args.prompt.iter().map(|prompt| format!("--prompt {}", quoted(prompt))));
     words.join(" ")

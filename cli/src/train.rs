@@ -96,6 +96,12 @@ fn train(mut session: Session, tensorboard: bool) -> Result<ExitCode> {
         return Ok(ExitCode::from(interrupt::CODE));
     }
     let path = run.path.display();
+    if let Some(best) = session.best().filter(|best| best.step < session.step()) {
+        note(format_args!(
+            "the best validation was that after step {}, {:.4} nats a token: `--checkpoint best` takes that step's weights",
+            best.step, best.cost.loss
+        ));
+    }
     note(format_args!("done: `ltm eval {path}` judges it, `ltm generate {path} --unconditional` lets it write"));
     print(path).map(|()| ExitCode::SUCCESS)
 }

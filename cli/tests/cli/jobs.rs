@@ -41,6 +41,34 @@ fn train_evaluate_generate() {
     assert!(free.contains("--- 1 ---") && free.contains("--- 2 ---"), "{free}");
 }
 
+/// The rate is so high that validations get worse from the first to the third.
+#[test]
+fn the_checkpoint_of_the_best_validation_stays_and_can_be_chosen() {
+    let lab = Lab::new();
+    let high = ["slow.rate=1", "slow.min_rate=1", "train.eval_every=2", "train.checkpoint_every=3"];
+    let said = lab.train("run", &[&high[..], &["train.keep_checkpoints=1"]].concat()).succeeds();
+    said.says("the best validation was that after step 2 | `--checkpoint best`");
+    assert_eq!(lab.names("run/checkpoints"), ["step-00000002", "step-00000006"]);
+    lab.ltm("train --resume run --set train.steps=7").succeeds().says("the best validation was that after step 2");
+    assert_eq!(lab.names("run/checkpoints"), ["step-00000002", "step-00000007"]);
+
+    for (choice, step) in [("", 7), ("--checkpoint latest", 7), ("--checkpoint best", 2), ("--checkpoint 2", 2)] {
+        let said = lab.ltm(&format!("eval run --protocol elbo --samples 2 --limit 2 {choice}")).succeeds();
+        said.says(&format!("run after step {step}, weights"));
+    }
+    let commands =
+        ["eval run", "generate run --unconditional", "audit run --text text.txt", "quality run", "report run"];
+    for command in commands {
+        let none = "run has no checkpoint of step 4, but of 2, 7";
+        lab.refuses(
+            2,
+            &[(&format!("{command} --checkpoint 4"), none), (&format!("{command} --checkpoint -1"), "a step")],
+        );
+    }
+    fs::remove_file(lab.path("run/metrics.jsonl")).unwrap();
+    lab.refuses(2, &[("eval run --checkpoint best", "run has no validation behind a checkpoint: choose one of 2, 7")]);
+}
+
 /// By their content, wherever they lie; validation text is no training text.
 #[test]
 fn training_texts_are_known() {

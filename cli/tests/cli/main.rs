@@ -114,7 +114,7 @@ impl Lab {
         self.write(name, bytes);
     }
 
-    /// A run of six steps in `run`, with checkpoints of steps 2, 4 and 6.
+    /// A run of six steps in `run`, with checkpoints of steps 3, 4 and 6: step 3 was validated.
     fn trained() -> Self {
         let lab = Self::new();
         lab.train("run", &[]).succeeds();

@@ -79,7 +79,7 @@ fn what_is_missing_is_said() {
     let missing = [
         ("report run nowhere", "nowhere"),
         ("report run empty", "empty is not a run folder: it has no config.json"),
-        ("report run early", "early has no checkpoint in early/checkpoints"),
+        ("report run early", "early has no checkpoint yet | --limit 0 --samples 0"),
         ("report run --data none.txt", "none.txt"),
         ("report run --out none/report.html", "cannot write none/report.html: name a file in a folder that exists"),
         ("report run --out empty", "cannot write empty: name a file"),

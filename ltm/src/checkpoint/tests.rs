@@ -7,6 +7,9 @@ use tempfile::TempDir;
 
 const KEEP_ALL: usize = 100;
 
+/// The step that is said to be the best.
+const BEST: u64 = 3;
+
 fn run() -> TempDir {
     tempfile::tempdir().unwrap()
 }
@@ -16,7 +19,8 @@ fn save(run: &Path, step: u64, keep: usize) -> Checkpoint {
     let weights =
         move |out: &mut dyn Write| (0..40_000u32).try_for_each(|i| out.write_all(&(i + step as u32).to_le_bytes()));
     let state = move |out: &mut dyn Write| write!(out, "{{\"step\":{step}}}");
-    let warnings = write(run, step, &[("weights.safetensors", &weights), ("state.json", &state)], keep).unwrap();
+    let files: [(&str, &FileWriter<'_>); 2] = [("weights.safetensors", &weights), ("state.json", &state)];
+    let warnings = write(run, step, &files, keep, Some(BEST)).unwrap();
     assert_eq!(warnings, [""; 0]);
     at_step(run, step).unwrap()
 }
@@ -57,18 +61,18 @@ fn what_is_written_is_found() {
 }
 
 #[test]
-fn only_the_newest_are_kept_and_a_step_can_be_written_again() {
+fn only_the_newest_and_the_best_are_kept_and_a_step_can_be_written_again() {
     let run = run();
-    for step in 1..=5 {
+    for step in 1..=6 {
         save(run.path(), step, 2);
     }
-    assert_eq!(names(&run), ["step-00000004", "step-00000005"]);
-    let first = save(run.path(), 6, 0);
-    assert_eq!(names(&run), ["step-00000006"], "the one just written always stays");
-    assert_eq!(save(run.path(), 6, 1), first);
-    write(run.path(), 6, &[("state.json", &|out| out.write_all(b"other"))], 1).unwrap();
-    assert_eq!(at_step(run.path(), 6).unwrap().files[0].sha256, sha256("other"));
-    assert_eq!(names(&run), ["step-00000006"]);
+    assert_eq!(names(&run), ["step-00000003", "step-00000005", "step-00000006"]);
+    let first = save(run.path(), 7, 0);
+    assert_eq!(names(&run), ["step-00000003", "step-00000007"], "the one just written always stays");
+    assert_eq!(save(run.path(), 7, 1), first);
+    write(run.path(), 7, &[("state.json", &|out| out.write_all(b"other"))], 1, Some(7)).unwrap();
+    assert_eq!(at_step(run.path(), 7).unwrap().files[0].sha256, sha256("other"));
+    assert_eq!(names(&run), ["step-00000007"]);
 }
 
 #[test]
@@ -109,14 +113,15 @@ fn failures_leave_nothing_half_written() {
         out.write_all(&[0; 200_000])?;
         Err(io::Error::from(ErrorKind::StorageFull))
     };
-    let error = write(run.path(), 2, &[("a", &|out| out.write_all(b"a")), ("b", &full)], 1).unwrap_err().to_string();
+    let error =
+        write(run.path(), 2, &[("a", &|out| out.write_all(b"a")), ("b", &full)], 1, None).unwrap_err().to_string();
     assert!(error.contains("cannot write") && error.contains("no space left on the disk"), "{error}");
     assert!(!error.contains('\n'));
     assert_eq!(names(&run), ["step-00000001"]);
     assert_eq!(latest_step(&run), Some(1));
 
     let panicking = |_: &mut dyn Write| -> io::Result<()> { panic!("a bug in the caller") };
-    let outcome = std::panic::catch_unwind(|| write(run.path(), 2, &[("a", &panicking)], 1).map(|_| ()));
+    let outcome = std::panic::catch_unwind(|| write(run.path(), 2, &[("a", &panicking)], 1, None).map(|_| ()));
     assert!(outcome.is_err());
     assert_eq!(names(&run), ["step-00000001"]);
 }

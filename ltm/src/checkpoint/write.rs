@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 /// Writes one file's content; called once.
 pub type FileWriter<'a> = dyn Fn(&mut dyn Write) -> io::Result<()> + 'a;
 
-/// Writes the checkpoint of `step`, then removes all but the newest `keep` up to it; returns a line for each that could not
-/// be removed.
+/// Writes the checkpoint of `step`, then removes all but the newest `keep` up to it and that of step `best`; returns a line
+/// for each that could not be removed.
 ///
 /// A checkpoint already there for the same step is replaced. Newer ones are removed: they were damaged, and the run has been
 /// continued from before them. Only one process may write at a time: whoever goes on with a run holds the lock of its metrics.
@@ -18,7 +18,13 @@ pub type FileWriter<'a> = dyn Fn(&mut dyn Write) -> io::Result<()> + 'a;
 /// # Errors
 /// If the files cannot be written, with the file and the reason; nothing of the new checkpoint is left then, and the
 /// older ones are as they were.
-pub fn write(run: &Path, step: u64, files: &[(&str, &FileWriter<'_>)], keep: usize) -> Result<Vec<String>> {
+pub fn write(
+    run: &Path,
+    step: u64,
+    files: &[(&str, &FileWriter<'_>)],
+    keep: usize,
+    best: Option<u64>,
+) -> Result<Vec<String>> {
     let folder = folder_of(run);
     fs::create_dir_all(&folder).and_then(|()| sync_folder(run)).map_err(|e| failed("create", &folder, &e))?;
     remove_temporaries(&folder).map_err(|e| failed("clean", &folder, &e))?;
@@ -45,7 +51,8 @@ pub fn write(run: &Path, step: u64, files: &[(&str, &FileWriter<'_>)], keep: usi
     sync_folder(&folder).map_err(|e| failed("sync", &folder, &e))?;
 
     let (older, newer): (Vec<u64>, Vec<u64>) = steps(run)?.into_iter().partition(|&other| other <= step);
-    let removed = older.into_iter().rev().skip(keep.max(1)).chain(newer).map(|other| folder.join(folder_name(other)));
+    let older = older.into_iter().rev().skip(keep.max(1)).filter(|&other| Some(other) != best);
+    let removed = older.chain(newer).map(|other| folder.join(folder_name(other)));
     let kept = |path: PathBuf| Some(format!("cannot remove {}: {}", path.display(), discard(&path).err()?));
     Ok(removed.filter_map(kept).collect())
 }

@@ -138,11 +138,11 @@ table! {
         steps: usize = 10_000, Within(1.0, STEPS);
         /// Seed of the weights, the noise and the order of the data.
         seed: u64 = 0;
-        /// Steps between validations; 0 for one at the end.
+        /// Steps between validations; 0 for one at the end. The best one's checkpoint is kept.
         eval_every: usize = 500;
         /// Steps between checkpoints; 0 for one at the end.
         checkpoint_every: usize = 500;
-        /// How many of the newest checkpoints are kept.
+        /// How many of the newest checkpoints are kept, beside that of the best validation.
         keep_checkpoints: usize = 3, AtLeast(1.0);
         /// How a GPU stores activations: in 32 bits or in 16; the CPU has f32 only.
         precision: Precision = Precision::F32;

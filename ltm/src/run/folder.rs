@@ -1,4 +1,4 @@
-use super::metrics::Line;
+use super::metrics::{Line, best};
 use crate::checkpoint::{self, Checkpoint, latest_valid};
 use crate::config::{Config, ModelKind, SETTINGS, Work};
 use crate::hash::sha256;
@@ -10,9 +10,11 @@ use autograd::Store;
 use engine::{DType, Device, Error, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use std::fmt;
 use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 const CONFIG: &str = "config.json";
 
@@ -109,6 +111,43 @@ pub struct Run {
     pub path: PathBuf,
     /// The run's settings.
     pub config: Config,
+    /// The checkpoint that [`load`](Self::load) takes; [`open`](Self::open) says the latest.
+    pub choice: Choice,
+}
+
+/// One of a run's checkpoints.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Choice {
+    /// The newest that is whole.
+    #[default]
+    Latest,
+    /// The one whose validation loss is least. The loss is that of a few batches; the validations' `draw_error` says how
+    /// far it can be trusted.
+    Best,
+    /// The one of that step.
+    Step(u64),
+}
+
+impl FromStr for Choice {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        match text {
+            "latest" => Ok(Self::Latest),
+            "best" => Ok(Self::Best),
+            step => step.parse().map(Self::Step).map_err(|_| Error::usage("must be latest, best, or a step as in 400")),
+        }
+    }
+}
+
+impl fmt::Display for Choice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Latest => f.write_str("latest"),
+            Self::Best => f.write_str("best"),
+            Self::Step(step) => step.fmt(f),
+        }
+    }
 }
 
 /// A trained decoder, ready to be judged or to generate.
@@ -136,7 +175,7 @@ impl Run {
     /// # Errors
     /// If it cannot be written.
     pub fn create(folder: &NewFolder, config: &Config) -> Result<Self> {
-        let run = Self { path: folder.make()?, config: config.clone() };
+        let run = Self { path: folder.make()?, config: config.clone(), choice: Choice::Latest };
         // Only if nothing is in it: an empty folder is no run.
         run.write_config().inspect_err(|_| _ = fs::remove_dir(&run.path))?;
         Ok(run)
@@ -156,7 +195,7 @@ impl Run {
             (STATE, &|out| out.write_all(json::pretty(&state).as_bytes())),
         ];
         // It was made a moment ago, in a folder that was empty or not there.
-        checkpoint::write(path, 0, &files, 1).inspect_err(|_| _ = fs::remove_dir_all(path))?;
+        checkpoint::write(path, 0, &files, 1, None).inspect_err(|_| _ = fs::remove_dir_all(path))?;
         Ok(run)
     }
 
@@ -193,7 +232,7 @@ impl Run {
         }
         let config = serde_json::from_value::<Config>(Value::Object(entries)).map_err(|e| Error::new(e.to_string()));
         let config = config.and_then(|config| config.resolved()).map_err(|e| e.at(file.display()))?;
-        Ok(Self { path: path.into(), config })
+        Ok(Self { path: path.into(), config, choice: Choice::Latest })
     }
 
     /// Takes another configuration to go on with. [`write_config`](Self::write_config) records it.
@@ -272,16 +311,41 @@ impl Run {
         }
     }
 
-    /// Loads the newest whole weights to `device`.
+    /// The [choice](Self::choice), whole; and a line for each newer checkpoint that had to be skipped.
+    ///
+    /// # Errors
+    /// If there is no such checkpoint, or it is damaged.
+    pub fn checkpoint(&self) -> Result<(Checkpoint, Vec<String>)> {
+        let path = self.path.display();
+        let steps = checkpoint::steps(&self.path)?;
+        if steps.is_empty() {
+            return Err(Error::new(format!("{path} has no checkpoint yet: train it further, by --resume")));
+        }
+        let step = match self.choice {
+            Choice::Latest => {
+                let (checkpoint, warnings) = latest_valid(&self.path)?;
+                return Ok((checkpoint.expect("there are steps"), warnings));
+            }
+            Choice::Best => best(&self.metrics()?, &steps).map(|validation| validation.step),
+            Choice::Step(step) => Some(step),
+        };
+        let there = || steps.iter().map(u64::to_string).collect::<Vec<_>>().join(", ");
+        match step {
+            Some(step) if steps.contains(&step) => Ok((checkpoint::at_step(&self.path, step)?, Vec::new())),
+            Some(step) => Err(Error::usage(format!("{path} has no checkpoint of step {step}, but of {}", there()))),
+            None => {
+                Err(Error::usage(format!("{path} has no validation behind a checkpoint: choose one of {}", there())))
+            }
+        }
+    }
+
+    /// Loads the weights of the [choice](Self::choice) to `device`.
     ///
     /// # Errors
     /// If there are none, they belong to another model, or the device has no kernels or no room for `work` with it.
     pub fn load(&self, device: &Device, work: Work) -> Result<Loaded> {
         self.config.check_device(device, work)?;
-        let (checkpoint, warnings) = latest_valid(&self.path)?;
-        let checkpoint = checkpoint.ok_or_else(|| {
-            Error::new(format!("{} has no checkpoint yet: train it further, by --resume", self.path.display()))
-        })?;
+        let (checkpoint, warnings) = self.checkpoint()?;
         let file = checkpoint.file(WEIGHTS)?;
         let mut store = Store::new(device.clone());
         let params = Params::new(&self.config.model, DType::F32, &mut store);

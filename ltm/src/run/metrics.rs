@@ -139,6 +139,16 @@ impl Line {
     }
 }
 
+/// The validation with the least loss among those behind `steps`, the first of equals; a loss that is not finite is no
+/// candidate.
+pub(super) fn best<'a>(lines: &'a [Line], steps: &[u64]) -> Option<&'a ValidationLine> {
+    let validations = lines.iter().filter_map(|line| match line {
+        Line::Validation(line) if line.cost.loss.is_finite() && steps.contains(&line.step) => Some(line),
+        _ => None,
+    });
+    validations.min_by(|a, b| a.cost.loss.total_cmp(&b.cost.loss))
+}
+
 impl StepLine {
     /// `state` is the trainer's checksum behind the step.
     pub(super) fn new(report: &StepReport, state: Option<u64>, seconds: f64) -> Self {

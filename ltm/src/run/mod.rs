@@ -55,7 +55,7 @@ mod session;
 mod tests;
 mod watch;
 
-pub use folder::{FREE_AT_RESUME, IMPORTED, Loaded, NewFolder, Run};
+pub use folder::{Choice, FREE_AT_RESUME, IMPORTED, Loaded, NewFolder, Run};
 pub use material::{Material, Open, VALIDATION_SEED, validation_stories};
 pub use metrics::{Cost, Line, StepLine, Trouble, TroubleLine, ValidationLine};
 pub use record::{Data, DataFile, Machine, Program, Record, SOURCES};

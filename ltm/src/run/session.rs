@@ -1,6 +1,6 @@
 use super::Material;
 use super::folder::{METRICS, MOMENTS, NewFolder, Run, STATE, State, WEIGHTS};
-use super::metrics::{Line, StepLine, ValidationLine};
+use super::metrics::{Line, StepLine, ValidationLine, best};
 use super::record::Record;
 use super::watch::Watch;
 use crate::checkpoint::{self, Checkpoint};
@@ -87,6 +87,7 @@ pub struct Session {
     watch: Option<Watch>,
     fingerprint: String,
     saved: Option<u64>,
+    best: Option<ValidationLine>,
 }
 
 /// What a step did.
@@ -160,7 +161,8 @@ impl Session {
             lines.iter().for_each(|line| _ = watch.line(line));
         }
         let fingerprint = material.data.fingerprint.clone();
-        Ok(Self { run, stepper, metrics, watch, fingerprint, saved })
+        let best = best(&lines, &checkpoint::steps(&run.path)?).cloned();
+        Ok(Self { run, stepper, metrics, watch, fingerprint, saved, best })
     }
 
     /// Steps done.
@@ -176,6 +178,11 @@ impl Session {
     /// Whether all steps are done.
     pub fn is_done(&self) -> bool {
         self.step() >= self.run.config.train.steps as u64
+    }
+
+    /// The validation with the least loss so far of which there is a checkpoint.
+    pub fn best(&self) -> Option<&ValidationLine> {
+        self.best.as_ref()
     }
 
     /// Does the next step, then the validation and the checkpoint that are due behind it, and writes the metrics.
@@ -198,12 +205,19 @@ impl Session {
         self.note(Line::Step(line), &mut progress)?;
         let train = &self.run.config.train;
         let due = |every: usize| self.is_done() || (every > 0 && self.step().is_multiple_of(every as u64));
-        let (validate, save) = (due(train.eval_every), due(train.checkpoint_every));
+        let (validate, mut save) = (due(train.eval_every), due(train.checkpoint_every));
         if validate {
             // A model that cannot be validated stops by its own numbers or goes on, as the configuration says.
             match self.stepper.validate() {
                 Ok(None) => {}
-                Ok(Some(line)) => self.note(Line::Validation(line), &mut progress)?,
+                Ok(Some(line)) => {
+                    let loss = line.cost.loss;
+                    if loss.is_finite() && self.best.as_ref().is_none_or(|best| loss < best.cost.loss) {
+                        self.best = Some(line.clone());
+                        save = true;
+                    }
+                    self.note(Line::Validation(line), &mut progress)?;
+                }
                 Err(error) => progress.warnings.push(format!("no validation after step {}: {error}", self.step())),
             }
         }
@@ -245,7 +259,8 @@ impl Session {
             (MOMENTS, &|out| trainer.write_moments(out)),
             (STATE, &|out| out.write_all(json::pretty(&state).as_bytes())),
         ];
-        let warnings = checkpoint::write(&self.run.path, step, &files, self.run.config.train.keep_checkpoints)?;
+        let (keep, best) = (self.run.config.train.keep_checkpoints, self.best.as_ref().map(|best| best.step));
+        let warnings = checkpoint::write(&self.run.path, step, &files, keep, best)?;
         self.saved = Some(step);
         Ok(warnings)
     }

@@ -1,6 +1,7 @@
 use super::*;
 use crate::config::{Config, SETTINGS};
 use crate::data::{Bytes, Dataset, Tokenizer};
+use crate::evaluate::{Protocol, Total};
 use engine::Device;
 use serde_json::Value;
 use std::fs;
@@ -114,6 +115,20 @@ fn a_run_says_that_its_latents_are_ignored() {
     // Stopped and gone on with in the middle of a window, the run says what it would have said.
     assert_eq!(train(folder.path(), &settings, 200).len(), 1);
     assert_eq!(troubles(folder.path()), [100, 200].map(|step| (step, Trouble::LatentsIgnored)));
+}
+
+#[test]
+fn the_best_validation_is_a_number_and_has_a_checkpoint() {
+    let lines = [9.0, f64::NAN, 2.0, 3.0, f64::INFINITY, 3.0].iter().zip(1..).map(|(&loss, step)| {
+        let mut line = ValidationLine::new(step, Protocol::Elbo, &Total::default(), None);
+        line.cost.loss = loss;
+        Line::Validation(line)
+    });
+    let lines: Vec<Line> = lines.collect();
+    let best = |steps: &[u64]| metrics::best(&lines, steps).map(|line| line.step);
+    assert_eq!(best(&[1, 2, 3, 4, 5, 6]), Some(3));
+    assert_eq!(best(&[1, 2, 4, 5, 6, 7]), Some(4), "the first of equals");
+    assert_eq!(best(&[2, 5, 7]), None);
 }
 
 /// The settings of the public reference, whose number falls: that of validation text tells.
