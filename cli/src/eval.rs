@@ -33,7 +33,7 @@ const STORIES: u64 = 256;
 /// fixed   the public reference's own number, at the noise that was fitted to: not a bound
 /// nll     exact; this and prefix are the protocols of the autoregressive baseline (model.kind = ar), which has no posterior
 ///
-/// A text that the run was trained on is recognised byte for byte and marked; what was prepared, packed or cut from it since is not.
+/// A text that the run was trained on is recognised by its bytes or its tokens and marked; what was cut from it since is not.
 ///
 /// NLL and KL stand apart; perplexity is exp(all nats / all tokens); bits per byte do not depend on the tokenizer. Without
 /// --data the validation text of the run is scored; if that is the embedded corpus, the source's true entropy

@@ -120,6 +120,7 @@ pub fn steps(session: &mut Session, guard: &Guard, tensorboard: bool) -> Result<
         events = Some(Events::begin(path, &run.metrics()?)?);
     }
     let mut display = Training::new(config, begun_at);
+    warn(session.seen.as_slice());
     note(format_args!("{}: {} of {steps} steps to go", path.display(), steps - begun_at));
     if warmup >= steps {
         note(format_args!(

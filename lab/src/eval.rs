@@ -288,7 +288,7 @@ pub struct Text {
     /// SHA-256 of the bytes of its files, one after the other; `None` for the embedded corpus, a part of the program.
     #[serde(rename = "data_sha256")]
     pub sha256: Option<String>,
-    /// Whether one of its files is training text of the run, see [`Run::was_trained_on_one_of`].
+    /// Whether it is training text of the run, see [`Run::was_trained_on_one_of`] and [`Material::seen`].
     #[serde(rename = "data_learnt")]
     pub is_training_text: bool,
 }
@@ -325,7 +325,9 @@ pub fn stories(run: &Run, count: u64) -> Result<(Arc<dyn Source>, Text)> {
 /// Data that cannot be read.
 pub fn named(path: &Path, run: &Run) -> Result<(Arc<dyn Source>, Text)> {
     let (source, files) = text::sequences(path, &run.config)?;
-    Ok((source, Text::of(path.display().to_string(), &files, run.was_trained_on_one_of(&files)?)?))
+    let is_training_text = run.was_trained_on_one_of(&files)?;
+    let files: Vec<PathBuf> = files.into_iter().map(|file| file.path).collect();
+    Ok((source, Text::of(path.display().to_string(), &files, is_training_text)?))
 }
 
 /// The validation text of a run; of the embedded corpus so many stories.
@@ -354,11 +356,6 @@ pub fn validation(run: &Run, model: &Loaded, count: u64) -> Result<(Arc<dyn Sour
     };
     let files = material.validation_files;
     let names = files.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(" + ");
-    let text = if config.data.validation.is_some() {
-        // Text that was named as validation text may have been named as training text too.
-        Text::of(names, &files, run.was_trained_on_one_of(&files)?)
-    } else {
-        Text::of(format!("the validation text of {names}"), &files, false)
-    };
-    Ok((source, text?))
+    let name = if config.data.validation.is_some() { names } else { format!("the validation text of {names}") };
+    Ok((source, Text::of(name, &files, material.seen.is_some())?))
 }

@@ -2,6 +2,7 @@
 
 use super::*;
 use serde_json::Value;
+use std::io::Write;
 
 #[test]
 fn train_evaluate_generate() {
@@ -93,6 +94,57 @@ fn training_texts_are_known() {
         assert_eq!(known("run", &format!("shards/{shard}")), shard.contains("train"), "{shard}");
     }
     assert!(!known("run", "shards"), "of a folder the validation shards are scored");
+}
+
+/// By whatever way a text comes to be for both, `train` says so at once, and every number of it has the note beside it.
+#[test]
+fn validation_text_that_is_training_text_is_told() {
+    let lab = Lab::new();
+    for folder in ["twins", "apart", "nested"] {
+        fs::create_dir(lab.path(folder)).unwrap();
+    }
+    let text = lab.read("text.txt");
+    let tokens = |text: &str| text.bytes().flat_map(|byte| u16::from(byte).to_le_bytes()).collect::<Vec<_>>();
+    for (name, text) in [
+        ("twins/train.bin", &*text),
+        ("twins/val.bin", &text),
+        ("apart/train.bin", &text[400..]),
+        ("apart/val.bin", &text[..400]),
+        ("nested/a.bin", &text[..1600]),
+        ("nested/b.bin", &text[1600..]),
+    ] {
+        lab.write(name, tokens(text));
+    }
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    gzip.write_all(text.as_bytes()).unwrap();
+    lab.write("packed.txt.gz", gzip.finish().unwrap());
+    lab.write("marked.txt", format!("\u{FEFF}{text}"));
+    let cases = [
+        ("twins", "", Some("twins/val.bin")),
+        ("text.txt", "data.validation=text.txt", Some("text.txt")),
+        ("text.txt", "data.validation=packed.txt.gz", Some("packed.txt.gz")),
+        ("text.txt", "data.validation=marked.txt", Some("marked.txt")),
+        // What is apart in the folder is not apart in its first shard.
+        ("nested nested/b.bin", "data.validation_fraction=0.6", Some("b.bin")),
+        ("text.txt", "", None),
+        ("text.txt text.txt", "", None),
+        ("apart", "", None),
+    ];
+    let evaluate = |run: &str| lab.ltm(&format!("eval {run} --protocol elbo --samples 1 --limit 1")).succeeds();
+    for (i, (data, set, seen)) in cases.into_iter().enumerate() {
+        let tiny = TINY.join(" ");
+        let said = lab.ltm(&format!("train --data {data} --out run{i} --set {tiny} {set}")).succeeds();
+        let warning = said.err.lines().find(|line| line.starts_with("warning: validation text of "));
+        assert_eq!(warning.is_some(), seen.is_some(), "{}", said.context());
+        assert!(warning.unwrap_or_default().contains(seen.unwrap_or_default()), "{}", said.context());
+        let said = evaluate(&format!("run{i}"));
+        assert_eq!(said.out.contains("training text of the run: not unseen"), seen.is_some(), "{}", said.context());
+    }
+    lab.ltm("report run0 --out page.html --limit 2 --samples 0").succeeds();
+    assert!(lab.read("page.html").contains("training text of the run: not unseen"));
+    // A packed copy of training text is known by its tokens.
+    let said = lab.ltm("eval run5 --data packed.txt.gz --protocol elbo --samples 1 --limit 1").succeeds();
+    said.says("run5 was trained on packed.txt.gz | training text of the run: not unseen");
 }
 
 #[test]

@@ -5,7 +5,7 @@ use crate::text;
 use engine::{Device, Error, Result};
 use ltm::checkpoint::write_atomic;
 use ltm::config::{Config, ModelKind, Tokenizer as Named, Work};
-use ltm::data::{Source, Tokenizer};
+use ltm::data::{DataFile, Source, Tokenizer};
 use ltm::evaluate::{Evaluator, Protocol, Total};
 use ltm::hash::{sha256, sha256_files};
 use ltm::json::{self, null_is_nan};
@@ -195,7 +195,8 @@ impl<'a> Suite<'a> {
         let (watch, path) = (self.watch, self.path.display());
         let bytes = text::prepare::input_bytes(files)?;
         let digest = sha256_files(files)?;
-        judged.is_training_text = self.run.was_trained_on_one_of(files)?;
+        let known = files.iter().map(|path| DataFile::of(path)).collect::<Result<Vec<_>>>()?;
+        judged.is_training_text = self.run.was_trained_on_one_of(&known)?;
         let Options { protocols, .. } = &self.request.options;
         let key = |&protocol: &Protocol| (protocol, self.key(&judged.set, &digest, protocol));
         let keys: BTreeMap<Protocol, String> = protocols.iter().map(key).collect();

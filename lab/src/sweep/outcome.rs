@@ -65,6 +65,9 @@ pub struct Finished {
     /// Whether a bound behaves as one, where the truth is known.
     pub holds: Option<bool>,
     pub(super) eval_seconds: f64,
+    /// Whether the validation text is training text too.
+    #[serde(default)]
+    pub(super) data_learnt: bool,
 }
 
 impl Finished {
@@ -106,6 +109,7 @@ impl Finished {
             least_perplexity: row.exact().map(|exact| (exact * per_token).exp()),
             holds: row.above().map(|above| !above.is_below_zero()),
             eval_seconds,
+            data_learnt: false,
         })
     }
 }
@@ -160,12 +164,13 @@ impl Sweep {
     ) -> Result<Finished> {
         let begun = Instant::now();
         let (config, limit) = (&run.config, self.sequences.map_or(64, NonZero::get));
-        let (source, _) = validation(run, model, limit)?;
+        let (source, text) = validation(run, model, limit)?;
         let protocols = vec![Protocol::of(config.model.kind)[0]];
         let (steps, samples) = (config.fast.steps, self.samples.map_or(16, NonZero::get));
         let options = Options { protocols, steps, samples, limit: Some(limit) };
         let rows = evaluate(model, &source, &options, progress)?;
         let seconds = begun.elapsed().as_secs_f64();
-        Finished::of(point, flops_per_token, &model.weights, run.effort()?, &rows[0], seconds)
+        let finished = Finished::of(point, flops_per_token, &model.weights, run.effort()?, &rows[0], seconds)?;
+        Ok(Finished { data_learnt: text.is_training_text, ..finished })
     }
 }

@@ -1,5 +1,5 @@
 use super::{Finished, Outcome, Point};
-use crate::eval::with_error;
+use crate::eval::{TRAINING_TEXT, with_error};
 use crate::plan::Plans;
 use crate::table::{DASH, Table, digits, or_dash, short, si};
 use engine::{Device, Result};
@@ -38,7 +38,7 @@ pub fn text(outcomes: &[Outcome]) -> String {
         .right("tokens", |(_, f)| si(f.tokens as f64, ""))
         .right("FLOP/token", |(_, f)| si(f.flops_per_token, ""))
         .right("perplexity", |(_, f)| with_error(f.perplexity, f.perplexity_error / f.perplexity))
-        .left("", |(_, f)| &f.protocol_status)
+        .left("", |(_, f)| if f.data_learnt { TRAINING_TEXT } else { &f.protocol_status })
         .right("bits/byte", |(_, f)| digits(f.bits_per_byte, 4))
         .right("NLL", |(_, f)| digits(f.nll_per_sequence, 2))
         .right("+ KL", |(_, f)| digits(f.kl_per_sequence, 2))

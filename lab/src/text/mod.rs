@@ -23,7 +23,7 @@ use ltm::generate::{ROUNDS, Writer, Writing};
 use ltm::hash;
 use ltm::run::{Loaded, Material};
 use std::io::Cursor;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 /// A text file with more bytes than this is not tokenised when it is opened: it has to be prepared.
@@ -57,7 +57,7 @@ pub fn material(config: &Config) -> Result<Material> {
 }
 
 /// All sequences of the file or folder at `path`, and their files.
-pub fn sequences(path: &Path, config: &Config) -> Result<(Arc<dyn Source>, Vec<PathBuf>)> {
+pub fn sequences(path: &Path, config: &Config) -> Result<(Arc<dyn Source>, Vec<DataFile>)> {
     let tokenizer = tokenizer(config.data.tokenizer);
     Material::open_whole(path, config, &|path, split| open(path, split, &tokenizer))
 }
@@ -84,7 +84,7 @@ pub fn open(path: &Path, split: Split, tokenizer: &Arc<dyn Tokenizer>) -> Result
         )));
     }
     let raw = file::read(path)?;
-    let file = DataFile { path: path.into(), bytes: raw.len() as u64, sha256: hash::sha256(&raw) };
+    let file = DataFile { path: path.into(), bytes: raw.len() as u64, sha256: hash::sha256(&raw), tokens_checksum: None };
     let format = Format::Text(TextSplit::File);
     let pieces = Pieces::of_reader(path, Cursor::new(raw), &format, &**tokenizer)?;
     let mut tokens = Vec::new();

@@ -3,6 +3,7 @@
 //! Every token is looked at once when data are opened: ids beyond the vocabulary and, where `dataset.json` has hashes, any
 //! damage show then and not after days of training.
 
+use super::checksum::checksum;
 use super::folder::{MANIFEST, Manifest, Split, shards};
 use super::shards::{DataFile, Shard, Tokens};
 use super::tokenizer::Tokenizer;
@@ -70,7 +71,7 @@ impl Dataset {
         let length = |id: usize| tokenizer.token_bytes(id as u16).map_or(0, |text| text.len() as u32);
         let lengths: Arc<[u32]> = (0..tokenizer.vocab()).map(length).collect();
         let (mut placed, mut end) = (Vec::new(), 0);
-        for shard in shards {
+        for mut shard in shards {
             let strange = |&id: &u16| usize::from(id) >= lengths.len();
             let in_chunk = |(i, tokens): (usize, &[u16])| Some(i * CHUNK + tokens.iter().position(strange)?);
             if let Some(at) = shard.tokens().par_chunks(CHUNK).enumerate().find_map_first(in_chunk) {
@@ -82,6 +83,7 @@ impl Dataset {
                     tokenizer.vocab()
                 )));
             }
+            shard.file.tokens_checksum = Some(checksum(bytemuck::cast_slice(shard.tokens())));
             let start = end;
             end += shard.tokens().len() as u64;
             placed.push((start, shard));
@@ -105,6 +107,22 @@ impl Dataset {
     /// The files, in order.
     pub fn files(&self) -> impl Iterator<Item = &DataFile> {
         self.shards.iter().map(|(_, shard)| &shard.file)
+    }
+
+    /// A file of which these and `other` have a token in common, by its names here and there: the same one, or a copy, whatever
+    /// its name and packing. What is left of a file when a part is set apart has none in common with that part.
+    pub fn shared_with<'a>(&'a self, other: &'a Self) -> Option<[&'a Path; 2]> {
+        let held = |data: &'a Self| {
+            data.shards.iter().map(move |(start, shard)| {
+                let local = |at: u64| at.saturating_sub(*start).min(shard.tokens().len() as u64);
+                (&shard.file, local(data.range.start)..local(data.range.end))
+            })
+        };
+        held(self).find_map(|(mine, a)| {
+            let overlaps = |b: &Range<u64>| a.start.max(b.start) < a.end.min(b.end);
+            let (theirs, _) = held(other).find(|(theirs, b)| overlaps(b) && mine.is_copy_of(theirs))?;
+            Some([&*mine.path, &*theirs.path])
+        })
     }
 
     /// Number of tokens; never zero.

@@ -10,7 +10,7 @@ use crate::hash;
 use engine::map::{self, Mmap};
 use engine::{Error, Result};
 use serde::{Deserialize, Serialize};
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{BufWriter, Seek, Write};
 use std::path::{Path, PathBuf};
 
@@ -65,6 +65,27 @@ pub struct DataFile {
     pub bytes: u64,
     /// Its SHA-256 in hexadecimal.
     pub sha256: String,
+    /// The [checksum](super::checksum) of its tokens, by which a text is known however it was packed; runs made before had none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tokens_checksum: Option<u64>,
+}
+
+impl DataFile {
+    /// The file at `path`, whose tokens are not known.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub fn of(path: &Path) -> Result<Self> {
+        let sha256 = hash::sha256_files(&[path])?;
+        let meta = fs::metadata(path).map_err(|error| Error::io("read", path, &error))?;
+        Ok(Self { path: path.into(), bytes: meta.len(), sha256, tokens_checksum: None })
+    }
+
+    /// Whether both hold the same, as files or as tokens.
+    pub fn is_copy_of(&self, other: &Self) -> bool {
+        let tokens = self.tokens_checksum.is_some() && self.tokens_checksum == other.tokens_checksum;
+        tokens || self.sha256 == other.sha256
+    }
 }
 
 /// The tokens of one file.
@@ -90,7 +111,7 @@ impl Shard {
         let map = map::open(path)?;
         let start = payload_start(&map).map_err(|error| error.at(path.display()))?;
         let sha256 = hash::sha256(&*map);
-        let file = DataFile { path: path.into(), bytes: map.len() as u64, sha256 };
+        let file = DataFile { path: path.into(), bytes: map.len() as u64, sha256, tokens_checksum: None };
         Ok(Self { file, tokens: Tokens::Mapped { map, start } })
     }
 
@@ -181,7 +202,7 @@ mod tests {
 
     fn open(bytes: &[u8]) -> Result<Vec<u16>> {
         let file = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(file.path(), bytes).unwrap();
+        fs::write(file.path(), bytes).unwrap();
         let shard = Shard::open(file.path())?;
         assert_eq!((shard.file.bytes, shard.file.sha256.len()), (bytes.len() as u64, 64));
         Ok(shard.tokens().to_vec())

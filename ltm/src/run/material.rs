@@ -1,6 +1,6 @@
 use super::record::{Data, DataFile};
 use crate::config::{Chunking, Config, Tokenizer};
-use crate::data::{Dataset, Sequences, Source, Split, Stories, Tail, has_validation};
+use crate::data::{self, Dataset, Sequences, Source, Split, Stories, Tail, has_validation};
 use crate::hash::sha256;
 use engine::{Error, Result};
 use std::path::{Path, PathBuf};
@@ -21,6 +21,8 @@ pub struct Material {
     pub validation: Option<Arc<dyn Source>>,
     /// The files with validation text.
     pub validation_files: Vec<PathBuf>,
+    /// Why the validation text is not unseen, in a line, if the model trains on some of it.
+    pub seen: Option<String>,
     /// What a run records of both.
     pub data: Data,
 }
@@ -45,6 +47,7 @@ impl Material {
                 training: Arc::new(Stories::new(config.train.seed, seq, None)?),
                 validation: Some(validation_stories(seq, VALIDATION_STORIES)?),
                 validation_files: Vec::new(),
+                seen: None,
                 data: Data { fingerprint: "embedded corpus".into(), files: Vec::new() },
             });
         }
@@ -58,6 +61,11 @@ impl Material {
         if let Some(path) = &data.validation {
             validation.push(open(path, validation_split(path)?)?);
         }
+        let seen = validation.iter().find_map(|held| training.iter().find_map(|learnt| held.shared_with(learnt)));
+        let seen = seen.map(|[held, learnt]| {
+            let (held, learnt) = (held.display(), learnt.display());
+            format!("validation text of {held} is training text too ({learnt}): no validation number is of unseen text")
+        });
         let parts = training.iter().map(|data| (Split::Train, data));
         let mut record = Data { fingerprint: String::new(), files: Vec::new() };
         for (split, data) in parts.chain(validation.iter().map(|data| (Split::Validation, data))) {
@@ -76,6 +84,7 @@ impl Material {
         validation_files.dedup();
         Ok(Self {
             validation_files,
+            seen,
             data: record,
             training: sequences(training, config, Tail::Drop)?,
             validation: (!validation.is_empty()).then(|| sequences(validation, config, Tail::Pad)).transpose()?,
@@ -84,7 +93,7 @@ impl Material {
 
     /// All sequences of the file or folder at `path`, every token of them, for an evaluation, and their files; of a folder
     /// with validation shards those alone.
-    pub fn open_whole(path: &Path, config: &Config, open: Open<'_>) -> Result<(Arc<dyn Source>, Vec<PathBuf>)> {
+    pub fn open_whole(path: &Path, config: &Config, open: Open<'_>) -> Result<(Arc<dyn Source>, Vec<data::DataFile>)> {
         let data = open(path, validation_split(path)?)?;
         let (tokens, window) = (data.len(), config.model.seq);
         if config.data.chunking == Chunking::Windows && tokens < window as u64 {
@@ -93,7 +102,7 @@ impl Material {
                 path.display()
             )));
         }
-        let files = data.files().map(|file| file.path.clone()).collect();
+        let files = data.files().cloned().collect();
         Ok((sequences(vec![data], config, Tail::Pad)?, files))
     }
 }

@@ -3,11 +3,9 @@
 use super::{Material, Run};
 use crate::config::Config;
 use crate::data;
-use crate::hash::sha256_files;
 use crate::json;
-use engine::{Device, Error, Result, probe, simd};
+use engine::{Device, Result, probe, simd};
 use serde::{Deserialize, Serialize};
-use std::fs;
 use std::path::Path;
 
 const FILE: &str = "sessions.jsonl";
@@ -159,24 +157,14 @@ impl Record {
 
 impl Run {
     /// Whether one of `files` is training text of this run by its records; those of imported weights say nothing. Files are
-    /// recognised by their SHA-256, wherever they lie now; a text that was prepared, compressed or cut since then is another
-    /// file.
+    /// recognised by their bytes or their tokens, wherever they lie now and however they are packed; a text that was cut since
+    /// then is another one.
     ///
     /// # Errors
-    /// Files and records that cannot be read.
-    pub fn was_trained_on_one_of(&self, files: &[impl AsRef<Path>]) -> Result<bool> {
+    /// Records that cannot be read.
+    pub fn was_trained_on_one_of(&self, files: &[data::DataFile]) -> Result<bool> {
         let records = Record::any(&self.path)?.into_iter();
-        let known: Vec<_> = records.flat_map(|record| record.data.files).filter(|f| f.training).collect();
-        for path in files.iter().map(AsRef::as_ref) {
-            let size = fs::metadata(path).map_err(|e| Error::io("read", path, &e))?.len();
-            // Only what may be the same is read.
-            if known.iter().any(|known| known.file.bytes == size) {
-                let sha256 = sha256_files(&[path])?;
-                if known.iter().any(|known| known.file.sha256 == sha256) {
-                    return Ok(true);
-                }
-            }
-        }
-        Ok(false)
+        let mut known = records.flat_map(|record| record.data.files).filter(|known| known.training);
+        Ok(known.any(|known| files.iter().any(|file| file.is_copy_of(&known.file))))
     }
 }

@@ -86,6 +86,8 @@ pub struct Session {
     metrics: json::Lines,
     watch: Option<Watch>,
     fingerprint: String,
+    /// Why the validation text is not unseen, if it is not.
+    pub seen: Option<String>,
     saved: Option<u64>,
     best: Option<ValidationLine>,
 }
@@ -160,9 +162,9 @@ impl Session {
         if let Some(watch) = &mut watch {
             lines.iter().for_each(|line| _ = watch.line(line));
         }
-        let fingerprint = material.data.fingerprint.clone();
+        let (fingerprint, seen) = (material.data.fingerprint.clone(), material.seen.clone());
         let best = best(&lines, &checkpoint::steps(&run.path)?).cloned();
-        Ok(Self { run, stepper, metrics, watch, fingerprint, saved, best })
+        Ok(Self { run, stepper, metrics, watch, fingerprint, seen, saved, best })
     }
 
     /// Steps done.
