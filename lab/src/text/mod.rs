@@ -84,7 +84,8 @@ pub fn open(path: &Path, split: Split, tokenizer: &Arc<dyn Tokenizer>) -> Result
         )));
     }
     let raw = file::read(path)?;
-    let file = DataFile { path: path.into(), bytes: raw.len() as u64, sha256: hash::sha256(&raw), tokens_checksum: None };
+    let file =
+        DataFile { path: path.into(), bytes: raw.len() as u64, sha256: hash::sha256(&raw), tokens_checksum: None };
     let format = Format::Text(TextSplit::File);
     let pieces = Pieces::of_reader(path, Cursor::new(raw), &format, &**tokenizer)?;
     let mut tokens = Vec::new();
