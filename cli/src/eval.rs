@@ -91,7 +91,7 @@ fn evaluate(args: &Args, run: &Run, device: &Device) -> Result<ExitCode> {
     let embedded = args.data.is_none() && config.data.paths.is_empty();
     if let Some(file) = &args.problems.gsm8k {
         let mut model = run.load(device, Work::Generation)?;
-        return gsm8k::run(file, args, run, &mut model).map(|()| ExitCode::SUCCESS);
+        return gsm8k::run(file, args, run, &mut model);
     }
     let mut model = run.load(device, Work::Evaluation)?;
     let protocols = protocols(args, config.model.kind)?;

@@ -1,23 +1,26 @@
 //! `ltm eval RUN --gsm8k FILE`: how often a model solves word problems.
 
 use super::eval;
+use super::interrupt::{self, Guard};
 use super::output::{command, note, print};
 use super::progress::bar;
 use clap::builder::RangedU64ValueParser;
 use engine::Result;
-use lab::reasoning::{Options, Pass, Solved, solve};
-use lab::table::{Table, plus_minus, short};
+use lab::reasoning::{Options, Outcome, Pass, Solved, solve};
+use lab::table::{Table, digits, plus_minus, short};
 use ltm::generate::Writing;
 use ltm::json;
 use ltm::run::{Loaded, Run};
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
 /// Word problems.
 #[derive(clap::Args)]
 #[command(next_help_heading = "Word problems")]
 pub struct GsmArgs {
     /// Let the model solve the problems of this file, one JSON object a line with question and answer, and count: pass@k
-    /// from --samples texts a problem. The prompt is "Question: ...\nAnswer:"; the answer is the number behind the first ####
+    /// from --samples texts a problem. The prompt is "Question: ...\nAnswer:"; the answer is the number behind the first ####,
+    /// which must stand alone. After Ctrl-C (exit code 130) the same command goes on where it was
     #[arg(long, value_name = "FILE")]
     pub gsm8k: Option<PathBuf>,
     /// Solved examples in front of every problem: the first of --examples
@@ -26,9 +29,9 @@ pub struct GsmArgs {
     /// Where examples are taken from; an example is not asked [default: the file's own first problems]
     #[arg(long, value_name = "FILE", requires = "gsm8k")]
     examples: Option<PathBuf>,
-    /// Texts of which one must be right, for pass@k; pass@1 is told in any case
-    #[arg(long, value_name = "K", default_value_t = 5, requires = "gsm8k")]
-    k: usize,
+    /// Texts of which one must be right, for pass@k; pass@1 is told in any case [default: 5, or --samples if that is less]
+    #[arg(long, value_name = "K", requires = "gsm8k")]
+    k: Option<usize>,
     /// Most tokens of an answer
     #[arg(long, value_name = "N", default_value_t = 256, requires = "gsm8k", value_parser = RangedU64ValueParser::<usize>::new().range(1..))]
     tokens: usize,
@@ -41,13 +44,14 @@ pub struct GsmArgs {
     /// Seed of latents and tokens
     #[arg(long, value_name = "N", default_value_t = 0, requires = "gsm8k")]
     seed: u64,
-    /// New file for the texts, behind a line that says where they come from [default: RUN/gsm8k-SHOTS-shot.jsonl, or -2, ...]
+    /// File for the texts, behind a line that says where they come from; what it has of this evaluation is not written again
+    /// [default: RUN/gsm8k-SHOTS-shot.jsonl, or -2, ...]
     #[arg(long, value_name = "FILE", requires = "gsm8k")]
     transcripts: Option<PathBuf>,
 }
 
 /// Asks the problems of `file`.
-pub fn run(file: &Path, all: &eval::Args, run: &Run, model: &mut Loaded) -> Result<()> {
+pub fn run(file: &Path, all: &eval::Args, run: &Run, model: &mut Loaded) -> Result<ExitCode> {
     let args = &all.problems;
     let options = Options {
         file: file.into(),
@@ -55,7 +59,7 @@ pub fn run(file: &Path, all: &eval::Args, run: &Run, model: &mut Loaded) -> Resu
         examples: args.examples.clone(),
         limit: all.limit,
         samples: all.samples,
-        k: args.k,
+        k: args.k.unwrap_or(all.samples.min(5)),
         writing: Writing {
             tokens: args.tokens,
             temperature: args.temperature,
@@ -66,15 +70,31 @@ pub fn run(file: &Path, all: &eval::Args, run: &Run, model: &mut Loaded) -> Resu
             ..Writing::default()
         },
     };
-    let bar = bar(1, "{bar:24} {pos}/{len} problems  {msg}  ETA {eta}");
-    let solved = solve(run, model, options, &command(), args.transcripts.as_deref(), |done, all, pass| {
+    let (bar, guard) = (bar(1, "{bar:24} {pos}/{len} texts  {msg}  ETA {eta}"), Guard::new()?);
+    let label = format!("pass@{}", options.k);
+    let outcome = solve(run, model, options, &command(), args.transcripts.as_deref(), |done, all, pass| {
         bar.set_length(all as u64);
         bar.set_position(done as u64);
-        bar.set_message(format!("pass@{} {:.1} %", args.k, 100.0 * pass));
+        bar.set_message(format!("{label} {} %", digits(100.0 * pass, 1)));
+        !guard.asked()
     })?;
     bar.finish_and_clear();
-    note(format_args!("every text is in {}", solved.transcript.display()));
-    if all.json { print(json::pretty(&solved).trim_end()) } else { print(text(&solved)) }
+    let solved = match outcome {
+        Outcome::Done(solved) => solved,
+        Outcome::Stopped(file) => {
+            note(format_args!("interrupted: the texts so far are in {}; the same command goes on", file.display()));
+            return Ok(ExitCode::from(interrupt::CODE));
+        }
+    };
+    let Solved { transcript, kept, .. } = &solved;
+    let before = if *kept > 0 { format!("; {kept} of them were there before") } else { String::new() };
+    note(format_args!("every text is in {}{before}", transcript.display()));
+    if all.json {
+        print(json::pretty(&solved).trim_end())?
+    } else {
+        print(text(&solved))?
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 fn text(solved: &Solved) -> String {

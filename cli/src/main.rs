@@ -1,7 +1,7 @@
 //! The program `ltm`: train, judge and use Latent Thought Models from a terminal.
 //!
 //! One file per command. Errors are one line on the standard error; the exit code is 2 for a command that cannot be, 1 for
-//! everything else that went wrong, 130 for a training run, a sweep or a suite stopped by an interrupt.
+//! everything else that went wrong, 130 for work that an interrupt stopped and the same command goes on with.
 
 #![forbid(unsafe_code)]
 

@@ -1,18 +1,20 @@
 //! Files that keep the texts that a model wrote for a measurement.
 
-use engine::{Error, Result};
-use ltm::json;
-use ltm::run::{Loaded, Run};
+use engine::{Device, Error, Result};
+use ltm::json::{self, Lines};
+use ltm::run::{Loaded, Run, SOURCES};
 use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
 use std::fs::File;
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
-/// A new file of JSON lines that keeps every text of a measurement, behind a line that says where they come from.
+/// A file of JSON lines that keeps every text of a measurement, behind a line that says where they come from.
 pub struct Transcript {
     /// Where it is.
     pub path: PathBuf,
-    file: File,
+    file: Lines,
 }
 
 impl Transcript {
@@ -22,21 +24,57 @@ impl Transcript {
     /// # Errors
     /// If it exists or cannot be made.
     pub fn create(path: Option<&Path>, folder: &Path, name: &str, head: &impl Serialize) -> Result<Self> {
-        let numbered = (2..).map(|i: u32| format!("{name}-{i}.jsonl"));
-        let names = std::iter::once(format!("{name}.jsonl")).chain(numbered).map(|name| folder.join(name));
         let new = |path: PathBuf| (File::create_new(&path), path);
         let exists = |file: &io::Result<File>| file.as_ref().is_err_and(|e| e.kind() == ErrorKind::AlreadyExists);
         let (file, path) = match path {
             Some(path) => new(path.into()),
             // The first that can be made, not the first that is not there: another process may look too.
-            None => names.map(new).find(|(file, _)| !exists(file)).expect("one of infinitely many names is free"),
+            None => names(folder, name).map(new).find(|(file, _)| !exists(file)).expect("one of endless names is free"),
         };
-        let file = file.map_err(|e| match e.kind() {
+        file.map_err(|e| match e.kind() {
             ErrorKind::AlreadyExists => Error::usage(format!("{} exists: name a new file", path.display())),
             _ => Error::io("create", &path, &e),
         })?;
-        let mut transcript = Self { path, file };
+        let mut transcript = Self { file: Lines::lock(&path)?, path };
         transcript.keep(head).map(|()| transcript)
+    }
+
+    /// The file at `path` with the lines behind `head` that are whole, so that a measurement can go on behind them; a new one
+    /// if there is none. By default, the first of `NAME.jsonl`, `NAME-2.jsonl`, … in `folder` that has this head. `allowed` are
+    /// the entries of the head that may differ.
+    ///
+    /// # Errors
+    /// A file at `path` with another head, or that is no transcript; one that cannot be read, written or made.
+    pub fn resume<T: DeserializeOwned>(
+        path: Option<&Path>,
+        folder: &Path,
+        name: &str,
+        head: &impl Serialize,
+        allowed: &[&str],
+    ) -> Result<(Self, Vec<T>)> {
+        let is_same = |path: &PathBuf| has_head(path, head, allowed);
+        let found = match path {
+            Some(path) => Some(path.to_path_buf()).filter(|path| path.exists()),
+            None => names(folder, name).take_while(|path| path.exists()).find(is_same),
+        };
+        let Some(path) = found else {
+            return Self::create(path, folder, name, head).map(|transcript| (transcript, Vec::new()));
+        };
+        if !is_same(&path) {
+            return Err(Error::usage(format!(
+                "{} has no texts of these weights, options and program to go on behind: name a new file",
+                path.display()
+            )));
+        }
+        let (file, lines) = Lines::open(&path, |_: &Value| true)?;
+        let mut transcript = Self { file, path };
+        if lines.is_empty() {
+            // The head lacked its line break.
+            transcript.keep(head)?;
+        }
+        let kept: std::result::Result<Vec<T>, _> = lines.into_iter().skip(1).map(serde_json::from_value).collect();
+        let kept = kept.map_err(|error| Error::new(format!("{} is damaged: {error}", transcript.path.display())))?;
+        Ok((transcript, kept))
     }
 
     /// Appends a line.
@@ -44,8 +82,24 @@ impl Transcript {
     /// # Errors
     /// If it cannot be written.
     pub fn keep(&mut self, line: &impl Serialize) -> Result<()> {
-        writeln!(self.file, "{}", json::line(line)).map_err(|e| Error::io("write", &self.path, &e))
+        self.file.write(line)
     }
+}
+
+/// `NAME.jsonl`, `NAME-2.jsonl`, … in `folder`.
+fn names(folder: &Path, name: &str) -> impl Iterator<Item = PathBuf> {
+    let numbered = (2..).map(move |i: u32| format!("{name}-{i}.jsonl"));
+    std::iter::once(format!("{name}.jsonl")).chain(numbered).map(|name| folder.join(name))
+}
+
+/// Whether the first line of the file at `path` is `head`, but for the entries `allowed`.
+fn has_head(path: &Path, head: &impl Serialize, allowed: &[&str]) -> bool {
+    let shared = |mut head: Value| {
+        head.as_object_mut().into_iter().for_each(|head| head.retain(|key, _| !allowed.contains(&key.as_str())));
+        head
+    };
+    let first = json::read_lines::<Value>(path).ok().and_then(|lines| lines.into_iter().next());
+    first.is_some_and(|first| shared(first) == shared(serde_json::to_value(head).expect("a head is JSON")))
 }
 
 /// Where texts come from: the command and the weights that made them.
@@ -55,12 +109,16 @@ pub struct Origin {
     pub command: String,
     /// The version of this program.
     pub version: &'static str,
+    /// SHA-256 of its sources.
+    pub sources: &'static str,
     /// The run's folder.
     pub run: PathBuf,
     /// The step after which the weights were saved.
     pub step: u64,
     /// SHA-256 of the file of weights.
     pub weights_sha256: String,
+    /// What computed them: other devices round in another way.
+    pub device: &'static str,
 }
 
 impl Origin {
@@ -69,9 +127,11 @@ impl Origin {
         Self {
             command: command.into(),
             version: env!("CARGO_PKG_VERSION"),
+            sources: SOURCES,
             run: run.path.clone(),
             step: model.step,
             weights_sha256: model.weights.clone(),
+            device: if matches!(model.store.device, Device::Cpu) { "cpu" } else { "cuda" },
         }
     }
 }

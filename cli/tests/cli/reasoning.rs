@@ -38,28 +38,66 @@ fn word_problems_are_asked_and_every_text_is_kept() {
         assert!(prompt.starts_with("Question: ") && prompt.ends_with("\nAnswer:"));
         assert_eq!((prompt.matches("Question: ").count(), prompt.matches("#### ").count()), (3, 2));
     }
-    // The same seed, the same texts, in a file of its own.
-    eval("--shots 2 --limit 3").says("gsm8k-2-shot-2.jsonl");
-    assert_eq!(transcript(&lab, "run/gsm8k-2-shot-2.jsonl")[1..], kept[1..]);
-
-    // An example is not asked, whatever file it comes from.
-    eval("--shots 2 --examples sums/test.jsonl").says("4 problems");
-    fs::remove_file(lab.path("run/gsm8k-2-shot-3.jsonl")).unwrap();
+    // What is there is not written again; what a kill cut off is, with the same bits.
+    let whole = lab.read("run/gsm8k-2-shot.jsonl");
+    eval("--shots 2 --limit 3").says("gsm8k-2-shot.jsonl; 9 of them were there before");
+    lab.write("run/gsm8k-2-shot.jsonl", &whole[..whole.len() - 300]);
+    let other_k = "--samples 3 --k 3 --tokens 8 --steps 1 --shots 2 --limit 3";
+    let said = lab.ltm(&format!("eval run --gsm8k sums/test.jsonl {other_k}")).succeeds();
+    said.says("8 of them were there before | pass@3");
+    assert_eq!(lab.read("run/gsm8k-2-shot.jsonl"), whole);
+    // Other options are another evaluation, in a file of its own. An example is not asked, whatever file it comes from.
+    eval("--shots 2 --examples sums/test.jsonl").says("4 problems | gsm8k-2-shot-2.jsonl");
+    fs::remove_file(lab.path("run/gsm8k-2-shot-2.jsonl")).unwrap();
+    let one = "--samples 1 --tokens 8 --transcripts one.jsonl";
+    lab.ltm(&format!("eval run --gsm8k sums/test.jsonl {one}")).succeeds().says("pass@1 | every text is in one.jsonl");
 
     lab.write("bad.jsonl", "{\"question\": \"1 + 1?\", \"answer\": \"2\"}\n");
     let cases = [
         ("data arithmetic --out sums", "sums is not empty: name a new folder"),
         ("eval run --gsm8k sums/test.jsonl --tokens 0", "--tokens"),
-        ("eval run --gsm8k sums/test.jsonl --samples 4", "pass@5 of 4 texts"),
+        ("eval run --gsm8k sums/test.jsonl --samples 4 --k 5", "pass@5 of 4 texts"),
+        (
+            "eval run --gsm8k sums/test.jsonl --transcripts one.jsonl",
+            "one.jsonl has no texts of these weights, options",
+        ),
+        (
+            "eval run --gsm8k sums/test.jsonl --transcripts sums/test.jsonl",
+            "sums/test.jsonl has no texts of these weights",
+        ),
         ("eval run --gsm8k sums/test.jsonl --samples 20000", "120000 texts are too many: must be less than 65536"),
         ("eval run --gsm8k sums/test.jsonl --shots 7", "7 examples | 6 problems"),
         ("eval run --gsm8k sums/test.jsonl --shots 6", "no problem left"),
         ("eval run --gsm8k sums/test.jsonl --data text.txt", "--data"),
         ("eval run --shots 5", "--gsm8k"),
     ];
+    let sums = lab.read("sums/test.jsonl");
     lab.refuses(2, &cases);
+    assert_eq!(lab.read("sums/test.jsonl"), sums, "what is no transcript stays as it is");
     lab.refuses(1, &[("eval run --gsm8k bad.jsonl", "bad.jsonl:1 | ####")]);
-    assert_eq!(lab.names("run").len(), 4 + 3, "what fails leaves no transcript behind");
+    assert_eq!(lab.names("run").len(), 4 + 2, "what fails leaves no transcript behind");
+}
+
+#[cfg(unix)]
+#[test]
+fn interrupted_word_problems_go_on_where_they_were() {
+    use super::crash::{signal, start, wait_until};
+    let lab = Lab::trained();
+    lab.ltm("data arithmetic --out sums --problems 8 --test 6").succeeds();
+    let eval = "eval run --gsm8k sums/test.jsonl --samples 100 --tokens 20 --steps 1 --transcripts";
+    let line = format!("{eval} begun.jsonl");
+    let args: Vec<&str> = line.split_whitespace().collect();
+    let child = start(&lab, &args);
+    wait_until("some texts", || lab.path("begun.jsonl").exists() && lab.read("begun.jsonl").lines().count() > 3);
+    signal(&child, "-INT");
+    let said = Said::of(child.wait_with_output().unwrap(), &args);
+    assert_eq!(said.code, Some(130), "the test has lost its grip: {}", said.context());
+    said.says("interrupted: the texts so far are in begun.jsonl; the same command goes on");
+    let going_on = lab.ltm(&line).succeeds();
+    going_on.says("of them were there before");
+    let whole = lab.ltm(&format!("{eval} whole.jsonl")).succeeds();
+    assert_eq!(transcript(&lab, "begun.jsonl")[1..], transcript(&lab, "whole.jsonl")[1..]);
+    assert_eq!(going_on.out, whole.out);
 }
 
 #[test]

@@ -40,6 +40,9 @@ use std::path::{Path, PathBuf};
 /// What stands in front of the number that is the answer.
 const MARK: &str = "####";
 
+/// What two evaluations with the same texts may differ in.
+const FREE: [&str; 3] = ["command", "run", "k"];
+
 /// A problem with its solution.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Problem {
@@ -173,6 +176,17 @@ pub struct Solved {
     /// The file that keeps the texts.
     #[serde(skip)]
     pub transcript: PathBuf,
+    /// How many of them an earlier evaluation had written.
+    #[serde(skip)]
+    pub kept: usize,
+}
+
+/// What may become of an evaluation.
+pub enum Outcome {
+    /// Every problem has its texts.
+    Done(Solved),
+    /// It was stopped; this file has the texts so far, and the same evaluation goes on behind them.
+    Stopped(PathBuf),
 }
 
 /// The share of problems that one of k texts solves.
@@ -187,30 +201,32 @@ pub struct Pass {
 }
 
 /// A line of the transcript.
-#[derive(Serialize)]
-struct Line<'a> {
+#[derive(Serialize, Deserialize)]
+struct Line {
     problem: usize,
     sample: usize,
-    prompt: &'a str,
-    text: &'a str,
+    prompt: String,
+    text: String,
     answer: Option<String>,
-    expected: &'a Option<String>,
+    expected: Option<String>,
     right: bool,
 }
 
-/// Lets the model of `run` solve problems for `command`; the texts go to a new file at `transcript`, by default in the run's
-/// folder. Calls `progress` with the number of problems done, of all, and pass@k so far.
+/// Lets the model of `run` solve problems for `command`. The texts go to the file at `transcript`, by default one in the run's
+/// folder, as they are written; what such a file has of the same evaluation is not written again. Calls `progress` with the
+/// number of texts done, of all, and pass@k over the problems that have all of theirs; it says whether to go on.
 ///
 /// # Errors
-/// Files that cannot be read, too few problems or too many texts, a k beyond the number of texts, and those of [`Writer`](ltm::generate::Writer).
+/// Files that cannot be read, a transcript of something else, too few problems or too many texts, a k beyond the number of
+/// texts, and those of [`Writer`](ltm::generate::Writer).
 pub fn solve(
     run: &Run,
     model: &mut Loaded,
     options: Options,
     command: &str,
     transcript: Option<&Path>,
-    mut progress: impl FnMut(usize, usize, f64),
-) -> Result<Solved> {
+    mut progress: impl FnMut(usize, usize, f64) -> bool,
+) -> Result<Outcome> {
     let Options { shots, samples: n, k, .. } = options;
     if k == 0 || k > n {
         return Err(Error::usage(format!("pass@{k} of {n} texts: k must be from 1 to the number of texts")));
@@ -227,42 +243,38 @@ pub fn solve(
         options,
         problems: count,
     };
-    let mut transcript = Transcript::create(transcript, &run.path, &format!("gsm8k-{shots}-shot"), &settings)?;
-
-    let mut right = Vec::new();
-    let mut answered = 0;
-    for (i, problem) in problems.iter().enumerate() {
-        let prompt = prompt(&examples, problem);
-        let expected = number(&problem.answer);
-        right.push(0);
-        for sample in 0..n {
+    let name = format!("gsm8k-{shots}-shot");
+    let (mut transcript, mut lines) = Transcript::resume::<Line>(transcript, &run.path, &name, &settings, &FREE)?;
+    let kept = lines.len();
+    if kept > texts || lines.iter().enumerate().any(|(t, line)| (line.problem, line.sample) != (t / n, t % n)) {
+        return Err(Error::new(format!("{} is damaged: a text is missing", transcript.path.display())));
+    }
+    for t in 0..texts {
+        // A text depends on the seed and its own number: it is the same whether those before it are written or read.
+        let (problem, sample) = (t / n, t % n);
+        if t >= kept {
+            let prompt = prompt(&examples, &problems[problem]);
             let text = writer
-                .whole(&mut model.store, Some(&prompt), (i * n + sample) as u32)
-                .map_err(|e| e.at(format_args!("problem {}", i + 1)))?;
-            let answer = number(&text);
-            let is_right = answer == expected;
-            right[i] += usize::from(is_right);
-            answered += usize::from(answer.is_some());
-            transcript.keep(&Line {
-                problem: i,
-                sample,
-                prompt: &prompt,
-                text: &text,
-                answer,
-                expected: &expected,
-                right: is_right,
-            })?;
+                .whole(&mut model.store, Some(&prompt), t as u32)
+                .map_err(|e| e.at(format_args!("problem {}", problem + 1)))?;
+            let (answer, expected) = (number(&text), number(&problems[problem].answer));
+            let right = answer == expected;
+            lines.push(Line { problem, sample, prompt, text, answer, expected, right });
+            transcript.keep(&lines[t])?;
         }
-        progress(i + 1, count, pass(k, n, &right).pass);
+        if !progress(t + 1, texts, pass(k, n, &lines[..t + 1]).pass) {
+            return Ok(Outcome::Stopped(transcript.path));
+        }
     }
     let mut ks = vec![1, k];
     ks.dedup();
-    Ok(Solved {
+    Ok(Outcome::Done(Solved {
         settings,
-        answered: answered as f64 / texts as f64,
-        results: ks.into_iter().map(|k| pass(k, n, &right)).collect(),
+        answered: lines.iter().filter(|line| line.answer.is_some()).count() as f64 / texts as f64,
+        results: ks.into_iter().map(|k| pass(k, n, &lines)).collect(),
         transcript: transcript.path,
-    })
+        kept,
+    }))
 }
 
 /// Examples, and what is asked.
@@ -288,9 +300,10 @@ fn problems(options: &Options) -> Result<(Vec<Problem>, Vec<Problem>)> {
     Ok((examples, problems))
 }
 
-/// pass@k where so many of the `n` texts of each problem are right.
-fn pass(k: usize, n: usize, right: &[usize]) -> Pass {
-    let each: Vec<f64> = right.iter().map(|&right| pass_at(k, n, right)).collect();
+/// pass@k over the problems that have all of their `n` texts.
+fn pass(k: usize, n: usize, lines: &[Line]) -> Pass {
+    let right = |texts: &[Line]| texts.iter().filter(|line| line.right).count();
+    let each: Vec<f64> = lines.chunks_exact(n).map(|texts| pass_at(k, n, right(texts))).collect();
     let Mean { mean, error } = Mean::of(&each);
     Pass { k, pass: mean, standard_error: error }
 }
