@@ -5,6 +5,7 @@ use super::place::Place;
 use engine::Result;
 use engine::cuda::{Arch, Settings, compile_file};
 use lab::table::si;
+use ltm::shell;
 use std::path::PathBuf;
 
 /// Prepare for NVIDIA GPUs
@@ -44,7 +45,7 @@ pub fn run(command: &Command, place: &Place) -> Result<()> {
         made.compiler,
         si(made.bytes as f64, "B"),
         Settings::KERNELS,
-        args.out.display()
+        shell::path(&args.out)
     ));
     print(args.out.display())
 }

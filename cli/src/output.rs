@@ -1,6 +1,7 @@
 //! Where words go: results to the standard output, everything about the work to the standard error.
 
 use engine::{Error, Result};
+use ltm::shell;
 use std::fmt::Display;
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -52,14 +53,6 @@ pub fn check_place(path: &Path) -> Result<()> {
 
 /// The command line, for whoever wants the figure again.
 pub fn command() -> String {
-    let words = std::env::args().skip(1).map(|word| quoted(&word));
+    let words = std::env::args_os().skip(1).map(|word| shell::word(&word.to_string_lossy()));
     std::iter::once("ltm".to_string()).chain(words).collect::<Vec<_>>().join(" ")
-}
-
-/// A word of a command line, as a shell takes it.
-pub fn quoted(word: &str) -> String {
-    if !word.is_empty() && word.chars().all(|c| c.is_ascii_alphanumeric() || "-_./=,:+".contains(c)) {
-        return word.into();
-    }
-    format!("'{}'", word.replace('\'', "'\\''"))
 }

@@ -1,13 +1,14 @@
 //! `ltm report`.
 
 use super::checkpoint::Checkpoint;
-use super::output::{check_place, note, print, quoted};
+use super::output::{check_place, note, print};
 use super::place::Place;
 use super::progress::behind_bar;
 use engine::{Error, Result};
 use lab::report::{Entry, Measured, Options, page};
 use ltm::checkpoint::write_atomic;
 use ltm::run::Choice;
+use ltm::shell;
 use std::path::PathBuf;
 
 /// Show runs beside each other in one HTML page
@@ -80,12 +81,12 @@ pub fn run(args: &Args, place: &Place) -> Result<()> {
 /// The command that makes this page, without what makes no difference to it.
 fn command(args: &Args) -> String {
     let mut words = vec!["ltm report".to_string()];
-    words.extend(args.runs.iter().map(|run| quoted(&run.display().to_string())));
-    words.extend(args.data.iter().map(|data| format!("--data {}", quoted(&data.display().to_string()))));
+    words.extend(args.runs.iter().map(|run| shell::path(run)));
+    words.extend(args.data.iter().map(|data| format!("--data {}", shell::path(data))));
     if args.checkpoint.choice != Choice::Latest {
         words.push(format!("--checkpoint {}", args.checkpoint.choice));
     }
     words.push(format!("--limit {} --samples {} --tokens {}", args.limit, args.samples, args.tokens));
-    words.extend(args.prompt.iter().map(|prompt| format!("--prompt {}", quoted(prompt))));
+    words.extend(args.prompt.iter().map(|prompt| format!("--prompt {}", shell::word(prompt))));
     words.join(" ")
 }

@@ -4,10 +4,12 @@ use super::interrupt::{self, Guard};
 use super::output::{note, print, warn};
 use super::place::Place;
 use super::progress::Training;
+use super::runs;
 use super::settings::{Settings, locate};
 use engine::Result;
 use lab::tensorboard::Events;
-use ltm::run::{FREE_AT_RESUME, NewFolder, Run, Session};
+use ltm::run::{FREE_AT_RESUME, NewFolder, Session};
+use ltm::shell;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -66,7 +68,7 @@ fn begin(args: &Args, place: &Place) -> Result<ExitCode> {
 }
 
 fn resume(args: &Args, path: &Path, place: &Place) -> Result<ExitCode> {
-    let mut run = Run::open(path)?;
+    let mut run = runs::open(path)?;
     run.check_trained_here()?;
     let mut config = run.config.clone();
     args.settings.single.apply(&mut config)?;
@@ -95,15 +97,15 @@ fn train(mut session: Session, tensorboard: bool) -> Result<ExitCode> {
     if !steps(&mut session, &Guard::new()?, tensorboard)? {
         return Ok(ExitCode::from(interrupt::CODE));
     }
-    let path = run.path.display();
     if let Some(best) = session.best().filter(|best| best.step < session.step()) {
         note(format_args!(
             "the best validation was that after step {}, {:.4} nats a token: `--checkpoint best` takes that step's weights",
             best.step, best.cost.loss
         ));
     }
+    let path = shell::path(&run.path);
     note(format_args!("done: `ltm eval {path}` judges it, `ltm generate {path} --unconditional` lets it write"));
-    print(path).map(|()| ExitCode::SUCCESS)
+    print(run.path.display()).map(|()| ExitCode::SUCCESS)
 }
 
 /// Does all steps that are left, or fewer if an interrupt asks for it: `false`. Writes the metrics for TensorBoard too, if that
@@ -135,7 +137,7 @@ pub fn steps(session: &mut Session, guard: &Guard, tensorboard: bool) -> Result<
             note(format_args!(
                 "interrupted after step {}, which is saved; `ltm train --resume {}` goes on",
                 session.step(),
-                path.display()
+                shell::path(path)
             ));
             return Ok(false);
         }
@@ -147,7 +149,7 @@ pub fn steps(session: &mut Session, guard: &Guard, tensorboard: bool) -> Result<
             error.hint(format_args!(
                 "step {} is saved, and `ltm train --resume {} --set train.non_finite=skip` leaves such batches out",
                 session.step(),
-                path.display()
+                shell::path(path)
             ))
         })?;
         display.show(&progress);

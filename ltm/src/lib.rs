@@ -18,4 +18,5 @@ pub mod model;
 pub mod mutate;
 pub mod run;
 pub mod safetensors;
+pub mod shell;
 pub mod train;

@@ -22,6 +22,7 @@ use ltm::data::{Bytes, DataFile, Dataset, Source, Split, Tokenizer};
 use ltm::generate::{ROUNDS, Writer, Writing};
 use ltm::hash;
 use ltm::run::{Loaded, Material};
+use ltm::shell;
 use std::io::Cursor;
 use std::path::Path;
 use std::sync::Arc;
@@ -78,8 +79,9 @@ pub fn open(path: &Path, split: Split, tokenizer: &Arc<dyn Tokenizer>) -> Result
     };
     if let Some((what, flags)) = refused {
         return Err(Error::usage(format!(
-            "{0} is {what}: `ltm data prepare {0}{flags} --tokenizer {1} --out DIR`",
+            "{} is {what}: `ltm data prepare {}{flags} --tokenizer {} --out DIR`",
             path.display(),
+            shell::path(path),
             tokenizer.name()
         )));
     }

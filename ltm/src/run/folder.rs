@@ -5,6 +5,7 @@ use crate::hash::sha256;
 use crate::json;
 use crate::model::Params;
 use crate::safetensors::SafeTensors;
+use crate::shell;
 use crate::train::write_parameters;
 use autograd::Store;
 use engine::{DType, Device, Error, Result};
@@ -60,8 +61,9 @@ impl NewFolder {
     pub fn at(path: &Path) -> Result<Self> {
         if Run::exists(path) {
             return Err(Error::usage(format!(
-                "{0} already holds a run: name another folder, or go on with it by `ltm train --resume {0}`",
-                path.display()
+                "{} already holds a run: name another folder, or go on with it by `ltm train --resume {}`",
+                path.display(),
+                shell::path(path)
             )));
         }
         let entries = match fs::read_dir(path) {
@@ -210,7 +212,8 @@ impl Run {
     /// If there is none at `path`, or its configuration is damaged or of an older version.
     pub fn open(path: &Path) -> Result<Self> {
         let file = path.join(CONFIG);
-        if path.is_dir() && !file.exists() {
+        let missing = |e: std::io::Error| matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory);
+        if fs::metadata(&file).is_err_and(missing) {
             return Err(Error::new(format!("{} is not a run folder: it has no {CONFIG}", path.display())));
         }
         let mut entries: Map<String, Value> = json::read(&file)?;
