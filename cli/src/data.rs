@@ -88,7 +88,7 @@ pub struct Prepare {
     #[arg(long, value_name = "HOW", value_parser = ["file", "lines", "blank-lines"])]
     split: Option<String>,
     /// Part of the documents to set apart for validation, e.g. 0.01
-    #[arg(long, value_name = "PART", default_value = "0", allow_negative_numbers = true, value_parser = fraction)]
+    #[arg(long, value_name = "PART", default_value = "0", value_parser = fraction)]
     validation: f64,
 }
 

@@ -36,13 +36,13 @@ pub struct Writing {
     #[arg(long, value_name = "N", default_value_t = 256)]
     pub tokens: usize,
     /// Logits are divided by it; 0 always takes the likeliest token
-    #[arg(long, value_name = "X", default_value_t = 1.0, allow_negative_numbers = true)]
+    #[arg(long, value_name = "X", default_value_t = 1.0)]
     pub temperature: f64,
     /// Only the K likeliest tokens; 0 for all
     #[arg(long, value_name = "K", default_value_t = 0)]
     pub top_k: usize,
     /// Only the likeliest tokens that together reach this probability
-    #[arg(long, value_name = "P", default_value_t = 1.0, allow_negative_numbers = true)]
+    #[arg(long, value_name = "P", default_value_t = 1.0)]
     pub top_p: f64,
     /// Seed of latents and tokens
     #[arg(long, value_name = "N", default_value_t = 0)]

@@ -36,10 +36,10 @@ pub struct GsmArgs {
     #[arg(long, value_name = "N", default_value_t = 256, requires = "gsm8k", value_parser = RangedU64ValueParser::<usize>::new().range(1..))]
     tokens: usize,
     /// Logits are divided by it; 0 always takes the likeliest token
-    #[arg(long, value_name = "X", default_value_t = 0.8, allow_negative_numbers = true, requires = "gsm8k")]
+    #[arg(long, value_name = "X", default_value_t = 0.8, requires = "gsm8k")]
     temperature: f64,
     /// Only the likeliest tokens that together reach this probability
-    #[arg(long, value_name = "P", default_value_t = 0.95, allow_negative_numbers = true, requires = "gsm8k")]
+    #[arg(long, value_name = "P", default_value_t = 0.95, requires = "gsm8k")]
     top_p: f64,
     /// Seed of latents and tokens
     #[arg(long, value_name = "N", default_value_t = 0, requires = "gsm8k")]

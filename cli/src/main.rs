@@ -8,6 +8,7 @@
 mod audit;
 mod bench;
 mod checkpoint;
+mod command_line;
 mod cuda;
 mod data;
 mod demo;
@@ -24,6 +25,7 @@ mod progress;
 mod quality;
 mod replay;
 mod report;
+mod runs;
 mod settings;
 mod sweep;
 mod train;
@@ -78,7 +80,7 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let cli = match command_line::parse() {
         Ok(cli) => cli,
         Err(error) if !error.use_stderr() => {
             // Help and version, as asked for. Who went away without reading them misses nothing.
@@ -86,7 +88,7 @@ fn main() -> ExitCode {
             return ExitCode::SUCCESS;
         }
         Err(error) => {
-            output::note(usage_line(&error));
+            output::note(command_line::one_line(error));
             return ExitCode::from(2);
         }
     };
@@ -122,15 +124,4 @@ fn run(cli: &Cli) -> Result<ExitCode> {
         Command::Doctor(_) => doctor::run(place).map(done),
         Command::Cuda(command) => cuda::run(command, place).map(done),
     }
-}
-
-/// What is wrong with a command line and what would be right, on one line; the help as a whole if that is all there is.
-fn usage_line(error: &clap::Error) -> String {
-    if error.kind() == clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
-        return error.render().to_string();
-    }
-    let text = error.render().to_string();
-    let relevant = text.lines().map(str::trim).take_while(|line| !line.starts_with("Usage:"));
-    let said = relevant.filter(|line| !line.is_empty() && !line.starts_with("For more information"));
-    format!("{}; --help explains", said.collect::<Vec<_>>().join(" "))
 }

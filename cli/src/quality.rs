@@ -5,12 +5,12 @@ use super::generate::Writing;
 use super::output::{command, note, print, warn};
 use super::place::Place;
 use super::progress::behind_bar;
+use super::runs;
 use engine::Result;
 use lab::quality::{Options, Quality, REPEATED, judge, write};
 use lab::table::{Table, digits, perplexity, short};
 use ltm::config::Work;
 use ltm::json;
-use ltm::run::Run;
 use std::path::PathBuf;
 
 /// Let a model write, and measure what it writes: entropy, repetition, distinct n-grams, and perplexity under another model
@@ -42,7 +42,7 @@ pub struct Args {
 
 pub fn run(args: &Args, place: &Place) -> Result<()> {
     let run = args.checkpoint.open(&args.run)?;
-    let judged_by = args.judge.as_deref().map_or_else(|| Ok(run.clone()), Run::open)?;
+    let judged_by = args.judge.as_deref().map_or_else(|| Ok(run.clone()), runs::open)?;
     place.inside(run.config.train.threads, || {
         place.within(|device| {
             let mut model = run.load(device, Work::Generation)?;

@@ -3,9 +3,10 @@
 use super::output::{note, print};
 use super::place::Place;
 use super::progress::behind_bar;
+use super::runs;
 use super::settings::locate;
 use engine::{Error, Result};
-use ltm::run::{Replay, Run, Stretch};
+use ltm::run::{Replay, Stretch};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
@@ -34,7 +35,7 @@ fn steps(text: &str) -> std::result::Result<RangeInclusive<u64>, String> {
 }
 
 pub fn run(args: &Args, place: &Place) -> Result<()> {
-    let run = Run::open(&args.run)?;
+    let run = runs::open(&args.run)?;
     let stretch = Stretch::of(&run, args.steps.clone())?;
     let mut config = stretch.config().clone();
     locate(&mut config, &args.data)?;

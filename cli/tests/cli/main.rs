@@ -3,6 +3,7 @@
 mod bad_input;
 mod bench;
 mod browser;
+mod command_line;
 mod crash;
 mod gpu;
 mod import;

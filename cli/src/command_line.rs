@@ -1,0 +1,65 @@
+//! The command line beyond what each command says of itself: values that begin with a dash, and errors in one line.
+
+use super::Cli;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{Arg, Command, CommandFactory, Error, FromArgMatches};
+use ltm::shell;
+use std::error::Error as _;
+use std::num::{IntErrorKind, ParseIntError};
+
+/// What the program was asked for.
+pub fn parse() -> Result<Cli, Error> {
+    let mut command = with_any_value(Cli::command());
+    let mut matches = command.try_get_matches_from_mut(std::env::args_os())?;
+    Cli::from_arg_matches_mut(&mut matches).map_err(|error| error.format(&mut command))
+}
+
+/// Where an option takes one value, the next word is that, whatever it begins with: `--top-k -1`, `--prompt '- item'`. A list
+/// of values ends at the next option.
+fn with_any_value(command: Command) -> Command {
+    let takes_one = |arg: &Arg| arg.get_num_args().is_none_or(|n| n.max_values() == 1);
+    let is_option = |arg: &Arg| !arg.is_positional() && arg.get_action().takes_values();
+    let free = |arg: Arg| if is_option(&arg) && takes_one(&arg) { arg.allow_hyphen_values(true) } else { arg };
+    command.mut_args(free).mut_subcommands(with_any_value)
+}
+
+/// What is wrong with a command line and what would be right, on one line; the help as a whole if that is all there is.
+pub fn one_line(mut error: Error) -> String {
+    // To pass an option as a value is what nobody meant.
+    error.remove(ContextKind::Suggested);
+    let text = error.render().to_string();
+    if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        return text;
+    }
+    let word = |kind| match error.get(kind) {
+        Some(ContextValue::String(word)) => &**word,
+        _ => "",
+    };
+    let (arg, value) = (word(ContextKind::InvalidArg), word(ContextKind::InvalidValue));
+    let number = error.source().and_then(|source| source.downcast_ref::<ParseIntError>());
+    if number.is_some_and(|e| matches!(e.kind(), IntErrorKind::InvalidDigit | IntErrorKind::Empty)) {
+        return format!("error: {arg} takes a whole number of 0 or more, not '{value}'; --help explains");
+    }
+    let mut said: Vec<&str> = text.lines().map(str::trim).take_while(|line| !line.starts_with("For more")).collect();
+    if error.kind() != ErrorKind::MissingRequiredArgument {
+        said.truncate(said.iter().position(|line| line.starts_with("Usage:")).unwrap_or(said.len()));
+    }
+    said.retain(|line| !line.is_empty());
+    let tip = tip(arg).map_or_else(String::new, |tip| format!(": {tip}"));
+    format!("{}{tip}; --help explains", said.join(" "))
+}
+
+/// What would be right in place of an argument that the command does not take.
+fn tip(unknown: &str) -> Option<String> {
+    let trains = std::env::args_os().any(|word| word == "train" || word == "demo");
+    match unknown.strip_prefix('-') {
+        None if trains && !unknown.is_empty() => {
+            Some(format!("`ltm train --data {}` trains on it", shell::path(unknown.as_ref())))
+        }
+        Some("-run") => Some("the run folder stands by itself, as in `ltm eval RUN`".into()),
+        Some(name) if name.starts_with(char::is_alphabetic) => {
+            Some(format!("a path is written ./{unknown} if it begins with a dash"))
+        }
+        _ => None,
+    }
+}

@@ -1,0 +1,50 @@
+//! What the command line takes, and what it says of what it does not take.
+
+use super::*;
+
+#[test]
+fn values_may_begin_with_a_dash() {
+    let lab = Lab::trained();
+    let whole = "a whole number of 0 or more, not '-1'";
+    for (line, option) in [
+        ("generate run --prompt a --top-k -1", "--top-k"),
+        ("generate run --prompt a --seed -1", "--seed"),
+        ("generate run --prompt a --refit -1", "--refit"),
+        ("eval run --limit -1", "--limit"),
+        ("eval run --steps -1", "--steps"),
+        ("report run --limit -1", "--limit"),
+        ("data arithmetic --out sums --seed -1", "--seed"),
+        ("plan --threads -1", "--threads"),
+    ] {
+        lab.refuses(2, &[(line, &format!("{option} <")), (line, whole)]);
+    }
+    let cases = [
+        ("generate run --prompt a --samples -1", "--samples | -1 is not in 1..65536"),
+        ("plan --device -x", "--device | cpu, cuda, auto"),
+        // What follows a list of values is the next option.
+        ("plan --set train.steps=5 --preset nano", "unknown preset \"nano\""),
+        ("train --data -x.txt", "'-x' | ./-x"),
+        ("eval -run", "'-r' | ./-r"),
+    ];
+    lab.refuses(2, &cases);
+    lab.run(&["generate", "run", "--prompt", "- item", "--tokens", "2"]).succeeds().says("- item");
+}
+
+#[test]
+fn what_a_newcomer_types_leads_on() {
+    let lab = Lab::new();
+    let cases = [
+        ("train text.txt", "'text.txt' | `ltm train --data text.txt`"),
+        ("eval --run run", "'--run' | `ltm eval RUN`"),
+        ("generate prompt", "--prompt <TEXT> | Usage: ltm generate | <RUN>"),
+    ];
+    lab.refuses(2, &cases);
+    let none = "other is not a run folder";
+    for line in ["eval other", "audit other", "generate other --prompt a", "replay other", "train --resume other"] {
+        lab.refuses(1, &[(line, none), (line, "`ltm train` makes one")]);
+    }
+    lab.train("runs/my run", &["train.steps=1"]).succeeds().says("`ltm eval 'runs/my run'`");
+    lab.train("runs/-b", &["train.steps=1"]).succeeds();
+    lab.refuses(1, &[("eval other", "other is not a run folder | there are runs/-b, 'runs/my run'")]);
+    lab.run(&["train", "--resume", "-b"]).fails(1, &["-b is not a run folder"]);
+}
