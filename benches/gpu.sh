@@ -1,11 +1,11 @@
 #!/bin/sh
-# What docs/gpu.md says of a GPU, and what it has not said yet, in one go of some minutes. The machine needs the program and,
-# where it has no NVRTC, the file of kernels that LTM_CUDA_KERNELS names; nothing else. Every part leaves a file in the folder
-# OUT, and a line in OUT/summary.txt. A part that fails does not stop the others; then the exit code is 1.
+# Runs every measurement of docs/gpu.md, and the checks that it lists as open, in a few minutes. The machine needs the program
+# and, if it has no NVRTC, the file of compiled kernels that LTM_CUDA_KERNELS names; nothing else. Every part writes a file into
+# the folder OUT and a line into OUT/summary.txt. A part that fails does not stop the others, but the exit code is then 1.
 #
 #   benches/gpu.sh path/to/ltm OUT
 #
-# OUT is made; one that is there is refused, so that nothing of an earlier run is taken for this one's.
+# The script makes OUT and refuses a folder that exists, so that results of different runs do not mix.
 set -u
 if [ $# -ne 2 ] || [ ! -f "$1" ] || [ ! -x "$1" ]; then
     echo "usage: benches/gpu.sh path/to/ltm OUT" >&2
@@ -38,11 +38,11 @@ for preset in small medium large; do
 done
 part ops "$ltm" bench --device cuda --dtype bf16 --set train.batch=32 --json "$out/ops.json"
 
-# A comparison with itself calls nothing a change.
+# A comparison of the program with itself must report no change.
 part save "$ltm" bench --device cuda --dtype bf16 --op rmsnorm swiglu --json "$out/base.json"
 part compare "$ltm" bench --device cuda --dtype bf16 --op rmsnorm swiglu --compare "$out/base.json"
 
-# Two runs with the same seed leave the same weights.
+# Two runs with the same seed must end with the same weights.
 for run in a b; do
     part "train-$run" "$ltm" train --device cuda --out "$out/run-$run" \
         --set train.steps=20 slow.warmup=5 train.eval_every=10 train.precision=bf16
@@ -50,13 +50,13 @@ done
 part same-bits cmp "$out/run-a/checkpoints/step-00000020/weights.safetensors" \
     "$out/run-b/checkpoints/step-00000020/weights.safetensors"
 
-# More than any card has: one line that says how much, and which setting lowers it.
+# More memory than any card has: the error is one line that names the amount and the setting that lowers it.
 part memory "$ltm" plan --device cuda --preset large --set train.batch=700
 # shellcheck disable=SC2016
 part no-memory sh -c 'said=$("$0" train --device cuda --preset large --set train.batch=700 data.tokenizer=bytes --out "$1" 2>&1)
     echo "$said" | tail -n 1
     echo "$said" | grep -q "needs at least\|device memory are needed"' "$ltm" "$out/none"
 
-# NVRTC, where there is one, without a cache: how long the first start takes.
+# NVRTC, if there is one, without a cache: this times the first start.
 part nvrtc env -u LTM_CUDA_KERNELS LTM_CUDA_CACHE= "$ltm" --device cuda doctor
 exit $failed

@@ -1,5 +1,5 @@
-//! Criterion benchmarks over the cases that `ltm bench` measures, with warm caches: `cargo bench -p benches -- rmsnorm`. The
-//! preset is `small` with one sample a batch, or the one that the variable `LTM_PRESET` names.
+//! Criterion benchmarks of the cases that `ltm bench` measures, with warm caches: `cargo bench -p benches -- rmsnorm`. The
+//! preset is `small` with one sample per batch; the environment variable `LTM_PRESET` names another.
 
 #![forbid(unsafe_code)]
 
@@ -19,7 +19,7 @@ fn main() -> Result<()> {
         .configure_from_args();
     for work in works(&config.resolved()?, DType::F32)? {
         criterion.bench_function(&format!("{}/{}/{}", work.room, work.case, work.name), |bencher| {
-            // Inputs of a case that is filtered out are not drawn.
+            // Draw the inputs here, so that cases which are filtered out cost nothing.
             let bench = Bench::new(&work, DType::F32, &Device::Cpu);
             let mut bench = bench.unwrap_or_else(|e| panic!("{e}"));
             bencher.iter(|| bench.run());

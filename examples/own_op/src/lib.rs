@@ -1,14 +1,14 @@
-//! An op of one's own: softmax over rows, once with its gradient and once with one that is subtly wrong.
+//! Your own op: softmax over rows, once with its gradient and once with a subtly wrong one.
 
 use engine::{Buffer, Context, Cost, DType, Error, Op, Output, Pass, Reads, Result, Spec, Want};
 use gradtest::{Case, Fill, Input, Strategy, shapes};
 
-/// Over what the gradient takes its mean.
+/// The range of the mean in the gradient.
 #[derive(Clone, Copy, Debug)]
 pub enum Mean {
-    /// Over the row that an element belongs to, which is right.
+    /// The element's row, which is correct.
     Row,
-    /// Over everything: right as long as there is one row.
+    /// The whole tensor, which is correct only if there is one row.
     Everything,
 }
 
@@ -73,7 +73,7 @@ impl Op for Softmax {
     }
 }
 
-/// Inputs to try the op on: of one to three dimensions of up to six.
+/// Random test inputs: one to three dimensions of size up to six.
 pub fn cases(mean: Mean) -> impl Strategy<Value = Case> {
     shapes(3, 6).prop_map(move |dims| Case::new("rows", Softmax { mean }, vec![Input::new(&dims, Fill::NORMAL)]))
 }

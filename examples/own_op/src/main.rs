@@ -1,4 +1,4 @@
-//! Prints what the check finds in the gradient that is wrong.
+//! Prints what the check finds in the wrong gradient.
 
 fn main() {
     match gradtest::gradients(own_op::cases(own_op::Mean::Everything)) {
