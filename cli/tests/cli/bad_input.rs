@@ -176,8 +176,6 @@ fn run_folders_that_do_not_fit() {
 #[test]
 fn evaluation_and_generation_that_cannot_be() {
     let lab = Lab::trained();
-    lab.write("short.txt", "four");
-    let short = "short.txt: its 5 tokens make no complete window of 32";
     let cases = [
         ("generate run --unconditional --samples 0", "--samples | 1..65536"),
         ("generate run --prompt a --temperature -1", "temperature -1"),
@@ -186,8 +184,6 @@ fn evaluation_and_generation_that_cannot_be() {
         ("generate run --prompt a --refit 2 --tokens 131072", "every 2 of 131072 tokens | 65536"),
         ("eval run --samples 0", "at least one draw"),
         ("eval run --samples 4294967295", "65536"),
-        ("eval run --data short.txt", short),
-        ("audit run --text short.txt", short),
         ("eval run --limit 0", "--limit"),
     ];
     lab.refuses(2, &cases);

@@ -147,6 +147,26 @@ fn validation_text_that_is_training_text_is_told() {
     said.says("run5 was trained on packed.txt.gz | training text of the run: not unseen");
 }
 
+/// However short a text is: what cannot be known of it is a dash or `null`.
+#[test]
+fn the_shortest_texts_are_judged() {
+    let lab = Lab::trained();
+    lab.train("ar", &["model.kind=ar"]).succeeds();
+    for text in ["a", "ab", "a text of one window and a bit more"] {
+        lab.write("short.txt", text);
+        for command in ["eval run --data", "eval ar --data", "audit run --max-steps 2 --text"] {
+            for draws in [2, 1 + usize::from(command.starts_with("audit"))] {
+                let line = format!("{command} short.txt --samples {draws}");
+                let said = lab.ltm(&line).succeeds();
+                assert!(!said.out.contains("NaN") && !said.out.contains("inf"), "{}", said.context());
+                lab.ltm(&format!("{line} --json")).succeeds().json();
+            }
+        }
+    }
+    lab.write("short.txt", "");
+    lab.refuses(1, &[("eval run --data short.txt", "short.txt holds no text")]);
+}
+
 #[test]
 fn the_embedded_corpus_and_its_entropy() {
     let lab = Lab::new();

@@ -92,16 +92,9 @@ impl Material {
     }
 
     /// All sequences of the file or folder at `path`, every token of them, for an evaluation, and their files; of a folder
-    /// with validation shards those alone.
+    /// with validation shards those alone. A single token is a sequence too.
     pub fn open_whole(path: &Path, config: &Config, open: Open<'_>) -> Result<(Arc<dyn Source>, Vec<data::DataFile>)> {
         let data = open(path, validation_split(path)?)?;
-        let (tokens, window) = (data.len(), config.model.seq);
-        if config.data.chunking == Chunking::Windows && tokens < window as u64 {
-            return Err(Error::usage(format!(
-                "{}: its {tokens} tokens make no complete window of {window}: name a longer text",
-                path.display()
-            )));
-        }
         let files = data.files().cloned().collect();
         Ok((sequences(vec![data], config, Tail::Pad)?, files))
     }
