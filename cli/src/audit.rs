@@ -7,17 +7,18 @@ use super::place::Place;
 use super::progress::behind_bar;
 use engine::{Device, Error, Result};
 use lab::audit::{Audit, Options, audit, verdict};
-use lab::eval::{named, stories};
-use ltm::config::{Tokenizer, Work};
+use lab::eval::chosen;
+use ltm::config::Work;
 use ltm::json;
 use ltm::run::Run;
 use std::path::PathBuf;
 
 /// Ask whether a run's numbers are bounds
 ///
-/// All protocols at T = 1, 2, 4, … fast steps, on validation stories of the embedded corpus, whose exact probability is known,
-/// or on a text of yours: whether each number is a bound, what the same posteriors cost at noise that they were not fitted
-/// to, how the NLL falls with T, and in which layers and latents the KL is spent. Ends with a verdict in words.
+/// All protocols at T = 1, 2, 4, … fast steps, on the run's validation text or on a text of yours: whether each number is a
+/// bound, what the same posteriors cost at noise that they were not fitted to, how the NLL falls with T, and in which layers
+/// and latents the KL is spent. The exact probability of the embedded corpus's stories is known, so an audit of a run that
+/// was trained on them tests the bounds too. Ends with a verdict in words.
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct Args {
@@ -25,7 +26,7 @@ pub struct Args {
     run: PathBuf,
     #[command(flatten)]
     checkpoint: Checkpoint,
-    /// Text file, token shard or folder of shards [default: validation stories of the embedded corpus]
+    /// Text file, token shard or folder of shards [default: the run's validation text]
     #[arg(long, value_name = "FILE|DIR")]
     text: Option<PathBuf>,
     /// Sequences, the first ones
@@ -55,19 +56,10 @@ pub fn run(args: &Args, place: &Place) -> Result<()> {
 }
 
 fn examine(args: &Args, run: &Run, device: &Device) -> Result<()> {
-    let config = &run.config;
-    let (source, text) = match &args.text {
-        Some(path) => named(path, run)?,
-        None if config.data.tokenizer != Tokenizer::Bytes => {
-            return Err(Error::usage(format!(
-                "the embedded corpus is read as bytes and this run reads tokens of {}: name a text with --text",
-                config.data.tokenizer
-            )));
-        }
-        None => stories(run, args.limit).map_err(|error| error.hint("or name a text with --text"))?,
-    };
     let mut model = run.load(device, Work::Evaluation)?;
     warn(&model.warnings);
+    let (source, text) = chosen(run, &model, args.text.as_deref(), args.limit)
+        .map_err(|error| if args.text.is_none() { error.hint("--text names another") } else { error })?;
     eval::note_training_text(run, &text);
     let steps = (0..).map(|power| 1 << power).take_while(|&t| t <= args.max_steps as usize).collect();
     let options = Options { steps, draws: args.samples as usize, sequences: args.limit };
@@ -79,5 +71,5 @@ fn examine(args: &Args, run: &Run, device: &Device) -> Result<()> {
         return print(json::pretty(&audit.json(&command())).trim_end());
     }
     print(audit.text())?;
-    print(format_args!("\nIn words\n{}\n\nof {text}, by {}", verdict(audit.rows, config), command()))
+    print(format_args!("\nIn words\n{}\n\nof {text}, by {}", verdict(audit.rows, &run.config), command()))
 }

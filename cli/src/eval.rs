@@ -9,7 +9,7 @@ use super::progress::{bar, behind_bar};
 use clap::builder::RangedU64ValueParser;
 use engine::{Device, Error, Result};
 use indicatif::ProgressBar;
-use lab::eval::{Figures, Head, Options, Row, Text, named, origin, validation};
+use lab::eval::{Figures, Head, Options, Row, Text, chosen, origin};
 use lab::suite;
 use ltm::config::{ModelKind, Work};
 use ltm::evaluate::Protocol;
@@ -103,10 +103,8 @@ fn evaluate(args: &Args, run: &Run, device: &Device) -> Result<ExitCode> {
         let request = suite::Request { file, data, results, options, command: command() };
         return score_suite(run, &mut model, &request, device, args.json);
     }
-    let (source, text) = match &args.data {
-        Some(path) => named(path, run)?,
-        None => validation(run, &model, limit.unwrap_or(STORIES)).map_err(|e| e.hint("--data names another"))?,
-    };
+    let (source, text) = chosen(run, &model, args.data.as_deref(), limit.unwrap_or(STORIES))
+        .map_err(|error| if args.data.is_none() { error.hint("--data names another") } else { error })?;
     note_training_text(run, &text);
     warn(&model.warnings);
     let rows = behind_bar(BAR, |show| lab::eval::evaluate(&mut model, &source, &options, show))?;

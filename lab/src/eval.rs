@@ -319,11 +319,16 @@ pub fn stories(run: &Run, count: u64) -> Result<(Arc<dyn Source>, Text)> {
     Ok((validation_stories(run.config.model.seq, count)?, text))
 }
 
-/// All of the text at `path`.
+/// The text that a run is judged by: the one at `path`, or else its validation text; of the embedded corpus so many stories.
 ///
 /// # Errors
-/// Data that cannot be read.
-pub fn named(path: &Path, run: &Run) -> Result<(Arc<dyn Source>, Text)> {
+/// Data that cannot be read or have changed, and a run without validation text.
+pub fn chosen(run: &Run, model: &Loaded, path: Option<&Path>, count: u64) -> Result<(Arc<dyn Source>, Text)> {
+    path.map_or_else(|| validation(run, model, count), |path| named(path, run))
+}
+
+/// All of the text at `path`.
+fn named(path: &Path, run: &Run) -> Result<(Arc<dyn Source>, Text)> {
     let (source, files) = text::sequences(path, &run.config)?;
     let is_training_text = run.was_trained_on_one_of(&files)?;
     let files: Vec<PathBuf> = files.into_iter().map(|file| file.path).collect();

@@ -57,10 +57,7 @@ impl Measured {
         let (step, weights, notes) = (model.step, model.weights.clone(), model.warnings.clone());
         let mut measured = Self { step, weights, notes, ..Self::default() };
         if options.limit > 0 {
-            let source = match &options.data {
-                Some(path) => Ok(eval::named(path, run)?),
-                None => eval::validation(run, &model, options.limit),
-            };
+            let source = eval::chosen(run, &model, options.data.as_deref(), options.limit);
             let judged = source.and_then(|(source, text)| {
                 (measured.results, measured.audit) = judge(options.limit, &mut model, &source, progress)?;
                 if text.is_training_text {
