@@ -13,13 +13,13 @@ pub enum Command {
     Gpt2(Gpt2),
 }
 
-/// GPT-2 as Hugging Face stores it: config.json and model.safetensors in one folder
+/// GPT-2 as Hugging Face stores it: config.json and model.safetensors, or its parts and their index, in one folder
 ///
 /// The run folder is one like any other: `ltm eval RUN --data FILE`, `ltm generate RUN --prompt TEXT`. Weights may be F32, F16
 /// or BF16. They are not trained further.
 #[derive(clap::Args)]
 pub struct Gpt2 {
-    /// Folder with config.json and model.safetensors
+    /// Folder with config.json and model.safetensors, or model.safetensors.index.json and the files that it names
     folder: PathBuf,
     /// New run folder to make
     #[arg(long, value_name = "RUN")]

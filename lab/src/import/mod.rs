@@ -1,4 +1,5 @@
-//! Weights from elsewhere: GPT-2 as Hugging Face's libraries store it, `config.json` and `model.safetensors` in one folder.
+//! Weights from elsewhere: GPT-2 as Hugging Face's libraries store it, `config.json` and `model.safetensors` in one folder, or
+//! several files of tensors with an index that says which tensor is where.
 //!
 //! Tensors are called `wte.weight`, `h.0.attn.c_attn.weight` and so on, either all of them with `transformer.` in front or none.
 //! Matrices of products are stored `[in, out]`; here they are `[out, in]`. The head is the embedding. Older files hold causal
@@ -12,12 +13,18 @@ use ltm::model::Params;
 use ltm::run::{NewFolder, Run};
 use ltm::safetensors::SafeTensors;
 use serde::Deserialize;
-use std::collections::BTreeSet;
-use std::path::Path;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 
 /// The two files of the folder.
 const CONFIG: &str = "config.json";
 const WEIGHTS: &str = "model.safetensors";
+
+/// What lists the files of weights where they are several.
+const INDEX: &str = "model.safetensors.index.json";
+
+/// Files that only Python reads.
+const PICKLES: [&str; 2] = ["pytorch_model.bin", "pytorch_model.bin.index.json"];
 
 /// Stands in front of what is wrong with the settings that come of their configuration, and says which key is which.
 const OUR_KEYS: &str = "as settings of this program (n_layer is model.layers, n_embd model.dim, n_head model.heads, n_inner model.ffn, n_positions model.seq)";
@@ -52,13 +59,12 @@ pub fn gpt2(folder: &Path, tokenizer: Tokenizer, out: &Path) -> Result<Run> {
     let new = NewFolder::at(out)?;
     let file = folder.join(CONFIG);
     let config = configuration(&json::read(&file)?, tokenizer).map_err(|e| e.at(file.display()))?;
-    let file = folder.join(WEIGHTS);
-    let tensors = SafeTensors::open(&file)?;
+    let weights = Weights::open(folder)?;
     let mut store = Store::new(Device::Cpu);
     let params = Params::new(&config.model, DType::F32, &mut store);
     // What is written to memory that was refused reads as zeros.
     store.ready()?;
-    read(&tensors, &params, &mut store).map_err(|e| e.at(file.display()))?;
+    read(&weights, &params, &mut store).map_err(|e| e.at(weights.path.display()))?;
     Run::create_with_weights(&new, &config, &store, &params)
 }
 
@@ -128,9 +134,66 @@ fn configuration(theirs: &Theirs, tokenizer: Tokenizer) -> Result<Config> {
     Config { model, train, data, ..Config::default() }.resolved().map_err(|e| e.at(OUR_KEYS))
 }
 
+/// The tensors of one file, or of several.
+struct Weights {
+    /// The file, or the index of several.
+    path: PathBuf,
+    files: Vec<SafeTensors<'static>>,
+}
+
+/// An index, as far as it matters here.
+#[derive(Deserialize)]
+struct Index {
+    /// The file of every tensor.
+    weight_map: BTreeMap<String, PathBuf>,
+}
+
+impl Weights {
+    fn open(folder: &Path) -> Result<Self> {
+        let (path, index) = (folder.join(WEIGHTS), folder.join(INDEX));
+        if path.exists() || !index.exists() {
+            let pickle = PICKLES.iter().find(|name| !path.exists() && folder.join(name).exists());
+            if let Some(name) = pickle {
+                let folder = folder.display();
+                return Err(Error::new(format!(
+                    "{folder} has its weights in {name}, which only Python reads, and no {WEIGHTS}: `python3 -c \"from \
+                     transformers import GPT2LMHeadModel as M; M.from_pretrained('{folder}').save_pretrained('{folder}')\"` makes it"
+                )));
+            }
+            return Ok(Self { files: vec![SafeTensors::open(&path)?], path });
+        }
+        let Index { weight_map } = json::read(&index)?;
+        let names: BTreeSet<&PathBuf> = weight_map.values().collect();
+        let open = |name: &&PathBuf| SafeTensors::open(&folder.join(name)).map_err(|e| e.at(index.display()));
+        let files: Vec<_> = names.iter().map(open).collect::<Result<_>>()?;
+        for (name, file) in names.iter().zip(&files) {
+            // Neither more nor less than the index says: each tensor is in one file.
+            let listed = weight_map.iter().filter(|(_, place)| place == name).map(|(tensor, _)| tensor.clone());
+            let (listed, found) = (listed.collect(), file.names().into_iter().collect::<BTreeSet<_>>());
+            if let Some(tensor) = found.symmetric_difference(&listed).next() {
+                let (has, says) = if found.contains(tensor) { ("has", "has not") } else { ("has no", "has") };
+                let (name, index) = (name.display(), index.display());
+                return Err(Error::new(format!("{name} {has} tensor {tensor:?}, {index} says that it {says}")));
+            }
+        }
+        Ok(Self { path: index, files })
+    }
+
+    /// The file with that tensor.
+    fn of(&self, name: &str) -> Result<&SafeTensors<'static>> {
+        let file = self.files.iter().find(|file| file.info(name).is_ok());
+        file.ok_or_else(|| Error::new(format!("there is no tensor {name:?} in it")))
+    }
+
+    /// Whether there is a tensor of that name.
+    fn has(&self, name: &str) -> bool {
+        self.of(name).is_ok()
+    }
+}
+
 /// Fills the parameters.
-fn read(file: &SafeTensors, params: &Params, store: &mut Store) -> Result<()> {
-    let prefix = if file.info(&format!("{PREFIX}wte.weight")).is_ok() { PREFIX } else { "" };
+fn read(weights: &Weights, params: &Params, store: &mut Store) -> Result<()> {
+    let prefix = if weights.has(&format!("{PREFIX}wte.weight")) { PREFIX } else { "" };
     let mut known = BTreeSet::new();
     for p in params.iter() {
         for part in p.parts() {
@@ -142,6 +205,7 @@ fn read(file: &SafeTensors, params: &Params, store: &mut Store) -> Result<()> {
             if is_transposed {
                 shape.reverse();
             }
+            let file = weights.of(&name)?;
             file.expect_shape(&name, &shape)?;
             let mut values = file.get_f64(&name)?;
             if is_transposed {
@@ -157,12 +221,13 @@ fn read(file: &SafeTensors, params: &Params, store: &mut Store) -> Result<()> {
     }
     let masks = |name: &str| name.ends_with(".attn.bias") || name.ends_with(".attn.masked_bias");
     let head = "lm_head.weight";
-    if let Some(name) = file.names().into_iter().find(|name| !known.contains(name) && !masks(name) && name != head) {
+    let mut names = weights.files.iter().flat_map(SafeTensors::names);
+    if let Some(name) = names.find(|name| !known.contains(name) && !masks(name) && name != head) {
         return Err(Error::new(format!("tensor {name:?} belongs to no part of the GPT-2 that {CONFIG} describes")));
     }
     // A head that is written out must be the embedding.
     let embedding = format!("{prefix}wte.weight");
-    if file.info(head).is_ok() && file.get_f64(head)? != file.get_f64(&embedding)? {
+    if weights.has(head) && weights.of(head)?.get_f64(head)? != weights.of(&embedding)?.get_f64(&embedding)? {
         return Err(Error::new(format!(
             "tensor {head:?} differs from {embedding:?}: only a head tied to the embedding is supported"
         )));

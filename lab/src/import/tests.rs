@@ -72,11 +72,53 @@ fn tensors() -> Vec<Owned> {
 fn folder_of(config: &str, tensors: &[Owned]) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join(CONFIG), config).unwrap();
+    fs::write(folder.path().join(WEIGHTS), file_of(tensors)).unwrap();
+    folder
+}
+
+fn file_of(tensors: &[Owned]) -> Vec<u8> {
     let tensors: Vec<Tensor> = tensors.iter().map(|(name, shape, x)| (name.clone(), shape.clone(), &x[..])).collect();
     let mut bytes = Vec::new();
     write(&mut bytes, &tensors).unwrap();
-    fs::write(folder.path().join(WEIGHTS), bytes).unwrap();
-    folder
+    bytes
+}
+
+/// The fixture as a folder of two files of tensors and an index, under the names that large models have.
+#[test]
+fn weights_may_lie_in_several_files() {
+    let plain = imported(&fixture()).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let put = |name: &str, bytes: &[u8]| fs::write(folder.path().join(name), bytes).unwrap();
+    let parts = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"];
+    let all = tensors();
+    let (front, back) = all.split_at(7);
+    let places = [front, back].into_iter().zip(parts);
+    let map: BTreeMap<&str, &str> =
+        places.flat_map(|(some, part)| some.iter().map(move |(name, ..)| (&name[..], part))).collect();
+    put(INDEX, json::line(&BTreeMap::from([("weight_map", map)])).as_bytes());
+    put(CONFIG, format!("\u{FEFF}{THEIRS}").as_bytes());
+    put(parts[0], &file_of(front));
+    put(parts[1], &file_of(back));
+    let parted = imported(folder.path()).unwrap();
+    assert_eq!(weights(&parted.params, &parted.store), weights(&plain.params, &plain.store));
+
+    let place = folder.path().display().to_string();
+    let refused = |part: &str| {
+        let error = imported(folder.path()).unwrap_err().to_string();
+        assert!(!error.contains('\n') && error.contains(part), "{error:?} does not say {part:?}");
+    };
+    put(parts[1], &file_of(&all[6..]));
+    refused(&format!("{} has tensor {:?}, {place}/{INDEX} says that it has not", parts[1], all[6].0));
+    put(parts[1], &file_of(&all[8..]));
+    refused(&format!("{} has no tensor {:?}, {place}/{INDEX} says that it has", parts[1], all[7].0));
+    fs::remove_file(folder.path().join(parts[1])).unwrap();
+    refused(&format!("{INDEX}: cannot read {place}/{}", parts[1]));
+    fs::remove_file(folder.path().join(INDEX)).unwrap();
+    refused(&format!("cannot read {place}/{WEIGHTS}"));
+    put("pytorch_model.bin", b"PK");
+    refused(&format!("{place} has its weights in pytorch_model.bin, which only Python reads, and no {WEIGHTS}"));
+    put(WEIGHTS, b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n");
+    refused(&format!("{place}/{WEIGHTS} is a Git LFS pointer"));
 }
 
 fn weights(params: &Params, store: &Store) -> Vec<Vec<f64>> {
