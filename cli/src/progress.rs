@@ -2,9 +2,9 @@
 
 use super::output::note;
 use indicatif::{FormattedDuration, ProgressBar, ProgressStyle};
-use lab::table::{digits, si};
+use lab::table::{digits, si, visible};
 use ltm::config::{Config, ModelKind};
-use ltm::run::{Line, Progress, ValidationLine};
+use ltm::run::{Line, Progress, SampleLine, ValidationLine};
 use std::time::{Duration, Instant};
 
 /// A bar on the standard error; invisible if that is no terminal.
@@ -67,8 +67,10 @@ impl Training {
         self.bar.set_message(text);
         self.bar.set_position(report.step);
         for line in &progress.lines {
-            if let Line::Validation(validation) = line {
-                self.say(&validation_text(self.config.model.kind, validation));
+            match line {
+                Line::Validation(validation) => self.say(&validation_text(self.config.model.kind, validation)),
+                Line::Sample(sample) => self.say(&sample_text(sample)),
+                Line::Step(_) | Line::Trouble(_) => {}
             }
         }
     }
@@ -94,6 +96,13 @@ impl Training {
             FormattedDuration(Duration::try_from_secs_f64(left).unwrap_or_default())
         )
     }
+}
+
+/// A sample under its heading.
+fn sample_text(line: &SampleLine) -> String {
+    let text = visible(&line.sample);
+    let text = text.lines().map(|line| format!("\n  {line}")).collect::<String>();
+    format!("what the model writes after step {}:{text}", line.step)
 }
 
 /// A validation in one line.

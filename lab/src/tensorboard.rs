@@ -97,6 +97,7 @@ fn summary(line: &Line) -> Vec<u8> {
         Line::Step(_) => "train",
         Line::Validation(_) => "validation",
         Line::Trouble(_) => "trouble",
+        Line::Sample(_) => "sample",
     };
     let value = |(name, value): (String, Value)| {
         if value.is_string() {

@@ -9,7 +9,8 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 const STEPS: u64 = 200;
-const SETTINGS: &[&str] = &["train.steps=200", "train.checkpoint_every=3", "train.eval_every=10"];
+const SETTINGS: &[&str] =
+    &["train.steps=200", "train.checkpoint_every=3", "train.eval_every=10", "train.sample_every=7"];
 
 pub fn start(lab: &Lab, args: &[&str]) -> Child {
     lab.command(args).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()

@@ -70,6 +70,32 @@ fn the_checkpoint_of_the_best_validation_stays_and_can_be_chosen() {
     lab.refuses(2, &[("eval run --checkpoint best", "run has no validation behind a checkpoint: choose one of 2, 7")]);
 }
 
+/// Samples are shown and kept, are what `ltm generate` writes from the same weights, and change nothing.
+#[test]
+fn training_shows_what_the_model_writes() {
+    let lab = Lab::new();
+    for kind in ["ltm", "ar", "gpt2"] {
+        let (run, still) = (kind, &*format!("{kind}-still"));
+        let kind = format!("model.kind={kind}");
+        lab.train(still, &[&kind]).succeeds();
+        let said = lab.train(run, &[&kind, "train.sample_every=3", "train.steps=6"]).succeeds();
+        said.says("what the model writes after step 3:\n  | what the model writes after step 6:\n  ");
+        assert_eq!(steps(&lab.path(run)), [1, 2, 3, 3, 3, 4, 5, 6, 6, 6]);
+        let [with, without] = [run, still].map(|run| checkpoint_bytes(&lab.path(run), 6));
+        assert!(with == without);
+        for line in ltm::json::read_lines::<Value>(&lab.path(run).join("metrics.jsonl")).unwrap() {
+            if let Some(sample) = line["sample"].as_str() {
+                let again = format!("generate {run} --unconditional --tokens 32 --checkpoint {}", line["step"]);
+                assert_eq!(lab.ltm(&again).succeeds().out, format!("{sample}\n"));
+            }
+        }
+        lab.ltm(&format!("replay {run}")).succeeds();
+    }
+    lab.ltm("report ltm --limit 0 --samples 0").succeeds();
+    let page = lab.read("report.html");
+    assert!(page.contains("what it wrote while it was trained") && page.contains("After step 3"));
+}
+
 /// By their content, wherever they lie; validation text is no training text.
 #[test]
 fn training_texts_are_known() {

@@ -32,6 +32,7 @@ const TINY: &[&str] = &[
     "train.batch=2",
     "train.steps=6",
     "train.eval_every=3",
+    "train.sample_every=0",
     "train.checkpoint_every=2",
     "slow.warmup=2",
 ];

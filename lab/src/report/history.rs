@@ -25,6 +25,8 @@ pub struct History {
     pub last: Option<Point>,
     /// Seconds that the steps took.
     pub seconds: f64,
+    /// Steps and what the model wrote behind them.
+    pub samples: Vec<(u64, String)>,
     /// What went wrong without stopping the run, with the step.
     pub troubles: Vec<String>,
 }
@@ -46,6 +48,7 @@ impl History {
                     history.troubles.extend(skipped);
                 }
                 Line::Validation(line) => history.validations.push(point(tokens, line.cost)),
+                Line::Sample(line) => history.samples.push((step, line.sample.clone())),
                 Line::Trouble(line) => history.troubles.push(format!("step {step}: {}", line.message)),
             }
         }
@@ -91,6 +94,7 @@ mod tests {
              \"bits_per_byte\":3,\"nats_per_sequence\":80,\"kl_per_sequence\":null}",
             &step(2, "null", ",\"skipped\":\"not finite\""),
             "{\"step\":2,\"trouble\":\"latents_ignored\",\"message\":\"the decoder <i>\"}",
+            "{\"step\":2,\"sample\":\"a bird\"}",
         ];
         let history = History::of(&lines.map(|line| json::from_bytes(line).unwrap()));
         assert_eq!(history.steps.iter().map(|p| (p.step, p.tokens)).collect::<Vec<_>>(), [(1.0, 10.0), (2.0, 20.0)]);
@@ -98,6 +102,8 @@ mod tests {
         assert!(first.nll == 2.0 && second.loss.is_nan() && history.seconds == 1.0);
         assert_eq!(history.validations.iter().map(|p| (p.tokens, p.cost.loss)).collect::<Vec<_>>(), [(10.0, 2.5)]);
         assert_eq!(history.troubles, ["step 2 was skipped: not finite", "step 2: the decoder <i>"]);
+
+        assert_eq!(history.samples, [(2, "a bird".into())]);
 
         let line = |i: usize| json::from_bytes(step(i, &i.to_string(), "")).unwrap();
         let history = History::of(&(1..=1000).map(line).collect::<Vec<_>>());

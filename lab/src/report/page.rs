@@ -11,6 +11,9 @@ use std::collections::BTreeSet;
 const POLICY: &str =
     "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'";
 
+/// Samples of a run's training that are shown, at most.
+const MOST_SAMPLES: usize = 12;
+
 /// The page of these runs, made by `command`.
 pub fn page(options: &Options, entries: &[Entry], command: &str) -> String {
     let names = entries.iter().map(|entry| entry.name.as_str()).collect::<Vec<_>>().join(", ");
@@ -237,5 +240,17 @@ fn samples(options: &Options, entries: &[Entry]) -> Markup {
                 }
             })
         }))
+        @for (run, entry) in entries.iter().enumerate() {
+            @let samples = &entry.history.samples;
+            @if !samples.is_empty() {
+                details {
+                    summary { (signed(run, entry)) ": what it wrote while it was trained, the latest first" }
+                    @for (step, text) in samples.iter().rev().step_by(samples.len().div_ceil(MOST_SAMPLES)) {
+                        h4 { "After step " (step) }
+                        p.written dir="auto" { (visible(text)) }
+                    }
+                }
+            }
+        }
     }
 }

@@ -26,6 +26,7 @@ pub struct Point {
 fn identity(config: &Config) -> Config {
     let (mut config, usual) = (config.clone(), Config::default().train);
     config.train.threads = usual.threads;
+    config.train.sample_every = usual.sample_every;
     config.train.checkpoint_every = usual.checkpoint_every;
     config.train.keep_checkpoints = usual.keep_checkpoints;
     config

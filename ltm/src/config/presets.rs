@@ -13,14 +13,16 @@ pub struct Preset {
 
 const TINY: &str = "model.layers=2 model.dim=128 model.heads=4 model.vocab=0 model.seq=256 model.window=32 \
                     slow.rate=2e-3 slow.min_rate=2e-4 slow.warmup=50 \
-                    train.steps=1000 train.eval_every=100 train.checkpoint_every=100 data.tokenizer=bytes";
+                    train.steps=1000 train.eval_every=100 train.sample_every=100 train.checkpoint_every=100 \
+                    data.tokenizer=bytes";
 
 /// The paper's rates make AdamW walk at random in latents that carry nothing; small models feel it most.
 const TINY_FAST: &str = "fast.rate_start=0.1 fast.rate_end=0.1 fast.schedule=cosine fast.init_logvar=0";
 
 /// A narrow reach, so that the facts of a story are out of sight when it comes back to them.
 const DEMO: &str = "model.dim=64 model.window=4 model.latents=4 slow.rate=5e-3 slow.min_rate=5e-4 slow.warmup=30 \
-                    train.steps=1200 train.eval_every=400 train.checkpoint_every=400 data.chunking=documents";
+                    train.steps=1200 train.eval_every=400 train.sample_every=400 train.checkpoint_every=400 \
+                    data.chunking=documents";
 
 /// Natural gradients pay for less than AdamW does. Latents are worth their KL only once the decoder has learned what its window
 /// shows, which takes some 1000 steps here, and more with a wider one (docs/recipe.md).

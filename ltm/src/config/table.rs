@@ -140,6 +140,8 @@ table! {
         seed: u64 = 0;
         /// Steps between validations; 0 for one at the end. The best one's checkpoint is kept.
         eval_every: usize = 500;
+        /// Steps between samples of the text that the model writes, one at the end included; 0 for none.
+        sample_every: usize = 0;
         /// Steps between checkpoints; 0 for one at the end.
         checkpoint_every: usize = 500;
         /// How many of the newest checkpoints are kept, beside that of the best validation.

@@ -36,6 +36,14 @@ pub fn front(tokenizer: &dyn Tokenizer, chunking: Chunking) -> Result<Vec<u16>> 
     Ok(text)
 }
 
+/// Fills the latents `z` with a draw from the prior N(0, I).
+fn draw_prior(z: Id, store: &mut Store, seed: u64, sample: u32) {
+    let z = store.get_mut(z);
+    let mut values = vec![0.0; z.len()];
+    Stream::new(seed, PRIOR).sample(sample).fill_normal(0, &mut values, |x| x);
+    z.set_f64(&values);
+}
+
 /// A source of latents for generation.
 #[derive(Debug)]
 pub struct Thinker {
@@ -75,10 +83,7 @@ impl Thinker {
 
     /// Draws z from the prior N(0, I).
     pub fn prior(&self, store: &mut Store, seed: u64, sample: u32) {
-        let z = store.get_mut(self.fast.latents.z);
-        let mut values = vec![0.0; z.len()];
-        Stream::new(seed, PRIOR).sample(sample).fill_normal(0, &mut values, |x| x);
-        z.set_f64(&values);
+        draw_prior(self.z(), store, seed, sample);
     }
 
     /// The latents, `[1, L·K, d]`.

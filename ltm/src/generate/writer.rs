@@ -1,10 +1,10 @@
 use super::stream::TextStream;
-use super::{Sampler, Thinker, Walk, front};
+use super::{Sampler, Thinker, Walk, draw_prior, front};
 use crate::config::{Config, Work};
 use crate::data::Tokenizer;
 use crate::model::Params;
-use autograd::Store;
-use engine::{Error, Result};
+use autograd::{Id, Store};
+use engine::{Error, Result, Spec};
 use serde::Serialize;
 use std::sync::Arc;
 
@@ -42,6 +42,7 @@ pub struct Writer {
     writing: Writing,
     /// A model without latents does not think ahead.
     thinker: Option<Thinker>,
+    z: Option<Id>,
     walk: Walk,
     tokenizer: Arc<dyn Tokenizer>,
 }
@@ -78,9 +79,31 @@ impl Writer {
         }
         let thinks = config.model.kind.has_latents();
         let thinker = thinks.then(|| Thinker::new(&config, params, store)).transpose()?;
-        let walk = Walk::new(&config.model, params, thinker.as_ref().map(Thinker::z), store)?;
+        let z = thinker.as_ref().map(Thinker::z);
+        let walk = Walk::new(&config.model, params, z, store)?;
         config.check_room(store, Work::Generation)?;
-        Ok(Self { config, writing, thinker, walk, tokenizer })
+        Ok(Self { config, writing, thinker, z, walk, tokenizer })
+    }
+
+    /// Plans the writing of texts of at most so many tokens that begin with nothing, as one of [`new`](Self::new) writes them:
+    /// latents are drawn from the prior, whatever the prompt, and no memory is taken to infer any.
+    ///
+    /// # Errors
+    /// A device without room.
+    pub fn unprompted(
+        config: &Config,
+        params: &Params,
+        store: &mut Store,
+        tokenizer: Arc<dyn Tokenizer>,
+        tokens: usize,
+    ) -> Result<Self> {
+        let model = &config.model;
+        let spec = Spec::new(params.dtype, &[1, model.latent_count(), model.dim]);
+        let z = model.kind.has_latents().then(|| store.alloc(spec));
+        let walk = Walk::new(model, params, z, store)?;
+        config.check_room(store, Work::Generation)?;
+        let writing = Writing { tokens, ..Writing::default() };
+        Ok(Self { config: config.clone(), writing, thinker: None, z, walk, tokenizer })
     }
 
     /// Writes text number `sample`, behind `prompt` if there is one; `show` gets it as it comes, without the prompt.
@@ -101,10 +124,10 @@ impl Writer {
         let mut text = self.beginning(prompt)?;
         // Every inference, of every text, has its own noise.
         let mut round = sample * ROUNDS;
-        match (&self.thinker, prompt) {
-            (Some(thinker), Some(_)) => thinker.infer(&self.config, store, &text, round)?,
-            (Some(thinker), None) => thinker.prior(store, self.writing.seed, sample),
-            (None, _) => {}
+        match (&self.thinker, prompt, self.z) {
+            (Some(thinker), Some(_), _) => thinker.infer(&self.config, store, &text, round)?,
+            (_, _, Some(z)) => draw_prior(z, store, self.writing.seed, sample),
+            (_, _, None) => {}
         }
         let mut sampler = Sampler::new(&self.writing, sample)?;
         let mut stream = TextStream::new(&self.writing.stop);

@@ -28,6 +28,7 @@ pub const FREE_AT_RESUME: &[&str] = &[
     "train.steps",
     "train.threads",
     "train.eval_every",
+    "train.sample_every",
     "train.checkpoint_every",
     "train.keep_checkpoints",
     "train.precision",

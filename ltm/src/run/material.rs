@@ -1,6 +1,6 @@
 use super::record::{Data, DataFile};
 use crate::config::{Chunking, Config, Tokenizer};
-use crate::data::{self, Dataset, Sequences, Source, Split, Stories, Tail, has_validation};
+use crate::data::{self, Bytes, Dataset, Sequences, Source, Split, Stories, Tail, has_validation};
 use crate::hash::sha256;
 use engine::{Error, Result};
 use std::path::{Path, PathBuf};
@@ -23,6 +23,8 @@ pub struct Material {
     pub validation_files: Vec<PathBuf>,
     /// Why the validation text is not unseen, in a line, if the model trains on some of it.
     pub seen: Option<String>,
+    /// How both became tokens, and how tokens become text.
+    pub tokenizer: Arc<dyn data::Tokenizer>,
     /// What a run records of both.
     pub data: Data,
 }
@@ -48,6 +50,7 @@ impl Material {
                 validation: Some(validation_stories(seq, VALIDATION_STORIES)?),
                 validation_files: Vec::new(),
                 seen: None,
+                tokenizer: Arc::new(Bytes),
                 data: Data { fingerprint: "embedded corpus".into(), files: Vec::new() },
             });
         }
@@ -85,6 +88,8 @@ impl Material {
         Ok(Self {
             validation_files,
             seen,
+            // There is at least one path.
+            tokenizer: training[0].tokenizer.clone(),
             data: record,
             training: sequences(training, config, Tail::Drop)?,
             validation: (!validation.is_empty()).then(|| sequences(validation, config, Tail::Pad)).transpose()?,

@@ -1,4 +1,5 @@
-//! `metrics.jsonl`: a line for every step, every validation and every trouble, in the order in which they came.
+//! `metrics.jsonl`: a line for every step, every validation, every sample of text and every trouble, in the order in which
+//! they came.
 
 use crate::evaluate::{Excess, Protocol, Total};
 use crate::json::null_is_nan;
@@ -17,6 +18,8 @@ pub enum Line {
     Validation(ValidationLine),
     /// What goes wrong without stopping the run.
     Trouble(TroubleLine),
+    /// What the model writes.
+    Sample(SampleLine),
 }
 
 /// What a text costs the model.
@@ -111,6 +114,15 @@ pub struct TroubleLine {
     pub message: String,
 }
 
+/// What the model writes, from nothing, at temperature 1 and with the same noise every time.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SampleLine {
+    /// After which step.
+    pub step: u64,
+    /// The text: `ltm generate` writes the same with `--unconditional` from this step's checkpoint.
+    pub sample: String,
+}
+
 /// Two ways in which latent variables are known to fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -128,6 +140,7 @@ impl Line {
             Self::Step(line) => line.step,
             Self::Validation(line) => line.step,
             Self::Trouble(line) => line.step,
+            Self::Sample(line) => line.step,
         }
     }
 

@@ -6,7 +6,7 @@
 //! sessions.jsonl                   one line each time that it is begun or gone on with: all that it takes to repeat it
 //! suite.jsonl                      one line for every set and protocol that `ltm eval --suite` has finished
 //! suite.jsonl.begun                how far it has come with those that an interrupt cut short
-//! metrics.jsonl                    one line a step, one for every validation, and one for every trouble: [`Line`]
+//! metrics.jsonl                    one line a step, one for every validation, sample of text and trouble: [`Line`]
 //! tensorboard/                     what the metrics say, as an event file for TensorBoard, if it was asked for
 //! checkpoints/step-00000500/       weights.safetensors, moments.safetensors, state.json, and a manifest that vouches for them
 //! ```
@@ -57,7 +57,7 @@ mod watch;
 
 pub use folder::{Choice, FREE_AT_RESUME, IMPORTED, Loaded, NewFolder, Run};
 pub use material::{Material, Open, VALIDATION_SEED, validation_stories};
-pub use metrics::{Cost, Line, StepLine, Trouble, TroubleLine, ValidationLine};
+pub use metrics::{Cost, Line, SampleLine, StepLine, Trouble, TroubleLine, ValidationLine};
 pub use record::{Data, DataFile, Machine, Program, Record, SOURCES};
 pub use replay::{Repeated, Replay, Stretch};
 pub use session::{Progress, Session};

@@ -44,8 +44,11 @@ impl Stretch {
     /// If the run has no such steps, or its folder does not say what it takes to repeat them.
     pub fn of(run: &Run, steps: Option<RangeInclusive<u64>>) -> Result<Self> {
         let mut lines: BTreeMap<u64, Vec<Line>> = BTreeMap::new();
-        for line in run.metrics()?.into_iter().filter(|line| !matches!(line, Line::Trouble(_))) {
-            lines.entry(line.step()).or_default().push(line);
+        for line in run.metrics()? {
+            // The others follow from these, and samples from the weights.
+            if matches!(line, Line::Step(_) | Line::Validation(_)) {
+                lines.entry(line.step()).or_default().push(line);
+            }
         }
         let path = run.path.display();
         let Some(&last) = lines.keys().next_back() else {

@@ -1,12 +1,13 @@
 use super::Material;
 use super::folder::{METRICS, MOMENTS, NewFolder, Run, STATE, State, WEIGHTS};
-use super::metrics::{Line, StepLine, ValidationLine, best};
+use super::metrics::{Line, SampleLine, StepLine, ValidationLine, best};
 use super::record::Record;
 use super::watch::Watch;
 use crate::checkpoint::{self, Checkpoint};
 use crate::config::{Config, Work};
 use crate::data::{Batch, Shuffle, Source};
 use crate::evaluate::{Evaluator, Excess, Protocol, Total};
+use crate::generate::Writer;
 use crate::json;
 use crate::train::{StepReport, Trainer};
 use engine::{Device, Error, Result};
@@ -16,6 +17,9 @@ use std::time::Instant;
 /// Batches and draws of a validation: enough to see a trend.
 const VALIDATION_BATCHES: u64 = 4;
 const VALIDATION_DRAWS: usize = 4;
+
+/// Tokens of a sample at most: enough to see whether there are words yet.
+const SAMPLE_TOKENS: usize = 100;
 
 /// What computes in a run, whether the steps are done for the first time or repeated: trainer, training text and
 /// validation, with all of their memory.
@@ -70,6 +74,18 @@ impl Stepper {
         let protocol = protocol(&self.trainer.config);
         Ok(Some(ValidationLine::new(self.trainer.step, protocol, &Total::of(&scores), Excess::of(&scores))))
     }
+
+    /// What writes samples, if the configuration wants any.
+    fn writer(&mut self, material: &Material) -> Result<Option<Writer>> {
+        let Trainer { config, params, store, .. } = &mut self.trainer;
+        if config.train.sample_every == 0 {
+            return Ok(None);
+        }
+        let hint = |e: Error| e.hint("train.sample_every = 0 trains without samples of text");
+        config.check_device(&store.device, Work::Generation).map_err(hint)?;
+        let tokens = SAMPLE_TOKENS.min(config.model.seq);
+        Writer::unprompted(config, params, store, material.tokenizer.clone(), tokens).map(Some)
+    }
 }
 
 /// What the model is validated by.
@@ -82,6 +98,7 @@ pub struct Session {
     /// The run's folder and settings.
     pub run: Run,
     stepper: Stepper,
+    writer: Option<Writer>,
     /// Locked: no other process writes to the run meanwhile.
     metrics: json::Lines,
     watch: Option<Watch>,
@@ -99,7 +116,8 @@ pub struct Progress {
     pub report: StepReport,
     /// How long it took.
     pub seconds: f64,
-    /// What was written to the metrics: the step, troubles, and the validation that was due behind it.
+    /// What was written to the metrics: the step, troubles, and the validation and the sample that were due
+    /// behind it.
     pub lines: Vec<Line>,
     /// One line for everything that went wrong and did not stop the run.
     pub warnings: Vec<String>,
@@ -111,10 +129,11 @@ impl Session {
     /// # Errors
     /// A folder that cannot be written, and a configuration that the device has no kernels or no memory for.
     pub fn begin(folder: &NewFolder, config: &Config, material: &Material, device: &Device) -> Result<Self> {
-        let stepper = Stepper::new(config, material, device, None)?;
+        let mut stepper = Stepper::new(config, material, device, None)?;
+        let writer = stepper.writer(material)?;
         let run = Run::create(folder, config)?;
         let metrics = json::Lines::lock(&run.path.join(METRICS))?;
-        Self::at(run, metrics, stepper, material, None)
+        Self::at(run, metrics, (stepper, writer), material, None)
     }
 
     /// The state after the newest checkpoint that is whole, or the first step's beginning if the folder has none; and a line
@@ -143,14 +162,15 @@ impl Session {
         if let Some(step) = saved.filter(|&step| step > config.train.steps as u64) {
             return Err(Error::usage(format!("train.steps = {}: the run has done {step} already", config.train.steps)));
         }
-        let stepper = Stepper::new(config, material, device, checkpoint.as_ref())?;
-        Ok((Self::at(run.clone(), metrics, stepper, material, saved)?, warnings))
+        let mut stepper = Stepper::new(config, material, device, checkpoint.as_ref())?;
+        let writer = stepper.writer(material)?;
+        Ok((Self::at(run.clone(), metrics, (stepper, writer), material, saved)?, warnings))
     }
 
     fn at(
         run: Run,
         mut metrics: json::Lines,
-        stepper: Stepper,
+        (stepper, writer): (Stepper, Option<Writer>),
         material: &Material,
         saved: Option<u64>,
     ) -> Result<Self> {
@@ -164,7 +184,7 @@ impl Session {
         }
         let (fingerprint, seen) = (material.data.fingerprint.clone(), material.seen.clone());
         let best = best(&lines, &checkpoint::steps(&run.path)?).cloned();
-        Ok(Self { run, stepper, metrics, watch, fingerprint, seen, saved, best })
+        Ok(Self { run, stepper, writer, metrics, watch, fingerprint, seen, saved, best })
     }
 
     /// Steps done.
@@ -187,7 +207,7 @@ impl Session {
         self.best.as_ref()
     }
 
-    /// Does the next step, then the validation and the checkpoint that are due behind it, and writes the metrics.
+    /// Does the next step, then the validation, the sample and the checkpoint that are due behind it, and writes the metrics.
     ///
     /// # Errors
     /// If files cannot be written, or a number is not finite and the configuration says to stop; the state before the step
@@ -208,6 +228,7 @@ impl Session {
         let train = &self.run.config.train;
         let due = |every: usize| self.is_done() || (every > 0 && self.step().is_multiple_of(every as u64));
         let (validate, mut save) = (due(train.eval_every), due(train.checkpoint_every));
+        let sample = train.sample_every > 0 && due(train.sample_every);
         if validate {
             // A model that cannot be validated stops by its own numbers or goes on, as the configuration says.
             match self.stepper.validate() {
@@ -223,10 +244,24 @@ impl Session {
                 Err(error) => progress.warnings.push(format!("no validation after step {}: {error}", self.step())),
             }
         }
+        if sample {
+            self.sample(&mut progress)?;
+        }
         if save {
             progress.warnings.extend(self.save()?);
         }
         Ok(progress)
+    }
+
+    /// Lets the model write.
+    fn sample(&mut self, progress: &mut Progress) -> Result<()> {
+        let (step, Some(writer)) = (self.step(), &mut self.writer) else { return Ok(()) };
+        match writer.whole(&mut self.stepper.trainer.store, None, 0) {
+            Ok(sample) => self.note(Line::Sample(SampleLine { step, sample }), progress)?,
+            // As with validations.
+            Err(error) => progress.warnings.push(format!("no sample after step {step}: {error}")),
+        }
+        Ok(())
     }
 
     /// Writes a line of the metrics, and behind it what the watch has to say about it.

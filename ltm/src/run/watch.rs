@@ -55,7 +55,7 @@ impl Watch {
         match line {
             Line::Step(line) => self.step(line),
             Line::Validation(line) => self.validation(line),
-            Line::Trouble(_) => None,
+            Line::Trouble(_) | Line::Sample(_) => None,
         }
     }
 
