@@ -57,6 +57,12 @@ fn key_help() -> String {
 /// The settings of a TOML file: key, value, and where it stands.
 fn read(path: &Path) -> Result<Vec<(String, Value, String)>> {
     let text = file::text(path)?;
+    let entries: BTreeMap<String, Spanned<Value>> = toml_file::parse(&text, path)?;
+    // No key stands outside a section: as one it is refused, with those that are meant.
+    if let Some((key, value)) = entries.into_iter().find(|(_, value)| !value.get_ref().is_object()) {
+        let place = toml_file::place(&text, path, value.span().start);
+        return Ok(vec![(key, value.into_inner(), place)]);
+    }
     let sections: BTreeMap<String, BTreeMap<String, Spanned<Value>>> = toml_file::parse(&text, path)?;
     let mut settings = Vec::new();
     for (section, keys) in sections {
@@ -81,7 +87,7 @@ impl Settings {
         let own_text = !data.is_empty() || sets("data.paths");
         let mut config = Config::preset(self.preset.as_deref().unwrap_or(if own_text { "tiny" } else { "demo" }))?;
         for (key, value, place) in &file {
-            config.set_value(key, value).map_err(|e| e.at(place))?;
+            config.set_value(key, value).map_err(|e| explained(e, key).at(place))?;
         }
         self.single.apply(&mut config)?;
         if let Some(kind) = &self.model {
@@ -106,8 +112,13 @@ impl Single {
     /// # Errors
     /// Unknown keys, and values that a key does not take.
     pub fn apply(&self, config: &mut Config) -> Result<()> {
-        self.set.iter().try_for_each(|(key, value)| config.set(key, value).map_err(|e| e.at("--set")))
+        self.set.iter().try_for_each(|(key, value)| config.set(key, value).map_err(|e| explained(e, key).at("--set")))
     }
+}
+
+/// The error that a key got, and what people mean by it that is no key.
+fn explained(error: Error, key: &str) -> Error {
+    if key.ends_with("preset") { error.hint("a preset is named by --preset") } else { error }
 }
 
 /// Takes `data` in place of `data.paths` unless it is empty. Paths are recorded so that they mean the same wherever the program

@@ -48,3 +48,21 @@ fn what_a_newcomer_types_leads_on() {
     lab.refuses(1, &[("eval other", "other is not a run folder | there are runs/-b, 'runs/my run'")]);
     lab.run(&["train", "--resume", "-b"]).fails(1, &["-b is not a run folder"]);
 }
+
+#[test]
+fn keys_that_are_none_lead_to_those_that_are_meant() {
+    let lab = Lab::new();
+    lab.write("preset.toml", "preset = \"tiny\"\n");
+    lab.write("steps.toml", "# A comment\nsteps = 5\n");
+    lab.write("rate.toml", "[fast]\nrate = 5\n");
+    let cases = [
+        ("plan --config preset.toml", "preset.toml:1 | unknown key \"preset\" | a preset is named by --preset"),
+        ("plan --config steps.toml", "steps.toml:2 | \"fast.steps\" or \"train.steps\""),
+        ("plan --config rate.toml", "rate.toml:2 | \"fast.rate_start\" or \"fast.rate_end\""),
+        ("plan --set model.preset=tiny", "unknown key \"model.preset\" | --preset"),
+        ("plan --set steps=5", "\"fast.steps\" or \"train.steps\""),
+        ("plan --set train=5", "\"train.batch\" or \"train.steps\""),
+    ];
+    lab.refuses(2, &cases);
+    lab.ltm("plan --set data.tokenizer=\"gpt2\" model.vocab=0").succeeds().says("vocabulary 50258");
+}

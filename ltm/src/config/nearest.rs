@@ -1,20 +1,27 @@
-/// The candidate that takes the fewest edits from `word`. A word without a dot is also compared with the part of a
-/// candidate after its dot, so that `stps` finds `fast.steps`.
+/// The candidate that takes the fewest edits from `word`.
 pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> &'a str {
-    // Longer words are no misspelt keys.
-    let word: Vec<char> = word.to_lowercase().chars().take(64).collect();
-    let score = |candidate: &str| {
-        let whole = edit_distance(&word, candidate);
-        match candidate.split_once('.') {
-            Some((_, last)) if !word.contains(&'.') => whole.min(edit_distance(&word, last)),
-            _ => whole,
-        }
-    };
-    candidates.into_iter().min_by_key(|candidate| score(candidate)).unwrap_or_default()
+    candidates.into_iter().min_by_key(|candidate| edit_distance(word, candidate)).unwrap_or_default()
 }
 
-/// Insertions, deletions and substitutions between two words (Levenshtein), by rows of the usual table.
-fn edit_distance(a: &[char], b: &str) -> usize {
+/// The keys that `word` may stand for: those with its name in another section, else those that begin with it, else those that
+/// take the fewest edits, unless that is half of the word. A word without a dot is a name or a whole key.
+pub fn near_keys(word: &str, keys: &[&'static str]) -> Vec<&'static str> {
+    let word = &*word.to_lowercase();
+    let name = |key: &'static str| key.split_once('.').map_or(key, |(_, name)| name);
+    let forms = |key| if word.contains('.') { [key, key] } else { [key, name(key)] };
+    let edits = |key| forms(key).map(|form| edit_distance(word, form)).into_iter().min();
+    let fewest = keys.iter().map(|key| edits(key)).min().flatten().filter(|edits| 2 * edits < word.chars().count());
+    let chosen = |fits: &dyn Fn(&'static str) -> bool| keys.iter().copied().filter(|key| fits(key)).collect::<Vec<_>>();
+    let same = chosen(&|key| word.rsplit('.').next() == Some(name(key)));
+    let longer = chosen(&|key| word.len() > 1 && forms(key).iter().any(|form| form.starts_with(word)));
+    let ways = [same, longer, chosen(&|key| fewest.is_some() && edits(key) == fewest)];
+    ways.into_iter().find(|keys| !keys.is_empty()).unwrap_or_default()
+}
+
+/// Insertions, deletions and substitutions between two words (Levenshtein), by rows of the usual table; of a long word, which
+/// is no misspelt key, only the beginning counts.
+fn edit_distance(a: &str, b: &str) -> usize {
+    let a: Vec<char> = a.to_lowercase().chars().take(64).collect();
     let mut row: Vec<usize> = (0..=a.len()).collect();
     for (j, y) in b.chars().enumerate() {
         let mut diagonal = row[0];

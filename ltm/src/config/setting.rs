@@ -1,5 +1,6 @@
+use super::nearest::near_keys;
 use super::table::SETTINGS;
-use super::{Choice, Config, nearest};
+use super::{Choice, Config};
 use engine::{Error, Result};
 use serde::de::{Deserialize, Deserializer, Error as _};
 use serde_json::{Map, Number, Value, json};
@@ -67,8 +68,14 @@ impl Setting {
 
     fn find(name: &str) -> Result<&'static Self> {
         SETTINGS.iter().find(|setting| setting.name == name).ok_or_else(|| {
-            let near = nearest(name, SETTINGS.iter().map(|setting| setting.name));
-            Error::usage(format!("unknown key {name:?}, did you mean {near:?}?"))
+            let keys: Vec<_> = SETTINGS.iter().map(|setting| setting.name).collect();
+            let near: Vec<_> = near_keys(name, &keys).iter().map(|key| format!("{key:?}")).collect();
+            if near.is_empty() {
+                let mut sections: Vec<_> = keys.iter().filter_map(|key| key.split('.').next()).collect();
+                sections.dedup();
+                return Error::usage(format!("unknown key {name:?}; keys begin with {}", sections.join(", ")));
+            }
+            Error::usage(format!("unknown key {name:?}, did you mean {}?", near.join(" or ")))
         })
     }
 

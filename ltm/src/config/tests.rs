@@ -40,8 +40,13 @@ fn with(settings: &[&str]) -> Config {
 
 #[test]
 fn values_are_read_as_people_write_them() {
-    let c =
-        with(&["fast.rate_start=4e-1", "fast.rate_end=.5", "train.seed= 12 ", "train.steps=1e3", "fast.noise=fixed"]);
+    let c = with(&[
+        "fast.rate_start=4e-1",
+        "fast.rate_end=.5",
+        "train.seed= 12 ",
+        "train.steps=1e3",
+        "fast.noise=\"fixed\"",
+    ]);
     assert_eq!((c.fast.rate_start, c.fast.rate_end, c.train.seed, c.train.steps), (0.4, 0.5, 12, 1000));
     assert_eq!(c.fast.noise, Noise::Fixed);
     let lists: [(&str, &[&str]); 3] =
@@ -71,6 +76,13 @@ fn wrong_keys_and_values_say_what_would_be_right() {
         ("fast.stps", "16", "unknown key \"fast.stps\", did you mean \"fast.steps\"?"),
         ("Window", "16", "unknown key \"Window\", did you mean \"model.window\"?"),
         ("slow_gradient", "final", "unknown key \"slow_gradient\", did you mean \"slow.gradient\"?"),
+        ("steps", "5", "unknown key \"steps\", did you mean \"fast.steps\" or \"train.steps\"?"),
+        ("model.steps", "5", "unknown key \"model.steps\", did you mean \"fast.steps\" or \"train.steps\"?"),
+        ("fast.rate", "1", "unknown key \"fast.rate\", did you mean \"fast.rate_start\" or \"fast.rate_end\"?"),
+        ("stps", "5", "unknown key \"stps\", did you mean \"fast.steps\" or \"train.steps\"?"),
+        ("preset", "tiny", "unknown key \"preset\"; keys begin with model, fast, slow, train, data"),
+        ("x", "5", "unknown key \"x\"; keys begin with model, fast, slow, train, data"),
+        ("", "5", "unknown key \"\"; keys begin with model, fast, slow, train, data"),
         ("fast.steps", "many", "fast.steps = \"many\": expected an integer of 0 or more"),
         ("fast.steps", "1.5", "fast.steps = \"1.5\": expected an integer of 0 or more"),
         ("fast.steps", "-1", "fast.steps = \"-1\": expected an integer of 0 or more"),
