@@ -11,8 +11,6 @@ mod device;
 mod dtype;
 mod error;
 pub mod file;
-#[allow(unsafe_code)]
-pub mod map;
 pub mod op;
 pub mod parallel;
 pub mod probe;

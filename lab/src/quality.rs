@@ -265,11 +265,11 @@ impl Source for Judged {
         Some(self.samples.len() as u64)
     }
 
-    fn fill(&self, index: u64, tokens: &mut [i32], targets: &mut [i32]) -> SampleInfo {
+    fn fill(&self, index: u64, tokens: &mut [i32], targets: &mut [i32]) -> Result<SampleInfo> {
         let (inputs, wanted, info) = &self.samples[index as usize];
         tokens.copy_from_slice(inputs);
         targets.copy_from_slice(wanted);
-        *info
+        Ok(*info)
     }
 }
 
@@ -300,10 +300,10 @@ mod tests {
         let judged = Judged::new(&texts, &Bytes, Chunking::Documents, 6).unwrap();
         assert_eq!((judged.samples(), judged.cut), (Some(2), 1));
         let (mut tokens, mut targets) = ([0; 6], [0; 6]);
-        let info = judged.fill(0, &mut tokens, &mut targets);
+        let info = judged.fill(0, &mut tokens, &mut targets).unwrap();
         assert_eq!((tokens, targets), ([256, 97, 98, 99, 257, 257], [-1, -1, 99, 100, -1, -1]));
         assert_eq!((info.scored, info.bytes), (2, 2));
-        let info = judged.fill(1, &mut tokens, &mut targets);
+        let info = judged.fill(1, &mut tokens, &mut targets).unwrap();
         assert_eq!((tokens[1], targets, info.scored), (101, [101, 102, 103, 104, 105, 106], 6));
         let error = |texts: &[Text]| Judged::new(texts, &Bytes, Chunking::Windows, 6).err().unwrap().to_string();
         assert!(error(&[pair("abcdef", "g")]).contains("the prompt of text 0 has 7 tokens, the judge reads 6"));

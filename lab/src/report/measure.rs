@@ -126,7 +126,7 @@ fn read(model: &mut Loaded, source: &Arc<dyn Source>, count: u64) -> Result<Vec<
     let mut batch = Batch::new(1, config.model.seq);
     let mut readings = Vec::new();
     for first in 0..source.samples().map_or(count, |samples| samples.min(count)) {
-        batch.fill(&**source, [Some(first)]);
+        batch.fill(&**source, [Some(first)])?;
         inputs.load(store, &config.model, &batch)?;
         let mut kl = None;
         if let Some(fast) = &fast {

@@ -143,7 +143,7 @@ mod tests {
         let mut documents = vec![Vec::new()];
         let (mut tokens, mut targets) = (vec![0; 16], vec![0; 16]);
         for index in 0..source.samples().unwrap() {
-            let info = source.fill(index, &mut tokens, &mut targets);
+            let info = source.fill(index, &mut tokens, &mut targets).unwrap();
             for &target in &targets[..info.scored as usize] {
                 match u8::try_from(target) {
                     Ok(byte) => documents.last_mut().unwrap().push(byte),

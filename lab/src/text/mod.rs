@@ -145,7 +145,7 @@ mod tests {
         for name in ["text.txt", "text"] {
             let data = write(name, b"a\nb").unwrap();
             let mut tokens = [0; 4];
-            data.read(0, &mut tokens);
+            data.read(0, &mut tokens).unwrap();
             assert_eq!((tokens, data.len(), data.bytes), ([97, 10, 98, 257], 4, 3));
         }
         let place = folder.path().display();

@@ -210,7 +210,7 @@ mod tests {
             let read = |path: &Path| {
                 let data = open(path, Split::Train, &tokenizer).unwrap();
                 let mut tokens = vec![0; data.len() as usize];
-                data.read(0, &mut tokens);
+                data.read(0, &mut tokens).unwrap();
                 assert_eq!(data.bytes, text.len() as u64);
                 tokens.into_iter().map(|id| id as u16).collect::<Vec<_>>()
             };

@@ -1,6 +1,7 @@
 //! Batches of samples, and the order that training takes samples in. Resuming needs no more than the number of samples seen.
 
 use super::sources::{IGNORED, SampleInfo, Source};
+use engine::Result;
 use engine::rng::Stream;
 
 /// Separates the order of samples from all other uses of randomness: "SHUF".
@@ -26,12 +27,15 @@ impl Batch {
     }
 
     /// Fills the rows with these samples of `source`, one each; a row without a sample has no target.
-    pub fn fill(&mut self, source: &dyn Source, samples: impl IntoIterator<Item = Option<u64>>) {
+    ///
+    /// # Errors
+    /// Those of [`Source::fill`].
+    pub fn fill(&mut self, source: &dyn Source, samples: impl IntoIterator<Item = Option<u64>>) -> Result<()> {
         let n = self.tokens.len() / self.samples.len();
         let rows = self.tokens.chunks_exact_mut(n).zip(self.targets.chunks_exact_mut(n)).zip(&mut self.samples);
         for (sample, ((tokens, targets), info)) in samples.into_iter().zip(rows) {
             *info = match sample {
-                Some(index) => source.fill(index, tokens, targets),
+                Some(index) => source.fill(index, tokens, targets)?,
                 None => {
                     tokens.fill(0);
                     targets.fill(IGNORED);
@@ -39,6 +43,7 @@ impl Batch {
                 }
             };
         }
+        Ok(())
     }
 
     /// Number of scored targets.
@@ -114,7 +119,7 @@ mod tests {
             ([Some(0), Some(1)], [256, 0, 1, 2], [0, 1, 2, 3], 4),
             ([Some(2), None], [3, 257, 0, 0], [4, -1, -1, -1], 1),
         ] {
-            batch.fill(&source, samples);
+            batch.fill(&source, samples).unwrap();
             assert_eq!((&batch.tokens[..], &batch.targets[..]), (&tokens[..], &targets[..]));
             assert_eq!((batch.scored(), batch.bytes()), (scored, scored));
         }

@@ -3,7 +3,7 @@
 //! Every token is looked at once when data are opened: ids beyond the vocabulary and, where `dataset.json` has hashes, any
 //! damage show then and not after days of training.
 
-use super::checksum::checksum;
+use super::checksum::{checksum, combine};
 use super::folder::{MANIFEST, Manifest, Split, shards};
 use super::shards::{DataFile, Shard, Tokens};
 use super::tokenizer::Tokenizer;
@@ -12,9 +12,6 @@ use rayon::prelude::*;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
-
-/// Tokens that one thread looks at.
-const CHUNK: usize = 1 << 20;
 
 /// A stream of tokens. Documents in it end with the tokenizer's end token.
 #[derive(Clone)]
@@ -72,36 +69,38 @@ impl Dataset {
         let lengths: Arc<[u32]> = (0..tokenizer.vocab()).map(length).collect();
         let (mut placed, mut end) = (Vec::new(), 0);
         for mut shard in shards {
-            let strange = |&id: &u16| usize::from(id) >= lengths.len();
-            let in_chunk = |(i, tokens): (usize, &[u16])| Some(i * CHUNK + tokens.iter().position(strange)?);
-            if let Some(at) = shard.tokens().par_chunks(CHUNK).enumerate().find_map_first(in_chunk) {
-                return Err(Error::new(format!(
-                    "{}: token {at} has id {}, but tokenizer {} has {} ids: made with another tokenizer, or damaged",
-                    shard.file.path.display(),
-                    shard.tokens()[at],
-                    tokenizer.name(),
-                    tokenizer.vocab()
-                )));
-            }
-            shard.file.tokens_checksum = Some(checksum(bytemuck::cast_slice(shard.tokens())));
+            let sums = shard.look(0..shard.len(), |at, tokens| {
+                match tokens.iter().position(|&id| usize::from(id) >= lengths.len()) {
+                    None => Ok(checksum(bytemuck::cast_slice(tokens))),
+                    Some(i) => Err(Error::new(format!(
+                        "{}: token {} has id {}, but tokenizer {} has {} ids: made with another tokenizer, or damaged",
+                        shard.file.path.display(),
+                        at + i as u64,
+                        tokens[i],
+                        tokenizer.name(),
+                        tokenizer.vocab()
+                    ))),
+                }
+            })?;
+            shard.file.tokens_checksum = Some(combine(sums));
             let start = end;
-            end += shard.tokens().len() as u64;
+            end += shard.len();
             placed.push((start, shard));
         }
         let all = Self { tokenizer: tokenizer.clone(), lengths, shards: placed.into(), range: 0..0, bytes: 0 };
-        Ok(all.part(0..end))
+        all.part(0..end)
     }
 
     /// Tokens `range` of all.
-    fn part(&self, range: Range<u64>) -> Self {
-        let bytes_in = |(start, shard): &(u64, Shard)| {
-            let local = |at: u64| (at.saturating_sub(*start) as usize).min(shard.tokens().len());
-            let tokens = &shard.tokens()[local(range.start)..local(range.end)];
-            let length = |&id: &u16| u64::from(self.lengths[usize::from(id)]);
-            tokens.par_chunks(CHUNK).map(|tokens| tokens.iter().map(length).sum::<u64>()).sum::<u64>()
-        };
-        let bytes = self.shards.iter().map(bytes_in).sum();
-        Self { range, bytes, ..self.clone() }
+    fn part(&self, range: Range<u64>) -> Result<Self> {
+        let mut bytes = 0;
+        for (start, shard) in &*self.shards {
+            let local = |at: u64| at.saturating_sub(*start).min(shard.len());
+            let length = |&id: &u16| u64::from(self.lengths.get(usize::from(id)).copied().unwrap_or(0));
+            let sum = |_, tokens: &[u16]| Ok(tokens.iter().map(length).sum::<u64>());
+            bytes += shard.look(local(range.start)..local(range.end), sum)?.iter().sum::<u64>();
+        }
+        Ok(Self { range, bytes, ..self.clone() })
     }
 
     /// The files, in order.
@@ -114,7 +113,7 @@ impl Dataset {
     pub fn shared_with<'a>(&'a self, other: &'a Self) -> Option<[&'a Path; 2]> {
         let held = |data: &'a Self| {
             data.shards.iter().map(move |(start, shard)| {
-                let local = |at: u64| at.saturating_sub(*start).min(shard.tokens().len() as u64);
+                let local = |at: u64| at.saturating_sub(*start).min(shard.len());
                 (&shard.file, local(data.range.start)..local(data.range.end))
             })
         };
@@ -138,49 +137,64 @@ impl Dataset {
 
     /// Copies tokens `at..at + out.len()`.
     ///
+    /// # Errors
+    /// A file that cannot be read, or has changed since it was opened.
+    ///
     /// # Panics
     /// If the range is not within `0..len()`.
-    pub fn read(&self, at: u64, mut out: &mut [i32]) {
+    pub fn read(&self, at: u64, mut out: &mut [i32]) -> Result<()> {
         assert!(at + out.len() as u64 <= self.len(), "tokens {at}+{} of {}", out.len(), self.len());
         let mut at = self.range.start + at;
         while !out.is_empty() {
             let (start, shard) = &self.shards[self.shards.partition_point(|(start, _)| *start <= at) - 1];
-            let tokens = &shard.tokens()[(at - start) as usize..];
-            let (now, later) = out.split_at_mut(out.len().min(tokens.len()));
-            now.iter_mut().zip(tokens).for_each(|(out, &id)| *out = i32::from(id));
+            let (now, later) = out.split_at_mut((start + shard.len() - at).min(out.len() as u64) as usize);
+            let mut tokens = vec![0; now.len()];
+            shard.read(at - start, &mut tokens)?;
+            if tokens.iter().any(|&id| usize::from(id) >= self.lengths.len()) {
+                let path = shard.file.path.display();
+                return Err(Error::new(format!("{path} has changed since it was opened: put the old file back")));
+            }
+            now.iter_mut().zip(tokens).for_each(|(out, id)| *out = i32::from(id));
             at += now.len() as u64;
             out = later;
         }
+        Ok(())
     }
 
     /// Where each document ends: one past its end token, in order. Tokens after the last end token are a document too.
-    pub fn document_ends(&self) -> Vec<u64> {
+    ///
+    /// # Errors
+    /// A file that cannot be read, or has become shorter since it was opened.
+    pub fn document_ends(&self) -> Result<Vec<u64>> {
         let end = self.tokenizer.end();
         let mut ends: Vec<u64> = Vec::new();
         for (start, shard) in &*self.shards {
-            let found = shard.tokens().par_iter().enumerate().filter(|&(_, &id)| id == end);
-            ends.par_extend(found.map(|(i, _)| start + i as u64 + 1));
+            let found = shard.look(0..shard.len(), |at, tokens| {
+                let ends = tokens.iter().enumerate().filter(|&(_, &id)| id == end);
+                Ok(ends.map(|(i, _)| start + at + i as u64 + 1).collect::<Vec<_>>())
+            })?;
+            ends.extend(found.into_iter().flatten());
         }
         ends.retain(|end| (self.range.start + 1..self.range.end).contains(end));
         ends.iter_mut().for_each(|end| *end -= self.range.start);
         ends.push(self.len());
-        ends
+        Ok(ends)
     }
 
     /// Sets the last `fraction` of the tokens apart: what comes before, and the rest. The cut is at the first end of a
     /// document from there on, or, if that would leave nothing, in the middle of a document.
     ///
     /// # Errors
-    /// If one of the two would be empty.
+    /// If one of the two would be empty, and those of [`document_ends`](Self::document_ends).
     pub fn set_apart(&self, fraction: f64) -> Result<(Self, Self)> {
         let wanted = ((1.0 - fraction) * self.len() as f64) as u64;
-        let ends = self.document_ends();
+        let ends = self.document_ends()?;
         let cut = ends.into_iter().find(|&end| end >= wanted).filter(|&end| end < self.len()).unwrap_or(wanted);
         if cut == 0 || cut == self.len() {
             return Err(Error::usage(format!("{} tokens are too few to set {fraction} of them apart", self.len())));
         }
         let cut = self.range.start + cut;
-        Ok((self.part(self.range.start..cut), self.part(cut..self.range.end)))
+        Ok((self.part(self.range.start..cut)?, self.part(cut..self.range.end)?))
     }
 }
 

@@ -1,4 +1,4 @@
-//! Files of 16-bit token ids: read as memory, written one after the other.
+//! Files of 16-bit token ids: read where somebody asks for tokens, written one after the other.
 //!
 //! Two layouts, told apart by the first four bytes:
 //! - ours and llm.c's: 256 little-endian 32-bit words (20240520, version 1, number of tokens, zeros), then the tokens;
@@ -7,12 +7,14 @@
 
 use super::folder::{Part, ShardEntry, Split};
 use crate::hash;
-use engine::map::{self, Mmap};
-use engine::{Error, Result};
+use engine::{Error, Result, file};
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File};
-use std::io::{BufWriter, Seek, Write};
+use std::io::{self, BufWriter, ErrorKind, Read, Seek, SeekFrom, Write};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 const _: () = assert!(cfg!(target_endian = "little"), "token files are little-endian, and so must this machine be");
 
@@ -23,6 +25,9 @@ const VERSION: u32 = 1;
 /// Bytes of the header.
 pub const HEADER: usize = 1024;
 
+/// Tokens that one thread looks at.
+const CHUNK: u64 = 1 << 20;
+
 /// The header of a shard of `tokens` tokens.
 pub fn header(tokens: u32) -> [u8; HEADER] {
     let mut bytes = [0; HEADER];
@@ -32,15 +37,15 @@ pub fn header(tokens: u32) -> [u8; HEADER] {
     bytes
 }
 
-/// Where the tokens of a shard begin: the length of its header, which is zero in nanoGPT's layout. Looks at the header and
-/// the file's length only.
+/// Where the tokens of a shard of `found` bytes begin: the length of its header, which is zero in nanoGPT's layout. `head` is
+/// the beginning of the file, [`HEADER`] bytes of it if it has so many.
 ///
 /// # Errors
 /// A length or header that contradicts itself; the message lacks the file's name.
-pub fn payload_start(file: &[u8]) -> Result<usize> {
-    let word = |i: usize| file.get(4 * i..4 * i + 4).map_or(0, |word| u32::from_le_bytes(word.try_into().expect("4")));
-    let (version, tokens, found) = (word(1), word(2), file.len());
-    let start = if word(0) == MAGIC { HEADER } else { 0 };
+pub fn payload_start(head: &[u8], found: u64) -> Result<u64> {
+    let word = |i: usize| head.get(4 * i..4 * i + 4).map_or(0, |word| u32::from_le_bytes(word.try_into().expect("4")));
+    let (version, tokens) = (word(1), word(2));
+    let start = if word(0) == MAGIC { HEADER as u64 } else { 0 };
     let bytes = HEADER as u64 + 2 * u64::from(tokens);
     let wrong = if found == start {
         "there is no token in it".into()
@@ -48,7 +53,7 @@ pub fn payload_start(file: &[u8]) -> Result<usize> {
         format!("{found} bytes is an odd number: truncated, or not a shard of 16-bit tokens")
     } else if start > 0 && version != VERSION {
         format!("shard version {version}; this program reads version {VERSION}")
-    } else if start > 0 && found as u64 != bytes {
+    } else if start > 0 && found != bytes {
         format!("the header announces {tokens} tokens, {bytes} bytes in all, but the file has {found}")
     } else {
         return Ok(start);
@@ -98,30 +103,88 @@ pub struct Shard {
 
 #[derive(Debug)]
 pub(super) enum Tokens {
-    Mapped { map: Mmap, start: usize },
+    /// They begin at a byte of the file. Whoever reads also moves the file's position, so one at a time.
+    File {
+        file: Mutex<File>,
+        start: u64,
+    },
     Memory(Vec<u16>),
 }
 
 impl Shard {
-    /// Maps the file at `path`, checks its header and hashes it.
+    /// Opens the file at `path`, checks its header and hashes it.
     ///
     /// # Errors
     /// A file that cannot be read or is not a shard.
     pub fn open(path: &Path) -> Result<Self> {
-        let map = map::open(path)?;
-        let start = payload_start(&map).map_err(|error| error.at(path.display()))?;
-        let sha256 = hash::sha256(&*map);
-        let file = DataFile { path: path.into(), bytes: map.len() as u64, sha256, tokens_checksum: None };
-        Ok(Self { file, tokens: Tokens::Mapped { map, start } })
+        let fail = |error: io::Error| Error::io("read", path, &error);
+        let file = file::open(path)?;
+        let bytes = file.metadata().map_err(fail)?.len();
+        let mut head = Vec::new();
+        (&file).take(HEADER as u64).read_to_end(&mut head).map_err(fail)?;
+        let start = payload_start(&head, bytes).map_err(|error| error.at(path.display()))?;
+        let sha256 = hash::sha256_files(&[path])?;
+        let tokens = Tokens::File { file: Mutex::new(file), start };
+        Ok(Self { file: DataFile { path: path.into(), bytes, sha256, tokens_checksum: None }, tokens })
     }
 
-    /// All tokens.
-    pub fn tokens(&self) -> &[u16] {
+    /// Number of tokens; never zero.
+    #[expect(clippy::len_without_is_empty, reason = "no shard is empty")]
+    pub fn len(&self) -> u64 {
         match &self.tokens {
-            // The map begins on a page and the header has an even length, so this cast finds the tokens aligned.
-            Tokens::Mapped { map, start } => bytemuck::cast_slice(&map[*start..]),
-            Tokens::Memory(tokens) => tokens,
+            Tokens::File { start, .. } => (self.file.bytes - start) / 2,
+            Tokens::Memory(tokens) => tokens.len() as u64,
         }
+    }
+
+    /// Copies tokens `at..at + out.len()`, which must be among those that there are.
+    ///
+    /// # Errors
+    /// A file that cannot be read, or has become shorter since it was opened.
+    pub fn read(&self, at: u64, out: &mut [u16]) -> Result<()> {
+        match &self.tokens {
+            Tokens::File { file, start } => {
+                let mut file = file.lock().unwrap_or_else(PoisonError::into_inner);
+                let found = file.seek(SeekFrom::Start(start + 2 * at));
+                found.and_then(|_| file.read_exact(bytemuck::cast_slice_mut(out))).map_err(|error| {
+                    let DataFile { path, bytes, .. } = &self.file;
+                    match file.metadata() {
+                        Ok(now) if error.kind() == ErrorKind::UnexpectedEof => Error::new(format!(
+                            "{} has {} bytes now, and had {bytes} when it was opened: put the old file back",
+                            path.display(),
+                            now.len()
+                        )),
+                        _ => Error::io("read", path, &error),
+                    }
+                })
+            }
+            Tokens::Memory(tokens) => {
+                out.copy_from_slice(&tokens[at as usize..][..out.len()]);
+                Ok(())
+            }
+        }
+    }
+
+    /// What `look` finds in tokens `range`, piece by piece in their order, on all threads. It gets the number of a piece's
+    /// first token and the piece.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read), and those of `look`.
+    pub(super) fn look<T: Send>(
+        &self,
+        range: Range<u64>,
+        look: impl Fn(u64, &[u16]) -> Result<T> + Sync,
+    ) -> Result<Vec<T>> {
+        let pieces = range.end.saturating_sub(range.start).div_ceil(CHUNK);
+        let piece = |i: u64| {
+            let at = range.start + i * CHUNK;
+            let mut tokens = vec![0; CHUNK.min(range.end - at) as usize];
+            self.read(at, &mut tokens)?;
+            look(at, &tokens)
+        };
+        // The first error of all, whichever thread is the fastest.
+        let found: Vec<Result<T>> = (0..pieces).into_par_iter().map(piece).collect();
+        found.into_iter().collect()
     }
 }
 
@@ -149,7 +212,7 @@ impl<'a> ShardWriter<'a> {
         self.part.tokens += tokens.len() as u64;
         while !tokens.is_empty() {
             let path = self.path();
-            let fail = |error: std::io::Error| Error::io("write", &path, &error);
+            let fail = |error: io::Error| Error::io("write", &path, &error);
             let (file, count) = match &mut self.open {
                 Some(open) => open,
                 None => {
@@ -205,7 +268,8 @@ mod tests {
         fs::write(file.path(), bytes).unwrap();
         let shard = Shard::open(file.path())?;
         assert_eq!((shard.file.bytes, shard.file.sha256.len()), (bytes.len() as u64, 64));
-        Ok(shard.tokens().to_vec())
+        let mut tokens = vec![0; shard.len() as usize];
+        shard.read(0, &mut tokens).map(|()| tokens)
     }
 
     #[test]
@@ -238,5 +302,21 @@ mod tests {
         assert!(missing.starts_with("cannot read no/such.bin: "), "{missing}");
         let folder = Shard::open(&std::env::temp_dir()).unwrap_err().to_string();
         assert!(folder.ends_with(" is a folder, not a file"), "{folder}");
+    }
+
+    #[test]
+    fn a_file_that_shrinks_gets_one_clear_line() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.bin");
+        fs::write(&path, [5; 200]).unwrap();
+        let shard = Shard::open(&path).unwrap();
+        let mut tokens = [0; 20];
+        shard.read(80, &mut tokens).unwrap();
+        File::options().write(true).open(&path).unwrap().set_len(100).unwrap();
+        shard.read(30, &mut tokens).unwrap();
+        let said =
+            format!("{} has 100 bytes now, and had 200 when it was opened: put the old file back", path.display());
+        assert_eq!(shard.read(80, &mut tokens).unwrap_err().to_string(), said);
+        assert_eq!(shard.look(0..100, |_, _| Ok(())).unwrap_err().to_string(), said);
     }
 }

@@ -38,9 +38,12 @@ pub trait Source: Send + Sync {
 
     /// Writes sample `index`: N inputs and N targets, the length of its sequences.
     ///
+    /// # Errors
+    /// If it lies in a file that cannot be read, or that has changed since it was opened.
+    ///
     /// # Panics
     /// If `index` is not below [`Source::samples`] or a slice has not N places.
-    fn fill(&self, index: u64, tokens: &mut [i32], targets: &mut [i32]) -> SampleInfo;
+    fn fill(&self, index: u64, tokens: &mut [i32], targets: &mut [i32]) -> Result<SampleInfo>;
 }
 
 /// What becomes of the tokens after the last whole window.
@@ -80,11 +83,11 @@ impl Sequences {
     /// Samples of `sequence` tokens, at least one of each stream. Documents take 16 bytes of memory each.
     ///
     /// # Errors
-    /// If a stream has no sample.
+    /// If a stream has no sample, or a file cannot be read.
     pub fn new(data: Vec<Dataset>, chunking: Chunking, sequence: usize, tail: Tail) -> Result<Self> {
         let (mut streams, mut first) = (Vec::new(), 0);
         for data in data {
-            let documents = (chunking == Chunking::Documents).then(|| documents(&data, sequence));
+            let documents = (chunking == Chunking::Documents).then(|| documents(&data, sequence)).transpose()?;
             let samples = match &documents {
                 Some(spans) => spans.len() as u64,
                 None if tail == Tail::Drop => data.len() / sequence as u64,
@@ -105,17 +108,20 @@ impl Sequences {
 }
 
 /// The documents of `data` without those of no text, cut where they are longer than `sequence`.
-fn documents(data: &Dataset, sequence: usize) -> Vec<Span> {
-    let (mut spans, mut start, mut first) = (Vec::new(), 0, [0]);
-    for end in data.document_ends() {
-        data.read(start, &mut first);
-        if end - start > 1 || first[0] != i32::from(data.tokenizer.end()) {
+fn documents(data: &Dataset, sequence: usize) -> Result<Vec<Span>> {
+    let (mut spans, mut start) = (Vec::new(), 0);
+    let is_end = |at: u64| {
+        let mut token = [0];
+        data.read(at, &mut token).map(|()| token[0] == i32::from(data.tokenizer.end()))
+    };
+    for end in data.document_ends()? {
+        if end - start > 1 || !is_end(start)? {
             let part = |at: u64| Span { start: at, len: (end - at).min(sequence as u64) as u32, is_first: at == start };
             spans.extend((start..end).step_by(sequence).map(part));
         }
         start = end;
     }
-    spans
+    Ok(spans)
 }
 
 impl Source for Sequences {
@@ -123,7 +129,7 @@ impl Source for Sequences {
         Some(self.samples)
     }
 
-    fn fill(&self, index: u64, tokens: &mut [i32], targets: &mut [i32]) -> SampleInfo {
+    fn fill(&self, index: u64, tokens: &mut [i32], targets: &mut [i32]) -> Result<SampleInfo> {
         let stream = self.streams.partition_point(|stream| stream.first <= index) - 1;
         let Stream { first, data, documents } = &self.streams[stream];
         let (place, sequence) = (index - first, self.sequence as u64);
@@ -131,16 +137,16 @@ impl Source for Sequences {
         let window = || Span { start, len: (data.len() - start).min(sequence) as u32, is_first: start == 0 };
         let span = documents.as_ref().map_or_else(window, |spans| spans[place as usize]);
         let n = span.len as usize;
-        data.read(span.start, &mut targets[..n]);
+        data.read(span.start, &mut targets[..n])?;
         if span.is_first {
             tokens[0] = i32::from(data.tokenizer.begin());
         } else {
-            data.read(span.start - 1, &mut tokens[..1]);
+            data.read(span.start - 1, &mut tokens[..1])?;
         }
         tokens[1..n].copy_from_slice(&targets[..n - 1]);
         tokens[n..].fill(i32::from(data.tokenizer.end()));
         targets[n..].fill(IGNORED);
-        SampleInfo { id: index as u32, scored: span.len, bytes: data.bytes_of(&targets[..n]), nats: None }
+        Ok(SampleInfo { id: index as u32, scored: span.len, bytes: data.bytes_of(&targets[..n]), nats: None })
     }
 }
 
@@ -173,7 +179,7 @@ impl Source for Stories {
         self.samples
     }
 
-    fn fill(&self, index: u64, tokens: &mut [i32], targets: &mut [i32]) -> SampleInfo {
+    fn fill(&self, index: u64, tokens: &mut [i32], targets: &mut [i32]) -> Result<SampleInfo> {
         let id = index as u32;
         let story = self.corpus.document(self.seed, id);
         let n = story.bytes.len();
@@ -186,7 +192,7 @@ impl Source for Stories {
             targets[i] = i32::from(byte);
             tokens[i + 1] = i32::from(byte);
         }
-        SampleInfo { id, scored: n as u32 + 1, bytes: n as u64, nats: Some(story.nats) }
+        Ok(SampleInfo { id, scored: n as u32 + 1, bytes: n as u64, nats: Some(story.nats) })
     }
 }
 
@@ -204,7 +210,7 @@ mod tests {
     fn samples(source: &Sequences) -> Vec<Sample> {
         let sample = |index| {
             let (mut tokens, mut targets) = (vec![77; source.sequence], vec![77; source.sequence]);
-            let info = source.fill(index, &mut tokens, &mut targets);
+            let info = source.fill(index, &mut tokens, &mut targets).unwrap();
             assert_eq!((u64::from(info.id), info.nats), (index, None));
             (tokens, targets, info.scored, info.bytes)
         };
@@ -285,7 +291,7 @@ mod tests {
         let stories = Stories::new(3, sequence, None).unwrap();
         let (mut tokens, mut targets) = (vec![7; sequence], vec![7; sequence]);
         for index in 0..20 {
-            let info = stories.fill(index, &mut tokens, &mut targets);
+            let info = stories.fill(index, &mut tokens, &mut targets).unwrap();
             let scored = info.scored as usize;
             let ids: Vec<u16> = targets[..scored].iter().map(|&id| id as u16).collect();
             let text = Bytes.decode(&ids).unwrap();

@@ -210,7 +210,7 @@ impl Evaluator {
         let rows = self.inputs.batch;
         let mut batch = Batch::new(rows, self.inputs.sequence);
         for first in sequences.clone().step_by(rows) {
-            batch.fill(&**source, (first..).map(|index| (index < sequences.end).then_some(index)));
+            batch.fill(&**source, (first..).map(|index| (index < sequences.end).then_some(index)))?;
             each(self.batch(store, &batch)?, (first + rows as u64).min(sequences.end))?;
         }
         Ok(())

@@ -57,7 +57,7 @@ impl Stepper {
     /// Does the next step.
     pub fn step(&mut self) -> Result<StepReport> {
         let samples = (self.samples()..).map(|place| Some(self.shuffle.sample_at(place)));
-        self.batch.fill(&*self.training, samples);
+        self.batch.fill(&*self.training, samples)?;
         self.trainer.train(&self.batch)
     }
 

@@ -127,9 +127,15 @@ fn damaged_toml() {
 #[test]
 fn damaged_shard_headers() {
     let good: Vec<u8> = shards::header(40).into_iter().chain([5; 80]).collect();
-    damaged(&good, 20_000, payload_start, |bytes, start| {
-        assert!(start <= bytes.len() && (bytes.len() - start).is_multiple_of(2));
-    });
+    damaged(
+        &good,
+        20_000,
+        |bytes| payload_start(bytes, bytes.len() as u64),
+        |bytes, start| {
+            let len = bytes.len() as u64;
+            assert!(start <= len && (len - start).is_multiple_of(2));
+        },
+    );
 }
 
 #[test]
