@@ -89,9 +89,9 @@ impl Row {
         }
     }
 
-    /// Nats per sequence of a part of the sum, NLL or KL.
-    pub fn per_sequence(&self, sum: f64) -> f64 {
-        sum / self.figures.sequences as f64
+    /// Nats per sequence of a part of the sum, NLL or KL, if it has that part.
+    pub fn per_sequence(&self, sum: Option<f64>) -> Option<f64> {
+        sum.map(|sum| sum / self.figures.sequences as f64)
     }
 
     /// The exact cost of the same sequences in nats each, if that is known.
@@ -144,12 +144,13 @@ pub fn evaluate(
 
 /// A table with what `row` says by each protocol, and how far that is from the truth where it is known.
 pub fn columns<'a, R>(table: Table<'a, R>, row: impl Fn(&'a R) -> &'a Row + Copy) -> Table<'a, R> {
+    let part = |row: &Row, sum| or_dash(row.per_sequence(sum).map(|nats| digits(nats, 2)));
     let table = table
         .left("protocol", |r| row(r).figures.protocol.name())
         .left("what it is", |r| row(r).figures.protocol.status())
         .right("nats/sequence", |r| nats(row(r).total.per_sequence()))
-        .right("= NLL", |r| digits(row(r).per_sequence(row(r).figures.nll), 2))
-        .right("+ KL", |r| digits(row(r).per_sequence(row(r).figures.kl_or_rest()), 2))
+        .right("= NLL", |r| part(row(r), row(r).figures.nll))
+        .right("+ KL", |r| part(row(r), row(r).figures.kl))
         .right("perplexity", |r| perplexity(row(r).figures.perplexity))
         .right("bits/byte", |r| digits(row(r).figures.bits_per_byte, 4));
     if table.rows.iter().all(|r| row(r).truth.is_none()) {
@@ -182,8 +183,8 @@ pub fn with_error(value: f64, error: f64) -> String {
     format!("{} ± {}", perplexity(value), perplexity(value * error))
 }
 
-/// What the KL column says of `iwae`.
-pub const IWAE: &str = "iwae is no sum of two parts: its KL column is what is left beside the draws' mean NLL";
+/// Why `iwae` has no NLL and no KL.
+pub const IWAE: &str = "iwae averages over all draws at once, so it is no sum of an NLL and a KL";
 
 /// Whether a number that is so far above the truth may be called what it is called, in a sentence.
 fn verdict(protocol: Protocol, above: Mean) -> String {
@@ -215,14 +216,10 @@ pub struct Figures {
     pub bytes: f64,
     /// Σ nats.
     pub nats: f64,
-    /// Σ NLL.
-    pub nll: f64,
-    /// Σ KL; `None` for `iwae`, which is no sum of two parts.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// Σ NLL, where it is a [part](Protocol::parts) of the number.
+    pub nll: Option<f64>,
+    /// Σ KL, where it is a part of the number.
     pub kl: Option<f64>,
-    /// What `iwae` has beside the draws' mean NLL.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub rest: Option<f64>,
     /// exp(Σ nats / Σ tokens).
     #[serde(deserialize_with = "null_is_nan")]
     pub perplexity: f64,
@@ -237,7 +234,7 @@ pub struct Figures {
 impl Figures {
     /// What the sums say.
     pub fn of(protocol: Protocol, total: &Total) -> Self {
-        let is_sum = protocol != Protocol::Iwae;
+        let [nll, kl] = protocol.parts();
         Self {
             protocol,
             status: protocol.status().into(),
@@ -245,18 +242,12 @@ impl Figures {
             tokens: total.tokens,
             bytes: total.bytes,
             nats: total.nats,
-            nll: total.nll,
-            kl: is_sum.then_some(total.kl),
-            rest: (!is_sum).then_some(total.kl),
+            nll: nll.then_some(total.nll),
+            kl: kl.then_some(total.kl),
             perplexity: total.perplexity(),
             bits_per_byte: total.bits_per_byte(),
             mean_sequence_perplexity: total.mean_perplexity(),
         }
-    }
-
-    /// What there is beside the NLL.
-    pub fn kl_or_rest(&self) -> f64 {
-        self.kl.or(self.rest).unwrap_or(f64::NAN)
     }
 }
 

@@ -47,9 +47,7 @@ fn a_suite_is_scored_kept_and_traced() {
     assert_eq!(lines.len(), 5 * 4);
     let of = |line: &Value, key: &str| line[key].as_f64().unwrap();
     for line in &lines {
-        let rest = line.get("kl").or(line.get("rest")).unwrap();
-        let parts = of(line, "nll") + rest.as_f64().unwrap();
-        assert!((parts - of(line, "nats")).abs() < 1e-6 * of(line, "nats"));
+        assert!(jobs::adds_up(line), "{line}");
         assert!(line["command"].as_str().unwrap().starts_with("ltm eval run --suite suite.toml"));
         for key in ["data_sha256", "weights_sha256"] {
             assert_eq!(line[key].as_str().unwrap().len(), 64);

@@ -146,8 +146,8 @@ fn results(options: &Options, entries: &[Entry]) -> Markup {
             p.note {
                 "A number is a bound on −log p of the text only if it includes the KL and is measured at noise that the posterior was not "
                 "fitted to: " code { "elbo" } " and " code { "iwae" } " are bounds, " code { "nll" } " is exact, " code { "fixed" }
-                " is not a bound. " code { "prefix" } " is the cost of the second halves, given the first, which all kinds of models have. For "
-                code { "iwae" } " the column + KL is what is left beside the mean NLL."
+                " is not a bound. " code { "prefix" } " is the cost of the second halves, given the first, which all kinds of models have. "
+                code { "iwae" } " averages over all draws at once, so it is no sum of an NLL and a KL."
             }
         } @else if options.limit == 0 {
             p.note { "Nothing was judged (" code { "--limit 0" } ")." }

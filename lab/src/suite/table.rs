@@ -18,14 +18,15 @@ pub fn text(run: &Run, model: &Loaded, request: &Request<'_>, judged: &[Judged])
         })
     });
     let rows: Vec<(String, &Entry, String)> = rows.collect();
-    let per_token = |entry: &Entry, sum: f64| digits(sum / entry.figures.tokens as f64, 4);
+    let per_token =
+        |entry: &Entry, sum: Option<f64>| or_dash(sum.map(|sum| digits(sum / entry.figures.tokens as f64, 4)));
     let table = Table::of(&rows)
         .left("set", |(name, ..)| name)
         .left("protocol", |(_, entry, _)| entry.figures.protocol.name())
         .left("what it is", |(_, entry, _)| entry.figures.protocol.status())
         .right("nats/token", |(_, entry, _)| plus_minus(entry.nats_per_token, entry.nats_per_token_error, 4))
         .right("= NLL", |(_, entry, _)| per_token(entry, entry.figures.nll))
-        .right("+ KL", |(_, entry, _)| per_token(entry, entry.figures.kl_or_rest()))
+        .right("+ KL", |(_, entry, _)| per_token(entry, entry.figures.kl))
         .right("perplexity", |(_, entry, _)| with_error(entry.figures.perplexity, entry.nats_per_token_error))
         .right("bits/byte", |(_, entry, _)| {
             // The error is the same part of the whole as that of nats per token.

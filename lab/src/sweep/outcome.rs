@@ -58,8 +58,9 @@ pub struct Finished {
     #[serde(deserialize_with = "null_is_nan")]
     pub(super) perplexity_error: f64,
     pub(super) bits_per_byte: f64,
-    pub(super) nll_per_sequence: f64,
-    pub(super) kl_per_sequence: f64,
+    pub(super) nll_per_sequence: Option<f64>,
+    /// `None` without latents.
+    pub(super) kl_per_sequence: Option<f64>,
     /// The perplexity of the process that made the sequences, the least possible, where it is known.
     pub(super) least_perplexity: Option<f64>,
     /// Whether a bound behaves as one, where the truth is known.
@@ -105,7 +106,7 @@ impl Finished {
             perplexity_error: figures.perplexity * row.total.per_token().error,
             bits_per_byte: figures.bits_per_byte,
             nll_per_sequence: row.per_sequence(figures.nll),
-            kl_per_sequence: row.per_sequence(figures.kl_or_rest()),
+            kl_per_sequence: row.per_sequence(figures.kl),
             least_perplexity: row.exact().map(|exact| (exact * per_token).exp()),
             holds: row.above().map(|above| !above.is_below_zero()),
             eval_seconds,

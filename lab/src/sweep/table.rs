@@ -40,8 +40,8 @@ pub fn text(outcomes: &[Outcome]) -> String {
         .right("perplexity", |(_, f)| with_error(f.perplexity, f.perplexity_error / f.perplexity))
         .left("", |(_, f)| if f.data_learnt { TRAINING_TEXT } else { &f.protocol_status })
         .right("bits/byte", |(_, f)| digits(f.bits_per_byte, 4))
-        .right("NLL", |(_, f)| digits(f.nll_per_sequence, 2))
-        .right("+ KL", |(_, f)| digits(f.kl_per_sequence, 2))
+        .right("NLL", |(_, f)| or_dash(f.nll_per_sequence.map(|nats| digits(nats, 2))))
+        .right("+ KL", |(_, f)| or_dash(f.kl_per_sequence.map(|nats| digits(nats, 2))))
         .right("seconds", |(_, f)| digits(f.train_seconds, 0))
         .right("seed", |(o, _)| o.seed)
         .left("weights", |(_, f)| short(&f.weights_sha256));

@@ -56,6 +56,16 @@ impl Protocol {
         matches!(self, Self::Elbo | Self::Iwae)
     }
 
+    /// Whether its number is an NLL, and whether the KL is paid on top of it. `iwae` is no sum of two parts; `prefix` takes its
+    /// posterior for granted, as a model without latents does its weights.
+    pub const fn parts(self) -> [bool; 2] {
+        match self {
+            Self::Elbo | Self::Fixed => [true, true],
+            Self::Nll | Self::Prefix => [true, false],
+            Self::Iwae => [false, false],
+        }
+    }
+
     /// Whether both fit a posterior in the same way and score it by the same draws, so that one pass has the numbers of both.
     pub fn shares_draws(self, other: Self) -> bool {
         self == other || (self.is_bound() && other.is_bound())
