@@ -9,7 +9,7 @@ use engine::{Error, Result};
 use lab::reasoning::arithmetic::Arithmetic;
 use lab::text::encode::Progress;
 use lab::text::prepare::{SHARD_TOKENS, input_bytes};
-use lab::text::{Column, Format, PrepareOptions, TextSplit, named_format, new_folder, prepare, tokenizer};
+use lab::text::{Column, Format, PrepareOptions, Prepared, TextSplit, named_format, new_folder, prepare, tokenizer};
 use ltm::checkpoint::write_atomic;
 use ltm::config::{Choice, Tokenizer};
 use ltm::data::Split;
@@ -87,6 +87,9 @@ pub struct Prepare {
     /// text: what a document is [default: file]
     #[arg(long, value_name = "HOW", value_parser = ["file", "lines", "blank-lines"])]
     split: Option<String>,
+    /// Leave out documents that cannot be read, such as damaged lines of jsonl, and count them
+    #[arg(long)]
+    skip_bad: bool,
     /// Part of the documents to set apart for validation, e.g. 0.01
     #[arg(long, value_name = "PART", default_value = "0", value_parser = fraction)]
     validation: f64,
@@ -146,13 +149,22 @@ pub fn run(command: &Command, place: &Place) -> Result<ExitCode> {
         bar.set_message(format!("{} documents, {} tokens", now.documents, now.tokens));
         guard.check()
     };
-    let made = place.inside(0, || prepare(&options, &mut show));
+    let (mut skipped, mut first) = (0_u64, None);
+    let mut bad = |error: Error| {
+        if !args.skip_bad {
+            return Err(error.hint("--skip-bad leaves such documents out"));
+        }
+        skipped += 1;
+        first.get_or_insert(error);
+        Ok(())
+    };
+    let made = place.inside(0, || prepare(&options, &mut bad, &mut show));
     bar.finish_and_clear();
     if made.is_err() && guard.asked() {
         note("interrupted: nothing is left behind");
         return Ok(ExitCode::from(interrupt::CODE));
     }
-    let (manifest, left_out) = made?;
+    let Prepared { manifest, without_text, empty_files } = made?;
     for split in [Split::Train, Split::Validation] {
         let Part { documents, tokens, bytes, shards } = manifest.part(split);
         if *documents > 0 {
@@ -162,8 +174,13 @@ pub fn run(command: &Command, place: &Place) -> Result<ExitCode> {
             ));
         }
     }
-    if left_out > 0 {
-        note(format_args!("left out: {left_out} documents without text"));
+    if let Some(first) = first {
+        note(format_args!("left out: {skipped} documents that cannot be read, the first of them at {first}"));
+    }
+    for (count, what) in [(without_text, "documents without text"), (empty_files, "files without a document")] {
+        if count > 0 {
+            note(format_args!("left out: {count} {what}"));
+        }
     }
     print(args.out.display())?;
     Ok(ExitCode::SUCCESS)

@@ -115,6 +115,44 @@ fn what_is_no_file_is_not_waited_for() {
     assert!(!lab.path("new").exists());
 }
 
+/// What stands in real files: damaged records, marks of Windows, files without anything.
+#[test]
+fn data_as_people_have_them() {
+    let lab = Lab::new();
+    lab.write(
+        "bad.jsonl",
+        "{\"text\": \"fine\"}\r\n{\"text\": \"\\ud800\"}\n{\"text\": 1}\n{\"text\": \"\"}\n{\"text\": \"too\"}",
+    );
+    lab.write("bad.csv", "text,n\nfine,1\nalone\ntoo,2\n");
+    lab.write("bad.txt", b"fine\n\xFF\ntoo");
+    lab.write("empty", "");
+    lab.write("marked.txt", "\u{FEFF}fine\ntoo");
+    lab.write("wide.txt", b"\xFF\xFEf\0i\0");
+    lab.write("zip.txt", b"PK\x03\x04....");
+    let left_out = "documents that cannot be read, the first of them at ";
+    for (input, first) in [
+        ("bad.jsonl --format jsonl --field text", "bad.jsonl:2: column "),
+        ("bad.csv --format csv --column text", "bad.csv:3: the record has 1 fields, the first has 2"),
+        ("bad.txt --split lines --tokenizer gpt2", "bad.txt:2: invalid UTF-8"),
+    ] {
+        let prepare = format!("data prepare empty {input} --out {}", &input[..5]);
+        lab.refuses(1, &[(&prepare, &format!("{first} | ; --skip-bad leaves such documents out"))]);
+        let said = lab.ltm(&format!("{prepare} --skip-bad")).succeeds();
+        said.says(&format!(
+            "train: 2 documents | for 7 bytes of text | {left_out}{first} | 1 files without a document"
+        ));
+    }
+    let said = lab.ltm("data prepare marked.txt --split lines --out marks --skip-bad").succeeds();
+    said.says("train: 2 documents | for 7 bytes of text");
+    assert!(!said.err.contains("left out"), "{}", said.context());
+    let wide = "wide.txt: this is UTF-16, not UTF-8: `iconv -f UTF-16 -t UTF-8 IN > OUT` converts it";
+    for (file, what) in [("wide.txt", wide), ("zip.txt", "zip.txt is compressed by zip")] {
+        for command in ["data prepare FILE --out out --skip-bad", "train --data FILE --out out"] {
+            lab.refuses(1, &[(&command.replace("FILE", file), what)]);
+        }
+    }
+}
+
 #[test]
 fn checkpoints_that_were_damaged() {
     let lab = Lab::trained();

@@ -98,6 +98,8 @@ pub struct Piece {
     pub is_last: bool,
     /// Where it comes from.
     pub place: Place,
+    /// Why there is no text in it, of a record that is not as those before it.
+    pub bad: Option<Error>,
 }
 
 /// Where a piece begins.
@@ -150,6 +152,9 @@ pub struct Pieces<'a> {
     /// The pieces of the present file, whose documents have no numbers yet.
     current: Box<dyn Iterator<Item = Result<Piece>> + 'a>,
     document: u64,
+    /// The number of the present file's first document, if there is such a file.
+    first: Option<u64>,
+    empty_files: u64,
     consumed: Arc<AtomicU64>,
 }
 
@@ -157,7 +162,8 @@ impl<'a> Pieces<'a> {
     /// Files are opened one after the other, each when its turn comes.
     pub fn of_files(files: &'a [PathBuf], format: &'a Format, tokenizer: &'a dyn Tokenizer) -> Self {
         let (waiting, current) = (files.iter(), Box::new(iter::empty()));
-        Self { waiting, format, tokenizer, current, document: 0, consumed: Arc::default() }
+        let (first, empty_files) = (None, 0);
+        Self { waiting, format, tokenizer, current, document: 0, first, empty_files, consumed: Arc::default() }
     }
 
     /// The pieces of anything that can be read; `name` stands for it in messages.
@@ -172,12 +178,18 @@ impl<'a> Pieces<'a> {
     ) -> Result<Self> {
         let mut pieces = Self::of_files(&[], format, tokenizer);
         pieces.current = pieces.open(name.as_ref(), Box::new(reader))?;
+        pieces.first = Some(0);
         Ok(pieces)
     }
 
     /// Bytes read so far, of all files.
     pub fn consumed(&self) -> u64 {
         self.consumed.load(Ordering::Relaxed)
+    }
+
+    /// Files read to their end in which there was no document.
+    pub fn empty_files(&self) -> u64 {
+        self.empty_files
     }
 
     fn next_piece(&mut self) -> Result<Option<Piece>> {
@@ -187,8 +199,10 @@ impl<'a> Pieces<'a> {
                 self.document += u64::from(piece.is_last);
                 return Ok(Some(piece));
             }
+            self.empty_files += u64::from(self.first.take() == Some(self.document));
             let Some(path) = self.waiting.next() else { return Ok(None) };
             self.current = self.open(path, Box::new(file::open(path)?))?;
+            self.first = Some(self.document);
         }
     }
 
@@ -264,7 +278,7 @@ impl<'a> Text<'a> {
         self.line += lines_in(&bytes);
         bytes.truncate(keep);
         self.begun = !is_last;
-        Piece { bytes, document: 0, is_last, place }
+        Piece { bytes, document: 0, is_last, place, bad: None }
     }
 
     /// Ends the present document before the buffer's last `separator` bytes and the line ending before them.
@@ -344,7 +358,10 @@ impl Table {
                 })
             }
         };
-        let columns = columns.iter().map(&mut place).collect::<Result<_>>()?;
+        let columns = columns.iter().map(&mut place).collect::<Result<_>>();
+        // Nothing is missing in a file without anything.
+        let is_empty = header && input.byte_headers().is_ok_and(ByteRecord::is_empty);
+        let columns = if is_empty { Vec::new() } else { columns? };
         Ok(Self { file, input, columns })
     }
 
@@ -357,9 +374,6 @@ impl Table {
             let most = LONGEST_RECORD >> 20;
             return Err(Error::new(format!("{place}: the record is longer than {most} MiB: is a quote open?")));
         }
-        if !read.map_err(|error| in_table(&self.file, &error))? {
-            return Ok(None);
-        }
         self.input.get_mut().set_limit(LONGEST_RECORD);
         let field = |&column: &usize| {
             record.get(column).ok_or_else(|| {
@@ -367,8 +381,14 @@ impl Table {
                 Error::new(format!("{place}: there is no column {number}, the record has {there}"))
             })
         };
-        let bytes = self.columns.iter().map(field).collect::<Result<Vec<_>>>()?.join(&b' ');
-        Ok(Some(Piece { bytes, document: 0, is_last: true, place }))
+        let fields = match read.map_err(|error| (in_table(&self.file, &error), error.into_kind())) {
+            Ok(false) => return Ok(None),
+            Ok(true) => self.columns.iter().map(field).collect::<Result<Vec<_>>>(),
+            Err((error, csv::ErrorKind::UnequalLengths { .. })) => Err(error),
+            Err((error, _)) => return Err(error),
+        };
+        let (bytes, bad) = fields.map_or_else(|error| (Vec::new(), Some(error)), |fields| (fields.join(&b' '), None));
+        Ok(Some(Piece { bytes, document: 0, is_last: true, place, bad }))
     }
 }
 

@@ -24,6 +24,8 @@ pub struct Progress {
     pub input_bytes: u64,
     /// Documents passed on, empty ones included.
     pub documents: u64,
+    /// Files in which there was no document.
+    pub empty_files: u64,
     /// Tokens passed on.
     pub tokens: u64,
 }
@@ -31,17 +33,21 @@ pub struct Progress {
 /// Encodes all `pieces` by their format and tokenizer and hands each to `sink`, in order, with its tokens and the bytes of its text; the last tokens of a
 /// document that is not empty end it. Calls `progress` after every batch, whose error ends the work. Returns what was done in all.
 ///
+/// A document of one piece that is not what format or tokenizer demand goes to `bad`, with what is wrong: it is left out, or the
+/// error of `bad` ends the work.
+///
 /// # Errors
-/// The first of: input that cannot be read, a document that is not what format or tokenizer demand, an error of `sink` or
+/// The first of: input that cannot be read, a document of several pieces that cannot be, an error of `sink`, `bad` or
 /// `progress`.
 pub fn encode_all(
     mut pieces: Pieces<'_>,
     mut sink: impl FnMut(&Piece, &[u16], u64) -> Result<()>,
+    bad: &mut dyn FnMut(Error) -> Result<()>,
     progress: &mut dyn FnMut(Progress) -> Result<()>,
 ) -> Result<Progress> {
     let (format, tokenizer) = (pieces.format, pieces.tokenizer);
     let mut done = Progress::default();
-    let mut document_bytes = 0;
+    let (mut document_bytes, mut is_inside) = (0, false);
     // How the input ended, once it has.
     let mut end = None;
     while end.is_none() {
@@ -58,7 +64,15 @@ pub fn encode_all(
         }
         let encoded: Vec<_> = batch.par_iter().map(|piece| encode(piece, format, tokenizer)).collect();
         for (piece, result) in batch.iter().zip(encoded) {
-            let (mut tokens, bytes) = result?;
+            let is_whole = piece.is_last && !is_inside;
+            is_inside = !piece.is_last;
+            let (mut tokens, bytes) = match result {
+                Err(error) if is_whole => {
+                    bad(error)?;
+                    continue;
+                }
+                result => result?,
+            };
             document_bytes += bytes;
             if piece.is_last {
                 if document_bytes > 0 {
@@ -70,7 +84,7 @@ pub fn encode_all(
             done.tokens += tokens.len() as u64;
             sink(piece, &tokens, bytes)?;
         }
-        done.input_bytes = pieces.consumed();
+        (done.input_bytes, done.empty_files) = (pieces.consumed(), pieces.empty_files());
         progress(done)?;
     }
     end.unwrap_or(Ok(())).map(|()| done)
@@ -99,8 +113,11 @@ pub fn utf8<'t>(text: &'t [u8], piece: &Piece, why: fmt::Arguments<'_>) -> Resul
 /// The text of a piece: for jsonl the field of its line.
 ///
 /// # Errors
-/// A line that is no object or lacks the field, and text that is not UTF-8 for a tokenizer that needs it.
+/// A record that is [bad](Piece::bad), a line that is no object or lacks the field, and text that is not UTF-8 for a tokenizer that needs it.
 pub fn text_of<'p>(piece: &'p Piece, format: &Format, tokenizer: &dyn Tokenizer) -> Result<Cow<'p, [u8]>> {
+    if let Some(bad) = &piece.bad {
+        return Err(bad.clone());
+    }
     let text = if let Format::Jsonl { field } = format {
         let line = utf8(&piece.bytes, piece, format_args!("JSON must be UTF-8"))?;
         Cow::Owned(json_field(line, field).map_err(|error| error.at(&piece.place))?.into_bytes())
@@ -143,7 +160,7 @@ mod tests {
             all.extend_from_slice(some);
             Ok(())
         };
-        encode_all(pieces, sink, &mut |_| Ok(()))?;
+        encode_all(pieces, sink, &mut Err, &mut |_| Ok(()))?;
         Ok(all)
     }
 

@@ -11,7 +11,7 @@ mod input;
 pub mod prepare;
 
 pub use documents::{Column, Format, TextSplit};
-pub use prepare::{PrepareOptions, input_bytes, new_folder, prepare};
+pub use prepare::{PrepareOptions, Prepared, input_bytes, new_folder, prepare};
 
 use documents::{Piece, Pieces};
 use encode::encode_all;
@@ -95,7 +95,7 @@ pub fn open(path: &Path, split: Split, tokenizer: &Arc<dyn Tokenizer>) -> Result
         tokens.extend_from_slice(some);
         Ok(())
     };
-    encode_all(pieces, keep, &mut |_| Ok(()))?;
+    encode_all(pieces, keep, &mut Err, &mut |_| Ok(()))?;
     if tokens.is_empty() {
         return Err(Error::new(format!("{} holds no text", path.display())));
     }

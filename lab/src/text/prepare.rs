@@ -51,13 +51,28 @@ pub fn input_bytes(inputs: &[PathBuf]) -> Result<u64> {
     })
 }
 
-/// Makes a folder of shards; calls `progress` every few megabytes, whose error ends the work. Returns what `dataset.json` holds
-/// and the number of documents that were left out, being without text.
+/// What was prepared, and what was left out.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Prepared {
+    /// What `dataset.json` holds.
+    pub manifest: Manifest,
+    /// Documents without text.
+    pub without_text: u64,
+    /// Files without a document.
+    pub empty_files: u64,
+}
+
+/// Makes a folder of shards; calls `progress` every few megabytes, whose error ends the work. A document that cannot be read
+/// goes to `bad`, see [`encode_all`].
 ///
 /// # Errors
 /// Inputs that cannot be read or are not in the format, an output that exists, a full disk, no text at all, a split without
-/// documents, and those of `progress`. The output's place is then untouched.
-pub fn prepare(options: &PrepareOptions, progress: &mut dyn FnMut(Progress) -> Result<()>) -> Result<(Manifest, u64)> {
+/// documents, and those of `bad` and `progress`. The output's place is then untouched.
+pub fn prepare(
+    options: &PrepareOptions,
+    bad: &mut dyn FnMut(Error) -> Result<()>,
+    progress: &mut dyn FnMut(Progress) -> Result<()>,
+) -> Result<Prepared> {
     let PrepareOptions { inputs, format, tokenizer, .. } = options;
     input_bytes(inputs)?;
     new_folder(&options.out, |folder| {
@@ -68,7 +83,7 @@ pub fn prepare(options: &PrepareOptions, progress: &mut dyn FnMut(Progress) -> R
             let writer = if apart { &mut validation } else { &mut train };
             writer.push(tokens, bytes, piece.is_last && !tokens.is_empty())
         };
-        let read = encode_all(Pieces::of_files(inputs, format, &**tokenizer), sink, progress)?.documents;
+        let read = encode_all(Pieces::of_files(inputs, format, &**tokenizer), sink, bad, progress)?;
         let (train, validation) = (train.finish()?, validation.finish()?);
         let documents = train.documents + validation.documents;
         if documents == 0 {
@@ -83,7 +98,7 @@ pub fn prepare(options: &PrepareOptions, progress: &mut dyn FnMut(Progress) -> R
         }
         let manifest = Manifest::new(tokenizer.name(), train, validation);
         write_atomic(&folder.join(MANIFEST), json::pretty(&manifest).as_bytes())?;
-        Ok((manifest, read - documents))
+        Ok(Prepared { manifest, without_text: read.documents - documents, empty_files: read.empty_files })
     })
 }
 
@@ -160,7 +175,7 @@ mod tests {
 
     fn failure(options: &PrepareOptions) -> String {
         let before = contents(options.out.parent().unwrap());
-        let error = prepare(options, &mut |_| Ok(())).unwrap_err().to_string();
+        let error = prepare(options, &mut Err, &mut |_| Ok(())).unwrap_err().to_string();
         assert!(!error.contains('\n'), "one line: {error}");
         assert_eq!(contents(options.out.parent().unwrap()), before, "something was left behind");
         error
@@ -176,11 +191,11 @@ mod tests {
             options.validation = 0.1;
             options.shard_tokens = 50_000;
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-            let made = pool.install(|| prepare(&options, &mut |_| Ok(()))).unwrap();
+            let made = pool.install(|| prepare(&options, &mut Err, &mut |_| Ok(()))).unwrap();
             (made, contents(&options.out))
         };
         let (made, files) = with(1);
-        let parts = [&made.0.train, &made.0.validation];
+        let parts = [&made.manifest.train, &made.manifest.validation];
         assert_eq!(parts.iter().map(|part| part.documents).sum::<u64>(), 6_000);
         assert!((450..750).contains(&parts[1].documents), "{}", parts[1].documents);
         assert!(parts[0].shards.len() > 10);
@@ -204,8 +219,8 @@ mod tests {
                 calls.push(now);
                 Ok(())
             };
-            let (manifest, left_out) = prepare(&options, &mut note).unwrap();
-            assert_eq!((left_out, manifest.train.bytes), (0, text.len() as u64));
+            let Prepared { manifest, without_text, .. } = prepare(&options, &mut Err, &mut note).unwrap();
+            assert_eq!((without_text, manifest.train.bytes), (0, text.len() as u64));
             assert_eq!(calls.last().unwrap().tokens, manifest.train.tokens);
             let read = |path: &Path| {
                 let data = open(path, Split::Train, &tokenizer).unwrap();
@@ -237,7 +252,8 @@ mod tests {
         let few = PrepareOptions { validation: 0.5, ..options(&folder, &[("a", good)], jsonl()) };
         assert!(failure(&few).starts_with("1 documents are too few to set 0.5 of them apart for validation"));
 
-        let interrupted = prepare(&options(&folder, &[("a", good)], jsonl()), &mut |_| Err(Error::new("interrupted")));
+        let interrupted =
+            prepare(&options(&folder, &[("a", good)], jsonl()), &mut Err, &mut |_| Err(Error::new("interrupted")));
         assert_eq!(interrupted.unwrap_err().to_string(), "interrupted");
         assert_eq!(contents(folder.path()).len(), 2, "a and b");
     }
@@ -251,14 +267,14 @@ mod tests {
         assert!(failure(&options).starts_with(&format!("{place}/out.partial exists: ")));
         fs::remove_dir(folder.path().join("out.partial")).unwrap();
         fs::create_dir(&options.out).unwrap();
-        prepare(&options, &mut |_| Ok(())).expect("an empty folder may be used");
+        prepare(&options, &mut Err, &mut |_| Ok(())).expect("an empty folder may be used");
         let before = contents(&options.out);
         assert_eq!(failure(&options), format!("{place}/out is not empty: name a new folder"));
         assert_eq!(contents(&options.out), before);
         let file = PrepareOptions { out: folder.path().join("a"), ..options.clone() };
         assert!(failure(&file).starts_with(&format!("cannot use {place}/a: ")));
         let nested = PrepareOptions { out: folder.path().join("new/er/out"), ..options };
-        prepare(&nested, &mut |_| Ok(())).unwrap();
+        prepare(&nested, &mut Err, &mut |_| Ok(())).unwrap();
         assert_eq!(contents(&nested.out), before);
     }
 }
