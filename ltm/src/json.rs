@@ -4,7 +4,7 @@
 use engine::{Error, Result, file};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize};
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
@@ -93,19 +93,33 @@ impl Lines {
         Ok(values)
     }
 
+    /// That the path still leads to the file: what is written to one that was moved or removed is lost without a word.
+    fn check(&self) -> Result<()> {
+        let ours = self.file.metadata().map_err(|e| Error::io("write", &self.path, &e))?.len();
+        if fs::metadata(&self.path).is_ok_and(|found| found.len() == ours) {
+            return Ok(());
+        }
+        Err(Error::new(format!(
+            "{} was moved, removed or replaced while this program was writing it: nothing more is written",
+            self.path.display()
+        )))
+    }
+
     /// Appends a line, whole.
     ///
     /// # Errors
-    /// If it cannot be written.
+    /// If it cannot be written, or is no longer where it was opened.
     pub fn write(&mut self, value: &impl Serialize) -> Result<()> {
+        self.check()?;
         self.file.write_all((line(value) + "\n").as_bytes()).map_err(|e| Error::io("write", &self.path, &e))
     }
 
     /// Waits until all lines are on the disk.
     ///
     /// # Errors
-    /// If they cannot be written.
+    /// As [`write`](Self::write).
     pub fn sync(&self) -> Result<()> {
+        self.check()?;
         self.file.sync_data().map_err(|e| Error::io("write", &self.path, &e))
     }
 }
@@ -146,7 +160,6 @@ pub fn null_is_nan<'de, D: Deserializer<'de>>(deserializer: D) -> std::result::R
 mod tests {
     use super::*;
     use engine::rng::Stream;
-    use std::fs;
 
     #[derive(Debug, Serialize, Deserialize)]
     struct Row {
@@ -178,6 +191,22 @@ mod tests {
         lines.write(&Row { step: 4, loss: 1.0 }).unwrap();
         let kept = "{\"stfp\":1}\n{\"step\":1,\"loss\":0.5}\n{\"step\":4,\"loss\":1.0}\n";
         assert_eq!(fs::read_to_string(path).unwrap(), kept);
+
+        // A file that is not where it was takes no line, and nothing is made in its place.
+        let moved = path.with_extension("moved");
+        fs::rename(path, &moved).unwrap();
+        let mut refuses = || {
+            for error in [lines.write(&Row { step: 5, loss: 1.0 }), lines.sync()].map(|r| r.unwrap_err().to_string()) {
+                assert!(error.contains("rows.jsonl was moved, removed or replaced"), "{error}");
+            }
+        };
+        refuses();
+        assert!(!path.exists());
+        fs::write(path, "another file").unwrap();
+        refuses();
+        assert_eq!(fs::read_to_string(path).unwrap(), "another file");
+        fs::rename(moved, path).unwrap();
+        lines.write(&Row { step: 5, loss: 1.0 }).unwrap();
 
         fs::write(path, format!("{whole}{{\"step\":3}}\n{whole}")).unwrap();
         let error = read_lines::<Row>(path).unwrap_err().to_string();

@@ -122,3 +122,41 @@ fn runs_that_begin_at_once_take_a_folder_each() {
     children.into_iter().for_each(|child| _ = Said::of(child.wait_with_output().unwrap(), &args).succeeds());
     assert_eq!(lab.names("runs"), ["tiny", "tiny-2", "tiny-3", "tiny-4"]);
 }
+
+/// The run's folder goes, or a file of its data gets shorter, while the run is under way: one line, and nothing made anew.
+#[test]
+fn what_lies_under_a_run_changes() {
+    let endless = ["train.steps=1000000", "train.checkpoint_every=5", "train.eval_every=0", "slow.warmup=2"];
+    let last = |lab: &Lab, run: &str| *steps(&lab.path(run)).last().unwrap_or(&0);
+    let after_three_steps = |lab: &Lab, data: &str, change: &dyn Fn()| {
+        let args = [&["train", "--data", data, "--out", "run", "--set"], TINY, &endless].concat();
+        let child = start(lab, &args);
+        wait_until("the third step", || last(lab, "run") >= 3);
+        change();
+        Said::of(child.wait_with_output().unwrap(), &args)
+    };
+    let gone = ["run", "was moved, removed or replaced"];
+
+    let lab = Lab::new();
+    let moved = || fs::rename(lab.path("run"), lab.path("moved")).unwrap();
+    after_three_steps(&lab, "text.txt", &moved).fails(1, &gone);
+    assert_eq!(lab.names("."), ["moved", "text.txt"]);
+    let at = last(&lab, "moved");
+    lab.ltm(&format!("train --resume moved --set train.steps={}", at + 1)).succeeds();
+
+    let lab = Lab::new();
+    // A checkpoint may be under way.
+    let removed = || wait_until("the removal", || fs::remove_dir_all(lab.path("run")).is_ok());
+    let said = after_three_steps(&lab, "text.txt", &removed);
+    said.fails(1, &["run"]);
+    assert_eq!(lab.names("."), ["text.txt"]);
+
+    let lab = Lab::new();
+    lab.ltm("data prepare text.txt --out shards").succeeds();
+    let shard = lab.path("shards/train-00000.bin");
+    let length = fs::metadata(&shard).unwrap().len();
+    let shorter = || fs::File::options().write(true).open(&shard).unwrap().set_len(1100).unwrap();
+    let said = after_three_steps(&lab, "shards", &shorter);
+    said.fails(1, &["train-00000.bin has 1100 bytes now", &format!("had {length} when it was opened")]);
+    checkpoint_bytes(&lab.path("run"), last(&lab, "run"));
+}

@@ -16,7 +16,7 @@ pub type FileWriter<'a> = dyn Fn(&mut dyn Write) -> io::Result<()> + 'a;
 /// continued from before them. Only one process may write at a time: whoever goes on with a run holds the lock of its metrics.
 ///
 /// # Errors
-/// If the files cannot be written, with the file and the reason; nothing of the new checkpoint is left then, and the
+/// If the run's folder is gone or the files cannot be written, with the file and the reason; nothing of the new checkpoint is left then, and the
 /// older ones are as they were.
 pub fn write(
     run: &Path,
@@ -26,7 +26,9 @@ pub fn write(
     best: Option<u64>,
 ) -> Result<Vec<String>> {
     let folder = folder_of(run);
-    fs::create_dir_all(&folder).and_then(|()| sync_folder(run)).map_err(|e| failed("create", &folder, &e))?;
+    // Not the folders above: where a run was removed, half of one must not come back.
+    let made = fs::create_dir(&folder).or_else(|e| if e.kind() == ErrorKind::AlreadyExists { Ok(()) } else { Err(e) });
+    made.and_then(|()| sync_folder(run)).map_err(|e| failed("create", &folder, &e))?;
     remove_temporaries(&folder).map_err(|e| failed("clean", &folder, &e))?;
 
     let temporary = Temporary { path: folder.join(format!("{TEMPORARY}{}", folder_name(step))) };
