@@ -4,7 +4,7 @@ use super::checkpoint::Checkpoint;
 use super::output::{check_place, note, print};
 use super::place::Place;
 use super::progress::behind_bar;
-use engine::{Error, Result};
+use engine::{Device, Result};
 use lab::report::{Entry, Measured, Options, page};
 use ltm::checkpoint::write_atomic;
 use ltm::run::Choice;
@@ -54,26 +54,22 @@ pub fn run(args: &Args, place: &Place) -> Result<()> {
     let open = |path: &PathBuf| {
         let mut entry = Entry::open(path)?;
         entry.run.choice = args.checkpoint.choice;
-        if options.measures() {
-            entry.run.checkpoint().map_err(|error| error.hint("--limit 0 --samples 0 reports without weights"))?;
-        }
         Ok(entry)
     };
     let mut entries = args.runs.iter().map(open).collect::<Result<Vec<_>>>()?;
-    // Bits do not depend on the number of threads, so the first run's does for all.
-    place.inside(entries[0].run.config.train.threads, || {
-        for entry in &mut entries {
-            if options.measures() {
-                let measured = behind_bar("{bar:24} {percent}% of a run  ETA {eta}", |show| {
-                    place.within(|device| Measured::new(&options, &entry.run, device, &mut *show))
-                })?;
-                entry.notes.extend(measured.notes.iter().cloned());
-                entry.measured = Some(measured);
-            }
-            entry.notes.iter().for_each(|line| note(format_args!("note: {line}")));
-        }
-        Ok::<(), Error>(())
-    })?;
+    if options.measures() {
+        // Bits do not depend on the number of threads, so the first run's does for all.
+        let measured = place.inside(entries[0].run.config.train.threads, || {
+            let measure = |device: &Device, entry: &Entry| {
+                behind_bar("{bar:24} {percent}% of a run  ETA {eta}", |show| {
+                    Measured::new(&options, &entry.run, device, show)
+                })
+            };
+            place.within(|device| entries.iter().map(|entry| measure(device, entry)).collect::<Result<Vec<_>>>())
+        })?;
+        entries.iter_mut().zip(measured).for_each(|(entry, measured)| entry.measured = Some(measured));
+    }
+    entries.iter().flat_map(Entry::missing).for_each(|line| note(format_args!("note: {line}")));
     write_atomic(&args.out, page(&options, &entries, &command(args)).as_bytes())?;
     print(args.out.display())
 }

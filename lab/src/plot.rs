@@ -19,7 +19,7 @@ const COLOURS: [[u32; 2]; 7] = [
     [0xd55e00, 0xff8a3d],
     [0x009e73, 0x2ec79b],
     [0xb0559b, 0xe08cc8],
-    [0x2f8fc9, 0x8fd0ff],
+    [0x7d1f45, 0xf3b0c3],
     [0xa97500, 0xe6b143],
     [0x464646, 0xc4c4c4],
 ];
@@ -29,7 +29,7 @@ const SOFT: [u32; 2] = [0x5a5a5a, 0xa3a6aa];
 const RULE: [u32; 2] = [0xdcdcdc, 0x3b3f45];
 
 /// Lengths of a dash and of the gap behind it, in pixels.
-const STROKES: [(u32, u32); 4] = [(1 << 20, 0), (9, 5), (2, 4), (16, 4)];
+const STROKES: [(u32, u32); 4] = [(1 << 20, 0), (9, 5), (2, 4), (20, 6)];
 
 /// How far to the right of its mark a label stands, in pixels.
 const BESIDE: i32 = 7;
@@ -38,10 +38,12 @@ const LINE: u32 = 19;
 /// Width of a letter of the legend: nobody knows the font, so this is generous.
 const LETTER: u32 = 7;
 /// Width of the sample of a line in front of its name.
-const SAMPLE: u32 = 34;
+const SAMPLE: u32 = 46;
+/// Room for labels to the right of the axes, in pixels.
+const BEHIND: u32 = 30;
 
 /// Colour and stroke of a series.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Look {
     /// Number of a colour; the last of the seven is grey.
     pub colour: usize,
@@ -81,7 +83,7 @@ impl Mark {
 }
 
 /// Points with a common name.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Series {
     /// Its entry in the legend.
     pub name: String,
@@ -89,6 +91,10 @@ pub struct Series {
     pub look: Look,
     /// A line through these points, broken at coordinates that are not finite.
     pub line: Vec<[f64; 2]>,
+    /// A thin pale line behind all others: of what `line` is a mean.
+    pub pale: Vec<[f64; 2]>,
+    /// A short label at the end of `line`; none if this is empty.
+    pub label: String,
     /// Points that stand out.
     pub marks: Vec<Mark>,
 }
@@ -104,6 +110,8 @@ pub struct Plot {
     pub is_log: bool,
     /// Where the horizontal axis is labelled; at round values if this is empty.
     pub ticks: Vec<f64>,
+    /// The value at which the vertical axis ends, if it is not to reach all points: lines leave through the upper edge.
+    pub top: Option<f64>,
     /// What it shows.
     pub series: Vec<Series>,
     /// Lines under the legend.
@@ -152,7 +160,7 @@ impl Plot {
         let of = |series: &Series| {
             let ends = |mark: &Mark| [0.0, mark.error, -mark.error].map(|error| [mark.at[0], mark.at[1] + error]);
             let marks = series.marks.iter().flat_map(ends);
-            series.line.iter().copied().chain(marks).collect::<Vec<_>>()
+            series.line.iter().chain(&series.pale).copied().chain(marks).collect::<Vec<_>>()
         };
         self.series.iter().flat_map(of).filter_map(|point| self.place(point))
     }
@@ -171,6 +179,8 @@ impl Plot {
     fn axis(&self, places: impl Iterator<Item = f64>, ticks: &[f64]) -> Axis {
         let (least, most) = places.fold((f64::INFINITY, f64::NEG_INFINITY), |(a, b), x| (a.min(x), b.max(x)));
         let (least, most) = if least > most { (0.0, 1.0) } else { (least, most) };
+        let own = [self.value(least)];
+        let ticks = if ticks.is_empty() && least == most { &own } else { ticks };
         let room = match most - least {
             width if width > 0.0 => 0.03 * width,
             _ if self.is_log => 0.3,
@@ -187,9 +197,16 @@ impl Plot {
 
     fn axes_and_series(&self, area: &Area<'_>) -> Drawn {
         let x = self.axis(self.places().map(|place| place.0), &self.ticks);
-        let y = self.axis(self.places().map(|place| place.1), &[]);
-        let mut chart =
-            ChartBuilder::on(area).margin(12).x_label_area_size(44).y_label_area_size(64).build_cartesian_2d(x, y)?;
+        let top = self.top.and_then(|top| self.place([1.0, top])).map_or(f64::INFINITY, |place| place.1);
+        let y = self.axis(self.places().map(|place| place.1).filter(|y| *y <= top), &[]);
+        let edge = y.ends.end;
+        let behind = if self.series.iter().any(|series| !series.label.is_empty()) { BEHIND } else { 0 };
+        let mut chart = ChartBuilder::on(area)
+            .margin(12)
+            .margin_right(12 + behind)
+            .x_label_area_size(44)
+            .y_label_area_size(64)
+            .build_cartesian_2d(x, y)?;
         chart
             .configure_mesh()
             .light_line_style(TRANSPARENT)
@@ -203,15 +220,20 @@ impl Plot {
             .axis_desc_style(letters(rgb(INK), HPos::Left))
             .draw()?;
         for series in &self.series {
+            let colour = series.look.rgb().mix(0.3);
+            chart.draw_series(self.parts(&series.pale, edge).into_iter().map(|part| PathElement::new(part, colour)))?;
+        }
+        for series in &self.series {
             let colour = series.look.rgb();
-            let line: Vec<_> = series.line.iter().map(|&point| self.place(point)).collect();
-            for part in line.split(Option::is_none) {
-                let part: Vec<(f64, f64)> = part.iter().flatten().copied().collect();
+            for part in self.parts(&series.line, edge) {
                 let (dash, gap) = STROKES[series.look.stroke % STROKES.len()];
+                // A point without neighbours is a line of no length.
+                let dot = (part.len() == 1).then(|| Circle::new(part[0], 2, colour.filled()));
+                chart.draw_series(dot)?;
                 chart.draw_series([DashedPathElement::new(part, dash, gap, colour.stroke_width(2))])?;
             }
             for mark in &series.marks {
-                let Some(at) = self.place(mark.at) else { continue };
+                let Some(at) = self.place(mark.at).filter(|place| place.1 <= edge) else { continue };
                 let [x, y] = mark.at;
                 if let [Some(low), Some(high)] = [-mark.error, mark.error].map(|error| self.place([x, y + error])) {
                     chart.draw_series([PathElement::new(vec![low, high], colour)])?;
@@ -226,7 +248,8 @@ impl Plot {
         }
         // A label stands above its mark, beside a line that goes up from there, as far up as it takes to be clear of marks and other labels.
         let marks = self.series.iter().flat_map(|series| series.marks.iter().map(move |mark| (series.look, mark)));
-        let marks: Vec<_> = marks.filter_map(|(look, mark)| Some((look, &mark.label, self.place(mark.at)?))).collect();
+        let marks = marks.filter_map(|(look, mark)| Some((look, &mark.label, self.place(mark.at)?)));
+        let marks: Vec<_> = marks.filter(|(_, _, place)| place.1 <= edge).collect();
         let mut taken: Vec<(i32, i32)> = marks.iter().map(|(_, _, place)| chart.backend_coord(place)).collect();
         for (look, label, place) in marks.into_iter().filter(|(_, label, _)| !label.is_empty()) {
             let (x, y) = chart.backend_coord(&place);
@@ -237,7 +260,41 @@ impl Plot {
             let label = Text::new(label.clone(), (BESIDE, -up), letters(look.rgb(), HPos::Center));
             chart.draw_series([EmptyElement::at(place) + label])?;
         }
+        // The label of a line stands behind its end, or as near to that as other labels of lines leave room, with a stroke to it.
+        let mut taken: Vec<(i32, i32)> = Vec::new();
+        for series in self.series.iter().filter(|series| !series.label.is_empty()) {
+            let Some(&end) = self.parts(&series.line, edge).iter().rev().find_map(|part| part.last()) else { continue };
+            let (x, y) = chart.backend_coord(&end);
+            let free = |by: &i32| taken.iter().all(|t| (t.0 - x).abs() > 16 || (t.1 - y - by).abs() > 10);
+            let by = (0..).flat_map(|by| [-by, by]).find(free).expect("there is room above and below all");
+            taken.push((x, y + by));
+            let colour = series.look.rgb();
+            let stroke = PathElement::new([(5, 0), (10, by)], colour);
+            let label = Text::new(visible(&series.label), (12, by), letters(colour, HPos::Left));
+            chart.draw_series([EmptyElement::at(end) + stroke + label])?;
+        }
         Ok(())
+    }
+
+    /// The places of a line's unbroken parts, cut where it passes the upper `edge`.
+    fn parts(&self, line: &[[f64; 2]], edge: f64) -> Vec<Vec<(f64, f64)>> {
+        let mut parts = vec![Vec::new()];
+        let mut before = None;
+        for place in line.iter().map(|&point| self.place(point)) {
+            let part = parts.last_mut().expect("there is one");
+            if let (Some((x0, y0)), Some((x1, y1))) = (before, place)
+                && (y0 > edge) != (y1 > edge)
+            {
+                part.push((x0 + (x1 - x0) * (edge - y0) / (y1 - y0), edge));
+            }
+            match place {
+                Some(place) if place.1 <= edge => part.push(place),
+                _ => parts.push(Vec::new()),
+            }
+            before = place;
+        }
+        parts.retain(|part| !part.is_empty());
+        parts
     }
 }
 
@@ -294,7 +351,7 @@ pub fn style() -> String {
 
 /// The sample of a look, as a picture for a page's legend.
 pub fn swatch(look: Look) -> String {
-    canvas((SAMPLE, 14), |root| sample(root, look, true, 7))
+    canvas((SAMPLE, 14), |root| sample(root, look, false, 7))
 }
 
 fn canvas(size: (u32, u32), draw: impl FnOnce(&Area<'_>) -> Drawn) -> String {
@@ -331,7 +388,13 @@ mod tests {
     use super::*;
 
     fn plot(is_log: bool, line: &[[f64; 2]], marks: Vec<Mark>) -> Plot {
-        let series = Series { name: "a<b> & \"c\"\0".into(), look: Look::of(0), line: line.to_vec(), marks };
+        let series = Series {
+            name: "a<b> & \"c\"\0".into(),
+            look: Look::of(0),
+            line: line.to_vec(),
+            marks,
+            ..Series::default()
+        };
         let axes = ["x", "y"].map(String::from);
         let notes = vec!["a note".into()];
         Plot { title: "T & <Z>".into(), axes, is_log, series: vec![series], notes, ..Plot::default() }
@@ -341,7 +404,7 @@ mod tests {
     fn axes_are_round() {
         for (is_log, values, ticks) in [
             (false, &[0.0, 100.0][..], &["0", "20", "40", "60", "80", "100"][..]),
-            (false, &[2.0], &["1", "1.5", "2", "2.5", "3"]),
+            (false, &[2.0], &["2"]),
             (true, &[8.0, 210.0], &["10", "20", "50", "100", "200"]),
             (true, &[0.0, 0.9, 3e4], &["1", "10", "100", "1000", "10 k"]),
         ] {
@@ -375,13 +438,48 @@ mod tests {
         assert!(none.is_empty() && roxmltree::Document::parse(&none.inline()).is_ok());
     }
 
+    /// The texts of a picture that begin with `start`, with their heights.
+    fn heights(svg: &str, start: &str) -> Vec<(String, i32)> {
+        let xml = roxmltree::Document::parse(svg).unwrap();
+        let texts =
+            xml.descendants().filter_map(|node| Some((node.text()?.trim(), node.attribute("y")?.parse().ok()?)));
+        texts.filter(|(text, _)| text.starts_with(start)).map(|(text, y)| (text.to_string(), y)).collect()
+    }
+
+    #[test]
+    fn the_labels_of_lines_that_end_together_stand_apart() {
+        let series = |i: usize| Series {
+            look: Look::of(i),
+            line: vec![[0.0, i as f64], [9.0, 5.0 + 1e-3 * i as f64]],
+            label: format!("no{i}"),
+            ..Series::default()
+        };
+        let plot = Plot { series: (0..12).map(series).collect(), ..Plot::default() };
+        let mut found = heights(&plot.inline(), "no");
+        found.sort_by_key(|(_, y)| *y);
+        assert!(found.len() == 12 && found.windows(2).all(|pair| pair[1].1 - pair[0].1 > 10), "{found:?}");
+        let looks: std::collections::BTreeSet<_> = (0..28).map(|i| (Look::of(i).colour, Look::of(i).stroke)).collect();
+        assert_eq!(looks.len(), 28);
+    }
+
+    #[test]
+    fn lines_leave_through_the_upper_edge() {
+        let line = [[0.0, 9.0], [1.0, 1.0], [2.0, 3.0], [3.0, f64::NAN], [4.0, 9.0], [5.0, 2.0]];
+        let mut plot = plot(false, &line, vec![Mark::new(0.0, 9.0), Mark::new(2.0, 3.0)]);
+        let expected = [vec![(0.75, 3.0), (1.0, 1.0), (2.0, 3.0)], vec![(4.0 + 6.0 / 7.0, 3.0), (5.0, 2.0)]];
+        assert_eq!(plot.parts(&line, 3.0), expected);
+        plot.top = Some(3.0);
+        let svg = plot.inline();
+        // The frame ends a little above 3, and the mark at 9 has no place in it.
+        assert_eq!(heights(&svg, "4").len() + heights(&svg, "9").len(), 0, "{svg}");
+        assert_eq!(svg.matches("<circle").count(), 1, "{svg}");
+    }
+
     #[test]
     fn labels_keep_their_distance() {
         let marks = (1..20).map(|i| Mark { label: format!("no{i}"), ..Mark::new(1.0, 1.0 + 0.01 * f64::from(i)) });
         let svg = plot(false, &[[0.0, 0.0], [2.0, 9.0]], marks.collect()).inline();
-        let xml = roxmltree::Document::parse(&svg).unwrap();
-        let labels = xml.descendants().filter(|node| node.text().is_some_and(|text| text.trim().starts_with("no")));
-        let mut heights: Vec<i32> = labels.filter_map(|node| node.attribute("y")?.parse().ok()).collect();
+        let mut heights: Vec<i32> = heights(&svg, "no").into_iter().map(|(_, y)| y).collect();
         heights.sort_unstable();
         assert!(heights.len() == 19 && heights.windows(2).all(|pair| pair[1] - pair[0] > 10), "{heights:?}");
     }

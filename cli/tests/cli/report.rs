@@ -79,7 +79,6 @@ fn what_is_missing_is_said() {
     let missing = [
         ("report run nowhere", "nowhere"),
         ("report run empty", "empty is not a run folder: it has no config.json"),
-        ("report run early", "early has no checkpoint yet | --limit 0 --samples 0"),
         ("report run --data none.txt", "none.txt"),
         ("report run --out none/report.html", "cannot write none/report.html: name a file in a folder that exists"),
         ("report run --out empty", "cannot write empty: name a file"),
@@ -89,6 +88,19 @@ fn what_is_missing_is_said() {
     lab.refuses(2, &[("report", "<RUN>")]);
     lab.run(&["report", "run", "--prompt", ""]).fails(2, &["--prompt"]);
     assert_eq!(lab.names("."), ["early", "empty", "run", "text.txt"]);
+
+    // A run without a checkpoint takes its place beside the others with what it has.
+    lab.write("early/metrics.jsonl", lab.read("run/metrics.jsonl"));
+    let no_checkpoint = "early: no results, audit, texts or samples: early has no checkpoint";
+    lab.ltm(&format!("report early run run {SMALL}")).succeeds().says(no_checkpoint);
+    let page = lab.read("report.html");
+    has(
+        &page,
+        &format!("{no_checkpoint} | Loss against time | Learning rate against steps | Gradient norm against steps"),
+    );
+    // What several audits say alike is said once.
+    assert_eq!(page.matches("elbo and iwae are upper bounds").count(), 1);
+    fs::remove_file(lab.path("early/metrics.jsonl")).unwrap();
 
     // Without measuring no weights are needed, and optional parts that are missing are named in the page.
     lab.ltm("report early --limit 0 --samples 0").succeeds().says("early: no metrics, hence no curves");

@@ -9,7 +9,7 @@ mod layout;
 mod words;
 
 pub use layout::{Audit, latents, tables};
-pub use words::verdict;
+pub use words::{paragraphs, verdict};
 
 use engine::Result;
 use ltm::config::{Config, Noise, Work};

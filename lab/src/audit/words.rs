@@ -10,9 +10,13 @@ use ltm::evaluate::Mean;
 const IDLE: f64 = 0.1;
 
 /// A paragraph for every question, of a run with `config`.
+pub fn paragraphs(rows: &[Row], config: &Config) -> [String; 5] {
+    [bounds(rows), fixed(rows), perplexities(rows, config), steps(rows), latents(rows, config)]
+}
+
+/// The same as a list.
 pub fn verdict(rows: &[Row], config: &Config) -> String {
-    let parts = [bounds(rows), fixed(rows), perplexities(rows, config), steps(rows), latents(rows, config)];
-    parts.map(|part| format!("- {part}")).join("\n")
+    paragraphs(rows, config).map(|part| format!("- {part}")).join("\n")
 }
 
 /// The first row and the last.

@@ -47,6 +47,7 @@ fn series(report: &Report, number: usize, row: &Row) -> Series {
         look: Look { colour, stroke: 0 },
         line: marks.iter().map(|mark| mark.at).collect(),
         marks,
+        ..Series::default()
     }
 }
 
@@ -87,7 +88,7 @@ fn ceilings(report: &Report, points: &[&Row]) -> Vec<Series> {
         [[least, least * bandwidth], [peak / bandwidth, peak], [most, peak]].map(|[x, rate]| [x, rate / 1e9])
     };
     let spread = [&path(fastest.q20, peak.q20)[..], &[[f64::NAN; 2]], &path(fastest.q80, peak.q80)].concat();
-    let line = |name, stroke, line| Series { name, look: Look { colour: 4, stroke }, line, marks: Vec::new() };
+    let line = |name, stroke, line| Series { name, look: Look { colour: 4, stroke }, line, ..Series::default() };
     let roof_name = format!(
         "{} GB/s: {}; {} GFLOP/s: {}",
         number(roof.bandwidth / 1e9),

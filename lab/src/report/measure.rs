@@ -20,10 +20,10 @@ const TEXTS: u64 = 3;
 /// What was computed of a run.
 #[derive(Default)]
 pub struct Measured {
-    /// The step after which the weights were saved.
-    pub step: u64,
+    /// The step after which the weights were saved; none of a run that cannot be loaded.
+    pub step: Option<u64>,
     /// SHA-256 of the weights.
-    pub weights: String,
+    pub weights: Option<String>,
     /// The text that the run was judged by.
     pub text: Option<Text>,
     /// A row for every protocol; none if nothing was judged.
@@ -50,12 +50,20 @@ impl Measured {
     /// Computes what `options` ask for; calls `progress` with the work done, of all.
     ///
     /// # Errors
-    /// A run that cannot be loaded, data that were named and cannot be used, and failures of the device. Whatever else fails is
-    /// noted and missing.
+    /// Data or a checkpoint that were named and cannot be used, and failures of the device. Whatever else fails, as loading a run does that has no
+    /// checkpoint, is noted and missing.
     pub fn new(options: &Options, run: &Run, device: &Device, progress: impl FnMut(u64, u64)) -> Result<Self> {
-        let mut model = run.load(device, Work::Evaluation)?;
-        let (step, weights, notes) = (model.step, model.weights.clone(), model.warnings.clone());
-        let mut measured = Self { step, weights, notes, ..Self::default() };
+        let mut measured = Self::default();
+        let mut model = match run.load(device, Work::Evaluation) {
+            Ok(model) => model,
+            Err(error) if error.kind == ErrorKind::Usage => return Err(error),
+            Err(error) => {
+                measured.note(run, "results, audit, texts or samples", error)?;
+                return Ok(measured);
+            }
+        };
+        (measured.step, measured.weights) = (Some(model.step), Some(model.weights.clone()));
+        measured.notes.clone_from(&model.warnings);
         if options.limit > 0 {
             let source = eval::chosen(run, &model, options.data.as_deref(), options.limit);
             let judged = source.and_then(|(source, text)| {

@@ -3,13 +3,14 @@
 //! The page has no script and asks for nothing: its own policy forbids both. Names and texts come from outside of the program;
 //! maud escapes them.
 
+mod curves;
 mod history;
 mod measure;
 mod page;
 mod tables;
 mod tokens;
 
-pub use history::{History, Point};
+pub use history::{History, Point, Seen};
 pub use measure::{DRAWS, Measured, Reading};
 pub use page::page;
 
@@ -55,7 +56,7 @@ pub struct Entry {
     pub suite: Vec<suite::Entry>,
     /// What was computed of it.
     pub measured: Option<Measured>,
-    /// What is missing, and why.
+    /// What could not be read, and why.
     pub notes: Vec<String>,
 }
 
@@ -76,6 +77,11 @@ impl Entry {
             notes.push(format!("{name}: no metrics, hence no curves"));
         }
         Ok(Self { name, run, is_imported, history, suite, measured: None, notes })
+    }
+
+    /// What is missing of it, and why.
+    pub fn missing(&self) -> impl Iterator<Item = &String> {
+        self.notes.iter().chain(self.measured.iter().flat_map(|measured| &measured.notes))
     }
 
     fn has_latents(&self) -> bool {

@@ -1,7 +1,9 @@
+use super::curves::{curves, signed};
+use super::tables::{by_text, prose};
 use super::tokens::{reading, scale};
-use super::{DRAWS, Entry, Measured, Options, Point, tables};
+use super::{DRAWS, Entry, Measured, Options, Seen, tables};
 use crate::audit;
-use crate::plot::{self, Look, Mark, Plot, Series};
+use crate::plot;
 use crate::table::visible;
 use crate::text::tokenizer;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
@@ -13,6 +15,8 @@ const POLICY: &str =
 
 /// Samples of a run's training that are shown, at most.
 const MOST_SAMPLES: usize = 12;
+/// With more runs than this their audits are folded.
+const AUDITS: usize = 3;
 
 /// The page of these runs, made by `command`.
 pub fn page(options: &Options, entries: &[Entry], command: &str) -> String {
@@ -20,9 +24,9 @@ pub fn page(options: &Options, entries: &[Entry], command: &str) -> String {
     // The place within the page, the heading, and what stands under it.
     let sections = [
         ("curves", "Curves", curves(entries)),
+        ("settings", "Settings", tables::settings(entries)),
         ("results", "Results", results(options, entries)),
         ("suite", "Suite", tables::suite(entries)),
-        ("settings", "Settings", tables::settings(entries)),
         ("audit", "Audit", audits(entries)),
         ("tokens", "What every token costs", readings(entries)),
         ("samples", "Samples", samples(options, entries)),
@@ -50,10 +54,8 @@ pub fn page(options: &Options, entries: &[Entry], command: &str) -> String {
                 }
                 main {
                     (tables::overview(entries))
-                    @for entry in entries {
-                        @for note in &entry.notes { p.warning { (note) } }
-                        @for trouble in &entry.history.troubles { p.warning { (entry.name) ", " (trouble) } }
-                    }
+                    @for note in entries.iter().flat_map(Entry::missing) { p.warning { (prose(note)) } }
+                    @for entry in entries { @for seen in &entry.history.troubles { p.warning { (trouble(entry, seen)) } } }
                     @for (place, name, content) in &sections {
                         section id=(place) aria-label=(name) { h2 { (name) } (content) }
                     }
@@ -65,61 +67,14 @@ pub fn page(options: &Options, entries: &[Entry], command: &str) -> String {
     page.into_string()
 }
 
-/// A run's name behind the sample of its lines.
-fn signed(run: usize, entry: &Entry) -> Markup {
-    html! { (PreEscaped(plot::swatch(Look::of(run)))) (entry.name) }
-}
-
-fn curves(entries: &[Entry]) -> Markup {
-    let tokenizers: BTreeSet<String> =
-        entries.iter().map(|entry| entry.run.config.data.tokenizer.to_string()).collect();
-    let same_tokens = tokenizers.len() == 1;
-    // Nats per token of different tokens cannot be compared.
-    let loss = |point: &Point| if same_tokens { point.cost.loss } else { point.cost.bits_per_byte };
-    let unit = if same_tokens { "nats per token" } else { "bits per byte" };
-    // Without latents there is no KL, not one of 0.
-    let kl = |entry: &Entry, point: &Point| if entry.has_latents() { point.cost.kl } else { f64::NAN };
-    let chart = |title: &str, x: &str, y: &str, at: &dyn Fn(&Entry, &Point) -> [f64; 2]| {
-        let ring = |[x, y]: [f64; 2]| Mark { hollow: true, ..Mark::new(x, y) };
-        let series = entries.iter().enumerate().map(|(run, entry)| Series {
-            name: entry.name.clone(),
-            look: Look::of(run),
-            line: entry.history.steps.iter().map(|point| at(entry, point)).collect(),
-            marks: entry.history.validations.iter().map(|point| ring(at(entry, point))).collect(),
-        });
-        let (title, axes, series) = (title.into(), [x, y].map(String::from), series.collect());
-        let plot = Plot { title, axes, series, ..Plot::default() };
-        html! {
-            @if !plot.is_empty() {
-                figure {
-                    figcaption { (plot.title) }
-                    div role="img" aria-label=(plot.title) { (PreEscaped(plot.inline())) }
-                }
-            }
-        }
-    };
-    let has_fixed_noise = entries.iter().any(|entry| !entry.run.config.losses_are_bounds());
+/// What went wrong in training, once or again and again.
+fn trouble(entry: &Entry, seen: &Seen) -> Markup {
+    let Seen { trouble, message, steps } = seen;
     html! {
-        @if entries.iter().any(|entry| entry.history.last.is_some()) {
-            ul.legend { @for (run, entry) in entries.iter().enumerate() { li { (signed(run, entry)) } } }
-            div.charts {
-                (chart("Loss against steps", "steps", unit, &|_, point| [point.step, loss(point)]))
-                (chart("Loss against tokens", "training tokens", unit, &|_, point| [point.tokens, loss(point)]))
-                (chart("NLL against steps", "steps", "nats per token", &|_, point| [point.step, point.cost.nll]))
-                (chart("KL against steps", "steps", "nats per token", &|entry, point| [point.step, kl(entry, point)]))
-            }
-            p.note {
-                "Lines are training batches; the loss is NLL plus KL. Rings are validation text: the bound " code { "elbo" }
-                " of models with latents, the exact " code { "nll" } " of models without. "
-                @if has_fixed_noise {
-                    "With " code { "fast.noise = fixed" } " a line is no bound, since it is measured at the noise that the posteriors were fitted to. "
-                }
-                @if !same_tokens { "The runs read different tokens, so only bits per byte can be compared. " }
-                @if !entries.iter().all(Entry::has_latents) { "Runs without latents have no KL." }
-            }
-        } @else {
-            p.note { "No run has metrics of its training." }
-        }
+        (entry.name) ", step " (steps[0])
+        @if trouble.is_none() { " was skipped" }
+        ": " (prose(message))
+        @if let [_, .., last] = steps[..] { " (" (steps.len()) " times, the last time at step " (last) ")" }
     }
 }
 
@@ -128,6 +83,7 @@ fn measured(entries: &[Entry]) -> impl Iterator<Item = (usize, &Entry, &Measured
 }
 
 fn results(options: &Options, entries: &[Entry]) -> Markup {
+    let texts = measured(entries).filter_map(|(_, entry, measured)| Some((entry, measured.text.as_ref()?.to_string())));
     html! {
         @if measured(entries).any(|(_, _, measured)| !measured.results.is_empty()) {
             p {
@@ -140,9 +96,7 @@ fn results(options: &Options, entries: &[Entry]) -> Markup {
                 @if options.data.is_none() && entries.len() > 1 { "Only runs with the same validation text can be compared." }
             }
             (tables::results(entries))
-            @for (_, entry, measured) in measured(entries) {
-                @if let Some(text) = &measured.text { p.note { (entry.name) ": " (text) } }
-            }
+            @for (names, text) in by_text(texts) { p.note { (names) ": " (prose(&text)) } }
             p.note {
                 "A number is a bound on −log p of the text only if it includes the KL and is measured at noise that the posterior was not "
                 "fitted to: " code { "elbo" } " and " code { "iwae" } " are bounds, " code { "nll" } " is exact, " code { "fixed" }
@@ -167,18 +121,27 @@ fn audits(entries: &[Entry]) -> Markup {
     // One scale of KL for all runs.
     let all = entries.iter().filter_map(audited).flat_map(|(_, trained)| &trained.kl_by_latent);
     let most = all.copied().fold(0.0, f64::max);
+    // What the audits of several runs say alike is said once.
+    let paragraphs = |entry: &Entry| audited(entry).map(|(rows, _)| audit::paragraphs(rows, &entry.run.config));
+    let all: Vec<String> = entries.iter().filter_map(paragraphs).flatten().collect();
+    let is_shared = |text: &String| all.iter().filter(|other| *other == text).count() > 1;
+    let said = entries.iter().flat_map(|entry| paragraphs(entry).into_iter().flatten().map(move |text| (entry, text)));
+    let shared = by_text(said.filter(|(_, text)| is_shared(text)));
     html! {
         p { "Nats per sequence after T fast steps, ± one standard error over sequences." }
+        @for (names, text) in shared { p { (prose(&text)) span.note { " (" (names) ")" } } }
         @for entry in entries {
-            h3 { (entry.name) }
-            @if let Some((rows, trained)) = audited(entry) {
-                @for (caption, table) in audit::tables(rows) { (tables::html_table(caption, &table.columns)) }
-                (tables::latents(trained, entry.run.config.model.latents, most))
-                ul { @for line in audit::verdict(rows, &entry.run.config).lines() { li { (line.trim_start_matches("- ")) } } }
-            } @else if entry.has_latents() {
-                p.note { "Not judged." }
-            } @else {
-                p.note { "This model has no latents: its nll is exact, and there is nothing to audit." }
+            details open[entries.len() <= AUDITS] {
+                summary { (entry.name) }
+                @if let Some((rows, trained)) = audited(entry) {
+                    @for (caption, table) in audit::tables(rows) { (tables::html_table(caption, &table.columns)) }
+                    (tables::latents(trained, entry.run.config.model.latents, most))
+                    ul { @for text in paragraphs(entry).iter().flatten().filter(|text| !is_shared(text)) { li { (prose(text)) } } }
+                } @else if entry.has_latents() {
+                    p.note { "Not judged." }
+                } @else {
+                    p.note { "This model has no latents: its nll is exact, and there is nothing to audit." }
+                }
             }
         }
     }
@@ -206,13 +169,13 @@ fn readings(entries: &[Entry]) -> Markup {
 /// What every run has of number 0, 1, …, beside each other, until none has anything.
 fn beside(title: &str, entries: &[Entry], of: impl Fn(&Entry, &Measured, usize) -> Option<Markup>) -> Markup {
     let all = |i| {
-        let parts = measured(entries).filter_map(|(run, entry, measured)| Some((run, entry, of(entry, measured, i)?)));
+        let parts = measured(entries).filter_map(|(run, entry, measured)| Some((run, of(entry, measured, i)?)));
         parts.collect::<Vec<_>>()
     };
     html! {
         @for (i, parts) in (0..).map(all).take_while(|parts| !parts.is_empty()).enumerate() {
             h3 { (title) " " (i + 1) }
-            div.beside { @for (run, entry, part) in parts { article { h4 { (signed(run, entry)) } (part) } } }
+            div.beside { @for (run, part) in parts { article { h4 { (signed(run, entries)) } (part) } } }
         }
     }
 }
@@ -244,7 +207,7 @@ fn samples(options: &Options, entries: &[Entry]) -> Markup {
             @let samples = &entry.history.samples;
             @if !samples.is_empty() {
                 details {
-                    summary { (signed(run, entry)) ": what it wrote while it was trained, the latest first" }
+                    summary { (signed(run, entries)) ": what it wrote while it was trained, the latest first" }
                     @for (step, text) in samples.iter().rev().step_by(samples.len().div_ceil(MOST_SAMPLES)) {
                         h4 { "After step " (step) }
                         p.written dir="auto" { (visible(text)) }

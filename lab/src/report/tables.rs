@@ -45,6 +45,25 @@ fn shaded_table(caption: &str, columns: &[Column], shade_of: &dyn Fn(usize, usiz
     }
 }
 
+/// Every text once, behind the names of the runs that it was said of, in the order in which it came.
+pub fn by_text<'a>(said: impl Iterator<Item = (&'a Entry, String)>) -> Vec<(String, String)> {
+    let mut texts: Vec<(String, String)> = Vec::new();
+    for (entry, text) in said {
+        match texts.iter_mut().find(|(_, known)| *known == text) {
+            Some((names, _)) => *names += &format!(", {}", entry.name),
+            None => texts.push((entry.name.clone(), text)),
+        }
+    }
+    texts
+}
+
+/// Words with what stands between backticks as code.
+pub fn prose(text: &str) -> Markup {
+    html! {
+        @for (i, part) in text.split('`').enumerate() { @if i % 2 == 1 { code { (part) } } @else { (part) } }
+    }
+}
+
 fn data(entry: &Entry) -> String {
     match &entry.run.config.data.paths[..] {
         [] if entry.is_imported => "imported".into(),
@@ -55,9 +74,9 @@ fn data(entry: &Entry) -> String {
 
 /// What the runs are, how far they came, and what it took.
 pub fn overview(entries: &[Entry]) -> Markup {
-    let last = |entry: &Entry| entry.history.last;
+    let last = |entry: &Entry| entry.history.last().copied();
     let step = |entry: &Entry| {
-        let measured = entry.measured.as_ref().map(|measured| measured.step as f64);
+        let measured = entry.measured.as_ref().and_then(|measured| Some(measured.step? as f64));
         measured.or(last(entry).map(|last| last.step))
     };
     let latents = |entry: &Entry| {
@@ -66,7 +85,8 @@ pub fn overview(entries: &[Entry]) -> Markup {
     };
     // Weights that came from elsewhere were trained in ways that are not known.
     let flops = |entry: &Entry| Some(Plans::new(&entry.run.config, &Device::Cpu).ok()?.flops_per_token());
-    let speed = |entry: &Entry| Some(last(entry)?.tokens / entry.history.seconds);
+    let speed = |entry: &Entry| last(entry).map(|last| last.tokens / last.seconds);
+    let digest = |entry: &Entry| Some(short(entry.measured.as_ref()?.weights.as_ref()?).to_string());
     let table = Table::of(entries)
         .left("run", |entry| &entry.name)
         .left("model", |entry| entry.run.config.model.kind)
@@ -80,12 +100,17 @@ pub fn overview(entries: &[Entry]) -> Markup {
         .right("validation loss", |entry| {
             or_dash(entry.history.validations.last().map(|last| digits(last.cost.loss, 4)))
         })
-        .left("digest", |entry| or_dash(entry.measured.as_ref().map(|measured| short(&measured.weights))))
-        .left("data", data);
-    html_table(
-        "Losses are in nats per token, of the last step and the last validation; FLOPs and speed are of training",
-        &table.columns,
-    )
+        .left("digest", |entry| or_dash(digest(entry)));
+    let mut caption =
+        "Losses are in nats per token, of the last step and the last validation; FLOPs and speed are of training"
+            .to_string();
+    // Paths are long: those that all runs share take no column.
+    let same_data = entries.iter().all(|entry| data(entry) == data(&entries[0]));
+    let table = if same_data { table } else { table.left("data", data) };
+    if same_data {
+        caption += &format!("; data: {}", data(&entries[0]));
+    }
+    html_table(&caption, &table.columns)
 }
 
 /// The settings in which the runs differ, and all of them.
@@ -96,14 +121,20 @@ pub fn settings(entries: &[Entry]) -> Markup {
         (setting.name, entries.iter().map(plain).collect::<Vec<_>>())
     });
     let (differing, same): (Vec<_>, Vec<_>) = rows.partition(|(_, values)| values.iter().any(|v| *v != values[0]));
-    let mut table = Table::of(&differing).left("setting", |row| row.0);
-    for (i, entry) in entries.iter().enumerate() {
-        table = table.left(&entry.name, move |row| &row.1[i]);
-    }
+    // What is more goes down the page: runs or settings.
+    let columns = if entries.len() > differing.len() {
+        let runs: Vec<(usize, &Entry)> = entries.iter().enumerate().collect();
+        let table = Table::of(&runs).left("run", |(_, entry)| &entry.name);
+        differing.iter().fold(table, |table, (name, values)| table.left(*name, |(i, _)| &values[*i])).columns
+    } else {
+        let table = Table::of(&differing).left("setting", |row| row.0);
+        let runs = entries.iter().enumerate();
+        runs.fold(table, |table, (i, entry)| table.left(&entry.name, move |row| &row.1[i])).columns
+    };
     let common = Table::of(&same).left("setting", |row| row.0).left("value", |row| &row.1[0]);
     html! {
         @if !differing.is_empty() {
-            (html_table("Where the runs differ", &table.columns))
+            (html_table("Where the runs differ", &columns))
         } @else if entries.len() > 1 {
             p { "The runs do not differ in any setting." }
         }
@@ -114,17 +145,18 @@ pub fn settings(entries: &[Entry]) -> Markup {
     }
 }
 
-/// What every protocol says of every run.
+/// What every protocol says of every run, so that runs stand beside each other.
 pub fn results(entries: &[Entry]) -> Markup {
     let rows = entries.iter().filter_map(|entry| Some((entry.name.as_str(), entry.measured.as_ref()?)));
-    let rows: Vec<(&str, &Row)> =
+    let mut rows: Vec<(&str, &Row)> =
         rows.flat_map(|(name, measured)| measured.results.iter().map(move |row| (name, row))).collect();
+    rows.sort_by_key(|(_, row)| row.figures.protocol);
     let table = eval::columns(Table::of(&rows).left("run", |(name, _)| name), |(_, row)| row);
     html_table("± is one standard error over sequences", &table.columns)
 }
 
 /// What `ltm eval --suite` has left in the run folders.
-pub fn suite(entries: &[Entry]) -> Markup {
+pub fn suite<'a>(entries: &'a [Entry]) -> Markup {
     let rows = entries.iter().flat_map(|entry| entry.suite.iter().map(move |result| (entry, result)));
     let rows: Vec<(&Entry, &suite::Entry)> = rows.collect();
     let title = |result: &suite::Entry| {
@@ -147,6 +179,11 @@ pub fn suite(entries: &[Entry]) -> Markup {
         .right("after step", |(_, result)| result.step)
         .left("weights", |(_, result)| short(&result.weights_sha256))
         .right("seed", |(_, result)| result.seed);
+    let missing = |entry: &'a Entry| {
+        let has = |known: &Known| entry.suite.iter().any(|result| result.set == known.name);
+        let missing: Vec<&str> = KNOWN.iter().filter(|known| !has(known)).map(|known| known.title).collect();
+        (!missing.is_empty()).then(|| (entry, missing.join(", ")))
+    };
     let commands: BTreeSet<&str> = rows.iter().map(|(_, result)| result.command.as_str()).collect();
     html! {
         @if rows.is_empty() {
@@ -157,11 +194,7 @@ pub fn suite(entries: &[Entry]) -> Markup {
                 "Published figures are perplexities per GPT-2 token: those of the paper's models S, M and L, which are its " code { "fixed" }
                 " as far as the public code shows, so no bounds, and that of an autoregressive model of 76 M parameters (AR), which is exact."
             }
-            @for entry in entries {
-                @let has = |known: &Known| entry.suite.iter().any(|result| result.set == known.name);
-                @let missing: Vec<&str> = KNOWN.iter().filter(|known| !has(known)).map(|known| known.title).collect();
-                @if !missing.is_empty() { p.note { (entry.name) ": MISSING: " (missing.join(", ")) } }
-            }
+            @for (names, missing) in by_text(entries.iter().filter_map(missing)) { p.note { (names) ": MISSING: " (missing) } }
             @for command in commands { p.note { "By " code { (command) } } }
         }
     }
@@ -173,4 +206,18 @@ pub fn latents(row: &audit::Row, per_layer: usize, most: f64) -> Markup {
     let shade_of = |row: usize, column: usize| Some(shade(*layers[row].1.get(column - 1)?, most));
     let caption = format!("Where the KL goes at T = {}; the darkest of all runs has {most:.2} nats", row.steps);
     shaded_table(&caption, &audit::latents(&layers).columns, &shade_of)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn backticks_make_code() {
+        for (text, html) in
+            [("no `a<b>`: `c`", "no <code>a&lt;b&gt;</code>: <code>c</code>"), ("plain", "plain"), ("", "")]
+        {
+            assert_eq!(prose(text).into_string(), html);
+        }
+    }
 }

@@ -60,7 +60,7 @@ fn figure(title: String, axis: &str, own_ticks: usize, results: &[Dot<'_>], of: 
             None => marks.iter().map(|mark| mark.at).collect(),
         };
         let name = if latents == 0 { format!("{size}, AR, exact") } else { format!("{size}, N_z = {latents}") };
-        Series { name, look: Look { colour: i, stroke: usize::from(latents == 0) }, line, marks }
+        Series { name, look: Look { colour: i, stroke: usize::from(latents == 0) }, line, marks, ..Series::default() }
     };
     let mut series: Vec<Series> = groups.iter().enumerate().map(of_group).collect();
     // Whatever was scored, the source of the text costs the same.
@@ -69,12 +69,12 @@ fn figure(title: String, axis: &str, own_ticks: usize, results: &[Dot<'_>], of: 
         name: "the least possible".into(),
         look: Look { colour: 6, stroke: 2 },
         line: level(least),
-        marks: Vec::new(),
+        ..Series::default()
     }));
     let ticks = if xs.len() <= own_ticks { xs } else { Vec::new() };
     let axes = [axis, "perplexity, at most"].map(String::from);
     let notes = ["points: elbo, an upper bound", "bars: standard error"].map(String::from).to_vec();
-    Plot { title, axes, is_log: true, ticks, series, notes }
+    Plot { title, axes, is_log: true, ticks, series, notes, ..Plot::default() }
 }
 
 /// The mark of all seeds at `x`: their geometric mean with its standard error, of a single seed that over sequences.
