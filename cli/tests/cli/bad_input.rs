@@ -146,7 +146,7 @@ fn data_as_people_have_them() {
     said.says("train: 2 documents | for 7 bytes of text");
     assert!(!said.err.contains("left out"), "{}", said.context());
     let wide = "wide.txt: this is UTF-16, not UTF-8: `iconv -f UTF-16 -t UTF-8 IN > OUT` converts it";
-    for (file, what) in [("wide.txt", wide), ("zip.txt", "zip.txt is compressed by zip")] {
+    for (file, what) in [("wide.txt", wide), ("zip.txt", "zip.txt is a zip archive: plain text can be read")] {
         for command in ["data prepare FILE --out out --skip-bad", "train --data FILE --out out"] {
             lab.refuses(1, &[(&command.replace("FILE", file), what)]);
         }

@@ -11,22 +11,28 @@ pub type Input = Box<dyn Read + Send>;
 const GZIP: &[u8] = &[0x1F, 0x8B];
 const ZSTD: &[u8] = &[0x28, 0xB5, 0x2F, 0xFD];
 
-/// First bytes of what is compressed otherwise and is no text. That of bzip2 is long, as a text may begin with its first
-/// letters.
-const OTHERS: [(&str, &[u8]); 3] = [("xz", b"\xFD7zXZ\0"), ("bzip2", b"BZh91AY&SY"), ("zip", b"PK\x03\x04")];
+/// First bytes of what people have texts in and is none, whatever its name. That of bzip2 is long, as a text may begin with its
+/// first letters.
+const OTHERS: [(&str, &[u8]); 5] = [
+    ("compressed by xz", b"\xFD7zXZ\0"),
+    ("compressed by bzip2", b"BZh91AY&SY"),
+    ("a zip archive", b"PK\x03\x04"),
+    ("a Parquet table", b"PAR1"),
+    ("a PDF document", b"%PDF-"),
+];
 
 /// The text that `input` holds, decompressed if it is compressed; several compressed parts, one after the other, are one text.
 /// A byte order mark in front of UTF-8 is no text and is left out, so nothing is trained on it; a file without one is read
 /// byte for byte.
 ///
 /// # Errors
-/// If its first bytes cannot be read, it is compressed in another way, or it is UTF-16.
+/// If its first bytes cannot be read, it is no text, or it is UTF-16.
 pub(super) fn plain(path: &Path, input: Input) -> Result<Input> {
     let fail = |error: io::Error| Error::io("read", path, &error);
     let (first, whole) = start(input).map_err(fail)?;
-    if let Some((name, _)) = OTHERS.iter().find(|(_, magic)| first.starts_with(magic)) {
+    if let Some((what, _)) = OTHERS.iter().find(|(_, magic)| first.starts_with(magic)) {
         let path = path.display();
-        return Err(Error::new(format!("{path} is compressed by {name}: gzip, Zstandard and plain files can be read")));
+        return Err(Error::new(format!("{path} is {what}: plain text can be read, also compressed by gzip or Zstandard")));
     }
     let text: Input = if first.starts_with(GZIP) {
         Box::new(Unpacked(flate2::read::MultiGzDecoder::new(whole), "gzip"))
@@ -107,8 +113,8 @@ mod tests {
         for damaged in [&gzip[..gzip.len() - 1], &gzip[..gzip.len() / 2], &changed, &zstd[..zstd.len() - 1]] {
             assert!(read(damaged).unwrap_err().to_string().contains("data are damaged or cut off"));
         }
-        for (start, name) in [(&b"\xFD7zXZ\0.."[..], "xz"), (b"BZh91AY&SY..", "bzip2")] {
-            let said = format!("f is compressed by {name}: gzip, Zstandard and plain files can be read");
+        for (start, name) in [(&b"\xFD7zXZ\0.."[..], "compressed by xz"), (b"PK\x03\x04..", "a zip archive")] {
+            let said = format!("f is {name}: plain text can be read, also compressed by gzip or Zstandard");
             assert_eq!(read(start).unwrap_err().to_string(), said);
         }
     }
