@@ -32,7 +32,9 @@ pub(super) fn plain(path: &Path, input: Input) -> Result<Input> {
     let (first, whole) = start(input).map_err(fail)?;
     if let Some((what, _)) = OTHERS.iter().find(|(_, magic)| first.starts_with(magic)) {
         let path = path.display();
-        return Err(Error::new(format!("{path} is {what}: plain text can be read, also compressed by gzip or Zstandard")));
+        return Err(Error::new(format!(
+            "{path} is {what}: plain text can be read, also compressed by gzip or Zstandard"
+        )));
     }
     let text: Input = if first.starts_with(GZIP) {
         Box::new(Unpacked(flate2::read::MultiGzDecoder::new(whole), "gzip"))
