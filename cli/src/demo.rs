@@ -140,7 +140,7 @@ fn reach(config: &Config) -> usize {
 
 /// One text out of nothing, one that goes on with a story.
 fn writing(model: &mut Loaded, corpus: &Corpus, story: &[u8]) -> Result<()> {
-    let options = Writing { tokens: model.config.model.seq, temperature: 0.7, ..Writing::default() };
+    let options = Writing { tokens: Some(model.config.model.seq), temperature: 0.7, ..Writing::default() };
     let mut writer = lab::text::writer(model, options, 1)?;
     let prompt = String::from_utf8_lossy(&story[..half(story)]).into_owned();
     let going_on = format!("Going on with the first half of the story above, behind the bar:\n  {prompt}|");

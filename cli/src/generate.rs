@@ -3,15 +3,20 @@
 use super::checkpoint::Checkpoint;
 use super::output::{note, print, warn, write};
 use super::place::Place;
-use engine::Result;
+use engine::{Error, Result, file};
+use lab::table::number;
 use ltm::config::Work;
 use ltm::generate;
+use std::io;
 use std::path::PathBuf;
+use std::time::Instant;
 
 /// Let a trained model write
 ///
 /// With --prompt, latent thoughts are inferred from the prompt, then the text goes on with them held. With --unconditional
 /// they are drawn from the prior. Tokens appear as they are drawn. The same seed gives the same text.
+///
+/// Of a prompt that is read from a file or from the standard input, a line break at the very end is left out.
 #[derive(clap::Args)]
 #[command(group = clap::ArgGroup::new("from").required(true))]
 pub struct Args {
@@ -19,9 +24,12 @@ pub struct Args {
     run: PathBuf,
     #[command(flatten)]
     checkpoint: Checkpoint,
-    /// Text to go on with
+    /// Text to go on with; - reads it from the standard input
     #[arg(long, value_name = "TEXT", group = "from", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     prompt: Option<String>,
+    /// Text file to go on with
+    #[arg(long, value_name = "FILE", group = "from")]
+    prompt_file: Option<PathBuf>,
     /// Begin with nothing
     #[arg(long, group = "from")]
     unconditional: bool,
@@ -29,12 +37,29 @@ pub struct Args {
     writing: Writing,
 }
 
+impl Args {
+    /// The text to go on with, if there is one.
+    fn prompt(&self) -> Result<Option<String>> {
+        let text = match (&self.prompt, &self.prompt_file) {
+            (Some(text), _) if text != "-" => return Ok(Some(text.clone())),
+            (Some(_), _) => io::read_to_string(io::stdin())
+                .map_err(|error| Error::new(format!("cannot read the standard input: {error}")))?,
+            (None, Some(path)) => file::text(path)?,
+            (None, None) => return Ok(None),
+        };
+        // Editors end a file with a line break that nobody means.
+        let line = text.strip_suffix('\n').map(|text| text.strip_suffix('\r').unwrap_or(text));
+        Ok(Some(line.unwrap_or(&text).to_string()))
+    }
+}
+
 /// How to write.
 #[derive(clap::Args)]
 pub struct Writing {
-    /// Most tokens to draw; fewer if the document ends
-    #[arg(long, value_name = "N", default_value_t = 256)]
-    pub tokens: usize,
+    /// Most tokens to draw; fewer if the document ends [default: as many as the positions that the model was trained on have
+    /// room for behind the prompt, but at least 64]
+    #[arg(long, value_name = "N")]
+    pub tokens: Option<usize>,
     /// Logits are divided by it; 0 always takes the likeliest token
     #[arg(long, value_name = "X", default_value_t = 1.0)]
     pub temperature: f64,
@@ -44,6 +69,13 @@ pub struct Writing {
     /// Only the likeliest tokens that together reach this probability
     #[arg(long, value_name = "P", default_value_t = 1.0)]
     pub top_p: f64,
+    /// Only tokens at least P times as likely as the likeliest, from 0 for all to 1
+    #[arg(long, value_name = "P", default_value_t = 0.0)]
+    pub min_p: f64,
+    /// Makes tokens that are in the prompt or the text less likely: positive logits are divided by it, negative ones multiplied;
+    /// from 0.01 to 100, 1 changes nothing
+    #[arg(long, value_name = "X", default_value_t = 1.0)]
+    pub repetition_penalty: f64,
     /// Seed of latents and tokens
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub seed: u64,
@@ -64,14 +96,16 @@ pub struct Writing {
 impl Writing {
     /// What the writer needs of it.
     pub fn options(&self) -> generate::Writing {
-        let Self { tokens, temperature, top_k, top_p, seed, ref stop, steps, refit, .. } = *self;
-        generate::Writing { tokens, temperature, top_k, top_p, seed, stop: stop.clone(), steps, refit }
+        let Self { tokens, temperature, top_k, top_p, min_p, repetition_penalty, seed, steps, refit, .. } = *self;
+        let stop = self.stop.clone();
+        generate::Writing { tokens, temperature, top_k, top_p, min_p, repetition_penalty, seed, stop, steps, refit }
     }
 }
 
 pub fn run(args: &Args, place: &Place) -> Result<()> {
     let run = args.checkpoint.open(&args.run)?;
-    let prompt = args.prompt.as_deref();
+    let prompt = args.prompt()?;
+    let prompt = prompt.as_deref();
     place.inside(run.config.train.threads, || {
         let (mut model, mut writer) = place.within(|device| {
             let mut model = run.load(device, Work::Generation)?;
@@ -87,22 +121,21 @@ pub fn run(args: &Args, place: &Place) -> Result<()> {
                 "note: the prompt has {tokens} tokens, a training sequence {seq}: only the last of them are read"
             ));
         }
-        // Only as much of the prompt is read as latents are inferred from, and the last token drawn not at all.
-        let read = begun.min(seq + 1).saturating_add(args.writing.tokens).saturating_sub(1);
-        if read > seq {
-            note(format_args!(
-                "note: prompt and --tokens make up to {read} positions, the model was trained on {seq}: what comes behind \
-                 them may be worse"
-            ));
+        // The last token drawn is not read.
+        if begun.min(seq + 1).saturating_add(writer.most(begun)) > seq + 1 {
+            note(format_args!("note: the model was trained on {seq} positions; text beyond that may get worse"));
         }
+        let (started, mut tokens) = (Instant::now(), 0);
         for sample in 0..args.writing.samples {
             if args.writing.samples > 1 {
                 print(format_args!("{}--- {} ---", if sample > 0 { "\n" } else { "" }, sample + 1))?;
             }
             write(prompt.unwrap_or_default())?;
-            writer.text(&mut model.store, prompt, sample, &mut |text| write(text))?;
+            tokens += writer.text(&mut model.store, prompt, sample, &mut |text| write(text))?;
             print("")?;
         }
+        let seconds = started.elapsed().as_secs_f64();
+        note(format_args!("{tokens} tokens in {seconds:.1} s, {} tokens/s", number(tokens as f64 / seconds)));
         Ok(())
     })
 }

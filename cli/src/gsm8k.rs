@@ -61,7 +61,7 @@ pub fn run(file: &Path, all: &eval::Args, run: &Run, model: &mut Loaded) -> Resu
         samples: all.samples,
         k: args.k.unwrap_or(all.samples.min(5)),
         writing: Writing {
-            tokens: args.tokens,
+            tokens: Some(args.tokens),
             temperature: args.temperature,
             top_p: args.top_p,
             seed: args.seed,

@@ -13,11 +13,14 @@ use ltm::config::Work;
 use ltm::json;
 use std::path::PathBuf;
 
+/// Tokens of a text unless asked otherwise.
+const TOKENS: usize = 256;
+
 /// Let a model write, and measure what it writes: entropy, repetition, distinct n-grams, and perplexity under another model
 ///
 /// With --prompts, --samples texts follow every line of a file, and a judge scores each text given its prompt; without, texts
 /// begin with nothing. Statistics are of words between blanks. A judge with latents gives an upper bound (elbo). Only numbers of
-/// equally many texts of the same length can be compared.
+/// equally many texts of the same length can be compared, so the default of --tokens is 256 here, whatever the model.
 #[derive(clap::Args)]
 pub struct Args {
     /// Folder of the training run whose model writes
@@ -48,7 +51,10 @@ pub fn run(args: &Args, place: &Place) -> Result<()> {
             let mut model = run.load(device, Work::Generation)?;
             warn(&model.warnings);
             let prompts = args.prompts.clone();
-            let options = Options { prompts, samples: args.writing.samples, writing: args.writing.options() };
+            let mut writing = args.writing.options();
+            // Not what fits: texts of the same length can be compared.
+            writing.tokens = writing.tokens.or(Some(TOKENS));
+            let options = Options { prompts, samples: args.writing.samples, writing };
             let written = behind_bar("{bar:24} {pos}/{len} texts  ETA {eta}", |show| {
                 write(&run, &mut model, options, &command(), args.texts.as_deref(), show)
             })?;

@@ -51,6 +51,20 @@ fn train_evaluate_generate() {
     assert_ne!(generate(&["--prompt", "3 green", "--seed", "2"]), prompted);
     let free = generate(&["--unconditional", "--samples", "2", "--top-k", "5", "--top-p", "0.9", "--refit", "7"]);
     assert!(free.contains("--- 1 ---") && free.contains("--- 2 ---"), "{free}");
+
+    // Wherever a prompt comes from, it is the same one; nothing to warn of by default.
+    let said = |args: &[&str]| lab.run(&[&["generate", "run"], args].concat()).succeeds();
+    let plain = said(&["--prompt", "3 green"]);
+    assert!(plain.says("tokens/s").err.lines().count() == 1, "{}", plain.context());
+    lab.write("prompt.txt", "3 green\r\n");
+    assert_eq!(said(&["--prompt-file", "prompt.txt"]).out, plain.out);
+    let mut piped = lab.command(&["generate", "run", "--prompt", "-"]);
+    let piped = piped.stdin(fs::File::open(lab.path("prompt.txt")).unwrap()).output().unwrap();
+    assert_eq!(String::from_utf8(piped.stdout).unwrap(), plain.out);
+    // The likeliest alone, in two ways; and no token that has been there, of 258.
+    let likeliest = ["--prompt", "3 green", "--temperature", "0"];
+    assert_eq!(said(&["--prompt", "3 green", "--min-p", "1"]).out, said(&likeliest).out);
+    assert_ne!(said(&[&likeliest[..], &["--repetition-penalty", "100"]].concat()).out, said(&likeliest).out);
 }
 
 /// The rate is so high that validations get worse from the first to the third.

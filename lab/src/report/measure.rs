@@ -159,7 +159,7 @@ fn write(options: &Options, run: &Run, device: &Device) -> Result<Vec<String>> {
     let mut model = run.load(device, Work::Generation)?;
     // Behind nothing there is room for as many tokens as there are positions.
     let room = if options.prompt.is_none() { model.config.model.positions() } else { None };
-    let writing = Writing { tokens: options.tokens.min(room.unwrap_or(usize::MAX)), ..Writing::default() };
+    let writing = Writing { tokens: Some(options.tokens.min(room.unwrap_or(usize::MAX))), ..Writing::default() };
     let mut writer = writer(&mut model, writing, options.samples.into())?;
     (0..options.samples).map(|sample| writer.whole(&mut model.store, options.prompt.as_deref(), sample)).collect()
 }

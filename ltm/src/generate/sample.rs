@@ -1,6 +1,7 @@
 use super::Writing;
 use engine::rng::Stream;
 use engine::{Error, Result};
+use std::collections::BTreeSet;
 
 /// Random-number site of sampled tokens.
 const SITE: u32 = 0x0050_0001;
@@ -11,6 +12,8 @@ pub struct Sampler {
     temperature: f64,
     top_k: usize,
     top_p: f64,
+    min_p: f64,
+    repetition_penalty: f64,
     stream: Stream,
     drawn: u32,
 }
@@ -19,31 +22,45 @@ impl Sampler {
     /// A sampler for sample number `sample`.
     ///
     /// # Errors
-    /// If the temperature is negative or top-p is not within (0, 1].
+    /// If an option is not within its range, see [`Writing`].
     pub fn new(writing: &Writing, sample: u32) -> Result<Self> {
-        let &Writing { temperature, top_k, top_p, seed, .. } = writing;
+        let &Writing { temperature, top_k, top_p, min_p, repetition_penalty, seed, .. } = writing;
         if !(temperature >= 0.0 && temperature.is_finite()) {
             return Err(Error::usage(format!("temperature {temperature} must be a number from 0 upwards")));
         }
         if !(top_p > 0.0 && top_p <= 1.0) {
             return Err(Error::usage(format!("top-p {top_p} must be above 0 and at most 1")));
         }
-        Ok(Self { temperature, top_k, top_p, stream: Stream::new(seed, SITE).sample(sample), drawn: 0 })
+        if !(0.0..=1.0).contains(&min_p) {
+            return Err(Error::usage(format!("min-p {min_p} must be from 0 to 1")));
+        }
+        if !(0.01..=100.0).contains(&repetition_penalty) {
+            return Err(Error::usage(format!("repetition penalty {repetition_penalty} must be from 0.01 to 100")));
+        }
+        let stream = Stream::new(seed, SITE).sample(sample);
+        Ok(Self { temperature, top_k, top_p, min_p, repetition_penalty, stream, drawn: 0 })
     }
 
-    /// The next token. Ties go to the lower id.
+    /// The token behind `text`. Ties go to the lower id.
     ///
     /// # Errors
     /// If a logit is not finite.
-    pub fn next(&mut self, logits: &[f64]) -> Result<u16> {
+    pub fn next(&mut self, logits: &[f64], text: &[u16]) -> Result<u16> {
         if let Some(i) = logits.iter().position(|x| !x.is_finite()) {
             return Err(Error::new(format!("the logit of token {i} is not finite: the weights are damaged")));
+        }
+        let Self { temperature, top_k, top_p, min_p, repetition_penalty, .. } = *self;
+        let mut logits = logits.to_vec();
+        if repetition_penalty != 1.0 {
+            for token in text.iter().copied().collect::<BTreeSet<u16>>() {
+                let logit = &mut logits[usize::from(token)];
+                *logit = if *logit > 0.0 { *logit / repetition_penalty } else { *logit * repetition_penalty };
+            }
         }
         let mut order: Vec<usize> = (0..logits.len()).collect();
         order.sort_by(|&a, &b| logits[b].total_cmp(&logits[a]).then(a.cmp(&b)));
         let u = self.stream.uniform(self.drawn);
         self.drawn += 1;
-        let Self { temperature, top_k, top_p, .. } = *self;
         if temperature == 0.0 {
             return Ok(order[0] as u16);
         }
@@ -55,7 +72,8 @@ impl Sampler {
         let total: f64 = weights.iter().sum();
         let mut kept = 0.0;
         let mut count = 0;
-        while count < weights.len() && kept < top_p * total {
+        // The first weight is that of the likeliest, 1.
+        while count < weights.len() && kept < top_p * total && weights[count] >= min_p {
             kept += weights[count];
             count += 1;
         }
@@ -74,10 +92,11 @@ impl Sampler {
 mod tests {
     use super::*;
 
+    /// How often each token comes behind a text of the first two.
     fn shares(writing: Writing, logits: &[f64]) -> Vec<f64> {
         let mut sampler = Sampler::new(&writing, 0).unwrap();
         let mut counts = vec![0.0; logits.len()];
-        (0..20_000).for_each(|_| counts[sampler.next(logits).unwrap() as usize] += 1.0 / 20_000.0);
+        (0..20_000).for_each(|_| counts[sampler.next(logits, &[0, 1, 1]).unwrap() as usize] += 1.0 / 20_000.0);
         counts
     }
 
@@ -95,7 +114,16 @@ mod tests {
         // Temperature ½ squares the odds: 1, 25, 2.25, 6.25 of 34.5.
         let sharp = shares(Writing { temperature: 0.5, ..all() }, &logits);
         close(sharp, [1.0 / 34.5, 25.0 / 34.5, 2.25 / 34.5, 6.25 / 34.5]);
-        let damaged = Sampler::new(&all(), 0).unwrap().next(&[0.0, f64::NAN]);
+        // Of the likeliest's ½, 0.4 is 0.2 and 0.6 is 0.3; temperature ½ squares both.
+        close(shares(Writing { min_p: 0.4, ..all() }, &logits), [0.0, 2.0 / 3.0, 0.0, 1.0 / 3.0]);
+        close(shares(Writing { min_p: 0.6, ..all() }, &logits), [0.0, 1.0, 0.0, 0.0]);
+        close(shares(Writing { min_p: 0.2, temperature: 0.5, ..all() }, &logits), [0.0, 0.8, 0.0, 0.2]);
+        close(shares(Writing { min_p: 1.0, ..all() }, &[0.0, 1.0, 1.0, 0.5]), [0.0, 0.5, 0.5, 0.0]);
+        // The first two are in the text: ln 0.1 and ln 0.5 are doubled, ln 4 is halved. Odds 0.01, 0.25, 0.15, 0.25 of 0.66.
+        let penalty = Writing { repetition_penalty: 2.0, ..all() };
+        close(shares(penalty.clone(), &logits), [0.01, 0.25, 0.15, 0.25].map(|odds| odds / 0.66));
+        close(shares(penalty, &[4f64.ln(), 0.0, 0.0, 0.0]), [0.4, 0.2, 0.2, 0.2]);
+        let damaged = Sampler::new(&all(), 0).unwrap().next(&[0.0, f64::NAN], &[]);
         assert!(damaged.unwrap_err().to_string().contains("token 1"));
     }
 }

@@ -11,14 +11,21 @@ use std::sync::Arc;
 /// How a text is written.
 #[derive(Clone, Debug, Serialize)]
 pub struct Writing {
-    /// Most tokens to draw; fewer if the document ends.
-    pub tokens: usize,
+    /// Most tokens to draw; fewer if the document ends. By default as many as the positions that the model was trained on have
+    /// room for behind the prompt, but at least [`LEAST`].
+    pub tokens: Option<usize>,
     /// Logits are divided by it; 0 takes the likeliest token.
     pub temperature: f64,
     /// Only the likeliest `top_k` tokens; 0 for all.
     pub top_k: usize,
     /// Only the likeliest tokens that together reach this probability; 1 for all.
     pub top_p: f64,
+    /// Only tokens that are at least `min_p` times as likely as the likeliest, from 0 for all to 1 (Nguyen et al. 2024, arXiv
+    /// 2407.01082): with p(i) ∝ exp(logit_i / temperature), those with p(i) ≥ `min_p` · max p.
+    pub min_p: f64,
+    /// Makes tokens that are in the prompt or in the text less likely, before all else (Keskar et al. 2019, arXiv 1909.05858):
+    /// a positive logit is divided by it, a negative one multiplied. From 0.01 to 100; 1 changes nothing.
+    pub repetition_penalty: f64,
     /// Seed of latents and tokens: the same seed gives the same text.
     pub seed: u64,
     /// The text ends before the first of these.
@@ -31,8 +38,18 @@ pub struct Writing {
 
 impl Default for Writing {
     fn default() -> Self {
-        let (temperature, top_k, top_p, seed) = (1.0, 0, 1.0, 0);
-        Self { tokens: 256, temperature, top_k, top_p, seed, stop: Vec::new(), steps: None, refit: 0 }
+        Self {
+            tokens: None,
+            temperature: 1.0,
+            top_k: 0,
+            top_p: 1.0,
+            min_p: 0.0,
+            repetition_penalty: 1.0,
+            seed: 0,
+            stop: Vec::new(),
+            steps: None,
+            refit: 0,
+        }
     }
 }
 
@@ -46,6 +63,9 @@ pub struct Writer {
     walk: Walk,
     tokenizer: Arc<dyn Tokenizer>,
 }
+
+/// Tokens that are drawn by default behind a prompt that leaves less room.
+pub const LEAST: usize = 64;
 
 /// Texts at most, and inferences of one text: both share the 32 bits that key an inference's noise.
 pub const ROUNDS: u32 = 1 << 16;
@@ -70,11 +90,12 @@ impl Writer {
         if writing.stop.iter().any(String::is_empty) {
             return Err(Error::usage("an empty stop text would end every text before it begins"));
         }
-        let inferences = writing.tokens.checked_div(writing.refit).unwrap_or(0);
+        let tokens = writing.tokens.unwrap_or(config.model.seq.max(LEAST));
+        let inferences = tokens.checked_div(writing.refit).unwrap_or(0);
         if inferences >= ROUNDS as usize {
             return Err(Error::usage(format!(
-                "inferring the latents every {} of {} tokens takes {inferences} inferences: must be less than {ROUNDS}",
-                writing.refit, writing.tokens
+                "inferring the latents every {} of {tokens} tokens takes {inferences} inferences: must be less than {ROUNDS}",
+                writing.refit
             )));
         }
         let thinks = config.model.kind.has_latents();
@@ -102,11 +123,12 @@ impl Writer {
         let z = model.kind.has_latents().then(|| store.alloc(spec));
         let walk = Walk::new(model, params, z, store)?;
         config.check_room(store, Work::Generation)?;
-        let writing = Writing { tokens, ..Writing::default() };
+        let writing = Writing { tokens: Some(tokens), ..Writing::default() };
         Ok(Self { config: config.clone(), writing, thinker: None, z, walk, tokenizer })
     }
 
-    /// Writes text number `sample`, behind `prompt` if there is one; `show` gets it as it comes, without the prompt.
+    /// Writes text number `sample`, behind `prompt` if there is one; `show` gets it as it comes, without the prompt. Returns
+    /// how many tokens it has.
     ///
     /// # Errors
     /// A prompt that is empty or too long, weights that are damaged, and the errors of `show`.
@@ -119,9 +141,12 @@ impl Writer {
         prompt: Option<&str>,
         sample: u32,
         show: &mut dyn FnMut(&str) -> Result<()>,
-    ) -> Result<()> {
+    ) -> Result<usize> {
         assert!(sample < ROUNDS, "text {sample} has no noise of its own");
         let mut text = self.beginning(prompt)?;
+        let (begun, most) = (text.len(), self.most(text.len()));
+        // What stands in front of every text is nobody's words.
+        let front = front(&*self.tokenizer, self.config.data.chunking)?.len();
         // Every inference, of every text, has its own noise.
         let mut round = sample * ROUNDS;
         match (&self.thinker, prompt, self.z) {
@@ -132,15 +157,15 @@ impl Writer {
         let mut sampler = Sampler::new(&self.writing, sample)?;
         let mut stream = TextStream::new(&self.writing.stop);
         let mut logits = self.read(store, &text)?;
-        for drawn in 1..=self.writing.tokens {
-            let token = sampler.next(&logits[..self.tokenizer.vocab()])?;
+        for drawn in 1..=most {
+            let token = sampler.next(&logits[..self.tokenizer.vocab()], &text[front..])?;
             if token == self.tokenizer.end() {
                 break;
             }
             text.push(token);
             let (shown, stopped) = stream.push(self.tokenizer.token_bytes(token).unwrap_or_default());
             show(&shown)?;
-            if stopped || drawn == self.writing.tokens {
+            if stopped || drawn == most {
                 break;
             }
             if let Some(thinker) = &self.thinker
@@ -154,7 +179,16 @@ impl Writer {
                 logits = self.walk.step(store, token)?;
             }
         }
-        show(&stream.finish())
+        show(&stream.finish())?;
+        Ok(text.len() - begun)
+    }
+
+    /// Most tokens that are drawn behind the first `begun` of a text.
+    pub fn most(&self, begun: usize) -> usize {
+        let model = &self.config.model;
+        let (there, least) = model.positions().map_or((model.seq, LEAST), |there| (there, 1));
+        // Only as much of the prompt is read as latents are inferred from, and the last token drawn not at all.
+        self.writing.tokens.unwrap_or((there + 1).saturating_sub(begun).max(least))
     }
 
     /// All of text number `sample`, without the prompt.
@@ -179,7 +213,7 @@ impl Writer {
             None => {}
         }
         // The last token drawn is not read.
-        let (begun, tokens) = (text.len(), self.writing.tokens);
+        let (begun, tokens) = (text.len(), self.most(text.len()));
         let needed = begun.saturating_add(tokens).saturating_sub(1);
         match self.config.model.positions() {
             Some(there) if needed > there => Err(Error::usage(format!(
