@@ -63,9 +63,8 @@ fn examine(args: &Args, run: &Run, device: &Device) -> Result<()> {
     eval::note_training_text(run, &text);
     let steps = (0..).map(|power| 1 << power).take_while(|&t| t <= args.max_steps as usize).collect();
     let options = Options { steps, draws: args.samples as usize, sequences: args.limit };
-    let rows = behind_bar("{bar:24} {percent}% of all fast steps  ETA {eta}", |show| {
-        audit(&mut model, &source, &options, show)
-    });
+    let rows =
+        behind_bar("{bar} {percent}% of all fast steps  ETA {eta}", |show| audit(&mut model, &source, &options, show));
     let audit = Audit { run, model: &model, text: &text, draws: options.draws, rows: &rows? };
     if args.json {
         return print(json::pretty(&audit.json(&command())).trim_end());

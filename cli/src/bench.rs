@@ -66,9 +66,9 @@ pub fn run(args: &Args, place: &Place) -> Result<()> {
         print(Machine::of(&setup))?;
         print(format_args!("preset {}: {}, {}\n", args.preset, setup.sizes(), setup.dtype))?;
         let mut ceilings = Ceilings::new(&setup.device, setup.dtype, &setup.effort)?;
-        let bar = bar(0, "pass {msg}");
+        let bar = bar(0, "{wide_msg}");
         let rows = measure_all(&setup, &works, &mut ceilings, &mut |pass, case| {
-            bar.set_message(format!("{pass} of {}: {case}", setup.effort.passes));
+            bar.set_message(format!("pass {pass} of {}: {case}", setup.effort.passes));
             bar.tick();
         })?;
         bar.finish_and_clear();

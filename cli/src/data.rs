@@ -143,7 +143,7 @@ pub fn run(command: &Command, place: &Place) -> Result<ExitCode> {
         shard_tokens: SHARD_TOKENS,
     };
     let guard = Guard::new()?;
-    let bar = bar(input_bytes(&args.inputs)?, "{bar:24} {bytes}/{total_bytes}  {msg}  {bytes_per_sec}  ETA {eta}");
+    let bar = bar(input_bytes(&args.inputs)?, "{bar} {bytes}/{total_bytes}  ETA {eta}  {wide_msg}");
     let mut show = |now: Progress| {
         bar.set_position(now.input_bytes);
         bar.set_message(format!("{} documents, {} tokens", now.documents, now.tokens));

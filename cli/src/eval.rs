@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 /// What shows how far an evaluation is.
-pub const BAR: &str = "{bar:24} {pos}/{len} sequences  ETA {eta}";
+pub const BAR: &str = "{bar} {pos}/{len} sequences  ETA {eta}";
 
 /// Stories scored unless asked otherwise.
 const STORIES: u64 = 256;
@@ -132,7 +132,7 @@ fn score_suite(
     device: &Device,
     json: bool,
 ) -> Result<ExitCode> {
-    let shown = Shown { bar: bar(0, "{msg}  {bar:24} {percent}%  ETA {eta}"), guard: Guard::new()? };
+    let shown = Shown { bar: bar(0, "{bar} {percent}%  ETA {eta}  {wide_msg}"), guard: Guard::new()? };
     let suite = suite::Suite::new(run, model, request, device, &shown);
     let judged = suite.map_err(|error| error.hint("--results names another file"))?.all();
     shown.bar.finish_and_clear();
@@ -168,7 +168,7 @@ struct Shown {
 
 impl suite::Watch for Shown {
     fn note(&self, line: String) {
-        self.bar.suspend(|| note(line));
+        note(line);
     }
 
     fn progress(&self, label: &str, done: u64, of: u64) -> Result<()> {

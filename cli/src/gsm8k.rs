@@ -70,7 +70,7 @@ pub fn run(file: &Path, all: &eval::Args, run: &Run, model: &mut Loaded) -> Resu
             ..Writing::default()
         },
     };
-    let (bar, guard) = (bar(1, "{bar:24} {pos}/{len} texts  {msg}  ETA {eta}"), Guard::new()?);
+    let (bar, guard) = (bar(1, "{bar} {pos}/{len} texts  ETA {eta}  {wide_msg}"), Guard::new()?);
     let label = format!("pass@{}", options.k);
     let outcome = solve(run, model, options, &command(), args.transcripts.as_deref(), |done, all, pass| {
         bar.set_length(all as u64);

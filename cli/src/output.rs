@@ -1,5 +1,6 @@
 //! Where words go: results to the standard output, everything about the work to the standard error.
 
+use super::progress::aside;
 use engine::{Error, Result};
 use ltm::shell;
 use std::fmt::Display;
@@ -26,7 +27,7 @@ pub fn write(text: &str) -> Result<()> {
 
 /// Prints a line to the standard error. If nobody can read it, nobody can be told so.
 pub fn note(text: impl Display) {
-    let _ = writeln!(io::stderr().lock(), "{text}");
+    aside(|| _ = writeln!(io::stderr().lock(), "{text}"));
 }
 
 /// Prints warnings to the standard error, a line each.

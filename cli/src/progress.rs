@@ -1,16 +1,120 @@
 //! How far things are: a bar where somebody looks at a terminal, plain lines elsewhere.
 
-use super::output::note;
-use indicatif::{FormattedDuration, ProgressBar, ProgressStyle};
+use super::output::{note, warn};
+use console::Term;
+use indicatif::{
+    HumanDuration, MultiProgress, ProgressBar, ProgressDrawTarget, ProgressFinish, ProgressStyle, TermLike,
+};
 use lab::table::{digits, si, visible};
 use ltm::config::{Config, ModelKind};
 use ltm::run::{Line, Progress, SampleLine, ValidationLine};
+use std::io::{self, Write};
+use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// A bar on the standard error; invisible if that is no terminal.
+/// Every bar, so that whoever writes a line can have it above them.
+static BARS: LazyLock<MultiProgress> = LazyLock::new(|| {
+    let plain = || ProgressDrawTarget::term_like_with_hz(Box::new(Plain::new()), 1);
+    MultiProgress::with_draw_target(if is_terminal() { ProgressDrawTarget::stderr() } else { plain() })
+});
+
+/// Whether somebody looks at a terminal that can draw.
+fn is_terminal() -> bool {
+    console::user_attended_stderr() && !console::is_dumb()
+}
+
+/// The width of the terminal.
+fn columns() -> usize {
+    Term::stderr().size().1.into()
+}
+
+/// Narrower terminals see the share that is done, but no counts.
+const NARROW: usize = 60;
+
+/// The length of a bar.
+fn bar_width() -> usize {
+    (columns() / 12).clamp(4, 24)
+}
+
+/// Writes to the standard error, above a bar if there is one.
+pub fn aside(write: impl FnOnce()) {
+    BARS.suspend(write);
+}
+
+/// A bar on the standard error; where that is no terminal, its words on a line now and then. Of a message what has no room is
+/// cut off.
 pub fn bar(length: u64, template: &str) -> ProgressBar {
-    let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
-    ProgressBar::new(length).with_style(style.progress_chars("━╸ "))
+    let template = match (is_terminal(), template.contains("{bar}")) {
+        (false, _) => template.replace("{bar} ", ""),
+        (true, true) if columns() < NARROW => "{bar} {percent}%  {eta}  {wide_msg}".into(),
+        _ => template.into(),
+    };
+    let template = template.replace("{bar}", &format!("{{bar:{}}}", bar_width()));
+    let style = ProgressStyle::with_template(&template).unwrap_or_else(|_| ProgressStyle::default_bar());
+    let bar = ProgressBar::new(length).with_style(style.progress_chars("━╸ ")).with_finish(ProgressFinish::AndClear);
+    BARS.add(bar)
+}
+
+/// What stands for a terminal where there is none.
+#[derive(Debug)]
+struct Plain(Mutex<(String, Instant)>);
+
+impl Plain {
+    /// Seconds between two lines, and before the first.
+    const PAUSE: Duration = Duration::from_secs(10);
+
+    fn new() -> Self {
+        Self(Mutex::new((String::new(), Instant::now())))
+    }
+
+    fn state(&self) -> MutexGuard<'_, (String, Instant)> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl TermLike for Plain {
+    fn width(&self) -> u16 {
+        200
+    }
+
+    fn write_str(&self, text: &str) -> io::Result<()> {
+        self.state().0.push_str(text);
+        Ok(())
+    }
+
+    fn flush(&self) -> io::Result<()> {
+        let (text, last) = &mut *self.state();
+        let line = std::mem::take(text);
+        if line.trim().is_empty() || last.elapsed() < Self::PAUSE {
+            return Ok(());
+        }
+        *last = Instant::now();
+        writeln!(io::stderr().lock(), "{}", line.trim())
+    }
+
+    fn write_line(&self, _: &str) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn clear_line(&self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn move_cursor_up(&self, _: usize) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn move_cursor_down(&self, _: usize) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn move_cursor_right(&self, _: usize) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn move_cursor_left(&self, _: usize) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// Does `work` behind a bar: tell what it is given how much is done, and of how much.
@@ -42,59 +146,73 @@ pub struct Training {
 impl Training {
     /// A display of a run of which `done` steps are done.
     pub fn new(config: &Config, done: u64) -> Self {
-        let bar = bar(config.train.steps as u64, "{bar:24} {pos}/{len}  {msg}");
+        // Elsewhere the lines of `show` say more.
+        let bar = if is_terminal() {
+            bar(config.train.steps as u64, "{bar} {pos}/{len}  ETA {eta}  {wide_msg}")
+        } else {
+            ProgressBar::hidden()
+        };
         bar.set_position(done);
+        bar.reset_eta();
         Self { bar, config: config.clone(), last_line: None, recent: [0.0; 6] }
     }
 
     /// Shows a step.
     pub fn show(&mut self, progress: &Progress) {
         let report = &progress.report;
-        progress.warnings.iter().for_each(|warning| self.say(&format!("warning: {warning}")));
+        warn(&progress.warnings);
         // A step without numbers would spoil the averages for good.
         if report.skipped.is_none() {
             let (tokens, bytes) = (report.tokens as f64, report.bytes as f64);
             let step = [report.nll, report.kl, tokens, bytes, progress.seconds, 1.0];
             self.recent.iter_mut().zip(step).for_each(|(sum, x)| *sum = DECAY * *sum + x);
         }
-        let text = self.text(report.step);
+        let parts = self.text();
         let pause_over = self.last_line.is_none_or(|at| at.elapsed() >= PAUSE);
         let steps = self.config.train.steps as u64;
         if self.bar.is_hidden() && (pause_over || report.step == steps) {
-            note(format_args!("step {}/{steps}  {text}", report.step));
+            let [.., seconds, taken] = self.recent;
+            let left = Duration::try_from_secs_f64(steps.saturating_sub(report.step) as f64 * seconds / taken)
+                .unwrap_or_default();
+            note(format_args!("step {}/{steps}  ETA {:#}  {}", report.step, HumanDuration(left), parts.concat()));
             self.last_line = Some(Instant::now());
         }
-        self.bar.set_message(text);
+        self.bar.set_message(self.fitting(parts));
         self.bar.set_position(report.step);
         for line in &progress.lines {
             match line {
-                Line::Validation(validation) => self.say(&validation_text(self.config.model.kind, validation)),
-                Line::Sample(sample) => self.say(&sample_text(sample)),
+                Line::Validation(validation) => note(validation_text(self.config.model.kind, validation)),
+                Line::Sample(sample) => note(sample_text(sample)),
                 Line::Step(_) | Line::Trouble(_) => {}
             }
         }
     }
 
-    /// Prints a line above the bar.
-    pub fn say(&self, line: &str) {
-        self.bar.suspend(|| note(line));
+    /// The costs of recent steps, the most important words first.
+    fn text(&self) -> Vec<String> {
+        let [nll, kl, tokens, bytes, seconds, _] = self.recent;
+        let status = if self.config.losses_are_bounds() { "" } else { " (fixed noise: not a bound)" };
+        let mut parts = vec![format!("mean loss{status} {:.4}", (nll + kl) / tokens)];
+        if self.config.model.kind.has_latents() {
+            parts.push(format!(" = NLL {:.4} + KL {}", nll / tokens, digits(kl / tokens, 4)));
+        }
+        parts.push(" nats/token".into());
+        parts.push(format!("  {:.3} bits/byte", (nll + kl) / std::f64::consts::LN_2 / bytes));
+        parts.push(format!("  {} tokens/s", si(tokens / seconds, "")));
+        parts
     }
 
-    fn text(&self, step: u64) -> String {
-        let [nll, kl, tokens, bytes, seconds, steps] = self.recent;
-        let left = (self.config.train.steps as u64).saturating_sub(step) as f64 * seconds / steps;
-        let mut parts = String::new();
-        if self.config.model.kind.has_latents() {
-            let status = if self.config.losses_are_bounds() { "" } else { " (fixed noise: not a bound)" };
-            parts = format!("{status} = NLL {:.4} + KL {}", nll / tokens, digits(kl / tokens, 4));
-        }
-        format!(
-            "loss {:.4}{parts} nats/token  {:.3} bits/byte  {} tokens/s  ETA {}",
-            (nll + kl) / tokens,
-            (nll + kl) / std::f64::consts::LN_2 / bytes,
-            si(tokens / seconds, ""),
-            FormattedDuration(Duration::try_from_secs_f64(left).unwrap_or_default())
-        )
+    /// As many of the parts as have room beside the bar: half a number would be another one.
+    fn fitting(&self, parts: Vec<String>) -> String {
+        let (columns, digits) = (columns(), self.config.train.steps.to_string().len());
+        let counts = if columns < NARROW { "100%".len() } else { 2 * digits + "/  ETA ".len() };
+        let mut room = columns.saturating_sub(bar_width() + counts + "   12m".len());
+        let fits = |part: &String| {
+            let fits = part.len() <= room;
+            room = room.saturating_sub(part.len());
+            fits
+        };
+        parts.into_iter().take_while(fits).collect()
     }
 }
 

@@ -55,13 +55,13 @@ pub fn run(args: &Args, place: &Place) -> Result<()> {
             // Not what fits: texts of the same length can be compared.
             writing.tokens = writing.tokens.or(Some(TOKENS));
             let options = Options { prompts, samples: args.writing.samples, writing };
-            let written = behind_bar("{bar:24} {pos}/{len} texts  ETA {eta}", |show| {
+            let written = behind_bar("{bar} {pos}/{len} texts  ETA {eta}", |show| {
                 write(&run, &mut model, options, &command(), args.texts.as_deref(), show)
             })?;
             note(format_args!("every text is in {}", written.file.display()));
             drop(model);
             let mut model = judged_by.load(device, Work::Evaluation)?;
-            let quality = behind_bar("{bar:24} {pos}/{len} texts judged  ETA {eta}", |show| {
+            let quality = behind_bar("{bar} {pos}/{len} texts judged  ETA {eta}", |show| {
                 judge(&judged_by, &mut model, &written, show)
             })?;
             if quality.cut > 0 {

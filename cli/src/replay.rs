@@ -53,7 +53,7 @@ pub fn run(args: &Args, place: &Place) -> Result<()> {
         for difference in differences {
             note(format_args!("note: {difference}; the bits may differ for that alone"));
         }
-        let done = behind_bar("{bar:24} {pos}/{len} steps  ETA {eta}", |show| {
+        let done = behind_bar("{bar} {pos}/{len} steps  ETA {eta}", |show| {
             let mut done = Vec::new();
             while let Some(repeated) = replay.advance()? {
                 done.push(repeated);

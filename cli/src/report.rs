@@ -61,7 +61,7 @@ pub fn run(args: &Args, place: &Place) -> Result<()> {
         // Bits do not depend on the number of threads, so the first run's does for all.
         let measured = place.inside(entries[0].run.config.train.threads, || {
             let measure = |device: &Device, entry: &Entry| {
-                behind_bar("{bar:24} {percent}% of a run  ETA {eta}", |show| {
+                behind_bar("{bar} {percent}% of a run  ETA {eta}", |show| {
                     Measured::new(&options, &entry.run, device, show)
                 })
             };

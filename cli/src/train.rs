@@ -123,7 +123,11 @@ pub fn steps(session: &mut Session, guard: &Guard, tensorboard: bool) -> Result<
     }
     let mut display = Training::new(config, begun_at);
     warn(session.seen.as_slice());
-    note(format_args!("{}: {} of {steps} steps to go", path.display(), steps - begun_at));
+    note(format_args!(
+        "{}: {} of {steps} steps to go; the mean loss is over recent steps",
+        path.display(),
+        steps - begun_at
+    ));
     if warmup >= steps {
         note(format_args!(
             "note: slow.warmup = {warmup} is not less than train.steps = {steps}: the slow rate only rises, to {:.3e}; set a shorter warm-up",
