@@ -16,8 +16,9 @@ use crate::hash::sha256_files;
 use crate::json;
 use engine::{Error, Result};
 use serde::{Deserialize, Serialize};
+use std::fmt::Display;
 use std::fs;
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
 /// Prefix of what is not, or no longer, a checkpoint; the next writer removes it.
@@ -31,7 +32,6 @@ const VERSION: u64 = 1;
 
 /// A file of a checkpoint, as it was written.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct FileEntry {
     /// Its name within the checkpoint's folder.
     pub name: String,
@@ -43,7 +43,6 @@ pub struct FileEntry {
 
 /// A checkpoint, as `manifest.json` has it, whose files have been found to be what that says.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Checkpoint {
     version: u64,
     /// The slow step after which it was taken.
@@ -55,32 +54,62 @@ pub struct Checkpoint {
     pub folder: PathBuf,
 }
 
-/// The newest checkpoint of a run whose manifest, sizes and digests all agree, `None` if it has no checkpoint yet; and one
-/// line for each newer one that was skipped, saying why.
-///
-/// # Errors
-/// If there are checkpoints and none is whole, or their folder cannot be listed.
-pub fn latest_valid(run: &Path) -> Result<(Option<Checkpoint>, Vec<String>)> {
-    let mut warnings = Vec::new();
-    for step in steps(run)?.into_iter().rev() {
-        match at_step(run, step) {
-            Ok(checkpoint) => return Ok((Some(checkpoint), warnings)),
-            Err(error) => warnings.push(format!("skipped a damaged checkpoint: {error}")),
+/// Why a checkpoint cannot be used.
+enum Flaw {
+    /// Its files are not those that were written. The checkpoint before it may be whole.
+    Damage(Error),
+    /// Nobody can say: its files cannot be read at present, or a newer program wrote them.
+    Unknown(Error),
+}
+
+impl Flaw {
+    fn reading(name: &str, error: &io::Error) -> Self {
+        let gone = error.kind() == ErrorKind::NotFound;
+        let error = Error::new(format!("cannot read {name}: {error}"));
+        if gone { Self::Damage(error) } else { Self::Unknown(error) }
+    }
+
+    fn at(self, place: impl Display) -> Self {
+        match self {
+            Self::Damage(error) => Self::Damage(error.at(place)),
+            Self::Unknown(error) => Self::Unknown(error.at(place)),
         }
     }
-    match warnings.first() {
-        Some(first) => Err(Error::new(format!("{} has no checkpoint that is whole: {first}", run.display()))),
-        None => Ok((None, warnings)),
+}
+
+/// The newest checkpoint of a run whose manifest, sizes and digests all agree, `None` if it has no checkpoint yet; and one
+/// line for each newer one that was skipped because it is damaged, saying how.
+///
+/// # Errors
+/// If there are checkpoints and none is whole, or the folder cannot be listed. Also if a checkpoint that may be whole cannot be
+/// read: who went on from an older one would remove it.
+pub fn latest_valid(run: &Path) -> Result<(Option<Checkpoint>, Vec<String>)> {
+    'list: loop {
+        let mut warnings = Vec::new();
+        for step in steps(run)?.into_iter().rev() {
+            match Checkpoint::verify(run, step) {
+                Ok(checkpoint) => return Ok((Some(checkpoint), warnings)),
+                // A run under way has removed it, and has newer ones.
+                Err(_) if !folder_of(run).join(folder_name(step)).exists() => continue 'list,
+                Err(Flaw::Damage(error)) => warnings.push(format!("skipped a damaged checkpoint: {error}")),
+                Err(Flaw::Unknown(error)) => {
+                    return Err(error.hint("move this checkpoint away to use the one before it"));
+                }
+            }
+        }
+        return match warnings.first() {
+            Some(first) => Err(Error::new(format!("{} has no checkpoint that is whole: {first}", run.display()))),
+            None => Ok((None, warnings)),
+        };
     }
 }
 
 /// The checkpoint of a run at a step, verified.
 ///
 /// # Errors
-/// If there is none, or it is damaged: which file, and how.
+/// If there is none, it is damaged, or it cannot be read: which file, and why.
 pub fn at_step(run: &Path, step: u64) -> Result<Checkpoint> {
-    let folder = folder_of(run).join(folder_name(step));
-    Checkpoint::verify(&folder, step).map_err(|e| e.at(folder.display()))
+    Checkpoint::verify(run, step).map_err(|(Flaw::Damage(error) | Flaw::Unknown(error))| error)
 }
 
 /// The steps at which a run has a checkpoint, valid or not, ascending. Temporaries and foreign names are not counted.
@@ -116,50 +145,61 @@ impl Checkpoint {
         self.entry(name).map(|file| self.folder.join(&file.name))
     }
 
-    /// Reads the manifest in `folder` and every file that it names.
-    fn verify(folder: &Path, step: u64) -> Result<Self> {
-        let text = fs::read(folder.join(MANIFEST)).map_err(|e| cannot_read(MANIFEST, &e))?;
-        let checkpoint = Self::from_manifest(&text, folder, step).map_err(|e| e.at(MANIFEST))?;
-        for FileEntry { name, bytes, sha256 } in &checkpoint.files {
-            let path = folder.join(name);
-            let size = fs::metadata(&path).map_err(|e| cannot_read(name, &e))?.len();
-            // First, for it knows what is no file of its own.
-            let found = sha256_files(&[path])?;
-            if size != *bytes {
-                return Err(Error::new(format!("{name} has {size} bytes, its manifest says {bytes}")));
-            }
-            if found != *sha256 {
-                return Err(Error::new(format!(
-                    "{name} is not what was written: its SHA-256 differs from the manifest's"
-                )));
-            }
-        }
-        Ok(checkpoint)
+    /// Reads the manifest of a step and every file that it names.
+    fn verify(run: &Path, step: u64) -> std::result::Result<Self, Flaw> {
+        let folder = folder_of(run).join(folder_name(step));
+        let checkpoint = fs::read(folder.join(MANIFEST))
+            .map_err(|error| Flaw::reading(MANIFEST, &error))
+            .and_then(|text| Self::from_manifest(&text, &folder, step).map_err(|flaw| flaw.at(MANIFEST)))
+            .and_then(|checkpoint| {
+                checkpoint.files.iter().try_for_each(|file| file.verify(&folder)).map(|()| checkpoint)
+            });
+        checkpoint.map_err(|flaw| flaw.at(folder.display()))
     }
 
     /// What a manifest says; the files are not looked at.
-    fn from_manifest(text: &[u8], folder: &Path, step: u64) -> Result<Self> {
-        let found = Self { folder: folder.into(), ..json::from_bytes(text)? };
-        if found.version != VERSION {
-            return Err(Error::new(format!("version {}, this program reads version {VERSION}", found.version)));
+    fn from_manifest(text: &[u8], folder: &Path, step: u64) -> std::result::Result<Self, Flaw> {
+        #[derive(Deserialize)]
+        struct Versioned {
+            version: u64,
         }
+        let damage = |message: String| Err(Flaw::Damage(Error::new(message)));
+        let version = json::from_bytes(text).map_err(Flaw::Damage).map(|found: Versioned| found.version)?;
+        if version != VERSION {
+            return Err(Flaw::Unknown(Error::new(format!("version {version}, this program reads version {VERSION}"))));
+        }
+        let found = Self { folder: folder.into(), ..json::from_bytes(text).map_err(Flaw::Damage)? };
         if found.step != step {
-            return Err(Error::new(format!("it is of step {}, its folder of step {step}", found.step)));
+            return damage(format!("it is of step {}, its folder of step {step}", found.step));
         }
-        if let Some(file) = found.files.iter().find(|file| !is_plain(&file.name)) {
-            return Err(Error::new(format!("{:?} cannot name a file of a checkpoint", file.name)));
+        match found.files.iter().find(|file| !is_plain(&file.name)) {
+            Some(file) => damage(format!("{:?} cannot name a file of a checkpoint", file.name)),
+            None => Ok(found),
         }
-        Ok(found)
+    }
+}
+
+impl FileEntry {
+    fn verify(&self, folder: &Path) -> std::result::Result<(), Flaw> {
+        let Self { name, bytes, sha256 } = self;
+        let path = folder.join(name);
+        let size = fs::metadata(&path).map_err(|error| Flaw::reading(name, &error))?.len();
+        // First, for it knows what is no file of its own.
+        let found = sha256_files(&[path]).map_err(Flaw::Unknown)?;
+        let damage = |message: String| Err(Flaw::Damage(Error::new(message)));
+        if size != *bytes {
+            return damage(format!("{name} has {size} bytes, its manifest says {bytes}"));
+        }
+        if found != *sha256 {
+            return damage(format!("{name} is not what was written: its SHA-256 differs from the manifest's"));
+        }
+        Ok(())
     }
 }
 
 /// Whether a name stays within its folder and is not hidden.
 fn is_plain(name: &str) -> bool {
     !name.starts_with('.') && name.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c))
-}
-
-fn cannot_read(name: &str, error: &std::io::Error) -> Error {
-    Error::new(format!("cannot read {name}: {error}"))
 }
 
 fn folder_of(run: &Path) -> PathBuf {

@@ -99,6 +99,32 @@ fn damage_is_noticed_and_the_one_before_is_used() {
         save(run.path(), 2, KEEP_ALL);
         assert_eq!(latest_step(&run), Some(2));
     }
+    // What cannot be judged stops the run: going on from step 1 would remove it.
+    let newer = second.replace("\"version\": 1", "\"version\": 2");
+    for (name, expected) in
+        [(MANIFEST, "manifest.json: version 2, this program reads version 1"), ("state.json", "is a folder")]
+    {
+        let path = path(&run, 2, name);
+        let whole = fs::read(&path).unwrap();
+        fs::remove_file(&path).unwrap();
+        if name == MANIFEST {
+            fs::write(&path, &newer).unwrap()
+        } else {
+            fs::create_dir(&path).unwrap()
+        }
+        let error = latest_valid(run.path()).unwrap_err().to_string();
+        assert!(error.contains("step-00000002") && error.contains(expected), "{error}: {expected}");
+        assert!(error.ends_with("move this checkpoint away to use the one before it"), "{error}");
+        if name == MANIFEST {
+            fs::remove_file(&path).unwrap()
+        } else {
+            fs::remove_dir(&path).unwrap()
+        }
+        fs::write(&path, whole).unwrap();
+    }
+    let with_more = second.replacen('{', "{\"written_at\": 3,", 1);
+    fs::write(path(&run, 2, MANIFEST), with_more).unwrap();
+    assert_eq!(latest_step(&run), Some(2), "a key that is not known yet is no damage");
     save(run.path(), 9, KEEP_ALL);
     fs::remove_file(path(&run, 9, "state.json")).unwrap();
     save(run.path(), 5, 1);

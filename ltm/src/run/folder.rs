@@ -349,7 +349,17 @@ impl Run {
     /// If there are none, they belong to another model, or the device has no kernels or no room for `work` with it.
     pub fn load(&self, device: &Device, work: Work) -> Result<Loaded> {
         self.config.check_device(device, work)?;
-        let (checkpoint, warnings) = self.checkpoint()?;
+        loop {
+            let (checkpoint, warnings) = self.checkpoint()?;
+            match self.load_from(&checkpoint, device, work) {
+                // A run under way has removed it, and has newer ones.
+                Err(_) if !checkpoint.folder.exists() => {}
+                loaded => return loaded.map(|loaded| Loaded { warnings, ..loaded }),
+            }
+        }
+    }
+
+    fn load_from(&self, checkpoint: &Checkpoint, device: &Device, work: Work) -> Result<Loaded> {
         let file = checkpoint.file(WEIGHTS)?;
         let mut store = Store::new(device.clone());
         let params = Params::new(&self.config.model, DType::F32, &mut store);
@@ -362,8 +372,8 @@ impl Run {
             params,
             step: checkpoint.step,
             weights: checkpoint.entry(WEIGHTS)?.sha256.clone(),
-            data: State::of(&checkpoint)?.data,
-            warnings,
+            data: State::of(checkpoint)?.data,
+            warnings: Vec::new(),
         })
     }
 }
