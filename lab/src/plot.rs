@@ -12,16 +12,16 @@ use plotters::style::text_anchor::{HPos, Pos, VPos};
 use std::fmt::Write;
 use std::ops::Range;
 
-/// Colours of the series on white and on black. They differ in brightness too, and most eyes can tell them apart (Okabe and
-/// Ito 2008).
+/// Colours of the series on white and on black: blue, orange, green, pink, violet, brown (yellow on black) and grey. A test measures
+/// that readers who do not see red or green can tell them apart too.
 const COLOURS: [[u32; 2]; 7] = [
-    [0x0072b2, 0x4da8e8],
-    [0xd55e00, 0xff8a3d],
-    [0x009e73, 0x2ec79b],
-    [0xb0559b, 0xe08cc8],
-    [0x7d1f45, 0xf3b0c3],
-    [0xa97500, 0xe6b143],
-    [0x464646, 0xc4c4c4],
+    [0x116fd7, 0x2882ff],
+    [0xfa6401, 0xe16421],
+    [0x00a969, 0x21dd7f],
+    [0xad73a6, 0xcf74a2],
+    [0x400462, 0xb7b5ff],
+    [0x783a00, 0xf2de41],
+    [0x2d2d2d, 0xe8e8e8],
 ];
 const PAPER: [u32; 2] = [0xffffff, 0x15171a];
 const INK: [u32; 2] = [0x1c1c1c, 0xe6e6e3];
@@ -52,7 +52,11 @@ pub struct Look {
 }
 
 impl Look {
-    /// The look of number `i` of several equal series. The first 28 differ, and neighbours differ in their strokes too.
+    /// The last of the looks, for what is not one of several equal series.
+    pub const LAST: Self = Self { colour: COLOURS.len() - 1, stroke: STROKES.len() - 1 };
+
+    /// The look of number `i` of several equal series. The first 27 differ from each other and from [`LAST`](Self::LAST), and
+    /// neighbours differ in their strokes too.
     pub fn of(i: usize) -> Self {
         Self { colour: i % COLOURS.len(), stroke: i % STROKES.len() }
     }
@@ -458,8 +462,42 @@ mod tests {
         let mut found = heights(&plot.inline(), "no");
         found.sort_by_key(|(_, y)| *y);
         assert!(found.len() == 12 && found.windows(2).all(|pair| pair[1].1 - pair[0].1 > 10), "{found:?}");
-        let looks: std::collections::BTreeSet<_> = (0..28).map(|i| (Look::of(i).colour, Look::of(i).stroke)).collect();
-        assert_eq!(looks.len(), 28);
+    }
+
+    #[test]
+    fn looks_differ() {
+        let looks: Vec<Look> = (0..27).map(Look::of).chain([Look::LAST]).collect();
+        assert!(looks.iter().enumerate().all(|(i, look)| !looks[..i].contains(look)), "{looks:?}");
+    }
+
+    /// By distance in CIELAB, where 2 can just be seen, and the matrices of Machado, Oliveira and Fernandes (2009).
+    #[test]
+    fn colours_differ_for_all_eyes() {
+        type Matrix = [[f64; 3]; 3];
+        let times = |m: &Matrix, x: [f64; 3]| m.map(|row| row.iter().zip(x).map(|(a, b)| a * b).sum::<f64>());
+        let linear = |hex: u32| {
+            [16, 8, 0].map(|shift| {
+                let c = f64::from(hex >> shift & 255) / 255.0;
+                if c <= 0.04045 { c / 12.92 } else { ((c + 0.055) / 1.055).powf(2.4) }
+            })
+        };
+        let lab = |rgb| {
+            let xyz = times(&[[0.4339, 0.3762, 0.1899], [0.2126, 0.7152, 0.0722], [0.0177, 0.1095, 0.8727]], rgb);
+            let [x, y, z] = xyz.map(|t| if t > 0.008856 { t.cbrt() } else { 7.787 * t + 16.0 / 116.0 });
+            [116.0 * y, 500.0 * (x - y), 200.0 * (y - z)]
+        };
+        let all_cones = [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]];
+        let without_red = [[0.1523, 1.0526, -0.2049], [0.1145, 0.7863, 0.0992], [-0.0039, -0.0481, 1.0520]];
+        let without_green = [[0.3673, 0.8606, -0.2280], [0.2801, 0.6725, 0.0474], [-0.0118, 0.0429, 0.9689]];
+        for (eyes, screen) in [all_cones, without_red, without_green].iter().flat_map(|eyes| [(eyes, 0), (eyes, 1)]) {
+            let seen = COLOURS.map(|colour| lab(times(eyes, linear(colour[screen]))));
+            for (i, a) in seen.iter().enumerate() {
+                for (j, b) in seen[..i].iter().enumerate() {
+                    let distance = a.iter().zip(b).map(|(a, b)| (a - b).powi(2)).sum::<f64>().sqrt();
+                    assert!(distance > 25.0, "{i} and {j} on screen {screen}: {distance}, {eyes:?}");
+                }
+            }
+        }
     }
 
     #[test]

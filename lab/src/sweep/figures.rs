@@ -60,14 +60,14 @@ fn figure(title: String, axis: &str, own_ticks: usize, results: &[Dot<'_>], of: 
             None => marks.iter().map(|mark| mark.at).collect(),
         };
         let name = if latents == 0 { format!("{size}, AR, exact") } else { format!("{size}, N_z = {latents}") };
-        Series { name, look: Look { colour: i, stroke: usize::from(latents == 0) }, line, marks, ..Series::default() }
+        Series { name, look: Look::of(i), line, marks, ..Series::default() }
     };
     let mut series: Vec<Series> = groups.iter().enumerate().map(of_group).collect();
     // Whatever was scored, the source of the text costs the same.
     let least = results.iter().find_map(|(_, result)| result.least_perplexity);
     series.extend(least.map(|least| Series {
         name: "the least possible".into(),
-        look: Look { colour: 6, stroke: 2 },
+        look: Look::LAST,
         line: level(least),
         ..Series::default()
     }));
