@@ -161,13 +161,15 @@ impl Training {
     pub fn show(&mut self, progress: &Progress) {
         let report = &progress.report;
         warn(&progress.warnings);
-        // A step without numbers would spoil the averages for good.
-        if report.skipped.is_none() {
+        // A step without numbers would spoil the averages for good, and those of earlier steps say nothing about it.
+        let parts = if report.skipped.is_none() {
             let (tokens, bytes) = (report.tokens as f64, report.bytes as f64);
             let step = [report.nll, report.kl, tokens, bytes, progress.seconds, 1.0];
             self.recent.iter_mut().zip(step).for_each(|(sum, x)| *sum = DECAY * *sum + x);
-        }
-        let parts = self.text();
+            self.text()
+        } else {
+            vec!["left out".into()]
+        };
         let pause_over = self.last_line.is_none_or(|at| at.elapsed() >= PAUSE);
         let steps = self.config.train.steps as u64;
         if self.bar.is_hidden() && (pause_over || report.step == steps) {

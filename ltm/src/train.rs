@@ -7,8 +7,12 @@ use crate::model::{Param, Params};
 use crate::safetensors::{self, SafeTensors};
 use autograd::{Id, NonFinite, Store};
 use engine::{Device, Error, Result};
+use rayon::prelude::*;
 use std::io;
 use std::path::Path;
+
+/// Steps in a row whose update is left out before training ends: so many bad batches one after the other are no accident.
+const PATIENCE: usize = 10;
 
 /// A model being trained: everything that one step changes.
 #[derive(Debug)]
@@ -27,6 +31,8 @@ pub struct Trainer {
     pub step: u64,
     /// Whether the last step was not done because a number was not finite.
     pub stopped: bool,
+    /// Steps in a row, up to the last one, whose update was left out.
+    skipped: usize,
     /// Where batches are loaded.
     pub inputs: Inputs,
 }
@@ -67,7 +73,7 @@ impl Trainer {
         let Learner { params, inputs, fast, slow, .. } = Learner::new(&config, activations, &mut store)?;
         config.check_room(&store, Work::Training)?;
         params.init(&mut store, config.train.seed);
-        Ok(Self { config, store, params, inputs, fast, slow, step: 0, stopped: false })
+        Ok(Self { config, store, params, inputs, fast, slow, step: 0, stopped: false, skipped: 0 })
     }
 
     /// The slow learning rate of step `step` (from 1): linear warm-up, then a cosine down to the least rate.
@@ -107,8 +113,8 @@ impl Trainer {
     /// One step: fits the posteriors of the batch, then updates the decoder once.
     ///
     /// # Errors
-    /// If the batch does not fit, or a number is not finite and the configuration says to stop; the weights are then as
-    /// they were before.
+    /// If the batch does not fit, or a number is not finite and the configuration says to stop, or leaving batches out does
+    /// not help; the weights are then as they were before.
     pub fn train(&mut self, batch: &Batch) -> Result<StepReport> {
         let step = self.step + 1;
         let rate = self.slow_rate(step);
@@ -130,17 +136,57 @@ impl Trainer {
         let mut report = StepReport { step, nll, kl, tokens, bytes, grad_norm, rate, fast_rate, skipped: None };
         if nll.is_finite() && kl.is_finite() && grad_norm.is_finite() {
             self.slow.apply(store, rate, step);
+            self.skipped = 0;
         } else {
+            // No batch is to blame for weights that an update has spoilt.
+            self.check_finite()?;
             let place = self.find_non_finite(batch, fast_rate, step)?;
             let message = format!("step {step}: the loss is not finite: {place}");
             if self.config.train.non_finite == config::NonFinite::Stop {
                 self.stopped = true;
-                return Err(Error::new(format!("{message}; the weights are as before the step")));
+                let lower = self.lower_rates();
+                return Err(Error::new(format!("{message}; the weights are as before the step; {lower} may help")));
+            }
+            self.skipped += 1;
+            if self.skipped == PATIENCE {
+                return Err(Error::new(format!(
+                    "{message}; {PATIENCE} steps in a row came to this, so leaving batches out does not help: try {}",
+                    self.lower_rates()
+                )));
             }
             report.skipped = Some(message);
         }
         self.step = step;
         Ok(report)
+    }
+
+    /// What may keep numbers finite. Rates cannot change when a run goes on.
+    fn lower_rates(&self) -> &'static str {
+        if self.fast.is_some() {
+            "a new run with a lower slow.rate, fast.rate_start or fast.rate_end"
+        } else {
+            "a new run with a lower slow.rate"
+        }
+    }
+
+    /// That weights and moments are finite numbers: what comes of others is worth neither a step nor a checkpoint. Fetches
+    /// them if they are on a GPU.
+    ///
+    /// # Errors
+    /// If they are not, and of the device.
+    pub fn check_finite(&self) -> Result<()> {
+        let [(_, m), (_, v)] = self.moments();
+        for (what, set) in [("weights", &self.params), ("first moments", &m), ("second moments", &v)] {
+            for p in set.iter() {
+                if !self.store.get(p.id).on_host()?.as_slice::<f32>().par_iter().all(|x| x.is_finite()) {
+                    return Err(Error::new(format!(
+                        "training has diverged: the {what} after step {} are not finite ({}); try a new run with a lower slow.rate",
+                        self.step, p.name
+                    )));
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Repeats the step, which draws the same noise, looking at every number.

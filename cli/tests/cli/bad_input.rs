@@ -264,8 +264,48 @@ fn rates_that_cannot_be_meant() {
     assert_eq!(checkpoint_bytes(&lab.path("run"), 6), checkpoint_bytes(&lab.path("skipping"), 6));
     assert!(!said.err.contains("slow.warmup"), "{}", said.context());
 
+    // Every step fails: that is no accident of single batches.
+    let fast = ["fast.rate_start=1e30", "fast.rate_end=1e30", "train.steps=30", "train.non_finite=skip"];
+    lab.train("fast", &fast)
+        .fails(1, &["step 10: ", "fast step 1", "10 steps in a row", "lower slow.rate, fast.rate_"]);
+    assert_eq!(steps(&lab.path("fast")).last(), Some(&9));
+
     let short = lab.train("short", &["train.steps=1", "slow.rate=0.5"]).succeeds();
     short.says("slow.warmup = 2 is not less than train.steps = 1").says("2.500e-1");
+}
+
+/// Weights that an update has spoilt are told as what they are, whichever way bad batches are dealt with, and never saved.
+#[test]
+fn runs_that_diverge() {
+    let lab = Lab::new();
+    let rate = ["slow.rate=1e38", "slow.min_rate=1e38", "train.eval_every=0"];
+    for (i, more) in [
+        // Found by the step after it, or by the checkpoint behind it.
+        &["train.checkpoint_every=0"][..],
+        &["train.checkpoint_every=0", "train.non_finite=skip"],
+        &["train.checkpoint_every=1"],
+        &["train.checkpoint_every=1", "train.non_finite=skip", "model.kind=ar"],
+    ]
+    .iter()
+    .enumerate()
+    {
+        let run = format!("run{i}");
+        let said = lab.train(&run, &[&rate[..], more].concat());
+        said.fails(1, &["diverged: the weights after step 1 are not finite", "a new run with a lower slow.rate"]);
+        assert!(!said.err.contains("train.non_finite=skip"), "{}", said.context());
+        assert!(!lab.path(&run).join("checkpoints").exists());
+    }
+    // Five steps are left out; the update of the sixth spoils the weights.
+    let late = ["fast.rate_start=1e30", "fast.rate_end=0.1", "train.non_finite=skip"];
+    let after = ["the weights after step 6 are not finite", "the checkpoint of step 4 is from before that"];
+    let said = lab.train("late", &[&rate[..], &late].concat());
+    said.fails(1, &after);
+    said.says("step 1/6 | left out");
+    let saved = checkpoint_bytes(&lab.path("late"), 4);
+    lab.run(&["train", "--resume", "late"]).fails(1, &after);
+    assert_eq!(checkpoint_bytes(&lab.path("late"), 4), saved);
+    assert_eq!(lab.names("late/checkpoints"), ["step-00000002", "step-00000004"]);
+    lab.ltm("eval late --protocol elbo --samples 1 --limit 1").succeeds().says("after step 4");
 }
 
 /// More memory than any machine has.

@@ -210,12 +210,13 @@ impl Session {
     /// Does the next step, then the validation, the sample and the checkpoint that are due behind it, and writes the metrics.
     ///
     /// # Errors
-    /// If files cannot be written, or a number is not finite and the configuration says to stop; the state before the step
-    /// is then saved.
+    /// If files cannot be written, or a number is not finite and the configuration says to stop or leaving batches out does
+    /// not help; the state before the step is then saved, unless it has such numbers itself.
     pub fn advance(&mut self) -> Result<Progress> {
         let started = Instant::now();
         let report = self.stepper.step();
         if let (Err(error), step @ 1..) = (&report, self.step()) {
+            self.check_finite()?;
             let failed = |second| Error::new(format!("{error}; and step {step} could not be saved: {second}"));
             self.save().map_err(failed)?;
         }
@@ -278,16 +279,25 @@ impl Session {
         Ok(())
     }
 
+    /// That the present state is worth going on with, or saving.
+    fn check_finite(&self) -> Result<()> {
+        self.stepper.trainer.check_finite().map_err(|error| match self.saved {
+            Some(step) => error.hint(format_args!("the checkpoint of step {step} is from before that")),
+            None => error,
+        })
+    }
+
     /// Writes a checkpoint of the present state unless there is one; returns a line for each older one that could not be
     /// removed.
     ///
     /// # Errors
-    /// If it cannot be written; the older ones are then as they were.
+    /// If it cannot be written, or has a number that is not finite; the older ones are then as they were.
     pub fn save(&mut self) -> Result<Vec<String>> {
         let step = self.step();
         if self.saved == Some(step) {
             return Ok(Vec::new());
         }
+        self.check_finite()?;
         self.metrics.sync()?;
         let state = State { step, samples: self.stepper.samples(), data: self.fingerprint.clone() };
         let trainer = &self.stepper.trainer;
