@@ -1,5 +1,5 @@
-//! Ops and updates called outside a graph, for checks and tests. Buffers are filled with NaN beforehand. A device without room
-//! for an op is a panic.
+//! Calls ops and updates outside a graph, for checks and tests. Buffers are filled with NaN first. If a device lacks
+//! the memory for an op, the call panics.
 
 use crate::{Buffer, Context, DType, Device, Op, Pass, Result, Spec, Update, Want};
 use std::borrow::{Borrow, Cow};
@@ -8,7 +8,7 @@ use std::slice;
 
 static EMPTY: &Buffer = &Buffer::empty();
 
-/// An op to be called outside a graph. Inputs may be in host memory; results stay on the device.
+/// An op called outside a graph. Inputs may be in host memory; results stay on the device.
 #[derive(Clone, Copy, Debug)]
 pub struct Bench<'a> {
     /// Where the op runs.
@@ -29,8 +29,8 @@ impl Bench<'_> {
         outs
     }
 
-    /// The gradients of the wanted inputs; `into` gives what `Add` adds to. The op gets no input and no output that it says
-    /// it does not read.
+    /// The gradients of the wanted inputs; `into` holds the values that `Add` adds to. Inputs and outputs that the op
+    /// does not read are empty buffers.
     pub fn vjp(
         &self,
         wants: &[Want],
@@ -52,7 +52,7 @@ impl Bench<'_> {
     /// Outputs and gradients of the fused pass.
     ///
     /// # Panics
-    /// If the op has none.
+    /// If the op has no fused pass.
     pub fn forward_vjp(
         &self,
         wants: &[Want],
@@ -89,7 +89,7 @@ impl Bench<'_> {
         wants.iter().enumerate().map(gradient).collect()
     }
 
-    /// The buffers whose bits are set, on the device, and empty ones for the others.
+    /// The buffers whose bits are set, on the device, and empty buffers in place of the others.
     fn place<'b, B: Borrow<Buffer>>(&self, buffers: &'b [B], bits: u16) -> Vec<Cow<'b, Buffer>> {
         let place = |(i, buffer): (usize, &'b B)| match (self.device, buffer.borrow()) {
             _ if bits >> i & 1 == 0 => Cow::Borrowed(EMPTY),
@@ -103,7 +103,7 @@ impl Bench<'_> {
 /// Applies an update to `state`, all on one device.
 ///
 /// # Errors
-/// If the device has no room for the update's scratch memory, or has failed.
+/// If the device lacks the update's scratch memory, or has failed.
 pub fn apply(device: &Device, update: &dyn Update, ins: &[&Buffer], state: &mut [Buffer]) -> Result<()> {
     let mut scratch = filled(device, scratch(update.scratch(device, &specs(ins), &specs(state))))?;
     update.apply(&mut Context { device, scratch: &mut scratch }, ins, state);
@@ -122,13 +122,13 @@ fn scratch(bytes: usize) -> Spec {
     Spec::new(DType::F32, &[bytes.div_ceil(4)])
 }
 
-/// A buffer whose numbers nobody may rely on: NaN, so that the results of an op that does are NaN too.
+/// A buffer filled with NaN, so that an op that reads it uninitialised gives NaN.
 pub fn garbage(device: &Device, spec: Spec) -> Buffer {
     there(device, filled(device, spec), spec)
 }
 
 thread_local! {
-    /// As much host memory as this thread's largest buffer took, with all bits set: filled once per size.
+    /// Host memory of the size of this thread's largest buffer, with all bits set; filled once per size.
     static SET: RefCell<Buffer> = const { RefCell::new(Buffer::empty()) };
 }
 
@@ -144,8 +144,8 @@ fn filled(device: &Device, spec: Spec) -> Result<Buffer> {
     })
 }
 
-/// The buffer, or memory that stands for it on a device that has failed: such a device computes nothing more, and
-/// [`Device::finish`] says why.
+/// The buffer, or a placeholder if the device has failed: such a device computes nothing more, and [`Device::finish`]
+/// returns the reason.
 fn there(device: &Device, buffer: Result<Buffer>, spec: Spec) -> Buffer {
     buffer.unwrap_or_else(|e| if device.finish().is_err() { Buffer::new(spec) } else { panic!("{e}") })
 }

@@ -7,18 +7,19 @@ use std::sync::Arc;
 /// A contiguous tensor: memory on the host or on a device, element type and shape. Memory starts as zeros; host memory is
 /// 64-byte aligned.
 ///
-/// A buffer may be larger than its value. [`respec`](Self::respec) gives the memory another meaning, so that a plan's slots
-/// serve many values without allocating.
+/// A buffer may be larger than its value. [`respec`](Self::respec) changes type and shape, so that a plan's slots hold
+/// many values without allocation.
 ///
 /// Slices and bytes exist for host memory only. [`write`](Self::write), [`set_f64`](Self::set_f64),
-/// [`copy_from`](Self::copy_from) and [`clear`](Self::clear) work wherever the memory is. Of a device that has failed they do
-/// nothing: [`on_host`](Self::on_host) and [`read_f64`](Self::read_f64) return its error.
+/// [`copy_from`](Self::copy_from) and [`clear`](Self::clear) work on host and device memory. On a device that has
+/// failed they do nothing; [`on_host`](Self::on_host) and [`read_f64`](Self::read_f64) return its error.
 ///
 /// # Errors
-/// A device that a buffer is to be made on has no room.
+/// Constructors fail if the device lacks the memory.
 ///
 /// # Panics
-/// Where a type or number of elements is not the buffer's, there is no value, or the host is to look into a device's memory.
+/// If the type or number of elements differs from the buffer's, if the buffer has no value, or if the host reads memory
+/// of a device.
 ///
 /// ```
 /// use engine::{Buffer, DType};
@@ -39,7 +40,8 @@ pub struct Buffer {
 enum Place {
     Host(Host),
     Device(Memory),
-    /// So many bytes that no device had room for: reads as zeros, ignores writes, cannot be computed with.
+    /// A placeholder for so many bytes that did not fit on the device: reads as zeros, ignores writes, cannot be
+    /// computed with.
     Missing(usize),
 }
 
@@ -52,7 +54,7 @@ impl Default for Place {
 /// Memory of a GPU, freed when dropped.
 struct Memory {
     gpu: Arc<dyn Gpu>,
-    /// Zero without bytes.
+    /// The address; zero if there are no bytes.
     address: u64,
     bytes: usize,
 }
@@ -68,9 +70,9 @@ impl Drop for Memory {
 /// Aligned memory of this process.
 struct Host {
     bytes: Vec<u8>,
-    /// Where the aligned part of `bytes` begins.
+    /// Offset of the aligned part of `bytes`.
     offset: usize,
-    /// Bytes from there on.
+    /// Number of bytes from this offset.
     capacity: usize,
 }
 
@@ -86,10 +88,10 @@ impl Host {
     }
 
     fn try_new(capacity: usize) -> Result<Self> {
-        // Reserved and given back, because `vec!` gets zeros from the system that cost no memory until they are touched,
-        // while a reserved vector would have to be filled.
+        // This reserves the memory only to test that it exists. `vec!` gets zero pages from the system, which use no
+        // memory until they are touched; a reserved vector would have to be filled.
         let possible = capacity.checked_add(ALIGN).is_some_and(|n| Vec::<u8>::new().try_reserve_exact(n).is_ok());
-        if possible { Ok(Self::new(capacity)) } else { Err(Error::new(format!("no memory for {capacity} bytes more"))) }
+        if possible { Ok(Self::new(capacity)) } else { Err(Error::new(format!("cannot allocate {capacity} bytes"))) }
     }
 }
 
@@ -121,8 +123,8 @@ impl Buffer {
         Ok(Self { spec: None, place })
     }
 
-    /// A placeholder for `capacity` bytes that a device had no room for. With it a plan can be finished, to tell how much
-    /// memory it needs. It reads as zeros, ignores writes and cannot be computed with.
+    /// A placeholder for `capacity` bytes that did not fit on a device. It lets planning finish, so that the error can
+    /// name the memory needed. It reads as zeros, ignores writes and cannot be computed with.
     pub const fn missing(capacity: usize) -> Self {
         Self { spec: None, place: Place::Missing(capacity) }
     }
@@ -137,7 +139,7 @@ impl Buffer {
     /// The tensor in host memory: itself, or a copy.
     ///
     /// # Errors
-    /// If the device has failed, at any time before.
+    /// If the device has failed at any earlier time.
     pub fn on_host(&self) -> Result<Cow<'_, Self>> {
         let copy = || self.spec.map_or_else(Self::empty, Self::new);
         match &self.place {
@@ -153,7 +155,7 @@ impl Buffer {
         }
     }
 
-    /// The elements as f64, exactly, wherever the memory is.
+    /// The elements as f64, exactly, from host or device memory.
     ///
     /// # Errors
     /// As [`on_host`](Self::on_host).
@@ -193,7 +195,7 @@ impl Buffer {
         }
     }
 
-    /// The elements of host memory as f64, exactly; [`read_f64`](Self::read_f64) takes them from anywhere.
+    /// The elements of host memory as f64, exactly; [`read_f64`](Self::read_f64) also reads device memory.
     pub fn to_f64(&self) -> Vec<f64> {
         match self.dtype() {
             DType::F32 => self.as_slice::<f32>().iter().map(|&x| f64::from(x)).collect(),
@@ -205,7 +207,7 @@ impl Buffer {
 
     /// Type and shape of the value.
     pub fn spec(&self) -> Spec {
-        self.spec.expect("a buffer with a value: an op gets only what it announces in `reads`, and no gradient to skip")
+        self.spec.expect("no value: an op gets only what it lists in `reads`, and no gradient to skip")
     }
 
     /// Element type.
@@ -283,9 +285,9 @@ impl Buffer {
     /// Copies the elements of a buffer of the same spec, from the host or within one device.
     ///
     /// # Panics
-    /// If the specs differ, or the elements lie on a device and this buffer does not: see [`on_host`](Self::on_host).
+    /// If the specs differ, or if the elements are on a device and this buffer is not: see [`on_host`](Self::on_host).
     pub fn copy_from(&mut self, other: &Self) {
-        assert_eq!(self.spec(), other.spec(), "copy between unlike buffers");
+        assert_eq!(self.spec(), other.spec(), "a copy needs buffers of the same type and shape");
         match (&self.place, &other.place) {
             (Place::Missing(_), _) | (_, Place::Missing(_)) => {}
             (Place::Host(_), _) => self.bytes_mut().copy_from_slice(other.as_bytes()),

@@ -8,15 +8,15 @@ pub enum Device {
     /// This machine's processor; parallel on the rayon pool of the caller.
     #[default]
     Cpu,
-    /// A GPU, or its stand-in in tests.
+    /// A GPU, or the simulated GPU of the tests.
     Cuda(Arc<dyn Gpu>),
 }
 
 impl Device {
-    /// Waits for everything that was launched.
+    /// Waits for all launched work.
     ///
     /// # Errors
-    /// If a GPU has failed, at any time before.
+    /// If a GPU has failed at any earlier time.
     pub fn finish(&self) -> Result<()> {
         match self {
             Self::Cpu => Ok(()),

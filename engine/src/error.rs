@@ -1,18 +1,18 @@
 use std::fmt;
 
-/// The result of what can fail because of a file, a configuration, a device or a shape.
+/// The result of an operation that can fail because of a file, a configuration, a device or a shape.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// What kind of error it is. A program chooses its exit code and its advice by it.
+/// What kind of error it is. It determines a program's exit code and advice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ErrorKind {
     /// The caller asked for something impossible, such as an unknown setting.
     Usage,
-    /// A file, a number or a device is not as it must be.
+    /// A file, a number or a device is wrong.
     Failure,
-    /// This device cannot be used, lacks the memory, or has no kernels for the task. Another device may do it.
+    /// This device cannot be used, lacks the memory, or has no kernels for the task. Another device may work.
     Device,
-    /// The file of compiled kernels does not fit this program or this GPU. A new file may.
+    /// The file of compiled kernels does not fit this program or this GPU. A new file may work.
     Kernels,
 }
 
@@ -58,14 +58,14 @@ impl Error {
         Self::new(format!("cannot {action} {}: {error}", path.display()))
     }
 
-    /// Puts the place in front: `at("layer 3")` turns `bad gain` into `layer 3: bad gain`.
+    /// Prepends the place: `at("layer 3")` turns `bad gain` into `layer 3: bad gain`.
     #[must_use]
     pub fn at(mut self, place: impl fmt::Display) -> Self {
         self.message = format!("{place}: {}", self.message);
         self
     }
 
-    /// Puts a hint behind: `hint("set it to 1")` turns `bad gain` into `bad gain; set it to 1`.
+    /// Appends a hint: `hint("set it to 1")` turns `bad gain` into `bad gain; set it to 1`.
     #[must_use]
     pub fn hint(mut self, hint: impl fmt::Display) -> Self {
         self.message = format!("{}; {hint}", self.message);

@@ -1,18 +1,18 @@
-//! Files that people name. A path may lead to a pipe that nobody writes to, a device without an end, a folder, or a note that
-//! the file lies elsewhere; each gets one line instead of a program that waits, or a wrong word about the content.
+//! Reads files that users name. A path may lead to a pipe without a writer, an endless device, a folder, or a Git LFS
+//! pointer. Each gives a one-line error; the program does not hang or misread the content.
 
 use crate::{Error, Result};
 use std::fs::{self, File};
 use std::io::{self, Read, Seek};
 use std::path::Path;
 
-/// How a Git LFS pointer begins: the few lines that stand for a large file until it is fetched.
+/// The start of a Git LFS pointer, a few lines that stand for a large file until it is fetched.
 const LFS: &[u8] = b"version https://git-lfs.github.com/spec/v1";
 
 /// Opens the regular file at `path` for reading.
 ///
 /// # Errors
-/// If there is none, it cannot be read, or it is a Git LFS pointer.
+/// If there is no such file, it cannot be read, or it is a Git LFS pointer.
 pub fn open(path: &Path) -> Result<File> {
     let fail = |error: io::Error| Error::io("read", path, &error);
     let place = path.display();
@@ -23,9 +23,9 @@ pub fn open(path: &Path) -> Result<File> {
     if meta.is_dir() {
         return Err(Error::new(format!("{place} is a folder, not a file")));
     }
-    // Looked at before it is opened: to open a pipe is to wait for its writer.
+    // Checked before opening, because opening a pipe waits for its writer.
     if !meta.is_file() {
-        return Err(Error::new(format!("{place} is no regular file: name a file, or copy what it holds into one")));
+        return Err(Error::new(format!("{place} is no regular file: name a file, or copy its content into one")));
     }
     let mut file = File::open(path).map_err(fail)?;
     let mut start = Vec::new();
@@ -39,7 +39,7 @@ pub fn open(path: &Path) -> Result<File> {
     Ok(file)
 }
 
-/// The bytes of the regular file at `path`, whatever size the system says that it has.
+/// The bytes of the regular file at `path`. Some files report a size of zero, so this reads to the end.
 ///
 /// # Errors
 /// As [`open`].
@@ -62,10 +62,10 @@ pub fn text(path: &Path) -> Result<String> {
     })
 }
 
-/// `text` without the byte order mark that editors on Windows put in front of UTF-8: it is no part of the text.
+/// `text` without the byte order mark that editors on Windows put before UTF-8.
 ///
 /// # Errors
-/// If the mark is that of UTF-16; the message lacks the file's name.
+/// If it is the mark of UTF-16. The message does not name the file.
 pub fn without_mark(text: &[u8]) -> Result<&[u8]> {
     if text.starts_with(b"\xFF\xFE") || text.starts_with(b"\xFE\xFF") {
         return Err(Error::new("this is UTF-16, not UTF-8: `iconv -f UTF-16 -t UTF-8 IN > OUT` converts it"));
@@ -102,7 +102,7 @@ mod tests {
             let error = text(&path).unwrap_err().to_string();
             assert!(error.contains(said), "{error}");
         }
-        // The system says that it is empty.
+        // The system reports its size as zero.
         #[cfg(target_os = "linux")]
         assert!(!read(Path::new("/proc/self/maps")).unwrap().is_empty());
         fs::remove_dir_all(&folder).unwrap();

@@ -1,5 +1,5 @@
-//! What kernels and graphs are built on: shapes, buffers, devices, counter-based noise, SIMD, and the contract of an op. It
-//! knows no op and no model.
+//! The base of kernels and graphs: shapes, buffers, devices, counter-based noise, SIMD, and the trait of an op. It
+//! contains no op and no model.
 
 #![deny(unsafe_code)]
 

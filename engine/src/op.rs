@@ -1,10 +1,10 @@
-//! The contract of an op. The planner and the runner know ops only by this contract.
+//! The trait of an op. The planner and the runner use ops only through this trait.
 
 use crate::cuda::Pointer;
 use crate::{Buffer, DType, Device, Element, Error, Result, Spec};
 use std::fmt::Debug;
 
-/// What a VJP does about one input's gradient.
+/// What a VJP does with one input's gradient.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Want {
     /// Do not compute it.
@@ -22,7 +22,7 @@ impl Want {
     }
 }
 
-/// The inputs and outputs that a VJP reads, and the planner therefore keeps. Bit `i` stands for number `i`.
+/// The inputs and outputs that a VJP reads, so that the planner keeps them. Bit `i` stands for number `i`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Reads {
     /// Inputs.
@@ -70,7 +70,7 @@ pub enum Pass<'a> {
 }
 
 impl<'a> Pass<'a> {
-    /// What it does about the inputs' gradients; nothing for a forward pass.
+    /// What it does with the inputs' gradients; empty for a forward pass.
     pub fn wants(self) -> &'a [Want] {
         match self {
             Self::Forward => &[],
@@ -96,7 +96,7 @@ pub struct Cost {
 impl std::ops::Add for Cost {
     type Output = Self;
     fn add(self, other: Self) -> Self {
-        // Saturates: no machine gets that far.
+        // Saturates; real costs are far below the limit.
         Self { flops: self.flops.saturating_add(other.flops), bytes: self.bytes.saturating_add(other.bytes) }
     }
 }
@@ -107,7 +107,7 @@ impl std::iter::Sum for Cost {
     }
 }
 
-/// What an op runs with.
+/// The device and scratch memory of an op's call.
 pub struct Context<'a> {
     /// Where to run.
     pub device: &'a Device,
@@ -119,19 +119,19 @@ impl Context<'_> {
     /// The first `len` elements of the scratch memory.
     ///
     /// # Panics
-    /// If the op announced less.
+    /// If the op declared less.
     pub fn scratch<T: Element>(&mut self, len: usize) -> &mut [T] {
         self.scratch.respec(Spec::new(T::DTYPE, &[len]));
         self.scratch.as_mut_slice()
     }
 
-    /// Where the first of `len` elements of the scratch memory lies on the device.
+    /// The device address of the first of `len` elements of the scratch memory.
     ///
     /// # Panics
-    /// If the op announced less: a GPU would write past the end.
+    /// If the op declared less, because a GPU would write past the end.
     pub fn scratch_at(&self, dtype: DType, len: usize) -> Pointer {
         let spec = Spec::new(dtype, &[len]);
-        assert!(spec.bytes() <= self.scratch.capacity(), "{spec} is more scratch memory than was announced");
+        assert!(spec.bytes() <= self.scratch.capacity(), "{spec} is more scratch memory than the op declared");
         Pointer { address: self.scratch.address(), dtype }
     }
 }
@@ -139,8 +139,8 @@ impl Context<'_> {
 /// A differentiable function of tensors.
 ///
 /// Every input and output is contiguous and row-major. Buffers have the specs that [`infer`](Self::infer) was given and
-/// returned. The VJP gets an empty buffer for an input or output that it does not announce in [`reads`](Self::reads), and for a
-/// gradient that is not wanted. The scalar CPU code is the specification of the op.
+/// returned. The VJP gets an empty buffer for an input or output that it does not list in [`reads`](Self::reads), and
+/// for a gradient that is not wanted. The scalar CPU code is the specification of the op.
 pub trait Op: Send + Sync + Debug {
     /// Name in errors, plans and tables, e.g. `rmsnorm`.
     fn name(&self) -> &'static str;
@@ -148,10 +148,10 @@ pub trait Op: Send + Sync + Debug {
     /// Names of the inputs, for errors.
     fn arguments(&self) -> &'static [&'static str];
 
-    /// Types and shapes of the outputs. [`infer`] has counted `ins`.
+    /// Types and shapes of the outputs. [`infer`] has checked the number of `ins`.
     ///
     /// # Errors
-    /// Which argument is wrong, and what would be right.
+    /// If an argument is wrong; the error names it and says what would be right.
     fn infer(&self, ins: &[Spec]) -> Result<Vec<Output>>;
 
     /// Whether [`vjp`](Self::vjp) can give the gradient of input `i`.
@@ -159,17 +159,16 @@ pub trait Op: Send + Sync + Debug {
         true
     }
 
-    /// The inputs and outputs that the VJP reads for these wants, of which there is at least one: by default the result's
-    /// gradient only.
+    /// The inputs and outputs that the VJP reads for these wants (at least one): by default only the result's gradient.
     fn reads(&self, _wants: &[Want]) -> Reads {
         Reads::default()
     }
 
-    /// Computes all outputs, whatever their buffers hold.
+    /// Computes all outputs. Their buffers may hold anything before.
     fn forward(&self, cx: &mut Context, ins: &[&Buffer], outs: &mut [Buffer]);
 
-    /// The vector-Jacobian product: the gradients of the wanted inputs, of which there is at least one, for the result's
-    /// gradient `d_out`.
+    /// The vector-Jacobian product: the gradients of the wanted inputs (at least one) for the result's gradient
+    /// `d_out`.
     fn vjp(
         &self,
         cx: &mut Context,
@@ -185,8 +184,8 @@ pub trait Op: Send + Sync + Debug {
         false
     }
 
-    /// Forward and VJP for `d_out` = 1 in one pass. The outputs have the bits of [`forward`](Self::forward), and the gradients
-    /// differ from those of [`vjp`](Self::vjp) only by rounding.
+    /// Forward and VJP for `d_out` = 1 in one pass. The outputs have the same bits as from [`forward`](Self::forward),
+    /// and the gradients differ from those of [`vjp`](Self::vjp) only by rounding.
     fn forward_vjp(
         &self,
         _cx: &mut Context,
@@ -198,15 +197,16 @@ pub trait Op: Send + Sync + Debug {
         unreachable!("{} has no fused pass", self.name());
     }
 
-    /// Whether the gradient of input `i` is the result's gradient itself, so that nobody needs to copy it.
+    /// Whether the gradient of input `i` is the result's gradient itself, so that no copy is needed.
     fn passes_through(&self, _i: usize) -> bool {
         false
     }
 
-    /// The forms of inputs that a pass on `device` reads faster, by number; `None` for a form that another pass reads.
+    /// The forms of inputs that a pass on `device` reads faster, by number; `None` for a form that only another pass
+    /// reads.
     ///
-    /// If an input changes less often than it is used, a plan makes its forms once for every change and appends them to the
-    /// inputs in this order. Without them the op works on the inputs, with the same bits.
+    /// If an input changes less often than it is used, a plan makes its forms once per change and appends them to the
+    /// inputs in this order. Without them the op reads the inputs themselves, with the same bits.
     fn forms(&self, _device: &Device, _ins: &[Spec], _pass: Pass) -> Vec<Option<Form>> {
         Vec::new()
     }
@@ -228,7 +228,7 @@ pub trait Op: Send + Sync + Debug {
 /// Types and shapes of the outputs of `op`.
 ///
 /// # Errors
-/// As [`Op::infer`]; or that there are more or fewer inputs than the op has arguments.
+/// As [`Op::infer`], or if the number of inputs differs from the number of arguments.
 pub fn infer(op: &dyn Op, ins: &[Spec]) -> Result<Vec<Output>> {
     let names = op.arguments();
     if names.len() != ins.len() {

@@ -9,8 +9,8 @@ thread_local! {
     static ALONE: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Calls `f` so that the loops below and the products of `kernels` run on this thread alone. For work that is already divided
-/// among the threads, whose parts should not wait for each other.
+/// Calls `f` so that the loops below and the products of `kernels` run on this thread only. Use it for work that is
+/// already divided among the threads, so that the parts do not wait for each other.
 ///
 /// ```
 /// use engine::parallel;
@@ -33,12 +33,12 @@ pub fn alone<R>(f: impl FnOnce() -> R) -> R {
     f()
 }
 
-/// Threads that may share work here: 1 inside [`alone`], else all of the pool.
+/// Number of threads that may share work here: 1 inside [`alone`], else all of the pool.
 pub fn threads() -> usize {
     if ALONE.get() { 1 } else { rayon::current_num_threads() }
 }
 
-/// The fewest chunks that stay together on a thread. A single thread gets them all, and the loop runs on the caller's.
+/// The least number of chunks per thread. With a single thread the loop runs on the caller's thread.
 fn unsplit() -> usize {
     if threads() == 1 { usize::MAX } else { 1 }
 }
@@ -56,7 +56,8 @@ pub fn chunks<T: Send>(out: &mut [T], size: usize, f: impl Fn(usize, &mut [T]) +
     out.par_chunks_mut(size).enumerate().with_min_len(unsplit()).for_each(|(i, chunk)| f(i, chunk));
 }
 
-/// Like [`chunks`], over two slices with the same number of chunks. An empty one counts as having as many as the other.
+/// Like [`chunks`], over two slices with the same number of chunks. An empty slice counts as having as many as the
+/// other.
 pub fn chunks2<A: Send, B: Send>(
     a: &mut [A],
     a_size: usize,
@@ -75,7 +76,8 @@ pub fn chunks2<A: Send, B: Send>(
     chunks.with_min_len(unsplit()).for_each(|(i, (a, b))| f(i, a, b));
 }
 
-/// Like [`chunks`], over three slices with the same number of chunks; an empty last one has as many as the others.
+/// Like [`chunks`], over three slices with the same number of chunks; an empty last slice counts as having as many as
+/// the others.
 pub fn chunks3<A: Send, B: Send, C: Send>(
     (a, a_size): (&mut [A], usize),
     (b, b_size): (&mut [B], usize),

@@ -1,4 +1,4 @@
-//! What this machine has to compute with.
+//! Finds out what this machine has to compute with.
 
 use crate::cuda::libraries::{Library, nvrtc_version};
 use crate::cuda::{Settings, describe_file, open, version};
@@ -7,12 +7,12 @@ use std::num::NonZero;
 use std::path::PathBuf;
 use std::{fs, thread};
 
-/// Whether a part of the machine is of use.
+/// The state of a part of the machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
     /// It will be used.
     Used,
-    /// It works, and will not be used.
+    /// It works but will not be used.
     Unused,
     /// It is missing or does not work.
     Missing,
@@ -23,7 +23,7 @@ pub enum State {
 pub struct Finding {
     /// Which part, e.g. `driver`.
     pub part: &'static str,
-    /// Whether it is of use.
+    /// Its state.
     pub state: State,
     /// What was found, or what is missing and what would help.
     pub text: String,
@@ -39,8 +39,8 @@ impl Finding {
     }
 }
 
-/// Looks at the processor, its memory, the driver, the GPUs, and what their kernels need. `device` decides which of them are
-/// used. Never fails: a missing part is a finding.
+/// Checks the processor, memory, driver, GPUs, and what GPU kernels need. `device` decides which of them are used.
+/// Never fails: a missing part is a finding.
 pub fn probe(settings: &Settings, device: &Device) -> Vec<Finding> {
     let cores = thread::available_parallelism().map_or(1, NonZero::get);
     let cores = Finding::found("cores", true, format!("{cores} for this process"));
@@ -49,7 +49,7 @@ pub fn probe(settings: &Settings, device: &Device) -> Vec<Finding> {
     match open::check_driver() {
         Ok((version, count)) => {
             let own = fs::read_to_string("/sys/module/nvidia/version").unwrap_or_default();
-            let text = format!("{} knows CUDA {}", own.trim(), open::version_text(version));
+            let text = format!("{} supports CUDA {}", own.trim(), open::version_text(version));
             findings.push(Finding::found("driver", on_gpu, text.trim_start()));
             findings.extend((0..count).map(|ordinal| gpu(ordinal, on_gpu)));
         }
@@ -65,12 +65,12 @@ pub fn probe(settings: &Settings, device: &Device) -> Vec<Finding> {
             Finding::found("NVRTC", on_gpu && given.is_none(), format!("{version}{}", place(Library::Nvrtc)))
         }
         (Err(e), None) => Finding::missing("NVRTC", e),
-        (Err(_), Some(_)) => Finding::missing("NVRTC", "not found, and not needed beside compiled kernels"),
+        (Err(_), Some(_)) => Finding::missing("NVRTC", "not found, and not needed with compiled kernels"),
     });
     if given.is_none() {
         let is_empty = |folder: &PathBuf| fs::read_dir(folder).map_or(true, |mut files| files.next().is_none());
         findings.push(match &settings.cache {
-            // An open device has put its kernels there, if it could.
+            // An open device has already stored its kernels there, if it could.
             Some(folder) if !on_gpu || !is_empty(folder) => {
                 Finding::found("kernel cache", on_gpu, folder.display().to_string())
             }
@@ -86,14 +86,14 @@ pub fn probe(settings: &Settings, device: &Device) -> Vec<Finding> {
         Ok(()) => Finding::found("cuBLASLt", on_gpu, format!("{}{}", version(), place(Library::CublasLt))),
         Err(why) => {
             let advice =
-                format!("products run on a slow kernel of this program; name its folder in {}", Settings::LIBRARIES);
+                format!("matrix products use this program's slow kernel; name its folder in {}", Settings::LIBRARIES);
             Finding::missing("cuBLASLt", format!("{why}: {advice}"))
         }
     });
     findings
 }
 
-/// The value of the first line `name … : value` of a file of the kernel's.
+/// The value of the first line `name … : value` of a file under /proc.
 fn field(path: &str, name: &str) -> Option<String> {
     let text = fs::read_to_string(path).ok()?;
     let line = text.lines().find(|line| line.starts_with(name))?;
@@ -108,7 +108,7 @@ pub fn processor_name() -> String {
 fn processor() -> Finding {
     let levels: Vec<String> = simd::supported().iter().map(ToString::to_string).collect();
     let (name, levels, level) = (processor_name(), levels.join(", "), simd::level());
-    Finding::found("processor", true, format!("{name}: {levels}, of these {level} ({} names another)", simd::VARIABLE))
+    Finding::found("processor", true, format!("{name}: {levels}, of these {level} ({} sets it)", simd::VARIABLE))
 }
 
 fn memory() -> Finding {
@@ -120,7 +120,7 @@ fn memory() -> Finding {
         (Some(total), Some(free)) => {
             Finding::found("memory", true, format!("{total:.1} GiB, {free:.1} GiB of it free"))
         }
-        _ => Finding::missing("memory", "this system does not say how much there is"),
+        _ => Finding::missing("memory", "this system does not report it"),
     }
 }
 

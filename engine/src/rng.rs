@@ -1,9 +1,9 @@
 //! Counter-based noise: Philox 4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011).
 //!
-//! A number depends only on its purpose (seed, step, sample, site, element), not on the thread that draws it, the batch of the
-//! sample, or earlier draws. So every run can be resumed, and CPU and CUDA have the same noise. Normals come from Box–Muller in
-//! f64, on polynomials of fused multiply-adds, so that the bits do not depend on a libm. Everything is inlined, so that a
-//! kernel under [`simd::dispatch`](crate::simd::dispatch) uses the processor's own multiply-add.
+//! A number depends only on its purpose (seed, step, sample, site, element), not on the thread that draws it, the batch
+//! of the sample, or earlier draws. So every run can be resumed, and CPU and CUDA use the same noise. Normals come from
+//! Box–Muller in f64, with polynomials of fused multiply-adds, so that the bits do not depend on a libm. Everything is
+//! inlined, so that a kernel under [`simd::dispatch`](crate::simd::dispatch) uses the processor's multiply-add.
 
 /// Ten rounds of Philox 4x32: a bijection of the counter for every key.
 #[inline(always)]
@@ -68,7 +68,7 @@ impl Stream {
     /// # Panics
     /// If `n` is zero.
     pub fn below(&self, index: u32, n: usize) -> usize {
-        assert!(n > 0, "no integer is below zero");
+        assert!(n > 0, "the range 0..0 has no integer");
         let w = self.words(index);
         let x = (u64::from(w[0]) << 32) | u64::from(w[1]);
         ((u128::from(x) * n as u128) >> 64) as usize
@@ -86,7 +86,7 @@ impl Stream {
     /// Fills `out[i]` with normal number `first + i`, rounded by `cast`.
     #[inline(always)]
     pub fn fill_normal<T>(&self, first: u32, out: &mut [T], cast: impl Fn(f64) -> T) {
-        // Up to the next whole block of four.
+        // First the elements before the next whole block of four.
         let head = out.len().min(first.wrapping_neg() as usize % 4);
         let (head, body) = out.split_at_mut(head);
         let block = first.div_ceil(4);

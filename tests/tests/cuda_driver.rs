@@ -53,7 +53,11 @@ fn machines_that_cannot_be_used() {
     for (variable, value, said) in [
         ("FAKE_INIT", "100", "no CUDA device: the NVIDIA driver is there, but shows no GPU"),
         ("FAKE_INIT", "1", "the NVIDIA driver does not start: invalid argument (CUDA error 1); "),
-        ("FAKE_VERSION", "12020", "the NVIDIA driver is too old: it knows CUDA 12.2, needed is 12.4 (driver 550)"),
+        (
+            "FAKE_VERSION",
+            "12020",
+            "the NVIDIA driver is too old: it supports CUDA 12.2, but this program needs 12.4 (driver 550)",
+        ),
         ("FAKE_CAPABILITY", "75", "Fake GPU (sm_75) is too old: bf16 needs sm_80 (A100, RTX 30) or later"),
     ] {
         in_child("machines_that_cannot_be_used", &[(variable, value)], || {
@@ -136,7 +140,7 @@ fn kernels_from_a_file() {
         assert_eq!((made.kernels, made.bytes as u64), (16, fs::metadata(&path).expect("a file").len()));
         assert_eq!(fs::read_dir(&folder).expect("a folder").count(), 1, "nothing beside the file");
         for (module, name) in [(&LATER_FILL, "fill"), (&BAD, "bad")] {
-            let lacks = format!("has no {name} (STORAGE=float) for sm_90a from this version of the program");
+            let lacks = format!("lacks {name} (STORAGE=float) for sm_90a of this version of the program");
             assert_eq!(said(module), lacks);
         }
         let found = probe(&file, &Device::Cuda(open(&file, &[&FILL]).unwrap_or_else(|e| panic!("{e}"))));
@@ -162,7 +166,7 @@ fn what_was_found() {
         let of =
             |part| found.iter().filter(move |f| f.part == part).map(|f| (f.state, f.text.as_str())).collect::<Vec<_>>();
         // Behind the version of a driver that the machine has.
-        assert!(of("driver")[0].0 == State::Used && of("driver")[0].1.ends_with("knows CUDA 13.0"), "{found:?}");
+        assert!(of("driver")[0].0 == State::Used && of("driver")[0].1.ends_with("supports CUDA 13.0"), "{found:?}");
         let gpu = "Fake GPU (sm_90a), 132 multiprocessors, 1.0 GiB";
         assert_eq!(of("GPU")[0], (State::Used, gpu));
         assert_eq!(of("GPU")[1], (State::Unused, format!("{gpu}; CUDA_VISIBLE_DEVICES=1 chooses it").as_str()));
@@ -321,8 +325,8 @@ fn a_lost_gpu_is_an_error() {
         ask("libcuda.so", "fake_lose");
         let failure = x.read_f64().expect_err("a lost GPU");
         let said = failure.to_string();
-        let expected = "Fake GPU cannot copy to the host: an illegal memory access was encountered (CUDA_LAUNCH_BLOCKING=1 \
-                        in the environment shows which launch fails)";
+        let expected = "Fake GPU cannot copy to the host: an illegal memory access was encountered (the environment \
+                        variable CUDA_LAUNCH_BLOCKING=1 shows which launch fails)";
         assert_eq!((failure.kind, said.as_str()), (ErrorKind::Failure, expected));
         add();
         recording.launch();

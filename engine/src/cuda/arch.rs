@@ -13,8 +13,8 @@ impl Arch {
     /// The oldest that the kernels run on: it has bf16 on the tensor cores and asynchronous copies.
     pub const OLDEST: Self = Self::new(8, 0);
 
-    /// The architectures of a file of compiled kernels by default: A100 and its later kin, H100 and H200, and both kinds of
-    /// Blackwell.
+    /// The default architectures of a file of compiled kernels: A100 and later GPUs of its generation, H100 and H200,
+    /// and both kinds of Blackwell.
     pub const USUAL: [Self; 4] = [Self::OLDEST, Self::new(9, 0), Self::new(10, 0), Self::new(12, 0)];
 
     /// From a compute capability.
@@ -30,7 +30,7 @@ impl Arch {
 
 impl fmt::Display for Arch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // 9.0 has instructions that no later GPU has: `90a`.
+        // `90a`: 9.0 has instructions that no later GPU has.
         let suffix = if *self == Self::new(9, 0) { "a" } else { "" };
         write!(f, "sm_{}{}{suffix}", self.major, self.minor)
     }
@@ -45,7 +45,7 @@ impl FromStr for Arch {
         let number: u32 = name.strip_suffix('a').unwrap_or(name).parse().unwrap_or(0);
         let arch = Self::new(number / 10, number % 10);
         if format!("sm_{name}") != arch.to_string() && name != number.to_string() {
-            return Err(Error::usage(format!("'{text}' is no GPU architecture, as sm_80, sm_90a and sm_120 are")));
+            return Err(Error::usage(format!("'{text}' is not a GPU architecture such as sm_80, sm_90a or sm_120")));
         }
         if arch < Self::OLDEST {
             let oldest = Self::OLDEST;

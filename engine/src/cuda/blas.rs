@@ -1,4 +1,4 @@
-//! Products by cuBLASLt.
+//! Matrix products by cuBLASLt.
 
 use super::Product;
 use crate::{DType, Error, Result, bytes_text};
@@ -15,8 +15,8 @@ use std::ffi::c_void;
 /// The size that NVIDIA advises for Hopper.
 const WORKSPACE: usize = 32 << 20;
 
-/// The library, its workspace, and a recipe for each kind of product that it has seen. The library's own estimate chooses the
-/// algorithm, not a clock, so that every run takes the same one.
+/// The library, its workspace, and an algorithm for each kind of product so far. The library's heuristic chooses the
+/// algorithm without timing, so that every run takes the same one.
 pub(super) struct Products {
     handle: sys::cublasLtHandle_t,
     workspace: u64,
@@ -47,10 +47,10 @@ struct Recipe {
 }
 
 impl Products {
-    /// For the current context. The library must have been found.
+    /// Opens the library for the current context. The library must have been found.
     ///
     /// # Errors
-    /// If the library does not start or there is no room for its workspace.
+    /// If the library does not start, or memory for its workspace is missing.
     pub fn new() -> Result<Self> {
         let handle = lt::create_handle().map_err(|CublasError(status)| {
             Error::new(format!("cuBLASLt {} does not start on this driver: {status:?}", version()))
@@ -60,13 +60,13 @@ impl Products {
         let workspace = workspace.map_err(|_| {
             let need = bytes_text(WORKSPACE);
             Error::device(format!(
-                "the GPU has no room for the {need} that cuBLASLt works in; nvidia-smi shows what holds its memory"
+                "the GPU has no room for cuBLASLt's workspace of {need}; nvidia-smi shows what uses its memory"
             ))
         })?;
         Ok(Self { handle, workspace, recipes: HashMap::new() })
     }
 
-    /// Puts a product on the stream. None of its sizes is zero.
+    /// Launches a product on the stream. None of its sizes is zero.
     pub fn launch(&mut self, p: &Product, stream: driver::sys::CUstream) -> std::result::Result<(), CublasError> {
         let c = p.c.unwrap_or(p.out);
         let ((a, a_transposed), (b, b_transposed)) = (p.a.parts(), p.b.parts());
@@ -83,8 +83,9 @@ impl Products {
         };
         let (alpha, beta) = (1.0f32, if p.c.is_some() { 1.0f32 } else { 0.0 });
         let pointer = |address: u64| address as *const c_void;
-        // SAFETY: handle, descriptors and algorithm belong together and live as long as `self`. The call reads alpha and beta.
-        // The caller vouches for the addresses, as for every launch, and memory is freed only behind the stream's work.
+        // SAFETY: handle, descriptors and algorithm belong together and live as long as `self`. The call reads alpha
+        // and beta. The caller guarantees the addresses, as for every launch, and memory is freed only after the
+        // stream's work.
         unsafe {
             lt::matmul(
                 self.handle,
@@ -110,7 +111,7 @@ impl Products {
 
 impl Drop for Products {
     fn drop(&mut self) {
-        // SAFETY: nothing of this is used any more. What cannot be freed here is freed with the context.
+        // SAFETY: nothing uses this any more. What cannot be freed here is freed with the context.
         unsafe {
             for recipe in self.recipes.values() {
                 let _ = lt::destroy_matmul_desc(recipe.operation);
@@ -125,8 +126,8 @@ impl Drop for Products {
 }
 
 impl Recipe {
-    /// The library expects column-major matrices. To it a row-major matrix is its own transpose, so it computes outᵀ = bᵀ·aᵀ: its
-    /// first factor is b, its second a, each `[columns, rows]`.
+    /// The library expects column-major matrices. It reads a row-major matrix as the transpose, so it computes outᵀ =
+    /// bᵀ·aᵀ: its first factor is b, its second a, each `[columns, rows]`.
     fn new(handle: sys::cublasLtHandle_t, kind: &Kind) -> std::result::Result<Self, CublasError> {
         let [rows, cols, inner] = kind.sizes;
         let layout = |dtype, [rows, cols]: [usize; 2], transposed| {
@@ -134,14 +135,14 @@ impl Recipe {
             lt::create_matrix_layout(data_type(dtype), cols as u64, rows as u64, cols as i64)
         };
         let [a_transposed, b_transposed] = kind.transposed;
-        // CUBLAS_COMPUTE_32F is true f32 for f32 factors. Types that may round to TF32 have other names.
+        // CUBLAS_COMPUTE_32F computes f32 factors in full f32. Modes that may round to TF32 have other names.
         let operation = lt::create_matmul_desc(cublasComputeType_t::CUBLAS_COMPUTE_32F, cudaDataType::CUDA_R_32F)?;
         let b = layout(kind.factors, [inner, cols], b_transposed)?;
         let a = layout(kind.factors, [rows, inner], a_transposed)?;
         let out = layout(kind.out, [rows, cols], false)?;
         let preference = lt::create_matmul_pref()?;
-        // SAFETY: the descriptors were just made. Each attribute is read from a number of its type: i32 for a transposition, u64
-        // for the workspace's size, u32 for the rest.
+        // SAFETY: the descriptors are new and valid. Each attribute is read from a number of its type: i32 for a
+        // transposition, u64 for the workspace's size, u32 for the rest.
         let found = unsafe {
             for (attribute, transposed) in [
                 (DescAttribute::CUBLASLT_MATMUL_DESC_TRANSA, b_transposed),
@@ -153,7 +154,7 @@ impl Recipe {
             let bytes = WORKSPACE as u64;
             let attribute = Preference::CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES;
             lt::set_matmul_pref_attribute(preference, attribute, (&raw const bytes).cast(), 8)?;
-            // If a sum is split, its parts are added in f32 too.
+            // If a sum is split, its parts are also added in f32.
             let scheme = sys::cublasLtReductionScheme_t::CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE as u32;
             let [of_a, of_b, of_c, of_out] = kind.aligned;
             for (attribute, value) in [

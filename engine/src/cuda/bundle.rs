@@ -1,20 +1,20 @@
-//! A file of compiled kernels: for every variant of a module a line, and the code behind it.
+//! The format of a file of compiled kernels: for every variant of a module a line, followed by the code.
 //!
 //! ```text
 //! kernels2 MODULE DEFINITIONS ARCHITECTURE FINGERPRINT CHECK BYTES
 //! ```
 //!
-//! The definitions are joined by commas. FINGERPRINT is that of everything that the code was compiled from, CHECK that of the
-//! code, both in base 16.
+//! The definitions are joined by commas. FINGERPRINT is the hash of all inputs of the compilation, CHECK the hash of
+//! the code, both in base 16.
 
 use super::arch::Arch;
 use super::compile::OPTIONS;
 use super::{HEADERS, Module, Variant};
 
-/// Begins every line. Its number is that of the format.
+/// The start of every line, with the version of the format.
 const MAGIC: &str = "kernels2";
 
-/// What the code of one module is compiled from and for.
+/// The source and target of one module's code.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Label {
     pub name: String,
@@ -28,7 +28,7 @@ impl Label {
         let defines = variant.defines().join(",");
         let headers = HEADERS.iter().flat_map(|(name, text)| [*name, *text]);
         let texts: Vec<&str> = [module.source, &defines].into_iter().chain(headers).chain(OPTIONS).collect();
-        // Behind a zero byte, so that the border between two texts counts.
+        // A zero byte separates the texts, so that the border between them affects the hash.
         let fingerprint = fingerprint(texts.join("\0").as_bytes());
         Self { name: module.name.into(), defines, arch, fingerprint }
     }
@@ -41,7 +41,7 @@ pub(crate) struct Entry {
     pub code: Vec<u8>,
 }
 
-/// 128-bit FNV-1a. It tells versions of a text apart and notices damage, but does not protect against intent.
+/// 128-bit FNV-1a. It distinguishes versions of a text and detects damage, but is not secure against forgery.
 pub(crate) fn fingerprint(bytes: &[u8]) -> u128 {
     bytes.iter().fold(0x6c62_272e_07bb_0142_62b8_2175_6295_c58d, |hash, &byte| {
         (hash ^ u128::from(byte)).wrapping_mul(0x0000_0000_0100_0000_0000_0000_0000_013b)
@@ -59,7 +59,7 @@ pub(crate) fn encode(entries: &[Entry]) -> Vec<u8> {
     out
 }
 
-/// The entries of a file with these contents, if [`encode`] made all of it.
+/// The entries of a file with these contents, or `None` if it is damaged.
 pub(crate) fn decode(mut file: &[u8]) -> Option<Vec<Entry>> {
     let mut entries = Vec::new();
     while !file.is_empty() {

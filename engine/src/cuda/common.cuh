@@ -1,11 +1,11 @@
-// What every kernel starts from: the storage type, conversions, packs of numbers, reductions in a fixed order.
+// Included by every kernel: the storage type, conversions, packs of numbers, reductions in a fixed order.
 #pragma once
 #include "ptx.cuh"
 
 // bf16 is the upper half of a float. (ptx.cuh rounds to it.)
 using T = STORAGE;
 
-// What to do with a gradient; `Arg::from(Want)`.
+// What to do with a gradient, from `Arg::from(Want)`.
 enum Want { SKIP = 0, WRITE = 1, ADD = 2 };
 
 __device__ inline float to_float(float x) { return x; }
@@ -25,20 +25,20 @@ template <> __device__ inline bf16 from_float<bf16>(float x) { return round_to_b
 template <class S> __device__ inline float load(const S* x) { return to_float(*x); }
 template <class S> __device__ inline void store(S* x, float value) { *x = from_float<S>(value); }
 
-// Stores a gradient as it is wanted: over what is there or onto it.
+// Stores a gradient: overwrites or adds.
 template <class S> __device__ inline void add_or_write(int want, S* x, float value) {
     store(x, want == ADD ? load(x) + value : value);
 }
 
-// N neighbours that move in one instruction of up to 16 bytes; the address is a multiple of their size.
+// N adjacent elements that move in one instruction of up to 16 bytes; the address is a multiple of their size.
 template <class S, int N> struct alignas(sizeof(S) * N) Pack {
     S x[N];
 };
 
-// As many T as 16 bytes hold.
+// The number of T in 16 bytes.
 constexpr int WIDE = 16 / sizeof(T);
 
-// N neighbours as floats in registers.
+// N adjacent elements as floats in registers.
 template <int N> struct Floats {
     float x[N];
 };
@@ -76,14 +76,14 @@ template <int N, class S> __device__ inline void add_or_write_pack(int want, S* 
     store_pack<N>(to, values);
 }
 
-// How many neighbours a function gets, known to the compiler.
+// The number of adjacent elements that a function gets, known to the compiler.
 template <int N> struct Width {
     static constexpr int size = N;
 };
 
-// Calls f(Width, i) for the elements of [n] that are this thread's: i is the first of a pack of WIDE neighbours, or, where
-// these would cross the end of a row of `row` elements or of everything, of LEAST. Zero for `row`: there are no rows.
-// To be launched with a thread for every WIDE elements.
+// Calls f(Width, i) for this thread's elements of [n]: i is the first of a pack of WIDE elements, or of LEAST elements
+// if WIDE would cross the end of a row of `row` elements or of all elements. If `row` is zero, there are no rows.
+// Launch it with one thread per WIDE elements.
 template <int LEAST = 1, class F> __device__ inline void for_my_elements(int n, int row, F f) {
     unsigned i = (blockIdx.x * blockDim.x + threadIdx.x) * WIDE, end = i + WIDE;
     if (row % WIDE == 0 && end <= (unsigned)n) return f(Width<WIDE>{}, (int)i);
@@ -121,7 +121,7 @@ __device__ inline float block_sum(float x, float* shared) {
     return total;
 }
 
-// The maximum over a block of whole warps, in every thread, in the same manner.
+// The maximum over a block of whole warps, in every thread, in the same way.
 __device__ inline float block_max(float x, float* shared) {
     x = warp_max(x);
     if (lane() == 0) shared[warp()] = x;

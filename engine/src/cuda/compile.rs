@@ -1,4 +1,4 @@
-//! From a module's text to code for a GPU, by NVRTC in this process.
+//! Compiles a module's source to GPU code, by NVRTC in this process.
 
 use super::arch::Arch;
 use super::{HEADERS, Module, Variant};
@@ -7,12 +7,12 @@ use cudarc::nvrtc::result::{NvrtcError, compile_program, destroy_program, get_pr
 use cudarc::nvrtc::sys::{self, nvrtcProgram};
 use std::ffi::{CString, c_char};
 
-/// The compiler's options beside the architecture and the definitions.
+/// The compiler's options besides the architecture and the definitions.
 pub(crate) const OPTIONS: [&str; 3] =
     ["--std=c++17", "--device-as-default-execution-space", "--ptxas-options=-warn-spills"];
 
-/// The code of a module for `arch`, and the compiler's lines about registers that it spilled to memory. NVRTC must have been
-/// found, in this `version`.
+/// The code of a module for `arch`, and the compiler's lines about registers that it spilled to memory. `version` is
+/// that of NVRTC, which must have been found.
 ///
 /// # Errors
 /// If the compiler refuses the module: the first error that it reports.
@@ -31,17 +31,17 @@ pub(crate) fn compile(module: &Module, variant: Variant, arch: Arch, version: &s
     Ok((program.code()?, spills.collect()))
 }
 
-/// An error of a call that compiles nothing.
+/// An error of a call other than the compilation.
 fn failed(error: NvrtcError) -> Error {
     Error::new(format!("NVRTC does not work: {error}"))
 }
 
-/// A program of NVRTC's.
+/// An NVRTC program.
 struct Program(nvrtcProgram);
 
 impl Program {
     fn new(module: &Module) -> Result<Self> {
-        let text = |text: &str| CString::new(text).expect("no text of a kernel holds a zero byte");
+        let text = |text: &str| CString::new(text).expect("a kernel's source contains no zero byte");
         let (source, name) = (text(module.source), text(&format!("{}.cu", module.name)));
         let names = HEADERS.map(|(name, _)| text(name));
         let headers = HEADERS.map(|(_, header)| text(header));
@@ -64,7 +64,7 @@ impl Program {
         Ok(Self(program))
     }
 
-    /// The lines with this word in what the compiler said.
+    /// The lines of the compiler's log that contain this word.
     fn log_lines(&self, word: &str) -> Vec<String> {
         // SAFETY: the program exists.
         let log = unsafe { get_program_log(self.0) }.unwrap_or_default();
@@ -78,7 +78,7 @@ impl Program {
         // SAFETY: the program exists. The library writes a number.
         unsafe { sys::nvrtcGetCUBINSize(self.0, &raw mut bytes) }.result().map_err(failed)?;
         let mut code = vec![0; bytes];
-        // SAFETY: the program exists, and the code gets as much room as the library asks for.
+        // SAFETY: the program exists, and the buffer has the size that the library asked for.
         unsafe { sys::nvrtcGetCUBIN(self.0, code.as_mut_ptr().cast::<c_char>()) }.result().map_err(failed)?;
         Ok(code)
     }
@@ -86,7 +86,7 @@ impl Program {
 
 impl Drop for Program {
     fn drop(&mut self) {
-        // SAFETY: the program exists and is not used any more. A program that cannot be destroyed only keeps its memory.
+        // SAFETY: the program exists and is not used any more. If it cannot be destroyed, only its memory leaks.
         let _ = unsafe { destroy_program(self.0) };
     }
 }

@@ -1,4 +1,4 @@
-//! The backend on NVIDIA's driver.
+//! The backend that uses NVIDIA's driver.
 
 use super::arch::Arch;
 use super::blas::Products;
@@ -17,7 +17,7 @@ use std::ffi::{CString, c_void};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// The most parameters that a kernel has.
+/// The largest number of parameters of a kernel.
 const MOST: usize = 32;
 
 /// A GPU with its driver: one context, one stream, kernels and cuBLASLt.
@@ -26,7 +26,7 @@ pub(super) struct Driver {
     arch: Arch,
     /// The most shared memory of a block, in bytes.
     shared: i32,
-    /// Version of CUDA that the driver knows.
+    /// Version of CUDA that the driver supports.
     version: i32,
     settings: Settings,
     failure: Arc<Failure>,
@@ -37,7 +37,7 @@ pub(super) struct Driver {
 
 struct State {
     functions: HashMap<(&'static str, &'static str, Variant), Function>,
-    /// None where the library is missing.
+    /// `None` if the library is missing.
     products: Option<Products>,
     recording: bool,
 }
@@ -47,7 +47,7 @@ struct Function {
     handle: CUfunction,
     /// Sizes of its parameters in bytes.
     parameters: Vec<usize>,
-    /// The most threads and the most bytes of dynamic shared memory of a block.
+    /// The most threads, and the most bytes of dynamic shared memory, of a block.
     threads: i32,
     shared: i32,
 }
@@ -56,7 +56,7 @@ struct Function {
 unsafe impl Send for Function {}
 
 impl Driver {
-    /// The first GPU that the driver shows, and why it has no cuBLASLt, if it has none.
+    /// The first GPU that the driver lists, and the reason if cuBLASLt is missing.
     ///
     /// # Errors
     /// If there is no driver or GPU, or one of them is too old.
@@ -64,7 +64,7 @@ impl Driver {
         let (version, _) = check_driver()?;
         let failed = |e: String| Error::new(format!("the GPU cannot be used: {e}"));
         let context = told(CudaContext::new(0)).map_err(failed)?;
-        // SAFETY: there is one stream, so that nothing needs events to keep an order.
+        // SAFETY: there is only one stream, so no events are needed to keep an order.
         unsafe { context.disable_event_tracking() };
         let name = told(context.name()).map_err(failed)?;
         let (major, minor) = told(context.compute_capability()).map_err(failed)?;
@@ -86,36 +86,36 @@ impl Driver {
         Ok((Self { name, arch, shared, version, settings, failure, state, stream }, missing))
     }
 
-    /// Makes the context this thread's and locks the state.
+    /// Makes the context current on this thread and locks the state.
     fn enter(&self) -> Result<MutexGuard<'_, State>> {
         self.failure.check()?;
         self.keep("enter its context", self.stream.context().bind_to_thread())?;
         Ok(self.state.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// As [`enter`](Self::enter), where a recording has no place.
+    /// As [`enter`](Self::enter), for calls that must not be captured.
     fn enter_outside(&self, what: &str) -> Result<MutexGuard<'_, State>> {
         let state = self.enter()?;
         assert!(!state.recording, "{}: cannot {what} while a phase is captured", self.name);
         Ok(state)
     }
 
-    /// Keeps an error as the device's failure, so that nobody has to pass it on. It may have begun in an earlier launch.
+    /// Stores an error as the device's failure, so that callers need not return it. Its cause may be an earlier launch.
     fn keep<T>(&self, what: &str, result: std::result::Result<T, DriverError>) -> Result<T> {
         self.failure.keep(told(result).map_err(|e| {
             let name = &self.name;
             Error::new(format!(
-                "{name} cannot {what}: {e} (CUDA_LAUNCH_BLOCKING=1 in the environment shows which launch fails)"
+                "{name} cannot {what}: {e} (the environment variable CUDA_LAUNCH_BLOCKING=1 shows which launch fails)"
             ))
         }))
     }
 
-    /// Puts work on the stream.
+    /// Launches work on the stream.
     fn submit(&self, what: &str, work: impl FnOnce(CUstream) -> std::result::Result<(), DriverError>) {
         let _ = self.enter().and_then(|_state| self.keep(what, work(self.stream.cu_stream())));
     }
 
-    /// Puts work on the stream and waits for it.
+    /// Launches work on the stream and waits for it.
     fn transfer(&self, what: &str, work: impl FnOnce(CUstream) -> std::result::Result<(), DriverError>) -> Result<()> {
         let _state = self.enter_outside(what)?;
         self.keep(what, work(self.stream.cu_stream()).and_then(|()| self.stream.synchronize()))
@@ -135,8 +135,8 @@ impl Driver {
         module: &'static Module,
         code: &[u8],
     ) -> std::result::Result<Vec<(&'static str, Function)>, String> {
-        // SAFETY: the code is a whole object file for this GPU, from the compiler or from a file whose fingerprint was
-        // compared, and is only read. The context is current.
+        // SAFETY: the code is a complete object file for this GPU, from the compiler or from a file with a verified
+        // hash, and is only read. The context is current.
         let loaded = told(unsafe { cu::module::load_data(code.as_ptr().cast()) })?;
         let function = |entry| {
             let name = CString::new(entry).map_err(|_| "a zero byte in a kernel's name")?;
@@ -213,9 +213,9 @@ impl Gpu for Driver {
     }
 
     fn free(&self, address: u64) {
-        // SAFETY: the address came from `alloc`, and nothing that was launched uses it once the stream is done.
+        // SAFETY: the address came from `alloc`, and no launched work uses it once the stream is done.
         let free = || self.stream.synchronize().and_then(|()| unsafe { cu::free_sync(address) });
-        // The memory of a device that has failed goes with its context.
+        // The memory of a device that has failed is freed with its context.
         let _ = self.enter().and_then(|_state| self.keep("free memory", free()));
     }
 
@@ -259,8 +259,8 @@ impl Gpu for Driver {
             let functions = self.load_one(module, code).map_err(|e| {
                 let (defines, version) = (variant.defines().join(" "), version_text(self.version));
                 Error::new(format!(
-                    "{} refuses the kernels of {} ({defines}): {e} (its driver knows CUDA {version}, and needs kernels from \
-                     a compiler that is not later)",
+                    "{} refuses the kernels of {} ({defines}): {e} (its driver supports CUDA {version}, so the \
+                     compiler must not be newer)",
                     self.name, module.name
                 ))
             })?;
@@ -284,9 +284,9 @@ impl Gpu for Driver {
         values.iter_mut().zip(args).for_each(|(value, arg)| *value = arg.bits().0);
         let mut pointers = values.each_mut().map(|value| std::ptr::from_mut(value).cast::<c_void>());
         let [x, y, z] = grid.blocks;
-        // SAFETY: the function is of this context, and takes as many parameters of these sizes as are given; the driver
-        // copies them during the call, little-endian numbers from their lowest bytes. Which memory a kernel touches is what
-        // the host shim tests.
+        // SAFETY: the function is of this context, and takes exactly this number of parameters, of these sizes. The driver
+        // copies them during the call, little-endian numbers from their lowest bytes. The host shim tests which memory
+        // a kernel touches.
         let launched = unsafe {
             let stream = self.stream.cu_stream();
             let threads = (grid.threads, 1, 1);
@@ -321,7 +321,7 @@ impl Gpu for Driver {
 
     fn begin_capture(&self) {
         let Ok(mut state) = self.enter_outside("begin a capture") else { return };
-        // Of this thread only: other threads call nothing that belongs to this stream.
+        // Captures this thread only: other threads make no calls on this stream.
         let mode = CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
         state.recording = self.keep("begin a capture", self.stream.begin_capture(mode)).is_ok();
     }
@@ -344,12 +344,12 @@ impl fmt::Debug for Driver {
 
 impl Drop for Driver {
     fn drop(&mut self) {
-        // cuBLASLt gives its memory back to the context that is current. A context that is lost has lost its memory too.
+        // cuBLASLt frees its memory in the current context. If the context is lost, so is the memory.
         let _ = self.stream.context().bind_to_thread();
     }
 }
 
-/// A captured phase; nothing of a device that had failed.
+/// A captured phase; empty if the device had failed.
 struct Recording {
     graph: Option<Mutex<Graph>>,
     name: String,
@@ -358,8 +358,8 @@ struct Recording {
 
 struct Graph(CudaGraph);
 
-// SAFETY: the driver asks that calls with one graph do not overlap, which the mutex around it ensures. Any thread may make
-// them, and `CudaGraph` makes its context current for each.
+// SAFETY: calls on one graph must not overlap, and the mutex ensures this. Any thread may call, and `CudaGraph` makes
+// its context current for each call.
 unsafe impl Send for Graph {}
 
 impl Captured for Recording {

@@ -1,4 +1,4 @@
-//! Where the code of kernels comes from: a file made beforehand, the cache of an earlier run, or the compiler.
+//! Gets the code of kernels: from a file compiled beforehand, the cache of an earlier run, or the compiler.
 
 use super::arch::Arch;
 use super::bundle::{self, Entry, Label};
@@ -22,29 +22,29 @@ pub(crate) fn code(settings: &Settings, arch: Arch, variants: &[(&'static Module
     let version = nvrtc_version(settings)?;
     let compile = |&(module, variant): &(&'static Module, Variant)| {
         let label = Label::new(module, variant, arch);
-        // The name follows from everything that the code depends on.
+        // The name contains a hash of everything that the code depends on.
         let hash = bundle::fingerprint(format!("{:x} {version}", label.fingerprint).as_bytes());
         let name = format!("{}-{arch}-{hash:032x}.kernels", module.name);
         let path = settings.cache.as_ref().map(|folder| folder.join(name));
         let file = path.as_ref().and_then(|path| fs::read(path).ok());
-        // A file that is not whole counts as none.
+        // An incomplete file counts as missing.
         if let Some([entry]) = file.as_deref().and_then(bundle::decode).as_deref() {
             return Ok(entry.code.clone());
         }
         let entry = Entry { code: compile(module, variant, arch, &version)?.0, label };
         if let (Some(folder), Some(path)) = (&settings.cache, path) {
             let file = bundle::encode(std::slice::from_ref(&entry));
-            // If the cache cannot be written, the next run only takes some seconds longer.
+            // If the cache cannot be written, the next run only takes a few seconds longer.
             let _ = fs::create_dir_all(folder).is_ok_and(|()| fs::write(path, file).is_ok());
         }
         Ok(entry.code)
     };
-    // First collected, so that the first error in order is reported, whichever came first in time.
+    // Collected first, so that the error reported does not depend on timing.
     let codes: Vec<Result<Vec<u8>>> = variants.par_iter().map(compile).collect();
     codes.into_iter().collect()
 }
 
-/// The code of these variants in a file made beforehand.
+/// The code of these variants in a file compiled beforehand.
 fn from_file(entries: Vec<Entry>, arch: Arch, variants: &[(&'static Module, Variant)]) -> Result<Vec<Vec<u8>>> {
     let known = archs(&entries);
     let usable: Vec<Entry> = entries.into_iter().filter(|entry| arch.runs(entry.label.arch)).collect();
@@ -58,7 +58,7 @@ fn from_file(entries: Vec<Entry>, arch: Arch, variants: &[(&'static Module, Vari
         let newest = usable.iter().filter(fits).max_by_key(|entry| entry.label.arch);
         newest.map(|entry| entry.code.clone()).ok_or_else(|| {
             let (name, defines) = (module.name, &label.defines);
-            Error::kernels(format!("has no {name} ({defines}) for {arch} from this version of the program"))
+            Error::kernels(format!("lacks {name} ({defines}) for {arch} of this version of the program"))
         })
     };
     variants.iter().map(code).collect()

@@ -1,9 +1,9 @@
 use crate::{Buffer, DType, Want};
 
-/// The kernels of one room: a `.cu` file, compiled for f32 and for bf16 storage.
+/// The kernels of one op: a `.cu` file, compiled for f32 and for bf16 storage.
 #[derive(Debug)]
 pub struct Module {
-    /// The room's name; unique.
+    /// The op's name; unique.
     pub name: &'static str,
     /// Text of the file.
     pub source: &'static str,
@@ -40,7 +40,7 @@ impl Module {
     pub fn entries(&self) -> impl Iterator<Item = &'static str> + '_ {
         let text: &'static str = self.source;
         text.split("extern \"C\" __global__ void ").skip(1).map(|rest| {
-            // `__launch_bounds__(256) name(`: the name is what stands before the parameters' parenthesis.
+            // `__launch_bounds__(256) name(`: the name is before the parenthesis of the parameters.
             let rest = match rest.strip_prefix("__launch_bounds__(") {
                 Some(bounds) => bounds.split_once(')').map_or("", |(_, rest)| rest),
                 None => rest,
@@ -53,7 +53,7 @@ impl Module {
 /// One compilation of a module.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Variant {
-    /// The type that the file calls `T`.
+    /// The type `T` of the file.
     pub dtype: DType,
     /// The constant `SIZE`; 0 if the file has none.
     pub size: usize,
@@ -92,7 +92,7 @@ impl Kernel {
     }
 }
 
-/// How many threads run a kernel, and the memory that they share.
+/// The number of threads that run a kernel, and their shared memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Grid {
     /// Blocks in x, y and z. Up to 2³¹ − 1 in x and 65,535 in y and z.
@@ -112,7 +112,7 @@ impl Grid {
     /// Blocks in x, y and z.
     ///
     /// # Panics
-    /// If there are more than the hardware counts.
+    /// If there are more than the hardware supports.
     pub fn with_blocks(blocks: [usize; 3], threads: u32) -> Self {
         assert!(blocks[0] < 1 << 31 && blocks[1] < 1 << 16 && blocks[2] < 1 << 16, "{blocks:?} blocks");
         assert!((1..=1024).contains(&threads), "{threads} threads in a block");
@@ -137,7 +137,7 @@ impl Grid {
     }
 }
 
-/// Where an element lies in the device's memory.
+/// The place of an element in the device's memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pointer {
     /// Address; zero for null.
@@ -210,7 +210,7 @@ from_buffer!(Pointer, &Buffer; Pointer, &mut Buffer; Arg, &Buffer; Arg, &mut Buf
 impl From<usize> for Arg {
     /// A size as `int`, below 2³¹: kernels count the elements of a tensor in `int`.
     fn from(n: usize) -> Self {
-        Self::I32(i32::try_from(n).unwrap_or_else(|_| panic!("{n} elements are beyond a kernel's int")))
+        Self::I32(i32::try_from(n).unwrap_or_else(|_| panic!("{n} elements do not fit into a kernel's int")))
     }
 }
 

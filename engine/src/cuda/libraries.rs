@@ -1,12 +1,12 @@
-//! NVIDIA's libraries, which a machine may lack. Each is looked for before its first use, because cudarc panics when one is
-//! missing.
+//! Finds NVIDIA's libraries, which a machine may lack. Each is searched for before its first use, because cudarc panics
+//! if one is missing.
 
 use crate::Result;
 use cudarc::{cublaslt, driver, nvrtc};
 use std::path::{Path, PathBuf};
 use std::{env, fs};
 
-/// Where the CUDA backend finds what it needs beside the driver.
+/// Where the CUDA backend finds its files, other than the driver.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Settings {
     /// Folders that hold NVRTC or cuBLASLt, for machines whose loader does not find `libnvrtc.so` or `libcublasLt.so`.
@@ -14,7 +14,7 @@ pub struct Settings {
     pub libraries: Vec<PathBuf>,
     /// A file of compiled kernels, made by [`compile_file`](super::compile_file). It replaces NVRTC.
     pub kernels: Option<PathBuf>,
-    /// Folder for kernels that were compiled at run time. Without one every process compiles them anew.
+    /// Folder for kernels compiled at run time. Without it every process compiles them again.
     pub cache: Option<PathBuf>,
 }
 
@@ -41,7 +41,7 @@ impl Settings {
     }
 }
 
-/// One of NVIDIA's libraries that the user may have to show.
+/// One of NVIDIA's libraries whose folder the user may have to name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Library {
     Nvrtc,
@@ -59,13 +59,13 @@ impl Library {
     /// Loads the library. Must succeed before any call into it.
     ///
     /// # Errors
-    /// One line that says what was found instead.
+    /// One line that says what was found instead of the library.
     pub fn find(self, settings: &Settings) -> std::result::Result<(), String> {
         let refused: Vec<String> = settings.libraries.iter().filter_map(|f| self.load_from(f).err()).collect();
         if !self.is_found() {
             let roots = ["CUDA_HOME", "CUDA_PATH"].into_iter().filter_map(env::var_os).map(PathBuf::from);
             for root in roots.chain([PathBuf::from("/usr/local/cuda")]) {
-                // The user did not name these folders, so their errors would only confuse.
+                // The user did not name these folders, so do not report their errors.
                 let _ = self.load_from(&root.join("lib64"));
             }
         }
@@ -87,12 +87,12 @@ impl Library {
         }
     }
 
-    /// Loads the library from `folder`, and what it looks for by name.
+    /// Loads the library from `folder`, and first the libraries that it loads by name.
     fn load_from(self, folder: &Path) -> std::result::Result<(), String> {
         let entries = fs::read_dir(folder).map_err(|e| format!("{} cannot be read: {e}", folder.display()))?;
         let mut paths: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
         paths.sort();
-        // The last has the whole version in its name, if the others are links to it.
+        // The last one has the full version in its name; the others are links to it.
         let find = |file: &str| {
             paths.iter().rfind(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(file)))
         };
@@ -110,13 +110,13 @@ impl Library {
     }
 }
 
-/// Whether the loader finds a driver. Another copy than the system's would not fit its kernel module, so no folder is asked.
+/// Whether the loader finds a driver. Only the system's own copy fits its kernel module, so no folder is searched.
 pub(crate) fn has_driver() -> bool {
     // SAFETY: this opens and closes the library. When loaded, NVIDIA's libraries only set up their own memory.
     unsafe { driver::sys::is_culib_present() }
 }
 
-/// Keeps a library in this process, where it is found by its name from now on.
+/// Keeps a library loaded in this process, so that later loads by name find it.
 fn load(path: &Path) -> std::result::Result<(), String> {
     // SAFETY: as in `has_driver`.
     match unsafe { libloading::Library::new(path) } {
@@ -124,7 +124,7 @@ fn load(path: &Path) -> std::result::Result<(), String> {
             std::mem::forget(library);
             Ok(())
         }
-        // The source is the loader's own text, which names the file.
+        // The source error is the loader's message, which names the file.
         Err(e) => Err(std::error::Error::source(&e).map_or_else(|| e.to_string(), ToString::to_string)),
     }
 }

@@ -1,9 +1,10 @@
-//! CUDA: how rooms launch their kernels, and the driver behind it.
+//! CUDA: how ops launch their kernels, and the driver.
 //!
-//! # How to write a room's kernels
+//! # How to write an op's kernels
 //!
-//! A room has one more file: `kernel.cu` with the kernels, which the room's `mod.rs` launches if `cx.device` is
-//! [`Device::Cuda`](crate::Device). Launch code that several passes share is in `cuda.rs`. `rmsnorm` is the model to follow.
+//! Put the kernels into `kernel.cu` in the op's folder (its room). The op's `mod.rs` launches them if `cx.device` is
+//! [`Device::Cuda`](crate::Device). Launch code that several passes share goes into `cuda.rs`. Follow the example of
+//! `rmsnorm`.
 //!
 //! ```text
 //! kernel.cu   #include "common.cuh"
@@ -27,28 +28,30 @@
 //!   repeatedly is captured: its launches are repeated with the arguments of the capture, and it reads nothing back.
 //! * Dynamic shared memory is declared by `SHARED(float, name)` and sized by [`Grid::shared`]. It starts as garbage, like all
 //!   memory here. Every thread of a block reaches every barrier, so no thread returns before one.
-//! * There are no float atomics and no order that the hardware chooses, so every run gives the same bits. Partial sums go to
-//!   scratch memory ([`Context::scratch_at`](crate::Context::scratch_at)), and a second kernel adds them in their order.
-//! * `common.cuh` has conversions, packs of 16 bytes, warp and block reductions and `add_or_write`. `noise.cuh` has the random
-//!   numbers of [`rng`](crate::rng), bit by bit. `ptx.cuh` has what C++ has no name for: ldmatrix, mma, cp.async. The host
-//!   shim of the tests has its own `ptx.cuh`, so no other file holds inline PTX.
-//! * [`Gpu::product`] computes matrix products; a room has no kernel for them.
-//! * `cargo test -p tests --test cuda_rooms` runs the kernels of every registered room on this processor.
-//!   [`compile_file`] compiles them for a GPU and reports register spills.
+//! * Kernels use no float atomics and leave no order of summation to the hardware, so every run gives the same bits.
+//!   Partial sums go to scratch memory ([`Context::scratch_at`](crate::Context::scratch_at)), and a second kernel adds
+//!   them in their order.
+//! * `common.cuh` has conversions, packs of 16 bytes, warp and block reductions and `add_or_write`. `noise.cuh` has the
+//!   random numbers of [`rng`](crate::rng), bit by bit. `ptx.cuh` wraps instructions that C++ cannot express: ldmatrix,
+//!   mma, cp.async. The host shim of the tests has its own `ptx.cuh`, so no other file holds inline PTX.
+//! * [`Gpu::product`] computes matrix products, so an op needs no kernel for them.
+//! * `cargo test -p tests --test cuda_rooms` runs the kernels of every registered op on the CPU. [`compile_file`]
+//!   compiles them for a GPU and reports register spills.
 //!
 //! # Types
 //!
-//! Tensors are stored as f32 or bf16, and all arithmetic is f32. Parameters, their moments, and statistics (`rstd`, `lse`,
-//! losses) stay in f32. A graph in bf16 has a `cast` behind every such leaf, which backwards turns a bf16 gradient into the
-//! f32 of the optimiser. So an op sees one float type in all its inputs, with f32 statistics beside, as on the CPU.
+//! Tensors are stored as f32 or bf16, and all arithmetic is f32. Parameters, their moments, and statistics (`rstd`,
+//! `lse`, losses) stay in f32. A graph in bf16 has a `cast` after every such leaf, whose backward pass turns a bf16
+//! gradient into the f32 of the optimiser. So all inputs of an op have one float type, with statistics in f32, as on
+//! the CPU.
 //!
 //! # What a machine needs
 //!
-//! [`Device::open`](crate::Device::open) takes the first GPU that the driver shows. All libraries are loaded at run time, so
-//! one program serves machines with and without a GPU: the driver (CUDA 12.4 or later), NVRTC to compile the kernels, whose
-//! code is cached, and cuBLASLt for products. A file of compiled kernels, made by [`compile_file`] on any machine, replaces
-//! NVRTC. Without cuBLASLt products run on [`PRODUCT`], slowly. [`Settings`] says where the libraries and files are, and
-//! [`probe`](crate::probe::probe) what a machine has.
+//! [`Device::open`](crate::Device::open) takes the first GPU that the driver lists. All libraries are loaded at run
+//! time, so one program runs on machines with and without a GPU: the driver (CUDA 12.4 or later), NVRTC to compile the
+//! kernels, whose code is cached, and cuBLASLt for products. A file of compiled kernels, made by [`compile_file`] on
+//! any machine, replaces NVRTC. Without cuBLASLt, products use the slow kernel [`PRODUCT`]. [`Settings`] names the
+//! places of libraries and files, and [`probe`](crate::probe::probe) reports what a machine has.
 
 mod arch;
 mod blas;
@@ -80,10 +83,10 @@ pub const HEADERS: [(&str, &str); 3] = [
     ("ptx.cuh", include_str!("ptx.cuh")),
 ];
 
-/// A GPU: memory, launches and products, in one order on one stream. NVIDIA's driver implements it, and in tests a stand-in
-/// on the CPU.
+/// A GPU: memory, launches and products, in one order on one stream. NVIDIA's driver implements it, and in tests a
+/// simulated GPU on the CPU.
 ///
-/// Rooms call [`launch`](Self::launch) and [`product`](Self::product); [`Buffer`](crate::Buffer) and the runner call the
+/// Ops call [`launch`](Self::launch) and [`product`](Self::product); [`Buffer`](crate::Buffer) and the runner call the
 /// rest. Addresses are the device's, so nothing here can touch Rust's memory. A kernel that writes outside its buffers
 /// damages other buffers of the device; the shim's tests look for that.
 ///
@@ -97,7 +100,7 @@ pub trait Gpu: Send + Sync + Debug {
     /// `bytes` zeros at a new address, which is a multiple of 256.
     ///
     /// # Errors
-    /// If there is no room, or the device has failed.
+    /// If the device lacks the memory, or has failed.
     fn alloc(&self, bytes: usize) -> Result<u64>;
 
     /// Frees memory after everything that was launched before.
@@ -112,7 +115,7 @@ pub trait Gpu: Send + Sync + Debug {
     /// Copies from the host.
     fn write(&self, to: u64, from: &[u8]);
 
-    /// Copies to the host, after everything that was launched before. An error if the device has failed, at any time before.
+    /// Copies to the host, after all work launched before. An error if the device has failed at any earlier time.
     fn read(&self, from: u64, to: &mut [u8]) -> Result<()>;
 
     /// Copies on the device.
@@ -124,26 +127,26 @@ pub trait Gpu: Send + Sync + Debug {
     /// Makes the kernels of these modules ready to launch, for both storage types.
     ///
     /// # Errors
-    /// If they are not compiled and cannot be.
+    /// If they are not compiled and cannot be compiled.
     fn load(&self, modules: &[&'static Module]) -> Result<()>;
 
     /// Launches a kernel. A grid without blocks does nothing.
     ///
     /// # Panics
-    /// If the module is not loaded, has no such kernel, or the kernel has other parameters.
+    /// If the module is not loaded or has no such kernel, or if the kernel has other parameters.
     fn launch(&self, kernel: &Kernel, grid: Grid, args: &[Arg]);
 
     /// Launches a matrix product.
     fn product(&self, product: &Product);
 
-    /// From now on launches, products, copies on the device and clears are recorded instead of run. There is one
-    /// recording at a time.
+    /// Starts a recording: launches, products, copies on the device and clears are recorded instead of run. Only one
+    /// recording can be open.
     fn begin_capture(&self);
 
     /// Ends the recording, which can then be run any number of times.
     fn end_capture(&self) -> Box<dyn Captured>;
 
-    /// Waits for everything that was launched. An error as in [`read`](Self::read).
+    /// Waits for all launched work. An error as in [`read`](Self::read).
     fn finish(&self) -> Result<()>;
 }
 
@@ -158,7 +161,8 @@ pub trait Captured: Send + Sync + Debug {
 pub struct Failure(OnceLock<Error>);
 
 impl Failure {
-    /// Passes a value on, or the first failure, which an error is if there was none.
+    /// Returns a value, or the first failure of the device. If there was none before, an error becomes the first
+    /// failure.
     pub fn keep<T>(&self, result: Result<T>) -> Result<T> {
         result.map_err(|e| self.0.get_or_init(|| e).clone())
     }

@@ -1,5 +1,5 @@
-// Counter-based noise, bit by bit that of `engine::rng`: Philox 4x32-10, normals by Box–Muller in double precision with
-// every rounding written out, so that no compiler contracts and no libm has a say.
+// Counter-based noise with the same bits as `engine::rng`: Philox 4x32-10, normals by Box–Muller in double precision
+// with every rounding explicit, so that the bits do not depend on the compiler or a libm.
 #pragma once
 
 struct Words {
@@ -17,7 +17,7 @@ __device__ inline Words philox(Words c, unsigned key0, unsigned key1) {
     return c;
 }
 
-// What a stream of random numbers is for; `engine::rng::Stream`.
+// The purpose of a stream of random numbers, as `engine::rng::Stream`.
 struct Stream {
     unsigned long long seed;
     unsigned site, sample, step;

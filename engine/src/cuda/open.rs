@@ -1,4 +1,4 @@
-//! From a name to a device that is ready.
+//! Opens a device by its name.
 
 use super::arch::Arch;
 use super::driver::Driver;
@@ -13,9 +13,9 @@ use std::sync::Arc;
 const OLDEST_DRIVER: i32 = 12_040;
 
 impl Device {
-    /// Opens the device called `cpu`, `cuda` or `auto`, with these kernels ready to launch. `auto` is the GPU if it can be
-    /// used, else the CPU. The second value tells the user why `auto` chose the CPU (nothing if there is no driver), or what
-    /// makes the GPU slow.
+    /// Opens the device called `cpu`, `cuda` or `auto`, with these kernels ready to launch. `auto` is the GPU if it can
+    /// be used, else the CPU. The second value is a note for the user: why `auto` chose the CPU (empty if there is no
+    /// driver), or what makes the GPU slow.
     ///
     /// # Errors
     /// If the name is unknown, or `cuda` cannot be used: no driver, no GPU, one of them too old, or no kernels for it.
@@ -25,7 +25,7 @@ impl Device {
             "cuda" => gpu(modules, settings),
             "auto" if !has_driver() => Ok((Self::Cpu, None)),
             "auto" => Ok(gpu(modules, settings).unwrap_or_else(|why| (Self::Cpu, Some(why)))),
-            _ => Err(Error::usage(format!("no device is called '{name}'; use cpu, cuda or auto"))),
+            _ => Err(Error::usage(format!("unknown device '{name}'; use cpu, cuda or auto"))),
         }
     }
 }
@@ -53,10 +53,10 @@ pub(crate) fn check_driver() -> Result<(i32, i32)> {
     let mut version = 0;
     // SAFETY: the driver was found. It writes a number.
     unsafe { cuDriverGetVersion(&raw mut version) }.result().map_err(failed)?;
-    // A driver without a GPU to serve counts zero.
+    // A driver without a usable GPU reports zero.
     if (1..OLDEST_DRIVER).contains(&version) {
         return Err(Error::device(format!(
-            "the NVIDIA driver is too old: it knows CUDA {}, needed is {} (driver 550) or later",
+            "the NVIDIA driver is too old: it supports CUDA {}, but this program needs {} (driver 550) or later",
             version_text(version),
             version_text(OLDEST_DRIVER)
         )));
@@ -67,13 +67,13 @@ pub(crate) fn check_driver() -> Result<(i32, i32)> {
     };
     if count == 0 {
         return Err(Error::device(
-            "no CUDA device: the NVIDIA driver is there, but shows no GPU (CUDA_VISIBLE_DEVICES can hide it)",
+            "no CUDA device: the NVIDIA driver is there, but shows no GPU (CUDA_VISIBLE_DEVICES can hide GPUs)",
         ));
     }
     Ok((version, count))
 }
 
-/// A line about a GPU, and whether the kernels run on it. The driver must have been found.
+/// A line that describes a GPU, and whether the kernels run on it. The driver must have been found.
 pub(crate) fn describe_gpu(ordinal: i32) -> std::result::Result<(String, bool), String> {
     let device = told(result::device::get(ordinal))?;
     let name = told(result::device::get_name(device))?;

@@ -1,5 +1,5 @@
-// out = a·b + c where cuBLASLt is missing: any strides, sums in float in the order of `inner`. A block has a tile of 64×64
-// of the result, a thread 4×4 of it, and the factors pass through shared memory in slices of 16.
+// out = a·b + c if cuBLASLt is missing: any strides, sums in float in the order of `inner`. A block computes a tile of
+// 64×64 of the result and a thread 4×4 of it. The factors pass through shared memory in slices of 16.
 #include "common.cuh"
 
 constexpr int TILE = 64, DEPTH = 16, EACH = 4, SIDE = TILE / EACH;
@@ -14,7 +14,7 @@ extern "C" __global__ void __launch_bounds__(256) product(const T* a, int a_row,
     float sums[EACH][EACH] = {};
     for (int k0 = 0; k0 < inner; k0 += DEPTH) {
         for (int i = threadIdx.x; i < DEPTH * TILE; i += SIDE * SIDE) {
-            // Neighbouring threads read neighbours, whichever way the factor lies.
+            // Adjacent threads read adjacent elements, whether or not the factor is transposed.
             int ka = a_inner == 1 ? i % DEPTH : i / TILE, r = a_inner == 1 ? i / DEPTH : i % TILE;
             int kb = b_inner == 1 ? i % DEPTH : i / TILE, s = b_inner == 1 ? i / DEPTH : i % TILE;
             bool in_a = k0 + ka < inner && row0 + r < rows, in_b = k0 + kb < inner && col0 + s < cols;

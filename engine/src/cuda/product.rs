@@ -30,8 +30,8 @@ impl Factor {
 
 /// `out = a·b + c`, sums in f32: `a [rows, inner]`, `b [inner, cols]`, `c` and `out [rows, cols]`, row-major.
 ///
-/// The factors have one element type, f32 or bf16. `c` and `out` have one, that of the factors or f32. Products of f32 numbers
-/// are computed in f32, without rounding to fewer bits.
+/// Both factors have the same element type, f32 or bf16. `c` and `out` have the type of the factors or f32. Products of
+/// f32 numbers are computed in f32, without rounding to fewer bits.
 #[derive(Clone, Copy, Debug)]
 pub struct Product {
     /// Rows of `a` and `out`.
@@ -54,8 +54,8 @@ pub struct Product {
 pub static PRODUCT: Module = Module::new("product", include_str!("product.cu"));
 
 impl Product {
-    /// Computes the product by the kernel of [`PRODUCT`], which must be loaded, for a machine without cuBLASLt. The kernel is slow,
-    /// because it does not use tensor cores.
+    /// Computes the product by the kernel of [`PRODUCT`], which must be loaded. This is for machines without cuBLASLt;
+    /// the kernel is slow, because it does not use tensor cores.
     ///
     /// # Panics
     /// If a matrix has 2³¹ elements in a row or a column, or the element types do not fit.

@@ -1,4 +1,5 @@
-// What C++ has no name for. Host tests replace this file by one of the same functions, so that no kernel holds inline PTX.
+// Instructions that C++ cannot express. Host tests replace this file by one with the same functions, so no other file
+// has inline PTX.
 #pragma once
 
 struct bf16 {
@@ -26,7 +27,8 @@ __device__ inline float exp2_approx(float x) {
     return out;
 }
 
-// Addresses of packs are multiples of their size: the hardware stops a kernel that breaks this, the host tests name it.
+// Addresses of packs are multiples of their size. The hardware stops a kernel that violates this; the host tests report
+// it.
 template <int BYTES> __device__ inline void check_aligned(const void*) {}
 
 // Dynamic shared memory: `SHARED(float, rows);` declares `float* rows`. Once per kernel.
@@ -65,8 +67,8 @@ __device__ inline void mma_bf16(float (&d)[4], const unsigned (&a)[4], unsigned 
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
-// Copies 16 bytes, or 8, to shared memory in the background; both addresses are multiples of that. Where not `valid`, zeros,
-// and `global` is not read.
+// Copies 16 or 8 bytes to shared memory in the background; both addresses are multiples of the size. If not `valid`, it
+// writes zeros and does not read `global`.
 template <int BYTES = 16> __device__ inline void copy_async(void* shared, const void* global, bool valid = true) {
     static_assert(BYTES == 16 || BYTES == 8, "a copy of 16 or 8 bytes");
     if (BYTES == 16) {
@@ -79,5 +81,5 @@ template <int BYTES = 16> __device__ inline void copy_async(void* shared, const 
 // Closes a group of this thread's copies.
 __device__ inline void copy_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 
-// Waits until at most N of this thread's groups are still under way. Other threads see them after a barrier.
+// Waits until at most N of this thread's groups are unfinished. Other threads see them after a barrier.
 template <int N> __device__ inline void copy_wait() { asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory"); }

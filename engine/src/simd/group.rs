@@ -2,9 +2,9 @@
 
 use super::{LANES, Lanes, Real};
 
-/// One native vector register of `T`, or `T` itself: what an instruction set provides.
+/// One native vector register of `T`, or `T` itself, with the operations that an instruction set provides.
 pub trait Register<T: Real>: Copy + Send + Sync {
-    /// Numbers in it.
+    /// Number of elements in it.
     const WIDTH: usize;
     fn splat(x: T) -> Self;
     /// # Safety
@@ -25,8 +25,9 @@ pub trait Register<T: Real>: Copy + Send + Sync {
     fn mantissa_to_exponent(self) -> Self;
     /// `self₀ b₀ self₁ b₁ …`, as two registers.
     fn interleave(self, b: Self) -> [Self; 2];
-    /// Transposes the square in the first `WIDTH` registers. Number the elements row by row: interleaving the upper half of
-    /// the rows with the lower rotates the bits of that number by one, so that log₂ `WIDTH` rounds swap row and column.
+    /// Transposes the square in the first `WIDTH` registers. Number the elements row by row. Interleaving the upper
+    /// half of the rows with the lower half rotates the bits of this number by one, so log₂ `WIDTH` rounds swap row and
+    /// column.
     #[inline(always)]
     fn transpose_square(block: &mut [Self; LANES]) {
         for _ in 0..Self::WIDTH.ilog2() {
@@ -38,8 +39,9 @@ pub trait Register<T: Real>: Copy + Send + Sync {
     }
 }
 
-/// Implements [`Register`] by functions in the order of the trait; [`mantissa_to_exponent`](Register::mantissa_to_exponent) by
-/// three, to integers, on integers and back. A faster way to transpose a square may follow.
+/// Implements [`Register`] by functions in the order of the trait;
+/// [`mantissa_to_exponent`](Register::mantissa_to_exponent) by three, to integers, on integers and back. A faster
+/// transposition of a square may be added.
 macro_rules! register {
     ($register:ty, $t:ty, $width:literal: $splat:expr, $load:expr, $store:expr, $add:expr, $sub:expr, $mul:expr, $div:expr,
      $max:expr, $min:expr, $sqrt:expr, $mul_add:expr, [$to_bits:expr, $shift:expr, $from_bits:expr], $interleave:expr
@@ -82,9 +84,9 @@ macro_rules! functions {
         $(
             #[inline(always)]
             fn $name($($arguments)*) -> $out {
-                // SAFETY: the functions need an instruction set that the processor has. Values of a register's type arise
-                // only in kernels that run as its instruction set, which cannot be named outside `simd`, and `dispatch`
-                // enters those kernels only on a processor that has it.
+                // SAFETY: the functions need an instruction set that the processor has. Values of a register's type
+                // exist only in kernels that run with its instruction set. The type cannot be named outside `simd`, and
+                // `dispatch` runs those kernels only on a processor that has the instruction set.
                 #[allow(unused_unsafe)]
                 unsafe { $call }
             }
@@ -98,8 +100,8 @@ pub(super) use {functions, register};
 #[derive(Clone, Copy)]
 pub struct Group<R, const K: usize>([R; K]);
 
-/// Methods that act register by register. Plain loops: a closure would be compiled without the instruction set, unless it
-/// happens to be inlined in time.
+/// Methods that work register by register. They use plain loops, because a closure that is not inlined would be
+/// compiled without the instruction set.
 macro_rules! each_register {
     ($($name:ident($($other:ident),*);)*) => {
         $(
@@ -201,15 +203,15 @@ impl<T: Format, R: Register<T>, const K: usize> Lanes<T> for Group<R, K> {
     }
 }
 
-/// What eˣ needs to know about the format of a floating-point type.
+/// Constants of a floating-point format for eˣ.
 pub trait Format: Real {
-    /// e to this and below is zero, because both factors of 2ⁿ are. Larger numbers round to zero too, but only in the last
-    /// product, and a product that leaves the normal numbers costs some processors a hundred cycles: too much for −∞, which
-    /// masks are made of.
+    /// e to this number or below is zero, because both factors of 2ⁿ are zero. Slightly larger numbers also round to
+    /// zero, but only in the last product. There a subnormal result takes some processors a hundred cycles, which is
+    /// too slow for the −∞ of masks.
     const EXP_LOW: Self;
-    /// e to this and above overflows.
+    /// e to this number or above overflows.
     const EXP_HIGH: Self;
-    /// 1.5·2^(mantissa bits): adding it rounds to an integer, which then sits in the lowest bits.
+    /// 1.5·2^(mantissa bits): adding it rounds to an integer, which is then in the lowest bits.
     const INTEGER: Self;
     /// The exponent of 1 as it is stored.
     const BIAS: Self;
@@ -254,8 +256,8 @@ impl Format for f64 {
     const TAYLOR: &'static [Self] = &taylor::<14>();
 }
 
-/// eˣ = 2ⁿ·eʳ with n = round(x / ln 2) and |r| ≤ ½ ln 2; 2ⁿ in two factors, so that neither leaves the normal numbers
-/// when the result does.
+/// eˣ = 2ⁿ·eʳ with n = round(x / ln 2) and |r| ≤ ½ ln 2; 2ⁿ is split into two factors, so that both are normal numbers
+/// even if the result is not.
 #[inline(always)]
 pub fn exp<T: Format, R: Register<T>>(x: R) -> R {
     // The constant comes first, so that a NaN passes.

@@ -1,4 +1,4 @@
-//! Which instruction set is used: the best of the processor, unless overridden.
+//! Chooses the instruction set: the best of the processor, unless overridden.
 
 #[cfg(target_arch = "aarch64")]
 use super::neon::Neon;
@@ -47,7 +47,7 @@ impl Level {
     pub(super) fn named(name: &str) -> Result<Self> {
         let Some(level) = Self::ALL.into_iter().find(|level| level.to_string() == name) else {
             let known = "use scalar, avx2, avx512 or neon";
-            return Err(Error::usage(format!("no instruction set is called '{name}'; {known}")));
+            return Err(Error::usage(format!("unknown instruction set '{name}'; {known}")));
         };
         if level.is_supported() {
             return Ok(level);
@@ -89,12 +89,12 @@ pub fn level_from_env() -> Result<Level> {
     }
 }
 
-/// The level in use as a `u8`; 0 until the first question.
+/// The level in use as a `u8`; 0 until the first call.
 static CURRENT: AtomicU8 = AtomicU8::new(0);
 
 /// The level that [`dispatch`] uses.
 pub fn level() -> Level {
-    // Relaxed: every thread that comes first finds the same answer, and nothing else is published with it.
+    // Relaxed: every thread that detects the level finds the same one, and no other data depends on it.
     let current = CURRENT.load(Ordering::Relaxed);
     Level::ALL.into_iter().find(|&level| level as u8 == current).unwrap_or_else(detect)
 }
@@ -104,8 +104,8 @@ fn detect() -> Level {
     level_from_env().unwrap_or_else(|_| best()).make_current()
 }
 
-/// Calls `check` with every supported level forced in turn, then puts the old one back, also when `check` panics. For tests
-/// that hold the levels to the same bits; other callers wait.
+/// Calls `check` with every supported level forced in turn, then restores the old one, even if `check` panics. For
+/// tests that all levels give the same bits; other callers wait.
 pub fn for_each_level(mut check: impl FnMut(Level)) {
     struct Restore(Level);
     impl Drop for Restore {

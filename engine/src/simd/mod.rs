@@ -1,10 +1,10 @@
 //! The only CPU intrinsics of the project, and the two traits of every CPU kernel.
 //!
-//! A kernel is written once, on [`Lanes`]: sixteen numbers side by side on every machine. Sixteen f32 are one register on
-//! AVX-512, two on AVX2 and four on NEON; the portable [`Scalar`] version keeps an array. The number of lanes is fixed, so
-//! every reduction has one order. Every instruction set has a fused multiply-add and rounds the other operations correctly.
-//! Therefore **all levels give the same bits** (a NaN is a NaN everywhere, but its payload may differ). The scalar version
-//! is the specification, and tests compare the others with it.
+//! A kernel is written once, with [`Lanes`]: sixteen numbers side by side on every machine. Sixteen f32 are one
+//! register on AVX-512, two on AVX2 and four on NEON; the portable [`Scalar`] version keeps an array. The number of
+//! lanes is fixed, so every reduction has one order. Every instruction set has a fused multiply-add and rounds the
+//! other operations correctly. Therefore **all levels give the same bits** (a NaN is a NaN everywhere, but its payload
+//! may differ). The scalar version is the specification, and tests compare the others with it.
 //!
 //! The first [`dispatch`] detects the instruction set. It calls [`Kernel::run`] inside a function that is compiled for that
 //! set:
@@ -33,11 +33,12 @@
 //! assert_eq!(x, [1.0; 19]);
 //! ```
 //!
-//! Four rules keep a kernel fast. Breaking one makes every operation a call, and the kernel up to a hundred times slower.
-//! - `run` and every function that touches lanes is `#[inline(always)]`, so that its body ends up in the function that has
-//!   the instruction set.
-//! - Plain loops touch lanes, closures do not: a closure may be compiled on its own, without the instruction set.
-//! - Therefore parallel loops and `scratch` stand outside, and `dispatch` inside their closures.
+//! Four rules keep a kernel fast. Breaking one turns every operation into a call and makes the kernel up to a hundred
+//! times slower.
+//! - `run` and every function that touches lanes is `#[inline(always)]`, so that its body is compiled into the function
+//!   with the instruction set.
+//! - Use plain loops, not closures, on lanes: a closure may be compiled on its own, without the instruction set.
+//! - Therefore put parallel loops and `scratch` outside, and call `dispatch` inside their closures.
 //! - One `dispatch` covers many rows, because nothing inlines through it.
 
 mod group;
@@ -61,8 +62,8 @@ use std::ops::{Add, AddAssign, Div, Mul, MulAssign, Neg, Sub, SubAssign};
 /// Numbers in one [`Lanes`], on every instruction set.
 pub const LANES: usize = 16;
 
-/// An instruction set: the types of its sixteen lanes. Only [`dispatch`] hands one out, on a processor that has it, and only
-/// [`Scalar`] can be named outside. That makes the lanes safe to use.
+/// An instruction set: the types of its sixteen lanes. Only [`dispatch`] provides one, on a processor that has it, and
+/// only [`Scalar`] can be named outside. So the lanes are safe to use.
 pub trait Isa: Copy + Send + Sync + 'static {
     /// Sixteen f32.
     type F32: Lanes<f32>;
@@ -80,8 +81,8 @@ pub trait Kernel {
     fn run<I: Isa>(self) -> Self::Output;
 }
 
-/// f32 or f64: the storage and arithmetic of the CPU. Its methods give the bits of one lane of the methods of the same name
-/// of [`Lanes`].
+/// f32 or f64: the storage and arithmetic of the CPU. Its methods give the same bits as one lane of the methods of
+/// [`Lanes`] with the same name.
 pub trait Real:
     Element
     + PartialOrd
@@ -129,7 +130,7 @@ pub trait Lanes<T: Real>: Copy + Send + Sync {
     /// Vector registers that hold the sixteen.
     const REGISTERS: usize;
 
-    /// Sixteen times `x`.
+    /// `x` in all sixteen lanes.
     fn splat(x: T) -> Self;
     /// The first sixteen of `x`, which must not have fewer.
     fn load(x: &[T]) -> Self;
@@ -147,10 +148,10 @@ pub trait Lanes<T: Real>: Copy + Send + Sync {
     /// `self / b`.
     #[must_use]
     fn div(self, b: Self) -> Self;
-    /// `self > b ? self : b`: where either is NaN, it is `b`.
+    /// `self > b ? self : b`; `b` if either is NaN.
     #[must_use]
     fn max(self, b: Self) -> Self;
-    /// `self < b ? self : b`: where either is NaN, it is `b`.
+    /// `self < b ? self : b`; `b` if either is NaN.
     #[must_use]
     fn min(self, b: Self) -> Self;
     /// √self.
@@ -176,7 +177,7 @@ pub trait Lanes<T: Real>: Copy + Send + Sync {
         Self::splat(T::ZERO)
     }
 
-    /// `x`, of at most sixteen, then `fill`.
+    /// `x` (at most sixteen numbers), filled up with `fill`.
     #[inline(always)]
     fn load_partial(x: &[T], fill: T) -> Self {
         let mut all = [fill; LANES];
@@ -184,13 +185,13 @@ pub trait Lanes<T: Real>: Copy + Send + Sync {
         Self::load(&all)
     }
 
-    /// Overwrites the first eight elements of `out` with the first eight lanes; it must not be shorter.
+    /// Overwrites the first eight elements of `out`, which must not have fewer, with the first eight lanes.
     #[inline(always)]
     fn store_half(self, out: &mut [T]) {
         self.store_partial(&mut out[..LANES / 2]);
     }
 
-    /// Overwrites `out`, of at most sixteen, with as many lanes.
+    /// Overwrites `out` (at most sixteen numbers) with as many lanes.
     #[inline(always)]
     fn store_partial(self, out: &mut [T]) {
         out.copy_from_slice(&self.to_array()[..out.len()]);
@@ -229,7 +230,7 @@ pub trait Lanes<T: Real>: Copy + Send + Sync {
     }
 }
 
-/// Asks the processor to bring the cache lines of `x` into L2. Changes only the time.
+/// Prefetches the cache lines of `x` into L2. Affects only speed.
 #[inline(always)]
 pub fn prefetch<T>(x: &[T]) {
     #[cfg(target_arch = "x86_64")]
@@ -240,8 +241,7 @@ pub fn prefetch<T>(x: &[T]) {
             // SAFETY: a prefetch reads nothing, and the address lies inside `x`.
             unsafe { _mm_prefetch::<_MM_HINT_T1>(first.add(byte)) };
         }
-        // If `x` begins inside a line, it may end in one line more.
-        // SAFETY: as above.
+        // If `x` begins inside a line, it may end in one more line. SAFETY: as above.
         unsafe { _mm_prefetch::<_MM_HINT_T1>(std::ptr::from_ref(last).cast()) };
     }
     #[cfg(not(target_arch = "x86_64"))]

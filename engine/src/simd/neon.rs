@@ -14,8 +14,8 @@ impl Isa for Neon {
     const REGISTERS: usize = 32;
 }
 
-// The processor's own maximum prefers NaN. Compare and select give the second operand unless the comparison holds, as
-// `Lanes` promises. Closures are safe here: NEON is part of every aarch64 target that has the standard library.
+// The processor's own maximum prefers NaN. Compare and select return the second operand unless the comparison holds, as
+// `Lanes` specifies. Closures are safe here: NEON is part of every aarch64 target that has the standard library.
 
 register!(float32x4_t, f32, 4: vdupq_n_f32, vld1q_f32, vst1q_f32, vaddq_f32, vsubq_f32, vmulq_f32, vdivq_f32,
     |a, b| vbslq_f32(vcgtq_f32(a, b), a, b), |a, b| vbslq_f32(vcltq_f32(a, b), a, b), vsqrtq_f32,

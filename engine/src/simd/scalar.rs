@@ -4,8 +4,8 @@ use super::group::{Group, Register, exp, functions, register};
 use super::{Isa, LANES, Real};
 use std::ops::{Add, Div, Mul, Sub};
 
-/// No vector instructions: runs everywhere. Slow where the target has no fused multiply-add, which the standard library
-/// then computes in software, with the same bits.
+/// No vector instructions: runs everywhere. Slow if the target has no fused multiply-add: the standard library then
+/// computes it in software, with the same bits.
 #[derive(Clone, Copy)]
 pub struct Scalar;
 

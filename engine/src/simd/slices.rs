@@ -1,7 +1,7 @@
 //! Reductions and updates of whole slices, for use inside a kernel: `dot::<I, _>(x, y)`.
 //!
-//! Every reduction keeps sixteen running values, lane i over the elements i, i+16, i+32, …, a last partial sixteen
-//! filled up with the neutral element, and ends in the tree of [`Lanes::sum`].
+//! Every reduction keeps sixteen running values, lane i over the elements i, i+16, i+32, …. It fills a last partial
+//! group with the neutral element and combines the lanes in the tree of [`Lanes::sum`].
 
 use super::{Isa, LANES, Lanes, Real};
 
@@ -19,7 +19,7 @@ pub fn sum<I: Isa, T: Real>(x: &[T]) -> T {
     total.sum()
 }
 
-/// The largest of `x`; −∞ when there is none. With a NaN in `x` it may or may not be NaN.
+/// The largest of `x`, or −∞ if `x` is empty. If `x` contains a NaN, the result may or may not be NaN.
 #[inline(always)]
 pub fn max<I: Isa, T: Real>(x: &[T]) -> T {
     let (body, tail) = x.as_chunks::<LANES>();

@@ -11,18 +11,18 @@ fn numbers<T: Real>() -> Vec<T> {
     let of_exp = [88.722_83, 88.722_84, 89.5, -87.5, -103.9, -104.1, -745.1, -745.2];
     let of_exp_64 = [709.782_712_893_383_9, 709.782_712_893_384_1];
     let stream = Stream::new(11, 4);
-    // Under Miri everything takes a thousand times as long.
+    // Miri runs a thousand times slower.
     let random = (0..if cfg!(miri) { 270 } else { 1000 }).map(|i| stream.normal(i) * 2f64.powi(i as i32 % 41 - 20));
     [&small[..], &ends, &of_exp, &of_exp_64].concat().into_iter().chain(random).map(T::from_f64).collect()
 }
 
-/// Bits, with all NaNs the same: their payload is not promised.
+/// The bits, with one value for all NaNs, because their payload is unspecified.
 fn bits<T: Real>(x: T) -> u64 {
     let x = x.to_f64();
     if x.is_nan() { u64::MAX } else { x.to_bits() }
 }
 
-/// Everything that lanes can do, applied to windows of the numbers, as bits.
+/// Every operation of lanes, applied to windows of the numbers, as bits.
 struct EveryOp<'a, T>(&'a [T]);
 
 impl<T: Real> Kernel for EveryOp<'_, T> {
@@ -32,7 +32,7 @@ impl<T: Real> Kernel for EveryOp<'_, T> {
     fn run<I: Isa>(self) -> Vec<u64> {
         let x = self.0;
         let mut all = Vec::new();
-        // Strides without a common factor with the length pair everything with everything else over time.
+        // Strides that are coprime to the length eventually pair every number with every other.
         for start in 0..x.len() {
             let window = |stride: usize| -> [T; LANES] { std::array::from_fn(|i| x[(start + i * stride) % x.len()]) };
             let (wa, wb, wc) = (window(1), window(7), window(31));
@@ -185,7 +185,7 @@ fn levels_have_names_and_unknown_ones_are_usage_errors() {
     }
     let error = Level::named("sse9").unwrap_err();
     assert_eq!(error.kind, crate::ErrorKind::Usage);
-    assert_eq!(error.to_string(), "no instruction set is called 'sse9'; use scalar, avx2, avx512 or neon");
+    assert_eq!(error.to_string(), "unknown instruction set 'sse9'; use scalar, avx2, avx512 or neon");
     let foreign = if cfg!(target_arch = "aarch64") { Level::Avx2 } else { Level::Neon };
     let error = Level::named(&foreign.to_string()).unwrap_err();
     assert_eq!(error.kind, crate::ErrorKind::Usage);

@@ -4,7 +4,7 @@ use super::group::{Group, Register, functions, register};
 use super::{Isa, Kernel, LANES};
 use std::arch::x86_64::*;
 
-/// AVX-512 with the extensions that every such server and desktop processor has.
+/// AVX-512 with the extensions that every server and desktop processor with AVX-512 has.
 #[derive(Clone, Copy)]
 pub struct Avx512;
 
@@ -73,7 +73,7 @@ fn interleave_512d(a: __m512d, b: __m512d) -> [__m512d; 2] {
 #[inline]
 #[target_feature(enable = "avx2")]
 fn interleave_256(a: __m256, b: __m256) -> [__m256; 2] {
-    // Within each half of the registers; then the halves are put in order.
+    // First within each half of the registers, then across halves.
     let (low, high) = (_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b));
     [_mm256_permute2f128_ps::<0x20>(low, high), _mm256_permute2f128_ps::<0x31>(low, high)]
 }
@@ -85,8 +85,8 @@ fn interleave_256d(a: __m256d, b: __m256d) -> [__m256d; 2] {
     [_mm256_permute2f128_pd::<0x20>(low, high), _mm256_permute2f128_pd::<0x31>(low, high)]
 }
 
-/// Half the shuffles of rounds of [`interleave_256`], most of them within the halves of the registers: pairs of rows, fours,
-/// and then the halves are put in order.
+/// Needs half the shuffles of [`interleave_256`] rounds, most of them within halves of registers: first pairs of rows,
+/// then groups of four, then across halves.
 #[inline]
 #[target_feature(enable = "avx2")]
 fn transpose_256(block: &mut [__m256; LANES]) {
@@ -108,7 +108,7 @@ fn transpose_256(block: &mut [__m256; LANES]) {
     }
 }
 
-// `max` and `min` of the processor return the second operand unless the comparison holds, as `Lanes` promises.
+// The processor's `max` and `min` return the second operand unless the comparison holds, as `Lanes` specifies.
 
 register!(__m512, f32, 16: _mm512_set1_ps, _mm512_loadu_ps, _mm512_storeu_ps, _mm512_add_ps, _mm512_sub_ps, _mm512_mul_ps,
     _mm512_div_ps, _mm512_max_ps, _mm512_min_ps, _mm512_sqrt_ps, _mm512_fmadd_ps,
