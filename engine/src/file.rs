@@ -16,9 +16,11 @@ const LFS: &[u8] = b"version https://git-lfs.github.com/spec/v1";
 pub fn open(path: &Path) -> Result<File> {
     let fail = |error: io::Error| Error::io("read", path, &error);
     let place = path.display();
-    let meta = fs::metadata(path).map_err(|error| match path.ancestors().skip(1).find(|part| part.is_file()) {
-        Some(file) => Error::new(format!("{} is a file, not a folder", file.display())),
-        None => fail(error),
+    let meta = fs::metadata(path).map_err(|error| {
+        match path.ancestors().skip(1).find(|part| part.exists() && !part.is_dir()) {
+            Some(file) => Error::new(format!("{} is a file, not a folder", file.display())),
+            None => fail(error),
+        }
     })?;
     if meta.is_dir() {
         return Err(Error::new(format!("{place} is a folder, not a file")));

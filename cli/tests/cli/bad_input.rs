@@ -108,7 +108,7 @@ fn what_is_no_file_is_not_waited_for() {
     let cases = [
         ("train --out new --data shards", "shards/train.bin is no regular file"),
         ("train --out new --data pointer.bin", "pointer.bin is a Git LFS pointer"),
-        ("eval text.txt", "text.txt is a file, not a folder"),
+        ("eval text.txt", "text.txt is not a run folder"),
         ("import gpt2 text.txt --out new", "text.txt is a file, not a folder"),
     ];
     lab.refuses(1, &cases);
