@@ -1,4 +1,5 @@
-//! The command line beyond what each command says of itself: values that begin with a dash, and errors in one line.
+//! The command line beyond what each command says of itself: values that begin with a dash, options that do nothing, and errors
+//! in one line.
 
 use super::Cli;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
@@ -9,18 +10,39 @@ use std::num::{IntErrorKind, ParseIntError};
 
 /// What the program was asked for.
 pub fn parse() -> Result<Cli, Error> {
-    let mut command = with_any_value(Cli::command());
+    let mut command = Cli::command();
+    command.build();
+    let mut command = adapted(command);
     let mut matches = command.try_get_matches_from_mut(std::env::args_os())?;
-    Cli::from_arg_matches_mut(&mut matches).map_err(|error| error.format(&mut command))
+    let mut cli = Cli::from_arg_matches_mut(&mut matches).map_err(|error| error.format(&mut command))?;
+    cli.place.trains =
+        matches!(cli.command, super::Command::Train(_) | super::Command::Demo(_) | super::Command::Sweep(_));
+    Ok(cli)
 }
 
-/// Where an option takes one value, the next word is that, whatever it begins with: `--top-k -1`, `--prompt '- item'`. A list
-/// of values ends at the next option.
-fn with_any_value(command: Command) -> Command {
-    let takes_one = |arg: &Arg| arg.get_num_args().is_none_or(|n| n.max_values() == 1);
-    let is_option = |arg: &Arg| !arg.is_positional() && arg.get_action().takes_values();
-    let free = |arg: Arg| if is_option(&arg) && takes_one(&arg) { arg.allow_hyphen_values(true) } else { arg };
-    command.mut_args(free).mut_subcommands(with_any_value)
+/// Commands, and groups of them, that compute on no device.
+const NO_DEVICE: &[&str] = &["data", "prepare", "arithmetic", "import", "gpt2", "cuda", "compile"];
+
+/// Commands, and groups of them, that need one thread.
+const NO_THREADS: &[&str] = &["data", "arithmetic", "import", "gpt2", "cuda", "plan", "doctor"];
+
+/// Adapts every option of the command, and of those below it.
+///
+/// Where it takes one value, the next word is that, whatever it begins with: `--top-k -1`, `--prompt '- item'`. A list of values
+/// ends at the next option. What every command takes stands in the help of those that it changes something for.
+fn adapted(command: Command) -> Command {
+    let name = command.get_name().to_owned();
+    let adapt = |arg: Arg| {
+        let takes_one = arg.get_action().takes_values() && arg.get_num_args().is_none_or(|n| n.max_values() == 1);
+        let idle: &[&str] = match arg.get_id().as_str() {
+            "device" => NO_DEVICE,
+            "threads" => NO_THREADS,
+            _ => &[],
+        };
+        let arg = if idle.contains(&&*name) { arg.hide(true) } else { arg };
+        if takes_one && !arg.is_positional() { arg.allow_hyphen_values(true) } else { arg }
+    };
+    command.mut_args(adapt).mut_subcommands(adapted)
 }
 
 /// What is wrong with a command line and what would be right, on one line; the help as a whole if that is all there is.

@@ -5,7 +5,7 @@ use super::interrupt::{self, Guard};
 use super::output::{print, warn, write};
 use super::place::Place;
 use super::progress::behind_bar;
-use super::settings::Single;
+use super::settings::Usual;
 use super::train;
 use engine::{Device, Error, Result};
 use lab::eval::{Options, Row, evaluate};
@@ -36,7 +36,7 @@ pub struct Args {
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
     #[command(flatten)]
-    settings: Single,
+    settings: Usual,
 }
 
 pub fn run(args: &Args, place: &Place) -> Result<ExitCode> {

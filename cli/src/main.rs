@@ -77,6 +77,9 @@ enum Command {
     Doctor(doctor::Args),
     #[command(subcommand)]
     Cuda(cuda::Command),
+    /// Every setting
+    #[command(hide = true, override_help = settings::all())]
+    Settings,
 }
 
 fn main() -> ExitCode {
@@ -123,5 +126,6 @@ fn run(cli: &Cli) -> Result<ExitCode> {
         Command::Bench(args) => bench::run(args, place).map(done),
         Command::Doctor(_) => doctor::run(place).map(done),
         Command::Cuda(command) => cuda::run(command, place).map(done),
+        Command::Settings => output::print(settings::all().trim_end()).map(done),
     }
 }

@@ -27,6 +27,9 @@ pub struct Place {
     /// Where to compute
     #[arg(long, global = true, value_enum, default_value_t)]
     pub device: Choice,
+    /// Whether the command trains: who waits for that wants to know where it happens
+    #[arg(skip)]
+    pub trains: bool,
 }
 
 impl Place {
@@ -57,7 +60,9 @@ impl Place {
             (Device::Cuda(gpu), None) => note(format_args!("on {}", gpu.name())),
             (Device::Cuda(gpu), Some(slow)) => note(format_args!("on {}; note: {slow}", gpu.name())),
             (Device::Cpu, Some(why)) => note(format_args!("note: on the CPU: {why}; `ltm doctor` says more")),
-            (Device::Cpu, None) if self.device == Choice::Auto => note("on the CPU: there is no NVIDIA driver"),
+            (Device::Cpu, None) if self.device == Choice::Auto && self.trains => {
+                note("on the CPU: there is no NVIDIA driver")
+            }
             (Device::Cpu, None) => {}
         }
         Ok(device)

@@ -2,7 +2,7 @@
 
 use engine::{Error, Result, file};
 use lab::toml_file;
-use ltm::config::{Config, PRESETS, SETTINGS};
+use ltm::config::{Config, PRESETS, SECTIONS, SETTINGS, Setting};
 use ltm::data::tokenizer_of;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -22,14 +22,33 @@ pub struct Settings {
     #[arg(long, value_name = "ltm|ar")]
     pub model: Option<String>,
     #[command(flatten)]
-    pub single: Single,
+    pub usual: Usual,
+}
+
+/// The settings that a training is most often asked for, and any other one.
+#[derive(clap::Args)]
+pub struct Usual {
+    /// Training steps; the same as --set train.steps=
+    #[arg(long, value_name = "N")]
+    steps: Option<String>,
+    /// Samples per step; the same as --set train.batch=
+    #[arg(long, value_name = "N")]
+    batch: Option<String>,
+    /// Learning rate of the decoder; the same as --set slow.rate=
+    #[arg(long, value_name = "X")]
+    lr: Option<String>,
+    /// Seed of weights, noise and the order of the data; the same as --set train.seed=
+    #[arg(long, value_name = "N")]
+    seed: Option<String>,
+    #[command(flatten)]
+    single: Single,
 }
 
 /// Single settings.
 #[derive(clap::Args)]
 pub struct Single {
-    /// Single settings, e.g. `--set fast.steps=32 train.seed=1`; --help lists all keys
-    #[arg(long, value_name = "KEY=VALUE", num_args = 1.., value_parser = pair, long_help = key_help())]
+    /// Any settings, e.g. `--set fast.steps=32 model.window=64`; `ltm help settings` lists them all
+    #[arg(long, value_name = "KEY=VALUE", num_args = 1.., value_parser = pair)]
     set: Vec<(String, String)>,
 }
 
@@ -43,15 +62,29 @@ fn preset_help() -> String {
     format!("Configuration to start from [default: tiny for your own text, demo for the embedded corpus]:{presets}")
 }
 
-fn key_help() -> String {
-    let defaults = Config::default();
-    let keys = SETTINGS.iter().map(|setting| {
-        let value = setting.value(&defaults);
-        let choices = if value.is_string() { format!(" ({})", (setting.expects)()) } else { String::new() };
-        format!("\n  {} = {value}: {}{choices}", setting.name, setting.doc)
-    });
-    let keys = keys.collect::<String>();
-    format!("Single settings, e.g. `--set fast.steps=32 train.seed=1`. The keys, with preset small's values:{keys}")
+/// Every setting with what it takes, section by section: `ltm help settings`.
+pub fn all() -> String {
+    let presets = PRESETS.iter().filter_map(|preset| Some((preset.name, Config::preset(preset.name).ok()?)));
+    let presets = presets.collect::<Vec<_>>();
+    let text = |setting: &Setting, config: &Config| match setting.value(config) {
+        Value::String(text) => text,
+        value => value.to_string(),
+    };
+    let entry = |setting: &Setting| {
+        let usual = text(setting, &Config::default());
+        let others = presets.iter().map(|(name, config)| (name, text(setting, config)));
+        let others = others.filter(|(_, value)| *value != usual).map(|(name, value)| format!("; {name}: {value}"));
+        let (name, takes, doc) = (setting.name, setting.takes(), setting.doc);
+        format!("  {name} = {usual}{}\n      {doc} Takes {takes}.\n", others.collect::<String>())
+    };
+    let section = |&(name, about): &(&str, &str)| {
+        let keys = SETTINGS.iter().filter(|setting| setting.name.split('.').next() == Some(name));
+        format!("\n{name}: {about}\n{}", keys.map(entry).collect::<String>())
+    };
+    let sections = SECTIONS.iter().map(section).collect::<String>();
+    format!(
+        "Every setting, with preset small's value and those of presets that differ. On a command line: --set key=value.\nIn a file for --config: the key under its [section].\n{sections}"
+    )
 }
 
 /// The settings of a TOML file: key, value, and where it stands.
@@ -83,13 +116,13 @@ impl Settings {
     /// Unknown keys, values that a key does not take, and settings that contradict each other.
     pub fn configuration(&self, data: &[PathBuf]) -> Result<Config> {
         let file = self.config.as_deref().map(read).transpose()?.unwrap_or_default();
-        let sets = |key: &str| file.iter().any(|(k, ..)| k == key) || self.single.set.iter().any(|(k, _)| k == key);
+        let sets = |key: &str| file.iter().any(|(k, ..)| k == key) || self.usual.single.sets(key);
         let own_text = !data.is_empty() || sets("data.paths");
         let mut config = Config::preset(self.preset.as_deref().unwrap_or(if own_text { "tiny" } else { "demo" }))?;
         for (key, value, place) in &file {
             config.set_value(key, value).map_err(|e| explained(e, key).at(place))?;
         }
-        self.single.apply(&mut config)?;
+        self.usual.apply(&mut config)?;
         if let Some(kind) = &self.model {
             config.set("model.kind", kind).map_err(|e| e.at("--model"))?;
         }
@@ -106,7 +139,34 @@ impl Settings {
     }
 }
 
+impl Usual {
+    /// Sets them in `config`.
+    ///
+    /// # Errors
+    /// Those of [`Single::apply`], and a setting that is given by its flag and by --set.
+    pub fn apply(&self, config: &mut Config) -> Result<()> {
+        self.single.apply(config)?;
+        for (flag, key, value) in [
+            ("--steps", "train.steps", &self.steps),
+            ("--batch", "train.batch", &self.batch),
+            ("--lr", "slow.rate", &self.lr),
+            ("--seed", "train.seed", &self.seed),
+        ] {
+            let Some(value) = value else { continue };
+            if self.single.sets(key) {
+                return Err(Error::usage(format!("{flag} and --set {key} are the same setting: give one of them")));
+            }
+            config.set(key, value).map_err(|e| e.at(flag))?;
+        }
+        Ok(())
+    }
+}
+
 impl Single {
+    fn sets(&self, key: &str) -> bool {
+        self.set.iter().any(|(name, _)| name == key)
+    }
+
     /// Sets them in `config`.
     ///
     /// # Errors

@@ -71,7 +71,7 @@ fn resume(args: &Args, path: &Path, place: &Place) -> Result<ExitCode> {
     let mut run = runs::open(path)?;
     run.check_trained_here()?;
     let mut config = run.config.clone();
-    args.settings.single.apply(&mut config)?;
+    args.settings.usual.apply(&mut config)?;
     locate(&mut config, &args.data)?;
     config.train.threads = place.threads(config.train.threads);
     let old_steps = run.config.train.steps;

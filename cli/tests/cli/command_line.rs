@@ -66,3 +66,44 @@ fn keys_that_are_none_lead_to_those_that_are_meant() {
     lab.refuses(2, &cases);
     lab.ltm("plan --set data.tokenizer=\"gpt2\" model.vocab=0").succeeds().says("vocabulary 50258");
 }
+
+#[test]
+fn help_says_what_acts() {
+    let lab = Lab::new();
+    let help = |line: &str| lab.ltm(&format!("{line} --help")).succeeds().out;
+    for (line, device, threads) in [
+        ("train", true, true),
+        ("plan", true, false),
+        ("doctor", true, false),
+        ("data prepare", false, true),
+        ("data arithmetic", false, false),
+        ("import gpt2", false, false),
+        ("cuda compile", false, true),
+    ] {
+        let help = help(line);
+        assert_eq!((help.contains("--device"), help.contains("--threads")), (device, threads), "{line}\n{help}");
+    }
+    assert!(!help("train").contains("model.norm_eps"));
+    let all = lab.ltm("help settings").succeeds();
+    all.says("fast.steps = 16; large: 64; demo: 8").says("Takes an integer, from 1 to 65535.");
+    for setting in ltm::config::SETTINGS {
+        assert!(all.out.contains(&format!("\n  {} = ", setting.name)), "{}", setting.name);
+    }
+}
+
+#[test]
+fn usual_settings_have_flags() {
+    let lab = Lab::new();
+    let small = "model.layers=1 model.dim=16 model.heads=2 model.seq=32 model.window=8 fast.steps=2 slow.min_rate=0";
+    let line = format!("train --data text.txt --out run --steps 2 --batch 3 --lr 1e-3 --seed 7 --set {small}");
+    lab.ltm(&line).succeeds().says("2 of 2 steps to go");
+    let config = json(lab.read("run/config.json"));
+    assert_eq!((&config["train"]["batch"], &config["train"]["seed"]), (&3.into(), &7.into()));
+    assert_eq!(config["slow"]["rate"], 1e-3);
+    let cases = [
+        ("plan --steps 2 --set train.steps=2", "--steps and --set train.steps are the same setting"),
+        ("plan --steps -1", "--steps: train.steps = \"-1\": expected an integer"),
+        ("train --resume run --batch 5", "train.batch = 5"),
+    ];
+    lab.refuses(2, &cases);
+}

@@ -166,8 +166,12 @@ fn a_machine_without_a_driver() {
     }
     let doctor = lab.ltm("--device cpu doctor").succeeds();
     doctor.says("no NVIDIA driver: libcuda.so.1 is not found").says("computes on the CPU");
-    assert_eq!(lab.ltm("plan").succeeds().err, "on the CPU: there is no NVIDIA driver\n");
-    assert_eq!(lab.ltm("--device cpu plan").succeeds().err, "");
+    // Said where training begins, and nowhere else.
+    let why = "on the CPU: there is no NVIDIA driver\n";
+    assert_eq!(lab.ltm("plan").succeeds().err, "");
+    assert!(lab.train("run", &["train.steps=1"]).succeeds().err.starts_with(why));
+    let there = lab.ltm("--device cpu train --resume run --set train.steps=2").succeeds();
+    assert!(!there.err.contains(why), "{}", there.context());
     let why = "no NVIDIA driver: libcuda.so.1 is not found; install it (580 or later); --device cpu";
     lab.refuses(1, &[("--device cuda plan", why)]);
 }

@@ -20,7 +20,7 @@ pub use nearest::nearest;
 pub use presets::{PRESETS, Preset};
 pub use resolve::parameter_count;
 pub use setting::{Range, Setting};
-pub use table::{Config, DataConfig, FastConfig, ModelConfig, SETTINGS, SlowConfig, TrainConfig};
+pub use table::{Config, DataConfig, FastConfig, ModelConfig, SECTIONS, SETTINGS, SlowConfig, TrainConfig};
 
 #[cfg(test)]
 mod tests;

@@ -66,6 +66,12 @@ impl Setting {
         (self.get)(config)
     }
 
+    /// What values it takes, e.g. `an integer, from 1 to 1024`.
+    pub fn takes(&self) -> String {
+        let kind = if self.value(&Config::default()).is_f64() { "a number" } else { "an integer" };
+        self.ranges.first().map_or_else(self.expects, |range| format!("{kind}, {range}"))
+    }
+
     fn find(name: &str) -> Result<&'static Self> {
         SETTINGS.iter().find(|setting| setting.name == name).ok_or_else(|| {
             let keys: Vec<_> = SETTINGS.iter().map(|setting| setting.name).collect();

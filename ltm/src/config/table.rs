@@ -9,7 +9,7 @@ use super::{Chunking, ModelKind, Noise, NonFinite, Posterior, Precision, Schedul
 use serde::Serialize;
 use std::path::PathBuf;
 
-/// Makes of the table below a struct per section with its defaults, [`Config`] and [`SETTINGS`].
+/// Makes of the table below a struct per section with its defaults, [`Config`], [`SECTIONS`] and [`SETTINGS`].
 macro_rules! table {
     ($($(#[doc = $about:literal])+ $section:ident: $Section:ident {
         $($(#[doc = $doc:literal])+ $name:ident: $Type:ty = $default:expr $(, $range:expr)?;)+
@@ -27,6 +27,9 @@ macro_rules! table {
         /// Everything that a training run depends on, apart from the data themselves.
         #[derive(Clone, Debug, Default, PartialEq, Serialize)]
         pub struct Config { $($(#[doc = $about])+ pub $section: $Section,)+ }
+
+        /// Every section and what it is about.
+        pub const SECTIONS: &[(&str, &str)] = &[$((stringify!($section), concat!($($about),+).trim_ascii())),+];
 
         /// Every setting, section by section.
         pub const SETTINGS: &[Setting] = &[$($(Setting {
