@@ -340,13 +340,8 @@ pub fn validation(run: &Run, model: &Loaded, count: u64) -> Result<(Arc<dyn Sour
         return Err(Error::usage(format!("{path} was imported and has no validation text: name a text to score")));
     }
     let material = text::material(config)?;
-    if model.data != material.data.fingerprint {
-        return Err(Error::new(format!(
-            "the data have changed since {path} was trained on them (checksum {}, now {}), so their validation text may be \
-             training text: put the old ones back, or name unseen text",
-            model.data, material.data.fingerprint
-        )));
-    }
+    let same = run.check_data(&model.data, &material.data);
+    same.map_err(|e| e.hint("validation text may be training text: put the old data back, or name unseen text"))?;
     let Some(source) = material.validation else {
         return Err(Error::usage(format!("{path} has no validation text: name a text to score")));
     };

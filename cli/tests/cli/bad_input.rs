@@ -10,6 +10,7 @@ fn usage_errors_have_code_2() {
     lab.write("key.toml", "[train]\nsteps = 3\n[fast]\nstep = 2\n");
     lab.write("syntax.toml", "[train]\nsteps = \n");
     lab.write("value.toml", "[train]\nsteps = 'x'\n");
+    lab.write("nan.toml", "[slow]\nrate = nan\n");
     let cases = [
         ("frobnicate", "frobnicate"),
         ("eval", "<RUN>"),
@@ -21,6 +22,7 @@ fn usage_errors_have_code_2() {
         ("plan --set model.dim=18 model.heads=4", "model.dim = 18 is not divisible by model.heads = 4 | 24"),
         ("plan --config key.toml", "key.toml:4 | fast.step | did you mean \"fast.steps\"?"),
         ("plan --config syntax.toml", "syntax.toml:2"),
+        ("plan --config nan.toml", "nan.toml:2: slow.rate is null, NaN or infinite: expected a finite number"),
         ("plan --config value.toml", "value.toml:2 | train.steps | expected an integer"),
         ("train --resume run --preset tiny", "--preset"),
         ("train --set data.validation=text.txt", "data.validation | embedded corpus"),
@@ -42,7 +44,7 @@ fn usage_errors_have_code_2() {
     let commands =
         "demo train sweep replay eval audit generate quality report data import verify plan bench doctor cuda";
     commands.split(' ').for_each(|command| _ = lab.run(&[command, "--help"]).succeeds());
-    assert_eq!(lab.names(".").len(), 5, "a usage error leaves nothing behind");
+    assert_eq!(lab.names(".").len(), 6, "a usage error leaves nothing behind");
 }
 
 #[test]
@@ -186,13 +188,22 @@ fn run_folders_that_do_not_fit() {
     let cases = [
         ("train --resume run --set fast.steps=3", "fast.steps = 3 | fast.steps = 2 | train.threads"),
         ("train --resume run --set train.steps=5", "train.steps = 5 | has done 6"),
+        // Not what would make a new run of it.
+        ("train --resume run --set model.seq=64", "model.seq = 64 cannot change a run | model.seq = 32"),
+        ("train --resume run --set model.dim=17", "model.dim = 17 cannot change a run | model.dim = 16"),
     ];
     lab.refuses(2, &cases);
     // The same file with another split: validation text would become training text.
-    lab.refuses(1, &[("train --resume run --set data.validation=text.txt", "the data have changed")]);
+    let other_split =
+        "the data have changed since run was trained on them: the files are the same | or begin a new run";
+    lab.refuses(1, &[("train --resume run --set data.validation=text.txt", other_split)]);
+    lab.write("more.txt", "more text. ".repeat(100));
     lab.write("text.txt", "other text. ".repeat(100));
     let cases = [
-        ("train --resume run", "the data have changed"),
+        ("train --resume run", "the data have changed since run | text.txt has other content; put"),
+        ("train --resume run --data text.txt more.txt", "text.txt has other content | more.txt is new; put"),
+        ("train --resume run --data more.txt", "text.txt is missing | more.txt is new; put"),
+        ("replay run", "the data have changed since run | text.txt has other content | --data"),
         ("eval run", "the data have changed | may be training text | --data"),
     ];
     lab.refuses(1, &cases);

@@ -97,7 +97,9 @@ impl Setting {
         if self.take(config, value) {
             return Ok(());
         }
-        Err(Error::usage(format!("{} = {value}: expected {}", self.name, (self.expects)())))
+        // Numbers that are not finite come from a file as null.
+        let found = if value.is_null() { " is null, NaN or infinite".into() } else { format!(" = {value}") };
+        Err(Error::usage(format!("{}{found}: expected {}", self.name, (self.expects)())))
     }
 }
 

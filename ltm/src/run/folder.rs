@@ -244,10 +244,18 @@ impl Run {
     /// # Errors
     /// A usage error if it differs in a setting that is not [free](FREE_AT_RESUME), naming it.
     pub fn change(&mut self, config: Config) -> Result<()> {
-        let config = config.resolved()?;
+        // A setting that must stay is no reason to advise on others that must stay too.
+        let resolved = config.resolved().map_err(|error| self.check_fixed(&config).err().unwrap_or(error))?;
+        self.check_fixed(&resolved)?;
+        self.config = resolved;
+        Ok(())
+    }
+
+    /// That every setting that is not [free](FREE_AT_RESUME) is the run's.
+    fn check_fixed(&self, config: &Config) -> Result<()> {
         for key in SETTINGS {
             let old = key.value(&self.config);
-            let new = key.value(&config);
+            let new = key.value(config);
             if old != new && !FREE_AT_RESUME.contains(&key.name) {
                 return Err(Error::usage(format!(
                     "{0} = {new} cannot change a run that was started with {0} = {old}: at resume only {1} can be set",
@@ -256,7 +264,6 @@ impl Run {
                 )));
             }
         }
-        self.config = config;
         Ok(())
     }
 

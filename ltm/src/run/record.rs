@@ -4,11 +4,14 @@ use super::{Material, Run};
 use crate::config::Config;
 use crate::data;
 use crate::json;
-use engine::{Device, Result, probe, simd};
+use engine::{Device, Error, Result, probe, simd};
 use serde::{Deserialize, Serialize};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 const FILE: &str = "sessions.jsonl";
+
+/// Files that a message names; there may be thousands.
+const SHOWN: usize = 3;
 
 /// The beginning of a run, or one of its continuations.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -114,6 +117,32 @@ pub struct DataFile {
     pub training: bool,
 }
 
+impl Data {
+    /// What is other in `now`: the first few files by name, or that they are used otherwise.
+    fn changes(&self, now: &Self) -> String {
+        let lacking = |from: &Self, other: &Self| -> Vec<PathBuf> {
+            let known = |sha256: &str| other.files.iter().any(|other| other.file.sha256 == sha256);
+            from.files.iter().filter(|f| !known(&f.file.sha256)).map(|f| f.file.path.clone()).collect()
+        };
+        // The folder may have moved.
+        let (gone, mut new) = (lacking(self, now), lacking(now, self));
+        let mut changes = Vec::new();
+        for old in gone {
+            changes.push(match new.iter().position(|path| path.file_name() == old.file_name()) {
+                Some(i) => format!("{} has other content", new.remove(i).display()),
+                None => format!("{} is missing", old.display()),
+            });
+        }
+        changes.extend(new.iter().map(|path| format!("{} is new", path.display())));
+        let more = changes.len().saturating_sub(SHOWN);
+        if changes.is_empty() {
+            return "the files are the same, but in another order, or other parts of them are validation text".into();
+        }
+        changes.truncate(SHOWN);
+        changes.join(", ") + &if more > 0 { format!(", and {more} more files") } else { String::new() }
+    }
+}
+
 impl Record {
     /// Appends a record of this moment to the run's, all of which can be read but for what a crash cut in two.
     pub(super) fn append(run: &Run, after: u64, material: &Material, device: &Device) -> Result<()> {
@@ -156,6 +185,20 @@ impl Record {
 }
 
 impl Run {
+    /// That `now` are the data of this fingerprint, which the run was trained on.
+    ///
+    /// # Errors
+    /// If they are not, with what has changed as far as the run's records tell.
+    pub fn check_data(&self, fingerprint: &str, now: &Data) -> Result<()> {
+        if fingerprint == now.fingerprint {
+            return Ok(());
+        }
+        let records = Record::any(&self.path).unwrap_or_default();
+        let then = records.iter().rfind(|record| record.data.fingerprint == fingerprint);
+        let what = then.map_or_else(String::new, |then| format!(": {}", then.data.changes(now)));
+        Err(Error::new(format!("the data have changed since {} was trained on them{what}", self.path.display())))
+    }
+
     /// Whether one of `files` is training text of this run by its records; those of imported weights say nothing. Files are
     /// recognised by their bytes or their tokens, wherever they lie now and however they are packed; a text that was cut since
     /// then is another one.

@@ -113,11 +113,8 @@ impl<'a> Replay<'a> {
     /// If the data are not those of the run, or the device has no kernels or no memory for it.
     pub fn new(stretch: &'a Stretch, material: &Material, device: &Device) -> Result<Self> {
         let record = stretch.record(stretch.after + 1);
-        if material.data.fingerprint != record.data.fingerprint {
-            return Err(Error::new(
-                "the data are not those that the run was trained on (their digests differ from those in its records): put the old ones back, or name them with --data",
-            ));
-        }
+        let same = stretch.run.check_data(&record.data.fingerprint, &material.data);
+        same.map_err(|error| error.hint("put the old ones back, or name them with --data"))?;
         let stepper = Stepper::new(&record.config, material, device, stretch.checkpoint.as_ref())?;
         Ok(Self { stretch, stepper })
     }

@@ -150,13 +150,8 @@ impl Session {
         Record::any(&run.path)?;
         let (checkpoint, warnings) = checkpoint::latest_valid(&run.path)?;
         if let Some(checkpoint) = &checkpoint {
-            let data = State::of(checkpoint)?.data;
-            if data != material.data.fingerprint {
-                return Err(Error::new(format!(
-                    "the data have changed since the run began (checksum {data}, now {}): put the old ones back, or begin a new run",
-                    material.data.fingerprint
-                )));
-            }
+            let same = run.check_data(&State::of(checkpoint)?.data, &material.data);
+            same.map_err(|error| error.hint("put the old ones back, or begin a new run"))?;
         }
         let saved = checkpoint.as_ref().map(|checkpoint| checkpoint.step);
         if let Some(step) = saved.filter(|&step| step > config.train.steps as u64) {
