@@ -1,23 +1,23 @@
-// Tiles of attention, for rooms that put this file in front of their kernels.
+// Tiles of attention, for ops that prepend this file to their kernels.
 //
 // A block is four warps. Each has 16M rows of one side (queries, or keys) and streams columns of the other through shared
 // memory. Scores, probabilities and gradients are products of tiles, of two kinds:
 //   rows [16M, D] · columns [8J, D]ᵀ → [16M, 8J]     rows from registers, columns from shared memory
 //   p [16M, 8I] · columns [8I, D] → [16M, D]         p from registers
-// Results lie in a warp's registers as the tensor cores put them: lane 4g + t has, of every 8 columns, 2t and 2t + 1 of
-// rows g and g + 8 of every 16. bf16 tiles are multiplied on the tensor cores, where M = 2 halves what is read of shared
-// memory; f32 tiles by plain multiply-adds in the same layout. D = SIZE is the width of a head rounded up; what is beyond
-// the head is zero.
+// Results are in a warp's registers in the layout of the tensor cores: of every 16 rows and 8 columns, lane 4g + t has
+// columns 2t and 2t + 1 of rows g and g + 8. bf16 tiles are multiplied on the tensor cores, where M = 2 halves the
+// reads from shared memory; f32 tiles by plain multiply-adds in the same layout. D = SIZE is the width of a head
+// rounded up; columns beyond the head are zero.
 #include "common.cuh"
 
 constexpr int D = SIZE;
 constexpr int WARPS = 4;
 constexpr int THREADS = WARPS * WARP;
-// Sixteens of rows of a warp, its rows, and those of a block: as many as the registers hold.
+// Groups of sixteen rows of a warp, rows of a warp, and rows of a block: as many as the registers hold.
 constexpr int TILES = sizeof(T) == 2 && D <= 64 ? 2 : 1;
 constexpr int ROWS = 16 * TILES;
 [[maybe_unused]] constexpr int BLOCK = WARPS * ROWS;
-// Tiles have a pack between rows, so that eight rows in a column lie in different banks.
+// Rows of a tile are padded by one pack, so that eight rows in a column are in different banks.
 constexpr int STRIDE = D + WIDE;
 
 // Rows of one head in memory.
@@ -30,7 +30,7 @@ struct Rows {
     int width;
 };
 
-// Rows first to first + N − 1 into a tile [N, STRIDE], zeros where there are none; they have arrived after `copy_wait` and
+// Rows first to first + N − 1 into a tile [N, STRIDE], zeros for missing rows. The data are there after `copy_wait` and
 // a barrier. All threads of the block take part.
 template <int N> __device__ inline void load_tile(T* tile, Rows rows, int first) {
     constexpr int PACKS = D / WIDE, STEP = THREADS / PACKS;
@@ -56,7 +56,7 @@ template <int N> __device__ inline void load_tile(T* tile, Rows rows, int first)
     }
 }
 
-// 16M rows of a tile as the left side of products: on the tensor cores in registers, otherwise where they are.
+// 16M rows of a tile as the left side of products: in registers for the tensor cores, else in shared memory.
 template <class S, int M> struct LeftOf;
 template <int M> struct LeftOf<bf16, M> {
     unsigned a[M][D / 16][4];
@@ -152,7 +152,7 @@ template <int M, int I> __device__ inline void multiply(float (&acc)[M][D / 8][4
                 float p0 = __shfl_sync(FULL, p[m][i][c % 2], from), p1 = __shfl_sync(FULL, p[m][i][2 + c % 2], from);
 #pragma unroll
                 for (int j = 0; j < D / 8; j++) {
-                    // Keeps the compiler from loading more ahead than it has registers for.
+                    // Keeps the compiler from loading ahead more than fits into registers.
                     if (D > 64 && j % 8 == 0) __syncwarp();
                     Floats<2> b = load_pack<2>(row + 8 * j);
                     acc[m][j][0] = fmaf(p0, b.x[0], acc[m][j][0]);
@@ -180,7 +180,7 @@ __device__ inline float row_sum(float x) {
     return x + __shfl_xor_sync(FULL, x, 2);
 }
 
-// Row i sees the columns i − before to i + after, of those that there are.
+// Row i sees the existing columns from i − before to i + after.
 struct Sight {
     int before, after, columns;
 
@@ -192,7 +192,7 @@ struct Sight {
         return column >= row + m - 1 - before && column + n - 1 <= row + after && column + n <= columns;
     }
 
-    // Scores of the warp's rows from `row` on and columns from `column` on that are not seen become −∞.
+    // Masks scores of the warp's rows from `row` on and columns from `column` on: unseen ones become −∞.
     template <int M, int J> __device__ void hide(float (&scores)[M][J][4], int row, int column) const {
         if (all(row, 16 * M, column, 8 * J)) return;
         int own = column + column_of(0, 0);
@@ -214,8 +214,9 @@ struct Sight {
     }
 };
 
-// Two matrices' rows from `begin` on, N at a time: tile i is [2, N, STRIDE] in one half of the shared memory, while the next
-// arrives in the other. With them, if there are any, two floats for each row, which lie behind both halves.
+// Streams the rows of two matrices from `begin` on, N at a time: tile i is [2, N, STRIDE] in one half of the shared
+// memory, while the next one loads into the other. Optionally also two floats for each row, which are after both
+// halves.
 template <int N> struct Stream {
     Rows first, second;
     const float* pairs;
@@ -237,8 +238,9 @@ template <int N> struct Stream {
         if (pairs && r < N) copy_async<8>(pairs_of(i) + 2 * r, pairs + 2 * (size_t)(row + r), row + r < first.count);
     }
 
-    // Calls f(first row, first matrix's part, second matrix's part, pairs) for every tile in turn; tile 0 was loaded before.
-    // A tile takes the place of the one before last, so it is loaded after the barrier that ends the use of that one.
+    // Calls f(first row, first matrix's part, second matrix's part, pairs) for every tile in turn; tile 0 was loaded
+    // before. A tile overwrites the one before the last, so it is loaded after the barrier that ends the use of that
+    // one.
     template <class F> __device__ void for_each(F f) const {
 #pragma unroll 1
         for (int i = 0; i < tiles; i++) {
@@ -251,8 +253,8 @@ template <int N> struct Stream {
     }
 };
 
-// acc [16M, D], each of the lane's rows times its `factor`, to rows first to first + 16M − 1 of a head, as wanted. It goes
-// by way of the warp's own rows of a tile, so that packs are stored.
+// Stores acc [16M, D], each of the lane's rows times its `factor`, to rows first to first + 16M − 1 of a head, written
+// or added. It passes through the warp's own rows of a tile, so that stores are whole packs.
 template <int M> __device__ inline void store_rows(int want, T* at, Rows like, int first, const float (&acc)[M][D / 8][4], const float (&factor)[M][2], T* tile) {
     __syncwarp();
 #pragma unroll
@@ -284,7 +286,7 @@ template <int M> __device__ inline void store_rows(int want, T* at, Rows like, i
 
 // The online softmax of a lane's rows.
 template <int M> struct Softmax {
-    // Exponentials are 2^(scale·score + shift), and this lane's share of their sum.
+    // Exponentials are 2^(scale·score + shift); this lane has its share of their sum.
     float scale, shift[M][2], sum[M][2];
 
     // Scores are multiplied by `by` before exp.
@@ -293,8 +295,8 @@ template <int M> struct Softmax {
         for (int i = 0; i < 2 * M; i++) shift[i / 2][i % 2] = 3e38f, sum[i / 2][i % 2] = 0;
     }
 
-    // Scores become exponentials. Where they would grow large, a row's shift is lowered to its largest: what was summed up
-    // of earlier tiles must then be multiplied, rescale(m, h, factor), which is rarely needed.
+    // Turns scores into exponentials. If they would grow large, a row's shift is lowered to fit its largest. Then
+    // rescale(m, h, factor) multiplies the sums over earlier tiles; this is rarely needed.
     template <int J, class F> __device__ void step(float (&scores)[M][J][4], F rescale) {
         constexpr float LARGE = 8;
         float most[M][2];
@@ -334,13 +336,13 @@ template <int M> struct Softmax {
         }
     }
 
-    // Afterwards: the sum of a whole row, and the logarithm to base 2 of that of exp(by·score).
+    // At the end: the sum of a whole row, and the base-2 logarithm of the sum of exp(by·score).
     __device__ float total(int m, int h) const { return row_sum(sum[m][h]); }
     __device__ float log(int m, int h, float total) const { return log2f(total) - shift[m][h]; }
 };
 
-// y [16M, D] of the warp's queries, the first of which is `query`, and lse of the lane's rows. Keys and values come in a
-// stream, C at a time; values follow keys. Rows without a query are not used.
+// Computes y [16M, D] of the warp's queries, from `query` on, and lse of the lane's rows. Keys and values are streamed,
+// C at a time; values follow keys. Rows without a query are unused.
 template <int C, int M, int N>
 __device__ inline void attend(const Left<M>& queries, Stream<N> stream, Sight sight, int query, float scale, float (&y)[M][D / 8][4], float (&inverse)[M][2], float (&lse)[M][2]) {
     Softmax<M> softmax(scale);
@@ -369,14 +371,14 @@ __device__ inline void attend(const Left<M>& queries, Stream<N> stream, Sight si
     }
 }
 
-// Turns scores into probabilities and d_p, the gradient of these, into d_s, the gradient of scores, but for its factor
+// Turns scores into probabilities, and their gradient d_p into the gradient of the scores, d_s, without its factor
 // `scale`: p = 2^(score·scale·log2 e − lse), lse to base 2, d_s = p·(d_p − delta). One number of a tile.
 __device__ inline void backward_softmax(float scale, float lse, float delta, float& score, float& d_p) {
     score = exp2_approx(fmaf(score, scale * LOG2_E, -lse));
     d_p = score * (d_p - delta);
 }
 
-// d_q [16M, D] += d_s · keys for C keys, the first of which is `key`, and the warp's queries, from `query` on.
+// d_q [16M, D] += d_s · keys for C keys, from `key` on, and the warp's queries, from `query` on.
 template <int C, int M>
 __device__ inline void query_gradient(const Left<M>& queries, const Left<M>& d_y, const T* keys, const T* values, Sight sight, int query, int key, float scale, const float (&lse)[M][2], const float (&delta)[M][2], float (&d_q)[M][D / 8][4]) {
     float s[M][C / 8][4] = {}, d_s[M][C / 8][4] = {};
@@ -394,9 +396,9 @@ __device__ inline void query_gradient(const Left<M>& queries, const Left<M>& d_y
     multiply(d_q, d_s, keys);
 }
 
-// d_k [16M, D] += d_sᵀ · queries and d_v [16M, D] += pᵀ · d_y for C queries, the first of which is `query`, and the warp's
-// keys, from `key` on. `pairs` has lse and delta of each query. Beyond the last query d_y and delta are zero, which
-// adds nothing, whatever p is.
+// d_k [16M, D] += d_sᵀ · queries and d_v [16M, D] += pᵀ · d_y for C queries, from `query` on, and the warp's keys, from
+// `key` on. `pairs` has lse and delta of each query. Beyond the last query d_y and delta are zero, so these queries add
+// nothing.
 template <int C, int M>
 __device__ inline void key_gradient(const Left<M>& keys, const Left<M>& values, const T* queries, const T* d_y, const float* pairs, Sight sight, int key, int query, float scale, float (&d_k)[M][D / 8][4], float (&d_v)[M][D / 8][4]) {
     float p[M][C / 8][4] = {}, d_s[M][C / 8][4] = {};

@@ -1,4 +1,4 @@
-//! What attention kernels share; sizes as in `attention.cuh`.
+//! Shared code of the attention kernels; sizes as in `attention.cuh`.
 
 use engine::DType;
 use engine::simd::Real;
@@ -9,7 +9,7 @@ pub static SIZES: [usize; 4] = [16, 32, 64, 128];
 /// Threads of a block.
 pub const THREADS: u32 = 128;
 
-/// Tiles of one width and type.
+/// The tiles of one head width and type.
 #[derive(Clone, Copy)]
 pub struct Tiles {
     pub size: usize,
@@ -20,7 +20,7 @@ impl Tiles {
     /// For heads of this width, which must be at most the widest.
     pub fn new(head_dim: usize, dtype: DType) -> Self {
         let size = SIZES.iter().copied().find(|&size| head_dim <= size);
-        let size = size.unwrap_or_else(|| panic!("heads of {head_dim} are wider than those of a GPU's kernels"));
+        let size = size.unwrap_or_else(|| panic!("heads of {head_dim} are wider than the GPU kernels support"));
         Self { size, dtype }
     }
 

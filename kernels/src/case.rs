@@ -1,11 +1,11 @@
-//! Cases: an op with inputs to try it on. One list per op serves gradient checks, tests of bits and devices, and benchmarks.
+//! Cases: an op with test inputs. Gradient checks, tests of bits and devices, and benchmarks use the same list per op.
 
 use engine::rng::Stream;
 use engine::{Buffer, DType, Op, Spec};
 use rayon::prelude::*;
 use std::sync::Arc;
 
-/// The sizes from which the rooms build their cases. Tests draw small odd ones, benchmarks take those of a model.
+/// The sizes from which ops build their cases. Tests use small odd ones, benchmarks those of a model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sizes {
     /// Samples B.
@@ -33,7 +33,7 @@ impl Sizes {
     }
 }
 
-/// How an input's numbers are drawn.
+/// The distribution of an input's numbers.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Fill {
     /// Normal with this mean and standard deviation.
@@ -69,7 +69,7 @@ pub struct Input {
     pub dims: Vec<usize>,
     /// Numbers.
     pub fill: Fill,
-    /// Whether it stays f32 where other tensors are bf16.
+    /// Whether it stays f32 when other tensors are bf16.
     precise: bool,
 }
 
@@ -89,7 +89,7 @@ impl Input {
         Self { precise: true, ..Self::new(dims, fill) }
     }
 
-    /// The input as a buffer of `float` (or i32). All float types hold the same numbers, of f32 precision.
+    /// The input as a buffer of `float` (or i32). All float types hold the same numbers, with f32 precision.
     pub fn buffer(&self, float: DType, stream: Stream) -> Buffer {
         let n = self.dims.iter().product::<usize>();
         let values: Vec<f64> = match &self.fill {
@@ -119,10 +119,10 @@ impl Input {
     }
 }
 
-/// An op and the inputs to try it on.
+/// An op and its test inputs.
 #[derive(Clone, Debug)]
 pub struct Case {
-    /// What is special about it, e.g. `window` or `with residual`.
+    /// Its name, e.g. `window` or `with residual`.
     pub label: String,
     /// The op.
     pub op: Arc<dyn Op>,

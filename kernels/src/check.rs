@@ -2,7 +2,7 @@
 
 use engine::{DType, Error, Result, Spec};
 
-/// What must hold, with the error for when it does not.
+/// Returns an error unless the condition holds.
 pub fn that(holds: bool, message: impl FnOnce() -> String) -> Result<()> {
     if holds { Ok(()) } else { Err(Error::usage(message())) }
 }

@@ -1,4 +1,4 @@
-//! The cost of a pass: the op counts operations, bytes follow from its contract.
+//! The cost of a pass: the op counts operations; the bytes follow from its inputs and outputs.
 
 use engine::{Cost, Op, Pass, Spec, Want};
 
@@ -7,11 +7,11 @@ pub fn any_wanted(wants: &[Want]) -> bool {
     wants.iter().any(|want| want.is_wanted())
 }
 
-/// The fewest bytes that a pass of `op` moves. Forward, it reads its inputs and writes its outputs. Backward, it reads the
-/// result's gradient and what [`Op::reads`] announces, and writes the wanted gradients; adding to one reads it as well.
-/// Both in one read the inputs once.
+/// The fewest bytes that a pass of `op` moves. The forward pass reads its inputs and writes its outputs. The backward
+/// pass reads the result's gradient and the buffers listed in [`Op::reads`], and writes the wanted gradients; adding to
+/// a gradient also reads it. A fused pass reads the inputs once.
 pub fn bytes(op: &dyn Op, ins: &[Spec], pass: Pass) -> u64 {
-    let outs: Vec<Spec> = op.infer(ins).expect("inputs that suit the op").iter().map(|out| out.spec).collect();
+    let outs: Vec<Spec> = op.infer(ins).expect("inputs that the op accepts").iter().map(|out| out.spec).collect();
     let sum = |specs: &[Spec], which: u16| -> usize {
         specs.iter().enumerate().map(|(i, spec)| if which >> i & 1 == 1 { spec.bytes() } else { 0 }).sum()
     };
@@ -36,8 +36,8 @@ pub fn wanted(wants: &[Want], flops: &[usize]) -> usize {
     wants.iter().zip(flops).filter(|(want, _)| want.is_wanted()).map(|(_, flops)| flops).sum()
 }
 
-/// The cost of an op that needs `forward` operations, and `gradients[i]` for the gradient of input `i`. `Add` takes one more for
-/// each element.
+/// The cost of an op that needs `forward` operations, and `gradients[i]` for the gradient of input `i`. `Add` takes one
+/// more per element.
 pub fn of(op: &dyn Op, ins: &[Spec], pass: Pass, forward: usize, gradients: &[usize]) -> Cost {
     let forward = if let Pass::Vjp(_) = pass { 0 } else { forward };
     let added = pass.wants().iter().zip(ins).filter(|(want, _)| **want == Want::Add).map(|(_, of)| of.shape.numel());
@@ -54,7 +54,7 @@ mod tests {
     use crate::matmul::{Linear, LinearResidual};
     use engine::{DType, Update};
 
-    /// What the model spends its time on, counted by hand.
+    /// The costs of the model's main ops, counted by hand.
     #[test]
     fn costs_are_those_of_the_passes() {
         use Want::{Add, Skip, Write};

@@ -1,4 +1,4 @@
-//! What elementwise kernels share: sixteen elements at an index, parallel chunks, and sums over rows.
+//! Shared code of elementwise kernels: sixteen elements at an index, parallel chunks, and sums over rows.
 
 use engine::simd::{self, Isa, Kernel, LANES, Lanes, Real};
 use engine::{Buffer, Element, Want, parallel};
@@ -13,7 +13,7 @@ pub fn rows_per_chunk(width: usize) -> usize {
 
 /// Cuts scratch memory into parts of these sizes.
 pub fn split<T, const N: usize>(mut memory: &mut [T], sizes: [usize; N]) -> [&mut [T]; N] {
-    sizes.map(|size| memory.split_off_mut(..size).expect("as much memory as was announced"))
+    sizes.map(|size| memory.split_off_mut(..size).expect("as much memory as the op declared"))
 }
 
 /// The sixteen elements from `i` on, zeros beyond the end of `x`.
@@ -51,7 +51,7 @@ pub fn map<T: Real, const N: usize>(f: impl Map<T, N>, want: Want, ins: [&[T]; N
     map_pieces(CHUNK, |_| f, want, ins, out);
 }
 
-/// The same with pieces of `size` elements, piece i with its own function `f(i)`.
+/// The same for pieces of `size` elements, each piece i with its own function `f(i)`.
 pub fn map_pieces<T: Real, const N: usize, F: Map<T, N>>(
     size: usize,
     f: impl Fn(usize) -> F + Send + Sync,

@@ -1,4 +1,4 @@
-//! What launches of CUDA kernels share.
+//! Shared code for launching CUDA kernels.
 
 use engine::cuda::{Arg, Factor, Gpu, Grid, Module, Pointer, Product};
 use engine::{Buffer, DType};
@@ -12,7 +12,7 @@ pub const WARPS: usize = THREADS as usize / 32;
 /// Numbers that a block sums.
 pub const PER_BLOCK: usize = 8192;
 
-/// A thread for every sixteen bytes of `n` elements: the grid of `for_my_elements` in `common.cuh`.
+/// One thread per sixteen bytes of `n` elements: the grid of `for_my_elements` in `common.cuh`.
 pub fn elements(n: usize, dtype: DType) -> Grid {
     Grid::covering(n.div_ceil(16 / dtype.size()), THREADS)
 }

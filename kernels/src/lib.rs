@@ -1,4 +1,5 @@
-//! One op, one room: contract, CPU and CUDA code, cost, cases and tests in one folder, plus one line in [`registry`].
+//! Every op has one folder (its room) with the trait, CPU and CUDA code, cost, cases and tests, and one line in
+//! [`registry`].
 
 #![deny(unsafe_code)]
 

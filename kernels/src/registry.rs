@@ -8,7 +8,7 @@ use crate::{matmul, ring_attention, rmsnorm, rope, slice, sum, swiglu, window_at
 use engine::DType;
 use engine::cuda::{Gpu, Module};
 
-/// An op's room: its name and the cases it wants to be tried on at given sizes.
+/// An op's folder: its name, and its cases for given sizes.
 pub struct Room {
     /// Name of the folder.
     pub name: &'static str,
@@ -18,7 +18,7 @@ pub struct Room {
     pub cuda: &'static [&'static Module],
 }
 
-/// Every room.
+/// Every op's folder.
 pub const ROOMS: &[Room] = &[
     Room { name: "add", cases: add::cases, cuda: &[&add::KERNELS] },
     Room { name: "bias", cases: bias::cases, cuda: &[&bias::KERNELS, &add::KERNELS] },
@@ -38,10 +38,10 @@ pub const ROOMS: &[Room] = &[
     Room { name: "window_attention", cases: window_attention::cases, cuda: &[&window_attention::cuda::KERNELS] },
 ];
 
-/// The kernels of what has no cases: updates in place, and the cast, whose rounding has no gradient to check.
+/// Kernels without cases: in-place updates, and the cast, whose rounding has no gradient to check.
 const OTHERS: &[&Module] = &[&adamw::KERNELS, &cast::KERNELS, &latents::cuda::KERNELS];
 
-/// Every kernel file: what a GPU must have loaded before a plan runs.
+/// Every kernel file. A GPU must load them before a plan runs.
 pub fn modules() -> Vec<&'static Module> {
     let mut all: Vec<_> = ROOMS.iter().flat_map(|room| room.cuda).chain(OTHERS).copied().collect();
     all.sort_by_key(|module| module.name);
@@ -66,11 +66,11 @@ mod tests {
     use engine::op::infer;
     use engine::{Buffer, Spec, Want};
 
-    /// Several blocks of everything, whole and cut.
+    /// Sizes with several blocks of every kind, complete and partial.
     const LARGE: Sizes =
         Sizes { batch: 3, tokens: 173, heads: 2, head_dim: 18, window: 40, latents: 5, ffn: 33, vocab: 301 };
 
-    /// Outputs and gradients, those of the fused pass as well.
+    /// Outputs and gradients, also those of the fused pass.
     fn run(case: &Case, ins: &[Buffer], d_out: &Buffer) -> Vec<Buffer> {
         let op = &*case.op;
         let outs = forward(op, ins);
@@ -89,7 +89,7 @@ mod tests {
         all
     }
 
-    /// An input of another type, or too wide beside the others, is named by the error.
+    /// If an input has another type or does not fit the others, the error names it.
     #[test]
     fn inputs_that_do_not_fit_are_named() {
         for case in ROOMS.iter().flat_map(|room| (room.cases)(&sizes()[0])) {
@@ -102,7 +102,7 @@ mod tests {
                 let Spec { dtype, shape } = specs[i];
                 let other = if dtype == DType::I32 { DType::F32 } else { DType::I32 };
                 let mut wrong = vec![Spec { dtype: other, shape }];
-                // The first input decides the sizes, and any number of tokens may be looked up.
+                // The first input determines the sizes, and any number of tokens may be looked up.
                 if i > 0 && *name != "tokens" {
                     wrong.push(Spec { dtype, shape: shape.with_last(shape.last() + 1) });
                 }

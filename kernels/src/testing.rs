@@ -1,4 +1,4 @@
-//! How tests try an op: outside a graph, in memory full of garbage, against a second implementation of its formula.
+//! Tests an op outside a graph, in memory full of garbage, against a second implementation of its formula.
 
 use crate::case::{Case, Sizes};
 use engine::op::infer;
@@ -7,7 +7,7 @@ use engine::simd::{Real, for_each_level};
 use engine::{Bench, Buffer, DType, Device, Op, Spec, Update, Want, bench};
 use std::borrow::Borrow;
 
-/// Small odd sizes: ones everywhere they may be, widths below, at and above sixteen lanes.
+/// Small odd sizes: ones wherever possible, widths below, at and above sixteen lanes.
 pub fn sizes() -> [Sizes; 3] {
     let s = Sizes { batch: 2, tokens: 5, heads: 3, head_dim: 6, window: 2, latents: 3, ffn: 7, vocab: 11 };
     [
@@ -22,7 +22,8 @@ pub fn bytes(buffers: &[Buffer]) -> Vec<&[u8]> {
     buffers.iter().map(|b| if b.is_empty() { &[] } else { b.as_bytes() }).collect()
 }
 
-/// `run` gives the same bits on every instruction set and on several numbers of threads. Returns what it gives.
+/// Checks that `run` gives the same bits on every instruction set and for several numbers of threads. Returns its
+/// result.
 pub fn same_bits(what: &str, run: impl Fn() -> Vec<Buffer> + Sync) -> Vec<Buffer> {
     let reference = run();
     for_each_level(|level| {
@@ -51,7 +52,7 @@ pub fn random<T: Real>(len: usize, site: u32) -> Vec<T> {
 pub fn distance(a: &[f64], b: &[f64]) -> f64 {
     assert_eq!(a.len(), b.len(), "number of elements");
     let scale = b.iter().fold(1.0, |m: f64, x| m.max(x.abs()));
-    // A NaN anywhere must not vanish in a maximum.
+    // A NaN must not get lost in a maximum.
     a.iter().zip(b).map(|(a, b)| (a - b).abs() / scale).fold(0.0, |m, d| if d <= m { m } else { d })
 }
 
@@ -64,7 +65,7 @@ pub fn forward(op: &dyn Op, ins: &[impl Borrow<Buffer>]) -> Vec<Buffer> {
     on_bench(op).forward(ins)
 }
 
-/// The gradients of the wanted inputs, from only what [`Op::reads`] announces; `Add` starts from ones.
+/// The gradients of the wanted inputs, computed only from the buffers that [`Op::reads`] lists; `Add` starts from ones.
 pub fn vjp(op: &dyn Op, wants: &[Want], ins: &[impl Borrow<Buffer>], outs: &[Buffer], d_out: &Buffer) -> Vec<Buffer> {
     on_bench(op).vjp(wants, ins, outs, d_out, &ones(ins))
 }
@@ -81,10 +82,10 @@ fn ones(like: &[impl Borrow<Buffer>]) -> Vec<Buffer> {
 
 /// Applies an update to `state`.
 pub fn apply(update: &dyn Update, ins: &[&Buffer], state: &mut [Buffer]) {
-    bench::apply(&Device::Cpu, update, ins, state).expect("the CPU has room");
+    bench::apply(&Device::Cpu, update, ins, state).expect("enough memory on the CPU");
 }
 
-/// The op refuses inputs such as `f32[2, 3] i32[]` with this message.
+/// Checks that the op refuses inputs such as `f32[2, 3] i32[]` with this message.
 #[track_caller]
 pub fn refuses(op: &dyn Op, ins: &str, message: &str) {
     let spec = |text: &str| {
@@ -97,8 +98,8 @@ pub fn refuses(op: &dyn Op, ins: &str, message: &str) {
     assert_eq!(infer(op, &specs).expect_err(ins).to_string(), message);
 }
 
-/// Checks all `cases` of a room at small sizes and at `larger` ones. The formula gets the sizes, the number of the case, and its
-/// inputs.
+/// Checks all `cases` of an op at small sizes and at `larger` ones. The formula gets the sizes, the number of the case,
+/// and its inputs.
 #[track_caller]
 pub fn check_all(
     cases: fn(&Sizes) -> Vec<Case>,
@@ -110,8 +111,8 @@ pub fn check_all(
     }
 }
 
-/// Checks the op of `case` at f64 numbers against `formula`, flat inputs to flat result: its result, and the gradient of each
-/// input along one direction, by a central difference of the formula. Then checks all of it in f32 against f64.
+/// Checks the op of `case` in f64 against `formula`, which maps flat inputs to a flat result: first the result, then
+/// the gradient of each input along one direction, by a central difference of the formula. Then checks f32 against f64.
 #[track_caller]
 pub fn check(case: &Case, formula: impl Fn(&[Vec<f64>]) -> Vec<f64>) {
     let (op, name) = (&*case.op, format!("{} ({})", case.op.name(), case.label));
@@ -119,7 +120,7 @@ pub fn check(case: &Case, formula: impl Fn(&[Vec<f64>]) -> Vec<f64>) {
     let values: Vec<_> = ins.iter().map(Buffer::to_f64).collect();
     let outs = forward(op, &ins);
     let error = distance(&outs[0].to_f64(), &formula(&values));
-    assert!(error < 1e-13, "{name}: result off by {error:e}");
+    assert!(error < 1e-13, "{name}: the result has an error of {error:e}");
 
     let differentiable = |&i: &usize| op.differentiable(i);
     let wants: Vec<_> = (0..ins.len()).map(|i| if op.differentiable(i) { Want::Write } else { Want::Skip }).collect();
@@ -136,7 +137,7 @@ pub fn check(case: &Case, formula: impl Fn(&[Vec<f64>]) -> Vec<f64>) {
         let expected = (8.0 * (at(h) - at(-h)) - (at(2.0 * h) - at(-2.0 * h))) / (12.0 * h);
         let got: f64 = d_ins[i].to_f64().iter().zip(&direction).map(|(d, x)| d * x).sum();
         let error = (got - expected).abs() / expected.abs().max(1.0);
-        assert!(error < 1e-7, "{name}: gradient of {} off by {error:e}", op.arguments()[i]);
+        assert!(error < 1e-7, "{name}: the gradient of {} has an error of {error:e}", op.arguments()[i]);
     }
 
     let single_outs = forward(op, &singles);
@@ -145,6 +146,6 @@ pub fn check(case: &Case, formula: impl Fn(&[Vec<f64>]) -> Vec<f64>) {
     let all = single_outs.iter().chain(&single_d_ins).zip(outs.iter().chain(&d_ins));
     for (single, double) in all.filter(|(single, _)| !single.is_empty()) {
         let error = distance(&single.to_f64(), &double.to_f64());
-        assert!(error < 2e-5, "{name}: f32 off by {error:e}");
+        assert!(error < 2e-5, "{name}: f32 has an error of {error:e}");
     }
 }

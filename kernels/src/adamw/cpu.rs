@@ -55,7 +55,7 @@ impl<T: Real> Step<T> {
 }
 
 pub fn adamw<T: Real>(step: &Step<T>, clip: f64, grad: &[T], w: &mut [T], m: &mut [T], v: &mut [T]) {
-    assert!([w.len(), m.len(), v.len()] == [grad.len(); 3], "weight, moments and gradient are of one size");
+    assert!([w.len(), m.len(), v.len()] == [grad.len(); 3], "weight, moments and gradient have the same size");
     let clip = T::from_f64(clip);
     (grad.par_chunks(CHUNK), w.par_chunks_mut(CHUNK), m.par_chunks_mut(CHUNK), v.par_chunks_mut(CHUNK))
         .into_par_iter()

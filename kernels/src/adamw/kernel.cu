@@ -1,5 +1,5 @@
-// The optimiser of the slow step. Gradient, parameter and moments are f32, whatever the model's tensors are. Memory bounds all
-// kernels.
+// The optimiser of the slow step. Gradient, parameter and moments are f32, even if the model's tensors are bf16. All
+// kernels are memory-bound.
 
 // grad [n] → partial [blocks] = Σ grad² over `per_block` numbers, a multiple of four.
 extern "C" __global__ void sum_squares(const float* grad, float* partial, int n, int per_block) {
@@ -28,8 +28,8 @@ extern "C" __global__ void __launch_bounds__(1024) sum_partials(const float* par
     if (threadIdx.x == 0) *norm = sum;
 }
 
-// grad, w, m, v [n]; norms [params], squares whose sum is that of the global norm; schedule [2]: rate and step number.
-// If the norm is not finite, nothing changes.
+// grad, w, m, v [n]; norms [params], squares whose sum is the square of the global norm; schedule [2]: rate and step
+// number. If the norm is not finite, nothing changes.
 extern "C" __global__ void update(const float* grad, const float* norms, int params, const float* schedule, double beta1, double beta2, double eps, double weight_decay, double clip, float* w, float* m, float* v, int n) {
     __shared__ Step step;
     // The factor of the gradient; negative if the global norm is not finite.

@@ -1,5 +1,5 @@
-//! Updates in place: the global norm of a gradient, and AdamW (Loshchilov and Hutter, arXiv 1711.05101) on the gradient clipped
-//! to it, with the arithmetic of PyTorch's `clip_grad_norm_` and `AdamW`.
+//! In-place updates: the global norm of a gradient, and AdamW (Loshchilov and Hutter, arXiv 1711.05101) on the clipped
+//! gradient, with the arithmetic of PyTorch's `clip_grad_norm_` and `AdamW`.
 
 pub(crate) mod cpu;
 
@@ -20,7 +20,7 @@ pub struct Rule {
     pub beta2: f64,
     /// Added to the root of the second moment.
     pub eps: f64,
-    /// Decoupled weight decay; 0 for vectors by custom.
+    /// Decoupled weight decay; usually 0 for vectors.
     pub weight_decay: f64,
 }
 
@@ -29,10 +29,10 @@ pub struct Rule {
 /// - Formula: `norms[index] = Σ grad²`
 /// - Source: elementary
 ///
-/// Ins: `grad [..]`. State: `norms [P]`. Sums chunks by lanes, and their sums in order in f64. Bound by memory.
+/// Ins: `grad [..]`. State: `norms [P]`. Sums each chunk by lanes, and the chunks in order in f64. Memory-bound.
 #[derive(Clone, Copy, Debug)]
 pub struct SquaredNorm {
-    /// Which of the P numbers is this parameter's.
+    /// Index of this parameter among the P.
     pub index: usize,
 }
 
@@ -83,7 +83,7 @@ impl Update for SquaredNorm {
 /// Ins: `grad [..]`, `norms [P]` (every parameter's [`SquaredNorm`]), `schedule [2]` = rate and step number t, counted from
 /// 1. State: `w`, `m`, `v`, all of the gradient's spec; the moments start as zeros.
 ///
-/// If the global norm is not finite, nothing changes; `norms` shows it. Bound by memory: one pass.
+/// If the global norm is not finite, nothing changes; the caller can see it in `norms`. Memory-bound: one pass.
 #[derive(Clone, Copy, Debug)]
 pub struct AdamW {
     /// Its constants: `beta1`, `beta2`, `eps` and `weight_decay`.
@@ -126,7 +126,7 @@ impl Update for AdamW {
 
 /// Weights, gradients and moments are f32 on a device.
 fn learned(buffer: &Buffer) -> DType {
-    assert_eq!(buffer.dtype(), DType::F32, "a device learns in f32");
+    assert_eq!(buffer.dtype(), DType::F32, "training on a device is in f32");
     DType::F32
 }
 
@@ -137,7 +137,7 @@ mod tests {
 
     const ADAMW: AdamW = AdamW { rule: Rule { beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.1 }, clip: 1.0 };
 
-    /// The textbook, one number at a time, in another order: m̂ and v̂ first.
+    /// The textbook formula, one number at a time, in another order: m̂ and v̂ first.
     fn textbook([w, m, v]: &mut [f64; 3], g: f64, rate: f64, t: i32) {
         *m = 0.9 * *m + 0.1 * g;
         *v = 0.95 * *v + 0.05 * g.powi(2);

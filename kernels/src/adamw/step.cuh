@@ -1,4 +1,4 @@
-// One step of AdamW on one number; `adamw` and `latents` put this file in front of their kernels.
+// One step of AdamW on one number; `adamw` and `latents` prepend this file to their kernels.
 #include "common.cuh"
 
 // The constants of an optimiser.

@@ -2,7 +2,7 @@ use crate::lanes::CHUNK;
 use engine::simd::Real;
 use engine::{Want, parallel};
 
-/// Plain loops: memory is the limit, and the compiler's vectors keep up with it.
+/// Plain loops: memory is the limit, and auto-vectorised code is fast enough.
 pub fn forward<T: Real>(a: &[T], b: &[T], y: &mut [T]) {
     parallel::chunks(y, CHUNK, |c, y| {
         let (a, b) = (&a[c * CHUNK..], &b[c * CHUNK..]);

@@ -1,7 +1,7 @@
-// y = a + b, element by element. Memory bounds it.
+// y = a + b, element by element. Memory-bound.
 #include "common.cuh"
 
-// a, b → y, all [n]. `y` may be one of the others.
+// a, b → y, all [n]. `y` may be `a` or `b`.
 extern "C" __global__ void add(const T* a, const T* b, T* y, int n) {
     for_my_elements(n, 0, [&](auto width, int i) {
         constexpr int N = decltype(width)::size;

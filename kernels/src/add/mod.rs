@@ -10,7 +10,7 @@ use engine::{Buffer, Context, Cost, Device, Op, Output, Pass, Result, Spec, Want
 
 pub(crate) static KERNELS: Module = Module::new("add", include_str!("kernel.cu"));
 
-/// `a [..], b [..] → y [..]`. Bound by memory.
+/// `a [..], b [..] → y [..]`. Memory-bound.
 ///
 /// - Formula: `y = a + b`
 /// - VJP: `d_a = d_b = d_y`
@@ -48,7 +48,7 @@ impl Op for Add {
     }
 }
 
-/// Copies or adds a gradient unchanged; on a GPU this room's kernels must be loaded.
+/// Copies or adds a gradient unchanged; on a GPU this op's kernels must be loaded.
 pub fn pass_on(device: &Device, want: Want, d_out: &Buffer, d_in: &mut Buffer) {
     match device {
         _ if !want.is_wanted() => {}

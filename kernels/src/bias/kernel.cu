@@ -1,4 +1,4 @@
-// y = x + b, the same b for every row. Memory bounds both kernels.
+// y = x + b, the same b for every row. Both kernels are memory-bound.
 #include "common.cuh"
 
 // x, y [rows, width], b [width], n = rows·width elements.

@@ -14,7 +14,7 @@ pub(crate) static KERNELS: Module = Module::new("bias", include_str!("kernel.cu"
 /// - VJP: `d_x = d_y`, `d_b = Σ_rows d_y`, row by row in their order
 /// - Source: elementary
 ///
-/// Bound by memory.
+/// Memory-bound.
 #[derive(Clone, Copy, Debug)]
 pub struct Bias;
 
@@ -38,7 +38,7 @@ impl Op for Bias {
         with_real!(ins[0].dtype(), T => {
             let (x, b) = (ins[0].as_slice::<T>(), ins[1].as_slice::<T>());
             let chunk = lanes::rows_per_chunk(b.len()) * b.len();
-            // Plain loops: memory is the limit, and the compiler's vectors keep up with it.
+            // Plain loops: memory is the limit, and auto-vectorised code is fast enough.
             parallel::chunks(outs[0].as_mut_slice(), chunk, |c, y: &mut [T]| {
                 for (y, x) in y.chunks_exact_mut(b.len()).zip(x[c * chunk..].chunks_exact(b.len())) {
                     y.iter_mut().zip(x).zip(b).for_each(|((y, &x), &b)| *y = x + b);

@@ -1,4 +1,4 @@
-//! The same numbers in another float type, such as the bf16 copy of an f32 weight.
+//! Converts numbers to another float type, such as an f32 weight to bf16.
 
 mod cpu;
 
@@ -9,7 +9,7 @@ use engine::{Buffer, Context, Cost, DType, Device, Op, Output, Pass, Result, Spe
 
 pub(crate) static KERNELS: Module = Module::new("cast", include_str!("kernel.cu"));
 
-/// `x [..] → y [..]`. Bound by memory.
+/// `x [..] → y [..]`. Memory-bound.
 ///
 /// - Formula: `y` is `x`, each number rounded to the nearest of type `to`, ties to even
 /// - VJP: `d_x` is `d_y`, rounded to the type of `x`: rounding counts as the identity
@@ -55,9 +55,9 @@ pub(crate) fn launch(gpu: &dyn Gpu, from: Pointer, want: Want, to: Pointer, n: u
     let entry = match to.dtype {
         DType::F32 => "to_f32",
         DType::Bf16 => "to_bf16",
-        other => panic!("a device does not hold {other}"),
+        other => panic!("a device does not support {other}"),
     };
-    // Eight numbers a thread.
+    // Eight numbers per thread.
     gpu.launch(&KERNELS.kernel(entry, from.dtype), Grid::covering(n.div_ceil(8), THREADS), args![from, want, to, n]);
 }
 
@@ -68,7 +68,7 @@ mod tests {
 
     const FLOATS: [DType; 3] = [DType::F32, DType::F64, DType::Bf16];
 
-    /// Every pair of types: numbers that both can hold stay as they are, and gradients come back.
+    /// Every pair of types: numbers that both represent are unchanged, and gradients flow back.
     #[test]
     fn exact_numbers_pass() {
         let x: Vec<f64> = (0..20_000).map(|i| f64::from(i % 257) - 100.0).collect();

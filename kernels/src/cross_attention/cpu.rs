@@ -1,5 +1,5 @@
-//! A key to a row and a token to a lane, as in window attention: the softmax over the K keys runs down the lanes. With K
-//! about eight this is bound by memory: 4·K operations per element of `q`, which is read once while `y` is written.
+//! One row per key and one lane per token, as in window attention: the softmax over the K keys works within lanes. With
+//! K about eight this is memory-bound: 4·K operations per element of `q`, which is read once while `y` is written.
 
 use crate::attention::scale;
 use crate::lanes::split;
@@ -8,7 +8,7 @@ use engine::simd::{self, Isa, Kernel, LANES, Lanes, Real};
 use engine::{Want, parallel};
 use std::ops::Range;
 
-/// Tokens that one thread takes at a time, and over which it sums the gradient of keys and values.
+/// Tokens of a chunk: one thread takes them at a time and sums the gradient of keys and values over them.
 pub const CHUNK: usize = 4 * BLOCK;
 
 /// Sizes of one sample.
@@ -55,7 +55,7 @@ impl<'a, T: Real> Sample<'a, T> {
         Self { shape, q: &q[sample * rows..][..rows], kv: &kv[sample * kv_len..][..kv_len] }
     }
 
-    /// Where the head's part of a token's row begins.
+    /// Offset of the head's part in a token's row.
     #[inline(always)]
     fn at(self, token: usize, head: usize) -> usize {
         token * self.shape.dim() + head * self.shape.head_dim

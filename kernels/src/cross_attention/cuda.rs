@@ -15,7 +15,7 @@ const LATENTS: usize = 16;
 const TOKENS: usize = 64;
 const CHUNK: usize = 256;
 
-/// Launches some blocks with so many bytes of shared memory for each head of each sample.
+/// Launches these blocks, with this many bytes of shared memory, for each head of each sample.
 fn launch(gpu: &dyn Gpu, shape: Shape, q: &Buffer, entry: &'static str, [blocks, shared]: [usize; 2], args: &[Arg]) {
     let Shape { tokens, heads, head_dim, latents } = shape;
     let (samples, dtype) = (q.shape().dims()[0], q.dtype());
@@ -32,17 +32,18 @@ pub fn forward(gpu: &dyn Gpu, shape: Shape, q: &Buffer, kv: &Buffer, y: &Buffer)
     launch(gpu, shape, q, "forward", blocks, args![q, kv, y]);
 }
 
-/// Bytes of shared memory of the backward pass, more than the forward's: latents, tokens and two floats for each token.
+/// Bytes of shared memory of the backward pass, which needs more than the forward pass: latents, tokens and two floats
+/// per token.
 pub fn shared(tiles: Tiles) -> usize {
     tiles.bytes(2 * LATENTS + 4 * TOKENS) + 2 * TOKENS * DType::F32.size()
 }
 
-/// Numbers of f32 scratch memory if d_kv is wanted: it once for each chunk of tokens.
+/// Numbers of f32 scratch memory if d_kv is wanted: one d_kv per chunk of tokens.
 pub fn scratch(shape: Shape, samples: usize) -> usize {
     shape.tokens.div_ceil(CHUNK) * samples * shape.latents * 2 * shape.heads * shape.head_dim
 }
 
-/// `partials` is scratch memory for [`scratch`] numbers, unless d_kv is not wanted.
+/// `partials` is scratch memory for [`scratch`] numbers; empty if d_kv is not wanted.
 pub fn backward(
     gpu: &dyn Gpu,
     shape: Shape,

@@ -1,5 +1,5 @@
-// Attention of every token to a layer's K latents. There are few latents: as a rule one tile of 16 holds them all. Memory
-// bounds it: q and y forward; q, d_y and d_q backward, each once.
+// Attention of every token to a layer's K latents. There are few latents: usually one tile of 16 holds them all.
+// Memory-bound: it moves q and y forward, and q, d_y and d_q backward, each once.
 
 // Latents of a tile; tokens of a tile of the backward pass, 16 for each warp; tokens of a block.
 constexpr int LATENTS = 16;
@@ -24,7 +24,7 @@ struct Layer {
     }
 };
 
-// Blocks of the forward pass that an SM should hold: a token takes little work, so many warps must wait for memory at once.
+// Blocks of the forward pass per SM: a token takes little work, so many warps must have loads in flight.
 constexpr int RESIDENT = sizeof(T) == 2 && D <= 64 ? 5 : 0;
 
 // q, kv → y [B, tokens, d]. A block has TOKENS tokens, a warp 16 of them.
@@ -45,8 +45,8 @@ extern "C" __global__ void __launch_bounds__(128, RESIDENT) forward(const T* q, 
     store_rows(WRITE, y + layer.query_start(), layer.queries(y), query, out, inverse, own);
 }
 
-// The sum of the warps' acc [16, D], by way of shared memory for 4·16·D floats, to rows of floats from `at` on, of which
-// `like` has the sizes, from `first` on.
+// Sums the warps' acc [16, D] through shared memory for 4·16·D floats, and stores rows of floats at `at`, from row
+// `first` on, with the sizes of `like`.
 __device__ inline void store_sum(float* at, Rows like, int first, const float (&acc)[1][D / 8][4], float* shared) {
     __syncthreads();
 #pragma unroll
@@ -66,10 +66,10 @@ __device__ inline void store_sum(float* at, Rows like, int first, const float (&
     }
 }
 
-// → d_q unless it is not wanted, and, unless d_kv is not, partials [chunks, B, latents, 2d], a chunk's share of it. A block
-// has CHUNK tokens, tile by tile, and for d_kv the `part`-th of `parts` tiles of latents; the others of the same chunk repeat
-// what leads there. It goes over the latents once for the softmax, whose lse and delta each warp keeps for its tokens, and
-// once for gradients.
+// Computes d_q and partials [chunks, B, latents, 2d], each chunk's share of d_kv; each only if wanted. A block has
+// CHUNK tokens, tile by tile, and for d_kv the `part`-th of `parts` tiles of latents; the other blocks of the chunk
+// repeat the computation before it. It goes over the latents once for the softmax, whose lse and delta each warp keeps
+// for its tokens, and once for gradients.
 extern "C" __global__ void __launch_bounds__(128) backward(const T* q, const T* kv, const T* d_y, int want_q, T* d_q, int parts, float* partials, int tokens, int latents, int heads, int head_dim, float scale) {
     SHARED(T, shared);
     Layer layer = {tokens, latents, heads, head_dim};
@@ -84,7 +84,7 @@ extern "C" __global__ void __launch_bounds__(128) backward(const T* q, const T* 
         load_tile<LATENTS>(keys, layer.keys(kv), tile * LATENTS);
         load_tile<LATENTS>(values, layer.values(kv), tile * LATENTS);
     };
-    // f(number) for every tile of latents; a single one stays where it is.
+    // Calls f(number) for every tile of latents; a single tile stays in shared memory.
     auto for_each_tile = [&](auto f) {
         for (int i = 0; i < tiles; i++) {
             if (tiles > 1) {
@@ -126,7 +126,7 @@ extern "C" __global__ void __launch_bounds__(128) backward(const T* q, const T* 
         __syncwarp();
         if (partials) {
             for_each_tile([&](int tile) {
-                // Tokens beyond the last have zeros.
+                // Missing tokens have zeros.
                 if (tile == part) key_gradient<16>(Left<1>(keys), Left<1>(values), own, own_d_y, pairs, Sight{1 << 30, 1 << 30, 1 << 30}, 0, 0, scale, d_k, d_v);
             });
         }

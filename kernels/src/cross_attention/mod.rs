@@ -1,7 +1,7 @@
 //! Attention of every token to all K latents of its layer.
 //!
-//! The backward pass computes the probabilities again: K·D multiply-adds per token. Kept ones would be an eighth of the size of
-//! `q` at K = 8, D = 64, to be written and read, and `d_k` needs `q` in any case.
+//! The backward pass recomputes the probabilities: K·D multiply-adds per token. Stored ones would take an eighth of the
+//! size of `q` at K = 8, D = 64, to write and to read, and `d_k` needs `q` anyway.
 
 mod cpu;
 pub(crate) mod cuda;
@@ -12,7 +12,7 @@ use crate::{check, cost};
 use engine::{Buffer, Context, Cost, DType, Device, Op, Output, Pass, Reads, Result, Spec, Want, with_real};
 
 /// `q [B, N, d], kv [B, K, 2d] → y [B, N, d]`: a row of `kv` is keys and values of all heads side by side; queries and
-/// keys are rotated already.
+/// keys are already rotated.
 ///
 /// - Formula: for each head `p_nj = softmax_j(q_n·k_j / √D)`, `y_n = Σ_j p_nj v_j`
 /// - VJP: with `d_p_nj = d_y_n·v_j` and `d_s_nj = p_nj (d_p_nj − Σ_j p_nj d_p_nj) / √D`: `d_q_n = Σ_j d_s_nj k_j`,

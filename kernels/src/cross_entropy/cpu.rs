@@ -8,8 +8,9 @@ use crate::matmul::mat::{Mat, MatMut};
 use engine::simd::{self, Isa, Kernel, LANES, Lanes, Real};
 use engine::{Want, parallel};
 
-/// Tokens whose logits exist at the same time. With a table that every product packs, at V = 50,258 and d = 512 on AVX-512, 256
-/// took 15 % less time than 128; 512 gained at most half as much again and needs 103 MB of logits, as much as the table.
+/// Tokens whose logits exist at the same time. With a table that every product packs, at V = 50,258 and d = 512 on
+/// AVX-512, 256 took 15 % less time than 128. 512 gained at most another half of that and needs 103 MB of logits, as
+/// much as the table.
 pub const CHUNK: usize = 256;
 
 /// `d_hidden` [tokens, dim] and `d_table` [vocab, dim], empty where they are not wanted.
@@ -41,7 +42,7 @@ pub fn vjp<T: Real>(ins: Inputs<T>, memory: &mut [T], lse: &[T], d_loss: T, mut 
         chunk.logits_to_gradient(Some(lse), ins.scale * d_loss);
         chunk.backward(&mut d_ins);
     });
-    // If no chunk has written it.
+    // If no chunk has written a gradient.
     clear(&mut d_ins.d_table);
 }
 
@@ -64,15 +65,15 @@ pub fn forward_vjp<T: Real>(ins: Inputs<T>, memory: &mut [T], mut outs: Outputs<
     clear(&mut d_ins.d_table);
 }
 
-/// Clears a gradient that is to be written and has not been.
+/// Clears a gradient that should be written but was not.
 fn clear<T: Real>((want, gradient): &mut (Want, &mut [T])) {
     if *want == Want::Write {
         gradient.fill(T::ZERO);
     }
 }
 
-/// The numbers of n tokens, ascending, with `hidden` and `d_hidden` [n, dim], and `logits` [n, row_stride], which turn into
-/// their gradients.
+/// The indices of n tokens, ascending, with `hidden` and `d_hidden` [n, dim], and `logits` [n, row_stride], which
+/// become their gradients.
 struct Chunk<'a, T> {
     ins: Inputs<'a, T>,
     tokens: &'a [usize],
@@ -100,8 +101,8 @@ fn for_each_chunk<T: Real>(ins: Inputs<T>, memory: &mut [T], mut f: impl FnMut(C
 }
 
 impl<T: Real> Chunk<'_, T> {
-    /// Turns logits into their gradient g·(softmax − onehot). If no lse is given, it computes a row's loss first, while the row
-    /// is in the cache.
+    /// Turns logits into their gradient g·(softmax − onehot). Without a given lse it first computes a row's loss, while
+    /// the row is in the cache.
     fn logits_to_gradient(&mut self, given: Option<&[T]>, g: T) {
         let (n, vocab) = (self.tokens.len(), self.ins.vocab());
         parallel::chunks3(
@@ -125,7 +126,7 @@ impl<T: Real> Chunk<'_, T> {
         );
     }
 
-    /// From the gradient of the logits to those of the hidden states and the table.
+    /// Computes the gradients of the hidden states and the table from that of the logits.
     fn backward(&mut self, d_ins: &mut Gradients<T>) {
         let (n, dim, vocab) = (self.tokens.len(), self.ins.dim, self.ins.vocab());
         let d_logits = Mat::with_strides(self.logits, n, vocab, row_stride(vocab), 1);
@@ -140,7 +141,7 @@ impl<T: Real> Chunk<'_, T> {
         }
         let (want, d_table) = &mut d_ins.d_table;
         if want.is_wanted() {
-            // d_table[v, i] = Σ_n d_logits[n, v]·hidden[n, i], the first chunk's in place of what was there
+            // d_table[v, i] = Σ_n d_logits[n, v]·hidden[n, i], where the first chunk overwrites
             let accumulate = std::mem::replace(want, Want::Add);
             gemm(MatMut::new(d_table, vocab, dim), d_logits.transposed(), Mat::new(self.hidden, n, dim), accumulate);
         }

@@ -8,8 +8,9 @@ use engine::{Buffer, Context, DType, Pass, Spec, Want};
 
 pub static KERNELS: Module = Module::new("cross_entropy", include_str!("kernel.cu"));
 
-/// Tokens whose logits exist at the same time on a GPU: 412 MB at V = 50,258 in bf16. With 512, whose logits stay in L2, a step
-/// took a tenth longer: products lose more than the passes between them gain. Half as many if a bf16 model's logits are f32.
+/// Tokens whose logits exist at the same time on a GPU: 412 MB at V = 50,258 in bf16. With 512, whose logits stay in
+/// L2, a step took a tenth longer: the products lose more than the passes between them gain. Half as many tokens if a
+/// bf16 model's logits are f32.
 pub const CHUNK: usize = 4096;
 
 /// Vocabulary entries of one block: enough blocks for every GPU, few enough partial sums.
@@ -50,9 +51,9 @@ impl Shape {
         self.vocab.div_ceil(SLAB)
     }
 
-    /// Types and numbers of the parts of the working memory: logits [vocab, chunk], which turn into their gradients; the largest
-    /// of them and sums [slabs, chunk]; the table's gradient so far [vocab, dim] in f32, if the table is bf16; exponentials times
-    /// the table [chunk, dim] in f32; factors [2, chunk] of these and of the target's row.
+    /// Types and sizes of the parts of the working memory: logits [vocab, chunk], which become their gradients; the
+    /// largest of them and sums [slabs, chunk]; the table's gradient so far [vocab, dim] in f32, if the table is bf16;
+    /// exponentials times the table [chunk, dim] in f32; factors [2, chunk] for these and for the target's row.
     fn parts(self) -> [(DType, usize); 6] {
         let chunk = self.chunk();
         let table = if self.want_table && self.dtype != DType::F32 { self.vocab * self.dim } else { 0 };
@@ -77,7 +78,7 @@ impl Shape {
     }
 }
 
-/// Where the parts of the working memory begin, in the order of [`Shape::parts`].
+/// The offsets of the parts of the working memory, in the order of [`Shape::parts`].
 #[derive(Clone, Copy)]
 struct Parts {
     logits: Pointer,
@@ -132,7 +133,7 @@ impl<'a> Head<'a> {
         self.add_up(outs);
     }
 
-    /// Gradients for that of the loss.
+    /// Gradients for the given gradient of the loss.
     pub fn vjp(&self, lse: &Buffer, d_loss: &Buffer, d_ins: Gradients) {
         for chunk in self.chunks() {
             self.logits(&chunk);
@@ -141,7 +142,7 @@ impl<'a> Head<'a> {
         self.finish(d_ins);
     }
 
-    /// Both, for 1 as the gradient of the loss.
+    /// Both passes, with 1 as the gradient of the loss.
     pub fn forward_vjp(&self, outs: &[Buffer], d_ins: Gradients) {
         for chunk in self.chunks() {
             self.logits(&chunk);
@@ -195,7 +196,7 @@ impl<'a> Head<'a> {
         self.launch("losses", grid, args![logits, targets, vocab, n, most, sums, slabs, nll, lse]);
     }
 
-    /// From the logits to losses and the hidden states' gradient: see `exponentials` in `kernel.cu`.
+    /// Computes losses and the hidden states' gradient from the logits: see `exponentials` in `kernel.cu`.
     fn in_one_pass(&self, chunk: &Chunk, outs: &[Buffer], (wants, d_ins): Gradients) {
         let (Shape { dtype, dim, vocab, .. }, n) = (self.shape, chunk.n);
         let Parts { logits, sums, summed, factors, .. } = self.parts;
@@ -214,7 +215,7 @@ impl<'a> Head<'a> {
         self.launch("add_up", Grid::new(1, 1024), args![&outs[1], self.shape.tokens, self.scale, &outs[0]]);
     }
 
-    /// From the logits to the gradients of the hidden states and the table.
+    /// Computes the gradients of the hidden states and the table from the logits.
     fn backward(&self, chunk: &Chunk, lse: &Buffer, d_loss: Arg, (wants, d_ins): Gradients) {
         let (Shape { dtype, dim, vocab, .. }, Parts { logits, d_table, .. }) = (self.shape, self.parts);
         let [targets, lse] = [self.targets, lse].map(|b| chunk.of(b, 1));

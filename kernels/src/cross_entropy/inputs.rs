@@ -1,11 +1,11 @@
-//! What both ways through the vocabulary share: the op's inputs and outputs, and which tokens take part.
+//! Shared by both ways through the vocabulary: the op's inputs and outputs, and the tokens that count.
 
 use crate::matmul::gemm::{Factor, gemm, packed_len};
 use crate::matmul::mat::{Mat, MatMut};
 use engine::Want;
 use engine::simd::Real;
 
-/// The target of a token that has no part in the loss.
+/// The target of a token that the loss ignores.
 pub const IGNORED: i32 = -1;
 
 /// `hidden` [tokens, dim], `table` [vocab, dim], which may also be packed for the product that gives the logits, and
@@ -44,7 +44,7 @@ impl<T: Real> Inputs<'_, T> {
     /// The column of a token that is not ignored.
     ///
     /// # Panics
-    /// If there is none.
+    /// If the target is invalid.
     pub fn target(&self, token: usize) -> usize {
         let (target, vocab) = (self.targets[token], self.vocab());
         usize::try_from(target)

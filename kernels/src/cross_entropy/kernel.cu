@@ -1,13 +1,13 @@
-// From logits to losses and to the gradient of the logits, in place. The logits of a chunk of n tokens have a row for each
-// entry of the vocabulary, [vocab, n]. So a row is as long as the chunk, and the library's products find it aligned whatever
-// the vocabulary is. Memory bounds all kernels.
+// Computes losses and the gradient of the logits, in place. The logits of a chunk of n tokens have a row for each entry
+// of the vocabulary, [vocab, n]. So a row is as long as the chunk, and the library's products find it aligned for any
+// vocabulary. All kernels are memory-bound.
 #include "common.cuh"
 
 // Rows that a thread loads before it computes.
 constexpr int AT_ONCE = 4;
 
-// Calls f(v, row, step, rows) for the rows of this thread in the block's slab: v are N neighbouring tokens of up to AT_ONCE
-// rows, `rows` in number, from `row` on and `step` apart. The block's warps take rows in turns.
+// Calls f(v, row, step, rows) for the rows of this thread in the block's slab: v has N adjacent tokens of `rows` ≤
+// AT_ONCE rows, from `row` on and `step` apart. The block's warps take rows in turns.
 template <int N, class L, class F>
 __device__ void for_my_rows(L* logits, int vocab, int n, int per_block, int column, F f) {
     int warps = blockDim.x / WARP, end = min(((int)blockIdx.x + 1) * per_block, vocab);
@@ -21,7 +21,7 @@ __device__ void for_my_rows(L* logits, int vocab, int n, int per_block, int colu
     }
 }
 
-// N neighbouring tokens of a slab of the vocabulary: their largest logit and the sum of exp(logit − largest), NaN where a
+// For N adjacent tokens of a slab of the vocabulary: the largest logit and the sum of exp(logit − largest), NaN if a
 // logit is not finite. `shared` has 2·N·32 floats for each warp.
 template <int N>
 __device__ void sum_slab(const T* logits, int vocab, int n, int per_block, float* most, float* sums, float* shared) {
@@ -40,7 +40,7 @@ __device__ void sum_slab(const T* logits, int vocab, int n, int per_block, float
                     if (r < rows) largest.x[j] = fmaxf(largest.x[j], v[r].x[j]);
                 }
                 sum.x[j] *= exp2_approx((before - largest.x[j]) * LOG2_E);
-                // The maximum may lose a NaN, and an exp turn −∞ into an honest zero: 0·v is NaN then.
+                // The maximum may lose a NaN, and exp turns −∞ into zero; 0·v is NaN in both cases.
 #pragma unroll
                 for (int r = 0; r < AT_ONCE; r++) {
                     if (r < rows) sum.x[j] += fmaf(v[r].x[j], 0.0f, exp2_approx((v[r].x[j] - largest.x[j]) * LOG2_E));
@@ -139,14 +139,13 @@ extern "C" __global__ void __launch_bounds__(256) gradient(T* logits, const int*
     else gradient_slab<1>(logits, targets, lse, g, vocab, n, per_block);
 }
 
-// The same in one pass over the logits, if only the gradient of the hidden states is wanted. To find the maximum would take a
-// pass of its own, so the target's logit is subtracted in its place. With u = UNIT · exp(logit −
+// The same in one pass over the logits, if only the gradient of the hidden states is wanted. The maximum would need a
+// separate pass, so the target's logit is subtracted instead. With u = UNIT · exp(logit −
 // logit[target]) but 0 at the target, S = Σ u and Z = S + UNIT:
 //   nll = log(1 + S / UNIT)     d_hidden = g · (u·table / Z − S / Z · table[target])
-// A logit 65 nats and more below the target's counts as nothing. One 88 nats and more above it counts as 88, so that no sum
-// leaves a float's range: the nll of a token that the model holds to be less likely than that is reported as 88 or up to
-// log(vocab) more, however large it is, and its gradient takes all such logits for equal. (`losses` and `gradient` know no
-// such limits.)
+// A logit 65 nats or more below the target's counts as zero. A logit 88 nats or more above it counts as 88 above, so
+// that no sum overflows a float. So an nll above 88 is reported as 88 to 88 + log(vocab), and the gradient treats all
+// such logits as equal. (`losses` and `gradient` have no such limits.)
 constexpr float UNIT = 1.0f / (1 << 16) / (1 << 16), LOG_UNIT = -22.1807098f, MOST = 127.0f;
 
 template <int N>
@@ -161,7 +160,7 @@ __device__ void exponential_slab(T* logits, const int* targets, int vocab, int n
         for (int j = 0; j < N; j++) {
             int id = targets[column + j];
             target[j] = id < vocab ? id : -1;
-            // Without a target nothing counts.
+            // A token without a target contributes nothing.
             own.x[j] = target[j] < 0 ? infinity() : load(logits + (size_t)id * n + column + j);
         }
         for_my_rows<N>(logits, vocab, n, per_block, column, [&](Floats<N>(&v)[AT_ONCE], int row, int step, int rows) {
@@ -171,7 +170,7 @@ __device__ void exponential_slab(T* logits, const int* targets, int vocab, int n
 #pragma unroll
                 for (int j = 0; j < N; j++) {
                     float logit = v[r].x[j], u = UNIT * exp2_approx(fminf((logit - own.x[j]) * LOG2_E, MOST));
-                    // The target's logit stays for other blocks to read, until `close_sums` puts its zero.
+                    // Other blocks still read the target's logit; `close_sums` sets it to zero.
                     bool other = row + r * step != target[j];
                     v[r].x[j] = other ? u : logit;
                     // NaN where a logit is not finite.
@@ -192,7 +191,7 @@ __device__ void exponential_slab(T* logits, const int* targets, int vocab, int n
     store_pack<N>(sums + (size_t)blockIdx.x * n + column, sum);
 }
 
-// logits [vocab, n] → u, in place, but for the targets' own; sums [slabs, n] of it. Blocks as for `sum_slabs`.
+// logits [vocab, n] → u, in place, except the targets' logits; sums [slabs, n] of it. Blocks as for `sum_slabs`.
 extern "C" __global__ void __launch_bounds__(256) exponentials(T* logits, const int* targets, int vocab, int n, int per_block, float* sums) {
     SHARED(float, shared);
     if (n % WIDE == 0) exponential_slab<WIDE>(logits, targets, vocab, n, per_block, sums, shared);
@@ -233,7 +232,7 @@ extern "C" __global__ void __launch_bounds__(1024) close_sums(T* logits, const i
     store(at, 0.0f);
 }
 
-// summed [n, d] = u·table, in float → d_hidden [n, d] as wanted; `numbers` = n·d.
+// summed [n, d] = u·table, in float → d_hidden [n, d], written or added; `numbers` = n·d.
 extern "C" __global__ void combine(const float* summed, const float* factors, const T* table, const int* targets, int vocab, int want, T* d_hidden, int numbers, int n, int d) {
     for_my_elements(numbers, d, [&](auto width, int i) {
         constexpr int N = decltype(width)::size;

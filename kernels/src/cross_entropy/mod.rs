@@ -1,18 +1,20 @@
-//! The language-model head: product with the embedding table, log-softmax, cross-entropy and the way back, in one op that
-//! holds the logits of a few tokens at a time.
+//! The language-model head: product with the embedding table, log-softmax, cross-entropy and the backward pass, in one
+//! op that holds the logits of only a few tokens at a time.
 //!
-//! A target of −1 is ignored: its token costs nothing, its nll, lse and gradient are zero. A logit that is not finite makes
-//! the nll, the loss and the gradient of its token NaN. (On a GPU the hidden state of an ignored token must be finite.)
-//! Everything but the loss and `d_table` belongs to one token and has the same bits whatever the other tokens are.
+//! A target of −1 is ignored: the token adds nothing to the loss, and its nll, lse and gradient are zero. A logit that
+//! is not finite makes the nll, the loss and the gradient of its token NaN. (On a GPU the hidden state of an ignored
+//! token must be finite.) All results except the loss and `d_table` belong to one token, and their bits do not depend
+//! on other tokens.
 //!
-//! On a GPU the fused pass without the table's gradient reports no nll above 88 + log V: see `exponentials` in `kernel.cu`. If
-//! tensors are bf16, so are the logits from which gradients come, and the losses of a fused pass; a VJP by itself sets such
-//! logits against an lse of f32 logits. `forward` has no limit and keeps its logits in f32.
+//! On a GPU the fused pass without the table's gradient reports no nll above 88 + log V: see `exponentials` in
+//! `kernel.cu`. If tensors are bf16, gradients and the losses of a fused pass come from bf16 logits; a separate VJP
+//! combines bf16 logits with the lse of f32 logits. `forward` has no limit and keeps its logits in f32.
 //!
-//! All V·B·N logits together would be larger than anything else in a model. On the CPU, the loss and the gradient of the hidden
-//! state need only as many as the cache holds (`stream.rs`). If the table's gradient is wanted too, the fused pass takes a chunk
-//! of tokens, turns its logits into their gradients in place, and multiplies these by the table and the hidden state. That takes
-//! three products, against four when the VJP has to compute the logits again. The products bound the op.
+//! All V·B·N logits together would be the largest tensor of a model. On the CPU, the loss and the gradient of the
+//! hidden state need only as many logits as fit into the cache (`stream.rs`). If the table's gradient is also wanted,
+//! the fused pass takes a chunk of tokens, turns its logits into their gradients in place, and multiplies these by the
+//! table and the hidden state. That takes three products; with a separate VJP, which recomputes the logits, it takes
+//! four. The products dominate the time.
 
 mod cpu;
 pub(crate) mod cuda;
@@ -109,8 +111,8 @@ impl Op for LmHead {
     }
 
     fn forms(&self, device: &Device, ins: &[Spec], pass: Pass) -> Vec<Option<Form>> {
-        // For the logits only: the product back to the hidden state packs by copying whole rows, and a second form of the
-        // table would take much memory.
+        // Only for the logits: the product back to the hidden state packs by copying whole rows, and a second form of
+        // the table would take much memory.
         match pass {
             Pass::Vjp(wants) if !any_wanted(wants) => Vec::new(),
             _ => weight_forms(device, ins[1], Pass::Forward),
@@ -176,11 +178,11 @@ fn gradients<'a, T: Real>(wants: &[Want], d_ins: &'a mut [Buffer]) -> cpu::Gradi
     cpu::Gradients { d_hidden: (wants[0], wanted(wants[0], d_hidden)), d_table: (wants[1], wanted(wants[1], d_table)) }
 }
 
-/// The head over all tokens, and over a text of which some are ignored.
+/// The head over all tokens, and over a text with some tokens ignored.
 pub fn cases(s: &Sizes) -> Vec<Case> {
     let case = |label: &str, targets: Fill| {
         let hidden = Input::normal(&[s.batch, s.tokens, s.dim()]);
-        // Logits of size one, whatever the width.
+        // Logits of magnitude one, for any width.
         let table = Input::new(&[s.vocab, s.dim()], Fill::Normal { mean: 0.0, std: 1.0 / (s.dim() as f64).sqrt() });
         let targets = Input::new(&[s.batch, s.tokens], targets);
         let ins = vec![hidden, table, targets, Input::statistic(&[1], Fill::Given(vec![0.625]))];

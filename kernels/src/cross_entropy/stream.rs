@@ -1,10 +1,12 @@
-//! The head by blocks of the vocabulary whose logits fit into the cache. Each thread takes its part of the tokens through the
-//! whole vocabulary on its own: waiting for each other at every block would cost two threads a quarter of their time.
+//! Computes the head by blocks of the vocabulary whose logits fit into the cache. Each thread takes its part of the
+//! tokens through the whole vocabulary: if threads waited for each other at every block, two threads would lose a
+//! quarter of their time.
 //!
-//! The softmax needs the sum over the whole vocabulary, which is known at the end only. Until then the gradient of the hidden
-//! state gathers Σ_v exp(logit[v] − largest)·table[v] with the largest logit so far, and scales down what it has whenever a
-//! larger one comes, as in online softmax (Milakov and Gimelshein, 2018). So a part reads the table once for both products. The
-//! gradient of the table cannot come this way: each of its rows belongs to one column, which never comes again.
+//! The softmax needs the sum over the whole vocabulary, which is known only at the end. Until then the gradient of the
+//! hidden state accumulates Σ_v exp(logit[v] − largest)·table[v] with the largest logit so far, and is scaled down
+//! whenever a larger one comes, as in online softmax (Milakov and Gimelshein, 2018). So a part reads the table once for
+//! both products. The gradient of the table cannot be computed in this way: each of its rows belongs to one column,
+//! which is visited only once.
 
 use super::inputs::{Inputs, Outputs, for_each_group};
 use crate::lanes::split;
@@ -13,13 +15,13 @@ use crate::matmul::mat::{Mat, MatMut};
 use engine::simd::{self, Isa, Kernel, LANES, Lanes, Real};
 use engine::{Want, parallel};
 
-/// Columns of a block of the vocabulary, a multiple of a packed panel's.
+/// Columns of a block of the vocabulary, a multiple of a packed panel's width.
 pub const BLOCK: usize = 256;
 /// Most tokens of a group.
 pub const GROUP: usize = 1024;
-/// Fewest tokens of a part: packing the table for fewer costs more than waiting.
+/// Fewest tokens of a part: for fewer, packing the table costs more than waiting.
 const PART: usize = 64;
-/// Tokens that a thread takes at a time where all work on one part.
+/// Tokens that a thread takes at a time when all threads work on one part.
 const ROWS: usize = 16;
 
 /// The running sum over a token's logits.
@@ -32,7 +34,7 @@ pub struct Sum<T> {
 }
 
 impl<T: Real> Sum<T> {
-    /// Before the first.
+    /// Before the first logit.
     pub const NONE: Self = Self { largest: T::NEG_INFINITY, sum: T::ZERO };
 
     /// lse and nll of a token whose target has this logit.
@@ -43,7 +45,7 @@ impl<T: Real> Sum<T> {
     }
 }
 
-/// The next logits of a token: with all before them they make a new sum. With `to_exps` they turn into exp(logit − largest).
+/// Adds the next logits of a token to the sum. With `to_exps` they become exp(logit − largest).
 pub struct Absorb<'a, T> {
     pub logits: &'a mut [T],
     pub before: Sum<T>,
@@ -51,14 +53,14 @@ pub struct Absorb<'a, T> {
 }
 
 impl<T: Real> Kernel for Absorb<'_, T> {
-    /// The new sum, and exp(largest before − largest).
+    /// Returns the new sum, and exp(largest before − largest).
     type Output = (Sum<T>, T);
 
     #[inline(always)]
     fn run<I: Isa>(self) -> (Sum<T>, T) {
         let (zero, any) = (T::Lanes::<I>::zero(), self.logits[0]);
         let (body, tail) = self.logits.as_chunks_mut::<LANES>();
-        // 0·x is zero or NaN. The maximum may lose a NaN, and an exp turn −∞ into an honest zero.
+        // 0·x is zero or NaN. The maximum may lose a NaN, and exp turns −∞ into zero.
         let mut most = T::Lanes::<I>::load_partial(tail, any);
         let mut not_finite = most.mul_add(zero, zero);
         for x in &*body {
@@ -91,7 +93,7 @@ pub fn scratch(tokens: usize, dim: usize) -> usize {
     tokens.min(GROUP) * (2 * dim + BLOCK + 3)
 }
 
-/// The forward pass, and with it the gradient of `hidden` if it is wanted.
+/// The forward pass, together with the gradient of `hidden` if it is wanted.
 pub fn run<T: Real>(ins: Inputs<T>, memory: &mut [T], outs: &mut Outputs<T>, d_hidden: (Want, &mut [T])) {
     let (dim, most) = (ins.dim, ins.targets.len().min(GROUP));
     let (want, d_hidden) = d_hidden;
@@ -169,7 +171,7 @@ impl<T: Real> Part<'_, T> {
             for (i, (logits, row)) in logits.chunks_exact_mut(width).zip(rows).enumerate() {
                 let factor = absorb(chunk * ROWS + i, logits, row);
                 let Some(gathered) = gathered.next() else { continue };
-                // In front of the first block there is nothing.
+                // Before the first block the sums are empty.
                 if first > 0 && factor != T::ONE {
                     gathered.iter_mut().for_each(|x| *x *= factor);
                 }

@@ -16,7 +16,7 @@ fn inputs(sizes: [usize; 4], dtype: DType) -> Vec<Buffer> {
     case(sizes).buffers(dtype, 3)
 }
 
-/// One hidden number 1, as many logits as the table has numbers.
+/// With one hidden number, 1, the logits are the numbers of the table.
 fn one_token(dtype: DType, table: &[f64], target: f64) -> [Buffer; 4] {
     let one = |dims: &[usize]| Buffer::from_f64(dtype, dims, &[1.0]);
     let table = Buffer::from_f64(dtype, &[table.len(), 1], table);
@@ -35,7 +35,7 @@ fn fused(ins: &[Buffer], wants: &[Want]) -> (Vec<Buffer>, Vec<Buffer>) {
 #[track_caller]
 fn assert_close(what: &str, got: &Buffer, want: &[f64]) {
     let error = distance(&got.to_f64(), want);
-    assert!(error <= if got.dtype() == DType::F32 { 1e-5 } else { 1e-13 }, "{what} is off by {error:e}");
+    assert!(error <= if got.dtype() == DType::F32 { 1e-5 } else { 1e-13 }, "{what} has an error of {error:e}");
 }
 
 /// Loss, nll and lse, one token and one logit at a time.
@@ -88,11 +88,11 @@ fn ignored_tokens_do_not_exist() {
     }
 }
 
-/// More columns than a block has, the largest logits of which come late, and more tokens than a group has.
+/// More columns than a block has, with the largest logits late, and more tokens than a group has.
 #[test]
 fn sums_over_many_blocks() {
     for dtype in DTYPES {
-        // Many blocks, many groups, and both with as many parts as threads.
+        // Many blocks, many groups, and many of both with one part per thread.
         for [tokens, vocab] in [[3, 3 * stream::BLOCK + 5], [stream::GROUP + 3, 20], [200, 2 * stream::BLOCK + 5]] {
             let mut ins = inputs([1, tokens, 2, vocab], dtype);
             let table: Vec<f64> =
@@ -111,7 +111,7 @@ fn sums_over_many_blocks() {
     }
 }
 
-/// In f32 as in f64, and for gradients of which one is written and the other added.
+/// f32 against f64, also when one gradient is written and the other added.
 #[test]
 fn the_fused_pass_gives_the_same() {
     const OPTIONS: [Want; 3] = [Want::Skip, Want::Write, Want::Add];
@@ -125,14 +125,14 @@ fn the_fused_pass_gives_the_same() {
             if wants[1].is_wanted() {
                 assert!(bytes(&d_ins) == bytes(&exact), "{wants:?}");
             } else if wants[0].is_wanted() {
-                // Here the sum over the vocabulary is divided at its end.
+                // This pass divides the sum over the vocabulary at the end.
                 assert_close("d_hidden", &d_ins[0], &exact[0].to_f64());
             }
         }
     }
 }
 
-/// A logit that is not finite, wherever it stands, shows in its token's nll and gradient.
+/// A non-finite logit at any place shows in its token's nll and gradient.
 #[test]
 fn what_is_not_finite_surfaces() {
     const VOCAB: usize = 37;
@@ -148,7 +148,7 @@ fn what_is_not_finite_surfaces() {
                 let (outs, d_ins) = fused(&ins, &HIDDEN);
                 assert!(outs[1].to_f64()[0].is_nan() && d_ins[0].to_f64()[0].is_nan(), "{bad} at {at}");
             }
-            // And in no other token's.
+            // It shows in no other token.
             let mut ins = inputs([1, 5, 3, VOCAB], dtype);
             ins[2].set_f64(&[1.0, 36.0, 0.0, 4.0, 2.0]);
             let clean = fused(&ins, &BOTH);
@@ -164,7 +164,7 @@ fn what_is_not_finite_surfaces() {
     }
 }
 
-/// Logits far from zero do not overflow, and a sure model's small nll keeps its digits.
+/// Logits far from zero do not overflow, and the small nll of a confident model keeps its digits.
 #[test]
 fn large_and_sure_logits() {
     let nll = |table: &[f64]| forward(&one_token(DType::F32, table, 0.0))[1].to_f64()[0];

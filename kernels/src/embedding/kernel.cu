@@ -1,5 +1,6 @@
-// Token ids to vectors, and the gradient of the vectors. Memory bounds the forward pass. The backward pass runs once per
-// update; a block's scan over all tokens in the L2 cache and the longest list of one token's places bound it.
+// Token ids to vectors, and the gradient of the table. The forward pass is memory-bound. The backward pass runs once
+// per update; its time is that of a block's scan over all tokens in the L2 cache and of the longest list of one token's
+// places.
 #include "common.cuh"
 
 // table [vocab, d], tokens [n] → h [n, d]; NaN where a token is not in the vocabulary. `numbers` = n·d.
@@ -18,9 +19,9 @@ extern "C" __global__ void gather(const T* table, const int* tokens, T* h, int n
     });
 }
 
-// tokens [n] → places [n]: the numbers of the tokens sorted by the range of `range` ids that they are from, in their order
-// within a range; starts [ranges + 1]: where each range begins. A block of 1024 threads per range, all of which read all
-// tokens: it counts those of earlier ranges, then lists its own, a warp's share behind that of the warp before.
+// tokens [n] → places [n]: the token indices, sorted by ranges of `range` ids and in order within a range; starts
+// [ranges + 1]: where each range begins. There is one block of 1024 threads per range, and it reads all tokens: it
+// counts those of earlier ranges, then lists its own, each warp's share after that of the previous warp.
 extern "C" __global__ void __launch_bounds__(1024) list_places(const int* tokens, int n, int range, int* places, int* starts) {
     __shared__ int counts[WARP];
     int first = blockIdx.x * range;
@@ -55,8 +56,8 @@ extern "C" __global__ void __launch_bounds__(1024) list_places(const int* tokens
     }
 }
 
-// The sum of the rows d_h[places[i]] whose token is `id`, i in [begin, end), in their order: this lane's N columns, of which
-// `live` says whether they exist.
+// The sum of the rows d_h[places[i]] whose token is `id`, i in [begin, end), in their order: this lane's N columns,
+// which exist if `live`.
 template <int N>
 __device__ Floats<N> sum_rows(const int* tokens, const int* places, int begin, int end, int id, const T* d_h, int d, bool live) {
     Floats<N> sum = {};

@@ -10,11 +10,12 @@ use engine::{Buffer, Context, Cost, DType, Device, Op, Output, Pass, Reads, Resu
 
 pub(crate) static KERNELS: Module = Module::new("embedding", include_str!("kernel.cu"));
 
-/// Rows of the table that one task or block owns. On the CPU a task reads all tokens and adds to its own rows only, in the order of
-/// the tokens; with 256 rows reading costs little beside adding, and frequent tokens are spread over the tasks.
+/// Rows of the table that one task or block owns. On the CPU a task reads all tokens and adds to its own rows only, in
+/// the order of the tokens; with 256 rows reading costs little compared with adding, and frequent tokens are spread
+/// over the tasks.
 const RANGE: usize = 256;
 
-/// Warps of a GPU that share the places of one id.
+/// GPU warps that share the places of one id.
 const WARPS: usize = 4;
 
 /// `table [V, d], tokens i32 [B, N] → h [B, N, d]`, or without B in both.
@@ -23,7 +24,7 @@ const WARPS: usize = 4;
 /// - VJP: `d_table[v] = Σ d_h[b, n]` over the places of v, in order
 /// - Source: elementary
 ///
-/// Tokens must lie in `0..V`: on others the forward pass panics, and on a GPU gives NaN. Bound by memory.
+/// Tokens must be in `0..V`: for others the forward pass panics on the CPU and gives NaN on a GPU. Memory-bound.
 #[derive(Clone, Copy, Debug)]
 pub struct Embedding;
 
@@ -96,7 +97,7 @@ impl Op for Embedding {
         let (flops, table) = match pass {
             Pass::Forward => (0, places * row),
             Pass::Vjp([Want::Write, _]) => (places * d, ins[0].bytes()),
-            // At the least, adding touches each row of the table once where there are tokens.
+            // At least, adding touches once each row of the table that has tokens.
             Pass::Vjp([Want::Add, _]) => (places * d, 2 * places.min(ins[0].shape.rows()) * row),
             Pass::Vjp(_) | Pass::Fused(_) => return Cost::default(),
         };
@@ -118,7 +119,7 @@ mod tests {
 
     #[test]
     fn matches_the_formula() {
-        // More rows than one range of the vocabulary, so that ranges and their borders are crossed.
+        // More rows than one range of the vocabulary, so that tokens cross the borders of ranges.
         let large = Sizes { vocab: 3 * RANGE + 5, tokens: 700, ..sizes()[0] };
         check_all(cases, &[large], |s, _, x| {
             let row = |&token: &f64| x[0][token as usize * s.dim()..][..s.dim()].to_vec();

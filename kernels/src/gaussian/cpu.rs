@@ -2,7 +2,7 @@ use crate::lanes::{Map, load};
 use engine::parallel;
 use engine::simd::{self, Isa, Kernel, LANES, Lanes, Real};
 
-/// σ = exp(λ/2). Everywhere σ² is its square, so that every KL of a posterior has the same bits.
+/// σ = exp(λ/2). σ² is always its square, so that every KL of a posterior has the same bits.
 #[inline(always)]
 pub fn sigma<I: Isa, T: Real>(logvar: T::Lanes<I>) -> T::Lanes<I> {
     logvar.mul(T::Lanes::<I>::splat(T::from_f64(0.5))).exp()

@@ -1,4 +1,4 @@
-// The diagonal Gaussian posterior: σ = exp(λ/2). Memory bounds all kernels.
+// The diagonal Gaussian posterior: σ = exp(λ/2). All kernels are memory-bound.
 #include "common.cuh"
 
 __device__ inline float sigma(float logvar) { return expf(0.5f * logvar); }
@@ -14,8 +14,8 @@ extern "C" __global__ void draw(const T* mu, const T* logvar, const T* eps, T* z
     });
 }
 
-// logvar, eps, d_z [n] → d_logvar [n] = ½ d_z · eps · σ, d_eps [n] = d_z · σ. Skipped gradients are null, and so is `eps`
-// where only its own gradient is wanted.
+// logvar, eps, d_z [n] → d_logvar [n] = ½ d_z · eps · σ, d_eps [n] = d_z · σ. Skipped gradients are null. `eps` is null
+// if only its own gradient is wanted.
 extern "C" __global__ void draw_backward(const T* logvar, const T* eps, const T* d_z, int want_logvar, T* d_logvar, int want_eps, T* d_eps, int n) {
     for_my_elements(n, 0, [&](auto width, int i) {
         constexpr int N = decltype(width)::size;
@@ -44,8 +44,8 @@ extern "C" __global__ void divergence(const T* mu, const T* logvar, float* kl, i
     if (threadIdx.x == 0) kl[blockIdx.x] = 0.5f * twice;
 }
 
-// mu, logvar [B, size], d_kl [B] → d_mu = d_kl · mu, d_logvar = ½ d_kl · (σ² − 1); n = B·size. Skipped ones are null, with
-// what only they are made of.
+// mu, logvar [B, size], d_kl [B] → d_mu = d_kl · mu, d_logvar = ½ d_kl · (σ² − 1); n = B·size. Skipped gradients are
+// null, and so are inputs that only they need.
 extern "C" __global__ void divergence_backward(const T* mu, const T* logvar, const float* d_kl, int want_mu, T* d_mu, int want_logvar, T* d_logvar, int n, int size) {
     for_my_elements(n, size, [&](auto width, int i) {
         constexpr int N = decltype(width)::size;

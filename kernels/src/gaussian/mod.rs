@@ -16,7 +16,7 @@ const MU: usize = 0;
 const LOGVAR: usize = 1;
 const EPS: usize = 2;
 
-/// `mu, logvar, eps [..] → z [..]`. Bound by memory.
+/// `mu, logvar, eps [..] → z [..]`. Memory-bound.
 ///
 /// - Formula: `z = mu + exp(logvar/2) ⊙ eps`
 /// - VJP: with σ = exp(logvar/2): `d_mu = d_z`, `d_logvar = ½ d_z ⊙ eps ⊙ σ`, `d_eps = d_z ⊙ σ`
@@ -85,7 +85,7 @@ impl Op for Reparameterize {
     }
 }
 
-/// `mu, logvar [B, S, d] → kl [B]`, in nats. Bound by memory.
+/// `mu, logvar [B, S, d] → kl [B]`, in nats. Memory-bound.
 ///
 /// - Formula: `kl = ½ Σ (mu² + exp(logvar) − logvar − 1)` over a sample, each latent by lanes, then the latents in order
 /// - VJP: `d_mu = d_kl · mu`, `d_logvar = ½ d_kl · (exp(logvar) − 1)`

@@ -1,4 +1,4 @@
-// y = u · sigmoid(a), a = 2√(2/π) (u + 0.044715 u³). Memory bounds both kernels.
+// y = u · sigmoid(a), a = 2√(2/π) (u + 0.044715 u³). Both kernels are memory-bound.
 #include "common.cuh"
 
 constexpr float LINEAR = 1.5957691216f, CUBIC = 0.0713548163f;

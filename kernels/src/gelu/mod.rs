@@ -22,7 +22,7 @@ const CUBIC: f64 = LINEAR * 0.044_715;
 /// - VJP: `d_u = d_y ⊙ (s + u·s(1 − s)·a′)`
 /// - Source: Hendrycks and Gimpel, arXiv 1606.08415
 ///
-/// Bound by memory, behind which the exponential hides; so the VJP computes s again.
+/// Memory-bound: the exponential costs no extra time, so the VJP recomputes s.
 #[derive(Clone, Copy, Debug)]
 pub struct Gelu;
 

@@ -6,7 +6,8 @@ use engine::simd::{self, Isa, Kernel, LANES, Lanes, Real};
 use engine::{Buffer, Shape, Want};
 use rayon::prelude::*;
 
-/// Per number: a normal by Box–Muller counts as its half of a logarithm, a root, a sine, a cosine and two products.
+/// Operations per number: a normal by Box–Muller counts as half of a logarithm, a root, a sine, a cosine and two
+/// products.
 pub const NORMAL_FLOPS: u64 = 3;
 /// μ + σ ⊙ ε, with σ from λ.
 pub const DRAW_FLOPS: u64 = 4;
@@ -41,10 +42,10 @@ impl<'a> Drawn<'a> {
     }
 }
 
-/// Where the noise of a step comes from.
+/// The source of a step's noise.
 #[derive(Clone, Copy)]
 pub enum Supply<'a, T> {
-    /// It stays.
+    /// The noise is kept.
     Kept,
     /// Random numbers.
     Drawn(Drawn<'a>),
@@ -94,7 +95,7 @@ impl<'a, T: Real> State<'a, T> {
         Piece { f: Draw, want: Want::Write, ins: [self.mu, self.logvar, self.eps], out: self.z }.run::<I>();
     }
 
-    /// Its rows, which can be worked on in parallel.
+    /// Its rows, for parallel loops.
     fn rows(self) -> impl IndexedParallelIterator<Item = State<'a, T>> {
         let Self { d, mu, logvar, m_mu, v_mu, m_logvar, v_logvar, eps, z } = self;
         let rows = [mu, logvar, m_mu, v_mu, m_logvar, v_logvar, eps, z].map(|x| x.par_chunks_mut(d));
@@ -134,16 +135,17 @@ impl<T: Real> Kernel for Start<'_, '_, T> {
     }
 }
 
-/// How a fast step moves sixteen numbers of the posterior.
+/// The rule by which a fast step moves sixteen numbers of the posterior.
 pub trait Rule<T: Real>: Copy + Sync {
-    /// Moves the numbers of `state` from `i` on for the gradient `d_z` of −log p at z; returns twice their KL before.
+    /// Moves the numbers of `state` from `i` on, given the gradient `d_z` of −log p at z; returns twice their KL before
+    /// the step.
     fn lanes<I: Isa>(&self, d_z: T::Lanes<I>, state: &mut State<T>, i: usize) -> T::Lanes<I>;
 }
 
 /// One fast step; `kl` gets the KL of every row.
 pub fn step<T: Real>(rule: impl Rule<T>, d_z: &[T], supply: Supply<T>, state: State<T>, kl: &mut [T]) {
     let d = state.d;
-    assert_eq!(d_z.len(), state.z.len(), "gradient and latents are of one size");
+    assert_eq!(d_z.len(), state.z.len(), "gradient and latents have the same size");
     (state.rows(), d_z.par_chunks(d), kl).into_par_iter().enumerate().for_each(|(row, (state, d_z, kl))| {
         *kl = simd::dispatch(Descend { rule, d_z, supply, row, state });
     });
@@ -198,7 +200,7 @@ impl<T: Real> Rule<T> for AdamW<T> {
     }
 }
 
-/// The natural gradient; the averages of g and of g ⊙ ε/σ are where AdamW keeps the moments of μ.
+/// The natural gradient; it stores the averages of g and of g ⊙ ε/σ in the buffers of AdamW's moments of μ.
 #[derive(Clone, Copy)]
 pub struct Natural<T> {
     pub rate: T,
@@ -222,7 +224,7 @@ impl<T: Real> Rule<T> for Natural<T> {
         let g = load::<I, T>(s.m_mu, i).mul_add(splat(self.beta1), d_z.mul(splat(self.rest1)));
         let curvature = d_z.mul(eps).div(sigma).mul(splat(self.rest2));
         let h = load::<I, T>(s.v_mu, i).mul_add(splat(self.beta2), curvature);
-        // The zero comes first, so that a NaN passes.
+        // The zero is the first operand, so that a NaN propagates.
         let precision = T::Lanes::<I>::zero().max(h).mul_add(splat(self.gain2), splat(T::ONE));
         let descent = mu.mul_add(splat(self.kl_weight), g.mul(splat(self.gain1))).div(precision);
         store::<I, T>(descent.mul_add(splat(-self.rate), mu), s.mu, i);
@@ -277,7 +279,7 @@ impl<T: Real> Kernel for Score<'_, T> {
     }
 }
 
-/// One number per sample from those of its rows, in their order.
+/// Sums the numbers of each sample's rows, in order.
 pub fn sum_rows<T: Real>(rows: &[T], out: &mut [T]) {
     let per_sample = rows.len() / out.len();
     for (out, rows) in out.iter_mut().zip(rows.chunks_exact(per_sample)) {

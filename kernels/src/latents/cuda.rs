@@ -9,7 +9,7 @@ use engine::{Buffer, DType};
 pub static KERNELS: Module =
     Module::new("latents", concat!(include_str!("../adamw/step.cuh"), include_str!("kernel.cu")));
 
-/// Numbers of a block: four for each thread.
+/// Numbers per block: four per thread.
 const PIECE: usize = 4 * THREADS as usize;
 
 /// Samples and numbers of a sample.
@@ -21,7 +21,7 @@ struct Shape {
 
 impl Shape {
     fn of(tensor: &Buffer) -> Self {
-        assert_eq!(tensor.dtype(), DType::F32, "a device learns in f32");
+        assert_eq!(tensor.dtype(), DType::F32, "training on a device is in f32");
         let samples = tensor.shape().dims()[0];
         Self { samples, size: tensor.len() / samples }
     }
@@ -41,7 +41,7 @@ pub fn partials(latents: engine::Shape) -> usize {
     samples * Shape { samples, size: latents.numel() / samples }.pieces()
 }
 
-/// Null where there is no table of noise.
+/// Null if there is no table of noise.
 fn table(given: &[&Buffer]) -> Arg {
     given.first().map_or(Arg::Pointer(0), |&noise| noise.into())
 }
@@ -89,7 +89,7 @@ pub fn draw(gpu: &dyn Gpu, op: &LatentDraw, ins: &[&Buffer], state: &[Buffer], p
     finish(gpu, shape, partial, log_ratio, Arg::Pointer(0));
 }
 
-/// A number per sample from those of its pieces.
+/// Sums the numbers of each sample's pieces.
 fn finish(gpu: &dyn Gpu, shape: Shape, partial: Pointer, out: &Buffer, clock: Arg) {
     let grid = Grid::covering(shape.samples, THREADS);
     let args = args![partial, shape.samples, shape.pieces(), out, clock];

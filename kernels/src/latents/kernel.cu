@@ -1,6 +1,6 @@
-// The fast step, in place. All tensors are f32 [B, size] with size = S·d; a block has a piece of a sample, a thread four
-// neighbours, which share a block of random numbers. Memory bounds a step with kept noise; fresh normals, in double
-// precision, weigh as much again.
+// The fast step, in place. All tensors are f32 [B, size] with size = S·d; a block has a piece of a sample, and a thread
+// four adjacent numbers, which share a block of random numbers. A step with kept noise is memory-bound; fresh normals,
+// in double precision, take as long again.
 #include "noise.cuh"
 
 __device__ inline float sigma(float logvar) { return expf(0.5f * logvar); }
@@ -26,8 +26,8 @@ template <int N> __device__ Floats<N> draw_z(Floats<N> mu, Floats<N> logvar, Flo
     return mu;
 }
 
-// The posterior at the start: mu = 0, logvar = mean + std · N(0, 1) from stream `spread`, no moments, the first noise from
-// `table` [.., B, size] or, if that is null, stream `site`, its z, KL 0, and the clock's t = 0.
+// The initial posterior: mu = 0, logvar = mean + std · N(0, 1) from stream `spread`, moments 0, the first noise from
+// `table` [.., B, size] or, if that is null, from stream `site`, its z, KL 0, and the clock's t = 0.
 extern "C" __global__ void init(const int* samples, const float* table, unsigned long long seed, unsigned site, unsigned spread, double mean, double std, float* mu, float* logvar, float* m_mu, float* v_mu, float* m_logvar, float* v_logvar, float* eps, float* z, float* kl, int* clock, int size) {
     unsigned sample = samples[blockIdx.y], round = clock[1];
     size_t at = (size_t)blockIdx.y * size;
@@ -50,7 +50,7 @@ extern "C" __global__ void init(const int* samples, const float* table, unsigned
     }
 }
 
-// Where the noise of the next step comes from.
+// The source of the next step's noise.
 struct Renewal {
     int redraw;
     const float* given;
@@ -66,7 +66,7 @@ struct Renewal {
     }
 };
 
-// For this block's sample, behind step t = clock[0].
+// For this block's sample, after step t = clock[0].
 __device__ inline Renewal renewal(const int* samples, const float* table, int table_steps, unsigned long long seed, unsigned site, int redraw, const int* clock, int size) {
     int t = clock[0];
     Stream stream = {seed, site + t + 1, (unsigned)samples[blockIdx.y], (unsigned)clock[1]};
@@ -74,9 +74,9 @@ __device__ inline Renewal renewal(const int* samples, const float* table, int ta
     return {redraw, given, stream};
 }
 
-// A fast step t = clock[0], counted from 0: KL, both gradients with the KL's part times kl_weight[0], AdamW on both, the
-// noise of step t + 1, and z. partial [B, pieces] gets the KL of a block's piece. `redraw` 0 keeps the noise; else it comes
-// from table [table_steps, B, size] or, if that is null, from stream `site` + t + 1.
+// Fast step t = clock[0], counted from 0: KL, both gradients with the KL's part times kl_weight[0], AdamW on both, the
+// noise of step t + 1, and z. partial [B, pieces] gets the KL of each block's piece. If `redraw` is 0, the noise is
+// kept; else it comes from table [table_steps, B, size] or, if that is null, from stream `site` + t + 1.
 extern "C" __global__ void descend(const float* d_z, const float* rates, int steps, const float* kl_weight, const int* samples, const float* table, int table_steps, unsigned long long seed, unsigned site, int redraw, double beta1, double beta2, double adam_eps, double weight_decay, const int* clock, float* mu, float* logvar, float* m_mu, float* v_mu, float* m_logvar, float* v_logvar, float* eps, float* z, float* partial, int size) {
     __shared__ Step step;
     __shared__ float shared[WARP];
@@ -150,7 +150,7 @@ extern "C" __global__ void natural(const float* d_z, const float* rates, int ste
             kl += 0.5f * fmaf(p.x[i], p.x[i], s * s - q.x[i] - 1.0f);
             m.x[i] = fmaf(m.x[i], means.beta1, d.x[i] * means.rest1);
             c.x[i] = fmaf(c.x[i], means.beta2, d.x[i] * e.x[i] / s * means.rest2);
-            // Written so that a NaN passes.
+            // Written so that a NaN propagates.
             float precision = fmaf(c.x[i] < 0.0f ? 0.0f : c.x[i], means.gain2, 1.0f);
             p.x[i] = fmaf(-means.rate, fmaf(weight, p.x[i], m.x[i] * means.gain1) / precision, p.x[i]);
             q.x[i] = -logf(precision);

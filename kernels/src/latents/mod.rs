@@ -1,6 +1,6 @@
-//! Updates in place of the posterior q(z|x) = N(μ, σ²) of every sample, λ = log σ². [`LatentInit`] starts it, [`LatentStep`]
-//! moves it by one step of the fast loop of Kong et al. (arXiv 2502.01567, Algorithm 1) or by the natural gradient, and
-//! [`LatentDraw`] draws from it for scoring.
+//! In-place updates of the posterior q(z|x) = N(μ, σ²) of every sample, λ = log σ². [`LatentInit`] initialises it.
+//! [`LatentStep`] moves it by one step of the fast loop of Kong et al. (arXiv 2502.01567, Algorithm 1) or by the
+//! natural gradient. [`LatentDraw`] draws from it for scoring.
 //!
 //! Init and steps work on the same ten buffers, in this order:
 //!
@@ -15,12 +15,12 @@
 //! | 8 | `kl` | [B] | KL to N(0, I) in nats, before the latest step |
 //! | 9 | `clock` | i32 [2] | fast step t, and the slow step or evaluation round, which the caller sets |
 //!
-//! S is the number of latent vectors of all layers. All are f32 or f64 except the clock. Every pass runs over the rows of
-//! `[B·S, d]` in parallel and touches memory once; a sample's numbers depend on nothing outside the sample.
+//! S is the number of latent vectors of all layers. All are f32 or f64 except the clock. Every pass runs over the rows
+//! of `[B·S, d]` in parallel and touches memory once; a sample's numbers do not depend on other samples.
 //!
-//! A step reads `d_z` [B, S, d], which is ∂(−log p)/∂z at z = μ + σ ⊙ ε, `rates` [T], `kl_weight` [1] (w below) and `samples`
-//! i32 [B], which keys the noise of each sample; for tests also `noise` [T', B, S, d], read at t, or at T' − 1 when t is beyond.
-//! It panics if t is not below T; on a GPU the last rate stays.
+//! A step reads `d_z` [B, S, d], which is ∂(−log p)/∂z at z = μ + σ ⊙ ε, `rates` [T], `kl_weight` [1] (w below) and
+//! `samples` i32 [B], the key of each sample's noise. Tests may add `noise` [T', B, S, d], read at t, or at T' − 1 if t
+//! is larger. The CPU panics if t is not below T; a GPU uses the last rate.
 
 mod cpu;
 pub(crate) mod cuda;
@@ -35,14 +35,14 @@ use engine::{Buffer, Context, Cost, DType, Device, Spec, Update, with_real};
 
 /// The noise ε of the fast steps.
 ///
-/// Element j of a sample's noise for fast step t is normal number j of the [`Stream`] with this room's site for t, the sample's
-/// identity, and the clock's second number as step. So it depends on neither batch nor threads.
+/// Element j of a sample's noise for fast step t is normal number j of the [`Stream`] with this module's site for t,
+/// the sample's identity, and the clock's second number as step. So it does not depend on the batch or the threads.
 #[derive(Clone, Copy, Debug)]
 pub struct Noise {
     /// The run's seed.
     pub seed: u64,
-    /// Whether it is drawn afresh for every fast step (Algorithm 1), so that after the last step `z` is a draw from the final
-    /// posterior, or once per batch and kept (the public reference).
+    /// Whether every fast step draws new noise (Algorithm 1), so that after the last step `z` is a draw from the final
+    /// posterior. Otherwise the noise is drawn once per batch and kept (the public reference code).
     pub fresh: bool,
 }
 
@@ -68,7 +68,7 @@ impl Noise {
     }
 }
 
-/// This room's sites of [`Stream`]: the noise of fast step t is at `FAST_STEP + t`.
+/// The sites of [`Stream`] in this module: the noise of fast step t is at `FAST_STEP + t`.
 const FAST_STEP: u32 = 0x4C00_0000;
 const INIT_LOGVAR: u32 = 0x4D00_0000;
 const DRAW: u32 = 0x4D00_0001;
@@ -79,7 +79,7 @@ const DRAW: u32 = 0x4D00_0001;
 /// - Formula: `μ = 0`, `λ = logvar + logvar_std·N(0, 1)`, `z = μ + σ ⊙ ε`
 /// - Source: Kong et al., arXiv 2502.01567, algorithm 1
 ///
-/// Ins: `samples` i32 [B]; for tests also `noise` [T', B, S, d].
+/// Ins: `samples` i32 [B]; tests may add `noise` [T', B, S, d].
 #[derive(Clone, Copy, Debug)]
 pub struct LatentInit {
     /// The noise of the fast steps.
@@ -118,30 +118,31 @@ impl Update for LatentInit {
     }
 }
 
-/// How a fast step moves the posterior: see [`LatentStep`].
+/// The rule by which a fast step moves the posterior: see [`LatentStep`].
 #[derive(Clone, Copy, Debug)]
 pub enum Rule {
-    /// AdamW on both gradients of the NELBO; the weight decay is that of λ too. Memory bounds it: eight tensors in, seven or
-    /// eight out.
+    /// AdamW on both gradients of the NELBO; the weight decay applies to λ too. Memory-bound: eight tensors in, seven
+    /// or eight out.
     AdamW(adamw::Rule),
     /// The natural gradient: μ moves in units of the posterior's variance, which follows the measured curvature of −log p.
     ///
-    /// The mean of d_z ⊙ ε / σ over ε is that of the curvature ∂²(−log p)/∂z² (Stein's lemma): an estimate without bias, which
-    /// squares of the gradient are not. The weights of both means add up to one at every t. The moments of λ are left alone.
+    /// The mean of d_z ⊙ ε / σ over ε equals the mean of the curvature ∂²(−log p)/∂z² (Stein's lemma). So this estimate
+    /// is unbiased, unlike squares of the gradient. The weights of both means add up to one at every t. The moments of
+    /// λ are unused.
     ///
-    /// Memory bounds it: six tensors in, five or six out.
+    /// Memory-bound: six tensors in, five or six out.
     Natural {
         /// Decay of the mean gradient.
         beta1: f64,
         /// Decay of the mean curvature.
         beta2: f64,
-        /// The part of the curvature that counts, 1 for all. Its estimate is noisy, and a variance that falls for no reason
-        /// costs KL.
+        /// The factor on the curvature; 1 uses all of it. The estimate is noisy, and a variance that falls because of
+        /// noise costs KL.
         damping: f64,
     },
 }
 
-/// One fast step: it moves μ and λ, and makes the next noise and the next z, in one pass.
+/// One fast step: it moves μ and λ, and computes the next noise and the next z, in one pass.
 /// ```text
 /// kl_b  = ½ Σ (μ² + σ² − λ − 1)             before the step, as `GaussianKl` has it
 /// latent_adamw:
@@ -163,12 +164,12 @@ pub enum Rule {
 /// - Source: Kong et al., arXiv 2502.01567, algorithm 1; `latent_natural` after the variational online Newton method of Khan et
 ///   al., arXiv 1806.04854
 ///
-/// Drawing fresh noise takes about as long as moving the memory.
+/// Drawing fresh noise takes about as long as the memory traffic.
 #[derive(Clone, Copy, Debug)]
 pub struct LatentStep {
     /// The noise of the fast steps.
     pub noise: Noise,
-    /// What moves the posterior.
+    /// The rule that moves the posterior.
     pub rule: Rule,
 }
 
@@ -241,8 +242,8 @@ impl Update for LatentStep {
 
 /// A draw from the posterior, for scoring: independent of the noise of the fast steps and of other draws.
 ///
-/// Ins: `mu`, `logvar` [B, S, d], `samples` i32 [B], `draw` i32 [1], the number of the draw. State: `eps`, `z` [B, S, d],
-/// and `log_ratio` [B] in nats, what importance weights need (Burda et al., arXiv 1509.00519):
+/// Ins: `mu`, `logvar` [B, S, d], `samples` i32 [B], `draw` i32 [1], the number of the draw. State: `eps`, `z` [B, S,
+/// d], and `log_ratio` [B] in nats, for importance weights (Burda et al., arXiv 1509.00519):
 /// ```text
 /// log q(z|x) − log p(z) = Σ ½ (z² − ε² − λ)
 /// ```

@@ -9,7 +9,7 @@ const SIZES: [usize; 3] = [3, 5, 19];
 
 const FRESH: Noise = Noise { seed: 17, fresh: true };
 
-/// The state, all garbage but the clock.
+/// The state, all garbage except the clock.
 fn blank(dtype: DType, [b, s, d]: [usize; 3]) -> Vec<Buffer> {
     let tensor = |dims: &[usize]| garbage(&Device::Cpu, Spec::new(dtype, dims));
     let mut state: Vec<_> = (0..8).map(|_| tensor(&[b, s, d])).collect();
@@ -52,7 +52,7 @@ fn learn(rule: Rule, dtype: DType, ids: &[i32], noise: Noise, is_given: bool) ->
 
 const IDS: [i32; 3] = [4, 9, 2];
 
-/// The formulas one number at a time, as `torch.optim.AdamW` has them, from the state before step `t` (counted from 0).
+/// The formulas of `torch.optim.AdamW`, one number at a time, from the state before step `t` (counted from 0).
 fn expected_step(before: &[Buffer], d_z: &Buffer, t: usize) -> [Vec<f64>; 6] {
     let old: Vec<_> = before[..7].iter().map(Buffer::to_f64).collect();
     let [mu, logvar, m_mu, v_mu, m_logvar, v_logvar, eps] = &old[..] else { unreachable!() };
@@ -73,8 +73,8 @@ fn expected_step(before: &[Buffer], d_z: &Buffer, t: usize) -> [Vec<f64>; 6] {
     new
 }
 
-/// Loops with every kind of noise: `matches` checks the state after each step, its number counted from 0. What all rules have
-/// in common is checked here.
+/// Loops with every kind of noise: `matches` checks the state after each step, counted from 0. This function checks
+/// what all rules have in common.
 fn check_steps(rule: Rule, mut matches: impl FnMut(&[Vec<Buffer>], usize)) {
     for is_given in [false, true] {
         for fresh in [true, false] {
@@ -106,7 +106,7 @@ fn a_step_matches_the_formulas() {
     });
 }
 
-/// Means over all steps so far with weights spelt out, the precision and the mean from them, against the recursion.
+/// Compares the recursion with explicit weighted means over all steps so far, and the precision and the mean from them.
 #[test]
 fn a_natural_step_matches_the_formulas() {
     let weighted = |beta: f64, values: &[f64]| {
@@ -129,7 +129,11 @@ fn a_natural_step_matches_the_formulas() {
             let mu = before - rate * (weighted(0.6, &past) + KL_WEIGHT * before) / precision;
             assert!((number(t + 1, 0, i) - mu).abs() < 1e-13 * mu.abs().max(1.0), "μ after step {t}");
             assert!((number(t + 1, 1, i).exp() * precision - 1.0).abs() < 1e-13, "σ² after step {t}");
-            assert!([4, 5].iter().all(|&moment| number(t + 1, moment, i) == 0.0), "it has no moments of λ");
+            assert!(
+                [4, 5].iter().all(|&moment| number(t + 1, moment, i) == 0.0),
+                "the natural gradient has no \
+                                                                                   moments of λ"
+            );
         }
     });
     assert!(flat > 100 && sharp > 100, "both sides of the curvature's limit: {flat} and {sharp}");
@@ -190,11 +194,11 @@ fn the_start_is_as_configured() {
     let (mean, std) = moments(&eps);
     assert!(mean.abs() < 0.1 && (std - 1.0).abs() < 0.1, "{mean} {std}");
     let correlation: f64 = logvar.iter().zip(&eps).map(|(l, e)| (l + 5.0) * e).sum::<f64>() / logvar.len() as f64;
-    assert!(correlation.abs() < 0.01, "two streams, not one: {correlation}");
+    assert!(correlation.abs() < 0.01, "the streams are correlated: {correlation}");
     assert_eq!(state[9].as_slice::<i32>(), [0, 6]);
 }
 
-/// f32 follows f64, has the same bits on every machine, and a sample does not notice its batch.
+/// f32 is close to f64 and has the same bits on every machine, and a sample does not depend on its batch.
 #[test]
 fn steps_depend_on_nothing_else() {
     for rule in [ADAMW, NATURAL] {
@@ -231,7 +235,11 @@ fn draws_are_independent_and_know_their_density() {
     let mut mean = [0.0; 3];
     for number in 0..64 {
         let drawn = draw(DType::F64, state, number);
-        assert!(history.iter().all(|state| state[6].to_f64()[0] != drawn[0].to_f64()[0]), "noise of its own");
+        assert!(
+            history.iter().all(|state| state[6].to_f64()[0] != drawn[0].to_f64()[0]),
+            "the draw has separate \
+                                                                                           noise"
+        );
         let z = drawn[1].to_f64();
         for b in 0..3 {
             let sum = |f: &dyn Fn(usize) -> f64| (b * size..(b + 1) * size).map(f).sum::<f64>();

@@ -58,7 +58,7 @@ impl<T: Real> Kernel for Forward<'_, T> {
     }
 }
 
-/// What the gradients of `x` and of the gain need.
+/// The inputs of the gradients of `x` and of the gain.
 #[derive(Clone, Copy)]
 pub struct Known<'a, T> {
     pub x: &'a [T],

@@ -1,9 +1,9 @@
-// y = (x − mean) · rstd ⊙ gain + bias and its gradients. A warp has a row: lanes go over it in packs of 16 bytes, backward
-// twice, the second time from the first level cache. Memory bounds all three kernels.
+// y = (x − mean) · rstd ⊙ gain + bias and its gradients. A warp has a row: lanes go over it in packs of 16 bytes, in
+// the backward pass twice, the second time from the L1 cache. All three kernels are memory-bound.
 #include "common.cuh"
 
-// A row [d] in packs of N, every 32nd of which is a lane's. It keeps its first ones, so that a row of up to 32·KEPT·N numbers
-// is read once, however many passes there are.
+// A row [d] in packs of N; each lane has every 32nd pack. It keeps its first KEPT packs in registers, so that a row of
+// up to 32·KEPT·N numbers is read only once for all passes.
 constexpr int KEPT = 4;
 
 template <int N> struct Row {
@@ -97,8 +97,8 @@ extern "C" __global__ void backward(const T* x, const float* mean, const float* 
     else backward_row<1>(x + at, mean[row], rstd[row], d_y + at, gain, want, d_x + at, d);
 }
 
-// x, d_y [rows, d], mean, rstd [rows] → d_gain, d_bias [d], each if it is wanted; without the first, x and the statistics are
-// not read. 32 columns per block, a warp for every 32nd row.
+// x, d_y [rows, d], mean, rstd [rows] → d_gain, d_bias [d], each if it is wanted; without d_gain, x and the statistics
+// are not read. 32 columns per block, a warp for every 32nd row.
 extern "C" __global__ void __launch_bounds__(1024) backward_learned(const T* x, const float* mean, const float* rstd, const T* d_y, int want_gain, T* d_gain, int want_bias, T* d_bias, int rows, int d) {
     __shared__ float gains[WARP][WARP], biases[WARP][WARP];
     int column = blockIdx.x * WARP + lane();

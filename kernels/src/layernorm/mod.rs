@@ -1,4 +1,5 @@
-//! Layer norm. The variance comes from a second pass over the row, around the known mean, so that a large mean costs no digits.
+//! Layer norm. The variance comes from a second pass over the row, around the known mean, so that a large mean loses no
+//! digits.
 
 mod cpu;
 
@@ -16,7 +17,7 @@ pub(crate) static KERNELS: Module = Module::new("layernorm", include_str!("kerne
 /// - VJP: with h = gain ⊙ d_y: `d_x = rstd · (h − mean(h) − x̂ · mean(h ⊙ x̂))`, `d_gain = Σ_rows d_y ⊙ x̂`, `d_bias = Σ_rows d_y`
 /// - Source: Ba et al., arXiv 1607.06450
 ///
-/// Bound by memory.
+/// Memory-bound.
 #[derive(Clone, Copy, Debug)]
 pub struct LayerNorm {
     /// Added to the variance.
@@ -102,8 +103,8 @@ impl Op for LayerNorm {
 
 const CASE_EPS: f64 = 0.1;
 
-/// One case: the residual stream `[B, N, d]`. Its eps is large: at a width of 2, two numbers become 1 and −1 whatever they were,
-/// and only eps leaves a gradient with digits.
+/// One case: the residual stream `[B, N, d]`. Its eps is large: at a width of 2, any two numbers become 1 and −1, so
+/// only eps makes the gradient differ from zero.
 pub fn cases(s: &Sizes) -> Vec<Case> {
     let x = Input::new(&[s.batch, s.tokens, s.dim()], Fill::Normal { mean: 0.5, std: 1.0 });
     let gain = Input::new(&[s.dim()], Fill::Normal { mean: 1.0, std: 0.2 });
@@ -133,7 +134,7 @@ mod tests {
         check_all(cases, &[large], |_, _, x| formula(&x[0], &x[1], &x[2]));
     }
 
-    /// A mean of a thousand times the deviation leaves the digits that f32 has of it.
+    /// A mean of a thousand times the standard deviation loses no more digits than f32 must.
     #[test]
     fn a_large_mean_costs_no_digits() {
         let x: Vec<f32> = (0..64).map(|i| 1000.0 + (i % 7) as f32 * 0.5).collect();

@@ -1,15 +1,15 @@
 //! C = A·B and C += A·B on the CPU, for matrices of any size and orientation.
 //!
 //! **The bits.** Every element of C is one chain of fused multiply-adds over k = 0, 1, 2, …, begun at zero or at C:
-//! `c = a[i,k]·b[k,j] + c`. Nothing else enters it: not the instruction set, the number of threads, the tile, the other
-//! rows and columns, nor whether B was packed beforehand. k is cut into blocks for the caches only; between two of them
-//! the chain rests in C, where it loses nothing.
+//! `c = a[i,k]·b[k,j] + c`. Nothing else affects it: not the instruction set, the number of threads, the tile, the
+//! other rows and columns, nor whether B was packed beforehand. k is cut into blocks only for the caches; between two
+//! blocks the partial sum is stored in C without loss.
 //!
-//! **The loops** (Goto and van de Geijn, "Anatomy of high-performance matrix multiplication", TOMS 2008; Van Zee and van
-//! de Geijn, "BLIS", TOMS 2015), from the outside: tiles of C, one per thread at a time · blocks of k · blocks of A, each
-//! packed in panels · panels of B, which the first block of A finds unpacked and leaves packed for all others · panels of A ·
-//! the micro-kernel. [`geometry::blocking`] says what stays in L1 and what comes from L2. Tiles are tall, so that B is packed
-//! seldom. Threads share nothing but A and B, and never wait for each other.
+//! **The loops** (Goto and van de Geijn, "Anatomy of high-performance matrix multiplication", TOMS 2008; Van Zee and
+//! van de Geijn, "BLIS", TOMS 2015), from the outside: tiles of C, one per thread at a time · blocks of k · blocks of
+//! A, each packed in panels · panels of B, packed while the first block of A uses them and then reused · panels of A ·
+//! the micro-kernel. [`geometry::blocking`] decides what stays in L1 and what comes from L2. Tiles are tall, so that B
+//! is packed rarely. Threads share only A and B, and never wait for each other.
 
 use super::geometry::{self, Blocking, MOST_A, MOST_DEPTH, PANEL};
 use super::mat::{Mat, MatMut};
@@ -24,12 +24,12 @@ use std::ops::Range;
 /// than packing them.
 const IN_PLACE_ROWS: usize = 28;
 
-/// B [k, n], as it is or packed by [`pack_b`] before; the bits are the same.
+/// B [k, n], unpacked or packed by [`pack_b`]; the bits are the same.
 #[derive(Clone, Copy)]
 pub enum Factor<'a, T> {
-    /// As it is.
+    /// Unpacked.
     Plain(Mat<'a, T>),
-    /// In panels.
+    /// Packed in panels.
     Packed(&'a [T]),
 }
 
@@ -39,7 +39,7 @@ impl<'a, T> From<Mat<'a, T>> for Factor<'a, T> {
     }
 }
 
-/// C [m, n] = A [m, k] · B [k, n], or C += A·B to [`Want::Add`]. Allocates a thread's scratch memory once, and nothing else.
+/// C [m, n] = A [m, k] · B [k, n], or C += A·B to [`Want::Add`]. Allocates only scratch memory, once per thread.
 ///
 /// # Panics
 /// If the sizes do not agree, or nothing is wanted.
@@ -50,7 +50,7 @@ pub fn gemm<'a, T: Real>(c: MatMut<'_, T>, a: Mat<'_, T>, b: impl Into<Factor<'a
         Factor::Packed(b) => b.len() == packed_len(a.cols, c.cols),
     };
     assert!(c.rows == a.rows && same, "sizes of C[m, n] = A[m, k]·B[k, n]");
-    assert!(want != Want::Skip, "a product that is not wanted");
+    assert!(want != Want::Skip, "the product must be wanted");
     if a.cols == 0 && want == Want::Write {
         (0..c.rows).for_each(|i| c.data[i * c.row_stride..][..c.cols].fill(T::ZERO));
     }
@@ -126,7 +126,8 @@ impl<T: Real> Kernel for TileProduct<'_, T> {
         let mut b = Right { factor: b, k: a.cols, cols: c.cols.clone(), packed: b_packed, in_place };
         let blocking = geometry::blocking::<I, T>();
         let most = if a.row_stride == 1 { blocking.depth_across } else { blocking.depth };
-        // Blocks of k have equal lengths, up to multiples of four, which the micro-kernel takes at a time.
+        // Blocks of k have equal lengths, rounded up to multiples of four, because the micro-kernel takes four at a
+        // time.
         let depth = a.cols.div_ceil(a.cols.div_ceil(most)).next_multiple_of(4);
         for first in (0..a.cols).step_by(depth) {
             let want = if first == 0 { want } else { Want::Add };
@@ -136,7 +137,7 @@ impl<T: Real> Kernel for TileProduct<'_, T> {
     }
 }
 
-/// The part of the product in `c` with k = first, first + 1, … as far as `a` goes.
+/// The part of the product in `c` for the k of `a`, from `first` on.
 #[inline(always)]
 fn block<I: Isa, T: Real>(
     c: &mut Tile<'_, T>,
@@ -171,7 +172,7 @@ fn block<I: Isa, T: Real>(
     }
 }
 
-/// Prefetches what is computed after `block`: the rows below it, or from the first of `rows` the columns beside it.
+/// Prefetches the part of C after `block`: the rows below it or, from the first of `rows`, the next columns.
 #[inline(always)]
 fn prefetch_next<T: Real>(c: &mut Tile<'_, T>, block: Block, rows: Range<usize>) {
     let (row, col) = match block.row + block.rows {

@@ -1,4 +1,4 @@
-//! How a product is cut: what fits into the registers and the caches.
+//! How a product is cut into parts that fit into the registers and the caches.
 
 use engine::simd::{self, Isa, Kernel, LANES, Lanes, Real};
 use std::marker::PhantomData;
@@ -10,22 +10,22 @@ pub const PANEL: usize = LANES;
 pub const MOST_A: usize = 144 * 384;
 pub const MOST_DEPTH: usize = 512;
 
-/// Groups of sixteen columns in the registers of `I`: two where a group is one register, to use each broadcast of A twice.
+/// Groups of sixteen columns in the registers of `I`: two if a group is one register, to use each broadcast of A twice.
 pub const fn groups<I: Isa, T: Real>() -> usize {
     if <T::Lanes<I> as Lanes<T>>::REGISTERS == 1 { 2 } else { 1 }
 }
 
-/// Rows that fit there beside a group of B and an element of A: 14 on AVX-512, 6 on AVX2 and NEON, 1 without vectors; 2 for f64
-/// on AVX2 and NEON.
+/// Rows that fit into the registers together with a group of B and an element of A: 14 on AVX-512, 6 on AVX2 and NEON,
+/// 1 without vectors; 2 for f64 on AVX2 and NEON.
 pub const fn rows<I: Isa, T: Real>() -> usize {
     let row = groups::<I, T>() * <T::Lanes<I> as Lanes<T>>::REGISTERS;
     let rows = I::REGISTERS.saturating_sub(row + 1) / row;
     if rows == 0 { 1 } else { rows }
 }
 
-/// With one register to a group (AVX-512), a panel of A stays in L1 (f32: 28 KiB) and B comes from an L2 of 2 MiB (a block
-/// of 1 MiB). With more, a panel of B stays there (24 KiB), A comes from an L2 of 512 KiB (a block of 216 KiB), at three
-/// eighths of the bytes that B would be per multiply-add, and B waits in L3.
+/// With one register per group (AVX-512), a panel of A stays in L1 (f32: 28 KiB) and B comes from an L2 of 2 MiB (a
+/// block of 1 MiB). With more registers, a panel of B stays in L1 (24 KiB), A comes from an L2 of 512 KiB (a block of
+/// 216 KiB), with three eighths of the bytes per multiply-add that B would need, and B stays in L3.
 pub const fn blocking<I: Isa, T: Real>() -> Blocking {
     let panel = rows::<I, T>();
     if groups::<I, T>() == 2 {
@@ -35,7 +35,7 @@ pub const fn blocking<I: Isa, T: Real>() -> Blocking {
     }
 }
 
-/// The lowest kernel that computes so many rows.
+/// The smallest kernel that computes so many rows.
 pub const fn height<I: Isa, T: Real>(count: usize) -> usize {
     let most = rows::<I, T>();
     // What `product` and the packing of A have kernels for.
@@ -58,14 +58,14 @@ pub struct Blocking {
     pub rows: usize,
     /// Most k of a block of A and of a panel of B. Deeper means fewer passes over C.
     pub depth: usize,
-    /// Most k where A lies along its columns: a panel then takes a cache line from every k, often a power of two apart, few of
-    /// which L1 can hold.
+    /// Most k if A is contiguous along its columns: a panel then takes a cache line from every k, often a power of two
+    /// apart, and L1 can hold only a few of these.
     pub depth_across: usize,
     /// Most columns of a tile of C, and so of a block of B.
     pub cols: usize,
 }
 
-/// The cut for the instruction set in use.
+/// The blocking for the instruction set in use.
 pub fn in_use<T: Real>() -> Blocking {
     simd::dispatch(InUse::<T>(PhantomData))
 }
@@ -77,7 +77,7 @@ impl<T: Real> Kernel for InUse<T> {
 
     #[inline(always)]
     fn run<I: Isa>(self) -> Blocking {
-        // What the memory for packing, the panels of A and those of B rely on.
+        // The packing memory and the panels of A and B rely on this.
         const {
             let Blocking { panel, rows, depth, depth_across, cols } = blocking::<I, T>();
             assert!(rows * depth <= MOST_A && depth <= MOST_DEPTH && depth_across <= depth);

@@ -1,4 +1,4 @@
-//! Matrices as a product sees them: views of slices, with the distances between rows and columns.
+//! Matrix operands: views of slices with row and column strides.
 
 use engine::simd;
 
@@ -13,7 +13,7 @@ pub struct Mat<'a, T> {
 }
 
 impl<'a, T: Copy> Mat<'a, T> {
-    /// Contiguous rows, [rows, cols]. As everywhere here, the last element must lie within `data`.
+    /// Contiguous rows, [rows, cols]. As in all constructors here, the last element must be within `data`.
     pub fn new(data: &'a [T], rows: usize, cols: usize) -> Self {
         Self::with_strides(data, rows, cols, cols, 1)
     }
@@ -42,7 +42,7 @@ impl<'a, T: Copy> Mat<'a, T> {
         self.data[i * self.row_stride + j * self.col_stride]
     }
 
-    /// Prefetches the share of the work from `done` to `done + step` of `all`.
+    /// Prefetches the share of the matrix that belongs to steps `done` to `done + step` of `all`.
     #[inline(always)]
     pub(super) fn prefetch_part(&self, done: usize, step: usize, all: usize) {
         let lines = if self.col_stride == 1 { *self } else { self.transposed() };
@@ -76,7 +76,7 @@ impl<'a, T> MatMut<'a, T> {
         Self::with_stride(data, rows, cols, cols)
     }
 
-    /// Rows `row_stride` ≥ `cols` apart; what lies between is left alone.
+    /// Rows `row_stride` ≥ `cols` apart; the elements between rows do not change.
     pub fn with_stride(data: &'a mut [T], rows: usize, cols: usize, row_stride: usize) -> Self {
         assert!(cols <= row_stride, "rows of {cols} columns overlap when {row_stride} apart");
         let end = if rows == 0 { 0 } else { (rows - 1) * row_stride + cols };

@@ -14,7 +14,7 @@ pub struct Columns<'a, T> {
     pub group: usize,
 }
 
-/// A rectangle of C: rows and columns of the tile where it begins, and how many of both to compute.
+/// A rectangle of C: its first row and column in the tile, and how many of both to compute.
 #[derive(Clone, Copy)]
 pub struct Block {
     pub row: usize,
@@ -35,7 +35,7 @@ pub fn product<I: Isa, T: Real>(
     block: Block,
     accumulate: Want,
 ) {
-    // A constant, but for the last columns of C.
+    // Constant, except for the last columns of C.
     let one = geometry::groups::<I, T>() == 1 || block.cols <= LANES;
     match (height, one) {
         (1, true) => rows::<I, T, 1, 1>(a, b, c, block, accumulate),
@@ -75,7 +75,7 @@ fn rows<I: Isa, T: Real, const M: usize, const G: usize>(
     }
 }
 
-/// One k: M elements of A times as many columns of B as there are sums.
+/// One k: M elements of A times the columns of B that have sums.
 #[inline(always)]
 fn step<I: Isa, T: Real, const M: usize, const G: usize>(
     sums: &mut [[T::Lanes<I>; G]; M],
@@ -94,8 +94,8 @@ fn step<I: Isa, T: Real, const M: usize, const G: usize>(
     }
 }
 
-/// All loops but the one over k have constant lengths and are unrolled, so that every index is a constant: that is what
-/// lets the compiler keep the sums in registers.
+/// All loops but the one over k have constant lengths and are unrolled, so that every index is a constant. Only then
+/// does the compiler keep the sums in registers.
 #[inline(always)]
 fn chains<I: Isa, T: Real, const M: usize, const G: usize>(
     c: [[&mut [T; LANES]; G]; M],
@@ -113,7 +113,7 @@ fn chains<I: Isa, T: Real, const M: usize, const G: usize>(
     }
     let a = a.as_chunks::<M>().0;
     if b.stride == PANEL {
-        // With all distances known and four steps to a turn, nothing but multiply-adds asks for their ports.
+        // With all strides constant and four steps per iteration, only multiply-adds use their execution ports.
         let b: [_; G] = std::array::from_fn(|g| &b.data[g * b.group..].as_chunks::<PANEL>().0[..a.len()]);
         let (a_turns, a_rest) = a.as_chunks::<4>();
         let turns = b.map(|b| &b.as_chunks::<4>().0[..a_turns.len()]);

@@ -1,9 +1,9 @@
-//! Linear maps: `y = x·wᵀ`, alone and added to a residual stream, on one matrix product.
+//! Linear maps: `y = x·wᵀ`, alone or added to a residual stream, with one matrix product.
 //!
-//! Weights are stored `[out, in]`; all but the last dimension of `x` count as rows. Every element of a product is one chain of
-//! fused multiply-adds in the order of the summed index, on one thread. So a row of `y` or `d_x` has the same bits whatever the
-//! other rows are, and `d_w` on any number of threads. Arithmetic bounds a product of more than a few dozen rows, reading `w`
-//! one of fewer.
+//! Weights are stored `[out, in]`; all but the last dimension of `x` count as rows. Every element of a product is one
+//! chain of fused multiply-adds in the order of the summed index, on one thread. So the bits of a row of `y` or `d_x`
+//! do not depend on the other rows, and those of `d_w` do not depend on the number of threads. A product of more than a
+//! few dozen rows is compute-bound; with fewer rows, reading `w` takes the time.
 
 pub mod gemm;
 mod geometry;
@@ -30,8 +30,8 @@ use engine::{Buffer, Context, Cost, Device, Element, Form, Op, Output, Pass, Rea
 #[derive(Clone, Copy, Debug)]
 pub struct Linear;
 
-/// `x [.., in], w [out, in], residual [.., out] → y [.., out]`: a projection that adds to the residual stream without a pass of
-/// its own over memory.
+/// `x [.., in], w [out, in], residual [.., out] → y [.., out]`: a projection that adds to the residual stream without a
+/// separate pass over memory.
 ///
 /// - Formula: `y = residual + x·wᵀ`
 /// - VJP: `d_x = d_y·w`, `d_w = d_yᵀ·x`, `d_residual = d_y`
@@ -39,14 +39,14 @@ pub struct Linear;
 #[derive(Clone, Copy, Debug)]
 pub struct LinearResidual;
 
-/// What both maps have in common. Their inputs may be followed by prepared forms.
+/// Shared code of both maps. Prepared forms may follow their inputs.
 macro_rules! linear_map {
     () => {
         fn infer(&self, ins: &[Spec]) -> Result<Vec<Output>> {
             Ok(vec![Output { name: "y", spec: infer(ins)? }])
         }
 
-        /// The gradient of either factor needs the other.
+        /// The gradient of each factor needs the other factor.
         fn reads(&self, wants: &[Want]) -> Reads {
             Reads { ins: u16::from(wants[1].is_wanted()) | u16::from(wants[0].is_wanted()) << 1, outs: 0 }
         }
@@ -116,7 +116,7 @@ fn infer(ins: &[Spec]) -> Result<Spec> {
     Ok(y)
 }
 
-/// `own` inputs, two or three, stand before the prepared forms.
+/// `own` inputs, two or three, come before the prepared forms.
 fn forward(device: &Device, ins: &[&Buffer], own: usize, y: &mut Buffer) {
     let (x, w, residual, form) = (ins[0], ins[1], ins[..own].get(2).copied(), ins.get(own).copied());
     // y[r, o] = Σ_i x[r, i]·w[o, i]
@@ -143,15 +143,15 @@ fn vjp(device: &Device, wants: &[Want], ins: &[&Buffer], own: usize, d_y: &Buffe
     }
 }
 
-/// A factor as it lies in memory.
+/// A factor in its memory layout.
 #[derive(Clone, Copy)]
 enum Stored<'a> {
     Plain(&'a Buffer),
     Transposed(&'a Buffer),
 }
 
-/// y [rows, cols] = a [rows, inner] · b [inner, cols], plus `residual` if there is one; to `Add`, y += a·b. `form` is b prepared,
-/// if it was.
+/// y [rows, cols] = a [rows, inner] · b [inner, cols], plus `residual` if there is one; to `Add`, y += a·b. `form` is
+/// the prepared form of b, if there is one.
 fn multiply(
     device: &Device,
     [rows, cols, inner]: [usize; 3],
@@ -191,7 +191,7 @@ fn view<T: Element>(factor: Stored<'_>, rows: usize, cols: usize) -> Mat<'_, T> 
 /// The forms of the weight `w` [out, in], input number 1, that a pass of a linear map reads: number 0 for the product with x,
 /// number 1 for that with d_y.
 pub(crate) fn weight_forms(device: &Device, w: Spec, pass: Pass) -> Vec<Option<Form>> {
-    // On a GPU, products take matrices as they are.
+    // On a GPU, products take unpacked matrices.
     if !matches!(device, Device::Cpu) {
         return Vec::new();
     }

@@ -1,14 +1,14 @@
-//! Packing: the elements of a factor in the order in which the micro-kernel reads them.
+//! Packing stores the elements of a factor in the order in which the micro-kernel reads them.
 //!
-//! A is packed in panels of a few rows, B in panels of [`PANEL`] columns. A panel lists, for each k in turn, the elements
-//! of its rows (columns) at that k; what is missing in the last panel is zero. Seen from A, B is transposed, so that one
-//! routine packs both.
+//! A is packed in panels of a few rows, B in panels of [`PANEL`] columns. A panel lists, for each k in turn, the
+//! elements of its rows (columns) at that k; missing elements of the last panel are zero. B is packed as the transpose
+//! of A would be, so one routine packs both.
 
 use super::geometry::{self, PANEL};
 use super::mat::Mat;
 use engine::simd::{Isa, LANES, Lanes, Real};
 
-/// Packs a block of A in panels, the last of which may be lower. `out` must have room as for [`panel`].
+/// Packs a block of A in panels; the last may be lower. `out` must be as long as for [`panel`].
 #[inline(always)]
 pub fn panels<I: Isa, T: Real>(x: Mat<'_, T>, out: &mut [T]) {
     let (most, depth) = (geometry::rows::<I, T>(), x.cols);
@@ -28,8 +28,9 @@ pub fn panels<I: Isa, T: Real>(x: Mat<'_, T>, out: &mut [T]) {
     }
 }
 
-/// The first `rows`, which lie side by side in memory, in panels of `W`, k by k: panel by panel, the same cache lines would be
-/// wanted again when they are long gone, for they are as far apart as A is wide, often a power of two.
+/// Packs the first `rows`, which are adjacent in memory, in panels of `W`, one k at a time for all panels. Panel by
+/// panel, the same cache lines would be needed again after they were evicted: they are as far apart as A is wide, often
+/// a power of two.
 #[inline(always)]
 fn copy_panels<T: Real, const W: usize>(x: Mat<'_, T>, rows: usize, out: &mut [T]) {
     for p in 0..x.cols {
@@ -40,8 +41,8 @@ fn copy_panels<T: Real, const W: usize>(x: Mat<'_, T>, rows: usize, out: &mut [T
     }
 }
 
-/// Packs one panel: `out[p·width + i] = x[i, p]`, zero for rows beyond the last. Unless `width` is [`PANEL`], `out` must have
-/// room for sixteen elements more, with which this may do what it likes.
+/// Packs one panel: `out[p·width + i] = x[i, p]`, zero for rows beyond the last. Unless `width` is [`PANEL`], `out`
+/// must have sixteen more elements, which this may overwrite.
 #[inline(always)]
 pub fn panel<I: Isa, T: Real>(x: Mat<'_, T>, width: usize, out: &mut [T]) {
     if x.row_stride == 1 {
@@ -69,14 +70,15 @@ fn fill<T: Real>(x: Mat<'_, T>, p: usize, which: std::ops::Range<usize>, out: &m
     }
 }
 
-/// The rows lie side by side in memory.
+/// The rows are adjacent in memory.
 #[inline(always)]
 fn copy_panel<T: Real>(x: Mat<'_, T>, width: usize, out: &mut [T]) {
     let rows = x.rows;
     for p in 0..x.cols {
         let from = &x.data[p * x.col_stride..];
         let out = &mut out[p * width..];
-        // A constant length, where possible, saves the call of a copying routine. As below, too much is overwritten next.
+        // A constant length, where possible, saves the call of a copying routine. As below, the next store overwrites
+        // the excess.
         match from.first_chunk::<LANES>() {
             Some(from) if rows == width => out[..LANES].copy_from_slice(from),
             _ => {
@@ -87,8 +89,8 @@ fn copy_panel<T: Real>(x: Mat<'_, T>, width: usize, out: &mut [T]) {
     }
 }
 
-/// Each of at most `W` rows is contiguous: as many by sixteen columns at a time through registers. As constants, `W` and where
-/// it can be the number of rows spare the registers that no such panel fills.
+/// Each of at most `W` rows is contiguous: transposes rows by sixteen columns at a time in registers. `W`, and where
+/// possible the number of rows, are constants, so that small panels use fewer registers.
 #[inline(always)]
 fn transpose_panel<I: Isa, T: Real, const W: usize>(x: Mat<'_, T>, out: &mut [T]) {
     if x.rows == W { transpose_rows::<I, T, W>(x, W, out) } else { transpose_rows::<I, T, W>(x, x.rows, out) }
@@ -106,7 +108,7 @@ fn transpose_rows<I: Isa, T: Real, const W: usize>(x: Mat<'_, T>, rows: usize, o
             }
         }
         let block = T::Lanes::<I>::transpose(block);
-        // Where fewer than sixteen are wanted, the next store overwrites what was too much.
+        // If fewer than sixteen are wanted, the next store overwrites the excess.
         for i in 0..LANES {
             let out = &mut out[(p + i) * W..];
             if W <= LANES / 2 {

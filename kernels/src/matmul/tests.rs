@@ -31,7 +31,7 @@ fn errors_say_what_would_be_right() {
     refuses(&Linear, "f32[2, 3] f32[4]", "w is f32[4], must have 2 dimensions");
 }
 
-/// The form is read, and the weight, which is NaN there, is not.
+/// The op reads the form and not the weight, which is NaN here.
 #[test]
 fn a_form_stands_for_the_weight() {
     let [x, w, d_y] = [[3, 7], [5, 7], [3, 5]].map(|dims| normal(DType::F32, &dims, 1));

@@ -1,5 +1,5 @@
-//! A matrix cut into rectangles that threads write at the same time. Rows of different tiles interleave in memory, which
-//! slices cannot express; all unsafe code of the product follows from that and is here.
+//! A matrix cut into rectangles that threads write at the same time. Rows of different tiles interleave in memory,
+//! which slices cannot express. So the product needs unsafe code, and all of it is here.
 
 use super::geometry::{Blocking, PANEL};
 use engine::parallel;
@@ -8,7 +8,7 @@ use rayon::prelude::*;
 use std::marker::PhantomData;
 use std::ops::Range;
 
-/// Most rows of C in a tile, and fewest rows and columns that are worth packing for.
+/// Most rows of C in a tile, and the fewest rows and columns for which packing pays.
 const TILE_ROWS: usize = 2016;
 const SMALL_TILE: [usize; 2] = [42, 128];
 
@@ -29,9 +29,9 @@ impl<T> Tile<'_, T> {
     pub fn row(&mut self, i: usize, j: usize, len: usize) -> &mut [T] {
         assert!(i < self.rows.len() && j + len <= self.cols.len(), "outside the tile");
         let start = (self.rows.start + i) * self.row_stride + self.cols.start + j;
-        // SAFETY: `for_each_tile` checked that every row and column in `rows` and `cols` lies inside the matrix, which it
-        // borrows mutably for longer than this tile lives, and that tiles are disjoint. So the elements exist, no other
-        // tile reaches them, and this tile lends them for as long as it is itself borrowed mutably.
+        // SAFETY: `for_each_tile` checked that every row and column in `rows` and `cols` lies inside the matrix, which
+        // it borrows mutably for longer than this tile lives, and that tiles are disjoint. So the elements exist, no
+        // other tile accesses them, and this tile lends them only while it is itself borrowed mutably.
         unsafe { std::slice::from_raw_parts_mut(self.data.add(start), len) }
     }
 
@@ -94,9 +94,9 @@ pub fn for_each_tile<T: Send>(
     }
 }
 
-/// Tiles as large as the caches allow; with several threads cut smaller until each has two, less what rounding to panels
-/// takes. Two threads get one each, which packs less: a training step takes 2 % less time than with two each. Widths are
-/// pairs of panels, which AVX-512 takes together.
+/// Tiles are as large as the caches allow. With several threads they are cut smaller, until each thread has about two.
+/// Two threads get one each, which packs less: a training step takes 2 % less time than with two each. Widths are pairs
+/// of panels, which AVX-512 takes together.
 pub fn tile_size(blocking: Blocking, rows: usize, cols: usize) -> [usize; 2] {
     let most = match parallel::threads() {
         n @ 1..=2 => n,
@@ -105,7 +105,7 @@ pub fn tile_size(blocking: Blocking, rows: usize, cols: usize) -> [usize; 2] {
     let even = |length: usize, parts: usize, unit: usize| length.div_ceil(parts).next_multiple_of(unit);
     let (mut down, mut across) = (rows.div_ceil(TILE_ROWS).max(1), cols.div_ceil(blocking.cols).max(1));
     if across > 1 {
-        // As many for each thread.
+        // The same number for each thread.
         across = across.next_multiple_of(parallel::threads());
     }
     loop {

@@ -1,8 +1,9 @@
 //! Products of small matrices inside one thread, C = A·B or C += A·B: the inner loops of attention.
 //!
-//! A block of 32 queries and a band of keys fit into the caches, so that nothing is cut into blocks. B and C have contiguous
-//! rows. A is read one element at a time; the distance between its rows is a constant, which saves a register per row. As in the
-//! large product, every element of C is one chain of fused multiply-adds over k = 0, 1, 2, …, on any instruction set.
+//! A block of 32 queries and a band of keys fit into the caches, so there is no blocking. B and C have contiguous rows.
+//! A is read one element at a time; the distance between its rows is constant, which saves a register per row. As in
+//! the large product, every element of C is one chain of fused multiply-adds over k = 0, 1, 2, …, on any instruction
+//! set.
 
 mod pack;
 
@@ -17,7 +18,7 @@ pub const BLOCK: usize = 2 * LANES;
 /// The left factor A [m, k].
 #[derive(Clone, Copy)]
 pub enum Left<'a, T> {
-    /// The rows of what [`pack`] packed, from row `first` on, a multiple of eight.
+    /// Rows packed by [`pack`], from row `first` on, a multiple of eight.
     Packed { panels: &'a [T], first: usize },
     /// The rows of a block, from lane `lane` on: a[i, p] = block[i, lane + p].
     Block { block: &'a [T], lane: usize },
@@ -25,7 +26,7 @@ pub enum Left<'a, T> {
     Transposed { block: &'a [T], lane: usize },
 }
 
-/// The right factor B, or what is to be packed: some columns from `column` on of a matrix with rows of `width` numbers.
+/// The right factor B, or a matrix to pack: some columns from `column` on of a matrix with rows of `width` numbers.
 #[derive(Clone, Copy)]
 pub struct Right<'a, T> {
     pub data: &'a [T],
@@ -76,8 +77,8 @@ pub struct Size {
 /// C [m, n] = A [m, k] · B [k, n], or added to C.
 #[inline(always)]
 pub fn product<I: Isa, T: Real>(c: &mut impl Rows<T>, size: Size, a: Left<'_, T>, b: Right<'_, T>, how: Want) {
-    assert!(how != Want::Skip, "a product that is not wanted");
-    // The tile's sums leave registers for a row of B and an element of A.
+    assert!(how != Want::Skip, "the product must be wanted");
+    // The tile's sums leave enough registers for a row of B and an element of A.
     match I::REGISTERS / <T::Lanes<I> as Lanes<T>>::REGISTERS {
         32.. => columns::<I, T, 8, 2>(c, size, a, b, how),
         16.. => columns::<I, T, 8, 1>(c, size, a, b, how),
@@ -140,7 +141,7 @@ fn tile<I: Isa, T: Real, const M: usize, const G: usize, const WHOLE: bool>(
     how: Want,
     place: Place<WHOLE>,
 ) {
-    // Checks bounds once, so that one comparison per row is left.
+    // Checks bounds once, so that only one comparison per row remains.
     assert!(b.data.len() >= k * b.width, "B has fewer rows than A has columns");
     let (mut right, column) = (b.data.chunks_exact(b.width), b.column);
     let mut sums = [[T::Lanes::<I>::zero(); G]; M];
@@ -189,7 +190,7 @@ fn tile<I: Isa, T: Real, const M: usize, const G: usize, const WHOLE: bool>(
     }
 }
 
-/// An element of A times a row of B onto a row of C.
+/// Adds an element of A times a row of B to a row of C.
 #[inline(always)]
 fn step<I: Isa, T: Real, const G: usize>(sums: &mut [T::Lanes<I>; G], a: T, columns: &[T::Lanes<I>; G]) {
     let a = T::Lanes::<I>::splat(a);

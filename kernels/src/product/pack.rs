@@ -1,4 +1,4 @@
-//! Matrices in the order in which a product reads them.
+//! Packs matrices in the order in which a product reads them.
 
 use super::{BLOCK, Right};
 use engine::simd::{Isa, LANES, Lanes, Real};
@@ -16,7 +16,7 @@ pub fn transpose<I: Isa, T: Real>(x: Right<'_, T>, rows: usize, factor: T, block
 
 /// `out` [rows, columns] = the columns of `x`, row after row without gaps.
 ///
-/// Worth it for what is read often: rows a power of two apart compete for a few places in L1.
+/// This pays for data that is read often: rows a power of two apart compete for a few places in L1.
 #[inline(always)]
 pub fn gather<T: Copy>(x: Right<'_, T>, columns: usize, out: &mut [T]) {
     for (out, row) in out.chunks_exact_mut(columns).zip(x.data.chunks_exact(x.width)) {
@@ -24,7 +24,7 @@ pub fn gather<T: Copy>(x: Right<'_, T>, columns: usize, out: &mut [T]) {
     }
 }
 
-/// Numbers in the panels of so many rows and columns.
+/// Length of the panels of so many rows and columns.
 pub fn packed_len(rows: usize, columns: usize) -> usize {
     rows.next_multiple_of(LANES) * columns
 }

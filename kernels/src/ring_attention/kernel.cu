@@ -1,8 +1,8 @@
-// Attention of one new token to a ring of keys and values. Memory bounds it: the ring is read once.
+// Attention of one new token to a ring of keys and values. Memory-bound: the ring is read once.
 #include "common.cuh"
 
-// What a token sees in one head of one sample: `seen` entries of the ring, the oldest of them in slot `oldest`, then its own,
-// which is the last.
+// What a token sees in one head of one sample: `seen` entries of the ring, the oldest in slot `oldest`, and last its
+// own.
 struct Head {
     const T *own, *ring;
     // Numbers of a token in all heads, and in this one.
@@ -17,9 +17,9 @@ struct Head {
     }
 };
 
-// y of one head. A group of lanes, as many as hold its columns in packs of N, has an entry: so a load of a warp covers
-// several, and none waits for another. Shared memory has the warps' sums [warps, width], a float for each, and the scores
-// [window].
+// y of one head. Each entry has a group of lanes, as many as hold its columns in packs of N. So a load of a warp covers
+// several entries, and no entry waits for another. Shared memory has the warps' sums [warps, width], a float for each,
+// and the scores [window].
 template <int N> __device__ void attend_head(Head head, float scale, float* sums, T* y) {
     int warps = blockDim.x / WARP;
     float *reduced = sums + warps * head.width, *scores = reduced + warps;

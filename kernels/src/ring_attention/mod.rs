@@ -1,8 +1,9 @@
-//! Self-attention of one new token, for generation. A ring holds keys and values of the last tokens, so that memory does not
-//! grow with the text. Step by step this gives [`WindowAttention`](crate::window_attention::WindowAttention) on the whole text.
+//! Self-attention of one new token, for generation. A ring holds keys and values of the last tokens, so that memory
+//! does not grow with the text. Step by step this equals [`WindowAttention`](crate::window_attention::WindowAttention)
+//! on the whole text.
 //!
-//! With a window of k tokens the ring has W = max(k − 1, 1) slots; position p has slot p mod W. A step at position p first runs
-//! [`RingAttention`], which reads the min(p, k − 1) latest slots, then [`RingWrite`].
+//! For a window of k tokens the ring has W = max(k − 1, 1) slots, and position p uses slot p mod W. A step at position
+//! p first runs [`RingAttention`], which reads the min(p, k − 1) latest slots, then [`RingWrite`].
 
 mod cpu;
 
@@ -18,12 +19,12 @@ pub(crate) static KERNELS: Module = Module::new("ring_attention", include_str!("
 /// Threads of a block: in bf16 with heads of 64, a warp takes four entries at a time and a block 128.
 const THREADS: usize = 1024;
 
-/// Bytes of shared memory: of each entry its score, and of each warp its sums and a float.
+/// Bytes of shared memory: a score per entry, and sums and a float per warp.
 fn shared(window: usize, head_dim: usize) -> usize {
     (window + THREADS / 32 * (head_dim + 1)) * DType::F32.size()
 }
 
-/// The longest window that this GPU can serve.
+/// The longest window that this GPU supports.
 pub fn longest_window(gpu: &dyn Gpu, head_dim: usize) -> usize {
     gpu.shared_bytes().saturating_sub(shared(0, head_dim)) / DType::F32.size()
 }
@@ -33,7 +34,7 @@ pub fn slots(window: usize) -> usize {
     window.saturating_sub(1).max(1)
 }
 
-/// `qkv [B, 1, 3d], ring [B, W, 2d], position i32[1] → y [B, 1, d]`: queries and keys rotated already.
+/// `qkv [B, 1, 3d], ring [B, W, 2d], position i32[1] → y [B, 1, d]`: queries and keys are already rotated.
 ///
 /// - Formula: for each head `p_j = softmax_j(q·k_j / √D)`, `y = Σ_j p_j v_j` over the token and the slots that it sees
 /// - VJP: none, for generation only
@@ -43,7 +44,7 @@ pub fn slots(window: usize) -> usize {
 pub struct RingAttention {
     /// Heads H; D = d/H.
     pub heads: usize,
-    /// Tokens k that a token sees, itself among them.
+    /// Number k of tokens that a token sees, including itself.
     pub window: usize,
 }
 
@@ -84,7 +85,7 @@ impl Op for RingAttention {
 
     fn vjp(&self, _: &mut Context, _: &[Want], _: &[&Buffer], _: &[&Buffer], _: &Buffer, _: &mut [Buffer]) {}
 
-    /// Of a full ring: per head and key 4·D, an exponential and 4 around it. Bound by memory: the ring is read once.
+    /// For a full ring: per head and key 4·D, an exponential and 4 more. Memory-bound: the ring is read once.
     fn cost(&self, ins: &[Spec], pass: Pass) -> Cost {
         let [qkv, ring, position] = ins else { unreachable!("three inputs") };
         let (batch, numbers) = (qkv.shape.dims()[0], qkv.shape.last() / 3);
@@ -157,7 +158,7 @@ mod tests {
     use crate::window_attention::WindowAttention;
     use engine::bench::garbage;
 
-    /// Step by step, with NaN in the slots that nobody has written yet, against the whole text at once.
+    /// Compares step-by-step attention, with NaN in unwritten slots, with attention on the whole text.
     #[test]
     fn steps_are_window_attention() {
         let (batch, heads, head_dim, tokens) = (2, 3, 10, 23);

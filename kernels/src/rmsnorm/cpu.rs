@@ -39,7 +39,7 @@ impl<T: Real> Kernel for Forward<'_, T> {
     }
 }
 
-/// What both gradients need.
+/// The inputs of both gradients.
 #[derive(Clone, Copy)]
 pub struct Known<'a, T> {
     pub x: &'a [T],
@@ -59,7 +59,8 @@ impl<T> Known<'_, T> {
     }
 }
 
-/// The gradient of `x`, and the gain's partial sums `[chunks, d]`, each unless it is empty. Without the first, `gain` is not read.
+/// The gradient of `x`, and the gain's partial sums `[chunks, d]`, each only if not empty. Without the gradient of `x`,
+/// `gain` is not read.
 pub fn vjp<T: Real>(known: Known<T>, d: usize, gain: &[T], want: Want, d_x: &mut [T], partials: &mut [T]) {
     parallel::chunks2(d_x, ROWS * d, partials, d, |c, d_x, partial| {
         let known = known.chunk(c, d);

@@ -1,5 +1,5 @@
-// y = x · rstd ⊙ gain and its gradients. A warp has a row: lanes go over it in packs of 16 bytes, twice, the second time
-// from the first level cache. Memory bounds all three kernels.
+// y = x · rstd ⊙ gain and its gradients. A warp has a row: lanes go over it in packs of 16 bytes, twice, the second
+// time from the L1 cache. All three kernels are memory-bound.
 #include "common.cuh"
 
 template <int N>
@@ -45,7 +45,7 @@ __device__ void backward_row(const T* x, const T* gain, float rstd, const T* d_y
     for (int i = lane() * N; i < d; i += WARP * N) {
         Floats<N> v = load_pack<N>(x + i), dy = load_pack<N>(d_y + i);
         if (sums) {
-            // By packs: one number at a time, lanes N apart would meet in the same banks.
+            // By packs: with single numbers, lanes N apart would conflict in the same banks.
             Floats<N> sum = load_pack<N>(sums + i);
 #pragma unroll
             for (int j = 0; j < N; j++) sum.x[j] = fmaf(v.x[j] * rstd, dy.x[j], sum.x[j]);

@@ -22,7 +22,7 @@ const SHARED: usize = 48 << 10;
 /// - VJP: with x̂ = x·rstd: `d_x = rstd · (gain ⊙ d_y − x̂ · mean(gain ⊙ d_y ⊙ x̂))`, `d_gain = Σ_rows d_y ⊙ x̂`
 /// - Source: Zhang and Sennrich, arXiv 1910.07467
 ///
-/// Bound by memory; one pass over `x` and `d_y` gives both gradients.
+/// Memory-bound; one pass over `x` and `d_y` gives both gradients.
 #[derive(Clone, Copy, Debug)]
 pub struct RmsNorm {
     /// Added to the mean square.
@@ -61,7 +61,8 @@ impl Op for RmsNorm {
         let (rows, dim, dtype) = (d_y.shape().rows(), d_y.shape().last(), d_y.dtype());
         if let Device::Cuda(gpu) = cx.device {
             let (blocks, want_gain) = (rows.div_ceil(BLOCK_ROWS), wants[1].is_wanted());
-            // A warp's share of the gain's gradient is a row in shared memory: wide rows have room for fewer warps.
+            // A warp's share of the gain's gradient is a row in shared memory, so wide rows leave space for fewer
+            // warps.
             let warps = if want_gain { (SHARED / (4 * dim)).clamp(1, WARPS) } else { WARPS };
             let shared = if want_gain { 4 * dim * warps } else { 0 };
             let sums = if want_gain { cx.scratch_at(DType::F32, blocks * dim).into() } else { Arg::Pointer(0) };
@@ -86,7 +87,7 @@ impl Op for RmsNorm {
         });
     }
 
-    /// The gain's gradient once for each chunk of rows.
+    /// One gradient of the gain per chunk of rows.
     fn scratch(&self, device: &Device, ins: &[Spec], pass: Pass) -> usize {
         let rows = match device {
             _ if !pass.gives(1) => return 0,

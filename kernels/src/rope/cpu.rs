@@ -17,8 +17,8 @@ pub fn table<T: Real>(theta: f64, head_dim: usize, positions: &[i32], table: &mu
     });
 }
 
-/// Writes to `y`, or adds, `x` rotated by φ, or by −φ if `sign` is −1. `x` and `y` [B·N, width], `table` [N, head_dim]. `sizes` are
-/// the numbers per head, per row, and of a row's beginning that are rotated.
+/// Writes or adds to `y` the vector `x` rotated by φ, or by −φ if `sign` is −1. `x` and `y` [B·N, width], `table` [N,
+/// head_dim]. `sizes` are the numbers per head, per row, and in the rotated first part of a row.
 pub fn rope<T: Real>(sizes: [usize; 3], sign: f32, want: Want, x: &[T], table: &[T], y: &mut [T]) {
     let sign = T::from_f64(sign.into());
     let width = sizes[1];

@@ -1,4 +1,4 @@
-// Rotation of adjacent pairs. A table of angles is computed once; memory bounds the rotation.
+// Rotation of adjacent pairs. A table of angles is computed once; the rotation is memory-bound.
 #include "common.cuh"
 
 // positions [n] → table [n, head_dim]: cos φ and sin φ of pair i at 2i and 2i + 1, φ = position · theta^(−2i/head_dim),
@@ -11,8 +11,9 @@ extern "C" __global__ void table(const int* positions, double theta, T* table, i
     store(table + 2 * i + 1, (float)sin(angle));
 }
 
-// y = x turned by φ (`sign` 1) or −φ (−1), as `want` says. x, y [rows, width], rows a multiple of `tokens`; n = rows·width.
-// table [tokens, head_dim]. The first `rotated` numbers of a row, whole heads, are rotated, the others copied.
+// y = x rotated by φ (`sign` 1) or −φ (−1), written or added as `want` says. x, y [rows, width], rows a multiple of
+// `tokens`; n = rows·width. table [tokens, head_dim]. The first `rotated` numbers of a row, whole heads, are rotated,
+// the others copied.
 extern "C" __global__ void rotate(const T* x, const float* table, float sign, int want, T* y, int n, int tokens, int head_dim, int width, int rotated) {
     for_my_elements<2>(n, head_dim, [&](auto pack, int i) {
         constexpr int N = decltype(pack)::size;

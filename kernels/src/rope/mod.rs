@@ -20,7 +20,7 @@ pub(crate) static KERNELS: Module = Module::new("rope", include_str!("kernel.cu"
 pub struct RopeTable {
     /// Width of a head D, even.
     pub head_dim: usize,
-    /// Base of the frequencies, 10000 as a rule.
+    /// Base of the frequencies, usually 10000.
     pub theta: f64,
     /// Element type of the table.
     pub dtype: DType,
@@ -63,19 +63,20 @@ impl Op for RopeTable {
     }
 }
 
-/// `x [B, N, H'·D], table [N, D] → y [B, N, H'·D]`: the first `rotated` of a row's `heads` heads are rotated, the others
-/// copied. Bound by memory: three operations per element that is read and written once.
+/// `x [B, N, H'·D], table [N, D] → y [B, N, H'·D]`: the first `rotated` of a row's `heads` heads are rotated, the
+/// others copied. Memory-bound: three operations per element, which is read and written once.
 ///
 /// - Formula: for pair i of a head `y[2i] = x[2i]·cos φ − x[2i+1]·sin φ`, `y[2i+1] = x[2i]·sin φ + x[2i+1]·cos φ`
 /// - VJP: `d_x` is `d_y` rotated by −φ
 /// - Source: Su et al., "RoFormer", arXiv 2104.09864
 ///
-/// So one op serves a fused projection: of queries, keys and values side by side two thirds are rotated, of keys and values half.
+/// So one op handles fused projections: it rotates two thirds of queries, keys and values side by side, and half of
+/// keys and values.
 #[derive(Clone, Copy, Debug)]
 pub struct Rope {
     /// Heads H' in a row of x.
     pub heads: usize,
-    /// How many of them are rotated.
+    /// How many of these heads are rotated.
     pub rotated: usize,
 }
 
@@ -89,7 +90,7 @@ impl Op for Rope {
         even(head_dim)?;
         check::is("table", ins[1], check::statistic(dtype), &[ins[0].shape.dims()[1], head_dim])?;
         let Self { heads, rotated } = self;
-        check::that(rotated <= heads, || format!("rotates {rotated} heads, must be at most all {heads}"))?;
+        check::that(rotated <= heads, || format!("rotates {rotated} heads, must be at most {heads}"))?;
         Ok(vec![Output { name: "y", spec: ins[0] }])
     }
 
@@ -205,7 +206,7 @@ mod tests {
         let heads = "x is f32[2, 5, 10], its last size must be a multiple of 3 heads";
         refuses(&rope(2), "f32[2, 5, 10] f32[5, 4]", heads);
         refuses(&rope(2), "f32[2, 5, 9] f32[5, 3]", "heads are 3 wide, must be even to be rotated in pairs");
-        refuses(&rope(4), "f32[2, 5, 12] f32[5, 4]", "rotates 4 heads, must be at most all 3");
+        refuses(&rope(4), "f32[2, 5, 12] f32[5, 4]", "rotates 4 heads, must be at most 3");
         let table = RopeTable { head_dim: 4, theta: 0.0, dtype: DType::F32 };
         refuses(&table, "i32[5]", "theta is 0, must be a positive number");
     }

@@ -1,7 +1,7 @@
 use engine::simd::Real;
 use engine::{Want, parallel};
 
-/// First, in elements, the size of a sample of `x`, where in it the slice begins, and its length.
+/// The first argument, in elements: the size of a sample of `x`, and the offset and length of the slice in it.
 pub fn forward<T: Real>([sample, start, len]: [usize; 3], x: &[T], y: &mut [T]) {
     parallel::chunks(y, len, |b, y| y.copy_from_slice(&x[b * sample + start..][..len]));
 }

@@ -1,5 +1,5 @@
 // Rows of the middle axis of x [B, S, d]. A sample of x has `sample` elements, the slice `len` from `start` on; all are
-// multiples of d. Memory bounds it.
+// multiples of d. Memory-bound.
 #include "common.cuh"
 
 // x → y, n = B·len elements.
@@ -21,7 +21,7 @@ extern "C" __global__ void put(const T* d_y, T* d_x, int n, int d, int sample, i
     });
 }
 
-// d_x += d_y where the slice lies, n = B·len elements.
+// d_x += d_y within the slice, n = B·len elements.
 extern "C" __global__ void add(const T* d_y, T* d_x, int n, int d, int sample, int start, int len) {
     for_my_elements(n, d, [&](auto width, int i) {
         constexpr int N = decltype(width)::size;

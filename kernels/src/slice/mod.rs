@@ -1,4 +1,4 @@
-//! One layer's latents out of those of all layers.
+//! Selects one layer's latents from those of all layers.
 
 mod cpu;
 
@@ -10,7 +10,7 @@ use engine::{Buffer, Context, Cost, Device, Op, Output, Pass, Result, Shape, Spe
 
 pub(crate) static KERNELS: Module = Module::new("slice", include_str!("kernel.cu"));
 
-/// `x [B, S, d] → y [B, len, d]`. Bound by memory.
+/// `x [B, S, d] → y [B, len, d]`. Memory-bound.
 ///
 /// - Formula: `y = x[:, start..start+len, :]`
 /// - VJP: `d_x` is `d_y` in those rows and zero elsewhere
@@ -71,7 +71,7 @@ impl Op for Slice {
 }
 
 impl Slice {
-    /// In elements: the size of a sample of `x`, where in it the slice begins, and its length.
+    /// In elements: the size of a sample of `x`, and the offset and length of the slice in it.
     fn part(&self, x: Shape) -> [usize; 3] {
         [x.dims()[1], self.start, self.len].map(|rows| rows * x.last())
     }

@@ -1,5 +1,5 @@
-// y = Σ x, in two steps: one number per block, then one block adds these. Memory bounds the first step; the second takes a few
-// microseconds.
+// y = Σ x, in two steps: one number per block, then one block adds these. The first step is memory-bound; the second
+// takes a few microseconds.
 #include "common.cuh"
 
 // x [n] → partial [blocks]; a block has `per_block` numbers, a multiple of WIDE.

@@ -1,4 +1,5 @@
-// y = silu(u₁) ⊙ u₃ with u₁ and u₃ side by side. Memory bounds both kernels: two numbers in, one out; three in, two out.
+// y = silu(u₁) ⊙ u₃ with u₁ and u₃ side by side. Both kernels are memory-bound: two numbers in, one out; three in, two
+// out.
 #include "common.cuh"
 
 __device__ inline float sigmoid(float x) { return 1.0f / (1.0f + expf(-x)); }

@@ -1,4 +1,4 @@
-//! SwiGLU, a gated hidden layer. `u₁ = W₁x` and `u₃ = W₃x` come side by side from one product.
+//! SwiGLU, a gated hidden layer. One product gives `u₁ = W₁x` and `u₃ = W₃x` side by side.
 
 mod cpu;
 
@@ -16,7 +16,7 @@ pub(crate) static KERNELS: Module = Module::new("swiglu", include_str!("kernel.c
 /// - VJP: with `s = 1/(1 + e⁻ᵘ¹)`: `d_u1 = d_y ⊙ u₃ ⊙ s(1 + u₁(1 − s))`, `d_u3 = d_y ⊙ u₁s`
 /// - Source: Shazeer, "GLU variants improve transformer", arXiv 2002.05202
 ///
-/// Bound by memory, behind which the exponential hides; so the VJP computes s again.
+/// Memory-bound: the exponential costs no extra time, so the VJP recomputes s.
 #[derive(Clone, Copy, Debug)]
 pub struct SwiGlu;
 

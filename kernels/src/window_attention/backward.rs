@@ -34,7 +34,7 @@ impl<'a, T> Known<'a, T> {
 /// `d_qkv` [B, N, 3d]. A thread takes one head of one sample and sums every key's gradient in the order of the queries.
 pub fn backward<T: Real>(shape: Shape, known: Known<'_, T>, want: Want, d_qkv: &mut [T]) {
     let (d, rows) = (shape.dim(), 3 * shape.tokens);
-    // d_qkv as [B·N·3, d]: a head of a sample is then one rectangle with three rows for each token.
+    // d_qkv as [B·N·3, d]: so a head of a sample is one rectangle with three rows per token.
     let samples = d_qkv.len() / (rows * d);
     for_each_tile(d_qkv, [samples * rows, d], d, [rows, shape.head_dim], |tile| {
         let known = known.sample(shape, tile.rows.start / rows);

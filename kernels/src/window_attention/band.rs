@@ -10,7 +10,7 @@ use crate::product::BLOCK;
 use engine::simd::{Isa, LANES, Lanes, Real};
 use std::ops::Range;
 
-/// The keys of a group begin at a multiple of this, so that the product's tiles of as many rows come out even.
+/// The keys of a group begin at a multiple of this, so that the product's tiles of as many rows fit exactly.
 const ALIGN: usize = 8;
 
 /// A block of queries and the keys that they see.
@@ -22,18 +22,18 @@ pub struct Band {
 /// Up to sixteen queries, one in each lane.
 #[derive(Clone)]
 pub struct Group {
-    /// The first of its columns in the scores.
+    /// Its first column in the scores.
     pub lane: usize,
     /// The queries.
     pub queries: Range<usize>,
     /// All keys that any of them sees.
     pub keys: Range<usize>,
-    /// Those of them that every query sees, were there sixteen.
+    /// The keys that every query would see if there were sixteen.
     pub seen_by_all: Range<usize>,
     window: usize,
 }
 
-/// Keys × columns of the scores that are computed together.
+/// A rectangle of the scores (keys × columns) that is computed together.
 pub struct Rectangle {
     pub keys: Range<usize>,
     pub lanes: Range<usize>,
@@ -51,13 +51,13 @@ impl Band {
         self.groups[0].keys.start
     }
 
-    /// Where the scores of `key` begin.
+    /// Offset of the scores of `key`.
     #[inline(always)]
     pub fn row(&self, key: usize) -> usize {
         (key - self.first_key()) * BLOCK
     }
 
-    /// The most keys that so many queries in a row can have, were there enough tokens.
+    /// The most keys that so many consecutive queries can see, with enough tokens.
     pub fn most_keys(window: usize, queries: usize) -> usize {
         window + queries - 1 + ALIGN - 1
     }
@@ -76,7 +76,7 @@ impl Band {
 impl Group {
     fn new(lane: usize, queries: Range<usize>, window: usize) -> Self {
         if queries.is_empty() {
-            // No keys, but at a place from which `rectangles` can count.
+            // An empty range, placed so that `rectangles` can count from it.
             let none = queries.start..queries.start;
             return Self { lane, queries, keys: none.clone(), seen_by_all: none, window };
         }
@@ -90,14 +90,14 @@ impl Group {
     /// 0 in the lanes whose query sees `key`, −∞ in the others.
     #[inline(always)]
     pub fn mask<I: Isa, T: Real>(&self, key: usize, masks: &Masks<T>) -> T::Lanes<I> {
-        // The first and the last lane that see the key.
+        // The first and the last lane whose query sees the key.
         let first = key.saturating_sub(self.queries.start);
         let beyond = (key + self.window).saturating_sub(self.queries.start).min(LANES);
         masks.from::<I>(first).add(masks.before::<I>(beyond))
     }
 }
 
-/// Sixteen times −∞, sixteen zeros, sixteen times −∞: a window of sixteen has its zeros wherever they are wanted.
+/// Sixteen times −∞, sixteen zeros, sixteen times −∞: a window of sixteen into it has its zeros at any place.
 pub struct Masks<T>([T; 3 * LANES]);
 
 impl<T: Real> Masks<T> {

@@ -1,6 +1,7 @@
-//! A block of 32 queries at a time. Its scores have a row per key and a lane per query, so that maximum and sum over the keys
-//! run within the lanes. All products (scores and y; d_p, d_q, d_k and d_v) are small ones on these (k + 31) × 32 scores, which
-//! stay in L2. Bound by arithmetic: 2·D multiply-adds forward and 5·D backward for each pair of query and key, and an exponential.
+//! Takes a block of 32 queries at a time. Its scores have a row per key and a lane per query, so that maximum and sum
+//! over the keys work within lanes. All products (scores and y; d_p, d_q, d_k and d_v) are small, on these (k + 31) ×
+//! 32 scores, which stay in L2. Compute-bound: 2·D multiply-adds forward and 5·D backward for each pair of query and
+//! key, and an exponential.
 
 use super::band::{Band, Group, Masks, Rectangle};
 use crate::attention::scale;
@@ -9,7 +10,7 @@ use crate::product::{BLOCK, Left, Right, Rows, RowsMut, Size, gather, pack, pack
 use engine::simd::{self, Isa, Kernel, LANES, Lanes, Real};
 use engine::{Want, parallel};
 
-/// Queries that one thread takes at a time in the forward pass; neighbours share most of their keys.
+/// Queries that one thread takes at a time in the forward pass; adjacent queries share most of their keys.
 const CHUNK: usize = 4 * BLOCK;
 
 /// Sizes of one sample; the window is at most `tokens`.
@@ -36,7 +37,7 @@ impl Shape {
         self.head_dim * BLOCK
     }
 
-    /// Numbers in the packed keys that `queries` in a row see.
+    /// Numbers in the packed keys that `queries` consecutive queries see.
     fn panels(self, queries: usize) -> usize {
         packed_len(self.tokens.min(Band::most_keys(self.window, queries)), self.head_dim)
     }
@@ -84,8 +85,8 @@ pub fn sum<I: Isa, T: Real>(
     product::<I, T>(c, size, left, rows, how);
 }
 
-/// scores [keys, lanes] = rows · `block` [D, 32], where some query of the lane's group sees the key. The rows are packed
-/// from key `first` on.
+/// scores [keys, lanes] = rows · `block` [D, 32], for keys that some query of the lane's group sees. The rows are
+/// packed from key `first` on.
 #[inline(always)]
 pub fn times<I: Isa, T: Real>(panels: &[T], first: usize, block: &[T], band: &Band, scores: &mut [T]) {
     for Rectangle { keys, lanes } in band.rectangles() {
@@ -100,7 +101,7 @@ pub fn times<I: Isa, T: Real>(panels: &[T], first: usize, block: &[T], band: &Ba
     }
 }
 
-/// Hides from each query of the group the keys that it does not see: their scores become −∞.
+/// Masks the keys that a query of the group does not see: their scores become −∞.
 #[inline(always)]
 pub fn hide<I: Isa, T: Real>(group: &Group, band: &Band, masks: &Masks<T>, scores: &mut [T]) {
     let (all, seen) = (&group.keys, &group.seen_by_all);
@@ -186,7 +187,7 @@ impl<T: Real> Kernel for Forward<'_, T> {
 /// The scores become exp(score − max); returns max and sum of each lane.
 #[inline(always)]
 fn softmax<I: Isa, T: Real>(scores: &mut [[T; BLOCK]], lane: usize) -> ([T; LANES], [T; LANES]) {
-    // Four maxima at a time, so that none waits for the one before.
+    // Four independent maxima, so that none waits for the previous one.
     let mut max = [T::Lanes::<I>::splat(T::NEG_INFINITY); 4];
     for some in scores.chunks(4) {
         for (j, row) in some.iter().enumerate() {

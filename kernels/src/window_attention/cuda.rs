@@ -20,8 +20,8 @@ fn rows(tiles: Tiles, own: usize) -> usize {
     tiles.bytes(own * tiles.block() + 4 * columns(tiles))
 }
 
-/// Bytes of shared memory of the backward kernels, more than the forward's: two blocks of rows and the stream, with two floats
-/// for each column of two tiles.
+/// Bytes of shared memory of the backward kernels, which need more than the forward kernel: two blocks of rows and the
+/// stream, with two floats for each column of two tiles.
 pub fn shared(tiles: Tiles) -> usize {
     rows(tiles, 2) + 4 * columns(tiles) * DType::F32.size()
 }

@@ -1,13 +1,13 @@
-// Self-attention within a window, tile by tile: work and traffic are proportional to tokens · window. The tensor cores and
-// the exponentials bound it in bf16, plain multiply-adds in f32.
+// Self-attention within a window, tile by tile: work and traffic are proportional to tokens · window. The time is that
+// of the tensor cores and the exponentials in bf16, and of plain multiply-adds in f32.
 
-// Columns of a tile that is loaded, and those that a warp takes at a time: it skips columns that none of its rows sees.
+// Columns of a loaded tile, and columns that a warp takes at a time; it skips columns that none of its rows sees.
 constexpr int COLUMNS = sizeof(T) == 2 && D <= 64 ? 64 : 32;
 constexpr int FORWARD = 32;
 constexpr int BACKWARD_QUERIES = 32;
 constexpr int BACKWARD_KEYS = sizeof(T) == 2 ? 16 : 8;
 
-// Blocks that an SM should hold, forward and backward; with 0 the compiler uses as many registers as it needs.
+// Blocks per SM, forward and backward; with 0 the compiler may use any number of registers.
 constexpr int RESIDENT_FORWARD = D <= 64 ? 3 : 0;
 constexpr int RESIDENT = D <= 32 ? 2 : 0;
 
@@ -16,20 +16,20 @@ struct Layer {
     int tokens, heads, head_dim, window;
     float scale;
 
-    // Element 0 of this block's sample and head in a tensor [B, tokens, n·d]: its i-th part of d columns.
+    // Element 0 of this block's sample and head in the i-th part (d columns) of a tensor [B, tokens, n·d].
     __device__ size_t start(int n, int i) const {
         return ((size_t)blockIdx.z * tokens * n + i) * heads * head_dim + blockIdx.y * head_dim;
     }
     __device__ Rows rows(const T* x, int n, int i) const { return {x + start(n, i), n * heads * head_dim, tokens, head_dim}; }
-    // Number of this sample's and head's row in a tensor [B, tokens, heads], and in one [B, heads, tokens].
+    // Index of this sample's and head's row in a tensor [B, tokens, heads], and in a tensor [B, heads, tokens].
     __device__ size_t statistic(int row) const { return ((size_t)blockIdx.z * tokens + row) * heads + blockIdx.y; }
     __device__ size_t pair(int row) const { return ((size_t)blockIdx.z * heads + blockIdx.y) * tokens + row; }
 
-    // Which keys queries see, and which queries keys.
+    // Which keys a query sees, and which queries see a key.
     __device__ Sight of_queries() const { return {window - 1, 0, tokens}; }
     __device__ Sight of_keys() const { return {0, window - 1, tokens}; }
 
-    // Keys and values that a block of queries sees: from the first query's first to the last query's own.
+    // Keys and values that a block of queries sees: from the first query's first key to the last query's own.
     __device__ Stream<COLUMNS> keys(const T* qkv, int first, T* shared) const {
         int begin = first < window ? 0 : first - window + 1, end = min(first + BLOCK, tokens);
         return {rows(qkv, 3, 1), rows(qkv, 3, 2), nullptr, begin, (end - begin + COLUMNS - 1) / COLUMNS, shared};
@@ -70,8 +70,8 @@ __device__ inline float row_dot(const T* a, const T* b) {
     return row_sum(sum);
 }
 
-// → d_q in d_qkv [B, tokens, 3d], and pairs [B, heads, tokens, 2]: lse to base 2 and delta = Σ y · d_y. A block has BLOCK
-// queries.
+// Computes d_q in d_qkv [B, tokens, 3d], and pairs [B, heads, tokens, 2]: lse to base 2 and delta = Σ y · d_y. A block
+// has BLOCK queries.
 extern "C" __global__ void __launch_bounds__(128, RESIDENT) backward_queries(const T* qkv, const T* y, const float* lse, const T* d_y, int want, T* d_qkv, float* pairs, int tokens, int heads, int head_dim, int window, float scale) {
     SHARED(T, shared);
     Layer layer = {tokens, heads, head_dim, window, scale};
@@ -80,7 +80,7 @@ extern "C" __global__ void __launch_bounds__(128, RESIDENT) backward_queries(con
     auto stream = layer.keys(qkv, first, shared + 2 * BLOCK * STRIDE);
     load_tile<BLOCK>(shared, layer.rows(qkv, 3, 0), first);
     load_tile<BLOCK>(shared + BLOCK * STRIDE, layer.rows(d_y, 1, 0), first);
-    // In the place of the second tile, until that is loaded.
+    // Uses the memory of the second tile until that is loaded.
     static_assert(BLOCK <= 2 * COLUMNS, "a block of y fits into a tile");
     load_tile<BLOCK>(stream.tile(1), layer.rows(y, 1, 0), first);
     stream.load(0);
@@ -114,13 +114,13 @@ extern "C" __global__ void __launch_bounds__(128, RESIDENT) backward_queries(con
     store_rows(want, d_qkv + layer.start(3, 0), layer.rows(d_qkv, 3, 0), query, d_q, factor, own);
 }
 
-// → d_k and d_v in d_qkv. A block has BLOCK keys; pairs come from the kernel above.
+// Computes d_k and d_v in d_qkv. A block has BLOCK keys; pairs come from the kernel above.
 extern "C" __global__ void __launch_bounds__(128, RESIDENT) backward_keys(const T* qkv, const float* pairs, const T* d_y, int want, T* d_qkv, int tokens, int heads, int head_dim, int window, float scale) {
     SHARED(T, shared);
     Layer layer = {tokens, heads, head_dim, window, scale};
     int first = blockIdx.x * BLOCK, key = first + warp() * ROWS;
     T* own = shared + warp() * ROWS * STRIDE;
-    // From the first key's own query to the last that sees the last key.
+    // From the first key's own query to the last query that sees the last key.
     int tiles = (min(first + BLOCK + window - 1, tokens) - first + COLUMNS - 1) / COLUMNS;
     Stream<COLUMNS> stream = {layer.rows(qkv, 3, 0), layer.rows(d_y, 1, 0), pairs + 2 * layer.pair(0), first, tiles, shared + 2 * BLOCK * STRIDE};
     load_tile<BLOCK>(shared, layer.rows(qkv, 3, 1), first);

@@ -1,5 +1,5 @@
-//! Causal self-attention within a window: token i sees the tokens j in [i−k+1, i]. The backward pass computes the
-//! probabilities again from `lse`. All work is proportional to N·k.
+//! Causal self-attention within a window: token i sees the tokens j in [i−k+1, i]. The backward pass recomputes the
+//! probabilities from `lse`. All work is proportional to N·k.
 
 mod backward;
 mod band;
@@ -11,7 +11,7 @@ use crate::{check, cost};
 use engine::{Buffer, Context, Cost, DType, Device, Op, Output, Pass, Reads, Result, Spec, Want, with_real};
 
 /// `qkv [B, N, 3d] → y [B, N, d], lse [B, N, H]`: a row of `qkv` is queries, keys and values of all heads side by side,
-/// queries and keys rotated already.
+/// queries and keys are already rotated.
 ///
 /// - Formula: for each head, over j in [i−k+1, i], `s_ij = q_i·k_j / √D`, `lse_i = log Σ_j exp s_ij`,
 ///   `p_ij = exp(s_ij − lse_i)`, `y_i = Σ_j p_ij v_j`
@@ -23,7 +23,7 @@ use engine::{Buffer, Context, Cost, DType, Device, Op, Output, Pass, Reads, Resu
 pub struct WindowAttention {
     /// Heads H; D = d/H.
     pub heads: usize,
-    /// Tokens k that a token sees, itself among them.
+    /// Number k of tokens that a token sees, including itself.
     pub window: usize,
 }
 
@@ -78,7 +78,7 @@ impl Op for WindowAttention {
         }
     }
 
-    /// Per pair of query and key: forward 4·D, an exponential and 3 around it; backward 10·D, an exponential and 5.
+    /// Per pair of query and key: forward 4·D, an exponential and 3 more; backward 10·D, an exponential and 5 more.
     fn cost(&self, ins: &[Spec], pass: Pass) -> Cost {
         let shape = self.shape(ins[0]);
         let (rows, dim) = (ins[0].shape.rows(), shape.dim());

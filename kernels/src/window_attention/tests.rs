@@ -23,14 +23,14 @@ fn formula(s: &Sizes, qkv: &[f64]) -> Vec<f64> {
 
 #[test]
 fn matches_the_formula() {
-    // Several blocks and chunks, whole and cut, with every kind of window.
+    // Several blocks and chunks, complete and partial, with every kind of window.
     let larger = [[133, 50, 2, 6], [96, 1, 1, 4], [65, 200, 1, 16], [160, 33, 1, 34], [64, 16, 2, 2], [81, 7, 1, 32]];
     let larger =
         larger.map(|[tokens, window, heads, head_dim]| Sizes { tokens, window, heads, head_dim, ..sizes()[0] });
     check_all(cases, &larger, |s, _, ins| formula(s, &ins[0]));
 }
 
-/// Large scores: no overflow, and the nearest key takes all.
+/// Large scores: no overflow, and the nearest key gets all the weight.
 #[test]
 fn large_scores_are_no_trouble() {
     let (n, d) = (40, 2);

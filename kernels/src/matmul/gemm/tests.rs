@@ -18,7 +18,8 @@ fn views<T: Copy>(data: &[T], rows: usize, cols: usize) -> [Mat<'_, T>; 3] {
     [Mat::new(data, rows, cols), along_columns, Mat::with_strides(data, rows, cols, 2 * cols + 1, 2)]
 }
 
-/// Nothing; around the heights and widths of the kernels, panels, blocks of k and of A, and tiles; rows of B read in place.
+/// Sizes: empty; around the heights and widths of the kernels, panels, blocks of k and of A, and tiles; with rows of B
+/// read in place.
 const SIZES: [[usize; 3]; 21] = [
     [0, 3, 4],
     [3, 0, 4],
@@ -51,7 +52,7 @@ fn matches_naive<T: Real>() {
             let place = format!("[{m}, {k}, {n}], columns {} and {} apart", a.col_stride, b.col_stride);
             let mut packed = vec![T::ZERO; packed_len(k, n)];
             pack_b(b, &mut packed);
-            // With gaps between the rows of C, which stay as they are.
+            // With gaps between the rows of C, which must not change.
             for (accumulate, stride) in [(Want::Write, n + 3), (Want::Add, n)] {
                 let mut expected = old.clone();
                 naive(MatMut::with_stride(&mut expected, m, n, stride), a, b, accumulate);
