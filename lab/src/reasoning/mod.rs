@@ -128,7 +128,7 @@ fn pass_at(k: usize, n: usize, right: usize) -> f64 {
 }
 
 /// What to ask, and how often.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct Options {
     /// The file of problems.
     pub file: PathBuf,
@@ -290,8 +290,8 @@ fn problems(options: &Options) -> Result<(Vec<Problem>, Vec<Problem>)> {
         return Err(Error::usage(format!("{shots} examples: there are only {there} problems to take them from")));
     }
     examples.truncate(shots);
-    // Whatever file they come from: a problem whose answer stands in its own prompt is none.
-    problems.retain(|problem| !examples.contains(problem));
+    // Whatever file they come from and whatever blanks are around it: a problem that stands solved in its own prompt is none.
+    problems.retain(|problem| examples.iter().all(|example| example.asked() != problem.asked()));
     problems.truncate(options.limit.map_or(usize::MAX, |limit| limit as usize));
     if problems.is_empty() {
         let file = file.display();
@@ -352,6 +352,26 @@ mod tests {
                 choices.fold((0, 0), |(hits, all), set| (hits + usize::from(set & ((1 << right) - 1) != 0), all + 1));
             let expected = hits as f64 / f64::from(all);
             assert!((pass_at(k, n, right) - expected).abs() < 1e-12, "{n} {right} {k}");
+        }
+    }
+
+    #[test]
+    fn an_example_is_not_asked() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        let write = |name: &str, all: &[(&str, &str)]| {
+            let all = all.iter().map(|&(q, a)| Problem { question: q.into(), answer: a.into() });
+            fs::write(path(name), all.map(|problem| json::line(&problem) + "\n").collect::<String>()).unwrap();
+        };
+        let (own, rest) = (("Two and two?", "2 + 2 = 4\n#### 4"), ("Three and one?", "#### 4"));
+        // The same, with other blanks around it, with another answer.
+        let copies = [own, ("Two and two? ", "2 + 2 = 4\n#### 4"), ("\tTwo and two?\r\n", "#### 4.0")];
+        write("own", &[&copies[..], &[rest]].concat());
+        write("other", &copies[1..2]);
+        for examples in [None, Some(path("own")), Some(path("other"))] {
+            let options = Options { file: path("own"), shots: 1, examples, ..Options::default() };
+            let (_, asked) = problems(&options).unwrap();
+            assert_eq!(asked.iter().map(|problem| &*problem.question).collect::<Vec<_>>(), [rest.0]);
         }
     }
 
