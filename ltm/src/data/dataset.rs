@@ -13,6 +13,9 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
+/// Where nanoGPT keeps the encoding of tokens that are not GPT-2's.
+const ENCODING: &str = "meta.pkl";
+
 /// A stream of tokens. Documents in it end with the tokenizer's end token.
 #[derive(Clone)]
 pub struct Dataset {
@@ -33,7 +36,7 @@ impl Dataset {
     /// belongs to either split.
     ///
     /// # Errors
-    /// Nothing there, nothing in it, damage, or tokens of another tokenizer.
+    /// Nothing there, nothing in it, damage, or tokens of another tokenizer or of an encoding that lies beside them.
     pub fn open(path: &Path, split: Split, tokenizer: &Arc<dyn Tokenizer>) -> Result<Self> {
         let is_folder = path.is_dir();
         let folder = if is_folder { path } else { path.parent().unwrap_or(Path::new("")) };
@@ -47,6 +50,14 @@ impl Dataset {
             )));
         }
         let manifest = Manifest::read(folder)?;
+        let encoding = folder.join(ENCODING);
+        if manifest.is_none() && encoding.exists() {
+            return Err(Error::new(format!(
+                "{}: these tokens have an encoding of their own, which this program does not know: prepare the text by \
+                 `ltm data prepare`",
+                encoding.display()
+            )));
+        }
         let opened: Vec<_> = files.par_iter().map(|file| Shard::open(file)).collect();
         let opened = opened.into_iter().collect::<Result<Vec<_>>>()?;
         if let Some(manifest) = manifest {

@@ -141,7 +141,12 @@ fn named_split(path: &Path) -> Option<Split> {
     let for_validation = |word: &str| ["val", "valid", "validation", "test"].contains(&word);
     let any = name.split(|c: char| !c.is_alphanumeric()).any(for_validation);
     let split = if any { Split::Validation } else { Split::Train };
-    path.extension().is_some_and(|extension| extension == "bin").then_some(split)
+    is_shard(path).then_some(split)
+}
+
+/// Whether `path` is named as files of tokens are.
+pub fn is_shard(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("bin"))
 }
 
 /// Whether `path` is a folder with validation shards.

@@ -50,7 +50,7 @@ fn shards_of_others_are_split_by_name() {
         ("b_train_000002.bin", llm_c(&[2, 3])),
         ("b_train_000001.bin", llm_c(&[1])),
         ("b_val_000000.bin", llm_c(&[97, 10, 98, 257])),
-        ("a-valve.bin", raw(&[0])),
+        ("a-valve.BIN", raw(&[0])),
         ("notes.txt", b"x".to_vec()),
     ] {
         fs::write(folder.path().join(name), bytes).unwrap();
@@ -106,6 +106,13 @@ fn bad_data_gets_one_clear_line() {
     ] {
         fs::write(&bad, bytes).unwrap();
         assert_eq!(message(open(&bad, Split::Train)), format!("{place}/bad.bin: {said}"));
+    }
+    // Tokens that only nanoGPT's own file explains, in a folder or by themselves.
+    fs::write(&bad, llm_c(&[1, 2])).unwrap();
+    fs::write(path.join(ENCODING), "").unwrap();
+    for named in [path, &bad] {
+        let said = message(open(named, Split::Train));
+        assert!(said.starts_with(&format!("{place}/meta.pkl: these tokens have an encoding of their own")), "{said}");
     }
     let out = prepared();
     let path = out.path().join(MANIFEST);
