@@ -9,7 +9,7 @@ use csv::ByteRecord;
 use engine::{Error, Result, file};
 use ltm::data::Tokenizer;
 use serde::Deserialize;
-use std::io::{self, BufRead, BufReader, Read, Take};
+use std::io::{self, BufRead, BufReader, Chain, Read, Take};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -335,17 +335,33 @@ fn without_line_ending(line: &[u8]) -> &[u8] {
     line.strip_suffix(b"\r").unwrap_or(line)
 }
 
+/// A table's text with an empty line behind it, which is no record. A record that reaches the end all the same has taken that
+/// line in, so a quote in it is open.
+struct Ended {
+    text: Chain<Input, &'static [u8]>,
+    is_read: bool,
+}
+
+impl Read for Ended {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        let n = self.text.read(out)?;
+        self.is_read |= n == 0;
+        Ok(n)
+    }
+}
+
 /// The records of comma-separated values.
 struct Table {
     file: Arc<Path>,
     /// A quote that is never closed would read the whole file into memory: there is a limit to every record.
-    input: csv::Reader<Take<Input>>,
+    input: csv::Reader<Take<Ended>>,
     /// Which make the document, joined by a blank.
     columns: Vec<usize>,
 }
 
 impl Table {
     fn open(file: Arc<Path>, input: Input, columns: &[Column], header: bool) -> Result<Self> {
+        let input = Ended { text: input.chain(b"\n\n"), is_read: false };
         let mut input = csv::ReaderBuilder::new().has_headers(header).from_reader(input.take(LONGEST_RECORD));
         let mut place = |column: &Column| match column {
             Column::Number(number) => Ok(number - 1),
@@ -361,6 +377,9 @@ impl Table {
         let columns = columns.iter().map(&mut place).collect::<Result<_>>();
         // Nothing is missing in a file without anything.
         let is_empty = header && input.byte_headers().is_ok_and(ByteRecord::is_empty);
+        if input.get_ref().get_ref().is_read && !is_empty {
+            return Err(open_quote(&Place { file, line: 1 }));
+        }
         let columns = if is_empty { Vec::new() } else { columns? };
         Ok(Self { file, input, columns })
     }
@@ -375,6 +394,9 @@ impl Table {
             return Err(Error::new(format!("{place}: the record is longer than {most} MiB: is a quote open?")));
         }
         self.input.get_mut().set_limit(LONGEST_RECORD);
+        if self.input.get_ref().get_ref().is_read && !matches!(read, Ok(false)) {
+            return Err(open_quote(&place));
+        }
         let field = |&column: &usize| {
             record.get(column).ok_or_else(|| {
                 let (number, there) = (column + 1, record.len());
@@ -390,6 +412,10 @@ impl Table {
         let (bytes, bad) = fields.map_or_else(|error| (Vec::new(), Some(error)), |fields| (fields.join(&b' '), None));
         Ok(Some(Piece { bytes, document: 0, is_last: true, place, bad }))
     }
+}
+
+fn open_quote(place: &Place) -> Error {
+    Error::new(format!("{place}: a quote is opened and never closed"))
 }
 
 fn in_table(file: &Path, error: &csv::Error) -> Error {

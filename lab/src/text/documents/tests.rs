@@ -95,6 +95,32 @@ fn records_without_end_do_not_fill_the_memory() {
     }
 }
 
+/// Wherever the quote is and whatever the file ends with; a quote within a field is a character like others.
+#[test]
+fn quotes_that_are_never_closed() {
+    for (text, header, line) in [
+        ("id,text\n1,\"abc\n2,def\n3,ghi\n", true, Some(2)),
+        ("id,text\n1,abc\n2,\"def", true, Some(3)),
+        ("id,text\n1,abc\n\"2,def\n", true, Some(3)),
+        ("1,abc\r\n2,\"def\r\n", false, Some(2)),
+        ("1,\"", false, Some(1)),
+        ("1,\"a\"\"\n\n", false, Some(1)),
+        ("\"id,text\n1,abc\n", true, Some(1)),
+        ("1,\"abc\"", false, None),
+        ("1,\"abc\n\"\n\n", false, None),
+        ("1,\"\"", true, None),
+        ("1,a\"b\r\n", false, None),
+        ("1,", true, None),
+        ("\n", true, None),
+        ("", false, None),
+    ] {
+        let format = Format::csv(vec![Column::Number(1)], header).unwrap();
+        let said = pieces(text, &format, &Bytes).map(|_| ()).map_err(|error| error.to_string());
+        let expected = line.map_or(Ok(()), |line| Err(format!("in:{line}: a quote is opened and never closed")));
+        assert_eq!(said, expected, "{text:?}");
+    }
+}
+
 #[test]
 fn columns_by_place_and_by_name() {
     let read = |text: &str, column: Column, header| {
