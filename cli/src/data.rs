@@ -128,11 +128,13 @@ pub fn run(command: &Command, place: &Place) -> Result<ExitCode> {
         Command::Prepare(args) => args,
         Command::Arithmetic(args) => return arithmetic(args),
     };
-    let named = args.inputs.iter().find_map(|path| Some((path.display(), named_format(path)?)));
-    if let (Some((path, (named, flag))), "text") = (named, &*args.format) {
-        return Err(Error::usage(format!(
-            "{path} is named {named}: say --format {named} {flag}, or rename it if it is text"
-        )));
+    for path in args.inputs.iter().filter(|_| args.format == "text") {
+        if let Some((format, flag)) = named_format(path)? {
+            return Err(Error::usage(format!(
+                "{} looks like {format}: say --format {format} {flag}, or rename it if it is text",
+                path.display()
+            )));
+        }
     }
     let options = PrepareOptions {
         inputs: args.inputs.clone(),

@@ -11,13 +11,17 @@ pub type Input = Box<dyn Read + Send>;
 const GZIP: &[u8] = &[0x1F, 0x8B];
 const ZSTD: &[u8] = &[0x28, 0xB5, 0x2F, 0xFD];
 
+/// Zstandard's greatest window, as a power of two: `zstd --long=31` packs large texts with it.
+const LONGEST_WINDOW: u32 = 31;
+
 /// First bytes of what people have texts in and is none, whatever its name. That of bzip2 is long, as a text may begin with its
 /// first letters.
-const OTHERS: [(&str, &[u8]); 5] = [
+const OTHERS: [(&str, &[u8]); 6] = [
     ("compressed by xz", b"\xFD7zXZ\0"),
     ("compressed by bzip2", b"BZh91AY&SY"),
     ("a zip archive", b"PK\x03\x04"),
     ("a Parquet table", b"PAR1"),
+    ("an array of NumPy", b"\x93NUMPY"),
     ("a PDF document", b"%PDF-"),
 ];
 
@@ -39,7 +43,9 @@ pub(super) fn plain(path: &Path, input: Input) -> Result<Input> {
     let text: Input = if first.starts_with(GZIP) {
         Box::new(Unpacked(flate2::read::MultiGzDecoder::new(whole), "gzip"))
     } else if first.starts_with(ZSTD) {
-        Box::new(Unpacked(zstd::stream::read::Decoder::new(whole).map_err(fail)?, "Zstandard"))
+        let mut decoder = zstd::stream::read::Decoder::new(whole).map_err(fail)?;
+        decoder.window_log_max(LONGEST_WINDOW).map_err(fail)?;
+        Box::new(Unpacked(decoder, "Zstandard"))
     } else {
         Box::new(whole)
     };
@@ -97,6 +103,11 @@ mod tests {
         for packed in [text.clone(), gzip(&text), zstd(&text)].into_iter().chain(parts) {
             assert!(read(&packed).unwrap() == text);
         }
+        // Longer than the decoder takes unless it is told. A stream whose length nobody knew before needs all of its window.
+        let mut long = zstd::stream::write::Encoder::new(Vec::new(), 1).unwrap();
+        long.window_log(28).unwrap();
+        long.write_all(&text).unwrap();
+        assert!(read(&long.finish().unwrap()).unwrap() == text);
         let marked = [b"\xEF\xBB\xBF", &text[..]].concat();
         for packed in [gzip(&marked), zstd(&marked), marked] {
             assert!(read(&packed).unwrap() == text);
@@ -115,7 +126,7 @@ mod tests {
         for damaged in [&gzip[..gzip.len() - 1], &gzip[..gzip.len() / 2], &changed, &zstd[..zstd.len() - 1]] {
             assert!(read(damaged).unwrap_err().to_string().contains("data are damaged or cut off"));
         }
-        for (start, name) in [(&b"\xFD7zXZ\0.."[..], "compressed by xz"), (b"PK\x03\x04..", "a zip archive")] {
+        for (name, start) in OTHERS {
             let said = format!("f is {name}: plain text can be read, also compressed by gzip or Zstandard");
             assert_eq!(read(start).unwrap_err().to_string(), said);
         }

@@ -13,21 +13,24 @@ pub mod prepare;
 pub use documents::{Column, Format, TextSplit};
 pub use prepare::{PrepareOptions, Prepared, input_bytes, new_folder, prepare};
 
-use documents::{Piece, Pieces};
+use documents::{LONGEST_RECORD, Piece, Pieces};
 use encode::encode_all;
 use engine::{Error, Result, file};
 use gpt2::{BEGIN, END, Gpt2};
 use ltm::config::{Config, Tokenizer as Name};
+use ltm::data::folder::is_shard;
 use ltm::data::{Bytes, DataFile, Dataset, Source, Split, Tokenizer};
 use ltm::generate::{ROUNDS, Writer, Writing};
 use ltm::hash;
+use ltm::json;
 use ltm::run::{Loaded, Material};
 use ltm::shell;
-use std::io::Cursor;
+use serde_json::{Map, Value};
+use std::io::{BufRead, BufReader, Cursor, Read};
 use std::path::Path;
 use std::sync::Arc;
 
-/// A text file with more bytes than this is not tokenised when it is opened: it has to be prepared.
+/// A text of more bytes than this, packed or unpacked, is not tokenised when it is opened: it has to be prepared.
 pub const LARGEST_TEXT: u64 = 1 << 28;
 
 /// The tokenizer of that name.
@@ -69,31 +72,39 @@ pub fn sequences(path: &Path, config: &Config) -> Result<(Arc<dyn Source>, Vec<D
 /// # Errors
 /// Nothing there, nothing in it, damage, or tokens of another tokenizer.
 pub fn open(path: &Path, split: Split, tokenizer: &Arc<dyn Tokenizer>) -> Result<Dataset> {
-    if path.is_dir() || path.extension().is_some_and(|extension| extension == "bin") {
+    if path.is_dir() || is_shard(path) {
         return Dataset::open(path, split, tokenizer);
     }
-    let refused = match named_format(path) {
-        Some((format, flag)) => Some((format!("{format}, not plain text"), format!(" --format {format} {flag}"))),
-        None => (input_bytes(&[path.into()])? > LARGEST_TEXT)
-            .then(|| ("too large to be tokenised in memory".into(), String::new())),
-    };
-    if let Some((what, flags)) = refused {
-        return Err(Error::usage(format!(
+    open_text(path, tokenizer, LARGEST_TEXT)
+}
+
+/// Opens a text of at most so many bytes, packed and unpacked.
+fn open_text(path: &Path, tokenizer: &Arc<dyn Tokenizer>, most: u64) -> Result<Dataset> {
+    let refused = |what: &str, flags: &str| {
+        Error::usage(format!(
             "{} is {what}: `ltm data prepare {}{flags} --tokenizer {} --out DIR`",
             path.display(),
             shell::path(path),
             tokenizer.name()
-        )));
+        ))
+    };
+    if let Some((format, flag)) = named_format(path)? {
+        return Err(refused(&format!("{format}, not plain text"), &format!(" --format {format} {flag}")));
+    }
+    let too_large = || refused("too large to be tokenised in memory", "");
+    if input_bytes(&[path.into()])? > most {
+        return Err(too_large());
     }
     let raw = file::read(path)?;
     let file =
         DataFile { path: path.into(), bytes: raw.len() as u64, sha256: hash::sha256(&raw), tokens_checksum: None };
     let format = Format::Text(TextSplit::File);
     let pieces = Pieces::of_reader(path, Cursor::new(raw), &format, &**tokenizer)?;
-    let mut tokens = Vec::new();
-    let keep = |_: &Piece, some: &[u16], _| {
+    let (mut tokens, mut unpacked) = (Vec::new(), 0);
+    let keep = |piece: &Piece, some: &[u16], _| {
+        unpacked += piece.bytes.len() as u64;
         tokens.extend_from_slice(some);
-        Ok(())
+        if unpacked > most { Err(too_large()) } else { Ok(()) }
     };
     encode_all(pieces, keep, &mut Err, &mut |_| Ok(()))?;
     if tokens.is_empty() {
@@ -102,16 +113,28 @@ pub fn open(path: &Path, split: Split, tokenizer: &Arc<dyn Tokenizer>) -> Result
     Dataset::from_tokens(file, tokens, tokenizer)
 }
 
-/// The format of documents that a file's name promises, if it is not plain text, and the flag that says where in it the
-/// text is.
-pub fn named_format(path: &Path) -> Option<(&str, &'static str)> {
-    let packed = path.extension().is_some_and(|extension| extension == "gz" || extension == "zst");
-    let name = if packed { Path::new(path.file_stem()?) } else { path };
-    match name.extension()?.to_str()? {
-        format @ "jsonl" => Some((format, "--field F")),
-        format @ "csv" => Some((format, "--column C")),
+/// The format of documents in a file that is not plain text, by its name, and the flag that says where in it the text is. What
+/// is named `.json` is lines of JSON if its first line is an object.
+///
+/// # Errors
+/// A file named `.json` that cannot be read.
+pub fn named_format(path: &Path) -> Result<Option<(&'static str, &'static str)>> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
+    let name = [".gz", ".zst"].iter().find_map(|packed| name.strip_suffix(packed)).unwrap_or(&name);
+    Ok(match name.rsplit_once('.').map(|(_, extension)| extension) {
+        Some("jsonl" | "ndjson") => Some(("jsonl", "--field F")),
+        Some("json") if begins_with_an_object(path)? => Some(("jsonl", "--field F")),
+        Some("csv") => Some(("csv", "--column C")),
         _ => None,
-    }
+    })
+}
+
+/// Whether the first line of the file at `path` is an object of JSON.
+fn begins_with_an_object(path: &Path) -> Result<bool> {
+    let mut line = Vec::new();
+    let text = input::plain(path, Box::new(file::open(path)?))?.take(LONGEST_RECORD);
+    BufReader::new(text).read_until(b'\n', &mut line).map_err(|error| Error::io("read", path, &error))?;
+    Ok(json::from_bytes::<Map<String, Value>>(&line).is_ok())
 }
 
 #[cfg(test)]
@@ -119,6 +142,13 @@ mod tests {
     use super::*;
     use ltm::config::Choice;
     use std::fs;
+    use std::io::Write;
+
+    fn gzip(text: &[u8]) -> Vec<u8> {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        encoder.write_all(text).unwrap();
+        encoder.finish().unwrap()
+    }
 
     #[test]
     fn names_lead_to_their_tokenizers() {
@@ -149,9 +179,46 @@ mod tests {
             assert_eq!((tokens, data.len(), data.bytes), ([97, 10, 98, 257], 4, 3));
         }
         let place = folder.path().display();
-        let refused = |name| write(name, b"").err().unwrap().to_string();
-        assert_eq!(refused("empty.txt"), format!("{place}/empty.txt holds no text"));
-        let way = format!("ltm data prepare {place}/x.jsonl --format jsonl --field F --tokenizer bytes --out DIR");
-        assert_eq!(refused("x.jsonl"), format!("{place}/x.jsonl is jsonl, not plain text: `{way}`"));
+        let refused = |name, text: &[u8]| write(name, text).err().unwrap().to_string();
+        assert_eq!(refused("empty.txt", b""), format!("{place}/empty.txt holds no text"));
+        let object = b"{\"text\": \"a\"}\n{\"text\": \"b\"}\n";
+        for (name, text, format) in [
+            ("x.jsonl", &b""[..], "jsonl --field F"),
+            ("X.JSONL", b"", "jsonl --field F"),
+            ("x.ndjson", b"", "jsonl --field F"),
+            ("c4.json", object, "jsonl --field F"),
+            ("c4.json.gz", &gzip(object), "jsonl --field F"),
+            ("x.Csv.Zst", b"", "csv --column C"),
+        ] {
+            let way = format!("ltm data prepare {place}/{name} --format {format} --tokenizer bytes --out DIR");
+            let is = &format[..format.find(' ').unwrap()];
+            assert_eq!(refused(name, text), format!("{place}/{name} is {is}, not plain text: `{way}`"));
+        }
+        for text in [&b"{\n  \"text\": \"a\"\n}\n"[..], b"[1, 2]\n", b"{}{}\n", b"say \"no\""] {
+            assert_eq!(write("x.json", text).unwrap().bytes, text.len() as u64);
+        }
+        assert_eq!(
+            refused("x.BIN", b"odd"),
+            format!("{place}/x.BIN: 3 bytes is an odd number: truncated, or not a shard of 16-bit tokens")
+        );
+    }
+
+    #[test]
+    fn what_is_too_large_unpacked_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("text");
+        let text = [b'a'; 1000];
+        for (packed, limit, is_held) in [
+            (text.to_vec(), 1000, true),
+            (text.to_vec(), 999, false),
+            (gzip(&text), 1000, true),
+            (gzip(&text), 999, false),
+            (zstd::encode_all(&text[..], 1).unwrap(), 999, false),
+        ] {
+            fs::write(&path, packed).unwrap();
+            let opened = open_text(&path, &tokenizer(Name::Bytes), limit).map_err(|error| error.to_string());
+            let said = format!("{} is too large to be tokenised in memory: `ltm data prepare ", path.display());
+            assert!(opened.as_ref().map_or_else(|error| !is_held && error.starts_with(&said), |_| is_held));
+        }
     }
 }
