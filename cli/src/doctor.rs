@@ -22,6 +22,7 @@ pub fn run(place: &Place) -> Result<()> {
     let state = |finding: &Finding| match finding.state {
         State::Used => "used",
         State::Unused => "not used",
+        State::Missing if place.device == Choice::Cpu => "not needed",
         State::Missing => "missing",
     };
     print(Table::of(&findings).left("part", |f| &f.part).left("", state).left("found", |f| &f.text))?;

@@ -1,5 +1,6 @@
 //! `ltm train`.
 
+use super::eval::reading;
 use super::interrupt::{self, Guard};
 use super::output::{note, print, warn};
 use super::place::Place;
@@ -8,7 +9,7 @@ use super::runs;
 use super::settings::{Settings, locate};
 use engine::Result;
 use lab::tensorboard::Events;
-use ltm::run::{FREE_AT_RESUME, NewFolder, Session};
+use ltm::run::{FREE_AT_RESUME, Line, NewFolder, Session};
 use ltm::shell;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -102,6 +103,13 @@ fn train(mut session: Session, tensorboard: bool) -> Result<ExitCode> {
             "the best validation was that after step {}, {:.4} nats a token: `--checkpoint best` takes that step's weights",
             best.step, best.cost.loss
         ));
+    }
+    let last = run.metrics()?.into_iter().rev().find_map(|line| match line {
+        Line::Validation(last) => Some(last),
+        _ => None,
+    });
+    if let Some(last) = last.filter(|_| run.config.model.kind.has_latents()) {
+        note(reading(last.kl_per_sequence / last.nats_per_sequence));
     }
     let path = shell::path(&run.path);
     note(format_args!("done: `ltm eval {path}` judges it, `ltm generate {path} --unconditional` lets it write"));

@@ -28,6 +28,7 @@ fn train_evaluate_generate() {
     // Text as one byte a token: bits per byte are the loss in bits, end token aside.
     assert!((number("bits_per_byte") - number("loss") / std::f64::consts::LN_2).abs() < 1e-9);
 
+    lab.ltm("eval run --samples 3 --limit 2").succeeds().says("KL is what the latents cost");
     let results = lab.ltm("eval run --samples 3 --steps 3 --json").succeeds().json();
     let results = results["results"].as_array().unwrap();
     let names: Vec<&str> = results.iter().map(|result| result["protocol"].as_str().unwrap()).collect();
