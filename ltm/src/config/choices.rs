@@ -68,7 +68,7 @@ choices! {
     /// What happens when a loss or gradient is not finite.
     NonFinite {
         Stop = "stop", "The run stops with an error that names step, op and sample.";
-        Skip = "skip", "The batch's update is left out, with a warning.";
+        Skip = "skip", "The batch's update is left out, with a warning; ten in a row end the run.";
     }
 
     /// How text becomes tokens.

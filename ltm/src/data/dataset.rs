@@ -78,32 +78,34 @@ impl Dataset {
     fn of(shards: Vec<Shard>, tokenizer: &Arc<dyn Tokenizer>) -> Result<Self> {
         let length = |id: usize| tokenizer.token_bytes(id as u16).map_or(0, |text| text.len() as u32);
         let lengths: Arc<[u32]> = (0..tokenizer.vocab()).map(length).collect();
-        let (mut placed, mut end) = (Vec::new(), 0);
+        let (mut placed, mut end, mut bytes) = (Vec::new(), 0, 0);
         for mut shard in shards {
-            let sums = shard.look(0..shard.len(), |at, tokens| {
-                match tokens.iter().position(|&id| usize::from(id) >= lengths.len()) {
-                    None => Ok(checksum(bytemuck::cast_slice(tokens))),
-                    Some(i) => Err(Error::new(format!(
-                        "{}: token {} has id {}, but tokenizer {} has {} ids: made with another tokenizer, or damaged",
-                        shard.file.path.display(),
-                        at + i as u64,
-                        tokens[i],
-                        tokenizer.name(),
-                        tokenizer.vocab()
-                    ))),
+            let found = shard.look(0..shard.len(), |at, tokens| {
+                let mut bytes = 0;
+                for (&id, i) in tokens.iter().zip(at..) {
+                    let Some(&length) = lengths.get(usize::from(id)) else {
+                        return Err(Error::new(format!(
+                            "{}: token {i} has id {id}, but tokenizer {} has {} ids: made with another tokenizer, or damaged",
+                            shard.file.path.display(),
+                            tokenizer.name(),
+                            tokenizer.vocab()
+                        )));
+                    };
+                    bytes += u64::from(length);
                 }
+                Ok((bytes, checksum(bytemuck::cast_slice(tokens))))
             })?;
-            shard.file.tokens_checksum = Some(combine(sums));
+            bytes += found.iter().map(|piece| piece.0).sum::<u64>();
+            shard.file.tokens_checksum = Some(combine(found.iter().map(|piece| piece.1)));
             let start = end;
             end += shard.len();
             placed.push((start, shard));
         }
-        let all = Self { tokenizer: tokenizer.clone(), lengths, shards: placed.into(), range: 0..0, bytes: 0 };
-        all.part(0..end)
+        Ok(Self { tokenizer: tokenizer.clone(), lengths, shards: placed.into(), range: 0..end, bytes })
     }
 
-    /// Tokens `range` of all.
-    fn part(&self, range: Range<u64>) -> Result<Self> {
+    /// Bytes of text of tokens `range` of the opened files.
+    fn bytes_in(&self, range: Range<u64>) -> Result<u64> {
         let mut bytes = 0;
         for (start, shard) in &*self.shards {
             let local = |at: u64| at.saturating_sub(*start).min(shard.len());
@@ -111,7 +113,7 @@ impl Dataset {
             let sum = |_, tokens: &[u16]| Ok(tokens.iter().map(length).sum::<u64>());
             bytes += shard.look(local(range.start)..local(range.end), sum)?.iter().sum::<u64>();
         }
-        Ok(Self { range, bytes, ..self.clone() })
+        Ok(bytes)
     }
 
     /// The files, in order.
@@ -204,8 +206,11 @@ impl Dataset {
         if cut == 0 || cut == self.len() {
             return Err(Error::usage(format!("{} tokens are too few to set {fraction} of them apart", self.len())));
         }
-        let cut = self.range.start + cut;
-        Ok((self.part(self.range.start..cut)?, self.part(cut..self.range.end)?))
+        let (start, cut, end) = (self.range.start, self.range.start + cut, self.range.end);
+        // Of the rest, which is the shorter part as a rule.
+        let bytes = self.bytes_in(cut..end)?;
+        let part = |range, bytes| Self { range, bytes, ..self.clone() };
+        Ok((part(start..cut, self.bytes.saturating_sub(bytes)), part(cut..end, bytes)))
     }
 }
 
