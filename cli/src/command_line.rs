@@ -67,17 +67,17 @@ pub fn one_line(mut error: Error) -> String {
         said.truncate(said.iter().position(|line| line.starts_with("Usage:")).unwrap_or(said.len()));
     }
     said.retain(|line| !line.is_empty());
-    let tip = tip(arg).map_or_else(String::new, |tip| format!(": {tip}"));
-    format!("{}{tip}; --help explains", said.join(" "))
+    let tip = if error.kind() == ErrorKind::UnknownArgument { tip(arg) } else { None };
+    let tip = tip.map_or_else(String::new, |tip| format!(": {tip}"));
+    let said = said.join(" ").replace(" tip:", ";").replace(" Usage:", "; usage:");
+    format!("{said}{tip}; --help explains")
 }
 
 /// What would be right in place of an argument that the command does not take.
 fn tip(unknown: &str) -> Option<String> {
-    let trains = std::env::args_os().any(|word| word == "train" || word == "demo");
+    let trains = std::env::args_os().nth(1).is_some_and(|word| word == "train" || word == "demo");
     match unknown.strip_prefix('-') {
-        None if trains && !unknown.is_empty() => {
-            Some(format!("`ltm train --data {}` trains on it", shell::path(unknown.as_ref())))
-        }
+        None if trains => Some(format!("`ltm train --data {}` trains on it", shell::path(unknown.as_ref()))),
         Some("-run") => Some("the run folder stands by itself, as in `ltm eval RUN`".into()),
         Some(name) if name.starts_with(char::is_alphabetic) => {
             Some(format!("a path is written ./{unknown} if it begins with a dash"))

@@ -36,8 +36,8 @@ use engine::{ErrorKind, Result, simd};
 use place::Place;
 use std::process::ExitCode;
 
-const EXIT_CODES: &str =
-    "Exit codes: 0 done; 1 something went wrong; 2 a command that cannot be; 130 interrupted, with a checkpoint saved";
+const AT_THE_END: &str = "Every setting of a training: ltm help settings\n\n\
+     Exit codes: 0 done; 1 something went wrong; 2 a command that cannot be; 130 interrupted, with a checkpoint saved";
 
 /// Latent Thought Models: train them, judge them honestly, and generate text, on the CPU or a GPU.
 ///
@@ -48,7 +48,7 @@ const EXIT_CODES: &str =
 ///   ltm eval runs/tiny
 ///   ltm generate runs/tiny --prompt "It was"
 #[derive(Parser)]
-#[command(version, arg_required_else_help = true, verbatim_doc_comment, after_help = EXIT_CODES)]
+#[command(version, arg_required_else_help = true, verbatim_doc_comment, after_help = AT_THE_END)]
 struct Cli {
     #[command(flatten)]
     place: Place,

@@ -36,9 +36,10 @@ fn what_a_newcomer_types_leads_on() {
     let cases = [
         ("train text.txt", "'text.txt' | `ltm train --data text.txt`"),
         ("eval --run run", "'--run' | `ltm eval RUN`"),
-        ("generate prompt", "--prompt <TEXT> | Usage: ltm generate | <RUN>"),
+        ("generate prompt", "--prompt <TEXT> | ; usage: ltm generate | <RUN>"),
     ];
     lab.refuses(2, &cases);
+    lab.refuses(2, &[("trian", "'trian'; a similar subcommand exists: 'train'")]);
     let none = "other is not a run folder";
     for line in ["eval other", "audit other", "generate other --prompt a", "replay other", "train --resume other"] {
         lab.refuses(1, &[(line, none), (line, "`ltm train` makes one")]);
