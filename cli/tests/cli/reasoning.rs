@@ -20,11 +20,17 @@ fn word_problems_are_asked_and_every_text_is_kept() {
         let small = "--samples 3 --k 2 --tokens 8 --steps 1";
         lab.ltm(&format!("eval run --gsm8k sums/test.jsonl {small} {more}")).succeeds()
     };
-    eval("").says("6 problems").says("pass@1").says("pass@2").says("gsm8k-0-shot.jsonl");
+    let said = eval("");
+    said.says("6 problems | pass@1 | pass@2 | gsm8k-0-shot.jsonl | 0 of 6: at most 39.3 %");
+    // Said before the work, and with its results.
+    let cut = "6 of 6 prompts are longer than the 32 tokens the model reads; their beginning is not read";
+    assert!(said.err.contains(&format!("note: {cut}\n")) && said.out.contains(cut), "{}", said.context());
     let value = eval("--shots 2 --limit 3 --json").json();
     let settings = &value["settings"];
     assert_eq!((&settings["problems"], &settings["shots"]), (&3.into(), &2.into()));
-    assert_eq!((&value["results"][0]["k"], &value["results"][1]["k"]), (&1.into(), &2.into()));
+    assert_eq!((&settings["prompts_cut"], &settings["prompt_tokens_read"]), (&3.into(), &32.into()));
+    let [first, second] = [&value["results"][0], &value["results"][1]];
+    assert_eq!((&first["k"], &second["k"], &first["standard_error"]), (&1.into(), &2.into(), &Value::Null));
 
     let kept = transcript(&lab, "run/gsm8k-2-shot.jsonl");
     assert_eq!((kept.len(), &kept[0]), (1 + 3 * 3, settings));

@@ -23,6 +23,11 @@
 //! GSM8K's own program and the strict match of lm-evaluation-harness search for `#### (\-?[0-9\.\,]+)` instead. They read the
 //! number as far as it goes, so `1/2` counts as 1 and `18 eggs` as 18, and they compare text, so `3.0` is not 3. On answers that
 //! are written as GSM8K writes them, all three agree.
+//!
+//! # How sure a share is
+//! Its standard error is that of a mean over problems. Where no problem is solved, or every one, problems do not differ, and
+//! their spread says nothing. There is a one-sided bound of 95 % confidence instead: of n problems, at most `1 − 0.05^(1/n)` are
+//! solved, or at least `0.05^(1/n)`.
 
 pub mod arithmetic;
 
@@ -162,6 +167,20 @@ pub struct Settings {
     pub examples_sha256: Option<String>,
     /// Problems asked.
     pub problems: usize,
+    /// Most tokens of a prompt that the model reads.
+    pub prompt_tokens_read: usize,
+    /// How many prompts are longer: their beginning is not read.
+    pub prompts_cut: usize,
+}
+
+impl Settings {
+    /// How many prompts are not read as a whole, if there are any.
+    pub fn cut(&self) -> Option<String> {
+        let Self { problems, prompt_tokens_read: read, prompts_cut: cut, .. } = self;
+        (*cut > 0).then(|| {
+            format!("{cut} of {problems} prompts are longer than the {read} tokens the model reads; their beginning is not read")
+        })
+    }
 }
 
 /// How often a model is right.
@@ -196,8 +215,10 @@ pub struct Pass {
     pub k: usize,
     /// Mean over problems.
     pub pass: f64,
-    /// Its standard error over problems; `null` for a single one.
+    /// Its standard error over problems; `null` if they do not differ.
     pub standard_error: f64,
+    /// If no problem is solved or every one: the share that it is at most, or at least, with 95 % confidence.
+    pub bound: Option<f64>,
 }
 
 /// A line of the transcript.
@@ -213,8 +234,9 @@ struct Line {
 }
 
 /// Lets the model of `run` solve problems for `command`. The texts go to the file at `transcript`, by default one in the run's
-/// folder, as they are written; what such a file has of the same evaluation is not written again. Calls `progress` with the
-/// number of texts done, of all, and pass@k over the problems that have all of theirs; it says whether to go on.
+/// folder, as they are written; what such a file has of the same evaluation is not written again. Calls `begin` before the first
+/// text, then `progress` with the number of texts done, of all, and pass@k over the problems that have all of theirs; it says
+/// whether to go on.
 ///
 /// # Errors
 /// Files that cannot be read, a transcript of something else, too few problems or too many texts, a k beyond the number of
@@ -225,6 +247,7 @@ pub fn solve(
     options: Options,
     command: &str,
     transcript: Option<&Path>,
+    begin: impl FnOnce(&Settings),
     mut progress: impl FnMut(usize, usize, f64) -> bool,
 ) -> Result<Outcome> {
     let Options { shots, samples: n, k, .. } = options;
@@ -236,12 +259,22 @@ pub fn solve(
     let texts = n.saturating_mul(count);
     let mut writer = writer(model, options.writing.clone(), texts as u64)?;
     let digest = |path: &PathBuf| sha256_files(&[path]);
+    let prompts: Vec<String> = problems.iter().map(|problem| prompt(&examples, problem)).collect();
+    // Latents are inferred from `seq` pairs of a token and its successor.
+    let read = model.config.model.seq;
+    let mut cut = 0;
+    for (i, prompt) in prompts.iter().enumerate() {
+        let begun = writer.beginning(Some(prompt)).map_err(|e| e.at(format_args!("problem {}", i + 1)))?;
+        cut += usize::from(begun.len() > read + 1);
+    }
     let settings = Settings {
         origin: Origin::new(run, model, command),
         file_sha256: digest(&options.file)?,
         examples_sha256: options.examples.as_ref().map(digest).transpose()?,
         options,
         problems: count,
+        prompt_tokens_read: read,
+        prompts_cut: cut,
     };
     let name = format!("gsm8k-{shots}-shot");
     let (mut transcript, mut lines) = Transcript::resume::<Line>(transcript, &run.path, &name, &settings, &FREE)?;
@@ -249,11 +282,12 @@ pub fn solve(
     if kept > texts || lines.iter().enumerate().any(|(t, line)| (line.problem, line.sample) != (t / n, t % n)) {
         return Err(Error::new(format!("{} is damaged: a text is missing", transcript.path.display())));
     }
+    begin(&settings);
     for t in 0..texts {
         // A text depends on the seed and its own number: it is the same whether those before it are written or read.
         let (problem, sample) = (t / n, t % n);
         if t >= kept {
-            let prompt = prompt(&examples, &problems[problem]);
+            let prompt = prompts[problem].clone();
             let text = writer
                 .whole(&mut model.store, Some(&prompt), t as u32)
                 .map_err(|e| e.at(format_args!("problem {}", problem + 1)))?;
@@ -305,7 +339,13 @@ fn pass(k: usize, n: usize, lines: &[Line]) -> Pass {
     let right = |texts: &[Line]| texts.iter().filter(|line| line.right).count();
     let each: Vec<f64> = lines.chunks_exact(n).map(|texts| pass_at(k, n, right(texts))).collect();
     let Mean { mean, error } = Mean::of(&each);
-    Pass { k, pass: mean, standard_error: error }
+    let (differ, away) = (each.iter().any(|&x| x != each[0]), 1.0 - 0.05f64.powf(1.0 / each.len() as f64));
+    let bound = match each.first() {
+        Some(0.0) if !differ => Some(away),
+        Some(1.0) if !differ => Some(1.0 - away),
+        _ => None,
+    };
+    Pass { k, pass: mean, standard_error: if differ { error } else { f64::NAN }, bound }
 }
 
 #[cfg(test)]
@@ -353,6 +393,36 @@ mod tests {
             let expected = hits as f64 / f64::from(all);
             assert!((pass_at(k, n, right) - expected).abs() < 1e-12, "{n} {right} {k}");
         }
+    }
+
+    #[test]
+    fn problems_that_do_not_differ_have_a_bound_and_no_error() {
+        let line = |problem, right| Line {
+            problem,
+            sample: 0,
+            prompt: String::new(),
+            text: String::new(),
+            answer: None,
+            expected: None,
+            right,
+        };
+        // How many problems there are, which are right; the share, and the bound.
+        for (n, right, share, bound) in [
+            (30, 0..0, 0.0, Some("0.0950")),
+            (30, 0..30, 1.0, Some("0.9050")),
+            (1, 0..0, 0.0, Some("0.9500")),
+            (4, 1..3, 0.5, None),
+        ] {
+            let lines: Vec<Line> = (0..n).map(|i| line(i, right.contains(&i))).collect();
+            let found = pass(1, 1, &lines);
+            assert_eq!((found.pass, found.standard_error.is_nan()), (share, bound.is_some()));
+            assert_eq!(found.bound.map(|x| format!("{x:.4}")).as_deref(), bound, "{n} {right:?}");
+        }
+        // One of two texts of each is right.
+        let found = pass(1, 2, &(0..8).map(|i| line(i / 2, i % 2 == 0)).collect::<Vec<_>>());
+        assert!((found.pass, found.bound) == (0.5, None) && found.standard_error.is_nan());
+        assert!(json::line(&found).contains("\"standard_error\":null"));
+        assert!(pass(1, 2, &[]).pass.is_nan());
     }
 
     #[test]
