@@ -1,7 +1,7 @@
 //! `ltm generate`.
 
 use super::checkpoint::Checkpoint;
-use super::output::{note, print, warn, write};
+use super::output::{note, print, show, warn};
 use super::place::Place;
 use engine::{Error, Result, file};
 use lab::table::number;
@@ -130,8 +130,8 @@ pub fn run(args: &Args, place: &Place) -> Result<()> {
             if args.writing.samples > 1 {
                 print(format_args!("{}--- {} ---", if sample > 0 { "\n" } else { "" }, sample + 1))?;
             }
-            write(prompt.unwrap_or_default())?;
-            tokens += writer.text(&mut model.store, prompt, sample, &mut |text| write(text))?;
+            show(prompt.unwrap_or_default())?;
+            tokens += writer.text(&mut model.store, prompt, sample, &mut show)?;
             print("")?;
         }
         let seconds = started.elapsed().as_secs_f64();

@@ -2,10 +2,11 @@
 
 use super::progress::aside;
 use engine::{Error, Result};
+use lab::table::visible;
 use ltm::shell;
 use std::fmt::Display;
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::path::Path;
 
 /// Prints a line to the standard output. A reader that has gone away (`ltm … | head`) ends the program silently.
@@ -23,6 +24,12 @@ pub fn write(text: &str) -> Result<()> {
         Err(e) if e.kind() == io::ErrorKind::BrokenPipe => std::process::exit(0),
         other => other.map_err(|e| Error::new(format!("cannot write to the standard output: {e}"))),
     }
+}
+
+/// Prints text that a model wrote, or read, as [`write`] does. A terminal would obey the control characters in it: there they are
+/// made visible.
+pub fn show(text: &str) -> Result<()> {
+    if io::stdout().is_terminal() { write(&visible(text)) } else { write(text) }
 }
 
 /// Prints a line to the standard error. If nobody can read it, nobody can be told so.
