@@ -10,6 +10,11 @@ use std::num::{IntErrorKind, ParseIntError};
 
 /// What the program was asked for.
 pub fn parse() -> Result<Cli, Error> {
+    // Paths are kept in files of JSON, which is UTF-8.
+    if let Some(word) = std::env::args_os().find(|word| word.to_str().is_none()) {
+        let said = format!("{word:?} is not UTF-8: paths and texts must be");
+        return Err(Error::raw(ErrorKind::InvalidUtf8, said));
+    }
     let mut command = Cli::command();
     command.build();
     let mut command = adapted(command);

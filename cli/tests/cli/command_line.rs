@@ -108,3 +108,38 @@ fn usual_settings_have_flags() {
     ];
     lab.refuses(2, &cases);
 }
+
+/// Said before anything is opened.
+#[cfg(unix)]
+#[test]
+fn words_that_are_not_utf8() {
+    use std::os::unix::ffi::OsStrExt;
+    let lab = Lab::trained();
+    let odd = std::ffi::OsStr::from_bytes(b"w\xFF");
+    fs::copy(lab.path("text.txt"), lab.0.path().join(odd)).unwrap();
+    for line in ["train --out new --data", "data prepare --out new", "eval run --data", "eval", "generate run --prompt"]
+    {
+        let args: Vec<&str> = line.split(' ').collect();
+        let said = Said::of(lab.command(&args).arg(odd).output().unwrap(), &args);
+        said.fails(2, &["\"w\\xFF\" is not UTF-8: paths and texts must be"]);
+    }
+    assert!(!lab.path("new").exists());
+}
+
+/// A terminal would obey them.
+#[cfg(target_os = "linux")]
+#[test]
+fn control_characters_are_shown_on_a_terminal() {
+    let lab = Lab::trained();
+    lab.write("odd.txt", "a\x1b[2Jb");
+    let line = "generate run --tokens 1 --prompt-file odd.txt";
+    assert!(lab.ltm(line).succeeds().out.starts_with("a\x1b[2Jb"), "elsewhere they stay as they are");
+    let line = format!("{} {line}", env!("CARGO_BIN_EXE_ltm"));
+    let mut script = Command::new("script");
+    script.args(["-qec", &line, "/dev/null"]).current_dir(lab.0.path()).stdin(Stdio::null());
+    // Not every machine has a program that makes a terminal.
+    if let Ok(output) = script.output() {
+        let out = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success() && out.contains("a\\x1b[2Jb") && !out.contains("\x1b[2J"), "{out:?}");
+    }
+}
