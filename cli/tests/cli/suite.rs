@@ -110,7 +110,9 @@ fn what_is_wrong_with_a_set_is_said_and_the_rest_goes_on() {
         "LM1B: MISSING: cannot read none.txt | LAMBADA: MISSING: bad.jsonl:2: no field \"text\"; there are: txet",
     )
     .says("empty.jsonl:2: no text, the first of 1 records left out | records without text left out: 1")
-    .says("nothing: MISSING: there is no document with text in its files | folder: MISSING: run is a folder, not a file")
+    .says(
+        "nothing: MISSING: there is no document with text in its files | folder: MISSING: run is a folder, not a file",
+    )
     .says("latin: MISSING: latin.txt:3: invalid UTF-8, and detokenise ptb needs UTF-8")
     .says("endless: MISSING: /dev/zero is no regular file");
     assert_eq!(said.out.lines().filter(|line| line.contains("upper bound")).count(), 3, "{}", said.context());
