@@ -1,4 +1,4 @@
-//! Shared helpers of the cross-crate tests. What fails in one of them panics.
+//! Shared helpers of the cross-crate tests. They panic on failure.
 
 pub mod driver;
 pub mod measured;

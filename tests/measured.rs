@@ -2,7 +2,7 @@
 
 use lab::verify::OpReport;
 
-/// Where the kernels ran that are measured there.
+/// The device name of the kernels measured there.
 pub const ON_SHIM: &str = "CUDA on the host shim";
 
 /// A line of the table of errors.
@@ -16,13 +16,13 @@ pub fn errors(place: &str, report: &OpReport) -> String {
     format!("| {place} | {} | {} | {result} | {gradient} | {numeric} |", report.op, report.dtype)
 }
 
-/// Whether two lines say the same: the same words, and measured numbers that are close.
+/// Whether two lines are equal: the same words, and measured numbers that are close.
 pub fn same_line(a: &str, b: &str) -> bool {
     let (a, b): (Vec<_>, Vec<_>) = (a.split_whitespace().collect(), b.split_whitespace().collect());
     a.len() == b.len() && a.iter().zip(&b).all(|(a, b)| a == b || close(a, b))
 }
 
-/// Whether two words are measured numbers that say the same.
+/// Whether two words are measured numbers that are close.
 fn close(a: &str, b: &str) -> bool {
     let measured = |text: &str| text.trim_end_matches(',').parse::<f64>().ok().filter(|_| text.contains('e'));
     measured(a).zip(measured(b)).is_some_and(|(a, b)| a <= 4.0 * b && b <= 4.0 * a)

@@ -1,4 +1,4 @@
-//! What our crates are built with, from `cargo metadata`.
+//! The dependencies of our crates, from `cargo metadata`.
 
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,14 +16,14 @@ pub struct Package {
     pub is_ours: bool,
     /// Whether it is a macro, which only the compiler runs.
     pub is_macro: bool,
-    /// Whether it runs a program of its own before it is built.
+    /// Whether it has a build script.
     pub has_build_script: bool,
-    /// The packages that it is built from, tests aside, as [`packages`] names them.
+    /// Its dependencies without those of tests, by the names of [`packages`].
     pub uses: BTreeSet<String>,
 }
 
-/// All packages: ours by name, those of others by name and version. `arguments` go to cargo, `kinds` are the dependencies that
-/// count: `null` those that are linked, `"build"` those of build scripts.
+/// All packages: ours by name, others by name and version. `arguments` go to cargo. `kinds` selects dependencies:
+/// `null` for linked ones, `"build"` for those of build scripts.
 pub fn packages(arguments: &[&str], kinds: &[Value]) -> BTreeMap<String, Package> {
     let output = Command::new(env!("CARGO"))
         .args(["metadata", "--locked", "--format-version=1"])
@@ -61,7 +61,7 @@ pub fn packages(arguments: &[&str], kinds: &[Value]) -> BTreeMap<String, Package
     packages
 }
 
-/// These packages and all that they are built from, as far as `counts` says yes.
+/// These packages and all their dependencies for which `counts` returns true.
 pub fn closure<'a>(
     packages: &'a BTreeMap<String, Package>,
     roots: &[&'a str],

@@ -1,4 +1,4 @@
-//! Every kind of product, on any GPU.
+//! Tests every kind of product on any GPU.
 
 use engine::cuda::{Factor, Pointer, Product};
 use engine::{Buffer, DType, Device, Spec};
@@ -11,7 +11,7 @@ pub fn matrix(device: &Device, dtype: DType, rows: usize, cols: usize, seed: usi
     (buffer, numbers)
 }
 
-/// Every kind of product by `multiply`.
+/// Tests every kind of product computed by `multiply`.
 ///
 /// # Errors
 /// The first product that is wrong, or the device's failure.
@@ -43,7 +43,7 @@ pub fn check(device: &Device, multiply: impl Fn(&Product)) -> Result<(), String>
                         sum + [0.0, z[i], old[i]][adds]
                     })
                     .collect();
-                // Whole numbers: exact but for the rounding of what is stored.
+                // Whole numbers: exact except for the rounding of stored values.
                 let expected = Buffer::from_f64(out, &[rows, cols], &expected).to_f64();
                 if result.read_f64().map_err(|e| e.to_string())? != expected {
                     return Err(format!("{rows}×{cols}×{inner} {factors} {out} kind {kind}"));

@@ -1,4 +1,4 @@
-//! From a graph and a request to a list of instructions.
+//! Turns a graph and a request into a list of instructions.
 
 use crate::graph::{Graph, Node, Origin, Phase, Value};
 use crate::instr::{Call, Instr, Place};
@@ -7,16 +7,16 @@ use crate::store::{Id, Store};
 use engine::{Buffer, Cost, Device, Error, Pass, Result, Spec, Want};
 use std::collections::HashMap;
 
-/// What a request comes down to.
+/// The instructions and buffers for a request.
 #[derive(Default)]
 pub(crate) struct Draft {
-    /// In an order that respects what depends on what.
+    /// The instructions, in an order that respects dependencies.
     pub instrs: Vec<Instr<Place>>,
-    /// The values that live in the arena.
+    /// The values in the arena.
     pub temps: Vec<Spec>,
-    /// Where the values to keep are found.
+    /// The places of the values to keep.
     pub kept: Vec<(Value, Id)>,
-    /// Where the wanted gradients are found.
+    /// The places of the wanted gradients.
     pub grads: Vec<(Value, Id)>,
 }
 
@@ -36,11 +36,11 @@ pub(crate) fn draft(graph: &Graph, store: &mut Store, request: &Request) -> Resu
     Ok(b.draft)
 }
 
-/// What is known of a value while planning.
+/// Facts about a value while planning.
 #[derive(Clone, Copy, Default)]
 struct Known {
     phase: Phase,
-    /// Where it lives, once computed.
+    /// Its place, once computed.
     place: Option<Place>,
     /// The root or a kept value depends on it.
     needed: bool,
@@ -50,7 +50,7 @@ struct Known {
     from_want: bool,
     /// Its gradient is exactly 1: it is the root, or all ops between it and the root pass the gradient through.
     one: bool,
-    /// Where its gradient lives, once something has contributed to it.
+    /// The place of its gradient, once something has contributed to it.
     grad: Option<Place>,
 }
 
@@ -58,11 +58,11 @@ struct Builder<'a> {
     graph: &'a Graph,
     request: &'a Request,
     device: Device,
-    /// By the number of the value.
+    /// Indexed by the number of the value.
     known: Vec<Known>,
     /// The number 1, which is the gradient of the root.
     one: Option<Id>,
-    /// Where prepared forms are found: by value, op, number and type.
+    /// The places of prepared forms, by value, op, number and type.
     forms: HashMap<(Value, &'static str, usize, Spec), Place>,
     draft: Draft,
 }
@@ -80,7 +80,7 @@ impl<'a> Builder<'a> {
         self.graph.leaf_id(v).is_some()
     }
 
-    /// What the root and the kept values depend on.
+    /// The values on which the root and the kept values depend.
     fn mark_needed(&mut self, store: &mut Store) -> Result<()> {
         let g = self.graph;
         if let Some(root) = self.request.root {
@@ -115,7 +115,7 @@ impl<'a> Builder<'a> {
         for (leaf, id) in self.request.wants.iter().map(|&v| (v, None)).chain(accumulate) {
             let (name, spec) = (self.graph.describe(leaf), self.graph.spec(leaf));
             if !self.is_leaf(leaf) || !spec.dtype.is_float() {
-                return Err(Error::usage(format!("a gradient is wanted for {name}, which is no leaf of floats")));
+                return Err(Error::usage(format!("a gradient is wanted for {name}, which is not a leaf of floats")));
             }
             if !self.of(leaf).to_root {
                 let message = format!("a gradient is wanted for {name}, on which the root does not depend");
@@ -150,7 +150,7 @@ impl<'a> Builder<'a> {
         Ok(())
     }
 
-    /// A gradient must not stop silently: neither in an input without one nor in a residual.
+    /// A gradient must not stop silently, neither at an input without a gradient nor at a residual.
     fn check_path(&self, node: &Node) -> Result<()> {
         if !self.of(node.out).to_root {
             return Ok(());
@@ -160,9 +160,9 @@ impl<'a> Builder<'a> {
         for (i, &v) in node.ins.iter().enumerate().filter(|&(_, &v)| self.of(v).from_want) {
             let what = self.graph.describe(v);
             let problem = if !node.op.differentiable(i) {
-                format!("{reader}: it has none for {} ({what})", node.op.arguments()[i])
+                format!("{reader}: the op has no gradient for {} ({what})", node.op.arguments()[i])
             } else if matches!(self.graph.info(v).origin, Origin::Node { output: 1.., .. }) {
-                format!("{what}: it is a residual, and {reader} reads it")
+                format!("{what}: this is a residual, and {reader} reads it")
             } else {
                 continue;
             };
@@ -171,7 +171,8 @@ impl<'a> Builder<'a> {
         Ok(())
     }
 
-    /// The values whose gradient is exactly 1: the root, and what every op between it and them passes through unshared.
+    /// The values whose gradient is exactly 1: the root, and values whose ops up to the root all pass the gradient
+    /// through and have no other reader.
     fn mark_ones(&mut self) {
         let g = self.graph;
         let Some(root) = self.request.root else { return };
@@ -210,7 +211,7 @@ impl<'a> Builder<'a> {
         node.ins.iter().map(|&v| self.graph.spec(v)).collect()
     }
 
-    /// The phase of everything that belongs to the backward pass.
+    /// The phase of the backward pass.
     fn root_phase(&self) -> Phase {
         self.request.root.map_or(Phase::Update, |r| self.of(r).phase)
     }
@@ -246,7 +247,7 @@ impl<'a> Builder<'a> {
         }
     }
 
-    /// Adds what an op's pass needs besides its operands, and takes the instruction.
+    /// Adds forms and scratch memory to an instruction, and appends it.
     fn push(&mut self, node: &Node, mut instr: Instr<Place>) {
         let pass = match instr.call {
             Call::Vjp(_) => Pass::Vjp(&instr.wants),
@@ -265,13 +266,14 @@ impl<'a> Builder<'a> {
         self.draft.instrs.push(instr);
     }
 
-    /// Where an instruction of `phase` finds a prepared form: made once, in the phase in which the input changes.
+    /// The place of a prepared form for an instruction of `phase`. The form is made once, in the phase in which the
+    /// input changes.
     fn form(&mut self, node: &Node, number: usize, input: Value, spec: Spec, phase: Phase) -> Option<Place> {
         let key = (input, node.op.name(), number, spec);
         if let Some(&place) = self.forms.get(&key) {
             return Some(place);
         }
-        // What is used as often as it changes is used as it is.
+        // An input that changes as often as it is used needs no form.
         let Known { phase: changes, place: input_place, .. } = *self.of(input);
         if changes >= phase {
             return None;
@@ -288,7 +290,7 @@ impl<'a> Builder<'a> {
         Some(place)
     }
 
-    /// Books one more contribution to the gradient of `v`.
+    /// Registers one more contribution to the gradient of `v`.
     fn contribution(&mut self, v: Value) -> (Want, Option<Place>) {
         let Known { from_want, grad, .. } = *self.of(v);
         if !from_want {
@@ -304,7 +306,7 @@ impl<'a> Builder<'a> {
         (if add { Want::Add } else { Want::Write }, Some(place))
     }
 
-    /// VJPs in the reverse of the graph's order.
+    /// VJPs in the reverse order of the graph.
     fn backward(&mut self) {
         let one = self.one.map(Place::Fixed);
         for node in self.graph.nodes.iter().rev() {
@@ -313,7 +315,8 @@ impl<'a> Builder<'a> {
                 continue;
             }
             let Some(d_out) = out.grad.or(one.filter(|_| out.one)) else { continue };
-            // An input that stands at several places gets one call per place: two mutable views of one gradient cannot be.
+            // An input that occurs several times gets one call per occurrence, because two mutable views of one
+            // gradient are not possible.
             let mut left: Vec<usize> = (0..node.ins.len()).filter(|&i| self.of(node.ins[i]).from_want).collect();
             while !left.is_empty() {
                 let (mut now, mut later) = (Vec::new(), Vec::new());
@@ -337,7 +340,7 @@ impl<'a> Builder<'a> {
             if self.of(v).one {
                 continue;
             }
-            // The gradient moves on in place: nobody else reads d_out after this op.
+            // The gradient is reused in place: nothing reads d_out after this op.
             let repeated = node.ins.iter().filter(|&&w| w == v).count() > 1;
             let fresh = self.of(v).grad.is_none() && matches!(d_out, Place::Temp(_));
             if node.op.passes_through(i) && fresh && !self.is_leaf(v) && !repeated && !moved {

@@ -16,7 +16,7 @@ impl Value {
     }
 }
 
-/// How often something changes, hence how often what depends on it must be computed.
+/// How often a value changes, and so how often the values that depend on it must be computed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Phase {
     /// Once per weight update: weights, and constants.
@@ -24,7 +24,7 @@ pub enum Phase {
     Update,
     /// Once per batch: the data.
     Batch,
-    /// At every step: what moves while weights and data stay.
+    /// At every step, while weights and data stay the same.
     Step,
 }
 
@@ -62,7 +62,7 @@ pub(crate) struct Info {
     pub origin: Origin,
 }
 
-/// Ops recorded on symbolic values; shapes are checked here, numbers come later.
+/// Ops recorded on symbolic values. Recording checks shapes; a plan computes numbers.
 #[derive(Debug, Default)]
 pub struct Graph {
     pub(crate) nodes: Vec<Node>,
@@ -95,7 +95,7 @@ impl Graph {
         self.apply_shared(Arc::new(op), ins)
     }
 
-    /// Like [`apply`](Self::apply) for an op that is shared.
+    /// Like [`apply`](Self::apply), for a shared op.
     #[track_caller]
     pub fn apply_shared(&mut self, op: Arc<dyn Op>, ins: &[Value]) -> Result<Value> {
         let specs: Vec<Spec> = ins.iter().map(|&v| self.spec(v)).collect();
@@ -113,7 +113,7 @@ impl Graph {
         Ok(out)
     }
 
-    /// Output `name` of the op whose result is `value`, e.g. the per-token `nll` beside a loss. The op must have it.
+    /// Output `name` of the op whose result is `value`, e.g. the per-token `nll` of a loss. The op must have it.
     pub fn output(&self, value: Value, name: &str) -> Value {
         let Origin::Node { node, .. } = self.info(value).origin else { panic!("a leaf has no output {name}") };
         let node = &self.nodes[node];
@@ -136,7 +136,7 @@ impl Graph {
         (0..self.values.len() as u32).map(Value)
     }
 
-    /// Where the numbers of a leaf are.
+    /// The buffer of a leaf.
     pub(crate) fn leaf_id(&self, value: Value) -> Option<Id> {
         match self.info(value).origin {
             Origin::Leaf { id, .. } => Some(id),

@@ -1,16 +1,16 @@
-//! What a plan is made of: instructions on places, which become instructions on buffers once every value has its buffer.
+//! The instructions of a plan. They first work on places, and on buffers once every value has its buffer.
 
 use crate::graph::Phase;
 use crate::store::Id;
 use engine::{Cost, Op, Update, Want};
 use std::sync::Arc;
 
-/// Where a value lives while planning.
+/// The place of a value while planning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Place {
-    /// In a buffer of its own.
+    /// A separate buffer.
     Fixed(Id),
-    /// In a slot of the arena that is yet to be chosen: the value's number among all such values.
+    /// A slot of the arena, not yet chosen: the value's number among all such values.
     Temp(usize),
 }
 
@@ -19,10 +19,10 @@ pub(crate) enum Place {
 pub(crate) enum Call {
     Forward(Arc<dyn Op>),
     Vjp(Arc<dyn Op>),
-    /// Forward and VJP in one, for an op whose result's gradient is 1.
+    /// Fused forward and VJP, for an op whose result's gradient is 1.
     Fused(Arc<dyn Op>),
     Update(Arc<dyn Update>),
-    /// Makes the form with this number of the first input.
+    /// Makes the form with this number for the first input.
     Prepare(Arc<dyn Op>, usize),
 }
 
@@ -76,7 +76,7 @@ impl<P> Instr<P> {
         self.ins.iter().chain(&self.outs).chain([&self.d_out]).chain(&self.d_ins).flatten()
     }
 
-    /// What it reads: the inputs, or the result's gradient in a backward pass.
+    /// The operands that it reads: the inputs, or the result's gradient in a backward pass.
     pub fn read(&self) -> impl Iterator<Item = &P> {
         let backward = matches!(self.call, Call::Vjp(_));
         let ins = if backward { std::slice::from_ref(&self.d_out) } else { &self.ins };

@@ -2,8 +2,8 @@
 //!
 //! A [`Graph`] records ops on symbolic values and checks shapes. A [`Plan`] decides for every op which inputs need a
 //! gradient, what must be saved, when it runs (once per weight update, once per batch, at every step) and which slot of
-//! the shared arena each value lives in; it prints itself. Running it does no shape logic and allocates nothing.
-//! [`gradcheck`] compares gradients, of any op and any function recorded here, with central differences.
+//! the shared arena holds each value. A plan can be printed. Running it does no shape logic and allocates nothing.
+//! [`gradcheck`] compares the gradients of any op and any recorded function with central differences.
 //!
 //! This is `examples/gradient.rs`:
 //! ```

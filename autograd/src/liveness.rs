@@ -1,4 +1,4 @@
-//! Chooses a slot of the arena for each value: two values share a slot if their lives do not overlap.
+//! Chooses a slot of the arena for each value: two values may share a slot if their lifetimes do not overlap.
 
 use crate::instr::{Instr, Place};
 use crate::store::{Id, Store};
@@ -11,7 +11,8 @@ struct Life {
     to: usize,
 }
 
-/// Gives every temporary value a slot. Returns the instructions with buffers for places, and the bytes of arena they use.
+/// Gives every temporary value a slot. Returns the instructions with buffers instead of places, and the bytes of arena
+/// that they use.
 ///
 /// A value that a later phase reads must outlive every replay of that phase, so it keeps its slot to the end.
 pub(crate) fn assign(instrs: Vec<Instr<Place>>, temps: &[Spec], store: &mut Store) -> (Vec<Instr<Id>>, usize) {
@@ -42,7 +43,7 @@ pub(crate) fn assign(instrs: Vec<Instr<Place>>, temps: &[Spec], store: &mut Stor
         for &i in starting.iter() {
             let bytes = temps[i].bytes();
             let fits = free.iter().copied().filter(|&s| sizes[s] >= bytes).min_by_key(|&s| sizes[s]);
-            // A slot made for something tiny is no home for something huge, nor the other way round.
+            // A slot of very different size is not reused.
             let best = fits.filter(|&s| sizes[s] <= 4 * bytes + 4096).or_else(|| {
                 let largest = free.iter().copied().max_by_key(|&s| sizes[s])?;
                 (sizes[largest] < bytes && 4 * sizes[largest] > bytes).then_some(largest)

@@ -1,4 +1,4 @@
-//! A graph made ready to run: the instructions, and where their values are found.
+//! A graph prepared to run: the instructions, and the places of their values.
 
 use crate::build::{Draft, draft};
 use crate::graph::{Graph, Phase, Value};
@@ -10,52 +10,52 @@ use engine::{Cost, Pass, Result, Spec, Update};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-/// What a plan is to compute.
+/// What a plan should compute.
 #[derive(Clone, Debug, Default)]
 pub struct Request {
     /// The number to differentiate: one element.
     pub root: Option<Value>,
     /// Leaves whose gradients are wanted.
     pub wants: Vec<Value>,
-    /// Leaves whose gradients are added to existing buffers, instead of overwriting buffers of the plan's own.
+    /// Leaves whose gradients are added to existing buffers. Other gradients overwrite buffers of the plan.
     pub accumulate: Vec<(Value, Id)>,
     /// Values to compute and keep for the caller to read.
     pub keep: Vec<Value>,
-    /// Whether what depends on the batch alone runs again at every step, not once per batch. The numbers are the same; tests
-    /// compare them.
+    /// Whether ops that depend only on the batch run at every step instead of once per batch. The numbers are the same;
+    /// tests compare them.
     pub repeat: bool,
-    /// Whether ops get their inputs in the forms that they read fastest ([`Op::forms`](engine::Op::forms)), made in the phase
-    /// in which an input changes. That takes memory and pays where many steps follow each change of the weights. The numbers
-    /// are the same.
+    /// Whether ops get their inputs in the forms that they read fastest ([`Op::forms`](engine::Op::forms)), made in the
+    /// phase in which an input changes. The forms take memory, and pay if many steps follow each change of the weights.
+    /// The numbers are the same.
     pub prepare: bool,
 }
 
-/// A graph made ready to run. See the crate's documentation.
+/// A graph prepared to run. See the crate's documentation.
 #[derive(Debug)]
 pub struct Plan {
     /// By phase.
     pub(crate) instrs: Vec<Instr<Id>>,
-    /// Tells the plans of a store apart.
+    /// Identifies the plan among those of a store.
     pub(crate) key: u64,
-    /// Bytes of the arena that this plan uses; its kept values and gradients come on top.
+    /// Bytes of the arena that this plan uses; kept values and gradients are not included.
     pub arena_bytes: usize,
     kept: Vec<(Value, Id)>,
     grads: Vec<(Value, Id)>,
-    /// The steps as a device has recorded them.
+    /// A device's recording of the steps.
     pub(crate) capture: Mutex<Option<Capture>>,
 }
 
-/// The steps of a plan on a device.
+/// The steps of a plan on a device, recorded.
 #[derive(Debug)]
 pub(crate) struct Capture {
-    /// A digest of where the buffers lie.
+    /// A hash of the buffers' addresses.
     pub layout: u64,
     /// The recording; none before the second run.
     pub work: Option<Box<dyn Captured>>,
 }
 
 impl Plan {
-    /// Plans `request` on `graph`; slots come from the arena that all plans of the store share.
+    /// Plans `request` on `graph`; all plans of the store share one arena of slots.
     ///
     /// # Errors
     /// If the root is not one number, a wanted value is not a leaf or does not reach the root, or an op on a wanted path
@@ -71,7 +71,7 @@ impl Plan {
         Ok(plan)
     }
 
-    /// Appends an update in place to a phase. It runs after everything that is there already.
+    /// Appends an in-place update to a phase. It runs after all earlier instructions of the phase.
     pub fn push_update(
         &mut self,
         store: &mut Store,
@@ -95,12 +95,12 @@ impl Plan {
         self.reserve_scratch(store);
     }
 
-    /// Where a value that the request kept is found after a run.
+    /// The buffer of a kept value after a run.
     pub fn value(&self, value: Value) -> Id {
         self.kept.iter().find(|(v, _)| *v == value).expect("a value that the plan keeps").1
     }
 
-    /// Where the gradient of a leaf is found after a run, which the request must have wanted.
+    /// The buffer of a leaf's gradient after a run. The request must have wanted it.
     pub fn grad(&self, leaf: Value) -> Id {
         self.grads.iter().find(|(v, _)| *v == leaf).expect("a leaf whose gradient is wanted").1
     }
@@ -119,8 +119,8 @@ impl Plan {
         self.of_phase(phase).map(Instr::label).collect()
     }
 
-    /// The passes of ops in a phase, in order: the op's name, the pass and its cost. Updates and preparations are not among
-    /// them.
+    /// The passes of ops in a phase, in order: the op's name, the pass and its cost. Updates and preparations are not
+    /// included.
     pub fn passes(&self, phase: Phase) -> impl Iterator<Item = (&'static str, Pass<'_>, Cost)> {
         self.of_phase(phase).filter_map(|i| {
             let pass = match &i.call {

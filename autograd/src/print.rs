@@ -1,12 +1,11 @@
-//! The printed plan: what runs when, at what cost, in which memory. FLOPs, memory and utilisation are quoted from here and
-//! from nowhere else.
+//! The printed plan: what runs when, its cost, and its memory. It is the only source of FLOPs, memory and utilisation.
 
 use crate::graph::Phase;
 use crate::plan::Plan;
 use crate::store::Id;
 use std::fmt;
 
-/// What `show` says of each buffer, e.g. their shapes or their numbers.
+/// The text of `show` for each buffer, e.g. shapes or numbers.
 fn list<'a>(ids: impl Iterator<Item = &'a Id>, show: impl Fn(&Id) -> String) -> String {
     ids.map(show).collect::<Vec<_>>().join(" ")
 }

@@ -41,12 +41,12 @@ impl Plan {
         }
     }
 
-    /// Runs all phases: everything anew.
+    /// Runs all phases.
     pub fn run_all(&self, store: &mut Store) {
         Phase::ALL.into_iter().for_each(|phase| self.run(store, phase));
     }
 
-    /// Like [`run`](Self::run), but stops at the first instruction that reads or writes a number that is not finite, and
+    /// Like [`run`](Self::run), but stops at the first instruction that reads or writes a non-finite number, and
     /// returns it.
     ///
     /// # Errors
@@ -73,9 +73,8 @@ impl Plan {
         self.of_phase(phase).for_each(|instr| execute(instr, store));
     }
 
-    /// Runs the steps on a device, which repeats them many times. The first time they run as they are, so that libraries
-    /// can choose their algorithms; the second time the device records them; from then on it replays the recording, for as
-    /// long as the buffers stay where they are.
+    /// Runs the steps on a device. The first run is direct, so that libraries can choose their algorithms. The second
+    /// run is recorded. Later runs replay the recording, as long as the buffers keep their addresses.
     fn repeat(&self, store: &mut Store, gpu: &dyn Gpu) {
         let layout = self.layout(store);
         let mut capture = self.capture.lock().unwrap_or_else(PoisonError::into_inner);
@@ -95,7 +94,7 @@ impl Plan {
         }
     }
 
-    /// A digest of where the steps' buffers lie.
+    /// A hash of the addresses of the steps' buffers.
     fn layout(&self, store: &Store) -> u64 {
         let mut hasher = DefaultHasher::new();
         for id in self.of_phase(Phase::Step).flat_map(Instr::operands) {
@@ -151,7 +150,7 @@ fn execute(instr: &Instr<Id>, store: &mut Store) {
     let mut scratch = std::mem::take(&mut store.scratch);
     let device = store.device.clone();
     let cx = &mut Context { device: &device, scratch: &mut scratch };
-    // A backward pass reads the outputs, all others write them.
+    // A backward pass reads the outputs; all other instructions write them.
     let (read, written) = if let Call::Vjp(_) = instr.call { (&outs[..], &[][..]) } else { (&[][..], &outs[..]) };
     let mut new_outs = take(store, written);
     let mut new_d_ins = take(store, d_ins);

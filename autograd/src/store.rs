@@ -1,6 +1,6 @@
 use engine::{Buffer, Device, Error, Result, Spec, bytes_text};
 
-/// Names one buffer of a [`Store`] and says what it holds.
+/// Names one buffer of a [`Store`], with its type and shape.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Id {
     pub(crate) number: u32,
@@ -8,7 +8,7 @@ pub struct Id {
     pub spec: Spec,
 }
 
-/// All memory that outlives an instruction: the graphs' leaves, gradients, and the arena of slots that plans share.
+/// All memory that outlives an instruction: leaves, gradients, and the arena of slots that plans share.
 ///
 /// Graphs bind their leaves to ids, so that several graphs can work on the same weights.
 #[derive(Debug, Default)]
@@ -16,12 +16,12 @@ pub struct Store {
     /// Where the buffers live.
     pub device: Device,
     buffers: Vec<Buffer>,
-    /// Slots that any plan may use while it runs: the numbers of their buffers, and their sizes in bytes.
+    /// Slots that any plan may use while it runs: the indices of their buffers, and their sizes in bytes.
     pub(crate) arena: Vec<(u32, usize)>,
-    /// The plan whose values the arena holds.
+    /// The plan whose values are in the arena.
     pub(crate) tenant: u64,
     pub(crate) scratch: Buffer,
-    /// Why the device had no room for a buffer. From then on the store asks for no more memory.
+    /// The error when the device lacked memory for a buffer. After it the store allocates no more memory.
     refused: Option<Error>,
 }
 
@@ -31,14 +31,14 @@ impl Store {
         Self { device, ..Self::default() }
     }
 
-    /// A new buffer of zeros. [`ready`](Self::ready) says whether the device had room for all of them.
+    /// A new buffer of zeros. [`ready`](Self::ready) returns whether the device had memory for all of them.
     pub fn alloc(&mut self, spec: Spec) -> Id {
         let mut buffer = self.room(spec.bytes());
         buffer.respec(spec);
         Id { number: self.push(buffer), spec }
     }
 
-    /// Takes a buffer in and moves it to the store's device.
+    /// Moves a buffer to the store's device and keeps it.
     pub fn insert(&mut self, buffer: Buffer) -> Id {
         let spec = buffer.spec();
         if let Device::Cpu = self.device {
@@ -49,10 +49,10 @@ impl Store {
         id
     }
 
-    /// Whether the device had room for everything. Ask when all plans are made and before the first one runs.
+    /// Checks that the device had memory for everything. Call this after making all plans and before the first run.
     ///
     /// # Errors
-    /// If it had not: how much is needed in all, and how much there is.
+    /// If memory was missing; the error names the total needed and the memory available.
     pub fn ready(&self) -> Result<()> {
         let Some(refused) = &self.refused else { return Ok(()) };
         let Device::Cuda(gpu) = &self.device else {
@@ -72,7 +72,7 @@ impl Store {
         (self.buffers.len() - 1) as u32
     }
 
-    /// Memory on the device, or what stands for it if there is none.
+    /// Memory on the device, or a placeholder if there is none.
     fn room(&mut self, bytes: usize) -> Buffer {
         if self.refused.is_none() {
             match Buffer::with_capacity_on(&self.device, bytes) {
@@ -87,12 +87,12 @@ impl Store {
         self.buffers.iter().chain(std::iter::once(&self.scratch))
     }
 
-    /// The buffer called `id`.
+    /// The buffer `id`.
     pub fn get(&self, id: Id) -> &Buffer {
         &self.buffers[id.number as usize]
     }
 
-    /// The buffer called `id`, to be changed.
+    /// The buffer `id`, mutable.
     pub fn get_mut(&mut self, id: Id) -> &mut Buffer {
         &mut self.buffers[id.number as usize]
     }
@@ -112,7 +112,7 @@ impl Store {
     /// Takes a buffer out, for an instruction that writes it.
     pub(crate) fn take(&mut self, id: Id) -> Buffer {
         let mut buffer = std::mem::take(self.get_mut(id));
-        // A slot of the arena holds many values in turn.
+        // A slot of the arena holds many values, one after the other.
         buffer.respec(id.spec);
         buffer
     }
@@ -126,10 +126,10 @@ impl Store {
         } else if self.arena[slot].1 < bytes {
             self.arena[slot].1 = bytes;
             let number = self.arena[slot].0 as usize;
-            // The old memory goes before the new comes.
+            // Frees the old memory before it allocates the new.
             self.buffers[number] = Buffer::empty();
             self.buffers[number] = self.room(bytes);
-            // What other plans kept there is gone.
+            // The values of other plans in this slot are lost.
             self.tenant = 0;
         }
     }

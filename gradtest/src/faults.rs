@@ -1,4 +1,4 @@
-//! Wrong gradients, planted to see whether the check finds them: one that finds nothing proves nothing.
+//! Planted faults: wrong gradients that the check must find. A check that never finds anything proves nothing.
 
 use crate::point::{drawn, first_failure};
 use autograd::gradcheck::Failure;
@@ -8,7 +8,7 @@ use proptest::strategy::Strategy;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Changes a gradient, the last argument, knowing the inputs, the outputs and the result's gradient.
+/// Changes a gradient (the last argument), given the inputs, the outputs and the result's gradient.
 pub type Change = fn(&[&Buffer], &[&Buffer], &[f64], &mut [f64]);
 
 /// A mistake in the gradient of one input.
@@ -16,31 +16,31 @@ pub type Change = fn(&[&Buffer], &[&Buffer], &[f64], &mut [f64]);
 pub enum Fault {
     /// The other sign.
     Sign,
-    /// The matrix of the last dimension and all others, in the order of its transpose.
+    /// The gradient as a matrix (last dimension by all others), stored in the order of its transpose.
     Transposed,
     /// One element of the result contributes nothing.
     MissingTerm,
-    /// Every row is its neighbour's; of one row, every element.
+    /// Every row is replaced by its neighbour; with one row, every element.
     OffByOne,
     /// Written where it should be added.
     NotAccumulated,
     /// A mean over rows in place of a sum.
     MeanForSum,
-    /// Every row is the first; of one row, every element.
+    /// Every row is replaced by the first; with one row, every element.
     FirstForAll,
-    /// From the residuals of an earlier forward pass; if the op keeps none, from an earlier pass's inputs.
+    /// Computed from the residuals of an earlier forward pass; if the op has none, from an earlier pass's inputs.
     Stale,
     /// Its first number is wrong by half if no other gradient is wanted.
     Alone,
-    /// It is off by a thousandth if it is written while another gradient is added.
+    /// It is wrong by a thousandth if it is written while another gradient is added.
     Mixed,
-    /// The fused pass is off by a millionth.
+    /// The fused pass is wrong by a millionth.
     Fused,
-    /// The op says wrongly that it passes the result's gradient on.
+    /// The op claims wrongly that it passes the result's gradient through.
     PassedThrough,
-    /// The op says that there is a gradient, and that it is zero.
+    /// The op claims to have a gradient, which is zero.
     Invented,
-    /// The VJP is that of another op.
+    /// The VJP of another op.
     VjpOf(Arc<dyn Op>),
     /// The VJP sees the inputs changed by this function.
     Sees(fn(&mut [Buffer])),
@@ -48,7 +48,7 @@ pub enum Fault {
     Changes(Change),
 }
 
-/// The faults that any gradient can have.
+/// The faults that apply to any gradient.
 const GENERIC: [Fault; 8] = [
     Fault::Sign,
     Fault::Transposed,
@@ -66,18 +66,18 @@ impl Fault {
         self.watched(input, case, Arc::default())
     }
 
-    /// Plants the fault, which then says in `struck` whether it changed a gradient.
+    /// Plants the fault; it sets `struck` when it changes a gradient.
     fn watched(self, input: usize, case: Case, struck: Arc<AtomicBool>) -> Case {
         Case { op: Arc::new(Faulty { op: case.op, input, fault: self, struck }), ..case }
     }
 }
 
-/// Plants every fault that any gradient can have (the first eight of [`Fault`]) into every differentiable input of an op, to see
-/// that the check finds it at the points of [`gradients`](crate::gradients). Returns the inputs and faults that changed no
+/// Plants every fault that applies to any gradient (the first eight of [`Fault`]) into every differentiable input of an
+/// op, and checks that [`gradients`](crate::gradients) would find it. Returns the inputs and faults that changed no
 /// gradient at any point.
 ///
 /// # Errors
-/// A fault that changed a gradient and was not found.
+/// If a fault changed a gradient and was not found.
 pub fn planted_faults(cases: impl Strategy<Value = Case>) -> std::result::Result<Vec<(&'static str, Fault)>, String> {
     let mut harmless = Vec::new();
     let typical = drawn(&cases).next().ok_or("no cases were asked for")?;
@@ -95,14 +95,14 @@ pub fn planted_faults(cases: impl Strategy<Value = Case>) -> std::result::Result
     Ok(harmless)
 }
 
-/// An op with a fault in the gradient of one input. As a rule it neither fuses nor passes gradients through, so that central
-/// differences must find the fault.
+/// An op with a fault in the gradient of one input. Usually it neither fuses nor passes gradients through, so that
+/// central differences must find the fault.
 #[derive(Debug)]
 struct Faulty {
     op: Arc<dyn Op>,
     input: usize,
     fault: Fault,
-    /// Whether a gradient was wrong yet.
+    /// Whether a gradient was wrong so far.
     struck: Arc<AtomicBool>,
 }
 
@@ -112,7 +112,7 @@ impl Faulty {
         (0..inputs).map(|i| if i == self.input { Want::Write } else { Want::Skip }).collect()
     }
 
-    /// What the faulty VJP makes of these inputs, outputs and the result's gradient.
+    /// The result of the faulty VJP for these inputs, outputs and the result's gradient.
     fn wrong(&self, cx: &mut Context, wants: &[Want], ins: &[&Buffer], outs: &[&Buffer], d_out: &Buffer) -> Vec<f64> {
         let clones = |buffers: &[&Buffer]| buffers.iter().map(|&b| b.clone()).collect::<Vec<_>>();
         let (mut seen_ins, mut seen_outs, mut seen_d_out) = (clones(ins), clones(outs), d_out.clone());
@@ -153,7 +153,7 @@ impl Faulty {
         g
     }
 
-    /// The gradient of the faulty input as `op` has it.
+    /// The correct gradient of the faulty input.
     fn gradient(&self, op: &dyn Op, cx: &mut Context, ins: &[&Buffer], outs: &[&Buffer], d_out: &Buffer) -> Vec<f64> {
         let mut d_ins: Vec<Buffer> = ins.iter().map(|_| Buffer::empty()).collect();
         d_ins[self.input] = Buffer::new(ins[self.input].spec());
@@ -166,7 +166,7 @@ fn refs(buffers: &[Buffer]) -> Vec<&Buffer> {
     buffers.iter().collect()
 }
 
-/// What an input may have been a step ago.
+/// The input as it may have been one step earlier.
 fn earlier(buffer: &mut Buffer) {
     if buffer.dtype() == DType::I32 {
         buffer.as_mut_slice::<i32>().rotate_left(1);
@@ -256,7 +256,7 @@ impl Op for Faulty {
 
     fn scratch(&self, device: &Device, ins: &[Spec], pass: Pass) -> usize {
         let (Pass::Vjp(wants) | Pass::Fused(wants)) = pass else { return self.op.scratch(device, ins, pass) };
-        // Each gradient is computed alone as well, and the forward pass once more.
+        // Each gradient is also computed alone, and the forward pass runs once more.
         let alone = self.alone(wants.len());
         let passes = [pass, Pass::Vjp(wants), Pass::Vjp(&alone), Pass::Forward];
         let other = if let Fault::VjpOf(other) = &self.fault { Some(&**other) } else { None };

@@ -13,8 +13,9 @@ use proptest::prelude::*;
 use std::fmt::Write;
 use std::sync::Arc;
 
-/// Checks an op among those of the registry in 256 random graphs: gradients of random subsets of leaves against central
-/// differences, and the same bits for each leaf alone, without hoisting and with prepared forms ([`check_graph`]).
+/// Checks an op together with those of the registry in 256 random graphs. It compares the gradients of random subsets
+/// of leaves with central differences, and requires the same bits for each leaf alone, without hoisting and with
+/// prepared forms ([`check_graph`]).
 ///
 /// # Errors
 /// The wrong gradient and the smallest graph that shows it.
@@ -23,10 +24,10 @@ pub fn random_graphs(cases: impl Strategy<Value = Case>) -> std::result::Result<
     check_all(recipes(cases), Recipe::check, |recipe| format!("smallest graph:{}", listing(recipe)))
 }
 
-/// One op of a graph: which, and where each input comes from.
+/// One op of a graph: its case, and the source of each input.
 type Step = (u16, [u8; 4]);
 
-/// How to build a graph. Shrinks towards fewer ops: the op that is tested, on leaves of its own.
+/// How to build a graph. It shrinks towards fewer ops, and at last to the tested op on its own leaves.
 #[derive(Clone, Debug)]
 struct Recipe {
     tested: Case,
@@ -34,7 +35,7 @@ struct Recipe {
     others: Vec<Case>,
     draw: Draw,
     steps: Vec<Step>,
-    /// Which leaves are wanted, from the first on, again and again.
+    /// Which leaves are wanted; the pattern repeats from the first leaf on.
     wants: Vec<bool>,
 }
 
@@ -49,15 +50,15 @@ fn recipes(cases: impl Strategy<Value = Case>) -> impl Strategy<Value = Recipe> 
     )
 }
 
-/// A graph with numbers in its leaves.
+/// A graph with numbers for its leaves.
 struct Built {
     graph: Graph,
     store: Store,
-    /// One number: random projections of all results that nothing else reads, added up.
+    /// A scalar: the sum of random projections of all results that no op reads.
     root: Value,
     /// The leaves that have a gradient.
     leaves: Vec<Value>,
-    /// The ops, a line each, with the numbers of the values that they read.
+    /// The ops, one per line, with the numbers of the values that they read.
     listing: String,
 }
 
@@ -78,7 +79,7 @@ impl Recipe {
             Result::Ok(out)
         };
         for &(op, wires) in &self.steps {
-            // One op in four is the one that the graphs are made for.
+            // One op in four is the tested op.
             let (tested, pick) = (op % 4 == 0, usize::from(op / 4));
             let case = if tested { &self.tested } else { &self.others[pick % self.others.len()] };
             let mut ins = Vec::new();
@@ -88,7 +89,7 @@ impl Recipe {
                 let spec = input.spec(DType::F64);
                 let fitting: Vec<Value> =
                     pool.iter().copied().filter(|&v| differentiable && g.spec(v) == spec).collect();
-                // What other choices shrink to comes first: a leaf.
+                // Choices shrink to the first one: a leaf.
                 let choices = 1 + fitting.len() + usize::from(differentiable && !pool.is_empty());
                 let value = match wire % choices {
                     0 => {

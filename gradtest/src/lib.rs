@@ -1,10 +1,10 @@
-//! Property-based tests of gradients, for the ops of this project and for anybody's own.
+//! Property-based tests of gradients, for the ops of this project and for your own.
 //!
-//! `autograd::gradcheck` checks a gradient at one point. This crate draws the points: shapes, values with special ones among
-//! them (zeros, equal entries, ties, huge and tiny magnitudes), subsets of wanted inputs, and whole random graphs of ops. What
-//! fails shrinks to the smallest shapes and values.
+//! `autograd::gradcheck` checks a gradient at one point. This crate draws the points: shapes, values including special
+//! ones (zeros, equal entries, ties, huge and tiny magnitudes), subsets of wanted inputs, and whole random graphs of
+//! ops. A failure shrinks to the smallest shapes and values.
 //!
-//! Whoever brings an op says on which inputs to try it, by a strategy of [`Case`]s. One line makes all tests of the op:
+//! For your own op, write a strategy of [`Case`]s, its test inputs. One line then defines all tests of the op:
 //!
 //! ```
 //! use gradtest::{Case, Fill, Input, Strategy, shapes};
@@ -16,14 +16,12 @@
 //!
 //! gradtest::property_tests!(gelu, cases());
 //!
-//! // Each test is a function too.
-//! let reports = gradtest::gradients(cases())?;
-//! assert_eq!(reports.len(), 256);
+//! // Each test is also a function. let reports = gradtest::gradients(cases())?; assert_eq!(reports.len(), 256);
 //! assert!(reports.iter().all(|report| report.worst < 1e-6));
 //! # Ok::<(), String>(())
 //! ```
 //!
-//! `examples/own_op` is the guide: an op from outside the workspace, and how a mistake in its gradient is found.
+//! `examples/own_op` is the guide: an op outside the workspace, and how the tests find a mistake in its gradient.
 
 #![forbid(unsafe_code)]
 
@@ -39,12 +37,12 @@ pub use point::{first_failure, gradients};
 pub use proptest::strategy::Strategy;
 pub use strategies::{shapes, sizes};
 
-/// Turns an op into its full set of property tests: `property_tests!(name, cases)`, where `cases` is a strategy of
-/// [`Case`]s, writes a module `name` with the tests
+/// Defines all property tests of an op: `property_tests!(name, cases)`, where `cases` is a strategy of [`Case`]s,
+/// creates a module `name` with the tests
 ///
-/// - `gradients`: every gradient for every subset of wanted inputs at 256 random points;
-/// - `random_graphs`: the op among the registry's in 256 random graphs;
-/// - `planted_faults`: faults planted into its gradient, each of which must be found.
+/// - `gradients`: checks every gradient for every subset of wanted inputs at 256 random points;
+/// - `random_graphs`: checks the op together with the registry's ops in 256 random graphs;
+/// - `planted_faults`: plants faults into its gradient and requires that each is found.
 #[macro_export]
 macro_rules! property_tests {
     ($name:ident, $cases:expr) => {

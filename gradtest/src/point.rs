@@ -1,4 +1,4 @@
-//! Points at which a gradient is checked, and the checks at random ones.
+//! Points at which gradients are checked, and the checks at random points.
 
 use crate::strategies::{Numbers, numbers};
 use autograd::gradcheck::{Failure, Options, Report, check_op};
@@ -19,7 +19,7 @@ pub(crate) struct Draw {
     numbers: Vec<Numbers>,
 }
 
-/// Draws shrink the seed first, then the numbers.
+/// Shrinking changes the seed first, then the numbers.
 pub(crate) fn draws() -> impl Strategy<Value = Draw> {
     (any::<u16>(), vec(numbers(), 4)).prop_map(|(seed, numbers)| Draw { seed: u64::from(seed), numbers })
 }
@@ -34,7 +34,7 @@ impl Draw {
             Fill::Tokens { below } => Buffer::from_slice(&input.dims, &numbers.integers(len, *below)),
             Fill::Targets { below } => {
                 let mut targets = numbers.integers(len, *below);
-                // About one in five is ignored, never all.
+                // About one in five is ignored, but never all.
                 let ignored = numbers.rotated(1).integers(len, 5);
                 targets.iter_mut().zip(ignored).skip(1).filter(|(_, x)| *x == 0).for_each(|(t, _)| *t = -1);
                 Buffer::from_slice(&input.dims, &targets)
@@ -82,7 +82,8 @@ impl fmt::Display for Point {
     }
 }
 
-/// A source of 256 random values, the same in every run; `PROPTEST_CASES` and `PROPTEST_RNG_SEED` give more and others.
+/// A source of 256 random values, the same in every run. `PROPTEST_CASES` changes the number, and `PROPTEST_RNG_SEED`
+/// the values.
 pub(crate) fn runner() -> TestRunner {
     let mut config = Config { failure_persistence: None, max_shrink_iters: 20_000, ..Config::default() };
     if config.rng_seed == RngSeed::Random {
@@ -91,14 +92,14 @@ pub(crate) fn runner() -> TestRunner {
     TestRunner::new(config)
 }
 
-/// As many values of a strategy as a test would draw.
+/// The values of a strategy that a test draws.
 pub(crate) fn drawn<S: Strategy>(strategy: S) -> impl Iterator<Item = S::Value> {
     let mut runner = runner();
     (0..runner.config().cases)
         .map(move |_| strategy.new_tree(&mut runner).expect("a strategy that rejects nothing").current())
 }
 
-/// Makes a check of 256 values of a strategy; of the smallest value that fails it, `show` says what it is.
+/// Checks 256 values of a strategy; `show` describes the smallest value that fails.
 pub(crate) fn check_all<S: Strategy>(
     values: S,
     check: impl Fn(&S::Value) -> Result<Report, Failure>,
@@ -121,7 +122,7 @@ pub(crate) fn check_all<S: Strategy>(
 /// ([`check_op`](autograd::gradcheck::check_op)).
 ///
 /// # Errors
-/// The wrong gradient and the smallest case that shows it; or an input that none of the points could certify.
+/// The wrong gradient and the smallest case that shows it; or an input that no point could certify.
 pub fn gradients(cases: impl Strategy<Value = Case>) -> Result<Vec<Report>, String> {
     let reports = check_all(points(&cases), Point::check, |point| format!("smallest case: {point}"))?;
     let typical = drawn(cases).next().ok_or("no cases were asked for")?;
@@ -132,7 +133,7 @@ pub fn gradients(cases: impl Strategy<Value = Case>) -> Result<Vec<Report>, Stri
     }
 }
 
-/// The first failure at the points of [`gradients`], as it is found: it does not shrink.
+/// The first failure at the points of [`gradients`], without shrinking.
 pub fn first_failure(cases: impl Strategy<Value = Case>) -> Option<Failure> {
     drawn(points(cases)).find_map(|point| point.check().err())
 }

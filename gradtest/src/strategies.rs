@@ -1,4 +1,4 @@
-//! What proptest draws: shapes, and numbers with special ones among them. Shapes shrink to ones, numbers to 0 or ±1.
+//! Proptest strategies for shapes and for numbers, including special ones. Shapes shrink to ones, numbers to 0 or ±1.
 
 use engine::rng::Stream;
 use kernels::case::Sizes;
@@ -10,7 +10,7 @@ pub fn shapes(rank: usize, size: usize) -> impl Strategy<Value = Vec<usize>> {
     vec(1..=size, 1..=rank)
 }
 
-/// Small odd sizes for the ops of the registry; they shrink towards one of everything.
+/// Small odd sizes for the ops of the registry; they shrink towards ones.
 pub fn sizes() -> impl Strategy<Value = Sizes> {
     (1..4usize, 1..10usize, 1..4usize, 1..4usize, 1..12usize, 1..5usize, 1..8usize, 2..12usize).prop_map(
         |(batch, tokens, heads, half, window, latents, ffn, vocab)| Sizes {
@@ -29,18 +29,18 @@ pub fn sizes() -> impl Strategy<Value = Sizes> {
 /// One number of a tensor, in units of the tensor's standard deviation from its mean.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Number {
-    /// This one.
+    /// This value.
     Unit(f64),
-    /// Zero itself, wherever the mean is.
+    /// Exactly zero, for any mean.
     Zero,
     /// The tensor's first number.
     First,
-    /// The number before with the other sign: a tie of sizes.
+    /// The previous number with the other sign: a tie of magnitudes.
     Opposite,
 }
 
 fn common() -> BoxedStrategy<Number> {
-    // The first arm is what others shrink to.
+    // Other arms shrink to the first.
     prop_oneof![
         1 => (-2..=2i32).prop_map(|k| Number::Unit(f64::from(k))),
         6 => (-192..=192i32).prop_map(|k| Number::Unit(f64::from(k) / 64.0)),
@@ -55,7 +55,7 @@ pub struct Numbers {
     rest: u32,
 }
 
-/// How many numbers are drawn one by one.
+/// Number of elements drawn one by one.
 const DRAWN: usize = 24;
 
 /// Numbers of one of these kinds: common ones; with zeros; with equal entries; with ties; with huge ones (up to 10⁴ times the

@@ -1,4 +1,4 @@
-//! The contenders, all called for the same product of row-major matrices: C [m, n] = A·B.
+//! The contenders. All compute the same product of row-major matrices: C [m, n] = A·B.
 
 use engine::{Buffer, DType, Spec, Want};
 use kernels::matmul::gemm::{Factor, gemm, pack_b, packed_len};
@@ -16,7 +16,7 @@ pub enum Form {
     Weight,
 }
 
-/// C [m, n] = A [m, k]·B [k, n], where the form says which factor lies transposed in memory.
+/// C [m, n] = A [m, k]·B [k, n], where the form says which factor is transposed in memory.
 #[derive(Clone, Copy)]
 pub struct Product {
     pub form: Form,
@@ -54,7 +54,7 @@ impl Product {
     }
 }
 
-/// B as [`gemm`] wants it packed.
+/// B packed for [`gemm`].
 pub fn pack(product: Product, b: &[f32]) -> Buffer {
     let mut packed = Buffer::new(Spec::new(DType::F32, &[packed_len(product.k, product.n)]));
     pack_b(product.mat_b(b), packed.as_mut_slice());
@@ -78,11 +78,11 @@ type Sgemm = unsafe extern "C" fn(
     ldc: i32,
 );
 
-/// Who multiplies.
+/// A contender.
 pub enum Contender {
     /// Ours, B packed at every call. The first in the list: ratios refer to it.
     Ours,
-    /// Ours, B packed beforehand, as weights are that stay the same for many products.
+    /// Ours, B packed beforehand, like weights that are used for many products.
     Packed,
     /// The crate of that name.
     Gemm(usize),
@@ -104,7 +104,7 @@ pub fn all(threads: usize) -> Result<Vec<Contender>, String> {
     let library = OPENBLAS.iter().find_map(|name| unsafe { Library::new(*name) }.ok());
     let missing =
         || format!("none of {} can be loaded: on Debian, apt install libopenblas0-pthread", OPENBLAS.join(", "));
-    // It stays for as long as the process does.
+    // The library stays loaded until the process ends.
     let library: &'static Library = Box::leak(Box::new(library.ok_or_else(missing)?));
     // SAFETY: these are the functions' types in cblas.h, for the usual 32-bit integers.
     let (sgemm, set_threads) = unsafe {
@@ -112,7 +112,7 @@ pub fn all(threads: usize) -> Result<Vec<Contender>, String> {
         let set = library.get::<unsafe extern "C" fn(i32)>(b"openblas_set_num_threads\0").map_err(|e| e.to_string())?;
         (*sgemm, *set)
     };
-    // SAFETY: any positive number will do.
+    // SAFETY: any positive number is valid.
     unsafe { set_threads(threads as i32) };
     Ok(vec![
         Contender::Ours,

@@ -1,8 +1,9 @@
-//! Products of the presets' shapes, ours against `gemm`, `matrixmultiply` and OpenBLAS: `cargo run --release`.
+//! Compares our matrix product with `gemm`, `matrixmultiply` and OpenBLAS on the shapes of the presets:
+//! `cargo run --release`.
 //!
-//! All contenders multiply the same matrices in turn, in one process, with a burst of pure multiply-adds before each call.
-//! So whatever else the machine does in the meantime falls on all of them and on the peak alike. Numbers are medians over
-//! the rounds. The first round is for warming up and for comparing the results with ours.
+//! All contenders multiply the same matrices in turn, in one process, with a burst of pure multiply-adds before each
+//! call. So other load on the machine affects all of them and the peak equally. Numbers are medians over the rounds.
+//! The first round is a warm-up and compares the results with ours.
 
 mod contenders;
 
@@ -19,9 +20,9 @@ const TOKENS: usize = 1024;
 const MAPS: [[usize; 2]; 6] = [[512, 512], [512, 1536], [512, 1376], [512, 2752], [1376, 512], [512, 50_258]];
 /// Steps of a burst of multiply-adds: one to two milliseconds.
 const BURST: usize = 500_000;
-/// Results may differ by the order of their sums, and by nothing else: in units of k·ε, this is five standard deviations.
+/// Results may differ only by the order of their sums: in units of k·ε, this is five standard deviations.
 const TOLERANCE: f64 = 3.0;
-/// What we want to reach against the best rival at every shape.
+/// Our goal against the best rival at every shape.
 const GOAL: f64 = 0.95;
 
 /// Products of the presets' shapes, ours against `gemm`, `matrixmultiply` and OpenBLAS
@@ -33,14 +34,14 @@ struct Args {
     /// Measured seconds for each product; at least 5 rounds
     #[arg(long, default_value_t = 1.0)]
     seconds: f64,
-    /// Only the maps with so many outputs
+    /// Only the maps with this many outputs
     #[arg(long, value_parser = ["512", "1536", "1376", "2752", "50258"])]
     outputs: Option<String>,
 }
 
-/// What one product gave.
+/// The measurements of one product.
 struct Measured {
-    /// Which, e.g. `[1024, 512] · [512, 1536]ᵀ`.
+    /// The product, e.g. `[1024, 512] · [512, 1536]ᵀ`.
     product: Product,
     /// Median seconds of each contender.
     seconds: Vec<f64>,
@@ -77,17 +78,17 @@ impl Measured {
 
 fn main() -> Result<ExitCode, String> {
     let args = Args::parse();
-    // Read by its threads when they start; nobody else runs yet.
-    // SAFETY: no other thread exists that could read the environment at this time.
+    // The library's threads read this when they start; no other thread runs yet. SAFETY: no other thread exists that
+    // could read the environment at this time.
     unsafe { std::env::set_var("MATMUL_NUM_THREADS", args.threads.to_string()) };
     rayon::ThreadPoolBuilder::new().num_threads(args.threads).build_global().map_err(|e| e.to_string())?;
     let contenders = contenders::all(args.threads)?;
-    // On a thread of the pool: what the bursts and our products run on is awake.
+    // Runs on a thread of the pool, so that the threads of the bursts and of our products are awake.
     let agree = rayon::scope(|_| compare(&args, &contenders));
     Ok(if agree { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Measures everything and prints it as Markdown. Whether all results agree.
+/// Measures everything and prints it as Markdown. Returns whether all results agree.
 fn compare(args: &Args, contenders: &[Contender]) -> bool {
     let (processor, level) = (engine::probe::processor_name(), engine::simd::level());
     println!("{processor}, {level}, {} thread(s), f32; share of the FMA peak measured between the calls", args.threads);
@@ -106,10 +107,11 @@ fn compare(args: &Args, contenders: &[Contender]) -> bool {
     for (which, name) in ["packing at every call", "packed beforehand"].into_iter().enumerate() {
         let least = all.iter().map(|m| m.speeds()[which]).fold(f64::INFINITY, f64::min);
         let mean = mean(&|m| m.speeds()[which]);
-        println!("\n{name}: {mean:.2} × the best rival in the geometric mean, {least:.2} at least (goal {GOAL})");
+        println!("\n{name}: {mean:.2} × the speed of the best rival (geometric mean), at least {least:.2} × (goal \
+                  {GOAL})");
     }
     for (i, name) in names.iter().enumerate().skip(2) {
-        println!("{name}: ours is {:.2} × as fast in the geometric mean", 1.0 / mean(&|m| m.ratio[i]));
+        println!("{name}: ours is {:.2} × as fast (geometric mean)", 1.0 / mean(&|m| m.ratio[i]));
     }
     let difference = all.iter().map(|m| m.difference).fold(0.0, f64::max);
     let agree = difference <= TOLERANCE;
@@ -124,7 +126,7 @@ fn random(len: usize, site: u32) -> Buffer {
     all
 }
 
-/// Runs all contenders in turn, each round beginning with another one.
+/// Runs all contenders in turn; each round starts with a different one.
 fn measure(product: Product, contenders: &[Contender], seconds: f64) -> Measured {
     let Product { m, k, n, .. } = product;
     let (a, b, mut c) = (random(m * k, 1), random(k * n, 2), random(m * n, 3));
@@ -140,7 +142,8 @@ fn measure(product: Product, contenders: &[Contender], seconds: f64) -> Measured
             expected = c.to_vec();
         }
         for (x, y) in expected.iter().zip(&*c) {
-            // k additions to sums of the size √k, each rounded: about √k·√k·ε/2. A NaN is as far away as can be.
+            // k additions to sums of the size √k, each rounded: about √k·√k·ε/2. A NaN counts as an infinite
+            // difference.
             let d = f64::from((x - y).abs()) / (k as f64 * f64::from(f32::EPSILON));
             difference = if d.is_nan() { f64::INFINITY } else { difference.max(d) };
         }

@@ -1,4 +1,4 @@
-// Builds the stand-ins. Included by the tests of the backend and by those of the program.
+// Builds the simulated libraries. The tests of the backend and those of the program include this file.
 
 use std::fs;
 use std::path::Path;
@@ -15,14 +15,14 @@ pub fn build(sources: &Path, folder: &Path) {
         ("nvrtc.cpp", "toolkit", "libnvrtc.so"),
         ("cublaslt.cpp", "toolkit", "libcublasLt.so"),
     ] {
-        fs::create_dir_all(folder.join(part)).expect("a folder for the stand-ins");
+        fs::create_dir_all(folder.join(part)).expect("a folder for the simulated libraries");
         let mut command = Command::new("g++");
         command.args(["-std=c++17", "-O1", "-fPIC", "-shared", "-Wall", "-Werror"]).arg(format!("-Wl,-soname,{name}"));
         command.arg(sources.join(source)).arg("-o").arg(folder.join(part).join(name));
         if source == "cublaslt.cpp" {
             command.arg(&driver);
         }
-        let output = command.output().expect("g++ compiles the stand-ins");
+        let output = command.output().expect("g++ compiles the simulated libraries");
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     }
 }

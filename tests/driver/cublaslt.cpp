@@ -1,6 +1,6 @@
-// A stand-in for libcublasLt.so: products by plain loops on matrices whose columns come first, as the library's manual says.
-// It refuses what the engine must not ask for: sums in less than f32, partial sums in another type, addresses that are less
-// aligned than was promised, an algorithm that was not searched for this product.
+// A simulated libcublasLt.so: products by plain loops on column-major matrices, as in the library's manual. It refuses
+// wrong requests: sums in less than f32, partial sums in another type, addresses less aligned than promised, an
+// algorithm that was not searched for this product.
 #include <cmath>
 #include <cstdint>
 #include <cstdlib>
@@ -45,7 +45,7 @@ static void store(void* at, int type, size_t i, float x) {
     memcpy(&bits, &x, 4);
     static_cast<uint16_t*>(at)[i] = (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
 }
-// What an algorithm is made for.
+// The properties that an algorithm depends on.
 static uint64_t digest(const Operation* op, const Layout* a, const Layout* b, const Layout* d) {
     uint64_t sum = op->transposed[0] + 2 * op->transposed[1];
     for (const Layout* l : {a, b, d}) sum = ((sum * 31 + l->type) * 31 + l->rows) * 31 + l->cols;

@@ -1,7 +1,8 @@
-// A stand-in for libcuda.so on a machine without a GPU: device memory is memory, and nothing on a stream is done before
-// somebody waits for it, so that a missing wait shows. Its kernels are those that `launch` below names. What it pretends to
-// be is read from the environment: FAKE_INIT (result of cuInit), FAKE_VERSION, FAKE_GPUS, FAKE_CAPABILITY, FAKE_MEMORY,
-// FAKE_LOST (nothing on a stream succeeds), and FAKE_ANY: a module has kernels of every name, which take no parameters.
+// A simulated libcuda.so for machines without a GPU. Device memory is host memory. Work on a stream runs only when
+// somebody waits for it, so that tests notice a missing wait. Its kernels are those that `launch` below names.
+// Environment variables set its properties: FAKE_INIT (result of cuInit), FAKE_VERSION, FAKE_GPUS, FAKE_CAPABILITY,
+// FAKE_MEMORY, FAKE_LOST (nothing on a stream succeeds), and FAKE_ANY: a module has kernels of every name, which take
+// no parameters.
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
@@ -37,7 +38,7 @@ static std::vector<std::function<void()>> queue;
 static std::map<uint64_t, size_t> blocks;
 static size_t used;
 
-// Whether these bytes lie in one allocation.
+// Whether these bytes are in one allocation.
 static bool inside(uint64_t at, size_t bytes) {
     auto block = blocks.upper_bound(at);
     if (block == blocks.begin()) return false;

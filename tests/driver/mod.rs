@@ -1,4 +1,5 @@
-//! NVIDIA's libraries for machines that have none: stand-ins in C++ that the real backend loads in a process of its own.
+//! Simulates NVIDIA's libraries on machines without them: C++ libraries that the real backend loads in a separate
+//! process.
 
 #[path = "build.rs"]
 mod build;
@@ -10,11 +11,11 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
-/// Tells a process that it is the one where this test runs.
+/// Marks the child process of this test.
 const INSIDE: &str = "FAKE_TEST";
 
-/// Runs `body` in a process that finds the stand-ins, with these environment variables set. `name` is the test's. Inside such
-/// a process, `body` runs if the variables have these values, and nothing otherwise.
+/// Runs `body` in a child process that finds the simulated libraries, with these environment variables. `name` is the
+/// test's name. In the child, `body` runs only if the variables have these values.
 pub fn in_child(name: &str, variables: &[(&str, &str)], body: impl FnOnce()) {
     if let Ok(inside) = env::var(INSIDE) {
         if inside == name && variables.iter().all(|(name, value)| env::var(name).is_ok_and(|set| set == *value)) {
@@ -40,23 +41,23 @@ pub fn toolkit() -> PathBuf {
     folder().join("toolkit")
 }
 
-/// What a function of a stand-in returns that takes nothing.
+/// The result of a function without arguments in a simulated library.
 pub fn ask(library: &str, function: &str) -> usize {
-    // SAFETY: the library is one of the stand-ins, which the backend has loaded before; the functions that tests ask take
-    // nothing and return a number, or nothing that would be looked at.
+    // SAFETY: the library is a simulated one, which the backend has already loaded. The functions that tests call take
+    // no arguments and return a number, or a value that is ignored.
     unsafe {
         let library = Library::new(library).expect("a library of this process");
         library.get::<extern "C" fn() -> usize>(function.as_bytes()).expect("a function")()
     }
 }
 
-/// What `body` says when it panics.
+/// The message of `body` when it panics.
 pub fn panic_of(body: impl FnOnce()) -> String {
     let panic = catch_unwind(AssertUnwindSafe(body)).expect_err("a panic");
     *panic.downcast().expect("a text that was put together")
 }
 
-/// Where the stand-ins are, compiled once by each program that asks.
+/// The folder of the simulated libraries; each test program compiles them once.
 fn folder() -> &'static Path {
     static FOLDER: OnceLock<PathBuf> = OnceLock::new();
     FOLDER.get_or_init(|| {

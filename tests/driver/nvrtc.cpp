@@ -1,5 +1,5 @@
-// A stand-in for libnvrtc.so: the code of a text is its lines "//! …", behind the word FAKE; a text with "#error" in it is
-// refused. FAKE_COMPILATIONS names a file that gets a letter for each compilation.
+// A simulated libnvrtc.so: the code of a source is the word FAKE, followed by its lines "//! …". It refuses a source
+// with "#error". FAKE_COMPILATIONS names a file that gets one letter per compilation.
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>

@@ -23,11 +23,11 @@ type Launch = unsafe extern "C" fn(
     count: u32,
 ) -> *const c_char;
 
-/// A library is built once, and its fibres, its shared memory and its message are global to it. So there is one build or launch
-/// at a time of each library, and of the few that share its lock.
+/// A library is built once, and its fibres, shared memory and message are global. So each library builds or launches
+/// only once at a time, together with the few that share its lock.
 static LOCKS: [Mutex<()>; 32] = [const { Mutex::new(()) }; 32];
 
-/// Most of the tests' time is g++'s, and kernels run only for a moment, so there is no more optimisation than helps.
+/// g++ takes most of the tests' time, and kernels run only briefly, so they are compiled with little optimisation.
 const FLAGS: &str = "-std=c++17 -O1 -g1 -fPIC -shared -ffp-contract=off -fno-strict-aliasing -fvisibility=hidden \
                      -fno-gnu-unique -Wall -Wno-unknown-pragmas -Werror";
 
@@ -42,7 +42,7 @@ impl Compiled {
             let text = if name == "ptx.cuh" { include_str!("ptx.cuh") } else { text };
             files.push((name, Fault::apply(fault, name, text)));
         }
-        // Compiled beforehand, the shim's own header takes no time.
+        // The shim's own header is precompiled.
         static HEADER: OnceLock<PathBuf> = OnceLock::new();
         let header = HEADER.get_or_init(|| {
             let files = [("cuda.h", include_str!("cuda.h").into())];
@@ -63,10 +63,10 @@ impl Compiled {
         let grid = [x, y, z, grid.threads, grid.shared];
         let (values, sizes): (Vec<u64>, Vec<u8>) =
             args.iter().map(Arg::bits).map(|(value, bytes)| (value, bytes as u8)).unzip();
-        // SAFETY: `main_file` defines `shim_launch` with this signature. It reads five numbers of the grid and `count` values
-        // and sizes, compares the sizes with the kernel's parameters before it reads a value, and returns null or a message
-        // that ends in zero and stays until the next launch. The kernel gets addresses of the shim's heap, whose blocks stay
-        // in place. Whether it keeps to them is what is tested: the fences around blocks show it.
+        // SAFETY: `main_file` defines `shim_launch` with this signature. It reads five numbers of the grid and `count`
+        // values and sizes, compares the sizes with the kernel's parameters before it reads a value, and returns null
+        // or a message that ends in zero and stays until the next launch. The kernel gets addresses of the shim's heap,
+        // whose blocks stay in place. Tests check that it writes only there, by fences around the blocks.
         unsafe {
             let launch = self.library.get::<Launch>(b"shim_launch\0").map_err(|e| e.to_string())?;
             let (values, sizes, count) = (values.as_ptr(), sizes.as_ptr(), args.len() as u32);
@@ -92,8 +92,7 @@ fn main_file(module: &Module, variant: Variant) -> String {
     )
 }
 
-/// The folder with these files and what g++ makes of them, kept between runs beside the other things that the build made; and
-/// the lock for its use.
+/// The folder with these files and the output of g++, kept in the build folder between runs; and the lock for its use.
 fn built(name: &str, files: &[(&str, String)], arguments: &[&str]) -> (PathBuf, &'static Mutex<()>) {
     let mut hasher = DefaultHasher::new();
     (files, FLAGS, arguments).hash(&mut hasher);

@@ -1,9 +1,9 @@
-// CUDA C++ on a CPU: what a kernel file of this repository uses, run by one fibre per thread of a block.
+// CUDA C++ on a CPU: the features that this repository's kernels use, with one fibre per thread of a block.
 //
-// A block's threads run one after the other, each until it waits at a barrier or ends, in an order that the caller picks;
-// so a thread that relies on what another has not been made to write yet reads what was there before, and shared memory
-// is NaN before. Barriers must be reached by every thread at the same line. Blocks run one after the other in the same
-// manner of order. What this cannot show: races between lanes that the hardware runs in step, and everything about speed.
+// A block's threads run one after the other, each until it waits at a barrier or ends, in an order that the caller
+// picks; so a thread that reads another thread's value without a barrier reads the old content, which is NaN in shared
+// memory. Every thread must reach each barrier at the same line. Blocks also run one after the other in such an order.
+// What this cannot show: races between lanes that the hardware runs in step, and everything about speed.
 #pragma once
 #include <cmath>
 #include <cstddef>
@@ -22,7 +22,7 @@
 #define __device__
 #define __launch_bounds__(...)
 #define __align__(n) alignas(n)
-// All of a file's static shared memory in one section, so that it can be spoilt before every block.
+// All of a file's static shared memory is in one section, so that it can be poisoned before every block.
 #define __shared__ static __attribute__((section("shim_shared")))
 
 struct dim3 {
@@ -43,12 +43,12 @@ struct Copy {
 struct Thread {
     dim3 index;
     State state;
-    // Where it waits.
+    // The line where it waits.
     int line;
     // The lanes that it waits for, and what it gives them.
     unsigned mask;
     uint64_t value;
-    // The background copies that are under way, in groups; the last one is open.
+    // The unfinished background copies, in groups; the last group is open.
     std::vector<std::vector<Copy>> copies;
 #if defined(__x86_64__)
     void* stack_pointer;
@@ -60,7 +60,7 @@ struct Thread {
 constexpr int WARP = 32, MOST = 1024;
 constexpr size_t STACK = 128 * 1024, SHARED_MOST = 227 * 1024, FENCE = 1024;
 
-// What the lanes of a group gave each other, found at the group's lowest lane until the group next meets.
+// The values that the lanes of a group exchanged, stored at the group's lowest lane until the next exchange.
 struct Exchange {
     uint64_t values[WARP];
 };
@@ -151,7 +151,7 @@ inline void block_barrier(int line) {
     pause();
 }
 
-// Meets the lanes of `mask` and returns what each of them brought.
+// Waits for the lanes of `mask` and returns the value of each.
 inline const Exchange& exchange(unsigned mask, uint64_t value, int line) {
     unsigned lane = lane_of(*current);
     if (!(mask >> lane & 1)) die("line %d: lane %u is not in its own mask %08x", line, lane, mask);
@@ -163,7 +163,7 @@ inline const Exchange& exchange(unsigned mask, uint64_t value, int line) {
     return exchanges[current->index.x - lane + __builtin_ctz(mask)];
 }
 
-// Lets the groups of lanes from `begin` to `end` go that are complete; whether there was one.
+// Releases the complete groups of lanes from `begin` to `end`; returns whether there was one.
 inline bool release_warps(unsigned begin, unsigned end, unsigned n) {
     bool any = false;
     for (unsigned i = begin; i < end; i++) {
@@ -197,7 +197,7 @@ inline bool release_warps(unsigned begin, unsigned end, unsigned n) {
     return any;
 }
 
-// Lets the block go if all of its threads wait at one barrier.
+// Releases the block if all of its threads wait at one barrier.
 inline bool release_block(unsigned n) {
     const Thread* waiting = nullptr;
     for (unsigned i = 0; i < n; i++) {
@@ -245,8 +245,8 @@ inline bool run_ready(unsigned i) {
     return threads[i].state == State::DONE;
 }
 
-// Forward and shuffled, all threads run to where they wait for others before any goes on. Backward, a warp runs as far as it
-// gets before the next one does: nothing but a barrier makes warps keep step.
+// In forward and shuffled order, all threads run until they wait for others before any continues. In backward order, a
+// warp runs as far as it can before the next one, because only a barrier synchronises warps.
 inline void run_block(unsigned n, Order& order) {
     for (unsigned i = 0; i < n; i++) {
         Thread& t = threads[i];

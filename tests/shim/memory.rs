@@ -13,10 +13,10 @@ struct Block {
 }
 
 const ALIGN: usize = 256;
-/// Bytes in front of and behind an allocation: more than the longest row of a case. All bits set: NaN to whoever reads it.
+/// Bytes before and after an allocation: more than the longest row of a case. All bits are set, which reads as NaN.
 const FENCE: usize = 8 << 10;
 const SPOILT: u8 = 0xff;
-/// What a fence looks like, to be compared in one go.
+/// The content of a fence, for one comparison.
 static WHOLE: [u8; 2 * FENCE] = [SPOILT; 2 * FENCE];
 
 impl Block {
@@ -55,7 +55,7 @@ impl Heap {
         &block.all()[block.start() + within..][..bytes]
     }
 
-    /// The same to be changed.
+    /// The same, mutable.
     pub fn bytes_mut(&mut self, at: u64, bytes: usize) -> &mut [u8] {
         let (address, block) = self.blocks.range_mut(..=at).next_back().expect("an address of the device");
         let (within, start) = ((at - address) as usize, block.start());
@@ -63,7 +63,7 @@ impl Heap {
         &mut bytemuck::cast_slice_mut(&mut block.memory)[start + within..][..bytes]
     }
 
-    /// Whether all fences stand.
+    /// Checks that all fences are intact.
     pub fn check(&self) -> Result<(), String> {
         for block in self.blocks.values() {
             let start = block.start();

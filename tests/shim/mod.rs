@@ -1,9 +1,9 @@
-//! A stand-in for a GPU: `g++` compiles the rooms' `kernel.cu` files for this processor, `cuda.h` runs them, and the same code
+//! A simulated GPU: `g++` compiles the ops' `kernel.cu` files for the CPU, `cuda.h` runs them, and the same code
 //! launches them through the same trait as on a GPU.
 //!
-//! Memory starts as NaN where the driver promises nothing, and has fences on both sides that are checked after every
-//! launch. Products are plain loops. A fault that a launch shows (divergent barriers, wrong arguments, writes outside of
-//! memory) is the device's failure, in one line.
+//! Memory starts as NaN unless the driver clears it, and has fences on both sides that are checked after every launch.
+//! Products are plain loops. A fault in a launch (divergent barriers, wrong arguments, out-of-bounds writes) becomes
+//! the device's failure, in one line.
 
 mod compile;
 mod memory;
@@ -23,9 +23,9 @@ pub enum Order {
     /// By number.
     #[default]
     Forward,
-    /// The last first, and each warp as far as it gets before the next.
+    /// The last first, and each warp as far as it can run before the next.
     Backward,
-    /// Another order between any two barriers, the same in every run.
+    /// A different order between any two barriers, the same in every run.
     Shuffled,
 }
 
@@ -34,19 +34,19 @@ impl Order {
     pub const ALL: [Self; 3] = [Self::Forward, Self::Backward, Self::Shuffled];
 }
 
-/// A mistake put into a kernel, to see that the tests find it.
+/// A mistake planted into a kernel; the tests must find it.
 #[derive(Clone, Copy, Debug)]
 pub struct Fault {
     /// A module, or a header that it includes.
     pub file: &'static str,
     /// Text of the file.
     pub find: &'static str,
-    /// What stands there instead, wherever the text occurs.
+    /// The replacement, wherever the text occurs.
     pub replace: &'static str,
 }
 
 impl Fault {
-    /// The text of `file` with the mistake, if it belongs there.
+    /// The text of `file`, with the mistake if it is in this file.
     fn apply(this: Option<&Self>, file: &str, text: &str) -> String {
         match this {
             Some(fault) if fault.file == file => {
@@ -58,7 +58,7 @@ impl Fault {
     }
 }
 
-/// What a device was asked for.
+/// Counts of the requests to a device.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     /// Allocations, and memory given back.
@@ -74,7 +74,7 @@ pub struct Counts {
 /// Shared memory of a block on an H100, in bytes.
 const SHARED: usize = 227 << 10;
 
-/// The stand-in.
+/// The simulated GPU.
 pub struct Shim {
     /// Bytes of a block's shared memory.
     shared: usize,
@@ -114,7 +114,7 @@ impl Shim {
         Self::make(Order::Forward, fault, shared).0
     }
 
-    /// A device, and a function that says what it was asked for so far.
+    /// A device, and a function that returns the counts of requests so far.
     pub fn counted() -> (Device, impl Fn() -> Counts) {
         let (device, state) = Self::make(Order::Forward, None, SHARED);
         (device, move || lock(&state).counts)
@@ -134,7 +134,7 @@ impl Shim {
         }
     }
 
-    /// The state for work that a recording cannot hold.
+    /// The state, for work that cannot be recorded.
     fn outside(&self) -> MutexGuard<'_, State> {
         let state = lock(&self.state);
         assert!(state.recording.is_none(), "only work on the device can be captured");
@@ -148,7 +148,7 @@ fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
 
 /// The GPU behind a device.
 pub fn gpu(device: &Device) -> &Arc<dyn Gpu> {
-    let Device::Cuda(gpu) = device else { panic!("{device:?} is no GPU") };
+    let Device::Cuda(gpu) = device else { panic!("{device:?} is not a GPU") };
     gpu
 }
 
@@ -270,7 +270,7 @@ impl Gpu for Shim {
 
     fn load(&self, modules: &[&'static Module]) -> Result<()> {
         let mut state = lock(&self.state);
-        // A mistake that is not made must not pass for one that is found.
+        // A mistake that was not planted must not count as found.
         if let Some(fault) = &state.fault {
             modules.iter().for_each(|module| drop(Fault::apply(Some(fault), module.name, module.source)));
         }

@@ -1,4 +1,4 @@
-// The functions of the engine's ptx.cuh, said there what they do, for the host shim.
+// The functions of the engine's ptx.cuh for the host shim; that file documents them.
 #pragma once
 
 struct bf16 {
@@ -32,7 +32,7 @@ inline float half_of(unsigned word, int half) { return __uint_as_float(half ? wo
 
 inline void load_matrices(unsigned (&out)[4], const void* row, bool transposed, int line) {
     if ((uintptr_t)row % 16 != 0) die("line %d: a matrix row that is not aligned to 16 bytes", line);
-    // A row is read as soon as its lane arrives: what another lane writes later needs a barrier to be seen.
+    // A row is read as soon as its lane arrives, so later writes of other lanes need a barrier.
     unsigned short mine[8];
     memcpy(mine, row, sizeof mine);
     Exchange rows = exchange(~0u, (uint64_t)mine, line);
@@ -43,7 +43,7 @@ inline void load_matrices(unsigned (&out)[4], const void* row, bool transposed, 
         };
         out[m] = transposed ? element(c, r) | element(c + 1, r) << 16 : element(r, c) | element(r, c + 1) << 16;
     }
-    // The rows lie on their lanes' stacks until all have read them.
+    // The rows stay on their lanes' stacks until all have read them.
     exchange(~0u, 0, line);
 }
 
@@ -62,7 +62,7 @@ __device__ inline void mma_bf16(float (&d)[4], const unsigned (&a)[4], unsigned 
     const unsigned mine[6] = {a[0], a[1], a[2], a[3], b0, b1};
     shim::Exchange all = shim::exchange(~0u, (uint64_t)mine, line);
     auto word = [&](unsigned lane, unsigned i) { return reinterpret_cast<const unsigned*>(all.values[lane])[i]; };
-    // Element k of row r of a lies with lane 4·(r%8) + k%8/2, word r/8 + 2·(k/8); column c of b with lane 4c + k%8/2.
+    // Element k of row r of a is in lane 4·(r%8) + k%8/2, word r/8 + 2·(k/8); column c of b with lane 4c + k%8/2.
     unsigned lane = shim::lane_of(*shim::current), g = lane / 4, t = lane % 4;
     for (unsigned i = 0; i < 4; i++) {
         unsigned row = g + i / 2 * 8, col = 2 * t + i % 2;
@@ -77,7 +77,7 @@ __device__ inline void mma_bf16(float (&d)[4], const unsigned (&a)[4], unsigned 
     shim::exchange(~0u, 0, line);
 }
 
-// A copy arrives when it is waited for and no sooner; until then the place is spoilt.
+// A copy arrives only when it is waited for; until then its target is poisoned.
 template <int BYTES = 16> __device__ inline void copy_async(void* shared, const void* global, bool valid = true, int line = __builtin_LINE()) {
     if ((uintptr_t)shared % BYTES != 0 || (valid && (uintptr_t)global % BYTES != 0)) {
         shim::die("line %d: a background copy that is not aligned to %d bytes", line, BYTES);

@@ -1,4 +1,4 @@
-//! The real CUDA backend, on stand-ins for NVIDIA's libraries: what can go wrong, where kernels come from, and the order of
+//! Tests the real CUDA backend with simulated NVIDIA libraries: possible failures, sources of kernels, and the order of
 //! copies, launches and captures.
 
 use engine::cuda::{Arch, Arg, Factor, Gpu, Grid, Module, Pointer, Product, Settings, compile_file};
@@ -20,7 +20,7 @@ static FILL: Module = Module::new(
 static LATER_FILL: Module = Module::new("fill", "extern \"C\" __global__ void fill(float* x, float value, int n) {}\n");
 static BAD: Module = Module::new("bad", "#error\nextern \"C\" __global__ void bad() {}\n");
 
-/// A folder of this test's own, empty.
+/// An empty folder for this test.
 fn folder(name: &str) -> PathBuf {
     let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("driver").join(name);
     let _ = fs::remove_dir_all(&folder);
@@ -74,7 +74,7 @@ fn machines_that_cannot_be_used() {
 #[test]
 fn no_compiler_and_no_file() {
     in_child("no_compiler_and_no_file", &[], || {
-        // A machine with a toolkit has one all the same.
+        // A machine with a CUDA toolkit has NVRTC anyway.
         let found = probe(&Settings::default(), &Device::Cpu);
         let lacks = found.iter().any(|f| f.part == "NVRTC" && f.state == State::Missing);
         let expected = "NVRTC, which compiles the kernels, is missing: libnvrtc.so of CUDA 12 or 13 is not found: name its \
@@ -98,16 +98,16 @@ fn kernels_are_compiled_once() {
         }
         let files: Vec<PathBuf> = fs::read_dir(&cache).expect("the cache").flatten().map(|e| e.path()).collect();
         assert_eq!(files.len(), 2, "{files:?}");
-        // A damaged file is as good as none, and is made anew.
+        // A damaged file counts as missing and is written again.
         fs::write(&files[0], b"kernels2 ").expect("a damaged file");
         for _ in 0..2 {
             open(&settings, &[&FILL]).expect("kernels compiled anew");
             assert_eq!(count(), 3);
         }
-        // Another text has another name.
-        open(&settings, &[&LATER_FILL]).map(drop).expect_err("a text without the kernels that the stand-in knows");
+        // Another source has another name.
+        open(&settings, &[&LATER_FILL]).map(drop).expect_err("a source without kernels of the simulated compiler");
         assert_eq!(count(), 5);
-        // A cache that cannot be written is none.
+        // A cache that cannot be written is ignored.
         let blocked = Settings { cache: Some(compilations.join("x")), ..settings };
         open(&blocked, &[&FILL]).expect("kernels without a cache");
         assert_eq!(count(), 7);
@@ -165,7 +165,7 @@ fn what_was_found() {
         let found = probe(&settings(), &device());
         let of =
             |part| found.iter().filter(move |f| f.part == part).map(|f| (f.state, f.text.as_str())).collect::<Vec<_>>();
-        // Behind the version of a driver that the machine has.
+        // It follows the version of the machine's own driver, if there is one.
         assert!(of("driver")[0].0 == State::Used && of("driver")[0].1.ends_with("supports CUDA 13.0"), "{found:?}");
         let gpu = "Fake GPU (sm_90a), 132 multiprocessors, 1.0 GiB";
         assert_eq!(of("GPU")[0], (State::Used, gpu));
@@ -186,7 +186,7 @@ fn memory_copies_and_launches() {
         let before = (gpu.free_bytes(), ask("libcuda.so", "fake_allocations"));
         let mut x = Buffer::new_on(&device, Spec::new(DType::F32, &[5])).expect("room");
         assert_eq!(read(&x), [0.0; 5], "memory starts as zeros");
-        // What is copied from must not be looked at later.
+        // The source of a copy must not be read later.
         let mut numbers = vec![1.0f32, 2.0, 3.0, 4.0, 5.0];
         x.write(&numbers);
         numbers.fill(0.0);
@@ -200,11 +200,11 @@ fn memory_copies_and_launches() {
         assert_eq!((gpu.finish(), read(&x)), (Ok(()), vec![0.0; 5]));
         gpu.launch(&add, Grid::covering(5, 128), &[(&mut x).into(), Arg::F32(0.5), 5.into()]);
         drop((x, y));
-        assert_eq!((gpu.free_bytes(), ask("libcuda.so", "fake_allocations")), before, "all memory was given back");
+        assert_eq!((gpu.free_bytes(), ask("libcuda.so", "fake_allocations")), before, "all memory was freed");
         let full = Buffer::new_on(&device, Spec::new(DType::F32, &[100_000_000])).expect_err("no room");
         let said = "Fake GPU has no room for 381.47 MiB: 63.37 MiB of 95.37 MiB are free";
         assert_eq!((full.kind, full.to_string().as_str()), (ErrorKind::Device, said));
-        assert_eq!(gpu.finish(), Ok(()), "a full memory is no failure");
+        assert_eq!(gpu.finish(), Ok(()), "full memory is not a failure of the device");
         // Another thread has no context of its own.
         std::thread::scope(|scope| {
             scope.spawn(|| Buffer::new_on(&device, Spec::new(DType::F32, &[5])).expect("room"));
@@ -230,7 +230,7 @@ fn wrong_launches_are_refused() {
         assert_eq!(shared, "fill fill: 232448 bytes of shared memory, a block has 231424");
         let unknown = said(FILL.kernel("fell", DType::F32), grid, &args);
         assert_eq!(unknown, "the kernel fell of fill is not loaded");
-        // None of this has left anything behind.
+        // None of this has any lasting effect.
         gpu.launch(&fill, grid, &args);
         assert_eq!(read(&x), [1.0; 5]);
     });
@@ -272,7 +272,7 @@ fn products_by_cublas() {
         let searches = ask("libcublasLt.so", "fake_searches");
         assert_eq!(products::check(&device, |product| gpu.product(product)), Ok(()));
         assert_eq!(ask("libcublasLt.so", "fake_searches"), searches, "an algorithm is searched once");
-        // Nothing to sum over, and nothing at all.
+        // An empty sum, and an empty result.
         let (a, _) = products::matrix(&device, DType::F32, 3, 3, 1);
         let (out, _) = products::matrix(&device, DType::F32, 3, 3, 1);
         let at = Pointer::from(&a);
@@ -308,7 +308,7 @@ fn products_by_cublas() {
     });
 }
 
-/// The first failure stays, and nothing panics behind it.
+/// The device keeps its first failure, and later calls do not panic.
 #[test]
 fn a_lost_gpu_is_an_error() {
     in_child("a_lost_gpu_is_an_error", &[], || {

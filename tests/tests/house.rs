@@ -1,9 +1,9 @@
-//! The house as a whole: which of our crates uses which, how many packages of others they bring with them, and whether README
+//! Checks of the workspace: which of our crates uses which, how many external packages they need, and that the README
 //! shows code that compiles.
 
 use tests::packages::{closure, packages};
 
-/// Every crate that others are built from, with those that it may use.
+/// Each of our crates, with the crates that it may use.
 const MAY_USE: [(&str, &[&str]); 7] = [
     ("engine", &[]),
     ("kernels", &["engine"]),
@@ -14,12 +14,12 @@ const MAY_USE: [(&str, &[&str]); 7] = [
     ("cli", &["engine", "kernels", "autograd", "ltm", "lab"]),
 ];
 
-/// How many packages of others these may bring.
+/// The largest number of external packages that these may need.
 const MOST: [(&[&str], usize); 2] = [(&["engine", "kernels", "autograd"], 22), (&["ltm"], 40)];
 
 #[test]
 fn crates_use_only_those_below_them_and_few_of_others() {
-    // What is linked in a build on Linux.
+    // The dependencies linked in a build on Linux.
     let packages = packages(&["--offline", "--filter-platform=x86_64-unknown-linux-gnu"], &[().into()]);
     for (name, allowed) in MAY_USE {
         for used in packages[name].uses.iter().filter(|used| packages[*used].is_ours) {
@@ -30,7 +30,7 @@ fn crates_use_only_those_below_them_and_few_of_others() {
         let mut others = closure(&packages, roots, |_| true);
         others.retain(|name| !packages[*name].is_ours);
         assert!(others.iter().any(|name| name.starts_with("rayon ")), "{others:?}");
-        assert!(others.len() <= most, "{roots:?} bring {} packages: {others:?}", others.len());
+        assert!(others.len() <= most, "{roots:?} need {} packages: {others:?}", others.len());
     }
 }
 
@@ -46,6 +46,6 @@ fn the_readme_is_short_and_shows_the_compiled_example() {
     let example = include_str!("../../autograd/examples/gradient.rs");
     let mut compiled = example.lines().map(str::trim);
     for line in shown.lines().map(str::trim) {
-        assert!(compiled.any(|compiled| compiled == line), "the example does not have, or not here: {line}");
+        assert!(compiled.any(|compiled| compiled == line), "the example lacks this line, or has it elsewhere: {line}");
     }
 }

@@ -8,7 +8,7 @@ use crate::plan::{Plan, Request};
 use crate::store::{Id, Store};
 use engine::{DType, Error};
 
-/// An input of a function, and the gradient that it is claimed to have.
+/// An input of a function, and its claimed gradient.
 #[derive(Clone, Copy, Debug)]
 pub struct Claim<'a> {
     /// Name of the input.
@@ -37,7 +37,7 @@ pub struct Claim<'a> {
 /// ```
 ///
 /// # Errors
-/// The first input whose gradient is wrong, with its worst entry; or a gradient that does not have the size of its input.
+/// The first input with a wrong gradient, with its worst entry; or a gradient whose size differs from its input's.
 pub fn check_function(
     name: &str,
     claims: &[Claim],
@@ -49,7 +49,7 @@ pub fn check_function(
     for (i, claim) in claims.iter().enumerate() {
         let (got, want) = (claim.gradient.len(), claim.at.len());
         if got != want {
-            let message = format!("the gradient of {} has {got} numbers, must have the input's {want}", claim.name);
+            let message = format!("the gradient of {} has {got} numbers, must have {want}, as the input", claim.name);
             return Err(Error::usage(message).at(name).into());
         }
         let value = |x: &[f64]| {
@@ -66,15 +66,16 @@ pub fn check_function(
     Ok(report)
 }
 
-/// Checks the gradients of the number `root` with respect to the leaves `wants` at the point that the store holds: all
-/// together against central differences, and with the same bits each leaf alone, without hoisting, and with prepared forms.
+/// Checks the gradients of the scalar `root` with respect to the leaves `wants`, at the values in the store. It
+/// compares them with central differences. It also computes them for each leaf alone, without hoisting, and with
+/// prepared forms, which must give the same bits.
 ///
-/// The store's leaves are as before afterwards; it keeps the buffers of the plans that were made. Make one number of another
-/// result by a [`Projection`](super::Projection).
+/// The store's leaves do not change; the store keeps the buffers of the plans. To check a result that is not a scalar,
+/// reduce it with a [`Projection`](super::Projection).
 ///
 /// # Errors
-/// The first leaf whose gradient is wrong, with its worst entry; or what cannot be planned, is not f64, or
-/// shares its buffer with another leaf.
+/// The first leaf with a wrong gradient, with its worst entry. Also an error if planning fails, or if a leaf is not f64
+/// or shares its buffer with another leaf.
 pub fn check_graph(
     graph: &Graph,
     store: &mut Store,
@@ -90,11 +91,11 @@ pub fn check_graph(
         if spec.dtype != DType::F64 {
             return Err(Error::usage(format!("{name} is {spec}, must be f64 to be checked")).into());
         }
-        // Moving the numbers of one leaf would move the other's.
+        // A change of one leaf would change the other.
         let shares = |other: &Value| *other != v && graph.leaf_id(*other) == graph.leaf_id(v);
         if let Some(other) = graph.leaf_id(v).and_then(|_| graph.all().find(shares)) {
             let other = graph.describe(other);
-            return Err(Error::usage(format!("{name} and {other} lie in one buffer: give each its own")).into());
+            return Err(Error::usage(format!("{name} and {other} share a buffer: give each its own")).into());
         }
     }
     let mut gradients = |wants: &[Value], repeat, prepare| {

@@ -1,25 +1,25 @@
-//! Checks of gradients in f64: of an op ([`check_op`]), of a number recorded as a graph of ops ([`check_graph`]), or of any
-//! function whose gradient somebody claims to know ([`check_function`]).
+//! Checks gradients in f64: of an op ([`check_op`]), of a scalar recorded as a graph of ops ([`check_graph`]), or of
+//! any Rust function with a claimed gradient ([`check_function`]).
 //!
 //! # What is compared
 //!
-//! Random weights w make a number of the result: `f(x) = Σ w ⊙ op(x)`, whose gradient the VJP for `d_y = w` claims to know.
+//! Random weights w reduce the result to a scalar: `f(x) = Σ w ⊙ op(x)`. The VJP for `d_y = w` must give its gradient.
 //! The numeric side is central differences
 //!
-//! - **along a random direction** at any size: two evaluations for each of four step sizes, whatever the number of entries;
+//! - **along a random direction** at any size: two evaluations for each of four step sizes, for any number of entries;
 //! - **entry by entry** for inputs of up to [`Options::entrywise`] elements.
 //!
 //! # What is not claimed
 //!
-//! Four step sizes tell what a numeric derivative is worth. The check certifies nothing at a kink, where the function is too
-//! rough or not finite, and where a gradient is smaller than what rounding leaves of the differences: the [`Report`] lists every
-//! such number as [`NotChecked`] with its [`Reason`]. It is not a pass. To rely on a check, ask whether
-//! [`Report::certified`] has the input.
+//! Four step sizes show how accurate a numeric derivative is. The check certifies nothing at a kink, where the function
+//! is too rough or not finite, or where a gradient is smaller than the rounding error of the differences. The
+//! [`Report`] lists every such number as [`NotChecked`] with its [`Reason`]; it does not count as passed. To rely on a
+//! check, make sure that [`Report::certified`] lists the input.
 //!
-//! # An op of one's own
+//! # Your own op
 //!
-//! `examples/own_op` is a worked example. The crate `gradtest` has what property-based tests need beyond this module: shapes and
-//! values that shrink, random graphs, and faults planted to see whether the check finds them.
+//! `examples/own_op` is a worked example. The crate `gradtest` adds property-based tests: shapes and values that
+//! shrink, random graphs, and planted faults that the check must find.
 
 mod function;
 mod numeric;

@@ -1,4 +1,4 @@
-//! Numeric derivatives, each with what it is worth.
+//! Numeric derivatives with error estimates.
 
 use super::report::{Place, Reason, Report, Worst};
 use super::{Options, dot, normal};
@@ -7,19 +7,19 @@ use super::{Options, dot, normal};
 #[derive(Clone, Copy)]
 pub(super) struct Value {
     pub value: f64,
-    /// The sum of the sizes of the terms that it is a sum of: what it is rounded in proportion to.
+    /// The sum of the magnitudes of its terms; the rounding error is proportional to it.
     pub scale: f64,
 }
 
-/// A numeric derivative and how far it may be off.
+/// A numeric derivative and its possible errors.
 #[derive(Clone, Copy, Debug)]
 struct Derivative {
     value: f64,
-    /// By the stencil's own error.
+    /// The stencil's truncation error.
     doubt: f64,
-    /// By rounding.
+    /// The rounding error.
     noise: f64,
-    /// By how much the slopes on both sides differ.
+    /// The difference of the slopes on both sides.
     jump: f64,
 }
 
@@ -27,26 +27,26 @@ struct Derivative {
 const STEP: f64 = 1e-3;
 /// Largest accepted relative difference.
 const TOLERANCE: f64 = 1e-6;
-/// Each step size is tried with its quarter; where the two disagree, so much smaller ones are tried, and where they agree but
-/// rounding leaves too little, so much larger ones.
+/// Each step size is tried together with its quarter. If the two disagree, the next step is smaller by this factor; if
+/// they agree but rounding errors dominate, it is larger by this factor.
 const NEXT: f64 = 16.0;
-/// So many step sizes are tried.
+/// Number of step sizes to try.
 const TRIES: usize = 3;
-/// A derivative is of no use where it may be off by more than so many tolerances.
+/// A derivative is unusable if its possible error exceeds this many tolerances.
 const TRUST: f64 = 10.0;
 /// Rounding errors of a stencil in units of the rounding error of a value.
 const ROUNDINGS: f64 = 16.0;
 
 impl Derivative {
-    /// The derivative at 0 of `f`, from central differences, two evaluations each, at 2h, h, h/2 and h/4: those at 2h and h give
-    /// the fourth-order five-point stencil of step h, those at h/2 and h/4 that of a quarter of the step with a 256th of its
-    /// error. `f(0)` is `middle`; one value is off by `rounding`.
+    /// The derivative at 0 of `f`, from central differences, two evaluations each, at 2h, h, h/2 and h/4: 2h and h give
+    /// the fourth-order five-point stencil of step h; h/2 and h/4 give that of a quarter of the step, with a 256th of
+    /// its error. `f(0)` is `middle`; each value has the error `rounding`.
     fn of(f: &mut dyn FnMut(f64) -> Value, middle: f64, rounding: f64, step: f64) -> Self {
         let mut best: Option<Self> = None;
         let mut h = step;
         for _ in 0..TRIES {
             let mut scale = middle.abs();
-            // The slope by the stencil of step h, and by how much the slopes on both sides differ: h·f″ for a smooth f.
+            // The slope by the stencil of step h, and the difference of the slopes on both sides: h·f″ for a smooth f.
             let mut stencil = |h: f64| {
                 let mut at = |t: f64| {
                     let Value { value, scale: s } = f(t);
@@ -83,13 +83,13 @@ impl Derivative {
         best.expect("at least one step size")
     }
 
-    /// By how much it may be off in all; infinite where anything is not finite.
+    /// The total possible error; infinite if anything is not finite.
     fn total(&self) -> f64 {
         let total = self.doubt + self.noise + self.jump;
         if total.is_finite() { total } else { f64::INFINITY }
     }
 
-    /// Why nothing can be said about a claim at this place, if so.
+    /// The reason if this place cannot be checked.
     fn useless(&self, claimed: f64) -> Option<Reason> {
         let size = self.value.abs().max(if claimed.is_finite() { claimed.abs() } else { 0.0 });
         let accepted = TRUST * (TOLERANCE * size + self.noise);
@@ -104,10 +104,10 @@ impl Derivative {
         }
     }
 
-    /// The relative difference of `claimed`; a reason if nothing can be said.
+    /// The relative difference of `claimed`, or a reason why it cannot be checked.
     ///
     /// # Errors
-    /// By how many times what would be accepted the claim is off.
+    /// The error of the claim, as a multiple of the accepted one.
     fn compare(&self, claimed: f64) -> Result<Result<f64, Reason>, f64> {
         if let Some(reason) = self.useless(claimed) {
             return Ok(Err(reason));
@@ -115,7 +115,7 @@ impl Derivative {
         let size = claimed.abs().max(self.value.abs());
         let difference = (claimed - self.value).abs();
         let accepted = TOLERANCE * size + self.noise + self.doubt;
-        // Written so that NaN fails; of an infinite claim any difference is within a millionth.
+        // Written so that NaN fails; for an infinite claim any relative difference would be small.
         let close = claimed.is_finite() && difference <= accepted;
         if !close {
             return Err(if difference.is_finite() { difference / accepted } else { f64::INFINITY });
@@ -124,8 +124,8 @@ impl Derivative {
     }
 }
 
-/// How far values of `f` are off by rounding: fourth differences of points so close together that nothing else is left of
-/// them. They lie on either side of 0, not across it, where there may be a kink.
+/// The rounding error of values of `f`, from fourth differences of points so close together that only rounding remains.
+/// The points are on one side of 0 each, because there may be a kink at 0.
 fn rounding(f: &mut dyn FnMut(f64) -> Value) -> f64 {
     const APART: f64 = 1e-8;
     let mut sum = 0.0;
@@ -139,7 +139,7 @@ fn rounding(f: &mut dyn FnMut(f64) -> Value) -> f64 {
     (sum / 4.0 / 70.0).sqrt()
 }
 
-/// Numeric derivatives of one input: of each entry if it is small, and along a random direction.
+/// Numeric derivatives for one input: of each entry if the input is small, and along a random direction.
 pub(super) struct Numeric {
     entries: Vec<Derivative>,
     direction: Vec<f64>,
@@ -147,7 +147,7 @@ pub(super) struct Numeric {
 }
 
 impl Numeric {
-    /// Of input number `i`, which is `base`; `value` is the function of it.
+    /// For input number `i` with the values `base`; `value` is the function of this input.
     pub fn of(i: usize, base: &[f64], mut value: impl FnMut(&[f64]) -> Value, options: &Options) -> Self {
         let mut direction = normal(options.seed, 3000 + i as u32, base.len());
         let norm = dot(&direction, &direction).sqrt().max(1e-300);
@@ -175,7 +175,7 @@ impl Numeric {
         Self { entries, direction, along }
     }
 
-    /// Compares the gradient that `input` is claimed to have; the worst of the numbers that are wrong.
+    /// Compares the claimed gradient of `input`; returns the worst wrong number.
     pub fn compare(&self, input: &str, grad: &[f64], report: &mut Report) -> Option<Worst> {
         let along = dot(grad, &self.direction);
         let entries = self.entries.iter().enumerate().map(|(j, n)| (Place::Entry(j), grad[j], n));
@@ -185,7 +185,7 @@ impl Numeric {
                 Ok(Ok(relative)) => report.pass(input, relative),
                 Ok(Err(reason)) => report.skip(input, place, reason),
                 Err(off) => {
-                    // An entry says more than the projection.
+                    // An entry is more informative than the projection.
                     let better = |&(most, (at, ..)): &(f64, Worst)| {
                         place != Place::Projection && (off > most || at == Place::Projection)
                     };

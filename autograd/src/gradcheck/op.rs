@@ -9,17 +9,18 @@ use std::collections::BTreeMap;
 
 /// Keys the random weights of the result.
 const COTANGENT: u32 = 1000;
-/// Keys what gradients are added to.
+/// Keys the numbers that gradients are added to.
 const INTO: u32 = 2000;
 
 /// Checks every differentiable input of `op` for every subset of wanted inputs.
 ///
-/// It compares gradients that are written with central differences. With those gradients it compares gradients that are added,
-/// that are written for some inputs and added for others, that the fused pass gives, and that the op says it passes through.
+/// It compares written gradients with central differences. It then compares these with gradients that are added,
+/// gradients that are written for some inputs and added for others, gradients of the fused pass, and gradients that the
+/// op claims to pass through.
 ///
 /// # Errors
-/// The first input whose gradient is wrong, with its worst entry; or that the op refuses the inputs, takes more or fewer, or
-/// they are not f64.
+/// The first input with a wrong gradient, with its worst entry. Also an error if the op refuses the inputs or their
+/// number, or if they are not f64.
 pub fn check_op(op: &dyn Op, ins: &[Buffer], options: &Options) -> Result<Report, Failure> {
     let specs: Vec<Spec> = ins.iter().map(Buffer::spec).collect();
     let outputs = infer(op, &specs).map_err(|e| e.at(op.name()))?;
@@ -72,7 +73,7 @@ struct Trial<'a> {
     d_out: Buffer,
     /// The numeric derivatives of each differentiable input, by its number.
     numeric: BTreeMap<usize, Numeric>,
-    /// What gradients are added to.
+    /// The numbers that gradients are added to.
     into: Vec<Buffer>,
     seed: u64,
     report: Report,
@@ -94,7 +95,7 @@ impl Trial<'_> {
         let add = self.wants(chosen, |_| Want::Add);
         let mixed = self.wants(chosen, |i| if i.is_multiple_of(2) { Want::Write } else { Want::Add });
         let vjp = |wants: &[Want]| self.bench.vjp(wants, self.ins, &self.outs, &self.d_out, &self.into);
-        // What one input wants must not change another's gradient.
+        // The want for one input must not change another input's gradient.
         let (grads, added, both) = (vjp(&write), vjp(&add), vjp(&mixed));
         for &i in chosen {
             let grad = grads[i].to_f64();
@@ -111,8 +112,8 @@ impl Trial<'_> {
         if self.bench.op.fuses() { self.fused(chosen, &write, &add) } else { Ok(()) }
     }
 
-    /// The fused pass has the outputs of the forward pass bit for bit, and the gradients of the VJP but for rounding: it may
-    /// add them up in another way.
+    /// The fused pass gives the outputs of the forward pass bit for bit, and the gradients of the VJP up to rounding,
+    /// because it may add in another order.
     fn fused(&mut self, chosen: &[usize], write: &[Want], add: &[Want]) -> Result<(), Failure> {
         let one = Buffer::from_f64(DType::F64, self.outs[0].shape().dims(), &vec![1.0; self.outs[0].len()]);
         for wants in [write, add] {
@@ -132,15 +133,15 @@ impl Trial<'_> {
     }
 }
 
-/// The size of the largest number, at least 1. One that is not finite must not excuse the others.
+/// The magnitude of the largest number, at least 1. Non-finite numbers are ignored, so that they do not excuse others.
 pub(super) fn largest(numbers: &[f64]) -> f64 {
     numbers.iter().map(|x| x.abs()).filter(|x| x.is_finite()).fold(1.0, f64::max)
 }
 
-/// The number that is furthest off, if by more than rounding of numbers of the size `scale` explains.
+/// The number with the largest error, if rounding of numbers of magnitude `scale` does not explain it.
 fn worst_beyond_rounding(got: &[f64], expected: &[f64], scale: f64) -> Option<Worst> {
     let off = |j: usize| (got[j] - expected[j]).abs();
-    // Written so that NaN fails, but for what is not finite itself.
+    // Written so that NaN fails, unless the expected number is not finite.
     let close = |j: usize| off(j) <= 1e-11 * scale;
     let wrong = (0..got.len()).filter(|&j| expected[j].is_finite() && !close(j));
     wrong.max_by(|&a, &b| off(a).total_cmp(&off(b))).map(|j| (Place::Entry(j), got[j], expected[j]))

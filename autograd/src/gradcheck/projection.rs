@@ -1,9 +1,9 @@
-//! A tensor made a number, or a tensor of another shape.
+//! Maps a tensor to a scalar, or to a tensor of another shape.
 
 use engine::{Buffer, Context, Cost, DType, Error, Op, Output, Pass, Result, Shape, Spec, Want};
 
-/// A random linear map of n numbers onto m, `x f64 [..] → y f64 shape`: `y_j = Σ w_k x_i` over all k < max(n, m) with
-/// j = k mod m and i = k mod n. Onto one number, it makes any result a function that can be checked. On the CPU only.
+/// A random linear map of n numbers to m, `x f64 [..] → y f64 shape`: `y_j = Σ w_k x_i` over all k < max(n, m) with j =
+/// k mod m and i = k mod n. With m = 1 it turns any result into a scalar that can be checked. CPU only.
 #[derive(Clone, Copy, Debug)]
 pub struct Projection {
     /// Seeds the weights w, which are normal.
@@ -13,7 +13,7 @@ pub struct Projection {
 }
 
 impl Projection {
-    /// A projection onto one number.
+    /// A projection to a scalar.
     pub fn new(seed: u64) -> Self {
         Self { seed, shape: Shape::new(&[1]) }
     }

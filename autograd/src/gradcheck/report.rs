@@ -1,4 +1,4 @@
-//! What a check says.
+//! The result of a check.
 
 use engine::Error;
 use std::fmt;
@@ -28,9 +28,9 @@ pub enum Reason {
     Kink,
     /// Derivatives from different step sizes disagree, down to the smallest.
     Rough,
-    /// Both numbers are below what rounding leaves of a numeric derivative.
+    /// Both numbers are below the rounding error of a numeric derivative.
     TooSmall,
-    /// The function is not finite at the point or beside it.
+    /// The function is not finite at the point or near it.
     NotFinite,
 }
 
@@ -50,7 +50,7 @@ impl fmt::Display for Reason {
 pub struct NotChecked {
     /// Name of the input.
     pub input: String,
-    /// Which number of its gradient.
+    /// The entry or direction.
     pub place: Place,
     /// Why.
     pub reason: Reason,
@@ -62,16 +62,16 @@ impl fmt::Display for NotChecked {
     }
 }
 
-/// What was checked, where nothing was wrong.
+/// The result of a check that found no error.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Report {
-    /// Comparisons with a numeric derivative that were made and held.
+    /// Number of successful comparisons with a numeric derivative.
     pub checked: usize,
-    /// Those that could not certify anything, each once.
+    /// Comparisons that could not certify anything, each once.
     pub not_checked: Vec<NotChecked>,
     /// The worst relative difference among those checked.
     pub worst: f64,
-    /// Inputs of which at least one number was certified.
+    /// Inputs with at least one certified number.
     pub certified: Vec<String>,
 }
 
@@ -102,18 +102,18 @@ impl fmt::Display for Report {
     }
 }
 
-/// What a gradient was held against.
+/// What a gradient was compared with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Check {
     /// Central differences.
     Numeric,
-    /// What was in the buffer plus the gradient, where it is to be added.
+    /// The previous content of the buffer plus the gradient, for an added gradient.
     Added,
-    /// The gradient with other wants for the other inputs, or planned in another way: the same bits.
+    /// The gradient with other wants for the other inputs, or with another plan: the bits must be the same.
     SameBits,
-    /// The result's gradient, which the op says it passes through.
+    /// The result's gradient, which the op claims to pass through.
     PassedThrough,
-    /// Forward and VJP one after the other: the fused pass has the same numbers.
+    /// Separate forward and VJP: the fused pass must give the same numbers.
     Fused,
 }
 
@@ -121,10 +121,10 @@ impl fmt::Display for Check {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Numeric => "central differences",
-            Self::Added => "what was there plus the gradient",
+            Self::Added => "the previous content plus the gradient",
             Self::SameBits => "the same gradient computed with other wants or another plan",
-            Self::PassedThrough => "the result's gradient, which the op says it passes through",
-            Self::Fused => "forward and backward one after the other",
+            Self::PassedThrough => "the result's gradient, which the op claims to pass through",
+            Self::Fused => "separate forward and backward passes",
         })
     }
 }
@@ -136,13 +136,13 @@ pub struct Wrong {
     pub op: String,
     /// Name of the input.
     pub input: String,
-    /// The worst of its numbers.
+    /// The place of its worst number.
     pub place: Place,
-    /// The gradient's number.
+    /// The gradient's value there.
     pub claimed: f64,
-    /// The number it should be.
+    /// The expected value.
     pub expected: f64,
-    /// Where that comes from.
+    /// The source of the expected value.
     pub check: Check,
     /// The inputs whose gradients were wanted together.
     pub wanted: Vec<String>,

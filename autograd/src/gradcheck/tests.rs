@@ -2,7 +2,7 @@ use super::*;
 use crate::{Graph, Phase, Store, Value};
 use engine::{Buffer, Context, Cost, DType, Device, Op, Output, Pass, Reads, Result, Spec, Want};
 
-/// `y = f(x)` elementwise with the derivative that it is said to have.
+/// `y = f(x)` elementwise with a claimed derivative.
 #[derive(Debug)]
 struct Elementwise {
     f: fn(f64) -> f64,
@@ -67,7 +67,12 @@ fn a_wrong_gradient_is_reported_with_its_worst_entry() {
     assert_eq!((wrong.place, wrong.check, &wrong.input[..], wrong.seed), (Place::Entry(1), Check::Numeric, "x", 0));
     assert!((wrong.claimed / wrong.expected - (1f64.cos() + 0.5) / 1f64.cos()).abs() < 1e-6, "{wrong}");
     for (claim, slope) in [(f64::NAN, (|_| f64::NAN) as fn(f64) -> f64), (f64::INFINITY, |_| f64::INFINITY)] {
-        let Err(Failure::Wrong(wrong)) = check(f64::sin, slope, &[0.3]) else { panic!("{claim} is no gradient") };
+        let Err(Failure::Wrong(wrong)) = check(f64::sin, slope, &[0.3]) else {
+            panic!(
+                "the wrong gradient {claim} \
+                                                                                       passed"
+            )
+        };
         assert_eq!((wrong.place, wrong.claimed.abs().to_string()), (Place::Entry(0), claim.to_string()));
     }
     assert_eq!(op::largest(&[f64::INFINITY, -3.0, f64::NAN]), 3.0);
@@ -80,12 +85,12 @@ fn at_a_kink_nothing_is_certified() {
         assert_eq!(reasons(&report), [(Place::Entry(0), Reason::Kink), (ALONG, Reason::Kink)]);
         assert_eq!((report.checked, report.certified.len()), (0, 0));
     }
-    // Beside it smaller steps stay on one side, and a wrong slope is found.
+    // Near the kink, smaller steps stay on one side, and the check finds a wrong slope.
     let relu = |x: f64| x.max(0.0);
     let step = |x: f64| f64::from(u8::from(x > 0.0));
     assert_eq!(check(relu, step, &[3e-4, -1e-4, 1.0]).unwrap().certified, ["x"]);
     assert!(check(relu, |_| 0.0, &[3e-4]).is_err());
-    // A kink of one entry leaves the others to be checked.
+    // A kink in one entry does not prevent the check of the others.
     let report = check(f64::abs, f64::signum, &[0.0, 2.0]).unwrap();
     assert_eq!(reasons(&report), [(Place::Entry(0), Reason::Kink), (ALONG, Reason::Kink)]);
     assert_eq!(report.checked, 1);
@@ -96,7 +101,12 @@ fn at_a_kink_nothing_is_certified() {
 fn what_is_not_finite_or_too_small_or_rough_is_not_certified() {
     let report = check(f64::ln, f64::recip, &[0.0]).unwrap();
     assert_eq!(reasons(&report)[0], (Place::Entry(0), Reason::NotFinite));
-    assert_eq!(check(|x| 1e-14 * x, |_| 1e-14, &[0.0]).unwrap().checked, 2, "small next to nothing is not too small");
+    assert_eq!(
+        check(|x| 1e-14 * x, |_| 1e-14, &[0.0]).unwrap().checked,
+        2,
+        "a small gradient is checked if the \
+                                                                             function is small too"
+    );
     assert!(check(|x| 1e-14 * x, |_| 2e-14, &[0.0]).is_err());
     let report = check(|x| 1e6 + 1e-9 * x, |_| 2e-9, &[1.0]).unwrap();
     assert_eq!(reasons(&report)[0], (Place::Entry(0), Reason::TooSmall));
@@ -118,7 +128,7 @@ fn arguments_that_cannot_be_checked_are_refused() {
     assert_eq!(error, "the check was refused: elementwise: takes 1 inputs (x), got 2");
     let claim = Claim { name: "x", at: &[1.0, 2.0], gradient: &[1.0] };
     let error = check_function("f", &[claim], |_| 0.0, &Options::default()).unwrap_err().to_string();
-    assert!(error.contains("the gradient of x has 1 numbers, must have the input's 2"), "{error}");
+    assert!(error.contains("the gradient of x has 1 numbers, must have 2, as the input"), "{error}");
 }
 
 #[test]
@@ -146,10 +156,10 @@ fn graphs_are_checked_and_left_as_they_were() {
     let error = refused(&wrong, wrong_root, &[wrong_x]);
     assert!(error.starts_with("projection.y: gradient of x["), "{error}");
     let error = refused(&g, root, &[root]);
-    assert!(error.contains("no leaf"), "{error}");
+    assert!(error.contains("not a leaf"), "{error}");
     g.leaf("twin", Phase::Batch, id);
     let error = refused(&g, root, &[x]);
-    assert_eq!(error, "the check was refused: x and twin lie in one buffer: give each its own");
+    assert_eq!(error, "the check was refused: x and twin share a buffer: give each its own");
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! The guide's example is compiled and run, and the guide shows what it prints.
+//! Compiles and runs the guide's example, and checks that the guide shows its output.
 
 use own_op::{Mean, cases};
 

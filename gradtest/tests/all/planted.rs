@@ -1,4 +1,4 @@
-//! Mutation proof: wrong gradients planted into every input of every op of the registry, each of which must be found.
+//! Mutation tests: plants wrong gradients into every input of every op of the registry and requires that each is found.
 
 use crate::{SIZES, all_cases, drawn};
 use autograd::gradcheck::{Failure, Options, check_op};
@@ -12,7 +12,7 @@ use kernels::window_attention::WindowAttention;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-/// The first case of an op, at sizes that are drawn.
+/// The first case of an op, at random sizes.
 fn cases_of(op: &str) -> impl Strategy<Value = (Sizes, Case)> {
     let k = all_cases(&SIZES).iter().position(|case| case.op.name() == op);
     let k = k.unwrap_or_else(|| panic!("no op {op}"));
@@ -23,7 +23,7 @@ fn window(heads: usize, window: usize) -> Fault {
     Fault::VjpOf(Arc::new(WindowAttention { heads, window }))
 }
 
-/// A mistake that only one op invites: the op, the inputs whose gradients are wrong, what is wrong, and the fault.
+/// A mistake specific to one op: the op, the inputs with wrong gradients, a description, and the fault.
 type Specific = (&'static str, &'static [usize], &'static str, fn(&Sizes) -> Fault);
 
 const SPECIFIC: &[Specific] = &[
@@ -116,7 +116,7 @@ fn map(buffer: &mut Buffer, f: impl Fn(usize, f64) -> f64) {
     buffer.set_f64(&values);
 }
 
-/// Faults that change nothing, for a reason that the mathematics knows.
+/// Faults that change nothing, for mathematical reasons.
 const HARMLESS: &[(&str, &str, &str)] = &[
     // Nothing is read, so nothing can be stale.
     ("add", "a", "Stale"),
@@ -149,7 +149,7 @@ fn every_fault_that_any_gradient_can_have_is_found() {
         harmless.extend(unfound.into_iter().map(|(input, fault)| (op, input, format!("{fault:?}"))));
         let case = all_cases(&SIZES).into_iter().find(|case| case.op.name() == op).unwrap();
         let own = SPECIFIC.iter().any(|(of, ..)| *of == op);
-        assert!(own || case.differentiable().next().is_none(), "{op} has no planted fault of its own");
+        assert!(own || case.differentiable().next().is_none(), "{op} has no specific planted fault");
     }
     let expected = HARMLESS.iter().map(|&(op, input, fault)| (op, input, fault.to_string())).collect();
     assert_eq!(harmless, expected, "faults that changed no gradient");
@@ -170,8 +170,8 @@ fn every_fault_of_one_op_is_found() {
 #[test]
 fn what_an_op_gets_wrong_around_its_gradient_is_found() {
     let faults = [
-        (Fault::PassedThrough, "rmsnorm", "which the op says it passes through"),
-        (Fault::Fused, "lm_head", "forward and backward one after the other"),
+        (Fault::PassedThrough, "rmsnorm", "which the op claims to pass through"),
+        (Fault::Fused, "lm_head", "separate forward and backward passes"),
         (Fault::Alone, "linear", "central differences"),
         (Fault::Mixed, "linear", "computed with other wants"),
     ];
@@ -181,13 +181,13 @@ fn what_an_op_gets_wrong_around_its_gradient_is_found() {
         check_op(&*case.op, &ins, &Options::default()).unwrap_or_else(|e| panic!("{fault:?}: {e}"));
         let wrong = fault.clone().plant(0, case);
         match check_op(&*wrong.op, &ins, &Options::default()) {
-            Ok(report) => panic!("{fault:?} was believed: {report}"),
+            Ok(report) => panic!("{fault:?} was not found: {report}"),
             Err(failure) => assert!(failure.to_string().contains(found), "{fault:?}: {failure}"),
         }
     }
 }
 
-/// Ops that have no gradient at all have something planted too: that they had one.
+/// For ops without a gradient, the planted fault is the claim that they have one.
 #[test]
 fn a_gradient_that_an_op_does_not_have_is_not_believed() {
     let mut found = Vec::new();

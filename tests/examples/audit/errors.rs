@@ -1,12 +1,12 @@
-//! How far every op and update is off, per type and backend.
+//! The errors of every op and update, per type and backend.
 
 use kernels::registry::modules;
 use lab::verify;
 use tests::measured::{ON_SHIM, errors};
 use tests::shim::{Order, Shim, loaded};
 
-/// The table of errors. The lines of the host shim are those of `old` if it is given: they take minutes, and a test of the shim
-/// compares its own with them.
+/// The table of errors. The lines of the host shim are copied from `old` if it is given: computing them takes minutes,
+/// and a test of the shim compares them.
 pub fn section(old: Option<&str>) -> String {
     let mut text = "## Errors\n\nWorst relative error ‖x − f64‖ / ‖f64‖ of result (or state) and gradient at the cases of `ltm verify`, and \
          of the f64 gradient against central differences. `cargo test -p gradtest` checks the same gradients for every subset of wanted inputs at \

@@ -1,13 +1,14 @@
-//! Writes `AUDIT.md`: what a reader must know to trust a build of the library. All of it comes from the workspace itself:
-//! `cargo metadata`, the manifests' comments, the sources, the ops' documentation, and the comparisons of `ltm verify`.
+//! Writes `AUDIT.md`: what a reader must know to trust a build of the library. All of it is generated from the
+//! workspace: `cargo metadata`, the manifests' comments, the sources, the ops' documentation, and the comparisons of
+//! `ltm verify`.
 //!
 //! ```sh
 //! cargo run -p tests --example audit              # writes AUDIT.md
 //! cargo run -p tests --example audit -- --check   # fails if it is not up to date
 //! ```
 //!
-//! Errors are measured, and another C++ compiler may round otherwise. So the check takes two numbers with an exponent for the same
-//! if they are within a factor of four.
+//! Errors are measured, and another C++ compiler may round differently. So the check treats two numbers with an
+//! exponent as equal if they are within a factor of four.
 
 mod dependencies;
 mod errors;

@@ -1,4 +1,4 @@
-//! Every op and update: what its documentation says it computes.
+//! Lists every op and update with the formula from its documentation.
 
 use crate::sources::files;
 use kernels::registry::ROOMS;
@@ -22,7 +22,7 @@ pub fn section() -> String {
             let items = items(documentation(&lines, of).unwrap_or_else(|| panic!("{file}: no struct {of}")));
             let mut text = format!("`{file}`\n\n");
             for item in must {
-                let said = items.get(*item).unwrap_or_else(|| panic!("{file}: {of} is documented without {item}"));
+                let said = items.get(*item).unwrap_or_else(|| panic!("{file}: the documentation of {of} lacks {item}"));
                 text.push_str(&format!("- {item}: {said}\n").replace(": \n", ":\n"));
             }
             items.get("Check").into_iter().for_each(|said| text.push_str(&format!("- Check: {said}\n")));
@@ -57,8 +57,8 @@ fn documentation<'a>(lines: &[&'a str], of: &str) -> Option<impl Iterator<Item =
     Some(above[begin..].iter().filter(|line| line.starts_with("///")).map(|line| line.trim_start_matches('/')))
 }
 
-/// The list items `- Name: text` of a documentation, each on one line. A `text` block, which an item may call `above`, is the
-/// end of that item.
+/// The list items `- Name: text` of a documentation, each on one line. If an item says `above`, it ends with the `text`
+/// block.
 fn items<'a>(docs: impl Iterator<Item = &'a str>) -> BTreeMap<String, String> {
     let mut found: BTreeMap<String, String> = BTreeMap::new();
     let (mut block, mut is_block, mut item) = (String::new(), false, String::new());

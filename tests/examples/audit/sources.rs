@@ -1,10 +1,10 @@
-//! Where the compiler has to be trusted.
+//! Lists unsafe code.
 
 use crate::root;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// What is linked into the program, and what only tries it out, by the folders of their sources.
+/// The source folders of the crates that are linked into the program, and of those that only test it.
 const LIBRARY: [&str; 6] = ["engine/src", "kernels/src", "autograd/src", "ltm/src", "lab/src", "cli/src"];
 const AROUND: [&str; 3] = ["gradtest", "tests", "benches"];
 
@@ -13,7 +13,7 @@ fn name(folder: &str) -> &str {
     folder.trim_end_matches("/src")
 }
 
-/// Every Rust file below a folder of the workspace, sorted by path: the path as seen from there, and the text.
+/// Every Rust file below a folder of the workspace, sorted by path: the relative path, and the text.
 pub fn files(folder: &str) -> Vec<(String, String)> {
     let mut found = Vec::new();
     let mut waiting = vec![root().join(folder)];
@@ -36,7 +36,7 @@ pub fn unsafe_code() -> String {
         let roots = ["lib.rs", "main.rs", "ops.rs"]
             .map(|file| fs::read_to_string(root().join(folder).join(file)).unwrap_or_default());
         let says = |word: &str| roots.iter().any(|text| text.contains(&format!("#![{word}(unsafe_code)]\n")));
-        // `deny` leaves room for the modules that say `allow` where they are declared.
+        // `deny` permits exceptions: modules with `allow` at their declaration.
         let list = if says("forbid") { &mut forbidden } else { &mut denied };
         assert!(says("forbid") || says("deny"), "{folder} neither forbids unsafe code nor denies it");
         list.push(name(folder));
@@ -69,7 +69,7 @@ fn files_with_unsafe(crates: &[&str]) -> (String, usize, usize) {
     (text, blocks, with)
 }
 
-/// Every use of the word `unsafe` in a file: what it opens, and what is said for it.
+/// Every use of the word `unsafe` in a file: its kind, and its justification.
 fn uses(source: &str, path: &str) -> Vec<(&'static str, String)> {
     let lines: Vec<&str> = source.lines().map(str::trim).collect();
     let mut found = Vec::new();
@@ -79,7 +79,7 @@ fn uses(source: &str, path: &str) -> Vec<(&'static str, String)> {
         let kinds = [("{", "block"), ("impl", "implementation"), ("fn", "function")];
         let Some((_, kind)) = kinds.into_iter().find(|(word, _)| opened.starts_with(word)) else { continue };
         let argument = match kind {
-            // The functions of an implementation keep the contract of their trait.
+            // The functions of an implementation have the contract of their trait.
             "function" => said(&lines[..at], "/// # Safety").unwrap_or("the contract of the trait".into()),
             _ => said(&lines[..=at], "// SAFETY:").unwrap_or_else(|| panic!("{path}:{}: no SAFETY argument", at + 1)),
         };

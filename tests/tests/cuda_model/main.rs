@@ -1,5 +1,5 @@
-//! The model on a device, which the host shim stands in for: whole runs, what a step asks the device for, and
-//! the checks and the benchmark of a device.
+//! Tests the model on the host shim: whole runs, the requests of a step to the device, and the checks and the benchmark
+//! of a device.
 
 mod run;
 
@@ -23,7 +23,7 @@ fn shim(order: Order) -> Device {
     loaded(Shim::device(order), &modules())
 }
 
-/// Every op and whole steps run, are recorded and counted. Rates mean nothing here.
+/// Every op and whole steps run, are recorded and counted. Rates are meaningless here.
 #[test]
 fn every_op_and_step_is_measured() {
     let config = config("model.layers=1 model.seq=8 train.batch=1 fast.steps=2 train.precision=bf16");
@@ -49,8 +49,8 @@ fn every_op_and_step_is_measured() {
     assert!(report.to_json().to_string().contains("tokens_per_second") && !roofline(&report).contains("NaN"));
 }
 
-/// Once training is under way, a GPU is asked for no memory, and within a batch's fast steps for no transfer between host and
-/// device; every fast step is one launch of the recording.
+/// After the first batch, training allocates no GPU memory, and the fast steps of a batch make no transfer between host
+/// and device; every fast step is one launch of the recording.
 #[test]
 fn a_fast_step_is_one_launch() {
     for precision in ["f32", "bf16"] {
@@ -79,8 +79,8 @@ fn a_fast_step_is_one_launch() {
     }
 }
 
-/// A mistake is told with its place, and only there. Blocks of an RTX 40 have less shared memory: attention with wide heads is
-/// left out where it does not fit. The rest passes.
+/// A mistake is reported with its place, and only there. Blocks of an RTX 40 have less shared memory, so attention with
+/// wide heads is skipped if it does not fit. The rest passes.
 #[test]
 fn a_smaller_device_with_a_mistake() {
     let fault = Fault { file: "latents", find: "site + t + 1", replace: "site + t" };
@@ -90,9 +90,9 @@ fn a_smaller_device_with_a_mistake() {
     assert_eq!(told, reports.len());
     assert!(reports.iter().all(|r| r.cases > 0));
     for name in ["rmsnorm", "window_attention", "cast", "adamw in place"] {
-        assert!(reports.iter().any(|r| r.op == name), "{name} is not looked at");
+        assert!(reports.iter().any(|r| r.op == name), "{name} is not checked");
     }
-    // What AUDIT.md says of the kernels is what they do here, but for the mistake and what was left out.
+    // AUDIT.md has the same errors as measured here, except for the mistake and the skipped ops.
     let said = include_str!("../../../AUDIT.md");
     for r in reports.iter().filter(|r| r.failure.is_none() && r.left_out == 0) {
         let line = errors(ON_SHIM, r);
@@ -105,7 +105,7 @@ fn a_smaller_device_with_a_mistake() {
     assert_eq!(left_out.collect::<Vec<_>>(), [("cross_attention", DType::F32), ("window_attention", DType::F32)]);
 }
 
-/// A write outside of memory, after which a device does nothing more.
+/// An out-of-bounds write, after which a device does nothing more.
 #[test]
 fn a_device_that_fails_ends_the_check() {
     let fault = Fault { file: "add", find: "store_pack<N>(y + i, sum);", replace: "store_pack<N>(y + n, sum);" };
@@ -120,7 +120,7 @@ fn the_golden_numbers_on_a_device() {
         let all = golden(None, dtype, &shim(Order::Forward)).expect("golden numbers");
         let worst = all.iter().map(|c| c.error).fold(0.0, f64::max);
         for c in &all {
-            assert!(c.error <= tolerance(dtype), "{} is off by {:.1e} in {dtype}", c.name, c.error);
+            assert!(c.error <= tolerance(dtype), "{} has an error of {:.1e} in {dtype}", c.name, c.error);
         }
         assert!(dtype == DType::F32 || worst > 1e-3, "{worst:.1e} is closer than bf16 can be: it was not used");
     }

@@ -1,5 +1,5 @@
-//! A run from its first step to the text that it writes, on a device that the host shim stands in for: trained, stopped, gone
-//! on with, judged and used, against the same on the CPU.
+//! Tests a run on the host shim from its first step to generated text (training, stopping, resuming, evaluation, use)
+//! against the same on the CPU.
 
 use crate::shim;
 use engine::Device;
@@ -30,7 +30,7 @@ fn lab(name: &str) -> (PathBuf, Config) {
     (folder, config)
 }
 
-/// Goes on until `step`; what every step cost, and the validation behind the last.
+/// Continues until `step`; returns the loss of every step, and the last validation.
 fn advance(session: &mut Session, step: u64) -> Vec<f64> {
     let mut seen = vec![];
     while session.step() < step {
@@ -52,7 +52,7 @@ fn train(folder: &Path, config: &Config, device: &Device, step: u64) -> engine::
     Ok(advance(&mut Session::begin(&folder, config, &material, device)?, step))
 }
 
-/// How far `ours` is from `exact`, and that both are as long.
+/// Checks that `ours` is close to `exact` and has the same length.
 #[track_caller]
 fn assert_close(what: &str, ours: &[f64], exact: &[f64], most: f64) {
     assert_eq!(ours.len(), exact.len(), "{what}");
@@ -85,7 +85,7 @@ fn judge(run: &Path, device: &Device) -> Vec<f64> {
     Protocol::of(config.model.kind).iter().map(nats).collect()
 }
 
-/// Logits of a text that goes on with what is likeliest, behind inferred latents and behind drawn ones.
+/// Logits of greedy generation, with inferred latents and with latents from the prior.
 fn write(run: &Path, device: &Device) -> Vec<f64> {
     let mut model = Run::open(run).and_then(|run| run.load(device, Work::Generation)).expect("a model");
     let thinker = Thinker::new(&model.config, &model.params, &mut model.store).expect("a thinker");
@@ -109,7 +109,7 @@ fn write(run: &Path, device: &Device) -> Vec<f64> {
     seen
 }
 
-/// In bf16 activations lose some bits at every step, what is learned does not; and what was learned so can be used on the CPU.
+/// In bf16 activations lose bits, but weights do not; and weights trained in bf16 can be used on the CPU.
 #[test]
 fn a_run_on_a_device_is_a_run_on_the_cpu() {
     let (folder, mut config) = lab("whole");
@@ -127,14 +127,14 @@ fn a_run_on_a_device_is_a_run_on_the_cpu() {
     let refused = train(&folder.join("no"), &config, &Device::Cpu, 1).expect_err("a refusal").to_string();
     assert!(refused.contains("train.precision = bf16 needs a GPU"), "{refused}");
 
-    // What either has saved, both can go on with.
+    // Each can resume the checkpoint of the other.
     assert_close("protocols", &judge(&cpu, &device), &judge(&cpu, &Device::Cpu), 1e-4);
     for run in [&cpu, &folder.join("f32")] {
         assert_close("logits", &write(run, &device), &write(run, &Device::Cpu), 1e-4);
     }
 }
 
-/// Whatever the order of threads.
+/// For any order of threads.
 #[test]
 fn a_run_that_was_stopped_goes_on_with_the_same_bits() {
     let (folder, mut config) = lab("stopped");

@@ -6,7 +6,7 @@ use kernels::registry::modules;
 use kernels::rmsnorm::RmsNorm;
 use tests::shim::{Order, Shim, loaded};
 
-/// Two norms, one behind the other.
+/// Two norms, one after the other.
 struct Model {
     store: Store,
     plan: Plan,
@@ -45,7 +45,7 @@ fn steps_are_recorded_and_repeated() {
     let mut gpu = Model::new(loaded(Shim::device(Order::Forward), &modules()));
     for t in 0..8 {
         if t == 5 {
-            // The buffer moves, which makes the recording invalid.
+            // The buffer gets a new address, which makes the recording invalid.
             let device = gpu.store.device.clone();
             let moved = gpu.store.get(gpu.x).to_device(&device).expect("room");
             *gpu.store.get_mut(gpu.x) = moved;

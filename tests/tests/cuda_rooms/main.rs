@@ -1,6 +1,6 @@
-//! All kernels on the host shim against their CPU code in f64: outputs, gradients for many wants, updates in place, in f32 and
-//! bf16, with threads in several orders, which must not change a bit. The same with mistakes put in, which must be found.
-//! `ROOM=name` in the environment limits both to one room. And the shim itself.
+//! Compares all kernels on the host shim with their CPU code in f64: outputs, gradients for many wants, in-place
+//! updates, in f32 and bf16, with threads in several orders, which must not change a bit. Also plants mistakes, which
+//! must be found, and tests the shim. The environment variable `ROOM=name` limits the tests to one op's folder.
 
 mod device;
 mod shim;
@@ -27,7 +27,7 @@ fn on_shim(modules: &[&'static Module], case: &Case, dtype: DType, device: Devic
     passes(case, &loaded(device, modules), dtype)
 }
 
-/// What is wrong with what `run` computes with threads in any order: it is too far from the truth, or has other bits.
+/// What is wrong with the results of `run` for any order of threads: a large error, or bits that depend on the order.
 fn compare(
     place: &str,
     exact: &[Pass],
@@ -40,12 +40,12 @@ fn compare(
         let ours = run(order).map_err(|e| place(&e.to_string()))?;
         for (pass, i, error) in errors(&ours, exact) {
             if error > tolerance {
-                return Err(place(&format!("{} {i} is off by {error:.1e}", pass.what)));
+                return Err(place(&format!("{} {i} has an error of {error:.1e}", pass.what)));
             }
         }
         let bits = bits(&ours);
         if *first.get_or_insert_with(|| bits.clone()) != bits {
-            return Err(place("other bits than in order"));
+            return Err(place("the bits differ from those of the forward order"));
         }
     }
     Ok(())
@@ -73,7 +73,7 @@ fn check_at(room: &Room, sizes: &[Sizes], device: impl Fn(Order) -> Device) -> R
     Ok(())
 }
 
-/// The rooms with kernels whose names contain `part`, as far as `ROOM` does not exclude them.
+/// The ops with kernels whose names contain `part`, unless `ROOM` excludes them.
 fn rooms(part: &str) -> Vec<&'static Room> {
     ROOMS.iter().filter(|room| room.name.contains(part) && chosen(room.name)).collect()
 }
@@ -97,7 +97,7 @@ fn check_casts(modules: &[&'static Module], device: impl Fn(Order) -> Device) ->
             for order in Order::ALL {
                 let ours = on_shim(modules, &case, from, device(order)).map_err(|e| e.to_string())?;
                 if bits(&ours) != bits(&exact) {
-                    return Err(format!("{n} {from} to {to}, {order:?}: other bits than the CPU's"));
+                    return Err(format!("{n} {from} to {to}, {order:?}: the bits differ from the CPU's"));
                 }
             }
         }
@@ -105,7 +105,7 @@ fn check_casts(modules: &[&'static Module], device: impl Fn(Order) -> Device) ->
     Ok(())
 }
 
-/// What is wrong with a room's kernels: at its cases, its updates, its casts, or the engine's own products.
+/// What is wrong with an op's kernels: at its cases, its updates, its casts, or the engine's own products.
 fn check_room(name: &str, device: impl Fn(Order) -> Device) -> Result<(), String> {
     if let Some(room) = rooms("").into_iter().find(|room| room.name == name) {
         check_at(room, &SIZES, &device)?;
@@ -142,8 +142,8 @@ fn more_tokens_than_a_chunk() {
     }
 }
 
-/// Losses number by number, of targets far above all other logits and far below the largest. In one pass a sure model's have
-/// all their digits, and those beyond 88 are cut off.
+/// Compares each loss for targets far above all other logits and far below the largest. In one pass the losses of a
+/// confident model keep all their digits, and losses above 88 are clipped.
 #[test]
 fn sure_and_surprised_heads() {
     // The table is the identity, so that the hidden states are the logits; all targets are the first entry.
@@ -187,8 +187,8 @@ fn sure_and_surprised_heads() {
     }
 }
 
-/// Reported losses have all their digits where the model is stored as bf16 and its logits are as large as training makes
-/// them. Logits rounded to bf16 would move them by some hundredths of a nat.
+/// Reported losses keep all their digits for a model in bf16 with logits as large as after training. Logits rounded to
+/// bf16 would change them by hundredths of a nat.
 #[test]
 fn losses_of_large_logits() {
     let (tokens, dim, vocab) = (72, 64, 500);
@@ -209,9 +209,9 @@ fn losses_of_large_logits() {
     }
 }
 
-/// Attention is compiled for several widths of heads; the others are among the sizes above. Then more tokens than a block of
-/// the cross attention has, and windows of more entries than the ring's blocks look at in one go, by packs and by single
-/// columns.
+/// Attention is compiled for several widths of heads; the others are among the sizes above. Then more tokens than a
+/// block of the cross attention has, and windows of more entries than a ring block handles at once, by packs and by
+/// single columns.
 #[test]
 fn wide_heads() {
     for room in rooms("attention") {
@@ -227,13 +227,13 @@ fn wide_heads() {
     }
 }
 
-/// Rows that are longer than what a warp keeps of them, by packs and by single numbers.
+/// Rows longer than a warp keeps in registers, by packs and by single numbers.
 #[test]
 fn wide_rows() {
     rooms("norm").iter().for_each(|room| check_at(room, &WIDE, Shim::device).unwrap_or_else(|e| panic!("{e}")));
 }
 
-/// The mistakes of `faults.txt`, with the rooms whose tests find them.
+/// The mistakes of `faults.txt`, with the ops whose tests find them.
 fn faults() -> impl Iterator<Item = (&'static str, Fault)> {
     include_str!("faults.txt").split("\n\n").skip(1).map(|block| {
         let (head, _) = block.split_once('\n').expect("a room and a mistake");
@@ -251,5 +251,5 @@ fn mistakes_are_found() {
     for ((room, fault), found) in chosen.iter().zip(&found) {
         println!("{room}: {:?} in the place of {:?}: {found:?}", fault.replace, fault.find);
     }
-    assert!(found.iter().all(Result::is_err), "nobody noticed a mistake: Ok(()) above");
+    assert!(found.iter().all(Result::is_err), "a mistake was not found: see Ok(()) above");
 }

@@ -1,5 +1,5 @@
-//! What the host shim is trusted with: the same numbers as the CPU's twin of each device function, and a failure where a
-//! kernel breaks a rule.
+//! Tests the host shim itself: each device function gives the same numbers as its CPU version, and a kernel that breaks
+//! a rule fails.
 
 use engine::cuda::{Arg, Grid, Module};
 use engine::rng::Stream;

@@ -1,4 +1,4 @@
-// Kernels that try the host shim.
+// Kernels that test the host shim.
 #include "common.cuh"
 #include "noise.cuh"
 
@@ -24,7 +24,7 @@ extern "C" __global__ void matrices(const bf16* x, float* y, int) {
     unsigned a[4], b[4];
     // Rows 0-7 and 8-15 of the left half, then of the right.
     ldmatrix(a, shared + lane() % 16 * 16 + lane() / 16 * 8);
-    // b lies row by row: its transpose is what the product wants. The upper two matrices repeat the lower.
+    // b is row-major, and the product needs its transpose. The upper two matrices repeat the lower.
     ldmatrix_transposed(b, shared + 256 + lane() % 16 * 8);
     float d[4] = {0, 0, 0, 0};
     mma_bf16(d, a, b[0], b[1]);

@@ -1,4 +1,4 @@
-//! What asks for how much memory: the program's allocator counts.
+//! Counts allocations with the program's allocator.
 
 mod parsers;
 
@@ -45,10 +45,10 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// Held by all tests while they run: whoever counts allocations of the whole process holds it alone.
+/// All tests hold this lock; a test that counts allocations of the whole process holds it exclusively.
 static TURN: RwLock<()> = RwLock::new(());
 
-/// A fast step allocates nothing, after the first step has grown what grows once.
+/// A fast step allocates nothing, after the first step has allocated what is reused.
 #[test]
 fn fast_steps_after_the_first_allocate_nothing() {
     let _turn = TURN.write().unwrap();
@@ -61,8 +61,8 @@ fn fast_steps_after_the_first_allocate_nothing() {
             trainer.train(&batch).unwrap();
             let mut counts = Vec::with_capacity(64);
             let mut news = Vec::with_capacity(20);
-            // A thread's scratch memory grows when it first runs a larger piece, and on a busy machine a thread may get none
-            // for a while. A step that allocates by itself does so in every fit.
+            // A thread's scratch memory grows when it first runs a larger piece, and on a busy machine a thread may
+            // first get such a piece later. A step that really allocates does so in every fit.
             while news.last() != Some(&0) && news.len() < news.capacity() {
                 counts.clear();
                 trainer.fit(&batch, |_, _| counts.push(ALLOCATIONS.load(Ordering::Relaxed))).unwrap();

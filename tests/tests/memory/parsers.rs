@@ -1,5 +1,5 @@
-//! Parsers against damaged input: no panic, one line of error, memory in proportion to the input. A million inputs for each:
-//! `LTM_FUZZ_CASES=1000000 cargo test --release damaged`.
+//! Tests parsers with damaged input: no panic, a one-line error, memory in proportion to the input. For a million
+//! inputs each: `LTM_FUZZ_CASES=1000000 cargo test --release damaged`.
 
 use crate::{BYTES, TURN};
 use engine::{Error, Result};
@@ -23,13 +23,13 @@ use std::cell::Cell;
 use std::io::{Cursor, Write};
 use std::path::Path;
 
-/// Bytes that a parser may ask for at most, in all: a constant for messages, and so many times its input. A length field
-/// that is believed asks for far more.
+/// The most bytes that a parser may allocate in all: a constant for messages, and a multiple of its input. A parser
+/// that trusts a length field allocates far more.
 fn most(input: &[u8]) -> usize {
     (16 << 10) + 64 * input.len()
 }
 
-/// Runs `parse` on damaged versions of `good`, some of which it must take, and `accepted` on what it made of those.
+/// Runs `parse` on damaged versions of `good`. It must accept some of them; `accepted` gets their results.
 fn damaged<T>(good: &[u8], usual: u32, parse: impl Fn(&[u8]) -> Result<T>, accepted: impl Fn(&[u8], T)) {
     let _turn = TURN.read().unwrap();
     assert!(parse(good).is_ok(), "the undamaged input is refused");
@@ -37,7 +37,7 @@ fn damaged<T>(good: &[u8], usual: u32, parse: impl Fn(&[u8]) -> Result<T>, accep
         let before = BYTES.with(Cell::get);
         let parsed = parse(&bytes);
         let asked = BYTES.with(Cell::get) - before;
-        assert!(asked <= most(&bytes), "case {case}: {asked} bytes of memory for {} of input", bytes.len());
+        assert!(asked <= most(&bytes), "case {case}: {asked} bytes allocated for {} of input", bytes.len());
         let taken = parsed.is_ok();
         match parsed {
             Ok(value) => accepted(&bytes, value),
@@ -47,7 +47,7 @@ fn damaged<T>(good: &[u8], usual: u32, parse: impl Fn(&[u8]) -> Result<T>, accep
     });
 }
 
-/// Three tensors and metadata, as the published writer writes them.
+/// Three tensors and metadata, written by the `safetensors` crate.
 fn sample() -> Vec<u8> {
     let weight: Vec<u8> = [1.0f32, -2.0, 0.5, 4.0, 1e-3, 7.0].iter().flat_map(|x| x.to_le_bytes()).collect();
     let bias: Vec<u8> = [0.25f64, -1.0, 3.0].iter().flat_map(|x| x.to_le_bytes()).collect();
@@ -61,7 +61,7 @@ fn sample() -> Vec<u8> {
     safetensors::serialize(tensors, Some([("format".into(), "pt".into())].into_iter().collect())).unwrap()
 }
 
-/// In what is taken every byte of data belongs to one tensor.
+/// In an accepted file every byte of data belongs to one tensor.
 #[test]
 fn damaged_safetensors() {
     damaged(
@@ -98,7 +98,7 @@ fn damaged_configurations() {
     );
 }
 
-/// What is taken is written as what it was read as.
+/// An accepted value is written back in the same form.
 #[test]
 fn damaged_metrics() {
     let good = r#"{"step":3,"loss":5.25,"nll":5,"kl":0.25,"bits_per_byte":null,"tokens":64,"grad_norm":1e-3,"rate":0.01,"fast_rate":0.3,"seconds":0.5,"tokens_per_second":128,"state":"00ff","skipped":"a \"b\" \u00e9"}"#;
@@ -146,7 +146,7 @@ fn damaged_manifests() {
     damaged(good.as_bytes(), 5_000, Manifest::parse, |_, _| ());
 }
 
-/// Files of every format, compressed or not, through all that makes tokens of them.
+/// Files of every format, compressed or not, through the whole tokenization.
 #[test]
 fn damaged_documents() {
     let _turn = TURN.read().unwrap();

@@ -1,4 +1,4 @@
-//! The same bits for any number of threads, any instruction set and any company in the batch.
+//! Tests that bits do not depend on the number of threads, the instruction set or the rest of the batch.
 
 use crate::{Bench, weights};
 use autograd::Id;
@@ -12,7 +12,7 @@ use tests::tiny;
 const SETTINGS: &str = "model.dim=48 model.heads=3 model.seq=40 model.window=9 model.latents=3 fast.steps=3 \
                         train.batch=3 slow.warmup=1";
 
-/// Sample `id` is the same sequence wherever it stands.
+/// Sample `id` is the same sequence at any position.
 fn batch(ids: &[u32], n: usize) -> Batch {
     let mut batch = Batch::new(ids.len(), n);
     for (b, &id) in ids.iter().enumerate() {
@@ -52,7 +52,7 @@ fn training_has_the_same_bits_on_any_number_of_threads_and_every_instruction_set
     simd::for_each_level(|level| assert!(train(|_| ()) == reference, "{level}"));
 }
 
-/// So do the departures of the public reference code from Algorithm 1.
+/// The settings of the public reference code are also deterministic.
 #[test]
 fn another_seed_gives_other_weights() {
     let reference = train(|_| ());

@@ -1,4 +1,4 @@
-//! The protocols against their definitions, computed here once more from posterior and draws.
+//! Compares the protocols with their definitions, computed here independently from posterior and draws.
 
 use crate::Bench;
 use engine::DType;
@@ -26,7 +26,7 @@ fn batch(late: i32) -> Batch {
     batch
 }
 
-/// The batch with the targets of one half alone.
+/// The batch with only the targets of one half.
 fn half(batch: &Batch, first: bool) -> Batch {
     let mut masked = batch.clone();
     (0..48).filter(|i| (i % 24 < HALF) != first).for_each(|i| masked.targets[i] = -1);
@@ -48,7 +48,7 @@ fn evaluate(kind: &str, protocol: Protocol, (steps, draws): (usize, usize), batc
     evaluator.batch(&mut store, batch).unwrap().iter().map(|draws| draws.score(protocol).unwrap()).collect()
 }
 
-/// What a posterior is, and what a batch costs under it.
+/// The KL of posteriors, and the cost of a batch under them.
 struct ByHand {
     mu: Vec<f64>,
     /// Posterior KL by sample.
@@ -116,7 +116,7 @@ fn prefix_never_sees_what_it_scores() {
         assert!(close(scores[s].nats, log_mean(&costs[s].iter().map(|c| c.0).collect::<Vec<_>>())));
         assert_eq!(scores[s].tokens, 10);
     }
-    // With other second halves the posterior has the same bits: it is made of the first halves alone.
+    // With other second halves the posterior has the same bits, because it depends only on the first halves.
     assert_ne!(a.targets, b.targets);
     assert!(by_hand(Noise::Fresh, &half(&b, true), &half(&b, false)).mu == mu);
 }
@@ -129,11 +129,11 @@ fn fixed_reports_the_noise_it_was_fitted_to() {
     for b in 0..2 {
         assert!(close(fixed[b].kl, kl[b]), "the same posterior");
         let fresh = mean(costs[b].iter().map(|c| c.0));
-        assert!(fixed[b].nll < fresh, "the fitted noise flatters: {} against {fresh}", fixed[b].nll);
+        assert!(fixed[b].nll < fresh, "the cost at the fitted noise is lower: {} against {fresh}", fixed[b].nll);
     }
 }
 
-/// The exact number does not depend on what comes after a token, on draws or on steps; the halves make the whole.
+/// The exact NLL of a token does not depend on later tokens, on draws or on steps; the halves add up to the whole.
 #[test]
 fn the_baseline_knows_what_a_text_costs() {
     let (whole, other) = (batch(0), batch(90));
@@ -145,8 +145,8 @@ fn the_baseline_knows_what_a_text_costs() {
     let first_other = evaluate("ar", Protocol::Nll, (1, 1), &half(&other, true));
     for b in 0..2 {
         assert!(close(first[b].nats + second[b].nats, nll[b].nats));
-        assert_eq!(first[b].nats, first_other[b].nats, "what comes later has no say");
-        // Small weights know next to nothing: about ln V a token.
+        assert_eq!(first[b].nats, first_other[b].nats, "later tokens have no effect");
+        // A model with small weights costs about ln V per token.
         assert!((nll[b].nats / 20.0 - 258f64.ln()).abs() < 0.1, "{}", nll[b].nats);
     }
 }

@@ -1,5 +1,5 @@
-//! The fast loop's own gradients for μ and λ, as AdamW gets them, against central differences of the NELBO, after some steps,
-//! with fresh and with fixed noise.
+//! Compares the fast loop's gradients for μ and λ, as passed to AdamW, with central differences of the NELBO, after
+//! some steps, with fresh and with fixed noise.
 
 use crate::Bench;
 use autograd::gradcheck::{Check, Claim, Failure, Options, Report, check_function};
@@ -22,7 +22,7 @@ fn bench(noise: Noise) -> Bench {
     bench
 }
 
-/// What a fast step starts from, and the gradients that it computed there.
+/// The initial state of a fast step, and its gradients.
 struct Step {
     mu: Vec<f64>,
     logvar: Vec<f64>,
@@ -31,7 +31,7 @@ struct Step {
     d_logvar: Vec<f64>,
 }
 
-/// Every step but the first, with the gradients that its change of AdamW's first moments tells.
+/// Every step except the first, with the gradients recovered from the change of AdamW's first moments.
 fn steps(bench: &mut Bench, kl_weight: f64) -> Vec<Step> {
     let fast = bench.fast(STEPS, &FastOptions { seed: 7, ..FastOptions::default() });
     fast.weigh_kl(&mut bench.store, kl_weight);
@@ -57,7 +57,7 @@ fn steps(bench: &mut Bench, kl_weight: f64) -> Vec<Step> {
         .collect()
 }
 
-/// Holds a step's gradients to those of `NELBO(μ, λ) = Σ −log p(x | μ + σ ⊙ ε) + Σ KL`.
+/// Compares a step's gradients with those of `NELBO(μ, λ) = Σ −log p(x | μ + σ ⊙ ε) + Σ KL`.
 fn check(bench: &mut Bench, step: &Step) -> Result<Report, Failure> {
     let model = &bench.config.model;
     let dims = [1, SAMPLES, model.layers * model.latents, model.dim];
@@ -109,7 +109,7 @@ fn wrong_gradients_of_fast_steps_are_found() {
     assert_eq!(found(check(&mut bench, &honest[0])), ("mu".into(), Check::Numeric));
     let mut light = steps(&mut bench, 0.5).remove(2);
     assert_eq!(found(check(&mut bench, &light)), ("mu".into(), Check::Numeric));
-    // ∂KL/∂μ = μ: with it put right, the other one is still wrong.
+    // ∂KL/∂μ = μ: after correcting it, the other gradient is still wrong.
     light.d_mu.iter_mut().zip(&light.mu).for_each(|(d, mu)| *d += 0.5 * mu);
     assert_eq!(found(check(&mut bench, &light)), ("logvar".into(), Check::Numeric));
 }

@@ -1,4 +1,4 @@
-//! The model across crates: its plans, gradients, bits, numbers and evaluation.
+//! Tests of the model across crates: plans, gradients, bits, golden numbers and evaluation.
 
 mod determinism;
 mod evaluation;
@@ -48,7 +48,7 @@ impl Bench {
         Score::new(&self.config.model, &self.params, &self.inputs, Some(&fast.latents), 0, &mut self.store).unwrap()
     }
 
-    /// Gives the decoder weights as large as those of a model that has learned something, so that the latents matter.
+    /// Gives the decoder weights as large as after training, so that the latents matter.
     fn enlarge(&mut self) {
         for p in self.params.iter().filter(|p| p.is_matrix()) {
             let larger: Vec<f64> = self.store.get(p.id).to_f64().iter().map(|w| 8.0 * w).collect();

@@ -1,4 +1,4 @@
-//! A loss that is not finite: the error names step and op; the run stops or leaves the update out, by setting.
+//! A non-finite loss: the error names step and op; depending on the setting, the run stops or skips the update.
 
 use crate::weights;
 use engine::Device;

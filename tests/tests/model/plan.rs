@@ -1,5 +1,5 @@
-//! What a fast step computes, read off its plan: no gradient of a weight, nothing that does not depend on z. And what a plan
-//! refuses; that plans of random graphs have the right gradients is what `gradtest::random_graphs` proves.
+//! Tests which ops a fast step runs, from its plan: no gradient of a weight, and only ops that depend on z. Also tests
+//! which requests a plan refuses. (`gradtest::random_graphs` tests the gradients of plans of random graphs.)
 
 use autograd::{Graph, Phase, Plan, Request, Store, Value};
 use engine::{DType, Device, Spec};
@@ -33,7 +33,7 @@ fn a_fast_step_computes_no_weight_gradient() {
     let counted: u64 =
         passes.filter(|(op, ..)| op.contains("linear") || op.contains("lm_head")).map(|(_, _, cost)| cost.flops).sum();
     let expected = products + latents;
-    // What the head spends on exponentials and the like comes on top, a few per cent at this vocabulary.
+    // The head's exponentials and other elementwise work add a few per cent at this vocabulary.
     assert!(counted >= expected && counted < expected + expected / 10, "{counted} FLOPs, products alone {expected}");
 }
 
@@ -50,13 +50,13 @@ fn a_fast_step_repeats_nothing_that_does_not_depend_on_z() {
         assert!(!step.iter().any(|l| l.contains(never)), "{never} is among {step:#?}");
     }
     assert!(step.iter().any(|l| l.contains("layers.1 window_attention backward")));
-    // The backward pass stops where z came in.
+    // The backward pass stops at z.
     let last = step.iter().rposition(|l| l.ends_with("backward")).unwrap();
     assert!(step[last].starts_with("layers.0 slice"), "the last gradient is {}", step[last]);
     assert!(step.last().unwrap().contains("in place"), "the update comes last");
 }
 
-/// Unless told otherwise the baseline has as many weights as the model it is compared with, or a few more.
+/// By default the baseline has as many weights as the model with latents, or a few more.
 #[test]
 fn the_baseline_has_as_many_parameters() {
     for name in ["small", "medium", "large", "tiny", "demo"] {
@@ -95,12 +95,12 @@ fn recorded() -> (Store, Graph, [Value; 4]) {
 #[test]
 fn what_cannot_be_planned_is_refused_in_a_line() {
     let (mut store, mut graph, [x, unused, normed, root]) = recorded();
-    // The gradient must not stop in silence at a residual.
+    // The gradient must not stop silently at a residual.
     let rstd = graph.output(normed, "rstd");
     let through_rstd = graph.apply(Sum, &[rstd]).unwrap();
     let cases = [
         (normed, x, "must be one number"),
-        (root, normed, "no leaf"),
+        (root, normed, "not a leaf"),
         (root, unused, "wanted for unused, on which the root does not depend"),
         (through_rstd, x, "residual"),
     ];

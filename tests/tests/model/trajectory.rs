@@ -1,4 +1,4 @@
-//! `slow.gradient = trajectory`: the sum of the decoder's gradients at all z on the way.
+//! `slow.gradient = trajectory`: the sum of the decoder's gradients at the z of all fast steps.
 
 use crate::Bench;
 use engine::DType;
@@ -25,7 +25,7 @@ fn gradients_pile_up_along_the_trajectory() {
     let Bench { config, params, inputs, store } = &mut bench;
     let slow = Slow::new(&config.model, &SlowConfig::default(), params, inputs, Some(z), &[], store).unwrap();
     let mut sums: Vec<Vec<f64>> = params.iter().map(|p| vec![0.0; p.spec.shape.numel()]).collect();
-    // The same seed draws the same noise: a loop of fewer steps leaves in z what the next step starts from.
+    // The same seed draws the same noise, so a loop of fewer steps ends with the z at which the next step starts.
     for steps in 0..3 {
         let at = fit(&mut bench, steps, &FastOptions::default());
         bench.store.get_mut(z).copy_from(&at);
@@ -38,6 +38,6 @@ fn gradients_pile_up_along_the_trajectory() {
     for (p, (sum, &pile)) in bench.params.iter().zip(sums.iter().zip(&piles)) {
         let scale = sum.iter().fold(1e-300f64, |m, x| m.max(x.abs()));
         let worst = bench.store.get(pile).to_f64().iter().zip(sum).fold(0.0f64, |m, (a, b)| m.max((a - b).abs()));
-        assert!(scale > 1e-6 && worst <= 1e-10 * scale, "{}: off by {worst:e} of {scale:e}", p.name);
+        assert!(scale > 1e-6 && worst <= 1e-10 * scale, "{}: an error of {worst:e} of {scale:e}", p.name);
     }
 }
