@@ -11,8 +11,8 @@ pub fn section() -> String {
     let linked = closure(&packages, &["ltm"], |package| !package.is_macro);
     let (ours, others): (Vec<&str>, Vec<&str>) = all.iter().partition(|&&name| packages[name].is_ours);
     let mut text = format!(
-        "## Dependencies of the library\n\nOf `engine`, `kernels`, `autograd` and `ltm`, on all platforms together, with what only the compiler runs: {} packages.\n\n\
-         | package | version | licence | why it is there | build script |\n|---|---|---|---|---|\n",
+        "## Dependencies of the library\n\n`engine`, `kernels`, `autograd` and `ltm` depend on {} packages, on all platforms together, including those that only the compiler runs.\n\n\
+         | package | version | licence | purpose | build script |\n|---|---|---|---|---|\n",
         others.len()
     );
     for key in others {
@@ -20,14 +20,14 @@ pub fn section() -> String {
         let name = &package.name;
         let mut why = if ours.iter().any(|&user| packages[user].uses.contains(key)) {
             let reason = reasons.get(name).cloned();
-            reason.unwrap_or_else(|| panic!("say in Cargo.toml, in a comment above {name}, why it is there"))
+            reason.unwrap_or_else(|| panic!("Cargo.toml needs a comment above {name} that says why it is there"))
         } else {
             let users = all.iter().map(|&user| &packages[user]).filter(|user| user.uses.contains(key));
             let users: BTreeSet<&str> = users.map(|user| user.name.as_str()).collect();
-            format!("brought by {}", Vec::from_iter(users).join(", "))
+            format!("needed by {}", Vec::from_iter(users).join(", "))
         };
         if !linked.contains(key) {
-            why.push_str("; runs in the compiler only");
+            why.push_str("; only the compiler runs it");
         }
         let script = if package.has_build_script { "yes" } else { "no" };
         text.push_str(&format!("| {name} | {} | {} | {why} | {script} |\n", package.version, package.licence));

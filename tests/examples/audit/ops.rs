@@ -38,9 +38,9 @@ pub fn section() -> String {
         all.into_iter().map(|(name, text)| format!("\n### {name}\n\n{text}")).collect()
     };
     format!(
-        "## Ops\n\nFormula, VJP (vector-Jacobian product) and source are the op's documentation. Gradients are checked against central \
-         differences; where that is not possible, the op's documentation says what is done instead.\n{}\n\
-         ## Updates in place\n\nWhat changes weights, posteriors and rings between ops.\n{}",
+        "## Ops\n\nFormula, VJP (vector-Jacobian product) and source come from the op's documentation. Tests check gradients against \
+         central differences; if that is not possible, the documentation names another check.\n{}\n\
+         ## In-place updates\n\nThese change weights, posteriors and rings in place.\n{}",
         list(ops),
         list(updates)
     )

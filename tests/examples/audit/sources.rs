@@ -43,8 +43,8 @@ pub fn unsafe_code() -> String {
     }
     format!(
         "## Unsafe code\n\n{blocks} blocks in {with} files of the library, and {blocks_around} in {with_around} files of the tests. \
-         Lints deny a block without an argument. A block in a macro counts once.\n\n\
-         `#![forbid(unsafe_code)]` stands in: {}. `#![deny(unsafe_code)]`, with exceptions by module, in: {}.\n\
+         Lints refuse a block without a SAFETY comment. A block in a macro counts once.\n\n\
+         These crates have `#![forbid(unsafe_code)]`: {}. These have `#![deny(unsafe_code)]`, with exceptions by module: {}.\n\
          {library}\n### In the tests\n{around}",
         forbidden.join(", "),
         denied.join(", ")
