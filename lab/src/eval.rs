@@ -279,7 +279,7 @@ pub struct Text {
     /// SHA-256 of the bytes of its files, one after the other; `None` for the embedded corpus, a part of the program.
     #[serde(rename = "data_sha256")]
     pub sha256: Option<String>,
-    /// Whether it is training text of the run, see [`Run::was_trained_on_one_of`] and [`Material::seen`].
+    /// Whether it is training text of the run, see [`Run::was_trained_on_one_of`] and [`Material::seen`](ltm::run::Material::seen).
     #[serde(rename = "data_learnt")]
     pub is_training_text: bool,
 }

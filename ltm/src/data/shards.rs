@@ -273,6 +273,23 @@ mod tests {
     }
 
     #[test]
+    fn copies_are_known_by_bytes_or_tokens() {
+        let file =
+            |sha256: &str, tokens| DataFile { sha256: sha256.into(), tokens_checksum: tokens, ..DataFile::default() };
+        // As runs recorded it before tokens had a checksum.
+        let old: DataFile = crate::json::from_bytes(r#"{"path": "a.txt", "bytes": 3, "sha256": "0f"}"#).unwrap();
+        for (other, is_copy) in
+            [(file("0f", Some(1)), true), (file("1f", Some(1)), false), (file("1f", None), false), (old.clone(), true)]
+        {
+            assert_eq!(old.is_copy_of(&other), is_copy, "{other:?}");
+        }
+        assert!(
+            file("0f", Some(1)).is_copy_of(&file("1f", Some(1)))
+                && !file("0f", Some(1)).is_copy_of(&file("1f", Some(2)))
+        );
+    }
+
+    #[test]
     fn both_layouts_are_read_and_damage_gets_one_clear_line() {
         let tokens: Vec<u16> = (0..1000).chain([50256, 65535]).collect();
         let raw: &[u8] = bytemuck::cast_slice(&tokens);
