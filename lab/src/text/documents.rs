@@ -337,15 +337,20 @@ fn without_line_ending(line: &[u8]) -> &[u8] {
 
 /// A table's text with an empty line behind it, which is no record. A record that reaches the end all the same has taken that
 /// line in, so a quote in it is open.
-struct Ended {
+struct Watched {
     text: Chain<Input, &'static [u8]>,
-    is_read: bool,
+    /// What was read last, nothing at the end, and how many bytes before it. No more is read while some of it is left, so
+    /// every record ends in it.
+    latest: Vec<u8>,
+    before: u64,
 }
 
-impl Read for Ended {
+impl Read for Watched {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
         let n = self.text.read(out)?;
-        self.is_read |= n == 0;
+        self.before += self.latest.len() as u64;
+        self.latest.clear();
+        self.latest.extend_from_slice(&out[..n]);
         Ok(n)
     }
 }
@@ -354,14 +359,14 @@ impl Read for Ended {
 struct Table {
     file: Arc<Path>,
     /// A quote that is never closed would read the whole file into memory: there is a limit to every record.
-    input: csv::Reader<Take<Ended>>,
+    input: csv::Reader<Take<Watched>>,
     /// Which make the document, joined by a blank.
     columns: Vec<usize>,
 }
 
 impl Table {
     fn open(file: Arc<Path>, input: Input, columns: &[Column], header: bool) -> Result<Self> {
-        let input = Ended { text: input.chain(b"\n\n"), is_read: false };
+        let input = Watched { text: input.chain(b"\n\n"), latest: Vec::new(), before: 0 };
         let mut input = csv::ReaderBuilder::new().has_headers(header).from_reader(input.take(LONGEST_RECORD));
         let mut place = |column: &Column| match column {
             Column::Number(number) => Ok(number - 1),
@@ -377,37 +382,49 @@ impl Table {
         let columns = columns.iter().map(&mut place).collect::<Result<_>>();
         // Nothing is missing in a file without anything.
         let is_empty = header && input.byte_headers().is_ok_and(ByteRecord::is_empty);
-        if input.get_ref().get_ref().is_read && !is_empty {
+        if header && !is_empty && input.get_ref().get_ref().latest.is_empty() {
             return Err(open_quote(&Place { file, line: 1 }));
         }
         let columns = if is_empty { Vec::new() } else { columns? };
         Ok(Self { file, input, columns })
     }
 
+    /// Where the record begins that was read last. The reader's own count is that behind the record before it, where an empty
+    /// line or the end of a line of Windows may follow.
+    fn place(&self, record: &ByteRecord) -> Place {
+        let (end, input) = (self.input.position(), self.input.get_ref().get_ref());
+        let last = (end.byte() - input.before).checked_sub(1).and_then(|at| input.latest.get(at as usize));
+        let line = end.line() - lines_in(record.as_slice()) - u64::from(last == Some(&b'\n'));
+        Place { file: self.file.clone(), line }
+    }
+
     fn next_piece(&mut self) -> Result<Option<Piece>> {
         let mut record = ByteRecord::new();
         let read = self.input.read_byte_record(&mut record);
-        let line = record.position().map_or(0, csv::Position::line);
-        let place = Place { file: self.file.clone(), line };
+        let place = self.place(&record);
         if self.input.get_ref().limit() == 0 {
             let most = LONGEST_RECORD >> 20;
             return Err(Error::new(format!("{place}: the record is longer than {most} MiB: is a quote open?")));
         }
         self.input.get_mut().set_limit(LONGEST_RECORD);
-        if self.input.get_ref().get_ref().is_read && !matches!(read, Ok(false)) {
-            return Err(open_quote(&place));
-        }
         let field = |&column: &usize| {
             record.get(column).ok_or_else(|| {
                 let (number, there) = (column + 1, record.len());
                 Error::new(format!("{place}: there is no column {number}, the record has {there}"))
             })
         };
-        let fields = match read.map_err(|error| (in_table(&self.file, &error), error.into_kind())) {
+        let fields = match read.as_ref().map_err(csv::Error::kind) {
             Ok(false) => return Ok(None),
+            Ok(true) | Err(csv::ErrorKind::UnequalLengths { .. })
+                if self.input.get_ref().get_ref().latest.is_empty() =>
+            {
+                return Err(open_quote(&place));
+            }
             Ok(true) => self.columns.iter().map(field).collect::<Result<Vec<_>>>(),
-            Err((error, csv::ErrorKind::UnequalLengths { .. })) => Err(error),
-            Err((error, _)) => return Err(error),
+            Err(csv::ErrorKind::UnequalLengths { expected_len: first, len, .. }) => {
+                Err(Error::new(format!("{place}: the record has {len} fields, the first has {first}")))
+            }
+            Err(_) => return read.map(|_| None).map_err(|error| in_table(&self.file, &error)),
         };
         let (bytes, bad) = fields.map_or_else(|error| (Vec::new(), Some(error)), |fields| (fields.join(&b' '), None));
         Ok(Some(Piece { bytes, document: 0, is_last: true, place, bad }))
@@ -419,13 +436,7 @@ fn open_quote(place: &Place) -> Error {
 }
 
 fn in_table(file: &Path, error: &csv::Error) -> Error {
-    let (file, line) = (file.display(), error.position().map_or(0, csv::Position::line));
-    Error::new(match error.kind() {
-        csv::ErrorKind::UnequalLengths { expected_len: first, len, .. } => {
-            format!("{file}:{line}: the record has {len} fields, the first has {first}")
-        }
-        _ => format!("cannot read {file}: {error}"),
-    })
+    Error::new(format!("cannot read {}: {error}", file.display()))
 }
 
 #[cfg(test)]

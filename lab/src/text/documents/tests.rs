@@ -121,6 +121,24 @@ fn quotes_that_are_never_closed() {
     }
 }
 
+/// Whatever lines end with, empty lines and quoted ones included.
+#[test]
+fn records_of_csv_carry_their_numbers() {
+    for end in ["\n", "\r\n"] {
+        for header in [false, true] {
+            let text = ["a,b", "1,2", "", "\"3", "3\",4", "5,6", "", "", "7,8"].join(end);
+            for text in [text.clone() + end, text] {
+                let found = pieces(&*text, &Format::csv(vec![Column::Number(1)], header).unwrap(), &Bytes).unwrap();
+                let lines: Vec<u64> = found.iter().map(|piece| piece.place.line).collect();
+                assert_eq!(lines, [1, 2, 4, 6, 9][usize::from(header)..], "{text:?}");
+            }
+            let bad = ["a,b", "1,2", "", "3", ""].join(end);
+            let found = pieces(&*bad, &Format::csv(vec![Column::Number(1)], header).unwrap(), &Bytes);
+            assert_eq!(found.unwrap_err().to_string(), "in:4: the record has 1 fields, the first has 2");
+        }
+    }
+}
+
 #[test]
 fn columns_by_place_and_by_name() {
     let read = |text: &str, column: Column, header| {
