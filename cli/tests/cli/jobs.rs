@@ -68,11 +68,11 @@ fn train_evaluate_generate() {
     assert_ne!(said(&[&likeliest[..], &["--repetition-penalty", "100"]].concat()).out, said(&likeliest).out);
 }
 
-/// The rate is so high that validations get worse from the first to the third.
+/// The rate rises so high that every validation is worse than the one before.
 #[test]
 fn the_checkpoint_of_the_best_validation_stays_and_can_be_chosen() {
     let lab = Lab::new();
-    let high = ["slow.rate=1", "slow.min_rate=1", "train.eval_every=2", "train.checkpoint_every=3"];
+    let high = ["slow.rate=1000", "slow.warmup=1000", "train.eval_every=2", "train.checkpoint_every=3"];
     let said = lab.train("run", &[&high[..], &["train.keep_checkpoints=1"]].concat()).succeeds();
     said.says("the best validation was that after step 2 | `--checkpoint best`");
     assert_eq!(lab.names("run/checkpoints"), ["step-00000002", "step-00000006"]);

@@ -141,7 +141,7 @@ table! {
         steps: usize = 10_000, Within(1.0, STEPS);
         /// Seed of the weights, the noise and the order of the data.
         seed: u64 = 0;
-        /// Steps between validations; 0 for one at the end. The best so far leaves a checkpoint, which is kept.
+        /// Steps between validations, of which the best so far leaves a checkpoint that is kept; 0 for one at the end.
         eval_every: usize = 500;
         /// Steps between samples of the text that the model writes, one at the end included; 0 for none.
         sample_every: usize = 0;
