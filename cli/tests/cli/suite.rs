@@ -200,7 +200,7 @@ fn audits_that_cannot_be() {
     let cases = [("audit run --samples 1", "--samples"), ("audit ar --text text.txt", "no latents | exact")];
     lab.refuses(2, &cases);
     let audit = |more: &str| lab.ltm(&format!("audit run --limit 1 --samples 2 --max-steps 2 {more}"));
-    audit("").succeeds().says("1 sequences of the validation text of text.txt | – | too few to tell more");
+    audit("").succeeds().says("1 sequences of the validation text of | – | too few to tell more");
     audit("--text text.txt").succeeds().says("1 sequences of text.txt (sha256 ");
     lab.write("text.txt", "other text than the run was trained on\n".repeat(9));
     audit("").fails(1, &["the data have changed since run was trained", "--text names another"]);

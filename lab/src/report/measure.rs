@@ -65,7 +65,10 @@ impl Measured {
         (measured.step, measured.weights) = (Some(model.step), Some(model.weights.clone()));
         measured.notes.clone_from(&model.warnings);
         if options.limit > 0 {
-            let source = eval::chosen(run, &model, options.data.as_deref(), options.limit);
+            let source = match eval::chosen(run, &model, options.data.as_deref(), options.limit) {
+                Err(error) if options.data.is_some() => return Err(error),
+                source => source,
+            };
             let judged = source.and_then(|(source, text)| {
                 (measured.results, measured.audit) = judge(options.limit, &mut model, &source, progress)?;
                 if text.is_training_text {
