@@ -57,7 +57,7 @@ impl Args {
 #[derive(clap::Args)]
 pub struct Writing {
     /// Most tokens to draw; fewer if the document ends [default: as many as the positions that the model was trained on have
-    /// room for behind the prompt, but at least 64]
+    /// room for behind the prompt, but at least a quarter of them]
     #[arg(long, value_name = "N")]
     pub tokens: Option<usize>,
     /// Logits are divided by it; 0 always takes the likeliest token

@@ -8,7 +8,7 @@ mod writer;
 
 pub use sample::Sampler;
 pub use walk::Walk;
-pub use writer::{LEAST, ROUNDS, Writer, Writing};
+pub use writer::{ROUNDS, Writer, Writing};
 
 use crate::config::{Chunking, Config, FastConfig, Noise};
 use crate::data::Batch;

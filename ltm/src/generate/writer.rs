@@ -12,7 +12,7 @@ use std::sync::Arc;
 #[derive(Clone, Debug, Serialize)]
 pub struct Writing {
     /// Most tokens to draw; fewer if the document ends. By default as many as the positions that the model was trained on have
-    /// room for behind the prompt, but at least [`LEAST`].
+    /// room for behind the prompt, but at least a quarter of them.
     pub tokens: Option<usize>,
     /// Logits are divided by it; 0 takes the likeliest token.
     pub temperature: f64,
@@ -64,9 +64,6 @@ pub struct Writer {
     tokenizer: Arc<dyn Tokenizer>,
 }
 
-/// Tokens that are drawn by default behind a prompt that leaves less room.
-pub const LEAST: usize = 64;
-
 /// Texts at most, and inferences of one text: both share the 32 bits that key an inference's noise.
 pub const ROUNDS: u32 = 1 << 16;
 
@@ -90,7 +87,7 @@ impl Writer {
         if writing.stop.iter().any(String::is_empty) {
             return Err(Error::usage("an empty stop text would end every text before it begins"));
         }
-        let tokens = writing.tokens.unwrap_or(config.model.seq.max(LEAST));
+        let tokens = writing.tokens.unwrap_or(config.model.seq);
         let inferences = tokens.checked_div(writing.refit).unwrap_or(0);
         if inferences >= ROUNDS as usize {
             return Err(Error::usage(format!(
@@ -186,7 +183,8 @@ impl Writer {
     /// Most tokens that are drawn behind the first `begun` of a text.
     pub fn most(&self, begun: usize) -> usize {
         let model = &self.config.model;
-        let (there, least) = model.positions().map_or((model.seq, LEAST), |there| (there, 1));
+        // Learned positions have an end, others only get worse.
+        let (there, least) = model.positions().map_or((model.seq, model.seq.div_ceil(4)), |there| (there, 1));
         // Only as much of the prompt is read as latents are inferred from, and the last token drawn not at all.
         self.writing.tokens.unwrap_or((there + 1).saturating_sub(begun).max(least))
     }
