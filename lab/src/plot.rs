@@ -209,7 +209,7 @@ impl Plot {
             .margin(12)
             .margin_right(12 + behind)
             .x_label_area_size(44)
-            .y_label_area_size(64)
+            .y_label_area_size(80)
             .build_cartesian_2d(x, y)?;
         chart
             .configure_mesh()

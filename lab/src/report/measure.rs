@@ -50,8 +50,8 @@ impl Measured {
     /// Computes what `options` ask for; calls `progress` with the work done, of all.
     ///
     /// # Errors
-    /// Data or a checkpoint that were named and cannot be used, and failures of the device. Whatever else fails, as loading a run does that has no
-    /// checkpoint, is noted and missing.
+    /// Data or a checkpoint that were named and cannot be used, and failures of the device. Whatever else fails is noted and
+    /// missing: all of it if the run has no checkpoint.
     pub fn new(options: &Options, run: &Run, device: &Device, progress: impl FnMut(u64, u64)) -> Result<Self> {
         let mut measured = Self::default();
         let mut model = match run.load(device, Work::Evaluation) {
