@@ -3,7 +3,7 @@ pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) ->
     candidates.into_iter().min_by_key(|candidate| edit_distance(word, candidate)).unwrap_or_default()
 }
 
-/// The keys that `word` may stand for: those with its name in another section, else those that begin with it, else those that
+/// The keys that `word` may stand for: those that begin with it, else those with its name in another section, else those that
 /// take the fewest edits, unless that is half of the word. A word without a dot is a name or a whole key.
 pub fn near_keys(word: &str, keys: &[&'static str]) -> Vec<&'static str> {
     let word = &*word.to_lowercase();
@@ -14,7 +14,7 @@ pub fn near_keys(word: &str, keys: &[&'static str]) -> Vec<&'static str> {
     let chosen = |fits: &dyn Fn(&'static str) -> bool| keys.iter().copied().filter(|key| fits(key)).collect::<Vec<_>>();
     let same = chosen(&|key| word.rsplit('.').next() == Some(name(key)));
     let longer = chosen(&|key| word.len() > 1 && forms(key).iter().any(|form| form.starts_with(word)));
-    let ways = [same, longer, chosen(&|key| fewest.is_some() && edits(key) == fewest)];
+    let ways = [longer, same, chosen(&|key| fewest.is_some() && edits(key) == fewest)];
     ways.into_iter().find(|keys| !keys.is_empty()).unwrap_or_default()
 }
 
