@@ -93,7 +93,7 @@ fn windows(entries: &[Entry]) -> String {
         }
         (Some(least), Some(most)) => {
             format!(
-                "A line is smoothed: a point is the mean of {least} to {most} steps, so that a run has at most {MEANS}"
+                "A line is smoothed: a point is the mean of {least} to {most} steps, so that a run has at most {MEANS} points"
             )
         }
     }

@@ -55,7 +55,7 @@ pub fn page(options: &Options, entries: &[Entry], command: &str) -> String {
                 main {
                     (tables::overview(entries))
                     @for note in entries.iter().flat_map(Entry::missing) { p.warning { (prose(note)) } }
-                    @for entry in entries { @for seen in &entry.history.troubles { p.warning { (trouble(entry, seen)) } } }
+                    @for seen in troubles(entries) { p.warning { (trouble(&seen)) } }
                     @for (place, name, content) in &sections {
                         section id=(place) aria-label=(name) { h2 { (name) } (content) }
                     }
@@ -67,14 +67,34 @@ pub fn page(options: &Options, entries: &[Entry], command: &str) -> String {
     page.into_string()
 }
 
-/// What went wrong in training, once or again and again.
-fn trouble(entry: &Entry, seen: &Seen) -> Markup {
-    let Seen { trouble, message, steps } = seen;
+/// What went wrong in training. A trouble of one kind is one group, whichever runs had it; a step is left out for reasons of a run.
+fn troubles(entries: &[Entry]) -> Vec<Vec<(&Entry, &Seen)>> {
+    let mut groups: Vec<Vec<(&Entry, &Seen)>> = Vec::new();
+    for (entry, seen) in entries.iter().flat_map(|entry| entry.history.troubles.iter().map(move |seen| (entry, seen))) {
+        let is_same = |group: &&mut Vec<(&Entry, &Seen)>| seen.trouble.is_some() && group[0].1.trouble == seen.trouble;
+        match groups.iter_mut().find(is_same) {
+            Some(group) => group.push((entry, seen)),
+            None => groups.push(vec![(entry, seen)]),
+        }
+    }
+    groups
+}
+
+/// What was said of the first run of a group, and when the same was seen in the others.
+fn trouble(group: &[(&Entry, &Seen)]) -> Markup {
+    let times = |Seen { steps, .. }: &Seen| match steps[..] {
+        [_, .., last] => format!(" ({} times, the last time at step {last})", steps.len()),
+        _ => String::new(),
+    };
+    let (entry, seen) = group[0];
     html! {
-        (entry.name) ", step " (steps[0])
-        @if trouble.is_none() { " was skipped" }
-        ": " (prose(message))
-        @if let [_, .., last] = steps[..] { " (" (steps.len()) " times, the last time at step " (last) ")" }
+        (entry.name) ", step " (seen.steps[0])
+        @if seen.trouble.is_none() { " was skipped" }
+        ": " (prose(&seen.message)) (times(seen))
+        @for (i, (entry, seen)) in group[1..].iter().enumerate() {
+            @if i == 0 { ". The same: " } @else { "; " }
+            (entry.name) ", step " (seen.steps[0]) (times(seen))
+        }
     }
 }
 
@@ -215,5 +235,36 @@ fn samples(options: &Options, entries: &[Entry]) -> Markup {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::History;
+    use super::*;
+    use ltm::config::Config;
+    use ltm::run::{Choice, Run, Trouble};
+
+    #[test]
+    fn the_same_trouble_of_several_runs_is_told_once() {
+        let seen =
+            |trouble, message: &str, steps: &[u64]| Seen { trouble, message: message.into(), steps: steps.to_vec() };
+        let ignored = |steps: &[u64]| seen(Some(Trouble::LatentsIgnored), "no `KL`", steps);
+        let skipped = |reason| seen(None, reason, &[7]);
+        let runs = [vec![skipped("a"), ignored(&[10])], vec![ignored(&[10, 20])], vec![skipped("b"), ignored(&[30])]];
+        let entry = |(name, troubles): (&str, Vec<Seen>)| Entry {
+            name: name.into(),
+            run: Run { path: name.into(), config: Config::preset("demo").unwrap(), choice: Choice::default() },
+            is_imported: false,
+            history: History { troubles, ..History::default() },
+            suite: Vec::new(),
+            measured: None,
+            notes: Vec::new(),
+        };
+        let entries: Vec<Entry> = ["x", "y", "z"].into_iter().zip(runs).map(entry).collect();
+        let told: Vec<String> = troubles(&entries).iter().map(|group| trouble(group).into_string()).collect();
+        let ignored =
+            "x, step 10: no <code>KL</code>. The same: y, step 10 (2 times, the last time at step 20); z, step 30";
+        assert_eq!(told, ["x, step 7 was skipped: a", ignored, "z, step 7 was skipped: b"]);
     }
 }
