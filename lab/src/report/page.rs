@@ -141,15 +141,13 @@ fn audits(entries: &[Entry]) -> Markup {
     // One scale of KL for all runs.
     let all = entries.iter().filter_map(audited).flat_map(|(_, trained)| &trained.kl_by_latent);
     let most = all.copied().fold(0.0, f64::max);
-    // What the audits of several runs say alike is said once.
+    // What the audits of all runs say alike is said once.
     let paragraphs = |entry: &Entry| audited(entry).map(|(rows, _)| audit::paragraphs(rows, &entry.run.config));
-    let all: Vec<String> = entries.iter().filter_map(paragraphs).flatten().collect();
-    let is_shared = |text: &String| all.iter().filter(|other| *other == text).count() > 1;
-    let said = entries.iter().flat_map(|entry| paragraphs(entry).into_iter().flatten().map(move |text| (entry, text)));
-    let shared = by_text(said.filter(|(_, text)| is_shared(text)));
+    let all: Vec<[String; 5]> = entries.iter().filter_map(paragraphs).collect();
+    let is_shared = |text: &String| all.len() > 1 && all.iter().all(|other| other.contains(text));
     html! {
         p { "Nats per sequence after T fast steps, ± one standard error over sequences." }
-        @for (names, text) in shared { p { (prose(&text)) span.note { " (" (names) ")" } } }
+        @for text in all.iter().take(1).flatten().filter(|text| is_shared(text)) { p { (prose(text)) } }
         @for entry in entries {
             details open[entries.len() <= AUDITS] {
                 summary { (entry.name) }
