@@ -21,7 +21,7 @@ const OTHERS: [(&str, &[u8]); 6] = [
     ("compressed by bzip2", b"BZh91AY&SY"),
     ("a zip archive", b"PK\x03\x04"),
     ("a Parquet table", b"PAR1"),
-    ("an array of NumPy", b"\x93NUMPY"),
+    ("a NumPy array", b"\x93NUMPY"),
     ("a PDF document", b"%PDF-"),
 ];
 
