@@ -22,10 +22,10 @@ pub enum Choice {
 #[derive(clap::Args)]
 pub struct Place {
     /// Threads to use; 0 for all cores [default: the setting train.threads]. Results do not depend on it
-    #[arg(long, global = true, value_name = "N", value_parser = RangedU64ValueParser::<usize>::new().range(..=4096))]
+    #[arg(long, global = true, display_order = 100, value_name = "N", value_parser = RangedU64ValueParser::<usize>::new().range(..=4096))]
     threads: Option<usize>,
     /// Where to compute
-    #[arg(long, global = true, value_enum, default_value_t)]
+    #[arg(long, global = true, display_order = 100, value_enum, default_value_t)]
     pub device: Choice,
     /// Whether the command trains: who waits for that wants to know where it happens
     #[arg(skip)]

@@ -179,7 +179,7 @@ impl Training {
             note(format_args!("step {}/{steps}  ETA {:#}  {}", report.step, HumanDuration(left), parts.concat()));
             self.last_line = Some(Instant::now());
         }
-        self.bar.set_message(self.fitting(parts));
+        self.bar.set_message(fitting(parts, self.room()));
         self.bar.set_position(report.step);
         for line in &progress.lines {
             match line {
@@ -204,18 +204,22 @@ impl Training {
         parts
     }
 
-    /// As many of the parts as have room beside the bar: half a number would be another one.
-    fn fitting(&self, parts: Vec<String>) -> String {
+    /// The columns that a message has beside the bar.
+    fn room(&self) -> usize {
         let (columns, digits) = (columns(), self.config.train.steps.to_string().len());
         let counts = if columns < NARROW { "100%".len() } else { 2 * digits + "/  ETA ".len() };
-        let mut room = columns.saturating_sub(bar_width() + counts + "   12m".len());
-        let fits = |part: &String| {
-            let fits = part.len() <= room;
-            room = room.saturating_sub(part.len());
-            fits
-        };
-        parts.into_iter().take_while(fits).collect()
+        columns.saturating_sub(bar_width() + counts + "   12m".len())
     }
+}
+
+/// As many of the first parts as have room: half a number would be another one.
+fn fitting(parts: Vec<String>, mut room: usize) -> String {
+    let fits = |part: &String| {
+        let fits = part.len() <= room;
+        room = room.saturating_sub(part.len());
+        fits
+    };
+    parts.into_iter().take_while(fits).collect()
 }
 
 /// A sample under its heading.
@@ -234,4 +238,25 @@ fn validation_text(kind: ModelKind, line: &ValidationLine) -> String {
     let exact = line.exact_nats_per_sequence.map(|exact| format!("; the least possible is {exact:.2} nats"));
     let exact = exact.unwrap_or_default();
     format!("validation after step {step}: {cost} nats/sequence, {bits:.3} bits/byte{exact}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_shown_whole_or_not_at_all() {
+        let parts = || ["loss 1.25", " nats", " 9 tokens/s"].map(String::from).to_vec();
+        for (room, shown) in [(0, ""), (8, ""), (13, "loss 1.25"), (14, "loss 1.25 nats"), (24, "loss 1.25 nats")] {
+            assert_eq!(fitting(parts(), room), shown);
+        }
+    }
+
+    #[test]
+    fn where_there_is_no_terminal_words_come_now_and_then() {
+        let plain = Plain::new();
+        plain.write_str("  12/64 sequences ").unwrap();
+        plain.flush().unwrap();
+        assert!(plain.state().0.is_empty(), "what came too early is not said later");
+    }
 }

@@ -4,6 +4,7 @@ use super::checkpoint::Checkpoint;
 use super::output::{check_place, note, print};
 use super::place::Place;
 use super::progress::behind_bar;
+use super::runs;
 use engine::{Device, Result};
 use lab::report::{Entry, Measured, Options, page};
 use ltm::checkpoint::write_atomic;
@@ -52,7 +53,7 @@ pub fn run(args: &Args, place: &Place) -> Result<()> {
         prompt: args.prompt.clone(),
     };
     let open = |path: &PathBuf| {
-        let mut entry = Entry::open(path)?;
+        let mut entry = Entry::open(path).map_err(|error| runs::explained(error, path))?;
         entry.run.choice = args.checkpoint.choice;
         Ok(entry)
     };

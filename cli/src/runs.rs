@@ -1,6 +1,6 @@
 //! The run folder that a command is about.
 
-use engine::Result;
+use engine::{Error, Result};
 use ltm::run::Run;
 use ltm::shell;
 use std::fs;
@@ -14,7 +14,12 @@ const RUNS: &str = "runs";
 /// # Errors
 /// Those of [`Run::open`]; where there is no run, with the names of some that there are.
 pub fn open(path: &Path) -> Result<Run> {
-    Run::open(path).map_err(|error| if Run::exists(path) { error } else { error.hint(known()) })
+    Run::open(path).map_err(|error| explained(error, path))
+}
+
+/// The error of opening `path`; where there is no run, with the names of some that there are.
+pub fn explained(error: Error, path: &Path) -> Error {
+    if Run::exists(path) { error } else { error.hint(known()) }
 }
 
 fn known() -> String {
