@@ -123,8 +123,9 @@ impl Settings {
             config.set_value(key, value).map_err(|e| explained(e, key).at(place))?;
         }
         self.usual.apply(&mut config)?;
-        if let Some(kind) = &self.model {
-            config.set("model.kind", kind).map_err(|e| e.at("--model"))?;
+        self.usual.single.apply_flag(&mut config, "--model", "model.kind", self.model.as_deref())?;
+        if !data.is_empty() && self.usual.single.sets("data.paths") {
+            return Err(twice("--data", "data.paths"));
         }
         locate(&mut config, data)?;
         if !sets("data.tokenizer")
@@ -152,11 +153,7 @@ impl Usual {
             ("--lr", "slow.rate", &self.lr),
             ("--seed", "train.seed", &self.seed),
         ] {
-            let Some(value) = value else { continue };
-            if self.single.sets(key) {
-                return Err(Error::usage(format!("{flag} and --set {key} are the same setting: give one of them")));
-            }
-            config.set(key, value).map_err(|e| e.at(flag))?;
+            self.single.apply_flag(config, flag, key, value.as_deref())?;
         }
         Ok(())
     }
@@ -167,6 +164,15 @@ impl Single {
         self.set.iter().any(|(name, _)| name == key)
     }
 
+    /// Sets `key` in `config` by a flag of its own, if that is given.
+    fn apply_flag(&self, config: &mut Config, flag: &str, key: &str, value: Option<&str>) -> Result<()> {
+        match value {
+            Some(_) if self.sets(key) => Err(twice(flag, key)),
+            Some(value) => config.set(key, value).map_err(|e| e.at(flag)),
+            None => Ok(()),
+        }
+    }
+
     /// Sets them in `config`.
     ///
     /// # Errors
@@ -174,6 +180,11 @@ impl Single {
     pub fn apply(&self, config: &mut Config) -> Result<()> {
         self.set.iter().try_for_each(|(key, value)| config.set(key, value).map_err(|e| explained(e, key).at("--set")))
     }
+}
+
+/// That a setting is given by its flag and as one of many.
+fn twice(flag: &str, key: &str) -> Error {
+    Error::usage(format!("{flag} and --set {key} are the same setting: give one of them"))
 }
 
 /// The error that a key got, and what people mean by it that is no key.

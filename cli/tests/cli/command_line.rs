@@ -103,6 +103,8 @@ fn usual_settings_have_flags() {
     assert_eq!(config["slow"]["rate"], 1e-3);
     let cases = [
         ("plan --steps 2 --set train.steps=2", "--steps and --set train.steps are the same setting"),
+        ("plan --model ar --set model.kind=ltm", "--model and --set model.kind are the same setting"),
+        ("train --data text.txt --set data.paths=text.txt", "--data and --set data.paths are the same setting"),
         ("plan --steps -1", "--steps: train.steps = \"-1\": expected an integer"),
         ("train --resume run --batch 5", "train.batch = 5"),
     ];
