@@ -35,8 +35,8 @@ const STORIES: u64 = 256;
 ///
 /// A text that the run was trained on is recognised by its bytes or its tokens and marked; what was cut from it since is not.
 ///
-/// NLL and KL stand apart; perplexity is exp(all nats / all tokens); bits per byte do not depend on the tokenizer. Without
-/// --data the validation text of the run is scored; if that is the embedded corpus, the source's true entropy
+/// NLL and KL stand apart, a dash where a number has no such part; perplexity is exp(all nats / all tokens); bits per byte do
+/// not depend on the tokenizer. Without --data the validation text of the run is scored; if that is the embedded corpus, the source's true entropy
 /// stands beside every number.
 ///
 /// With --suite FILE.toml many texts are scored one after the other: the paper's zero-shot sets, with its figures beside
