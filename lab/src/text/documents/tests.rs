@@ -3,8 +3,10 @@ use crate::text::tokenizer;
 use ltm::config::Tokenizer as Name;
 use ltm::data::Bytes;
 
+/// All pieces, or the first reason why there is no text in one.
 fn pieces(text: impl Into<Vec<u8>>, format: &Format, tokenizer: &dyn Tokenizer) -> Result<Vec<Piece>> {
-    Pieces::of_reader("in", io::Cursor::new(text.into()), format, tokenizer)?.collect()
+    let pieces = Pieces::of_reader("in", io::Cursor::new(text.into()), format, tokenizer)?;
+    pieces.map(|piece| piece.and_then(|piece| piece.bad.clone().map_or(Ok(piece), Err))).collect()
 }
 
 /// Documents with the pieces put together, and where each begins.
