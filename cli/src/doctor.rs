@@ -18,11 +18,12 @@ pub fn run(place: &Place) -> Result<()> {
     let settings = Settings::from_env();
     let opened = place.inside(0, || place.try_open(&settings));
     let device = opened.as_ref().map_or(&Device::Cpu, |(device, _)| device);
-    let findings = probe(&settings, device);
+    let mut findings = probe(&settings, device);
+    // What a GPU would need is not missing where none is wanted.
+    findings.retain(|finding| place.device != Choice::Cpu || finding.state != State::Missing);
     let state = |finding: &Finding| match finding.state {
         State::Used => "used",
         State::Unused => "not used",
-        State::Missing if place.device == Choice::Cpu => "not needed",
         State::Missing => "missing",
     };
     print(Table::of(&findings).left("part", |f| &f.part).left("", state).left("found", |f| &f.text))?;
