@@ -60,7 +60,9 @@ fn figure(title: String, axis: &str, own_ticks: usize, results: &[Dot<'_>], of: 
             None => marks.iter().map(|mark| mark.at).collect(),
         };
         let name = if latents == 0 { format!("{size}, AR, exact") } else { format!("{size}, N_z = {latents}") };
-        Series { name, look: Look::of(i), line, marks, ..Series::default() }
+        // What is exact is dashed.
+        let stroke = if latents == 0 { 1 } else { [0, 2, 3][i % 3] };
+        Series { name, look: Look { colour: i, stroke }, line, marks, ..Series::default() }
     };
     let mut series: Vec<Series> = groups.iter().enumerate().map(of_group).collect();
     // Whatever was scored, the source of the text costs the same.
