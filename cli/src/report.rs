@@ -15,7 +15,8 @@ use std::path::PathBuf;
 /// Show runs beside each other in one HTML page
 ///
 /// Curves, settings, results, audit, the cost of every token of some validation texts, where the KL goes, and texts that the
-/// runs write, in one file that needs no network and no script. The same runs give the same page.
+/// runs write, in one file that needs no network and no script. A run without a checkpoint is shown with what it has. The same
+/// runs give the same page.
 #[derive(clap::Args)]
 pub struct Args {
     /// Folders of runs, of any kind
