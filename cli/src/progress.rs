@@ -231,13 +231,13 @@ fn sample_text(line: &SampleLine) -> String {
 
 /// A validation in one line.
 fn validation_text(kind: ModelKind, line: &ValidationLine) -> String {
-    let (step, nats, bits) = (line.step, line.nats_per_sequence, line.cost.bits_per_byte);
+    let (step, nats, loss, bits) = (line.step, line.nats_per_sequence, line.cost.loss, line.cost.bits_per_byte);
     let kl = line.kl_per_sequence;
     let parts = || format!("NELBO {nats:.2} = NLL {:.2} + KL {}", nats - kl, digits(kl, 2));
     let cost = if kind.has_latents() { parts() } else { format!("NLL {nats:.2}") };
     let exact = line.exact_nats_per_sequence.map(|exact| format!("; the least possible is {exact:.2} nats"));
     let exact = exact.unwrap_or_default();
-    format!("validation after step {step}: {cost} nats/sequence, {bits:.3} bits/byte{exact}")
+    format!("validation after step {step}: {cost} nats/sequence, {loss:.4} nats/token, {bits:.3} bits/byte{exact}")
 }
 
 #[cfg(test)]

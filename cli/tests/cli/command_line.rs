@@ -145,3 +145,36 @@ fn control_characters_are_shown_on_a_terminal() {
         assert!(output.status.success() && out.contains("a\\x1b[2Jb") && !out.contains("\x1b[2J"), "{out:?}");
     }
 }
+
+/// What a terminal of so many columns is sent, line by line, without what moves its cursor.
+#[cfg(target_os = "linux")]
+fn on_a_terminal(lab: &Lab, columns: usize, args: &[&str]) -> Option<Vec<String>> {
+    let line = format!("stty rows 24 cols {columns}; exec {} {}", env!("CARGO_BIN_EXE_ltm"), args.join(" "));
+    let mut command = Command::new("script");
+    command.args(["-qec", &line, "/dev/null"]).env("TERM", "xterm").current_dir(lab.0.path()).stdin(Stdio::null());
+    // A machine without `script` has no terminal to lend.
+    let said = command.output().ok()?;
+    assert!(said.status.success(), "{said:?}");
+    let text = String::from_utf8_lossy(&said.stdout).into_owned();
+    let moves = |piece: &str| piece.find(char::is_alphabetic).map_or(String::new(), |end| piece[end + 1..].into());
+    let (first, rest) = text.split_once("\u{1b}[").unwrap_or((&text, ""));
+    let pieces =
+        std::iter::once(first.to_string()).chain(rest.split("\u{1b}[").map(|piece| format!("\r{}", moves(piece))));
+    Some(pieces.collect::<String>().split('\r').map(str::to_string).collect())
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn bars_fit_their_terminal_and_leave_nothing_behind() {
+    let lab = Lab::new();
+    for columns in [40, 80] {
+        let out = format!("run-{columns}");
+        let Some(lines) = on_a_terminal(&lab, columns, &train_args(&out, &[])) else { return };
+        let bars = lines.iter().filter(|line| line.contains("ETA ") || line.contains("%  "));
+        let widest = bars.map(|line| line.trim_start_matches('\n').trim_end().chars().count()).max().unwrap();
+        assert!((20..=columns).contains(&widest), "{widest} of {columns} columns: {lines:?}");
+        // A line behind a bar that was left would begin with the next one.
+        let left = lines.windows(2).find(|pair| pair[0].contains("/6  ETA") && pair[1].starts_with('\n'));
+        assert!(left.is_none(), "{left:?}");
+    }
+}
