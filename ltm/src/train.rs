@@ -14,6 +14,9 @@ use std::path::Path;
 /// Steps in a row whose update is left out before training ends: so many bad batches one after the other are no accident.
 const PATIENCE: usize = 10;
 
+/// The largest size of a weight that is worth going on with: beyond, squares are not finite, and no text gets a score.
+const LARGEST: f32 = 1e19;
+
 /// A model being trained: everything that one step changes.
 #[derive(Debug)]
 pub struct Trainer {
@@ -169,18 +172,21 @@ impl Trainer {
         }
     }
 
-    /// That weights and moments are finite numbers: what comes of others is worth neither a step nor a checkpoint. Fetches
-    /// them if they are on a GPU.
+    /// That weights and moments are finite numbers, the weights with finite squares: what comes of others is worth neither a
+    /// step nor a checkpoint. Fetches them if they are on a GPU.
     ///
     /// # Errors
     /// If they are not, and of the device.
     pub fn check_finite(&self) -> Result<()> {
         let [(_, m), (_, v)] = self.moments();
-        for (what, set) in [("weights", &self.params), ("first moments", &m), ("second moments", &v)] {
+        let sets =
+            [("weights", &self.params, LARGEST), ("first moments", &m, f32::MAX), ("second moments", &v, f32::MAX)];
+        for (what, set, largest) in sets {
             for p in set.iter() {
-                if !self.store.get(p.id).on_host()?.as_slice::<f32>().par_iter().all(|x| x.is_finite()) {
+                // False for NaN.
+                if !self.store.get(p.id).on_host()?.as_slice::<f32>().par_iter().all(|x| x.abs() <= largest) {
                     return Err(Error::new(format!(
-                        "training has diverged: the {what} after step {} are not finite ({}); try a new run with a lower slow.rate",
+                        "training has diverged: the {what} after step {} are not finite numbers up to {largest:e} ({}); try a new run with a lower slow.rate",
                         self.step, p.name
                     )));
                 }

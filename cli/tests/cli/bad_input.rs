@@ -261,8 +261,8 @@ fn evaluation_and_generation_that_cannot_be() {
 #[test]
 fn rates_that_cannot_be_meant() {
     let lab = Lab::new();
-    // Weights of 1e30 overflow when they meet.
-    let blow_up = ["slow.rate=1e30", "slow.min_rate=1e30", "train.checkpoint_every=1"];
+    // From the second step on latents overflow.
+    let blow_up = ["fast.rate_end=1e30", "train.checkpoint_every=1"];
     let stopped = lab.train("run", &blow_up);
     stopped.fails(1, &["the loss is not finite", "step", "sample", "train.non_finite=skip"]);
     let at = *steps(&lab.path("run")).last().unwrap();
@@ -289,6 +289,7 @@ fn rates_that_cannot_be_meant() {
 #[test]
 fn runs_that_diverge() {
     let lab = Lab::new();
+    // Numbers that are not finite, and some that are but whose squares are not.
     let rate = ["slow.rate=1e38", "slow.min_rate=1e38", "train.eval_every=0"];
     for (i, more) in [
         // Found by the step after it, or by the checkpoint behind it.

@@ -62,7 +62,7 @@ fn what_was_recorded_cannot_be_changed_unnoticed() {
         (metrics, ("\"step\":6,\"l".into(), "\"step\":0,\"l".into()), "6..6", ["say nothing", "about step 6"]),
         // Another seed, said afterwards to have been the run's.
         ("run/sessions.jsonl", ("\"seed\":0".into(), "\"seed\":1".into()), "1..1", ["step 1 comes out", "differently"]),
-        ("text.txt", ("green".into(), "grain".into()), "1..6", ["the data are not those", "--data"]),
+        ("text.txt", ("green".into(), "grain".into()), "1..6", ["text.txt has other content", "--data"]),
     ] {
         forge(&lab, file, &was, &forged);
         lab.ltm(&format!("replay run --steps {stretch}")).fails(1, &parts);

@@ -6,30 +6,30 @@ use ltm::data::Batch;
 use ltm::train::Trainer;
 use tests::{batch, tiny};
 
-/// A trainer of three samples behind its first step, and what the first weights of a token of its batch are then set to.
-fn spoilt(policy: &str, with: f32) -> (Trainer, Batch) {
-    let sizes = "model.dim=32 model.seq=16 model.window=4 model.latents=2 fast.steps=2 train.batch=3";
-    let batch = batch(3, 16, 0);
-    let mut t = Trainer::new(tiny(&format!("{sizes} train.non_finite={policy}")), &Device::Cpu).unwrap();
-    t.train(&batch).unwrap();
+const SIZES: &str = "model.dim=32 model.seq=16 model.window=4 model.latents=2 fast.steps=2 train.batch=3";
+
+/// A trainer with further settings, behind its first step.
+fn trainer(batch: &Batch, more: &str) -> Trainer {
+    let mut t = Trainer::new(tiny(&format!("{SIZES} {more}")), &Device::Cpu).unwrap();
+    t.train(batch).unwrap();
     t.check_finite().unwrap();
-    let table = t.params.get("tok_embeddings").id;
-    t.store.get_mut(table).as_mut_slice::<f32>()[batch.tokens[20] as usize * 32..][..32].fill(with);
-    (t, batch)
+    t
 }
 
 #[test]
 fn the_first_bad_number_is_named_and_nothing_changes() {
+    let batch = batch(3, 16, 0);
     for policy in ["stop", "skip"] {
-        // Finite, but its products are not.
-        let (mut t, batch) = spoilt(policy, 3e38);
+        // The rate of the second step throws latents out of all bounds.
+        let mut t = trainer(&batch, &format!("fast.rate_end=1e30 train.steps=2 train.non_finite={policy}"));
         let before = weights(&t);
         let result = t.train(&batch);
         let (message, step) = match policy {
             "stop" => (result.unwrap_err().to_string(), 1),
             _ => (result.unwrap().skipped.unwrap(), 2),
         };
-        assert!(message.starts_with("step 2: the loss is not finite: ") && !message.contains('\n'), "{message}");
+        let said = "step 2: the loss is not finite: fast step 1, latents";
+        assert!(message.starts_with(said) && !message.contains('\n'), "{message}");
         assert!(weights(&t) == before, "weights changed");
         assert_eq!(t.step, step);
     }
@@ -38,11 +38,16 @@ fn the_first_bad_number_is_named_and_nothing_changes() {
 /// No batch is to blame for them, so leaving batches out does not help.
 #[test]
 fn weights_that_are_not_finite_end_training() {
+    let batch = batch(3, 16, 0);
     for (policy, with) in [("stop", f32::NAN), ("skip", f32::NAN), ("skip", f32::INFINITY)] {
-        let (mut t, batch) = spoilt(policy, with);
+        let mut t = trainer(&batch, &format!("train.non_finite={policy}"));
+        // The embedding of a token of the batch.
+        let table = t.params.get("tok_embeddings").id;
+        t.store.get_mut(table).as_mut_slice::<f32>()[batch.tokens[20] as usize * 32] = with;
         let errors = [t.train(&batch).map(|_| ()), t.check_finite()].map(|result| result.unwrap_err().to_string());
         assert_eq!(errors[0], errors[1]);
-        let said = "training has diverged: the weights after step 1 are not finite (tok_embeddings); ";
+        let said =
+            "training has diverged: the weights after step 1 are not finite numbers up to 1e19 (tok_embeddings); ";
         assert!(errors[0].starts_with(said), "{errors:?}");
         assert_eq!(t.step, 1);
     }
