@@ -28,8 +28,8 @@ const INK: [u32; 2] = [0x1c1c1c, 0xe6e6e3];
 const SOFT: [u32; 2] = [0x5a5a5a, 0xa3a6aa];
 const RULE: [u32; 2] = [0xdcdcdc, 0x3b3f45];
 
-/// Lengths of a dash and of the gap behind it, in pixels.
-const STROKES: [(u32, u32); 4] = [(1 << 20, 0), (9, 5), (2, 4), (20, 6)];
+/// Lengths of a dash and of the gap behind it, in pixels. The mark of a legend's sample covers no first gap.
+const STROKES: [(u32, u32); 4] = [(1 << 20, 0), (7, 4), (2, 4), (15, 5)];
 
 /// How far to the right of its mark a label stands, in pixels.
 const BESIDE: i32 = 7;
