@@ -48,7 +48,7 @@ const AT_THE_END: &str = "Every setting of a training: ltm help settings\n\n\
 ///   ltm eval runs/tiny
 ///   ltm generate runs/tiny --prompt "It was"
 #[derive(Parser)]
-#[command(version, arg_required_else_help = true, verbatim_doc_comment, after_help = AT_THE_END)]
+#[command(name = "ltm", version, arg_required_else_help = true, verbatim_doc_comment, after_help = AT_THE_END)]
 struct Cli {
     #[command(flatten)]
     place: Place,

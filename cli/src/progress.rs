@@ -235,7 +235,7 @@ fn validation_text(kind: ModelKind, line: &ValidationLine) -> String {
     let kl = line.kl_per_sequence;
     let parts = || format!("NELBO {nats:.2} = NLL {:.2} + KL {}", nats - kl, digits(kl, 2));
     let cost = if kind.has_latents() { parts() } else { format!("NLL {nats:.2}") };
-    let exact = line.exact_nats_per_sequence.map(|exact| format!("; the least possible is {exact:.2} nats"));
+    let exact = line.exact_nats_per_sequence.map(|exact| format!("; the least possible is {exact:.2} nats/sequence"));
     let exact = exact.unwrap_or_default();
     format!("validation after step {step}: {cost} nats/sequence, {loss:.4} nats/token, {bits:.3} bits/byte{exact}")
 }
