@@ -6,7 +6,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, Command, CommandFactory, Error, FromArgMatches};
 use ltm::shell;
 use std::error::Error as _;
-use std::num::{IntErrorKind, ParseIntError};
+use std::num::{IntErrorKind, ParseFloatError, ParseIntError};
 
 /// What the program was asked for.
 pub fn parse() -> Result<Cli, Error> {
@@ -63,9 +63,8 @@ pub fn one_line(mut error: Error) -> String {
         _ => "",
     };
     let (arg, value) = (word(ContextKind::InvalidArg), word(ContextKind::InvalidValue));
-    let number = error.source().and_then(|source| source.downcast_ref::<ParseIntError>());
-    if number.is_some_and(|e| matches!(e.kind(), IntErrorKind::InvalidDigit | IntErrorKind::Empty)) {
-        return format!("error: {arg} takes a whole number of 0 or more, not '{value}'; --help explains");
+    if let Some(takes) = error.source().and_then(number_wanted) {
+        return format!("error: {arg} takes {takes}, not '{value}'; --help explains");
     }
     let mut said: Vec<&str> = text.lines().map(str::trim).take_while(|line| !line.starts_with("For more")).collect();
     if error.kind() != ErrorKind::MissingRequiredArgument {
@@ -76,6 +75,15 @@ pub fn one_line(mut error: Error) -> String {
     let tip = tip.map_or_else(String::new, |tip| format!(": {tip}"));
     let said = said.join(" ").replace(" tip:", ";").replace(" Usage:", "; usage:");
     format!("{said}{tip}; --help explains")
+}
+
+/// What should stand in place of what Rust calls an invalid digit or literal.
+fn number_wanted(error: &(dyn std::error::Error + 'static)) -> Option<&'static str> {
+    let whole = error.downcast_ref::<ParseIntError>().map(ParseIntError::kind);
+    match whole {
+        Some(IntErrorKind::InvalidDigit | IntErrorKind::Empty) => Some("a whole number of 0 or more"),
+        _ => error.is::<ParseFloatError>().then_some("a number"),
+    }
 }
 
 /// What would be right in place of an argument that the command does not take.

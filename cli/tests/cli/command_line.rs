@@ -20,6 +20,7 @@ fn values_may_begin_with_a_dash() {
     }
     let cases = [
         ("generate run --prompt a --samples -1", "--samples | -1 is not in 1..65536"),
+        ("generate run --prompt a --temperature -x", "--temperature <X> takes a number, not '-x'"),
         ("plan --device -x", "--device | cpu, cuda, auto"),
         // What follows a list of values is the next option.
         ("plan --set train.steps=5 --preset nano", "unknown preset \"nano\""),
