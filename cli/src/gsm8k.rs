@@ -87,7 +87,7 @@ pub fn run(file: &Path, all: &eval::Args, run: &Run, model: &mut Loaded) -> Resu
             return Ok(ExitCode::from(interrupt::CODE));
         }
     };
-    let Solved { transcript, kept, .. } = &solved;
+    let Solved { transcript, kept, .. } = &*solved;
     let before = if *kept > 0 { format!("; {kept} of them were there before") } else { String::new() };
     note(format_args!("every text is in {}{before}", transcript.display()));
     if all.json {

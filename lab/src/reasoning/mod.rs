@@ -203,7 +203,7 @@ pub struct Solved {
 /// What may become of an evaluation.
 pub enum Outcome {
     /// Every problem has its texts.
-    Done(Solved),
+    Done(Box<Solved>),
     /// It was stopped; this file has the texts so far, and the same evaluation goes on behind them.
     Stopped(PathBuf),
 }
@@ -302,13 +302,13 @@ pub fn solve(
     }
     let mut ks = vec![1, k];
     ks.dedup();
-    Ok(Outcome::Done(Solved {
+    Ok(Outcome::Done(Box::new(Solved {
         settings,
         answered: lines.iter().filter(|line| line.answer.is_some()).count() as f64 / texts as f64,
         results: ks.into_iter().map(|k| pass(k, n, &lines)).collect(),
         transcript: transcript.path,
         kept,
-    }))
+    })))
 }
 
 /// Examples, and what is asked.
