@@ -302,7 +302,9 @@ impl Session {
             (STATE, &|out| out.write_all(json::pretty(&state).as_bytes())),
         ];
         let (keep, best) = (self.run.config.train.keep_checkpoints, self.best.as_ref().map(|best| best.step));
-        let warnings = checkpoint::write(&self.run.path, step, &files, keep, best)?;
+        let written = checkpoint::write(&self.run.path, step, &files, keep, best);
+        // Where the run's folder went meanwhile, that is the reason, whichever file it met first.
+        let warnings = written.map_err(|error| self.metrics.sync().err().unwrap_or(error))?;
         self.saved = Some(step);
         Ok(warnings)
     }
