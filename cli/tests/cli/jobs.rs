@@ -189,6 +189,8 @@ fn validation_text_that_is_training_text_is_told() {
         let warning = said.err.lines().find(|line| line.starts_with("warning: validation text of "));
         assert_eq!(warning.is_some(), seen.is_some(), "{}", said.context());
         assert!(warning.unwrap_or_default().contains(seen.unwrap_or_default()), "{}", said.context());
+        let repeats = said.err.contains("text.txt hold the same text: the model trains on it twice as often");
+        assert_eq!(repeats, data == "text.txt text.txt", "{}", said.context());
         let said = evaluate(&format!("run{i}"));
         assert_eq!(said.out.contains("training text of the run: not unseen"), seen.is_some(), "{}", said.context());
     }

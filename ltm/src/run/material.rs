@@ -23,6 +23,8 @@ pub struct Material {
     pub validation_files: Vec<PathBuf>,
     /// Why the validation text is not unseen, in a line, if the model trains on some of it.
     pub seen: Option<String>,
+    /// Which text the model trains on twice as often, in a line, if two files hold the same.
+    pub repeated: Option<String>,
     /// How both became tokens, and how tokens become text.
     pub tokenizer: Arc<dyn data::Tokenizer>,
     /// What a run records of both.
@@ -50,6 +52,7 @@ impl Material {
                 validation: Some(validation_stories(seq, VALIDATION_STORIES)?),
                 validation_files: Vec::new(),
                 seen: None,
+                repeated: None,
                 tokenizer: Arc::new(Bytes),
                 data: Data { fingerprint: "embedded corpus".into(), files: Vec::new() },
             });
@@ -68,6 +71,10 @@ impl Material {
         let seen = seen.map(|[held, learnt]| {
             let (held, learnt) = (held.display(), learnt.display());
             format!("validation text of {held} is training text too ({learnt}): no validation number is of unseen text")
+        });
+        let pairs = training.iter().enumerate().flat_map(|(i, a)| training[i + 1..].iter().map(move |b| (a, b)));
+        let repeated = pairs.into_iter().find_map(|(a, b)| a.shared_with(b)).map(|[a, b]| {
+            format!("{} and {} hold the same text: the model trains on it twice as often", a.display(), b.display())
         });
         let parts = training.iter().map(|data| (Split::Train, data));
         let mut record = Data { fingerprint: String::new(), files: Vec::new() };
@@ -88,6 +95,7 @@ impl Material {
         Ok(Self {
             validation_files,
             seen,
+            repeated,
             // There is at least one path.
             tokenizer: training[0].tokenizer.clone(),
             data: record,

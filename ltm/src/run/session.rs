@@ -103,8 +103,8 @@ pub struct Session {
     metrics: json::Lines,
     watch: Option<Watch>,
     fingerprint: String,
-    /// Why the validation text is not unseen, if it is not.
-    pub seen: Option<String>,
+    /// What the data hold twice, a line each: validation text that is training text too, training text that comes again.
+    pub repeated: Vec<String>,
     saved: Option<u64>,
     best: Option<ValidationLine>,
 }
@@ -177,9 +177,10 @@ impl Session {
         if let Some(watch) = &mut watch {
             lines.iter().for_each(|line| _ = watch.line(line));
         }
-        let (fingerprint, seen) = (material.data.fingerprint.clone(), material.seen.clone());
+        let fingerprint = material.data.fingerprint.clone();
+        let repeated = material.seen.iter().chain(&material.repeated).cloned().collect();
         let best = best(&lines, &checkpoint::steps(&run.path)?).cloned();
-        Ok(Self { run, stepper, writer, metrics, watch, fingerprint, seen, saved, best })
+        Ok(Self { run, stepper, writer, metrics, watch, fingerprint, repeated, saved, best })
     }
 
     /// Steps done.
