@@ -28,7 +28,7 @@ pub struct Args {
     checkpoint: Checkpoint,
     /// Text file, token shard or folder of shards [default: the run's validation text]
     #[arg(long, value_name = "FILE|DIR")]
-    text: Option<PathBuf>,
+    data: Option<PathBuf>,
     /// Sequences, the first ones
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u64).range(1..))]
     limit: u64,
@@ -58,8 +58,8 @@ pub fn run(args: &Args, place: &Place) -> Result<()> {
 fn examine(args: &Args, run: &Run, device: &Device) -> Result<()> {
     let mut model = run.load(device, Work::Evaluation)?;
     warn(&model.warnings);
-    let (source, text) = chosen(run, &model, args.text.as_deref(), args.limit)
-        .map_err(|error| if args.text.is_none() { error.hint("--text names another") } else { error })?;
+    let (source, text) = chosen(run, &model, args.data.as_deref(), args.limit)
+        .map_err(|error| if args.data.is_none() { error.hint("--data names another text") } else { error })?;
     eval::note_training_text(run, &text);
     let steps = (0..).map(|power| 1 << power).take_while(|&t| t <= args.max_steps as usize).collect();
     let options = Options { steps, draws: args.samples as usize, sequences: args.limit };

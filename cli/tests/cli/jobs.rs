@@ -84,7 +84,7 @@ fn the_checkpoint_of_the_best_validation_stays_and_can_be_chosen() {
         said.says(&format!("run after step {step}, weights"));
     }
     let commands =
-        ["eval run", "generate run --unconditional", "audit run --text text.txt", "quality run", "report run"];
+        ["eval run", "generate run --unconditional", "audit run --data text.txt", "quality run", "report run"];
     for command in commands {
         let none = "run has no checkpoint of step 4, but of 2, 7";
         lab.refuses(
@@ -208,7 +208,7 @@ fn the_shortest_texts_are_judged() {
     lab.train("ar", &["model.kind=ar"]).succeeds();
     for text in ["a", "ab", "a text of one window and a bit more"] {
         lab.write("short.txt", text);
-        for command in ["eval run --data", "eval ar --data", "audit run --max-steps 2 --text"] {
+        for command in ["eval run --data", "eval ar --data", "audit run --max-steps 2 --data"] {
             for draws in [2, 1 + usize::from(command.starts_with("audit"))] {
                 let line = format!("{command} short.txt --samples {draws}");
                 let said = lab.ltm(&line).succeeds();
@@ -257,7 +257,7 @@ fn the_embedded_corpus_and_its_entropy() {
         assert!((mean(row, "nll") + mean(row, "kl") - mean(row, "elbo")).abs() < 1e-6);
         assert_eq!(row["kl_by_layer_and_latent"].as_array().unwrap().len(), 1);
     }
-    let said = lab.ltm(&format!("{audit} --text text.txt")).succeeds();
+    let said = lab.ltm(&format!("{audit} --data text.txt")).succeeds();
     said.says("3 sequences of text.txt (sha256  | The exact cost of this text is not known");
     assert!(!said.out.contains("Less the exact cost"), "{}", said.context());
 

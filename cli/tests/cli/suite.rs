@@ -196,12 +196,12 @@ fn a_gpt2_models_tokens_are_gpt2s() {
 fn audits_that_cannot_be() {
     let lab = Lab::trained();
     lab.train("ar", &["model.kind=ar"]).succeeds();
-    lab.refuses(1, &[("audit nowhere", "nowhere"), ("audit run --text none.txt", "none.txt")]);
-    let cases = [("audit run --samples 1", "--samples"), ("audit ar --text text.txt", "no latents | exact")];
+    lab.refuses(1, &[("audit nowhere", "nowhere"), ("audit run --data none.txt", "none.txt")]);
+    let cases = [("audit run --samples 1", "--samples"), ("audit ar --data text.txt", "no latents | exact")];
     lab.refuses(2, &cases);
     let audit = |more: &str| lab.ltm(&format!("audit run --limit 1 --samples 2 --max-steps 2 {more}"));
     audit("").succeeds().says("1 sequences of the validation text of | – | too few to tell more");
-    audit("--text text.txt").succeeds().says("1 sequences of text.txt (sha256 ");
+    audit("--data text.txt").succeeds().says("1 sequences of text.txt (sha256 ");
     lab.write("text.txt", "other text than the run was trained on\n".repeat(9));
-    audit("").fails(1, &["the data have changed since run was trained", "--text names another"]);
+    audit("").fails(1, &["the data have changed since run was trained", "--data names another text"]);
 }
