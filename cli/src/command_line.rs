@@ -18,6 +18,13 @@ pub fn parse() -> Result<Cli, Error> {
     let mut command = Cli::command();
     command.build();
     let mut command = adapted(command);
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    if let Some([option, value]) =
+        words.windows(2).map(|pair| [&*pair[0], &*pair[1]]).find(|pair| lacks_value(&command, *pair))
+    {
+        let said = format!("{option} needs a value, and {value} is an option; {option}={value} would pass it");
+        return Err(Error::raw(ErrorKind::InvalidValue, said).format(&mut command));
+    }
     let mut matches = command.try_get_matches_from_mut(std::env::args_os())?;
     let mut cli = Cli::from_arg_matches_mut(&mut matches).map_err(|error| error.format(&mut command))?;
     cli.place.trains =
@@ -48,6 +55,19 @@ fn adapted(command: Command) -> Command {
         if takes_one && !arg.is_positional() { arg.allow_hyphen_values(true) } else { arg }
     };
     command.mut_args(adapt).mut_subcommands(adapted)
+}
+
+/// Whether an option that takes a value is followed by another option. Nobody calls a folder `--steps`.
+fn lacks_value(command: &Command, [option, next]: [&str; 2]) -> bool {
+    let takes_one = |arg: &Arg| arg.is_allow_hyphen_values_set();
+    named(command, option).is_some_and(takes_one) && named(command, next.split('=').next().unwrap_or(next)).is_some()
+}
+
+/// The option that is written so, of the command or one below it.
+fn named<'c>(command: &'c Command, word: &str) -> Option<&'c Arg> {
+    let long = word.strip_prefix("--")?;
+    let own = command.get_arguments().find(|arg| arg.get_long() == Some(long));
+    own.or_else(|| command.get_subcommands().find_map(|command| named(command, word)))
 }
 
 /// What is wrong with a command line and what would be right, on one line; the help as a whole if that is all there is.

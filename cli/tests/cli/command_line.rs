@@ -26,6 +26,12 @@ fn values_may_begin_with_a_dash() {
         ("plan --set train.steps=5 --preset nano", "unknown preset \"nano\""),
         ("train --data -x.txt", "'-x' | ./-x"),
         ("eval -run", "'-r' | ./-r"),
+        ("train --out --steps 3", "--out needs a value, and --steps is an option"),
+        (
+            "generate run --prompt --tokens 5",
+            "--prompt needs a value, and --tokens is an option; --prompt=--tokens would pass it",
+        ),
+        ("train --resume --set=train.steps=3", "--resume needs a value, and --set=train.steps=3 is an option"),
     ];
     lab.refuses(2, &cases);
     lab.run(&["generate", "run", "--prompt", "- item", "--tokens", "2"]).succeeds().says("- item");
