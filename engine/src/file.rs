@@ -27,7 +27,7 @@ pub fn open(path: &Path) -> Result<File> {
     }
     // Checked before opening, because opening a pipe waits for its writer.
     if !meta.is_file() {
-        return Err(Error::new(format!("{place} is no regular file: name a file, or copy its content into one")));
+        return Err(Error::new(format!("{place} is not a regular file: name a file, or copy its content into one")));
     }
     let mut file = File::open(path).map_err(fail)?;
     let mut start = Vec::new();
@@ -95,8 +95,8 @@ mod tests {
             (at("none"), "cannot read"),
             (at("."), "is a folder, not a file"),
             (at("text/none"), "text is a file, not a folder"),
-            (at("pipe"), "pipe is no regular file: name a file"),
-            ("/dev/zero".into(), "/dev/zero is no regular file"),
+            (at("pipe"), "pipe is not a regular file: name a file"),
+            ("/dev/zero".into(), "/dev/zero is not a regular file"),
             (at("pointer"), "pointer is a Git LFS pointer, not the file itself: `git lfs pull` fetches it"),
             (at("wide"), "wide: this is UTF-16, not UTF-8: `iconv"),
             (at("odd"), "odd:2: invalid UTF-8"),

@@ -108,7 +108,7 @@ pub fn processor_name() -> String {
 fn processor() -> Finding {
     let levels: Vec<String> = simd::supported().iter().map(ToString::to_string).collect();
     let (name, levels, level) = (processor_name(), levels.join(", "), simd::level());
-    Finding::found("processor", true, format!("{name}: {levels}, of these {level} ({} sets it)", simd::VARIABLE))
+    Finding::found("processor", true, format!("{name}: {levels}; using {level} ({} sets it)", simd::VARIABLE))
 }
 
 fn memory() -> Finding {

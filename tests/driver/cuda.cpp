@@ -48,7 +48,7 @@ static bool inside(uint64_t at, size_t bytes) {
 
 extern "C" {
 
-// For the fakes of other libraries and for tests.
+// For the other simulated libraries and for tests.
 void fake_enqueue(std::function<void()>* work) { (capturing ? recording.work : queue).push_back(*work); }
 void fake_lose() { lost = true; }
 size_t fake_allocations() { return blocks.size(); }

@@ -116,7 +116,7 @@ inline void fibre() {
 inline void start(Thread& t, char* stack) {
 #if defined(__x86_64__)
     void** top = reinterpret_cast<void**>(stack + STACK);
-    // Six registers, the entry, and a slot that keeps the stack aligned as behind a call.
+    // Six registers, the entry, and a slot that keeps the stack aligned as after a call.
     top -= 2;
     *top = reinterpret_cast<void*>(&fibre);
     top -= 6;

@@ -51,7 +51,7 @@ fn device() -> Device {
 #[test]
 fn machines_that_cannot_be_used() {
     for (variable, value, said) in [
-        ("FAKE_INIT", "100", "no CUDA device: the NVIDIA driver is there, but shows no GPU"),
+        ("FAKE_INIT", "100", "no CUDA device: the NVIDIA driver is installed but lists no GPU"),
         ("FAKE_INIT", "1", "the NVIDIA driver does not start: invalid argument (CUDA error 1); "),
         (
             "FAKE_VERSION",

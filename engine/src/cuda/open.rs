@@ -33,7 +33,7 @@ impl Device {
 fn gpu(modules: &[&'static Module], settings: &Settings) -> Result<(Device, Option<Error>)> {
     let (driver, missing) = Driver::new(settings)?;
     driver.load(modules)?;
-    let slow = |why| Error::device(format!("without cuBLASLt products run on a slow kernel of this program: {why}"));
+    let slow = |why| Error::device(format!("without cuBLASLt, matrix products use this program's slow kernel: {why}"));
     Ok((Device::Cuda(Arc::new(driver)), missing.map(slow)))
 }
 
@@ -67,7 +67,7 @@ pub(crate) fn check_driver() -> Result<(i32, i32)> {
     };
     if count == 0 {
         return Err(Error::device(
-            "no CUDA device: the NVIDIA driver is there, but shows no GPU (CUDA_VISIBLE_DEVICES can hide GPUs)",
+            "no CUDA device: the NVIDIA driver is installed but lists no GPU (CUDA_VISIBLE_DEVICES can hide GPUs)",
         ));
     }
     Ok((version, count))

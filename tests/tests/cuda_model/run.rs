@@ -161,7 +161,7 @@ fn what_a_device_cannot_do() {
     let long = "train.batch=50000 model.seq=1024 model.max_seq=0";
     let wide = "by model.heads = 2 makes heads of width 136, but attention in f32 on host shim takes at most 128";
     let far = "model.window=6000 model.seq=6000 model.max_seq=0";
-    let ring = "model.window = 6000, but generation on host shim looks back at most 5728 tokens";
+    let ring = "model.window = 6000, but generation on host shim supports at most 5728 tokens";
     for (settings, device, work, said) in [
         ("model.dim=272", &whole, Work::Training, wide),
         ("model.dim=136", &rtx, Work::Training, "width 68, but attention in f32 on host shim takes at most 64"),

@@ -8,7 +8,7 @@ use tests::{batch, tiny};
 
 const SIZES: &str = "model.dim=32 model.seq=16 model.window=4 model.latents=2 fast.steps=2 train.batch=3";
 
-/// A trainer with further settings, behind its first step.
+/// A trainer with further settings, after its first step.
 fn trainer(batch: &Batch, more: &str) -> Trainer {
     let mut t = Trainer::new(tiny(&format!("{SIZES} {more}")), &Device::Cpu).unwrap();
     t.train(batch).unwrap();
