@@ -1,5 +1,4 @@
-//! Tells the program what it is made of, for the records that runs keep: a hash of its sources, the commit that was checked
-//! out, the compiler and its flags.
+//! Records the build for run records: a hash of the sources, the checked-out commit, the compiler and its flags.
 
 #![forbid(unsafe_code)]
 
@@ -9,7 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// What the library and the program are compiled from, as seen from the root of the workspace.
+/// The sources of the library and the program, relative to the root of the workspace.
 const SOURCES: [&str; 8] = ["Cargo.toml", "Cargo.lock", "engine", "kernels", "autograd", "ltm", "lab", "cli"];
 
 /// Of a crate's folder.
@@ -42,7 +41,7 @@ fn variable(name: &str) -> String {
     env::var(name).unwrap_or_default()
 }
 
-/// All files below `path`, which may be one itself.
+/// All files below `path`, which may itself be a file.
 fn collect(path: &Path, files: &mut Vec<PathBuf>) {
     if !path.is_dir() {
         return files.push(path.into());
@@ -65,7 +64,7 @@ fn hash_of(root: &Path, files: &[PathBuf]) -> String {
     format!("{:x}", hash.finalize())
 }
 
-/// The commit that is checked out; empty where there is none to ask for.
+/// The checked-out commit; empty if unknown.
 fn commit(root: &Path) -> String {
     let git = |arguments: &[&str]| output(Command::new("git").current_dir(root).args(arguments));
     let Some(commit) = git(&["rev-parse", "HEAD"]) else { return String::new() };

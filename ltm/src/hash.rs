@@ -10,7 +10,7 @@ pub fn sha256(bytes: impl AsRef<[u8]>) -> String {
     format!("{:x}", Sha256::digest(bytes))
 }
 
-/// The digest of the bytes of `files`, one behind the other.
+/// The digest of the bytes of `files`, one after the other.
 ///
 /// # Errors
 /// As [`file::open`].

@@ -1,5 +1,5 @@
-//! JSON where files are read and written: a file, the lines of a `.jsonl` file, and text, by serde_json, with errors of one
-//! line that name file and line.
+//! Reads and writes JSON: files, lines of a `.jsonl` file, and text, by serde_json, with one-line errors that name file
+//! and line.
 
 use engine::{Error, Result, file};
 use serde::de::DeserializeOwned;
@@ -8,10 +8,10 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
-/// Reads one value from text or from bytes that must be UTF-8, behind a byte order mark if there is one.
+/// Reads one value from text or from bytes that must be UTF-8, with or without a byte order mark.
 ///
 /// # Errors
-/// With line and column of what is wrong: no JSON, a field that is missing, twice there or of another type.
+/// With line and column, if the text is not JSON, or a field is missing, duplicate or of another type.
 pub fn from_bytes<T: DeserializeOwned>(input: impl AsRef<[u8]>) -> Result<T> {
     serde_json::from_slice(file::without_mark(input.as_ref())?).map_err(|error| says(&error, error.line()))
 }
@@ -21,8 +21,8 @@ pub fn read<T: DeserializeOwned>(path: &Path) -> Result<T> {
     from_bytes(file::read(path)?).map_err(|e| e.at(path.display()))
 }
 
-/// Reads a `.jsonl` file, a value a line. Empty lines are skipped, and so is a last line that a kill cut in two: one that
-/// does not end in a line break and cannot be read.
+/// Reads a `.jsonl` file, one value per line. Empty lines are skipped, and so is a truncated last line (without a line
+/// break and not readable), as a killed process may leave it.
 pub fn read_lines<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>> {
     let text = file::read(path)?;
     let mut values = Vec::new();
@@ -39,7 +39,7 @@ pub fn read_lines<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>> {
     Ok(values)
 }
 
-/// A `.jsonl` file that this process alone writes. What is in it stays; lines are only appended.
+/// A `.jsonl` file that only this process writes. Lines are only appended.
 #[derive(Debug)]
 pub struct Lines {
     file: File,
@@ -64,16 +64,16 @@ impl Lines {
         }
         let file = OpenOptions::new().read(true).append(true).create(true).open(path);
         let file = file.map_err(|e| Error::io("write", path, &e))?;
-        // Where the file system knows no locks, goodwill has to do.
+        // If the file system has no locks, continue without one.
         if let Err(TryLockError::WouldBlock) = file.try_lock() {
             let path = path.display();
-            return Err(Error::new(format!("{path} is being written by another process: let it end, or stop it")));
+            return Err(Error::new(format!("{path} is being written by another process: wait for it, or stop it")));
         }
         Ok(Self { file, path: path.into() })
     }
 
-    /// The values of the lines up to the last one that `keep` accepts. What follows that one is cut off, a line that a kill
-    /// cut in two included. A line before it that cannot be read stays and is left out.
+    /// The values of the lines up to the last one that `keep` accepts. Everything after it is cut off, including a
+    /// truncated line. An unreadable line before it stays in the file but is skipped.
     ///
     /// # Errors
     /// If the file cannot be read or written.
@@ -93,7 +93,7 @@ impl Lines {
         Ok(values)
     }
 
-    /// That the path still leads to the file: what is written to one that was moved or removed is lost without a word.
+    /// Checks that the path still leads to the file, because writes to a moved or removed file would be lost silently.
     fn check(&self) -> Result<()> {
         let ours = self.file.metadata().map_err(|e| Error::io("write", &self.path, &e))?.len();
         if fs::metadata(&self.path).is_ok_and(|found| found.len() == ours) {
@@ -124,15 +124,15 @@ impl Lines {
     }
 }
 
-/// A value on one line, without a line break at its end. A number that is not finite becomes `null`.
+/// A value on one line, without a final line break. Non-finite numbers become `null`.
 ///
 /// # Panics
-/// If the value has no form in JSON: a map whose keys are not text.
+/// If the value cannot be written as JSON: a map whose keys are not text.
 pub fn line(value: &impl Serialize) -> String {
     serde_json::to_string(value).expect("a value that JSON can hold")
 }
 
-/// A value for people: an entry a line, indented by two spaces, a line break at the end.
+/// A readable value: one entry per line, indented by two spaces, with a final line break.
 ///
 /// # Panics
 /// As [`line`].
@@ -140,7 +140,7 @@ pub fn pretty(value: &impl Serialize) -> String {
     serde_json::to_string_pretty(value).expect("a value that JSON can hold") + "\n"
 }
 
-/// The error without serde_json's own place, which knows nothing of the lines before. It may quote a key with a line break.
+/// The error without serde_json's position, which does not count earlier lines. It may quote a key with a line break.
 fn says(error: &serde_json::Error, line: usize) -> Error {
     let text = error.to_string().replace(['\n', '\r'], " ");
     let what = text.rsplit_once(" at line ").map_or(&text[..], |(what, _)| what);
@@ -184,7 +184,7 @@ mod tests {
         fs::write(path, format!("{whole}{{\"step\":3,\"lo")).unwrap();
         let rows: Vec<Row> = read_lines(path).unwrap();
         assert!(rows.len() == 2 && rows[0].loss == 0.5 && rows[1].loss.is_nan());
-        // Damage before the last line that is kept costs nothing that follows.
+        // Damage before the last kept line does not affect later lines.
         fs::write(path, format!("{{\"stfp\":1}}\n{whole}{{\"step\":3,\"lo")).unwrap();
         let (mut lines, rows) = Lines::open::<Row>(path, |row| row.step < 2).unwrap();
         assert_eq!(rows.len(), 1);
@@ -192,7 +192,7 @@ mod tests {
         let kept = "{\"stfp\":1}\n{\"step\":1,\"loss\":0.5}\n{\"step\":4,\"loss\":1.0}\n";
         assert_eq!(fs::read_to_string(path).unwrap(), kept);
 
-        // A file that is not where it was takes no line, and nothing is made in its place.
+        // A moved file gets no line, and no new file is created.
         let moved = path.with_extension("moved");
         fs::rename(path, &moved).unwrap();
         let mut refuses = || {

@@ -1,7 +1,7 @@
 //! Latent Thought Models on a purpose-built engine: configuration, model, learning, evaluation, generation and data.
 //!
-//! Of errors: what plans fails if the configuration contradicts itself, what reads numbers if the device has failed. Only what
-//! goes beyond that is said of a function.
+//! Errors: functions that plan fail if the configuration contradicts itself; functions that read numbers fail if the
+//! device has failed. The documentation of a function mentions only other errors.
 
 #![forbid(unsafe_code)]
 

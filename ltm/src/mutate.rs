@@ -1,9 +1,9 @@
-//! Damage for the tests of the parsers: small, seeded changes to a valid input. A long run, a million inputs per parser:
+//! Damages input for tests of the parsers: small, seeded changes to a valid input. For a million inputs per parser:
 //! `LTM_FUZZ_CASES=1000000 cargo test --release damaged`.
 
 use engine::rng::Stream;
 
-/// How many damaged inputs a test tries: `LTM_FUZZ_CASES` if set (for long runs), else `usual`.
+/// Number of damaged inputs per test: `LTM_FUZZ_CASES` if set (for long runs), else `usual`.
 pub fn cases(usual: u32) -> u32 {
     match std::env::var("LTM_FUZZ_CASES") {
         Ok(n) => n.parse().unwrap_or_else(|e| panic!("LTM_FUZZ_CASES={n}: {e}")),
@@ -11,17 +11,17 @@ pub fn cases(usual: u32) -> u32 {
     }
 }
 
-/// Hands damaged versions of `input` to `accepts`, which says whether its parser took one, with their numbers.
+/// Calls `accepts` with damaged versions of `input` and their numbers; it returns whether its parser accepted.
 ///
 /// # Panics
-/// If hardly any is taken: the damage is too coarse to test more than the parser's first line.
+/// If almost none is accepted: then the damage is too coarse to test more than the start of the parser.
 pub fn try_damaged(input: &[u8], usual: u32, mut accepts: impl FnMut(u32, Vec<u8>) -> bool) {
     let accepted = (0..cases(usual)).filter(|&case| accepts(case, damage(input, case))).count();
     assert!(accepted > 50, "only {accepted} damaged inputs got past the reader");
 }
 
-/// One to four changes of `input`, a function of `case` alone: bits and bytes changed, digits changed, parts cut out,
-/// repeated, or cut off at the end.
+/// One to four changes of `input`, which depend only on `case`: bits, bytes or digits changed, parts removed, repeated,
+/// or cut off at the end.
 pub fn damage(input: &[u8], case: u32) -> Vec<u8> {
     let stream = Stream::new(0xDA_4A6E, 0).sample(case);
     let mut bytes = input.to_vec();
@@ -36,7 +36,7 @@ pub fn damage(input: &[u8], case: u32) -> Vec<u8> {
             0 => bytes[at] ^= 1 << pick(3, 8),
             1 => bytes[at] = pick(3, 256) as u8,
             2 => {
-                // Numbers carry lengths and offsets: change the next digit rather than wait for a lucky flip.
+                // Lengths and offsets are numbers, so change the next digit directly.
                 if let Some(digit) = bytes[at..].iter_mut().find(|b| b.is_ascii_digit()) {
                     *digit = b'0' + pick(3, 10) as u8;
                 }

@@ -1,14 +1,14 @@
-//! Commands that are printed for the user to copy into a shell.
+//! Quotes commands that the user can copy into a shell.
 
 use std::path::Path;
 
-/// A word as a shell takes it: in quotes if need be.
+/// A word for a shell, quoted if necessary.
 pub fn word(word: &str) -> String {
     // Only a NUL cannot be quoted, and no argument has one.
     shlex::try_quote(word).map_or_else(|_| word.into(), Into::into)
 }
 
-/// A path as a shell hands it to this program: a word that no command takes for an option.
+/// A path for a shell, written so that no command takes it for an option.
 pub fn path(path: &Path) -> String {
     let text = path.display();
     word(&if path.as_os_str().as_encoded_bytes().starts_with(b"-") { format!("./{text}") } else { text.to_string() })

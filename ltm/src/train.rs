@@ -1,4 +1,4 @@
-//! Training: one batch after the other by Algorithm 1, and what it takes to go on exactly where a run was stopped.
+//! Training by Algorithm 1, one batch after the other, and the state for resuming exactly.
 
 use crate::config::{self, Config, SlowGradient, Work};
 use crate::data::{Batch, checksum};
@@ -11,10 +11,10 @@ use rayon::prelude::*;
 use std::io;
 use std::path::Path;
 
-/// Steps in a row whose update is left out before training ends: so many bad batches one after the other are no accident.
+/// Number of consecutive skipped updates that ends training: so many bad batches in a row are not an accident.
 const PATIENCE: usize = 10;
 
-/// The largest size of a weight that is worth going on with: beyond, squares are not finite, and no text gets a score.
+/// The largest useful magnitude of a weight: beyond it squares are not finite, and no text can be scored.
 const LARGEST: f32 = 1e19;
 
 /// A model being trained: everything that one step changes.
@@ -32,15 +32,15 @@ pub struct Trainer {
     pub slow: Slow,
     /// Steps done.
     pub step: u64,
-    /// Whether the last step was not done because a number was not finite.
+    /// Whether the last step failed because of a non-finite number.
     pub stopped: bool,
-    /// Steps in a row, up to the last one, whose update was left out.
+    /// Number of consecutive skipped updates up to the last step.
     skipped: usize,
     /// Where batches are loaded.
     pub inputs: Inputs,
 }
 
-/// What one step did; nats are sums over the batch.
+/// The result of one step; nats are sums over the batch.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct StepReport {
     /// Number of this step, from 1.
@@ -51,7 +51,7 @@ pub struct StepReport {
     pub kl: f64,
     /// Targets scored.
     pub tokens: u64,
-    /// Bytes that they stand for.
+    /// Bytes of text of these targets.
     pub bytes: u64,
     /// Global norm of the decoder's gradient before clipping.
     pub grad_norm: f64,
@@ -59,7 +59,7 @@ pub struct StepReport {
     pub rate: f64,
     /// Fast learning rate of the first fast step.
     pub fast_rate: f64,
-    /// Why the update was left out, if it was.
+    /// The reason if the update was skipped.
     pub skipped: Option<String>,
 }
 
@@ -67,7 +67,7 @@ impl Trainer {
     /// A fresh model on `device` with initial weights under the configuration's seed.
     ///
     /// # Errors
-    /// If the configuration contradicts itself, or asks for more than the device can do or hold.
+    /// If the configuration contradicts itself, or the device lacks kernels or memory for it.
     pub fn new(config: Config, device: &Device) -> Result<Self> {
         let config = config.resolved()?;
         config.check_device(device, Work::Training)?;
@@ -96,7 +96,7 @@ impl Trainer {
         self.config.fast.rate_start + progress * (self.config.fast.rate_end - self.config.fast.rate_start)
     }
 
-    /// Fits the posteriors of the batch as the next step would, and changes nothing else.
+    /// Fits the posteriors of the batch like the next step, without other changes.
     ///
     /// # Errors
     /// If the batch does not fit.
@@ -105,7 +105,7 @@ impl Trainer {
         let step = self.step + 1;
         let rate = self.fast_rate(step);
         if let Some(fast) = &self.fast {
-            // Up to 1 linearly, if it is warmed up.
+            // Linear warm-up to 1.
             let kl_weight = (step as f64 / self.config.fast.kl_warmup.max(1) as f64).min(1.0);
             fast.weigh_kl(&mut self.store, kl_weight);
             fast.fit(&mut self.store, rate, step as u32, after);
@@ -116,8 +116,8 @@ impl Trainer {
     /// One step: fits the posteriors of the batch, then updates the decoder once.
     ///
     /// # Errors
-    /// If the batch does not fit, or a number is not finite and the configuration says to stop, or leaving batches out does
-    /// not help; the weights are then as they were before.
+    /// If the batch does not fit, or a number is not finite and the configuration says to stop or skipping does not
+    /// help. Then the weights are unchanged.
     pub fn train(&mut self, batch: &Batch) -> Result<StepReport> {
         let step = self.step + 1;
         let rate = self.slow_rate(step);
@@ -141,19 +141,19 @@ impl Trainer {
             self.slow.apply(store, rate, step);
             self.skipped = 0;
         } else {
-            // No batch is to blame for weights that an update has spoilt.
+            // Non-finite weights are not the fault of this batch.
             self.check_finite()?;
             let place = self.find_non_finite(batch, fast_rate, step)?;
             let message = format!("step {step}: the loss is not finite: {place}");
             if self.config.train.non_finite == config::NonFinite::Stop {
                 self.stopped = true;
                 let lower = self.lower_rates();
-                return Err(Error::new(format!("{message}; the weights are as before the step; {lower} may help")));
+                return Err(Error::new(format!("{message}; the weights are unchanged by this step; {lower} may help")));
             }
             self.skipped += 1;
             if self.skipped == PATIENCE {
                 return Err(Error::new(format!(
-                    "{message}; {PATIENCE} steps in a row came to this, so leaving batches out does not help: try {}",
+                    "{message}; this happened in {PATIENCE} steps in a row, so skipping batches does not help: try {}",
                     self.lower_rates()
                 )));
             }
@@ -163,7 +163,7 @@ impl Trainer {
         Ok(report)
     }
 
-    /// What may keep numbers finite. Rates cannot change when a run goes on.
+    /// Advice for finite numbers. A resumed run cannot change its rates.
     fn lower_rates(&self) -> &'static str {
         if self.fast.is_some() {
             "a new run with a lower slow.rate, fast.rate_start or fast.rate_end"
@@ -172,11 +172,11 @@ impl Trainer {
         }
     }
 
-    /// That weights and moments are finite numbers, the weights with finite squares: what comes of others is worth neither a
-    /// step nor a checkpoint. Fetches them if they are on a GPU.
+    /// Checks that weights and moments are finite, and that the squares of weights are, because otherwise steps and
+    /// checkpoints are useless. Copies them from a GPU.
     ///
     /// # Errors
-    /// If they are not, and of the device.
+    /// If they are not, or the device has failed.
     pub fn check_finite(&self) -> Result<()> {
         let [(_, m), (_, v)] = self.moments();
         let sets =
@@ -195,13 +195,13 @@ impl Trainer {
         Ok(())
     }
 
-    /// Repeats the step, which draws the same noise, looking at every number.
+    /// Repeats the step with the same noise, and checks every number.
     fn find_non_finite(&mut self, batch: &Batch, fast_rate: f64, step: u64) -> Result<String> {
         let store = &mut self.store;
         self.slow.clear(store);
         let describe = |e: &NonFinite| match row_of(e, batch.samples.len(), self.config.model.seq) {
             Some(row) => format!("{}, sample {} (row {row} of the batch)", e.place, batch.samples[row].id),
-            None => format!("{}, a value that all samples share", e.place),
+            None => format!("{}, a value shared by all samples", e.place),
         };
         if let Some(fast) = &self.fast
             && let Some((t, e)) = fast.fit_checked(store, fast_rate, step as u32)?
@@ -214,8 +214,7 @@ impl Trainer {
         })
     }
 
-    /// A checksum of all that the next step depends on: weights and moments. `None` on a GPU, from which they would have to
-    /// be fetched.
+    /// A checksum of the state of training: weights and moments. `None` on a GPU, where they would have to be copied.
     pub fn checksum(&self) -> Option<u64> {
         let moments = self.slow.moments.iter().flat_map(|&(m, v)| [m, v]);
         let ids = self.params.iter().map(|p| p.id).chain(moments);
@@ -239,7 +238,7 @@ impl Trainer {
         write_parameters(&self.store, &self.moments(), out)
     }
 
-    /// Takes weights, moments and the step count from a checkpoint's files.
+    /// Loads weights, moments and the step count from a checkpoint's files.
     ///
     /// # Errors
     /// If a file is damaged or describes another model.
@@ -254,7 +253,7 @@ impl Trainer {
     }
 }
 
-/// The row of the batch that a bad number belongs to, if its value has a row per sample or per token.
+/// The row of the batch with a bad number, if its value has a row per sample or per token.
 fn row_of(bad: &NonFinite, batch: usize, sequence: usize) -> Option<usize> {
     let dims = bad.shape.dims();
     let per_sample = match dims {
@@ -266,7 +265,8 @@ fn row_of(bad: &NonFinite, batch: usize, sequence: usize) -> Option<usize> {
     Some(bad.index / per_sample)
 }
 
-/// Writes sets of parameters as safetensors, split and named as the reference does, each set's names behind its prefix.
+/// Writes sets of parameters as safetensors, split and named as in the reference code, with a prefix for each set's
+/// names.
 ///
 /// # Errors
 /// Of the device and the writer.

@@ -1,10 +1,10 @@
 //! Crash-safe checkpoints.
 //!
 //! A run folder holds `checkpoints/step-00001234/`: the files that the caller names and a `manifest.json` with their
-//! sizes and SHA-256 digests. A checkpoint is written under a temporary name beside its final one, every file is synced,
-//! the manifest comes last, the folder is synced and then renamed, and the rename is synced too. So whatever happens,
-//! including SIGKILL and power loss at any moment, a folder of the final name is complete; and should a disk damage it
-//! later, the digests tell, and [`latest_valid`] falls back to the one before.
+//! sizes and SHA-256 digests. A checkpoint is written under a temporary name beside its final one, every file is
+//! synced, the manifest comes last, the folder is synced and then renamed, and the rename is synced too. So a folder
+//! with the final name is always complete, even after SIGKILL or power loss. If a disk damages it later, the digests
+//! show it, and [`latest_valid`] falls back to the previous checkpoint.
 
 #[cfg(test)]
 mod tests;
@@ -21,10 +21,10 @@ use std::fs;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
-/// Prefix of what is not, or no longer, a checkpoint; the next writer removes it.
+/// Prefix of temporary and discarded checkpoints; the next writer removes them.
 pub(crate) const TEMPORARY: &str = ".tmp-";
 
-/// The file that is written last and vouches for the others.
+/// The file that is written last and has the digests of the others.
 const MANIFEST: &str = "manifest.json";
 
 /// Version of the manifest's layout.
@@ -41,7 +41,7 @@ pub struct FileEntry {
     pub sha256: String,
 }
 
-/// A checkpoint, as `manifest.json` has it, whose files have been found to be what that says.
+/// A checkpoint whose files match `manifest.json`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Checkpoint {
     version: u64,
@@ -56,9 +56,9 @@ pub struct Checkpoint {
 
 /// Why a checkpoint cannot be used.
 enum Flaw {
-    /// Its files are not those that were written. The checkpoint before it may be whole.
+    /// Its files are damaged. The previous checkpoint may be intact.
     Damage(Error),
-    /// Nobody can say: its files cannot be read at present, or a newer program wrote them.
+    /// Unknown: its files cannot be read now, or a newer program wrote them.
     Unknown(Error),
 }
 
@@ -77,28 +77,28 @@ impl Flaw {
     }
 }
 
-/// The newest checkpoint of a run whose manifest, sizes and digests all agree, `None` if it has no checkpoint yet; and one
-/// line for each newer one that was skipped because it is damaged, saying how.
+/// The newest checkpoint of a run whose manifest, sizes and digests all agree, `None` if it has no checkpoint yet; and
+/// for each newer, damaged checkpoint a line that describes the damage.
 ///
 /// # Errors
-/// If there are checkpoints and none is whole, or the folder cannot be listed. Also if a checkpoint that may be whole cannot be
-/// read: who went on from an older one would remove it.
+/// If there are checkpoints and none is intact, or the folder cannot be listed. Also if a possibly intact checkpoint
+/// cannot be read, because a run that continues from an older one would remove it.
 pub fn latest_valid(run: &Path) -> Result<(Option<Checkpoint>, Vec<String>)> {
     'list: loop {
         let mut warnings = Vec::new();
         for step in steps(run)?.into_iter().rev() {
             match Checkpoint::verify(run, step) {
                 Ok(checkpoint) => return Ok((Some(checkpoint), warnings)),
-                // A run under way has removed it, and has newer ones.
+                // A running session has removed it, and has newer ones.
                 Err(_) if !folder_of(run).join(folder_name(step)).exists() => continue 'list,
                 Err(Flaw::Damage(error)) => warnings.push(format!("skipped a damaged checkpoint: {error}")),
                 Err(Flaw::Unknown(error)) => {
-                    return Err(error.hint("move this checkpoint away to use the one before it"));
+                    return Err(error.hint("move this checkpoint away to use the previous one"));
                 }
             }
         }
         return match warnings.first() {
-            Some(first) => Err(Error::new(format!("{} has no checkpoint that is whole: {first}", run.display()))),
+            Some(first) => Err(Error::new(format!("{} has no intact checkpoint: {first}", run.display()))),
             None => Ok((None, warnings)),
         };
     }
@@ -107,7 +107,7 @@ pub fn latest_valid(run: &Path) -> Result<(Option<Checkpoint>, Vec<String>)> {
 /// The checkpoint of a run at a step, verified.
 ///
 /// # Errors
-/// If there is none, it is damaged, or it cannot be read: which file, and why.
+/// If there is none, or it is damaged or cannot be read; the error names the file and the reason.
 pub fn at_step(run: &Path, step: u64) -> Result<Checkpoint> {
     Checkpoint::verify(run, step).map_err(|(Flaw::Damage(error) | Flaw::Unknown(error))| error)
 }
@@ -157,7 +157,7 @@ impl Checkpoint {
         checkpoint.map_err(|flaw| flaw.at(folder.display()))
     }
 
-    /// What a manifest says; the files are not looked at.
+    /// The manifest, without a check of the files.
     fn from_manifest(text: &[u8], folder: &Path, step: u64) -> std::result::Result<Self, Flaw> {
         #[derive(Deserialize)]
         struct Versioned {
@@ -170,7 +170,7 @@ impl Checkpoint {
         }
         let found = Self { folder: folder.into(), ..json::from_bytes(text).map_err(Flaw::Damage)? };
         if found.step != step {
-            return damage(format!("it is of step {}, its folder of step {step}", found.step));
+            return damage(format!("its step is {}, but its folder is for step {step}", found.step));
         }
         match found.files.iter().find(|file| !is_plain(&file.name)) {
             Some(file) => damage(format!("{:?} cannot name a file of a checkpoint", file.name)),
@@ -184,14 +184,14 @@ impl FileEntry {
         let Self { name, bytes, sha256 } = self;
         let path = folder.join(name);
         let size = fs::metadata(&path).map_err(|error| Flaw::reading(name, &error))?.len();
-        // First, for it knows what is no file of its own.
+        // Checked first, because it recognises files that are not its own.
         let found = sha256_files(&[path]).map_err(Flaw::Unknown)?;
         let damage = |message: String| Err(Flaw::Damage(Error::new(message)));
         if size != *bytes {
             return damage(format!("{name} has {size} bytes, its manifest says {bytes}"));
         }
         if found != *sha256 {
-            return damage(format!("{name} is not what was written: its SHA-256 differs from the manifest's"));
+            return damage(format!("{name} has changed: its SHA-256 differs from the manifest's"));
         }
         Ok(())
     }

@@ -7,7 +7,7 @@ use tempfile::TempDir;
 
 const KEEP_ALL: usize = 100;
 
-/// The step that is said to be the best.
+/// The best step.
 const BEST: u64 = 3;
 
 fn run() -> TempDir {
@@ -82,12 +82,12 @@ fn damage_is_noticed_and_the_one_before_is_used() {
     let [first, second] = [1, 2].map(|step| fs::read_to_string(path(&run, step, MANIFEST)).unwrap());
     let elsewhere = second.replace("state.json", "../../x");
     for (name, content, expected) in [
-        ("weights.safetensors", Some(&[0; 160_000][..]), "weights.safetensors is not what was written"),
+        ("weights.safetensors", Some(&[0; 160_000][..]), "weights.safetensors has changed"),
         ("weights.safetensors", Some(&[0; 100]), "weights.safetensors has 100 bytes, its manifest says 160000"),
         ("state.json", None, "cannot read state.json"),
         (MANIFEST, None, "cannot read manifest.json"),
         (MANIFEST, Some(b""), "manifest.json: line 1, column 0"),
-        (MANIFEST, Some(first.as_bytes()), "manifest.json: it is of step 1, its folder of step 2"),
+        (MANIFEST, Some(first.as_bytes()), "manifest.json: its step is 1, but its folder is for step 2"),
         (MANIFEST, Some(elsewhere.as_bytes()), "\"../../x\" cannot name a file"),
     ] {
         let path = path(&run, 2, name);
@@ -95,11 +95,11 @@ fn damage_is_noticed_and_the_one_before_is_used() {
         let (latest, warnings) = latest_valid(run.path()).unwrap();
         assert_eq!((latest.unwrap().step, warnings.len()), (1, 1));
         assert!(warnings[0].contains("step-00000002") && warnings[0].contains(expected), "{warnings:?}: {expected}");
-        // The run goes on from step 1, and what was damaged does not stay in its way.
+        // The run continues from step 1, and the damaged checkpoint is not in its way.
         save(run.path(), 2, KEEP_ALL);
         assert_eq!(latest_step(&run), Some(2));
     }
-    // What cannot be judged stops the run: going on from step 1 would remove it.
+    // An unreadable checkpoint stops the run, because a continuation from step 1 would remove it.
     let newer = second.replace("\"version\": 1", "\"version\": 2");
     for (name, expected) in
         [(MANIFEST, "manifest.json: version 2, this program reads version 1"), ("state.json", "is a folder")]
@@ -114,7 +114,7 @@ fn damage_is_noticed_and_the_one_before_is_used() {
         }
         let error = latest_valid(run.path()).unwrap_err().to_string();
         assert!(error.contains("step-00000002") && error.contains(expected), "{error}: {expected}");
-        assert!(error.ends_with("move this checkpoint away to use the one before it"), "{error}");
+        assert!(error.ends_with("move this checkpoint away to use the previous one"), "{error}");
         if name == MANIFEST {
             fs::remove_file(&path).unwrap()
         } else {
@@ -152,7 +152,7 @@ fn failures_leave_nothing_half_written() {
     assert_eq!(names(&run), ["step-00000001"]);
 }
 
-/// The states that a kill at any moment can leave behind.
+/// The possible states after a kill at any moment.
 #[test]
 fn leftovers_of_a_killed_writer_are_ignored_and_cleaned() {
     let run = run();
@@ -170,7 +170,7 @@ fn leftovers_of_a_killed_writer_are_ignored_and_cleaned() {
     assert_eq!(names(&run), ["step-00000001", "step-00000002", "step-3"]);
 }
 
-/// A damaged manifest is refused, or means what it meant, or asks for a file that is not there or has another content.
+/// A damaged manifest is refused, or has the same meaning, or names a file that is missing or has other content.
 #[test]
 fn damaged_manifests_never_panic() {
     let run = run();

@@ -12,12 +12,13 @@ pub type FileWriter<'a> = dyn Fn(&mut dyn Write) -> io::Result<()> + 'a;
 /// Writes the checkpoint of `step`, then removes all but the newest `keep` up to it and that of step `best`; returns a line
 /// for each that could not be removed.
 ///
-/// A checkpoint already there for the same step is replaced. Newer ones are removed: they were damaged, and the run has been
-/// continued from before them. Only one process may write at a time: whoever goes on with a run holds the lock of its metrics.
+/// An existing checkpoint of the same step is replaced. Newer ones are removed: they were damaged, and the run
+/// continued from an earlier step. Only one process may write at a time: a process that continues a run holds the lock
+/// of its metrics.
 ///
 /// # Errors
-/// If the run's folder is gone or the files cannot be written, with the file and the reason; nothing of the new checkpoint is left then, and the
-/// older ones are as they were.
+/// If the run's folder is missing or the files cannot be written; the error names the file and the reason. Then nothing
+/// of the new checkpoint remains, and the older ones are unchanged.
 pub fn write(
     run: &Path,
     step: u64,
@@ -26,7 +27,7 @@ pub fn write(
     best: Option<u64>,
 ) -> Result<Vec<String>> {
     let folder = folder_of(run);
-    // Not the folders above: where a run was removed, half of one must not come back.
+    // Not the parent folders: a removed run must not reappear half-complete.
     let made = fs::create_dir(&folder).or_else(|e| if e.kind() == ErrorKind::AlreadyExists { Ok(()) } else { Err(e) });
     made.and_then(|()| sync_folder(run)).map_err(|e| failed("create", &folder, &e))?;
     remove_temporaries(&folder).map_err(|e| failed("clean", &folder, &e))?;
@@ -44,7 +45,7 @@ pub fn write(
     write(MANIFEST, &|out| out.write_all(json::pretty(&written).as_bytes()))?;
     sync_folder(&temporary.path).map_err(|e| failed("sync", &temporary.path, &e))?;
 
-    // A process that repeats a step writes the same bytes again: leave the old ones rather than risk both.
+    // A repeated step writes the same bytes again: keep the old ones instead of risking both.
     if at_step(run, step).as_ref() != Ok(&written) {
         let target = &written.folder;
         discard(target).map_err(|e| failed("replace", target, &e))?;
@@ -59,8 +60,8 @@ pub fn write(
     Ok(removed.filter_map(kept).collect())
 }
 
-/// Writes a single file so that `path` holds either what it held before or all of `bytes`, synced. A link stays one, and what
-/// is no file (a pipe, a terminal) is written to as it is.
+/// Writes a single file so that `path` has either its old content or all of `bytes`, synced. Links are kept; a pipe or
+/// terminal is written directly.
 ///
 /// # Errors
 /// If it cannot be written; the temporary file beside it is removed then.
@@ -76,7 +77,7 @@ pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
     let parent = target.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let unique = format!("{TEMPORARY}{}-{}", std::process::id(), name.display());
     let temporary = Temporary { path: parent.join(unique) };
-    // A killed process of the same number may have left one, as where every container's process is number 1.
+    // A killed process with the same id may have left one, e.g. in containers, where the id is always 1.
     remove(&temporary.path)
         .and_then(|()| write_hashed(&temporary.path, &|out| out.write_all(bytes)))
         .and_then(|_| fs::rename(&temporary.path, &target))
@@ -91,12 +92,12 @@ struct Temporary {
 
 impl Drop for Temporary {
     fn drop(&mut self) {
-        // On failure here the next writer tries again; the error that led here matters more.
+        // If this fails, the next writer tries again; the error that led here is more important.
         let _ = remove(&self.path);
     }
 }
 
-/// Hashes what passes through to `out`.
+/// Hashes everything written to `out`.
 struct Hashed<W> {
     out: W,
     hash: Sha256,
@@ -114,7 +115,7 @@ impl<W: Write> Write for Hashed<W> {
     }
 }
 
-/// Creates the file at `path`, lets `content` fill it, and waits until it is on the disk; its SHA-256 and size.
+/// Creates the file at `path`, fills it by `content`, and waits until it is on disk; returns its SHA-256 and size.
 fn write_hashed(path: &Path, content: &FileWriter<'_>) -> io::Result<(String, u64)> {
     let hashed = Hashed { out: File::create_new(path)?, hash: Sha256::new() };
     let mut out = BufWriter::with_capacity(1 << 16, hashed);
@@ -124,7 +125,7 @@ fn write_hashed(path: &Path, content: &FileWriter<'_>) -> io::Result<(String, u6
     Ok((format!("{:x}", hashed.hash.finalize()), hashed.out.metadata()?.len()))
 }
 
-/// Removes a checkpoint by way of a temporary name, so that a crash leaves no half of one under its real name.
+/// Renames a checkpoint to a temporary name and removes it, so that a crash leaves no partial one under its real name.
 fn discard(path: &Path) -> io::Result<()> {
     let name = path.file_name().map(|n| n.display().to_string()).unwrap_or_default();
     let doomed = path.with_file_name(format!("{TEMPORARY}removed-{name}"));
@@ -153,7 +154,7 @@ fn remove(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Waits until the names in a folder are on the disk. Only Unix lets a folder be opened for that.
+/// Waits until the names in a folder are on disk. Only Unix allows this.
 fn sync_folder(folder: &Path) -> io::Result<()> {
     if cfg!(unix) { File::open(folder)?.sync_all() } else { Ok(()) }
 }
@@ -161,7 +162,7 @@ fn sync_folder(folder: &Path) -> io::Result<()> {
 fn failed(action: &str, path: &Path, error: &io::Error) -> Error {
     match error.kind() {
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded => Error::new(format!(
-            "cannot {action} {}: no space left on the disk; nothing half-written remains, and what was there before is intact",
+            "cannot {action} {}: no space left on the disk; nothing half-written remains, and earlier files are intact",
             path.display()
         )),
         _ => Error::io(action, path, error),

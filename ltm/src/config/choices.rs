@@ -30,17 +30,17 @@ choices! {
     /// What the decoder is conditioned on.
     ModelKind {
         Ltm = "ltm", "Latent vectors, which every layer attends to.";
-        Ar = "ar", "Nothing: the baseline, an autoregressive Transformer with the same layers less their cross-attention.";
+        Ar = "ar", "Nothing: the baseline, an autoregressive Transformer with the same layers without cross-attention.";
         Gpt2 = "gpt2", "Nothing: GPT-2's own layers, with layer norms, biases, GELU and learned positions.";
     }
 
-    /// Where the noise of the fast steps comes from.
+    /// The noise of the fast steps.
     Noise {
-        Fresh = "fresh", "Drawn afresh at every step (Algorithm 1).";
-        Fixed = "fixed", "Drawn once per sample and kept, also for the reported value (the public reference).";
+        Fresh = "fresh", "Drawn anew at every step (Algorithm 1).";
+        Fixed = "fixed", "Drawn once per sample and kept, also for the reported value (the public reference code).";
     }
 
-    /// How a fast step moves the posterior.
+    /// The update rule of a fast step.
     Posterior {
         Adamw = "adamw", "AdamW on (μ, λ) (Algorithm 1).";
         Natural = "natural", "The natural gradient: steps in units of the posterior's variance, which follows the curvature.";
@@ -49,17 +49,17 @@ choices! {
     /// The fast rate within a sample.
     Schedule {
         Constant = "constant", "The same at every fast step.";
-        Cosine = "cosine", "Falls by a cosine towards a tenth, which the step behind the last would have.";
-        Linear = "linear", "Falls linearly towards 0; 0.05 is added throughout, so that the last steps still move.";
+        Cosine = "cosine", "Falls by a cosine towards a tenth, the rate of the step after the last.";
+        Linear = "linear", "Falls linearly towards 0, plus 0.05 at every step, so that the last steps still move.";
     }
 
-    /// Which gradient the decoder learns from.
+    /// The gradient that trains the decoder.
     SlowGradient {
-        Final = "final", "That at a draw from the final posterior (Algorithm 1).";
-        Trajectory = "trajectory", "The same plus all those met during the fast steps (the public reference).";
+        Final = "final", "The gradient at a draw from the final posterior (Algorithm 1).";
+        Trajectory = "trajectory", "The same plus the gradients at all fast steps (the public reference code).";
     }
 
-    /// How activations are stored while a GPU computes; arithmetic is f32 either way, and so is all that is learned.
+    /// The storage type of activations on a GPU. Arithmetic, weights and latents are always f32.
     Precision {
         F32 = "f32", "32 bits.";
         Bf16 = "bf16", "16 bits with the range of f32: half the memory traffic, and products on the tensor cores.";
@@ -68,20 +68,21 @@ choices! {
     /// What happens when a loss or gradient is not finite.
     NonFinite {
         Stop = "stop", "The run stops with an error that names step, op and sample.";
-        Skip = "skip", "The batch's update is left out, with a warning; ten in a row end the run.";
+        Skip = "skip", "The batch's update is skipped, with a warning; ten skipped updates in a row end the run.";
     }
 
     /// How text becomes tokens.
     Tokenizer {
-        Bytes = "bytes", "One token a byte, and a begin and an end token.";
-        Gpt2 = "gpt2", "GPT-2's byte pair encoding, and one token more, which begins documents.";
+        Bytes = "bytes", "One token per byte, and a begin and an end token.";
+        Gpt2 = "gpt2", "GPT-2's byte pair encoding, with one additional token that begins documents.";
         Gpt2Plain = "gpt2-plain", "GPT-2's byte pair encoding: one token both ends a document and begins the next.";
     }
 
     /// How a corpus becomes sequences.
     Chunking {
         Windows = "windows", "Back-to-back windows of N tokens, across documents.";
-        Documents = "documents", "One document a sequence, from a begin token to its end token, then ignored targets.";
+        Documents = "documents", "One document per sequence, from a begin token to its end token, then ignored \
+                                  targets.";
     }
 }
 
@@ -97,27 +98,25 @@ impl Tokenizer {
 }
 
 impl ModelKind {
-    /// Whether there are latents to infer; without them a text's probability is known exactly.
+    /// Whether there are latents; without them a text's probability is exact.
     pub const fn has_latents(self) -> bool {
         matches!(self, Self::Ltm)
     }
 }
 
 impl Precision {
-    /// How activations are stored on `device` for learning.
+    /// The storage type of activations on `device` for training.
     ///
     /// # Errors
     /// If the device cannot: bf16 needs a GPU.
     pub fn to_learn_on(self, device: &Device) -> Result<DType> {
         if self == Self::Bf16 && matches!(device, Device::Cpu) {
-            return Err(Error::usage(
-                "train.precision = bf16 needs a GPU; the CPU computes with train.precision = f32",
-            ));
+            return Err(Error::usage("train.precision = bf16 needs a GPU; on the CPU use train.precision = f32"));
         }
         Ok(self.to_use_on(device))
     }
 
-    /// How activations are stored on `device` for using a model: as it learned, where the device can.
+    /// The storage type of activations on `device` for using a model: as in training, if the device supports it.
     pub fn to_use_on(self, device: &Device) -> DType {
         if self == Self::Bf16 && matches!(device, Device::Cuda(_)) { DType::Bf16 } else { DType::F32 }
     }

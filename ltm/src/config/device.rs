@@ -2,10 +2,10 @@ use super::{Config, parameter_count};
 use autograd::Store;
 use engine::{Device, Error, Result, bytes_text};
 
-/// What a device is asked to do.
+/// A kind of work on a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Work {
-    /// Fast and slow learning.
+    /// Training: fast and slow steps.
     Training,
     /// Scoring a batch.
     Evaluation,
@@ -13,14 +13,14 @@ pub enum Work {
     Generation,
 }
 
-/// What a GPU's kernels count elements of one value in.
+/// The largest count of a value's elements in GPU kernels.
 const MOST_ELEMENTS: usize = i32::MAX as usize;
 
 impl Config {
-    /// Whether the device's kernels can do `work` with a resolved configuration; the CPU's can always.
+    /// Checks that the device's kernels can do `work` with a resolved configuration; the CPU always can.
     ///
     /// # Errors
-    /// One of the device, naming the settings concerned.
+    /// A device error that names the settings.
     pub fn check_device(&self, device: &Device, work: Work) -> Result<()> {
         let Device::Cuda(gpu) = device else { return Ok(()) };
         let (m, name) = (&self.model, gpu.name());
@@ -36,7 +36,7 @@ impl Config {
         let most = kernels::longest_window(&**gpu, head_dim);
         if work == Work::Generation && m.window > most {
             return Err(Error::device(format!(
-                "model.window = {}, but generation on {name} looks back at most {most} tokens",
+                "model.window = {}, but generation on {name} supports at most {most} tokens",
                 m.window
             )));
         }
@@ -52,15 +52,15 @@ impl Config {
         Ok(())
     }
 
-    /// Whether there is room for everything that was planned for `work` in `store`. To be asked before anything runs: memory of
-    /// the machine is taken only when something is written to it.
+    /// Checks that there is memory for everything planned for `work` in `store`. Call this before anything runs,
+    /// because the system provides memory only on the first write.
     ///
     /// # Errors
-    /// How much is needed, how much there is, and which settings lower it.
+    /// If memory is missing; the error names the amounts and the settings that lower them.
     pub fn check_room(&self, store: &Store, work: Work) -> Result<()> {
         let machine = || match (&store.device, machine_memory()) {
             (Device::Cpu, Some(there)) if store.bytes() > there => Err(Error::new(format!(
-                "{} of memory are needed, the machine has room for {}",
+                "{} of memory are needed, but the machine has room for {}",
                 bytes_text(store.bytes()),
                 bytes_text(there)
             ))),
@@ -69,8 +69,8 @@ impl Config {
         store.ready().and_then(|()| machine()).map_err(|e| Error::device(format!("{e}{}", self.advice(store, work))))
     }
 
-    /// The end of a message that memory is too small for `work`: which settings lower it. Empty where none does, because a
-    /// trained model has its size.
+    /// The end of a message that memory is too small for `work`: the settings that lower it. Empty if there is none,
+    /// because a trained model has a fixed size.
     fn advice(&self, store: &Store, work: Work) -> String {
         let m = &self.model;
         // In training each weight has a gradient and two moments.
@@ -84,8 +84,7 @@ impl Config {
     }
 }
 
-/// Bytes of memory that the program has or could have, where the system tells. What it has mapped of files counts as
-/// available already.
+/// Bytes of memory that the program has or could have, if the system reports it.
 fn machine_memory() -> Option<usize> {
     let entry = |path: &str, entry: &str| {
         let table = std::fs::read_to_string(path).ok()?;

@@ -3,8 +3,8 @@ pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) ->
     candidates.into_iter().min_by_key(|candidate| edit_distance(word, candidate)).unwrap_or_default()
 }
 
-/// The keys that `word` may stand for: those that begin with it, else those with its name in another section, else those that
-/// take the fewest edits, unless that is half of the word. A word without a dot is a name or a whole key.
+/// The keys that `word` may mean: keys that begin with it, else keys with this name in another section, else keys with
+/// the fewest edits, unless these change half of the word. A word without a dot is a name or a whole key.
 pub fn near_keys(word: &str, keys: &[&'static str]) -> Vec<&'static str> {
     let word = &*word.to_lowercase();
     let name = |key: &'static str| key.split_once('.').map_or(key, |(_, name)| name);
@@ -18,8 +18,8 @@ pub fn near_keys(word: &str, keys: &[&'static str]) -> Vec<&'static str> {
     ways.into_iter().find(|keys| !keys.is_empty()).unwrap_or_default()
 }
 
-/// Insertions, deletions and substitutions between two words (Levenshtein), by rows of the usual table; of a long word, which
-/// is no misspelt key, only the beginning counts.
+/// Insertions, deletions and substitutions between two words (Levenshtein), by rows of the usual table; only the
+/// beginning of a long word counts, because it is not a misspelt key.
 fn edit_distance(a: &str, b: &str) -> usize {
     let a: Vec<char> = a.to_lowercase().chars().take(64).collect();
     let mut row: Vec<usize> = (0..=a.len()).collect();

@@ -1,13 +1,13 @@
 use super::{Config, nearest};
 use engine::{Error, Result};
 
-/// A named configuration to start from.
+/// A named base configuration.
 pub struct Preset {
     /// Its name.
     pub name: &'static str,
-    /// What it is for, in a line.
+    /// Its purpose, in one line.
     pub summary: &'static str,
-    /// What it sets that is not the table's default.
+    /// Its settings that differ from the table's defaults.
     settings: &'static [&'static str],
 }
 
@@ -16,16 +16,16 @@ const TINY: &str = "model.layers=2 model.dim=128 model.heads=4 model.vocab=0 mod
                     train.steps=1000 train.eval_every=100 train.sample_every=100 train.checkpoint_every=100 \
                     data.tokenizer=bytes";
 
-/// The paper's rates make AdamW walk at random in latents that carry nothing; small models feel it most.
+/// With the paper's rates AdamW makes a random walk in latents without information, which hurts small models most.
 const TINY_FAST: &str = "fast.rate_start=0.1 fast.rate_end=0.1 fast.schedule=cosine fast.init_logvar=0";
 
-/// A narrow reach, so that the facts of a story are out of sight when it comes back to them.
+/// A narrow window, so that the facts of a story are out of sight when it repeats them.
 const DEMO: &str = "model.dim=64 model.window=4 model.latents=4 slow.rate=5e-3 slow.min_rate=5e-4 slow.warmup=30 \
                     train.steps=1200 train.eval_every=400 train.sample_every=400 train.checkpoint_every=400 \
                     data.chunking=documents";
 
-/// Natural gradients pay for less than AdamW does. Latents are worth their KL only once the decoder has learned what its window
-/// shows, which takes some 1000 steps here, and more with a wider one (docs/recipe.md).
+/// The natural gradient has less KL than AdamW. Latents are worth their KL only after the decoder has learned what its
+/// window shows, which takes some 1000 steps here, and more with a wider window (docs/recipe.md).
 const DEMO_FAST: &str =
     "fast.steps=8 fast.posterior=natural fast.schedule=linear fast.rate_start=0.3 fast.rate_end=0.3";
 
@@ -46,16 +46,16 @@ pub const PRESETS: &[Preset] = &[
         summary: "the paper's 76 M parameters: 12 layers, 96 latents, 64 fast steps",
         settings: &["model.layers=12 model.latents=8 fast.steps=64"],
     },
-    Preset { name: "tiny", summary: "bytes of your own text, in minutes on two cores", settings: &[TINY, TINY_FAST] },
+    Preset { name: "tiny", summary: "your own text as bytes, in minutes on two cores", settings: &[TINY, TINY_FAST] },
     Preset {
         name: "demo",
-        summary: "the embedded corpus, one document a sequence, in minutes on two cores",
+        summary: "the embedded corpus, one document per sequence, in minutes on two cores",
         settings: &[TINY, TINY_FAST, DEMO, DEMO_FAST],
     },
 ];
 
 impl Config {
-    /// The preset of that name; its derived sizes are still to be resolved.
+    /// The preset of that name; its derived sizes are not yet resolved.
     ///
     /// # Errors
     /// A usage error that suggests the nearest name.

@@ -1,11 +1,11 @@
-//! Sizes that follow from others, and whether all settings fit each other.
+//! Derives sizes from others, and checks that all settings fit together.
 
 use super::{Config, ModelConfig, ModelKind, Noise};
 use crate::model::Params;
 use autograd::Store;
 use engine::{DType, Error, Result};
 
-/// Tokens of a batch: beyond what any machine's memory holds activations of.
+/// Largest number of tokens per batch, beyond the memory of any machine.
 const MAX_TOKENS: usize = 1 << 26;
 
 /// Returns a usage error unless a condition holds.
@@ -19,13 +19,12 @@ macro_rules! ensure {
 }
 
 impl Config {
-    /// The configuration with its derived sizes filled in, after checking that it does not contradict itself. What a run
-    /// works with and records.
+    /// The configuration with its derived sizes, after checking that it is consistent. A run uses and records this one.
     ///
     /// # Errors
     /// A usage error naming the keys concerned, their values, and what would be right.
     pub fn resolved(&self) -> Result<Self> {
-        // Before anything is derived from them: the sizes have to be sane.
+        // Sizes must be valid before others are derived from them.
         self.check_ranges()?;
         let mut config = self.clone();
         let (m, slow, batch) = (&mut config.model, &config.slow, config.train.batch);
@@ -38,7 +37,8 @@ impl Config {
         m.check()?;
         ensure!(
             tokens <= MAX_TOKENS,
-            "train.batch = {batch} sequences of model.seq = {} are {tokens} tokens a step: must be at most {MAX_TOKENS}",
+            "train.batch = {batch} sequences of model.seq = {} are {tokens} tokens per step: must be at most \
+             {MAX_TOKENS}",
             m.seq
         );
         ensure!(
@@ -49,22 +49,22 @@ impl Config {
         );
         ensure!(
             slow.min_rate <= slow.rate,
-            "slow.min_rate = {} is above slow.rate = {}: the rate falls from the latter to it",
+            "slow.min_rate = {} is above slow.rate = {}: the rate falls from slow.rate to slow.min_rate",
             slow.min_rate,
             slow.rate
         );
         Ok(config)
     }
 
-    /// Whether the losses of training steps bound what a text costs: taken at the noise that the posterior was fitted to, they
-    /// do not.
+    /// Whether the losses of training steps are bounds: with fixed noise they are not, because they use the noise that
+    /// the posterior was fitted to.
     pub fn losses_are_bounds(&self) -> bool {
         !self.model.kind.has_latents() || self.fast.noise == Noise::Fresh
     }
 }
 
 impl ModelConfig {
-    /// Whether resolved sizes fit each other.
+    /// Checks that resolved sizes fit together.
     ///
     /// # Errors
     /// A usage error naming the keys concerned, their values, and what would be right.
@@ -78,7 +78,7 @@ impl ModelConfig {
         );
         ensure!(
             !rotary || width.is_multiple_of(2),
-            "model.dim / model.heads = {width} is odd, but rotary positions turn pairs: use e.g. model.dim = {}",
+            "model.dim / model.heads = {width} is odd, but rotary positions need pairs: use e.g. model.dim = {}",
             heads * (width + 1)
         );
         ensure!(
@@ -99,19 +99,19 @@ impl ModelConfig {
         Ok(())
     }
 
-    /// Hidden size of the feed-forward part: `ffn`, or what follows from `dim` where that is 0.
+    /// Hidden size of the feed-forward part: `ffn`, or derived from `dim` if that is 0.
     pub fn ffn_hidden(&self) -> usize {
         let usual = (8 * self.dim / 3).next_multiple_of(32);
         match (self.ffn, self.kind) {
             (0, ModelKind::Ltm) => usual,
-            // Three matrices of that many more rows make up for cross-attention's four square ones and its norm.
+            // This many more rows in three matrices replace cross-attention's four square matrices and its norm.
             (0, ModelKind::Ar) => usual + (4 * self.dim + 1).div_ceil(3),
             (0, ModelKind::Gpt2) => 4 * self.dim,
             (given, _) => given,
         }
     }
 
-    /// N_max: `max_seq`, or `seq` where that is 0.
+    /// N_max: `max_seq`, or `seq` if that is 0.
     pub fn longest(&self) -> usize {
         if self.max_seq == 0 { self.seq } else { self.max_seq }
     }
@@ -126,7 +126,7 @@ impl ModelConfig {
         if self.kind.has_latents() { self.layers * self.latents } else { 0 }
     }
 
-    /// The number of positions, where they are learned; rotary ones have no end.
+    /// The number of positions if they are learned; rotary ones are unlimited.
     pub fn positions(&self) -> Option<usize> {
         (self.kind == ModelKind::Gpt2).then(|| self.longest())
     }
@@ -134,6 +134,6 @@ impl ModelConfig {
 
 /// The number of decoder weights (the tied embedding counted once; latents are not weights). `model.vocab` must be set.
 pub fn parameter_count(model: &ModelConfig) -> usize {
-    // Memory that nobody writes to costs nothing.
+    // Memory that is never written costs nothing.
     Params::new(model, DType::F32, &mut Store::default()).count()
 }

@@ -16,7 +16,7 @@ pub struct Setting {
     pub doc: &'static str,
     /// At most one.
     pub(super) ranges: &'static [Range],
-    /// What values it takes, e.g. `one of fresh, fixed`.
+    /// The values that it takes, e.g. `one of fresh, fixed`.
     pub expects: fn() -> String,
     pub(super) get: fn(&Config) -> Value,
     /// Takes the value, or changes nothing and returns false.
@@ -61,12 +61,12 @@ impl fmt::Display for Range {
 }
 
 impl Setting {
-    /// Its value in a configuration, as JSON; null for a path that is no text.
+    /// Its value in a configuration, as JSON; null for a path that is not UTF-8.
     pub fn value(&self, config: &Config) -> Value {
         (self.get)(config)
     }
 
-    /// What values it takes, e.g. `an integer, from 1 to 1024`.
+    /// The values that it takes, e.g. `an integer, from 1 to 1024`.
     pub fn takes(&self) -> String {
         let kind = if self.value(&Config::default()).is_f64() { "a number" } else { "an integer" };
         self.ranges.first().map_or_else(self.expects, |range| format!("{kind}, {range}"))
@@ -85,7 +85,7 @@ impl Setting {
         })
     }
 
-    /// Takes `value` in one of the ways that people write it: 1e3 is an integer, one path a list, and an empty one no path.
+    /// Sets `value` from any usual notation: 1e3 is an integer, a single path a list, and an empty path none.
     fn take(&self, config: &mut Config, value: &Value) -> bool {
         let whole = value.as_f64().filter(|x| x.fract() == 0.0 && (0.0..9e15).contains(x)).map(|x| json!(x as u64));
         let plain = if value == "" { Value::Null } else { value.clone() };
@@ -97,7 +97,7 @@ impl Setting {
         if self.take(config, value) {
             return Ok(());
         }
-        // Numbers that are not finite come from a file as null.
+        // A file stores non-finite numbers as null.
         let found = if value.is_null() { " is null, NaN or infinite".into() } else { format!(" = {value}") };
         Err(Error::usage(format!("{}{found}: expected {}", self.name, (self.expects)())))
     }
@@ -107,7 +107,7 @@ impl Config {
     /// Sets a key from text, as on a command line: `set("fast.steps", "16")`.
     ///
     /// # Errors
-    /// A usage error: an unknown key with the nearest one, or what the key expects.
+    /// A usage error: an unknown key with the nearest one, or an invalid value with the expected ones.
     pub fn set(&mut self, key: &str, text: &str) -> Result<()> {
         let setting = Setting::find(key)?;
         // A number or a list, else the text itself. Not every number that people write is JSON: `.5`.
@@ -124,7 +124,7 @@ impl Config {
         Setting::find(key)?.assign(self, value)
     }
 
-    /// Every number is in its range, whatever the others are. The upper limits keep products of sizes within an address.
+    /// Checks that every number is in its range. The upper limits prevent overflow in products of sizes.
     ///
     /// # Errors
     /// A usage error naming the key and its range.
@@ -155,7 +155,7 @@ impl<'de> Deserialize<'de> for Config {
 
 /// A type of settings.
 pub(super) trait Kind {
-    /// What values it takes, to follow "expected".
+    /// The values that it takes, to follow "expected".
     fn expects() -> String;
 }
 

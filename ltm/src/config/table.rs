@@ -1,4 +1,4 @@
-//! Every setting, once: what it means, its key, type, default, and the range of a number.
+//! Every setting, once: its meaning, key, type, default, and range.
 //!
 //! A row `name: Type = default, range;` in the section `section` is a field of the section's struct and the key `section.name`
 //! of files and command lines; its sentence documents both.
@@ -9,7 +9,7 @@ use super::{Chunking, ModelKind, Noise, NonFinite, Posterior, Precision, Schedul
 use serde::Serialize;
 use std::path::PathBuf;
 
-/// Makes of the table below a struct per section with its defaults, [`Config`], [`SECTIONS`] and [`SETTINGS`].
+/// Generates from the table below a struct per section with its defaults, [`Config`], [`SECTIONS`] and [`SETTINGS`].
 macro_rules! table {
     ($($(#[doc = $about:literal])+ $section:ident: $Section:ident {
         $($(#[doc = $doc:literal])+ $name:ident: $Type:ty = $default:expr $(, $range:expr)?;)+
@@ -24,7 +24,7 @@ macro_rules! table {
             }
         })+
 
-        /// Everything that a training run depends on, apart from the data themselves.
+        /// Everything that a training run depends on, except the data.
         #[derive(Clone, Debug, Default, PartialEq, Serialize)]
         pub struct Config { $($(#[doc = $about])+ pub $section: $Section,)+ }
 
@@ -43,7 +43,7 @@ macro_rules! table {
     };
 }
 
-/// Where a step or an update is counted in 32 bits.
+/// The limit of steps and updates, which are counted in 32 bits.
 const STEPS: f64 = u32::MAX as f64;
 
 /// The longest sequence.
@@ -60,14 +60,14 @@ table! {
         dim: usize = 512, Within(2.0, 65_536.0);
         /// Attention heads H; d/H must be even.
         heads: usize = 8, Within(1.0, 32_768.0);
-        /// Hidden size of the feed-forward part; 0 for 8d/3 rounded up to a multiple of 32, in ar for as many weights as ltm
-        /// has, in gpt2 for 4d.
+        /// Hidden size of the feed-forward part; 0 means 8d/3 rounded up to a multiple of 32, for ar as many weights as
+        /// ltm has, and for gpt2 4d.
         ffn: usize = 0, Within(0.0, (1 << 18) as f64);
         /// Vocabulary V of the tied embedding and output; 0 for the tokenizer's.
         vocab: usize = Tokenizer::Gpt2.vocab(), Within(0.0, 65_536.0);
         /// Tokens per sample N.
         seq: usize = 1024, Within(1.0, TOKENS);
-        /// Longest sequence N_max, which the latents' positions are spread over and learned positions exist for; 0 for N.
+        /// Longest sequence N_max: the range of the latents' positions and of learned positions; 0 for N.
         max_seq: usize = 0, Within(0.0, TOKENS);
         /// Tokens that self-attention sees, the current one included.
         window: usize = 256, Within(1.0, TOKENS);
@@ -83,7 +83,7 @@ table! {
     fast: FastConfig {
         /// Fast steps T per sample.
         steps: usize = 16, Within(1.0, 65_535.0);
-        /// The fast steps' noise: fresh at each of them, or fixed per sample.
+        /// The noise of the fast steps: fresh at every step, or fixed per sample.
         noise: Noise = Noise::Fresh;
         /// The update of the posterior: by AdamW, or by the natural gradient.
         posterior: Posterior = Posterior::Adamw;
@@ -101,25 +101,26 @@ table! {
         eps: f64 = 1e-8, MoreThan(0.0);
         /// Decoupled weight decay of the fast AdamW.
         weight_decay: f64 = 0.01, AtLeast(0.0);
-        /// Share of the measured curvature that the natural gradient counts.
+        /// Factor on the measured curvature in the natural gradient.
         damping: f64 = 0.25, Within(0.0, 1.0);
         /// Mean of the initial λ; the initial μ is 0.
         init_logvar: f64 = -5.0, Within(-30.0, 30.0);
         /// Standard deviation of the initial λ.
         init_logvar_std: f64 = 0.1, AtLeast(0.0);
-        /// Slow steps in which the KL's weight in the fast steps' gradients rises linearly to 1; 0 for 1 from the start.
+        /// Slow steps over which the weight of the KL in the fast steps' gradients rises linearly to 1; 0 for no
+        /// warm-up.
         kl_warmup: usize = 0, Within(0.0, STEPS);
     }
 
     /// Slow learning: one AdamW step on the decoder's weights per batch; warm-up, then a cosine.
     slow: SlowConfig {
-        /// The decoder's gradient: that at the final posterior, or summed over the whole trajectory of fast steps.
+        /// The decoder's gradient: at the final posterior, or summed over all fast steps (trajectory).
         gradient: SlowGradient = SlowGradient::Final;
         /// Slow rate after the warm-up.
         rate: f64 = 4e-4, AtLeast(0.0);
         /// Slow rate at the last step.
         min_rate: f64 = 4e-5, AtLeast(0.0);
-        /// Steps in which the slow rate rises linearly from 0.
+        /// Steps over which the slow rate rises linearly from 0.
         warmup: usize = 1000, Within(0.0, STEPS);
         /// Decay of the slow AdamW's first moment.
         beta1: f64 = 0.9, Fraction;
@@ -129,7 +130,7 @@ table! {
         eps: f64 = 1e-8, MoreThan(0.0);
         /// Decoupled weight decay of the decoder's matrices.
         weight_decay: f64 = 0.1, AtLeast(0.0);
-        /// Largest global norm of the gradient; longer ones are scaled down to it.
+        /// Largest global norm of the gradient; larger gradients are scaled down.
         clip: f64 = 1.0, MoreThan(0.0);
     }
 
@@ -137,35 +138,35 @@ table! {
     train: TrainConfig {
         /// Samples per step B.
         batch: usize = 8, Within(1.0, 65_535.0);
-        /// Steps.
+        /// Number of training steps.
         steps: usize = 10_000, Within(1.0, STEPS);
         /// Seed of the weights, the noise and the order of the data.
         seed: u64 = 0;
-        /// Steps between validations, of which the best so far leaves a checkpoint that is kept; 0 for one at the end.
+        /// Steps between validations, with the checkpoint of the best one kept; 0 for one at the end.
         eval_every: usize = 500;
-        /// Steps between samples of the text that the model writes, one at the end included; 0 for none.
+        /// Steps between samples of generated text, with one at the end; 0 for none.
         sample_every: usize = 0;
         /// Steps between checkpoints; 0 for one at the end.
         checkpoint_every: usize = 500;
-        /// How many of the newest checkpoints are kept, beside that of the best validation.
+        /// Number of newest checkpoints to keep, in addition to that of the best validation.
         keep_checkpoints: usize = 3, AtLeast(1.0);
-        /// How a GPU stores activations: in 32 bits or in 16; the CPU has f32 only.
+        /// Storage type of activations on a GPU; the CPU supports only f32.
         precision: Precision = Precision::F32;
-        /// What happens when a number is not finite: the run stops, or it skips the update.
+        /// On a non-finite loss or gradient: stop the run, or skip the update.
         non_finite: NonFinite = NonFinite::Stop;
-        /// Threads, which no result depends on; 0 for all cores.
+        /// Number of threads, which does not affect results; 0 for all cores.
         threads: usize = 0, Within(0.0, 4096.0);
     }
 
-    /// The corpus: where the text is and how it is cut.
+    /// The corpus: the files and how they are cut into sequences.
     data: DataConfig {
         /// Files or folders of training text; none for the embedded corpus.
         paths: Vec<PathBuf> = Vec::new();
-        /// File or folder of validation text; none for a part of the training text.
+        /// File or folder of validation text; none to hold out a part of the training text.
         validation: Option<PathBuf> = None;
-        /// Part of `data.paths` that is validation text where `data.validation` is empty.
+        /// Fraction of `data.paths` held out as validation text if `data.validation` is empty.
         validation_fraction: f64 = 0.05, Fraction;
-        /// How text becomes tokens.
+        /// The tokenizer.
         tokenizer: Tokenizer = Tokenizer::Gpt2;
         /// How tokens become sequences: windows of N tokens, or one document each.
         chunking: Chunking = Chunking::Windows;

@@ -124,7 +124,7 @@ fn files_are_strict() {
 fn contradictions_are_refused_in_one_line() {
     let cases: [(&[&str], &str); 17] = [
         (&["model.dim=100"], "model.dim = 100 is not divisible by model.heads = 8: use e.g. model.dim = 112"),
-        (&["model.dim=24"], "/ model.heads = 3 is odd, but rotary positions turn pairs: use e.g. model.dim = 32"),
+        (&["model.dim=24"], "/ model.heads = 3 is odd, but rotary positions need pairs: use e.g. model.dim = 32"),
         (&["model.latents=342"], "use at most 341 per layer"),
         (&["model.latents=1025", "model.max_seq=9999"], "model.latents = 1025 are more than model.seq = 1024"),
         (&["model.window=1025"], "model.window = 1025 is wider than model.seq = 1024"),
@@ -135,7 +135,7 @@ fn contradictions_are_refused_in_one_line() {
         (&["model.norm_eps=0"], "model.norm_eps = 0: must be more than 0"),
         (&["train.steps=4294967296"], "train.steps = 4294967296: must be from 1 to 4294967295"),
         (&["train.keep_checkpoints=0"], "train.keep_checkpoints = 0: must be 1 or more"),
-        (&["train.batch=65535", "model.seq=1025"], "67173375 tokens a step: must be at most 67108864"),
+        (&["train.batch=65535", "model.seq=1025"], "67173375 tokens per step: must be at most 67108864"),
         (&["fast.rate_start=-0.1"], "fast.rate_start = -0.1: must be 0 or more"),
         (&["fast.beta2=1"], "fast.beta2 = 1: must be at least 0 and less than 1"),
         (&["slow.min_rate=1"], "slow.min_rate = 1 is above slow.rate = 0.0004"),

@@ -1,8 +1,8 @@
 //! The words and sentences of the stories.
 //!
-//! Every list, and the set of fixed words, is disjoint from every other: a word alone says which slot it fills. No two
-//! templates show the same sequence of slots and fixed words, so a sentence says which template it came from. The tests
-//! check both; unique reading of whole documents follows.
+//! Every list, and the set of fixed words, is disjoint from every other: a word alone determines its slot. No two
+//! templates have the same sequence of slots and fixed words, so a sentence determines its template. The tests check
+//! both, so documents can be parsed uniquely.
 
 /// A list of interchangeable words: its name and the words.
 type List = (&'static str, &'static str);
@@ -10,7 +10,7 @@ type List = (&'static str, &'static str);
 /// The largest number of values that every fact offers.
 pub(super) const MOST_VALUES: usize = 16;
 
-/// Drawn once per document. The words of a fact differ in their first letter: one byte carries all there is to know.
+/// Drawn once per document. The words of a fact differ in their first letter, so one byte carries all its information.
 pub(super) const FACTS: [List; 7] = [
     ("hero", "Anna Ben Cleo Dan Emma Finn Gus Hana Ivan Jack Kate Leo Mia Nils Olga Pia"),
     ("friend", "Abel Bea Carl Dora Eli Fay Greg Hugo Ida Jon Lena Max Noah Otto Rosa Zoe"),
@@ -21,7 +21,7 @@ pub(super) const FACTS: [List; 7] = [
     ("reason", "anger care duty envy fear greed hope joy love mercy need pride rage shame trust zeal"),
 ];
 
-/// Drawn afresh wherever they stand.
+/// Drawn anew at every place.
 const FILLERS: [List; 4] = [
     ("got", "found hid lost stole"),
     ("wanted", "liked missed needed wanted"),
@@ -51,14 +51,14 @@ pub(super) fn words_of(list: &List, values: usize) -> Vec<&'static str> {
     list.1.split(' ').take(values).collect()
 }
 
-/// A gap in a template.
+/// A slot in a template.
 #[derive(Debug, PartialEq)]
 pub(super) struct Slot {
     /// The text before it.
     before: &'static str,
-    /// Which of [`FACTS`] stands here; a filler if none.
+    /// Index into [`FACTS`]; `None` for a filler.
     pub fact: Option<usize>,
-    /// The words that may stand here.
+    /// The possible words.
     pub words: Vec<&'static str>,
 }
 
@@ -66,7 +66,7 @@ pub(super) struct Slot {
 pub(super) struct Template {
     /// The gaps from left to right.
     pub slots: Vec<Slot>,
-    /// The text behind the last gap.
+    /// The text after the last slot.
     end: &'static str,
 }
 
@@ -88,7 +88,7 @@ impl Template {
         TEMPLATES.iter().map(template).collect()
     }
 
-    /// Whether the sentence speaks of `fact`.
+    /// Whether the sentence mentions `fact`.
     pub fn mentions(&self, fact: usize) -> bool {
         self.slots.iter().any(|slot| slot.fact == Some(fact))
     }
@@ -108,7 +108,7 @@ impl Template {
         out.extend_from_slice(self.end.as_bytes());
     }
 
-    /// The words of the sentence at the start of `text`, with the text after it; `None` if it is of another kind.
+    /// The words of the sentence at the start of `text`, with the text after it; `None` if it has another template.
     pub fn read<'t>(&self, mut text: &'t [u8]) -> Option<(Vec<usize>, &'t [u8])> {
         let mut words = Vec::new();
         for slot in &self.slots {

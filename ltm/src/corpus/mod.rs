@@ -1,27 +1,27 @@
 //! An endless corpus of small stories whose exact probability is known.
 //!
-//! A story has persistent facts: who the hero and the friend are, which thing of which colour they are after, the place,
-//! the animal, the reason. They are drawn once and come back in sentence after sentence:
+//! A story has persistent facts: the hero, the friend, the thing and its colour, the place, the animal, the reason.
+//! They are drawn once and recur in later sentences:
 //!
 //! > Finn hid the amber key. The owl lived in Oslo. Finn paid Rosa out of envy. The amber key was in Oslo.
 //!
-//! Consecutive sentences never share a fact, so the last mention of a fact is at least a whole sentence away. A reader with
-//! a short window has to guess the fact again each time; one with a memory pays for it once.
+//! Consecutive sentences never share a fact, so the last mention of a fact is at least a whole sentence away. A model
+//! with a short window must guess the fact again each time; a model with a memory pays for it once.
 //!
 //! # The source
 //! 1. The number of sentences is uniform on 6 to 8.
 //! 2. The first sentence's template is uniform on all templates, every later one on those that share no fact with the
 //!    sentence before.
-//! 3. Every fact is uniform on its list, and so is every filler (a verb), anew wherever one stands.
+//! 3. Every fact is uniform on its list, and so is every filler (a verb), drawn anew at every place.
 //!
 //! # Why log p is exact
-//! A story is the sequence of these choices, without the facts that are never mentioned. The text gives the sequence back:
-//! a sentence ends at its full stop, its words tell its template (no two templates show the same sequence of slots and
-//! fixed words, and a word fits one slot only), and the template tells which word is which choice. So different choices
-//! make different texts, and p(text) is the probability of the one sequence that makes it: the product over its choices,
-//! with no sum over hidden derivations. A fact that is never mentioned leaves no trace; summing over its values multiplies by
-//! one, so it costs nothing. The number of sentences is one of the choices, so the end of the document is scored. The
-//! drawing departs from uniform by less than 2⁻⁵⁴ per choice (see [`engine::rng::Stream::below`]).
+//! A story is the sequence of these choices, without facts that are never mentioned. The text determines the sequence:
+//! a sentence ends at its full stop, its words determine its template (no two templates have the same sequence of slots
+//! and fixed words, and a word fits only one slot), and the template determines the choice for each word. So different
+//! choices give different texts, and p(text) is the product over the choices of its only sequence, without a sum over
+//! hidden derivations. Summing over the values of a fact that is never mentioned multiplies by one, so it costs
+//! nothing. The number of sentences is one of the choices, so the end of the document is scored. Draws deviate from
+//! uniform by less than 2⁻⁵⁴ per choice (see [`engine::rng::Stream::below`]).
 //!
 //! All amounts are in nats per document. They concern the bytes followed by an end token.
 
@@ -34,11 +34,11 @@ use grammar::{FACTS, MOST_VALUES, Template, words_of};
 use std::ops::RangeInclusive;
 use story::Sentence;
 
-/// The source: draws stories and knows how likely every text is.
+/// The source: draws stories and computes the exact probability of every text.
 pub struct Corpus {
     /// Fewest and most sentences of a story.
     sentences: RangeInclusive<usize>,
-    /// How many words of every list are in use; lists of fillers are shorter and may be used whole.
+    /// Number of words used of every list; lists of fillers are shorter and may be used completely.
     values: usize,
     templates: Vec<Template>,
     /// The templates that may open a story: all of them.
@@ -49,7 +49,7 @@ pub struct Corpus {
     facts: Vec<Vec<&'static str>>,
 }
 
-/// A document and what it costs.
+/// A document and its cost.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Document {
     /// The text, ASCII, without begin or end token.
@@ -58,18 +58,18 @@ pub struct Document {
     pub nats: f64,
 }
 
-/// How well a text keeps to its own facts.
+/// How consistent a text is with its own facts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Consistency {
-    /// Mentions of a fact that had been mentioned before.
+    /// Repeated mentions of facts.
     pub repeats: usize,
-    /// Those among them with the same value as the fact's first mention.
+    /// Repeated mentions with the same value as the first.
     pub kept: usize,
 }
 
 impl Default for Corpus {
-    /// Stories that fit into a sequence of 256 tokens, begin and end included: 188 bytes and 34.9 nats on average. A reader who
-    /// forgets a fact after 32 bytes pays 72.0 nats, one who forgets it after 64 bytes 42.3 (see [`Corpus::windowed_nats`]).
+    /// Stories that fit into a sequence of 256 tokens, begin and end included: 188 bytes and 34.9 nats on average. A
+    /// model that forgets a fact after 32 bytes costs 72.0 nats, after 64 bytes 42.3 (see [`Corpus::windowed_nats`]).
     fn default() -> Self {
         Self::new(6..=8, MOST_VALUES)
     }
@@ -90,12 +90,12 @@ impl Corpus {
         previous.map_or(&self.opening, |sentence| &self.next[sentence.template])
     }
 
-    /// How many different numbers of sentences there are.
+    /// Number of possible sentence counts.
     fn lengths(&self) -> usize {
         self.sentences.end() - self.sentences.start() + 1
     }
 
-    /// Document number `index` under `seed`: the same whenever and wherever it is asked for.
+    /// Document number `index` under `seed`, always the same.
     pub fn document(&self, seed: u64, index: u32) -> Document {
         let story = self.draw(seed, index);
         let bytes = self.write(&story);
@@ -108,30 +108,30 @@ impl Corpus {
         self.windowed_nats(text, usize::MAX).map(|nats| -nats)
     }
 
-    /// What `text` costs a reader who knows the source but sees no more than the `window` bytes before the next one:
-    /// a fact is paid for again unless some letter of an earlier mention is in sight. Everything else is taken to be
-    /// known. On average over documents, no autoregressive model whose receptive field is `window` bytes costs less.
+    /// The cost of `text` for a model that knows the source but sees only the last `window` bytes: it pays for a fact
+    /// again unless a letter of an earlier mention is in the window. Everything else counts as known. On average over
+    /// documents, no autoregressive model with a receptive field of `window` bytes costs less.
     ///
     /// `None` if the source cannot produce `text`.
     pub fn windowed_nats(&self, text: &[u8], window: usize) -> Option<f64> {
         self.read(text).map(|story| self.nats(&story, text, window))
     }
 
-    /// Length of the longest document in bytes; no more than the sequence's N − 1, because of the begin token.
+    /// Length of the longest document in bytes, at most N − 1 because of the begin token.
     pub fn max_bytes(&self) -> usize {
         let mut ending_in = vec![0; self.templates.len()];
         for _ in 0..*self.sentences.end() {
-            // Sharing no fact is mutual: what may follow a template may precede it too.
+            // The relation is symmetric: a template that may follow another may also precede it.
             let before = |next: &[usize]| next.iter().map(|&t| ending_in[t] + 1).max().unwrap_or(0);
             let longest = self.templates.iter().zip(&self.next).map(|(own, next)| own.longest() + before(next));
             ending_in = longest.collect();
         }
-        // The first sentence has no blank in front.
+        // No space precedes the first sentence.
         ending_in.into_iter().max().unwrap_or(0) - 1
     }
 
-    /// The facts that any text mentions, well-formed or not, from its start to its end: which of [`FACTS`], bytes from the
-    /// text's start, and the word that stands there.
+    /// The facts that any text mentions, well-formed or not, from its start to its end: which of [`FACTS`], bytes from
+    /// the text's start, and the word there.
     fn mentions(&self, text: &[u8]) -> Vec<(usize, usize, &'static str)> {
         let mut start = 0;
         let mut found = Vec::new();
@@ -145,7 +145,7 @@ impl Corpus {
         found
     }
 
-    /// Counts how often any text, well-formed or not, comes back to one of its facts, and how often it keeps to it.
+    /// Counts how often any text, well-formed or not, repeats one of its facts, and how often correctly.
     pub fn consistency(&self, text: &[u8]) -> Consistency {
         let mut first = [None; FACTS.len()];
         let mut count = Consistency::default();

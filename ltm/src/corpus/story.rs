@@ -1,17 +1,17 @@
-//! Choices to text and back, and what they cost.
+//! Converts choices to text and back, and computes their cost.
 
 use super::Corpus;
 use super::grammar::{FACTS, Slot};
 use engine::rng::Stream;
 
-/// Sets the stories' random numbers apart from all others of the same seed ("CORP").
+/// Separates the stories' random numbers from all others of the same seed ("CORP").
 const SITE: u32 = 0x434F_5250;
 
 /// The choices that make a sentence.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Sentence {
     pub template: usize,
-    /// For every slot from left to right, which word of its list.
+    /// The index of the word in its list, for every slot from left to right.
     pub words: Vec<usize>,
 }
 
@@ -19,7 +19,7 @@ fn ln(n: usize) -> f64 {
     (n as f64).ln()
 }
 
-/// What a slot costs by itself: a fact is paid for at its first mention.
+/// The cost of a slot alone: a fact is paid for at its first mention.
 fn filler_nats(slot: &Slot) -> f64 {
     if slot.fact.is_some() { 0.0 } else { ln(slot.words.len()) }
 }
@@ -57,7 +57,7 @@ impl Corpus {
         text
     }
 
-    /// The story that `text` tells; `None` if it is not one of this source.
+    /// The story of `text`; `None` if this source cannot produce it.
     pub(super) fn read(&self, mut text: &[u8]) -> Option<Vec<Sentence>> {
         let mut facts = [None; FACTS.len()];
         let mut story: Vec<Sentence> = Vec::new();
@@ -82,7 +82,7 @@ impl Corpus {
         self.sentences.contains(&story.len()).then_some(story)
     }
 
-    /// −log p of `story`, whose text is `text`, to a reader who sees the last `window` bytes only.
+    /// −log p of `story`, whose text is `text`, for a model that sees only the last `window` bytes.
     pub(super) fn nats(&self, story: &[Sentence], text: &[u8], window: usize) -> f64 {
         let mut nats = ln(self.lengths());
         let mut previous = None;
@@ -102,8 +102,8 @@ impl Corpus {
         nats
     }
 
-    /// The source's entropy in nats per document, exact from the distributions of the choices: the least that any model can
-    /// cost on average.
+    /// The source's entropy in nats per document, exact from the distributions of the choices: the least average cost
+    /// of any model.
     pub fn entropy(&self) -> f64 {
         let mut nats = ln(self.lengths());
         // For the sentence after `before` others: the probability of every template, and the same jointly with a fact
@@ -129,7 +129,7 @@ impl Corpus {
         nats
     }
 
-    /// Distribution of the next sentence's template from that of the present one.
+    /// Distribution of the next sentence's template from that of the current one.
     fn step(&self, present: &[f64]) -> Vec<f64> {
         let mut then = vec![0.0; present.len()];
         for (p, next) in present.iter().zip(&self.next) {

@@ -1,4 +1,4 @@
-//! Batches of samples, and the order that training takes samples in. Resuming needs no more than the number of samples seen.
+//! Batches of samples, and the order of samples in training. Resuming needs only the number of samples seen.
 
 use super::sources::{IGNORED, SampleInfo, Source};
 use engine::Result;
@@ -19,7 +19,7 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// Room for samples 0, 1, … of `sequence` tokens, `size` in all.
+    /// A batch for samples 0, 1, … of `sequence` tokens, `size` in all.
     pub fn new(size: usize, sequence: usize) -> Self {
         let tokens = vec![0; size * sequence];
         let samples = (0..size as u32).map(|id| SampleInfo { id, ..SampleInfo::default() }).collect();
@@ -57,12 +57,12 @@ impl Batch {
     }
 }
 
-/// The order of training: all samples again and again, each time shuffled anew; samples without end come in order.
+/// The order of training: all samples in every epoch, shuffled anew each time; an endless source comes in order.
 pub struct Shuffle {
-    /// How many there are, less than 2³².
+    /// Number of samples, less than 2³².
     samples: Option<u64>,
     seed: u64,
-    /// The last epoch asked for, and its order.
+    /// The latest epoch, and its order.
     epoch: u64,
     order: Vec<u32>,
 }
@@ -73,7 +73,7 @@ impl Shuffle {
         Self { samples, seed, epoch: 0, order: Vec::new() }
     }
 
-    /// The number, in its source, of the sample at `place` of the order. Allocates at the start of an epoch only.
+    /// The index in its source of the sample at `place` in the order. Allocates only at the start of an epoch.
     pub fn sample_at(&mut self, place: u64) -> u64 {
         let Some(samples) = self.samples else { return place };
         let epoch = place / samples;

@@ -1,8 +1,8 @@
-//! A 64-bit checksum that runs at the speed of memory: of weights and moments after every step, where a cryptographic hash
-//! would cost too much.
+//! A 64-bit checksum at memory speed, for weights and moments after every step, where a cryptographic hash would be too
+//! slow.
 //!
-//! It is meant against accidents, not against somebody who forges data: any change confined to one aligned 8-byte word is found
-//! with certainty, because each step below is a bijection of the state and of the word; any other with probability 1 − 2⁻⁶⁴.
+//! It detects accidents, not forgery. Any change within one aligned 8-byte word is always found, because each step
+//! below is a bijection of the state and of the word; any other change is found with probability 1 − 2⁻⁶⁴.
 
 use rayon::prelude::*;
 

@@ -1,7 +1,7 @@
-//! The tokens that a model trains on or is judged by: one long stream over the files of a folder, one file, or memory.
+//! The tokens for training or evaluation: one long stream over the files of a folder, one file, or memory.
 //!
-//! Every token is looked at once when data are opened: ids beyond the vocabulary and, where `dataset.json` has hashes, any
-//! damage show then and not after days of training.
+//! Opening data checks every token once, so that ids beyond the vocabulary and (if `dataset.json` has hashes) damage
+//! show then and not after days of training.
 
 use super::checksum::{checksum, combine};
 use super::folder::{MANIFEST, Manifest, Split, shards};
@@ -13,7 +13,7 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
-/// Where nanoGPT keeps the encoding of tokens that are not GPT-2's.
+/// nanoGPT's file with the encoding of tokens that are not GPT-2's.
 const ENCODING: &str = "meta.pkl";
 
 /// A stream of tokens. Documents in it end with the tokenizer's end token.
@@ -25,7 +25,7 @@ pub struct Dataset {
     lengths: Arc<[u32]>,
     /// The files, each with the number of tokens before it.
     shards: Arc<[(u64, Shard)]>,
-    /// Which tokens of the opened files these are.
+    /// The range of these tokens in the opened files.
     pub range: Range<u64>,
     /// Bytes of text of these tokens.
     pub bytes: u64,
@@ -36,7 +36,8 @@ impl Dataset {
     /// belongs to either split.
     ///
     /// # Errors
-    /// Nothing there, nothing in it, damage, or tokens of another tokenizer or of an encoding that lies beside them.
+    /// If the path does not exist, is empty or damaged, or has tokens of another tokenizer or of an encoding beside
+    /// them.
     pub fn open(path: &Path, split: Split, tokenizer: &Arc<dyn Tokenizer>) -> Result<Self> {
         let is_folder = path.is_dir();
         let folder = if is_folder { path } else { path.parent().unwrap_or(Path::new("")) };
@@ -66,7 +67,7 @@ impl Dataset {
         Self::of(opened, tokenizer)
     }
 
-    /// Tokens that were made from the text of `file`; they must be some.
+    /// Tokens made from the text of `file`; there must be at least one.
     ///
     /// # Errors
     /// A token beyond the vocabulary.
@@ -74,7 +75,7 @@ impl Dataset {
         Self::of(vec![Shard { file, tokens: Tokens::Memory(tokens) }], tokenizer)
     }
 
-    /// Looks at every token and puts the stream together.
+    /// Checks every token and builds the stream.
     fn of(shards: Vec<Shard>, tokenizer: &Arc<dyn Tokenizer>) -> Result<Self> {
         let length = |id: usize| tokenizer.token_bytes(id as u16).map_or(0, |text| text.len() as u32);
         let lengths: Arc<[u32]> = (0..tokenizer.vocab()).map(length).collect();
@@ -85,7 +86,8 @@ impl Dataset {
                 for (&id, i) in tokens.iter().zip(at..) {
                     let Some(&length) = lengths.get(usize::from(id)) else {
                         return Err(Error::new(format!(
-                            "{}: token {i} has id {id}, but tokenizer {} has {} ids: made with another tokenizer, or damaged",
+                            "{}: token {i} has id {id}, but tokenizer {} has {} ids: the file was made with another \
+                             tokenizer, or is damaged",
                             shard.file.path.display(),
                             tokenizer.name(),
                             tokenizer.vocab()
@@ -121,8 +123,8 @@ impl Dataset {
         self.shards.iter().map(|(_, shard)| &shard.file)
     }
 
-    /// A file of which these and `other` have a token in common, by its names here and there: the same one, or a copy, whatever
-    /// its name and packing. What is left of a file when a part is set apart has none in common with that part.
+    /// A file that shares a token range with `other`, by its names here and there: the same file or a copy, with any
+    /// name and compression. The two parts of a split file share nothing.
     pub fn shared_with<'a>(&'a self, other: &'a Self) -> Option<[&'a Path; 2]> {
         let held = |data: &'a Self| {
             data.shards.iter().map(move |(start, shard)| {
@@ -165,7 +167,7 @@ impl Dataset {
             shard.read(at - start, &mut tokens)?;
             if tokens.iter().any(|&id| usize::from(id) >= self.lengths.len()) {
                 let path = shard.file.path.display();
-                return Err(Error::new(format!("{path} has changed since it was opened: put the old file back")));
+                return Err(Error::new(format!("{path} has changed since it was opened: restore the old file")));
             }
             now.iter_mut().zip(tokens).for_each(|(out, id)| *out = i32::from(id));
             at += now.len() as u64;
@@ -174,7 +176,7 @@ impl Dataset {
         Ok(())
     }
 
-    /// Where each document ends: one past its end token, in order. Tokens after the last end token are a document too.
+    /// The end of each document: one past its end token, in order. Tokens after the last end token are also a document.
     ///
     /// # Errors
     /// A file that cannot be read, or has become shorter since it was opened.
@@ -194,8 +196,8 @@ impl Dataset {
         Ok(ends)
     }
 
-    /// Sets the last `fraction` of the tokens apart: what comes before, and the rest. The cut is at the first end of a
-    /// document from there on, or, if that would leave nothing, in the middle of a document.
+    /// Splits off the last `fraction` of the tokens; returns the first part and the rest. The cut is at the next end of
+    /// a document, or within a document if the rest would be empty.
     ///
     /// # Errors
     /// If one of the two would be empty, and those of [`document_ends`](Self::document_ends).
@@ -204,24 +206,27 @@ impl Dataset {
         let ends = self.document_ends()?;
         let cut = ends.into_iter().find(|&end| end >= wanted).filter(|&end| end < self.len()).unwrap_or(wanted);
         if cut == 0 || cut == self.len() {
-            return Err(Error::usage(format!("{} tokens are too few to set {fraction} of them apart", self.len())));
+            return Err(Error::usage(format!(
+                "{} tokens are too few to hold out a fraction of {fraction}",
+                self.len()
+            )));
         }
         let (start, cut, end) = (self.range.start, self.range.start + cut, self.range.end);
-        // Of the rest, which is the shorter part as a rule.
+        // For the rest, which is usually the shorter part.
         let bytes = self.bytes_in(cut..end)?;
         let part = |range, bytes| Self { range, bytes, ..self.clone() };
         Ok((part(start..cut, self.bytes.saturating_sub(bytes)), part(cut..end, bytes)))
     }
 }
 
-/// Compares a shard with the manifest of its folder, if it is in there.
+/// Compares a shard with the manifest of its folder, if it is listed there.
 fn compare(shard: &Shard, manifest: &Manifest, tokenizer: &dyn Tokenizer) -> Result<()> {
     let Some(entry) = manifest.entry(&shard.file.path) else { return Ok(()) };
     let (made_with, found) = (manifest.tokenizer, &shard.file.sha256);
     let wrong = if made_with != tokenizer.name() {
-        format!("was prepared with tokenizer {made_with}, the model has {}", tokenizer.name())
+        format!("was prepared with tokenizer {made_with}, but the model has {}", tokenizer.name())
     } else if *found != entry.sha256 {
-        format!("is damaged: its checksum is {found}, {MANIFEST} says {}; prepare the data again", entry.sha256)
+        format!("is damaged: its checksum is {found}, but {MANIFEST} has {}; prepare the data again", entry.sha256)
     } else {
         return Ok(());
     };

@@ -1,4 +1,4 @@
-//! Folders of shards: prepared ones, with `dataset.json` beside the shards, and those of others, whose names say it all.
+//! Folders of shards: prepared ones with `dataset.json`, and others, whose file names determine the split.
 
 use crate::config::Tokenizer;
 use crate::json;
@@ -7,13 +7,13 @@ use serde::{Deserialize, Serialize};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Name of the manifest: what the shards were made with and how much they hold.
+/// Name of the manifest, which records the tokenizer and the sizes of the shards.
 pub const MANIFEST: &str = "dataset.json";
 
 const FORMAT: &str = "ltm tokens";
 const VERSION: u32 = 2;
 
-/// Which of the documents.
+/// A split of the documents.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Split {
     /// Training text.
@@ -23,7 +23,7 @@ pub enum Split {
 }
 
 impl Split {
-    /// As file names and `dataset.json` have it.
+    /// Its name in file names and `dataset.json`.
     pub fn name(self) -> &'static str {
         match self {
             Self::Train => "train",
@@ -32,7 +32,7 @@ impl Split {
     }
 }
 
-/// All of `dataset.json`.
+/// The content of `dataset.json`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Manifest {
     format: String,
@@ -56,7 +56,7 @@ pub struct Part {
     pub tokens: u64,
     /// Bytes of text of these tokens.
     pub bytes: u64,
-    /// The files, whose tokens are one stream: a document may go on in the next file.
+    /// The files. Their tokens are one stream: a document may continue in the next file.
     pub shards: Vec<ShardEntry>,
 }
 
@@ -73,7 +73,7 @@ pub struct ShardEntry {
 }
 
 impl Manifest {
-    /// The manifest of what a tokenizer has made.
+    /// An empty manifest for a tokenizer.
     pub fn new(tokenizer: Tokenizer, train: Part, validation: Part) -> Self {
         Self { format: FORMAT.into(), version: VERSION, tokenizer, vocab: tokenizer.vocab(), train, validation }
     }
@@ -121,8 +121,8 @@ impl Manifest {
     }
 }
 
-/// The shards of a folder that are for `split`, in their order. Without a manifest those are files called `*.bin`: with the
-/// word val, valid, validation or test in it (`val.bin`, `fineweb_val_000000.bin`) for validation, all others for training.
+/// The shards of a folder for `split`, in order. Without a manifest these are files called `*.bin`: names with the word
+/// val, valid, validation or test (`val.bin`, `fineweb_val_000000.bin`) are for validation, all others for training.
 pub(super) fn shards(folder: &Path, split: Split) -> Result<Vec<PathBuf>> {
     if let Some(manifest) = Manifest::read(folder)? {
         return Ok(manifest.part(split).shards.iter().map(|shard| folder.join(&shard.file)).collect());
@@ -135,7 +135,7 @@ pub(super) fn shards(folder: &Path, split: Split) -> Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-/// What a shard is for by its name.
+/// The split of a shard by its name.
 fn named_split(path: &Path) -> Option<Split> {
     let name = path.file_stem()?.to_string_lossy().to_lowercase();
     let for_validation = |word: &str| ["val", "valid", "validation", "test"].contains(&word);
@@ -144,7 +144,7 @@ fn named_split(path: &Path) -> Option<Split> {
     is_shard(path).then_some(split)
 }
 
-/// Whether `path` is named as files of tokens are.
+/// Whether `path` is named like a file of tokens.
 pub fn is_shard(path: &Path) -> bool {
     path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("bin"))
 }
@@ -157,7 +157,7 @@ pub fn has_validation(path: &Path) -> Result<bool> {
     Ok(path.is_dir() && !shards(path, Split::Validation)?.is_empty())
 }
 
-/// The tokenizer that prepared data name; `None` for text and for others' shards.
+/// The tokenizer recorded in prepared data; `None` for text and for shards of other programs.
 ///
 /// # Errors
 /// A manifest that cannot be read.

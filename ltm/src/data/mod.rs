@@ -1,10 +1,11 @@
 //! Tokens and batches.
 //!
-//! [`shards`] are files of tokens; a [`folder`] of them has a manifest where this program has prepared it. A [`dataset`] is a
-//! stream of tokens, wherever they lie; [`sources`] cut it into samples, and the embedded corpus into stories; [`batches`] take
-//! samples, shuffled for training.
+//! [`shards`] are files of tokens; a [`folder`] prepared by this program also has a manifest. A [`dataset`] is a stream
+//! of tokens from files or memory. [`sources`] cut it into samples, and the embedded corpus into stories. [`batches`]
+//! collect samples, shuffled for training.
 //!
-//! Tokens stay in their files; the order of samples takes 4 bytes per sample, the places of documents 16 bytes per document.
+//! Tokens stay in their files; the order of samples takes 4 bytes per sample, the positions of documents 16 bytes per
+//! document.
 
 pub mod batches;
 pub mod checksum;

@@ -1,9 +1,9 @@
-//! Files of 16-bit token ids: read where somebody asks for tokens, written one after the other.
+//! Files of 16-bit token ids, with random reads and sequential writes.
 //!
-//! Two layouts, told apart by the first four bytes:
+//! Two layouts, distinguished by the first four bytes:
 //! - ours and llm.c's: 256 little-endian 32-bit words (20240520, version 1, number of tokens, zeros), then the tokens;
-//! - nanoGPT's: nothing but tokens. A nanoGPT file cannot be mistaken for the other: read as tokens, the magic number is
-//!   55432 and 308, and 55432 is beyond GPT-2's vocabulary.
+//! - nanoGPT's: only tokens. It cannot be confused with the other: read as tokens, the magic number is 55432 and 308,
+//!   and 55432 is beyond GPT-2's vocabulary.
 
 use super::folder::{Part, ShardEntry, Split};
 use crate::hash;
@@ -25,7 +25,7 @@ const VERSION: u32 = 1;
 /// Bytes of the header.
 pub const HEADER: usize = 1024;
 
-/// Tokens that one thread looks at.
+/// Tokens that one thread scans.
 const CHUNK: u64 = 1 << 20;
 
 /// The header of a shard of `tokens` tokens.
@@ -37,24 +37,24 @@ pub fn header(tokens: u32) -> [u8; HEADER] {
     bytes
 }
 
-/// Where the tokens of a shard of `found` bytes begin: the length of its header, which is zero in nanoGPT's layout. `head` is
-/// the beginning of the file, [`HEADER`] bytes of it if it has so many.
+/// The offset of the tokens in a shard of `found` bytes: the length of its header, which is zero in nanoGPT's layout.
+/// `head` is the start of the file, up to [`HEADER`] bytes.
 ///
 /// # Errors
-/// A length or header that contradicts itself; the message lacks the file's name.
+/// If length and header contradict each other. The message does not name the file.
 pub fn payload_start(head: &[u8], found: u64) -> Result<u64> {
     let word = |i: usize| head.get(4 * i..4 * i + 4).map_or(0, |word| u32::from_le_bytes(word.try_into().expect("4")));
     let (version, tokens) = (word(1), word(2));
     let start = if word(0) == MAGIC { HEADER as u64 } else { 0 };
     let bytes = HEADER as u64 + 2 * u64::from(tokens);
     let wrong = if found == start {
-        "there is no token in it".into()
+        "it has no tokens".into()
     } else if start == 0 && found % 2 == 1 {
         format!("{found} bytes is an odd number: truncated, or not a shard of 16-bit tokens")
     } else if start > 0 && version != VERSION {
         format!("shard version {version}; this program reads version {VERSION}")
     } else if start > 0 && found != bytes {
-        format!("the header announces {tokens} tokens, {bytes} bytes in all, but the file has {found}")
+        format!("the header promises {tokens} tokens, {bytes} bytes in all, but the file has {found}")
     } else {
         return Ok(start);
     };
@@ -70,13 +70,13 @@ pub struct DataFile {
     pub bytes: u64,
     /// Its SHA-256 in hexadecimal.
     pub sha256: String,
-    /// The [checksum](super::checksum) of its tokens, by which a text is known however it was packed; runs made before had none.
+    /// The [checksum](super::checksum) of its tokens, which identifies a text in any packing; older runs had none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tokens_checksum: Option<u64>,
 }
 
 impl DataFile {
-    /// The file at `path`, whose tokens are not known.
+    /// The file at `path`, without a checksum of tokens.
     ///
     /// # Errors
     /// If it cannot be read.
@@ -86,7 +86,7 @@ impl DataFile {
         Ok(Self { path: path.into(), bytes: meta.len(), sha256, tokens_checksum: None })
     }
 
-    /// Whether both hold the same, as files or as tokens.
+    /// Whether both have the same content, as files or as tokens.
     pub fn is_copy_of(&self, other: &Self) -> bool {
         let tokens = self.tokens_checksum.is_some() && self.tokens_checksum == other.tokens_checksum;
         tokens || self.sha256 == other.sha256
@@ -103,7 +103,7 @@ pub struct Shard {
 
 #[derive(Debug)]
 pub(super) enum Tokens {
-    /// They begin at a byte of the file. Whoever reads also moves the file's position, so one at a time.
+    /// The offset of the tokens in the file. Reading moves the file's position, so only one thread reads at a time.
     File {
         file: Mutex<File>,
         start: u64,
@@ -150,7 +150,7 @@ impl Shard {
                     let DataFile { path, bytes, .. } = &self.file;
                     match file.metadata() {
                         Ok(now) if error.kind() == ErrorKind::UnexpectedEof => Error::new(format!(
-                            "{} has {} bytes now, and had {bytes} when it was opened: put the old file back",
+                            "{} has {} bytes now, but had {bytes} when it was opened: restore the old file",
                             path.display(),
                             now.len()
                         )),
@@ -165,8 +165,8 @@ impl Shard {
         }
     }
 
-    /// What `look` finds in tokens `range`, piece by piece in their order, on all threads. It gets the number of a piece's
-    /// first token and the piece.
+    /// The results of `look` on tokens `range`, piece by piece in order, on all threads. `look` gets the index of a
+    /// piece's first token and the piece.
     ///
     /// # Errors
     /// As [`read`](Self::read), and those of `look`.
@@ -182,7 +182,7 @@ impl Shard {
             self.read(at, &mut tokens)?;
             look(at, &tokens)
         };
-        // The first error of all, whichever thread is the fastest.
+        // The first error in order, independent of timing.
         let found: Vec<Result<T>> = (0..pieces).into_par_iter().map(piece).collect();
         found.into_iter().collect()
     }
@@ -194,7 +194,7 @@ pub struct ShardWriter<'a> {
     split: Split,
     /// Most tokens of a shard.
     limit: u32,
-    /// The shard that is not full, and its number of tokens.
+    /// The current shard, and its number of tokens.
     open: Option<(BufWriter<File>, u32)>,
     part: Part,
 }
@@ -238,7 +238,7 @@ impl<'a> ShardWriter<'a> {
         Ok(self.part)
     }
 
-    /// The shard that is being written.
+    /// The current shard.
     fn path(&self) -> PathBuf {
         self.folder.join(format!("{}-{:05}.bin", self.split.name(), self.part.shards.len()))
     }
@@ -302,12 +302,12 @@ mod tests {
             bytes
         };
         for (bytes, message) in [
-            (vec![], "there is no token in it"),
-            (header(0).to_vec(), "there is no token in it"),
-            (good[..700].to_vec(), "the header announces 1002 tokens, 3028 bytes in all, but the file has 700"),
+            (vec![], "it has no tokens"),
+            (header(0).to_vec(), "it has no tokens"),
+            (good[..700].to_vec(), "the header promises 1002 tokens, 3028 bytes in all, but the file has 700"),
             (
                 with_word(2, u32::MAX),
-                "the header announces 4294967295 tokens, 8589935614 bytes in all, but the file has 3028",
+                "the header promises 4294967295 tokens, 8589935614 bytes in all, but the file has 3028",
             ),
             (with_word(1, 7), "shard version 7; this program reads version 1"),
             (vec![7; 5], "5 bytes is an odd number: truncated, or not a shard of 16-bit tokens"),
@@ -332,7 +332,7 @@ mod tests {
         File::options().write(true).open(&path).unwrap().set_len(100).unwrap();
         shard.read(30, &mut tokens).unwrap();
         let said =
-            format!("{} has 100 bytes now, and had 200 when it was opened: put the old file back", path.display());
+            format!("{} has 100 bytes now, but had 200 when it was opened: restore the old file", path.display());
         assert_eq!(shard.read(80, &mut tokens).unwrap_err().to_string(), said);
         assert_eq!(shard.look(0..100, |_, _| Ok(())).unwrap_err().to_string(), said);
     }

@@ -1,13 +1,14 @@
-//! Samples: what training and evaluation go through, N inputs with N targets each.
+//! Samples for training and evaluation, with N inputs and N targets each.
 //!
-//! Target i is the token that follows input i; −1 is ignored. The first token of a text is a target too: the input before it is
-//! the begin token. [`Sequences`] cut text into samples in one of two ways:
+//! Target i is the token that follows input i; −1 is ignored. The first token of a text is also a target: the input
+//! before it is the begin token. [`Sequences`] cut text into samples in one of two ways:
 //! - [`Chunking::Windows`]: the stream of tokens, begin token first, in consecutive windows. The first input of a window is the
 //!   last target of the window before, so that every token of the stream, end tokens included, is a target exactly once.
-//! - [`Chunking::Documents`]: one document per sample: begin token, document; its end token is the last target. A document that
-//!   is too long becomes several samples, cut as a stream is cut into windows; one without text (a lone end token) is left out.
+//! - [`Chunking::Documents`]: one document per sample: begin token, document; its end token is the last target. A
+//!   document that is too long becomes several samples, cut like a stream into windows; one without text (only an end
+//!   token) is skipped.
 //!
-//! [`Stories`] are documents of the embedded corpus: text without end and without files.
+//! [`Stories`] are documents of the embedded corpus, an endless source without files.
 
 use super::dataset::Dataset;
 use super::tokenizer::{Bytes, Tokenizer};
@@ -18,7 +19,7 @@ use engine::{Error, Result};
 /// Target of a position that is not scored.
 pub const IGNORED: i32 = -1;
 
-/// What is known of a sample.
+/// Facts about a sample.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct SampleInfo {
     /// Identity of the sample within its source, which keys its noise.
@@ -27,31 +28,31 @@ pub struct SampleInfo {
     pub scored: u32,
     /// Bytes of text of the scored targets.
     pub bytes: u64,
-    /// −log p of the scored targets under the process that made them, in nats, where it is known.
+    /// −log p of the scored targets under their true source, in nats, if known.
     pub nats: Option<f64>,
 }
 
-/// Samples by number. What a sample holds depends on its number alone.
+/// Samples by index. The content of a sample depends only on its index.
 pub trait Source: Send + Sync {
-    /// Number of samples, at least one; `None` if they do not end.
+    /// Number of samples, at least one; `None` if endless.
     fn samples(&self) -> Option<u64>;
 
     /// Writes sample `index`: N inputs and N targets, the length of its sequences.
     ///
     /// # Errors
-    /// If it lies in a file that cannot be read, or that has changed since it was opened.
+    /// If its file cannot be read, or has changed since it was opened.
     ///
     /// # Panics
     /// If `index` is not below [`Source::samples`] or a slice has not N places.
     fn fill(&self, index: u64, tokens: &mut [i32], targets: &mut [i32]) -> Result<SampleInfo>;
 }
 
-/// What becomes of the tokens after the last whole window.
+/// The treatment of tokens after the last complete window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tail {
-    /// They are left out: for training.
+    /// They are dropped, for training.
     Drop,
-    /// They are a window, filled up with ignored targets: for evaluation, where every token counts.
+    /// They form a window, filled up with ignored targets, for evaluation, where every token counts.
     Pad,
 }
 
@@ -63,14 +64,14 @@ pub struct Sequences {
 }
 
 struct Stream {
-    /// Samples before this stream's.
+    /// Number of samples in earlier streams.
     first: u64,
     data: Dataset,
-    /// Where each sample lies, if samples are documents; windows lie side by side.
+    /// The range of each sample, if samples are documents; windows are adjacent.
     documents: Option<Vec<Span>>,
 }
 
-/// Tokens that are the targets of one sample.
+/// The range of tokens that are the targets of one sample.
 #[derive(Clone, Copy)]
 struct Span {
     start: u64,
@@ -95,7 +96,7 @@ impl Sequences {
             };
             if samples == 0 {
                 return Err(Error::new(format!(
-                    "{}: {} tokens make no sequence of {sequence}: more text or a shorter sequence is needed",
+                    "{}: {} tokens are too few for a sequence of {sequence}: use more text or a shorter sequence",
                     data.files().next().expect("a file").path.display(),
                     data.len()
                 )));
@@ -107,7 +108,7 @@ impl Sequences {
     }
 }
 
-/// The documents of `data` without those of no text, cut where they are longer than `sequence`.
+/// The documents of `data` that have text, cut if they are longer than `sequence`.
 fn documents(data: &Dataset, sequence: usize) -> Result<Vec<Span>> {
     let (mut spans, mut start) = (Vec::new(), 0);
     let is_end = |at: u64| {
@@ -167,7 +168,8 @@ impl Stories {
         let longest = corpus.max_bytes() + 1;
         if longest > sequence {
             return Err(Error::usage(format!(
-                "stories have up to {longest} tokens with their end, a sequence {sequence}: make sequences longer"
+                "stories have up to {longest} tokens with their end, but a sequence has {sequence}: use longer \
+                 sequences"
             )));
         }
         Ok(Self { corpus, seed, samples })
@@ -235,13 +237,14 @@ mod tests {
         let two = Sequences::new(vec![memory(&tokens), memory(&tokens)], Chunking::Windows, 3, Tail::Pad).unwrap();
         assert_eq!(samples(&two), [expected.clone(), expected].concat());
         let error = sequences(&[1, 2], Chunking::Windows, 3, Tail::Drop).err().unwrap().to_string();
-        let said = "memory: 2 tokens make no sequence of 3: more text or a shorter sequence is needed";
+        let said = "memory: 2 tokens are too few for a sequence of 3: use more text or a shorter sequence";
         assert_eq!(error, said);
     }
 
     #[test]
     fn documents_begin_and_end() {
-        // An end token first, as llm.c has it; an empty document; one that just fits; one that is too long and lacks its end.
+        // An end token first, as in llm.c; an empty document; one that just fits; one that is too long and lacks its
+        // end.
         let tokens = [END, 1, 2, END, END, 3, 4, 5, END, 6, 7, 8, 9, 10];
         let expected = [
             (vec![256, 1, 2, 257], vec![1, 2, 257, -1], 3, 2),
@@ -253,7 +256,7 @@ mod tests {
         assert!(sequences(&[END, END], Chunking::Documents, 4, Tail::Pad).is_err());
     }
 
-    /// Whatever the text and the length, the scored targets are the text, and every input is the target before it.
+    /// For any text and length, the scored targets are the text, and every input is the target before it.
     #[test]
     fn targets_are_the_text() {
         for round in 0..200 {
@@ -303,6 +306,6 @@ mod tests {
             assert!((info.nats.unwrap() - nats).abs() < 1e-9);
         }
         let error = Stories::new(3, 50, None).err().unwrap().to_string();
-        assert!(error.contains("a sequence 50"), "{error}");
+        assert!(error.contains("a sequence has 50"), "{error}");
     }
 }

@@ -1,8 +1,8 @@
 //! Text to token ids and back.
 //!
-//! Every tokenizer has two tokens that stand for no text: one before a document (an input, never a target) and one
-//! after it (a target: without it, a model's number would not be a probability of the whole document). Ids fit 16 bits,
-//! as token shards demand.
+//! Every tokenizer has two tokens without text: one before a document (an input, never a target) and one after it (a
+//! target; without it, a model's number would not be a probability of the whole document). Ids fit into 16 bits, as
+//! token shards require.
 
 use crate::config;
 use engine::{Error, Result};
@@ -28,7 +28,7 @@ pub trait Tokenizer: Send + Sync {
         self.name() != config::Tokenizer::Bytes
     }
 
-    /// Appends the tokens of `text` to `out`: neither begin nor end, and never an id that stands for no text.
+    /// Appends the tokens of `text` to `out`: without begin and end, and never an id without text.
     ///
     /// # Errors
     /// If [`Tokenizer::needs_utf8`] and the text is not; the message names the byte.
@@ -41,7 +41,7 @@ pub trait Tokenizer: Send + Sync {
     /// The text of one token: empty for begin and end, `None` beyond the vocabulary.
     fn token_bytes(&self, id: u16) -> Option<&[u8]>;
 
-    /// The text of `ids`; begin and end leave no trace.
+    /// The text of `ids`, without begin and end.
     ///
     /// # Errors
     /// An id beyond the vocabulary.
@@ -57,7 +57,7 @@ pub trait Tokenizer: Send + Sync {
     }
 }
 
-/// One token per byte; 256 begins a document, 257 ends it.
+/// One token per byte; 256 begins a document, and 257 ends it.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Bytes;
 

@@ -1,7 +1,8 @@
-//! What a text costs a model, and which of these numbers may be called a perplexity.
+//! Computes the cost of a text under a model, and defines which numbers are bounds.
 //!
-//! Posterior inference sees the text that it is scored on. So a number is a bound on −log p(x) only if it pays for what the
-//! posterior knows, which is the KL, and if its noise is not the noise that the posterior was fitted to.
+//! Posterior inference sees the text that it is scored on. So a number is a bound on −log p(x) only if it includes the
+//! KL, the cost of what the posterior learned from the text, and if its noise is not the noise that the posterior was
+//! fitted to.
 
 mod protocol;
 mod total;
@@ -19,22 +20,22 @@ use std::ops::Range;
 use std::sync::Arc;
 use total::{log_mean, mean_and_variance};
 
-/// One sequence under draws from the posterior that was fitted to it, or under a model without latents. In nats.
+/// One sequence under draws from its fitted posterior, or under a model without latents. In nats.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Draws {
-    /// The sequence's number.
+    /// The sequence's index.
     pub id: u32,
     /// Targets scored.
     pub tokens: usize,
     /// Bytes of text that they stand for.
     pub bytes: f64,
-    /// −log p(x) of all targets under the process that made the text, where it is known.
+    /// −log p(x) of all targets under the text's true source, if known.
     pub exact: Option<f64>,
     /// −log p(x|z) for every draw z at fresh noise; one number if the model has no latents, none by protocol `fixed`.
     pub nll: Vec<f64>,
     /// log q(z|x) − log p(z) of every draw; empty if the model has no latents.
     pub log_ratio: Vec<f64>,
-    /// −log p(x|z) at the noise that the posterior was fitted to, by protocol `fixed` alone.
+    /// −log p(x|z) at the noise that the posterior was fitted to, only for protocol `fixed`.
     pub own_nll: Option<f64>,
     /// KL of the posterior to the prior.
     pub kl: f64,
@@ -43,7 +44,7 @@ pub struct Draws {
 }
 
 impl Draws {
-    /// What the sequence costs by a protocol.
+    /// The cost of the sequence by a protocol.
     ///
     /// # Errors
     /// If the cost is not finite.
@@ -61,7 +62,7 @@ impl Draws {
                 let (nats, noise) = log_mean(&costs);
                 (nats, mean_and_variance(&self.nll).0, noise)
             }
-            // The noise is a single draw, which says nothing of its own error.
+            // The noise is a single draw, which has no error estimate.
             Protocol::Fixed => {
                 let nll = self.own_nll.expect("the posterior was scored at its own noise");
                 (nll + self.kl, nll, f64::NAN)
@@ -75,7 +76,7 @@ impl Draws {
             }
         };
         if !nats.is_finite() {
-            return Err(Error::new(format!("sample {} has a score that is not finite", self.id)));
+            return Err(Error::new(format!("the score of sample {} is not finite", self.id)));
         }
         let kl = if protocol == Protocol::Elbo || protocol == Protocol::Fixed { self.kl } else { nats - nll };
         // The source's probability is that of whole sequences.
@@ -89,13 +90,13 @@ impl Draws {
 pub struct Evaluator {
     protocol: Protocol,
     draws: usize,
-    /// Whether the posterior is scored at fresh noise. By protocol `fixed` it is scored at the noise that it was fitted to; if
-    /// this is set too, its draws have a price by `elbo` and `iwae` as well.
+    /// Whether the posterior is scored at fresh noise. Protocol `fixed` scores it at the noise that it was fitted to;
+    /// if this is also set, its draws also have a cost by `elbo` and `iwae`.
     pub fresh: bool,
     model: ModelConfig,
     rate: f64,
     inputs: Inputs,
-    /// What the posterior is fitted to: the inputs themselves, or first halves.
+    /// The target of the fit: the inputs themselves, or first halves.
     seen: Inputs,
     /// Without latents there is nothing to fit.
     fast: Option<Fast>,
@@ -138,7 +139,7 @@ impl Evaluator {
         Ok(Self { protocol, draws, fresh, model, rate, inputs, seen, fast, score })
     }
 
-    /// Fits with another number of fast steps from now on.
+    /// Sets another number of fast steps.
     ///
     /// # Panics
     /// If they are more than it was planned for.
@@ -154,7 +155,7 @@ impl Evaluator {
     /// # Panics
     /// If `prefix` meets a sequence whose ignored targets are not its last.
     pub fn batch(&self, store: &mut Store, batch: &Batch) -> Result<Vec<Draws>> {
-        // A sequence of one token has no first half: its posterior has seen nothing.
+        // A sequence of one token has an empty first half, so its posterior has seen nothing.
         let [seen, scored] = match self.protocol {
             Protocol::Prefix => halves(batch, self.seen.sequence),
             _ => [batch.clone(), batch.clone()],
@@ -216,7 +217,7 @@ impl Evaluator {
         Ok(())
     }
 
-    /// What the first `limit` sequences of `source` cost; calls `progress` with the number of sequences done.
+    /// The cost of the first `limit` sequences of `source`; calls `progress` with the number of sequences done.
     ///
     /// # Errors
     /// As [`draws`](Self::draws), a source without end if there is no limit, and a score that is not finite.
@@ -228,7 +229,7 @@ impl Evaluator {
         mut progress: impl FnMut(u64),
     ) -> Result<Vec<SequenceScore>> {
         let Some(count) = source.samples().into_iter().chain(limit).min() else {
-            return Err(Error::usage("a source without end needs a limit"));
+            return Err(Error::usage("an endless source needs a limit"));
         };
         let mut scores = Vec::new();
         self.draws(store, source, 0..count, |sequences, done| {

@@ -2,7 +2,7 @@ use crate::config::ModelKind;
 use engine::{Error, Result};
 use serde::{Deserialize, Serialize};
 
-/// How a text is scored.
+/// A way to score a text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Protocol {
@@ -12,16 +12,16 @@ pub enum Protocol {
     Iwae,
     /// −log p(x) of a model without latents, exactly.
     Nll,
-    /// Fit on the first half of each sequence; −log of the second half's mean likelihood over S draws. A code length that
-    /// an autoregressive model's number can be compared with.
+    /// Fit on the first half of each sequence; −log of the second half's mean likelihood over S draws. A code length
+    /// comparable with an autoregressive model's.
     Prefix,
-    /// The public reference's own number: the NELBO at the noise that the posterior was fitted to. Not a bound.
+    /// The number of the public reference code: the NELBO at the noise that the posterior was fitted to. Not a bound.
     Fixed,
 }
 
 impl Protocol {
-    /// The protocols for a kind of model, in the order of tables; the model is validated by the first. A model without
-    /// latents has no posterior: it knows −log p of a text, and of its second half, exactly.
+    /// The protocols for a kind of model, in the order of tables; the model is validated by the first. For a model
+    /// without latents, −log p of a text and of its second half are exact.
     pub const fn of(kind: ModelKind) -> &'static [Self] {
         match kind {
             ModelKind::Ltm => &[Self::Elbo, Self::Iwae, Self::Prefix, Self::Fixed],
@@ -40,7 +40,7 @@ impl Protocol {
         }
     }
 
-    /// What its number is.
+    /// The kind of number.
     pub const fn status(self) -> &'static str {
         match self {
             Self::Elbo => "upper bound",
@@ -56,8 +56,8 @@ impl Protocol {
         matches!(self, Self::Elbo | Self::Iwae)
     }
 
-    /// Whether its number is an NLL, and whether the KL is paid on top of it. `iwae` is no sum of two parts; `prefix` takes its
-    /// posterior for granted, as a model without latents does its weights.
+    /// Whether its number contains an NLL, and whether it adds the KL. `iwae` is not such a sum. `prefix` does not pay
+    /// for its posterior, which it infers from the first half.
     pub const fn parts(self) -> [bool; 2] {
         match self {
             Self::Elbo | Self::Fixed => [true, true],
@@ -66,7 +66,7 @@ impl Protocol {
         }
     }
 
-    /// Whether both fit a posterior in the same way and score it by the same draws, so that one pass has the numbers of both.
+    /// Whether both fit the same posterior and score it by the same draws, so that one pass gives both numbers.
     pub fn shares_draws(self, other: Self) -> bool {
         self == other || (self.is_bound() && other.is_bound())
     }

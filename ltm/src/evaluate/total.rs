@@ -2,22 +2,22 @@ use crate::json::null_is_nan;
 use serde::{Deserialize, Serialize};
 use std::f64::consts::LN_2;
 
-/// What one sequence costs by a protocol, in nats.
+/// The cost of one sequence by a protocol, in nats.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct SequenceScore {
     /// The protocol's number.
     pub nats: f64,
     /// The part of it that is −log p(x|z).
     pub nll: f64,
-    /// The part of it that is the KL; for `iwae` what is left beside the draws' mean NLL.
+    /// The part of it that is the KL; for `iwae` the difference from the draws' mean NLL.
     pub kl: f64,
-    /// Variance of `nats` that is due to the finite number of draws; not a number for a single draw.
+    /// Variance of `nats` due to the finite number of draws; NaN for a single draw.
     pub noise: f64,
     /// Targets scored.
     pub tokens: usize,
     /// Bytes of text that they stand for.
     pub bytes: f64,
-    /// −log p(x) under the process that made the text, where it is known for what the protocol scores.
+    /// −log p(x) of the scored targets under the text's true source, if known.
     pub exact: Option<f64>,
 }
 
@@ -37,7 +37,7 @@ pub struct Total {
     pub nll: f64,
     /// Σ KL.
     pub kl: f64,
-    /// Variance of Σ nats that is due to the finite number of draws; not a number for a single draw.
+    /// Variance of Σ nats due to the finite number of draws; NaN for a single draw.
     #[serde(deserialize_with = "null_is_nan")]
     noise: f64,
     /// Σ exp(nats / tokens).
@@ -70,14 +70,14 @@ impl Total {
         self.squares.iter_mut().zip(products).for_each(|(sum, product)| *sum += product);
     }
 
-    /// Nats per sequence, with the standard error over the choice of sequences, lengths and all.
+    /// Nats per sequence, with the standard error over the choice of sequences, including their lengths.
     pub fn per_sequence(&self) -> Mean {
         let n = self.sequences as f64;
         Mean { mean: self.nats / n, error: self.error_of(self.squares[0] - self.nats * self.nats / n) / n }
     }
 
-    /// Nats per token, with the standard error over the choice of sequences of a ratio of two sums: the spread of what is left
-    /// of each sequence's nats beyond its tokens at that rate.
+    /// Nats per token, with the standard error of a ratio of two sums over the choice of sequences: the spread of each
+    /// sequence's nats minus its tokens times that ratio.
     pub fn per_token(&self) -> Mean {
         let rate = self.nats / self.tokens as f64;
         let [nats, both, tokens] = self.squares;
@@ -85,13 +85,13 @@ impl Total {
         Mean { mean: rate, error: self.error_of(spread) / self.tokens as f64 }
     }
 
-    /// Standard error of a sum over sequences whose squared deviations add up to `spread`; not a number for a single one.
+    /// Standard error of a sum over sequences with the sum of squared deviations `spread`; NaN for a single sequence.
     fn error_of(&self, spread: f64) -> f64 {
         let n = self.sequences as f64;
         if self.sequences > 1 { (spread.max(0.0) * n / (n - 1.0)).sqrt() } else { f64::NAN }
     }
 
-    /// Standard error of Σ nats over the draws; not a number for a single draw.
+    /// Standard error of Σ nats over the draws; NaN for a single draw.
     pub fn draw_error(&self) -> f64 {
         self.noise.sqrt()
     }
@@ -106,7 +106,8 @@ impl Total {
         self.nats / LN_2 / self.bytes
     }
 
-    /// Mean of exp(nats / tokens) over sequences: the public reference's average, which is no perplexity of the corpus.
+    /// Mean of exp(nats / tokens) over sequences: the average of the public reference code, which is not the perplexity
+    /// of the corpus.
     pub fn mean_perplexity(&self) -> f64 {
         self.perplexities / self.sequences as f64
     }
@@ -117,7 +118,7 @@ impl Total {
 pub struct Mean {
     /// The mean.
     pub mean: f64,
-    /// Its standard error; not a number for a single value.
+    /// Its standard error; NaN for a single value.
     pub error: f64,
 }
 
@@ -133,20 +134,20 @@ impl Mean {
         Self::of(&a.iter().zip(b).map(|(a, b)| a - b).collect::<Vec<_>>())
     }
 
-    /// Whether it is below zero by more than its standard error; of a single number, whether it is below zero.
+    /// Whether it is below zero by more than its standard error; for a single number, whether it is below zero.
     pub fn is_below_zero(&self) -> bool {
-        // Written so that a mean that is not a number counts as below.
+        // Written so that a NaN mean counts as below.
         let holds = self.mean + if self.error.is_finite() { self.error } else { 0.0 } >= 0.0;
         !holds
     }
 }
 
-/// The same sequences' cost under a model and under the process that made them, in nats per sequence.
+/// The cost of the same sequences under a model and under their true source, in nats per sequence.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Excess {
     /// Mean exact −log p.
     pub exact: f64,
-    /// The model's cost less the exact one, pair by pair.
+    /// The model's cost minus the exact cost, paired.
     pub above: Mean,
 }
 
@@ -185,7 +186,7 @@ mod tests {
         assert!((nats - (1000.0 - 0.75f64.ln())).abs() < 1e-9, "{nats}");
         // Weights 1 and ½: mean ¾, variance of the mean 1/16.
         assert!((noise - 0.0625 / 0.5625).abs() < 1e-12, "{noise}");
-        assert!(mean_and_variance(&[3.0]).1.is_nan(), "one draw says nothing of its noise");
+        assert!(mean_and_variance(&[3.0]).1.is_nan(), "one draw has no error estimate");
         assert_eq!(mean_and_variance(&[1.0, 3.0]), (2.0, 1.0));
     }
 
@@ -220,7 +221,7 @@ mod tests {
         let total = Total::of(&[score(10.0, 10), score(90.0, 30)]);
         let close = |a: f64, b: f64| assert!((a - b).abs() < 1e-9, "{a} {b}");
         close(total.per_token().mean, 2.5);
-        // Beyond 2.5 nats a token: −15 and +15. Beyond 50 nats a sequence: −40 and +40.
+        // Relative to 2.5 nats per token: −15 and +15. Relative to 50 nats per sequence: −40 and +40.
         close(total.per_token().error, (450.0f64 * 2.0).sqrt() / 40.0);
         close(total.per_sequence().error, (3200.0f64 * 2.0).sqrt() / 2.0);
         close(total.per_sequence().mean, 50.0);

@@ -1,5 +1,5 @@
-//! Generation: p(y|x) ≈ E_q(z|x)[p(y|x, z)]. z is inferred on the prompt, or drawn from the prior, and held; tokens follow
-//! one by one from a ring of the last keys and values, so memory does not grow with length.
+//! Generation: p(y|x) ≈ E_q(z|x)[p(y|x, z)]. z is inferred from the prompt, or drawn from the prior, and then fixed.
+//! Tokens are drawn one by one with a ring of the last keys and values, so memory does not grow with length.
 
 mod sample;
 mod stream;
@@ -23,9 +23,9 @@ use engine::rng::Stream;
 /// Random-number site of latents drawn from the prior.
 const PRIOR: u32 = 0x0050_0000;
 
-/// The tokens that stand in front of a text. A model of documents was trained on begin tokens, and where one token both ends
-/// and begins documents, it stands between them in running text too. In other running text there is hardly one, and a new line
-/// is what most texts begin behind.
+/// The tokens before a text. A model of documents was trained on begin tokens, and a token that both ends and begins
+/// documents also occurs between them in running text. Other running text has almost no begin tokens, so the text
+/// starts after a new line there.
 pub fn front(tokenizer: &dyn Tokenizer, chunking: Chunking) -> Result<Vec<u16>> {
     let mut text = Vec::new();
     if chunking == Chunking::Documents || tokenizer.begin() == tokenizer.end() {
@@ -55,7 +55,7 @@ impl Thinker {
     /// Plans inference on one text at a time.
     pub fn new(config: &Config, params: &Params, store: &mut Store) -> Result<Self> {
         let inputs = Inputs::new(1, config.model.seq, params.dtype, store);
-        // Generation wants a draw from the posterior, not the noise that it was fitted to.
+        // Generation needs a draw from the posterior, not the noise that it was fitted to.
         let fast = FastConfig { noise: Noise::Fresh, ..config.fast.clone() };
         let options = FastOptions { seed: config.train.seed, ..FastOptions::default() };
         let fast = Fast::new(&config.model, &fast, params, &inputs, store, &options)?;

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 /// Random-number site of sampled tokens.
 const SITE: u32 = 0x0050_0001;
 
-/// Draws tokens; token number i of sample s depends on the seed, s, i and the logits only.
+/// Draws tokens; token number i of sample s depends only on the seed, s, i and the logits.
 #[derive(Clone, Debug)]
 pub struct Sampler {
     temperature: f64,
@@ -26,7 +26,7 @@ impl Sampler {
     pub fn new(writing: &Writing, sample: u32) -> Result<Self> {
         let &Writing { temperature, top_k, top_p, min_p, repetition_penalty, seed, .. } = writing;
         if !(temperature >= 0.0 && temperature.is_finite()) {
-            return Err(Error::usage(format!("temperature {temperature} must be a number from 0 upwards")));
+            return Err(Error::usage(format!("temperature {temperature} must be a number of 0 or more")));
         }
         if !(top_p > 0.0 && top_p <= 1.0) {
             return Err(Error::usage(format!("top-p {top_p} must be above 0 and at most 1")));
@@ -41,7 +41,7 @@ impl Sampler {
         Ok(Self { temperature, top_k, top_p, min_p, repetition_penalty, stream, drawn: 0 })
     }
 
-    /// The token behind `text`. Ties go to the lower id.
+    /// The token after `text`. Ties go to the lower id.
     ///
     /// # Errors
     /// If a logit is not finite.
@@ -72,7 +72,7 @@ impl Sampler {
         let total: f64 = weights.iter().sum();
         let mut kept = 0.0;
         let mut count = 0;
-        // The first weight is that of the likeliest, 1.
+        // The first weight is that of the most likely token, 1.
         while count < weights.len() && kept < top_p * total && weights[count] >= min_p {
             kept += weights[count];
             count += 1;
@@ -92,7 +92,7 @@ impl Sampler {
 mod tests {
     use super::*;
 
-    /// How often each token comes behind a text of the first two.
+    /// How often each token follows a text of the first two.
     fn shares(writing: Writing, logits: &[f64]) -> Vec<f64> {
         let mut sampler = Sampler::new(&writing, 0).unwrap();
         let mut counts = vec![0.0; logits.len()];
@@ -114,7 +114,7 @@ mod tests {
         // Temperature ½ squares the odds: 1, 25, 2.25, 6.25 of 34.5.
         let sharp = shares(Writing { temperature: 0.5, ..all() }, &logits);
         close(sharp, [1.0 / 34.5, 25.0 / 34.5, 2.25 / 34.5, 6.25 / 34.5]);
-        // Of the likeliest's ½, 0.4 is 0.2 and 0.6 is 0.3; temperature ½ squares both.
+        // Of the largest probability ½, 0.4 is 0.2 and 0.6 is 0.3; temperature ½ squares both.
         close(shares(Writing { min_p: 0.4, ..all() }, &logits), [0.0, 2.0 / 3.0, 0.0, 1.0 / 3.0]);
         close(shares(Writing { min_p: 0.6, ..all() }, &logits), [0.0, 1.0, 0.0, 0.0]);
         close(shares(Writing { min_p: 0.2, temperature: 0.5, ..all() }, &logits), [0.0, 0.8, 0.0, 0.2]);

@@ -1,6 +1,6 @@
-//! Text as it comes out of a model: whole characters only, and nothing of a stop string.
+//! Streams generated text: only whole characters, and no part of a stop string.
 
-/// Turns pieces of bytes into text that can be shown at once.
+/// Turns pieces of bytes into printable text.
 pub(super) struct TextStream {
     stops: Vec<Vec<u8>>,
     /// Bytes that may be a part of a character or of a stop string.
@@ -8,12 +8,12 @@ pub(super) struct TextStream {
 }
 
 impl TextStream {
-    /// A stream that ends before the first of `stops` that comes; none of them is empty.
+    /// A stream that ends before the first occurrence of any of `stops`, which must not be empty.
     pub fn new(stops: &[String]) -> Self {
         Self { stops: stops.iter().map(|stop| stop.as_bytes().to_vec()).collect(), pending: Vec::new() }
     }
 
-    /// Takes the next bytes: what can be shown, and whether the text ends here.
+    /// Takes the next bytes; returns the printable text, and whether the text ends here.
     pub fn push(&mut self, bytes: &[u8]) -> (String, bool) {
         self.pending.extend_from_slice(bytes);
         let found = |stop: &Vec<u8>| self.pending.windows(stop.len()).position(|window| window == stop);
@@ -27,12 +27,12 @@ impl TextStream {
         (text, false)
     }
 
-    /// What is left when nothing more comes.
+    /// The remaining text at the end.
     pub fn finish(&mut self) -> String {
         String::from_utf8_lossy(&std::mem::take(&mut self.pending)).into_owned()
     }
 
-    /// How many bytes at the end may yet become a stop string or a character.
+    /// Number of bytes at the end that may become a stop string or a character.
     fn withheld(&self) -> usize {
         let stop_begins = |stop: &Vec<u8>| {
             let longest = (stop.len() - 1).min(self.pending.len());
@@ -43,7 +43,7 @@ impl TextStream {
     }
 }
 
-/// Length of the character at the end of `bytes` that lacks bytes, if there is one.
+/// Length of an incomplete character at the end of `bytes`, if there is one.
 fn unfinished(bytes: &[u8]) -> usize {
     let last = bytes.utf8_chunks().last().map_or(&[][..], |chunk| chunk.invalid());
     if str::from_utf8(last).is_err_and(|error| error.error_len().is_none()) { last.len() } else { 0 }
@@ -80,7 +80,7 @@ mod tests {
     fn nothing_of_a_stop_string_is_shown() {
         let (shown, stopped) = run(&["END", "\n\n"], b"one E EN END two");
         assert_eq!((shown.concat().as_str(), stopped), ("one E EN ", true));
-        // Held back only while it may still become one.
+        // Held back only while it may still become a stop string.
         assert_eq!(shown[..7].concat(), "one E ");
         assert_eq!(run(&["END"], b"the EN").0.concat(), "the EN");
         assert_eq!(run(&["aab"], b"aaab!").0.concat(), "a");

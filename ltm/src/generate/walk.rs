@@ -48,7 +48,7 @@ impl Walk {
         Ok(Self { plan, token, position, logits, next: 0 })
     }
 
-    /// Starts anew at the present z.
+    /// Restarts at the current z.
     pub fn begin(&mut self, store: &mut Store) {
         self.next = 0;
         self.plan.run(store, Phase::Update);

@@ -8,23 +8,23 @@ use engine::{Error, Result, Spec};
 use serde::Serialize;
 use std::sync::Arc;
 
-/// How a text is written.
+/// Sampling options.
 #[derive(Clone, Debug, Serialize)]
 pub struct Writing {
-    /// Most tokens to draw; fewer if the document ends. By default as many as the positions that the model was trained on have
-    /// room for behind the prompt, but at least a quarter of them.
+    /// Most tokens to draw; fewer if the document ends. By default as many as fit after the prompt into the positions
+    /// of training, but at least a quarter of these.
     pub tokens: Option<usize>,
-    /// Logits are divided by it; 0 takes the likeliest token.
+    /// Divides the logits; 0 takes the most likely token.
     pub temperature: f64,
-    /// Only the likeliest `top_k` tokens; 0 for all.
+    /// Only the `top_k` most likely tokens; 0 for all.
     pub top_k: usize,
-    /// Only the likeliest tokens that together reach this probability; 1 for all.
+    /// Only the most likely tokens that together reach this probability; 1 for all.
     pub top_p: f64,
-    /// Only tokens that are at least `min_p` times as likely as the likeliest, from 0 for all to 1 (Nguyen et al. 2024, arXiv
-    /// 2407.01082): with p(i) ∝ exp(logit_i / temperature), those with p(i) ≥ `min_p` · max p.
+    /// Only tokens at least `min_p` times as likely as the most likely one, from 0 (all tokens) to 1 (Nguyen et al.
+    /// 2024, arXiv 2407.01082): with p(i) ∝ exp(logit_i / temperature), those with p(i) ≥ `min_p` · max p.
     pub min_p: f64,
-    /// Makes tokens that are in the prompt or in the text less likely, before all else (Keskar et al. 2019, arXiv 1909.05858):
-    /// a positive logit is divided by it, a negative one multiplied. From 0.01 to 100; 1 changes nothing.
+    /// Penalty for tokens that occur in the prompt or the text, applied first (Keskar et al. 2019, arXiv 1909.05858):
+    /// it divides a positive logit and multiplies a negative one. From 0.01 to 100; 1 changes nothing.
     pub repetition_penalty: f64,
     /// Seed of latents and tokens: the same seed gives the same text.
     pub seed: u64,
@@ -32,7 +32,7 @@ pub struct Writing {
     pub stop: Vec<String>,
     /// Fast steps of inference, if not those of training.
     pub steps: Option<usize>,
-    /// After so many tokens the latents are inferred again from all text so far; 0 for never.
+    /// Number of tokens after which the latents are inferred again from all text so far; 0 for never.
     pub refit: usize,
 }
 
@@ -53,25 +53,25 @@ impl Default for Writing {
     }
 }
 
-/// Writes texts with a model.
+/// Generates texts with a model.
 pub struct Writer {
     config: Config,
     writing: Writing,
-    /// A model without latents does not think ahead.
+    /// `None` for a model without latents.
     thinker: Option<Thinker>,
     z: Option<Id>,
     walk: Walk,
     tokenizer: Arc<dyn Tokenizer>,
 }
 
-/// Texts at most, and inferences of one text: both share the 32 bits that key an inference's noise.
+/// Most texts, and most inferences per text: both share the 32 bits that key an inference's noise.
 pub const ROUNDS: u32 = 1 << 16;
 
 impl Writer {
-    /// Plans the writing with a model whose weights are in `store` and whose tokens are those of `tokenizer`.
+    /// Plans generation with a model whose weights are in `store` and which uses `tokenizer`.
     ///
     /// # Errors
-    /// Options that contradict each other, and a device without room.
+    /// If options contradict each other, or the device lacks the memory.
     pub fn new(
         config: &Config,
         params: &Params,
@@ -85,7 +85,7 @@ impl Writer {
         let config = config.resolved()?;
         Sampler::new(&writing, 0)?;
         if writing.stop.iter().any(String::is_empty) {
-            return Err(Error::usage("an empty stop text would end every text before it begins"));
+            return Err(Error::usage("an empty stop text would end every text at its start"));
         }
         let tokens = writing.tokens.unwrap_or(config.model.seq);
         let inferences = tokens.checked_div(writing.refit).unwrap_or(0);
@@ -103,11 +103,11 @@ impl Writer {
         Ok(Self { config, writing, thinker, z, walk, tokenizer })
     }
 
-    /// Plans the writing of texts of at most so many tokens that begin with nothing, as one of [`new`](Self::new) writes them:
-    /// latents are drawn from the prior, whatever the prompt, and no memory is taken to infer any.
+    /// Plans unconditional texts of at most so many tokens, with the same results as [`new`](Self::new). Latents are
+    /// always drawn from the prior, so no memory is needed to infer them.
     ///
     /// # Errors
-    /// A device without room.
+    /// If the device lacks the memory.
     pub fn unprompted(
         config: &Config,
         params: &Params,
@@ -124,11 +124,11 @@ impl Writer {
         Ok(Self { config: config.clone(), writing, thinker: None, z, walk, tokenizer })
     }
 
-    /// Writes text number `sample`, behind `prompt` if there is one; `show` gets it as it comes, without the prompt. Returns
-    /// how many tokens it has.
+    /// Generates text number `sample`, after `prompt` if there is one; `show` gets the text piece by piece, without the
+    /// prompt. Returns the number of tokens.
     ///
     /// # Errors
-    /// A prompt that is empty or too long, weights that are damaged, and the errors of `show`.
+    /// If the prompt is empty or too long, or the weights are damaged, and the errors of `show`.
     ///
     /// # Panics
     /// If `sample` is not less than [`ROUNDS`].
@@ -142,9 +142,9 @@ impl Writer {
         assert!(sample < ROUNDS, "text {sample} has no noise of its own");
         let mut text = self.beginning(prompt)?;
         let (begun, most) = (text.len(), self.most(text.len()));
-        // What stands in front of every text is nobody's words.
+        // Begin tokens are not part of the text.
         let front = front(&*self.tokenizer, self.config.data.chunking)?.len();
-        // Every inference, of every text, has its own noise.
+        // Every inference of every text has separate noise.
         let mut round = sample * ROUNDS;
         match (&self.thinker, prompt, self.z) {
             (Some(thinker), Some(_), _) => thinker.infer(&self.config, store, &text, round)?,
@@ -180,12 +180,12 @@ impl Writer {
         Ok(text.len() - begun)
     }
 
-    /// Most tokens that are drawn behind the first `begun` of a text.
+    /// Most tokens to draw after the first `begun` of a text.
     pub fn most(&self, begun: usize) -> usize {
         let model = &self.config.model;
         // Learned positions have an end, others only get worse.
         let (there, least) = model.positions().map_or((model.seq, model.seq.div_ceil(4)), |there| (there, 1));
-        // Only as much of the prompt is read as latents are inferred from, and the last token drawn not at all.
+        // The model reads only as much of the prompt as the latents are inferred from, and not the last drawn token.
         self.writing.tokens.unwrap_or((there + 1).saturating_sub(begun).max(least))
     }
 
@@ -202,7 +202,7 @@ impl Writer {
     /// The tokens that a text begins with.
     ///
     /// # Errors
-    /// A prompt that is empty, or that leaves no room in learned positions, which have an end.
+    /// If the prompt is empty, or leaves no space in learned positions, which are limited.
     pub fn beginning(&self, prompt: Option<&str>) -> Result<Vec<u16>> {
         let mut text = front(&*self.tokenizer, self.config.data.chunking)?;
         match prompt {
@@ -222,7 +222,8 @@ impl Writer {
         }
     }
 
-    /// Reads `text` at the present latents, as much of it as they were inferred from; the logits of what comes next.
+    /// Reads `text` with the current latents, as much of it as they were inferred from; returns the logits of the next
+    /// token.
     fn read(&mut self, store: &mut Store, text: &[u16]) -> Result<Vec<f64>> {
         self.walk.begin(store);
         let mut logits = Vec::new();

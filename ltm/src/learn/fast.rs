@@ -1,4 +1,4 @@
-//! Fast learning: T steps on the posterior (μ, λ) of every sample, the decoder frozen.
+//! Fast learning: T steps on the posterior (μ, λ) of every sample, with the decoder frozen.
 
 use crate::config::{self, FastConfig, ModelConfig, Posterior, Schedule};
 use crate::learn::{Inputs, Loss};
@@ -8,14 +8,16 @@ use engine::{Buffer, DType, Result, Spec};
 use kernels::adamw;
 use kernels::latents::{LatentInit, LatentStep, Noise, Rule};
 
-/// The posterior of every sample of a batch and what its learning needs; all `[B, L·K, d]` unless said otherwise.
+/// The posterior of every sample of a batch, with the state of its optimiser; all `[B, L·K, d]` unless stated
+/// otherwise.
 #[derive(Clone, Copy, Debug)]
 pub struct Latents {
     /// Means μ.
     pub mu: Id,
     /// λ = log σ².
     pub logvar: Id,
-    /// First and second moments of AdamW for μ, then for λ; of the natural gradient its two means, then nothing.
+    /// First and second moments of AdamW for μ, then for λ; for the natural gradient its two means, and the rest
+    /// unused.
     pub moments: [Id; 4],
     /// The noise that made `z`.
     pub eps: Id,
@@ -47,7 +49,7 @@ impl Latents {
         }
     }
 
-    /// KL(q(z|x) ‖ N(0, I)) of the present posterior per sample, in nats: ½ Σ (μ² + σ² − λ − 1).
+    /// KL(q(z|x) ‖ N(0, I)) of the current posterior per sample, in nats: ½ Σ (μ² + σ² − λ − 1).
     pub fn posterior_kl(&self, store: &Store) -> Result<Vec<f64>> {
         let (parts, [_, latents, width]) = self.kl(store)?;
         Ok(parts.chunks(latents * width).map(|sample| sample.iter().sum()).collect())
@@ -75,25 +77,25 @@ impl Latents {
     }
 }
 
-/// How a fast loop is set up beyond the configuration.
+/// Options of a fast loop besides the configuration.
 #[derive(Clone, Debug, Default)]
 pub struct FastOptions {
     /// The run's seed.
     pub seed: u64,
-    /// Buffers, one per parameter, in which the decoder's gradients pile up (the public reference). Without, they are not
-    /// computed (Algorithm 1).
+    /// Buffers, one per parameter, that accumulate the decoder's gradients (the public reference code). Without them,
+    /// these gradients are not computed (Algorithm 1).
     pub piles: Vec<Id>,
-    /// For tests: a table `[T, B, L·K, d]` of noise in place of random numbers.
+    /// For tests: a table `[T, B, L·K, d]` of noise instead of random numbers.
     pub noise_table: Option<Id>,
 }
 
 /// The natural gradient's decays of its mean gradient and mean curvature.
 const NATURAL: (f64, f64) = (0.6, 0.8);
 
-/// What the linear schedule adds to the rate of every step, so that the last ones still move.
+/// Added by the linear schedule to the rate of every step, so that the last steps still move.
 const FLOOR: f64 = 0.05;
 
-/// So many fast steps pay for weights in the order in which products read them.
+/// From this number of fast steps on, packing the weights pays.
 const WORTH_PREPARING: usize = 3;
 
 /// The fast loop for batches of one size: a plan and the latents that it works on.
@@ -101,11 +103,11 @@ const WORTH_PREPARING: usize = 3;
 pub struct Fast {
     /// The posterior.
     pub latents: Latents,
-    /// The printed plan is the audit of what a fast step does.
+    /// Print it to audit a fast step.
     pub plan: Plan,
     nll: Id,
     config: FastConfig,
-    /// The steps that it was made for; `config` has those that it takes.
+    /// The number of steps that it was planned for; `config` has the current number.
     room: usize,
 }
 
@@ -155,25 +157,25 @@ impl Fast {
         Ok(Self { latents, plan, nll, config: fast.clone(), room: fast.steps })
     }
 
-    /// From now on takes another number of steps, as if it had been made for them.
+    /// Sets another number of steps, as if it had been planned for them.
     ///
     /// # Panics
-    /// If they are more than it was made for.
+    /// If they are more than it was planned for.
     pub fn take_steps(&mut self, steps: usize) {
         assert!(steps <= self.room, "{steps} steps of {}", self.room);
         self.config.steps = steps;
     }
 
-    /// Sets the weight of the KL in the gradients of all fits to come; it is 1 until then.
+    /// Sets the weight of the KL in the gradients of later fits; the default is 1.
     pub fn weigh_kl(&self, store: &mut Store, weight: f64) {
         store.get_mut(self.latents.kl_weight).set_f64(&[weight]);
     }
 
-    /// Fits the posterior of the batch that is loaded: the weights' and the batch's phases, then `steps` steps at
-    /// `rate`. `round` keys the noise. Calls `after` behind every step with its number, counted from 0.
+    /// Fits the posterior of the loaded batch: the weights' and the batch's phases, then `steps` steps at `rate`.
+    /// `round` keys the noise. Calls `after` after every step with its number, counted from 0.
     ///
     /// # Panics
-    /// If more steps are asked for than the loop was made for.
+    /// If the loop was planned for fewer steps.
     pub fn fit(&self, store: &mut Store, rate: f64, round: u32, after: impl FnMut(usize, &Store)) {
         self.begin(store, rate, round);
         self.steps(store, after);
@@ -212,8 +214,8 @@ impl Fast {
         }
     }
 
-    /// Like [`fit`](Self::fit), but stops at the first number that is not finite and returns it with its fast step (0 for
-    /// what runs before the first).
+    /// Like [`fit`](Self::fit), but stops at the first non-finite number and returns it with its fast step (0 for work
+    /// before the first).
     pub fn fit_checked(&self, store: &mut Store, rate: f64, round: u32) -> Result<Option<(usize, NonFinite)>> {
         self.start(store, rate, round);
         let before = [(0, Phase::Update), (0, Phase::Batch)];

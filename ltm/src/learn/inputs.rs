@@ -3,14 +3,14 @@ use crate::data::Batch;
 use autograd::{Id, Store};
 use engine::{Buffer, DType, Error, Result, Spec};
 
-/// The buffers of the store that a batch is loaded into.
+/// The buffers of a batch in the store.
 #[derive(Clone, Copy, Debug)]
 pub struct Inputs {
     /// `[B, N]` i32.
     pub tokens: Id,
     /// `[B, N]` i32.
     pub targets: Id,
-    /// `[B]` i32: identity of each sample, which keys its noise wherever in whichever batch it stands.
+    /// `[B]` i32: identity of each sample, which keys its noise in any batch and position.
     pub samples: Id,
     /// `[1]`: 1, the weight of a token in a sum over tokens.
     pub one: Id,
@@ -37,7 +37,7 @@ impl Inputs {
         }
     }
 
-    /// Loads a batch. One without a target that counts leaves every posterior at the prior's side.
+    /// Loads a batch. Without any scored target, posteriors only move towards the prior.
     ///
     /// # Errors
     /// If it has the wrong size or a token beyond the vocabulary.

@@ -1,5 +1,5 @@
-//! Dual-rate learning (Kong et al. 2025, Algorithm 1): latents of every text by gradient steps on a Gaussian posterior, the
-//! decoder slowly from the final posterior.
+//! Dual-rate learning (Kong et al. 2025, Algorithm 1): fast gradient steps on a Gaussian posterior for the latents of
+//! every text, and slow steps of the decoder at the final posterior.
 
 mod fast;
 mod inputs;
@@ -17,7 +17,7 @@ use autograd::{Graph, Id, Phase, Store, Value};
 use engine::{DType, Result};
 use kernels::cross_entropy::LmHead;
 
-/// The decoder's loss, recorded as the fast loop, the slow step and the score want it.
+/// The decoder's loss, recorded for the fast loop, the slow step and the score.
 struct Loss {
     graph: Graph,
     /// The latents.
@@ -65,16 +65,17 @@ pub struct Learner {
     pub params: Params,
     /// Where batches are loaded.
     pub inputs: Inputs,
-    /// It owns z, which the slow step reads. Without latents there is nothing to learn fast.
+    /// It owns z, which the slow step reads. `None` for a model without latents.
     pub fast: Option<Fast>,
-    /// It owns the gradients that pile up during fast steps, if the configuration wants them.
+    /// It owns the gradients accumulated during fast steps, if the configuration wants them.
     pub slow: Slow,
-    /// Bytes of the parameters, of what the inputs and the fast loop add, and of what the slow step adds.
+    /// Bytes of the parameters, of the inputs and the fast loop, and of the slow step.
     pub bytes: [usize; 3],
 }
 
 impl Learner {
-    /// Plans training with a resolved configuration, activations stored as `activations`. The parameters hold nothing yet.
+    /// Plans training with a resolved configuration, activations stored as `activations`. The parameters are not
+    /// initialised.
     pub fn new(config: &Config, activations: DType, store: &mut Store) -> Result<Self> {
         let model = &config.model;
         let params = Params::new(model, DType::F32, store).computed_in(activations);

@@ -1,5 +1,5 @@
-//! Scoring a fitted posterior with fresh noise, which is what an honest evaluation needs; and a model without latents, which
-//! needs no more than its own probabilities.
+//! Scores a fitted posterior with fresh noise, as a valid bound requires; and a model without latents by its exact
+//! probabilities.
 
 use crate::config::ModelConfig;
 use crate::learn::fast::per_sample;
@@ -66,14 +66,14 @@ impl Score {
         Ok(Self { draw, body, nll })
     }
 
-    /// Prepares for the batch that is loaded.
+    /// Prepares for the loaded batch.
     pub fn begin(&self, store: &mut Store) {
         self.body.run(store, Phase::Update);
         self.body.run(store, Phase::Batch);
     }
 
-    /// Draw number `number`: independent of all other numbers and of the noise of the fast steps. Without latents it is the
-    /// text's own probability.
+    /// Draw number `number`: independent of all other numbers and of the noise of the fast steps. Without latents it is
+    /// the text's exact probability.
     pub fn draw(&self, store: &mut Store, number: u32) -> Result<Scores> {
         let mut log_ratio = Vec::new();
         if let Some(draw) = &self.draw {

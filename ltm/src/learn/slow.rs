@@ -8,7 +8,7 @@ use autograd::{Graph, Id, NonFinite, Phase, Plan, Request, Store};
 use engine::{Result, Spec};
 use kernels::adamw::{AdamW, Rule, SquaredNorm};
 
-/// The slow step: gradient plan, moments, and the update in place.
+/// The slow step: gradient plan, moments, and the in-place update.
 #[derive(Debug)]
 pub struct Slow {
     gradient: Plan,
@@ -23,8 +23,8 @@ pub struct Slow {
 }
 
 impl Slow {
-    /// Records and plans the step at latents `z`, a buffer `[B, L·K, d]`; without, it is that of the baseline. `piles`, if
-    /// there are any, hold what the fast steps have left of each parameter's gradient, to which the step's is added.
+    /// Records and plans the step at latents `z`, a buffer `[B, L·K, d]`; without it, for the baseline. `piles`, if
+    /// any, have each parameter's gradient accumulated over the fast steps, to which the step adds its own.
     pub fn new(
         model: &ModelConfig,
         slow: &SlowConfig,
@@ -62,17 +62,17 @@ impl Slow {
         Ok(Self { gradient, update, nll, norms, schedule, grads, moments })
     }
 
-    /// Sets all gradients to zero: to be done before anything piles up in them.
+    /// Sets all gradients to zero; call this before gradients accumulate.
     pub fn clear(&self, store: &mut Store) {
         self.grads.iter().for_each(|&id| store.get_mut(id).clear());
     }
 
-    /// Computes the gradient at the loaded batch and the present z; adds it where gradients pile up.
+    /// Computes the gradient at the loaded batch and the current z; adds it if gradients accumulate.
     pub fn gradient(&self, store: &mut Store) {
         self.gradient.run_all(store);
     }
 
-    /// Like [`gradient`](Self::gradient), but stops at the first number that is not finite and returns it.
+    /// Like [`gradient`](Self::gradient), but stops at the first non-finite number and returns it.
     pub fn gradient_checked(&self, store: &mut Store) -> Result<Option<NonFinite>> {
         for phase in [Phase::Update, Phase::Batch, Phase::Step] {
             if let Some(found) = self.gradient.run_checked(store, phase)? {

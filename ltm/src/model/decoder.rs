@@ -18,7 +18,7 @@ use kernels::window_attention::WindowAttention;
 /// Positions of tokens and latents, as constants of the store.
 #[derive(Clone, Copy, Debug)]
 pub struct Positions {
-    /// `[N]`: 0, 1, 2, …; to be changed by a decoder that walks.
+    /// `[N]`: 0, 1, 2, …; token-by-token generation changes it.
     pub tokens: Id,
     /// `[K]`: latent j of every layer sits at j·⌊N_max / N_z⌋, N_z = L·K.
     latents: Id,
@@ -36,31 +36,32 @@ impl Positions {
     }
 }
 
-/// Records the decoder. The formulas stand beside the ops.
+/// Records the decoder. The formulas are next to the ops.
 ///
-/// Where activations are stored in another type than the parameters (bf16 beside f32 masters), a `cast` stands behind every
-/// weight, which runs once per weight update, and behind z, which runs at every step. Their gradients come back through it,
-/// so that everything that is learned sees its own type. Rotation tables, statistics and losses stay in f32.
+/// If activations have another type than the parameters (bf16 with f32 master weights), a `cast` follows every weight,
+/// which runs once per weight update, and a `cast` follows z, which runs at every step. Gradients pass back through the
+/// casts, so that weights and latents get gradients of their own type. Rotation tables, statistics and losses stay in
+/// f32.
 pub struct Decoder<'a> {
     config: &'a ModelConfig,
     params: &'a Params,
     /// The leaves of all parameters, in order.
     pub leaves: Vec<Value>,
-    /// The same as the activations have them.
+    /// The same in the type of the activations.
     weights: Vec<Value>,
     places: Places,
 }
 
-/// How a layer knows where a token stands.
+/// The position encoding.
 enum Places {
-    /// Rotations of queries and keys, and of latents' keys where there are latents.
+    /// Rotations of queries and keys, and of the latents' keys if there are latents.
     Rotary { tokens: Value, latents: Option<Value> },
-    /// Numbers of the vectors to be added to the embedding.
+    /// Indices of the vectors added to the embedding.
     Learned(Value),
 }
 
 impl<'a> Decoder<'a> {
-    /// Enters the parameters and the rotation tables into `graph`. Token positions change as often as `phase` says.
+    /// Adds the parameters and the rotation tables to `graph`. Token positions change as often as `phase` says.
     pub fn new(
         config: &'a ModelConfig,
         params: &'a Params,
@@ -87,7 +88,7 @@ impl<'a> Decoder<'a> {
         Ok(Self { config, params, leaves, weights, places })
     }
 
-    /// Parameter `name` in the type that the activations have.
+    /// Parameter `name` in the type of the activations.
     ///
     /// # Panics
     /// If there is none.
@@ -112,7 +113,7 @@ impl<'a> Decoder<'a> {
     ) -> Result<Value> {
         let c = self.config;
         let norm = RmsNorm { eps: c.norm_eps };
-        assert_eq!(z.is_some(), c.kind.has_latents(), "latents are what tells the kinds of model apart");
+        assert_eq!(z.is_some(), c.kind.has_latents(), "z must be given exactly for models with latents");
         let (rope, rope_latents) = match self.places {
             Places::Rotary { tokens, latents } => (tokens, latents),
             Places::Learned(places) => return self.gpt2(g, tokens, places, attend),
@@ -208,7 +209,7 @@ impl<'a> Decoder<'a> {
     }
 }
 
-/// `x` in another type, or itself if it has that type.
+/// `x` in another type, or `x` itself if it has that type.
 fn cast(g: &mut Graph, x: Value, to: DType) -> Result<Value> {
     if g.spec(x).dtype == to { Ok(x) } else { g.apply(Cast { to }, &[x]) }
 }

@@ -1,4 +1,4 @@
-//! The decoder's parameters: fused as the products want them, named and split on disk as the reference does.
+//! The decoder's parameters: fused for the matrix products, and named and split on disk as in the reference code.
 
 use crate::config::{ModelConfig, ModelKind};
 use crate::safetensors::SafeTensors;
@@ -11,7 +11,7 @@ use engine::{DType, Error, Result, Spec};
 pub struct Param {
     /// Name in plans and errors.
     pub name: String,
-    /// Where it lives.
+    /// Its buffer.
     pub id: Id,
     /// Type and shape.
     pub spec: Spec,
@@ -35,7 +35,7 @@ impl Param {
         self.spec.shape.rank() == 2
     }
 
-    /// The tensors on disk that the parameter is made of, top to bottom.
+    /// The tensors on disk that form the parameter, top to bottom.
     pub fn parts(&self) -> impl Iterator<Item = Part<'_>> {
         let cols = if self.is_matrix() { self.spec.shape.last() } else { 1 };
         let mut start = 0;
@@ -63,7 +63,7 @@ pub struct Part<'a> {
 #[derive(Clone, Debug)]
 pub struct Params {
     list: Vec<Param>,
-    /// Element type of all parameters, and of everything else that is learned.
+    /// Element type of all parameters and latents.
     pub dtype: DType,
     /// Element type of the activations.
     pub compute: DType,
@@ -159,7 +159,7 @@ impl Params {
         self.list.iter().find(|p| p.name == name).unwrap_or_else(|| panic!("no parameter {name}"))
     }
 
-    /// The same parameters at other buffers, e.g. their moments.
+    /// The same parameters in other buffers, e.g. their moments.
     ///
     /// # Panics
     /// If there are fewer buffers than parameters.
@@ -182,7 +182,7 @@ impl Params {
         self.list.iter().map(|p| p.spec.shape.numel()).sum()
     }
 
-    /// Reads the parameters from the tensors of a file whose names carry `prefix` in front.
+    /// Reads the parameters from the tensors of a file whose names begin with `prefix`.
     ///
     /// # Errors
     /// If a tensor is missing or has another shape, or if a tensor with the prefix is left over.
@@ -201,7 +201,7 @@ impl Params {
         let names = file.names().iter().filter(|n| n.starts_with(prefix)).count();
         if names != known {
             return Err(Error::new(format!(
-                "{names} tensors, but the configuration has {known}: it describes another model"
+                "{names} tensors, but the configuration has {known}: the file is of another model"
             )));
         }
         Ok(())

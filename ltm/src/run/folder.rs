@@ -21,9 +21,9 @@ const CONFIG: &str = "config.json";
 
 pub(super) const METRICS: &str = "metrics.jsonl";
 
-/// The settings that may differ when a run goes on: none of them changes what was computed, and data may have moved (that
-/// they are the same data is checked by their checksum). A new `train.steps` also moves the end of both learning rates'
-/// schedules, for the steps still to come.
+/// The settings that may differ when a run is resumed: none of them changes earlier results. Data may have moved; their
+/// checksum must be the same. A new `train.steps` also moves the end of both learning-rate schedules for the remaining
+/// steps.
 pub const FREE_AT_RESUME: &[&str] = &[
     "train.steps",
     "train.threads",
@@ -46,23 +46,23 @@ pub struct NewFolder {
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Kind {
-    /// The folder is there and holds nothing.
+    /// The folder exists and is empty.
     Empty,
-    /// There is nothing yet.
+    /// Nothing exists yet.
     Missing,
     /// The first free name of `path`, `path-2`, `path-3`, … is the folder's.
     Numbered,
 }
 
 impl NewFolder {
-    /// Looks whether anything is in the way at `path`.
+    /// Checks whether a run can be created at `path`.
     ///
     /// # Errors
-    /// If there is a run or anything else already.
+    /// If there is already a run or anything else.
     pub fn at(path: &Path) -> Result<Self> {
         if Run::exists(path) {
             return Err(Error::usage(format!(
-                "{} already holds a run: name another folder, or go on with it by `ltm train --resume {}`",
+                "{} already has a run: name another folder, or continue it with `ltm train --resume {}`",
                 path.display(),
                 shell::path(path)
             )));
@@ -71,11 +71,11 @@ impl NewFolder {
             Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Self { path: path.into(), kind: Kind::Missing }),
             entries => entries.map_err(|e| Error::io("use as a run folder", path, &e))?,
         };
-        // Temporary files are what an interrupted creation leaves.
+        // An interrupted creation may leave temporary files.
         let mut names = entries.flatten().map(|entry| entry.file_name());
         if names.any(|name| !name.to_string_lossy().starts_with(checkpoint::TEMPORARY)) {
             let path = path.display();
-            return Err(Error::usage(format!("{path} is not empty and holds no run: name a new folder")));
+            return Err(Error::usage(format!("{path} is not empty and is not a run: name a new folder")));
         }
         Ok(Self { path: path.into(), kind: Kind::Empty })
     }
@@ -85,7 +85,7 @@ impl NewFolder {
         Self { path: base.into(), kind: Kind::Numbered }
     }
 
-    /// Makes the folder. Who makes it owns it: of several processes that want the same one, a single one succeeds.
+    /// Makes the folder. Of several processes that want the same one, only one succeeds.
     fn make(&self) -> Result<PathBuf> {
         let Self { path, kind } = self;
         if let Some(parent) = path.parent() {
@@ -114,18 +114,18 @@ pub struct Run {
     pub path: PathBuf,
     /// The run's settings.
     pub config: Config,
-    /// The checkpoint that [`load`](Self::load) takes; [`open`](Self::open) says the latest.
+    /// The checkpoint that [`load`](Self::load) uses; by default the latest.
     pub choice: Choice,
 }
 
 /// One of a run's checkpoints.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Choice {
-    /// The newest that is whole.
+    /// The newest intact one.
     #[default]
     Latest,
-    /// The one whose validation loss is least. The loss is that of a few batches; the validations' `draw_error` says how
-    /// far it can be trusted.
+    /// The one with the least validation loss. The loss is that of a few batches; the validations' `draw_error` is its
+    /// error.
     Best,
     /// The one of that step.
     Step(u64),
@@ -153,7 +153,7 @@ impl fmt::Display for Choice {
     }
 }
 
-/// A trained decoder, ready to be judged or to generate.
+/// A trained decoder, ready for evaluation or generation.
 #[derive(Debug)]
 pub struct Loaded {
     /// The run's settings.
@@ -168,7 +168,7 @@ pub struct Loaded {
     pub weights: String,
     /// Fingerprint of its training data, see [`Data::fingerprint`](super::Data::fingerprint).
     pub data: String,
-    /// One line for each newer checkpoint that had to be skipped.
+    /// One line for each newer checkpoint that was skipped.
     pub warnings: Vec<String>,
 }
 
@@ -179,13 +179,13 @@ impl Run {
     /// If it cannot be written.
     pub fn create(folder: &NewFolder, config: &Config) -> Result<Self> {
         let run = Self { path: folder.make()?, config: config.clone(), choice: Choice::Latest };
-        // Only if nothing is in it: an empty folder is no run.
+        // Only if it is empty.
         run.write_config().inspect_err(|_| _ = fs::remove_dir(&run.path))?;
         Ok(run)
     }
 
-    /// Makes a new run folder with weights that were trained elsewhere, as a checkpoint of step 0: it can be judged and
-    /// generate, and has nothing to go on training with. On failure nothing is left of it.
+    /// Makes a new run folder with imported weights, as a checkpoint of step 0. It can be evaluated and can generate,
+    /// but cannot be trained further. On failure nothing remains.
     ///
     /// # Errors
     /// If it cannot be written.
@@ -197,12 +197,12 @@ impl Run {
             (WEIGHTS, &|out| write_parameters(store, &[("", params.clone())], out)),
             (STATE, &|out| out.write_all(json::pretty(&state).as_bytes())),
         ];
-        // It was made a moment ago, in a folder that was empty or not there.
+        // It was just made, in a folder that was empty or missing.
         checkpoint::write(path, 0, &files, 1, None).inspect_err(|_| _ = fs::remove_dir_all(path))?;
         Ok(run)
     }
 
-    /// Whether a run has begun at `path`, whatever state it is in.
+    /// Whether a run has begun at `path`, in any state.
     pub fn exists(path: &Path) -> bool {
         path.join(CONFIG).exists()
     }
@@ -222,7 +222,7 @@ impl Run {
         if hoist.or(entries.get("checksum")).is_some() {
             let file = file.display();
             return Err(Error::new(format!(
-                "{file}: of an older version of the program, which this one does not read: commit 9d2716f does"
+                "{file}: written by an older version of the program, which this one cannot read; commit 9d2716f can"
             )));
         }
         if let Some(found) = entries.remove(SEAL)
@@ -239,26 +239,26 @@ impl Run {
         Ok(Self { path: path.into(), config, choice: Choice::Latest })
     }
 
-    /// Takes another configuration to go on with. [`write_config`](Self::write_config) records it.
+    /// Sets another configuration to continue with. [`write_config`](Self::write_config) records it.
     ///
     /// # Errors
     /// A usage error if it differs in a setting that is not [free](FREE_AT_RESUME), naming it.
     pub fn change(&mut self, config: Config) -> Result<()> {
-        // A setting that must stay is no reason to advise on others that must stay too.
+        // Check this first, so that hints do not name other settings that must stay the same.
         let resolved = config.resolved().map_err(|error| self.check_fixed(&config).err().unwrap_or(error))?;
         self.check_fixed(&resolved)?;
         self.config = resolved;
         Ok(())
     }
 
-    /// That every setting that is not [free](FREE_AT_RESUME) is the run's.
+    /// Checks that every setting that is not [free](FREE_AT_RESUME) is the run's.
     fn check_fixed(&self, config: &Config) -> Result<()> {
         for key in SETTINGS {
             let old = key.value(&self.config);
             let new = key.value(config);
             if old != new && !FREE_AT_RESUME.contains(&key.name) {
                 return Err(Error::usage(format!(
-                    "{0} = {new} cannot change a run that was started with {0} = {old}: at resume only {1} can be set",
+                    "{0} = {new} cannot change a run started with {0} = {old}: a resumed run can only change {1}",
                     key.name,
                     FREE_AT_RESUME.join(", ")
                 )));
@@ -285,7 +285,7 @@ impl Run {
         checkpoint::write_atomic(&self.path.join(CONFIG), json::pretty(&sealed).as_bytes())
     }
 
-    /// What the metrics say, in the order in which it came; nothing of a run that has not begun.
+    /// The lines of the metrics, in order; empty for a run that has not begun.
     ///
     /// # Errors
     /// If they cannot be read.
@@ -294,7 +294,7 @@ impl Run {
         if path.exists() { json::read_lines(&path) } else { Ok(Vec::new()) }
     }
 
-    /// Tokens that the run was trained on, and the seconds that this took.
+    /// Number of training tokens, and the seconds of training.
     ///
     /// # Errors
     /// If the metrics cannot be read.
@@ -306,23 +306,23 @@ impl Run {
         Ok(steps.fold((0, 0.0), |sum, step| (sum.0 + step.0, sum.1 + step.1)))
     }
 
-    /// Whether training may go on: imported weights have no optimiser's state.
+    /// Checks that the run can be trained further: imported weights have no optimiser state.
     ///
     /// # Errors
     /// A usage error if the weights were imported, and those of [`latest_valid`].
     pub fn check_trained_here(&self) -> Result<()> {
-        // Looking into a checkpoint means reading all of it; only GPT-2's can come from elsewhere.
+        // Checking a checkpoint means reading all of it; only GPT-2 models can be imported.
         let newest = if self.config.model.kind == ModelKind::Gpt2 { latest_valid(&self.path)?.0 } else { None };
         match newest.as_ref().map(State::of).transpose()? {
             Some(state) if state.data == IMPORTED => Err(Error::usage(format!(
-                "{} was imported: it can be judged and can generate, but has no state to go on training from",
+                "{} was imported: it can be evaluated and can generate, but cannot be trained further",
                 self.path.display()
             ))),
             _ => Ok(()),
         }
     }
 
-    /// The [choice](Self::choice), whole; and a line for each newer checkpoint that had to be skipped.
+    /// The chosen checkpoint, verified; and a line for each newer checkpoint that was skipped.
     ///
     /// # Errors
     /// If there is no such checkpoint, or it is damaged.
@@ -330,7 +330,7 @@ impl Run {
         let path = self.path.display();
         let steps = checkpoint::steps(&self.path)?;
         if steps.is_empty() {
-            return Err(Error::new(format!("{path} has no checkpoint yet: train it further, by --resume")));
+            return Err(Error::new(format!("{path} has no checkpoint yet: continue training with --resume")));
         }
         let step = match self.choice {
             Choice::Latest => {
@@ -344,16 +344,14 @@ impl Run {
         match step {
             Some(step) if steps.contains(&step) => Ok((checkpoint::at_step(&self.path, step)?, Vec::new())),
             Some(step) => Err(Error::usage(format!("{path} has no checkpoint of step {step}, but of {}", there()))),
-            None => {
-                Err(Error::usage(format!("{path} has no validation behind a checkpoint: choose one of {}", there())))
-            }
+            None => Err(Error::usage(format!("{path} has no checkpoint with a validation: choose one of {}", there()))),
         }
     }
 
     /// Loads the weights of the [choice](Self::choice) to `device`.
     ///
     /// # Errors
-    /// If there are none, they belong to another model, or the device has no kernels or no room for `work` with it.
+    /// If there are none, they belong to another model, or the device lacks kernels or memory for `work`.
     pub fn load(&self, device: &Device, work: Work) -> Result<Loaded> {
         self.config.check_device(device, work)?;
         loop {
@@ -385,18 +383,17 @@ impl Run {
     }
 }
 
-/// In the place of a [fingerprint](super::Data::fingerprint) where weights come from elsewhere and nobody knows what they
-/// were trained on.
+/// The [fingerprint](super::Data::fingerprint) of imported weights, whose training data are unknown.
 pub const IMPORTED: &str = "imported";
 
-/// The entry of `config.json` that vouches for the others.
+/// The entry of `config.json` with the version.
 const SEAL: &str = "settings_sha256";
 
 fn seal(entries: &Map<String, Value>) -> String {
     sha256(json::line(entries))
 }
 
-/// What `state.json` of a checkpoint holds.
+/// The content of a checkpoint's `state.json`.
 #[derive(Serialize, Deserialize)]
 pub(super) struct State {
     /// Steps done.

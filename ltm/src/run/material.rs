@@ -21,13 +21,13 @@ pub struct Material {
     pub validation: Option<Arc<dyn Source>>,
     /// The files with validation text.
     pub validation_files: Vec<PathBuf>,
-    /// Why the validation text is not unseen, in a line, if the model trains on some of it.
+    /// A warning if the model trains on some of the validation text.
     pub seen: Option<String>,
-    /// Which text the model trains on twice as often, in a line, if two files hold the same.
+    /// A warning if two files have the same text, so that the model trains on it twice as often.
     pub repeated: Option<String>,
-    /// How both became tokens, and how tokens become text.
+    /// The tokenizer.
     pub tokenizer: Arc<dyn data::Tokenizer>,
-    /// What a run records of both.
+    /// The record of both.
     pub data: Data,
 }
 
@@ -35,10 +35,10 @@ pub struct Material {
 pub type Open<'a> = &'a dyn Fn(&Path, Split) -> Result<Dataset>;
 
 impl Material {
-    /// Opens what a resolved configuration names, by `open`; the embedded corpus if it names nothing.
+    /// Opens the data of a resolved configuration with `open`, or the embedded corpus if it names none.
     ///
     /// # Errors
-    /// If it cannot be read, is damaged, holds tokens of another vocabulary or less than one sequence.
+    /// If it cannot be read, is damaged, has tokens of another vocabulary, or has less than one sequence.
     pub fn open(config: &Config, open: Open<'_>) -> Result<Self> {
         let (data, seq) = (&config.data, config.model.seq);
         if data.paths.is_empty() {
@@ -70,17 +70,20 @@ impl Material {
         let seen = validation.iter().find_map(|held| training.iter().find_map(|learnt| held.shared_with(learnt)));
         let seen = seen.map(|[held, learnt]| {
             let (held, learnt) = (held.display(), learnt.display());
-            format!("validation text of {held} is training text too ({learnt}): no validation number is of unseen text")
+            format!(
+                "validation text of {held} is also training text ({learnt}), so validation numbers are not for \
+                     unseen text"
+            )
         });
         let pairs = training.iter().enumerate().flat_map(|(i, a)| training[i + 1..].iter().map(move |b| (a, b)));
         let repeated = pairs.into_iter().find_map(|(a, b)| a.shared_with(b)).map(|[a, b]| {
-            format!("{} and {} hold the same text: the model trains on it twice as often", a.display(), b.display())
+            format!("{} and {} have the same text, so the model trains on it twice as often", a.display(), b.display())
         });
         let parts = training.iter().map(|data| (Split::Train, data));
         let mut record = Data { fingerprint: String::new(), files: Vec::new() };
         for (split, data) in parts.chain(validation.iter().map(|data| (Split::Validation, data))) {
-            // Which tokens of which files, and for what. The same file with another split is other data: validation text must
-            // not become training text later.
+            // The files, the token ranges, and their use. The same file with another split counts as other data,
+            // because validation text must not become training text later.
             let digests: String = data.files().map(|file| format!(" {}", file.sha256)).collect();
             record.fingerprint += &format!("{} {:?}{digests}\n", split.name(), data.range);
             for file in data.files() {
@@ -125,7 +128,7 @@ fn validation_split(path: &Path) -> Result<Split> {
     Ok(if has_validation(path)? { Split::Validation } else { Split::Train })
 }
 
-/// Training text in `path` and the validation text set apart from it: shards made for that, else the end of the text.
+/// Training text in `path` and the validation text held out from it: validation shards, else the end of the text.
 fn split(path: &Path, config: &Config, open: Open<'_>) -> Result<(Dataset, Option<Dataset>)> {
     let whole = open(path, Split::Train)?;
     let fraction = config.data.validation_fraction;

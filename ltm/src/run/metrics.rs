@@ -1,5 +1,4 @@
-//! `metrics.jsonl`: a line for every step, every validation, every sample of text and every trouble, in the order in which
-//! they came.
+//! `metrics.jsonl`: one line for every step, validation, sample of text and trouble, in order.
 
 use crate::evaluate::{Excess, Protocol, Total};
 use crate::json::null_is_nan;
@@ -14,15 +13,15 @@ use std::f64::consts::LN_2;
 pub enum Line {
     /// What a step did.
     Step(StepLine),
-    /// How the model does on validation text.
+    /// A validation.
     Validation(ValidationLine),
     /// What goes wrong without stopping the run.
     Trouble(TroubleLine),
-    /// What the model writes.
+    /// A sample of generated text.
     Sample(SampleLine),
 }
 
-/// What a text costs the model.
+/// The cost of a text.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Cost {
     /// NLL and KL together, in nats per token.
@@ -40,14 +39,14 @@ pub struct Cost {
 }
 
 impl Cost {
-    /// From sums over `tokens` tokens, in nats, that stand for so many bytes.
+    /// From sums over `tokens` tokens, in nats, with this many bytes of text.
     fn of(nats: f64, nll: f64, kl: f64, tokens: u64, bytes: f64) -> Self {
         let tokens = tokens as f64;
         Self { loss: nats / tokens, nll: nll / tokens, kl: kl / tokens, bits_per_byte: nats / LN_2 / bytes }
     }
 }
 
-/// What a step did. A number that was not finite is NaN when it is read back.
+/// A training step. Non-finite numbers are read back as NaN.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct StepLine {
     /// Its number, from 1.
@@ -69,20 +68,20 @@ pub struct StepLine {
     /// Tokens scored per second.
     #[serde(deserialize_with = "null_is_nan")]
     pub tokens_per_second: f64,
-    /// Checksum of weights and moments behind the step, in hexadecimal; a run on a GPU does not record it.
+    /// Checksum of weights and moments after the step, in hexadecimal; a run on a GPU does not record it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state: Option<String>,
-    /// Why the update was left out, if it was.
+    /// The reason if the update was skipped.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub skipped: Option<String>,
 }
 
-/// How the model does on validation text, by protocol `elbo`, or `nll` if it has no latents.
+/// A validation by protocol `elbo`, or `nll` if the model has no latents.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ValidationLine {
     /// After which step.
     pub step: u64,
-    /// What the numbers are.
+    /// The protocol.
     pub protocol: Protocol,
     /// Sequences scored.
     pub sequences: u64,
@@ -98,7 +97,7 @@ pub struct ValidationLine {
     /// Nats per sequence.
     #[serde(deserialize_with = "null_is_nan")]
     pub kl_per_sequence: f64,
-    /// What the process that made the text needs at least, if it is known.
+    /// The exact cost under the text's true source, if known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exact_nats_per_sequence: Option<f64>,
 }
@@ -110,11 +109,11 @@ pub struct TroubleLine {
     pub step: u64,
     /// What it is.
     pub trouble: Trouble,
-    /// What was seen, and what may help.
+    /// The observation, and possible remedies.
     pub message: String,
 }
 
-/// What the model writes, from nothing, at temperature 1 and with the same noise every time.
+/// An unconditional sample at temperature 1, always with the same noise.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SampleLine {
     /// After which step.
@@ -127,9 +126,9 @@ pub struct SampleLine {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Trouble {
-    /// The posteriors are the prior: the decoder makes no use of its latents.
+    /// The posteriors equal the prior: the decoder ignores its latents.
     LatentsIgnored,
-    /// The KL grows while the bound gets worse: fast steps walk at random, and the decoder learns to live with it.
+    /// The KL grows while the bound gets worse: the fast steps make a random walk, and the decoder adapts to it.
     KlRunaway,
 }
 
@@ -144,7 +143,7 @@ impl Line {
         }
     }
 
-    /// Its entries as the file has them, but for the step; `null` is a number that is not finite.
+    /// Its entries as in the file, without the step; `null` is a non-finite number.
     pub fn entries(&self) -> Map<String, Value> {
         let Ok(Value::Object(mut entries)) = serde_json::to_value(self) else { unreachable!("a line is an object") };
         entries.remove("step");
@@ -152,8 +151,7 @@ impl Line {
     }
 }
 
-/// The validation with the least loss among those behind `steps`, the first of equals; a loss that is not finite is no
-/// candidate.
+/// The validation with the least loss among those after `steps`, the first of equals, without non-finite losses.
 pub(super) fn best<'a>(lines: &'a [Line], steps: &[u64]) -> Option<&'a ValidationLine> {
     let validations = lines.iter().filter_map(|line| match line {
         Line::Validation(line) if line.cost.loss.is_finite() && steps.contains(&line.step) => Some(line),
@@ -163,7 +161,7 @@ pub(super) fn best<'a>(lines: &'a [Line], steps: &[u64]) -> Option<&'a Validatio
 }
 
 impl StepLine {
-    /// `state` is the trainer's checksum behind the step.
+    /// `state` is the trainer's checksum after the step.
     pub(super) fn new(report: &StepReport, state: Option<u64>, seconds: f64) -> Self {
         let (nll, kl) = (report.nll, report.kl);
         Self {

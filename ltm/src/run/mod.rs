@@ -1,19 +1,18 @@
-//! The run folder: everything that a training run leaves behind, and all that going on with it, judging it or generating
-//! from it needs.
+//! The run folder: all output of a training run, and all input for resuming, evaluating and generating.
 //!
 //! ```text
 //! config.json                      every setting, derived sizes filled in; names the tokenizer and the data
-//! sessions.jsonl                   one line each time that it is begun or gone on with: all that it takes to repeat it
+//! sessions.jsonl                   one line per start or resume, with everything needed to repeat it
 //! suite.jsonl                      one line for every set and protocol that `ltm eval --suite` has finished
-//! suite.jsonl.begun                how far it has come with those that an interrupt cut short
-//! metrics.jsonl                    one line a step, one for every validation, sample of text and trouble: [`Line`]
-//! tensorboard/                     what the metrics say, as an event file for TensorBoard, if it was asked for
-//! checkpoints/step-00000500/       weights.safetensors, moments.safetensors, state.json, and a manifest that vouches for them
+//! suite.jsonl.begun                the progress of sets that were interrupted
+//! metrics.jsonl                    one line per step, validation, sample of text and trouble: [`Line`]
+//! tensorboard/                     the metrics as an event file for TensorBoard, if wanted
+//! checkpoints/step-00000500/       weights.safetensors, moments.safetensors, state.json, and a manifest with their hashes
 //! ```
 //!
-//! A step is a function of the configuration, the data, the step's number and what the step before left in weights and
-//! moments: the samples are numbers `step × batch ..` of the data's order and the noise is keyed by the step. So a run that
-//! goes on from a checkpoint is bit for bit the run that was never stopped, and no generator's state has to be kept.
+//! A step depends only on the configuration, the data, the step number, and the previous weights and moments: its
+//! samples are numbers `step × batch ..` of the data's order, and the noise is keyed by the step. So a resumed run
+//! gives the same bits as an uninterrupted one, and there is no generator state to save.
 //!
 //! ```
 //! use engine::Device;
@@ -36,7 +35,7 @@
 //! }
 //! session.save()?;
 //!
-//! // From what the folder has recorded all of it comes out again, bit for bit.
+//! // The records in the folder reproduce everything, bit for bit.
 //! let stretch = Stretch::of(&Run::open(path)?, None)?;
 //! let mut replay = Replay::new(&stretch, &material, &Device::Cpu)?;
 //! while let Some(step) = replay.advance()? {

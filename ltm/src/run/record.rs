@@ -1,4 +1,4 @@
-//! What it takes to repeat a run: `sessions.jsonl`, a line for each time that it was begun or gone on with.
+//! The records for repeating a run: `sessions.jsonl`, one line per start or resume.
 
 use super::{Material, Run};
 use crate::config::Config;
@@ -10,39 +10,39 @@ use std::path::{Path, PathBuf};
 
 const FILE: &str = "sessions.jsonl";
 
-/// Files that a message names; there may be thousands.
+/// Most files that a message names; there may be thousands.
 const SHOWN: usize = 3;
 
-/// The beginning of a run, or one of its continuations.
+/// A start or resume of a run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Record {
-    /// Steps that were done already.
+    /// Steps done before.
     pub after: u64,
     /// The program.
     pub program: Program,
-    /// Where it ran.
+    /// The machine.
     pub machine: Machine,
     /// Its data.
     pub data: Data,
-    /// Every setting, as it was then.
+    /// Every setting at that time.
     pub config: Config,
 }
 
 /// SHA-256 of all sources of the library and the program, with the lock file.
 pub const SOURCES: &str = env!("LTM_BUILD_SOURCES");
 
-/// What a program was made of.
+/// The build of a program.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Program {
     /// Its version.
     pub version: String,
     /// As [`SOURCES`].
     pub sources: String,
-    /// The commit that was checked out when they were last compiled; empty if that is not known.
+    /// The commit checked out at the last compilation; empty if unknown.
     pub commit: String,
     /// The compiler, by its version.
     pub compiler: String,
-    /// What it compiled for.
+    /// The compilation target.
     pub target: String,
     /// The compiler's profile.
     pub profile: String,
@@ -65,12 +65,12 @@ impl Program {
     }
 }
 
-/// Where a program runs.
+/// The machine of a program.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Machine {
     /// The processor's name.
     pub processor: String,
-    /// Its instruction sets that the program knows.
+    /// Its instruction sets that the program supports.
     pub features: Vec<String>,
     /// The one in use.
     pub feature_used: String,
@@ -99,26 +99,26 @@ impl Machine {
 /// The data of a run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Data {
-    /// Tells data and splits of them apart: a hash of every file's SHA-256 and of which tokens are for what, or the embedded
+    /// Identifies data and their split: a hash of every file's SHA-256 and of the use of token ranges, or the embedded
     /// corpus's name.
     pub fingerprint: String,
-    /// The files; none if the run trains on the embedded corpus, which is a part of the program.
+    /// The files; none for the embedded corpus, which is part of the program.
     pub files: Vec<DataFile>,
 }
 
 /// A file of training or validation text.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DataFile {
-    /// What it was, and where.
+    /// The file and its path.
     #[serde(flatten)]
     pub file: data::DataFile,
-    /// Whether it holds training text; else all of it is validation text.
+    /// Whether it has training text; else all of it is validation text.
     #[serde(rename = "learnt")]
     pub training: bool,
 }
 
 impl Data {
-    /// What is other in `now`: the first few files by name, or that they are used otherwise.
+    /// The differences of `now`: the first few files by name, or a different use of the same files.
     fn changes(&self, now: &Self) -> String {
         let lacking = |from: &Self, other: &Self| -> Vec<PathBuf> {
             let known = |sha256: &str| other.files.iter().any(|other| other.file.sha256 == sha256);
@@ -129,14 +129,14 @@ impl Data {
         let mut changes = Vec::new();
         for old in gone {
             changes.push(match new.iter().position(|path| path.file_name() == old.file_name()) {
-                Some(i) => format!("{} has other content", new.remove(i).display()),
+                Some(i) => format!("{} has different content", new.remove(i).display()),
                 None => format!("{} is missing", old.display()),
             });
         }
         changes.extend(new.iter().map(|path| format!("{} is new", path.display())));
         let more = changes.len().saturating_sub(SHOWN);
         if changes.is_empty() {
-            return "the files are the same, but in another order, or other parts of them are validation text".into();
+            return "the files are the same, but in another order or with another validation split".into();
         }
         changes.truncate(SHOWN);
         changes.join(", ") + &if more > 0 { format!(", and {more} more files") } else { String::new() }
@@ -144,7 +144,7 @@ impl Data {
 }
 
 impl Record {
-    /// Appends a record of this moment to the run's, all of which can be read but for what a crash cut in two.
+    /// Appends a record of the current session. All records stay readable, except one truncated by a crash.
     pub(super) fn append(run: &Run, after: u64, material: &Material, device: &Device) -> Result<()> {
         let (mut lines, _) = json::Lines::open::<Self>(&run.path.join(FILE), |_| true)?;
         let (data, config) = (material.data.clone(), run.config.clone());
@@ -169,7 +169,7 @@ impl Record {
         if run.join(FILE).exists() { Self::all(run) } else { Ok(Vec::new()) }
     }
 
-    /// What of this program, machine and `device` is not as it was then, and can have a say in the bits: one line each.
+    /// The differences of this program, machine and `device` that may change bits, one line each.
     pub fn differences(&self, device: &Device) -> Vec<String> {
         let (program, machine) = (Program::this(), Machine::this(device));
         let parts = [
@@ -180,15 +180,15 @@ impl Record {
             ("device", &self.machine.device, machine.device),
         ];
         let differ = parts.into_iter().filter(|(_, then, now)| *then != now);
-        differ.map(|(what, then, now)| format!("another {what}: {then:?} then, {now:?} now")).collect()
+        differ.map(|(what, then, now)| format!("the {what} differs: {then:?} then, {now:?} now")).collect()
     }
 }
 
 impl Run {
-    /// That `now` are the data of this fingerprint, which the run was trained on.
+    /// Checks that `now` are the data that the run was trained on, by their fingerprint.
     ///
     /// # Errors
-    /// If they are not, with what has changed as far as the run's records tell.
+    /// If they are not; the error names the changes known from the run's records.
     pub fn check_data(&self, fingerprint: &str, now: &Data) -> Result<()> {
         if fingerprint == now.fingerprint {
             return Ok(());
@@ -199,9 +199,9 @@ impl Run {
         Err(Error::new(format!("the data have changed since {} was trained on them{what}", self.path.display())))
     }
 
-    /// Whether one of `files` is training text of this run by its records; those of imported weights say nothing. Files are
-    /// recognised by their bytes or their tokens, wherever they lie now and however they are packed; a text that was cut since
-    /// then is another one.
+    /// Whether one of `files` is training text of this run by its records; imported weights have none. Files are
+    /// recognised by their bytes or their tokens, under any path and in any packing, but not if they were cut
+    /// afterwards.
     ///
     /// # Errors
     /// Records that cannot be read.

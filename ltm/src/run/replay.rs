@@ -11,37 +11,37 @@ use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 
-/// Steps of a run that are to be repeated, and what is known about them.
+/// Steps of a run to repeat, with their records.
 #[derive(Debug)]
 pub struct Stretch {
     /// The steps.
     pub steps: RangeInclusive<u64>,
-    /// The step behind which the repetition begins; 0 for the initial weights.
+    /// The step after which the repetition begins; 0 for the initial weights.
     pub after: u64,
     run: Run,
     checkpoint: Option<Checkpoint>,
-    /// What the metrics say about each step, and about the validation behind it.
+    /// The metrics of each step, and of the validation after it.
     lines: BTreeMap<u64, Vec<Line>>,
     records: Vec<Record>,
 }
 
-/// A step that came out the same.
+/// A step that was repeated with the same result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Repeated {
     /// Its number.
     pub step: u64,
-    /// Whether weights and moments behind it were compared, by their checksum.
+    /// Whether weights and moments after it were compared by checksum.
     pub state: bool,
     /// Whether they were compared with the run's checkpoint, byte for byte.
     pub checkpoint: bool,
 }
 
 impl Stretch {
-    /// Steps `steps` of a run, or all that its metrics tell of. They will be repeated from the newest whole checkpoint
-    /// before them; what lies between is repeated too.
+    /// Steps `steps` of a run, or all steps in its metrics. They are repeated from the newest intact checkpoint before
+    /// them, together with the steps in between.
     ///
     /// # Errors
-    /// If the run has no such steps, or its folder does not say what it takes to repeat them.
+    /// If the run has no such steps, or its records are incomplete.
     pub fn of(run: &Run, steps: Option<RangeInclusive<u64>>) -> Result<Self> {
         let mut lines: BTreeMap<u64, Vec<Line>> = BTreeMap::new();
         for line in run.metrics()? {
@@ -52,12 +52,12 @@ impl Stretch {
         }
         let path = run.path.display();
         let Some(&last) = lines.keys().next_back() else {
-            return Err(Error::new(format!("{path} has done no step yet")));
+            return Err(Error::new(format!("{path} has no steps yet")));
         };
         let steps = steps.unwrap_or(1..=last);
         if steps.is_empty() || *steps.start() == 0 || *steps.end() > last {
             return Err(Error::usage(format!(
-                "--steps {}..{}: {path} has steps 1..{last}, the first and the last included",
+                "--steps {}..{}: {path} has steps 1..{last}; both ends are included",
                 steps.start(),
                 steps.end()
             )));
@@ -67,7 +67,7 @@ impl Stretch {
         let after = checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.step);
         let missing = |step: &u64| !lines.get(step).is_some_and(|lines| matches!(lines[0], Line::Step(_)));
         if let Some(missing) = (after + 1..=*steps.end()).find(missing) {
-            return Err(Error::new(format!("{path}: the metrics say nothing about step {missing}")));
+            return Err(Error::new(format!("{path}: the metrics have no step {missing}")));
         }
         let records = Record::all(&run.path)?;
         if !records.iter().any(|record| record.after <= after) {
@@ -77,7 +77,8 @@ impl Stretch {
         let precision = |step| stretch.record(step).config.train.precision;
         if let Some(step) = (after + 1..=*stretch.steps.end()).find(|&step| precision(step) != precision(after + 1)) {
             return Err(Error::usage(format!(
-                "train.precision was changed before step {step}: repeat the steps before and from there on one after the other"
+                "train.precision was changed before step {step}: repeat the steps before it and the steps from it on \
+                 separately"
             )));
         }
         Ok(stretch)
@@ -94,7 +95,7 @@ impl Stretch {
         latest.find(|record| record.after < step).expect("a record of the first step")
     }
 
-    /// What of program, machine and device is not as it was, and can have a say in the bits: one line each.
+    /// The differences of program, machine and device that may change bits, one line each.
     pub fn differences(&self, device: &Device) -> Vec<String> {
         self.record(*self.steps.end()).differences(device)
     }
@@ -107,14 +108,14 @@ pub struct Replay<'a> {
 }
 
 impl<'a> Replay<'a> {
-    /// Takes up the state before the stretch.
+    /// Loads the state before the stretch.
     ///
     /// # Errors
-    /// If the data are not those of the run, or the device has no kernels or no memory for it.
+    /// If the data are not those of the run, or the device lacks kernels or memory.
     pub fn new(stretch: &'a Stretch, material: &Material, device: &Device) -> Result<Self> {
         let record = stretch.record(stretch.after + 1);
         let same = stretch.run.check_data(&record.data.fingerprint, &material.data);
-        same.map_err(|error| error.hint("put the old ones back, or name them with --data"))?;
+        same.map_err(|error| error.hint("restore the old data, or name them with --data"))?;
         let stepper = Stepper::new(&record.config, material, device, stretch.checkpoint.as_ref())?;
         Ok(Self { stretch, stepper })
     }
@@ -122,7 +123,7 @@ impl<'a> Replay<'a> {
     /// Repeats the next step and compares it; `None` when all are done.
     ///
     /// # Errors
-    /// If it comes out differently: in what first, and how.
+    /// If a number differs; the error names the first difference.
     pub fn advance(&mut self) -> Result<Option<Repeated>> {
         let step = self.stepper.trainer.step + 1;
         if step > *self.stretch.steps.end() {
@@ -140,7 +141,7 @@ impl<'a> Replay<'a> {
         if then.len() != now.len() {
             let (then, now) = (then.len(), now.len());
             return Err(Error::new(format!(
-                "step {step}: the metrics have {then} lines about it, its repetition {now}"
+                "step {step}: the metrics have {then} lines for it, but the repetition has {now}"
             )));
         }
         then.iter().zip(&now).try_for_each(|(then, now)| same(then, now))?;
@@ -148,8 +149,8 @@ impl<'a> Replay<'a> {
         Ok(Some(Repeated { step, state, checkpoint: self.compare_checkpoint(step)? }))
     }
 
-    /// Weights and moments against the run's checkpoint of a step, if there is one. One that is damaged is not what the step
-    /// left.
+    /// Compares weights and moments with the run's checkpoint of a step, if there is one. A damaged checkpoint counts
+    /// as a difference.
     fn compare_checkpoint(&self, step: u64) -> Result<bool> {
         let path = &self.stretch.run.path;
         if !checkpoint::steps(path)?.contains(&step) {
@@ -163,14 +164,14 @@ impl<'a> Replay<'a> {
             let mut hash = Sha256::new();
             write(&mut hash).map_err(|e| Error::new(format!("cannot hash step {step}: {e}")))?;
             if then.entry(name)?.sha256 != format!("{:x}", hash.finalize()) {
-                return Err(Error::new(format!("step {step} comes out differently: {name} has other bytes")));
+                return Err(Error::new(format!("step {step} differs: {name} has other bytes")));
             }
         }
         Ok(true)
     }
 }
 
-/// That a line of the metrics says what it said, to the last bit, but for the time that it took.
+/// Checks that a line of the metrics is the same to the last bit, except for times.
 fn same(line: &Line, now: &Line) -> Result<()> {
     let validation = if matches!(line, Line::Validation(_)) { "the validation after " } else { "" };
     let mut now = now.entries();
@@ -180,7 +181,7 @@ fn same(line: &Line, now: &Line) -> Result<()> {
         let unknown = name == "state" && now.is_null();
         if now != then && !unknown && !["seconds", "tokens_per_second"].contains(&&*name) {
             let what = format!("{validation}step {}", line.step());
-            return Err(Error::new(format!("{what} comes out differently: {name} was {then}, is {now}")));
+            return Err(Error::new(format!("{what} differs: {name} was {then}, is {now}")));
         }
     }
     Ok(())

@@ -18,11 +18,11 @@ use std::time::Instant;
 const VALIDATION_BATCHES: u64 = 4;
 const VALIDATION_DRAWS: usize = 4;
 
-/// Tokens of a sample at most: enough to see whether there are words yet.
+/// Most tokens of a sample: enough to recognise words.
 const SAMPLE_TOKENS: usize = 100;
 
-/// What computes in a run, whether the steps are done for the first time or repeated: trainer, training text and
-/// validation, with all of their memory.
+/// The computing part of a run, for training and for replay: trainer, training text and validation, with all their
+/// memory.
 pub(super) struct Stepper {
     pub trainer: Trainer,
     training: Arc<dyn Source>,
@@ -32,7 +32,7 @@ pub(super) struct Stepper {
 }
 
 impl Stepper {
-    /// The state behind a checkpoint, or before the first step.
+    /// The state after a checkpoint, or before the first step.
     pub fn new(config: &Config, material: &Material, device: &Device, checkpoint: Option<&Checkpoint>) -> Result<Self> {
         let mut trainer = Trainer::new(config.clone(), device)?;
         let validation = match &material.validation {
@@ -66,7 +66,7 @@ impl Stepper {
         self.trainer.step * self.batch.samples.len() as u64
     }
 
-    /// Scores the first batches of validation text behind the present step; `None` if there is no such text.
+    /// Scores the first batches of validation text after the current step; `None` without validation text.
     pub fn validate(&mut self) -> Result<Option<ValidationLine>> {
         let Some((evaluator, source)) = &self.validation else { return Ok(None) };
         let limit = Some(VALIDATION_BATCHES * self.trainer.config.train.batch as u64);
@@ -75,7 +75,7 @@ impl Stepper {
         Ok(Some(ValidationLine::new(self.trainer.step, protocol, &Total::of(&scores), Excess::of(&scores))))
     }
 
-    /// What writes samples, if the configuration wants any.
+    /// The writer of samples, if the configuration wants any.
     fn writer(&mut self, material: &Material) -> Result<Option<Writer>> {
         let Trainer { config, params, store, .. } = &mut self.trainer;
         if config.train.sample_every == 0 {
@@ -88,18 +88,18 @@ impl Stepper {
     }
 }
 
-/// What the model is validated by.
+/// The validation protocol.
 fn protocol(config: &Config) -> Protocol {
     Protocol::of(config.model.kind)[0]
 }
 
-/// A run under way.
+/// A running session.
 pub struct Session {
     /// The run's folder and settings.
     pub run: Run,
     stepper: Stepper,
     writer: Option<Writer>,
-    /// Locked: no other process writes to the run meanwhile.
+    /// Locked, so that no other process writes to the run.
     metrics: json::Lines,
     watch: Option<Watch>,
     fingerprint: String,
@@ -109,25 +109,24 @@ pub struct Session {
     best: Option<ValidationLine>,
 }
 
-/// What a step did.
+/// The result of a step.
 #[derive(Clone, Debug)]
 pub struct Progress {
     /// The step.
     pub report: StepReport,
     /// How long it took.
     pub seconds: f64,
-    /// What was written to the metrics: the step, troubles, and the validation and the sample that were due
-    /// behind it.
+    /// The new lines of the metrics: the step, troubles, and the validation and the sample if due.
     pub lines: Vec<Line>,
-    /// One line for everything that went wrong and did not stop the run.
+    /// One line per problem that did not stop the run.
     pub warnings: Vec<String>,
 }
 
 impl Session {
-    /// The beginning of a new run in `folder`, which is made when everything else stands.
+    /// Starts a new run in `folder`, which is created after everything else is ready.
     ///
     /// # Errors
-    /// A folder that cannot be written, and a configuration that the device has no kernels or no memory for.
+    /// If the folder cannot be written, or the device lacks kernels or memory for the configuration.
     pub fn begin(folder: &NewFolder, config: &Config, material: &Material, device: &Device) -> Result<Self> {
         let mut stepper = Stepper::new(config, material, device, None)?;
         let writer = stepper.writer(material)?;
@@ -136,26 +135,26 @@ impl Session {
         Self::at(run, metrics, (stepper, writer), material, None)
     }
 
-    /// The state after the newest checkpoint that is whole, or the first step's beginning if the folder has none; and a line
-    /// for each checkpoint that had to be skipped.
+    /// The state after the newest intact checkpoint, or before the first step if there is none; and a line for each
+    /// skipped checkpoint.
     ///
     /// # Errors
-    /// If no checkpoint of several is whole, the data are not those that the run began with, the run has done more
-    /// steps than its configuration asks for, or the device has no kernels or no memory for it.
+    /// If there are checkpoints but none is intact, the data differ from those at the start, the run has done more
+    /// steps than its configuration has, or the device lacks kernels or memory.
     pub fn resume(run: &Run, material: &Material, device: &Device) -> Result<(Self, Vec<String>)> {
         let config = &run.config;
-        // First: a process that is still at it may write newer checkpoints than the one that is found here.
+        // Lock first, because another running process may write newer checkpoints.
         let metrics = json::Lines::lock(&run.path.join(METRICS))?;
-        // Records of another version of the program, too, would be cut off with what a crash left.
+        // Otherwise records of another program version would be cut off like the remains of a crash.
         Record::any(&run.path)?;
         let (checkpoint, warnings) = checkpoint::latest_valid(&run.path)?;
         if let Some(checkpoint) = &checkpoint {
             let same = run.check_data(&State::of(checkpoint)?.data, &material.data);
-            same.map_err(|error| error.hint("put the old ones back, or begin a new run"))?;
+            same.map_err(|error| error.hint("restore the old data, or start a new run"))?;
         }
         let saved = checkpoint.as_ref().map(|checkpoint| checkpoint.step);
         if let Some(step) = saved.filter(|&step| step > config.train.steps as u64) {
-            return Err(Error::usage(format!("train.steps = {}: the run has done {step} already", config.train.steps)));
+            return Err(Error::usage(format!("train.steps = {}: the run has already done {step}", config.train.steps)));
         }
         let mut stepper = Stepper::new(config, material, device, checkpoint.as_ref())?;
         let writer = stepper.writer(material)?;
@@ -170,7 +169,7 @@ impl Session {
         saved: Option<u64>,
     ) -> Result<Self> {
         let step = stepper.trainer.step;
-        // What comes after the checkpoint will be done again.
+        // Steps after the checkpoint will be repeated.
         let lines = metrics.cut(|line: &Line| line.step() <= step)?;
         Record::append(&run, step, material, &stepper.trainer.store.device)?;
         let mut watch = Watch::new(&run.config);
@@ -188,7 +187,7 @@ impl Session {
         self.stepper.trainer.step
     }
 
-    /// Whether the last step was not done because a number was not finite, and the state before it is saved.
+    /// Whether the last step failed because of a non-finite number and the state before it is saved.
     pub fn is_stopped(&self) -> bool {
         self.stepper.trainer.stopped && self.saved == Some(self.step())
     }
@@ -203,11 +202,11 @@ impl Session {
         self.best.as_ref()
     }
 
-    /// Does the next step, then the validation, the sample and the checkpoint that are due behind it, and writes the metrics.
+    /// Does the next step, then the validation, the sample and the checkpoint if due, and writes the metrics.
     ///
     /// # Errors
-    /// If files cannot be written, or a number is not finite and the configuration says to stop or leaving batches out does
-    /// not help; the state before the step is then saved, unless it has such numbers itself.
+    /// If files cannot be written, or a number is not finite and the configuration says to stop or skipping does not
+    /// help. Then the state before the step is saved, unless it also has non-finite numbers.
     pub fn advance(&mut self) -> Result<Progress> {
         let started = Instant::now();
         let report = self.stepper.step();
@@ -227,7 +226,7 @@ impl Session {
         let (validate, mut save) = (due(train.eval_every), due(train.checkpoint_every));
         let sample = train.sample_every > 0 && due(train.sample_every);
         if validate {
-            // A model that cannot be validated stops by its own numbers or goes on, as the configuration says.
+            // If validation fails, training continues or stops by its own numbers, as configured.
             match self.stepper.validate() {
                 Ok(None) => {}
                 Ok(Some(line)) => {
@@ -250,7 +249,7 @@ impl Session {
         Ok(progress)
     }
 
-    /// Lets the model write.
+    /// Generates a sample.
     fn sample(&mut self, progress: &mut Progress) -> Result<()> {
         let (step, Some(writer)) = (self.step(), &mut self.writer) else { return Ok(()) };
         match writer.whole(&mut self.stepper.trainer.store, None, 0) {
@@ -261,7 +260,7 @@ impl Session {
         Ok(())
     }
 
-    /// Writes a line of the metrics, and behind it what the watch has to say about it.
+    /// Writes a line of the metrics, followed by the warnings of the watch.
     fn note(&mut self, line: Line, progress: &mut Progress) -> Result<()> {
         self.metrics.write(&line)?;
         let trouble = self.watch.as_mut().and_then(|watch| watch.line(&line));
@@ -275,19 +274,19 @@ impl Session {
         Ok(())
     }
 
-    /// That the present state is worth going on with, or saving.
+    /// Checks that the current state is finite, before continuing or saving.
     fn check_finite(&self) -> Result<()> {
         self.stepper.trainer.check_finite().map_err(|error| match self.saved {
-            Some(step) => error.hint(format_args!("the checkpoint of step {step} is from before that")),
+            Some(step) => error.hint(format_args!("the checkpoint of step {step} is older and unaffected")),
             None => error,
         })
     }
 
-    /// Writes a checkpoint of the present state unless there is one; returns a line for each older one that could not be
-    /// removed.
+    /// Writes a checkpoint of the current state unless there is one; returns a line for each older one that could not
+    /// be removed.
     ///
     /// # Errors
-    /// If it cannot be written, or has a number that is not finite; the older ones are then as they were.
+    /// If it cannot be written, or has a non-finite number; then the older ones are unchanged.
     pub fn save(&mut self) -> Result<Vec<String>> {
         let step = self.step();
         if self.saved == Some(step) {
@@ -304,7 +303,7 @@ impl Session {
         ];
         let (keep, best) = (self.run.config.train.keep_checkpoints, self.best.as_ref().map(|best| best.step));
         let written = checkpoint::write(&self.run.path, step, &files, keep, best);
-        // Where the run's folder went meanwhile, that is the reason, whichever file it met first.
+        // If the run's folder has disappeared, report that instead of the file.
         let warnings = written.map_err(|error| self.metrics.sync().err().unwrap_or(error))?;
         self.saved = Some(step);
         Ok(warnings)

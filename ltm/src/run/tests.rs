@@ -15,7 +15,7 @@ fn a_run_can_be_changed_in_what_leaves_the_past_alone() {
     let mut run = Run::create(&NewFolder::at(&folder.path().join("run")).unwrap(), &config).unwrap();
     for key in SETTINGS {
         let mut other = config.clone();
-        // A value that every key of its kind takes, and that no preset has.
+        // A value that is valid for every key of its kind, and that no preset has.
         let value = match key.value(&config) {
             Value::Number(x) if x.is_u64() => (2 * x.as_u64().unwrap() + 2).into(),
             Value::Number(x) => match x.as_f64().unwrap() {
@@ -58,13 +58,13 @@ fn a_run_of_an_older_version_says_so() {
     for old in [r#"{"checksum": "0f"}"#, r#"{"fast": {"hoist": "on"}}"#] {
         fs::write(folder.path().join("config.json"), old).unwrap();
         let error = Run::open(folder.path()).unwrap_err().to_string();
-        assert!(error.contains("of an older version"), "{error}");
+        assert!(error.contains("by an older version"), "{error}");
     }
     fs::write(folder.path().join("sessions.jsonl"), "{\"after\": 0}\n").unwrap();
     assert!(Record::any(folder.path()).is_err(), "nothing is appended behind it");
 }
 
-/// Trains on running text in `folder` for so many more steps as `stop` says, and returns what was warned of.
+/// Trains on running text in `folder` for `stop` more steps, and returns the warnings.
 fn train(folder: &Path, settings: &[(&str, &str)], stop: u64) -> Vec<String> {
     let text = folder.join("text.bin");
     let words = ["one ", "other ", "sea, ", "stone ", "bird. "];
@@ -94,7 +94,7 @@ fn train(folder: &Path, settings: &[(&str, &str)], stop: u64) -> Vec<String> {
     warnings
 }
 
-/// Steps and names of the troubles that the metrics tell of.
+/// Steps and names of the troubles in the metrics.
 fn troubles(folder: &Path) -> Vec<(u64, Trouble)> {
     let lines = Run::open(&folder.join("run")).unwrap().metrics().unwrap();
     let told = lines.into_iter().filter_map(|line| match line {
@@ -107,12 +107,12 @@ fn troubles(folder: &Path) -> Vec<(u64, Trouble)> {
 #[test]
 fn a_run_says_that_its_latents_are_ignored() {
     let folder = tempfile::tempdir().unwrap();
-    // Weights that never change make nothing of their latents, and the natural gradient leaves those alone then.
+    // With constant weights the decoder ignores its latents, so the natural gradient does not move them.
     let settings =
         [("slow.rate", "0"), ("slow.min_rate", "0"), ("fast.posterior", "natural"), ("fast.init_logvar_std", "0")];
     let warnings = train(folder.path(), &settings, 150);
     assert!(warnings.len() == 1 && warnings[0].contains("ignores its latents"), "{warnings:?}");
-    // Stopped and gone on with in the middle of a window, the run says what it would have said.
+    // Stopped and resumed in the middle of a window, the run gives the same warnings.
     assert_eq!(train(folder.path(), &settings, 200).len(), 1);
     assert_eq!(troubles(folder.path()), [100, 200].map(|step| (step, Trouble::LatentsIgnored)));
 }
@@ -131,7 +131,7 @@ fn the_best_validation_is_a_number_and_has_a_checkpoint() {
     assert_eq!(best(&[2, 5, 7]), None);
 }
 
-/// The settings of the public reference, whose number falls: that of validation text tells.
+/// With the settings of the public reference code the training loss falls; the validation shows the problem.
 #[test]
 fn a_run_at_fixed_noise_says_that_its_kl_runs_away() {
     let folder = tempfile::tempdir().unwrap();

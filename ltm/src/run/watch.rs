@@ -3,29 +3,28 @@ use crate::config::Config;
 use crate::evaluate::Mean;
 use std::mem::take;
 
-/// Steps whose numbers are averaged. Verdicts fall behind steps that are multiples of it.
+/// Number of steps to average over. Checks happen after multiples of it.
 const WINDOW: u64 = 100;
 
-/// Mean KL in nats per sequence below which latents say nothing: less than a choice between two values carries, with the
-/// noise of hundreds of coordinates among it.
+/// Mean KL in nats per sequence below which latents carry no information: less than a binary choice, including the
+/// noise of hundreds of coordinates.
 const IGNORED: f64 = 0.5;
 
-/// Growth of the mean KL from one window to the next that counts, as a factor.
+/// Least growth of the mean KL from one window to the next that counts, as a factor.
 const GROWTH: f64 = 1.05;
 
-/// Standard errors by which two windows must differ to be told apart.
+/// Standard errors by which two windows must differ.
 const ERRORS: f64 = 3.0;
 
-/// Notices two ways in which latent variables are known to fail. What it says depends on the lines of the metrics and on
-/// nothing else, so a run that goes on says what the run that was never stopped would have said.
+/// Detects two known failures of latent variables. The warnings depend only on the metrics, so a resumed run gives the
+/// same warnings as an uninterrupted one.
 #[derive(Clone, Debug)]
 pub(super) struct Watch {
     /// Samples per step.
     batch: f64,
-    /// The last step that is not looked at: until then rates and weights rise, and so may everything.
+    /// The last ignored step: until then rates and weights rise, and other numbers may rise too.
     rising: u64,
-    /// Whether the steps' losses are bounds: at the very noise that was fitted to they are none, and fall whatever becomes of
-    /// the bound.
+    /// Whether the steps' losses are bounds: with fixed noise they are not, and may fall while the bound rises.
     bounds: bool,
     /// KL in nats per sequence and loss in nats per token of the window's steps.
     kl: Vec<f64>,
@@ -50,7 +49,7 @@ impl Watch {
         })
     }
 
-    /// Takes note of a line of the metrics. One without numbers says nothing.
+    /// Processes a line of the metrics; lines without numbers are ignored.
     pub fn line(&mut self, line: &Line) -> Option<TroubleLine> {
         match line {
             Line::Step(line) => self.step(line),
@@ -59,7 +58,7 @@ impl Watch {
         }
     }
 
-    /// A window that is complete may have something to say.
+    /// Checks a complete window.
     fn step(&mut self, line: &StepLine) -> Option<TroubleLine> {
         let step = line.step;
         let (kl, loss) = (line.cost.kl, line.cost.loss);
@@ -72,7 +71,7 @@ impl Watch {
             return None;
         }
         let now = [take(&mut self.kl), take(&mut self.loss)];
-        // The first window may be a short one; half of it is enough to tell.
+        // The first window may be short; half a window is enough.
         if (now[0].len() as u64) < WINDOW / 2 {
             return None;
         }
@@ -83,7 +82,8 @@ impl Watch {
                 step,
                 trouble: Trouble::LatentsIgnored,
                 message: format!(
-                    "the decoder ignores its latents: mean KL of the last {WINDOW} steps {:.2} nats a sequence, below {IGNORED}; a shorter model.window, more fast.steps or fast.kl_warmup may help",
+                    "the decoder ignores its latents: the mean KL of the last {WINDOW} steps is {:.2} nats per \
+                     sequence, below {IGNORED}; a shorter model.window, more fast.steps or fast.kl_warmup may help",
                     kl.mean
                 ),
             });
@@ -94,7 +94,7 @@ impl Watch {
             .then(|| runaway(step, "", WINDOW, [old_kl.mean, kl.mean], [old_loss.mean, loss.mean]))
     }
 
-    /// The loss of a validation is a bound whatever noise the steps learn from.
+    /// The loss of a validation is a bound for any training noise.
     fn validation(&mut self, line: &ValidationLine) -> Option<TroubleLine> {
         let (step, kl) = (line.step, line.kl_per_sequence);
         let loss = Mean { mean: line.cost.loss, error: line.draw_error };
@@ -110,13 +110,15 @@ impl Watch {
 /// KL in nats per sequence and loss in nats per token, `steps` steps ago and now.
 fn runaway(step: u64, on: &str, steps: u64, kl: [f64; 2], loss: [f64; 2]) -> TroubleLine {
     let message = format!(
-        "the KL grows while the bound{on} gets worse: in {steps} steps from {:.2} to {:.2} nats a sequence, the bound from {:.4} to {:.4} nats a token; a lower fast.rate_end, or fast.posterior=natural, may help",
+        "the KL grows while the bound{on} gets worse: in {steps} steps the KL went from {:.2} to {:.2} nats per \
+         sequence, the bound from {:.4} to {:.4} nats per token; a lower fast.rate_end, or fast.posterior=natural, \
+         may help",
         kl[0], kl[1], loss[0], loss[1]
     );
     TroubleLine { step, trouble: Trouble::KlRunaway, message }
 }
 
-/// Whether `now` is above `before` by more than noise explains.
+/// Whether `now` is above `before` by more than noise.
 fn is_above(now: Mean, before: Mean) -> bool {
     now.mean - before.mean > ERRORS * now.error.hypot(before.error)
 }
@@ -141,7 +143,7 @@ mod tests {
         config
     }
 
-    /// What is said about 600 steps whose KL and loss follow `course`, plus noise of a twentieth.
+    /// The warnings for 600 steps whose KL and loss follow `course`, plus noise of a twentieth.
     fn said(course: impl Fn(f64) -> (f64, f64)) -> Vec<TroubleLine> {
         let mut config = config();
         config.slow.warmup = 30;
@@ -173,7 +175,7 @@ mod tests {
         assert_eq!(names(&all), [100, 200, 300, 400, 500, 600].map(|step| (step, Trouble::LatentsIgnored)));
         let late = said(|t| (if t <= 300.0 { 4.0 } else { 0.2 }, 2.0 - t / 600.0));
         assert_eq!(names(&late), [400, 500, 600].map(|step| (step, Trouble::LatentsIgnored)));
-        assert!(late[0].message.contains("0.20 nats a sequence, below 0.5"), "{late:?}");
+        assert!(late[0].message.contains("0.20 nats per sequence, below 0.5"), "{late:?}");
 
         let all = said(|t| (10.0 + t / 20.0, 1.0 + t / 600.0));
         assert_eq!(names(&all), [200, 300, 400, 500, 600].map(|step| (step, Trouble::KlRunaway)));
@@ -186,7 +188,7 @@ mod tests {
         let mut config = config();
         config.fast.noise = Noise::Fixed;
         let mut watch = Watch::new(&config).unwrap();
-        // As a run at fixed noise went: its own loss means nothing.
+        // From a run with fixed noise, whose training loss means nothing.
         let worse = |i: u64| watch.step(&step(i, 10.0 + i as f64 / 20.0, 1.0 + i as f64 / 600.0));
         assert!((1..=600).filter_map(worse).next().is_none());
         let mut told = |step, kl, loss| {
@@ -197,7 +199,10 @@ mod tests {
         assert_eq!(told(20, 1.0, 3.0), None, "rates rise");
         assert_eq!(told(100, 1.9, 3.27), None, "the first");
         let trouble = told(200, 7.7, 3.32).unwrap().message;
-        assert!(trouble.contains("validation text gets worse: in 100 steps from 1.90 to 7.70"), "{trouble}");
+        assert!(
+            trouble.contains("validation text gets worse: in 100 steps the KL went from 1.90 to 7.70"),
+            "{trouble}"
+        );
         assert_eq!(told(300, 20.0, 3.30), None, "the bound gets better");
         assert_eq!(told(400, 30.0, 3.31), None, "within the noise of draws");
         assert_eq!(told(500, 30.0, 3.40), None, "the KL stays");

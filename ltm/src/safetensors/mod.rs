@@ -1,5 +1,5 @@
-//! The safetensors format: named tensors behind a JSON header. The crate `safetensors` reads it and refuses overlaps, gaps
-//! and bytes that belong to no tensor. Of a name that appears twice it takes the last: a check here refuses that.
+//! The safetensors format: a JSON header, then named tensors. The crate `safetensors` reads it and refuses overlaps,
+//! gaps and unused bytes. It accepts duplicate names; a check here refuses them.
 //!
 //! ```text
 //! 8 bytes   length n of the header, little-endian
@@ -25,14 +25,14 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::str::FromStr;
 
-// Tensors are written as they lie in memory.
+// Tensors are written in memory order.
 const _: () = assert!(cfg!(target_endian = "little"), "tensor files are little-endian, and so must this machine be");
 
 /// A file of tensors, checked when it is opened.
 #[derive(Debug)]
 pub struct SafeTensors<'a> {
     bytes: Cow<'a, [u8]>,
-    /// Where the tensors' bytes begin.
+    /// Offset of the tensors' bytes.
     data: usize,
     header: Metadata,
 }
@@ -49,8 +49,8 @@ impl<'a> SafeTensors<'a> {
     /// Checks `bytes` as a whole file.
     ///
     /// # Errors
-    /// On anything that the format does not allow: a header that is damaged, names that appear twice, a size that does not
-    /// follow from type and shape, tensors that overlap or leave a gap, and bytes at the end.
+    /// If the file violates the format: a damaged header, duplicate names, a size that does not match type and shape,
+    /// tensors that overlap or leave a gap, or extra bytes at the end.
     pub fn parse(bytes: impl Into<Cow<'a, [u8]>>) -> Result<Self> {
         let bytes = bytes.into();
         // An error may quote a name with a line break.
@@ -71,10 +71,10 @@ impl<'a> SafeTensors<'a> {
         self.header.offset_keys()
     }
 
-    /// One of the file's own strings, read as a number or whatever `T` is.
+    /// A metadata string, parsed as `T`.
     ///
     /// # Errors
-    /// If there is no such key or its text is no `T`.
+    /// If there is no such key or its text is not a valid `T`.
     pub fn metadata<T: FromStr>(&self, key: &str) -> Result<T> {
         let text = self.header.metadata().as_ref().and_then(|strings| strings.get(key));
         let text = text.ok_or_else(|| Error::new(format!("the metadata have no {key:?}")))?;
@@ -91,7 +91,7 @@ impl<'a> SafeTensors<'a> {
         self.header.info(name).ok_or_else(|| Error::new(format!("there is no tensor {name:?} in the file")))
     }
 
-    /// That a tensor has the shape that the caller's model gives it.
+    /// Checks that a tensor has the expected shape.
     ///
     /// # Errors
     /// If it is missing or has another shape.
@@ -135,7 +135,7 @@ impl<'a> SafeTensors<'a> {
     }
 }
 
-/// Reads the names of an object's entries, of which each may appear once.
+/// Reads the names of an object's entries, which must be unique.
 struct Names;
 
 impl<'de> Visitor<'de> for Names {
@@ -164,10 +164,10 @@ fn elements<const N: usize, T>(bytes: &[u8], decode: impl Fn([u8; N]) -> T) -> V
 /// A tensor to write: name, shape and elements.
 pub type Tensor<'a> = (String, Vec<usize>, &'a [f32]);
 
-/// Writes a file of tensors, sorted by name, so that its bytes depend on the content alone. Names must be distinct.
+/// Writes a file of tensors, sorted by name, so that its bytes depend only on the content. Names must be distinct.
 ///
 /// # Errors
-/// Those of `out`, and a tensor whose shape is not that of its elements.
+/// Those of `out`, or if a tensor's shape does not match its elements.
 pub fn write(out: &mut dyn Write, tensors: &[Tensor<'_>]) -> io::Result<()> {
     let mut sorted: Vec<_> = tensors.iter().collect();
     sorted.sort_by_key(|(name, ..)| name);
@@ -181,7 +181,7 @@ pub fn write(out: &mut dyn Write, tensors: &[Tensor<'_>]) -> io::Result<()> {
     let header =
         Metadata::new(None, sorted.iter().map(entry).collect()).map_err(|e| io::Error::other(e.to_string()))?;
     let mut header = serde_json::to_vec(&header)?;
-    // Aligned elements, for whoever maps the file into memory.
+    // Aligns the elements, for programs that map the file into memory.
     header.resize(header.len().next_multiple_of(8), b' ');
     out.write_all(&(header.len() as u64).to_le_bytes())?;
     out.write_all(&header)?;

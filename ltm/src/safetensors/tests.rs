@@ -10,7 +10,7 @@ fn error(bytes: &[u8]) -> String {
     SafeTensors::parse(bytes).unwrap_err().to_string()
 }
 
-/// A tensor of every type and metadata, as the published writer writes them.
+/// A tensor of every type and metadata, written by the `safetensors` crate.
 fn sample() -> Vec<u8> {
     let w: Vec<u8> = [1.0f32, -2.0, 0.5, f32::MIN_POSITIVE, 3e38, -0.0].iter().flat_map(|x| x.to_le_bytes()).collect();
     let scalar = 0.1f64.to_le_bytes();
@@ -66,7 +66,7 @@ fn what_the_published_writer_wrote_is_read_and_what_is_not_there_is_said() {
     assert!(missing.starts_with("cannot read no/such/file"), "{missing}");
 }
 
-/// The weights' SHA-256 names a run: every byte of what is written is fixed.
+/// The weights' SHA-256 identifies a run, so every written byte is fixed.
 #[test]
 fn bytes_depend_on_the_content_alone_and_are_aligned() {
     let gain: Tensor = ("gain".into(), vec![2], &[1.0, 0.5]);

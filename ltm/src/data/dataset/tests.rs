@@ -98,16 +98,17 @@ fn bad_data_gets_one_clear_line() {
     assert!(missing.starts_with(&format!("cannot read {place}/missing: ")), "{missing}");
     let bad = path.join("bad.bin");
     for (bytes, said) in [
-        (vec![], "there is no token in it"),
+        (vec![], "it has no tokens"),
         (
             llm_c(&[1, 2, 258, 999]),
-            "token 2 has id 258, but tokenizer bytes has 258 ids: made with another tokenizer, or damaged",
+            "token 2 has id 258, but tokenizer bytes has 258 ids: the file was made with another tokenizer, or is \
+             damaged",
         ),
     ] {
         fs::write(&bad, bytes).unwrap();
         assert_eq!(message(open(&bad, Split::Train)), format!("{place}/bad.bin: {said}"));
     }
-    // Tokens that only nanoGPT's own file explains, in a folder or by themselves.
+    // Tokens with nanoGPT's own encoding file, in a folder or as a single file.
     fs::write(&bad, llm_c(&[1, 2])).unwrap();
     fs::write(path.join(ENCODING), "").unwrap();
     for named in [path, &bad] {
@@ -121,7 +122,7 @@ fn bad_data_gets_one_clear_line() {
         (
             "\"tokenizer\": \"bytes\"",
             "\"tokenizer\": \"gpt2\"",
-            "train-00000.bin was prepared with tokenizer gpt2, the model has bytes",
+            "train-00000.bin was prepared with tokenizer gpt2, but the model has bytes",
         ),
         ("ltm tokens", "ltm", "dataset.json: format is \"ltm\", not \"ltm tokens\""),
         ("\"version\": 2", "\"version\": 3", "dataset.json: version 3; this program reads 2: prepare the data again"),
@@ -131,7 +132,7 @@ fn bad_data_gets_one_clear_line() {
     }
 }
 
-/// Any flipped bit and any cut of a prepared shard is found.
+/// Any flipped bit and any truncation of a prepared shard is found.
 #[test]
 fn damaged_shards_are_found() {
     let out = prepared();
@@ -165,7 +166,7 @@ fn the_end_can_be_set_apart() {
     assert_eq!(rest.document_ends().unwrap(), [4, 8]);
     let (a, b) = rest.set_apart(0.5).unwrap();
     assert_eq!((all(&a), all(&b)), (text[32..36].to_vec(), text[36..].to_vec()));
-    // A single document can only be cut inside.
+    // A single document can only be cut in its middle.
     let (first, rest) = memory(&[65; 100]).set_apart(0.1).unwrap();
     assert_eq!((first.len(), rest.len()), (90, 10));
     assert!(memory(&[65]).set_apart(0.1).is_err());
