@@ -1,4 +1,4 @@
-//! A run judged by several protocols on one text: what `ltm eval` prints.
+//! A run evaluated by several protocols on one text, for `ltm eval`.
 
 use crate::table::{Table, digits, nats, or_dash, perplexity, plus_minus, short};
 use crate::text;
@@ -15,7 +15,7 @@ use std::fmt::{self, Display, Formatter};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// How to score.
+/// Options of an evaluation.
 pub struct Options {
     /// The protocols, in the order of the table.
     pub protocols: Vec<Protocol>,
@@ -27,7 +27,7 @@ pub struct Options {
     pub limit: Option<u64>,
 }
 
-/// Whose numbers these are and how they come about, for the head of a table.
+/// The origin of the numbers, for the head of a table.
 pub fn origin(run: &Run, model: &Loaded, options: &Options) -> String {
     let (run, weights, config) = (run.path.display(), short(&model.weights), &model.config);
     let how = match config.model.kind {
@@ -37,7 +37,7 @@ pub fn origin(run: &Run, model: &Loaded, options: &Options) -> String {
     format!("{run} after step {}, weights {weights}, seed {}{how}", model.step, config.train.seed)
 }
 
-/// What one protocol says, by the names that `--json` has.
+/// The result of one protocol, with the names of the `--json` output.
 #[derive(Serialize)]
 pub struct Row {
     /// Sums over the sequences.
@@ -55,7 +55,7 @@ pub struct Row {
     pub sequence_nats: Vec<f64>,
 }
 
-/// What the embedded corpus knows of its stories.
+/// The exact cost, for stories of the embedded corpus.
 #[derive(Serialize)]
 struct Truth {
     entropy: f64,
@@ -67,7 +67,7 @@ struct Truth {
 }
 
 impl Row {
-    /// What `scores` by a protocol add up to.
+    /// The sum of `scores` by a protocol.
     pub fn of(protocol: Protocol, scores: &[SequenceScore]) -> Self {
         let total = Total::of(scores);
         let nats = total.per_sequence();
@@ -142,12 +142,12 @@ pub fn evaluate(
     Ok(rows)
 }
 
-/// A table with what `row` says by each protocol, and how far that is from the truth where it is known.
+/// A table of `row` for each protocol, with the distance from the exact cost if it is known.
 pub fn columns<'a, R>(table: Table<'a, R>, row: impl Fn(&'a R) -> &'a Row + Copy) -> Table<'a, R> {
     let part = |row: &Row, sum| or_dash(row.per_sequence(sum).map(|nats| digits(nats, 2)));
     let table = table
         .left("protocol", |r| row(r).figures.protocol.name())
-        .left("what it is", |r| row(r).figures.protocol.status())
+        .left("kind of number", |r| row(r).figures.protocol.status())
         .right("nats/sequence", |r| nats(row(r).total.per_sequence()))
         .right("= NLL", |r| part(row(r), row(r).figures.nll))
         .right("+ KL", |r| part(row(r), row(r).figures.kl))
@@ -158,20 +158,20 @@ pub fn columns<'a, R>(table: Table<'a, R>, row: impl Fn(&'a R) -> &'a Row + Copy
     }
     table
         .right("true entropy", |r| or_dash(row(r).truth.as_ref().map(|truth| digits(truth.entropy, 2))))
-        .right("above the truth", |r| row(r).above().map_or("(half a story)".into(), nats))
+        .right("above entropy", |r| row(r).above().map_or("(half a story)".into(), nats))
 }
 
-/// The table, and what there is to know about its numbers.
+/// The table, with notes on its numbers.
 pub fn text(rows: &[Row]) -> String {
     let table = columns(Table::of(rows), |row| row);
     let exact = rows.iter().find_map(Row::exact);
     let mut lines = vec![table.to_string()];
     if rows.iter().any(|row| row.figures.protocol == Protocol::Iwae) {
-        lines.push(format!("{IWAE}; with few draws their noise can put it above elbo"));
+        lines.push(format!("{IWAE}; with few draws, noise can raise it above elbo"));
     }
     if let Some(exact) = exact {
         lines.push(format!(
-            "exact -log p of these very stories: {exact:.2} nats each; the table's last column is measured against it"
+            "these stories have an exact mean -log p of {exact:.2} nats; the last column is the difference from it"
         ));
         lines.extend(rows.iter().filter_map(|row| row.above().map(|above| verdict(row.figures.protocol, above))));
     }
@@ -184,16 +184,16 @@ pub fn with_error(value: f64, error: f64) -> String {
 }
 
 /// Why `iwae` has no NLL and no KL.
-pub const IWAE: &str = "iwae averages over all draws at once, so it is no sum of an NLL and a KL";
+pub const IWAE: &str = "iwae has no NLL and KL of its own: it averages importance weights over all draws";
 
-/// Whether a number that is so far above the truth may be called what it is called, in a sentence.
+/// A sentence on whether a protocol's number behaves as it should, given its distance from the exact cost.
 fn verdict(protocol: Protocol, above: Mean) -> String {
     let name = protocol.name();
     let side = if above.mean < 0.0 { "below" } else { "above" };
-    let distance = format!("{} nats {side} the truth", plus_minus(above.mean.abs(), above.error, 2));
+    let distance = format!("{} nats {side} the exact cost", plus_minus(above.mean.abs(), above.error, 2));
     match (protocol, above.is_below_zero()) {
-        (Protocol::Fixed, false) => format!("{name}: not a bound; {distance} here, which promises nothing"),
-        (Protocol::Fixed, true) => format!("{name}: not a bound, and it shows: {distance}"),
+        (Protocol::Fixed, false) => format!("{name}: not a bound; {distance} here, but nothing guarantees this"),
+        (Protocol::Fixed, true) => format!("{name}: not a bound: {distance}, which no bound can be"),
         (Protocol::Nll, false) => format!("{name}: exact, {distance}"),
         (Protocol::Nll, true) => format!("{name}: IMPOSSIBLE, {distance}: please report this"),
         (_, false) => format!("{name}: the bound holds, {distance}"),
@@ -201,12 +201,12 @@ fn verdict(protocol: Protocol, above: Mean) -> String {
     }
 }
 
-/// A protocol's figures, as `--json` and the suite's file have them.
+/// A protocol's figures, for `--json` and the suite's file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Figures {
     /// The protocol.
     pub protocol: Protocol,
-    /// What its number is.
+    /// The kind of number.
     pub status: String,
     /// Sequences.
     pub sequences: u64,
@@ -216,9 +216,9 @@ pub struct Figures {
     pub bytes: f64,
     /// Σ nats.
     pub nats: f64,
-    /// Σ NLL, where it is a [part](Protocol::parts) of the number.
+    /// Σ NLL, if it is a [part](Protocol::parts) of the number.
     pub nll: Option<f64>,
-    /// Σ KL, where it is a part of the number.
+    /// Σ KL, if it is a part of the number.
     pub kl: Option<f64>,
     /// exp(Σ nats / Σ tokens).
     #[serde(deserialize_with = "null_is_nan")]
@@ -226,13 +226,13 @@ pub struct Figures {
     /// Bits per byte.
     #[serde(deserialize_with = "null_is_nan")]
     pub bits_per_byte: f64,
-    /// Mean of exp(nats / tokens) over sequences, as the public reference takes it.
+    /// Mean of exp(nats / tokens) over sequences, as in the public reference code.
     #[serde(deserialize_with = "null_is_nan")]
     pub mean_sequence_perplexity: f64,
 }
 
 impl Figures {
-    /// What the sums say.
+    /// Derives the figures from sums.
     pub fn of(protocol: Protocol, total: &Total) -> Self {
         let [nll, kl] = protocol.parts();
         Self {
@@ -251,7 +251,7 @@ impl Figures {
     }
 }
 
-/// What was judged on what: at the head of every `--json` output.
+/// The model and the text of an evaluation, at the head of every `--json` output.
 #[derive(Serialize)]
 pub struct Head<'a> {
     run: String,
@@ -263,20 +263,21 @@ pub struct Head<'a> {
 }
 
 impl<'a> Head<'a> {
-    /// The model in `run`, judged on `text`.
+    /// The model in `run`, evaluated on `text`.
     pub fn new(run: &Run, model: &'a Loaded, text: &'a Text) -> Self {
         let run = run.path.display().to_string();
         Self { run, step: model.step, weights_sha256: &model.weights, seed: model.config.train.seed, text }
     }
 }
 
-/// The text that was scored: its name, and what vouches for it.
+/// The scored text: its name and hash.
 #[derive(Clone, Debug, Serialize)]
 pub struct Text {
     /// The path as it was given, or a description.
     #[serde(rename = "data")]
     pub name: String,
-    /// SHA-256 of the bytes of its files, one after the other; `None` for the embedded corpus, a part of the program.
+    /// SHA-256 of the bytes of its files, one after the other; `None` for the embedded corpus, which is part of the
+    /// program.
     #[serde(rename = "data_sha256")]
     pub sha256: Option<String>,
     /// Whether it is training text of the run, see [`Run::was_trained_on_one_of`] and [`Material::seen`](ltm::run::Material::seen).
@@ -284,8 +285,8 @@ pub struct Text {
     pub is_training_text: bool,
 }
 
-/// What stands behind the name of a text that a run was trained on.
-pub const TRAINING_TEXT: &str = "training text of the run: not unseen";
+/// Follows the name of a text that the run was trained on.
+pub const TRAINING_TEXT: &str = "training text of the run, so not unseen";
 
 impl Text {
     fn of(name: String, files: &[PathBuf], is_training_text: bool) -> Result<Self> {
@@ -301,7 +302,7 @@ impl Display for Text {
     }
 }
 
-/// The first validation stories of the embedded corpus for a run that reads them.
+/// The first validation stories of the embedded corpus, as a source for a run.
 ///
 /// # Errors
 /// If the run's sequences are too short for a story.
@@ -310,7 +311,8 @@ pub fn stories(run: &Run, count: u64) -> Result<(Arc<dyn Source>, Text)> {
     Ok((validation_stories(run.config.model.seq, count)?, text))
 }
 
-/// The text that a run is judged by: the one at `path`, or else its validation text; of the embedded corpus so many stories.
+/// The text for evaluating a run: the one at `path`, else the run's validation text, or so many stories of the embedded
+/// corpus.
 ///
 /// # Errors
 /// Data that cannot be read or have changed, and a run without validation text.
@@ -341,7 +343,7 @@ pub fn validation(run: &Run, model: &Loaded, count: u64) -> Result<(Arc<dyn Sour
     }
     let material = text::material(config)?;
     let same = run.check_data(&model.data, &material.data);
-    same.map_err(|e| e.hint("validation text may be training text: put the old data back, or name unseen text"))?;
+    same.map_err(|e| e.hint("validation text may be training text: restore the old data, or name unseen text"))?;
     let Some(source) = material.validation else {
         return Err(Error::usage(format!("{path} has no validation text: name a text to score")));
     };

@@ -1,4 +1,4 @@
-//! The laboratory: what is done with models and runs. Audits, suites, sweeps, reports, benchmarks, imports, verification.
+//! Work with models and runs: audits, suites, sweeps, reports, benchmarks, imports, verification.
 
 #![forbid(unsafe_code)]
 

@@ -1,4 +1,4 @@
-//! What a configuration costs: parameters, FLOPs and memory, counted from the very plans that training runs.
+//! The cost of a configuration: parameters, FLOPs and memory, counted from the plans that training runs.
 
 use crate::table::{Table, si};
 use autograd::{Phase, Plan, Store};
@@ -6,31 +6,31 @@ use engine::{Cost, Device, Result};
 use ltm::config::{Config, Work};
 use ltm::learn::{Fast, Learner, Slow};
 
-/// The plans of training, without weights in them.
+/// The plans of training, without weights.
 pub struct Plans {
     /// All memory.
     pub store: Store,
-    /// What the plans are of.
+    /// The planned learner.
     pub learner: Learner,
     config: Config,
 }
 
-/// What runs together.
+/// Work that runs together.
 pub(crate) struct Part<'a> {
     name: &'static str,
     plan: &'a Plan,
     phases: &'static [Phase],
-    /// In a training step.
+    /// How often it runs in a training step.
     times: usize,
 }
 
 impl Part<'_> {
-    /// FLOPs and least bytes of one time.
+    /// FLOPs and least bytes of one run.
     pub fn cost(&self) -> Cost {
         self.phases.iter().map(|&phase| self.plan.cost(phase)).sum()
     }
 
-    /// The same of all times in a training step.
+    /// The same for all runs in a training step.
     pub fn cost_in_step(&self) -> Cost {
         let (Cost { flops, bytes }, times) = (self.cost(), self.times as u64);
         Cost { flops: flops.saturating_mul(times), bytes: bytes.saturating_mul(times) }
@@ -54,7 +54,7 @@ pub(crate) fn parts<'a>(fast: Option<&'a Fast>, slow: &'a Slow, steps: usize) ->
 }
 
 impl Plans {
-    /// Plans training with a resolved configuration on `device`, whose memory need not hold it.
+    /// Plans training with a resolved configuration on `device`, even if it does not fit into memory.
     ///
     /// # Errors
     /// If the device has no kernels for it.
@@ -86,7 +86,7 @@ impl Plans {
         self.parts().iter().map(|part| part.cost_in_step().flops as f64).sum::<f64>() / self.tokens()
     }
 
-    /// The same by the paper's formula, with N in the place of its 1024; it has none for a model without latents.
+    /// The same by the paper's formula, with N instead of its 1024; `None` for a model without latents.
     pub fn formula_per_token(&self) -> Option<f64> {
         let m = &self.config.model;
         let attention = (m.layers * m.dim * m.seq) as f64;
@@ -95,7 +95,7 @@ impl Plans {
         m.kind.has_latents().then_some(formula)
     }
 
-    /// What runs how often, and what it costs.
+    /// A table of what runs, how often, and its cost.
     pub fn phases(&self) -> String {
         let (parts, tokens) = (self.parts(), self.tokens());
         let count = |part: &Part| part.phases.iter().map(|&phase| part.plan.labels(phase).len()).sum::<usize>();
@@ -109,14 +109,14 @@ impl Plans {
             .to_string()
     }
 
-    /// What needs how much memory.
+    /// A table of memory use.
     pub fn memory(&self) -> String {
         let [weights, fast, slow] = self.learner.bytes;
         let rows = [
             ("weights", weights),
             ("fast loop: posterior, noise, moments, workspace", fast),
             ("slow step: gradients, moments, further workspace", slow),
-            ("all together", self.store.bytes()),
+            ("total", self.store.bytes()),
         ];
         let table = Table::of(&rows).left("memory", |row| row.0).right("", |row| si(row.1 as f64, "B"));
         let arena = self.all().map(|(name, plan)| format!("{name} {}", si(plan.arena_bytes as f64, "B")));

@@ -1,7 +1,7 @@
-//! Pictures of lines and points over linear or logarithmic axes, as SVG without references to anything else.
+//! Plots of lines and points over linear or logarithmic axes, as self-contained SVG.
 //!
-//! Colours are written into the picture as they look on white; a style sheet exchanges them where the reader's screen is
-//! dark. [`Plot::file`] carries that sheet itself, [`Plot::inline`] relies on the page to contain [`style`].
+//! The picture has colours for a white background; a style sheet replaces them on dark screens. [`Plot::file`] contains
+//! the style sheet; a page with [`Plot::inline`] must contain [`style`].
 
 use crate::table::{number, visible};
 use plotters::coord::Shift;
@@ -12,8 +12,8 @@ use plotters::style::text_anchor::{HPos, Pos, VPos};
 use std::fmt::Write;
 use std::ops::Range;
 
-/// Colours of the series on white and on black: blue, orange, green, pink, violet, brown (yellow on black) and grey. A test measures
-/// that readers who do not see red or green can tell them apart too.
+/// Colours of the series on white and on black: blue, orange, green, pink, violet, brown (yellow on black) and grey. A
+/// test measures that readers with red-green colour blindness can also distinguish them.
 const COLOURS: [[u32; 2]; 7] = [
     [0x116fd7, 0x2882ff],
     [0xfa6401, 0xe16421],
@@ -28,18 +28,18 @@ const INK: [u32; 2] = [0x1c1c1c, 0xe6e6e3];
 const SOFT: [u32; 2] = [0x5a5a5a, 0xa3a6aa];
 const RULE: [u32; 2] = [0xdcdcdc, 0x3b3f45];
 
-/// Lengths of a dash and of the gap behind it, in pixels. The mark of a legend's sample covers no first gap.
+/// Lengths of a dash and of the gap after it, in pixels. The mark of a legend's sample covers no first gap.
 const STROKES: [(u32, u32); 4] = [(1 << 20, 0), (7, 4), (2, 4), (15, 5)];
 
-/// How far to the right of its mark a label stands, in pixels.
+/// Distance of a label to the right of its mark, in pixels.
 const BESIDE: i32 = 7;
 /// Height of a line of the legend, in pixels.
 const LINE: u32 = 19;
-/// Width of a letter of the legend: nobody knows the font, so this is generous.
+/// Width of a letter of the legend; generous, because the font is unknown.
 const LETTER: u32 = 7;
-/// Width of the sample of a line in front of its name.
+/// Width of the line sample before its name.
 const SAMPLE: u32 = 46;
-/// Room for labels to the right of the axes, in pixels.
+/// Space for labels to the right of the axes, in pixels.
 const BEHIND: u32 = 30;
 
 /// Colour and stroke of a series.
@@ -52,7 +52,7 @@ pub struct Look {
 }
 
 impl Look {
-    /// The last of the looks, for what is not one of several equal series.
+    /// The last look, for a series that is not one of several equal ones.
     pub const LAST: Self = Self { colour: COLOURS.len() - 1, stroke: STROKES.len() - 1 };
 
     /// The look of number `i` of several equal series. The first 27 differ from each other and from [`LAST`](Self::LAST), and
@@ -66,16 +66,16 @@ impl Look {
     }
 }
 
-/// A point that stands out.
+/// A marked point.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Mark {
     /// Its place, `[x, y]`.
     pub at: [f64; 2],
-    /// Half the length of a vertical error bar; none if this is not a number.
+    /// Half the length of a vertical error bar; NaN for none.
     pub error: f64,
     /// Whether it is a ring, not a disc.
     pub hollow: bool,
-    /// A short label beside it, where there is room.
+    /// A short label beside it, if there is space.
     pub label: String,
 }
 
@@ -95,28 +95,28 @@ pub struct Series {
     pub look: Look,
     /// A line through these points, broken at coordinates that are not finite.
     pub line: Vec<[f64; 2]>,
-    /// A thin pale line behind all others: of what `line` is a mean.
+    /// A thin pale line behind all others: the values whose mean is `line`.
     pub pale: Vec<[f64; 2]>,
     /// A short label at the end of `line`; none if this is empty.
     pub label: String,
-    /// Points that stand out.
+    /// Marked points.
     pub marks: Vec<Mark>,
 }
 
 /// A picture.
 #[derive(Clone, Debug, Default)]
 pub struct Plot {
-    /// What stands above it.
+    /// The title.
     pub title: String,
-    /// What is written along the horizontal and the vertical axis.
+    /// Labels of the horizontal and the vertical axis.
     pub axes: [String; 2],
-    /// Whether values lie along both axes by their logarithm; then values of 0 and below are left out.
+    /// Whether both axes are logarithmic; then values of 0 and below are left out.
     pub is_log: bool,
-    /// Where the horizontal axis is labelled; at round values if this is empty.
+    /// Ticks of the horizontal axis; round values if empty.
     pub ticks: Vec<f64>,
-    /// The value at which the vertical axis ends, if it is not to reach all points: lines leave through the upper edge.
+    /// The end of the vertical axis, if it should not include all points; lines then leave through the upper edge.
     pub top: Option<f64>,
-    /// What it shows.
+    /// The series.
     pub series: Vec<Series>,
     /// Lines under the legend.
     pub notes: Vec<String>,
@@ -126,7 +126,7 @@ type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 type Drawn = Result<(), DrawingAreaErrorKind<std::io::Error>>;
 
 impl Plot {
-    /// The picture with title and legend, as a file of its own.
+    /// The picture with title and legend, as a separate file.
     pub fn file(&self) -> String {
         let legend = self.series.iter().map(|series| &series.name).chain(&self.notes);
         let (lines, letters) = legend.fold((0, 0), |(n, most), line| (n + 1, most.max(line.chars().count() as u32)));
@@ -149,7 +149,7 @@ impl Plot {
         svg.replacen(">\n", &format!("><style>{}</style>\n", style()), 1)
     }
 
-    /// The picture for a page, which says the title and which look is whose.
+    /// The picture for a page, which has its own title and legend.
     pub fn inline(&self) -> String {
         canvas((480, 300), |root| self.axes_and_series(root))
     }
@@ -159,7 +159,7 @@ impl Plot {
         self.places().next().is_none()
     }
 
-    /// The places of all points that have one, with the ends of error bars.
+    /// The places of all drawable points, with the ends of error bars.
     fn places(&self) -> impl Iterator<Item = (f64, f64)> {
         let of = |series: &Series| {
             let ends = |mark: &Mark| [0.0, mark.error, -mark.error].map(|error| [mark.at[0], mark.at[1] + error]);
@@ -169,7 +169,7 @@ impl Plot {
         self.series.iter().flat_map(of).filter_map(|point| self.place(point))
     }
 
-    /// Where a point lies along both axes.
+    /// The position of a point along both axes.
     fn place(&self, point: [f64; 2]) -> Option<(f64, f64)> {
         let [x, y] = if self.is_log { point.map(f64::log10) } else { point };
         (x.is_finite() && y.is_finite()).then_some((x, y))
@@ -179,7 +179,7 @@ impl Plot {
         if self.is_log { 10f64.powf(place) } else { place }
     }
 
-    /// An axis over some places with a little room at both ends, labelled at `ticks`, or at round values.
+    /// An axis over some places with small margins, with ticks at `ticks` or at round values.
     fn axis(&self, places: impl Iterator<Item = f64>, ticks: &[f64]) -> Axis {
         let (least, most) = places.fold((f64::INFINITY, f64::NEG_INFINITY), |(a, b), x| (a.min(x), b.max(x)));
         let (least, most) = if least > most { (0.0, 1.0) } else { (least, most) };
@@ -190,7 +190,7 @@ impl Plot {
             _ if self.is_log => 0.3,
             _ => 0.5 * least.abs().max(1.0),
         };
-        // An axis of values that cannot be below zero does not begin there.
+        // An axis of non-negative values does not begin below zero.
         let start = if !self.is_log && least >= 0.0 { (least - room).max(0.0) } else { least - room };
         let end = most + room;
         let ticks =
@@ -231,7 +231,7 @@ impl Plot {
             let colour = series.look.rgb();
             for part in self.parts(&series.line, edge) {
                 let (dash, gap) = STROKES[series.look.stroke % STROKES.len()];
-                // A point without neighbours is a line of no length: it is a dot, unless there is a mark.
+                // A single point is a line of zero length: draw a dot, unless there is a mark.
                 let is_marked = series.marks.iter().any(|mark| self.place(mark.at) == Some(part[0]));
                 let dot = (part.len() == 1 && !is_marked).then(|| Circle::new(part[0], 2, colour.filled()));
                 chart.draw_series(dot)?;
@@ -251,7 +251,7 @@ impl Plot {
                 }
             }
         }
-        // A label stands above its mark, beside a line that goes up from there, as far up as it takes to be clear of marks and other labels.
+        // A label is above its mark, at the end of a line upwards, as high as needed to avoid marks and other labels.
         let marks = self.series.iter().flat_map(|series| series.marks.iter().map(move |mark| (series.look, mark)));
         let marks = marks.filter_map(|(look, mark)| Some((look, &mark.label, self.place(mark.at)?)));
         let marks: Vec<_> = marks.filter(|(_, _, place)| place.1 <= edge).collect();
@@ -265,7 +265,7 @@ impl Plot {
             let label = Text::new(label.clone(), (BESIDE, -up), letters(look.rgb(), HPos::Center));
             chart.draw_series([EmptyElement::at(place) + label])?;
         }
-        // The label of a line stands behind its end, or as near to that as other labels of lines leave room, with a stroke to it.
+        // The label of a line is after its end, or as near as other labels allow, with a connecting stroke.
         let mut taken: Vec<(i32, i32)> = Vec::new();
         for series in self.series.iter().filter(|series| !series.label.is_empty()) {
             let Some(&end) = self.parts(&series.line, edge).iter().rev().find_map(|part| part.last()) else { continue };
@@ -281,7 +281,7 @@ impl Plot {
         Ok(())
     }
 
-    /// The places of a line's unbroken parts, cut where it passes the upper `edge`.
+    /// The points of a line's unbroken parts, clipped at the upper `edge`.
     fn parts(&self, line: &[[f64; 2]], edge: f64) -> Vec<Vec<(f64, f64)>> {
         let mut parts = vec![Vec::new()];
         let mut before = None;
@@ -327,7 +327,7 @@ impl Ranged for Axis {
     }
 }
 
-/// Round values: evenly spaced, or 1, 2 and 5 of every decade where there are several.
+/// Round values: evenly spaced, or 1, 2 and 5 of every decade if there are several decades.
 fn round(start: f64, end: f64, is_log: bool) -> Vec<f64> {
     if is_log && end / start > 12.0 {
         let digits: &[f64] = if end / start > 3e3 { &[1.0] } else { &[1.0, 2.0, 5.0] };
@@ -509,7 +509,7 @@ mod tests {
         assert_eq!(plot.parts(&line, 3.0), expected);
         plot.top = Some(3.0);
         let svg = plot.inline();
-        // The frame ends a little above 3, and the mark at 9 has no place in it.
+        // The frame ends slightly above 3, so the mark at 9 is outside.
         assert!(heights(&svg, "9").is_empty() && heights(&svg, "2.5").len() == 1, "{svg}");
         assert_eq!(svg.matches("<circle").count(), 1, "{svg}");
     }

@@ -1,9 +1,9 @@
-//! What can be measured of generated text without a reader: how varied it is, how much it repeats itself, and how likely
-//! another model finds it.
+//! Automatic measures of generated text: how varied it is, how much it repeats itself, and how likely it is under
+//! another model.
 //!
-//! Statistics are of words between blanks, so that models with different tokenizers can be compared. All of them depend on the
-//! amount of text: only numbers from equally many texts of the same length can be compared. Low perplexity is not quality, since
-//! a text that repeats itself is likely. Hence the numbers stand together.
+//! Statistics count words separated by spaces, so that models with different tokenizers can be compared. All of them
+//! depend on the amount of text, so compare only the same number of texts of the same length. Low perplexity is not
+//! quality, because a text that repeats itself is likely. So these numbers belong together.
 
 use crate::eval;
 use crate::text::{tokenizer, writer};
@@ -22,20 +22,20 @@ use std::hash::Hash;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// Words in a row that count as repeated when they come again.
+/// Length of a word sequence that counts as repeated when it occurs again.
 pub const REPEATED: usize = 4;
 
-/// Draws per text where the judge has latents.
+/// Draws per text if the judge has latents.
 const DRAWS: usize = 16;
 
-/// What to write.
+/// What to generate.
 #[derive(Clone, Debug, Serialize)]
 pub struct Options {
-    /// A file with a prompt a line; without, texts begin with nothing.
+    /// A file with one prompt per line; without it, texts have no prompt.
     pub prompts: Option<PathBuf>,
-    /// Texts, for each prompt if there are prompts.
+    /// Number of texts, per prompt if there are prompts.
     pub samples: u32,
-    /// How to write them.
+    /// Sampling options.
     #[serde(flatten)]
     pub writing: Writing,
 }
@@ -46,7 +46,7 @@ pub struct Settings {
     /// Command and weights.
     #[serde(flatten)]
     pub origin: Origin,
-    /// What was asked for.
+    /// The options.
     #[serde(flatten)]
     pub options: Options,
     /// SHA-256 of the file of prompts.
@@ -60,13 +60,13 @@ pub struct Settings {
 pub struct Text {
     /// The prompt, if there was one.
     pub prompt: Option<String>,
-    /// What the model made of it.
+    /// The generated text.
     pub text: String,
 }
 
-/// What a model wrote.
+/// The texts that a model generated.
 pub struct Written {
-    /// How.
+    /// The settings.
     pub settings: Settings,
     /// The texts, those of the first prompt first.
     pub texts: Vec<Text>,
@@ -74,11 +74,11 @@ pub struct Written {
     pub file: PathBuf,
 }
 
-/// Lets the model of `run` write for `command`; the texts go to a new file at `transcript`, by default in the run's folder.
-/// Calls `progress` with the number of texts done, of all.
+/// Generates texts with the model of `run` for `command`, into a new file at `transcript`, by default in the run's
+/// folder. Calls `progress` with the number of texts done and the total.
 ///
 /// # Errors
-/// Prompts that cannot be read or are none, too many texts, and those of [`Writer`](ltm::generate::Writer).
+/// If prompts cannot be read or are missing, or texts are too many, and those of [`Writer`](ltm::generate::Writer).
 pub fn write(
     run: &Run,
     model: &mut Loaded,
@@ -113,40 +113,41 @@ pub fn write(
 fn read_prompts(path: &Path) -> Result<Vec<String>> {
     let text = file::text(path)?;
     let lines: Vec<String> = text.lines().filter(|line| !line.trim().is_empty()).map(str::to_string).collect();
-    if lines.is_empty() { Err(Error::new(format!("{} holds no prompt", path.display()))) } else { Ok(lines) }
+    if lines.is_empty() { Err(Error::new(format!("{} has no prompt", path.display()))) } else { Ok(lines) }
 }
 
-/// What was measured.
+/// The measurements.
 #[derive(Clone, Debug, Serialize)]
 pub struct Quality {
     /// Everything that the texts depend on.
     pub settings: Settings,
-    /// The folder of the run that judged.
+    /// The run folder of the judge.
     pub judge: PathBuf,
     /// SHA-256 of its weights.
     pub judge_weights_sha256: String,
     /// `conditional` if there were prompts, else `unconditional`.
     pub kind: &'static str,
-    /// How many texts.
+    /// Number of texts.
     pub texts: usize,
     /// How varied they are.
     #[serde(flatten)]
     pub variety: Variety,
-    /// What the judge scored them by: a bound, or exactly.
+    /// The judge's protocol: a bound, or exact.
     pub protocol: Protocol,
     /// exp of the judge's nats per token.
     pub perplexity: f64,
     /// The same per byte, in bits.
     pub bits_per_byte: f64,
-    /// How many texts were longer than what the judge reads, and judged by their beginning.
+    /// Number of texts longer than the judge reads, of which only the beginning was scored.
     #[serde(skip)]
     pub cut: usize,
 }
 
-/// Lets the model of the run `judge` score texts, each given its prompt; calls `progress` with the number done, of all.
+/// Scores texts with the model of the run `judge`, each given its prompt; calls `progress` with the number done and the
+/// total.
 ///
 /// # Errors
-/// Texts that do not fit the model, see [`Judged`], and scores that are not finite.
+/// If texts do not fit the model, see [`Judged`], or scores are not finite.
 pub fn judge(judge: &Run, model: &mut Loaded, written: &Written, progress: impl FnMut(u64, u64)) -> Result<Quality> {
     let config = model.config.clone();
     let source =
@@ -178,22 +179,22 @@ pub struct Variety {
     pub words: usize,
     /// Entropy of the words' frequencies over all texts, in bits.
     pub entropy_bits: f64,
-    /// Share of the runs of [`REPEATED`] words that stood in the same text before (as in Welleck et al., arXiv 1908.04319); 0
-    /// if no text has so many words.
+    /// Share of the sequences of [`REPEATED`] words that occurred earlier in the same text (as in Welleck et al., arXiv
+    /// 1908.04319); 0 if no text has so many words.
     pub repetition: f64,
-    /// Different runs of 1, 2 and 3 words as a share of all such runs, over all texts (Li et al., arXiv 1510.03055); 0 if
-    /// there is none.
+    /// Distinct sequences of 1, 2 and 3 words as a share of all such sequences, over all texts (Li et al., arXiv
+    /// 1510.03055); 0 if there is none.
     pub distinct: [f64; 3],
 }
 
 impl Variety {
-    /// That of these texts.
+    /// Measures these texts.
     pub fn of<'a>(texts: impl IntoIterator<Item = &'a str>) -> Self {
         let texts: Vec<Vec<&str>> = texts.into_iter().map(|text| text.split_whitespace().collect()).collect();
         let words = texts.iter().map(Vec::len).sum();
         let mut counts: HashMap<&str, usize> = HashMap::new();
         texts.iter().flatten().for_each(|word| *counts.entry(word).or_default() += 1);
-        // In a fixed order: a sum of floats depends on it.
+        // In a fixed order, because a sum of floats depends on it.
         let mut counts: Vec<usize> = counts.into_values().collect();
         counts.sort_unstable();
         let entropy_bits = counts.iter().map(|&n| n as f64 / words as f64).map(|p| -p * p.log2()).sum::<f64>();
@@ -213,10 +214,10 @@ fn share(some: usize, all: usize) -> Option<f64> {
     (all > 0).then(|| some as f64 / all as f64)
 }
 
-/// Texts for a model to score, one a sequence: each is scored given its prompt, if it has one, as far as the model's sequence
-/// reaches.
+/// Texts for a model to score, one per sequence. Each is scored given its prompt, if any, up to the model's sequence
+/// length.
 struct Judged {
-    /// Inputs and targets, and what is known of them.
+    /// Inputs and targets, with their facts.
     samples: Vec<(Vec<i32>, Vec<i32>, SampleInfo)>,
     cut: usize,
 }
@@ -225,7 +226,7 @@ impl Judged {
     /// Texts without a token are left out.
     ///
     /// # Errors
-    /// A prompt that leaves no room for its text, and no text at all.
+    /// If a prompt leaves no space for its text, or there is no text.
     fn new(texts: &[Text], tokenizer: &dyn Tokenizer, chunking: Chunking, sequence: usize) -> Result<Self> {
         let mut samples = Vec::new();
         let mut cut = 0;
@@ -239,7 +240,8 @@ impl Judged {
             }
             if given > sequence {
                 return Err(Error::usage(format!(
-                    "the prompt of text {i} has {given} tokens, the judge reads {sequence}: use shorter prompts"
+                    "the prompt of text {i} has {given} tokens, but the judge reads only {sequence}: use shorter \
+                     prompts"
                 )));
             }
             cut += usize::from(ids.len() > sequence + 1);
@@ -254,7 +256,7 @@ impl Judged {
             samples.push((tokens, targets, SampleInfo { id: samples.len() as u32, scored, bytes, nats: None }));
         }
         if samples.is_empty() {
-            return Err(Error::new("there is no text to judge: all of them are empty"));
+            return Err(Error::new("there is no text to score: all texts are empty"));
         }
         Ok(Self { samples, cut })
     }
@@ -306,7 +308,9 @@ mod tests {
         let info = judged.fill(1, &mut tokens, &mut targets).unwrap();
         assert_eq!((tokens[1], targets, info.scored), (101, [101, 102, 103, 104, 105, 106], 6));
         let error = |texts: &[Text]| Judged::new(texts, &Bytes, Chunking::Windows, 6).err().unwrap().to_string();
-        assert!(error(&[pair("abcdef", "g")]).contains("the prompt of text 0 has 7 tokens, the judge reads 6"));
-        assert!(error(&[pair("a", "")]).contains("no text to judge"));
+        assert!(
+            error(&[pair("abcdef", "g")]).contains("the prompt of text 0 has 7 tokens, but the judge reads only 6")
+        );
+        assert!(error(&[pair("a", "")]).contains("no text to score"));
     }
 }

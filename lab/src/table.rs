@@ -1,23 +1,23 @@
-//! The text table that every command prints, and how numbers stand in it.
+//! The text tables of all commands, and the format of numbers.
 
 use ltm::evaluate::Mean;
 use std::fmt::{self, Display, Formatter};
 
-/// What stands where there is nothing.
+/// The text of an empty cell.
 pub const DASH: &str = "–";
 
-/// A column with a cell for every row.
+/// A column with one cell per row.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Column {
     /// Its heading.
     pub name: String,
-    /// Whether its cells are numbers, which stand on the right.
+    /// Whether its cells are numbers, which are right-aligned.
     pub is_number: bool,
     /// The cells.
     pub cells: Vec<String>,
 }
 
-/// A table of some rows, built column by column; it displays as text, without a line's end behind the last row.
+/// A table of some rows, built column by column. It displays as text, without a line break after the last row.
 ///
 /// ```
 /// use lab::table::{Table, digits};
@@ -30,12 +30,12 @@ pub struct Column {
 pub struct Table<'a, R> {
     /// Its rows.
     pub rows: &'a [R],
-    /// Its columns, for whoever lays it out in another way.
+    /// Its columns, for other layouts.
     pub columns: Vec<Column>,
 }
 
 impl<'a, R> Table<'a, R> {
-    /// A table of `rows` that has no column yet.
+    /// A table of `rows` without columns.
     pub fn of(rows: &'a [R]) -> Self {
         Self { rows, columns: Vec::new() }
     }
@@ -74,7 +74,7 @@ impl<R> Display for Table<'_, R> {
     }
 }
 
-/// A number with so many digits behind the point; a dash where it is not finite. What rounds to zero has no sign.
+/// A number with this many decimals; a dash if it is not finite. Zero has no sign.
 pub fn digits(x: f64, digits: usize) -> String {
     let text = format!("{x:.digits$}");
     match text.strip_prefix('-') {
@@ -84,7 +84,7 @@ pub fn digits(x: f64, digits: usize) -> String {
     }
 }
 
-/// A value and its standard error, each with so many digits: `12.34 ± 0.56`.
+/// A value and its standard error, each with this many decimals: `12.34 ± 0.56`.
 pub fn plus_minus(value: f64, error: f64, places: usize) -> String {
     format!("{} ± {}", digits(value, places), digits(error, places))
 }
@@ -94,7 +94,7 @@ pub fn nats(mean: Mean) -> String {
     plus_minus(mean.mean, mean.error, 2)
 }
 
-/// A perplexity with as many digits as say something: that of a model that has learned little is astronomical.
+/// A perplexity with a sensible number of digits; an untrained model's can be huge.
 pub fn perplexity(x: f64) -> String {
     match x {
         _ if !x.is_finite() => DASH.into(),
@@ -104,7 +104,7 @@ pub fn perplexity(x: f64) -> String {
     }
 }
 
-/// A large number's prefix, and how much it stands for.
+/// The SI prefix of a large number, and its factor.
 fn prefix(x: f64) -> (f64, &'static str) {
     match x.abs() {
         1e12.. => (1e12, "T"),
@@ -130,13 +130,12 @@ pub fn number(x: f64) -> String {
     format!("{} {prefix}", (x / scale * power).round() / power + 0.0).trim_end().into()
 }
 
-/// As much of a digest as a person compares.
+/// The first digits of a hash, for people.
 pub fn short(digest: &str) -> &str {
     digest.get(..12).unwrap_or(digest)
 }
 
-/// Text with everything visible that would disturb a page or hide in it: control characters, and marks that turn the direction
-/// of reading.
+/// Makes control characters and text-direction marks visible.
 pub fn visible(text: &str) -> String {
     let show = |c: char| match c {
         '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}' => '\u{FFFD}'.into(),

@@ -1,8 +1,9 @@
-//! A run's metrics as TensorBoard reads them: an event file in the folder `tensorboard` of the run.
+//! Writes a run's metrics for TensorBoard: an event file in the folder `tensorboard` of the run.
 //!
-//! An event file is a sequence of records: the length of the data in 8 bytes and a checksum of these, then the data, then
-//! their checksum; all little-endian (the record format of TensorFlow, `tfrecord`). The data are messages of the kind `Event`
-//! in the encoding of protocol buffers: fields one after the other, each behind its number and the kind of its bytes.
+//! An event file is a sequence of records: the length of the data in 8 bytes and a checksum of these, then the data,
+//! then their checksum; all little-endian (the record format of TensorFlow, `tfrecord`). The data are messages of the
+//! kind `Event` in the encoding of protocol buffers: fields one after the other, each preceded by its number and wire
+//! type.
 
 use engine::{Error, Result};
 use ltm::run::Line;
@@ -12,10 +13,10 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// The folder within a run's.
+/// The folder within a run folder.
 const FOLDER: &str = "tensorboard";
 
-/// How names of event files begin; the time follows in seconds, by which they are read in order.
+/// The prefix of event file names. The time in seconds follows, which gives their order.
 const PREFIX: &str = "events.out.tfevents.";
 
 // Numbers of fields: of `Event`,
@@ -44,8 +45,8 @@ impl Events {
         !files(&run.join(FOLDER)).is_empty()
     }
 
-    /// Begins an event file of the run in the folder at `run` with the metrics so far. It takes the place of an older one,
-    /// which may tell of steps that are done again.
+    /// Starts an event file for the run in the folder at `run` with the metrics so far. It replaces an older file,
+    /// which may have steps that are repeated.
     ///
     /// # Errors
     /// If it cannot be written.
@@ -59,13 +60,13 @@ impl Events {
         let file = File::create(&path).map_err(|e| Error::io("create", &path, &e))?;
         let mut events = Self { file, path };
         events.append(0, &bytes(FILE_VERSION, b"brain.Event:2"))?;
-        // The status START makes a reader forget what it has seen of an older file.
+        // The status START makes a reader discard data of an older file.
         events.append(0, &bytes(SESSION_LOG, &integer(STATUS, 1)))?;
         lines.iter().try_for_each(|line| events.write(line))?;
         Ok(events)
     }
 
-    /// Appends every number of a line of the metrics, under its name behind `train/` or `validation/`.
+    /// Appends every number of a line of the metrics, with the prefix `train/` or `validation/`.
     ///
     /// # Errors
     /// If it cannot be written.
@@ -73,7 +74,7 @@ impl Events {
         self.append(line.step(), &bytes(SUMMARY, &summary(line)))
     }
 
-    /// Appends an `Event` of this moment with one more field.
+    /// Appends an `Event` with the current time and one more field.
     fn append(&mut self, step: u64, field: &[u8]) -> Result<()> {
         let event = [&double(WALL_TIME, now()), &integer(STEP, step), field].concat();
         self.file.write_all(&record(&event)).map_err(|e| Error::io("write", &self.path, &e))
@@ -86,7 +87,7 @@ fn files(folder: &Path) -> Vec<PathBuf> {
     entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(PREFIX)).map(|entry| entry.path()).collect()
 }
 
-/// Seconds since 1970; 0 on a machine that thinks it is earlier.
+/// Seconds since 1970; 0 if the clock is earlier.
 fn now() -> f64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
 }
@@ -109,7 +110,7 @@ fn summary(line: &Line) -> Vec<u8> {
     line.entries().into_iter().flat_map(value).collect()
 }
 
-/// A field of a message: its number, below 16, and the kind of its bytes, then these.
+/// A field of a message: its number (below 16) and wire type, then its bytes.
 fn field(number: u8, kind: u8, content: &[u8]) -> Vec<u8> {
     [&[number << 3 | kind], content].concat()
 }
@@ -131,7 +132,7 @@ fn bytes(number: u8, bytes: &[u8]) -> Vec<u8> {
     field(number, 2, &[&varint(bytes.len() as u64), bytes].concat())
 }
 
-/// Seven bits a byte, the lowest first; the eighth says that more follow.
+/// Seven bits per byte, the lowest first; the eighth bit is set if more follow.
 fn varint(mut x: u64) -> Vec<u8> {
     let mut bytes = Vec::new();
     while x >= 0x80 {
@@ -148,7 +149,8 @@ fn record(data: &[u8]) -> Vec<u8> {
     [&length, &masked(&length).to_le_bytes()[..], data, &masked(data).to_le_bytes()].concat()
 }
 
-/// The checksum in the form that records carry: turned and shifted, as a checksum of bytes that contain their own is a poor one.
+/// The masked checksum of the record format: rotated and shifted, so that checksums of data with embedded checksums
+/// work well.
 fn masked(bytes: &[u8]) -> u32 {
     crc32c(bytes).rotate_right(15).wrapping_add(0xA282_EAD8)
 }
@@ -169,7 +171,7 @@ mod tests {
         // RFC 3720, B.4, and the check value of the catalogue of CRCs.
         assert_eq!(crc32c(&[0; 32]), 0x8A91_36AA);
         assert_eq!(crc32c(b"123456789"), 0xE306_9283);
-        // The first bytes of every file that TensorFlow wrote: a record of 24 bytes that tells the version.
+        // The first bytes of every file that TensorFlow wrote: a record of 24 bytes with the version.
         assert_eq!(record(&[0; 24])[..12], [24, 0, 0, 0, 0, 0, 0, 0, 0xA3, 0x7F, 0x4B, 0x22]);
     }
 
@@ -200,7 +202,7 @@ mod tests {
             [b"\n\xac\x02".to_vec(), b"\t\0\0\0\0\0\0\xf8?".to_vec()]
         );
 
-        // A run that goes on begins a file of its own, which tells all of it.
+        // A resumed run starts a new file with all metrics.
         let run = tempfile::tempdir().unwrap();
         let size =
             || files(&run.path().join(FOLDER)).iter().map(|file| file.metadata().unwrap().len()).collect::<Vec<_>>();

@@ -14,7 +14,7 @@ pub fn place(text: &str, path: &Path, at: usize) -> String {
 /// Reads `text`, the content of the file at `path`.
 ///
 /// # Errors
-/// A usage error: no TOML, or a key or a value that is none.
+/// A usage error: invalid TOML, or an invalid key or value.
 pub fn parse<T: DeserializeOwned>(text: &str, path: &Path) -> Result<T> {
     toml::from_str(text).map_err(|error| {
         let at = error.span().map_or(0, |span| span.start);
@@ -40,7 +40,7 @@ impl<T> TryFrom<OneOrMore<T>> for Several<T> {
     fn try_from(values: OneOrMore<T>) -> std::result::Result<Self, Self::Error> {
         match values {
             OneOrMore::One(value) => Ok(Self(vec![value])),
-            OneOrMore::More(values) if values.is_empty() => Err("an empty list: name a value or leave the key out"),
+            OneOrMore::More(values) if values.is_empty() => Err("an empty list: name a value or remove the key"),
             OneOrMore::More(values) => Ok(Self(values)),
         }
     }

@@ -1,4 +1,4 @@
-//! Files that keep the texts that a model wrote for a measurement.
+//! Files with the texts that a model generated for a measurement.
 
 use engine::{Device, Error, Result};
 use ltm::json::{self, Lines};
@@ -10,9 +10,9 @@ use std::fs::File;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
-/// A file of JSON lines that keeps every text of a measurement, behind a line that says where they come from.
+/// A file of JSON lines with every text of a measurement, after a line that records their origin.
 pub struct Transcript {
-    /// Where it is.
+    /// Its path.
     pub path: PathBuf,
     file: Lines,
 }
@@ -28,7 +28,7 @@ impl Transcript {
         let exists = |file: &io::Result<File>| file.as_ref().is_err_and(|e| e.kind() == ErrorKind::AlreadyExists);
         let (file, path) = match path {
             Some(path) => new(path.into()),
-            // The first that can be made, not the first that is not there: another process may look too.
+            // The first that can be created, not the first that is missing, because another process may do the same.
             None => names(folder, name).map(new).find(|(file, _)| !exists(file)).expect("one of endless names is free"),
         };
         file.map_err(|e| match e.kind() {
@@ -39,12 +39,12 @@ impl Transcript {
         transcript.keep(head).map(|()| transcript)
     }
 
-    /// The file at `path` with the lines behind `head` that are whole, so that a measurement can go on behind them; a new one
-    /// if there is none. By default, the first of `NAME.jsonl`, `NAME-2.jsonl`, … in `folder` that has this head. `allowed` are
-    /// the entries of the head that may differ.
+    /// The file at `path` with the complete lines after `head`, so that a measurement can continue after them; a new
+    /// file if there is none. By default, the first of `NAME.jsonl`, `NAME-2.jsonl`, … in `folder` that has this head.
+    /// `allowed` are the entries of the head that may differ.
     ///
     /// # Errors
-    /// A file at `path` with another head, or that is no transcript; one that cannot be read, written or made.
+    /// If the file at `path` has another head or is not a transcript, or cannot be read, written or created.
     pub fn resume<T: DeserializeOwned>(
         path: Option<&Path>,
         folder: &Path,
@@ -62,7 +62,7 @@ impl Transcript {
         };
         if !is_same(&path) {
             return Err(Error::usage(format!(
-                "{} has no texts of these weights, options and program to go on behind: name a new file",
+                "{} has no texts of these weights, options and program to continue: name a new file",
                 path.display()
             )));
         }
@@ -92,7 +92,7 @@ fn names(folder: &Path, name: &str) -> impl Iterator<Item = PathBuf> {
     std::iter::once(format!("{name}.jsonl")).chain(numbered).map(|name| folder.join(name))
 }
 
-/// Whether the first line of the file at `path` is `head`, but for the entries `allowed`.
+/// Whether the first line of the file at `path` is `head`, except for the entries `allowed`.
 fn has_head(path: &Path, head: &impl Serialize, allowed: &[&str]) -> bool {
     let shared = |mut head: Value| {
         head.as_object_mut().into_iter().for_each(|head| head.retain(|key, _| !allowed.contains(&key.as_str())));
@@ -102,7 +102,7 @@ fn has_head(path: &Path, head: &impl Serialize, allowed: &[&str]) -> bool {
     first.is_some_and(|first| shared(first) == shared(serde_json::to_value(head).expect("a head is JSON")))
 }
 
-/// Where texts come from: the command and the weights that made them.
+/// The origin of texts: the command and the weights.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Origin {
     /// The command line.
@@ -117,12 +117,12 @@ pub struct Origin {
     pub step: u64,
     /// SHA-256 of the file of weights.
     pub weights_sha256: String,
-    /// What computed them: other devices round in another way.
+    /// The device, because other devices round differently.
     pub device: &'static str,
 }
 
 impl Origin {
-    /// Texts that the model of `run` writes for `command`.
+    /// The origin of texts that the model of `run` generates for `command`.
     pub fn new(run: &Run, model: &Loaded, command: &str) -> Self {
         Self {
             command: command.into(),

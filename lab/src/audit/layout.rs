@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 type ScoresOf = fn(&Row) -> &Scores;
 type MeanOf = fn(&Row) -> Mean;
 
-/// Protocols about whole sequences, and whether they are bounds.
+/// Protocols for whole sequences, and whether they are bounds.
 pub(super) const WHOLE: [(&str, ScoresOf, bool); 4] = [
     ("elbo", |row| &row.elbo, true),
     ("iwae", |row| &row.iwae, true),
@@ -20,7 +20,7 @@ pub(super) const WHOLE: [(&str, ScoresOf, bool); 4] = [
     ("fixed_at_fresh_noise", |row| &row.fixed_at_fresh_noise, true),
 ];
 
-/// What programs are told, in nats per sequence.
+/// The entries of the JSON output, in nats per sequence.
 const MEANS: [(&str, MeanOf); 11] = [
     ("elbo", |row| row.elbo.nats()),
     ("iwae", |row| row.iwae.nats()),
@@ -35,8 +35,8 @@ const MEANS: [(&str, MeanOf); 11] = [
     ("gap", Row::gap),
 ];
 
-/// A row per T, in nats per sequence: what every protocol prints, how far that is from the exact cost where it is known, and
-/// what it consists of. Each table with its caption.
+/// Tables with a row per T, in nats per sequence, each with its caption: the number of every protocol, its distance
+/// from the exact cost if that is known, and its parts.
 pub fn tables(rows: &[Row]) -> Vec<(&'static str, Table<'_, Row>)> {
     let table = || Table::of(rows).right("T", |row| row.steps);
     let printed = table()
@@ -46,16 +46,16 @@ pub fn tables(rows: &[Row]) -> Vec<(&'static str, Table<'_, Row>)> {
         .right("fixed, NOT a bound", |row| nats(row.fixed.nats()))
         .right("fixed at fresh noise", |row| nats(row.fixed_at_fresh_noise.nats()))
         .right("gap", |row| nats(row.gap()));
-    let mut tables = vec![("What every protocol prints", printed)];
+    let mut tables = vec![("The numbers of all protocols", printed)];
     if rows.iter().all(|row| row.elbo.above().is_some()) {
         let above = WHOLE.into_iter().fold(table(), |table, (name, scores, is_bound)| {
             let above = move |row| scores(row).above().expect("the exact cost is known");
-            let [right, wrong] = if is_bound { ["holds", "BROKEN"] } else { ["above", "BELOW: no bound"] };
+            let [right, wrong] = if is_bound { ["holds", "BROKEN"] } else { ["above", "BELOW: not a bound"] };
             table
                 .right(name.replace('_', " "), move |row| nats(above(row)))
                 .left("", move |row| if above(row).is_below_zero() { wrong } else { right })
         });
-        tables.push(("Less the exact cost of the same stories; a bound cannot be below zero", above));
+        tables.push(("The same minus the exact cost of these stories; a bound cannot be below zero", above));
     }
     let parts = table()
         .right("NLL, fresh noise", |row| nats(row.elbo.nll()))
@@ -64,13 +64,14 @@ pub fn tables(rows: &[Row]) -> Vec<(&'static str, Table<'_, Row>)> {
         .right("NLL, fresh noise", |row| nats(row.fixed_at_fresh_noise.nll()))
         .right("+ KL", |row| nats(row.fixed.kl()));
     tables.push((
-        "How NLL falls with T and what it costs: a posterior at fresh noise, and one at the noise that it was fitted to",
+        "How the NLL falls with T, and its KL: for a posterior at fresh noise, and for one at the noise that it was \
+         fitted to",
         parts,
     ));
     tables
 }
 
-/// The KL of every latent, a row for each of the numbered `layers`.
+/// The KL of every latent, one row per layer.
 pub fn latents<'a>(layers: &'a [(usize, &'a [f64])]) -> Table<'a, (usize, &'a [f64])> {
     let mut table = Table::of(layers).right("layer", |(number, _)| number);
     for k in 0..layers[0].1.len() {
@@ -79,7 +80,7 @@ pub fn latents<'a>(layers: &'a [(usize, &'a [f64])]) -> Table<'a, (usize, &'a [f
     table.right("all", |(_, kl)| digits(kl.iter().sum(), 3))
 }
 
-/// What was audited, and what came out.
+/// The subject and the results of an audit.
 pub struct Audit<'a> {
     /// The run.
     pub run: &'a Run,
@@ -122,11 +123,13 @@ impl Audit<'_> {
             self.draws,
         )];
         let entropy = Corpus::default().entropy();
-        lines.extend(exact.map(|exact| format!("true entropy {entropy:.2}; these very stories cost {exact:.2}")));
+        lines.extend(
+            exact.map(|exact| format!("true entropy {entropy:.2}; the exact cost of these stories is {exact:.2}")),
+        );
         lines.extend(tables(self.rows).iter().map(|(caption, table)| format!("\n{caption}\n\n{table}")));
         let row = as_trained(self.rows, config);
         let layers: Vec<_> = (1..).zip(row.kl_by_latent.chunks(config.model.latents)).collect();
-        lines.push(format!("\nWhere the KL goes at T = {}, nats/sequence by layer and latent\n", row.steps));
+        lines.push(format!("\nKL by layer and latent at T = {}, nats/sequence\n", row.steps));
         lines.push(latents(&layers).to_string());
         lines.join("\n")
     }

@@ -1,9 +1,9 @@
-//! The audit of a model's numbers: what every protocol prints at T fast steps, whether it is a bound, what the noise of its own
-//! that a posterior was fitted to hides, and where the KL goes.
+//! The audit of a model's numbers: the number of every protocol at T fast steps, whether it is a bound, how much fitted
+//! noise lowers it, and which latents carry the KL.
 //!
-//! A posterior that is scored at the noise that it was fitted to (`fixed`) pays its KL and then reads the text off one known
-//! point; nothing says what it would pay elsewhere. So those posteriors are also scored at noise that they have not seen. The
-//! difference of the two NLLs is what the reported number leaves out.
+//! The protocol `fixed` scores a posterior at the noise that it was fitted to. It adds the KL but uses only one known
+//! point of z; the cost at other points may be higher. So the audit also scores these posteriors at fresh noise. The
+//! difference of the two NLLs is the part that `fixed` leaves out.
 
 mod layout;
 mod words;
@@ -19,18 +19,18 @@ use ltm::run::Loaded;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-/// How to audit.
+/// Options of an audit.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// The numbers T of fast steps, at least 1.
     pub steps: Vec<usize>,
-    /// Draws S, at least 2: one says nothing of its error.
+    /// Draws S, at least 2, because a single draw has no error estimate.
     pub draws: usize,
-    /// Sequences, the first ones of the source.
+    /// Number of sequences, from the start of the source.
     pub sequences: u64,
 }
 
-/// What the sequences cost by one protocol, in the order of the source.
+/// The cost of the sequences by one protocol, in the order of the source.
 #[derive(Clone, Debug, Default)]
 pub struct Scores(pub Vec<SequenceScore>);
 
@@ -56,7 +56,7 @@ impl Scores {
         Total::of(&self.0).perplexity()
     }
 
-    /// Nats per sequence less those of `other`, pair by pair.
+    /// Nats per sequence minus those of `other`, paired.
     pub fn less(&self, other: &Self) -> Mean {
         Mean::of_differences(&self.each(|score| score.nats), &other.each(|score| score.nats))
     }
@@ -72,22 +72,22 @@ impl Scores {
 pub struct Row {
     /// Fast steps T.
     pub steps: usize,
-    /// The run's own kind of noise, fresh draws: a bound.
+    /// Fitted with the run's own kind of noise, scored at fresh draws: a bound.
     pub elbo: Scores,
     /// −log of the mean importance weight of the same draws: a bound.
     pub iwae: Scores,
-    /// The second half of each sequence under a posterior of the first.
+    /// The second half of each sequence under a posterior from the first.
     pub prefix: Scores,
-    /// One noise throughout, and scored at that noise: not a bound.
+    /// Fitted to one fixed noise and scored at the same noise: not a bound.
     pub fixed: Scores,
     /// The same posteriors at fresh draws: a bound.
     pub fixed_at_fresh_noise: Scores,
-    /// Mean KL over sequences of every latent vector behind `elbo`, the K of the first layer first.
+    /// Mean KL over sequences of every latent vector in `elbo`, the K of the first layer first.
     pub kl_by_latent: Vec<f64>,
 }
 
 impl Row {
-    /// What the sequences cost more at fresh noise than `fixed` reports.
+    /// How much more the sequences cost at fresh noise than `fixed` reports.
     pub fn gap(&self) -> Mean {
         self.fixed_at_fresh_noise.less(&self.fixed)
     }
@@ -111,8 +111,8 @@ impl Row {
     }
 }
 
-/// Measures the first sequences of `source`, a row for every T; calls `progress` with the number of fast steps done, of all
-/// that there are to do, behind every batch.
+/// Measures the first sequences of `source`, one row per T; after every batch it calls `progress` with the number of
+/// fast steps done and the total.
 ///
 /// # Errors
 /// A model without latents, settings that contradict each other, too little memory, sequences that cannot be read, numbers
@@ -127,7 +127,7 @@ pub fn audit(
     let mut config = config.clone();
     config.fast.steps = options.steps.iter().copied().max().unwrap_or(1);
     config.resolved()?;
-    // A run with fixed noise fits the same posteriors by both protocols.
+    // For a run with fixed noise both protocols fit the same posteriors.
     let of_run = if config.fast.noise == Noise::Fixed { Protocol::Fixed } else { Protocol::Elbo };
     let mut evaluators = Vec::new();
     for protocol in BTreeSet::from([of_run, Protocol::Prefix, Protocol::Fixed]) {
@@ -158,7 +158,7 @@ pub fn audit(
     Ok(rows)
 }
 
-/// The row of the T that is nearest to what the run was trained with.
+/// The row whose T is nearest to that of training.
 pub fn as_trained<'a>(rows: &'a [Row], config: &Config) -> &'a Row {
     rows.iter().min_by_key(|row| row.steps.abs_diff(config.fast.steps)).expect("an audit has rows")
 }

@@ -1,4 +1,4 @@
-//! What the audit's numbers say, in sentences.
+//! Describes the audit's numbers in sentences.
 
 use super::layout::WHOLE;
 use super::{Row, as_trained};
@@ -6,10 +6,10 @@ use crate::table::{digits, nats};
 use ltm::config::{Config, Noise};
 use ltm::evaluate::Mean;
 
-/// A latent with less KL than this, in nats, tells the decoder next to nothing.
+/// A latent with less KL than this, in nats, carries almost no information.
 const IDLE: f64 = 0.1;
 
-/// A paragraph for every question, of a run with `config`.
+/// One paragraph per question, for a run with `config`.
 pub fn paragraphs(rows: &[Row], config: &Config) -> [String; 5] {
     [bounds(rows), fixed(rows), perplexities(rows, config), steps(rows), latents(rows, config)]
 }
@@ -29,7 +29,7 @@ fn least(rows: &[Row], of: impl Fn(&Row) -> Option<Mean>) -> Option<(&Row, Mean)
     rows.iter().filter_map(|row| Some((row, of(row)?))).min_by(|a, b| a.1.mean.total_cmp(&b.1.mean))
 }
 
-/// Whether the numbers that are called bounds are.
+/// Whether the bounds hold.
 fn bounds(rows: &[Row]) -> String {
     let mut broken = Vec::new();
     let mut nearest = Vec::new();
@@ -45,42 +45,41 @@ fn bounds(rows: &[Row]) -> String {
     }
     if !broken.is_empty() {
         format!(
-            "A BOUND IS BROKEN: {} cost less than the truth by more than a standard error: these numbers are not valid, \
+            "A BOUND IS BROKEN: these are below the exact cost by more than a standard error: {}. They are not valid; \
              please report this.",
             broken.join(", ")
         )
     } else if nearest.is_empty() {
-        "elbo and iwae are upper bounds on -log p of the text under this model, in expectation: they pay the KL and are \
-         scored at noise that no posterior was fitted to. The exact cost of this text is not known, so nothing here can \
-         test that; an audit on stories of the embedded corpus does."
+        "elbo and iwae are upper bounds on -log p of the text under this model, in expectation: they include the KL \
+         and use noise that no posterior was fitted to. The exact cost of this text is not known, so this audit \
+         cannot test the bounds; an audit on stories of the embedded corpus can."
             .into()
     } else {
         format!(
-            "elbo and iwae are valid bounds here: at no T is either below the exact cost of the stories. {}.",
+            "elbo and iwae are valid bounds here: neither is below the exact cost of the stories at any T. {}.",
             nearest.join("; ")
         )
     }
 }
 
-/// What fixed noise hides.
+/// The effect of fixed noise.
 fn fixed(rows: &[Row]) -> String {
     let mut gaps = ends(rows).map(|row| format!("{} nats at T = {}", nats(row.gap()), row.steps)).to_vec();
     gaps.dedup();
     let gap = ends(rows)[1].gap();
-    // An error that is not a number says the same: a single sequence tells nothing of others.
-    let means =
-        if gap.mean > gap.error { "Its number leaves that out." } else { "These sequences are too few to tell more." };
+    // The error is NaN for a single sequence, which also shows too little.
+    let means = if gap.mean > gap.error { "fixed leaves this out." } else { "There are too few sequences to be sure." };
     let stories = match least(rows, |row| row.fixed.above()) {
         None => String::new(),
         Some((row, above)) if above.is_below_zero() => format!(
-            " It shows: at T = {} it is {} nats below what the stories cost anybody who knows their source.",
+            " Here it is even invalid: at T = {} it is {} nats below the exact cost of the stories.",
             row.steps,
             nats(Mean { mean: -above.mean, ..above })
         ),
-        Some(_) => " On these stories it stays above the truth all the same, which promises nothing.".into(),
+        Some(_) => " On these stories it stays above the exact cost, but nothing guarantees this.".into(),
     };
     format!(
-        "fixed is not a bound: at noise that they were not fitted to, its posteriors cost more, by {}. {means}{stories}",
+        "fixed is not a bound: at fresh noise its posteriors cost more, by {}. {means}{stories}",
         gaps.join(" and ")
     )
 }
@@ -89,11 +88,11 @@ fn fixed(rows: &[Row]) -> String {
 fn perplexities(rows: &[Row], config: &Config) -> String {
     let at = |row: &Row| {
         let elbo = match config.fast.noise {
-            Noise::Fresh => format!(", and elbo, which fits for fresh noise, prints {:.3}", row.elbo.perplexity()),
+            Noise::Fresh => format!(", and elbo, fitted with fresh noise, is {:.3}", row.elbo.perplexity()),
             Noise::Fixed => String::new(),
         };
         format!(
-            "at T = {} fixed prints {:.3}, its posteriors at fresh noise cost {:.3}{elbo}",
+            "at T = {} fixed is {:.3}, its posteriors at fresh noise give {:.3}{elbo}",
             row.steps,
             row.fixed.perplexity(),
             row.fixed_at_fresh_noise.perplexity()
@@ -104,17 +103,17 @@ fn perplexities(rows: &[Row], config: &Config) -> String {
     format!("As perplexities: {rows}.")
 }
 
-/// What more steps bring.
+/// The effect of more steps.
 fn steps(rows: &[Row]) -> String {
     let [first, last] = ends(rows);
     let (best, _) = least(rows, |row| Some(row.elbo.nats())).expect("an audit has rows");
     let beyond = if best.steps == last.steps {
-        "more steps than these may bring more".to_string()
+        "more steps may improve it further".to_string()
     } else {
         format!("at T = {} the bound is {} nats higher", last.steps, nats(last.elbo.less(&best.elbo)))
     };
     format!(
-        "At fresh noise, NLL goes from {} at T = {} to {} at T = {}, and the KL from {} to {}. The elbo bound is \
+        "At fresh noise, the NLL goes from {} at T = {} to {} at T = {}, and the KL from {} to {}. The elbo bound is \
          least at T = {}; {beyond}.",
         digits(first.elbo.nll().mean, 2),
         first.steps,
@@ -132,10 +131,10 @@ fn latents(rows: &[Row], config: &Config) -> String {
     let kl = &row.kl_by_latent;
     let total: f64 = kl.iter().sum();
     let layers = (1..).zip(kl.chunks(config.model.latents));
-    let layers = layers.map(|(layer, kl)| format!("{:.0} % to layer {layer}", 100.0 * kl.iter().sum::<f64>() / total));
+    let layers = layers.map(|(layer, kl)| format!("{:.0} % in layer {layer}", 100.0 * kl.iter().sum::<f64>() / total));
     let idle = kl.iter().filter(|&&kl| kl < IDLE).count();
     format!(
-        "The KL at T = {}, {} nats, goes {}; {idle} of {} latents carry less than {IDLE} nats{}.",
+        "The KL at T = {} is {} nats: {}; {idle} of {} latents carry less than {IDLE} nats{}.",
         row.steps,
         digits(total, 2),
         layers.collect::<Vec<_>>().join(", "),

@@ -1,4 +1,4 @@
-//! The two ceilings of the roofline, measured on the machine that is measured, again and again during the run.
+//! The two ceilings of the roofline, measured repeatedly during the run.
 
 use super::meter::time;
 use super::row::{median, quantile};
@@ -11,7 +11,7 @@ use std::hint::black_box;
 use std::sync::Arc;
 use std::time::Instant;
 
-/// One kind of work: how much of it a pass is, and the seconds that the passes took.
+/// One kind of work: the amount per pass, and the seconds of the passes.
 struct Ceiling {
     name: &'static str,
     /// FLOPs or bytes.
@@ -39,9 +39,9 @@ impl Ceiling {
     }
 }
 
-/// What limits every op on this device.
+/// The ceilings of every op on this device.
 pub struct Ceilings {
-    /// The peak rate of arithmetic in the float type that is measured.
+    /// The peak rate of arithmetic in the measured float type.
     flops: Ceiling,
     /// Ways to move memory; the bandwidth is the best of their medians.
     memory: Vec<Ceiling>,
@@ -49,17 +49,17 @@ pub struct Ceilings {
     latest: Instant,
 }
 
-/// What the ceilings are measured with.
+/// The memory for measuring the ceilings.
 enum Rig {
     Cpu(Arrays),
     Gpu(Box<Slabs>),
 }
 
 impl Ceilings {
-    /// Allocates what is needed, and measures for the first time.
+    /// Allocates memory, and measures for the first time.
     ///
     /// # Errors
-    /// If a device has no room.
+    /// If the device lacks the memory.
     pub fn new(device: &Device, dtype: DType, effort: &Effort) -> Result<Self> {
         let (flops, memory, rig) = match device {
             Device::Cpu => {
@@ -77,7 +77,7 @@ impl Ceilings {
         };
         let mut ceilings = Self { flops, memory, rig, latest: Instant::now() };
         ceilings.pass();
-        // The first pass touches pages, wakes threads and lets libraries choose.
+        // The first pass touches pages, wakes threads and lets libraries choose algorithms.
         ceilings.flops.seconds.clear();
         ceilings.memory.iter_mut().for_each(|c| c.seconds.clear());
         ceilings.measure();
@@ -89,7 +89,8 @@ impl Ceilings {
         (0..3).for_each(|_| self.pass());
     }
 
-    /// Measures what is quick to measure, and the rest if the latest time is a few seconds ago. Called between rows.
+    /// Measures the quick ceilings, and the slow ones if the latest measurement is a few seconds old. Called between
+    /// rows.
     pub fn refresh(&mut self) {
         if self.latest.elapsed().as_secs_f64() > 3.0 {
             self.pass();
@@ -102,13 +103,13 @@ impl Ceilings {
         std::iter::once(&self.flops).chain(&self.memory).map(Ceiling::rate).collect()
     }
 
-    /// Where the latest passes begin, of both ceilings: for [`roof_since`](Self::roof_since).
+    /// Marks the latest passes of both ceilings, for [`roof_since`](Self::roof_since).
     pub fn mark(&self) -> [usize; 2] {
         [self.flops.seconds.len().saturating_sub(2), self.memory[0].seconds.len().saturating_sub(1)]
     }
 
-    /// The roof around what was measured since `mark`: medians of the passes since then and of the latest ones before. A
-    /// machine whose speed changes during a run changes its roof along with its rows.
+    /// The roof for measurements since `mark`: medians of the passes since then and of the latest ones before. So if
+    /// the machine's speed changes during a run, the roof changes with the rows.
     pub fn roof_since(&self, [flops, memory]: [usize; 2]) -> Roof {
         let bandwidth = self.memory.iter().map(|c| c.rate_since(memory)).fold(0.0, f64::max);
         Roof { peak: self.flops.rate_since(flops), bandwidth }
@@ -119,7 +120,7 @@ impl Ceilings {
         self.roof_since([0, 0])
     }
 
-    /// Leaves nothing of what ops work on in the caches.
+    /// Evicts the ops' data from the caches.
     pub fn evict(&self) {
         match &self.rig {
             Rig::Cpu(arrays) => arrays.walk(),
@@ -149,8 +150,9 @@ impl Ceilings {
     }
 }
 
-/// Runs chains of f32 multiply-adds that stay in the registers on every thread of the pool. Returns the FLOPs of all threads
-/// and the seconds of the slowest. Each reads its own clock, because waking a thread can take as long as a short burst.
+/// Runs chains of f32 multiply-adds that stay in the registers on every thread of the pool. Returns the FLOPs of all
+/// threads and the seconds of the slowest. Each thread reads its own clock, because waking a thread can take as long as
+/// a short burst.
 pub fn fma_burst(steps: usize) -> [f64; 2] {
     let all = rayon::broadcast(|_| {
         let start = Instant::now();
@@ -160,8 +162,8 @@ pub fn fma_burst(steps: usize) -> [f64; 2] {
     all.into_iter().fold([0.0; 2], |[flops, slowest], [f, s]| [flops + f, slowest.max(s)])
 }
 
-/// Independent chains of f32 multiply-adds, this many steps each. There are enough of them to hide the latency of one, and few
-/// enough to fit the registers.
+/// Independent chains of f32 multiply-adds, this many steps each. There are enough to hide the latency of one, and few
+/// enough to fit into the registers.
 struct FmaChains(usize);
 
 impl Kernel for FmaChains {
@@ -199,12 +201,12 @@ enum Way {
     Read,
     /// a ← b + s·c.
     Triad,
-    /// a ← ½a + b and c ← ½c + b: what is written was read before, so that no line is fetched for the sake of being written, as
-    /// in an optimiser's step.
+    /// a ← ½a + b and c ← ½c + b: everything written was read before, as in an optimiser's step, so no extra cache
+    /// lines are fetched.
     Update,
 }
 
-/// All ways with their names, and how many times an array is read or written.
+/// All ways, with their names and the number of array reads and writes.
 const WAYS: [(Way, &str, f64); 3] =
     [(Way::Read, "read", 3.0), (Way::Triad, "triad", 3.0), (Way::Update, "update in place", 5.0)];
 
@@ -236,7 +238,7 @@ impl Kernel for Piece<'_> {
     }
 }
 
-/// A thread's share at a time: small enough to balance, far too large to be prefetched by chance.
+/// A thread's share at a time: small enough to balance the load, much larger than any prefetch.
 const PIECE: usize = 1 << 20;
 
 /// Three arrays, each larger than the last-level cache.
@@ -274,7 +276,7 @@ struct Slabs {
     side: usize,
 }
 
-/// More than any GPU's cache holds.
+/// Larger than any GPU's cache.
 const FLUSH: usize = 256 << 20;
 
 impl Slabs {

@@ -3,20 +3,20 @@
 use super::Samples;
 use std::cmp::Ordering;
 
-/// Medians closer than this are called equal, whatever the noise: 3 %.
+/// Medians closer than this count as equal for any noise: 3 %.
 pub const LEAST: f64 = 1.03;
 
-/// The probability of being called different by chance alone that is accepted.
+/// The accepted probability of a difference reported by chance.
 pub const CHANCE: f64 = 0.01;
 
-/// Compares the time `now` with that `then`: `Less` is faster. A change is called if all three hold:
+/// Compares the time `now` with the time `then`: `Less` is faster. A change is reported if all three conditions hold:
 ///
 /// 1. *spread*: the intervals from the 20 % to the 80 % quantile do not touch;
-/// 2. *chance*: the medians of passes, were they all drawn from one and the same distribution, whatever it is, would be ordered
-///    like this with a probability of at most [`CHANCE`] (rank-sum test, two-sided). Single samples are no independent draws: those of
-///    one pass share what else the machine was doing, and where their memory lay;
-/// 3. *size*: the medians are apart by more than a factor of [`LEAST`] · `drift`, where `drift` ≥ 1 is how far the machine
-///    itself changed between the two, as its ceilings show.
+/// 2. *chance*: if the medians of passes all came from the same distribution, they would be ordered like this with a
+///    probability of at most [`CHANCE`] (two-sided rank-sum test). Single samples are not independent: those of one
+///    pass share the machine's load and memory layout;
+/// 3. *size*: the medians differ by more than a factor of [`LEAST`] · `drift`, where `drift` ≥ 1 is the change of the
+///    machine's own ceilings between the two.
 pub fn compare(then: &Samples, now: &Samples, drift: f64) -> Ordering {
     let ([low_then, high_then], [low_now, high_now]) = (then.spread(), now.spread());
     let ratio = now.median() / then.median();
@@ -26,8 +26,9 @@ pub fn compare(then: &Samples, now: &Samples, drift: f64) -> Ordering {
     if apart && large && beyond_chance() { ratio.total_cmp(&1.0) } else { Ordering::Equal }
 }
 
-/// Two-sided p-value of the rank-sum test of Mann and Whitney: the number of pairs in which `b` exceeds `a` has, if both come
-/// from one distribution, a distribution that is counted exactly. Ties count half, which errs on the side of no change.
+/// Two-sided p-value of the rank-sum test of Mann and Whitney: if both come from the same distribution, the
+/// distribution of the number of pairs in which `b` exceeds `a` is computed exactly. Ties count half, which favours no
+/// change.
 fn rank_sum(a: &[f64], b: &[f64]) -> f64 {
     let pairs = a.iter().flat_map(|x| b.iter().map(move |y| (x, y)));
     let above: f64 = pairs.map(|(x, y)| if y > x { 1.0 } else { 0.5 * f64::from(u8::from(x == y)) }).sum();
@@ -38,8 +39,8 @@ fn rank_sum(a: &[f64], b: &[f64]) -> f64 {
     (2.0 * counts[..=least].iter().sum::<f64>() / total).min(1.0)
 }
 
-/// In how many orders of `n` and `m` samples the second kind exceeds the first in 0, 1, … n·m pairs: the coefficients of
-/// the Gaussian binomial ∏ (1 − q^(m+i)) / (1 − qⁱ), i = 1…n.
+/// The number of orders of `n` and `m` samples in which the second kind exceeds the first in 0, 1, … n·m pairs: the
+/// coefficients of the Gaussian binomial ∏ (1 − q^(m+i)) / (1 − qⁱ), i = 1…n.
 fn rank_sum_counts(n: usize, m: usize) -> Vec<f64> {
     let mut counts = vec![0.0; n * m + 1];
     counts[0] = 1.0;
@@ -59,8 +60,8 @@ mod tests {
     use super::*;
     use engine::rng::Stream;
 
-    /// `n` passes of ten times around `median`: normal noise of the given relative size in every time, and as much again that
-    /// the times of a pass share. One time in ten of those that are late is three times as late, on a busy machine.
+    /// `n` passes of ten times around `median`: normal noise of the given relative size for every time, and as much
+    /// again shared by the times of a pass. As on a busy machine, one in ten of the late times is three times as late.
     fn draw(trial: u32, site: u32, n: u32, median: f64, noise: f64) -> Samples {
         let stream = Stream::new(11, site).step(trial);
         let late = |i: u32| if stream.below(10_000 + i, 10) == 0 { 3.0 } else { 1.0 };
@@ -72,7 +73,7 @@ mod tests {
         Samples((0..n).map(pass).collect())
     }
 
-    /// The part of trials in which a change by `factor` is called.
+    /// The share of trials in which a change by `factor` is reported.
     fn called(factor: f64, noise: f64, n: u32) -> f64 {
         const TRIALS: u32 = 2000;
         let changed = |t: &u32| {

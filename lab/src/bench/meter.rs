@@ -1,4 +1,4 @@
-//! Repeats work and takes the time, with a given effort.
+//! Repeats work and times it, with a given effort.
 
 use super::Ceilings;
 use engine::cuda::Gpu;
@@ -7,30 +7,30 @@ use serde::{Deserialize, Serialize};
 use std::fs;
 use std::time::Instant;
 
-/// How much work a measurement is given.
+/// The effort of a measurement.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Effort {
-    /// Passes over all rows, a share of each row's samples in each: what two runs are told apart by.
+    /// Passes over all rows, each with a share of every row's samples. Comparisons of two runs use passes.
     pub passes: usize,
-    /// Seconds for the samples of a row in one pass, unless the fewest take longer.
+    /// Seconds for the samples of a row in one pass, unless the least number of samples takes longer.
     pub seconds: f64,
     /// Fewest samples of a row in one pass.
     pub fewest: usize,
     /// Shortest sample in seconds: shorter work is repeated within a sample.
     pub sample: f64,
-    /// Bytes that are moved to measure the bandwidth.
+    /// Bytes moved to measure the bandwidth.
     pub bytes: usize,
-    /// Rows and columns of the product that measures a GPU's peak.
+    /// Rows and columns of the matrix product that measures a GPU's peak.
     pub product: usize,
 }
 
-/// Two runs then differ by more than chance ([`CHANCE`](super::CHANCE)) if all passes of one are faster than all of the other, or
-/// all but two pairs: five passes would allow none.
+/// Two runs then differ by more than chance ([`CHANCE`](super::CHANCE)) if all passes of one are faster than all of the
+/// other, except for two pairs. Five passes would allow no exception.
 const PASSES: usize = 6;
 
 impl Effort {
-    /// What gives trustworthy numbers on `device`: memory for the bandwidth is four times the last-level cache, or 1 GiB of
-    /// a GPU's. A GPU is nobody else's meanwhile, and inputs reach it slowly: without a comparison one pass does.
+    /// The effort for reliable numbers on `device`. Memory for the bandwidth is four times the last-level cache, or 1
+    /// GiB on a GPU. A GPU is not shared and inputs reach it slowly, so without a comparison one pass is enough.
     pub fn full(device: &Device) -> Self {
         match device {
             Device::Cpu => {
@@ -43,19 +43,19 @@ impl Effort {
         }
     }
 
-    /// The same in as many passes as it takes to compare two runs.
+    /// The same, with as many passes as a comparison of two runs needs.
     pub fn in_passes(self) -> Self {
         let passes = PASSES / self.passes;
         Self { passes: PASSES, seconds: self.seconds / passes as f64, fewest: self.fewest.div_ceil(passes), ..self }
     }
 
-    /// Just enough to see that everything runs and counts.
+    /// The least effort, for tests.
     pub fn least() -> Self {
         Self { passes: 2, seconds: 0.0, fewest: 1, sample: 0.0, bytes: 1 << 16, product: 16 }
     }
 }
 
-/// Bytes of the largest cache that the system tells of, 32 MiB where it tells of none.
+/// Bytes of the largest cache that the system reports, or 32 MiB if it reports none.
 pub fn last_level_cache() -> usize {
     let sizes = (0..8).filter_map(|index| {
         let text = fs::read_to_string(format!("/sys/devices/system/cpu/cpu0/cache/index{index}/size")).ok()?;
@@ -64,20 +64,20 @@ pub fn last_level_cache() -> usize {
     sizes.max().unwrap_or(32 << 20)
 }
 
-/// What the caches hold when work begins.
+/// The content of the caches when work begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Cache {
-    /// What the same work left there a moment ago.
+    /// The data of the same work, run a moment ago.
     Hot,
-    /// Other memory.
+    /// Other data.
     Cold,
 }
 
 /// Most samples of a row in all passes.
 const MOST: usize = 240;
 
-/// Most repeats in a sample: a recording of that many is still quick to make.
+/// Most repeats in a sample, so that recording them is still quick.
 const MOST_REPEATS: usize = 2000;
 
 /// The seconds that `work` takes, above 0.
@@ -87,7 +87,7 @@ pub(super) fn time(work: impl FnOnce()) -> f64 {
     start.elapsed().as_secs_f64().max(1e-9)
 }
 
-/// Takes samples until there are enough and the time is up.
+/// Takes samples until there are enough and the time has passed.
 fn take(effort: &Effort, mut sample: impl FnMut() -> f64) -> Vec<f64> {
     let start = Instant::now();
     let mut seconds = Vec::new();
@@ -99,7 +99,7 @@ fn take(effort: &Effort, mut sample: impl FnMut() -> f64) -> Vec<f64> {
     seconds
 }
 
-/// Times of `work`, which runs on `device` and reads nothing back, with the caches in the given state.
+/// Times of `work`, which runs on `device` and reads nothing back, with caches in the given state.
 ///
 /// # Errors
 /// If the device has failed.
@@ -142,8 +142,8 @@ pub fn measure(
     Ok(seconds)
 }
 
-/// Runs `work` until caches, threads and clock rates have settled, and says how many runs make a sample long enough for
-/// the clock.
+/// Runs `work` until caches, threads and clock rates have settled, and returns how many runs make a sample long enough
+/// for the clock.
 fn warm_up(effort: &Effort, mut work: impl FnMut()) -> usize {
     let start = Instant::now();
     let mut fastest = time(&mut work);
@@ -153,9 +153,9 @@ fn warm_up(effort: &Effort, mut work: impl FnMut()) -> usize {
     ((effort.sample / fastest).ceil() as usize).clamp(1, MOST_REPEATS)
 }
 
-/// Records repeated work on a GPU, and times what was recorded: the device then, and not the launching.
+/// Records repeated work on a GPU and times the recording, so that launches do not count.
 fn record<'a>(gpu: &'a dyn Gpu, repeats: usize, work: &mut dyn FnMut()) -> impl Fn() -> f64 + 'a {
-    // Outside of a recording first: libraries choose their algorithms then.
+    // First without recording, because libraries choose their algorithms then.
     work();
     // The device keeps a failure, and `measure` returns it.
     let _ = gpu.finish();

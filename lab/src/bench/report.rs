@@ -1,4 +1,4 @@
-//! A finished measurement: what `--json` writes and `--compare` reads.
+//! A finished measurement, which `--json` writes and `--compare` reads.
 
 use super::{Ceilings, Numbers, Roof, Row, Setup, compare};
 use engine::{Device, Error, Result, probe, simd};
@@ -11,7 +11,7 @@ use std::fmt::{self, Display, Formatter};
 const FORMAT: &str = "ltm bench report";
 const VERSION: u64 = 5;
 
-/// What a time depends on beside the work.
+/// The machine conditions that times depend on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Machine {
     /// The processor.
@@ -56,7 +56,7 @@ impl Setup {
     pub fn sizes(&self) -> String {
         let (m, batch) = (&self.config.model, self.config.train.batch);
         let latents = if m.kind.has_latents() {
-            format!("{} latents a layer, {} fast steps", m.latents, self.config.fast.steps)
+            format!("{} latents per layer, {} fast steps", m.latents, self.config.fast.steps)
         } else {
             "no latents".into()
         };
@@ -67,33 +67,33 @@ impl Setup {
         )
     }
 
-    /// The settings of both kinds of learning, on which times depend too.
+    /// The settings of fast and slow learning, on which times also depend.
     fn settings(&self) -> BTreeMap<String, String> {
         let is_learning = |key: &&Setting| key.name.starts_with("fast.") || key.name.starts_with("slow.");
         let learning = SETTINGS.iter().filter(is_learning);
-        // A value as a command line has it.
+        // A value as on the command line.
         let text = |value: serde_json::Value| value.as_str().map_or_else(|| value.to_string(), str::to_string);
         learning.map(|key| (key.name.to_string(), text(key.value(&self.config)))).collect()
     }
 }
 
-/// How fast a ceiling was: median and quantiles of its passes, in FLOP/s or bytes/s.
+/// The rate of a ceiling: median and quantiles of its passes, in FLOP/s or bytes/s.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Rate {
-    /// What was done.
+    /// The kind of work.
     pub name: String,
     /// The median rate.
     pub median: f64,
-    /// What 20 % of the passes did not exceed.
+    /// The 20 % quantile.
     pub q20: f64,
-    /// What 80 % of the passes did not exceed.
+    /// The 80 % quantile.
     pub q80: f64,
 }
 
 /// A finished measurement.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Report {
-    /// What kind of file this is.
+    /// The kind of file.
     pub format: String,
     /// Version of the file's layout.
     pub version: u64,
@@ -103,7 +103,7 @@ pub struct Report {
     pub sizes: String,
     /// The settings of both kinds of learning.
     pub settings: BTreeMap<String, String>,
-    /// Where it was made.
+    /// The machine.
     pub machine: Machine,
     /// The ceilings: the peak rate first, then ways to move memory.
     pub ceilings: Vec<Rate>,
@@ -114,19 +114,19 @@ pub struct Report {
     pub rows: Vec<Row>,
 }
 
-/// How one row compares.
+/// The comparison of one row.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Comparison<'a> {
     /// The row.
     pub row: &'a Row,
     /// Median time now over median time then.
     pub ratio: f64,
-    /// What may be said of the time now: `Less` is faster.
+    /// The verdict on the time now: `Less` is faster.
     pub verdict: Ordering,
 }
 
 impl Report {
-    /// Of rows measured under `ceilings`.
+    /// The report of rows measured under `ceilings`.
     pub fn new(setup: &Setup, preset: &str, ceilings: &Ceilings, rows: Vec<Row>) -> Self {
         Self {
             format: FORMAT.into(),
@@ -141,7 +141,7 @@ impl Report {
         }
     }
 
-    /// The file's text: the report with everything that follows from the times.
+    /// The file's text: the report with everything derived from the times.
     pub fn to_json(&self) -> String {
         #[derive(Serialize)]
         struct FullRow<'a> {
@@ -156,19 +156,19 @@ impl Report {
         format!("{file:#}\n")
     }
 
-    /// Reads what [`to_json`](Self::to_json) wrote.
+    /// Reads the output of [`to_json`](Self::to_json).
     ///
     /// # Errors
-    /// If the text is not that, or of another version.
+    /// If the text is not a report, or has another version.
     pub fn parse(text: &[u8]) -> Result<Self> {
         let file: serde_json::Value = serde_json::from_slice(text).unwrap_or_default();
         if file["format"] != FORMAT || file["version"] != VERSION {
-            return Err(Error::new(format!("this is no report of `ltm bench` in version {VERSION}")));
+            return Err(Error::new(format!("this is not a version {VERSION} report of `ltm bench`")));
         }
         serde_json::from_value(file).map_err(|e| Error::new(e.to_string()))
     }
 
-    /// What times depend on beside the program.
+    /// The conditions that times depend on, other than the program.
     fn conditions(&self) -> BTreeMap<&str, String> {
         let Machine { processor, features, threads, device, dtype } = &self.machine;
         let known = [
@@ -184,7 +184,8 @@ impl Report {
         known.into_iter().chain(settings).collect()
     }
 
-    /// In what the earlier run `then` differs from this one, so that a difference in time need not be the program's.
+    /// The conditions in which the earlier run `then` differs from this one, so that the program may not be the cause
+    /// of a change.
     pub fn differences(&self, then: &Self) -> Vec<String> {
         let then = then.conditions();
         let difference = |(key, now): (&str, String)| {
@@ -194,13 +195,13 @@ impl Report {
         self.conditions().into_iter().filter_map(difference).collect()
     }
 
-    /// By what factor, at least 1, the machine's own speed changed since the earlier run `then`.
+    /// The change of the machine's own speed since the earlier run `then`, as a factor of at least 1.
     pub fn drift(&self, then: &Self) -> f64 {
         change(then.roof, self.roof)
     }
 
-    /// Every row that the earlier run `then` has too. The machine's own change is that between the runs or that between the ceilings
-    /// measured around this row, whichever is larger: a machine may be slow for a while within a run.
+    /// Every row that the earlier run `then` also has. The machine's own change is the larger of the change between the
+    /// runs and the change between the ceilings around this row, because a machine may be slow for part of a run.
     pub fn compare(&self, then: &Self) -> Vec<Comparison<'_>> {
         let both = self.rows.iter().filter_map(|row| {
             let old = then.rows.iter().find(|old| old.task.key() == row.task.key())?;

@@ -4,14 +4,15 @@ use super::{Cache, Numbers, Report, Row, STEPS, Task};
 use crate::plot::{Look, Mark, Plot, Series};
 use crate::table::number;
 
-/// What a point stands for: an op or a whole step, and the kind of pass.
+/// The label of a point: an op or a whole step, and the kind of pass.
 fn point(task: &Task) -> (&str, &str) {
     let first = |text, end| str::split(text, end).next().unwrap_or_default();
     let name = if task.group == STEPS { &task.case } else { first(&task.case, ':') };
     (name, first(&task.pass, ' '))
 }
 
-/// The costliest case of every point with warm caches, in the order of intensity. Work without FLOPs has no place on the axes.
+/// The most expensive case of every point with warm caches, in the order of intensity. Work without FLOPs is not on the
+/// plot.
 fn points(report: &Report) -> Vec<&Row> {
     let mut points: Vec<&Row> = Vec::new();
     for row in report.rows.iter().filter(|row| row.task.flops > 0 && row.task.cache == Cache::Hot) {
@@ -25,7 +26,7 @@ fn points(report: &Report) -> Vec<&Row> {
     points
 }
 
-/// A point, and the same work with cold caches where that was measured.
+/// A point, and the same work with cold caches if it was measured.
 fn series(report: &Report, number: usize, row: &Row) -> Series {
     let (name, pass) = point(&row.task);
     let key = (&row.task.case[..], &row.task.pass[..], Cache::Cold);
@@ -57,7 +58,7 @@ pub fn roofline(report: &Report) -> String {
     let mut series = ceilings(report, &points);
     series.extend(points.iter().zip(1..).map(|(row, number)| self::series(report, number, row)));
     let mut notes = vec![
-        "An op's costliest case by pass, and the share of".to_string(),
+        "Each op's most expensive case by pass, and the share of".to_string(),
         "its floor that it reaches: hot / cold caches.".into(),
         "Rings: cold caches.".into(),
     ];
@@ -76,7 +77,7 @@ pub fn roofline(report: &Report) -> String {
     plot.file()
 }
 
-/// The roof, and where 20 and 80 % of the ceilings' measurements put it.
+/// The roof, and the roofs at the 20 and 80 % quantiles of the ceilings.
 fn ceilings(report: &Report, points: &[&Row]) -> Vec<Series> {
     let Some((peak, memory)) = report.ceilings.split_first() else { return Vec::new() };
     let Some(fastest) = memory.iter().max_by(|a, b| a.median.total_cmp(&b.median)) else { return Vec::new() };
@@ -121,10 +122,10 @@ mod tests {
         ] {
             assert!(texts.contains(&text), "{text}: {texts:?}");
         }
-        // A disc for either op in the picture and in the legend, and a ring on white for cold caches.
+        // A disc for each op in the picture and in the legend, and a ring on white for cold caches.
         assert_eq!(xml.descendants().filter(|node| node.has_tag_name("circle")).count(), 2 * 2 + 2);
         assert!(!picture.contains("NaN") && !picture.contains("inf"));
-        // Nothing measured is still a picture of the ceilings.
+        // Without rows the picture still shows the ceilings.
         assert!(roofline(&Report { rows: Vec::new(), ..report }).contains("GFLOP/s: fused"));
     }
 }

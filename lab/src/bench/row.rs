@@ -1,9 +1,9 @@
-//! One thing that was measured: its times, and what follows from them.
+//! One measured row: its times and derived numbers.
 
 use super::Cache;
 use serde::{Deserialize, Serialize};
 
-/// What a part `q` of some values does not exceed, interpolated between neighbours.
+/// The quantile `q` of some values, interpolated.
 ///
 /// # Panics
 /// If there is no value.
@@ -24,8 +24,8 @@ pub fn median(values: &[f64]) -> f64 {
     quantile(values, 0.5)
 }
 
-/// Times of one piece of work in seconds per call, of every pass over all the work. On a shared machine neighbours in time
-/// resemble each other; passes do so less.
+/// Times of one piece of work in seconds per call, by pass. On a shared machine, times close together are correlated;
+/// passes are less so.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Samples(pub Vec<Vec<f64>>);
 
@@ -49,9 +49,9 @@ impl Samples {
 /// One thing to measure.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Task {
-    /// The op's room, or [`STEPS`](super::STEPS).
+    /// The op's folder, or [`STEPS`](super::STEPS).
     pub group: String,
-    /// Op and case, or which step.
+    /// Op and case, or the step.
     pub case: String,
     /// The pass.
     pub pass: String,
@@ -61,12 +61,12 @@ pub struct Task {
     pub flops: u64,
     /// The fewest bytes that one call moves.
     pub bytes: u64,
-    /// Tokens that one call learns from, if it learns.
+    /// Tokens of one call, if it trains.
     pub tokens: Option<usize>,
 }
 
 impl Task {
-    /// What tells rows apart.
+    /// The identity of a row.
     pub fn key(&self) -> (&str, &str, Cache) {
         (&self.case, &self.pass, self.cache)
     }
@@ -105,7 +105,7 @@ pub struct Numbers {
     pub seconds_q20: f64,
     /// The 80 % quantile of the times.
     pub seconds_q80: f64,
-    /// How many times were taken.
+    /// Number of samples.
     pub samples: usize,
     /// FLOPs per byte: the arithmetic intensity.
     pub intensity: f64,
@@ -113,23 +113,23 @@ pub struct Numbers {
     pub flops_per_second: f64,
     /// Bytes/s at the median time.
     pub bytes_per_second: f64,
-    /// FLOP/s as a part of the peak rate: of a whole step, the model FLOPs utilisation.
+    /// FLOP/s as a share of the peak rate; for a whole step, the model FLOPs utilisation.
     pub of_peak: f64,
-    /// Bytes/s as a part of the bandwidth.
+    /// Bytes/s as a share of the bandwidth.
     pub of_bandwidth: f64,
-    /// What sets the least time under the roof: `FLOPs` or `bytes`.
+    /// The bound that sets the least time under the roof: `FLOPs` or `bytes`.
     pub floor: &'static str,
     /// The least time under the roof.
     pub floor_seconds: f64,
-    /// The floor's part of the median time: above 1 where a cache served what memory would have had to.
+    /// The floor divided by the median time; above 1 if a cache replaced memory traffic.
     pub reached: f64,
-    /// Tokens per second, of what learns.
+    /// Tokens per second, if the row trains.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tokens_per_second: Option<f64>,
 }
 
 impl Row {
-    /// What follows from the times.
+    /// Numbers derived from the times.
     pub fn numbers(&self) -> Numbers {
         let Self { task, samples, roof } = self;
         let (seconds, [seconds_q20, seconds_q80]) = (samples.median(), samples.spread());

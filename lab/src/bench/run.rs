@@ -15,7 +15,7 @@ use ltm::learn::Fast;
 use ltm::train::Trainer;
 use std::time::Instant;
 
-/// The group of whole steps, beside the rooms.
+/// The group of whole steps, beside the ops' folders.
 pub const STEPS: &str = "steps";
 
 /// What is measured.
@@ -25,16 +25,16 @@ pub struct Setup {
     pub config: Config,
     /// Where.
     pub device: Device,
-    /// How tensors are stored: the configuration's `train.precision`.
+    /// Storage type of tensors: the configuration's `train.precision`.
     pub dtype: DType,
-    /// Rooms, ops, or [`STEPS`]; everything if there is none.
+    /// Folders, ops, or [`STEPS`]; everything if empty.
     pub only: Vec<String>,
-    /// How much work a row is given.
+    /// The effort per row.
     pub effort: Effort,
 }
 
 impl Setup {
-    /// All of it, thoroughly.
+    /// Everything, with full effort.
     ///
     /// # Errors
     /// If the device cannot store tensors as the configuration says, or run the model.
@@ -47,14 +47,14 @@ impl Setup {
     /// The cases and passes to be measured.
     ///
     /// # Errors
-    /// If the configuration contradicts itself, or a name is none of a room, an op or [`STEPS`].
+    /// If the configuration contradicts itself, or a name is not a folder, an op or [`STEPS`].
     pub fn works(&self) -> Result<Vec<Work>> {
         let mut all = works(&self.config, self.dtype)?;
         let rooms: Vec<&str> = ROOMS.iter().map(|room| room.name).chain([STEPS]).collect();
         let names = || rooms.iter().copied().chain(all.iter().map(Work::op));
         if let Some(name) = self.only.iter().find(|name| !names().any(|known| known == *name)) {
             return Err(Error::usage(format!(
-                "no op is called {name:?}, did you mean {:?}? There are {}, the last for whole steps",
+                "unknown op {name:?}, did you mean {:?}? Known are {}, the last for whole steps",
                 nearest(name, names()),
                 rooms.join(", ")
             )));
@@ -64,11 +64,11 @@ impl Setup {
     }
 }
 
-/// Measures `works`, and whole steps if they were asked for, in as many passes as the effort has, the ceilings again in between.
-/// Tells `seen` what it is at: the pass, counted from 1, and the case.
+/// Measures `works`, and whole steps if wanted, in as many passes as the effort has, with the ceilings in between.
+/// Calls `seen` with the pass, counted from 1, and the case.
 ///
 /// # Errors
-/// If the device has no room, or has failed.
+/// If the device lacks the memory, or has failed.
 pub fn measure_all(
     setup: &Setup,
     works: &[Work],
@@ -99,12 +99,12 @@ struct Gather<'a> {
     pass: usize,
     /// Rows in the order in which they were first measured, with the roof of every pass.
     rows: Vec<(Row, Vec<Roof>)>,
-    /// How many training steps there is time for in all passes, once that is known.
+    /// The number of training steps in all passes, once known.
     training_steps: Option<usize>,
 }
 
 impl Gather<'_> {
-    /// Measures work with hot caches, and with cold ones where it matters. Its memory is another one in every pass.
+    /// Measures work with hot caches, and with cold ones if it matters. Every pass allocates new memory.
     fn op(&mut self, work: &Work) -> Result<()> {
         let Setup { device, dtype, effort, .. } = self.setup;
         let mut bench = Bench::new(work, *dtype, device)?;
@@ -121,7 +121,8 @@ impl Gather<'_> {
             gather.measure(task(cache), |ceilings| measure(device, ceilings, effort, cache, &mut || bench.run()))
         };
         let hot = measured(self, Cache::Hot)?;
-        // Whether reading everything from memory would change the time by as much as a fiftieth: the first pass decides for all.
+        // Whether reading everything from memory would change the time by more than a fiftieth. The first pass decides
+        // for all.
         let from_memory = work.cost.bytes as f64 / self.ceilings.roof().bandwidth;
         let cold = task(Cache::Cold);
         let is_known = self.rows.iter().any(|(row, _)| row.task.key() == cold.key());
@@ -131,7 +132,7 @@ impl Gather<'_> {
         Ok(())
     }
 
-    /// Measures a row in this pass, with the ceilings behind it, and returns its median time.
+    /// Measures a row in this pass, then the ceilings, and returns the row's median time.
     fn measure(&mut self, task: Task, work: impl FnOnce(&Ceilings) -> Result<Vec<f64>>) -> Result<f64> {
         (self.seen)(self.pass + 1, &task.case);
         let mark = self.ceilings.mark();
@@ -148,8 +149,8 @@ impl Gather<'_> {
         Ok(middle)
     }
 
-    /// Measures whole steps: the fast step, what comes once per batch before it, the slow step's gradient and update, and the
-    /// training step that is made of them all. The first pass sets how many training steps there is time for.
+    /// Measures whole steps: the fast step, the work once per batch before it, the slow step's gradient and update, and
+    /// the training step, which consists of all of these. The first pass sets the number of training steps.
     fn steps(&mut self) -> Result<()> {
         let (setup, known) = (self.setup, self.training_steps);
         let Setup { device, config, .. } = setup;
@@ -160,7 +161,8 @@ impl Gather<'_> {
             let task = Task { group, case, pass, cache: Cache::Hot, flops, bytes, tokens };
             self.measure(task, |_| repeat(setup, sample))
         };
-        // Several fast steps are needed to see one without what comes before the first; many are not, where a step is long.
+        // Several fast steps are needed to separate a step from the work before the first; a few are enough if a step
+        // is long.
         let steps = config.fast.steps.clamp(4, if matches!(device, Device::Cpu) { 8 } else { 64 });
         let mut roomy = config.clone();
         roomy.fast.steps = steps.max(config.fast.steps);
@@ -199,7 +201,7 @@ impl Gather<'_> {
             })
         })?;
 
-        // The first pass decides for all, or those in which the machine is slow would be left out.
+        // The first pass decides for all; otherwise slow passes would be left out.
         let expected = before + config.fast.steps as f64 * fast_step + slow_step;
         let count = known.unwrap_or(((TRAINING / expected) as usize).max(1));
         if count >= left {
@@ -212,14 +214,14 @@ impl Gather<'_> {
     }
 }
 
-/// Seconds for the training steps of all passes, unless one takes longer: where there is no time for one in every pass, the
-/// last passes have them.
+/// Seconds for the training steps of all passes, unless one takes longer. If there is no time for one in every pass,
+/// only the last passes have one.
 const TRAINING: f64 = 150.0;
 
 /// Most samples of a part of a step in all passes.
 const MOST: usize = 60;
 
-/// Seconds from which work is measured without once to warm up.
+/// Work that takes longer than this is measured without a warm-up.
 const LONG: f64 = 10.0;
 
 /// A batch of random tokens, every target scored.
@@ -234,7 +236,7 @@ fn random_batch(config: &Config) -> Batch {
     batch
 }
 
-/// The seconds of `work` until the device is done with it, as the only sample.
+/// The seconds of `work` until the device has finished it, as the only sample.
 fn time(device: &Device, work: impl FnOnce() -> Result<()>) -> Result<Vec<f64>> {
     device.finish()?;
     let mut done = Ok(());
@@ -242,7 +244,7 @@ fn time(device: &Device, work: impl FnOnce() -> Result<()>) -> Result<Vec<f64>> 
     done.map(|()| vec![seconds])
 }
 
-/// The mean seconds of `steps` fast steps, the first left out. A GPU is over a step before the host would notice.
+/// The mean seconds of `steps` fast steps without the first. The host cannot time single steps on a GPU.
 fn fast_steps(fast: &Fast, store: &mut Store, steps: usize) -> Vec<f64> {
     let device = store.device.clone();
     let (mut second, mut seconds) = (Instant::now(), 0.0);
@@ -257,7 +259,7 @@ fn fast_steps(fast: &Fast, store: &mut Store, steps: usize) -> Vec<f64> {
     vec![seconds / (steps - 1) as f64]
 }
 
-/// Repeats `sample` as often as the effort allows in a pass, after once to warm up unless that takes long.
+/// Repeats `sample` as often as the effort allows in a pass, after a warm-up unless that takes long.
 fn repeat(setup: &Setup, sample: &mut dyn FnMut() -> Result<Vec<f64>>) -> Result<Vec<f64>> {
     let mut start = Instant::now();
     let mut seconds = sample()?;

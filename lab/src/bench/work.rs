@@ -1,4 +1,4 @@
-//! What is measured: the rooms' cases at a configuration's sizes, in the passes that training asks for.
+//! The measured work: the ops' cases at a configuration's sizes, in the passes that training uses.
 
 use crate::plan::Plans;
 use autograd::Phase;
@@ -12,16 +12,16 @@ use std::sync::Arc;
 /// An op's case in one pass.
 #[derive(Clone, Debug)]
 pub struct Work {
-    /// The op's room.
+    /// The op's folder.
     pub room: &'static str,
     /// Op and case, e.g. `linear: gate and up`.
     pub case: String,
-    /// The pass, with the inputs whose gradients are computed, e.g. `backward to x`; `+x` is added to what is there.
+    /// The pass, with the inputs whose gradients are computed, e.g. `backward to x`; `+x` is added to its buffer.
     pub name: String,
     /// FLOPs and least bytes.
     pub cost: Cost,
     inputs: Arc<Case>,
-    /// What is wanted of each input; nothing in the forward pass.
+    /// The want for each input; empty for the forward pass.
     wants: Vec<Want>,
     is_fused: bool,
 }
@@ -31,7 +31,7 @@ impl Work {
         let (kind, wants): (&str, &[Want]) = match pass {
             Pass::Forward => ("forward", &[]),
             Pass::Vjp(wants) => ("backward to ", wants),
-            Pass::Fused(wants) => ("both in one to ", wants),
+            Pass::Fused(wants) => ("fused to ", wants),
         };
         let wanted = case.op.arguments().iter().zip(wants).filter(|(_, want)| want.is_wanted());
         let wanted = wanted.map(|(name, want)| if *want == Want::Add { format!("+{name}") } else { name.to_string() });
@@ -61,8 +61,8 @@ impl Work {
     }
 }
 
-/// Everything there is to measure at a resolved configuration's sizes: each case forward, and in the backward and fused
-/// passes that the plans of training ask its op for.
+/// All work at a resolved configuration's sizes: each case forward, and in the backward and fused passes that the plans
+/// of training use.
 ///
 /// # Errors
 /// If the configuration contradicts itself.
@@ -84,7 +84,8 @@ pub fn works(config: &Config, dtype: DType) -> Result<Vec<Work>> {
     let mut all: Vec<Work> = Vec::new();
     for room in ROOMS {
         let cases: Vec<Arc<Case>> = (room.cases)(&sizes).into_iter().map(Arc::new).collect();
-        // An instruction is a case's if it costs the same. A room whose cases have sizes of their own (`slice`) takes all.
+        // An instruction belongs to a case if it has the same cost. A folder whose cases have different sizes (`slice`)
+        // takes all.
         let costs_same = |case: &Case, pass: Pass, cost: Cost| case.op.cost(&case.specs(DType::F32), pass) == cost;
         let of_op = |case: &Arc<Case>| {
             let name = case.op.name();
@@ -109,7 +110,7 @@ const MOST: usize = 8;
 
 static EMPTY: Buffer = Buffer::empty();
 
-/// A case with everything that its passes need, on a device.
+/// A case with the buffers of its passes, on a device.
 #[derive(Debug)]
 pub struct Bench<'a> {
     work: &'a Work,
@@ -125,7 +126,7 @@ impl<'a> Bench<'a> {
     /// Draws the inputs, and runs forward once so that what the VJP reads is there.
     ///
     /// # Errors
-    /// If the device has no room.
+    /// If the device lacks the memory.
     pub fn new(work: &'a Work, dtype: DType, device: &Device) -> Result<Self> {
         let (case, op) = (&work.inputs, &work.inputs.op);
         let specs = case.specs(dtype);
@@ -174,7 +175,7 @@ impl<'a> Bench<'a> {
     }
 }
 
-/// The buffers that are read, and empty ones in the place of the others.
+/// The buffers that are read, and empty buffers in place of the others.
 fn lend(buffers: &[Buffer], read: u16) -> [&Buffer; MOST] {
     std::array::from_fn(|i| match buffers.get(i) {
         Some(buffer) if read & 1 << i != 0 => buffer,
@@ -204,7 +205,7 @@ mod tests {
         assert_eq!(passes("linear: logits of one token"), ["forward"], "no part of training");
         assert_eq!(
             passes("lm_head: all tokens"),
-            ["forward", "both in one to hidden", "both in one to hidden, table"],
+            ["forward", "fused to hidden", "fused to hidden, table"],
             "the head never runs backward alone"
         );
         assert!(passes("slice: first layer").len() > 1, "a case of other sizes than the plan's");

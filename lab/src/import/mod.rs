@@ -1,9 +1,9 @@
-//! Weights from elsewhere: GPT-2 as Hugging Face's libraries store it, `config.json` and `model.safetensors` in one folder, or
-//! several files of tensors with an index that says which tensor is where.
+//! Imports weights: GPT-2 in Hugging Face's format, `config.json` and `model.safetensors` in one folder, or several
+//! files of tensors with an index.
 //!
-//! Tensors are called `wte.weight`, `h.0.attn.c_attn.weight` and so on, either all of them with `transformer.` in front or none.
-//! Matrices of products are stored `[in, out]`; here they are `[out, in]`. The head is the embedding. Older files hold causal
-//! masks beside the weights (`h.0.attn.bias`, `h.0.attn.masked_bias`); the import skips them.
+//! Tensors are called `wte.weight`, `h.0.attn.c_attn.weight` and so on, all with or all without the prefix
+//! `transformer.`. Matrices of products are stored `[in, out]`; here they are `[out, in]`. The head is tied to the
+//! embedding. Older files also contain causal masks (`h.0.attn.bias`, `h.0.attn.masked_bias`); the import skips them.
 
 use autograd::Store;
 use engine::{DType, Device, Error, Result};
@@ -20,22 +20,22 @@ use std::path::{Path, PathBuf};
 const CONFIG: &str = "config.json";
 const WEIGHTS: &str = "model.safetensors";
 
-/// What lists the files of weights where they are several.
+/// The index, if there are several files of weights.
 const INDEX: &str = "model.safetensors.index.json";
 
-/// Files that only Python reads.
+/// File formats that only Python reads.
 const PICKLES: [&str; 2] = ["pytorch_model.bin", "pytorch_model.bin.index.json"];
 
-/// Stands in front of what is wrong with the settings that come of their configuration, and says which key is which.
+/// Prefix of errors in settings that come from their configuration, with the names of both.
 const OUR_KEYS: &str = "as settings of this program (n_layer is model.layers, n_embd model.dim, n_head model.heads, n_inner model.ffn, n_positions model.seq)";
 
-/// What stands in front of all names, or nothing.
+/// The prefix of all names, or empty.
 const PREFIX: &str = "transformer.";
 
 /// A vocabulary may be padded to a multiple of this.
 const PADDING: usize = 128;
 
-/// Parts of our names, and what stands there in theirs; `norm` is the last, for it is a part of others.
+/// Parts of our names, and the same parts of theirs; `norm` is last, because other names contain it.
 const NAMES: [(&str, &str); 10] = [
     ("tok_embeddings", "wte"),
     ("pos_embeddings", "wpe"),
@@ -49,12 +49,12 @@ const NAMES: [(&str, &str); 10] = [
     ("norm", "ln_f"),
 ];
 
-/// Makes the run folder `out` of the GPT-2 in `folder`, whose tokens are `tokenizer`'s.
+/// Makes the run folder `out` from the GPT-2 in `folder`, which uses `tokenizer`.
 ///
 /// # Errors
 /// Files that are missing or damaged; a configuration of another model; a tensor that is missing, left over, of another
-/// shape, or not of floats; no memory; a vocabulary that is not the tokenizer's; and those of [`Run::create_with_weights`].
-/// Nothing is left of `out` then.
+/// shape, or not of floats; no memory; a vocabulary that is not the tokenizer's; and those of
+/// [`Run::create_with_weights`]. Then `out` is removed.
 pub fn gpt2(folder: &Path, tokenizer: Tokenizer, out: &Path) -> Result<Run> {
     let new = NewFolder::at(out)?;
     let file = folder.join(CONFIG);
@@ -62,13 +62,13 @@ pub fn gpt2(folder: &Path, tokenizer: Tokenizer, out: &Path) -> Result<Run> {
     let weights = Weights::open(folder)?;
     let mut store = Store::new(Device::Cpu);
     let params = Params::new(&config.model, DType::F32, &mut store);
-    // What is written to memory that was refused reads as zeros.
+    // Without memory, written weights would read as zeros.
     store.ready()?;
     read(&weights, &params, &mut store).map_err(|e| e.at(weights.path.display()))?;
     Run::create_with_weights(&new, &config, &store, &params)
 }
 
-/// A `config.json` of Hugging Face's, as far as it matters here.
+/// The relevant part of a Hugging Face `config.json`.
 #[derive(Deserialize)]
 struct Theirs {
     model_type: Option<String>,
@@ -78,7 +78,7 @@ struct Theirs {
     n_head: usize,
     n_inner: Option<usize>,
     n_positions: Option<usize>,
-    /// Older files name the positions by the context alone.
+    /// Older files only have the context length.
     n_ctx: Option<usize>,
     vocab_size: usize,
     layer_norm_epsilon: f64,
@@ -88,7 +88,7 @@ struct Theirs {
     tie_word_embeddings: Option<bool>,
 }
 
-/// The same as settings of ours.
+/// The same as our settings.
 fn configuration(theirs: &Theirs, tokenizer: Tokenizer) -> Result<Config> {
     if let Some(kind) = theirs.model_type.as_deref().filter(|kind| *kind != "gpt2") {
         return Err(Error::new(format!("model_type = {kind:?}: only \"gpt2\" is supported")));
@@ -141,7 +141,7 @@ struct Weights {
     files: Vec<SafeTensors<'static>>,
 }
 
-/// An index, as far as it matters here.
+/// The relevant part of an index.
 #[derive(Deserialize)]
 struct Index {
     /// The file of every tensor.
@@ -156,7 +156,7 @@ impl Weights {
             if let Some(name) = pickle {
                 let folder = folder.display();
                 return Err(Error::new(format!(
-                    "{folder} has its weights in {name}, which only Python reads, and no {WEIGHTS}: `python3 -c \"from \
+                    "{folder} has its weights in {name}, which only Python reads, but no {WEIGHTS}: `python3 -c \"from \
                      transformers import GPT2LMHeadModel as M; M.from_pretrained('{folder}').save_pretrained('{folder}')\"` makes it"
                 )));
             }
@@ -167,7 +167,7 @@ impl Weights {
         let open = |name: &&PathBuf| SafeTensors::open(&folder.join(name)).map_err(|e| e.at(index.display()));
         let files: Vec<_> = names.iter().map(open).collect::<Result<_>>()?;
         for (name, file) in names.iter().zip(&files) {
-            // Neither more nor less than the index says: each tensor is in one file.
+            // Each tensor must be in exactly the file that the index names.
             let listed = weight_map.iter().filter(|(_, place)| place == name).map(|(tensor, _)| tensor.clone());
             let (listed, found) = (listed.collect(), file.names().into_iter().collect::<BTreeSet<_>>());
             if let Some(tensor) = found.symmetric_difference(&listed).next() {
@@ -182,7 +182,7 @@ impl Weights {
     /// The file with that tensor.
     fn of(&self, name: &str) -> Result<&SafeTensors<'static>> {
         let file = self.files.iter().find(|file| file.info(name).is_ok());
-        file.ok_or_else(|| Error::new(format!("there is no tensor {name:?} in it")))
+        file.ok_or_else(|| Error::new(format!("it has no tensor {name:?}")))
     }
 
     /// Whether there is a tensor of that name.
@@ -199,7 +199,7 @@ fn read(weights: &Weights, params: &Params, store: &mut Store) -> Result<()> {
         for part in p.parts() {
             let theirs = NAMES.iter().fold(part.name.to_string(), |name, (ours, theirs)| name.replace(ours, theirs));
             let name = format!("{prefix}{theirs}");
-            // The tables of vectors stand as they are.
+            // Embedding tables are not transposed.
             let is_transposed = p.is_matrix() && part.name.starts_with("layers.");
             let mut shape = part.shape;
             if is_transposed {
@@ -223,9 +223,9 @@ fn read(weights: &Weights, params: &Params, store: &mut Store) -> Result<()> {
     let head = "lm_head.weight";
     let mut names = weights.files.iter().flat_map(SafeTensors::names);
     if let Some(name) = names.find(|name| !known.contains(name) && !masks(name) && name != head) {
-        return Err(Error::new(format!("tensor {name:?} belongs to no part of the GPT-2 that {CONFIG} describes")));
+        return Err(Error::new(format!("tensor {name:?} is not part of the GPT-2 that {CONFIG} describes")));
     }
-    // A head that is written out must be the embedding.
+    // A stored head must equal the embedding.
     let embedding = format!("{prefix}wte.weight");
     if weights.has(head) && weights.of(head)?.get_f64(head)? != weights.of(&embedding)?.get_f64(&embedding)? {
         return Err(Error::new(format!(

@@ -10,7 +10,7 @@ use ltm::train::Trainer;
 use std::fs;
 use std::path::PathBuf;
 
-/// A tiny random GPT-2, and what an independent implementation says of it; `make.py` there made both.
+/// A tiny random GPT-2, and the results of an independent implementation; `make.py` there made both.
 fn fixture() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/gpt2")
 }
@@ -61,7 +61,7 @@ fn logits_are_those_of_an_independent_implementation() {
 /// Name, shape and numbers.
 type Owned = (String, Vec<usize>, Vec<f32>);
 
-/// Tensors of the fixture, to be written again in another way.
+/// Tensors of the fixture, to write in other ways.
 fn tensors() -> Vec<Owned> {
     let file = SafeTensors::open(&fixture().join(WEIGHTS)).unwrap();
     let values = |name: &str| file.get_f64(name).unwrap().into_iter().map(|x| x as f32).collect();
@@ -116,7 +116,7 @@ fn weights_may_lie_in_several_files() {
     fs::remove_file(folder.path().join(INDEX)).unwrap();
     refused(&format!("cannot read {place}/{WEIGHTS}"));
     put("pytorch_model.bin", b"PK");
-    refused(&format!("{place} has its weights in pytorch_model.bin, which only Python reads, and no {WEIGHTS}"));
+    refused(&format!("{place} has its weights in pytorch_model.bin, which only Python reads, but no {WEIGHTS}"));
     put(WEIGHTS, b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n");
     refused(&format!("{place}/{WEIGHTS} is a Git LFS pointer"));
 }
@@ -156,9 +156,9 @@ fn what_does_not_fit_is_refused_in_one_line() {
         ("\"n_head\": 2", "\"n_head\": 3", "n_positions model.seq): model.dim = 8 is not divisible by model.heads = 3"),
         ("n_layer", "layers", "n_layer"),
         ("\"n_embd\": 8", "\"n_embd\": 16", "tensor \"wte.weight\" has shape [258, 8], expected [258, 16]"),
-        ("\"n_layer\": 2", "\"n_layer\": 1", "tensor \"h.1.attn.c_attn.bias\" belongs to no part"),
+        ("\"n_layer\": 2", "\"n_layer\": 1", "tensor \"h.1.attn.c_attn.bias\" is not part"),
         ("\"n_layer\": 2", "\"n_layer\": 2000000", "model.layers = 2000000"),
-        ("\"n_layer\": 2", "\"n_layer\": 3", "there is no tensor \"h.2.attn.c_attn.weight\""),
+        ("\"n_layer\": 2", "\"n_layer\": 3", "it has no tensor \"h.2.attn.c_attn.weight\""),
         ("\"n_inner\": null", "\"n_inner\": 16", "tensor \"h.0.mlp.c_fc.weight\" has shape [8, 32], expected [8, 16]"),
     ];
     for (find, replace, part) in configs {
@@ -189,7 +189,7 @@ fn damaged_files_never_panic() {
     assert!(accepted > 10, "only {accepted} files got past the reader: the damage is too coarse to test it");
 }
 
-/// The same layers from random weights: every one of them learns.
+/// The same layers from random weights: all of them train.
 #[test]
 fn the_layers_can_be_trained() {
     let mut config = Config::preset("tiny").unwrap();

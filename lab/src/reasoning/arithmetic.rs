@@ -1,17 +1,16 @@
-//! Small word problems without end, so that reasoning can be measured where nothing can be downloaded.
+//! An endless source of small word problems, to measure reasoning without downloads.
 //!
 //! > Mia has 3 red shells. Mia finds 4 more and then loses 2. How many shells does Mia have now?
 //!
-//! Two steps of arithmetic on numbers from 1 to 9, in one of three kinds of story. What sets training and test apart is
-//! not texts but the arithmetic itself: a kind with its numbers belongs to one [`Split`] only, six of seven to
-//! training, so a model cannot know the answer
-//! to a test problem by heart, whatever its names and things.
+//! Two steps of arithmetic on numbers from 1 to 9, in one of three kinds of story. Training and test differ in the
+//! arithmetic, not only in the text: each kind with its numbers belongs to only one [`Split`], six of seven to
+//! training. So a model cannot memorise the answer to a test problem.
 
 use super::Problem;
 use engine::rng::Stream;
 use ltm::data::Split;
 
-/// Sets the problems' random numbers apart from all others of the same seed ("ARIT").
+/// Separates the problems' random numbers from all others of the same seed ("ARIT").
 const SITE: u32 = 0x4152_4954;
 
 const NAMES: [&str; 8] = ["Mia", "Finn", "Rosa", "Ivan", "Lena", "Omar", "Tara", "Hugo"];
@@ -27,13 +26,13 @@ struct Sum {
 }
 
 impl Sum {
-    /// Every one of a split, in a fixed order.
+    /// All sums of a split, in a fixed order.
     fn all(split: Split) -> Vec<Self> {
         let numbers = |kind| {
             let last = if kind == 2 { 1 } else { 9 };
             (1..=9).flat_map(move |a| (1..=9).flat_map(move |b| (1..=last).map(move |c| Self { kind, a, b, c })))
         };
-        // Nobody loses more than there is.
+        // Nobody loses more than they have.
         (0..3).flat_map(numbers).filter(|s| s.split() == split && (s.kind != 0 || s.c <= s.a + s.b)).collect()
     }
 
@@ -81,11 +80,11 @@ pub struct Arithmetic {
 impl Arithmetic {
     /// The problems of one split.
     pub fn new(seed: u64, split: Split) -> Self {
-        // The splits draw apart.
+        // The splits use separate random numbers.
         Self { stream: Stream::new(seed, SITE + split as u32), sums: Sum::all(split) }
     }
 
-    /// Problem number `index`: the same whenever it is asked for.
+    /// Problem number `index`, always the same.
     pub fn problem(&self, index: u32) -> Problem {
         let stream = self.stream.sample(index);
         let name = stream.below(0, NAMES.len());

@@ -1,7 +1,7 @@
-//! Word problems as GSM8K has them (Cobbe et al., arXiv 2110.14168), the prompts that ask them, and pass@k.
+//! Word problems in the format of GSM8K (Cobbe et al., arXiv 2110.14168), their prompts, and pass@k.
 //!
 //! # Prompt
-//! Solved examples, if any, then the problem, a blank line between them:
+//! Solved examples, if any, then the problem, separated by blank lines:
 //!
 //! ```text
 //! Question: Mia has 3 shells. …
@@ -12,22 +12,23 @@
 //! Answer:
 //! ```
 //!
-//! Examples stand as in their file, GSM8K's `<<3+4=7>>` included. The model goes on behind `Answer:`, up to a blank line, the
-//! end of the document, or the most tokens.
+//! Examples are copied from their file, including GSM8K's `<<3+4=7>>`. The model continues after `Answer:`, up to a
+//! blank line, the end of the document, or the largest number of tokens.
 //!
 //! # What counts as an answer
-//! What stands behind the first `####`, up to the end of its line, if it is one number and nothing else; a text without one has
-//! no answer. A dollar sign, commas between groups of three digits, a per cent sign and a full stop at the end do not count:
-//! `70,000`, `$70000` and `70000.00.` are one number. `1/2`, `1e3`, `10:30`, `1 000` and `18 eggs` are none.
+//! The answer follows the first `####` up to the end of the line, and must be one number and nothing else; otherwise
+//! the text has no answer. A dollar sign, commas between groups of three digits, a per cent sign and a final full stop
+//! are ignored: `70,000`, `$70000` and `70000.00.` are the same number. `1/2`, `1e3`, `10:30`, `1 000` and `18 eggs`
+//! are not numbers.
 //!
-//! GSM8K's own program and the strict match of lm-evaluation-harness search for `#### (\-?[0-9\.\,]+)` instead. They read the
-//! number as far as it goes, so `1/2` counts as 1 and `18 eggs` as 18, and they compare text, so `3.0` is not 3. On answers that
-//! are written as GSM8K writes them, all three agree.
+//! GSM8K's own program and the strict match of lm-evaluation-harness search for `#### (\-?[0-9\.\,]+)` instead. They
+//! read the leading number, so `1/2` counts as 1 and `18 eggs` as 18, and they compare text, so `3.0` is not 3. For
+//! answers in GSM8K's own style all three agree.
 //!
-//! # How sure a share is
-//! Its standard error is that of a mean over problems. Where no problem is solved, or every one, problems do not differ, and
-//! their spread says nothing. There is a one-sided bound of 95 % confidence instead: of n problems, at most `1 − 0.05^(1/n)` are
-//! solved, or at least `0.05^(1/n)`.
+//! # Errors of a share
+//! Its standard error is that of a mean over problems. If no problem or every problem is solved, the spread over
+//! problems is zero. Then there is a one-sided 95 % confidence bound instead: of n problems, at most `1 − 0.05^(1/n)`
+//! are solved, or at least `0.05^(1/n)`.
 
 pub mod arithmetic;
 
@@ -42,10 +43,10 @@ use ltm::run::{Loaded, Run};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
-/// What stands in front of the number that is the answer.
+/// The mark before the answer.
 const MARK: &str = "####";
 
-/// What two evaluations with the same texts may differ in.
+/// Settings in which two evaluations with the same texts may differ.
 const FREE: [&str; 3] = ["command", "run", "k"];
 
 /// A problem with its solution.
@@ -53,7 +54,7 @@ const FREE: [&str; 3] = ["command", "run", "k"];
 pub struct Problem {
     /// The story and the question.
     pub question: String,
-    /// The way to the answer, and behind `####` the answer.
+    /// The solution, and after `####` the answer.
     pub answer: String,
 }
 
@@ -63,16 +64,17 @@ impl Problem {
         format!("{} {}", self.asked(), self.answer.trim())
     }
 
-    /// The problem as a model is asked it.
+    /// The problem as a prompt.
     pub fn asked(&self) -> String {
         format!("Question: {}\nAnswer:", self.question.trim())
     }
 }
 
-/// Reads a file of problems: one JSON object a line, with `question` and `answer`.
+/// Reads a file of problems: one JSON object per line, with `question` and `answer`.
 ///
 /// # Errors
-/// A file that cannot be read or has no problem, and a line without question or answer: its number, and what it lacks.
+/// If the file cannot be read or has no problem, or a line has no question or answer; the error names the line and what
+/// it lacks.
 pub fn read(path: &Path) -> Result<Vec<Problem>> {
     let text = file::read(path)?;
     let mut problems = Vec::new();
@@ -80,22 +82,22 @@ pub fn read(path: &Path) -> Result<Vec<Problem>> {
         let problem: Result<Problem> = json::from_bytes(line).and_then(|problem: Problem| {
             number(&problem.answer).ok_or_else(|| {
                 Error::new(format!(
-                    "answer: behind {MARK:?} must stand one number and nothing else, such as 1,000 or -2.5"
+                    "answer: after {MARK:?} there must be one number and nothing else, such as 1,000 or -2.5"
                 ))
             })?;
             Ok(problem)
         });
         problems.push(problem.map_err(|e| e.at(format!("{}:{}", path.display(), i + 1)))?);
     }
-    if problems.is_empty() { Err(Error::new(format!("{} holds no problem", path.display()))) } else { Ok(problems) }
+    if problems.is_empty() { Err(Error::new(format!("{} has no problem", path.display()))) } else { Ok(problems) }
 }
 
-/// What a model is asked: solved examples, then the problem.
+/// The prompt: solved examples, then the problem.
 pub fn prompt(examples: &[Problem], problem: &Problem) -> String {
     examples.iter().map(Problem::solved).chain([problem.asked()]).collect::<Vec<_>>().join("\n\n")
 }
 
-/// The answer that a text gives, written the shortest way: digits, a sign and a point where they are needed.
+/// The answer in a text, in its shortest form: digits, with sign and point only if needed.
 pub fn number(text: &str) -> Option<String> {
     let (_, behind) = text.split_once(MARK)?;
     let said = behind.lines().next()?.trim();
@@ -132,18 +134,18 @@ fn pass_at(k: usize, n: usize, right: usize) -> f64 {
     1.0 - (0..k).map(|i| (wrong - i) as f64 / (n - i) as f64).product::<f64>()
 }
 
-/// What to ask, and how often.
+/// Options of an evaluation.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Options {
     /// The file of problems.
     pub file: PathBuf,
-    /// Solved examples in front of every problem.
+    /// Number of solved examples before every problem.
     pub shots: usize,
-    /// Where examples are taken from; by default they are the file's own first problems, which are then not asked.
+    /// The file of examples; by default they are the first problems of the same file, which are then not asked.
     pub examples: Option<PathBuf>,
-    /// Only so many problems.
+    /// Largest number of problems.
     pub limit: Option<u64>,
-    /// Texts for each problem.
+    /// Texts per problem.
     pub samples: usize,
     /// pass@k is estimated for 1 and this k.
     pub k: usize,
@@ -163,18 +165,18 @@ pub struct Settings {
     pub options: Options,
     /// SHA-256 of the file of problems.
     pub file_sha256: String,
-    /// SHA-256 of the file of examples, if it is another one.
+    /// SHA-256 of the file of examples, if it is a separate one.
     pub examples_sha256: Option<String>,
-    /// Problems asked.
+    /// Number of problems.
     pub problems: usize,
     /// Most tokens of a prompt that the model reads.
     pub prompt_tokens_read: usize,
-    /// How many prompts are longer: their beginning is not read.
+    /// Number of longer prompts, whose beginning is not read.
     pub prompts_cut: usize,
 }
 
 impl Settings {
-    /// How many prompts are not read as a whole, if there are any.
+    /// A note on prompts that are not read completely, if there are any.
     pub fn cut(&self) -> Option<String> {
         let Self { problems, prompt_tokens_read: read, prompts_cut: cut, .. } = self;
         (*cut > 0).then(|| {
@@ -183,41 +185,41 @@ impl Settings {
     }
 }
 
-/// How often a model is right.
+/// The result of an evaluation.
 #[derive(Clone, Debug, Serialize)]
 pub struct Solved {
     /// Everything that the numbers depend on.
     pub settings: Settings,
     /// Share of the texts that give an answer, right or wrong.
     pub answered: f64,
-    /// One for every k.
+    /// One result per k.
     pub results: Vec<Pass>,
-    /// The file that keeps the texts.
+    /// The file with the texts.
     #[serde(skip)]
     pub transcript: PathBuf,
-    /// How many of them an earlier evaluation had written.
+    /// Number of texts from an earlier evaluation.
     #[serde(skip)]
     pub kept: usize,
 }
 
-/// What may become of an evaluation.
+/// The outcome of an evaluation.
 pub enum Outcome {
     /// Every problem has its texts.
     Done(Box<Solved>),
-    /// It was stopped; this file has the texts so far, and the same evaluation goes on behind them.
+    /// It was stopped; this file has the texts so far, and the same evaluation continues after them.
     Stopped(PathBuf),
 }
 
 /// The share of problems that one of k texts solves.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Pass {
-    /// Texts of which one must be right.
+    /// The number k of texts, of which one must be right.
     pub k: usize,
     /// Mean over problems.
     pub pass: f64,
-    /// Its standard error over problems; `null` if they do not differ.
+    /// Its standard error over problems; `null` if all problems have the same result.
     pub standard_error: f64,
-    /// If no problem is solved or every one: the share that it is at most, or at least, with 95 % confidence.
+    /// If no problem or every problem is solved: the upper or lower 95 % confidence bound.
     pub bound: Option<f64>,
 }
 
@@ -233,14 +235,14 @@ struct Line {
     right: bool,
 }
 
-/// Lets the model of `run` solve problems for `command`. The texts go to the file at `transcript`, by default one in the run's
-/// folder, as they are written; what such a file has of the same evaluation is not written again. Calls `begin` before the first
-/// text, then `progress` with the number of texts done, of all, and pass@k over the problems that have all of theirs; it says
-/// whether to go on.
+/// Tests the model of `run` on problems for `command`. The texts are appended to the file at `transcript`, by default
+/// one in the run's folder; texts that it already has from the same evaluation are reused. Calls `begin` before the
+/// first text, then `progress` with the number of texts done, the total, and pass@k over complete problems; it returns
+/// whether to continue.
 ///
 /// # Errors
-/// Files that cannot be read, a transcript of something else, too few problems or too many texts, a k beyond the number of
-/// texts, and those of [`Writer`](ltm::generate::Writer).
+/// If files cannot be read, the transcript has another origin, there are too few problems or too many texts, or k
+/// exceeds the number of texts, and those of [`Writer`](ltm::generate::Writer).
 pub fn solve(
     run: &Run,
     model: &mut Loaded,
@@ -284,7 +286,7 @@ pub fn solve(
     }
     begin(&settings);
     for t in 0..texts {
-        // A text depends on the seed and its own number: it is the same whether those before it are written or read.
+        // A text depends only on the seed and its own number, so earlier texts may be generated or read.
         let (problem, sample) = (t / n, t % n);
         if t >= kept {
             let prompt = prompts[problem].clone();
@@ -311,7 +313,7 @@ pub fn solve(
     })))
 }
 
-/// Examples, and what is asked.
+/// Examples, and the problems to ask.
 fn problems(options: &Options) -> Result<(Vec<Problem>, Vec<Problem>)> {
     let (file, shots) = (&options.file, options.shots);
     let mut problems = read(file)?;
@@ -321,15 +323,16 @@ fn problems(options: &Options) -> Result<(Vec<Problem>, Vec<Problem>)> {
     };
     if examples.len() < shots {
         let there = examples.len();
-        return Err(Error::usage(format!("{shots} examples: there are only {there} problems to take them from")));
+        return Err(Error::usage(format!("{shots} examples: there are only {there} problems to choose from")));
     }
     examples.truncate(shots);
-    // Whatever file they come from and whatever blanks are around it: a problem that stands solved in its own prompt is none.
+    // A problem that is among the examples is not asked, even if it comes from another file or has other spaces around
+    // it.
     problems.retain(|problem| examples.iter().all(|example| example.asked() != problem.asked()));
     problems.truncate(options.limit.map_or(usize::MAX, |limit| limit as usize));
     if problems.is_empty() {
         let file = file.display();
-        return Err(Error::usage(format!("{file} has no problem left to ask behind {shots} examples")));
+        return Err(Error::usage(format!("{file} has no problem left after {shots} examples")));
     }
     Ok((examples, problems))
 }
@@ -462,12 +465,12 @@ mod tests {
             fs::write(&path, text).unwrap();
             read(&path).unwrap_err().to_string()
         };
-        assert!(error("\n").ends_with("p.jsonl holds no problem"));
+        assert!(error("\n").ends_with("p.jsonl has no problem"));
         let second = error("{\"question\": \"q\", \"answer\": \"#### 1\"}\n{\"question\": 3}\n");
         assert!(second.contains("p.jsonl:2: ") && second.contains("expected a string"), "{second}");
         for answer in ["four", "#### four", "#### 1/2", "#### 1e3", "#### 10:30", "#### 1 000"] {
             let said = error(&json::line(&problem("q", answer)));
-            assert!(said.contains("p.jsonl:1: answer: behind \"####\" must stand one number"), "{answer}: {said}");
+            assert!(said.contains("p.jsonl:1: answer: after \"####\" there must be one number"), "{answer}: {said}");
         }
         assert!(error("question").contains("p.jsonl:1: "));
     }

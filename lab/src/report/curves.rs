@@ -1,5 +1,5 @@
-//! How training went, as pictures. A line is a mean over windows of steps, since the losses of single batches are mostly noise;
-//! and the first steps do not decide how much of the vertical axis is left for the others.
+//! Training curves. A line is a mean over windows of steps, because losses of single batches are mostly noise. The
+//! range of the vertical axis does not depend on the first steps.
 
 use super::{Entry, Point};
 use crate::plot::{self, Look, Mark, Plot, Series};
@@ -13,7 +13,7 @@ const SINGLE: usize = 400;
 /// With more runs than this the pale lines would hide the others.
 const WITH_SINGLE: usize = 3;
 
-/// A run's name behind the sample of its lines and, among several runs, its number.
+/// A run's name after its line sample and, among several runs, its number.
 pub fn signed(run: usize, entries: &[Entry]) -> Markup {
     html! {
         (PreEscaped(plot::swatch(Look::of(run))))
@@ -22,7 +22,7 @@ pub fn signed(run: usize, entries: &[Entry]) -> Markup {
     }
 }
 
-/// Where a point of a run lies in a picture.
+/// The position of a point of a run in a picture.
 type Place<'a> = &'a dyn Fn(&Entry, &Point) -> [f64; 2];
 
 fn chart(entries: &[Entry], title: &str, axes: [&str; 2], place: Place<'_>) -> Markup {
@@ -52,8 +52,8 @@ fn chart(entries: &[Entry], title: &str, axes: [&str; 2], place: Place<'_>) -> M
     }
 }
 
-/// Where the vertical axis ends if the first fifth of the runs, or few spikes, would take more than a third of it: at the most that
-/// 95 % of the later points, the last mean or a later mark reach. None if there is no need.
+/// The end of the vertical axis if the first fifth of the runs, or a few spikes, would take more than a third of it:
+/// the maximum of the 95 % quantile of later points, the last mean and later marks. `None` if this is not needed.
 fn top(series: &[Series]) -> Option<f64> {
     let finite = |points: &[[f64; 2]]| points.iter().map(|p| p[1]).filter(|y| y.is_finite()).collect::<Vec<_>>();
     let (mut top, mut all) = (f64::NEG_INFINITY, Vec::new());
@@ -82,7 +82,7 @@ fn unit_of_time(seconds: f64) -> (&'static str, f64) {
     }
 }
 
-/// How many steps the means take, in words.
+/// The number of steps per mean, in words.
 fn windows(entries: &[Entry]) -> String {
     let windows: BTreeSet<usize> =
         entries.iter().filter(|e| e.history.last().is_some()).map(|entry| entry.history.means(MEANS).0).collect();
@@ -99,7 +99,7 @@ fn windows(entries: &[Entry]) -> String {
     }
 }
 
-/// All pictures, with what it takes to read them.
+/// All pictures, with an explanation.
 pub fn curves(entries: &[Entry]) -> Markup {
     let tokenizers: BTreeSet<String> =
         entries.iter().map(|entry| entry.run.config.data.tokenizer.to_string()).collect();
@@ -122,16 +122,16 @@ pub fn curves(entries: &[Entry]) -> Markup {
             @if entries.len() > 1 { ul.legend { @for run in 0..entries.len() { li { (signed(run, entries)) } } } }
             p.note {
                 (windows(entries)) ". "
-                @if has_single { "The pale line behind it is not smoothed" @if entries.iter().any(|e| e.history.steps.len() > SINGLE) { " as much" } ". " }
-                "The loss is NLL plus KL. Rings are validation text: the bound " code { "elbo" }
+                @if has_single { "The pale line is not smoothed" @if entries.iter().any(|e| e.history.steps.len() > SINGLE) { " as much" } ". " }
+                "The loss is NLL plus KL. Rings show validation text: the bound " code { "elbo" }
                 " of models with latents, the exact " code { "nll" } " of models without. "
-                "Where the first fifth of the runs or few spikes would squeeze the rest, the axis ends below them, and lines leave the picture. "
+                "If the first fifth of the runs or a few spikes would compress the rest, the axis ends below them, and lines leave the picture. "
                 @if has_fixed_noise {
-                    "With " code { "fast.noise = fixed" } " a line is no bound, since it is measured at the noise that the posteriors were fitted to. "
+                    "With " code { "fast.noise = fixed" } " a line is not a bound, because it uses the noise that the posteriors were fitted to. "
                 }
-                @if !same_tokens { "The runs read different tokens, so only bits per byte can be compared. " }
+                @if !same_tokens { "The runs use different tokens, so only bits per byte can be compared. " }
                 @if has_latents && !entries.iter().all(Entry::has_latents) { "Runs without latents have no KL. " }
-                "Time is that of training steps, on whatever machine they ran; the gradient's norm is that before clipping."
+                "Time is that of training steps, on the machine of each run; the gradient's norm is that before clipping."
             }
             div.charts {
                 (against_steps("Loss against steps", unit, &|_, point| loss(point)))

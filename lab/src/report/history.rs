@@ -7,9 +7,9 @@ pub struct Point {
     pub step: f64,
     /// Training tokens so far.
     pub tokens: f64,
-    /// Seconds that the steps so far took, in all sessions; validations and checkpoints do not count.
+    /// Seconds of the steps so far, in all sessions, without validations and checkpoints.
     pub seconds: f64,
-    /// What the text cost.
+    /// The cost of the text.
     pub cost: Cost,
     /// Slow learning rate of a step.
     pub rate: f64,
@@ -17,14 +17,14 @@ pub struct Point {
     pub grad_norm: f64,
 }
 
-/// What went wrong without stopping the run, once or again and again.
+/// A problem that did not stop the run, with all its occurrences.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Seen {
-    /// What it is; `None` for a step whose update was left out.
+    /// The kind; `None` for a skipped update.
     pub trouble: Option<Trouble>,
-    /// What was said of it the first time.
+    /// The first message.
     pub message: String,
-    /// At which steps it was seen.
+    /// The steps at which it occurred.
     pub steps: Vec<u64>,
 }
 
@@ -35,14 +35,14 @@ pub struct History {
     pub steps: Vec<Point>,
     /// Validations; they have no rate and no gradient.
     pub validations: Vec<Point>,
-    /// Steps and what the model wrote behind them.
+    /// Steps, and samples of text after them.
     pub samples: Vec<(u64, String)>,
-    /// What went wrong, every kind once.
+    /// Problems, each kind once.
     pub troubles: Vec<Seen>,
 }
 
 impl History {
-    /// What the metrics say.
+    /// Reads the history from metrics.
     pub fn of(lines: &[Line]) -> Self {
         let mut history = Self::default();
         let (mut tokens, mut seconds) = (0.0, 0.0);
@@ -81,14 +81,14 @@ impl History {
         self.steps.last()
     }
 
-    /// How many steps go into a mean so that there are at most `count` means, and these means.
+    /// The number of steps per mean, such that there are at most `count` means; and the means.
     pub fn means(&self, count: usize) -> (usize, Vec<Point>) {
         let window = self.steps.len().div_ceil(count).max(1);
         (window, self.steps.chunks(window).map(mean).collect())
     }
 }
 
-/// The mean of points. A loss that is not finite does not count, or a single one would hide its neighbours.
+/// The mean of points, without non-finite losses, because a single one would hide its neighbours.
 fn mean(points: &[Point]) -> Point {
     let mean = |of: fn(&Point) -> f64| {
         let finite: Vec<f64> = points.iter().map(of).filter(|x| x.is_finite()).collect();

@@ -14,31 +14,31 @@ use std::sync::Arc;
 /// Draws from every posterior.
 pub const DRAWS: usize = 8;
 
-/// Texts whose tokens are shown.
+/// Number of texts whose tokens are shown.
 const TEXTS: u64 = 3;
 
-/// What was computed of a run.
+/// The measurements of a run.
 #[derive(Default)]
 pub struct Measured {
-    /// The step after which the weights were saved; none of a run that cannot be loaded.
+    /// The step after which the weights were saved; `None` if the run cannot be loaded.
     pub step: Option<u64>,
     /// SHA-256 of the weights.
     pub weights: Option<String>,
-    /// The text that the run was judged by.
+    /// The text of the evaluation.
     pub text: Option<Text>,
-    /// A row for every protocol; none if nothing was judged.
+    /// One row per protocol; empty without an evaluation.
     pub results: Vec<Row>,
-    /// The audit's rows of a model with latents.
+    /// The rows of the audit, for a model with latents.
     pub audit: Vec<audit::Row>,
     /// The first texts, token by token.
     pub readings: Vec<Reading>,
-    /// What the run wrote.
+    /// The generated texts.
     pub samples: Vec<String>,
-    /// What could not be done, and why.
+    /// Notes on what failed, and why.
     pub notes: Vec<String>,
 }
 
-/// A text under the posterior that was fitted to it.
+/// A text under its fitted posterior.
 pub struct Reading {
     /// Every token with −log p(token | z, the tokens before it) in nats, the mean over draws of z.
     pub tokens: Vec<(u16, f64)>,
@@ -47,11 +47,11 @@ pub struct Reading {
 }
 
 impl Measured {
-    /// Computes what `options` ask for; calls `progress` with the work done, of all.
+    /// Computes the measurements of `options`; calls `progress` with the work done and the total.
     ///
     /// # Errors
-    /// Data or a checkpoint that were named and cannot be used, and failures of the device. Whatever else fails is noted and
-    /// missing: all of it if the run has no checkpoint.
+    /// If named data or a named checkpoint cannot be used, or the device fails. Other failures become notes, and their
+    /// results are missing; without a checkpoint all results are.
     pub fn new(options: &Options, run: &Run, device: &Device, progress: impl FnMut(u64, u64)) -> Result<Self> {
         let mut measured = Self::default();
         let mut model = match run.load(device, Work::Evaluation) {
@@ -81,7 +81,7 @@ impl Measured {
             judged.or_else(|error| measured.note(run, "results, audit or texts", error))?;
         }
         if options.samples > 0 {
-            // The plans of the evaluation are given back first.
+            // The memory of the evaluation is freed first.
             drop(model);
             let written = write(options, run, device).map(|samples| measured.samples = samples);
             written.or_else(|error| measured.note(run, "samples", error))?;
@@ -89,7 +89,7 @@ impl Measured {
         Ok(measured)
     }
 
-    /// Notes what failed, unless it is the device: what a GPU cannot do, the CPU may.
+    /// Notes a failure, unless it is the device's, because the CPU may work when a GPU cannot.
     fn note(&mut self, run: &Run, what: &str, error: Error) -> Result<()> {
         if error.kind == ErrorKind::Device {
             return Err(error);
@@ -99,7 +99,7 @@ impl Measured {
     }
 }
 
-/// Scores by all protocols, and audits what has latents.
+/// Scores by all protocols, and audits a model with latents.
 fn judge(
     limit: u64,
     model: &mut Loaded,
@@ -157,10 +157,10 @@ fn read(model: &mut Loaded, source: &Arc<dyn Source>, count: u64) -> Result<Vec<
     Ok(readings)
 }
 
-/// Lets the run write.
+/// Generates texts.
 fn write(options: &Options, run: &Run, device: &Device) -> Result<Vec<String>> {
     let mut model = run.load(device, Work::Generation)?;
-    // Behind nothing there is room for as many tokens as there are positions.
+    // Without a prompt, as many tokens fit as there are positions.
     let room = if options.prompt.is_none() { model.config.model.positions() } else { None };
     let writing = Writing { tokens: Some(options.tokens.min(room.unwrap_or(usize::MAX))), ..Writing::default() };
     let mut writer = writer(&mut model, writing, options.samples.into())?;
@@ -176,7 +176,7 @@ mod tests {
     use ltm::model::Params;
     use ltm::run::NewFolder;
 
-    /// The audit's rows are the protocols', and the tokens' costs add up to them.
+    /// The audit's rows equal the protocols' rows, and the tokens' costs add up to them.
     #[test]
     fn the_page_says_what_eval_says() {
         for kind in ["ltm", "ar"] {

@@ -1,7 +1,7 @@
-//! Runs beside each other in one HTML page: what is known and measured of each as data ([`Entry`]), and its layout ([`page`]).
+//! Compares runs in one HTML page: the data of each run ([`Entry`]), and the layout ([`page`]).
 //!
-//! The page has no script and asks for nothing: its own policy forbids both. Names and texts come from outside of the program;
-//! maud escapes them.
+//! The page has no script and loads nothing: its own policy forbids both. maud escapes names and texts, which come from
+//! outside of the program.
 
 mod curves;
 mod history;
@@ -23,15 +23,15 @@ use std::path::{Path, PathBuf};
 /// What to measure.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// The text to judge all runs by; by default each run's own validation text.
+    /// The text for evaluating all runs; by default each run's own validation text.
     pub data: Option<PathBuf>,
-    /// Only its first sequences; 0 to judge nothing.
+    /// Number of first sequences; 0 for no evaluation.
     pub limit: u64,
-    /// Texts that every run writes.
+    /// Texts to generate per run.
     pub samples: u32,
-    /// Most tokens of each.
+    /// Most tokens per text.
     pub tokens: usize,
-    /// What they begin with; `None` for nothing.
+    /// Prompt of the texts, if any.
     pub prompt: Option<String>,
 }
 
@@ -42,29 +42,29 @@ impl Options {
     }
 }
 
-/// A run with all that the page says of it.
+/// A run with all its data for the page.
 pub struct Entry {
-    /// Its folder as it was named.
+    /// Its folder, as named by the user.
     pub name: String,
     /// The run.
     pub run: Run,
-    /// Whether its weights come from elsewhere, so that nothing is known of their training.
+    /// Whether its weights were imported, so that nothing is known about their training.
     pub is_imported: bool,
     /// How training went.
     pub history: History,
     /// The results of suites in its folder.
     pub suite: Vec<suite::Entry>,
-    /// What was computed of it.
+    /// Its measurements.
     pub measured: Option<Measured>,
-    /// What could not be read, and why.
+    /// Notes on what could not be read, and why.
     pub notes: Vec<String>,
 }
 
 impl Entry {
-    /// Reads what the folder at `path` holds beside weights. What cannot be read becomes a note.
+    /// Reads everything in the folder at `path` except weights. An unreadable part becomes a note.
     ///
     /// # Errors
-    /// If it is no run's.
+    /// If it is not a run folder.
     pub fn open(path: &Path) -> Result<Self> {
         let run = Run::open(path)?;
         let is_imported = run.check_trained_here().is_err_and(|error| error.kind == ErrorKind::Usage);
@@ -74,12 +74,12 @@ impl Entry {
         let lines = if is_imported { Vec::new() } else { noted(&mut notes, run.metrics()) };
         let history = History::of(&lines);
         if history.steps.is_empty() && !is_imported {
-            notes.push(format!("{name}: no metrics, hence no curves"));
+            notes.push(format!("{name}: no metrics, so no curves"));
         }
         Ok(Self { name, run, is_imported, history, suite, measured: None, notes })
     }
 
-    /// What is missing of it, and why.
+    /// Notes on what is missing, and why.
     pub fn missing(&self) -> impl Iterator<Item = &String> {
         self.notes.iter().chain(self.measured.iter().flat_map(|measured| &measured.notes))
     }
@@ -89,7 +89,7 @@ impl Entry {
     }
 }
 
-/// What was read, or nothing and a note of why.
+/// The value, or the default and a note of the error.
 fn noted<T: Default>(notes: &mut Vec<String>, read: Result<T>) -> T {
     read.unwrap_or_else(|error| {
         notes.push(error.to_string());

@@ -9,11 +9,11 @@ use crate::text::tokenizer;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 use std::collections::BTreeSet;
 
-/// Nothing but what stands in the file, and no script at all.
+/// Allows only content of the file itself, and no scripts.
 const POLICY: &str =
     "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'";
 
-/// Samples of a run's training that are shown, at most.
+/// Largest number of samples shown per run.
 const MOST_SAMPLES: usize = 12;
 /// With more runs than this their audits are folded.
 const AUDITS: usize = 3;
@@ -21,14 +21,14 @@ const AUDITS: usize = 3;
 /// The page of these runs, made by `command`.
 pub fn page(options: &Options, entries: &[Entry], command: &str) -> String {
     let names = entries.iter().map(|entry| entry.name.as_str()).collect::<Vec<_>>().join(", ");
-    // The place within the page, the heading, and what stands under it.
+    // Anchor, heading, and content.
     let sections = [
         ("curves", "Curves", curves(entries)),
         ("settings", "Settings", tables::settings(entries)),
         ("results", "Results", results(options, entries)),
         ("suite", "Suite", tables::suite(entries)),
         ("audit", "Audit", audits(entries)),
-        ("tokens", "What every token costs", readings(entries)),
+        ("tokens", "The cost of every token", readings(entries)),
         ("samples", "Samples", samples(options, entries)),
     ];
     let page = html! {
@@ -41,7 +41,7 @@ pub fn page(options: &Options, entries: &[Entry], command: &str) -> String {
                 meta name="color-scheme" content="light dark";
                 meta name="generator" content={ "ltm " (env!("CARGO_PKG_VERSION")) };
                 title { "ltm report: " (names) }
-                // A browser that is told of no icon asks for one.
+                // Without an icon here, a browser would request one.
                 link rel="icon" href="data:,";
                 style { (PreEscaped(include_str!("style.css"))) (PreEscaped(plot::style())) }
             }
@@ -67,7 +67,8 @@ pub fn page(options: &Options, entries: &[Entry], command: &str) -> String {
     page.into_string()
 }
 
-/// What went wrong in training. A trouble of one kind is one group, whichever runs had it; a step is left out for reasons of a run.
+/// Problems during training. Troubles of the same kind form one group over all runs; a skipped step has a reason of its
+/// own run.
 fn troubles(entries: &[Entry]) -> Vec<Vec<(&Entry, &Seen)>> {
     let mut groups: Vec<Vec<(&Entry, &Seen)>> = Vec::new();
     for (entry, seen) in entries.iter().flat_map(|entry| entry.history.troubles.iter().map(move |seen| (entry, seen))) {
@@ -80,7 +81,7 @@ fn troubles(entries: &[Entry]) -> Vec<Vec<(&Entry, &Seen)>> {
     groups
 }
 
-/// What was said of the first run of a group, and when the same was seen in the others.
+/// The message of a group's first run, and the steps of the others.
 fn trouble(group: &[(&Entry, &Seen)]) -> Markup {
     let times = |Seen { steps, .. }: &Seen| match steps[..] {
         [_, .., last] => format!(" ({} times, the last time at step {last})", steps.len()),
@@ -120,18 +121,18 @@ fn results(options: &Options, entries: &[Entry]) -> Markup {
             p.note {
                 "A number is a bound on −log p of the text only if it includes the KL and is measured at noise that the posterior was not "
                 "fitted to: " code { "elbo" } " and " code { "iwae" } " are bounds, " code { "nll" } " is exact, " code { "fixed" }
-                " is not a bound. " code { "prefix" } " is the cost of the second halves, given the first, which all kinds of models have. "
-                code { "iwae" } " averages over all draws at once, so it is no sum of an NLL and a KL."
+                " is not a bound. " code { "prefix" } " is the cost of the second halves, given the first, and exists for all kinds of models. "
+                code { "iwae" } " has no NLL and KL of its own, because it averages importance weights over all draws."
             }
         } @else if options.limit == 0 {
-            p.note { "Nothing was judged (" code { "--limit 0" } ")." }
+            p.note { "There was no evaluation (" code { "--limit 0" } ")." }
         } @else {
-            p.note { "Nothing could be judged; the reasons stand above." }
+            p.note { "The evaluation failed; the reasons are above." }
         }
     }
 }
 
-/// The audit's rows and that of the T of training.
+/// The audit's rows, and the row with the T of training.
 fn audited(entry: &Entry) -> Option<(&[audit::Row], &audit::Row)> {
     let rows = entry.measured.as_ref().map(|measured| &measured.audit[..]).filter(|rows| !rows.is_empty())?;
     Some((rows, audit::as_trained(rows, &entry.run.config)))
@@ -141,7 +142,7 @@ fn audits(entries: &[Entry]) -> Markup {
     // One scale of KL for all runs.
     let all = entries.iter().filter_map(audited).flat_map(|(_, trained)| &trained.kl_by_latent);
     let most = all.copied().fold(0.0, f64::max);
-    // What the audits of all runs say alike is said once.
+    // Sentences that all audits share are printed once.
     let paragraphs = |entry: &Entry| audited(entry).map(|(rows, _)| audit::paragraphs(rows, &entry.run.config));
     let all: Vec<[String; 5]> = entries.iter().filter_map(paragraphs).collect();
     let is_shared = |text: &String| all.len() > 1 && all.iter().all(|other| other.contains(text));
@@ -156,9 +157,9 @@ fn audits(entries: &[Entry]) -> Markup {
                     (tables::latents(trained, entry.run.config.model.latents, most))
                     ul { @for text in paragraphs(entry).iter().flatten().filter(|text| !is_shared(text)) { li { (prose(text)) } } }
                 } @else if entry.has_latents() {
-                    p.note { "Not judged." }
+                    p.note { "Not evaluated." }
                 } @else {
-                    p.note { "This model has no latents: its nll is exact, and there is nothing to audit." }
+                    p.note { "This model has no latents: its NLL is exact, so there is nothing to audit." }
                 }
             }
         }
@@ -173,8 +174,8 @@ fn readings(entries: &[Entry]) -> Markup {
         @for vocab in vocabularies { (scale(vocab)) }
         @if read().any(|(_, entry, _)| entry.has_latents()) {
             p.note {
-                "With latents, a posterior was fitted to each text before " (DRAWS) " draws from it scored the tokens. So these costs are a part "
-                "of the bound only: the KL comes on top."
+                "With latents, a posterior was fitted to each text, and " (DRAWS) " draws from it scored the tokens. So these costs are only part "
+                "of the bound: the KL is added."
             }
         }
         (beside("Text", entries, |entry, measured, i| {
@@ -184,7 +185,7 @@ fn readings(entries: &[Entry]) -> Markup {
     }
 }
 
-/// What every run has of number 0, 1, …, beside each other, until none has anything.
+/// The items number 0, 1, … of every run, side by side, until no run has any.
 fn beside(title: &str, entries: &[Entry], of: impl Fn(&Entry, &Measured, usize) -> Option<Markup>) -> Markup {
     let all = |i| {
         let parts = measured(entries).filter_map(|(run, entry, measured)| Some((run, of(entry, measured, i)?)));
@@ -201,13 +202,13 @@ fn beside(title: &str, entries: &[Entry], of: impl Fn(&Entry, &Measured, usize) 
 fn samples(options: &Options, entries: &[Entry]) -> Markup {
     html! {
         @if measured(entries).all(|(_, _, measured)| measured.samples.is_empty()) {
-            p.note { "No run was asked to write, or none could." }
+            p.note { "No texts were generated." }
         } @else {
             p {
                 @if options.prompt.is_some() {
-                    "Behind the prompt, from which latents are inferred"
+                    "After the prompt, with latents inferred from it"
                 } @else {
-                    "From nothing, with latents drawn from the prior where there are any"
+                    "Without a prompt, with latents (if any) drawn from the prior"
                 }
                 ": at most " (options.tokens) " tokens at temperature 1."
             }
@@ -225,7 +226,7 @@ fn samples(options: &Options, entries: &[Entry]) -> Markup {
             @let samples = &entry.history.samples;
             @if !samples.is_empty() {
                 details {
-                    summary { (signed(run, entries)) ": what it wrote while it was trained, the latest first" }
+                    summary { (signed(run, entries)) ": samples during training, the latest first" }
                     @for (step, text) in samples.iter().rev().step_by(samples.len().div_ceil(MOST_SAMPLES)) {
                         h4 { "After step " (step) }
                         p.written dir="auto" { (visible(text)) }

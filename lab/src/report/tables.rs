@@ -10,12 +10,12 @@ use ltm::config::{SETTINGS, parameter_count};
 use maud::{Markup, html};
 use std::collections::BTreeSet;
 
-/// A table whose first column names its rows. It scrolls by itself where it is wider than the page.
+/// A table whose first column names its rows. It scrolls if it is wider than the page.
 pub fn html_table(caption: &str, columns: &[Column]) -> Markup {
     shaded_table(caption, columns, &|_, _| None)
 }
 
-/// The same, with a shade for the cells of a row and a column that have one.
+/// The same, with shades for some cells.
 fn shaded_table(caption: &str, columns: &[Column], shade_of: &dyn Fn(usize, usize) -> Option<usize>) -> Markup {
     let rows = columns.first().map_or(0, |column| column.cells.len());
     let class = |column: &Column, shade: Option<usize>| {
@@ -45,7 +45,7 @@ fn shaded_table(caption: &str, columns: &[Column], shade_of: &dyn Fn(usize, usiz
     }
 }
 
-/// Every text once, behind the names of the runs that it was said of, in the order in which it came.
+/// Every text once, after the names of its runs, in the original order.
 pub fn by_text<'a>(said: impl Iterator<Item = (&'a Entry, String)>) -> Vec<(String, String)> {
     let mut texts: Vec<(String, String)> = Vec::new();
     for (entry, text) in said {
@@ -57,7 +57,7 @@ pub fn by_text<'a>(said: impl Iterator<Item = (&'a Entry, String)>) -> Vec<(Stri
     texts
 }
 
-/// Words with what stands between backticks as code.
+/// Text with the parts between backticks as code.
 pub fn prose(text: &str) -> Markup {
     html! {
         @for (i, part) in text.split('`').enumerate() { @if i % 2 == 1 { code { (part) } } @else { (part) } }
@@ -72,7 +72,7 @@ fn data(entry: &Entry) -> String {
     }
 }
 
-/// What the runs are, how far they came, and what it took.
+/// The runs, their progress, and their cost.
 pub fn overview(entries: &[Entry]) -> Markup {
     let last = |entry: &Entry| entry.history.last().copied();
     let step = |entry: &Entry| {
@@ -83,7 +83,7 @@ pub fn overview(entries: &[Entry]) -> Markup {
         let model = &entry.run.config.model;
         if entry.has_latents() { format!("{} × {}", model.layers, model.latents) } else { "none".into() }
     };
-    // Weights that came from elsewhere were trained in ways that are not known.
+    // The training of imported weights is unknown.
     let flops = |entry: &Entry| Some(Plans::new(&entry.run.config, &Device::Cpu).ok()?.flops_per_token());
     let speed = |entry: &Entry| last(entry).map(|last| last.tokens / last.seconds);
     let digest = |entry: &Entry| Some(short(entry.measured.as_ref()?.weights.as_ref()?).to_string());
@@ -102,9 +102,9 @@ pub fn overview(entries: &[Entry]) -> Markup {
         })
         .left("digest", |entry| or_dash(digest(entry)));
     let mut caption =
-        "Losses are in nats per token, of the last step and the last validation; FLOPs and speed are of training"
+        "Losses are in nats per token, at the last step and the last validation; FLOPs and speed are those of training"
             .to_string();
-    // Paths are long: those that all runs share take no column.
+    // Paths are long, so paths that all runs share get no column.
     let same_data = entries.iter().all(|entry| data(entry) == data(&entries[0]));
     let table = if same_data { table } else { table.left("data", data) };
     if same_data {
@@ -121,7 +121,7 @@ pub fn settings(entries: &[Entry]) -> Markup {
         (setting.name, entries.iter().map(plain).collect::<Vec<_>>())
     });
     let (differing, same): (Vec<_>, Vec<_>) = rows.partition(|(_, values)| values.iter().any(|v| *v != values[0]));
-    // What is more goes down the page: runs or settings.
+    // The larger number, runs or settings, goes down the page.
     let columns = if entries.len() > differing.len() {
         let runs: Vec<(usize, &Entry)> = entries.iter().enumerate().collect();
         let table = Table::of(&runs).left("run", |(_, entry)| &entry.name);
@@ -134,18 +134,18 @@ pub fn settings(entries: &[Entry]) -> Markup {
     let common = Table::of(&same).left("setting", |row| row.0).left("value", |row| &row.1[0]);
     html! {
         @if !differing.is_empty() {
-            (html_table("Where the runs differ", &columns))
+            (html_table("Settings that differ", &columns))
         } @else if entries.len() > 1 {
             p { "The runs do not differ in any setting." }
         }
         details {
-            summary { @if entries.len() > 1 { "What they have in common" } @else { "All settings" } }
-            (html_table("The same in all of them", &common.columns))
+            summary { @if entries.len() > 1 { "Common settings" } @else { "All settings" } }
+            (html_table("The same in all runs", &common.columns))
         }
     }
 }
 
-/// What every protocol says of every run, so that runs stand beside each other.
+/// The result of every protocol for every run, side by side.
 pub fn results(entries: &[Entry]) -> Markup {
     let rows = entries.iter().filter_map(|entry| Some((entry.name.as_str(), entry.measured.as_ref()?)));
     let mut rows: Vec<(&str, &Row)> =
@@ -155,7 +155,7 @@ pub fn results(entries: &[Entry]) -> Markup {
     html_table("± is one standard error over sequences", &table.columns)
 }
 
-/// What `ltm eval --suite` has left in the run folders.
+/// The results of `ltm eval --suite` in the run folders.
 pub fn suite<'a>(entries: &'a [Entry]) -> Markup {
     let rows = entries.iter().flat_map(|entry| entry.suite.iter().map(move |result| (entry, result)));
     let rows: Vec<(&Entry, &suite::Entry)> = rows.collect();
@@ -167,7 +167,7 @@ pub fn suite<'a>(entries: &'a [Entry]) -> Markup {
         .left("run", |(entry, _)| &entry.name)
         .left("set", |(_, result)| title(result))
         .left("protocol", |(_, result)| result.figures.protocol.name())
-        .left("what it is", |(_, result)| result.figures.protocol.status())
+        .left("kind of number", |(_, result)| result.figures.protocol.status())
         .right("T", |(_, result)| or_dash(result.fast_steps))
         .right("S", |(_, result)| result.samples)
         .right("nats/token", |(_, result)| plus_minus(result.nats_per_token, result.nats_per_token_error, 4))
@@ -187,12 +187,12 @@ pub fn suite<'a>(entries: &'a [Entry]) -> Markup {
     let commands: BTreeSet<&str> = rows.iter().map(|(_, result)| result.command.as_str()).collect();
     html! {
         @if rows.is_empty() {
-            p.note { "No run has results of a suite; " code { "ltm eval RUN --suite suite.toml" } " makes them." }
+            p.note { "No run has suite results; " code { "ltm eval RUN --suite suite.toml" } " makes them." }
         } @else {
             (html_table("± is one standard error over sequences", &table.columns))
             p.note {
-                "Published figures are perplexities per GPT-2 token: those of the paper's models S, M and L, which are its " code { "fixed" }
-                " as far as the public code shows, so no bounds, and that of an autoregressive model of 76 M parameters (AR), which is exact."
+                "Published figures are perplexities per GPT-2 token. Those of the paper's models S, M and L are computed as " code { "fixed" }
+                " as far as the public code shows, so they are not bounds. That of an autoregressive model of 76 M parameters (AR) is exact."
             }
             @for (names, missing) in by_text(entries.iter().filter_map(missing)) { p.note { (names) ": MISSING: " (missing) } }
             @for command in commands { p.note { "By " code { (command) } } }
@@ -200,11 +200,12 @@ pub fn suite<'a>(entries: &'a [Entry]) -> Markup {
     }
 }
 
-/// The KL of every latent of an audit's row, a row per layer, the cells the darker the nearer to `most`.
+/// The KL of every latent in an audit's row, one row per layer. Darker cells are nearer to `most`.
 pub fn latents(row: &audit::Row, per_layer: usize, most: f64) -> Markup {
     let layers: Vec<(usize, &[f64])> = (1..).zip(row.kl_by_latent.chunks(per_layer)).collect();
     let shade_of = |row: usize, column: usize| Some(shade(*layers[row].1.get(column - 1)?, most));
-    let caption = format!("Where the KL goes at T = {}; the darkest of all runs has {most:.2} nats", row.steps);
+    let caption =
+        format!("KL by layer and latent at T = {}; the darkest cell of all runs has {most:.2} nats", row.steps);
     shaded_table(&caption, &audit::latents(&layers).columns, &shade_of)
 }
 

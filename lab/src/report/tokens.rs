@@ -6,11 +6,11 @@ use maud::{Markup, html};
 /// Shades of a token's cost.
 const SHADES: f64 = 10.0;
 
-/// What stands for the end of a document, and for a new line. Few fonts have the pictures of control characters.
+/// Symbols for the end of a document and for a new line. Few fonts have the symbols of control characters.
 const END: &str = "¶";
 const LINE: &str = "↵";
 
-/// Neighbouring tokens that make whole characters.
+/// Adjacent tokens that form whole characters.
 struct Piece {
     text: String,
     /// Sum over its tokens.
@@ -18,7 +18,7 @@ struct Piece {
     tokens: usize,
 }
 
-/// Tokens put together until they are whole characters.
+/// Joins tokens until they form whole characters.
 fn pieces(tokens: &[(u16, f64)], tokenizer: &dyn Tokenizer) -> Vec<Piece> {
     let mut pieces = Vec::new();
     let (mut bytes, mut nats, mut count) = (Vec::new(), 0.0, 0);
@@ -27,7 +27,7 @@ fn pieces(tokens: &[(u16, f64)], tokenizer: &dyn Tokenizer) -> Vec<Piece> {
         bytes.extend_from_slice(own);
         (nats, count) = (nats + cost, count + 1);
         let unfinished = std::str::from_utf8(&bytes).err().is_some_and(|e| e.error_len().is_none());
-        // A begun character at the end, or in front of what is no text, never becomes whole.
+        // An incomplete character at the end, or before a token without text, stays incomplete.
         let more =
             tokens.get(i + 1).is_some_and(|(next, _)| tokenizer.token_bytes(*next).is_some_and(|b| !b.is_empty()));
         if unfinished && more {
@@ -40,7 +40,7 @@ fn pieces(tokens: &[(u16, f64)], tokenizer: &dyn Tokenizer) -> Vec<Piece> {
     pieces
 }
 
-/// A text with the cost of every token behind it as a shade; the darkest is what a guess among all tokens costs.
+/// A text with the cost of every token as a background shade; the darkest is the cost of a uniform guess.
 pub fn reading(reading: &Reading, tokenizer: &dyn Tokenizer) -> Markup {
     let most = (tokenizer.vocab() as f64).ln();
     let pieces = pieces(&reading.tokens, tokenizer);
@@ -63,7 +63,7 @@ pub fn reading(reading: &Reading, tokenizer: &dyn Tokenizer) -> Markup {
     }
 }
 
-/// What the shades mean.
+/// The legend of the shades.
 pub fn scale(vocab: usize) -> Markup {
     html! {
         p.scale {
@@ -71,7 +71,7 @@ pub fn scale(vocab: usize) -> Markup {
             span.tokens aria-hidden="true" {
                 @for shade in 0..SHADES as usize { span class={ "s" (shade) } { "  " } }
             }
-            " " (format!("{:.2}", (vocab as f64).ln())) " nats or more, a guess among " (vocab) " tokens"
+            " " (format!("{:.2}", (vocab as f64).ln())) " nats or more, a uniform guess among " (vocab) " tokens"
         }
     }
 }

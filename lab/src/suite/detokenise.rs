@@ -1,17 +1,17 @@
-//! Text as it was before a corpus was made of it.
+//! Restores the text of a tokenized corpus.
 //!
-//! Corpora come split into words: `the man 's hat ( a bowler ) , was n't lost .` A model of ordinary text has never seen that,
-//! so the published zero-shot figures are of text put back together. Each rule below works on one line, word by word, and
-//! changes blanks and stand-ins only. A figure belongs to the text *after* it: its bytes are the ones that are counted.
+//! Corpora are often split into words: `the man 's hat ( a bowler ) , was n't lost .` A model of ordinary text has
+//! never seen this, so the published zero-shot figures use restored text. Each rule below works on one line, word by
+//! word, and changes only spaces and placeholders. Figures count the bytes of the restored text.
 
 use serde::Deserialize;
 use std::fmt;
 
-/// How the words of a line become text.
+/// The rule that turns the words of a line into text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Detokenise {
-    /// Not at all: byte for byte.
+    /// No change.
     None,
     /// Penn Treebank: `N` is written `1`, `<unk>` is `?`, `\/` is `/`, contractions (` n't`, ` 's`) join the word before, `$ 1`
     /// becomes `$1`. The corpus has no punctuation.
@@ -21,18 +21,18 @@ pub enum Detokenise {
     Wikitext,
     /// The One Billion Word benchmark: punctuation, contractions, brackets, quotes, currency signs, slashes and `http : / / `.
     Lm1b,
-    /// LAMBADA: curly quotes become straight ones, and where words stand apart from their punctuation, it joins them.
+    /// LAMBADA: curly quotes become straight ones, and separate punctuation joins the word before.
     Lambada,
     /// Scientific papers (PubMed, arXiv): punctuation, contractions, brackets and quotes.
     Papers,
 }
 
-/// What joins the word before it.
+/// Words that join the word before.
 const CLOSING: &[&str] = &[",", ".", ";", ":", "!", "?", ")", "]", "}", "%", "..."];
 const CONTRACTIONS: &[&str] = &["n't", "'s", "'re", "'ve", "'ll", "'d", "'m", "'S", "N'T"];
-/// What the word behind it joins.
+/// Words that the next word joins.
 const OPENING: &[&str] = &["(", "[", "{"];
-/// What a number behind it joins.
+/// Words that a following number joins.
 const CURRENCY: &[&str] = &["$", "£", "US$", "#"];
 
 impl fmt::Display for Detokenise {
@@ -42,7 +42,7 @@ impl fmt::Display for Detokenise {
 }
 
 impl Detokenise {
-    /// A text of any number of lines, put back together. Every line but one of [`None`](Self::None) loses blanks at its ends.
+    /// The restored text, of any number of lines. Except for [`None`](Self::None), lines lose spaces at both ends.
     pub fn text(self, text: &str) -> String {
         match self {
             Self::None => text.to_string(),

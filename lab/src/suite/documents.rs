@@ -1,4 +1,4 @@
-//! The documents of a set, detokenised, as tokens.
+//! The detokenised documents of a set, as tokens.
 
 use super::{Detokenise, Set};
 use crate::text::documents::{Format, Piece, Pieces, Place, TextSplit};
@@ -8,25 +8,25 @@ use ltm::data::{DataFile, Dataset, Sequences, Source, Tail, Tokenizer};
 use std::mem;
 use std::sync::Arc;
 
-/// What was read of a set.
+/// Counts of a set.
 #[derive(Default)]
 pub struct Counts {
     /// Documents with text.
     pub documents: u64,
-    /// GPT-2 tokens, one more for the end of each document; 0 if nobody counted them.
+    /// GPT-2 tokens, with one for the end of each document; 0 if not counted.
     pub gpt2_tokens: u64,
     /// Records without text.
     pub left_out: u64,
-    /// Where the first of these stands.
+    /// The place of the first of these.
     pub first_left_out: Option<Place>,
 }
 
-/// Reads a set as sequences of `sequence` tokens; every token of its documents, their end tokens included, is a target exactly
-/// once. `gpt2` counts the tokens that published figures are about. Calls `progress` with the bytes of the files read so far,
-/// whose error ends it.
+/// Reads a set as sequences of `sequence` tokens; every token of its documents, their end tokens included, is a target
+/// exactly once. `gpt2` counts the tokens of published figures. Calls `progress` with the bytes of the files read so
+/// far; its error stops the reading.
 ///
 /// # Errors
-/// Files that cannot be read or are not in the set's format, no text in them, and those of `progress`.
+/// If files cannot be read, are not in the set's format, or have no text, and those of `progress`.
 pub fn read(
     set: &Set,
     tokenizer: &Arc<dyn Tokenizer>,
@@ -36,7 +36,7 @@ pub fn read(
 ) -> Result<(Arc<dyn Source>, Counts)> {
     let (text, tokens, counts) = (Vec::new(), Vec::new(), Counts::default());
     let mut reader = Reader { set, tokenizer: &**tokenizer, gpt2, text, is_inside_line: false, tokens, counts };
-    // Bytes may be cut anywhere, so GPT-2 has the say, where it counts too.
+    // Bytes may be cut anywhere, so if GPT-2 tokens are counted, its tokenizer chooses the cuts.
     let mut pieces = Pieces::of_files(&set.files, &set.format, gpt2.unwrap_or(&**tokenizer));
     while set.documents.is_none_or(|limit| reader.counts.documents < limit) {
         let Some(piece) = pieces.next().transpose()? else {
@@ -48,7 +48,7 @@ pub fn read(
     }
     let Reader { tokens, counts, .. } = reader;
     if tokens.is_empty() {
-        return Err(Error::new("there is no document with text in its files"));
+        return Err(Error::new("its files have no document with text"));
     }
     let file = DataFile { path: set.name.as_str().into(), ..DataFile::default() };
     let data = Dataset::from_tokens(file, tokens, tokenizer)?;
@@ -59,7 +59,7 @@ struct Reader<'a> {
     set: &'a Set,
     tokenizer: &'a dyn Tokenizer,
     gpt2: Option<&'a dyn Tokenizer>,
-    /// Text of the present document, and whether its latest line goes on in the next piece.
+    /// Text of the current document, and whether its last line continues in the next piece.
     text: Vec<u8>,
     is_inside_line: bool,
     tokens: Vec<u16>,
@@ -67,7 +67,7 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    /// Adds a piece to the present document, or begins the next one with it.
+    /// Adds a piece to the current document, or starts the next one with it.
     fn add(&mut self, piece: &Piece) -> Result<()> {
         let text = text_of(piece, &self.set.format, self.tokenizer)?;
         let how = self.set.detokenise;
@@ -91,7 +91,7 @@ impl Reader<'_> {
         matches!(self.set.format, Format::Text(TextSplit::Articles))
     }
 
-    /// Ends the present document; one without text is none, and one that is a record is counted.
+    /// Ends the current document. A document without text is skipped, and counted if it is a record.
     fn end(&mut self, record: Option<&Place>) -> Result<()> {
         let mut text = mem::take(&mut self.text);
         if self.set.detokenise != Detokenise::None {
@@ -133,7 +133,7 @@ mod tests {
     use ltm::config;
     use std::path::Path;
 
-    /// What is read of a set `[own]` in the file `f` by bytes: the documents, and the counts.
+    /// The documents and counts of a set `[own]` in the file `f`, with byte tokens.
     fn read(folder: &Path, keys: &str, content: &str) -> (Vec<String>, Counts) {
         std::fs::write(folder.join("f"), content).unwrap();
         std::fs::write(folder.join("suite.toml"), keys).unwrap();

@@ -1,4 +1,4 @@
-//! `suite.toml`: which sets, and how they are read.
+//! Reads `suite.toml`: the sets and their formats.
 
 use super::{Detokenise, KNOWN, Set, known};
 use crate::text::{Column, Format, TextSplit};
@@ -11,7 +11,7 @@ use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 use toml::Spanned;
 
-/// A set as the file has it, or as a known one usually comes.
+/// A set from the file, or the defaults of a known set.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, expecting = "a section, as in [ptb]")]
 struct Section {
@@ -37,12 +37,13 @@ enum Kind {
 /// The sets of the file at `path`, in its order. Relative paths start from `data`, or from the file's own folder.
 ///
 /// # Errors
-/// If it cannot be read, a key is unknown, or a set cannot be as it is described; the message names the line.
+/// If the file cannot be read, a key is unknown, or the keys of a set contradict each other; the message names the
+/// line.
 pub fn sets(path: &Path, data: Option<&Path>) -> Result<Vec<Set>> {
     let text = file::text(path)?;
     let sections: BTreeMap<String, Spanned<Section>> = toml_file::parse(&text, path)?;
     if sections.is_empty() {
-        return Err(Error::usage(format!("{}: no set in it: a set is a section, as in [ptb]", path.display())));
+        return Err(Error::usage(format!("{}: it has no set; a set is a section, as in [ptb]", path.display())));
     }
     let folder = data.or(path.parent()).unwrap_or(Path::new(""));
     let mut sections: Vec<_> = sections.into_iter().collect();
@@ -62,7 +63,7 @@ impl Section {
         let Some(kind) = self.format.or(usual.format) else {
             let names = KNOWN.map(|known| known.name).join(", ");
             return Err(Error::usage(format!(
-                "none of {names}: a set of your own needs format = \"text\", \"jsonl\" or \"csv\""
+                "not one of {names}: your own set needs format = \"text\", \"jsonl\" or \"csv\""
             )));
         };
         if usual.format == Some(kind) {
@@ -125,10 +126,10 @@ mod tests {
             "jsonl field article, detokenise papers, windows",
             "jsonl field article, detokenise papers, windows",
             "text by file, detokenise ptb, documents, the first 7 documents only",
-            "csv column text behind a header, detokenise none, windows",
+            "csv column text with a header, detokenise none, windows",
             "jsonl field t, detokenise lm1b, windows",
             "text by file, detokenise none, windows",
-            "csv column 1+2 behind a header, detokenise none, windows",
+            "csv column 1+2 with a header, detokenise none, windows",
         ];
         assert_eq!(reading, expected);
     }
@@ -142,13 +143,13 @@ mod tests {
             ("[ptb]\npath = 'f'\nfield = 'text'\n", [":1: ", "[ptb]: format text may have split; jsonl needs field"]),
             ("[ptb]\npath = 'f'\nchunking = 'docs'\n", [":3: ", "expected `windows` or `documents`"]),
             ("\n[ptb]\nsplit = 'lines'\n", [":2: ", "missing field `path`"]),
-            ("[wikitxt]\npath = 'f'\n", [":1: ", "[wikitxt]: none of ptb, wikitext,"]),
+            ("[wikitxt]\npath = 'f'\n", [":1: ", "[wikitxt]: not one of ptb, wikitext,"]),
             ("[own]\npath = 'f'\nformat = 'jsonl'\n", [":1: ", "jsonl needs field"]),
             ("[own]\npath = 'f'\nformat = 'csv'\ncolumn = 0\n", [":1: ", "counted from 1"]),
             ("[ptb]\npath = 'f'\ndocuments = 0\n", [":3: ", "nonzero"]),
             ("[ptb]\npath = true\n", [":2: ", "expected one value or several"]),
             ("[ptb]\npath = []\n", [":2: ", "an empty list: name a value"]),
-            ("# nothing\n", ["suite.toml: ", "no set in it"]),
+            ("# nothing\n", ["suite.toml: ", "it has no set"]),
         ] {
             let error = sets(text).unwrap_err().to_string();
             assert!(parts.iter().all(|part| error.contains(part)) && !error.contains('\n'), "{text:?}: {error}");

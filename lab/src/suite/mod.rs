@@ -1,8 +1,8 @@
-//! The zero-shot suite: a model judged by texts of several corpora that it was not trained on.
+//! The zero-shot suite: evaluates a model on several corpora that it was not trained on.
 //!
-//! A [`Set`] says which files, which part of them is a document, how its words become text ([`Detokenise`]), and how text
-//! becomes sequences; [`sets`] reads them from a file. [`Suite`] scores them and keeps what is finished, so that nothing is
-//! done twice. [`KNOWN`] has the seven sets of the paper with their published figures.
+//! A [`Set`] describes files, documents in them, how words become text ([`Detokenise`]), and how text becomes
+//! sequences; [`sets`] reads them from a file. [`Suite`] scores them and keeps finished results, so that nothing is
+//! done twice. [`KNOWN`] has the paper's seven sets with their published figures.
 
 mod detokenise;
 mod documents;

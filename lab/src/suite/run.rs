@@ -20,37 +20,37 @@ use std::time::{Duration, Instant};
 /// The file of results in a run folder.
 pub const RESULTS: &str = "suite.jsonl";
 
-/// Time whose work a crash may lose, beside that of a batch.
+/// Time between saves: the most work that a crash loses, beside a batch.
 const PAUSE: Duration = Duration::from_secs(20);
 
-/// What is asked for.
+/// The options of a suite.
 pub struct Request<'a> {
     /// The suite file.
     pub file: &'a Path,
-    /// Where its relative paths start.
+    /// The base folder of its relative paths.
     pub data: Option<&'a Path>,
-    /// Where results are kept; the run folder by default.
+    /// The file of results; by default in the run folder.
     pub results: Option<&'a Path>,
-    /// How to score; the limit is one of documents, for every set.
+    /// Options of the evaluation; the limit is a number of documents per set.
     pub options: Options,
-    /// The command line, for whoever wants the figures again.
+    /// The command line, to reproduce the figures.
     pub command: String,
 }
 
-/// Who watches a suite at work.
+/// Observes a running suite.
 pub trait Watch {
-    /// Takes a line about the work.
+    /// Receives a note.
     fn note(&self, line: String);
-    /// Takes how much of something is done: bytes of files, or sequences.
+    /// Receives progress: bytes of files, or sequences.
     ///
     /// # Errors
-    /// If the suite is to stop.
+    /// If the suite should stop.
     fn progress(&self, label: &str, done: u64, of: u64) -> Result<()>;
-    /// Whether the suite is to stop.
+    /// Whether the suite should stop.
     fn stops(&self) -> bool;
 }
 
-/// A result: a line of the file, by the names that it has there.
+/// A result: a line of the file, with the same names.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Entry {
     pub(crate) key: String,
@@ -86,7 +86,7 @@ pub struct Entry {
     pub(crate) seconds: f64,
 }
 
-/// What became of a set: a result for every protocol, or why there is none.
+/// The outcome of a set: a result for every protocol, or the reason why it is missing.
 #[derive(Serialize)]
 pub struct Judged {
     /// The set.
@@ -97,19 +97,19 @@ pub struct Judged {
     pub is_training_text: bool,
     /// The results, in the order of the protocols asked for.
     pub results: Vec<Entry>,
-    /// Why results are missing.
+    /// The reason if results are missing.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub missing: Option<String>,
 }
 
-/// How far protocols that share their draws have come with a set: a file beside the results until they have finished.
+/// The progress of protocols that share their draws: a file beside the results until they have finished.
 #[derive(Default, Serialize, Deserialize)]
 struct Begun {
     totals: Vec<Total>,
     seconds: f64,
 }
 
-/// A suite under way. What is finished is kept in a file and is not done again while weights, data and settings are the same.
+/// A running suite. Finished results are kept in a file and reused while weights, data and settings are the same.
 pub struct Suite<'a> {
     run: &'a Run,
     model: &'a mut Loaded,
@@ -129,7 +129,7 @@ impl<'a> Suite<'a> {
     /// Opens the file of results.
     ///
     /// # Errors
-    /// Settings that contradict each other, and a file that is being written or holds something else.
+    /// If settings contradict each other, or the file is being written or has other content.
     pub fn new(
         run: &'a Run,
         model: &'a mut Loaded,
@@ -142,9 +142,9 @@ impl<'a> Suite<'a> {
         config.resolved()?;
         let path = request.results.map_or_else(|| run.path.join(RESULTS), Path::to_path_buf);
         if path.exists() {
-            // What is no line of results would be cut off.
+            // A line that is not a result would be cut off.
             json::read_lines::<Entry>(&path).map_err(|error| {
-                Error::usage(format!("{error}: this is no result of a suite, and results would replace it"))
+                Error::usage(format!("{error}: this is not a suite result, and results would overwrite it"))
             })?;
         }
         let (file, kept) = json::Lines::open(&path, |_: &Entry| true)?;
@@ -165,10 +165,10 @@ impl<'a> Suite<'a> {
         })
     }
 
-    /// Scores what has not been scored yet and returns everything, in the order of the suite; `None` if it was stopped.
+    /// Scores the remaining sets and returns all results, in the order of the suite; `None` if it was stopped.
     ///
     /// # Errors
-    /// A suite file that cannot be. What is wrong with a set is in its [`Judged`].
+    /// If the suite file is invalid. Errors of a set are in its [`Judged`].
     pub fn all(mut self) -> Result<Option<Vec<Judged>>> {
         let mut all = Vec::new();
         for mut set in sets(self.request.file, self.request.data)? {
@@ -177,7 +177,7 @@ impl<'a> Suite<'a> {
             if let Err(error) = self.judge(&mut judged) {
                 if self.watch.stops() {
                     self.watch.note(format!(
-                        "interrupted: results are kept in {}; the same command goes on from where it is",
+                        "interrupted: results are kept in {}; the same command continues",
                         self.path.display()
                     ));
                     return Ok(None);
@@ -210,7 +210,7 @@ impl<'a> Suite<'a> {
                 watch.progress(&format!("{title} tokens"), done, bytes)
             })?;
             if let Some(place) = &counts.first_left_out {
-                watch.note(format!("{place}: no text, the first of {} records left out", counts.left_out));
+                watch.note(format!("{place}: no text, the first of {} skipped records", counts.left_out));
             }
             let groups = Protocol::groups(&open);
             scored = groups.iter().try_for_each(|group| self.score(judged, &digest, &source, &counts, group, &keys));
@@ -220,14 +220,14 @@ impl<'a> Suite<'a> {
         scored
     }
 
-    /// Everything that a figure depends on, in a hash.
+    /// A hash of everything that a figure depends on.
     fn key(&self, set: &Set, data_sha256: &str, protocol: Protocol) -> String {
-        // How texts are read and scored is a part of the sources.
+        // The hash of the sources covers how texts are read and scored.
         let program = (SOURCES, self.device, &self.model.weights, &self.config);
         sha256(json::line(&(program, data_sha256, set.reading(), protocol, self.request.options.samples)))[..16].into()
     }
 
-    /// Scores a set by protocols that share their draws, from where an interrupt has left it.
+    /// Scores a set by protocols that share their draws; continues after an interrupt.
     fn score(
         &mut self,
         judged: &Judged,
@@ -255,7 +255,7 @@ impl<'a> Suite<'a> {
         let begun = json::read(path).ok().filter(|begun: &Begun| begun.totals.len() == group.len());
         let Begun { mut totals, seconds: spent } = begun.unwrap_or_default();
         if let Some(total) = totals.first() {
-            watch.note(format!("{title}: goes on behind {} sequences", total.sequences));
+            watch.note(format!("{title}: continues after {} sequences", total.sequences));
         }
         totals.resize(group.len(), Total::default());
         let started = Instant::now();
@@ -269,7 +269,7 @@ impl<'a> Suite<'a> {
                     total.add(&draws.score(protocol)?);
                 }
             }
-            // Asked once: what stops the work is saved.
+            // Asked only once, so that stopped work is saved.
             let going = watch.progress(&format!("{title} {:.3} bits/byte", totals[0].bits_per_byte()), done, count);
             if going.is_err() || saved.is_none_or(|at| at.elapsed() >= PAUSE) {
                 let begun = Begun { totals: totals.clone(), seconds: seconds() };
@@ -281,7 +281,7 @@ impl<'a> Suite<'a> {
         let seconds = seconds();
         watch.note(format!("{title}: {count} sequences in {seconds:.0} s"));
         for (protocol, total) in group.iter().zip(&totals) {
-            // Half of every sequence is half of no known number of GPT-2's tokens.
+            // The number of GPT-2 tokens in second halves is unknown.
             let gpt2_tokens = match (protocol, &self.gpt2) {
                 (_, None) => Some(total.tokens),
                 (Protocol::Prefix, _) => None,

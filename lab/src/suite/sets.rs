@@ -5,25 +5,25 @@ use serde::Serialize;
 use std::fmt::{self, Display, Formatter};
 use std::path::PathBuf;
 
-/// A text to be judged by.
+/// A set of the suite.
 #[derive(Clone, Debug, Serialize)]
 pub struct Set {
     /// Its name in the suite file.
     #[serde(rename = "set")]
     pub name: String,
-    /// Its name as people know it.
+    /// Its usual name.
     #[serde(skip)]
     pub title: String,
-    /// What the paper's models reach on it.
+    /// The figures of the paper's models.
     #[serde(rename = "published_perplexity", skip_serializing_if = "Option::is_none")]
     pub published: Option<Published>,
-    /// Its files, read in this order; gzip and Zstandard are read through.
+    /// Its files, read in this order; gzip and Zstandard files are unpacked.
     #[serde(skip)]
     pub files: Vec<PathBuf>,
-    /// How documents lie in them.
+    /// The format of documents in them.
     #[serde(skip)]
     pub format: Format,
-    /// How words become text.
+    /// The rule that turns words into text.
     #[serde(skip)]
     pub detokenise: Detokenise,
     /// How text becomes sequences.
@@ -35,7 +35,7 @@ pub struct Set {
 }
 
 impl Set {
-    /// Everything about how its files are read, in a line.
+    /// A line that describes how its files are read.
     pub fn reading(&self) -> String {
         let format = match &self.format {
             Format::Text(TextSplit::Articles) => "text by articles".to_string(),
@@ -49,7 +49,7 @@ impl Set {
                     Column::Name(name) => name.clone(),
                 };
                 let columns = columns.iter().map(name).collect::<Vec<_>>().join("+");
-                format!("csv column {columns}{}", if *header { " behind a header" } else { "" })
+                format!("csv column {columns}{}", if *header { " with a header" } else { "" })
             }
         };
         let limit = self.documents.map_or(String::new(), |n| format!(", the first {n} documents only"));
@@ -60,7 +60,7 @@ impl Set {
 /// Zero-shot perplexities of the paper (Kong et al. 2025), per GPT-2 token.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Published {
-    /// Presets small, medium and large, by the protocol `fixed` as far as the public code shows: no bounds.
+    /// Presets small, medium and large, by the protocol `fixed` as far as the public code shows: not bounds.
     pub small: f64,
     /// As `small`.
     pub medium: f64,

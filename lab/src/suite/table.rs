@@ -5,11 +5,11 @@ use ltm::evaluate::Protocol;
 use ltm::run::{Loaded, Run};
 use std::collections::BTreeSet;
 
-/// The table, and where its figures come from.
+/// The table, with the origin of its figures.
 pub fn text(run: &Run, model: &Loaded, request: &Request<'_>, judged: &[Judged]) -> String {
     let rows = judged.iter().flat_map(|Judged { set, results, .. }| {
         results.iter().enumerate().map(move |(i, entry)| {
-            // A limit that all documents are within has left nothing out.
+            // A limit above the number of documents has no effect.
             let limit = set.documents.filter(|limit| entry.documents >= *limit);
             let limit = limit.map_or(String::new(), |n| format!(" (first {n} documents)"));
             let published = set.published.map_or(String::new(), |published| published.to_string());
@@ -23,13 +23,13 @@ pub fn text(run: &Run, model: &Loaded, request: &Request<'_>, judged: &[Judged])
     let table = Table::of(&rows)
         .left("set", |(name, ..)| name)
         .left("protocol", |(_, entry, _)| entry.figures.protocol.name())
-        .left("what it is", |(_, entry, _)| entry.figures.protocol.status())
+        .left("kind of number", |(_, entry, _)| entry.figures.protocol.status())
         .right("nats/token", |(_, entry, _)| plus_minus(entry.nats_per_token, entry.nats_per_token_error, 4))
         .right("= NLL", |(_, entry, _)| per_token(entry, entry.figures.nll))
         .right("+ KL", |(_, entry, _)| per_token(entry, entry.figures.kl))
         .right("perplexity", |(_, entry, _)| with_error(entry.figures.perplexity, entry.nats_per_token_error))
         .right("bits/byte", |(_, entry, _)| {
-            // The error is the same part of the whole as that of nats per token.
+            // The relative error is that of nats per token.
             let bits = entry.figures.bits_per_byte;
             plus_minus(bits, bits * entry.nats_per_token_error / entry.nats_per_token, 4)
         })
@@ -48,7 +48,7 @@ pub fn text(run: &Run, model: &Loaded, request: &Request<'_>, judged: &[Judged])
         if let Some(entry) = results.first() {
             let left_out = match entry.left_out {
                 0 => String::new(),
-                n => format!("; records without text left out: {n}"),
+                n => format!("; skipped records without text: {n}"),
             };
             lines.push(format!(
                 "{}: {} (sha256 {}): {}: {} documents, {} sequences, {} tokens, {} bytes{left_out}{}",
@@ -67,9 +67,7 @@ pub fn text(run: &Run, model: &Loaded, request: &Request<'_>, judged: &[Judged])
     }
     let commands: BTreeSet<&str> = rows.iter().map(|(_, entry, _)| entry.command.as_str()).collect();
     lines.extend(commands.iter().map(|command| format!("By {command}")));
-    lines.push(
-        "± is one standard error over sequences. Bytes are those of the text as it was scored, detokenised.".into(),
-    );
+    lines.push("± is one standard error over sequences. Bytes are those of the detokenised text.".into());
     if rows.iter().any(|(_, entry, _)| entry.figures.protocol == Protocol::Iwae) {
         lines.push(format!("{IWAE}."));
     }

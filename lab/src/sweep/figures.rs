@@ -3,12 +3,12 @@ use crate::plot::{Look, Mark, Plot, Series};
 use crate::table::number;
 use ltm::evaluate::Mean;
 
-/// Most values of an axis that are labelled themselves; with more, round values are.
+/// Up to this many values of an axis are labelled themselves; with more, round values are.
 const OWN_TICKS: usize = 8;
 
-/// The paper's three curves, perplexity against fast steps, training tokens and training compute, from whatever has
-/// finished, each with its file's name without the ending; none without a point. Against steps and compute stands what the
-/// largest budget gave, against tokens what the largest number of fast steps gave.
+/// The paper's three curves: perplexity against fast steps, training tokens and training compute, from all finished
+/// points, each with its file name without extension; none without a point. The curves against steps and compute use
+/// the largest budget; the curve against tokens uses the largest number of fast steps.
 pub fn figures(outcomes: &[Outcome]) -> Vec<(&'static str, Plot)> {
     let results: Vec<Dot<'_>> = outcomes.iter().filter_map(|o| Some((o, o.result.as_ref()?))).collect();
     let budget = results.iter().map(|(o, _)| o.budget).max().unwrap_or(0);
@@ -35,12 +35,12 @@ pub fn figures(outcomes: &[Outcome]) -> Vec<(&'static str, Plot)> {
 /// A point with its result.
 type Dot<'a> = (&'a Outcome, &'a Finished);
 
-/// The plot of `results` whose place on the horizontal axis is `of`; up to `own_ticks` places are labelled themselves.
+/// The plot of `results` with `of` as the horizontal axis; up to `own_ticks` places are labelled themselves.
 fn figure(title: String, axis: &str, own_ticks: usize, results: &[Dot<'_>], of: impl Fn(Dot<'_>) -> f64) -> Plot {
     let mut xs: Vec<f64> = results.iter().map(|&dot| of(dot)).filter(|&x| x > 0.0).collect();
     xs.sort_by(f64::total_cmp);
     xs.dedup();
-    // A baseline without fast steps is a level, a little longer than the other lines.
+    // A baseline without fast steps is a horizontal line, slightly longer than the others.
     let ends = [xs.first().unwrap_or(&1.0) / 1.1, xs.last().unwrap_or(&10.0) * 1.1];
     let level = |y: f64| ends.map(|x| [x, y]).to_vec();
 
@@ -65,21 +65,22 @@ fn figure(title: String, axis: &str, own_ticks: usize, results: &[Dot<'_>], of: 
         Series { name, look: Look { colour: i, stroke }, line, marks, ..Series::default() }
     };
     let mut series: Vec<Series> = groups.iter().enumerate().map(of_group).collect();
-    // Whatever was scored, the source of the text costs the same.
+    // The source's cost is the same for all points.
     let least = results.iter().find_map(|(_, result)| result.least_perplexity);
     series.extend(least.map(|least| Series {
-        name: "the least possible".into(),
+        name: "true source".into(),
         look: Look::LAST,
         line: level(least),
         ..Series::default()
     }));
     let ticks = if xs.len() <= own_ticks { xs } else { Vec::new() };
-    let axes = [axis, "perplexity, at most"].map(String::from);
+    let axes = [axis, "perplexity (upper bound)"].map(String::from);
     let notes = ["points: elbo, an upper bound", "bars: standard error"].map(String::from).to_vec();
     Plot { title, axes, is_log: true, ticks, series, notes, ..Plot::default() }
 }
 
-/// The mark of all seeds at `x`: their geometric mean with its standard error, of a single seed that over sequences.
+/// The mark of all seeds at `x`: their geometric mean with its standard error; for a single seed, the error over
+/// sequences.
 fn merged<'a>(x: f64, seeds: impl Iterator<Item = &'a Finished>) -> Option<Mark> {
     let seeds: Vec<_> = seeds.collect();
     if let [one] = seeds[..] {

@@ -1,7 +1,7 @@
 //! Sweeps: one configuration varied along a few axes, every point an ordinary run.
 //!
-//! A [`Sweep`] says what varies and expands into [`Point`]s; an [`Outcome`] says what became of one; [`figures`] draws the
-//! results as the paper's three curves. Training is the program's part.
+//! A [`Sweep`] describes the axes and expands into [`Point`]s. An [`Outcome`] is the result of a point. [`figures`]
+//! draws the results as the paper's three curves. The program does the training.
 
 mod figures;
 mod outcome;

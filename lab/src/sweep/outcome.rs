@@ -10,12 +10,12 @@ use serde::{Deserialize, Serialize};
 use std::num::NonZero;
 use std::time::Instant;
 
-/// What became of a point: a line of the file, by the names that it has there.
+/// The outcome of a point: a line of the file, with the same names.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Outcome {
     /// The point's name.
     pub point: String,
-    /// What the result depends on, see [`Sweep::key`]; empty for a point that failed.
+    /// The hash of everything that the result depends on, see [`Sweep::key`]; empty for a failed point.
     pub key: String,
     pub(super) size: String,
     pub(super) kind: String,
@@ -29,10 +29,10 @@ pub struct Outcome {
     pub(super) command: String,
     pub(super) version: String,
     pub(super) sources: String,
-    /// Why there is no result, of a point that failed.
+    /// The reason if the point failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// What came out, of a point that was trained and judged.
+    /// The result of a trained and evaluated point.
     #[serde(flatten)]
     pub result: Option<Finished>,
 }
@@ -54,26 +54,26 @@ pub struct Finished {
     pub(super) sequence_tokens: u64,
     /// exp(Σ nats / Σ tokens).
     pub perplexity: f64,
-    /// Its standard error over the choice of sequences; not a number for a single one.
+    /// Its standard error over the choice of sequences; NaN for a single one.
     #[serde(deserialize_with = "null_is_nan")]
     pub(super) perplexity_error: f64,
     pub(super) bits_per_byte: f64,
     pub(super) nll_per_sequence: Option<f64>,
     /// `None` without latents.
     pub(super) kl_per_sequence: Option<f64>,
-    /// The perplexity of the process that made the sequences, the least possible, where it is known.
+    /// The perplexity of the true source, the least possible, if known.
     pub(super) least_perplexity: Option<f64>,
-    /// Whether a bound behaves as one, where the truth is known.
+    /// Whether the bound holds, if the exact cost is known.
     pub holds: Option<bool>,
     pub(super) eval_seconds: f64,
-    /// Whether the validation text is training text too.
+    /// Whether the validation text is also training text.
     #[serde(default)]
     pub(super) data_learnt: bool,
 }
 
 impl Finished {
-    /// A point by what its run's metrics and validation text say: what it was trained with, the targets that it has seen, the
-    /// seconds that training and judging took.
+    /// The result from a run's metrics and validation text, with its settings, the number of training targets, and the
+    /// seconds of training and evaluation.
     ///
     /// # Errors
     /// If the perplexity is not finite.
@@ -116,7 +116,7 @@ impl Finished {
 }
 
 impl Outcome {
-    /// What became of a point by `command`; the key of one that failed is empty.
+    /// The outcome of a point by `command`; the key of a failed one is empty.
     pub fn of(key: &str, point: &Point, command: &str, finished: Result<Finished>) -> Self {
         let model = &point.config.as_ref().unwrap_or(&point.asked).model;
         let of_latents = |n: usize| if model.kind.has_latents() { n } else { 0 };
@@ -142,16 +142,16 @@ impl Outcome {
 }
 
 impl Sweep {
-    /// Everything that a point's result depends on, in a hash: its settings, how it is judged, the data by their fingerprint,
-    /// the device, and the program by its sources. Another program judges the runs that are there again and does not train
-    /// them again; `sessions.jsonl` of each says what trained it.
+    /// A hash of everything that a point's result depends on: its settings, the evaluation, the fingerprint of the
+    /// data, the device, and the program's sources. Another version of the program evaluates existing runs again but
+    /// does not train them again; `sessions.jsonl` of each run records the version that trained it.
     pub fn key(&self, point: &Point, data: &str, device: &str) -> String {
         let on = (SOURCES, device, point.config_sha256(), data, self.sequences, self.samples);
         sha256(json::line(&on))[..16].into()
     }
 
-    /// What the validation text of a point's run costs its model, by a bound or exactly. Calls `progress` with the number of
-    /// sequences done and that of all.
+    /// The cost of the validation text for a point's model, by a bound or exactly. Calls `progress` with the number of
+    /// sequences done and the total.
     ///
     /// # Errors
     /// Text or metrics that cannot be read, and scores that are not finite.

@@ -10,19 +10,19 @@ use std::collections::HashMap;
 /// One run of a sweep.
 #[derive(Clone, Debug)]
 pub struct Point {
-    /// Its name, that of its folder.
+    /// Its name and folder.
     pub name: String,
     /// The size's name.
     pub size: String,
-    /// Tokens that the sweep asked for: one budget is a whole number of steps for every size, not the same one.
+    /// The sweep's token budget; each size rounds it up to a whole number of its own steps.
     pub budget: Option<u64>,
-    /// What the settings asked for, before it is checked as a whole.
+    /// The configuration before it is checked as a whole.
     pub asked: Config,
-    /// The configuration to train with, or why there is none.
+    /// The configuration for training, or its error.
     pub config: Result<Config>,
 }
 
-/// The configuration, with the usual values of the settings that change no result.
+/// The configuration, with default values for settings that do not affect results.
 fn identity(config: &Config) -> Config {
     let (mut config, usual) = (config.clone(), Config::default().train);
     config.train.threads = usual.threads;
@@ -33,7 +33,7 @@ fn identity(config: &Config) -> Config {
 }
 
 impl Point {
-    /// Token positions of all steps, padding included: what a budget and FLOPs are counted in.
+    /// Token positions of all steps, padding included. Budgets and FLOPs count these.
     pub fn tokens(&self) -> u64 {
         let (train, seq) = (&self.asked.train, self.asked.model.seq);
         [train.batch, seq].iter().fold(train.steps as u64, |product, &n| product.saturating_mul(n as u64))
@@ -44,8 +44,8 @@ impl Point {
         sha256(json::line(&identity(self.config.as_ref().unwrap_or(&self.asked))))
     }
 
-    /// The first setting by which the run in a folder differs from this point, with both values: such a run is none of its
-    /// results. Settings that change no result may differ.
+    /// The first setting in which the run in a folder differs from this point, with both values; such a run is not the
+    /// point's. Settings that do not affect results may differ.
     pub fn difference(&self, found: &Config) -> Option<(&'static str, Value, Value)> {
         let (wanted, found) = (identity(self.config.as_ref().ok()?), identity(found));
         let values = SETTINGS.iter().map(|key| (key.name, key.value(&found), key.value(&wanted)));
@@ -54,12 +54,13 @@ impl Point {
 }
 
 impl Sweep {
-    /// Every point, small budgets first. `prepare` sees each configuration before it is checked as a whole: paths may be made
-    /// absolute there.
+    /// Every point, small budgets first. `prepare` gets each configuration before it is checked as a whole, for example
+    /// to make paths absolute.
     ///
     /// # Errors
-    /// A usage error: a preset that is none, a size whose name is none of a folder's, an axis and a setting that decide the
-    /// same, or two points with one configuration. A configuration that contradicts itself is in its [`Point::config`].
+    /// A usage error: an unknown preset, a size whose name cannot be a folder name, a value given both by an axis and
+    /// by a setting, or two points with the same configuration. An inconsistent configuration is an error in its
+    /// [`Point::config`].
     pub fn points(&self, prepare: impl Fn(&mut Config) -> Result<()>) -> Result<Vec<Point>> {
         let (preset, whole) = (self.preset.as_deref().unwrap_or(PRESET), Settings::default());
         let mut sizes = vec![(preset, &whole)];
@@ -87,12 +88,12 @@ impl Sweep {
                 }
             }
         }
-        // Trained twice, one point would pass for two: its error bar would be none.
+        // The same point trained twice would count as two and have a wrong error bar.
         let mut seen = HashMap::new();
         for point in &points {
             if let Some(twin) = seen.insert(point.config_sha256(), &point.name) {
                 return Err(Error::usage(format!(
-                    "{twin} and {} are one configuration: leave one of them out",
+                    "{twin} and {} have the same configuration: remove one of them",
                     point.name
                 )));
             }
@@ -100,11 +101,13 @@ impl Sweep {
         Ok(points)
     }
 
-    /// A size's name names folders, and an axis leaves nothing to a setting.
+    /// A size's name must be a folder name, and a value must not come both from an axis and from a setting.
     fn check_axes(&self, sizes: &[(&str, &Settings)]) -> Result<()> {
         let is_odd = |c: char| !(c.is_ascii_alphanumeric() || c == '_' || c == '-');
         if let Some((name, _)) = sizes.iter().find(|(name, _)| name.is_empty() || name.contains(is_odd)) {
-            return Err(Error::usage(format!("size {name:?}: a name of letters, digits, - and _, as folders have it")));
+            return Err(Error::usage(format!(
+                "size {name:?}: use letters, digits, - and _, because the name is part of a folder name"
+            )));
         }
         for (axis, values, key) in [
             ("fast_steps", &self.fast_steps, "fast.steps"),
@@ -114,7 +117,7 @@ impl Sweep {
         ] {
             let mut all = self.set.values.iter().chain(sizes.iter().flat_map(|(_, size)| &size.values));
             if !values.is_empty() && all.any(|(set, _)| set == key) {
-                return Err(Error::usage(format!("{key} is decided by {axis} = {values:?}: leave one of them out")));
+                return Err(Error::usage(format!("{key} is already set by {axis} = {values:?}: remove one of them")));
             }
         }
         Ok(())
@@ -159,7 +162,7 @@ impl Sweep {
     }
 }
 
-/// The values of an axis, or that it has none.
+/// The values of an axis, or one empty value.
 fn values(axis: &[u64]) -> Vec<Option<u64>> {
     if axis.is_empty() { vec![None] } else { axis.iter().copied().map(Some).collect() }
 }

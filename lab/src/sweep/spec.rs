@@ -6,44 +6,44 @@ use std::collections::BTreeMap;
 use std::num::{NonZeroU64, NonZeroUsize};
 use toml::Spanned;
 
-/// What varies, what does not, and how every point is judged: a file of these keys.
+/// The keys of a sweep file: axes, fixed settings, and the evaluation.
 #[derive(Debug, Default, serde::Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Sweep {
-    /// Where settings start, if not with the demo's.
+    /// The base preset, if not demo.
     pub preset: Option<String>,
     /// Settings of all points.
     pub set: Settings,
-    /// Named sizes, whose settings win over those of all points; without any, the preset's own.
+    /// Named sizes, whose settings override those of all points; if empty, the preset's own size.
     #[serde(rename = "size")]
     pub sizes: BTreeMap<String, Spanned<Settings>>,
-    /// Fast steps T; empty where the settings say it.
+    /// Fast steps T; if empty, from the settings.
     #[serde(deserialize_with = "axis")]
     pub fast_steps: Vec<u64>,
-    /// Latent vectors per layer K, of which a model has N_z = L·K; empty where the settings say it.
+    /// Latent vectors per layer K (a model has N_z = L·K); if empty, from the settings.
     #[serde(deserialize_with = "axis")]
     pub latents: Vec<u64>,
-    /// Tokens to learn from, each a run of its own with rates that fall towards its end; empty where `train.steps` says it.
+    /// Training tokens, each budget a separate run with its own learning-rate schedule; if empty, from `train.steps`.
     #[serde(deserialize_with = "axis")]
     pub tokens: Vec<u64>,
-    /// Seeds; empty where the settings say it.
+    /// Seeds; if empty, from the settings.
     #[serde(deserialize_with = "axis")]
     pub seeds: Vec<u64>,
-    /// Whether the autoregressive model of the same size is trained too.
+    /// Whether to train also the autoregressive model of the same size.
     pub baseline: bool,
-    /// Validation sequences that a point is judged by, if not 64.
+    /// Validation sequences per point, if not 64.
     pub sequences: Option<NonZeroU64>,
     /// Draws per sequence, if not 16.
     pub samples: Option<NonZeroUsize>,
 }
 
-/// The preset where no other is named.
+/// The default preset.
 pub(super) const PRESET: &str = "demo";
 
-/// Settings of the model or the run, each known to exist and to take its value.
+/// Settings of the model or the run, with valid keys and values.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Settings {
-    /// Where they start, if not where the sweep's do: the key `preset`.
+    /// The base preset, if not the sweep's: the key `preset`.
     pub preset: Option<String>,
     /// Values by dotted key.
     pub values: Vec<(String, Value)>,
@@ -64,7 +64,7 @@ impl<'de> Deserialize<'de> for Settings {
         for (key, value) in &settings.values {
             if key == "model.kind" {
                 return Err(D::Error::custom(
-                    "a sweep is over models with latents; baseline = true adds the one without",
+                    "a sweep varies models with latents; baseline = true adds the model without",
                 ));
             }
             Config::default().set_value(key, value).map_err(D::Error::custom)?;

@@ -6,7 +6,7 @@ use engine::{Device, Result};
 use serde_json::Value;
 use std::collections::BTreeSet;
 
-/// The points and what they cost on `device`, counted from their plans, or why they will fail.
+/// The points and their cost on `device`, counted from their plans, or the reason why they will fail.
 pub fn plan(points: &[Point], device: &Device) -> String {
     let plans = |point: &Point| Plans::new(point.config.as_ref().map_err(Clone::clone)?, device);
     // FLOPs per token position, and bytes.
@@ -26,7 +26,7 @@ pub fn plan(points: &[Point], device: &Device) -> String {
     format!("{table}\n\n{} points, {} FLOP of training in all", points.len(), si(costs.sum(), ""))
 }
 
-/// The table of what is there, and why the rest is not.
+/// The table of finished points, and the reasons of failed ones.
 pub fn text(outcomes: &[Outcome]) -> String {
     let finished: Vec<(&Outcome, &Finished)> = outcomes.iter().filter_map(|o| Some((o, o.result.as_ref()?))).collect();
     let table = Table::of(&finished)
@@ -47,7 +47,7 @@ pub fn text(outcomes: &[Outcome]) -> String {
         .left("weights", |(_, f)| short(&f.weights_sha256));
     let mut lines = vec![table.to_string()];
     if let Some(least) = finished.iter().find_map(|(_, f)| f.least_perplexity) {
-        lines.push(format!("the least possible: perplexity {least:.4}, that of the stories' own source"));
+        lines.push(format!("the true source has perplexity {least:.4}, the least possible"));
     }
     let commands: BTreeSet<&str> = outcomes.iter().map(|outcome| outcome.command.as_str()).collect();
     lines.extend(commands.iter().map(|command| format!("by {command}")));
@@ -56,7 +56,7 @@ pub fn text(outcomes: &[Outcome]) -> String {
     lines.join("\n")
 }
 
-/// The columns of the table as a file: entries of a result's line.
+/// The columns of the CSV file: entries of a result's line.
 const COLUMNS: &str = "point,kind,size,fast_steps,latents_per_layer,latents_total,seed,parameters,tokens,targets,\
                        flops_per_token,flops,protocol,sequences,perplexity,perplexity_error,bits_per_byte,nll_per_sequence,\
                        kl_per_sequence,least_perplexity,train_seconds,weights_sha256,config_sha256,command,reason";
@@ -64,7 +64,7 @@ const COLUMNS: &str = "point,kind,size,fast_steps,latents_per_layer,latents_tota
 /// The table as comma-separated values.
 ///
 /// # Panics
-/// Never: what an outcome is made of has a form in JSON, and memory takes any line.
+/// Never: an outcome can be written as JSON, and writing to memory does not fail.
 pub fn csv(outcomes: &[Outcome]) -> Vec<u8> {
     let mut writer = csv::Writer::from_writer(Vec::new());
     writer.write_record(COLUMNS.split(',')).expect("written to memory");

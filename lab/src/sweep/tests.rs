@@ -70,9 +70,9 @@ fn mistakes_say_what_would_be_right() {
         ("samples = 0", "f:1: invalid value: integer `0`"),
         ("size = 3", "f:1: invalid type"),
         ("\nseeds = []", "f:2: an empty list"),
-        ("seeds = [1, 1]", "demo-s1 and demo-s1 are one configuration"),
-        ("tokens = [1, 2]", "demo-1 and demo-2 are one configuration"),
-        ("fast_steps = [2]\nsize.a.fast.steps = 3", "fast.steps is decided by fast_steps = [2]"),
+        ("seeds = [1, 1]", "demo-s1 and demo-s1 have the same configuration"),
+        ("tokens = [1, 2]", "demo-1 and demo-2 have the same configuration"),
+        ("fast_steps = [2]\nsize.a.fast.steps = 3", "fast.steps is already set by fast_steps = [2]"),
     ] {
         let error = points(text).unwrap_err();
         assert!(error.to_string().contains(part) && error.kind == ErrorKind::Usage, "{text}: {error}");
@@ -133,7 +133,7 @@ fn results_carry_their_error_and_the_truth() {
     assert!(close(result.least_perplexity.unwrap(), 1.1f64.exp()) && result.holds == Some(true));
 }
 
-/// The outcome of a point of another size that took so many tokens.
+/// The outcome of a point of another size with so many tokens.
 fn outcome(size: &str, latents: usize, fast_steps: usize, tokens: u64, perplexity: f64) -> Outcome {
     let flops_per_token = (fast_steps as f64 + 1.0) * 10.0;
     let result = finished([20.0, 24.0]);
@@ -171,17 +171,17 @@ fn figures_have_a_line_per_size_and_latents() {
     let figures = figures(&all);
     let [(_, steps), (_, tokens), (_, flops)] = &figures[..] else { panic!("{figures:?}") };
     let names: Vec<&str> = steps.series.iter().map(|series| series.name.as_str()).collect();
-    assert_eq!(names, ["a, N_z = 4", "a, N_z = 8", "b, N_z = 4", "a, AR, exact", "the least possible"]);
+    assert_eq!(names, ["a, N_z = 4", "a, N_z = 8", "b, N_z = 4", "a, AR, exact", "true source"]);
     let xs = |plot: &Plot| plot.series[0].marks.iter().map(|mark| mark.at[0]).collect::<Vec<_>>();
     assert_eq!((xs(steps), xs(tokens), xs(flops)), (vec![2.0, 4.0], vec![100.0, 200.0], vec![30.0, 50.0]));
     assert_eq!(steps.series[0].marks[0].at[1], 50.0 + 4.0 / 200.0);
-    // Without fast steps the baseline is a level, dashed as it is exact; elsewhere it has a point.
+    // Without fast steps the baseline is a horizontal line, dashed because it is exact; elsewhere it has a point.
     let level = |i: usize| (steps.series[i].line[0][1], steps.series[i].line[1][1], steps.series[i].marks.len());
     assert_eq!((level(3), level(4), steps.series[3].look.stroke), ((40.0, 40.0, 0), (1.5, 1.5, 0), 1));
     assert_eq!(tokens.series[3].marks, [Mark { error: 0.1, ..Mark::new(200.0, 40.0) }]);
     assert!(super::figures(&[]).is_empty());
 
-    // Seeds of one place are one mark: their geometric mean, with the error over seeds.
+    // Seeds at the same place are one mark: their geometric mean, with the error over seeds.
     let seeds = [2.0, 8.0].map(|perplexity| outcome("a", 4, 2, 100, perplexity));
     let mark = super::figures(&seeds)[0].1.series[0].marks[0].clone();
     assert!((mark.at[1] - 4.0).abs() < 1e-12 && (mark.error - 4.0 * 4f64.ln() / 2.0).abs() < 1e-12, "{mark:?}");

@@ -1,7 +1,7 @@
-//! Streams documents out of files, in pieces, so that memory depends neither on the size of an input nor on the size of a
-//! document: a long text comes in several pieces, cut where the tokenizer says that cutting changes nothing.
+//! Streams documents from files in pieces, so that memory does not depend on the size of an input or a document: a long
+//! text comes in several pieces, cut where the tokenizer allows it without a change of tokens.
 //!
-//! Files may be compressed by gzip or Zstandard. Only jsonl and csv records must fit in memory whole; they may have
+//! Files may be compressed by gzip or Zstandard. Only single jsonl and csv records must fit into memory; they may have
 //! [`LONGEST_RECORD`] bytes.
 
 use super::input::{Input, plain};
@@ -18,17 +18,17 @@ use std::{fmt, iter};
 /// A text is cut at the first opportunity beyond this many bytes.
 pub const PIECE: usize = 1 << 18;
 
-/// A text without any place to cut for this many bytes (a megabyte without whitespace) is cut between two characters; the
-/// tokens around such a cut may differ from those of the uncut text, what they decode to does not.
+/// A text without any place to cut for this many bytes (a megabyte without whitespace) is cut between two characters;
+/// tokens around such a cut may differ from those of the uncut text, but they decode to the same text.
 pub const LONGEST_PIECE: usize = 1 << 20;
 
 /// The longest line of jsonl or record of csv, in bytes.
 pub const LONGEST_RECORD: u64 = 1 << 26;
 
-/// What a text is read by.
+/// A buffered reader of text.
 const FRAGMENT: u64 = 1 << 16;
 
-/// How documents lie in an input file.
+/// The format of documents in an input file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Format {
     /// Plain text.
@@ -38,28 +38,28 @@ pub enum Format {
         /// Key of the document.
         field: String,
     },
-    /// Comma-separated values with quotes as in RFC 4180, one record per document; the document is one column, or several
-    /// joined by a blank.
+    /// Comma-separated values with quotes as in RFC 4180, one record per document; the document is one column, or
+    /// several joined by spaces.
     Csv {
         /// Which columns.
         columns: Vec<Column>,
-        /// Whether the first record names the columns and is no document.
+        /// Whether the first record names the columns instead of being a document.
         header: bool,
     },
 }
 
-/// What one document is in plain text.
+/// The extent of a document in plain text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum TextSplit {
-    /// The whole file, byte for byte but for a byte order mark in front.
+    /// The whole file, byte for byte, without a byte order mark.
     File,
-    /// Each line, without its line ending; lines without a character are skipped.
+    /// Each line, without its line ending; empty lines are skipped.
     Lines,
-    /// Each stretch between blank lines (nothing but blanks), without the last line's ending.
+    /// Each block between blank lines (empty or only spaces), without the last line ending.
     BlankLines,
-    /// Lines that belong together: a document begins at a heading of the first level, ` = Title = `, as in WikiText. They are
-    /// read as [`Lines`](Self::Lines); who counts documents puts them together.
+    /// Articles: a document begins at a first-level heading ` = Title = `, as in WikiText. They are read as
+    /// [`Lines`](Self::Lines); the caller that counts documents joins them.
     Articles,
 }
 
@@ -67,17 +67,17 @@ pub enum TextSplit {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(untagged, expecting = "expected a column's number, from 1, or its name")]
 pub enum Column {
-    /// By place, counted from one.
+    /// By number, counted from one.
     Number(usize),
     /// By the name in the header.
     Name(String),
 }
 
 impl Format {
-    /// Tables with these columns; those that are named need a header.
+    /// Tables with these columns; named columns need a header.
     ///
     /// # Errors
-    /// A column before the first.
+    /// If a column number is 0.
     pub fn csv(columns: Vec<Column>, header: bool) -> Result<Self> {
         if columns.contains(&Column::Number(0)) {
             return Err(Error::usage("column 0: columns are counted from 1"));
@@ -90,19 +90,19 @@ impl Format {
 /// A document or a part of one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Piece {
-    /// The text; for jsonl the whole line, whose field is taken out by whoever encodes it, in parallel.
+    /// The text; for jsonl the whole line, whose field is extracted during encoding, in parallel.
     pub bytes: Vec<u8>,
-    /// Number of the document among all that were read.
+    /// Number of the document among all documents.
     pub document: u64,
     /// Whether it ends its document; otherwise more pieces follow.
     pub is_last: bool,
-    /// Where it comes from.
+    /// Its origin.
     pub place: Place,
-    /// Why there is no text in it, of a record that is not as those before it.
+    /// The error of a record that does not match earlier records.
     pub bad: Option<Error>,
 }
 
-/// Where a piece begins.
+/// The start of a piece.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Place {
     /// The file, as the user named it.
@@ -117,7 +117,7 @@ impl fmt::Display for Place {
     }
 }
 
-/// The last place at or before `at` that is not within a character; `text` is UTF-8, cut off anywhere.
+/// The last character boundary at or before `at`; `text` is UTF-8, possibly truncated.
 pub(super) fn char_floor(text: &[u8], at: usize) -> usize {
     if at >= text.len() {
         return text.len();
@@ -149,24 +149,24 @@ pub struct Pieces<'a> {
     waiting: std::slice::Iter<'a, PathBuf>,
     pub(super) format: &'a Format,
     pub(super) tokenizer: &'a dyn Tokenizer,
-    /// The pieces of the present file, whose documents have no numbers yet.
+    /// The pieces of the current file, whose documents have no numbers yet.
     current: Box<dyn Iterator<Item = Result<Piece>> + 'a>,
     document: u64,
-    /// The number of the present file's first document, if there is such a file.
+    /// The number of the current file's first document, if there is such a file.
     first: Option<u64>,
     empty_files: u64,
     consumed: Arc<AtomicU64>,
 }
 
 impl<'a> Pieces<'a> {
-    /// Files are opened one after the other, each when its turn comes.
+    /// Files are opened one after the other, when needed.
     pub fn of_files(files: &'a [PathBuf], format: &'a Format, tokenizer: &'a dyn Tokenizer) -> Self {
         let (waiting, current) = (files.iter(), Box::new(iter::empty()));
         let (first, empty_files) = (None, 0);
         Self { waiting, format, tokenizer, current, document: 0, first, empty_files, consumed: Arc::default() }
     }
 
-    /// The pieces of anything that can be read; `name` stands for it in messages.
+    /// The pieces of any reader; `name` is its name in messages.
     ///
     /// # Errors
     /// If its beginning cannot be read.
@@ -187,7 +187,7 @@ impl<'a> Pieces<'a> {
         self.consumed.load(Ordering::Relaxed)
     }
 
-    /// Files read to their end in which there was no document.
+    /// Number of files without a document.
     pub fn empty_files(&self) -> u64 {
         self.empty_files
     }
@@ -207,7 +207,7 @@ impl<'a> Pieces<'a> {
     }
 
     fn open(&self, file: &Path, reader: Input) -> Result<Box<dyn Iterator<Item = Result<Piece>> + 'a>> {
-        // Counted as it lies in the file, which is what a progress bar knows the size of.
+        // Counts compressed bytes, because the progress bar knows only the file size.
         let input = plain(file, Box::new(Metered { inner: reader, consumed: self.consumed.clone() }))?;
         let file = Arc::from(file);
         Ok(match self.format {
@@ -239,11 +239,11 @@ struct Text<'a> {
     /// Whether every document is a line of jsonl, which is not cut.
     jsonl: bool,
     tokenizer: &'a dyn Tokenizer,
-    /// The text that is not handed out yet.
+    /// The text not yet returned.
     buffer: Vec<u8>,
     /// The line in which the buffer begins.
     line: u64,
-    /// Whether pieces of the present document have been handed out.
+    /// Whether pieces of the current document have been returned.
     begun: bool,
     /// Whether the next byte begins a line.
     at_line_start: bool,
@@ -256,7 +256,7 @@ impl<'a> Text<'a> {
         Self { file, input, split, jsonl, tokenizer, buffer: Vec::new(), line: 1, begun: false, at_line_start: true }
     }
 
-    /// Appends some bytes to the buffer, no more than to the end of a line if lines matter; returns how many.
+    /// Appends some bytes to the buffer, at most to the end of a line if lines matter; returns their number.
     fn read_fragment(&mut self) -> Result<usize> {
         let mut some = self.input.by_ref().take(FRAGMENT);
         match self.split {
@@ -270,7 +270,7 @@ impl<'a> Text<'a> {
         Place { file: self.file.clone(), line: self.line }
     }
 
-    /// Hands out the first `keep` bytes of the buffer and forgets the next `skip`.
+    /// Returns the first `keep` bytes of the buffer and drops the next `skip`.
     fn take(&mut self, keep: usize, skip: usize, is_last: bool) -> Piece {
         let place = self.place();
         let rest = self.buffer.split_off(keep + skip);
@@ -281,7 +281,7 @@ impl<'a> Text<'a> {
         Piece { bytes, document: 0, is_last, place, bad: None }
     }
 
-    /// Ends the present document before the buffer's last `separator` bytes and the line ending before them.
+    /// Ends the current document before the buffer's last `separator` bytes and the line ending before them.
     fn end_document(&mut self, separator: usize) -> Option<Piece> {
         let text = &self.buffer[..self.buffer.len() - separator];
         let blank_is_nothing = self.jsonl || self.split == TextSplit::BlankLines;
@@ -318,7 +318,7 @@ impl<'a> Text<'a> {
                 return Err(Error::new(format!("{place}: the line is longer than {} MiB", LONGEST_RECORD >> 20)));
             }
             if !self.jsonl && self.buffer.len() > PIECE {
-                // A line ending stays back: it is dropped if the document turns out to end with it.
+                // A line ending is kept back, and dropped if the document ends with it.
                 let text = &self.buffer[..self.buffer.len() - 2];
                 let forced = || (self.buffer.len() >= LONGEST_PIECE).then(|| char_floor(text, text.len() - 1));
                 if let Some(at) = self.tokenizer.last_cut(text).or_else(forced) {
@@ -335,12 +335,12 @@ fn without_line_ending(line: &[u8]) -> &[u8] {
     line.strip_suffix(b"\r").unwrap_or(line)
 }
 
-/// A table's text with an empty line behind it, which is no record. A record that reaches the end all the same has taken that
-/// line in, so a quote in it is open.
+/// A table's text followed by an empty line, which is not a record. A record that reaches the end includes this line,
+/// so it has an open quote.
 struct Watched {
     text: Chain<Input, &'static [u8]>,
-    /// What was read last, nothing at the end, and how many bytes before it. No more is read while some of it is left, so
-    /// every record ends in it.
+    /// The latest piece that was read (empty at the end), and the number of bytes before it. A new piece is read only
+    /// when this one is used up, so every record ends in it.
     latest: Vec<u8>,
     before: u64,
 }
@@ -358,9 +358,9 @@ impl Read for Watched {
 /// The records of comma-separated values.
 struct Table {
     file: Arc<Path>,
-    /// A quote that is never closed would read the whole file into memory: there is a limit to every record.
+    /// An unclosed quote would read the whole file into memory, so every record has a limit.
     input: csv::Reader<Take<Watched>>,
-    /// Which make the document, joined by a blank.
+    /// The columns of the document, joined by spaces.
     columns: Vec<usize>,
 }
 
@@ -380,7 +380,7 @@ impl Table {
             }
         };
         let columns = columns.iter().map(&mut place).collect::<Result<_>>();
-        // Nothing is missing in a file without anything.
+        // An empty file is not an error.
         let is_empty = header && input.byte_headers().is_ok_and(ByteRecord::is_empty);
         if header && !is_empty && input.get_ref().get_ref().latest.is_empty() {
             return Err(open_quote(&Place { file, line: 1 }));
@@ -389,8 +389,8 @@ impl Table {
         Ok(Self { file, input, columns })
     }
 
-    /// Where the record begins that was read last. The reader's own count is that behind the record before it, where an empty
-    /// line or the end of a line of Windows may follow.
+    /// The start of the latest record. The reader's own count is the end of the previous record, which an empty line or
+    /// a Windows line ending may follow.
     fn place(&self, record: &ByteRecord) -> Place {
         let (end, input) = (self.input.position(), self.input.get_ref().get_ref());
         let last = (end.byte() - input.before).checked_sub(1).and_then(|at| input.latest.get(at as usize));

@@ -1,7 +1,7 @@
-//! Documents to tokens: pieces are read in order, encoded in parallel, and passed on in order.
+//! Turns documents into tokens: pieces are read in order, encoded in parallel, and passed on in order.
 //!
-//! Memory is bounded by one batch of pieces and their tokens. What comes out does not depend on the number of threads, and
-//! neither does which error is reported when several documents are bad: the first.
+//! Memory is bounded by one batch of pieces and their tokens. The output does not depend on the number of threads, and
+//! neither does the reported error if several documents are bad: it is the first.
 
 use super::documents::{Format, Piece, Pieces, lines_in};
 use engine::{Error, Result};
@@ -17,28 +17,28 @@ const BATCH_BYTES: usize = 1 << 23;
 /// ... or this many pieces.
 const BATCH_PIECES: usize = 1 << 15;
 
-/// How far the work has come.
+/// Progress counts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Progress {
     /// Bytes of input read.
     pub input_bytes: u64,
     /// Documents passed on, empty ones included.
     pub documents: u64,
-    /// Files in which there was no document.
+    /// Files without a document.
     pub empty_files: u64,
     /// Tokens passed on.
     pub tokens: u64,
 }
 
-/// Encodes all `pieces` by their format and tokenizer and hands each to `sink`, in order, with its tokens and the bytes of its text; the last tokens of a
-/// document that is not empty end it. Calls `progress` after every batch, whose error ends the work. Returns what was done in all.
+/// Encodes all `pieces` by their format and tokenizer and hands each to `sink`, in order, with its tokens and the bytes
+/// of its text; the last piece of a non-empty document ends with the end token. Calls `progress` after every batch; its
+/// error stops the work. Returns the total counts.
 ///
-/// A document of one piece that is not what format or tokenizer demand goes to `bad`, with what is wrong: it is left out, or the
-/// error of `bad` ends the work.
+/// A document of one piece that violates the format or the tokenizer goes to `bad` with the error: it is skipped, or
+/// the error of `bad` stops the work.
 ///
 /// # Errors
-/// The first of: input that cannot be read, a document of several pieces that cannot be, an error of `sink`, `bad` or
-/// `progress`.
+/// The first of: unreadable input, a bad document of several pieces, an error of `sink`, `bad` or `progress`.
 pub fn encode_all(
     mut pieces: Pieces<'_>,
     mut sink: impl FnMut(&Piece, &[u16], u64) -> Result<()>,
@@ -48,7 +48,7 @@ pub fn encode_all(
     let (format, tokenizer) = (pieces.format, pieces.tokenizer);
     let mut done = Progress::default();
     let (mut document_bytes, mut is_inside) = (0, false);
-    // How the input ended, once it has.
+    // The end of the input, once reached.
     let mut end = None;
     while end.is_none() {
         let (mut batch, mut bytes) = (Vec::new(), 0);
@@ -101,7 +101,7 @@ fn encode(piece: &Piece, format: &Format, tokenizer: &dyn Tokenizer) -> Result<(
 /// The text of a piece as UTF-8.
 ///
 /// # Errors
-/// If it is none; the message names the line and says why it must be.
+/// If it is not UTF-8; the message names the line and the reason why it must be.
 pub fn utf8<'t>(text: &'t [u8], piece: &Piece, why: fmt::Arguments<'_>) -> Result<&'t str> {
     std::str::from_utf8(text).map_err(|error| {
         let mut place = piece.place.clone();
@@ -113,7 +113,8 @@ pub fn utf8<'t>(text: &'t [u8], piece: &Piece, why: fmt::Arguments<'_>) -> Resul
 /// The text of a piece: for jsonl the field of its line.
 ///
 /// # Errors
-/// A record that is [bad](Piece::bad), a line that is no object or lacks the field, and text that is not UTF-8 for a tokenizer that needs it.
+/// If the record is [bad](Piece::bad), the line is not an object or lacks the field, or the text is not UTF-8 for a
+/// tokenizer that needs it.
 pub fn text_of<'p>(piece: &'p Piece, format: &Format, tokenizer: &dyn Tokenizer) -> Result<Cow<'p, [u8]>> {
     if let Some(bad) = &piece.bad {
         return Err(bad.clone());
@@ -132,7 +133,7 @@ pub fn text_of<'p>(piece: &'p Piece, format: &Format, tokenizer: &dyn Tokenizer)
 
 /// The string `field` of the object on a line.
 fn json_field(line: &str, field: &str) -> Result<String> {
-    // The place says which line of the file it is.
+    // The place already names the line of the file.
     let in_line = |error: Error| Error::new(error.to_string().replacen("line 1, ", "", 1));
     let mut entries: Map<String, Value> = json::from_bytes(line).map_err(in_line)?;
     match entries.remove(field) {
@@ -140,7 +141,7 @@ fn json_field(line: &str, field: &str) -> Result<String> {
         Some(_) => Err(Error::new(format!("field {field:?} is not a string"))),
         None => {
             let keys: Vec<_> = entries.keys().map(|key| key.escape_debug().to_string()).collect();
-            Err(Error::new(format!("no field {field:?}; there are: {}", keys.join(", "))))
+            Err(Error::new(format!("no field {field:?}; fields are: {}", keys.join(", "))))
         }
     }
 }
@@ -184,7 +185,7 @@ mod tests {
             (&b"{\"text\": \"\xff\"}"[..], "in:201: invalid UTF-8, and JSON must be UTF-8"),
             (b"[1]", "in:201: column 0: invalid type: sequence, expected a map"),
             (b"{\"text\": 1}", "in:201: field \"text\" is not a string"),
-            (b"{\"title\": \"\", \"body\": \"\"}", "in:201: no field \"text\"; there are: body, title"),
+            (b"{\"title\": \"\", \"body\": \"\"}", "in:201: no field \"text\"; fields are: body, title"),
             (b"{\"text\": \"x\"", "in:201: "),
         ] {
             let text = [good.as_bytes(), line, b"\n{broken\n"].concat();

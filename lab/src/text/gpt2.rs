@@ -1,15 +1,15 @@
 //! GPT-2's byte-pair encoding, from the crate that embeds it.
 //!
-//! Ids 0..=50255 are text. GPT-2's own `<|endoftext|>`, 50256, ends a document; 50257, which GPT-2 does not have, begins
-//! one, and in the tokenizer `gpt2-plain`, which has GPT-2's ids and no others, 50256 does that too. The characters
-//! `<|endoftext|>` in a text are encoded as ordinary text: a document cannot end itself.
+//! Ids 0..=50255 are text. GPT-2's own `<|endoftext|>`, 50256, ends a document; 50257, an additional id, begins one. In
+//! the tokenizer `gpt2-plain`, which has only GPT-2's ids, 50256 also begins documents. The characters `<|endoftext|>`
+//! in a text are encoded as ordinary text: a document cannot end itself.
 //!
-//! # Where a text may be cut
-//! The encoding first splits text by a regular expression, then merges pairs within each part:
-//! `'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+`. No alternative matches a whitespace character
-//! after any other, so there is always a boundary where whitespace begins; the expression never looks back, so what is
-//! right of that boundary splits as it would alone; and it looks ahead only inside whitespace, so what is left of it does
-//! too. Hence: a text may be cut before any whitespace that follows something else.
+//! # Where a text can be cut
+//! The encoding first splits text by a regular expression, then merges pairs within each part: `'(?:[sdmt]|ll|ve|re)|
+//! ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+`. No alternative matches whitespace after another character, so
+//! there is always a boundary where whitespace begins. The expression never looks back, so the text right of the
+//! boundary splits as it would alone. It looks ahead only inside whitespace, so the text left of it does too. So a text
+//! can be cut before any whitespace that follows another character.
 
 use super::documents::char_floor;
 use engine::{Error, Result};
@@ -23,14 +23,14 @@ pub const END: u16 = 50256;
 /// One more than GPT-2 has.
 pub const BEGIN: u16 = 50257;
 
-/// Text goes to the regular expression in parts of about this many bytes: up to the first cut from here on.
+/// The regular expression gets text in parts of about this many bytes, up to the next cut.
 const PART: usize = 1 << 16;
 
-/// The longest part. Where there is no cut for so long (half a megabyte of blanks, say), the part ends at a character:
-/// the regular expression's engine gives up on whitespace not much longer than this.
+/// The longest part. Without a cut for so long (say half a megabyte of spaces), the part ends at a character, because
+/// the regular expression engine fails on whitespace not much longer than this.
 const LONGEST_PART: usize = 1 << 19;
 
-/// GPT-2's byte-pair encoding, with a begin token of its own or without.
+/// GPT-2's byte-pair encoding, with or without a separate begin token.
 pub struct Gpt2 {
     begin: u16,
     bpe: &'static CoreBPE,
@@ -39,7 +39,7 @@ pub struct Gpt2 {
 }
 
 impl Gpt2 {
-    /// Loads the embedded merges. Documents begin with [`BEGIN`], or with [`END`], which leaves GPT-2's ids and no others.
+    /// Loads the embedded merges. Documents begin with [`BEGIN`], or with [`END`], which uses only GPT-2's ids.
     pub fn new(begin: u16) -> Self {
         let bpe = tiktoken_rs::r50k_base_singleton();
         let text = |id| bpe.decode_bytes(&[id]).expect("the embedded vocabulary has every id below the end token");
@@ -86,7 +86,7 @@ impl Tokenizer for Gpt2 {
     }
 }
 
-/// Whether whitespace begins at `at`: an ASCII one, after a whole character that is not whitespace of any kind.
+/// Whether whitespace begins at `at`: ASCII whitespace after a complete character that is not whitespace.
 fn is_cut(text: &[u8], at: usize) -> bool {
     text[at].is_ascii_whitespace() && {
         let before = &text[at.saturating_sub(4)..at];
@@ -95,7 +95,7 @@ fn is_cut(text: &[u8], at: usize) -> bool {
     }
 }
 
-/// How much of a non-empty text goes to the regular expression at once.
+/// The length of the next part of a non-empty text for the regular expression.
 fn part_end(text: &str) -> usize {
     let longest = char_floor(text.as_bytes(), LONGEST_PART);
     if longest <= PART {
@@ -115,7 +115,7 @@ mod tests {
         ids
     }
 
-    /// Ids that GPT-2's published encoder gives.
+    /// Ids from GPT-2's published encoder.
     #[test]
     fn known_ids() {
         let gpt2 = Gpt2::new(BEGIN);

@@ -1,21 +1,22 @@
-//! Files as they come: plain, or compressed by gzip or Zstandard, which their first bytes tell; behind a byte order mark or not.
+//! Opens files that are plain, or compressed by gzip or Zstandard (detected by their first bytes), with or without a
+//! byte order mark.
 
 use engine::{Error, Result, file};
 use std::io::{self, Cursor, Read};
 use std::path::Path;
 
-/// Where bytes come from.
+/// A source of bytes.
 pub type Input = Box<dyn Read + Send>;
 
 /// First bytes of a gzip file (RFC 1952) and of a Zstandard frame (RFC 8878).
 const GZIP: &[u8] = &[0x1F, 0x8B];
 const ZSTD: &[u8] = &[0x28, 0xB5, 0x2F, 0xFD];
 
-/// Zstandard's greatest window, as a power of two: `zstd --long=31` packs large texts with it.
+/// Zstandard's largest window, as a power of two; `zstd --long=31` uses it.
 const LONGEST_WINDOW: u32 = 31;
 
-/// First bytes of what people have texts in and is none, whatever its name. That of bzip2 is long, as a text may begin with its
-/// first letters.
+/// First bytes of common files that are not text, whatever their names. That of bzip2 is long, because a text may begin
+/// with its first letters.
 const OTHERS: [(&str, &[u8]); 6] = [
     ("compressed by xz", b"\xFD7zXZ\0"),
     ("compressed by bzip2", b"BZh91AY&SY"),
@@ -25,19 +26,18 @@ const OTHERS: [(&str, &[u8]); 6] = [
     ("a PDF document", b"%PDF-"),
 ];
 
-/// The text that `input` holds, decompressed if it is compressed; several compressed parts, one after the other, are one text.
-/// A byte order mark in front of UTF-8 is no text and is left out, so nothing is trained on it; a file without one is read
-/// byte for byte.
+/// The text of `input`, decompressed if necessary; several compressed parts in a row are one text. A UTF-8 byte order
+/// mark is dropped, so that no model trains on it; a file without one is read byte for byte.
 ///
 /// # Errors
-/// If its first bytes cannot be read, it is no text, or it is UTF-16.
+/// If its first bytes cannot be read, or if it is not text or is UTF-16.
 pub(super) fn plain(path: &Path, input: Input) -> Result<Input> {
     let fail = |error: io::Error| Error::io("read", path, &error);
     let (first, whole) = start(input).map_err(fail)?;
     if let Some((what, _)) = OTHERS.iter().find(|(_, magic)| first.starts_with(magic)) {
         let path = path.display();
         return Err(Error::new(format!(
-            "{path} is {what}: plain text can be read, also compressed by gzip or Zstandard"
+            "{path} is {what}, but must be plain text, possibly compressed by gzip or Zstandard"
         )));
     }
     let text: Input = if first.starts_with(GZIP) {
@@ -62,14 +62,14 @@ fn start(mut input: Input) -> io::Result<(Vec<u8>, impl Read + Send + 'static)> 
     Ok((first.clone(), Cursor::new(first).chain(input)))
 }
 
-/// What comes out of an archive of that kind.
+/// The decompressed content of an archive.
 struct Unpacked<R>(R, &'static str);
 
 impl<R: Read> Read for Unpacked<R> {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
         self.0.read(out).map_err(|error| match error.raw_os_error() {
             Some(_) => error,
-            None => io::Error::other(format!("its {} data are damaged or cut off ({error})", self.1)),
+            None => io::Error::other(format!("its {} data are damaged or truncated ({error})", self.1)),
         })
     }
 }
@@ -103,7 +103,7 @@ mod tests {
         for packed in [text.clone(), gzip(&text), zstd(&text)].into_iter().chain(parts) {
             assert!(read(&packed).unwrap() == text);
         }
-        // Longer than the decoder takes unless it is told. A stream whose length nobody knew before needs all of its window.
+        // Longer than the decoder's default limit. A stream of unknown length needs its whole window.
         let mut long = zstd::stream::write::Encoder::new(Vec::new(), 1).unwrap();
         long.window_log(28).unwrap();
         long.write_all(&text).unwrap();
@@ -124,10 +124,10 @@ mod tests {
         let mut changed = gzip.clone();
         changed[gzip.len() - 5] ^= 1;
         for damaged in [&gzip[..gzip.len() - 1], &gzip[..gzip.len() / 2], &changed, &zstd[..zstd.len() - 1]] {
-            assert!(read(damaged).unwrap_err().to_string().contains("data are damaged or cut off"));
+            assert!(read(damaged).unwrap_err().to_string().contains("data are damaged or truncated"));
         }
         for (name, start) in OTHERS {
-            let said = format!("f is {name}: plain text can be read, also compressed by gzip or Zstandard");
+            let said = format!("f is {name}, but must be plain text, possibly compressed by gzip or Zstandard");
             assert_eq!(read(start).unwrap_err().to_string(), said);
         }
     }

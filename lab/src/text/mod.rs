@@ -1,8 +1,8 @@
-//! From the files that people have to tokens.
+//! Turns text files into tokens.
 //!
-//! [`documents`] streams documents out of files in one of several [`Format`]s, [`encode`] runs a tokenizer over them in parallel,
-//! [`prepare`](mod@prepare) writes the tokens into a folder of shards. [`open`] opens whatever `--data` names. Memory is
-//! bounded: only a small text that is opened without being prepared is held in memory whole.
+//! [`documents`] streams documents out of files in one of several [`Format`]s, [`encode`] runs a tokenizer over them in
+//! parallel, [`prepare`](mod@prepare) writes the tokens into a folder of shards. [`open`] opens any data that the user
+//! names. Memory is bounded: only a small text that was not prepared is kept in memory.
 
 pub mod documents;
 pub mod encode;
@@ -30,7 +30,7 @@ use std::io::{BufRead, BufReader, Cursor, Read};
 use std::path::Path;
 use std::sync::Arc;
 
-/// A text of more bytes than this, packed or unpacked, is not tokenised when it is opened: it has to be prepared.
+/// A text of more bytes than this, compressed or not, is not tokenised on opening: it must be prepared.
 pub const LARGEST_TEXT: u64 = 1 << 28;
 
 /// The tokenizer of that name.
@@ -42,10 +42,10 @@ pub fn tokenizer(name: Name) -> Arc<dyn Tokenizer> {
     }
 }
 
-/// Plans the writing of so many texts with `model`.
+/// Plans the generation of so many texts with `model`.
 ///
 /// # Errors
-/// More texts than have noise of their own, and those of [`Writer::new`].
+/// If there are more texts than noise streams, and those of [`Writer::new`].
 pub fn writer(model: &mut Loaded, writing: Writing, texts: u64) -> Result<Writer> {
     if texts >= ROUNDS.into() {
         return Err(Error::usage(format!("{texts} texts are too many: must be less than {ROUNDS}")));
@@ -70,7 +70,7 @@ pub fn sequences(path: &Path, config: &Config) -> Result<(Arc<dyn Source>, Vec<D
 /// document, without a byte order mark. A single file belongs to either split.
 ///
 /// # Errors
-/// Nothing there, nothing in it, damage, or tokens of another tokenizer.
+/// If the path does not exist, is empty or damaged, or has tokens of another tokenizer.
 pub fn open(path: &Path, split: Split, tokenizer: &Arc<dyn Tokenizer>) -> Result<Dataset> {
     if path.is_dir() || is_shard(path) {
         return Dataset::open(path, split, tokenizer);
@@ -78,7 +78,7 @@ pub fn open(path: &Path, split: Split, tokenizer: &Arc<dyn Tokenizer>) -> Result
     open_text(path, tokenizer, LARGEST_TEXT)
 }
 
-/// Opens a text of at most so many bytes, packed and unpacked.
+/// Opens a text of at most so many bytes, compressed and uncompressed.
 fn open_text(path: &Path, tokenizer: &Arc<dyn Tokenizer>, most: u64) -> Result<Dataset> {
     let refused = |what: &str, flags: &str| {
         Error::usage(format!(
@@ -108,16 +108,16 @@ fn open_text(path: &Path, tokenizer: &Arc<dyn Tokenizer>, most: u64) -> Result<D
     };
     encode_all(pieces, keep, &mut Err, &mut |_| Ok(()))?;
     if tokens.is_empty() {
-        return Err(Error::new(format!("{} holds no text", path.display())));
+        return Err(Error::new(format!("{} has no text", path.display())));
     }
     Dataset::from_tokens(file, tokens, tokenizer)
 }
 
-/// The format of documents in a file that is not plain text, by its name, and the flag that says where in it the text is. What
-/// is named `.json` is lines of JSON if its first line is an object.
+/// The format of a file that is not plain text, by its name, and the flag that names the place of the text in it. A
+/// file named `.json` is jsonl if its first line is an object.
 ///
 /// # Errors
-/// A file named `.json` that cannot be read.
+/// If a file named `.json` cannot be read.
 pub fn named_format(path: &Path) -> Result<Option<(&'static str, &'static str)>> {
     let name = path.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
     let name = [".gz", ".zst"].iter().find_map(|packed| name.strip_suffix(packed)).unwrap_or(&name);
@@ -180,7 +180,7 @@ mod tests {
         }
         let place = folder.path().display();
         let refused = |name, text: &[u8]| write(name, text).err().unwrap().to_string();
-        assert_eq!(refused("empty.txt", b""), format!("{place}/empty.txt holds no text"));
+        assert_eq!(refused("empty.txt", b""), format!("{place}/empty.txt has no text"));
         let object = b"{\"text\": \"a\"}\n{\"text\": \"b\"}\n";
         for (name, text, format) in [
             ("x.jsonl", &b""[..], "jsonl --field F"),

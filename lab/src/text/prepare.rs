@@ -1,8 +1,8 @@
-//! `ltm data prepare`: text to token shards, in parallel, in bounded memory.
+//! Turns text into token shards, in parallel and in bounded memory, for `ltm data prepare`.
 //!
-//! Documents are numbered as they are read. Each ends with the end token; empty ones are left out. Which documents are set
-//! apart for validation depends on their numbers only, and the tokens on nothing but the text, so the same input gives the
-//! same bytes on any number of threads. Nothing is at the output's place until everything is.
+//! Documents are numbered in reading order. Each ends with the end token; empty ones are skipped. The choice of
+//! validation documents depends only on their numbers, and the tokens only on the text, so the same input gives the
+//! same bytes on any number of threads. The output folder appears only when it is complete.
 
 use super::documents::{Format, Piece, Pieces};
 use super::encode::{Progress, encode_all};
@@ -17,24 +17,24 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// Most tokens of a shard: 200 MB, as llm.c has it.
+/// Most tokens per shard: 200 MB, as in llm.c.
 pub const SHARD_TOKENS: u32 = 100_000_000;
 
 /// Separates the choice of validation documents from all other uses of randomness: "SPLT".
 const SITE: u32 = 0x5350_4C54;
 
-/// What to prepare, and how.
+/// Options of a preparation.
 #[derive(Clone)]
 pub struct PrepareOptions {
     /// Files, read in this order.
     pub inputs: Vec<PathBuf>,
     /// The folder to make; it must be empty or not exist.
     pub out: PathBuf,
-    /// How documents lie in the files.
+    /// The format of documents in the files.
     pub format: Format,
-    /// Makes the tokens.
+    /// The tokenizer.
     pub tokenizer: Arc<dyn Tokenizer>,
-    /// The part of the documents set apart for validation, from 0 for none to below 1.
+    /// The fraction of documents held out for validation, from 0 to below 1.
     pub validation: f64,
     /// Most tokens per shard.
     pub shard_tokens: u32,
@@ -43,7 +43,7 @@ pub struct PrepareOptions {
 /// Bytes of all inputs together, for a progress bar.
 ///
 /// # Errors
-/// An input that is not there or no regular file.
+/// If an input does not exist or is not a regular file.
 pub fn input_bytes(inputs: &[PathBuf]) -> Result<u64> {
     inputs.iter().try_fold(0, |sum, path| {
         let meta = file::open(path)?.metadata().map_err(|error| Error::io("read", path, &error))?;
@@ -51,10 +51,10 @@ pub fn input_bytes(inputs: &[PathBuf]) -> Result<u64> {
     })
 }
 
-/// What was prepared, and what was left out.
+/// What was prepared, and what was skipped.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Prepared {
-    /// What `dataset.json` holds.
+    /// The content of `dataset.json`.
     pub manifest: Manifest,
     /// Documents without text.
     pub without_text: u64,
@@ -62,12 +62,12 @@ pub struct Prepared {
     pub empty_files: u64,
 }
 
-/// Makes a folder of shards; calls `progress` every few megabytes, whose error ends the work. A document that cannot be read
+/// Makes a folder of shards; calls `progress` every few megabytes, and its error stops the work. An unreadable document
 /// goes to `bad`, see [`encode_all`].
 ///
 /// # Errors
-/// Inputs that cannot be read or are not in the format, an output that exists, a full disk, no text at all, a split without
-/// documents, and those of `bad` and `progress`. The output's place is then untouched.
+/// If inputs cannot be read or have another format, the output exists, the disk is full, there is no text, or a split
+/// has no documents, and those of `bad` and `progress`. Then no output is written.
 pub fn prepare(
     options: &PrepareOptions,
     bad: &mut dyn FnMut(Error) -> Result<()>,
@@ -88,11 +88,12 @@ pub fn prepare(
         let documents = train.documents + validation.documents;
         if documents == 0 {
             let names: Vec<_> = inputs.iter().map(|path| path.display().to_string()).collect();
-            return Err(Error::new(format!("{}: no text in it", names.join(", "))));
+            return Err(Error::new(format!("{}: no text found", names.join(", "))));
         }
         if train.documents == 0 || (validation.documents == 0 && options.validation > 0.0) {
             return Err(Error::usage(format!(
-                "{documents} documents are too few to set {} of them apart for validation: split text further (--split), or leave it out",
+                "{documents} documents are too few to hold out a fraction of {} for validation: split the text \
+                 further (--split), or do not hold out any",
                 options.validation
             )));
         }
@@ -102,16 +103,16 @@ pub fn prepare(
     })
 }
 
-/// Whether a document is set apart, each with probability `fraction` and always the same ones.
+/// Whether a document is held out: with probability `fraction`, and always the same ones.
 fn for_validation(document: u64, fraction: f64) -> bool {
     Stream::new(0, SITE).sample(document as u32).step((document >> 32) as u32).uniform(0) < fraction
 }
 
-/// Makes a folder that is either complete or not there: `fill` gets one beside its place, with `.partial` after its name,
-/// which then moves to `target` in one step, or is removed.
+/// Makes a folder atomically: `fill` gets a folder with the suffix `.partial`, which is then renamed to `target`, or
+/// removed on failure.
 ///
 /// # Errors
-/// If `target` exists and is not an empty folder, another preparation is or was at work on it, and those of `fill`.
+/// If `target` exists and is not an empty folder, or another preparation uses or used it, and those of `fill`.
 pub fn new_folder<T>(target: &Path, fill: impl FnOnce(&Path) -> Result<T>) -> Result<T> {
     match fs::read_dir(target).map(|mut entries| entries.next().is_none()) {
         Ok(true) => {}
@@ -136,7 +137,7 @@ pub fn new_folder<T>(target: &Path, fill: impl FnOnce(&Path) -> Result<T>) -> Re
         place().map_err(|error| Error::io("create", target, &error))?;
         Ok(made)
     });
-    // A folder that stays behind is reported by the next attempt.
+    // The next attempt reports a folder that remains.
     made.inspect_err(|_| _ = fs::remove_dir_all(&partial))
 }
 
@@ -204,7 +205,7 @@ mod tests {
         assert_eq!((made, files), with(3));
     }
 
-    /// Opening a text gives the very tokens that preparing it writes, which do not depend on how it was cut into pieces.
+    /// Opening a text gives the same tokens as preparing it, and they do not depend on the cuts into pieces.
     #[test]
     fn prepared_text_is_the_text_opened() {
         let folder = tempfile::tempdir().unwrap();
@@ -243,14 +244,14 @@ mod tests {
         let place = folder.path().display().to_string();
         let good = "{\"t\": \"x\"}\n";
         let bad = options(&folder, &[("a", good), ("b", "{\"t\": \"x\"}\n{\"u\": 1}")], jsonl());
-        assert_eq!(failure(&bad), format!("{place}/b:2: no field \"t\"; there are: u"));
+        assert_eq!(failure(&bad), format!("{place}/b:2: no field \"t\"; fields are: u"));
         let empty = options(&folder, &[("a", "{\"t\": \"\"}\n"), ("b", "")], jsonl());
-        assert_eq!(failure(&empty), format!("{place}/a, {place}/b: no text in it"));
+        assert_eq!(failure(&empty), format!("{place}/a, {place}/b: no text found"));
         let mut missing = options(&folder, &[("a", good)], jsonl());
         missing.inputs.push(folder.path().join("missing"));
         assert!(failure(&missing).starts_with(&format!("cannot read {place}/missing: ")));
         let few = PrepareOptions { validation: 0.5, ..options(&folder, &[("a", good)], jsonl()) };
-        assert!(failure(&few).starts_with("1 documents are too few to set 0.5 of them apart for validation"));
+        assert!(failure(&few).starts_with("1 documents are too few to hold out a fraction of 0.5 for validation"));
 
         let interrupted =
             prepare(&options(&folder, &[("a", good)], jsonl()), &mut Err, &mut |_| Err(Error::new("interrupted")));

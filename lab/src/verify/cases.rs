@@ -1,4 +1,4 @@
-//! Everything that an op computes at a case, on any device and in any precision, to be compared.
+//! Computes all results of an op's case, on any device and in any precision, for comparisons.
 
 use engine::rng::Stream;
 use engine::{Bench, Buffer, DType, Device, Result, Want};
@@ -7,7 +7,7 @@ use kernels::case::{Case, Input};
 /// Outputs or gradients of one pass, in host memory.
 #[derive(Debug)]
 pub struct Pass {
-    /// Which, e.g. `result`.
+    /// Its name, e.g. `result`.
     pub what: String,
     /// Whether gradients are among them.
     pub is_backward: bool,
@@ -15,8 +15,8 @@ pub struct Pass {
     pub buffers: Vec<Buffer>,
 }
 
-/// Everything that the case's op can compute on tensors of `dtype`: gradients and fused passes for each wanted input alone, for
-/// all, and added to what is there; and the result.
+/// All results of the case's op on tensors of `dtype`: gradients and fused passes for each input alone, for all inputs,
+/// and with `Add`; and the result.
 ///
 /// # Errors
 /// If the device has failed.
@@ -81,7 +81,7 @@ fn all_wants(case: &Case) -> Vec<Vec<Want>> {
         }
     }
     all.retain(|wants| wants.iter().any(|w| w.is_wanted()));
-    // Where one input alone can be wanted, it is all.
+    // With a single differentiable input, both are the same.
     all.dedup();
     all
 }
@@ -94,7 +94,7 @@ pub fn errors<'a>(ours: &'a [Pass], exact: &'a [Pass]) -> impl Iterator<Item = (
     })
 }
 
-/// ‖a − b‖ / ‖b‖, ‖a‖ where b is zero, and infinity where that is no number.
+/// ‖a − b‖ / ‖b‖; ‖a‖ if b is zero; infinity if that is NaN.
 pub fn relative_error(a: &[f64], b: &[f64]) -> f64 {
     let norm = |it: &mut dyn Iterator<Item = f64>| it.map(|x| x * x).sum::<f64>().sqrt();
     let difference = norm(&mut a.iter().zip(b).map(|(a, b)| a - b));

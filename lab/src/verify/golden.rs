@@ -1,4 +1,4 @@
-//! The model against numbers that an independent implementation computed in f64.
+//! Compares the model with numbers that an independent implementation computed in f64.
 
 use super::relative_error;
 use autograd::{Graph, Id, Phase, Plan, Request, Store};
@@ -24,7 +24,7 @@ pub struct Comparison {
     pub error: f64,
 }
 
-/// The relative error that is accepted in `dtype`. In bf16 the losses of single ops add up.
+/// The relative error that is accepted in `dtype`. In bf16 the rounding errors of single ops add up.
 pub fn tolerance(dtype: DType) -> f64 {
     match dtype {
         DType::F64 => 1e-9,
@@ -33,11 +33,11 @@ pub fn tolerance(dtype: DType) -> f64 {
     }
 }
 
-/// The golden file that comes with the program.
+/// The embedded golden file.
 const OWN: &[u8] = include_bytes!("../../../tests/fixtures/golden_tiny.safetensors");
 
-/// Computes everything that the golden file at `path` (the program's own if there is none) holds, and compares: on the CPU in
-/// f32 or f64, on a GPU in f32, or with activations in bf16.
+/// Computes all quantities in the golden file at `path` (the embedded one by default) and compares: on the CPU in f32
+/// or f64, on a GPU in f32, or with activations in bf16.
 ///
 /// # Errors
 /// If the file cannot be read, lacks a tensor or an entry of its metadata, or describes a model that cannot be or that the
@@ -92,12 +92,12 @@ impl<'a> Golden<'a> {
         model.check()?;
         config.check_device(device, Work::Training)?;
         let mut store = Store::new(device.clone());
-        // What is learned lies in f32 also where activations do not.
+        // Weights are in f32 even if activations are not.
         let (compute, dtype) = (dtype, if dtype == DType::Bf16 { DType::F32 } else { dtype });
         let params = Params::new(&model, dtype, &mut store).computed_in(compute);
         params.load(&mut store, file, "w.")?;
         let inputs = Inputs::new(batch, model.seq, dtype, &mut store);
-        let int = |x: i64| i32::try_from(x).map_err(|_| Error::new(format!("{x} is no token")));
+        let int = |x: i64| i32::try_from(x).map_err(|_| Error::new(format!("{x} is not a token")));
         let ints = |name| file.get_i64(name)?.into_iter().map(int).collect::<Result<Vec<_>>>();
         let (tokens, targets) = (ints("tokens")?, ints("targets")?);
         let samples = (0..batch as u32).map(|id| SampleInfo { id, ..SampleInfo::default() }).collect();

@@ -1,5 +1,5 @@
-//! How a user comes to trust a build on a machine: every op's cases against f64, on the CPU and on a GPU, and the numbers of a
-//! golden file.
+//! Verifies a build on a machine: every op's cases against f64, on the CPU and on a GPU, and the numbers of a golden
+//! file.
 
 mod cases;
 mod golden;

@@ -1,4 +1,4 @@
-//! Every op and every update against the CPU's f64: on the CPU in f32, on a GPU in f32 and bf16.
+//! Compares every op and every update with the CPU in f64: on the CPU in f32, on a GPU in f32 and bf16.
 
 use super::cases::{Pass, errors, exact, passes};
 use super::updates::{Script, scripts};
@@ -9,28 +9,28 @@ use kernels::cast::Cast;
 use kernels::cross_entropy::CHUNK;
 use kernels::registry::{ROOMS, Room};
 
-/// How one room did on a device in one storage type.
+/// The errors of one op on a device in one storage type.
 #[derive(Clone, Debug, PartialEq)]
 pub struct OpReport {
-    /// The room, and what of it.
+    /// The op's folder, and whether it is an update.
     pub op: String,
     /// How tensors were stored.
     pub dtype: DType,
     /// Cases run.
     pub cases: usize,
-    /// Cases left out: their heads are too wide for this GPU.
+    /// Cases skipped because their heads are too wide for this GPU.
     pub left_out: usize,
-    /// Worst relative error ‖x − f64‖ / ‖f64‖ of any output; of an update that of any state.
+    /// Worst relative error ‖x − f64‖ / ‖f64‖ of any output, or of any state for an update.
     pub forward: f64,
     /// The same of any gradient; `None` without gradients.
     pub gradient: Option<f64>,
-    /// Worst relative difference between an f64 gradient and central differences; `None` where that was not checked.
+    /// Worst relative difference between an f64 gradient and central differences; `None` if not checked.
     pub numeric: Option<f64>,
-    /// The first deviation beyond the tolerance.
+    /// The first error beyond the tolerance.
     pub failure: Option<String>,
 }
 
-/// Ones, tails everywhere, full packs and blocks.
+/// Sizes of one, partial packs everywhere, full packs and blocks.
 pub const SIZES: [Sizes; 3] = [
     Sizes { batch: 1, tokens: 1, heads: 1, head_dim: 2, window: 1, latents: 1, ffn: 1, vocab: 2 },
     Sizes { batch: 2, tokens: 37, heads: 3, head_dim: 10, window: 11, latents: 19, ffn: 45, vocab: 101 },
@@ -44,8 +44,7 @@ pub const LONG: Sizes = Sizes { tokens: CHUNK + 70, vocab: 5, ..SIZES[0] };
 pub const WIDE: [Sizes; 2] =
     [Sizes { tokens: 3, head_dim: 1090, ..SIZES[0] }, Sizes { tokens: 3, head_dim: 1096, ..SIZES[0] }];
 
-/// Sizes like those of a model, where a real GPU's tiles and its libraries' algorithms are those of training. Too large for a
-/// stand-in that runs on the CPU.
+/// Sizes of a real model, so that tiles and library algorithms are those of training. Too large for a simulated GPU.
 pub const MODEL_SIZES: Sizes =
     Sizes { batch: 2, tokens: 512, heads: 8, head_dim: 64, window: 256, latents: 24, ffn: 1408, vocab: 8192 };
 
@@ -54,8 +53,7 @@ pub fn device_tolerance(dtype: DType) -> f64 {
     if dtype == DType::Bf16 { 1e-2 } else { 1e-4 }
 }
 
-/// The sizes that a room's kernels are tried at: attention has a compilation for every width of heads, and norms
-/// keep part of a row.
+/// The sizes for testing an op's kernels: attention is compiled for several head widths, and norms keep part of a row.
 pub fn sizes(room: &Room) -> Vec<Sizes> {
     let wide = |head_dim| Sizes { tokens: 70, heads: 1, head_dim, window: 40, latents: 19, ..SIZES[0] };
     let further = match room.name {
@@ -67,7 +65,7 @@ pub fn sizes(room: &Room) -> Vec<Sizes> {
     [&SIZES[..], &further].concat()
 }
 
-/// Runs every op's cases on this processor in f32, and checks their f64 gradients against central differences.
+/// Runs every op's cases on the CPU in f32, and checks their f64 gradients against central differences.
 pub fn ops() -> Vec<OpReport> {
     let of_room = |room: &Room| {
         let mut report = OpReport::new(room.name, DType::F32);
@@ -82,11 +80,11 @@ pub fn ops() -> Vec<OpReport> {
     ROOMS.iter().map(of_room).collect()
 }
 
-/// Runs every room's cases, also at the sizes `further`, and every update on `device`, which must have all kernels loaded, in
-/// f32 and in bf16; calls `done` with each report as it comes.
+/// Runs every op's cases, also at the sizes `further`, and every update on `device`, which must have all kernels
+/// loaded, in f32 and in bf16; calls `done` with each report.
 ///
 /// # Errors
-/// If the device fails, with the place: it can then do nothing more.
+/// If the device fails; the error names the place, and the device can do nothing more.
 pub fn device(device: &Device, further: &[Sizes], mut done: impl FnMut(&OpReport)) -> Result<Vec<OpReport>> {
     let mut reports = Vec::new();
     let mut add = |report: OpReport| {
@@ -119,7 +117,7 @@ pub fn device(device: &Device, further: &[Sizes], mut done: impl FnMut(&OpReport
         report.check("cast", |report| report.cast(device))?;
         add(report);
     }
-    // Updates work on what is learned, which lies in f32.
+    // Updates work on weights, which are in f32.
     let mut scripts = scripts();
     scripts.sort_by_key(|script| script.room);
     for scripts in scripts.chunk_by(|a, b| a.room == b.room) {
@@ -137,7 +135,7 @@ impl OpReport {
         Self { op: op.into(), dtype, cases: 0, left_out: 0, forward: 0.0, gradient: None, numeric: None, failure: None }
     }
 
-    /// Counts a case, and keeps the first deviation with its place.
+    /// Counts a case, and keeps the first error with its place.
     fn check(&mut self, place: &str, case: impl FnOnce(&mut Self) -> Result<Option<String>>) -> Result<()> {
         self.cases += 1;
         let place = format!("{} {}, {place}", self.op, self.dtype);
@@ -148,19 +146,19 @@ impl OpReport {
     }
 
     fn case(&mut self, case: &Case, device: &Device) -> Result<Option<String>> {
-        // The device goes first: if it fails, there is nothing to compare.
+        // The device runs first; if it fails, there is nothing to compare.
         let ours = passes(case, device, self.dtype)?;
         Ok(self.compare(&ours, &exact(case, self.dtype)))
     }
 
-    /// Keeps the worst errors. The first that is too large is a deviation.
+    /// Keeps the worst errors, and the first that exceeds the tolerance.
     fn compare(&mut self, ours: &[Pass], exact: &[Pass]) -> Option<String> {
         let mut deviation = None;
         for (pass, i, error) in errors(ours, exact) {
             let worst = if pass.is_backward { self.gradient.get_or_insert(0.0) } else { &mut self.forward };
             *worst = worst.max(error);
             if error > device_tolerance(self.dtype) {
-                deviation.get_or_insert(format!("{} {i} is off by {error:.1e}", pass.what));
+                deviation.get_or_insert(format!("{} {i} has an error of {error:.1e}", pass.what));
             }
         }
         deviation
@@ -177,7 +175,7 @@ impl OpReport {
         }
     }
 
-    /// Rounding is exact, so all bits must be the CPU's, there and back.
+    /// Rounding is exact, so all bits must equal the CPU's in both directions.
     fn cast(&mut self, device: &Device) -> Result<Option<String>> {
         let to = if self.dtype == DType::F32 { DType::Bf16 } else { DType::F32 };
         let case = Case::new("cast", Cast { to }, vec![Input::normal(&[2059])]);
@@ -187,7 +185,7 @@ impl OpReport {
         let bytes = |passes: &[Pass]| -> Vec<Vec<u8>> {
             passes.iter().flat_map(|pass| &pass.buffers).map(|b| b.as_bytes().to_vec()).collect()
         };
-        Ok((bytes(&ours) != bytes(&exact)).then(|| "other bits than on the CPU".into()))
+        Ok((bytes(&ours) != bytes(&exact)).then(|| "the bits differ from the CPU's".into()))
     }
 
     fn update(&mut self, script: &Script, device: &Device) -> Result<Option<String>> {

@@ -1,4 +1,4 @@
-//! Updates in place, which have no cases: several steps of each on numbers of their own.
+//! In-place updates, which have no cases: several steps of each on their own test numbers.
 
 use super::cases::{Pass, on_host, stored_as};
 use engine::rng::Stream;
@@ -8,22 +8,22 @@ use kernels::case::{Fill, Input};
 use kernels::latents::{LatentDraw, LatentInit, LatentStep, Noise, Rule};
 use kernels::ring_attention::RingWrite;
 
-/// An update, its inputs and its state, by their places.
+/// An update, with the indices of its inputs and its state.
 type Step = (Box<dyn Update>, Vec<usize>, Vec<usize>);
 
 /// Updates that run one after the other on the same buffers.
 #[derive(Debug)]
 pub struct Script {
-    /// Whose updates they are.
+    /// The folder of the updates.
     pub room: &'static str,
-    /// What all steps work on, floats as f64.
+    /// The buffers of all steps, floats as f64.
     buffers: Vec<Buffer>,
-    /// Each step, with the numbers of the buffers that it reads and of those that it changes.
+    /// Each step, with the indices of the buffers that it reads and of those that it changes.
     steps: Vec<Step>,
 }
 
 impl Script {
-    /// Adds a buffer, and returns its number.
+    /// Adds a buffer, and returns its index.
     fn push(&mut self, buffer: Buffer) -> usize {
         self.buffers.push(buffer);
         self.buffers.len() - 1
@@ -32,7 +32,7 @@ impl Script {
     /// All buffers after all steps, as the only pass. Floats are stored as `float`.
     ///
     /// # Errors
-    /// If the device has no room, or has failed.
+    /// If the device lacks the memory, or has failed.
     pub fn run(&self, device: &Device, float: DType) -> Result<Vec<Pass>> {
         let place = |b| stored_as(float, b).to_device(device);
         let mut buffers = self.buffers.iter().map(place).collect::<Result<Vec<Buffer>>>()?;
@@ -79,7 +79,8 @@ fn slow_learning(std: f64) -> Script {
     script
 }
 
-/// Start, three fast steps and a draw. Samples of several pieces, whole and cut, and ones whose rows have no packs.
+/// Init, three fast steps and a draw. Samples have several pieces, complete and partial, and some have rows without
+/// packs.
 fn fast_learning(noise: Noise, is_given: bool, rule: Rule, [b, s, d]: [usize; 3]) -> Script {
     let tensor = || Buffer::from_f64(DType::F64, &[b, s, d], &vec![f64::NAN; b * s * d]);
     let mut buffers: Vec<Buffer> = (0..8).map(|_| tensor()).collect();
@@ -115,7 +116,7 @@ fn ring(d: usize) -> Script {
     script
 }
 
-/// Every update of the house, each with what it can be asked for.
+/// Every update, with all its options.
 pub fn scripts() -> Vec<Script> {
     let mut all = vec![slow_learning(1.0), slow_learning(1e-3)];
     let adamw = Rule::AdamW(adamw::Rule { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.01 });

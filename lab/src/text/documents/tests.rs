@@ -3,13 +3,13 @@ use crate::text::tokenizer;
 use ltm::config::Tokenizer as Name;
 use ltm::data::Bytes;
 
-/// All pieces, or the first reason why there is no text in one.
+/// All pieces, or the first error.
 fn pieces(text: impl Into<Vec<u8>>, format: &Format, tokenizer: &dyn Tokenizer) -> Result<Vec<Piece>> {
     let pieces = Pieces::of_reader("in", io::Cursor::new(text.into()), format, tokenizer)?;
     pieces.map(|piece| piece.and_then(|piece| piece.bad.clone().map_or(Ok(piece), Err))).collect()
 }
 
-/// Documents with the pieces put together, and where each begins.
+/// Documents from joined pieces, and where each begins.
 fn documents(text: &str, split: TextSplit) -> Vec<(String, u64)> {
     let mut all: Vec<(String, u64)> = Vec::new();
     let mut inside = false;
@@ -44,7 +44,7 @@ fn text_is_split_as_asked() {
     assert_eq!(documents("\n \n\n ", TextSplit::BlankLines), []);
 }
 
-/// What is read but not handed out stays below a constant, whatever the text looks like.
+/// The buffered text stays below a constant size for any text.
 #[test]
 fn memory_does_not_depend_on_the_size_of_a_document() {
     const TOTAL: usize = 6 << 20;
@@ -97,7 +97,7 @@ fn records_without_end_do_not_fill_the_memory() {
     }
 }
 
-/// Wherever the quote is and whatever the file ends with; a quote within a field is a character like others.
+/// For any place of the quote and any end of the file; a quote within a field is an ordinary character.
 #[test]
 fn quotes_that_are_never_closed() {
     for (text, header, line) in [
@@ -123,7 +123,7 @@ fn quotes_that_are_never_closed() {
     }
 }
 
-/// Whatever lines end with, empty lines and quoted ones included.
+/// For all line endings, including empty and quoted lines.
 #[test]
 fn records_of_csv_carry_their_numbers() {
     for end in ["\n", "\r\n"] {
