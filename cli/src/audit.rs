@@ -1,4 +1,4 @@
-//! `ltm audit`: what a run's numbers are worth.
+//! `ltm audit`: which of a run's numbers are bounds.
 
 use super::checkpoint::Checkpoint;
 use super::eval;
@@ -13,29 +13,29 @@ use ltm::json;
 use ltm::run::Run;
 use std::path::PathBuf;
 
-/// Ask whether a run's numbers are bounds
+/// Check which of a run's numbers are bounds
 ///
-/// All protocols at T = 1, 2, 4, … fast steps, on the run's validation text or on a text of yours: whether each number is a
-/// bound, what the same posteriors cost at noise that they were not fitted to, how the NLL falls with T, and in which layers
-/// and latents the KL is spent. The exact probability of the embedded corpus's stories is known, so an audit of a run that
-/// was trained on them tests the bounds too. Ends with a verdict in words.
+/// Evaluates all protocols at T = 1, 2, 4, … fast steps, on the run's validation text or on your own text. Shows
+/// whether each number is a bound, what the same posteriors cost at fresh noise, how the NLL falls with T, and which
+/// layers and latents carry the KL. The exact probability of the embedded corpus's stories is known, so for a run
+/// trained on them the audit also tests the bounds. It ends with a summary in words.
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct Args {
-    /// Folder of a training run, with latents
+    /// Folder of a training run with latents
     run: PathBuf,
     #[command(flatten)]
     checkpoint: Checkpoint,
     /// Text file, token shard or folder of shards [default: the run's validation text]
     #[arg(long, value_name = "FILE|DIR")]
     data: Option<PathBuf>,
-    /// Sequences, the first ones
+    /// Evaluate only the first N sequences
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u64).range(1..))]
     limit: u64,
     /// Draws per sequence
     #[arg(long, value_name = "S", default_value_t = 16, value_parser = clap::value_parser!(u32).range(2..=65536))]
     samples: u32,
-    /// Most fast steps; all powers of two up to it are tried
+    /// Largest number of fast steps; the audit uses all powers of two up to it
     #[arg(long, value_name = "T", default_value_t = 128, value_parser = clap::value_parser!(u32).range(1..=65536))]
     max_steps: u32,
     /// Print JSON
@@ -48,7 +48,7 @@ pub fn run(args: &Args, place: &Place) -> Result<()> {
     let config = &run.config;
     if !config.model.kind.has_latents() {
         return Err(Error::usage(format!(
-            "{} has no latents: its nll is exact, and there is nothing to audit",
+            "{} has no latents: its NLL is exact, so there is nothing to audit",
             args.run.display()
         )));
     }

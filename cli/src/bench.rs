@@ -14,31 +14,32 @@ use std::cmp::Ordering;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// Measure how fast every op and whole learning steps are on this machine, and how near that is to what it can do
+/// Measure the speed of every op and of whole training steps on this machine, against its peak and bandwidth
 ///
-/// Every op runs at the preset's sizes: forward, backward as training asks for it, and both in one where that exists. Then
-/// whole fast, slow and training steps. The peak rate and the bandwidth are measured in between, all the time. Each row has
-/// its floor, the larger of FLOPs over the peak and bytes over the bandwidth, and the part of it that is reached.
+/// Runs every op at the preset's sizes: forward, backward as in training, and fused if the op has a fused pass. Then it
+/// runs whole fast, slow and training steps. It measures the peak rate and the bandwidth again and again in between.
+/// Each row shows the floor, which is the larger of FLOPs / peak and bytes / bandwidth, and the share of it that the op
+/// reaches.
 #[derive(clap::Args)]
 pub struct Args {
-    /// Measure these only: names of ops, or `steps` for whole steps [default: everything]
+    /// Measure only these: names of ops, or `steps` for whole steps [default: everything]
     #[arg(long, value_name = "NAME", num_args = 1..)]
     op: Vec<String>,
-    /// Sizes: a preset, with one sample a batch
+    /// Preset that sets the sizes, with one sample per batch
     #[arg(long, value_name = "NAME", default_value = "small")]
     preset: String,
     #[command(flatten)]
     single: Single,
-    /// How tensors are stored [default: f32 on the CPU, bf16 on a GPU]
+    /// Storage type of tensors [default: f32 on the CPU, bf16 on a GPU]
     #[arg(long, value_parser = one_of::<Precision>())]
     dtype: Option<Precision>,
-    /// Write everything that was measured as JSON; a later run can be compared with it
+    /// Write all measurements as JSON, for --compare in a later run
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// Draw the roofline, with a point per op and pass
+    /// Draw the roofline as SVG, with one point per op and pass
     #[arg(long, value_name = "FILE")]
     svg: Option<PathBuf>,
-    /// Compare with a file of --json: a change is called only beyond the noise of both runs
+    /// Compare with a file from --json; a change is reported only if it exceeds the noise of both runs
     #[arg(long, value_name = "FILE")]
     compare: Option<PathBuf>,
 }
@@ -48,7 +49,7 @@ pub fn run(args: &Args, place: &Place) -> Result<()> {
     config.train.batch = 1;
     args.single.apply(&mut config)?;
     let config = config.resolved()?;
-    // What cannot be read or written is said before minutes of measuring.
+    // Report unreadable or unwritable files before minutes of measuring.
     let earlier = args.compare.as_deref().map(read_report).transpose()?;
     [&args.json, &args.svg].into_iter().flatten().try_for_each(|path| check_place(path))?;
     place.inside(config.train.threads, || {
@@ -122,16 +123,16 @@ fn rates(report: &Report) -> String {
     format!("peak, {}: {} GFLOP/s; bandwidth: {} GB/s", report.machine.dtype, rates[0], rates[1..].join(", "))
 }
 
-/// Every row that the earlier run has too, and in what the runs differ beside the program.
+/// Every row that the earlier run also has, and the conditions that differ between the runs.
 fn compare(earlier: &Report, path: &Path, report: &Report) -> Result<()> {
     print(format_args!("\ncompared with {}", path.display()))?;
     let differences = report.differences(earlier);
     if !differences.is_empty() {
-        print(format_args!("warning: the conditions differ, not only the program: {}", differences.join("; ")))?;
+        print(format_args!("warning: the conditions differ as well as the program: {}", differences.join("; ")))?;
     }
     let rows = report.compare(earlier);
     if rows.is_empty() {
-        return Err(Error::new(format!("{} has none of these rows: nothing was compared", path.display())));
+        return Err(Error::new(format!("{} has none of these rows, so nothing was compared", path.display())));
     }
     let table = Table::of(&rows)
         .left("case", |c| &c.row.task.case)
@@ -155,7 +156,7 @@ fn compare(earlier: &Report, path: &Path, report: &Report) -> Result<()> {
     ))
 }
 
-/// With a unit that suits.
+/// Seconds with a suitable unit.
 fn seconds(x: f64) -> String {
     format!("{:.2?}", Duration::from_secs_f64(x))
 }

@@ -1,4 +1,4 @@
-//! Which checkpoint of a run a command works with.
+//! The checkpoint of a run that a command uses.
 
 use super::runs;
 use engine::Result;
@@ -8,8 +8,8 @@ use std::path::Path;
 /// One of a run's checkpoints.
 #[derive(clap::Args)]
 pub struct Checkpoint {
-    /// The checkpoint: latest; best, which is the one with the least validation loss (that of a few batches, as metrics.jsonl
-    /// has it with its draw_error); or that of a step, such as 400
+    /// Checkpoint to use: latest; best, the one with the least validation loss (of a few batches; see metrics.jsonl and
+    /// its draw_error); or the one of a step, such as 400
     #[arg(long = "checkpoint", value_name = "latest|best|STEP", default_value = "latest")]
     pub choice: Choice,
 }

@@ -1,4 +1,4 @@
-//! The command line beyond what each command says of itself: values that begin with a dash, options that do nothing, and errors
+//! Command-line handling shared by all commands: values that begin with a dash, options that have no effect, and errors
 //! in one line.
 
 use super::Cli;
@@ -8,7 +8,7 @@ use ltm::shell;
 use std::error::Error as _;
 use std::num::{IntErrorKind, ParseFloatError, ParseIntError};
 
-/// What the program was asked for.
+/// The parsed command line.
 pub fn parse() -> Result<Cli, Error> {
     // Paths are kept in files of JSON, which is UTF-8.
     if let Some(word) = std::env::args_os().find(|word| word.to_str().is_none()) {
@@ -32,7 +32,7 @@ pub fn parse() -> Result<Cli, Error> {
     Ok(cli)
 }
 
-/// Commands, and groups of them, that compute on no device.
+/// Commands, and groups of them, that use no device.
 const NO_DEVICE: &[&str] = &["data", "prepare", "arithmetic", "import", "gpt2", "cuda", "compile"];
 
 /// Commands, and groups of them, that need one thread.
@@ -40,8 +40,9 @@ const NO_THREADS: &[&str] = &["data", "arithmetic", "import", "gpt2", "cuda", "p
 
 /// Adapts every option of the command, and of those below it.
 ///
-/// Where it takes one value, the next word is that, whatever it begins with: `--top-k -1`, `--prompt '- item'`. A list of values
-/// ends at the next option. What every command takes stands in the help of those that it changes something for.
+/// An option with one value takes the next word as its value, even one with a dash: `--top-k -1`, `--prompt '- item'`.
+/// A list of values ends at the next option. Global options appear only in the help of commands on which they have an
+/// effect.
 fn adapted(command: Command) -> Command {
     let name = command.get_name().to_owned();
     let adapt = |arg: Arg| {
@@ -70,9 +71,10 @@ fn named<'c>(command: &'c Command, word: &str) -> Option<&'c Arg> {
     own.or_else(|| command.get_subcommands().find_map(|command| named(command, word)))
 }
 
-/// What is wrong with a command line and what would be right, on one line; the help as a whole if that is all there is.
+/// What is wrong with a command line and what would be right, on one line; or the whole help if the command line is
+/// empty.
 pub fn one_line(mut error: Error) -> String {
-    // To pass an option as a value is what nobody meant.
+    // An option as a value is surely a mistake.
     error.remove(ContextKind::Suggested);
     let text = error.render().to_string();
     if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
@@ -97,7 +99,7 @@ pub fn one_line(mut error: Error) -> String {
     format!("{said}{tip}; --help explains")
 }
 
-/// What should stand in place of what Rust calls an invalid digit or literal.
+/// The expected value, in place of Rust's "invalid digit" or "invalid literal".
 fn number_wanted(error: &(dyn std::error::Error + 'static)) -> Option<&'static str> {
     let whole = error.downcast_ref::<ParseIntError>().map(ParseIntError::kind);
     match whole {
@@ -106,14 +108,14 @@ fn number_wanted(error: &(dyn std::error::Error + 'static)) -> Option<&'static s
     }
 }
 
-/// What would be right in place of an argument that the command does not take.
+/// A suggestion in place of an argument that the command does not take.
 fn tip(unknown: &str) -> Option<String> {
     let trains = std::env::args_os().nth(1).is_some_and(|word| word == "train" || word == "demo");
     match unknown.strip_prefix('-') {
-        None if trains => Some(format!("`ltm train --data {}` trains on it", shell::path(unknown.as_ref()))),
-        Some("-run") => Some("the run folder stands by itself, as in `ltm eval RUN`".into()),
+        None if trains => Some(format!("`ltm train --data {}` trains on this file", shell::path(unknown.as_ref()))),
+        Some("-run") => Some("name the run folder without a flag, as in `ltm eval RUN`".into()),
         Some(name) if name.starts_with(char::is_alphabetic) => {
-            Some(format!("a path is written ./{unknown} if it begins with a dash"))
+            Some(format!("write a path that begins with a dash as ./{unknown}"))
         }
         _ => None,
     }

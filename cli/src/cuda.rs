@@ -14,13 +14,14 @@ pub enum Command {
     Compile(Compile),
 }
 
-/// Compile all kernels into one file, for machines that have a GPU's driver and no compiler
+/// Compile all kernels into one file, for machines that have the NVIDIA driver but no compiler
 ///
-/// No GPU is needed, but NVRTC: LTM_CUDA_LIBRARIES names folders to look in, as NVIDIA's Python packages have them
-/// (site-packages/nvidia/cu13/lib). The file belongs to this version of the program; LTM_CUDA_KERNELS=FILE uses it.
+/// Needs NVRTC but no GPU. LTM_CUDA_LIBRARIES names folders with NVRTC, such as those of NVIDIA's Python packages
+/// (site-packages/nvidia/cu13/lib). The file works only with this version of the program. LTM_CUDA_KERNELS=FILE uses
+/// it.
 #[derive(clap::Args)]
 pub struct Compile {
-    /// File to make; one that is there is replaced when the new one is whole
+    /// File to write; an existing file is replaced once the new one is complete
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
     /// GPUs to compile for, e.g. sm_80,sm_90a [default: A100, H100 and H200, both kinds of Blackwell]

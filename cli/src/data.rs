@@ -18,28 +18,28 @@ use ltm::json;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-/// Make data to train on: token shards of your own text, or word problems
+/// Prepare training data: token shards of your own text, or word problems
 #[derive(clap::Subcommand)]
 pub enum Command {
     Prepare(Prepare),
     Arithmetic(Problems),
 }
 
-/// Write word problems of two small sums: train.txt to train on, test.jsonl to test with by `ltm eval RUN --gsm8k`
+/// Write word problems with two small sums: train.txt for training, test.jsonl for `ltm eval RUN --gsm8k`
 ///
-/// No sum of the one is in the other, so a model cannot know the answers by heart.
+/// No sum occurs in both files, so a model cannot memorise the answers.
 #[derive(clap::Args)]
 pub struct Problems {
     /// New folder to make
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
-    /// Problems to train on
+    /// Number of training problems
     #[arg(long, value_name = "N", default_value_t = 20_000, value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
     problems: u32,
-    /// Problems to test with
+    /// Number of test problems
     #[arg(long, alias = "held-out", value_name = "N", default_value_t = 500, value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
     test: u32,
-    /// Other seeds give other problems
+    /// Seed of the problems
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
 }
@@ -59,8 +59,8 @@ fn arithmetic(args: &Problems) -> Result<ExitCode> {
 
 /// Turn text, jsonl or csv into token shards, in parallel and in bounded memory
 ///
-/// Makes a folder of *.bin files with dataset.json beside them, for `ltm train --data DIR`. Nothing is at its place until
-/// everything is.
+/// Writes a folder with *.bin files and dataset.json, for `ltm train --data DIR`. The folder appears only when it is
+/// complete.
 #[derive(clap::Args)]
 pub struct Prepare {
     /// Files, read in this order
@@ -69,28 +69,28 @@ pub struct Prepare {
     /// New folder to make
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
-    /// How text becomes tokens: bytes, or GPT-2's byte pair encoding
+    /// Tokenizer: bytes, or GPT-2's byte pair encoding
     #[arg(long, value_name = "NAME", default_value = "bytes", value_parser = one_of::<Tokenizer>())]
     tokenizer: Tokenizer,
-    /// What the files are
+    /// Format of the files
     #[arg(long, default_value = "text", value_parser = ["text", "jsonl", "csv"])]
     format: String,
-    /// jsonl: the key that holds the text
+    /// jsonl: the key of the text
     #[arg(long, value_name = "KEY")]
     field: Option<String>,
-    /// csv: the column that holds the text, by name or by number from 1
+    /// csv: the column of the text, by name or by number from 1
     #[arg(long, value_name = "C")]
     column: Option<String>,
-    /// csv: the first record names the columns; follows from a column given by name
+    /// csv: the first record names the columns; implied if the column is given by name
     #[arg(long)]
     header: bool,
-    /// text: what a document is [default: file]
+    /// text: where a document ends [default: file]
     #[arg(long, value_name = "HOW", value_parser = ["file", "lines", "blank-lines"])]
     split: Option<String>,
-    /// Leave out documents that cannot be read, such as damaged lines of jsonl, and count them
+    /// Skip and count documents that cannot be read, such as damaged lines of jsonl
     #[arg(long)]
     skip_bad: bool,
-    /// Part of the documents to set apart for validation, e.g. 0.01
+    /// Fraction of the documents to hold out for validation, e.g. 0.01
     #[arg(long, value_name = "PART", default_value = "0", value_parser = fraction)]
     validation: f64,
 }
@@ -106,7 +106,7 @@ pub fn one_of<C: Choice + Send + Sync>() -> impl TypedValueParser<Value = C> {
     names.map(|word| C::ALL.iter().find(|(_, name)| *name == word).expect("one of the names").0)
 }
 
-/// How documents lie in the files.
+/// The format of documents in the files.
 fn format(args: &Prepare) -> Result<Format> {
     match (&*args.format, &args.field, &args.column, args.header, args.split.as_deref()) {
         ("text", None, None, false, Some("lines")) => Ok(Format::Text(TextSplit::Lines)),
@@ -118,7 +118,8 @@ fn format(args: &Prepare) -> Result<Format> {
             Format::csv(vec![column], header)
         }
         (format, ..) => Err(Error::usage(format!(
-            "--format {format}: text takes --split, jsonl needs --field, csv needs --column and takes --header; nothing else"
+            "--format {format}: text takes only --split, jsonl needs only --field, csv needs --column and may have \
+             --header"
         ))),
     }
 }
@@ -131,7 +132,7 @@ pub fn run(command: &Command, place: &Place) -> Result<ExitCode> {
     for path in args.inputs.iter().filter(|_| args.format == "text") {
         if let Some((format, flag)) = named_format(path)? {
             return Err(Error::usage(format!(
-                "{} looks like {format}: say --format {format} {flag}, or rename it if it is text",
+                "{} looks like {format}: use --format {format} {flag}, or rename the file if it is plain text",
                 path.display()
             )));
         }
@@ -154,7 +155,7 @@ pub fn run(command: &Command, place: &Place) -> Result<ExitCode> {
     let (mut skipped, mut first) = (0_u64, None);
     let mut bad = |error: Error| {
         if !args.skip_bad {
-            return Err(error.hint("--skip-bad leaves such documents out"));
+            return Err(error.hint("--skip-bad skips such documents"));
         }
         skipped += 1;
         first.get_or_insert(error);
@@ -163,7 +164,7 @@ pub fn run(command: &Command, place: &Place) -> Result<ExitCode> {
     let made = place.inside(0, || prepare(&options, &mut bad, &mut show));
     bar.finish_and_clear();
     if made.is_err() && guard.asked() {
-        note("interrupted: nothing is left behind");
+        note("interrupted: nothing was written");
         return Ok(ExitCode::from(interrupt::CODE));
     }
     let Prepared { manifest, without_text, empty_files } = made?;
@@ -177,11 +178,11 @@ pub fn run(command: &Command, place: &Place) -> Result<ExitCode> {
         }
     }
     if let Some(first) = first {
-        note(format_args!("left out: {skipped} documents that cannot be read, the first of them at {first}"));
+        note(format_args!("skipped: {skipped} documents that cannot be read, the first at {first}"));
     }
     for (count, what) in [(without_text, "documents without text"), (empty_files, "files without a document")] {
         if count > 0 {
-            note(format_args!("left out: {count} {what}"));
+            note(format_args!("skipped: {count} {what}"));
         }
     }
     print(args.out.display())?;

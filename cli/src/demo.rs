@@ -1,4 +1,4 @@
-//! `ltm demo`: the main job with nothing but this program.
+//! `ltm demo`: training, evaluation and generation on the embedded corpus.
 
 use super::eval::BAR;
 use super::interrupt::{self, Guard};
@@ -20,19 +20,20 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 
-/// Stories that the model is judged by.
+/// Number of stories for the evaluation.
 const STORIES: u64 = 64;
 
-/// Draws from the posterior of each.
+/// Posterior draws per story.
 const DRAWS: usize = 16;
 
-/// Train on the embedded corpus, judge the result against the truth, and let it write: a few minutes on two cores
+/// Train on the embedded corpus, compare the result with the exact entropy, and generate text: a few minutes on two
+/// cores
 ///
-/// The corpus is made of small stories whose exact probability is known, so that every number can be held against the
-/// least possible. The run folder stays and serves `ltm eval` and `ltm generate`.
+/// The corpus is an endless source of small stories whose exact probability is known, so every number can be compared
+/// with the best possible. The run folder remains, for `ltm eval` and `ltm generate`.
 #[derive(clap::Args)]
 pub struct Args {
-    /// New folder for the run [default: runs/demo, or with a number behind it if that exists]
+    /// New folder for the run [default: runs/demo, or with a number appended if that exists]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
     #[command(flatten)]
@@ -43,13 +44,13 @@ pub fn run(args: &Args, place: &Place) -> Result<ExitCode> {
     let mut config = Config::preset("demo")?;
     args.settings.apply(&mut config)?;
     if !config.data.paths.is_empty() {
-        return Err(Error::usage("the demo is about the embedded corpus: `ltm train --data` takes your own text"));
+        return Err(Error::usage("the demo uses the embedded corpus: `ltm train --data` trains on your own text"));
     }
     if config.model.kind != ModelKind::Ltm {
-        return Err(Error::usage("the demo trains both kinds of model: leave model.kind as it is"));
+        return Err(Error::usage("the demo trains both kinds of model: remove model.kind"));
     }
     config.train.threads = place.threads(config.train.threads);
-    // Before sizes are resolved: the baseline's own follow from its kind.
+    // Before sizes are resolved, because the baseline's sizes depend on its kind.
     let mut baseline = config.clone();
     baseline.model.kind = ModelKind::Ar;
     let [config, baseline] = &[config.resolved()?, baseline.resolved()?];
@@ -65,7 +66,8 @@ pub fn run(args: &Args, place: &Place) -> Result<ExitCode> {
     })
 }
 
-/// Trains the model of `session`, and `baseline` on the same `material`, judges both and lets the first write.
+/// Trains the model of `session`, and `baseline` on the same `material`, evaluates both and generates text with the
+/// first.
 fn demo(mut session: Session, baseline: &Config, material: &Material, device: &Device) -> Result<ExitCode> {
     let started = Instant::now();
     let run = session.run.clone();
@@ -77,7 +79,8 @@ fn demo(mut session: Session, baseline: &Config, material: &Material, device: &D
         String::from_utf8_lossy(&story.bytes)
     ))?;
     print(format_args!(
-        "1. Training {} steps of {} stories. The decoder sees no more than {} bytes back, so it must keep a story's facts in\n   its latent thoughts, which {} fast steps infer for every story.",
+        "1. Training {} steps of {} stories. The decoder sees only {} bytes back, so it must keep a story's facts \
+         in\n   its latents, which {} fast steps infer for every story.",
         config.train.steps,
         config.train.batch,
         reach(config),
@@ -100,15 +103,15 @@ fn demo(mut session: Session, baseline: &Config, material: &Material, device: &D
     }
     drop((session, guard));
 
-    print(format_args!("\n3. Judging both by {STORIES} stories that they have not seen."))?;
+    print(format_args!("\n3. Evaluating both on {STORIES} held-out stories."))?;
     let (rival, exact) = judged(&baseline_out, &[Protocol::Nll], device)?;
     let (mut model, rows) = judged(out, Protocol::of(ModelKind::Ltm), device)?;
 
-    print("\n4. Letting it write.\n")?;
+    print("\n4. Generating text.\n")?;
     writing(&mut model, &corpus, &story.bytes)?;
 
     print(format_args!("Results\n\n{}\n", lab::eval::text(&rows)))?;
-    // The first protocol of each is its price: nll, elbo.
+    // The first protocol of each gives its cost: nll, elbo.
     let models = [
         ("the baseline, exactly", &rival, &*baseline_out, &*exact[0].sequence_nats),
         ("this model, by elbo, at most", &model, out, &rows[0].sequence_nats),
@@ -122,7 +125,7 @@ fn demo(mut session: Session, baseline: &Config, material: &Material, device: &D
     Ok(ExitCode::SUCCESS)
 }
 
-/// The model in the folder at `path`, and what it pays for the stories.
+/// The model in the folder at `path`, and its cost of the stories.
 fn judged(path: &Path, protocols: &[Protocol], device: &Device) -> Result<(Loaded, Vec<Row>)> {
     let mut model = Run::open(path)?.load(device, Work::Evaluation)?;
     warn(&model.warnings);
@@ -133,18 +136,18 @@ fn judged(path: &Path, protocols: &[Protocol], device: &Device) -> Result<(Loade
     Ok((model, rows?))
 }
 
-/// How many bytes back the decoder sees through all layers.
+/// The number of bytes back that the decoder sees through all layers.
 fn reach(config: &Config) -> usize {
     config.model.layers * (config.model.window - 1) + 1
 }
 
-/// One text out of nothing, one that goes on with a story.
+/// Generates one unconditional text, and one that continues a story.
 fn writing(model: &mut Loaded, corpus: &Corpus, story: &[u8]) -> Result<()> {
     let options = Writing { tokens: Some(model.config.model.seq), temperature: 0.7, ..Writing::default() };
     let mut writer = lab::text::writer(model, options, 1)?;
     let prompt = String::from_utf8_lossy(&story[..half(story)]).into_owned();
-    let going_on = format!("Going on with the first half of the story above, behind the bar:\n  {prompt}|");
-    for (words, prompt) in [("From latent thoughts drawn at random:\n  ", None), (&going_on, Some(&*prompt))] {
+    let going_on = format!("Continuation of the first half of the story above, after the bar:\n  {prompt}|");
+    for (words, prompt) in [("With latents drawn from the prior:\n  ", None), (&going_on, Some(&*prompt))] {
         write(words)?;
         let mut text = prompt.unwrap_or_default().to_string();
         writer.text(&mut model.store, prompt, 0, &mut |piece| {
@@ -152,21 +155,18 @@ fn writing(model: &mut Loaded, corpus: &Corpus, story: &[u8]) -> Result<()> {
             write(piece)
         })?;
         let count = corpus.consistency(text.as_bytes());
-        print(format_args!(
-            "\n  (comes back to a fact {} times and keeps to it {} times)\n",
-            count.repeats, count.kept
-        ))?;
+        print(format_args!("\n  (repeats a fact {} times, {} of them correctly)\n", count.repeats, count.kept))?;
     }
     Ok(())
 }
 
-/// Where the sentence ends that is nearest to the middle.
+/// The end of a sentence that is nearest to the middle.
 fn half(story: &[u8]) -> usize {
     let ends = story.iter().enumerate().filter(|&(_, &byte)| byte == b'.').map(|(i, _)| i + 1);
     ends.min_by_key(|end| end.abs_diff(story.len() / 2)).unwrap_or(story.len() / 2)
 }
 
-/// What readers without latent thoughts would pay, beside what both models pay, and what training took. The baseline is the
+/// A table of the cost for models without latents and for both models, with the cost of training. The baseline is the
 /// first of `models`: name, model, run and nats of each story.
 fn rivals(models: [(&str, &Loaded, &Path, &[f64]); 2], corpus: &Corpus, device: &Device) -> Result<String> {
     let config = &models[1].1.config;
@@ -177,8 +177,8 @@ fn rivals(models: [(&str, &Loaded, &Path, &[f64]); 2], corpus: &Corpus, device: 
         [who, digits(nats / STORIES as f64, 2), String::new(), String::new(), String::new(), String::new()]
     };
     let mut rows = vec![
-        known("the least possible: the stories' own source".into(), &|text| corpus.log_prob(text).map(|x| -x)),
-        known(format!("a floor for readers who see {reach} bytes back and have no latents"), &|text| {
+        known("the stories' source, the least possible".into(), &|text| corpus.log_prob(text).map(|x| -x)),
+        known(format!("lower bound without latents, seeing {reach} bytes back"), &|text| {
             corpus.windowed_nats(text, reach)
         }),
     ];
@@ -191,24 +191,24 @@ fn rivals(models: [(&str, &Loaded, &Path, &[f64]); 2], corpus: &Corpus, device: 
         rows.push([who.into(), digits(Mean::of(nats).mean, 2), less, weights, si(flops, ""), speed]);
     }
     let table = Table::of(&rows)
-        .left("who reads these stories", |row| &row[0])
+        .left("model", |row| &row[0])
         .right("nats/story", |row| &row[1])
-        .right("less the baseline's", |row| &row[2])
+        .right("minus the baseline", |row| &row[2])
         .left("weights", |row| &row[3])
         .right("training FLOP/token", |row| &row[4])
         .right("tokens/s", |row| &row[5]);
     let how = format!("seed {}, T = {} fast steps, S = {DRAWS} draws", config.train.seed, config.fast.steps);
-    let paired = "± is one standard error over stories, taken pair by pair; it says nothing of other seeds.";
+    let paired = "± is one standard error over stories, paired by story; other seeds may differ by more.";
     Ok(format!("{table}\n{how}; {paired}\n"))
 }
 
 const READING: &str = "How to read this
-- nats/sequence is what a story costs, in units of 1.44 bits: the better it is predicted, the less.
-- The true entropy is what a story costs on average if one knows everything about its source; nothing honest can be below.
-- NLL is what the text costs once its latent thoughts are known; KL is what the thoughts cost. A price without both is no price.
-- elbo pays for everything at fresh noise, so it is a bound: the true cost of the text under the model is at most that.
-- iwae is the same bound made tighter by averaging over draws.
-- prefix infers the thoughts from the first half of a story and pays for the second half only.
-- fixed is how the public reference reports: at the very noise the thoughts were fitted to. It may fall below the truth, and
-  then it shows why it must not be called a perplexity.
-- A story keeps to its facts if it comes back to them with the same value; a reader without memory would guess one in 16.";
+- nats/sequence is the cost of a story (1 nat = 1.44 bits): the better the prediction, the lower the cost.
+- The true entropy is the average cost of a story for the source itself; no valid number can be lower on average.
+- NLL is the cost of the text given its latents; KL is the cost of the latents. Only the sum is the cost of the text.
+- elbo adds both at fresh noise, so it is a bound: the true cost of the text under the model is at most that.
+- iwae is a tighter bound from the same draws.
+- prefix infers the latents from the first half of a story and scores only the second half.
+- fixed is the number of the public reference code: it scores with the noise that the latents were fitted to. It can fall
+  below the true entropy, so it is not a valid perplexity.
+- A repeated fact is correct if it has the same value as before; a model without memory would guess one in 16.";

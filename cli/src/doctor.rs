@@ -7,10 +7,10 @@ use engine::probe::{Finding, State, probe};
 use engine::{Device, Result};
 use lab::table::Table;
 
-/// Say what this machine has, what of it will be used, and what is missing
+/// Show what hardware and software this machine has, what will be used, and what is missing
 ///
-/// Nothing is taken for granted: in the end the device is opened as for training, with all kernels. The exit code is 1 if
-/// --device cuda is asked for and cannot be had.
+/// At the end it opens the device as for training, with all kernels. The exit code is 1 if --device cuda is given and
+/// cannot be used.
 #[derive(clap::Args)]
 pub struct Args {}
 
@@ -19,7 +19,7 @@ pub fn run(place: &Place) -> Result<()> {
     let opened = place.inside(0, || place.try_open(&settings));
     let device = opened.as_ref().map_or(&Device::Cpu, |(device, _)| device);
     let mut findings = probe(&settings, device);
-    // What a GPU would need is not missing where none is wanted.
+    // Parts that only a GPU needs are not missing if no GPU is wanted.
     findings.retain(|finding| place.device != Choice::Cpu || finding.state != State::Missing);
     let state = |finding: &Finding| match finding.state {
         State::Used => "used",
@@ -32,7 +32,7 @@ pub fn run(place: &Place) -> Result<()> {
         (Device::Cuda(gpu), _) => format!("on {}, all kernels ready", gpu.name()),
         (Device::Cpu, Some(why)) => format!("on the CPU: {}", place.explained(&why)),
         (Device::Cpu, None) if place.device == Choice::Cpu => "on the CPU".into(),
-        (Device::Cpu, None) => "on the CPU; an NVIDIA GPU would need NVIDIA's driver, 550 or later".into(),
+        (Device::Cpu, None) => "on the CPU; an NVIDIA GPU needs NVIDIA's driver, 550 or later".into(),
     };
     print(format_args!("\nltm --device {} computes {computes}", place.device_name()))
 }

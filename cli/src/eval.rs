@@ -19,31 +19,31 @@ use serde::Serialize;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-/// What shows how far an evaluation is.
+/// The progress bar of an evaluation.
 pub const BAR: &str = "{bar} {pos}/{len} sequences  ETA {eta}";
 
-/// Stories scored unless asked otherwise.
+/// Default number of stories.
 const STORIES: u64 = 256;
 
-/// Judge a trained model by protocols whose numbers mean what they say
+/// Evaluate a trained model; every number is labelled as a bound or not
 ///
 /// elbo    fit, then S fresh draws: an upper bound on -log p(text) in expectation
 /// iwae    the mean importance weight of S draws: a tighter upper bound
 /// prefix  fit on the first half of each sequence, score the second: comparable with an autoregressive model
-/// fixed   the public reference's own number, at the noise that was fitted to: not a bound
-/// nll     exact; this and prefix are the protocols of the autoregressive baseline (model.kind = ar), which has no posterior
+/// fixed   the number of the public reference code, at the noise that the posterior was fitted to: not a bound
+/// nll     exact; the autoregressive baseline (model.kind = ar) has no posterior and uses only nll and prefix
 ///
-/// A text that the run was trained on is recognised by its bytes or its tokens and marked; what was cut from it since is not.
+/// Text that the run was trained on is recognised by its bytes or its tokens and marked, unless it was cut afterwards.
 ///
-/// NLL and KL stand apart, a dash where a number has no such part; perplexity is exp(all nats / all tokens); bits per byte do
-/// not depend on the tokenizer. Without --data the validation text of the run is scored; if that is the embedded corpus, the source's true entropy
-/// stands beside every number.
+/// NLL and KL are printed separately, with a dash if a number has no such part. Perplexity is exp(all nats / all
+/// tokens). Bits per byte do not depend on the tokenizer. Without --data the command scores the run's validation text.
+/// If that is the embedded corpus, the source's true entropy is printed beside every number.
 ///
-/// With --suite FILE.toml many texts are scored one after the other: the paper's zero-shot sets, with its figures beside
-/// ours, and sets of your own. suite.toml in the repository is an example and explains every key. What is finished is kept
-/// in RUN/suite.jsonl and is not done again while weights, data and settings are the same, so after Ctrl-C (exit code 130)
-/// the same command goes on, within a set too: a file RUN/suite.jsonl.*.begun says how far it has come. A set that cannot be read is
-/// missing from the table, which says why; the others are scored, and the exit code is 1.
+/// With --suite FILE.toml the command scores several texts in turn: the paper's zero-shot sets, with the published
+/// figures beside ours, and your own sets. suite.toml in the repository is an example and explains every key.
+/// RUN/suite.jsonl keeps finished results, which are reused while weights, data and settings are the same. So after
+/// Ctrl-C (exit code 130) the same command continues, even within a set: a file RUN/suite.jsonl.*.begun records the
+/// progress. If a set cannot be read, the table gives the reason, the other sets are scored, and the exit code is 1.
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct Args {
@@ -51,27 +51,27 @@ pub struct Args {
     run: PathBuf,
     #[command(flatten)]
     checkpoint: Checkpoint,
-    /// Text file, token shard or folder of shards [default: the run's validation text]; with --suite the folder that its
-    /// paths start from [default: that of the suite file]
+    /// Text file, token shard or folder of shards [default: the run's validation text]; with --suite, the base folder
+    /// of its paths [default: the folder of the suite file]
     #[arg(long, value_name = "FILE|DIR", conflicts_with = "GsmArgs")]
     data: Option<PathBuf>,
-    /// Score the sets of this file, one after the other, and resume where it was interrupted
+    /// Score the sets in this file, one after the other; continues an interrupted suite
     #[arg(long, value_name = "FILE", conflicts_with = "GsmArgs")]
     suite: Option<PathBuf>,
-    /// Where the suite keeps what is finished [default: RUN/suite.jsonl]
+    /// File for finished results of the suite [default: RUN/suite.jsonl]
     #[arg(long, value_name = "FILE", requires = "suite")]
     results: Option<PathBuf>,
-    /// Protocols; may be given several times
+    /// Protocol; may be given several times
     #[arg(long, value_name = "P", default_value = "all", conflicts_with = "GsmArgs", value_delimiter = ',', value_parser = ["all", "elbo", "iwae", "prefix", "fixed", "nll"])]
     protocol: Vec<String>,
     /// Fast steps per sequence [default: as in training]
     #[arg(long, value_name = "T")]
     pub(super) steps: Option<usize>,
-    /// Draws per sequence, or texts per problem
+    /// Posterior draws per sequence, or generated texts per problem
     #[arg(long, value_name = "S", default_value_t = 16, value_parser = RangedU64ValueParser::<usize>::new().range(..=65_536))]
     pub(super) samples: usize,
-    /// Score only the first N sequences or problems [default: all; of the embedded corpus 256]; with --suite the first N
-    /// documents of every set
+    /// Score only the first N sequences or problems [default: all; 256 for the embedded corpus]; with --suite, the
+    /// first N documents of every set
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub(super) limit: Option<u64>,
     /// Print JSON
@@ -127,16 +127,16 @@ fn evaluate(args: &Args, run: &Run, device: &Device) -> Result<ExitCode> {
     print(format_args!("of {text}, by {}", command())).map(|()| ExitCode::SUCCESS)
 }
 
-/// What a reader should make of the KL's share of a bound.
+/// How to read the KL's share of a bound.
 pub fn reading(share: f64) -> String {
     format!(
-        "KL is what the latents cost, here {:.2} % of the total: near 0 the decoder ignores them, and they pay only if the total\n\
-         is below that of the baseline, which `ltm train --model ar` makes",
+        "KL is the cost of the latents, here {:.2} % of the total: near 0 the decoder ignores them.\nThey help only \
+         if the total is below that of the baseline, which `ltm train --model ar` trains",
         100.0 * share
     )
 }
 
-/// Scores the sets of a suite, and says at the end if one is missing.
+/// Scores the sets of a suite, and returns an error at the end if one is missing.
 fn score_suite(
     run: &Run,
     model: &mut Loaded,
@@ -172,7 +172,7 @@ fn score_suite(
     Err(Error::new(format!("{} of {all} sets are missing from the table: {names}", missing.len())))
 }
 
-/// Shows a suite at work, and stops it at an interrupt.
+/// Shows the progress of a suite, and stops it at an interrupt.
 struct Shown {
     bar: ProgressBar,
     guard: Guard,
@@ -226,10 +226,10 @@ fn protocols(args: &Args, kind: ModelKind) -> Result<Vec<Protocol>> {
     args.protocol.iter().map(|name| Protocol::by_name(name, kind)).collect()
 }
 
-/// Tells if a text is one that the run was trained on.
+/// Notes whether the run was trained on a text.
 pub fn note_training_text(run: &Run, text: &Text) {
     if text.is_training_text {
         let (run, name) = (run.path.display(), &text.name);
-        note(format_args!("note: {run} was trained on {name}: these numbers are not of unseen text"));
+        note(format_args!("note: {run} was trained on {name}, so these numbers are not for unseen text"));
     }
 }

@@ -11,12 +11,12 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Instant;
 
-/// Let a trained model write
+/// Generate text with a trained model
 ///
-/// With --prompt, latent thoughts are inferred from the prompt, then the text goes on with them held. With --unconditional
-/// they are drawn from the prior. Tokens appear as they are drawn. The same seed gives the same text.
+/// With --prompt the latents are inferred from the prompt and then fixed while the text continues. With --unconditional
+/// they are drawn from the prior. Tokens are printed as they are drawn. The same seed gives the same text.
 ///
-/// Of a prompt that is read from a file or from the standard input, a line break at the very end is left out.
+/// If the prompt comes from a file or from standard input, a final line break is ignored.
 #[derive(clap::Args)]
 #[command(group = clap::ArgGroup::new("from").required(true))]
 pub struct Args {
@@ -24,13 +24,13 @@ pub struct Args {
     run: PathBuf,
     #[command(flatten)]
     checkpoint: Checkpoint,
-    /// Text to go on with; - reads it from the standard input
+    /// Prompt; - reads it from standard input
     #[arg(long, value_name = "TEXT", group = "from", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     prompt: Option<String>,
-    /// Text file to go on with
+    /// Text file with the prompt
     #[arg(long, value_name = "FILE", group = "from")]
     prompt_file: Option<PathBuf>,
-    /// Begin with nothing
+    /// Generate without a prompt
     #[arg(long, group = "from")]
     unconditional: bool,
     #[command(flatten)]
@@ -38,51 +38,51 @@ pub struct Args {
 }
 
 impl Args {
-    /// The text to go on with, if there is one.
+    /// The prompt, if there is one.
     fn prompt(&self) -> Result<Option<String>> {
         let text = match (&self.prompt, &self.prompt_file) {
             (Some(text), _) if text != "-" => return Ok(Some(text.clone())),
             (Some(_), _) => io::read_to_string(io::stdin())
-                .map_err(|error| Error::new(format!("cannot read the standard input: {error}")))?,
+                .map_err(|error| Error::new(format!("cannot read standard input: {error}")))?,
             (None, Some(path)) => file::text(path)?,
             (None, None) => return Ok(None),
         };
-        // Editors end a file with a line break that nobody means.
+        // Editors end a file with a line break that is not part of the prompt.
         let line = text.strip_suffix('\n').map(|text| text.strip_suffix('\r').unwrap_or(text));
         Ok(Some(line.unwrap_or(&text).to_string()))
     }
 }
 
-/// How to write.
+/// Sampling options.
 #[derive(clap::Args)]
 pub struct Writing {
-    /// Most tokens to draw; fewer if the document ends [default: as many as the positions that the model was trained on have
-    /// room for behind the prompt, but at least a quarter of them]
+    /// Most tokens to draw; fewer if the document ends [default: as many as fit after the prompt into the positions of
+    /// training, but at least a quarter of these]
     #[arg(long, value_name = "N")]
     pub tokens: Option<usize>,
-    /// Logits are divided by it; 0 always takes the likeliest token
+    /// Temperature that divides the logits; 0 always takes the most likely token
     #[arg(long, value_name = "X", default_value_t = 1.0)]
     pub temperature: f64,
-    /// Only the K likeliest tokens; 0 for all
+    /// Sample only from the K most likely tokens; 0 for all
     #[arg(long, value_name = "K", default_value_t = 0)]
     pub top_k: usize,
-    /// Only the likeliest tokens that together reach this probability
+    /// Sample only from the most likely tokens that together reach this probability
     #[arg(long, value_name = "P", default_value_t = 1.0)]
     pub top_p: f64,
-    /// Only tokens at least P times as likely as the likeliest, from 0 for all to 1
+    /// Sample only from tokens at least P times as likely as the most likely one; from 0 (all tokens) to 1
     #[arg(long, value_name = "P", default_value_t = 0.0)]
     pub min_p: f64,
-    /// Makes tokens that are in the prompt or the text less likely: positive logits are divided by it, negative ones multiplied;
-    /// from 0.01 to 100, 1 changes nothing
+    /// Repetition penalty for tokens that occur in the prompt or the text: divides positive logits and multiplies
+    /// negative ones; from 0.01 to 100, 1 changes nothing
     #[arg(long, value_name = "X", default_value_t = 1.0)]
     pub repetition_penalty: f64,
     /// Seed of latents and tokens
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub seed: u64,
-    /// End before this text; may be given several times
+    /// Stop before this text; may be given several times
     #[arg(long, value_name = "TEXT", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     pub stop: Vec<String>,
-    /// How many texts
+    /// Number of texts
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..65_536))]
     pub samples: u32,
     /// Fast steps of inference [default: as in training]
@@ -94,7 +94,7 @@ pub struct Writing {
 }
 
 impl Writing {
-    /// What the writer needs of it.
+    /// The same as options of the writer.
     pub fn options(&self) -> generate::Writing {
         let Self { tokens, temperature, top_k, top_p, min_p, repetition_penalty, seed, steps, refit, .. } = *self;
         let stop = self.stop.clone();
@@ -118,12 +118,12 @@ pub fn run(args: &Args, place: &Place) -> Result<()> {
         if begun > seq + 1 {
             let tokens = begun - 1;
             note(format_args!(
-                "note: the prompt has {tokens} tokens, a training sequence {seq}: only the last of them are read"
+                "note: the prompt has {tokens} tokens, but a training sequence has {seq}: only the last ones are read"
             ));
         }
         // The last token drawn is not read.
         if begun.min(seq + 1).saturating_add(writer.most(begun)) > seq + 1 {
-            note(format_args!("note: the model was trained on {seq} positions; text beyond that may get worse"));
+            note(format_args!("note: the model was trained on {seq} positions; longer text may get worse"));
         }
         let (started, mut tokens) = (Instant::now(), 0);
         for sample in 0..args.writing.samples {

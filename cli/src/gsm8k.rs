@@ -18,39 +18,40 @@ use std::process::ExitCode;
 #[derive(clap::Args)]
 #[command(next_help_heading = "Word problems")]
 pub struct GsmArgs {
-    /// Let the model solve the problems of this file, one JSON object a line with question and answer, and count: pass@k
-    /// from --samples texts a problem. The prompt is "Question: ...\nAnswer:"; the answer is the number behind the first ####,
-    /// which must stand alone. After Ctrl-C (exit code 130) the same command goes on where it was
+    /// Test the model on the word problems in this file (one JSON object per line, with question and answer) and report
+    /// pass@k from --samples texts per problem. The prompt is "Question: ...\nAnswer:"; the answer is the number after
+    /// the first ####, with nothing else on the line. After Ctrl-C (exit code 130) the same command continues
     #[arg(long, value_name = "FILE")]
     pub gsm8k: Option<PathBuf>,
-    /// Solved examples in front of every problem: the first of --examples
+    /// Number of solved examples before every problem, the first ones of --examples
     #[arg(long, value_name = "N", default_value_t = 0, requires = "gsm8k")]
     shots: usize,
-    /// Where examples are taken from; an example is not asked [default: the file's own first problems]
+    /// File with the examples; problems used as examples are not asked [default: the first problems of FILE]
     #[arg(long, value_name = "FILE", requires = "gsm8k")]
     examples: Option<PathBuf>,
-    /// Texts of which one must be right, for pass@k; pass@1 is told in any case [default: 5, or --samples if that is less]
+    /// The k of pass@k: at least one of k texts must be right; pass@1 is always reported too [default: 5, or --samples
+    /// if that is less]
     #[arg(long, value_name = "K", requires = "gsm8k")]
     k: Option<usize>,
-    /// Most tokens of an answer
+    /// Most tokens per answer
     #[arg(long, value_name = "N", default_value_t = 256, requires = "gsm8k", value_parser = RangedU64ValueParser::<usize>::new().range(1..))]
     tokens: usize,
-    /// Logits are divided by it; 0 always takes the likeliest token
+    /// Temperature that divides the logits; 0 always takes the most likely token
     #[arg(long, value_name = "X", default_value_t = 0.8, requires = "gsm8k")]
     temperature: f64,
-    /// Only the likeliest tokens that together reach this probability
+    /// Sample only from the most likely tokens that together reach this probability
     #[arg(long, value_name = "P", default_value_t = 0.95, requires = "gsm8k")]
     top_p: f64,
     /// Seed of latents and tokens
     #[arg(long, value_name = "N", default_value_t = 0, requires = "gsm8k")]
     seed: u64,
-    /// File for the texts, behind a line that says where they come from; what it has of this evaluation is not written again
-    /// [default: RUN/gsm8k-SHOTS-shot.jsonl, or -2, ...]
+    /// File for the generated texts, after a line that records their origin; texts that it already has from this
+    /// evaluation are reused [default: RUN/gsm8k-SHOTS-shot.jsonl, or -2, ...]
     #[arg(long, value_name = "FILE", requires = "gsm8k")]
     transcripts: Option<PathBuf>,
 }
 
-/// Asks the problems of `file`.
+/// Runs the problems of `file`.
 pub fn run(file: &Path, all: &eval::Args, run: &Run, model: &mut Loaded) -> Result<ExitCode> {
     let args = &all.problems;
     let options = Options {
@@ -83,13 +84,13 @@ pub fn run(file: &Path, all: &eval::Args, run: &Run, model: &mut Loaded) -> Resu
     let solved = match outcome {
         Outcome::Done(solved) => solved,
         Outcome::Stopped(file) => {
-            note(format_args!("interrupted: the texts so far are in {}; the same command goes on", file.display()));
+            note(format_args!("interrupted: the texts so far are in {}; the same command continues", file.display()));
             return Ok(ExitCode::from(interrupt::CODE));
         }
     };
     let Solved { transcript, kept, .. } = &*solved;
-    let before = if *kept > 0 { format!("; {kept} of them were there before") } else { String::new() };
-    note(format_args!("every text is in {}{before}", transcript.display()));
+    let before = if *kept > 0 { format!("; {kept} of them were there already") } else { String::new() };
+    note(format_args!("all texts are in {}{before}", transcript.display()));
     if all.json {
         print(json::pretty(&solved).trim_end())?
     } else {

@@ -7,16 +7,17 @@ use lab::import;
 use ltm::config::{Tokenizer, parameter_count};
 use std::path::PathBuf;
 
-/// Make a run folder of weights that were trained elsewhere, to evaluate them and to generate text
+/// Make a run folder from weights trained elsewhere, for evaluation and generation
 #[derive(clap::Subcommand)]
 pub enum Command {
     Gpt2(Gpt2),
 }
 
-/// GPT-2 as Hugging Face stores it: config.json and model.safetensors, or its parts and their index, in one folder
+/// GPT-2 in Hugging Face's format: a folder with config.json and model.safetensors, or several weight files and their
+/// index
 ///
-/// The run folder is one like any other: `ltm eval RUN --data FILE`, `ltm generate RUN --prompt TEXT`. Weights may be F32, F16
-/// or BF16. They are not trained further.
+/// The run folder works like any other: `ltm eval RUN --data FILE`, `ltm generate RUN --prompt TEXT`. Weights may be
+/// F32, F16 or BF16. They cannot be trained further.
 #[derive(clap::Args)]
 pub struct Gpt2 {
     /// Folder with config.json and model.safetensors, or model.safetensors.index.json and the files that it names

@@ -1,5 +1,4 @@
-//! Ctrl-C, and what the system asks with SIGTERM and SIGHUP: the first one asks for an orderly end, the second one ends the
-//! program.
+//! Handles Ctrl-C, SIGTERM and SIGHUP: the first one requests an orderly stop, the second one ends the program.
 
 use engine::{Error, Result};
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -10,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 /// Exit code of a program ended by an interrupt: 128 + SIGINT.
 pub const CODE: u8 = 130;
 
-/// While this lives, the first interrupt is only noted.
+/// While this exists, the first interrupt is only recorded.
 pub struct Guard(Arc<AtomicBool>);
 
 impl Guard {
@@ -21,7 +20,7 @@ impl Guard {
     pub fn new() -> Result<Self> {
         let asked = Arc::new(AtomicBool::new(false));
         for signal in [SIGINT, SIGTERM].into_iter().chain(hangup()) {
-            // In this order: what the second signal ends, the first has not asked for yet.
+            // The order matters: a signal ends the program only if an earlier one was recorded.
             flag::register_conditional_shutdown(signal, i32::from(CODE), asked.clone())
                 .and_then(|_| flag::register(signal, asked.clone()))
                 .map_err(|e| Error::new(format!("cannot handle interrupts: {e}")))?;
@@ -34,7 +33,7 @@ impl Guard {
         self.0.load(Ordering::SeqCst)
     }
 
-    /// An error that ends what is under way, if there has been an interrupt.
+    /// An error that stops the current work, if there has been an interrupt.
     pub fn check(&self) -> Result<()> {
         if self.asked() { Err(Error::new("interrupted")) } else { Ok(()) }
     }
@@ -42,13 +41,13 @@ impl Guard {
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        // Nothing is left to be brought to an end: the next signal ends the program.
+        // No work remains to be stopped, so the next signal ends the program.
         self.0.store(true, Ordering::SeqCst);
     }
 }
 
-/// Makes a file that outgrows `ulimit -f` an error of whoever writes it, who cleans up and says so. Left alone, its signal ends
-/// the program without a word.
+/// Turns a file that exceeds `ulimit -f` into a write error, so that the writer cleans up and reports it. Otherwise the
+/// signal would end the program without a message.
 ///
 /// # Errors
 /// If the system does not let the program handle signals.
@@ -59,7 +58,7 @@ pub fn outlive_file_limits() -> Result<()> {
     Ok(())
 }
 
-/// SIGHUP, unless whoever started the program wants it ignored, as `nohup` does, or that cannot be known.
+/// SIGHUP, unless the parent process ignores it (as `nohup` does) or this is unknown.
 fn hangup() -> Option<i32> {
     const SIGHUP: u32 = 1;
     let status = std::fs::read_to_string("/proc/self/status").ok()?;

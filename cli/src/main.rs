@@ -1,7 +1,7 @@
-//! The program `ltm`: train, judge and use Latent Thought Models from a terminal.
+//! The program `ltm`: trains, evaluates and uses Latent Thought Models from a terminal.
 //!
-//! One file per command. Errors are one line on the standard error; the exit code is 2 for a command that cannot be, 1 for
-//! everything else that went wrong, 130 for work that an interrupt stopped and the same command goes on with.
+//! One file per command. Errors are one line on standard error. The exit code is 2 for an invalid command line, 1 for
+//! other errors, and 130 for interrupted work that the same command continues.
 
 #![forbid(unsafe_code)]
 
@@ -36,12 +36,12 @@ use engine::{ErrorKind, Result, simd};
 use place::Place;
 use std::process::ExitCode;
 
-const AT_THE_END: &str = "Every setting of a training: ltm help settings\n\n\
-     Exit codes: 0 done; 1 something went wrong; 2 a command that cannot be; 130 interrupted, with a checkpoint saved";
+const AT_THE_END: &str = "All training settings: ltm help settings\n\n\
+     Exit codes: 0 success; 1 error; 2 invalid command line; 130 interrupted, with a checkpoint saved";
 
-/// Latent Thought Models: train them, judge them honestly, and generate text, on the CPU or a GPU.
+/// Latent Thought Models: train, evaluate with valid bounds, and generate text, on the CPU or a GPU.
 ///
-/// A first look, in a few minutes and with nothing but this program:  ltm demo
+/// A first look, in a few minutes and without any data: ltm demo
 ///
 /// On your own text:
 ///   ltm train --data book.txt
@@ -86,7 +86,7 @@ fn main() -> ExitCode {
     let cli = match command_line::parse() {
         Ok(cli) => cli,
         Err(error) if !error.use_stderr() => {
-            // Help and version, as asked for. Who went away without reading them misses nothing.
+            // Help and version were requested. Ignore a reader that has gone away.
             let _ = error.print();
             return ExitCode::SUCCESS;
         }

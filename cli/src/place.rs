@@ -6,14 +6,14 @@ use clap::builder::RangedU64ValueParser;
 use engine::cuda::Settings;
 use engine::{Device, Error, ErrorKind, Result};
 
-/// What a user may ask for.
+/// The choices of `--device`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum Choice {
-    /// This machine's processor
+    /// The CPU
     Cpu,
-    /// The first NVIDIA GPU that the driver shows
+    /// The first NVIDIA GPU that the driver lists
     Cuda,
-    /// The GPU if there is one that can be used, else the processor
+    /// The GPU if there is a usable one, else the CPU
     #[default]
     Auto,
 }
@@ -21,13 +21,13 @@ pub enum Choice {
 /// Where a command computes.
 #[derive(clap::Args)]
 pub struct Place {
-    /// Threads to use; 0 for all cores [default: the setting train.threads]. Results do not depend on it
+    /// Number of threads; 0 for all cores [default: the setting train.threads]. Results do not depend on it
     #[arg(long, global = true, display_order = 100, value_name = "N", value_parser = RangedU64ValueParser::<usize>::new().range(..=4096))]
     threads: Option<usize>,
     /// Where to compute
     #[arg(long, global = true, display_order = 100, value_enum, default_value_t)]
     pub device: Choice,
-    /// Whether the command trains: who waits for that wants to know where it happens
+    /// Whether the command trains; then a note names the device
     #[arg(skip)]
     pub trains: bool,
 }
@@ -38,7 +38,7 @@ impl Place {
         self.threads.unwrap_or(usual)
     }
 
-    /// Runs `work` on the one pool of threads that all numerics run on; `usual` as in [`threads`](Self::threads).
+    /// Runs `work` on the one thread pool of all numerical code; `usual` as in [`threads`](Self::threads).
     ///
     /// # Errors
     /// Those of `work`, or of the system when it cannot start threads.
@@ -48,18 +48,18 @@ impl Place {
             .num_threads(count)
             .build_global()
             .map_err(|e| Error::new(format!("cannot start {count} threads: {e}")))?;
-        // On a thread of the pool a parallel loop starts without waking anybody first.
+        // On a thread of the pool, a parallel loop starts without waking another thread first.
         rayon::scope(|_| work())
     }
 
-    /// Opens the device with every kernel ready to launch, and says on the standard error which GPU it is, or why `auto` takes
-    /// none. Kernels are compiled in parallel, so this belongs [`inside`](Self::inside) the pool.
+    /// Opens the device with every kernel ready to launch, and notes on standard error which GPU it is, or why `auto`
+    /// uses the CPU. Kernels are compiled in parallel, so call this [`inside`](Self::inside) the pool.
     pub fn open(&self) -> Result<Device> {
         let (device, why) = self.try_open(&Settings::from_env())?;
         match (&device, why) {
             (Device::Cuda(gpu), None) => note(format_args!("on {}", gpu.name())),
             (Device::Cuda(gpu), Some(slow)) => note(format_args!("on {}; note: {slow}", gpu.name())),
-            (Device::Cpu, Some(why)) => note(format_args!("note: on the CPU: {why}; `ltm doctor` says more")),
+            (Device::Cpu, Some(why)) => note(format_args!("note: on the CPU: {why}; `ltm doctor` shows more")),
             (Device::Cpu, None) if self.device == Choice::Auto && self.trains => {
                 note("on the CPU: there is no NVIDIA driver")
             }
@@ -68,18 +68,18 @@ impl Place {
         Ok(device)
     }
 
-    /// As [`open`](Self::open), but gives the note back.
+    /// As [`open`](Self::open), but returns the note.
     pub fn try_open(&self, settings: &Settings) -> Result<(Device, Option<Error>)> {
         Device::open(&self.device_name(), &kernels::registry::modules(), settings)
     }
 
-    /// The device as the command line names it.
+    /// The device's name on the command line.
     pub fn device_name(&self) -> String {
         self.device.to_possible_value().map_or_else(String::new, |value| value.get_name().into())
     }
 
-    /// Opens the device and gives it to `begin`, which refuses what the device cannot do before it shows or writes anything.
-    /// With `auto` the CPU gets what is too much for the GPU, and a note says why.
+    /// Opens the device and passes it to `begin`, which fails before it prints or writes anything if the device cannot
+    /// do the work. With `auto` the CPU then takes over, and a note gives the reason.
     pub fn within<T>(&self, mut begin: impl FnMut(&Device) -> Result<T>) -> Result<T> {
         let device = self.open()?;
         match begin(&device) {
@@ -91,12 +91,12 @@ impl Place {
         }
     }
 
-    /// The error, and which command or flag helps.
+    /// The error, with the command or flag that helps.
     pub fn explained(&self, error: &Error) -> String {
         match error.kind {
             ErrorKind::Kernels => format!("{error}; `ltm cuda compile` makes a new file"),
             ErrorKind::Device if self.device == Choice::Cuda => {
-                format!("{error}; --device cpu computes on the processor")
+                format!("{error}; --device cpu uses the CPU")
             }
             _ => error.to_string(),
         }

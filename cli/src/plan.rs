@@ -8,9 +8,9 @@ use lab::plan::Plans;
 use lab::table::si;
 use ltm::config::{Precision, Work};
 
-/// Show what a configuration costs before paying for it: parameters, FLOPs per token, memory, and every instruction
+/// Show the cost of a configuration before training: parameters, FLOPs per token, memory, and every instruction
 ///
-/// FLOPs and memory are counted from the very plans that training runs. The paper's formula stands beside them.
+/// FLOPs and memory are counted from the plans that training runs. The paper's formula is printed beside them.
 #[derive(clap::Args)]
 pub struct Args {
     #[command(flatten)]
@@ -24,14 +24,14 @@ pub fn run(args: &Args, place: &Place) -> Result<()> {
     let config = args.settings.configuration(&[])?;
     let plans = place.within(|device| {
         let plans = Plans::new(&config, device)?;
-        // As training would.
+        // As in training.
         if place.device == Choice::Auto && matches!(device, Device::Cuda(_)) {
             config.check_room(&plans.store, Work::Training)?;
         }
         Ok(plans)
     })?;
     if config.train.precision == Precision::Bf16 && plans.learner.params.compute == DType::F32 {
-        note("train.precision = bf16 needs a GPU (--device cuda): this is the plan in f32, as on the CPU");
+        note("train.precision = bf16 needs a GPU (--device cuda): this is the plan in f32 for the CPU");
     }
     let (m, parameters) = (&config.model, plans.learner.params.count());
     let latents =

@@ -1,4 +1,4 @@
-//! How far things are: a bar where somebody looks at a terminal, plain lines elsewhere.
+//! Progress display: a bar on a terminal, plain lines elsewhere.
 
 use super::output::{note, warn};
 use console::Term;
@@ -12,13 +12,13 @@ use std::io::{self, Write};
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Every bar, so that whoever writes a line can have it above them.
+/// All bars, so that lines can be printed above them.
 static BARS: LazyLock<MultiProgress> = LazyLock::new(|| {
     let plain = || ProgressDrawTarget::term_like_with_hz(Box::new(Plain::new()), 1);
     MultiProgress::with_draw_target(if is_terminal() { ProgressDrawTarget::stderr() } else { plain() })
 });
 
-/// Whether somebody looks at a terminal that can draw.
+/// Whether standard error is a terminal that can draw.
 fn is_terminal() -> bool {
     console::user_attended_stderr() && !console::is_dumb()
 }
@@ -28,7 +28,7 @@ fn columns() -> usize {
     Term::stderr().size().1.into()
 }
 
-/// Narrower terminals see the share that is done, but no counts.
+/// Narrower terminals show the percentage but no counts.
 const NARROW: usize = 60;
 
 /// The length of a bar.
@@ -36,13 +36,12 @@ fn bar_width() -> usize {
     (columns() / 12).clamp(4, 24)
 }
 
-/// Writes to the standard error, above a bar if there is one.
+/// Writes to standard error, above a bar if there is one.
 pub fn aside(write: impl FnOnce()) {
     BARS.suspend(write);
 }
 
-/// A bar on the standard error; where that is no terminal, its words on a line now and then. Of a message what has no room is
-/// cut off.
+/// A bar on standard error; without a terminal, a line with its text from time to time. A long message is cut off.
 pub fn bar(length: u64, template: &str) -> ProgressBar {
     let template = match (is_terminal(), template.contains("{bar}")) {
         (false, _) => template.replace("{bar} ", ""),
@@ -55,7 +54,7 @@ pub fn bar(length: u64, template: &str) -> ProgressBar {
     BARS.add(bar)
 }
 
-/// What stands for a terminal where there is none.
+/// A substitute if there is no terminal.
 #[derive(Debug)]
 struct Plain(Mutex<(String, Instant)>);
 
@@ -117,7 +116,7 @@ impl TermLike for Plain {
     }
 }
 
-/// Does `work` behind a bar: tell what it is given how much is done, and of how much.
+/// Does `work` with a bar; `work` calls its argument with the amount done and the total.
 pub fn behind_bar<T>(template: &str, work: impl FnOnce(&mut dyn FnMut(u64, u64)) -> T) -> T {
     let bar = bar(1, template);
     let done = work(&mut |done, all| {
@@ -128,13 +127,13 @@ pub fn behind_bar<T>(template: &str, work: impl FnOnce(&mut dyn FnMut(u64, u64))
     done
 }
 
-/// Share of the past in the running averages that are shown.
+/// Weight of the past in the displayed running averages.
 const DECAY: f64 = 0.9;
 
 /// Seconds between plain lines.
 const PAUSE: Duration = Duration::from_secs(5);
 
-/// What is shown of a training run.
+/// The display of a training run.
 pub struct Training {
     pub bar: ProgressBar,
     config: Config,
@@ -144,9 +143,9 @@ pub struct Training {
 }
 
 impl Training {
-    /// A display of a run of which `done` steps are done.
+    /// The display of a run after `done` steps.
     pub fn new(config: &Config, done: u64) -> Self {
-        // Elsewhere the lines of `show` say more.
+        // Elsewhere the lines of `show` have more information.
         let bar = if is_terminal() {
             bar(config.train.steps as u64, "{bar} {pos}/{len}  ETA {eta}  {wide_msg}")
         } else {
@@ -161,14 +160,14 @@ impl Training {
     pub fn show(&mut self, progress: &Progress) {
         let report = &progress.report;
         warn(&progress.warnings);
-        // A step without numbers would spoil the averages for good, and those of earlier steps say nothing about it.
+        // A step with NaN would spoil the averages permanently, and averages of earlier steps would be misleading here.
         let parts = if report.skipped.is_none() {
             let (tokens, bytes) = (report.tokens as f64, report.bytes as f64);
             let step = [report.nll, report.kl, tokens, bytes, progress.seconds, 1.0];
             self.recent.iter_mut().zip(step).for_each(|(sum, x)| *sum = DECAY * *sum + x);
             self.text()
         } else {
-            vec!["left out".into()]
+            vec!["skipped".into()]
         };
         let pause_over = self.last_line.is_none_or(|at| at.elapsed() >= PAUSE);
         let steps = self.config.train.steps as u64;
@@ -190,7 +189,7 @@ impl Training {
         }
     }
 
-    /// The costs of recent steps, the most important words first.
+    /// The costs of recent steps, the most important part first.
     fn text(&self) -> Vec<String> {
         let [nll, kl, tokens, bytes, seconds, _] = self.recent;
         let status = if self.config.losses_are_bounds() { "" } else { " (fixed noise: not a bound)" };
@@ -204,7 +203,7 @@ impl Training {
         parts
     }
 
-    /// The columns that a message has beside the bar.
+    /// The columns left for a message beside the bar.
     fn room(&self) -> usize {
         let (columns, digits) = (columns(), self.config.train.steps.to_string().len());
         let counts = if columns < NARROW { "100%".len() } else { 2 * digits + "/  ETA ".len() };
@@ -212,7 +211,7 @@ impl Training {
     }
 }
 
-/// As many of the first parts as have room: half a number would be another one.
+/// As many of the first parts as fit; a truncated number would be wrong.
 fn fitting(parts: Vec<String>, mut room: usize) -> String {
     let fits = |part: &String| {
         let fits = part.len() <= room;
@@ -226,7 +225,7 @@ fn fitting(parts: Vec<String>, mut room: usize) -> String {
 fn sample_text(line: &SampleLine) -> String {
     let text = visible(&line.sample);
     let text = text.lines().map(|line| format!("\n  {line}")).collect::<String>();
-    format!("what the model writes after step {}:{text}", line.step)
+    format!("sample after step {}:{text}", line.step)
 }
 
 /// A validation in one line.
@@ -235,7 +234,8 @@ fn validation_text(kind: ModelKind, line: &ValidationLine) -> String {
     let kl = line.kl_per_sequence;
     let parts = || format!("NELBO {nats:.2} = NLL {:.2} + KL {}", nats - kl, digits(kl, 2));
     let cost = if kind.has_latents() { parts() } else { format!("NLL {nats:.2}") };
-    let exact = line.exact_nats_per_sequence.map(|exact| format!("; the least possible is {exact:.2} nats/sequence"));
+    let exact =
+        line.exact_nats_per_sequence.map(|exact| format!("; the source's exact cost is {exact:.2} nats/sequence"));
     let exact = exact.unwrap_or_default();
     format!("validation after step {step}: {cost} nats/sequence, {loss:.4} nats/token, {bits:.3} bits/byte{exact}")
 }

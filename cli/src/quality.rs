@@ -13,27 +13,28 @@ use ltm::config::Work;
 use ltm::json;
 use std::path::PathBuf;
 
-/// Tokens of a text unless asked otherwise.
+/// Default number of tokens per text.
 const TOKENS: usize = 256;
 
-/// Let a model write, and measure what it writes: entropy, repetition, distinct n-grams, and perplexity under another model
+/// Generate texts and measure them: entropy, repetition, distinct n-grams, and perplexity under another model
 ///
-/// With --prompts, --samples texts follow every line of a file, and a judge scores each text given its prompt; without, texts
-/// begin with nothing. Statistics are of words between blanks. A judge with latents gives an upper bound (elbo). Only numbers of
-/// equally many texts of the same length can be compared, so the default of --tokens is 256 here, whatever the model.
+/// With --prompts the model generates --samples texts for every line of a file, and a judge model scores each text
+/// given its prompt. Without it, texts have no prompt. Statistics count words separated by spaces. A judge with latents
+/// gives an upper bound (elbo). Numbers are comparable only for the same number of texts of the same length, so
+/// --tokens defaults to 256 for every model.
 #[derive(clap::Args)]
 pub struct Args {
-    /// Folder of the training run whose model writes
+    /// Folder of the training run whose model generates
     run: PathBuf,
     #[command(flatten)]
     checkpoint: Checkpoint,
-    /// Run whose newest checkpoint judges [default: the writer itself]
+    /// Run whose newest checkpoint is the judge [default: the same run]
     #[arg(long, value_name = "RUN")]
     judge: Option<PathBuf>,
-    /// Text file with a prompt a line
+    /// Text file with one prompt per line
     #[arg(long, value_name = "FILE")]
     prompts: Option<PathBuf>,
-    /// New file for the texts, behind a line that says where they come from [default: RUN/quality.jsonl, or -2, -3, ...]
+    /// New file for the texts, after a line that records their origin [default: RUN/quality.jsonl, or -2, -3, ...]
     #[arg(long, value_name = "FILE")]
     texts: Option<PathBuf>,
     /// Print JSON
@@ -52,22 +53,23 @@ pub fn run(args: &Args, place: &Place) -> Result<()> {
             warn(&model.warnings);
             let prompts = args.prompts.clone();
             let mut writing = args.writing.options();
-            // Not what fits: texts of the same length can be compared.
+            // Not as many as fit, because only texts of the same length are comparable.
             writing.tokens = writing.tokens.or(Some(TOKENS));
             let options = Options { prompts, samples: args.writing.samples, writing };
             let written = behind_bar("{bar} {pos}/{len} texts  ETA {eta}", |show| {
                 write(&run, &mut model, options, &command(), args.texts.as_deref(), show)
             })?;
-            note(format_args!("every text is in {}", written.file.display()));
+            note(format_args!("all texts are in {}", written.file.display()));
             drop(model);
             let mut model = judged_by.load(device, Work::Evaluation)?;
-            let quality = behind_bar("{bar} {pos}/{len} texts judged  ETA {eta}", |show| {
+            let quality = behind_bar("{bar} {pos}/{len} texts scored  ETA {eta}", |show| {
                 judge(&judged_by, &mut model, &written, show)
             })?;
             if quality.cut > 0 {
                 let (seq, cut) = (model.config.model.seq, quality.cut);
                 note(format_args!(
-                    "note: {cut} texts are longer than the {seq} tokens that the judge reads: their beginnings are judged"
+                    "note: {cut} texts are longer than the {seq} tokens that the judge reads: only their beginnings \
+                     are scored"
                 ));
             }
             if args.json { print(json::pretty(&quality).trim_end()) } else { print(text(&quality)) }
@@ -80,14 +82,14 @@ fn text(quality: &Quality) -> String {
     let [one, two, three] = variety.distinct;
     let rows = [
         ("entropy of words, bits".to_string(), digits(variety.entropy_bits, 3)),
-        (format!("repeated runs of {REPEATED} words"), format!("{:.2} %", 100.0 * variety.repetition)),
+        (format!("repeated sequences of {REPEATED} words"), format!("{:.2} %", 100.0 * variety.repetition)),
         ("distinct-1, -2, -3".into(), format!("{one:.3}, {two:.3}, {three:.3}")),
         ("generative perplexity".into(), perplexity(quality.perplexity)),
         ("bits per byte".into(), digits(quality.bits_per_byte, 4)),
     ];
     let table = Table::of(&rows).left("measure", |row| &row.0).right("value", |row| &row.1);
     format!(
-        "{} {} texts of {} (weights {}, seed {}), {} words; judged by {} (weights {}; {}, {})\n\n{table}",
+        "{} {} texts of {} (weights {}, seed {}), {} words; scored by {} (weights {}; {}, {})\n\n{table}",
         quality.texts,
         quality.kind,
         settings.origin.run.display(),

@@ -10,12 +10,12 @@ use ltm::run::{Replay, Stretch};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
-/// Repeat steps of a run and compare them with what it recorded, bit for bit
+/// Repeat steps of a run and compare them with its records, bit for bit
 ///
-/// Begins at the newest whole checkpoint before the steps, or at the initial weights, with the settings that the run's records
-/// have. Every number that the metrics tell of a step is compared, a checksum of weights and moments among them (not of runs
-/// on a GPU), and weights and moments with the run's checkpoints, byte for byte. Nothing is written. The exit code is 1 if a
-/// step comes out differently.
+/// Starts at the newest complete checkpoint before the steps, or at the initial weights, with the recorded settings.
+/// Compares every number in the metrics of a step, including a checksum of weights and moments (not recorded on a GPU),
+/// and compares weights and moments with the run's checkpoints byte for byte. Writes nothing. The exit code is 1 if a
+/// step differs.
 #[derive(clap::Args)]
 pub struct Args {
     /// Run folder
@@ -24,7 +24,7 @@ pub struct Args {
     /// First and last step, as in `41..60` [default: all]
     #[arg(long, value_name = "A..B", value_parser = steps)]
     steps: Option<RangeInclusive<u64>>,
-    /// Where the run's data are now, if they have moved
+    /// The run's data, if they have moved
     #[arg(long, value_name = "FILE|DIR", num_args = 1..)]
     data: Vec<PathBuf>,
 }
@@ -49,9 +49,9 @@ pub fn run(args: &Args, place: &Place) -> Result<()> {
             (first, last) if first == last => format!("step {first}"),
             (first, last) => format!("steps {first}..{last}"),
         };
-        note(format_args!("repeats {span} from {from}"));
+        note(format_args!("repeating {span} from {from}"));
         for difference in differences {
-            note(format_args!("note: {difference}; the bits may differ for that alone"));
+            note(format_args!("note: {difference}; this alone may change bits"));
         }
         let done = behind_bar("{bar} {pos}/{len} steps  ETA {eta}", |show| {
             let mut done = Vec::new();
@@ -63,8 +63,8 @@ pub fn run(args: &Args, place: &Place) -> Result<()> {
         })?;
         let states = match (done.iter().filter(|r| r.state).count(), done.len()) {
             (0, _) => String::new(),
-            (states, 1) => format!(", weights and moments behind {states} of 1 step by their checksum"),
-            (states, all) => format!(", weights and moments behind {states} of {all} steps by their checksum"),
+            (states, 1) => format!(", weights and moments after {states} of 1 step by checksum"),
+            (states, all) => format!(", weights and moments after {states} of {all} steps by checksum"),
         };
         let saved: Vec<String> = done.iter().filter(|r| r.checkpoint).map(|r| r.step.to_string()).collect();
         let saved = match &saved[..] {
@@ -72,6 +72,6 @@ pub fn run(args: &Args, place: &Place) -> Result<()> {
             [step] => format!(", and the checkpoint of step {step} byte for byte"),
             steps => format!(", and the checkpoints of steps {} byte for byte", steps.join(", ")),
         };
-        print(format_args!("{span} repeated, all bits the same: every number of the metrics{states}{saved}"))
+        print(format_args!("{span} repeated, all bits are the same: every number of the metrics{states}{saved}"))
     })
 }

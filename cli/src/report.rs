@@ -12,34 +12,34 @@ use ltm::run::Choice;
 use ltm::shell;
 use std::path::PathBuf;
 
-/// Show runs beside each other in one HTML page
+/// Compare runs side by side in one HTML page
 ///
-/// Curves, settings, results, audit, the cost of every token of some validation texts, where the KL goes, and texts that the
-/// runs write, in one file that needs no network and no script. A run without a checkpoint is shown with what it has. The same
-/// runs give the same page.
+/// Shows curves, settings, results, audit, the cost of every token of some validation texts, the KL by layer, and
+/// generated texts, in one file without network access and scripts. For a run without a checkpoint it shows what is
+/// available. The same runs give the same page.
 #[derive(clap::Args)]
 pub struct Args {
     /// Folders of runs, of any kind
     #[arg(required = true, value_name = "RUN")]
     runs: Vec<PathBuf>,
-    /// The page
+    /// HTML file to write
     #[arg(long, value_name = "FILE", default_value = "report.html")]
     out: PathBuf,
     #[command(flatten)]
     checkpoint: Checkpoint,
-    /// Text file, token shard or folder of shards to judge all runs by [default: each run's validation text]
+    /// Text file, token shard or folder of shards on which to evaluate all runs [default: each run's validation text]
     #[arg(long, value_name = "FILE|DIR")]
     data: Option<PathBuf>,
-    /// Judge by the first N sequences; 0 judges nothing
+    /// Evaluate on the first N sequences; 0 for no evaluation
     #[arg(long, value_name = "N", default_value_t = 16)]
     limit: u64,
-    /// Texts that every run writes
+    /// Texts to generate per run
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(..1000))]
     samples: u32,
-    /// Most tokens of each
+    /// Most tokens per text
     #[arg(long, value_name = "N", default_value_t = 200, value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..))]
     tokens: usize,
-    /// What they begin with [default: nothing]
+    /// Prompt of the texts [default: none]
     #[arg(long, value_name = "TEXT", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     prompt: Option<String>,
 }
@@ -60,7 +60,7 @@ pub fn run(args: &Args, place: &Place) -> Result<()> {
     };
     let mut entries = args.runs.iter().map(open).collect::<Result<Vec<_>>>()?;
     if options.measures() {
-        // Bits do not depend on the number of threads, so the first run's does for all.
+        // Bits do not depend on the number of threads, so the first run's number is used for all.
         let measured = place.inside(entries[0].run.config.train.threads, || {
             let measure = |device: &Device, entry: &Entry| {
                 behind_bar("{bar} {percent}% of a run  ETA {eta}", |show| {
@@ -76,7 +76,7 @@ pub fn run(args: &Args, place: &Place) -> Result<()> {
     print(args.out.display())
 }
 
-/// The command that makes this page, without what makes no difference to it.
+/// The command that makes this page, without options that do not affect it.
 fn command(args: &Args) -> String {
     let mut words = vec!["ltm report".to_string()];
     words.extend(args.runs.iter().map(|run| shell::path(run)));

@@ -1,4 +1,4 @@
-//! The run folder that a command is about.
+//! Opens the run folder that a command names.
 
 use engine::{Error, Result};
 use ltm::run::Run;
@@ -6,18 +6,18 @@ use ltm::shell;
 use std::fs;
 use std::path::Path;
 
-/// Where runs go unless told otherwise.
+/// The default folder of runs.
 const RUNS: &str = "runs";
 
 /// Opens the run folder at `path`.
 ///
 /// # Errors
-/// Those of [`Run::open`]; where there is no run, with the names of some that there are.
+/// Those of [`Run::open`]; if there is no run, the error names some existing runs.
 pub fn open(path: &Path) -> Result<Run> {
     Run::open(path).map_err(|error| explained(error, path))
 }
 
-/// The error of opening `path`; where there is no run, with the names of some that there are.
+/// The error for opening `path`; if there is no run, it names some existing runs.
 pub fn explained(error: Error, path: &Path) -> Error {
     if Run::exists(path) { error } else { error.hint(known()) }
 }
@@ -27,7 +27,7 @@ fn known() -> String {
     runs.retain(|path| Run::exists(path));
     runs.sort();
     match &runs[..] {
-        [] => format!("`ltm train` makes one, in {RUNS} unless told otherwise"),
+        [] => format!("`ltm train` makes one, by default in {RUNS}"),
         runs => {
             let names = runs.iter().take(8).map(|path| shell::path(path)).collect::<Vec<_>>().join(", ");
             let more = if runs.len() > 8 { ", …" } else { "" };

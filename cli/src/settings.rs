@@ -1,4 +1,4 @@
-//! Which configuration a command line asks for: a preset, then a file, then single settings.
+//! The configuration of a command line: a preset, then a file, then single settings.
 
 use engine::{Error, Result, file};
 use lab::toml_file;
@@ -9,35 +9,35 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use toml::Spanned;
 
-/// Where settings come from; what is named later in this list wins.
+/// The sources of settings; later ones override earlier ones.
 #[derive(clap::Args)]
 pub struct Settings {
-    /// Configuration to start from [default: tiny for your own text, demo for the embedded corpus]
+    /// Base configuration [default: tiny for your own text, demo for the embedded corpus]
     #[arg(long, value_name = "NAME", long_help = preset_help())]
     pub preset: Option<String>,
     /// TOML file of settings, as in `[train]` `steps = 1000`
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// With latents, or the autoregressive baseline without; the same as --set model.kind=
+    /// ltm has latents; ar is the autoregressive baseline without them; same as --set model.kind=
     #[arg(long, value_name = "ltm|ar")]
     pub model: Option<String>,
     #[command(flatten)]
     pub usual: Usual,
 }
 
-/// The settings that a training is most often asked for, and any other one.
+/// The most common settings of training, and all others.
 #[derive(clap::Args)]
 pub struct Usual {
-    /// Training steps; the same as --set train.steps=
+    /// Training steps; same as --set train.steps=
     #[arg(long, value_name = "N")]
     steps: Option<String>,
-    /// Samples per step; the same as --set train.batch=
+    /// Samples per step; same as --set train.batch=
     #[arg(long, value_name = "N")]
     batch: Option<String>,
-    /// Learning rate of the decoder; the same as --set slow.rate=
+    /// Learning rate of the decoder; same as --set slow.rate=
     #[arg(long, value_name = "X")]
     lr: Option<String>,
-    /// Seed of weights, noise and the order of the data; the same as --set train.seed=
+    /// Seed of weights, noise and data order; same as --set train.seed=
     #[arg(long, value_name = "N")]
     seed: Option<String>,
     #[command(flatten)]
@@ -59,10 +59,10 @@ fn pair(text: &str) -> Result<(String, String)> {
 
 fn preset_help() -> String {
     let presets = PRESETS.iter().map(|preset| format!("\n  {:<8}{}", preset.name, preset.summary)).collect::<String>();
-    format!("Configuration to start from [default: tiny for your own text, demo for the embedded corpus]:{presets}")
+    format!("Base configuration [default: tiny for your own text, demo for the embedded corpus]:{presets}")
 }
 
-/// Every setting with what it takes, section by section: `ltm help settings`.
+/// Every setting with its values, section by section: `ltm help settings`.
 pub fn all() -> String {
     let presets = PRESETS.iter().filter_map(|preset| Some((preset.name, Config::preset(preset.name).ok()?)));
     let presets = presets.collect::<Vec<_>>();
@@ -83,15 +83,16 @@ pub fn all() -> String {
     };
     let sections = SECTIONS.iter().map(section).collect::<String>();
     format!(
-        "Every setting, with preset small's value and those of presets that differ. On a command line: --set key=value.\nIn a file for --config: the key under its [section].\n{sections}"
+        "Every setting, with its value in preset small and in presets that differ. On the command line: --set \
+         key=value.\nIn a file for --config: the key under its [section].\n{sections}"
     )
 }
 
-/// The settings of a TOML file: key, value, and where it stands.
+/// The settings of a TOML file: key, value, and line.
 fn read(path: &Path) -> Result<Vec<(String, Value, String)>> {
     let text = file::text(path)?;
     let entries: BTreeMap<String, Spanned<Value>> = toml_file::parse(&text, path)?;
-    // No key stands outside a section: as one it is refused, with those that are meant.
+    // A key outside a section is refused, with suggestions.
     if let Some((key, value)) = entries.into_iter().find(|(_, value)| !value.get_ref().is_object()) {
         let place = toml_file::place(&text, path, value.span().start);
         return Ok(vec![(key, value.into_inner(), place)]);
@@ -110,7 +111,7 @@ fn read(path: &Path) -> Result<Vec<(String, Value, String)>> {
 impl Settings {
     /// The configuration, resolved. `data` replaces `data.paths` unless it is empty.
     ///
-    /// Prepared data say which tokenizer made them; that is taken unless a file or a single setting chooses one.
+    /// Prepared data name their tokenizer, which is used unless a file or a single setting names one.
     ///
     /// # Errors
     /// Unknown keys, values that a key does not take, and settings that contradict each other.
@@ -144,7 +145,7 @@ impl Usual {
     /// Sets them in `config`.
     ///
     /// # Errors
-    /// Those of [`Single::apply`], and a setting that is given by its flag and by --set.
+    /// Those of [`Single::apply`], or if a setting is given both by its flag and by --set.
     pub fn apply(&self, config: &mut Config) -> Result<()> {
         self.single.apply(config)?;
         for (flag, key, value) in [
@@ -164,7 +165,7 @@ impl Single {
         self.set.iter().any(|(name, _)| name == key)
     }
 
-    /// Sets `key` in `config` by a flag of its own, if that is given.
+    /// Sets `key` in `config` by its own flag, if given.
     fn apply_flag(&self, config: &mut Config, flag: &str, key: &str, value: Option<&str>) -> Result<()> {
         match value {
             Some(_) if self.sets(key) => Err(twice(flag, key)),
@@ -182,21 +183,21 @@ impl Single {
     }
 }
 
-/// That a setting is given by its flag and as one of many.
+/// The error that a setting is given both by its flag and by --set.
 fn twice(flag: &str, key: &str) -> Error {
-    Error::usage(format!("{flag} and --set {key} are the same setting: give one of them"))
+    Error::usage(format!("{flag} and --set {key} are the same setting: use only one"))
 }
 
-/// The error that a key got, and what people mean by it that is no key.
+/// The error for a key, with a hint if it is a common mistake.
 fn explained(error: Error, key: &str) -> Error {
-    if key.ends_with("preset") { error.hint("a preset is named by --preset") } else { error }
+    if key.ends_with("preset") { error.hint("--preset names a preset") } else { error }
 }
 
-/// Takes `data` in place of `data.paths` unless it is empty. Paths are recorded so that they mean the same wherever the program
-/// is started next.
+/// Uses `data` instead of `data.paths` unless it is empty. Paths are recorded as absolute, so that they stay valid in
+/// another working folder.
 ///
 /// # Errors
-/// If the working folder is gone.
+/// If the working folder no longer exists.
 pub fn locate(config: &mut Config, data: &[PathBuf]) -> Result<()> {
     if !data.is_empty() {
         config.data.paths = data.to_vec();

@@ -1,4 +1,4 @@
-//! `ltm sweep`: many runs that differ along a few axes, one table, three figures.
+//! `ltm sweep`: a grid of runs, one table, three figures.
 
 use super::eval::BAR;
 use super::interrupt::{CODE, Guard};
@@ -24,25 +24,25 @@ use std::process::ExitCode;
 /// The file of results in a sweep's folder.
 const RESULTS: &str = "sweep.jsonl";
 
-/// Train and judge a model for every point of a grid: fast steps, latents, sizes, training tokens, seeds
+/// Train and evaluate a model for every point of a grid: fast steps, latents, sizes, training tokens, seeds
 ///
 /// FILE is TOML; sweep.toml in the repository is an example and explains every key. Every point is an ordinary run in
-/// DIR/POINT, judged by elbo, an upper bound, or exactly where a model has no latents. DIR/sweep.jsonl has a line for every
-/// point, DIR/sweep.csv the table, DIR/perplexity-{steps,tokens,flops}.svg the figures.
+/// DIR/POINT. It is evaluated by elbo, an upper bound, or exactly if the model has no latents. DIR/sweep.jsonl has one
+/// line per point, DIR/sweep.csv the table, and DIR/perplexity-{steps,tokens,flops}.svg the figures.
 ///
-/// The same command goes on where it was stopped: finished points are not done again, one that was under way goes on from
-/// its checkpoint, one that failed is tried again. A folder whose run has other settings than its point is refused. Ctrl-C
-/// saves a checkpoint and stops with exit code 130. A point that fails is recorded with its reason and the others go on; the
-/// exit code is then 1.
+/// The same command continues an interrupted sweep: it keeps finished points, resumes an unfinished one from its
+/// checkpoint, and retries failed ones. It refuses a folder whose run has other settings than its point. Ctrl-C saves a
+/// checkpoint and stops with exit code 130. If a point fails, the reason is recorded, the others continue, and the exit
+/// code is 1.
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct Args {
-    /// What varies, and what does not
+    /// TOML file that describes the sweep
     file: PathBuf,
     /// Folder for runs and results [default: runs/FILE without its ending]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// List the points and what they cost, and train nothing
+    /// List the points and their cost without training
     #[arg(long)]
     dry_run: bool,
 }
@@ -64,22 +64,23 @@ pub fn run(args: &Args, place: &Place) -> Result<ExitCode> {
         check_folders(&out, &points)?;
         fs::create_dir_all(&out).map_err(|e| Error::io("create", &out, &e))?;
         let (file, kept) = Lines::open(&out.join(RESULTS), |_: &Outcome| true)?;
-        // What failed is tried again.
+        // Failed points are retried.
         let kept = kept.into_iter().filter(|outcome| outcome.result.is_some());
         let kept = kept.map(|outcome| (outcome.key.clone(), outcome)).collect();
         Sweeping { sweep: &sweep, file, kept, out: &out, device: &device, guard: Guard::new()? }.all(&points)
     })
 }
 
-/// That every folder there is holds its point's run: results of other settings must not pass for these.
+/// Checks that every existing folder has the run of its point, so that results of other settings are not mixed in.
 fn check_folders(out: &Path, points: &[Point]) -> Result<()> {
     for point in points {
         let path = out.join(&point.name);
-        // A folder that cannot be read is its point's failure.
+        // An unreadable folder makes only its point fail.
         let Ok(run) = Run::open(&path) else { continue };
         if let Some((key, found, wanted)) = point.difference(&run.config) {
             return Err(Error::usage(format!(
-                "{} holds a run with {key} = {found}, the sweep wants {wanted}: name another folder with --out, or remove that one",
+                "{} has a run with {key} = {found}, but the sweep needs {wanted}: name another folder with --out, or \
+                 remove that one",
                 path.display()
             )));
         }
@@ -87,7 +88,7 @@ fn check_folders(out: &Path, points: &[Point]) -> Result<()> {
     Ok(())
 }
 
-/// A sweep under way: one point after the other, and a record of each.
+/// A running sweep: one point after the other, and a record of each.
 struct Sweeping<'a> {
     sweep: &'a Sweep,
     file: Lines,
@@ -98,7 +99,7 @@ struct Sweeping<'a> {
 }
 
 impl Sweeping<'_> {
-    /// Does what is left of `points`, then shows everything. What is wrong with a point is in its record.
+    /// Does the remaining `points`, then prints all results. Errors of a point are in its record.
     fn all(mut self, points: &[Point]) -> Result<ExitCode> {
         let mut outcomes = Vec::new();
         for (number, point) in (1..).zip(points) {
@@ -127,7 +128,7 @@ impl Sweeping<'_> {
         print(text(&outcomes))?;
         if outcomes.len() < points.len() {
             let (done, all) = (outcomes.len(), points.len());
-            note(format_args!("interrupted with {done} of {all} points done; the same command goes on"));
+            note(format_args!("interrupted with {done} of {all} points done; the same command continues"));
             return Ok(ExitCode::from(CODE));
         }
         print(format_args!("\nresults, table and figures: {}", self.out.display()))?;
@@ -135,7 +136,7 @@ impl Sweeping<'_> {
         Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
     }
 
-    /// Trains and judges a point, as far as that is left to do; `None` if an interrupt stopped it.
+    /// Trains and evaluates a point, as far as it is unfinished; `None` if an interrupt stopped it.
     fn attempt(&self, point: &Point) -> Result<Option<Outcome>> {
         let config = point.config.as_ref().map_err(Clone::clone)?;
         let material = lab::text::material(config)?;
@@ -162,7 +163,7 @@ impl Sweeping<'_> {
         Ok(Some(Outcome::of(&key, point, &command(), Ok(judged))))
     }
 
-    /// A new run, or the one that is there from its newest checkpoint.
+    /// A new run, or an existing one from its newest checkpoint.
     fn session(&self, path: &Path, config: &Config, material: &Material) -> Result<Session> {
         if !Run::exists(path) {
             return Session::begin(&NewFolder::at(path)?, config, material, self.device);

@@ -16,31 +16,33 @@ use std::process::ExitCode;
 
 /// Train a model on your own text, or on the embedded corpus
 ///
-/// Leaves a run folder with the configuration, metrics.jsonl and checkpoints, and prints its name. Ctrl-C saves a
-/// checkpoint and stops with exit code 130; a second Ctrl-C stops at once. `--resume` goes on exactly where the newest
-/// whole checkpoint was written, as if nothing had happened.
+/// Writes a run folder with the configuration, metrics.jsonl and checkpoints, and prints its name. Ctrl-C saves a
+/// checkpoint and stops with exit code 130; a second Ctrl-C stops at once. `--resume` continues from the newest
+/// complete checkpoint with the same bits as an uninterrupted run.
 #[derive(clap::Args)]
 pub struct Args {
-    /// Text files, token shards, or folders of shards as `ltm data prepare`, nanoGPT or llm.c make them [default: the embedded corpus]
+    /// Text files, token shards, or folders of shards made by `ltm data prepare`, nanoGPT or llm.c [default: the
+    /// embedded corpus]
     #[arg(long, value_name = "FILE|DIR", num_args = 1..)]
     data: Vec<PathBuf>,
     #[command(flatten)]
     settings: Settings,
-    /// New folder for the run [default: runs/PRESET, or with a number behind it if that exists]
+    /// New folder for the run [default: runs/PRESET, or with a number appended if that exists]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// Go on with the run in this folder
+    /// Continue the run in this folder
     #[arg(long, value_name = "DIR", conflicts_with_all = ["out", "preset", "config", "model"], long_help = resume_help())]
     resume: Option<PathBuf>,
-    /// Write the metrics as event files for TensorBoard too: `tensorboard --logdir RUN/tensorboard` shows them. A run that has
-    /// some goes on writing them when it is resumed
+    /// Also write the metrics as TensorBoard event files: `tensorboard --logdir RUN/tensorboard` shows them. A resumed
+    /// run keeps writing them
     #[arg(long)]
     tensorboard: bool,
 }
 
 fn resume_help() -> String {
     format!(
-        "Go on with the run in this folder. Its settings stay, but for these, which --set may change: {}. Data may have moved (--data), but must be the same",
+        "Continue the run in this folder. Its settings are kept; --set may change only these: {}. Data may have moved \
+         (--data), but must be the same",
         FREE_AT_RESUME.join(", ")
     )
 }
@@ -79,7 +81,8 @@ fn resume(args: &Args, path: &Path, place: &Place) -> Result<ExitCode> {
     run.change(config)?;
     if run.config.train.steps != old_steps {
         note(format_args!(
-            "note: train.steps is now {}, not {old_steps}: from here on the learning rates fall towards the new end",
+            "note: train.steps is now {} instead of {old_steps}: from here on the learning rates decay towards the \
+             new end",
             run.config.train.steps
         ));
     }
@@ -92,7 +95,7 @@ fn resume(args: &Args, path: &Path, place: &Place) -> Result<ExitCode> {
     })
 }
 
-/// Does all steps that are left. The folder's name goes to the standard output.
+/// Does all remaining steps. The folder's name goes to standard output.
 fn train(mut session: Session, tensorboard: bool) -> Result<ExitCode> {
     let run = session.run.clone();
     if !steps(&mut session, &Guard::new()?, tensorboard)? {
@@ -100,7 +103,8 @@ fn train(mut session: Session, tensorboard: bool) -> Result<ExitCode> {
     }
     if let Some(best) = session.best().filter(|best| best.step < session.step()) {
         note(format_args!(
-            "the best validation was that after step {}, {:.4} nats a token: `--checkpoint best` takes that step's weights",
+            "the best validation was after step {}, {:.4} nats per token: `--checkpoint best` uses the weights of \
+             that step",
             best.step, best.cost.loss
         ));
     }
@@ -112,15 +116,17 @@ fn train(mut session: Session, tensorboard: bool) -> Result<ExitCode> {
         note(reading(last.kl_per_sequence / last.nats_per_sequence));
     }
     let path = shell::path(&run.path);
-    note(format_args!("done: `ltm eval {path}` judges it, `ltm generate {path} --unconditional` lets it write"));
+    note(format_args!(
+        "done: `ltm eval {path}` evaluates the model, `ltm generate {path} --unconditional` generates text"
+    ));
     print(run.path.display()).map(|()| ExitCode::SUCCESS)
 }
 
-/// Does all steps that are left, or fewer if an interrupt asks for it: `false`. Writes the metrics for TensorBoard too, if that
-/// is wanted or the run has done so before.
+/// Does all remaining steps; returns `false` if an interrupt stopped it. Also writes the metrics for TensorBoard, if
+/// wanted or if the run did so before.
 ///
 /// # Errors
-/// Those of [`Session::advance`], with the way to go on where there is one.
+/// Those of [`Session::advance`], with a command to continue if there is one.
 pub fn steps(session: &mut Session, guard: &Guard, tensorboard: bool) -> Result<bool> {
     let run = session.run.clone();
     let (path, config) = (&run.path, &run.config);
@@ -138,7 +144,8 @@ pub fn steps(session: &mut Session, guard: &Guard, tensorboard: bool) -> Result<
     ));
     if warmup >= steps {
         note(format_args!(
-            "note: slow.warmup = {warmup} is not less than train.steps = {steps}: the slow rate only rises, to {:.3e}; set a shorter warm-up",
+            "note: slow.warmup = {warmup} is not less than train.steps = {steps}: the slow rate only rises, to \
+             {:.3e}; use a shorter warm-up",
             config.slow.rate * steps as f64 / warmup as f64
         ));
     }
@@ -147,7 +154,7 @@ pub fn steps(session: &mut Session, guard: &Guard, tensorboard: bool) -> Result<
             display.bar.finish_and_clear();
             session.save()?;
             note(format_args!(
-                "interrupted after step {}, which is saved; `ltm train --resume {}` goes on",
+                "interrupted after step {}, which is saved; `ltm train --resume {}` continues",
                 session.step(),
                 shell::path(path)
             ));
@@ -159,7 +166,7 @@ pub fn steps(session: &mut Session, guard: &Guard, tensorboard: bool) -> Result<
                 return error;
             }
             error.hint(format_args!(
-                "step {} is saved, and `ltm train --resume {} --set train.non_finite=skip` leaves such batches out",
+                "step {} is saved, and `ltm train --resume {} --set train.non_finite=skip` skips such batches",
                 session.step(),
                 shell::path(path)
             ))

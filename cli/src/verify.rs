@@ -9,12 +9,12 @@ use std::path::{Path, PathBuf};
 
 /// Check this build on this machine: every op against its f64 reference and central differences
 ///
-/// Where there is a GPU, every op and update on it in f32 and in bf16 against the CPU in f64 too. Then the whole model, its
-/// gradients and both learning steps against numbers that an independent implementation computed: those that come with the
-/// program, or those of --golden. The exit code is 1 if anything is beyond its tolerance.
+/// If there is a GPU, also checks every op and update on it, in f32 and bf16, against the CPU in f64. Then it compares
+/// the whole model, its gradients and both learning steps with golden numbers from an independent implementation: the
+/// embedded ones, or those of --golden. The exit code is 1 if anything exceeds its tolerance.
 #[derive(clap::Args)]
 pub struct Args {
-    /// safetensors file of golden numbers, with the model's sizes in its metadata [default: the program's own]
+    /// safetensors file of golden numbers, with the model's sizes in its metadata [default: the embedded one]
     #[arg(long, value_name = "FILE")]
     golden: Option<PathBuf>,
 }
@@ -22,7 +22,7 @@ pub struct Args {
 pub fn run(args: &Args, place: &Place) -> Result<()> {
     place.inside(0, || {
         let device = place.open()?;
-        // A file that cannot be read is said at once, not after the ops.
+        // Report an unreadable file at once, not after the ops.
         let path = args.golden.as_deref();
         let column = |name, dtype, device| -> Result<Column> { Ok((name, dtype, golden(path, dtype, device)?)) };
         let mut columns = vec![column("f64", DType::F64, &Device::Cpu)?, column("f32", DType::F32, &Device::Cpu)?];
@@ -30,7 +30,7 @@ pub fn run(args: &Args, place: &Place) -> Result<()> {
         let mut bad = show(&verify::ops())?;
         if let Device::Cuda(gpu) = &device {
             let name = gpu.name();
-            // Each as it comes: where a kernel takes the GPU down, this shows which.
+            // Print each result at once, so that it is clear which kernel crashed the GPU.
             let reports = verify::device(&device, &[MODEL_SIZES], |r| {
                 note(format_args!("{name}: {} {}: {}", r.op, r.dtype, r.failure.as_deref().unwrap_or("ok")));
             })?;
@@ -49,13 +49,13 @@ pub fn run(args: &Args, place: &Place) -> Result<()> {
     })
 }
 
-/// Prints a report a line; the number of those that failed.
+/// Prints one report per line; returns the number of failures.
 fn show(reports: &[OpReport]) -> Result<usize> {
     let small = |x: Option<f64>| x.map_or(DASH.into(), |x| format!("{x:.1e}"));
     let verdict = |r: &OpReport| match (&r.failure, r.left_out) {
         (Some(failure), _) => failure.clone(),
         (None, 0) => "ok".into(),
-        (None, n) => format!("ok; {n} left out, whose heads are wider than this GPU has room for"),
+        (None, n) => format!("ok; {n} skipped, whose heads are too wide for this GPU"),
     };
     let mut table = Table::of(reports)
         .left("op", |r| &r.op)
@@ -74,11 +74,11 @@ fn show(reports: &[OpReport]) -> Result<usize> {
 /// The quantities of a golden file as computed in one place and precision.
 type Column = (&'static str, DType, Vec<Comparison>);
 
-/// Prints all quantities of a golden file; the number of those beyond their tolerance.
+/// Prints all quantities of a golden file; returns the number beyond their tolerance.
 fn show_golden(path: Option<&Path>, columns: &[Column]) -> Result<usize> {
     let quantities: Vec<usize> = (0..columns[0].2.len()).collect();
     let good = |&i: &usize| columns.iter().all(|(_, dtype, column)| column[i].error <= tolerance(*dtype));
-    let name = path.map_or("the program's own golden numbers".into(), |path| path.display().to_string());
+    let name = path.map_or("the embedded golden numbers".into(), |path| path.display().to_string());
     let limits = columns.iter().map(|(name, dtype, _)| format!("{:.0e} in {name}", tolerance(*dtype)));
     print(format_args!("{name}: relative errors, at most {}\n", limits.collect::<Vec<_>>().join(", ")))?;
     let mut table = Table::of(&quantities).left("quantity", |&i| &columns[0].2[i].name);

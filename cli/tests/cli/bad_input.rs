@@ -1,4 +1,4 @@
-//! What bad input gets: one clear line, the right exit code, nothing half-written.
+//! Bad input gives one clear line and the right exit code, and leaves nothing half-written.
 
 use super::*;
 use ltm::config::Config;
@@ -56,7 +56,7 @@ fn files_that_cannot_be_used() {
     for (data, parts) in [
         ("none.txt", &["none.txt"][..]),
         ("empty.txt", &["empty.txt", "empty"]),
-        ("short.txt", &["short.txt", "tokens make no sequence of 32"]),
+        ("short.txt", &["short.txt", "tokens are too few for a sequence of 32"]),
         ("odd.bin", &["odd.bin"]),
     ] {
         lab.train_on(data).fails(1, parts);
@@ -67,7 +67,7 @@ fn files_that_cannot_be_used() {
     assert_eq!(lab.names(".").len(), 4, "bad data leave nothing behind");
 }
 
-/// Wherever a file is named: a pipe that nobody writes to, a folder, and a pointer of Git LFS.
+/// For every option that names a file: a pipe without a writer, a folder, and a Git LFS pointer.
 #[cfg(unix)]
 #[test]
 fn what_is_no_file_is_not_waited_for() {
@@ -95,11 +95,11 @@ fn what_is_no_file_is_not_waited_for() {
         "quality run --prompts FILE",
         "bench --compare FILE",
     ] {
-        // Of a folder these take the shards.
+        // These accept a folder of shards.
         let takes_folders = ["train", "eval run --data"].iter().any(|start| command.starts_with(start));
         let folder = if takes_folders { "holds no" } else { "folder is a folder, not a file" };
         for (file, said) in [
-            ("pipe", "pipe is no regular file: name a file"),
+            ("pipe", "pipe is not a regular file: name a file"),
             ("pointer", "pointer is a Git LFS pointer, not the file itself: `git lfs pull` fetches it"),
             ("text.txt/inside", "text.txt is a file, not a folder"),
             ("folder", folder),
@@ -108,7 +108,7 @@ fn what_is_no_file_is_not_waited_for() {
         }
     }
     let cases = [
-        ("train --out new --data shards", "shards/train.bin is no regular file"),
+        ("train --out new --data shards", "shards/train.bin is not a regular file"),
         ("train --out new --data pointer.bin", "pointer.bin is a Git LFS pointer"),
         ("eval text.txt", "text.txt is not a run folder"),
         ("import gpt2 text.txt --out new", "text.txt is a file, not a folder"),
@@ -117,7 +117,7 @@ fn what_is_no_file_is_not_waited_for() {
     assert!(!lab.path("new").exists());
 }
 
-/// What stands in real files: damaged records, marks of Windows, files without anything.
+/// Content of real files: damaged records, byte order marks, empty files.
 #[test]
 fn data_as_people_have_them() {
     let lab = Lab::new();
@@ -131,14 +131,14 @@ fn data_as_people_have_them() {
     lab.write("marked.txt", "\u{FEFF}fine\ntoo");
     lab.write("wide.txt", b"\xFF\xFEf\0i\0");
     lab.write("zip.txt", b"PK\x03\x04....");
-    let left_out = "documents that cannot be read, the first of them at ";
+    let left_out = "documents that cannot be read, the first at ";
     for (input, first) in [
         ("bad.jsonl --format jsonl --field text", "bad.jsonl:2: column "),
         ("bad.csv --format csv --column text", "bad.csv:3: the record has 1 fields, the first has 2"),
         ("bad.txt --split lines --tokenizer gpt2", "bad.txt:2: invalid UTF-8"),
     ] {
         let prepare = format!("data prepare empty {input} --out {}", &input[..5]);
-        lab.refuses(1, &[(&prepare, &format!("{first} | ; --skip-bad leaves such documents out"))]);
+        lab.refuses(1, &[(&prepare, &format!("{first} | ; --skip-bad skips such documents"))]);
         let said = lab.ltm(&format!("{prepare} --skip-bad")).succeeds();
         said.says(&format!(
             "train: 2 documents | for 7 bytes of text | {left_out}{first} | 1 files without a document"
@@ -146,9 +146,9 @@ fn data_as_people_have_them() {
     }
     let said = lab.ltm("data prepare marked.txt --split lines --out marks --skip-bad").succeeds();
     said.says("train: 2 documents | for 7 bytes of text");
-    assert!(!said.err.contains("left out"), "{}", said.context());
+    assert!(!said.err.contains("skipped"), "{}", said.context());
     let wide = "wide.txt: this is UTF-16, not UTF-8: `iconv -f UTF-16 -t UTF-8 IN > OUT` converts it";
-    for (file, what) in [("wide.txt", wide), ("zip.txt", "zip.txt is a zip archive: plain text can be read")] {
+    for (file, what) in [("wide.txt", wide), ("zip.txt", "zip.txt is a zip archive, but must be plain text")] {
         for command in ["data prepare FILE --out out --skip-bad", "train --data FILE --out out"] {
             lab.refuses(1, &[(&command.replace("FILE", file), what)]);
         }
@@ -173,14 +173,14 @@ fn checkpoints_that_were_damaged() {
     for step in [3, 4, 6] {
         lab.change(&weights(step), |bytes| bytes.truncate(10));
     }
-    eval().fails(1, &["run has no checkpoint that is whole", "step-00000006"]);
-    lab.refuses(1, &[("train --resume run", "run has no checkpoint that is whole")]);
+    eval().fails(1, &["run has no intact checkpoint", "step-00000006"]);
+    lab.refuses(1, &[("train --resume run", "run has no intact checkpoint")]);
 }
 
 #[test]
 fn run_folders_that_do_not_fit() {
     let lab = Lab::trained();
-    lab.train("run", &[]).fails(2, &["run already holds a run", "--resume run"]);
+    lab.train("run", &[]).fails(2, &["run already has a run", "--resume run"]);
     fs::create_dir(lab.path("other")).unwrap();
     lab.write("other/file", "something");
     lab.train("other", &[]).fails(2, &["other is not empty"]);
@@ -188,22 +188,22 @@ fn run_folders_that_do_not_fit() {
     let cases = [
         ("train --resume run --set fast.steps=3", "fast.steps = 3 | fast.steps = 2 | train.threads"),
         ("train --resume run --set train.steps=5", "train.steps = 5 | has done 6"),
-        // Not what would make a new run of it.
+        // But not settings that would make it a new run.
         ("train --resume run --set model.seq=64", "model.seq = 64 cannot change a run | model.seq = 32"),
         ("train --resume run --set model.dim=17", "model.dim = 17 cannot change a run | model.dim = 16"),
     ];
     lab.refuses(2, &cases);
     // The same file with another split: validation text would become training text.
     let other_split =
-        "the data have changed since run was trained on them: the files are the same | or begin a new run";
+        "the data have changed since run was trained on them: the files are the same | or start a new run";
     lab.refuses(1, &[("train --resume run --set data.validation=text.txt", other_split)]);
     lab.write("more.txt", "more text. ".repeat(100));
     lab.write("text.txt", "other text. ".repeat(100));
     let cases = [
-        ("train --resume run", "the data have changed since run | text.txt has other content; put"),
-        ("train --resume run --data text.txt more.txt", "text.txt has other content | more.txt is new; put"),
-        ("train --resume run --data more.txt", "text.txt is missing | more.txt is new; put"),
-        ("replay run", "the data have changed since run | text.txt has other content | --data"),
+        ("train --resume run", "the data have changed since run | text.txt has different content; restore"),
+        ("train --resume run --data text.txt more.txt", "text.txt has different content | more.txt is new; restore"),
+        ("train --resume run --data more.txt", "text.txt is missing | more.txt is new; restore"),
+        ("replay run", "the data have changed since run | text.txt has different content | --data"),
         ("eval run", "the data have changed | may be training text | --data"),
     ];
     lab.refuses(1, &cases);
@@ -243,17 +243,17 @@ fn evaluation_and_generation_that_cannot_be() {
     lab.refuses(2, &cases);
     lab.run(&["generate", "run", "--unconditional", "--stop", ""]).fails(2, &["--stop"]);
     lab.run(&["generate", "run", "--prompt", ""]).fails(2, &["--prompt"]);
-    // 32 positions were trained: a new line in front, 32 bytes of prompt, of which the last is a target only.
+    // 32 positions were trained: a new line first, then 32 bytes of prompt, of which the last is only a target.
     let (whole, longer) = ("a".repeat(32), "a".repeat(33));
     let said = lab.ltm(&format!("generate run --prompt {whole} --tokens 1 --samples 2")).succeeds();
-    assert!(!said.err.contains("only the last of them are read"), "{}", said.context());
+    assert!(!said.err.contains("only the last ones are read"), "{}", said.context());
     assert_eq!(
-        said.err.matches("was trained on 32 positions; text beyond that may get worse").count(),
+        said.err.matches("was trained on 32 positions; longer text may get worse").count(),
         1,
         "{}",
         said.context()
     );
-    lab.ltm(&format!("generate run --prompt {longer} --tokens 1")).succeeds().says("only the last of them are read");
+    lab.ltm(&format!("generate run --prompt {longer} --tokens 1")).succeeds().says("only the last ones are read");
     let said = lab.ltm("--device cpu generate run --unconditional --tokens 32").succeeds();
     assert!(!said.err.contains("note:"), "{}", said.context());
 }
@@ -270,12 +270,12 @@ fn rates_that_cannot_be_meant() {
     let skipped = lab.train("skipping", &[&blow_up[..], &["train.non_finite=skip"]].concat()).succeeds();
     skipped.says("warning: step").says("the loss is not finite");
     assert_eq!(*steps(&lab.path("skipping")).last().unwrap(), 6);
-    // The way out that the message names.
+    // The remedy that the message names.
     let said = lab.ltm("train --resume run --set train.non_finite=skip").succeeds();
     assert_eq!(checkpoint_bytes(&lab.path("run"), 6), checkpoint_bytes(&lab.path("skipping"), 6));
     assert!(!said.err.contains("slow.warmup"), "{}", said.context());
 
-    // Every step fails: that is no accident of single batches.
+    // Every step fails, so single batches are not the cause.
     let fast = ["fast.rate_start=1e30", "fast.rate_end=1e30", "train.steps=30", "train.non_finite=skip"];
     lab.train("fast", &fast)
         .fails(1, &["step 10: ", "fast step 1", "10 steps in a row", "lower slow.rate, fast.rate_"]);
@@ -285,14 +285,14 @@ fn rates_that_cannot_be_meant() {
     short.says("slow.warmup = 2 is not less than train.steps = 1").says("2.500e-1");
 }
 
-/// Weights that an update has spoilt are told as what they are, whichever way bad batches are dealt with, and never saved.
+/// Weights spoilt by an update are reported for both ways of handling bad batches, and never saved.
 #[test]
 fn runs_that_diverge() {
     let lab = Lab::new();
     // Numbers that are not finite, and some that are but whose squares are not.
     let rate = ["slow.rate=1e38", "slow.min_rate=1e38", "train.eval_every=0"];
     for (i, more) in [
-        // Found by the step after it, or by the checkpoint behind it.
+        // Found by the next step, or by the checkpoint after it.
         &["train.checkpoint_every=0"][..],
         &["train.checkpoint_every=0", "train.non_finite=skip"],
         &["train.checkpoint_every=1"],
@@ -307,12 +307,12 @@ fn runs_that_diverge() {
         assert!(!said.err.contains("train.non_finite=skip"), "{}", said.context());
         assert!(!lab.path(&run).join("checkpoints").exists());
     }
-    // Five steps are left out; the update of the sixth spoils the weights.
+    // Five steps are skipped; the update of the sixth spoils the weights.
     let late = ["fast.rate_start=1e30", "fast.rate_end=0.1", "train.non_finite=skip"];
-    let after = ["the weights after step 6 are not finite", "the checkpoint of step 4 is from before that"];
+    let after = ["the weights after step 6 are not finite", "the checkpoint of step 4 is older and unaffected"];
     let said = lab.train("late", &[&rate[..], &late].concat());
     said.fails(1, &after);
-    said.says("step 1/6 | left out");
+    said.says("step 1/6 | skipped");
     let saved = checkpoint_bytes(&lab.path("late"), 4);
     lab.run(&["train", "--resume", "late"]).fails(1, &after);
     assert_eq!(checkpoint_bytes(&lab.path("late"), 4), saved);
@@ -342,7 +342,7 @@ fn configurations_too_large_for_memory() {
     assert_eq!(lab.names("."), ["run", "text.txt"]);
 }
 
-/// A limit on the size of files stands for the disk that is full: writing fails in the middle.
+/// A limit on file sizes simulates a full disk: writing fails in the middle.
 #[cfg(unix)]
 #[test]
 fn a_disk_that_is_full() {
@@ -355,14 +355,14 @@ fn a_disk_that_is_full() {
     };
     let said = limited(&["train", "--resume", "run", "--set", "train.steps=8"]);
     said.fails(1, &["cannot write", "safetensors"]);
-    // What was there is intact, and nothing half-written is left.
+    // Earlier files are intact, and nothing half-written remains.
     assert_eq!(checkpoint_bytes(&lab.path("run"), 6), before);
     assert_eq!(lab.names("run/checkpoints"), ["step-00000003", "step-00000004", "step-00000006"]);
     lab.ltm("train --resume run").succeeds();
     checkpoint_bytes(&lab.path("run"), 8);
 }
 
-/// A reader that goes away is no error; a standard output that takes nothing is.
+/// A reader that goes away is not an error; a full standard output is.
 #[cfg(target_os = "linux")]
 #[test]
 fn standard_outputs_that_end() {
@@ -374,5 +374,5 @@ fn standard_outputs_that_end() {
     assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
     let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
     let output = lab.command(&args).stdout(full).output().unwrap();
-    Said::of(output, &args).fails(1, &["cannot write to the standard output"]);
+    Said::of(output, &args).fails(1, &["cannot write to standard output"]);
 }

@@ -1,4 +1,4 @@
-//! `ltm bench`: what it refuses before it measures, and one measurement kept, drawn and compared with.
+//! `ltm bench`: errors before measuring, and one measurement saved, drawn and compared.
 
 use super::*;
 
@@ -15,7 +15,7 @@ fn what_cannot_be_is_told_before_anything_is_measured() {
     let cases = [
         ("bench --compare none", "cannot read none"),
         ("bench --compare text.txt", "text.txt"),
-        ("bench --compare other.json", "other.json | no report of `ltm bench`"),
+        ("bench --compare other.json", "other.json | not a version | report of `ltm bench`"),
         ("bench --json no/such/file", "cannot write no/such/file"),
         ("bench --svg no/such/file", "cannot write no/such/file"),
     ];
@@ -37,7 +37,7 @@ fn a_measurement_is_kept_drawn_and_compared_with() {
     bench("--op sum --threads 2 --compare base")
         .succeeds()
         .says("compared with base | rows compared | threads was 1, is 2");
-    // Settings that change the work are told; the reference's gradient is work as well.
+    // Reports settings that change the work; the reference's gradient is also work.
     let trajectory = "slow.gradient=trajectory --threads 1 --compare base";
     bench(&format!("{trajectory} --op add")).fails(1, &["base has none of these rows"]);
     bench(&format!("{trajectory} --op sum")).succeeds().says("slow.gradient was final, is trajectory");

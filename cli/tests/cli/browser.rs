@@ -1,13 +1,13 @@
 //! The page of `ltm report` in a real browser: Chromium, without a window.
 //!
-//! Runs where a `chromium` (or `chromium-browser`, `google-chrome`) is in the path, `apt-get install chromium` for one, and says
-//! that it was skipped where there is none.
+//! Needs `chromium` (or `chromium-browser`, `google-chrome`) in the path, e.g. by `apt-get install chromium`; without
+//! it the test reports that it was skipped.
 
 use super::*;
 use serde_json::Value;
 use std::io::Write;
 
-/// Shows pages in frames of a telephone's and of a screen's width, and writes what is in them into its title, as JSON.
+/// Shows pages in frames of phone and screen width, and writes their properties as JSON into its title.
 const FRAMES: &str = "
 <iframe src=report.html width=390 height=4000></iframe>
 <iframe src=report.html width=1280 height=4000></iframe>
@@ -30,7 +30,7 @@ fn a_browser_shows_the_page_and_asks_for_nothing() {
     let names = ["chromium", "chromium-browser", "google-chrome"];
     let there = |name: &&str| Command::new(name).arg("--version").output().is_ok_and(|said| said.status.success());
     let Some(chromium) = names.into_iter().find(there) else {
-        // Not by `println!`, which a test that passes is not heard by.
+        // Not by `println!`, whose output is hidden in a passing test.
         writeln!(std::io::stderr(), "skipped: no Chromium in the path: the report was not opened in a browser")
             .unwrap();
         return;
@@ -45,7 +45,7 @@ fn a_browser_shows_the_page_and_asks_for_nothing() {
     }
     let prompt = "<script>document.title='gone'</script>";
     lab.run(&["report", "run", odd, "ar", "--limit", "4", "--tokens", "60", "--prompt", prompt]).succeeds();
-    // What must not be, for the same eyes.
+    // A violation, to test that the check finds it.
     let bad = "<body><p style='width: 2000px'><script>console.error('seen')</script><img src=http://127.0.0.1:9/x.png>";
     lab.write("bad.html", bad);
     lab.write("frames.html", FRAMES);
@@ -62,7 +62,7 @@ fn a_browser_shows_the_page_and_asks_for_nothing() {
     let told = told.unwrap_or_else(|| panic!("{dom}\n{log}"));
     let told = told.replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&");
     let [telephone, screen, bad]: [Value; 3] = serde_json::from_str(&told).unwrap();
-    // No script has run, and what is wider than the page scrolls by itself: tables alone do that.
+    // No script has run, and only tables are wider than the page; they scroll.
     let title = format!("ltm report: run, {odd}, ar");
     let good = serde_json::json!({
         "title": title, "active": 0, "too_wide": [], "is_wide": false, "has_lines": true, "asked_for": [],

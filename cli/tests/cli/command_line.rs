@@ -1,4 +1,4 @@
-//! What the command line takes, and what it says of what it does not take.
+//! Accepted and refused command lines.
 
 use super::*;
 
@@ -22,7 +22,7 @@ fn values_may_begin_with_a_dash() {
         ("generate run --prompt a --samples -1", "--samples | -1 is not in 1..65536"),
         ("generate run --prompt a --temperature -x", "--temperature <X> takes a number, not '-x'"),
         ("plan --device -x", "--device | cpu, cuda, auto"),
-        // What follows a list of values is the next option.
+        // The next option ends a list of values.
         ("plan --set train.steps=5 --preset nano", "unknown preset \"nano\""),
         ("train --data -x.txt", "'-x' | ./-x"),
         ("eval -run", "'-r' | ./-r"),
@@ -64,7 +64,7 @@ fn keys_that_are_none_lead_to_those_that_are_meant() {
     lab.write("steps.toml", "# A comment\nsteps = 5\n");
     lab.write("rate.toml", "[fast]\nrate = 5\n");
     let cases = [
-        ("plan --config preset.toml", "preset.toml:1 | unknown key \"preset\" | a preset is named by --preset"),
+        ("plan --config preset.toml", "preset.toml:1 | unknown key \"preset\" | --preset names a preset"),
         ("plan --config steps.toml", "steps.toml:2 | \"fast.steps\" or \"train.steps\""),
         ("plan --config rate.toml", "rate.toml:2 | \"fast.rate_start\" or \"fast.rate_end\""),
         ("plan --set model.preset=tiny", "unknown key \"model.preset\" | --preset"),
@@ -119,7 +119,7 @@ fn usual_settings_have_flags() {
     lab.refuses(2, &cases);
 }
 
-/// Said before anything is opened.
+/// Refused before anything is opened.
 #[cfg(unix)]
 #[test]
 fn words_that_are_not_utf8() {
@@ -136,7 +136,7 @@ fn words_that_are_not_utf8() {
     assert!(!lab.path("new").exists());
 }
 
-/// A terminal would obey them.
+/// A terminal would obey control characters.
 #[cfg(target_os = "linux")]
 #[test]
 fn control_characters_are_shown_on_a_terminal() {
@@ -154,13 +154,13 @@ fn control_characters_are_shown_on_a_terminal() {
     }
 }
 
-/// What a terminal of so many columns is sent, line by line, without what moves its cursor.
+/// The output to a terminal with so many columns, line by line, without cursor movements.
 #[cfg(target_os = "linux")]
 fn on_a_terminal(lab: &Lab, columns: usize, args: &[&str]) -> Option<Vec<String>> {
     let line = format!("stty rows 24 cols {columns}; exec {} {}", env!("CARGO_BIN_EXE_ltm"), args.join(" "));
     let mut command = Command::new("script");
     command.args(["-qec", &line, "/dev/null"]).env("TERM", "xterm").current_dir(lab.0.path()).stdin(Stdio::null());
-    // A machine without `script` has no terminal to lend.
+    // Without `script` there is no terminal to test with.
     let said = command.output().ok()?;
     assert!(said.status.success(), "{said:?}");
     let text = String::from_utf8_lossy(&said.stdout).into_owned();

@@ -1,4 +1,4 @@
-//! Kills at any moment, interrupts, and what is left of a run then.
+//! Kills at any moment, interrupts, and the state of the run afterwards.
 
 #![cfg(unix)]
 
@@ -58,7 +58,7 @@ fn a_killed_run_becomes_the_run_that_was_never_killed() {
     assert_eq!(metrics(&whole), metrics(&killed));
 }
 
-/// Ctrl-C, a system that goes down, and a terminal that closes.
+/// Ctrl-C, a system shutdown, and a terminal that closes.
 #[test]
 fn interrupts_save_and_stop() {
     let endless = train_args("run", &["train.steps=1000000", "train.checkpoint_every=0", "train.eval_every=0"]);
@@ -67,7 +67,7 @@ fn interrupts_save_and_stop() {
         let lab = Lab::new();
         let child = start(&lab, &endless);
         wait_until("the third step", || step(&lab) >= 3);
-        // Nobody else may write to the run meanwhile.
+        // No other process may write to the run meanwhile.
         lab.refuses(1, &[("train --resume run", "another process")]);
         signal(&child, name);
         let said = Said::of(child.wait_with_output().unwrap(), &endless);
@@ -76,14 +76,14 @@ fn interrupts_save_and_stop() {
         said.says(&format!("interrupted after step {last}, which is saved | ltm train --resume run"));
         let saved = checkpoint_bytes(&lab.path("run"), last);
 
-        // It goes on from there.
+        // It continues from there.
         let more = format!("train --resume run --set train.steps={}", last + 1);
         lab.ltm(&more).succeeds().says("learning rates");
         assert_ne!(checkpoint_bytes(&lab.path("run"), last + 1), saved);
         lab.ltm("train --resume run").succeeds().says("0 of");
     }
 
-    // Whoever says so beforehand wants the run to go on.
+    // An ignored signal does not stop the run.
     let lab = Lab::new();
     let mut command = Command::new("nohup");
     command.arg(env!("CARGO_BIN_EXE_ltm")).args(&endless).current_dir(lab.0.path());
@@ -123,7 +123,8 @@ fn runs_that_begin_at_once_take_a_folder_each() {
     assert_eq!(lab.names("runs"), ["tiny", "tiny-2", "tiny-3", "tiny-4"]);
 }
 
-/// The run's folder goes, or a file of its data gets shorter, while the run is under way: one line, and nothing made anew.
+/// The run's folder disappears, or a data file gets shorter, during training: one line of error, and nothing is created
+/// again.
 #[test]
 fn what_lies_under_a_run_changes() {
     let endless = ["train.steps=1000000", "train.checkpoint_every=5", "train.eval_every=0", "slow.warmup=2"];
@@ -145,7 +146,7 @@ fn what_lies_under_a_run_changes() {
     lab.ltm(&format!("train --resume moved --set train.steps={}", at + 1)).succeeds();
 
     let lab = Lab::new();
-    // A checkpoint may be under way.
+    // A checkpoint may be in progress.
     let removed = || wait_until("the removal", || fs::remove_dir_all(lab.path("run")).is_ok());
     let said = after_three_steps(&lab, "text.txt", &removed);
     said.fails(1, &["run"]);

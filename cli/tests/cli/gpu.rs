@@ -1,5 +1,5 @@
-//! GPUs that cannot be used: with `--device cuda` one clear line, with `auto` a note and the CPU. NVIDIA's libraries are
-//! stand-ins.
+//! GPUs that cannot be used: with `--device cuda` one clear line, with `auto` a note and the CPU. NVIDIA's libraries
+//! are simulated.
 
 #[path = "../../../tests/driver/build.rs"]
 mod build;
@@ -7,7 +7,7 @@ mod build;
 use super::*;
 use std::sync::OnceLock;
 
-/// Where the stand-ins are.
+/// The folder of the simulated libraries.
 fn stand_ins() -> &'static Path {
     static FOLDER: OnceLock<PathBuf> = OnceLock::new();
     FOLDER.get_or_init(|| {
@@ -17,7 +17,7 @@ fn stand_ins() -> &'static Path {
     })
 }
 
-/// Runs the program where the stand-ins are installed and pretend what `variables` say.
+/// Runs the program with the simulated libraries, configured by `variables`.
 fn run(lab: &Lab, line: &str, variables: &[(&str, &str)]) -> Said {
     let args: Vec<&str> = line.split_whitespace().collect();
     let mut command = lab.command(&args);
@@ -36,15 +36,15 @@ const ANY: (&str, &str) = ("FAKE_ANY", "1");
 /// The device opens, and then fails.
 const LOST: (&str, &str) = ("FAKE_LOST", "1");
 
-/// What is said of every machine and file is the driver's tests' business; here, which code, note and advice go with it.
+/// The tests of the driver check each message; here we check exit code, note and advice.
 #[test]
 fn surroundings_that_cannot_be() {
     let lab = Lab::new();
     lab.write("damaged", "not kernels");
-    let no_gpu = "no CUDA device: the NVIDIA driver is there, but shows no GPU";
+    let no_gpu = "no CUDA device: the NVIDIA driver is installed but lists no GPU";
     let damaged = "LTM_CUDA_KERNELS = damaged: not a file of compiled kernels";
     for (variables, said, advice) in [
-        (&[("FAKE_GPUS", "0")][..], no_gpu, "; --device cpu computes on the processor"),
+        (&[("FAKE_GPUS", "0")][..], no_gpu, "; --device cpu uses the CPU"),
         (&[("LTM_CUDA_KERNELS", "damaged")], damaged, "; `ltm cuda compile` makes a new file"),
         (&[], "Fake GPU refuses the kernels of", ""),
     ] {
@@ -66,7 +66,7 @@ fn surroundings_that_cannot_be() {
 #[test]
 fn a_gpu_that_is_too_small_or_fails() {
     let lab = Lab::new();
-    // What is left beside the workspace of cuBLASLt.
+    // The memory left besides the workspace of cuBLASLt.
     let memory = |bytes: usize| ((32 << 20) + bytes).to_string();
     let on_cuda = |settings: &str, bytes: usize| {
         let line = format!("--device cuda {}", train("run", settings));
@@ -74,7 +74,7 @@ fn a_gpu_that_is_too_small_or_fails() {
         assert!(!lab.path("run").exists());
         said
     };
-    // With `auto`, it is the processor's.
+    // With `auto`, the CPU takes over.
     let falls_back = |lab: &Lab, line: &str, bytes: usize, why: &str| {
         let said = run(lab, line, &[ANY, ("FAKE_MEMORY", &memory(bytes))]).succeeds();
         let note = said.err.lines().find(|line| line.starts_with("note: on the CPU: ")).unwrap_or_default();
@@ -101,7 +101,7 @@ fn a_gpu_that_is_too_small_or_fails() {
     let said = run(&lab, plan, &full).succeeds();
     assert!(said.err.contains("note: on the CPU: ") && !said.err.contains("would not start"), "{}", said.context());
 
-    // A GPU that fails is an error in one line, a bug a panic with its place.
+    // A failing GPU is a one-line error; a bug is a panic with its place.
     let illegal = "Fake GPU cannot copy from the host: an illegal memory access was encountered";
     let line = format!("--device cuda {}", train("run", ""));
     run(&lab, &line, &[ANY, LOST, ("RUST_BACKTRACE", "1")]).fails(1, &[illegal]);
@@ -138,7 +138,7 @@ fn kernels_are_compiled_into_a_file() {
     run(&lab, "cuda compile --out no/kernels", &[]).fails(1, &["cannot write no/kernels"]);
     assert_eq!(lab.names("."), ["kernels", "text.txt"]);
 
-    // Libraries that are not what their names say.
+    // Files that are not libraries in spite of their names.
     fs::create_dir_all(lab.path("garbage")).unwrap();
     lab.write("garbage/libnvrtc.so.13", "no library");
     for (folder, said) in [
@@ -152,9 +152,12 @@ fn kernels_are_compiled_into_a_file() {
         let doctor = run(&lab, "doctor", &variables).succeeds();
         doctor.says(said).says("GPU           not used | computes on the CPU: NVRTC");
     }
-    // Products have a kernel of the program's own.
+    // The program has its own kernel for products.
     let slow = run(&lab, "plan", &[("LTM_CUDA_LIBRARIES", "garbage"), ("LTM_CUDA_KERNELS", "kernels"), ANY]).succeeds();
-    slow.says("on Fake GPU; note: without cuBLASLt products run on a slow kernel | garbage holds no libcublasLt.so");
+    slow.says(
+        "on Fake GPU; note: without cuBLASLt, matrix products use this program's slow kernel | garbage holds no \
+               libcublasLt.so",
+    );
 }
 
 #[test]
@@ -168,7 +171,7 @@ fn a_machine_without_a_driver() {
     doctor.says("computes on the CPU");
     assert!(!doctor.out.contains("missing"), "{}", doctor.context());
     lab.ltm("doctor").succeeds().says("missing | no NVIDIA driver: libcuda.so.1 is not found | computes on the CPU");
-    // Said where training begins, and nowhere else.
+    // Printed when training begins, and nowhere else.
     let why = "on the CPU: there is no NVIDIA driver\n";
     assert_eq!(lab.ltm("plan").succeeds().err, "");
     assert!(lab.train("run", &["train.steps=1"]).succeeds().err.starts_with(why));

@@ -1,4 +1,4 @@
-//! GPT-2's weights from Hugging Face's layout: import, judge, generate.
+//! GPT-2's weights in Hugging Face's format: import, evaluate, generate.
 
 use super::*;
 
@@ -20,14 +20,14 @@ fn imported_weights_are_judged_and_generate() {
     lab.ltm(import).succeeds().says("2 layers of width 8, 2 heads, 12 positions | run");
     lab.ltm("eval run --data text.txt --limit 20").succeeds().says("nll | exact | prefix | 20 sequences");
 
-    // One token stands in front, the last one drawn is not read: 12 positions take a prompt of 5 and 7 tokens more.
+    // One token comes first, and the last drawn one is not read: 12 positions fit a prompt of 5 and 7 more tokens.
     let generate = || lab.ltm("generate run --prompt GPT-2 --tokens 7 --seed 3").succeeds();
     let said = generate();
     assert!(said.out.starts_with("GPT-2") && said.out.len() > "GPT-2\n".len(), "{}", said.context());
     assert_eq!(generate().out, said.out);
     lab.ltm("generate run --unconditional --tokens 5").succeeds();
     let cases = [
-        (import, "run already holds a run"),
+        (import, "run already has a run"),
         ("eval run", "run was imported and has no validation text | --data"),
         ("eval run --data text.txt --protocol elbo", "elbo | gpt2 | nll"),
         ("train --resume run", "run was imported"),
@@ -72,7 +72,7 @@ fn the_baseline_plans_trains_and_generates() {
         assert_eq!(generate().out, said.out);
         lab.ltm(&format!("generate {kind} --unconditional --tokens 5 --temperature 0")).succeeds();
     }
-    // Rotary positions have no end, learned ones do.
+    // Rotary positions are unlimited, learned ones are not.
     lab.ltm("generate ar --prompt green --tokens 60").succeeds().says("note: ");
     lab.refuses(2, &[("generate gpt2 --prompt green --tokens 60", "the model has 32")]);
 }

@@ -1,10 +1,10 @@
-//! What the program is for, from end to end, at toy size.
+//! The main uses of the program, end to end, at toy size.
 
 use super::*;
 use serde_json::Value;
 use std::io::Write;
 
-/// Whether the parts of a result, those that the protocol has, are the whole.
+/// Whether the parts of a result, if the protocol has any, add up to the whole.
 pub fn adds_up(result: &Value) -> bool {
     let [nats, nll, kl] = ["nats", "nll", "kl"].map(|key| result[key].as_f64());
     let nats = nats.unwrap();
@@ -19,16 +19,16 @@ pub fn adds_up(result: &Value) -> bool {
 #[test]
 fn train_evaluate_generate() {
     let lab = Lab::trained();
-    // Six steps, validations behind the third and the last, the newest three checkpoints.
+    // Six steps, validations after the third and the last, the newest three checkpoints.
     assert_eq!(steps(&lab.path("run")), [1, 2, 3, 3, 4, 5, 6, 6]);
     assert_eq!(json(lab.read("run/config.json"))["data"]["tokenizer"], "bytes");
     let line = json(lab.read("run/metrics.jsonl").lines().next().unwrap());
     let number = |key: &str| line[key].as_f64().unwrap();
     assert!((number("loss") - number("nll") - number("kl")).abs() < 1e-9);
-    // Text as one byte a token: bits per byte are the loss in bits, end token aside.
+    // One token per byte: bits per byte equal the loss in bits, except for the end token.
     assert!((number("bits_per_byte") - number("loss") / std::f64::consts::LN_2).abs() < 1e-9);
 
-    lab.ltm("eval run --samples 3 --limit 2").succeeds().says("KL is what the latents cost");
+    lab.ltm("eval run --samples 3 --limit 2").succeeds().says("KL is the cost of the latents");
     let results = lab.ltm("eval run --samples 3 --steps 3 --json").succeeds().json();
     let results = results["results"].as_array().unwrap();
     let names: Vec<&str> = results.iter().map(|result| result["protocol"].as_str().unwrap()).collect();
@@ -53,7 +53,7 @@ fn train_evaluate_generate() {
     let free = generate(&["--unconditional", "--samples", "2", "--top-k", "5", "--top-p", "0.9", "--refit", "7"]);
     assert!(free.contains("--- 1 ---") && free.contains("--- 2 ---"), "{free}");
 
-    // Wherever a prompt comes from, it is the same one; nothing to warn of by default.
+    // The same prompt from any source gives the same text; there is no warning by default.
     let said = |args: &[&str]| lab.run(&[&["generate", "run"], args].concat()).succeeds();
     let plain = said(&["--prompt", "3 green"]);
     assert!(!plain.says("tokens/s").err.contains("note:"), "{}", plain.context());
@@ -62,21 +62,21 @@ fn train_evaluate_generate() {
     let mut piped = lab.command(&["generate", "run", "--prompt", "-"]);
     let piped = piped.stdin(fs::File::open(lab.path("prompt.txt")).unwrap()).output().unwrap();
     assert_eq!(String::from_utf8(piped.stdout).unwrap(), plain.out);
-    // The likeliest alone, in two ways; and no token that has been there, of 258.
+    // Only the most likely token, in two ways; and no repeated token among 258.
     let likeliest = ["--prompt", "3 green", "--temperature", "0"];
     assert_eq!(said(&["--prompt", "3 green", "--min-p", "1"]).out, said(&likeliest).out);
     assert_ne!(said(&[&likeliest[..], &["--repetition-penalty", "100"]].concat()).out, said(&likeliest).out);
 }
 
-/// The rate rises so high that every validation is worse than the one before.
+/// The rate rises so high that every validation is worse than the previous one.
 #[test]
 fn the_checkpoint_of_the_best_validation_stays_and_can_be_chosen() {
     let lab = Lab::new();
     let high = ["slow.rate=1000", "slow.warmup=1000", "train.eval_every=2", "train.checkpoint_every=3"];
     let said = lab.train("run", &[&high[..], &["train.keep_checkpoints=1"]].concat()).succeeds();
-    said.says("the best validation was that after step 2 | `--checkpoint best`");
+    said.says("the best validation was after step 2 | `--checkpoint best`");
     assert_eq!(lab.names("run/checkpoints"), ["step-00000002", "step-00000006"]);
-    lab.ltm("train --resume run --set train.steps=7").succeeds().says("the best validation was that after step 2");
+    lab.ltm("train --resume run --set train.steps=7").succeeds().says("the best validation was after step 2");
     assert_eq!(lab.names("run/checkpoints"), ["step-00000002", "step-00000007"]);
 
     for (choice, step) in [("", 7), ("--checkpoint latest", 7), ("--checkpoint best", 2), ("--checkpoint 2", 2)] {
@@ -93,10 +93,10 @@ fn the_checkpoint_of_the_best_validation_stays_and_can_be_chosen() {
         );
     }
     fs::remove_file(lab.path("run/metrics.jsonl")).unwrap();
-    lab.refuses(2, &[("eval run --checkpoint best", "run has no validation behind a checkpoint: choose one of 2, 7")]);
+    lab.refuses(2, &[("eval run --checkpoint best", "run has no checkpoint with a validation: choose one of 2, 7")]);
 }
 
-/// Samples are shown and kept, are what `ltm generate` writes from the same weights, and change nothing.
+/// Samples are printed and saved, equal `ltm generate` with the same weights, and do not affect training.
 #[test]
 fn training_shows_what_the_model_writes() {
     let lab = Lab::new();
@@ -105,7 +105,7 @@ fn training_shows_what_the_model_writes() {
         let kind = format!("model.kind={kind}");
         lab.train(still, &[&kind]).succeeds();
         let said = lab.train(run, &[&kind, "train.sample_every=3", "train.steps=6"]).succeeds();
-        said.says("what the model writes after step 3:\n  | what the model writes after step 6:\n  ");
+        said.says("sample after step 3:\n | sample after step 6:\n  ");
         assert_eq!(steps(&lab.path(run)), [1, 2, 3, 3, 3, 4, 5, 6, 6, 6]);
         let [with, without] = [run, still].map(|run| checkpoint_bytes(&lab.path(run), 6));
         assert!(with == without);
@@ -119,17 +119,17 @@ fn training_shows_what_the_model_writes() {
     }
     lab.ltm("report ltm --limit 0 --samples 0").succeeds();
     let page = lab.read("report.html");
-    assert!(page.contains("what it wrote while it was trained") && page.contains("After step 3"));
+    assert!(page.contains("samples during training") && page.contains("After step 3"));
 }
 
-/// By their content, wherever they lie; validation text is no training text.
+/// By content, under any path; validation text is not training text.
 #[test]
 fn training_texts_are_known() {
     let lab = Lab::trained();
     let known = |run: &str, data: &str| {
         let said = lab.ltm(&format!("eval {run} --data {data} --protocol elbo --samples 1 --limit 1")).succeeds();
         let found = said.err.contains("was trained on");
-        assert_eq!(said.out.contains("training text of the run: not unseen"), found, "{}", said.context());
+        assert_eq!(said.out.contains("training text of the run, so not unseen"), found, "{}", said.context());
         found
     };
     fs::copy(lab.path("text.txt"), lab.path("copy.txt")).unwrap();
@@ -148,7 +148,7 @@ fn training_texts_are_known() {
     assert!(!known("run", "shards"), "of a folder the validation shards are scored");
 }
 
-/// By whatever way a text comes to be for both, `train` says so at once, and every number of it has the note beside it.
+/// If a text is used for both in any way, `train` warns at once, and every number has the note.
 #[test]
 fn validation_text_that_is_training_text_is_told() {
     let lab = Lab::new();
@@ -176,7 +176,7 @@ fn validation_text_that_is_training_text_is_told() {
         ("text.txt", "data.validation=text.txt", Some("text.txt")),
         ("text.txt", "data.validation=packed.txt.gz", Some("packed.txt.gz")),
         ("text.txt", "data.validation=marked.txt", Some("marked.txt")),
-        // What is apart in the folder is not apart in its first shard.
+        // The split of the folder does not apply to its first shard alone.
         ("nested nested/b.bin", "data.validation_fraction=0.6", Some("b.bin")),
         ("text.txt", "", None),
         ("text.txt text.txt", "", None),
@@ -189,19 +189,19 @@ fn validation_text_that_is_training_text_is_told() {
         let warning = said.err.lines().find(|line| line.starts_with("warning: validation text of "));
         assert_eq!(warning.is_some(), seen.is_some(), "{}", said.context());
         assert!(warning.unwrap_or_default().contains(seen.unwrap_or_default()), "{}", said.context());
-        let repeats = said.err.contains("text.txt hold the same text: the model trains on it twice as often");
+        let repeats = said.err.contains("text.txt have the same text, so the model trains on it twice as often");
         assert_eq!(repeats, data == "text.txt text.txt", "{}", said.context());
         let said = evaluate(&format!("run{i}"));
-        assert_eq!(said.out.contains("training text of the run: not unseen"), seen.is_some(), "{}", said.context());
+        assert_eq!(said.out.contains("training text of the run, so not unseen"), seen.is_some(), "{}", said.context());
     }
     lab.ltm("report run0 --out page.html --limit 2 --samples 0").succeeds();
-    assert!(lab.read("page.html").contains("training text of the run: not unseen"));
-    // A packed copy of training text is known by its tokens.
+    assert!(lab.read("page.html").contains("training text of the run, so not unseen"));
+    // A compressed copy of training text is recognised by its tokens.
     let said = lab.ltm("eval run5 --data packed.txt.gz --protocol elbo --samples 1 --limit 1").succeeds();
-    said.says("run5 was trained on packed.txt.gz | training text of the run: not unseen");
+    said.says("run5 was trained on packed.txt.gz | training text of the run, so not unseen");
 }
 
-/// However short a text is: what cannot be known of it is a dash or `null`.
+/// For a very short text, unknown numbers are a dash or `null`.
 #[test]
 fn the_shortest_texts_are_judged() {
     let lab = Lab::trained();
@@ -218,7 +218,7 @@ fn the_shortest_texts_are_judged() {
         }
     }
     lab.write("short.txt", "");
-    lab.refuses(1, &[("eval run --data short.txt", "short.txt holds no text")]);
+    lab.refuses(1, &[("eval run --data short.txt", "short.txt has no text")]);
 }
 
 #[test]
@@ -226,7 +226,7 @@ fn the_embedded_corpus_and_its_entropy() {
     let lab = Lab::new();
     let settings = ["model.seq=256", "train.steps=2", "train.eval_every=0", "train.checkpoint_every=0"];
     let settings = [TINY, &settings].concat().join(" ");
-    lab.ltm(&format!("train --out run --set {settings}")).succeeds().says("the least possible is");
+    lab.ltm(&format!("train --out run --set {settings}")).succeeds().says("the source's exact cost is");
     let said = lab.ltm("eval run --samples 2 --limit 5").succeeds();
     let prefix = said.out.lines().find(|line| line.starts_with("prefix")).unwrap();
     let cells: Vec<&str> = prefix.split_whitespace().collect();
@@ -234,15 +234,15 @@ fn the_embedded_corpus_and_its_entropy() {
     said.says("5 validation stories | true entropy | 34.85 | the bound holds | not a bound");
     let json = lab.ltm("eval run --samples 2 --limit 5 --protocol elbo --json").succeeds().json();
     assert_eq!(json["results"][0]["bound_holds"], true);
-    // Two steps teach little: a byte still costs about ln 258.
+    // After two steps a byte still costs about ln 258.
     assert!(json["results"][0]["above_truth"].as_f64().unwrap() > 500.0);
 
-    // The audit says in words what the numbers are.
+    // The audit describes the numbers in words.
     let audit = "audit run --limit 3 --samples 2 --max-steps 4";
     let said = lab.ltm(audit).succeeds();
     said.says("3 validation stories of the embedded corpus | true entropy 34.85 | fixed, NOT a bound")
-        .says("valid bounds here: at no T | fixed is not a bound | The elbo bound is least at T =")
-        .says("nats, goes 100 % to layer 1;");
+        .says("valid bounds here: neither is below | fixed is not a bound | The elbo bound is least at T =")
+        .says("nats: 100 % in layer 1;");
     let value = lab.ltm(&format!("{audit} --json")).succeeds().json();
     let rows = value["rows"].as_array().unwrap();
     let steps: Vec<u64> = rows.iter().map(|row| row["fast_steps"].as_u64().unwrap()).collect();
@@ -259,10 +259,10 @@ fn the_embedded_corpus_and_its_entropy() {
     }
     let said = lab.ltm(&format!("{audit} --data text.txt")).succeeds();
     said.says("3 sequences of text.txt (sha256  | The exact cost of this text is not known");
-    assert!(!said.out.contains("Less the exact cost"), "{}", said.context());
+    assert!(!said.out.contains("minus the exact cost"), "{}", said.context());
 
     let demo = lab.ltm(&format!("demo --set {settings}")).succeeds();
-    demo.says("the baseline, exactly | From latent thoughts | first half | elbo | not a bound | How to read this");
+    demo.says("the baseline, exactly | With latents drawn | first half | elbo | not a bound | How to read this");
     assert!(lab.path("runs/demo/config.json").exists());
 }
 
@@ -281,7 +281,7 @@ fn prepared_data_bring_their_tokenizer_and_their_validation() {
     }
     lab.ltm("eval run --protocol prefix --limit 2 --samples 2").succeeds();
     lab.run(&["generate", "run", "--prompt", "green é", "--tokens", "5"]).succeeds().says("green é");
-    // Data may move, but must stay the same.
+    // Data may move, but must not change.
     fs::rename(lab.path("tokens"), lab.path("moved")).unwrap();
     lab.refuses(1, &[("train --resume run", "tokens")]);
     lab.ltm("train --resume run --data moved --set train.steps=3").succeeds();

@@ -1,4 +1,4 @@
-//! The program as a user meets it: the real binary, real files, exit codes and what it says.
+//! Tests the program as a user does: the real binary, real files, exit codes and output.
 
 mod bad_input;
 mod bench;
@@ -59,7 +59,7 @@ impl Lab {
     }
 
     fn command(&self, args: &[&str]) -> Command {
-        // Whoever started the tests may ignore signals, under nohup for one; the program must not inherit that.
+        // The tests may run with ignored signals, e.g. under nohup; the program must not inherit this.
         let mut command = Command::new("env");
         command
             .args(["--default-signal=HUP,INT,TERM", env!("CARGO_BIN_EXE_ltm")])
@@ -78,12 +78,12 @@ impl Lab {
         Said::of(self.command(args).output().unwrap(), args)
     }
 
-    /// A command line whose words have no blanks in them.
+    /// A command line whose words contain no spaces.
     fn ltm(&self, line: &str) -> Said {
         self.run(&line.split_whitespace().collect::<Vec<_>>())
     }
 
-    /// That each of some command lines fails with `code` and an error that has all of the parts between the bars.
+    /// Checks that each command line fails with `code` and an error that contains all parts between the bars.
     #[track_caller]
     fn refuses(&self, code: i32, cases: &[(&str, &str)]) {
         for (line, parts) in cases {
@@ -128,7 +128,7 @@ fn train_args<'a>(out: &'a str, settings: &[&'a str]) -> Vec<&'a str> {
     [&["train", "--data", "text.txt", "--out", out, "--set"], TINY, settings].concat()
 }
 
-/// What a command said and how it ended.
+/// The output and exit code of a command.
 struct Said {
     code: Option<i32>,
     out: String,
@@ -157,7 +157,7 @@ impl Said {
         self
     }
 
-    /// That the command failed with `code`, and that its last word is one line with all of `parts` in it.
+    /// Checks that the command failed with `code`, and that its error is one line with all `parts`.
     #[track_caller]
     fn fails(&self, code: i32, parts: &[&str]) {
         assert_eq!(self.code, Some(code), "{}", self.context());
@@ -170,7 +170,7 @@ impl Said {
         }
     }
 
-    /// That all of the parts between the bars are somewhere in what was said.
+    /// Checks that the output contains all parts between the bars.
     #[track_caller]
     fn says(&self, parts: &str) -> &Self {
         for part in parts.split(" | ") {
@@ -191,14 +191,14 @@ fn checkpoint_bytes(run: &Path, step: u64) -> Vec<Vec<u8>> {
     files.map(|name| fs::read(folder.join(name)).unwrap()).into()
 }
 
-/// The metrics' lines without what the clock says.
+/// The lines of the metrics without times.
 fn metrics(run: &Path) -> Vec<String> {
     let text = fs::read_to_string(run.join("metrics.jsonl")).unwrap();
     let timeless = |line: &str| line.split(',').filter(|entry| !entry.contains("second")).collect::<Vec<_>>().join(",");
     text.lines().map(timeless).collect()
 }
 
-/// The steps that metrics are about, in order.
+/// The steps in metrics, in order.
 fn steps(run: &Path) -> Vec<u64> {
     let path = run.join("metrics.jsonl");
     let lines: Vec<Line> = if path.exists() { ltm::json::read_lines(&path).unwrap() } else { Vec::new() };

@@ -1,9 +1,9 @@
-//! Word problems and the quality of text, from their making to the tables.
+//! Word problems and the quality of text, from generation to the tables.
 
 use super::*;
 use serde_json::Value;
 
-/// The lines of a file of texts: where they come from, then a text each.
+/// The lines of a file of texts: first their origin, then one text per line.
 fn transcript(lab: &Lab, name: &str) -> Vec<Value> {
     lab.read(name).lines().map(json).collect()
 }
@@ -22,7 +22,7 @@ fn word_problems_are_asked_and_every_text_is_kept() {
     };
     let said = eval("");
     said.says("6 problems | pass@1 | pass@2 | gsm8k-0-shot.jsonl | 0 of 6: at most 39.3 %");
-    // Said before the work, and with its results.
+    // Printed before the work, and with its results.
     let cut = "6 of 6 prompts are longer than the 32 tokens the model reads; their beginning is not read";
     assert!(said.err.contains(&format!("note: {cut}\n")) && said.out.contains(cut), "{}", said.context());
     let value = eval("--shots 2 --limit 3 --json").json();
@@ -44,19 +44,19 @@ fn word_problems_are_asked_and_every_text_is_kept() {
         assert!(prompt.starts_with("Question: ") && prompt.ends_with("\nAnswer:"));
         assert_eq!((prompt.matches("Question: ").count(), prompt.matches("#### ").count()), (3, 2));
     }
-    // What is there is not written again; what a kill cut off is, with the same bits.
+    // Existing texts are reused; texts lost in a kill are generated again with the same bits.
     let whole = lab.read("run/gsm8k-2-shot.jsonl");
-    eval("--shots 2 --limit 3").says("gsm8k-2-shot.jsonl; 9 of them were there before");
+    eval("--shots 2 --limit 3").says("gsm8k-2-shot.jsonl; 9 of them were there already");
     lab.write("run/gsm8k-2-shot.jsonl", &whole[..whole.len() - 300]);
     let other_k = "--samples 3 --k 3 --tokens 8 --steps 1 --shots 2 --limit 3";
     let said = lab.ltm(&format!("eval run --gsm8k sums/test.jsonl {other_k}")).succeeds();
-    said.says("8 of them were there before | pass@3");
+    said.says("8 of them were there already | pass@3");
     assert_eq!(lab.read("run/gsm8k-2-shot.jsonl"), whole);
-    // Other options are another evaluation, in a file of its own. An example is not asked, whatever file it comes from.
+    // Other options are another evaluation with its own file. An example is never asked, even from another file.
     eval("--shots 2 --examples sums/test.jsonl").says("4 problems | gsm8k-2-shot-2.jsonl");
     fs::remove_file(lab.path("run/gsm8k-2-shot-2.jsonl")).unwrap();
     let one = "--samples 1 --tokens 8 --transcripts one.jsonl";
-    lab.ltm(&format!("eval run --gsm8k sums/test.jsonl {one}")).succeeds().says("pass@1 | every text is in one.jsonl");
+    lab.ltm(&format!("eval run --gsm8k sums/test.jsonl {one}")).succeeds().says("pass@1 | all texts are in one.jsonl");
 
     lab.write("bad.jsonl", "{\"question\": \"1 + 1?\", \"answer\": \"2\"}\n");
     let cases = [
@@ -98,9 +98,9 @@ fn interrupted_word_problems_go_on_where_they_were() {
     signal(&child, "-INT");
     let said = Said::of(child.wait_with_output().unwrap(), &args);
     assert_eq!(said.code, Some(130), "the test has lost its grip: {}", said.context());
-    said.says("interrupted: the texts so far are in begun.jsonl; the same command goes on");
+    said.says("interrupted: the texts so far are in begun.jsonl; the same command continues");
     let going_on = lab.ltm(&line).succeeds();
-    going_on.says("of them were there before");
+    going_on.says("of them were there already");
     let whole = lab.ltm(&format!("{eval} whole.jsonl")).succeeds();
     assert_eq!(transcript(&lab, "begun.jsonl")[1..], transcript(&lab, "whole.jsonl")[1..]);
     assert_eq!(going_on.out, whole.out);
@@ -131,7 +131,7 @@ fn text_is_measured_and_judged_by_any_model() {
     quality("--prompts prompts.txt --samples 2").succeeds().says("4 conditional texts");
     quality("--prompts prompts.txt --samples 40000").fails(2, &["80000 texts are too many"]);
     lab.write("blank.txt", " \n");
-    quality("--prompts blank.txt").fails(1, &["blank.txt holds no prompt"]);
+    quality("--prompts blank.txt").fails(1, &["blank.txt has no prompt"]);
     lab.write("long.txt", "a prompt that is too long for what the judge reads\n");
-    quality("--prompts long.txt").fails(2, &["the prompt of text 0", "the judge reads 32"]);
+    quality("--prompts long.txt").fails(2, &["the prompt of text 0", "the judge reads only 32"]);
 }

@@ -1,4 +1,4 @@
-//! A run can be repeated from what it recorded, and what it recorded cannot be changed unnoticed.
+//! A run can be repeated from its records, and changes of the records are detected.
 
 use super::*;
 use ltm::hash::sha256;
@@ -21,23 +21,23 @@ fn a_stretch_is_repeated_bit_for_bit() {
     assert_eq!(data.files[0].file.sha256, sha256(lab.read("text.txt")));
     assert_eq!(config, Run::open(&lab.path("run")).unwrap().config);
 
-    // Checkpoints behind steps 3, 4 and 6.
+    // Checkpoints after steps 3, 4 and 6.
     let all = lab.ltm("replay run").succeeds();
-    all.says("steps 1..6 repeated, all bits the same").says("from the initial weights");
-    all.says("behind 6 of 6 steps by their checksum").says("the checkpoints of steps 3, 4, 6 byte for byte");
+    all.says("steps 1..6 repeated, all bits are the same").says("from the initial weights");
+    all.says("after 6 of 6 steps by checksum").says("the checkpoints of steps 3, 4, 6 byte for byte");
     let said = lab.ltm("--threads 3 replay run --steps 4..5").succeeds();
     said.says("steps 4..5 from the checkpoint of step 3")
-        .says("behind 2 of 2 steps")
+        .says("after 2 of 2 steps")
         .says("the checkpoint of step 4 byte for byte");
     lab.refuses(2, &[("replay run --steps 5..7", "5..7 | steps 1..6"), ("replay run --steps 5", "FIRST..LAST")]);
     lab.refuses(1, &[("replay text.txt", "text.txt")]);
 
-    // Gone on with, with another end of the schedules: every step with the settings that it was done with.
+    // After a resume with another end of the schedules, every step is repeated with its own settings.
     lab.ltm("train --resume run --set train.steps=9").succeeds();
     lab.ltm("replay run").succeeds().says("steps 1..9 repeated");
     lab.ltm("replay run --steps 7..7").succeeds().says("step 7 repeated");
     fs::remove_dir_all(lab.path("run/checkpoints")).unwrap();
-    lab.ltm("replay run").succeeds().says("steps 1..9 repeated").says("behind 9 of 9 steps");
+    lab.ltm("replay run").succeeds().says("steps 1..9 repeated").says("after 9 of 9 steps");
 }
 
 #[test]
@@ -54,15 +54,15 @@ fn what_was_recorded_cannot_be_changed_unnoticed() {
     let state = state.unwrap();
     let other_state = format!("{:016x}", u64::from_str_radix(&state, 16).unwrap() ^ 1);
     let metrics = "run/metrics.jsonl";
-    let third = "step 3 comes out differently";
+    let third = "step 3 differs";
     for (file, (was, forged), stretch, parts) in [
         (metrics, other("grad_norm", grad_norm), "3..3", [third, "grad_norm"]),
-        (metrics, other("loss", loss), "5..6", ["the validation after step 6 comes out differently", "loss"]),
+        (metrics, other("loss", loss), "5..6", ["the validation after step 6 differs", "loss"]),
         (metrics, (state, other_state.clone()), "3..3", [third, &*other_state]),
-        (metrics, ("\"step\":6,\"l".into(), "\"step\":0,\"l".into()), "6..6", ["say nothing", "about step 6"]),
-        // Another seed, said afterwards to have been the run's.
-        ("run/sessions.jsonl", ("\"seed\":0".into(), "\"seed\":1".into()), "1..1", ["step 1 comes out", "differently"]),
-        ("text.txt", ("green".into(), "grain".into()), "1..6", ["text.txt has other content", "--data"]),
+        (metrics, ("\"step\":6,\"l".into(), "\"step\":0,\"l".into()), "6..6", ["the metrics", "have no step 6"]),
+        // Another seed, written into the record afterwards.
+        ("run/sessions.jsonl", ("\"seed\":0".into(), "\"seed\":1".into()), "1..1", ["step 1", "differs"]),
+        ("text.txt", ("green".into(), "grain".into()), "1..6", ["text.txt has different content", "--data"]),
     ] {
         forge(&lab, file, &was, &forged);
         lab.ltm(&format!("replay run --steps {stretch}")).fails(1, &parts);

@@ -1,17 +1,17 @@
-//! `ltm report`: one page that needs nothing else, whatever names and texts hold.
+//! `ltm report`: one self-contained page, for any names and texts.
 
 use super::*;
 
-/// What is measured in a moment.
+/// Options that take little time.
 const SMALL: &str = "--limit 2 --samples 1 --tokens 20";
 
-/// That all `parts`, with bars between them, are in a page.
+/// Checks that a page contains all `parts`, separated by bars.
 #[track_caller]
 fn has(page: &str, parts: &str) {
     parts.split(" | ").for_each(|part| assert!(page.contains(part), "{part:?} is not in the page"));
 }
 
-/// Runs of each kind, of which one has a name that is markup, all of a text that is full of it.
+/// Runs of each kind, one with markup in its name, on a text full of markup.
 #[test]
 fn what_comes_from_outside_is_text_and_the_same_page_comes_again() {
     let lab = Lab::new();
@@ -38,7 +38,7 @@ fn what_comes_from_outside_is_text_and_the_same_page_comes_again() {
     assert!(page.contains("<span class=\"prompt\">&lt;/p&gt;&lt;script&gt;alert(1)&lt;/script&gt;</span>"));
     assert!(!page.contains('\0') && !page.contains('\u{202E}'));
 
-    // Nothing is asked for: places of the page itself and an icon of no bytes are all that it names.
+    // The page loads nothing: it refers only to its own anchors and an empty icon.
     let values = |name: &str| {
         let after = format!(" {name}=\"");
         page.split(&after).skip(1).map(|rest| rest.split('"').next().unwrap().to_string()).collect::<Vec<_>>()
@@ -61,10 +61,10 @@ fn what_comes_from_outside_is_text_and_the_same_page_comes_again() {
         &first,
         "Loss against steps | Loss against tokens | NLL against steps | KL against steps | not a bound | \
          upper bound | exact | class=\"n s9\" | there is nothing to audit | Sample 1 \
-         | Text 2 | Where the KL goes | model.kind | No run has results of a suite",
+         | Text 2 | KL by layer and latent | model.kind | No run has suite results",
     );
     assert!(!first.contains("NaN") && !first.contains(">inf"));
-    // What the page says of a protocol is what the program says elsewhere.
+    // The page describes protocols in the same words as the program.
     let eval = lab.ltm("eval ar --limit 2 --protocol nll").succeeds();
     let nll = eval.out.lines().find_map(|line| line.strip_prefix("nll")?.split_whitespace().nth(1)).unwrap();
     assert!(first.contains(&format!(">{nll} ± ")), "{nll}");
@@ -89,7 +89,7 @@ fn what_is_missing_is_said() {
     lab.run(&["report", "run", "--prompt", ""]).fails(2, &["--prompt"]);
     assert_eq!(lab.names("."), ["early", "empty", "run", "text.txt"]);
 
-    // A run without a checkpoint takes its place beside the others with what it has.
+    // A run without a checkpoint appears beside the others with the available data.
     lab.write("early/metrics.jsonl", lab.read("run/metrics.jsonl"));
     let no_checkpoint = "early: no results, audit, texts or samples: early has no checkpoint";
     lab.ltm(&format!("report early run run {SMALL}")).succeeds().says(no_checkpoint);
@@ -98,16 +98,16 @@ fn what_is_missing_is_said() {
         &page,
         &format!("{no_checkpoint} | Loss against time | Learning rate against steps | Gradient norm against steps"),
     );
-    // What several audits say alike is said once.
+    // Sentences that audits share are printed once.
     assert_eq!(page.matches("elbo and iwae are upper bounds").count(), 1);
     fs::remove_file(lab.path("early/metrics.jsonl")).unwrap();
 
-    // Without measuring no weights are needed, and optional parts that are missing are named in the page.
-    lab.ltm("report early --limit 0 --samples 0").succeeds().says("early: no metrics, hence no curves");
+    // Without an evaluation no weights are needed, and the page names missing optional parts.
+    lab.ltm("report early --limit 0 --samples 0").succeeds().says("early: no metrics, so no curves");
     let early = lab.read("report.html");
-    has(&early, "early: no metrics, hence no curves | Nothing was judged | No run was asked to write");
+    has(&early, "early: no metrics, so no curves | There was no evaluation | No texts were generated");
 
-    // What cannot be read is named, and takes only its own part with it. The name of a set is markup.
+    // The page names an unreadable file, and only its part is missing. The name of a set is markup.
     lab.write("suite.toml", "['<ptb>']\npath = 'text.txt'\nformat = 'text'\nsplit = 'lines'\ndocuments = 1\n");
     lab.ltm("eval run --suite suite.toml --protocol elbo --samples 1").succeeds();
     let metrics = lab.read("run/metrics.jsonl");
@@ -118,7 +118,7 @@ fn what_is_missing_is_said() {
     let damaged = lab.read("report.html");
     has(
         &damaged,
-        "run/metrics.jsonl: line 2, column | run: no metrics, hence no curves | &lt;ptb&gt; | run: \
+        "run/metrics.jsonl: line 2, column | run: no metrics, so no curves | &lt;ptb&gt; | run: \
          MISSING: PTB | run: no results, audit or texts:  | text.txt | Sample 1",
     );
     lab.write("run/metrics.jsonl", metrics);

@@ -1,10 +1,10 @@
-//! `ltm eval --suite` and `ltm audit` as a user meets them.
+//! Tests `ltm eval --suite` and `ltm audit`.
 
 use super::*;
 use serde_json::Value;
 use std::io::Write;
 
-/// A lab with texts as people have them, and a suite that reads them.
+/// A lab with typical texts, and a suite that reads them.
 fn lab() -> Lab {
     let lab = Lab::trained();
     let sentence = " the bottles ' wall was n't green in N <unk> \n";
@@ -29,18 +29,18 @@ const SUITE: &str = "eval run --suite suite.toml --samples 2 --steps 2";
 #[test]
 fn a_suite_is_scored_kept_and_traced() {
     let lab = lab();
-    // What is at `--results` and is something else stays as it is.
+    // Another file at `--results` is not changed.
     lab.write("notes.txt", "a line\nand another\n");
     for file in ["notes.txt", "run/config.json", "run/metrics.jsonl"] {
         let before = lab.read(file);
         let place = format!("{file}: line 1");
-        lab.ltm(&format!("{SUITE} --results {file}")).fails(2, &[&place, "no result of a suite", "--results"]);
+        lab.ltm(&format!("{SUITE} --results {file}")).fails(2, &[&place, "not a suite result", "--results"]);
         assert!(lab.read(file) == before, "{file}");
     }
 
     let said = lab.ltm(SUITE).succeeds();
     said.says("PTB | WikiText (first 2 documents) | LAMBADA | AG News | not a bound | sha256 | seed 0")
-        .says("AR 258.95, fixed S 34.71 M 32.06 L 4.43 | training text of the run: not unseen")
+        .says("AR 258.95, fixed S 34.71 M 32.06 L 4.43 | training text of the run, so not unseen")
         .says("text by articles, detokenise wikitext, documents, the first 2 documents only: 2 documents");
     let results = lab.read("run/suite.jsonl");
     let lines: Vec<Value> = results.lines().map(json).collect();
@@ -54,7 +54,7 @@ fn a_suite_is_scored_kept_and_traced() {
         }
         assert!(of(line, "nats_per_token_error") >= 0.0 && of(line, "seed") == 0.0);
     }
-    // "the bottles' wall wasn't green in 1 ?": what is scored is what the words become.
+    // "the bottles' wall wasn't green in 1 ?": the detokenised text is scored.
     assert_eq!(of(&lines[0], "bytes"), 12.0 * 37.0);
     assert_eq!(of(&lines[0], "tokens"), 12.0 * 38.0);
 
@@ -65,7 +65,7 @@ fn a_suite_is_scored_kept_and_traced() {
         assert_eq!(of(alone, "tokens"), of(line, "tokens"));
     }
 
-    // Nothing is done again, not even behind a line that was not finished.
+    // Nothing is done again, even after a truncated line.
     let damaged = format!("{}\n{{\"key\": \"", results.trim_end().rsplit_once('\n').unwrap().0);
     lab.write("run/suite.jsonl", damaged);
     let again = lab.ltm(&format!("{SUITE} --json")).succeeds();
@@ -75,7 +75,7 @@ fn a_suite_is_scored_kept_and_traced() {
     assert_eq!(of(&sets[0]["published_perplexity"], "ar"), 258.95);
     assert_eq!(sets[0]["results"][0], lines[0]);
 
-    // Other data and other draws are other figures.
+    // Other data and other draws give other figures.
     lab.write("ptb.txt", " the wall is green \n".repeat(12));
     let other = lab.ltm(SUITE).succeeds();
     assert_eq!(other.err.matches("kept from").count(), 16, "{}", other.context());
@@ -107,16 +107,14 @@ fn what_is_wrong_with_a_set_is_said_and_the_rest_goes_on() {
     let said = lab.ltm(&format!("{SUITE} --protocol elbo"));
     said.fails(1, &["6 of 9 sets are missing from the table: lm1b, lambada, nothing, folder, latin, endless"]);
     said.says(
-        "LM1B: MISSING: cannot read none.txt | LAMBADA: MISSING: bad.jsonl:2: no field \"text\"; there are: txet",
+        "LM1B: MISSING: cannot read none.txt | LAMBADA: MISSING: bad.jsonl:2: no field \"text\"; fields are: txet",
     )
-    .says("empty.jsonl:2: no text, the first of 1 records left out | records without text left out: 1")
-    .says(
-        "nothing: MISSING: there is no document with text in its files | folder: MISSING: run is a folder, not a file",
-    )
+    .says("empty.jsonl:2: no text, the first of 1 skipped records | skipped records without text: 1")
+    .says("nothing: MISSING: its files have no document with text | folder: MISSING: run is a folder, not a file")
     .says("latin: MISSING: latin.txt:3: invalid UTF-8, and detokenise ptb needs UTF-8")
-    .says("endless: MISSING: /dev/zero is no regular file");
+    .says("endless: MISSING: /dev/zero is not a regular file");
     assert_eq!(said.out.lines().filter(|line| line.contains("upper bound")).count(), 3, "{}", said.context());
-    // A suite that cannot be is refused before anything is scored.
+    // An invalid suite is refused before anything is scored.
     lab.write("suite.toml", "[ptb]\npath = 'ptb.txt'\nchunking = 'lines'\n");
     lab.refuses(1, &[("eval run --suite none.toml", "cannot read none.toml")]);
     let cases = [
@@ -145,13 +143,13 @@ fn an_interrupted_suite_goes_on_where_it_was() {
     };
     let child = start(&lab, &args);
     wait_until("the first set", || kept().lines().count() == 3);
-    // The name says whose it is: that of the first set may not be gone yet.
+    // The name contains the set, because the file of the first set may still exist.
     let is_second = |name: &String| !kept().contains(name.split('.').nth(2).unwrap());
     wait_until("the second set", || begun().iter().any(is_second));
     signal(&child, "-INT");
     let said = Said::of(child.wait_with_output().unwrap(), &args);
     assert_eq!(said.code, Some(130), "{}", said.context());
-    said.says("interrupted: results are kept in run/suite.jsonl; the same command goes on from where it is");
+    said.says("interrupted: results are kept in run/suite.jsonl; the same command continues");
     assert_eq!(kept().lines().count(), 3, "the test has lost its grip");
 
     // Another command in between loses nothing.
@@ -162,8 +160,8 @@ fn an_interrupted_suite_goes_on_where_it_was() {
     lab.ltm("eval run --suite small.toml --samples 1").succeeds();
     assert_eq!((begun().len(), lab.read(&file)), (1, sums));
 
-    // What it goes on with is what one go gives, to the last bit; but the time it took.
-    lab.ltm(&suite).succeeds().says("PTB elbo: kept from run/suite.jsonl | long fixed: goes on behind");
+    // The continued result equals an uninterrupted one to the last bit, except for times.
+    lab.ltm(&suite).succeeds().says("PTB elbo: kept from run/suite.jsonl | long fixed: continues after");
     let figures = |file: &str| {
         let mut lines: Vec<Value> = ltm::json::read_lines(&lab.path(file)).unwrap();
         lines.retain(|line| line["set"] != "own");
@@ -200,7 +198,7 @@ fn audits_that_cannot_be() {
     let cases = [("audit run --samples 1", "--samples"), ("audit ar --data text.txt", "no latents | exact")];
     lab.refuses(2, &cases);
     let audit = |more: &str| lab.ltm(&format!("audit run --limit 1 --samples 2 --max-steps 2 {more}"));
-    audit("").succeeds().says("1 sequences of the validation text of | – | too few to tell more");
+    audit("").succeeds().says("1 sequences of the validation text of | – | too few sequences");
     audit("--data text.txt").succeeds().says("1 sequences of text.txt (sha256 ");
     lab.write("text.txt", "other text than the run was trained on\n".repeat(9));
     audit("").fails(1, &["the data have changed since run was trained", "--data names another text"]);

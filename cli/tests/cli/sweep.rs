@@ -1,9 +1,9 @@
-//! `ltm sweep` as a user meets it.
+//! Tests `ltm sweep`.
 
 use super::*;
 use serde_json::Value;
 
-/// Points that take a moment: two fast steps, two sizes, a baseline each; `extra` comes first.
+/// Small points: two values of T, two sizes, a baseline each; `extra` comes first.
 fn lab(extra: &str) -> Lab {
     let lab = Lab::new();
     let tiny = TINY.iter().filter(|s| !s.starts_with("fast.steps") && !s.starts_with("model.dim"));
@@ -40,7 +40,7 @@ fn a_sweep_leaves_runs_a_table_and_figures() {
         assert_eq!(line["tokens"].as_u64().unwrap(), 6 * 2 * 32);
         assert_eq!(line["weights_sha256"].as_str().unwrap().len(), 64);
     }
-    // What `eval` says of the same sequences.
+    // The same as `eval` on the same sequences.
     let eval = lab.ltm("eval out/b-T2 --protocol elbo --limit 6 --samples 2 --json").succeeds().json();
     let expected = eval["results"][0]["perplexity"].as_f64().unwrap();
     let line = lines.iter().find(|line| line["point"] == "b-T2").unwrap();
@@ -53,7 +53,7 @@ fn a_sweep_leaves_runs_a_table_and_figures() {
         assert!(svg.starts_with("<svg") && svg.contains("a, N_z = 2") && !svg.contains("NaN"), "{svg}");
     }
 
-    // Nothing is done twice; other draws are other figures of the same runs.
+    // Nothing is done twice; other draws give other figures for the same runs.
     let again = lab.run(SWEEP).succeeds();
     assert_eq!(again.err.matches("kept from").count(), 6, "{}", again.context());
     let text = lab.read("sweep.toml");
@@ -69,7 +69,7 @@ fn a_sweep_leaves_runs_a_table_and_figures() {
 fn a_point_that_fails_is_recorded_and_the_rest_goes_on() {
     let lab = lab("latents = [2, 400]");
     let text = lab.read("sweep.toml").replace("model.latents = 2\n", "");
-    // A rate beyond reason: its loss is soon not finite.
+    // An extreme rate, so that the loss soon is not finite.
     lab.write("sweep.toml", format!("{text}slow.rate = 1e38\nslow.clip = 1e38\nslow.warmup = 0\n"));
     let said = lab.run(SWEEP);
     assert_eq!(said.code, Some(1), "{}", said.context());
@@ -104,7 +104,7 @@ fn an_interrupted_sweep_goes_on_without_repeating_anything() {
     signal(&child, "-INT");
     let said = Said::of(child.wait_with_output().unwrap(), SWEEP);
     assert_eq!(said.code, Some(130), "{}", said.context());
-    said.says("the same command goes on");
+    said.says("the same command continues");
     assert_eq!(lines(&lab).len(), 1, "{}", said.context());
     let done = steps(&lab.path("out/a-T2")).len();
     assert!(done < 150, "the test has lost its grip");

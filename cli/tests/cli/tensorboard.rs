@@ -1,14 +1,14 @@
-//! Event files as TensorBoard's own reader understands them.
+//! Checks event files with TensorBoard's own reader.
 //!
-//! Runs where a Python has the package `tensorboard`: the one that `LTM_PYTHON` names, which must have it, else `python3`. Says
-//! that it was skipped where there is none.
+//! Needs a Python with the package `tensorboard`: the one that `LTM_PYTHON` names (which must have it), else `python3`.
+//! Without it the test reports that it was skipped.
 
 use super::*;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::io::Write;
 
-/// Prints a JSON array of `[tag, step, value]`, numbers as f32 has them.
+/// Prints a JSON array of `[tag, step, value]`, with numbers as f32.
 const READER: &str = "
 import json, sys
 from tensorboard.backend.event_processing import event_accumulator as ea
@@ -18,7 +18,7 @@ told = [[t, e.step, e.value] for t in events.Tags()['scalars'] for e in events.S
 json.dump(told, sys.stdout)
 ";
 
-/// By tag and step, what the reader finds in `folder`.
+/// The reader's values in `folder`, by tag and step.
 fn read(python: &str, folder: &Path) -> BTreeMap<(String, u64), Value> {
     let said = Command::new(python).args(["-c", READER]).arg(folder).output().unwrap();
     assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr));
@@ -29,7 +29,7 @@ fn read(python: &str, folder: &Path) -> BTreeMap<(String, u64), Value> {
     found
 }
 
-/// The same from the run's metrics, which are what event files repeat.
+/// The same from the run's metrics, the source of event files.
 fn expected(run: &Path) -> BTreeMap<(String, u64), Value> {
     let mut expected = BTreeMap::new();
     for line in ltm::json::read_lines::<Value>(&run.join("metrics.jsonl")).unwrap() {
@@ -50,7 +50,7 @@ fn tensorboard_reads_what_the_metrics_say() {
     let python = named.as_deref().unwrap_or("python3");
     let import = ["-c", "from tensorboard.backend.event_processing import event_accumulator"];
     if named.is_none() && !Command::new(python).args(import).output().is_ok_and(|said| said.status.success()) {
-        // Not by `println!`, which a test that passes is not heard by.
+        // Not by `println!`, whose output is hidden in a passing test.
         let why = "skipped: python3 has no package tensorboard: event files were not read by TensorBoard's own reader";
         writeln!(std::io::stderr(), "{why}").unwrap();
         return;
@@ -65,7 +65,7 @@ fn tensorboard_reads_what_the_metrics_say() {
     let tag = |tag: &str, step| found.contains_key(&(tag.to_string(), step));
     assert!(tag("train/loss", 120) && tag("validation/loss", 80), "{found:?}");
 
-    // Back to step 100 and on: what the first file says of later steps is forgotten.
+    // Resumed from step 100: the first file's later steps are dropped.
     fs::remove_dir_all(run.join("checkpoints/step-00000120")).unwrap();
     lab.run(&["train", "--resume", "run", "--set", "train.steps=130"]).succeeds();
     assert_eq!(fs::read_dir(&events).unwrap().count(), 1);
