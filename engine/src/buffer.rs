@@ -40,7 +40,7 @@ pub struct Buffer {
 enum Place {
     Host(Host),
     Device(Memory),
-    /// A placeholder for so many bytes that did not fit on the device: reads as zeros, ignores writes, cannot be
+    /// A placeholder for this many bytes that did not fit on the device: reads as zeros, ignores writes, cannot be
     /// computed with.
     Missing(usize),
 }

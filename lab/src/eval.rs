@@ -311,11 +311,11 @@ pub fn stories(run: &Run, count: u64) -> Result<(Arc<dyn Source>, Text)> {
     Ok((validation_stories(run.config.model.seq, count)?, text))
 }
 
-/// The text for evaluating a run: the one at `path`, else the run's validation text, or so many stories of the embedded
+/// The text for evaluating a run: the one at `path`, else the run's validation text, or this many stories of the embedded
 /// corpus.
 ///
 /// # Errors
-/// Data that cannot be read or have changed, and a run without validation text.
+/// If data cannot be read or have changed, or the run has no validation text.
 pub fn chosen(run: &Run, model: &Loaded, path: Option<&Path>, count: u64) -> Result<(Arc<dyn Source>, Text)> {
     path.map_or_else(|| validation(run, model, count), |path| named(path, run))
 }
@@ -328,10 +328,10 @@ fn named(path: &Path, run: &Run) -> Result<(Arc<dyn Source>, Text)> {
     Ok((source, Text::of(path.display().to_string(), &files, is_training_text)?))
 }
 
-/// The validation text of a run; of the embedded corpus so many stories.
+/// The validation text of a run, or this many stories of the embedded corpus.
 ///
 /// # Errors
-/// Data that cannot be read or have changed, and a run without validation text.
+/// If data cannot be read or have changed, or the run has no validation text.
 pub fn validation(run: &Run, model: &Loaded, count: u64) -> Result<(Arc<dyn Source>, Text)> {
     let config = &run.config;
     if config.data.paths.is_empty() && model.data != IMPORTED {

@@ -180,7 +180,7 @@ pub struct Variety {
     /// Entropy of the words' frequencies over all texts, in bits.
     pub entropy_bits: f64,
     /// Share of the sequences of [`REPEATED`] words that occurred earlier in the same text (as in Welleck et al., arXiv
-    /// 1908.04319); 0 if no text has so many words.
+    /// 1908.04319); 0 if all texts are shorter.
     pub repetition: f64,
     /// Distinct sequences of 1, 2 and 3 words as a share of all such sequences, over all texts (Li et al., arXiv
     /// 1510.03055); 0 if there is none.

@@ -145,7 +145,7 @@ pub fn visible(text: &str) -> String {
     text.chars().map(show).collect()
 }
 
-/// A value, or a dash where there is none.
+/// A value, or a dash if there is none.
 pub fn or_dash(value: Option<impl Display>) -> String {
     value.map_or(DASH.into(), |value| value.to_string())
 }

@@ -95,7 +95,7 @@ pub enum Contender {
 /// OpenBLAS, by the names under which systems install it.
 const OPENBLAS: [&str; 3] = ["libopenblas.so.0", "libopenblas.so", "libopenblas.dylib"];
 
-/// All contenders on so many threads.
+/// All contenders on this many threads.
 ///
 /// # Errors
 /// If OpenBLAS is not installed.

@@ -45,7 +45,7 @@ struct Thread {
     State state;
     // The line where it waits.
     int line;
-    // The lanes that it waits for, and what it gives them.
+    // The lanes that it waits for, and the value that it gives them.
     unsigned mask;
     uint64_t value;
     // The unfinished background copies, in groups; the last group is open.
@@ -220,7 +220,7 @@ inline bool release_block(unsigned n) {
     return true;
 }
 
-// An order of n things: forward, backward, or shuffled anew at every call.
+// An order of n things: forward, backward, or shuffled at every call.
 struct Order {
     int kind;
     uint64_t random;

@@ -150,7 +150,7 @@ pub struct Wrong {
     pub seed: u64,
 }
 
-/// A gradient's worst number: where, what is claimed, what it should be.
+/// A gradient's worst number: its place, the claimed value, and the expected value.
 pub(super) type Worst = (Place, f64, f64);
 
 impl Wrong {

@@ -154,7 +154,7 @@ fn control_characters_are_shown_on_a_terminal() {
     }
 }
 
-/// The output to a terminal with so many columns, line by line, without cursor movements.
+/// The output to a terminal with this many columns, line by line, without cursor movements.
 #[cfg(target_os = "linux")]
 fn on_a_terminal(lab: &Lab, columns: usize, args: &[&str]) -> Option<Vec<String>> {
     let line = format!("stty rows 24 cols {columns}; exec {} {}", env!("CARGO_BIN_EXE_ltm"), args.join(" "));

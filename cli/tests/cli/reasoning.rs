@@ -79,9 +79,9 @@ fn word_problems_are_asked_and_every_text_is_kept() {
     ];
     let sums = lab.read("sums/test.jsonl");
     lab.refuses(2, &cases);
-    assert_eq!(lab.read("sums/test.jsonl"), sums, "what is no transcript stays as it is");
+    assert_eq!(lab.read("sums/test.jsonl"), sums, "a file that is not a transcript is not changed");
     lab.refuses(1, &[("eval run --gsm8k bad.jsonl", "bad.jsonl:1 | ####")]);
-    assert_eq!(lab.names("run").len(), 4 + 2, "what fails leaves no transcript behind");
+    assert_eq!(lab.names("run").len(), 4 + 2, "a failed evaluation leaves no transcript");
 }
 
 #[cfg(unix)]

@@ -163,8 +163,8 @@ impl<T: Real> Kernel for Forward<'_, T> {
     }
 }
 
-/// `q`, `d_y` [B, N, d], `kv` [B, K, 2d] → `d_q` [B, N, d] and `d_kv` [B, K, 2d] as wanted. The gradient of keys and values is
-/// summed over the tokens of a chunk in `partials`, then over the chunks in order.
+/// `q`, `d_y` [B, N, d], `kv` [B, K, 2d] → `d_q` [B, N, d] and `d_kv` [B, K, 2d], if wanted. The gradient of keys and
+/// values is summed over the tokens of a chunk in `partials`, then over the chunks in order.
 pub fn backward<T: Real>(
     shape: Shape,
     [q, kv, d_y]: [&[T]; 3],

@@ -105,7 +105,7 @@ extern "C" __global__ void __launch_bounds__(1024) losses(const T* logits, const
     float log_sum = logf(sum);
     bool known = target >= 0 && target < vocab;
     lse[token] = largest + log_sum;
-    // Not lse − logit, which cancels where the model is sure.
+    // Not lse − logit, which cancels if the model is confident.
     nll[token] = known ? log_sum + (largest - load(logits + (size_t)target * n + token)) : not_a_number();
 }
 

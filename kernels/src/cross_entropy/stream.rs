@@ -40,7 +40,7 @@ impl<T: Real> Sum<T> {
     /// lse and nll of a token whose target has this logit.
     pub fn losses(self, at_target: T) -> (T, T) {
         let log_sum = T::from_f64(self.sum.to_f64().ln());
-        // Not lse − logit, which cancels where the model is sure.
+        // Not lse − logit, which cancels if the model is confident.
         (self.largest + log_sum, log_sum + (self.largest - at_target))
     }
 }

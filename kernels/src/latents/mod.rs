@@ -144,7 +144,7 @@ pub enum Rule {
 
 /// One fast step: it moves μ and λ, and computes the next noise and the next z, in one pass.
 /// ```text
-/// kl_b  = ½ Σ (μ² + σ² − λ − 1)             before the step, as `GaussianKl` has it
+/// kl_b  = ½ Σ (μ² + σ² − λ − 1)             before the step, as in `GaussianKl`
 /// latent_adamw:
 /// g_μ   = d_z + w μ
 /// g_λ   = ½ (d_z ⊙ ε ⊙ σ + w (σ² − 1))

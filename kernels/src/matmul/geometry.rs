@@ -35,7 +35,7 @@ pub const fn blocking<I: Isa, T: Real>() -> Blocking {
     }
 }
 
-/// The smallest kernel that computes so many rows.
+/// The smallest kernel that computes this many rows.
 pub const fn height<I: Isa, T: Real>(count: usize) -> usize {
     let most = rows::<I, T>();
     // What `product` and the packing of A have kernels for.

@@ -6,7 +6,7 @@ use engine::bench::garbage;
 /// Sizes around and beyond the edges of register tiles and cache blocks.
 const SIZES: [[usize; 3]; 6] = [[1, 1, 1], [3, 2, 5], [7, 16, 17], [16, 33, 48], [65, 300, 31], [130, 20, 257]];
 
-/// x [.., in], w [out, in] and, where there is one, the residual.
+/// x [.., in], w [out, in] and optionally the residual.
 fn formula(inputs: usize, ins: &[Vec<f64>]) -> Vec<f64> {
     let product = |(x, w): (&[f64], &[f64])| x.iter().zip(w).map(|(x, w)| x * w).sum::<f64>();
     let rows = ins[0].chunks(inputs).flat_map(|x| ins[1].chunks(inputs).map(move |w| (x, w)));

@@ -24,7 +24,7 @@ pub fn gather<T: Copy>(x: Right<'_, T>, columns: usize, out: &mut [T]) {
     }
 }
 
-/// Length of the panels of so many rows and columns.
+/// Length of the panels of this many rows and columns.
 pub fn packed_len(rows: usize, columns: usize) -> usize {
     rows.next_multiple_of(LANES) * columns
 }

@@ -29,7 +29,7 @@ pub fn longest_window(gpu: &dyn Gpu, head_dim: usize) -> usize {
     gpu.shared_bytes().saturating_sub(shared(0, head_dim)) / DType::F32.size()
 }
 
-/// Slots of the ring for a window of so many tokens.
+/// Slots of the ring for a window of this many tokens.
 pub fn slots(window: usize) -> usize {
     window.saturating_sub(1).max(1)
 }

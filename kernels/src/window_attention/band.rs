@@ -57,7 +57,7 @@ impl Band {
         (key - self.first_key()) * BLOCK
     }
 
-    /// The most keys that so many consecutive queries can see, with enough tokens.
+    /// The most keys that this many consecutive queries can see, with enough tokens.
     pub fn most_keys(window: usize, queries: usize) -> usize {
         window + queries - 1 + ALIGN - 1
     }

@@ -123,7 +123,7 @@ pub struct Bench<'a> {
 }
 
 impl<'a> Bench<'a> {
-    /// Draws the inputs, and runs forward once so that what the VJP reads is there.
+    /// Draws the inputs, and runs forward once to compute what the VJP reads.
     ///
     /// # Errors
     /// If the device lacks the memory.

@@ -73,7 +73,7 @@ fn top(series: &[Series]) -> Option<f64> {
     (most - least > 1.5 * (top - least)).then_some(top)
 }
 
-/// A unit of time for up to so many seconds, and its length.
+/// A unit of time for up to this many seconds, and its length.
 fn unit_of_time(seconds: f64) -> (&'static str, f64) {
     match seconds {
         36e3.. => ("hours", 3600.0),

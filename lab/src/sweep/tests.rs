@@ -133,7 +133,7 @@ fn results_carry_their_error_and_the_truth() {
     assert!(close(result.least_perplexity.unwrap(), 1.1f64.exp()) && result.holds == Some(true));
 }
 
-/// The outcome of a point of another size with so many tokens.
+/// The outcome of a point of another size with this many tokens.
 fn outcome(size: &str, latents: usize, fast_steps: usize, tokens: u64, perplexity: f64) -> Outcome {
     let flops_per_token = (fast_steps as f64 + 1.0) * 10.0;
     let result = finished([20.0, 24.0]);

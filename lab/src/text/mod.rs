@@ -42,7 +42,7 @@ pub fn tokenizer(name: Name) -> Arc<dyn Tokenizer> {
     }
 }
 
-/// Plans the generation of so many texts with `model`.
+/// Plans the generation of this many texts with `model`.
 ///
 /// # Errors
 /// If there are more texts than noise streams, and those of [`Writer::new`].
@@ -78,7 +78,7 @@ pub fn open(path: &Path, split: Split, tokenizer: &Arc<dyn Tokenizer>) -> Result
     open_text(path, tokenizer, LARGEST_TEXT)
 }
 
-/// Opens a text of at most so many bytes, compressed and uncompressed.
+/// Opens a text of at most this many bytes, compressed and uncompressed.
 fn open_text(path: &Path, tokenizer: &Arc<dyn Tokenizer>, most: u64) -> Result<Dataset> {
     let refused = |what: &str, flags: &str| {
         Error::usage(format!(

@@ -11,7 +11,7 @@ pub struct Pass {
     pub what: String,
     /// Whether gradients are among them.
     pub is_backward: bool,
-    /// The numbers; empty where an input's gradient was not wanted.
+    /// The numbers; empty if an input's gradient was not wanted.
     pub buffers: Vec<Buffer>,
 }
 

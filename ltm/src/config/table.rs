@@ -28,7 +28,7 @@ macro_rules! table {
         #[derive(Clone, Debug, Default, PartialEq, Serialize)]
         pub struct Config { $($(#[doc = $about])+ pub $section: $Section,)+ }
 
-        /// Every section and what it is about.
+        /// Every section and its topic.
         pub const SECTIONS: &[(&str, &str)] = &[$((stringify!($section), concat!($($about),+).trim_ascii())),+];
 
         /// Every setting, section by section.

@@ -43,7 +43,7 @@ pub struct Manifest {
     pub vocab: usize,
     /// Training text.
     pub train: Part,
-    /// Validation text; empty if none was set apart.
+    /// Validation text; empty if none was held out.
     pub validation: Part,
 }
 

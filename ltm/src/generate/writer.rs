@@ -103,7 +103,7 @@ impl Writer {
         Ok(Self { config, writing, thinker, z, walk, tokenizer })
     }
 
-    /// Plans unconditional texts of at most so many tokens, with the same results as [`new`](Self::new). Latents are
+    /// Plans unconditional texts of at most this many tokens, with the same results as [`new`](Self::new). Latents are
     /// always drawn from the prior, so no memory is needed to infer them.
     ///
     /// # Errors

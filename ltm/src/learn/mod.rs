@@ -31,8 +31,8 @@ struct Loss {
 }
 
 impl Loss {
-    /// Records the loss of the batch in `inputs` at latents `z`, a buffer `[B, L·K, d]`, if the model has any. `scale` is the
-    /// factor of the sum: its name, how often it changes, and where it is.
+    /// Records the loss of the batch in `inputs` at latents `z`, a buffer `[B, L·K, d]`, if the model has any. `scale`
+    /// is the factor of the sum: its name, how often it changes, and its buffer.
     fn record(
         model: &ModelConfig,
         params: &Params,

@@ -11,11 +11,11 @@ use std::f64::consts::LN_2;
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Line {
-    /// What a step did.
+    /// A training step.
     Step(StepLine),
     /// A validation.
     Validation(ValidationLine),
-    /// What goes wrong without stopping the run.
+    /// A problem that does not stop the run.
     Trouble(TroubleLine),
     /// A sample of generated text.
     Sample(SampleLine),
@@ -102,7 +102,7 @@ pub struct ValidationLine {
     pub exact_nats_per_sequence: Option<f64>,
 }
 
-/// What goes wrong without stopping the run.
+/// A problem that does not stop the run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TroubleLine {
     /// After which step.

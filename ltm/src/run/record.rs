@@ -164,7 +164,7 @@ impl Record {
         Ok(records)
     }
 
-    /// As [`all`](Self::all); none of a run that has not begun, or whose weights were imported.
+    /// As [`all`](Self::all); empty for a run that has not begun, or whose weights were imported.
     pub(super) fn any(run: &Path) -> Result<Vec<Self>> {
         if run.join(FILE).exists() { Self::all(run) } else { Ok(Vec::new()) }
     }

@@ -103,7 +103,8 @@ pub struct Session {
     metrics: json::Lines,
     watch: Option<Watch>,
     fingerprint: String,
-    /// What the data hold twice, a line each: validation text that is training text too, training text that comes again.
+    /// Warnings about duplicate text, one line each: validation text that is also training text, and repeated training
+    /// text.
     pub repeated: Vec<String>,
     saved: Option<u64>,
     best: Option<ValidationLine>,
@@ -197,7 +198,7 @@ impl Session {
         self.step() >= self.run.config.train.steps as u64
     }
 
-    /// The validation with the least loss so far of which there is a checkpoint.
+    /// The validation with the least loss so far that has a checkpoint.
     pub fn best(&self) -> Option<&ValidationLine> {
         self.best.as_ref()
     }

@@ -49,7 +49,7 @@ fn main() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// The first line that differs, and what it should be.
+/// The first line that differs, and the expected one.
 fn first_difference(old: &str, new: &str) -> Option<String> {
     let [old, new] = [old, new].map(|text| text.lines().chain(["the end"]));
     let mut lines = (1..).zip(old.zip(new));
