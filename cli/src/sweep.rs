@@ -140,8 +140,7 @@ impl Sweeping<'_> {
     fn attempt(&self, point: &Point) -> Result<Option<Outcome>> {
         let config = point.config.as_ref().map_err(Clone::clone)?;
         let material = lab::text::material(config)?;
-        let device = if matches!(self.device, Device::Cpu) { "cpu" } else { "cuda" };
-        let key = self.sweep.key(point, &material.data.fingerprint, device);
+        let key = self.sweep.key(point, &material.data.fingerprint, self.device.name());
         if let Some(outcome) = self.kept.get(&key) {
             note(format_args!("{}: kept from {}", point.name, self.out.join(RESULTS).display()));
             return Ok(Some(outcome.clone()));

@@ -13,6 +13,14 @@ pub enum Device {
 }
 
 impl Device {
+    /// `cpu` or `cuda`, for records.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Cpu => "cpu",
+            Self::Cuda(_) => "cuda",
+        }
+    }
+
     /// Waits for all launched work.
     ///
     /// # Errors

@@ -302,15 +302,6 @@ impl Display for Text {
     }
 }
 
-/// The first validation stories of the embedded corpus, as a source for a run.
-///
-/// # Errors
-/// If the run's sequences are too short for a story.
-pub fn stories(run: &Run, count: u64) -> Result<(Arc<dyn Source>, Text)> {
-    let text = Text { name: "embedded corpus, validation stories".into(), sha256: None, is_training_text: false };
-    Ok((validation_stories(run.config.model.seq, count)?, text))
-}
-
 /// The text for evaluating a run: the one at `path`, else the run's validation text, or this many stories of the embedded
 /// corpus.
 ///
@@ -335,7 +326,8 @@ fn named(path: &Path, run: &Run) -> Result<(Arc<dyn Source>, Text)> {
 pub fn validation(run: &Run, model: &Loaded, count: u64) -> Result<(Arc<dyn Source>, Text)> {
     let config = &run.config;
     if config.data.paths.is_empty() && model.data != IMPORTED {
-        return stories(run, count);
+        let text = Text { name: "embedded corpus, validation stories".into(), sha256: None, is_training_text: false };
+        return Ok((validation_stories(config.model.seq, count)?, text));
     }
     let path = run.path.display();
     if model.data == IMPORTED {

@@ -1,6 +1,6 @@
 //! Files with the texts that a model generated for a measurement.
 
-use engine::{Device, Error, Result};
+use engine::{Error, Result};
 use ltm::json::{self, Lines};
 use ltm::run::{Loaded, Run, SOURCES};
 use serde::Serialize;
@@ -131,7 +131,7 @@ impl Origin {
             run: run.path.clone(),
             step: model.step,
             weights_sha256: model.weights.clone(),
-            device: if matches!(model.store.device, Device::Cpu) { "cpu" } else { "cuda" },
+            device: model.store.device.name(),
         }
     }
 }

@@ -85,7 +85,7 @@ fn unit_of_time(seconds: f64) -> (&'static str, f64) {
 /// The number of steps per mean, in words.
 fn windows(entries: &[Entry]) -> String {
     let windows: BTreeSet<usize> =
-        entries.iter().filter(|e| e.history.last().is_some()).map(|entry| entry.history.means(MEANS).0).collect();
+        entries.iter().filter(|e| e.history.steps.last().is_some()).map(|entry| entry.history.means(MEANS).0).collect();
     match (windows.first(), windows.last()) {
         (Some(1), Some(1)) | (None, _) | (_, None) => "A line shows every step".into(),
         (Some(least), Some(most)) if least == most => {
@@ -109,7 +109,7 @@ pub fn curves(entries: &[Entry]) -> Markup {
     let unit = if same_tokens { "nats per token" } else { "bits per byte" };
     // Without latents there is no KL, not one of 0.
     let kl = |entry: &Entry, point: &Point| if entry.has_latents() { point.cost.kl } else { f64::NAN };
-    let seconds = entries.iter().filter_map(|entry| entry.history.last()).map(|last| last.seconds);
+    let seconds = entries.iter().filter_map(|entry| entry.history.steps.last()).map(|last| last.seconds);
     let (time, length) = unit_of_time(seconds.fold(0.0, f64::max));
     let has_latents = entries.iter().any(Entry::has_latents);
     let has_single = entries.len() <= WITH_SINGLE && entries.iter().any(|entry| entry.history.means(MEANS).0 > 1);
@@ -118,7 +118,7 @@ pub fn curves(entries: &[Entry]) -> Markup {
         chart(entries, title, ["steps", unit], &|entry, point| [point.step, of(entry, point)])
     };
     html! {
-        @if entries.iter().any(|entry| entry.history.last().is_some()) {
+        @if entries.iter().any(|entry| entry.history.steps.last().is_some()) {
             @if entries.len() > 1 { ul.legend { @for run in 0..entries.len() { li { (signed(run, entries)) } } } }
             p.note {
                 (windows(entries)) ". "

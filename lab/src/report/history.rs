@@ -76,11 +76,6 @@ impl History {
         }
     }
 
-    /// The last step.
-    pub fn last(&self) -> Option<&Point> {
-        self.steps.last()
-    }
-
     /// The number of steps per mean, such that there are at most `count` means; and the means.
     pub fn means(&self, count: usize) -> (usize, Vec<Point>) {
         let window = self.steps.len().div_ceil(count).max(1);

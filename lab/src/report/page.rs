@@ -3,6 +3,7 @@ use super::tables::{by_text, prose};
 use super::tokens::{reading, scale};
 use super::{DRAWS, Entry, Measured, Options, Seen, tables};
 use crate::audit;
+use crate::eval::IWAE;
 use crate::plot;
 use crate::table::visible;
 use crate::text::tokenizer;
@@ -122,7 +123,7 @@ fn results(options: &Options, entries: &[Entry]) -> Markup {
                 "A number is a bound on −log p of the text only if it includes the KL and is measured at noise that the posterior was not "
                 "fitted to: " code { "elbo" } " and " code { "iwae" } " are bounds, " code { "nll" } " is exact, " code { "fixed" }
                 " is not a bound. " code { "prefix" } " is the cost of the second halves, given the first, and exists for all kinds of models. "
-                code { "iwae" } " has no NLL and KL of its own, because it averages importance weights over all draws."
+                (IWAE) "."
             }
         } @else if options.limit == 0 {
             p.note { "There was no evaluation (" code { "--limit 0" } ")." }

@@ -74,7 +74,7 @@ fn data(entry: &Entry) -> String {
 
 /// The runs, their progress, and their cost.
 pub fn overview(entries: &[Entry]) -> Markup {
-    let last = |entry: &Entry| entry.history.last().copied();
+    let last = |entry: &Entry| entry.history.steps.last().copied();
     let step = |entry: &Entry| {
         let measured = entry.measured.as_ref().and_then(|measured| Some(measured.step? as f64));
         measured.or(last(entry).map(|last| last.step))

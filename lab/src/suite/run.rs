@@ -154,7 +154,7 @@ impl<'a> Suite<'a> {
             model,
             request,
             watch,
-            device: if matches!(device, Device::Cpu) { "cpu" } else { "cuda" },
+            device: device.name(),
             path,
             file,
             kept: kept.into_iter().map(|entry| (entry.key.clone(), entry)).collect(),
