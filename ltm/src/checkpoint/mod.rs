@@ -55,25 +55,29 @@ pub struct Checkpoint {
 }
 
 /// Why a checkpoint cannot be used.
-enum Flaw {
-    /// Its files are damaged. The previous checkpoint may be intact.
-    Damage(Error),
-    /// Unknown: its files cannot be read now, or a newer program wrote them.
-    Unknown(Error),
+struct Flaw {
+    error: Error,
+    /// Whether its files are damaged, so that the previous checkpoint is the best there is. Else they cannot be read
+    /// now, or a newer program wrote them.
+    is_damage: bool,
 }
 
 impl Flaw {
+    fn damage(error: Error) -> Self {
+        Self { error, is_damage: true }
+    }
+
+    fn unknown(error: Error) -> Self {
+        Self { error, is_damage: false }
+    }
+
     fn reading(name: &str, error: &io::Error) -> Self {
-        let gone = error.kind() == ErrorKind::NotFound;
-        let error = Error::new(format!("cannot read {name}: {error}"));
-        if gone { Self::Damage(error) } else { Self::Unknown(error) }
+        let other = matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory | ErrorKind::IsADirectory);
+        Self { error: Error::new(format!("cannot read {name}: {error}")), is_damage: other }
     }
 
     fn at(self, place: impl Display) -> Self {
-        match self {
-            Self::Damage(error) => Self::Damage(error.at(place)),
-            Self::Unknown(error) => Self::Unknown(error.at(place)),
-        }
+        Self { error: self.error.at(place), ..self }
     }
 }
 
@@ -90,11 +94,11 @@ pub fn latest_valid(run: &Path) -> Result<(Option<Checkpoint>, Vec<String>)> {
             match Checkpoint::verify(run, step) {
                 Ok(checkpoint) => return Ok((Some(checkpoint), warnings)),
                 // A running session has removed it, and has newer ones.
-                Err(_) if !folder_of(run).join(folder_name(step)).exists() => continue 'list,
-                Err(Flaw::Damage(error)) => warnings.push(format!("skipped a damaged checkpoint: {error}")),
-                Err(Flaw::Unknown(error)) => {
-                    return Err(error.hint("move this checkpoint away to use the previous one"));
+                Err(_) if is_gone(run, step) => continue 'list,
+                Err(Flaw { error, is_damage: true }) => {
+                    warnings.push(format!("skipped a damaged checkpoint: {error}"));
                 }
+                Err(Flaw { error, .. }) => return Err(error.hint("move this checkpoint away to use the previous one")),
             }
         }
         return match warnings.first() {
@@ -109,7 +113,13 @@ pub fn latest_valid(run: &Path) -> Result<(Option<Checkpoint>, Vec<String>)> {
 /// # Errors
 /// If there is none, or it is damaged or cannot be read; the error names the file and the reason.
 pub fn at_step(run: &Path, step: u64) -> Result<Checkpoint> {
-    Checkpoint::verify(run, step).map_err(|(Flaw::Damage(error) | Flaw::Unknown(error))| error)
+    Checkpoint::verify(run, step).map_err(|flaw| flaw.error)
+}
+
+/// Whether a run has no checkpoint of a step. One that cannot be read is not gone.
+pub(crate) fn is_gone(run: &Path, step: u64) -> bool {
+    let found = fs::symlink_metadata(folder_of(run).join(folder_name(step)));
+    found.is_err_and(|error| error.kind() == ErrorKind::NotFound)
 }
 
 /// The steps at which a run has a checkpoint, valid or not, ascending. Temporaries and foreign names are not counted.
@@ -163,12 +173,12 @@ impl Checkpoint {
         struct Versioned {
             version: u64,
         }
-        let damage = |message: String| Err(Flaw::Damage(Error::new(message)));
-        let version = json::from_bytes(text).map_err(Flaw::Damage).map(|found: Versioned| found.version)?;
+        let damage = |message: String| Err(Flaw::damage(Error::new(message)));
+        let version = json::from_bytes(text).map_err(Flaw::damage).map(|found: Versioned| found.version)?;
         if version != VERSION {
-            return Err(Flaw::Unknown(Error::new(format!("version {version}, this program reads version {VERSION}"))));
+            return Err(Flaw::unknown(Error::new(format!("version {version}, this program reads version {VERSION}"))));
         }
-        let found = Self { folder: folder.into(), ..json::from_bytes(text).map_err(Flaw::Damage)? };
+        let found = Self { folder: folder.into(), ..json::from_bytes(text).map_err(Flaw::damage)? };
         if found.step != step {
             return damage(format!("its step is {}, but its folder is for step {step}", found.step));
         }
@@ -183,10 +193,14 @@ impl FileEntry {
     fn verify(&self, folder: &Path) -> std::result::Result<(), Flaw> {
         let Self { name, bytes, sha256 } = self;
         let path = folder.join(name);
-        let size = fs::metadata(&path).map_err(|error| Flaw::reading(name, &error))?.len();
-        // Checked first, because it recognises files that are not its own.
-        let found = sha256_files(&[path]).map_err(Flaw::Unknown)?;
-        let damage = |message: String| Err(Flaw::Damage(Error::new(message)));
+        let meta = fs::metadata(&path).map_err(|error| Flaw::reading(name, &error))?;
+        let damage = |message: String| Err(Flaw::damage(Error::new(message)));
+        if !meta.is_file() {
+            return damage(format!("{name} is not a regular file"));
+        }
+        let size = meta.len();
+        // Before the size is compared: a Git LFS pointer is no damage.
+        let found = sha256_files(&[path]).map_err(Flaw::unknown)?;
         if size != *bytes {
             return damage(format!("{name} has {size} bytes, its manifest says {bytes}"));
         }

@@ -101,25 +101,16 @@ fn damage_is_noticed_and_the_one_before_is_used() {
     }
     // An unreadable checkpoint stops the run, because a continuation from step 1 would remove it.
     let newer = second.replace("\"version\": 1", "\"version\": 2");
-    for (name, expected) in
-        [(MANIFEST, "manifest.json: version 2, this program reads version 1"), ("state.json", "is a folder")]
-    {
+    for (name, content, expected) in [
+        (MANIFEST, &newer[..], "manifest.json: version 2, this program reads version 1"),
+        ("state.json", "version https://git-lfs.github.com/spec/v1\n", "is a Git LFS pointer"),
+    ] {
         let path = path(&run, 2, name);
         let whole = fs::read(&path).unwrap();
-        fs::remove_file(&path).unwrap();
-        if name == MANIFEST {
-            fs::write(&path, &newer).unwrap()
-        } else {
-            fs::create_dir(&path).unwrap()
-        }
+        fs::write(&path, content).unwrap();
         let error = latest_valid(run.path()).unwrap_err().to_string();
         assert!(error.contains("step-00000002") && error.contains(expected), "{error}: {expected}");
         assert!(error.ends_with("move this checkpoint away to use the previous one"), "{error}");
-        if name == MANIFEST {
-            fs::remove_file(&path).unwrap()
-        } else {
-            fs::remove_dir(&path).unwrap()
-        }
         fs::write(&path, whole).unwrap();
     }
     let with_more = second.replacen('{', "{\"written_at\": 3,", 1);
@@ -129,6 +120,37 @@ fn damage_is_noticed_and_the_one_before_is_used() {
     fs::remove_file(path(&run, 9, "state.json")).unwrap();
     save(run.path(), 5, 1);
     assert_eq!(names(&run), ["step-00000005"]);
+}
+
+/// None of them is waited for as if a running session had removed it.
+#[cfg(unix)]
+#[test]
+fn what_lies_in_the_place_of_a_checkpoint_or_of_its_file_is_damage() {
+    let run = run();
+    save(run.path(), 1, KEEP_ALL);
+    let dangling = |at: &Path| std::os::unix::fs::symlink("nowhere", at);
+    for (place, put, expected) in [
+        ("", &dangling as &dyn Fn(&Path) -> io::Result<()>, "cannot read manifest.json"),
+        ("", &|at| fs::write(at, ""), "cannot read manifest.json"),
+        (MANIFEST, &|at| fs::create_dir(at), "cannot read manifest.json"),
+        ("state.json", &|at| fs::create_dir(at), "state.json is not a regular file"),
+        ("state.json", &dangling, "cannot read state.json"),
+    ] {
+        let folder = save(run.path(), 2, KEEP_ALL).folder;
+        if place.is_empty() {
+            fs::remove_dir_all(&folder).unwrap();
+            put(&folder).unwrap();
+        } else {
+            fs::remove_file(folder.join(place)).unwrap();
+            put(&folder.join(place)).unwrap();
+        }
+        let (latest, warnings) = latest_valid(run.path()).unwrap();
+        assert_eq!(latest.unwrap().step, 1);
+        assert!(warnings[0].contains("step-00000002") && warnings[0].contains(expected), "{warnings:?}: {expected}");
+        // It is not in the way of the run that continues.
+        save(run.path(), 2, KEEP_ALL);
+        assert_eq!(latest_step(&run), Some(2));
+    }
 }
 
 #[test]

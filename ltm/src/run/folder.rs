@@ -328,23 +328,29 @@ impl Run {
     /// If there is no such checkpoint, or it is damaged.
     pub fn checkpoint(&self) -> Result<(Checkpoint, Vec<String>)> {
         let path = self.path.display();
-        let steps = checkpoint::steps(&self.path)?;
-        if steps.is_empty() {
-            return Err(Error::new(format!("{path} has no checkpoint yet: continue training with --resume")));
+        let none = || Error::new(format!("{path} has no checkpoint yet: continue training with --resume"));
+        if self.choice == Choice::Latest {
+            let (latest, warnings) = latest_valid(&self.path)?;
+            return latest.map(|checkpoint| (checkpoint, warnings)).ok_or_else(none);
         }
-        let step = match self.choice {
-            Choice::Latest => {
-                let (checkpoint, warnings) = latest_valid(&self.path)?;
-                return Ok((checkpoint.expect("there are steps"), warnings));
-            }
-            Choice::Best => best(&self.metrics()?, &steps).map(|validation| validation.step),
-            Choice::Step(step) => Some(step),
-        };
-        let there = || steps.iter().map(u64::to_string).collect::<Vec<_>>().join(", ");
-        match step {
-            Some(step) if steps.contains(&step) => Ok((checkpoint::at_step(&self.path, step)?, Vec::new())),
-            Some(step) => Err(Error::usage(format!("{path} has no checkpoint of step {step}, but of {}", there()))),
-            None => Err(Error::usage(format!("{path} has no checkpoint with a validation: choose one of {}", there()))),
+        loop {
+            let steps = checkpoint::steps(&self.path)?;
+            let there = || steps.iter().map(u64::to_string).collect::<Vec<_>>().join(", ");
+            let step = match self.choice {
+                Choice::Step(step) => Some(step),
+                _ => best(&self.metrics()?, &steps).map(|validation| validation.step),
+            };
+            let error = match step {
+                Some(step) if steps.contains(&step) => match checkpoint::at_step(&self.path, step) {
+                    // A run under way has removed it, and may have a better one.
+                    Err(_) if checkpoint::is_gone(&self.path, step) => continue,
+                    found => return Ok((found?, Vec::new())),
+                },
+                _ if steps.is_empty() => none(),
+                Some(step) => Error::usage(format!("{path} has no checkpoint of step {step}, but of {}", there())),
+                None => Error::usage(format!("{path} has no checkpoint with a validation: choose one of {}", there())),
+            };
+            return Err(error);
         }
     }
 
@@ -358,7 +364,7 @@ impl Run {
             let (checkpoint, warnings) = self.checkpoint()?;
             match self.load_from(&checkpoint, device, work) {
                 // A run under way has removed it, and has newer ones.
-                Err(_) if !checkpoint.folder.exists() => {}
+                Err(_) if checkpoint::is_gone(&self.path, checkpoint.step) => {}
                 loaded => return loaded.map(|loaded| Loaded { warnings, ..loaded }),
             }
         }
@@ -386,7 +392,7 @@ impl Run {
 /// The [fingerprint](super::Data::fingerprint) of imported weights, whose training data are unknown.
 pub const IMPORTED: &str = "imported";
 
-/// The entry of `config.json` with the version.
+/// The entry of `config.json` with the SHA-256 of all the others.
 const SEAL: &str = "settings_sha256";
 
 fn seal(entries: &Map<String, Value>) -> String {

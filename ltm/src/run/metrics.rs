@@ -118,7 +118,8 @@ pub struct TroubleLine {
 pub struct SampleLine {
     /// After which step.
     pub step: u64,
-    /// The text: `ltm generate` writes the same with `--unconditional` from this step's checkpoint.
+    /// The text: what `ltm generate --unconditional` writes from this step's checkpoint begins with it. It ends after
+    /// 100 tokens at most.
     pub sample: String,
 }
 
@@ -151,7 +152,7 @@ impl Line {
     }
 }
 
-/// The validation with the least loss among those after `steps`, the first of equals, without non-finite losses.
+/// The validation with the least loss among those of the steps in `steps`, the first of equals, without non-finite losses.
 pub(super) fn best<'a>(lines: &'a [Line], steps: &[u64]) -> Option<&'a ValidationLine> {
     let validations = lines.iter().filter_map(|line| match line {
         Line::Validation(line) if line.cost.loss.is_finite() && steps.contains(&line.step) => Some(line),

@@ -136,7 +136,9 @@ impl Data {
         changes.extend(new.iter().map(|path| format!("{} is new", path.display())));
         let more = changes.len().saturating_sub(SHOWN);
         if changes.is_empty() {
-            return "the files are the same, but in another order or with another validation split".into();
+            return "the files are the same, but in another order, with another validation split, or tokenised differently \
+                    by this version"
+                .into();
         }
         changes.truncate(SHOWN);
         changes.join(", ") + &if more > 0 { format!(", and {more} more files") } else { String::new() }

@@ -64,7 +64,7 @@ fn a_run_of_an_older_version_says_so() {
     assert!(Record::any(folder.path()).is_err(), "nothing is appended behind it");
 }
 
-/// Trains on running text in `folder` for `stop` more steps, and returns the warnings.
+/// Trains on running text in `folder` up to step `stop`, and returns the warnings.
 fn train(folder: &Path, settings: &[(&str, &str)], stop: u64) -> Vec<String> {
     let text = folder.join("text.bin");
     let words = ["one ", "other ", "sea, ", "stone ", "bird. "];
