@@ -7,7 +7,6 @@ use super::place::Place;
 use super::progress::behind_bar;
 use engine::{Device, Error, Result};
 use lab::audit::{Audit, Options, audit, verdict};
-use lab::eval::chosen;
 use ltm::config::Work;
 use ltm::json;
 use ltm::run::Run;
@@ -58,8 +57,7 @@ pub fn run(args: &Args, place: &Place) -> Result<()> {
 fn examine(args: &Args, run: &Run, device: &Device) -> Result<()> {
     let mut model = run.load(device, Work::Evaluation)?;
     warn(&model.warnings);
-    let (source, text) = chosen(run, &model, args.data.as_deref(), args.limit)
-        .map_err(|error| if args.data.is_none() { error.hint("--data names another text") } else { error })?;
+    let (source, text) = eval::text_of(run, &model, args.data.as_deref(), args.limit)?;
     eval::note_training_text(run, &text);
     let steps = (0..).map(|power| 1 << power).take_while(|&t| t <= args.max_steps as usize).collect();
     let options = Options { steps, draws: args.samples as usize, sequences: args.limit };

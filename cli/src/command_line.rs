@@ -18,18 +18,8 @@ pub fn parse() -> Result<Cli, Error> {
     let mut command = Cli::command();
     command.build();
     let mut command = adapted(command);
-    let words: Vec<String> = std::env::args().skip(1).collect();
-    if let Some([option, value]) =
-        words.windows(2).map(|pair| [&*pair[0], &*pair[1]]).find(|pair| lacks_value(&command, *pair))
-    {
-        let said = format!("{option} needs a value, and {value} is an option; {option}={value} would pass it");
-        return Err(Error::raw(ErrorKind::InvalidValue, said).format(&mut command));
-    }
     let mut matches = command.try_get_matches_from_mut(std::env::args_os())?;
-    let mut cli = Cli::from_arg_matches_mut(&mut matches).map_err(|error| error.format(&mut command))?;
-    cli.place.trains =
-        matches!(cli.command, super::Command::Train(_) | super::Command::Demo(_) | super::Command::Sweep(_));
-    Ok(cli)
+    Cli::from_arg_matches_mut(&mut matches).map_err(|error| error.format(&mut command))
 }
 
 /// Commands, and groups of them, that use no device.
@@ -40,35 +30,24 @@ const NO_THREADS: &[&str] = &["data", "arithmetic", "import", "gpt2", "cuda", "p
 
 /// Adapts every option of the command, and of those below it.
 ///
-/// An option with one value takes the next word as its value, even one with a dash: `--top-k -1`, `--prompt '- item'`.
-/// A list of values ends at the next option. Global options appear only in the help of commands on which they have an
+/// A number may be negative (`--top-k -1` is out of range, not unknown), and a text may begin with a dash (`--prompt '- item'`).
+/// Global options appear only in the help of commands on which they have an
 /// effect.
 fn adapted(command: Command) -> Command {
     let name = command.get_name().to_owned();
     let adapt = |arg: Arg| {
         let takes_one = arg.get_action().takes_values() && arg.get_num_args().is_none_or(|n| n.max_values() == 1);
+        let is_text = ["prompt", "stop"].contains(&arg.get_id().as_str());
         let idle: &[&str] = match arg.get_id().as_str() {
             "device" => NO_DEVICE,
             "threads" => NO_THREADS,
             _ => &[],
         };
         let arg = if idle.contains(&&*name) { arg.hide(true) } else { arg };
-        if takes_one && !arg.is_positional() { arg.allow_hyphen_values(true) } else { arg }
+        let arg = if is_text { arg.allow_hyphen_values(true) } else { arg };
+        if takes_one { arg.allow_negative_numbers(true) } else { arg }
     };
     command.mut_args(adapt).mut_subcommands(adapted)
-}
-
-/// Whether an option that takes a value is followed by another option. Nobody calls a folder `--steps`.
-fn lacks_value(command: &Command, [option, next]: [&str; 2]) -> bool {
-    let takes_one = |arg: &Arg| arg.is_allow_hyphen_values_set();
-    named(command, option).is_some_and(takes_one) && named(command, next.split('=').next().unwrap_or(next)).is_some()
-}
-
-/// The option that is written so, of the command or one below it.
-fn named<'c>(command: &'c Command, word: &str) -> Option<&'c Arg> {
-    let long = word.strip_prefix("--")?;
-    let own = command.get_arguments().find(|arg| arg.get_long() == Some(long));
-    own.or_else(|| command.get_subcommands().find_map(|command| named(command, word)))
 }
 
 /// What is wrong with a command line and what would be right, on one line; or the whole help if the command line is
@@ -86,7 +65,7 @@ pub fn one_line(mut error: Error) -> String {
     };
     let (arg, value) = (word(ContextKind::InvalidArg), word(ContextKind::InvalidValue));
     if let Some(takes) = error.source().and_then(number_wanted) {
-        return format!("error: {arg} takes {takes}, not '{value}'; --help explains");
+        return format!("error: {arg} takes {takes}: '{value}' is none; --help explains");
     }
     let mut said: Vec<&str> = text.lines().map(str::trim).take_while(|line| !line.starts_with("For more")).collect();
     if error.kind() != ErrorKind::MissingRequiredArgument {
@@ -103,7 +82,7 @@ pub fn one_line(mut error: Error) -> String {
 fn number_wanted(error: &(dyn std::error::Error + 'static)) -> Option<&'static str> {
     let whole = error.downcast_ref::<ParseIntError>().map(ParseIntError::kind);
     match whole {
-        Some(IntErrorKind::InvalidDigit | IntErrorKind::Empty) => Some("a whole number of 0 or more"),
+        Some(IntErrorKind::InvalidDigit | IntErrorKind::Empty) => Some("a whole number that is not negative"),
         _ => error.is::<ParseFloatError>().then_some("a number"),
     }
 }

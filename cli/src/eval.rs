@@ -11,13 +11,16 @@ use engine::{Device, Error, Result};
 use indicatif::ProgressBar;
 use lab::eval::{Figures, Head, Options, Row, Text, chosen, origin};
 use lab::suite;
+use lab::table::digits;
 use ltm::config::{ModelKind, Work};
+use ltm::data::Source;
 use ltm::evaluate::Protocol;
 use ltm::json;
-use ltm::run::{Loaded, Run};
+use ltm::run::{IGNORED_KL, Loaded, Run};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 /// The progress bar of an evaluation.
 pub const BAR: &str = "{bar} {pos}/{len} sequences  ETA {eta}";
@@ -103,8 +106,7 @@ fn evaluate(args: &Args, run: &Run, device: &Device) -> Result<ExitCode> {
         let request = suite::Request { file, data, results, options, command: command() };
         return score_suite(run, &mut model, &request, device, args.json);
     }
-    let (source, text) = chosen(run, &model, args.data.as_deref(), limit.unwrap_or(STORIES))
-        .map_err(|error| if args.data.is_none() { error.hint("--data names another") } else { error })?;
+    let (source, text) = text_of(run, &model, args.data.as_deref(), limit.unwrap_or(STORIES))?;
     note_training_text(run, &text);
     warn(&model.warnings);
     let rows = behind_bar(BAR, |show| lab::eval::evaluate(&mut model, &source, &options, show))?;
@@ -122,17 +124,23 @@ fn evaluate(args: &Args, run: &Run, device: &Device) -> Result<ExitCode> {
     ))?;
     print(lab::eval::text(&rows))?;
     if let Some(elbo) = rows.iter().map(|row| &row.figures).find(|figures| figures.protocol == Protocol::Elbo) {
-        print(reading(elbo.kl.unwrap_or_default() / elbo.nats))?;
+        print(reading(elbo.kl.unwrap_or_default() / elbo.sequences as f64))?;
     }
     print(format_args!("of {text}, by {}", command())).map(|()| ExitCode::SUCCESS)
 }
 
-/// How to read the KL's share of a bound.
-pub fn reading(share: f64) -> String {
+/// The text that `--data` names, else that of the run, at most so many sequences of the embedded corpus.
+pub fn text_of(run: &Run, model: &Loaded, data: Option<&Path>, count: u64) -> Result<(Arc<dyn Source>, Text)> {
+    chosen(run, model, data, count)
+        .map_err(|error| if data.is_none() { error.hint("--data names another") } else { error })
+}
+
+/// How to read a bound whose latents cost `kl` nats per sequence.
+pub fn reading(kl: f64) -> String {
     format!(
-        "KL is the cost of the latents, here {:.2} % of the total: near 0 the decoder ignores them.\nThey help only \
-         if the total is below that of the baseline, which `ltm train --model ar` trains",
-        100.0 * share
+        "The latents cost {} nats per sequence: below {IGNORED_KL} the decoder ignores them. The total is an upper bound.\nIf it \
+         is below the NLL of the baseline, which `ltm train --model ar` trains, the latents help; otherwise it proves nothing",
+        digits(kl, 2)
     )
 }
 

@@ -61,6 +61,6 @@ pub fn check_place(path: &Path) -> Result<()> {
 
 /// The command line, to reproduce a result.
 pub fn command() -> String {
-    let words = std::env::args_os().skip(1).map(|word| shell::word(&word.to_string_lossy()));
+    let words = std::env::args().skip(1).map(|word| shell::word(&word));
     std::iter::once("ltm".to_string()).chain(words).collect::<Vec<_>>().join(" ")
 }

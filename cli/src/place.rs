@@ -27,9 +27,6 @@ pub struct Place {
     /// Where to compute
     #[arg(long, global = true, display_order = 100, value_enum, default_value_t)]
     pub device: Choice,
-    /// Whether the command trains; then a note names the device
-    #[arg(skip)]
-    pub trains: bool,
 }
 
 impl Place {
@@ -55,12 +52,21 @@ impl Place {
     /// Opens the device with every kernel ready to launch, and notes on standard error which GPU it is, or why `auto`
     /// uses the CPU. Kernels are compiled in parallel, so call this [`inside`](Self::inside) the pool.
     pub fn open(&self) -> Result<Device> {
+        self.announced(false)
+    }
+
+    /// As [`open`](Self::open), for training, which takes long: a note also says that there is no GPU.
+    pub fn open_to_train(&self) -> Result<Device> {
+        self.announced(true)
+    }
+
+    fn announced(&self, trains: bool) -> Result<Device> {
         let (device, why) = self.try_open(&Settings::from_env())?;
         match (&device, why) {
             (Device::Cuda(gpu), None) => note(format_args!("on {}", gpu.name())),
             (Device::Cuda(gpu), Some(slow)) => note(format_args!("on {}; note: {slow}", gpu.name())),
             (Device::Cpu, Some(why)) => note(format_args!("note: on the CPU: {why}; `ltm doctor` shows more")),
-            (Device::Cpu, None) if self.device == Choice::Auto && self.trains => {
+            (Device::Cpu, None) if self.device == Choice::Auto && trains => {
                 note("on the CPU: there is no NVIDIA driver")
             }
             (Device::Cpu, None) => {}
@@ -80,8 +86,16 @@ impl Place {
 
     /// Opens the device and passes it to `begin`, which fails before it prints or writes anything if the device cannot
     /// do the work. With `auto` the CPU then takes over, and a note gives the reason.
-    pub fn within<T>(&self, mut begin: impl FnMut(&Device) -> Result<T>) -> Result<T> {
-        let device = self.open()?;
+    pub fn within<T>(&self, begin: impl FnMut(&Device) -> Result<T>) -> Result<T> {
+        self.begin(self.open()?, begin)
+    }
+
+    /// As [`within`](Self::within), by [`open_to_train`](Self::open_to_train).
+    pub fn within_training<T>(&self, begin: impl FnMut(&Device) -> Result<T>) -> Result<T> {
+        self.begin(self.open_to_train()?, begin)
+    }
+
+    fn begin<T>(&self, device: Device, mut begin: impl FnMut(&Device) -> Result<T>) -> Result<T> {
         match begin(&device) {
             Err(e) if self.device == Choice::Auto && !matches!(device, Device::Cpu) && e.kind == ErrorKind::Device => {
                 note(format_args!("note: on the CPU: {e}"));

@@ -173,9 +173,10 @@ impl Training {
         let steps = self.config.train.steps as u64;
         if self.bar.is_hidden() && (pause_over || report.step == steps) {
             let [.., seconds, taken] = self.recent;
-            let left = Duration::try_from_secs_f64(steps.saturating_sub(report.step) as f64 * seconds / taken)
-                .unwrap_or_default();
-            note(format_args!("step {}/{steps}  ETA {:#}  {}", report.step, HumanDuration(left), parts.concat()));
+            // Nothing is known while every step was skipped.
+            let left = Duration::try_from_secs_f64(steps.saturating_sub(report.step) as f64 * seconds / taken);
+            let eta = left.map_or_else(|_| String::new(), |left| format!("  ETA {:#}", HumanDuration(left)));
+            note(format_args!("step {}/{steps}{eta}  {}", report.step, parts.concat()));
             self.last_line = Some(Instant::now());
         }
         self.bar.set_message(fitting(parts, self.room()));

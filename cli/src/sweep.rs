@@ -57,7 +57,7 @@ pub fn run(args: &Args, place: &Place) -> Result<ExitCode> {
     let out = args.out.clone().unwrap_or_else(|| Path::new("runs").join(stem));
     let count = points.iter().find_map(|point| point.config.as_ref().ok()).map_or(0, |config| config.train.threads);
     place.inside(count, || {
-        let device = place.open()?;
+        let device = place.open_to_train()?;
         if args.dry_run {
             return print(plan(&points, &device)).map(|()| ExitCode::SUCCESS);
         }

@@ -65,7 +65,7 @@ fn begin(args: &Args, place: &Place) -> Result<ExitCode> {
     };
     place.inside(config.train.threads, || {
         let begin = |device: &_| Session::begin(&folder, &config, &lab::text::material(&config)?, device);
-        let session = place.within(begin)?;
+        let session = place.within_training(begin)?;
         train(session, args.tensorboard)
     })
 }
@@ -88,7 +88,7 @@ fn resume(args: &Args, path: &Path, place: &Place) -> Result<ExitCode> {
     }
     place.inside(run.config.train.threads, || {
         let resume = |device: &_| Session::resume(&run, &lab::text::material(&run.config)?, device);
-        let (session, warnings) = place.within(resume)?;
+        let (session, warnings) = place.within_training(resume)?;
         warn(&warnings);
         session.run.write_config()?;
         train(session, args.tensorboard)
@@ -108,12 +108,13 @@ fn train(mut session: Session, tensorboard: bool) -> Result<ExitCode> {
             best.step, best.cost.loss
         ));
     }
-    let last = run.metrics()?.into_iter().rev().find_map(|line| match line {
+    // Training is done, whatever becomes of a second look at its metrics.
+    let last = run.metrics().unwrap_or_default().into_iter().rev().find_map(|line| match line {
         Line::Validation(last) => Some(last),
         _ => None,
     });
     if let Some(last) = last.filter(|_| run.config.model.kind.has_latents()) {
-        note(reading(last.kl_per_sequence / last.nats_per_sequence));
+        note(reading(last.kl_per_sequence));
     }
     let path = shell::path(&run.path);
     note(format_args!(

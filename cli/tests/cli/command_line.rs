@@ -5,7 +5,7 @@ use super::*;
 #[test]
 fn values_may_begin_with_a_dash() {
     let lab = Lab::trained();
-    let whole = "a whole number of 0 or more, not '-1'";
+    let whole = "a whole number that is not negative: '-1' is none";
     for (line, option) in [
         ("generate run --prompt a --top-k -1", "--top-k"),
         ("generate run --prompt a --seed -1", "--seed"),
@@ -20,18 +20,12 @@ fn values_may_begin_with_a_dash() {
     }
     let cases = [
         ("generate run --prompt a --samples -1", "--samples | -1 is not in 1..65536"),
-        ("generate run --prompt a --temperature -x", "--temperature <X> takes a number, not '-x'"),
-        ("plan --device -x", "--device | cpu, cuda, auto"),
         // The next option ends a list of values.
         ("plan --set train.steps=5 --preset nano", "unknown preset \"nano\""),
         ("train --data -x.txt", "'-x' | ./-x"),
         ("eval -run", "'-r' | ./-r"),
-        ("train --out --steps 3", "--out needs a value, and --steps is an option"),
-        (
-            "generate run --prompt --tokens 5",
-            "--prompt needs a value, and --tokens is an option; --prompt=--tokens would pass it",
-        ),
-        ("train --resume --set=train.steps=3", "--resume needs a value, and --set=train.steps=3 is an option"),
+        ("train --out --steps 3", "a value is required for '--out <DIR>'"),
+        ("eval run --data --json", "a value is required for '--data <FILE|DIR>'"),
     ];
     lab.refuses(2, &cases);
     lab.run(&["generate", "run", "--prompt", "- item", "--tokens", "2"]).succeeds().says("- item");
@@ -54,7 +48,7 @@ fn what_a_newcomer_types_leads_on() {
     lab.train("runs/my run", &["train.steps=1"]).succeeds().says("`ltm eval 'runs/my run'`");
     lab.train("runs/-b", &["train.steps=1"]).succeeds();
     lab.refuses(1, &[("eval other", "other is not a run folder | there are runs/-b, 'runs/my run'")]);
-    lab.run(&["train", "--resume", "-b"]).fails(1, &["-b is not a run folder"]);
+    lab.refuses(2, &[("train --resume -b", "'-b' | ./-b")]);
 }
 
 #[test]
@@ -147,11 +141,9 @@ fn control_characters_are_shown_on_a_terminal() {
     let line = format!("{} {line}", env!("CARGO_BIN_EXE_ltm"));
     let mut script = Command::new("script");
     script.args(["-qec", &line, "/dev/null"]).current_dir(lab.0.path()).stdin(Stdio::null());
-    // Not every machine has a program that makes a terminal.
-    if let Ok(output) = script.output() {
-        let out = String::from_utf8_lossy(&output.stdout);
-        assert!(output.status.success() && out.contains("a\\x1b[2Jb") && !out.contains("\x1b[2J"), "{out:?}");
-    }
+    let Ok(output) = script.output() else { return eprintln!("skipped: no `script` makes a terminal here") };
+    let out = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && out.contains("a\\x1b[2Jb") && !out.contains("\x1b[2J"), "{out:?}");
 }
 
 /// The output to a terminal with this many columns, line by line, without cursor movements.
@@ -177,7 +169,9 @@ fn bars_fit_their_terminal_and_leave_nothing_behind() {
     let lab = Lab::new();
     for columns in [40, 80] {
         let out = format!("run-{columns}");
-        let Some(lines) = on_a_terminal(&lab, columns, &train_args(&out, &[])) else { return };
+        let Some(lines) = on_a_terminal(&lab, columns, &train_args(&out, &[])) else {
+            return eprintln!("skipped: no `script` makes a terminal here");
+        };
         let bars = lines.iter().filter(|line| line.contains("ETA ") || line.contains("%  "));
         let widest = bars.map(|line| line.trim_start_matches('\n').trim_end().chars().count()).max().unwrap();
         assert!((20..=columns).contains(&widest), "{widest} of {columns} columns: {lines:?}");

@@ -48,7 +48,7 @@ pub(crate) fn version_text(version: i32) -> String {
 /// If there is no driver, no GPU, or the driver is too old or does not start.
 pub(crate) fn check_driver() -> Result<(i32, i32)> {
     if !has_driver() {
-        return Err(Error::device("no NVIDIA driver: libcuda.so.1 is not found; install it (580 or later)"));
+        return Err(Error::device("no NVIDIA driver: libcuda.so.1 is not found; install it (550 or later)"));
     }
     let mut version = 0;
     // SAFETY: the driver was found. It writes a number.

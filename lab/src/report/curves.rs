@@ -3,6 +3,7 @@
 
 use super::{Entry, Point};
 use crate::plot::{self, Look, Mark, Plot, Series};
+use crate::table::number;
 use maud::{Markup, PreEscaped, html};
 use std::collections::BTreeSet;
 
@@ -45,7 +46,10 @@ fn chart(entries: &[Entry], title: &str, axes: [&str; 2], place: Place<'_>) -> M
     html! {
         @if !plot.is_empty() {
             figure {
-                figcaption { (plot.title) }
+                figcaption {
+                    (plot.title)
+                    @if let Some(top) = plot.top { ": the axis ends at " (number(top)) ", and lines leave the picture" }
+                }
                 div role="img" aria-label=(plot.title) { (PreEscaped(plot.inline())) }
             }
         }
@@ -122,10 +126,9 @@ pub fn curves(entries: &[Entry]) -> Markup {
             @if entries.len() > 1 { ul.legend { @for run in 0..entries.len() { li { (signed(run, entries)) } } } }
             p.note {
                 (windows(entries)) ". "
-                @if has_single { "The pale line is not smoothed" @if entries.iter().any(|e| e.history.steps.len() > SINGLE) { " as much" } ". " }
+                @if has_single { "The pale line is smoothed less. " }
                 "The loss is NLL plus KL. Rings show validation text: the bound " code { "elbo" }
                 " of models with latents, the exact " code { "nll" } " of models without. "
-                "If the first fifth of the runs or a few spikes would compress the rest, the axis ends below them, and lines leave the picture. "
                 @if has_fixed_noise {
                     "With " code { "fast.noise = fixed" } " a line is not a bound, because it uses the noise that the posteriors were fitted to. "
                 }

@@ -8,7 +8,7 @@ const WINDOW: u64 = 100;
 
 /// Mean KL in nats per sequence below which latents carry no information: less than a binary choice, including the
 /// noise of hundreds of coordinates.
-const IGNORED: f64 = 0.5;
+pub const IGNORED_KL: f64 = 0.5;
 
 /// Least growth of the mean KL from one window to the next that counts, as a factor.
 const GROWTH: f64 = 1.05;
@@ -77,13 +77,13 @@ impl Watch {
         }
         let [kl, loss] = now.map(|values| Mean::of(&values));
         let before = self.before.replace([kl, loss]);
-        if kl.mean < IGNORED {
+        if kl.mean < IGNORED_KL {
             return Some(TroubleLine {
                 step,
                 trouble: Trouble::LatentsIgnored,
                 message: format!(
                     "the decoder ignores its latents: the mean KL of the last {WINDOW} steps is {:.2} nats per \
-                     sequence, below {IGNORED}; a shorter model.window, more fast.steps or fast.kl_warmup may help",
+                     sequence, below {IGNORED_KL}; a shorter model.window, more fast.steps or fast.kl_warmup may help",
                     kl.mean
                 ),
             });
@@ -102,7 +102,7 @@ impl Watch {
             return None;
         }
         let (since, old_kl, old_loss) = self.validated.replace((step, kl, loss))?;
-        (kl > IGNORED && kl > GROWTH * old_kl && is_above(loss, old_loss))
+        (kl > IGNORED_KL && kl > GROWTH * old_kl && is_above(loss, old_loss))
             .then(|| runaway(step, " on validation text", step - since, [old_kl, kl], [old_loss.mean, loss.mean]))
     }
 }
