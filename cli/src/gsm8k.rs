@@ -6,7 +6,7 @@ use super::output::{command, note, print};
 use super::progress::bar;
 use clap::builder::RangedU64ValueParser;
 use engine::Result;
-use lab::reasoning::{Options, Outcome, Pass, Settings, Solved, solve};
+use lab::reasoning::{Bound, Options, Outcome, Pass, Solved, solve};
 use lab::table::{Table, digits, plus_minus, short};
 use ltm::generate::Writing;
 use ltm::json;
@@ -73,8 +73,7 @@ pub fn run(file: &Path, all: &eval::Args, run: &Run, model: &mut Loaded) -> Resu
     };
     let (bar, guard) = (bar(1, "{bar} {pos}/{len} texts  ETA {eta}  {wide_msg}"), Guard::new()?);
     let label = format!("pass@{}", options.k);
-    let begin = |settings: &Settings| settings.cut().into_iter().for_each(|cut| note(format_args!("note: {cut}")));
-    let outcome = solve(run, model, options, &command(), args.transcripts.as_deref(), begin, |done, all, pass| {
+    let outcome = solve(run, model, options, &command(), args.transcripts.as_deref(), |done, all, pass| {
         bar.set_length(all as u64);
         bar.set_position(done as u64);
         bar.set_message(format!("{label} {} %", digits(100.0 * pass, 1)));
@@ -102,23 +101,22 @@ pub fn run(file: &Path, all: &eval::Args, run: &Run, model: &mut Loaded) -> Resu
 fn text(solved: &Solved) -> String {
     let Solved { settings, answered, results, .. } = solved;
     let (origin, options) = (&settings.origin, &settings.options);
+    let count = settings.problems;
+    let bound = |side, share| format!("at {side} {} % (95 % confidence)", digits(100.0 * share, 1));
     let share = |pass: &Pass| match pass.bound {
-        Some(bound) => {
-            let (solved, most) = if pass.pass == 0.0 { (0, "most") } else { (settings.problems, "least") };
-            format!("{solved} of {}: at {most} {} %", settings.problems, digits(100.0 * bound, 1))
-        }
+        Some(Bound::AtMost(share)) => format!("0 of {count}: {}", bound("most", share)),
+        Some(Bound::AtLeast(share)) => format!("{count} of {count}: {}", bound("least", share)),
         None => format!("{} %", plus_minus(100.0 * pass.pass, 100.0 * pass.standard_error, 2)),
     };
     let table = Table::of(results).left("", |pass| format!("pass@{}", pass.k)).right("solved", share);
     let cut = settings.cut().map_or_else(String::new, |cut| format!("; {cut}"));
     format!(
-        "{} after step {}, weights {}, seed {}: {} problems of {}, {} examples in front, {} texts each at temperature {}; {:.1} % of \
+        "{} after step {}, weights {}, seed {}: {count} problems of {}, {} examples in front, {} texts each at temperature {}; {:.1} % of \
          the texts give an answer{cut}\n\n{table}",
         origin.run.display(),
         origin.step,
         short(&origin.weights_sha256),
         options.writing.seed,
-        settings.problems,
         options.file.display(),
         options.shots,
         options.samples,

@@ -21,15 +21,15 @@ fn word_problems_are_asked_and_every_text_is_kept() {
         lab.ltm(&format!("eval run --gsm8k sums/test.jsonl {small} {more}")).succeeds()
     };
     let said = eval("");
-    said.says("6 problems | pass@1 | pass@2 | gsm8k-0-shot.jsonl | 0 of 6: at most 39.3 %");
-    // Printed before the work, and with its results.
+    said.says("6 problems | pass@1 | pass@2 | gsm8k-0-shot.jsonl | 0 of 6: at most 39.3 % (95 % confidence)");
     let cut = "6 of 6 prompts are longer than the 32 tokens the model reads; their beginning is not read";
-    assert!(said.err.contains(&format!("note: {cut}\n")) && said.out.contains(cut), "{}", said.context());
+    assert_eq!((said.out.matches(cut).count(), said.err.matches(cut).count()), (1, 0), "{}", said.context());
     let value = eval("--shots 2 --limit 3 --json").json();
     let settings = &value["settings"];
     assert_eq!((&settings["problems"], &settings["shots"]), (&3.into(), &2.into()));
     assert_eq!((&settings["prompts_cut"], &settings["prompt_tokens_read"]), (&3.into(), &32.into()));
     let [first, second] = [&value["results"][0], &value["results"][1]];
+    assert!(first["bound_95_percent"]["at_most"].is_f64(), "{value}");
     assert_eq!((&first["k"], &second["k"], &first["standard_error"]), (&1.into(), &2.into(), &Value::Null));
 
     let kept = transcript(&lab, "run/gsm8k-2-shot.jsonl");
@@ -80,7 +80,15 @@ fn word_problems_are_asked_and_every_text_is_kept() {
     let sums = lab.read("sums/test.jsonl");
     lab.refuses(2, &cases);
     assert_eq!(lab.read("sums/test.jsonl"), sums, "a file that is not a transcript is not changed");
-    lab.refuses(1, &[("eval run --gsm8k bad.jsonl", "bad.jsonl:1 | ####")]);
+    let mut swapped: Vec<String> = lab.read("one.jsonl").lines().map(|line| format!("{line}\n")).collect();
+    swapped.swap(1, 2);
+    lab.write("swapped.jsonl", &swapped.concat());
+    let continued = format!("eval run --gsm8k sums/test.jsonl {}", one.replace("one.jsonl", "swapped.jsonl"));
+    let cases = [
+        ("eval run --gsm8k bad.jsonl", "bad.jsonl:1 | ####"),
+        (&*continued, "swapped.jsonl: its texts are not numbered as this evaluation numbers them"),
+    ];
+    lab.refuses(1, &cases);
     assert_eq!(lab.names("run").len(), 4 + 2, "a failed evaluation leaves no transcript");
 }
 

@@ -219,8 +219,19 @@ pub struct Pass {
     pub pass: f64,
     /// Its standard error over problems; `null` if all problems have the same result.
     pub standard_error: f64,
-    /// If no problem or every problem is solved: the upper or lower 95 % confidence bound.
-    pub bound: Option<f64>,
+    /// A bound on the share if no problem or every problem is solved.
+    #[serde(rename = "bound_95_percent")]
+    pub bound: Option<Bound>,
+}
+
+/// A one-sided 95 % confidence bound.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Bound {
+    /// An upper bound, if no problem is solved.
+    AtMost(f64),
+    /// A lower bound, if every problem is solved.
+    AtLeast(f64),
 }
 
 /// A line of the transcript.
@@ -236,9 +247,9 @@ struct Line {
 }
 
 /// Tests the model of `run` on problems for `command`. The texts are appended to the file at `transcript`, by default
-/// one in the run's folder; texts that it already has from the same evaluation are reused. Calls `begin` before the
-/// first text, then `progress` with the number of texts done, the total, and pass@k over complete problems; it returns
-/// whether to continue.
+/// one in the run's folder; texts that it already has from the same evaluation are reused. Calls `progress` before
+/// each new text with the number of texts done, the total, and pass@k over complete problems; it returns whether to
+/// continue.
 ///
 /// # Errors
 /// If files cannot be read, the transcript has another origin, there are too few problems or too many texts, or k
@@ -249,7 +260,6 @@ pub fn solve(
     options: Options,
     command: &str,
     transcript: Option<&Path>,
-    begin: impl FnOnce(&Settings),
     mut progress: impl FnMut(usize, usize, f64) -> bool,
 ) -> Result<Outcome> {
     let Options { shots, samples: n, k, .. } = options;
@@ -282,24 +292,26 @@ pub fn solve(
     let (mut transcript, mut lines) = Transcript::resume::<Line>(transcript, &run.path, &name, &settings, &FREE)?;
     let kept = lines.len();
     if kept > texts || lines.iter().enumerate().any(|(t, line)| (line.problem, line.sample) != (t / n, t % n)) {
-        return Err(Error::new(format!("{} is damaged: a text is missing", transcript.path.display())));
+        let path = transcript.path.display();
+        return Err(Error::new(format!("{path}: its texts are not numbered as this evaluation numbers them")));
     }
-    begin(&settings);
-    for t in 0..texts {
-        // A text depends only on the seed and its own number, so earlier texts may be generated or read.
-        let (problem, sample) = (t / n, t % n);
-        if t >= kept {
-            let prompt = prompts[problem].clone();
-            let text = writer
-                .whole(&mut model.store, Some(&prompt), t as u32)
-                .map_err(|e| e.at(format_args!("problem {}", problem + 1)))?;
-            let (answer, expected) = (number(&text), number(&problems[problem].answer));
-            let right = answer == expected;
-            lines.push(Line { problem, sample, prompt, text, answer, expected, right });
-            transcript.keep(&lines[t])?;
-        }
-        if !progress(t + 1, texts, pass(k, n, &lines[..t + 1]).pass) {
+    let mut share = pass(k, n, &lines).pass;
+    // A text depends only on the seed and its own number, so earlier texts may be generated or read.
+    for t in kept..texts {
+        if !progress(t, texts, share) {
             return Ok(Outcome::Stopped(transcript.path));
+        }
+        let (problem, sample) = (t / n, t % n);
+        let prompt = prompts[problem].clone();
+        let text = writer
+            .whole(&mut model.store, Some(&prompt), t as u32)
+            .map_err(|e| e.at(format_args!("problem {}", problem + 1)))?;
+        let (answer, expected) = (number(&text), number(&problems[problem].answer));
+        let right = answer == expected;
+        lines.push(Line { problem, sample, prompt, text, answer, expected, right });
+        transcript.keep(&lines[t])?;
+        if sample + 1 == n {
+            share = pass(k, n, &lines).pass;
         }
     }
     let mut ks = vec![1, k];
@@ -344,8 +356,8 @@ fn pass(k: usize, n: usize, lines: &[Line]) -> Pass {
     let Mean { mean, error } = Mean::of(&each);
     let (differ, away) = (each.iter().any(|&x| x != each[0]), 1.0 - 0.05f64.powf(1.0 / each.len() as f64));
     let bound = match each.first() {
-        Some(0.0) if !differ => Some(away),
-        Some(1.0) if !differ => Some(1.0 - away),
+        Some(0.0) if !differ => Some(Bound::AtMost(away)),
+        Some(1.0) if !differ => Some(Bound::AtLeast(1.0 - away)),
         _ => None,
     };
     Pass { k, pass: mean, standard_error: if differ { error } else { f64::NAN }, bound }
@@ -411,15 +423,16 @@ mod tests {
         };
         // How many problems there are, which are right; the share, and the bound.
         for (n, right, share, bound) in [
-            (30, 0..0, 0.0, Some("0.0950")),
-            (30, 0..30, 1.0, Some("0.9050")),
-            (1, 0..0, 0.0, Some("0.9500")),
-            (4, 1..3, 0.5, None),
+            (30, 0..0, 0.0, "{\"at_most\":0.095"),
+            (30, 0..30, 1.0, "{\"at_least\":0.904"),
+            (1, 0..0, 0.0, "{\"at_most\":0.95"),
+            (4, 1..3, 0.5, "null"),
         ] {
             let lines: Vec<Line> = (0..n).map(|i| line(i, right.contains(&i))).collect();
             let found = pass(1, 1, &lines);
-            assert_eq!((found.pass, found.standard_error.is_nan()), (share, bound.is_some()));
-            assert_eq!(found.bound.map(|x| format!("{x:.4}")).as_deref(), bound, "{n} {right:?}");
+            assert_eq!((found.pass, found.standard_error.is_nan()), (share, found.bound.is_some()));
+            let line = json::line(&found);
+            assert!(line.contains(&format!("\"bound_95_percent\":{bound}")), "{n} {right:?}: {line}");
         }
         // One of two texts of each is right.
         let found = pass(1, 2, &(0..8).map(|i| line(i / 2, i % 2 == 0)).collect::<Vec<_>>());
