@@ -64,7 +64,7 @@ fn what_comes_from_outside_is_text_and_the_same_page_comes_again() {
          | Text 2 | KL by layer and latent | model.kind | No run has suite results",
     );
     assert!(!first.contains("NaN") && !first.contains(">inf"));
-    // The page describes protocols in the same words as the program.
+    // The page has the same numbers as `ltm eval`.
     let eval = lab.ltm("eval ar --limit 2 --protocol nll").succeeds();
     let nll = eval.out.lines().find_map(|line| line.strip_prefix("nll")?.split_whitespace().nth(1)).unwrap();
     assert!(first.contains(&format!(">{nll} ± ")), "{nll}");
