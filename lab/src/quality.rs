@@ -51,8 +51,6 @@ pub struct Settings {
     pub options: Options,
     /// SHA-256 of the file of prompts.
     pub prompts_sha256: Option<String>,
-    /// Fast steps of inference.
-    pub fast_steps: usize,
 }
 
 /// A text and its prompt: a line of the transcript.
@@ -94,7 +92,6 @@ pub fn write(
     let settings = Settings {
         origin: Origin::new(run, model, command),
         prompts_sha256: options.prompts.as_ref().map(|path| sha256_files(&[path])).transpose()?,
-        fast_steps: options.writing.steps.unwrap_or(model.config.fast.steps),
         options,
     };
     let mut transcript = Transcript::create(transcript, &run.path, "quality", &settings)?;

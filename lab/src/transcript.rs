@@ -1,13 +1,14 @@
 //! Files with the texts that a model generated for a measurement.
 
-use engine::{Error, Result};
+use crate::sweep::config_sha256;
+use engine::{Error, Result, file};
 use ltm::json::{self, Lines};
 use ltm::run::{Loaded, Run, SOURCES};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use std::fs::File;
-use std::io::{self, ErrorKind};
+use std::io::{self, BufRead, BufReader, ErrorKind};
 use std::path::{Path, PathBuf};
 
 /// A file of JSON lines with every text of a measurement, after a line that records their origin.
@@ -52,20 +53,23 @@ impl Transcript {
         head: &impl Serialize,
         allowed: &[&str],
     ) -> Result<(Self, Vec<T>)> {
-        let is_same = |path: &PathBuf| has_head(path, head, allowed);
+        let same = |path: PathBuf| Ok(has_head(&path, head, allowed)?.then_some(path));
         let found = match path {
-            Some(path) => Some(path.to_path_buf()).filter(|path| path.exists()),
-            None => names(folder, name).take_while(|path| path.exists()).find(is_same),
+            Some(path) if !path.exists() => None,
+            Some(path) => Some(same(path.into())?.ok_or_else(|| {
+                let path = path.display();
+                Error::usage(format!(
+                    "{path} has no texts of these weights, options and program to continue: name a new file"
+                ))
+            })?),
+            None => {
+                let mut there = names(folder, name).take_while(|path| path.exists()).map(same);
+                there.find_map(Result::transpose).transpose()?
+            }
         };
         let Some(path) = found else {
             return Self::create(path, folder, name, head).map(|transcript| (transcript, Vec::new()));
         };
-        if !is_same(&path) {
-            return Err(Error::usage(format!(
-                "{} has no texts of these weights, options and program to continue: name a new file",
-                path.display()
-            )));
-        }
         let (file, lines) = Lines::open(&path, |_: &Value| true)?;
         let mut transcript = Self { file, path };
         if lines.is_empty() {
@@ -93,13 +97,18 @@ fn names(folder: &Path, name: &str) -> impl Iterator<Item = PathBuf> {
 }
 
 /// Whether the first line of the file at `path` is `head`, except for the entries `allowed`.
-fn has_head(path: &Path, head: &impl Serialize, allowed: &[&str]) -> bool {
+///
+/// # Errors
+/// If it cannot be read.
+fn has_head(path: &Path, head: &impl Serialize, allowed: &[&str]) -> Result<bool> {
     let shared = |mut head: Value| {
         head.as_object_mut().into_iter().for_each(|head| head.retain(|key, _| !allowed.contains(&key.as_str())));
         head
     };
-    let first = json::read_lines::<Value>(path).ok().and_then(|lines| lines.into_iter().next());
-    first.is_some_and(|first| shared(first) == shared(serde_json::to_value(head).expect("a head is JSON")))
+    let mut first = Vec::new();
+    BufReader::new(file::open(path)?).read_until(b'\n', &mut first).map_err(|e| Error::io("read", path, &e))?;
+    let first: Result<Value> = json::from_bytes(first);
+    Ok(first.is_ok_and(|first| shared(first) == shared(serde_json::to_value(head).expect("a head is JSON"))))
 }
 
 /// The origin of texts: the command and the weights.
@@ -117,6 +126,8 @@ pub struct Origin {
     pub step: u64,
     /// SHA-256 of the file of weights.
     pub weights_sha256: String,
+    /// SHA-256 of the run's settings, see [`config_sha256`]: how to infer latents and how to round are among them.
+    pub config_sha256: String,
     /// The device, because other devices round differently.
     pub device: &'static str,
 }
@@ -131,6 +142,7 @@ impl Origin {
             run: run.path.clone(),
             step: model.step,
             weights_sha256: model.weights.clone(),
+            config_sha256: config_sha256(&model.config),
             device: model.store.device.name(),
         }
     }

@@ -86,10 +86,18 @@ fn word_problems_are_asked_and_every_text_is_kept() {
     let continued = format!("eval run --gsm8k sums/test.jsonl {}", one.replace("one.jsonl", "swapped.jsonl"));
     let cases = [
         ("eval run --gsm8k bad.jsonl", "bad.jsonl:1 | ####"),
+        ("eval run --gsm8k sums/test.jsonl --transcripts run", "run is a folder, not a file"),
         (&*continued, "swapped.jsonl: its texts are not numbered as this evaluation numbers them"),
     ];
     lab.refuses(1, &cases);
     assert_eq!(lab.names("run").len(), 4 + 2, "a failed evaluation leaves no transcript");
+    // Texts of other settings are not mixed in.
+    let config = lab.read("run/config.json");
+    let open = config.lines().filter(|line| !line.contains("settings_sha256")).collect::<String>().replace(",}", "}");
+    assert!(open.contains("\"damping\": 0.25"), "{open}");
+    lab.write("run/config.json", open.replace("\"damping\": 0.25", "\"damping\": 0.5"));
+    let again = format!("eval run --gsm8k sums/test.jsonl {one}");
+    lab.refuses(2, &[(&again, "one.jsonl has no texts of these weights, options")]);
 }
 
 #[cfg(unix)]

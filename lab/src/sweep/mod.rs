@@ -13,6 +13,6 @@ mod tests;
 
 pub use figures::figures;
 pub use outcome::{Finished, Outcome};
-pub use points::Point;
+pub use points::{Point, config_sha256};
 pub use spec::{Settings, Sweep};
 pub use table::{csv, plan, text};

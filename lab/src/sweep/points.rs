@@ -32,6 +32,11 @@ fn identity(config: &Config) -> Config {
     config
 }
 
+/// SHA-256 of the settings that a result depends on, in hexadecimal.
+pub fn config_sha256(config: &Config) -> String {
+    sha256(json::line(&identity(config)))
+}
+
 impl Point {
     /// Token positions of all steps, padding included. Budgets and FLOPs count these.
     pub fn tokens(&self) -> u64 {
@@ -39,9 +44,9 @@ impl Point {
         [train.batch, seq].iter().fold(train.steps as u64, |product, &n| product.saturating_mul(n as u64))
     }
 
-    /// SHA-256 of the settings that a result depends on, in hexadecimal.
+    /// SHA-256 of its settings, see [`config_sha256`].
     pub fn config_sha256(&self) -> String {
-        sha256(json::line(&identity(self.config.as_ref().unwrap_or(&self.asked))))
+        config_sha256(self.config.as_ref().unwrap_or(&self.asked))
     }
 
     /// The first setting in which the run in a folder differs from this point, with both values; such a run is not the
