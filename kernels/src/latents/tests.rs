@@ -129,11 +129,7 @@ fn a_natural_step_matches_the_formulas() {
             let mu = before - rate * (weighted(0.6, &past) + KL_WEIGHT * before) / precision;
             assert!((number(t + 1, 0, i) - mu).abs() < 1e-13 * mu.abs().max(1.0), "μ after step {t}");
             assert!((number(t + 1, 1, i).exp() * precision - 1.0).abs() < 1e-13, "σ² after step {t}");
-            assert!(
-                [4, 5].iter().all(|&moment| number(t + 1, moment, i) == 0.0),
-                "the natural gradient has no \
-                                                                                   moments of λ"
-            );
+            assert!([4, 5].iter().all(|&moment| number(t + 1, moment, i) == 0.0), "no moments of λ");
         }
     });
     assert!(flat > 100 && sharp > 100, "both sides of the curvature's limit: {flat} and {sharp}");
@@ -235,11 +231,7 @@ fn draws_are_independent_and_know_their_density() {
     let mut mean = [0.0; 3];
     for number in 0..64 {
         let drawn = draw(DType::F64, state, number);
-        assert!(
-            history.iter().all(|state| state[6].to_f64()[0] != drawn[0].to_f64()[0]),
-            "the draw has separate \
-                                                                                           noise"
-        );
+        assert!(history.iter().all(|state| state[6].to_f64()[0] != drawn[0].to_f64()[0]), "draw {number}");
         let z = drawn[1].to_f64();
         for b in 0..3 {
             let sum = |f: &dyn Fn(usize) -> f64| (b * size..(b + 1) * size).map(f).sum::<f64>();
