@@ -127,6 +127,9 @@ fn kernels_from_a_file() {
             let place = format!("LTM_CUDA_KERNELS = {}: ", path.display());
             said.strip_prefix(&place).unwrap_or_else(|| panic!("{said}")).to_string()
         };
+        let endless = Settings { kernels: Some("/dev/zero".into()), ..settings() };
+        let refused = error(&endless, &[&FILL]);
+        assert!(refused.starts_with("LTM_CUDA_KERNELS = /dev/zero: /dev/zero is not a regular file"), "{refused}");
         fs::write(&path, b"?").expect("a file");
         assert_eq!(said(&FILL), "not a file of compiled kernels of this version of the program");
         compile_file(&[&FILL, &BAD], &[Arch::OLDEST], &file, &path).expect_err("a kernel that is wrong");

@@ -5,7 +5,7 @@ use super::bundle::{self, Entry, Label};
 use super::compile::compile;
 use super::libraries::{Settings, nvrtc_version};
 use super::{Module, PRODUCT, Variant};
-use crate::{Error, Result};
+use crate::{Error, Result, file};
 use rayon::prelude::*;
 use std::collections::BTreeSet;
 use std::fs;
@@ -66,8 +66,8 @@ fn from_file(entries: Vec<Entry>, arch: Arch, variants: &[(&'static Module, Vari
 
 /// The entries of a file of compiled kernels.
 fn entries(path: &Path) -> Result<Vec<Entry>> {
-    let file = fs::read(path).map_err(|e| Error::new(format!("cannot be read: {e}")))?;
-    bundle::decode(&file).ok_or_else(|| Error::kernels("not a file of compiled kernels of this version of the program"))
+    bundle::decode(&file::read(path)?)
+        .ok_or_else(|| Error::kernels("not a file of compiled kernels of this version of the program"))
 }
 
 fn at_file(path: &Path, error: Error) -> Error {
