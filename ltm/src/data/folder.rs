@@ -73,7 +73,7 @@ pub struct ShardEntry {
 }
 
 impl Manifest {
-    /// An empty manifest for a tokenizer.
+    /// The manifest of these two parts.
     pub fn new(tokenizer: Tokenizer, train: Part, validation: Part) -> Self {
         Self { format: FORMAT.into(), version: VERSION, tokenizer, vocab: tokenizer.vocab(), train, validation }
     }

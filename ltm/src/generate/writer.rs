@@ -23,8 +23,9 @@ pub struct Writing {
     /// Only tokens at least `min_p` times as likely as the most likely one, from 0 (all tokens) to 1 (Nguyen et al.
     /// 2024, arXiv 2407.01082): with p(i) ∝ exp(logit_i / temperature), those with p(i) ≥ `min_p` · max p.
     pub min_p: f64,
-    /// Penalty for tokens that occur in the prompt or the text, applied first (Keskar et al. 2019, arXiv 1909.05858):
-    /// it divides a positive logit and multiplies a negative one. From 0.01 to 100; 1 changes nothing.
+    /// Penalty for tokens that occur in the prompt or the text, applied first: it divides a positive logit and multiplies
+    /// a negative one. Keskar et al. (2019, arXiv 1909.05858) divide both; Hugging Face's transformers multiplies, because
+    /// division makes a negative logit likelier. From 0.01 to 100; 1 changes nothing.
     pub repetition_penalty: f64,
     /// Seed of latents and tokens: the same seed gives the same text.
     pub seed: u64,
