@@ -7,7 +7,7 @@ use engine::{Error, Result, file};
 use lab::table::number;
 use ltm::config::Work;
 use ltm::generate;
-use std::io;
+use std::io::{self, Read};
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -42,8 +42,12 @@ impl Args {
     fn prompt(&self) -> Result<Option<String>> {
         let text = match (&self.prompt, &self.prompt_file) {
             (Some(text), _) if text != "-" => return Ok(Some(text.clone())),
-            (Some(_), _) => io::read_to_string(io::stdin())
-                .map_err(|error| Error::new(format!("cannot read standard input: {error}")))?,
+            (Some(_), _) => {
+                let (name, mut bytes) = ("standard input", Vec::new());
+                let read = io::stdin().read_to_end(&mut bytes);
+                read.map_err(|error| Error::new(format!("cannot read {name}: {error}")))?;
+                file::decoded(&bytes, name)?
+            }
             (None, Some(path)) => file::text(path)?,
             (None, None) => return Ok(None),
         };

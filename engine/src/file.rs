@@ -2,6 +2,7 @@
 //! pointer. Each gives a one-line error; the program does not hang or misread the content.
 
 use crate::{Error, Result};
+use std::fmt::Display;
 use std::fs::{self, File};
 use std::io::{self, Read, Seek};
 use std::path::Path;
@@ -56,11 +57,18 @@ pub fn read(path: &Path) -> Result<Vec<u8>> {
 /// # Errors
 /// As [`open`], and text that is not UTF-8.
 pub fn text(path: &Path) -> Result<String> {
-    let bytes = read(path)?;
-    let text = without_mark(&bytes).map_err(|error| error.at(path.display()))?;
+    decoded(&read(path)?, path.display())
+}
+
+/// The text of `bytes`, without a byte order mark; `name` is their source in messages.
+///
+/// # Errors
+/// If they are not UTF-8.
+pub fn decoded(bytes: &[u8], name: impl Display) -> Result<String> {
+    let text = without_mark(bytes).map_err(|error| error.at(&name))?;
     std::str::from_utf8(text).map(Into::into).map_err(|error| {
         let line = 1 + text[..error.valid_up_to()].iter().filter(|&&byte| byte == b'\n').count();
-        Error::new(format!("{}:{line}: invalid UTF-8", path.display()))
+        Error::new(format!("{name}:{line}: invalid UTF-8"))
     })
 }
 

@@ -57,7 +57,7 @@ fn train_evaluate_generate() {
     let said = |args: &[&str]| lab.run(&[&["generate", "run"], args].concat()).succeeds();
     let plain = said(&["--prompt", "3 green"]);
     assert!(!plain.says("tokens/s").err.contains("note:"), "{}", plain.context());
-    lab.write("prompt.txt", "3 green\r\n");
+    lab.write("prompt.txt", "\u{FEFF}3 green\r\n");
     assert_eq!(said(&["--prompt-file", "prompt.txt"]).out, plain.out);
     let mut piped = lab.command(&["generate", "run", "--prompt", "-"]);
     let piped = piped.stdin(fs::File::open(lab.path("prompt.txt")).unwrap()).output().unwrap();

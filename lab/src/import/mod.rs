@@ -12,6 +12,7 @@ use ltm::json;
 use ltm::model::Params;
 use ltm::run::{NewFolder, Run};
 use ltm::safetensors::SafeTensors;
+use ltm::shell;
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -154,10 +155,12 @@ impl Weights {
         if path.exists() || !index.exists() {
             let pickle = PICKLES.iter().find(|name| !path.exists() && folder.join(name).exists());
             if let Some(name) = pickle {
-                let folder = folder.display();
                 return Err(Error::new(format!(
-                    "{folder} has its weights in {name}, which only Python reads, but no {WEIGHTS}: `python3 -c \"from \
-                     transformers import GPT2LMHeadModel as M; M.from_pretrained('{folder}').save_pretrained('{folder}')\"` makes it"
+                    "{} has its weights in {name}, which only Python reads, but no {WEIGHTS}: `python3 -c \"import sys; from \
+                     transformers import GPT2LMHeadModel as M; M.from_pretrained(sys.argv[1]).save_pretrained(sys.argv[2])\" {} \
+                     NEW` makes a folder NEW with it",
+                    folder.display(),
+                    shell::path(folder)
                 )));
             }
             return Ok(Self { files: vec![SafeTensors::open(&path)?], path });

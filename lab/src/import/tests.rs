@@ -117,6 +117,7 @@ fn weights_may_lie_in_several_files() {
     refused(&format!("cannot read {place}/{WEIGHTS}"));
     put("pytorch_model.bin", b"PK");
     refused(&format!("{place} has its weights in pytorch_model.bin, which only Python reads, but no {WEIGHTS}"));
+    refused(&format!("save_pretrained(sys.argv[2])\" {} NEW` makes a folder NEW with it", shell::path(folder.path())));
     put(WEIGHTS, b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n");
     refused(&format!("{place}/{WEIGHTS} is a Git LFS pointer"));
 }

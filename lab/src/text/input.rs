@@ -15,13 +15,13 @@ const ZSTD: &[u8] = &[0x28, 0xB5, 0x2F, 0xFD];
 /// Zstandard's largest window, as a power of two; `zstd --long=31` uses it.
 const LONGEST_WINDOW: u32 = 31;
 
-/// First bytes of common files that are not text, whatever their names. That of bzip2 is long, because a text may begin
-/// with its first letters.
+/// First bytes of common files that are not text, whatever their names. Those of bzip2 and Parquet are long, because a
+/// text may begin with their first letters.
 const OTHERS: [(&str, &[u8]); 6] = [
     ("compressed by xz", b"\xFD7zXZ\0"),
     ("compressed by bzip2", b"BZh91AY&SY"),
     ("a zip archive", b"PK\x03\x04"),
-    ("a Parquet table", b"PAR1"),
+    ("a Parquet table", b"PAR1\x15"),
     ("a NumPy array", b"\x93NUMPY"),
     ("a PDF document", b"%PDF-"),
 ];
@@ -116,7 +116,7 @@ mod tests {
             let error = read(&wide).unwrap_err().to_string();
             assert!(error.starts_with("f: this is UTF-16, not UTF-8: `iconv"), "{error}");
         }
-        for short in [&b""[..], b"a", &GZIP[..1], &ZSTD[..3], b"BZh is how it begins"] {
+        for short in [&b""[..], b"a", &GZIP[..1], &ZSTD[..3], b"BZh is how it begins", b"PAR1 too"] {
             assert_eq!(read(short).unwrap(), short);
         }
 

@@ -117,24 +117,34 @@ fn open_text(path: &Path, tokenizer: &Arc<dyn Tokenizer>, most: u64) -> Result<D
 /// file named `.json` is jsonl if its first line is an object.
 ///
 /// # Errors
-/// If a file named `.json` cannot be read.
+/// If a file named `.json` cannot be read, or is JSON that is not jsonl.
 pub fn named_format(path: &Path) -> Result<Option<(&'static str, &'static str)>> {
     let name = path.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
     let name = [".gz", ".zst"].iter().find_map(|packed| name.strip_suffix(packed)).unwrap_or(&name);
     Ok(match name.rsplit_once('.').map(|(_, extension)| extension) {
         Some("jsonl" | "ndjson") => Some(("jsonl", "--field F")),
-        Some("json") if begins_with_an_object(path)? => Some(("jsonl", "--field F")),
+        Some("json") if is_jsonl(path)? => Some(("jsonl", "--field F")),
         Some("csv") => Some(("csv", "--column C")),
         _ => None,
     })
 }
 
-/// Whether the first line of the file at `path` is an object of JSON.
-fn begins_with_an_object(path: &Path) -> Result<bool> {
+/// Whether the first line of the file at `path` that is not blank is an object of JSON.
+fn is_jsonl(path: &Path) -> Result<bool> {
+    let mut text = BufReader::new(input::plain(path, Box::new(file::open(path)?))?.take(LONGEST_RECORD));
     let mut line = Vec::new();
-    let text = input::plain(path, Box::new(file::open(path)?))?.take(LONGEST_RECORD);
-    BufReader::new(text).read_until(b'\n', &mut line).map_err(|error| Error::io("read", path, &error))?;
-    Ok(json::from_bytes::<Map<String, Value>>(&line).is_ok())
+    let mut read = || Ok(text.read_until(b'\n', &mut line)? > 0 && line.trim_ascii().is_empty());
+    while read().map_err(|error| Error::io("read", path, &error))? {}
+    let lines = match line.trim_ascii().first() {
+        Some(b'[') => "jq -c '.[]'",
+        Some(b'{') if json::from_bytes::<Map<String, Value>>(&line).is_ok() => return Ok(true),
+        Some(b'{') => "jq -c .",
+        _ => return Ok(false),
+    };
+    let path = path.display();
+    Err(Error::usage(format!(
+        "{path} is JSON, but not one object per line: `{lines}` makes lines of it, or rename it if it is plain text"
+    )))
 }
 
 #[cfg(test)]
@@ -187,6 +197,7 @@ mod tests {
             ("X.JSONL", b"", "jsonl --field F"),
             ("x.ndjson", b"", "jsonl --field F"),
             ("c4.json", object, "jsonl --field F"),
+            ("blank.json", b"\n {\"text\": \"a\"}\n", "jsonl --field F"),
             ("c4.json.gz", &gzip(object), "jsonl --field F"),
             ("x.Csv.Zst", b"", "csv --column C"),
         ] {
@@ -194,7 +205,16 @@ mod tests {
             let is = &format[..format.find(' ').unwrap()];
             assert_eq!(refused(name, text), format!("{place}/{name} is {is}, not plain text: `{way}`"));
         }
-        for text in [&b"{\n  \"text\": \"a\"\n}\n"[..], b"[1, 2]\n", b"{}{}\n", b"say \"no\""] {
+        for (text, lines) in [
+            (&b"{\n  \"text\": \"a\"\n}\n"[..], "jq -c ."),
+            (b"{}{}\n", "jq -c ."),
+            (b"[{\"text\": \"a\"}]", "jq -c '.[]'"),
+            (b"\n [\n1, 2]\n", "jq -c '.[]'"),
+        ] {
+            let said = format!("{place}/x.json is JSON, but not one object per line: `{lines}` makes lines of it, or");
+            assert!(refused("x.json", text).starts_with(&said), "{text:?}");
+        }
+        for text in [&b"say \"no\""[..], b"\"{\"\n"] {
             assert_eq!(write("x.json", text).unwrap().bytes, text.len() as u64);
         }
         assert_eq!(
