@@ -2,12 +2,19 @@
 
 use engine::{Error, Result, file};
 use sha2::{Digest, Sha256};
-use std::io;
+use std::io::{self, Read};
 use std::path::Path;
 
 /// The digest of `bytes`.
 pub fn sha256(bytes: impl AsRef<[u8]>) -> String {
     format!("{:x}", Sha256::digest(bytes))
+}
+
+/// The digest of the rest of `input`.
+pub fn sha256_of(mut input: impl Read) -> io::Result<String> {
+    let mut hash = Sha256::new();
+    io::copy(&mut input, &mut hash)?;
+    Ok(format!("{:x}", hash.finalize()))
 }
 
 /// The digest of the bytes of `files`, one after the other.

@@ -63,7 +63,7 @@ fn keys_that_are_none_lead_to_those_that_are_meant() {
         ("plan --config rate.toml", "rate.toml:2 | \"fast.rate_start\" or \"fast.rate_end\""),
         ("plan --set model.preset=tiny", "unknown key \"model.preset\" | --preset"),
         ("plan --set steps=5", "\"fast.steps\" or \"train.steps\""),
-        ("plan --set train=5", "\"train.batch\" or \"train.steps\""),
+        ("plan --set train=5", "train is a section | `ltm help settings`"),
     ];
     lab.refuses(2, &cases);
     lab.ltm("plan --set data.tokenizer=\"gpt2\" model.vocab=0").succeeds().says("vocabulary 50258");

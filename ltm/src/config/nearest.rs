@@ -4,9 +4,10 @@ pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) ->
 }
 
 /// The keys that `word` may mean: keys that begin with it, else keys with this name in another section, else keys with
-/// the fewest edits, unless these change half of the word. A word without a dot is a name or a whole key.
+/// the fewest edits, unless these change half of the word. A word without a dot is a name or a whole key; of a long word
+/// only the beginning counts.
 pub fn near_keys(word: &str, keys: &[&'static str]) -> Vec<&'static str> {
-    let word = &*word.to_lowercase();
+    let word = &*word.chars().take(64).collect::<String>().to_lowercase();
     let name = |key: &'static str| key.split_once('.').map_or(key, |(_, name)| name);
     let forms = |key| if word.contains('.') { [key, key] } else { [key, name(key)] };
     let edits = |key| forms(key).map(|form| edit_distance(word, form)).into_iter().min();
@@ -18,10 +19,9 @@ pub fn near_keys(word: &str, keys: &[&'static str]) -> Vec<&'static str> {
     ways.into_iter().find(|keys| !keys.is_empty()).unwrap_or_default()
 }
 
-/// Insertions, deletions and substitutions between two words (Levenshtein), by rows of the usual table; only the
-/// beginning of a long word counts, because it is not a misspelt key.
+/// Insertions, deletions and substitutions between two words (Levenshtein), by rows of the usual table.
 fn edit_distance(a: &str, b: &str) -> usize {
-    let a: Vec<char> = a.to_lowercase().chars().take(64).collect();
+    let a: Vec<char> = a.to_lowercase().chars().collect();
     let mut row: Vec<usize> = (0..=a.len()).collect();
     for (j, y) in b.chars().enumerate() {
         let mut diagonal = row[0];

@@ -75,10 +75,13 @@ impl Setting {
     fn find(name: &str) -> Result<&'static Self> {
         SETTINGS.iter().find(|setting| setting.name == name).ok_or_else(|| {
             let keys: Vec<_> = SETTINGS.iter().map(|setting| setting.name).collect();
+            let mut sections: Vec<_> = keys.iter().filter_map(|key| key.split('.').next()).collect();
+            sections.dedup();
+            if let Some(section) = sections.iter().find(|section| **section == name.trim_end_matches('.')) {
+                return Error::usage(format!("{section} is a section: name one of its keys, see `ltm help settings`"));
+            }
             let near: Vec<_> = near_keys(name, &keys).iter().map(|key| format!("{key:?}")).collect();
             if near.is_empty() {
-                let mut sections: Vec<_> = keys.iter().filter_map(|key| key.split('.').next()).collect();
-                sections.dedup();
                 return Error::usage(format!("unknown key {name:?}; keys begin with {}", sections.join(", ")));
             }
             Error::usage(format!("unknown key {name:?}, did you mean {}?", near.join(" or ")))

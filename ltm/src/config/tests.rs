@@ -81,6 +81,8 @@ fn wrong_keys_and_values_say_what_would_be_right() {
         ("fast.rate", "1", "unknown key \"fast.rate\", did you mean \"fast.rate_start\" or \"fast.rate_end\"?"),
         ("stps", "5", "unknown key \"stps\", did you mean \"fast.steps\" or \"train.steps\"?"),
         ("preset", "tiny", "unknown key \"preset\"; keys begin with model, fast, slow, train, data"),
+        ("model", "ltm", "model is a section: name one of its keys, see `ltm help settings`"),
+        ("train.", "5", "train is a section: name one of its keys, see `ltm help settings`"),
         ("x", "5", "unknown key \"x\"; keys begin with model, fast, slow, train, data"),
         ("", "5", "unknown key \"\"; keys begin with model, fast, slow, train, data"),
         ("fast.steps", "many", "fast.steps = \"many\": expected an integer of 0 or more"),
@@ -93,6 +95,10 @@ fn wrong_keys_and_values_say_what_would_be_right() {
         ("data.paths", "", "data.paths = \"\": expected a path, or a list of paths such as [\"a.txt\", \"b.txt\"]"),
         ("data.paths", "[1]", "data.paths = [1]: expected a path, or a list of paths such as [\"a.txt\", \"b.txt\"]"),
     ];
+    for length in [64, 130, 1000] {
+        let error = c.set(&"qz".repeat(length / 2), "5").unwrap_err().to_string();
+        assert!(error.ends_with("; keys begin with model, fast, slow, train, data"), "{error}");
+    }
     for (key, text, expected) in cases {
         let error = c.set(key, text).unwrap_err();
         assert_eq!((error.kind, error.to_string().as_str()), (ErrorKind::Usage, expected));

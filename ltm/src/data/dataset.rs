@@ -106,14 +106,22 @@ impl Dataset {
         Ok(Self { tokenizer: tokenizer.clone(), lengths, shards: placed.into(), range: 0..end, bytes })
     }
 
+    /// What each file has of tokens `range` of the opened files: the number of tokens before the file, the file, and the
+    /// range within it, which may be empty.
+    fn parts(&self, range: Range<u64>) -> impl Iterator<Item = (u64, &Shard, Range<u64>)> {
+        self.shards.iter().map(move |&(start, ref shard)| {
+            let local = |at: u64| at.saturating_sub(start).min(shard.len());
+            (start, shard, local(range.start)..local(range.end))
+        })
+    }
+
     /// Bytes of text of tokens `range` of the opened files.
     fn bytes_in(&self, range: Range<u64>) -> Result<u64> {
         let mut bytes = 0;
-        for (start, shard) in &*self.shards {
-            let local = |at: u64| at.saturating_sub(*start).min(shard.len());
+        for (_, shard, part) in self.parts(range) {
             let length = |&id: &u16| u64::from(self.lengths.get(usize::from(id)).copied().unwrap_or(0));
             let sum = |_, tokens: &[u16]| Ok(tokens.iter().map(length).sum::<u64>());
-            bytes += shard.look(local(range.start)..local(range.end), sum)?.iter().sum::<u64>();
+            bytes += shard.look(part, sum)?.iter().sum::<u64>();
         }
         Ok(bytes)
     }
@@ -179,20 +187,20 @@ impl Dataset {
     /// The end of each document: one past its end token, in order. Tokens after the last end token are also a document.
     ///
     /// # Errors
-    /// A file that cannot be read, or has become shorter since it was opened.
+    /// A file that cannot be read, or has another size than before.
     pub fn document_ends(&self) -> Result<Vec<u64>> {
         let end = self.tokenizer.end();
         let mut ends: Vec<u64> = Vec::new();
-        for (start, shard) in &*self.shards {
-            let found = shard.look(0..shard.len(), |at, tokens| {
-                let ends = tokens.iter().enumerate().filter(|&(_, &id)| id == end);
-                Ok(ends.map(|(i, _)| start + at + i as u64 + 1).collect::<Vec<_>>())
+        for (start, shard, part) in self.parts(self.range.clone()) {
+            let found = shard.look(part, |at, tokens| {
+                let ends = tokens.iter().zip(start + at + 1 - self.range.start..).filter(|&(&id, _)| id == end);
+                Ok(ends.map(|(_, end)| end).collect::<Vec<_>>())
             })?;
             ends.extend(found.into_iter().flatten());
         }
-        ends.retain(|end| (self.range.start + 1..self.range.end).contains(end));
-        ends.iter_mut().for_each(|end| *end -= self.range.start);
-        ends.push(self.len());
+        if ends.last() != Some(&self.len()) {
+            ends.push(self.len());
+        }
         Ok(ends)
     }
 
@@ -203,8 +211,10 @@ impl Dataset {
     /// If one of the two would be empty, and those of [`document_ends`](Self::document_ends).
     pub fn set_apart(&self, fraction: f64) -> Result<(Self, Self)> {
         let wanted = ((1.0 - fraction) * self.len() as f64) as u64;
-        let ends = self.document_ends()?;
-        let cut = ends.into_iter().find(|&end| end >= wanted).filter(|&end| end < self.len()).unwrap_or(wanted);
+        let at = wanted.saturating_sub(1);
+        let tail = Self { range: self.range.start + at..self.range.end, ..self.clone() };
+        let end = at + tail.document_ends()?[0];
+        let cut = if end < self.len() { end } else { wanted };
         if cut == 0 || cut == self.len() {
             return Err(Error::usage(format!(
                 "{} tokens are too few to hold out a fraction of {fraction}",

@@ -11,10 +11,9 @@ use engine::{Error, Result, file};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File};
-use std::io::{self, BufWriter, ErrorKind, Read, Seek, SeekFrom, Write};
+use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
 
 const _: () = assert!(cfg!(target_endian = "little"), "token files are little-endian, and so must this machine be");
 
@@ -103,9 +102,9 @@ pub struct Shard {
 
 #[derive(Debug)]
 pub(super) enum Tokens {
-    /// The offset of the tokens in the file. Reading moves the file's position, so only one thread reads at a time.
+    /// The offset of the tokens in the file, which is opened for every read: there may be more files than a process may
+    /// have open.
     File {
-        file: Mutex<File>,
         start: u64,
     },
     Memory(Vec<u16>),
@@ -123,9 +122,9 @@ impl Shard {
         let mut head = Vec::new();
         (&file).take(HEADER as u64).read_to_end(&mut head).map_err(fail)?;
         let start = payload_start(&head, bytes).map_err(|error| error.at(path.display()))?;
-        let sha256 = hash::sha256_files(&[path])?;
-        let tokens = Tokens::File { file: Mutex::new(file), start };
-        Ok(Self { file: DataFile { path: path.into(), bytes, sha256, tokens_checksum: None }, tokens })
+        let sha256 = hash::sha256_of(head.chain(file)).map_err(fail)?;
+        let file = DataFile { path: path.into(), bytes, sha256, tokens_checksum: None };
+        Ok(Self { file, tokens: Tokens::File { start } })
     }
 
     /// Number of tokens; never zero.
@@ -140,23 +139,22 @@ impl Shard {
     /// Copies tokens `at..at + out.len()`, which must be among those that there are.
     ///
     /// # Errors
-    /// A file that cannot be read, or has become shorter since it was opened.
+    /// A file that cannot be read, or has another size than before.
     pub fn read(&self, at: u64, out: &mut [u16]) -> Result<()> {
         match &self.tokens {
-            Tokens::File { file, start } => {
-                let mut file = file.lock().unwrap_or_else(PoisonError::into_inner);
-                let found = file.seek(SeekFrom::Start(start + 2 * at));
-                found.and_then(|_| file.read_exact(bytemuck::cast_slice_mut(out))).map_err(|error| {
-                    let DataFile { path, bytes, .. } = &self.file;
-                    match file.metadata() {
-                        Ok(now) if error.kind() == ErrorKind::UnexpectedEof => Error::new(format!(
-                            "{} has {} bytes now, but had {bytes} when it was opened: restore the old file",
-                            path.display(),
-                            now.len()
-                        )),
-                        _ => Error::io("read", path, &error),
-                    }
-                })
+            Tokens::File { start } => {
+                let DataFile { path, bytes, .. } = &self.file;
+                let fail = |error: io::Error| Error::io("read", path, &error);
+                let mut file = file::open(path)?;
+                let now = file.metadata().map_err(fail)?.len();
+                if now != *bytes {
+                    return Err(Error::new(format!(
+                        "{} has {now} bytes now, but had {bytes} when it was opened: restore the old file",
+                        path.display()
+                    )));
+                }
+                file.seek(SeekFrom::Start(start + 2 * at)).map_err(fail)?;
+                file.read_exact(bytemuck::cast_slice_mut(out)).map_err(fail)
             }
             Tokens::Memory(tokens) => {
                 out.copy_from_slice(&tokens[at as usize..][..out.len()]);
@@ -322,18 +320,34 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_shrinks_gets_one_clear_line() {
+    fn a_file_that_changes_gets_one_clear_line() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.bin");
         fs::write(&path, [5; 200]).unwrap();
         let shard = Shard::open(&path).unwrap();
-        let mut tokens = [0; 20];
-        shard.read(80, &mut tokens).unwrap();
-        File::options().write(true).open(&path).unwrap().set_len(100).unwrap();
-        shard.read(30, &mut tokens).unwrap();
-        let said =
-            format!("{} has 100 bytes now, but had 200 when it was opened: restore the old file", path.display());
-        assert_eq!(shard.read(80, &mut tokens).unwrap_err().to_string(), said);
-        assert_eq!(shard.look(0..100, |_, _| Ok(())).unwrap_err().to_string(), said);
+        let place = path.display();
+        let read = || shard.read(80, &mut [0; 20]).map_err(|error| error.to_string());
+        for length in [100, 202, 0] {
+            File::options().write(true).open(&path).unwrap().set_len(length).unwrap();
+            let said = format!("{place} has {length} bytes now, but had 200 when it was opened: restore the old file");
+            assert_eq!(read().unwrap_err(), said);
+            assert_eq!(shard.look(0..100, |_, _| Ok(())).unwrap_err().to_string(), said);
+        }
+        fs::remove_file(&path).unwrap();
+        assert!(read().unwrap_err().starts_with(&format!("cannot read {place}: ")));
+        fs::write(&path, [5; 200]).unwrap();
+        read().unwrap();
+    }
+
+    /// Every shard of a large corpus is open at some time, but not all at once.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn shards_hold_no_files_open() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        fs::write(file.path(), [5; 200]).unwrap();
+        let shard = Shard::open(file.path()).unwrap();
+        shard.read(0, &mut [0; 100]).unwrap();
+        let open = fs::read_dir("/proc/self/fd").unwrap().filter_map(|fd| fs::read_link(fd.unwrap().path()).ok());
+        assert_eq!(open.filter(|path| path == file.path()).count(), 1, "the one of this test");
     }
 }

@@ -166,6 +166,18 @@ fn the_end_can_be_set_apart() {
     assert_eq!(rest.document_ends().unwrap(), [4, 8]);
     let (a, b) = rest.set_apart(0.5).unwrap();
     assert_eq!((all(&a), all(&b)), (text[32..36].to_vec(), text[36..].to_vec()));
+    // Across files, at the first end of a document from the wanted place on.
+    let folder = prepared();
+    let data = open(folder.path(), Split::Train).unwrap();
+    let ends = data.document_ends().unwrap();
+    for fraction in [0.1, 0.3, 0.7, 0.999] {
+        let (first, rest) = data.set_apart(fraction).unwrap();
+        assert_eq!([all(&first), all(&rest)].concat(), all(&data));
+        let wanted = ((1.0 - fraction) * data.len() as f64) as u64;
+        assert_eq!(Some(&first.len()), ends.iter().find(|&&end| end >= wanted));
+        let moved = rest.document_ends().unwrap().into_iter().map(|end| first.len() + end);
+        assert_eq!(first.document_ends().unwrap().into_iter().chain(moved).collect::<Vec<_>>(), ends);
+    }
     // A single document can only be cut in its middle.
     let (first, rest) = memory(&[65; 100]).set_apart(0.1).unwrap();
     assert_eq!((first.len(), rest.len()), (90, 10));
