@@ -4,7 +4,7 @@
 use engine::{Error, Result, file};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize};
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, File, Metadata, OpenOptions, TryLockError};
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
@@ -95,8 +95,8 @@ impl Lines {
 
     /// Checks that the path still leads to the file, because writes to a moved or removed file would be lost silently.
     fn check(&self) -> Result<()> {
-        let ours = self.file.metadata().map_err(|e| Error::io("write", &self.path, &e))?.len();
-        if fs::metadata(&self.path).is_ok_and(|found| found.len() == ours) {
+        let ours = self.file.metadata().map_err(|e| Error::io("write", &self.path, &e))?;
+        if fs::metadata(&self.path).is_ok_and(|found| is_same(&found, &ours)) {
             return Ok(());
         }
         Err(Error::new(format!(
@@ -122,6 +122,19 @@ impl Lines {
         self.check()?;
         self.file.sync_data().map_err(|e| Error::io("write", &self.path, &e))
     }
+}
+
+/// Whether both are of the same file.
+#[cfg(unix)]
+fn is_same(one: &Metadata, other: &Metadata) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    (one.dev(), one.ino()) == (other.dev(), other.ino())
+}
+
+/// Only Unix numbers its files.
+#[cfg(not(unix))]
+fn is_same(_: &Metadata, _: &Metadata) -> bool {
+    true
 }
 
 /// A value on one line, without a final line break. Non-finite numbers become `null`.
@@ -202,9 +215,13 @@ mod tests {
         };
         refuses();
         assert!(!path.exists());
-        fs::write(path, "another file").unwrap();
-        refuses();
-        assert_eq!(fs::read_to_string(path).unwrap(), "another file");
+        // Nor does another file in its place, not even a copy.
+        #[cfg(unix)]
+        for other in ["another file", kept] {
+            fs::write(path, other).unwrap();
+            refuses();
+            assert_eq!(fs::read_to_string(path).unwrap(), other);
+        }
         fs::rename(moved, path).unwrap();
         lines.write(&Row { step: 5, loss: 1.0 }).unwrap();
 
