@@ -98,7 +98,7 @@ impl Dataset {
                 Ok((bytes, checksum(bytemuck::cast_slice(tokens))))
             })?;
             bytes += found.iter().map(|piece| piece.0).sum::<u64>();
-            shard.file.tokens_checksum = Some(combine(found.iter().map(|piece| piece.1)));
+            shard.file.tokens_checksum = Some(format!("{:016x}", combine(found.iter().map(|piece| piece.1))));
             let start = end;
             end += shard.len();
             placed.push((start, shard));

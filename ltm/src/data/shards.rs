@@ -69,9 +69,10 @@ pub struct DataFile {
     pub bytes: u64,
     /// Its SHA-256 in hexadecimal.
     pub sha256: String,
-    /// The [checksum](super::checksum) of its tokens, which identifies a text in any packing; older runs had none.
+    /// The [checksum](super::checksum) of its tokens in hexadecimal, which identifies a text in any packing; older runs
+    /// had none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub tokens_checksum: Option<u64>,
+    pub tokens_checksum: Option<String>,
 }
 
 impl DataFile {
@@ -272,19 +273,26 @@ mod tests {
 
     #[test]
     fn copies_are_known_by_bytes_or_tokens() {
-        let file =
-            |sha256: &str, tokens| DataFile { sha256: sha256.into(), tokens_checksum: tokens, ..DataFile::default() };
+        let file = |sha256: &str, tokens: Option<&str>| DataFile {
+            sha256: sha256.into(),
+            tokens_checksum: tokens.map(String::from),
+            ..DataFile::default()
+        };
         // As runs recorded it before tokens had a checksum.
         let old: DataFile = crate::json::from_bytes(r#"{"path": "a.txt", "bytes": 3, "sha256": "0f"}"#).unwrap();
-        for (other, is_copy) in
-            [(file("0f", Some(1)), true), (file("1f", Some(1)), false), (file("1f", None), false), (old.clone(), true)]
-        {
-            assert_eq!(old.is_copy_of(&other), is_copy, "{other:?}");
+        let known = file("0f", Some("a1"));
+        for (one, other, is_copy) in [
+            (&old, file("0f", Some("a1")), true),
+            (&old, file("1f", Some("a1")), false),
+            (&old, file("1f", None), false),
+            (&old, old.clone(), true),
+            (&known, file("1f", Some("a1")), true),
+            (&known, file("1f", Some("a2")), false),
+        ] {
+            assert_eq!(one.is_copy_of(&other), is_copy, "{one:?} {other:?}");
         }
-        assert!(
-            file("0f", Some(1)).is_copy_of(&file("1f", Some(1)))
-                && !file("0f", Some(1)).is_copy_of(&file("1f", Some(2)))
-        );
+        // As text, because many programs read a JSON number as f64.
+        assert!(crate::json::line(&known).contains(r#""tokens_checksum":"a1""#));
     }
 
     #[test]
