@@ -11,11 +11,11 @@ use rayon::prelude::*;
 use std::io;
 use std::path::Path;
 
-/// Number of consecutive skipped updates that ends training: so many bad batches in a row are not an accident.
-const PATIENCE: usize = 10;
-
 /// The largest useful magnitude of a weight: beyond it squares are not finite, and no text can be scored.
 const LARGEST: f32 = 1e19;
+
+/// Advice for finite numbers. A resumed run cannot change its rates.
+pub(crate) const LOWER_RATES: &str = "a new run with lower rates (slow.rate, fast.rate_start, fast.rate_end)";
 
 /// A model being trained: everything that one step changes.
 #[derive(Debug)]
@@ -34,8 +34,6 @@ pub struct Trainer {
     pub step: u64,
     /// Whether the last step failed because of a non-finite number.
     pub stopped: bool,
-    /// Number of consecutive skipped updates up to the last step.
-    skipped: usize,
     /// Where batches are loaded.
     pub inputs: Inputs,
 }
@@ -76,7 +74,7 @@ impl Trainer {
         let Learner { params, inputs, fast, slow, .. } = Learner::new(&config, activations, &mut store)?;
         config.check_room(&store, Work::Training)?;
         params.init(&mut store, config.train.seed);
-        Ok(Self { config, store, params, inputs, fast, slow, step: 0, stopped: false, skipped: 0 })
+        Ok(Self { config, store, params, inputs, fast, slow, step: 0, stopped: false })
     }
 
     /// The slow learning rate of step `step` (from 1): linear warm-up, then a cosine down to the least rate.
@@ -116,8 +114,8 @@ impl Trainer {
     /// One step: fits the posteriors of the batch, then updates the decoder once.
     ///
     /// # Errors
-    /// If the batch does not fit, or a number is not finite and the configuration says to stop or skipping does not
-    /// help. Then the weights are unchanged.
+    /// If the batch does not fit, or a number is not finite and the configuration says to stop or the weights are to
+    /// blame. Then the weights are unchanged.
     pub fn train(&mut self, batch: &Batch) -> Result<StepReport> {
         let step = self.step + 1;
         let rate = self.slow_rate(step);
@@ -139,7 +137,6 @@ impl Trainer {
         let mut report = StepReport { step, nll, kl, tokens, bytes, grad_norm, rate, fast_rate, skipped: None };
         if nll.is_finite() && kl.is_finite() && grad_norm.is_finite() {
             self.slow.apply(store, rate, step);
-            self.skipped = 0;
         } else {
             // Non-finite weights are not the fault of this batch.
             self.check_finite()?;
@@ -147,14 +144,8 @@ impl Trainer {
             let message = format!("step {step}: the loss is not finite: {place}");
             if self.config.train.non_finite == config::NonFinite::Stop {
                 self.stopped = true;
-                let lower = self.lower_rates();
-                return Err(Error::new(format!("{message}; the weights are unchanged by this step; {lower} may help")));
-            }
-            self.skipped += 1;
-            if self.skipped == PATIENCE {
                 return Err(Error::new(format!(
-                    "{message}; this happened in {PATIENCE} steps in a row, so skipping batches does not help: try {}",
-                    self.lower_rates()
+                    "{message}; the weights are unchanged by this step; try {LOWER_RATES}"
                 )));
             }
             report.skipped = Some(message);
@@ -163,33 +154,19 @@ impl Trainer {
         Ok(report)
     }
 
-    /// Advice for finite numbers. A resumed run cannot change its rates.
-    fn lower_rates(&self) -> &'static str {
-        if self.fast.is_some() {
-            "a new run with a lower slow.rate, fast.rate_start or fast.rate_end"
-        } else {
-            "a new run with a lower slow.rate"
-        }
-    }
-
     /// Checks that weights and moments are finite, and that the squares of weights are, because otherwise steps and
     /// checkpoints are useless. Copies them from a GPU.
     ///
     /// # Errors
     /// If they are not, or the device has failed.
     pub fn check_finite(&self) -> Result<()> {
-        let [(_, m), (_, v)] = self.moments();
-        let sets =
-            [("weights", &self.params, LARGEST), ("first moments", &m, f32::MAX), ("second moments", &v, f32::MAX)];
-        for (what, set, largest) in sets {
+        let [m, v] = self.moments();
+        for (prefix, set) in [("", self.params.clone()), m, v] {
             for p in set.iter() {
-                // False for NaN.
-                if !self.store.get(p.id).on_host()?.as_slice::<f32>().par_iter().all(|x| x.abs() <= largest) {
-                    return Err(Error::new(format!(
-                        "training has diverged: the {what} after step {} are not finite numbers up to {largest:e} ({}); try a new run with a lower slow.rate",
-                        self.step, p.name
-                    )));
-                }
+                check_values(prefix, p, self.store.get(p.id).on_host()?.as_slice()).map_err(|error| {
+                    let place = format!("training has diverged: after step {}", self.step);
+                    Error::new(format!("{place}, {error}; try a new run with a lower slow.rate"))
+                })?;
             }
         }
         Ok(())
@@ -265,11 +242,25 @@ fn row_of(bad: &NonFinite, batch: usize, sequence: usize) -> Option<usize> {
     Some(bad.index / per_sample)
 }
 
+/// Checks values of weights, or of the moments with this prefix.
+fn check_values(prefix: &str, p: &Param, values: &[f32]) -> Result<()> {
+    let (what, largest) = match prefix {
+        "" => ("weights", LARGEST),
+        "m." => ("first moments", f32::MAX),
+        _ => ("second moments", f32::MAX),
+    };
+    // False for NaN.
+    if values.par_iter().all(|x| x.abs() <= largest) {
+        return Ok(());
+    }
+    Err(Error::new(format!("{} has NaN, infinite or huge {what} (above {largest:e})", p.name)))
+}
+
 /// Writes sets of parameters as safetensors, split and named as in the reference code, with a prefix for each set's
 /// names.
 ///
 /// # Errors
-/// Of the device and the writer.
+/// Of the device and the writer, and values that are useless, see [`Trainer::check_finite`]. Then nothing is written.
 pub fn write_parameters(store: &Store, sets: &[(&str, Params)], out: &mut dyn io::Write) -> io::Result<()> {
     let all: Vec<_> = sets.iter().flat_map(|(prefix, set)| set.iter().map(move |p| (prefix, p))).collect();
     let on_host = |(_, p): &(_, &Param)| store.get(p.id).on_host().map_err(io::Error::other);
@@ -277,6 +268,7 @@ pub fn write_parameters(store: &Store, sets: &[(&str, Params)], out: &mut dyn io
     let mut tensors = Vec::new();
     for ((prefix, p), buffer) in all.iter().zip(&buffers) {
         let values = buffer.as_slice::<f32>();
+        check_values(prefix, p, values).map_err(io::Error::other)?;
         tensors.extend(p.parts().map(|part| (format!("{prefix}{}", part.name), part.shape, &values[part.range])));
     }
     safetensors::write(out, &tensors)

@@ -9,7 +9,7 @@ use crate::data::{Batch, Shuffle, Source};
 use crate::evaluate::{Evaluator, Excess, Protocol, Total};
 use crate::generate::Writer;
 use crate::json;
-use crate::train::{StepReport, Trainer};
+use crate::train::{LOWER_RATES, StepReport, Trainer};
 use engine::{Device, Error, Result};
 use std::sync::Arc;
 use std::time::Instant;
@@ -20,6 +20,9 @@ const VALIDATION_DRAWS: usize = 4;
 
 /// Most tokens of a sample: enough to recognise words.
 const SAMPLE_TOKENS: usize = 100;
+
+/// Number of consecutive skipped updates that ends training: so many bad batches in a row are not an accident.
+const PATIENCE: usize = 10;
 
 /// The computing part of a run, for training and for replay: trainer, training text and validation, with all their
 /// memory.
@@ -108,6 +111,8 @@ pub struct Session {
     pub repeated: Vec<String>,
     saved: Option<u64>,
     best: Option<ValidationLine>,
+    /// Number of consecutive skipped updates up to the last step.
+    skipped: usize,
 }
 
 /// The result of a step.
@@ -180,7 +185,12 @@ impl Session {
         let fingerprint = material.data.fingerprint.clone();
         let repeated = material.seen.iter().chain(&material.repeated).cloned().collect();
         let best = best(&lines, &checkpoint::steps(&run.path)?).cloned();
-        Ok(Self { run, stepper, writer, metrics, watch, fingerprint, repeated, saved, best })
+        let steps = lines.iter().rev().filter_map(|line| match line {
+            Line::Step(line) => Some(line),
+            _ => None,
+        });
+        let skipped = steps.take_while(|line| line.skipped.is_some()).count();
+        Ok(Self { run, stepper, writer, metrics, watch, fingerprint, repeated, saved, best, skipped })
     }
 
     /// Steps done.
@@ -206,8 +216,9 @@ impl Session {
     /// Does the next step, then the validation, the sample and the checkpoint if due, and writes the metrics.
     ///
     /// # Errors
-    /// If files cannot be written, or a number is not finite and the configuration says to stop or skipping does not
-    /// help. Then the state before the step is saved, unless it also has non-finite numbers.
+    /// If files cannot be written, or a number is not finite and the configuration says to stop; then the state before
+    /// the step is saved, unless it also has non-finite numbers. Or if skipping updates does not help; then the state
+    /// after the step is saved.
     pub fn advance(&mut self) -> Result<Progress> {
         let started = Instant::now();
         let report = self.stepper.step();
@@ -217,11 +228,19 @@ impl Session {
             self.save().map_err(failed)?;
         }
         let report = report?;
+        self.skipped = if report.skipped.is_some() { self.skipped + 1 } else { 0 };
         let seconds = started.elapsed().as_secs_f64();
         let line = StepLine::new(&report, self.stepper.trainer.checksum(), seconds);
         let warnings = report.skipped.iter().cloned().collect();
         let mut progress = Progress { report, seconds, lines: Vec::new(), warnings };
         self.note(Line::Step(line), &mut progress)?;
+        if let (Some(reason), PATIENCE..) = (&progress.report.skipped, self.skipped) {
+            self.save()?;
+            return Err(Error::new(format!(
+                "{reason}; this happened in {} steps in a row, so skipping batches does not help: try {LOWER_RATES}",
+                self.skipped
+            )));
+        }
         let train = &self.run.config.train;
         let due = |every: usize| self.is_done() || (every > 0 && self.step().is_multiple_of(every as u64));
         let (validate, mut save) = (due(train.eval_every), due(train.checkpoint_every));
@@ -275,11 +294,13 @@ impl Session {
         Ok(())
     }
 
-    /// Checks that the current state is finite, before continuing or saving.
+    /// Checks that the current state is finite.
     fn check_finite(&self) -> Result<()> {
         self.stepper.trainer.check_finite().map_err(|error| match self.saved {
-            Some(step) => error.hint(format_args!("the checkpoint of step {step} is older and unaffected")),
-            None => error,
+            Some(step) if step < self.step() => {
+                error.hint(format_args!("the checkpoint of step {step} is older and unaffected"))
+            }
+            _ => error,
         })
     }
 
@@ -293,7 +314,6 @@ impl Session {
         if self.saved == Some(step) {
             return Ok(Vec::new());
         }
-        self.check_finite()?;
         self.metrics.sync()?;
         let state = State { step, samples: self.stepper.samples(), data: self.fingerprint.clone() };
         let trainer = &self.stepper.trainer;
@@ -304,8 +324,9 @@ impl Session {
         ];
         let (keep, best) = (self.run.config.train.keep_checkpoints, self.best.as_ref().map(|best| best.step));
         let written = checkpoint::write(&self.run.path, step, &files, keep, best);
-        // If the run's folder has disappeared, report that instead of the file.
-        let warnings = written.map_err(|error| self.metrics.sync().err().unwrap_or(error))?;
+        // If training has diverged or the run's folder has disappeared, report that instead of the file.
+        let cause = || self.check_finite().and_then(|()| self.metrics.sync()).err();
+        let warnings = written.map_err(|error| cause().unwrap_or(error))?;
         self.saved = Some(step);
         Ok(warnings)
     }

@@ -1,7 +1,10 @@
+use super::folder::WEIGHTS;
 use super::*;
+use crate::checkpoint;
 use crate::config::{Config, SETTINGS};
 use crate::data::{Bytes, Dataset, Tokenizer};
 use crate::evaluate::{Protocol, Total};
+use crate::hash::sha256;
 use engine::Device;
 use serde_json::Value;
 use std::fs;
@@ -64,8 +67,8 @@ fn a_run_of_an_older_version_says_so() {
     assert!(Record::any(folder.path()).is_err(), "nothing is appended behind it");
 }
 
-/// Trains on running text in `folder` up to step `stop`, and returns the warnings.
-fn train(folder: &Path, settings: &[(&str, &str)], stop: u64) -> Vec<String> {
+/// Begins or resumes a run on running text in `folder`.
+fn session(folder: &Path, settings: &[(&str, &str)]) -> Session {
     let text = folder.join("text.bin");
     let words = ["one ", "other ", "sea, ", "stone ", "bird. "];
     let draw = engine::rng::Stream::new(1, 1);
@@ -82,16 +85,39 @@ fn train(folder: &Path, settings: &[(&str, &str)], stop: u64) -> Vec<String> {
     let tokenizer: Arc<dyn Tokenizer> = Arc::new(Bytes);
     let material = Material::open(&config, &|path, split| Dataset::open(path, split, &tokenizer)).unwrap();
     let path = folder.join("run");
-    let mut session = match Run::open(&path) {
+    match Run::open(&path) {
         Ok(run) => Session::resume(&run, &material, &Device::Cpu).unwrap().0,
         Err(_) => Session::begin(&NewFolder::at(&path).unwrap(), &config, &material, &Device::Cpu).unwrap(),
-    };
+    }
+}
+
+/// Trains such a run up to step `stop`, saves it, and returns the warnings.
+fn train(folder: &Path, settings: &[(&str, &str)], stop: u64) -> Vec<String> {
+    let mut session = session(folder, settings);
     let mut warnings = Vec::new();
     while session.step() < stop {
         warnings.extend(session.advance().unwrap().warnings);
     }
     session.save().unwrap();
     warnings
+}
+
+/// Older programs saved such weights. No checkpoint is said to be unaffected.
+#[test]
+fn a_checkpoint_with_useless_weights_is_not_recommended() {
+    let folder = tempfile::tempdir().unwrap();
+    train(folder.path(), &[], 2);
+    let run = &folder.path().join("run");
+    let weights = checkpoint::at_step(run, 2).unwrap().file(WEIGHTS).unwrap();
+    let mut bytes = fs::read(&weights).unwrap();
+    let (good, half) = (sha256(&bytes), bytes.len() / 2);
+    bytes[half..].fill(0xff);
+    fs::write(&weights, &bytes).unwrap();
+    let manifest = weights.with_file_name("manifest.json");
+    fs::write(&manifest, fs::read_to_string(&manifest).unwrap().replace(&good, &sha256(&bytes))).unwrap();
+    let error = session(folder.path(), &[]).advance().unwrap_err().to_string();
+    assert!(error.starts_with("training has diverged: after step 2, "), "{error}");
+    assert!(error.ends_with("try a new run with a lower slow.rate"), "{error}");
 }
 
 /// Steps and names of the troubles in the metrics.
