@@ -16,7 +16,9 @@
 //!
 //! gradtest::property_tests!(gelu, cases());
 //!
-//! // Each test is also a function. let reports = gradtest::gradients(cases())?; assert_eq!(reports.len(), 256);
+//! // Each test is also a function.
+//! let reports = gradtest::gradients(cases())?;
+//! assert_eq!(reports.len(), 256);
 //! assert!(reports.iter().all(|report| report.worst < 1e-6));
 //! # Ok::<(), String>(())
 //! ```
