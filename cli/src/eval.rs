@@ -36,7 +36,8 @@ const STORIES: u64 = 256;
 /// fixed   the number of the public reference code, at the noise that the posterior was fitted to: not a bound
 /// nll     exact; the autoregressive baseline (model.kind = ar) has no posterior and uses only nll and prefix
 ///
-/// Text that the run was trained on is recognised by its bytes or its tokens and marked, unless it was cut afterwards.
+/// Text that the run was trained on is recognised by its bytes or its tokens (in a suite only by its bytes) and marked,
+/// unless it was cut afterwards.
 ///
 /// NLL and KL are printed separately, with a dash if a number has no such part. Perplexity is exp(all nats / all
 /// tokens). Bits per byte do not depend on the tokenizer. Without --data the command scores the run's validation text.

@@ -5,14 +5,13 @@ use crate::text;
 use engine::{Error, Result};
 use ltm::config::{ModelKind, Work};
 use ltm::corpus::Corpus;
-use ltm::data::Source;
+use ltm::data::{DataFile, Source};
 use ltm::evaluate::{Evaluator, Excess, Mean, Protocol, SequenceScore, Total};
-use ltm::hash::sha256_files;
 use ltm::json::null_is_nan;
 use ltm::run::{IMPORTED, Loaded, Run, validation_stories};
 use serde::{Deserialize, Serialize};
 use std::fmt::{self, Display, Formatter};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 /// Options of an evaluation.
@@ -276,8 +275,7 @@ pub struct Text {
     /// The path as it was given, or a description.
     #[serde(rename = "data")]
     pub name: String,
-    /// SHA-256 of the bytes of its files, one after the other; `None` for the embedded corpus, which is part of the
-    /// program.
+    /// [SHA-256](DataFile::digest) of its files; `None` for the embedded corpus, which is part of the program.
     #[serde(rename = "data_sha256")]
     pub sha256: Option<String>,
     /// Whether it is training text of the run, see [`Run::was_trained_on_one_of`] and [`Material::seen`](ltm::run::Material::seen).
@@ -289,8 +287,8 @@ pub struct Text {
 pub const TRAINING_TEXT: &str = "training text of the run, so not unseen";
 
 impl Text {
-    fn of(name: String, files: &[PathBuf], is_training_text: bool) -> Result<Self> {
-        Ok(Self { name, sha256: Some(sha256_files(files)?), is_training_text })
+    fn of(name: String, files: &[DataFile], is_training_text: bool) -> Self {
+        Self { name, sha256: Some(DataFile::digest(files)), is_training_text }
     }
 }
 
@@ -315,8 +313,7 @@ pub fn chosen(run: &Run, model: &Loaded, path: Option<&Path>, count: u64) -> Res
 fn named(path: &Path, run: &Run) -> Result<(Arc<dyn Source>, Text)> {
     let (source, files) = text::sequences(path, &run.config)?;
     let is_training_text = run.was_trained_on_one_of(&files)?;
-    let files: Vec<PathBuf> = files.into_iter().map(|file| file.path).collect();
-    Ok((source, Text::of(path.display().to_string(), &files, is_training_text)?))
+    Ok((source, Text::of(path.display().to_string(), &files, is_training_text)))
 }
 
 /// The validation text of a run, or this many stories of the embedded corpus.
@@ -340,7 +337,7 @@ pub fn validation(run: &Run, model: &Loaded, count: u64) -> Result<(Arc<dyn Sour
         return Err(Error::usage(format!("{path} has no validation text: name a text to score")));
     };
     let files = material.validation_files;
-    let names = files.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(" + ");
+    let names = files.iter().map(|file| file.path.display().to_string()).collect::<Vec<_>>().join(" + ");
     let name = if config.data.validation.is_some() { names } else { format!("the validation text of {names}") };
-    Ok((source, Text::of(name, &files, material.seen.is_some())?))
+    Ok((source, Text::of(name, &files, material.seen.is_some())))
 }

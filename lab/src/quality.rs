@@ -14,7 +14,7 @@ use ltm::data::Tokenizer;
 use ltm::data::sources::{IGNORED, SampleInfo, Source};
 use ltm::evaluate::Protocol;
 use ltm::generate::{Writing, front};
-use ltm::hash::sha256_files;
+use ltm::hash::sha256_file;
 use ltm::run::{Loaded, Run};
 use serde::Serialize;
 use std::collections::{HashMap, HashSet};
@@ -91,7 +91,7 @@ pub fn write(
     let mut writer = writer(model, options.writing.clone(), all)?;
     let settings = Settings {
         origin: Origin::new(run, model, command),
-        prompts_sha256: options.prompts.as_ref().map(|path| sha256_files(&[path])).transpose()?,
+        prompts_sha256: options.prompts.as_deref().map(sha256_file).transpose()?,
         options,
     };
     let mut transcript = Transcript::create(transcript, &run.path, "quality", &settings)?;

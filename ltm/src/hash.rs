@@ -17,16 +17,12 @@ pub fn sha256_of(mut input: impl Read) -> io::Result<String> {
     Ok(format!("{:x}", hash.finalize()))
 }
 
-/// The digest of the bytes of `files`, one after the other.
+/// The digest of the bytes of the file at `path`.
 ///
 /// # Errors
 /// As [`file::open`].
-pub fn sha256_files(files: &[impl AsRef<Path>]) -> Result<String> {
-    let mut hash = Sha256::new();
-    for path in files.iter().map(AsRef::as_ref) {
-        io::copy(&mut file::open(path)?, &mut hash).map_err(|error| Error::io("read", path, &error))?;
-    }
-    Ok(format!("{:x}", hash.finalize()))
+pub fn sha256_file(path: &Path) -> Result<String> {
+    sha256_of(file::open(path)?).map_err(|error| Error::io("read", path, &error))
 }
 
 #[cfg(test)]
@@ -40,10 +36,9 @@ mod tests {
         let digest = "248d6a61d20638b8e5c026930c3e6039a33ce45964ff2167f6ecedd419db06c1";
         assert_eq!(sha256(message), digest);
         let folder = tempfile::tempdir().unwrap();
-        let parts = [("front", &message[..20]), ("back", &message[20..])];
-        let files = parts.map(|(name, _)| folder.path().join(name));
-        files.iter().zip(parts).for_each(|(file, (_, part))| std::fs::write(file, part).unwrap());
-        assert_eq!(sha256_files(&files).unwrap(), digest);
-        assert!(sha256_files(&[folder.path()]).unwrap_err().to_string().contains("is a folder, not a file"));
+        let file = folder.path().join("file");
+        std::fs::write(&file, message).unwrap();
+        assert_eq!(sha256_file(&file).unwrap(), digest);
+        assert!(sha256_file(folder.path()).unwrap_err().to_string().contains("is a folder, not a file"));
     }
 }

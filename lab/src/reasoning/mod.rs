@@ -37,7 +37,7 @@ use crate::transcript::{Origin, Transcript};
 use engine::{Error, Result, file};
 use ltm::evaluate::Mean;
 use ltm::generate::Writing;
-use ltm::hash::sha256_files;
+use ltm::hash::sha256_file;
 use ltm::json;
 use ltm::run::{Loaded, Run};
 use serde::{Deserialize, Serialize};
@@ -270,7 +270,6 @@ pub fn solve(
     let count = problems.len();
     let texts = n.saturating_mul(count);
     let mut writer = writer(model, options.writing.clone(), texts as u64)?;
-    let digest = |path: &PathBuf| sha256_files(&[path]);
     let prompts: Vec<String> = problems.iter().map(|problem| prompt(&examples, problem)).collect();
     // Latents are inferred from `seq` pairs of a token and its successor.
     let read = model.config.model.seq;
@@ -281,8 +280,8 @@ pub fn solve(
     }
     let settings = Settings {
         origin: Origin::new(run, model, command),
-        file_sha256: digest(&options.file)?,
-        examples_sha256: options.examples.as_ref().map(digest).transpose()?,
+        file_sha256: sha256_file(&options.file)?,
+        examples_sha256: options.examples.as_deref().map(sha256_file).transpose()?,
         options,
         problems: count,
         prompt_tokens_read: read,

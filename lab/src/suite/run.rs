@@ -7,7 +7,7 @@ use ltm::checkpoint::write_atomic;
 use ltm::config::{Config, ModelKind, Tokenizer as Named, Work};
 use ltm::data::{DataFile, Source, Tokenizer};
 use ltm::evaluate::{Evaluator, Protocol, Total};
-use ltm::hash::{sha256, sha256_files};
+use ltm::hash::sha256;
 use ltm::json::{self, null_is_nan};
 use ltm::run::{Loaded, Run, SOURCES};
 use serde::{Deserialize, Serialize};
@@ -194,8 +194,8 @@ impl<'a> Suite<'a> {
         let Set { files, title, .. } = &judged.set;
         let (watch, path) = (self.watch, self.path.display());
         let bytes = text::prepare::input_bytes(files)?;
-        let digest = sha256_files(files)?;
         let known = files.iter().map(|path| DataFile::of(path)).collect::<Result<Vec<_>>>()?;
+        let digest = DataFile::digest(&known);
         judged.is_training_text = self.run.was_trained_on_one_of(&known)?;
         let Options { protocols, .. } = &self.request.options;
         let key = |&protocol: &Protocol| (protocol, self.key(&judged.set, &digest, protocol));

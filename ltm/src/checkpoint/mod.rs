@@ -12,7 +12,7 @@ mod write;
 
 pub use write::{FileWriter, write, write_atomic};
 
-use crate::hash::sha256_files;
+use crate::hash::sha256_file;
 use crate::json;
 use engine::{Error, Result};
 use serde::{Deserialize, Serialize};
@@ -200,7 +200,7 @@ impl FileEntry {
         }
         let size = meta.len();
         // Before the size is compared: a Git LFS pointer is no damage.
-        let found = sha256_files(&[path]).map_err(Flaw::unknown)?;
+        let found = sha256_file(&path).map_err(Flaw::unknown)?;
         if size != *bytes {
             return damage(format!("{name} has {size} bytes, its manifest says {bytes}"));
         }

@@ -81,9 +81,17 @@ impl DataFile {
     /// # Errors
     /// If it cannot be read.
     pub fn of(path: &Path) -> Result<Self> {
-        let sha256 = hash::sha256_files(&[path])?;
+        let sha256 = hash::sha256_file(path)?;
         let meta = fs::metadata(path).map_err(|error| Error::io("read", path, &error))?;
         Ok(Self { path: path.into(), bytes: meta.len(), sha256, tokens_checksum: None })
+    }
+
+    /// The SHA-256 of one file; of several, the SHA-256 of their digests one after the other.
+    pub fn digest(files: &[Self]) -> String {
+        match files {
+            [one] => one.sha256.clone(),
+            all => hash::sha256(all.iter().map(|file| &*file.sha256).collect::<String>()),
+        }
     }
 
     /// Whether both have the same content, as files or as tokens.
@@ -251,7 +259,7 @@ impl<'a> ShardWriter<'a> {
             .and_then(|()| file.flush())
             .and_then(|()| file.get_ref().sync_all())
             .map_err(|error| Error::io("write", &path, &error))?;
-        let sha256 = hash::sha256_files(&[&path])?;
+        let sha256 = hash::sha256_file(&path)?;
         let file = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         self.part.shards.push(ShardEntry { file, tokens: tokens.into(), sha256 });
         Ok(())
@@ -293,6 +301,14 @@ mod tests {
         }
         // As text, because many programs read a JSON number as f64.
         assert!(crate::json::line(&known).contains(r#""tokens_checksum":"a1""#));
+    }
+
+    #[test]
+    fn several_files_have_the_digest_of_their_digests() {
+        let file = |sha256: &str| DataFile { sha256: sha256.into(), ..DataFile::default() };
+        let [one, two] = [file("0f"), file("1f")];
+        assert_eq!(DataFile::digest(std::slice::from_ref(&one)), "0f");
+        assert_eq!(DataFile::digest(&[one, two]), hash::sha256("0f1f"));
     }
 
     #[test]

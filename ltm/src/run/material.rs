@@ -3,7 +3,7 @@ use crate::config::{Chunking, Config, Tokenizer};
 use crate::data::{self, Bytes, Dataset, Sequences, Source, Split, Stories, Tail, has_validation};
 use crate::hash::sha256;
 use engine::{Error, Result};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 /// Seed of the embedded corpus's validation stories. No run trains on them: a run's own seed is below 2⁵³.
@@ -20,7 +20,7 @@ pub struct Material {
     /// Validation text, if there is any.
     pub validation: Option<Arc<dyn Source>>,
     /// The files with validation text.
-    pub validation_files: Vec<PathBuf>,
+    pub validation_files: Vec<data::DataFile>,
     /// A warning if the model trains on some of the validation text.
     pub seen: Option<String>,
     /// A warning if two files have the same text, so that the model trains on it twice as often.
@@ -93,7 +93,7 @@ impl Material {
             }
         }
         record.fingerprint = sha256(record.fingerprint);
-        let mut validation_files: Vec<_> = validation.iter().flat_map(Dataset::files).map(|f| f.path.clone()).collect();
+        let mut validation_files: Vec<_> = validation.iter().flat_map(Dataset::files).cloned().collect();
         validation_files.dedup();
         Ok(Self {
             validation_files,
