@@ -1,4 +1,5 @@
 use super::{Finished, Outcome};
+use crate::eval::TRAINING_TEXT;
 use crate::plot::{Look, Mark, Plot, Series};
 use crate::table::number;
 use ltm::evaluate::Mean;
@@ -75,7 +76,10 @@ fn figure(title: String, axis: &str, own_ticks: usize, results: &[Dot<'_>], of: 
     }));
     let ticks = if xs.len() <= own_ticks { xs } else { Vec::new() };
     let axes = [axis, "perplexity (upper bound)"].map(String::from);
-    let notes = ["points: elbo, an upper bound", "bars: standard error"].map(String::from).to_vec();
+    let mut notes = ["points: elbo, an upper bound", "bars: standard error"].map(String::from).to_vec();
+    if results.iter().any(|(_, result)| result.data_learnt) {
+        notes.push(format!("scored on {TRAINING_TEXT}"));
+    }
     Plot { title, axes, is_log: true, ticks, series, notes, ..Plot::default() }
 }
 

@@ -72,8 +72,8 @@ pub struct Finished {
 }
 
 impl Finished {
-    /// The result from a run's metrics and validation text, with its settings, the number of training targets, and the
-    /// seconds of training and evaluation.
+    /// The result from a run's metrics and validation text, with its settings, the number of training targets, whether
+    /// the text is also training text, and the seconds of training and evaluation.
     ///
     /// # Errors
     /// If the perplexity is not finite.
@@ -83,6 +83,7 @@ impl Finished {
         weights: &str,
         (targets, train_seconds): (u64, f64),
         row: &Row,
+        data_learnt: bool,
         eval_seconds: f64,
     ) -> Result<Self> {
         let figures = &row.figures;
@@ -110,7 +111,7 @@ impl Finished {
             least_perplexity: row.exact().map(|exact| (exact * per_token).exp()),
             holds: row.above().map(|above| !above.is_below_zero()),
             eval_seconds,
-            data_learnt: false,
+            data_learnt,
         })
     }
 }
@@ -171,7 +172,7 @@ impl Sweep {
         let options = Options { protocols, steps, samples, limit: Some(limit) };
         let rows = evaluate(model, &source, &options, progress)?;
         let seconds = begun.elapsed().as_secs_f64();
-        let finished = Finished::of(point, flops_per_token, &model.weights, run.effort()?, &rows[0], seconds)?;
-        Ok(Finished { data_learnt: text.is_training_text, ..finished })
+        let (weights, learnt) = (&model.weights, text.is_training_text);
+        Finished::of(point, flops_per_token, weights, run.effort()?, &rows[0], learnt, seconds)
     }
 }

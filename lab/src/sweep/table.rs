@@ -59,7 +59,7 @@ pub fn text(outcomes: &[Outcome]) -> String {
 /// The columns of the CSV file: entries of a result's line.
 const COLUMNS: &str = "point,kind,size,fast_steps,latents_per_layer,latents_total,seed,parameters,tokens,targets,\
                        flops_per_token,flops,protocol,sequences,perplexity,perplexity_error,bits_per_byte,nll_per_sequence,\
-                       kl_per_sequence,least_perplexity,train_seconds,weights_sha256,config_sha256,command,reason";
+                       kl_per_sequence,least_perplexity,data_learnt,train_seconds,weights_sha256,config_sha256,command,reason";
 
 /// The table as comma-separated values.
 ///

@@ -1,5 +1,5 @@
 use super::*;
-use crate::eval::Row;
+use crate::eval::{Row, TRAINING_TEXT};
 use crate::plot::{Mark, Plot};
 use crate::toml_file;
 use engine::{Error, ErrorKind, Result};
@@ -121,7 +121,8 @@ fn finished(nats: [f64; 2]) -> Finished {
         exact: Some(nats / 2.0),
         ..Score::default()
     };
-    Finished::of(&point(), 10.0, "0123", (4000, 1.0), &Row::of(Protocol::Elbo, &nats.map(score)), 1.0).unwrap()
+    let row = Row::of(Protocol::Elbo, &nats.map(score));
+    Finished::of(&point(), 10.0, "0123", (4000, 1.0), &row, false, 1.0).unwrap()
 }
 
 #[test]
@@ -180,6 +181,16 @@ fn figures_have_a_line_per_size_and_latents() {
     assert_eq!((level(3), level(4), steps.series[3].look.stroke), ((40.0, 40.0, 0), (1.5, 1.5, 0), 1));
     assert_eq!(tokens.series[3].marks, [Mark { error: 0.1, ..Mark::new(200.0, 40.0) }]);
     assert!(super::figures(&[]).is_empty());
+
+    // Figures and CSV say that a text is not unseen.
+    let told = |all: &[Outcome]| {
+        let csv = String::from_utf8(csv(all)).unwrap();
+        let notes = super::figures(all)[0].1.notes.clone();
+        (csv.contains(",true,"), notes.iter().any(|note| note.contains(TRAINING_TEXT)))
+    };
+    assert_eq!(told(&all[..2]), (false, false));
+    all[1].result.as_mut().unwrap().data_learnt = true;
+    assert_eq!(told(&all[..2]), (true, true));
 
     // Seeds at the same place are one mark: their geometric mean, with the error over seeds.
     let seeds = [2.0, 8.0].map(|perplexity| outcome("a", 4, 2, 100, perplexity));
