@@ -79,6 +79,11 @@ fn the_checkpoint_of_the_best_validation_stays_and_can_be_chosen() {
     lab.ltm("train --resume run --set train.steps=7").succeeds().says("the best validation was after step 2");
     assert_eq!(lab.names("run/checkpoints"), ["step-00000002", "step-00000007"]);
 
+    // Validations that all get better displace no checkpoint that is due.
+    let falling = ["train.eval_every=1", "train.checkpoint_every=2", "train.keep_checkpoints=3", "train.steps=7"];
+    lab.train("falling", &falling).succeeds().says("7 of 7");
+    assert_eq!(lab.names("falling/checkpoints"), [4, 6, 7].map(|step| format!("step-{step:08}")));
+
     for (choice, step) in [("", 7), ("--checkpoint latest", 7), ("--checkpoint best", 2), ("--checkpoint 2", 2)] {
         let said = lab.ltm(&format!("eval run --protocol elbo --samples 2 --limit 2 {choice}")).succeeds();
         said.says(&format!("run after step {step}, weights"));

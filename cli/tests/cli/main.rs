@@ -116,7 +116,7 @@ impl Lab {
         self.write(name, bytes);
     }
 
-    /// A run of six steps in `run`, with checkpoints of steps 3, 4 and 6: step 3 was validated.
+    /// A run of six steps in `run`, with validations after steps 3 and 6 and checkpoints of steps 2, 4 and 6.
     fn trained() -> Self {
         let lab = Self::new();
         lab.train("run", &[]).succeeds();

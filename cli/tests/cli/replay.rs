@@ -21,12 +21,12 @@ fn a_stretch_is_repeated_bit_for_bit() {
     assert_eq!(data.files[0].file.sha256, sha256(lab.read("text.txt")));
     assert_eq!(config, Run::open(&lab.path("run")).unwrap().config);
 
-    // Checkpoints after steps 3, 4 and 6.
+    // Checkpoints after steps 2, 4 and 6.
     let all = lab.ltm("replay run").succeeds();
     all.says("steps 1..6 repeated, all bits are the same").says("from the initial weights");
-    all.says("after 6 of 6 steps by checksum").says("the checkpoints of steps 3, 4, 6 byte for byte");
-    let said = lab.ltm("--threads 3 replay run --steps 4..5").succeeds();
-    said.says("steps 4..5 from the checkpoint of step 3")
+    all.says("after 6 of 6 steps by checksum").says("the checkpoints of steps 2, 4, 6 byte for byte");
+    let said = lab.ltm("--threads 3 replay run --steps 3..4").succeeds();
+    said.says("steps 3..4 from the checkpoint of step 2")
         .says("after 2 of 2 steps")
         .says("the checkpoint of step 4 byte for byte");
     lab.refuses(2, &[("replay run --steps 5..7", "5..7 | steps 1..6"), ("replay run --steps 5", "FIRST..LAST")]);

@@ -5,22 +5,19 @@ use std::collections::BTreeSet;
 use std::io::{self, Write};
 use tempfile::TempDir;
 
-const KEEP_ALL: usize = 100;
-
-/// The best step.
-const BEST: u64 = 3;
+const KEEP_ALL: &[u64] = &[1, 2, 3, 4, 5, 6, 7, 8, 9, 10];
 
 fn run() -> TempDir {
     tempfile::tempdir().unwrap()
 }
 
 /// Writes a checkpoint with two files that depend on the step.
-fn save(run: &Path, step: u64, keep: usize) -> Checkpoint {
+fn save(run: &Path, step: u64, keep: &[u64]) -> Checkpoint {
     let weights =
         move |out: &mut dyn Write| (0..40_000u32).try_for_each(|i| out.write_all(&(i + step as u32).to_le_bytes()));
     let state = move |out: &mut dyn Write| write!(out, "{{\"step\":{step}}}");
     let files: [(&str, &FileWriter<'_>); 2] = [("weights.safetensors", &weights), ("state.json", &state)];
-    let warnings = write(run, step, &files, keep, Some(BEST)).unwrap();
+    let warnings = write(run, step, &files, keep).unwrap();
     assert_eq!(warnings, [""; 0]);
     at_step(run, step).unwrap()
 }
@@ -61,18 +58,17 @@ fn what_is_written_is_found() {
 }
 
 #[test]
-fn only_the_newest_and_the_best_are_kept_and_a_step_can_be_written_again() {
+fn only_what_is_to_be_kept_stays_and_a_step_can_be_written_again() {
     let run = run();
-    for step in 1..=6 {
-        save(run.path(), step, 2);
-    }
-    assert_eq!(names(&run), ["step-00000003", "step-00000005", "step-00000006"]);
-    let first = save(run.path(), 7, 0);
-    assert_eq!(names(&run), ["step-00000003", "step-00000007"], "the one just written always stays");
-    assert_eq!(save(run.path(), 7, 1), first);
-    write(run.path(), 7, &[("state.json", &|out| out.write_all(b"other"))], 1, Some(7)).unwrap();
+    (1..=6).for_each(|step| _ = save(run.path(), step, KEEP_ALL));
+    let first = save(run.path(), 7, &[3, 5, 9]);
+    assert_eq!(names(&run), ["step-00000003", "step-00000005", "step-00000007"]);
+    assert_eq!(save(run.path(), 7, &[]), first);
+    assert_eq!(names(&run), ["step-00000007"], "the one just written always stays");
+    save(run.path(), 9, KEEP_ALL);
+    write(run.path(), 7, &[("state.json", &|out| out.write_all(b"other"))], KEEP_ALL).unwrap();
     assert_eq!(at_step(run.path(), 7).unwrap().files[0].sha256, sha256("other"));
-    assert_eq!(names(&run), ["step-00000007"]);
+    assert_eq!(names(&run), ["step-00000007"], "newer ones are of a past that was left");
 }
 
 #[test]
@@ -118,7 +114,7 @@ fn damage_is_noticed_and_the_one_before_is_used() {
     assert_eq!(latest_step(&run), Some(2), "a key that is not known yet is no damage");
     save(run.path(), 9, KEEP_ALL);
     fs::remove_file(path(&run, 9, "state.json")).unwrap();
-    save(run.path(), 5, 1);
+    save(run.path(), 5, &[]);
     assert_eq!(names(&run), ["step-00000005"]);
 }
 
@@ -156,20 +152,19 @@ fn what_lies_in_the_place_of_a_checkpoint_or_of_its_file_is_damage() {
 #[test]
 fn failures_leave_nothing_half_written() {
     let run = run();
-    save(run.path(), 1, 1);
+    save(run.path(), 1, &[]);
     let full = |out: &mut dyn Write| {
         out.write_all(&[0; 200_000])?;
         Err(io::Error::from(ErrorKind::StorageFull))
     };
-    let error =
-        write(run.path(), 2, &[("a", &|out| out.write_all(b"a")), ("b", &full)], 1, None).unwrap_err().to_string();
+    let error = write(run.path(), 2, &[("a", &|out| out.write_all(b"a")), ("b", &full)], &[1]).unwrap_err().to_string();
     assert!(error.contains("cannot write") && error.contains("no space left on the disk"), "{error}");
     assert!(!error.contains('\n'));
     assert_eq!(names(&run), ["step-00000001"]);
     assert_eq!(latest_step(&run), Some(1));
 
     let panicking = |_: &mut dyn Write| -> io::Result<()> { panic!("a bug in the caller") };
-    let outcome = std::panic::catch_unwind(|| write(run.path(), 2, &[("a", &panicking)], 1, None).map(|_| ()));
+    let outcome = std::panic::catch_unwind(|| write(run.path(), 2, &[("a", &panicking)], &[1]).map(|_| ()));
     assert!(outcome.is_err());
     assert_eq!(names(&run), ["step-00000001"]);
 }
@@ -196,7 +191,7 @@ fn leftovers_of_a_killed_writer_are_ignored_and_cleaned() {
 #[test]
 fn damaged_manifests_never_panic() {
     let run = run();
-    let good = save(run.path(), 3, 1);
+    let good = save(run.path(), 3, &[]);
     let manifest = fs::read(path(&run, 3, MANIFEST)).unwrap();
     mutate::try_damaged(&manifest, 2_000, |case, damaged| {
         let Ok(found) = Checkpoint::from_manifest(&damaged, &good.folder, 3) else { return false };

@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 /// Writes one file's content; called once.
 pub type FileWriter<'a> = dyn Fn(&mut dyn Write) -> io::Result<()> + 'a;
 
-/// Writes the checkpoint of `step`, then removes all but the newest `keep` up to it and that of step `best`; returns a line
-/// for each that could not be removed.
+/// Writes the checkpoint of `step`, then removes all but this one and those of the older steps `keep`; returns a line for
+/// each that could not be removed.
 ///
 /// An existing checkpoint of the same step is replaced. Newer ones are removed: they were damaged, and the run
 /// continued from an earlier step. Only one process may write at a time: a process that continues a run holds the lock
@@ -19,13 +19,7 @@ pub type FileWriter<'a> = dyn Fn(&mut dyn Write) -> io::Result<()> + 'a;
 /// # Errors
 /// If the run's folder is missing or the files cannot be written; the error names the file and the reason. Then nothing
 /// of the new checkpoint remains, and the older ones are unchanged.
-pub fn write(
-    run: &Path,
-    step: u64,
-    files: &[(&str, &FileWriter<'_>)],
-    keep: usize,
-    best: Option<u64>,
-) -> Result<Vec<String>> {
+pub fn write(run: &Path, step: u64, files: &[(&str, &FileWriter<'_>)], keep: &[u64]) -> Result<Vec<String>> {
     let folder = folder_of(run);
     // Not the parent folders: a removed run must not reappear half-complete.
     let made = fs::create_dir(&folder).or_else(|e| if e.kind() == ErrorKind::AlreadyExists { Ok(()) } else { Err(e) });
@@ -53,9 +47,8 @@ pub fn write(
     }
     sync_folder(&folder).map_err(|e| failed("sync", &folder, &e))?;
 
-    let (older, newer): (Vec<u64>, Vec<u64>) = steps(run)?.into_iter().partition(|&other| other <= step);
-    let older = older.into_iter().rev().skip(keep.max(1)).filter(|&other| Some(other) != best);
-    let removed = older.chain(newer).map(|other| folder.join(folder_name(other)));
+    let stays = |other: u64| other == step || (other < step && keep.contains(&other));
+    let removed = steps(run)?.into_iter().filter(|&other| !stays(other)).map(|other| folder.join(folder_name(other)));
     let kept = |path: PathBuf| Some(format!("cannot remove {}: {}", path.display(), discard(&path).err()?));
     Ok(removed.filter_map(kept).collect())
 }

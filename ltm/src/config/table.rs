@@ -148,7 +148,8 @@ table! {
         sample_every: usize = 0;
         /// Steps between checkpoints; 0 for one at the end.
         checkpoint_every: usize = 500;
-        /// Number of newest checkpoints to keep, in addition to that of the best validation.
+        /// Number of newest checkpoints to keep, of those due by `train.checkpoint_every` and at the end; that of the best
+        /// validation stays too.
         keep_checkpoints: usize = 3, AtLeast(1.0);
         /// Storage type of activations on a GPU; the CPU supports only f32.
         precision: Precision = Precision::F32;

@@ -198,7 +198,7 @@ impl Run {
             (STATE, &|out| out.write_all(json::pretty(&state).as_bytes())),
         ];
         // It was just made, in a folder that was empty or missing.
-        checkpoint::write(path, 0, &files, 1, None).inspect_err(|_| _ = fs::remove_dir_all(path))?;
+        checkpoint::write(path, 0, &files, &[]).inspect_err(|_| _ = fs::remove_dir_all(path))?;
         Ok(run)
     }
 

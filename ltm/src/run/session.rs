@@ -4,7 +4,7 @@ use super::metrics::{Line, SampleLine, StepLine, ValidationLine, best};
 use super::record::Record;
 use super::watch::Watch;
 use crate::checkpoint::{self, Checkpoint};
-use crate::config::{Config, Work};
+use crate::config::{Config, TrainConfig, Work};
 use crate::data::{Batch, Shuffle, Source};
 use crate::evaluate::{Evaluator, Excess, Protocol, Total};
 use crate::generate::Writer;
@@ -89,6 +89,11 @@ impl Stepper {
         let tokens = SAMPLE_TOKENS.min(config.model.seq);
         Writer::unprompted(config, params, store, material.tokenizer.clone(), tokens).map(Some)
     }
+}
+
+/// Whether something that is due every so many steps, and at the end, is due after a step.
+fn is_due(train: &TrainConfig, step: u64, every: usize) -> bool {
+    step >= train.steps as u64 || (every > 0 && step.is_multiple_of(every as u64))
 }
 
 /// The validation protocol.
@@ -242,7 +247,7 @@ impl Session {
             )));
         }
         let train = &self.run.config.train;
-        let due = |every: usize| self.is_done() || (every > 0 && self.step().is_multiple_of(every as u64));
+        let due = |every| is_due(train, self.step(), every);
         let (validate, mut save) = (due(train.eval_every), due(train.checkpoint_every));
         let sample = train.sample_every > 0 && due(train.sample_every);
         if validate {
@@ -322,8 +327,14 @@ impl Session {
             (MOMENTS, &|out| trainer.write_moments(out)),
             (STATE, &|out| out.write_all(json::pretty(&state).as_bytes())),
         ];
-        let (keep, best) = (self.run.config.train.keep_checkpoints, self.best.as_ref().map(|best| best.step));
-        let written = checkpoint::write(&self.run.path, step, &files, keep, best);
+        let train = &self.run.config.train;
+        let mut keep = checkpoint::steps(&self.run.path)?;
+        keep.retain(|&older| older < step);
+        keep.push(step);
+        keep.retain(|&step| is_due(train, step, train.checkpoint_every));
+        keep.drain(..keep.len().saturating_sub(train.keep_checkpoints));
+        keep.extend(self.best.as_ref().map(|best| best.step));
+        let written = checkpoint::write(&self.run.path, step, &files, &keep);
         // If training has diverged or the run's folder has disappeared, report that instead of the file.
         let cause = || self.check_finite().and_then(|()| self.metrics.sync()).err();
         let warnings = written.map_err(|error| cause().unwrap_or(error))?;
