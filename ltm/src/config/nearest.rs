@@ -1,16 +1,16 @@
 /// The candidate that takes the fewest edits from `word`.
 pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> &'a str {
-    candidates.into_iter().min_by_key(|candidate| edit_distance(word, candidate)).unwrap_or_default()
+    let word = &word.to_lowercase();
+    candidates.into_iter().min_by_key(|candidate| edit_distance(candidate, word)).unwrap_or_default()
 }
 
 /// The keys that `word` may mean: keys that begin with it, else keys with this name in another section, else keys with
-/// the fewest edits, unless these change half of the word. A word without a dot is a name or a whole key; of a long word
-/// only the beginning counts.
+/// the fewest edits, unless these change half of the word. A word without a dot is a name or a whole key.
 pub fn near_keys(word: &str, keys: &[&'static str]) -> Vec<&'static str> {
-    let word = &*word.chars().take(64).collect::<String>().to_lowercase();
+    let word = &*word.to_lowercase();
     let name = |key: &'static str| key.split_once('.').map_or(key, |(_, name)| name);
     let forms = |key| if word.contains('.') { [key, key] } else { [key, name(key)] };
-    let edits = |key| forms(key).map(|form| edit_distance(word, form)).into_iter().min();
+    let edits = |key| forms(key).map(|form| edit_distance(form, word)).into_iter().min();
     let fewest = keys.iter().map(|key| edits(key)).min().flatten().filter(|edits| 2 * edits < word.chars().count());
     let chosen = |fits: &dyn Fn(&'static str) -> bool| keys.iter().copied().filter(|key| fits(key)).collect::<Vec<_>>();
     let same = chosen(&|key| word.rsplit('.').next() == Some(name(key)));
@@ -21,16 +21,15 @@ pub fn near_keys(word: &str, keys: &[&'static str]) -> Vec<&'static str> {
 
 /// Insertions, deletions and substitutions between two words (Levenshtein), by rows of the usual table.
 fn edit_distance(a: &str, b: &str) -> usize {
-    let a: Vec<char> = a.to_lowercase().chars().collect();
-    let mut row: Vec<usize> = (0..=a.len()).collect();
+    let mut row: Vec<usize> = (0..=a.chars().count()).collect();
     for (j, y) in b.chars().enumerate() {
         let mut diagonal = row[0];
         row[0] = j + 1;
-        for (i, &x) in a.iter().enumerate() {
+        for (i, x) in a.chars().enumerate() {
             let substitute = diagonal + usize::from(x != y);
             diagonal = row[i + 1];
             row[i + 1] = substitute.min(row[i] + 1).min(diagonal + 1);
         }
     }
-    row[a.len()]
+    row[row.len() - 1]
 }
