@@ -31,6 +31,22 @@ pub struct Dataset {
     pub bytes: u64,
 }
 
+/// A range of a file's tokens.
+pub struct Stretch<'a> {
+    /// The file.
+    pub file: &'a DataFile,
+    range: Range<u64>,
+}
+
+impl Stretch<'_> {
+    /// The first of `others` with some of these tokens: in the same file or in a copy, whatever its name, header and
+    /// compression. The two parts of a split file share nothing.
+    pub fn shared_with<'a>(&self, others: &'a [Stretch<'a>]) -> Option<&'a DataFile> {
+        let overlaps = |b: &Range<u64>| self.range.start.max(b.start) < self.range.end.min(b.end);
+        others.iter().find(|other| overlaps(&other.range) && self.file.is_copy_of(other.file)).map(|other| other.file)
+    }
+}
+
 impl Dataset {
     /// Opens a folder of shards (prepared ones with `dataset.json`, or `*.bin` of nanoGPT or llm.c) or a single shard, which
     /// belongs to either split.
@@ -131,20 +147,9 @@ impl Dataset {
         self.shards.iter().map(|(_, shard)| &shard.file)
     }
 
-    /// A file that shares a token range with `other`, by its names here and there: the same file or a copy, with any
-    /// name and compression. The two parts of a split file share nothing.
-    pub fn shared_with<'a>(&'a self, other: &'a Self) -> Option<[&'a Path; 2]> {
-        let held = |data: &'a Self| {
-            data.shards.iter().map(move |(start, shard)| {
-                let local = |at: u64| at.saturating_sub(*start).min(shard.len());
-                (&shard.file, local(data.range.start)..local(data.range.end))
-            })
-        };
-        held(self).find_map(|(mine, a)| {
-            let overlaps = |b: &Range<u64>| a.start.max(b.start) < a.end.min(b.end);
-            let (theirs, _) = held(other).find(|(theirs, b)| overlaps(b) && mine.is_copy_of(theirs))?;
-            Some([&*mine.path, &*theirs.path])
-        })
+    /// The text of this stream, file by file.
+    pub fn stretches(&self) -> impl Iterator<Item = Stretch<'_>> {
+        self.parts(self.range.clone()).map(|(_, shard, range)| Stretch { file: &shard.file, range })
     }
 
     /// Number of tokens; never zero.

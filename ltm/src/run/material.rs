@@ -67,16 +67,19 @@ impl Material {
         if let Some(path) = &data.validation {
             validation.push(open(path, validation_split(path)?)?);
         }
-        let seen = validation.iter().find_map(|held| training.iter().find_map(|learnt| held.shared_with(learnt)));
-        let seen = seen.map(|[held, learnt]| {
+        let [learnt, held] =
+            [&training, &validation].map(|data| data.iter().flat_map(Dataset::stretches).collect::<Vec<_>>());
+        let seen = held.iter().find_map(|one| Some((&one.file.path, &one.shared_with(&learnt)?.path)));
+        let seen = seen.map(|(held, learnt)| {
             let (held, learnt) = (held.display(), learnt.display());
             format!(
                 "validation text of {held} is also training text ({learnt}), so validation numbers are not for \
                      unseen text"
             )
         });
-        let pairs = training.iter().enumerate().flat_map(|(i, a)| training[i + 1..].iter().map(move |b| (a, b)));
-        let repeated = pairs.into_iter().find_map(|(a, b)| a.shared_with(b)).map(|[a, b]| {
+        let mut all = learnt.iter().enumerate();
+        let repeated = all.find_map(|(i, one)| Some((&one.file.path, &one.shared_with(&learnt[i + 1..])?.path)));
+        let repeated = repeated.map(|(a, b)| {
             format!("{} and {} have the same text, so the model trains on it twice as often", a.display(), b.display())
         });
         let parts = training.iter().map(|data| (Split::Train, data));
