@@ -126,7 +126,7 @@ fn results(options: &Options, entries: &[Entry]) -> Markup {
                 (IWAE) "."
             }
         } @else if options.limit == 0 {
-            p.note { "There was no evaluation (" code { "--limit 0" } ")." }
+            p.note { "There was no evaluation: 0 sequences were asked for." }
         } @else {
             p.note { "The evaluation failed; the reasons are above." }
         }

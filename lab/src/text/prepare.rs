@@ -93,7 +93,7 @@ pub fn prepare(
         if train.documents == 0 || (validation.documents == 0 && options.validation > 0.0) {
             return Err(Error::usage(format!(
                 "{documents} documents are too few to hold out a fraction of {} for validation: split the text \
-                 further (--split), or do not hold out any",
+                 further, or do not hold out any",
                 options.validation
             )));
         }
