@@ -1,6 +1,7 @@
 //! `ltm audit`: which of a run's numbers are bounds.
 
 use super::checkpoint::Checkpoint;
+use super::command_line::whole;
 use super::eval;
 use super::output::{command, print, warn};
 use super::place::Place;
@@ -29,13 +30,13 @@ pub struct Args {
     #[arg(long, value_name = "FILE|DIR")]
     data: Option<PathBuf>,
     /// Evaluate only the first N sequences
-    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = whole::<u64>(1..))]
     limit: u64,
     /// Draws per sequence
-    #[arg(long, value_name = "S", default_value_t = 16, value_parser = clap::value_parser!(u32).range(2..=65536))]
+    #[arg(long, value_name = "S", default_value_t = 16, value_parser = whole::<u32>(2..=65536))]
     samples: u32,
     /// Largest number of fast steps; the audit uses all powers of two up to it
-    #[arg(long, value_name = "T", default_value_t = 128, value_parser = clap::value_parser!(u32).range(1..=65536))]
+    #[arg(long, value_name = "T", default_value_t = 128, value_parser = whole::<u32>(1..=65536))]
     max_steps: u32,
     /// Print JSON
     #[arg(long)]

@@ -5,8 +5,8 @@ use super::Cli;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, Command, CommandFactory, Error, FromArgMatches};
 use ltm::shell;
-use std::error::Error as _;
-use std::num::{IntErrorKind, ParseFloatError, ParseIntError};
+use std::ops::{Bound, RangeBounds};
+use std::path::Path;
 
 /// The parsed command line.
 pub fn parse() -> Result<Cli, Error> {
@@ -59,43 +59,62 @@ pub fn one_line(mut error: Error) -> String {
     if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
         return text;
     }
-    let word = |kind| match error.get(kind) {
-        Some(ContextValue::String(word)) => &**word,
-        _ => "",
-    };
-    let (arg, value) = (word(ContextKind::InvalidArg), word(ContextKind::InvalidValue));
-    if let Some(takes) = error.source().and_then(number_wanted) {
-        return format!("error: {arg} takes {takes}: '{value}' is none; --help explains");
-    }
     let mut said: Vec<&str> = text.lines().map(str::trim).take_while(|line| !line.starts_with("For more")).collect();
     if error.kind() != ErrorKind::MissingRequiredArgument {
         said.truncate(said.iter().position(|line| line.starts_with("Usage:")).unwrap_or(said.len()));
     }
     said.retain(|line| !line.is_empty());
-    let tip = if error.kind() == ErrorKind::UnknownArgument { tip(arg) } else { None };
+    let tip = match error.get(ContextKind::InvalidArg) {
+        Some(ContextValue::String(unknown)) if error.kind() == ErrorKind::UnknownArgument => tip(unknown),
+        _ => None,
+    };
     let tip = tip.map_or_else(String::new, |tip| format!(": {tip}"));
     let said = said.join(" ").replace(" tip:", ";").replace(" Usage:", "; usage:");
     format!("{said}{tip}; --help explains")
 }
 
-/// The expected value, in place of Rust's "invalid digit" or "invalid literal".
-fn number_wanted(error: &(dyn std::error::Error + 'static)) -> Option<&'static str> {
-    let whole = error.downcast_ref::<ParseIntError>().map(ParseIntError::kind);
-    match whole {
-        Some(IntErrorKind::InvalidDigit | IntErrorKind::Empty) => Some("a whole number that is not negative"),
-        _ => error.is::<ParseFloatError>().then_some("a number"),
+/// Takes a whole number within `range`.
+pub fn whole<T: TryFrom<u64>>(
+    range: impl RangeBounds<u64>,
+) -> impl Fn(&str) -> Result<T, String> + Clone + Send + Sync {
+    let ends = (range.start_bound().cloned(), range.end_bound().cloned());
+    let least = if let Bound::Included(least) = ends.0 { least } else { 0 };
+    move |text| {
+        let number = text.parse().ok().filter(|number| ends.contains(number));
+        number.and_then(|number| T::try_from(number).ok()).ok_or_else(|| match ends.1 {
+            Bound::Included(most) => format!("must be a whole number from {least} to {most}"),
+            _ => format!("must be a whole number, {least} or more"),
+        })
     }
+}
+
+/// Takes a number; what uses it checks its range.
+pub fn real(text: &str) -> Result<f64, String> {
+    text.parse().map_err(|_| "must be a number".into())
 }
 
 /// A suggestion in place of an argument that the command does not take.
 fn tip(unknown: &str) -> Option<String> {
-    let trains = std::env::args_os().nth(1).is_some_and(|word| word == "train" || word == "demo");
-    match unknown.strip_prefix('-') {
-        None if trains => Some(format!("`ltm train --data {}` trains on this file", shell::path(unknown.as_ref()))),
-        Some("-run") => Some("name the run folder without a flag, as in `ltm eval RUN`".into()),
-        Some(name) if name.starts_with(char::is_alphabetic) => {
-            Some(format!("write a path that begins with a dash as ./{unknown}"))
+    let known = Cli::command();
+    let command = std::env::args().skip(1).find(|word| known.find_subcommand(word).is_some()).unwrap_or_default();
+    let path = Path::new(unknown);
+    let said = match (unknown.strip_prefix('-'), &*command) {
+        (Some("-run"), _) => "the run folder is an argument without a flag, as in `ltm eval RUN`".into(),
+        (Some(_), _) => {
+            // Of a path that begins with a dash, only the first letter is reported.
+            let word = std::env::args().find(|word| word.starts_with(unknown) && Path::new(word).exists())?;
+            format!("a path that begins with a dash is written {}", shell::path(Path::new(&word)))
         }
-        _ => None,
-    }
+        (None, "train" | "demo" | "plan" | "bench") if unknown.contains('=') => {
+            format!("`--set {}` changes a setting", shell::word(unknown))
+        }
+        (None, "train") if path.join("config.json").exists() => {
+            format!("`ltm train --resume {}` continues this run", shell::path(path))
+        }
+        (None, "train") if path.exists() => format!("`ltm train --data {}` trains on it", shell::path(path)),
+        (None, "train" | "eval" | "audit" | "report") => "--data names a text".into(),
+        (None, "generate") => "--prompt takes the text, in quotes if it has blanks".into(),
+        _ => return None,
+    };
+    Some(said)
 }

@@ -1,5 +1,6 @@
 //! `ltm data prepare` and `ltm data arithmetic`.
 
+use super::command_line::whole;
 use super::interrupt::{self, Guard};
 use super::output::{note, print};
 use super::place::Place;
@@ -34,13 +35,13 @@ pub struct Problems {
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
     /// Number of training problems
-    #[arg(long, value_name = "N", default_value_t = 20_000, value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
+    #[arg(long, value_name = "N", default_value_t = 20_000, value_parser = whole::<u32>(1..=10_000_000))]
     problems: u32,
     /// Number of test problems
-    #[arg(long, alias = "held-out", value_name = "N", default_value_t = 500, value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
+    #[arg(long, alias = "held-out", value_name = "N", default_value_t = 500, value_parser = whole::<u32>(1..=10_000_000))]
     test: u32,
     /// Seed of the problems
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = whole::<u64>(0..))]
     seed: u64,
 }
 

@@ -1,12 +1,12 @@
 //! `ltm eval`.
 
 use super::checkpoint::Checkpoint;
+use super::command_line::whole;
 use super::gsm8k;
 use super::interrupt::{self, Guard};
 use super::output::{command, note, print, warn};
 use super::place::Place;
 use super::progress::{bar, behind_bar};
-use clap::builder::RangedU64ValueParser;
 use engine::{Device, Error, Result};
 use indicatif::ProgressBar;
 use lab::eval::{Figures, Head, Options, Row, Text, chosen, origin};
@@ -72,11 +72,11 @@ pub struct Args {
     #[arg(long, value_name = "T")]
     pub(super) steps: Option<usize>,
     /// Posterior draws per sequence, or generated texts per problem
-    #[arg(long, value_name = "S", default_value_t = 16, value_parser = RangedU64ValueParser::<usize>::new().range(..=65_536))]
+    #[arg(long, value_name = "S", default_value_t = 16, value_parser = whole::<usize>(0..=65_536))]
     pub(super) samples: usize,
     /// Score only the first N sequences or problems [default: all; 256 for the embedded corpus]; with --suite, the
     /// first N documents of every set
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "N", value_parser = whole::<u64>(1..))]
     pub(super) limit: Option<u64>,
     /// Print JSON
     #[arg(long)]
@@ -140,7 +140,7 @@ pub fn text_of(run: &Run, model: &Loaded, data: Option<&Path>, count: u64) -> Re
 pub fn reading(kl: f64) -> String {
     format!(
         "The latents cost {} nats per sequence: below {IGNORED_KL} the decoder ignores them. The total is an upper bound.\nIf it \
-         is below the NLL of the baseline, which `ltm train --model ar` trains, the latents help; otherwise it proves nothing",
+         is below the NLL of the baseline (the same training with --model ar), the latents help; otherwise it proves nothing",
         digits(kl, 2)
     )
 }

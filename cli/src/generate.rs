@@ -1,6 +1,7 @@
 //! `ltm generate`.
 
 use super::checkpoint::Checkpoint;
+use super::command_line::{real, whole};
 use super::output::{note, print, show, warn};
 use super::place::Place;
 use engine::{Error, Result, file};
@@ -62,38 +63,38 @@ impl Args {
 pub struct Writing {
     /// Most tokens to draw; fewer if the document ends [default: as many as fit after the prompt into the positions of
     /// training, but at least a quarter of these]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole::<usize>(0..))]
     pub tokens: Option<usize>,
     /// Temperature that divides the logits; 0 always takes the most likely token
-    #[arg(long, value_name = "X", default_value_t = 1.0)]
+    #[arg(long, value_name = "X", default_value_t = 1.0, value_parser = real)]
     pub temperature: f64,
     /// Sample only from the K most likely tokens; 0 for all
-    #[arg(long, value_name = "K", default_value_t = 0)]
+    #[arg(long, value_name = "K", default_value_t = 0, value_parser = whole::<usize>(0..))]
     pub top_k: usize,
     /// Sample only from the most likely tokens that together reach this probability
-    #[arg(long, value_name = "P", default_value_t = 1.0)]
+    #[arg(long, value_name = "P", default_value_t = 1.0, value_parser = real)]
     pub top_p: f64,
     /// Sample only from tokens at least P times as likely as the most likely one; from 0 (all tokens) to 1
-    #[arg(long, value_name = "P", default_value_t = 0.0)]
+    #[arg(long, value_name = "P", default_value_t = 0.0, value_parser = real)]
     pub min_p: f64,
     /// Repetition penalty for tokens that occur in the prompt or the text: divides positive logits and multiplies
     /// negative ones; from 0.01 to 100, 1 changes nothing
-    #[arg(long, value_name = "X", default_value_t = 1.0)]
+    #[arg(long, value_name = "X", default_value_t = 1.0, value_parser = real)]
     pub repetition_penalty: f64,
     /// Seed of latents and tokens
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = whole::<u64>(0..))]
     pub seed: u64,
     /// Stop before this text; may be given several times
     #[arg(long, value_name = "TEXT", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     pub stop: Vec<String>,
     /// Number of texts
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..65_536))]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = whole::<u32>(1..=65_535))]
     pub samples: u32,
     /// Fast steps of inference [default: as in training]
-    #[arg(long, value_name = "T")]
+    #[arg(long, value_name = "T", value_parser = whole::<usize>(0..))]
     pub steps: Option<usize>,
     /// Infer the latents again from all text so far every R tokens; 0 never
-    #[arg(long, value_name = "R", default_value_t = 0)]
+    #[arg(long, value_name = "R", default_value_t = 0, value_parser = whole::<usize>(0..))]
     pub refit: usize,
 }
 

@@ -1,10 +1,10 @@
 //! `ltm eval RUN --gsm8k FILE`: how often a model solves word problems.
 
+use super::command_line::{real, whole};
 use super::eval;
 use super::interrupt::{self, Guard};
 use super::output::{command, note, print};
 use super::progress::bar;
-use clap::builder::RangedU64ValueParser;
 use engine::Result;
 use lab::reasoning::{Bound, Options, Outcome, Pass, Solved, solve};
 use lab::table::{Table, digits, plus_minus, short};
@@ -24,26 +24,26 @@ pub struct GsmArgs {
     #[arg(long, value_name = "FILE")]
     pub gsm8k: Option<PathBuf>,
     /// Number of solved examples before every problem, the first ones of --examples
-    #[arg(long, value_name = "N", default_value_t = 0, requires = "gsm8k")]
+    #[arg(long, value_name = "N", default_value_t = 0, requires = "gsm8k", value_parser = whole::<usize>(0..))]
     shots: usize,
     /// File with the examples; problems used as examples are not asked [default: the first problems of FILE]
     #[arg(long, value_name = "FILE", requires = "gsm8k")]
     examples: Option<PathBuf>,
     /// The k of pass@k: at least one of k texts must be right; pass@1 is always reported too [default: 5, or --samples
     /// if that is less]
-    #[arg(long, value_name = "K", requires = "gsm8k")]
+    #[arg(long, value_name = "K", requires = "gsm8k", value_parser = whole::<usize>(0..))]
     k: Option<usize>,
     /// Most tokens per answer
-    #[arg(long, value_name = "N", default_value_t = 256, requires = "gsm8k", value_parser = RangedU64ValueParser::<usize>::new().range(1..))]
+    #[arg(long, value_name = "N", default_value_t = 256, requires = "gsm8k", value_parser = whole::<usize>(1..))]
     tokens: usize,
     /// Temperature that divides the logits; 0 always takes the most likely token
-    #[arg(long, value_name = "X", default_value_t = 0.8, requires = "gsm8k")]
+    #[arg(long, value_name = "X", default_value_t = 0.8, requires = "gsm8k", value_parser = real)]
     temperature: f64,
     /// Sample only from the most likely tokens that together reach this probability
-    #[arg(long, value_name = "P", default_value_t = 0.95, requires = "gsm8k")]
+    #[arg(long, value_name = "P", default_value_t = 0.95, requires = "gsm8k", value_parser = real)]
     top_p: f64,
     /// Seed of latents and tokens
-    #[arg(long, value_name = "N", default_value_t = 0, requires = "gsm8k")]
+    #[arg(long, value_name = "N", default_value_t = 0, requires = "gsm8k", value_parser = whole::<u64>(0..))]
     seed: u64,
     /// File for the generated texts, after a line that records their origin; texts that it already has from this
     /// evaluation are reused [default: RUN/gsm8k-SHOTS-shot.jsonl, or -2, ...]

@@ -1,8 +1,8 @@
 //! `--device` and `--threads`: where the numbers are computed.
 
+use super::command_line::whole;
 use super::output::note;
 use clap::ValueEnum;
-use clap::builder::RangedU64ValueParser;
 use engine::cuda::Settings;
 use engine::{Device, Error, ErrorKind, Result};
 
@@ -22,7 +22,7 @@ pub enum Choice {
 #[derive(clap::Args)]
 pub struct Place {
     /// Number of threads; 0 for all cores [default: the setting train.threads]. Results do not depend on it
-    #[arg(long, global = true, display_order = 100, value_name = "N", value_parser = RangedU64ValueParser::<usize>::new().range(..=4096))]
+    #[arg(long, global = true, display_order = 100, value_name = "N", value_parser = whole::<usize>(0..=4096))]
     threads: Option<usize>,
     /// Where to compute
     #[arg(long, global = true, display_order = 100, value_enum, default_value_t)]

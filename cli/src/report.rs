@@ -1,6 +1,7 @@
 //! `ltm report`.
 
 use super::checkpoint::Checkpoint;
+use super::command_line::whole;
 use super::output::{check_place, note, print};
 use super::place::Place;
 use super::progress::behind_bar;
@@ -31,13 +32,13 @@ pub struct Args {
     #[arg(long, value_name = "FILE|DIR")]
     data: Option<PathBuf>,
     /// Evaluate on the first N sequences; 0 for no evaluation
-    #[arg(long, value_name = "N", default_value_t = 16)]
+    #[arg(long, value_name = "N", default_value_t = 16, value_parser = whole::<u64>(0..))]
     limit: u64,
     /// Texts to generate per run
-    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(..1000))]
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = whole::<u32>(0..=999))]
     samples: u32,
     /// Most tokens per text
-    #[arg(long, value_name = "N", default_value_t = 200, value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..))]
+    #[arg(long, value_name = "N", default_value_t = 200, value_parser = whole::<usize>(1..))]
     tokens: usize,
     /// Prompt of the texts [default: none]
     #[arg(long, value_name = "TEXT", value_parser = clap::builder::NonEmptyStringValueParser::new())]

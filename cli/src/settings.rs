@@ -34,7 +34,7 @@ pub struct Usual {
     /// Samples per step; same as --set train.batch=
     #[arg(long, value_name = "N")]
     batch: Option<String>,
-    /// Learning rate of the decoder; same as --set slow.rate=
+    /// Learning rate of the decoder; same as --set slow.rate=, and slow.min_rate changes by the same factor
     #[arg(long, value_name = "X")]
     lr: Option<String>,
     /// Seed of weights, noise and data order; same as --set train.seed=
@@ -148,6 +148,7 @@ impl Usual {
     /// Those of [`Single::apply`], or if a setting is given both by its flag and by --set.
     pub fn apply(&self, config: &mut Config) -> Result<()> {
         self.single.apply(config)?;
+        let least = config.slow.min_rate / config.slow.rate;
         for (flag, key, value) in [
             ("--steps", "train.steps", &self.steps),
             ("--batch", "train.batch", &self.batch),
@@ -155,6 +156,10 @@ impl Usual {
             ("--seed", "train.seed", &self.seed),
         ] {
             self.single.apply_flag(config, flag, key, value.as_deref())?;
+        }
+        // The rate falls by the same factor from wherever it begins.
+        if self.lr.is_some() && !self.single.sets("slow.min_rate") && least.is_finite() {
+            config.slow.min_rate = least * config.slow.rate;
         }
         Ok(())
     }

@@ -146,8 +146,9 @@ pub fn steps(session: &mut Session, guard: &Guard, tensorboard: bool) -> Result<
     if warmup >= steps {
         note(format_args!(
             "note: slow.warmup = {warmup} is not less than train.steps = {steps}: the slow rate only rises, to \
-             {:.3e}; use a shorter warm-up",
-            config.slow.rate * steps as f64 / warmup as f64
+             {:.3e}; `--set slow.warmup={}` is shorter",
+            config.slow.rate * steps as f64 / warmup as f64,
+            steps / 10
         ));
     }
     while !session.is_done() {

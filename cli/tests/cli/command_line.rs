@@ -5,7 +5,6 @@ use super::*;
 #[test]
 fn values_may_begin_with_a_dash() {
     let lab = Lab::trained();
-    let whole = "a whole number that is not negative: '-1' is none";
     for (line, option) in [
         ("generate run --prompt a --top-k -1", "--top-k"),
         ("generate run --prompt a --seed -1", "--seed"),
@@ -16,10 +15,12 @@ fn values_may_begin_with_a_dash() {
         ("data arithmetic --out sums --seed -1", "--seed"),
         ("plan --threads -1", "--threads"),
     ] {
-        lab.refuses(2, &[(line, &format!("{option} <")), (line, whole)]);
+        lab.refuses(2, &[(line, &format!("'-1' for '{option} <")), (line, "must be a whole number")]);
     }
     let cases = [
-        ("generate run --prompt a --samples -1", "--samples | -1 is not in 1..65536"),
+        ("generate run --prompt a --samples -1", "--samples | must be a whole number from 1 to 65535"),
+        ("eval run --limit 0", "--limit | must be a whole number, 1 or more"),
+        ("generate run --prompt a --temperature x", "--temperature | must be a number"),
         // The next option ends a list of values.
         ("plan --set train.steps=5 --preset nano", "unknown preset \"nano\""),
         ("train --data -x.txt", "'-x' | ./-x"),
@@ -36,6 +37,12 @@ fn what_a_newcomer_types_leads_on() {
     let lab = Lab::new();
     let cases = [
         ("train text.txt", "'text.txt' | `ltm train --data text.txt`"),
+        (
+            "train --steps 3 --data text.txt --set train.batch=2 --threads 1 slow.warmup=1",
+            "`--set slow.warmup=1` changes a setting",
+        ),
+        ("eval run text.txt", "--data names a text"),
+        ("generate run --prompt It was", "--prompt takes the text, in quotes"),
         ("eval --run run", "'--run' | `ltm eval RUN`"),
         ("generate prompt", "--prompt <TEXT> | ; usage: ltm generate | <RUN>"),
     ];
