@@ -12,7 +12,7 @@ use engine::{DType, Device, Error, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::fmt;
-use std::fs;
+use std::fs::{self, DirEntry};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -41,17 +41,8 @@ pub const FREE_AT_RESUME: &[&str] = &[
 #[derive(Clone, Debug)]
 pub struct NewFolder {
     path: PathBuf,
-    kind: Kind,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Kind {
-    /// The folder exists and is empty.
-    Empty,
-    /// Nothing exists yet.
-    Missing,
-    /// The first free name of `path`, `path-2`, `path-3`, … is the folder's.
-    Numbered,
+    /// Whether the first free name of `path`, `path-2`, `path-3`, … is the folder's.
+    numbered: bool,
 }
 
 impl NewFolder {
@@ -60,45 +51,40 @@ impl NewFolder {
     /// # Errors
     /// If there is already a run or anything else.
     pub fn at(path: &Path) -> Result<Self> {
-        if Run::exists(path) {
-            return Err(Error::usage(format!(
-                "{} already has a run: name another folder, or continue it with `ltm train --resume {}`",
-                path.display(),
-                shell::path(path)
-            )));
-        }
+        Run::refuse_existing(path)?;
+        let new = Self { path: path.into(), numbered: false };
         let entries = match fs::read_dir(path) {
-            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Self { path: path.into(), kind: Kind::Missing }),
+            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(new),
             entries => entries.map_err(|e| Error::io("use as a run folder", path, &e))?,
         };
-        // An interrupted creation may leave temporary files.
-        let mut names = entries.flatten().map(|entry| entry.file_name());
-        if names.any(|name| !name.to_string_lossy().starts_with(checkpoint::TEMPORARY)) {
+        // An interrupted creation may leave temporary files, and metrics without a line.
+        let is_left = |entry: &DirEntry| match entry.file_name() {
+            name if name == METRICS => entry.metadata().is_ok_and(|meta| meta.len() == 0),
+            name => name.to_string_lossy().starts_with(checkpoint::TEMPORARY),
+        };
+        if !entries.flatten().all(|entry| is_left(&entry)) {
             let path = path.display();
             return Err(Error::usage(format!("{path} is not empty and is not a run: name a new folder")));
         }
-        Ok(Self { path: path.into(), kind: Kind::Empty })
+        Ok(new)
     }
 
     /// The folder `base`, or the first of `base-2`, `base-3`, … that does not exist when the run is made.
     pub fn numbered(base: impl Into<PathBuf>) -> Self {
-        Self { path: base.into(), kind: Kind::Numbered }
+        Self { path: base.into(), numbered: true }
     }
 
-    /// Makes the folder. Of several processes that want the same one, only one succeeds.
+    /// Makes the folder, unless it is there and empty.
     fn make(&self) -> Result<PathBuf> {
-        let Self { path, kind } = self;
+        let Self { path, numbered } = self;
         if let Some(parent) = path.parent() {
             fs::create_dir_all(parent).map_err(|e| Error::io("create", parent, &e))?;
         }
         for number in 1u32.. {
             let name = if number == 1 { path.clone() } else { PathBuf::from(format!("{}-{number}", path.display())) };
             match fs::create_dir(&name) {
-                Err(e) if e.kind() == ErrorKind::AlreadyExists => match kind {
-                    Kind::Numbered => {}
-                    Kind::Empty => return Ok(name),
-                    Kind::Missing => return Err(Error::usage(format!("{} exists: name a new folder", name.display()))),
-                },
+                Err(e) if e.kind() == ErrorKind::AlreadyExists && *numbered => {}
+                Err(e) if e.kind() == ErrorKind::AlreadyExists => return Self::at(&name).map(|_| name),
                 Err(e) => return Err(Error::io("create", &name, &e)),
                 Ok(()) => return Ok(name),
             }
@@ -173,33 +159,51 @@ pub struct Loaded {
 }
 
 impl Run {
-    /// Makes the folder of a new run with a configuration as [`Config::resolved`] returns it.
+    /// Makes the folder of a new run with a configuration as [`Config::resolved`] returns it, and locks its metrics. Of
+    /// several processes that want the same folder, only one succeeds.
     ///
     /// # Errors
-    /// If it cannot be written.
-    pub fn create(folder: &NewFolder, config: &Config) -> Result<Self> {
+    /// If it cannot be written, or has become the run of another process.
+    pub(super) fn create(folder: &NewFolder, config: &Config) -> Result<(Self, json::Lines)> {
         let run = Self { path: folder.make()?, config: config.clone(), choice: Choice::Latest };
-        // Only if it is empty.
-        run.write_config().inspect_err(|_| _ = fs::remove_dir(&run.path))?;
-        Ok(run)
+        let metrics = json::Lines::lock(&run.path.join(METRICS))?;
+        Self::refuse_existing(&run.path)?;
+        run.write_config().inspect_err(|_| {
+            _ = fs::remove_file(run.path.join(METRICS));
+            // Only if it is empty.
+            _ = fs::remove_dir(&run.path);
+        })?;
+        Ok((run, metrics))
     }
 
     /// Makes a new run folder with imported weights, as a checkpoint of step 0. It can be evaluated and can generate,
     /// but cannot be trained further. On failure nothing remains.
     ///
     /// # Errors
-    /// If it cannot be written.
+    /// If it cannot be written, or has become the run of another process.
     pub fn create_with_weights(folder: &NewFolder, config: &Config, store: &Store, params: &Params) -> Result<Self> {
-        let run = Self::create(folder, config)?;
+        let (run, _metrics) = Self::create(folder, config)?;
         let path = &run.path;
         let state = State { step: 0, samples: 0, data: IMPORTED.into() };
         let files: [(&str, &checkpoint::FileWriter<'_>); 2] = [
             (WEIGHTS, &|out| write_parameters(store, &[("", params.clone())], out)),
             (STATE, &|out| out.write_all(json::pretty(&state).as_bytes())),
         ];
-        // It was just made, in a folder that was empty or missing.
+        // This process has just made it, or found it empty.
         checkpoint::write(path, 0, &files, &[]).inspect_err(|_| _ = fs::remove_dir_all(path))?;
         Ok(run)
+    }
+
+    /// A usage error if a run has begun at `path`.
+    fn refuse_existing(path: &Path) -> Result<()> {
+        if !Self::exists(path) {
+            return Ok(());
+        }
+        Err(Error::usage(format!(
+            "{} already has a run: name another folder, or continue it with `ltm train --resume {}`",
+            path.display(),
+            shell::path(path)
+        )))
     }
 
     /// Whether a run has begun at `path`, in any state.

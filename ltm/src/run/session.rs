@@ -141,8 +141,7 @@ impl Session {
     pub fn begin(folder: &NewFolder, config: &Config, material: &Material, device: &Device) -> Result<Self> {
         let mut stepper = Stepper::new(config, material, device, None)?;
         let writer = stepper.writer(material)?;
-        let run = Run::create(folder, config)?;
-        let metrics = json::Lines::lock(&run.path.join(METRICS))?;
+        let (run, metrics) = Run::create(folder, config)?;
         Self::at(run, metrics, (stepper, writer), material, None)
     }
 
@@ -327,6 +326,7 @@ impl Session {
             (MOMENTS, &|out| trainer.write_moments(out)),
             (STATE, &|out| out.write_all(json::pretty(&state).as_bytes())),
         ];
+        // The newest of those that are due, and the best.
         let train = &self.run.config.train;
         let mut keep = checkpoint::steps(&self.run.path)?;
         keep.retain(|&older| older < step);

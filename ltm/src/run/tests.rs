@@ -15,7 +15,7 @@ use std::sync::Arc;
 fn a_run_can_be_changed_in_what_leaves_the_past_alone() {
     let folder = tempfile::tempdir().unwrap();
     let config = Config::preset("demo").unwrap().resolved().unwrap();
-    let mut run = Run::create(&NewFolder::at(&folder.path().join("run")).unwrap(), &config).unwrap();
+    let (mut run, _metrics) = Run::create(&NewFolder::at(&folder.path().join("run")).unwrap(), &config).unwrap();
     for key in SETTINGS {
         let mut other = config.clone();
         // A value that is valid for every key of its kind, and that no preset has.
@@ -50,9 +50,48 @@ fn a_path_that_is_no_text_is_told_in_one_line() {
     let folder = tempfile::tempdir().unwrap();
     let mut config = Config::default();
     config.data.paths = vec![std::ffi::OsString::from_vec(b"caf\xe9.txt".to_vec()).into()];
-    let run = Run::create(&NewFolder::at(folder.path()).unwrap(), &config.resolved().unwrap());
+    let path = folder.path().join("run");
+    let run = Run::create(&NewFolder::at(&path).unwrap(), &config.resolved().unwrap());
     let error = run.unwrap_err().to_string();
     assert_eq!(error, "cannot write config.json: path contains invalid UTF-8 characters");
+    assert!(!path.exists(), "nothing remains");
+}
+
+/// Of processes that found the same folder free, one gets it. The others leave its run alone.
+#[test]
+fn a_folder_is_for_one_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let [first, second] = [1, 2].map(|seed| {
+        let mut config = Config::preset("demo").unwrap();
+        config.train.seed = seed;
+        config.resolved().unwrap()
+    });
+    for name in ["missing", "empty", "left"] {
+        let path = folder.path().join(name);
+        if name != "missing" {
+            fs::create_dir(&path).unwrap();
+        }
+        if name == "left" {
+            fs::write(path.join("metrics.jsonl"), "").unwrap();
+            fs::write(path.join(".tmp-1-config.json"), "").unwrap();
+        }
+        let new = NewFolder::at(&path).unwrap();
+        let begun = Run::create(&new, &first).unwrap();
+        let config = fs::read(path.join("config.json")).unwrap();
+        let refused = || Run::create(&new, &second).unwrap_err().to_string();
+        // Before the first process has written its configuration, while it runs, and after it.
+        fs::remove_file(path.join("config.json")).unwrap();
+        assert!(refused().contains("is being written by another process"), "{}", refused());
+        fs::write(path.join("config.json"), &config).unwrap();
+        assert!(refused().contains("already has a run"), "{}", refused());
+        drop(begun);
+        assert!(refused().contains("already has a run"), "{}", refused());
+        assert_eq!(fs::read(path.join("config.json")).unwrap(), config);
+    }
+    // Metrics with lines belong to a run that has lost its configuration.
+    fs::remove_file(folder.path().join("left/config.json")).unwrap();
+    fs::write(folder.path().join("left/metrics.jsonl"), "{}\n").unwrap();
+    assert!(NewFolder::at(&folder.path().join("left")).is_err());
 }
 
 #[test]
