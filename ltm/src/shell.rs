@@ -4,8 +4,8 @@ use std::path::Path;
 
 /// A word for a shell, quoted if necessary.
 pub fn word(word: &str) -> String {
-    // Only a NUL cannot be quoted, and no argument has one.
-    shlex::try_quote(word).map_or_else(|_| word.into(), Into::into)
+    let plain = |c: char| c.is_ascii_alphanumeric() || "+-./:=@_".contains(c);
+    if !word.is_empty() && word.chars().all(plain) { word.into() } else { format!("'{}'", word.replace('\'', r"'\''")) }
 }
 
 /// A path for a shell, written so that no command takes it for an option.
@@ -25,7 +25,11 @@ mod tests {
             ("my run", "'my run'"),
             ("-run", "./-run"),
             ("-my run", "'./-my run'"),
-            ("it's", "\"it's\""),
+            ("it's", r"'it'\''s'"),
+            ("a=b", "a=b"),
+            ("~", "'~'"),
+            ("a\nb", "'a\nb'"),
+            ("é", "'é'"),
             ("$HOME", "'$HOME'"),
             ("", "''"),
         ];
