@@ -101,7 +101,7 @@ fn what_is_no_file_is_not_waited_for() {
         for (file, said) in [
             ("pipe", "pipe is not a regular file: name a file"),
             ("pointer", "pointer is a Git LFS pointer, not the file itself: `git lfs pull` fetches it"),
-            ("text.txt/inside", "text.txt is a file, not a folder"),
+            ("text.txt/inside", "text.txt/inside: Not a directory"),
             ("folder", folder),
         ] {
             lab.refuses(1, &[(&command.replace("FILE", file), said)]);
@@ -111,7 +111,7 @@ fn what_is_no_file_is_not_waited_for() {
         ("train --out new --data shards", "shards/train.bin is not a regular file"),
         ("train --out new --data pointer.bin", "pointer.bin is a Git LFS pointer"),
         ("eval text.txt", "text.txt is not a run folder"),
-        ("import gpt2 text.txt --out new", "text.txt is a file, not a folder"),
+        ("import gpt2 text.txt --out new", "cannot read text.txt/ | Not a directory"),
     ];
     lab.refuses(1, &cases);
     assert!(!lab.path("new").exists());
