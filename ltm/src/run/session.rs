@@ -1,6 +1,6 @@
 use super::Material;
 use super::folder::{METRICS, MOMENTS, NewFolder, Run, STATE, State, WEIGHTS};
-use super::metrics::{Line, SampleLine, StepLine, ValidationLine, best};
+use super::metrics::{Line, SampleLine, StepLine, Trouble, ValidationLine, best};
 use super::record::Record;
 use super::watch::Watch;
 use crate::checkpoint::{self, Checkpoint};
@@ -110,6 +110,8 @@ pub struct Session {
     /// Locked, so that no other process writes to the run.
     metrics: json::Lines,
     watch: Option<Watch>,
+    /// The latest trouble. The same again is written, and not said once more.
+    trouble: Option<Trouble>,
     fingerprint: String,
     /// Warnings about duplicate text, one line each: validation text that is also training text, and repeated training
     /// text.
@@ -194,7 +196,7 @@ impl Session {
             _ => None,
         });
         let skipped = steps.take_while(|line| line.skipped.is_some()).count();
-        Ok(Self { run, stepper, writer, metrics, watch, fingerprint, repeated, saved, best, skipped })
+        Ok(Self { run, stepper, writer, metrics, watch, trouble: None, fingerprint, repeated, saved, best, skipped })
     }
 
     /// Steps done.
@@ -290,7 +292,9 @@ impl Session {
         let trouble = self.watch.as_mut().and_then(|watch| watch.line(&line));
         progress.lines.push(line);
         if let Some(trouble) = trouble {
-            progress.warnings.push(trouble.message.clone());
+            if self.trouble.replace(trouble.trouble) != Some(trouble.trouble) {
+                progress.warnings.push(trouble.message.clone());
+            }
             let line = Line::Trouble(trouble);
             self.metrics.write(&line)?;
             progress.lines.push(line);
