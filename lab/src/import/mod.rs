@@ -14,7 +14,9 @@ use ltm::run::{NewFolder, Run};
 use ltm::safetensors::SafeTensors;
 use ltm::shell;
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The two files of the folder.
@@ -24,8 +26,17 @@ const WEIGHTS: &str = "model.safetensors";
 /// The index, if there are several files of weights.
 const INDEX: &str = "model.safetensors.index.json";
 
-/// File formats that only Python reads.
-const PICKLES: [&str; 2] = ["pytorch_model.bin", "pytorch_model.bin.index.json"];
+/// Ends of names of weights in other formats, and how transformers is told to read them.
+const OTHERS: [(&str, &str); 5] = [
+    ("pytorch_model.bin", ""),
+    ("pytorch_model.bin.index.json", ""),
+    ("tf_model.h5", ", from_tf=True"),
+    ("flax_model.msgpack", ", from_flax=True"),
+    (".gguf", ", gguf_file=sys.argv[3]"),
+];
+
+/// Where a cache of Hugging Face keeps the folders of a model.
+const SNAPSHOTS: &str = "snapshots";
 
 /// Prefix of errors in settings that come from their configuration, with the names of both.
 const OUR_KEYS: &str = "as settings of this program (n_layer is model.layers, n_embd model.dim, n_head model.heads, n_inner model.ffn, n_positions model.seq)";
@@ -59,6 +70,10 @@ const NAMES: [(&str, &str); 10] = [
 pub fn gpt2(folder: &Path, tokenizer: Tokenizer, out: &Path) -> Result<Run> {
     let new = NewFolder::at(out)?;
     let file = folder.join(CONFIG);
+    if folder.is_dir() && !file.exists() {
+        return Err(missing(folder, CONFIG));
+    }
+    check_kind(&json::read(&file)?).map_err(|e| e.at(file.display()))?;
     let config = configuration(&json::read(&file)?, tokenizer).map_err(|e| e.at(file.display()))?;
     let weights = Weights::open(folder)?;
     let mut store = Store::new(Device::Cpu);
@@ -69,10 +84,67 @@ pub fn gpt2(folder: &Path, tokenizer: Tokenizer, out: &Path) -> Result<Run> {
     Run::create_with_weights(&new, &config, &store, &params)
 }
 
+/// What a `config.json` describes: a model of some type, or a run.
+#[derive(Deserialize)]
+struct Kind {
+    model_type: Option<String>,
+    model: Option<IgnoredAny>,
+    train: Option<IgnoredAny>,
+}
+
+/// Checks that it is GPT-2, before the fields that only GPT-2 has.
+fn check_kind(kind: &Kind) -> Result<()> {
+    match kind.model_type.as_deref() {
+        Some(other) if other != "gpt2" => {
+            Err(Error::new(format!("model_type = {other:?}: only \"gpt2\" is supported")))
+        }
+        None if kind.model.is_some() && kind.train.is_some() => {
+            Err(Error::new("this folder is already a run of this program: use it without an import"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// What `folder` has instead of the file `name`, and what to do.
+fn missing(folder: &Path, name: &str) -> Error {
+    let place = folder.display();
+    let names = |folder: &Path| {
+        let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+        entries.filter_map(|entry| entry.file_name().into_string().ok()).collect::<BTreeSet<_>>()
+    };
+    if let Some(hash) = names(&folder.join(SNAPSHOTS)).first() {
+        let snapshot = folder.join(SNAPSHOTS).join(hash);
+        return Error::new(format!(
+            "{place} is a cache of Hugging Face: name the model in it, {}",
+            shell::path(&snapshot)
+        ));
+    }
+    let other = |file: &String| OTHERS.iter().find(|(end, _)| file.ends_with(end)).map(|(_, how)| (file.clone(), how));
+    let Some((file, how)) = names(folder).iter().find_map(other) else {
+        return Error::new(format!(
+            "{place} has no {name}: an import needs {CONFIG} and {WEIGHTS}, or {INDEX} and the files that it names; was the \
+             download complete?"
+        ));
+    };
+    // A GGUF file has the configuration in it.
+    let (first, last) = if how.contains("argv") {
+        (String::new(), format!(" {}", shell::word(&file)))
+    } else if name == CONFIG {
+        (format!("put its {CONFIG} beside it, then "), String::new())
+    } else {
+        Default::default()
+    };
+    Error::new(format!(
+        "{place} has its weights in {file}, which this program cannot read, but no {name}: {first}`python3 -c \"import sys; \
+         from transformers import GPT2LMHeadModel as M; M.from_pretrained(sys.argv[1]{how}).save_pretrained(sys.argv[2])\" \
+         {} NEW{last}` makes a folder NEW with {WEIGHTS}",
+        shell::path(folder)
+    ))
+}
+
 /// The relevant part of a Hugging Face `config.json`.
 #[derive(Deserialize)]
 struct Theirs {
-    model_type: Option<String>,
     activation_function: String,
     n_layer: usize,
     n_embd: usize,
@@ -91,9 +163,6 @@ struct Theirs {
 
 /// The same as our settings.
 fn configuration(theirs: &Theirs, tokenizer: Tokenizer) -> Result<Config> {
-    if let Some(kind) = theirs.model_type.as_deref().filter(|kind| *kind != "gpt2") {
-        return Err(Error::new(format!("model_type = {kind:?}: only \"gpt2\" is supported")));
-    }
     let activation = &theirs.activation_function;
     if !["gelu_new", "gelu_pytorch_tanh"].contains(&activation.as_str()) {
         return Err(Error::new(format!(
@@ -153,15 +222,8 @@ impl Weights {
     fn open(folder: &Path) -> Result<Self> {
         let (path, index) = (folder.join(WEIGHTS), folder.join(INDEX));
         if path.exists() || !index.exists() {
-            let pickle = PICKLES.iter().find(|name| !path.exists() && folder.join(name).exists());
-            if let Some(name) = pickle {
-                return Err(Error::new(format!(
-                    "{} has its weights in {name}, which only Python reads, but no {WEIGHTS}: `python3 -c \"import sys; from \
-                     transformers import GPT2LMHeadModel as M; M.from_pretrained(sys.argv[1]).save_pretrained(sys.argv[2])\" {} \
-                     NEW` makes a folder NEW with it",
-                    folder.display(),
-                    shell::path(folder)
-                )));
+            if !path.exists() {
+                return Err(missing(folder, WEIGHTS));
             }
             return Ok(Self { files: vec![SafeTensors::open(&path)?], path });
         }

@@ -7,7 +7,6 @@ use ltm::mutate;
 use ltm::run::Loaded;
 use ltm::safetensors::{Tensor, write};
 use ltm::train::Trainer;
-use std::fs;
 use std::path::PathBuf;
 
 /// A tiny random GPT-2, and the results of an independent implementation; `make.py` there made both.
@@ -114,12 +113,47 @@ fn weights_may_lie_in_several_files() {
     fs::remove_file(folder.path().join(parts[1])).unwrap();
     refused(&format!("{INDEX}: cannot read {place}/{}", parts[1]));
     fs::remove_file(folder.path().join(INDEX)).unwrap();
-    refused(&format!("cannot read {place}/{WEIGHTS}"));
-    put("pytorch_model.bin", b"PK");
-    refused(&format!("{place} has its weights in pytorch_model.bin, which only Python reads, but no {WEIGHTS}"));
-    refused(&format!("save_pretrained(sys.argv[2])\" {} NEW` makes a folder NEW with it", shell::path(folder.path())));
+    refused(&format!("{place} has no {WEIGHTS}: an import needs {CONFIG} and {WEIGHTS}"));
     put(WEIGHTS, b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n");
     refused(&format!("{place}/{WEIGHTS} is a Git LFS pointer"));
+    put(WEIGHTS, b"");
+    refused(&format!("{place}/{WEIGHTS}: the file is empty"));
+}
+
+/// Folders with other things than `config.json` and `model.safetensors`, and what the error says.
+#[test]
+fn what_lies_in_the_folder_instead_is_named() {
+    let convert = "which this program cannot read, but no model.safetensors: `python3 -c";
+    let run = json::line(&Config::preset("tiny").unwrap());
+    let llama = r#"{"model_type": "llama", "hidden_act": "silu"}"#;
+    let cases: [(&[(&str, &str)], &[&str]); 10] = [
+        (&[(CONFIG, llama)], &["config.json: model_type = \"llama\": only \"gpt2\""]),
+        (&[(CONFIG, &run)], &["config.json: this folder is already a run of this program"]),
+        (&[], &["has no config.json: an import needs config.json and model.safetensors", "was the download complete?"]),
+        (&[(CONFIG, THEIRS)], &["has no model.safetensors: an import needs", "was the download complete?"]),
+        (&[("snapshots/607a/config.json", THEIRS)], &["is a cache of Hugging Face", "snapshots/607a"]),
+        (
+            &[(CONFIG, THEIRS), ("pytorch_model.bin", "PK")],
+            &["in pytorch_model.bin, ", convert, " NEW` makes a folder NEW"],
+        ),
+        (&[(CONFIG, THEIRS), ("tf_model.h5", "")], &["in tf_model.h5, ", convert, "argv[1], from_tf=True)"]),
+        (
+            &[(CONFIG, THEIRS), ("flax_model.msgpack", "")],
+            &["in flax_model.msgpack, ", convert, "argv[1], from_flax=True)"],
+        ),
+        (&[("gpt2.Q8_0.gguf", "")], &["in gpt2.Q8_0.gguf, ", "gguf_file=sys.argv[3])", " NEW gpt2.Q8_0.gguf` makes"]),
+        (&[("tf_model.h5", "")], &["in tf_model.h5, ", "no config.json: put its config.json beside it, then `python3"]),
+    ];
+    for (files, parts) in cases {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, text) in files {
+            let path = folder.path().join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        }
+        let error = imported(folder.path()).unwrap_err().to_string();
+        assert!(!error.contains('\n') && parts.iter().all(|part| error.contains(part)), "{error:?}: {parts:?}");
+    }
 }
 
 fn weights(params: &Params, store: &Store) -> Vec<Vec<f64>> {
@@ -153,7 +187,6 @@ fn what_does_not_fit_is_refused_in_one_line() {
         ("\"gelu_new\"", "\"relu\"", "config.json: activation_function = \"relu\": only gelu_new"),
         ("258", "400", "vocab_size = 400 does not fit tokenizer bytes, which has 258 ids"),
         ("258", "50", "vocab_size = 50 does not fit tokenizer bytes"),
-        ("\"gpt2\"", "\"llama\"", "model_type = \"llama\": only \"gpt2\""),
         ("\"n_head\": 2", "\"n_head\": 3", "n_positions model.seq): model.dim = 8 is not divisible by model.heads = 3"),
         ("n_layer", "layers", "n_layer"),
         ("\"n_embd\": 8", "\"n_embd\": 16", "tensor \"wte.weight\" has shape [258, 8], expected [258, 16]"),

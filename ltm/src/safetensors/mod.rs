@@ -53,6 +53,9 @@ impl<'a> SafeTensors<'a> {
     /// tensors that overlap or leave a gap, or extra bytes at the end.
     pub fn parse(bytes: impl Into<Cow<'a, [u8]>>) -> Result<Self> {
         let bytes = bytes.into();
+        if bytes.is_empty() {
+            return Err(Error::new("the file is empty"));
+        }
         // An error may quote a name with a line break.
         let invalid = |what: &str| Error::new(format!("safetensors header: {}", what.replace(['\n', '\r'], " ")));
         let (length, header) =

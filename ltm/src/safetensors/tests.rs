@@ -110,6 +110,7 @@ fn malformed_files_are_refused() {
         (file(r#"{"__metadata__":{},"__metadata__":{}}"#, b""), "duplicate field `__metadata__`"),
         (file("[]", b""), "invalid"),
         (file(" {}", b""), "must begin with '{'"),
+        (Vec::new(), "the file is empty"),
         (b"1234567".to_vec(), "header too small"),
         (u64::MAX.to_le_bytes().to_vec(), "header too large"),
         ([&100u64.to_le_bytes()[..], b"{}"].concat(), "invalid header length"),
