@@ -137,7 +137,7 @@ pub fn steps(session: &mut Session, guard: &Guard, tensorboard: bool) -> Result<
         events = Some(Events::begin(path, &run.metrics()?)?);
     }
     let mut display = Training::new(config, begun_at);
-    warn(&session.repeated);
+    warn(&session.warnings);
     note(format_args!(
         "{}: {} of {steps} steps to go; the mean loss is over recent steps",
         path.display(),

@@ -78,16 +78,23 @@ impl Stepper {
         Ok(Some(ValidationLine::new(self.trainer.step, protocol, &Total::of(&scores), Excess::of(&scores))))
     }
 
-    /// The writer of samples, if the configuration wants any.
+    /// The writer of samples, if the configuration wants any and the device can generate.
     fn writer(&mut self, material: &Material) -> Result<Option<Writer>> {
         let Trainer { config, params, store, .. } = &mut self.trainer;
-        if config.train.sample_every == 0 {
+        if config.train.sample_every == 0 || config.check_device(&store.device, Work::Generation).is_err() {
             return Ok(None);
         }
-        let hint = |e: Error| e.hint("train.sample_every = 0 trains without samples of text");
-        config.check_device(&store.device, Work::Generation).map_err(hint)?;
         let tokens = SAMPLE_TOKENS.min(config.model.seq);
-        Writer::unprompted(config, params, store, material.tokenizer.clone(), tokens).map(Some)
+        let writer = Writer::unprompted(config, params, store, material.tokenizer.clone(), tokens);
+        writer.map(Some).map_err(|error| error.hint("train.sample_every = 0 trains without samples of text"))
+    }
+
+    /// A warning if the configuration wants samples and the device cannot generate.
+    fn no_samples(&self) -> Option<String> {
+        let Trainer { config, store, .. } = &self.trainer;
+        let error = config.check_device(&store.device, Work::Generation).err()?;
+        let wanted = config.train.sample_every > 0;
+        wanted.then(|| format!("no samples of text: {error}; train.sample_every = 0 wants none"))
     }
 }
 
@@ -113,9 +120,9 @@ pub struct Session {
     /// The latest trouble. The same again is written, and not said once more.
     trouble: Option<Trouble>,
     fingerprint: String,
-    /// Warnings about duplicate text, one line each: validation text that is also training text, and repeated training
-    /// text.
-    pub repeated: Vec<String>,
+    /// Warnings at the start, one line each: validation text that is also training text, repeated training text, and
+    /// samples that the device cannot generate.
+    pub warnings: Vec<String>,
     saved: Option<u64>,
     best: Option<ValidationLine>,
     /// Number of consecutive skipped updates up to the last step.
@@ -189,14 +196,15 @@ impl Session {
             lines.iter().for_each(|line| _ = watch.line(line));
         }
         let fingerprint = material.data.fingerprint.clone();
-        let repeated = material.seen.iter().chain(&material.repeated).cloned().collect();
+        let repeated = material.seen.iter().chain(&material.repeated).cloned();
+        let warnings = repeated.chain(stepper.no_samples()).collect();
         let best = best(&lines, &checkpoint::steps(&run.path)?).cloned();
         let steps = lines.iter().rev().filter_map(|line| match line {
             Line::Step(line) => Some(line),
             _ => None,
         });
         let skipped = steps.take_while(|line| line.skipped.is_some()).count();
-        Ok(Self { run, stepper, writer, metrics, watch, trouble: None, fingerprint, repeated, saved, best, skipped })
+        Ok(Self { run, stepper, writer, metrics, watch, trouble: None, fingerprint, warnings, saved, best, skipped })
     }
 
     /// Steps done.

@@ -3,6 +3,7 @@
 
 use crate::shim;
 use engine::Device;
+use kernels::registry::modules;
 use ltm::config::{Config, Work};
 use ltm::data::Source;
 use ltm::evaluate::{Evaluator, Protocol, Total};
@@ -11,7 +12,7 @@ use ltm::run::{Line, NewFolder, Run, Session};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use tests::shim::{Order, Shim};
+use tests::shim::{Order, Shim, loaded};
 
 const STEPS: u64 = 4;
 
@@ -172,5 +173,12 @@ fn what_a_device_cannot_do() {
         let refused = config.check_device(device, work).expect_err("a refusal").to_string();
         assert!(refused.contains(said), "{refused}");
     }
-    crate::config(far).check_device(&small, Work::Training).expect("tiles fit");
+    // It trains all the same, without samples of text.
+    let (folder, mut config) = lab("far");
+    fs::write(folder.join("text.txt"), "text ".repeat(6000)).expect("a file");
+    config.set_all(&format!("{far} train.sample_every=1")).expect("settings");
+    let material = lab::text::material(&config).expect("data");
+    let new = NewFolder::at(&folder.join("run")).expect("a new folder");
+    let session = Session::begin(&new, &config, &material, &loaded(small, &modules())).expect("a session");
+    assert_eq!(session.warnings, [format!("no samples of text: {ring}; train.sample_every = 0 wants none")]);
 }
