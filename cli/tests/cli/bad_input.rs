@@ -187,7 +187,7 @@ fn run_folders_that_do_not_fit() {
     lab.refuses(1, &[("eval other", "other is not a run folder"), ("eval nowhere", "nowhere")]);
     let cases = [
         ("train --resume run --set fast.steps=3", "fast.steps = 3 | fast.steps = 2 | train.threads"),
-        ("train --resume run --set train.steps=5", "train.steps = 5 | has done 6"),
+        ("train --resume run --set train.steps=5", "train.steps = 5 | already done 6"),
         // But not settings that would make it a new run.
         ("train --resume run --set model.seq=64", "model.seq = 64 cannot change a run | model.seq = 32"),
         ("train --resume run --set model.dim=17", "model.dim = 17 cannot change a run | model.dim = 16"),

@@ -177,6 +177,6 @@ fn a_machine_without_a_driver() {
     assert!(lab.train("run", &["train.steps=1"]).succeeds().err.starts_with(why));
     let there = lab.ltm("--device cpu train --resume run --set train.steps=2").succeeds();
     assert!(!there.err.contains(why), "{}", there.context());
-    let why = "no NVIDIA driver: libcuda.so.1 is not found; install it (580 or later); --device cpu";
+    let why = "no NVIDIA driver: libcuda.so.1 is not found; install it (550 or later); --device cpu";
     lab.refuses(1, &[("--device cuda plan", why)]);
 }

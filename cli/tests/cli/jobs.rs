@@ -28,7 +28,7 @@ fn train_evaluate_generate() {
     // One token per byte: bits per byte equal the loss in bits, except for the end token.
     assert!((number("bits_per_byte") - number("loss") / std::f64::consts::LN_2).abs() < 1e-9);
 
-    lab.ltm("eval run --samples 3 --limit 2").succeeds().says("KL is the cost of the latents");
+    lab.ltm("eval run --samples 3 --limit 2").succeeds().says("The latents cost");
     let results = lab.ltm("eval run --samples 3 --steps 3 --json").succeeds().json();
     let results = results["results"].as_array().unwrap();
     let names: Vec<&str> = results.iter().map(|result| result["protocol"].as_str().unwrap()).collect();
