@@ -38,6 +38,10 @@ fn imported_weights_are_judged_and_generate() {
         ("generate run --prompt a-prompt-of-many-words --tokens 1", "the model has 12 | shorten the prompt"),
     ];
     lab.refuses(2, &cases);
+    // It cannot be trained further, so nothing says that it can.
+    let again = lab.ltm(import);
+    again.fails(2, &["name another folder"]);
+    assert!(!again.err.contains("--resume"), "{}", again.context());
 }
 
 #[test]

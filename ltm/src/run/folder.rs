@@ -199,10 +199,13 @@ impl Run {
         if !Self::exists(path) {
             return Ok(());
         }
+        // Imported weights cannot be trained further, nor can a damaged run.
+        let goes_on = Self::open(path).is_ok_and(|run| run.check_trained_here().is_ok());
+        let resume = format!(", or continue it with `ltm train --resume {}`", shell::path(path));
         Err(Error::usage(format!(
-            "{} already has a run: name another folder, or continue it with `ltm train --resume {}`",
+            "{} already has a run: name another folder{}",
             path.display(),
-            shell::path(path)
+            if goes_on { &resume } else { "" }
         )))
     }
 
