@@ -51,7 +51,11 @@ pub fn run(args: &Args, place: &Place) -> Result<()> {
     let config = config.resolved()?;
     // Report unreadable or unwritable files before minutes of measuring.
     let earlier = args.compare.as_deref().map(read_report).transpose()?;
-    [&args.json, &args.svg].into_iter().flatten().try_for_each(|path| check_place(path))?;
+    let files = [(&args.json, ""), (&args.svg, ".svg")];
+    files
+        .iter()
+        .filter_map(|(path, ending)| Some((path.as_ref()?, ending)))
+        .try_for_each(|(path, ending)| check_place(path, ending))?;
     place.inside(config.train.threads, || {
         let (setup, works) = place.within(|device| {
             let mut config = config.clone();

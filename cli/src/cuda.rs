@@ -34,7 +34,7 @@ pub fn run(command: &Command, place: &Place) -> Result<()> {
     let mut archs = if args.arch.is_empty() { Arch::USUAL.to_vec() } else { args.arch.clone() };
     archs.sort();
     archs.dedup();
-    check_place(&args.out)?;
+    check_place(&args.out, "")?;
     let names = archs.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
     note(format_args!("compiling all kernels for {names}: about half a minute for each on two cores"));
     let made =

@@ -42,11 +42,12 @@ pub fn warn(warnings: &[String]) {
     warnings.iter().for_each(|warning| note(format_args!("warning: {warning}")));
 }
 
-/// Checks that a file can be written at `path`, before minutes of work.
+/// Checks that a file can be written at `path`, before minutes of work. An existing file is overwritten only if its name
+/// ends in `ending`, because any other is not an earlier result; an empty `ending` permits every file.
 ///
 /// # Errors
-/// If its folder does not exist or is not writable, or if the path is a folder.
-pub fn check_place(path: &Path) -> Result<()> {
+/// If its folder does not exist or is not writable, if the path is a folder, or another kind of file.
+pub fn check_place(path: &Path, ending: &str) -> Result<()> {
     let place = path.canonicalize().unwrap_or_else(|_| Path::new(".").join(path));
     let Some(folder) = place.parent().filter(|folder| folder.is_dir() && !place.is_dir()) else {
         return Err(Error::new(format!("cannot write {}: name a file in a folder that exists", path.display())));
@@ -54,6 +55,12 @@ pub fn check_place(path: &Path) -> Result<()> {
     // A regular file is written beside the old one and replaces it; a pipe or terminal is written directly.
     if place.exists() && !place.is_file() {
         return Ok(());
+    }
+    if place.exists() && !path.to_string_lossy().ends_with(ending) {
+        let path = path.display();
+        return Err(Error::new(format!(
+            "cannot write {path}: it exists and does not end in {ending}; name a new file, or one that ends in {ending}"
+        )));
     }
     let trial = folder.join(format!(".ltm-{}", std::process::id()));
     File::create(&trial).and_then(|_| fs::remove_file(&trial)).map_err(|e| Error::io("write", path, &e))

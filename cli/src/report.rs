@@ -46,7 +46,7 @@ pub struct Args {
 }
 
 pub fn run(args: &Args, place: &Place) -> Result<()> {
-    check_place(&args.out)?;
+    check_place(&args.out, ".html")?;
     let options = Options {
         data: args.data.clone(),
         limit: args.limit,

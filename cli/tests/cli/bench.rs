@@ -17,6 +17,7 @@ fn what_cannot_be_is_told_before_anything_is_measured() {
         ("bench --compare text.txt", "text.txt"),
         ("bench --compare other.json", "other.json | not a version | report of `ltm bench`"),
         ("bench --json no/such/file", "cannot write no/such/file"),
+        ("bench --svg text.txt", "cannot write text.txt: it exists and does not end in .svg"),
         ("bench --svg no/such/file", "cannot write no/such/file"),
     ];
     lab.refuses(1, &cases);

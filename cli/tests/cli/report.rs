@@ -81,6 +81,8 @@ fn what_is_missing_is_said() {
         ("report run empty", "empty is not a run folder: it has no config.json"),
         ("report run --data none.txt", "none.txt"),
         ("report run --out none/report.html", "cannot write none/report.html: name a file in a folder that exists"),
+        ("report run --out run/config.json", "cannot write run/config.json: it exists and does not end in .html"),
+        ("report run --out text.txt", "cannot write text.txt: it exists and does not end in .html"),
         ("report run --out empty", "cannot write empty: name a file"),
         ("report run --out /proc/report.html", "cannot write /proc/report.html: "),
     ];
