@@ -72,8 +72,10 @@ impl Flaw {
     }
 
     fn reading(name: &str, error: &io::Error) -> Self {
-        let other = matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory | ErrorKind::IsADirectory);
-        Self { error: Error::new(format!("cannot read {name}: {error}")), is_damage: other }
+        // Missing, or something else in its place.
+        let is_damage =
+            matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory | ErrorKind::IsADirectory);
+        Self { error: Error::new(format!("cannot read {name}: {error}")), is_damage }
     }
 
     fn at(self, place: impl Display) -> Self {
