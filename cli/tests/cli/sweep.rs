@@ -62,7 +62,7 @@ fn a_sweep_leaves_runs_a_table_and_figures() {
     assert!(!judged.err.contains("kept from") && judged.err.contains("0 of 6 steps to go"), "{}", judged.context());
     // Other settings are another sweep.
     lab.write("sweep.toml", text.replace("window = 8", "window = 4"));
-    lab.run(SWEEP).fails(2, &["out/a-T1", "model.window = 8", "wants 4", "--out"]);
+    lab.run(SWEEP).fails(2, &["out/a-T1", "model.window = 8", "needs 4", "--out"]);
 }
 
 #[test]
