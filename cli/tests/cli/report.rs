@@ -19,8 +19,11 @@ fn what_comes_from_outside_is_text_and_the_same_page_comes_again() {
         |i: usize| format!("<script>alert({i})</script> &amp; <img src=http://x.org/{i} onerror=f()> é→\0\u{202E}\n");
     lab.write("text.txt", (0..60).map(line).collect::<String>());
     let odd = "<b onclick=f()>&\"odd\"";
-    for (name, kind) in [(odd, "ltm"), ("ar", "ar"), ("gpt2", "gpt2")] {
-        lab.run(&[&["train", "--data", "text.txt", "--out", name, "--model", kind, "--set"], TINY].concat()).succeeds();
+    for (name, kind, steps) in
+        [(odd, "ltm", "fast.steps=2"), ("ar", "ar", "fast.steps=3"), ("gpt2", "gpt2", "fast.steps=2")]
+    {
+        let args = [&["train", "--data", "text.txt", "--out", name, "--model", kind, "--set"], TINY, &[steps]].concat();
+        lab.run(&args).succeeds();
     }
     let prompt = "</p><script>alert(1)</script>";
     // The learned positions of gpt2 hold the prompt and little more.
@@ -46,7 +49,7 @@ fn what_comes_from_outside_is_text_and_the_same_page_comes_again() {
     assert!(values("href").iter().all(|href| href.starts_with('#') || href == "data:,"), "{:?}", values("href"));
     assert!(values("src").is_empty() && !page.contains("url(") && !page.contains("@import"));
     assert!(page.contains("default-src &#39;none&#39;") || page.contains("default-src 'none'"));
-    assert!(values("id").iter().all(|id| page.contains(&format!("href=\"#{id}\""))) && values("id").len() == 7);
+    assert!(values("id").iter().all(|id| page.contains(&format!("href=\"#{id}\""))) && values("id").len() == 6);
 
     let report = |out: &str, threads: &str| {
         let args = ["report", odd, "ar", "gpt2", "--out", out, "--threads", threads];
@@ -61,9 +64,13 @@ fn what_comes_from_outside_is_text_and_the_same_page_comes_again() {
         &first,
         "Loss against steps | Loss against tokens | NLL against steps | KL against steps | not a bound | \
          upper bound | exact | class=\"n s9\" | there is nothing to audit | Sample 1 \
-         | Text 2 | KL by layer and latent | model.kind | No run has suite results",
+         | Text 2 | KL by layer and latent | model.kind",
     );
     assert!(!first.contains("NaN") && !first.contains(">inf"));
+    // A model without latents takes no fast steps, so it does not differ in their number; nor is there a suite to show.
+    let differing = first.split("Settings that differ").nth(2).unwrap().split("</table>").next().unwrap();
+    assert!(differing.contains("model.kind") && !differing.contains("fast.steps"), "{differing}");
+    assert!(!first.contains("Suite"));
     // The page has the same numbers as `ltm eval`.
     let eval = lab.ltm("eval ar --limit 2 --protocol nll").succeeds();
     let nll = eval.out.lines().find_map(|line| line.strip_prefix("nll")?.split_whitespace().nth(1)).unwrap();

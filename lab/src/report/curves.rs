@@ -86,20 +86,19 @@ fn unit_of_time(seconds: f64) -> (&'static str, f64) {
     }
 }
 
-/// The number of steps per mean, in words.
-fn windows(entries: &[Entry]) -> String {
+/// The last point of the smoothed line.
+pub fn end(entry: &Entry) -> Option<Point> {
+    entry.history.means(MEANS).1.last().copied()
+}
+
+/// The number of steps per mean, in words: `8 steps`, `8 to 12 steps`; `step` if no line is smoothed.
+pub fn window(entries: &[Entry]) -> String {
     let windows: BTreeSet<usize> =
         entries.iter().filter(|e| e.history.steps.last().is_some()).map(|entry| entry.history.means(MEANS).0).collect();
     match (windows.first(), windows.last()) {
-        (Some(1), Some(1)) | (None, _) | (_, None) => "A line shows every step".into(),
-        (Some(least), Some(most)) if least == most => {
-            format!("A line is smoothed: a point is the mean of {most} steps")
-        }
-        (Some(least), Some(most)) => {
-            format!(
-                "A line is smoothed: a point is the mean of {least} to {most} steps, so that a run has at most {MEANS} points"
-            )
-        }
+        (Some(1), Some(1)) | (None, _) | (_, None) => "step".into(),
+        (Some(least), Some(most)) if least == most => format!("{most} steps"),
+        (Some(least), Some(most)) => format!("{least} to {most} steps"),
     }
 }
 
@@ -125,7 +124,10 @@ pub fn curves(entries: &[Entry]) -> Markup {
         @if entries.iter().any(|entry| entry.history.steps.last().is_some()) {
             @if entries.len() > 1 { ul.legend { @for run in 0..entries.len() { li { (signed(run, entries)) } } } }
             p.note {
-                (windows(entries)) ". "
+                @match &window(entries)[..] {
+                    "step" => "A line shows every step. ",
+                    window => { "A line is smoothed: a point is the mean of " (window) ". " },
+                }
                 @if has_single { "The pale line is smoothed less. " }
                 "The loss is NLL plus KL. Rings show validation text: the bound " code { "elbo" }
                 " of models with latents, the exact " code { "nll" } " of models without. "

@@ -76,10 +76,11 @@ impl History {
         }
     }
 
-    /// The number of steps per mean, such that there are at most `count` means; and the means.
+    /// The number of steps per mean, such that there are at most `count` means; and the means. The first may be of fewer
+    /// steps, the last never is.
     pub fn means(&self, count: usize) -> (usize, Vec<Point>) {
         let window = self.steps.len().div_ceil(count).max(1);
-        (window, self.steps.chunks(window).map(mean).collect())
+        (window, self.steps.rchunks(window).rev().map(mean).collect())
     }
 }
 
@@ -152,10 +153,10 @@ mod tests {
             let (window, means) = history.means(count);
             (window, means.iter().map(|p| p.cost.loss).collect::<Vec<_>>())
         };
-        assert_eq!(losses(history(&["1", "2", "null", "4", "8"]), 3), (2, vec![1.5, 4.0, 8.0]));
+        assert_eq!(losses(history(&["1", "2", "null", "4", "8"]), 3), (2, vec![1.0, 2.0, 6.0]));
         assert_eq!(losses(history(&["1", "2"]), 40), (1, vec![1.0, 2.0]));
         assert_eq!(losses(history(&[]), 40), (1, vec![]));
-        let (_, hidden) = losses(history(&["null", "null", "3"]), 2);
+        let (_, hidden) = losses(history(&["null", "null", "3", "3"]), 2);
         assert!(hidden[0].is_nan() && hidden[1] == 3.0);
         let (_, means) = history(&["1", "2", "3", "4"]).means(2);
         assert_eq!(means.iter().map(|p| [p.step, p.rate]).collect::<Vec<_>>(), [[1.5, 0.5], [3.5, 0.5]]);

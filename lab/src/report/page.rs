@@ -23,7 +23,7 @@ const AUDITS: usize = 3;
 pub fn page(options: &Options, entries: &[Entry], command: &str) -> String {
     let names = entries.iter().map(|entry| entry.name.as_str()).collect::<Vec<_>>().join(", ");
     // Anchor, heading, and content.
-    let sections = [
+    let mut sections = vec![
         ("curves", "Curves", curves(entries)),
         ("settings", "Settings", tables::settings(entries)),
         ("results", "Results", results(options, entries)),
@@ -32,6 +32,9 @@ pub fn page(options: &Options, entries: &[Entry], command: &str) -> String {
         ("tokens", "The cost of every token", readings(entries)),
         ("samples", "Samples", samples(options, entries)),
     ];
+    if entries.iter().all(|entry| entry.suite.is_empty()) {
+        sections.retain(|(place, ..)| *place != "suite");
+    }
     let page = html! {
         (DOCTYPE)
         html lang="en" {

@@ -1,4 +1,5 @@
 use super::Entry;
+use super::curves::{end, window};
 use super::tokens::shade;
 use crate::audit;
 use crate::eval::{self, Row, TRAINING_TEXT};
@@ -96,14 +97,16 @@ pub fn overview(entries: &[Entry]) -> Markup {
         .right("training tokens", |entry| or_dash(last(entry).map(|last| si(last.tokens, ""))))
         .right("FLOPs/token", |entry| or_dash(last(entry).and_then(|_| flops(entry)).map(|flops| si(flops, ""))))
         .right("tokens/s", |entry| or_dash(speed(entry).map(|speed| si(speed, ""))))
-        .right("training loss", |entry| or_dash(last(entry).map(|last| digits(last.cost.loss, 4))))
+        .right("training loss", |entry| or_dash(end(entry).map(|end| digits(end.cost.loss, 4))))
         .right("validation loss", |entry| {
             or_dash(entry.history.validations.last().map(|last| digits(last.cost.loss, 4)))
         })
         .left("digest", |entry| or_dash(digest(entry)));
-    let mut caption =
-        "Losses are in nats per token, at the last step and the last validation; FLOPs and speed are those of training"
-            .to_string();
+    let mut caption = format!(
+        "Losses are in nats per token: of training the mean of the last {}, of validation the last; FLOPs and speed are \
+         those of training",
+        window(entries)
+    );
     // Paths are long, so paths that all runs share get no column.
     let same_data = entries.iter().all(|entry| data(entry) == data(&entries[0]));
     let table = if same_data { table } else { table.left("data", data) };
@@ -117,21 +120,29 @@ pub fn overview(entries: &[Entry]) -> Markup {
 pub fn settings(entries: &[Entry]) -> Markup {
     let rows = SETTINGS.iter().map(|setting| {
         let value = |entry: &Entry| setting.value(&entry.run.config);
-        let plain = |entry| value(entry).as_str().map_or_else(|| value(entry).to_string(), str::to_string);
-        (setting.name, entries.iter().map(plain).collect::<Vec<_>>())
+        let plain = |entry: &Entry| value(entry).as_str().map_or_else(|| value(entry).to_string(), str::to_string);
+        // Models without latents do not use these.
+        let is_of_latents = setting.name.starts_with("fast.") || setting.name == "model.latents";
+        let used = |entry: &Entry| (entry.has_latents() || !is_of_latents).then(|| plain(entry));
+        (setting.name, entries.iter().map(used).collect::<Vec<_>>())
     });
-    let (differing, same): (Vec<_>, Vec<_>) = rows.partition(|(_, values)| values.iter().any(|v| *v != values[0]));
+    let differ = |values: &[Option<String>]| values.iter().flatten().collect::<BTreeSet<_>>().len() > 1;
+    let (differing, same): (Vec<_>, Vec<_>) = rows.partition(|(_, values)| differ(values));
+    let same: Vec<_> = same.iter().filter_map(|(name, values)| Some((name, values.iter().flatten().next()?))).collect();
     // The larger number, runs or settings, goes down the page.
     let columns = if entries.len() > differing.len() {
         let runs: Vec<(usize, &Entry)> = entries.iter().enumerate().collect();
         let table = Table::of(&runs).left("run", |(_, entry)| &entry.name);
-        differing.iter().fold(table, |table, (name, values)| table.left(*name, |(i, _)| &values[*i])).columns
+        differing
+            .iter()
+            .fold(table, |table, (name, values)| table.left(*name, |(i, _)| or_dash(values[*i].as_ref())))
+            .columns
     } else {
         let table = Table::of(&differing).left("setting", |row| row.0);
         let runs = entries.iter().enumerate();
-        runs.fold(table, |table, (i, entry)| table.left(&entry.name, move |row| &row.1[i])).columns
+        runs.fold(table, |table, (i, entry)| table.left(&entry.name, move |row| or_dash(row.1[i].as_ref()))).columns
     };
-    let common = Table::of(&same).left("setting", |row| row.0).left("value", |row| &row.1[0]);
+    let common = Table::of(&same).left("setting", |row| row.0).left("value", |row| row.1);
     html! {
         @if !differing.is_empty() {
             (html_table("Settings that differ", &columns))
@@ -186,17 +197,13 @@ pub fn suite<'a>(entries: &'a [Entry]) -> Markup {
     };
     let commands: BTreeSet<&str> = rows.iter().map(|(_, result)| result.command.as_str()).collect();
     html! {
-        @if rows.is_empty() {
-            p.note { "No run has suite results; " code { "ltm eval RUN --suite suite.toml" } " makes them." }
-        } @else {
-            (html_table("± is one standard error over sequences", &table.columns))
-            p.note {
-                "Published figures are perplexities per GPT-2 token. Those of the paper's models S, M and L are computed as " code { "fixed" }
-                " as far as the public code shows, so they are not bounds. That of an autoregressive model of 76 M parameters (AR) is exact."
-            }
-            @for (names, missing) in by_text(entries.iter().filter_map(missing)) { p.note { (names) ": MISSING: " (missing) } }
-            @for command in commands { p.note { "By " code { (command) } } }
+        (html_table("± is one standard error over sequences", &table.columns))
+        p.note {
+            "Published figures are perplexities per GPT-2 token. Those of the paper's models S, M and L are computed as " code { "fixed" }
+            " as far as the public code shows, so they are not bounds. That of an autoregressive model of 76 M parameters (AR) is exact."
         }
+        @for (names, missing) in by_text(entries.iter().filter_map(missing)) { p.note { (names) ": MISSING: " (missing) } }
+        @for command in commands { p.note { "By " code { (command) } } }
     }
 }
 
