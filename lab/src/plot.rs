@@ -33,6 +33,8 @@ const STROKES: [(u32, u32); 4] = [(1 << 20, 0), (7, 4), (2, 4), (15, 5)];
 
 /// Distance of a label to the right of its mark, in pixels.
 const BESIDE: i32 = 7;
+/// Least distance of labels of lines, in pixels.
+const APART: i32 = 12;
 /// Height of a line of the legend, in pixels.
 const LINE: u32 = 19;
 /// Width of a letter of the legend; generous, because the font is unknown.
@@ -266,14 +268,17 @@ impl Plot {
             chart.draw_series([EmptyElement::at(place) + label])?;
         }
         // The label of a line is after its end, or as near as other labels allow, with a connecting stroke.
-        let mut taken: Vec<(i32, i32)> = Vec::new();
-        for series in self.series.iter().filter(|series| !series.label.is_empty()) {
-            let Some(&end) = self.parts(&series.line, edge).iter().rev().find_map(|part| part.last()) else { continue };
-            let (x, y) = chart.backend_coord(&end);
-            let free = |by: &i32| taken.iter().all(|t| (t.0 - x).abs() > 16 || (t.1 - y - by).abs() > 10);
-            let by = (0..).flat_map(|by| [-by, by]).find(free).expect("there is room above and below all");
-            taken.push((x, y + by));
-            let colour = series.look.rgb();
+        let labelled = self.series.iter().filter(|series| !series.label.is_empty());
+        let ends = labelled.filter_map(|series| {
+            let end = *self.parts(&series.line, edge).last()?.last()?;
+            Some((chart.backend_coord(&end).1, end, series))
+        });
+        let mut ends: Vec<_> = ends.collect();
+        ends.sort_by_key(|(y, ..)| *y);
+        let heights: Vec<i32> = ends.iter().map(|(y, ..)| *y).collect();
+        let places = apart(&heights, chart.plotting_area().get_pixel_range().1);
+        for ((y, end, series), place) in ends.into_iter().zip(places) {
+            let (by, colour) = (place - y, series.look.rgb());
             let stroke = PathElement::new([(5, 0), (10, by)], colour);
             let label = Text::new(visible(&series.label), (12, by), letters(colour, HPos::Left));
             chart.draw_series([EmptyElement::at(end) + stroke + label])?;
@@ -301,6 +306,26 @@ impl Plot {
         parts.retain(|part| !part.is_empty());
         parts
     }
+}
+
+/// Places for labels at these sorted heights, in their order and at least [`APART`] from each other. Labels that are too
+/// near move together, as little as possible, within `room` if they fit.
+fn apart(heights: &[i32], room: Range<i32>) -> Vec<i32> {
+    let step = |i: usize| APART * i as i32;
+    // Groups of labels with no space between them: the sum of where each would have the group begin, and their number.
+    let mut groups: Vec<(i32, i32)> = Vec::new();
+    for (i, y) in heights.iter().enumerate() {
+        groups.push((y - step(i), 1));
+        while let [.., above, below] = groups[..]
+            && above.0 * below.1 > below.0 * above.1
+        {
+            groups.truncate(groups.len() - 2);
+            groups.push((above.0 + below.0, above.1 + below.1));
+        }
+    }
+    let last = room.end - step(heights.len().saturating_sub(1));
+    let starts = groups.iter().flat_map(|&(sum, count)| (0..count).map(move |_| sum.div_euclid(count)));
+    starts.enumerate().map(|(i, start)| start.min(last).max(room.start) + step(i)).collect()
 }
 
 /// An axis: the places of its ends and of its labels.
@@ -463,6 +488,20 @@ mod tests {
         let mut found = heights(&plot.inline(), "no");
         found.sort_by_key(|(_, y)| *y);
         assert!(found.len() == 12 && found.windows(2).all(|pair| pair[1].1 - pair[0].1 > 10), "{found:?}");
+    }
+
+    #[test]
+    fn labels_keep_their_order_and_move_little() {
+        for (heights, places) in [
+            (&[][..], &[][..]),
+            (&[50, 90], &[50, 90]),
+            (&[50, 50, 50], &[38, 50, 62]),
+            (&[50, 52, 90], &[45, 57, 90]),
+            (&[100, 100], &[88, 100]),
+            (&[1, 1], &[1, 13]),
+        ] {
+            assert_eq!(apart(heights, 1..100), places, "{heights:?}");
+        }
     }
 
     #[test]
