@@ -13,7 +13,8 @@ use std::path::{Path, PathBuf};
 /// # Errors
 /// With line and column, if the text is not JSON, or a field is missing, duplicate or of another type.
 pub fn from_bytes<T: DeserializeOwned>(input: impl AsRef<[u8]>) -> Result<T> {
-    serde_json::from_slice(file::without_mark(input.as_ref())?).map_err(|error| says(&error, error.line()))
+    let text = file::without_mark(input.as_ref())?;
+    serde_json::from_slice(text).map_err(|error| says(&error, text, error.line()))
 }
 
 /// Reads the file at `path`, which holds one value.
@@ -33,7 +34,7 @@ pub fn read_lines<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>> {
         match serde_json::from_slice(line) {
             Ok(value) => values.push(value),
             Err(_) if !line.ends_with(b"\n") => {}
-            Err(error) => return Err(says(&error, i + 1).at(path.display())),
+            Err(error) => return Err(says(&error, line, i + 1).at(path.display())),
         }
     }
     Ok(values)
@@ -153,11 +154,30 @@ pub fn pretty(value: &impl Serialize) -> String {
     serde_json::to_string_pretty(value).expect("a value that JSON can hold") + "\n"
 }
 
-/// The error without serde_json's position, which does not count earlier lines. It may quote a key with a line break.
-fn says(error: &serde_json::Error, line: usize) -> Error {
-    let text = error.to_string().replace(['\n', '\r'], " ");
-    let what = text.rsplit_once(" at line ").map_or(&text[..], |(what, _)| what);
-    Error::new(format!("line {line}, column {}: {what}", error.column()))
+/// The error in `text` without serde_json's position, which does not count earlier lines. It may quote a key with a line
+/// break.
+fn says(error: &serde_json::Error, text: &[u8], line: usize) -> Error {
+    let message = error.to_string().replace(['\n', '\r'], " ");
+    let what = message.rsplit_once(" at line ").map_or(&message[..], |(what, _)| what);
+    let place = format!("line {line}, column {}", error.column());
+    let read =
+        text.split(|&byte| byte == b'\n').nth(error.line().saturating_sub(1)).and_then(|l| l.get(..error.column()));
+    match read.filter(|_| error.is_syntax()).and_then(lone_surrogate) {
+        Some(code) => Error::new(format!("{place}: \\u{code:04x} is half of a surrogate pair, without the other half")),
+        None => Error::new(format!("{place}: {what}")),
+    }
+}
+
+/// The surrogate at the end of `read`, up to two bytes before it, unless it completes a pair.
+fn lone_surrogate(read: &[u8]) -> Option<u16> {
+    let surrogate = |at: usize| {
+        let digits = read.get(at..at + 6)?.strip_prefix(b"\\u")?;
+        let code = u16::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?;
+        (0xD800..0xE000).contains(&code).then_some(code)
+    };
+    let at = (6..=8).filter_map(|back| read.len().checked_sub(back)).find(|&at| surrogate(at).is_some())?;
+    let is_pair = surrogate(at)? >= 0xDC00 && at.checked_sub(6).and_then(surrogate).is_some_and(|high| high < 0xDC00);
+    surrogate(at).filter(|_| !is_pair)
 }
 
 /// For fields of type `f64` that may be NaN or infinite, `#[serde(deserialize_with = "ltm::json::null_is_nan")]`: such a
@@ -231,6 +251,23 @@ mod tests {
         fs::write(path, "{\"step\": 1,\n \"step\": 2}").unwrap();
         let error = read::<Row>(path).unwrap_err().to_string();
         assert!(error.ends_with("rows.jsonl: line 2, column 7: duplicate field `step`"), "{error}");
+    }
+
+    #[test]
+    fn half_of_a_surrogate_pair_is_told_as_that() {
+        for (text, said) in [
+            (r#"["\ud83d x"]"#, "column 9: \\ud83d is half of a surrogate pair"),
+            (r#"["\uD83D"]"#, "\\ud83d is half of"),
+            (r#"["\ud83d\n"]"#, "\\ud83d is half of"),
+            ("[1,\n\"\\ud83d\\ud83d\"]", "line 2, column 13: \\ud83d is half of"),
+            (r#"["a\udc00 x"]"#, "\\udc00 is half of"),
+            (r#"["\ud83d\ude00"x]"#, "expected `,` or `]`"),
+            (r#"["\u12"]"#, "invalid escape"),
+            ("", "EOF"),
+        ] {
+            let error = from_bytes::<Vec<serde_json::Value>>(text).unwrap_err().to_string();
+            assert!(error.contains(said), "{text}: {error}");
+        }
     }
 
     #[test]
