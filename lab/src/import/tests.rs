@@ -126,7 +126,9 @@ fn what_lies_in_the_folder_instead_is_named() {
     let convert = "which this program cannot read, but no model.safetensors: `python3 -c";
     let run = json::line(&Config::preset("tiny").unwrap());
     let llama = r#"{"model_type": "llama", "hidden_act": "silu"}"#;
-    let cases: [(&[(&str, &str)], &[&str]); 10] = [
+    /// Files by name and content, and parts of the error.
+    type Folder<'a> = (&'a [(&'a str, &'a str)], &'a [&'a str]);
+    let cases: [Folder<'_>; 10] = [
         (&[(CONFIG, llama)], &["config.json: model_type = \"llama\": only \"gpt2\""]),
         (&[(CONFIG, &run)], &["config.json: this folder is already a run of this program"]),
         (&[], &["has no config.json: an import needs config.json and model.safetensors", "was the download complete?"]),
