@@ -82,7 +82,7 @@ fn word_problems_are_asked_and_every_text_is_kept() {
     assert_eq!(lab.read("sums/test.jsonl"), sums, "a file that is not a transcript is not changed");
     let mut swapped: Vec<String> = lab.read("one.jsonl").lines().map(|line| format!("{line}\n")).collect();
     swapped.swap(1, 2);
-    lab.write("swapped.jsonl", &swapped.concat());
+    lab.write("swapped.jsonl", swapped.concat());
     let continued = format!("eval run --gsm8k sums/test.jsonl {}", one.replace("one.jsonl", "swapped.jsonl"));
     let cases = [
         ("eval run --gsm8k bad.jsonl", "bad.jsonl:1 | ####"),
