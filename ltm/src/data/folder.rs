@@ -98,7 +98,7 @@ impl Manifest {
     /// A file that cannot be read or is not a manifest.
     pub fn read(folder: &Path) -> Result<Option<Self>> {
         let path = folder.join(MANIFEST);
-        if path.try_exists().is_ok_and(|exists| !exists) {
+        if !path.exists() {
             return Ok(None);
         }
         Self::parse(&file::read(&path)?).map(Some).map_err(|error| error.at(path.display()))
