@@ -26,13 +26,14 @@ const WEIGHTS: &str = "model.safetensors";
 /// The index, if there are several files of weights.
 const INDEX: &str = "model.safetensors.index.json";
 
-/// Ends of names of weights in other formats, and how transformers is told to read them.
-const OTHERS: [(&str, &str); 5] = [
-    ("pytorch_model.bin", ""),
-    ("pytorch_model.bin.index.json", ""),
-    ("tf_model.h5", ", from_tf=True"),
-    ("flax_model.msgpack", ", from_flax=True"),
-    (".gguf", ", gguf_file=sys.argv[3]"),
+/// Ends of names of weights in other formats, how transformers is told to read them, and the packages that this needs.
+/// Version 5 of transformers reads TensorFlow's and Flax's no more.
+const OTHERS: [(&str, &str, &str); 5] = [
+    ("pytorch_model.bin", "", "transformers and torch"),
+    ("pytorch_model.bin.index.json", "", "transformers and torch"),
+    ("tf_model.h5", ", from_tf=True", "transformers<5, torch and tensorflow"),
+    ("flax_model.msgpack", ", from_flax=True", "transformers<5, torch and flax"),
+    (".gguf", ", gguf_file=sys.argv[3]", "transformers, torch and gguf"),
 ];
 
 /// Where a cache of Hugging Face keeps the folders of a model.
@@ -119,8 +120,9 @@ fn missing(folder: &Path, name: &str) -> Error {
             shell::path(&snapshot)
         ));
     }
-    let other = |file: &String| OTHERS.iter().find(|(end, _)| file.ends_with(end)).map(|(_, how)| (file.clone(), how));
-    let Some((file, how)) = names(folder).iter().find_map(other) else {
+    let other =
+        |file: String| OTHERS.iter().find(|(end, ..)| file.ends_with(end)).map(|(_, how, needs)| (file, how, needs));
+    let Some((file, how, needs)) = names(folder).into_iter().find_map(other) else {
         return Error::new(format!(
             "{place} has no {name}: an import needs {CONFIG} and {WEIGHTS}, or {INDEX} and the files that it names; was the \
              download complete?"
@@ -137,7 +139,7 @@ fn missing(folder: &Path, name: &str) -> Error {
     Error::new(format!(
         "{place} has its weights in {file}, which this program cannot read, but no {name}: {first}`python3 -c \"import sys; \
          from transformers import GPT2LMHeadModel as M; M.from_pretrained(sys.argv[1]{how}).save_pretrained(sys.argv[2])\" \
-         {} NEW{last}` makes a folder NEW with {WEIGHTS}",
+         {} NEW{last}` makes a folder NEW with {WEIGHTS}, with the Python packages {needs}",
         shell::path(folder)
     ))
 }

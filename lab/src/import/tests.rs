@@ -138,7 +138,10 @@ fn what_lies_in_the_folder_instead_is_named() {
             &[(CONFIG, THEIRS), ("pytorch_model.bin", "PK")],
             &["in pytorch_model.bin, ", convert, " NEW` makes a folder NEW"],
         ),
-        (&[(CONFIG, THEIRS), ("tf_model.h5", "")], &["in tf_model.h5, ", convert, "argv[1], from_tf=True)"]),
+        (
+            &[(CONFIG, THEIRS), ("tf_model.h5", "")],
+            &["in tf_model.h5, ", convert, "argv[1], from_tf=True)", "transformers<5, torch and tensorflow"],
+        ),
         (
             &[(CONFIG, THEIRS), ("flax_model.msgpack", "")],
             &["in flax_model.msgpack, ", convert, "argv[1], from_flax=True)"],
