@@ -267,21 +267,25 @@ impl Plot {
             let label = Text::new(label.clone(), (BESIDE, -up), letters(look.rgb(), HPos::Center));
             chart.draw_series([EmptyElement::at(place) + label])?;
         }
-        // The label of a line is after its end, or as near as other labels allow, with a connecting stroke.
+        // Labels of lines stand after their ends, connected by a stroke; those of lines that end together in one column.
         let labelled = self.series.iter().filter(|series| !series.label.is_empty());
         let ends = labelled.filter_map(|series| {
             let end = *self.parts(&series.line, edge).last()?.last()?;
-            Some((chart.backend_coord(&end).1, end, series))
+            Some((chart.backend_coord(&end), end, series))
         });
         let mut ends: Vec<_> = ends.collect();
-        ends.sort_by_key(|(y, ..)| *y);
-        let heights: Vec<i32> = ends.iter().map(|(y, ..)| *y).collect();
-        let places = apart(&heights, chart.plotting_area().get_pixel_range().1);
-        for ((y, end, series), place) in ends.into_iter().zip(places) {
-            let (by, colour) = (place - y, series.look.rgb());
-            let stroke = PathElement::new([(5, 0), (10, by)], colour);
-            let label = Text::new(visible(&series.label), (12, by), letters(colour, HPos::Left));
-            chart.draw_series([EmptyElement::at(end) + stroke + label])?;
+        ends.sort_by_key(|(at, ..)| at.0);
+        for column in ends.chunk_by_mut(|one, next| next.0.0 - one.0.0 < BEHIND as i32) {
+            let right = column.iter().map(|(at, ..)| at.0).max().unwrap_or_default();
+            column.sort_by_key(|(at, ..)| at.1);
+            let heights: Vec<i32> = column.iter().map(|(at, ..)| at.1).collect();
+            let places = apart(&heights, chart.plotting_area().get_pixel_range().1);
+            for (((x, y), end, series), place) in column.iter().zip(places) {
+                let (on, by, colour) = (right - x, place - y, series.look.rgb());
+                let stroke = PathElement::new([(5, 0), (on + 10, by)], colour);
+                let label = Text::new(visible(&series.label), (on + 12, by), letters(colour, HPos::Left));
+                chart.draw_series([EmptyElement::at(*end) + stroke + label])?;
+            }
         }
         Ok(())
     }
