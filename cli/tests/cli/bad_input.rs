@@ -226,7 +226,7 @@ fn run_folders_that_do_not_fit() {
 fn evaluation_and_generation_that_cannot_be() {
     let lab = Lab::trained();
     let cases = [
-        ("generate run --unconditional --samples 0", "--samples | 1..65536"),
+        ("generate run --unconditional --samples 0", "--samples | from 1 to 65535"),
         ("generate run --prompt a --temperature -1", "temperature -1"),
         ("generate run --prompt a --top-p 0", "top-p 0"),
         ("generate run --prompt a --min-p 1.5", "min-p 1.5 must be from 0 to 1"),

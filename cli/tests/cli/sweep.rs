@@ -69,16 +69,16 @@ fn a_sweep_leaves_runs_a_table_and_figures() {
 fn a_point_that_fails_is_recorded_and_the_rest_goes_on() {
     let lab = lab("latents = [2, 400]");
     let text = lab.read("sweep.toml").replace("model.latents = 2\n", "");
-    // An extreme rate, so that the loss soon is not finite.
+    // An extreme rate, so that training soon diverges.
     lab.write("sweep.toml", format!("{text}slow.rate = 1e38\nslow.clip = 1e38\nslow.warmup = 0\n"));
     let said = lab.run(SWEEP);
     assert_eq!(said.code, Some(1), "{}", said.context());
-    said.says("a-T1-K400 failed: model.latents = 400 | not finite");
+    said.says("a-T1-K400 failed: model.latents = 400 | training has diverged");
     let lines = lines(&lab);
     assert_eq!(lines.len(), 10);
     let reasons: Vec<&str> = lines.iter().filter_map(|line| line["reason"].as_str()).collect();
     assert_eq!(reasons.iter().filter(|reason| reason.contains("model.latents = 400")).count(), 4, "{reasons:?}");
-    assert!(reasons.iter().any(|reason| reason.contains("not finite")), "{reasons:?}");
+    assert!(reasons.iter().any(|reason| reason.contains("diverged")), "{reasons:?}");
     assert!(lines.iter().any(|line| line["perplexity"].is_number()));
 }
 
