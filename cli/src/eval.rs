@@ -69,7 +69,7 @@ pub struct Args {
     #[arg(long, value_name = "P", default_value = "all", conflicts_with = "GsmArgs", value_delimiter = ',', value_parser = ["all", "elbo", "iwae", "prefix", "fixed", "nll"])]
     protocol: Vec<String>,
     /// Fast steps per sequence [default: as in training]
-    #[arg(long, value_name = "T")]
+    #[arg(long, value_name = "T", value_parser = whole::<usize>(0..))]
     pub(super) steps: Option<usize>,
     /// Posterior draws per sequence, or generated texts per problem
     #[arg(long, value_name = "S", default_value_t = 16, value_parser = whole::<usize>(0..=65_536))]

@@ -109,7 +109,8 @@ fn training_shows_what_the_model_writes() {
         let (run, still) = (kind, &*format!("{kind}-still"));
         let kind = format!("model.kind={kind}");
         lab.train(still, &[&kind]).succeeds();
-        let said = lab.train(run, &[&kind, "train.sample_every=3", "train.steps=6"]).succeeds();
+        let every = ["train.sample_every=3", "train.checkpoint_every=3"];
+        let said = lab.train(run, &[&[&*kind], &every[..]].concat()).succeeds();
         said.says("sample after step 3:\n | sample after step 6:\n  ");
         assert_eq!(steps(&lab.path(run)), [1, 2, 3, 3, 3, 4, 5, 6, 6, 6]);
         let [with, without] = [run, still].map(|run| checkpoint_bytes(&lab.path(run), 6));

@@ -185,7 +185,7 @@ fn configuration(theirs: &Theirs, tokenizer: Tokenizer) -> Result<Config> {
     let (vocab, ids) = (theirs.vocab_size, tokenizer.vocab());
     if vocab < ids || vocab > ids.next_multiple_of(PADDING) {
         return Err(Error::new(format!(
-            "vocab_size = {vocab} does not fit tokenizer {tokenizer}, which has {ids} ids: name the model's own tokenizer"
+            "vocab_size = {vocab} does not fit tokenizer {tokenizer}, which has {ids} ids: name the model's own by --tokenizer"
         )));
     }
     let model = ModelConfig {
