@@ -26,7 +26,7 @@ use std::path::Path;
 /// The most bytes that a parser may allocate in all: a constant for messages, and a multiple of its input. A parser
 /// that trusts a length field allocates far more.
 fn most(input: &[u8]) -> usize {
-    (32 << 10) + 64 * input.len()
+    (16 << 10) + 64 * input.len()
 }
 
 /// Runs `parse` on damaged versions of `good`. It must accept some of them; `accepted` gets their results.
