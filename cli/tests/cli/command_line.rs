@@ -17,14 +17,15 @@ fn values_may_begin_with_a_dash() {
     ] {
         lab.refuses(2, &[(line, &format!("'-1' for '{option} <")), (line, "must be a whole number")]);
     }
+    lab.write("-x.txt", "");
     let cases = [
         ("generate run --prompt a --samples -1", "--samples | must be a whole number from 1 to 65535"),
         ("eval run --limit 0", "--limit | must be a whole number, 1 or more"),
         ("generate run --prompt a --temperature x", "--temperature | must be a number"),
         // The next option ends a list of values.
         ("plan --set train.steps=5 --preset nano", "unknown preset \"nano\""),
-        ("train --data -x.txt", "'-x' | ./-x"),
-        ("eval -run", "'-r' | ./-r"),
+        ("train --data -x.txt", "'-x' | ./-x.txt"),
+        ("train -n 3", "'-n' found; --help explains"),
         ("train --out --steps 3", "a value is required for '--out <DIR>'"),
         ("eval run --data --json", "a value is required for '--data <FILE|DIR>'"),
     ];

@@ -47,7 +47,7 @@ fn imported_weights_are_judged_and_generate() {
 #[test]
 fn what_cannot_be_imported_leaves_nothing_behind() {
     let lab = lab();
-    let unfit = "gpt2/config.json | vocab_size = 258 | tokenizer gpt2-plain | 50257 ids | own tokenizer";
+    let unfit = "gpt2/config.json | vocab_size = 258 | tokenizer gpt2-plain | 50257 ids | --tokenizer";
     lab.refuses(1, &[("import gpt2 gpt2 --out run", unfit)]);
     lab.refuses(2, &[("import gpt2 gpt2 --out run --tokenizer gpt5", "gpt5 | gpt2-plain")]);
     let import = "import gpt2 gpt2 --out run --tokenizer bytes";
