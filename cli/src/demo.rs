@@ -92,7 +92,7 @@ fn demo(mut session: Session, baseline: &Config, material: &Material, device: &D
     }
     drop(session);
     print(format_args!(
-        "\n2. Training the baseline on the same stories: the same decoder without latents, {} weights against {}.",
+        "\n2. Training the baseline on the same stories: a decoder without latents and cross-attention, {} weights against {}.",
         parameter_count(&baseline.model),
         parameter_count(&config.model)
     ))?;
@@ -178,7 +178,7 @@ fn rivals(models: [(&str, &Loaded, &Path, &[f64]); 2], corpus: &Corpus, device: 
     };
     let mut rows = vec![
         known("the stories' source, the least possible".into(), &|text| corpus.log_prob(text).map(|x| -x)),
-        known(format!("lower bound without latents, seeing {reach} bytes back"), &|text| {
+        known(format!("an ideal reader without latents, {reach} bytes back"), &|text| {
             corpus.windowed_nats(text, reach)
         }),
     ];
@@ -209,6 +209,7 @@ const READING: &str = "How to read this
 - elbo adds both at fresh noise, so it is a bound: the true cost of the text under the model is at most that.
 - iwae is a tighter bound from the same draws.
 - prefix infers the latents from the first half of a story and scores only the second half.
-- fixed is the number of the public reference code: it scores with the noise that the latents were fitted to. It can fall
-  below the true entropy, so it is not a valid perplexity.
+- fixed scores with the noise that the latents were fitted to, as the public reference code does. It can fall below the
+  true entropy, so it is not a valid perplexity.
+- The ideal reader knows the source, but not the facts that it no longer sees.
 - A repeated fact is correct if it has the same value as before; a model without memory would guess one in 16.";

@@ -33,7 +33,7 @@ const STORIES: u64 = 256;
 /// elbo    fit, then S fresh draws: an upper bound on -log p(text) in expectation
 /// iwae    the mean importance weight of S draws: a tighter upper bound
 /// prefix  fit on the first half of each sequence, score the second: comparable with an autoregressive model
-/// fixed   the number of the public reference code, at the noise that the posterior was fitted to: not a bound
+/// fixed   at the noise that the posterior was fitted to, as the public reference code scores: not a bound
 /// nll     exact; the autoregressive baseline (model.kind = ar) has no posterior and uses only nll and prefix
 ///
 /// Text that the run was trained on is recognised by its bytes or its tokens (in a suite only by its bytes) and marked,

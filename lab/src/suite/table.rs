@@ -74,7 +74,8 @@ pub fn text(run: &Run, model: &Loaded, request: &Request<'_>, judged: &[Judged])
     if judged.iter().any(|judged| judged.set.published.is_some()) {
         lines.push(
             "published: perplexities per GPT-2 token of the paper's models S, M and L, by its `fixed` as far as the public code \
-             shows, so not bounds, and of an autoregressive model of 76 M parameters (AR), exact; sequences of 1024 tokens."
+             shows, so not bounds, and of an autoregressive model of 76 M parameters (AR), exact; sequences of 1024 tokens. \
+             They are means of exp(NELBO/1023) over sequences; those of PTB, PubMed and arXiv are of validation splits."
                 .into(),
         );
     }

@@ -15,7 +15,7 @@ pub enum Protocol {
     /// Fit on the first half of each sequence; −log of the second half's mean likelihood over S draws. A code length
     /// comparable with an autoregressive model's.
     Prefix,
-    /// The number of the public reference code: the NELBO at the noise that the posterior was fitted to. Not a bound.
+    /// The NELBO at the noise that the posterior was fitted to, as the public reference code scores. Not a bound.
     Fixed,
 }
 
