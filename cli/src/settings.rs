@@ -148,7 +148,7 @@ impl Usual {
     /// Those of [`Single::apply`], or if a setting is given both by its flag and by --set.
     pub fn apply(&self, config: &mut Config) -> Result<()> {
         self.single.apply(config)?;
-        let least = config.slow.min_rate / config.slow.rate;
+        let (rate, least) = (config.slow.rate, config.slow.min_rate);
         for (flag, key, value) in [
             ("--steps", "train.steps", &self.steps),
             ("--batch", "train.batch", &self.batch),
@@ -158,8 +158,8 @@ impl Usual {
             self.single.apply_flag(config, flag, key, value.as_deref())?;
         }
         // The rate falls by the same factor from wherever it begins.
-        if self.lr.is_some() && !self.single.sets("slow.min_rate") && least.is_finite() {
-            config.slow.min_rate = least * config.slow.rate;
+        if config.slow.rate != rate && rate > 0.0 && self.lr.is_some() && !self.single.sets("slow.min_rate") {
+            config.slow.min_rate = least / rate * config.slow.rate;
         }
         Ok(())
     }

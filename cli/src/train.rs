@@ -146,7 +146,7 @@ pub fn steps(session: &mut Session, guard: &Guard, tensorboard: bool) -> Result<
     if warmup >= steps {
         note(format_args!(
             "note: slow.warmup = {warmup} is not less than train.steps = {steps}: the slow rate only rises, to \
-             {:.3e}; `--set slow.warmup={}` is shorter",
+             {:.3e}; a shorter one is slow.warmup = {}",
             config.slow.rate * steps as f64 / warmup as f64,
             steps / 10
         ));

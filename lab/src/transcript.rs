@@ -63,8 +63,8 @@ impl Transcript {
                 ))
             })?),
             None => {
-                let mut there = names(folder, name).take_while(|path| path.exists()).map(same);
-                there.find_map(Result::transpose).transpose()?
+                // What cannot be read is not this transcript.
+                names(folder, name).take_while(|path| path.exists()).find_map(|path| same(path).ok().flatten())
             }
         };
         let Some(path) = found else {

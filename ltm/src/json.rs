@@ -132,10 +132,10 @@ fn is_same(one: &Metadata, other: &Metadata) -> bool {
     (one.dev(), one.ino()) == (other.dev(), other.ino())
 }
 
-/// Only Unix numbers its files.
+/// Only Unix numbers its files; elsewhere the length must do.
 #[cfg(not(unix))]
-fn is_same(_: &Metadata, _: &Metadata) -> bool {
-    true
+fn is_same(one: &Metadata, other: &Metadata) -> bool {
+    one.len() == other.len()
 }
 
 /// A value on one line, without a final line break. Non-finite numbers become `null`.
@@ -172,6 +172,11 @@ fn says(error: &serde_json::Error, text: &[u8], line: usize) -> Error {
 fn lone_surrogate(read: &[u8]) -> Option<u16> {
     let surrogate = |at: usize| {
         let digits = read.get(at..at + 6)?.strip_prefix(b"\\u")?;
+        // A backslash before that one escapes it.
+        let escapes = read[..at].iter().rev().take_while(|&&byte| byte == b'\\').count();
+        if escapes % 2 == 1 {
+            return None;
+        }
         let code = u16::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?;
         (0xD800..0xE000).contains(&code).then_some(code)
     };

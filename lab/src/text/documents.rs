@@ -25,7 +25,7 @@ pub const LONGEST_PIECE: usize = 1 << 20;
 /// The longest line of jsonl or record of csv, in bytes.
 pub const LONGEST_RECORD: u64 = 1 << 26;
 
-/// A buffered reader of text.
+/// Most bytes of a text that are read at once.
 const FRAGMENT: u64 = 1 << 16;
 
 /// The format of documents in an input file.

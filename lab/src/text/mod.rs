@@ -143,7 +143,7 @@ fn is_jsonl(path: &Path) -> Result<bool> {
     };
     let path = path.display();
     Err(Error::usage(format!(
-        "{path} is JSON, but not one object per line: `{lines}` makes lines of it, or rename it if it is plain text"
+        "{path} looks like JSON, but not one object per line: `{lines}` makes lines of it, or rename it if it is plain text"
     )))
 }
 
@@ -211,7 +211,8 @@ mod tests {
             (b"[{\"text\": \"a\"}]", "jq -c '.[]'"),
             (b"\n [\n1, 2]\n", "jq -c '.[]'"),
         ] {
-            let said = format!("{place}/x.json is JSON, but not one object per line: `{lines}` makes lines of it, or");
+            let said =
+                format!("{place}/x.json looks like JSON, but not one object per line: `{lines}` makes lines of it, or");
             assert!(refused("x.json", text).starts_with(&said), "{text:?}");
         }
         for text in [&b"say \"no\""[..], b"\"{\"\n"] {

@@ -14,6 +14,8 @@ use std::fs::{self, File};
 use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::time::SystemTime;
 
 const _: () = assert!(cfg!(target_endian = "little"), "token files are little-endian, and so must this machine be");
 
@@ -115,6 +117,8 @@ pub(super) enum Tokens {
     /// have open.
     File {
         start: u64,
+        /// When the file that was hashed was last written, if the system tells.
+        modified: Mutex<Option<SystemTime>>,
     },
     Memory(Vec<u16>),
 }
@@ -127,13 +131,14 @@ impl Shard {
     pub fn open(path: &Path) -> Result<Self> {
         let fail = |error: io::Error| Error::io("read", path, &error);
         let file = file::open(path)?;
-        let bytes = file.metadata().map_err(fail)?.len();
+        let meta = file.metadata().map_err(fail)?;
+        let bytes = meta.len();
         let mut head = Vec::new();
         (&file).take(HEADER as u64).read_to_end(&mut head).map_err(fail)?;
         let start = payload_start(&head, bytes).map_err(|error| error.at(path.display()))?;
         let sha256 = hash::sha256_of(head.chain(file)).map_err(fail)?;
         let file = DataFile { path: path.into(), bytes, sha256, tokens_checksum: None };
-        Ok(Self { file, tokens: Tokens::File { start } })
+        Ok(Self { file, tokens: Tokens::File { start, modified: Mutex::new(meta.modified().ok()) } })
     }
 
     /// Number of tokens; never zero.
@@ -148,20 +153,25 @@ impl Shard {
     /// Copies tokens `at..at + out.len()`, which must be among those that there are.
     ///
     /// # Errors
-    /// A file that cannot be read, or has another size than before.
+    /// A file that cannot be read, or has been written since it was opened.
     pub fn read(&self, at: u64, out: &mut [u16]) -> Result<()> {
         match &self.tokens {
-            Tokens::File { start } => {
-                let DataFile { path, bytes, .. } = &self.file;
+            Tokens::File { start, modified } => {
+                let DataFile { path, bytes, sha256, .. } = &self.file;
                 let fail = |error: io::Error| Error::io("read", path, &error);
                 let mut file = file::open(path)?;
-                let now = file.metadata().map_err(fail)?.len();
-                if now != *bytes {
+                let meta = file.metadata().map_err(fail)?;
+                let (length, written) = (meta.len(), meta.modified().ok());
+                let mut known = modified.lock().unwrap_or_else(PoisonError::into_inner);
+                // A file that was only touched is the same.
+                if length != *bytes || (written != *known && hash::sha256_of(&file).map_err(fail)? != *sha256) {
                     return Err(Error::new(format!(
-                        "{} has {now} bytes now, but had {bytes} when it was opened: restore the old file",
+                        "{} has changed since it was opened ({length} bytes now, {bytes} then): restore the old file",
                         path.display()
                     )));
                 }
+                *known = written;
+                drop(known);
                 file.seek(SeekFrom::Start(start + 2 * at)).map_err(fail)?;
                 file.read_exact(bytemuck::cast_slice_mut(out)).map_err(fail)
             }
@@ -269,6 +279,7 @@ impl<'a> ShardWriter<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Duration;
 
     fn open(bytes: &[u8]) -> Result<Vec<u16>> {
         let file = tempfile::NamedTempFile::new().unwrap();
@@ -353,14 +364,19 @@ mod tests {
         let read = || shard.read(80, &mut [0; 20]).map_err(|error| error.to_string());
         for length in [100, 202, 0] {
             File::options().write(true).open(&path).unwrap().set_len(length).unwrap();
-            let said = format!("{place} has {length} bytes now, but had 200 when it was opened: restore the old file");
+            let said =
+                format!("{place} has changed since it was opened ({length} bytes now, 200 then): restore the old file");
             assert_eq!(read().unwrap_err(), said);
             assert_eq!(shard.look(0..100, |_, _| Ok(())).unwrap_err().to_string(), said);
         }
         fs::remove_file(&path).unwrap();
         assert!(read().unwrap_err().starts_with(&format!("cannot read {place}: ")));
-        fs::write(&path, [5; 200]).unwrap();
-        read().unwrap();
+        for (byte, seconds, same) in [(6, 1, false), (5, 2, true), (6, 3, false)] {
+            fs::write(&path, [byte; 200]).unwrap();
+            let later = SystemTime::now() + Duration::from_secs(seconds);
+            File::options().write(true).open(&path).unwrap().set_modified(later).unwrap();
+            assert_eq!(read().is_ok(), same);
+        }
     }
 
     /// Every shard of a large corpus is open at some time, but not all at once.

@@ -166,7 +166,7 @@ impl Run {
     /// If it cannot be written, or has become the run of another process.
     pub(super) fn create(folder: &NewFolder, config: &Config) -> Result<(Self, json::Lines)> {
         let run = Self { path: folder.make()?, config: config.clone(), choice: Choice::Latest };
-        let metrics = json::Lines::lock(&run.path.join(METRICS))?;
+        let metrics = json::Lines::lock(&run.path.join(METRICS)).inspect_err(|_| _ = fs::remove_dir(&run.path))?;
         Self::refuse_existing(&run.path)?;
         run.write_config().inspect_err(|_| {
             _ = fs::remove_file(run.path.join(METRICS));

@@ -248,13 +248,6 @@ impl Session {
         let warnings = report.skipped.iter().cloned().collect();
         let mut progress = Progress { report, seconds, lines: Vec::new(), warnings };
         self.note(Line::Step(line), &mut progress)?;
-        if let (Some(reason), PATIENCE..) = (&progress.report.skipped, self.skipped) {
-            self.save()?;
-            return Err(Error::new(format!(
-                "{reason}; this happened in {} steps in a row, so skipping batches does not help: try {LOWER_RATES}",
-                self.skipped
-            )));
-        }
         let train = &self.run.config.train;
         let due = |every| is_due(train, self.step(), every);
         let (validate, mut save) = (due(train.eval_every), due(train.checkpoint_every));
@@ -277,10 +270,17 @@ impl Session {
         if sample {
             self.sample(&mut progress)?;
         }
-        if save {
+        let lost = self.skipped >= PATIENCE;
+        if save || lost {
             progress.warnings.extend(self.save()?);
         }
-        Ok(progress)
+        match &progress.report.skipped {
+            Some(reason) if lost => Err(Error::new(format!(
+                "{reason}; this happened in {} steps in a row, so skipping batches does not help: try {LOWER_RATES}",
+                self.skipped
+            ))),
+            _ => Ok(progress),
+        }
     }
 
     /// Generates a sample.
@@ -338,13 +338,12 @@ impl Session {
             (MOMENTS, &|out| trainer.write_moments(out)),
             (STATE, &|out| out.write_all(json::pretty(&state).as_bytes())),
         ];
-        // The newest of those that are due, and the best.
+        // The newest of those that are due, else of the others: the interval may have changed. And the best.
         let train = &self.run.config.train;
-        let mut keep = checkpoint::steps(&self.run.path)?;
-        keep.retain(|&older| older < step);
-        keep.push(step);
-        keep.retain(|&step| is_due(train, step, train.checkpoint_every));
-        keep.drain(..keep.len().saturating_sub(train.keep_checkpoints));
+        let older = checkpoint::steps(&self.run.path)?.into_iter().filter(|&older| older < step).rev();
+        let is_due = |&step: &u64| is_due(train, step, train.checkpoint_every);
+        let (due, others): (Vec<u64>, Vec<u64>) = std::iter::once(step).chain(older).partition(is_due);
+        let mut keep: Vec<u64> = due.into_iter().chain(others).take(train.keep_checkpoints).collect();
         keep.extend(self.best.as_ref().map(|best| best.step));
         let written = checkpoint::write(&self.run.path, step, &files, &keep);
         // If training has diverged or the run's folder has disappeared, report that instead of the file.
