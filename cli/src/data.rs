@@ -168,6 +168,9 @@ pub fn run(command: &Command, place: &Place) -> Result<ExitCode> {
         note("interrupted: nothing was written");
         return Ok(ExitCode::from(interrupt::CODE));
     }
+    if let Some(first) = first {
+        note(format_args!("skipped: {skipped} documents that cannot be read, the first at {first}"));
+    }
     let Prepared { manifest, without_text, empty_files } = made?;
     for split in [Split::Train, Split::Validation] {
         let Part { documents, tokens, bytes, shards } = manifest.part(split);
@@ -177,9 +180,6 @@ pub fn run(command: &Command, place: &Place) -> Result<ExitCode> {
                 "{split}: {documents} documents, {tokens} tokens for {bytes} bytes of text, {shards} shards"
             ));
         }
-    }
-    if let Some(first) = first {
-        note(format_args!("skipped: {skipped} documents that cannot be read, the first at {first}"));
     }
     for (count, what) in [(without_text, "documents without text"), (empty_files, "files without a document")] {
         if count > 0 {

@@ -133,7 +133,7 @@ fn evaluate(args: &Args, run: &Run, device: &Device) -> Result<ExitCode> {
 /// The text that `--data` names, else that of the run, at most so many sequences of the embedded corpus.
 pub fn text_of(run: &Run, model: &Loaded, data: Option<&Path>, count: u64) -> Result<(Arc<dyn Source>, Text)> {
     chosen(run, model, data, count)
-        .map_err(|error| if data.is_none() { error.hint("--data names another") } else { error })
+        .map_err(|error| if data.is_none() { error.hint("--data names a text") } else { error })
 }
 
 /// How to read a bound whose latents cost `kl` nats per sequence.

@@ -79,17 +79,17 @@ fn resume(args: &Args, path: &Path, place: &Place) -> Result<ExitCode> {
     config.train.threads = place.threads(config.train.threads);
     let old_steps = run.config.train.steps;
     run.change(config)?;
-    if run.config.train.steps != old_steps {
-        note(format_args!(
-            "note: train.steps is now {} instead of {old_steps}: from here on the learning rates decay towards the \
-             new end",
-            run.config.train.steps
-        ));
-    }
     place.inside(run.config.train.threads, || {
         let resume = |device: &_| Session::resume(&run, &lab::text::material(&run.config)?, device);
         let (session, warnings) = place.within_training(resume)?;
         warn(&warnings);
+        if run.config.train.steps != old_steps {
+            note(format_args!(
+                "note: train.steps is now {} instead of {old_steps}: from here on the learning rates decay towards the \
+                 new end",
+                run.config.train.steps
+            ));
+        }
         session.run.write_config()?;
         train(session, args.tensorboard)
     })

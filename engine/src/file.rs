@@ -70,10 +70,13 @@ pub fn decoded(bytes: &[u8], name: impl Display) -> Result<String> {
 /// `text` without the byte order mark that editors on Windows put before UTF-8.
 ///
 /// # Errors
-/// If it is the mark of UTF-16. The message does not name the file.
+/// If it is the mark of UTF-16 or UTF-32. The message does not name the file.
 pub fn without_mark(text: &[u8]) -> Result<&[u8]> {
-    if text.starts_with(b"\xFF\xFE") || text.starts_with(b"\xFE\xFF") {
-        return Err(Error::new("this is UTF-16, not UTF-8: `iconv -f UTF-16 -t UTF-8 IN > OUT` converts it"));
+    // The longest first: the mark of UTF-32 begins with that of UTF-16.
+    let marks: [(&[u8], &str); 4] =
+        [(b"\xFF\xFE\0\0", "UTF-32"), (b"\0\0\xFE\xFF", "UTF-32"), (b"\xFF\xFE", "UTF-16"), (b"\xFE\xFF", "UTF-16")];
+    if let Some((_, name)) = marks.iter().find(|(mark, _)| text.starts_with(mark)) {
+        return Err(Error::new(format!("this is {name}, not UTF-8: `iconv -f {name} -t UTF-8 IN > OUT` converts it")));
     }
     Ok(text.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(text))
 }
@@ -90,6 +93,7 @@ mod tests {
         let at = |name: &str| folder.join(name);
         fs::write(at("text"), b"\xEF\xBB\xBFa\nb").unwrap();
         fs::write(at("wide"), b"\xFF\xFEa\0").unwrap();
+        fs::write(at("wider"), b"\xFF\xFE\0\0a\0\0\0").unwrap();
         fs::write(at("odd"), b"a\n\xFF").unwrap();
         fs::write(at("pointer"), [LFS, b"\noid sha256:00\nsize 9\n"].concat()).unwrap();
         assert!(Command::new("mkfifo").arg(at("pipe")).status().unwrap().success());
@@ -102,6 +106,7 @@ mod tests {
             ("/dev/zero".into(), "/dev/zero is not a regular file"),
             (at("pointer"), "pointer is a Git LFS pointer, not the file itself: `git lfs pull` fetches it"),
             (at("wide"), "wide: this is UTF-16, not UTF-8: `iconv"),
+            (at("wider"), "wider: this is UTF-32, not UTF-8: `iconv -f UTF-32"),
             (at("odd"), "odd:2: invalid UTF-8"),
         ] {
             let error = text(&path).unwrap_err().to_string();

@@ -250,7 +250,11 @@ impl Judged {
             let mut targets = vec![IGNORED; sequence];
             tokens[..last].copy_from_slice(&ids[..last]);
             targets[given - 1..last].copy_from_slice(&ids[given..]);
-            samples.push((tokens, targets, SampleInfo { id: samples.len() as u32, scored, bytes, nats: None }));
+            samples.push((
+                tokens,
+                targets,
+                SampleInfo { id: samples.len() as u32, scored, bytes, ..SampleInfo::default() },
+            ));
         }
         if samples.is_empty() {
             return Err(Error::new("there is no text to score: all texts are empty"));

@@ -98,7 +98,10 @@ fn the_checkpoint_of_the_best_validation_stays_and_can_be_chosen() {
         );
     }
     fs::remove_file(lab.path("run/metrics.jsonl")).unwrap();
-    lab.refuses(2, &[("eval run --checkpoint best", "run has no checkpoint with a validation: choose one of 2, 7")]);
+    lab.refuses(
+        2,
+        &[("eval run --checkpoint best", "run has no checkpoint with a validation; its checkpoints are of steps 2, 7")],
+    );
 }
 
 /// Samples are printed and saved, equal `ltm generate` with the same weights, and do not affect training.

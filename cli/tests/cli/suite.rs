@@ -201,5 +201,5 @@ fn audits_that_cannot_be() {
     audit("").succeeds().says("1 sequences of the validation text of | – | too few sequences");
     audit("--data text.txt").succeeds().says("1 sequences of text.txt (sha256 ");
     lab.write("text.txt", "other text than the run was trained on\n".repeat(9));
-    audit("").fails(1, &["the data have changed since run was trained", "--data names another"]);
+    audit("").fails(1, &["the data have changed since run was trained", "--data names a text"]);
 }

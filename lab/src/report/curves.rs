@@ -56,7 +56,7 @@ fn chart(entries: &[Entry], title: &str, axes: [&str; 2], place: Place<'_>) -> M
     }
 }
 
-/// The end of the vertical axis if the first fifth of the runs, or a few spikes, would take more than a third of it:
+/// The end of the vertical axis if the first fifth of the runs, or a few spikes, would take more than a third of it, unless all runs are short:
 /// the maximum of the 95 % quantile of later points, the last mean and later marks. `None` if this is not needed.
 fn top(series: &[Series]) -> Option<f64> {
     let finite = |points: &[[f64; 2]]| points.iter().map(|p| p[1]).filter(|y| y.is_finite()).collect::<Vec<_>>();
@@ -74,7 +74,8 @@ fn top(series: &[Series]) -> Option<f64> {
         all.extend([finite(shown), finite(&marks)].concat());
     }
     let (least, most) = all.iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(a, b), &y| (a.min(y), b.max(y)));
-    (most - least > 1.5 * (top - least)).then_some(top)
+    let is_long = series.iter().any(|series| series.line.len() >= MEANS / 2);
+    (is_long && most - least > 1.5 * (top - least)).then_some(top)
 }
 
 /// A unit of time for up to this many seconds, and its length.

@@ -104,7 +104,7 @@ pub fn latest_valid(run: &Path) -> Result<(Option<Checkpoint>, Vec<String>)> {
             }
         }
         return match warnings.first() {
-            Some(first) => Err(Error::new(format!("{} has no intact checkpoint: {first}", run.display()))),
+            Some(first) => Err(Error::new(format!("{} has no intact checkpoint; the newest: {first}", run.display()))),
             None => Ok((None, warnings)),
         };
     }

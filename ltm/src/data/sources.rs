@@ -28,6 +28,8 @@ pub struct SampleInfo {
     pub scored: u32,
     /// Bytes of text of the scored targets.
     pub bytes: u64,
+    /// Bytes of text of the later half of them: those from target ⌊scored/2⌋ on.
+    pub later_bytes: u64,
     /// −log p of the scored targets under their true source, in nats, if known.
     pub nats: Option<f64>,
 }
@@ -147,7 +149,8 @@ impl Source for Sequences {
         tokens[1..n].copy_from_slice(&targets[..n - 1]);
         tokens[n..].fill(i32::from(data.tokenizer.end()));
         targets[n..].fill(IGNORED);
-        Ok(SampleInfo { id: index as u32, scored: span.len, bytes: data.bytes_of(&targets[..n]), nats: None })
+        let (bytes, later_bytes) = (data.bytes_of(&targets[..n]), data.bytes_of(&targets[n / 2..n]));
+        Ok(SampleInfo { id: index as u32, scored: span.len, bytes, later_bytes, nats: None })
     }
 }
 
@@ -194,7 +197,9 @@ impl Source for Stories {
             targets[i] = i32::from(byte);
             tokens[i + 1] = i32::from(byte);
         }
-        Ok(SampleInfo { id, scored: n as u32 + 1, bytes: n as u64, nats: Some(story.nats) })
+        let (scored, bytes) = (n as u32 + 1, n as u64);
+        let later_bytes = bytes - u64::from(scored / 2);
+        Ok(SampleInfo { id, scored, bytes, later_bytes, nats: Some(story.nats) })
     }
 }
 
@@ -214,6 +219,8 @@ mod tests {
             let (mut tokens, mut targets) = (vec![77; source.sequence], vec![77; source.sequence]);
             let info = source.fill(index, &mut tokens, &mut targets).unwrap();
             assert_eq!((u64::from(info.id), info.nats), (index, None));
+            let later = &targets[info.scored as usize / 2..info.scored as usize];
+            assert_eq!(info.later_bytes, later.iter().filter(|&&id| id != i32::from(END)).count() as u64);
             (tokens, targets, info.scored, info.bytes)
         };
         (0..source.samples).map(sample).collect()
@@ -304,6 +311,7 @@ mod tests {
             assert!(targets[scored..].iter().all(|&id| id == IGNORED) && tokens[scored..].iter().all(|&id| id == 257));
             let nats = -corpus.log_prob(&text).unwrap();
             assert!((info.nats.unwrap() - nats).abs() < 1e-9);
+            assert_eq!(info.later_bytes as usize, scored - 1 - scored / 2);
         }
         let error = Stories::new(3, 50, None).err().unwrap().to_string();
         assert!(error.contains("a sequence has 50"), "{error}");

@@ -185,7 +185,7 @@ impl Evaluator {
             Draws {
                 id: sample.id,
                 tokens,
-                bytes: sample.bytes as f64 * (tokens as f64 / f64::from(sample.scored)),
+                bytes: if self.protocol == Protocol::Prefix { sample.later_bytes } else { sample.bytes } as f64,
                 exact: sample.nats,
                 nll: draws.iter().map(|draw| draw.nll[b]).collect(),
                 log_ratio: draws.iter().filter_map(|draw| draw.log_ratio.get(b).copied()).collect(),

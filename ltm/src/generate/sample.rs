@@ -47,7 +47,9 @@ impl Sampler {
     /// If a logit is not finite.
     pub fn next(&mut self, logits: &[f64], text: &[u16]) -> Result<u16> {
         if let Some(i) = logits.iter().position(|x| !x.is_finite()) {
-            return Err(Error::new(format!("the logit of token {i} is not finite: the weights are damaged")));
+            return Err(Error::new(format!(
+                "the logit of token {i} is not finite: training has diverged, or the weights are damaged"
+            )));
         }
         let Self { temperature, top_k, top_p, min_p, repetition_penalty, .. } = *self;
         let mut logits = logits.to_vec();

@@ -335,7 +335,7 @@ impl Run {
     /// If there is no such checkpoint, or it is damaged.
     pub fn checkpoint(&self) -> Result<(Checkpoint, Vec<String>)> {
         let path = self.path.display();
-        let none = || Error::new(format!("{path} has no checkpoint yet: continue training with --resume"));
+        let none = || Error::new(format!("{path} has no checkpoint: none of its steps has been saved"));
         if self.choice == Choice::Latest {
             let (latest, warnings) = latest_valid(&self.path)?;
             return latest.map(|checkpoint| (checkpoint, warnings)).ok_or_else(none);
@@ -355,7 +355,10 @@ impl Run {
                 },
                 _ if steps.is_empty() => none(),
                 Some(step) => Error::usage(format!("{path} has no checkpoint of step {step}, but of {}", there())),
-                None => Error::usage(format!("{path} has no checkpoint with a validation: choose one of {}", there())),
+                None => Error::usage(format!(
+                    "{path} has no checkpoint with a validation; its checkpoints are of steps {}",
+                    there()
+                )),
             };
             return Err(error);
         }

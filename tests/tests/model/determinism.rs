@@ -21,7 +21,7 @@ fn batch(ids: &[u32], n: usize) -> Batch {
             batch.tokens[b * n + i] = token(i);
             batch.targets[b * n + i] = if i < n - 4 { token(i + 1) } else { -1 };
         }
-        batch.samples[b] = SampleInfo { id, scored: n as u32 - 4, bytes: n as u64 - 4, nats: None };
+        batch.samples[b] = SampleInfo { id, scored: n as u32 - 4, bytes: n as u64 - 4, ..SampleInfo::default() };
     }
     batch
 }

@@ -21,7 +21,7 @@ fn batch(late: i32) -> Batch {
         batch.tokens[i] = if i % 24 == 0 { 256 } else { batch.targets[i - 1].max(0) };
     }
     for (b, sample) in batch.samples.iter_mut().enumerate() {
-        *sample = SampleInfo { id: 3 + b as u32, scored: 20, bytes: 19, nats: None };
+        *sample = SampleInfo { id: 3 + b as u32, scored: 20, bytes: 19, later_bytes: 9, nats: None };
     }
     batch
 }
@@ -114,7 +114,7 @@ fn prefix_never_sees_what_it_scores() {
     let scores = evaluate("ltm", Protocol::Prefix, (STEPS, DRAWS), &a);
     for s in 0..2 {
         assert!(close(scores[s].nats, log_mean(&costs[s].iter().map(|c| c.0).collect::<Vec<_>>())));
-        assert_eq!(scores[s].tokens, 10);
+        assert_eq!((scores[s].tokens, scores[s].bytes), (10, 9.0));
     }
     // With other second halves the posterior has the same bits, because it depends only on the first halves.
     assert_ne!(a.targets, b.targets);
