@@ -9,7 +9,7 @@ use super::runs;
 use super::settings::{Settings, locate};
 use engine::Result;
 use lab::tensorboard::Events;
-use ltm::run::{FREE_AT_RESUME, Line, NewFolder, Session};
+use ltm::run::{FREE_AT_RESUME, NewFolder, Session};
 use ltm::shell;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -108,12 +108,7 @@ fn train(mut session: Session, tensorboard: bool) -> Result<ExitCode> {
             best.step, best.cost.loss
         ));
     }
-    // Training is done, whatever becomes of a second look at its metrics.
-    let last = run.metrics().unwrap_or_default().into_iter().rev().find_map(|line| match line {
-        Line::Validation(last) => Some(last),
-        _ => None,
-    });
-    if let Some(last) = last.filter(|_| run.config.model.kind.has_latents()) {
+    if let Some(last) = session.validated().filter(|_| run.config.model.kind.has_latents()) {
         note(reading(last.kl_per_sequence));
     }
     let path = shell::path(&run.path);

@@ -125,6 +125,8 @@ pub struct Session {
     pub warnings: Vec<String>,
     saved: Option<u64>,
     best: Option<ValidationLine>,
+    /// The latest validation.
+    validated: Option<ValidationLine>,
     /// Number of consecutive skipped updates up to the last step.
     skipped: usize,
 }
@@ -199,12 +201,29 @@ impl Session {
         let repeated = material.seen.iter().chain(&material.repeated).cloned();
         let warnings = repeated.chain(stepper.no_samples()).collect();
         let best = best(&lines, &checkpoint::steps(&run.path)?).cloned();
+        let validated = lines.iter().rev().find_map(|line| match line {
+            Line::Validation(line) => Some(line.clone()),
+            _ => None,
+        });
         let steps = lines.iter().rev().filter_map(|line| match line {
             Line::Step(line) => Some(line),
             _ => None,
         });
         let skipped = steps.take_while(|line| line.skipped.is_some()).count();
-        Ok(Self { run, stepper, writer, metrics, watch, trouble: None, fingerprint, warnings, saved, best, skipped })
+        Ok(Self {
+            run,
+            stepper,
+            writer,
+            metrics,
+            watch,
+            trouble: None,
+            fingerprint,
+            warnings,
+            saved,
+            best,
+            validated,
+            skipped,
+        })
     }
 
     /// Steps done.
@@ -225,6 +244,11 @@ impl Session {
     /// The validation with the least loss so far that has a checkpoint.
     pub fn best(&self) -> Option<&ValidationLine> {
         self.best.as_ref()
+    }
+
+    /// The latest validation.
+    pub fn validated(&self) -> Option<&ValidationLine> {
+        self.validated.as_ref()
     }
 
     /// Does the next step, then the validation, the sample and the checkpoint if due, and writes the metrics.
@@ -262,6 +286,7 @@ impl Session {
                         self.best = Some(line.clone());
                         save = true;
                     }
+                    self.validated = Some(line.clone());
                     self.note(Line::Validation(line), &mut progress)?;
                 }
                 Err(error) => progress.warnings.push(format!("no validation after step {}: {error}", self.step())),
