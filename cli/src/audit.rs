@@ -22,7 +22,7 @@ use std::path::PathBuf;
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct Args {
-    /// Folder of a training run with latents
+    /// Folder of a training run that infers latents
     run: PathBuf,
     #[command(flatten)]
     checkpoint: Checkpoint,
@@ -46,9 +46,9 @@ pub struct Args {
 pub fn run(args: &Args, place: &Place) -> Result<()> {
     let run = args.checkpoint.open(&args.run)?;
     let config = &run.config;
-    if !config.model.kind.has_latents() {
+    if !config.model.kind.infers() {
         return Err(Error::usage(format!(
-            "{} has no latents: its NLL is exact, so there is nothing to audit",
+            "{} infers no latents: its NLL is exact, so there is nothing to audit",
             args.run.display()
         )));
     }

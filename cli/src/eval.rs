@@ -34,7 +34,7 @@ const STORIES: u64 = 256;
 /// iwae    the mean importance weight of S draws: a tighter upper bound
 /// prefix  fit on the first half of each sequence, score the second: comparable with an autoregressive model
 /// fixed   at the noise that the posterior was fitted to, as the public reference code scores: not a bound
-/// nll     exact; the autoregressive baseline (model.kind = ar) has no posterior and uses only nll and prefix
+/// nll     exact; the baselines (model.kind = ar-latent, ar) have no posterior and use only nll and prefix
 ///
 /// Text that the run was trained on is recognised by its bytes or its tokens (in a suite only by its bytes) and marked,
 /// unless it was cut afterwards.
@@ -140,7 +140,7 @@ pub fn text_of(run: &Run, model: &Loaded, data: Option<&Path>, count: u64) -> Re
 pub fn reading(kl: f64) -> String {
     format!(
         "The latents cost {} nats per sequence: below {IGNORED_KL} the decoder ignores them. The total is an upper bound.\nIf it \
-         is below the NLL of the baseline (the same training with --model ar), the latents help; otherwise it proves nothing",
+         is below the NLL of the baseline (the same training with --model ar-latent), the latents help; otherwise it proves nothing",
         digits(kl, 2)
     )
 }

@@ -6,7 +6,7 @@ use super::settings::Settings;
 use engine::{DType, Device, Result};
 use lab::plan::Plans;
 use lab::table::si;
-use ltm::config::{Precision, Work};
+use ltm::config::{ModelKind, Precision, Work};
 
 /// Show the cost of a configuration before training: parameters, FLOPs per token, memory, and every instruction
 ///
@@ -34,8 +34,11 @@ pub fn run(args: &Args, place: &Place) -> Result<()> {
         note("train.precision = bf16 needs a GPU (--device cuda): this is the plan in f32 for the CPU");
     }
     let (m, parameters) = (&config.model, plans.learner.params.count());
-    let latents =
-        if m.kind.has_latents() { format!("{} latents in each layer", m.latents) } else { "no latents".into() };
+    let latents = match m.kind {
+        ModelKind::Ltm => format!("{} latents in each layer", m.latents),
+        ModelKind::ArLatent => format!("{} learned latents in each layer", m.latents),
+        ModelKind::Ar | ModelKind::Gpt2 => "no latents".into(),
+    };
     print(format_args!(
         "decoder: {} layers of width {}, {} heads, feed-forward {}, window {}, {latents}, vocabulary {}\n\
          parameters: {parameters} ({} without the embedding)\n\n{}\n",

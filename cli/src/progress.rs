@@ -195,7 +195,7 @@ impl Training {
         let [nll, kl, tokens, bytes, seconds, _] = self.recent;
         let status = if self.config.losses_are_bounds() { "" } else { " (fixed noise: not a bound)" };
         let mut parts = vec![format!("mean loss{status} {:.4}", (nll + kl) / tokens)];
-        if self.config.model.kind.has_latents() {
+        if self.config.model.kind.infers() {
             parts.push(format!(" = NLL {:.4} + KL {}", nll / tokens, digits(kl / tokens, 4)));
         }
         parts.push(" nats/token".into());
@@ -234,7 +234,7 @@ fn validation_text(kind: ModelKind, line: &ValidationLine) -> String {
     let (step, nats, loss, bits) = (line.step, line.nats_per_sequence, line.cost.loss, line.cost.bits_per_byte);
     let kl = line.kl_per_sequence;
     let parts = || format!("NELBO {nats:.2} = NLL {:.2} + KL {}", nats - kl, digits(kl, 2));
-    let cost = if kind.has_latents() { parts() } else { format!("NLL {nats:.2}") };
+    let cost = if kind.infers() { parts() } else { format!("NLL {nats:.2}") };
     let exact =
         line.exact_nats_per_sequence.map(|exact| format!("; the source's exact cost is {exact:.2} nats/sequence"));
     let exact = exact.unwrap_or_default();

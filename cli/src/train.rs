@@ -108,7 +108,7 @@ fn train(mut session: Session, tensorboard: bool) -> Result<ExitCode> {
             best.step, best.cost.loss
         ));
     }
-    if let Some(last) = session.validated().filter(|_| run.config.model.kind.has_latents()) {
+    if let Some(last) = session.validated().filter(|_| run.config.model.kind.infers()) {
         note(reading(last.kl_per_sequence));
     }
     let path = shell::path(&run.path);

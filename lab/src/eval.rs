@@ -3,7 +3,7 @@
 use crate::table::{Table, digits, nats, or_dash, perplexity, plus_minus, short};
 use crate::text;
 use engine::{Error, Result};
-use ltm::config::{ModelKind, Work};
+use ltm::config::Work;
 use ltm::corpus::Corpus;
 use ltm::data::{DataFile, Source};
 use ltm::evaluate::{Evaluator, Excess, Mean, Protocol, SequenceScore, Total};
@@ -29,9 +29,10 @@ pub struct Options {
 /// The origin of the numbers, for the head of a table.
 pub fn origin(run: &Run, model: &Loaded, options: &Options) -> String {
     let (run, weights, config) = (run.path.display(), short(&model.weights), &model.config);
-    let how = match config.model.kind {
-        ModelKind::Ltm => format!(", T = {} fast steps, S = {} draws", options.steps, options.samples),
-        ModelKind::Ar | ModelKind::Gpt2 => String::new(),
+    let how = if config.model.kind.infers() {
+        format!(", T = {} fast steps, S = {} draws", options.steps, options.samples)
+    } else {
+        String::new()
     };
     format!("{run} after step {}, weights {weights}, seed {}{how}", model.step, config.train.seed)
 }

@@ -86,13 +86,13 @@ impl Plans {
         self.parts().iter().map(|part| part.cost_in_step().flops as f64).sum::<f64>() / self.tokens()
     }
 
-    /// The same by the paper's formula, with N instead of its 1024; `None` for a model without latents.
+    /// The same by the paper's formula, with N instead of its 1024; `None` for a model that infers no latents.
     pub fn formula_per_token(&self) -> Option<f64> {
         let m = &self.config.model;
         let attention = (m.layers * m.dim * m.seq) as f64;
         let formula =
             (self.config.fast.steps + 1) as f64 * (6.0 * self.learner.params.count() as f64 + 6.0 * attention);
-        m.kind.has_latents().then_some(formula)
+        m.kind.infers().then_some(formula)
     }
 
     /// A table of what runs, how often, and its cost.

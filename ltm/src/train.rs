@@ -26,7 +26,7 @@ pub struct Trainer {
     pub store: Store,
     /// The decoder's parameters.
     pub params: Params,
-    /// The fast loop; a model without latents has none.
+    /// The fast loop; a model that infers no latents has none.
     pub fast: Option<Fast>,
     /// The slow step.
     pub slow: Slow,
@@ -45,7 +45,7 @@ pub struct StepReport {
     pub step: u64,
     /// −log p(x|z) at a draw from the final posterior.
     pub nll: f64,
-    /// KL of the final posteriors; 0 without latents.
+    /// KL of the final posteriors; 0 if none are inferred.
     pub kl: f64,
     /// Targets scored.
     pub tokens: u64,

@@ -60,14 +60,14 @@ fn what_cannot_be_imported_leaves_nothing_behind() {
     assert!(!lab.path("run").exists());
 }
 
-/// The baseline without latents, through every command that takes a run or a configuration.
+/// Models that infer no latents, through every command that takes a run or a configuration.
 #[test]
-fn the_baseline_plans_trains_and_generates() {
+fn the_baselines_plan_train_and_generate() {
     let lab = Lab::new();
     let set = TINY.join(" ");
-    for kind in ["ar", "gpt2"] {
+    for (kind, latents) in [("ar", "no"), ("ar-latent", "2 learned"), ("gpt2", "no")] {
         let plan = lab.ltm(&format!("plan --preset tiny --ops --model {kind} --set {set}")).succeeds();
-        plan.says("no latents | training FLOP per token");
+        plan.says(&format!("{latents} latents | training FLOP per token"));
         lab.ltm(&format!("train --data text.txt --out {kind} --model {kind} --set {set}")).succeeds();
         lab.ltm(&format!("eval {kind}")).succeeds().says("exact");
         let generate = || lab.run(&["generate", kind, "--prompt", "3 green", "--tokens", "9"]).succeeds();

@@ -108,7 +108,7 @@ fn the_checkpoint_of_the_best_validation_stays_and_can_be_chosen() {
 #[test]
 fn training_shows_what_the_model_writes() {
     let lab = Lab::new();
-    for kind in ["ltm", "ar", "gpt2"] {
+    for kind in ["ltm", "ar", "ar-latent", "gpt2"] {
         let (run, still) = (kind, &*format!("{kind}-still"));
         let kind = format!("model.kind={kind}");
         lab.train(still, &[&kind]).succeeds();

@@ -67,7 +67,7 @@ fn what_comes_from_outside_is_text_and_the_same_page_comes_again() {
          | Text 2 | KL by layer and latent | model.kind",
     );
     assert!(!first.contains("NaN") && !first.contains(">inf"));
-    // A model without latents takes no fast steps, so it does not differ in their number; nor is there a suite to show.
+    // A model that infers no latents takes no fast steps, so it does not differ in their number; nor is there a suite to show.
     let differing = first.split("Settings that differ").nth(2).unwrap().split("</table>").next().unwrap();
     assert!(differing.contains("model.kind") && !differing.contains("fast.steps"), "{differing}");
     assert!(!first.contains("Suite"));

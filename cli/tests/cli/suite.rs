@@ -193,10 +193,12 @@ fn a_gpt2_models_tokens_are_gpt2s() {
 #[test]
 fn audits_that_cannot_be() {
     let lab = Lab::trained();
-    lab.train("ar", &["model.kind=ar"]).succeeds();
+    for kind in ["ar", "ar-latent"] {
+        lab.train(kind, &[&format!("model.kind={kind}")]).succeeds();
+        lab.refuses(2, &[(&format!("audit {kind} --data text.txt"), "infers no latents | exact")]);
+    }
     lab.refuses(1, &[("audit nowhere", "nowhere"), ("audit run --data none.txt", "none.txt")]);
-    let cases = [("audit run --samples 1", "--samples"), ("audit ar --data text.txt", "no latents | exact")];
-    lab.refuses(2, &cases);
+    lab.refuses(2, &[("audit run --samples 1", "--samples")]);
     let audit = |more: &str| lab.ltm(&format!("audit run --limit 1 --samples 2 --max-steps 2 {more}"));
     audit("").succeeds().says("1 sequences of the validation text of | – | too few sequences");
     audit("--data text.txt").succeeds().says("1 sequences of text.txt (sha256 ");

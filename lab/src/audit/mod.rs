@@ -115,7 +115,7 @@ impl Row {
 /// fast steps done and the total.
 ///
 /// # Errors
-/// A model without latents, settings that contradict each other, too little memory, sequences that cannot be read, numbers
+/// A model that infers no latents, settings that contradict each other, too little memory, sequences that cannot be read, numbers
 /// that are not finite.
 pub fn audit(
     model: &mut Loaded,

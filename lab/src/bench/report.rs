@@ -2,7 +2,7 @@
 
 use super::{Ceilings, Numbers, Roof, Row, Setup, compare};
 use engine::{Device, Error, Result, probe, simd};
-use ltm::config::{SETTINGS, Setting};
+use ltm::config::{ModelKind, SETTINGS, Setting};
 use serde::{Deserialize, Serialize};
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
@@ -55,10 +55,10 @@ impl Setup {
     /// The sizes that times depend on.
     pub fn sizes(&self) -> String {
         let (m, batch) = (&self.config.model, self.config.train.batch);
-        let latents = if m.kind.has_latents() {
-            format!("{} latents per layer, {} fast steps", m.latents, self.config.fast.steps)
-        } else {
-            "no latents".into()
+        let latents = match m.kind {
+            ModelKind::Ltm => format!("{} latents per layer, {} fast steps", m.latents, self.config.fast.steps),
+            ModelKind::ArLatent => format!("{} learned latents per layer", m.latents),
+            ModelKind::Ar | ModelKind::Gpt2 => "no latents".into(),
         };
         let [dim, heads, window, ffn] = [m.dim, m.heads, m.window, m.ffn_hidden()];
         format!(

@@ -111,11 +111,11 @@ pub fn curves(entries: &[Entry]) -> Markup {
     // Nats per token of different tokens cannot be compared.
     let loss = |point: &Point| if same_tokens { point.cost.loss } else { point.cost.bits_per_byte };
     let unit = if same_tokens { "nats per token" } else { "bits per byte" };
-    // Without latents there is no KL, not one of 0.
-    let kl = |entry: &Entry, point: &Point| if entry.has_latents() { point.cost.kl } else { f64::NAN };
+    // Without inferred latents there is no KL, not one of 0.
+    let kl = |entry: &Entry, point: &Point| if entry.infers() { point.cost.kl } else { f64::NAN };
     let seconds = entries.iter().filter_map(|entry| entry.history.steps.last()).map(|last| last.seconds);
     let (time, length) = unit_of_time(seconds.fold(0.0, f64::max));
-    let has_latents = entries.iter().any(Entry::has_latents);
+    let has_kl = entries.iter().any(Entry::infers);
     let has_single = entries.len() <= WITH_SINGLE && entries.iter().any(|entry| entry.history.means(MEANS).0 > 1);
     let has_fixed_noise = entries.iter().any(|entry| !entry.run.config.losses_are_bounds());
     let against_steps = |title: &str, unit: &str, of: &dyn Fn(&Entry, &Point) -> f64| {
@@ -131,19 +131,19 @@ pub fn curves(entries: &[Entry]) -> Markup {
                 }
                 @if has_single { "The pale line is smoothed less. " }
                 "The loss is NLL plus KL. Rings show validation text: the bound " code { "elbo" }
-                " of models with latents, the exact " code { "nll" } " of models without. "
+                " of models that infer latents, the exact " code { "nll" } " of others. "
                 @if has_fixed_noise {
                     "With " code { "fast.noise = fixed" } " a line is not a bound, because it uses the noise that the posteriors were fitted to. "
                 }
                 @if !same_tokens { "The runs use different tokens, so only bits per byte can be compared. " }
-                @if has_latents && !entries.iter().all(Entry::has_latents) { "Runs without latents have no KL. " }
+                @if has_kl && !entries.iter().all(Entry::infers) { "Runs that infer no latents have no KL. " }
                 "Time is that of training steps, on the machine of each run; the gradient's norm is that before clipping."
             }
             div.charts {
                 (against_steps("Loss against steps", unit, &|_, point| loss(point)))
                 (chart(entries, "Loss against tokens", ["training tokens", unit], &|_, point| [point.tokens, loss(point)]))
                 (chart(entries, "Loss against time", [time, unit], &|_, point| [point.seconds / length, loss(point)]))
-                @if has_latents {
+                @if has_kl {
                     (against_steps("NLL against steps", "nats per token", &|_, point| point.cost.nll))
                     (against_steps("KL against steps", "nats per token", &kl))
                 }

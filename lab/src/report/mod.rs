@@ -84,8 +84,8 @@ impl Entry {
         self.notes.iter().chain(self.measured.iter().flat_map(|measured| &measured.notes))
     }
 
-    fn has_latents(&self) -> bool {
-        self.run.config.model.kind.has_latents()
+    fn infers(&self) -> bool {
+        self.run.config.model.kind.infers()
     }
 }
 

@@ -160,10 +160,10 @@ fn audits(entries: &[Entry]) -> Markup {
                     @for (caption, table) in audit::tables(rows) { (tables::html_table(caption, &table.columns)) }
                     (tables::latents(trained, entry.run.config.model.latents, most))
                     ul { @for text in paragraphs(entry).iter().flatten().filter(|text| !is_shared(text)) { li { (prose(text)) } } }
-                } @else if entry.has_latents() {
+                } @else if entry.infers() {
                     p.note { "Not evaluated." }
                 } @else {
-                    p.note { "This model has no latents: its NLL is exact, so there is nothing to audit." }
+                    p.note { "This model infers no latents: its NLL is exact, so there is nothing to audit." }
                 }
             }
         }
@@ -176,9 +176,9 @@ fn readings(entries: &[Entry]) -> Markup {
     html! {
         @if read().next().is_none() { p.note { "No text was read." } }
         @for vocab in vocabularies { (scale(vocab)) }
-        @if read().any(|(_, entry, _)| entry.has_latents()) {
+        @if read().any(|(_, entry, _)| entry.infers()) {
             p.note {
-                "With latents, a posterior was fitted to each text, and " (DRAWS) " draws from it scored the tokens. So these costs are only part "
+                "Where latents are inferred, a posterior was fitted to each text, and " (DRAWS) " draws from it scored the tokens. So these costs are only part "
                 "of the bound: the KL is added."
             }
         }

@@ -82,7 +82,7 @@ pub fn overview(entries: &[Entry]) -> Markup {
     };
     let latents = |entry: &Entry| {
         let model = &entry.run.config.model;
-        if entry.has_latents() { format!("{} × {}", model.layers, model.latents) } else { "none".into() }
+        if model.kind.reads_latents() { format!("{} × {}", model.layers, model.latents) } else { "none".into() }
     };
     // The training of imported weights is unknown.
     let flops = |entry: &Entry| Some(Plans::new(&entry.run.config, &Device::Cpu).ok()?.flops_per_token());
@@ -121,9 +121,11 @@ pub fn settings(entries: &[Entry]) -> Markup {
     let rows = SETTINGS.iter().map(|setting| {
         let value = |entry: &Entry| setting.value(&entry.run.config);
         let plain = |entry: &Entry| value(entry).as_str().map_or_else(|| value(entry).to_string(), str::to_string);
-        // Models without latents do not use these.
-        let is_of_latents = setting.name.starts_with("fast.") || setting.name == "model.latents";
-        let used = |entry: &Entry| (entry.has_latents() || !is_of_latents).then(|| plain(entry));
+        let is_used = |entry: &Entry| match setting.name {
+            "model.latents" => entry.run.config.model.kind.reads_latents(),
+            name => entry.infers() || !name.starts_with("fast."),
+        };
+        let used = |entry: &Entry| is_used(entry).then(|| plain(entry));
         (setting.name, entries.iter().map(used).collect::<Vec<_>>())
     });
     let differ = |values: &[Option<String>]| values.iter().flatten().collect::<BTreeSet<_>>().len() > 1;

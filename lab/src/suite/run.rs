@@ -4,7 +4,7 @@ use crate::eval::{Figures, Options};
 use crate::text;
 use engine::{Device, Error, Result};
 use ltm::checkpoint::write_atomic;
-use ltm::config::{Config, ModelKind, Tokenizer as Named, Work};
+use ltm::config::{Config, Tokenizer as Named, Work};
 use ltm::data::{DataFile, Source, Tokenizer};
 use ltm::evaluate::{Evaluator, Protocol, Total};
 use ltm::hash::sha256;
@@ -302,7 +302,7 @@ impl<'a> Suite<'a> {
                 tokenizer: self.tokenizer.name().to_string(),
                 sequence: config.model.seq,
                 samples,
-                fast_steps: (config.model.kind == ModelKind::Ltm).then_some(steps),
+                fast_steps: config.model.kind.infers().then_some(steps),
                 command: self.request.command.clone(),
                 version: env!("CARGO_PKG_VERSION").into(),
                 sources: SOURCES.into(),

@@ -120,7 +120,7 @@ impl Outcome {
     /// The outcome of a point by `command`; the key of a failed one is empty.
     pub fn of(key: &str, point: &Point, command: &str, finished: Result<Finished>) -> Self {
         let model = &point.config.as_ref().unwrap_or(&point.asked).model;
-        let of_latents = |n: usize| if model.kind.has_latents() { n } else { 0 };
+        let of_latents = |n: usize| if model.kind.infers() { n } else { 0 };
         Self {
             point: point.name.clone(),
             key: key.into(),

@@ -37,7 +37,7 @@ fn a_grid_is_every_combination_once() {
     assert_eq!((last.fast.steps, last.model.latents, last.model.dim), (8, 4, 64));
     // 8 × 256 positions a step: 4096 are two of them, 8193 are four and one more.
     assert_eq!((points[0].asked.train.steps, last.train.steps, points[26].tokens()), (2, 5, 10_240));
-    assert!(!points[6].asked.model.kind.has_latents() && last.model.kind.has_latents());
+    assert!(!points[6].asked.model.kind.infers() && last.model.kind.infers());
     assert_eq!(self::points("").unwrap()[0].config, Config::preset("demo").unwrap().resolved());
 }
 

@@ -131,7 +131,7 @@ impl<'a> Golden<'a> {
     fn objective(&mut self) -> Result<()> {
         let (mu, logvar, eps) = (self.latent("mu")?, self.latent("logvar")?, self.latent("eps")?);
         let mut g = Graph::new();
-        let positions = Positions::new(&self.model, self.model.seq, &mut self.store);
+        let positions = Positions::new(&self.model, self.inputs.batch, self.model.seq, &mut self.store);
         let decoder = Decoder::new(&self.model, &self.params, &positions, &mut g, Phase::Update)?;
         let mu = g.leaf("mu", Phase::Step, mu);
         let logvar = g.leaf("logvar", Phase::Step, logvar);

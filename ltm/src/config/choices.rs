@@ -29,8 +29,12 @@ macro_rules! choices {
 choices! {
     /// What the decoder is conditioned on.
     ModelKind {
-        Ltm = "ltm", "Latent vectors, which every layer attends to.";
-        Ar = "ar", "Nothing: the baseline, an autoregressive Transformer with the same layers without cross-attention.";
+        Ltm = "ltm", "Latent vectors inferred for each text, which every layer attends to.";
+        ArLatent = "ar-latent", "Learned latent vectors, the same for every text: the baseline with the same layers. Latents \
+                                 have fixed positions, so attending to them tells a token where it stands, whatever they \
+                                 hold; this baseline knows that too.";
+        Ar = "ar", "Nothing: the baseline without cross-attention. It has relative positions only, so it does not know how \
+                    long a text already is.";
         Gpt2 = "gpt2", "Nothing: GPT-2's own layers, with layer norms, biases, GELU and learned positions.";
     }
 
@@ -98,9 +102,14 @@ impl Tokenizer {
 }
 
 impl ModelKind {
-    /// Whether there are latents; without them a text's probability is exact.
-    pub const fn has_latents(self) -> bool {
+    /// Whether latents are inferred for each text; without inference a text's probability is exact.
+    pub const fn infers(self) -> bool {
         matches!(self, Self::Ltm)
+    }
+
+    /// Whether every layer attends to latents, inferred or not.
+    pub const fn reads_latents(self) -> bool {
+        matches!(self, Self::Ltm | Self::ArLatent)
     }
 }
 

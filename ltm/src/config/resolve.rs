@@ -59,7 +59,7 @@ impl Config {
     /// Whether the losses of training steps are bounds: with fixed noise they are not, because they use the noise that
     /// the posterior was fitted to.
     pub fn losses_are_bounds(&self) -> bool {
-        !self.model.kind.has_latents() || self.fast.noise == Noise::Fresh
+        !self.model.kind.infers() || self.fast.noise == Noise::Fresh
     }
 }
 
@@ -103,7 +103,7 @@ impl ModelConfig {
     pub fn ffn_hidden(&self) -> usize {
         let usual = (8 * self.dim / 3).next_multiple_of(32);
         match (self.ffn, self.kind) {
-            (0, ModelKind::Ltm) => usual,
+            (0, ModelKind::Ltm | ModelKind::ArLatent) => usual,
             // This many more rows in three matrices replace cross-attention's four square matrices and its norm.
             (0, ModelKind::Ar) => usual + (4 * self.dim + 1).div_ceil(3),
             (0, ModelKind::Gpt2) => 4 * self.dim,
@@ -121,9 +121,9 @@ impl ModelConfig {
         self.dim / self.heads
     }
 
-    /// Latent vectors of all layers together N_z = L·K; none without latents.
+    /// Latent vectors of all layers together N_z = L·K; 0 if no layer attends to any.
     pub fn latent_count(&self) -> usize {
-        if self.kind.has_latents() { self.layers * self.latents } else { 0 }
+        if self.kind.reads_latents() { self.layers * self.latents } else { 0 }
     }
 
     /// The number of positions if they are learned; rotary ones are unlimited.
@@ -132,7 +132,7 @@ impl ModelConfig {
     }
 }
 
-/// The number of decoder weights (the tied embedding counted once; latents are not weights). `model.vocab` must be set.
+/// The number of decoder weights (the tied embedding counted once; inferred latents are not weights). `model.vocab` must be set.
 pub fn parameter_count(model: &ModelConfig) -> usize {
     // Memory that is never written costs nothing.
     Params::new(model, DType::F32, &mut Store::default()).count()

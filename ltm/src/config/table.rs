@@ -52,7 +52,8 @@ const TOKENS: f64 = (1 << 24) as f64;
 table! {
     /// Sizes of the decoder p(x | z).
     model: ModelConfig {
-        /// The kind of decoder: ltm has latents, ar is the same Transformer without them, gpt2 has GPT-2's layers.
+        /// The kind of decoder: ltm reads latents inferred for each text, ar-latent learned ones that are the same for every
+        /// text, ar is the same Transformer without any, gpt2 has GPT-2's layers.
         kind: ModelKind = ModelKind::Ltm;
         /// Layers L.
         layers: usize = 3, Within(1.0, 1024.0);

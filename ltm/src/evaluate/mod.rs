@@ -20,7 +20,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use total::{log_mean, mean_and_variance};
 
-/// One sequence under draws from its fitted posterior, or under a model without latents. In nats.
+/// One sequence under draws from its fitted posterior, or under a model that infers no latents. In nats.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Draws {
     /// The sequence's index.
@@ -31,9 +31,9 @@ pub struct Draws {
     pub bytes: f64,
     /// −log p(x) of all targets under the text's true source, if known.
     pub exact: Option<f64>,
-    /// −log p(x|z) for every draw z at fresh noise; one number if the model has no latents, none by protocol `fixed`.
+    /// −log p(x|z) for every draw z at fresh noise; one number if the model infers no latents, none by protocol `fixed`.
     pub nll: Vec<f64>,
-    /// log q(z|x) − log p(z) of every draw; empty if the model has no latents.
+    /// log q(z|x) − log p(z) of every draw; empty if the model infers no latents.
     pub log_ratio: Vec<f64>,
     /// −log p(x|z) at the noise that the posterior was fitted to, only for protocol `fixed`.
     pub own_nll: Option<f64>,
@@ -68,7 +68,7 @@ impl Draws {
                 (nll + self.kl, nll, f64::NAN)
             }
             Protocol::Nll => (self.nll[0], self.nll[0], 0.0),
-            // Without latents there is nothing to draw.
+            // Without inference there is nothing to draw.
             Protocol::Prefix if self.log_ratio.is_empty() => (self.nll[0], self.nll[0], 0.0),
             Protocol::Prefix => {
                 let (nats, noise) = log_mean(&self.nll);
@@ -98,7 +98,7 @@ pub struct Evaluator {
     inputs: Inputs,
     /// The target of the fit: the inputs themselves, or first halves.
     seen: Inputs,
-    /// Without latents there is nothing to fit.
+    /// Without inference there is nothing to fit.
     fast: Option<Fast>,
     score: Score,
 }
@@ -122,7 +122,7 @@ impl Evaluator {
         let model = &config.model;
         Protocol::by_name(protocol.name(), model.kind)?;
         let inputs = Inputs::new(config.train.batch, model.seq, params.dtype, store);
-        let seen = if protocol == Protocol::Prefix && model.kind.has_latents() {
+        let seen = if protocol == Protocol::Prefix && model.kind.infers() {
             Inputs::new(config.train.batch, (model.seq / 2).max(1), params.dtype, store)
         } else {
             inputs
@@ -131,7 +131,7 @@ impl Evaluator {
         let fast_config = FastConfig { steps, noise, ..config.fast.clone() };
         let options = FastOptions { seed: config.train.seed, ..FastOptions::default() };
         let fast = || Fast::new(model, &fast_config, params, &seen, store, &options);
-        let fast = model.kind.has_latents().then(fast).transpose()?;
+        let fast = model.kind.infers().then(fast).transpose()?;
         let latents = fast.as_ref().map(|fast| &fast.latents);
         let score = Score::new(model, params, &inputs, latents, config.train.seed, store)?;
         let fresh = protocol != Protocol::Fixed;

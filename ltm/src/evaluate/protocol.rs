@@ -10,7 +10,7 @@ pub enum Protocol {
     Elbo,
     /// −log of the mean importance weight over S draws. A tighter upper bound.
     Iwae,
-    /// −log p(x) of a model without latents, exactly.
+    /// −log p(x) of a model that infers no latents, exactly.
     Nll,
     /// Fit on the first half of each sequence; −log of the second half's mean likelihood over S draws. A code length
     /// comparable with an autoregressive model's.
@@ -21,11 +21,11 @@ pub enum Protocol {
 
 impl Protocol {
     /// The protocols for a kind of model, in the order of tables; the model is validated by the first. For a model
-    /// without latents, −log p of a text and of its second half are exact.
+    /// that infers no latents, −log p of a text and of its second half are exact.
     pub const fn of(kind: ModelKind) -> &'static [Self] {
         match kind {
             ModelKind::Ltm => &[Self::Elbo, Self::Iwae, Self::Prefix, Self::Fixed],
-            ModelKind::Ar | ModelKind::Gpt2 => &[Self::Nll, Self::Prefix],
+            ModelKind::ArLatent | ModelKind::Ar | ModelKind::Gpt2 => &[Self::Nll, Self::Prefix],
         }
     }
 

@@ -17,10 +17,10 @@ pub struct Walk {
 }
 
 impl Walk {
-    /// Plans the walk at latents `z`, a buffer `[1, L·K, d]`, if the model has any.
+    /// Plans the walk at latents `z`, a buffer `[1, L·K, d]`, if the model infers them.
     pub fn new(config: &ModelConfig, params: &Params, z: Option<Id>, store: &mut Store) -> Result<Self> {
         let mut g = Graph::new();
-        let positions = Positions::new(config, 1, store);
+        let positions = Positions::new(config, 1, 1, store);
         let position = positions.tokens;
         let decoder = Decoder::new(config, params, &positions, &mut g, Phase::Step)?;
         let token = store.insert(Buffer::from_slice(&[1, 1], &[0i32]));

@@ -58,7 +58,7 @@ impl Default for Writing {
 pub struct Writer {
     config: Config,
     writing: Writing,
-    /// `None` for a model without latents.
+    /// `None` for a model that infers no latents.
     thinker: Option<Thinker>,
     z: Option<Id>,
     walk: Walk,
@@ -96,7 +96,7 @@ impl Writer {
                 writing.refit
             )));
         }
-        let thinks = config.model.kind.has_latents();
+        let thinks = config.model.kind.infers();
         let thinker = thinks.then(|| Thinker::new(&config, params, store)).transpose()?;
         let z = thinker.as_ref().map(Thinker::z);
         let walk = Walk::new(&config.model, params, z, store)?;
@@ -118,7 +118,7 @@ impl Writer {
     ) -> Result<Self> {
         let model = &config.model;
         let spec = Spec::new(params.dtype, &[1, model.latent_count(), model.dim]);
-        let z = model.kind.has_latents().then(|| store.alloc(spec));
+        let z = model.kind.infers().then(|| store.alloc(spec));
         let walk = Walk::new(model, params, z, store)?;
         config.check_room(store, Work::Generation)?;
         let writing = Writing { tokens: Some(tokens), ..Writing::default() };

@@ -20,7 +20,7 @@ use kernels::cross_entropy::LmHead;
 /// The decoder's loss, recorded for the fast loop, the slow step and the score.
 struct Loss {
     graph: Graph,
-    /// The latents.
+    /// The inferred latents.
     z: Option<Value>,
     /// The sum over all targets that count.
     loss: Value,
@@ -31,7 +31,7 @@ struct Loss {
 }
 
 impl Loss {
-    /// Records the loss of the batch in `inputs` at latents `z`, a buffer `[B, L·K, d]`, if the model has any. `scale`
+    /// Records the loss of the batch in `inputs` at latents `z`, a buffer `[B, L·K, d]`, if the model infers them. `scale`
     /// is the factor of the sum: its name, how often it changes, and its buffer.
     fn record(
         model: &ModelConfig,
@@ -43,7 +43,7 @@ impl Loss {
     ) -> Result<Self> {
         let mut graph = Graph::new();
         let g = &mut graph;
-        let positions = Positions::new(model, inputs.sequence, store);
+        let positions = Positions::new(model, inputs.batch, inputs.sequence, store);
         let decoder = Decoder::new(model, params, &positions, g, Phase::Update)?;
         let tokens = g.leaf("tokens", Phase::Batch, inputs.tokens);
         let targets = g.leaf("targets", Phase::Batch, inputs.targets);
@@ -65,7 +65,7 @@ pub struct Learner {
     pub params: Params,
     /// Where batches are loaded.
     pub inputs: Inputs,
-    /// It owns z, which the slow step reads. `None` for a model without latents.
+    /// It owns z, which the slow step reads. `None` for a model that infers no latents.
     pub fast: Option<Fast>,
     /// It owns the gradients accumulated during fast steps, if the configuration wants them.
     pub slow: Slow,
@@ -87,7 +87,7 @@ impl Learner {
         };
         let options = FastOptions { seed: config.train.seed, piles: piles.clone(), ..FastOptions::default() };
         let fast = || Fast::new(model, &config.fast, &params, &inputs, store, &options);
-        let fast = model.kind.has_latents().then(fast).transpose()?;
+        let fast = model.kind.infers().then(fast).transpose()?;
         let with_fast = store.bytes();
         let z = fast.as_ref().map(|fast| fast.latents.z);
         let slow = Slow::new(model, &config.slow, &params, &inputs, z, &piles, store)?;

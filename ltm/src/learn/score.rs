@@ -1,5 +1,5 @@
-//! Scores a fitted posterior with fresh noise, as a valid bound requires; and a model without latents by its exact
-//! probabilities.
+//! Scores a fitted posterior with fresh noise, as a valid bound requires; and a model that infers no latents by its
+//! exact probabilities.
 
 use crate::config::ModelConfig;
 use crate::learn::fast::per_sample;
@@ -14,11 +14,11 @@ use kernels::latents::LatentDraw;
 pub struct Scores {
     /// −log p(x|z) per sample, in nats.
     pub nll: Vec<f64>,
-    /// log q(z|x) − log p(z) per sample, in nats: its mean over draws is the KL. Empty if the model has no latents.
+    /// log q(z|x) − log p(z) per sample, in nats: its mean over draws is the KL. Empty if the model infers no latents.
     pub log_ratio: Vec<f64>,
 }
 
-/// Draws z from the posterior, if the model has one, and computes −log p(x|z): forward only.
+/// Draws z from the posterior, if the model infers one, and computes −log p(x|z): forward only.
 #[derive(Debug)]
 pub struct Score {
     draw: Option<Draw>,
@@ -49,7 +49,7 @@ impl Draw {
 }
 
 impl Score {
-    /// Records and plans for the batch in `inputs` and the posterior in `latents`, `None` for a model without.
+    /// Records and plans for the batch in `inputs` and the posterior in `latents`, `None` for a model that infers none.
     pub fn new(
         model: &ModelConfig,
         params: &Params,
@@ -72,8 +72,8 @@ impl Score {
         self.body.run(store, Phase::Batch);
     }
 
-    /// Draw number `number`: independent of all other numbers and of the noise of the fast steps. Without latents it is
-    /// the text's exact probability.
+    /// Draw number `number`: independent of all other numbers and of the noise of the fast steps. If none are
+    /// inferred, it is the text's exact probability.
     pub fn draw(&self, store: &mut Store, number: u32) -> Result<Scores> {
         let mut log_ratio = Vec::new();
         if let Some(draw) = &self.draw {
@@ -88,7 +88,7 @@ impl Score {
     /// −log p(x|z) per sample, in nats, at a given z, in the buffer `z`.
     ///
     /// # Panics
-    /// If the model has no latents.
+    /// If the model infers no latents.
     pub fn at(&self, store: &mut Store, z: Id) -> Result<Vec<f64>> {
         let draw = self.draw.as_ref().expect("latents to set");
         store.copy(z, draw.z);

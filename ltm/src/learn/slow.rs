@@ -23,7 +23,7 @@ pub struct Slow {
 }
 
 impl Slow {
-    /// Records and plans the step at latents `z`, a buffer `[B, L·K, d]`; without it, for the baseline. `piles`, if
+    /// Records and plans the step at latents `z`, a buffer `[B, L·K, d]`, `None` if none are inferred. `piles`, if
     /// any, have each parameter's gradient accumulated over the fast steps, to which the step adds its own.
     pub fn new(
         model: &ModelConfig,
@@ -52,7 +52,7 @@ impl Slow {
         let mut moments = Vec::new();
         for (p, &grad) in params.iter().zip(&grads) {
             let (m, v) = (store.alloc(p.spec), store.alloc(p.spec));
-            let weight_decay = if p.is_matrix() { slow.weight_decay } else { 0.0 };
+            let weight_decay = if p.decays() { slow.weight_decay } else { 0.0 };
             let rule = Rule { beta1: slow.beta1, beta2: slow.beta2, eps: slow.eps, weight_decay };
             let adamw = AdamW { rule, clip: slow.clip };
             update.push_update(store, Phase::Step, &p.name, adamw, &[grad, norms, schedule], &[p.id, m, v]);

@@ -1,5 +1,6 @@
-use crate::config::ModelConfig;
+use crate::config::{ModelConfig, ModelKind};
 use crate::model::Params;
+use crate::model::params::LATENTS;
 use autograd::{Graph, Id, Phase, Store, Value};
 use engine::{Buffer, DType, Result};
 use kernels::bias::Bias;
@@ -22,16 +23,23 @@ pub struct Positions {
     pub tokens: Id,
     /// `[K]`: latent j of every layer sits at j·⌊N_max / N_z⌋, N_z = L·K.
     latents: Id,
+    /// `[B, N_z]`: 0, 1, 2, … in every row, which repeats learned latents, if there are any, for every sample.
+    shared: Option<Id>,
 }
 
 impl Positions {
-    /// Positions for `tokens` tokens of the model.
-    pub fn new(config: &ModelConfig, tokens: usize, store: &mut Store) -> Self {
+    /// Positions for `batch` samples of `tokens` tokens of the model.
+    pub fn new(config: &ModelConfig, batch: usize, tokens: usize, store: &mut Store) -> Self {
         let ids = |n: usize, stride: usize| -> Vec<i32> { (0..n).map(|i| (i * stride) as i32).collect() };
         let stride = config.longest() / (config.layers * config.latents).max(1);
+        let shared = (config.kind == ModelKind::ArLatent).then(|| {
+            let count = config.latent_count();
+            store.insert(Buffer::from_slice(&[batch, count], &ids(count, 1).repeat(batch)))
+        });
         Self {
             tokens: store.insert(Buffer::from_slice(&[tokens], &ids(tokens, 1))),
             latents: store.insert(Buffer::from_slice(&[config.latents], &ids(config.latents, stride))),
+            shared,
         }
     }
 }
@@ -50,6 +58,8 @@ pub struct Decoder<'a> {
     /// The same in the type of the activations.
     weights: Vec<Value>,
     places: Places,
+    /// Learned latents for every sample, if the model has them.
+    constant: Option<Value>,
 }
 
 /// The position encoding.
@@ -74,18 +84,24 @@ impl<'a> Decoder<'a> {
         let weights = leaves.iter().map(|&leaf| cast(graph, leaf, params.compute)).collect::<Result<_>>()?;
         let tokens = graph.leaf("positions", phase, positions.tokens);
         if config.positions().is_some() {
-            return Ok(Self { config, params, leaves, weights, places: Places::Learned(tokens) });
+            return Ok(Self { config, params, leaves, weights, places: Places::Learned(tokens), constant: None });
         }
         let table = RopeTable { head_dim: config.dim / config.heads, theta: config.rope_theta, dtype: params.dtype };
         graph.scope("positions");
         let rope = graph.apply(table, &[tokens])?;
         let mut latents = None;
-        if config.kind.has_latents() {
+        if config.kind.reads_latents() {
             let leaf = graph.leaf("latent_positions", Phase::Update, positions.latents);
             latents = Some(graph.apply(table, &[leaf])?);
         }
         let places = Places::Rotary { tokens: rope, latents };
-        Ok(Self { config, params, leaves, weights, places })
+        let mut decoder = Self { config, params, leaves, weights, places, constant: None };
+        if let Some(rows) = positions.shared {
+            graph.scope("latents");
+            let rows = graph.leaf("latent_rows", Phase::Update, rows);
+            decoder.constant = Some(graph.apply(Embedding, &[decoder.weight(LATENTS), rows])?);
+        }
+        Ok(decoder)
     }
 
     /// Parameter `name` in the type of the activations.
@@ -97,13 +113,13 @@ impl<'a> Decoder<'a> {
         self.weights[i]
     }
 
-    /// tokens [B, N], z [B, L·K, d] → hidden [B, N, d], after the final norm. Without z there is no cross-attention: that is
-    /// the autoregressive baseline.
+    /// tokens [B, N], z [B, L·K, d] → hidden [B, N, d], after the final norm. Without z and without learned latents there is
+    /// no cross-attention.
     ///
     /// `attend(graph, layer, qkv)` computes self-attention from rotated queries, keys and values [B, N, 3d].
     ///
     /// # Panics
-    /// If there is a z and the configuration has no latents, or the other way round.
+    /// If there is a z and the model infers none, or the other way round.
     pub fn hidden(
         &self,
         g: &mut Graph,
@@ -113,13 +129,13 @@ impl<'a> Decoder<'a> {
     ) -> Result<Value> {
         let c = self.config;
         let norm = RmsNorm { eps: c.norm_eps };
-        assert_eq!(z.is_some(), c.kind.has_latents(), "z must be given exactly for models with latents");
+        assert_eq!(z.is_some(), c.kind.infers(), "z must be given exactly for models that infer it");
         let (rope, rope_latents) = match self.places {
             Places::Rotary { tokens, latents } => (tokens, latents),
             Places::Learned(places) => return self.gpt2(g, tokens, places, attend),
         };
         g.scope("latents");
-        let z = z.map(|z| cast(g, z, self.params.compute)).transpose()?;
+        let z = z.map(|z| cast(g, z, self.params.compute)).transpose()?.or(self.constant);
         // h = E[x]
         g.scope("embedding");
         let mut h = g.apply(Embedding, &[self.weight("tok_embeddings"), tokens])?;

@@ -30,9 +30,15 @@ enum Init {
 }
 
 impl Param {
-    /// Weight decay applies to matrices only.
+    /// Whether it is a matrix, not a vector of gains or biases.
     pub fn is_matrix(&self) -> bool {
         self.spec.shape.rank() == 2
+    }
+
+    /// Whether weight decay applies: to matrices, except learned latents, which stand for draws from N(0, I) and would
+    /// leave that scale.
+    pub fn decays(&self) -> bool {
+        self.is_matrix() && self.name != LATENTS
     }
 
     /// The tensors on disk that form the parameter, top to bottom.
@@ -69,6 +75,9 @@ pub struct Params {
     pub compute: DType,
 }
 
+/// The name of learned latents `[L·K, d]`.
+pub(super) const LATENTS: &str = "latents";
+
 /// Random-number site of the first parameter tensor; the others follow.
 const SITE: u32 = 0x1000;
 
@@ -90,7 +99,7 @@ impl Params {
             let (q, k, v) = (w("attention.wq"), w("attention.wk"), w("attention.wv"));
             params.matrix(store, &p("attention.wqkv"), d, &[(&q, d), (&k, d), (&v, d)], std);
             params.matrix(store, &p("attention.wo"), d, &[(&w("attention.wo"), d)], out_std);
-            if config.kind == ModelKind::Ltm {
+            if config.kind.reads_latents() {
                 params.gain(store, &w("cross_attention_norm"), d);
                 params.matrix(store, &p("cross_attention.wq"), d, &[(&w("cross_attention.wq"), d)], std);
                 let (k, v) = (w("cross_attention.wk"), w("cross_attention.wv"));
@@ -103,6 +112,10 @@ impl Params {
             params.matrix(store, &p("feed_forward.w2"), f, &[(&w("feed_forward.w2"), d)], out_std);
         }
         params.gain(store, "norm.weight", d);
+        // At the end, so that all other weights begin with the bits of a model that infers its latents.
+        if config.kind == ModelKind::ArLatent {
+            params.matrix(store, LATENTS, d, &[(LATENTS, config.latent_count())], 1.0);
+        }
         params
     }
 
@@ -130,7 +143,7 @@ impl Params {
     }
 
     /// Initial values under `seed`: N(0, 0.02²), projections into the residual stream scaled by 1/√(2L), learned positions
-    /// N(0, 0.01²), gains one, biases zero.
+    /// N(0, 0.01²), learned latents N(0, 1), gains one, biases zero.
     pub fn init(&self, store: &mut Store, seed: u64) {
         let mut site = SITE;
         for p in &self.list {

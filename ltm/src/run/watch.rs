@@ -36,9 +36,9 @@ pub(super) struct Watch {
 }
 
 impl Watch {
-    /// A watch for a run from its first step on; `None` for a model without latents.
+    /// A watch for a run from its first step on; `None` for a model that infers no latents.
     pub fn new(config: &Config) -> Option<Self> {
-        config.model.kind.has_latents().then(|| Self {
+        config.model.kind.infers().then(|| Self {
             batch: config.train.batch as f64,
             rising: config.slow.warmup.max(config.fast.kl_warmup) as u64,
             bounds: config.losses_are_bounds(),

@@ -36,7 +36,7 @@ fn half(batch: &Batch, first: bool) -> Batch {
 fn model(kind: &str) -> Bench {
     let sizes = "model.dim=32 model.seq=24 model.window=5 model.latents=3 train.batch=2";
     let mut bench = Bench::new(&format!("{sizes} model.kind={kind}"), DType::F32, 1);
-    if bench.config.model.kind.has_latents() {
+    if bench.config.model.kind.infers() {
         bench.enlarge();
     }
     bench
@@ -135,19 +135,21 @@ fn fixed_reports_the_noise_it_was_fitted_to() {
 
 /// The exact NLL of a token does not depend on later tokens, on draws or on steps; the halves add up to the whole.
 #[test]
-fn the_baseline_knows_what_a_text_costs() {
+fn the_baselines_know_what_a_text_costs() {
     let (whole, other) = (batch(0), batch(90));
-    let nll = evaluate("ar", Protocol::Nll, (1, 1), &whole);
-    assert_eq!(nll, evaluate("ar", Protocol::Nll, (7, 3), &whole), "nothing is drawn");
-    assert!(nll.iter().all(|s| s.kl == 0.0 && s.noise == 0.0 && s.nll == s.nats && s.tokens == 20));
-    let second = evaluate("ar", Protocol::Prefix, (1, 1), &whole);
-    let first = evaluate("ar", Protocol::Nll, (1, 1), &half(&whole, true));
-    let first_other = evaluate("ar", Protocol::Nll, (1, 1), &half(&other, true));
-    for b in 0..2 {
-        assert!(close(first[b].nats + second[b].nats, nll[b].nats));
-        assert_eq!(first[b].nats, first_other[b].nats, "later tokens have no effect");
-        // A model with small weights costs about ln V per token.
-        assert!((nll[b].nats / 20.0 - 258f64.ln()).abs() < 0.1, "{}", nll[b].nats);
+    for kind in ["ar", "ar-latent"] {
+        let nll = evaluate(kind, Protocol::Nll, (1, 1), &whole);
+        assert_eq!(nll, evaluate(kind, Protocol::Nll, (7, 3), &whole), "nothing is drawn");
+        assert!(nll.iter().all(|s| s.kl == 0.0 && s.noise == 0.0 && s.nll == s.nats && s.tokens == 20));
+        let second = evaluate(kind, Protocol::Prefix, (1, 1), &whole);
+        let first = evaluate(kind, Protocol::Nll, (1, 1), &half(&whole, true));
+        let first_other = evaluate(kind, Protocol::Nll, (1, 1), &half(&other, true));
+        for b in 0..2 {
+            assert!(close(first[b].nats + second[b].nats, nll[b].nats));
+            assert_eq!(first[b].nats, first_other[b].nats, "later tokens have no effect");
+            // A model with small weights costs about ln V per token.
+            assert!((nll[b].nats / 20.0 - 258f64.ln()).abs() < 0.1, "{kind}: {}", nll[b].nats);
+        }
     }
 }
 
@@ -155,6 +157,7 @@ fn the_baseline_knows_what_a_text_costs() {
 fn each_kind_of_model_has_its_protocols() {
     let choices = [
         ("ar", Protocol::Elbo, "choose one of nll, prefix"),
+        ("ar-latent", Protocol::Iwae, "choose one of nll, prefix"),
         ("ltm", Protocol::Nll, "choose one of elbo, iwae, prefix, fixed"),
     ];
     for (kind, protocol, expected) in choices {

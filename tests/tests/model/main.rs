@@ -4,6 +4,7 @@ mod determinism;
 mod evaluation;
 mod fast_gradients;
 mod golden;
+mod learned_latents;
 mod non_finite;
 mod plan;
 mod trajectory;

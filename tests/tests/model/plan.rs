@@ -56,7 +56,8 @@ fn a_fast_step_repeats_nothing_that_does_not_depend_on_z() {
     assert!(step.last().unwrap().contains("in place"), "the update comes last");
 }
 
-/// By default the baseline has as many weights as the model with latents, or a few more.
+/// By default the baseline `ar` has as many weights as the model with latents, or a few more; `ar-latent` has the same and
+/// its latents.
 #[test]
 fn the_baseline_has_as_many_parameters() {
     for name in ["small", "medium", "large", "tiny", "demo"] {
@@ -64,6 +65,9 @@ fn the_baseline_has_as_many_parameters() {
         let ltm = parameter_count(&config.resolved().unwrap().model);
         config.set("model.kind", "ar").unwrap();
         let ar = parameter_count(&config.resolved().unwrap().model);
+        config.set("model.kind", "ar-latent").unwrap();
+        let model = config.resolved().unwrap().model;
+        assert_eq!(parameter_count(&model), ltm + model.latent_count() * model.dim, "{name}");
         let row = 3 * config.model.dim * config.model.layers;
         assert!(ar >= ltm && ar < ltm + row, "{name}: {ar} against {ltm}");
     }
