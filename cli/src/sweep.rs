@@ -27,7 +27,7 @@ const RESULTS: &str = "sweep.jsonl";
 /// Train and evaluate a model for every point of a grid: fast steps, latents, sizes, training tokens, seeds
 ///
 /// FILE is TOML; sweep.toml in the repository is an example and explains every key. Every point is an ordinary run in
-/// DIR/POINT. It is evaluated by elbo, an upper bound, or exactly if the model has no latents. DIR/sweep.jsonl has one
+/// DIR/POINT. It is evaluated by elbo, an upper bound, or exactly if the model infers no latents. DIR/sweep.jsonl has one
 /// line per point, DIR/sweep.csv the table, and DIR/perplexity-{steps,tokens,flops}.svg the figures.
 ///
 /// The same command continues an interrupted sweep: it keeps finished points, resumes an unfinished one from its

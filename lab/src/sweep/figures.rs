@@ -15,7 +15,7 @@ pub fn figures(outcomes: &[Outcome]) -> Vec<(&'static str, Plot)> {
     let budget = results.iter().map(|(o, _)| o.budget).max().unwrap_or(0);
     let steps = results.iter().map(|(o, _)| o.fast_steps).max().unwrap_or(0);
     let at_budget: Vec<Dot<'_>> = results.iter().copied().filter(|(o, _)| o.budget == budget).collect();
-    let at_steps = results.iter().copied().filter(|(o, _)| o.latents_total == 0 || o.fast_steps == steps);
+    let at_steps = results.iter().copied().filter(|(o, _)| is_exact(o) || o.fast_steps == steps);
     let at_steps: Vec<Dot<'_>> = at_steps.collect();
     let after = format!("after {} training tokens", number(budget as f64));
     let [steps_title, tokens_title, flops_title] = [
@@ -45,24 +45,28 @@ fn figure(title: String, axis: &str, own_ticks: usize, results: &[Dot<'_>], of: 
     let ends = [xs.first().unwrap_or(&1.0) / 1.1, xs.last().unwrap_or(&10.0) * 1.1];
     let level = |y: f64| ends.map(|x| [x, y]).to_vec();
 
-    let mut groups: Vec<(&str, usize)> = Vec::new();
+    let mut groups: Vec<Group<'_>> = Vec::new();
     for (outcome, _) in results {
-        let group = (outcome.size.as_str(), outcome.latents_total);
+        let group = group_of(outcome);
         if !groups.contains(&group) {
             groups.push(group);
         }
     }
-    let of_group = |(i, &(size, latents)): (usize, &(&str, usize))| {
-        let own = || results.iter().filter(move |(o, _)| o.size == size && o.latents_total == latents);
+    let of_group = |(i, &group): (usize, &Group<'_>)| {
+        let own = || results.iter().filter(move |(o, _)| group_of(o) == group);
         let at = |x: f64| merged(x, own().filter(|&&dot| of(dot) == x).map(|(_, result)| *result));
         let marks: Vec<Mark> = xs.iter().filter_map(|&x| at(x)).collect();
         let line = match at(0.0) {
             Some(mark) => level(mark.at[1]),
             None => marks.iter().map(|mark| mark.at).collect(),
         };
-        let name = if latents == 0 { format!("{size}, AR, exact") } else { format!("{size}, N_z = {latents}") };
+        let name = match group {
+            (size, latents, false) => format!("{size}, N_z = {latents}"),
+            (size, 0, true) => format!("{size}, AR, exact"),
+            (size, latents, true) => format!("{size}, AR, N_z = {latents} learned, exact"),
+        };
         // What is exact is dashed.
-        let stroke = if latents == 0 { 1 } else { [0, 2, 3][i % 3] };
+        let stroke = if group.2 { 1 } else { [0, 2, 3][i % 3] };
         Series { name, look: Look { colour: i, stroke }, line, marks, ..Series::default() }
     };
     let mut series: Vec<Series> = groups.iter().enumerate().map(of_group).collect();
@@ -81,6 +85,18 @@ fn figure(title: String, axis: &str, own_ticks: usize, results: &[Dot<'_>], of: 
         notes.push(format!("scored on {TRAINING_TEXT}"));
     }
     Plot { title, axes, is_log: true, ticks, series, notes, ..Plot::default() }
+}
+
+/// What a series of a figure has in common: size, N_z, and whether it is exact.
+type Group<'a> = (&'a str, usize, bool);
+
+fn group_of(outcome: &Outcome) -> Group<'_> {
+    (&outcome.size, outcome.latents_total, is_exact(outcome))
+}
+
+/// Whether the point is of a baseline, which takes no fast steps.
+fn is_exact(outcome: &Outcome) -> bool {
+    outcome.fast_steps == 0
 }
 
 /// The mark of all seeds at `x`: their geometric mean with its standard error; for a single seed, the error over

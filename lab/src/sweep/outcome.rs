@@ -47,7 +47,7 @@ pub struct Finished {
     pub(super) flops: f64,
     pub(super) train_seconds: f64,
     pub(super) weights_sha256: String,
-    /// `elbo`, or `nll` without latents.
+    /// `elbo`, or `nll` for a baseline.
     pub protocol: Protocol,
     pub(super) protocol_status: String,
     pub(super) sequences: u64,
@@ -59,7 +59,7 @@ pub struct Finished {
     pub(super) perplexity_error: f64,
     pub(super) bits_per_byte: f64,
     pub(super) nll_per_sequence: Option<f64>,
-    /// `None` without latents.
+    /// `None` for a baseline.
     pub(super) kl_per_sequence: Option<f64>,
     /// The perplexity of the true source, the least possible, if known.
     pub(super) least_perplexity: Option<f64>,
@@ -120,15 +120,15 @@ impl Outcome {
     /// The outcome of a point by `command`; the key of a failed one is empty.
     pub fn of(key: &str, point: &Point, command: &str, finished: Result<Finished>) -> Self {
         let model = &point.config.as_ref().unwrap_or(&point.asked).model;
-        let of_latents = |n: usize| if model.kind.infers() { n } else { 0 };
+        let counted = |n: usize, is_used: bool| if is_used { n } else { 0 };
         Self {
             point: point.name.clone(),
             key: key.into(),
             size: point.size.clone(),
             kind: model.kind.to_string(),
-            fast_steps: of_latents(point.asked.fast.steps),
-            latents_per_layer: of_latents(model.latents),
-            latents_total: of_latents(model.latent_count()),
+            fast_steps: counted(point.asked.fast.steps, model.kind.infers()),
+            latents_per_layer: counted(model.latents, model.kind.reads_latents()),
+            latents_total: model.latent_count(),
             budget: point.budget.unwrap_or(point.tokens()),
             seed: point.asked.train.seed,
             parameters: point.config.as_ref().ok().map(|config| parameter_count(&config.model)),

@@ -78,13 +78,12 @@ impl Sweep {
         let mut points: Vec<Point> = Vec::new();
         for tokens in values(&self.tokens) {
             for &size in &sizes {
-                let kinds = [ModelKind::Ltm, ModelKind::Ar];
-                for kind in kinds.into_iter().filter(|&kind| kind == ModelKind::Ltm || self.baseline) {
-                    // Without latents there is nothing to vary in them.
-                    let [latents, steps] = match kind {
-                        ModelKind::Ltm => [values(&self.latents), values(&self.fast_steps)],
-                        _ => [vec![None], vec![None]],
-                    };
+                let kinds = [ModelKind::Ltm, ModelKind::ArLatent, ModelKind::Ar];
+                for kind in kinds.into_iter().filter(|&kind| kind.infers() || self.baseline) {
+                    // A baseline varies only in what it uses.
+                    let axis = |of: &[u64], is_used: bool| if is_used { values(of) } else { vec![None] };
+                    let (latents, steps) =
+                        (axis(&self.latents, kind.reads_latents()), axis(&self.fast_steps, kind.infers()));
                     for (&latents, &steps) in latents.iter().flat_map(|l| steps.iter().map(move |s| (l, s))) {
                         for seed in values(&self.seeds) {
                             points.push(self.point(size, kind, [tokens, latents, steps, seed], &prepare)?);
@@ -148,8 +147,8 @@ impl Sweep {
                 name.push_str(&format!("-{letter}{value}"));
             }
         }
-        if kind == ModelKind::Ar {
-            name.push_str("-ar");
+        if !kind.infers() {
+            name.push_str(&format!("-{kind}"));
         }
         if let Some(tokens) = tokens {
             let step = (config.train.batch as u64).saturating_mul(config.model.seq as u64).max(1);

@@ -29,7 +29,7 @@ pub struct Sweep {
     /// Seeds; if empty, from the settings.
     #[serde(deserialize_with = "axis")]
     pub seeds: Vec<u64>,
-    /// Whether to train also the autoregressive model of the same size.
+    /// Whether to train also the baselines of the same size: `ar-latent` for every K, and `ar`.
     pub baseline: bool,
     /// Validation sequences per point, if not 64.
     pub sequences: Option<NonZeroU64>,
@@ -64,7 +64,7 @@ impl<'de> Deserialize<'de> for Settings {
         for (key, value) in &settings.values {
             if key == "model.kind" {
                 return Err(D::Error::custom(
-                    "a sweep varies models with latents; baseline = true adds the model without",
+                    "a sweep varies models that infer latents; baseline = true adds the baselines ar-latent and ar",
                 ));
             }
             Config::default().set_value(key, value).map_err(D::Error::custom)?;

@@ -29,14 +29,19 @@ baseline = true";
 #[test]
 fn a_grid_is_every_combination_once() {
     let points = points(GRID).unwrap();
-    // 3 fast steps × 2 latents × 2 sizes × 2 budgets, and a baseline per size and budget.
-    assert_eq!(points.len(), 24 + 4);
+    // 3 fast steps × 2 latents × 2 sizes × 2 budgets; per size and budget a baseline for each number of latents, and one
+    // without.
+    assert_eq!(points.len(), 24 + 4 * 3);
     let names: Vec<&str> = points.iter().map(|point| point.name.as_str()).collect();
-    assert_eq!((names[0], names[6], names[27]), ("narrow-T2-K2-4096", "narrow-ar-4096", "wide-ar-8193"));
-    let last = points[26].config.as_ref().unwrap();
+    assert_eq!(
+        names[5..9],
+        ["narrow-T8-K4-4096", "narrow-K2-ar-latent-4096", "narrow-K4-ar-latent-4096", "narrow-ar-4096"]
+    );
+    assert_eq!((names[0], names[35]), ("narrow-T2-K2-4096", "wide-ar-8193"));
+    let last = points[32].config.as_ref().unwrap();
     assert_eq!((last.fast.steps, last.model.latents, last.model.dim), (8, 4, 64));
     // 8 × 256 positions a step: 4096 are two of them, 8193 are four and one more.
-    assert_eq!((points[0].asked.train.steps, last.train.steps, points[26].tokens()), (2, 5, 10_240));
+    assert_eq!((points[0].asked.train.steps, last.train.steps, points[32].tokens()), (2, 5, 10_240));
     assert!(!points[6].asked.model.kind.infers() && last.model.kind.infers());
     assert_eq!(self::points("").unwrap()[0].config, Config::preset("demo").unwrap().resolved());
 }
@@ -167,18 +172,20 @@ fn figures_have_a_line_per_size_and_latents() {
             all.extend([4, 2].map(|steps| outcome(size, latents, steps, tokens, cost(steps))));
         }
     }
-    all.push(outcome("a", 0, 0, 200, 40.0));
+    all.extend([(0, 40.0), (4, 45.0)].map(|(latents, cost)| outcome("a", latents, 0, 200, cost)));
     all.push(Outcome { result: None, ..all[0].clone() });
     let figures = figures(&all);
     let [(_, steps), (_, tokens), (_, flops)] = &figures[..] else { panic!("{figures:?}") };
     let names: Vec<&str> = steps.series.iter().map(|series| series.name.as_str()).collect();
-    assert_eq!(names, ["a, N_z = 4", "a, N_z = 8", "b, N_z = 4", "a, AR, exact", "true source"]);
+    let exact = ["a, AR, exact", "a, AR, N_z = 4 learned, exact", "true source"];
+    assert_eq!(names, [&["a, N_z = 4", "a, N_z = 8", "b, N_z = 4"][..], &exact].concat());
     let xs = |plot: &Plot| plot.series[0].marks.iter().map(|mark| mark.at[0]).collect::<Vec<_>>();
     assert_eq!((xs(steps), xs(tokens), xs(flops)), (vec![2.0, 4.0], vec![100.0, 200.0], vec![30.0, 50.0]));
     assert_eq!(steps.series[0].marks[0].at[1], 50.0 + 4.0 / 200.0);
-    // Without fast steps the baseline is a horizontal line, dashed because it is exact; elsewhere it has a point.
+    // Without fast steps a baseline is a horizontal line, dashed because it is exact; elsewhere it has a point.
     let level = |i: usize| (steps.series[i].line[0][1], steps.series[i].line[1][1], steps.series[i].marks.len());
-    assert_eq!((level(3), level(4), steps.series[3].look.stroke), ((40.0, 40.0, 0), (1.5, 1.5, 0), 1));
+    assert_eq!([3, 4, 5].map(level), [(40.0, 40.0, 0), (45.0, 45.0, 0), (1.5, 1.5, 0)]);
+    assert_eq!([3, 4].map(|i| steps.series[i].look.stroke), [1, 1]);
     assert_eq!(tokens.series[3].marks, [Mark { error: 0.1, ..Mark::new(200.0, 40.0) }]);
     assert!(super::figures(&[]).is_empty());
 
