@@ -15,7 +15,7 @@ use ltm::config::{Config, ModelKind, Work, parameter_count};
 use ltm::corpus::Corpus;
 use ltm::evaluate::{Mean, Protocol};
 use ltm::generate::Writing;
-use ltm::run::{Loaded, Material, NewFolder, Run, Session, VALIDATION_SEED, validation_stories};
+use ltm::run::{Loaded, Material, NewFolder, REPORT_SEED, Run, Session, stories};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
@@ -72,8 +72,8 @@ fn demo(mut session: Session, baseline: &Config, material: &Material, device: &D
     let started = Instant::now();
     let run = session.run.clone();
     let (config, out) = (&run.config, &run.path);
-    let corpus = Corpus::default();
-    let story = corpus.document(VALIDATION_SEED, 0);
+    let corpus = Corpus::of(config)?;
+    let story = corpus.document(REPORT_SEED, 0);
     print(format_args!(
         "The corpus: endless small stories, each with its own persons, things and places, like this one:\n\n  {}\n",
         String::from_utf8_lossy(&story.bytes)
@@ -129,7 +129,7 @@ fn demo(mut session: Session, baseline: &Config, material: &Material, device: &D
 fn judged(path: &Path, protocols: &[Protocol], device: &Device) -> Result<(Loaded, Vec<Row>)> {
     let mut model = Run::open(path)?.load(device, Work::Evaluation)?;
     warn(&model.warnings);
-    let source = validation_stories(model.config.model.seq, STORIES)?;
+    let source = stories(&model.config, REPORT_SEED, STORIES)?;
     let steps = model.config.fast.steps;
     let options = Options { protocols: protocols.to_vec(), steps, samples: DRAWS, limit: None };
     let rows = behind_bar(BAR, |show| evaluate(&mut model, &source, &options, show));
@@ -172,7 +172,7 @@ fn rivals(models: [(&str, &Loaded, &Path, &[f64]); 2], corpus: &Corpus, device: 
     let config = &models[1].1.config;
     let reach = reach(config);
     let known = |who: String, cost: &dyn Fn(&[u8]) -> Option<f64>| {
-        let documents = (0..STORIES as u32).map(|i| corpus.document(VALIDATION_SEED, i));
+        let documents = (0..STORIES as u32).map(|i| corpus.document(REPORT_SEED, i));
         let nats: f64 = documents.map(|document| cost(&document.bytes).unwrap_or(f64::NAN)).sum();
         [who, digits(nats / STORIES as f64, 2), String::new(), String::new(), String::new(), String::new()]
     };
@@ -204,12 +204,12 @@ fn rivals(models: [(&str, &Loaded, &Path, &[f64]); 2], corpus: &Corpus, device: 
 
 const READING: &str = "How to read this
 - nats/sequence is the cost of a story (1 nat = 1.44 bits): the better the prediction, the lower the cost.
-- The true entropy is the average cost of a story for the source itself; no valid number can be lower on average.
+- The exact cost is that of the stories for their source itself; no valid number can be lower on average.
 - NLL is the cost of the text given its latents; KL is the cost of the latents. Only the sum is the cost of the text.
 - elbo adds both at fresh noise, so it is a bound: the true cost of the text under the model is at most that.
 - iwae is a tighter bound from the same draws.
 - prefix infers the latents from the first half of a story and scores only the second half.
 - fixed scores with the noise that the latents were fitted to, as the public reference code does. It can fall below the
-  true entropy, so it is not a valid perplexity.
+  exact cost, so it is not a valid perplexity.
 - The ideal reader knows the source, but not the facts that it no longer sees.
 - A repeated fact is correct if it has the same value as before; a model without memory would guess one in 16.";

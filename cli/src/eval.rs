@@ -41,7 +41,7 @@ const STORIES: u64 = 256;
 ///
 /// NLL and KL are printed separately, with a dash if a number has no such part. Perplexity is exp(all nats / all
 /// tokens). Bits per byte do not depend on the tokenizer. Without --data the command scores the run's validation text.
-/// If that is the embedded corpus, the source's true entropy is printed beside every number.
+/// If that is the embedded corpus, the stories' exact cost is printed beside every number.
 ///
 /// With --suite FILE.toml the command scores several texts in turn: the paper's zero-shot sets, with the published
 /// figures beside ours, and your own sets. suite.toml in the repository is an example and explains every key.
@@ -117,7 +117,7 @@ fn evaluate(args: &Args, run: &Run, device: &Device) -> Result<ExitCode> {
         return print(json::pretty(&json).trim_end()).map(|()| ExitCode::SUCCESS);
     }
     let Figures { sequences, tokens, protocol, .. } = &rows[0].figures;
-    let what = if embedded { "validation stories of the embedded corpus" } else { "sequences" };
+    let what = if embedded { "stories of the embedded corpus" } else { "sequences" };
     print(format_args!(
         "{}:\n{sequences} {what}, {tokens} tokens scored by {}\n",
         origin(run, &model, &options),

@@ -79,7 +79,8 @@ pub fn all() -> String {
         format!("  {name} = {usual}{}\n      {doc} Takes {takes}.\n", others.collect::<String>())
     };
     let section = |&(name, about): &(&str, &str)| {
-        let keys = SETTINGS.iter().filter(|setting| setting.name.split('.').next() == Some(name));
+        let keys =
+            SETTINGS.iter().filter(|setting| setting.name.rsplit_once('.').is_some_and(|(path, _)| path == name));
         format!("\n{name}: {about}\n{}", keys.map(entry).collect::<String>())
     };
     let sections = SECTIONS.iter().map(section).collect::<String>();

@@ -4,11 +4,10 @@ use crate::table::{Table, digits, nats, or_dash, perplexity, plus_minus, short};
 use crate::text;
 use engine::{Error, Result};
 use ltm::config::Work;
-use ltm::corpus::Corpus;
 use ltm::data::{DataFile, Source};
 use ltm::evaluate::{Evaluator, Excess, Mean, Protocol, SequenceScore, Total};
 use ltm::json::null_is_nan;
-use ltm::run::{IMPORTED, Loaded, Run, validation_stories};
+use ltm::run::{IMPORTED, Loaded, REPORT_SEED, Run, stories};
 use serde::{Deserialize, Serialize};
 use std::fmt::{self, Display, Formatter};
 use std::path::Path;
@@ -58,7 +57,6 @@ pub struct Row {
 /// The exact cost, for stories of the embedded corpus.
 #[derive(Serialize)]
 struct Truth {
-    entropy: f64,
     exact_nats_per_sequence: f64,
     above_truth: f64,
     above_truth_error: f64,
@@ -72,7 +70,6 @@ impl Row {
         let total = Total::of(scores);
         let nats = total.per_sequence();
         let truth = Excess::of(scores).map(|excess| Truth {
-            entropy: Corpus::default().entropy(),
             exact_nats_per_sequence: excess.exact,
             above_truth: excess.above.mean,
             above_truth_error: excess.above.error,
@@ -157,8 +154,8 @@ pub fn columns<'a, R>(table: Table<'a, R>, row: impl Fn(&'a R) -> &'a Row + Copy
         return table;
     }
     table
-        .right("true entropy", |r| or_dash(row(r).truth.as_ref().map(|truth| digits(truth.entropy, 2))))
-        .right("above entropy", |r| row(r).above().map_or("(half a story)".into(), nats))
+        .right("exact cost", |r| or_dash(row(r).exact().map(|exact| digits(exact, 2))))
+        .right("above it", |r| row(r).above().map_or("(half a story)".into(), nats))
 }
 
 /// The table, with notes on its numbers.
@@ -324,8 +321,8 @@ fn named(path: &Path, run: &Run) -> Result<(Arc<dyn Source>, Text)> {
 pub fn validation(run: &Run, model: &Loaded, count: u64) -> Result<(Arc<dyn Source>, Text)> {
     let config = &run.config;
     if config.data.paths.is_empty() && model.data != IMPORTED {
-        let text = Text { name: "embedded corpus, validation stories".into(), sha256: None, is_training_text: false };
-        return Ok((validation_stories(config.model.seq, count)?, text));
+        let text = Text { name: "embedded corpus, stories for reports".into(), sha256: None, is_training_text: false };
+        return Ok((stories(config, REPORT_SEED, count)?, text));
     }
     let path = run.path.display();
     if model.data == IMPORTED {

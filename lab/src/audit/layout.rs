@@ -3,7 +3,6 @@
 use super::{Row, Scores, as_trained, verdict};
 use crate::eval::{Head, Text};
 use crate::table::{Table, digits, nats, short};
-use ltm::corpus::Corpus;
 use ltm::evaluate::{Excess, Mean, Total};
 use ltm::run::{Loaded, Run};
 use serde::Serialize;
@@ -105,7 +104,7 @@ impl Audit<'_> {
         let (config, total) = (&self.model.config, Total::of(&self.rows[0].elbo.0));
         let exact = self.exact();
         let what = match exact {
-            Some(_) => "validation stories of the embedded corpus".into(),
+            Some(_) => "stories of the embedded corpus".into(),
             None => format!("sequences of {}", self.text),
         };
         let mut lines = vec![format!(
@@ -122,10 +121,7 @@ impl Audit<'_> {
             config.fast.steps,
             self.draws,
         )];
-        let entropy = Corpus::default().entropy();
-        lines.extend(
-            exact.map(|exact| format!("true entropy {entropy:.2}; the exact cost of these stories is {exact:.2}")),
-        );
+        lines.extend(exact.map(|exact| format!("the exact cost of these stories is {exact:.2}")));
         lines.extend(tables(self.rows).iter().map(|(caption, table)| format!("\n{caption}\n\n{table}")));
         let row = as_trained(self.rows, config);
         let layers: Vec<_> = (1..).zip(row.kl_by_latent.chunks(config.model.latents)).collect();
@@ -153,7 +149,6 @@ impl Audit<'_> {
             sequences: total.sequences,
             tokens: total.tokens,
             bytes: total.bytes,
-            entropy: self.exact().map(|_| Corpus::default().entropy()),
             exact_nats_per_sequence: self.exact(),
             rows: self.rows.iter().map(row).collect(),
             verdict: verdict(self.rows, &self.model.config),
@@ -170,8 +165,6 @@ struct Json<'a> {
     sequences: u64,
     tokens: u64,
     bytes: f64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    entropy: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     exact_nats_per_sequence: Option<f64>,
     rows: Vec<RowJson<'a>>,

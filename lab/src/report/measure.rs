@@ -174,7 +174,7 @@ mod tests {
     use ltm::config::Config;
     use ltm::json::line;
     use ltm::model::Params;
-    use ltm::run::{NewFolder, validation_stories};
+    use ltm::run::{NewFolder, REPORT_SEED, stories};
 
     /// The audit's rows equal the protocols' rows, and the tokens' costs add up to them.
     #[test]
@@ -192,7 +192,7 @@ mod tests {
             params.init(&mut store, 5);
             let run = Run::create_with_weights(&NewFolder::at(&path).unwrap(), &config, &store, &params).unwrap();
             let mut model = run.load(&Device::Cpu, Work::Evaluation).unwrap();
-            let source = validation_stories(config.model.seq, 3).unwrap();
+            let source = stories(&config, REPORT_SEED, 3).unwrap();
             let mut last = (0, 1);
             let (results, audit) = judge(3, &mut model, &source, |done, work| last = (done, work)).unwrap();
             assert_eq!((last.0, audit.is_empty()), (last.1, kind != "ltm"));

@@ -21,7 +21,9 @@ pub use nearest::nearest;
 pub use presets::{PRESETS, Preset};
 pub use resolve::parameter_count;
 pub use setting::{Range, Setting};
-pub use table::{Config, DataConfig, FastConfig, ModelConfig, SECTIONS, SETTINGS, SlowConfig, TrainConfig};
+pub use table::{
+    Config, CorpusConfig, DataConfig, FastConfig, ModelConfig, SECTIONS, SETTINGS, SlowConfig, TrainConfig,
+};
 
 #[cfg(test)]
 mod tests;

@@ -75,7 +75,8 @@ impl Setting {
     fn find(name: &str) -> Result<&'static Self> {
         SETTINGS.iter().find(|setting| setting.name == name).ok_or_else(|| {
             let keys: Vec<_> = SETTINGS.iter().map(|setting| setting.name).collect();
-            let mut sections: Vec<_> = keys.iter().filter_map(|key| key.split('.').next()).collect();
+            let mut sections: Vec<_> =
+                keys.iter().filter_map(|key| key.rsplit_once('.')).map(|(path, _)| path).collect();
             sections.dedup();
             if let Some(section) = sections.iter().find(|section| **section == name.trim_end_matches('.')) {
                 return Error::usage(format!("{section} is a section: name one of its keys, see `ltm help settings`"));
@@ -147,9 +148,16 @@ impl Config {
 impl<'de> Deserialize<'de> for Config {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
         let mut config = Self::default();
-        for (section, settings) in BTreeMap::<String, Map<String, Value>>::deserialize(deserializer)? {
+        let sections = BTreeMap::<String, Map<String, Value>>::deserialize(deserializer)?;
+        let mut open: Vec<_> = sections.into_iter().collect();
+        while let Some((path, settings)) = open.pop() {
             for (name, value) in settings {
-                config.set_value(&format!("{section}.{name}"), &value).map_err(D::Error::custom)?;
+                let key = format!("{path}.{name}");
+                match value {
+                    // TOML's [data.corpus] is a table in a table.
+                    Value::Object(inner) => open.push((key, inner)),
+                    value => config.set_value(&key, &value).map_err(D::Error::custom)?,
+                }
             }
         }
         Ok(config)

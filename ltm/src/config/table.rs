@@ -1,6 +1,6 @@
 //! Every setting, once: its meaning, key, type, default, and range.
 //!
-//! A row `name: Type = default, range;` in the section `section` is a field of the section's struct and the key `section.name`
+//! A row `name: Type = default, range;` in the section `section ("path")` is a field of the section's struct and the key `path.name`
 //! of files and command lines; its sentence documents both.
 
 use super::Range::{AtLeast, Fraction, MoreThan, Within};
@@ -11,7 +11,7 @@ use std::path::PathBuf;
 
 /// Generates from the table below a struct per section with its defaults, [`Config`], [`SECTIONS`] and [`SETTINGS`].
 macro_rules! table {
-    ($($(#[doc = $about:literal])+ $section:ident: $Section:ident {
+    ($($(#[doc = $about:literal])+ $section:ident ($path:literal): $Section:ident {
         $($(#[doc = $doc:literal])+ $name:ident: $Type:ty = $default:expr $(, $range:expr)?;)+
     })+) => {
         $($(#[doc = $about])+
@@ -26,14 +26,14 @@ macro_rules! table {
 
         /// Everything that a training run depends on, except the data.
         #[derive(Clone, Debug, Default, PartialEq, Serialize)]
-        pub struct Config { $($(#[doc = $about])+ pub $section: $Section,)+ }
+        pub struct Config { $($(#[doc = $about])+ #[serde(rename = $path)] pub $section: $Section,)+ }
 
         /// Every section and its topic.
-        pub const SECTIONS: &[(&str, &str)] = &[$((stringify!($section), concat!($($about),+).trim_ascii())),+];
+        pub const SECTIONS: &[(&str, &str)] = &[$(($path, concat!($($about),+).trim_ascii())),+];
 
         /// Every setting, section by section.
         pub const SETTINGS: &[Setting] = &[$($(Setting {
-            name: concat!(stringify!($section), ".", stringify!($name)),
+            name: concat!($path, ".", stringify!($name)),
             doc: concat!($($doc),+).trim_ascii(),
             ranges: &[$($range)?],
             expects: <$Type>::expects,
@@ -51,7 +51,7 @@ const TOKENS: f64 = (1 << 24) as f64;
 
 table! {
     /// Sizes of the decoder p(x | z).
-    model: ModelConfig {
+    model ("model"): ModelConfig {
         /// The kind of decoder: ltm reads latents inferred for each text, ar-latent learned ones that are the same for every
         /// text, ar is the same Transformer without any, gpt2 has GPT-2's layers.
         kind: ModelKind = ModelKind::Ltm;
@@ -81,7 +81,7 @@ table! {
     }
 
     /// Fast learning: T steps on a sample's (μ, λ = log σ²) with the decoder frozen.
-    fast: FastConfig {
+    fast ("fast"): FastConfig {
         /// Fast steps T per sample.
         steps: usize = 16, Within(1.0, 65_535.0);
         /// The noise of the fast steps: fresh at every step, or fixed per sample.
@@ -114,7 +114,7 @@ table! {
     }
 
     /// Slow learning: one AdamW step on the decoder's weights per batch; warm-up, then a cosine.
-    slow: SlowConfig {
+    slow ("slow"): SlowConfig {
         /// The decoder's gradient: at the final posterior, or summed over all fast steps (trajectory).
         gradient: SlowGradient = SlowGradient::Final;
         /// Slow rate after the warm-up.
@@ -136,7 +136,7 @@ table! {
     }
 
     /// The run: how long, how much at a time, and what to keep.
-    train: TrainConfig {
+    train ("train"): TrainConfig {
         /// Samples per step B.
         batch: usize = 8, Within(1.0, 65_535.0);
         /// Number of training steps.
@@ -161,7 +161,7 @@ table! {
     }
 
     /// The corpus: the files and how they are cut into sequences.
-    data: DataConfig {
+    data ("data"): DataConfig {
         /// Files or folders of training text; none for the embedded corpus.
         paths: Vec<PathBuf> = Vec::new();
         /// File or folder of validation text; none to hold out a part of the training text.
@@ -172,5 +172,15 @@ table! {
         tokenizer: Tokenizer = Tokenizer::Gpt2;
         /// How tokens become sequences: windows of N tokens, or one document each.
         chunking: Chunking = Chunking::Windows;
+    }
+
+    /// The embedded corpus of small stories, if `data.paths` is empty.
+    corpus ("data.corpus"): CorpusConfig {
+        /// Length of a story in bytes, a sentence of some 28 bytes more at most; 0 for stories that fill a sequence.
+        bytes: usize = 0, Within(0.0, TOKENS);
+        /// Mean number of mentions of a fact in a story, reached by sentences without facts; 0 for facts in every sentence.
+        mentions: f64 = 0.0, AtLeast(0.0);
+        /// Number of values of every fact.
+        values: usize = 16, Within(2.0, 16.0);
     }
 }

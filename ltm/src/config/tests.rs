@@ -80,11 +80,11 @@ fn wrong_keys_and_values_say_what_would_be_right() {
         ("model.steps", "5", "unknown key \"model.steps\", did you mean \"fast.steps\" or \"train.steps\"?"),
         ("fast.rate", "1", "unknown key \"fast.rate\", did you mean \"fast.rate_start\" or \"fast.rate_end\"?"),
         ("stps", "5", "unknown key \"stps\", did you mean \"fast.steps\" or \"train.steps\"?"),
-        ("preset", "tiny", "unknown key \"preset\"; keys begin with model, fast, slow, train, data"),
+        ("preset", "tiny", "unknown key \"preset\"; keys begin with model, fast, slow, train, data, data.corpus"),
         ("model", "ltm", "model is a section: name one of its keys, see `ltm help settings`"),
         ("train.", "5", "train is a section: name one of its keys, see `ltm help settings`"),
-        ("x", "5", "unknown key \"x\"; keys begin with model, fast, slow, train, data"),
-        ("", "5", "unknown key \"\"; keys begin with model, fast, slow, train, data"),
+        ("x", "5", "unknown key \"x\"; keys begin with model, fast, slow, train, data, data.corpus"),
+        ("", "5", "unknown key \"\"; keys begin with model, fast, slow, train, data, data.corpus"),
         ("fast.steps", "many", "fast.steps = \"many\": expected an integer of 0 or more"),
         ("fast.steps", "1.5", "fast.steps = \"1.5\": expected an integer of 0 or more"),
         ("fast.steps", "-1", "fast.steps = \"-1\": expected an integer of 0 or more"),
@@ -97,7 +97,7 @@ fn wrong_keys_and_values_say_what_would_be_right() {
     ];
     for length in [64, 130, 1000] {
         let error = c.set(&"qz".repeat(length / 2), "5").unwrap_err().to_string();
-        assert!(error.ends_with("; keys begin with model, fast, slow, train, data"), "{error}");
+        assert!(error.ends_with("; keys begin with model, fast, slow, train, data, data.corpus"), "{error}");
     }
     for (key, text, expected) in cases {
         let error = c.set(key, text).unwrap_err();

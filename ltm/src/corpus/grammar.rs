@@ -5,13 +5,13 @@
 //! both, so documents can be parsed uniquely.
 
 /// A list of interchangeable words: its name and the words.
-type List = (&'static str, &'static str);
+pub type List = (&'static str, &'static str);
 
 /// The largest number of values that every fact offers.
-pub(super) const MOST_VALUES: usize = 16;
+pub const MOST_VALUES: usize = 16;
 
 /// Drawn once per document. The words of a fact differ in their first letter, so one byte carries all its information.
-pub(super) const FACTS: [List; 7] = [
+pub const FACTS: [List; 7] = [
     ("hero", "Anna Ben Cleo Dan Emma Finn Gus Hana Ivan Jack Kate Leo Mia Nils Olga Pia"),
     ("friend", "Abel Bea Carl Dora Eli Fay Greg Hugo Ida Jon Lena Max Noah Otto Rosa Zoe"),
     ("colour", "amber blue coral dark fawn green ivory jade khaki lilac mauve navy olive pink red white"),
@@ -22,14 +22,16 @@ pub(super) const FACTS: [List; 7] = [
 ];
 
 /// Drawn anew at every place.
-const FILLERS: [List; 4] = [
+const FILLERS: [List; 6] = [
     ("got", "found hid lost stole"),
     ("wanted", "liked missed needed wanted"),
     ("fed", "fed kept led sold"),
     ("met", "met paid saw wed"),
+    ("fell", "poured rained snowed thawed"),
+    ("while", "day night week year"),
 ];
 
-const TEMPLATES: [&str; 14] = [
+const TEMPLATES: [&str; 18] = [
     "{hero} {got} the {colour} {thing}.",
     "{friend} {wanted} the {colour} {thing}.",
     "The {colour} {thing} was in {place}.",
@@ -44,7 +46,16 @@ const TEMPLATES: [&str; 14] = [
     "{hero} {met} {friend} in {place}.",
     "{hero} {met} {friend} out of {reason}.",
     "{friend} and {hero} feared the {animal}.",
+    "It {fell} all {while}.",
+    "Nothing else came of that {while}.",
+    "The {while} went by.",
+    "So they slept until it {fell}.",
 ];
+
+/// Whether a word is drawn anew at every place.
+pub(super) fn is_filler(word: &[u8]) -> bool {
+    FILLERS.iter().any(|list| list.1.split(' ').any(|filler| filler.as_bytes() == word))
+}
 
 /// The first `values` words of a list.
 pub(super) fn words_of(list: &List, values: usize) -> Vec<&'static str> {
@@ -93,10 +104,22 @@ impl Template {
         self.slots.iter().any(|slot| slot.fact == Some(fact))
     }
 
+    /// The number of facts in the sentence.
+    pub fn facts(&self) -> usize {
+        self.slots.iter().filter(|slot| slot.fact.is_some()).count()
+    }
+
     /// Length of the longest such sentence, in bytes.
     pub fn longest(&self) -> usize {
         let longest_word = |slot: &Slot| slot.words.iter().map(|word| word.len()).max().unwrap_or(0);
         self.slots.iter().map(|slot| slot.before.len() + longest_word(slot)).sum::<usize>() + self.end.len()
+    }
+
+    /// Mean length of such a sentence, in bytes.
+    pub fn mean_bytes(&self) -> f64 {
+        let mean =
+            |slot: &Slot| slot.words.iter().map(|word| word.len()).sum::<usize>() as f64 / slot.words.len() as f64;
+        self.slots.iter().map(|slot| slot.before.len() as f64 + mean(slot)).sum::<f64>() + self.end.len() as f64
     }
 
     /// Writes the sentence with `words[i]` the index of the word in slot `i`.

@@ -1,7 +1,7 @@
 //! Converts choices to text and back, and computes their cost.
 
-use super::Corpus;
 use super::grammar::{FACTS, Slot};
+use super::{CHANCES, Corpus};
 use engine::rng::Stream;
 
 /// Separates the stories' random numbers from all others of the same seed ("CORP").
@@ -25,8 +25,8 @@ fn filler_nats(slot: &Slot) -> f64 {
 }
 
 impl Corpus {
-    /// Draws the choices of a story.
-    pub(super) fn draw(&self, seed: u64, index: u32) -> Vec<Sentence> {
+    /// Draws the choices of a story, and writes it.
+    pub(super) fn draw(&self, seed: u64, index: u32) -> (Vec<Sentence>, Vec<u8>) {
         let stream = Stream::new(seed, SITE).sample(index);
         let mut drawn = 0;
         let mut below = |n| {
@@ -34,38 +34,38 @@ impl Corpus {
             stream.below(drawn - 1, n)
         };
         let facts = FACTS.map(|_| below(self.values));
-        let length = self.sentences.start() + below(self.lengths());
-        let mut story: Vec<Sentence> = Vec::new();
-        for _ in 0..length {
-            let choices = self.choices(story.last());
+        let (mut story, mut text): (Vec<Sentence>, _) = (Vec::new(), Vec::new());
+        while text.len() < self.bytes {
+            let remark = self.remarks > 0 && !story.is_empty() && below(CHANCES) < self.remarks;
+            let choices = if remark { &self.remarking } else { self.choices(story.last()) };
             let template = choices[below(choices.len())];
             let word = |slot: &Slot| slot.fact.map_or_else(|| below(slot.words.len()), |fact| facts[fact]);
-            story.push(Sentence { template, words: self.templates[template].slots.iter().map(word).collect() });
+            let words = self.templates[template].slots.iter().map(word).collect();
+            self.push(Sentence { template, words }, &mut story, &mut text);
         }
-        story
+        (story, text)
     }
 
-    /// The text of a story: its sentences with a space between them.
-    pub(super) fn write(&self, story: &[Sentence]) -> Vec<u8> {
-        let mut text = Vec::new();
-        for sentence in story {
-            if !text.is_empty() {
-                text.push(b' ');
-            }
-            self.templates[sentence.template].write(&sentence.words, &mut text);
+    pub(super) fn push(&self, sentence: Sentence, story: &mut Vec<Sentence>, text: &mut Vec<u8>) {
+        if !text.is_empty() {
+            text.push(b' ');
         }
-        text
+        self.templates[sentence.template].write(&sentence.words, text);
+        story.push(sentence);
     }
 
     /// The story of `text`; `None` if this source cannot produce it.
     pub(super) fn read(&self, mut text: &[u8]) -> Option<Vec<Sentence>> {
         let mut facts = [None; FACTS.len()];
         let mut story: Vec<Sentence> = Vec::new();
+        let whole = text.len();
         while !text.is_empty() {
             if !story.is_empty() {
                 text = text.strip_prefix(b" ")?;
             }
-            let (sentence, rest) = self.choices(story.last()).iter().find_map(|&template| {
+            let read = whole - text.len();
+            let remarks = if self.remarks > 0 && !story.is_empty() { &self.remarking[..] } else { &[] };
+            let (sentence, rest) = self.choices(story.last()).iter().chain(remarks).find_map(|&template| {
                 let (words, rest) = self.templates[template].read(text)?;
                 Some((Sentence { template, words }, rest))
             })?;
@@ -76,18 +76,22 @@ impl Corpus {
                     return None;
                 }
             }
+            // Only the last sentence takes the text to its length; the space before this one is not part of the text before.
+            if read.saturating_sub(1) >= self.bytes {
+                return None;
+            }
             story.push(sentence);
             text = rest;
         }
-        self.sentences.contains(&story.len()).then_some(story)
+        (whole >= self.bytes).then_some(story)
     }
 
     /// −log p of `story`, whose text is `text`, for a model that sees only the last `window` bytes.
     pub(super) fn nats(&self, story: &[Sentence], text: &[u8], window: usize) -> f64 {
-        let mut nats = ln(self.lengths());
+        let mut nats = 0.0;
         let mut previous = None;
         for sentence in story {
-            nats += ln(self.choices(previous).len());
+            nats += self.template_nats(previous, sentence);
             nats += self.templates[sentence.template].slots.iter().map(filler_nats).sum::<f64>();
             previous = Some(sentence);
         }
@@ -102,39 +106,12 @@ impl Corpus {
         nats
     }
 
-    /// The source's entropy in nats per document, exact from the distributions of the choices: the least average cost
-    /// of any model.
-    pub fn entropy(&self) -> f64 {
-        let mut nats = ln(self.lengths());
-        // For the sentence after `before` others: the probability of every template, and the same jointly with a fact
-        // being still unsaid.
-        let mut template = vec![1.0 / self.templates.len() as f64; self.templates.len()];
-        let mut unsaid = FACTS.map(|_| template.clone());
-        let mut choice_nats = ln(self.templates.len());
-        for before in 0..*self.sentences.end() {
-            let exists = self.lengths().min(self.sentences.end() - before) as f64 / self.lengths() as f64;
-            nats += exists * choice_nats;
-            for (p, kind) in template.iter().zip(&self.templates) {
-                nats += exists * p * kind.slots.iter().map(filler_nats).sum::<f64>();
-            }
-            for (fact, unsaid) in unsaid.iter_mut().enumerate() {
-                for (p, _) in unsaid.iter_mut().zip(&self.templates).filter(|(_, kind)| kind.mentions(fact)) {
-                    nats += exists * ln(self.values) * std::mem::take(p);
-                }
-                *unsaid = self.step(unsaid);
-            }
-            choice_nats = template.iter().zip(&self.next).map(|(p, next)| p * ln(next.len())).sum();
-            template = self.step(&template);
+    /// −log p of the template of a sentence after the one before.
+    fn template_nats(&self, previous: Option<&Sentence>, sentence: &Sentence) -> f64 {
+        let remarks = if previous.is_some() { self.remarks as f64 / CHANCES as f64 } else { 0.0 };
+        if self.templates[sentence.template].facts() == 0 {
+            return ln(self.remarking.len()) - remarks.ln();
         }
-        nats
-    }
-
-    /// Distribution of the next sentence's template from that of the current one.
-    fn step(&self, present: &[f64]) -> Vec<f64> {
-        let mut then = vec![0.0; present.len()];
-        for (p, next) in present.iter().zip(&self.next) {
-            next.iter().for_each(|&t| then[t] += p / next.len() as f64);
-        }
-        then
+        ln(self.choices(previous).len()) - (-remarks).ln_1p()
     }
 }

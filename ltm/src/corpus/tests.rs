@@ -2,18 +2,17 @@ use std::collections::HashMap;
 
 use super::*;
 
-/// Every story of `corpus`, by plain enumeration.
-fn all_stories(corpus: &Corpus) -> Vec<Vec<Sentence>> {
+/// Every story of `corpus`, by plain enumeration, with its text.
+fn all_stories(corpus: &Corpus) -> Vec<(Vec<Sentence>, Vec<u8>)> {
     let mut done = Vec::new();
-    let mut open = vec![(Vec::<Sentence>::new(), [None; FACTS.len()])];
-    while let Some((story, facts)) = open.pop() {
-        if corpus.sentences.contains(&story.len()) {
-            done.push(story.clone());
-        }
-        if story.len() == *corpus.sentences.end() {
+    let mut open = vec![(Vec::<Sentence>::new(), Vec::new(), [None; FACTS.len()])];
+    while let Some((story, text, facts)) = open.pop() {
+        if text.len() >= corpus.bytes {
+            done.push((story, text));
             continue;
         }
-        for &template in corpus.choices(story.last()) {
+        let remarks = if corpus.remarks > 0 && !story.is_empty() { &corpus.remarking[..] } else { &[] };
+        for &template in corpus.choices(story.last()).iter().chain(remarks) {
             let mut partial = vec![(Vec::new(), facts)];
             for slot in &corpus.templates[template].slots {
                 let mut longer = Vec::new();
@@ -28,9 +27,9 @@ fn all_stories(corpus: &Corpus) -> Vec<Vec<Sentence>> {
                 partial = longer;
             }
             open.extend(partial.into_iter().map(|(words, facts)| {
-                let mut story = story.clone();
-                story.push(Sentence { template, words });
-                (story, facts)
+                let (mut story, mut text) = (story.clone(), text.clone());
+                corpus.push(Sentence { template, words }, &mut story, &mut text);
+                (story, text, facts)
             }));
         }
     }
@@ -39,30 +38,27 @@ fn all_stories(corpus: &Corpus) -> Vec<Vec<Sentence>> {
 
 #[test]
 fn the_documents_of_a_tiny_source_are_distinct_and_their_probabilities_sum_to_one() {
-    let corpus = Corpus::new(1..=3, 2);
-    let stories = all_stories(&corpus);
-    let mut seen = HashMap::new();
-    let (mut total, mut entropy, mut longest) = (0.0, 0.0, 0);
-    for story in &stories {
-        let text = corpus.write(story);
-        assert_eq!(corpus.read(&text).as_ref(), Some(story));
-        let log_p = corpus.log_prob(&text).unwrap();
-        total += log_p.exp();
-        entropy -= log_p.exp() * log_p;
-        longest = longest.max(text.len());
-        if let Some(other) = seen.insert(text, story) {
-            panic!("{story:?} and {other:?} make the same text");
+    for remarks in [0.0, 0.25] {
+        let corpus = Corpus::new(45, 2, remarks);
+        let stories = all_stories(&corpus);
+        let mut seen = HashMap::new();
+        let mut total = 0.0;
+        for (story, text) in &stories {
+            assert_eq!(corpus.read(text).as_ref(), Some(story));
+            total += corpus.log_prob(text).unwrap().exp();
+            assert!((corpus.bytes..=corpus.max_bytes()).contains(&text.len()));
+            if let Some(other) = seen.insert(text, story) {
+                panic!("{story:?} and {other:?} make the same text");
+            }
         }
+        assert!(stories.len() > 5_000, "{}", stories.len());
+        assert!((total - 1.0).abs() < 1e-10, "{total}");
     }
-    assert!(stories.len() > 10_000, "{}", stories.len());
-    assert!((total - 1.0).abs() < 1e-10, "{total}");
-    assert!((entropy - corpus.entropy()).abs() < 1e-9, "{entropy} {}", corpus.entropy());
-    assert_eq!(longest, corpus.max_bytes());
 }
 
 #[test]
 fn documents_are_drawn_as_often_as_their_probability_says() {
-    let corpus = Corpus::new(1..=2, 2);
+    let corpus = Corpus::new(25, 2, 0.3);
     let draws = 40_000;
     let mut counts = HashMap::new();
     for index in 0..draws {
@@ -70,8 +66,7 @@ fn documents_are_drawn_as_often_as_their_probability_says() {
     }
     // Pearson's statistic over all documents: mean cells − 1, variance about 2·cells + Σ 1/(draws·p).
     let (mut statistic, mut cells, mut rare) = (0.0, 0.0, 0.0);
-    for story in all_stories(&corpus) {
-        let text = corpus.write(&story);
+    for (_, text) in all_stories(&corpus) {
         let expected = f64::from(draws) * corpus.log_prob(&text).unwrap().exp();
         let count = f64::from(counts.remove(&text).unwrap_or(0));
         statistic += (count - expected).powi(2) / expected;
@@ -84,37 +79,46 @@ fn documents_are_drawn_as_often_as_their_probability_says() {
 }
 
 #[test]
-fn default_documents_read_back_and_cost_what_the_docs_say() {
-    let corpus = Corpus::default();
-    assert!(corpus.max_bytes() <= 255, "{}", corpus.max_bytes());
-    let story = corpus.document(5, 9);
-    assert!(story == Corpus::default().document(5, 9));
-    assert!(story != corpus.document(5, 10) && story != corpus.document(6, 9));
-    let n = 5_000;
-    let (mut nats, mut squares, mut bytes) = (0.0, 0.0, 0);
-    let mut windowed = [0.0; 4];
-    for index in 0..n {
-        let document = corpus.document(11, index);
-        assert_eq!(corpus.read(&document.bytes), Some(corpus.draw(11, index)));
-        assert_eq!(corpus.log_prob(&document.bytes), Some(-document.nats));
-        assert!(document.bytes.is_ascii() && document.bytes.len() <= corpus.max_bytes());
-        let consistency = corpus.consistency(&document.bytes);
-        assert!(consistency.repeats > 0 && consistency.kept == consistency.repeats);
-        nats += document.nats;
-        squares += document.nats.powi(2);
-        bytes += document.bytes.len();
-        for (sum, window) in windowed.iter_mut().zip([0, 16, 32, 64]) {
-            *sum += corpus.windowed_nats(&document.bytes, window).unwrap();
+fn documents_read_back_and_cost_what_the_docs_say() {
+    let mut config = Config::default();
+    config.set_all("model.seq=256").unwrap();
+    // Length, mentions, cost, the cost after 32 bytes.
+    for (settings, expected) in [
+        ("model.seq=256", [235.0, 3.62, 37.2, 88.2]),
+        ("model.seq=1024", [1003.6, 15.4, 90.1, 369.9]),
+        ("data.corpus.mentions=4", [1002.4, 4.08, 160.8, 220.5]),
+        ("data.corpus.bytes=400 data.corpus.values=4", [413.5, 3.95, 62.9, 91.4]),
+    ] {
+        config.set_all(settings).unwrap();
+        let corpus = Corpus::of(&config).unwrap();
+        assert!(corpus.max_bytes() < config.model.seq, "{}", corpus.max_bytes());
+        let n = 400;
+        let mut sums = [0.0; 4];
+        for index in 0..n {
+            let document = corpus.document(11, index);
+            let text = &document.bytes;
+            assert_eq!(corpus.read(text), Some(corpus.draw(11, index).0));
+            assert_eq!(corpus.log_prob(text), Some(-document.nats));
+            assert!(text.is_ascii() && (corpus.bytes..=corpus.max_bytes()).contains(&text.len()));
+            let consistency = corpus.consistency(text);
+            assert!(consistency.repeats > 0 && consistency.kept == consistency.repeats);
+            let mentions = corpus.mentions(text).len() as f64 / FACTS.len() as f64;
+            let forgetful = corpus.windowed_nats(text, 32).unwrap();
+            assert!(forgetful > document.nats && forgetful <= corpus.windowed_nats(text, 0).unwrap());
+            let found = [text.len() as f64, mentions, document.nats, forgetful];
+            sums.iter_mut().zip(found).for_each(|(sum, x)| *sum += x / f64::from(n));
         }
+        assert!((sums[1] / corpus.mean_mentions() - 1.0).abs() < 0.04, "{sums:?} {}", corpus.mean_mentions());
+        let near = sums.iter().zip(expected).all(|(found, expected)| (found / expected - 1.0f64).abs() < 0.01);
+        assert!(near, "{settings}: {sums:.2?}");
     }
-    let n = f64::from(n);
-    let error = ((squares / n - (nats / n).powi(2)) / n).sqrt();
-    assert!((nats / n - corpus.entropy()).abs() < 4.0 * error, "{} {}", nats / n, corpus.entropy());
-    let (entropy, bytes) = (corpus.entropy(), bytes as f64 / n);
-    assert!((entropy - 34.9).abs() < 0.051 && (bytes - 188.0).abs() < 1.0, "{entropy} nats, {bytes} bytes");
-    let windowed = windowed.map(|sum| sum / n);
-    assert!(windowed.is_sorted_by(|a, b| a >= b), "{windowed:?}");
-    assert!((windowed[2] - 72.0).abs() < 0.5 && (windowed[3] - 42.3).abs() < 0.5, "{windowed:?}");
+    let corpus = Corpus::of(&config).unwrap();
+    let story = corpus.document(5, 9);
+    assert!(story == Corpus::of(&config).unwrap().document(5, 9));
+    assert!(story != corpus.document(5, 10) && story != corpus.document(6, 9));
+    config.set_all("data.corpus.mentions=40").unwrap();
+    let error = Corpus::of(&config).err().unwrap().to_string();
+    assert!(error.starts_with("data.corpus.mentions = 40: stories of 400 bytes mention a fact "), "{error}");
 }
 
 const STORY: &str =
@@ -122,9 +126,9 @@ const STORY: &str =
 
 #[test]
 fn a_price_by_hand() {
-    let corpus = Corpus::new(3..=4, MOST_VALUES);
+    let corpus = Corpus::new(80, MOST_VALUES, 0.0);
     let next = |template: usize| corpus.next[template].len() as f64;
-    let choices = 2.0 * (14.0 * 4.0) * next(0) * (next(4) * 4.0) * next(12);
+    let choices = (14.0 * 4.0) * next(0) * (next(4) * 4.0) * next(12);
     let price = |window| corpus.windowed_nats(STORY.as_bytes(), window).unwrap();
     assert!((price(usize::MAX) - (choices.ln() + 7.0 * 16f64.ln())).abs() < 1e-12);
     assert!((price(0) - (choices.ln() + 11.0 * 16f64.ln())).abs() < 1e-12);
@@ -136,7 +140,7 @@ fn a_price_by_hand() {
 
 #[test]
 fn what_the_source_cannot_say_has_no_probability() {
-    let corpus = Corpus::new(3..=4, MOST_VALUES);
+    let corpus = Corpus::new(80, MOST_VALUES, 0.0);
     assert!(corpus.log_prob(STORY.as_bytes()).is_some());
     let first = "Finn hid the amber key.";
     for (wrong, why) in [
@@ -154,16 +158,34 @@ fn what_the_source_cannot_say_has_no_probability() {
     ] {
         assert_eq!(corpus.log_prob(wrong.as_bytes()), None, "{why}: {wrong}");
     }
-    let few = Corpus::new(3..=4, 5);
+    let few = Corpus::new(80, 5, 0.0);
     assert_eq!(few.log_prob(STORY.as_bytes()), None, "words beyond the first five");
 }
 
 #[test]
 fn facts_are_found_in_any_text() {
-    let corpus = Corpus::default();
+    let corpus = Corpus::new(80, MOST_VALUES, 0.0);
     let text = b"\xffFinn hid a the redred key,key. Anna Finn the pot";
     let found = corpus.mentions(text);
     assert_eq!(found[..4], [(0, 1, "Finn"), (3, 23, "key"), (3, 27, "key"), (0, 32, "Anna")]);
     assert_eq!(corpus.consistency(text), Consistency { repeats: 4, kept: 2 });
     assert_eq!(corpus.consistency(b""), Consistency::default());
+}
+
+#[test]
+fn every_byte_has_a_class() {
+    let corpus = Corpus::new(80, MOST_VALUES, 0.0);
+    let letters: String = corpus
+        .classes(b"Finn hid a key. Finn")
+        .iter()
+        .map(|class| match class {
+            Class::First(fact) => char::from(b'0' + *fact as u8),
+            Class::Repeat(_) => 'R',
+            Class::Rest => 'r',
+            Class::Filler => 'f',
+            Class::Template => '.',
+            Class::End => 'e',
+        })
+        .collect();
+    assert_eq!(letters, "0rrr.fff...3rr..Rrrre");
 }

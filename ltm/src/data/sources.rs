@@ -162,20 +162,9 @@ pub struct Stories {
 }
 
 impl Stories {
-    /// Stories `0..samples` under `seed`; all of its 2³² stories, again and again, if `samples` is `None`.
-    ///
-    /// # Errors
-    /// If a story may be too long for `sequence` tokens.
-    pub fn new(seed: u64, sequence: usize, samples: Option<u64>) -> Result<Self> {
-        let corpus = Corpus::default();
-        let longest = corpus.max_bytes() + 1;
-        if longest > sequence {
-            return Err(Error::usage(format!(
-                "stories have up to {longest} tokens with their end, but a sequence has {sequence}: use longer \
-                 sequences"
-            )));
-        }
-        Ok(Self { corpus, seed, samples })
+    /// Stories `0..samples` of `corpus` under `seed`; all of its 2³² stories, again and again, if `samples` is `None`.
+    pub fn new(corpus: Corpus, seed: u64, samples: Option<u64>) -> Self {
+        Self { corpus, seed, samples }
     }
 }
 
@@ -206,6 +195,7 @@ impl Source for Stories {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Config;
     use crate::data::memory;
     use engine::rng;
 
@@ -296,9 +286,11 @@ mod tests {
 
     #[test]
     fn a_story_is_a_sequence_from_begin_to_end() {
-        let corpus = Corpus::default();
-        let sequence = corpus.max_bytes() + 1;
-        let stories = Stories::new(3, sequence, None).unwrap();
+        let mut config = Config::default();
+        config.model.seq = 300;
+        let [corpus, again] = [(); 2].map(|()| Corpus::of(&config).unwrap());
+        let sequence = config.model.seq;
+        let stories = Stories::new(again, 3, None);
         let (mut tokens, mut targets) = (vec![7; sequence], vec![7; sequence]);
         for index in 0..20 {
             let info = stories.fill(index, &mut tokens, &mut targets).unwrap();
@@ -313,7 +305,8 @@ mod tests {
             assert!((info.nats.unwrap() - nats).abs() < 1e-9);
             assert_eq!(info.later_bytes as usize, scored - 1 - scored / 2);
         }
-        let error = Stories::new(3, 50, None).err().unwrap().to_string();
-        assert!(error.contains("a sequence has 50"), "{error}");
+        config.model.seq = 20;
+        let error = Corpus::of(&config).err().unwrap().to_string();
+        assert!(error.contains("model.seq = 20"), "{error}");
     }
 }

@@ -1,13 +1,17 @@
 use super::record::{Data, DataFile};
 use crate::config::{Chunking, Config, Tokenizer};
+use crate::corpus::Corpus;
 use crate::data::{self, Bytes, Dataset, Sequences, Source, Split, Stories, Tail, has_validation};
 use crate::hash::sha256;
 use engine::{Error, Result};
 use std::path::Path;
 use std::sync::Arc;
 
-/// Seed of the embedded corpus's validation stories. No run trains on them: a run's own seed is below 2⁵³.
+/// Seeds of the embedded corpus's stories that no run trains on, because a run's own seed is below 2⁵³: those by which a
+/// run or a person chooses, and those that numbers are reported on.
 pub const VALIDATION_SEED: u64 = 1 << 63;
+/// See [`VALIDATION_SEED`].
+pub const REPORT_SEED: u64 = VALIDATION_SEED + 1;
 
 /// Validation stories used during training.
 const VALIDATION_STORIES: u64 = 1 << 20;
@@ -40,7 +44,7 @@ impl Material {
     /// # Errors
     /// If it cannot be read, is damaged, has tokens of another vocabulary, or has less than one sequence.
     pub fn open(config: &Config, open: Open<'_>) -> Result<Self> {
-        let (data, seq) = (&config.data, config.model.seq);
+        let data = &config.data;
         if data.paths.is_empty() {
             if data.tokenizer != Tokenizer::Bytes || data.chunking != Chunking::Documents || data.validation.is_some() {
                 return Err(Error::usage(
@@ -48,8 +52,8 @@ impl Material {
                 ));
             }
             return Ok(Self {
-                training: Arc::new(Stories::new(config.train.seed, seq, None)?),
-                validation: Some(validation_stories(seq, VALIDATION_STORIES)?),
+                training: Arc::new(Stories::new(Corpus::of(config)?, config.train.seed, None)),
+                validation: Some(stories(config, VALIDATION_SEED, VALIDATION_STORIES)?),
                 validation_files: Vec::new(),
                 seen: None,
                 repeated: None,
@@ -119,12 +123,12 @@ impl Material {
     }
 }
 
-/// The first `count` validation stories of the embedded corpus.
+/// The first `count` stories of the embedded corpus under `seed`.
 ///
 /// # Errors
-/// If a story may be longer than `seq` tokens, or there are none.
-pub fn validation_stories(seq: usize, count: u64) -> Result<Arc<dyn Source>> {
-    Ok(Arc::new(Stories::new(VALIDATION_SEED, seq, Some(count))?))
+/// If the settings contradict each other.
+pub fn stories(config: &Config, seed: u64, count: u64) -> Result<Arc<dyn Source>> {
+    Ok(Arc::new(Stories::new(Corpus::of(config)?, seed, Some(count))))
 }
 
 fn validation_split(path: &Path) -> Result<Split> {

@@ -55,7 +55,7 @@ mod tests;
 mod watch;
 
 pub use folder::{Choice, FREE_AT_RESUME, IMPORTED, Loaded, NewFolder, Run};
-pub use material::{Material, Open, VALIDATION_SEED, validation_stories};
+pub use material::{Material, Open, REPORT_SEED, VALIDATION_SEED, stories};
 pub use metrics::{Cost, Line, SampleLine, StepLine, Trouble, TroubleLine, ValidationLine};
 pub use record::{Data, DataFile, Machine, Program, Record, SOURCES};
 pub use replay::{Repeated, Replay, Stretch};
