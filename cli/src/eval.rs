@@ -34,7 +34,8 @@ const STORIES: u64 = 256;
 /// iwae    the mean importance weight of S draws: a tighter upper bound
 /// prefix  fit on the first half of each sequence, score the second: comparable with an autoregressive model
 /// fixed   at the noise that the posterior was fitted to, as the public reference code scores: not a bound
-/// nll     exact; the baselines (model.kind = ar-latent, ar) have no posterior and use only nll and prefix
+/// nll     exact; the baselines (model.kind = ar-latent, ar) have no posterior and use only nll and prefix;
+///         an oracle (model.kind = oracle) has only nll, given the facts of each story
 ///
 /// Text that the run was trained on is recognised by its bytes or its tokens (in a suite only by its bytes) and marked,
 /// unless it was cut afterwards.

@@ -37,6 +37,7 @@ pub fn run(args: &Args, place: &Place) -> Result<()> {
     let latents = match m.kind {
         ModelKind::Ltm => format!("{} latents in each layer", m.latents),
         ModelKind::ArLatent => format!("{} learned latents in each layer", m.latents),
+        ModelKind::Oracle => format!("{} latents of known facts in each layer", m.latents),
         ModelKind::Ar | ModelKind::Gpt2 => "no latents".into(),
     };
     print(format_args!(

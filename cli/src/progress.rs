@@ -234,7 +234,11 @@ fn validation_text(kind: ModelKind, line: &ValidationLine) -> String {
     let (step, nats, loss, bits) = (line.step, line.nats_per_sequence, line.cost.loss, line.cost.bits_per_byte);
     let kl = line.kl_per_sequence;
     let parts = || format!("NELBO {nats:.2} = NLL {:.2} + KL {}", nats - kl, digits(kl, 2));
-    let cost = if kind.infers() { parts() } else { format!("NLL {nats:.2}") };
+    let cost = match kind {
+        ModelKind::Oracle => format!("NLL given the facts {nats:.2}"),
+        _ if kind.infers() => parts(),
+        _ => format!("NLL {nats:.2}"),
+    };
     let exact =
         line.exact_nats_per_sequence.map(|exact| format!("; the source's exact cost is {exact:.2} nats/sequence"));
     let exact = exact.unwrap_or_default();

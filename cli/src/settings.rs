@@ -18,9 +18,9 @@ pub struct Settings {
     /// TOML file of settings, as in `[train]` `steps = 1000`
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// ltm infers latents for each text; two baselines do not: ar-latent learns constant ones, ar has none; same as
-    /// --set model.kind=
-    #[arg(long, value_name = "ltm|ar-latent|ar")]
+    /// ltm infers latents for each text; two baselines do not: ar-latent learns constant ones, ar has none; oracle is
+    /// told the facts of the embedded corpus's stories; same as --set model.kind=
+    #[arg(long, value_name = "ltm|ar-latent|ar|oracle")]
     pub model: Option<String>,
     #[command(flatten)]
     pub usual: Usual,

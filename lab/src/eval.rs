@@ -50,6 +50,9 @@ pub struct Row {
     nats_per_sequence_draw_error: f64,
     #[serde(flatten)]
     truth: Option<Truth>,
+    /// What the model is told about a sequence costs, on average: the facts of an oracle's story.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    facts_nats_per_sequence: Option<f64>,
     /// Nats of each sequence, in order: a comparison with another model, pair by pair, needs them.
     pub sequence_nats: Vec<f64>,
 }
@@ -75,8 +78,14 @@ impl Row {
             above_truth_error: excess.above.error,
             bound_holds: protocol.is_bound().then(|| !excess.above.is_below_zero()),
         });
+        let told: f64 = scores.iter().map(|score| score.told).sum();
+        let mut figures = Figures::of(protocol, &total);
+        if told > 0.0 {
+            figures.status.push_str(GIVEN);
+        }
         Self {
-            figures: Figures::of(protocol, &total),
+            figures,
+            facts_nats_per_sequence: (told > 0.0).then(|| told / total.sequences as f64),
             nats_per_sequence: nats.mean,
             nats_per_sequence_error: nats.error,
             nats_per_sequence_draw_error: total.draw_error() / total.sequences as f64,
@@ -101,6 +110,9 @@ impl Row {
         self.truth.as_ref().map(|truth| Mean { mean: truth.above_truth, error: truth.above_truth_error })
     }
 }
+
+/// Follows the kind of a number that is a cost given the facts of a story.
+const GIVEN: &str = ", given the facts";
 
 /// Scores `source` by all protocols; those that share their draws share a fit. Calls `progress` with the number of
 /// sequences scored and that of all fits.
@@ -144,7 +156,7 @@ pub fn columns<'a, R>(table: Table<'a, R>, row: impl Fn(&'a R) -> &'a Row + Copy
     let part = |row: &Row, sum| or_dash(row.per_sequence(sum).map(|nats| digits(nats, 2)));
     let table = table
         .left("protocol", |r| row(r).figures.protocol.name())
-        .left("kind of number", |r| row(r).figures.protocol.status())
+        .left("kind of number", |r| &row(r).figures.status)
         .right("nats/sequence", |r| nats(row(r).total.per_sequence()))
         .right("= NLL", |r| part(row(r), row(r).figures.nll))
         .right("+ KL", |r| part(row(r), row(r).figures.kl))
@@ -170,6 +182,16 @@ pub fn text(rows: &[Row]) -> String {
         lines.push(format!(
             "these stories have an exact mean -log p of {exact:.2} nats; the last column is the difference from it"
         ));
+        for row in rows {
+            if let Some(facts) = row.facts_nats_per_sequence {
+                lines.push(format!(
+                    "both are given the facts, whose values cost {facts:.2} nats: with them a story costs {:.2} nats under the model \
+                     and {:.2} under the source",
+                    row.nats_per_sequence + facts,
+                    exact + facts
+                ));
+            }
+        }
         lines.extend(rows.iter().filter_map(|row| row.above().map(|above| verdict(row.figures.protocol, above))));
     }
     lines.join("\n")

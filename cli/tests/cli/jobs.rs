@@ -278,6 +278,38 @@ fn the_embedded_corpus_and_its_entropy() {
     assert!(lab.path("runs/demo/config.json").exists());
 }
 
+/// The oracle is told the facts of the embedded corpus's stories, and of a prompt.
+#[test]
+fn the_oracle_needs_stories() {
+    let lab = Lab::new();
+    let settings = ["model.seq=256", "train.steps=2", "train.checkpoint_every=1", "train.sample_every=2"];
+    let settings = [TINY, &settings].concat().join(" ");
+    let said = lab.ltm(&format!("train --model oracle --out run --set {settings}")).succeeds();
+    said.says("NLL given the facts | the source's exact cost is | sample after step 2");
+    lab.ltm("replay run").succeeds();
+    lab.ltm("plan --model oracle").succeeds().says("latents of known facts");
+    let said = lab.ltm("eval run --limit 5").succeeds();
+    said.says("exact, given the facts | both are given the facts | nll: exact, ");
+    let json = lab.ltm("eval run --limit 5 --json").succeeds().json();
+    let of = |key: &str| json["results"][0][key].as_f64().unwrap();
+    // Every mentioned fact has one of 16 values.
+    let mentioned = of("facts_nats_per_sequence") * 5.0 / 16f64.ln();
+    assert!((mentioned - mentioned.round()).abs() < 1e-6, "{mentioned}");
+    let above = of("nats_per_sequence") - of("exact_nats_per_sequence");
+    assert!((above - of("above_truth")).abs() < 1e-6 * above && above > 500.0);
+    let write = |more: &str| lab.ltm(&format!("generate run --tokens 20 {more}")).succeeds().out;
+    assert_eq!(write("--unconditional"), write("--unconditional"));
+    assert!(write("--prompt Rosa").starts_with("Rosa"));
+    lab.ltm("report run --limit 2 --samples 1").succeeds();
+    let refused = [
+        ("train --model oracle --data text.txt", "model.kind = oracle"),
+        ("eval run --data text.txt", "model.kind = oracle"),
+        ("eval run --protocol elbo", "choose one of nll"),
+        ("audit run", "infers no latents"),
+    ];
+    lab.refuses(2, &refused);
+}
+
 #[test]
 fn prepared_data_bring_their_tokenizer_and_their_validation() {
     let lab = Lab::new();

@@ -38,7 +38,7 @@ fn logits_are_those_of_an_independent_implementation() {
     }
     // All positions at once, as evaluation does: two samples, one with a gap.
     let (config, n) = (&model.config, tokens.len());
-    let inputs = Inputs::new(2, n, DType::F32, &mut model.store);
+    let inputs = Inputs::new(&model.config.model, 2, n, DType::F32, &mut model.store);
     let score = Score::new(&config.model, &model.params, &inputs, None, 0, &mut model.store).unwrap();
     let mut batch = Batch::new(2, n);
     for i in 0..2 * n {

@@ -127,7 +127,7 @@ fn judge(
 /// Reads the first `count` texts of `source`, one by one.
 fn read(model: &mut Loaded, source: &Arc<dyn Source>, count: u64) -> Result<Vec<Reading>> {
     let Loaded { config, params, store, .. } = model;
-    let inputs = Inputs::new(1, config.model.seq, params.dtype, store);
+    let inputs = Inputs::new(&config.model, 1, config.model.seq, params.dtype, store);
     let options = FastOptions { seed: config.train.seed, ..FastOptions::default() };
     let fast = config.model.kind.infers();
     let fast = fast.then(|| Fast::new(&config.model, &config.fast, params, &inputs, store, &options)).transpose()?;

@@ -96,7 +96,7 @@ impl<'a> Golden<'a> {
         let (compute, dtype) = (dtype, if dtype == DType::Bf16 { DType::F32 } else { dtype });
         let params = Params::new(&model, dtype, &mut store).computed_in(compute);
         params.load(&mut store, file, "w.")?;
-        let inputs = Inputs::new(batch, model.seq, dtype, &mut store);
+        let inputs = Inputs::new(&model, batch, model.seq, dtype, &mut store);
         let int = |x: i64| i32::try_from(x).map_err(|_| Error::new(format!("{x} is not a token")));
         let ints = |name| file.get_i64(name)?.into_iter().map(int).collect::<Result<Vec<_>>>();
         let (tokens, targets) = (ints("tokens")?, ints("targets")?);

@@ -35,6 +35,8 @@ choices! {
                                  hold; this baseline knows that too.";
         Ar = "ar", "Nothing: the baseline without cross-attention. It has relative positions only, so it does not know how \
                     long a text already is.";
+        Oracle = "oracle", "A fixed random code of the facts of a story of the embedded corpus, in place of inferred latents. \
+                            It shows what the decoder could do with a perfect posterior.";
         Gpt2 = "gpt2", "Nothing: GPT-2's own layers, with layer norms, biases, GELU and learned positions.";
     }
 
@@ -107,9 +109,14 @@ impl ModelKind {
         matches!(self, Self::Ltm)
     }
 
+    /// Whether each text has latents of its own, inferred or known.
+    pub const fn takes_latents(self) -> bool {
+        matches!(self, Self::Ltm | Self::Oracle)
+    }
+
     /// Whether every layer attends to latents, inferred or not.
     pub const fn reads_latents(self) -> bool {
-        matches!(self, Self::Ltm | Self::ArLatent)
+        matches!(self, Self::Ltm | Self::ArLatent | Self::Oracle)
     }
 }
 

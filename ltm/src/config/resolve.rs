@@ -48,6 +48,11 @@ impl Config {
             tokenizer.vocab()
         );
         ensure!(
+            config.model.kind != ModelKind::Oracle || config.data.paths.is_empty(),
+            "model.kind = oracle is told the facts of every story of the embedded corpus, and other text has none: leave \
+             data.paths empty"
+        );
+        ensure!(
             slow.min_rate <= slow.rate,
             "slow.min_rate = {} is above slow.rate = {}: the rate falls from slow.rate to slow.min_rate",
             slow.min_rate,
@@ -103,7 +108,7 @@ impl ModelConfig {
     pub fn ffn_hidden(&self) -> usize {
         let usual = (8 * self.dim / 3).next_multiple_of(32);
         match (self.ffn, self.kind) {
-            (0, ModelKind::Ltm | ModelKind::ArLatent) => usual,
+            (0, ModelKind::Ltm | ModelKind::ArLatent | ModelKind::Oracle) => usual,
             // This many more rows in three matrices replace cross-attention's four square matrices and its norm.
             (0, ModelKind::Ar) => usual + (4 * self.dim + 1).div_ceil(3),
             (0, ModelKind::Gpt2) => 4 * self.dim,

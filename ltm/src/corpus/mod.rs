@@ -38,6 +38,7 @@ pub use grammar::{FACTS, MOST_VALUES};
 use crate::config::Config;
 use engine::{Error, Result};
 use grammar::{Template, words_of};
+use std::collections::BTreeSet;
 use story::Sentence;
 
 /// The source: draws stories and computes the exact probability of every text.
@@ -69,6 +70,17 @@ pub struct Document {
     /// The text, ASCII, without begin or end token.
     pub bytes: Vec<u8>,
     /// −log p of the text and its end under the source, in nats.
+    pub nats: f64,
+    /// Its facts.
+    pub facts: Facts,
+}
+
+/// The facts of a document.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Facts {
+    /// The value of each of [`FACTS`], as the place of the word in its list; also of facts that are never mentioned.
+    pub values: [usize; FACTS.len()],
+    /// −log p of the values of those that are mentioned, in nats.
     pub nats: f64,
 }
 
@@ -181,7 +193,10 @@ impl Corpus {
     pub fn document(&self, seed: u64, index: u32) -> Document {
         let (story, bytes) = self.draw(seed, index);
         let nats = self.nats(&story, &bytes, usize::MAX);
-        Document { bytes, nats }
+        let mentioned: BTreeSet<usize> = self.mentions(&bytes).into_iter().map(|(fact, ..)| fact).collect();
+        let values = self.values_of(seed, index);
+        let facts = Facts { values, nats: mentioned.len() as f64 * (self.values as f64).ln() };
+        Document { bytes, nats, facts }
     }
 
     /// log p of `text` as a whole document, in nats; `None` if the source cannot produce it.

@@ -25,15 +25,20 @@ fn filler_nats(slot: &Slot) -> f64 {
 }
 
 impl Corpus {
+    /// The value of every fact of document number `index` under `seed`, as the place of the word in its list.
+    pub fn values_of(&self, seed: u64, index: u32) -> [usize; FACTS.len()] {
+        std::array::from_fn(|fact| Stream::new(seed, SITE).sample(index).below(fact as u32, self.values))
+    }
+
     /// Draws the choices of a story, and writes it.
     pub(super) fn draw(&self, seed: u64, index: u32) -> (Vec<Sentence>, Vec<u8>) {
         let stream = Stream::new(seed, SITE).sample(index);
-        let mut drawn = 0;
+        let facts = self.values_of(seed, index);
+        let mut drawn = facts.len() as u32;
         let mut below = |n| {
             drawn += 1;
             stream.below(drawn - 1, n)
         };
-        let facts = FACTS.map(|_| below(self.values));
         let (mut story, mut text): (Vec<Sentence>, _) = (Vec::new(), Vec::new());
         while text.len() < self.bytes {
             let remark = self.remarks > 0 && !story.is_empty() && below(CHANCES) < self.remarks;

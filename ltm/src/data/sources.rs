@@ -13,7 +13,7 @@
 use super::dataset::Dataset;
 use super::tokenizer::{Bytes, Tokenizer};
 use crate::config::Chunking;
-use crate::corpus::Corpus;
+use crate::corpus::{Corpus, Facts};
 use engine::{Error, Result};
 
 /// Target of a position that is not scored.
@@ -32,6 +32,8 @@ pub struct SampleInfo {
     pub later_bytes: u64,
     /// −log p of the scored targets under their true source, in nats, if known.
     pub nats: Option<f64>,
+    /// The facts of a story of the embedded corpus.
+    pub facts: Option<Facts>,
 }
 
 /// Samples by index. The content of a sample depends only on its index.
@@ -150,7 +152,7 @@ impl Source for Sequences {
         tokens[n..].fill(i32::from(data.tokenizer.end()));
         targets[n..].fill(IGNORED);
         let (bytes, later_bytes) = (data.bytes_of(&targets[..n]), data.bytes_of(&targets[n / 2..n]));
-        Ok(SampleInfo { id: index as u32, scored: span.len, bytes, later_bytes, nats: None })
+        Ok(SampleInfo { id: index as u32, scored: span.len, bytes, later_bytes, nats: None, facts: None })
     }
 }
 
@@ -188,7 +190,7 @@ impl Source for Stories {
         }
         let (scored, bytes) = (n as u32 + 1, n as u64);
         let later_bytes = bytes - u64::from(scored / 2);
-        Ok(SampleInfo { id, scored, bytes, later_bytes, nats: Some(story.nats) })
+        Ok(SampleInfo { id, scored, bytes, later_bytes, nats: Some(story.nats), facts: Some(story.facts) })
     }
 }
 

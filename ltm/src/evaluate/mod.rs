@@ -10,8 +10,8 @@ mod total;
 pub use protocol::Protocol;
 pub use total::{Excess, Mean, SequenceScore, Total};
 
-use crate::config::{Config, FastConfig, ModelConfig, Noise};
-use crate::data::{Batch, Source};
+use crate::config::{Config, FastConfig, ModelConfig, ModelKind, Noise};
+use crate::data::{Batch, SampleInfo, Source};
 use crate::learn::{Fast, FastOptions, Inputs, Score};
 use crate::model::Params;
 use autograd::Store;
@@ -29,8 +29,10 @@ pub struct Draws {
     pub tokens: usize,
     /// Bytes of text that they stand for.
     pub bytes: f64,
-    /// −log p(x) of all targets under the text's true source, if known.
+    /// −log p(x) of all targets under the text's true source, if known; given what the model is told about the text.
     pub exact: Option<f64>,
+    /// −log p under the true source of what the model is told about the text: the facts of an oracle's story, else 0.
+    pub told: f64,
     /// −log p(x|z) for every draw z at fresh noise; one number if the model infers no latents, none by protocol `fixed`.
     pub nll: Vec<f64>,
     /// log q(z|x) − log p(z) of every draw; empty if the model infers no latents.
@@ -81,7 +83,7 @@ impl Draws {
         let kl = if protocol == Protocol::Elbo || protocol == Protocol::Fixed { self.kl } else { nats - nll };
         // The source's probability is that of whole sequences.
         let exact = self.exact.filter(|_| protocol != Protocol::Prefix);
-        Ok(SequenceScore { nats, nll, kl, noise, tokens: self.tokens, bytes: self.bytes, exact })
+        Ok(SequenceScore { nats, nll, kl, noise, tokens: self.tokens, bytes: self.bytes, exact, told: self.told })
     }
 }
 
@@ -121,9 +123,9 @@ impl Evaluator {
         }
         let model = &config.model;
         Protocol::by_name(protocol.name(), model.kind)?;
-        let inputs = Inputs::new(config.train.batch, model.seq, params.dtype, store);
+        let inputs = Inputs::new(model, config.train.batch, model.seq, params.dtype, store);
         let seen = if protocol == Protocol::Prefix && model.kind.infers() {
-            Inputs::new(config.train.batch, (model.seq / 2).max(1), params.dtype, store)
+            Inputs::new(model, config.train.batch, (model.seq / 2).max(1), params.dtype, store)
         } else {
             inputs
         };
@@ -180,13 +182,18 @@ impl Evaluator {
         };
         let draws = (0..count).map(|s| self.score.draw(store, s)).collect::<Result<Vec<_>>>()?;
         let samples = batch.samples.iter().enumerate().filter(|(_, sample)| sample.scored > 0);
+        let told = |sample: &SampleInfo| match sample.facts {
+            Some(facts) if self.model.kind == ModelKind::Oracle => facts.nats,
+            _ => 0.0,
+        };
         let sequences = samples.map(|(b, sample)| {
             let tokens = scored_in(&scored, b);
             Draws {
                 id: sample.id,
                 tokens,
                 bytes: if self.protocol == Protocol::Prefix { sample.later_bytes } else { sample.bytes } as f64,
-                exact: sample.nats,
+                exact: sample.nats.map(|nats| nats - told(sample)),
+                told: told(sample),
                 nll: draws.iter().map(|draw| draw.nll[b]).collect(),
                 log_ratio: draws.iter().filter_map(|draw| draw.log_ratio.get(b).copied()).collect(),
                 own_nll: own.as_ref().map(|own| own[b]),

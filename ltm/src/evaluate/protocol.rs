@@ -25,6 +25,7 @@ impl Protocol {
     pub const fn of(kind: ModelKind) -> &'static [Self] {
         match kind {
             ModelKind::Ltm => &[Self::Elbo, Self::Iwae, Self::Prefix, Self::Fixed],
+            ModelKind::Oracle => &[Self::Nll],
             ModelKind::ArLatent | ModelKind::Ar | ModelKind::Gpt2 => &[Self::Nll, Self::Prefix],
         }
     }

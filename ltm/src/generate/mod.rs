@@ -54,7 +54,7 @@ pub struct Thinker {
 impl Thinker {
     /// Plans inference on one text at a time.
     pub fn new(config: &Config, params: &Params, store: &mut Store) -> Result<Self> {
-        let inputs = Inputs::new(1, config.model.seq, params.dtype, store);
+        let inputs = Inputs::new(&config.model, 1, config.model.seq, params.dtype, store);
         // Generation needs a draw from the posterior, not the noise that it was fitted to.
         let fast = FastConfig { noise: Noise::Fresh, ..config.fast.clone() };
         let options = FastOptions { seed: config.train.seed, ..FastOptions::default() };

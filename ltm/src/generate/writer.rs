@@ -1,8 +1,9 @@
 use super::stream::TextStream;
 use super::{Sampler, Thinker, Walk, draw_prior, front};
-use crate::config::{Config, Work};
+use crate::config::{Config, ModelConfig, ModelKind, Work};
+use crate::corpus::{Corpus, FACTS};
 use crate::data::Tokenizer;
-use crate::model::Params;
+use crate::model::{Params, oracle};
 use autograd::{Id, Store};
 use engine::{Error, Result, Spec};
 use serde::Serialize;
@@ -61,8 +62,30 @@ pub struct Writer {
     /// `None` for a model that infers no latents.
     thinker: Option<Thinker>,
     z: Option<Id>,
+    /// The source of an oracle's facts.
+    corpus: Option<Corpus>,
     walk: Walk,
     tokenizer: Arc<dyn Tokenizer>,
+}
+
+/// The corpus whose facts an oracle is told; `None` for other models.
+fn corpus_of(config: &Config) -> Result<Option<Corpus>> {
+    (config.model.kind == ModelKind::Oracle).then(|| Corpus::of(config)).transpose()
+}
+
+/// The values of the facts that an oracle is told: those that the prompt mentions first, the others at random.
+fn told(corpus: &Corpus, prompt: Option<&str>, seed: u64, sample: u32) -> [usize; FACTS.len()] {
+    let mut values = corpus.values_of(seed, sample);
+    for (fact, _, word) in corpus.mentions(prompt.unwrap_or_default().as_bytes()).into_iter().rev() {
+        values[fact] = FACTS[fact].1.split(' ').position(|value| value == word).unwrap_or(values[fact]);
+    }
+    values
+}
+
+/// A buffer for the latents of a model that takes some, when none are inferred.
+fn free_latents(model: &ModelConfig, params: &Params, store: &mut Store) -> Option<Id> {
+    let spec = Spec::new(params.dtype, &[1, model.latent_count(), model.dim]);
+    model.kind.takes_latents().then(|| store.alloc(spec))
 }
 
 /// Most texts, and most inferences per text: both share the 32 bits that key an inference's noise.
@@ -98,10 +121,11 @@ impl Writer {
         }
         let thinks = config.model.kind.infers();
         let thinker = thinks.then(|| Thinker::new(&config, params, store)).transpose()?;
-        let z = thinker.as_ref().map(Thinker::z);
+        let z = thinker.as_ref().map(Thinker::z).or_else(|| free_latents(&config.model, params, store));
         let walk = Walk::new(&config.model, params, z, store)?;
         config.check_room(store, Work::Generation)?;
-        Ok(Self { config, writing, thinker, z, walk, tokenizer })
+        let corpus = corpus_of(&config)?;
+        Ok(Self { config, writing, thinker, z, corpus, walk, tokenizer })
     }
 
     /// Plans unconditional texts of at most this many tokens, with the same results as [`new`](Self::new). Latents are
@@ -117,12 +141,11 @@ impl Writer {
         tokens: usize,
     ) -> Result<Self> {
         let model = &config.model;
-        let spec = Spec::new(params.dtype, &[1, model.latent_count(), model.dim]);
-        let z = model.kind.infers().then(|| store.alloc(spec));
+        let z = free_latents(model, params, store);
         let walk = Walk::new(model, params, z, store)?;
         config.check_room(store, Work::Generation)?;
         let writing = Writing { tokens: Some(tokens), ..Writing::default() };
-        Ok(Self { config: config.clone(), writing, thinker: None, z, walk, tokenizer })
+        Ok(Self { config: config.clone(), writing, thinker: None, z, corpus: corpus_of(config)?, walk, tokenizer })
     }
 
     /// Generates text number `sample`, after `prompt` if there is one; `show` gets the text piece by piece, without the
@@ -147,10 +170,16 @@ impl Writer {
         let front = front(&*self.tokenizer, self.config.data.chunking)?.len();
         // Every inference of every text has separate noise.
         let mut round = sample * ROUNDS;
-        match (&self.thinker, prompt, self.z) {
-            (Some(thinker), Some(_), _) => thinker.infer(&self.config, store, &text, round)?,
-            (_, _, Some(z)) => draw_prior(z, store, self.writing.seed, sample),
-            (_, _, None) => {}
+        match (&self.thinker, prompt, self.z, &self.corpus) {
+            (Some(thinker), Some(_), ..) => thinker.infer(&self.config, store, &text, round)?,
+            (_, _, Some(z), Some(corpus)) => {
+                let values = told(corpus, prompt, self.writing.seed, sample);
+                let mut numbers = vec![0.0; store.get(z).len()];
+                oracle::code(values, &mut numbers);
+                store.get_mut(z).set_f64(&numbers);
+            }
+            (_, _, Some(z), None) => draw_prior(z, store, self.writing.seed, sample),
+            (_, _, None, _) => {}
         }
         let mut sampler = Sampler::new(&self.writing, sample)?;
         let mut stream = TextStream::new(&self.writing.stop);

@@ -1,5 +1,6 @@
-use crate::config::ModelConfig;
+use crate::config::{ModelConfig, ModelKind};
 use crate::data::Batch;
+use crate::model::oracle;
 use autograd::{Id, Store};
 use engine::{Buffer, DType, Error, Result, Spec};
 
@@ -12,6 +13,8 @@ pub struct Inputs {
     pub targets: Id,
     /// `[B]` i32: identity of each sample, which keys its noise in any batch and position.
     pub samples: Id,
+    /// `[B, L·K, d]`: the latents that the oracle is told, `None` for other kinds of model.
+    pub told: Option<Id>,
     /// `[1]`: 1, the weight of a token in a sum over tokens.
     pub one: Id,
     /// `[1]`: 1 / counted targets of the batch, the weight of a token in the mean.
@@ -24,12 +27,14 @@ pub struct Inputs {
 
 impl Inputs {
     /// Allocates buffers for `batch` samples of `sequence` tokens.
-    pub fn new(batch: usize, sequence: usize, float: DType, store: &mut Store) -> Self {
+    pub fn new(model: &ModelConfig, batch: usize, sequence: usize, float: DType, store: &mut Store) -> Self {
         let grid = Spec::new(DType::I32, &[batch, sequence]);
+        let latents = Spec::new(float, &[batch, model.latent_count(), model.dim]);
         Self {
             tokens: store.alloc(grid),
             targets: store.alloc(grid),
             samples: store.alloc(Spec::new(DType::I32, &[batch])),
+            told: (model.kind == ModelKind::Oracle).then(|| store.alloc(latents)),
             one: store.insert(Buffer::from_f64(float, &[1], &[1.0])),
             mean: store.insert(Buffer::from_f64(float, &[1], &[1.0])),
             batch,
@@ -40,7 +45,7 @@ impl Inputs {
     /// Loads a batch. Without any scored target, posteriors only move towards the prior.
     ///
     /// # Errors
-    /// If it has the wrong size or a token beyond the vocabulary.
+    /// If it has the wrong size or a token beyond the vocabulary, or an oracle meets a text without known facts.
     pub fn load(&self, store: &mut Store, model: &ModelConfig, batch: &Batch) -> Result<()> {
         let (samples, tokens) = (batch.samples.len(), batch.tokens.len());
         if samples != self.batch || tokens != samples * self.sequence || batch.targets.len() != tokens {
@@ -51,6 +56,23 @@ impl Inputs {
         let input = batch.tokens.iter().find(|t| beyond(t, 0));
         if let Some(t) = input.or_else(|| batch.targets.iter().find(|t| beyond(t, -1))) {
             return Err(Error::new(format!("token {t} is beyond the vocabulary of {}", model.vocab)));
+        }
+        if let Some(z) = self.told {
+            let z = store.get_mut(z);
+            let mut values = vec![0.0; z.len()];
+            for (row, sample) in values.chunks_mut(z.len() / samples).zip(&batch.samples) {
+                match sample.facts {
+                    Some(facts) => oracle::code(facts.values, row),
+                    // A row without a sample.
+                    None if sample.scored == 0 => {}
+                    None => {
+                        return Err(Error::usage(
+                            "model.kind = oracle is told the facts of every story of the embedded corpus, and this text has none",
+                        ));
+                    }
+                }
+            }
+            z.set_f64(&values);
         }
         store.get_mut(self.tokens).write(&batch.tokens);
         store.get_mut(self.targets).write(&batch.targets);

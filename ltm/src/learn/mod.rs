@@ -49,8 +49,9 @@ impl Loss {
         let targets = g.leaf("targets", Phase::Batch, inputs.targets);
         let (name, phase, id) = scale;
         let scale = g.leaf(name, phase, id);
+        let told = inputs.told.map(|z| g.leaf("z", Phase::Batch, z));
         let z = z.map(|z| g.leaf("z", Phase::Step, z));
-        let hidden = decoder.hidden(g, tokens, z, |g, _, qkv| decoder.window_attention(g, qkv))?;
+        let hidden = decoder.hidden(g, tokens, z.or(told), |g, _, qkv| decoder.window_attention(g, qkv))?;
         let loss = g.apply(LmHead, &[hidden, decoder.weight("tok_embeddings"), targets, scale])?;
         let nll = g.output(loss, "nll");
         let weights = decoder.leaves.clone();
@@ -80,7 +81,7 @@ impl Learner {
         let model = &config.model;
         let params = Params::new(model, DType::F32, store).computed_in(activations);
         let with_params = store.bytes();
-        let inputs = Inputs::new(config.train.batch, model.seq, DType::F32, store);
+        let inputs = Inputs::new(model, config.train.batch, model.seq, DType::F32, store);
         let piles: Vec<Id> = match config.slow.gradient {
             SlowGradient::Final => Vec::new(),
             SlowGradient::Trajectory => params.iter().map(|p| store.alloc(p.spec)).collect(),

@@ -119,7 +119,7 @@ impl<'a> Decoder<'a> {
     /// `attend(graph, layer, qkv)` computes self-attention from rotated queries, keys and values [B, N, 3d].
     ///
     /// # Panics
-    /// If there is a z and the model infers none, or the other way round.
+    /// If there is a z and the model takes none, or the other way round.
     pub fn hidden(
         &self,
         g: &mut Graph,
@@ -129,7 +129,7 @@ impl<'a> Decoder<'a> {
     ) -> Result<Value> {
         let c = self.config;
         let norm = RmsNorm { eps: c.norm_eps };
-        assert_eq!(z.is_some(), c.kind.infers(), "z must be given exactly for models that infer it");
+        assert_eq!(z.is_some(), c.kind.takes_latents(), "z must be given exactly for models that take it");
         let (rope, rope_latents) = match self.places {
             Places::Rotary { tokens, latents } => (tokens, latents),
             Places::Learned(places) => return self.gpt2(g, tokens, places, attend),

@@ -21,7 +21,7 @@ fn batch(late: i32) -> Batch {
         batch.tokens[i] = if i % 24 == 0 { 256 } else { batch.targets[i - 1].max(0) };
     }
     for (b, sample) in batch.samples.iter_mut().enumerate() {
-        *sample = SampleInfo { id: 3 + b as u32, scored: 20, bytes: 19, later_bytes: 9, nats: None };
+        *sample = SampleInfo { id: 3 + b as u32, scored: 20, bytes: 19, later_bytes: 9, ..SampleInfo::default() };
     }
     batch
 }
@@ -158,6 +158,7 @@ fn each_kind_of_model_has_its_protocols() {
     let choices = [
         ("ar", Protocol::Elbo, "choose one of nll, prefix"),
         ("ar-latent", Protocol::Iwae, "choose one of nll, prefix"),
+        ("oracle", Protocol::Prefix, "choose one of nll"),
         ("ltm", Protocol::Nll, "choose one of elbo, iwae, prefix, fixed"),
     ];
     for (kind, protocol, expected) in choices {

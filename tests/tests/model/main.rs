@@ -6,6 +6,7 @@ mod fast_gradients;
 mod golden;
 mod learned_latents;
 mod non_finite;
+mod oracle;
 mod plan;
 mod trajectory;
 
@@ -32,7 +33,7 @@ impl Bench {
         let mut store = Store::new(Device::Cpu);
         let params = Params::new(&config.model, dtype, &mut store);
         params.init(&mut store, seed);
-        let inputs = Inputs::new(config.train.batch, config.model.seq, dtype, &mut store);
+        let inputs = Inputs::new(&config.model, config.train.batch, config.model.seq, dtype, &mut store);
         Self { config, store, params, inputs }
     }
 
