@@ -131,6 +131,31 @@ impl Template {
         out.extend_from_slice(self.end.as_bytes());
     }
 
+    /// The probability that the sentence begins with `text`, if word `w` of a slot that begins `at` bytes from the sentence's
+    /// start has probability `of(slot, at, w)`.
+    pub fn begins(&self, mut text: &[u8], of: impl Fn(&Slot, usize, &str) -> f64) -> f64 {
+        let whole = text.len();
+        let mut probability = 1.0;
+        for slot in &self.slots {
+            let before = slot.before.as_bytes();
+            if text.len() <= before.len() {
+                return if before.starts_with(text) { probability } else { 0.0 };
+            }
+            let Some(rest) = text.strip_prefix(before) else { return 0.0 };
+            let at = whole - rest.len();
+            let end = rest.iter().position(|b| !b.is_ascii_alphabetic());
+            let read = &rest[..end.unwrap_or(rest.len())];
+            let fits = |word: &[u8]| if end.is_some() { word == read } else { word.starts_with(read) };
+            let fitting = slot.words.iter().filter(|word| fits(word.as_bytes()));
+            probability *= fitting.map(|word| of(slot, at, word)).sum::<f64>();
+            match end {
+                Some(end) => text = &rest[end..],
+                None => return probability,
+            }
+        }
+        if self.end.as_bytes().starts_with(text) { probability } else { 0.0 }
+    }
+
     /// The words of the sentence at the start of `text`, with the text after it; `None` if it has another template.
     pub fn read<'t>(&self, mut text: &'t [u8]) -> Option<(Vec<usize>, &'t [u8])> {
         let mut words = Vec::new();

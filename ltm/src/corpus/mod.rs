@@ -213,6 +213,14 @@ impl Corpus {
         self.read(text).map(|story| self.nats(&story, text, window))
     }
 
+    /// The same cost for every byte of `text` and its end, `text.len() + 1` numbers. A letter pays for all that it tells:
+    /// the first letter of a sentence that begins with a fact also tells which sentences this may be.
+    ///
+    /// `None` if the source cannot produce `text`.
+    pub fn token_nats(&self, text: &[u8], window: usize) -> Option<Vec<f64>> {
+        self.read(text).map(|story| self.token_nats_of(&story, text, window))
+    }
+
     /// The most bytes of a document.
     pub fn max_bytes(&self) -> usize {
         self.bytes + self.templates.iter().map(Template::longest).max().unwrap_or(0)

@@ -96,7 +96,7 @@ impl Corpus {
         let mut nats = 0.0;
         let mut previous = None;
         for sentence in story {
-            nats += self.template_nats(previous, sentence);
+            nats += self.template_nats(previous, sentence.template);
             nats += self.templates[sentence.template].slots.iter().map(filler_nats).sum::<f64>();
             previous = Some(sentence);
         }
@@ -111,10 +111,48 @@ impl Corpus {
         nats
     }
 
+    /// The same for every byte and for the end: how much the probability of the text so far falls with it.
+    pub(super) fn token_nats_of(&self, story: &[Sentence], text: &[u8], window: usize) -> Vec<f64> {
+        let mut nats = vec![0.0; text.len() + 1];
+        let mut mentions = self.mentions(text).into_iter().peekable();
+        // End and value of the last mention before the sentence.
+        let mut last: [Option<(usize, &str)>; FACTS.len()] = [None; FACTS.len()];
+        let (mut start, mut previous) = (0, None);
+        for sentence in story {
+            let length = text[start..].iter().position(|&b| b == b'.').map_or(0, |at| at + 1);
+            let of = |slot: &Slot, at: usize, word: &str| match slot.fact.and_then(|fact| last[fact]) {
+                Some((end, value)) if end.saturating_add(window) > start + at => f64::from(value == word),
+                _ => 1.0 / slot.words.len() as f64,
+            };
+            let remarks = if self.remarks > 0 && previous.is_some() { &self.remarking[..] } else { &[] };
+            let choices: Vec<(usize, f64)> = self
+                .choices(previous)
+                .iter()
+                .chain(remarks)
+                .map(|&template| (template, (-self.template_nats(previous, template)).exp()))
+                .collect();
+            let mut before = 1.0;
+            for read in 1..=length {
+                let begun = &text[start..start + read];
+                let now: f64 =
+                    choices.iter().map(|&(template, p)| p * self.templates[template].begins(begun, of)).sum();
+                nats[start + read - 1] = f64::ln(before / now);
+                before = now;
+            }
+            while let Some((fact, at, value)) = mentions.next_if(|&(_, at, _)| at < start + length) {
+                last[fact] = Some((at + value.len(), value));
+            }
+            // A space.
+            start += length + 1;
+            previous = Some(sentence);
+        }
+        nats
+    }
+
     /// −log p of the template of a sentence after the one before.
-    fn template_nats(&self, previous: Option<&Sentence>, sentence: &Sentence) -> f64 {
+    fn template_nats(&self, previous: Option<&Sentence>, template: usize) -> f64 {
         let remarks = if previous.is_some() { self.remarks as f64 / CHANCES as f64 } else { 0.0 };
-        if self.templates[sentence.template].facts() == 0 {
+        if self.templates[template].facts() == 0 {
             return ln(self.remarking.len()) - remarks.ln();
         }
         ln(self.choices(previous).len()) - (-remarks).ln_1p()

@@ -189,3 +189,32 @@ fn every_byte_has_a_class() {
         .collect();
     assert_eq!(letters, "0rrr.fff...3rr..Rrrre");
 }
+
+#[test]
+fn every_byte_pays_for_what_it_tells() {
+    for (values, remarks) in [(MOST_VALUES, 0.0), (5, 0.3)] {
+        let corpus = Corpus::new(300, values, remarks);
+        for index in 0..20 {
+            let text = corpus.document(7, index).bytes;
+            for window in [0, 7, 31, 44, 100, usize::MAX] {
+                let each = corpus.token_nats(&text, window).unwrap();
+                let sum = corpus.windowed_nats(&text, window).unwrap();
+                assert!(
+                    (each.iter().sum::<f64>() - sum).abs() < 1e-9 && each.len() == text.len() + 1,
+                    "window {window}"
+                );
+                assert!(each.iter().all(|nats| *nats > -1e-12) && each[text.len()] == 0.0);
+            }
+        }
+    }
+    let corpus = Corpus::new(80, MOST_VALUES, 0.0);
+    let price = |window| corpus.token_nats(STORY.as_bytes(), window).unwrap();
+    // Nothing but a place follows "was in ", so its first letter tells the place and nothing else.
+    let place = STORY.rfind("Oslo").unwrap();
+    let [known, unknown] = [usize::MAX, 0].map(|window| price(window)[place]);
+    assert!(known.abs() < 1e-12 && (unknown - 16f64.ln()).abs() < 1e-12, "{known} {unknown}");
+    // Of 14 sentences five begin with the hero and four with the friend; one of 16 names of each has an F.
+    let first = price(usize::MAX)[0];
+    assert!((first - (14.0 * 16.0 / 9.0f64).ln()).abs() < 1e-12, "{first}");
+    assert_eq!(corpus.token_nats(b"Finn hid.", 0), None);
+}
