@@ -1,13 +1,13 @@
 use super::Options;
 use crate::audit;
 use crate::eval::{self, Row, Text};
+use crate::reading::{Reader, Reading};
 use crate::text::writer;
 use engine::{Device, Error, ErrorKind, Result};
 use ltm::config::Work;
-use ltm::data::{Batch, Source};
+use ltm::data::Source;
 use ltm::evaluate::Protocol;
 use ltm::generate::Writing;
-use ltm::learn::{Fast, FastOptions, Inputs, Score};
 use ltm::run::{Loaded, Run};
 use std::sync::Arc;
 
@@ -36,14 +36,6 @@ pub struct Measured {
     pub samples: Vec<String>,
     /// Notes on what failed, and why.
     pub notes: Vec<String>,
-}
-
-/// A text under its fitted posterior.
-pub struct Reading {
-    /// Every token with −log p(token | z, the tokens before it) in nats, the mean over draws of z.
-    pub tokens: Vec<(u16, f64)>,
-    /// The posterior's KL in nats; `None` without one.
-    pub kl: Option<f64>,
 }
 
 impl Measured {
@@ -75,7 +67,9 @@ impl Measured {
                     measured.notes.push(format!("{}: {text}", run.path.display()));
                 }
                 measured.text = Some(text);
-                measured.readings = read(&mut model, &source, options.limit.min(TEXTS))?;
+                let steps = model.config.fast.steps;
+                measured.readings =
+                    Reader::new(&mut model, steps, DRAWS)?.read(&source, options.limit.min(TEXTS), |_| ())?;
                 Ok(())
             });
             judged.or_else(|error| measured.note(run, "results, audit or texts", error))?;
@@ -122,39 +116,6 @@ fn judge(
     let scores = protocols.iter().zip([&at.elbo, &at.iwae, &at.prefix, &at.fixed]);
     let results = scores.map(|(&protocol, scores)| Row::of(protocol, &scores.0)).collect();
     Ok((results, rows))
-}
-
-/// Reads the first `count` texts of `source`, one by one.
-fn read(model: &mut Loaded, source: &Arc<dyn Source>, count: u64) -> Result<Vec<Reading>> {
-    let Loaded { config, params, store, .. } = model;
-    let inputs = Inputs::new(&config.model, 1, config.model.seq, params.dtype, store);
-    let options = FastOptions { seed: config.train.seed, ..FastOptions::default() };
-    let fast = config.model.kind.infers();
-    let fast = fast.then(|| Fast::new(&config.model, &config.fast, params, &inputs, store, &options)).transpose()?;
-    let latents = fast.as_ref().map(|fast| &fast.latents);
-    let score = Score::new(&config.model, params, &inputs, latents, config.train.seed, store)?;
-    config.check_room(store, Work::Evaluation)?;
-    let mut batch = Batch::new(1, config.model.seq);
-    let mut readings = Vec::new();
-    for first in 0..source.samples().map_or(count, |samples| samples.min(count)) {
-        batch.fill(&**source, [Some(first)])?;
-        inputs.load(store, &config.model, &batch)?;
-        let mut kl = None;
-        if let Some(fast) = &fast {
-            fast.fit(store, config.fast.rate_end, 0, |_, _| ());
-            kl = Some(fast.latents.posterior_kl(store)?[0]);
-        }
-        score.begin(store);
-        let draws = if fast.is_some() { DRAWS } else { 1 };
-        let mut nll = vec![0.0; config.model.seq];
-        for draw in 0..draws {
-            score.draw(store, draw as u32)?;
-            nll.iter_mut().zip(score.token_nll(store)?).for_each(|(sum, x)| *sum += x / draws as f64);
-        }
-        let scored = batch.targets.iter().zip(&nll).filter(|(target, _)| **target >= 0);
-        readings.push(Reading { tokens: scored.map(|(&target, &nll)| (target as u16, nll)).collect(), kl });
-    }
-    Ok(readings)
 }
 
 /// Generates texts.
@@ -207,7 +168,8 @@ mod tests {
             let options = eval::Options { protocols, steps: 4, samples: DRAWS, limit: None };
             let expected = eval::evaluate(&mut model, &source, &options, |_, _| ()).unwrap();
             assert_eq!(line(&results), line(&expected), "{kind}");
-            let readings = read(&mut model, &source, 3).unwrap();
+            let mut reader = Reader::new(&mut model, 4, DRAWS).unwrap();
+            let readings = reader.read(&source, 3, |_| ()).unwrap();
             for (text, nats) in readings.iter().zip(&expected[0].sequence_nats) {
                 let found = text.tokens.iter().map(|(_, nll)| nll).sum::<f64>() + text.kl.unwrap_or(0.0);
                 assert!((found - nats).abs() < 1e-4 * nats, "{found} {nats}");

@@ -11,7 +11,7 @@ mod tables;
 mod tokens;
 
 pub use history::{History, Point, Seen};
-pub use measure::{DRAWS, Measured, Reading};
+pub use measure::{DRAWS, Measured};
 pub use page::page;
 
 use crate::suite;

@@ -1,4 +1,4 @@
-use super::Reading;
+use crate::reading::Reading;
 use crate::table::{digits, visible};
 use ltm::data::Tokenizer;
 use maud::{Markup, html};

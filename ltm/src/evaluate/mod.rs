@@ -35,6 +35,8 @@ pub struct Draws {
     pub told: f64,
     /// −log p(x|z) for every draw z at fresh noise; one number if the model infers no latents, none by protocol `fixed`.
     pub nll: Vec<f64>,
+    /// −log p(token|z, the tokens before it) of every target scored, the mean over the draws.
+    pub token_nll: Vec<f64>,
     /// log q(z|x) − log p(z) of every draw; empty if the model infers no latents.
     pub log_ratio: Vec<f64>,
     /// −log p(x|z) at the noise that the posterior was fitted to, only for protocol `fixed`.
@@ -180,7 +182,16 @@ impl Evaluator {
             Some(_) if self.fresh => self.draws as u32,
             Some(_) => 0,
         };
-        let draws = (0..count).map(|s| self.score.draw(store, s)).collect::<Result<Vec<_>>>()?;
+        let (mut draws, mut token_nll) = (Vec::new(), vec![0.0; scored.targets.len()]);
+        for s in 0..count {
+            draws.push(self.score.draw(store, s)?);
+            let each = self.score.token_nll(store)?;
+            token_nll.iter_mut().zip(each).for_each(|(sum, nats)| *sum += nats / f64::from(count));
+        }
+        let scored_nll = |b: usize| {
+            let targets = scored.targets.iter().zip(&token_nll).skip(b * self.inputs.sequence);
+            targets.take(self.inputs.sequence).filter(|(target, _)| **target >= 0).map(|(_, &nats)| nats).collect()
+        };
         let samples = batch.samples.iter().enumerate().filter(|(_, sample)| sample.scored > 0);
         let told = |sample: &SampleInfo| match sample.facts {
             Some(facts) if self.model.kind == ModelKind::Oracle => facts.nats,
@@ -195,6 +206,7 @@ impl Evaluator {
                 exact: sample.nats.map(|nats| nats - told(sample)),
                 told: told(sample),
                 nll: draws.iter().map(|draw| draw.nll[b]).collect(),
+                token_nll: scored_nll(b),
                 log_ratio: draws.iter().filter_map(|draw| draw.log_ratio.get(b).copied()).collect(),
                 own_nll: own.as_ref().map(|own| own[b]),
                 kl: kl[b],
@@ -202,6 +214,16 @@ impl Evaluator {
             }
         });
         Ok(sequences.collect())
+    }
+
+    /// The posterior means μ of the latest batch, `L·K·d` numbers for each of its rows; none if the model infers no latents.
+    ///
+    /// # Errors
+    /// Those of the device.
+    pub fn means(&self, store: &Store) -> Result<Vec<Vec<f64>>> {
+        let Some(fast) = &self.fast else { return Ok(vec![Vec::new(); self.inputs.batch]) };
+        let means = store.get(fast.latents.mu).read_f64()?;
+        Ok(means.chunks(means.len() / self.inputs.batch).map(<[f64]>::to_vec).collect())
     }
 
     /// Draws for some sequences of `source`; hands them to `each`, batch by batch, with the number of the next one.

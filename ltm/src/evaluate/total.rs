@@ -132,6 +132,15 @@ impl Mean {
         Self { mean, error: variance.sqrt() }
     }
 
+    /// Of the ratio of two sums over sequences, from the `[part, whole]` of each, with the error over the choice of
+    /// sequences: the spread of each part minus its whole times that ratio. NaN without anything whole.
+    pub fn of_ratio(pairs: &[[f64; 2]]) -> Self {
+        let [part, whole] = [0, 1].map(|i| pairs.iter().map(|pair| pair[i]).sum::<f64>());
+        let (n, ratio) = (pairs.len() as f64, part / whole);
+        let spread: f64 = pairs.iter().map(|[part, whole]| (part - ratio * whole).powi(2)).sum();
+        Self { mean: ratio, error: (spread * n / (n - 1.0)).sqrt() / whole }
+    }
+
     /// Of the differences of pairs.
     pub fn of_differences(a: &[f64], b: &[f64]) -> Self {
         Self::of(&a.iter().zip(b).map(|(a, b)| a - b).collect::<Vec<_>>())
@@ -232,6 +241,7 @@ mod tests {
         close(total.bits_per_byte(), 100.0 / LN_2 / 80.0);
         close(total.mean_perplexity(), (1f64.exp() + 3f64.exp()) / 2.0);
         assert_eq!((total.nll, total.kl, total.draw_error(), total.sequences, total.tokens), (98.0, 2.0, 1.0, 2, 40));
+        assert_eq!(Mean::of_ratio(&[[10.0, 10.0], [90.0, 30.0]]), total.per_token());
         assert!(
             Total::of(&[score(1.0, 1)]).per_sequence().error.is_nan() && Total::default().per_token().error.is_nan()
         );
