@@ -1,31 +1,43 @@
-//! `ltm audit`: which of a run's numbers are bounds.
+//! `ltm audit`: which of a run's numbers are bounds, and what its latents remember.
 
 use super::checkpoint::Checkpoint;
 use super::command_line::whole;
 use super::eval;
-use super::output::{command, print, warn};
+use super::output::{check_place, command, print, warn};
 use super::place::Place;
 use super::progress::behind_bar;
-use engine::{Device, Error, Result};
-use lab::audit::{Audit, Options, audit, verdict};
+use engine::{Device, Result};
+use lab::audit::{self, Audit, audit};
+use lab::ledger::{Ledger, Named, Options, check_same_text};
+use ltm::checkpoint::write_atomic;
 use ltm::config::Work;
+use ltm::data::Source;
 use ltm::json;
 use ltm::run::Run;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-/// Check which of a run's numbers are bounds
+/// Check which of a run's numbers are bounds, and what its latents remember
 ///
 /// Evaluates all protocols at T = 1, 2, 4, … fast steps, on the run's validation text or on your own text. Shows
 /// whether each number is a bound, what the same posteriors cost at fresh noise, how the NLL falls with T, and which
 /// layers and latents carry the KL. The exact probability of the embedded corpus's stories is known, so for a run
-/// trained on them the audit also tests the bounds. It ends with a summary in words.
+/// trained on them the audit also tests the bounds.
+///
+/// The ledger shows what the tokens cost by what they tell: on stories of the embedded corpus new facts, repeated facts
+/// and the rest, beside the least possible cost and that of the best reader without memory; on any text the first, second
+/// and later mentions of names and other words. On stories it also counts the facts that the model's own texts keep. For
+/// a run that infers no latents there is only the ledger. The audit ends with a summary in words.
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct Args {
-    /// Folder of a training run that infers latents
+    /// Folder of a training run
     run: PathBuf,
     #[command(flatten)]
     checkpoint: Checkpoint,
+    /// Runs to compare with in the ledger, such as baselines, at the same --checkpoint
+    #[arg(long, value_name = "RUN", num_args = 1..)]
+    against: Vec<PathBuf>,
     /// Text file, token shard or folder of shards [default: the run's validation text]
     #[arg(long, value_name = "FILE|DIR")]
     data: Option<PathBuf>,
@@ -38,36 +50,71 @@ pub struct Args {
     /// Largest number of fast steps; the audit uses all powers of two up to it
     #[arg(long, value_name = "T", default_value_t = 128, value_parser = whole::<u32>(1..=65536))]
     max_steps: u32,
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
+    /// Fast steps in the ledger [default: as in training]
+    #[arg(long, value_name = "T", value_parser = whole::<u32>(1..=65536))]
+    steps: Option<u32>,
+    /// Stories to generate, and unseen stories to go on with, for the ledger; 0 for none
+    #[arg(long, value_name = "N", default_value_t = 32, value_parser = whole::<u32>(0..=9999))]
+    stories: u32,
+    /// Stories from which the ledger's probe of the latents learns; 0 for no probe
+    #[arg(long, value_name = "N", default_value_t = 512, value_parser = whole::<u64>(0..=2048))]
+    probe: u64,
+    /// Also write all numbers as JSON to this file; - prints them instead of the tables
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
 }
 
 pub fn run(args: &Args, place: &Place) -> Result<()> {
     let run = args.checkpoint.open(&args.run)?;
-    let config = &run.config;
-    if !config.model.kind.infers() {
-        return Err(Error::usage(format!(
-            "{} infers no latents: its NLL is exact, so there is nothing to audit",
-            args.run.display()
-        )));
+    let against = args.against.iter().map(|path| args.checkpoint.open(path)).collect::<Result<Vec<_>>>()?;
+    against.iter().try_for_each(|other| check_same_text(&run, other))?;
+    if let Some(file) = args.json.as_deref().filter(|file| *file != Path::new("-")) {
+        check_place(file, ".json")?;
     }
-    place.inside(config.train.threads, || place.within(|device| examine(args, &run, device)))
+    place.inside(run.config.train.threads, || place.within(|device| examine(args, &run, &against, device)))
 }
 
-fn examine(args: &Args, run: &Run, device: &Device) -> Result<()> {
+fn examine(args: &Args, run: &Run, against: &[Run], device: &Device) -> Result<()> {
     let mut model = run.load(device, Work::Evaluation)?;
     warn(&model.warnings);
     let (source, text) = eval::text_of(run, &model, args.data.as_deref(), args.limit)?;
     eval::note_training_text(run, &text);
     let steps = (0..).map(|power| 1 << power).take_while(|&t| t <= args.max_steps as usize).collect();
-    let options = Options { steps, draws: args.samples as usize, sequences: args.limit };
-    let rows =
-        behind_bar("{bar} {percent}% of all fast steps  ETA {eta}", |show| audit(&mut model, &source, &options, show));
-    let audit = Audit { run, model: &model, text: &text, draws: options.draws, rows: &rows? };
-    if args.json {
-        return print(json::pretty(&audit.json(&command())).trim_end());
+    let draws = args.samples as usize;
+    let mut rows = Vec::new();
+    if run.config.model.kind.infers() {
+        let options = audit::Options { steps, draws, sequences: args.limit };
+        rows = behind_bar("{bar} {percent}% of all fast steps  ETA {eta}", |show| {
+            audit(&mut model, &source, &options, show)
+        })?;
+    }
+    let mut ledgers = vec![ledger(args, run, &source, device)?];
+    for other in against {
+        ledgers.push(ledger(args, other, &source, device)?);
+    }
+    let names = std::iter::once(&args.run).chain(&args.against).map(|path| path.display().to_string());
+    let names: Vec<String> = names.collect();
+    let ledgers: Vec<Named> = names.iter().map(String::as_str).zip(&ledgers).collect();
+    let audit = Audit { run, model: &model, text: &text, draws, rows: &rows, ledgers: &ledgers };
+    if let Some(file) = &args.json {
+        let json = json::pretty(&audit.json(&command()));
+        if file == Path::new("-") {
+            return print(json.trim_end());
+        }
+        write_atomic(file, json.as_bytes())?;
     }
     print(audit.text())?;
-    print(format_args!("\nIn words\n{}\n\nof {text}, by {}", verdict(audit.rows, &run.config), command()))
+    if !audit.in_words().is_empty() {
+        print(format_args!("\nIn words\n{}", audit.in_words()))?;
+    }
+    print(format_args!("\nof {text}, by {}", command()))
+}
+
+/// The ledger of a run. It loads the weights anew, so the memory of other work is free.
+fn ledger(args: &Args, run: &Run, source: &Arc<dyn Source>, device: &Device) -> Result<Ledger> {
+    let mut model = run.load(device, Work::Evaluation)?;
+    let steps = args.steps.map_or(run.config.fast.steps, |steps| steps as usize);
+    let (stories, probe) = (args.stories, args.probe);
+    let options = Options { steps, draws: args.samples as usize, sequences: args.limit, stories, probe };
+    behind_bar("{bar} {percent}% of a ledger  ETA {eta}", |show| Ledger::new(&mut model, source, &options, show))
 }

@@ -250,12 +250,12 @@ fn the_embedded_corpus_and_its_entropy() {
     assert!(json["results"][0]["above_truth"].as_f64().unwrap() > 500.0);
 
     // The audit describes the numbers in words.
-    let audit = "audit run --limit 3 --samples 2 --max-steps 4";
+    let audit = "audit run --limit 3 --samples 2 --max-steps 4 --stories 2 --probe 4";
     let said = lab.ltm(audit).succeeds();
-    said.says("3 validation stories of the embedded corpus | true entropy 34.85 | fixed, NOT a bound")
+    said.says("3 stories of the embedded corpus | the exact cost of these stories is | fixed, NOT a bound")
         .says("valid bounds here: neither is below | fixed is not a bound | The elbo bound is least at T =")
         .says("nats: 100 % in layer 1;");
-    let value = lab.ltm(&format!("{audit} --json")).succeeds().json();
+    let value = lab.ltm(&format!("{audit} --json -")).succeeds().json();
     let rows = value["rows"].as_array().unwrap();
     let steps: Vec<u64> = rows.iter().map(|row| row["fast_steps"].as_u64().unwrap()).collect();
     assert_eq!(steps, [1, 2, 4]);
@@ -269,8 +269,25 @@ fn the_embedded_corpus_and_its_entropy() {
         assert!((mean(row, "nll") + mean(row, "kl") - mean(row, "elbo")).abs() < 1e-6);
         assert_eq!(row["kl_by_layer_and_latent"].as_array().unwrap().len(), 1);
     }
-    let said = lab.ltm(&format!("{audit} --data text.txt")).succeeds();
-    said.says("3 sequences of text.txt (sha256  | The exact cost of this text is not known");
+    // The ledger stands beside that of a baseline, and alone for a run without latents.
+    lab.ltm(&format!("train --model ar --out ar --set {settings}")).succeeds();
+    let said = lab.ltm(&format!("{audit} --against ar --json ledger.json")).succeeds();
+    said.says("repeated fact, first letter | no memory | bits read in run | by chance | names, second | less it")
+        .says("After the first half of an unseen story it kept");
+    let whole: Value = serde_json::from_str(&lab.read("ledger.json")).unwrap();
+    let ledger = &whole["ledger"];
+    for key in ["repeat_nats", "first_nats", "floor_repeat_nats"] {
+        for part in ["value", "error"] {
+            assert!(ledger[key][part].as_f64().is_some_and(f64::is_finite), "{key}: {ledger}");
+        }
+    }
+    for key in ["kept_unconditional", "kept_prompted"] {
+        assert!(ledger[key]["of"].as_f64().is_some() && ledger["against"][0][key]["kept"].as_f64().is_some());
+    }
+    assert_eq!(ledger["against"][0]["run"], "ar");
+    lab.ltm("audit ar --limit 2 --stories 0").succeeds().says("infers no latents | repeated fact, first letter");
+    let said = lab.ltm(&format!("{audit} --data text.txt --against ar")).succeeds();
+    said.says("3 sequences of text.txt (sha256  | The exact cost of this text is not known | other words, later");
     assert!(!said.out.contains("minus the exact cost"), "{}", said.context());
 
     let demo = lab.ltm(&format!("demo --set {settings}")).succeeds();
@@ -301,11 +318,12 @@ fn the_oracle_needs_stories() {
     assert_eq!(write("--unconditional"), write("--unconditional"));
     assert!(write("--prompt Rosa").starts_with("Rosa"));
     lab.ltm("report run --limit 2 --samples 1").succeeds();
+    lab.ltm("audit run --limit 2 --samples 2 --stories 1").succeeds().says("latents | in stories of its own");
     let refused = [
         ("train --model oracle --data text.txt", "model.kind = oracle"),
         ("eval run --data text.txt", "model.kind = oracle"),
         ("eval run --protocol elbo", "choose one of nll"),
-        ("audit run", "infers no latents"),
+        ("audit run --data text.txt", "model.kind = oracle"),
     ];
     lab.refuses(2, &refused);
 }

@@ -2,8 +2,9 @@
 
 use super::{Row, Scores, as_trained, verdict};
 use crate::eval::{Head, Text};
+use crate::ledger::{self, Book, Named};
 use crate::table::{Table, digits, nats, short};
-use ltm::evaluate::{Excess, Mean, Total};
+use ltm::evaluate::{Excess, Mean, SequenceScore, Total};
 use ltm::run::{Loaded, Run};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -89,50 +90,72 @@ pub struct Audit<'a> {
     pub text: &'a Text,
     /// Draws S.
     pub draws: usize,
-    /// A row for every T, at least one.
+    /// A row for every T; none for a model that infers no latents.
     pub rows: &'a [Row],
+    /// The ledger of the run, then those of the runs that it is compared with.
+    pub ledgers: &'a [Named<'a>],
 }
 
 impl Audit<'_> {
+    /// The sequences' cost in the ledger.
+    fn scores(&self) -> &[SequenceScore] {
+        &self.ledgers[0].1.scores
+    }
+
     /// The exact cost of the sequences in nats each, if it is known.
     fn exact(&self) -> Option<f64> {
-        Excess::of(&self.rows[0].elbo.0).map(|excess| excess.exact)
+        Excess::of(self.scores()).map(|excess| excess.exact)
     }
 
     /// All tables.
     pub fn text(&self) -> String {
-        let (config, total) = (&self.model.config, Total::of(&self.rows[0].elbo.0));
+        let (config, total) = (&self.model.config, Total::of(self.scores()));
         let exact = self.exact();
         let what = match exact {
             Some(_) => "stories of the embedded corpus".into(),
             None => format!("sequences of {}", self.text),
         };
         let mut lines = vec![format!(
-            "{} after step {}, weights {}, seed {}: {} {what}, {} tokens\nposterior {}, fitted with {} noise, trained with \
-             T = {}; S = {} draws; nats/sequence, ± one standard error over sequences",
+            "{} after step {}, weights {}, seed {}: {} {what}, {} tokens",
             self.run.path.display(),
             self.model.step,
             short(&self.model.weights),
             config.train.seed,
             total.sequences,
             total.tokens,
-            config.fast.posterior,
-            config.fast.noise,
-            config.fast.steps,
-            self.draws,
         )];
+        lines.push(if config.model.kind.infers() {
+            format!(
+                "posterior {}, fitted with {} noise, trained with T = {}; S = {} draws; nats/sequence, ± one standard error \
+                 over sequences",
+                config.fast.posterior, config.fast.noise, config.fast.steps, self.draws,
+            )
+        } else {
+            "infers no latents, so its NLL is exact; ± one standard error over sequences".into()
+        });
         lines.extend(exact.map(|exact| format!("the exact cost of these stories is {exact:.2}")));
-        lines.extend(tables(self.rows).iter().map(|(caption, table)| format!("\n{caption}\n\n{table}")));
-        let row = as_trained(self.rows, config);
-        let layers: Vec<_> = (1..).zip(row.kl_by_latent.chunks(config.model.latents)).collect();
-        lines.push(format!("\nKL by layer and latent at T = {}, nats/sequence\n", row.steps));
-        lines.push(latents(&layers).to_string());
+        if !self.rows.is_empty() {
+            lines.extend(tables(self.rows).iter().map(|(caption, table)| format!("\n{caption}\n\n{table}")));
+            let row = as_trained(self.rows, config);
+            let layers: Vec<_> = (1..).zip(row.kl_by_latent.chunks(config.model.latents)).collect();
+            lines.push(format!("\nKL by layer and latent at T = {}, nats/sequence\n", row.steps));
+            lines.push(latents(&layers).to_string());
+        }
+        lines.extend(ledger::tables(self.ledgers).iter().map(|(caption, table)| format!("\n{caption}\n\n{table}")));
         lines.join("\n")
+    }
+
+    /// What the numbers mean, as a list.
+    pub fn in_words(&self) -> String {
+        let verdict = (!self.rows.is_empty()).then(|| verdict(self.rows, &self.model.config));
+        let baseline = self.ledgers.get(1).map(|(_, ledger)| *ledger);
+        let memory = ledger::sentence(self.ledgers[0].1, baseline).map(|sentence| format!("- {sentence}"));
+        verdict.into_iter().chain(memory).collect::<Vec<_>>().join("\n")
     }
 
     /// The same for programs, from `command`.
     pub fn json<'a>(&'a self, command: &'a str) -> impl Serialize + 'a {
-        let total = Total::of(&self.rows[0].elbo.0);
+        let total = Total::of(self.scores());
         let holding = |above: Mean| Above { above, holds: !above.is_below_zero() };
         let row = |row: &'a Row| RowJson {
             fast_steps: row.steps,
@@ -151,7 +174,8 @@ impl Audit<'_> {
             bytes: total.bytes,
             exact_nats_per_sequence: self.exact(),
             rows: self.rows.iter().map(row).collect(),
-            verdict: verdict(self.rows, &self.model.config),
+            verdict: self.in_words(),
+            ledger: Book(self.ledgers).json(),
         }
     }
 }
@@ -169,6 +193,7 @@ struct Json<'a> {
     exact_nats_per_sequence: Option<f64>,
     rows: Vec<RowJson<'a>>,
     verdict: String,
+    ledger: ledger::Json<'a>,
 }
 
 #[derive(Serialize)]

@@ -131,6 +131,11 @@ impl ModelConfig {
         if self.kind.reads_latents() { self.layers * self.latents } else { 0 }
     }
 
+    /// The number of tokens back that the decoder sees through all layers.
+    pub fn reach(&self) -> usize {
+        self.layers * (self.window - 1) + 1
+    }
+
     /// The number of positions if they are learned; rotary ones are unlimited.
     pub fn positions(&self) -> Option<usize> {
         (self.kind == ModelKind::Gpt2).then(|| self.longest())

@@ -1,0 +1,376 @@
+//! The ledger as tables, in a sentence, and as JSON.
+
+use super::{Entry, Kept, Ledger, Stories, Word, distances};
+use crate::table::{Table, digits, nats, plus_minus};
+use ltm::corpus::{Class, FACTS};
+use ltm::evaluate::Mean;
+use serde::Serialize;
+use std::collections::BTreeMap;
+
+type Is = fn(&Class) -> bool;
+
+/// What the tokens of a story tell: in words, and in the JSON output.
+const CLASSES: [(&str, &str, Is); 6] = [
+    ("new fact, first letter", "first", |class| matches!(class, Class::First(_))),
+    ("repeated fact, first letter", "repeat", |class| matches!(class, Class::Repeat(_))),
+    ("other letters of facts", "rest", |class| matches!(class, Class::Rest)),
+    ("words drawn anew", "filler", |class| matches!(class, Class::Filler)),
+    ("fixed words", "template", |class| matches!(class, Class::Template)),
+    ("end", "end", |class| matches!(class, Class::End)),
+];
+
+/// Kinds of words and mentions.
+const WORDS: [(&str, Word); 6] = [
+    ("names, first mention", Word { is_name: true, number: 1 }),
+    ("names, second", Word { is_name: true, number: 2 }),
+    ("names, later", Word { is_name: true, number: 3 }),
+    ("other words, first mention", Word { is_name: false, number: 1 }),
+    ("other words, second", Word { is_name: false, number: 2 }),
+    ("other words, later", Word { is_name: false, number: 3 }),
+];
+
+/// A ledger and its heading.
+pub type Named<'a> = (&'a str, &'a Ledger);
+
+/// A table with rows 0, 1, ….
+type Rows = Table<'static, usize>;
+
+fn rows(count: usize) -> Rows {
+    static NUMBERS: [usize; 64] = {
+        let mut numbers = [0; 64];
+        let mut i = 0;
+        while i < 64 {
+            numbers[i] = i;
+            i += 1;
+        }
+        numbers
+    };
+    Table::of(&NUMBERS[..count])
+}
+
+/// All tables, each with its caption, of models that read the same text. The first is compared with the others.
+pub fn tables(models: &[Named<'_>]) -> Vec<(String, Rows)> {
+    let mut tables = Vec::new();
+    if let Some(stories) = &models[0].1.stories {
+        tables.push(classes(models, stories));
+        tables.push(facts(models, stories));
+        tables.extend(kept(models, stories));
+    }
+    tables.push(words(models));
+    tables.push(by_distance(models));
+    tables
+}
+
+/// The models with a ledger of stories.
+fn with_stories<'a>(models: &[Named<'a>]) -> Vec<(&'a str, &'a Ledger, &'a Stories)> {
+    models.iter().filter_map(|&(name, ledger)| Some((name, ledger, ledger.stories.as_ref()?))).collect()
+}
+
+/// The bound of a story, split by what its tokens tell.
+fn classes(models: &[Named<'_>], first: &Stories) -> (String, Rows) {
+    // After the classes come the latents, and the sum.
+    let (latents, sum) = (CLASSES.len(), CLASSES.len() + 1);
+    let mut table = rows(sum + 1).left("", |&i| match i {
+        _ if i == latents => "latents",
+        _ if i == sum => "sum",
+        _ => CLASSES[i].0,
+    });
+    let sequences = models[0].1.scores.len() as f64;
+    table = table.right("tokens/story", |&i| match CLASSES.get(i) {
+        Some((.., is)) => digits(first.truth.of(is).tokens() / sequences, 1),
+        None => String::new(),
+    });
+    for (name, tally) in [("truth", &first.truth), ("no memory", &first.floor)] {
+        table = table.right(name, |&i| match CLASSES.get(i) {
+            Some((.., is)) => digits(tally.of(is).per_sequence().mean, 2),
+            None if i == latents => String::new(),
+            None => digits(tally.of(|_| true).per_sequence().mean, 2),
+        });
+    }
+    for (name, ledger, stories) in with_stories(models) {
+        table = table.right(name, |&i| match CLASSES.get(i) {
+            Some((.., is)) => nats(stories.model.of(is).per_sequence()),
+            None if i == latents => nats(ledger.latents()),
+            None => nats(ledger.nats()),
+        });
+    }
+    let caption = format!(
+        "What a story's tokens cost by what they tell, in nats per story. truth: the least possible cost, that of their source. no memory: \
+         the best reader who sees {} bytes back",
+        first.reach
+    );
+    (caption, table)
+}
+
+/// Nats of the first letter of every fact.
+fn facts(models: &[Named<'_>], first: &Stories) -> (String, Rows) {
+    let models = with_stories(models);
+    let is_new = |i: usize| move |class: &Class| matches!(class, Class::First(fact) if i == FACTS.len() || *fact == i);
+    let is_repeat =
+        |i: usize| move |class: &Class| matches!(class, Class::Repeat(fact) if i == FACTS.len() || *fact == i);
+    let mut table = rows(FACTS.len() + 1).left("", |&i| FACTS.get(i).map_or("all", |(name, _)| name));
+    table = table.right("new: truth", |&i| digits(first.truth.of(is_new(i)).per_token().mean, 2));
+    for (name, _, stories) in &models {
+        table = table.right(*name, |&i| nats(stories.model.of(is_new(i)).per_token()));
+    }
+    table = table.right("repeated: truth", |&i| digits(first.truth.of(is_repeat(i)).per_token().mean, 2));
+    table = table.right("no memory", |&i| digits(first.floor.of(is_repeat(i)).per_token().mean, 2));
+    for (name, _, stories) in &models {
+        table = table.right(*name, |&i| nats(stories.model.of(is_repeat(i)).per_token()));
+    }
+    for (name, _, stories) in &models {
+        if let Some(bits) = &stories.bits {
+            table = table.right(format!("bits read in {name}"), |&i| match bits.get(i) {
+                Some(bits) => nats(*bits),
+                None => digits(bits.iter().map(|bits| bits.mean).sum::<f64>() / FACTS.len() as f64, 2),
+            });
+        }
+    }
+    let most = digits((first.values as f64).log2(), 2);
+    let caption = format!(
+        "What the first letter of a fact costs, in nats per mention; a letter that begins a sentence also tells which sentence it is. Bits of \
+         {most} that a linear probe reads from the latents' means"
+    );
+    (caption, table)
+}
+
+/// The share of facts that generated stories keep.
+fn kept(models: &[Named<'_>], first: &Stories) -> Option<(String, Rows)> {
+    let mut table = rows(2).left("", |&i| ["in stories of its own", "after the first half of an unseen story"][i]);
+    for (name, _, stories) in with_stories(models) {
+        let kept = stories.kept.as_ref()?;
+        table = table.right(name, |&i| {
+            let ([kept, all], share) = (kept[i].counts(), kept[i].share());
+            format!("{kept} of {all}: {}", plus_minus(share.mean, share.error, 3))
+        });
+    }
+    table = table.right("by chance", |_| digits(1.0 / first.values as f64, 3));
+    let caption = format!(
+        "How many repeats of a fact have its first value, in text of the model at temperature 1. Only repeats whose last mention is more than \
+         {} bytes back count; after the half of a story, only facts of that half",
+        first.reach
+    );
+    Some((caption, table))
+}
+
+/// Columns of a kind of entry: of every model, and the first minus each other.
+fn compared(table: Rows, what: &str, models: &[Named<'_>], entry: impl Fn(&Ledger, usize) -> Entry) -> Rows {
+    let first = models[0].1;
+    models.iter().enumerate().fold(table, |table, (number, &(name, ledger))| {
+        let table = table.right(format!("{what}{name}"), |&i| nats(entry(ledger, i).per_token()));
+        if number == 0 { table } else { table.right("less it", |&i| nats(entry(first, i).less(&entry(ledger, i)))) }
+    })
+}
+
+/// Nats of words by their mentions.
+fn words(models: &[Named<'_>]) -> (String, Rows) {
+    let is = |i: usize| move |word: &Word| *word == WORDS[i].1;
+    let mut table = rows(WORDS.len()).left("", |&i| WORDS[i].0);
+    table = table.right("mentions", |&i| models[0].1.first_tokens.of(is(i)).tokens());
+    table = compared(table, "first token: ", models, |ledger, i| ledger.first_tokens.of(is(i)));
+    table = compared(table, "others: ", models, |ledger, i| ledger.later_tokens.of(is(i)));
+    let caption = "What a word's first token and its other tokens cost, in nats per mention within a sequence. Names are words with a capital \
+                   inside a sentence; other words have 4 letters or more";
+    (caption.into(), table)
+}
+
+/// Nats of repeated words by the distance from the last mention.
+fn by_distance(models: &[Named<'_>]) -> (String, Rows) {
+    let mut bins: Vec<(bool, usize)> = models[0].1.by_distance.kinds().copied().collect();
+    bins.sort_by_key(|&(is_name, bin)| (!is_name, bin));
+    let is = |i: usize| {
+        let bin = bins[i];
+        move |kind: &(bool, usize)| *kind == bin
+    };
+    let mut table = rows(bins.len()).left("", |&i| if bins[i].0 { "names" } else { "other words" });
+    table = table.right("tokens back", |&i| {
+        let (from, to) = distances(bins[i].1);
+        format!("{from}-{to}")
+    });
+    table = table.right("mentions", |&i| models[0].1.by_distance.of(is(i)).tokens());
+    table = compared(table, "", models, |ledger, i| ledger.by_distance.of(is(i)));
+    ("What the first token of a repeated word costs by the distance from its last mention, in nats".into(), table)
+}
+
+/// Whether the model keeps facts, in a sentence, beside a model without latents if there is one; `None` without stories of
+/// its own.
+pub fn sentence(model: &Ledger, baseline: Option<&Ledger>) -> Option<String> {
+    let stories = model.stories.as_ref()?;
+    let kept = stories.kept.as_ref()?;
+    let other = baseline.and_then(|baseline| baseline.stories.as_ref()?.kept.as_ref());
+    let of_100 = |kept: &Kept| digits(100.0 * kept.share().mean, 0);
+    let part = |i: usize| {
+        let other = other.map(|other| format!("; without latents {}", of_100(&other[i]))).unwrap_or_default();
+        format!("{} of 100 facts that were out of sight{other}", of_100(&kept[i]))
+    };
+    Some(format!(
+        "After the first half of an unseen story it kept {}. In stories of its own it kept {}. By chance it would keep {} of 100.",
+        part(1),
+        part(0),
+        digits(100.0 / stories.values as f64, 0)
+    ))
+}
+
+/// The ledgers of a run and of the runs that it is compared with, for JSON.
+pub struct Book<'a>(pub &'a [Named<'a>]);
+
+#[derive(Serialize)]
+struct Figure {
+    value: f64,
+    error: f64,
+}
+
+impl From<Mean> for Figure {
+    fn from(Mean { mean, error }: Mean) -> Self {
+        Self { value: mean, error }
+    }
+}
+
+/// The `ledger` object of the JSON output. Nats per mention, unless the name says otherwise.
+#[derive(Serialize)]
+pub struct Json<'a> {
+    run: &'a str,
+    nats_per_sequence: Figure,
+    latents_nats_per_sequence: Figure,
+    #[serde(flatten)]
+    stories: Option<StoriesJson>,
+    words: BTreeMap<&'static str, WordJson>,
+    distances: Vec<DistanceJson>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    against: Vec<Json<'a>>,
+}
+
+#[derive(Serialize)]
+struct StoriesJson {
+    first_nats: Figure,
+    repeat_nats: Figure,
+    floor_repeat_nats: Figure,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    kept_unconditional: Option<KeptJson>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    kept_prompted: Option<KeptJson>,
+    kept_by_chance: f64,
+    reach_bytes: usize,
+    classes: BTreeMap<&'static str, ClassJson>,
+    facts: BTreeMap<&'static str, FactJson>,
+}
+
+#[derive(Serialize)]
+struct KeptJson {
+    #[serde(flatten)]
+    share: Figure,
+    kept: f64,
+    of: f64,
+}
+
+#[derive(Serialize)]
+struct ClassJson {
+    tokens_per_story: f64,
+    nats_per_story: Figure,
+    truth_nats_per_story: f64,
+    floor_nats_per_story: f64,
+}
+
+#[derive(Serialize)]
+struct FactJson {
+    first_nats: Figure,
+    repeat_nats: Figure,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bits: Option<Figure>,
+}
+
+#[derive(Serialize)]
+struct WordJson {
+    mentions: f64,
+    first_token_nats: Figure,
+    other_tokens_nats: Figure,
+    /// The run's first tokens minus those of this run, paired.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    run_less: Option<Figure>,
+}
+
+#[derive(Serialize)]
+struct DistanceJson {
+    names: bool,
+    tokens_back: [usize; 2],
+    mentions: f64,
+    first_token_nats: Figure,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    run_less: Option<Figure>,
+}
+
+impl<'a> Book<'a> {
+    /// The object.
+    pub fn json(&self) -> Json<'a> {
+        let json = |other: Option<&Ledger>, (run, ledger): Named<'a>| {
+            let word = |(name, word): &(&'static str, Word)| {
+                let [first, later] =
+                    [&ledger.first_tokens, &ledger.later_tokens].map(|tally| tally.of(|kind| kind == word));
+                let run_less = other.map(|run| run.first_tokens.of(|kind| kind == word).less(&first).into());
+                let (first_token_nats, other_tokens_nats) = (first.per_token().into(), later.per_token().into());
+                (*name, WordJson { mentions: first.tokens(), first_token_nats, other_tokens_nats, run_less })
+            };
+            let distance = |bin: &(bool, usize)| {
+                let entry = ledger.by_distance.of(|kind| kind == bin);
+                DistanceJson {
+                    names: bin.0,
+                    tokens_back: distances(bin.1).into(),
+                    mentions: entry.tokens(),
+                    first_token_nats: entry.per_token().into(),
+                    run_less: other.map(|run| run.by_distance.of(|kind| kind == bin).less(&entry).into()),
+                }
+            };
+            Json {
+                run,
+                nats_per_sequence: ledger.nats().into(),
+                latents_nats_per_sequence: ledger.latents().into(),
+                stories: ledger.stories.as_ref().map(stories_json),
+                words: WORDS.iter().map(word).collect(),
+                distances: ledger.by_distance.kinds().map(distance).collect(),
+                against: Vec::new(),
+            }
+        };
+        let [run, others @ ..] = self.0 else { unreachable!("a run") };
+        let against = others.iter().map(|&other| json(Some(run.1), other)).collect();
+        Json { against, ..json(None, *run) }
+    }
+}
+
+fn stories_json(stories: &Stories) -> StoriesJson {
+    let nats = |is: &dyn Fn(&Class) -> bool| stories.model.of(is).per_token().into();
+    let kept = |i: usize| {
+        stories.kept.as_ref().map(|both| {
+            let [kept, of] = both[i].counts();
+            KeptJson { share: both[i].share().into(), kept, of }
+        })
+    };
+    let class = |(_, name, is): &(&'static str, &'static str, Is)| {
+        let [model, truth, floor] = [&stories.model, &stories.truth, &stories.floor].map(|tally| tally.of(is));
+        let class = ClassJson {
+            tokens_per_story: model.tokens() / model.0.len() as f64,
+            nats_per_story: model.per_sequence().into(),
+            truth_nats_per_story: truth.per_sequence().mean,
+            floor_nats_per_story: floor.per_sequence().mean,
+        };
+        (*name, class)
+    };
+    let fact = |(i, (name, _)): (usize, &(&'static str, &'static str))| {
+        let fact = FactJson {
+            first_nats: nats(&|class| *class == Class::First(i)),
+            repeat_nats: nats(&|class| *class == Class::Repeat(i)),
+            bits: stories.bits.as_ref().map(|bits| bits[i].into()),
+        };
+        (*name, fact)
+    };
+    StoriesJson {
+        first_nats: nats(&CLASSES[0].2),
+        repeat_nats: nats(&CLASSES[1].2),
+        floor_repeat_nats: stories.floor_repeat.into(),
+        kept_unconditional: kept(0),
+        kept_prompted: kept(1),
+        kept_by_chance: 1.0 / stories.values as f64,
+        reach_bytes: stories.reach,
+        classes: CLASSES.iter().map(class).collect(),
+        facts: FACTS.iter().enumerate().map(fact).collect(),
+    }
+}
