@@ -15,7 +15,7 @@ use std::path::PathBuf;
 
 /// Compare runs side by side in one HTML page
 ///
-/// Shows curves, settings, results, audit, the cost of every token of some validation texts, the KL by layer, and
+/// Shows curves, settings, results, audit, ledger, the cost of every token of some validation texts, the KL by layer, and
 /// generated texts, in one file without network access and scripts. For a run without a checkpoint it shows what is
 /// available. The same runs give the same page.
 #[derive(clap::Args)]

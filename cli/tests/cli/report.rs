@@ -49,7 +49,7 @@ fn what_comes_from_outside_is_text_and_the_same_page_comes_again() {
     assert!(values("href").iter().all(|href| href.starts_with('#') || href == "data:,"), "{:?}", values("href"));
     assert!(values("src").is_empty() && !page.contains("url(") && !page.contains("@import"));
     assert!(page.contains("default-src &#39;none&#39;") || page.contains("default-src 'none'"));
-    assert!(values("id").iter().all(|id| page.contains(&format!("href=\"#{id}\""))) && values("id").len() == 6);
+    assert!(values("id").iter().all(|id| page.contains(&format!("href=\"#{id}\""))) && values("id").len() == 7);
 
     let report = |out: &str, threads: &str| {
         let args = ["report", odd, "ar", "gpt2", "--out", out, "--threads", threads];
@@ -64,7 +64,7 @@ fn what_comes_from_outside_is_text_and_the_same_page_comes_again() {
         &first,
         "Loss against steps | Loss against tokens | NLL against steps | KL against steps | not a bound | \
          upper bound | exact | class=\"n s9\" | there is nothing to audit | Sample 1 \
-         | Text 2 | KL by layer and latent | model.kind",
+         | Text 2 | KL by layer and latent | other words, second | model.kind",
     );
     assert!(!first.contains("NaN") && !first.contains(">inf"));
     // A model that infers no latents takes no fast steps, so it does not differ in their number; nor is there a suite to show.

@@ -1,6 +1,7 @@
 use super::Options;
 use crate::audit;
 use crate::eval::{self, Row, Text};
+use crate::ledger::{self, Ledger};
 use crate::reading::{Reader, Reading};
 use crate::text::writer;
 use engine::{Device, Error, ErrorKind, Result};
@@ -30,6 +31,8 @@ pub struct Measured {
     pub results: Vec<Row>,
     /// The rows of the audit, for a model with latents.
     pub audit: Vec<audit::Row>,
+    /// What the tokens cost by what they tell.
+    pub ledger: Option<Ledger>,
     /// The first texts, token by token.
     pub readings: Vec<Reading>,
     /// The generated texts.
@@ -44,7 +47,7 @@ impl Measured {
     /// # Errors
     /// If named data or a named checkpoint cannot be used, or the device fails. Other failures become notes, and their
     /// results are missing; without a checkpoint all results are.
-    pub fn new(options: &Options, run: &Run, device: &Device, progress: impl FnMut(u64, u64)) -> Result<Self> {
+    pub fn new(options: &Options, run: &Run, device: &Device, mut progress: impl FnMut(u64, u64)) -> Result<Self> {
         let mut measured = Self::default();
         let mut model = match run.load(device, Work::Evaluation) {
             Ok(model) => model,
@@ -62,12 +65,22 @@ impl Measured {
                 source => source,
             };
             let judged = source.and_then(|(source, text)| {
-                (measured.results, measured.audit) = judge(options.limit, &mut model, &source, progress)?;
+                let half = |done, all| progress(done, 2 * all);
+                (measured.results, measured.audit) = judge(options.limit, &mut model, &source, half)?;
                 if text.is_training_text {
                     measured.notes.push(format!("{}: {text}", run.path.display()));
                 }
                 measured.text = Some(text);
                 let steps = model.config.fast.steps;
+                let wanted = ledger::Options {
+                    steps,
+                    draws: DRAWS,
+                    sequences: options.limit,
+                    stories: options.limit.min(32) as u32,
+                    probe: 8 * options.limit.min(64),
+                };
+                let half = |done, all| progress(all + done, 2 * all);
+                measured.ledger = Some(Ledger::new(&mut model, &source, &wanted, half)?);
                 measured.readings =
                     Reader::new(&mut model, steps, DRAWS)?.read(&source, options.limit.min(TEXTS), |_| ())?;
                 Ok(())

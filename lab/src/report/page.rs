@@ -4,6 +4,7 @@ use super::tokens::{reading, scale};
 use super::{DRAWS, Entry, Measured, Options, Seen, tables};
 use crate::audit;
 use crate::eval::IWAE;
+use crate::ledger::{self, Ledger};
 use crate::plot;
 use crate::table::visible;
 use crate::text::tokenizer;
@@ -29,6 +30,7 @@ pub fn page(options: &Options, entries: &[Entry], command: &str) -> String {
         ("results", "Results", results(options, entries)),
         ("suite", "Suite", tables::suite(entries)),
         ("audit", "Audit", audits(entries)),
+        ("ledger", "Ledger", ledgers(entries)),
         ("tokens", "The cost of every token", readings(entries)),
         ("samples", "Samples", samples(options, entries)),
     ];
@@ -166,6 +168,34 @@ fn audits(entries: &[Entry]) -> Markup {
                     p.note { "This model infers no latents: its NLL is exact, so there is nothing to audit." }
                 }
             }
+        }
+    }
+}
+
+/// The ledgers, side by side for runs that read the same text.
+fn ledgers(entries: &[Entry]) -> Markup {
+    let all = measured(entries).filter_map(|(_, entry, measured)| {
+        Some((entry, measured.ledger.as_ref()?, measured.text.as_ref()?.name.as_str()))
+    });
+    let mut groups: Vec<Vec<(&Entry, &Ledger, &str)>> = Vec::new();
+    for run in all {
+        let is_same = |group: &&mut Vec<(&Entry, &Ledger, &str)>| {
+            group[0].2 == run.2 && ledger::check_same_text(&group[0].0.run, &run.0.run).is_ok()
+        };
+        match groups.iter_mut().find(is_same) {
+            Some(group) => group.push(run),
+            None => groups.push(vec![run]),
+        }
+    }
+    html! {
+        @if groups.is_empty() { p.note { "No text was read." } }
+        @for group in groups {
+            @let models: Vec<ledger::Named> = group.iter().map(|(entry, ledger, _)| (&*entry.name, *ledger)).collect();
+            @let baseline = group.iter().find(|(entry, ..)| !entry.infers()).map(|(_, ledger, _)| *ledger);
+            @for (entry, ledger, _) in group.iter().filter(|(entry, ..)| entry.infers()) {
+                @if let Some(sentence) = ledger::sentence(ledger, baseline) { p { (entry.name) ": " (sentence) } }
+            }
+            @for (caption, table) in ledger::tables(&models) { (tables::html_table(&caption, &table.columns)) }
         }
     }
 }
