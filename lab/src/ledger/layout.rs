@@ -87,12 +87,16 @@ fn classes(models: &[Named<'_>], first: &Stories) -> (String, Rows) {
             None => digits(tally.of(|_| true).per_sequence().mean, 2),
         });
     }
-    for (name, ledger, stories) in with_stories(models) {
-        table = table.right(name, |&i| match CLASSES.get(i) {
-            Some((.., is)) => nats(stories.model.of(is).per_sequence()),
-            None if i == latents => nats(ledger.latents()),
-            None => nats(ledger.nats()),
-        });
+    let entry = |ledger: &Ledger, i: usize| match (CLASSES.get(i), &ledger.stories) {
+        (Some((.., is)), Some(stories)) => stories.model.of(is),
+        _ if i == latents => ledger.latents(),
+        _ => ledger.nats(),
+    };
+    for (number, (name, ledger, _)) in with_stories(models).into_iter().enumerate() {
+        table = table.right(name, |&i| nats(entry(ledger, i).per_sequence()));
+        if number > 0 {
+            table = table.right("less it", |&i| nats(entry(models[0].1, i).less_per_sequence(&entry(ledger, i))));
+        }
     }
     let caption = format!(
         "What a story's tokens cost by what they tell, in nats per story. truth: the least possible cost, that of their source. no memory: \
@@ -232,6 +236,9 @@ pub struct Json<'a> {
     run: &'a str,
     nats_per_sequence: Figure,
     latents_nats_per_sequence: Figure,
+    /// The run's cost minus that of this run, paired.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    run_less: Option<Figure>,
     #[serde(flatten)]
     stories: Option<StoriesJson>,
     words: BTreeMap<&'static str, WordJson>,
@@ -322,8 +329,9 @@ impl<'a> Book<'a> {
             };
             Json {
                 run,
-                nats_per_sequence: ledger.nats().into(),
-                latents_nats_per_sequence: ledger.latents().into(),
+                nats_per_sequence: ledger.nats().per_sequence().into(),
+                latents_nats_per_sequence: ledger.latents().per_sequence().into(),
+                run_less: other.map(|run| run.nats().less_per_sequence(&ledger.nats()).into()),
                 stories: ledger.stories.as_ref().map(stories_json),
                 words: WORDS.iter().map(word).collect(),
                 distances: ledger.by_distance.kinds().map(distance).collect(),

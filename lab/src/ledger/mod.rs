@@ -181,14 +181,14 @@ impl Ledger {
         Ok(Self { scores, stories: None, first_tokens, later_tokens, by_distance })
     }
 
-    /// Nats of a sequence, with what an oracle is told.
-    pub fn nats(&self) -> Mean {
-        Mean::of(&self.scores.iter().map(|score| score.nats + score.told).collect::<Vec<_>>())
+    /// The cost of the sequences, with what an oracle is told.
+    pub fn nats(&self) -> Entry {
+        Entry(self.scores.iter().map(|score| [score.nats + score.told, score.tokens as f64]).collect())
     }
 
-    /// The part of them that is the cost of the latents: the KL, or what an oracle is told.
-    pub fn latents(&self) -> Mean {
-        Mean::of(&self.scores.iter().map(|score| score.kl + score.told).collect::<Vec<_>>())
+    /// The part of it that is the cost of the latents: the KL, or what an oracle is told.
+    pub fn latents(&self) -> Entry {
+        Entry(self.scores.iter().map(|score| [score.kl + score.told, score.tokens as f64]).collect())
     }
 }
 
@@ -325,9 +325,10 @@ mod tests {
             assert_eq!(last.0, last.1, "{kind}");
             let stories = ledger.stories.as_ref().unwrap();
             let sum = |tally: &Tally<Class>| tally.of(|_| true).per_sequence().mean;
-            let all = sum(&stories.model) + ledger.latents().mean;
-            assert!((all - ledger.nats().mean).abs() < 1e-4 * all, "{kind}: {all} {}", ledger.nats().mean);
-            assert_eq!(ledger.latents().mean > 0.0, kind != "ar");
+            let [nats, latents] = [ledger.nats(), ledger.latents()].map(|entry| entry.per_sequence().mean);
+            let all = sum(&stories.model) + latents;
+            assert!((all - nats).abs() < 1e-4 * all, "{kind}: {all} {nats}");
+            assert_eq!(latents > 0.0, kind != "ar");
             let corpus = Corpus::of(&run.config).unwrap();
             for (tally, window) in [(&stories.truth, usize::MAX), (&stories.floor, run.config.model.reach())] {
                 let nats = |i| corpus.windowed_nats(&corpus.document(REPORT_SEED, i).bytes, window).unwrap();

@@ -61,6 +61,11 @@ impl Entry {
         Mean::of(&self.0.iter().map(|[nats, _]| *nats).collect::<Vec<_>>())
     }
 
+    /// Nats of a sequence minus those of `other`, paired.
+    pub fn less_per_sequence(&self, other: &Self) -> Mean {
+        Mean::of(&self.0.iter().zip(&other.0).map(|([a, _], [b, _])| a - b).collect::<Vec<_>>())
+    }
+
     /// Nats of a token minus those of `other` for the same tokens, paired by sequence.
     pub fn less(&self, other: &Self) -> Mean {
         let differences = self.0.iter().zip(&other.0).map(|([a, tokens], [b, _])| [a - b, *tokens]);
@@ -83,6 +88,7 @@ mod tests {
         assert_eq!(tally.of(|_| true).per_sequence(), Mean { mean: 7.0, error: 4.0 });
         let other = Entry(vec![[1.0, 2.0], [6.0, 1.0]]);
         assert_eq!(a.less(&other).mean, 2.0 / 3.0);
+        assert_eq!(a.less_per_sequence(&other), Mean { mean: 1.0, error: 1.0 });
         assert!(tally.of(|key| *key == 'c').per_token().mean.is_nan());
         assert_eq!(tally.kinds().collect::<String>(), "ab");
     }
