@@ -13,7 +13,7 @@ use ltm::checkpoint::write_atomic;
 use ltm::config::Work;
 use ltm::data::Source;
 use ltm::json;
-use ltm::run::Run;
+use ltm::run::{Loaded, Run};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -88,9 +88,9 @@ fn examine(args: &Args, run: &Run, against: &[Run], device: &Device) -> Result<(
             audit(&mut model, &source, &options, show)
         })?;
     }
-    let mut ledgers = vec![ledger(args, run, &source, device)?];
+    let mut ledgers = vec![ledger(args, &mut model, &source)?];
     for other in against {
-        ledgers.push(ledger(args, other, &source, device)?);
+        ledgers.push(ledger(args, &mut other.load(device, Work::Evaluation)?, &source)?);
     }
     let names = std::iter::once(&args.run).chain(&args.against).map(|path| path.display().to_string());
     let names: Vec<String> = names.collect();
@@ -110,11 +110,9 @@ fn examine(args: &Args, run: &Run, against: &[Run], device: &Device) -> Result<(
     print(format_args!("\nof {text}, by {}", command()))
 }
 
-/// The ledger of a run. It loads the weights anew, so the memory of other work is free.
-fn ledger(args: &Args, run: &Run, source: &Arc<dyn Source>, device: &Device) -> Result<Ledger> {
-    let mut model = run.load(device, Work::Evaluation)?;
-    let steps = args.steps.map_or(run.config.fast.steps, |steps| steps as usize);
+fn ledger(args: &Args, model: &mut Loaded, source: &Arc<dyn Source>) -> Result<Ledger> {
+    let steps = args.steps.map_or(model.config.fast.steps, |steps| steps as usize);
     let (stories, probe) = (args.stories, args.probe);
     let options = Options { steps, draws: args.samples as usize, sequences: args.limit, stories, probe };
-    behind_bar("{bar} {percent}% of a ledger  ETA {eta}", |show| Ledger::new(&mut model, source, &options, show))
+    behind_bar("{bar} {percent}% of a ledger  ETA {eta}", |show| Ledger::new(model, source, &options, show))
 }

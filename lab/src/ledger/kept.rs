@@ -35,8 +35,9 @@ pub fn write(
     stories: u32,
     mut progress: impl FnMut(),
 ) -> Result<[Kept; 2]> {
-    let (seq, reach) = (model.config.model.seq, model.config.model.reach());
-    let writing = Writing { tokens: Some(seq), steps: Some(steps), ..Writing::default() };
+    let reach = model.config.model.reach();
+    // As many tokens as fit into the sequence of training.
+    let writing = Writing { steps: Some(steps), ..Writing::default() };
     let mut writer = crate::text::writer(model, writing, stories.into())?;
     let mut kept = [Kept::default(), Kept::default()];
     for story in 0..stories {
