@@ -4,6 +4,7 @@ use super::{Row, Scores, as_trained, verdict};
 use crate::eval::{Head, Text};
 use crate::ledger::{self, Book, Named};
 use crate::table::{Table, digits, nats, short};
+use ltm::config::ModelKind;
 use ltm::evaluate::{Excess, Mean, SequenceScore, Total};
 use ltm::run::{Loaded, Run};
 use serde::Serialize;
@@ -124,6 +125,7 @@ impl Audit<'_> {
             total.sequences,
             total.tokens,
         )];
+        let given = if config.model.kind == ModelKind::Oracle { ", given their facts," } else { "" };
         lines.push(if config.model.kind.infers() {
             format!(
                 "posterior {}, fitted with {} noise, trained with T = {}; S = {} draws; nats/sequence, ± one standard error \
@@ -131,9 +133,9 @@ impl Audit<'_> {
                 config.fast.posterior, config.fast.noise, config.fast.steps, self.draws,
             )
         } else {
-            "infers no latents, so its NLL is exact; ± one standard error over sequences".into()
+            format!("infers no latents: its NLL{given} is exact; ± one standard error over sequences")
         });
-        lines.extend(exact.map(|exact| format!("the exact cost of these stories is {exact:.2}")));
+        lines.extend(exact.map(|exact| format!("the exact cost of these stories{given} is {exact:.2}")));
         if !self.rows.is_empty() {
             lines.extend(tables(self.rows).iter().map(|(caption, table)| format!("\n{caption}\n\n{table}")));
             let row = as_trained(self.rows, config);
@@ -148,8 +150,8 @@ impl Audit<'_> {
     /// What the numbers mean, as a list.
     pub fn in_words(&self) -> String {
         let verdict = (!self.rows.is_empty()).then(|| verdict(self.rows, &self.model.config));
-        let baseline = self.ledgers.get(1).map(|(_, ledger)| *ledger);
-        let memory = ledger::sentence(self.ledgers[0].1, baseline).map(|sentence| format!("- {sentence}"));
+        let memory =
+            ledger::sentence(self.ledgers[0].1, self.ledgers.get(1).copied()).map(|sentence| format!("- {sentence}"));
         verdict.into_iter().chain(memory).collect::<Vec<_>>().join("\n")
     }
 

@@ -1,6 +1,6 @@
 //! The ledger as tables, in a sentence, and as JSON.
 
-use super::{Entry, Kept, Ledger, Stories, Word, distances};
+use super::{Entry, Ledger, Stories, Tally, Word, distances};
 use crate::table::{Table, digits, nats, plus_minus};
 use ltm::corpus::{Class, FACTS};
 use ltm::evaluate::Mean;
@@ -56,7 +56,8 @@ pub fn tables(models: &[Named<'_>]) -> Vec<(String, Rows)> {
         tables.push(facts(models, stories));
         tables.extend(kept(models, stories));
     }
-    tables.push(words(models));
+    tables.push(words(models, "first token costs", |ledger| &ledger.first_tokens));
+    tables.push(words(models, "other tokens cost together", |ledger| &ledger.later_tokens));
     tables.push(by_distance(models));
     tables
 }
@@ -95,7 +96,8 @@ fn classes(models: &[Named<'_>], first: &Stories) -> (String, Rows) {
     for (number, (name, ledger, _)) in with_stories(models).into_iter().enumerate() {
         table = table.right(name, |&i| nats(entry(ledger, i).per_sequence()));
         if number > 0 {
-            table = table.right("less it", |&i| nats(entry(models[0].1, i).less_per_sequence(&entry(ledger, i))));
+            table = table
+                .right(format!("minus {name}"), |&i| nats(entry(models[0].1, i).less_per_sequence(&entry(ledger, i))));
         }
     }
     let caption = format!(
@@ -115,12 +117,12 @@ fn facts(models: &[Named<'_>], first: &Stories) -> (String, Rows) {
     let mut table = rows(FACTS.len() + 1).left("", |&i| FACTS.get(i).map_or("all", |(name, _)| name));
     table = table.right("new: truth", |&i| digits(first.truth.of(is_new(i)).per_token().mean, 2));
     for (name, _, stories) in &models {
-        table = table.right(*name, |&i| nats(stories.model.of(is_new(i)).per_token()));
+        table = table.right(format!("new: {name}"), |&i| nats(stories.model.of(is_new(i)).per_token()));
     }
     table = table.right("repeated: truth", |&i| digits(first.truth.of(is_repeat(i)).per_token().mean, 2));
-    table = table.right("no memory", |&i| digits(first.floor.of(is_repeat(i)).per_token().mean, 2));
+    table = table.right("repeated: no memory", |&i| digits(first.floor.of(is_repeat(i)).per_token().mean, 2));
     for (name, _, stories) in &models {
-        table = table.right(*name, |&i| nats(stories.model.of(is_repeat(i)).per_token()));
+        table = table.right(format!("repeated: {name}"), |&i| nats(stories.model.of(is_repeat(i)).per_token()));
     }
     for (name, _, stories) in &models {
         if let Some(bits) = &stories.bits {
@@ -158,24 +160,25 @@ fn kept(models: &[Named<'_>], first: &Stories) -> Option<(String, Rows)> {
 }
 
 /// Columns of a kind of entry: of every model, and the first minus each other.
-fn compared(table: Rows, what: &str, models: &[Named<'_>], entry: impl Fn(&Ledger, usize) -> Entry) -> Rows {
+fn compared(table: Rows, models: &[Named<'_>], entry: impl Fn(&Ledger, usize) -> Entry) -> Rows {
     let first = models[0].1;
     models.iter().enumerate().fold(table, |table, (number, &(name, ledger))| {
-        let table = table.right(format!("{what}{name}"), |&i| nats(entry(ledger, i).per_token()));
-        if number == 0 { table } else { table.right("less it", |&i| nats(entry(first, i).less(&entry(ledger, i)))) }
+        let table = table.right(name, |&i| nats(entry(ledger, i).per_token()));
+        let minus = |&i: &usize| nats(entry(first, i).less(&entry(ledger, i)));
+        if number == 0 { table } else { table.right(format!("minus {name}"), minus) }
     })
 }
 
-/// Nats of words by their mentions.
-fn words(models: &[Named<'_>]) -> (String, Rows) {
-    let is = |i: usize| move |word: &Word| *word == WORDS[i].1;
-    let mut table = rows(WORDS.len()).left("", |&i| WORDS[i].0);
-    table = table.right("mentions", |&i| models[0].1.first_tokens.of(is(i)).tokens());
-    table = compared(table, "first token: ", models, |ledger, i| ledger.first_tokens.of(is(i)));
-    table = compared(table, "others: ", models, |ledger, i| ledger.later_tokens.of(is(i)));
-    let caption = "What a word's first token and its other tokens cost, in nats per mention within a sequence. Names are words with a capital \
-                   inside a sentence; other words have 4 letters or more";
-    (caption.into(), table)
+/// Nats of some tokens of words by their mentions.
+fn words(models: &[Named<'_>], what: &str, tally: impl Fn(&Ledger) -> &Tally<Word>) -> (String, Rows) {
+    let entry = |ledger: &Ledger, i: usize| tally(ledger).of(|word| *word == WORDS[i].1);
+    let table = rows(WORDS.len()).left("", |&i| WORDS[i].0);
+    let table = compared(table.right("mentions", |&i| entry(models[0].1, i).tokens()), models, entry);
+    let caption = format!(
+        "What a word's {what} by how often the sequence has mentioned it, in nats per mention. Names are words with a capital inside a \
+         sentence; other words have 4 letters or more"
+    );
+    (caption, table)
 }
 
 /// Nats of repeated words by the distance from the last mention.
@@ -192,25 +195,26 @@ fn by_distance(models: &[Named<'_>]) -> (String, Rows) {
         format!("{from}-{to}")
     });
     table = table.right("mentions", |&i| models[0].1.by_distance.of(is(i)).tokens());
-    table = compared(table, "", models, |ledger, i| ledger.by_distance.of(is(i)));
+    table = compared(table, models, |ledger, i| ledger.by_distance.of(is(i)));
     ("What the first token of a repeated word costs by the distance from its last mention, in nats".into(), table)
 }
 
-/// Whether the model keeps facts, in a sentence, beside a model without latents if there is one; `None` without stories of
-/// its own.
-pub fn sentence(model: &Ledger, baseline: Option<&Ledger>) -> Option<String> {
+/// Whether the model keeps facts, in a sentence, beside another model if there is one, such as `("without latents", …)`; `None`
+/// if its stories repeat none.
+pub fn sentence(model: &Ledger, other: Option<Named<'_>>) -> Option<String> {
     let stories = model.stories.as_ref()?;
-    let kept = stories.kept.as_ref()?;
-    let other = baseline.and_then(|baseline| baseline.stories.as_ref()?.kept.as_ref());
-    let of_100 = |kept: &Kept| digits(100.0 * kept.share().mean, 0);
     let part = |i: usize| {
-        let other = other.map(|other| format!("; without latents {}", of_100(&other[i]))).unwrap_or_default();
-        format!("{} of 100 facts that were out of sight{other}", of_100(&kept[i]))
+        let of_100 = |ledger: &Ledger| {
+            let share = ledger.stories.as_ref()?.kept.as_ref()?[i].share().mean;
+            share.is_finite().then(|| digits(100.0 * share, 0))
+        };
+        let other = other.and_then(|(name, other)| Some(format!("; {name} {}", of_100(other)?))).unwrap_or_default();
+        Some(format!("{} of 100 facts that were out of sight{other}", of_100(model)?))
     };
     Some(format!(
         "After the first half of an unseen story it kept {}. In stories of its own it kept {}. By chance it would keep {} of 100.",
-        part(1),
-        part(0),
+        part(1)?,
+        part(0)?,
         digits(100.0 / stories.values as f64, 0)
     ))
 }

@@ -341,8 +341,17 @@ mod tests {
             let json = serde_json::to_value(Book(&[(kind, &ledger), ("other", &ledger)]).json()).unwrap();
             assert!(json["repeat_nats"]["value"].as_f64().is_some_and(|nats| nats > 4.0), "{json}");
             assert_eq!(json["against"][0]["words"]["names, second"]["run_less"]["value"], 0.0);
-            assert_eq!(tables(&[(kind, &ledger), ("other", &ledger)]).len(), 5);
-            assert!(sentence(&ledger, Some(&ledger)).unwrap().contains("without latents"));
+            assert_eq!(tables(&[(kind, &ledger), ("other", &ledger)]).len(), 6);
+            let mut ledger = ledger;
+            ledger.stories.as_mut().unwrap().kept = Some([vec![[1.0, 4.0]], vec![[2.0, 4.0], [1.0, 0.0]]].map(Kept));
+            let said = sentence(&ledger, Some(("without latents", &ledger))).unwrap();
+            assert!(
+                said.contains("story it kept 75 of 100 facts that were out of sight; without latents 75. In"),
+                "{said}"
+            );
+            assert!(said.contains("own it kept 25 of 100") && said.contains("keep 6 of 100"), "{said}");
+            ledger.stories.as_mut().unwrap().kept = Some([vec![[0.0; 2]], vec![[0.0; 2]]].map(Kept));
+            assert_eq!(sentence(&ledger, None), None);
             json::line(&json);
         }
         let [a, mut b] = ["ltm", "ar"].map(|kind| Run::open(&folder.path().join(kind)).unwrap());

@@ -96,7 +96,9 @@ fn dot(a: &[f64], b: &[f64]) -> f64 {
 
 /// −log of the softmax of `sharpness` times the outputs at `value`.
 fn surprise(outputs: &[f64], sharpness: f64, value: usize) -> f64 {
-    outputs.iter().map(|output| (sharpness * (output - outputs[value])).exp()).sum::<f64>().ln()
+    let most = outputs.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let sum: f64 = outputs.iter().map(|output| (sharpness * (output - most)).exp()).sum();
+    sum.ln() + sharpness * (most - outputs[value])
 }
 
 /// Inverts a positive definite matrix of `n` rows in place, by Gauss-Jordan elimination.

@@ -191,7 +191,7 @@ fn ledgers(entries: &[Entry]) -> Markup {
         @if groups.is_empty() { p.note { "No text was read." } }
         @for group in groups {
             @let models: Vec<ledger::Named> = group.iter().map(|(entry, ledger, _)| (&*entry.name, *ledger)).collect();
-            @let baseline = group.iter().find(|(entry, ..)| !entry.infers()).map(|(_, ledger, _)| *ledger);
+            @let baseline = group.iter().position(|(entry, ..)| !entry.infers()).map(|i| models[i]);
             @for (entry, ledger, _) in group.iter().filter(|(entry, ..)| entry.infers()) {
                 @if let Some(sentence) = ledger::sentence(ledger, baseline) { p { (entry.name) ": " (sentence) } }
             }
