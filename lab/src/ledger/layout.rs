@@ -58,7 +58,9 @@ pub fn tables(models: &[Named<'_>]) -> Vec<(String, Rows)> {
     }
     tables.push(words(models, "first token costs", |ledger| &ledger.first_tokens));
     tables.push(words(models, "other tokens cost together", |ledger| &ledger.later_tokens));
-    tables.push(by_distance(models));
+    if models[0].1.by_distance.kinds().next().is_some() {
+        tables.push(by_distance(models));
+    }
     tables
 }
 
