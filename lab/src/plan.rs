@@ -37,8 +37,8 @@ impl Part<'_> {
     }
 }
 
-/// The parts of a training step with `steps` fast steps.
-pub(crate) fn parts<'a>(fast: Option<&'a Fast>, slow: &'a Slow, steps: usize) -> Vec<Part<'a>> {
+/// The parts of a training step with `steps` fast steps and `updates` of the decoder.
+pub(crate) fn parts<'a>(fast: Option<&'a Fast>, slow: &'a Slow, steps: usize, updates: usize) -> Vec<Part<'a>> {
     let part = |name, plan, phases, times| Part { name, plan, phases, times };
     let mut parts = Vec::new();
     if let Some(plan) = fast.map(|fast| &fast.plan) {
@@ -48,8 +48,8 @@ pub(crate) fn parts<'a>(fast: Option<&'a Fast>, slow: &'a Slow, steps: usize) ->
         parts.push(part("fast loop, at every fast step", plan, step, steps));
     }
     let [gradient, update] = slow.plans();
-    parts.push(part("slow step: gradient", gradient, &Phase::ALL, 1));
-    parts.push(part("slow step: update", update, &Phase::ALL, 1));
+    parts.push(part("slow step: gradient", gradient, &Phase::ALL, updates));
+    parts.push(part("slow step: update", update, &Phase::ALL, updates));
     parts
 }
 
@@ -73,7 +73,7 @@ impl Plans {
     }
 
     fn parts(&self) -> Vec<Part<'_>> {
-        parts(self.learner.fast.as_ref(), &self.learner.slow, self.config.fast.steps)
+        parts(self.learner.fast.as_ref(), &self.learner.slow, self.config.fast.steps, self.config.slow.updates)
     }
 
     /// Token positions of a training step.

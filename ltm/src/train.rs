@@ -2,7 +2,7 @@
 
 use crate::config::{self, Config, SlowGradient, Work};
 use crate::data::{Batch, checksum};
-use crate::learn::{Fast, Inputs, Learner, Slow};
+use crate::learn::{Draw, Fast, Inputs, Learner, Slow};
 use crate::model::{Param, Params};
 use crate::safetensors::{self, SafeTensors};
 use autograd::{Id, NonFinite, Store};
@@ -28,6 +28,8 @@ pub struct Trainer {
     pub params: Params,
     /// The fast loop; a model that infers no latents has none.
     pub fast: Option<Fast>,
+    /// Further draws of the latents for the same batch; `None` if one is enough.
+    draw: Option<Draw>,
     /// The slow step.
     pub slow: Slow,
     /// Steps done.
@@ -43,7 +45,7 @@ pub struct Trainer {
 pub struct StepReport {
     /// Number of this step, from 1.
     pub step: u64,
-    /// −log p(x|z) at a draw from the final posterior.
+    /// −log p(x|z) at a draw from the final posterior, before the first update.
     pub nll: f64,
     /// KL of the final posteriors; 0 if none are inferred.
     pub kl: f64,
@@ -51,7 +53,7 @@ pub struct StepReport {
     pub tokens: u64,
     /// Bytes of text of these targets.
     pub bytes: u64,
-    /// Global norm of the decoder's gradient before clipping.
+    /// Global norm of the decoder's gradient before clipping, at the first update.
     pub grad_norm: f64,
     /// Slow learning rate.
     pub rate: f64,
@@ -71,10 +73,10 @@ impl Trainer {
         config.check_device(device, Work::Training)?;
         let mut store = Store::new(device.clone());
         let activations = config.train.precision.to_learn_on(device)?;
-        let Learner { params, inputs, fast, slow, .. } = Learner::new(&config, activations, &mut store)?;
+        let Learner { params, inputs, fast, draw, slow, .. } = Learner::new(&config, activations, &mut store)?;
         config.check_room(&store, Work::Training)?;
         params.init(&mut store, config.train.seed);
-        Ok(Self { config, store, params, inputs, fast, slow, step: 0, stopped: false })
+        Ok(Self { config, store, params, inputs, fast, draw, slow, step: 0, stopped: false })
     }
 
     /// The slow learning rate of step `step` (from 1): linear warm-up, then a cosine down to the least rate.
@@ -111,7 +113,7 @@ impl Trainer {
         Ok(())
     }
 
-    /// One step: fits the posteriors of the batch, then updates the decoder once.
+    /// One step: fits the posteriors of the batch, then updates the decoder, `slow.updates` times.
     ///
     /// # Errors
     /// If the batch does not fit, or a number is not finite and the configuration says to stop or the weights are to
@@ -125,19 +127,32 @@ impl Trainer {
             self.slow.clear(&mut self.store);
         }
         self.fit(batch, |_, _| ())?;
-        let store = &mut self.store;
-        self.slow.gradient(store);
-        let nll: f64 = self.slow.nll(store)?.iter().sum();
         let kl = match &self.fast {
-            Some(fast) => fast.latents.posterior_kl(store)?.iter().sum(),
+            Some(fast) => fast.latents.posterior_kl(&self.store)?.iter().sum(),
             None => 0.0,
         };
-        let grad_norm = self.slow.grad_norm(store)?;
         let (tokens, bytes) = (batch.scored(), batch.bytes());
-        let mut report = StepReport { step, nll, kl, tokens, bytes, grad_norm, rate, fast_rate, skipped: None };
-        if nll.is_finite() && kl.is_finite() && grad_norm.is_finite() {
-            self.slow.apply(store, rate, step);
-        } else {
+        let mut report =
+            StepReport { step, nll: 0.0, kl, tokens, bytes, grad_norm: 0.0, rate, fast_rate, skipped: None };
+        let updates = self.config.slow.updates as u64;
+        for update in 0..updates {
+            let (store, number) = (&mut self.store, (step - 1) * updates + update);
+            if update > 0
+                && let Some(draw) = &self.draw
+            {
+                draw.run(store, number as u32)?;
+            }
+            self.slow.gradient(store);
+            let nll: f64 = self.slow.nll(store)?.iter().sum();
+            let grad_norm = self.slow.grad_norm(store)?;
+            if update == 0 {
+                // Later numbers are of weights that have seen the batch.
+                (report.nll, report.grad_norm) = (nll, grad_norm);
+            }
+            if nll.is_finite() && kl.is_finite() && grad_norm.is_finite() {
+                self.slow.apply(store, rate, number + 1);
+                continue;
+            }
             // Non-finite weights are not the fault of this batch.
             self.check_finite()?;
             let place = self.find_non_finite(batch, fast_rate, step)?;
@@ -145,10 +160,11 @@ impl Trainer {
             if self.config.train.non_finite == config::NonFinite::Stop {
                 self.stopped = true;
                 return Err(Error::new(format!(
-                    "{message}; the weights are unchanged by this step; try {LOWER_RATES}"
+                    "{message}; the weights are unchanged by this update; try {LOWER_RATES}"
                 )));
             }
             report.skipped = Some(message);
+            break;
         }
         self.step = step;
         Ok(report)

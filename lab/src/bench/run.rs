@@ -202,10 +202,10 @@ impl Gather<'_> {
         })?;
 
         // The first pass decides for all; otherwise slow passes would be left out.
-        let expected = before + config.fast.steps as f64 * fast_step + slow_step;
+        let expected = before + config.fast.steps as f64 * fast_step + config.slow.updates as f64 * slow_step;
         let count = known.unwrap_or(((TRAINING / expected) as usize).max(1));
         if count >= left {
-            let parts = parts(trainer.fast.as_ref(), &trainer.slow, config.fast.steps);
+            let parts = parts(trainer.fast.as_ref(), &trainer.slow, config.fast.steps, config.slow.updates);
             let cost = parts.iter().map(Part::cost_in_step).sum();
             row("training step", cost, tokens, &mut || time(device, || trainer.train(&batch).map(drop)))?;
         }

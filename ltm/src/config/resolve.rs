@@ -1,6 +1,6 @@
 //! Derives sizes from others, and checks that all settings fit together.
 
-use super::{Config, ModelConfig, ModelKind, Noise};
+use super::{Config, ModelConfig, ModelKind, Noise, SlowGradient};
 use crate::model::Params;
 use autograd::Store;
 use engine::{DType, Error, Result};
@@ -57,6 +57,11 @@ impl Config {
             "slow.min_rate = {} is above slow.rate = {}: the rate falls from slow.rate to slow.min_rate",
             slow.min_rate,
             slow.rate
+        );
+        ensure!(
+            slow.updates == 1 || slow.gradient == SlowGradient::Final,
+            "slow.updates = {} needs slow.gradient = final: a trajectory has one gradient per batch",
+            slow.updates
         );
         Ok(config)
     }

@@ -118,6 +118,8 @@ table! {
     slow ("slow"): SlowConfig {
         /// The decoder's gradient: at the final posterior, or summed over all fast steps (trajectory).
         gradient: SlowGradient = SlowGradient::Final;
+        /// Updates of the decoder per batch, each at another draw of the latents.
+        updates: usize = 1, Within(1.0, 1024.0);
         /// Slow rate after the warm-up.
         rate: f64 = 4e-4, AtLeast(0.0);
         /// Slow rate at the last step.

@@ -1,11 +1,13 @@
 //! Dual-rate learning (Kong et al. 2025, Algorithm 1): fast gradient steps on a Gaussian posterior for the latents of
 //! every text, and slow steps of the decoder at the final posterior.
 
+mod draw;
 mod fast;
 mod inputs;
 mod score;
 mod slow;
 
+pub use draw::Draw;
 pub use fast::{Fast, FastOptions, Latents};
 pub use inputs::Inputs;
 pub use score::{Score, Scores};
@@ -68,6 +70,8 @@ pub struct Learner {
     pub inputs: Inputs,
     /// It owns z, which the slow step reads. `None` for a model that infers no latents.
     pub fast: Option<Fast>,
+    /// New draws into the z that the slow step reads; `None` if it takes one per batch.
+    pub draw: Option<Draw>,
     /// It owns the gradients accumulated during fast steps, if the configuration wants them.
     pub slow: Slow,
     /// Bytes of the parameters, of the inputs and the fast loop, and of the slow step.
@@ -89,10 +93,12 @@ impl Learner {
         let options = FastOptions { seed: config.train.seed, piles: piles.clone(), ..FastOptions::default() };
         let fast = || Fast::new(model, &config.fast, &params, &inputs, store, &options);
         let fast = model.kind.infers().then(fast).transpose()?;
+        let again = fast.as_ref().filter(|_| config.slow.updates > 1).map(|fast| fast.latents);
+        let draw = again.map(|l| Draw::new(&l, [l.eps, l.z], &inputs, config.train.seed, store)).transpose()?;
         let with_fast = store.bytes();
         let z = fast.as_ref().map(|fast| fast.latents.z);
         let slow = Slow::new(model, &config.slow, &params, &inputs, z, &piles, store)?;
         let bytes = [with_params, with_fast - with_params, store.bytes() - with_fast];
-        Ok(Self { params, inputs, fast, slow, bytes })
+        Ok(Self { params, inputs, fast, draw, slow, bytes })
     }
 }

@@ -3,11 +3,10 @@
 
 use crate::config::ModelConfig;
 use crate::learn::fast::per_sample;
-use crate::learn::{Inputs, Latents, Loss};
+use crate::learn::{Draw, Inputs, Latents, Loss};
 use crate::model::Params;
-use autograd::{Graph, Id, Phase, Plan, Request, Store};
-use engine::{DType, Result, Spec};
-use kernels::latents::LatentDraw;
+use autograd::{Id, Phase, Plan, Request, Store};
+use engine::Result;
 
 /// One draw z ~ q(z|x) for every sample of the batch.
 #[derive(Clone, Debug, PartialEq)]
@@ -26,28 +25,6 @@ pub struct Score {
     nll: Id,
 }
 
-/// A draw from the posterior.
-#[derive(Debug)]
-struct Draw {
-    plan: Plan,
-    log_ratio: Id,
-    number: Id,
-    z: Id,
-}
-
-impl Draw {
-    fn new(latents: &Latents, inputs: &Inputs, seed: u64, store: &mut Store) -> Result<Self> {
-        let spec = store.get(latents.z).spec();
-        let (eps, z) = (store.alloc(spec), store.alloc(spec));
-        let log_ratio = store.alloc(Spec::new(spec.dtype, &[inputs.batch]));
-        let number = store.alloc(Spec::new(DType::I32, &[1]));
-        let mut plan = Plan::new(&Graph::new(), store, &Request::default())?;
-        let ins = [latents.mu, latents.logvar, inputs.samples, number];
-        plan.push_update(store, Phase::Step, "latents", LatentDraw { seed }, &ins, &[eps, z, log_ratio]);
-        Ok(Self { plan, log_ratio, number, z })
-    }
-}
-
 impl Score {
     /// Records and plans for the batch in `inputs` and the posterior in `latents`, `None` for a model that infers none.
     pub fn new(
@@ -58,7 +35,12 @@ impl Score {
         seed: u64,
         store: &mut Store,
     ) -> Result<Self> {
-        let draw = latents.map(|latents| Draw::new(latents, inputs, seed, store)).transpose()?;
+        let draw = latents.map(|latents| {
+            let spec = store.get(latents.z).spec();
+            let at = [store.alloc(spec), store.alloc(spec)];
+            Draw::new(latents, at, inputs, seed, store)
+        });
+        let draw = draw.transpose()?;
         let (one, z) = (("one", Phase::Update, inputs.one), draw.as_ref().map(|draw| draw.z));
         let Loss { graph, nll, .. } = Loss::record(model, params, inputs, z, one, store)?;
         let body = Plan::new(&graph, store, &Request { keep: vec![nll], ..Request::default() })?;
@@ -77,9 +59,7 @@ impl Score {
     pub fn draw(&self, store: &mut Store, number: u32) -> Result<Scores> {
         let mut log_ratio = Vec::new();
         if let Some(draw) = &self.draw {
-            store.get_mut(draw.number).write(&[number as i32]);
-            draw.plan.run(store, Phase::Step);
-            log_ratio = store.get(draw.log_ratio).read_f64()?;
+            log_ratio = draw.run(store, number)?;
         }
         self.body.run(store, Phase::Step);
         Ok(Scores { nll: per_sample(store.get(self.nll))?, log_ratio })
