@@ -70,6 +70,7 @@ impl Trainer {
     /// If the configuration contradicts itself, or the device lacks kernels or memory for it.
     pub fn new(config: Config, device: &Device) -> Result<Self> {
         let config = config.resolved()?;
+        config.check_training()?;
         config.check_device(device, Work::Training)?;
         let mut store = Store::new(device.clone());
         let activations = config.train.precision.to_learn_on(device)?;
@@ -105,9 +106,6 @@ impl Trainer {
         let step = self.step + 1;
         let rate = self.fast_rate(step);
         if let Some(fast) = &self.fast {
-            // Linear warm-up to 1.
-            let kl_weight = (step as f64 / self.config.fast.kl_warmup.max(1) as f64).min(1.0);
-            fast.weigh_kl(&mut self.store, kl_weight);
             fast.fit(&mut self.store, rate, step as u32, after);
         }
         Ok(())

@@ -94,8 +94,8 @@ fn word_problems_are_asked_and_every_text_is_kept() {
     // Texts of other settings are not mixed in.
     let config = lab.read("run/config.json");
     let open = config.lines().filter(|line| !line.contains("settings_sha256")).collect::<String>().replace(",}", "}");
-    assert!(open.contains("\"damping\": 0.25"), "{open}");
-    lab.write("run/config.json", open.replace("\"damping\": 0.25", "\"damping\": 0.5"));
+    assert!(open.contains("\"init_logvar_std\": 0.1"), "{open}");
+    lab.write("run/config.json", open.replace("\"init_logvar_std\": 0.1", "\"init_logvar_std\": 0.2"));
     let again = format!("eval run --gsm8k sums/test.jsonl {one}");
     lab.refuses(2, &[(&again, "one.jsonl has no texts of these weights, options")]);
 }

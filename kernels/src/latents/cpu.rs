@@ -47,6 +47,8 @@ impl<'a> Drawn<'a> {
 pub enum Supply<'a, T> {
     /// The noise is kept.
     Kept,
+    /// The noise that is there, with its sign changed.
+    Negated,
     /// Random numbers.
     Drawn(Drawn<'a>),
     /// These `[B, S, d]`.
@@ -58,6 +60,7 @@ impl<T: Real> Supply<'_, T> {
     fn row(&self, row: usize, eps: &mut [T]) {
         match self {
             Self::Kept => {}
+            Self::Negated => eps.iter_mut().for_each(|x| *x = -*x),
             Self::Drawn(drawn) => drawn.row(row, eps, T::from_f64),
             Self::Given(noise) => eps.copy_from_slice(&noise[row * eps.len()..][..eps.len()]),
         }
@@ -180,7 +183,6 @@ impl<T: Real, R: Rule<T>> Kernel for Descend<'_, '_, T, R> {
 #[derive(Clone, Copy)]
 pub struct AdamW<T> {
     pub step: Step<T>,
-    pub kl_weight: T,
 }
 
 impl<T: Real> Rule<T> for AdamW<T> {
@@ -188,12 +190,11 @@ impl<T: Real> Rule<T> for AdamW<T> {
     fn lanes<I: Isa>(&self, d_z: T::Lanes<I>, s: &mut State<T>, i: usize) -> T::Lanes<I> {
         let one = T::Lanes::<I>::splat(T::ONE);
         let half = T::Lanes::<I>::splat(T::from_f64(0.5));
-        let weight = T::Lanes::<I>::splat(self.kl_weight);
         let (mu, logvar, eps) = (load::<I, T>(s.mu, i), load::<I, T>(s.logvar, i), load::<I, T>(s.eps, i));
         let sigma = sigma::<I, T>(logvar);
         let var = sigma.mul(sigma);
-        let g_mu = mu.mul_add(weight, d_z);
-        let g_logvar = d_z.mul(eps).mul_add(sigma, var.sub(one).mul(weight)).mul(half);
+        let g_mu = mu.add(d_z);
+        let g_logvar = d_z.mul(eps).mul_add(sigma, var.sub(one)).mul(half);
         self.step.lanes::<I>(g_mu, s.mu, s.m_mu, s.v_mu, i);
         self.step.lanes::<I>(g_logvar, s.logvar, s.m_logvar, s.v_logvar, i);
         twice_kl::<I, T>(mu, logvar, var)
@@ -210,9 +211,8 @@ pub struct Natural<T> {
     pub rest2: T,
     /// 1 / (1 − beta1ᵗ).
     pub gain1: T,
-    /// damping / (1 − beta2ᵗ).
+    /// 1 / (1 − beta2ᵗ), t with the guard's steps.
     pub gain2: T,
-    pub kl_weight: T,
 }
 
 impl<T: Real> Rule<T> for Natural<T> {
@@ -226,7 +226,7 @@ impl<T: Real> Rule<T> for Natural<T> {
         let h = load::<I, T>(s.v_mu, i).mul_add(splat(self.beta2), curvature);
         // The zero is the first operand, so that a NaN propagates.
         let precision = T::Lanes::<I>::zero().max(h).mul_add(splat(self.gain2), splat(T::ONE));
-        let descent = mu.mul_add(splat(self.kl_weight), g.mul(splat(self.gain1))).div(precision);
+        let descent = g.mul_add(splat(self.gain1), mu).div(precision);
         store::<I, T>(descent.mul_add(splat(-self.rate), mu), s.mu, i);
         store::<I, T>(minus_ln::<I, T>(precision), s.logvar, i);
         store::<I, T>(g, s.m_mu, i);

@@ -1,6 +1,6 @@
 //! Launches of `kernel.cu`.
 
-use super::{DRAW, FAST_STEP, INIT_LOGVAR, LatentDraw, LatentInit, LatentStep, Rule};
+use super::{DRAW, FAST_STEP, GUARD, INIT_LOGVAR, LatentDraw, LatentInit, LatentStep, Rule};
 use crate::adamw;
 use crate::launch::{THREADS, args};
 use engine::cuda::{Arg, Gpu, Grid, Module, Pointer};
@@ -62,14 +62,13 @@ pub fn fast_step(gpu: &dyn Gpu, op: &LatentStep, ins: &[&Buffer], state: &[Buffe
         Rule::AdamW(adamw::Rule { beta1, beta2, eps, weight_decay }) => {
             ("descend", vec![beta1, beta2, eps, weight_decay], &[0, 1, 2, 3, 4, 5, 6, 7][..])
         }
-        Rule::Natural { beta1, beta2, damping } => ("natural", vec![beta1, beta2, damping], &[0, 1, 2, 3, 6, 7][..]),
+        Rule::Natural { beta1, beta2 } => ("natural", vec![beta1, beta2, f64::from(GUARD)], &[0, 1, 2, 3, 6, 7][..]),
     };
-    let [d_z, rates, kl_weight, samples, given @ ..] = ins else { unreachable!("four inputs or five") };
+    let [d_z, rates, samples, given @ ..] = ins else { unreachable!("three inputs or four") };
     let ([.., kl, clock], shape) = (state, Shape::of(d_z)) else { unreachable!("ten buffers of state") };
     let table_steps = given.first().map_or(0, |given| given.len() / d_z.len());
-    let inputs = args![*d_z, *rates, rates.len(), *kl_weight, *samples];
-    let noise =
-        args![table(given), table_steps, Arg::U64(op.noise.seed), Arg::U32(FAST_STEP), usize::from(op.noise.fresh)];
+    let inputs = args![*d_z, *rates, rates.len(), *samples];
+    let noise = args![table(given), table_steps, Arg::U64(op.noise.seed), Arg::U32(FAST_STEP), op.noise.renewal.code()];
     let constants: Vec<Arg> = constants.into_iter().map(Arg::F64).collect();
     let tensors: Vec<Arg> = tensors.iter().map(|&i| Arg::from(&state[i])).collect();
     let args = [inputs, noise, &constants, args![clock], &tensors, args![partial, shape.size]].concat();

@@ -50,42 +50,52 @@ extern "C" __global__ void init(const int* samples, const float* table, unsigned
     }
 }
 
+// The kinds of noise, as `Renewal::code` numbers them, and what a step does with its noise.
+enum { KEEP, DRAW, ANTITHETIC, NEGATE };
+
 // The source of the next step's noise.
 struct Renewal {
-    int redraw;
+    int what;
     const float* given;
     Stream stream;
 
-    // The noise of the numbers from j on: the old `e`, or new one, which is stored.
+    // The noise of the numbers from j on: the old `e`, or other noise, which is stored.
     template <int N> __device__ Floats<N> noise(Floats<N> e, float* eps, int j) const {
-        if (redraw) {
+        if (what == KEEP) return e;
+        if (what == NEGATE) {
+#pragma unroll
+            for (int i = 0; i < N; i++) e.x[i] = -e.x[i];
+        } else {
             e = given ? load_pack<N>(given + j) : draw_normals<N>(stream, j);
-            store_pack<N>(eps + j, e);
         }
+        store_pack<N>(eps + j, e);
         return e;
     }
 };
 
 // For this block's sample, after step t = clock[0].
-__device__ inline Renewal renewal(const int* samples, const float* table, int table_steps, unsigned long long seed, unsigned site, int redraw, const int* clock, int size) {
-    int t = clock[0];
-    Stream stream = {seed, site + t + 1, (unsigned)samples[blockIdx.y], (unsigned)clock[1]};
-    const float* given = table ? table + ((size_t)min(t + 1, table_steps - 1) * gridDim.y + blockIdx.y) * size : nullptr;
-    return {redraw, given, stream};
+__device__ inline Renewal renewal(const int* samples, const float* table, int table_steps, unsigned long long seed, unsigned site, int kind, const int* clock, int size) {
+    int next = clock[0] + 1, number = next;
+    if (kind == ANTITHETIC) {
+        kind = next % 2 ? NEGATE : DRAW;
+        number = next / 2;
+    }
+    Stream stream = {seed, site + number, (unsigned)samples[blockIdx.y], (unsigned)clock[1]};
+    const float* given = table ? table + ((size_t)min(number, table_steps - 1) * gridDim.y + blockIdx.y) * size : nullptr;
+    return {kind, given, stream};
 }
 
-// Fast step t = clock[0], counted from 0: KL, both gradients with the KL's part times kl_weight[0], AdamW on both, the
-// noise of step t + 1, and z. partial [B, pieces] gets the KL of each block's piece. If `redraw` is 0, the noise is
-// kept; else it comes from table [table_steps, B, size] or, if that is null, from stream `site` + t + 1.
-extern "C" __global__ void descend(const float* d_z, const float* rates, int steps, const float* kl_weight, const int* samples, const float* table, int table_steps, unsigned long long seed, unsigned site, int redraw, double beta1, double beta2, double adam_eps, double weight_decay, const int* clock, float* mu, float* logvar, float* m_mu, float* v_mu, float* m_logvar, float* v_logvar, float* eps, float* z, float* partial, int size) {
+// Fast step t = clock[0], counted from 0: KL, both gradients, AdamW on both, the noise of step t + 1, and z. partial
+// [B, pieces] gets the KL of each block's piece. Noise number n comes from table [table_steps, B, size] or, if that is
+// null, from stream `site` + n; `kind` says which step uses which number.
+extern "C" __global__ void descend(const float* d_z, const float* rates, int steps, const int* samples, const float* table, int table_steps, unsigned long long seed, unsigned site, int kind, double beta1, double beta2, double adam_eps, double weight_decay, const int* clock, float* mu, float* logvar, float* m_mu, float* v_mu, float* m_logvar, float* v_logvar, float* eps, float* z, float* partial, int size) {
     __shared__ Step step;
     __shared__ float shared[WARP];
     int t = clock[0];
-    float weight = kl_weight[0];
     if (threadIdx.x == 0) step = make_step({beta1, beta2, adam_eps, weight_decay}, rates[min(t, steps - 1)], t + 1);
     __syncthreads();
     size_t at = (size_t)blockIdx.y * size;
-    Renewal next = renewal(samples, table, table_steps, seed, site, redraw, clock, size);
+    Renewal next = renewal(samples, table, table_steps, seed, site, kind, clock, size);
     float kl = 0;
     for_my_elements(size, size, [&](auto width, int j) {
         constexpr int N = decltype(width)::size;
@@ -96,7 +106,7 @@ extern "C" __global__ void descend(const float* d_z, const float* rates, int ste
         for (int i = 0; i < N; i++) {
             float s = sigma(q.x[i]), var = s * s;
             kl += 0.5f * fmaf(p.x[i], p.x[i], var - q.x[i] - 1.0f);
-            float g_mu = fmaf(weight, p.x[i], d.x[i]), g_logvar = 0.5f * fmaf(d.x[i] * e.x[i], s, weight * (var - 1.0f));
+            float g_mu = p.x[i] + d.x[i], g_logvar = 0.5f * fmaf(d.x[i] * e.x[i], s, var - 1.0f);
             adamw(step, g_mu, p.x[i], m.x[i], v.x[i]);
             adamw(step, g_logvar, q.x[i], n.x[i], w.x[i]);
         }
@@ -116,16 +126,15 @@ extern "C" __global__ void descend(const float* d_z, const float* rates, int ste
 // The factors of a step of the natural gradient.
 struct Means {
     float beta1, beta2, rest1, rest2, rate;
-    // 1 / (1 − beta1ᵗ) and damping / (1 − beta2ᵗ).
+    // 1 / (1 − beta1ᵗ), and 1 / (1 − beta2ᵗ) with the guard's steps in t.
     float gain1, gain2;
 };
 
 // The same step by the natural gradient: `g` and `h` are the means of the gradient and of the curvature, before correction.
-extern "C" __global__ void natural(const float* d_z, const float* rates, int steps, const float* kl_weight, const int* samples, const float* table, int table_steps, unsigned long long seed, unsigned site, int redraw, double beta1, double beta2, double damping, const int* clock, float* mu, float* logvar, float* g, float* h, float* eps, float* z, float* partial, int size) {
+extern "C" __global__ void natural(const float* d_z, const float* rates, int steps, const int* samples, const float* table, int table_steps, unsigned long long seed, unsigned site, int kind, double beta1, double beta2, double guard, const int* clock, float* mu, float* logvar, float* g, float* h, float* eps, float* z, float* partial, int size) {
     __shared__ Means means;
     __shared__ float shared[WARP];
     int t = clock[0];
-    float weight = kl_weight[0];
     if (threadIdx.x == 0) {
         means.beta1 = (float)beta1;
         means.beta2 = (float)beta2;
@@ -133,11 +142,11 @@ extern "C" __global__ void natural(const float* d_z, const float* rates, int ste
         means.rest2 = (float)(1.0 - beta2);
         means.rate = rates[min(t, steps - 1)];
         means.gain1 = (float)(1.0 / (1.0 - power(beta1, t + 1)));
-        means.gain2 = (float)(damping / (1.0 - power(beta2, t + 1)));
+        means.gain2 = (float)(1.0 / (1.0 - power(beta2, t + 1 + (int)guard)));
     }
     __syncthreads();
     size_t at = (size_t)blockIdx.y * size;
-    Renewal next = renewal(samples, table, table_steps, seed, site, redraw, clock, size);
+    Renewal next = renewal(samples, table, table_steps, seed, site, kind, clock, size);
     float kl = 0;
     for_my_elements(size, size, [&](auto width, int j) {
         constexpr int N = decltype(width)::size;
@@ -152,7 +161,7 @@ extern "C" __global__ void natural(const float* d_z, const float* rates, int ste
             c.x[i] = fmaf(c.x[i], means.beta2, d.x[i] * e.x[i] / s * means.rest2);
             // Written so that a NaN propagates.
             float precision = fmaf(c.x[i] < 0.0f ? 0.0f : c.x[i], means.gain2, 1.0f);
-            p.x[i] = fmaf(-means.rate, fmaf(weight, p.x[i], m.x[i] * means.gain1) / precision, p.x[i]);
+            p.x[i] = fmaf(-means.rate, fmaf(m.x[i], means.gain1, p.x[i]) / precision, p.x[i]);
             q.x[i] = -logf(precision);
         }
         store_pack<N>(mu + at + j, p);

@@ -18,9 +18,9 @@
 //! S is the number of latent vectors of all layers. All are f32 or f64 except the clock. Every pass runs over the rows
 //! of `[B·S, d]` in parallel and touches memory once; a sample's numbers do not depend on other samples.
 //!
-//! A step reads `d_z` [B, S, d], which is ∂(−log p)/∂z at z = μ + σ ⊙ ε, `rates` [T], `kl_weight` [1] (w below) and
-//! `samples` i32 [B], the key of each sample's noise. Tests may add `noise` [T', B, S, d], read at t, or at T' − 1 if t
-//! is larger. The CPU panics if t is not below T; a GPU uses the last rate.
+//! A step reads `d_z` [B, S, d], which is ∂(−log p)/∂z at z = μ + σ ⊙ ε, `rates` [T] and `samples` i32 [B], the key of
+//! each sample's noise. Tests may add `noise` [T', B, S, d], read at the [number](Noise) of a step's noise, or at T' − 1
+//! if that is larger. The CPU panics if t is not below T; a GPU uses the last rate.
 
 mod cpu;
 pub(crate) mod cuda;
@@ -35,15 +35,37 @@ use engine::{Buffer, Context, Cost, DType, Device, Spec, Update, with_real};
 
 /// The noise ε of the fast steps.
 ///
-/// Element j of a sample's noise for fast step t is normal number j of the [`Stream`] with this module's site for t,
-/// the sample's identity, and the clock's second number as step. So it does not depend on the batch or the threads.
+/// Element j of a sample's noise number n is normal number j of the [`Stream`] with this module's site for n, the
+/// sample's identity, and the clock's second number as step. So it does not depend on the batch or the threads.
 #[derive(Clone, Copy, Debug)]
 pub struct Noise {
     /// The run's seed.
     pub seed: u64,
-    /// Whether every fast step draws new noise (Algorithm 1), so that after the last step `z` is a draw from the final
-    /// posterior. Otherwise the noise is drawn once per batch and kept (the public reference code).
-    pub fresh: bool,
+    /// Which noise every fast step uses.
+    pub renewal: Renewal,
+}
+
+/// Which noise fast step t uses, counted from 0. A step ends with the noise and the z of the next step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Renewal {
+    /// Number t (Algorithm 1), so that after the last step `z` is a draw from the final posterior.
+    Fresh,
+    /// Number ⌊t/2⌋, with its sign changed at odd t. In the estimate of the curvature d_z ⊙ ε / σ the mean gradient
+    /// cancels within such a pair of steps. After an even number of steps `z` is a draw from the final posterior.
+    Antithetic,
+    /// Number 0 at all steps (the public reference code).
+    Fixed,
+}
+
+impl Renewal {
+    /// As kernels take it.
+    fn code(self) -> usize {
+        match self {
+            Self::Fixed => 0,
+            Self::Fresh => 1,
+            Self::Antithetic => 2,
+        }
+    }
 }
 
 impl Noise {
@@ -56,19 +78,22 @@ impl Noise {
         table: &[&'a Buffer],
         z: &Buffer,
     ) -> Supply<'a, T> {
-        if !self.fresh && t > 0 {
-            return Supply::Kept;
-        }
+        let number = match self.renewal {
+            Renewal::Fixed if t > 0 => return Supply::Kept,
+            Renewal::Antithetic if t % 2 == 1 => return Supply::Negated,
+            Renewal::Antithetic => t / 2,
+            Renewal::Fresh | Renewal::Fixed => t,
+        };
         if let [noise] = table {
             let last = noise.len() / z.len() - 1;
-            return Supply::Given(&noise.as_slice()[last.min(t as usize) * z.len()..][..z.len()]);
+            return Supply::Given(&noise.as_slice()[last.min(number as usize) * z.len()..][..z.len()]);
         }
-        let stream = Stream::new(self.seed, FAST_STEP + t).step(round as u32);
+        let stream = Stream::new(self.seed, FAST_STEP + number).step(round as u32);
         Supply::Drawn(Drawn::new(stream, samples, z.shape()))
     }
 }
 
-/// The sites of [`Stream`] in this module: the noise of fast step t is at `FAST_STEP + t`.
+/// The sites of [`Stream`] in this module: noise number n of the fast steps is at `FAST_STEP + n`.
 const FAST_STEP: u32 = 0x4C00_0000;
 const INIT_LOGVAR: u32 = 0x4D00_0000;
 const DRAW: u32 = 0x4D00_0001;
@@ -127,8 +152,8 @@ pub enum Rule {
     /// The natural gradient: μ moves in units of the posterior's variance, which follows the measured curvature of −log p.
     ///
     /// The mean of d_z ⊙ ε / σ over ε equals the mean of the curvature ∂²(−log p)/∂z² (Stein's lemma). So this estimate
-    /// is unbiased, unlike squares of the gradient. The weights of both means add up to one at every t. The moments of
-    /// λ are unused.
+    /// is unbiased, unlike squares of the gradient, and the rule rests where the precision is one plus the mean curvature:
+    /// at the optimum of the bound. The moments of λ are unused.
     ///
     /// Memory-bound: six tensors in, five or six out.
     Natural {
@@ -136,35 +161,36 @@ pub enum Rule {
         beta1: f64,
         /// Decay of the mean curvature.
         beta2: f64,
-        /// The factor on the curvature; 1 uses all of it. The estimate is noisy, and a variance that falls because of
-        /// noise costs KL.
-        damping: f64,
     },
 }
+
+/// The number of steps without curvature that the natural gradient's mean curvature counts before the first. Without
+/// them the precision after a single noisy estimate is wild, and so is the first move.
+const GUARD: u32 = 2;
 
 /// One fast step: it moves μ and λ, and computes the next noise and the next z, in one pass.
 /// ```text
 /// kl_b  = ½ Σ (μ² + σ² − λ − 1)             before the step, as in `GaussianKl`
 /// latent_adamw:
-/// g_μ   = d_z + w μ
-/// g_λ   = ½ (d_z ⊙ ε ⊙ σ + w (σ² − 1))
+/// g_μ   = d_z + μ
+/// g_λ   = ½ (d_z ⊙ ε ⊙ σ + σ² − 1)
 /// μ, λ  : AdamW at rates[t]                 see `adamw`; t counts from 0
 /// latent_natural:
 /// ĝ     : mean of d_z over the steps so far, weighted by powers of beta1
-/// ĥ     : the same of d_z ⊙ ε / σ, by beta2
-/// P     = 1 + damping · max(ĥ, 0)
-/// μ     ← μ − rates[t] (ĝ + w μ) / P
+/// ĥ     : the same of d_z ⊙ ε / σ, by beta2, after two steps of 0
+/// P     = 1 + max(ĥ, 0)
+/// μ     ← μ − rates[t] (ĝ + μ) / P
 /// λ     ← −ln P
 /// both:
 /// t     ← t + 1
-/// ε     : that of step t                    unless fixed
+/// ε     : that of step t                    see `Renewal`
 /// z     = μ + σ ⊙ ε
 /// ```
 /// - Formula: above
 /// - Source: Kong et al., arXiv 2502.01567, algorithm 1; `latent_natural` after the variational online Newton method of Khan et
 ///   al., arXiv 1806.04854
 ///
-/// Drawing fresh noise takes about as long as the memory traffic.
+/// Drawing noise takes about as long as the memory traffic. The cost counts a step that draws.
 #[derive(Clone, Copy, Debug)]
 pub struct LatentStep {
     /// The noise of the fast steps.
@@ -186,32 +212,31 @@ impl Update for LatentStep {
             let partial = cx.scratch_at(DType::F32, cuda::partials(ins[0].shape()));
             return cuda::fast_step(&**gpu, self, ins, state, partial);
         }
-        let [d_z, rates, kl_weight, samples, table @ ..] = ins else { unreachable!("four inputs or five") };
+        let [d_z, rates, samples, table @ ..] = ins else { unreachable!("three inputs or four") };
         let (t, round) = read_clock(&state[9]);
         let next = t + 1;
         state[9].as_mut_slice::<i32>()[0] += 1;
         with_real!(d_z.dtype(), T => {
             let supply = self.noise.supply::<T>(next, round, samples, table, &state[7]);
-            let (rate, kl_weight) = (rates.as_slice::<T>()[t as usize], kl_weight.as_slice::<T>()[0]);
+            let rate = rates.as_slice::<T>()[t as usize];
             let rows = cx.scratch::<T>(d_z.shape().rows());
             let [state @ .., kl, _] = state else { unreachable!("ten buffers of state") };
             let (d_z, state) = (d_z.as_slice(), State::of(state));
             match self.rule {
                 Rule::AdamW(rule) => {
-                    let rule = cpu::AdamW { step: rule.step(rate.to_f64(), next), kl_weight };
+                    let rule = cpu::AdamW { step: rule.step(rate.to_f64(), next) };
                     cpu::step(rule, d_z, supply, state, rows);
                 }
-                Rule::Natural { beta1, beta2, damping } => {
-                    let gain = |beta: f64| 1.0 / (1.0 - beta.powi(next as i32));
+                Rule::Natural { beta1, beta2 } => {
+                    let gain = |beta: f64, steps: u32| 1.0 / (1.0 - beta.powi(steps as i32));
                     let rule = cpu::Natural {
                         rate,
                         beta1: T::from_f64(beta1),
                         beta2: T::from_f64(beta2),
                         rest1: T::from_f64(1.0 - beta1),
                         rest2: T::from_f64(1.0 - beta2),
-                        gain1: T::from_f64(gain(beta1)),
-                        gain2: T::from_f64(damping * gain(beta2)),
-                        kl_weight,
+                        gain1: T::from_f64(gain(beta1, next)),
+                        gain2: T::from_f64(gain(beta2, next + GUARD)),
                     };
                     cpu::step(rule, d_z, supply, state, rows);
                 }
@@ -231,10 +256,10 @@ impl Update for LatentStep {
             Rule::AdamW(_) => (cpu::GRADIENT_FLOPS + 2 * adamw::cpu::FLOPS, 15),
             Rule::Natural { .. } => (cpu::NATURAL_FLOPS, 11),
         };
-        let (noise, moved) = match (self.noise.fresh, ins.len() > 4) {
-            (false, _) => (0, 0),
-            (true, false) => (cpu::NORMAL_FLOPS, 1),
-            (true, true) => (0, 2),
+        let (noise, moved) = match (self.noise.renewal, ins.len() > 3) {
+            (Renewal::Fixed, _) => (0, 0),
+            (_, false) => (cpu::NORMAL_FLOPS, 1),
+            (_, true) => (0, 2),
         };
         Cost { flops: n * (flops + cpu::DRAW_FLOPS + noise), bytes: bytes * (tensors + moved) }
     }

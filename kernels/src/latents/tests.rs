@@ -4,10 +4,13 @@ use crate::testing::{apply, distance, forward, same_bits};
 use engine::bench::garbage;
 
 const STEPS: usize = 4;
-const KL_WEIGHT: f64 = 0.75;
 const SIZES: [usize; 3] = [3, 5, 19];
 
-const FRESH: Noise = Noise { seed: 17, fresh: true };
+const FRESH: Noise = noise(Renewal::Fresh);
+
+const fn noise(renewal: Renewal) -> Noise {
+    Noise { seed: 17, renewal }
+}
 
 /// The state, all garbage except the clock.
 fn blank(dtype: DType, [b, s, d]: [usize; 3]) -> Vec<Buffer> {
@@ -27,7 +30,7 @@ fn per_sample(dtype: DType, ids: &[i32], [_, s, d]: [usize; 3], site: u32) -> Bu
 }
 
 const ADAMW: Rule = Rule::AdamW(adamw::Rule { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.01 });
-const NATURAL: Rule = Rule::Natural { beta1: 0.6, beta2: 0.8, damping: 0.25 };
+const NATURAL: Rule = Rule::Natural { beta1: 0.6, beta2: 0.8 };
 
 /// A fast loop over the given samples, `d_z` of every step given; returns the state after each step.
 fn learn(rule: Rule, dtype: DType, ids: &[i32], noise: Noise, is_given: bool) -> Vec<Vec<Buffer>> {
@@ -38,13 +41,12 @@ fn learn(rule: Rule, dtype: DType, ids: &[i32], noise: Noise, is_given: bool) ->
     let table: Vec<_> = (0..STEPS as u32).flat_map(|t| per_sample(dtype, ids, sizes, 50 + t).to_f64()).collect();
     let table = Buffer::from_f64(dtype, &[STEPS, sizes[0], sizes[1], sizes[2]], &table);
     let given = if is_given { &[&table][..] } else { &[] };
-    let weight = Buffer::from_f64(dtype, &[1], &[KL_WEIGHT]);
     let mut state = blank(dtype, sizes);
     apply(&LatentInit { noise, logvar: -1.5, logvar_std: 0.25 }, &[&[&samples][..], given].concat(), &mut state);
     let mut history = vec![state.clone()];
     for t in 0..STEPS as u32 {
         let d_z = per_sample(dtype, ids, sizes, t);
-        apply(&LatentStep { noise, rule }, &[&[&d_z, &rates, &weight, &samples][..], given].concat(), &mut state);
+        apply(&LatentStep { noise, rule }, &[&[&d_z, &rates, &samples][..], given].concat(), &mut state);
         history.push(state.clone());
     }
     history
@@ -65,8 +67,8 @@ fn expected_step(before: &[Buffer], d_z: &Buffer, t: usize) -> [Vec<f64>; 6] {
     };
     let mut new = [(); 6].map(|()| vec![]);
     for (i, d_z) in d_z.to_f64().into_iter().enumerate() {
-        let g_logvar = 0.5 * (d_z * eps[i] * (0.5 * logvar[i]).exp() + KL_WEIGHT * (logvar[i].exp() - 1.0));
-        let [p, m, v] = adamw(mu[i], m_mu[i], v_mu[i], d_z + KL_WEIGHT * mu[i]);
+        let g_logvar = 0.5 * (d_z * eps[i] * (0.5 * logvar[i]).exp() + logvar[i].exp() - 1.0);
+        let [p, m, v] = adamw(mu[i], m_mu[i], v_mu[i], d_z + mu[i]);
         let [q, n, w] = adamw(logvar[i], m_logvar[i], v_logvar[i], g_logvar);
         new.iter_mut().zip([p, q, m, v, n, w]).for_each(|(list, x)| list.push(x));
     }
@@ -77,9 +79,8 @@ fn expected_step(before: &[Buffer], d_z: &Buffer, t: usize) -> [Vec<f64>; 6] {
 /// what all rules have in common.
 fn check_steps(rule: Rule, mut matches: impl FnMut(&[Vec<Buffer>], usize)) {
     for is_given in [false, true] {
-        for fresh in [true, false] {
-            let noise = Noise { seed: 17, fresh };
-            let history = learn(rule, DType::F64, &IDS, noise, is_given);
+        for renewal in [Renewal::Fresh, Renewal::Antithetic, Renewal::Fixed] {
+            let history = learn(rule, DType::F64, &IDS, noise(renewal), is_given);
             for t in 0..STEPS {
                 matches(&history, t);
                 let (before, after) = (&history[t], &history[t + 1]);
@@ -106,7 +107,8 @@ fn a_step_matches_the_formulas() {
     });
 }
 
-/// Compares the recursion with explicit weighted means over all steps so far, and the precision and the mean from them.
+/// Compares the recursion with explicit weighted means over all steps so far, the curvature's with two more steps that
+/// showed none, and the precision and the mean from them.
 #[test]
 fn a_natural_step_matches_the_formulas() {
     let weighted = |beta: f64, values: &[f64]| {
@@ -122,11 +124,11 @@ fn a_natural_step_matches_the_formulas() {
         for i in 0..gradients[0].len() {
             let past: Vec<f64> = (0..=t).map(|s| gradients[s][i]).collect();
             let curvature = |s: usize| past[s] * number(s, 6, i) / number(s, 1, i).exp().sqrt();
-            let curvatures: Vec<f64> = (0..=t).map(curvature).collect();
-            let precision = 1.0 + 0.25 * weighted(0.8, &curvatures).max(0.0);
+            let curvatures: Vec<f64> = [0.0, 0.0].into_iter().chain((0..=t).map(curvature)).collect();
+            let precision = 1.0 + weighted(0.8, &curvatures).max(0.0);
             *(if precision > 1.0 { &mut sharp } else { &mut flat }) += 1;
             let before = number(t, 0, i);
-            let mu = before - rate * (weighted(0.6, &past) + KL_WEIGHT * before) / precision;
+            let mu = before - rate * (weighted(0.6, &past) + before) / precision;
             assert!((number(t + 1, 0, i) - mu).abs() < 1e-13 * mu.abs().max(1.0), "μ after step {t}");
             assert!((number(t + 1, 1, i).exp() * precision - 1.0).abs() < 1e-13, "σ² after step {t}");
             assert!([4, 5].iter().all(|&moment| number(t + 1, moment, i) == 0.0), "no moments of λ");
@@ -135,39 +137,76 @@ fn a_natural_step_matches_the_formulas() {
     assert!(flat > 100 && sharp > 100, "both sides of the curvature's limit: {flat} and {sharp}");
 }
 
+/// For −log p = ½ a (z − b)² the posterior has precision 1 + a and mean a b / (1 + a). Every number of the latents is one
+/// trial; the means over trials and late steps come close to that.
+#[test]
+fn the_natural_gradient_rests_at_the_true_posterior() {
+    const STEPS: usize = 200;
+    let (sizes, samples) = ([1, 8, 64], Buffer::from_slice(&[1], &[3i32]));
+    let rates: Vec<f64> = (0..STEPS).map(|t| 0.3 * (1.0 - t as f64 / STEPS as f64) + 0.01).collect();
+    let rates = Buffer::from_f64(DType::F64, &[STEPS], &rates);
+    for (a, b) in [(0.2, 1.0), (1.0, -2.0), (5.0, 0.7)] {
+        let mut state = blank(DType::F64, sizes);
+        let noise = noise(Renewal::Antithetic);
+        apply(&LatentInit { noise, logvar: 0.0, logvar_std: 0.0 }, &[&samples], &mut state);
+        let mean = |x: &[f64]| x.iter().sum::<f64>() / x.len() as f64;
+        let (mut precision, mut mu) = (vec![], vec![]);
+        for t in 0..STEPS {
+            let d_z: Vec<f64> = state[7].to_f64().iter().map(|z| a * (z - b)).collect();
+            let d_z = Buffer::from_f64(DType::F64, &sizes, &d_z);
+            apply(&LatentStep { noise, rule: NATURAL }, &[&d_z, &rates, &samples], &mut state);
+            if t >= STEPS / 2 {
+                precision.push(mean(&state[1].to_f64().iter().map(|l| (-l).exp()).collect::<Vec<_>>()));
+                mu.push(mean(&state[0].to_f64()));
+            }
+        }
+        let relative = |got: &[f64], expected: f64| (mean(got) / expected - 1.0).abs();
+        let errors = [relative(&precision, 1.0 + a), relative(&mu, a * b / (1.0 + a))];
+        assert!(errors.iter().all(|&error| error < 0.03), "a = {a}, b = {b}: precision and mean are off by {errors:?}");
+    }
+}
+
 #[test]
 fn a_gradient_that_is_no_number_is_not_hidden() {
     let samples = Buffer::from_slice(&[1], &[0i32]);
-    let [rates, weight] = [0.5, 1.0].map(|x| Buffer::from_f64(DType::F32, &[1], &[x]));
+    let rates = Buffer::from_f64(DType::F32, &[1], &[0.5]);
     let mut state = blank(DType::F32, [1, 1, 3]);
     apply(&LatentInit { noise: FRESH, logvar: 0.0, logvar_std: 0.0 }, &[&samples], &mut state);
     let d_z = Buffer::from_f64(DType::F32, &[1, 1, 3], &[1.0, f64::NAN, 1.0]);
-    apply(&LatentStep { noise: FRESH, rule: NATURAL }, &[&d_z, &rates, &weight, &samples], &mut state);
+    apply(&LatentStep { noise: FRESH, rule: NATURAL }, &[&d_z, &rates, &samples], &mut state);
     let z = state[7].to_f64();
     assert!(z[0].is_finite() && z[1].is_nan() && z[2].is_finite(), "{z:?}");
 }
 
 #[test]
 fn noise_is_what_was_asked_for() {
-    let noise_of = |fresh, is_given| {
-        let noise = Noise { seed: 17, fresh };
-        let history = learn(ADAMW, DType::F64, &IDS, noise, is_given);
+    use Renewal::{Antithetic, Fixed, Fresh};
+    let noise_of = |renewal, is_given| {
+        let history = learn(ADAMW, DType::F64, &IDS, noise(renewal), is_given);
         history.iter().map(|state| state[6].to_f64()).collect::<Vec<_>>()
     };
-    let fresh = noise_of(true, false);
+    let minus = |noise: &[f64]| noise.iter().map(|x| -x).collect::<Vec<_>>();
+    let fresh = noise_of(Fresh, false);
     for (t, got) in fresh.iter().enumerate() {
         let stream = Stream::new(17, FAST_STEP + t as u32).sample(9).step(6);
         let size = SIZES[1] * SIZES[2];
         assert!((0..size).all(|j| got[size + j] == stream.normal(j as u32)), "the second sample's noise of step {t}");
     }
-    let fixed = noise_of(false, false);
+    let fixed = noise_of(Fixed, false);
     assert!(fixed.iter().all(|eps| *eps == fresh[0]));
+    let (first, second) = (&fresh[0], &fresh[1]);
+    assert_eq!(
+        noise_of(Antithetic, false),
+        [first, &minus(first), second, &minus(second), &fresh[2]].map(Clone::clone)
+    );
 
     let given = |t: u32| per_sample(DType::F64, &IDS, SIZES, 50 + t).to_f64();
-    let table = noise_of(true, true);
+    let table = noise_of(Fresh, true);
     assert_eq!(table, [given(0), given(1), given(2), given(3), given(3)]);
-    let table = noise_of(false, true);
+    let table = noise_of(Fixed, true);
     assert!(table.iter().all(|eps| *eps == given(0)));
+    let table = noise_of(Antithetic, true);
+    assert_eq!(table, [given(0), minus(&given(0)), given(1), minus(&given(1)), given(2)]);
 }
 
 #[test]
@@ -197,8 +236,8 @@ fn the_start_is_as_configured() {
 /// f32 is close to f64 and has the same bits on every machine, and a sample does not depend on its batch.
 #[test]
 fn steps_depend_on_nothing_else() {
-    for rule in [ADAMW, NATURAL] {
-        let last = |dtype, ids: &[i32]| learn(rule, dtype, ids, FRESH, false).pop().unwrap();
+    for (rule, renewal) in [(ADAMW, Renewal::Fresh), (NATURAL, Renewal::Fresh), (NATURAL, Renewal::Antithetic)] {
+        let last = |dtype, ids: &[i32]| learn(rule, dtype, ids, noise(renewal), false).pop().unwrap();
         let together = same_bits(&format!("{rule:?}"), || last(DType::F32, &IDS));
         for (i, (single, double)) in together.iter().zip(&last(DType::F64, &IDS)).enumerate() {
             assert!(distance(&single.to_f64(), &double.to_f64()) < 1e-5, "state {i}");

@@ -90,8 +90,8 @@ fn fixed(rows: &[Row]) -> String {
 fn perplexities(rows: &[Row], config: &Config) -> String {
     let at = |row: &Row| {
         let elbo = match config.fast.noise {
-            Noise::Fresh => format!(", and elbo, fitted with fresh noise, is {:.3}", row.elbo.perplexity()),
             Noise::Fixed => String::new(),
+            noise => format!(", and elbo, fitted with {noise} noise, is {:.3}", row.elbo.perplexity()),
         };
         format!(
             "at T = {} fixed is {:.3}, its posteriors at fresh noise give {:.3}{elbo}",

@@ -162,7 +162,8 @@ impl Sweep {
             }
         }
         prepare(&mut config)?;
-        Ok(Point { name, size: size.into(), budget: tokens, config: config.resolved(), asked: config })
+        let trained = config.resolved().and_then(|config| config.check_training().map(|()| config));
+        Ok(Point { name, size: size.into(), budget: tokens, config: trained, asked: config })
     }
 }
 

@@ -5,7 +5,7 @@ use engine::rng::Stream;
 use engine::{Buffer, DType, Device, Result, Spec, Update, bench};
 use kernels::adamw::{self, AdamW, SquaredNorm};
 use kernels::case::{Fill, Input};
-use kernels::latents::{LatentDraw, LatentInit, LatentStep, Noise, Rule};
+use kernels::latents::{LatentDraw, LatentInit, LatentStep, Noise, Renewal, Rule};
 use kernels::ring_attention::RingWrite;
 
 /// An update, with the indices of its inputs and its state.
@@ -89,13 +89,12 @@ fn fast_learning(noise: Noise, is_given: bool, rule: Rule, [b, s, d]: [usize; 3]
     let state: Vec<usize> = (0..10).collect();
     let samples = script.push(ints(&[4, 9, 2][..b]));
     let rates = script.push(Buffer::from_f64(DType::F64, &[3], &[0.5, 0.25, 0.125]));
-    let weight = script.push(Buffer::from_f64(DType::F64, &[1], &[0.75]));
     let table = if is_given { vec![script.push(normals(&[2, b, s, d], 7, 1.0))] } else { vec![] };
     let init = LatentInit { noise, logvar: -1.5, logvar_std: 0.25 };
     script.steps.push((Box::new(init), [&[samples][..], &table].concat(), state.clone()));
     for t in 0..3 {
         let d_z = script.push(normals(&[b, s, d], 20 + t, 1.0));
-        let ins = [&[d_z, rates, weight, samples][..], &table].concat();
+        let ins = [&[d_z, rates, samples][..], &table].concat();
         script.steps.push((Box::new(LatentStep { noise, rule }), ins, state.clone()));
     }
     let number = script.push(ints(&[5]));
@@ -120,10 +119,10 @@ fn ring(d: usize) -> Script {
 pub fn scripts() -> Vec<Script> {
     let mut all = vec![slow_learning(1.0), slow_learning(1e-3)];
     let adamw = Rule::AdamW(adamw::Rule { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.01 });
-    for fresh in [true, false] {
+    for renewal in [Renewal::Fresh, Renewal::Antithetic, Renewal::Fixed] {
         for is_given in [false, true] {
-            let noise = Noise { seed: 17, fresh };
-            for rule in [adamw, Rule::Natural { beta1: 0.6, beta2: 0.8, damping: 0.25 }] {
+            let noise = Noise { seed: 17, renewal };
+            for rule in [adamw, Rule::Natural { beta1: 0.6, beta2: 0.8 }] {
                 all.extend([[3, 3, 5], [2, 4, 300]].map(|sizes| fast_learning(noise, is_given, rule, sizes)));
             }
         }

@@ -43,6 +43,8 @@ choices! {
     /// The noise of the fast steps.
     Noise {
         Fresh = "fresh", "Drawn anew at every step (Algorithm 1).";
+        Antithetic = "antithetic", "Drawn anew at every second step, and used with the opposite sign at the step after it: the \
+                                    mean gradient then cancels in the curvature that the natural gradient measures.";
         Fixed = "fixed", "Drawn once per sample and kept, also for the reported value (the public reference code).";
     }
 

@@ -1,6 +1,6 @@
 //! Derives sizes from others, and checks that all settings fit together.
 
-use super::{Config, ModelConfig, ModelKind, Noise, SlowGradient};
+use super::{Config, FastConfig, ModelConfig, ModelKind, Noise, SlowGradient};
 use crate::model::Params;
 use autograd::Store;
 use engine::{DType, Error, Result};
@@ -66,10 +66,35 @@ impl Config {
         Ok(config)
     }
 
+    /// Checks what only training needs: evaluation takes any number of fast steps, because it draws its own noise.
+    ///
+    /// # Errors
+    /// A usage error naming the keys concerned.
+    pub fn check_training(&self) -> Result<()> {
+        ensure!(
+            !self.model.kind.infers() || self.fast.noise == Noise::Fixed || self.fast.ends_with_a_draw(),
+            "fast.noise = antithetic needs an even fast.steps to train: the noise of the decoder's step must not be one that the \
+             posterior was fitted to"
+        );
+        Ok(())
+    }
+
     /// Whether the losses of training steps are bounds: with fixed noise they are not, because they use the noise that
     /// the posterior was fitted to.
     pub fn losses_are_bounds(&self) -> bool {
-        !self.model.kind.infers() || self.fast.noise == Noise::Fresh
+        !self.model.kind.infers() || self.fast.noise != Noise::Fixed
+    }
+}
+
+impl FastConfig {
+    /// Whether z after the last fast step is a draw from the final posterior: made by noise that the posterior was not
+    /// fitted to.
+    pub fn ends_with_a_draw(&self) -> bool {
+        match self.noise {
+            Noise::Fresh => true,
+            Noise::Antithetic => self.steps.is_multiple_of(2),
+            Noise::Fixed => false,
+        }
     }
 }
 

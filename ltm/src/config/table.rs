@@ -85,7 +85,7 @@ table! {
     fast ("fast"): FastConfig {
         /// Fast steps T per sample.
         steps: usize = 16, Within(1.0, 65_535.0);
-        /// The noise of the fast steps: fresh at every step, or fixed per sample.
+        /// The noise of the fast steps: fresh at every step, in pairs of opposite sign (antithetic), or fixed per sample.
         noise: Noise = Noise::Fresh;
         /// The update of the posterior: by AdamW, or by the natural gradient.
         posterior: Posterior = Posterior::Adamw;
@@ -103,15 +103,10 @@ table! {
         eps: f64 = 1e-8, MoreThan(0.0);
         /// Decoupled weight decay of the fast AdamW.
         weight_decay: f64 = 0.01, AtLeast(0.0);
-        /// Factor on the measured curvature in the natural gradient.
-        damping: f64 = 0.25, Within(0.0, 1.0);
         /// Mean of the initial λ; the initial μ is 0.
         init_logvar: f64 = -5.0, Within(-30.0, 30.0);
         /// Standard deviation of the initial λ.
         init_logvar_std: f64 = 0.1, AtLeast(0.0);
-        /// Slow steps over which the weight of the KL in the fast steps' gradients rises linearly to 1; 0 for no
-        /// warm-up.
-        kl_warmup: usize = 0, Within(0.0, STEPS);
     }
 
     /// Slow learning: one AdamW step on the decoder's weights per batch; warm-up, then a cosine.

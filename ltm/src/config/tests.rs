@@ -90,7 +90,7 @@ fn wrong_keys_and_values_say_what_would_be_right() {
         ("fast.steps", "-1", "fast.steps = \"-1\": expected an integer of 0 or more"),
         ("slow.rate", "nan", "slow.rate = \"nan\": expected a finite number"),
         ("slow.rate", "", "slow.rate = \"\": expected a finite number"),
-        ("fast.noise", "Fresh", "fast.noise = \"Fresh\": expected one of fresh, fixed"),
+        ("fast.noise", "Fresh", "fast.noise = \"Fresh\": expected one of fresh, antithetic, fixed"),
         ("fast.posterior", "x", "fast.posterior = \"x\": expected one of adamw, natural"),
         ("data.paths", "", "data.paths = \"\": expected a path, or a list of paths such as [\"a.txt\", \"b.txt\"]"),
         ("data.paths", "[1]", "data.paths = [1]: expected a path, or a list of paths such as [\"a.txt\", \"b.txt\"]"),
@@ -152,6 +152,16 @@ fn contradictions_are_refused_in_one_line() {
         assert!(error.to_string().contains(expected), "{error:?} does not say {expected:?}");
         assert!(error.kind == ErrorKind::Usage && !error.to_string().contains('\n'));
     }
+    let train = |settings: &[&str]| with(settings).resolved().unwrap().check_training();
+    let odd = train(&["fast.noise=antithetic", "fast.steps=5"]).unwrap_err();
+    assert!(
+        odd.kind == ErrorKind::Usage && odd.to_string().starts_with("fast.noise = antithetic needs an even"),
+        "{odd}"
+    );
+    for settings in [["fast.noise=antithetic", "fast.steps=4"], ["fast.noise=fresh", "fast.steps=5"]] {
+        assert!(train(&settings).is_ok(), "{settings:?}");
+    }
+    assert!(train(&["fast.noise=antithetic", "fast.steps=5", "model.kind=ar"]).is_ok());
     let nan = Config { slow: SlowConfig { rate: f64::NAN, ..SlowConfig::default() }, ..Config::default() };
     assert_eq!(nan.resolved().unwrap_err().to_string(), "slow.rate = NaN: must be 0 or more");
 }

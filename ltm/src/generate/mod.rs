@@ -56,7 +56,8 @@ impl Thinker {
     pub fn new(config: &Config, params: &Params, store: &mut Store) -> Result<Self> {
         let inputs = Inputs::new(&config.model, 1, config.model.seq, params.dtype, store);
         // Generation needs a draw from the posterior, not the noise that it was fitted to.
-        let fast = FastConfig { noise: Noise::Fresh, ..config.fast.clone() };
+        let noise = if config.fast.ends_with_a_draw() { config.fast.noise } else { Noise::Fresh };
+        let fast = FastConfig { noise, ..config.fast.clone() };
         let options = FastOptions { seed: config.train.seed, ..FastOptions::default() };
         let fast = Fast::new(&config.model, &fast, params, &inputs, store, &options)?;
         Ok(Self { fast, inputs })

@@ -6,7 +6,7 @@ use crate::model::Params;
 use autograd::{Id, NonFinite, Phase, Plan, Request, Store};
 use engine::{Buffer, DType, Result, Spec};
 use kernels::adamw;
-use kernels::latents::{LatentInit, LatentStep, Noise, Rule};
+use kernels::latents::{LatentInit, LatentStep, Noise, Renewal, Rule};
 
 /// The posterior of every sample of a batch, with the state of its optimiser; all `[B, L·K, d]` unless stated
 /// otherwise.
@@ -29,8 +29,6 @@ pub struct Latents {
     pub clock: Id,
     /// `[T]`: learning rate of each fast step.
     pub rates: Id,
-    /// `[1]`: weight of the KL in the gradients.
-    pub kl_weight: Id,
 }
 
 impl Latents {
@@ -45,7 +43,6 @@ impl Latents {
             kl: store.alloc(Spec::new(spec.dtype, &spec.shape.dims()[..1])),
             clock: store.alloc(Spec::new(DType::I32, &[2])),
             rates: store.alloc(Spec::new(spec.dtype, &[steps.max(1)])),
-            kl_weight: store.insert(Buffer::from_f64(spec.dtype, &[1], &[1.0])),
         }
     }
 
@@ -85,7 +82,7 @@ pub struct FastOptions {
     /// Buffers, one per parameter, that accumulate the decoder's gradients (the public reference code). Without them,
     /// these gradients are not computed (Algorithm 1).
     pub piles: Vec<Id>,
-    /// For tests: a table `[T, B, L·K, d]` of noise instead of random numbers.
+    /// For tests: a table `[T, B, L·K, d]` of noise instead of random numbers, see [`Noise`].
     pub noise_table: Option<Id>,
 }
 
@@ -136,12 +133,17 @@ impl Fast {
         };
         let mut plan = Plan::new(&graph, store, &request)?;
 
-        let noise = Noise { seed: options.seed, fresh: fast.noise == config::Noise::Fresh };
+        let renewal = match fast.noise {
+            config::Noise::Fresh => Renewal::Fresh,
+            config::Noise::Antithetic => Renewal::Antithetic,
+            config::Noise::Fixed => Renewal::Fixed,
+        };
+        let noise = Noise { seed: options.seed, renewal };
         let init = LatentInit { noise, logvar: fast.init_logvar, logvar_std: fast.init_logvar_std };
         let table = options.noise_table.as_slice();
         let state = latents.state();
         plan.push_update(store, Phase::Batch, "latents", init, &[&[inputs.samples], table].concat(), &state);
-        let ins = [&[plan.grad(z), latents.rates, latents.kl_weight, inputs.samples], table].concat();
+        let ins = [&[plan.grad(z), latents.rates, inputs.samples], table].concat();
         let rule = match fast.posterior {
             Posterior::Adamw => {
                 let FastConfig { beta1, beta2, eps, weight_decay, .. } = *fast;
@@ -149,7 +151,7 @@ impl Fast {
             }
             Posterior::Natural => {
                 let (beta1, beta2) = NATURAL;
-                Rule::Natural { beta1, beta2, damping: fast.damping }
+                Rule::Natural { beta1, beta2 }
             }
         };
         plan.push_update(store, Phase::Step, "latents", LatentStep { noise, rule }, &ins, &state);
@@ -164,11 +166,6 @@ impl Fast {
     pub fn take_steps(&mut self, steps: usize) {
         assert!(steps <= self.room, "{steps} steps of {}", self.room);
         self.config.steps = steps;
-    }
-
-    /// Sets the weight of the KL in the gradients of later fits; the default is 1.
-    pub fn weigh_kl(&self, store: &mut Store, weight: f64) {
-        store.get_mut(self.latents.kl_weight).set_f64(&[weight]);
     }
 
     /// Fits the posterior of the loaded batch: the weights' and the batch's phases, then `steps` steps at `rate`.

@@ -225,11 +225,15 @@ impl Run {
             return Err(Error::new(format!("{} is not a run folder: it has no {CONFIG}", path.display())));
         }
         let mut entries: Map<String, Value> = json::read(&file)?;
-        let hoist = entries.get("fast").and_then(|fast| fast.get("hoist"));
-        if hoist.or(entries.get("checksum")).is_some() {
+        let fast = |key: &str| entries.get("fast").is_some_and(|fast| fast.get(key).is_some());
+        let readers = [
+            ("9d2716f", entries.contains_key("checksum") || fast("hoist")),
+            ("ff9be54", fast("damping") || fast("kl_warmup")),
+        ];
+        if let Some((commit, _)) = readers.into_iter().find(|(_, reads)| *reads) {
             let file = file.display();
             return Err(Error::new(format!(
-                "{file}: written by an older version of the program, which this one cannot read; commit 9d2716f can"
+                "{file}: written by an older version of the program, which this one cannot read; commit {commit} can"
             )));
         }
         if let Some(found) = entries.remove(SEAL)

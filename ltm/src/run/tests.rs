@@ -97,10 +97,15 @@ fn a_folder_is_for_one_run() {
 #[test]
 fn a_run_of_an_older_version_says_so() {
     let folder = tempfile::tempdir().unwrap();
-    for old in [r#"{"checksum": "0f"}"#, r#"{"fast": {"hoist": "on"}}"#] {
+    for (old, commit) in [
+        (r#"{"checksum": "0f"}"#, "9d2716f"),
+        (r#"{"fast": {"hoist": "on", "damping": 0.25}}"#, "9d2716f"),
+        (r#"{"fast": {"damping": 0.25}}"#, "ff9be54"),
+        (r#"{"fast": {"kl_warmup": 0}}"#, "ff9be54"),
+    ] {
         fs::write(folder.path().join("config.json"), old).unwrap();
         let error = Run::open(folder.path()).unwrap_err().to_string();
-        assert!(error.contains("by an older version"), "{error}");
+        assert!(error.contains("by an older version") && error.contains(&format!("commit {commit} can")), "{error}");
     }
     fs::write(folder.path().join("sessions.jsonl"), "{\"after\": 0}\n").unwrap();
     assert!(Record::any(folder.path()).is_err(), "nothing is appended behind it");

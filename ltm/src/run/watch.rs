@@ -22,7 +22,7 @@ const ERRORS: f64 = 3.0;
 pub(super) struct Watch {
     /// Samples per step.
     batch: f64,
-    /// The last ignored step: until then rates and weights rise, and other numbers may rise too.
+    /// The last ignored step: until then the slow rate rises, and other numbers may rise too.
     rising: u64,
     /// Whether the steps' losses are bounds: with fixed noise they are not, and may fall while the bound rises.
     bounds: bool,
@@ -40,7 +40,7 @@ impl Watch {
     pub fn new(config: &Config) -> Option<Self> {
         config.model.kind.infers().then(|| Self {
             batch: config.train.batch as f64,
-            rising: config.slow.warmup.max(config.fast.kl_warmup) as u64,
+            rising: config.slow.warmup as u64,
             bounds: config.losses_are_bounds(),
             kl: Vec::new(),
             loss: Vec::new(),
@@ -83,7 +83,7 @@ impl Watch {
                 trouble: Trouble::LatentsIgnored,
                 message: format!(
                     "the decoder ignores its latents: the mean KL of the last {WINDOW} steps is {:.2} nats per \
-                     sequence, below {IGNORED_KL}; a shorter model.window, more fast.steps or fast.kl_warmup may help",
+                     sequence, below {IGNORED_KL}; a shorter model.window or more fast.steps may help",
                     kl.mean
                 ),
             });
@@ -211,7 +211,7 @@ mod tests {
     #[test]
     fn nothing_is_said_while_rates_rise_or_without_latents() {
         let mut config = config();
-        config.fast.kl_warmup = 250;
+        config.slow.warmup = 250;
         let mut watch = Watch::new(&config).unwrap();
         let said: Vec<u64> = (1..=400).filter(|&i| watch.step(&step(i, 0.0, 1.0)).is_some()).collect();
         assert_eq!(said, [300, 400]);

@@ -83,7 +83,7 @@ fn a_fast_step_is_one_launch() {
 /// wide heads is skipped if it does not fit. The rest passes.
 #[test]
 fn a_smaller_device_with_a_mistake() {
-    let fault = Fault { file: "latents", find: "site + t + 1", replace: "site + t" };
+    let fault = Fault { file: "latents", find: "site + number", replace: "site + number + 1" };
     let gpu = loaded(Shim::with_shared(99 << 10, Some(fault)), &modules());
     let mut told = 0;
     let reports = device(&gpu, &[], |_| told += 1).expect("a device that does not fail");
