@@ -59,7 +59,7 @@ fn pair(text: &str) -> Result<(String, String)> {
 }
 
 fn preset_help() -> String {
-    let presets = PRESETS.iter().map(|preset| format!("\n  {:<8}{}", preset.name, preset.summary)).collect::<String>();
+    let presets = PRESETS.iter().map(|preset| format!("\n  {:<14}{}", preset.name, preset.summary)).collect::<String>();
     format!("Base configuration [default: tiny for your own text, demo for the embedded corpus]:{presets}")
 }
 

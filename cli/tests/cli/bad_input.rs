@@ -262,7 +262,7 @@ fn evaluation_and_generation_that_cannot_be() {
 fn rates_that_cannot_be_meant() {
     let lab = Lab::new();
     // From the second step on latents overflow.
-    let blow_up = ["fast.rate_end=1e30", "train.checkpoint_every=1"];
+    let blow_up = ["fast.posterior=adamw", "fast.rate_end=1e30", "train.checkpoint_every=1"];
     let stopped = lab.train("run", &blow_up);
     stopped.fails(1, &["the loss is not finite", "step", "sample", "train.non_finite=skip"]);
     let at = *steps(&lab.path("run")).last().unwrap();
@@ -276,14 +276,14 @@ fn rates_that_cannot_be_meant() {
     assert!(!said.err.contains("slow.warmup"), "{}", said.context());
 
     // Every step fails, so single batches are not the cause.
-    let fast = ["fast.rate_start=1e30", "fast.rate_end=1e30", "train.steps=30", "train.non_finite=skip"];
-    lab.train("fast", &fast)
+    let wild = ["fast.posterior=adamw", "fast.rate_start=1e30", "fast.rate_end=1e30", "train.non_finite=skip"];
+    let wild = |steps| [&wild[..], &[steps]].concat();
+    lab.train("fast", &wild("train.steps=30"))
         .fails(1, &["step 10: ", "fast step 1", "10 steps in a row", "lower rates (slow.rate, fast.rate_"]);
     assert_eq!(steps(&lab.path("fast")).last(), Some(&10));
     lab.ltm("replay fast").succeeds().says("steps 1..10 repeated");
     // A resumed run counts on from where it was stopped.
-    lab.train("halves", &["fast.rate_start=1e30", "fast.rate_end=1e30", "train.steps=5", "train.non_finite=skip"])
-        .succeeds();
+    lab.train("halves", &wild("train.steps=5")).succeeds();
     lab.ltm("train --resume halves --set train.steps=30").fails(1, &["step 10: ", "10 steps in a row"]);
 
     let short = lab.train("short", &["train.steps=1", "slow.rate=0.5"]).succeeds();
@@ -313,7 +313,7 @@ fn runs_that_diverge() {
         assert_eq!(ltm::checkpoint::steps(&lab.path(&run)).unwrap(), [0; 0]);
     }
     // Five steps are skipped; the update of the sixth spoils the weights.
-    let late = ["fast.rate_start=1e30", "fast.rate_end=0.1", "train.non_finite=skip"];
+    let late = ["fast.posterior=adamw", "fast.rate_start=1e30", "fast.rate_end=0.1", "train.non_finite=skip"];
     let after = ["diverged: after step 6, ", "the checkpoint of step 4 is older and unaffected"];
     let said = lab.train("late", &[&rate[..], &late].concat());
     said.fails(1, &after);

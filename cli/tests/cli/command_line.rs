@@ -95,7 +95,8 @@ fn help_says_what_acts() {
     assert!(!help("train").contains("model.norm_eps"));
     assert!(lab.ltm("--version").succeeds().out.starts_with("ltm "));
     let all = lab.ltm("help settings").succeeds();
-    all.says("fast.steps = 16; large: 64; demo: 8").says("Takes an integer, from 1 to 65535.");
+    all.says("fast.steps = 16; large: 64; large-paper: 64; tiny: 8; demo: 8")
+        .says("Takes an integer, from 1 to 65535.");
     for setting in ltm::config::SETTINGS {
         assert!(all.out.contains(&format!("\n  {} = ", setting.name)), "{}", setting.name);
     }

@@ -12,7 +12,7 @@ fn lab(extra: &str) -> Lab {
         "sweep.toml",
         format!(
             "{extra}\npreset = 'tiny'\nfast_steps = [1, 2]\nbaseline = true\nsequences = 6\nsamples = 2\n\
-             [set]\ndata.paths = 'text.txt'\n{set}[size.a]\nmodel.dim = 16\n[size.b]\nmodel.dim = 8\n"
+             [set]\ndata.paths = 'text.txt'\nfast.noise = 'fresh'\n{set}[size.a]\nmodel.dim = 16\n[size.b]\nmodel.dim = 8\n"
         ),
     );
     lab

@@ -8,7 +8,7 @@ use kernels::cross_entropy::LmHead;
 use kernels::gaussian::{GaussianKl, Reparameterize};
 use kernels::matmul::Linear;
 use kernels::sum::Sum;
-use ltm::config::{Config, FastConfig, ModelConfig, ModelKind, Noise, Schedule, SlowConfig, Work};
+use ltm::config::{Config, FastConfig, ModelConfig, ModelKind, Noise, Posterior, Schedule, SlowConfig, Work};
 use ltm::data::{Batch, SampleInfo};
 use ltm::learn::{Fast, FastOptions, Inputs, Slow};
 use ltm::model::{Decoder, Params, Positions};
@@ -197,8 +197,8 @@ impl<'a> Golden<'a> {
         let dims = [&[steps], self.latents.shape.dims()].concat();
         let table = self.tensor("fast.noise", &dims)?;
         let (mu, logvar) = (self.latent("mu")?, self.latent("logvar")?);
-        let config =
-            FastConfig { steps, noise, schedule: Schedule::Cosine, weight_decay: 0.01, ..FastConfig::default() };
+        let (posterior, schedule) = (Posterior::Adamw, Schedule::Cosine);
+        let config = FastConfig { steps, noise, posterior, schedule, weight_decay: 0.01, ..FastConfig::default() };
         let options = FastOptions { noise_table: Some(table), ..FastOptions::default() };
         let fast = Fast::new(&self.model, &config, &self.params, &self.inputs, &mut self.store, &options)?;
         self.store.ready()?;

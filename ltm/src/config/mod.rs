@@ -1,8 +1,8 @@
 //! The configuration of a run: plain typed values, set by dotted keys, checked as a whole.
 //!
 //! One table (`table.rs`) holds every setting; the structs, their defaults, setting by key, files, help and the
-//! suggestions for misspelt keys follow from it. The defaults are the preset `small`: Algorithm 1 (fresh noise, decoder
-//! gradient at the final posterior) with the paper's constants. Options of evaluation and generation are not part of
+//! suggestions for misspelt keys follow from it. The defaults are the preset `small`: the paper's sizes, with the
+//! natural gradient in place of the paper's fast learning, which `small-paper` has. Options of evaluation and generation are not part of
 //! it.
 
 mod choices;

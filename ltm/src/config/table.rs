@@ -83,18 +83,18 @@ table! {
 
     /// Fast learning: T steps on a sample's (μ, λ = log σ²) with the decoder frozen.
     fast ("fast"): FastConfig {
-        /// Fast steps T per sample.
+        /// Fast steps T per sample; to train with antithetic noise, an even number.
         steps: usize = 16, Within(1.0, 65_535.0);
         /// The noise of the fast steps: fresh at every step, in pairs of opposite sign (antithetic), or fixed per sample.
-        noise: Noise = Noise::Fresh;
+        noise: Noise = Noise::Antithetic;
         /// The update of the posterior: by AdamW, or by the natural gradient.
-        posterior: Posterior = Posterior::Adamw;
+        posterior: Posterior = Posterior::Natural;
         /// Fast rate at the beginning of training.
         rate_start: f64 = 0.30, AtLeast(0.0);
         /// Fast rate at the end of training, reached linearly.
-        rate_end: f64 = 0.34, AtLeast(0.0);
+        rate_end: f64 = 0.30, AtLeast(0.0);
         /// Fast rate within a sample: constant, falling by a cosine towards a tenth, or linearly to 0.05.
-        schedule: Schedule = Schedule::Constant;
+        schedule: Schedule = Schedule::Linear;
         /// Decay of the fast AdamW's first moment.
         beta1: f64 = 0.9, Fraction;
         /// Decay of the fast AdamW's second moment.
@@ -104,7 +104,7 @@ table! {
         /// Decoupled weight decay of the fast AdamW.
         weight_decay: f64 = 0.01, AtLeast(0.0);
         /// Mean of the initial λ; the initial μ is 0.
-        init_logvar: f64 = -5.0, Within(-30.0, 30.0);
+        init_logvar: f64 = 0.0, Within(-30.0, 30.0);
         /// Standard deviation of the initial λ.
         init_logvar_std: f64 = 0.1, AtLeast(0.0);
     }

@@ -19,7 +19,20 @@ fn presets_have_the_published_sizes() {
     }
     for preset in PRESETS {
         let config = Config::preset(preset.name).unwrap().resolved().unwrap();
-        assert_eq!((config.fast.noise, config.slow.gradient), (Noise::Fresh, SlowGradient::Final), "{}", preset.name);
+        assert!(config.check_training().is_ok() && config.losses_are_bounds(), "{}", preset.name);
+        let ours = preset.name.strip_suffix("-paper");
+        let (noise, posterior) = match ours {
+            None => (Noise::Antithetic, Posterior::Natural),
+            Some(_) => (Noise::Fresh, Posterior::Adamw),
+        };
+        let fast = &config.fast;
+        assert_eq!((fast.noise, fast.posterior, config.slow.gradient), (noise, posterior, SlowGradient::Final));
+        if let Some(ours) = ours {
+            let ours = Config::preset(ours).unwrap().resolved().unwrap();
+            assert_eq!((fast.init_logvar, fast.rate_end, fast.schedule), (-5.0, 0.34, Schedule::Constant));
+            assert_eq!(Config { fast: ours.fast.clone(), ..config.clone() }, ours, "the same but for fast learning");
+            assert_eq!(fast.steps, ours.fast.steps);
+        }
         assert_eq!(config.resolved(), Ok(config.clone()), "resolving is idempotent");
     }
     assert_eq!(Config::preset("small").unwrap(), Config::default());

@@ -9,7 +9,7 @@ use ltm::learn::FastOptions;
 use ltm::train::Trainer;
 use tests::tiny;
 
-const SETTINGS: &str = "model.dim=48 model.heads=3 model.seq=40 model.window=9 model.latents=3 fast.steps=3 \
+const SETTINGS: &str = "model.dim=48 model.heads=3 model.seq=40 model.window=9 model.latents=3 fast.steps=4 \
                         train.batch=3 slow.warmup=1";
 
 /// Sample `id` is the same sequence at any position.

@@ -35,7 +35,8 @@ fn half(batch: &Batch, first: bool) -> Batch {
 
 fn model(kind: &str) -> Bench {
     let sizes = "model.dim=32 model.seq=24 model.window=5 model.latents=3 train.batch=2";
-    let mut bench = Bench::new(&format!("{sizes} model.kind={kind}"), DType::F32, 1);
+    let fast = "fast.noise=fresh fast.posterior=adamw fast.schedule=cosine fast.rate_start=0.1 fast.rate_end=0.1";
+    let mut bench = Bench::new(&format!("{sizes} {fast} model.kind={kind}"), DType::F32, 1);
     if bench.config.model.kind.infers() {
         bench.enlarge();
     }

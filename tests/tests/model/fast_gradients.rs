@@ -15,7 +15,7 @@ const RATE: f64 = 0.1;
 /// A model with weights and a batch.
 fn bench(noise: Noise) -> Bench {
     let sizes = "model.dim=8 model.heads=2 model.ffn=12 model.seq=12 model.window=4 model.latents=1 train.batch=2";
-    let mut bench = Bench::new(sizes, DType::F64, 2);
+    let mut bench = Bench::new(&format!("{sizes} fast.posterior=adamw"), DType::F64, 2);
     bench.config.fast.noise = noise;
     bench.enlarge();
     bench.load(&batch(SAMPLES, bench.config.model.seq, 0));

@@ -21,7 +21,10 @@ fn the_first_bad_number_is_named_and_nothing_changes() {
     let batch = batch(3, 16, 0);
     for policy in ["stop", "skip"] {
         // The rate of the second step throws latents out of all bounds.
-        let mut t = trainer(&batch, &format!("fast.rate_end=1e30 train.steps=2 train.non_finite={policy}"));
+        let mut t = trainer(
+            &batch,
+            &format!("fast.posterior=adamw fast.rate_end=1e30 train.steps=2 train.non_finite={policy}"),
+        );
         let before = weights(&t);
         let result = t.train(&batch);
         let (message, step) = match policy {
