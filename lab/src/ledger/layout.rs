@@ -50,11 +50,9 @@ fn rows(count: usize) -> Rows {
 
 /// All tables, each with its caption, of models that read the same text. The first is compared with the others.
 pub fn tables(models: &[Named<'_>]) -> Vec<(String, Rows)> {
-    let mut tables = Vec::new();
+    let mut tables = main_tables(models);
     if let Some(stories) = &models[0].1.stories {
-        tables.push(classes(models, stories));
-        tables.push(facts(models, stories));
-        tables.extend(kept(models, stories));
+        tables.insert(1, facts(models, stories));
     }
     tables.push(words(models, "first token costs", |ledger| &ledger.first_tokens));
     tables.push(words(models, "other tokens cost together", |ledger| &ledger.later_tokens));
@@ -62,6 +60,13 @@ pub fn tables(models: &[Named<'_>]) -> Vec<(String, Rows)> {
         tables.push(by_distance(models));
     }
     tables
+}
+
+/// Those of the tables that show whether the latents remember: what the tokens of stories cost by what they tell, and the share of
+/// facts kept; none for other text.
+pub fn main_tables(models: &[Named<'_>]) -> Vec<(String, Rows)> {
+    let Some(stories) = &models[0].1.stories else { return Vec::new() };
+    std::iter::once(classes(models, stories)).chain(kept(models, stories)).collect()
 }
 
 /// The models with a ledger of stories.
@@ -79,7 +84,7 @@ fn classes(models: &[Named<'_>], first: &Stories) -> (String, Rows) {
         _ => CLASSES[i].0,
     });
     let sequences = models[0].1.scores.len() as f64;
-    table = table.right("tokens/story", |&i| match CLASSES.get(i) {
+    table = table.right("tokens", |&i| match CLASSES.get(i) {
         Some((.., is)) => digits(first.truth.of(is).tokens() / sequences, 1),
         None => String::new(),
     });
@@ -103,7 +108,7 @@ fn classes(models: &[Named<'_>], first: &Stories) -> (String, Rows) {
         }
     }
     let caption = format!(
-        "What a story's tokens cost by what they tell, in nats per story. truth: the least possible cost, that of their source. no memory: \
+        "The tokens of a story by what they tell, and what they cost together, in nats per story. truth: the least possible cost, that of their source. no memory: \
          the best reader who sees {} bytes back",
         first.reach
     );

@@ -13,7 +13,7 @@ mod tally;
 mod words;
 
 pub use kept::{Kept, half};
-pub use layout::{Book, Json, Named, sentence, tables};
+pub use layout::{Book, Json, Named, main_tables, sentence, tables};
 pub use tally::{Entry, Tally};
 
 use crate::reading::{Reader, Reading};
