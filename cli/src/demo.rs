@@ -2,20 +2,22 @@
 
 use super::eval::BAR;
 use super::interrupt::{self, Guard};
-use super::output::{print, warn, write};
+use super::output::{print, warn};
 use super::place::Place;
 use super::progress::behind_bar;
 use super::settings::Usual;
 use super::train;
 use engine::{Device, Error, Result};
-use lab::eval::{Options, Row, evaluate};
+use lab::eval::{Options, evaluate};
+use lab::ledger::{self, Ledger, half};
 use lab::plan::Plans;
-use lab::table::{Table, digits, nats as shown, short, si};
+use lab::table::{Table, digits, nats as shown, or_dash, short, si, visible};
 use ltm::config::{Config, ModelKind, Work, parameter_count};
 use ltm::corpus::Corpus;
 use ltm::evaluate::{Mean, Protocol};
 use ltm::generate::Writing;
 use ltm::run::{Loaded, Material, NewFolder, REPORT_SEED, Run, Session, stories};
+use ltm::shell;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
@@ -26,11 +28,14 @@ const STORIES: u64 = 64;
 /// Posterior draws per story.
 const DRAWS: usize = 16;
 
-/// Train on the embedded corpus, compare the result with the exact entropy, and generate text: a few minutes on two
+/// Columns of running text.
+const COLUMNS: usize = 98;
+
+/// Train on the embedded corpus, with latents and without, and show what the latents remember: a few minutes on two
 /// cores
 ///
-/// The corpus is an endless source of small stories whose exact probability is known, so every number can be compared
-/// with the best possible. The run folder remains, for `ltm eval` and `ltm generate`.
+/// The corpus is an endless source of stories whose exact probability is known, so every number can be compared with
+/// the best possible. The run folder remains, for `ltm eval`, `ltm audit` and `ltm generate`; the baselines are in it.
 #[derive(clap::Args)]
 pub struct Args {
     /// New folder for the run [default: runs/demo, or with a number appended if that exists]
@@ -47,13 +52,18 @@ pub fn run(args: &Args, place: &Place) -> Result<ExitCode> {
         return Err(Error::usage("the demo uses the embedded corpus: `ltm train --data` trains on your own text"));
     }
     if config.model.kind != ModelKind::Ltm {
-        return Err(Error::usage("the demo trains both kinds of model: remove model.kind"));
+        return Err(Error::usage("the demo trains a model with latents and both baselines: remove model.kind"));
     }
     config.train.threads = place.threads(config.train.threads);
-    // Before sizes are resolved, because the baseline's sizes depend on its kind.
-    let mut baseline = config.clone();
-    baseline.model.kind = ModelKind::Ar;
-    let [config, baseline] = &[config.resolved()?, baseline.resolved()?];
+    // Before sizes are resolved, because a baseline's sizes depend on its kind.
+    let baseline = |kind| {
+        let mut baseline = config.clone();
+        baseline.model.kind = kind;
+        baseline.train.sample_every = 0;
+        baseline.resolved()
+    };
+    let baselines = [baseline(ModelKind::ArLatent)?, baseline(ModelKind::Ar)?];
+    let config = &config.resolved()?;
     let folder = match &args.out {
         Some(out) => NewFolder::at(out)?,
         None => NewFolder::numbered("runs/demo"),
@@ -62,154 +72,257 @@ pub fn run(args: &Args, place: &Place) -> Result<ExitCode> {
         let material = lab::text::material(config)?;
         let (session, device) = place
             .within_training(|device| Ok((Session::begin(&folder, config, &material, device)?, device.clone())))?;
-        demo(session, baseline, &material, &device)
+        demo(session, &baselines, &material, &device)
     })
 }
 
-/// Trains the model of `session`, and `baseline` on the same `material`, evaluates both and generates text with the
-/// first.
-fn demo(mut session: Session, baseline: &Config, material: &Material, device: &Device) -> Result<ExitCode> {
+/// Trains the model of `session`, and `baselines` on the same `material`, evaluates them, generates text with the first,
+/// and shows what each remembers.
+fn demo(mut session: Session, baselines: &[Config; 2], material: &Material, device: &Device) -> Result<ExitCode> {
     let started = Instant::now();
     let run = session.run.clone();
     let (config, out) = (&run.config, &run.path);
-    let corpus = Corpus::of(config)?;
-    let story = corpus.document(REPORT_SEED, 0);
-    print(format_args!(
-        "The corpus: endless small stories, each with its own persons, things and places, like this one:\n\n  {}\n",
-        String::from_utf8_lossy(&story.bytes)
+    let (corpus, reach) = (Corpus::of(config)?, config.model.reach());
+    let story = corpus.document(REPORT_SEED, 0).bytes;
+    print("The corpus is an endless source of stories, each with its own persons, things and places:\n")?;
+    print(indented(&String::from_utf8_lossy(&story)))?;
+    say(format!(
+        "The task is to predict every next byte. The facts of a story come back, but the decoder sees only {reach} bytes \
+         back: only a memory, the latents, can tell it a fact that is out of sight."
     ))?;
-    print(format_args!(
-        "1. Training {} steps of {} stories. The decoder sees only {} bytes back, so it must keep a story's facts \
-         in\n   its latents, which {} fast steps infer for every story.",
-        config.train.steps,
-        config.train.batch,
-        reach(config),
-        config.fast.steps
+    say(format!(
+        "1. Training {} steps of {} stories. {} fast steps infer the latents of every story.",
+        config.train.steps, config.train.batch, config.fast.steps
     ))?;
     let guard = Guard::new()?;
     if !train::steps(&mut session, &guard, false)? {
         return Ok(ExitCode::from(interrupt::CODE));
     }
     drop(session);
-    print(format_args!(
-        "\n2. Training the baseline on the same stories: a decoder without latents and cross-attention, {} weights against {}.",
-        parameter_count(&baseline.model),
+    let [constant, none] = baselines;
+    say(format!(
+        "2. Training two baselines on the same stories in the same order. ar-latent is the same decoder, but its latents \
+         are learned once and are the same for every story. ar has no latents, and no layers that read them. They have {} \
+         and {} weights, this model {}.",
+        parameter_count(&constant.model),
+        parameter_count(&none.model),
         parameter_count(&config.model)
     ))?;
-    let baseline_out = out.join("baseline");
-    let mut session = Session::begin(&NewFolder::at(&baseline_out)?, baseline, material, device)?;
-    if !train::steps(&mut session, &guard, false)? {
-        return Ok(ExitCode::from(interrupt::CODE));
+    let folder = |config: &Config| out.join(config.model.kind.to_string());
+    for config in baselines {
+        let mut session = Session::begin(&NewFolder::at(&folder(config))?, config, material, device)?;
+        if !train::steps(&mut session, &guard, false)? {
+            return Ok(ExitCode::from(interrupt::CODE));
+        }
     }
-    drop((session, guard));
+    drop(guard);
 
-    print(format_args!("\n3. Evaluating both on {STORIES} held-out stories."))?;
-    let (rival, exact) = judged(&baseline_out, &[Protocol::Nll], device)?;
-    let (mut model, rows) = judged(out, Protocol::of(ModelKind::Ltm), device)?;
+    say(format!("3. Evaluating all three on {STORIES} unseen stories."))?;
+    let mut model = Judged::new(out, device)?;
+    let protocols = protocols(&mut model.model)?;
+    let [constant, none] = [Judged::new(&folder(constant), device)?, Judged::new(&folder(none), device)?];
 
-    print("\n4. Generating text.\n")?;
-    writing(&mut model, &corpus, &story.bytes)?;
+    say("4. Generating text, at temperature 1.")?;
+    writing(&mut model.model, &corpus, &story)?;
 
-    print(format_args!("Results\n\n{}\n", lab::eval::text(&rows)))?;
-    // The first protocol of each gives its cost: nll, elbo.
-    let models = [
-        ("the baseline, exactly", &rival, &*baseline_out, &*exact[0].sequence_nats),
-        ("this model, by elbo, at most", &model, out, &rows[0].sequence_nats),
-    ];
-    print(format_args!(
-        "{}\n{READING}\n\nThe demo took {:.0} seconds; the run is in {}",
-        rivals(models, &corpus, device)?,
-        started.elapsed().as_secs_f64(),
-        out.display()
+    say("5. What a story costs: the fewer nats (1 nat = 1.44 bits), the better it is predicted.")?;
+    print(format_args!("\n{protocols}\n{}", rivals(&model, [&constant, &none], device)?))?;
+
+    say("6. What the latents remember.")?;
+    let models = [("this model", &model.ledger), ("ar-latent", &constant.ledger)];
+    for (caption, table) in ledger::main_tables(&models) {
+        say(format!("{caption}:"))?;
+        print(table)?;
+    }
+    let [this, constant_path, none_path] = [&model, &constant, &none].map(|judged| shell::path(&judged.path));
+    say(format!(
+        "`ltm audit {this} --against {constant_path} {none_path}` shows more: every kind of fact, and how many bits of it can \
+         be read from the latents."
     ))?;
+    let kept = ledger::sentence(&model.ledger, Some(("without inferred latents", &constant.ledger)));
+    say(kept.unwrap_or("It kept no facts, because its text repeats none yet: train for more steps.".into()))?;
+    let seconds = started.elapsed().as_secs_f64();
+    print(format_args!("\nThe demo took {seconds:.0} seconds; the run is in {}", out.display()))?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// The model in the folder at `path`, and its cost of the stories.
-fn judged(path: &Path, protocols: &[Protocol], device: &Device) -> Result<(Loaded, Vec<Row>)> {
-    let mut model = Run::open(path)?.load(device, Work::Evaluation)?;
-    warn(&model.warnings);
-    let source = stories(&model.config, REPORT_SEED, STORIES)?;
-    let steps = model.config.fast.steps;
-    let options = Options { protocols: protocols.to_vec(), steps, samples: DRAWS, limit: None };
-    let rows = behind_bar(BAR, |show| evaluate(&mut model, &source, &options, show));
-    Ok((model, rows?))
+/// A trained model, and its ledger of the stories.
+struct Judged {
+    path: PathBuf,
+    model: Loaded,
+    ledger: Ledger,
 }
 
-/// The number of bytes back that the decoder sees through all layers.
-fn reach(config: &Config) -> usize {
-    config.model.layers * (config.model.window - 1) + 1
+impl Judged {
+    /// The model of the run in the folder at `path`.
+    fn new(path: &Path, device: &Device) -> Result<Self> {
+        let mut model = Run::open(path)?.load(device, Work::Evaluation)?;
+        warn(&model.warnings);
+        let source = stories(&model.config, REPORT_SEED, STORIES)?;
+        // The probe takes longer than all the rest.
+        let mut options = ledger::Options { probe: 0, ..ledger::Options::new(&model.config, STORIES, DRAWS) };
+        if !model.config.model.kind.reads_latents() {
+            // Its stories are not shown.
+            options.stories = 0;
+        }
+        let ledger = behind_bar("{bar} {percent}% of a ledger  ETA {eta}", |show| {
+            Ledger::new(&mut model, &source, &options, show)
+        })?;
+        Ok(Self { path: path.into(), model, ledger })
+    }
+}
+
+/// A table of the stories' cost by every protocol.
+fn protocols(model: &mut Loaded) -> Result<String> {
+    let source = stories(&model.config, REPORT_SEED, STORIES)?;
+    let steps = model.config.fast.steps;
+    let options = Options { protocols: Protocol::of(ModelKind::Ltm).to_vec(), steps, samples: DRAWS, limit: None };
+    let rows = behind_bar(BAR, |show| evaluate(model, &source, &options, show))?;
+    let table = Table::of(&rows)
+        .left("protocol", |row| row.figures.protocol.name())
+        .left("kind of number", |row| &row.figures.status)
+        .right("nats/story", |row| shown(row.total.per_sequence()))
+        .right("= NLL", |row| or_dash(row.per_sequence(row.figures.nll).map(|nats| digits(nats, 2))))
+        .right("+ KL", |row| or_dash(row.per_sequence(row.figures.kl).map(|nats| digits(nats, 2))))
+        .right("above the source", |row| row.above().map_or("(half a story)".into(), shown));
+    Ok(format!("{table}\n{}\n", wrapped(READING, "")))
 }
 
 /// Generates one unconditional text, and one that continues a story.
 fn writing(model: &mut Loaded, corpus: &Corpus, story: &[u8]) -> Result<()> {
-    let options = Writing { tokens: Some(model.config.model.seq), temperature: 0.7, ..Writing::default() };
-    let mut writer = lab::text::writer(model, options, 1)?;
+    let mut writer = lab::text::writer(model, Writing::default(), 1)?;
     let prompt = String::from_utf8_lossy(&story[..half(story)]).into_owned();
-    let going_on = format!("Continuation of the first half of the story above, after the bar:\n  {prompt}|");
-    for (words, prompt) in [("With latents drawn from the prior:\n  ", None), (&going_on, Some(&*prompt))] {
-        write(words)?;
-        let mut text = prompt.unwrap_or_default().to_string();
-        writer.text(&mut model.store, prompt, 0, &mut |piece| {
-            text.push_str(piece);
-            write(piece)
-        })?;
-        let count = corpus.consistency(text.as_bytes());
-        print(format_args!("\n  (repeats a fact {} times, {} of them correctly)\n", count.repeats, count.kept))?;
+    let going_on = "Continuation of the first half of the story above, after the bar:";
+    for (words, prompt, bar) in [("With latents drawn from the prior:", None, ""), (going_on, Some(&*prompt), "|")] {
+        let rest = writer.whole(&mut model.store, prompt, 0)?;
+        let prompt = prompt.unwrap_or_default();
+        let count = corpus.consistency(format!("{prompt}{rest}").as_bytes());
+        say(words)?;
+        print(indented(&format!("{prompt}{bar}{rest}")))?;
+        print(format_args!("  (repeats a fact {} times, {} of them correctly)", count.repeats, count.kept))?;
     }
     Ok(())
 }
 
-/// The end of a sentence that is nearest to the middle.
-fn half(story: &[u8]) -> usize {
-    let ends = story.iter().enumerate().filter(|&(_, &byte)| byte == b'.').map(|(i, _)| i + 1);
-    ends.min_by_key(|end| end.abs_diff(story.len() / 2)).unwrap_or(story.len() / 2)
-}
-
-/// A table of the cost for models without latents and for both models, with the cost of training. The baseline is the
-/// first of `models`: name, model, run and nats of each story.
-fn rivals(models: [(&str, &Loaded, &Path, &[f64]); 2], corpus: &Corpus, device: &Device) -> Result<String> {
-    let config = &models[1].1.config;
-    let reach = reach(config);
-    let known = |who: String, cost: &dyn Fn(&[u8]) -> Option<f64>| {
-        let documents = (0..STORIES as u32).map(|i| corpus.document(REPORT_SEED, i));
-        let nats: f64 = documents.map(|document| cost(&document.bytes).unwrap_or(f64::NAN)).sum();
-        [who, digits(nats / STORIES as f64, 2), String::new(), String::new(), String::new(), String::new()]
-    };
-    let mut rows = vec![
-        known("the stories' source, the least possible".into(), &|text| corpus.log_prob(text).map(|x| -x)),
-        known(format!("an ideal reader without latents, {reach} bytes back"), &|text| {
-            corpus.windowed_nats(text, reach)
-        }),
-    ];
-    for (i, (who, model, run, nats)) in models.into_iter().enumerate() {
-        let flops = Plans::new(&model.config, device)?.flops_per_token();
-        let (targets, seconds) = Run::open(run)?.effort()?;
-        let less = if i == 0 { String::new() } else { shown(Mean::of_differences(nats, models[0].3)) };
-        let speed = si(targets as f64 / seconds, "");
-        let weights = short(&model.weights).into();
-        rows.push([who.into(), digits(Mean::of(nats).mean, 2), less, weights, si(flops, ""), speed]);
+/// A table of the stories' cost for their source, for the best reader without memory, for the baselines and for `model`,
+/// and a sentence on the difference from the better baseline.
+fn rivals(model: &Judged, baselines: [&Judged; 2], device: &Device) -> Result<String> {
+    let nats = |judged: &Judged| judged.ledger.nats().per_sequence().mean;
+    let better = if nats(baselines[0]) <= nats(baselines[1]) { baselines[0] } else { baselines[1] };
+    let less = |judged: &Judged| judged.ledger.nats().less_per_sequence(&better.ledger.nats());
+    let mut rows = Vec::new();
+    if let Some(stories) = &model.ledger.stories {
+        let known =
+            [("the source itself, exactly", &stories.truth), ("the best reader without memory", &stories.floor)];
+        rows.extend(known.map(|(who, tally)| {
+            let mut cells = [(); 6].map(|()| String::new());
+            (cells[0], cells[1]) = (who.into(), digits(tally.of(|_| true).per_sequence().mean, 2));
+            cells
+        }));
     }
+    let named = baselines.map(|baseline| (format!("{}, exactly", baseline.model.config.model.kind), baseline));
+    for (who, judged) in named.into_iter().chain([("this model, by elbo, at most".into(), model)]) {
+        let flops = Plans::new(&judged.model.config, device)?.flops_per_token();
+        let (targets, seconds) = Run::open(&judged.path)?.effort()?;
+        let minus = if std::ptr::eq(judged, better) { String::new() } else { shown(less(judged)) };
+        let (weights, speed) = (short(&judged.model.weights).into(), si(targets as f64 / seconds, ""));
+        rows.push([who, digits(nats(judged), 2), minus, weights, si(flops, ""), speed]);
+    }
+    let config = &model.model.config;
+    let name = better.model.config.model.kind;
     let table = Table::of(&rows)
         .left("model", |row| &row[0])
         .right("nats/story", |row| &row[1])
-        .right("minus the baseline", |row| &row[2])
+        .right(format!("minus {name}"), |row| &row[2])
         .left("weights", |row| &row[3])
-        .right("training FLOP/token", |row| &row[4])
+        .right("FLOP/token", |row| &row[4])
         .right("tokens/s", |row| &row[5]);
-    let how = format!("seed {}, T = {} fast steps, S = {DRAWS} draws", config.train.seed, config.fast.steps);
-    let paired = "± is one standard error over stories, paired by story; other seeds may differ by more.";
-    Ok(format!("{table}\n{how}; {paired}\n"))
+    let words = format!(
+        "{} The reader without memory knows the source, but sees only {} bytes back: nothing without memory costs less in \
+         expectation. ± is one standard error over stories, paired; other seeds may differ by more. FLOP/token and tokens/s \
+         are those of training, with seed {} and T = {} fast steps.",
+        compared(less(model), &name.to_string()),
+        config.model.reach(),
+        config.train.seed,
+        config.fast.steps
+    );
+    Ok(format!("{table}\n{}", wrapped(&words, "")))
 }
 
-const READING: &str = "How to read this
-- nats/sequence is the cost of a story (1 nat = 1.44 bits): the better the prediction, the lower the cost.
-- The exact cost is that of the stories for their source itself; no valid number can be lower on average.
-- NLL is the cost of the text given its latents; KL is the cost of the latents. Only the sum is the cost of the text.
-- elbo adds both at fresh noise, so it is a bound: the true cost of the text under the model is at most that.
-- iwae is a tighter bound from the same draws.
-- prefix infers the latents from the first half of a story and scores only the second half.
-- fixed scores with the noise that the latents were fitted to, as the public reference code does. It can fall below the
-  exact cost, so it is not a valid perplexity.
-- The ideal reader knows the source, but not the facts that it no longer sees.
-- A repeated fact is correct if it has the same value as before; a model without memory would guess one in 16.";
+/// Whether the model is better than the better baseline, in words.
+fn compared(difference: Mean, than: &str) -> String {
+    let Mean { mean, error } = difference;
+    let (nats, errors) = (shown(Mean { mean: mean.abs(), error }), digits((mean / error).abs(), 1));
+    let verdict = match mean.abs() > 2.0 * error {
+        true if mean < 0.0 => "a clear gain",
+        true => "no gain",
+        // Also if the error is not known.
+        false => "too little to tell",
+    };
+    let side = if mean < 0.0 { "less" } else { "more" };
+    format!(
+        "A story costs this model {nats} nats {side} than {than}, the better baseline: {errors} standard errors, {verdict}."
+    )
+}
+
+/// Prints a paragraph after an empty line.
+fn say(text: impl AsRef<str>) -> Result<()> {
+    print(format_args!("\n{}", wrapped(text.as_ref(), "")))
+}
+
+/// Text that was read or generated, in indented lines.
+fn indented(text: &str) -> String {
+    wrapped(&visible(text), "  ")
+}
+
+/// Lines of at most [`COLUMNS`] columns, each after `indent`; only a word that is longer than a line is broken.
+fn wrapped(text: &str, indent: &str) -> String {
+    let mut lines = vec![indent.to_string()];
+    for word in text.split_whitespace() {
+        let letters: Vec<char> = word.chars().collect();
+        for part in letters.chunks(COLUMNS - indent.len()) {
+            let line = lines.last_mut().expect("a line");
+            let length = line.chars().count();
+            if length > indent.len() && length + 1 + part.len() > COLUMNS {
+                lines.push(indent.chars().chain(part.iter().copied()).collect());
+            } else {
+                let space = (length > indent.len()).then_some(&' ');
+                line.extend(space.into_iter().chain(part));
+            }
+        }
+    }
+    lines.join("\n")
+}
+
+const READING: &str = "NLL is the cost of the text given its latents, KL that of the latents: only the sum is the text's cost. \
+                       elbo and iwae are bounds: the exact cost under the model is at most that. fixed is not a bound: it \
+                       scores the noise that the latents were fitted to. prefix scores second halves; their latents know \
+                       the first only.";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_difference_beyond_two_errors_is_a_gain() {
+        for (mean, error, words) in [
+            (-23.0, 1.0, "23.00 ± 1.00 nats less than ar, the better baseline: 23.0 standard errors, a clear gain."),
+            (-1.5, 1.0, "1.50 ± 1.00 nats less than ar, the better baseline: 1.5 standard errors, too little to tell."),
+            (3.0, 1.0, "3.00 ± 1.00 nats more than ar, the better baseline: 3.0 standard errors, no gain."),
+            (-3.0, f64::NAN, "too little to tell."),
+        ] {
+            let said = compared(Mean { mean, error }, "ar");
+            assert!(said.ends_with(words), "{said}");
+        }
+    }
+
+    #[test]
+    fn no_line_is_too_wide_and_no_word_is_lost() {
+        let text = "word ".repeat(100) + &"x".repeat(220) + " end";
+        let lines = indented(&text);
+        assert!(lines.lines().all(|line| line.starts_with("  ") && line.len() <= COLUMNS), "{lines}");
+        assert_eq!(lines.replace([' ', '\n'], ""), text.replace(' ', ""));
+        assert_eq!(wrapped("one two", ""), "one two");
+        assert_eq!(wrapped("", ""), "");
+    }
+}

@@ -18,7 +18,7 @@ pub fn print(text: impl Display) -> Result<()> {
 }
 
 /// Prints text to standard output at once, without a line break; otherwise as [`print`].
-pub fn write(text: &str) -> Result<()> {
+fn write(text: &str) -> Result<()> {
     let mut out = io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Err(e) if e.kind() == io::ErrorKind::BrokenPipe => std::process::exit(0),

@@ -288,10 +288,21 @@ fn the_embedded_corpus_and_its_entropy() {
     let said = lab.ltm(&format!("{audit} --data text.txt --against ar")).succeeds();
     said.says("3 sequences of text.txt (sha256  | The exact cost of this text is not known | other words, later");
     assert!(!said.out.contains("minus the exact cost"), "{}", said.context());
+}
 
-    let demo = lab.ltm(&format!("demo --set {settings}")).succeeds();
-    demo.says("the baseline, exactly | With latents drawn | first half | elbo | not a bound | How to read this");
-    assert!(lab.path("runs/demo/config.json").exists());
+/// The demo has all its parts also where nothing is learned, and fits a screen.
+#[test]
+fn the_demo_shows_what_is_remembered() {
+    let lab = Lab::new();
+    let settings = ["model.seq=256", "train.steps=2", "train.eval_every=0", "train.checkpoint_every=0"];
+    let demo = lab.ltm(&format!("demo --set {}", [TINY, &settings].concat().join(" "))).succeeds();
+    demo.says("the source itself, exactly | reader without memory | ar-latent, exactly | ar, exactly | elbo | not a bound")
+        .says("With latents drawn | first half | repeated fact, first letter | by chance | kept | facts | the better baseline");
+    for run in ["runs/demo", "runs/demo/ar-latent", "runs/demo/ar"] {
+        assert!(lab.path(run).join("config.json").exists(), "{run}");
+    }
+    let widest = demo.out.lines().map(|line| line.chars().count()).max().unwrap();
+    assert!(widest <= 110 && demo.out.lines().count() < 100, "{}", demo.out);
 }
 
 /// The oracle is told the facts of the embedded corpus's stories, and of a prompt.
