@@ -140,7 +140,7 @@ fn demo(mut session: Session, baselines: &[Config; 2], material: &Material, devi
          be read from the latents."
     ))?;
     let kept = ledger::sentence(&model.ledger, Some(("without inferred latents", &constant.ledger)));
-    say(kept.unwrap_or("It kept no facts, because its text repeats none yet: train for more steps.".into()))?;
+    say(kept.unwrap_or("It kept no facts, because its own stories repeat none yet: train for more steps.".into()))?;
     let seconds = started.elapsed().as_secs_f64();
     print(format_args!("\nThe demo took {seconds:.0} seconds; the run is in {}", out.display()))?;
     Ok(ExitCode::SUCCESS)
@@ -196,10 +196,11 @@ fn writing(model: &mut Loaded, corpus: &Corpus, story: &[u8]) -> Result<()> {
     for (words, prompt, bar) in [("With latents drawn from the prior:", None, ""), (going_on, Some(&*prompt), "|")] {
         let rest = writer.whole(&mut model.store, prompt, 0)?;
         let prompt = prompt.unwrap_or_default();
-        let count = corpus.consistency(format!("{prompt}{rest}").as_bytes());
+        let [all, before] = [&*format!("{prompt}{rest}"), prompt].map(|text| corpus.consistency(text.as_bytes()));
+        let (repeats, kept) = (all.repeats - before.repeats, all.kept - before.kept);
         say(words)?;
         print(indented(&format!("{prompt}{bar}{rest}")))?;
-        print(format_args!("  (repeats a fact {} times, {} of them correctly)", count.repeats, count.kept))?;
+        print(format_args!("  (it repeats a fact {repeats} times, {kept} of them correctly)"))?;
     }
     Ok(())
 }
