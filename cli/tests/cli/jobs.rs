@@ -225,7 +225,8 @@ fn the_shortest_texts_are_judged() {
                 let line = format!("{command} short.txt --samples {draws}");
                 let said = lab.ltm(&line).succeeds();
                 assert!(!said.out.contains("NaN") && !said.out.contains("inf"), "{}", said.context());
-                lab.ltm(&format!("{line} --json")).succeeds().json();
+                let json = if command.starts_with("audit") { "--json -" } else { "--json" };
+                lab.ltm(&format!("{line} {json}")).succeeds().json();
             }
         }
     }
