@@ -153,12 +153,19 @@ impl Trainer {
             }
             // Non-finite weights are not the fault of this batch.
             self.check_finite()?;
+            if update > 0 {
+                // The step is done in part, so it counts. If the fault stays, the next step finds it at its first update.
+                let left = updates - update;
+                report.skipped =
+                    Some(format!("step {step}: the loss is not finite at update {}: {left} left out", update + 1));
+                break;
+            }
             let place = self.find_non_finite(batch, fast_rate, step)?;
             let message = format!("step {step}: the loss is not finite: {place}");
             if self.config.train.non_finite == config::NonFinite::Stop {
                 self.stopped = true;
                 return Err(Error::new(format!(
-                    "{message}; the weights are unchanged by this update; try {LOWER_RATES}"
+                    "{message}; the weights are unchanged by this step; try {LOWER_RATES}"
                 )));
             }
             report.skipped = Some(message);

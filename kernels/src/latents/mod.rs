@@ -50,8 +50,8 @@ pub struct Noise {
 pub enum Renewal {
     /// Number t (Algorithm 1), so that after the last step `z` is a draw from the final posterior.
     Fresh,
-    /// Number ⌊t/2⌋, with its sign changed at odd t. In the estimate of the curvature d_z ⊙ ε / σ the mean gradient
-    /// cancels within such a pair of steps. After an even number of steps `z` is a draw from the final posterior.
+    /// Number ⌊t/2⌋, with its sign changed at odd t. In the estimate of the curvature d_z ⊙ ε / σ most of the mean
+    /// gradient cancels within such a pair of steps. After an even number of steps `z` is a draw from the final posterior.
     Antithetic,
     /// Number 0 at all steps (the public reference code).
     Fixed,

@@ -109,7 +109,7 @@ fn classes(models: &[Named<'_>], first: &Stories) -> (String, Rows) {
     }
     let caption = format!(
         "The tokens of a story by what they tell, and what they cost together, in nats per story. truth: the least possible cost, that of their source. no memory: \
-         the best reader who sees {} bytes back",
+         the best reader who sees {} bytes back; only its sum is a floor, because a reader may shift cost between classes",
         first.reach
     );
     (caption, table)
@@ -141,7 +141,7 @@ fn facts(models: &[Named<'_>], first: &Stories) -> (String, Rows) {
     }
     let most = digits((first.values as f64).log2(), 2);
     let caption = format!(
-        "What the first letter of a fact costs, in nats per mention; a letter that begins a sentence also tells which sentence it is. Bits of \
+        "What the first letter of a fact costs, in nats per mention; a letter that begins a sentence also tells which sentence it is. The cost of the latents comes on top. Bits of \
          {most} that a linear probe reads from the latents' means"
     );
     (caption, table)
@@ -183,7 +183,7 @@ fn words(models: &[Named<'_>], what: &str, tally: impl Fn(&Ledger) -> &Tally<Wor
     let table = compared(table.right("mentions", |&i| entry(models[0].1, i).tokens()), models, entry);
     let caption = format!(
         "What a word's {what} by how often the sequence has mentioned it, in nats per mention. Names are words with a capital inside a \
-         sentence; other words have 4 letters or more"
+         sentence; other words have 4 letters or more. The cost of the latents, if there are any, comes on top"
     );
     (caption, table)
 }
@@ -203,7 +203,7 @@ fn by_distance(models: &[Named<'_>]) -> (String, Rows) {
     });
     table = table.right("mentions", |&i| models[0].1.by_distance.of(is(i)).tokens());
     table = compared(table, models, |ledger, i| ledger.by_distance.of(is(i)));
-    ("What the first token of a repeated word costs by the distance from its last mention, in nats".into(), table)
+    ("What the first token of a repeated word costs by the distance from its last mention, in nats, without the cost of the latents".into(), table)
 }
 
 /// Whether the model keeps facts, in a sentence, beside another model if there is one, such as `("without latents", …)`; `None`

@@ -24,6 +24,7 @@ tokens = [4096, 8193]
 size.narrow.model.dim = 32
 size.wide.model.dim = 64
 set.train.batch = 8
+set.model.seq = 256
 baseline = true";
 
 #[test]

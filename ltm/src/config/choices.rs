@@ -31,8 +31,8 @@ choices! {
     ModelKind {
         Ltm = "ltm", "Latent vectors inferred for each text, which every layer attends to.";
         ArLatent = "ar-latent", "Learned latent vectors, the same for every text: the baseline with the same layers. Latents \
-                                 have fixed positions, so attending to them tells a token where it stands, whatever they \
-                                 hold; this baseline knows that too.";
+                                 have fixed positions, so attending to two or more in a layer tells a token where it \
+                                 stands, whatever they hold; this baseline knows that too.";
         Ar = "ar", "Nothing: the baseline without cross-attention. It has relative positions only, so it does not know how \
                     long a text already is.";
         Oracle = "oracle", "A fixed random code of the facts of a story of the embedded corpus, in place of inferred latents. \

@@ -143,7 +143,15 @@ impl Corpus {
             let more = Self::new(bytes, corpus.values, middle).mean_mentions() > wanted;
             *(if more { &mut low } else { &mut high }) = middle;
         }
-        Ok(Self::new(bytes, corpus.values, low))
+        let found = Self::new(bytes, corpus.values, low);
+        if found.mean_mentions() < 0.99 * wanted || found.mean_mentions() > 1.01 * wanted {
+            return Err(Error::usage(format!(
+                "data.corpus.mentions = {wanted}: stories of {bytes} bytes mention a fact {:.1} times at least, because the \
+                 first sentence has facts; use 0 for as many as there are",
+                found.mean_mentions()
+            )));
+        }
+        Ok(found)
     }
 
     fn new(bytes: usize, values: usize, remarks: f64) -> Self {

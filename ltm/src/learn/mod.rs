@@ -94,7 +94,9 @@ impl Learner {
         let fast = || Fast::new(model, &config.fast, &params, &inputs, store, &options);
         let fast = model.kind.infers().then(fast).transpose()?;
         let again = fast.as_ref().filter(|_| config.slow.updates > 1).map(|fast| fast.latents);
-        let draw = again.map(|l| Draw::new(&l, [l.eps, l.z], &inputs, config.train.seed, store)).transpose()?;
+        // A seed that no run has, so that an evaluation with the run's seed does not repeat these draws.
+        let seed = config.train.seed ^ (1 << 62);
+        let draw = again.map(|l| Draw::new(&l, [l.eps, l.z], &inputs, seed, store)).transpose()?;
         let with_fast = store.bytes();
         let z = fast.as_ref().map(|fast| fast.latents.z);
         let slow = Slow::new(model, &config.slow, &params, &inputs, z, &piles, store)?;

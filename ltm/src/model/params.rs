@@ -90,7 +90,7 @@ fn onto_residual_std(inputs: usize, config: &ModelConfig) -> f64 {
 }
 
 /// Tokens must stand out against what the layers, and above all the latents' noise, add to them: with 0.02, repeated facts
-/// cost a model that is given them 1.8 nats, with this 1.2 (docs/recipe.md).
+/// cost a model that is given them 1.8 nats, with this 1.2 (at d = 64, see docs/recipe.md).
 fn embedding_std(dim: usize) -> f64 {
     2.0 / (dim as f64).sqrt()
 }
@@ -158,8 +158,9 @@ impl Params {
         self.norm(store, "norm", d);
     }
 
-    /// Initial values under `seed`: N(0, 0.02²), projections into the residual stream scaled by 1/√(2L), learned positions
-    /// N(0, 0.01²), learned latents N(0, 1), gains one, biases zero.
+    /// Initial values under `seed`. Standard deviations follow the width: 1/√inputs for matrices, this by 1/√(2L) for those
+    /// that write into the residual stream, 2/√d for the embedding, half of it for learned positions, 1 for learned
+    /// latents; gains one, biases zero.
     pub fn init(&self, store: &mut Store, seed: u64) {
         let mut site = SITE;
         for p in &self.list {
