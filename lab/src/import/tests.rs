@@ -48,10 +48,10 @@ fn logits_are_those_of_an_independent_implementation() {
     batch.samples.fill(SampleInfo::default());
     inputs.load(&mut model.store, &config.model, &batch).unwrap();
     score.begin(&mut model.store);
-    score.draw(&mut model.store, 0).unwrap();
+    let token_nll = score.draw(&mut model.store, 0).unwrap().token_nll;
     // −log p of a target under the logits.
     let cost = |logits: &[f64], t: usize| logits.iter().map(|x| x.exp()).sum::<f64>().ln() - logits[t];
-    for (i, (&target, nll)) in batch.targets.iter().zip(score.token_nll(&model.store).unwrap()).enumerate() {
+    for (i, (&target, nll)) in batch.targets.iter().zip(token_nll).enumerate() {
         let expected = usize::try_from(target).map_or(0.0, |t| cost(&logits[i % n * 258..][..258], t));
         assert!((nll - expected).abs() < 2e-5, "position {i}: {nll}, {expected}");
     }

@@ -184,9 +184,11 @@ impl Evaluator {
         };
         let (mut draws, mut token_nll) = (Vec::new(), vec![0.0; scored.targets.len()]);
         for s in 0..count {
-            draws.push(self.score.draw(store, s)?);
-            let each = self.score.token_nll(store)?;
+            let mut draw = self.score.draw(store, s)?;
+            // There may be thousands of draws of thousands of tokens.
+            let each = std::mem::take(&mut draw.token_nll);
             token_nll.iter_mut().zip(each).for_each(|(sum, nats)| *sum += nats / f64::from(count));
+            draws.push(draw);
         }
         let scored_nll = |b: usize| {
             let targets = scored.targets.iter().zip(&token_nll).skip(b * self.inputs.sequence);

@@ -255,6 +255,10 @@ impl Fast {
 
 /// Sums `[B, N]` over tokens in f64.
 pub fn per_sample(nll: &Buffer) -> Result<Vec<f64>> {
-    let values = nll.read_f64()?;
-    Ok(values.chunks(nll.shape().last()).map(|row| row.iter().sum()).collect())
+    Ok(row_sums(&nll.read_f64()?, nll.shape().last()))
+}
+
+/// The sum of every row of so many values.
+pub fn row_sums(values: &[f64], length: usize) -> Vec<f64> {
+    values.chunks(length).map(|row| row.iter().sum()).collect()
 }

@@ -2,7 +2,7 @@
 //! exact probabilities.
 
 use crate::config::ModelConfig;
-use crate::learn::fast::per_sample;
+use crate::learn::fast::{per_sample, row_sums};
 use crate::learn::{Draw, Inputs, Latents, Loss};
 use crate::model::Params;
 use autograd::{Id, Phase, Plan, Request, Store};
@@ -13,6 +13,8 @@ use engine::Result;
 pub struct Scores {
     /// −log p(x|z) per sample, in nats.
     pub nll: Vec<f64>,
+    /// The same per token, `[B, N]`.
+    pub token_nll: Vec<f64>,
     /// log q(z|x) − log p(z) per sample, in nats: its mean over draws is the KL. Empty if the model infers no latents.
     pub log_ratio: Vec<f64>,
 }
@@ -62,7 +64,8 @@ impl Score {
             log_ratio = draw.run(store, number)?;
         }
         self.body.run(store, Phase::Step);
-        Ok(Scores { nll: per_sample(store.get(self.nll))?, log_ratio })
+        let token_nll = store.get(self.nll).read_f64()?;
+        Ok(Scores { nll: row_sums(&token_nll, store.get(self.nll).shape().last()), token_nll, log_ratio })
     }
 
     /// −log p(x|z) per sample, in nats, at a given z, in the buffer `z`.
@@ -74,10 +77,5 @@ impl Score {
         store.copy(z, draw.z);
         self.body.run(store, Phase::Step);
         per_sample(store.get(self.nll))
-    }
-
-    /// Per-token negative log-likelihood of the latest draw, `[B, N]`.
-    pub fn token_nll(&self, store: &Store) -> Result<Vec<f64>> {
-        store.get(self.nll).read_f64()
     }
 }
