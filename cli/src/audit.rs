@@ -78,7 +78,7 @@ fn examine(args: &Args, run: &Run, against: &[Run], device: &Device) -> Result<(
     let mut model = run.load(device, Work::Evaluation)?;
     warn(&model.warnings);
     let (source, text) = eval::text_of(run, &model, args.data.as_deref(), args.limit)?;
-    eval::note_training_text(run, &text);
+    eval::note_training_text(run, &text, text.is_training_text);
     let steps = (0..).map(|power| 1 << power).take_while(|&t| t <= args.max_steps as usize).collect();
     let draws = args.samples as usize;
     let mut rows = Vec::new();
@@ -90,7 +90,10 @@ fn examine(args: &Args, run: &Run, against: &[Run], device: &Device) -> Result<(
     }
     let mut ledgers = vec![ledger(args, &mut model, &source)?];
     for other in against {
-        ledgers.push(ledger(args, &mut other.load(device, Work::Evaluation)?, &source)?);
+        let mut model = other.load(device, Work::Evaluation)?;
+        warn(&model.warnings);
+        eval::note_training_text(other, &text, text.is_training_text_of(other, &model)?);
+        ledgers.push(ledger(args, &mut model, &source)?);
     }
     let names = std::iter::once(&args.run).chain(&args.against).map(|path| path.display().to_string());
     let names: Vec<String> = names.collect();

@@ -109,7 +109,7 @@ fn evaluate(args: &Args, run: &Run, device: &Device) -> Result<ExitCode> {
         return score_suite(run, &mut model, &request, device, args.json);
     }
     let (source, text) = text_of(run, &model, args.data.as_deref(), limit.unwrap_or(STORIES))?;
-    note_training_text(run, &text);
+    note_training_text(run, &text, text.is_training_text);
     warn(&model.warnings);
     let rows = behind_bar(BAR, |show| lab::eval::evaluate(&mut model, &source, &options, show))?;
     if args.json {
@@ -237,8 +237,8 @@ fn protocols(args: &Args, kind: ModelKind) -> Result<Vec<Protocol>> {
 }
 
 /// Notes whether the run was trained on a text.
-pub fn note_training_text(run: &Run, text: &Text) {
-    if text.is_training_text {
+pub fn note_training_text(run: &Run, text: &Text, is_training_text: bool) {
+    if is_training_text {
         let (run, name) = (run.path.display(), &text.name);
         note(format_args!("note: {run} was trained on {name}, so these numbers are not for unseen text"));
     }

@@ -301,6 +301,11 @@ pub struct Text {
     /// Whether it is training text of the run, see [`Run::was_trained_on_one_of`] and [`Material::seen`](ltm::run::Material::seen).
     #[serde(rename = "data_learnt")]
     pub is_training_text: bool,
+    #[serde(skip)]
+    files: Vec<DataFile>,
+    /// The fingerprint of the data that it is the validation text of.
+    #[serde(skip)]
+    held_out_from: Option<String>,
 }
 
 /// Follows the name of a text that the run was trained on.
@@ -308,7 +313,18 @@ pub const TRAINING_TEXT: &str = "training text of the run, so not unseen";
 
 impl Text {
     fn of(name: String, files: &[DataFile], is_training_text: bool) -> Self {
-        Self { name, sha256: Some(DataFile::digest(files)), is_training_text }
+        let (sha256, files) = (Some(DataFile::digest(files)), files.to_vec());
+        Self { name, sha256, is_training_text, files, held_out_from: None }
+    }
+
+    /// Whether it is training text of another run with this `model`.
+    ///
+    /// # Errors
+    /// If the record of that run cannot be read.
+    pub fn is_training_text_of(&self, run: &Run, model: &Loaded) -> Result<bool> {
+        // The same data have the same validation text, which may be a part of a file.
+        let same_data = self.held_out_from.as_ref() == Some(&model.data);
+        if same_data { Ok(self.is_training_text) } else { run.was_trained_on_one_of(&self.files) }
     }
 }
 
@@ -343,7 +359,8 @@ fn named(path: &Path, run: &Run) -> Result<(Arc<dyn Source>, Text)> {
 pub fn validation(run: &Run, model: &Loaded, count: u64) -> Result<(Arc<dyn Source>, Text)> {
     let config = &run.config;
     if config.data.paths.is_empty() && model.data != IMPORTED {
-        let text = Text { name: "embedded corpus, stories for reports".into(), sha256: None, is_training_text: false };
+        let name = "embedded corpus, stories for reports".into();
+        let text = Text { name, sha256: None, is_training_text: false, files: Vec::new(), held_out_from: None };
         return Ok((stories(config, REPORT_SEED, count)?, text));
     }
     let path = run.path.display();
@@ -359,5 +376,6 @@ pub fn validation(run: &Run, model: &Loaded, count: u64) -> Result<(Arc<dyn Sour
     let files = material.validation_files;
     let names = files.iter().map(|file| file.path.display().to_string()).collect::<Vec<_>>().join(" + ");
     let name = if config.data.validation.is_some() { names } else { format!("the validation text of {names}") };
-    Ok((source, Text::of(name, &files, material.seen.is_some())))
+    let held_out_from = Some(model.data.clone());
+    Ok((source, Text { held_out_from, ..Text::of(name, &files, material.seen.is_some()) }))
 }

@@ -211,6 +211,11 @@ fn validation_text_that_is_training_text_is_told() {
     // A compressed copy of training text is recognised by its tokens.
     let said = lab.ltm("eval run5 --data packed.txt.gz --protocol elbo --samples 1 --limit 1").succeeds();
     said.says("run5 was trained on packed.txt.gz | training text of the run, so not unseen");
+    // An audit tells it of every run that it compares. The end of text.txt is held out from run5.
+    for (audit, is_noted) in [("run7", false), ("run5", false), ("run7 --data text.txt", true)] {
+        let said = lab.ltm(&format!("audit {audit} --against run5 --max-steps 1 --samples 2 --limit 1")).succeeds();
+        assert_eq!(said.err.contains("note: run5 was trained on text.txt"), is_noted, "{}", said.context());
+    }
 }
 
 /// For a very short text, unknown numbers are a dash or `null`.
