@@ -281,7 +281,7 @@ fn the_embedded_corpus_and_its_entropy() {
     said.says("repeated fact, first letter | no memory | bits read in run | by chance | names, second | minus ar");
     let whole: Value = serde_json::from_str(&lab.read("ledger.json")).unwrap();
     let ledger = &whole["ledger"];
-    for key in ["repeat_nats", "first_nats", "floor_repeat_nats"] {
+    for key in ["repeat_nats", "first_nats", "truth_repeat_nats", "floor_repeat_nats"] {
         for part in ["value", "error"] {
             assert!(ledger[key][part].as_f64().is_some_and(f64::is_finite), "{key}: {ledger}");
         }

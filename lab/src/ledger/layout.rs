@@ -260,8 +260,12 @@ pub struct Json<'a> {
 
 #[derive(Serialize)]
 struct StoriesJson {
+    /// What the first letter of a fact's first mention costs the model.
     first_nats: Figure,
+    /// What the first letter of a later mention costs the model, the source itself and the best reader without memory: the
+    /// same letters for all three. Each also pays for the sentence if the letter begins one.
     repeat_nats: Figure,
+    truth_repeat_nats: Figure,
     floor_repeat_nats: Figure,
     #[serde(skip_serializing_if = "Option::is_none")]
     kept_unconditional: Option<KeptJson>,
@@ -357,6 +361,7 @@ impl<'a> Book<'a> {
 
 fn stories_json(stories: &Stories) -> StoriesJson {
     let nats = |is: &dyn Fn(&Class) -> bool| stories.model.of(is).per_token().into();
+    let repeat = |tally: &Tally<Class>| tally.of(CLASSES[1].2).per_token().into();
     let kept = |i: usize| {
         stories.kept.as_ref().map(|both| {
             let [kept, of] = both[i].counts();
@@ -383,8 +388,9 @@ fn stories_json(stories: &Stories) -> StoriesJson {
     };
     StoriesJson {
         first_nats: nats(&CLASSES[0].2),
-        repeat_nats: nats(&CLASSES[1].2),
-        floor_repeat_nats: stories.floor_repeat.into(),
+        repeat_nats: repeat(&stories.model),
+        truth_repeat_nats: repeat(&stories.truth),
+        floor_repeat_nats: repeat(&stories.floor),
         kept_unconditional: kept(0),
         kept_prompted: kept(1),
         kept_by_chance: 1.0 / stories.values as f64,

@@ -109,8 +109,6 @@ pub struct Stories {
     pub truth: Tally<Class>,
     /// What the best reader without memory pays.
     pub floor: Tally<Class>,
-    /// Nats of a repeated fact's first letter for a reader without memory, if that letter told nothing else.
-    pub floor_repeat: Mean,
     /// Facts kept in stories without a prompt, and after one.
     pub kept: Option<[Kept; 2]>,
     /// Bits of every fact in the latents.
@@ -196,7 +194,6 @@ impl Stories {
     fn costs(readings: &[Reading], texts: &[Text], corpus: &Corpus, config: &Config) -> Result<Self> {
         let reach = config.model.reach();
         let [mut model, mut truth, mut floor] = std::array::from_fn(|_| Tally::new(readings.len()));
-        let mut forgotten = Vec::new();
         for (i, (reading, (text, _))) in readings.iter().zip(texts).enumerate() {
             let [least, without_memory] = [usize::MAX, reach].map(|window| corpus.token_nats(text, window));
             let (Some(least), Some(without_memory)) = (least, without_memory) else {
@@ -207,23 +204,8 @@ impl Stories {
                 truth.add(i, class, least[at], 1.0);
                 floor.add(i, class, without_memory[at], 1.0);
             }
-            forgotten.push(Self::forgotten(corpus, text, reach));
         }
-        let floor_repeat = Mean::of_ratio(&forgotten);
-        Ok(Self { reach, values: corpus.values(), model, truth, floor, floor_repeat, kept: None, bits: None })
-    }
-
-    /// Nats of the repeats in `text` whose last mention is out of sight, and all repeats.
-    fn forgotten(corpus: &Corpus, text: &[u8], reach: usize) -> [f64; 2] {
-        let mut last_end = [None; FACTS.len()];
-        let [mut nats, mut repeats] = [0.0; 2];
-        for (fact, start, value) in corpus.mentions(text) {
-            if let Some(end) = last_end[fact].replace(start + value.len()) {
-                repeats += 1.0;
-                nats += if end + reach <= start { (corpus.values() as f64).ln() } else { 0.0 };
-            }
-        }
-        [nats, repeats]
+        Ok(Self { reach, values: corpus.values(), model, truth, floor, kept: None, bits: None })
     }
 }
 
@@ -335,11 +317,14 @@ mod tests {
                 let wanted = (0..3).map(nats).sum::<f64>() / 3.0;
                 assert!((sum(tally) - wanted).abs() < 1e-6, "{kind}");
             }
-            assert!(stories.floor_repeat.mean > 2.0 && stories.floor_repeat.mean <= 16f64.ln() + 1e-9);
             assert_eq!(stories.bits.is_some(), kind == "ltm");
             assert!(stories.kept.as_ref().is_some_and(|kept| kept[0].0.len() == 1));
             let json = serde_json::to_value(Book(&[(kind, &ledger), ("other", &ledger)]).json()).unwrap();
-            assert!(json["repeat_nats"]["value"].as_f64().is_some_and(|nats| nats > 4.0), "{json}");
+            let nats = |key: &str| json[key]["value"].as_f64().unwrap();
+            // A letter that begins a sentence also tells which sentence it is, with and without memory.
+            let forgotten = nats("floor_repeat_nats") - nats("truth_repeat_nats");
+            assert!(nats("truth_repeat_nats") > 0.0 && forgotten > 1.5 && forgotten < 16f64.ln() + 1e-6, "{json}");
+            assert!(nats("repeat_nats") > 4.0, "{json}");
             assert_eq!(json["against"][0]["words"]["names, second"]["run_less"]["value"], 0.0);
             assert_eq!(tables(&[(kind, &ledger), ("other", &ledger)]).len(), 6);
             let mut ledger = ledger;
