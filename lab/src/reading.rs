@@ -9,11 +9,12 @@ use std::sync::Arc;
 
 /// A sequence under its fitted posterior, or under a model that infers no latents.
 pub struct Reading {
-    /// Every scored token with −log p(token | z, the tokens before it) in nats, the mean over draws of z.
+    /// Every scored token with −log p(token | z, the tokens before it) in nats, the mean over draws of z; by protocol `prefix`
+    /// those of the second half alone.
     pub tokens: Vec<(u16, f64)>,
     /// The posterior's KL in nats; `None` without one.
     pub kl: Option<f64>,
-    /// The cost of the whole sequence: the bound `elbo`, or exact.
+    /// The cost of the tokens by the reader's protocol.
     pub score: SequenceScore,
     /// Whether it begins where a document begins.
     pub begins: bool,
@@ -30,16 +31,24 @@ pub struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    /// Plans readings with T = `steps` fast steps and S = `draws` draws, at least one.
+    /// Plans readings of whole sequences with T = `steps` fast steps and S = `draws` draws, at least one: by the bound `elbo`
+    /// of a model with latents, by the exact cost of others.
     ///
     /// # Errors
     /// Settings that contradict each other, or too little memory.
     pub fn new(model: &'a mut Loaded, steps: usize, draws: usize) -> Result<Self> {
+        let protocol = Protocol::of(model.config.model.kind)[0];
+        Self::by(protocol, model, steps, draws)
+    }
+
+    /// The same by a protocol for such a model.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn by(protocol: Protocol, model: &'a mut Loaded, steps: usize, draws: usize) -> Result<Self> {
         let mut config = model.config.clone();
         config.fast.steps = steps;
         config.resolved()?;
-        // Of a model with latents the bound `elbo`, of others the exact cost.
-        let protocol = Protocol::of(config.model.kind)[0];
         let evaluator = Evaluator::new(&config, protocol, steps, draws, &model.params, &mut model.store)?;
         config.check_room(&model.store, Work::Evaluation)?;
         Ok(Self { model, evaluator, protocol })
@@ -56,8 +65,9 @@ impl<'a> Reader<'a> {
         self.evaluator.fresh = true;
         self.each(source, count, progress, |[tokens, targets], draws, means| {
             let scored = targets.iter().filter(|target| **target >= 0).map(|&target| target as u16);
+            let unscored = scored.clone().count() - draws.token_nll.len();
             readings.push(Reading {
-                tokens: scored.zip(draws.token_nll.iter().copied()).collect(),
+                tokens: scored.skip(unscored).zip(draws.token_nll.iter().copied()).collect(),
                 kl: infers.then_some(draws.kl),
                 score: draws.score(protocol)?,
                 begins: tokens[0] == begin,

@@ -292,7 +292,8 @@ fn the_embedded_corpus_and_its_entropy() {
     assert_eq!(ledger["against"][0]["run"], "ar");
     lab.ltm("audit ar --limit 2 --stories 0").succeeds().says("infers no latents | repeated fact, first letter");
     let said = lab.ltm(&format!("{audit} --data text.txt --against ar")).succeeds();
-    said.says("3 sequences of text.txt (sha256  | The exact cost of this text is not known | other words, later");
+    said.says("3 sequences of text.txt (sha256  | The exact cost of this text is not known | other words, later")
+        .says("latents: their KL | sum | minus ar | latents inferred from the first half: a cost without KL");
     assert!(!said.out.contains("minus the exact cost"), "{}", said.context());
 }
 

@@ -54,12 +54,32 @@ pub fn tables(models: &[Named<'_>]) -> Vec<(String, Rows)> {
     if let Some(stories) = &models[0].1.stories {
         tables.insert(1, facts(models, stories));
     }
-    tables.push(words(models, "first token costs", |ledger| &ledger.first_tokens));
-    tables.push(words(models, "other tokens cost together", |ledger| &ledger.later_tokens));
+    if models[0].1.stories.is_none() {
+        tables.push(whole(models));
+    }
+    tables.push(words(models, &format!("first token costs{ASIDE}"), |ledger| &ledger.first_tokens));
+    tables.push(words(models, &format!("other tokens cost together{ASIDE}"), |ledger| &ledger.later_tokens));
     if models[0].1.by_distance.kinds().next().is_some() {
         tables.push(by_distance(models));
     }
+    if models[0].1.second_halves.kinds().next().is_some() {
+        let what = "first token costs in the second half of a sequence, with latents inferred from the first half: a cost \
+                    without KL, which compares with a baseline's";
+        tables.push(words(models, what, |ledger| &ledger.second_halves));
+    }
     tables
+}
+
+/// Follows what the columns by mention show.
+const ASIDE: &str = ", without the KL of latents inferred from the whole sequence";
+
+/// What a sequence costs, with its latents.
+fn whole(models: &[Named<'_>]) -> (String, Rows) {
+    let table = rows(3).left("", |&i| ["text, given the latents", "latents: their KL", "sum"][i]);
+    let entry = |ledger: &Ledger, i: usize| [Ledger::text, Ledger::latents, Ledger::nats][i](ledger);
+    let caption = "What a sequence costs, in nats. Only the sum is a cost of the text: a bound if latents are inferred, else exact. \
+                   The tables by mention leave the KL out, so they show where the latents help, not whether they pay";
+    (caption.into(), compared(table, models, SEQUENCE, entry))
 }
 
 /// Those of the tables that show whether the latents remember: what the tokens of stories cost by what they tell, and the share of
@@ -100,13 +120,7 @@ fn classes(models: &[Named<'_>], first: &Stories) -> (String, Rows) {
         _ if i == latents => ledger.latents(),
         _ => ledger.nats(),
     };
-    for (number, (name, ledger, _)) in with_stories(models).into_iter().enumerate() {
-        table = table.right(name, |&i| nats(entry(ledger, i).per_sequence()));
-        if number > 0 {
-            table = table
-                .right(format!("minus {name}"), |&i| nats(entry(models[0].1, i).less_per_sequence(&entry(ledger, i))));
-        }
-    }
+    table = compared(table, models, SEQUENCE, entry);
     let caption = format!(
         "The tokens of a story by what they tell, and what they cost together, in nats per story. truth: the least possible cost, that of their source. no memory: \
          the best reader who sees {} bytes back; only its sum is a floor, because a reader may shift cost between classes",
@@ -166,12 +180,19 @@ fn kept(models: &[Named<'_>], first: &Stories) -> Option<(String, Rows)> {
     Some((caption, table))
 }
 
+/// The mean of an entry, and that of its difference from another.
+type Per = (fn(&Entry) -> Mean, fn(&Entry, &Entry) -> Mean);
+
+const TOKEN: Per = (Entry::per_token, Entry::less);
+const SEQUENCE: Per = (Entry::per_sequence, Entry::less_per_sequence);
+
 /// Columns of a kind of entry: of every model, and the first minus each other.
-fn compared(table: Rows, models: &[Named<'_>], entry: impl Fn(&Ledger, usize) -> Entry) -> Rows {
+fn compared(table: Rows, models: &[Named<'_>], per: Per, entry: impl Fn(&Ledger, usize) -> Entry) -> Rows {
+    let (mean, less) = per;
     let first = models[0].1;
     models.iter().enumerate().fold(table, |table, (number, &(name, ledger))| {
-        let table = table.right(name, |&i| nats(entry(ledger, i).per_token()));
-        let minus = |&i: &usize| nats(entry(first, i).less(&entry(ledger, i)));
+        let table = table.right(name, |&i| nats(mean(&entry(ledger, i))));
+        let minus = |&i: &usize| nats(less(&entry(first, i), &entry(ledger, i)));
         if number == 0 { table } else { table.right(format!("minus {name}"), minus) }
     })
 }
@@ -180,10 +201,10 @@ fn compared(table: Rows, models: &[Named<'_>], entry: impl Fn(&Ledger, usize) ->
 fn words(models: &[Named<'_>], what: &str, tally: impl Fn(&Ledger) -> &Tally<Word>) -> (String, Rows) {
     let entry = |ledger: &Ledger, i: usize| tally(ledger).of(|word| *word == WORDS[i].1);
     let table = rows(WORDS.len()).left("", |&i| WORDS[i].0);
-    let table = compared(table.right("mentions", |&i| entry(models[0].1, i).tokens()), models, entry);
+    let table = compared(table.right("mentions", |&i| entry(models[0].1, i).tokens()), models, TOKEN, entry);
     let caption = format!(
-        "What a word's {what} by how often the sequence has mentioned it, in nats per mention. Names are words with a capital inside a \
-         sentence; other words have 4 letters or more. The cost of the latents, if there are any, comes on top"
+        "What a word's {what}; by how often the sequence has mentioned it, in nats per mention. Names are words with a capital inside a \
+         sentence; other words have 4 letters or more"
     );
     (caption, table)
 }
@@ -202,8 +223,11 @@ fn by_distance(models: &[Named<'_>]) -> (String, Rows) {
         format!("{from}-{to}")
     });
     table = table.right("mentions", |&i| models[0].1.by_distance.of(is(i)).tokens());
-    table = compared(table, models, |ledger, i| ledger.by_distance.of(is(i)));
-    ("What the first token of a repeated word costs by the distance from its last mention, in nats, without the cost of the latents".into(), table)
+    table = compared(table, models, TOKEN, |ledger, i| ledger.by_distance.of(is(i)));
+    (
+        format!("What the first token of a repeated word costs by the distance from its last mention, in nats{ASIDE}"),
+        table,
+    )
 }
 
 /// Whether the model keeps facts, in a sentence, beside another model if there is one, such as `("without latents", …)`; `None`
@@ -253,6 +277,9 @@ pub struct Json<'a> {
     #[serde(flatten)]
     stories: Option<StoriesJson>,
     words: BTreeMap<&'static str, WordJson>,
+    /// The second half of each sequence with latents inferred from the first; nothing for stories.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    second_halves: BTreeMap<&'static str, HalfJson>,
     distances: Vec<DistanceJson>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     against: Vec<Json<'a>>,
@@ -312,6 +339,14 @@ struct WordJson {
 }
 
 #[derive(Serialize)]
+struct HalfJson {
+    mentions: f64,
+    first_token_nats: Figure,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    run_less: Option<Figure>,
+}
+
+#[derive(Serialize)]
 struct DistanceJson {
     names: bool,
     tokens_back: [usize; 2],
@@ -332,6 +367,12 @@ impl<'a> Book<'a> {
                 let (first_token_nats, other_tokens_nats) = (first.per_token().into(), later.per_token().into());
                 (*name, WordJson { mentions: first.tokens(), first_token_nats, other_tokens_nats, run_less })
             };
+            let half = |(name, word): &(&'static str, Word)| {
+                let entry = ledger.second_halves.of(|kind| kind == word);
+                let run_less = other.map(|run| run.second_halves.of(|kind| kind == word).less(&entry).into());
+                let half = HalfJson { mentions: entry.tokens(), first_token_nats: entry.per_token().into(), run_less };
+                (entry.tokens() > 0.0).then_some((*name, half))
+            };
             let distance = |bin: &(bool, usize)| {
                 let entry = ledger.by_distance.of(|kind| kind == bin);
                 DistanceJson {
@@ -349,6 +390,7 @@ impl<'a> Book<'a> {
                 run_less: other.map(|run| run.nats().less_per_sequence(&ledger.nats()).into()),
                 stories: ledger.stories.as_ref().map(stories_json),
                 words: WORDS.iter().map(word).collect(),
+                second_halves: WORDS.iter().filter_map(half).collect(),
                 distances: ledger.by_distance.kinds().map(distance).collect(),
                 against: Vec::new(),
             }

@@ -23,7 +23,7 @@ use ltm::config::{Config, DataConfig};
 use ltm::corpus::{Class, Corpus, FACTS};
 use ltm::data::Source;
 use ltm::data::sources::SampleInfo;
-use ltm::evaluate::{Mean, SequenceScore};
+use ltm::evaluate::{Mean, Protocol, SequenceScore};
 use ltm::run::{Loaded, REPORT_SEED, Run, stories};
 use probe::Probe;
 use std::ops::Range;
@@ -94,6 +94,9 @@ pub struct Ledger {
     /// What the first token of a repeated word costs, by its distance from the last mention's: `true` for names, then the number
     /// of the bin, see [`distances`].
     pub by_distance: Tally<(bool, usize)>,
+    /// What the first token of a word in the second half of a sequence costs, with latents inferred from the first half. So
+    /// this cost needs no KL. Nothing for stories of the embedded corpus.
+    pub second_halves: Tally<Word>,
 }
 
 /// The ledger of stories of the embedded corpus.
@@ -132,11 +135,16 @@ impl Ledger {
         let corpus = is_corpus(&**source, &config)?.then(|| Corpus::of(&config)).transpose()?;
         let probed = if config.model.kind.infers() && corpus.is_some() { options.probe } else { 0 };
         let written = if corpus.is_some() { options.stories } else { 0 };
-        let work = sequences + probed + 2 * u64::from(written);
+        let halved = if corpus.is_some() { 0 } else { sequences };
+        let work = sequences + halved + probed + 2 * u64::from(written);
         let mut reader = Reader::new(model, options.steps, options.draws)?;
         let readings = reader.read(source, sequences, |done| progress(done, work))?;
-        let mut ledger = Self::words(&readings, &config)?;
-        let Some(corpus) = corpus else { return Ok(ledger) };
+        let Some(corpus) = corpus else {
+            let mut reader = Reader::by(Protocol::Prefix, model, options.steps, options.draws)?;
+            let second_halves = reader.read(source, sequences, |done| progress(sequences + done, work))?;
+            return Self::words(&readings, &second_halves, &config);
+        };
+        let mut ledger = Self::words(&readings, &[], &config)?;
         let texts = texts(&readings, &config)?;
         let mut stories = Stories::costs(&readings, &texts, &corpus, &config)?;
         if probed > 0 {
@@ -155,13 +163,15 @@ impl Ledger {
         Ok(ledger)
     }
 
-    /// The part that every text has.
-    fn words(readings: &[Reading], config: &Config) -> Result<Self> {
-        let tallies = || Tally::new(readings.len());
-        let (mut first_tokens, mut later_tokens, mut by_distance) = (tallies(), tallies(), Tally::new(readings.len()));
+    /// The part that every text has, from readings of whole sequences and, if there are any, of their second halves.
+    fn words(readings: &[Reading], second_halves: &[Reading], config: &Config) -> Result<Self> {
+        let [mut first_tokens, mut later_tokens, mut in_second] = [(); 3].map(|()| Tally::new(readings.len()));
+        let mut by_distance = Tally::new(readings.len());
         let end = tokenizer(config.data.tokenizer).end();
         for (i, (reading, (text, places))) in readings.iter().zip(texts(readings, config)?).enumerate() {
             let ends = reading.tokens.last().is_some_and(|(token, _)| *token == end);
+            let second = second_halves.get(i).map_or(&[][..], |reading| &reading.tokens);
+            let first_half = reading.tokens.len() - second.len();
             // The token with a byte.
             let token_at = |byte: usize| places.partition_point(|place| place.end <= byte);
             for mention in words::mentions(&text, [reading.begins, ends]) {
@@ -170,18 +180,26 @@ impl Ledger {
                 first_tokens.add(i, word, reading.tokens[first].1, 1.0);
                 let later = reading.tokens[first + 1..=last].iter().map(|(_, nats)| nats).sum();
                 later_tokens.add(i, word, later, 1.0);
+                if first >= first_half {
+                    in_second.add(i, word, second[first - first_half].1, 1.0);
+                }
                 if let Some(before) = mention.last {
                     by_distance.add(i, (mention.is_name, bin(first - token_at(before))), reading.tokens[first].1, 1.0);
                 }
             }
         }
         let scores = readings.iter().map(|reading| reading.score.clone()).collect();
-        Ok(Self { scores, stories: None, first_tokens, later_tokens, by_distance })
+        Ok(Self { scores, stories: None, first_tokens, later_tokens, by_distance, second_halves: in_second })
     }
 
     /// The cost of the sequences, with what an oracle is told.
     pub fn nats(&self) -> Entry {
         Entry(self.scores.iter().map(|score| [score.nats + score.told, score.tokens as f64]).collect())
+    }
+
+    /// The part of it that is the cost of the text once the latents are known.
+    pub fn text(&self) -> Entry {
+        Entry(self.scores.iter().map(|score| [score.nll, score.tokens as f64]).collect())
     }
 
     /// The part of it that is the cost of the latents: the KL, or what an oracle is told.
@@ -357,7 +375,10 @@ mod tests {
         let tokens: Vec<(u16, f64)> = tokens.into_iter().zip(0..).map(|(token, i)| (token, f64::from(i))).collect();
         let (count, score) = (tokens.len(), SequenceScore::default());
         let reading = Reading { tokens, kl: None, score, begins: true, means: Vec::new() };
-        let ledger = Ledger::words(&[reading], &config).unwrap();
+        // The second half is 9 to 15, which costs a hundred times as much.
+        let tokens = reading.tokens[9..].iter().map(|&(token, nats)| (token, 100.0 * nats)).collect();
+        let second = Reading { tokens, kl: None, score: SequenceScore::default(), begins: true, means: Vec::new() };
+        let ledger = Ledger::words(&[reading], &[second], &config).unwrap();
         let nats = |is_name, number| {
             let entry = ledger.first_tokens.of(|word| *word == Word { is_name, number });
             (entry.tokens(), entry.0[0][0])
@@ -367,6 +388,8 @@ mod tests {
         assert_eq!((nats(true, 1), nats(true, 2), nats(true, 3)), ((2.0, 6.0 + 8.0), (1.0, 13.0), (0.0, 0.0)));
         assert_eq!((nats(false, 1), nats(false, 2)), ((3.0, 2.0 + 3.0 + 14.0), (1.0, 12.0)));
         assert!(ledger.later_tokens.of(|_| true).0[0][0] == 0.0);
+        let second = |is_name| ledger.second_halves.of(|word| word.is_name == is_name).0[0];
+        assert_eq!((second(true), second(false)), ([1300.0, 1.0], [1200.0 + 1400.0, 2.0]));
         assert_eq!(ledger.by_distance.kinds().collect::<Vec<_>>(), [&(false, 1), &(true, 0)]);
         assert!((1..9).all(|n| bin(n) == 0) && bin(9) == 1 && bin(16) == 1 && bin(17) == 2 && bin(33) == 3);
         assert_eq!([0, 1, 2].map(distances), [(1, 8), (9, 16), (17, 32)]);
