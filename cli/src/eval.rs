@@ -12,11 +12,11 @@ use indicatif::ProgressBar;
 use lab::eval::{Figures, Head, Options, Row, Text, chosen, origin};
 use lab::suite;
 use lab::table::digits;
-use ltm::config::{ModelKind, Work};
+use ltm::config::{ModelConfig, ModelKind, Work};
 use ltm::data::Source;
 use ltm::evaluate::Protocol;
 use ltm::json;
-use ltm::run::{IGNORED_KL, Loaded, Run};
+use ltm::run::{Loaded, Run, ignored_kl};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -126,7 +126,7 @@ fn evaluate(args: &Args, run: &Run, device: &Device) -> Result<ExitCode> {
     ))?;
     print(lab::eval::text(&rows))?;
     if let Some(elbo) = rows.iter().map(|row| &row.figures).find(|figures| figures.protocol == Protocol::Elbo) {
-        print(reading(elbo.kl.unwrap_or_default() / elbo.sequences as f64))?;
+        print(reading(elbo.kl.unwrap_or_default() / elbo.sequences as f64, &config.model))?;
     }
     print(format_args!("of {text}, by {}", command())).map(|()| ExitCode::SUCCESS)
 }
@@ -137,12 +137,13 @@ pub fn text_of(run: &Run, model: &Loaded, data: Option<&Path>, count: u64) -> Re
         .map_err(|error| if data.is_none() { error.hint("--data names a text") } else { error })
 }
 
-/// How to read a bound whose latents cost `kl` nats per sequence.
-pub fn reading(kl: f64) -> String {
+/// How to read a bound whose latents cost `kl` nats per sequence of a `model`.
+pub fn reading(kl: f64, model: &ModelConfig) -> String {
     format!(
-        "The latents cost {} nats per sequence: below {IGNORED_KL} the decoder ignores them. The total is an upper bound.\nIf it \
+        "The latents cost {} nats per sequence: below {} the decoder ignores them. The total is an upper bound.\nIf it \
          is below the NLL of the baseline (the same training with --model ar-latent), the latents help; otherwise it proves nothing",
-        digits(kl, 2)
+        digits(kl, 2),
+        digits(ignored_kl(model), 2)
     )
 }
 

@@ -109,7 +109,7 @@ fn train(mut session: Session, tensorboard: bool) -> Result<ExitCode> {
         ));
     }
     if let Some(last) = session.validated().filter(|_| run.config.model.kind.infers()) {
-        note(reading(last.kl_per_sequence));
+        note(reading(last.kl_per_sequence, &run.config.model));
     }
     let path = shell::path(&run.path);
     note(format_args!(

@@ -60,4 +60,4 @@ pub use metrics::{Cost, Line, SampleLine, StepLine, Trouble, TroubleLine, Valida
 pub use record::{Data, DataFile, Machine, Program, Record, SOURCES};
 pub use replay::{Repeated, Replay, Stretch};
 pub use session::{Progress, Session};
-pub use watch::IGNORED_KL;
+pub use watch::ignored_kl;

@@ -177,19 +177,13 @@ fn troubles(folder: &Path) -> Vec<(u64, Trouble)> {
 #[test]
 fn a_run_says_that_its_latents_are_ignored() {
     let folder = tempfile::tempdir().unwrap();
-    // Posteriors that stay at the prior.
-    let settings = [
-        ("fast.posterior", "adamw"),
-        ("fast.schedule", "constant"),
-        ("fast.rate_start", "0"),
-        ("fast.rate_end", "0"),
-        ("fast.init_logvar_std", "0"),
-    ];
-    let warnings = train(folder.path(), &settings, 150);
-    assert!(warnings.len() == 1 && warnings[0].contains("ignores its latents"), "{warnings:?}");
+    // The window shows all that can be known of the next letter of random words. At first the KL is tens of nats.
+    let settings = [("slow.updates", "2")];
+    assert_eq!(train(folder.path(), &settings, 150), [""; 0]);
     // Stopped and resumed in the middle of a window, the run gives the same warnings.
-    assert_eq!(train(folder.path(), &settings, 200).len(), 1);
-    assert_eq!(troubles(folder.path()), [100, 200].map(|step| (step, Trouble::LatentsIgnored)));
+    let warnings = train(folder.path(), &settings, 200);
+    assert!(warnings.len() == 1 && warnings[0].contains("ignores its latents"), "{warnings:?}");
+    assert_eq!(troubles(folder.path()), [(200, Trouble::LatentsIgnored)]);
 }
 
 #[test]
