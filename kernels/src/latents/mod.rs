@@ -155,6 +155,10 @@ pub enum Rule {
     /// is unbiased, unlike squares of the gradient, and the rule rests where the precision is one plus the mean curvature:
     /// at the optimum of the bound. The moments of λ are unused.
     ///
+    /// The estimate is noisy, and a precision below one is cut off. So a number of z that the text does not depend on, whose
+    /// gradient is noise of deviation s ≤ 1, costs some KL: 0.06 s² nats after T = 8 steps, 0.04 s² after 16 and 0.03 s² after
+    /// 64, for betas 0.6 and 0.8 and rates that fall linearly from 0.35 to 0.05.
+    ///
     /// Memory-bound: six tensors in, five or six out.
     Natural {
         /// Decay of the mean gradient.

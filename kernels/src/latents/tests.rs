@@ -166,6 +166,30 @@ fn the_natural_gradient_rests_at_the_true_posterior() {
     }
 }
 
+/// A number without curvature, whose gradient is noise alone: the figures in the documentation of [`Rule::Natural`].
+#[test]
+fn noise_alone_costs_little_kl() {
+    let (sizes, samples) = ([1, 64, 64], Buffer::from_slice(&[1], &[3i32]));
+    let noise = noise(Renewal::Antithetic);
+    for (steps, most) in [(8, 0.07), (16, 0.05), (64, 0.035)] {
+        let rates: Vec<f64> = (0..steps).map(|t| 0.3 * (1.0 - t as f64 / steps as f64) + 0.05).collect();
+        let rates = Buffer::from_f64(DType::F64, &[steps], &rates);
+        for deviation in [0.3, 1.0] {
+            let mut state = blank(DType::F64, sizes);
+            apply(&LatentInit { noise, logvar: 0.0, logvar_std: 0.0 }, &[&samples], &mut state);
+            for t in 0..steps as u32 {
+                let d_z = per_sample(DType::F64, &[3], sizes, t).to_f64();
+                let d_z: Vec<f64> = d_z.iter().map(|x| deviation * x).collect();
+                let d_z = Buffer::from_f64(DType::F64, &sizes, &d_z);
+                apply(&LatentStep { noise, rule: NATURAL }, &[&d_z, &rates, &samples], &mut state);
+            }
+            let kl = forward(&GaussianKl, &[&state[0], &state[1]])[0].to_f64()[0];
+            let relative = kl / state[0].len() as f64 / (deviation * deviation);
+            assert!((0.5 * most..most).contains(&relative), "T = {steps}, deviation {deviation}: {relative}");
+        }
+    }
+}
+
 #[test]
 fn a_gradient_that_is_no_number_is_not_hidden() {
     let samples = Buffer::from_slice(&[1], &[0i32]);
