@@ -21,6 +21,7 @@ pub mod latents;
 mod launch;
 pub mod layernorm;
 pub mod matmul;
+pub mod muon;
 mod product;
 pub mod registry;
 pub mod ring_attention;

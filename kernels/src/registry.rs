@@ -4,7 +4,7 @@ use crate::case::{Case, Sizes};
 use crate::{
     adamw, add, attention, bias, cast, cross_attention, cross_entropy, embedding, gaussian, gelu, latents, layernorm,
 };
-use crate::{matmul, ring_attention, rmsnorm, rope, slice, sum, swiglu, window_attention};
+use crate::{matmul, muon, ring_attention, rmsnorm, rope, slice, sum, swiglu, window_attention};
 use engine::DType;
 use engine::cuda::{Gpu, Module};
 
@@ -39,7 +39,7 @@ pub const ROOMS: &[Room] = &[
 ];
 
 /// Kernels without cases: in-place updates, and the cast, whose rounding has no gradient to check.
-const OTHERS: &[&Module] = &[&adamw::KERNELS, &cast::KERNELS, &latents::cuda::KERNELS];
+const OTHERS: &[&Module] = &[&adamw::KERNELS, &cast::KERNELS, &latents::cuda::KERNELS, &muon::cuda::KERNELS];
 
 /// Every kernel file. A GPU must load them before a plan runs.
 pub fn modules() -> Vec<&'static Module> {

@@ -84,12 +84,13 @@ impl<T: Real> Kernel for AdamW<'_, T> {
     }
 }
 
-pub fn squared_norm<T: Real>(grad: &[T], partials: &mut [f64]) -> T {
+/// `partials` is scratch memory, a number per chunk.
+pub fn squared_norm<T: Real>(grad: &[T], partials: &mut [T]) -> T {
     parallel::chunks(partials, 1, |c, partial| {
         let chunk = &grad[c * CHUNK..][..CHUNK.min(grad.len() - c * CHUNK)];
-        partial[0] = simd::dispatch(SumSquares(chunk)).to_f64();
+        partial[0] = simd::dispatch(SumSquares(chunk));
     });
-    T::from_f64(partials.iter().sum())
+    T::from_f64(partials.iter().map(|partial| partial.to_f64()).sum())
 }
 
 struct SumSquares<'a, T>(&'a [T]);

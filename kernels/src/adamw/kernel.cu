@@ -35,11 +35,9 @@ extern "C" __global__ void update(const float* grad, const float* norms, int par
     // The factor of the gradient; negative if the global norm is not finite.
     __shared__ float factor;
     if (warp() == 0) {
-        float squares = 0;
-        for (int i = lane(); i < params; i += WARP) squares += norms[i];
-        double norm = sqrt((double)warp_sum(squares));
+        float clipped = clip_factor(norms, params, clip);
         if (lane() == 0) {
-            factor = norm < infinity() ? (float)fmin(clip / (norm + 1e-6), 1.0) : -1.0f;
+            factor = clipped;
             step = make_step({beta1, beta2, eps, weight_decay}, schedule[0], (unsigned)schedule[1]);
         }
     }

@@ -52,7 +52,7 @@ impl Update for SquaredNorm {
         }
         with_real!(ins[0].dtype(), T => {
             let grad = ins[0].as_slice::<T>();
-            let partials = cx.scratch::<f64>(grad.len().div_ceil(CHUNK));
+            let partials = cx.scratch::<T>(grad.len().div_ceil(CHUNK));
             state[0].as_mut_slice::<T>()[self.index] = cpu::squared_norm(grad, partials);
         });
     }
@@ -60,7 +60,7 @@ impl Update for SquaredNorm {
     fn scratch(&self, device: &Device, ins: &[Spec], _state: &[Spec]) -> usize {
         let n = ins[0].shape.numel();
         match device {
-            Device::Cpu => n.div_ceil(CHUNK) * size_of::<f64>(),
+            Device::Cpu => n.div_ceil(CHUNK) * ins[0].dtype.size(),
             Device::Cuda(_) => n.div_ceil(PER_BLOCK) * size_of::<f32>(),
         }
     }
@@ -107,11 +107,7 @@ impl Update for AdamW {
             return gpu.launch(&KERNELS.kernel("update", learned(grad)), elements(n, DType::F32), &args);
         }
         with_real!(grad.dtype(), T => {
-            let norm = norms.as_slice::<T>().iter().map(|square| square.to_f64()).sum::<f64>().sqrt();
-            if !norm.is_finite() {
-                return;
-            }
-            let clip = (self.clip / (norm + 1e-6)).min(1.0);
+            let Some(clip) = clip_factor::<T>(norms, self.clip) else { return };
             let &[rate, t] = schedule.as_slice::<T>() else { unreachable!("rate and step number") };
             let step = self.rule.step::<T>(rate.to_f64(), t as u32);
             cpu::adamw(&step, clip, grad.as_slice(), w.as_mut_slice(), m.as_mut_slice(), v.as_mut_slice());
@@ -122,6 +118,13 @@ impl Update for AdamW {
         let n = ins[0].shape.numel() as u64;
         Cost { flops: (1 + cpu::FLOPS) * n, bytes: 7 * ins[0].bytes() as u64 }
     }
+}
+
+/// The factor by which a gradient with these squares of norms is clipped to the norm `clip`; `None` if its norm is not
+/// finite.
+pub(crate) fn clip_factor<T: Real>(norms: &Buffer, clip: f64) -> Option<f64> {
+    let norm = norms.as_slice::<T>().iter().map(|square| square.to_f64()).sum::<f64>().sqrt();
+    norm.is_finite().then(|| (clip / (norm + 1e-6)).min(1.0))
 }
 
 /// Weights, gradients and moments are f32 on a device.

@@ -1,5 +1,15 @@
-// One step of AdamW on one number; `adamw` and `latents` prepend this file to their kernels.
+// One step of AdamW on one number, and the factor that clips a gradient; `adamw`, `latents` and `muon` prepend this file to
+// their kernels.
 #include "common.cuh"
+
+// The factor by which a gradient with these squares of norms is clipped to the norm `clip`; negative if its norm is not
+// finite. For a whole warp.
+__device__ inline float clip_factor(const float* norms, int params, double clip) {
+    float squares = 0;
+    for (int i = lane(); i < params; i += WARP) squares += norms[i];
+    double norm = sqrt((double)warp_sum(squares));
+    return norm < infinity() ? (float)fmin(clip / (norm + 1e-6), 1.0) : -1.0f;
+}
 
 // The constants of an optimiser.
 struct Rule {

@@ -6,6 +6,7 @@ use engine::{Buffer, DType, Device, Result, Spec, Update, bench};
 use kernels::adamw::{self, AdamW, SquaredNorm};
 use kernels::case::{Fill, Input};
 use kernels::latents::{LatentDraw, LatentInit, LatentStep, Noise, Renewal, Rule};
+use kernels::muon::Muon;
 use kernels::ring_attention::RingWrite;
 
 /// An update, with the indices of its inputs and its state.
@@ -79,6 +80,22 @@ fn slow_learning(std: f64) -> Script {
     script
 }
 
+/// Two steps of Muon on a matrix of `blocks` blocks; on a wide one, a block has more numbers than a piece. Its gradient is
+/// clipped to a third.
+fn orthogonal_learning([rows, cols, blocks]: [usize; 3], std: f64) -> Script {
+    let norms = Buffer::from_f64(DType::F64, &[2], &[4.0, 5.0]);
+    let momentum = Buffer::new(Spec::new(DType::F64, &[rows, cols]));
+    let mut script = Script { room: "muon", buffers: vec![norms], steps: vec![] };
+    let state = [normals(&[rows, cols], 1, 1.0), momentum].map(|buffer| script.push(buffer));
+    for t in 1..=2 {
+        let grad = script.push(normals(&[rows, cols], 10 + t, std));
+        let schedule = script.push(Buffer::from_f64(DType::F64, &[2], &[0.25, f64::from(t)]));
+        let muon = Muon { blocks, weight_decay: 0.1, clip: 1.0 };
+        script.steps.push((Box::new(muon), vec![grad, 0, schedule], state.to_vec()));
+    }
+    script
+}
+
 /// Init, three fast steps and a draw. Samples have several pieces, complete and partial, and some have rows without
 /// packs.
 fn fast_learning(noise: Noise, is_given: bool, rule: Rule, [b, s, d]: [usize; 3]) -> Script {
@@ -127,6 +144,8 @@ pub fn scripts() -> Vec<Script> {
             }
         }
     }
+    let matrices = [([26, 640, 2], 1.0), ([93, 9, 3], 1.0), ([7, 7, 1], 0.0)];
+    all.extend(matrices.map(|(sizes, std)| orthogonal_learning(sizes, std)));
     all.extend([ring(5), ring(300)]);
     all
 }
