@@ -214,16 +214,18 @@ impl Trainer {
 
     /// A checksum of the state of training: weights and moments. `None` on a GPU, where they would have to be copied.
     pub fn checksum(&self) -> Option<u64> {
-        let moments = self.slow.moments.iter().flat_map(|&(m, v)| [m, v]);
+        let moments = self.slow.moments.iter().flat_map(|&(m, v)| [Some(m), v]).flatten();
         let ids = self.params.iter().map(|p| p.id).chain(moments);
         let sum = |id: Id| checksum::checksum(self.store.get(id).as_bytes());
         matches!(self.store.device, Device::Cpu).then(|| checksum::combine(ids.map(sum)))
     }
 
-    /// First and second moments of the optimiser, each in the shape of the parameters, and the prefix of their names.
+    /// First and second moments of the optimiser, each in the shape of its parameter, and the prefix of their names. Muon
+    /// has no second moments.
     fn moments(&self) -> [(&'static str, Params); 2] {
-        let (m, v): (Vec<Id>, Vec<Id>) = self.slow.moments.iter().copied().unzip();
-        [("m.", self.params.with_ids(&m)), ("v.", self.params.with_ids(&v))]
+        let moments = || self.slow.moments.iter();
+        let (m, v) = (moments().map(|&(m, _)| Some(m)), moments().map(|&(_, v)| v));
+        [("m.", self.params.with_ids(m)), ("v.", self.params.with_ids(v))]
     }
 
     /// Writes the weights as safetensors.

@@ -8,7 +8,9 @@ use kernels::cross_entropy::LmHead;
 use kernels::gaussian::{GaussianKl, Reparameterize};
 use kernels::matmul::Linear;
 use kernels::sum::Sum;
-use ltm::config::{Config, FastConfig, ModelConfig, ModelKind, Noise, Posterior, Schedule, SlowConfig, Work};
+use ltm::config::{
+    Config, FastConfig, ModelConfig, ModelKind, Noise, Optimizer, Posterior, Schedule, SlowConfig, Work,
+};
 use ltm::data::{Batch, SampleInfo};
 use ltm::learn::{Fast, FastOptions, Inputs, Slow};
 use ltm::model::{Decoder, Params, Positions};
@@ -165,7 +167,7 @@ impl<'a> Golden<'a> {
     /// Mean cross-entropy at the given z, its gradients, their norm, and the weights after one AdamW step.
     fn slow(&mut self) -> Result<()> {
         let z = self.latent("z")?;
-        let config = SlowConfig { rate: 4e-4, ..SlowConfig::default() };
+        let config = SlowConfig { rate: 4e-4, optimizer: Optimizer::Adamw, ..SlowConfig::default() };
         let slow = Slow::new(&self.model, &config, &self.params, &self.inputs, Some(z), &[], &mut self.store)?;
         self.store.ready()?;
         slow.gradient(&mut self.store);

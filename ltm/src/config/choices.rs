@@ -67,6 +67,13 @@ choices! {
         Trajectory = "trajectory", "The same plus the gradients at all fast steps (the public reference code).";
     }
 
+    /// The update of the decoder's weights.
+    Optimizer {
+        Muon = "muon", "Muon for the matrices of the layers, whose updates are made nearly orthogonal (Jordan et al. 2024); \
+                        AdamW for embeddings, gains, biases and learned latents.";
+        Adamw = "adamw", "AdamW for all weights (Algorithm 1).";
+    }
+
     /// The storage type of activations on a GPU. Arithmetic, weights and latents are always f32.
     Precision {
         F32 = "f32", "32 bits.";

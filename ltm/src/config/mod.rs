@@ -2,8 +2,8 @@
 //!
 //! One table (`table.rs`) holds every setting; the structs, their defaults, setting by key, files, help and the
 //! suggestions for misspelt keys follow from it. The defaults are the preset `small`: the paper's sizes, with the
-//! natural gradient in place of the paper's fast learning, which `small-paper` has. Options of evaluation and generation are not part of
-//! it.
+//! natural gradient and Muon in place of the paper's AdamW, which `small-paper` has. Options of evaluation and generation
+//! are not part of it.
 
 mod choices;
 mod device;
@@ -14,7 +14,7 @@ mod setting;
 mod table;
 
 pub use choices::{
-    Choice, Chunking, ModelKind, Noise, NonFinite, Posterior, Precision, Schedule, SlowGradient, Tokenizer,
+    Choice, Chunking, ModelKind, Noise, NonFinite, Optimizer, Posterior, Precision, Schedule, SlowGradient, Tokenizer,
 };
 pub use device::Work;
 pub use nearest::nearest;

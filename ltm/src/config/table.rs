@@ -5,7 +5,9 @@
 
 use super::Range::{AtLeast, Fraction, MoreThan, Within};
 use super::setting::{Kind, Setting};
-use super::{Chunking, ModelKind, Noise, NonFinite, Posterior, Precision, Schedule, SlowGradient, Tokenizer};
+use super::{
+    Chunking, ModelKind, Noise, NonFinite, Optimizer, Posterior, Precision, Schedule, SlowGradient, Tokenizer,
+};
 use serde::Serialize;
 use std::path::PathBuf;
 
@@ -109,8 +111,11 @@ table! {
         init_logvar_std: f64 = 0.1, AtLeast(0.0);
     }
 
-    /// Slow learning: one AdamW step on the decoder's weights per batch; warm-up, then a cosine.
+    /// Slow learning: one step on the decoder's weights per batch, by Muon and AdamW; warm-up, then a cosine.
     slow ("slow"): SlowConfig {
+        /// The decoder's update: by AdamW, or by Muon for the layers' matrices (Jordan et al. 2024, scaled as in arXiv
+        /// 2502.16982) and AdamW for the rest.
+        optimizer: Optimizer = Optimizer::Muon;
         /// The decoder's gradient: at the final posterior, or summed over all fast steps (trajectory).
         gradient: SlowGradient = SlowGradient::Final;
         /// Updates of the decoder per batch, each at another draw of the latents.

@@ -1,12 +1,13 @@
-//! Slow learning: one AdamW step on the decoder for the mean cross-entropy at a draw from the final posterior.
+//! Slow learning: one step of Muon and AdamW on the decoder for the mean cross-entropy at a draw from the final posterior.
 
-use crate::config::{ModelConfig, SlowConfig};
+use crate::config::{ModelConfig, Optimizer, SlowConfig};
 use crate::learn::fast::per_sample;
 use crate::learn::{Inputs, Loss};
 use crate::model::Params;
 use autograd::{Graph, Id, NonFinite, Phase, Plan, Request, Store};
 use engine::{Result, Spec};
 use kernels::adamw::{AdamW, Rule, SquaredNorm};
+use kernels::muon::Muon;
 
 /// The slow step: gradient plan, moments, and the in-place update.
 #[derive(Debug)]
@@ -18,8 +19,8 @@ pub struct Slow {
     schedule: Id,
     /// The gradients, in the parameters' order.
     pub grads: Vec<Id>,
-    /// First and second moments, in the parameters' order.
-    pub moments: Vec<(Id, Id)>,
+    /// First and second moments, in the parameters' order. Muon has no second one.
+    pub moments: Vec<(Id, Option<Id>)>,
 }
 
 impl Slow {
@@ -51,11 +52,18 @@ impl Slow {
         }
         let mut moments = Vec::new();
         for (p, &grad) in params.iter().zip(&grads) {
-            let (m, v) = (store.alloc(p.spec), store.alloc(p.spec));
             let weight_decay = if p.decays() { slow.weight_decay } else { 0.0 };
-            let rule = Rule { beta1: slow.beta1, beta2: slow.beta2, eps: slow.eps, weight_decay };
-            let adamw = AdamW { rule, clip: slow.clip };
-            update.push_update(store, Phase::Step, &p.name, adamw, &[grad, norms, schedule], &[p.id, m, v]);
+            let (ins, m) = ([grad, norms, schedule], store.alloc(p.spec));
+            let v = if slow.optimizer == Optimizer::Muon && p.is_hidden() {
+                let muon = Muon { blocks: p.parts().count(), weight_decay, clip: slow.clip };
+                update.push_update(store, Phase::Step, &p.name, muon, &ins, &[p.id, m]);
+                None
+            } else {
+                let rule = Rule { beta1: slow.beta1, beta2: slow.beta2, eps: slow.eps, weight_decay };
+                let (adamw, v) = (AdamW { rule, clip: slow.clip }, store.alloc(p.spec));
+                update.push_update(store, Phase::Step, &p.name, adamw, &ins, &[p.id, m, v]);
+                Some(v)
+            };
             moments.push((m, v));
         }
         let nll = gradient.value(nll);

@@ -35,6 +35,11 @@ impl Param {
         self.spec.shape.rank() == 2
     }
 
+    /// Whether it is a matrix of a layer, not an embedding or learned latents.
+    pub fn is_hidden(&self) -> bool {
+        self.is_matrix() && self.name.starts_with("layers.")
+    }
+
     /// Whether weight decay applies: to matrices, except learned latents, which stand for draws from N(0, I) and would
     /// leave that scale.
     pub fn decays(&self) -> bool {
@@ -189,14 +194,10 @@ impl Params {
         self.list.iter().find(|p| p.name == name).unwrap_or_else(|| panic!("no parameter {name}"))
     }
 
-    /// The same parameters in other buffers, e.g. their moments.
-    ///
-    /// # Panics
-    /// If there are fewer buffers than parameters.
+    /// The same parameters in other buffers, e.g. their moments, without those that have none.
     #[must_use]
-    pub fn with_ids(&self, ids: &[Id]) -> Self {
-        let list = self.list.iter().zip(ids).map(|(p, &id)| Param { id, ..p.clone() }).collect::<Vec<_>>();
-        assert_eq!(list.len(), self.list.len(), "one buffer per parameter");
+    pub fn with_ids(&self, ids: impl IntoIterator<Item = Option<Id>>) -> Self {
+        let list = self.list.iter().zip(ids).filter_map(|(p, id)| Some(Param { id: id?, ..p.clone() })).collect();
         Self { list, ..*self }
     }
 

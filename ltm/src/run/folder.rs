@@ -226,9 +226,11 @@ impl Run {
         }
         let mut entries: Map<String, Value> = json::read(&file)?;
         let fast = |key: &str| entries.get("fast").is_some_and(|fast| fast.get(key).is_some());
+        let names_no_optimizer = entries.get("slow").is_some_and(|slow| slow.get("optimizer").is_none());
         let readers = [
             ("9d2716f", entries.contains_key("checksum") || fast("hoist")),
             ("ff9be54", fast("damping") || fast("kl_warmup")),
+            ("e8c851a", names_no_optimizer),
         ];
         if let Some((commit, _)) = readers.into_iter().find(|(_, reads)| *reads) {
             let file = file.display();

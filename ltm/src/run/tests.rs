@@ -102,6 +102,7 @@ fn a_run_of_an_older_version_says_so() {
         (r#"{"fast": {"hoist": "on", "damping": 0.25}}"#, "9d2716f"),
         (r#"{"fast": {"damping": 0.25}}"#, "ff9be54"),
         (r#"{"fast": {"kl_warmup": 0}}"#, "ff9be54"),
+        (r#"{"slow": {"updates": 2}}"#, "e8c851a"),
     ] {
         fs::write(folder.path().join("config.json"), old).unwrap();
         let error = Run::open(folder.path()).unwrap_err().to_string();
