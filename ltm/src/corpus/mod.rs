@@ -188,8 +188,16 @@ impl Corpus {
     }
 
     /// The templates with facts that may follow the sentence `previous`, or open a story.
-    fn choices(&self, previous: Option<&Sentence>) -> &[usize] {
+    fn stating(&self, previous: Option<&Sentence>) -> &[usize] {
         previous.map_or(&self.stating, |sentence| &self.next[sentence.template])
+    }
+
+    /// All templates that may follow the sentence `previous`, or open a story, with their probabilities.
+    fn choices(&self, previous: Option<&Sentence>) -> impl Iterator<Item = (usize, f64)> {
+        let remarks = if previous.is_some() { self.remarks as f64 / CHANCES as f64 } else { 0.0 };
+        let remarking = if remarks > 0.0 { &self.remarking[..] } else { &[] };
+        let lists = [(self.stating(previous), 1.0 - remarks), (remarking, remarks)];
+        lists.into_iter().flat_map(|(all, p)| all.iter().map(move |&template| (template, p / all.len() as f64)))
     }
 
     /// Number of values of every fact.
@@ -227,11 +235,6 @@ impl Corpus {
     /// `None` if the source cannot produce `text`.
     pub fn token_nats(&self, text: &[u8], window: usize) -> Option<Vec<f64>> {
         self.read(text).map(|story| self.token_nats_of(&story, text, window))
-    }
-
-    /// The most bytes of a document.
-    pub fn max_bytes(&self) -> usize {
-        self.bytes + self.templates.iter().map(Template::longest).max().unwrap_or(0)
     }
 
     /// The class of every byte of any text, well-formed or not, and of its end: `text.len() + 1`.

@@ -42,7 +42,7 @@ impl Corpus {
         let (mut story, mut text): (Vec<Sentence>, _) = (Vec::new(), Vec::new());
         while text.len() < self.bytes {
             let remark = self.remarks > 0 && !story.is_empty() && below(CHANCES) < self.remarks;
-            let choices = if remark { &self.remarking } else { self.choices(story.last()) };
+            let choices = if remark { &self.remarking } else { self.stating(story.last()) };
             let template = choices[below(choices.len())];
             let word = |slot: &Slot| slot.fact.map_or_else(|| below(slot.words.len()), |fact| facts[fact]);
             let words = self.templates[template].slots.iter().map(word).collect();
@@ -69,8 +69,7 @@ impl Corpus {
                 text = text.strip_prefix(b" ")?;
             }
             let read = whole - text.len();
-            let remarks = if self.remarks > 0 && !story.is_empty() { &self.remarking[..] } else { &[] };
-            let (sentence, rest) = self.choices(story.last()).iter().chain(remarks).find_map(|&template| {
+            let (sentence, rest) = self.choices(story.last()).find_map(|(template, _)| {
                 let (words, rest) = self.templates[template].read(text)?;
                 Some((Sentence { template, words }, rest))
             })?;
@@ -96,7 +95,8 @@ impl Corpus {
         let mut nats = 0.0;
         let mut previous = None;
         for sentence in story {
-            nats += self.template_nats(previous, sentence.template);
+            let chosen = self.choices(previous).find(|(template, _)| *template == sentence.template);
+            nats -= chosen.map_or(f64::NEG_INFINITY, |(_, p)| p.ln());
             nats += self.templates[sentence.template].slots.iter().map(filler_nats).sum::<f64>();
             previous = Some(sentence);
         }
@@ -124,13 +124,7 @@ impl Corpus {
                 Some((end, value)) if end.saturating_add(window) > start + at => f64::from(value == word),
                 _ => 1.0 / slot.words.len() as f64,
             };
-            let remarks = if self.remarks > 0 && previous.is_some() { &self.remarking[..] } else { &[] };
-            let choices: Vec<(usize, f64)> = self
-                .choices(previous)
-                .iter()
-                .chain(remarks)
-                .map(|&template| (template, (-self.template_nats(previous, template)).exp()))
-                .collect();
+            let choices: Vec<(usize, f64)> = self.choices(previous).collect();
             let mut before = 1.0;
             for read in 1..=length {
                 let begun = &text[start..start + read];
@@ -147,14 +141,5 @@ impl Corpus {
             previous = Some(sentence);
         }
         nats
-    }
-
-    /// −log p of the template of a sentence after the one before.
-    fn template_nats(&self, previous: Option<&Sentence>, template: usize) -> f64 {
-        let remarks = if previous.is_some() { self.remarks as f64 / CHANCES as f64 } else { 0.0 };
-        if self.templates[template].facts() == 0 {
-            return ln(self.remarking.len()) - remarks.ln();
-        }
-        ln(self.choices(previous).len()) - (-remarks).ln_1p()
     }
 }
