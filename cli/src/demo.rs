@@ -8,7 +8,7 @@ use super::progress::behind_bar;
 use super::settings::Usual;
 use super::train;
 use engine::{Device, Error, Result};
-use lab::eval::{Options, evaluate};
+use lab::eval::{Options, Row, evaluate};
 use lab::ledger::{self, Ledger, half};
 use lab::plan::Plans;
 use lab::table::{Table, digits, nats as shown, or_dash, short, si, visible};
@@ -119,7 +119,7 @@ fn demo(mut session: Session, baselines: &[Config; 2], material: &Material, devi
 
     say(format!("3. Evaluating all three on {STORIES} unseen stories."))?;
     let mut model = Judged::new(out, device)?;
-    let protocols = protocols(&mut model.model)?;
+    let protocols = protocols(&mut model)?;
     let [constant, none] = [Judged::new(&folder(constant), device)?, Judged::new(&folder(none), device)?];
 
     say("4. Generating text, at temperature 1.")?;
@@ -173,11 +173,14 @@ impl Judged {
 }
 
 /// A table of the stories' cost by every protocol.
-fn protocols(model: &mut Loaded) -> Result<String> {
+fn protocols(judged: &mut Judged) -> Result<String> {
+    let Judged { model, ledger, .. } = judged;
     let source = stories(&model.config, REPORT_SEED, STORIES)?;
-    let steps = model.config.fast.steps;
-    let options = Options { protocols: Protocol::of(ModelKind::Ltm).to_vec(), steps, samples: DRAWS, limit: None };
-    let rows = behind_bar(BAR, |show| evaluate(model, &source, &options, show))?;
+    let (protocols, steps) = (vec![Protocol::Prefix, Protocol::Fixed], model.config.fast.steps);
+    let options = Options { protocols, steps, samples: DRAWS, limit: None };
+    // The ledger has fitted the same stories by the same draws.
+    let mut rows = vec![Row::of(Protocol::Elbo, &ledger.scores), Row::of(Protocol::Iwae, &ledger.iwae)];
+    rows.extend(behind_bar(BAR, |show| evaluate(model, &source, &options, show))?);
     let table = Table::of(&rows)
         .left("protocol", |row| row.figures.protocol.name())
         .left("kind of number", |row| &row.figures.status)

@@ -16,6 +16,8 @@ pub struct Reading {
     pub kl: Option<f64>,
     /// The cost of the tokens by the reader's protocol.
     pub score: SequenceScore,
+    /// The cost by the tighter bound `iwae`, by the same draws; `None` if the protocol is no bound.
+    pub iwae: Option<SequenceScore>,
     /// Whether it begins where a document begins.
     pub begins: bool,
     /// The posterior means μ, `L·K·d` numbers; none without a posterior.
@@ -70,6 +72,7 @@ impl<'a> Reader<'a> {
                 tokens: scored.skip(unscored).zip(draws.token_nll.iter().copied()).collect(),
                 kl: infers.then_some(draws.kl),
                 score: draws.score(protocol)?,
+                iwae: protocol.is_bound().then(|| draws.score(Protocol::Iwae)).transpose()?,
                 begins: tokens[0] == begin,
                 means,
             });

@@ -85,6 +85,8 @@ pub struct Word {
 pub struct Ledger {
     /// The cost of every sequence: the bound `elbo`, or exact.
     pub scores: Vec<SequenceScore>,
+    /// The same by the bound `iwae`; nothing for a model that infers no latents.
+    pub iwae: Vec<SequenceScore>,
     /// The tokens of stories of the embedded corpus, and what its own stories show.
     pub stories: Option<Stories>,
     /// What the first token of a word costs.
@@ -189,7 +191,8 @@ impl Ledger {
             }
         }
         let scores = readings.iter().map(|reading| reading.score.clone()).collect();
-        Ok(Self { scores, stories: None, first_tokens, later_tokens, by_distance, second_halves: in_second })
+        let iwae = readings.iter().filter_map(|reading| reading.iwae.clone()).collect();
+        Ok(Self { scores, iwae, stories: None, first_tokens, later_tokens, by_distance, second_halves: in_second })
     }
 
     /// The cost of the sequences, with what an oracle is told.
@@ -374,10 +377,11 @@ mod tests {
         tokenizer(config.data.tokenizer).encode(text.as_bytes(), &mut tokens).unwrap();
         let tokens: Vec<(u16, f64)> = tokens.into_iter().zip(0..).map(|(token, i)| (token, f64::from(i))).collect();
         let (count, score) = (tokens.len(), SequenceScore::default());
-        let reading = Reading { tokens, kl: None, score, begins: true, means: Vec::new() };
+        let reading = Reading { tokens, kl: None, iwae: None, score, begins: true, means: Vec::new() };
         // The second half is 9 to 15, which costs a hundred times as much.
         let tokens = reading.tokens[9..].iter().map(|&(token, nats)| (token, 100.0 * nats)).collect();
-        let second = Reading { tokens, kl: None, score: SequenceScore::default(), begins: true, means: Vec::new() };
+        let second =
+            Reading { tokens, kl: None, iwae: None, score: SequenceScore::default(), begins: true, means: Vec::new() };
         let ledger = Ledger::words(&[reading], &[second], &config).unwrap();
         let nats = |is_name, number| {
             let entry = ledger.first_tokens.of(|word| *word == Word { is_name, number });
