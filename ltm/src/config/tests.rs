@@ -30,7 +30,9 @@ fn presets_have_the_published_sizes() {
         if let Some(ours) = ours {
             let ours = Config::preset(ours).unwrap().resolved().unwrap();
             assert_eq!((fast.init_logvar, fast.rate_end, fast.schedule), (-5.0, 0.34, Schedule::Constant));
-            assert_eq!(Config { fast: ours.fast.clone(), ..config.clone() }, ours, "the same but for fast learning");
+            let slow = SlowConfig { optimizer: Optimizer::Muon, ..config.slow.clone() };
+            assert_eq!(config.slow.optimizer, Optimizer::Adamw);
+            assert_eq!(Config { fast: ours.fast.clone(), slow, ..config.clone() }, ours, "the same but for learning");
             assert_eq!(fast.steps, ours.fast.steps);
         }
         assert_eq!(config.resolved(), Ok(config.clone()), "resolving is idempotent");
@@ -105,6 +107,7 @@ fn wrong_keys_and_values_say_what_would_be_right() {
         ("slow.rate", "", "slow.rate = \"\": expected a finite number"),
         ("fast.noise", "Fresh", "fast.noise = \"Fresh\": expected one of fresh, antithetic, fixed"),
         ("fast.posterior", "x", "fast.posterior = \"x\": expected one of adamw, natural"),
+        ("slow.optimizer", "sgd", "slow.optimizer = \"sgd\": expected one of muon, adamw"),
         ("data.paths", "", "data.paths = \"\": expected a path, or a list of paths such as [\"a.txt\", \"b.txt\"]"),
         ("data.paths", "[1]", "data.paths = [1]: expected a path, or a list of paths such as [\"a.txt\", \"b.txt\"]"),
     ];

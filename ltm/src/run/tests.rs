@@ -1,14 +1,15 @@
-use super::folder::WEIGHTS;
+use super::folder::{MOMENTS, WEIGHTS};
 use super::*;
 use crate::checkpoint;
 use crate::config::{Config, SETTINGS};
 use crate::data::{Bytes, Dataset, Tokenizer};
 use crate::evaluate::{Protocol, Total};
 use crate::hash::sha256;
+use crate::safetensors::SafeTensors;
 use engine::Device;
 use serde_json::Value;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 #[test]
@@ -147,6 +148,27 @@ fn train(folder: &Path, settings: &[(&str, &str)], stop: u64) -> Vec<String> {
     warnings
 }
 
+/// Muon keeps no second moments of the layers' matrices, and a run stopped between two steps continues with the same bits.
+#[test]
+fn each_optimizer_saves_its_moments_and_continues_with_them() {
+    for (optimizer, seconds) in [("muon", 5), ("adamw", 16)] {
+        let folders = [(); 2].map(|()| tempfile::tempdir().unwrap());
+        let settings = [("slow.optimizer", optimizer)];
+        for (folder, stops) in folders.iter().zip([&[4][..], &[2, 4]]) {
+            stops.iter().for_each(|&stop| _ = train(folder.path(), &settings, stop));
+        }
+        let [whole, parts] = folders.each_ref().map(|folder| {
+            let checkpoint = checkpoint::at_step(&folder.path().join("run"), 4).unwrap();
+            [WEIGHTS, MOMENTS].map(|file| checkpoint.file(file).unwrap())
+        });
+        let bytes = |files: &[PathBuf; 2]| files.each_ref().map(|file| fs::read(file).unwrap());
+        assert!(bytes(&whole) == bytes(&parts), "{optimizer}: the bits of a run that was stopped differ");
+        let moments = SafeTensors::open(&whole[1]).unwrap();
+        let count = |prefix: &str| moments.names().iter().filter(|name| name.starts_with(prefix)).count();
+        assert_eq!([count("m."), count("v.")], [16, seconds], "{optimizer}");
+    }
+}
+
 /// Older programs saved such weights. No checkpoint is said to be unaffected.
 #[test]
 fn a_checkpoint_with_useless_weights_is_not_recommended() {
@@ -211,6 +233,7 @@ fn a_run_at_fixed_noise_says_that_its_kl_runs_away() {
         ("fast.schedule", "constant"),
         ("fast.rate_start", "0"),
         ("fast.rate_end", "2"),
+        ("slow.optimizer", "adamw"),
         ("slow.rate", "1e-2"),
         ("train.eval_every", "50"),
     ];
