@@ -78,8 +78,12 @@ impl<T: Real, F: Map<T, N>, const N: usize> Kernel for Piece<'_, T, F, N> {
     #[inline(always)]
     fn run<I: Isa>(self) {
         for i in (0..self.out.len()).step_by(LANES) {
-            let lanes = self.f.at::<I>(self.ins.map(|x| load::<I, T>(x, i)));
-            store_wanted::<I, T>(self.want, lanes, self.out, i);
+            // A loop, because a closure would be compiled without the instruction set.
+            let mut x = [T::Lanes::<I>::zero(); N];
+            for n in 0..N {
+                x[n] = load::<I, T>(self.ins[n], i);
+            }
+            store_wanted::<I, T>(self.want, self.f.at::<I>(x), self.out, i);
         }
     }
 }

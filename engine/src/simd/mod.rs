@@ -37,7 +37,8 @@
 //! times slower.
 //! - `run` and every function that touches lanes is `#[inline(always)]`, so that its body is compiled into the function
 //!   with the instruction set.
-//! - Use plain loops, not closures, on lanes: a closure may be compiled on its own, without the instruction set.
+//! - Use plain loops, not closures (nor `array::map`), on lanes: a closure may be compiled on its own, without the
+//!   instruction set.
 //! - Therefore put parallel loops and `scratch` outside, and call `dispatch` inside their closures.
 //! - One `dispatch` covers many rows, because nothing inlines through it.
 

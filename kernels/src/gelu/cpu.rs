@@ -2,11 +2,16 @@ use super::{CUBIC, LINEAR};
 use crate::lanes::{Map, sigmoid};
 use engine::simd::{Isa, Lanes, Real};
 
+#[inline(always)]
+fn constant<I: Isa, T: Real>(x: f64) -> T::Lanes<I> {
+    T::Lanes::<I>::splat(T::from_f64(x))
+}
+
 /// u², and the sigmoid of a(u).
 #[inline(always)]
 fn gate<I: Isa, T: Real>(u: T::Lanes<I>) -> (T::Lanes<I>, T::Lanes<I>) {
     let square = u.mul(u);
-    let [linear, cubic] = [LINEAR, CUBIC].map(|x| T::Lanes::<I>::splat(T::from_f64(x)));
+    let (linear, cubic) = (constant::<I, T>(LINEAR), constant::<I, T>(CUBIC));
     let a = square.mul_add(cubic, linear).mul(u);
     (square, sigmoid::<I, T>(a))
 }
@@ -29,7 +34,7 @@ pub struct Backward;
 impl<T: Real> Map<T, 2> for Backward {
     #[inline(always)]
     fn at<I: Isa>(self, [u, d_y]: [T::Lanes<I>; 2]) -> T::Lanes<I> {
-        let [one, linear, cubic] = [1.0, LINEAR, 3.0 * CUBIC].map(|x| T::Lanes::<I>::splat(T::from_f64(x)));
+        let (one, linear, cubic) = (constant::<I, T>(1.0), constant::<I, T>(LINEAR), constant::<I, T>(3.0 * CUBIC));
         let (square, s) = gate::<I, T>(u);
         let bend = u.mul(s).mul(one.sub(s));
         d_y.mul(bend.mul_add(square.mul_add(cubic, linear), s))

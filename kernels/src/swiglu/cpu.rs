@@ -1,21 +1,33 @@
-use crate::lanes::{Map, Piece, load, rows_per_chunk, sigmoid, store_wanted};
+use crate::lanes::{load, rows_per_chunk, sigmoid, store, store_wanted};
 use engine::simd::{self, Isa, Kernel, LANES, Lanes, Real};
 use engine::{Want, parallel};
 
 pub fn forward<T: Real>(f: usize, u: &[T], y: &mut [T]) {
-    parallel::chunks(y, f, |row, y| {
-        let (u1, u3) = u[2 * row * f..][..2 * f].split_at(f);
-        simd::dispatch(Piece { f: Forward, want: Want::Write, ins: [u1, u3], out: y });
+    let rows = rows_per_chunk(f);
+    parallel::chunks(y, rows * f, |c, y| {
+        simd::dispatch(Forward { f, u: &u[2 * c * rows * f..], y });
     });
 }
 
-#[derive(Clone, Copy)]
-struct Forward;
+struct Forward<'a, T> {
+    f: usize,
+    u: &'a [T],
+    y: &'a mut [T],
+}
 
-impl<T: Real> Map<T, 2> for Forward {
+impl<T: Real> Kernel for Forward<'_, T> {
+    type Output = ();
+
     #[inline(always)]
-    fn at<I: Isa>(self, [u1, u3]: [T::Lanes<I>; 2]) -> T::Lanes<I> {
-        u1.div(T::Lanes::<I>::splat(T::ONE).add(u1.neg().exp())).mul(u3)
+    fn run<I: Isa>(self) {
+        let Self { f, u, y } = self;
+        for (y, u) in y.chunks_exact_mut(f).zip(u.chunks_exact(2 * f)) {
+            let (u1, u3) = u.split_at(f);
+            for i in (0..f).step_by(LANES) {
+                let (u1, u3) = (load::<I, T>(u1, i), load::<I, T>(u3, i));
+                store::<I, T>(u1.div(T::Lanes::<I>::splat(T::ONE).add(u1.neg().exp())).mul(u3), y, i);
+            }
+        }
     }
 }
 
