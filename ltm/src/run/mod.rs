@@ -47,6 +47,7 @@
 mod folder;
 mod material;
 mod metrics;
+mod new_folder;
 mod record;
 mod replay;
 mod session;
@@ -54,9 +55,10 @@ mod session;
 mod tests;
 mod watch;
 
-pub use folder::{Choice, FREE_AT_RESUME, IMPORTED, Loaded, NewFolder, Run};
+pub use folder::{Choice, FREE_AT_RESUME, IMPORTED, Loaded, Run};
 pub use material::{Material, Open, REPORT_SEED, VALIDATION_SEED, stories};
 pub use metrics::{Cost, Line, SampleLine, StepLine, Trouble, TroubleLine, ValidationLine};
+pub use new_folder::NewFolder;
 pub use record::{Data, DataFile, Machine, Program, Record, SOURCES};
 pub use replay::{Repeated, Replay, Stretch};
 pub use session::{Progress, Session};

@@ -1,8 +1,8 @@
-use super::Material;
-use super::folder::{METRICS, MOMENTS, NewFolder, Run, STATE, State, WEIGHTS};
+use super::folder::{METRICS, MOMENTS, Run, STATE, State, WEIGHTS};
 use super::metrics::{Line, SampleLine, StepLine, Trouble, ValidationLine, best};
 use super::record::Record;
 use super::watch::Watch;
+use super::{Material, NewFolder};
 use crate::checkpoint::{self, Checkpoint};
 use crate::config::{Config, TrainConfig, Work};
 use crate::data::{Batch, Shuffle, Source};
