@@ -57,8 +57,7 @@ pub fn run(args: &Args, place: &Place) -> Result<ExitCode> {
     config.train.threads = place.threads(config.train.threads);
     // Before sizes are resolved, because a baseline's sizes depend on its kind.
     let baseline = |kind| {
-        let mut baseline = config.clone();
-        baseline.model.kind = kind;
+        let mut baseline = config.of_kind(kind);
         baseline.train.sample_every = 0;
         baseline.resolved()
     };
@@ -120,13 +119,15 @@ fn demo(mut session: Session, baselines: &[Config; 2], material: &Material, devi
     say(format!("3. Evaluating all three on {STORIES} unseen stories."))?;
     let mut model = Judged::new(out, device)?;
     let protocols = protocols(&mut model)?;
-    let [constant, none] = [Judged::new(&folder(constant), device)?, Judged::new(&folder(none), device)?];
+    let [mut constant, mut none] = [Judged::new(&folder(constant), device)?, Judged::new(&folder(none), device)?];
+    let [constant_half, none_half] = [second_half(&mut constant.model)?, second_half(&mut none.model)?];
 
     say("4. Generating text, at temperature 1.")?;
     writing(&mut model.model, &corpus, &story)?;
 
     say("5. What a story costs: the fewer nats (1 nat = 1.44 bits), the better it is predicted.")?;
-    print(format_args!("\n{protocols}\n{}", rivals(&model, [&constant, &none], device)?))?;
+    let halves = format!("For the baselines, prefix is {constant_half} (ar-latent) and {none_half} (ar).");
+    print(format_args!("\n{protocols}\n{halves}\n\n{}", rivals(&model, [&constant, &none], device)?))?;
 
     say("6. What the latents remember.")?;
     let models = [("this model", &model.ledger), ("ar-latent", &constant.ledger)];
@@ -188,7 +189,15 @@ fn protocols(judged: &mut Judged) -> Result<String> {
         .right("= NLL", |row| or_dash(row.per_sequence(row.figures.nll).map(|nats| digits(nats, 2))))
         .right("+ KL", |row| or_dash(row.per_sequence(row.figures.kl).map(|nats| digits(nats, 2))))
         .right("above the source", |row| row.above().map_or("(half a story)".into(), shown));
-    Ok(format!("{table}\n{}\n", wrapped(READING, "")))
+    Ok(format!("{table}\n{}", wrapped(READING, "")))
+}
+
+/// The stories' cost by protocol `prefix` for a baseline.
+fn second_half(model: &mut Loaded) -> Result<String> {
+    let source = stories(&model.config, REPORT_SEED, STORIES)?;
+    let options = Options { protocols: vec![Protocol::Prefix], steps: 1, samples: 1, limit: None };
+    let rows = evaluate(model, &source, &options, |_, _| ())?;
+    Ok(shown(rows[0].total.per_sequence()))
 }
 
 /// Generates one unconditional text, and one that continues a story.

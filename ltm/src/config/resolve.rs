@@ -66,6 +66,18 @@ impl Config {
         Ok(config)
     }
 
+    /// This configuration for another kind of model, such as a baseline: with `model.ffn` given, too, `ar` gets the weights of
+    /// the cross-attention that it does not have.
+    #[must_use]
+    pub fn of_kind(&self, kind: ModelKind) -> Self {
+        let mut config = self.clone();
+        if kind == ModelKind::Ar && self.model.kind.reads_latents() && self.model.ffn > 0 {
+            config.model.ffn += self.model.worth_of_cross_attention();
+        }
+        config.model.kind = kind;
+        config
+    }
+
     /// Checks what only training needs: evaluation takes any number of fast steps, because it draws its own noise.
     ///
     /// # Errors
@@ -139,11 +151,15 @@ impl ModelConfig {
         let usual = (8 * self.dim / 3).next_multiple_of(32);
         match (self.ffn, self.kind) {
             (0, ModelKind::Ltm | ModelKind::ArLatent | ModelKind::Oracle) => usual,
-            // This many more rows in three matrices replace cross-attention's four square matrices and its norm.
-            (0, ModelKind::Ar) => usual + (4 * self.dim + 1).div_ceil(3),
+            (0, ModelKind::Ar) => usual + self.worth_of_cross_attention(),
             (0, ModelKind::Gpt2) => 4 * self.dim,
             (given, _) => given,
         }
+    }
+
+    /// This many more rows in the feed-forward part's three matrices replace cross-attention's four square matrices and its norm.
+    fn worth_of_cross_attention(&self) -> usize {
+        (4 * self.dim + 1).div_ceil(3)
     }
 
     /// N_max: `max_seq`, or `seq` if that is 0.

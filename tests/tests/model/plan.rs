@@ -6,7 +6,7 @@ use engine::{DType, Device, Spec};
 use kernels::add::Add;
 use kernels::rmsnorm::RmsNorm;
 use kernels::sum::Sum;
-use ltm::config::{Config, parameter_count};
+use ltm::config::{Config, ModelKind, parameter_count};
 use ltm::train::Trainer;
 use tests::tiny;
 
@@ -56,20 +56,24 @@ fn a_fast_step_repeats_nothing_that_does_not_depend_on_z() {
     assert!(step.last().unwrap().contains("in place"), "the update comes last");
 }
 
-/// By default the baseline `ar` has as many weights as the model with latents, or a few more; `ar-latent` has the same and
-/// its latents.
+/// The baseline `ar` has as many weights as the model with latents, or a few more, whatever the hidden size; `ar-latent` has
+/// the same and its latents.
 #[test]
 fn the_baseline_has_as_many_parameters() {
     for name in ["small", "medium", "large", "tiny", "demo"] {
-        let mut config = Config::preset(name).unwrap();
-        let ltm = parameter_count(&config.resolved().unwrap().model);
-        config.set("model.kind", "ar").unwrap();
-        let ar = parameter_count(&config.resolved().unwrap().model);
-        config.set("model.kind", "ar-latent").unwrap();
-        let model = config.resolved().unwrap().model;
-        assert_eq!(parameter_count(&model), ltm + model.latent_count() * model.dim, "{name}");
-        let row = 3 * config.model.dim * config.model.layers;
-        assert!(ar >= ltm && ar < ltm + row, "{name}: {ar} against {ltm}");
+        for ffn in ["0", "96"] {
+            let mut config = Config::preset(name).unwrap();
+            config.set("model.ffn", ffn).unwrap();
+            let [ltm, ar, constant] = [ModelKind::Ltm, ModelKind::Ar, ModelKind::ArLatent]
+                .map(|kind| config.of_kind(kind).resolved().unwrap().model);
+            let [count, of_ar, of_constant] = [&ltm, &ar, &constant].map(parameter_count);
+            assert_eq!(of_constant, count + ltm.latent_count() * ltm.dim, "{name}, {ffn}");
+            let row = 3 * ltm.dim * ltm.layers;
+            assert!(of_ar >= count && of_ar < count + row, "{name}, {ffn}: {of_ar} against {count}");
+            // Literal where it is trained by itself.
+            config.set("model.kind", "ar").unwrap();
+            assert_eq!(config.resolved().unwrap().model.ffn == 96, ffn == "96");
+        }
     }
     let baseline = trainer("ar");
     assert!(baseline.fast.is_none());
