@@ -260,7 +260,7 @@ fn the_embedded_corpus_and_its_entropy() {
     let said = lab.ltm(audit).succeeds();
     said.says("3 stories of the embedded corpus | the exact cost of these stories is | fixed, NOT a bound")
         .says("valid bounds here: neither is below | fixed is not a bound | The elbo bound is least at T =")
-        .says("nats: 100 % in layer 1;");
+        .says("nats: 100 % in layer 1; | minus run's way | the reference's way costs | in all 32 numbers");
     let value = lab.ltm(&format!("{audit} --json -")).succeeds().json();
     let rows = value["rows"].as_array().unwrap();
     let steps: Vec<u64> = rows.iter().map(|row| row["fast_steps"].as_u64().unwrap()).collect();
@@ -272,6 +272,8 @@ fn the_embedded_corpus_and_its_entropy() {
         assert!(mean(above, "elbo") > 500.0, "two steps teach little");
         let gap = mean(row, "fixed_at_fresh_noise") - mean(row, "fixed");
         assert!((gap - mean(row, "gap")).abs() < 1e-6);
+        let more = mean(row, "reference_nll") + mean(row, "reference_kl") - mean(row, "elbo");
+        assert!((more - mean(row, "reference_minus_own")).abs() < 1e-6);
         assert!((mean(row, "nll") + mean(row, "kl") - mean(row, "elbo")).abs() < 1e-6);
         assert_eq!(row["kl_by_layer_and_latent"].as_array().unwrap().len(), 1);
     }

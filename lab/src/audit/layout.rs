@@ -1,6 +1,6 @@
 //! The audit as tables, and as JSON.
 
-use super::{Row, Scores, as_trained, verdict};
+use super::{Row, Scores, as_trained, reference, verdict};
 use crate::eval::{Head, Text};
 use crate::ledger::{self, Book, Named};
 use crate::table::{Table, digits, nats, short};
@@ -22,7 +22,7 @@ pub(super) const WHOLE: [(&str, ScoresOf, bool); 4] = [
 ];
 
 /// The entries of the JSON output, in nats per sequence.
-const MEANS: [(&str, MeanOf); 11] = [
+const MEANS: [(&str, MeanOf); 15] = [
     ("elbo", |row| row.elbo.nats()),
     ("iwae", |row| row.iwae.nats()),
     ("prefix", |row| row.prefix.nats()),
@@ -34,6 +34,10 @@ const MEANS: [(&str, MeanOf); 11] = [
     ("fixed_nll_at_fresh_noise", |row| row.fixed_at_fresh_noise.nll()),
     ("fixed_kl", |row| row.fixed.kl()),
     ("gap", Row::gap),
+    ("reference", |row| row.reference.nats()),
+    ("reference_nll", |row| row.reference.nll()),
+    ("reference_kl", |row| row.reference.kl()),
+    ("reference_minus_own", Row::reference_minus_own),
 ];
 
 /// Tables with a row per T, in nats per sequence, each with its caption: the number of every protocol, its distance
@@ -69,6 +73,13 @@ pub fn tables(rows: &[Row]) -> Vec<(&'static str, Table<'_, Row>)> {
          fitted to",
         parts,
     ));
+    let ways = table()
+        .right("run's way, elbo", |row| nats(row.elbo.nats()))
+        .right("reference's way, elbo", |row| nats(row.reference.nats()))
+        .right("= NLL", |row| nats(row.reference.nll()))
+        .right("+ KL", |row| nats(row.reference.kl()))
+        .right("minus run's way", |row| nats(row.reference_minus_own()));
+    tables.push((reference::CAPTION, ways));
     tables
 }
 

@@ -4,8 +4,12 @@
 //! The protocol `fixed` scores a posterior at the noise that it was fitted to. It adds the KL but uses only one known
 //! point of z; the cost at other points may be higher. So the audit also scores these posteriors at fresh noise. The
 //! difference of the two NLLs is the part that `fixed` leaves out.
+//!
+//! The way of inference is another question: the same decoder is also scored, by a bound, with posteriors fitted as the
+//! reference fits them.
 
 mod layout;
+mod reference;
 mod words;
 
 pub use layout::{Audit, latents, tables};
@@ -82,6 +86,8 @@ pub struct Row {
     pub fixed: Scores,
     /// The same posteriors at fresh draws: a bound.
     pub fixed_at_fresh_noise: Scores,
+    /// Fitted as the reference fits posteriors, scored at the draws of `elbo`: a bound.
+    pub reference: Scores,
     /// Mean KL over sequences of every latent vector in `elbo`, the K of the first layer first.
     pub kl_by_latent: Vec<f64>,
 }
@@ -92,7 +98,16 @@ impl Row {
         self.fixed_at_fresh_noise.less(&self.fixed)
     }
 
-    fn add(&mut self, fitted: Protocol, of_run: bool, draws: &Draws) -> Result<()> {
+    /// How much more the sequences cost by the reference's way of inference than by the run's own.
+    pub fn reference_minus_own(&self) -> Mean {
+        self.reference.less(&self.elbo)
+    }
+
+    fn add(&mut self, fitted: Option<Protocol>, of_run: bool, draws: &Draws) -> Result<()> {
+        let Some(fitted) = fitted else {
+            self.reference.0.push(draws.score(Protocol::Elbo)?);
+            return Ok(());
+        };
         match fitted {
             Protocol::Prefix => self.prefix.0.push(draws.score(Protocol::Prefix)?),
             Protocol::Fixed => {
@@ -133,8 +148,11 @@ pub fn audit(
     for protocol in BTreeSet::from([of_run, Protocol::Prefix, Protocol::Fixed]) {
         let mut evaluator = Evaluator::new(&config, protocol, config.fast.steps, options.draws, params, store)?;
         evaluator.fresh = true;
-        evaluators.push((protocol, evaluator));
+        evaluators.push((Some(protocol), evaluator));
     }
+    let reference = Config { fast: reference::way(config.fast.steps), ..config.clone() };
+    let (steps, draws) = (config.fast.steps, options.draws);
+    evaluators.push((None, Evaluator::new(&reference, Protocol::Elbo, steps, draws, params, store)?));
     config.check_room(store, Work::Evaluation)?;
     let count = source.samples().map_or(options.sequences, |samples| samples.min(options.sequences));
     let batches = count.div_ceil(config.train.batch as u64) * evaluators.len() as u64;
@@ -148,7 +166,7 @@ pub fn audit(
             evaluator.draws(store, source, 0..count, |sequences, _| {
                 done += steps as u64;
                 progress(done, work);
-                sequences.iter().try_for_each(|draws| row.add(*protocol, *protocol == of_run, draws))
+                sequences.iter().try_for_each(|draws| row.add(*protocol, *protocol == Some(of_run), draws))
             })?;
         }
         let sequences = row.elbo.0.len() as f64;

@@ -1,7 +1,7 @@
 //! Describes the audit's numbers in sentences.
 
 use super::layout::WHOLE;
-use super::{Row, as_trained};
+use super::{Row, as_trained, reference};
 use crate::table::{digits, nats};
 use ltm::config::{Config, Noise};
 use ltm::evaluate::Mean;
@@ -10,8 +10,15 @@ use ltm::evaluate::Mean;
 const IDLE: f64 = 0.1;
 
 /// One paragraph per question, for a run with `config`.
-pub fn paragraphs(rows: &[Row], config: &Config) -> [String; 5] {
-    [bounds(rows), fixed(rows), perplexities(rows, config), steps(rows), latents(rows, config)]
+pub fn paragraphs(rows: &[Row], config: &Config) -> [String; 6] {
+    [
+        bounds(rows),
+        fixed(rows),
+        perplexities(rows, config),
+        steps(rows),
+        reference::paragraph(rows, config),
+        latents(rows, config),
+    ]
 }
 
 /// The same as a list.

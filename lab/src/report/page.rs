@@ -150,7 +150,7 @@ fn audits(entries: &[Entry]) -> Markup {
     let most = all.copied().fold(0.0, f64::max);
     // Sentences that all audits share are printed once.
     let paragraphs = |entry: &Entry| audited(entry).map(|(rows, _)| audit::paragraphs(rows, &entry.run.config));
-    let all: Vec<[String; 5]> = entries.iter().filter_map(paragraphs).collect();
+    let all: Vec<[String; 6]> = entries.iter().filter_map(paragraphs).collect();
     let is_shared = |text: &String| all.len() > 1 && all.iter().all(|other| other.contains(text));
     html! {
         p { "Nats per sequence after T fast steps, ± one standard error over sequences." }

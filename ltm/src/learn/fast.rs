@@ -92,6 +92,20 @@ const NATURAL: (f64, f64) = (0.6, 0.8);
 /// Added by the linear schedule to the rate of every step, so that the last steps still move.
 const FLOOR: f64 = 0.05;
 
+impl FastConfig {
+    /// The rate of fast step `t`, counted from 0, for a sample fitted at `rate`: by the schedule.
+    pub fn rate(&self, rate: f64, t: usize) -> f64 {
+        match self.schedule {
+            Schedule::Constant => rate,
+            Schedule::Cosine => {
+                let phase = std::f64::consts::PI * t as f64 / self.steps as f64;
+                rate * (0.1 + 0.9 * 0.5 * (1.0 + phase.cos()))
+            }
+            Schedule::Linear => rate * (1.0 - t as f64 / self.steps as f64) + FLOOR,
+        }
+    }
+}
+
 /// From this number of fast steps on, packing the weights pays.
 const WORTH_PREPARING: usize = 3;
 
@@ -225,21 +239,9 @@ impl Fast {
     }
 
     fn start(&self, store: &mut Store, rate: f64, round: u32) {
-        let rates: Vec<f64> = (0..self.room.max(1)).map(|t| self.rate(rate, t)).collect();
+        let rates: Vec<f64> = (0..self.room.max(1)).map(|t| self.config.rate(rate, t)).collect();
         store.get_mut(self.latents.rates).set_f64(&rates);
         store.get_mut(self.latents.clock).write(&[0, round as i32]);
-    }
-
-    /// Learning rate of fast step `t`, by the configured schedule.
-    fn rate(&self, rate: f64, t: usize) -> f64 {
-        match self.config.schedule {
-            Schedule::Constant => rate,
-            Schedule::Cosine => {
-                let phase = std::f64::consts::PI * t as f64 / self.config.steps as f64;
-                rate * (0.1 + 0.9 * 0.5 * (1.0 + phase.cos()))
-            }
-            Schedule::Linear => rate * (1.0 - t as f64 / self.config.steps as f64) + FLOOR,
-        }
     }
 
     /// Negative log-likelihood per sample in nats at the latest step's z, before its update.
