@@ -28,7 +28,8 @@ const RESULTS: &str = "sweep.jsonl";
 ///
 /// FILE is TOML; sweep.toml in the repository is an example and explains every key. Every point is an ordinary run in
 /// DIR/POINT. It is evaluated by elbo, an upper bound, or exactly if the model infers no latents. DIR/sweep.jsonl has one
-/// line per point, DIR/sweep.csv the table, and DIR/perplexity-{steps,tokens,flops}.svg the figures.
+/// line per point, DIR/sweep.csv the table, and DIR/perplexity-{steps,tokens,flops}.svg the figures. A second table has the
+/// differences between points of the same seed: from the baselines, and from the next smaller T and N_z.
 ///
 /// The same command continues an interrupted sweep: it keeps finished points, resumes an unfinished one from its
 /// checkpoint, and retries failed ones. It refuses a folder whose run has other settings than its point. Ctrl-C saves a

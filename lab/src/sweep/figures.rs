@@ -62,14 +62,28 @@ fn figure(title: String, axis: &str, own_ticks: usize, results: &[Dot<'_>], of: 
         };
         let name = match group {
             (size, latents, false) => format!("{size}, N_z = {latents}"),
-            (size, 0, true) => format!("{size}, AR, exact"),
-            (size, latents, true) => format!("{size}, AR, N_z = {latents} learned, exact"),
+            (size, 0, true) => format!("{size}, ar, exact"),
+            (size, latents, true) => format!("{size}, ar-latent, N_z = {latents}, exact"),
         };
-        // What is exact is dashed.
+        // What is exact is dashed, and has the colour of the model with as many latents.
+        let colour = groups.iter().position(|other| (other.0, other.1) == (group.0, group.1)).unwrap_or(i);
         let stroke = if group.2 { 1 } else { [0, 2, 3][i % 3] };
-        Series { name, look: Look { colour: i, stroke }, line, marks, ..Series::default() }
+        // The error of a level line stands at its end.
+        let end = at(0.0).map(|mark| Mark { at: [ends[1], mark.at[1]], ..mark });
+        let marks = marks.into_iter().chain(end).collect();
+        Series { name, look: Look { colour, stroke }, line, marks, ..Series::default() }
     };
     let mut series: Vec<Series> = groups.iter().enumerate().map(of_group).collect();
+    // A reader without memory pays the more the less it sees, so sizes may differ.
+    let mut floors: Vec<f64> = results.iter().filter_map(|(_, result)| result.floor_perplexity).collect();
+    floors.sort_by(f64::total_cmp);
+    floors.dedup();
+    series.extend(floors.into_iter().map(|floor| Series {
+        name: "best reader without memory".into(),
+        look: Look { stroke: 2, ..Look::LAST },
+        line: level(floor),
+        ..Series::default()
+    }));
     // The source's cost is the same for all points.
     let least = results.iter().find_map(|(_, result)| result.least_perplexity);
     series.extend(least.map(|least| Series {

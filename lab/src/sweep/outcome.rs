@@ -1,11 +1,12 @@
 use super::{Point, Sweep};
 use crate::eval::{Options, Row, evaluate, validation};
 use engine::{Error, Result};
-use ltm::config::parameter_count;
+use ltm::config::{Config, Tokenizer, parameter_count};
+use ltm::corpus::Corpus;
 use ltm::evaluate::Protocol;
 use ltm::hash::sha256;
 use ltm::json::{self, null_is_nan};
-use ltm::run::{Loaded, Run, SOURCES};
+use ltm::run::{Loaded, REPORT_SEED, Run, SOURCES};
 use serde::{Deserialize, Serialize};
 use std::num::NonZero;
 use std::time::Instant;
@@ -63,6 +64,10 @@ pub struct Finished {
     pub(super) kl_per_sequence: Option<f64>,
     /// The perplexity of the true source, the least possible, if known.
     pub(super) least_perplexity: Option<f64>,
+    /// The perplexity of the best reader without memory that sees as far back as the decoder, on stories of the embedded
+    /// corpus.
+    #[serde(default)]
+    pub(super) floor_perplexity: Option<f64>,
     /// Whether the bound holds, if the exact cost is known.
     pub holds: Option<bool>,
     pub(super) eval_seconds: f64,
@@ -72,6 +77,11 @@ pub struct Finished {
 }
 
 impl Finished {
+    /// Nats per validation sequence.
+    pub(super) fn nats(&self) -> f64 {
+        self.perplexity.ln() * self.sequence_tokens as f64 / self.sequences as f64
+    }
+
     /// The result from a run's metrics and validation text, with its settings, the number of training targets, whether
     /// the text is also training text, and the seconds of training and evaluation.
     ///
@@ -108,12 +118,23 @@ impl Finished {
             bits_per_byte: figures.bits_per_byte,
             nll_per_sequence: row.per_sequence(figures.nll),
             kl_per_sequence: row.per_sequence(figures.kl),
+            floor_perplexity: None,
             least_perplexity: row.exact().map(|exact| (exact * per_token).exp()),
             holds: row.above().map(|above| !above.is_below_zero()),
             eval_seconds,
             data_learnt,
         })
     }
+}
+
+/// The cost of this many stories of the embedded corpus for the best reader without memory, in nats; none if they are not
+/// the validation text, or a token is not a byte.
+fn floor(config: &Config, stories: u64) -> Result<Option<f64>> {
+    if !config.data.paths.is_empty() || config.data.tokenizer != Tokenizer::Bytes {
+        return Ok(None);
+    }
+    let (corpus, reach) = (Corpus::of(config)?, config.model.reach());
+    Ok((0..stories as u32).map(|i| corpus.windowed_nats(&corpus.document(REPORT_SEED, i).bytes, reach)).sum())
 }
 
 impl Outcome {
@@ -173,6 +194,8 @@ impl Sweep {
         let rows = evaluate(model, &source, &options, progress)?;
         let seconds = begun.elapsed().as_secs_f64();
         let (weights, learnt) = (&model.weights, text.is_training_text);
-        Finished::of(point, flops_per_token, weights, run.effort()?, &rows[0], learnt, seconds)
+        let finished = Finished::of(point, flops_per_token, weights, run.effort()?, &rows[0], learnt, seconds)?;
+        let floor = floor(config, finished.sequences)?.map(|nats| (nats / finished.sequence_tokens as f64).exp());
+        Ok(Finished { floor_perplexity: floor, ..finished })
     }
 }

@@ -76,7 +76,10 @@ impl Sweep {
         }
         self.check_axes(&sizes)?;
         let mut points: Vec<Point> = Vec::new();
-        for tokens in values(&self.tokens) {
+        // Seed after seed, so that an unfinished sweep has whole seeds.
+        let by_seed =
+            values(&self.tokens).into_iter().flat_map(|t| values(&self.seeds).into_iter().map(move |s| (t, s)));
+        for (tokens, seed) in by_seed {
             for &size in &sizes {
                 let kinds = [ModelKind::Ltm, ModelKind::ArLatent, ModelKind::Ar];
                 for kind in kinds.into_iter().filter(|&kind| kind.infers() || self.baseline) {
@@ -85,9 +88,7 @@ impl Sweep {
                     let (latents, steps) =
                         (axis(&self.latents, kind.reads_latents()), axis(&self.fast_steps, kind.infers()));
                     for (&latents, &steps) in latents.iter().flat_map(|l| steps.iter().map(move |s| (l, s))) {
-                        for seed in values(&self.seeds) {
-                            points.push(self.point(size, kind, [tokens, latents, steps, seed], &prepare)?);
-                        }
+                        points.push(self.point(size, kind, [tokens, latents, steps, seed], &prepare)?);
                     }
                 }
             }
@@ -139,7 +140,7 @@ impl Sweep {
         for (key, value) in self.set.values.iter().chain(&settings.values) {
             config.set_value(key, value)?;
         }
-        config.model.kind = kind;
+        config = config.of_kind(kind);
         let mut name = size.to_string();
         for (key, letter, value) in [("fast.steps", 'T', steps), ("model.latents", 'K', latents)] {
             if let Some(value) = value {

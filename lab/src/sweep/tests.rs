@@ -60,7 +60,7 @@ fn a_size_may_start_elsewhere_and_has_the_last_word() {
     );
     let points = points.unwrap();
     let found: Vec<_> = points.iter().map(|p| (p.name.as_str(), p.asked.train.batch, p.asked.model.dim)).collect();
-    assert_eq!(found, [("b-s0", 2, 128), ("b-s7", 2, 128), ("a-s0", 4, 64), ("a-s7", 4, 64)]);
+    assert_eq!(found, [("b-s0", 2, 128), ("a-s0", 4, 64), ("b-s7", 2, 128), ("a-s7", 4, 64)]);
 }
 
 #[test]
@@ -144,9 +144,17 @@ fn results_carry_their_error_and_the_truth() {
 fn outcome(size: &str, latents: usize, fast_steps: usize, tokens: u64, perplexity: f64) -> Outcome {
     let flops_per_token = (fast_steps as f64 + 1.0) * 10.0;
     let result = finished([20.0, 24.0]);
-    let result = Finished { flops_per_token, perplexity, perplexity_error: 0.1, least_perplexity: Some(1.5), ..result };
+    let result = Finished {
+        flops_per_token,
+        perplexity,
+        perplexity_error: 0.1,
+        least_perplexity: Some(1.5),
+        floor_perplexity: Some(8.0),
+        ..result
+    };
     let outcome = Outcome::of("", &point(), "ltm sweep", Ok(result));
-    Outcome { size: size.into(), latents_total: latents, fast_steps, budget: tokens, ..outcome }
+    let kind = if fast_steps > 0 { "ltm" } else { ["ar", "ar-latent"][usize::from(latents > 0)] }.into();
+    Outcome { size: size.into(), kind, latents_total: latents, fast_steps, budget: tokens, ..outcome }
 }
 
 #[test]
@@ -178,15 +186,17 @@ fn figures_have_a_line_per_size_and_latents() {
     let figures = figures(&all);
     let [(_, steps), (_, tokens), (_, flops)] = &figures[..] else { panic!("{figures:?}") };
     let names: Vec<&str> = steps.series.iter().map(|series| series.name.as_str()).collect();
-    let exact = ["a, AR, exact", "a, AR, N_z = 4 learned, exact", "true source"];
+    let exact = ["a, ar, exact", "a, ar-latent, N_z = 4, exact", "best reader without memory", "true source"];
     assert_eq!(names, [&["a, N_z = 4", "a, N_z = 8", "b, N_z = 4"][..], &exact].concat());
     let xs = |plot: &Plot| plot.series[0].marks.iter().map(|mark| mark.at[0]).collect::<Vec<_>>();
     assert_eq!((xs(steps), xs(tokens), xs(flops)), (vec![2.0, 4.0], vec![100.0, 200.0], vec![30.0, 50.0]));
     assert_eq!(steps.series[0].marks[0].at[1], 50.0 + 4.0 / 200.0);
     // Without fast steps a baseline is a horizontal line, dashed because it is exact; elsewhere it has a point.
     let level = |i: usize| (steps.series[i].line[0][1], steps.series[i].line[1][1], steps.series[i].marks.len());
-    assert_eq!([3, 4, 5].map(level), [(40.0, 40.0, 0), (45.0, 45.0, 0), (1.5, 1.5, 0)]);
+    assert_eq!([3, 4, 5, 6].map(level), [(40.0, 40.0, 1), (45.0, 45.0, 1), (8.0, 8.0, 0), (1.5, 1.5, 0)]);
     assert_eq!([3, 4].map(|i| steps.series[i].look.stroke), [1, 1]);
+    // The colour is that of the same number of latents.
+    assert_eq!([0, 4].map(|i| steps.series[i].look.colour), [0, 0]);
     assert_eq!(tokens.series[3].marks, [Mark { error: 0.1, ..Mark::new(200.0, 40.0) }]);
     assert!(super::figures(&[]).is_empty());
 
@@ -203,5 +213,20 @@ fn figures_have_a_line_per_size_and_latents() {
     // Seeds at the same place are one mark: their geometric mean, with the error over seeds.
     let seeds = [2.0, 8.0].map(|perplexity| outcome("a", 4, 2, 100, perplexity));
     let mark = super::figures(&seeds)[0].1.series[0].marks[0].clone();
+    // In the table, differences are between points of the same seed: 10 tokens a sequence.
+    let of_seed = |steps: usize, latents: usize, seed: u64, nats: f64| Outcome {
+        seed,
+        ..outcome("a", latents, steps, 100, (nats / 10.0).exp())
+    };
+    let all: Vec<Outcome> = [(2, 4, [20.0, 24.0]), (8, 4, [19.0, 22.0]), (8, 8, [18.0, 21.0]), (0, 0, [30.0, 33.0])]
+        .into_iter()
+        .flat_map(|(steps, latents, nats)| [0, 1].map(|seed| of_seed(steps, latents, seed, nats[seed as usize])))
+        .collect();
+    let text = text(&all);
+    for row in
+        ["22.00 ± 2.00  -9.50 ± 0.50", "20.50 ± 1.50  -11.50 ± 0.50                    -1.50 ± 0.50", "-1.00 ± 0.00"]
+    {
+        assert!(text.contains(row), "{text}");
+    }
     assert!((mark.at[1] - 4.0).abs() < 1e-12 && (mark.error - 4.0 * 4f64.ln() / 2.0).abs() < 1e-12, "{mark:?}");
 }
