@@ -28,7 +28,8 @@ pub enum Command {
 
 /// Write word problems with two small sums: train.txt for training, test.jsonl for `ltm eval RUN --gsm8k`
 ///
-/// No sum occurs in both files, so a model cannot memorise the answers.
+/// No problem of one file has the kind and the numbers of one in the other, so a model cannot memorise the answers. Single
+/// sums, such as 3 + 4, occur in both.
 #[derive(clap::Args)]
 pub struct Problems {
     /// New folder to make
