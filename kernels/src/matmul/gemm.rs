@@ -44,32 +44,16 @@ impl<'a, T> From<Mat<'a, T>> for Factor<'a, T> {
 /// # Panics
 /// If the sizes do not agree, or nothing is wanted.
 pub fn gemm<'a, T: Real>(c: MatMut<'_, T>, a: Mat<'_, T>, b: impl Into<Factor<'a, T>>, want: Want) {
-    assert!(want != Want::Skip, "the product must be wanted");
-    if a.cols == 0 && want == Want::Write {
-        (0..c.rows).for_each(|i| c.data[i * c.row_stride..][..c.cols].fill(T::ZERO));
-    }
-    multiply(c, a, b.into(), want, None);
-}
-
-/// C [m, n] = R [m, n] + A [m, k] · B [k, n], with the bits of C = R and then C += A·B. R has contiguous rows. The
-/// product copies a few of them to C just before it adds to them, while they are in the cache.
-///
-/// # Panics
-/// If the sizes do not agree.
-pub fn gemm_onto<'a, T: Real>(c: MatMut<'_, T>, r: Mat<'_, T>, a: Mat<'_, T>, b: impl Into<Factor<'a, T>>) {
-    assert!([r.rows, r.cols, r.col_stride] == [c.rows, c.cols, 1], "sizes of C[m, n] = R[m, n] + A·B");
-    if a.cols == 0 {
-        (0..c.rows).for_each(|i| c.data[i * c.row_stride..][..c.cols].copy_from_slice(r.row(i, 0..r.cols)));
-    }
-    multiply(c, a, b.into(), Want::Add, Some(r));
-}
-
-fn multiply<T: Real>(c: MatMut<'_, T>, a: Mat<'_, T>, b: Factor<'_, T>, want: Want, r: Option<Mat<'_, T>>) {
+    let b = b.into();
     let same = match b {
         Factor::Plain(b) => [a.cols, c.cols] == [b.rows, b.cols],
         Factor::Packed(b) => b.len() == packed_len(a.cols, c.cols),
     };
     assert!(c.rows == a.rows && same, "sizes of C[m, n] = A[m, k]·B[k, n]");
+    assert!(want != Want::Skip, "the product must be wanted");
+    if a.cols == 0 && want == Want::Write {
+        (0..c.rows).for_each(|i| c.data[i * c.row_stride..][..c.cols].fill(T::ZERO));
+    }
     if a.cols == 0 {
         return;
     }
@@ -82,7 +66,7 @@ fn multiply<T: Real>(c: MatMut<'_, T>, a: Mat<'_, T>, b: Factor<'_, T>, want: Wa
         };
         parallel::scratch(MOST_A + LANES + b_len, |scratch| {
             let (a_packed, b_packed) = scratch.split_at_mut(MOST_A + LANES);
-            simd::dispatch(TileProduct { c, a, b, a_packed, b_packed, want, r });
+            simd::dispatch(TileProduct { c, a, b, a_packed, b_packed, want });
         });
     });
 }
@@ -129,8 +113,6 @@ struct TileProduct<'a, T> {
     a_packed: &'a mut [T],
     b_packed: &'a mut [T],
     want: Want,
-    /// What C is before `want` adds to it, if not itself.
-    r: Option<Mat<'a, T>>,
 }
 
 impl<T: Real> Kernel for TileProduct<'_, T> {
@@ -138,7 +120,7 @@ impl<T: Real> Kernel for TileProduct<'_, T> {
 
     #[inline(always)]
     fn run<I: Isa>(self) {
-        let Self { mut c, a, b, a_packed, b_packed, want, r } = self;
+        let Self { mut c, a, b, a_packed, b_packed, want } = self;
         let rows_of_b = matches!(b, Factor::Plain(b) if b.col_stride == 1);
         let in_place = rows_of_b && c.rows.len() < IN_PLACE_ROWS && c.cols.len().is_multiple_of(LANES);
         let mut b = Right { factor: b, k: a.cols, cols: c.cols.clone(), packed: b_packed, in_place };
@@ -148,9 +130,9 @@ impl<T: Real> Kernel for TileProduct<'_, T> {
         // time.
         let depth = a.cols.div_ceil(a.cols.div_ceil(most)).next_multiple_of(4);
         for first in (0..a.cols).step_by(depth) {
-            let (want, r) = if first == 0 { (want, r) } else { (Want::Add, None) };
+            let want = if first == 0 { want } else { Want::Add };
             let a = a.part(c.rows.start, first, c.rows.len(), depth.min(a.cols - first));
-            block::<I, T>(&mut c, a, a_packed, &mut b, first, want, r);
+            block::<I, T>(&mut c, a, a_packed, &mut b, first, want);
         }
     }
 }
@@ -164,19 +146,12 @@ fn block<I: Isa, T: Real>(
     b: &mut Right<'_, T>,
     first: usize,
     want: Want,
-    r: Option<Mat<'_, T>>,
 ) {
     let (rows, cols, depth) = (c.rows.len(), c.cols.len(), a.cols);
     let Blocking { panel: most, rows: together, .. } = geometry::blocking::<I, T>();
     let across = geometry::groups::<I, T>() * LANES;
     for i in (0..rows).step_by(together) {
         let below = rows.min(i + together);
-        if let Some(r) = r {
-            for row in i..below {
-                let from = r.row(c.rows.start + row, c.cols.clone());
-                c.row(row, 0, cols).copy_from_slice(from);
-            }
-        }
         panels::<I, T>(a.part(i, 0, below - i, depth), a_packed);
         let next_a = a.part(below, 0, together.min(rows - below), depth);
         for j in (0..cols).step_by(across) {

@@ -14,7 +14,7 @@ mod pack;
 pub(crate) mod tiles;
 
 use self::Stored::{Plain, Transposed};
-use self::gemm::{Factor, gemm, gemm_onto, pack_b, packed_len};
+use self::gemm::{Factor, gemm, pack_b, packed_len};
 use self::mat::{Mat, MatMut};
 use crate::case::{Case, Fill, Input, Sizes};
 use crate::launch::product;
@@ -169,14 +169,14 @@ fn multiply(
         let added = if want == Want::Add { Some(y.pointer()) } else { residual.map(Pointer::from) };
         return product(&**gpu, [rows, cols, inner], [factor(a), factor(b)], added, y.into());
     }
+    let want = if residual.is_some() { Want::Add } else { want };
+    if let Some(residual) = residual {
+        add::pass_on(device, Want::Write, residual, y);
+    }
     with_real!(y.dtype(), T => {
         let form = form.filter(|form| !form.is_empty()).map(|form| Factor::Packed(form.as_slice()));
         let b = form.unwrap_or_else(|| Factor::Plain(view(b, inner, cols)));
-        let (y, a) = (MatMut::new(y.as_mut_slice(), rows, cols), view(a, rows, inner));
-        match residual {
-            Some(residual) => gemm_onto::<T>(y, view(Plain(residual), rows, cols), a, b),
-            None => gemm::<T>(y, a, b, want),
-        }
+        gemm::<T>(MatMut::new(y.as_mut_slice(), rows, cols), view(a, rows, inner), b, want);
     });
 }
 
