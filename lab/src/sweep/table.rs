@@ -66,7 +66,7 @@ fn paired(finished: &[(&Outcome, &Finished)]) -> String {
         let others = rows.iter().filter(|other| infers(row) && alike(row, other)).filter(less);
         minus(row, others.max_by_key(|other| of(other.of)))
     };
-    let (steps, latents): (fn(&Outcome) -> usize, fn(&Outcome) -> usize) = (|o| o.fast_steps, |o| o.latents_total);
+    let (steps, latents) = (|o: &Outcome| o.fast_steps, |o: &Outcome| o.latents_total);
     let table = Table::of(&rows)
         .left("size", |row| &row.of.size)
         .left("model", |row| &row.of.kind)
