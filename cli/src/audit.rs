@@ -21,9 +21,9 @@ use std::sync::Arc;
 ///
 /// Evaluates all protocols at T = 1, 2, 4, … fast steps, on the run's validation text or on your own text. Shows
 /// whether each number is a bound, what the same posteriors cost at fresh noise, how the NLL falls with T, and which
-/// layers and latents carry the KL. It also fits the same decoder's posteriors as the public reference does, and compares
-/// the two bounds. The exact probability of the embedded corpus's stories is known, so for a run
-/// trained on them the audit also tests the bounds.
+/// layers and latents carry the KL. It also fits the same decoder's posteriors at the reference's rates, from its initial
+/// log-variance, and compares the two bounds. The exact probability of the embedded corpus's stories is known, so for a
+/// run trained on them the audit also tests the bounds.
 ///
 /// The ledger shows what the tokens cost by what they tell: on stories of the embedded corpus new facts, repeated facts
 /// and the rest, beside the least possible cost and that of the best reader without memory; on any text the first, second

@@ -140,7 +140,7 @@ pub fn text_of(run: &Run, model: &Loaded, data: Option<&Path>, count: u64) -> Re
 /// How to read a bound whose latents cost `kl` nats per sequence of a `model`.
 pub fn reading(kl: f64, model: &ModelConfig) -> String {
     format!(
-        "The latents cost {} nats per sequence: below {} the decoder ignores them. The total is an upper bound.\nIf it \
+        "The latents cost {} nats per sequence: below {} the decoder may ignore them. The total is an upper bound.\nIf it \
          is below the NLL of the baseline (the same training with --model ar-latent), the latents help; otherwise it proves nothing",
         digits(kl, 2),
         digits(ignored_kl(model), 2)

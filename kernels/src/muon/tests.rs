@@ -90,7 +90,8 @@ fn step(shape @ [rows, cols, blocks]: [usize; 3], grad: &Buffer, norm: f32) -> [
     state
 }
 
-/// The singular values of a block lie within 0.6 and 1.3: in many directions, X·Xᵀ is within their squares.
+/// The squares of the singular values of a block are about 1: no direction of X·Xᵀ is far from the others, and the spread
+/// of all, ‖X·Xᵀ − I‖ / √n, is small.
 #[test]
 fn updates_are_nearly_orthogonal() {
     for shape @ [rows, cols, blocks] in SHAPES {
@@ -102,6 +103,9 @@ fn updates_are_nearly_orthogonal() {
             let x = if rows <= cols { x } else { transposed(&x) };
             let gram = product(&x, &transposed(&x));
             let n = gram.len();
+            let spread = |i: usize, j: usize| (gram[i][j] - f64::from(u8::from(i == j))).powi(2);
+            let spread: f64 = (0..n * n).map(|at| spread(at / n, at % n)).sum();
+            assert!((spread / n as f64).sqrt() < 0.4, "{shape:?}, block {number}: {spread}");
             for i in 0..n as u32 {
                 let v = rows_of(&normal(DType::F64, &[n, 1], 50 + i).to_f64(), 1);
                 let square = v.concat().iter().map(|v| v * v).sum::<f64>();

@@ -1,11 +1,12 @@
-//! The reference's way of inference: how the published model fits a posterior, beside the run's own way.
+//! The reference's way of inference: the published rates and initial λ, beside the run's own way. The noise is fresh, because
+//! the reference's code keeps one draw, and its numbers are then no bounds.
 
 use super::{Row, as_trained};
 use crate::table::{digits, nats};
 use ltm::config::{Config, FastConfig, Noise, Posterior, Schedule};
 use ltm::evaluate::Mean;
 
-/// The larger of the two T that were published.
+/// T of the published large model.
 const MOST: usize = 64;
 
 /// The caption of its table.
@@ -42,7 +43,7 @@ pub(super) fn paragraph(rows: &[Row], config: &Config) -> String {
         let logvar = without_information(&fast);
         let kl = 0.5 * (logvar.exp() - logvar - 1.0);
         format!(
-            "at T = {} the rates add up to {}, and λ ends near {} and costs {} nats of KL, {} in all {numbers} numbers",
+            "at T = {} the rates add up to {}, and λ ends near {} and costs {} nats of KL, {} for all {numbers} numbers",
             row.steps,
             digits(rates(&fast), 1),
             digits(logvar, 1),

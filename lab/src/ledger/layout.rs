@@ -203,8 +203,8 @@ fn words(models: &[Named<'_>], what: &str, tally: impl Fn(&Ledger) -> &Tally<Wor
     let table = rows(WORDS.len()).left("", |&i| WORDS[i].0);
     let table = compared(table.right("mentions", |&i| entry(models[0].1, i).tokens()), models, TOKEN, entry);
     let caption = format!(
-        "What a word's {what}; by how often the sequence has mentioned it, in nats per mention. Names are words with a capital inside a \
-         sentence; other words have 4 letters or more"
+        "What a word's {what}, in nats per mention, by how often the sequence has mentioned the word. Names are words with a capital inside \
+         a sentence; other words have 4 letters or more"
     );
     (caption, table)
 }

@@ -78,7 +78,7 @@ impl Sweep {
         let mut points: Vec<Point> = Vec::new();
         // Seed after seed, so that an unfinished sweep has whole seeds.
         let by_seed =
-            values(&self.tokens).into_iter().flat_map(|t| values(&self.seeds).into_iter().map(move |s| (t, s)));
+            values(&self.seeds).into_iter().flat_map(|s| values(&self.tokens).into_iter().map(move |t| (t, s)));
         for (tokens, seed) in by_seed {
             for &size in &sizes {
                 let kinds = [ModelKind::Ltm, ModelKind::ArLatent, ModelKind::Ar];

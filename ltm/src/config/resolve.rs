@@ -66,8 +66,8 @@ impl Config {
         Ok(config)
     }
 
-    /// This configuration for another kind of model, such as a baseline: with `model.ffn` given, too, `ar` gets the weights of
-    /// the cross-attention that it does not have.
+    /// This configuration for another kind of model, such as a baseline. If `model.ffn` is given, `ar` gets the weights of its
+    /// missing cross-attention in addition.
     #[must_use]
     pub fn of_kind(&self, kind: ModelKind) -> Self {
         let mut config = self.clone();

@@ -133,10 +133,11 @@ impl Mean {
     }
 
     /// Of the ratio of two sums over sequences, from the `[part, whole]` of each, with the error over the choice of
-    /// sequences: the spread of each part minus its whole times that ratio. NaN without anything whole.
+    /// sequences: the spread of each part minus its whole times that ratio. Sequences without any whole tell
+    /// nothing; the error is NaN with fewer than two others.
     pub fn of_ratio(pairs: &[[f64; 2]]) -> Self {
         let [part, whole] = [0, 1].map(|i| pairs.iter().map(|pair| pair[i]).sum::<f64>());
-        let (n, ratio) = (pairs.len() as f64, part / whole);
+        let (n, ratio) = (pairs.iter().filter(|pair| pair[1] > 0.0).count() as f64, part / whole);
         let spread: f64 = pairs.iter().map(|[part, whole]| (part - ratio * whole).powi(2)).sum();
         Self { mean: ratio, error: (spread * n / (n - 1.0)).sqrt() / whole }
     }
