@@ -261,7 +261,7 @@ fn the_embedded_corpus_and_its_entropy() {
     let said = lab.ltm(audit).succeeds();
     said.says("3 stories of the embedded corpus | the exact cost of these stories is | fixed, NOT a bound")
         .says("valid bounds here: neither is below | fixed is not a bound | The elbo bound is least at T =")
-        .says("nats: 100 % in layer 1; | minus run's way | the reference's way costs | in all 32 numbers");
+        .says("nats: 100 % in layer 1; | minus run's way | the reference's way costs | for all 32 numbers");
     let value = lab.ltm(&format!("{audit} --json -")).succeeds().json();
     let rows = value["rows"].as_array().unwrap();
     let steps: Vec<u64> = rows.iter().map(|row| row["fast_steps"].as_u64().unwrap()).collect();
