@@ -91,7 +91,7 @@ fn step(shape @ [rows, cols, blocks]: [usize; 3], grad: &Buffer, norm: f32) -> [
 }
 
 /// The squares of the singular values of a block are about 1: no direction of X·Xᵀ is far from the others, and the spread
-/// of all, ‖X·Xᵀ − I‖ / √n, is small.
+/// of all, ‖X·Xᵀ − I‖ / √n, is at most about that of a single value at 0.7.
 #[test]
 fn updates_are_nearly_orthogonal() {
     for shape @ [rows, cols, blocks] in SHAPES {
@@ -105,7 +105,7 @@ fn updates_are_nearly_orthogonal() {
             let n = gram.len();
             let spread = |i: usize, j: usize| (gram[i][j] - f64::from(u8::from(i == j))).powi(2);
             let spread: f64 = (0..n * n).map(|at| spread(at / n, at % n)).sum();
-            assert!((spread / n as f64).sqrt() < 0.4, "{shape:?}, block {number}: {spread}");
+            assert!((spread / n as f64).sqrt() < 0.6, "{shape:?}, block {number}: {spread}");
             for i in 0..n as u32 {
                 let v = rows_of(&normal(DType::F64, &[n, 1], 50 + i).to_f64(), 1);
                 let square = v.concat().iter().map(|v| v * v).sum::<f64>();

@@ -65,7 +65,7 @@ table! {
         /// Attention heads H; d/H must be even.
         heads: usize = 8, Within(1.0, 32_768.0);
         /// Hidden size of the feed-forward part; 0 means 8d/3 rounded up to a multiple of 32, for ar as many weights as
-        /// ltm has, and for gpt2 4d. The baselines of a demo or a sweep have as many weights in any case.
+        /// ltm has, and for gpt2 4d; the baselines of a demo or a sweep have as many weights in any case.
         ffn: usize = 0, Within(0.0, (1 << 18) as f64);
         /// Vocabulary V of the tied embedding and output; 0 for the tokenizer's.
         vocab: usize = Tokenizer::Gpt2.vocab(), Within(0.0, 65_536.0);

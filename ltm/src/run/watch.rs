@@ -9,7 +9,7 @@ const WINDOW: u64 = 100;
 /// Mean KL in nats for each number of z below which latents carry no information. Noise in the gradients costs some KL for
 /// every number. On random bytes (64 numbers, T = 8) it falls to between 0.0002 and 0.004 once the decoder has learned that
 /// nothing helps; the least with which latents were seen to pay for themselves is 0.0041 (docs/recipe.md).
-const IGNORED_KL: f64 = 0.002;
+const IGNORED_KL: f64 = 0.004;
 
 /// Mean KL in nats per sequence below which a decoder may ignore its latents.
 pub fn ignored_kl(model: &ModelConfig) -> f64 {
