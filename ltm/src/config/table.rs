@@ -113,8 +113,8 @@ table! {
 
     /// Slow learning: one step on the decoder's weights per batch, by Muon and AdamW; warm-up, then a cosine.
     slow ("slow"): SlowConfig {
-        /// The decoder's update: by AdamW, or by Muon for the layers' matrices (Jordan et al. 2024, scaled as in arXiv
-        /// 2502.16982) and AdamW for the rest.
+        /// The decoder's update: by AdamW, or by Muon for the layers' matrices (Jordan and others, 2024, scaled as in
+        /// arXiv 2502.16982) and AdamW for the rest.
         optimizer: Optimizer = Optimizer::Muon;
         /// The decoder's gradient: at the final posterior, or summed over all fast steps (trajectory).
         gradient: SlowGradient = SlowGradient::Final;
