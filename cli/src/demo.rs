@@ -28,7 +28,7 @@ const STORIES: u64 = 64;
 /// Posterior draws per story.
 const DRAWS: usize = 16;
 
-/// Fast steps in evaluation. Training makes do with fewer, but the bound falls until here (docs/recipe.md).
+/// Fast steps in evaluation. Training makes do with fewer, but the bound falls until here (docs/results.md).
 const STEPS: usize = 32;
 
 /// Columns of running text.
