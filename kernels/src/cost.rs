@@ -80,7 +80,7 @@ mod tests {
             assert_eq!(op.cost(ins, pass), Cost { flops, bytes }, "{}, {pass:?}", op.name());
         }
         let adamw = Rule::AdamW(adamw::Rule { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.01 });
-        let natural = Rule::Natural { beta1: 0.6, beta2: 0.8 };
+        let natural = Rule::Natural { beta: 0.6 };
         let steps = [
             (adamw, Renewal::Fresh, 1272, 1536),
             (natural, Renewal::Antithetic, 840, 1152),

@@ -205,14 +205,15 @@ impl<T: Real> Rule<T> for AdamW<T> {
 #[derive(Clone, Copy)]
 pub struct Natural<T> {
     pub rate: T,
-    pub beta1: T,
-    pub beta2: T,
-    pub rest1: T,
-    pub rest2: T,
-    /// 1 / (1 − beta1ᵗ).
-    pub gain1: T,
-    /// 1 / (1 − beta2ᵗ), t with the guard's steps.
-    pub gain2: T,
+    pub beta: T,
+    /// 1 − beta.
+    pub rest: T,
+    /// 1 / (1 − betaᵗ).
+    pub gain: T,
+    /// 1 − share.
+    pub kept: T,
+    /// The newest curvature's share of the mean.
+    pub share: T,
 }
 
 impl<T: Real> Rule<T> for Natural<T> {
@@ -221,12 +222,12 @@ impl<T: Real> Rule<T> for Natural<T> {
         let splat = T::Lanes::<I>::splat;
         let (mu, logvar, eps) = (load::<I, T>(s.mu, i), load::<I, T>(s.logvar, i), load::<I, T>(s.eps, i));
         let sigma = sigma::<I, T>(logvar);
-        let g = load::<I, T>(s.m_mu, i).mul_add(splat(self.beta1), d_z.mul(splat(self.rest1)));
-        let curvature = d_z.mul(eps).div(sigma).mul(splat(self.rest2));
-        let h = load::<I, T>(s.v_mu, i).mul_add(splat(self.beta2), curvature);
+        let g = load::<I, T>(s.m_mu, i).mul_add(splat(self.beta), d_z.mul(splat(self.rest)));
+        let curvature = d_z.mul(eps).div(sigma).mul(splat(self.share));
+        let h = load::<I, T>(s.v_mu, i).mul_add(splat(self.kept), curvature);
         // The zero is the first operand, so that a NaN propagates.
-        let precision = T::Lanes::<I>::zero().max(h).mul_add(splat(self.gain2), splat(T::ONE));
-        let descent = g.mul_add(splat(self.gain1), mu).div(precision);
+        let precision = T::Lanes::<I>::zero().max(h).add(splat(T::ONE));
+        let descent = g.mul_add(splat(self.gain), mu).div(precision);
         store::<I, T>(descent.mul_add(splat(-self.rate), mu), s.mu, i);
         store::<I, T>(minus_ln::<I, T>(precision), s.logvar, i);
         store::<I, T>(g, s.m_mu, i);

@@ -62,7 +62,7 @@ pub fn fast_step(gpu: &dyn Gpu, op: &LatentStep, ins: &[&Buffer], state: &[Buffe
         Rule::AdamW(adamw::Rule { beta1, beta2, eps, weight_decay }) => {
             ("descend", vec![beta1, beta2, eps, weight_decay], &[0, 1, 2, 3, 4, 5, 6, 7][..])
         }
-        Rule::Natural { beta1, beta2 } => ("natural", vec![beta1, beta2, f64::from(GUARD)], &[0, 1, 2, 3, 6, 7][..]),
+        Rule::Natural { beta } => ("natural", vec![beta, f64::from(GUARD)], &[0, 1, 2, 3, 6, 7][..]),
     };
     let [d_z, rates, samples, given @ ..] = ins else { unreachable!("three inputs or four") };
     let ([.., kl, clock], shape) = (state, Shape::of(d_z)) else { unreachable!("ten buffers of state") };

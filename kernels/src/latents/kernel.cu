@@ -125,24 +125,26 @@ extern "C" __global__ void descend(const float* d_z, const float* rates, int ste
 
 // The factors of a step of the natural gradient.
 struct Means {
-    float beta1, beta2, rest1, rest2, rate;
-    // 1 / (1 − beta1ᵗ), and 1 / (1 − beta2ᵗ) with the guard's steps in t.
-    float gain1, gain2;
+    float beta, rest, rate;
+    // 1 / (1 − betaᵗ).
+    float gain;
+    // What the mean curvature keeps of its value, and the newest curvature's share of it.
+    float kept, share;
 };
 
-// The same step by the natural gradient: `g` and `h` are the means of the gradient and of the curvature, before correction.
-extern "C" __global__ void natural(const float* d_z, const float* rates, int steps, const int* samples, const float* table, int table_steps, unsigned long long seed, unsigned site, int kind, double beta1, double beta2, double guard, const int* clock, float* mu, float* logvar, float* g, float* h, float* eps, float* z, float* partial, int size) {
+// The same step by the natural gradient: `g` is the mean of the gradient before correction, `h` that of the curvature.
+extern "C" __global__ void natural(const float* d_z, const float* rates, int steps, const int* samples, const float* table, int table_steps, unsigned long long seed, unsigned site, int kind, double beta, double guard, const int* clock, float* mu, float* logvar, float* g, float* h, float* eps, float* z, float* partial, int size) {
     __shared__ Means means;
     __shared__ float shared[WARP];
     int t = clock[0];
     if (threadIdx.x == 0) {
-        means.beta1 = (float)beta1;
-        means.beta2 = (float)beta2;
-        means.rest1 = (float)(1.0 - beta1);
-        means.rest2 = (float)(1.0 - beta2);
+        double share = 2.0 / (t + 2 + (int)guard);
+        means.beta = (float)beta;
+        means.rest = (float)(1.0 - beta);
+        means.kept = (float)(1.0 - share);
+        means.share = (float)share;
         means.rate = rates[min(t, steps - 1)];
-        means.gain1 = (float)(1.0 / (1.0 - power(beta1, t + 1)));
-        means.gain2 = (float)(1.0 / (1.0 - power(beta2, t + 1 + (int)guard)));
+        means.gain = (float)(1.0 / (1.0 - power(beta, t + 1)));
     }
     __syncthreads();
     size_t at = (size_t)blockIdx.y * size;
@@ -157,11 +159,11 @@ extern "C" __global__ void natural(const float* d_z, const float* rates, int ste
         for (int i = 0; i < N; i++) {
             float s = sigma(q.x[i]);
             kl += 0.5f * fmaf(p.x[i], p.x[i], s * s - q.x[i] - 1.0f);
-            m.x[i] = fmaf(m.x[i], means.beta1, d.x[i] * means.rest1);
-            c.x[i] = fmaf(c.x[i], means.beta2, d.x[i] * e.x[i] / s * means.rest2);
+            m.x[i] = fmaf(m.x[i], means.beta, d.x[i] * means.rest);
+            c.x[i] = fmaf(c.x[i], means.kept, d.x[i] * e.x[i] / s * means.share);
             // Written so that a NaN propagates.
-            float precision = fmaf(c.x[i] < 0.0f ? 0.0f : c.x[i], means.gain2, 1.0f);
-            p.x[i] = fmaf(-means.rate, fmaf(m.x[i], means.gain1, p.x[i]) / precision, p.x[i]);
+            float precision = (c.x[i] < 0.0f ? 0.0f : c.x[i]) + 1.0f;
+            p.x[i] = fmaf(-means.rate, fmaf(m.x[i], means.gain, p.x[i]) / precision, p.x[i]);
             q.x[i] = -logf(precision);
         }
         store_pack<N>(mu + at + j, p);

@@ -139,7 +139,7 @@ pub fn scripts() -> Vec<Script> {
     for renewal in [Renewal::Fresh, Renewal::Antithetic, Renewal::Fixed] {
         for is_given in [false, true] {
             let noise = Noise { seed: 17, renewal };
-            for rule in [adamw, Rule::Natural { beta1: 0.6, beta2: 0.8 }] {
+            for rule in [adamw, Rule::Natural { beta: 0.6 }] {
                 all.extend([[3, 3, 5], [2, 4, 300]].map(|sizes| fast_learning(noise, is_given, rule, sizes)));
             }
         }

@@ -86,8 +86,8 @@ pub struct FastOptions {
     pub noise_table: Option<Id>,
 }
 
-/// The natural gradient's decays of its mean gradient and mean curvature.
-const NATURAL: (f64, f64) = (0.6, 0.8);
+/// The natural gradient's decay of its mean gradient.
+const NATURAL: f64 = 0.6;
 
 /// Added by the linear schedule to the rate of every step, so that the last steps still move.
 const FLOOR: f64 = 0.05;
@@ -163,10 +163,7 @@ impl Fast {
                 let FastConfig { beta1, beta2, eps, weight_decay, .. } = *fast;
                 Rule::AdamW(adamw::Rule { beta1, beta2, eps, weight_decay })
             }
-            Posterior::Natural => {
-                let (beta1, beta2) = NATURAL;
-                Rule::Natural { beta1, beta2 }
-            }
+            Posterior::Natural => Rule::Natural { beta: NATURAL },
         };
         plan.push_update(store, Phase::Step, "latents", LatentStep { noise, rule }, &ins, &state);
         let nll = plan.value(nll);
