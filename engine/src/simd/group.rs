@@ -98,7 +98,7 @@ pub(super) use {functions, register};
 
 /// Lane `i` is number `i % WIDTH` of register `i / WIDTH`; `K · WIDTH` = 16.
 #[derive(Clone, Copy)]
-pub struct Group<R, const K: usize>([R; K]);
+pub struct Group<R, const K: usize>(pub(super) [R; K]);
 
 /// Methods that work register by register. They use plain loops, because a closure that is not inlined would be
 /// compiled without the instruction set.

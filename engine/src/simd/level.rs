@@ -1,16 +1,18 @@
 //! Chooses the instruction set: the best of the processor, unless overridden.
 
+#[cfg(target_arch = "x86_64")]
+use super::amx::Amx;
 #[cfg(target_arch = "aarch64")]
 use super::neon::Neon;
 #[cfg(target_arch = "x86_64")]
-use super::x86::{Avx2, Avx512};
+use super::x86::{Avx2, Avx512, Flushing, Narrowing};
 use super::{Kernel, Scalar};
 use crate::{Error, Result};
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::{env, fmt};
 
-/// The environment variable that names the level to use: `LTM_SIMD=scalar`, `avx2`, `avx512` or `neon`.
+/// The environment variable that names the level to use: `LTM_SIMD=scalar`, `avx2`, `avx512`, `amx` or `neon`.
 pub const VARIABLE: &str = "LTM_SIMD";
 
 /// An instruction set at run time.
@@ -23,12 +25,14 @@ pub enum Level {
     Avx2,
     /// x86-64 with AVX-512 F, VL, BW and DQ.
     Avx512,
+    /// The tiles of AMX for products of bf16 matrices; all else as [`Avx512`](Self::Avx512).
+    Amx,
     /// 64-bit Arm.
     Neon,
 }
 
 impl Level {
-    const ALL: [Self; 4] = [Self::Scalar, Self::Avx2, Self::Avx512, Self::Neon];
+    const ALL: [Self; 5] = [Self::Scalar, Self::Avx2, Self::Avx512, Self::Amx, Self::Neon];
 
     fn is_supported(self) -> bool {
         match self {
@@ -37,6 +41,8 @@ impl Level {
             Self::Avx2 => Avx2::is_available(),
             #[cfg(target_arch = "x86_64")]
             Self::Avx512 => Avx512::is_available(),
+            #[cfg(target_arch = "x86_64")]
+            Self::Amx => Amx::is_available(),
             Self::Neon => cfg!(target_arch = "aarch64"),
             #[allow(unreachable_patterns)]
             _ => false,
@@ -46,7 +52,7 @@ impl Level {
     /// The level of this name, if the processor has it.
     pub(super) fn named(name: &str) -> Result<Self> {
         let Some(level) = Self::ALL.into_iter().find(|level| level.to_string() == name) else {
-            let known = "use scalar, avx2, avx512 or neon";
+            let known = "use scalar, avx2, avx512, amx or neon";
             return Err(Error::usage(format!("unknown instruction set '{name}'; {known}")));
         };
         if level.is_supported() {
@@ -126,12 +132,30 @@ pub fn dispatch<K: Kernel>(kernel: K) -> K::Output {
     match level() {
         // SAFETY: `level` returns only levels that `is_supported` confirmed on this processor.
         #[cfg(target_arch = "x86_64")]
-        Level::Avx512 => unsafe { Avx512::run(kernel) },
+        Level::Avx512 | Level::Amx => unsafe { Avx512::run(kernel) },
         // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
         Level::Avx2 => unsafe { Avx2::run(kernel) },
         #[cfg(target_arch = "aarch64")]
         Level::Neon => kernel.run::<Neon>(),
         _ => kernel.run::<Scalar>(),
+    }
+}
+
+/// As [`dispatch`], but subnormal operands count as zeros, and subnormal results of f32 and f64 operations become zeros. Only
+/// on x86-64 with AVX2: elsewhere they stay.
+pub fn dispatch_flushing<K: Kernel>(kernel: K) -> K::Output {
+    #[cfg(target_arch = "x86_64")]
+    let _flushing = Flushing::begin();
+    dispatch(kernel)
+}
+
+/// As [`dispatch`], with the processor's own conversion to bf16 at [`Level::Amx`].
+pub fn dispatch_narrowing<K: Kernel>(kernel: K) -> K::Output {
+    match level() {
+        // SAFETY: `is_supported` confirmed the level, whose processors have this conversion.
+        #[cfg(target_arch = "x86_64")]
+        Level::Amx => unsafe { Narrowing::run(kernel) },
+        _ => dispatch(kernel),
     }
 }

@@ -42,6 +42,9 @@
 //! - Therefore put parallel loops and `scratch` outside, and call `dispatch` inside their closures.
 //! - One `dispatch` covers many rows, because nothing inlines through it.
 
+#[cfg(target_arch = "x86_64")]
+mod amx;
+mod bf16;
 mod group;
 mod level;
 #[cfg(target_arch = "aarch64")]
@@ -53,7 +56,12 @@ mod tests;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
-pub use level::{Level, VARIABLE, dispatch, for_each_level, level, level_from_env, supported};
+#[cfg(target_arch = "x86_64")]
+pub use amx::Amx;
+pub use bf16::{Block, SIDE, load_words, round, store_words};
+pub use level::{
+    Level, VARIABLE, dispatch, dispatch_flushing, dispatch_narrowing, for_each_level, level, level_from_env, supported,
+};
 pub use scalar::Scalar;
 pub use slices::{axpy, dot, max, sum, sum_squares};
 
@@ -72,6 +80,19 @@ pub trait Isa: Copy + Send + Sync + 'static {
     type F64: Lanes<f64>;
     /// Vector registers that a kernel can use.
     const REGISTERS: usize;
+
+    /// Thirty-two numbers, `low` and then `high`, rounded to bf16 by [`round`]. Each lane of the result is a pair of
+    /// neighbours as one word, the first in the lower half.
+    #[inline(always)]
+    fn narrow(low: Self::F32, high: Self::F32) -> Self::F32 {
+        bf16::narrow(low, high)
+    }
+
+    /// Lane i of the result is the pair of `even[i]` and `odd[i]`, rounded as by [`narrow`](Self::narrow).
+    #[inline(always)]
+    fn pair(even: Self::F32, odd: Self::F32) -> Self::F32 {
+        bf16::pair(even, odd)
+    }
 }
 
 /// Work that is generic over the instruction set. The arguments are its fields.

@@ -185,7 +185,7 @@ fn levels_have_names_and_unknown_ones_are_usage_errors() {
     }
     let error = Level::named("sse9").unwrap_err();
     assert_eq!(error.kind, crate::ErrorKind::Usage);
-    assert_eq!(error.to_string(), "unknown instruction set 'sse9'; use scalar, avx2, avx512 or neon");
+    assert_eq!(error.to_string(), "unknown instruction set 'sse9'; use scalar, avx2, avx512, amx or neon");
     let foreign = if cfg!(target_arch = "aarch64") { Level::Avx2 } else { Level::Neon };
     let error = Level::named(&foreign.to_string()).unwrap_err();
     assert_eq!(error.kind, crate::ErrorKind::Usage);

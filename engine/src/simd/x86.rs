@@ -2,6 +2,7 @@
 
 use super::group::{Group, Register, functions, register};
 use super::{Isa, Kernel, LANES};
+use std::arch::asm;
 use std::arch::x86_64::*;
 
 /// AVX-512 with the extensions that every server and desktop processor with AVX-512 has.
@@ -28,6 +29,87 @@ impl Avx512 {
     #[target_feature(enable = "avx512f,avx512vl,avx512bw,avx512dq,avx2,fma,bmi2")]
     pub unsafe fn run<K: Kernel>(kernel: K) -> K::Output {
         kernel.run::<Self>()
+    }
+}
+
+/// [`Avx512`] with conversion to bf16, which rounds, flushes and treats NaN as [`round`](super::round) does.
+#[derive(Clone, Copy)]
+pub struct Narrowing;
+
+impl Isa for Narrowing {
+    type F32 = Group<__m512, 1>;
+    type F64 = Group<__m512d, 2>;
+    const REGISTERS: usize = 32;
+
+    #[inline(always)]
+    fn narrow(low: Self::F32, high: Self::F32) -> Self::F32 {
+        // SAFETY: these lanes exist only in kernels that `run` was called with. Both types are 64 bytes of plain numbers.
+        Group([unsafe { std::mem::transmute::<__m512bh, __m512>(_mm512_cvtne2ps_pbh(high.0[0], low.0[0])) }])
+    }
+
+    #[inline(always)]
+    fn pair(even: Self::F32, odd: Self::F32) -> Self::F32 {
+        let Group([halves]) = Self::narrow(even, odd);
+        // SAFETY: as above.
+        Group([unsafe { interleave_halves(halves) }])
+    }
+}
+
+impl Narrowing {
+    /// # Safety
+    /// [`Avx512::is_available`], and the processor has AVX512-BF16.
+    #[target_feature(enable = "avx512bf16,avx512f,avx512vl,avx512bw,avx512dq,avx2,fma,bmi2")]
+    pub unsafe fn run<K: Kernel>(kernel: K) -> K::Output {
+        kernel.run::<Self>()
+    }
+}
+
+/// Number i of the first sixteen 16-bit numbers, then number i of the last sixteen.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+fn interleave_halves(x: __m512) -> __m512 {
+    const ORDER: [u16; 32] = {
+        let mut order = [0; 32];
+        let mut i = 0;
+        while i < 32 {
+            order[i] = (i / 2 + i % 2 * 16) as u16;
+            i += 1;
+        }
+        order
+    };
+    // SAFETY: the order has 64 bytes, at any alignment.
+    let order = unsafe { _mm512_loadu_si512(ORDER.as_ptr().cast()) };
+    _mm512_castsi512_ps(_mm512_permutexvar_epi16(order, _mm512_castps_si512(x)))
+}
+
+/// Until it is dropped, this thread's vector instructions take subnormal operands as zeros and flush subnormal results. The
+/// compiler assumes that they do not. So nothing may compute with numbers that it knows: everything between comes from
+/// memory that it must read after `begin`, and goes to memory before the drop, which the two assembly blocks ensure.
+pub struct Flushing {
+    before: u32,
+}
+
+/// Flush to zero, and denormals are zeros.
+const FLUSH: u32 = 1 << 15 | 1 << 6;
+
+impl Flushing {
+    pub fn begin() -> Self {
+        let mut before = 0_u32;
+        // SAFETY: writes four bytes.
+        unsafe { asm!("stmxcsr [{}]", in(reg) &mut before, options(nostack, preserves_flags)) };
+        Self::set(before | FLUSH);
+        Self { before }
+    }
+
+    fn set(state: u32) {
+        // SAFETY: reads four bytes. The state is one of the processor's, with at most two more bits that all with AVX have.
+        unsafe { asm!("ldmxcsr [{}]", in(reg) &state, options(nostack, preserves_flags)) };
+    }
+}
+
+impl Drop for Flushing {
+    fn drop(&mut self) {
+        Self::set(self.before);
     }
 }
 
