@@ -5,6 +5,7 @@
 //! do not depend on the other rows, and those of `d_w` do not depend on the number of threads. A product of more than a
 //! few dozen rows is compute-bound; with fewer rows, reading `w` takes the time.
 
+pub mod bf16;
 pub mod gemm;
 mod geometry;
 pub mod mat;

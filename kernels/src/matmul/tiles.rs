@@ -2,8 +2,15 @@
 //! which slices cannot express. So the product needs unsafe code, and all of it is here.
 
 use super::geometry::{Blocking, PANEL};
+#[cfg(target_arch = "x86_64")]
+use super::mat::Mat;
 use engine::parallel;
 use engine::simd::LANES;
+#[cfg(target_arch = "x86_64")]
+use engine::{
+    Want,
+    simd::{Amx, Block, SIDE},
+};
 use rayon::prelude::*;
 use std::marker::PhantomData;
 use std::ops::Range;
@@ -47,6 +54,33 @@ impl<T> Tile<'_, T> {
                 unsafe { &mut *self.data.add(start + i * self.row_stride + g * LANES).cast() }
             })
         })
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+impl Tile<'_, f32> {
+    /// The 32×32 elements from row `i` and column `j` of the tile = a·b, by AMX. To `Add`, a·b is added to them, or to the
+    /// same elements of the matrix `onto`.
+    pub fn amx(
+        &mut self,
+        amx: &Amx,
+        [i, j]: [usize; 2],
+        [a, b]: [&[Block]; 2],
+        want: Want,
+        onto: Option<Mat<'_, f32>>,
+    ) {
+        assert!(i + SIDE <= self.rows.len() && j + SIDE <= self.cols.len(), "outside the tile");
+        let (row, col) = (self.rows.start + i, self.cols.start + j);
+        // SAFETY: as in `row`.
+        let c = unsafe { self.data.add(row * self.row_stride + col) };
+        let start = match onto.map(|onto| onto.part(row, col, SIDE, SIDE)) {
+            _ if want != Want::Add => None,
+            Some(onto) => Some((onto.data.as_ptr(), onto.row_stride)),
+            None => Some((c.cast_const(), self.row_stride)),
+        };
+        // SAFETY: as in `row` for C. `part` checked that the last of the elements of `onto`, whose rows are contiguous, is
+        // inside its slice.
+        unsafe { amx.product(a, b, start, c, self.row_stride) };
     }
 }
 

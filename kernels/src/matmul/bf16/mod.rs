@@ -1,0 +1,151 @@
+//! C = A·B and C += A·B with both factors rounded to bf16, and sums in f32.
+//!
+//! **The bits.** k is cut into blocks of 32, the last filled up with zeros. For every element of C, a block adds one number
+//! to C: the sum of two chains of fused multiply-adds from zero, over its even and its odd k in ascending order. Whatever is
+//! rounded is rounded to nearest even. Subnormal numbers count as zeros of their sign: in the factors, in C, in every result.
+//! [`scalar`] is this definition in plain Rust. AMX computes it in one instruction; AVX2 and AVX-512 compute it in f32, with
+//! the processor's own flushing of subnormals ([`engine::simd::dispatch_flushing`]). As in [`gemm`](super::gemm), nothing
+//! else affects the bits.
+//!
+//! **The loops**, from the outside: tiles of C, one per thread at a time · blocks of A's rows that fit into L2 · strips of 32
+//! columns of B · strips of 32 rows of A, packed while the first columns use them · blocks of k. B is packed beforehand, in a
+//! layout that is the same for every instruction set. A·B of a strip by a strip is one loop over 2×2 tiles (AMX), which
+//! reads and writes C in place.
+
+mod lanes;
+mod pack;
+mod scalar;
+#[cfg(test)]
+mod tests;
+
+use super::geometry::Blocking;
+use super::mat::{Mat, MatMut};
+use super::tiles::{Tile, for_each_tile, tile_size};
+use engine::simd::{self, Block, Level, SIDE};
+use engine::{Want, parallel};
+use half::bf16;
+pub use pack::{pack, packed_len};
+
+/// Tiles of C are as large as the number of threads allows: a tile of many columns packs A once.
+const CUT: Blocking = Blocking { panel: SIDE, rows: SIDE, depth: SIDE, depth_across: SIDE, cols: usize::MAX / 2 };
+
+/// C [m, n] = A [m, k] · B [k, n], or C += A·B to [`Want::Add`]; `b` was packed by [`pack`].
+///
+/// # Panics
+/// If the sizes do not agree, A is contiguous neither along its rows nor along its columns, or nothing is wanted.
+pub fn product(c: MatMut<'_, f32>, a: Mat<'_, f32>, b: &[bf16], want: Want) {
+    assert!(want != Want::Skip, "the product must be wanted");
+    if a.cols == 0 && want == Want::Write {
+        (0..c.rows).for_each(|i| c.data[i * c.row_stride..][..c.cols].fill(0.0));
+    }
+    multiply(c, a, b, Start { want, onto: None });
+}
+
+/// C [m, n] = R [m, n] + A [m, k] · B [k, n], with the bits of C = R and then C += A·B. R has contiguous rows.
+///
+/// # Panics
+/// As [`product`].
+pub fn product_onto(c: MatMut<'_, f32>, r: Mat<'_, f32>, a: Mat<'_, f32>, b: &[bf16]) {
+    assert!([r.rows, r.cols, r.col_stride] == [c.rows, c.cols, 1], "sizes of C[m, n] = R[m, n] + A·B");
+    if a.cols == 0 {
+        (0..c.rows).for_each(|i| c.data[i * c.row_stride..][..c.cols].copy_from_slice(r.row(i, 0..r.cols)));
+    }
+    multiply(c, a, b, Start { want: Want::Add, onto: Some(r) });
+}
+
+/// What the product is added to.
+#[derive(Clone, Copy)]
+struct Start<'a> {
+    want: Want,
+    /// The matrix that `want` adds to, if not C.
+    onto: Option<Mat<'a, f32>>,
+}
+
+fn multiply(c: MatMut<'_, f32>, a: Mat<'_, f32>, b: &[bf16], start: Start<'_>) {
+    assert!(c.rows == a.rows && b.len() == packed_len(a.cols, c.cols), "sizes of C[m, n] = A[m, k]·B[k, n]");
+    if a.cols == 0 {
+        return;
+    }
+    let b = b.as_chunks().0;
+    let size = tile_size(CUT, c.rows, c.cols);
+    for_each_tile(c.data, [c.rows, c.cols], c.row_stride, size, |mut c| match simd::level() {
+        #[cfg(target_arch = "x86_64")]
+        Level::Amx => {
+            let amx = simd::Amx::begin();
+            tiles(&mut c, a, b, |c, place, a, b| match place {
+                Place { row, col, rows: SIDE, cols: SIDE } => c.amx(&amx, [row, col], [a, b], start.want, start.onto),
+                _ => in_copy(c, place, start, |sums| amx.add(a, b, sums)),
+            });
+        }
+        Level::Avx2 | Level::Avx512 => lanes::tile(&mut c, a, b, start),
+        _ => tiles(&mut c, a, b, |c, place, a, b| in_copy(c, place, start, |sums| scalar::add(a, b, sums))),
+    });
+}
+
+/// At most 32 rows and columns of a tile of C, and where they begin.
+#[derive(Clone, Copy)]
+struct Place {
+    row: usize,
+    col: usize,
+    rows: usize,
+    cols: usize,
+}
+
+/// Calls `multiply` for every place in the tile, with the strips of A and B that it needs.
+fn tiles(
+    c: &mut Tile<'_, f32>,
+    a: Mat<'_, f32>,
+    b: &[Block],
+    multiply: impl Fn(&mut Tile<'_, f32>, Place, &[Block], &[Block]),
+) {
+    let (rows, cols, depth) = (c.rows.len(), c.cols.len(), a.cols.div_ceil(SIDE));
+    // A block of A takes at most 1 MiB, half of an L2 of 2 MiB.
+    let most = rows_at_once(rows, depth, 1 << 19);
+    parallel::scratch(most * SIDE * depth, |a_packed: &mut [bf16]| {
+        let a_packed = a_packed.as_chunks_mut().0;
+        for first in (0..rows).step_by(most) {
+            let below = rows.min(first + most);
+            for col in (0..cols).step_by(SIDE) {
+                let (b, next) = b[(c.cols.start + col) / SIDE * depth..].split_at(depth);
+                for (at, row) in (first..below).step_by(SIDE).enumerate() {
+                    let place = Place { row, col, rows: SIDE.min(below - row), cols: SIDE.min(cols - col) };
+                    let strip = &mut a_packed[at * depth..][..depth];
+                    if col == 0 {
+                        let x = a.part(c.rows.start + row, 0, place.rows, a.cols);
+                        simd::dispatch_narrowing(pack::Strip { x, left: true, out: strip });
+                    }
+                    if col + SIDE < cols {
+                        // Fetches the next strip of B while this one is used.
+                        let part = |at: usize| at * depth / (most / SIDE);
+                        simd::prefetch(next[part(at)..part(at + 1)].as_flattened());
+                    }
+                    multiply(c, place, strip, b);
+                }
+            }
+        }
+    });
+}
+
+/// Rows of A, a multiple of 32, that are packed at once into at most `elements`.
+fn rows_at_once(rows: usize, depth: usize, elements: usize) -> usize {
+    (elements / (SIDE * SIDE * depth)).clamp(1, rows.div_ceil(SIDE)) * SIDE
+}
+
+/// Computes a place of the tile in a copy of full size.
+#[inline(always)]
+fn in_copy(c: &mut Tile<'_, f32>, place: Place, start: Start<'_>, add: impl FnOnce(&mut [[f32; SIDE]; SIDE])) {
+    let Place { row, col, rows, cols } = place;
+    let (top, left) = (c.rows.start + row, c.cols.start + col);
+    let mut sums = [[0.0; SIDE]; SIDE];
+    for (i, sums) in sums[..rows].iter_mut().enumerate() {
+        match start {
+            Start { want: Want::Add, onto: None } => sums[..cols].copy_from_slice(c.row(row + i, col, cols)),
+            Start { want: Want::Add, onto: Some(r) } => sums[..cols].copy_from_slice(r.row(top + i, left..left + cols)),
+            _ => {}
+        }
+    }
+    add(&mut sums);
+    for (i, sums) in sums[..rows].iter().enumerate() {
+        c.row(row + i, col, cols).copy_from_slice(&sums[..cols]);
+    }
+}
