@@ -57,16 +57,16 @@ impl Amx {
         unsafe { self.product(a, b, Some((at, SIDE)), at, SIDE) };
     }
 
-    /// 32 rows of 32 numbers at `c`, `stride` numbers apart: those at `start` (a pointer and a stride), or zeros, plus the
-    /// sum over the blocks of a·b. Four tiles of C stay in registers; a step loads four tiles for four products. B stays in
-    /// L1 if the next call needs it again: loads of A are marked as not (`t1`). Tiles whose rows are not whole cache lines
-    /// halve the speed, so all matrices should be aligned to 64 bytes.
-    ///
-    /// # Safety
-    /// The 32×32 numbers at `c` can be written, those at `start` read, during the call and by this thread only.
+    /// 32 rows of 32 numbers at `c`, `stride` numbers apart: those at `start` (a pointer and a stride), or zeros, plus
+    /// the sum over the blocks of a·b. Four tiles of C stay in registers; a step loads four tiles for four products. A
+    /// stays in L1 for the next call, which needs it again: loads of B are marked as not needed soon (`t1`). Rows of tiles
+    /// that straddle two cache lines halve the speed, so matrices should be aligned to 64 bytes.
     ///
     /// # Panics
     /// If `a` and `b` differ in length or are empty.
+    ///
+    /// # Safety
+    /// The 32×32 numbers at `c` can be written, those at `start` read, during the call and by this thread only.
     #[inline(always)]
     pub unsafe fn product(
         &self,
@@ -97,12 +97,12 @@ impl Amx {
                 "tilezero tmm2",
                 "tilezero tmm3",
                 "3:",
-                "tileloaddt1 tmm4, [{a} + {row}*1]",
-                "tileloadd tmm6, [{b} + {row}*1]",
+                "tileloadd tmm4, [{a} + {row}*1]",
+                "tileloaddt1 tmm6, [{b} + {row}*1]",
                 "tdpbf16ps tmm0, tmm4, tmm6",
-                "tileloadd tmm7, [{b} + {row}*1 + 1024]",
+                "tileloaddt1 tmm7, [{b} + {row}*1 + 1024]",
                 "tdpbf16ps tmm1, tmm4, tmm7",
-                "tileloaddt1 tmm5, [{a} + {row}*1 + 1024]",
+                "tileloadd tmm5, [{a} + {row}*1 + 1024]",
                 "tdpbf16ps tmm2, tmm5, tmm6",
                 "tdpbf16ps tmm3, tmm5, tmm7",
                 "add {a}, 2048",

@@ -3,7 +3,7 @@
 
 use super::super::mat::Mat;
 use super::super::tiles::Tile;
-use super::{Place, Start, in_copy, pack, rows_at_once};
+use super::{Place, Start, at_once, in_copy, pack};
 use engine::parallel;
 use engine::simd::{self, Block, Isa, Kernel, LANES, Lanes, SIDE};
 use half::bf16;
@@ -15,7 +15,7 @@ type Wide = [[f32; SIDE]; SIDE];
 pub(super) fn tile(c: &mut Tile<'_, f32>, a: Mat<'_, f32>, b: &[Block], start: Start<'_>) {
     let depth = a.cols.div_ceil(SIDE);
     // A block of A takes at most 512 KiB.
-    let most = rows_at_once(c.rows.len(), depth, 1 << 17);
+    let most = at_once(c.rows.len(), depth, 1 << 17);
     parallel::scratch((most + SIDE) * SIDE * depth, |scratch| {
         simd::dispatch_flushing(TileProduct { c, a, b, start, most, scratch });
     });

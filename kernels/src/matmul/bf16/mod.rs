@@ -7,10 +7,10 @@
 //! the processor's own flushing of subnormals ([`engine::simd::dispatch_flushing`]). As in [`gemm`](super::gemm), nothing
 //! else affects the bits.
 //!
-//! **The loops**, from the outside: tiles of C, one per thread at a time · blocks of A's rows that fit into L2 · strips of 32
-//! columns of B · strips of 32 rows of A, packed while the first columns use them · blocks of k. B is packed beforehand, in a
-//! layout that is the same for every instruction set. A·B of a strip by a strip is one loop over 2×2 tiles (AMX), which
-//! reads and writes C in place.
+//! **The loops**, from the outside: tiles of C, one per thread at a time · blocks of B's columns that fit into L2 · strips of
+//! 32 rows of A, packed when the first block of B needs them · strips of 32 columns of B · blocks of k. B is packed
+//! beforehand, in a layout that is the same for every instruction set. A strip by a strip is one loop over 2×2 tiles (AMX),
+//! which reads and writes C in place. The lanes, which expand B to f32, have the two middle loops the other way round.
 
 mod lanes;
 mod pack;
@@ -99,27 +99,28 @@ fn tiles(
     multiply: impl Fn(&mut Tile<'_, f32>, Place, &[Block], &[Block]),
 ) {
     let (rows, cols, depth) = (c.rows.len(), c.cols.len(), a.cols.div_ceil(SIDE));
-    // A block of A takes at most 1 MiB, half of an L2 of 2 MiB.
-    let most = rows_at_once(rows, depth, 1 << 19);
-    parallel::scratch(most * SIDE * depth, |a_packed: &mut [bf16]| {
+    let b = &b[c.cols.start / SIDE * depth..][..cols.div_ceil(SIDE) * depth];
+    // A block of B takes at most 1 MiB, half of an L2 of 2 MiB.
+    let most = at_once(cols, depth, 1 << 19);
+    let strips = rows.div_ceil(SIDE);
+    parallel::scratch(strips * SIDE * SIDE * depth, |a_packed: &mut [bf16]| {
         let a_packed = a_packed.as_chunks_mut().0;
-        for first in (0..rows).step_by(most) {
-            let below = rows.min(first + most);
-            for col in (0..cols).step_by(SIDE) {
-                let (b, next) = b[(c.cols.start + col) / SIDE * depth..].split_at(depth);
-                for (at, row) in (first..below).step_by(SIDE).enumerate() {
-                    let place = Place { row, col, rows: SIDE.min(below - row), cols: SIDE.min(cols - col) };
-                    let strip = &mut a_packed[at * depth..][..depth];
-                    if col == 0 {
-                        let x = a.part(c.rows.start + row, 0, place.rows, a.cols);
-                        simd::dispatch_narrowing(pack::Strip { x, left: true, out: strip });
-                    }
-                    if col + SIDE < cols {
-                        // Fetches the next strip of B while this one is used.
-                        let part = |at: usize| at * depth / (most / SIDE);
-                        simd::prefetch(next[part(at)..part(at + 1)].as_flattened());
-                    }
-                    prefetch_next(c, place, below);
+        for first in (0..cols).step_by(most) {
+            let rest = &b[first / SIDE * depth..];
+            let (block, next) = rest.split_at(rest.len().min(most / SIDE * depth));
+            for (at, strip) in a_packed.chunks_exact_mut(depth).enumerate() {
+                let row = at * SIDE;
+                let height = SIDE.min(rows - row);
+                if first == 0 {
+                    let x = a.part(c.rows.start + row, 0, height, a.cols);
+                    simd::dispatch_narrowing(pack::Strip { x, left: true, out: strip });
+                }
+                // Fetches a part of the next block of B.
+                let part = |at: usize| at * next.len().min(block.len()) / strips;
+                simd::prefetch(next[part(at)..part(at + 1)].as_flattened());
+                for (col, b) in (first..cols).step_by(SIDE).zip(block.chunks_exact(depth)) {
+                    let place = Place { row, col, rows: height, cols: SIDE.min(cols - col) };
+                    prefetch_next(c, place);
                     multiply(c, place, strip, b);
                 }
             }
@@ -127,18 +128,21 @@ fn tiles(
     });
 }
 
-/// Prefetches the rows of C below the place, down to `below`: waiting for them costs up to a third of the time.
+/// Prefetches the columns of C after the place: waiting for them costs up to a third of the time.
 #[inline(always)]
-fn prefetch_next(c: &mut Tile<'_, f32>, place: Place, below: usize) {
-    let first = place.row + SIDE;
-    for row in first..below.min(first + SIDE) {
-        simd::prefetch(c.row(row, place.col, place.cols));
+fn prefetch_next(c: &mut Tile<'_, f32>, place: Place) {
+    let first = place.col + SIDE;
+    let cols = SIDE.min(c.cols.len().saturating_sub(first));
+    if cols > 0 {
+        for row in place.row..place.row + place.rows {
+            simd::prefetch(c.row(row, first, cols));
+        }
     }
 }
 
-/// Rows of A, a multiple of 32, that are packed at once into at most `elements`.
-fn rows_at_once(rows: usize, depth: usize, elements: usize) -> usize {
-    (elements / (SIDE * SIDE * depth)).clamp(1, rows.div_ceil(SIDE)) * SIDE
+/// Rows of A or columns of B, a multiple of 32, at most `all`, that take at most `elements` in blocks.
+fn at_once(all: usize, depth: usize, elements: usize) -> usize {
+    (elements / (SIDE * SIDE * depth)).clamp(1, all.div_ceil(SIDE)) * SIDE
 }
 
 /// Computes a place of the tile in a copy of full size.

@@ -77,9 +77,12 @@ impl Kernel for Strip<'_> {
 fn rows<I: Isa, const WHOLE: bool>(x: Mat<'_, f32>, row: usize, k: usize, out: &mut [[bf16; SIDE]]) {
     for i in 0..LANES {
         let mut halves = [I::F32::zero(); 2];
-        if WHOLE || row + i < x.rows {
+        if WHOLE {
+            let from = &x.data[(row + i) * x.row_stride + k..][..SIDE];
+            halves = [I::F32::load(from), I::F32::load(&from[LANES..])];
+        } else if row + i < x.rows {
             let from = &x.data[(row + i) * x.row_stride..];
-            halves = [part::<I, WHOLE>(from, k, x.cols), part::<I, WHOLE>(from, k + LANES, x.cols)];
+            halves = [part::<I>(from, k, x.cols), part::<I>(from, k + LANES, x.cols)];
         }
         store_words(I::narrow(halves[0], halves[1]), &mut out[i]);
     }
@@ -92,8 +95,10 @@ fn columns<I: Isa, const WHOLE: bool>(x: Mat<'_, f32>, row: usize, k: usize, out
         let mut pair = [I::F32::zero(); 2];
         for odd in 0..2 {
             let k = k + 2 * p + odd;
-            if WHOLE || k < x.cols {
-                pair[odd] = part::<I, WHOLE>(&x.data[k * x.col_stride..], row, x.rows);
+            if WHOLE {
+                pair[odd] = I::F32::load(&x.data[k * x.col_stride + row..]);
+            } else if k < x.cols {
+                pair[odd] = part::<I>(&x.data[k * x.col_stride..], row, x.rows);
             }
         }
         store_words(I::pair(pair[0], pair[1]), &mut out[p]);
@@ -102,9 +107,8 @@ fn columns<I: Isa, const WHOLE: bool>(x: Mat<'_, f32>, row: usize, k: usize, out
 
 /// Sixteen elements of a line of `len`, zeros beyond its end.
 #[inline(always)]
-fn part<I: Isa, const WHOLE: bool>(line: &[f32], at: usize, len: usize) -> I::F32 {
+fn part<I: Isa>(line: &[f32], at: usize, len: usize) -> I::F32 {
     match len.saturating_sub(at) {
-        _ if WHOLE => I::F32::load(&line[at..]),
         LANES.. => I::F32::load(&line[at..]),
         0 => I::F32::zero(),
         rest => I::F32::load_partial(&line[at..][..rest], 0.0),
