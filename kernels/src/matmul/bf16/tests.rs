@@ -205,3 +205,19 @@ fn subnormal_numbers_exist_after_a_product() {
 fn sizes_must_agree() {
     product(MatMut::new(&mut [0.0; 4], 2, 2), Mat::new(&[0.0; 6], 2, 3), &[bf16::ZERO; 1], Want::Write);
 }
+
+/// With several blocks of B for the tiles, and of A for the lanes.
+#[test]
+fn a_product_larger_than_the_caches_matches_the_definition() {
+    let [m, k, n] = [33, 9000, 33];
+    let (a, b) = (numbers(m * k, 1, [-3, 1], &[]), numbers(k * n, 2, [-3, 1], &[]));
+    let expect = |at: usize| element(|p| a[at / n * k + p], |p| b[p * n + at % n], k, 0.0);
+    let expected: Vec<f32> = (0..m * n).map(expect).collect();
+    let mut packed = vec![bf16::ZERO; packed_len(k, n)];
+    pack(Mat::new(&b, k, n), &mut packed);
+    levels(|level| {
+        let mut got = vec![f32::NAN; m * n];
+        product(MatMut::new(&mut got, m, n), Mat::new(&a, m, k), &packed, Want::Write);
+        same(&got, &expected, level);
+    });
+}
