@@ -1,6 +1,7 @@
 //! Matrix operands: views of slices with row and column strides.
 
 use engine::simd;
+use std::ops::Range;
 
 /// A matrix to read: element (i, j) is `data[i·row_stride + j·col_stride]`.
 #[derive(Clone, Copy, Debug)]
@@ -40,6 +41,12 @@ impl<'a, T: Copy> Mat<'a, T> {
     #[inline(always)]
     pub(super) fn at(&self, i: usize, j: usize) -> T {
         self.data[i * self.row_stride + j * self.col_stride]
+    }
+
+    /// Some columns of a contiguous row.
+    #[inline(always)]
+    pub(super) fn row(&self, i: usize, cols: Range<usize>) -> &'a [T] {
+        &self.data[i * self.row_stride..][cols]
     }
 
     /// Prefetches the share of the matrix that belongs to steps `done` to `done + step` of `all`.
