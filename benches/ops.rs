@@ -20,7 +20,7 @@ fn main() -> Result<()> {
     for work in works(&config.resolved()?, DType::F32)? {
         criterion.bench_function(&format!("{}/{}/{}", work.room, work.case, work.name), |bencher| {
             // Draw the inputs here, so that cases which are filtered out cost nothing.
-            let bench = Bench::new(&work, DType::F32, &Device::Cpu);
+            let bench = Bench::new(&work, DType::F32, &Device::CPU);
             let mut bench = bench.unwrap_or_else(|e| panic!("{e}"));
             bencher.iter(|| bench.run());
         });

@@ -6,7 +6,7 @@ use engine::{Buffer, Device};
 use kernels::{gelu::Gelu, matmul::Linear, sum::Sum};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let mut store = Store::new(Device::Cpu);
+    let mut store = Store::new(Device::CPU);
     let mut graph = Graph::new();
     let x = store.insert(Buffer::from_slice(&[2, 3], &[0.1, -0.2, 0.3, 0.4, 0.5, -0.6]));
     let w = store.insert(Buffer::from_slice(&[1, 3], &[1.0, -2.0, 0.5]));

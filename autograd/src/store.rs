@@ -41,7 +41,7 @@ impl Store {
     /// Moves a buffer to the store's device and keeps it.
     pub fn insert(&mut self, buffer: Buffer) -> Id {
         let spec = buffer.spec();
-        if let Device::Cpu = self.device {
+        if let Device::Cpu(_) = self.device {
             return Id { number: self.push(buffer), spec };
         }
         let id = self.alloc(spec);

@@ -59,7 +59,7 @@ pub fn run(args: &Args, place: &Place) -> Result<()> {
     place.inside(config.train.threads, || {
         let (setup, works) = place.within(|device| {
             let mut config = config.clone();
-            let best = if matches!(device, Device::Cpu) { Precision::F32 } else { Precision::Bf16 };
+            let best = if matches!(device, Device::Cpu(_)) { Precision::F32 } else { Precision::Bf16 };
             config.train.precision = args.dtype.unwrap_or(best);
             let mut setup = Setup { only: args.op.clone(), ..Setup::new(config, device.clone())? };
             if args.json.is_some() || args.compare.is_some() {

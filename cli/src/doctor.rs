@@ -17,7 +17,7 @@ pub struct Args {}
 pub fn run(place: &Place) -> Result<()> {
     let settings = Settings::from_env();
     let opened = place.inside(0, || place.try_open(&settings));
-    let device = opened.as_ref().map_or(&Device::Cpu, |(device, _)| device);
+    let device = opened.as_ref().map_or(&Device::CPU, |(device, _)| device);
     let mut findings = probe(&settings, device);
     // Parts that only a GPU needs are not missing if no GPU is wanted.
     findings.retain(|finding| place.device != Choice::Cpu || finding.state != State::Missing);
@@ -30,9 +30,9 @@ pub fn run(place: &Place) -> Result<()> {
     let (device, why) = opened?;
     let computes = match (&device, why) {
         (Device::Cuda(gpu), _) => format!("on {}, all kernels ready", gpu.name()),
-        (Device::Cpu, Some(why)) => format!("on the CPU: {}", place.explained(&why)),
-        (Device::Cpu, None) if place.device == Choice::Cpu => "on the CPU".into(),
-        (Device::Cpu, None) => "on the CPU; an NVIDIA GPU needs NVIDIA's driver, 550 or later".into(),
+        (Device::Cpu(_), Some(why)) => format!("on the CPU: {}", place.explained(&why)),
+        (Device::Cpu(_), None) if place.device == Choice::Cpu => "on the CPU".into(),
+        (Device::Cpu(_), None) => "on the CPU; an NVIDIA GPU needs NVIDIA's driver, 550 or later".into(),
     };
     print(format_args!("\nltm --device {} computes {computes}", place.device_name()))
 }

@@ -65,11 +65,11 @@ impl Place {
         match (&device, why) {
             (Device::Cuda(gpu), None) => note(format_args!("on {}", gpu.name())),
             (Device::Cuda(gpu), Some(slow)) => note(format_args!("on {}; note: {slow}", gpu.name())),
-            (Device::Cpu, Some(why)) => note(format_args!("note: on the CPU: {why}; `ltm doctor` shows more")),
-            (Device::Cpu, None) if self.device == Choice::Auto && trains => {
+            (Device::Cpu(_), Some(why)) => note(format_args!("note: on the CPU: {why}; `ltm doctor` shows more")),
+            (Device::Cpu(_), None) if self.device == Choice::Auto && trains => {
                 note("on the CPU: there is no NVIDIA driver")
             }
-            (Device::Cpu, None) => {}
+            (Device::Cpu(_), None) => {}
         }
         Ok(device)
     }
@@ -97,9 +97,11 @@ impl Place {
 
     fn begin<T>(&self, device: Device, mut begin: impl FnMut(&Device) -> Result<T>) -> Result<T> {
         match begin(&device) {
-            Err(e) if self.device == Choice::Auto && !matches!(device, Device::Cpu) && e.kind == ErrorKind::Device => {
+            Err(e)
+                if self.device == Choice::Auto && !matches!(device, Device::Cpu(_)) && e.kind == ErrorKind::Device =>
+            {
                 note(format_args!("note: on the CPU: {e}"));
-                begin(&Device::Cpu)
+                begin(&Device::CPU)
             }
             done => done,
         }

@@ -25,7 +25,7 @@ pub fn run(args: &Args, place: &Place) -> Result<()> {
         // Report an unreadable file at once, not after the ops.
         let path = args.golden.as_deref();
         let column = |name, dtype, device| -> Result<Column> { Ok((name, dtype, golden(path, dtype, device)?)) };
-        let mut columns = vec![column("f64", DType::F64, &Device::Cpu)?, column("f32", DType::F32, &Device::Cpu)?];
+        let mut columns = vec![column("f64", DType::F64, &Device::CPU)?, column("f32", DType::F32, &Device::CPU)?];
         print("relative errors: f32 against f64, and the f64 gradient against central differences\n")?;
         let mut bad = show(&verify::ops())?;
         if let Device::Cuda(gpu) = &device {

@@ -93,7 +93,7 @@ impl Bench<'_> {
     fn place<'b, B: Borrow<Buffer>>(&self, buffers: &'b [B], bits: u16) -> Vec<Cow<'b, Buffer>> {
         let place = |(i, buffer): (usize, &'b B)| match (self.device, buffer.borrow()) {
             _ if bits >> i & 1 == 0 => Cow::Borrowed(EMPTY),
-            (Device::Cpu, buffer) => Cow::Borrowed(buffer),
+            (Device::Cpu(_), buffer) => Cow::Borrowed(buffer),
             (device, buffer) => Cow::Owned(there(device, buffer.to_device(device), buffer.spec())),
         };
         buffers.iter().enumerate().map(place).collect()

@@ -114,7 +114,7 @@ impl Buffer {
     /// Memory for `capacity` bytes on `device`, without a value.
     pub fn with_capacity_on(device: &Device, capacity: usize) -> Result<Self> {
         let place = match device {
-            Device::Cpu => Place::Host(Host::try_new(capacity)?),
+            Device::Cpu(_) => Place::Host(Host::try_new(capacity)?),
             Device::Cuda(gpu) => {
                 let address = if capacity == 0 { 0 } else { gpu.alloc(capacity)? };
                 Place::Device(Memory { gpu: gpu.clone(), address, bytes: capacity })

@@ -8,7 +8,7 @@ pub enum DType {
     F32,
     /// IEEE double precision: gradient checks and golden numbers.
     F64,
-    /// The upper half of an f32: storage on the GPU.
+    /// The upper half of an f32: storage on the GPU, and packed factors of products on the CPU.
     Bf16,
     /// Token ids, positions, counters.
     I32,

@@ -21,7 +21,7 @@ pub mod simd;
 
 pub use bench::Bench;
 pub use buffer::Buffer;
-pub use device::Device;
+pub use device::{Device, Products};
 pub use dtype::{DType, Element};
 pub use error::{Error, ErrorKind, Result, bytes_text};
 pub use op::{Context, Cost, Form, Op, Output, Pass, Reads, Update, Want};

@@ -67,7 +67,7 @@ impl Recipe {
     /// its shape, or a new leaf; other inputs are leaves.
     fn build(&self) -> Result<Built> {
         let mut g = Graph::new();
-        let mut store = Store::new(Device::Cpu);
+        let mut store = Store::new(Device::CPU);
         let (mut pool, mut leaves, mut ends): (Vec<Value>, Vec<Value>, Vec<Value>) = Default::default();
         let mut listing = String::new();
         let mut inputs = 0;

@@ -57,7 +57,7 @@ pub fn distance(a: &[f64], b: &[f64]) -> f64 {
 }
 
 fn on_bench(op: &dyn Op) -> Bench<'_> {
-    Bench { device: &Device::Cpu, op }
+    Bench { device: &Device::CPU, op }
 }
 
 /// The op's outputs.
@@ -82,7 +82,7 @@ fn ones(like: &[impl Borrow<Buffer>]) -> Vec<Buffer> {
 
 /// Applies an update to `state`.
 pub fn apply(update: &dyn Update, ins: &[&Buffer], state: &mut [Buffer]) {
-    bench::apply(&Device::Cpu, update, ins, state).expect("enough memory on the CPU");
+    bench::apply(&Device::CPU, update, ins, state).expect("enough memory on the CPU");
 }
 
 /// Checks that the op refuses inputs such as `f32[2, 3] i32[]` with this message.

@@ -217,7 +217,7 @@ impl Trainer {
         let moments = self.slow.moments.iter().flat_map(|&(m, v)| [Some(m), v]).flatten();
         let ids = self.params.iter().map(|p| p.id).chain(moments);
         let sum = |id: Id| checksum::checksum(self.store.get(id).as_bytes());
-        matches!(self.store.device, Device::Cpu).then(|| checksum::combine(ids.map(sum)))
+        matches!(self.store.device, Device::Cpu(_)).then(|| checksum::combine(ids.map(sum)))
     }
 
     /// First and second moments of the optimiser, each in the shape of its parameter, and the prefix of their names. Muon

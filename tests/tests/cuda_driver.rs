@@ -65,7 +65,7 @@ fn machines_that_cannot_be_used() {
             assert!(refused.kind == ErrorKind::Device && refused.to_string().starts_with(said), "{refused}");
             assert_eq!(Device::open("auto", &[], &settings()).expect("the CPU").1, Some(refused));
             let missing = if variable == "FAKE_CAPABILITY" { "GPU" } else { "driver" };
-            let found = probe(&settings(), &Device::Cpu);
+            let found = probe(&settings(), &Device::CPU);
             assert!(found.iter().any(|f| f.part == missing && f.state == State::Missing), "{found:?}");
         });
     }
@@ -75,7 +75,7 @@ fn machines_that_cannot_be_used() {
 fn no_compiler_and_no_file() {
     in_child("no_compiler_and_no_file", &[], || {
         // A machine with a CUDA toolkit has NVRTC anyway.
-        let found = probe(&Settings::default(), &Device::Cpu);
+        let found = probe(&Settings::default(), &Device::CPU);
         let lacks = found.iter().any(|f| f.part == "NVRTC" && f.state == State::Missing);
         let expected = "NVRTC, which compiles the kernels, is missing: libnvrtc.so of CUDA 12 or 13 is not found: name its \
                         folder in LTM_CUDA_LIBRARIES, or a file of compiled kernels in LTM_CUDA_KERNELS";
@@ -369,6 +369,6 @@ fn every_kernel_compiles_at_run_time() {
     );
     let spills = compile_file(&[&SPILLS], &Arch::USUAL[..1], &settings, &folder("spills").join("kernels"));
     assert!(most(&spills.expect("it compiles").spills) > Some(64));
-    let found = probe(&Settings { kernels: Some(path), ..settings }, &Device::Cpu);
+    let found = probe(&Settings { kernels: Some(path), ..settings }, &Device::CPU);
     assert!(found.iter().any(|f| f.part == "compiled kernels" && f.text.contains("sm_90a")), "{found:?}");
 }

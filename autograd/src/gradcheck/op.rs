@@ -34,7 +34,7 @@ pub fn check_op(op: &dyn Op, ins: &[Buffer], options: &Options) -> Result<Report
             return Err(Error::usage(format!("{} {name} is {spec}, must be f64 to be checked", op.name())).into());
         }
     }
-    let bench = Bench { device: &Device::Cpu, op };
+    let bench = Bench { device: &Device::CPU, op };
     let outs = bench.forward(ins);
     let w = normal(options.seed, COTANGENT, outs[0].len());
     let d_out = Buffer::from_f64(DType::F64, outs[0].shape().dims(), &w);

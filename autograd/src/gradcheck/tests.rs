@@ -123,7 +123,7 @@ fn arguments_that_cannot_be_checked_are_refused() {
 
 #[test]
 fn graphs_are_checked_and_left_as_they_were() {
-    let mut store = Store::new(Device::Cpu);
+    let mut store = Store::new(Device::CPU);
     let id = store.insert(Buffer::from_f64(DType::F64, &[2, 2], &[0.1, -0.7, 1.3, 2.0]));
     let recorded = |slope: fn(f64) -> f64| {
         let mut g = Graph::new();
@@ -156,7 +156,7 @@ fn graphs_are_checked_and_left_as_they_were() {
 fn errors_of_recording_name_scope_and_caller() {
     let mut g = Graph::new();
     g.scope("head");
-    let x = g.leaf("x", Phase::Batch, Store::new(Device::Cpu).alloc(Spec::new(DType::F32, &[4])));
+    let x = g.leaf("x", Phase::Batch, Store::new(Device::CPU).alloc(Spec::new(DType::F32, &[4])));
     let error = g.apply(Projection::new(1), &[x]).unwrap_err().to_string();
     assert!(error.starts_with("projection in head: takes one input of f64 (recorded at "), "{error}");
 }

@@ -21,10 +21,10 @@ impl Device {
     /// If the name is unknown, or `cuda` cannot be used: no driver, no GPU, one of them too old, or no kernels for it.
     pub fn open(name: &str, modules: &[&'static Module], settings: &Settings) -> Result<(Self, Option<Error>)> {
         match name {
-            "cpu" => Ok((Self::Cpu, None)),
+            "cpu" => Ok((Self::CPU, None)),
             "cuda" => gpu(modules, settings),
-            "auto" if !has_driver() => Ok((Self::Cpu, None)),
-            "auto" => Ok(gpu(modules, settings).unwrap_or_else(|why| (Self::Cpu, Some(why)))),
+            "auto" if !has_driver() => Ok((Self::CPU, None)),
+            "auto" => Ok(gpu(modules, settings).unwrap_or_else(|why| (Self::CPU, Some(why)))),
             _ => Err(Error::usage(format!("unknown device '{name}'; use cpu, cuda or auto"))),
         }
     }

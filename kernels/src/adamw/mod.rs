@@ -60,7 +60,7 @@ impl Update for SquaredNorm {
     fn scratch(&self, device: &Device, ins: &[Spec], _state: &[Spec]) -> usize {
         let n = ins[0].shape.numel();
         match device {
-            Device::Cpu => n.div_ceil(CHUNK) * ins[0].dtype.size(),
+            Device::Cpu(_) => n.div_ceil(CHUNK) * ins[0].dtype.size(),
             Device::Cuda(_) => n.div_ceil(PER_BLOCK) * size_of::<f32>(),
         }
     }

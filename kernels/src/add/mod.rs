@@ -54,7 +54,9 @@ pub fn pass_on(device: &Device, want: Want, d_out: &Buffer, d_in: &mut Buffer) {
         _ if !want.is_wanted() => {}
         Device::Cuda(_) if want == Want::Write => d_in.copy_from(d_out),
         Device::Cuda(gpu) => over(&**gpu, d_in, &KERNELS, "add", args![&*d_in, d_out, &*d_in, d_in.len()]),
-        Device::Cpu => with_real!(d_out.dtype(), T => cpu::pass_on::<T>(want, d_out.as_slice(), d_in.as_mut_slice())),
+        Device::Cpu(_) => {
+            with_real!(d_out.dtype(), T => cpu::pass_on::<T>(want, d_out.as_slice(), d_in.as_mut_slice()))
+        }
     }
 }
 

@@ -57,7 +57,7 @@ impl Op for Bias {
                 let args = args![d_y, wants[1], &*d_b, d_y.len() / width, width];
                 gpu.launch(&KERNELS.kernel("backward", d_y.dtype()), Grid::new(width.div_ceil(32), 1024), args);
             }
-            Device::Cpu => with_real!(d_y.dtype(), T => {
+            Device::Cpu(_) => with_real!(d_y.dtype(), T => {
                 lanes::sum_rows::<T>(wants[1], d_y.as_slice(), d_b.as_mut_slice());
             }),
         }

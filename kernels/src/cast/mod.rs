@@ -46,7 +46,7 @@ impl Op for Cast {
 fn convert(cx: &Context, from: &Buffer, want: Want, to: &mut Buffer) {
     match cx.device {
         Device::Cuda(gpu) => launch(&**gpu, from.into(), want, to.pointer(), from.len()),
-        Device::Cpu => cpu::convert(from, want, to),
+        Device::Cpu(_) => cpu::convert(from, want, to),
     }
 }
 

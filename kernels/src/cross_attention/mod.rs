@@ -74,7 +74,7 @@ impl Op for CrossAttention {
         match device {
             _ if !pass.gives(1) => 0,
             Device::Cuda(_) => cuda::scratch(shape, samples) * DType::F32.size(),
-            Device::Cpu => shape.partials(samples) * ins[0].dtype.size(),
+            Device::Cpu(_) => shape.partials(samples) * ins[0].dtype.size(),
         }
     }
 

@@ -325,7 +325,7 @@ fn read_clock(clock: &Buffer) -> (u32, i32) {
 /// Scratch memory for the partial sums of a number per sample of `[B, S, d]`.
 fn scratch_bytes(device: &Device, latents: Spec) -> usize {
     match device {
-        Device::Cpu => latents.shape.rows() * latents.dtype.size(),
+        Device::Cpu(_) => latents.shape.rows() * latents.dtype.size(),
         Device::Cuda(_) => cuda::partials(latents.shape) * DType::F32.size(),
     }
 }

@@ -14,7 +14,7 @@ const fn noise(renewal: Renewal) -> Noise {
 
 /// The state, all garbage except the clock.
 fn blank(dtype: DType, [b, s, d]: [usize; 3]) -> Vec<Buffer> {
-    let tensor = |dims: &[usize]| garbage(&Device::Cpu, Spec::new(dtype, dims));
+    let tensor = |dims: &[usize]| garbage(&Device::CPU, Spec::new(dtype, dims));
     let mut state: Vec<_> = (0..8).map(|_| tensor(&[b, s, d])).collect();
     state.extend([tensor(&[b]), Buffer::from_slice(&[2], &[-1i32, 6])]);
     state

@@ -193,7 +193,7 @@ fn view<T: Element>(factor: Stored<'_>, rows: usize, cols: usize) -> Mat<'_, T> 
 /// number 1 for that with d_y.
 pub(crate) fn weight_forms(device: &Device, w: Spec, pass: Pass) -> Vec<Option<Form>> {
     // On a GPU, products take unpacked matrices.
-    if !matches!(device, Device::Cpu) {
+    if !matches!(device, Device::Cpu(_)) {
         return Vec::new();
     }
     let (outputs, inputs) = (w.shape.rows(), w.shape.last());

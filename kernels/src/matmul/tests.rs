@@ -35,10 +35,10 @@ fn errors_say_what_would_be_right() {
 #[test]
 fn a_form_stands_for_the_weight() {
     let [x, w, d_y] = [[3, 7], [5, 7], [3, 5]].map(|dims| normal(DType::F32, &dims, 1));
-    let (nan, none, wants) = (garbage(&Device::Cpu, w.spec()), Buffer::empty(), [Want::Write, Want::Skip]);
-    let cx = &mut Context { device: &Device::Cpu, scratch: &mut Buffer::empty() };
+    let (nan, none, wants) = (garbage(&Device::CPU, w.spec()), Buffer::empty(), [Want::Write, Want::Skip]);
+    let cx = &mut Context { device: &Device::CPU, scratch: &mut Buffer::empty() };
     for (number, pass) in [Pass::Forward, Pass::Vjp(&wants)].into_iter().enumerate() {
-        let spec = Linear.forms(&Device::Cpu, &[x.spec(), w.spec()], pass)[number].expect("a form").spec;
+        let spec = Linear.forms(&Device::CPU, &[x.spec(), w.spec()], pass)[number].expect("a form").spec;
         let mut form = Buffer::new(spec);
         Linear.prepare(cx, number, &w, &mut form);
         let mut run = |w: &Buffer, form: &Buffer| {

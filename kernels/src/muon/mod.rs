@@ -101,7 +101,7 @@ impl Update for Muon {
     fn scratch(&self, device: &Device, _ins: &[Spec], state: &[Spec]) -> usize {
         let (blocks, w) = (self.blocks(state[0]), state[0]);
         let len = match device {
-            Device::Cpu => blocks.rows * blocks.cols + cpu::scratch_len(blocks.rows, blocks.cols),
+            Device::Cpu(_) => blocks.rows * blocks.cols + cpu::scratch_len(blocks.rows, blocks.cols),
             Device::Cuda(_) => cuda::scratch_len(blocks),
         };
         len * w.dtype.size()

@@ -167,7 +167,7 @@ mod tests {
             let qkv = normal(DType::F64, &[batch, tokens, 3 * d], 0);
             let expected = forward(&WindowAttention { heads, window }, &[&qkv]).remove(0).to_f64();
             let op = RingAttention { heads, window };
-            let mut ring = [garbage(&Device::Cpu, Spec::new(DType::F64, &[batch, slots(window), 2 * d]))];
+            let mut ring = [garbage(&Device::CPU, Spec::new(DType::F64, &[batch, slots(window), 2 * d]))];
             for token in 0..tokens {
                 let rows: Vec<f64> =
                     qkv.to_f64().chunks(tokens * 3 * d).flat_map(|x| x[token * 3 * d..][..3 * d].to_vec()).collect();

@@ -91,7 +91,7 @@ impl Op for RmsNorm {
     fn scratch(&self, device: &Device, ins: &[Spec], pass: Pass) -> usize {
         let rows = match device {
             _ if !pass.gives(1) => return 0,
-            Device::Cpu => cpu::ROWS,
+            Device::Cpu(_) => cpu::ROWS,
             Device::Cuda(_) => BLOCK_ROWS,
         };
         ins[0].shape.rows().div_ceil(rows) * ins[0].shape.last() * check::statistic(ins[0].dtype).size()

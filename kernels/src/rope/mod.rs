@@ -127,7 +127,7 @@ impl Rope {
                 let args = args![x, table, Arg::F32(sign), want, y, x.len(), tokens, head_dim, width, rotated];
                 over(&**gpu, x, &KERNELS, "rotate", args);
             }
-            Device::Cpu => with_real!(x.dtype(), T => {
+            Device::Cpu(_) => with_real!(x.dtype(), T => {
                 cpu::rope::<T>(sizes, sign, want, x.as_slice(), table.as_slice(), y.as_mut_slice());
             }),
         }

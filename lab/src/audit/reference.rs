@@ -111,7 +111,7 @@ mod tests {
         let mut config = Config::preset("demo").unwrap();
         config.set_all("model.dim=16 model.heads=2 train.batch=1").unwrap();
         let config = config.resolved().unwrap();
-        let mut store = Store::new(Device::Cpu);
+        let mut store = Store::new(Device::CPU);
         let params = Params::new(&config.model, DType::F32, &mut store);
         let inputs = Inputs::new(&config.model, 1, config.model.seq, DType::F32, &mut store);
         for steps in [16, 64] {

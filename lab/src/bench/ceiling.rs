@@ -62,7 +62,7 @@ impl Ceilings {
     /// If the device lacks the memory.
     pub fn new(device: &Device, dtype: DType, effort: &Effort) -> Result<Self> {
         let (flops, memory, rig) = match device {
-            Device::Cpu => {
+            Device::Cpu(_) => {
                 let arrays = Arrays::new(effort.bytes);
                 let bytes = size_of_val(&arrays.0[0][..]) as f64;
                 let memory = WAYS.map(|(_, name, touches)| Ceiling::new(name, touches * bytes)).into();

@@ -33,7 +33,7 @@ impl Effort {
     /// GiB on a GPU. A GPU is not shared and inputs reach it slowly, so without a comparison one pass is enough.
     pub fn full(device: &Device) -> Self {
         match device {
-            Device::Cpu => {
+            Device::Cpu(_) => {
                 let bytes = (4 * last_level_cache()).clamp(256 << 20, 2 << 30);
                 Self { passes: 1, seconds: 0.72, fewest: 6, sample: 5e-4, bytes, product: 0 }.in_passes()
             }
@@ -111,7 +111,7 @@ pub fn measure(
     work: &mut dyn FnMut(),
 ) -> Result<Vec<f64>> {
     let seconds = match (device, cache) {
-        (Device::Cpu, _) => {
+        (Device::Cpu(_), _) => {
             let repeats = if cache == Cache::Hot { warm_up(effort, &mut *work) } else { 1 };
             take(effort, || {
                 if cache == Cache::Cold {

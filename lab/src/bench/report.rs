@@ -34,7 +34,7 @@ impl Machine {
             features: simd::level().to_string(),
             threads: rayon::current_num_threads(),
             device: match &setup.device {
-                Device::Cpu => "cpu".into(),
+                Device::Cpu(_) => "cpu".into(),
                 Device::Cuda(gpu) => gpu.name().into(),
             },
             dtype: setup.dtype.to_string(),

@@ -163,7 +163,7 @@ impl Gather<'_> {
         };
         // Several fast steps are needed to separate a step from the work before the first; a few are enough if a step
         // is long.
-        let steps = config.fast.steps.clamp(4, if matches!(device, Device::Cpu) { 8 } else { 64 });
+        let steps = config.fast.steps.clamp(4, if matches!(device, Device::Cpu(_)) { 8 } else { 64 });
         let mut roomy = config.clone();
         roomy.fast.steps = steps.max(config.fast.steps);
         let batch = random_batch(config);

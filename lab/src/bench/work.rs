@@ -78,7 +78,7 @@ pub fn works(config: &Config, dtype: DType) -> Result<Vec<Work>> {
         ffn: m.ffn_hidden(),
         vocab: m.vocab,
     };
-    let plans = Plans::new(config, &Device::Cpu)?;
+    let plans = Plans::new(config, &Device::CPU)?;
     let asked: Vec<(&str, Pass, Cost)> =
         plans.all().flat_map(|(_, plan)| Phase::ALL.into_iter().flat_map(|phase| plan.passes(phase))).collect();
     let mut all: Vec<Work> = Vec::new();
@@ -214,7 +214,7 @@ mod tests {
     #[test]
     fn a_bench_computes_what_its_cost_says() {
         for work in works(&config(), DType::F32).unwrap() {
-            let mut bench = Bench::new(&work, DType::F32, &Device::Cpu).unwrap();
+            let mut bench = Bench::new(&work, DType::F32, &Device::CPU).unwrap();
             bench.d_ins.iter_mut().filter(|d| !d.is_empty()).for_each(Buffer::clear);
             bench.run();
             for (d, want) in bench.d_ins.iter().zip(&work.wants) {

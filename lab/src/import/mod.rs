@@ -77,7 +77,7 @@ pub fn gpt2(folder: &Path, tokenizer: Tokenizer, out: &Path) -> Result<Run> {
     check_kind(&json::read(&file)?).map_err(|e| e.at(file.display()))?;
     let config = configuration(&json::read(&file)?, tokenizer).map_err(|e| e.at(file.display()))?;
     let weights = Weights::open(folder)?;
-    let mut store = Store::new(Device::Cpu);
+    let mut store = Store::new(Device::CPU);
     let params = Params::new(&config.model, DType::F32, &mut store);
     // Without memory, written weights would read as zeros.
     store.ready()?;

@@ -19,7 +19,7 @@ const THEIRS: &str = include_str!("../../../tests/fixtures/gpt2/config.json");
 fn imported(folder: &Path) -> Result<Loaded> {
     let out = tempfile::tempdir().unwrap();
     let run = gpt2(folder, Tokenizer::Bytes, &out.path().join("run"))?;
-    run.load(&Device::Cpu, Work::Evaluation)
+    run.load(&Device::CPU, Work::Evaluation)
 }
 
 #[test]
@@ -234,7 +234,7 @@ fn the_layers_can_be_trained() {
     let mut config = Config::preset("tiny").unwrap();
     config.set_all("model.kind=gpt2 model.layers=1 model.dim=16 model.seq=24 model.window=24").unwrap();
     config.set_all("slow.rate=0.02 slow.warmup=1 train.batch=2").unwrap();
-    let mut trainer = Trainer::new(config, &Device::Cpu).unwrap();
+    let mut trainer = Trainer::new(config, &Device::CPU).unwrap();
     let mut batch = Batch::new(2, 24);
     batch.tokens.iter_mut().zip(0..).for_each(|(token, i)| *token = i % 5);
     batch.targets.iter_mut().zip(1..).for_each(|(token, i)| *token = i % 5);

@@ -309,7 +309,7 @@ mod tests {
         let mut config = Config::preset("demo").unwrap();
         config.set_all(&format!("model.kind={kind} model.dim=16 model.heads=2 train.batch=2 fast.steps=2")).unwrap();
         let config = config.resolved().unwrap();
-        let mut store = Store::new(Device::Cpu);
+        let mut store = Store::new(Device::CPU);
         let params = Params::new(&config.model, DType::F32, &mut store);
         params.init(&mut store, 5);
         Run::create_with_weights(&NewFolder::at(&folder.join(kind)).unwrap(), &config, &store, &params).unwrap()
@@ -320,7 +320,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         for kind in ["ltm", "oracle", "ar"] {
             let run = run(folder.path(), kind);
-            let mut model = run.load(&Device::Cpu, Work::Evaluation).unwrap();
+            let mut model = run.load(&Device::CPU, Work::Evaluation).unwrap();
             let source = stories(&run.config, REPORT_SEED, 3).unwrap();
             let options = Options { steps: 2, draws: 2, sequences: 3, stories: 1, probe: 3 };
             let mut last = (0, 1);

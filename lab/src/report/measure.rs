@@ -161,11 +161,11 @@ mod tests {
             let config = config.resolved().unwrap();
             let folder = tempfile::tempdir().unwrap();
             let path = folder.path().join("run");
-            let mut store = Store::new(Device::Cpu);
+            let mut store = Store::new(Device::CPU);
             let params = Params::new(&config.model, engine::DType::F32, &mut store);
             params.init(&mut store, 5);
             let run = Run::create_with_weights(&NewFolder::at(&path).unwrap(), &config, &store, &params).unwrap();
-            let mut model = run.load(&Device::Cpu, Work::Evaluation).unwrap();
+            let mut model = run.load(&Device::CPU, Work::Evaluation).unwrap();
             let source = stories(&config, REPORT_SEED, 3).unwrap();
             let mut last = (0, 1);
             let (results, audit) = judge(3, &mut model, &source, |done, work| last = (done, work)).unwrap();

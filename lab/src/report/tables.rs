@@ -85,7 +85,7 @@ pub fn overview(entries: &[Entry]) -> Markup {
         if model.kind.reads_latents() { format!("{} × {}", model.layers, model.latents) } else { "none".into() }
     };
     // The training of imported weights is unknown.
-    let flops = |entry: &Entry| Some(Plans::new(&entry.run.config, &Device::Cpu).ok()?.flops_per_token());
+    let flops = |entry: &Entry| Some(Plans::new(&entry.run.config, &Device::CPU).ok()?.flops_per_token());
     let speed = |entry: &Entry| last(entry).map(|last| last.tokens / last.seconds);
     let digest = |entry: &Entry| Some(short(entry.measured.as_ref()?.weights.as_ref()?).to_string());
     let table = Table::of(entries)

@@ -29,7 +29,7 @@ pub fn passes(case: &Case, device: &Device, dtype: DType) -> Result<Vec<Pass>> {
 
 /// The same on the same numbers, computed by the CPU in f64.
 pub fn exact(case: &Case, dtype: DType) -> Vec<Pass> {
-    passes_of(case, &Device::Cpu, dtype, |b| stored_as(DType::F64, &b)).expect("the CPU does not fail")
+    passes_of(case, &Device::CPU, dtype, |b| stored_as(DType::F64, &b)).expect("the CPU does not fail")
 }
 
 /// The same numbers, floats stored as `float`.

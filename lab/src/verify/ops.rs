@@ -72,7 +72,7 @@ pub fn ops() -> Vec<OpReport> {
         for case in SIZES[1..].iter().flat_map(|size| (room.cases)(size)) {
             let place = format!("{} {}", case.op.name(), case.label);
             let checked =
-                report.check(&place, |report| Ok(report.case(&case, &Device::Cpu)?.or_else(|| report.numeric(&case))));
+                report.check(&place, |report| Ok(report.case(&case, &Device::CPU)?.or_else(|| report.numeric(&case))));
             checked.expect("the CPU does not fail");
         }
         report
@@ -180,7 +180,7 @@ impl OpReport {
         let to = if self.dtype == DType::F32 { DType::Bf16 } else { DType::F32 };
         let case = Case::new("cast", Cast { to }, vec![Input::normal(&[2059])]);
         let ours = passes(&case, device, self.dtype)?;
-        let exact = passes(&case, &Device::Cpu, self.dtype)?;
+        let exact = passes(&case, &Device::CPU, self.dtype)?;
         self.compare(&ours, &exact);
         let bytes = |passes: &[Pass]| -> Vec<Vec<u8>> {
             passes.iter().flat_map(|pass| &pass.buffers).map(|b| b.as_bytes().to_vec()).collect()
@@ -190,6 +190,6 @@ impl OpReport {
 
     fn update(&mut self, script: &Script, device: &Device) -> Result<Option<String>> {
         let ours = script.run(device, DType::F32)?;
-        Ok(self.compare(&ours, &script.run(&Device::Cpu, DType::F64)?))
+        Ok(self.compare(&ours, &script.run(&Device::CPU, DType::F64)?))
     }
 }

@@ -135,7 +135,7 @@ impl Precision {
     /// # Errors
     /// If the device cannot: bf16 needs a GPU.
     pub fn to_learn_on(self, device: &Device) -> Result<DType> {
-        if self == Self::Bf16 && matches!(device, Device::Cpu) {
+        if self == Self::Bf16 && matches!(device, Device::Cpu(_)) {
             return Err(Error::usage("train.precision = bf16 needs a GPU; on the CPU use train.precision = f32"));
         }
         Ok(self.to_use_on(device))

@@ -59,7 +59,7 @@ impl Config {
     /// If memory is missing; the error names the amounts and the settings that lower them.
     pub fn check_room(&self, store: &Store, work: Work) -> Result<()> {
         let machine = || match (&store.device, machine_memory()) {
-            (Device::Cpu, Some(there)) if store.bytes() > there => Err(Error::new(format!(
+            (Device::Cpu(_), Some(there)) if store.bytes() > there => Err(Error::new(format!(
                 "{} of memory are needed, but the machine has room for {}",
                 bytes_text(store.bytes()),
                 bytes_text(there)

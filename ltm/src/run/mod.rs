@@ -29,7 +29,7 @@
 //! let bytes: Arc<dyn Tokenizer> = Arc::new(Bytes);
 //! let material = Material::open(&config, &|path, split| Dataset::open(path, split, &bytes))?;
 //!
-//! let mut session = Session::begin(&NewFolder::at(path)?, &config, &material, &Device::Cpu)?;
+//! let mut session = Session::begin(&NewFolder::at(path)?, &config, &material, &Device::CPU)?;
 //! while !session.is_done() {
 //!     session.advance()?;
 //! }
@@ -37,7 +37,7 @@
 //!
 //! // The records in the folder reproduce everything, bit for bit.
 //! let stretch = Stretch::of(&Run::open(path)?, None)?;
-//! let mut replay = Replay::new(&stretch, &material, &Device::Cpu)?;
+//! let mut replay = Replay::new(&stretch, &material, &Device::CPU)?;
 //! while let Some(step) = replay.advance()? {
 //!     assert!(step.state && step.checkpoint == (step.step == 2));
 //! }

@@ -89,7 +89,7 @@ impl Machine {
             feature_used: simd::level().to_string(),
             threads: rayon::current_num_threads(),
             device: match device {
-                Device::Cpu => "CPU".into(),
+                Device::Cpu(_) => "CPU".into(),
                 Device::Cuda(gpu) => gpu.name().into(),
             },
         }

@@ -132,8 +132,8 @@ fn session(folder: &Path, settings: &[(&str, &str)]) -> Session {
     let material = Material::open(&config, &|path, split| Dataset::open(path, split, &tokenizer)).unwrap();
     let path = folder.join("run");
     match Run::open(&path) {
-        Ok(run) => Session::resume(&run, &material, &Device::Cpu).unwrap().0,
-        Err(_) => Session::begin(&NewFolder::at(&path).unwrap(), &config, &material, &Device::Cpu).unwrap(),
+        Ok(run) => Session::resume(&run, &material, &Device::CPU).unwrap().0,
+        Err(_) => Session::begin(&NewFolder::at(&path).unwrap(), &config, &material, &Device::CPU).unwrap(),
     }
 }
 

@@ -115,7 +115,7 @@ fn write(run: &Path, device: &Device) -> Vec<f64> {
 fn a_run_on_a_device_is_a_run_on_the_cpu() {
     let (folder, mut config) = lab("whole");
     let (cpu, device) = (folder.join("cpu"), shim(Order::Forward));
-    let exact = train(&cpu, &config, &Device::Cpu, STEPS).expect("a run");
+    let exact = train(&cpu, &config, &Device::CPU, STEPS).expect("a run");
     for (precision, most) in [("f32", 1e-4), ("bf16", 3e-2)] {
         config.set("train.precision", precision).expect("a setting");
         let run = folder.join(precision);
@@ -123,15 +123,15 @@ fn a_run_on_a_device_is_a_run_on_the_cpu() {
         assert_close("training", &ours, &exact, most);
         let differs = ours.iter().zip(&exact).any(|(a, b)| (a - b).abs() > 1e-5 * b.abs());
         assert!(precision == "f32" || differs, "bf16 was not used");
-        assert_close("protocols", &judge(&run, &device), &judge(&run, &Device::Cpu), most);
+        assert_close("protocols", &judge(&run, &device), &judge(&run, &Device::CPU), most);
     }
-    let refused = train(&folder.join("no"), &config, &Device::Cpu, 1).expect_err("a refusal").to_string();
+    let refused = train(&folder.join("no"), &config, &Device::CPU, 1).expect_err("a refusal").to_string();
     assert!(refused.contains("train.precision = bf16 needs a GPU"), "{refused}");
 
     // Each can resume the checkpoint of the other.
-    assert_close("protocols", &judge(&cpu, &device), &judge(&cpu, &Device::Cpu), 1e-4);
+    assert_close("protocols", &judge(&cpu, &device), &judge(&cpu, &Device::CPU), 1e-4);
     for run in [&cpu, &folder.join("f32")] {
-        assert_close("logits", &write(run, &device), &write(run, &Device::Cpu), 1e-4);
+        assert_close("logits", &write(run, &device), &write(run, &Device::CPU), 1e-4);
     }
 }
 

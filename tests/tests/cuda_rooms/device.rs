@@ -41,7 +41,7 @@ impl Model {
 
 #[test]
 fn steps_are_recorded_and_repeated() {
-    let mut cpu = Model::new(Device::Cpu);
+    let mut cpu = Model::new(Device::CPU);
     let mut gpu = Model::new(loaded(Shim::device(Order::Forward), &modules()));
     for t in 0..8 {
         if t == 5 {

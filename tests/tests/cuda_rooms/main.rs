@@ -84,7 +84,7 @@ fn chosen(room: &str) -> bool {
 
 /// What is wrong with a room's updates in place: several steps in f32 against the CPU in f64.
 fn check_updates(modules: &[&'static Module], script: &Script, device: impl Fn(Order) -> Device) -> Result<(), String> {
-    let exact = script.run(&Device::Cpu, DType::F64).expect("the CPU does not fail");
+    let exact = script.run(&Device::CPU, DType::F64).expect("the CPU does not fail");
     compare(script.room, &exact, 1e-5, |order| script.run(&loaded(device(order), modules), DType::F32))
 }
 
@@ -93,7 +93,7 @@ fn check_casts(modules: &[&'static Module], device: impl Fn(Order) -> Device) ->
     for n in [1, 7, 8, 2059] {
         for (from, to) in [(DType::F32, DType::Bf16), (DType::Bf16, DType::F32), (DType::F32, DType::F32)] {
             let case = Case::new("", Cast { to }, vec![Input::new(&[n], Fill::NORMAL)]);
-            let exact = passes(&case, &Device::Cpu, from).expect("the CPU does not fail");
+            let exact = passes(&case, &Device::CPU, from).expect("the CPU does not fail");
             for order in Order::ALL {
                 let ours = on_shim(modules, &case, from, device(order)).map_err(|e| e.to_string())?;
                 if bits(&ours) != bits(&exact) {

@@ -57,7 +57,7 @@ fn fast_steps_after_the_first_allocate_nothing() {
     for threads in [1, 2] {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
         pool.install(|| {
-            let mut trainer = Trainer::new(config.clone(), &Device::Cpu).unwrap();
+            let mut trainer = Trainer::new(config.clone(), &Device::CPU).unwrap();
             trainer.train(&batch).unwrap();
             let mut counts = Vec::with_capacity(64);
             let mut news = Vec::with_capacity(20);

@@ -31,7 +31,7 @@ fn train(change: fn(&mut Config)) -> Vec<u8> {
     let mut config = tiny(SETTINGS);
     change(&mut config);
     let n = config.model.seq;
-    let mut trainer = Trainer::new(config, &Device::Cpu).unwrap();
+    let mut trainer = Trainer::new(config, &Device::CPU).unwrap();
     for step in 0..2 {
         trainer.train(&batch(&[3 * step, 3 * step + 1, 3 * step + 2], n)).unwrap();
     }

@@ -30,7 +30,7 @@ impl Bench {
     /// The preset `tiny` with these settings, and weights under a seed.
     fn new(settings: &str, dtype: DType, seed: u64) -> Self {
         let config = tests::tiny(settings);
-        let mut store = Store::new(Device::Cpu);
+        let mut store = Store::new(Device::CPU);
         let params = Params::new(&config.model, dtype, &mut store);
         params.init(&mut store, seed);
         let inputs = Inputs::new(&config.model, config.train.batch, config.model.seq, dtype, &mut store);

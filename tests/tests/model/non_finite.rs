@@ -10,7 +10,7 @@ const SIZES: &str = "model.dim=32 model.seq=16 model.window=4 model.latents=2 fa
 
 /// A trainer with further settings, after its first step.
 fn trainer(batch: &Batch, more: &str) -> Trainer {
-    let mut t = Trainer::new(tiny(&format!("{SIZES} {more}")), &Device::Cpu).unwrap();
+    let mut t = Trainer::new(tiny(&format!("{SIZES} {more}")), &Device::CPU).unwrap();
     t.train(batch).unwrap();
     t.check_finite().unwrap();
     t

@@ -12,7 +12,7 @@ use tests::tiny;
 
 fn trainer(kind: &str) -> Trainer {
     let sizes = "model.layers=3 model.dim=64 model.seq=64 train.batch=2";
-    Trainer::new(tiny(&format!("{sizes} model.kind={kind}")), &Device::Cpu).unwrap()
+    Trainer::new(tiny(&format!("{sizes} model.kind={kind}")), &Device::CPU).unwrap()
 }
 
 #[test]
@@ -86,7 +86,7 @@ fn the_baseline_has_as_many_parameters() {
 /// `root = Σ (normed + noise)` with `normed = rmsnorm(x)`, which is computed once per weight update; and a leaf that nothing
 /// uses: `x`, `unused`, `normed`, `root`.
 fn recorded() -> (Store, Graph, [Value; 4]) {
-    let mut store = Store::new(Device::Cpu);
+    let mut store = Store::new(Device::CPU);
     let mut graph = Graph::new();
     let mut leaf =
         |g: &mut Graph, name, phase, dims: &[usize]| g.leaf(name, phase, store.alloc(Spec::new(DType::F64, dims)));
