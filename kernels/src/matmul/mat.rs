@@ -1,6 +1,6 @@
 //! Matrix operands: views of slices with row and column strides.
 
-use engine::simd;
+use engine::{DType, Element, simd};
 use std::ops::Range;
 
 /// A matrix to read: element (i, j) is `data[i·row_stride + j·col_stride]`.
@@ -68,6 +68,15 @@ impl<'a, T: Copy> Mat<'a, T> {
     }
 }
 
+impl<'a, T: Element> Mat<'a, T> {
+    /// The same matrix, whose numbers are f32.
+    pub(super) fn singles(self) -> Mat<'a, f32> {
+        assert_eq!(T::DTYPE, DType::F32, "type of a matrix");
+        let Self { data, rows, cols, row_stride, col_stride } = self;
+        Mat { data: bytemuck::cast_slice(data), rows, cols, row_stride, col_stride }
+    }
+}
+
 /// A matrix to write: contiguous rows, `row_stride` apart.
 #[derive(Debug)]
 pub struct MatMut<'a, T> {
@@ -89,5 +98,14 @@ impl<'a, T> MatMut<'a, T> {
         let end = if rows == 0 { 0 } else { (rows - 1) * row_stride + cols };
         assert!(end <= data.len(), "a [{rows}, {cols}] matrix ends at {end}, its data at {}", data.len());
         Self { data, rows, cols, row_stride }
+    }
+}
+
+impl<'a, T: Element> MatMut<'a, T> {
+    /// As [`Mat::singles`].
+    pub(super) fn singles(self) -> MatMut<'a, f32> {
+        assert_eq!(T::DTYPE, DType::F32, "type of a matrix");
+        let Self { data, rows, cols, row_stride } = self;
+        MatMut { data: bytemuck::cast_slice_mut(data), rows, cols, row_stride }
     }
 }

@@ -21,7 +21,9 @@ use crate::case::{Case, Fill, Input, Sizes};
 use crate::launch::product;
 use crate::{add, check, cost};
 use engine::cuda::{self, Pointer};
-use engine::{Buffer, Context, Cost, Device, Element, Form, Op, Output, Pass, Reads, Result, Spec, Want, with_real};
+use engine::{
+    Buffer, Context, Cost, DType, Device, Element, Form, Op, Output, Pass, Reads, Result, Spec, Want, with_real,
+};
 
 /// `x [.., in], w [out, in] → y [.., out]`.
 ///
@@ -53,7 +55,7 @@ macro_rules! linear_map {
         }
 
         fn forward(&self, cx: &mut Context, ins: &[&Buffer], outs: &mut [Buffer]) {
-            forward(cx.device, ins, self.arguments().len(), &mut outs[0]);
+            forward(cx, ins, self.arguments().len(), &mut outs[0]);
         }
 
         fn vjp(
@@ -65,7 +67,7 @@ macro_rules! linear_map {
             d_y: &Buffer,
             d: &mut [Buffer],
         ) {
-            vjp(cx.device, wants, ins, self.arguments().len(), d_y, d);
+            vjp(cx, wants, ins, self.arguments().len(), d_y, d);
         }
 
         fn passes_through(&self, i: usize) -> bool {
@@ -78,6 +80,10 @@ macro_rules! linear_map {
 
         fn prepare(&self, _cx: &mut Context, number: usize, input: &Buffer, form: &mut Buffer) {
             prepare_weight(number, input, form);
+        }
+
+        fn scratch(&self, device: &Device, ins: &[Spec], pass: Pass) -> usize {
+            scratch(device, ins, pass)
         }
 
         /// One product for the result, one for each wanted factor's gradient.
@@ -118,29 +124,29 @@ fn infer(ins: &[Spec]) -> Result<Spec> {
 }
 
 /// `own` inputs, two or three, come before the prepared forms.
-fn forward(device: &Device, ins: &[&Buffer], own: usize, y: &mut Buffer) {
+fn forward(cx: &mut Context, ins: &[&Buffer], own: usize, y: &mut Buffer) {
     let (x, w, residual, form) = (ins[0], ins[1], ins[..own].get(2).copied(), ins.get(own).copied());
     // y[r, o] = Σ_i x[r, i]·w[o, i]
     let sizes = [x.shape().rows(), y.shape().last(), x.shape().last()];
-    multiply(device, sizes, [Plain(x), Transposed(w)], form, residual, Want::Write, y);
+    multiply(cx, sizes, [Plain(x), Transposed(w)], form, residual, Want::Write, y);
 }
 
 /// As in [`forward`].
-fn vjp(device: &Device, wants: &[Want], ins: &[&Buffer], own: usize, d_y: &Buffer, d: &mut [Buffer]) {
+fn vjp(cx: &mut Context, wants: &[Want], ins: &[&Buffer], own: usize, d_y: &Buffer, d: &mut [Buffer]) {
     let (x, w, rows, outputs) = (ins[0], ins[1], d_y.shape().rows(), d_y.shape().last());
     let [d_x, d_w, d_residual @ ..] = d else { unreachable!("two inputs or three") };
     if wants[0].is_wanted() {
         // d_x[r, i] = Σ_o d_y[r, o]·w[o, i]
         let (sizes, form) = ([rows, w.shape().last(), outputs], ins.get(own + 1).copied());
-        multiply(device, sizes, [Plain(d_y), Plain(w)], form, None, wants[0], d_x);
+        multiply(cx, sizes, [Plain(d_y), Plain(w)], form, None, wants[0], d_x);
     }
     if wants[1].is_wanted() {
         // d_w[o, i] = Σ_r d_y[r, o]·x[r, i]
         let sizes = [outputs, x.shape().last(), rows];
-        multiply(device, sizes, [Transposed(d_y), Plain(x)], None, None, wants[1], d_w);
+        multiply(cx, sizes, [Transposed(d_y), Plain(x)], None, None, wants[1], d_w);
     }
     for (&want, d_residual) in wants[2..].iter().zip(d_residual) {
-        add::pass_on(device, want, d_y, d_residual);
+        add::pass_on(cx.device, want, d_y, d_residual);
     }
 }
 
@@ -154,7 +160,7 @@ enum Stored<'a> {
 /// y [rows, cols] = a [rows, inner] · b [inner, cols], plus `residual` if there is one; to `Add`, y += a·b. `form` is
 /// the prepared form of b, if there is one.
 fn multiply(
-    device: &Device,
+    cx: &mut Context,
     [rows, cols, inner]: [usize; 3],
     [a, b]: [Stored; 2],
     form: Option<&Buffer>,
@@ -162,7 +168,7 @@ fn multiply(
     want: Want,
     y: &mut Buffer,
 ) {
-    if let Device::Cuda(gpu) = device {
+    if let Device::Cuda(gpu) = cx.device {
         let factor = |stored| match stored {
             Plain(x) => cuda::Factor::Plain(x.into()),
             Transposed(x) => cuda::Factor::Transposed(x.into()),
@@ -170,15 +176,52 @@ fn multiply(
         let added = if want == Want::Add { Some(y.pointer()) } else { residual.map(Pointer::from) };
         return product(&**gpu, [rows, cols, inner], [factor(a), factor(b)], added, y.into());
     }
+    let form = form.filter(|form| !form.is_empty());
+    if rounds(cx.device, y.dtype()) {
+        let b = form.map_or_else(|| pack_rounded(cx, view(b, inner, cols)), Buffer::as_slice);
+        let (c, a) = (MatMut::<f32>::new(y.as_mut_slice(), rows, cols), view(a, rows, inner));
+        return match residual {
+            Some(residual) => bf16::product_onto(c, Mat::new(residual.as_slice(), rows, cols), a, b),
+            None => bf16::product(c, a, b, want),
+        };
+    }
     let want = if residual.is_some() { Want::Add } else { want };
     if let Some(residual) = residual {
-        add::pass_on(device, Want::Write, residual, y);
+        add::pass_on(cx.device, Want::Write, residual, y);
     }
     with_real!(y.dtype(), T => {
-        let form = form.filter(|form| !form.is_empty()).map(|form| Factor::Packed(form.as_slice()));
+        let form = form.map(|form| Factor::Packed(form.as_slice()));
         let b = form.unwrap_or_else(|| Factor::Plain(view(b, inner, cols)));
         gemm::<T>(MatMut::new(y.as_mut_slice(), rows, cols), view(a, rows, inner), b, want);
     });
+}
+
+/// Whether products of matrices of this type round their factors to bf16.
+pub(crate) fn rounds(device: &Device, dtype: DType) -> bool {
+    device.rounds_products() && dtype == DType::F32
+}
+
+/// Packs a right factor into the scratch memory.
+fn pack_rounded<'a>(cx: &'a mut Context, b: Mat<'_, f32>) -> &'a [half::bf16] {
+    let packed = cx.scratch(bf16::packed_len(b.rows, b.cols));
+    bf16::pack(b, packed);
+    packed
+}
+
+/// Bytes for the right factor of each product that rounds: they follow each other.
+fn scratch(device: &Device, ins: &[Spec], pass: Pass) -> usize {
+    if !rounds(device, ins[0].dtype) {
+        return 0;
+    }
+    let (rows, outputs, inputs) = (ins[0].shape.rows(), ins[1].shape.rows(), ins[1].shape.last());
+    let elements = match pass {
+        Pass::Forward => bf16::packed_len(inputs, outputs),
+        Pass::Vjp(_) | Pass::Fused(_) => {
+            let wanted = |i, len| if pass.gives(i) { len } else { 0 };
+            wanted(0, bf16::packed_len(outputs, inputs)).max(wanted(1, bf16::packed_len(rows, inputs)))
+        }
+    };
+    elements * DType::Bf16.size()
 }
 
 /// A factor [rows, cols].
@@ -197,8 +240,14 @@ pub(crate) fn weight_forms(device: &Device, w: Spec, pass: Pass) -> Vec<Option<F
         return Vec::new();
     }
     let (outputs, inputs) = (w.shape.rows(), w.shape.last());
-    let form = |elements: usize| Some(Form { input: 1, spec: Spec::new(w.dtype, &[elements]) });
-    let (forward, backward) = (form(packed_len(inputs, outputs)), form(packed_len(outputs, inputs)));
+    let form = |k, n| {
+        let spec = match rounds(device, w.dtype) {
+            true => Spec::new(DType::Bf16, &[bf16::packed_len(k, n)]),
+            false => Spec::new(w.dtype, &[packed_len(k, n)]),
+        };
+        Some(Form { input: 1, spec })
+    };
+    let (forward, backward) = (form(inputs, outputs), form(outputs, inputs));
     match pass {
         Pass::Forward => vec![forward],
         Pass::Vjp(wants) if wants[0].is_wanted() => vec![None, backward],
@@ -211,7 +260,11 @@ pub(crate) fn prepare_weight(number: usize, w: &Buffer, form: &mut Buffer) {
     let (outputs, inputs) = (w.shape().rows(), w.shape().last());
     with_real!(w.dtype(), T => {
         let w = Mat::<T>::new(w.as_slice(), outputs, inputs);
-        pack_b(if number == 0 { w.transposed() } else { w }, form.as_mut_slice());
+        let b = if number == 0 { w.transposed() } else { w };
+        match form.dtype() {
+            DType::Bf16 => bf16::pack(b, form.as_mut_slice()),
+            _ => pack_b(b, form.as_mut_slice()),
+        }
     });
 }
 

@@ -22,7 +22,7 @@ use super::geometry::Blocking;
 use super::mat::{Mat, MatMut};
 use super::tiles::{Tile, for_each_tile, tile_size};
 use engine::simd::{self, Block, Level, SIDE};
-use engine::{Want, parallel};
+use engine::{Element, Want, parallel};
 use half::bf16;
 pub use pack::{pack, packed_len};
 
@@ -32,8 +32,10 @@ const CUT: Blocking = Blocking { panel: SIDE, rows: SIDE, depth: SIDE, depth_acr
 /// C [m, n] = A [m, k] · B [k, n], or C += A·B to [`Want::Add`]; `b` was packed by [`pack`].
 ///
 /// # Panics
-/// If the sizes do not agree, A is contiguous neither along its rows nor along its columns, or nothing is wanted.
-pub fn product(c: MatMut<'_, f32>, a: Mat<'_, f32>, b: &[bf16], want: Want) {
+/// If the sizes do not agree, T is not f32, A is contiguous neither along its rows nor along its columns, or nothing is
+/// wanted.
+pub fn product<T: Element>(c: MatMut<'_, T>, a: Mat<'_, T>, b: &[bf16], want: Want) {
+    let (c, a) = (c.singles(), a.singles());
     assert!(want != Want::Skip, "the product must be wanted");
     if a.cols == 0 && want == Want::Write {
         (0..c.rows).for_each(|i| c.data[i * c.row_stride..][..c.cols].fill(0.0));
@@ -51,6 +53,28 @@ pub fn product_onto(c: MatMut<'_, f32>, r: Mat<'_, f32>, a: Mat<'_, f32>, b: &[b
         (0..c.rows).for_each(|i| c.data[i * c.row_stride..][..c.cols].copy_from_slice(r.row(i, 0..r.cols)));
     }
     multiply(c, a, b, Start { want: Want::Add, onto: Some(r) });
+}
+
+/// Multiplies blocks that stay in L1, on this thread, and returns the FLOPs: the peak of AMX. `None` if lanes compute the
+/// product: their peak is that of f32.
+pub fn burst(steps: usize) -> Option<f64> {
+    const DEPTH: usize = 8;
+    #[cfg(target_arch = "x86_64")]
+    if simd::level() == Level::Amx {
+        let amx = simd::Amx::begin();
+        return Some(parallel::scratch((2 * DEPTH + 2) * SIDE * SIDE, |memory: &mut [bf16]| {
+            memory.fill(bf16::from_f32(1e-3));
+            let (factors, sums) = memory.split_at_mut(2 * DEPTH * SIDE * SIDE);
+            let (a, b) = factors.as_chunks().0.split_at(DEPTH);
+            let sums: &mut [f32] = bytemuck::cast_slice_mut(sums);
+            for _ in 0..steps {
+                amx.add(a, b, &mut sums.as_chunks_mut().0.as_chunks_mut().0[0]);
+            }
+            (2 * DEPTH * SIDE.pow(3) * steps) as f64
+        }));
+    }
+    let _ = steps;
+    None
 }
 
 /// What the product is added to.

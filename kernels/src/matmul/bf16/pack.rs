@@ -5,8 +5,8 @@
 //! pairs of k, the pair of every column. With a pair as one word, a tile of B is the transpose of a tile of A.
 
 use super::super::mat::Mat;
-use engine::parallel;
 use engine::simd::{self, Block, Isa, Kernel, LANES, Lanes, SIDE, load_words, store_words};
+use engine::{Element, parallel};
 use half::bf16;
 
 /// Elements of a packed B [k, n].
@@ -18,8 +18,10 @@ pub const fn packed_len(k: usize, n: usize) -> usize {
 /// and fills up with zeros. The layout and the bits are the same for every instruction set.
 ///
 /// # Panics
-/// If `out` does not have [`packed_len`] elements, or B is contiguous neither along its rows nor along its columns.
-pub fn pack(b: Mat<'_, f32>, out: &mut [bf16]) {
+/// If `out` does not have [`packed_len`] elements, T is not f32, or B is contiguous neither along its rows nor along its
+/// columns.
+pub fn pack<T: Element>(b: Mat<'_, T>, out: &mut [bf16]) {
+    let b = b.singles();
     assert_eq!(out.len(), packed_len(b.rows, b.cols), "length of a packed [{}, {}] matrix", b.rows, b.cols);
     if out.is_empty() {
         return;
