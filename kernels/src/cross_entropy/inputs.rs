@@ -1,9 +1,12 @@
 //! Shared by both ways through the vocabulary: the op's inputs and outputs, and the tokens that count.
 
+use super::stream::BLOCK;
+use crate::matmul::bf16;
 use crate::matmul::gemm::{Factor, gemm, packed_len};
 use crate::matmul::mat::{Mat, MatMut};
 use engine::Want;
 use engine::simd::Real;
+use half::bf16 as Half;
 
 /// The target of a token that the loss ignores.
 pub const IGNORED: i32 = -1;
@@ -15,9 +18,27 @@ pub struct Inputs<'a, T> {
     pub hidden: &'a [T],
     pub table: &'a [T],
     pub packed: Option<&'a [T]>,
+    /// The table if products round their factors.
+    pub rounded: Option<Rounded<'a>>,
     pub targets: &'a [i32],
     pub scale: T,
     pub dim: usize,
+}
+
+/// The table in bf16.
+#[derive(Clone, Copy)]
+pub struct Rounded<'a> {
+    /// Packed for the product that gives the logits.
+    pub logits: &'a [Half],
+    /// Packed by [`pack_blocks`], or empty if no gradient of hidden states is wanted.
+    pub blocks: &'a [Half],
+}
+
+/// Packs [`BLOCK`] rows of the table at a time for the product back to the hidden states.
+pub fn pack_blocks<T: Real>(table: &[T], dim: usize, blocks: &mut [Half]) {
+    for (rows, out) in table.chunks(BLOCK * dim).zip(blocks.chunks_mut(bf16::packed_len(BLOCK, dim))) {
+        bf16::pack(Mat::new(rows, rows.len() / dim, dim), out);
+    }
 }
 
 impl<T: Real> Inputs<'_, T> {
@@ -35,10 +56,26 @@ impl<T: Real> Inputs<'_, T> {
     /// Columns first .. first + width of the logits of the tokens whose hidden states are the rows of `a`:
     /// logits[n, v] = Σ_i hidden[n, i]·table[v, i]. `first` is a multiple of a packed panel's width.
     pub fn logits(&self, a: Mat<'_, T>, first: usize, width: usize, logits: MatMut<'_, T>) {
+        if let Some(Rounded { logits: table, .. }) = self.rounded {
+            let part = &table[bf16::packed_len(self.dim, first)..][..bf16::packed_len(self.dim, width)];
+            return bf16::product(logits, a, part, Want::Write);
+        }
         let at = first * self.dim;
         let table = Mat::new(&self.table[at..], width, self.dim).transposed();
         let packed = self.packed.map(|packed| Factor::Packed(&packed[at..][..packed_len(self.dim, width)]));
         gemm(logits, a, packed.unwrap_or(Factor::Plain(table)), Want::Write);
+    }
+
+    /// hidden [n, dim] = (or +=) x [n, width] · rows first .. first + width of the table. If products round their factors, the
+    /// rows are at most one [`BLOCK`].
+    pub fn back(&self, x: Mat<'_, T>, first: usize, width: usize, hidden: MatMut<'_, T>, want: Want) {
+        match self.rounded {
+            Some(Rounded { blocks, .. }) => {
+                let part = &blocks[bf16::packed_len(first, self.dim)..][..bf16::packed_len(width, self.dim)];
+                bf16::product(hidden, x, part, want);
+            }
+            None => gemm(hidden, x, Mat::new(&self.table[first * self.dim..], width, self.dim), want),
+        }
     }
 
     /// The column of a token that is not ignored.

@@ -28,8 +28,9 @@ use self::inputs::{Inputs, Outputs};
 use crate::case::{Case, Fill, Input, Sizes};
 use crate::check;
 use crate::cost::{self, any_wanted};
-use crate::lanes::wanted;
-use crate::matmul::{prepare_weight, weight_forms};
+use crate::lanes::{split, wanted};
+use crate::matmul::mat::Mat;
+use crate::matmul::{bf16, prepare_weight, rounds, weight_forms};
 use engine::simd::Real;
 use engine::{
     Buffer, Context, Cost, DType, Device, Element, Form, Op, Output, Pass, Reads, Result, Shape, Spec, Want, with_real,
@@ -77,7 +78,8 @@ impl Op for LmHead {
             return Head::new(cx, &**gpu, ins, Pass::Forward).forward(outs);
         }
         with_real!(ins[0].dtype(), T => {
-            cpu::forward::<T>(inputs(ins), memory(cx, ins, Pass::Forward), outputs(outs));
+            let (memory, rounded) = memory(cx, ins, Pass::Forward);
+            cpu::forward::<T>(inputs(ins, rounded), memory, outputs(outs));
         });
     }
 
@@ -86,9 +88,9 @@ impl Op for LmHead {
             return Head::new(cx, &**gpu, ins, Pass::Vjp(wants)).vjp(outs[2], d_y, (wants, d));
         }
         with_real!(d_y.dtype(), T => {
-            let (d_loss, memory) = (d_y.as_slice()[0], memory(cx, ins, Pass::Vjp(wants)));
+            let (d_loss, (memory, rounded)) = (d_y.as_slice()[0], memory(cx, ins, Pass::Vjp(wants)));
             let gradients = gradients(wants, d);
-            cpu::vjp::<T>(inputs(ins), memory, outs[2].as_slice(), d_loss, gradients);
+            cpu::vjp::<T>(inputs(ins, rounded), memory, outs[2].as_slice(), d_loss, gradients);
         });
     }
 
@@ -105,29 +107,38 @@ impl Op for LmHead {
         }
         with_real!(ins[0].dtype(), T => {
             let gradients = gradients(wants, d);
-            let memory = memory(cx, ins, Pass::Fused(wants));
-            cpu::forward_vjp::<T>(inputs(ins), memory, outputs(outs), gradients);
+            let (memory, rounded) = memory(cx, ins, Pass::Fused(wants));
+            cpu::forward_vjp::<T>(inputs(ins, rounded), memory, outputs(outs), gradients);
         });
     }
 
     fn forms(&self, device: &Device, ins: &[Spec], pass: Pass) -> Vec<Option<Form>> {
-        // Only for the logits: the product back to the hidden state packs by copying whole rows, and a second form of
-        // the table would take much memory.
-        match pass {
-            Pass::Vjp(wants) if !any_wanted(wants) => Vec::new(),
-            _ => weight_forms(device, ins[1], Pass::Forward),
+        if matches!(pass, Pass::Vjp(wants) if !any_wanted(wants)) {
+            return Vec::new();
         }
+        let mut forms = weight_forms(device, ins[1], Pass::Forward);
+        // In f32 only for the logits: the product back to the hidden state packs by copying whole rows, and a second form
+        // of the table would take much memory.
+        if rounds(device, ins[1].dtype) && pass.gives(0) {
+            forms.push(forms[0]);
+        }
+        forms
     }
 
     fn prepare(&self, _cx: &mut Context, number: usize, input: &Buffer, form: &mut Buffer) {
-        prepare_weight(number, input, form);
+        match number {
+            0 => prepare_weight(number, input, form),
+            _ => inputs::pack_blocks(input.as_slice::<f32>(), input.shape().last(), form.as_mut_slice()),
+        }
     }
 
     fn scratch(&self, device: &Device, ins: &[Spec], pass: Pass) -> usize {
         if let Device::Cuda(_) = device {
             return cuda::Shape::new(ins[0], ins[1], pass).scratch() * DType::F32.size();
         }
-        working(ins[0].shape, ins[1].shape, pass) * ins[0].dtype.size()
+        let [hidden, table] = [ins[0].shape, ins[1].shape];
+        let rounded = if rounds(device, ins[0].dtype) { rounded(hidden, table, pass).iter().sum() } else { 0 };
+        (working(hidden, table, pass) + rounded) * ins[0].dtype.size()
     }
 
     fn cost(&self, ins: &[Spec], pass: Pass) -> Cost {
@@ -153,15 +164,48 @@ fn working(hidden: Shape, table: Shape, pass: Pass) -> usize {
     if whole_rows { cpu::scratch(tokens, dim, table.rows()) } else { stream::scratch(tokens, dim) }
 }
 
-fn memory<'a, T: Element>(cx: &'a mut Context, ins: &[&Buffer], pass: Pass) -> &'a mut [T] {
-    cx.scratch(working(ins[0].shape(), ins[1].shape(), pass))
+/// Elements of f32 that hold the table in bf16, packed for the logits and for the way back, and a chunk's hidden states. The
+/// first two are used if the op gets no prepared forms.
+fn rounded(hidden: Shape, table: Shape, pass: Pass) -> [usize; 3] {
+    let (dim, vocab, most) = (hidden.last(), table.rows(), cpu::CHUNK.min(hidden.rows()));
+    let wanted = |i, [k, n]: [usize; 2]| if pass.gives(i) { bf16::packed_len(k, n) / 2 } else { 0 };
+    [bf16::packed_len(dim, vocab) / 2, wanted(0, [vocab, dim]), wanted(1, [most, dim])]
 }
 
-fn inputs<'a, T: Element>(ins: &[&'a Buffer]) -> Inputs<'a, T> {
+/// Working memory, and the table in bf16 if products round their factors.
+fn memory<'a, T: Real>(
+    cx: &'a mut Context,
+    ins: &[&'a Buffer],
+    pass: Pass,
+) -> (&'a mut [T], Option<inputs::Rounded<'a>>) {
+    let [hidden, table] = [ins[0].shape(), ins[1].shape()];
+    let working = working(hidden, table, pass);
+    if !rounds(cx.device, T::DTYPE) {
+        return (cx.scratch(working), None);
+    }
+    let (lens, dim) = (rounded(hidden, table, pass), table.last());
+    let all = cx.scratch(lens.iter().sum::<usize>() + working);
+    let [logits, blocks, memory] = split(all, [lens[0], lens[1], lens[2] + working]);
+    let form = |number: usize| ins.get(4 + number).filter(|form| !form.is_empty()).map(|form| form.as_slice());
+    let [logits, blocks]: [&mut [half::bf16]; 2] = [logits, blocks].map(bytemuck::cast_slice_mut);
+    let logits = form(0).unwrap_or_else(|| {
+        bf16::pack(Mat::new(ins[1].as_slice::<T>(), table.rows(), dim).transposed(), logits);
+        logits
+    });
+    let blocks = form(1).unwrap_or_else(|| {
+        inputs::pack_blocks(ins[1].as_slice::<T>(), dim, blocks);
+        blocks
+    });
+    (memory, Some(inputs::Rounded { logits, blocks }))
+}
+
+fn inputs<'a, T: Element>(ins: &[&'a Buffer], rounded: Option<inputs::Rounded<'a>>) -> Inputs<'a, T> {
+    let packed = ins.get(4).filter(|form| rounded.is_none() && !form.is_empty());
     Inputs {
         hidden: ins[0].as_slice(),
         table: ins[1].as_slice(),
-        packed: ins.get(4).filter(|form| !form.is_empty()).map(|form| form.as_slice()),
+        packed: packed.map(|form| form.as_slice()),
+        rounded,
         targets: ins[2].as_slice(),
         scale: ins[3].as_slice()[0],
         dim: ins[0].shape().last(),

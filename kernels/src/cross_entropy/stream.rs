@@ -10,7 +10,6 @@
 
 use super::inputs::{Inputs, Outputs, for_each_group};
 use crate::lanes::split;
-use crate::matmul::gemm::gemm;
 use crate::matmul::mat::{Mat, MatMut};
 use engine::simd::{self, Isa, Kernel, LANES, Lanes, Real};
 use engine::{Want, parallel};
@@ -181,7 +180,6 @@ impl<T: Real> Part<'_, T> {
             return;
         }
         let accumulate = if first == 0 { Want::Write } else { Want::Add };
-        let table = Mat::new(&ins.table[first * dim..], width, dim);
-        gemm(MatMut::new(self.gathered, n, dim), Mat::new(logits, n, width), table, accumulate);
+        ins.back(Mat::new(logits, n, width), first, width, MatMut::new(self.gathered, n, dim), accumulate);
     }
 }
