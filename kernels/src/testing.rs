@@ -75,7 +75,8 @@ pub fn forward_vjp(op: &dyn Op, wants: &[Want], ins: &[impl Borrow<Buffer>]) -> 
     on_bench(op).forward_vjp(wants, ins, &ones(ins))
 }
 
-fn ones(like: &[impl Borrow<Buffer>]) -> Vec<Buffer> {
+/// Ones, to which gradients are added.
+pub fn ones(like: &[impl Borrow<Buffer>]) -> Vec<Buffer> {
     let ones = |b: &Buffer| Buffer::from_f64(b.dtype(), b.shape().dims(), &vec![1.0; b.len()]);
     like.iter().map(|b| ones(b.borrow())).collect()
 }
