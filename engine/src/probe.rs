@@ -45,6 +45,7 @@ pub fn probe(settings: &Settings, device: &Device) -> Vec<Finding> {
     let cores = thread::available_parallelism().map_or(1, NonZero::get);
     let cores = Finding::found("cores", true, format!("{cores} for this process"));
     let mut findings = vec![processor(), cores, memory()];
+    findings.extend(amx());
     let on_gpu = matches!(device, Device::Cuda(_));
     match open::check_driver() {
         Ok((version, count)) => {
@@ -109,6 +110,17 @@ fn processor() -> Finding {
     let levels: Vec<String> = simd::supported().iter().map(ToString::to_string).collect();
     let (name, levels, level) = (processor_name(), levels.join(", "), simd::level());
     Finding::found("processor", true, format!("{name}: {levels}; using {level} ({} sets it)", simd::VARIABLE))
+}
+
+/// If the processor has the tiles.
+fn amx() -> Option<Finding> {
+    #[cfg(target_arch = "x86_64")]
+    return Some(match simd::Amx::is_lent()? {
+        true => Finding::found("AMX", simd::level() == simd::Level::Amx, "granted by the kernel, for products in bf16"),
+        false => Finding::missing("AMX", "the processor has it, but the kernel does not grant it to this process"),
+    });
+    #[cfg(not(target_arch = "x86_64"))]
+    None
 }
 
 fn memory() -> Finding {

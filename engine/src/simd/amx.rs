@@ -30,9 +30,16 @@ const LAYOUT: Layout = {
 impl Amx {
     /// Whether the processor has bf16 tiles, conversions to bf16 and AVX-512, and the operating system lends the tiles.
     pub fn is_available() -> bool {
-        static AVAILABLE: OnceLock<bool> = OnceLock::new();
-        *AVAILABLE.get_or_init(|| {
-            super::x86::Avx512::is_available() && is_x86_feature_detected!("avx512bf16") && has_tiles() && permitted()
+        Self::is_lent() == Some(true)
+    }
+
+    /// Whether the operating system lends the tiles to this process; `None` if the processor lacks them, conversions to
+    /// bf16 or AVX-512.
+    pub fn is_lent() -> Option<bool> {
+        static LENT: OnceLock<Option<bool>> = OnceLock::new();
+        *LENT.get_or_init(|| {
+            let has = super::x86::Avx512::is_available() && is_x86_feature_detected!("avx512bf16") && has_tiles();
+            has.then(permitted)
         })
     }
 
