@@ -30,7 +30,7 @@ pub struct Args {
     preset: String,
     #[command(flatten)]
     single: Single,
-    /// Storage type of tensors [default: f32 on the CPU, bf16 on a GPU]
+    /// Type of the factors of products, and of tensors on a GPU [default: f32 on the CPU, bf16 on a GPU]
     #[arg(long, value_parser = one_of::<Precision>())]
     dtype: Option<Precision>,
     /// Write all measurements as JSON, for --compare in a later run
@@ -69,7 +69,7 @@ pub fn run(args: &Args, place: &Place) -> Result<()> {
             Ok((setup, works))
         })?;
         print(Machine::of(&setup))?;
-        print(format_args!("preset {}: {}, {}\n", args.preset, setup.sizes(), setup.dtype))?;
+        print(format_args!("preset {}: {}, {}\n", args.preset, setup.sizes(), setup.config.train.precision))?;
         let mut ceilings = Ceilings::new(&setup.device, setup.dtype, &setup.effort)?;
         let bar = bar(0, "{wide_msg}");
         let rows = measure_all(&setup, &works, &mut ceilings, &mut |pass, case| {

@@ -3,10 +3,10 @@
 use super::output::{note, print};
 use super::place::{Choice, Place};
 use super::settings::Settings;
-use engine::{DType, Device, Result};
+use engine::{Device, Result};
 use lab::plan::Plans;
 use lab::table::si;
-use ltm::config::{ModelKind, Precision, Work};
+use ltm::config::{ModelKind, Work};
 
 /// Show the cost of a configuration before training: parameters, FLOPs per token, memory, and every instruction
 ///
@@ -30,9 +30,6 @@ pub fn run(args: &Args, place: &Place) -> Result<()> {
         }
         Ok(plans)
     })?;
-    if config.train.precision == Precision::Bf16 && plans.learner.params.compute == DType::F32 {
-        note("train.precision = bf16 needs a GPU (--device cuda): this is the plan in f32 for the CPU");
-    }
     let (m, parameters) = (&config.model, plans.learner.params.count());
     let latents = match m.kind {
         ModelKind::Ltm => format!("{} latents in each layer", m.latents),

@@ -60,8 +60,8 @@ impl Plans {
     /// If the device has no kernels for it.
     pub fn new(config: &Config, device: &Device) -> Result<Self> {
         config.check_device(device, Work::Training)?;
-        let mut store = Store::new(device.clone());
-        let learner = Learner::new(config, config.train.precision.to_use_on(device), &mut store)?;
+        let mut store = Store::new(config.train.precision.on(device));
+        let learner = Learner::new(config, config.train.precision.stored_on(device), &mut store)?;
         Ok(Self { store, learner, config: config.clone() })
     }
 

@@ -72,8 +72,8 @@ impl Trainer {
         let config = config.resolved()?;
         config.check_training()?;
         config.check_device(device, Work::Training)?;
-        let mut store = Store::new(device.clone());
-        let activations = config.train.precision.to_learn_on(device)?;
+        let mut store = Store::new(config.train.precision.on(device));
+        let activations = config.train.precision.stored_on(device);
         let Learner { params, inputs, fast, draw, slow, .. } = Learner::new(&config, activations, &mut store)?;
         config.check_room(&store, Work::Training)?;
         params.init(&mut store, config.train.seed);

@@ -22,7 +22,7 @@ pub struct Machine {
     pub threads: usize,
     /// `cpu`, or the GPU's name.
     pub device: String,
-    /// Element type of tensors.
+    /// Type of the factors of products: `train.precision`.
     pub dtype: String,
 }
 
@@ -37,7 +37,7 @@ impl Machine {
                 Device::Cpu(_) => "cpu".into(),
                 Device::Cuda(gpu) => gpu.name().into(),
             },
-            dtype: setup.dtype.to_string(),
+            dtype: setup.config.train.precision.to_string(),
         }
     }
 }

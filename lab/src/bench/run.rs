@@ -23,9 +23,9 @@ pub const STEPS: &str = "steps";
 pub struct Setup {
     /// Sizes, resolved.
     pub config: Config,
-    /// Where.
+    /// Where, in the configuration's `train.precision`.
     pub device: Device,
-    /// Storage type of tensors: the configuration's `train.precision`.
+    /// Storage type of tensors.
     pub dtype: DType,
     /// Folders, ops, or [`STEPS`]; everything if empty.
     pub only: Vec<String>,
@@ -40,8 +40,8 @@ impl Setup {
     /// If the device cannot store tensors as the configuration says, or run the model.
     pub fn new(config: Config, device: Device) -> Result<Self> {
         config.check_device(&device, config::Work::Training)?;
-        let (dtype, effort) = (config.train.precision.to_learn_on(&device)?, Effort::full(&device));
-        Ok(Self { config, device, dtype, only: Vec::new(), effort })
+        let (dtype, effort) = (config.train.precision.stored_on(&device), Effort::full(&device));
+        Ok(Self { device: config.train.precision.on(&device), config, dtype, only: Vec::new(), effort })
     }
 
     /// The cases and passes to be measured.

@@ -1,4 +1,4 @@
-use engine::{DType, Device, Error, Result};
+use engine::{DType, Device, Products};
 use serde::{Deserialize, Serialize};
 
 /// A setting that takes one of a few named values.
@@ -74,10 +74,11 @@ choices! {
         Adamw = "adamw", "AdamW for all weights (Algorithm 1).";
     }
 
-    /// The storage type of activations on a GPU. Arithmetic, weights and latents are always f32.
+    /// The type of the factors of products, and on a GPU of stored activations. Sums, weights and latents are always f32.
     Precision {
         F32 = "f32", "32 bits.";
-        Bf16 = "bf16", "16 bits with the range of f32: half the memory traffic, and products on the tensor cores.";
+        Bf16 = "bf16", "16 bits with the range of f32: products on a GPU's tensor cores or by a processor's AMX, and on a GPU half \
+                        the memory traffic.";
     }
 
     /// What happens when a loss or gradient is not finite.
@@ -130,19 +131,14 @@ impl ModelKind {
 }
 
 impl Precision {
-    /// The storage type of activations on `device` for training.
-    ///
-    /// # Errors
-    /// If the device cannot: bf16 needs a GPU.
-    pub fn to_learn_on(self, device: &Device) -> Result<DType> {
-        if self == Self::Bf16 && matches!(device, Device::Cpu(_)) {
-            return Err(Error::usage("train.precision = bf16 needs a GPU; on the CPU use train.precision = f32"));
-        }
-        Ok(self.to_use_on(device))
+    /// `device` as it computes in this precision: the CPU rounds the factors of products in bf16.
+    #[must_use]
+    pub fn on(self, device: &Device) -> Device {
+        device.with(if self == Self::Bf16 { Products::Bf16 } else { Products::F32 })
     }
 
-    /// The storage type of activations on `device` for using a model: as in training, if the device supports it.
-    pub fn to_use_on(self, device: &Device) -> DType {
+    /// The storage type of activations on `device`.
+    pub fn stored_on(self, device: &Device) -> DType {
         if self == Self::Bf16 && matches!(device, Device::Cuda(_)) { DType::Bf16 } else { DType::F32 }
     }
 }

@@ -24,7 +24,7 @@ impl Config {
     pub fn check_device(&self, device: &Device, work: Work) -> Result<()> {
         let Device::Cuda(gpu) = device else { return Ok(()) };
         let (m, name) = (&self.model, gpu.name());
-        let (head_dim, dtype) = (m.head_dim(), self.train.precision.to_use_on(device));
+        let (head_dim, dtype) = (m.head_dim(), self.train.precision.stored_on(device));
         let most = kernels::widest_head(&**gpu, dtype);
         if head_dim > most {
             return Err(Error::device(format!(

@@ -155,7 +155,7 @@ table! {
         /// Number of newest checkpoints to keep, of those due by `train.checkpoint_every` and at the end; that of the best
         /// validation stays too.
         keep_checkpoints: usize = 3, AtLeast(1.0);
-        /// Storage type of activations on a GPU; the CPU supports only f32.
+        /// Type of the factors of products, and on a GPU of stored activations.
         precision: Precision = Precision::F32;
         /// On a non-finite loss or gradient: stop the run, or skip the update.
         non_finite: NonFinite = NonFinite::Stop;

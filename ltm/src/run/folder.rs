@@ -333,9 +333,9 @@ impl Run {
 
     fn load_from(&self, checkpoint: &Checkpoint, device: &Device, work: Work) -> Result<Loaded> {
         let file = checkpoint.file(WEIGHTS)?;
-        let mut store = Store::new(device.clone());
+        let mut store = Store::new(self.config.train.precision.on(device));
         let params = Params::new(&self.config.model, DType::F32, &mut store);
-        let params = params.computed_in(self.config.train.precision.to_use_on(&store.device));
+        let params = params.computed_in(self.config.train.precision.stored_on(device));
         self.config.check_room(&store, work)?;
         params.load(&mut store, &SafeTensors::open(&file)?, "").map_err(|e| e.at(file.display()))?;
         Ok(Loaded {

@@ -125,8 +125,6 @@ fn a_run_on_a_device_is_a_run_on_the_cpu() {
         assert!(precision == "f32" || differs, "bf16 was not used");
         assert_close("protocols", &judge(&run, &device), &judge(&run, &Device::CPU), most);
     }
-    let refused = train(&folder.join("no"), &config, &Device::CPU, 1).expect_err("a refusal").to_string();
-    assert!(refused.contains("train.precision = bf16 needs a GPU"), "{refused}");
 
     // Each can resume the checkpoint of the other.
     assert_close("protocols", &judge(&cpu, &device), &judge(&cpu, &Device::CPU), 1e-4);
