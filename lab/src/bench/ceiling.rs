@@ -6,6 +6,7 @@ use super::{Effort, Rate, Roof};
 use engine::cuda::{Factor, Gpu, Product};
 use engine::simd::{self, Isa, Kernel, LANES, Lanes, Real};
 use engine::{Buffer, DType, Device, Result};
+use kernels::matmul::bf16;
 use rayon::prelude::*;
 use std::hint::black_box;
 use std::sync::Arc;
@@ -51,7 +52,7 @@ pub struct Ceilings {
 
 /// The memory for measuring the ceilings.
 enum Rig {
-    Cpu(Arrays),
+    Cpu(Arrays, fn(usize) -> [f64; 2]),
     Gpu(Box<Slabs>),
 }
 
@@ -66,7 +67,9 @@ impl Ceilings {
                 let arrays = Arrays::new(effort.bytes);
                 let bytes = size_of_val(&arrays.0[0][..]) as f64;
                 let memory = WAYS.map(|(_, name, touches)| Ceiling::new(name, touches * bytes)).into();
-                (Ceiling::new("fused multiply-adds in registers", 0.0), memory, Rig::Cpu(arrays))
+                let rounds = device.rounds_products();
+                let name = if rounds { "bf16 multiply-adds in L1" } else { "fused multiply-adds in registers" };
+                (Ceiling::new(name, 0.0), memory, Rig::Cpu(arrays, if rounds { bf16_burst } else { fma_burst }))
             }
             Device::Cuda(gpu) => {
                 let slabs = Slabs::new(gpu, dtype, effort)?;
@@ -123,7 +126,7 @@ impl Ceilings {
     /// Evicts the ops' data from the caches.
     pub fn evict(&self) {
         match &self.rig {
-            Rig::Cpu(arrays) => arrays.walk(),
+            Rig::Cpu(arrays, _) => arrays.walk(),
             Rig::Gpu(slabs) => slabs.gpu.clear(slabs.halves[1].address(), slabs.bytes.min(FLUSH)),
         }
     }
@@ -132,7 +135,7 @@ impl Ceilings {
         self.pass_flops();
         let Self { memory, rig, .. } = self;
         match rig {
-            Rig::Cpu(arrays) => memory.iter_mut().zip(WAYS).for_each(|(c, (way, ..))| c.add(|| arrays.pass(way))),
+            Rig::Cpu(arrays, _) => memory.iter_mut().zip(WAYS).for_each(|(c, (way, ..))| c.add(|| arrays.pass(way))),
             Rig::Gpu(slabs) => memory[0].add(|| slabs.copy()),
         }
         self.latest = Instant::now();
@@ -140,8 +143,8 @@ impl Ceilings {
 
     fn pass_flops(&mut self) {
         match &self.rig {
-            Rig::Cpu(_) => {
-                let [flops, seconds] = fma_burst(2_000_000);
+            Rig::Cpu(_, burst) => {
+                let [flops, seconds] = burst(2_000_000);
                 self.flops.seconds.push(seconds);
                 self.flops.amount = flops;
             }
@@ -154,9 +157,19 @@ impl Ceilings {
 /// threads and the seconds of the slowest. Each thread reads its own clock, because waking a thread can take as long as
 /// a short burst.
 pub fn fma_burst(steps: usize) -> [f64; 2] {
+    burst(|| simd::dispatch(FmaChains(steps)))
+}
+
+/// The same for products that round their factors to bf16: of AMX if there is one, in about the same time.
+fn bf16_burst(steps: usize) -> [f64; 2] {
+    burst(|| bf16::burst(steps / 100).unwrap_or_else(|| simd::dispatch(FmaChains(steps))))
+}
+
+/// Runs `work` on every thread.
+fn burst(work: impl Fn() -> f64 + Sync) -> [f64; 2] {
     let all = rayon::broadcast(|_| {
         let start = Instant::now();
-        let flops = simd::dispatch(FmaChains(steps));
+        let flops = work();
         [flops, start.elapsed().as_secs_f64()]
     });
     all.into_iter().fold([0.0; 2], |[flops, slowest], [f, s]| [flops + f, slowest.max(s)])
