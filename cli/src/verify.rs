@@ -2,7 +2,7 @@
 
 use super::output::{note, print};
 use super::place::Place;
-use engine::{DType, Device, Error, Result};
+use engine::{DType, Device, Error, Products, Result};
 use lab::table::{DASH, Table};
 use lab::verify::{self, Comparison, MODEL_SIZES, OpReport, device_tolerance, golden, tolerance};
 use std::path::{Path, PathBuf};
@@ -26,6 +26,8 @@ pub fn run(args: &Args, place: &Place) -> Result<()> {
         let path = args.golden.as_deref();
         let column = |name, dtype, device| -> Result<Column> { Ok((name, dtype, golden(path, dtype, device)?)) };
         let mut columns = vec![column("f64", DType::F64, &Device::CPU)?, column("f32", DType::F32, &Device::CPU)?];
+        // Everything is stored in f32, but the tolerance is that of bf16.
+        columns.push(("bf16", DType::Bf16, golden(path, DType::F32, &Device::CPU.with(Products::Bf16))?));
         print("relative errors: f32 against f64, and the f64 gradient against central differences\n")?;
         let mut bad = show(&verify::ops())?;
         if let Device::Cuda(gpu) = &device {

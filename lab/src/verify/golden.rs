@@ -39,7 +39,7 @@ pub fn tolerance(dtype: DType) -> f64 {
 const OWN: &[u8] = include_bytes!("../../../tests/fixtures/golden_tiny.safetensors");
 
 /// Computes all quantities in the golden file at `path` (the embedded one by default) and compares: on the CPU in f32
-/// or f64, on a GPU in f32, or with activations in bf16.
+/// or f64, on a GPU in f32, or with activations in bf16. In f32 on the CPU, `device` may round the factors of products.
 ///
 /// # Errors
 /// If the file cannot be read, lacks a tensor or an entry of its metadata, or describes a model that cannot be or that the

@@ -3,7 +3,7 @@
 use crate::{Bench, weights};
 use autograd::Id;
 use engine::{DType, Device, simd};
-use ltm::config::{Config, Noise, SlowGradient};
+use ltm::config::{Config, Noise, Precision, SlowGradient};
 use ltm::data::{Batch, SampleInfo};
 use ltm::learn::FastOptions;
 use ltm::train::Trainer;
@@ -40,16 +40,21 @@ fn train(change: fn(&mut Config)) -> Vec<u8> {
 
 #[test]
 fn training_has_the_same_bits_on_any_number_of_threads_and_every_instruction_set() {
-    let run = |threads: usize| {
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-        pool.install(|| train(|_| ()))
-    };
-    let reference = run(1);
-    for threads in [2, 3, 7] {
-        assert!(run(threads) == reference, "{threads} threads");
-    }
-    // This changes the instruction set of the whole process, whose bits do not depend on it.
-    simd::for_each_level(|level| assert!(train(|_| ()) == reference, "{level}"));
+    let precisions: [fn(&mut Config); 2] = [|_| (), |c| c.train.precision = Precision::Bf16];
+    let [f32, bf16] = precisions.map(|precision| {
+        let run = |threads: usize| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            pool.install(|| train(precision))
+        };
+        let reference = run(1);
+        for threads in [2, 3, 7] {
+            assert!(run(threads) == reference, "{threads} threads");
+        }
+        // This changes the instruction set of the whole process, whose bits do not depend on it.
+        simd::for_each_level(|level| assert!(train(precision) == reference, "{level}"));
+        reference
+    });
+    assert!(f32 != bf16, "products in bf16 were not used");
 }
 
 /// The settings of the public reference code are also deterministic.
