@@ -5,7 +5,7 @@ use crate::matmul::bf16;
 use crate::matmul::gemm::{Factor, gemm, packed_len};
 use crate::matmul::mat::{Mat, MatMut};
 use engine::Want;
-use engine::simd::Real;
+use engine::simd::{self, Real};
 use half::bf16 as Half;
 
 /// The target of a token that the loss ignores.
@@ -75,6 +75,14 @@ impl<T: Real> Inputs<'_, T> {
                 bf16::product(hidden, x, part, want);
             }
             None => gemm(hidden, x, Mat::new(&self.table[first * self.dim..], width, self.dim), want),
+        }
+    }
+
+    /// A number of the table as products read it.
+    pub fn factor(&self, x: T) -> T {
+        match self.rounded {
+            Some(_) => T::from_f64(simd::round(x.to_f64() as f32).to_f64()),
+            None => x,
         }
     }
 

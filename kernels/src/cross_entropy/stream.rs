@@ -122,7 +122,7 @@ pub fn run<T: Real>(ins: Inputs<T>, memory: &mut [T], outs: &mut Outputs<T>, d_h
                 let (g, share) = (ins.scale, ins.scale / sum);
                 let d = &mut d_hidden[token * dim..][..dim];
                 for ((d, &sum), &target) in d.iter_mut().zip(&gathered[row * dim..]).zip(target) {
-                    *d += share * sum - g * target;
+                    *d += share * sum - g * ins.factor(target);
                 }
             }
         }

@@ -1,7 +1,7 @@
 use super::*;
 use crate::testing::{check, check_all, normal, refuses};
-use engine::DType;
 use engine::bench::garbage;
+use engine::{DType, Products};
 
 /// Sizes around and beyond the edges of register tiles and cache blocks.
 const SIZES: [[usize; 3]; 6] = [[1, 1, 1], [3, 2, 5], [7, 16, 17], [16, 33, 48], [65, 300, 31], [130, 20, 257]];
@@ -36,9 +36,13 @@ fn errors_say_what_would_be_right() {
 fn a_form_stands_for_the_weight() {
     let [x, w, d_y] = [[3, 7], [5, 7], [3, 5]].map(|dims| normal(DType::F32, &dims, 1));
     let (nan, none, wants) = (garbage(&Device::CPU, w.spec()), Buffer::empty(), [Want::Write, Want::Skip]);
-    let cx = &mut Context { device: &Device::CPU, scratch: &mut Buffer::empty() };
-    for (number, pass) in [Pass::Forward, Pass::Vjp(&wants)].into_iter().enumerate() {
-        let spec = Linear.forms(&Device::CPU, &[x.spec(), w.spec()], pass)[number].expect("a form").spec;
+    let passes = [Pass::Forward, Pass::Vjp(&wants)].into_iter().enumerate();
+    let devices = [Device::CPU, Device::CPU.with(Products::Bf16)];
+    for ((number, pass), device) in passes.flat_map(|pass| devices.each_ref().map(|device| (pass, device))) {
+        let specs = [x.spec(), w.spec()];
+        let mut scratch = Buffer::new(Spec::new(DType::Bf16, &[Linear.scratch(device, &specs, pass) / 2]));
+        let cx = &mut Context { device, scratch: &mut scratch };
+        let spec = Linear.forms(device, &specs, pass)[number].expect("a form").spec;
         let mut form = Buffer::new(spec);
         Linear.prepare(cx, number, &w, &mut form);
         let mut run = |w: &Buffer, form: &Buffer| {
