@@ -194,8 +194,8 @@ fn subnormal_numbers_exist_after_a_product() {
     let half = std::hint::black_box(f32::MIN_POSITIVE);
     levels(|level| {
         let mut packed = vec![bf16::ZERO; packed_len(3, 4)];
-        pack(Mat::new(&[1.0; 12], 3, 4), &mut packed);
-        product(MatMut::new(&mut [0.0; 8], 2, 4), Mat::new(&[1.0; 6], 2, 3), &packed, Want::Write);
+        pack(Mat::new(&[1.0f32; 12], 3, 4), &mut packed);
+        product(MatMut::new(&mut [0.0f32; 8], 2, 4), Mat::new(&[1.0; 6], 2, 3), &packed, Want::Write);
         assert!(std::hint::black_box(half * 0.5) > 0.0, "{level}");
     });
 }
@@ -203,7 +203,7 @@ fn subnormal_numbers_exist_after_a_product() {
 #[test]
 #[should_panic(expected = "sizes of C[m, n] = A[m, k]·B[k, n]")]
 fn sizes_must_agree() {
-    product(MatMut::new(&mut [0.0; 4], 2, 2), Mat::new(&[0.0; 6], 2, 3), &[bf16::ZERO; 1], Want::Write);
+    product(MatMut::new(&mut [0.0f32; 4], 2, 2), Mat::new(&[0.0; 6], 2, 3), &[bf16::ZERO; 1], Want::Write);
 }
 
 /// With several blocks of B for the tiles, and of A for the lanes.
