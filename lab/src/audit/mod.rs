@@ -71,6 +71,15 @@ impl Scores {
     }
 }
 
+/// How posteriors are fitted.
+#[derive(Clone, Copy, PartialEq)]
+enum Way {
+    /// As the run's own settings say, for this protocol.
+    Own(Protocol),
+    /// As the reference fits them.
+    Reference,
+}
+
 /// All protocols at one T.
 #[derive(Clone, Debug, Default)]
 pub struct Row {
@@ -103,18 +112,15 @@ impl Row {
         self.reference.less(&self.elbo)
     }
 
-    fn add(&mut self, fitted: Option<Protocol>, of_run: bool, draws: &Draws) -> Result<()> {
-        let Some(fitted) = fitted else {
-            self.reference.0.push(draws.score(Protocol::Elbo)?);
-            return Ok(());
-        };
+    fn add(&mut self, fitted: Way, of_run: bool, draws: &Draws) -> Result<()> {
         match fitted {
-            Protocol::Prefix => self.prefix.0.push(draws.score(Protocol::Prefix)?),
-            Protocol::Fixed => {
+            Way::Reference => self.reference.0.push(draws.score(Protocol::Elbo)?),
+            Way::Own(Protocol::Prefix) => self.prefix.0.push(draws.score(Protocol::Prefix)?),
+            Way::Own(Protocol::Fixed) => {
                 self.fixed.0.push(draws.score(Protocol::Fixed)?);
                 self.fixed_at_fresh_noise.0.push(draws.score(Protocol::Elbo)?);
             }
-            _ => {}
+            Way::Own(_) => {}
         }
         if of_run {
             self.elbo.0.push(draws.score(Protocol::Elbo)?);
@@ -148,11 +154,11 @@ pub fn audit(
     for protocol in BTreeSet::from([of_run, Protocol::Prefix, Protocol::Fixed]) {
         let mut evaluator = Evaluator::new(&config, protocol, config.fast.steps, options.draws, params, store)?;
         evaluator.fresh = true;
-        evaluators.push((Some(protocol), evaluator));
+        evaluators.push((Way::Own(protocol), evaluator));
     }
     let reference = Config { fast: reference::way(config.fast.steps), ..config.clone() };
     let (steps, draws) = (config.fast.steps, options.draws);
-    evaluators.push((None, Evaluator::new(&reference, Protocol::Elbo, steps, draws, params, store)?));
+    evaluators.push((Way::Reference, Evaluator::new(&reference, Protocol::Elbo, steps, draws, params, store)?));
     config.check_room(store, Work::Evaluation)?;
     let count = source.samples().map_or(options.sequences, |samples| samples.min(options.sequences));
     let batches = count.div_ceil(config.train.batch as u64) * evaluators.len() as u64;
@@ -161,12 +167,12 @@ pub fn audit(
     let mut rows = Vec::new();
     for &steps in &options.steps {
         let mut row = Row { steps, ..Row::default() };
-        for (protocol, evaluator) in &mut evaluators {
+        for (way, evaluator) in &mut evaluators {
             evaluator.take_steps(steps);
             evaluator.draws(store, source, 0..count, |sequences, _| {
                 done += steps as u64;
                 progress(done, work);
-                sequences.iter().try_for_each(|draws| row.add(*protocol, *protocol == Some(of_run), draws))
+                sequences.iter().try_for_each(|draws| row.add(*way, *way == Way::Own(of_run), draws))
             })?;
         }
         let sequences = row.elbo.0.len() as f64;

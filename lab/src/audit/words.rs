@@ -5,9 +5,7 @@ use super::{Row, as_trained, reference};
 use crate::table::{digits, nats};
 use ltm::config::{Config, Noise};
 use ltm::evaluate::Mean;
-
-/// A latent with less KL than this, in nats, carries almost no information.
-const IDLE: f64 = 0.1;
+use ltm::run::ignored_kl;
 
 /// One paragraph per question, for a run with `config`.
 pub fn paragraphs(rows: &[Row], config: &Config) -> [String; 6] {
@@ -141,14 +139,17 @@ fn latents(rows: &[Row], config: &Config) -> String {
     let total: f64 = kl.iter().sum();
     let layers = (1..).zip(kl.chunks(config.model.latents));
     let layers = layers.map(|(layer, kl)| format!("{:.0} % in layer {layer}", 100.0 * kl.iter().sum::<f64>() / total));
-    let idle = kl.iter().filter(|&&kl| kl < IDLE).count();
+    let ignored = ignored_kl(&config.model);
+    let least = ignored / kl.len() as f64;
+    let idle = kl.iter().filter(|&&kl| kl < least).count();
     format!(
-        "The KL at T = {} is {} nats: {}; {idle} of {} latents carry less than {IDLE} nats{}.",
+        "The KL at T = {} is {} nats: {}; {idle} of {} latents carry less than {} nats, which noise alone may cost{}.",
         row.steps,
         digits(total, 2),
         layers.collect::<Vec<_>>().join(", "),
         kl.len(),
-        if total < IDLE { ": the decoder ignores its latents" } else { "" }
+        digits(least, 2),
+        if total < ignored { ": the decoder may ignore its latents" } else { "" }
     )
 }
 
