@@ -4,7 +4,7 @@ use super::output::{note, print};
 use super::place::Place;
 use engine::{DType, Device, Error, Products, Result};
 use lab::table::{DASH, Table};
-use lab::verify::{self, Comparison, MODEL_SIZES, OpReport, device_tolerance, golden, tolerance};
+use lab::verify::{self, Comparison, FITTED_IN_BF16, MODEL_SIZES, OpReport, device_tolerance, golden, tolerance};
 use std::path::{Path, PathBuf};
 
 /// Check this build on this machine: every op against its f64 reference and central differences
@@ -79,10 +79,14 @@ type Column = (&'static str, DType, Vec<Comparison>);
 /// Prints all quantities of a golden file; returns the number beyond their tolerance.
 fn show_golden(path: Option<&Path>, columns: &[Column]) -> Result<usize> {
     let quantities: Vec<usize> = (0..columns[0].2.len()).collect();
-    let good = |&i: &usize| columns.iter().all(|(_, dtype, column)| column[i].error <= tolerance(*dtype));
+    let good = |&i: &usize| columns.iter().all(|(_, dtype, column)| column[i].is_good(*dtype));
     let name = path.map_or("the embedded golden numbers".into(), |path| path.display().to_string());
-    let limits = columns.iter().map(|(name, dtype, _)| format!("{:.0e} in {name}", tolerance(*dtype)));
-    print(format_args!("{name}: relative errors, at most {}\n", limits.collect::<Vec<_>>().join(", ")))?;
+    let limit = |(name, dtype, _): &Column| format!("{:.0e} in {name}", tolerance(*dtype));
+    let mut limits: Vec<_> = columns.iter().map(limit).collect();
+    if columns.iter().any(|(_, dtype, _)| *dtype == DType::Bf16) {
+        limits.push(format!("{FITTED_IN_BF16:.0e} in bf16 after fast steps"));
+    }
+    print(format_args!("{name}: relative errors, at most {}\n", limits.join(", ")))?;
     let mut table = Table::of(&quantities).left("quantity", |&i| &columns[0].2[i].name);
     for (name, _, column) in columns {
         table = table.right(*name, |&i| format!("{:.1e}", column[i].error));

@@ -24,9 +24,22 @@ pub struct Comparison {
     pub name: String,
     /// ‖ours − golden‖ / ‖golden‖.
     pub error: f64,
+    /// Whether it is a posterior after four fast steps by AdamW.
+    pub fitted: bool,
 }
 
-/// The relative error that is accepted in `dtype`. In bf16 the rounding errors of single ops add up.
+impl Comparison {
+    /// Whether the error is acceptable in `dtype`.
+    pub fn is_good(&self, dtype: DType) -> bool {
+        self.error <= if self.fitted && dtype == DType::Bf16 { FITTED_IN_BF16 } else { tolerance(dtype) }
+    }
+}
+
+/// The relative error that is accepted of a posterior in bf16. AdamW's first step moves a number by its rate, whatever the
+/// size of its gradient: if rounding changes the sign of 3 of 512 gradients, μ is off by 0.11.
+pub const FITTED_IN_BF16: f64 = 3e-1;
+
+/// The relative error that is accepted of everything else in `dtype`. In bf16 the rounding errors of single ops add up.
 pub fn tolerance(dtype: DType) -> f64 {
     match dtype {
         DType::F64 => 1e-9,
@@ -120,7 +133,7 @@ impl<'a> Golden<'a> {
 
     fn compare(&mut self, name: &str, ours: &[f64]) -> Result<()> {
         let error = relative_error(ours, &self.file.get_f64(name)?);
-        self.results.push(Comparison { name: name.into(), error });
+        self.results.push(Comparison { name: name.into(), error, fitted: false });
         Ok(())
     }
 
@@ -211,7 +224,10 @@ impl<'a> Golden<'a> {
         for (t, parts) in seen.into_iter().enumerate() {
             self.compare(&format!("fast.{noise}.nelbo.{t}"), &[parts?.iter().sum()])?;
         }
+        let from = self.results.len();
         self.compare_id(&format!("fast.{noise}.mu"), fast.latents.mu)?;
-        self.compare_id(&format!("fast.{noise}.logvar"), fast.latents.logvar)
+        self.compare_id(&format!("fast.{noise}.logvar"), fast.latents.logvar)?;
+        self.results[from..].iter_mut().for_each(|posterior| posterior.fitted = true);
+        Ok(())
     }
 }

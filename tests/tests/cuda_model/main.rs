@@ -6,7 +6,7 @@ mod run;
 use engine::{DType, Device};
 use kernels::registry::{ROOMS, modules};
 use lab::bench::{Cache, Ceilings, Effort, Report, STEPS, Setup, Task, measure_all, roofline};
-use lab::verify::{device, golden, tolerance};
+use lab::verify::{device, golden};
 use ltm::config::Config;
 use ltm::train::Trainer;
 use tests::measured::{ON_SHIM, errors, same_line};
@@ -120,7 +120,7 @@ fn the_golden_numbers_on_a_device() {
         let all = golden(None, dtype, &shim(Order::Forward)).expect("golden numbers");
         let worst = all.iter().map(|c| c.error).fold(0.0, f64::max);
         for c in &all {
-            assert!(c.error <= tolerance(dtype), "{} has an error of {:.1e} in {dtype}", c.name, c.error);
+            assert!(c.is_good(dtype), "{} has an error of {:.1e} in {dtype}", c.name, c.error);
         }
         assert!(dtype == DType::F32 || worst > 1e-3, "{worst:.1e} is closer than bf16 can be: it was not used");
     }
