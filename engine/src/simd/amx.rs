@@ -160,7 +160,7 @@ fn permitted() -> bool {
         let result: isize;
         // SAFETY: the call changes nothing but this permission. It overwrites rcx and r11 only.
         unsafe {
-            asm!("syscall", inlateout("rax") 158_isize => result, in("rdi") 0x1023, in("rsi") 18,
+            asm!("syscall", inlateout("rax") 158_isize => result, in("rdi") 0x1023_usize, in("rsi") 18_usize,
                 lateout("rcx") _, lateout("r11") _, options(nostack));
         }
         result == 0
