@@ -2,12 +2,14 @@ use crate::Result;
 use crate::cuda::Gpu;
 use std::sync::Arc;
 
-/// How the CPU computes products of f32 matrices. All else, f64, and what is stored do not depend on it.
+/// How the CPU computes products of f32 matrices in linear maps and the head. All else, f64, and what is stored do not
+/// depend on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Products {
     /// In f32.
     F32,
-    /// Both factors rounded to bf16, sums in f32: the same bits on every processor, and ten times as fast with AMX.
+    /// Both factors rounded to bf16, sums in f32: the same bits on every processor, several times as fast with AMX, and slower
+    /// than f32 without.
     Bf16,
 }
 

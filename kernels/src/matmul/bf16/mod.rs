@@ -5,7 +5,7 @@
 //! rounded is rounded to nearest even. Subnormal numbers count as zeros of their sign: in the factors, in C, in every result.
 //! [`scalar`] is this definition in plain Rust. AMX computes it in one instruction; AVX2 and AVX-512 compute it in f32, with
 //! the processor's own flushing of subnormals ([`engine::simd::dispatch_flushing`]). As in [`gemm`](super::gemm), nothing
-//! else affects the bits.
+//! else affects the bits, except that a NaN may have any payload.
 //!
 //! **The loops**, from the outside: tiles of C, one per thread at a time · blocks of B's columns that fit into L2 · strips of
 //! 32 rows of A, packed when the first block of B needs them · strips of 32 columns of B · blocks of k. B is packed
