@@ -84,7 +84,7 @@ fn show_golden(path: Option<&Path>, columns: &[Column]) -> Result<usize> {
     let limit = |(name, dtype, _): &Column| format!("{:.0e} in {name}", tolerance(*dtype));
     let mut limits: Vec<_> = columns.iter().map(limit).collect();
     if columns.iter().any(|(_, dtype, _)| *dtype == DType::Bf16) {
-        limits.push(format!("{FITTED_IN_BF16:.0e} in bf16 after fast steps"));
+        limits.push(format!("{FITTED_IN_BF16:.0e} in bf16 after fast steps on the CPU"));
     }
     print(format_args!("{name}: relative errors, at most {}\n", limits.join(", ")))?;
     let mut table = Table::of(&quantities).left("quantity", |&i| &columns[0].2[i].name);
