@@ -58,7 +58,7 @@ pub fn gemm<'a, T: Real>(c: MatMut<'_, T>, a: Mat<'_, T>, b: impl Into<Factor<'a
         return;
     }
     let blocking = geometry::in_use::<T>();
-    let size = tile_size(blocking, c.rows, c.cols);
+    let size = tile_size(blocking, c.rows, c.cols, a.cols);
     for_each_tile(c.data, [c.rows, c.cols], c.row_stride, size, |c| {
         let b_len = match b {
             Factor::Plain(_) => c.cols.len().next_multiple_of(PANEL) * MOST_DEPTH.min(a.cols.next_multiple_of(4)),

@@ -19,6 +19,9 @@ use std::ops::Range;
 const TILE_ROWS: usize = 2016;
 const SMALL_TILE: [usize; 2] = [42, 128];
 
+/// As many multiplications as a thread does while another wakes up: some microseconds in f32.
+const SMALL_WORK: usize = 1 << 18;
+
 /// A rectangle of a matrix with contiguous rows, written by one thread.
 pub struct Tile<'a, T> {
     data: *mut T,
@@ -91,7 +94,7 @@ struct Shared<T>(*mut T);
 unsafe impl<T: Send> Sync for Shared<T> {}
 
 /// Cuts the `rows` × `cols` matrix in `data` into tiles of `size` = [rows, columns], smaller at the edges, and calls `f`
-/// for each, in parallel but inside [`parallel::alone`].
+/// for each, in parallel.
 ///
 /// # Panics
 /// If the matrix does not fit into `data` or a size is zero.
@@ -129,13 +132,15 @@ pub fn for_each_tile<T: Send>(
 }
 
 /// Tiles are as large as the caches allow. With several threads they are cut smaller, until each thread has about two.
-/// Two threads get one each, which packs less: a training step takes 2 % less time than with two each. Widths are pairs
-/// of panels, which AVX-512 takes together.
-pub fn tile_size(blocking: Blocking, rows: usize, cols: usize) -> [usize; 2] {
+/// Two threads get one each, which packs less: a training step takes 2 % less time than with two each. A product of
+/// little work is cut into fewer tiles, of about [`SMALL_WORK`] or more multiplications each; `depth` is their number for each
+/// element. Widths are pairs of panels, which AVX-512 takes together.
+pub fn tile_size(blocking: Blocking, rows: usize, cols: usize, depth: usize) -> [usize; 2] {
     let most = match parallel::threads() {
         n @ 1..=2 => n,
         n => 2 * n,
     };
+    let most = most.min(rows * cols * depth / SMALL_WORK);
     let even = |length: usize, parts: usize, unit: usize| length.div_ceil(parts).next_multiple_of(unit);
     let (mut down, mut across) = (rows.div_ceil(TILE_ROWS).max(1), cols.div_ceil(blocking.cols).max(1));
     if across > 1 {
@@ -192,7 +197,7 @@ mod tests {
             for [m, n] in [[1, 50_258], [50_258, 512], [1024, 512], [1024, 50_258], [1, 1], [0, 0]] {
                 for threads in [1, 2, 16, 64] {
                     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-                    let [rows, cols] = pool.install(|| tile_size(blocking, m, n));
+                    let [rows, cols] = pool.install(|| tile_size(blocking, m, n, 512));
                     assert_eq!(cols % PANEL, if n == 0 { 1 } else { 0 }, "packed panels are not split");
                     assert!(rows <= TILE_ROWS && cols <= blocking.cols);
                     let tiles = m.div_ceil(rows) * n.div_ceil(cols);
@@ -202,5 +207,16 @@ mod tests {
                 }
             }
         }
+    }
+    #[test]
+    fn threads_share_a_product_only_if_it_is_worth_it() {
+        let blocking = Blocking { panel: 6, rows: 144, depth: 384, depth_across: 384, cols: 512 };
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(16).build().unwrap();
+        let tiles = |[m, n, k]: [usize; 3]| {
+            let [rows, cols] = pool.install(|| tile_size(blocking, m, n, k));
+            m.div_ceil(rows) * n.div_ceil(cols)
+        };
+        assert_eq!([[64, 64, 32], [64, 64, 127], [256, 64, 32], [256, 64, 64]].map(tiles), [1, 1, 2, 4]);
+        assert!(tiles([1024, 512, 512]) >= 24);
     }
 }

@@ -91,7 +91,7 @@ fn multiply(c: MatMut<'_, f32>, a: Mat<'_, f32>, b: &[bf16], start: Start<'_>) {
         return;
     }
     let b = b.as_chunks().0;
-    let size = tile_size(CUT, c.rows, c.cols);
+    let size = tile_size(CUT, c.rows, c.cols, a.cols);
     for_each_tile(c.data, [c.rows, c.cols], c.row_stride, size, |mut c| match simd::level() {
         #[cfg(target_arch = "x86_64")]
         Level::Amx => {
