@@ -17,10 +17,10 @@ pub fn momentum<T: Real>(clip: f64, grad: &[T], m: &mut [T], u: &mut [T]) {
     });
 }
 
-/// Elements of scratch memory that [`orthogonalise`] needs for a block.
+/// Elements of scratch memory for a block: x, and what [`orthogonalise`] needs.
 pub fn scratch_len(rows: usize, cols: usize) -> usize {
     let [size, n] = [rows * cols, rows.min(cols)];
-    size + 2 * n * n + size.div_ceil(CHUNK)
+    2 * size + 2 * n * n + size.div_ceil(CHUNK)
 }
 
 /// Brings the singular values of x [rows, cols] near 1; zeros stay zeros. The result is in x or in the scratch memory.

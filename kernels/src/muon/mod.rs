@@ -6,7 +6,7 @@ pub(crate) mod cuda;
 
 use crate::adamw::clip_factor;
 use engine::simd::Real;
-use engine::{Buffer, Context, Cost, DType, Device, Spec, Update, with_real};
+use engine::{Buffer, Context, Cost, DType, Device, Spec, Update, parallel, with_real};
 
 /// Decay of the momentum.
 pub const MOMENTUM: f64 = 0.95;
@@ -83,25 +83,27 @@ impl Update for Muon {
             let scratch = cx.scratch_at(DType::F32, cuda::scratch_len(blocks));
             return cuda::step(&**gpu, self, ins, [w, m], scratch);
         }
-        let Blocks { rows, cols, .. } = blocks;
-        let (size, scratch_len) = (rows * cols, cpu::scratch_len(rows, cols));
+        let Blocks { count, rows, cols } = blocks;
+        let (size, block_len) = (rows * cols, cpu::scratch_len(rows, cols));
         with_real!(grad.dtype(), T => {
             let Some(clip) = clip_factor::<T>(norms, self.clip) else { return };
             let rate = schedule.as_slice::<T>()[0].to_f64();
             let (keep, step) = (1.0 - rate * self.weight_decay, rate * blocks.scale());
-            let (x, scratch) = cx.scratch::<T>(size + scratch_len).split_at_mut(size);
-            let parts = w.as_mut_slice::<T>().chunks_mut(size).zip(m.as_mut_slice::<T>().chunks_mut(size));
-            for ((w, m), grad) in parts.zip(grad.as_slice::<T>().chunks(size)) {
-                cpu::momentum(clip, grad, m, x);
+            let block = |i: usize, w: &mut [T], m: &mut [T], memory: &mut [T]| {
+                let (x, scratch) = memory.split_at_mut(size);
+                cpu::momentum(clip, &grad.as_slice::<T>()[i * size..], m, x);
                 cpu::descend(keep, step, cpu::orthogonalise(x, rows, cols, scratch), w);
-            }
+            };
+            let memory = cx.scratch::<T>(count * block_len);
+            let (w, m) = (w.as_mut_slice::<T>(), m.as_mut_slice::<T>());
+            parallel::chunks3((w, size), (m, size), (memory, block_len), block);
         });
     }
 
     fn scratch(&self, device: &Device, _ins: &[Spec], state: &[Spec]) -> usize {
         let (blocks, w) = (self.blocks(state[0]), state[0]);
         let len = match device {
-            Device::Cpu(_) => blocks.rows * blocks.cols + cpu::scratch_len(blocks.rows, blocks.cols),
+            Device::Cpu(_) => blocks.count * cpu::scratch_len(blocks.rows, blocks.cols),
             Device::Cuda(_) => cuda::scratch_len(blocks),
         };
         len * w.dtype.size()

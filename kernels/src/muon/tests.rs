@@ -2,7 +2,7 @@ use super::*;
 use crate::testing::{apply, distance, normal, same_bits};
 
 /// Rows, columns and blocks: wide, tall and square blocks, a row, a column, and more numbers than a chunk.
-const SHAPES: [[usize; 3]; 6] = [[6, 11, 2], [42, 9, 3], [16, 16, 1], [1, 5, 1], [4, 1, 1], [10, 900, 1]];
+const SHAPES: [[usize; 3]; 7] = [[6, 11, 2], [42, 9, 3], [16, 16, 1], [1, 5, 1], [4, 1, 1], [10, 900, 1], [20, 900, 2]];
 
 /// A matrix as rows.
 type Rows = Vec<Vec<f64>>;
