@@ -101,7 +101,7 @@ fn for_each_chunk<T: Real>(ins: Inputs<T>, memory: &mut [T], mut f: impl FnMut(C
             (&mut hidden[..n * dim], &mut d_hidden[..n * dim], &mut logits[..n * row_stride(vocab)]);
         ins.gather(tokens, hidden);
         let all = MatMut::with_stride(logits, n, vocab, row_stride(vocab));
-        ins.logits(Mat::new(hidden, n, dim), 0, vocab, all);
+        ins.logits(Mat::new(hidden, n, dim).into(), 0, vocab, all);
         f(Chunk {
             ins,
             tokens,

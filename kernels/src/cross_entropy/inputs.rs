@@ -1,7 +1,7 @@
 //! Shared by both ways through the vocabulary: the op's inputs and outputs, and the tokens that count.
 
 use super::stream::BLOCK;
-use crate::matmul::bf16;
+use crate::matmul::bf16::{self, Left};
 use crate::matmul::gemm::{Factor, gemm, packed_len};
 use crate::matmul::mat::{Mat, MatMut};
 use engine::Want;
@@ -55,11 +55,12 @@ impl<T: Real> Inputs<'_, T> {
 
     /// Columns first .. first + width of the logits of the tokens whose hidden states are the rows of `a`:
     /// logits[n, v] = Σ_i hidden[n, i]·table[v, i]. `first` is a multiple of a packed panel's width.
-    pub fn logits(&self, a: Mat<'_, T>, first: usize, width: usize, logits: MatMut<'_, T>) {
+    pub fn logits(&self, a: Left<'_, T>, first: usize, width: usize, logits: MatMut<'_, T>) {
         if let Some(Rounded { logits: table, .. }) = self.rounded {
             let part = &table[bf16::packed_len(self.dim, first)..][..bf16::packed_len(self.dim, width)];
             return bf16::product(logits, a, part, Want::Write);
         }
+        let Left::Plain(a) = a else { unreachable!("only products that round their factors pack them so") };
         let at = first * self.dim;
         let table = Mat::new(&self.table[at..], width, self.dim).transposed();
         let packed = self.packed.map(|packed| Factor::Packed(&packed[at..][..packed_len(self.dim, width)]));

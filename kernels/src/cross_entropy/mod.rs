@@ -137,8 +137,9 @@ impl Op for LmHead {
             return cuda::Shape::new(ins[0], ins[1], pass).scratch() * DType::F32.size();
         }
         let [hidden, table] = [ins[0].shape, ins[1].shape];
-        let rounded = if rounds(device, ins[0].dtype) { rounded(hidden, table, pass).iter().sum() } else { 0 };
-        (working(hidden, table, pass) + rounded) * ins[0].dtype.size()
+        let rounds = rounds(device, ins[0].dtype);
+        let rounded = if rounds { rounded(hidden, table, pass).iter().sum() } else { 0 };
+        (working(hidden, table, pass, rounds) + rounded) * ins[0].dtype.size()
     }
 
     fn cost(&self, ins: &[Spec], pass: Pass) -> Cost {
@@ -158,10 +159,10 @@ impl Op for LmHead {
 }
 
 /// Elements of working memory on the CPU.
-fn working(hidden: Shape, table: Shape, pass: Pass) -> usize {
+fn working(hidden: Shape, table: Shape, pass: Pass, rounds: bool) -> usize {
     let (tokens, dim) = (hidden.rows(), hidden.last());
     let whole_rows = matches!(pass, Pass::Vjp(_)) || pass.gives(1);
-    if whole_rows { cpu::scratch(tokens, dim, table.rows()) } else { stream::scratch(tokens, dim) }
+    if whole_rows { cpu::scratch(tokens, dim, table.rows()) } else { stream::scratch(tokens, dim, rounds) }
 }
 
 /// Elements of f32 that hold the table in bf16, packed for the logits and for the way back, and a chunk's hidden states. The
@@ -179,8 +180,9 @@ fn memory<'a, T: Real>(
     pass: Pass,
 ) -> (&'a mut [T], Option<inputs::Rounded<'a>>) {
     let [hidden, table] = [ins[0].shape(), ins[1].shape()];
-    let working = working(hidden, table, pass);
-    if !rounds(cx.device, T::DTYPE) {
+    let rounds = rounds(cx.device, T::DTYPE);
+    let working = working(hidden, table, pass, rounds);
+    if !rounds {
         return (cx.scratch(working), None);
     }
     let (lens, dim) = (rounded(hidden, table, pass), table.last());

@@ -1,4 +1,4 @@
-//! Computes the head by blocks of the vocabulary whose logits fit into the cache. Each thread takes its part of the
+//! Computes the head by blocks of the vocabulary whose logits fit into the cache. A thread takes a part of the
 //! tokens through the whole vocabulary: if threads waited for each other at every block, two threads would lose a
 //! quarter of their time.
 //!
@@ -10,8 +10,9 @@
 
 use super::inputs::{Inputs, Outputs, for_each_group};
 use crate::lanes::split;
+use crate::matmul::bf16::{self, Left};
 use crate::matmul::mat::{Mat, MatMut};
-use engine::simd::{self, Isa, Kernel, LANES, Lanes, Real};
+use engine::simd::{self, Isa, Kernel, LANES, Lanes, Real, SIDE};
 use engine::{Want, parallel};
 
 /// Columns of a block of the vocabulary, a multiple of a packed panel's width.
@@ -20,6 +21,9 @@ pub const BLOCK: usize = 256;
 pub const GROUP: usize = 1024;
 /// Fewest tokens of a part: for fewer, packing the table costs more than waiting.
 const PART: usize = 64;
+/// Most tokens of a part where products round their factors. They are so fast that they would wait for memory: at d = 512
+/// the sums, hidden states and logits of more tokens do not fit into an L2 of 2 MiB beside a block of the table.
+const ROUNDED_PART: usize = 256;
 /// Tokens that a thread takes at a time when all threads work on one part.
 const ROWS: usize = 16;
 
@@ -87,41 +91,49 @@ impl<T: Real> Kernel for Absorb<'_, T> {
     }
 }
 
+/// Elements of working memory for a token: its sum, its hidden state and its logits, and its hidden state in bf16 if products
+/// round their factors.
+fn per_token(dim: usize, rounds: bool) -> usize {
+    2 * dim + BLOCK + if rounds { bf16::packed_len(dim, SIDE) / SIDE / 2 } else { 0 }
+}
+
 /// Elements of working memory.
-pub fn scratch(tokens: usize, dim: usize) -> usize {
-    tokens.min(GROUP) * (2 * dim + BLOCK + 3)
+pub fn scratch(tokens: usize, dim: usize, rounds: bool) -> usize {
+    let most = tokens.min(GROUP);
+    most.next_multiple_of(SIDE) * per_token(dim, rounds) + 3 * most
 }
 
 /// The forward pass, together with the gradient of `hidden` if it is wanted.
 pub fn run<T: Real>(ins: Inputs<T>, memory: &mut [T], outs: &mut Outputs<T>, d_hidden: (Want, &mut [T])) {
     let (dim, most) = (ins.dim, ins.targets.len().min(GROUP));
+    let per_token = per_token(dim, ins.rounded.is_some());
     let (want, d_hidden) = d_hidden;
-    let [hidden, gathered, logits, rows] = split(memory, [most * dim, most * dim, most * BLOCK, 3 * most]);
+    let [memory, rows] = split(memory, [most.next_multiple_of(SIDE) * per_token, 3 * most]);
     for_each_group::<GROUP>(ins.targets, |tokens| {
         let n = tokens.len();
-        let hidden = &mut hidden[..n * dim];
-        ins.gather(tokens, hidden);
-        let gathered = if want.is_wanted() { &mut gathered[..n * dim] } else { &mut [] };
         let rows = rows[..3 * n].as_chunks_mut::<3>().0;
+        let memory = &mut memory[..n.next_multiple_of(SIDE) * per_token];
+        let most = if ins.rounded.is_some() { ROUNDED_PART } else { GROUP };
         let size = match n.div_ceil(parallel::threads()) {
-            size if size >= PART => size.next_multiple_of(ROWS),
+            // About equal parts, about as many for each thread.
+            size if size >= PART => size.div_ceil(size.div_ceil(most)),
             _ => n,
         };
-        let part = |i: usize, logits: &mut [T], rows: &mut [[T; 3]], gathered: &mut [T]| {
+        let size = size.next_multiple_of(SIDE);
+        parallel::chunks2(rows, size, memory, size * per_token, |i, rows, memory| {
             let tokens = &tokens[i * size..][..rows.len()];
-            let hidden = &hidden[i * size * dim..][..rows.len() * dim];
-            let mut part = Part { ins, tokens, hidden, gathered, logits, rows };
-            if size < n { parallel::alone(|| part.sum_up()) } else { part.sum_up() }
-        };
-        parallel::chunks3((&mut logits[..n * BLOCK], size * BLOCK), (rows, size), (gathered, size * dim), part);
+            let mut sum_up = || Part::new(ins, tokens, rows, want.is_wanted(), memory).sum_up();
+            if size < n { parallel::alone(sum_up) } else { sum_up() }
+        });
         for (row, &token) in tokens.iter().enumerate() {
             let [largest, sum, at_target] = rows[row];
             (outs.lse[token], outs.nll[token]) = Sum { largest, sum }.losses(at_target);
             if want.is_wanted() {
                 let target = &ins.table[ins.target(token) * dim..][..dim];
                 let (g, share) = (ins.scale, ins.scale / sum);
+                let gathered = &memory[row / size * size * per_token + row % size * dim..];
                 let d = &mut d_hidden[token * dim..][..dim];
-                for ((d, &sum), &target) in d.iter_mut().zip(&gathered[row * dim..]).zip(target) {
+                for ((d, &sum), &target) in d.iter_mut().zip(gathered).zip(target) {
                     *d += share * sum - g * ins.factor(target);
                 }
             }
@@ -129,18 +141,32 @@ pub fn run<T: Real>(ins: Inputs<T>, memory: &mut [T], outs: &mut Outputs<T>, d_h
     });
 }
 
-/// Some tokens of a group: `hidden` [n, dim], `gathered` [n, dim] = Σ_v exp(logit − largest)·table[v] or nothing, `logits` [n,
-/// width of a block], and of each token in `rows` the largest logit, the sum, and the logit of the target.
+/// Some tokens of a group: `gathered` [n, dim] = Σ_v exp(logit − largest)·table[v] or nothing, their hidden states [n, dim],
+/// `logits` [n, width of a block], and of each token in `rows` the largest logit, the sum, and the logit of the target.
 struct Part<'a, T> {
     ins: Inputs<'a, T>,
     tokens: &'a [usize],
-    hidden: &'a [T],
+    hidden: Left<'a, T>,
     gathered: &'a mut [T],
     logits: &'a mut [T],
     rows: &'a mut [[T; 3]],
 }
 
-impl<T: Real> Part<'_, T> {
+impl<'a, T: Real> Part<'a, T> {
+    /// `wanted`: the gradient of the hidden states.
+    fn new(ins: Inputs<'a, T>, tokens: &'a [usize], rows: &'a mut [[T; 3]], wanted: bool, memory: &'a mut [T]) -> Self {
+        let (n, dim) = (tokens.len(), ins.dim);
+        let (gathered, memory) = memory.split_at_mut(n * dim);
+        let (hidden, memory) = memory.split_at_mut(n * dim);
+        let (logits, packed) = memory.split_at_mut(n * BLOCK);
+        ins.gather(tokens, hidden);
+        let hidden = match ins.rounded {
+            Some(_) => bf16::pack_left(Mat::new(hidden, n, dim), bytemuck::cast_slice_mut(packed)),
+            None => Left::Plain(Mat::new(hidden, n, dim)),
+        };
+        Self { ins, tokens, hidden, gathered: if wanted { gathered } else { &mut [] }, logits, rows }
+    }
+
     fn sum_up(&mut self) {
         self.rows.fill([T::NEG_INFINITY, T::ZERO, T::ZERO]);
         for first in (0..self.ins.vocab()).step_by(BLOCK) {
@@ -152,7 +178,7 @@ impl<T: Real> Part<'_, T> {
     fn block(&mut self, first: usize, width: usize) {
         let (ins, n, dim) = (self.ins, self.tokens.len(), self.ins.dim);
         let logits = &mut self.logits[..n * width];
-        ins.logits(Mat::new(self.hidden, n, dim), first, width, MatMut::new(logits, n, width));
+        ins.logits(self.hidden, first, width, MatMut::new(logits, n, width));
         let (tokens, wanted) = (self.tokens, !self.gathered.is_empty());
         let absorb = |row: usize, logits: &mut [T], [largest, sum, at_target]: &mut [T; 3]| {
             let target = ins.target(tokens[row]);

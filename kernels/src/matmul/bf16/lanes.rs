@@ -1,9 +1,8 @@
 //! The bf16 product by f32 fused multiply-adds, on AVX2 and AVX-512. Both factors are expanded to f32, exactly: A once, and
 //! a strip of B whenever the rows of A in L2 have used the one before.
 
-use super::super::mat::Mat;
 use super::super::tiles::Tile;
-use super::{Place, Start, at_once, in_copy, pack};
+use super::{Left, Place, Start, at_once, in_copy, pack};
 use engine::parallel;
 use engine::simd::{self, Block, Isa, Kernel, LANES, Lanes, SIDE};
 use half::bf16;
@@ -12,8 +11,8 @@ use half::bf16;
 type Wide = [[f32; SIDE]; SIDE];
 
 /// The product for one tile of C.
-pub(super) fn tile(c: &mut Tile<'_, f32>, a: Mat<'_, f32>, b: &[Block], start: Start<'_>) {
-    let depth = a.cols.div_ceil(SIDE);
+pub(super) fn tile(c: &mut Tile<'_, f32>, a: Left<'_, f32>, b: &[Block], start: Start<'_>) {
+    let depth = a.sizes()[1].div_ceil(SIDE);
     // A block of A takes at most 512 KiB.
     let most = at_once(c.rows.len(), depth, 1 << 17);
     parallel::scratch((most + SIDE) * SIDE * depth, |scratch| {
@@ -23,7 +22,7 @@ pub(super) fn tile(c: &mut Tile<'_, f32>, a: Mat<'_, f32>, b: &[Block], start: S
 
 struct TileProduct<'a, 'c> {
     c: &'a mut Tile<'c, f32>,
-    a: Mat<'a, f32>,
+    a: Left<'a, f32>,
     b: &'a [Block],
     start: Start<'a>,
     /// Rows of A at once.
@@ -37,17 +36,25 @@ impl Kernel for TileProduct<'_, '_> {
     #[inline(always)]
     fn run<I: Isa>(self) {
         let Self { c, a, b, start, most, scratch } = self;
-        let (rows, cols, depth) = (c.rows.len(), c.cols.len(), a.cols.div_ceil(SIDE));
+        let (rows, cols, k) = (c.rows.len(), c.cols.len(), a.sizes()[1]);
+        let depth = k.div_ceil(SIDE);
         let blocks: &mut [Wide] = scratch.as_chunks_mut().0.as_chunks_mut().0;
         let (a_wide, b_wide) = blocks.split_at_mut(most / SIDE * depth);
         for first in (0..rows).step_by(most) {
             let below = rows.min(first + most);
             for (row, wide) in (first..below).step_by(SIDE).zip(a_wide.chunks_exact_mut(depth)) {
-                for (k, wide) in (0..a.cols).step_by(SIDE).zip(wide) {
-                    let x = a.part(c.rows.start + row, k, SIDE.min(below - row), SIDE.min(a.cols - k));
-                    let mut narrow = [[bf16::ZERO; SIDE * SIDE]];
-                    pack::Strip { x, left: true, out: &mut narrow }.run::<I>();
-                    for (wide, narrow) in wide.as_flattened_mut().iter_mut().zip(&narrow[0]) {
+                for (at, wide) in wide.iter_mut().enumerate() {
+                    let top = c.rows.start + row;
+                    let mut packed = [[bf16::ZERO; SIDE * SIDE]];
+                    let narrow = match a {
+                        Left::Packed { blocks, .. } => &blocks[top / SIDE * depth + at],
+                        Left::Plain(a) => {
+                            let x = a.part(top, at * SIDE, SIDE.min(below - row), SIDE.min(k - at * SIDE));
+                            pack::Strip { x, left: true, out: &mut packed }.run::<I>();
+                            &packed[0]
+                        }
+                    };
+                    for (wide, narrow) in wide.as_flattened_mut().iter_mut().zip(narrow) {
                         *wide = f32::from_bits(u32::from(narrow.to_bits()) << 16);
                     }
                 }

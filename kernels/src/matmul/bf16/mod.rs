@@ -8,8 +8,8 @@
 //! else affects the bits, except that a NaN may have any payload.
 //!
 //! **The loops**, from the outside: tiles of C, one per thread at a time · blocks of B's columns that fit into L2 · strips of
-//! 32 rows of A, packed when the first block of B needs them · strips of 32 columns of B · blocks of k. B is packed
-//! beforehand, in a layout that is the same for every instruction set. A strip by a strip is one loop over 2×2 tiles (AMX),
+//! 32 rows of A, packed when the first block of B needs them, unless [`pack_left`] did · strips of 32 columns of B · blocks of
+//! k. B is packed beforehand, in a layout that is the same for every instruction set. A strip by a strip is one loop over 2×2 tiles (AMX),
 //! which reads and writes C in place. The lanes, which expand B to f32, have the two middle loops the other way round.
 
 mod lanes;
@@ -24,7 +24,45 @@ use super::tiles::{Tile, for_each_tile, tile_size};
 use engine::simd::{self, Block, Level, SIDE};
 use engine::{Element, Want, parallel};
 use half::bf16;
-pub use pack::{pack, packed_len};
+pub use pack::{pack, pack_left, packed_len};
+
+/// A [m, k], unpacked or packed by [`pack_left`]; the bits are the same.
+#[derive(Clone, Copy)]
+pub enum Left<'a, T> {
+    /// Contiguous along its rows or along its columns.
+    Plain(Mat<'a, T>),
+    /// By [`pack_left`].
+    Packed {
+        /// Rows m.
+        rows: usize,
+        /// Columns k.
+        cols: usize,
+        /// Strips of 32 rows.
+        blocks: &'a [Block],
+    },
+}
+
+impl<'a, T> From<Mat<'a, T>> for Left<'a, T> {
+    fn from(a: Mat<'a, T>) -> Self {
+        Self::Plain(a)
+    }
+}
+
+impl<'a, T: Element> Left<'a, T> {
+    fn sizes(self) -> [usize; 2] {
+        match self {
+            Self::Plain(a) => [a.rows, a.cols],
+            Self::Packed { rows, cols, .. } => [rows, cols],
+        }
+    }
+
+    fn singles(self) -> Left<'a, f32> {
+        match self {
+            Self::Plain(a) => Left::Plain(a.singles()),
+            Self::Packed { rows, cols, blocks } => Left::Packed { rows, cols, blocks },
+        }
+    }
+}
 
 /// Tiles of C are as large as the number of threads allows: a tile of many columns packs A once.
 const CUT: Blocking = Blocking { panel: SIDE, rows: SIDE, depth: SIDE, depth_across: SIDE, cols: usize::MAX / 2 };
@@ -34,10 +72,10 @@ const CUT: Blocking = Blocking { panel: SIDE, rows: SIDE, depth: SIDE, depth_acr
 /// # Panics
 /// If the sizes do not agree, T is not f32, A is contiguous neither along its rows nor along its columns, or nothing is
 /// wanted.
-pub fn product<T: Element>(c: MatMut<'_, T>, a: Mat<'_, T>, b: &[bf16], want: Want) {
-    let (c, a) = (c.singles(), a.singles());
+pub fn product<'a, T: Element>(c: MatMut<'_, T>, a: impl Into<Left<'a, T>>, b: &[bf16], want: Want) {
+    let (c, a) = (c.singles(), a.into().singles());
     assert!(want != Want::Skip, "the product must be wanted");
-    if a.cols == 0 && want == Want::Write {
+    if a.sizes()[1] == 0 && want == Want::Write {
         (0..c.rows).for_each(|i| c.data[i * c.row_stride..][..c.cols].fill(0.0));
     }
     multiply(c, a, b, Start { want, onto: None });
@@ -52,7 +90,7 @@ pub fn product_onto(c: MatMut<'_, f32>, r: Mat<'_, f32>, a: Mat<'_, f32>, b: &[b
     if a.cols == 0 {
         (0..c.rows).for_each(|i| c.data[i * c.row_stride..][..c.cols].copy_from_slice(r.row(i, 0..r.cols)));
     }
-    multiply(c, a, b, Start { want: Want::Add, onto: Some(r) });
+    multiply(c, a.into(), b, Start { want: Want::Add, onto: Some(r) });
 }
 
 /// Multiplies blocks that stay in L1, on this thread, and returns the FLOPs: the peak of AMX. `None` if lanes compute the
@@ -85,13 +123,14 @@ struct Start<'a> {
     onto: Option<Mat<'a, f32>>,
 }
 
-fn multiply(c: MatMut<'_, f32>, a: Mat<'_, f32>, b: &[bf16], start: Start<'_>) {
-    assert!(c.rows == a.rows && b.len() == packed_len(a.cols, c.cols), "sizes of C[m, n] = A[m, k]·B[k, n]");
-    if a.cols == 0 {
+fn multiply(c: MatMut<'_, f32>, a: Left<'_, f32>, b: &[bf16], start: Start<'_>) {
+    let [rows, k] = a.sizes();
+    assert!(c.rows == rows && b.len() == packed_len(k, c.cols), "sizes of C[m, n] = A[m, k]·B[k, n]");
+    if k == 0 {
         return;
     }
     let b = b.as_chunks().0;
-    let size = tile_size(CUT, c.rows, c.cols, a.cols);
+    let size = tile_size(CUT, c.rows, c.cols, k);
     for_each_tile(c.data, [c.rows, c.cols], c.row_stride, size, |mut c| match simd::level() {
         #[cfg(target_arch = "x86_64")]
         Level::Amx => {
@@ -118,27 +157,35 @@ struct Place {
 /// Calls `multiply` for every place in the tile, with the strips of A and B that it needs.
 fn tiles(
     c: &mut Tile<'_, f32>,
-    a: Mat<'_, f32>,
+    a: Left<'_, f32>,
     b: &[Block],
     multiply: impl Fn(&mut Tile<'_, f32>, Place, &[Block], &[Block]),
 ) {
-    let (rows, cols, depth) = (c.rows.len(), c.cols.len(), a.cols.div_ceil(SIDE));
+    let (rows, cols, depth) = (c.rows.len(), c.cols.len(), a.sizes()[1].div_ceil(SIDE));
     let b = &b[c.cols.start / SIDE * depth..][..cols.div_ceil(SIDE) * depth];
     // A block of B takes at most 1 MiB, half of an L2 of 2 MiB.
     let most = at_once(cols, depth, 1 << 19);
     let strips = rows.div_ceil(SIDE);
-    parallel::scratch(strips * SIDE * SIDE * depth, |a_packed: &mut [bf16]| {
-        let a_packed = a_packed.as_chunks_mut().0;
+    let room = if let Left::Plain(_) = a { strips * SIDE * SIDE * depth } else { 0 };
+    parallel::scratch(room, |a_packed: &mut [bf16]| {
+        let a_packed: &mut [Block] = a_packed.as_chunks_mut().0;
         for first in (0..cols).step_by(most) {
             let rest = &b[first / SIDE * depth..];
             let (block, next) = rest.split_at(rest.len().min(most / SIDE * depth));
-            for (at, strip) in a_packed.chunks_exact_mut(depth).enumerate() {
+            for at in 0..strips {
                 let row = at * SIDE;
                 let height = SIDE.min(rows - row);
-                if first == 0 {
-                    let x = a.part(c.rows.start + row, 0, height, a.cols);
-                    simd::dispatch_narrowing(pack::Strip { x, left: true, out: strip });
-                }
+                let strip = match a {
+                    Left::Packed { blocks, .. } => &blocks[(c.rows.start / SIDE + at) * depth..][..depth],
+                    Left::Plain(a) => {
+                        let strip = &mut a_packed[at * depth..][..depth];
+                        if first == 0 {
+                            let x = a.part(c.rows.start + row, 0, height, a.cols);
+                            simd::dispatch_narrowing(pack::Strip { x, left: true, out: strip });
+                        }
+                        &*strip
+                    }
+                };
                 // Fetches a part of the next block of B.
                 let part = |at: usize| at * next.len().min(block.len()) / strips;
                 simd::prefetch(next[part(at)..part(at + 1)].as_flattened());

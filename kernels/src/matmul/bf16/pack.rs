@@ -5,6 +5,7 @@
 //! pairs of k, the pair of every column. With a pair as one word, a tile of B is the transpose of a tile of A.
 
 use super::super::mat::Mat;
+use super::Left;
 use engine::simd::{self, Block, Isa, Kernel, LANES, Lanes, SIDE, load_words, store_words};
 use engine::{Element, parallel};
 use half::bf16;
@@ -30,6 +31,21 @@ pub fn pack<T: Element>(b: Mat<'_, T>, out: &mut [bf16]) {
         let x = b.part(0, i * SIDE, b.rows, SIDE.min(b.cols - i * SIDE)).transposed();
         simd::dispatch_narrowing(Strip { x, left: false, out: out.as_chunks_mut().0 });
     });
+}
+
+/// Packs A [m, k] for [`product`](super::product), as [`pack`] does B, into as much of `out` as it takes.
+///
+/// # Panics
+/// If `out` has fewer than [`packed_len`]`(k, m)` elements, T is not f32, or A is contiguous neither along its rows nor along
+/// its columns.
+pub fn pack_left<'a, T: Element>(a: Mat<'_, T>, out: &'a mut [bf16]) -> Left<'a, T> {
+    let a = a.singles();
+    let out = &mut out[..packed_len(a.cols, a.rows)];
+    parallel::chunks(out, packed_len(a.cols, SIDE).max(1), |i, out| {
+        let x = a.part(i * SIDE, 0, SIDE.min(a.rows - i * SIDE), a.cols);
+        simd::dispatch_narrowing(Strip { x, left: true, out: out.as_chunks_mut().0 });
+    });
+    Left::Packed { rows: a.rows, cols: a.cols, blocks: out.as_chunks().0 }
 }
 
 /// Packs at most 32 rows of A if `left`, else of the transpose of B.

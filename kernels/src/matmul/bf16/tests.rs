@@ -1,8 +1,8 @@
 use super::*;
 use engine::rng::Stream;
 
-/// Sizes around the edges of tiles, strips and blocks of k, and empty ones.
-const SIZES: [[usize; 3]; 11] = [
+/// Sizes around the edges of tiles, strips and blocks of k, empty ones, and one that threads share.
+const SIZES: [[usize; 3]; 12] = [
     [0, 3, 4],
     [3, 4, 0],
     [3, 0, 4],
@@ -14,6 +14,7 @@ const SIZES: [[usize; 3]; 11] = [
     [32, 64, 64],
     [7, 300, 35],
     [70, 20, 100],
+    [70, 160, 140],
 ];
 
 /// Sign and mantissa at random, exponents between two powers of two; every fourth number is one of `special`.
@@ -104,6 +105,7 @@ fn every_level_and_number_of_threads_matches_the_definition_bit_for_bit() {
                     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a thread pool");
                     pool.install(|| {
                         let mut packed = [vec![bf16::NAN; packed_len(k, n)], vec![bf16::NAN; packed_len(k, n)]];
+                        let mut left = vec![bf16::NAN; packed_len(k, m)];
                         pack(Mat::new(&b, k, n), &mut packed[0]);
                         pack(Mat::new(&b_turned, n, k).transposed(), &mut packed[1]);
                         for (a, b) in
@@ -114,6 +116,10 @@ fn every_level_and_number_of_threads_matches_the_definition_bit_for_bit() {
                                 product(MatMut::with_stride(&mut got, m, n, stride), a, b, want);
                                 // The gaps between rows stay as they are.
                                 same(&got, expected, &place);
+                                let mut got = old.clone();
+                                let a = pack_left(a, &mut left);
+                                product(MatMut::with_stride(&mut got, m, n, stride), a, b, want);
+                                same(&got, expected, &format!("{place}, A packed"));
                             }
                             let mut got = vec![f32::NAN; m * n];
                             product_onto(MatMut::new(&mut got, m, n), Mat::with_strides(&old, m, n, stride, 1), a, b);
