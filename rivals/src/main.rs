@@ -1,5 +1,5 @@
-//! Compares our matrix product with `gemm`, `matrixmultiply` and OpenBLAS on the shapes of the presets:
-//! `cargo run --release`.
+//! Compares our matrix products with those of other libraries on the shapes of the presets: `cargo run --release`. In f32
+//! with `gemm`, `matrixmultiply` and OpenBLAS, in bf16 with oneDNN.
 //!
 //! All contenders multiply the same matrices in turn, in one process, with a burst of pure multiply-adds before each
 //! call. So other load on the machine affects all of them and the peak equally. Numbers are medians over the rounds.
@@ -10,7 +10,7 @@ mod contenders;
 use clap::Parser;
 use contenders::{Contender, Form, Product};
 use engine::{Buffer, DType, Spec};
-use lab::bench::{fma_burst, median};
+use lab::bench::{bf16_burst, fma_burst, median};
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -22,12 +22,13 @@ const MAPS: [[usize; 2]; 6] = [[512, 512], [512, 1536], [512, 1376], [512, 2752]
 const BURST: usize = 500_000;
 /// Results may differ only by the order of their sums: in units of k·ε, this is five standard deviations.
 const TOLERANCE: f64 = 3.0;
-/// Our goal against the best rival at every shape.
-const GOAL: f64 = 0.95;
 
-/// Products of the presets' shapes, ours against `gemm`, `matrixmultiply` and OpenBLAS
+/// Products of the presets' shapes, ours against `gemm`, `matrixmultiply` and OpenBLAS, or against oneDNN
 #[derive(Parser)]
 struct Args {
+    /// Type of the factors; bf16 is compared with oneDNN
+    #[arg(long, default_value = "f32", value_parser = ["f32", "bf16"])]
+    dtype: String,
     /// Threads of every contender
     #[arg(long, default_value_t = 1)]
     threads: usize,
@@ -54,15 +55,15 @@ struct Measured {
 }
 
 impl Measured {
-    /// The best rival's time divided by ours, packing at every call and before.
-    fn speeds(&self) -> [f64; 2] {
-        // ratio[i] is our time divided by that of contender i.
-        let best = self.ratio[2..].iter().fold(0.0f64, |most, &ratio| most.max(ratio));
-        [1.0 / best, self.ratio[1] / best]
+    /// The best rival's time divided by that of each of the first `ours` contenders.
+    fn speeds(&self, ours: usize) -> Vec<f64> {
+        // ratio[i] is the first contender's time divided by that of contender i.
+        let best = self.ratio[ours..].iter().fold(0.0f64, |most, &ratio| most.max(ratio));
+        self.ratio[..ours].iter().map(|ratio| ratio / best).collect()
     }
 
     /// One line of the table.
-    fn row(&self) -> String {
+    fn row(&self, ours: usize) -> String {
         let Product { m, k, n, form } = self.product;
         let form = match form {
             Form::Forward => "y = x·wᵀ",
@@ -70,53 +71,122 @@ impl Measured {
             Form::Weight => "d_w = d_yᵀ·x",
         };
         let flops = (2 * m * k * n) as f64;
-        let shares: Vec<_> = self.seconds.iter().map(|s| format!("{:.1} %", 100.0 * flops / s / self.peak)).collect();
-        let ([speed, packed], peak) = (self.speeds(), self.peak / 1e9);
-        format!("| {:?} | {form} | {peak:.0} | {} | {speed:.2} | {packed:.2} |", [m, k, n], shares.join(" | "))
+        let share = |s: &f64| format!("{:.0} ({:.1} %)", flops / s / 1e9, 100.0 * flops / s / self.peak);
+        let shares: Vec<_> = self.seconds.iter().map(share).collect();
+        let speeds: Vec<_> = self.speeds(ours).iter().map(|speed| format!("{speed:.2}")).collect();
+        let peak = self.peak / 1e9;
+        format!("| {:?} | {form} | {peak:.0} | {} | {} |", [m, k, n], shares.join(" | "), speeds.join(" | "))
     }
 }
 
 fn main() -> Result<ExitCode, String> {
     let args = Args::parse();
-    // The library's threads read this when they start; no other thread runs yet. SAFETY: no other thread exists that
-    // could read the environment at this time.
-    unsafe { std::env::set_var("MATMUL_NUM_THREADS", args.threads.to_string()) };
+    // The libraries' threads read these when they start. SAFETY: no other thread exists yet that could read the environment
+    // at this time.
+    unsafe {
+        std::env::set_var("MATMUL_NUM_THREADS", args.threads.to_string());
+        std::env::set_var("OMP_NUM_THREADS", args.threads.to_string());
+    }
     rayon::ThreadPoolBuilder::new().num_threads(args.threads).build_global().map_err(|e| e.to_string())?;
-    let contenders = contenders::all(args.threads)?;
+    let rounds = args.dtype == "bf16";
+    let contest = Contest {
+        contenders: if rounds { contenders::halves()? } else { contenders::singles(args.threads)? },
+        ours: if rounds { 1 } else { 2 },
+        burst: if rounds { bf16_burst } else { fma_burst },
+    };
     // Runs on a thread of the pool, so that the threads of the bursts and of our products are awake.
-    let agree = rayon::scope(|_| compare(&args, &contenders));
+    let agree = rayon::scope(|_| contest.run(&args));
     Ok(if agree { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Measures everything and prints it as Markdown. Returns whether all results agree.
-fn compare(args: &Args, contenders: &[Contender]) -> bool {
-    let (processor, level) = (engine::probe::processor_name(), engine::simd::level());
-    println!("{processor}, {level}, {} thread(s), f32; share of the FMA peak measured between the calls", args.threads);
-    println!("speed: the best rival's time divided by ours, medians of interleaved rounds\n");
-    let names: Vec<_> = contenders.iter().map(Contender::name).collect();
-    println!("| product [m, k, n] | form | peak GFLOP/s | {} | speed | packed |", names.join(" | "));
-    println!("|---|---|---|{}---|---|", "---|".repeat(names.len()));
-    let mut all = Vec::new();
-    let chosen = |map: &[usize; 2]| args.outputs.as_ref().is_none_or(|n| *n == map[1].to_string());
-    for product in MAPS.into_iter().filter(chosen).flat_map(|[i, o]| Product::of_map(TOKENS, i, o)) {
-        let measured = measure(product, contenders, args.seconds);
-        println!("{}", measured.row());
-        all.push(measured);
+/// Who competes, and how.
+struct Contest {
+    contenders: Vec<Contender>,
+    /// How many of them are ours, the first ones.
+    ours: usize,
+    /// Runs pure multiply-adds; returns FLOPs and seconds.
+    burst: fn(usize) -> [f64; 2],
+}
+
+impl Contest {
+    /// Measures everything and prints it as Markdown. Returns whether all results agree.
+    fn run(&self, args: &Args) -> bool {
+        let (processor, level) = (engine::probe::processor_name(), engine::simd::level());
+        println!("{processor}, {level}, {} thread(s), {}", args.threads, args.dtype);
+        println!("GFLOP/s and share of the peak measured between the calls");
+        println!("speed: the best rival's time divided by ours, medians of interleaved rounds\n");
+        let names: Vec<_> = self.contenders.iter().map(|contender| contender.name).collect();
+        let speeds = ["speed", "packed"][..self.ours].join(" | ");
+        println!("| product [m, k, n] | form | peak GFLOP/s | {} | {speeds} |", names.join(" | "));
+        println!("|---|---|---|{}", "---|".repeat(names.len() + self.ours));
+        let mut all = Vec::new();
+        let chosen = |map: &[usize; 2]| args.outputs.as_ref().is_none_or(|n| *n == map[1].to_string());
+        for product in MAPS.into_iter().filter(chosen).flat_map(|[i, o]| Product::of_map(TOKENS, i, o)) {
+            let measured = self.measure(product, args.seconds);
+            println!("{}", measured.row(self.ours));
+            all.push(measured);
+        }
+        let mean =
+            |of: &dyn Fn(&Measured) -> f64| (all.iter().map(|m| of(m).ln()).sum::<f64>() / all.len() as f64).exp();
+        for (which, name) in names[..self.ours].iter().enumerate() {
+            let least = all.iter().map(|m| m.speeds(self.ours)[which]).fold(f64::INFINITY, f64::min);
+            let mean = mean(&|m| m.speeds(self.ours)[which]);
+            println!("\n{name}: {mean:.2} × the speed of the best rival (geometric mean), at least {least:.2} ×");
+        }
+        for (i, name) in names.iter().enumerate().skip(self.ours) {
+            println!("{name}: ours is {:.2} × as fast (geometric mean)", 1.0 / mean(&|m| m.ratio[i]));
+        }
+        let difference = all.iter().map(|m| m.difference).fold(0.0, f64::max);
+        let agree = difference <= TOLERANCE;
+        println!(
+            "largest difference between results: {difference:.2}·k·ε{}",
+            if agree { "" } else { ": THEY DISAGREE" }
+        );
+        agree
     }
-    let mean = |of: &dyn Fn(&Measured) -> f64| (all.iter().map(|m| of(m).ln()).sum::<f64>() / all.len() as f64).exp();
-    for (which, name) in ["packing at every call", "packed beforehand"].into_iter().enumerate() {
-        let least = all.iter().map(|m| m.speeds()[which]).fold(f64::INFINITY, f64::min);
-        let mean = mean(&|m| m.speeds()[which]);
-        println!("\n{name}: {mean:.2} × the speed of the best rival (geometric mean), at least {least:.2} × (goal \
-                  {GOAL})");
+
+    /// Runs all contenders in turn; each round starts with a different one.
+    fn measure(&self, product: Product, seconds: f64) -> Measured {
+        let Product { m, k, n, .. } = product;
+        let (a, b, mut c) = (random(m * k, 1), random(k * n, 2), random(m * n, 3));
+        let (a, b, c): (&[f32], &[f32], &mut [f32]) = (a.as_slice(), b.as_slice(), c.as_mut_slice());
+        let runs: Vec<_> = self.contenders.iter().map(|contender| (contender.prepare)(product, a, b)).collect();
+        let mut expected: Vec<f32> = Vec::new();
+        let mut difference = 0.0f64;
+        for run in &runs {
+            c.fill(f32::NAN);
+            run(c);
+            if expected.is_empty() {
+                expected = c.to_vec();
+            }
+            for (x, y) in expected.iter().zip(&*c) {
+                // k additions to sums of the size √k, each rounded: about √k·√k·ε/2. A NaN counts as an infinite
+                // difference.
+                let d = f64::from((x - y).abs()) / (k as f64 * f64::from(f32::EPSILON));
+                difference = if d.is_nan() { f64::INFINITY } else { difference.max(d) };
+            }
+        }
+        let (mut times, mut peaks) = (vec![Vec::new(); runs.len()], Vec::new());
+        let start = Instant::now();
+        let mut round = 0;
+        while round < 5 || start.elapsed().as_secs_f64() < seconds {
+            for turn in 0..runs.len() {
+                let i = (turn + round) % runs.len();
+                let [flops, seconds] = (self.burst)(BURST);
+                peaks.push(flops / seconds);
+                let start = Instant::now();
+                runs[i](c);
+                times[i].push(start.elapsed().as_secs_f64());
+            }
+            round += 1;
+        }
+        let ratio = |other: &Vec<f64>| {
+            median(&times[0].iter().zip(other).map(|(ours, other)| ours / other).collect::<Vec<_>>())
+        };
+        let ratio = times.iter().map(ratio).collect();
+        let seconds = times.iter().map(|times| median(times)).collect();
+        Measured { product, seconds, ratio, peak: median(&peaks), difference }
     }
-    for (i, name) in names.iter().enumerate().skip(2) {
-        println!("{name}: ours is {:.2} × as fast (geometric mean)", 1.0 / mean(&|m| m.ratio[i]));
-    }
-    let difference = all.iter().map(|m| m.difference).fold(0.0, f64::max);
-    let agree = difference <= TOLERANCE;
-    println!("largest difference between results: {difference:.2}·k·ε{}", if agree { "" } else { ": THEY DISAGREE" });
-    agree
 }
 
 /// Aligned to cache lines, as every buffer of the engine is.
@@ -124,47 +194,4 @@ fn random(len: usize, site: u32) -> Buffer {
     let mut all = Buffer::new(Spec::new(DType::F32, &[len]));
     engine::rng::Stream::new(1, site).fill_normal(0, all.as_mut_slice(), |x| x as f32);
     all
-}
-
-/// Runs all contenders in turn; each round starts with a different one.
-fn measure(product: Product, contenders: &[Contender], seconds: f64) -> Measured {
-    let Product { m, k, n, .. } = product;
-    let (a, b, mut c) = (random(m * k, 1), random(k * n, 2), random(m * n, 3));
-    let (a, b, c): (&[f32], &[f32], &mut [f32]) = (a.as_slice(), b.as_slice(), c.as_mut_slice());
-    let packed = contenders::pack(product, b);
-    let packed = packed.as_slice();
-    let mut expected: Vec<f32> = Vec::new();
-    let mut difference = 0.0f64;
-    for contender in contenders {
-        c.fill(f32::NAN);
-        contender.multiply(product, a, b, packed, c);
-        if expected.is_empty() {
-            expected = c.to_vec();
-        }
-        for (x, y) in expected.iter().zip(&*c) {
-            // k additions to sums of the size √k, each rounded: about √k·√k·ε/2. A NaN counts as an infinite
-            // difference.
-            let d = f64::from((x - y).abs()) / (k as f64 * f64::from(f32::EPSILON));
-            difference = if d.is_nan() { f64::INFINITY } else { difference.max(d) };
-        }
-    }
-    let (mut times, mut peaks) = (vec![Vec::new(); contenders.len()], Vec::new());
-    let start = Instant::now();
-    let mut round = 0;
-    while round < 5 || start.elapsed().as_secs_f64() < seconds {
-        for turn in 0..contenders.len() {
-            let i = (turn + round) % contenders.len();
-            let [flops, seconds] = fma_burst(BURST);
-            peaks.push(flops / seconds);
-            let start = Instant::now();
-            contenders[i].multiply(product, a, b, packed, c);
-            times[i].push(start.elapsed().as_secs_f64());
-        }
-        round += 1;
-    }
-    let ratio =
-        |other: &Vec<f64>| median(&times[0].iter().zip(other).map(|(ours, other)| ours / other).collect::<Vec<_>>());
-    let ratio = times.iter().map(ratio).collect();
-    let seconds = times.iter().map(|times| median(times)).collect();
-    Measured { product, seconds, ratio, peak: median(&peaks), difference }
 }

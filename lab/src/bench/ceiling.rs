@@ -160,8 +160,8 @@ pub fn fma_burst(steps: usize) -> [f64; 2] {
     burst(|| simd::dispatch(FmaChains(steps)))
 }
 
-/// The same for products that round their factors to bf16: of AMX if there is one, in about the same time.
-fn bf16_burst(steps: usize) -> [f64; 2] {
+/// As [`fma_burst`] for products that round their factors to bf16: of AMX if there is one, in about the same time.
+pub fn bf16_burst(steps: usize) -> [f64; 2] {
     burst(|| bf16::burst(steps / 100).unwrap_or_else(|| simd::dispatch(FmaChains(steps))))
 }
 

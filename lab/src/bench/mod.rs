@@ -37,7 +37,7 @@ mod row;
 mod run;
 mod work;
 
-pub use ceiling::{Ceilings, fma_burst};
+pub use ceiling::{Ceilings, bf16_burst, fma_burst};
 pub use compare::{CHANCE, LEAST, compare};
 pub use meter::{Cache, Effort};
 pub use report::{Comparison, Machine, Rate, Report};
