@@ -106,17 +106,17 @@ pub fn scratch(tokens: usize, dim: usize, rounds: bool) -> usize {
 /// The forward pass, together with the gradient of `hidden` if it is wanted.
 pub fn run<T: Real>(ins: Inputs<T>, memory: &mut [T], outs: &mut Outputs<T>, d_hidden: (Want, &mut [T])) {
     let (dim, most) = (ins.dim, ins.targets.len().min(GROUP));
-    let per_token = per_token(dim, ins.rounded.is_some());
+    let rounds = ins.rounded.is_some();
+    let (per_token, largest_part) = (per_token(dim, rounds), if rounds { ROUNDED_PART } else { GROUP });
     let (want, d_hidden) = d_hidden;
     let [memory, rows] = split(memory, [most.next_multiple_of(SIDE) * per_token, 3 * most]);
     for_each_group::<GROUP>(ins.targets, |tokens| {
         let n = tokens.len();
         let rows = rows[..3 * n].as_chunks_mut::<3>().0;
         let memory = &mut memory[..n.next_multiple_of(SIDE) * per_token];
-        let most = if ins.rounded.is_some() { ROUNDED_PART } else { GROUP };
         let size = match n.div_ceil(parallel::threads()) {
             // About equal parts, about as many for each thread.
-            size if size >= PART => size.div_ceil(size.div_ceil(most)),
+            size if size >= PART => size.div_ceil(size.div_ceil(largest_part)),
             _ => n,
         };
         let size = size.next_multiple_of(SIDE);

@@ -208,6 +208,7 @@ mod tests {
             }
         }
     }
+
     #[test]
     fn threads_share_a_product_only_if_it_is_worth_it() {
         let blocking = Blocking { panel: 6, rows: 144, depth: 384, depth_across: 384, cols: 512 };
