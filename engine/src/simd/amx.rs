@@ -4,6 +4,7 @@
 //! stable yet, so they are written in assembly. The operating system gives the tiles to a process that asks once.
 
 use super::{Block, SIDE};
+use crate::Want;
 use std::arch::asm;
 use std::marker::PhantomData;
 use std::sync::OnceLock;
@@ -54,14 +55,15 @@ impl Amx {
         Self(PhantomData)
     }
 
-    /// `c` += the sum over the blocks of a·b, by the definition of the bf16 product.
+    /// `c` = the sum over the blocks of a·b, or `c` += it to [`Want::Add`], by the definition of the bf16 product.
     ///
     /// # Panics
     /// If `a` and `b` differ in length or are empty.
-    pub fn add(&self, a: &[Block], b: &[Block], c: &mut [[f32; SIDE]; SIDE]) {
+    pub fn multiply(&self, a: &[Block], b: &[Block], how: Want, c: &mut [[f32; SIDE]; SIDE]) {
         let at = c.as_mut_ptr().cast::<f32>();
+        let start = (how == Want::Add).then_some((at.cast_const(), SIDE));
         // SAFETY: `c` has 32 rows of 32 numbers without gaps, borrowed for the call.
-        unsafe { self.product(a, b, Some((at, SIDE)), at, SIDE) };
+        unsafe { self.product(a, b, start, at, SIDE) };
     }
 
     /// 32 rows of 32 numbers at `c`, `stride` numbers apart: those at `start` (a pointer and a stride), or zeros, plus

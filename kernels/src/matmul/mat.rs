@@ -60,6 +60,11 @@ impl<'a, T: Copy> Mat<'a, T> {
         }
     }
 
+    /// Strips of `height` rows; the last may be lower.
+    pub(crate) fn strips(self, height: usize) -> impl Iterator<Item = Self> {
+        (0..self.rows).step_by(height).map(move |i| self.part(i, 0, height.min(self.rows - i), self.cols))
+    }
+
     /// `rows` × `cols` from (i, j).
     #[inline(always)]
     pub(super) fn part(self, i: usize, j: usize, rows: usize, cols: usize) -> Self {

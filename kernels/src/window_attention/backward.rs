@@ -7,7 +7,7 @@ use crate::lanes::split;
 use crate::matmul::tiles::{Tile, for_each_tile};
 use crate::product::{BLOCK, Left, Right, Rows, RowsMut, Size, gather, pack, packed_len, product, transpose};
 use engine::simd::{self, Isa, Kernel, LANES, Lanes, Real};
-use engine::{Want, parallel};
+use engine::{Buffer, Want, parallel};
 
 /// `qkv` [B, N, 3d], `y` and `d_y` [B, N, d], `lse` [B, N, H].
 #[derive(Clone, Copy)]
@@ -18,8 +18,12 @@ pub struct Known<'a, T> {
     pub d_y: &'a [T],
 }
 
-impl<'a, T> Known<'a, T> {
-    fn sample(self, shape: Shape, sample: usize) -> Self {
+impl<'a, T: Real> Known<'a, T> {
+    pub fn new([qkv, y, lse, d_y]: [&'a Buffer; 4]) -> Self {
+        Self { qkv: qkv.as_slice(), y: y.as_slice(), lse: lse.as_slice(), d_y: d_y.as_slice() }
+    }
+
+    pub fn sample(self, shape: Shape, sample: usize) -> Self {
         let part = |x: &'a [T], width: usize| &x[sample * shape.tokens * width..][..shape.tokens * width];
         let d = shape.dim();
         Self {
@@ -146,7 +150,12 @@ impl<T: Real> Kernel for Backward<'_, '_, T> {
 
 /// `p` = exp(scores − lse) in place of the scores, and `d_s` = p·(d_p − delta)·scale in place of d_p.
 #[inline(always)]
-fn d_softmax<I: Isa, T: Real>([p, d_s]: [&mut [[T; BLOCK]]; 2], lane: usize, [lse, delta]: [T::Lanes<I>; 2], scale: T) {
+pub fn d_softmax<I: Isa, T: Real>(
+    [p, d_s]: [&mut [[T; BLOCK]]; 2],
+    lane: usize,
+    [lse, delta]: [T::Lanes<I>; 2],
+    scale: T,
+) {
     let scale = T::Lanes::<I>::splat(scale);
     for (p, d_s) in p.iter_mut().zip(d_s) {
         let (p, d_s) = (&mut p[lane..], &mut d_s[lane..]);

@@ -91,7 +91,7 @@ impl Group {
     #[inline(always)]
     pub fn mask<I: Isa, T: Real>(&self, key: usize, masks: &Masks<T>) -> T::Lanes<I> {
         // The first and the last lane whose query sees the key.
-        let first = key.saturating_sub(self.queries.start);
+        let first = key.saturating_sub(self.queries.start).min(LANES);
         let beyond = (key + self.window).saturating_sub(self.queries.start).min(LANES);
         masks.from::<I>(first).add(masks.before::<I>(beyond))
     }

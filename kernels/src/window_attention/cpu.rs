@@ -186,7 +186,7 @@ impl<T: Real> Kernel for Forward<'_, T> {
 
 /// The scores become exp(score − max); returns max and sum of each lane.
 #[inline(always)]
-fn softmax<I: Isa, T: Real>(scores: &mut [[T; BLOCK]], lane: usize) -> ([T; LANES], [T; LANES]) {
+pub fn softmax<I: Isa, T: Real>(scores: &mut [[T; BLOCK]], lane: usize) -> ([T; LANES], [T; LANES]) {
     // Four independent maxima, so that none waits for the previous one.
     let mut max = [T::Lanes::<I>::splat(T::NEG_INFINITY); 4];
     for some in scores.chunks(4) {

@@ -5,9 +5,13 @@ mod backward;
 mod band;
 mod cpu;
 pub(crate) mod cuda;
+mod rounded;
 
+use self::backward::Known;
 use crate::case::{Case, Input, Sizes};
+use crate::matmul::rounds;
 use crate::{check, cost};
+use engine::simd::SIDE;
 use engine::{Buffer, Context, Cost, DType, Device, Op, Output, Pass, Reads, Result, Spec, Want, with_real};
 
 /// `qkv [B, N, 3d] → y [B, N, d], lse [B, N, H]`: a row of `qkv` is queries, keys and values of all heads side by side,
@@ -50,8 +54,12 @@ impl Op for WindowAttention {
         if let Device::Cuda(gpu) = cx.device {
             return cuda::forward(&**gpu, self.shape(ins[0].spec()), ins[0], y, lse);
         }
+        let shape = self.shape(ins[0].spec());
+        if self.rounds(cx.device, ins[0].spec()) {
+            return rounded::forward(shape, ins[0].as_slice(), y.as_mut_slice(), lse.as_mut_slice());
+        }
         with_real!(ins[0].dtype(), T => {
-            cpu::forward::<T>(self.shape(ins[0].spec()), ins[0].as_slice(), y.as_mut_slice(), lse.as_mut_slice());
+            cpu::forward::<T>(shape, ins[0].as_slice(), y.as_mut_slice(), lse.as_mut_slice());
         })
     }
 
@@ -62,10 +70,12 @@ impl Op for WindowAttention {
             let partials = cx.scratch_at(DType::F32, cuda::scratch(shape, d_y.shape().dims()[0]));
             return cuda::backward(&**gpu, shape, known, wants[0], &d[0], partials);
         }
+        let known = [ins[0], outs[0], outs[1], d_y];
+        if self.rounds(cx.device, ins[0].spec()) {
+            return rounded::backward(shape, Known::new(known), wants[0], d[0].as_mut_slice());
+        }
         with_real!(d_y.dtype(), T => {
-            let [qkv, y, lse, d_y] = [ins[0], outs[0], outs[1], d_y].map(|b| b.as_slice::<T>());
-            let known = backward::Known { qkv, y, lse, d_y };
-            backward::backward(shape, known, wants[0], d[0].as_mut_slice());
+            backward::backward::<T>(shape, Known::new(known), wants[0], d[0].as_mut_slice());
         })
     }
 
@@ -91,6 +101,11 @@ impl Op for WindowAttention {
 }
 
 impl WindowAttention {
+    /// Whether products round their factors. Below these sizes, rounding gains little or costs time (docs/speed.md).
+    fn rounds(&self, device: &Device, qkv: Spec) -> bool {
+        rounds(device, qkv.dtype) && self.window >= 64 && self.shape(qkv).head_dim >= SIDE
+    }
+
     fn shape(&self, qkv: Spec) -> cpu::Shape {
         let tokens = qkv.shape.dims()[1];
         let head_dim = qkv.shape.last() / (3 * self.heads);

@@ -1,6 +1,6 @@
 use super::*;
 use crate::testing::{check_all, forward, refuses, sizes, vjp};
-use engine::DType;
+use engine::{Bench, DType, Products};
 
 /// The definition, with the whole matrix of scores.
 fn formula(s: &Sizes, qkv: &[f64]) -> Vec<f64> {
@@ -67,4 +67,26 @@ fn cost_counts_the_pairs_that_are_seen() {
     let cost = op.cost(&[qkv], Pass::Forward);
     assert_eq!(cost.flops, pairs * (4 * 4 + 4));
     assert_eq!(cost.bytes, 4 * 2 * 5 * (24 + 8 + 2));
+}
+
+/// Without queries every probability is one over the number of keys, and sums of small integers are exact in bf16 too: a
+/// wrong mask would show.
+#[test]
+fn rounded_products_see_the_same_keys() {
+    for (tokens, window, head_dim) in [(275, 70, 64), (275, 256, 32), (40, 64, 64), (290, 64, 33)] {
+        let value = |token: usize, column: usize| (token * 7 + column * 3) % 16;
+        let mut qkv = vec![0.0f32; tokens * 3 * head_dim];
+        for (token, row) in qkv.chunks_mut(3 * head_dim).enumerate() {
+            (0..head_dim).for_each(|column| row[2 * head_dim + column] = value(token, column) as f32);
+        }
+        let (qkv, op) = (Buffer::from_slice(&[1, tokens, 3 * head_dim], &qkv), WindowAttention { heads: 1, window });
+        let outs = Bench { device: &Device::CPU.with(Products::Bf16), op: &op }.forward(&[qkv]);
+        for (token, y) in outs[0].as_slice::<f32>().chunks(head_dim).enumerate() {
+            let seen = (token + 1).saturating_sub(window)..token + 1;
+            for (column, &y) in y.iter().enumerate() {
+                let sum: usize = seen.clone().map(|key| value(key, column)).sum();
+                assert_eq!(y, sum as f32 * (1.0 / seen.len() as f32), "token {token}, column {column}");
+            }
+        }
+    }
 }

@@ -54,9 +54,7 @@ impl Kernel for TileProduct<'_, '_> {
                             &packed[0]
                         }
                     };
-                    for (wide, narrow) in wide.as_flattened_mut().iter_mut().zip(narrow) {
-                        *wide = f32::from_bits(u32::from(narrow.to_bits()) << 16);
-                    }
+                    widen_left(narrow, wide);
                 }
             }
             for col in (0..cols).step_by(SIDE) {
@@ -64,13 +62,43 @@ impl Kernel for TileProduct<'_, '_> {
                 strip.iter().zip(&mut *b_wide).for_each(|(narrow, wide)| widen_right(narrow, wide));
                 for (row, a) in (first..below).step_by(SIDE).zip(a_wide.chunks_exact(depth)) {
                     let place = Place { row, col, rows: SIDE.min(below - row), cols: SIDE.min(cols - col) };
-                    in_copy(c, place, start, |sums| match I::REGISTERS {
-                        32.. => add::<I, 8, 2>(place.rows, a, b_wide, sums),
-                        _ => add::<I, 4, 1>(place.rows, a, b_wide, sums),
-                    });
+                    in_copy(c, place, start, |sums| add_wide::<I>(place.rows, a, b_wide, sums));
                 }
             }
         }
+    }
+}
+
+/// `c` += the sum over the blocks of a·b.
+pub(super) fn add(a: &[Block], b: &[Block], c: &mut [[f32; SIDE]; SIDE]) {
+    simd::dispatch_flushing(BlockProduct { a, b, c });
+}
+
+struct BlockProduct<'a> {
+    a: &'a [Block],
+    b: &'a [Block],
+    c: &'a mut Wide,
+}
+
+impl Kernel for BlockProduct<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<I: Isa>(self) {
+        let mut wide = [[[0.0; SIDE]; SIDE]; 2];
+        for (a, b) in self.a.iter().zip(self.b) {
+            let [a_wide, b_wide] = &mut wide;
+            widen_left(a, a_wide);
+            widen_right(b, b_wide);
+            add_wide::<I>(SIDE, &wide[..1], &wide[1..], self.c);
+        }
+    }
+}
+
+#[inline(always)]
+fn widen_left(narrow: &Block, wide: &mut Wide) {
+    for (wide, narrow) in wide.as_flattened_mut().iter_mut().zip(narrow) {
+        *wide = f32::from_bits(u32::from(narrow.to_bits()) << 16);
     }
 }
 
@@ -88,10 +116,18 @@ fn widen_right(narrow: &Block, wide: &mut Wide) {
     }
 }
 
-/// The first `rows` of `c` (rounded up to M) += the sum over the blocks of a·b, M rows by G groups of sixteen columns at a
-/// time.
+/// The first `rows` of `c` (or some more) += the sum over the blocks of a·b.
 #[inline(always)]
-fn add<I: Isa, const M: usize, const G: usize>(rows: usize, a: &[Wide], b: &[Wide], c: &mut Wide) {
+fn add_wide<I: Isa>(rows: usize, a: &[Wide], b: &[Wide], c: &mut Wide) {
+    match I::REGISTERS {
+        32.. => add_in::<I, 8, 2>(rows, a, b, c),
+        _ => add_in::<I, 4, 1>(rows, a, b, c),
+    }
+}
+
+/// M rows by G groups of sixteen columns at a time.
+#[inline(always)]
+fn add_in<I: Isa, const M: usize, const G: usize>(rows: usize, a: &[Wide], b: &[Wide], c: &mut Wide) {
     for (a, b) in a.iter().zip(b) {
         for i in (0..rows).step_by(M) {
             let a: &[[f32; SIDE]; M] = a[i..].first_chunk().expect("M divides 32");

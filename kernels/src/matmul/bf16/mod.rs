@@ -24,6 +24,7 @@ use super::tiles::{Tile, for_each_tile, tile_size};
 use engine::simd::{self, Block, Level, SIDE};
 use engine::{Element, Want, parallel};
 use half::bf16;
+pub(crate) use pack::Strip;
 pub use pack::{pack, pack_left, packed_len};
 
 /// A [m, k], unpacked or packed by [`pack_left`]; the bits are the same.
@@ -106,13 +107,44 @@ pub fn burst(steps: usize) -> Option<f64> {
             let (a, b) = factors.as_chunks().0.split_at(DEPTH);
             let sums: &mut [f32] = bytemuck::cast_slice_mut(sums);
             for _ in 0..steps {
-                amx.add(a, b, &mut sums.as_chunks_mut().0.as_chunks_mut().0[0]);
+                amx.multiply(a, b, Want::Add, &mut sums.as_chunks_mut().0.as_chunks_mut().0[0]);
             }
             (2 * DEPTH * SIDE.pow(3) * steps) as f64
         }));
     }
     let _ = steps;
     None
+}
+
+/// Multiplies blocks on this thread, for an op that packs them itself.
+pub(crate) struct Multiplier {
+    #[cfg(target_arch = "x86_64")]
+    amx: Option<simd::Amx>,
+}
+
+impl Multiplier {
+    /// For the instruction set in use.
+    pub fn begin() -> Self {
+        Self {
+            #[cfg(target_arch = "x86_64")]
+            amx: (simd::level() == Level::Amx).then(simd::Amx::begin),
+        }
+    }
+
+    /// `c` = the sum over the blocks of a·b, or `c` += it to [`Want::Add`].
+    pub fn multiply(&self, a: &[Block], b: &[Block], how: Want, c: &mut [[f32; SIDE]; SIDE]) {
+        #[cfg(target_arch = "x86_64")]
+        if let Some(amx) = &self.amx {
+            return amx.multiply(a, b, how, c);
+        }
+        if how != Want::Add {
+            *c = [[0.0; SIDE]; SIDE];
+        }
+        match simd::level() {
+            Level::Avx2 | Level::Avx512 => lanes::add(a, b, c),
+            _ => scalar::add(a, b, c),
+        }
+    }
 }
 
 /// What the product is added to.
@@ -137,7 +169,7 @@ fn multiply(c: MatMut<'_, f32>, a: Left<'_, f32>, b: &[bf16], start: Start<'_>) 
             let amx = simd::Amx::begin();
             tiles(&mut c, a, b, |c, place, a, b| match place {
                 Place { row, col, rows: SIDE, cols: SIDE } => c.amx(&amx, [row, col], [a, b], start.want, start.onto),
-                _ => in_copy(c, place, start, |sums| amx.add(a, b, sums)),
+                _ => in_copy(c, place, start, |sums| amx.multiply(a, b, Want::Add, sums)),
             });
         }
         Level::Avx2 | Level::Avx512 => lanes::tile(&mut c, a, b, start),
@@ -181,7 +213,7 @@ fn tiles(
                         let strip = &mut a_packed[at * depth..][..depth];
                         if first == 0 {
                             let x = a.part(c.rows.start + row, 0, height, a.cols);
-                            simd::dispatch_narrowing(pack::Strip { x, left: true, out: strip });
+                            Strip { x, left: true, out: strip }.pack();
                         }
                         &*strip
                     }

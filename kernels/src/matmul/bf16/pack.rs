@@ -29,7 +29,7 @@ pub fn pack<T: Element>(b: Mat<'_, T>, out: &mut [bf16]) {
     }
     parallel::chunks(out, packed_len(b.rows, SIDE), |i, out| {
         let x = b.part(0, i * SIDE, b.rows, SIDE.min(b.cols - i * SIDE)).transposed();
-        simd::dispatch_narrowing(Strip { x, left: false, out: out.as_chunks_mut().0 });
+        Strip { x, left: false, out: out.as_chunks_mut().0 }.pack();
     });
 }
 
@@ -43,16 +43,26 @@ pub fn pack_left<'a, T: Element>(a: Mat<'_, T>, out: &'a mut [bf16]) -> Left<'a,
     let out = &mut out[..packed_len(a.cols, a.rows)];
     parallel::chunks(out, packed_len(a.cols, SIDE).max(1), |i, out| {
         let x = a.part(i * SIDE, 0, SIDE.min(a.rows - i * SIDE), a.cols);
-        simd::dispatch_narrowing(Strip { x, left: true, out: out.as_chunks_mut().0 });
+        Strip { x, left: true, out: out.as_chunks_mut().0 }.pack();
     });
     Left::Packed { rows: a.rows, cols: a.cols, blocks: out.as_chunks().0 }
 }
 
 /// Packs at most 32 rows of A if `left`, else of the transpose of B.
-pub(super) struct Strip<'a> {
+pub struct Strip<'a> {
+    /// Contiguous along its rows or its columns.
     pub x: Mat<'a, f32>,
+    /// Whether it belongs to a left factor.
     pub left: bool,
+    /// A block for each 32 columns, filled up with zeros.
     pub out: &'a mut [Block],
+}
+
+impl Strip<'_> {
+    /// On this thread.
+    pub fn pack(self) {
+        simd::dispatch_narrowing(self);
+    }
 }
 
 impl Kernel for Strip<'_> {
