@@ -124,7 +124,8 @@ fn table(rows: &[Row]) -> String {
 fn rates(report: &Report) -> String {
     let text = |r: &Rate| format!("{} {:.1} ({:.1} to {:.1})", r.name, r.median / 1e9, r.q20 / 1e9, r.q80 / 1e9);
     let rates: Vec<String> = report.ceilings.iter().map(text).collect();
-    format!("peak, {}: {} GFLOP/s; bandwidth: {} GB/s", report.machine.dtype, rates[0], rates[1..].join(", "))
+    let f32_peak = report.f32_peak.as_ref().map_or(String::new(), |peak| format!("; in f32: {} GFLOP/s", text(peak)));
+    format!("peak, {}: {} GFLOP/s{f32_peak}; bandwidth: {} GB/s", report.machine.dtype, rates[0], rates[1..].join(", "))
 }
 
 /// Every row that the earlier run also has, and the conditions that differ between the runs.

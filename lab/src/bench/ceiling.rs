@@ -4,7 +4,7 @@ use super::meter::time;
 use super::row::{median, quantile};
 use super::{Effort, Rate, Roof};
 use engine::cuda::{Factor, Gpu, Product};
-use engine::simd::{self, Isa, Kernel, LANES, Lanes, Real};
+use engine::simd::{self, Isa, Kernel, LANES, Lanes, Level, Real};
 use engine::{Buffer, DType, Device, Result};
 use kernels::matmul::bf16;
 use rayon::prelude::*;
@@ -29,6 +29,13 @@ impl Ceiling {
         self.seconds.push(time(work));
     }
 
+    /// A pass of arithmetic: `burst` returns FLOPs and seconds for a number of steps.
+    fn add_burst(&mut self, burst: fn(usize) -> [f64; 2]) {
+        let [flops, seconds] = burst(2_000_000);
+        self.amount = flops;
+        self.seconds.push(seconds);
+    }
+
     /// The median rate of the passes from number `first` on.
     fn rate_since(&self, first: usize) -> f64 {
         self.amount / median(&self.seconds[first..])
@@ -40,10 +47,14 @@ impl Ceiling {
     }
 }
 
+const FMA: &str = "fused multiply-adds in registers";
+
 /// The ceilings of every op on this device.
 pub struct Ceilings {
     /// The peak rate of arithmetic in the measured float type.
     flops: Ceiling,
+    /// The peak rate in f32 if that is another: the roof of all work that is not in the measured type.
+    f32_peak: Option<Ceiling>,
     /// Ways to move memory; the bandwidth is the best of their medians.
     memory: Vec<Ceiling>,
     rig: Rig,
@@ -67,8 +78,9 @@ impl Ceilings {
                 let arrays = Arrays::new(effort.bytes);
                 let bytes = size_of_val(&arrays.0[0][..]) as f64;
                 let memory = WAYS.map(|(_, name, touches)| Ceiling::new(name, touches * bytes)).into();
-                let rounds = device.rounds_products();
-                let name = if rounds { "bf16 multiply-adds in L1" } else { "fused multiply-adds in registers" };
+                // Without AMX the f32 peak is that of products in bf16, too.
+                let rounds = device.rounds_products() && simd::level() == Level::Amx;
+                let name = if rounds { "bf16 multiply-adds in L1" } else { FMA };
                 (Ceiling::new(name, 0.0), memory, Rig::Cpu(arrays, if rounds { bf16_burst } else { fma_burst }))
             }
             Device::Cuda(gpu) => {
@@ -78,10 +90,12 @@ impl Ceilings {
                 (Ceiling::new("large square product", amount), memory, Rig::Gpu(Box::new(slabs)))
             }
         };
-        let mut ceilings = Self { flops, memory, rig, latest: Instant::now() };
+        let f32_peak = (flops.name != FMA).then(|| Ceiling::new(FMA, 0.0));
+        let mut ceilings = Self { flops, f32_peak, memory, rig, latest: Instant::now() };
         ceilings.pass();
         // The first pass touches pages, wakes threads and lets libraries choose algorithms.
         ceilings.flops.seconds.clear();
+        ceilings.f32_peak.iter_mut().for_each(|c| c.seconds.clear());
         ceilings.memory.iter_mut().for_each(|c| c.seconds.clear());
         ceilings.measure();
         Ok(ceilings)
@@ -104,6 +118,11 @@ impl Ceilings {
     /// The peak rate, then the ways to move memory.
     pub fn rates(&self) -> Vec<Rate> {
         std::iter::once(&self.flops).chain(&self.memory).map(Ceiling::rate).collect()
+    }
+
+    /// The peak rate in f32, if that is another.
+    pub fn f32_peak(&self) -> Option<Rate> {
+        self.f32_peak.as_ref().map(Ceiling::rate)
     }
 
     /// Marks the latest passes of both ceilings, for [`roof_since`](Self::roof_since).
@@ -133,7 +152,10 @@ impl Ceilings {
 
     fn pass(&mut self) {
         self.pass_flops();
-        let Self { memory, rig, .. } = self;
+        let Self { memory, rig, f32_peak, .. } = self;
+        if let Some(peak) = f32_peak {
+            peak.add_burst(fma_burst);
+        }
         match rig {
             Rig::Cpu(arrays, _) => memory.iter_mut().zip(WAYS).for_each(|(c, (way, ..))| c.add(|| arrays.pass(way))),
             Rig::Gpu(slabs) => memory[0].add(|| slabs.copy()),
@@ -143,11 +165,7 @@ impl Ceilings {
 
     fn pass_flops(&mut self) {
         match &self.rig {
-            Rig::Cpu(_, burst) => {
-                let [flops, seconds] = burst(2_000_000);
-                self.flops.seconds.push(seconds);
-                self.flops.amount = flops;
-            }
+            Rig::Cpu(_, burst) => self.flops.add_burst(*burst),
             Rig::Gpu(slabs) => self.flops.add(|| slabs.product()),
         }
     }

@@ -21,12 +21,14 @@
 //!
 //! # What it is compared with
 //! Two ceilings are measured before, between and after all rows. On the CPU, with the same threads as the rows: the
-//! peak is chains of fused multiply-adds that never leave the registers; the bandwidth is the best of reading, of the
-//! triad a ← b + s·c and of an update in place, as an optimiser makes it, in bytes that the program reads and writes,
-//! on arrays larger than the last-level cache each. (The processor also fetches a cache line that is only written, so
-//! the triad moves a third more than it counts.) On a GPU: a large square product in the measured type, and a large
-//! copy. Ceilings are medians; if the machine's speed changes, the spread shows it. A row's shares refer to the
-//! ceilings measured just before and after it; headers, pictures and saved reports have those of the whole run.
+//! peak is chains of fused multiply-adds that never leave the registers. Where AMX multiplies in bf16, the peak is that
+//! of bf16 products of blocks in L1, and the f32 peak, the roof of all other work, stands beside it. The bandwidth is the
+//! best of reading, of the triad a ← b + s·c and of an update in place, as an optimiser makes it, in bytes that the
+//! program reads and writes, on arrays larger than the last-level cache each. (The processor also fetches a cache line
+//! that is only written, so the triad moves a third more than it counts.) On a GPU: a large square product in the
+//! measured type, and a large copy. Ceilings are medians; if the machine's speed changes, the spread shows it. A row's
+//! shares refer to the ceilings measured just before and after it; headers, pictures and saved reports have those of the
+//! whole run.
 
 mod ceiling;
 mod compare;

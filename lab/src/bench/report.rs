@@ -108,6 +108,8 @@ pub struct Report {
     pub machine: Machine,
     /// The ceilings: the peak rate first, then ways to move memory.
     pub ceilings: Vec<Rate>,
+    /// The peak rate in f32 if the first ceiling is that of another type.
+    pub f32_peak: Option<Rate>,
     /// The roof of the whole run.
     #[serde(flatten)]
     pub roof: Roof,
@@ -137,6 +139,7 @@ impl Report {
             settings: setup.settings(),
             machine: Machine::of(setup),
             ceilings: ceilings.rates(),
+            f32_peak: ceilings.f32_peak(),
             roof: ceilings.roof(),
             rows,
         }

@@ -97,14 +97,20 @@ fn ceilings(report: &Report, points: &[&Row]) -> Vec<Series> {
         number(roof.peak / 1e9),
         peak.name
     );
-    vec![
+    let mut lines = vec![
         line(roof_name, 0, path(roof.bandwidth, roof.peak).to_vec()),
         line("20 and 80 % of the ceilings' measurements".into(), 2, spread),
-    ]
+    ];
+    lines.extend(report.f32_peak.as_ref().map(|peak| {
+        let name = format!("{} GFLOP/s: {}, for all work in f32", number(peak.median / 1e9), peak.name);
+        line(name, 1, path(roof.bandwidth, peak.median)[1..].to_vec())
+    }));
+    lines
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::Rate;
     use super::super::report::tests::report;
     use super::*;
 
@@ -125,6 +131,9 @@ mod tests {
         // A disc for each op in the picture and in the legend, and a ring on white for cold caches.
         assert_eq!(xml.descendants().filter(|node| node.has_tag_name("circle")).count(), 2 * 2 + 2);
         assert!(!picture.contains("NaN") && !picture.contains("inf"));
+        let peak = Rate { name: "f32".into(), median: 5e10, q20: 5e10, q80: 5e10 };
+        let rounded = roofline(&Report { f32_peak: Some(peak), ..report.clone() });
+        assert!(rounded.contains("50 GFLOP/s: f32, for all work in f32"));
         // Without rows the picture still shows the ceilings.
         assert!(roofline(&Report { rows: Vec::new(), ..report }).contains("GFLOP/s: fused"));
     }
