@@ -28,7 +28,7 @@ pub fn run(args: &Args, place: &Place) -> Result<()> {
         let mut columns = vec![column("f64", DType::F64, &Device::CPU)?, column("f32", DType::F32, &Device::CPU)?];
         // Everything is stored in f32, but the tolerance is that of bf16.
         columns.push(("bf16", DType::Bf16, golden(path, DType::F32, &Device::CPU.with(Products::Bf16))?));
-        print("relative errors: f32 against f64, and the f64 gradient against central differences\n")?;
+        print("relative errors: f32, or f32 with products in bf16, against f64; and the f64 gradient against central differences\n")?;
         let mut bad = show(&verify::ops())?;
         if let Device::Cuda(gpu) = &device {
             let name = gpu.name();

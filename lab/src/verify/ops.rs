@@ -1,9 +1,10 @@
-//! Compares every op and every update with the CPU in f64: on the CPU in f32, on a GPU in f32 and bf16.
+//! Compares every op and every update with the CPU in f64: on the CPU in f32, with products in f32 or in bf16; on a GPU in
+//! f32 and bf16.
 
 use super::cases::{Pass, errors, exact, passes};
 use super::updates::{Script, scripts};
 use autograd::gradcheck::{Options, check_op};
-use engine::{DType, Device, Result};
+use engine::{DType, Device, Products, Result};
 use kernels::case::{Case, Input, Sizes};
 use kernels::cast::Cast;
 use kernels::cross_entropy::CHUNK;
@@ -14,7 +15,7 @@ use kernels::registry::{ROOMS, Room};
 pub struct OpReport {
     /// The op's folder, and whether it is an update.
     pub op: String,
-    /// How tensors were stored.
+    /// How tensors were stored; on the CPU, which always stores f32, bf16 says that products round their factors.
     pub dtype: DType,
     /// Cases run.
     pub cases: usize,
@@ -30,11 +31,11 @@ pub struct OpReport {
     pub failure: Option<String>,
 }
 
-/// Sizes of one, partial packs everywhere, full packs and blocks.
+/// Sizes of one, partial packs everywhere, full packs and blocks with a window that rounds products on a CPU in bf16.
 pub const SIZES: [Sizes; 3] = [
     Sizes { batch: 1, tokens: 1, heads: 1, head_dim: 2, window: 1, latents: 1, ffn: 1, vocab: 2 },
     Sizes { batch: 2, tokens: 37, heads: 3, head_dim: 10, window: 11, latents: 19, ffn: 45, vocab: 101 },
-    Sizes { batch: 2, tokens: 130, heads: 2, head_dim: 32, window: 48, latents: 8, ffn: 96, vocab: 258 },
+    Sizes { batch: 2, tokens: 130, heads: 2, head_dim: 32, window: 70, latents: 8, ffn: 96, vocab: 258 },
 ];
 
 /// More tokens than the head takes at a time.
@@ -65,19 +66,23 @@ pub fn sizes(room: &Room) -> Vec<Sizes> {
     [&SIZES[..], &further].concat()
 }
 
-/// Runs every op's cases on the CPU in f32, and checks their f64 gradients against central differences.
+/// Runs every op's cases on the CPU in f32, and checks their f64 gradients against central differences. Rooms whose products
+/// can round their factors to bf16 have a second report on that.
 pub fn ops() -> Vec<OpReport> {
+    let rounding = Device::CPU.with(Products::Bf16);
     let of_room = |room: &Room| {
-        let mut report = OpReport::new(room.name, DType::F32);
+        let [mut single, mut rounded] = [DType::F32, DType::Bf16].map(|dtype| OpReport::new(room.name, dtype));
         for case in SIZES[1..].iter().flat_map(|size| (room.cases)(size)) {
             let place = format!("{} {}", case.op.name(), case.label);
-            let checked =
-                report.check(&place, |report| Ok(report.case(&case, &Device::CPU)?.or_else(|| report.numeric(&case))));
+            let checked = single
+                .check(&place, |report| Ok(report.case(&case, &Device::CPU)?.or_else(|| report.numeric(&case))))
+                .and_then(|()| rounded.check(&place, |report| report.case(&case, &rounding)));
             checked.expect("the CPU does not fail");
         }
-        report
+        let rounds = (rounded.forward, rounded.gradient) != (single.forward, single.gradient);
+        std::iter::once(single).chain(rounds.then_some(rounded))
     };
-    ROOMS.iter().map(of_room).collect()
+    ROOMS.iter().flat_map(of_room).collect()
 }
 
 /// Runs every op's cases, also at the sizes `further`, and every update on `device`, which must have all kernels
@@ -146,9 +151,10 @@ impl OpReport {
     }
 
     fn case(&mut self, case: &Case, device: &Device) -> Result<Option<String>> {
+        let stored = if device.rounds_products() { DType::F32 } else { self.dtype };
         // The device runs first; if it fails, there is nothing to compare.
-        let ours = passes(case, device, self.dtype)?;
-        Ok(self.compare(&ours, &exact(case, self.dtype)))
+        let ours = passes(case, device, stored)?;
+        Ok(self.compare(&ours, &exact(case, stored)))
     }
 
     /// Keeps the worst errors, and the first that exceeds the tolerance.

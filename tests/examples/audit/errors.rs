@@ -10,7 +10,7 @@ use tests::shim::{Order, Shim, loaded};
 pub fn section(old: Option<&str>) -> String {
     let mut text = "## Errors\n\nWorst relative error ‖x − f64‖ / ‖f64‖ of result (or state) and gradient at the cases of `ltm verify`, and \
          of the f64 gradient against central differences. `cargo test -p gradtest` checks the same gradients for every subset of wanted inputs at \
-         256 random points, and fails if no point could certify an input. On the CPU this page has f32 only. No GPU was needed for this page: the CUDA kernels ran on the host shim, on the CPU.\n\n\
+         256 random points, and fails if no point could certify an input. On the CPU everything is stored in f32; there `bf16` says that products round their factors. No GPU was needed for this page: the CUDA kernels ran on the host shim, on the CPU.\n\n\
          | device | op | type | result | gradient | f64 gradient |\n|---|---|---|---|---|---|\n"
         .to_string();
     let mut lines: Vec<String> = verify::ops().iter().map(|r| errors("CPU", r)).collect();
