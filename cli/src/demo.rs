@@ -72,8 +72,9 @@ pub fn run(args: &Args, place: &Place) -> Result<ExitCode> {
     };
     place.inside(config.train.threads, || {
         let material = lab::text::material(config)?;
-        let (session, device) = place
-            .within_training(|device| Ok((Session::begin(&folder, config, &material, device)?, device.clone())))?;
+        let (session, device) = place.within_training(config.train.precision, |device| {
+            Ok((Session::begin(&folder, config, &material, device)?, device.clone()))
+        })?;
         demo(session, &baselines, &material, &device)
     })
 }

@@ -4,7 +4,9 @@ use super::command_line::whole;
 use super::output::note;
 use clap::ValueEnum;
 use engine::cuda::Settings;
+use engine::simd::{self, Level};
 use engine::{Device, Error, ErrorKind, Result};
+use ltm::config::Precision;
 
 /// The choices of `--device`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -90,9 +92,16 @@ impl Place {
         self.begin(self.open()?, begin)
     }
 
-    /// As [`within`](Self::within), by [`open_to_train`](Self::open_to_train).
-    pub fn within_training<T>(&self, begin: impl FnMut(&Device) -> Result<T>) -> Result<T> {
-        self.begin(self.open_to_train()?, begin)
+    /// As [`within`](Self::within), by [`open_to_train`](Self::open_to_train). A note says so if another precision would
+    /// be faster.
+    pub fn within_training<T>(&self, precision: Precision, mut begin: impl FnMut(&Device) -> Result<T>) -> Result<T> {
+        self.begin(self.open_to_train()?, |device| {
+            let begun = begin(device)?;
+            if precision.on(device).rounds_products() && simd::level() != Level::Amx {
+                note("note: without AMX, train.precision=bf16 is slower than f32; it computes what a machine with AMX does");
+            }
+            Ok(begun)
+        })
     }
 
     fn begin<T>(&self, device: Device, mut begin: impl FnMut(&Device) -> Result<T>) -> Result<T> {

@@ -65,7 +65,7 @@ fn begin(args: &Args, place: &Place) -> Result<ExitCode> {
     };
     place.inside(config.train.threads, || {
         let begin = |device: &_| Session::begin(&folder, &config, &lab::text::material(&config)?, device);
-        let session = place.within_training(begin)?;
+        let session = place.within_training(config.train.precision, begin)?;
         train(session, args.tensorboard)
     })
 }
@@ -81,7 +81,7 @@ fn resume(args: &Args, path: &Path, place: &Place) -> Result<ExitCode> {
     run.change(config)?;
     place.inside(run.config.train.threads, || {
         let resume = |device: &_| Session::resume(&run, &lab::text::material(&run.config)?, device);
-        let (session, warnings) = place.within_training(resume)?;
+        let (session, warnings) = place.within_training(run.config.train.precision, resume)?;
         warn(&warnings);
         if run.config.train.steps != old_steps {
             note(format_args!(
