@@ -27,8 +27,8 @@ struct Derivative {
 const STEP: f64 = 1e-3;
 /// Largest accepted relative difference.
 const TOLERANCE: f64 = 1e-6;
-/// Each step size is tried together with its quarter. If the two disagree, the next step is smaller by this factor; if
-/// they agree but rounding errors dominate, it is larger by this factor.
+/// Each step size is tried together with its quarter. If the two disagree, or see a kink, the next step is smaller by this
+/// factor; if they agree but rounding errors dominate, it is larger by this factor.
 const NEXT: f64 = 16.0;
 /// Number of step sizes to try.
 const TRIES: usize = 3;
@@ -46,7 +46,8 @@ impl Derivative {
         let mut h = step;
         for _ in 0..TRIES {
             let mut scale = middle.abs();
-            // The slope by the stencil of step h, and the difference of the slopes on both sides: h·f″ for a smooth f.
+            // The slope by the stencil of step h, and the differences of the slopes on both sides, near and far: h·f″ and 2h·f″
+            // for a smooth f.
             let mut stencil = |h: f64| {
                 let mut at = |t: f64| {
                     let Value { value, scale: s } = f(t);
@@ -55,21 +56,24 @@ impl Derivative {
                 };
                 let (near, far) = ((at(h), at(-h)), (at(2.0 * h), at(-2.0 * h)));
                 let slope = (8.0 * (near.0 - near.1) - (far.0 - far.1)) / (12.0 * h);
-                (slope, ((near.0 - middle) + (near.1 - middle)) / h)
+                let bend = |(right, left): (f64, f64), h: f64| ((right - middle) + (left - middle)) / h;
+                (slope, [bend(near, h), bend(far, 2.0 * h)])
             };
-            let ((coarse, bend), (value, small_bend)) = (stencil(h), stencil(h / 4.0));
+            let ((coarse, bends), (value, small_bends)) = (stencil(h), stencil(h / 4.0));
+            // The part of a bend that does not shrink with h. For a kink at h/5 from the point it is zero by the near
+            // ones, at 2h/5 by the far ones.
+            let [near, far] = [0, 1].map(|i| (4.0 * small_bends[i] - bends[i]).abs() / 3.0);
             let new = Self {
                 value,
                 doubt: (coarse - value).abs() / 50.0,
                 noise: ROUNDINGS * (1e-15 * scale + 4.0 * rounding) / h,
-                // The part of the bend that does not shrink with h.
-                jump: (4.0 * small_bend - bend).abs() / 3.0,
+                jump: if near > far { near } else { far },
             };
             if best.is_none_or(|b| new.total() < b.total()) {
                 best = Some(new);
             }
             let wanted = TOLERANCE * value.abs();
-            if new.doubt > wanted + new.noise {
+            if new.doubt.max(new.jump) > wanted + new.noise {
                 if h > step {
                     break;
                 }
@@ -114,7 +118,8 @@ impl Derivative {
         }
         let size = claimed.abs().max(self.value.abs());
         let difference = (claimed - self.value).abs();
-        let accepted = TOLERANCE * size + self.noise + self.doubt;
+        // What remains of a kink that is too small to be seen.
+        let accepted = TOLERANCE * size + self.noise + self.doubt + self.jump;
         // Written so that NaN fails; for an infinite claim any relative difference would be small.
         let close = claimed.is_finite() && difference <= accepted;
         if !close {
@@ -178,10 +183,16 @@ impl Numeric {
     /// Compares the claimed gradient of `input`; returns the worst wrong number.
     pub fn compare(&self, input: &str, grad: &[f64], report: &mut Report) -> Option<Worst> {
         let along = dot(grad, &self.direction);
+        // Kinks of several entries can hide each other along a direction.
+        let kinked = self.entries.iter().zip(grad).any(|(n, &g)| n.useless(g) == Some(Reason::Kink));
         let entries = self.entries.iter().enumerate().map(|(j, n)| (Place::Entry(j), grad[j], n));
         let mut worst: Option<(f64, Worst)> = None;
         for (place, claimed, numeric) in entries.chain([(Place::Projection, along, &self.along)]) {
-            match numeric.compare(claimed) {
+            let compared = match place {
+                Place::Projection if kinked => Ok(Err(Reason::Kink)),
+                _ => numeric.compare(claimed),
+            };
+            match compared {
                 Ok(Ok(relative)) => report.pass(input, relative),
                 Ok(Err(reason)) => report.skip(input, place, reason),
                 Err(off) => {

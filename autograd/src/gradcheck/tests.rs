@@ -92,6 +92,37 @@ fn at_a_kink_nothing_is_certified() {
     assert!(check(f64::abs, |x| -x.signum(), &[0.0, 2.0]).is_err());
 }
 
+/// A million numbers at kinks, at every distance from one, and far away, each point with its own projection.
+#[test]
+fn right_gradients_are_never_called_wrong_near_kinks() {
+    type Function = fn(f64) -> f64;
+    let ops: [(Function, Function); 3] = [
+        (|x| x.max(0.0), |x| f64::from(u8::from(x > 0.0))),
+        (|x| if x > 0.0 { x } else { 0.01 * x }, |x| if x > 0.0 { 1.0 } else { 0.01 }),
+        (f64::abs, |x| if x == 0.0 { 0.0 } else { x.signum() }),
+    ];
+    let point = |seed: u64| -> Vec<f64> {
+        let stream = Stream::new(seed, 77);
+        let number = |i: u32| {
+            let [kind, exponent, sign, _] = stream.words(i);
+            let sign = if sign & 1 == 0 { 1.0 } else { -1.0 };
+            match kind % 4 {
+                0 => 0.0,
+                1 => sign,
+                2 => stream.normal(i + 100),
+                _ => sign * 10f64.powf(-12.0 * f64::from(exponent) / f64::from(u32::MAX)),
+            }
+        };
+        (0..12).map(number).collect()
+    };
+    for ((f, slope), seed) in ops.into_iter().flat_map(|op| (0..28_000).map(move |seed| (op, seed))) {
+        let x = Buffer::from_f64(DType::F64, &[12], &point(seed));
+        let options = Options { seed, ..Options::default() };
+        let result = check_op(&Elementwise { f, slope }, std::slice::from_ref(&x), &options);
+        assert!(result.is_ok(), "{:?}: {}", x.to_f64(), result.unwrap_err());
+    }
+}
+
 #[test]
 fn what_is_not_finite_or_too_small_or_rough_is_not_certified() {
     let report = check(f64::ln, f64::recip, &[0.0]).unwrap();
