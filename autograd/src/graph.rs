@@ -3,9 +3,6 @@ use engine::{Error, Op, Result, Spec, op};
 use std::panic::Location;
 use std::sync::Arc;
 
-/// The most inputs and the most outputs that an op may have: [`Reads`](engine::Reads) holds a bit for each.
-pub(crate) const MOST: usize = u16::BITS as usize;
-
 /// A symbolic tensor of a [`Graph`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Value(pub(crate) u32);
@@ -105,7 +102,6 @@ impl Graph {
             Error::usage(format!("{}{scope}: {e} (recorded at {}:{})", op.name(), caller.file(), caller.line()))
         })?;
         let (node, outs, out) = (self.nodes.len(), outputs.len(), Value(self.values.len() as u32));
-        assert!(ins.len() <= MOST && (1..=MOST).contains(&outs), "{}: too many inputs or outputs", op.name());
         for (output, o) in outputs.into_iter().enumerate() {
             self.push(Info { name: o.name.into(), spec: o.spec, origin: Origin::Node { node, output } });
         }

@@ -1,10 +1,11 @@
 //! Replaying a plan: no shape logic, no allocation.
 
-use crate::graph::{MOST, Phase};
+use crate::graph::Phase;
 use crate::instr::{Call, Instr};
 use crate::plan::{Capture, Plan};
 use crate::store::{Id, Store};
 use engine::cuda::Gpu;
+use engine::op;
 use engine::{Buffer, Context, Device, Result, Shape};
 use std::fmt;
 use std::hash::{DefaultHasher, Hasher};
@@ -127,6 +128,9 @@ fn check(store: &Store, id: Id, place: impl Fn() -> String) -> Result<Option<Non
 }
 
 static EMPTY: Buffer = Buffer::empty();
+
+/// Most operands of a kind: inputs and a prepared form of each.
+const MOST: usize = 2 * op::MOST;
 
 /// Takes the buffers that an instruction writes out of the store while it runs, so that the store can lend all others.
 fn take(store: &mut Store, ids: &[Option<Id>]) -> [Buffer; MOST] {

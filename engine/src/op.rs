@@ -22,6 +22,9 @@ impl Want {
     }
 }
 
+/// The most inputs, and the most outputs, of an op: [`Reads`] has a bit for each.
+pub const MOST: usize = u16::BITS as usize;
+
 /// The inputs and outputs that a VJP reads, so that the planner keeps them. Bit `i` stands for number `i`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Reads {
@@ -228,14 +231,20 @@ pub trait Op: Send + Sync + Debug {
 /// Types and shapes of the outputs of `op`.
 ///
 /// # Errors
-/// As [`Op::infer`], or if the number of inputs differs from the number of arguments.
+/// As [`Op::infer`]; or if the number of inputs differs from the number of arguments; or if there are more than [`MOST`].
 pub fn infer(op: &dyn Op, ins: &[Spec]) -> Result<Vec<Output>> {
     let names = op.arguments();
     if names.len() != ins.len() {
         let (takes, names) = (names.len(), names.join(", "));
         return Err(Error::usage(format!("takes {takes} inputs ({names}), got {}", ins.len())));
     }
-    op.infer(ins)
+    let outputs = op.infer(ins)?;
+    match (ins.len(), outputs.len()) {
+        (0..=MOST, 1..=MOST) => Ok(outputs),
+        (inputs, outputs) => Err(Error::usage(format!(
+            "has {inputs} inputs and {outputs} outputs, an op may have up to {MOST} inputs and 1 to {MOST} outputs"
+        ))),
+    }
 }
 
 /// An update in place at the end of a phase: an optimiser's step, a ring buffer's next entry.

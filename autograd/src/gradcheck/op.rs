@@ -4,6 +4,7 @@ use super::numeric::{Numeric, Value};
 use super::report::{Check, Failure, Place, Report, Worst, Wrong};
 use super::{Options, dot, first_difference, normal};
 use engine::op::infer;
+use engine::rng::Stream;
 use engine::{Bench, Buffer, DType, Device, Error, Op, Spec, Want};
 use std::collections::BTreeMap;
 
@@ -11,8 +12,11 @@ use std::collections::BTreeMap;
 const COTANGENT: u32 = 1000;
 /// Keys the numbers that gradients are added to.
 const INTO: u32 = 2000;
+/// Keys the subsets of many inputs.
+const SUBSETS: u32 = 4000;
 
-/// Checks every differentiable input of `op` for every subset of wanted inputs.
+/// Checks every differentiable input of `op` for every subset of wanted inputs. With more than six of them: each alone,
+/// all but each, all, and some random subsets.
 ///
 /// It compares written gradients with central differences. It then compares these with gradients that are added,
 /// gradients that are written for some inputs and added for others, gradients of the fused pass, and gradients that the
@@ -45,12 +49,22 @@ pub fn check_op(op: &dyn Op, ins: &[Buffer], options: &Options) -> Result<Report
     });
     let into = into.collect();
     let mut trial = Trial { ins, bench, outs, w, d_out, numeric, into, seed: options.seed, report: Report::default() };
-    for subset in 1u32..1 << wanted.len() {
+    for subset in subsets(wanted.len(), options.seed) {
         let chosen = wanted.iter().enumerate().filter(|(p, _)| subset >> p & 1 == 1);
         let chosen: Vec<usize> = chosen.map(|(_, &i)| i).collect();
         trial.subset(&chosen)?;
     }
     Ok(trial.report)
+}
+
+/// Subsets of `count` inputs, a bit for each input.
+fn subsets(count: usize, seed: u64) -> Vec<u32> {
+    let all = (1u32 << count) - 1;
+    if count <= 6 {
+        return (1..=all).collect();
+    }
+    let random = (0..32).map(|i| Stream::new(seed, SUBSETS).words(i)[0] & all).filter(|&subset| subset != 0);
+    (0..count).flat_map(|i| [1 << i, all & !(1 << i)]).chain([all]).chain(random).collect()
 }
 
 fn numeric(bench: Bench, ins: &[Buffer], i: usize, w: &[f64], options: &Options) -> Numeric {

@@ -138,6 +138,68 @@ fn what_is_not_finite_or_too_small_or_rough_is_not_certified() {
     assert_eq!((report.checked, reasons(&report).len()), (0, 2), "{report}");
 }
 
+/// The sum of all inputs, with gradients that may be wrong if all are wanted.
+#[derive(Debug)]
+struct Many {
+    names: &'static [&'static str],
+    is_wrong: bool,
+}
+
+const NAMES: [&str; 17] = ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l", "m", "n", "o", "p", "q"];
+
+impl Op for Many {
+    fn name(&self) -> &'static str {
+        "many"
+    }
+
+    fn arguments(&self) -> &'static [&'static str] {
+        self.names
+    }
+
+    fn infer(&self, ins: &[Spec]) -> Result<Vec<Output>> {
+        Ok(vec![Output { name: "y", spec: ins[0] }])
+    }
+
+    fn forward(&self, _: &mut Context, ins: &[&Buffer], outs: &mut [Buffer]) {
+        outs[0].set_f64(&[ins.iter().map(|x| x.to_f64()[0]).sum()]);
+    }
+
+    fn vjp(&self, _: &mut Context, wants: &[Want], _: &[&Buffer], _: &[&Buffer], d_y: &Buffer, d: &mut [Buffer]) {
+        let all = wants.iter().all(|want| want.is_wanted());
+        for (want, d) in wants.iter().zip(d).filter(|(want, _)| want.is_wanted()) {
+            let before = if *want == Want::Add { d.to_f64()[0] } else { 0.0 };
+            let factor = if self.is_wrong && all { 2.0 } else { 1.0 };
+            d.set_f64(&[before + factor * d_y.to_f64()[0]]);
+        }
+    }
+
+    fn cost(&self, _: &[Spec], _: Pass) -> Cost {
+        Cost::default()
+    }
+}
+
+#[test]
+fn many_inputs_are_checked_in_some_subsets_and_too_many_refused() {
+    let check = |count: usize, is_wrong| {
+        let ins = vec![Buffer::from_f64(DType::F64, &[1], &[0.5]); count];
+        check_op(&Many { names: &NAMES[..count], is_wrong }, &ins, &Options::default())
+    };
+    for count in [1, 6, 7, 14, 16] {
+        let report = check(count, false).unwrap();
+        assert_eq!(report.certified, NAMES[..count]);
+        // Two comparisons in each subset of each input.
+        assert!(report.checked < 2 * 16 * 80, "{count} inputs: {} comparisons", report.checked);
+        assert!(check(count, true).is_err(), "{count} inputs");
+    }
+    let error = check(17, false).unwrap_err().to_string();
+    let limit = "has 17 inputs and 1 outputs, an op may have up to 16 inputs and 1 to 16 outputs";
+    assert_eq!(error, format!("the check was refused: many: {limit}"));
+    let mut g = Graph::new();
+    let x = g.leaf("x", Phase::Batch, Store::new(Device::CPU).alloc(Spec::new(DType::F64, &[1])));
+    let error = g.apply(Many { names: &NAMES, is_wrong: false }, &[x; 17]).unwrap_err().to_string();
+    assert!(error.starts_with(&format!("many: {limit} (recorded at ")), "{error}");
+}
+
 #[test]
 fn arguments_that_cannot_be_checked_are_refused() {
     let single = Buffer::from_f64(DType::F32, &[1], &[1.0]);
