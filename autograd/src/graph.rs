@@ -141,7 +141,7 @@ impl Graph {
     }
 
     /// The leaf's name, or scope, op and output, e.g. `layers.0 rmsnorm.rstd`.
-    pub(crate) fn describe(&self, value: Value) -> String {
+    pub fn describe(&self, value: Value) -> String {
         let info = self.info(value);
         match info.origin {
             Origin::Leaf { .. } => info.name.clone(),

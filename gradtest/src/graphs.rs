@@ -58,7 +58,7 @@ struct Built {
     root: Value,
     /// The leaves that have a gradient.
     leaves: Vec<Value>,
-    /// The ops, one per line, with the numbers of the values that they read.
+    /// The ops, one per line, with the values that they read.
     listing: String,
 }
 
@@ -71,11 +71,15 @@ impl Recipe {
         let (mut pool, mut leaves, mut ends): (Vec<Value>, Vec<Value>, Vec<Value>) = Default::default();
         let mut listing = String::new();
         let mut inputs = 0;
+        let mut ops = 0;
         let mut apply = |g: &mut Graph, op: Arc<dyn Op>, ins: &[Value]| {
+            ops += 1;
+            // Numbered, so that a failure names a line of the listing.
+            g.scope(format!("#{ops}"));
             let out = g.apply_shared(op.clone(), ins)?;
-            let specs: Vec<String> = ins.iter().map(|&v| format!("{v:?} {}", g.spec(v))).collect();
-            let line = format!("{out:?} {} = {}({})", g.spec(out), op.name(), specs.join(", "));
-            write!(listing, "\n  {line}").expect("a string");
+            let named = |v: Value| format!("{} {}", g.describe(v), g.spec(v));
+            let ins: Vec<String> = ins.iter().map(|&v| named(v)).collect();
+            write!(listing, "\n  {} = {}({})", named(out), op.name(), ins.join(", ")).expect("a string");
             Result::Ok(out)
         };
         for &(op, wires) in &self.steps {
@@ -120,9 +124,9 @@ impl Recipe {
         }
         let mut root: Option<Value> = None;
         for (&end, seed) in ends.iter().zip(0..) {
-            let number = g.apply(Projection::new(seed), &[end])?;
+            let number = apply(&mut g, Arc::new(Projection::new(seed)), &[end])?;
             root = Some(match root {
-                Some(root) => g.apply(Add, &[root, number])?,
+                Some(root) => apply(&mut g, Arc::new(Add), &[root, number])?,
                 None => number,
             });
         }
