@@ -34,43 +34,65 @@ const NEXT: f64 = 16.0;
 const TRIES: usize = 3;
 /// A derivative is unusable if its possible error exceeds this many tolerances.
 const TRUST: f64 = 10.0;
+/// The difference of the slopes by a step and by its quarter, in units of the error of the latter. For a smooth function this
+/// is 255, at steps that do not see its shape yet it is less.
+const DOUBT: f64 = 4.0;
+/// A slope that a function may have without moving at all: rounding of its terms can hide it.
+const STILL: f64 = 1e-9;
+/// Rounding errors of an entry, as a share of the largest slope of its input.
+const LOST: f64 = 1e-12;
 /// Rounding errors of a stencil in units of the rounding error of a value.
 const ROUNDINGS: f64 = 16.0;
 
+/// Central differences at h and 2h.
+struct Stencil {
+    slope: f64,
+    /// The differences of the slopes on both sides, at h and 2h: h·f″ and 2h·f″ for a smooth f.
+    bends: [f64; 2],
+    /// The largest [`Value::scale`].
+    scale: f64,
+    /// Whether any value differs from the middle one.
+    moves: bool,
+}
+
+impl Stencil {
+    fn of(f: &mut dyn FnMut(f64) -> Value, middle: f64, h: f64) -> Self {
+        let (mut scale, mut moves) = (middle.abs(), false);
+        let mut pair = |h: f64| {
+            [h, -h].map(|t| {
+                let Value { value, scale: s } = f(t);
+                scale = scale.max(s);
+                moves |= value != middle;
+                value
+            })
+        };
+        let (near, far) = (pair(h), pair(2.0 * h));
+        let slope = (8.0 * (near[0] - near[1]) - (far[0] - far[1])) / (12.0 * h);
+        let bend = |[right, left]: [f64; 2], h: f64| ((right - middle) + (left - middle)) / h;
+        Self { slope, bends: [bend(near, h), bend(far, 2.0 * h)], scale, moves }
+    }
+}
+
 impl Derivative {
-    /// The derivative at 0 of `f`, from central differences, two evaluations each, at 2h, h, h/2 and h/4: 2h and h give
-    /// the fourth-order five-point stencil of step h; h/2 and h/4 give that of a quarter of the step, with a 256th of
-    /// its error. `f(0)` is `middle`; each value has the error `rounding`.
+    /// The derivative at 0 of `f`, from five-point stencils of step h and h/4; the error of the latter is a 256th of that
+    /// of the former. `f(0)` is `middle`; each value has the error `rounding`.
     fn of(f: &mut dyn FnMut(f64) -> Value, middle: f64, rounding: f64, step: f64) -> Self {
-        let mut best: Option<Self> = None;
+        let mut best: Option<(Self, f64)> = None;
         let mut h = step;
         for _ in 0..TRIES {
-            let mut scale = middle.abs();
-            // The slope by the stencil of step h, and the differences of the slopes on both sides, near and far: h·f″ and 2h·f″
-            // for a smooth f.
-            let mut stencil = |h: f64| {
-                let mut at = |t: f64| {
-                    let Value { value, scale: s } = f(t);
-                    scale = scale.max(s);
-                    value
-                };
-                let (near, far) = ((at(h), at(-h)), (at(2.0 * h), at(-2.0 * h)));
-                let slope = (8.0 * (near.0 - near.1) - (far.0 - far.1)) / (12.0 * h);
-                let bend = |(right, left): (f64, f64), h: f64| ((right - middle) + (left - middle)) / h;
-                (slope, [bend(near, h), bend(far, 2.0 * h)])
-            };
-            let ((coarse, bends), (value, small_bends)) = (stencil(h), stencil(h / 4.0));
+            let (coarse, fine) = (Stencil::of(f, middle, h), Stencil::of(f, middle, h / 4.0));
+            let (value, scale, moves) = (fine.slope, coarse.scale.max(fine.scale), coarse.moves || fine.moves);
             // The part of a bend that does not shrink with h. For a kink at h/5 from the point it is zero by the near
             // ones, at 2h/5 by the far ones.
-            let [near, far] = [0, 1].map(|i| (4.0 * small_bends[i] - bends[i]).abs() / 3.0);
+            let [near, far] = [0, 1].map(|i| (4.0 * fine.bends[i] - coarse.bends[i]).abs() / 3.0);
             let new = Self {
                 value,
-                doubt: (coarse - value).abs() / 50.0,
-                noise: ROUNDINGS * (1e-15 * scale + 4.0 * rounding) / h,
+                doubt: (coarse.slope - value).abs() / DOUBT,
+                noise: (ROUNDINGS * (1e-15 * scale + 4.0 * rounding) / h).max(if moves { 0.0 } else { STILL }),
                 jump: if near > far { near } else { far },
             };
-            if best.is_none_or(|b| new.total() < b.total()) {
-                best = Some(new);
+            if best.is_none_or(|(best, _)| new.total() < best.total()) {
+                best = Some((new, h));
             }
             let wanted = TOLERANCE * value.abs();
             if new.doubt.max(new.jump) > wanted + new.noise {
@@ -84,7 +106,10 @@ impl Derivative {
                 break;
             }
         }
-        best.expect("at least one step size")
+        let (best, h) = best.expect("at least one step size");
+        // Agreement may be chance, and rounding larger than estimated: one more step size shows both.
+        let again = (Stencil::of(f, middle, 0.15 * h).slope - best.value).abs();
+        Self { doubt: if again > best.doubt { again } else { best.doubt }, ..best }
     }
 
     /// The total possible error; infinite if anything is not finite.
@@ -129,15 +154,19 @@ impl Derivative {
     }
 }
 
-/// The rounding error of values of `f`, from fourth differences of points so close together that only rounding remains.
-/// The points are on one side of 0 each, because there may be a kink at 0.
+/// The rounding error of values of `f`, from fourth differences of points so close together that only rounding remains,
+/// but not so close that `f` does not move. The points are on one side of 0 each, because there may be a kink at 0.
 fn rounding(f: &mut dyn FnMut(f64) -> Value) -> f64 {
-    const APART: f64 = 1e-8;
     let mut sum = 0.0;
     for side in [-1.0, 1.0] {
-        let y: [f64; 6] = std::array::from_fn(|k| f(side * APART * (k + 1) as f64).value);
-        for w in y.windows(5) {
-            sum += (w[0] - 4.0 * w[1] + 6.0 * w[2] - 4.0 * w[3] + w[4]).powi(2);
+        for apart in [1e-8, 1e-7, 1e-6, 1e-5] {
+            let y: [f64; 6] = std::array::from_fn(|k| f(side * apart * (k + 1) as f64).value);
+            // Equal values are a step of a staircase: terms whose sum cancels have larger rounding errors than the sum.
+            if y.windows(2).filter(|pair| pair[0] != pair[1]).count() > 2 {
+                let fourth = |w: &[f64]| w[0] - 4.0 * w[1] + 6.0 * w[2] - 4.0 * w[3] + w[4];
+                sum += y.windows(5).map(|w| fourth(w).powi(2)).sum::<f64>();
+                break;
+            }
         }
     }
     // The squares of the weights sum to 70.
@@ -177,6 +206,10 @@ impl Numeric {
                 moved[e] = x;
             }
         }
+        // Sums of terms that large, in the function or in the gradient, round off what is smaller.
+        let slopes = entries.iter().map(|entry: &Derivative| entry.value.abs()).filter(|slope| slope.is_finite());
+        let lost = LOST * slopes.fold(0.0, f64::max);
+        entries.iter_mut().for_each(|entry| entry.noise += lost);
         Self { entries, direction, along }
     }
 
