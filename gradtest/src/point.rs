@@ -19,9 +19,9 @@ pub(crate) struct Draw {
     numbers: Vec<Numbers>,
 }
 
-/// Shrinking changes the seed first, then the numbers.
-pub(crate) fn draws() -> impl Strategy<Value = Draw> {
-    (any::<u16>(), vec(numbers(), 4)).prop_map(|(seed, numbers)| Draw { seed: u64::from(seed), numbers })
+/// With numbers of up to 10ᵈ standard deviations for d `decades`. Shrinking changes the seed first, then the numbers.
+pub(crate) fn draws(decades: i32) -> impl Strategy<Value = Draw> {
+    (any::<u16>(), vec(numbers(decades), 4)).prop_map(|(seed, numbers)| Draw { seed: u64::from(seed), numbers })
 }
 
 impl Draw {
@@ -52,7 +52,7 @@ pub(crate) struct Point {
 }
 
 pub(crate) fn points(cases: impl Strategy<Value = Case>) -> impl Strategy<Value = Point> {
-    (cases, draws()).prop_map(|(case, draw)| Point { case, draw })
+    (cases, draws(4)).prop_map(|(case, draw)| Point { case, draw })
 }
 
 impl Point {

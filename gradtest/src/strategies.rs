@@ -4,6 +4,7 @@ use engine::rng::Stream;
 use kernels::case::Sizes;
 use proptest::collection::vec;
 use proptest::prelude::*;
+use std::ops::RangeInclusive;
 
 /// Shapes of up to `rank` dimensions of up to `size`; they shrink towards fewer dimensions of one.
 pub fn shapes(rank: usize, size: usize) -> impl Strategy<Value = Vec<usize>> {
@@ -58,20 +59,21 @@ pub struct Numbers {
 /// Number of elements drawn one by one.
 const DRAWN: usize = 24;
 
-/// Numbers of one of these kinds: common ones; with zeros; with equal entries; with ties; with huge ones (up to 10⁴ times the
-/// others); with tiny ones (from 10⁻⁸).
-pub fn numbers() -> impl Strategy<Value = Numbers> {
+/// Numbers of one of these kinds: common ones; with zeros; with equal entries; with ties; with large ones (2 to 10ᵈ times the
+/// others for d `decades`); with tiny ones (from 10⁻⁸). The magnitudes of large and tiny ones are uniform in their logarithm.
+pub fn numbers(decades: i32) -> impl Strategy<Value = Numbers> {
     let mixed = |special: BoxedStrategy<Number>| vec(prop_oneof![3 => common(), 1 => special], DRAWN).boxed();
-    let scaled = |exponents: std::ops::Range<i32>| {
-        (prop_oneof![Just(1.0), Just(-1.0)], exponents).prop_map(|(sign, e)| Number::Unit(sign * 10f64.powi(e))).boxed()
+    let scaled = |exponents: RangeInclusive<i32>| {
+        let magnitude = exponents.prop_map(|k| 10f64.powf(f64::from(k) / 64.0));
+        (prop_oneof![Just(1.0), Just(-1.0)], magnitude).prop_map(|(sign, size)| Number::Unit(sign * size)).boxed()
     };
     let first = prop_oneof![
         6 => vec(common(), DRAWN),
         1 => mixed(Just(Number::Zero).boxed()),
         1 => mixed(Just(Number::First).boxed()),
         1 => mixed(Just(Number::Opposite).boxed()),
-        1 => mixed(scaled(1..5)),
-        1 => mixed(scaled(-8..-2)),
+        1 => mixed(scaled(20..=64 * decades)),
+        1 => mixed(scaled(-512..=-160)),
     ];
     (first, any::<u32>()).prop_map(|(first, rest)| Numbers { first, rest })
 }
@@ -116,12 +118,17 @@ mod tests {
     #[test]
     fn special_numbers_are_drawn() {
         let mut runner = TestRunner::deterministic();
-        let draws = (0..500).flat_map(|_| numbers().new_tree(&mut runner).expect("no filter").current().first);
+        let draws = (0..500).flat_map(|_| numbers(4).new_tree(&mut runner).expect("no filter").current().first);
         let drawn: Vec<Number> = draws.collect();
-        for special in [Number::Unit(0.0), Number::Unit(1e4), Number::Zero, Number::First, Number::Opposite] {
+        for special in [Number::Unit(0.0), Number::Zero, Number::First, Number::Opposite] {
             assert!(drawn.contains(&special), "{special:?}");
         }
-        assert!(drawn.iter().any(|n| matches!(n, Number::Unit(u) if u.abs() > 0.0 && u.abs() < 1e-7)), "tiny");
+        // Every half decade of the large and the tiny magnitudes.
+        for [from, to] in (0..24).map(|k| [0, 1].map(|i| 10f64.powf(f64::from(k + i) / 2.0 - 8.0))) {
+            let is_between = |n: &&Number| matches!(n, Number::Unit(u) if (from..to).contains(&u.abs()));
+            let count = drawn.iter().filter(is_between).count();
+            assert!(count > 10 || (2e-3..1e-2).contains(&from), "{count} numbers from {from:e} to {to:e}");
+        }
         let first = vec![Number::Unit(1.0), Number::Zero, Number::First, Number::Opposite];
         assert_eq!(Numbers { first, rest: 0 }.normal(4, 2.0, 0.5), [2.5, 0.0, 2.5, -2.5]);
     }

@@ -92,6 +92,13 @@ const SPECIFIC: &[Specific] = &[
     ("reparameterize", &[1], "of sigma, not of its logarithm's double", |_| {
         Fault::Changes(|_, _, _, g| g.iter_mut().for_each(|g| *g *= 2.0))
     }),
+    ("gelu", &[0], "at some magnitudes", |_| {
+        Fault::Changes(|ins, _, _, g| {
+            let changed = g.iter_mut().zip(ins[0].to_f64()).filter(|(_, u)| (4.9..9.5).contains(u));
+            changed.for_each(|(g, _)| *g = -*g);
+        })
+    }),
+    ("gelu", &[0], "by three millionths", |_| Fault::Changes(|_, _, _, g| g.iter_mut().for_each(|g| *g *= 1.0 + 3e-6))),
     ("sum", &[0], "of all but the last", |_| Fault::Changes(|_, _, _, g| *g.last_mut().unwrap() = 0.0)),
     ("add", &[1], "half to each", |_| Fault::Changes(|_, _, _, g| g.iter_mut().for_each(|g| *g *= 0.5))),
     ("cast", &[0], "rounded to bf16 on the way back", |_| {
