@@ -86,7 +86,8 @@ impl Graph {
     /// Records `op` on `ins` and returns its result.
     ///
     /// # Errors
-    /// If the op refuses the shapes; the message names the op, the argument, the sizes, the scope and the caller.
+    /// If the op refuses the shapes, or has too many inputs ([`infer`](op::infer)); the message names the op, the argument, the
+    /// sizes, the scope and the caller.
     #[track_caller]
     pub fn apply(&mut self, op: impl Op + 'static, ins: &[Value]) -> Result<Value> {
         self.apply_shared(Arc::new(op), ins)
@@ -140,7 +141,7 @@ impl Graph {
         }
     }
 
-    /// The leaf's name, or scope, op and output, e.g. `layers.0 rmsnorm.rstd`.
+    /// A value's name in messages: that of the leaf, or scope, op and output, e.g. `layers.0 rmsnorm.rstd`.
     pub fn describe(&self, value: Value) -> String {
         let info = self.info(value);
         match info.origin {

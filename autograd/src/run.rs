@@ -5,7 +5,7 @@ use crate::instr::{Call, Instr};
 use crate::plan::{Capture, Plan};
 use crate::store::{Id, Store};
 use engine::cuda::Gpu;
-use engine::op;
+use engine::op::MOST;
 use engine::{Buffer, Context, Device, Result, Shape};
 use std::fmt;
 use std::hash::{DefaultHasher, Hasher};
@@ -129,8 +129,8 @@ fn check(store: &Store, id: Id, place: impl Fn() -> String) -> Result<Option<Non
 
 static EMPTY: Buffer = Buffer::empty();
 
-/// Most operands of a kind: inputs and a prepared form of each.
-const MOST: usize = 2 * op::MOST;
+/// Room for an op's inputs and as many prepared forms.
+const LENT: usize = 2 * MOST;
 
 /// Takes the buffers that an instruction writes out of the store while it runs, so that the store can lend all others.
 fn take(store: &mut Store, ids: &[Option<Id>]) -> [Buffer; MOST] {
@@ -145,7 +145,7 @@ fn put(store: &mut Store, ids: &[Option<Id>], buffers: [Buffer; MOST]) {
     }
 }
 
-fn lend<'a>(store: &'a Store, ids: &[Option<Id>]) -> [&'a Buffer; MOST] {
+fn lend<'a>(store: &'a Store, ids: &[Option<Id>]) -> [&'a Buffer; LENT] {
     std::array::from_fn(|i| ids.get(i).copied().flatten().map_or(&EMPTY, |id| store.get(id)))
 }
 

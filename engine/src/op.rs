@@ -231,7 +231,8 @@ pub trait Op: Send + Sync + Debug {
 /// Types and shapes of the outputs of `op`.
 ///
 /// # Errors
-/// As [`Op::infer`]; or if the number of inputs differs from the number of arguments; or if there are more than [`MOST`].
+/// As [`Op::infer`]; if the number of inputs differs from the number of arguments; if the op has more than [`MOST`] inputs or
+/// outputs, or no output.
 pub fn infer(op: &dyn Op, ins: &[Spec]) -> Result<Vec<Output>> {
     let names = op.arguments();
     if names.len() != ins.len() {
@@ -242,7 +243,7 @@ pub fn infer(op: &dyn Op, ins: &[Spec]) -> Result<Vec<Output>> {
     match (ins.len(), outputs.len()) {
         (0..=MOST, 1..=MOST) => Ok(outputs),
         (inputs, outputs) => Err(Error::usage(format!(
-            "has {inputs} inputs and {outputs} outputs, an op may have up to {MOST} inputs and 1 to {MOST} outputs"
+            "has {inputs} inputs and {outputs} outputs; an op may have up to {MOST} inputs and 1 to {MOST} outputs"
         ))),
     }
 }

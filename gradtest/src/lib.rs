@@ -42,7 +42,7 @@ pub use strategies::{shapes, sizes};
 /// Defines all property tests of an op: `property_tests!(name, cases)`, where `cases` is a strategy of [`Case`]s,
 /// creates a module `name` with the tests
 ///
-/// - `gradients`: checks every gradient for every subset of wanted inputs at 256 random points;
+/// - `gradients`: checks every gradient, for every subset of up to six wanted inputs, at 256 random points;
 /// - `random_graphs`: checks the op together with the registry's ops in 256 random graphs;
 /// - `planted_faults`: plants faults into its gradient and requires that each is found.
 #[macro_export]

@@ -118,8 +118,8 @@ pub(crate) fn check_all<S: Strategy>(
     }
 }
 
-/// Checks every gradient of an op for every subset of wanted inputs at 256 random points
-/// ([`check_op`](autograd::gradcheck::check_op)).
+/// Checks every gradient of an op, for the subsets of wanted inputs of [`check_op`](autograd::gradcheck::check_op), at 256
+/// random points.
 ///
 /// # Errors
 /// The wrong gradient and the smallest case that shows it; or an input that no point could certify.

@@ -15,9 +15,9 @@ pub(super) struct Value {
 #[derive(Clone, Copy, Debug)]
 struct Derivative {
     value: f64,
-    /// The stencil's truncation error.
+    /// The disagreement of other step sizes.
     doubt: f64,
-    /// The rounding error.
+    /// The rounding error, and what it may hide.
     noise: f64,
     /// The difference of the slopes on both sides.
     jump: f64,
@@ -32,10 +32,10 @@ const TOLERANCE: f64 = 1e-6;
 const NEXT: f64 = 16.0;
 /// Number of step sizes to try.
 const TRIES: usize = 3;
-/// A derivative is unusable if its possible error exceeds this many tolerances.
+/// A derivative is unusable if other step sizes and a kink leave more than this many tolerances open.
 const TRUST: f64 = 10.0;
-/// The difference of the slopes by a step and by its quarter, in units of the error of the latter. For a smooth function this
-/// is 255, at steps that do not see its shape yet it is less.
+/// The difference of the slopes by h and by h/4, in units of the error of the latter: 255 for a smooth function, less where
+/// the steps do not resolve it.
 const DOUBT: f64 = 4.0;
 /// A slope that a function may have without moving at all: rounding of its terms can hide it.
 const STILL: f64 = 1e-9;
@@ -47,8 +47,8 @@ const ROUNDINGS: f64 = 16.0;
 /// Central differences at h and 2h.
 struct Stencil {
     slope: f64,
-    /// The differences of the slopes on both sides, at h and 2h: h·f″ and 2h·f″ for a smooth f.
-    bends: [f64; 2],
+    /// The difference of the slopes on both sides: h·f″ for a smooth f.
+    bend: f64,
     /// The largest [`Value::scale`].
     scale: f64,
     /// Whether any value differs from the middle one.
@@ -68,34 +68,35 @@ impl Stencil {
         };
         let (near, far) = (pair(h), pair(2.0 * h));
         let slope = (8.0 * (near[0] - near[1]) - (far[0] - far[1])) / (12.0 * h);
-        let bend = |[right, left]: [f64; 2], h: f64| ((right - middle) + (left - middle)) / h;
-        Self { slope, bends: [bend(near, h), bend(far, 2.0 * h)], scale, moves }
+        Self { slope, bend: ((near[0] - middle) + (near[1] - middle)) / h, scale, moves }
     }
 }
 
 impl Derivative {
     /// The derivative at 0 of `f`, from five-point stencils of step h and h/4; the error of the latter is a 256th of that
-    /// of the former. `f(0)` is `middle`; each value has the error `rounding`.
+    /// of the former. A third checks it. `f(0)` is `middle`; each value has the error `rounding`.
     fn of(f: &mut dyn FnMut(f64) -> Value, middle: f64, rounding: f64, step: f64) -> Self {
         let mut best: Option<(Self, f64)> = None;
         let mut h = step;
         for _ in 0..TRIES {
             let (coarse, fine) = (Stencil::of(f, middle, h), Stencil::of(f, middle, h / 4.0));
             let (value, scale, moves) = (fine.slope, coarse.scale.max(fine.scale), coarse.moves || fine.moves);
-            // The part of a bend that does not shrink with h. For a kink at h/5 from the point it is zero by the near
-            // ones, at 2h/5 by the far ones.
-            let [near, far] = [0, 1].map(|i| (4.0 * fine.bends[i] - coarse.bends[i]).abs() / 3.0);
+            if best.is_some() && !moves {
+                // The steps are smaller than those of a staircase.
+                break;
+            }
             let new = Self {
                 value,
                 doubt: (coarse.slope - value).abs() / DOUBT,
                 noise: (ROUNDINGS * (1e-15 * scale + 4.0 * rounding) / h).max(if moves { 0.0 } else { STILL }),
-                jump: if near > far { near } else { far },
+                // The part of the bend that does not shrink with h. Of a kink at h/5 it sees nothing, but `doubt` does.
+                jump: (4.0 * fine.bend - coarse.bend).abs() / 3.0,
             };
             if best.is_none_or(|(best, _)| new.total() < best.total()) {
                 best = Some((new, h));
             }
             let wanted = TOLERANCE * value.abs();
-            if new.doubt.max(new.jump) > wanted + new.noise {
+            if new.total() == f64::INFINITY || new.doubt.max(new.jump) > wanted + new.noise {
                 if h > step {
                     break;
                 }
@@ -107,9 +108,9 @@ impl Derivative {
             }
         }
         let (best, h) = best.expect("at least one step size");
-        // Agreement may be chance, and rounding larger than estimated: one more step size shows both.
+        // Agreement may be chance, and rounding larger than estimated: a third stencil shows both.
         let again = (Stencil::of(f, middle, 0.15 * h).slope - best.value).abs();
-        Self { doubt: if again > best.doubt { again } else { best.doubt }, ..best }
+        Self { doubt: best.doubt + again, ..best }
     }
 
     /// The total possible error; infinite if anything is not finite.
@@ -121,12 +122,12 @@ impl Derivative {
     /// The reason if this place cannot be checked.
     fn useless(&self, claimed: f64) -> Option<Reason> {
         let size = self.value.abs().max(if claimed.is_finite() { claimed.abs() } else { 0.0 });
-        let accepted = TRUST * (TOLERANCE * size + self.noise);
+        let accepted = TRUST * TOLERANCE * size + self.noise;
         if !(self.total() + self.value).is_finite() {
             Some(Reason::NotFinite)
         } else if self.jump > accepted {
             Some(Reason::Kink)
-        } else if self.doubt > accepted {
+        } else if self.doubt + self.jump > accepted {
             Some(Reason::Rough)
         } else {
             None
@@ -155,22 +156,24 @@ impl Derivative {
 }
 
 /// The rounding error of values of `f`, from fourth differences of points so close together that only rounding remains,
-/// but not so close that `f` does not move. The points are on one side of 0 each, because there may be a kink at 0.
+/// but not so close that `f` does not move: where terms cancel in a sum, `f` is a staircase of their rounding errors. Their
+/// median counts, because kinks between the points make some of them large.
 fn rounding(f: &mut dyn FnMut(f64) -> Value) -> f64 {
-    let mut sum = 0.0;
-    for side in [-1.0, 1.0] {
-        for apart in [1e-8, 1e-7, 1e-6, 1e-5] {
-            let y: [f64; 6] = std::array::from_fn(|k| f(side * apart * (k + 1) as f64).value);
-            // Equal values are a step of a staircase: terms whose sum cancels have larger rounding errors than the sum.
-            if y.windows(2).filter(|pair| pair[0] != pair[1]).count() > 2 {
-                let fourth = |w: &[f64]| w[0] - 4.0 * w[1] + 6.0 * w[2] - 4.0 * w[3] + w[4];
-                sum += y.windows(5).map(|w| fourth(w).powi(2)).sum::<f64>();
-                break;
-            }
+    const POINTS: usize = 12;
+    for apart in [1e-8, 1e-7, 1e-6, 1e-5, 1e-4] {
+        // On one side of 0 each, because there may be a kink at 0.
+        let sides =
+            [-apart, apart].map(|apart| -> [f64; POINTS] { std::array::from_fn(|k| f(apart * (k + 1) as f64).value) });
+        let moves = |y: &[f64; POINTS]| y.windows(2).filter(|pair| pair[0] != pair[1]).count() > POINTS / 2;
+        if sides.iter().all(moves) {
+            let fourth = |w: &[f64]| (w[0] - 4.0 * w[1] + 6.0 * w[2] - 4.0 * w[3] + w[4]).abs();
+            let mut all: Vec<f64> = sides.iter().flat_map(|y| y.windows(5).map(fourth)).collect();
+            all.sort_by(f64::total_cmp);
+            // The squares of the weights sum to 70; half of all normal numbers are below 0.67 standard deviations.
+            return all[all.len() / 2 - 1] / 70f64.sqrt() / 0.67;
         }
     }
-    // The squares of the weights sum to 70.
-    (sum / 4.0 / 70.0).sqrt()
+    0.0
 }
 
 /// Numeric derivatives for one input: of each entry if the input is small, and along a random direction.
@@ -207,8 +210,8 @@ impl Numeric {
             }
         }
         // Sums of terms that large, in the function or in the gradient, round off what is smaller.
-        let slopes = entries.iter().map(|entry: &Derivative| entry.value.abs()).filter(|slope| slope.is_finite());
-        let lost = LOST * slopes.fold(0.0, f64::max);
+        let known = entries.iter().filter(|entry: &&Derivative| entry.useless(entry.value).is_none());
+        let lost = LOST * known.map(|entry| entry.value.abs()).fold(0.0, f64::max);
         entries.iter_mut().for_each(|entry| entry.noise += lost);
         Self { entries, direction, along }
     }

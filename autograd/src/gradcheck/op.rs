@@ -6,7 +6,7 @@ use super::{Options, dot, first_difference, normal};
 use engine::op::infer;
 use engine::rng::Stream;
 use engine::{Bench, Buffer, DType, Device, Error, Op, Spec, Want};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Keys the random weights of the result.
 const COTANGENT: u32 = 1000;
@@ -15,8 +15,8 @@ const INTO: u32 = 2000;
 /// Keys the subsets of many inputs.
 const SUBSETS: u32 = 4000;
 
-/// Checks every differentiable input of `op` for every subset of wanted inputs. With more than six of them: each alone,
-/// all but each, all, and some random subsets.
+/// Checks every differentiable input of `op` for every subset of wanted inputs. With more than six such inputs: each alone, all
+/// but one, all, and 32 random subsets.
 ///
 /// It compares written gradients with central differences. It then compares these with gradients that are added,
 /// gradients that are written for some inputs and added for others, gradients of the fused pass, and gradients that the
@@ -58,7 +58,7 @@ pub fn check_op(op: &dyn Op, ins: &[Buffer], options: &Options) -> Result<Report
 }
 
 /// Subsets of `count` inputs, a bit for each input.
-fn subsets(count: usize, seed: u64) -> Vec<u32> {
+pub(super) fn subsets(count: usize, seed: u64) -> BTreeSet<u32> {
     let all = (1u32 << count) - 1;
     if count <= 6 {
         return (1..=all).collect();

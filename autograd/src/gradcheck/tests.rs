@@ -92,7 +92,8 @@ fn at_a_kink_nothing_is_certified() {
     assert!(check(f64::abs, |x| -x.signum(), &[0.0, 2.0]).is_err());
 }
 
-/// A million numbers at kinks, at every distance from one, and far away, each point with its own projection.
+/// A million numbers at kinks, at every distance from a kink, and far away, each point with its own projection; also without
+/// the check of entries.
 #[test]
 fn right_gradients_are_never_called_wrong_near_kinks() {
     type Function = fn(f64) -> f64;
@@ -115,12 +116,23 @@ fn right_gradients_are_never_called_wrong_near_kinks() {
         };
         (0..12).map(number).collect()
     };
+    let (mut far, mut certified) = (0, 0);
     for ((f, slope), seed) in ops.into_iter().flat_map(|op| (0..28_000).map(move |seed| (op, seed))) {
-        let x = Buffer::from_f64(DType::F64, &[12], &point(seed));
-        let options = Options { seed, ..Options::default() };
-        let result = check_op(&Elementwise { f, slope }, std::slice::from_ref(&x), &options);
-        assert!(result.is_ok(), "{:?}: {}", x.to_f64(), result.unwrap_err());
+        let x = point(seed);
+        let buffer = Buffer::from_f64(DType::F64, &[12], &x);
+        let check = |slope, entrywise| {
+            let options = Options { seed, entrywise };
+            check_op(&Elementwise { f, slope }, std::slice::from_ref(&buffer), &options)
+        };
+        let report = check(slope, 12).unwrap_or_else(|e| panic!("{x:?}: {e}"));
+        check(slope, 0).unwrap_or_else(|e| panic!("{x:?}, without entries: {e}"));
+        for (i, _) in x.iter().enumerate().filter(|(_, x)| x.abs() > 0.01 && slope(**x) != 0.0) {
+            far += 1;
+            certified += usize::from(report.not_checked.iter().all(|n| n.place != Place::Entry(i)));
+        }
     }
+    // The check is not blind: a few slopes are too small.
+    assert!(far > 300_000 && certified > far * 99 / 100, "{certified} of {far} entries away from kinks");
 }
 
 #[test]
@@ -129,6 +141,23 @@ fn what_is_not_finite_or_too_small_or_rough_is_not_certified() {
     assert_eq!(reasons(&report)[0], (Place::Entry(0), Reason::NotFinite));
     assert_eq!(check(|x| 1e-14 * x, |_| 1e-14, &[0.0]).unwrap().checked, 2, "a small gradient of a small function");
     assert!(check(|x| 1e-14 * x, |_| 2e-14, &[0.0]).is_err());
+    // Smaller steps stay within the domain.
+    assert_eq!(check(f64::ln, f64::recip, &[1e-3]).unwrap().certified, ["x"]);
+    // A function that does not move, and one that moves in steps because its terms cancel.
+    let report = check(|x| (1e8 + 1e-9 * x) - 1e8, |_| 1e-10, &[1.0]).unwrap();
+    assert_eq!(reasons(&report)[0], (Place::Entry(0), Reason::TooSmall));
+    for seed in 0..2000 {
+        let x = Stream::new(seed, 78).normal(0);
+        for staircase in [|x| (1e8 + x) - 1e8, |x| (1e10 + x) - 1e10, |x| (1e12 + x) - 1e12] as [fn(f64) -> f64; 3] {
+            check(staircase, |_| 1.0, &[x]).unwrap_or_else(|e| panic!("{x}: {e}"));
+        }
+    }
+    assert!(check(|x| (1e8 + x) - 1e8, |_| 1.01, &[0.3]).is_err());
+    // Next to a slope of one, rounding hides one of 10⁻¹³.
+    let claims = [1.0, 2e-13];
+    let claim = Claim { name: "x", at: &[0.5, 0.5], gradient: &claims };
+    let report = check_function("f", &[claim], |x| x[0][0] + 1e-13 * x[0][1], &Options::default()).unwrap();
+    assert_eq!(reasons(&report), [(Place::Entry(1), Reason::TooSmall)]);
     let report = check(|x| 1e6 + 1e-9 * x, |_| 2e-9, &[1.0]).unwrap();
     assert_eq!(reasons(&report)[0], (Place::Entry(0), Reason::TooSmall));
     let report = check(|x| x.powi(3), |x| 3.0 * x * x, &[0.5, -2.0, 0.0]).unwrap();
@@ -184,6 +213,13 @@ fn many_inputs_are_checked_in_some_subsets_and_too_many_refused() {
         let ins = vec![Buffer::from_f64(DType::F64, &[1], &[0.5]); count];
         check_op(&Many { names: &NAMES[..count], is_wrong }, &ins, &Options::default())
     };
+    let subsets = |count| op::subsets(count, 5);
+    assert_eq!((subsets(3).len(), subsets(6).len()), (7, 63));
+    for count in [7, 16] {
+        let (all, subsets) = ((1 << count) - 1, subsets(count));
+        assert!((0..count).all(|i| subsets.contains(&(1 << i)) && subsets.contains(&(all & !(1 << i)))));
+        assert!(subsets.contains(&all) && subsets.iter().all(|subset| (1..=all).contains(subset)));
+    }
     for count in [1, 6, 7, 14, 16] {
         let report = check(count, false).unwrap();
         assert_eq!(report.certified, NAMES[..count]);
@@ -192,7 +228,7 @@ fn many_inputs_are_checked_in_some_subsets_and_too_many_refused() {
         assert!(check(count, true).is_err(), "{count} inputs");
     }
     let error = check(17, false).unwrap_err().to_string();
-    let limit = "has 17 inputs and 1 outputs, an op may have up to 16 inputs and 1 to 16 outputs";
+    let limit = "has 17 inputs and 1 outputs; an op may have up to 16 inputs and 1 to 16 outputs";
     assert_eq!(error, format!("the check was refused: many: {limit}"));
     let mut g = Graph::new();
     let x = g.leaf("x", Phase::Batch, Store::new(Device::CPU).alloc(Spec::new(DType::F64, &[1])));
