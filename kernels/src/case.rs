@@ -43,6 +43,15 @@ pub enum Fill {
         /// Standard deviation.
         std: f64,
     },
+    /// Between these two, neither included; the density is highest in the middle.
+    Between {
+        /// Lower bound.
+        low: f64,
+        /// Upper bound.
+        high: f64,
+    },
+    /// Above zero, from 10⁻⁴ to 10⁴; the density of the logarithm is highest at 1.
+    Positive,
     /// Integers in `0..below`.
     Tokens {
         /// Exclusive upper bound.
@@ -60,6 +69,18 @@ pub enum Fill {
 impl Fill {
     /// Standard normal numbers.
     pub const NORMAL: Self = Self::Normal { mean: 0.0, std: 1.0 };
+
+    /// A float of this distribution for a standard normal `x`, in the same order; `x` itself for integers and given numbers.
+    pub fn float(&self, x: f64) -> f64 {
+        // Between −1 and 1.
+        let share = x / (1.0 + x.abs());
+        match *self {
+            Self::Normal { mean, std } => mean + std * x,
+            Self::Between { low, high } => low + (high - low) * 0.5 * (1.0 + share),
+            Self::Positive => 10f64.powf(4.0 * share),
+            Self::Tokens { .. } | Self::Targets { .. } | Self::Given(_) => x,
+        }
+    }
 }
 
 /// One input of a case.
@@ -93,8 +114,8 @@ impl Input {
     pub fn buffer(&self, float: DType, stream: Stream) -> Buffer {
         let n = self.dims.iter().product::<usize>();
         let values: Vec<f64> = match &self.fill {
-            Fill::Normal { mean, std } => {
-                (0..n).into_par_iter().map(|i| f64::from((mean + std * stream.normal(i as u32)) as f32)).collect()
+            fill @ (Fill::Normal { .. } | Fill::Between { .. } | Fill::Positive) => {
+                (0..n).into_par_iter().map(|i| f64::from(fill.float(stream.normal(i as u32)) as f32)).collect()
             }
             Fill::Tokens { below } => (0..n).map(|i| stream.below(i as u32, *below) as f64).collect(),
             Fill::Targets { below } => (0..n)

@@ -1,6 +1,6 @@
 use crate::{SIZES, all_cases, drawn};
 use autograd::gradcheck::{Options, check_op};
-use engine::DType;
+use engine::{Buffer, Context, Cost, DType, Op, Output, Pass, Reads, Result, Spec, Want};
 use gradtest::{Fault, Fill, Input, Strategy, shapes};
 use kernels::case::{Case, Sizes};
 use kernels::gelu::Gelu;
@@ -54,4 +54,57 @@ fn an_op_that_panics_shrinks_too() {
     let panics = gelu().prop_map(|case| Fault::Sees(|_| panic!("no such row")).plant(0, case));
     let found = gradtest::gradients(panics).unwrap_err();
     assert_eq!(found, "no such row\nsmallest case: any shape\n  u f64[1] = [0.0]");
+}
+
+/// The natural logarithm.
+#[derive(Debug)]
+struct Log;
+
+impl Op for Log {
+    fn name(&self) -> &'static str {
+        "log"
+    }
+
+    fn arguments(&self) -> &'static [&'static str] {
+        &["x"]
+    }
+
+    fn infer(&self, ins: &[Spec]) -> Result<Vec<Output>> {
+        Ok(vec![Output { name: "y", spec: ins[0] }])
+    }
+
+    fn reads(&self, _: &[Want]) -> Reads {
+        Reads::of(&[0], &[])
+    }
+
+    fn forward(&self, _: &mut Context, ins: &[&Buffer], outs: &mut [Buffer]) {
+        outs[0].set_f64(&ins[0].to_f64().into_iter().map(f64::ln).collect::<Vec<_>>());
+    }
+
+    fn vjp(&self, _: &mut Context, wants: &[Want], ins: &[&Buffer], _: &[&Buffer], d_y: &Buffer, d: &mut [Buffer]) {
+        let slopes = ins[0].to_f64().into_iter().zip(d_y.to_f64()).map(|(x, d_y)| d_y / x);
+        for (d, slope) in d[0].as_mut_slice::<f64>().iter_mut().zip(slopes) {
+            *d = if wants[0] == Want::Add { *d } else { 0.0 } + slope;
+        }
+    }
+
+    fn cost(&self, _: &[Spec], _: Pass) -> Cost {
+        Cost::default()
+    }
+}
+
+#[test]
+fn an_op_is_checked_on_its_domain() {
+    let log = |fill: Fill| {
+        gradtest::gradients(
+            shapes(2, 4).prop_map(move |dims| Case::new("", Log, vec![Input::new(&dims, fill.clone())])),
+        )
+    };
+    for fill in [Fill::Positive, Fill::Between { low: 0.0, high: 1.0 }, Fill::Between { low: 2.0, high: 9.0 }] {
+        let reports = log(fill.clone()).unwrap_or_else(|e| panic!("{fill:?}: {e}"));
+        let skipped: usize = reports.iter().map(|report| report.not_checked.len()).sum();
+        assert!(skipped < 100, "{fill:?}: {skipped} numbers not checked");
+    }
+    let error = log(Fill::NORMAL).unwrap_err();
+    assert!(error.starts_with("log is not finite at or near ") && error.contains("draw x from its domain"), "{error}");
 }
