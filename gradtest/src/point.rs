@@ -133,8 +133,8 @@ pub fn gradients(cases: impl Strategy<Value = Case>) -> Result<Vec<Report>, Stri
     let typical = drawn(cases).next().ok_or("no cases were asked for")?;
     let points = reports.len();
     for (_, input) in typical.differentiable() {
-        let of_input = |n: &NotChecked| n.input == input && n.reason == Reason::NotFinite;
-        let outside = reports.iter().filter(|report| report.not_checked.iter().any(of_input)).count();
+        let leaves_domain = |n: &NotChecked| n.input == input && n.reason == Reason::NotFinite;
+        let outside = reports.iter().filter(|report| report.not_checked.iter().any(leaves_domain)).count();
         let certified = reports.iter().filter(|report| report.certified.iter().any(|name| name == input)).count();
         if 2 * outside > points {
             return Err(format!(
