@@ -82,7 +82,7 @@ impl Derivative {
             let (coarse, fine) = (Stencil::of(f, middle, h), Stencil::of(f, middle, h / 4.0));
             let (value, scale, moves) = (fine.slope, coarse.scale.max(fine.scale), coarse.moves || fine.moves);
             if best.is_some() && !moves {
-                // The steps are smaller than those of a staircase.
+                // Smaller steps lie between those of a staircase, or on the flat side of a kink: nothing tells which.
                 break;
             }
             let new = Self {
