@@ -1,4 +1,4 @@
-//! Sixteen lanes from native registers, and the exponential.
+//! Sixteen lanes from native registers, the exponential and the logarithm.
 
 use super::{LANES, Lanes, Real};
 
@@ -21,8 +21,12 @@ pub trait Register<T: Real>: Copy + Send + Sync {
     fn min(self, b: Self) -> Self;
     fn sqrt(self) -> Self;
     fn mul_add(self, b: Self, c: Self) -> Self;
+    /// `self > b ? yes : no`
+    fn select(self, b: Self, yes: Self, no: Self) -> Self;
     /// Shifts the bits left by the length of the mantissa, so that the lowest bits become exponent and sign.
     fn mantissa_to_exponent(self) -> Self;
+    /// Shifts the bits right by the length of the mantissa, and sets the bits of `or`.
+    fn exponent_to_mantissa(self, or: Self) -> Self;
     /// `self₀ b₀ self₁ b₁ …`, as two registers.
     fn interleave(self, b: Self) -> [Self; 2];
     /// Transposes the square in the first `WIDTH` registers. Number the elements row by row. Interleaving the upper
@@ -39,13 +43,12 @@ pub trait Register<T: Real>: Copy + Send + Sync {
     }
 }
 
-/// Implements [`Register`] by functions in the order of the trait;
-/// [`mantissa_to_exponent`](Register::mantissa_to_exponent) by three, to integers, on integers and back. A faster
-/// transposition of a square may be added.
+/// Implements [`Register`] by functions in the order of the trait; the two shifts by five: to integers, left, right, or, and
+/// back. A faster transposition of a square may be added.
 macro_rules! register {
     ($register:ty, $t:ty, $width:literal: $splat:expr, $load:expr, $store:expr, $add:expr, $sub:expr, $mul:expr, $div:expr,
-     $max:expr, $min:expr, $sqrt:expr, $mul_add:expr, [$to_bits:expr, $shift:expr, $from_bits:expr], $interleave:expr
-     $(, $transpose:expr)?) => {
+     $max:expr, $min:expr, $sqrt:expr, $mul_add:expr, $select:expr, [$to_bits:expr, $left:expr, $right:expr, $or:expr, $from_bits:expr],
+     $interleave:expr $(, $transpose:expr)?) => {
         impl Register<$t> for $register {
             const WIDTH: usize = $width;
 
@@ -71,7 +74,9 @@ macro_rules! register {
                 fn min(self, b: Self) -> Self = $min(self, b);
                 fn sqrt(self) -> Self = $sqrt(self);
                 fn mul_add(self, b: Self, c: Self) -> Self = $mul_add(self, b, c);
-                fn mantissa_to_exponent(self) -> Self = $from_bits($shift($to_bits(self)));
+                fn select(self, b: Self, yes: Self, no: Self) -> Self = $select(self, b, yes, no);
+                fn mantissa_to_exponent(self) -> Self = $from_bits($left($to_bits(self)));
+                fn exponent_to_mantissa(self, or: Self) -> Self = $from_bits($or($right($to_bits(self)), $to_bits(or)));
                 fn interleave(self, b: Self) -> [Self; 2] = $interleave(self, b);
                 $(fn transpose_square(block: &mut [Self; LANES]) -> () = $transpose(block);)?
             }
@@ -128,6 +133,7 @@ impl<T: Format, R: Register<T>, const K: usize> Lanes<T> for Group<R, K> {
         min(b);
         sqrt();
         mul_add(b, c);
+        select(b, yes, no);
     }
 
     #[inline(always)]
@@ -185,6 +191,14 @@ impl<T: Format, R: Register<T>, const K: usize> Lanes<T> for Group<R, K> {
     }
 
     #[inline(always)]
+    fn ln(mut self) -> Self {
+        for i in 0..K {
+            self.0[i] = ln(self.0[i]);
+        }
+        self
+    }
+
+    #[inline(always)]
     fn transpose(rows: [Self; LANES]) -> [Self; LANES] {
         let mut out = rows;
         for i in 0..K {
@@ -203,7 +217,7 @@ impl<T: Format, R: Register<T>, const K: usize> Lanes<T> for Group<R, K> {
     }
 }
 
-/// Constants of a floating-point format for eˣ.
+/// Constants of a floating-point format for eˣ and ln x.
 pub trait Format: Real {
     /// e to this number or below is zero, because both factors of 2ⁿ are zero. Slightly larger numbers also round to
     /// zero, but only in the last product. There a subnormal result takes some processors a hundred cycles, which is
@@ -222,6 +236,17 @@ pub trait Format: Real {
     /// The Taylor coefficients 1/k! of eʳ from the highest power down to 1/0!: as many as leave an error below a tenth of
     /// an ulp for |r| ≤ ½ ln 2.
     const TAYLOR: &'static [Self];
+    /// 2 to the number of mantissa bits.
+    const MANTISSA: Self;
+    /// The number of mantissa bits.
+    const MANTISSA_BITS: Self;
+    /// The smallest normal number.
+    const SMALLEST: Self;
+    /// The largest number.
+    const LARGEST: Self;
+    /// 1/n for odd n, from the largest down to 3: as many as leave an error below a tenth of an ulp in artanh(s)/s for
+    /// |s| ≤ 0.172.
+    const ODD: &'static [Self];
 }
 
 impl Format for f32 {
@@ -233,6 +258,11 @@ impl Format for f32 {
     const MINUS_LN_2: [Self; 2] = [-355.0 / 512.0, 2.121_944_4e-4];
     const TAYLOR: &'static [Self] =
         &[1.0 / 5_040.0, 1.0 / 720.0, 1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 1.0 / 2.0, 1.0, 1.0];
+    const MANTISSA: Self = 8_388_608.0;
+    const MANTISSA_BITS: Self = 23.0;
+    const SMALLEST: Self = Self::MIN_POSITIVE;
+    const LARGEST: Self = Self::MAX;
+    const ODD: &'static [Self] = &[1.0 / 9.0, 1.0 / 7.0, 1.0 / 5.0, 1.0 / 3.0];
 }
 
 /// 1/k! for k from N − 1 down to 0.
@@ -254,6 +284,12 @@ impl Format for f64 {
     const LOG2_E: Self = std::f64::consts::LOG2_E;
     const MINUS_LN_2: [Self; 2] = [-0.693_145_751_953_125, -1.428_606_820_309_417_2e-6];
     const TAYLOR: &'static [Self] = &taylor::<14>();
+    const MANTISSA: Self = 4_503_599_627_370_496.0;
+    const MANTISSA_BITS: Self = 52.0;
+    const SMALLEST: Self = Self::MIN_POSITIVE;
+    const LARGEST: Self = Self::MAX;
+    const ODD: &'static [Self] =
+        &[1.0 / 19.0, 1.0 / 17.0, 1.0 / 15.0, 1.0 / 13.0, 1.0 / 11.0, 1.0 / 9.0, 1.0 / 7.0, 1.0 / 5.0, 1.0 / 3.0];
 }
 
 /// eˣ = 2ⁿ·eʳ with n = round(x / ln 2) and |r| ≤ ½ ln 2; 2ⁿ is split into two factors, so that both are normal numbers
@@ -270,6 +306,38 @@ pub fn exp<T: Format, R: Register<T>>(x: R) -> R {
     }
     let half = round(n.mul(R::splat(T::from_f64(0.5))));
     series.mul(power_of_two(half)).mul(power_of_two(n.sub(half)))
+}
+
+/// ln x = n·ln 2 + 2·artanh(s) with x = m·2ⁿ, m between 1/√2 and √2, and s = (m − 1)/(m + 1). Where n = 0 the first term is
+/// exactly zero, so the result keeps its digits around x = 1.
+#[inline(always)]
+pub fn ln<T: Format, R: Register<T>>(x: R) -> R {
+    let (zero, one) = (R::splat(T::ZERO), R::splat(T::ONE));
+    // Makes subnormal numbers normal.
+    let smallest = R::splat(T::SMALLEST);
+    let normal = smallest.select(x, x.mul(R::splat(T::MANTISSA)), x);
+    let stored = normal.exponent_to_mantissa(R::splat(T::MANTISSA)).sub(R::splat(T::MANTISSA));
+    let n = stored.sub(R::splat(T::BIAS));
+    // 2⁻ⁿ in two factors, because n reaches beyond the exponents of normal numbers.
+    let half = round(n.mul(R::splat(T::from_f64(0.5))));
+    let m = normal.mul(power_of_two(zero.sub(half))).mul(power_of_two(half.sub(n)));
+    let root = R::splat(T::from_f64(std::f64::consts::SQRT_2));
+    let n = m.select(root, n.add(one), n);
+    let m = m.select(root, m.mul(R::splat(T::from_f64(0.5))), m);
+    let n = smallest.select(x, n.sub(R::splat(T::MANTISSA_BITS)), n);
+    let s = m.sub(one).div(m.add(one));
+    let square = s.mul(s);
+    let mut series = R::splat(T::ODD[0]);
+    for &coefficient in &T::ODD[1..] {
+        series = series.mul_add(square, R::splat(coefficient));
+    }
+    let double = s.add(s);
+    let double = double.mul_add(square.mul(series), double);
+    let n = zero.sub(n);
+    let y = n.mul_add(R::splat(T::MINUS_LN_2[0]), n.mul_add(R::splat(T::MINUS_LN_2[1]), double));
+    let y = x.select(R::splat(T::LARGEST), x, y);
+    // The root is zero for both zeros and NaN below.
+    x.select(zero, y, x.sqrt().sub(R::splat(T::ONE.div(T::ZERO))))
 }
 
 /// The nearest integer of a small number.

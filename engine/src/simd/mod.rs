@@ -139,6 +139,9 @@ pub trait Real:
     /// eˣ; see [`Lanes::exp`].
     #[must_use]
     fn exp(self) -> Self;
+    /// ln self; see [`Lanes::ln`].
+    #[must_use]
+    fn ln(self) -> Self;
     /// `self > other ? self : other`; see [`Lanes::max`].
     #[must_use]
     fn max(self, other: Self) -> Self;
@@ -176,6 +179,9 @@ pub trait Lanes<T: Real>: Copy + Send + Sync {
     /// `self < b ? self : b`; `b` if either is NaN.
     #[must_use]
     fn min(self, b: Self) -> Self;
+    /// `self > b ? yes : no`; `no` if either is NaN.
+    #[must_use]
+    fn select(self, b: Self, yes: Self, no: Self) -> Self;
     /// √self.
     #[must_use]
     fn sqrt(self) -> Self;
@@ -189,6 +195,10 @@ pub trait Lanes<T: Real>: Copy + Send + Sync {
     /// the smallest number and at −∞, ∞ above the largest, NaN for NaN.
     #[must_use]
     fn exp(self) -> Self;
+    /// ln self, to within two units in the last place, also of subnormal numbers. −∞ for both zeros, ∞ for ∞, NaN for NaN and
+    /// below zero.
+    #[must_use]
+    fn ln(self) -> Self;
     /// Lane i of row j becomes lane j of row i.
     #[must_use]
     fn transpose(rows: [Self; LANES]) -> [Self; LANES];

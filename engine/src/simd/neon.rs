@@ -19,10 +19,12 @@ impl Isa for Neon {
 
 register!(float32x4_t, f32, 4: vdupq_n_f32, vld1q_f32, vst1q_f32, vaddq_f32, vsubq_f32, vmulq_f32, vdivq_f32,
     |a, b| vbslq_f32(vcgtq_f32(a, b), a, b), |a, b| vbslq_f32(vcltq_f32(a, b), a, b), vsqrtq_f32,
-    |a, b, c| vfmaq_f32(c, a, b), [vreinterpretq_u32_f32, vshlq_n_u32::<23>, vreinterpretq_f32_u32],
+    |a, b, c| vfmaq_f32(c, a, b), |a, b, yes, no| vbslq_f32(vcgtq_f32(a, b), yes, no),
+    [vreinterpretq_u32_f32, vshlq_n_u32::<23>, vshrq_n_u32::<23>, vorrq_u32, vreinterpretq_f32_u32],
     |a, b| [vzip1q_f32(a, b), vzip2q_f32(a, b)]);
 
 register!(float64x2_t, f64, 2: vdupq_n_f64, vld1q_f64, vst1q_f64, vaddq_f64, vsubq_f64, vmulq_f64, vdivq_f64,
     |a, b| vbslq_f64(vcgtq_f64(a, b), a, b), |a, b| vbslq_f64(vcltq_f64(a, b), a, b), vsqrtq_f64,
-    |a, b, c| vfmaq_f64(c, a, b), [vreinterpretq_u64_f64, vshlq_n_u64::<52>, vreinterpretq_f64_u64],
+    |a, b, c| vfmaq_f64(c, a, b), |a, b, yes, no| vbslq_f64(vcgtq_f64(a, b), yes, no),
+    [vreinterpretq_u64_f64, vshlq_n_u64::<52>, vshrq_n_u64::<52>, vorrq_u64, vreinterpretq_f64_u64],
     |a, b| [vzip1q_f64(a, b), vzip2q_f64(a, b)]);

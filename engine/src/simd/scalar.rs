@@ -1,6 +1,6 @@
 //! The portable version and specification of all others: a register is one number.
 
-use super::group::{Group, Register, exp, functions, register};
+use super::group::{Group, Register, exp, functions, ln, register};
 use super::{Isa, LANES, Real};
 use std::ops::{Add, Div, Mul, Sub};
 
@@ -49,6 +49,11 @@ macro_rules! real {
             }
 
             #[inline(always)]
+            fn ln(self) -> Self {
+                ln::<Self, Self>(self)
+            }
+
+            #[inline(always)]
             fn max(self, other: Self) -> Self {
                 if self > other { self } else { other }
             }
@@ -61,7 +66,9 @@ macro_rules! real {
 
         register!($t, $t, 1: std::convert::identity, <*const $t>::read_unaligned, <*mut $t>::write_unaligned, Add::add,
             Sub::sub, Mul::mul, Div::div, Real::max, Real::min, $t::sqrt, $t::mul_add,
-            [$t::to_bits, |bits| bits << ($t::MANTISSA_DIGITS - 1), $t::from_bits], |a, b| [a, b]);
+            |a, b, yes, no| if a > b { yes } else { no },
+            [$t::to_bits, |bits| bits << ($t::MANTISSA_DIGITS - 1), |bits| bits >> ($t::MANTISSA_DIGITS - 1),
+                std::ops::BitOr::bitor, $t::from_bits], |a, b| [a, b]);
     };
 }
 

@@ -54,6 +54,8 @@ impl<T: Real> Kernel for EveryOp<'_, T> {
                 a.neg(),
                 a.mul_add(b, c),
                 a.exp(),
+                a.ln(),
+                a.select(b, c, a),
             ];
             for op in ops {
                 all.extend(op.to_array().map(bits));
@@ -118,6 +120,8 @@ fn scalar_lanes_are_plain_arithmetic() {
         assert_eq!(la.mul(la).sqrt().to_array()[i], (p * p).sqrt());
         assert_eq!(la.mul_add(lb, lc).to_array()[i], f32::mul_add(p, q, r));
         assert_eq!(bits(la.exp().to_array()[i]), bits(Real::exp(p)));
+        assert_eq!(bits(la.ln().to_array()[i]), bits(Real::ln(p)));
+        assert_eq!(la.select(lb, lc, la).to_array()[i], if p > q { r } else { p });
     }
     let tree = |mut v: Vec<f32>| {
         while v.len() > 1 {
@@ -176,6 +180,40 @@ fn exp_at_the_ends_of_the_range() {
     }
     check::<f32>(-104.0, 89.0);
     check::<f64>(-746.0, 710.0);
+}
+
+/// |ln − exact| in units of the last place of the exact value, against f64, for every 97th positive number.
+#[test]
+fn ln_f32_is_within_two_ulp() {
+    let mut worst = 0.0f64;
+    for raw in (1..f32::INFINITY.to_bits()).step_by(97) {
+        let x = f32::from_bits(raw);
+        let (got, exact) = (f64::from(Real::ln(x)), f64::from(x).ln());
+        worst = worst.max((got - exact).abs() / 2f64.powi(exact.abs().log2().floor().max(-126.0) as i32 - 23));
+    }
+    assert!(worst <= 2.0, "{worst} ulp");
+}
+
+#[test]
+fn ln_f64_is_within_5e_16() {
+    let stream = Stream::new(5, 2);
+    let near_one = |i| 1.0 + (stream.uniform(i) - 0.5) * 2f64.powi(-(i as i32 % 50));
+    for i in 0..200_000 {
+        let x = if i % 2 == 0 { f64::from_bits(stream.below(i, 0x7FF0 << 48) as u64) } else { near_one(i) };
+        let (got, exact) = (Real::ln(x), f64::ln(x));
+        assert!((got - exact).abs() <= 5e-16 * exact.abs(), "ln({x}) = {got}, not {exact}");
+    }
+}
+
+#[test]
+fn ln_at_the_ends_of_the_range() {
+    fn check<T: Real>() {
+        let ln = |x: f64| Real::ln(T::from_f64(x)).to_f64();
+        assert_eq!([0.0, -0.0, 1.0, f64::INFINITY].map(ln), [f64::NEG_INFINITY, f64::NEG_INFINITY, 0.0, f64::INFINITY]);
+        assert!([-1e-30, -1.0, f64::NEG_INFINITY, f64::NAN].map(ln).iter().all(|x| x.is_nan()));
+    }
+    check::<f32>();
+    check::<f64>();
 }
 
 #[test]

@@ -190,20 +190,48 @@ fn transpose_256(block: &mut [__m256; LANES]) {
     }
 }
 
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn select_512(a: __m512, b: __m512, yes: __m512, no: __m512) -> __m512 {
+    _mm512_mask_blend_ps(_mm512_cmp_ps_mask::<_CMP_GT_OQ>(a, b), no, yes)
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn select_512d(a: __m512d, b: __m512d, yes: __m512d, no: __m512d) -> __m512d {
+    _mm512_mask_blend_pd(_mm512_cmp_pd_mask::<_CMP_GT_OQ>(a, b), no, yes)
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn select_256(a: __m256, b: __m256, yes: __m256, no: __m256) -> __m256 {
+    _mm256_blendv_ps(no, yes, _mm256_cmp_ps::<_CMP_GT_OQ>(a, b))
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn select_256d(a: __m256d, b: __m256d, yes: __m256d, no: __m256d) -> __m256d {
+    _mm256_blendv_pd(no, yes, _mm256_cmp_pd::<_CMP_GT_OQ>(a, b))
+}
+
 // The processor's `max` and `min` return the second operand unless the comparison holds, as `Lanes` specifies.
 
 register!(__m512, f32, 16: _mm512_set1_ps, _mm512_loadu_ps, _mm512_storeu_ps, _mm512_add_ps, _mm512_sub_ps, _mm512_mul_ps,
-    _mm512_div_ps, _mm512_max_ps, _mm512_min_ps, _mm512_sqrt_ps, _mm512_fmadd_ps,
-    [_mm512_castps_si512, _mm512_slli_epi32::<23>, _mm512_castsi512_ps], interleave_512);
+    _mm512_div_ps, _mm512_max_ps, _mm512_min_ps, _mm512_sqrt_ps, _mm512_fmadd_ps, select_512,
+    [_mm512_castps_si512, _mm512_slli_epi32::<23>, _mm512_srli_epi32::<23>, _mm512_or_si512, _mm512_castsi512_ps],
+    interleave_512);
 
 register!(__m512d, f64, 8: _mm512_set1_pd, _mm512_loadu_pd, _mm512_storeu_pd, _mm512_add_pd, _mm512_sub_pd, _mm512_mul_pd,
-    _mm512_div_pd, _mm512_max_pd, _mm512_min_pd, _mm512_sqrt_pd, _mm512_fmadd_pd,
-    [_mm512_castpd_si512, _mm512_slli_epi64::<52>, _mm512_castsi512_pd], interleave_512d);
+    _mm512_div_pd, _mm512_max_pd, _mm512_min_pd, _mm512_sqrt_pd, _mm512_fmadd_pd, select_512d,
+    [_mm512_castpd_si512, _mm512_slli_epi64::<52>, _mm512_srli_epi64::<52>, _mm512_or_si512, _mm512_castsi512_pd],
+    interleave_512d);
 
 register!(__m256, f32, 8: _mm256_set1_ps, _mm256_loadu_ps, _mm256_storeu_ps, _mm256_add_ps, _mm256_sub_ps, _mm256_mul_ps,
-    _mm256_div_ps, _mm256_max_ps, _mm256_min_ps, _mm256_sqrt_ps, _mm256_fmadd_ps,
-    [_mm256_castps_si256, _mm256_slli_epi32::<23>, _mm256_castsi256_ps], interleave_256, transpose_256);
+    _mm256_div_ps, _mm256_max_ps, _mm256_min_ps, _mm256_sqrt_ps, _mm256_fmadd_ps, select_256,
+    [_mm256_castps_si256, _mm256_slli_epi32::<23>, _mm256_srli_epi32::<23>, _mm256_or_si256, _mm256_castsi256_ps],
+    interleave_256, transpose_256);
 
 register!(__m256d, f64, 4: _mm256_set1_pd, _mm256_loadu_pd, _mm256_storeu_pd, _mm256_add_pd, _mm256_sub_pd, _mm256_mul_pd,
-    _mm256_div_pd, _mm256_max_pd, _mm256_min_pd, _mm256_sqrt_pd, _mm256_fmadd_pd,
-    [_mm256_castpd_si256, _mm256_slli_epi64::<52>, _mm256_castsi256_pd], interleave_256d);
+    _mm256_div_pd, _mm256_max_pd, _mm256_min_pd, _mm256_sqrt_pd, _mm256_fmadd_pd, select_256d,
+    [_mm256_castpd_si256, _mm256_slli_epi64::<52>, _mm256_srli_epi64::<52>, _mm256_or_si256, _mm256_castsi256_pd],
+    interleave_256d);
