@@ -3,6 +3,7 @@
 use crate::cuda::Pointer;
 use crate::{Buffer, DType, Device, Element, Error, Result, Spec};
 use std::fmt::Debug;
+use std::ops::Range;
 
 /// What a VJP does with one input's gradient.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -162,6 +163,12 @@ pub trait Op: Send + Sync + Debug {
         true
     }
 
+    /// The numbers for which the op is defined and smooth, for input `i`: an open interval, by default all real numbers. The
+    /// logarithm has `0.0..f64::INFINITY`. Cases draw from it.
+    fn domain(&self, _i: usize) -> Range<f64> {
+        f64::NEG_INFINITY..f64::INFINITY
+    }
+
     /// The inputs and outputs that the VJP reads for these wants (at least one): by default only the result's gradient.
     fn reads(&self, _wants: &[Want]) -> Reads {
         Reads::default()
@@ -200,8 +207,15 @@ pub trait Op: Send + Sync + Debug {
         unreachable!("{} has no fused pass", self.name());
     }
 
-    /// Whether the gradient of input `i` is the result's gradient itself, so that no copy is needed.
+    /// Whether the gradient of input `i` is the result's gradient itself, so that no copy is needed. Holds only where the input
+    /// has the result's type and shape.
     fn passes_through(&self, _i: usize) -> bool {
+        false
+    }
+
+    /// Whether the result is the first input's elements in the same order with another shape, so that a plan can let both share
+    /// one buffer and need not run the op.
+    fn only_reshapes(&self) -> bool {
         false
     }
 
