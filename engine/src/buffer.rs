@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 
 /// A contiguous tensor: memory on the host or on a device, element type and shape. Memory starts as zeros; host memory is
-/// 64-byte aligned.
+/// 64-byte aligned, from 32 KiB on to a page.
 ///
 /// A buffer may be larger than its value. [`respec`](Self::respec) changes type and shape, so that a plan's slots hold
 /// many values without allocation.
@@ -78,19 +78,30 @@ struct Host {
 
 const ALIGN: usize = 64;
 
+/// Larger memory begins on a page. A processor takes a load for one that waits for an earlier store if their addresses agree
+/// in the last twelve bits. An op that reads `x[i + 1]` after it wrote `y[i]` would wait if `y` began a few lines behind `x`
+/// in the page, which happens by chance in an allocator's heap.
+const PAGE: usize = 4096;
+
+/// The alignment of memory of so many bytes.
+fn alignment(capacity: usize) -> usize {
+    if capacity >= 8 * PAGE { PAGE } else { ALIGN }
+}
+
 impl Host {
     const EMPTY: Self = Self { bytes: Vec::new(), offset: 0, capacity: 0 };
 
     fn new(capacity: usize) -> Self {
-        let bytes = vec![0; capacity + ALIGN - 1];
-        let offset = bytes.as_ptr().align_offset(ALIGN);
+        let align = alignment(capacity);
+        let bytes = vec![0; capacity + align - 1];
+        let offset = bytes.as_ptr().align_offset(align);
         Self { bytes, offset, capacity }
     }
 
     fn try_new(capacity: usize) -> Result<Self> {
         // This reserves the memory only to test that it exists. `vec!` gets zero pages from the system, which use no
         // memory until they are touched; a reserved vector would have to be filled.
-        let possible = capacity.checked_add(ALIGN).is_some_and(|n| Vec::<u8>::new().try_reserve_exact(n).is_ok());
+        let possible = capacity.checked_add(PAGE).is_some_and(|n| Vec::<u8>::new().try_reserve_exact(n).is_ok());
         if possible { Ok(Self::new(capacity)) } else { Err(Error::new(format!("cannot allocate {capacity} bytes"))) }
     }
 }
@@ -208,6 +219,11 @@ impl Buffer {
     /// Type and shape of the value.
     pub fn spec(&self) -> Spec {
         self.spec.expect("no value: an op gets only what it lists in `reads`, and no gradient to skip")
+    }
+
+    /// Whether it holds a value of this type and shape.
+    pub fn has(&self, spec: Spec) -> bool {
+        self.spec == Some(spec)
     }
 
     /// Element type.
@@ -380,6 +396,8 @@ mod tests {
         b.respec(Spec::new(DType::F32, &[7]));
         b.set_f64(&[1.5; 7]);
         assert_eq!(b.to_f64(), [1.5; 7]);
+        let large = Buffer::new(Spec::new(DType::F32, &[10_000]));
+        assert_eq!(large.as_bytes().as_ptr() as usize % PAGE, 0);
         let moved = b;
         assert_eq!(moved.as_bytes().as_ptr() as usize % ALIGN, 0);
         assert_eq!(moved.clone().as_slice::<f32>(), &[1.5f32; 7]);

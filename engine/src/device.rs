@@ -2,8 +2,8 @@ use crate::Result;
 use crate::cuda::Gpu;
 use std::sync::Arc;
 
-/// How the CPU computes products of f32 matrices in linear maps, wide window attention and the head. All else, f64, and what is
-/// stored do not depend on it.
+/// How the CPU computes products of f32 matrices in linear maps, `matmul`, wide self-attention and the head. All else, f64, and
+/// what is stored do not depend on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Products {
     /// In f32.

@@ -1,10 +1,9 @@
-//! The base of kernels and graphs: shapes, buffers, devices, counter-based noise, SIMD, and the trait of an op. It
-//! contains no op and no model.
-
+#![doc = include_str!("../README.md")]
 #![deny(unsafe_code)]
 
 pub mod bench;
 mod buffer;
+pub mod case;
 #[allow(unsafe_code)]
 pub mod cuda;
 mod device;

@@ -7,15 +7,38 @@
 
 /// Ten rounds of Philox 4x32: a bijection of the counter for every key.
 #[inline(always)]
-pub fn philox(mut counter: [u32; 4], mut key: [u32; 2]) -> [u32; 4] {
+pub fn philox(counter: [u32; 4], key: [u32; 2]) -> [u32; 4] {
+    philox_each(counter.map(|word| [word]), key).map(|[word]| word)
+}
+
+/// [`philox`] of N counters side by side, so that it can use vector instructions: word `k` of counter `i` is `[k][i]`.
+#[inline(always)]
+pub fn philox_each<const N: usize>(counter: [[u32; N]; 4], mut key: [u32; 2]) -> [[u32; N]; 4] {
+    // Each word is the lower half of 64 bits, because the product of vectors reads only that half.
+    let mut wide = [[0u64; N]; 4];
+    for word in 0..4 {
+        for i in 0..N {
+            wide[word][i] = u64::from(counter[word][i]);
+        }
+    }
     for _ in 0..10 {
-        let p0 = u64::from(counter[0]) * 0xD251_1F53;
-        let p1 = u64::from(counter[2]) * 0xCD9E_8D57;
-        counter =
-            [(p1 >> 32) as u32 ^ counter[1] ^ key[0], p1 as u32, (p0 >> 32) as u32 ^ counter[3] ^ key[1], p0 as u32];
+        for i in 0..N {
+            let p0 = (wide[0][i] & 0xFFFF_FFFF) * 0xD251_1F53;
+            let p1 = (wide[2][i] & 0xFFFF_FFFF) * 0xCD9E_8D57;
+            wide[0][i] = p1 >> 32 ^ wide[1][i] ^ u64::from(key[0]);
+            wide[1][i] = p1;
+            wide[2][i] = p0 >> 32 ^ wide[3][i] ^ u64::from(key[1]);
+            wide[3][i] = p0;
+        }
         key = [key[0].wrapping_add(0x9E37_79B9), key[1].wrapping_add(0xBB67_AE85)];
     }
-    counter
+    let mut words = [[0; N]; 4];
+    for word in 0..4 {
+        for i in 0..N {
+            words[word][i] = wide[word][i] as u32;
+        }
+    }
+    words
 }
 
 /// The purpose of a stream of random numbers. Streams that differ in any field are independent.
@@ -54,7 +77,22 @@ impl Stream {
     /// The `block`-th four random words.
     #[inline(always)]
     pub fn words(&self, block: u32) -> [u32; 4] {
-        philox([block, self.site, self.sample, self.step], [self.seed as u32, (self.seed >> 32) as u32])
+        philox([block, self.site, self.sample, self.step], self.key())
+    }
+
+    /// The four words of N blocks from `first` on, in the order of [`philox_each`].
+    #[inline(always)]
+    pub fn words_each<const N: usize>(&self, first: u32) -> [[u32; N]; 4] {
+        let mut counter = [[0; N], [self.site; N], [self.sample; N], [self.step; N]];
+        for i in 0..N {
+            counter[0][i] = first.wrapping_add(i as u32);
+        }
+        philox_each(counter, self.key())
+    }
+
+    #[inline(always)]
+    fn key(&self) -> [u32; 2] {
+        [self.seed as u32, (self.seed >> 32) as u32]
     }
 
     /// The `index`-th uniform number in [0, 1), with 53 random bits.
@@ -183,6 +221,17 @@ mod tests {
             philox([0x243f_6a88, 0x85a3_08d3, 0x1319_8a2e, 0x0370_7344], [0xa409_3822, 0x299f_31d0]),
             [0xd16c_fe09, 0x94fd_cceb, 0x5001_e420, 0x2412_6ea1]
         );
+    }
+
+    #[test]
+    fn words_side_by_side_are_those_of_single_blocks() {
+        let stream = Stream::new(0x0123_4567_89ab_cdef, 3).sample(5).step(9);
+        for first in [0, 7, u32::MAX - 2] {
+            let each = stream.words_each::<5>(first);
+            for i in 0..5 {
+                assert_eq!(each.map(|words| words[i]), stream.words(first.wrapping_add(i as u32)));
+            }
+        }
     }
 
     #[test]

@@ -5,7 +5,8 @@ use crate::{DType, Error, Result, bytes_text};
 use cudarc::cublaslt::result::{self as lt, CublasError};
 use cudarc::cublaslt::sys::{
     self, cublasComputeType_t, cublasLtMatmulAlgo_t, cublasLtMatmulDescAttributes_t as DescAttribute,
-    cublasLtMatmulPreferenceAttributes_t as Preference, cudaDataType,
+    cublasLtMatmulPreferenceAttributes_t as Preference, cublasLtMatrixLayoutAttribute_t as LayoutAttribute,
+    cudaDataType,
 };
 use cudarc::driver;
 use std::collections::HashMap;
@@ -29,11 +30,14 @@ unsafe impl Send for Products {}
 /// What an algorithm depends on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Kind {
+    count: usize,
+    /// From the a, b and out of a product to those of the next.
+    steps: [usize; 3],
     sizes: [usize; 3],
     transposed: [bool; 2],
     factors: DType,
     out: DType,
-    /// Powers of two that divide the addresses of a, b, c and out.
+    /// Powers of two that divide the addresses of all a, b, c and out.
     aligned: [u32; 4],
 }
 
@@ -70,12 +74,19 @@ impl Products {
     pub fn launch(&mut self, p: &Product, stream: driver::sys::CUstream) -> std::result::Result<(), CublasError> {
         let c = p.c.unwrap_or(p.out);
         let ((a, a_transposed), (b, b_transposed)) = (p.a.parts(), p.b.parts());
+        let steps @ [a_step, b_step, out_step] = if p.count == 1 { [0; 3] } else { p.steps() };
+        let addresses = [(a, a_step), (b, b_step), (c, out_step), (p.out, out_step)];
         let kind = Kind {
+            count: p.count,
+            steps,
             sizes: [p.rows, p.cols, p.inner],
             transposed: [a_transposed, b_transposed],
             factors: a.dtype,
             out: p.out.dtype,
-            aligned: [a, b, c, p.out].map(|pointer| 1 << pointer.address.trailing_zeros().min(8)),
+            aligned: addresses.map(|(first, step)| {
+                let all = first.address | first.offset(step).address;
+                1 << all.trailing_zeros().min(8)
+            }),
         };
         let recipe = match self.recipes.entry(kind) {
             Entry::Occupied(entry) => entry.into_mut(),
@@ -129,17 +140,26 @@ impl Recipe {
     /// The library expects column-major matrices. It reads a row-major matrix as the transpose, so it computes outᵀ =
     /// bᵀ·aᵀ: its first factor is b, its second a, each `[columns, rows]`.
     fn new(handle: sys::cublasLtHandle_t, kind: &Kind) -> std::result::Result<Self, CublasError> {
-        let [rows, cols, inner] = kind.sizes;
-        let layout = |dtype, [rows, cols]: [usize; 2], transposed| {
+        let ([rows, cols, inner], [a_step, b_step, out_step]) = (kind.sizes, kind.steps);
+        let layout = |dtype, [rows, cols]: [usize; 2], transposed, step: usize| {
             let (rows, cols) = if transposed { (cols, rows) } else { (rows, cols) };
-            lt::create_matrix_layout(data_type(dtype), cols as u64, rows as u64, cols as i64)
+            let layout = lt::create_matrix_layout(data_type(dtype), cols as u64, rows as u64, cols as i64)?;
+            let (count, step) = (kind.count as i32, step as i64);
+            // SAFETY: the descriptor is new and valid. The number of products is read as i32, the step between them as i64.
+            unsafe {
+                let attribute = LayoutAttribute::CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT;
+                lt::set_matrix_layout_attribute(layout, attribute, (&raw const count).cast(), 4)?;
+                let attribute = LayoutAttribute::CUBLASLT_MATRIX_LAYOUT_STRIDED_BATCH_OFFSET;
+                lt::set_matrix_layout_attribute(layout, attribute, (&raw const step).cast(), 8)?;
+            }
+            Ok(layout)
         };
         let [a_transposed, b_transposed] = kind.transposed;
         // CUBLAS_COMPUTE_32F computes f32 factors in full f32. Modes that may round to TF32 have other names.
         let operation = lt::create_matmul_desc(cublasComputeType_t::CUBLAS_COMPUTE_32F, cudaDataType::CUDA_R_32F)?;
-        let b = layout(kind.factors, [inner, cols], b_transposed)?;
-        let a = layout(kind.factors, [rows, inner], a_transposed)?;
-        let out = layout(kind.out, [rows, cols], false)?;
+        let b = layout(kind.factors, [inner, cols], b_transposed, b_step)?;
+        let a = layout(kind.factors, [rows, inner], a_transposed, a_step)?;
+        let out = layout(kind.out, [rows, cols], false, out_step)?;
         let preference = lt::create_matmul_pref()?;
         // SAFETY: the descriptors are new and valid. Each attribute is read from a number of its type: i32 for a
         // transposition, u64 for the workspace's size, u32 for the rest.

@@ -297,7 +297,7 @@ impl Gpu for Driver {
 
     fn product(&self, product: &Product) {
         product.check();
-        let elements = product.rows * product.cols;
+        let elements = product.count * product.rows * product.cols;
         if elements == 0 {
             return;
         }

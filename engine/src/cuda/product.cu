@@ -5,11 +5,15 @@
 constexpr int TILE = 64, DEPTH = 16, EACH = 4, SIDE = TILE / EACH;
 
 // Element (row, k) of a is at row·a_row + k·a_inner, (k, col) of b at k·b_inner + col·b_col. c (none if null) and out are
-// row-major; float if `wide`, else T. Blocks: the tiles, row by row, of 256 threads.
-extern "C" __global__ void __launch_bounds__(256) product(const T* a, int a_row, int a_inner, const T* b, int b_inner, int b_col, const void* c, void* out, int wide, int rows, int cols, int inner) {
+// row-major; float if `wide`, else T. The next product's a and b begin a_step and b_step elements later, its c and out after
+// those of this one. Blocks: the tiles, row by row, product by product, of 256 threads.
+extern "C" __global__ void __launch_bounds__(256) product(const T* a, int a_row, int a_inner, const T* b, int b_inner, int b_col, const void* c, void* out, int wide, int rows, int cols, int inner, unsigned long long a_step, unsigned long long b_step) {
     __shared__ float as[DEPTH][TILE + 1], bs[DEPTH][TILE + 1];
-    int across = (cols + TILE - 1) / TILE;
-    int row0 = blockIdx.x / across * TILE, col0 = blockIdx.x % across * TILE;
+    int across = (cols + TILE - 1) / TILE, tiles = across * ((rows + TILE - 1) / TILE);
+    int number = blockIdx.x / tiles, tile = blockIdx.x % tiles;
+    int row0 = tile / across * TILE, col0 = tile % across * TILE;
+    a += number * a_step;
+    b += number * b_step;
     int y = threadIdx.x / SIDE, x = threadIdx.x % SIDE;
     float sums[EACH][EACH] = {};
     for (int k0 = 0; k0 < inner; k0 += DEPTH) {
@@ -38,7 +42,7 @@ extern "C" __global__ void __launch_bounds__(256) product(const T* a, int a_row,
         for (int j = 0; j < EACH; j++) {
             int row = row0 + y + SIDE * i, col = col0 + x + SIDE * j;
             if (row >= rows || col >= cols) continue;
-            size_t at = (size_t)row * cols + col;
+            size_t at = ((size_t)number * rows + row) * cols + col;
             if (wide) {
                 const float* added = static_cast<const float*>(c);
                 static_cast<float*>(out)[at] = sums[i][j] + (added ? added[at] : 0.0f);

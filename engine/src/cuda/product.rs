@@ -28,12 +28,17 @@ impl Factor {
     }
 }
 
-/// `out = a·b + c`, sums in f32: `a [rows, inner]`, `b [inner, cols]`, `c` and `out [rows, cols]`, row-major.
+/// `out = a·b + c`, sums in f32: `a [rows, inner]`, `b [inner, cols]`, `c` and `out [rows, cols]`, row-major. Or `count` such
+/// products, whose matrices follow each other in memory.
 ///
 /// Both factors have the same element type, f32 or bf16. `c` and `out` have the type of the factors or f32. Products of
 /// f32 numbers are computed in f32, without rounding to fewer bits.
 #[derive(Clone, Copy, Debug)]
 pub struct Product {
+    /// Number of products.
+    pub count: usize,
+    /// Whether all products have the same `a`, and the same `b`.
+    pub shared: [bool; 2],
     /// Rows of `a` and `out`.
     pub rows: usize,
     /// Columns of `b` and `out`.
@@ -58,13 +63,14 @@ impl Product {
     /// the kernel is slow, because it does not use tensor cores.
     ///
     /// # Panics
-    /// If a matrix has 2³¹ elements in a row or a column, or the element types do not fit.
+    /// If a matrix has 2³¹ elements in a row or a column, there are 2³¹ tiles of results, or the element types do not fit.
     pub fn launch(&self, gpu: &dyn Gpu) {
         const TILE: usize = 64;
         self.check();
         let [a, a_row, a_inner] = self.a.args(self.rows, self.inner);
         let [b, b_inner, b_col] = self.b.args(self.inner, self.cols);
-        let blocks = self.rows.div_ceil(TILE) * self.cols.div_ceil(TILE);
+        let [a_step, b_step, _] = self.steps();
+        let blocks = self.rows.div_ceil(TILE) * self.cols.div_ceil(TILE) * self.count;
         gpu.launch(
             &PRODUCT.kernel("product", self.a.parts().0.dtype),
             Grid::new(blocks, 256),
@@ -81,8 +87,17 @@ impl Product {
                 self.rows.into(),
                 self.cols.into(),
                 self.inner.into(),
+                Arg::U64(a_step as u64),
+                Arg::U64(b_step as u64),
             ],
         );
+    }
+
+    /// Elements from the `a`, `b` and `out` of a product to those of the next.
+    pub fn steps(&self) -> [usize; 3] {
+        let factor = |is_shared, len| if is_shared { 0 } else { len };
+        let [a, b] = self.shared;
+        [factor(a, self.rows * self.inner), factor(b, self.inner * self.cols), self.rows * self.cols]
     }
 
     /// # Panics
