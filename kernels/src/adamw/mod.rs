@@ -1,5 +1,13 @@
 //! In-place updates: the global norm of a gradient, and AdamW (Loshchilov and Hutter, arXiv 1711.05101) on the clipped
 //! gradient, with the arithmetic of PyTorch's `clip_grad_norm_` and `AdamW`.
+//!
+//! # An optimiser in your own plan
+//!
+//! [`AdamW`], [`Sgd`](crate::sgd::Sgd) and [`Muon`](crate::muon::Muon) read the same three inputs, so a plan may use a different
+//! one for each parameter. It needs a buffer `norms` with a number per parameter, a buffer `schedule` with the learning rate and
+//! the step number, which the caller sets before each step, and the state of each parameter. First a [`SquaredNorm`] of every
+//! parameter runs, because a gradient is clipped to the norm of all; then the optimiser of every parameter. The documentation of
+//! `autograd::Plan::push_update` has a worked example.
 
 pub(crate) mod cpu;
 
@@ -128,7 +136,7 @@ pub(crate) fn clip_factor<T: Real>(norms: &Buffer, clip: f64) -> Option<f64> {
 }
 
 /// Weights, gradients and moments are f32 on a device.
-fn learned(buffer: &Buffer) -> DType {
+pub(crate) fn learned(buffer: &Buffer) -> DType {
     assert_eq!(buffer.dtype(), DType::F32, "training on a device is in f32");
     DType::F32
 }
