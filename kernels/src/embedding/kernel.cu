@@ -4,7 +4,7 @@
 #include "common.cuh"
 
 // table [vocab, d], tokens [n] → h [n, d]; NaN where a token is not in the vocabulary. `numbers` = n·d.
-extern "C" __global__ void gather(const T* table, const int* tokens, T* h, int numbers, int d, int vocab) {
+extern "C" __global__ void gather(const T* table, const int* tokens, int want, T* h, int numbers, int d, int vocab) {
     for_my_elements(numbers, d, [&](auto width, int i) {
         constexpr int N = decltype(width)::size;
         int token = tokens[i / d];
@@ -15,7 +15,7 @@ extern "C" __global__ void gather(const T* table, const int* tokens, T* h, int n
 #pragma unroll
             for (int j = 0; j < N; j++) v.x[j] = not_a_number();
         }
-        store_pack<N>(h + i, v);
+        add_or_write_pack<N>(want, h + i, v);
     });
 }
 

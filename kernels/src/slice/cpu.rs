@@ -1,24 +1,40 @@
+use super::Part;
+use crate::copy::{Stretch, stretches};
+use engine::Want;
 use engine::simd::Real;
-use engine::{Want, parallel};
 
-/// The first argument, in elements: the size of a sample of `x`, and the offset and length of the slice in it.
-pub fn forward<T: Real>([sample, start, len]: [usize; 3], x: &[T], y: &mut [T]) {
-    parallel::chunks(y, len, |b, y| y.copy_from_slice(&x[b * sample + start..][..len]));
+/// The part of every row of `from`.
+pub fn take<T: Real>(part: Part, want: Want, from: &[T], to: &mut [T]) {
+    let Part { whole, start, len } = part;
+    stretches(want, len, to, || {
+        move |row, column| Stretch::From(&from[row * whole + start + column..][..len - column])
+    });
 }
 
-pub fn vjp<T: Real>([sample, start, len]: [usize; 3], want: Want, d_y: &[T], d_x: &mut [T]) {
-    parallel::chunks(d_x, sample, |b, d_x| {
-        let d_y = &d_y[b * len..][..len];
-        let (before, rest) = d_x.split_at_mut(start);
-        let (inside, after) = rest.split_at_mut(len);
-        match want {
-            Want::Skip => {}
-            Want::Write => {
-                before.fill(T::ZERO);
-                inside.copy_from_slice(d_y);
-                after.fill(T::ZERO);
+/// Rows of `from` as the part of rows of `to` that are zero elsewhere.
+pub fn put<T: Real>(part: Part, want: Want, from: &[T], to: &mut [T]) {
+    let Part { whole, start, len } = part;
+    stretches(want, whole, to, || {
+        move |row, column| match column.checked_sub(start) {
+            None => Stretch::Zeros(start - column),
+            Some(within) if within < len => Stretch::From(&from[row * len + within..][..len - within]),
+            Some(_) => Stretch::Zeros(whole - column),
+        }
+    });
+}
+
+/// Rows of all inputs side by side; an input comes with the width of its rows.
+pub fn join<T: Real>(ins: &[(&[T], usize)], y: &mut [T]) {
+    let width = ins.iter().map(|(_, width)| width).sum();
+    stretches(Want::Write, width, y, || {
+        move |row, mut column| {
+            for (x, width) in ins {
+                if column < *width {
+                    return Stretch::From(&x[row * width + column..][..width - column]);
+                }
+                column -= width;
             }
-            Want::Add => inside.iter_mut().zip(d_y).for_each(|(d_x, &d_y)| *d_x += d_y),
+            unreachable!("a column of the row")
         }
     });
 }
