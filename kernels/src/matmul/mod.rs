@@ -1,10 +1,12 @@
-//! Linear maps: `y = x·wᵀ`, alone or added to a residual stream, with one matrix product.
+//! Linear maps: `y = x·wᵀ`, alone or added to a residual stream, with one matrix product. And [`MatMul`], the products of two
+//! tensors.
 //!
 //! Weights are stored `[out, in]`; all but the last dimension of `x` count as rows. Every element of a product is one
 //! chain of fused multiply-adds in the order of the summed index, on one thread. So the bits of a row of `y` or `d_x`
 //! do not depend on the other rows, and those of `d_w` do not depend on the number of threads. A product of more than a
 //! few dozen rows is compute-bound; with fewer rows, reading `w` takes the time.
 
+mod batched;
 pub mod bf16;
 pub mod gemm;
 mod geometry;
@@ -14,16 +16,16 @@ mod pack;
 #[allow(unsafe_code)]
 pub(crate) mod tiles;
 
+pub use self::batched::MatMul;
+
 use self::Stored::{Plain, Transposed};
 use self::gemm::{Factor, gemm, pack_b, packed_len};
 use self::mat::{Mat, MatMut};
 use crate::case::{Case, Fill, Input, Sizes};
 use crate::launch::product;
-use crate::{add, check, cost};
+use crate::{check, cost, elementwise};
 use engine::cuda::{self, Pointer};
-use engine::{
-    Buffer, Context, Cost, DType, Device, Element, Form, Op, Output, Pass, Reads, Result, Spec, Want, with_real,
-};
+use engine::{Buffer, Context, Cost, DType, Device, Form, Op, Output, Pass, Reads, Result, Spec, Want, with_real};
 
 /// `x [.., in], w [out, in] → y [.., out]`.
 ///
@@ -128,7 +130,7 @@ fn forward(cx: &mut Context, ins: &[&Buffer], own: usize, y: &mut Buffer) {
     let (x, w, residual, form) = (ins[0], ins[1], ins[..own].get(2).copied(), ins.get(own).copied());
     // y[r, o] = Σ_i x[r, i]·w[o, i]
     let sizes = [x.shape().rows(), y.shape().last(), x.shape().last()];
-    multiply(cx, sizes, [Plain(x), Transposed(w)], form, residual, Want::Write, y);
+    multiply(cx, sizes, [(Plain, x), (Transposed, w)], form, residual, Want::Write, y);
 }
 
 /// As in [`forward`].
@@ -138,23 +140,43 @@ fn vjp(cx: &mut Context, wants: &[Want], ins: &[&Buffer], own: usize, d_y: &Buff
     if wants[0].is_wanted() {
         // d_x[r, i] = Σ_o d_y[r, o]·w[o, i]
         let (sizes, form) = ([rows, w.shape().last(), outputs], ins.get(own + 1).copied());
-        multiply(cx, sizes, [Plain(d_y), Plain(w)], form, None, wants[0], d_x);
+        multiply(cx, sizes, [(Plain, d_y), (Plain, w)], form, None, wants[0], d_x);
     }
     if wants[1].is_wanted() {
         // d_w[o, i] = Σ_r d_y[r, o]·x[r, i]
         let sizes = [outputs, x.shape().last(), rows];
-        multiply(cx, sizes, [Transposed(d_y), Plain(x)], None, None, wants[1], d_w);
+        multiply(cx, sizes, [(Transposed, d_y), (Plain, x)], None, None, wants[1], d_w);
     }
     for (&want, d_residual) in wants[2..].iter().zip(d_residual) {
-        add::pass_on(cx.device, want, d_y, d_residual);
+        elementwise::pass_on(cx, want, d_y, d_residual);
     }
 }
 
-/// A factor in its memory layout.
-#[derive(Clone, Copy)]
-enum Stored<'a> {
-    Plain(&'a Buffer),
-    Transposed(&'a Buffer),
+/// How a matrix [rows, cols] is stored: the last two sizes of its tensor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stored {
+    /// As [rows, cols].
+    Plain,
+    /// As its transpose [cols, rows].
+    Transposed,
+}
+
+impl Stored {
+    /// The order in which the sizes [rows, cols] are stored.
+    fn order(self, [rows, cols]: [usize; 2]) -> [usize; 2] {
+        if self == Plain { [rows, cols] } else { [cols, rows] }
+    }
+
+    /// Rows and columns of the matrices of a tensor of at least two dimensions.
+    fn sizes(self, of: Spec) -> [usize; 2] {
+        let [.., rows, cols] = *of.shape.dims() else { unreachable!("matrices have two sizes") };
+        self.order([rows, cols])
+    }
+
+    /// How the transpose of the matrix is stored.
+    fn turned(self) -> Self {
+        if self == Plain { Transposed } else { Plain }
+    }
 }
 
 /// y [rows, cols] = a [rows, inner] · b [inner, cols], plus `residual` if there is one; to `Add`, y += a·b. `form` is
@@ -162,24 +184,21 @@ enum Stored<'a> {
 fn multiply(
     cx: &mut Context,
     [rows, cols, inner]: [usize; 3],
-    [a, b]: [Stored; 2],
+    [a, b]: [(Stored, &Buffer); 2],
     form: Option<&Buffer>,
     residual: Option<&Buffer>,
     want: Want,
     y: &mut Buffer,
 ) {
     if let Device::Cuda(gpu) = cx.device {
-        let factor = |stored| match stored {
-            Plain(x) => cuda::Factor::Plain(x.into()),
-            Transposed(x) => cuda::Factor::Transposed(x.into()),
-        };
+        let factor = |(stored, x): (Stored, &Buffer)| on_gpu(stored, x.into());
         let added = if want == Want::Add { Some(y.pointer()) } else { residual.map(Pointer::from) };
         return product(&**gpu, [rows, cols, inner], [factor(a), factor(b)], added, y.into());
     }
     let form = form.filter(|form| !form.is_empty());
     if rounds(cx.device, y.dtype()) {
-        let b = form.map_or_else(|| pack_rounded(cx, view(b, inner, cols)), Buffer::as_slice);
-        let (c, a) = (MatMut::<f32>::new(y.as_mut_slice(), rows, cols), view(a, rows, inner));
+        let b = form.map_or_else(|| pack_rounded(cx, view(b.0, b.1.as_slice(), inner, cols)), Buffer::as_slice);
+        let (c, a) = (MatMut::<f32>::new(y.as_mut_slice(), rows, cols), view(a.0, a.1.as_slice(), rows, inner));
         return match residual {
             Some(residual) => bf16::product_onto(c, Mat::new(residual.as_slice(), rows, cols), a, b),
             None => bf16::product(c, a, b, want),
@@ -187,12 +206,12 @@ fn multiply(
     }
     let want = if residual.is_some() { Want::Add } else { want };
     if let Some(residual) = residual {
-        add::pass_on(cx.device, Want::Write, residual, y);
+        elementwise::pass_on(cx, Want::Write, residual, y);
     }
     with_real!(y.dtype(), T => {
         let form = form.map(|form| Factor::Packed(form.as_slice()));
-        let b = form.unwrap_or_else(|| Factor::Plain(view(b, inner, cols)));
-        gemm::<T>(MatMut::new(y.as_mut_slice(), rows, cols), view(a, rows, inner), b, want);
+        let b = form.unwrap_or_else(|| Factor::Plain(view(b.0, b.1.as_slice(), inner, cols)));
+        gemm::<T>(MatMut::new(y.as_mut_slice(), rows, cols), view(a.0, a.1.as_slice(), rows, inner), b, want);
     });
 }
 
@@ -225,10 +244,18 @@ fn scratch(device: &Device, ins: &[Spec], pass: Pass) -> usize {
 }
 
 /// A factor [rows, cols].
-fn view<T: Element>(factor: Stored<'_>, rows: usize, cols: usize) -> Mat<'_, T> {
-    match factor {
-        Plain(x) => Mat::new(x.as_slice(), rows, cols),
-        Transposed(x) => Mat::new(x.as_slice(), cols, rows).transposed(),
+fn view<T: Copy>(stored: Stored, x: &[T], rows: usize, cols: usize) -> Mat<'_, T> {
+    match stored {
+        Plain => Mat::new(x, rows, cols),
+        Transposed => Mat::new(x, cols, rows).transposed(),
+    }
+}
+
+/// A factor on a GPU.
+fn on_gpu(stored: Stored, x: Pointer) -> cuda::Factor {
+    match stored {
+        Plain => cuda::Factor::Plain(x),
+        Transposed => cuda::Factor::Transposed(x),
     }
 }
 
@@ -268,8 +295,12 @@ pub(crate) fn prepare_weight(number: usize, w: &Buffer, form: &mut Buffer) {
     });
 }
 
-/// The linear maps of a model.
+/// The linear maps of a model, and products of two tensors.
 pub fn cases(s: &Sizes) -> Vec<Case> {
+    [linear_maps(s), batched::cases(s)].concat()
+}
+
+fn linear_maps(s: &Sizes) -> Vec<Case> {
     let (d, f) = (s.dim(), s.ffn);
     let tokens = |width| Input::normal(&[s.batch, s.tokens, width]);
     let latents = || Input::normal(&[s.batch, s.latents, d]);

@@ -18,7 +18,7 @@ fn formula(inputs: usize, ins: &[Vec<f64>]) -> Vec<f64> {
 
 #[test]
 fn matches_the_formula() {
-    check_all(cases, &[], |s, number, ins| formula(cases(s)[number].ins[1].dims[1], ins));
+    check_all(linear_maps, &[], |s, number, ins| formula(linear_maps(s)[number].ins[1].dims[1], ins));
     for [rows, inputs, outputs] in SIZES {
         let [x, w, residual] = [[rows, inputs], [outputs, inputs], [rows, outputs]].map(|dims| Input::normal(&dims));
         check(&Case::new("", LinearResidual, vec![x, w, residual]), |ins| formula(inputs, ins));

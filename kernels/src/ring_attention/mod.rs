@@ -1,5 +1,5 @@
 //! Self-attention of one new token, for generation. A ring holds keys and values of the last tokens, so that memory
-//! does not grow with the text. Step by step this equals [`WindowAttention`](crate::window_attention::WindowAttention)
+//! does not grow with the text. Step by step this equals [`SelfAttention`](crate::self_attention::SelfAttention)
 //! on the whole text.
 //!
 //! For a window of k tokens the ring has W = max(k − 1, 1) slots, and position p uses slot p mod W. A step at position
@@ -154,8 +154,8 @@ pub fn cases(s: &Sizes) -> Vec<Case> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::self_attention::{Sees, SelfAttention};
     use crate::testing::{apply, distance, forward, normal, refuses};
-    use crate::window_attention::WindowAttention;
     use engine::bench::garbage;
 
     /// Compares step-by-step attention, with NaN in unwritten slots, with attention on the whole text.
@@ -165,7 +165,7 @@ mod tests {
         let d = heads * head_dim;
         for window in [1, 2, 3, 7, 20, 22, 23, 24, 40] {
             let qkv = normal(DType::F64, &[batch, tokens, 3 * d], 0);
-            let expected = forward(&WindowAttention { heads, window }, &[&qkv]).remove(0).to_f64();
+            let expected = forward(&SelfAttention { heads, sees: Sees::Window(window) }, &[&qkv]).remove(0).to_f64();
             let op = RingAttention { heads, window };
             let mut ring = [garbage(&Device::CPU, Spec::new(DType::F64, &[batch, slots(window), 2 * d]))];
             for token in 0..tokens {

@@ -94,28 +94,6 @@ pub fn product_onto(c: MatMut<'_, f32>, r: Mat<'_, f32>, a: Mat<'_, f32>, b: &[b
     multiply(c, a.into(), b, Start { want: Want::Add, onto: Some(r) });
 }
 
-/// Multiplies blocks that stay in L1, on this thread, and returns the FLOPs: the peak of AMX. `None` if lanes compute the
-/// product: their peak is that of f32.
-pub fn burst(steps: usize) -> Option<f64> {
-    const DEPTH: usize = 8;
-    #[cfg(target_arch = "x86_64")]
-    if simd::level() == Level::Amx {
-        let amx = simd::Amx::begin();
-        return Some(parallel::scratch((2 * DEPTH + 2) * SIDE * SIDE, |memory: &mut [bf16]| {
-            memory.fill(bf16::from_f32(1e-3));
-            let (factors, sums) = memory.split_at_mut(2 * DEPTH * SIDE * SIDE);
-            let (a, b) = factors.as_chunks().0.split_at(DEPTH);
-            let sums: &mut [f32] = bytemuck::cast_slice_mut(sums);
-            for _ in 0..steps {
-                amx.multiply(a, b, Want::Add, &mut sums.as_chunks_mut().0.as_chunks_mut().0[0]);
-            }
-            (2 * DEPTH * SIDE.pow(3) * steps) as f64
-        }));
-    }
-    let _ = steps;
-    None
-}
-
 /// Multiplies blocks on this thread, for an op that packs them itself.
 pub(crate) struct Multiplier {
     #[cfg(target_arch = "x86_64")]

@@ -2,8 +2,13 @@ use super::*;
 use crate::testing::{check_all, forward, refuses, sizes, vjp};
 use engine::{Bench, DType, Products};
 
-/// The definition, with the whole matrix of scores.
-fn formula(s: &Sizes, qkv: &[f64]) -> Vec<f64> {
+/// The definition, with the whole matrix of scores, for case `number`.
+fn formula(s: &Sizes, number: usize, qkv: &[f64]) -> Vec<f64> {
+    let sees = |i: usize, j: usize| match number {
+        0 => j <= i && i - j < s.window,
+        1 => j <= i,
+        _ => true,
+    };
     let (n, d) = (s.tokens, s.dim());
     let at = |sample: usize, row: usize, column: usize| qkv[(sample * n + row) * 3 * d + column];
     let mut y = vec![];
@@ -14,7 +19,7 @@ fn formula(s: &Sizes, qkv: &[f64]) -> Vec<f64> {
         let score = |j: usize| -> f64 {
             head.clone().map(|c| at(sample, i, c) * at(sample, j, d + c)).sum::<f64>() / (s.head_dim as f64).sqrt()
         };
-        let weights: Vec<f64> = (0..n).map(|j| if j <= i && i - j < s.window { score(j).exp() } else { 0.0 }).collect();
+        let weights: Vec<f64> = (0..n).map(|j| if sees(i, j) { score(j).exp() } else { 0.0 }).collect();
         let values: f64 = weights.iter().enumerate().map(|(j, w)| w * at(sample, j, 2 * d + column)).sum();
         y.push(values / weights.iter().sum::<f64>());
     }
@@ -27,7 +32,7 @@ fn matches_the_formula() {
     let larger = [[133, 50, 2, 6], [96, 1, 1, 4], [65, 200, 1, 16], [160, 33, 1, 34], [64, 16, 2, 2], [81, 7, 1, 32]];
     let larger =
         larger.map(|[tokens, window, heads, head_dim]| Sizes { tokens, window, heads, head_dim, ..sizes()[0] });
-    check_all(cases, &larger, |s, _, ins| formula(s, &ins[0]));
+    check_all(cases, &larger, |s, number, ins| formula(s, number, &ins[0]));
 }
 
 /// Large scores: no overflow, and the nearest key gets all the weight.
@@ -39,7 +44,7 @@ fn large_scores_are_no_trouble() {
         row.copy_from_slice(&[300.0, 0.0, 300.0 * (1 + i % 3) as f32, 0.0, i as f32, 1.0]);
     }
     let qkv = Buffer::from_slice(&[1, n, 3 * d], &qkv);
-    let op = WindowAttention { heads: 1, window: 3 };
+    let op = SelfAttention { heads: 1, sees: Sees::Window(3) };
     let outs = forward(&op, &[&qkv]);
     for (i, y) in outs[0].as_slice::<f32>().chunks(2).enumerate().skip(2) {
         let largest = (i - 2..=i).find(|j| j % 3 == 2).unwrap();
@@ -51,7 +56,7 @@ fn large_scores_are_no_trouble() {
 
 #[test]
 fn errors_name_what_is_wrong() {
-    let op = |window| WindowAttention { heads: 2, window };
+    let op = |window| SelfAttention { heads: 2, sees: Sees::Window(window) };
     let heads = "qkv is f32[1, 5, 16], its last size must be a multiple of 6 heads";
     refuses(&op(4), "f32[1, 5, 16]", heads);
     refuses(&op(4), "f32[5, 12]", "qkv is f32[5, 12], must have 3 dimensions");
@@ -60,29 +65,36 @@ fn errors_name_what_is_wrong() {
 
 #[test]
 fn cost_counts_the_pairs_that_are_seen() {
-    let op = WindowAttention { heads: 2, window: 3 };
     let qkv = Spec::new(DType::F32, &[2, 5, 3 * 8]);
-    // One token sees 1, one 2, three 3.
-    let pairs = 2 * 2 * (1 + 2 + 3 * 3);
-    let cost = op.cost(&[qkv], Pass::Forward);
-    assert_eq!(cost.flops, pairs * (4 * 4 + 4));
-    assert_eq!(cost.bytes, 4 * 2 * 5 * (24 + 8 + 2));
+    // In the window, one token sees 1, one 2, three 3.
+    for (sees, pairs) in [(Sees::Window(3), 1 + 2 + 3 * 3), (Sees::Past, 1 + 2 + 3 + 4 + 5), (Sees::All, 5 * 5)] {
+        let cost = SelfAttention { heads: 2, sees }.cost(&[qkv], Pass::Forward);
+        assert_eq!(cost.flops, 2 * 2 * pairs * (4 * 4 + 4));
+        assert_eq!(cost.bytes, 4 * 2 * 5 * (24 + 8 + 2));
+    }
 }
 
 /// Without queries every probability is one over the number of keys, and sums of small integers are exact in bf16 too: a
 /// wrong mask would show.
 #[test]
 fn rounded_products_see_the_same_keys() {
-    for (tokens, window, head_dim) in [(275, 70, 64), (275, 256, 32), (40, 64, 64), (290, 64, 33)] {
+    let windows = [(275, 70, 64), (275, 256, 32), (40, 64, 64), (290, 64, 33)];
+    let windows = windows.map(|(tokens, window, head_dim)| (tokens, Sees::Window(window), head_dim));
+    let others = [(275, Sees::Past, 32), (275, Sees::All, 64), (64, Sees::All, 33), (290, Sees::All, 32)];
+    for (tokens, sees, head_dim) in windows.into_iter().chain(others) {
         let value = |token: usize, column: usize| (token * 7 + column * 3) % 16;
         let mut qkv = vec![0.0f32; tokens * 3 * head_dim];
         for (token, row) in qkv.chunks_mut(3 * head_dim).enumerate() {
             (0..head_dim).for_each(|column| row[2 * head_dim + column] = value(token, column) as f32);
         }
-        let (qkv, op) = (Buffer::from_slice(&[1, tokens, 3 * head_dim], &qkv), WindowAttention { heads: 1, window });
+        let (qkv, op) = (Buffer::from_slice(&[1, tokens, 3 * head_dim], &qkv), SelfAttention { heads: 1, sees });
         let outs = Bench { device: &Device::CPU.with(Products::Bf16), op: &op }.forward(&[qkv]);
         for (token, y) in outs[0].as_slice::<f32>().chunks(head_dim).enumerate() {
-            let seen = (token + 1).saturating_sub(window)..token + 1;
+            let seen = match sees {
+                Sees::Window(window) => (token + 1).saturating_sub(window)..token + 1,
+                Sees::Past => 0..token + 1,
+                Sees::All => 0..tokens,
+            };
             for (column, &y) in y.iter().enumerate() {
                 let sum: usize = seen.clone().map(|key| value(key, column)).sum();
                 assert_eq!(y, sum as f32 * (1.0 / seen.len() as f32), "token {token}, column {column}");

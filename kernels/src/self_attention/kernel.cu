@@ -1,5 +1,5 @@
-// Self-attention within a window, tile by tile: work and traffic are proportional to tokens · window. The time is that
-// of the tensor cores and the exponentials in bf16, and of plain multiply-adds in f32.
+// Self-attention, tile by tile: work and traffic are proportional to the pairs of tokens that see each other. The time is
+// that of the tensor cores and the exponentials in bf16, and of plain multiply-adds in f32.
 
 // Columns of a loaded tile, and columns that a warp takes at a time; it skips columns that none of its rows sees.
 constexpr int COLUMNS = sizeof(T) == 2 && D <= 64 ? 64 : 32;
@@ -11,9 +11,10 @@ constexpr int BACKWARD_KEYS = sizeof(T) == 2 ? 16 : 8;
 constexpr int RESIDENT_FORWARD = D <= 64 ? 3 : 0;
 constexpr int RESIDENT = D <= 32 ? 2 : 0;
 
-// Sizes of the layer: qkv [B, tokens, 3d], d = heads·head_dim. Blocks: x of rows, y a head, z a sample.
+// Sizes of the layer: qkv [B, tokens, 3d], d = heads·head_dim. A token sees itself, the `before` tokens before it and the
+// `after` tokens after it. Blocks: x of rows, y a head, z a sample.
 struct Layer {
-    int tokens, heads, head_dim, window;
+    int tokens, heads, head_dim, before, after;
     float scale;
 
     // Element 0 of this block's sample and head in the i-th part (d columns) of a tensor [B, tokens, n·d].
@@ -26,20 +27,20 @@ struct Layer {
     __device__ size_t pair(int row) const { return ((size_t)blockIdx.z * heads + blockIdx.y) * tokens + row; }
 
     // Which keys a query sees, and which queries see a key.
-    __device__ Sight of_queries() const { return {window - 1, 0, tokens}; }
-    __device__ Sight of_keys() const { return {0, window - 1, tokens}; }
+    __device__ Sight of_queries() const { return {before, after, tokens}; }
+    __device__ Sight of_keys() const { return {after, before, tokens}; }
 
-    // Keys and values that a block of queries sees: from the first query's first key to the last query's own.
+    // Keys and values that a block of queries sees: from the first query's first key to the last query's last.
     __device__ Stream<COLUMNS> keys(const T* qkv, int first, T* shared) const {
-        int begin = first < window ? 0 : first - window + 1, end = min(first + BLOCK, tokens);
+        int begin = max(first - before, 0), end = min(first + BLOCK + after, tokens);
         return {rows(qkv, 3, 1), rows(qkv, 3, 2), nullptr, begin, (end - begin + COLUMNS - 1) / COLUMNS, shared};
     }
 };
 
 // qkv → y [B, tokens, d], lse [B, tokens, heads]. A block has BLOCK queries.
-extern "C" __global__ void __launch_bounds__(128, RESIDENT_FORWARD) forward(const T* qkv, T* y, float* lse, int tokens, int heads, int head_dim, int window, float scale) {
+extern "C" __global__ void __launch_bounds__(128, RESIDENT_FORWARD) forward(const T* qkv, T* y, float* lse, int tokens, int heads, int head_dim, int before, int after, float scale) {
     SHARED(T, shared);
-    Layer layer = {tokens, heads, head_dim, window, scale};
+    Layer layer = {tokens, heads, head_dim, before, after, scale};
     int first = blockIdx.x * BLOCK, query = first + warp() * ROWS;
     T* own = shared + warp() * ROWS * STRIDE;
     auto stream = layer.keys(qkv, first, shared + BLOCK * STRIDE);
@@ -72,9 +73,9 @@ __device__ inline float row_dot(const T* a, const T* b) {
 
 // Computes d_q in d_qkv [B, tokens, 3d], and pairs [B, heads, tokens, 2]: lse to base 2 and delta = Σ y · d_y. A block
 // has BLOCK queries.
-extern "C" __global__ void __launch_bounds__(128, RESIDENT) backward_queries(const T* qkv, const T* y, const float* lse, const T* d_y, int want, T* d_qkv, float* pairs, int tokens, int heads, int head_dim, int window, float scale) {
+extern "C" __global__ void __launch_bounds__(128, RESIDENT) backward_queries(const T* qkv, const T* y, const float* lse, const T* d_y, int want, T* d_qkv, float* pairs, int tokens, int heads, int head_dim, int before, int after, float scale) {
     SHARED(T, shared);
-    Layer layer = {tokens, heads, head_dim, window, scale};
+    Layer layer = {tokens, heads, head_dim, before, after, scale};
     int first = blockIdx.x * BLOCK, query = first + warp() * ROWS;
     T* own = shared + warp() * ROWS * STRIDE;
     auto stream = layer.keys(qkv, first, shared + 2 * BLOCK * STRIDE);
@@ -115,14 +116,14 @@ extern "C" __global__ void __launch_bounds__(128, RESIDENT) backward_queries(con
 }
 
 // Computes d_k and d_v in d_qkv. A block has BLOCK keys; pairs come from the kernel above.
-extern "C" __global__ void __launch_bounds__(128, RESIDENT) backward_keys(const T* qkv, const float* pairs, const T* d_y, int want, T* d_qkv, int tokens, int heads, int head_dim, int window, float scale) {
+extern "C" __global__ void __launch_bounds__(128, RESIDENT) backward_keys(const T* qkv, const float* pairs, const T* d_y, int want, T* d_qkv, int tokens, int heads, int head_dim, int before, int after, float scale) {
     SHARED(T, shared);
-    Layer layer = {tokens, heads, head_dim, window, scale};
+    Layer layer = {tokens, heads, head_dim, before, after, scale};
     int first = blockIdx.x * BLOCK, key = first + warp() * ROWS;
     T* own = shared + warp() * ROWS * STRIDE;
-    // From the first key's own query to the last query that sees the last key.
-    int tiles = (min(first + BLOCK + window - 1, tokens) - first + COLUMNS - 1) / COLUMNS;
-    Stream<COLUMNS> stream = {layer.rows(qkv, 3, 0), layer.rows(d_y, 1, 0), pairs + 2 * layer.pair(0), first, tiles, shared + 2 * BLOCK * STRIDE};
+    // From the first query that sees the first key to the last query that sees the last key.
+    int begin = max(first - after, 0), tiles = (min(first + BLOCK + before, tokens) - begin + COLUMNS - 1) / COLUMNS;
+    Stream<COLUMNS> stream = {layer.rows(qkv, 3, 0), layer.rows(d_y, 1, 0), pairs + 2 * layer.pair(0), begin, tiles, shared + 2 * BLOCK * STRIDE};
     load_tile<BLOCK>(shared, layer.rows(qkv, 3, 1), first);
     load_tile<BLOCK>(shared + BLOCK * STRIDE, layer.rows(qkv, 3, 2), first);
     stream.load(0);

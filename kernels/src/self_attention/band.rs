@@ -1,4 +1,5 @@
-//! Which queries see which keys: the geometry of one block of queries.
+//! Which queries see which keys: the geometry of one block of queries. Query i sees the keys from i − before to i + after.
+//! A window, for which after = 0:
 //!
 //! ```text
 //!            keys →   first query      first + 16
@@ -6,6 +7,7 @@
 //!                     · · ░ █ █ █ █ ▒                 the next sixteen    ▒ cut by causality
 //! ```
 
+use super::cpu::Shape;
 use crate::product::BLOCK;
 use engine::simd::{Isa, LANES, Lanes, Real};
 use std::ops::Range;
@@ -30,7 +32,8 @@ pub struct Group {
     pub keys: Range<usize>,
     /// The keys that every query would see if there were sixteen.
     pub seen_by_all: Range<usize>,
-    window: usize,
+    before: usize,
+    after: usize,
 }
 
 /// A rectangle of the scores (keys × columns) that is computed together.
@@ -41,9 +44,9 @@ pub struct Rectangle {
 
 impl Band {
     /// `queries` are at most [`BLOCK`].
-    pub fn new(queries: Range<usize>, window: usize) -> Self {
+    pub fn new(queries: Range<usize>, shape: Shape) -> Self {
         let middle = queries.end.min(queries.start + LANES);
-        Self { groups: [Group::new(0, queries.start..middle, window), Group::new(LANES, middle..queries.end, window)] }
+        Self { groups: [Group::new(0, queries.start..middle, shape), Group::new(LANES, middle..queries.end, shape)] }
     }
 
     /// The first key: row 0 of the scores.
@@ -57,9 +60,9 @@ impl Band {
         (key - self.first_key()) * BLOCK
     }
 
-    /// The most keys that this many consecutive queries can see, with enough tokens.
-    pub fn most_keys(window: usize, queries: usize) -> usize {
-        window + queries - 1 + ALIGN - 1
+    /// The most keys that this many consecutive queries can see.
+    pub fn most_keys(shape: Shape, queries: usize) -> usize {
+        shape.tokens.min(shape.before + queries + shape.after + ALIGN - 1)
     }
 
     /// What the two groups see, each alone and together.
@@ -74,25 +77,25 @@ impl Band {
 }
 
 impl Group {
-    fn new(lane: usize, queries: Range<usize>, window: usize) -> Self {
+    fn new(lane: usize, queries: Range<usize>, shape: Shape) -> Self {
+        let Shape { before, after, .. } = shape;
         if queries.is_empty() {
             // An empty range, placed so that `rectangles` can count from it.
             let none = queries.start..queries.start;
-            return Self { lane, queries, keys: none.clone(), seen_by_all: none, window };
+            return Self { lane, queries, keys: none.clone(), seen_by_all: none, before, after };
         }
-        let oldest = |query: usize| (query + 1).saturating_sub(window);
-        let keys = oldest(queries.start) / ALIGN * ALIGN..queries.end;
-        let newest = queries.start + 1;
-        let seen_by_all = oldest(queries.start + LANES - 1).min(newest)..newest;
-        Self { lane, queries, keys, seen_by_all, window }
+        let (first, last) = (shape.seen_from(queries.start), shape.seen_until(queries.end - 1));
+        let newest = shape.seen_until(queries.start);
+        let seen_by_all = shape.seen_from(queries.start + LANES - 1).min(newest)..newest;
+        Self { lane, queries, keys: first / ALIGN * ALIGN..last, seen_by_all, before, after }
     }
 
     /// 0 in the lanes whose query sees `key`, −∞ in the others.
     #[inline(always)]
     pub fn mask<I: Isa, T: Real>(&self, key: usize, masks: &Masks<T>) -> T::Lanes<I> {
         // The first and the last lane whose query sees the key.
-        let first = key.saturating_sub(self.queries.start).min(LANES);
-        let beyond = (key + self.window).saturating_sub(self.queries.start).min(LANES);
+        let first = key.saturating_sub(self.queries.start + self.after).min(LANES);
+        let beyond = (key + self.before + 1).saturating_sub(self.queries.start).min(LANES);
         masks.from::<I>(first).add(masks.before::<I>(beyond))
     }
 }

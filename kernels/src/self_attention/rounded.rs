@@ -17,8 +17,8 @@ use engine::{Want, parallel};
 use half::bf16;
 use std::ops::Range;
 
-/// Queries that one thread takes at a time in the forward pass. It packs the keys that they see: their own and those of
-/// the window before.
+/// Queries that one thread takes at a time in the forward pass. It packs the keys that they see: their own and those
+/// around.
 const CHUNK: usize = 8 * SIDE;
 
 /// A block of scores: a row per key, a column per query.
@@ -36,12 +36,12 @@ impl Shape {
 
     /// Blocks of keys that some query of a block sees.
     fn seen(self, block: usize) -> Range<usize> {
-        (block * SIDE + 1).saturating_sub(self.window) / SIDE..block + 1
+        self.seen_from(block * SIDE) / SIDE..self.seen_until(block * SIDE + SIDE - 1).div_ceil(SIDE)
     }
 
     /// The most of these, with enough tokens.
     fn most_seen(self) -> usize {
-        (self.window - 1).div_ceil(SIDE) + 1
+        self.before.div_ceil(SIDE) + 1 + self.after.div_ceil(SIDE)
     }
 
     /// The tokens of a block.
@@ -143,7 +143,7 @@ fn forward_chunk(shape: Shape, qkv: &[f32], from: usize, y: &mut [f32], lse: &mu
     let multiplier = Multiplier::begin();
     let end = from + y.len() / d;
     let first = shape.seen(from / SIDE).start;
-    let count = end - first * SIDE;
+    let count = shape.seen_until(end - 1) - first * SIDE;
     let down = count.div_ceil(SIDE);
     for index in 0..shape.heads {
         let head = Head { shape, index, qkv };
@@ -190,11 +190,16 @@ impl Scores<'_> {
     fn hide<I: Isa>(&mut self) {
         let Self { shape, block, scores } = self;
         let (masks, first, from) = (Masks::new(), shape.seen(*block).start * SIDE, *block * SIDE);
-        let groups = Band::new(shape.tokens_of(*block), shape.window).groups;
+        let groups = Band::new(shape.tokens_of(*block), *shape).groups;
         let rows = scores.as_flattened_mut();
         // All queries see the keys between these two ranges.
-        let old = first..from.min((from + SIDE).saturating_sub(shape.window));
-        for key in old.chain(from..first + rows.len()) {
+        let new = shape.seen_until(from);
+        let old = first..new.min(shape.seen_from(from + SIDE - 1));
+        for key in old.chain(new..first + rows.len()) {
+            if key >= shape.tokens {
+                rows[key - first] = [f32::NEG_INFINITY; SIDE];
+                continue;
+            }
             for group in &groups {
                 let scores = &mut rows[key - first][group.lane..];
                 I::F32::load(scores).add(group.mask::<I, f32>(key, &masks)).store(scores);
@@ -315,12 +320,13 @@ fn backward_head(
         for (i, token) in tokens.enumerate() {
             write(d_q, i, want, d_qkv.row(3 * token + Part::Queries as usize, 0, head_dim));
         }
-        // d_k += d_sᵀ · q and d_v += pᵀ · d_y. No earlier query saw the last block of keys.
+        // d_k += d_sᵀ · q and d_v += pᵀ · d_y. The first block that sees some keys overwrites their sums.
         for (sums, scores, right) in [(&mut *d_k, &*d_s, &*q), (&mut *d_v, scores, d_y)] {
             let left = &mut left[..seen.len()];
             pack_left(flat(scores.as_flattened()), 1, left);
             for (key, left) in seen.clone().zip(left.chunks(1)) {
-                let how = if key == block { Want::Write } else { Want::Add };
+                let how =
+                    if (key * SIDE).saturating_sub(shape.after) / SIDE == block { Want::Write } else { Want::Add };
                 for (right, sum) in right.chunks(1).zip(&mut sums[key * across..]) {
                     multiplier.multiply(left, right, how, sum);
                 }

@@ -1,6 +1,6 @@
 //! Takes a block of 32 queries at a time. Its scores have a row per key and a lane per query, so that maximum and sum
 //! over the keys work within lanes. All products (scores and y; d_p, d_q, d_k and d_v) are small, on these (k + 31) ×
-//! 32 scores, which stay in L2. Compute-bound: 2·D multiply-adds forward and 5·D backward for each pair of query and
+//! 32 scores, which stay in L2 if a token sees up to a few thousand. Compute-bound: 2·D multiply-adds forward and 5·D backward for each pair of query and
 //! key, and an exponential.
 
 use super::band::{Band, Group, Masks, Rectangle};
@@ -13,13 +13,15 @@ use engine::{Want, parallel};
 /// Queries that one thread takes at a time in the forward pass; adjacent queries share most of their keys.
 const CHUNK: usize = 4 * BLOCK;
 
-/// Sizes of one sample; the window is at most `tokens`.
+/// Sizes of one sample. A token sees itself, the `before` tokens before it and the `after` tokens after it; both are less than
+/// `tokens`.
 #[derive(Clone, Copy)]
 pub struct Shape {
     pub tokens: usize,
     pub heads: usize,
     pub head_dim: usize,
-    pub window: usize,
+    pub before: usize,
+    pub after: usize,
 }
 
 impl Shape {
@@ -27,9 +29,18 @@ impl Shape {
         self.heads * self.head_dim
     }
 
+    /// The first token that a token sees, and the one after the last.
+    pub fn seen_from(self, token: usize) -> usize {
+        token.saturating_sub(self.before)
+    }
+
+    pub fn seen_until(self, token: usize) -> usize {
+        self.tokens.min(token + self.after + 1)
+    }
+
     /// Numbers in the scores of a block.
     pub fn scores(self) -> usize {
-        self.tokens.min(Band::most_keys(self.window, BLOCK)) * BLOCK
+        Band::most_keys(self, BLOCK) * BLOCK
     }
 
     /// Numbers in a transposed block of queries.
@@ -39,7 +50,7 @@ impl Shape {
 
     /// Numbers in the packed keys that `queries` consecutive queries see.
     fn panels(self, queries: usize) -> usize {
-        packed_len(self.tokens.min(Band::most_keys(self.window, queries)), self.head_dim)
+        packed_len(Band::most_keys(self, queries), self.head_dim)
     }
 }
 
@@ -153,14 +164,15 @@ impl<T: Real> Kernel for Forward<'_, T> {
         let panels = shape.panels(CHUNK);
         let [queries, scores, keys, values] = split(scratch, [shape.block(), shape.scores(), panels, panels]);
         let end = first + y.len() / d;
-        let first_key = Band::new(first..end.min(first + BLOCK), shape.window).first_key();
+        let first_key = Band::new(first..end.min(first + BLOCK), shape).first_key();
+        let count = shape.seen_until(end - 1) - first_key;
         for index in 0..shape.heads {
             let head = Head { shape, index, qkv };
-            let values = &mut values[..(end - first_key) * head_dim];
-            pack::<I, T>(head.rows(Part::Keys, first_key), end - first_key, head_dim, keys);
+            let values = &mut values[..count * head_dim];
+            pack::<I, T>(head.rows(Part::Keys, first_key), count, head_dim, keys);
             gather(head.rows(Part::Values, first_key), head_dim, values);
             for block in (first..end).step_by(BLOCK) {
-                let band = Band::new(block..end.min(block + BLOCK), shape.window);
+                let band = Band::new(block..end.min(block + BLOCK), shape);
                 let count = band.groups[1].queries.end - block;
                 transpose::<I, T>(head.rows(Part::Queries, block), count, scale(head_dim), queries);
                 times::<I, T>(keys, first_key, queries, &band, scores);

@@ -7,7 +7,7 @@ use engine::cuda::{Arg, Gpu, Grid, Module, Pointer};
 use engine::{Buffer, DType, Want};
 
 pub static KERNELS: Module =
-    Module::new("window_attention", concat!(include_str!("../attention.cuh"), include_str!("kernel.cu")))
+    Module::new("self_attention", concat!(include_str!("../attention.cuh"), include_str!("kernel.cu")))
         .with_sizes(&attention::SIZES);
 
 /// Columns of a tile.
@@ -27,13 +27,13 @@ pub fn shared(tiles: Tiles) -> usize {
 }
 
 fn launch(gpu: &dyn Gpu, shape: Shape, like: &Buffer, entry: &'static str, shared: fn(Tiles) -> usize, args: &[Arg]) {
-    let Shape { tokens, heads, head_dim, window } = shape;
+    let Shape { tokens, heads, head_dim, before, after } = shape;
     let (samples, dtype) = (like.shape().dims()[0], like.dtype());
     let tiles = Tiles::new(head_dim, dtype);
     gpu.launch(
         &KERNELS.kernel(entry, dtype).size(tiles.size),
         Grid::with_blocks([tokens.div_ceil(tiles.block()), heads, samples], THREADS).shared(shared(tiles)),
-        &[args, args![tokens, heads, head_dim, window, Arg::F32(attention::scale(head_dim))]].concat(),
+        &[args, args![tokens, heads, head_dim, before, after, Arg::F32(attention::scale(head_dim))]].concat(),
     );
 }
 

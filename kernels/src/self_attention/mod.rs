@@ -1,5 +1,5 @@
-//! Causal self-attention within a window: token i sees the tokens j in [i−k+1, i]. The backward pass recomputes the
-//! probabilities from `lse`. All work is proportional to N·k.
+//! Self-attention: every token sees a window of tokens up to itself, all tokens up to itself, or all tokens. The backward pass
+//! recomputes the probabilities from `lse`. All work is proportional to the number of pairs that see each other.
 
 mod backward;
 mod band;
@@ -17,28 +17,39 @@ use engine::{Buffer, Context, Cost, DType, Device, Op, Output, Pass, Reads, Resu
 /// `qkv [B, N, 3d] → y [B, N, d], lse [B, N, H]`: a row of `qkv` is queries, keys and values of all heads side by side,
 /// queries and keys are already rotated.
 ///
-/// - Formula: for each head, over j in [i−k+1, i], `s_ij = q_i·k_j / √D`, `lse_i = log Σ_j exp s_ij`,
+/// - Formula: for each head, over the tokens j that token i sees, `s_ij = q_i·k_j / √D`, `lse_i = log Σ_j exp s_ij`,
 ///   `p_ij = exp(s_ij − lse_i)`, `y_i = Σ_j p_ij v_j`
 /// - VJP: with `delta_i = y_i·d_y_i` and `d_s_ij = p_ij (d_y_i·v_j − delta_i) / √D`: `d_q_i = Σ_j d_s_ij k_j`,
 ///   `d_k_j = Σ_i d_s_ij q_i`, `d_v_j = Σ_i p_ij d_y_i`
 /// - Source: Vaswani et al., arXiv 1706.03762; windows as in Beltagy et al., "Longformer", arXiv 2004.05150; backward as in
 ///   Dao, "FlashAttention-2", arXiv 2307.08691
 #[derive(Clone, Copy, Debug)]
-pub struct WindowAttention {
+pub struct SelfAttention {
     /// Heads H; D = d/H.
     pub heads: usize,
-    /// Number k of tokens that a token sees, including itself.
-    pub window: usize,
+    /// The tokens that a token sees.
+    pub sees: Sees,
 }
 
-impl Op for WindowAttention {
-    check::names!("window_attention": qkv);
+/// The tokens j that token i sees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sees {
+    /// The last k tokens up to itself: j in [i−k+1, i].
+    Window(usize),
+    /// Itself and all before (causal attention): j ≤ i.
+    Past,
+    /// All tokens of the sample.
+    All,
+}
+
+impl Op for SelfAttention {
+    check::names!("self_attention": qkv);
 
     fn infer(&self, ins: &[Spec]) -> Result<Vec<Output>> {
         let dtype = check::real("qkv", ins[0])?;
         check::rank("qkv", ins[0], 3)?;
         let head_dim = check::heads("qkv", ins[0], 3 * self.heads)?;
-        check::that(self.window > 0, || "a window of 0 tokens sees nothing, must be at least 1".into())?;
+        check::that(self.sees != Sees::Window(0), || "a window of 0 tokens sees nothing, must be at least 1".into())?;
         let (batch, tokens) = (ins[0].shape.dims()[0], ins[0].shape.dims()[1]);
         let y = Spec::new(dtype, &[batch, tokens, self.heads * head_dim]);
         let lse = Spec::new(check::statistic(dtype), &[batch, tokens, self.heads]);
@@ -92,31 +103,39 @@ impl Op for WindowAttention {
     fn cost(&self, ins: &[Spec], pass: Pass) -> Cost {
         let shape = self.shape(ins[0]);
         let (rows, dim) = (ins[0].shape.rows(), shape.dim());
-        // Token i sees min(i + 1, k) tokens.
-        let pairs = shape.tokens * shape.window - shape.window * (shape.window - 1) / 2;
-        let pairs = ins[0].shape.dims()[0] * self.heads * pairs;
+        let seen = (0..shape.tokens).map(|token| shape.seen_until(token) - shape.seen_from(token));
+        let pairs = ins[0].shape.dims()[0] * self.heads * seen.sum::<usize>();
         let vjp = pairs * (10 * shape.head_dim + 6) + 2 * rows * dim;
         cost::of(self, ins, pass, pairs * (4 * shape.head_dim + 4), &[vjp])
     }
 }
 
-impl WindowAttention {
+impl SelfAttention {
     /// Whether products round their factors. Below these sizes, rounding gains little or costs time (docs/speed.md).
     fn rounds(&self, device: &Device, qkv: Spec) -> bool {
-        rounds(device, qkv.dtype) && self.window >= 64 && self.shape(qkv).head_dim >= SIDE
+        let shape = self.shape(qkv);
+        let most = if let Sees::Window(window) = self.sees { window } else { shape.tokens };
+        rounds(device, qkv.dtype) && most >= 64 && shape.head_dim >= SIDE
     }
 
     fn shape(&self, qkv: Spec) -> cpu::Shape {
         let tokens = qkv.shape.dims()[1];
         let head_dim = qkv.shape.last() / (3 * self.heads);
-        cpu::Shape { tokens, heads: self.heads, head_dim, window: self.window.min(tokens) }
+        let others = tokens.saturating_sub(1);
+        let [before, after] = match self.sees {
+            Sees::Window(window) => [others.min(window - 1), 0],
+            Sees::Past => [others, 0],
+            Sees::All => [others, others],
+        };
+        cpu::Shape { tokens, heads: self.heads, head_dim, before, after }
     }
 }
 
-/// One case: the self-attention of a layer.
+/// One case for each way to see.
 pub fn cases(s: &Sizes) -> Vec<Case> {
     let qkv = Input::normal(&[s.batch, s.tokens, 3 * s.dim()]);
-    vec![Case::new("layer", WindowAttention { heads: s.heads, window: s.window }, vec![qkv])]
+    let case = |label, sees| Case::new(label, SelfAttention { heads: s.heads, sees }, vec![qkv.clone()]);
+    vec![case("window", Sees::Window(s.window)), case("causal", Sees::Past), case("full", Sees::All)]
 }
 
 #[cfg(test)]

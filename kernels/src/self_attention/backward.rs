@@ -90,8 +90,10 @@ impl<T: Real> Kernel for Backward<'_, '_, T> {
         gather(head.rows(Part::Keys, 0), head_dim, keys);
         pack::<I, T>(Right::rows(keys, head_dim), shape.tokens, head_dim, packed_keys);
         pack::<I, T>(head.rows(Part::Values, 0), shape.tokens, head_dim, packed_values);
+        d_k.fill(T::ZERO);
+        d_v.fill(T::ZERO);
         for block in (0..shape.tokens).step_by(BLOCK) {
-            let band = Band::new(block..shape.tokens.min(block + BLOCK), shape.window);
+            let band = Band::new(block..shape.tokens.min(block + BLOCK), shape);
             let count = band.groups[1].queries.end - block;
             let (queries, d_y) = (&mut queries[..count * head_dim], &mut d_y[..count * head_dim]);
             gather(head.rows(Part::Queries, block), head_dim, queries);
@@ -120,10 +122,7 @@ impl<T: Real> Kernel for Backward<'_, '_, T> {
                 sum::<I, T>(group, &band, d_s, keys, &mut d_q, head_dim, want);
             }
 
-            // d_k += d_sᵀ · q and d_v += pᵀ · d_y, over the queries of each rectangle. No earlier query saw these keys:
-            let new = block * head_dim..(block + count) * head_dim;
-            d_k[new.clone()].fill(T::ZERO);
-            d_v[new].fill(T::ZERO);
+            // d_k += d_sᵀ · q and d_v += pᵀ · d_y, over the queries of each rectangle.
             for Rectangle { keys, lanes } in band.rectangles() {
                 if keys.is_empty() {
                     continue;
