@@ -26,7 +26,7 @@ pub fn over(gpu: &dyn Gpu, tensor: &Buffer, module: &'static Module, entry: &'st
 /// out [rows, cols] = a [rows, inner] · b [inner, cols], plus c if there is one.
 pub fn product(gpu: &dyn Gpu, sizes: [usize; 3], [a, b]: [Factor; 2], c: Option<Pointer>, out: Pointer) {
     let [rows, cols, inner] = sizes;
-    gpu.product(&Product { rows, cols, inner, a, b, c, out });
+    gpu.product(&Product { count: 1, shared: [false; 2], rows, cols, inner, a, b, c, out });
 }
 
 /// The arguments of a kernel: buffers and pointers become addresses, sizes become `int`.

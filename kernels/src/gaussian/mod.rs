@@ -6,7 +6,7 @@ pub(crate) mod cpu;
 use crate::case::{Case, Fill, Input, Sizes};
 use crate::lanes::{map, map_pieces};
 use crate::launch::{THREADS, args, over};
-use crate::{add, check, cost};
+use crate::{check, cost, elementwise};
 use engine::cuda::{Grid, Module};
 use engine::{Buffer, Context, Cost, Device, Op, Output, Pass, Reads, Result, Spec, Want, with_real};
 
@@ -54,7 +54,7 @@ impl Op for Reparameterize {
     }
 
     fn vjp(&self, cx: &mut Context, wants: &[Want], ins: &[&Buffer], _: &[&Buffer], d_y: &Buffer, d: &mut [Buffer]) {
-        add::pass_on(cx.device, wants[MU], d_y, &mut d[MU]);
+        elementwise::pass_on(cx, wants[MU], d_y, &mut d[MU]);
         if let Device::Cuda(gpu) = cx.device {
             if cost::any_wanted(&wants[LOGVAR..]) {
                 let [logvar, eps, d_logvar, d_eps] = [ins[LOGVAR], ins[EPS], &d[LOGVAR], &d[EPS]];
