@@ -24,8 +24,8 @@ pub(crate) struct Draft {
 pub(crate) fn draft(graph: &Graph, store: &mut Store, request: &Request) -> Result<Draft> {
     let device = store.device.clone();
     let known = vec![Known::default(); graph.values.len()];
-    let forms = HashMap::new();
-    let mut b = Builder { graph, request, device, known, one: None, forms, draft: Draft::default() };
+    let (owners, forms) = (owners(graph, request), HashMap::new());
+    let mut b = Builder { graph, request, device, owners, known, one: None, forms, draft: Draft::default() };
     b.mark_needed(store)?;
     b.mark_wanted(store)?;
     b.mark_phases()?;
@@ -34,6 +34,26 @@ pub(crate) fn draft(graph: &Graph, store: &mut Store, request: &Request) -> Resu
     b.forward();
     b.backward();
     Ok(b.draft)
+}
+
+/// For every value, the value whose buffer it is in: itself, or the one that it is a reshaped copy of. The root and kept values
+/// have a buffer of their own. An op that reads one buffer in two shapes gets a copy.
+fn owners(graph: &Graph, request: &Request) -> Vec<Value> {
+    let own: Vec<Value> = request.keep.iter().chain(&request.root).copied().collect();
+    let mut copied: Vec<bool> = graph.all().map(|v| own.contains(&v)).collect();
+    loop {
+        let mut owners: Vec<Value> = graph.all().collect();
+        for node in graph.nodes.iter().filter(|node| node.op.only_reshapes() && !copied[node.out.index()]) {
+            owners[node.out.index()] = owners[node.ins[0].index()];
+        }
+        let clash = graph.nodes.iter().filter(|node| owners[node.out.index()] == node.out).find_map(|node| {
+            let other =
+                |v: &Value, w: &Value| owners[v.index()] == owners[w.index()] && graph.spec(*v) != graph.spec(*w);
+            node.ins.iter().find(|&&v| owners[v.index()] != v && node.ins.iter().any(|w| other(&v, w)))
+        });
+        let Some(v) = clash else { return owners };
+        copied[v.index()] = true;
+    }
 }
 
 /// Facts about a value while planning.
@@ -58,7 +78,9 @@ struct Builder<'a> {
     graph: &'a Graph,
     request: &'a Request,
     device: Device,
-    /// Indexed by the number of the value.
+    /// [`owners`]
+    owners: Vec<Value>,
+    /// Indexed by the number of the value; those that share a buffer share the facts of its owner.
     known: Vec<Known>,
     /// The number 1, which is the gradient of the root.
     one: Option<Id>,
@@ -69,11 +91,26 @@ struct Builder<'a> {
 
 impl<'a> Builder<'a> {
     fn of(&self, v: Value) -> &Known {
-        &self.known[v.index()]
+        &self.known[self.owner(v).index()]
     }
 
     fn of_mut(&mut self, v: Value) -> &mut Known {
-        &mut self.known[v.index()]
+        let owner = self.owner(v);
+        &mut self.known[owner.index()]
+    }
+
+    fn owner(&self, v: Value) -> Value {
+        self.owners[v.index()]
+    }
+
+    /// The place of a value, once computed.
+    fn place(&self, v: Value) -> Option<Place> {
+        Some(self.of(v).place?.with_spec(self.graph.spec(v)))
+    }
+
+    /// The ops that run: all but those whose result is in their input's buffer.
+    fn nodes(&self) -> impl DoubleEndedIterator<Item = &'a Node> + use<'a, '_> {
+        self.graph.nodes.iter().filter(|node| self.owner(node.out) == node.out)
     }
 
     fn is_leaf(&self, v: Value) -> bool {
@@ -135,6 +172,7 @@ impl<'a> Builder<'a> {
                     self.of_mut(v).phase = phase;
                     self.of_mut(v).place = Some(Place::Fixed(id));
                 }
+                Origin::Node { .. } if self.owner(v) != v => {}
                 Origin::Node { node, output } => {
                     let node = &self.graph.nodes[node];
                     if output == 0 {
@@ -178,16 +216,22 @@ impl<'a> Builder<'a> {
         let Some(root) = self.request.root else { return };
         self.of_mut(root).one = true;
         let mut uses = vec![0; g.values.len()];
-        for node in g.nodes.iter().filter(|n| self.of(n.out).to_root) {
-            node.ins.iter().for_each(|v| uses[v.index()] += 1);
+        for node in self.nodes().filter(|n| self.of(n.out).to_root) {
+            node.ins.iter().for_each(|&v| uses[self.owner(v).index()] += 1);
         }
-        for node in g.nodes.iter().rev() {
+        for node in self.nodes().rev().collect::<Vec<_>>() {
             let one = self.of(node.out).one;
             for (i, &v) in node.ins.iter().enumerate().filter(|_| one) {
-                let inner = matches!(g.info(v).origin, Origin::Node { output: 0, .. });
-                self.of_mut(v).one |= inner && node.op.passes_through(i) && uses[v.index()] == 1;
+                let inner = matches!(g.info(self.owner(v)).origin, Origin::Node { output: 0, .. });
+                let uses = uses[self.owner(v).index()];
+                self.of_mut(v).one |= inner && self.passes_through(node, i) && uses == 1;
             }
         }
+    }
+
+    /// Whether the gradient of input `i` is that of the result.
+    fn passes_through(&self, node: &Node, i: usize) -> bool {
+        node.op.passes_through(i) && self.graph.spec(node.ins[i]) == self.graph.spec(node.out)
     }
 
     /// Gives the kept values buffers of their own.
@@ -204,7 +248,7 @@ impl<'a> Builder<'a> {
 
     fn temp(&mut self, spec: Spec) -> Place {
         self.draft.temps.push(spec);
-        Place::Temp(self.draft.temps.len() - 1)
+        Place::Temp(self.draft.temps.len() - 1, spec)
     }
 
     fn specs(&self, node: &Node) -> Vec<Spec> {
@@ -225,7 +269,7 @@ impl<'a> Builder<'a> {
     /// Forward instructions in the graph's order.
     fn forward(&mut self) {
         let g = self.graph;
-        for node in &g.nodes {
+        for node in self.nodes().collect::<Vec<_>>() {
             if !node.outs().any(|v| self.of(v).needed) {
                 continue;
             }
@@ -241,8 +285,8 @@ impl<'a> Builder<'a> {
             } else {
                 Instr::new(Call::Forward(node.op.clone()), &node.scope, self.of(node.out).phase)
             };
-            instr.ins = node.ins.iter().map(|&v| self.of(v).place).collect();
-            instr.outs = node.outs().map(|v| self.of(v).place).collect();
+            instr.ins = node.ins.iter().map(|&v| self.place(v)).collect();
+            instr.outs = node.outs().map(|v| self.place(v)).collect();
             self.push(node, instr);
         }
     }
@@ -269,12 +313,12 @@ impl<'a> Builder<'a> {
     /// The place of a prepared form for an instruction of `phase`. The form is made once, in the phase in which the
     /// input changes.
     fn form(&mut self, node: &Node, number: usize, input: Value, spec: Spec, phase: Phase) -> Option<Place> {
-        let key = (input, node.op.name(), number, spec);
+        let key = (self.owner(input), node.op.name(), number, spec);
         if let Some(&place) = self.forms.get(&key) {
             return Some(place);
         }
         // An input that changes as often as it is used needs no form.
-        let Known { phase: changes, place: input_place, .. } = *self.of(input);
+        let (changes, input_place) = (self.of(input).phase, self.place(input));
         if changes >= phase {
             return None;
         }
@@ -296,32 +340,34 @@ impl<'a> Builder<'a> {
         if !from_want {
             return (Want::Skip, None);
         }
-        if grad.is_some() {
-            return (Want::Add, grad);
+        let (owner, spec) = (self.owner(v), self.graph.spec(v));
+        if let Some(grad) = grad {
+            return (Want::Add, Some(grad.with_spec(spec)));
         }
-        let own = self.draft.grads.iter().find(|(leaf, _)| *leaf == v).map(|(_, id)| Place::Fixed(*id));
-        let place = own.unwrap_or_else(|| self.temp(self.graph.spec(v)));
+        let own = self.draft.grads.iter().find(|(leaf, _)| *leaf == owner).map(|(_, id)| Place::Fixed(*id));
+        let place = own.unwrap_or_else(|| self.temp(spec));
         self.of_mut(v).grad = Some(place);
-        let add = self.request.accumulate.iter().any(|(leaf, _)| *leaf == v);
-        (if add { Want::Add } else { Want::Write }, Some(place))
+        let add = self.request.accumulate.iter().any(|(leaf, _)| *leaf == owner);
+        (if add { Want::Add } else { Want::Write }, Some(place.with_spec(spec)))
     }
 
     /// VJPs in the reverse order of the graph.
     fn backward(&mut self) {
         let one = self.one.map(Place::Fixed);
-        for node in self.graph.nodes.iter().rev() {
+        for node in self.nodes().rev().collect::<Vec<_>>() {
             let out = *self.of(node.out);
             if !out.from_want || !out.to_root || self.is_fused(node) {
                 continue;
             }
             let Some(d_out) = out.grad.or(one.filter(|_| out.one)) else { continue };
+            let d_out = d_out.with_spec(self.graph.spec(node.out));
             // An input that occurs several times gets one call per occurrence, because two mutable views of one
             // gradient are not possible.
             let mut left: Vec<usize> = (0..node.ins.len()).filter(|&i| self.of(node.ins[i]).from_want).collect();
             while !left.is_empty() {
                 let (mut now, mut later) = (Vec::new(), Vec::new());
                 for i in left {
-                    let repeated = now.iter().any(|&j: &usize| node.ins[j] == node.ins[i]);
+                    let repeated = now.iter().any(|&j: &usize| self.owner(node.ins[j]) == self.owner(node.ins[i]));
                     if repeated { later.push(i) } else { now.push(i) }
                 }
                 self.vjp(node, d_out, &now);
@@ -341,9 +387,9 @@ impl<'a> Builder<'a> {
                 continue;
             }
             // The gradient is reused in place: nothing reads d_out after this op.
-            let repeated = node.ins.iter().filter(|&&w| w == v).count() > 1;
-            let fresh = self.of(v).grad.is_none() && matches!(d_out, Place::Temp(_));
-            if node.op.passes_through(i) && fresh && !self.is_leaf(v) && !repeated && !moved {
+            let repeated = node.ins.iter().filter(|&&w| self.owner(w) == self.owner(v)).count() > 1;
+            let fresh = self.of(v).grad.is_none() && matches!(d_out, Place::Temp(..));
+            if self.passes_through(node, i) && fresh && !self.is_leaf(self.owner(v)) && !repeated && !moved {
                 self.of_mut(v).grad = Some(d_out);
                 moved = true;
                 continue;
@@ -354,7 +400,7 @@ impl<'a> Builder<'a> {
             return;
         }
         let reads = node.op.reads(&wants);
-        let place = |bits: u16, (i, v): (usize, Value)| (bits >> i & 1 == 1).then(|| self.of(v).place).flatten();
+        let place = |bits: u16, (i, v): (usize, Value)| (bits >> i & 1 == 1).then(|| self.place(v)).flatten();
         let ins = node.ins.iter().copied().enumerate().map(|input| place(reads.ins, input)).collect();
         let outs = node.outs().enumerate().map(|output| place(reads.outs, output)).collect();
         let call = Instr::new(Call::Vjp(node.op.clone()), &node.scope, self.root_phase());

@@ -128,6 +128,18 @@ impl Graph {
         &self.values[value.index()]
     }
 
+    /// Whether `value` is `leaf` or was computed from it.
+    #[cfg(feature = "ops")]
+    pub(crate) fn depends(&self, value: Value, leaf: Value) -> bool {
+        let mut on_leaf = vec![false; self.values.len()];
+        on_leaf[leaf.index()] = true;
+        for node in &self.nodes {
+            let any = node.ins.iter().any(|v| on_leaf[v.index()]);
+            node.outs().for_each(|v| on_leaf[v.index()] |= any);
+        }
+        on_leaf[value.index()]
+    }
+
     /// Every value, in the order recorded.
     pub(crate) fn all(&self) -> impl Iterator<Item = Value> {
         (0..self.values.len() as u32).map(Value)

@@ -2,7 +2,7 @@
 
 use crate::graph::Phase;
 use crate::store::Id;
-use engine::{Cost, Op, Update, Want};
+use engine::{Cost, Op, Spec, Update, Want};
 use std::sync::Arc;
 
 /// The place of a value while planning.
@@ -10,8 +10,18 @@ use std::sync::Arc;
 pub(crate) enum Place {
     /// A separate buffer.
     Fixed(Id),
-    /// A slot of the arena, not yet chosen: the value's number among all such values.
-    Temp(usize),
+    /// A slot of the arena, not yet chosen: the value's number among all such values, and its type and shape.
+    Temp(usize, Spec),
+}
+
+impl Place {
+    /// The same place with another shape.
+    pub fn with_spec(self, spec: Spec) -> Self {
+        match self {
+            Self::Fixed(id) => Self::Fixed(Id { spec, ..id }),
+            Self::Temp(number, _) => Self::Temp(number, spec),
+        }
+    }
 }
 
 /// What an instruction calls.

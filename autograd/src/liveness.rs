@@ -19,7 +19,7 @@ pub(crate) fn assign(instrs: Vec<Instr<Place>>, temps: &[Spec], store: &mut Stor
     let mut lives: Vec<Option<Life>> = vec![None; temps.len()];
     for (t, instr) in instrs.iter().enumerate() {
         for place in instr.operands() {
-            let Place::Temp(i) = *place else { continue };
+            let Place::Temp(i, _) = *place else { continue };
             let life = lives[i].get_or_insert(Life { from: t, to: t });
             let outlives = instrs[life.from].phase < instr.phase;
             life.to = if outlives { instrs.len() } else { life.to.max(t) };
@@ -63,7 +63,7 @@ pub(crate) fn assign(instrs: Vec<Instr<Place>>, temps: &[Spec], store: &mut Stor
     sizes.iter().enumerate().for_each(|(slot, &bytes)| store.grow_slot(slot, bytes));
     let resolve = |place: Place| match place {
         Place::Fixed(id) => id,
-        Place::Temp(i) => Id { number: store.arena[slots[i]].0, spec: temps[i] },
+        Place::Temp(i, spec) => Id { number: store.arena[slots[i]].0, spec },
     };
     (instrs.into_iter().map(|i| i.map(resolve)).collect(), used.iter().sum())
 }

@@ -41,6 +41,8 @@ pub struct Plan {
     pub arena_bytes: usize,
     kept: Vec<(Value, Id)>,
     grads: Vec<(Value, Id)>,
+    /// The leaves that the plan reads: names and buffers.
+    pub(crate) leaves: Vec<(String, Id)>,
     /// A device's recording of the steps.
     pub(crate) capture: Mutex<Option<Capture>>,
 }
@@ -66,12 +68,56 @@ impl Plan {
         instrs.sort_by_key(|i| i.phase);
         let (instrs, arena_bytes) = liveness::assign(instrs, &temps, store);
         let key = KEYS.fetch_add(1, Ordering::Relaxed);
-        let plan = Self { instrs, key, arena_bytes, kept, grads, capture: Mutex::default() };
+        let read = |id: &Id| instrs.iter().any(|i| i.ins.contains(&Some(*id)));
+        let leaves = graph.all().filter_map(|v| Some((v, graph.leaf_id(v)?))).filter(|(_, id)| read(id));
+        let leaves = leaves.map(|(v, id)| (graph.describe(v), id)).collect();
+        let plan = Self { instrs, key, arena_bytes, kept, grads, leaves, capture: Mutex::default() };
         plan.reserve_scratch(store);
         Ok(plan)
     }
 
     /// Appends an in-place update to a phase. It runs after all earlier instructions of the phase.
+    ///
+    /// Most updates are optimisers. This learns to tell even from odd, with the bits of a number as inputs:
+    ///
+    /// ```
+    /// use autograd::{Graph, Phase, Plan, Request, Store};
+    /// use engine::{Buffer, DType, Device, Spec};
+    /// use kernels::adamw::{AdamW, Rule, SquaredNorm};
+    /// use kernels::{matmul::Linear, reduce::Reduce, softmax::CrossEntropy};
+    ///
+    /// let mut store = Store::new(Device::CPU);
+    /// let bits: Vec<f32> = (0..8 * 3).map(|i| (i / 3 >> i % 3 & 1) as f32 - 0.5).collect();
+    /// let x = store.insert(Buffer::from_slice(&[8, 3], &bits));
+    /// let parity = store.insert(Buffer::from_slice(&[8], &[0, 1, 0, 1, 0, 1, 0, 1]));
+    /// let w = store.insert(Buffer::new(Spec::new(DType::F32, &[2, 3])));
+    ///
+    /// let mut graph = Graph::new();
+    /// let inputs = graph.leaf("x", Phase::Batch, x);
+    /// let targets = graph.leaf("targets", Phase::Batch, parity);
+    /// let weight = graph.leaf("w", Phase::Update, w);
+    /// let logits = graph.apply(Linear, &[inputs, weight])?;
+    /// let nll = graph.apply(CrossEntropy, &[logits, targets])?;
+    /// let loss = graph.apply(Reduce::mean(), &[nll])?;
+    /// let request = Request { root: Some(loss), wants: vec![weight], keep: vec![loss], ..Request::default() };
+    /// let mut plan = Plan::new(&graph, &mut store, &request)?;
+    ///
+    /// // The moments start as zeros, as all that a store allocates.
+    /// let [m, v] = [store.alloc(w.spec), store.alloc(w.spec)];
+    /// let norms = store.alloc(Spec::new(DType::F32, &[1]));
+    /// let schedule = store.alloc(Spec::new(DType::F32, &[2]));
+    /// let rule = Rule { beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.01 };
+    /// let (adamw, grad) = (AdamW { rule, clip: 1.0 }, plan.grad(weight));
+    /// plan.push_update(&mut store, Phase::Step, "w", SquaredNorm { index: 0 }, &[grad], &[norms]);
+    /// plan.push_update(&mut store, Phase::Step, "w", adamw, &[grad, norms, schedule], &[w, m, v]);
+    ///
+    /// for step in 1..=50 {
+    ///     store.get_mut(schedule).set_f64(&[0.2, f64::from(step)]);
+    ///     plan.run_all(&mut store);
+    /// }
+    /// assert!(store.get(plan.value(loss)).to_f64()[0] < 0.1);
+    /// # Ok::<(), engine::Error>(())
+    /// ```
     pub fn push_update(
         &mut self,
         store: &mut Store,

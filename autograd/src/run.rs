@@ -6,7 +6,7 @@ use crate::plan::{Capture, Plan};
 use crate::store::{Id, Store};
 use engine::cuda::Gpu;
 use engine::op::MOST;
-use engine::{Buffer, Context, Device, Result, Shape};
+use engine::{Buffer, Context, Device, Result, Shape, Spec};
 use std::fmt;
 use std::hash::{DefaultHasher, Hasher};
 use std::sync::PoisonError;
@@ -33,7 +33,8 @@ impl Plan {
     /// again for every further step.
     ///
     /// # Panics
-    /// If another plan has used the arena since this plan's earlier phases ran.
+    /// If another plan has used the arena since this plan's earlier phases ran, or if a leaf's buffer was replaced by one of
+    /// another type or shape.
     pub fn run(&self, store: &mut Store, phase: Phase) {
         self.enter(store, phase);
         match store.device.clone() {
@@ -106,6 +107,11 @@ impl Plan {
     }
 
     fn enter(&self, store: &mut Store, phase: Phase) {
+        for (name, id) in &self.leaves {
+            let buffer = store.get(*id);
+            // Kernels trust the planned sizes.
+            assert!(buffer.has(id.spec), "leaf {name} is {}, but its buffer is now {buffer:?}: write into it", id.spec);
+        }
         if self.arena_bytes == 0 {
             return;
         }
@@ -149,6 +155,20 @@ fn lend<'a>(store: &'a Store, ids: &[Option<Id>]) -> [&'a Buffer; LENT] {
     std::array::from_fn(|i| ids.get(i).copied().flatten().map_or(&EMPTY, |id| store.get(id)))
 }
 
+/// Gives the buffers that an instruction reads the shapes in which it reads them: a buffer may hold a value and reshaped copies of
+/// it. Returns the shapes of those that had another one.
+fn with_shapes<'a>(store: &mut Store, read: impl Iterator<Item = &'a Id>) -> [Option<Spec>; LENT + MOST + 1] {
+    let mut others = [None; LENT + MOST + 1];
+    for (id, other) in read.zip(&mut others) {
+        let buffer = store.get_mut(*id);
+        if !buffer.has(id.spec) {
+            *other = Some(buffer.spec());
+            buffer.respec(id.spec);
+        }
+    }
+    others
+}
+
 fn execute(instr: &Instr<Id>, store: &mut Store) {
     let Instr { wants, ins, outs, d_out, d_ins, .. } = instr;
     let mut scratch = std::mem::take(&mut store.scratch);
@@ -156,6 +176,8 @@ fn execute(instr: &Instr<Id>, store: &mut Store) {
     let cx = &mut Context { device: &device, scratch: &mut scratch };
     // A backward pass reads the outputs; all other instructions write them.
     let (read, written) = if let Call::Vjp(_) = instr.call { (&outs[..], &[][..]) } else { (&[][..], &outs[..]) };
+    let operands = || ins.iter().chain(read).chain([d_out]).flatten();
+    let others = with_shapes(store, operands());
     let mut new_outs = take(store, written);
     let mut new_d_ins = take(store, d_ins);
     let lent_ins = lend(store, ins);
@@ -174,5 +196,10 @@ fn execute(instr: &Instr<Id>, store: &mut Store) {
     }
     put(store, written, new_outs);
     put(store, d_ins, new_d_ins);
+    for (id, other) in operands().zip(others) {
+        if let Some(other) = other {
+            store.get_mut(*id).respec(other);
+        }
+    }
     store.scratch = scratch;
 }

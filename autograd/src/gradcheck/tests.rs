@@ -289,3 +289,18 @@ fn errors_of_recording_name_scope_and_caller() {
     let error = g.apply(Projection::new(1), &[x]).unwrap_err().to_string();
     assert!(error.starts_with("projection in head: takes one input of f64 (recorded at "), "{error}");
 }
+
+#[test]
+#[should_panic(expected = "leaf x is f64[2], but its buffer is now Buffer(f32[3]): write into it")]
+fn a_leaf_whose_buffer_was_replaced_is_refused() {
+    let mut store = Store::new(Device::CPU);
+    let id = store.insert(Buffer::from_f64(DType::F64, &[2], &[0.1, -0.7]));
+    let mut g = Graph::new();
+    let x = g.leaf("x", Phase::Batch, id);
+    let y = g.apply(Elementwise { f: f64::sin, slope: f64::cos }, &[x]).unwrap();
+    let request = crate::Request { keep: vec![y], ..Default::default() };
+    let plan = crate::Plan::new(&g, &mut store, &request).unwrap();
+    plan.run_all(&mut store);
+    *store.get_mut(id) = Buffer::from_slice(&[3], &[1.0f32; 3]);
+    plan.run_all(&mut store);
+}

@@ -1,0 +1,270 @@
+//! The front door: values with methods, which record the same graph as [`Graph::apply`].
+//!
+//! A [`Tape`] holds a graph, the buffers of its leaves, and the parameters. A [`Tensor`] is a value of the graph. A [`Program`]
+//! is a plan: it computes values, or takes an optimiser's step.
+//!
+//! ```
+//! use autograd::prelude::*;
+//!
+//! let tape = Tape::new(0);
+//! let x = tape.input("x", &[4, 1]);
+//! let target = tape.input("target", &[4, 1]);
+//! let y = x.dense("hidden", 16).tanh().dense("out", 1);
+//! let loss = (y - target).square().mean();
+//! let mut learn = tape.minimize(loss, Optimizer::adamw(0.02))?;
+//!
+//! tape.set(x, &[-1.0f32, -0.3, 0.4, 1.0]);
+//! tape.set(target, &[1.0f32, 0.09, 0.16, 1.0]);
+//! for _ in 0..200 {
+//!     learn.run();
+//! }
+//! assert!(learn.number(loss) < 1e-3);
+//! # Ok::<(), Error>(())
+//! ```
+//!
+//! Shapes are checked when an op is recorded. The first error is kept and returned by the call that plans, so that formulas need
+//! no question marks; what is recorded after it is ignored.
+
+mod optimizer;
+mod program;
+mod tensor;
+
+pub use optimizer::{Optimizer, Rule};
+pub use program::Program;
+pub use tensor::Tensor;
+
+use crate::gradcheck::{self, Report};
+use crate::{Graph, Id, Phase, Plan, Request, Store, Value};
+use engine::rng::Stream;
+use engine::{Buffer, DType, Device, Element, Error, Op, Result, Spec};
+use std::cell::{Cell, RefCell};
+use std::panic::Location;
+
+/// The first numbers of a parameter.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Init {
+    /// Zeros.
+    Zeros,
+    /// Ones.
+    Ones,
+    /// Normal with mean 0 and this standard deviation, from the tape's seed.
+    Normal(f64),
+    /// These numbers.
+    Given(Vec<f64>),
+}
+
+/// A graph that is being recorded, the buffers of its leaves, and its parameters.
+#[derive(Debug)]
+pub struct Tape {
+    seed: u64,
+    dtype: DType,
+    graph: RefCell<Graph>,
+    store: RefCell<Store>,
+    parameters: RefCell<Vec<Parameter>>,
+    /// The number of the training step, for ops that draw noise.
+    step: Cell<Option<Value>>,
+    /// Ops so far that draw noise.
+    noisy: Cell<u32>,
+    error: RefCell<Option<Error>>,
+}
+
+#[derive(Clone, Debug)]
+struct Parameter {
+    name: String,
+    value: Value,
+}
+
+impl Tape {
+    /// An empty tape of f32 on the CPU. The seed determines the parameters' first numbers and all noise.
+    pub fn new(seed: u64) -> Self {
+        Self::on(Device::CPU, DType::F32, seed)
+    }
+
+    /// An empty tape on `device` with floats of this type. Gradient checks need f64 on the CPU.
+    pub fn on(device: Device, dtype: DType, seed: u64) -> Self {
+        Self {
+            seed,
+            dtype,
+            graph: RefCell::default(),
+            store: RefCell::new(Store::new(device)),
+            parameters: RefCell::default(),
+            step: Cell::default(),
+            noisy: Cell::default(),
+            error: RefCell::default(),
+        }
+    }
+
+    /// An input of floats, zero until [`set`](Self::set).
+    pub fn input(&self, name: &str, dims: &[usize]) -> Tensor<'_> {
+        self.leaf(name, Phase::Batch, Buffer::new(Spec::new(self.dtype, dims)))
+    }
+
+    /// An input of integers: tokens, targets, numbers of rows. Zero until [`set`](Self::set).
+    pub fn integers(&self, name: &str, dims: &[usize]) -> Tensor<'_> {
+        self.leaf(name, Phase::Batch, Buffer::new(Spec::new(DType::I32, dims)))
+    }
+
+    /// Numbers that don't change.
+    pub fn constant(&self, dims: &[usize], numbers: &[f64]) -> Tensor<'_> {
+        self.leaf("constant", Phase::Update, Buffer::from_f64(self.dtype, dims, numbers))
+    }
+
+    /// The parameter `name`; a new one if there is none yet, so that a model may be recorded several times with the same weights.
+    #[track_caller]
+    pub fn parameter(&self, name: &str, dims: &[usize], init: Init) -> Tensor<'_> {
+        let known = self.parameters.borrow().iter().find(|p| p.name == name).map(|p| p.value);
+        if let Some(value) = known {
+            let spec = self.graph.borrow().spec(value);
+            if spec.shape.dims() != dims {
+                self.refuse(format!("parameter {name} is {spec}, cannot also be {dims:?}"), Location::caller());
+            }
+            return Tensor { tape: self, value };
+        }
+        let (n, site) = (dims.iter().product(), self.parameters.borrow().len() as u32);
+        let mut numbers = match init {
+            Init::Zeros => vec![0.0; n],
+            Init::Ones => vec![1.0; n],
+            Init::Given(numbers) => numbers,
+            Init::Normal(std) => {
+                let mut numbers = vec![0.0; n];
+                Stream::new(self.seed, site).fill_normal(0, &mut numbers, |x| std * x);
+                numbers
+            }
+        };
+        if numbers.len() != n {
+            self.refuse(format!("parameter {name} of {dims:?} got {} numbers", numbers.len()), Location::caller());
+            numbers.resize(n, 0.0);
+        }
+        let tensor = self.leaf(name, Phase::Update, Buffer::from_f64(self.dtype, dims, &numbers));
+        self.parameters.borrow_mut().push(Parameter { name: name.into(), value: tensor.value });
+        tensor
+    }
+
+    /// Every parameter's name and value, in the order recorded.
+    pub fn parameters(&self) -> Vec<(String, Tensor<'_>)> {
+        let parameters = self.parameters.borrow();
+        parameters.iter().map(|p| (p.name.clone(), Tensor { tape: self, value: p.value })).collect()
+    }
+
+    /// Overwrites an input or parameter.
+    ///
+    /// # Panics
+    /// If it is neither, or if the type or number of elements differs.
+    pub fn set<T: Element>(&self, leaf: Tensor, numbers: &[T]) {
+        self.store.borrow_mut().get_mut(self.id(leaf)).write(numbers);
+    }
+
+    /// The numbers of an input or parameter.
+    ///
+    /// # Errors
+    /// If the device has failed.
+    ///
+    /// # Panics
+    /// If it is neither.
+    pub fn get(&self, leaf: Tensor) -> Result<Vec<f64>> {
+        self.store.borrow().get(self.id(leaf)).read_f64()
+    }
+
+    /// Records an op, for instance one of your own, and returns its result.
+    #[track_caller]
+    pub fn apply(&self, op: impl Op + 'static, ins: &[Tensor]) -> Tensor<'_> {
+        let values: Vec<Value> = ins.iter().map(|x| x.value).collect();
+        let caller = Location::caller();
+        let foreign = ins.iter().any(|x| !std::ptr::eq(x.tape, self));
+        if foreign {
+            self.refuse(format!("{}: an input belongs to another tape", op.name()), caller);
+        }
+        if self.error.borrow().is_some() {
+            return Tensor { tape: self, value: values.first().copied().unwrap_or(Value(0)) };
+        }
+        match self.graph.borrow_mut().apply(op, &values) {
+            Ok(value) => Tensor { tape: self, value },
+            Err(error) => {
+                *self.error.borrow_mut() = Some(error);
+                Tensor { tape: self, value: values.first().copied().unwrap_or(Value(0)) }
+            }
+        }
+    }
+
+    /// A program that computes these values.
+    ///
+    /// # Errors
+    /// The first error of recording; if the device lacks memory.
+    pub fn compute(&self, values: &[Tensor]) -> Result<Program<'_>> {
+        let request = Request { keep: values.iter().map(|t| t.value).collect(), ..Request::default() };
+        self.program(&request)
+    }
+
+    /// A program that computes `loss`, one number, and the gradients of all parameters on which it depends.
+    ///
+    /// # Errors
+    /// As [`compute`](Self::compute); if an op on the way has no gradient.
+    pub fn gradients(&self, loss: Tensor) -> Result<Program<'_>> {
+        self.program(&self.request(loss)?)
+    }
+
+    /// A program that computes `loss`, one number, and takes the optimiser's step on all parameters on which it depends.
+    ///
+    /// # Errors
+    /// As [`gradients`](Self::gradients).
+    pub fn minimize(&self, loss: Tensor, optimizer: Optimizer) -> Result<Program<'_>> {
+        self.gradients(loss)?.with_optimizer(optimizer)
+    }
+
+    /// Compares the gradients of all parameters with central differences, at their numbers and the inputs'.
+    ///
+    /// # Errors
+    /// The first error of recording; if the tape is not of f64; if a gradient is wrong.
+    pub fn check(&self, loss: Tensor) -> Result<Report> {
+        let wants = self.request(loss)?.wants;
+        if self.dtype != DType::F64 {
+            return Err(Error::usage(format!("a gradient check needs a tape of f64, not of {}", self.dtype)));
+        }
+        let (graph, mut store) = (self.graph.borrow(), self.store.borrow_mut());
+        let checked = gradcheck::check_graph(&graph, &mut store, loss.value, &wants, &gradcheck::Options::default());
+        checked.map_err(|failure| Error::new(failure.to_string()))
+    }
+
+    /// The loss, kept, and the gradients of the parameters on which it depends.
+    fn request(&self, loss: Tensor) -> Result<Request> {
+        self.sound()?;
+        let graph = self.graph.borrow();
+        let wants =
+            self.parameters.borrow().iter().map(|p| p.value).filter(|&p| graph.depends(loss.value, p)).collect();
+        Ok(Request { root: Some(loss.value), wants, keep: vec![loss.value], ..Request::default() })
+    }
+
+    fn program(&self, request: &Request) -> Result<Program<'_>> {
+        self.sound()?;
+        let plan = Plan::new(&self.graph.borrow(), &mut self.store.borrow_mut(), request)?;
+        self.store.borrow().ready()?;
+        Ok(Program::new(self, plan, request.wants.clone()))
+    }
+
+    fn sound(&self) -> Result<()> {
+        self.error.borrow().clone().map_or(Ok(()), Err)
+    }
+
+    /// Keeps the first error.
+    fn refuse(&self, message: String, caller: &Location) {
+        let error = || Error::usage(format!("{message} (recorded at {}:{})", caller.file(), caller.line()));
+        self.error.borrow_mut().get_or_insert_with(error);
+    }
+
+    fn leaf(&self, name: &str, phase: Phase, buffer: Buffer) -> Tensor<'_> {
+        let id = self.store.borrow_mut().insert(buffer);
+        Tensor { tape: self, value: self.graph.borrow_mut().leaf(name, phase, id) }
+    }
+
+    fn id(&self, leaf: Tensor) -> Id {
+        self.graph.borrow().leaf_id(leaf.value).expect("an input or a parameter")
+    }
+
+    /// The number of the training step, and a site for another op that draws noise.
+    fn noise(&self) -> (Tensor<'_>, u32) {
+        let value = self.step.get().unwrap_or_else(|| self.integers("step", &[1]).value);
+        self.step.set(Some(value));
+        self.noisy.set(self.noisy.get() + 1);
+        (Tensor { tape: self, value }, self.noisy.get())
+    }
+}
