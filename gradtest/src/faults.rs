@@ -2,9 +2,10 @@
 
 use crate::point::{drawn, first_failure};
 use autograd::gradcheck::Failure;
+use engine::case::Case;
 use engine::{Buffer, Context, Cost, DType, Device, Op, Output, Pass, Reads, Result, Spec, Want};
-use kernels::case::Case;
 use proptest::strategy::Strategy;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -191,6 +192,10 @@ impl Op for Faulty {
 
     fn differentiable(&self, i: usize) -> bool {
         self.op.differentiable(i) || matches!(self.fault, Fault::Invented) && i == self.input
+    }
+
+    fn domain(&self, i: usize) -> Range<f64> {
+        self.op.domain(i)
     }
 
     fn reads(&self, _: &[Want]) -> Reads {

@@ -1,27 +1,43 @@
 //! Random graphs of ops.
 
 use crate::point::{Draw, check_all, draws};
-use crate::strategies::sizes;
+use crate::small::{self, Small, bounds};
 use autograd::gradcheck::{Failure, Options, Projection, Report, check_graph};
 use autograd::{Graph, Phase, Store, Value};
+use engine::case::Case;
 use engine::{DType, Device, Op, Result};
-use kernels::add::Add;
-use kernels::case::Case;
-use kernels::registry::ROOMS;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use std::fmt::Write;
 use std::sync::Arc;
 
-/// Checks an op together with those of the registry in 256 random graphs. It compares the gradients of random subsets
-/// of leaves with central differences, and requires the same bits for each leaf alone, without hoisting and with
-/// prepared forms ([`check_graph`]).
+/// Checks an op in 256 random graphs, together with sums, products, hyperbolic tangents and random linear maps of this
+/// crate's own. It compares the gradients of random subsets of leaves with central differences, and requires the same
+/// bits for each leaf alone, without hoisting and with prepared forms ([`check_graph`]).
 ///
 /// # Errors
 /// The wrong gradient and the smallest graph that shows it.
 pub fn random_graphs(cases: impl Strategy<Value = Case>) -> std::result::Result<Vec<Report>, String> {
+    check(cases.prop_map(|case| {
+        let others = small::cases(&case.ins[0].dims);
+        (case, others)
+    }))
+}
+
+/// Like [`random_graphs`], together with ops of your choice. Those without a gradient are left out.
+///
+/// # Errors
+/// As [`random_graphs`].
+pub fn random_graphs_with(
+    cases: impl Strategy<Value = Case>,
+    others: impl Strategy<Value = Vec<Case>>,
+) -> std::result::Result<Vec<Report>, String> {
+    check((cases, others))
+}
+
+fn check(ops: impl Strategy<Value = (Case, Vec<Case>)>) -> std::result::Result<Vec<Report>, String> {
     let listing = |recipe: &Recipe| recipe.build().map_or_else(|e| e.to_string(), |built| built.listing);
-    check_all(recipes(cases), Recipe::check, |recipe| format!("smallest graph:{}", listing(recipe)))
+    check_all(recipes(ops), Recipe::check, |recipe| format!("smallest graph:{}", listing(recipe)))
 }
 
 /// One op of a graph: its case, and the source of each input.
@@ -31,7 +47,7 @@ type Step = (u16, [u8; 4]);
 #[derive(Clone, Debug)]
 struct Recipe {
     tested: Case,
-    /// The cases of the registry that have a gradient.
+    /// Cases that have a gradient.
     others: Vec<Case>,
     draw: Draw,
     steps: Vec<Step>,
@@ -40,16 +56,13 @@ struct Recipe {
 }
 
 /// Recipes of up to seven ops.
-fn recipes(cases: impl Strategy<Value = Case>) -> impl Strategy<Value = Recipe> {
+fn recipes(ops: impl Strategy<Value = (Case, Vec<Case>)>) -> impl Strategy<Value = Recipe> {
     // Larger numbers multiply along the graph, until rounding in the gradient exceeds that of the differences.
     let draws = draws(1);
-    (vec(any::<Step>(), 1..8), vec(any::<bool>(), 16), cases, sizes(), draws).prop_map(
-        |(steps, wants, tested, sizes, draw)| {
-            let others = ROOMS.iter().flat_map(|room| (room.cases)(&sizes));
-            let others = others.filter(|case| case.differentiable().next().is_some()).collect();
-            Recipe { tested, others, draw, steps, wants }
-        },
-    )
+    (vec(any::<Step>(), 1..8), vec(any::<bool>(), 16), ops, draws).prop_map(|(steps, wants, (tested, others), draw)| {
+        let others = others.into_iter().filter(|case| case.differentiable().next().is_some()).collect();
+        Recipe { tested, others, draw, steps, wants }
+    })
 }
 
 /// A graph with numbers for its leaves.
@@ -65,8 +78,9 @@ struct Built {
 }
 
 impl Recipe {
-    /// Records the graph. An input that has a gradient is an earlier value of its shape, a projection of an earlier value onto
-    /// its shape, or a new leaf; other inputs are leaves.
+    /// Records the graph. An input that has a gradient is an earlier value of its shape, a projection of an earlier
+    /// value onto its shape, or a new leaf; other inputs are leaves. A value is first mapped into the input's bounds,
+    /// if it has any.
     fn build(&self) -> Result<Built> {
         let mut g = Graph::new();
         let mut store = Store::new(Device::CPU);
@@ -86,15 +100,16 @@ impl Recipe {
         };
         for &(op, wires) in &self.steps {
             // One op in four is the tested op.
-            let (tested, pick) = (op % 4 == 0, usize::from(op / 4));
+            let (tested, pick) = (op % 4 == 0 || self.others.is_empty(), usize::from(op / 4));
             let case = if tested { &self.tested } else { &self.others[pick % self.others.len()] };
             let mut ins = Vec::new();
             for (i, input) in case.ins.iter().enumerate() {
                 let wire = usize::from(wires[i % 4]);
                 let differentiable = case.op.differentiable(i);
                 let spec = input.spec(DType::F64);
-                let fitting: Vec<Value> =
-                    pool.iter().copied().filter(|&v| differentiable && g.spec(v) == spec).collect();
+                let bounds = bounds(&input.fill);
+                let fits = |v: &Value| differentiable && bounds.is_none() && g.spec(*v) == spec;
+                let fitting: Vec<Value> = pool.iter().copied().filter(fits).collect();
                 // Choices shrink to the first one: a leaf.
                 let choices = 1 + fitting.len() + usize::from(differentiable && !pool.is_empty());
                 let value = match wire % choices {
@@ -114,7 +129,11 @@ impl Recipe {
                         let from = pool[wire / choices % pool.len()];
                         ends.retain(|&v| v != from);
                         let projection = Projection { seed: wire as u64, shape: spec.shape };
-                        apply(&mut g, Arc::new(projection), &[from])?
+                        let value = apply(&mut g, Arc::new(projection), &[from])?;
+                        match bounds {
+                            Some(bounds) => apply(&mut g, Arc::new(Small::Into(bounds)), &[value])?,
+                            None => value,
+                        }
                     }
                 };
                 ends.retain(|&v| v != value);
@@ -128,7 +147,7 @@ impl Recipe {
         for (&end, seed) in ends.iter().zip(0..) {
             let number = apply(&mut g, Arc::new(Projection::new(seed)), &[end])?;
             root = Some(match root {
-                Some(root) => apply(&mut g, Arc::new(Add), &[root, number])?,
+                Some(root) => apply(&mut g, Arc::new(Small::Add), &[root, number])?,
                 None => number,
             });
         }

@@ -2,8 +2,8 @@
 
 use crate::strategies::{Numbers, numbers};
 use autograd::gradcheck::{Failure, NotChecked, Options, Reason, Report, check_op};
+use engine::case::{Case, Fill, Input};
 use engine::{Buffer, DType};
-use kernels::case::{Case, Fill, Input};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
@@ -52,7 +52,7 @@ impl Draw {
 #[derive(Debug)]
 pub(crate) struct Point {
     pub case: Case,
-    draw: Draw,
+    pub draw: Draw,
 }
 
 pub(crate) fn points(cases: impl Strategy<Value = Case>) -> impl Strategy<Value = Point> {
@@ -60,8 +60,28 @@ pub(crate) fn points(cases: impl Strategy<Value = Case>) -> impl Strategy<Value 
 }
 
 impl Point {
-    fn buffers(&self) -> Vec<Buffer> {
+    pub fn buffers(&self) -> Vec<Buffer> {
         self.case.ins.iter().enumerate().map(|(k, input)| self.draw.buffer(k, input)).collect()
+    }
+
+    /// A regression test of this point: Rust code in which `call` checks `op` and `ins`.
+    pub fn test(&self, call: &str) -> String {
+        let op = &self.case.op;
+        let mut test = format!("#[test]\nfn {}_at_its_smallest_failure() {{\n    let op = {op:?};\n", op.name());
+        test += "    let ins = [\n";
+        for (name, buffer) in op.arguments().iter().zip(self.buffers()) {
+            let numbers = match buffer.dtype() {
+                DType::I32 => format!("{:?}", buffer.as_slice::<i32>()),
+                _ => {
+                    let number = |x: f64| {
+                        if x.is_finite() { format!("{x:?}") } else { format!("f64::from_bits({})", x.to_bits()) }
+                    };
+                    format!("[{}]", buffer.to_f64().into_iter().map(number).collect::<Vec<_>>().join(", "))
+                }
+            };
+            test += &format!("        gradtest::Buffer::from_slice(&{}, &{numbers}), // {name}\n", buffer.shape());
+        }
+        test + &format!("    ];\n    {call}.unwrap_or_else(|e| panic!(\"{{e}}\"));\n}}")
     }
 
     /// Checks the op's gradients ([`check_op`]).
@@ -104,11 +124,11 @@ pub(crate) fn drawn<S: Strategy>(strategy: S) -> impl Iterator<Item = S::Value> 
 }
 
 /// Checks 256 values of a strategy; `show` describes the smallest value that fails.
-pub(crate) fn check_all<S: Strategy>(
+pub(crate) fn check_all<S: Strategy, R, E: fmt::Display>(
     values: S,
-    check: impl Fn(&S::Value) -> Result<Report, Failure>,
+    check: impl Fn(&S::Value) -> Result<R, E>,
     show: impl Fn(&S::Value) -> String,
-) -> Result<Vec<Report>, String> {
+) -> Result<Vec<R>, String> {
     let reports = RefCell::new(Vec::new());
     let result = runner().run(&values, |value| {
         let report = check(&value).map_err(|failure| TestCaseError::fail(failure.to_string()))?;
@@ -122,6 +142,16 @@ pub(crate) fn check_all<S: Strategy>(
     }
 }
 
+/// Checks an op at 256 random points. The smallest that fails is printed, with a regression test that calls `call`.
+pub(crate) fn everywhere<R, E: fmt::Display>(
+    cases: impl Strategy<Value = Case>,
+    check: impl Fn(&Point) -> Result<R, E>,
+    call: impl Fn(u64) -> String,
+) -> Result<Vec<R>, String> {
+    let show = |point: &Point| format!("smallest case: {point}\nto repeat it:\n{}", point.test(&call(point.draw.seed)));
+    check_all(points(cases), check, show)
+}
+
 /// Checks every gradient of an op, for the subsets of wanted inputs of [`check_op`](autograd::gradcheck::check_op), at 256
 /// random points.
 ///
@@ -129,7 +159,9 @@ pub(crate) fn check_all<S: Strategy>(
 /// The wrong gradient and the smallest case that shows it; an input for which the op is not finite at or near more than half of
 /// the points; or one that less than a quarter of the points certify.
 pub fn gradients(cases: impl Strategy<Value = Case>) -> Result<Vec<Report>, String> {
-    let reports = check_all(points(&cases), Point::check, |point| format!("smallest case: {point}"))?;
+    let call =
+        |seed| format!("gradtest::check_op(&op, &ins, &gradtest::Options {{ seed: {seed}, ..Default::default() }})");
+    let reports = everywhere(&cases, Point::check, call)?;
     let typical = drawn(cases).next().ok_or("no cases were asked for")?;
     let points = reports.len();
     for (_, input) in typical.differentiable() {
@@ -138,7 +170,7 @@ pub fn gradients(cases: impl Strategy<Value = Case>) -> Result<Vec<Report>, Stri
         let certified = reports.iter().filter(|report| report.certified.iter().any(|name| name == input)).count();
         if 2 * outside > points {
             return Err(format!(
-                "{} is not finite at or near {outside} of {points} points: draw {input} from its domain, e.g. by Fill::Positive",
+                "{} is not finite at or near {outside} of {points} points: draw {input} from its domain (Op::domain, or e.g. Fill::Positive)",
                 typical.op.name()
             ));
         }

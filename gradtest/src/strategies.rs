@@ -1,7 +1,6 @@
 //! Proptest strategies for shapes and for numbers, including special ones. Shapes shrink to ones, numbers to 0 or ±1.
 
 use engine::rng::Stream;
-use kernels::case::Sizes;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use std::ops::RangeInclusive;
@@ -9,22 +8,6 @@ use std::ops::RangeInclusive;
 /// Shapes of up to `rank` dimensions of up to `size`; they shrink towards fewer dimensions of one.
 pub fn shapes(rank: usize, size: usize) -> impl Strategy<Value = Vec<usize>> {
     vec(1..=size, 1..=rank)
-}
-
-/// Small odd sizes for the ops of the registry; they shrink towards ones.
-pub fn sizes() -> impl Strategy<Value = Sizes> {
-    (1..4usize, 1..10usize, 1..4usize, 1..4usize, 1..12usize, 1..5usize, 1..8usize, 2..12usize).prop_map(
-        |(batch, tokens, heads, half, window, latents, ffn, vocab)| Sizes {
-            batch,
-            tokens,
-            heads,
-            head_dim: 2 * half,
-            window,
-            latents,
-            ffn,
-            vocab,
-        },
-    )
 }
 
 /// One number of a tensor, in units of the tensor's standard deviation from its mean.

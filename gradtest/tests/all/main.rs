@@ -2,13 +2,15 @@
 //! found.
 
 use engine::DType;
-use gradtest::{Input, Strategy, sizes};
+use gradtest::{Input, Strategy};
 use kernels::case::{Case, Sizes};
 use kernels::cast::Cast;
 use kernels::registry::ROOMS;
 
+mod functions;
 mod gradients;
 mod guide;
+mod modes;
 mod planted;
 
 /// Sizes at which the tests list cases.
@@ -19,6 +21,22 @@ const SIZES: Sizes = Sizes { batch: 2, tokens: 3, heads: 2, head_dim: 2, window:
 fn all_cases(s: &Sizes) -> Vec<Case> {
     let cast = Case::new("to its own type", Cast { to: DType::F64 }, vec![Input::normal(&[s.batch, s.tokens])]);
     ROOMS.iter().flat_map(|room| (room.cases)(s)).chain([cast]).collect()
+}
+
+/// Small odd sizes; they shrink towards ones.
+fn sizes() -> impl Strategy<Value = Sizes> {
+    (1..4usize, 1..10usize, 1..4usize, 1..4usize, 1..12usize, 1..5usize, 1..8usize, 2..12usize).prop_map(
+        |(batch, tokens, heads, half, window, latents, ffn, vocab)| Sizes {
+            batch,
+            tokens,
+            heads,
+            head_dim: 2 * half,
+            window,
+            latents,
+            ffn,
+            vocab,
+        },
+    )
 }
 
 /// Case number `k`, at random sizes.
