@@ -132,10 +132,10 @@ fn openblas(threads: usize) -> Result<Sgemm, String> {
 pub fn singles(threads: usize) -> Result<Vec<Contender>, String> {
     let sgemm = openblas(threads)?;
     let parallelism = if threads > 1 { gemm::Parallelism::Rayon(threads) } else { gemm::Parallelism::None };
-    let ours = Contender::new("ours", |product, a, b| {
+    let ours = Contender::new("ours, B packed in the call", |product, a, b| {
         Box::new(move |c| gemm(MatMut::new(c, product.m, product.n), product.mat_a(a), product.mat_b(b), Want::Write))
     });
-    let packed = Contender::new("packed", |product, a, b| {
+    let packed = Contender::new("ours, B packed before", |product, a, b| {
         let mut packed = room(DType::F32, packed_len(product.k, product.n));
         pack_b(product.mat_b(b), packed.as_mut_slice());
         Box::new(move |c| {
@@ -249,7 +249,7 @@ pub fn halves() -> Result<Vec<Contender>, String> {
         let free = library.get::<Free>(b"onednn_free\0").map_err(|e| e.to_string())?;
         (*new, *multiply, *free)
     };
-    let ours = Contender::new("ours", |product, a, b| {
+    let ours = Contender::new("ours, B packed before", |product, a, b| {
         let mut packed = room(DType::Bf16, bf16::packed_len(product.k, product.n));
         bf16::pack(product.mat_b(b), packed.as_mut_slice());
         Box::new(move |c| {

@@ -10,7 +10,7 @@ mod contenders;
 use clap::Parser;
 use contenders::{Contender, Form, Product};
 use engine::{Buffer, DType, Spec};
-use lab::bench::{bf16_burst, fma_burst, median};
+use roofline::{bf16_burst, fma_burst, median, quantile};
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -44,10 +44,10 @@ struct Args {
 struct Measured {
     /// The product, e.g. `[1024, 512] · [512, 1536]ᵀ`.
     product: Product,
-    /// Median seconds of each contender.
-    seconds: Vec<f64>,
-    /// Median over the rounds of our time divided by the contender's in the same round.
-    ratio: Vec<f64>,
+    /// Seconds of each contender in every round.
+    seconds: Vec<Vec<f64>>,
+    /// Of each contender in every round: our time divided by the contender's.
+    ratios: Vec<Vec<f64>>,
     /// Median FLOP/s of the bursts between the calls.
     peak: f64,
     /// The largest difference of a rival's result from ours, in units of k·ε.
@@ -55,11 +55,13 @@ struct Measured {
 }
 
 impl Measured {
-    /// The best rival's time divided by that of each of the first `ours` contenders.
-    fn speeds(&self, ours: usize) -> Vec<f64> {
-        // ratio[i] is the first contender's time divided by that of contender i.
-        let best = self.ratio[ours..].iter().fold(0.0f64, |most, &ratio| most.max(ratio));
-        self.ratio[..ours].iter().map(|ratio| ratio / best).collect()
+    /// The best rival's time divided by that of each of the first `ours` contenders, in every round. The best rival is the one
+    /// with the best median.
+    fn speeds(&self, ours: usize) -> Vec<Vec<f64>> {
+        // ratios[i] is the first contender's time divided by that of contender i.
+        let best = self.ratios[ours..].iter().max_by(|a, b| median(a).total_cmp(&median(b))).expect("a rival");
+        let speed = |of: &Vec<f64>| of.iter().zip(best).map(|(ours, rival)| ours / rival).collect();
+        self.ratios[..ours].iter().map(speed).collect()
     }
 
     /// One line of the table.
@@ -71,11 +73,19 @@ impl Measured {
             Form::Weight => "d_w = d_yᵀ·x",
         };
         let flops = (2 * m * k * n) as f64;
-        let share = |s: &f64| format!("{:.0} ({:.1} %)", flops / s / 1e9, 100.0 * flops / s / self.peak);
+        let rate = |seconds: f64| flops / seconds / 1e9;
+        let share = |seconds: &Vec<f64>| {
+            let [middle, slow, fast] = [0.5, 0.8, 0.2].map(|q| rate(quantile(seconds, q)));
+            format!("{middle:.0} ({slow:.0} to {fast:.0}), {:.1} %", 1e11 * middle / self.peak)
+        };
         let shares: Vec<_> = self.seconds.iter().map(share).collect();
-        let speeds: Vec<_> = self.speeds(ours).iter().map(|speed| format!("{speed:.2}")).collect();
+        let speed = |speeds: &Vec<f64>| {
+            let [middle, low, high] = [0.5, 0.2, 0.8].map(|q| quantile(speeds, q));
+            format!("{middle:.2} ({low:.2} to {high:.2})")
+        };
+        let speeds: Vec<_> = self.speeds(ours).iter().map(speed).collect();
         let peak = self.peak / 1e9;
-        format!("| {:?} | {form} | {peak:.0} | {} | {} |", [m, k, n], shares.join(" | "), speeds.join(" | "))
+        format!("| {form} | {:?} | {peak:.0} | {} | {} |", [m, k, n], shares.join(" | "), speeds.join(" | "))
     }
 }
 
@@ -113,11 +123,11 @@ impl Contest {
     fn run(&self, args: &Args) -> bool {
         let (processor, level) = (engine::probe::processor_name(), engine::simd::level());
         println!("{processor}, {level}, {} thread(s), {}", args.threads, args.dtype);
-        println!("GFLOP/s and share of the peak measured between the calls");
-        println!("speed: the best rival's time divided by ours, medians of interleaved rounds\n");
+        println!("contenders: median GFLOP/s (20 to 80 % of the rounds), share of the peak measured between the calls");
+        println!("rival / ours: the best rival's time divided by ours in the same round, median (20 to 80 %); above 1 ours is faster\n");
         let names: Vec<_> = self.contenders.iter().map(|contender| contender.name).collect();
-        let speeds = ["speed", "packed"][..self.ours].join(" | ");
-        println!("| product [m, k, n] | form | peak GFLOP/s | {} | {speeds} |", names.join(" | "));
+        let speeds: Vec<_> = names[..self.ours].iter().map(|name| format!("rival / {name}")).collect();
+        println!("| form | m, k, n | peak GFLOP/s | {} | {} |", names.join(" | "), speeds.join(" | "));
         println!("|---|---|---|{}", "---|".repeat(names.len() + self.ours));
         let mut all = Vec::new();
         let chosen = |map: &[usize; 2]| args.outputs.as_ref().is_none_or(|n| *n == map[1].to_string());
@@ -129,12 +139,13 @@ impl Contest {
         let mean =
             |of: &dyn Fn(&Measured) -> f64| (all.iter().map(|m| of(m).ln()).sum::<f64>() / all.len() as f64).exp();
         for (which, name) in names[..self.ours].iter().enumerate() {
-            let least = all.iter().map(|m| m.speeds(self.ours)[which]).fold(f64::INFINITY, f64::min);
-            let mean = mean(&|m| m.speeds(self.ours)[which]);
+            let speed = |m: &Measured| median(&m.speeds(self.ours)[which]);
+            let least = all.iter().map(speed).fold(f64::INFINITY, f64::min);
+            let mean = mean(&speed);
             println!("\n{name}: {mean:.2} × the speed of the best rival (geometric mean), at least {least:.2} ×");
         }
         for (i, name) in names.iter().enumerate().skip(self.ours) {
-            println!("{name}: ours is {:.2} × as fast (geometric mean)", 1.0 / mean(&|m| m.ratio[i]));
+            println!("{name}: ours is {:.2} × as fast (geometric mean)", 1.0 / mean(&|m| median(&m.ratios[i])));
         }
         let difference = all.iter().map(|m| m.difference).fold(0.0, f64::max);
         let agree = difference <= TOLERANCE;
@@ -180,12 +191,9 @@ impl Contest {
             }
             round += 1;
         }
-        let ratio = |other: &Vec<f64>| {
-            median(&times[0].iter().zip(other).map(|(ours, other)| ours / other).collect::<Vec<_>>())
-        };
-        let ratio = times.iter().map(ratio).collect();
-        let seconds = times.iter().map(|times| median(times)).collect();
-        Measured { product, seconds, ratio, peak: median(&peaks), difference }
+        let ratios = |other: &Vec<f64>| times[0].iter().zip(other).map(|(ours, other)| ours / other).collect();
+        let ratios = times.iter().map(ratios).collect();
+        Measured { product, seconds: times, ratios, peak: median(&peaks), difference }
     }
 }
 

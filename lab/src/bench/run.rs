@@ -1,18 +1,16 @@
 //! A whole measurement: every case, then whole steps of learning as training takes them.
 
-use super::meter::{self, measure};
-use super::row::median;
-use super::work::{Bench, Work, works};
-use super::{Cache, Ceilings, Effort, Roof, Row, Samples, Task};
+use super::work::{Work, works};
 use crate::plan::{Part, parts};
 use autograd::{Phase, Plan, Store};
 use engine::rng::Stream;
 use engine::{Cost, DType, Device, Error, Result};
 use kernels::registry::ROOMS;
-use ltm::config::{self, Config, nearest};
+use ltm::config::{self, Config, ModelKind, SETTINGS, Setting, nearest};
 use ltm::data::{Batch, SampleInfo};
 use ltm::learn::Fast;
 use ltm::train::Trainer;
+use roofline::{Conditions, Effort, Machine, Recorder, Task};
 use std::time::Instant;
 
 /// The group of whole steps, beside the ops' folders.
@@ -27,8 +25,10 @@ pub struct Setup {
     pub device: Device,
     /// Storage type of tensors.
     pub dtype: DType,
-    /// Folders, ops, or [`STEPS`]; everything if empty.
+    /// Folders, ops, or [`STEPS`]; if empty, steps and all ops that training uses.
     pub only: Vec<String>,
+    /// Also ops that training does not use, if `only` is empty.
+    pub all: bool,
     /// The effort per row.
     pub effort: Effort,
 }
@@ -41,7 +41,7 @@ impl Setup {
     pub fn new(config: Config, device: Device) -> Result<Self> {
         config.check_device(&device, config::Work::Training)?;
         let (dtype, effort) = (config.train.precision.stored_on(&device), Effort::full(&device));
-        Ok(Self { device: config.train.precision.on(&device), config, dtype, only: Vec::new(), effort })
+        Ok(Self { device: config.train.precision.on(&device), config, dtype, only: Vec::new(), all: false, effort })
     }
 
     /// The cases and passes to be measured.
@@ -59,8 +59,41 @@ impl Setup {
                 rooms.join(", ")
             )));
         }
-        all.retain(|work| self.only.is_empty() || self.only.iter().any(|n| n == work.room || n == work.op()));
+        let is_named = |work: &Work| self.only.iter().any(|n| n == work.room || n == work.op());
+        all.retain(|work| if self.only.is_empty() { self.all || work.trains } else { is_named(work) });
         Ok(all)
+    }
+
+    /// Whether whole steps are measured, too.
+    pub fn has_steps(&self) -> bool {
+        self.only.is_empty() || self.only.iter().any(|name| name == STEPS)
+    }
+
+    /// What times depend on, for a report with this title.
+    pub fn conditions(&self, title: String) -> Conditions {
+        let is_learning = |key: &&Setting| key.name.starts_with("fast.") || key.name.starts_with("slow.");
+        let learning = SETTINGS.iter().filter(is_learning);
+        // A value as on the command line.
+        let text = |value: serde_json::Value| value.as_str().map_or_else(|| value.to_string(), str::to_string);
+        let settings = learning.map(|key| (key.name.to_string(), text(key.value(&self.config)))).collect();
+        let machine = Machine::of(&self.device, self.config.train.precision);
+        Conditions { title, sizes: self.sizes(), settings, machine }
+    }
+
+    /// The sizes that times depend on.
+    pub fn sizes(&self) -> String {
+        let (m, batch) = (&self.config.model, self.config.train.batch);
+        let latents = match m.kind {
+            ModelKind::Ltm => format!("{} latents per layer, {} fast steps", m.latents, self.config.fast.steps),
+            ModelKind::ArLatent => format!("{} learned latents per layer", m.latents),
+            ModelKind::Oracle => format!("{} latents of known facts per layer", m.latents),
+            ModelKind::Ar | ModelKind::Gpt2 => "no latents".into(),
+        };
+        let [dim, heads, window, ffn] = [m.dim, m.heads, m.window, m.ffn_hidden()];
+        format!(
+            "batch {batch}, {} tokens, {} layers, width {dim}, {heads} heads, window {window}, {latents}, feed-forward {ffn}, vocabulary {}",
+            m.seq, m.layers, m.vocab
+        )
     }
 }
 
@@ -68,98 +101,56 @@ impl Setup {
 /// Calls `seen` with the pass, counted from 1, and the case.
 ///
 /// # Errors
-/// If the device lacks the memory, or has failed.
+/// If the device lacks the memory, or has failed; if an op computes something else than in f64.
 pub fn measure_all(
     setup: &Setup,
     works: &[Work],
-    ceilings: &mut Ceilings,
+    recorder: &mut Recorder,
     seen: &mut dyn FnMut(usize, &str),
-) -> Result<Vec<Row>> {
-    let mut gather = Gather { setup, ceilings, seen, pass: 0, rows: Vec::new(), training_steps: None };
-    for pass in 0..setup.effort.passes {
-        gather.pass = pass;
-        works.iter().try_for_each(|work| gather.op(work))?;
-        if setup.only.is_empty() || setup.only.iter().any(|name| name == STEPS) {
-            gather.steps()?;
+) -> Result<()> {
+    let mut steps = Steps::new(setup);
+    for pass in 1..=setup.effort.passes {
+        for work in works {
+            seen(pass, &work.case);
+            work.record(recorder)?;
+        }
+        if setup.has_steps() {
+            seen(pass, STEPS);
+            steps.record(recorder)?;
         }
     }
-    let whole = |(row, roofs): (Row, Vec<Roof>)| {
-        let middle = |rate: fn(&Roof) -> f64| median(&roofs.iter().map(rate).collect::<Vec<_>>());
-        Row { roof: Roof { peak: middle(|roof| roof.peak), bandwidth: middle(|roof| roof.bandwidth) }, ..row }
-    };
-    Ok(gather.rows.into_iter().map(whole).collect())
+    recorder.ceilings.measure();
+    Ok(())
 }
 
-/// The passes so far.
-struct Gather<'a> {
+/// Whole steps, pass by pass.
+pub struct Steps<'a> {
     setup: &'a Setup,
-    ceilings: &'a mut Ceilings,
-    seen: &'a mut dyn FnMut(usize, &str),
     /// The present pass, counted from 0.
     pass: usize,
-    /// Rows in the order in which they were first measured, with the roof of every pass.
-    rows: Vec<(Row, Vec<Roof>)>,
     /// The number of training steps in all passes, once known.
     training_steps: Option<usize>,
 }
 
-impl Gather<'_> {
-    /// Measures work with hot caches, and with cold ones if it matters. Every pass allocates new memory.
-    fn op(&mut self, work: &Work) -> Result<()> {
-        let Setup { device, dtype, effort, .. } = self.setup;
-        let mut bench = Bench::new(work, *dtype, device)?;
-        let task = |cache| Task {
-            group: work.room.into(),
-            case: work.case.clone(),
-            pass: work.name.clone(),
-            cache,
-            flops: work.cost.flops,
-            bytes: work.cost.bytes,
-            tokens: None,
-        };
-        let mut measured = |gather: &mut Self, cache| {
-            gather.measure(task(cache), |ceilings| measure(device, ceilings, effort, cache, &mut || bench.run()))
-        };
-        let hot = measured(self, Cache::Hot)?;
-        // Whether reading everything from memory would change the time by more than a fiftieth. The first pass decides
-        // for all.
-        let from_memory = work.cost.bytes as f64 / self.ceilings.roof().bandwidth;
-        let cold = task(Cache::Cold);
-        let is_known = self.rows.iter().any(|(row, _)| row.task.key() == cold.key());
-        if is_known || self.pass == 0 && from_memory > 0.02 * hot {
-            measured(self, Cache::Cold)?;
-        }
-        Ok(())
-    }
-
-    /// Measures a row in this pass, then the ceilings, and returns the row's median time.
-    fn measure(&mut self, task: Task, work: impl FnOnce(&Ceilings) -> Result<Vec<f64>>) -> Result<f64> {
-        (self.seen)(self.pass + 1, &task.case);
-        let mark = self.ceilings.mark();
-        let seconds = work(self.ceilings)?;
-        self.ceilings.refresh();
-        let (middle, roof) = (median(&seconds), self.ceilings.roof_since(mark));
-        match self.rows.iter_mut().find(|(row, _)| row.task.key() == task.key()) {
-            Some((row, roofs)) => {
-                row.samples.0.push(seconds);
-                roofs.push(roof);
-            }
-            None => self.rows.push((Row { task, samples: Samples(vec![seconds]), roof }, vec![roof])),
-        }
-        Ok(middle)
+impl<'a> Steps<'a> {
+    /// Before the first pass.
+    pub fn new(setup: &'a Setup) -> Self {
+        Self { setup, pass: 0, training_steps: None }
     }
 
     /// Measures whole steps: the fast step, the work once per batch before it, the slow step's gradient and update, and
     /// the training step, which consists of all of these. The first pass sets the number of training steps.
-    fn steps(&mut self) -> Result<()> {
+    ///
+    /// # Errors
+    /// If the device lacks the memory, or has failed.
+    pub fn record(&mut self, recorder: &mut Recorder) -> Result<()> {
         let (setup, known) = (self.setup, self.training_steps);
         let Setup { device, config, .. } = setup;
         let tokens = Some(config.train.batch * config.model.seq);
-        let left = setup.effort.passes - self.pass;
-        let mut row = |name: &str, Cost { flops, bytes }, tokens, sample: &mut dyn FnMut() -> Result<Vec<f64>>| {
-            let (group, case, pass) = (STEPS.into(), name.into(), "whole".into());
-            let task = Task { group, case, pass, cache: Cache::Hot, flops, bytes, tokens };
-            self.measure(task, |_| repeat(setup, sample))
+        let left = setup.effort.passes.saturating_sub(self.pass);
+        let mut row = |name: &str, cost: Cost, tokens, sample: &mut dyn FnMut() -> Result<Vec<f64>>| {
+            let task = Task { tokens, ..Task::new(STEPS, name, "whole", cost) };
+            recorder.record(task, false, |_| repeat(setup, sample))
         };
         // Several fast steps are needed to separate a step from the work before the first; a few are enough if a step
         // is long.
@@ -210,6 +201,7 @@ impl Gather<'_> {
             row("training step", cost, tokens, &mut || time(device, || trainer.train(&batch).map(drop)))?;
         }
         self.training_steps = Some(count);
+        self.pass += 1;
         Ok(())
     }
 }
@@ -240,7 +232,7 @@ fn random_batch(config: &Config) -> Batch {
 fn time(device: &Device, work: impl FnOnce() -> Result<()>) -> Result<Vec<f64>> {
     device.finish()?;
     let mut done = Ok(());
-    let seconds = meter::time(|| done = work().and_then(|()| device.finish()));
+    let seconds = roofline::time(|| done = work().and_then(|()| device.finish()));
     done.map(|()| vec![seconds])
 }
 

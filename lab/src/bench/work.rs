@@ -2,11 +2,11 @@
 
 use crate::plan::Plans;
 use autograd::Phase;
-use engine::rng::Stream;
-use engine::{Buffer, Context, Cost, DType, Device, Pass, Result, Spec, Want};
-use kernels::case::{Case, Input, Sizes};
+use engine::{Buffer, Cost, DType, Device, Pass, Result, Want};
+use kernels::case::{Case, Sizes};
 use kernels::registry::ROOMS;
 use ltm::config::Config;
+use roofline::{Call, Recorder, Task, check};
 use std::sync::Arc;
 
 /// An op's case in one pass.
@@ -21,13 +21,16 @@ pub struct Work {
     /// FLOPs and least bytes.
     pub cost: Cost,
     inputs: Arc<Case>,
+    dtype: DType,
+    /// Whether training runs the op.
+    pub trains: bool,
     /// The want for each input; empty for the forward pass.
     wants: Vec<Want>,
     is_fused: bool,
 }
 
 impl Work {
-    fn new(room: &'static str, case: &Arc<Case>, pass: Pass, dtype: DType) -> Self {
+    fn new(room: &'static str, case: &Arc<Case>, pass: Pass, dtype: DType, trains: bool) -> Self {
         let (kind, wants): (&str, &[Want]) = match pass {
             Pass::Forward => ("forward", &[]),
             Pass::Vjp(wants) => ("backward to ", wants),
@@ -41,6 +44,8 @@ impl Work {
             name: format!("{kind}{}", wanted.collect::<Vec<_>>().join(", ")),
             cost: case.op.cost(&case.specs(dtype), pass),
             inputs: case.clone(),
+            dtype,
+            trains,
             wants: wants.to_vec(),
             is_fused: matches!(pass, Pass::Fused(_)),
         }
@@ -59,10 +64,58 @@ impl Work {
             wants => Pass::Vjp(wants),
         }
     }
+
+    /// The row, with hot caches.
+    pub fn task(&self) -> Task {
+        Task::new(self.room, self.case.as_str(), self.name.as_str(), self.cost)
+    }
+
+    /// The inputs.
+    fn ins(&self) -> Vec<Buffer> {
+        self.inputs.buffers(self.dtype, 1)
+    }
+
+    /// The pass with inputs, ready to run.
+    ///
+    /// # Errors
+    /// If the device lacks the memory.
+    pub fn call(&self, device: &Device) -> Result<Call<'_>> {
+        Call::new(&*self.inputs.op, self.pass(), &self.ins(), device)
+    }
+
+    /// Compares what the pass computes with the op in f64 on the CPU.
+    ///
+    /// # Errors
+    /// If they differ, or the device fails.
+    pub fn check(&self, device: &Device) -> Result<bool> {
+        check(&*self.inputs.op, self.pass(), &self.ins(), device)
+    }
+
+    /// Measures one pass over this work, and checks it the first time.
+    ///
+    /// # Errors
+    /// If it computes something else than in f64, or the device lacks the memory or has failed.
+    pub fn record(&self, recorder: &mut Recorder) -> Result<()> {
+        recorder.op(&self.task(), &*self.inputs.op, self.pass(), &self.ins())
+    }
+}
+
+/// For a first look: of every op its most expensive case, forward and in its most expensive backward or fused pass.
+pub fn dearest(works: &[Work]) -> Vec<&Work> {
+    let mut chosen: Vec<&Work> = Vec::new();
+    for work in works {
+        let is_forward = |work: &Work| matches!(work.pass(), Pass::Forward);
+        match chosen.iter_mut().find(|known| known.op() == work.op() && is_forward(known) == is_forward(work)) {
+            Some(known) if known.cost.bytes < work.cost.bytes => *known = work,
+            Some(_) => {}
+            None => chosen.push(work),
+        }
+    }
+    chosen
 }
 
 /// All work at a resolved configuration's sizes: each case forward, and in the backward and fused passes that the plans
-/// of training use.
+/// of training use. An op that training does not use runs forward, and backward to all its inputs.
 ///
 /// # Errors
 /// If the configuration contradicts itself.
@@ -93,9 +146,16 @@ pub fn works(config: &Config, dtype: DType) -> Result<Vec<Work>> {
         };
         let exact = cases.iter().any(|case| of_op(case).any(|&(_, pass, cost)| costs_same(case, pass, cost)));
         for case in &cases {
+            let trains = of_op(case).next().is_some();
             let asked = of_op(case).filter(|&&(_, pass, cost)| !exact || costs_same(case, pass, cost));
-            for pass in std::iter::once(Pass::Forward).chain(asked.map(|&(_, pass, _)| pass)) {
-                let work = Work::new(room.name, case, pass, dtype);
+            let mut passes: Vec<Pass> = std::iter::once(Pass::Forward).chain(asked.map(|&(_, pass, _)| pass)).collect();
+            let want = |i| if case.op.differentiable(i) { Want::Write } else { Want::Skip };
+            let wants: Vec<Want> = (0..case.ins.len()).map(want).collect();
+            if !trains && wants.iter().any(|want| want.is_wanted()) {
+                passes.push(Pass::Vjp(&wants));
+            }
+            for pass in passes {
+                let work = Work::new(room.name, case, pass, dtype, trains);
                 if !all.iter().any(|known| (&known.case, &known.name) == (&work.case, &work.name)) {
                     all.push(work);
                 }
@@ -103,84 +163,6 @@ pub fn works(config: &Config, dtype: DType) -> Result<Vec<Work>> {
         }
     }
     Ok(all)
-}
-
-/// No op has more inputs or outputs than this.
-const MOST: usize = 8;
-
-static EMPTY: Buffer = Buffer::empty();
-
-/// A case with the buffers of its passes, on a device.
-#[derive(Debug)]
-pub struct Bench<'a> {
-    work: &'a Work,
-    device: Device,
-    ins: Vec<Buffer>,
-    outs: Vec<Buffer>,
-    d_out: Buffer,
-    d_ins: Vec<Buffer>,
-    scratch: Buffer,
-}
-
-impl<'a> Bench<'a> {
-    /// Draws the inputs, and runs forward once to compute what the VJP reads.
-    ///
-    /// # Errors
-    /// If the device lacks the memory.
-    pub fn new(work: &'a Work, dtype: DType, device: &Device) -> Result<Self> {
-        let (case, op) = (&work.inputs, &work.inputs.op);
-        let specs = case.specs(dtype);
-        let new = |spec: Spec| Buffer::new_on(device, spec);
-        let ins = case.buffers(dtype, 1).iter().map(|b| b.to_device(device)).collect::<Result<_>>()?;
-        let outs = op.infer(&specs)?.iter().map(|out| new(out.spec)).collect::<Result<Vec<_>>>()?;
-        let result = outs[0].spec();
-        let d_out = Input::normal(result.shape.dims()).buffer(result.dtype, Stream::new(2, 0));
-        let d_ins = specs.iter().enumerate().map(|(i, &spec)| match work.wants.get(i) {
-            Some(want) if want.is_wanted() => new(spec),
-            _ => Ok(Buffer::empty()),
-        });
-        let scratch = [Pass::Forward, work.pass()].map(|pass| op.scratch(device, &specs, pass));
-        let mut bench = Self {
-            work,
-            device: device.clone(),
-            ins,
-            outs,
-            d_out: d_out.to_device(device)?,
-            d_ins: d_ins.collect::<Result<_>>()?,
-            scratch: Buffer::with_capacity_on(device, scratch[0].max(scratch[1]))?,
-        };
-        bench.pass(Pass::Forward);
-        Ok(bench)
-    }
-
-    /// Runs the work.
-    pub fn run(&mut self) {
-        self.pass(self.work.pass());
-    }
-
-    fn pass(&mut self, pass: Pass) {
-        let Self { work, device, ins, outs, d_out, d_ins, scratch } = self;
-        let op = &work.inputs.op;
-        let mut cx = Context { device, scratch };
-        let (all, count) = (lend(ins, u16::MAX), ins.len());
-        match pass {
-            Pass::Forward => op.forward(&mut cx, &all[..count], outs),
-            Pass::Fused(wants) => op.forward_vjp(&mut cx, wants, &all[..count], outs, d_ins),
-            Pass::Vjp(wants) => {
-                let reads = op.reads(wants);
-                let (lent_ins, lent_outs) = (lend(ins, reads.ins), lend(outs, reads.outs));
-                op.vjp(&mut cx, wants, &lent_ins[..count], &lent_outs[..outs.len()], d_out, d_ins);
-            }
-        }
-    }
-}
-
-/// The buffers that are read, and empty buffers in place of the others.
-fn lend(buffers: &[Buffer], read: u16) -> [&Buffer; MOST] {
-    std::array::from_fn(|i| match buffers.get(i) {
-        Some(buffer) if read & 1 << i != 0 => buffer,
-        _ => &EMPTY,
-    })
 }
 
 #[cfg(test)]
@@ -209,18 +191,30 @@ mod tests {
             "the head never runs backward alone"
         );
         assert!(passes("slice: first layer").len() > 1, "a case of other sizes than the plan's");
+        let trains = |op: &str| works.iter().filter(|work| work.op() == op).all(|work| work.trains);
+        // The last two are generation's and GPT-2's.
+        assert_eq!(["self_attention", "ring_attention", "layernorm"].map(trains), [true, false, false]);
     }
 
     #[test]
-    fn a_bench_computes_what_its_cost_says() {
+    fn work_computes_what_its_cost_says_and_what_it_does_in_f64() {
         for work in works(&config(), DType::F32).unwrap() {
-            let mut bench = Bench::new(&work, DType::F32, &Device::CPU).unwrap();
-            bench.d_ins.iter_mut().filter(|d| !d.is_empty()).for_each(Buffer::clear);
-            bench.run();
-            for (d, want) in bench.d_ins.iter().zip(&work.wants) {
-                assert_eq!(d.is_empty(), !want.is_wanted(), "{work:?}");
+            assert!(work.check(&Device::CPU).unwrap(), "{work:?} has no f64");
+            let mut call = work.call(&Device::CPU).unwrap();
+            call.run();
+            for (i, d) in call.gradients().iter().enumerate() {
+                assert_eq!(d.is_empty(), !work.pass().gives(i), "{work:?}");
                 assert!(d.is_empty() || d.to_f64().iter().any(|x| *x != 0.0), "{work:?} computes nothing");
             }
         }
+    }
+
+    #[test]
+    fn a_first_look_is_short_and_sees_every_op() {
+        let works = works(&config(), DType::F32).unwrap();
+        let chosen = dearest(&works);
+        assert!(3 * chosen.len() < 2 * works.len(), "{} of {}", chosen.len(), works.len());
+        assert!(works.iter().all(|work| chosen.iter().any(|c| c.op() == work.op())));
+        assert!(chosen.iter().any(|c| (&c.case[..], &c.name[..]) == ("linear: gate and up", "backward to x, w")));
     }
 }

@@ -1,8 +1,9 @@
-//! The roofline as a picture (Williams, Waterman and Patterson 2009): rates over arithmetic intensity under the two ceilings.
+//! The roofline as a picture (Williams, Waterman and Patterson 2009): rates over arithmetic intensity under the ceilings.
 
-use super::{Cache, Numbers, Report, Row, STEPS, Task};
+use super::STEPS;
 use crate::plot::{Look, Mark, Plot, Series};
 use crate::table::number;
+use roofline::{Cache, Conditions, MEMORY, Numbers, Report, Row, Task};
 
 /// The label of a point: an op or a whole step, and the kind of pass.
 fn point(task: &Task) -> (&str, &str) {
@@ -53,7 +54,7 @@ fn series(report: &Report, number: usize, row: &Row) -> Series {
 }
 
 /// The picture as SVG.
-pub fn roofline(report: &Report) -> String {
+pub fn picture(report: &Report) -> String {
     let points = points(report);
     let mut series = ceilings(report, &points);
     series.extend(points.iter().zip(1..).map(|(row, number)| self::series(report, number, row)));
@@ -66,8 +67,9 @@ pub fn roofline(report: &Report) -> String {
     if without > 0 {
         notes.push(format!("Not shown: {without} rows without FLOPs."));
     }
+    let Conditions { machine, title, .. } = &report.conditions;
     let plot = Plot {
-        title: format!("Roofline: {}; {}, preset {}", report.machine, report.machine.dtype, report.preset),
+        title: format!("Roofline: {machine}; {}, {title}", machine.dtype),
         axes: ["arithmetic intensity, FLOP per byte", "GFLOP/s"].map(String::from),
         is_log: true,
         series,
@@ -90,17 +92,19 @@ fn ceilings(report: &Report, points: &[&Row]) -> Vec<Series> {
     };
     let spread = [&path(fastest.q20, peak.q20)[..], &[[f64::NAN; 2]], &path(fastest.q80, peak.q80)].concat();
     let line = |name, stroke, line| Series { name, look: Look { colour: 4, stroke }, line, ..Series::default() };
-    let roof_name = format!(
-        "{} GB/s: {}; {} GFLOP/s: {}",
-        number(roof.bandwidth / 1e9),
-        fastest.name,
-        number(roof.peak / 1e9),
-        peak.name
-    );
+    let bandwidth = number(roof.bandwidth / 1e9);
+    let roof_name =
+        format!("{MEMORY}, {bandwidth} GB/s: {}; {} GFLOP/s: {}", fastest.name, number(roof.peak / 1e9), peak.name);
     let mut lines = vec![
         line(roof_name, 0, path(roof.bandwidth, roof.peak).to_vec()),
         line("20 and 80 % of the ceilings' measurements".into(), 2, spread),
     ];
+    // Under the roof of a cache, the work of which all bytes fit into it.
+    lines.extend(report.caches.iter().map(|cache| {
+        let (rate, kib) = (cache.rate.median, cache.bytes >> 10);
+        let name = format!("{}, {} GB/s: up to {kib} KiB", cache.level, number(rate / 1e9));
+        line(name, 3, path(rate, roof.peak)[..2].to_vec())
+    }));
     lines.extend(report.f32_peak.as_ref().map(|peak| {
         let name = format!("{} GFLOP/s: {}, for all work in f32", number(peak.median / 1e9), peak.name);
         line(name, 1, path(roof.bandwidth, peak.median)[1..].to_vec())
@@ -110,31 +114,64 @@ fn ceilings(report: &Report, points: &[&Row]) -> Vec<Series> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Rate;
-    use super::super::report::tests::report;
     use super::*;
+    use roofline::Rate;
+    use serde_json::{Value, json};
+
+    /// A report of three rows.
+    fn report() -> Report {
+        let row = |case: &str, cache: &str, flops: u64, bytes: u64, seconds: f64| {
+            json!({
+                "group": "matmul", "case": case, "pass": "forward", "cache": cache, "flops": flops, "bytes": bytes,
+                "tokens": null, "times": [[seconds]], "peak_flops": 1e11, "bandwidth": 1e10, "level": MEMORY,
+                "checked": true
+            })
+        };
+        let rate =
+            |name: &str, rate: f64| json!({"name": name, "median": rate, "q20": rate, "q80": rate, "best": rate});
+        let cache = |level: &str, kib: u64, bandwidth: f64| -> Value {
+            let mut cache = rate("read", bandwidth);
+            (cache["level"], cache["bytes"]) = (level.into(), (kib << 10).into());
+            cache
+        };
+        let processor = "Abacus <9> & Sons";
+        let file = json!({
+            "format": "roofline report", "version": 6, "title": "preset small", "sizes": "batch 1", "settings": {},
+            "machine": {"processor": processor, "features": "scalar", "threads": 2, "device": "cpu", "dtype": "f32"},
+            "ceilings": [rate("fused multiply-adds", 1e11), rate("read", 1e10)], "f32_peak": null,
+            "caches": [cache("L1", 64, 2e11), cache("L2", 1024, 5e10)], "peak_flops": 1e11, "bandwidth": 1e10,
+            "rows": [
+                row("linear: queries", "hot", 1_000_000_000, 1_000_000, 0.0126),
+                row("linear: queries", "cold", 1_000_000_000, 1_000_000, 0.0126),
+                row("add: residual", "hot", 1_000_000, 12_000_000, 0.00202),
+            ]
+        });
+        Report::parse(file.to_string().as_bytes()).unwrap()
+    }
 
     #[test]
     fn every_op_is_shown_once() {
-        let report = report(1.0);
-        let picture = roofline(&report);
-        let xml = roxmltree::Document::parse(&picture).unwrap();
+        let report = report();
+        let drawn = picture(&report);
+        let xml = roxmltree::Document::parse(&drawn).unwrap();
         let texts: Vec<&str> = xml.descendants().filter_map(|node| node.text()).map(str::trim).collect();
         for text in [
             "1  add, forward: 59 %",
             "2  linear, forward: 79 / 79 %",
-            "10 GB/s: read; 100 GFLOP/s: fused multiply-adds",
+            "memory, 10 GB/s: read; 100 GFLOP/s: fused multiply-adds",
+            "L1, 200 GB/s: up to 64 KiB",
+            "L2, 50 GB/s: up to 1024 KiB",
             "Roofline: Abacus <9> & Sons, scalar, 2 threads; f32, preset small",
         ] {
             assert!(texts.contains(&text), "{text}: {texts:?}");
         }
         // A disc for each op in the picture and in the legend, and a ring on white for cold caches.
         assert_eq!(xml.descendants().filter(|node| node.has_tag_name("circle")).count(), 2 * 2 + 2);
-        assert!(!picture.contains("NaN") && !picture.contains("inf"));
-        let peak = Rate { name: "f32".into(), median: 5e10, q20: 5e10, q80: 5e10 };
-        let rounded = roofline(&Report { f32_peak: Some(peak), ..report.clone() });
+        assert!(!drawn.contains("NaN") && !drawn.contains("inf"));
+        let peak = Rate { name: "f32".into(), median: 5e10, q20: 5e10, q80: 5e10, best: 5e10 };
+        let rounded = picture(&Report { f32_peak: Some(peak), ..report.clone() });
         assert!(rounded.contains("50 GFLOP/s: f32, for all work in f32"));
         // Without rows the picture still shows the ceilings.
-        assert!(roofline(&Report { rows: Vec::new(), ..report }).contains("GFLOP/s: fused"));
+        assert!(picture(&Report { rows: Vec::new(), ..report }).contains("GFLOP/s: fused"));
     }
 }

@@ -1,6 +1,7 @@
 //! One measured row: its times and derived numbers.
 
-use super::Cache;
+use crate::Cache;
+use engine::Cost;
 use serde::{Deserialize, Serialize};
 
 /// The quantile `q` of some values, interpolated.
@@ -49,9 +50,9 @@ impl Samples {
 /// One thing to measure.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Task {
-    /// The op's folder, or [`STEPS`](super::STEPS).
+    /// What it belongs to, e.g. a module.
     pub group: String,
-    /// Op and case, or the step.
+    /// Its name, e.g. op and case.
     pub case: String,
     /// The pass.
     pub pass: String,
@@ -66,6 +67,13 @@ pub struct Task {
 }
 
 impl Task {
+    /// A task with hot caches that trains nothing.
+    pub fn new(group: impl Into<String>, case: impl Into<String>, pass: impl Into<String>, cost: Cost) -> Self {
+        let Cost { flops, bytes } = cost;
+        let (group, case, pass) = (group.into(), case.into(), pass.into());
+        Self { group, case, pass, cache: Cache::Hot, flops, bytes, tokens: None }
+    }
+
     /// The identity of a row.
     pub fn key(&self) -> (&str, &str, Cache) {
         (&self.case, &self.pass, self.cache)
@@ -94,7 +102,14 @@ pub struct Row {
     /// The roof as it was measured just before and after.
     #[serde(flatten)]
     pub roof: Roof,
+    /// Where the bytes come from, which sets the bandwidth of the roof: a level of the caches, or [`MEMORY`].
+    pub level: String,
+    /// Whether the outputs were compared with a reference before the work was timed.
+    pub checked: bool,
 }
+
+/// The level of data that no cache holds.
+pub const MEMORY: &str = "memory";
 
 /// What follows from a row's times.
 #[derive(Clone, Copy, Debug, Serialize)]
@@ -121,7 +136,7 @@ pub struct Numbers {
     pub floor: &'static str,
     /// The least time under the roof.
     pub floor_seconds: f64,
-    /// The floor divided by the median time; above 1 if a cache replaced memory traffic.
+    /// The floor divided by the median time.
     pub reached: f64,
     /// Tokens per second, if the row trains.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -131,7 +146,7 @@ pub struct Numbers {
 impl Row {
     /// Numbers derived from the times.
     pub fn numbers(&self) -> Numbers {
-        let Self { task, samples, roof } = self;
+        let Self { task, samples, roof, .. } = self;
         let (seconds, [seconds_q20, seconds_q80]) = (samples.median(), samples.spread());
         let (flops, bytes) = (task.flops as f64, task.bytes as f64);
         let [by_flops, by_bytes] = [flops / roof.peak, bytes / roof.bandwidth];

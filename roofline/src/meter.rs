@@ -1,10 +1,10 @@
 //! Repeats work and times it, with a given effort.
 
-use super::Ceilings;
+use crate::Ceilings;
+use crate::caches::levels;
 use engine::cuda::Gpu;
 use engine::{Device, Result};
 use serde::{Deserialize, Serialize};
-use std::fs;
 use std::time::Instant;
 
 /// The effort of a measurement.
@@ -24,7 +24,7 @@ pub struct Effort {
     pub product: usize,
 }
 
-/// Two runs then differ by more than chance ([`CHANCE`](super::CHANCE)) if all passes of one are faster than all of the
+/// Two runs then differ by more than chance ([`CHANCE`](crate::CHANCE)) if all passes of one are faster than all of the
 /// other, except for two pairs. Five passes would allow no exception.
 const PASSES: usize = 6;
 
@@ -49,19 +49,21 @@ impl Effort {
         Self { passes: PASSES, seconds: self.seconds / passes as f64, fewest: self.fewest.div_ceil(passes), ..self }
     }
 
-    /// The least effort, for tests.
+    /// The effort for a first look at a few rows on the CPU: a tenth of a second for each.
+    pub fn quick() -> Self {
+        let bytes = (4 * last_level_cache()).clamp(64 << 20, 256 << 20);
+        Self { passes: PASSES, seconds: 0.015, fewest: 3, sample: 2e-4, bytes, product: 0 }
+    }
+
+    /// The least effort, for tests: neither times nor ceilings mean anything.
     pub fn least() -> Self {
         Self { passes: 2, seconds: 0.0, fewest: 1, sample: 0.0, bytes: 1 << 16, product: 16 }
     }
 }
 
-/// Bytes of the largest cache that the system reports, or 32 MiB if it reports none.
-pub fn last_level_cache() -> usize {
-    let sizes = (0..8).filter_map(|index| {
-        let text = fs::read_to_string(format!("/sys/devices/system/cpu/cpu0/cache/index{index}/size")).ok()?;
-        text.trim().strip_suffix('K')?.parse::<usize>().ok()?.checked_mul(1024)
-    });
-    sizes.max().unwrap_or(32 << 20)
+/// Bytes of the last level of the caches, or 32 MiB if the system reports none.
+fn last_level_cache() -> usize {
+    levels(rayon::current_num_threads()).last().map_or(32 << 20, |level| level.bytes)
 }
 
 /// The content of the caches when work begins.
@@ -80,18 +82,25 @@ const MOST: usize = 240;
 /// Most repeats in a sample, so that recording them is still quick.
 const MOST_REPEATS: usize = 2000;
 
-/// The seconds that `work` takes, above 0.
-pub(super) fn time(work: impl FnOnce()) -> f64 {
+/// The seconds that `work` takes, by the clock; above 0.
+pub fn time(work: impl FnOnce()) -> f64 {
     let start = Instant::now();
     work();
     start.elapsed().as_secs_f64().max(1e-9)
 }
 
+/// Fewest samples of a row with cold caches in one pass: each is a single call, and the eviction before it takes most of
+/// the time.
+const FEWEST_COLD: usize = 5;
+
 /// Takes samples until there are enough and the time has passed.
-fn take(effort: &Effort, mut sample: impl FnMut() -> f64) -> Vec<f64> {
+fn take(effort: &Effort, cache: Cache, mut sample: impl FnMut() -> f64) -> Vec<f64> {
     let start = Instant::now();
     let mut seconds = Vec::new();
-    while seconds.len() < effort.fewest
+    // The least effort asks for a single sample.
+    let fewest =
+        if cache == Cache::Cold && effort.seconds > 0.0 { FEWEST_COLD.max(effort.fewest) } else { effort.fewest };
+    while seconds.len() < fewest
         || (start.elapsed().as_secs_f64() < effort.seconds && seconds.len() < MOST / effort.passes)
     {
         seconds.push(sample());
@@ -113,7 +122,7 @@ pub fn measure(
     let seconds = match (device, cache) {
         (Device::Cpu(_), _) => {
             let repeats = if cache == Cache::Hot { warm_up(effort, &mut *work) } else { 1 };
-            take(effort, || {
+            take(effort, cache, || {
                 if cache == Cache::Cold {
                     ceilings.evict();
                 }
@@ -126,7 +135,7 @@ pub fn measure(
                 let _ = gpu.finish();
             });
             let recorded = record(&**gpu, repeats, &mut *work);
-            take(effort, || recorded() / repeats as f64)
+            take(effort, cache, || recorded() / repeats as f64)
         }
         (Device::Cuda(gpu), Cache::Cold) => {
             const REPEATS: usize = 20;
@@ -135,7 +144,7 @@ pub fn measure(
                 work();
             });
             let without = record(&**gpu, REPEATS, &mut || ceilings.evict());
-            take(effort, || (with() - without()).max(1e-9) / REPEATS as f64)
+            take(effort, cache, || (with() - without()).max(1e-9) / REPEATS as f64)
         }
     };
     device.finish()?;
