@@ -11,6 +11,8 @@ struct Layout {
     int type;
     uint64_t rows, cols;
     int64_t ld;
+    int count = 1;
+    int64_t step = 0;
 };
 struct Operation {
     int compute, scale, transposed[2] = {};
@@ -48,7 +50,7 @@ static void store(void* at, int type, size_t i, float x) {
 // The properties that an algorithm depends on.
 static uint64_t digest(const Operation* op, const Layout* a, const Layout* b, const Layout* d) {
     uint64_t sum = op->transposed[0] + 2 * op->transposed[1];
-    for (const Layout* l : {a, b, d}) sum = ((sum * 31 + l->type) * 31 + l->rows) * 31 + l->cols;
+    for (const Layout* l : {a, b, d}) sum = ((((sum * 31 + l->type) * 31 + l->rows) * 31 + l->cols) * 31 + l->count) * 31 + l->step;
     return sum;
 }
 
@@ -64,6 +66,11 @@ int cublasLtMatrixLayoutCreate(Layout** l, int type, uint64_t rows, uint64_t col
     return *l = new Layout{type, rows, cols, ld}, OK;
 }
 int cublasLtMatrixLayoutDestroy(Layout* l) { return delete l, OK; }
+int cublasLtMatrixLayoutSetAttribute(Layout* l, int attribute, const void* value, size_t bytes) {
+    if (attribute == 5 && bytes == 4) return memcpy(&l->count, value, 4), OK;
+    if (attribute == 6 && bytes == 8) return memcpy(&l->step, value, 8), OK;
+    return INVALID;
+}
 int cublasLtMatmulDescCreate(Operation** op, int compute, int scale) { return *op = new Operation{compute, scale}, OK; }
 int cublasLtMatmulDescDestroy(Operation* op) { return delete op, OK; }
 int cublasLtMatmulDescSetAttribute(Operation* op, int attribute, const void* value, size_t bytes) {
@@ -101,21 +108,21 @@ int cublasLtMatmul(void*, Operation* op, const float* alpha, const void* a, Layo
     Layout A = *la, B = *lb, D = *ld;
     float scale = *alpha, keep = *beta;
     size_t inner = operation.transposed[0] ? A.rows : A.cols;
+    if (A.count != D.count || B.count != D.count) return INVALID;
     if ((operation.transposed[0] ? A.cols : A.rows) != D.rows) return INVALID;
     if ((operation.transposed[1] ? B.cols : B.rows) != inner) return INVALID;
     if ((operation.transposed[1] ? B.rows : B.cols) != D.cols) return INVALID;
     std::function<void()> work = [=] {
-        for (size_t col = 0; col < D.cols; col++) {
-            for (size_t row = 0; row < D.rows; row++) {
-                float sum = 0;
-                for (size_t k = 0; k < inner; k++) {
-                    size_t in_a = operation.transposed[0] ? row * A.ld + k : k * A.ld + row;
-                    size_t in_b = operation.transposed[1] ? k * B.ld + col : col * B.ld + k;
-                    sum = fmaf(number(a, A.type, in_a), number(b, B.type, in_b), sum);
-                }
-                size_t at = col * D.ld + row;
-                store(d, D.type, at, scale * sum + (keep != 0 ? keep * number(c, D.type, at) : 0));
+        for (size_t i = 0; i < D.count * D.cols * D.rows; i++) {
+            size_t which = i / (D.cols * D.rows), col = i / D.rows % D.cols, row = i % D.rows;
+            float sum = 0;
+            for (size_t k = 0; k < inner; k++) {
+                size_t in_a = which * A.step + (operation.transposed[0] ? row * A.ld + k : k * A.ld + row);
+                size_t in_b = which * B.step + (operation.transposed[1] ? k * B.ld + col : col * B.ld + k);
+                sum = fmaf(number(a, A.type, in_a), number(b, B.type, in_b), sum);
             }
+            size_t at = which * D.step + col * D.ld + row;
+            store(d, D.type, at, scale * sum + (keep != 0 ? keep * number(c, D.type, at) : 0));
         }
     };
     return fake_enqueue(&work), OK;

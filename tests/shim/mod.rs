@@ -179,6 +179,19 @@ impl State {
     }
 
     fn product(&mut self, p: &Product) {
+        let [a_step, b_step, step] = p.steps();
+        for i in 0..p.count {
+            let factor = |factor, step| match factor {
+                Factor::Plain(at) => Factor::Plain(at.offset(i * step)),
+                Factor::Transposed(at) => Factor::Transposed(at.offset(i * step)),
+            };
+            let (a, b) = (factor(p.a, a_step), factor(p.b, b_step));
+            let (c, out) = (p.c.map(|c| c.offset(i * step)), p.out.offset(i * step));
+            self.one_product(&Product { a, b, c, out, ..*p });
+        }
+    }
+
+    fn one_product(&mut self, p: &Product) {
         let (a, b) = (self.factor(p.a, p.rows, p.inner), self.factor(p.b, p.inner, p.cols));
         let mut out = p.c.map_or_else(|| vec![0.0; p.rows * p.cols], |c| self.numbers(c, p.rows * p.cols));
         for (row, out) in out.chunks_exact_mut(p.cols).enumerate() {

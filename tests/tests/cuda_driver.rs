@@ -280,6 +280,8 @@ fn products_by_cublas() {
         let (out, _) = products::matrix(&device, DType::F32, 3, 3, 1);
         let at = Pointer::from(&a);
         let empty = Product {
+            count: 1,
+            shared: [false; 2],
             rows: 3,
             cols: 3,
             inner: 0,

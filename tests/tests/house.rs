@@ -4,14 +4,15 @@
 use tests::packages::{closure, packages};
 
 /// Each of our crates, with the crates that it may use.
-const MAY_USE: [(&str, &[&str]); 7] = [
+const MAY_USE: [(&str, &[&str]); 8] = [
     ("engine", &[]),
+    ("roofline", &["engine"]),
     ("kernels", &["engine"]),
-    ("autograd", &["engine"]),
-    ("gradtest", &["engine", "kernels", "autograd"]),
+    ("autograd", &["engine", "kernels"]),
+    ("gradtest", &["engine", "autograd"]),
     ("ltm", &["engine", "kernels", "autograd"]),
-    ("lab", &["engine", "kernels", "autograd", "ltm"]),
-    ("cli", &["engine", "kernels", "autograd", "ltm", "lab"]),
+    ("lab", &["engine", "roofline", "kernels", "autograd", "ltm"]),
+    ("cli", &["engine", "roofline", "kernels", "autograd", "ltm", "lab"]),
 ];
 
 /// The largest number of external packages that these may need.

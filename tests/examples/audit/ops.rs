@@ -3,7 +3,7 @@
 use crate::sources::files;
 use kernels::registry::ROOMS;
 use lab::verify::SIZES;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 pub fn section() -> String {
     let mut ops = BTreeMap::new();
@@ -19,20 +19,26 @@ pub fn section() -> String {
                 continue;
             };
             let of = of.trim_end_matches(" {");
-            let items = items(documentation(&lines, of).unwrap_or_else(|| panic!("{file}: no struct {of}")));
+            let items = items(documentation(&lines, of).unwrap_or_else(|| panic!("{file}: no struct or enum {of}")));
             let mut text = format!("`{file}`\n\n");
             for item in must {
                 let said = items.get(*item).unwrap_or_else(|| panic!("{file}: the documentation of {of} lacks {item}"));
                 text.push_str(&format!("- {item}: {said}\n").replace(": \n", ":\n"));
             }
             items.get("Check").into_iter().for_each(|said| text.push_str(&format!("- Check: {said}\n")));
-            // The first texts of an implementation are its names.
-            let texts = lines[at..].iter().map(|line| line.rsplit('"').nth(1)).skip_while(Option::is_none);
-            all.insert(texts.map_while(|name| name).collect::<Vec<_>>().join(", "), text);
+            // The first texts of an implementation are its names. If a table has them, they are those of the folder's cases.
+            let texts = lines[at..].iter().map(|line| line.rsplit('"').nth(1));
+            let names: Vec<&str> = if texts.clone().take(6).all(|text| text.is_none()) {
+                cases().filter(|(room, _)| file.contains(&format!("/{room}/"))).map(|(_, name)| name).collect()
+            } else {
+                texts.skip_while(Option::is_none).map_while(|name| name).collect()
+            };
+            all.insert(names.join(", "), text);
         }
     }
-    for case in ROOMS.iter().flat_map(|room| (room.cases)(&SIZES[0])) {
-        assert!(ops.contains_key(case.op.name()), "{} is not found in kernels/src", case.op.name());
+    for (_, name) in cases() {
+        let found = ops.keys().any(|names: &String| names.split(", ").any(|known| known == name));
+        assert!(found, "{name} is not found in kernels/src");
     }
     let list = |all: BTreeMap<String, String>| -> String {
         all.into_iter().map(|(name, text)| format!("\n### {name}\n\n{text}")).collect()
@@ -46,10 +52,18 @@ pub fn section() -> String {
     )
 }
 
-/// The lines of documentation above a struct, without their slashes.
+/// The folder and name of every op that has cases, each once.
+fn cases() -> impl Iterator<Item = (&'static str, &'static str)> {
+    let mut known = BTreeSet::new();
+    let all = ROOMS.iter().flat_map(|room| (room.cases)(&SIZES[0]).into_iter().map(|case| (room.name, case.op.name())));
+    all.filter(move |case| known.insert(*case))
+}
+
+/// The lines of documentation above a struct or enum, without their slashes.
 fn documentation<'a>(lines: &[&'a str], of: &str) -> Option<impl Iterator<Item = &'a str>> {
     let declares = |line: &&str| {
-        let rest = line.strip_prefix("pub struct ").and_then(|line| line.strip_prefix(of));
+        let kinds = ["pub struct ", "pub enum "];
+        let rest = kinds.iter().find_map(|kind| line.strip_prefix(kind)?.strip_prefix(of));
         rest.is_some_and(|rest| !rest.starts_with(|c: char| c.is_alphanumeric() || c == '_'))
     };
     let above = &lines[..lines.iter().position(declares)?];

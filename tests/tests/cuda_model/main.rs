@@ -5,10 +5,11 @@ mod run;
 
 use engine::{DType, Device};
 use kernels::registry::{ROOMS, modules};
-use lab::bench::{Cache, Ceilings, Effort, Report, STEPS, Setup, Task, measure_all, roofline};
+use lab::bench::{STEPS, Setup, measure_all, picture};
 use lab::verify::{device, golden};
 use ltm::config::Config;
 use ltm::train::Trainer;
+use roofline::{Cache, Effort, Recorder, Report, Task};
 use tests::measured::{ON_SHIM, errors, same_line};
 use tests::shim::{Counts, Fault, Order, Shim, loaded};
 
@@ -28,10 +29,11 @@ fn shim(order: Order) -> Device {
 fn every_op_and_step_is_measured() {
     let config = config("model.layers=1 model.seq=8 train.batch=1 fast.steps=2 train.precision=bf16");
     let setup = Setup::new(config, shim(Order::Forward)).expect("a setup");
-    let setup = Setup { effort: Effort::least(), ..setup };
+    let setup = Setup { effort: Effort::least(), all: true, ..setup };
     let works = setup.works().expect("work");
-    let mut ceilings = Ceilings::new(&setup.device, setup.dtype, &setup.effort).expect("room");
-    let rows = measure_all(&setup, &works, &mut ceilings, &mut |_, _| ()).expect("rows");
+    let mut recorder = Recorder::new(&setup.device, setup.dtype, setup.effort).expect("room");
+    measure_all(&setup, &works, &mut recorder, &mut |_, _| ()).expect("rows");
+    let rows = recorder.rows();
     assert!(rows.iter().all(|row| row.samples.0.len() == setup.effort.passes), "a row without all its passes");
     for group in ROOMS.iter().map(|room| room.name).chain([STEPS]) {
         assert!(rows.iter().any(|row| row.task.group == group && row.samples.median() > 0.0), "{group}");
@@ -44,9 +46,10 @@ fn every_op_and_step_is_measured() {
     assert_eq!((training.task.case.as_str(), training.task.tokens), ("training step", Some(8)));
     let fast = rows.iter().find(|row| row.task.case == "fast step").expect("a row");
     assert!(training.task.flops > 2 * fast.task.flops);
-    let report = Report::new(&setup, "tiny", &ceilings, rows);
-    assert_eq!((report.machine.device.as_str(), report.machine.dtype.as_str()), ("host shim", "bf16"));
-    assert!(report.to_json().to_string().contains("tokens_per_second") && !roofline(&report).contains("NaN"));
+    let report = Report::new(setup.conditions("tiny".into()), &recorder.ceilings, rows);
+    let machine = &report.conditions.machine;
+    assert_eq!((machine.device.as_str(), machine.dtype.as_str()), ("host shim", "bf16"));
+    assert!(report.to_json().contains("tokens_per_second") && !picture(&report).contains("NaN"));
 }
 
 /// After the first batch, training allocates no GPU memory, and the fast steps of a batch make no transfer between host
@@ -89,7 +92,7 @@ fn a_smaller_device_with_a_mistake() {
     let reports = device(&gpu, &[], |_| told += 1).expect("a device that does not fail");
     assert_eq!(told, reports.len());
     assert!(reports.iter().all(|r| r.cases > 0));
-    for name in ["rmsnorm", "window_attention", "cast", "adamw in place"] {
+    for name in ["rmsnorm", "self_attention", "cast", "adamw in place"] {
         assert!(reports.iter().any(|r| r.op == name), "{name} is not checked");
     }
     // AUDIT.md has the same errors as measured here, except for the mistake and the skipped ops.
@@ -102,16 +105,19 @@ fn a_smaller_device_with_a_mistake() {
     assert_eq!(wrong.iter().map(|r| r.op.as_str()).collect::<Vec<_>>(), ["latents in place"], "{wrong:#?}");
     assert!(wrong[0].failure.as_ref().is_some_and(|said| said.starts_with("latents in place f32, buffer: ")));
     let left_out = reports.iter().filter(|r| r.left_out > 0).map(|r| (r.op.as_str(), r.dtype));
-    assert_eq!(left_out.collect::<Vec<_>>(), [("cross_attention", DType::F32), ("window_attention", DType::F32)]);
+    assert_eq!(left_out.collect::<Vec<_>>(), [("cross_attention", DType::F32), ("self_attention", DType::F32)]);
 }
 
 /// An out-of-bounds write, after which a device does nothing more.
 #[test]
 fn a_device_that_fails_ends_the_check() {
-    let fault = Fault { file: "add", find: "store_pack<N>(y + i, sum);", replace: "store_pack<N>(y + n, sum);" };
-    let said = device(&loaded(Shim::faulty(Order::Forward, fault), &modules()), &[], |r| panic!("{r:?}"));
+    let fault = Fault { file: "elementwise", find: "store_pack<N>(y + i, x);", replace: "store_pack<N>(y + n, x);" };
+    let said = device(&loaded(Shim::faulty(Order::Forward, fault), &modules()), &[], |_| ());
     let said = said.expect_err("a device that fails").to_string();
-    assert!(said.starts_with("add f32, add ") && said.ends_with("an allocation of 8 bytes was written"), "{said}");
+    assert!(
+        said.starts_with("add f32, elementwise ") && said.ends_with("an allocation of 8 bytes was written"),
+        "{said}"
+    );
 }
 
 #[test]

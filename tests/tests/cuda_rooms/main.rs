@@ -128,7 +128,7 @@ fn check_room(name: &str, device: impl Fn(Order) -> Device) -> Result<(), String
 fn every_room_agrees_with_its_cpu_code() {
     let names = ROOMS.iter().map(|room| room.name);
     let names: BTreeSet<&str> =
-        names.chain(["adamw", "muon", "latents", "cast", "product"]).filter(|name| chosen(name)).collect();
+        names.chain(["adamw", "muon", "sgd", "latents", "cast", "product"]).filter(|name| chosen(name)).collect();
     names.par_iter().for_each(|name| check_room(name, Shim::device).unwrap_or_else(|e| panic!("{name}: {e}")));
 }
 

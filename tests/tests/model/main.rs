@@ -4,6 +4,7 @@ mod determinism;
 mod evaluation;
 mod fast_gradients;
 mod golden;
+mod golden_ops;
 mod learned_latents;
 mod non_finite;
 mod oracle;

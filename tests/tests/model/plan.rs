@@ -3,9 +3,9 @@
 
 use autograd::{Graph, Phase, Plan, Request, Store, Value};
 use engine::{DType, Device, Spec};
-use kernels::add::Add;
+use kernels::elementwise::Elementwise;
+use kernels::reduce::Reduce;
 use kernels::rmsnorm::RmsNorm;
-use kernels::sum::Sum;
 use ltm::config::{Config, ModelKind, parameter_count};
 use ltm::train::Trainer;
 use tests::tiny;
@@ -42,14 +42,14 @@ fn a_fast_step_repeats_nothing_that_does_not_depend_on_z() {
     let t = trainer("ltm");
     let plan = &t.fast.as_ref().unwrap().plan;
     let (batch, step) = (plan.labels(Phase::Batch), plan.labels(Phase::Step));
-    for once in ["embedding", "layers.0 window_attention", "layers.0 linear", "layers.0 rope"] {
+    for once in ["embedding", "layers.0 self_attention", "layers.0 linear", "layers.0 rope"] {
         assert!(batch.iter().any(|l| l.starts_with(once)), "{once} is not among {batch:#?}");
     }
     assert!(plan.labels(Phase::Update).iter().any(|l| l.contains("rope_table")));
-    for never in ["embedding", "layers.0 window_attention", "rope_table"] {
+    for never in ["embedding", "layers.0 self_attention", "rope_table"] {
         assert!(!step.iter().any(|l| l.contains(never)), "{never} is among {step:#?}");
     }
-    assert!(step.iter().any(|l| l.contains("layers.1 window_attention backward")));
+    assert!(step.iter().any(|l| l.contains("layers.1 self_attention backward")));
     // The backward pass stops at z.
     let last = step.iter().rposition(|l| l.ends_with("backward")).unwrap();
     assert!(step[last].starts_with("layers.0 slice"), "the last gradient is {}", step[last]);
@@ -79,7 +79,7 @@ fn the_baseline_has_as_many_parameters() {
     assert!(baseline.fast.is_none());
     let [gradient, _] = baseline.slow.plans();
     let labels: Vec<String> = Phase::ALL.iter().flat_map(|&p| gradient.labels(p)).collect();
-    assert!(labels.iter().any(|l| l.contains("window_attention")), "{labels:#?}");
+    assert!(labels.iter().any(|l| l.contains("self_attention")), "{labels:#?}");
     assert!(labels.iter().all(|l| !l.contains("cross_attention") && !l.contains("slice")), "{labels:#?}");
 }
 
@@ -95,8 +95,8 @@ fn recorded() -> (Store, Graph, [Value; 4]) {
     let unused = leaf(&mut graph, "unused", Phase::Step, &[3, 4]);
     let gain = leaf(&mut graph, "gain", Phase::Update, &[4]);
     let normed = graph.apply(RmsNorm { eps: 0.1 }, &[x, gain]).unwrap();
-    let noisy = graph.apply(Add, &[normed, noise]).unwrap();
-    let root = graph.apply(Sum, &[noisy]).unwrap();
+    let noisy = graph.apply(Elementwise::Add, &[normed, noise]).unwrap();
+    let root = graph.apply(Reduce::sum(), &[noisy]).unwrap();
     (store, graph, [x, unused, normed, root])
 }
 
@@ -105,7 +105,7 @@ fn what_cannot_be_planned_is_refused_in_a_line() {
     let (mut store, mut graph, [x, unused, normed, root]) = recorded();
     // The gradient must not stop silently at a residual.
     let rstd = graph.output(normed, "rstd");
-    let through_rstd = graph.apply(Sum, &[rstd]).unwrap();
+    let through_rstd = graph.apply(Reduce::sum(), &[rstd]).unwrap();
     let cases = [
         (normed, x, "must be one number"),
         (root, normed, "not a leaf"),
