@@ -1,6 +1,7 @@
 //! The program `ltm`: trains, evaluates and uses Latent Thought Models from a terminal.
 //!
-//! One file per command. Errors are one line on standard error. The exit code is 2 for an invalid command line, 1 for
+//! One file per command. Errors are one line on standard error. The exit code is 2 for an invalid command line, 3 for a
+//! benchmark that is slower than the one it was compared with, 1 for
 //! other errors, and 130 for interrupted work that the same command continues.
 
 #![forbid(unsafe_code)]
@@ -37,7 +38,8 @@ use place::Place;
 use std::process::ExitCode;
 
 const AT_THE_END: &str = "All training settings: ltm help settings\n\n\
-     Exit codes: 0 success; 1 error; 2 invalid command line; 130 interrupted, with a checkpoint saved";
+     Exit codes: 0 success; 1 error; 2 invalid command line; 3 slower than what it was compared\n\
+     with (bench); 130 interrupted, with a checkpoint saved";
 
 /// Latent Thought Models: train, evaluate with valid bounds, and generate text, on the CPU or a GPU.
 ///
@@ -123,7 +125,7 @@ fn run(cli: &Cli) -> Result<ExitCode> {
         Command::Import(command) => import::run(command).map(done),
         Command::Verify(args) => verify::run(args, place).map(done),
         Command::Plan(args) => plan::run(args, place).map(done),
-        Command::Bench(args) => bench::run(args, place).map(done),
+        Command::Bench(args) => bench::run(args, place),
         Command::Doctor(_) => doctor::run(place).map(done),
         Command::Cuda(command) => cuda::run(command, place).map(done),
         Command::Settings => output::print(settings::all().trim_end()).map(done),

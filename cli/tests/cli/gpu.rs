@@ -121,7 +121,7 @@ fn a_gpu_that_is_too_small_or_fails() {
         said.fails(1, &[why, "; --device cpu"]);
         falls_back(&trained, line, bytes, why);
     }
-    run(&trained, "--device cuda verify", &[ANY, LOST]).fails(1, &["add f32, ", illegal]);
+    run(&trained, "--device cuda verify", &[ANY, LOST]).fails(1, &["cross_attention f32, ", illegal]);
 }
 
 #[test]

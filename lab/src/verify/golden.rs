@@ -3,11 +3,11 @@
 use super::relative_error;
 use autograd::{Graph, Id, Phase, Plan, Request, Store};
 use engine::{Buffer, DType, Device, Error, Result, Spec};
-use kernels::add::Add;
 use kernels::cross_entropy::LmHead;
+use kernels::elementwise::Elementwise;
 use kernels::gaussian::{GaussianKl, Reparameterize};
 use kernels::matmul::Linear;
-use kernels::sum::Sum;
+use kernels::reduce::Reduce;
 use ltm::config::{
     Config, FastConfig, ModelConfig, ModelKind, Noise, Optimizer, Posterior, Schedule, SlowConfig, Work,
 };
@@ -165,8 +165,8 @@ impl<'a> Golden<'a> {
         let logits = g.apply(Linear, &[hidden, table])?;
         let loss = g.apply(LmHead, &[hidden, table, targets, one])?;
         let nll = g.output(loss, "nll");
-        let total = g.apply(Sum, &[kl])?;
-        let nelbo = g.apply(Add, &[loss, total])?;
+        let total = g.apply(Reduce::sum(), &[kl])?;
+        let nelbo = g.apply(Elementwise::Add, &[loss, total])?;
         let named = [("z", z), ("hidden", hidden), ("logits", logits), ("nll", nll), ("kl", kl), ("nelbo", nelbo)];
         let keep = named.iter().map(|(_, v)| *v).collect();
         let request = Request { root: Some(nelbo), wants: vec![mu, logvar], keep, ..Request::default() };

@@ -99,7 +99,7 @@ pub fn device(device: &Device, further: &[Sizes], mut done: impl FnMut(&OpReport
     for room in ROOMS {
         for dtype in [DType::F32, DType::Bf16] {
             let widest = match device {
-                Device::Cuda(gpu) if ["window_attention", "cross_attention"].contains(&room.name) => {
+                Device::Cuda(gpu) if ["self_attention", "cross_attention"].contains(&room.name) => {
                     kernels::widest_head(&**gpu, dtype)
                 }
                 _ => usize::MAX,

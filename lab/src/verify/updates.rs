@@ -8,6 +8,7 @@ use kernels::case::{Fill, Input};
 use kernels::latents::{LatentDraw, LatentInit, LatentStep, Noise, Renewal, Rule};
 use kernels::muon::Muon;
 use kernels::ring_attention::RingWrite;
+use kernels::sgd::Sgd;
 
 /// An update, with the indices of its inputs and its state.
 type Step = (Box<dyn Update>, Vec<usize>, Vec<usize>);
@@ -96,6 +97,23 @@ fn orthogonal_learning([rows, cols, blocks]: [usize; 3], std: f64) -> Script {
     script
 }
 
+/// Three steps of stochastic gradient descent.
+fn descent(sgd: Sgd) -> Script {
+    let n = 1027;
+    let norms = Buffer::from_f64(DType::F64, &[2], &[4.0, 5.0]);
+    let mut script = Script { room: "sgd", buffers: vec![norms], steps: vec![] };
+    let mut state = vec![script.push(normals(&[n], 1, 1.0))];
+    if sgd.momentum > 0.0 {
+        state.push(script.push(Buffer::new(Spec::new(DType::F64, &[n]))));
+    }
+    for t in 1..=3 {
+        let grad = script.push(normals(&[n], 10 + t, 1.0));
+        let schedule = script.push(Buffer::from_f64(DType::F64, &[2], &[0.25, f64::from(t)]));
+        script.steps.push((Box::new(sgd), vec![grad, 0, schedule], state.clone()));
+    }
+    script
+}
+
 /// Init, three fast steps and a draw. Samples have several pieces, complete and partial, and some have rows without
 /// packs.
 fn fast_learning(noise: Noise, is_given: bool, rule: Rule, [b, s, d]: [usize; 3]) -> Script {
@@ -146,6 +164,9 @@ pub fn scripts() -> Vec<Script> {
     }
     let matrices = [([26, 640, 2], 1.0), ([93, 9, 3], 1.0), ([7, 7, 1], 0.0)];
     all.extend(matrices.map(|(sizes, std)| orthogonal_learning(sizes, std)));
+    for (momentum, nesterov) in [(0.0, false), (0.9, false), (0.9, true)] {
+        all.push(descent(Sgd { momentum, nesterov, weight_decay: 0.1, clip: 1.0 }));
+    }
     all.extend([ring(5), ring(300)]);
     all
 }

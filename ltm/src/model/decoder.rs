@@ -3,18 +3,17 @@ use crate::model::Params;
 use crate::model::params::LATENTS;
 use autograd::{Graph, Id, Phase, Store, Value};
 use engine::{Buffer, DType, Result};
-use kernels::bias::Bias;
 use kernels::cast::Cast;
 use kernels::cross_attention::CrossAttention;
+use kernels::elementwise::Elementwise;
 use kernels::embedding::Embedding;
-use kernels::gelu::Gelu;
 use kernels::layernorm::LayerNorm;
 use kernels::matmul::{Linear, LinearResidual};
 use kernels::rmsnorm::RmsNorm;
 use kernels::rope::{Rope, RopeTable};
+use kernels::self_attention::{Sees, SelfAttention};
 use kernels::slice::Slice;
 use kernels::swiglu::SwiGlu;
-use kernels::window_attention::WindowAttention;
 
 /// Positions of tokens and latents, as constants of the store.
 #[derive(Clone, Copy, Debug)]
@@ -170,7 +169,7 @@ impl<'a> Decoder<'a> {
     /// Keys (rotated) and values of layer `l`'s latents: [B, K, 2d].
     fn latent_kv(&self, g: &mut Graph, l: usize, z: Value, rope: Value) -> Result<Value> {
         let c = self.config;
-        let z = g.apply(Slice { start: l * c.latents, len: c.latents }, &[z])?;
+        let z = g.apply(Slice { axis: 1, start: l * c.latents, len: c.latents }, &[z])?;
         let kv = g.apply(Linear, &[z, self.weight(&format!("layers.{l}.cross_attention.wkv"))])?;
         g.apply(Rope { heads: 2 * c.heads, rotated: c.heads }, &[kv, rope])
     }
@@ -192,7 +191,7 @@ impl<'a> Decoder<'a> {
         g.scope("embedding");
         let h = g.apply(Embedding, &[self.weight("tok_embeddings"), tokens])?;
         let place = g.apply(Embedding, &[self.weight("pos_embeddings"), places])?;
-        let mut h = g.apply(Bias, &[h, place])?;
+        let mut h = g.apply(Elementwise::Add, &[h, place])?;
         for l in 0..c.layers {
             let layer = format!("layers.{l}");
             g.scope(layer.as_str());
@@ -202,7 +201,7 @@ impl<'a> Decoder<'a> {
                     Some(h) => g.apply(LinearResidual, &[x, weight, h])?,
                     None => g.apply(Linear, &[x, weight])?,
                 };
-                g.apply(Bias, &[y, self.weight(&format!("{layer}.{name}.bias"))])
+                g.apply(Elementwise::Add, &[y, self.weight(&format!("{layer}.{name}.bias"))])
             };
             // a = layernorm₁(h);  h += Wo · attention(Wq a + bq, Wk a + bk, Wv a + bv) + bo
             let a = norm(g, h, &format!("{layer}.attention_norm"))?;
@@ -212,7 +211,7 @@ impl<'a> Decoder<'a> {
             // f = layernorm₂(h);  h += W2 · gelu(W1 f + b1) + b2
             let f = norm(g, h, &format!("{layer}.ffn_norm"))?;
             let u = linear(g, f, "feed_forward.w1", None)?;
-            let u = g.apply(Gelu, &[u])?;
+            let u = g.apply(Elementwise::Gelu, &[u])?;
             h = linear(g, u, "feed_forward.w2", Some(h))?;
         }
         g.scope("head");
@@ -221,7 +220,7 @@ impl<'a> Decoder<'a> {
 
     /// Self-attention over whole sequences: token i sees j in [i−k+1, i].
     pub fn window_attention(&self, g: &mut Graph, qkv: Value) -> Result<Value> {
-        g.apply(WindowAttention { heads: self.config.heads, window: self.config.window }, &[qkv])
+        g.apply(SelfAttention { heads: self.config.heads, sees: Sees::Window(self.config.window) }, &[qkv])
     }
 }
 
