@@ -84,8 +84,8 @@ struct Builder<'a> {
     known: Vec<Known>,
     /// The number 1, which is the gradient of the root.
     one: Option<Id>,
-    /// The places of prepared forms, by value, op, number and type.
-    forms: HashMap<(Value, &'static str, usize, Spec), Place>,
+    /// The places of prepared forms, by value, its shape, op, number and type.
+    forms: HashMap<(Value, Spec, &'static str, usize, Spec), Place>,
     draft: Draft,
 }
 
@@ -199,7 +199,7 @@ impl<'a> Builder<'a> {
             let what = self.graph.describe(v);
             let problem = if !node.op.differentiable(i) {
                 format!("{reader}: the op has no gradient for {} ({what})", node.op.arguments()[i])
-            } else if matches!(self.graph.info(v).origin, Origin::Node { output: 1.., .. }) {
+            } else if matches!(self.graph.info(self.owner(v)).origin, Origin::Node { output: 1.., .. }) {
                 format!("{what}: this is a residual, and {reader} reads it")
             } else {
                 continue;
@@ -313,7 +313,7 @@ impl<'a> Builder<'a> {
     /// The place of a prepared form for an instruction of `phase`. The form is made once, in the phase in which the
     /// input changes.
     fn form(&mut self, node: &Node, number: usize, input: Value, spec: Spec, phase: Phase) -> Option<Place> {
-        let key = (self.owner(input), node.op.name(), number, spec);
+        let key = (self.owner(input), self.graph.spec(input), node.op.name(), number, spec);
         if let Some(&place) = self.forms.get(&key) {
             return Some(place);
         }

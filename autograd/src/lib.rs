@@ -1,4 +1,5 @@
-#![doc = include_str!("../README.md")]
+#![cfg_attr(feature = "ops", doc = include_str!("../README.md"))]
+#![cfg_attr(not(feature = "ops"), doc = "Reverse-mode automatic differentiation: record once, plan, replay.")]
 #![forbid(unsafe_code)]
 
 mod build;

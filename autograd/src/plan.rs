@@ -40,7 +40,7 @@ pub struct Plan {
     /// Bytes of the arena that this plan uses; kept values and gradients are not included.
     pub arena_bytes: usize,
     kept: Vec<(Value, Id)>,
-    grads: Vec<(Value, Id)>,
+    pub(crate) grads: Vec<(Value, Id)>,
     /// The leaves that the plan reads: names and buffers.
     pub(crate) leaves: Vec<(String, Id)>,
     /// A device's recording of the steps.
@@ -68,7 +68,7 @@ impl Plan {
         instrs.sort_by_key(|i| i.phase);
         let (instrs, arena_bytes) = liveness::assign(instrs, &temps, store);
         let key = KEYS.fetch_add(1, Ordering::Relaxed);
-        let read = |id: &Id| instrs.iter().any(|i| i.ins.contains(&Some(*id)));
+        let read = |id: &Id| instrs.iter().any(|i| i.ins.iter().flatten().any(|read| read.number == id.number));
         let leaves = graph.all().filter_map(|v| Some((v, graph.leaf_id(v)?))).filter(|(_, id)| read(id));
         let leaves = leaves.map(|(v, id)| (graph.describe(v), id)).collect();
         let plan = Self { instrs, key, arena_bytes, kept, grads, leaves, capture: Mutex::default() };

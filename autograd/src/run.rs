@@ -41,6 +41,8 @@ impl Plan {
             Device::Cuda(gpu) if phase == Phase::Step => self.repeat(store, &*gpu),
             _ => self.execute(store, phase),
         }
+        // The last contribution may have been to a reshaped leaf.
+        self.grads.iter().for_each(|(_, id)| store.get_mut(*id).respec(id.spec));
     }
 
     /// Runs all phases.
@@ -78,6 +80,9 @@ impl Plan {
     /// Runs the steps on a device. The first run is direct, so that libraries can choose their algorithms. The second
     /// run is recorded. Later runs replay the recording, as long as the buffers keep their addresses.
     fn repeat(&self, store: &mut Store, gpu: &dyn Gpu) {
+        if self.of_phase(Phase::Step).next().is_none() {
+            return;
+        }
         let layout = self.layout(store);
         let mut capture = self.capture.lock().unwrap_or_else(PoisonError::into_inner);
         match capture.as_mut().filter(|c| c.layout == layout) {

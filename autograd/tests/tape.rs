@@ -1,7 +1,11 @@
 //! The front door: formulas, gradients through reshaped values, optimisers, and errors.
 
-use autograd::Phase;
 use autograd::prelude::*;
+use autograd::{Graph, Phase, Plan, Request, Store};
+use engine::{Shape, Spec};
+use kernels::reduce::Reduce;
+use kernels::reshape::Reshape;
+use kernels::rmsnorm::RmsNorm;
 
 fn tape() -> Tape {
     Tape::on(Device::CPU, DType::F64, 1)
@@ -67,6 +71,39 @@ fn gradients_through_reshaped_values() {
     assert_eq!(copies, 4, "the loss's and the outer product's, forward and backward: {labels:#?}");
 }
 
+/// One weight in two shapes has two packed forms, of the same length.
+#[test]
+fn a_weight_in_two_shapes() {
+    let t = tape();
+    let w = t.parameter("w", &[16, 32], Init::Normal(0.1));
+    let (x, z) = (t.parameter("x", &[3, 32], Init::Normal(1.0)), t.parameter("z", &[3, 16], Init::Normal(1.0)));
+    let numbers: Vec<f64> = (0..512).map(|i| f64::from(i % 7)).collect();
+    let (a, b) = (t.constant(&[16, 32], &numbers), t.constant(&[3, 32], &numbers[..96]));
+    let both = [a.linear(w), b.linear(w)].map(|y| y.tanh().sum());
+    let loss =
+        both[0] + both[1] + (x.linear(w).linear(w.reshape(&[32, 16])) + z.linear(w.reshape(&[32, 16]))).square().sum();
+    t.check(loss).unwrap();
+    let mut program = t.gradients(loss).unwrap();
+    program.run();
+    assert_eq!(program.gradient(w).len(), 512);
+}
+
+#[test]
+fn a_reshaped_residual_has_no_gradient() {
+    let mut store = Store::new(Device::CPU);
+    let leaf = |dims: &[usize]| Spec::new(DType::F64, dims);
+    let (x, gain) = (store.alloc(leaf(&[4, 3])), store.alloc(leaf(&[3])));
+    let mut g = Graph::new();
+    let (x, gain) = (g.leaf("x", Phase::Batch, x), g.leaf("gain", Phase::Update, gain));
+    let norm = g.apply(RmsNorm { eps: 1e-5 }, &[x, gain]).unwrap();
+    let rstd = g.output(norm, "rstd");
+    let flat = g.apply(Reshape(Shape::new(&[2, 2])), &[rstd]).unwrap();
+    let root = g.apply(Reduce::sum(), &[flat]).unwrap();
+    let request = Request { root: Some(root), wants: vec![x], ..Request::default() };
+    let error = Plan::new(&g, &mut store, &request).unwrap_err().to_string();
+    assert!(error.contains("residual"), "{error}");
+}
+
 #[test]
 fn every_optimiser_finds_the_minimum() {
     for (optimizer, steps) in [
@@ -125,6 +162,16 @@ fn the_first_error_is_returned_by_the_call_that_plans() {
     let (t, other) = (tape(), tape());
     let sum = t.apply(kernels::elementwise::Elementwise::Add, &[t.input("x", &[1]), other.input("y", &[1])]);
     assert!(refused(&t, sum).starts_with("add: an input belongs to another tape (recorded at "));
+    let foreign = tape().compute(&[other.input("z", &[1])]).unwrap_err().to_string();
+    assert_eq!(foreign, "a tensor of another tape cannot be computed on this one");
+    let optimizer = Optimizer { rule: Rule::Sgd { momentum: 0.0, nesterov: true }, ..Optimizer::adamw(1.0) };
+    let t = tape();
+    assert!(
+        t.minimize(t.parameter("a", &[1], Init::Zeros).sum(), optimizer)
+            .unwrap_err()
+            .to_string()
+            .starts_with("nesterov ")
+    );
 
     let t = tape();
     let a = t.parameter("a", &[2], Init::Zeros);

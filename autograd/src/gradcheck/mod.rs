@@ -11,7 +11,7 @@
 //! - **entry by entry** for inputs of up to [`Options::entrywise`] elements.
 //!
 //! A number of the gradient is wrong if it differs by more than a millionth of itself and what the differences leave
-//! open, which is at most another ten millionths. `gradtest` plants errors of 1.2 millionths, which are found.
+//! open, which is at most 10⁻⁵ more. `gradtest` plants errors of 1.2 millionths, which are found.
 //!
 //! # What is not claimed
 //!
@@ -24,7 +24,7 @@
 //!
 //! # Your own op
 //!
-//! `examples/own_op` is a worked example. The crate `gradtest` adds property-based tests: shapes and values that
+//! The example `own_op` is a worked one. The crate `gradtest` adds property-based tests: shapes and values that
 //! shrink, random graphs, and planted faults that the check must find.
 
 mod function;

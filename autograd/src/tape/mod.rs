@@ -105,7 +105,12 @@ impl Tape {
     }
 
     /// Numbers that don't change.
+    #[track_caller]
     pub fn constant(&self, dims: &[usize], numbers: &[f64]) -> Tensor<'_> {
+        if numbers.len() != dims.iter().product::<usize>() {
+            self.refuse(format!("a constant of {dims:?} got {} numbers", numbers.len()), Location::caller());
+            return self.leaf("constant", Phase::Update, Buffer::new(Spec::new(self.dtype, dims)));
+        }
         self.leaf("constant", Phase::Update, Buffer::from_f64(self.dtype, dims, numbers))
     }
 
@@ -169,30 +174,28 @@ impl Tape {
     #[track_caller]
     pub fn apply(&self, op: impl Op + 'static, ins: &[Tensor]) -> Tensor<'_> {
         let values: Vec<Value> = ins.iter().map(|x| x.value).collect();
-        let caller = Location::caller();
-        let foreign = ins.iter().any(|x| !std::ptr::eq(x.tape, self));
-        if foreign {
-            self.refuse(format!("{}: an input belongs to another tape", op.name()), caller);
+        if ins.iter().any(|x| !self.owns(*x)) {
+            self.refuse(format!("{}: an input belongs to another tape", op.name()), Location::caller());
         }
-        if self.error.borrow().is_some() {
-            return Tensor { tape: self, value: values.first().copied().unwrap_or(Value(0)) };
-        }
-        match self.graph.borrow_mut().apply(op, &values) {
-            Ok(value) => Tensor { tape: self, value },
-            Err(error) => {
-                *self.error.borrow_mut() = Some(error);
-                Tensor { tape: self, value: values.first().copied().unwrap_or(Value(0)) }
+        if self.error.borrow().is_none() {
+            let applied = self.graph.borrow_mut().apply(op, &values);
+            match applied {
+                Ok(value) => return Tensor { tape: self, value },
+                Err(error) => *self.error.borrow_mut() = Some(error),
             }
         }
+        // Nothing is computed after an error; any value of this tape will do.
+        let own = ins.iter().find(|x| self.owns(**x)).map(|x| x.value);
+        own.map_or_else(|| self.constant(&[1], &[0.0]), |value| Tensor { tape: self, value })
     }
 
-    /// A program that computes these values.
+    /// A program that computes these values. Dropout drops here too: to evaluate, record the model again without it.
     ///
     /// # Errors
     /// The first error of recording; if the device lacks memory.
     pub fn compute(&self, values: &[Tensor]) -> Result<Program<'_>> {
-        let request = Request { keep: values.iter().map(|t| t.value).collect(), ..Request::default() };
-        self.program(&request)
+        let keep = values.iter().map(|&value| self.own(value)).collect::<Result<_>>()?;
+        self.program(&Request { keep, ..Request::default() })
     }
 
     /// A program that computes `loss`, one number, and the gradients of all parameters on which it depends.
@@ -228,6 +231,7 @@ impl Tape {
     /// The loss, kept, and the gradients of the parameters on which it depends.
     fn request(&self, loss: Tensor) -> Result<Request> {
         self.sound()?;
+        self.own(loss)?;
         let graph = self.graph.borrow();
         let wants =
             self.parameters.borrow().iter().map(|p| p.value).filter(|&p| graph.depends(loss.value, p)).collect();
@@ -236,9 +240,24 @@ impl Tape {
 
     fn program(&self, request: &Request) -> Result<Program<'_>> {
         self.sound()?;
+        let computes =
+            matches!(self.dtype, DType::F32 | DType::F64) || matches!(self.store.borrow().device, Device::Cuda(_));
+        if !computes {
+            return Err(Error::usage(format!("the CPU does not compute in {}", self.dtype)));
+        }
         let plan = Plan::new(&self.graph.borrow(), &mut self.store.borrow_mut(), request)?;
         self.store.borrow().ready()?;
         Ok(Program::new(self, plan, request.wants.clone()))
+    }
+
+    fn owns(&self, tensor: Tensor) -> bool {
+        std::ptr::eq(tensor.tape, self)
+    }
+
+    /// The value of a tensor of this tape.
+    fn own(&self, tensor: Tensor) -> Result<Value> {
+        let value = self.owns(tensor).then_some(tensor.value);
+        value.ok_or_else(|| Error::usage("a tensor of another tape cannot be computed on this one"))
     }
 
     fn sound(&self) -> Result<()> {
@@ -257,14 +276,16 @@ impl Tape {
     }
 
     fn id(&self, leaf: Tensor) -> Id {
-        self.graph.borrow().leaf_id(leaf.value).expect("an input or a parameter")
+        let value = self.own(leaf).unwrap_or_else(|e| panic!("{e}"));
+        self.graph.borrow().leaf_id(value).expect("an input or a parameter")
     }
 
     /// The number of the training step, and a site for another op that draws noise.
     fn noise(&self) -> (Tensor<'_>, u32) {
         let value = self.step.get().unwrap_or_else(|| self.integers("step", &[1]).value);
         self.step.set(Some(value));
+        // Apart from the streams of the parameters, which count from 0.
         self.noisy.set(self.noisy.get() + 1);
-        (Tensor { tape: self, value }, self.noisy.get())
+        (Tensor { tape: self, value }, u32::MAX - self.noisy.get())
     }
 }

@@ -1,6 +1,6 @@
 use super::Program;
 use crate::{Id, Phase};
-use engine::{Result, Spec};
+use engine::{DType, Error, Result, Spec};
 use kernels::adamw::{self, AdamW, SquaredNorm};
 use kernels::muon::Muon;
 use kernels::sgd::Sgd;
@@ -73,6 +73,12 @@ impl Program<'_> {
     /// Appends the step of `optimizer` on the parameters whose gradients it computes.
     pub(super) fn with_optimizer(mut self, optimizer: Optimizer) -> Result<Self> {
         let Optimizer { rule, rate, weight_decay, clip } = optimizer;
+        if rule == (Rule::Sgd { momentum: 0.0, nesterov: true }) {
+            return Err(Error::usage("nesterov looks ahead along the momentum, so momentum must not be 0"));
+        }
+        if self.tape.dtype == DType::Bf16 {
+            return Err(Error::usage("an optimiser needs parameters of f32 or f64, not of bf16"));
+        }
         let tape = self.tape;
         let (graph, mut store) = (tape.graph.borrow(), tape.store.borrow_mut());
         let of = |n: usize| Spec::new(tape.dtype, &[n]);

@@ -36,7 +36,8 @@ impl<'t> Program<'t> {
     /// # Panics
     /// If it does not keep the value, or the device has failed.
     pub fn get(&self, value: Tensor) -> Vec<f64> {
-        self.tape.store.borrow().get(self.plan.value(value.value)).read_f64().expect("a sound device")
+        let value = self.tape.own(value).unwrap_or_else(|e| panic!("{e}"));
+        self.tape.store.borrow().get(self.plan.value(value)).read_f64().expect("a sound device")
     }
 
     /// The first number of a value that the program keeps, for instance the loss.
@@ -52,7 +53,8 @@ impl<'t> Program<'t> {
     /// # Panics
     /// If the program does not compute it, or the device has failed.
     pub fn gradient(&self, parameter: Tensor) -> Vec<f64> {
-        self.tape.store.borrow().get(self.plan.grad(parameter.value)).read_f64().expect("a sound device")
+        let leaf = self.tape.own(parameter).unwrap_or_else(|e| panic!("{e}"));
+        self.tape.store.borrow().get(self.plan.grad(leaf)).read_f64().expect("a sound device")
     }
 
     /// Changes the learning rate.

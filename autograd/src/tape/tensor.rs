@@ -206,7 +206,8 @@ impl<'t> Tensor<'t> {
         self.then(SelfAttention { heads, sees })
     }
 
-    /// Zeros with this probability, other elements scaled up; new ones at every step of an optimiser.
+    /// Zeros with this probability, other elements scaled up; new ones at every step of an optimiser. Programs without an
+    /// optimiser drop as the last step did.
     #[track_caller]
     pub fn dropout(self, probability: f64) -> Self {
         let (step, site) = self.tape.noise();
