@@ -130,7 +130,7 @@ extern "C" __global__ void fold(const float* partial, int parts, int want, T* d_
     int i = (blockIdx.x * blockDim.x + threadIdx.x) / WARP;
     if (i >= own) return;
     float sum = 0;
-    for (int j = i + lane() * own; j < parts; j += WARP * own) sum += partial[j];
+    for (size_t j = i + (size_t)lane() * own; j < (size_t)parts; j += (size_t)WARP * own) sum += partial[j];
     sum = warp_sum(sum);
     if (lane() == 0) add_or_write(want, d_x + i, sum);
 }

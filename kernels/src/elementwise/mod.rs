@@ -290,8 +290,8 @@ impl Blocks {
     /// For `own` elements of the input and `n` of the result; no blocks if the input is not repeated.
     fn of(own: usize, n: usize) -> Self {
         // A period is at least as wide as a block of threads.
-        let period = own * (THREADS as usize).div_ceil(own);
-        let rows = if own == n { 0 } else { n.div_ceil(period) };
+        let period = own * (THREADS as usize).div_ceil(own.max(1));
+        let rows = if own == n { 0 } else { n.div_ceil(period.max(1)) };
         let rows_per_block = rows.div_ceil((rows / 32).clamp(1, 64)).max(1);
         Self { period, rows_per_block, blocks: rows.div_ceil(rows_per_block) }
     }
@@ -365,7 +365,7 @@ pub fn cases(s: &Sizes) -> Vec<Case> {
         let ins = dims.iter().enumerate().map(|(i, dims)| Input::new(dims, fill(f, i))).collect();
         Case::new(label, f, ins)
     };
-    let all = ALL.iter().map(|&f| case("", f, &vec![&hidden[..]; f.arguments().len()]));
+    let all = ALL.iter().map(|&f| case("hidden", f, &vec![&hidden[..]; f.arguments().len()]));
     let repeated = REPEATED.iter().map(|&(label, f, leading)| {
         // The dimensions that an input leaves out, or all but one number.
         let dims = leading.iter().map(|&left_out| if left_out < 3 { &hidden[left_out..] } else { &[1][..] });

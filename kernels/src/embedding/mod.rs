@@ -33,6 +33,7 @@ impl Op for Embedding {
     fn infer(&self, ins: &[Spec]) -> Result<Vec<Output>> {
         let dtype = check::real("table", ins[0])?;
         check::rank("table", ins[0], 2)?;
+        check::that(ins[0].shape.last() > 0, || format!("table is {}, must have rows of at least one number", ins[0]))?;
         check::is("tokens", ins[1], DType::I32, ins[1].shape.dims())?;
         let tokens = ins[1].shape.dims();
         let message = || format!("tokens is {}, must have 1 or 2 dimensions", ins[1]);
@@ -97,6 +98,7 @@ impl Op for ScatterAdd {
         let Some((&d, places)) = ins[0].shape.dims().split_last() else {
             return Err(Error::usage(format!("x is {}, must have rows", ins[0])));
         };
+        check::that(d > 0, || format!("x is {}, must have rows of at least one number", ins[0]))?;
         check::is("rows_of", ins[1], DType::I32, places)?;
         Ok(vec![Output { name: "y", spec: Spec::new(dtype, &[self.rows, d]) }])
     }

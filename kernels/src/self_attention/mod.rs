@@ -111,7 +111,7 @@ impl Op for SelfAttention {
 }
 
 impl SelfAttention {
-    /// Whether products round their factors. Below these sizes, rounding gains little or costs time (docs/speed.md).
+    /// Whether products round their factors. Below these sizes, rounding gains little or costs time.
     fn rounds(&self, device: &Device, qkv: Spec) -> bool {
         let shape = self.shape(qkv);
         let most = if let Sees::Window(window) = self.sees { window } else { shape.tokens };

@@ -59,6 +59,7 @@ pub struct CrossEntropy;
 /// Specification of the result for `x`.
 fn infer(x: Spec) -> Result<Vec<Output>> {
     check::real("x", x)?;
+    check::that(x.shape.last() > 0, || format!("x is {x}, must have rows of at least one number"))?;
     Ok(vec![Output { name: "y", spec: x }])
 }
 
@@ -159,6 +160,9 @@ impl Op for CrossEntropy {
             [] | [_] => &[1],
             [rows @ .., _] => rows,
         };
+        check::that(ins[0].shape.last() > 0, || {
+            format!("logits is {}, must have rows of at least one number", ins[0])
+        })?;
         check::is("targets", ins[1], DType::I32, rows)?;
         let spec = Spec::new(check::statistic(dtype), rows);
         Ok(vec![Output { name: "nll", spec }, Output { name: "lse", spec }])
