@@ -27,7 +27,7 @@ pub(crate) fn tensors<'a>(buffers: impl IntoIterator<Item = &'a Buffer>) -> Vec<
     buffers.into_iter().map(|x| Tensor { dims: x.shape().dims().to_vec(), data: x.to_f64() }).collect()
 }
 
-/// A tensor of another library that differentiates. `examples/candle` implements it for candle.
+/// A tensor of another library that differentiates. The example `candle` implements it for that library.
 pub trait Foreign: Sized {
     /// A tensor of these numbers, for which the library records gradients.
     fn tracked(tensor: &Tensor) -> Self;

@@ -3,7 +3,7 @@
 //!
 //! The crate draws the points at which a gradient is checked: shapes, values including special ones (zeros, equal
 //! entries, ties, huge and tiny magnitudes), subsets of wanted inputs, and random graphs. A failure shrinks to the
-//! smallest shapes and values, and prints a regression test.
+//! smallest shapes and values. The checks at a point also print a regression test.
 //!
 //! ```
 //! use gradtest::{Function, Input, Strategy, shapes};
@@ -56,8 +56,8 @@
 //!
 //! # Ops of `engine`
 //!
-//! `property_tests!(softmax, cases())` defines a test for each check of [`all`]. `examples/own_op` is the guide: an op
-//! outside the workspace, and how the tests find a mistake in its gradient. `examples/candle` checks another library
+//! `property_tests!(softmax, cases())` defines a test for each check of [`all`]. The example `own_op` is the guide: an op
+//! outside the workspace, and how the tests find a mistake in its gradient. The example `candle` checks another library
 //! ([`Foreign`]).
 
 #![forbid(unsafe_code)]
@@ -131,3 +131,8 @@ macro_rules! property_tests {
         }
     };
 }
+
+/// Runs the example of the README.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -26,7 +26,7 @@
 //! An [`Op`](engine::Op) counts its own FLOPs and bytes, and its f32 is checked against its own f64 before it is timed:
 //!
 //! ```
-//! use engine::{Buffer, Context, Cost, DType, Op, Output, Pass, Result, Spec, Want, with_real};
+//! use engine::{Buffer, Context, Cost, Op, Output, Pass, Result, Spec, Want, with_real};
 //! use roofline::{Effort, Suite};
 //!
 //! /// y = x².
@@ -52,11 +52,13 @@
 //!             y.iter_mut().zip(ins[0].as_slice::<T>()).for_each(|(y, &x)| *y = x * x);
 //!         })
 //!     }
-//!     fn vjp(&self, _: &mut Context, _: &[Want], ins: &[&Buffer], _: &[&Buffer], d_y: &Buffer, d: &mut [Buffer]) {
+//!     fn vjp(&self, _: &mut Context, wants: &[Want], ins: &[&Buffer], _: &[&Buffer], d_y: &Buffer, d: &mut [Buffer]) {
 //!         with_real!(ins[0].dtype(), T => {
 //!             let (x, d_y) = (ins[0].as_slice::<T>(), d_y.as_slice::<T>());
-//!             let d_x = d[0].as_mut_slice::<T>().iter_mut();
-//!             d_x.zip(x.iter().zip(d_y)).for_each(|(d_x, (&x, &d_y))| *d_x = (x + x) * d_y);
+//!             for (d_x, (&x, &d_y)) in d[0].as_mut_slice::<T>().iter_mut().zip(x.iter().zip(d_y)) {
+//!                 let before = if wants[0] == Want::Add { *d_x } else { 0 as T };
+//!                 *d_x = before + (x + x) * d_y;
+//!             }
 //!         })
 //!     }
 //!     fn cost(&self, ins: &[Spec], pass: Pass) -> Cost {
@@ -79,8 +81,8 @@
 //!
 //! # How time is taken
 //! * All rows are measured in several passes, one after the other, and every pass takes an op's memory anew: on a shared
-//!   machine, times within a second are more alike than times minutes apart. In a pass,
-//! * work runs unmeasured until caches, threads and clock rates have settled. Short work is repeated within a sample until
+//!   machine, times within a second are more alike than times minutes apart.
+//! * In a pass, work runs unmeasured until caches, threads and clock rates have settled. Short work is repeated within a sample until
 //!   the clock's resolution does not matter. A row is the median of all its samples with their 20 and 80 % quantiles.
 //! * *Hot*: the same work ran a moment before. *Cold*: before each sample all threads walk through memory larger than
 //!   the last-level cache. Rows for which reading everything from memory would take at most a fiftieth longer are only
@@ -104,8 +106,9 @@
 //! after it; headers, pictures and saved reports have those of the whole run.
 //!
 //! # What is refused
-//! A result below the least time under these ceilings is [refused](Report::refuse_impossible): its cost counts too much, or its
-//! time is not that of the work. Outputs that differ from their reference are not timed.
+//! A result far below the least time under these ceilings is [refused](Report::refuse_impossible): its cost counts too much, or
+//! its time is not that of the work. Ceilings are measured too, and noisy: FLOPs may be 1.5 times as fast as the highest peak,
+//! bytes 2.5 times as fast as the fastest cache, or memory if the caches were cold. Outputs that differ from their reference are not timed.
 //!
 //! # When a time has changed
 //! [`Report::compare`] calls a row faster, slower, the same or ambiguous: see [`compare`] and [`Verdict`]. Two runs at
@@ -136,3 +139,8 @@ pub use suite::Suite;
 pub use text::comparison_text;
 pub use turns::{ROUNDS, in_turns, serve};
 pub use verdict::{CHANCE, Change, MARGIN, Verdict, compare, compare_in_turns};
+
+/// Runs the example of the README.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

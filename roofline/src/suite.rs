@@ -68,6 +68,11 @@ impl<'a> Suite<'a> {
     pub fn op(mut self, case: &str, op: impl Op + 'static, ins: Vec<Buffer>) -> Result<Self> {
         let specs: Vec<Spec> = ins.iter().map(Buffer::spec).collect();
         engine::op::infer(&op, &specs)?;
+        if let Some(other) = specs.iter().find(|spec| !matches!(spec.dtype, DType::F32 | DType::I32)) {
+            return Err(Error::usage(format!(
+                "{case}: an input is {other}; the peaks are those of f32, so must be the floats"
+            )));
+        }
         let op: Arc<dyn Op> = Arc::new(op);
         let want = |i| if op.differentiable(i) && specs[i].dtype != DType::I32 { Want::Write } else { Want::Skip };
         let wants: Vec<Want> = (0..ins.len()).map(want).collect();
@@ -129,6 +134,12 @@ impl<'a> Suite<'a> {
         Ok(report)
     }
 
+    /// FLOPs and bytes of every row, by which reports of other sizes are told apart.
+    fn sizes(&self) -> String {
+        let size = |item: &Item<'_>| format!("{} {} {}", item.task.case, item.task.flops, item.task.bytes);
+        self.items.iter().map(size).collect::<Vec<_>>().join("; ")
+    }
+
     fn measure(&mut self) -> Result<Report> {
         let mut recorder = Recorder::new(&Device::CPU, DType::F32, self.effort)?;
         let mut checked = Vec::new();
@@ -155,7 +166,7 @@ impl<'a> Suite<'a> {
         recorder.ceilings.measure();
         let conditions = Conditions {
             title: self.title.clone(),
-            sizes: "given by the program".into(),
+            sizes: self.sizes(),
             settings: BTreeMap::new(),
             machine: Machine::of(&Device::CPU, "f32"),
         };
