@@ -1,4 +1,4 @@
-"""The model of examples/char_gpt.rs in PyTorch, with the same batches, first weights by the same rule, and optimiser.
+"""The model of examples/char_gpt.rs in PyTorch: batches of the same size, first weights by the same rule, the same optimiser.
 
     python3 char_gpt.py FILE [STEPS] [--compile]
 
