@@ -6,6 +6,7 @@ use kernels::case::{Case, Sizes};
 use kernels::elementwise::Elementwise;
 use std::collections::BTreeSet;
 use std::ops::Range;
+use std::thread;
 
 /// Sizes large enough that every loop has full blocks and tails.
 const MEDIUM: Sizes =
@@ -13,7 +14,8 @@ const MEDIUM: Sizes =
 
 #[test]
 fn every_gradient_of_every_op() {
-    for (k, case) in all_cases(&SIZES).iter().enumerate() {
+    let cases = all_cases(&SIZES);
+    let check = |k: usize, case: &Case| {
         let op = case.op.name();
         let reports = gradtest::gradients(drawn(k).prop_map(|(_, case)| case)).unwrap_or_else(|e| panic!("{op}: {e}"));
         // Most cases certify something.
@@ -21,7 +23,14 @@ fn every_gradient_of_every_op() {
             let times = reports.iter().filter(|report| report.certified.iter().any(|name| name == input)).count();
             assert!(times >= 128, "{op} {input}: certified in only {times} cases");
         }
-    }
+    };
+    // The longest of all tests: on two threads.
+    thread::scope(|scope| {
+        for half in 0..2 {
+            let (cases, check) = (&cases, &check);
+            scope.spawn(move || cases.iter().enumerate().skip(half).step_by(2).for_each(|(k, case)| check(k, case)));
+        }
+    });
 }
 
 #[test]
