@@ -143,9 +143,11 @@ pub fn tile_size(blocking: Blocking, rows: usize, cols: usize, depth: usize) -> 
     let most = most.min(rows * cols * depth / SMALL_WORK);
     let even = |length: usize, parts: usize, unit: usize| length.div_ceil(parts).next_multiple_of(unit);
     let (mut down, mut across) = (rows.div_ceil(TILE_ROWS).max(1), cols.div_ceil(blocking.cols).max(1));
+    // The same number for each thread.
     if across > 1 {
-        // The same number for each thread.
         across = across.next_multiple_of(parallel::threads());
+    } else if down > 1 {
+        down = down.next_multiple_of(parallel::threads());
     }
     loop {
         let size = [even(rows, down, blocking.panel).max(1), even(cols, across, 2 * PANEL).max(1)];
