@@ -6,7 +6,7 @@ use crate::plan::{Capture, Plan};
 use crate::store::{Id, Store};
 use engine::cuda::Gpu;
 use engine::op::MOST;
-use engine::{Buffer, Context, Device, Result, Shape, Spec};
+use engine::{Buffer, Context, Device, Result, Shape, Spec, parallel};
 use std::fmt;
 use std::hash::{DefaultHasher, Hasher};
 use std::sync::PoisonError;
@@ -74,7 +74,7 @@ impl Plan {
     }
 
     fn execute(&self, store: &mut Store, phase: Phase) {
-        self.of_phase(phase).for_each(|instr| execute(instr, store));
+        parallel::in_pool(|| self.of_phase(phase).for_each(|instr| execute(instr, store)));
     }
 
     /// Runs the steps on a device. The first run is direct, so that libraries can choose their algorithms. The second

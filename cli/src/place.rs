@@ -5,7 +5,7 @@ use super::output::note;
 use clap::ValueEnum;
 use engine::cuda::Settings;
 use engine::simd::{self, Level};
-use engine::{Device, Error, ErrorKind, Result};
+use engine::{Device, Error, ErrorKind, Result, parallel};
 use ltm::config::Precision;
 
 /// The choices of `--device`.
@@ -47,8 +47,7 @@ impl Place {
             .num_threads(count)
             .build_global()
             .map_err(|e| Error::new(format!("cannot start {count} threads: {e}")))?;
-        // On a thread of the pool, a parallel loop starts without waking another thread first.
-        rayon::scope(|_| work())
+        parallel::in_pool(work)
     }
 
     /// Opens the device with every kernel ready to launch, and notes on standard error which GPU it is, or why `auto`

@@ -38,6 +38,12 @@ pub fn threads() -> usize {
     if ALONE.get() { 1 } else { rayon::current_num_threads() }
 }
 
+/// Calls `f` on a thread of the pool, so that the loops inside start at once. On any other thread, each loop wakes a thread of the
+/// pool and waits for it.
+pub fn in_pool<R: Send>(f: impl FnOnce() -> R + Send) -> R {
+    if ALONE.get() || rayon::current_thread_index().is_some() { f() } else { rayon::scope(|_| f()) }
+}
+
 /// The least number of chunks per thread. With a single thread the loop runs on the caller's thread.
 fn unsplit() -> usize {
     if threads() == 1 { usize::MAX } else { 1 }

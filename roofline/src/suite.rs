@@ -1,7 +1,7 @@
 //! A list of ops and closures to measure.
 
 use crate::{Conditions, Effort, Machine, Recorder, Report, Task};
-use engine::{Buffer, Cost, DType, Device, Error, Op, Pass, Result, Spec, Want};
+use engine::{Buffer, Cost, DType, Device, Error, Op, Pass, Result, Spec, Want, parallel};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -128,8 +128,7 @@ impl<'a> Suite<'a> {
                 return Err(Error::usage(format!("two cases have the name {:?}", task.case)));
             }
         }
-        // On a thread of the pool, a parallel loop starts without waking another thread first.
-        let report = rayon::scope(|_| self.measure())?;
+        let report = parallel::in_pool(|| self.measure())?;
         report.refuse_impossible()?;
         Ok(report)
     }
