@@ -57,6 +57,8 @@ __device__ inline float gradient(int f, float p, float q, int i, float a, float 
         return d * fmaf(a * s, 1.0f - s, s);
     }
     case 13: {
+        // Beyond, s is 0 or 1, and the square must not overflow.
+        a = 1e4f < a ? 1e4f : a < -1e4f ? -1e4f : a;
         float s = gate(a);
         return d * fmaf(a * s * (1.0f - s), fmaf(a * a, 3.0f * CUBIC, LINEAR), s);
     }

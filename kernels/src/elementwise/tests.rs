@@ -98,6 +98,8 @@ fn kinks_ends_and_nan() {
     same(values(Elementwise::Sqrt), [nan, nan, 0.0, 0.0, 1.0, inf, nan]);
     same(values(Elementwise::Tanh), [-1.0, -0.761_594_155_955_764_9, 0.0, 0.0, 0.761_594_155_955_764_9, 1.0, nan]);
     same(values(Elementwise::Pow(0.3)), [nan, nan, 0.0, 0.0, 1.0, inf, nan]);
+    let gelu = slopes(Elementwise::Gelu);
+    assert!((gelu[0], gelu[5]) == (0.0, 2.0) && gelu[6].is_nan(), "{gelu:?}");
     same(values(Elementwise::Pow(-1.0)), [0.0, -1.0, -inf, inf, 1.0, 0.0, nan]);
 }
 
