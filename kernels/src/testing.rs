@@ -3,8 +3,8 @@
 use crate::case::{Case, Sizes};
 use engine::op::infer;
 use engine::rng::Stream;
-use engine::simd::{Real, for_each_level};
-use engine::{Bench, Buffer, DType, Device, Op, Spec, Update, Want, bench};
+use engine::simd::{Level, Real, for_each_level, supported};
+use engine::{Buffer, DType, Device, Eager, Op, Spec, Update, Want};
 use std::borrow::Borrow;
 
 /// Small odd sizes: ones wherever possible, widths below, at and above sixteen lanes.
@@ -27,13 +27,18 @@ pub fn bytes(buffers: &[Buffer]) -> Vec<&[u8]> {
 pub fn same_bits(what: &str, run: impl Fn() -> Vec<Buffer> + Sync) -> Vec<Buffer> {
     let reference = run();
     for_each_level(|level| {
-        for threads in [1, 2, 3, 7] {
+        for &threads in thread_counts(level) {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a thread pool");
             let again = pool.install(&run);
             assert!(bytes(&again) == bytes(&reference), "{what}: {level}, {threads} threads");
         }
     });
     reference
+}
+
+/// Numbers of threads to test at this level: all of them at the fastest, because the slower ones are slow.
+pub fn thread_counts(level: Level) -> &'static [usize] {
+    if supported().last() == Some(&level) { &[1, 2, 3, 7] } else { &[3] }
 }
 
 /// Standard normal numbers of f32 precision.
@@ -56,23 +61,23 @@ pub fn distance(a: &[f64], b: &[f64]) -> f64 {
     a.iter().zip(b).map(|(a, b)| (a - b).abs() / scale).fold(0.0, |m, d| if d <= m { m } else { d })
 }
 
-fn on_bench(op: &dyn Op) -> Bench<'_> {
-    Bench { device: &Device::CPU, op }
+fn eager(op: &dyn Op) -> Eager<'_> {
+    Eager { device: &Device::CPU, op }
 }
 
 /// The op's outputs.
 pub fn forward(op: &dyn Op, ins: &[impl Borrow<Buffer>]) -> Vec<Buffer> {
-    on_bench(op).forward(ins)
+    eager(op).forward(ins)
 }
 
 /// The gradients of the wanted inputs, computed only from the buffers that [`Op::reads`] lists; `Add` starts from ones.
 pub fn vjp(op: &dyn Op, wants: &[Want], ins: &[impl Borrow<Buffer>], outs: &[Buffer], d_out: &Buffer) -> Vec<Buffer> {
-    on_bench(op).vjp(wants, ins, outs, d_out, &ones(ins))
+    eager(op).vjp(wants, ins, outs, d_out, &ones(ins))
 }
 
 /// Outputs and gradients of the fused pass; `Add` starts from ones.
 pub fn forward_vjp(op: &dyn Op, wants: &[Want], ins: &[impl Borrow<Buffer>]) -> (Vec<Buffer>, Vec<Buffer>) {
-    on_bench(op).forward_vjp(wants, ins, &ones(ins))
+    eager(op).forward_vjp(wants, ins, &ones(ins))
 }
 
 /// Ones, to which gradients are added.
@@ -83,7 +88,7 @@ pub fn ones(like: &[impl Borrow<Buffer>]) -> Vec<Buffer> {
 
 /// Applies an update to `state`.
 pub fn apply(update: &dyn Update, ins: &[&Buffer], state: &mut [Buffer]) {
-    bench::apply(&Device::CPU, update, ins, state).expect("enough memory on the CPU");
+    engine::eager::apply(&Device::CPU, update, ins, state).expect("enough memory on the CPU");
 }
 
 /// Checks that the op refuses inputs such as `f32[2, 3] i32[]` with this message.

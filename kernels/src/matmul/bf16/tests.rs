@@ -1,4 +1,5 @@
 use super::*;
+use crate::testing::thread_counts;
 use engine::rng::Stream;
 
 /// Sizes around the edges of tiles, strips and blocks of k, empty ones, and one that threads share.
@@ -72,8 +73,8 @@ fn same(got: &[f32], expected: &[f32], place: &str) {
 }
 
 /// The levels to test; says if AMX is not among them.
-fn levels(check: impl Fn(&str)) {
-    simd::for_each_level(|level| check(&level.to_string()));
+fn levels(check: impl Fn(Level)) {
+    simd::for_each_level(check);
     if !simd::supported().contains(&Level::Amx) {
         println!("skipped amx: this machine does not have it");
     }
@@ -100,7 +101,7 @@ fn every_level_and_number_of_threads_matches_the_definition_bit_for_bit() {
             };
             let [written, added] = [expect(&|_| 0.0), expect(&|c| c)];
             levels(|level| {
-                for threads in [1, 2, 3, 7] {
+                for &threads in thread_counts(level) {
                     let place = format!("{level}, {threads} threads, [{m}, {k}, {n}], kind {kind}");
                     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a thread pool");
                     pool.install(|| {
@@ -224,6 +225,6 @@ fn a_product_larger_than_the_caches_matches_the_definition() {
     levels(|level| {
         let mut got = vec![f32::NAN; m * n];
         product(MatMut::new(&mut got, m, n), Mat::new(&a, m, k), &packed, Want::Write);
-        same(&got, &expected, level);
+        same(&got, &expected, &level.to_string());
     });
 }

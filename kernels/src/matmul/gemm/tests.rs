@@ -1,5 +1,5 @@
 use super::*;
-use crate::testing::random;
+use crate::testing::{random, thread_counts};
 
 /// The definition: one chain of fused multiply-adds over k for each element.
 fn naive<T: Real>(c: MatMut<'_, T>, a: Mat<'_, T>, b: Mat<'_, T>, accumulate: Want) {
@@ -69,8 +69,8 @@ fn matches_naive<T: Real>() {
 
 #[test]
 fn every_level_and_number_of_threads_matches_the_definition_bit_for_bit() {
-    simd::for_each_level(|_| {
-        for threads in [1, 2, 3, 7] {
+    simd::for_each_level(|level| {
+        for &threads in thread_counts(level) {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a thread pool");
             pool.install(|| {
                 matches_naive::<f32>();
