@@ -263,7 +263,8 @@ impl<'a> Builder<'a> {
     /// Whether the op runs forward and backward in one pass.
     fn is_fused(&self, node: &Node) -> bool {
         let out = self.of(node.out);
-        node.op.fuses() && out.one && out.from_want
+        // A pass runs in one phase.
+        node.op.fuses() && out.one && out.from_want && out.phase == self.root_phase()
     }
 
     /// Forward instructions in the graph's order.

@@ -1,13 +1,13 @@
 #![doc = include_str!("../README.md")]
 #![deny(unsafe_code)]
 
-pub mod bench;
 mod buffer;
 pub mod case;
 #[allow(unsafe_code)]
 pub mod cuda;
 mod device;
 mod dtype;
+pub mod eager;
 mod error;
 pub mod file;
 pub mod op;
@@ -18,10 +18,10 @@ mod shape;
 #[allow(unsafe_code)]
 pub mod simd;
 
-pub use bench::Bench;
 pub use buffer::Buffer;
 pub use device::{Device, Products};
 pub use dtype::{DType, Element};
+pub use eager::Eager;
 pub use error::{Error, ErrorKind, Result, bytes_text};
 pub use op::{Context, Cost, Form, Op, Output, Pass, Reads, Update, Want};
 pub use shape::{Shape, Spec};

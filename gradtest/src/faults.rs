@@ -49,19 +49,19 @@ pub enum Fault {
     Changes(Change),
 }
 
-/// The faults that apply to any gradient.
-const GENERIC: [Fault; 8] = [
-    Fault::Sign,
-    Fault::Transposed,
-    Fault::MissingTerm,
-    Fault::OffByOne,
-    Fault::NotAccumulated,
-    Fault::MeanForSum,
-    Fault::FirstForAll,
-    Fault::Stale,
-];
-
 impl Fault {
+    /// The faults that apply to any gradient.
+    pub const GENERIC: [Self; 8] = [
+        Self::Sign,
+        Self::Transposed,
+        Self::MissingTerm,
+        Self::OffByOne,
+        Self::NotAccumulated,
+        Self::MeanForSum,
+        Self::FirstForAll,
+        Self::Stale,
+    ];
+
     /// Plants the fault into the gradient of input number `input` of a case.
     pub fn plant(self, input: usize, case: Case) -> Case {
         self.watched(input, case, Arc::default())
@@ -73,7 +73,7 @@ impl Fault {
     }
 }
 
-/// Plants every fault that applies to any gradient (the first eight of [`Fault`]) into every differentiable input of an
+/// Plants every fault that applies to any gradient ([`Fault::GENERIC`]) into every differentiable input of an
 /// op, and checks that [`gradients`](crate::gradients) would find it. Returns the inputs and faults that changed no
 /// gradient at any point.
 ///
@@ -83,7 +83,7 @@ pub fn planted_faults(cases: impl Strategy<Value = Case>) -> std::result::Result
     let mut harmless = Vec::new();
     let typical = drawn(&cases).next().ok_or("no cases were asked for")?;
     for (i, input) in typical.differentiable() {
-        for fault in GENERIC {
+        for fault in Fault::GENERIC {
             let struck = Arc::<AtomicBool>::default();
             let plant = |case| fault.clone().watched(i, case, struck.clone());
             match first_failure((&cases).prop_map(plant)) {

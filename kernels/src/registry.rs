@@ -70,7 +70,7 @@ mod tests {
     use super::*;
     use crate::testing::{bytes, distance, normal, ones, same_bits, sizes};
     use engine::op::infer;
-    use engine::{Bench, Buffer, Device, Products, Spec, Want};
+    use engine::{Buffer, Device, Eager, Products, Spec, Want};
 
     /// Sizes with several blocks of every kind, complete and partial.
     const LARGE: Sizes =
@@ -79,17 +79,17 @@ mod tests {
     /// Outputs and gradients, also those of the fused pass.
     fn run(device: &Device, case: &Case, ins: &[Buffer], d_out: &Buffer) -> Vec<Buffer> {
         let op = &*case.op;
-        let bench = Bench { device, op };
-        let outs = bench.forward(ins);
+        let eager = Eager { device, op };
+        let outs = eager.forward(ins);
         let mut all = outs.clone();
         for want in [Want::Write, Want::Add] {
             let wants: Vec<_> = (0..ins.len()).map(|i| if op.differentiable(i) { want } else { Want::Skip }).collect();
             if !wants.iter().any(|want| want.is_wanted()) {
                 continue;
             }
-            all.extend(bench.vjp(&wants, ins, &outs, d_out, &ones(ins)));
+            all.extend(eager.vjp(&wants, ins, &outs, d_out, &ones(ins)));
             if op.fuses() {
-                let (outs, d_ins) = bench.forward_vjp(&wants, ins, &ones(ins));
+                let (outs, d_ins) = eager.forward_vjp(&wants, ins, &ones(ins));
                 all.extend([outs, d_ins].concat());
             }
         }

@@ -1,8 +1,9 @@
 //! A pass of an op with its buffers, ready to run again and again, and the check of what it computes.
 
+use engine::eager::{relative_error, stored_as};
 use engine::op::{MOST, infer};
 use engine::rng::Stream;
-use engine::{Bench, Buffer, Context, DType, Device, Error, Op, Pass, Result, Spec, Want};
+use engine::{Buffer, Context, DType, Device, Eager, Error, Op, Pass, Result, Spec, Want};
 
 static EMPTY: Buffer = Buffer::empty();
 
@@ -107,8 +108,8 @@ pub fn check(op: &dyn Op, pass: Pass, ins: &[Buffer], device: &Device) -> Result
         if expected.is_empty() {
             continue;
         }
-        let error = distance(&ours.read_f64()?, &expected.to_f64());
-        if error.is_nan() || error > tolerance {
+        let error = relative_error(&ours.read_f64()?, &expected.to_f64());
+        if error > tolerance {
             return Err(Error::new(format!(
                 "{}: {name} differs from the same op in f64 by {error:.1e} of its norm, more than {tolerance:.0e}, so it was not timed",
                 op.name()
@@ -118,15 +119,9 @@ pub fn check(op: &dyn Op, pass: Pass, ins: &[Buffer], device: &Device) -> Result
     Ok(true)
 }
 
-/// The same numbers, floats stored as `float`.
-fn stored_as(float: DType, b: &Buffer) -> Buffer {
-    let dtype = if b.dtype() == DType::I32 { DType::I32 } else { float };
-    Buffer::from_f64(dtype, b.shape().dims(), &b.to_f64())
-}
-
 /// All outputs, then the gradients of the pass.
 fn outputs(op: &dyn Op, pass: Pass, ins: &[Buffer], d_out: &Buffer, device: &Device) -> Vec<Buffer> {
-    let bench = Bench { device, op };
+    let eager = Eager { device, op };
     let half = |b: &Buffer| Buffer::from_f64(b.dtype(), b.shape().dims(), &vec![0.5; b.len()]);
     // Only gradients that are added to are read.
     let into: Vec<Buffer> = (0..ins.len())
@@ -134,17 +129,17 @@ fn outputs(op: &dyn Op, pass: Pass, ins: &[Buffer], d_out: &Buffer, device: &Dev
         .collect();
     match pass {
         Pass::Fused(wants) => {
-            let (mut outs, d_ins) = bench.forward_vjp(wants, ins, &into);
+            let (mut outs, d_ins) = eager.forward_vjp(wants, ins, &into);
             outs.extend(d_ins);
             outs
         }
         Pass::Vjp(wants) => {
-            let mut outs = bench.forward(ins);
-            let d_ins = bench.vjp(wants, ins, &outs, d_out, &into);
+            let mut outs = eager.forward(ins);
+            let d_ins = eager.vjp(wants, ins, &outs, d_out, &into);
             outs.extend(d_ins);
             outs
         }
-        Pass::Forward => bench.forward(ins),
+        Pass::Forward => eager.forward(ins),
     }
 }
 
@@ -155,13 +150,4 @@ fn names(op: &dyn Op, pass: Pass, count: usize) -> Vec<String> {
     let outputs =
         (0..count - gradients.len()).map(|i| if i == 0 { "the result".into() } else { format!("output {i}") });
     outputs.chain(gradients).collect()
-}
-
-/// ‖a − b‖ / ‖b‖; ‖a‖ if b is zero. NaN where one of them has a number that the other has not.
-fn distance(a: &[f64], b: &[f64]) -> f64 {
-    let norm = |it: &mut dyn Iterator<Item = f64>| it.map(|x| x * x).sum::<f64>().sqrt();
-    // Equal infinities, as masks have, do not differ.
-    let difference = norm(&mut a.iter().zip(b).map(|(a, b)| if a == b { 0.0 } else { a - b }));
-    let size = norm(&mut b.iter().copied().filter(|x| x.is_finite()));
-    if size > 0.0 { difference / size } else { difference }
 }

@@ -5,7 +5,7 @@ use super::report::{Check, Failure, Place, Report, Worst, Wrong};
 use super::{Options, dot, first_difference, normal};
 use engine::op::infer;
 use engine::rng::Stream;
-use engine::{Bench, Buffer, DType, Device, Error, Op, Spec, Want};
+use engine::{Buffer, DType, Device, Eager, Error, Op, Spec, Want};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Keys the random weights of the result.
@@ -38,17 +38,17 @@ pub fn check_op(op: &dyn Op, ins: &[Buffer], options: &Options) -> Result<Report
             return Err(Error::usage(format!("{} {name} is {spec}, must be f64 to be checked", op.name())).into());
         }
     }
-    let bench = Bench { device: &Device::CPU, op };
-    let outs = bench.forward(ins);
+    let eager = Eager { device: &Device::CPU, op };
+    let outs = eager.forward(ins);
     let w = normal(options.seed, COTANGENT, outs[0].len());
     let d_out = Buffer::from_f64(DType::F64, outs[0].shape().dims(), &w);
-    let numeric = wanted.iter().map(|&i| (i, numeric(bench, ins, i, &w, options))).collect();
+    let numeric = wanted.iter().map(|&i| (i, numeric(eager, ins, i, &w, options))).collect();
     let into = specs.iter().zip(INTO..).map(|(spec, site)| {
         let values = normal(options.seed, site, spec.shape.numel());
         Buffer::from_f64(spec.dtype, spec.shape.dims(), &values)
     });
     let into = into.collect();
-    let mut trial = Trial { ins, bench, outs, w, d_out, numeric, into, seed: options.seed, report: Report::default() };
+    let mut trial = Trial { ins, eager, outs, w, d_out, numeric, into, seed: options.seed, report: Report::default() };
     for subset in subsets(wanted.len(), options.seed) {
         let chosen = wanted.iter().enumerate().filter(|(p, _)| subset >> p & 1 == 1);
         let chosen: Vec<usize> = chosen.map(|(_, &i)| i).collect();
@@ -67,11 +67,11 @@ pub(super) fn subsets(count: usize, seed: u64) -> BTreeSet<u32> {
     (0..count).flat_map(|i| [1 << i, all & !(1 << i)]).chain([all]).chain(random).collect()
 }
 
-fn numeric(bench: Bench, ins: &[Buffer], i: usize, w: &[f64], options: &Options) -> Numeric {
+fn numeric(eager: Eager, ins: &[Buffer], i: usize, w: &[f64], options: &Options) -> Numeric {
     let mut moved = ins.to_vec();
     let value = |x: &[f64]| {
         moved[i].set_f64(x);
-        let y = bench.forward(&moved).swap_remove(0);
+        let y = eager.forward(&moved).swap_remove(0);
         let y = y.as_slice::<f64>();
         Value { value: dot(y, w), scale: y.iter().zip(w).map(|(y, w)| (y * w).abs()).sum() }
     };
@@ -80,7 +80,7 @@ fn numeric(bench: Bench, ins: &[Buffer], i: usize, w: &[f64], options: &Options)
 
 struct Trial<'a> {
     ins: &'a [Buffer],
-    bench: Bench<'a>,
+    eager: Eager<'a>,
     outs: Vec<Buffer>,
     /// The weights of the random projection of the result, and the same as its gradient.
     w: Vec<f64>,
@@ -99,24 +99,24 @@ impl Trial<'_> {
     }
 
     fn refuse(&self, chosen: &[usize], i: usize, check: Check, worst: Option<Worst>) -> Result<(), Failure> {
-        let names = self.bench.op.arguments();
+        let names = self.eager.op.arguments();
         let wanted: Vec<&str> = chosen.iter().map(|&i| names[i]).collect();
-        Wrong::refuse(self.bench.op.name(), names[i], &wanted, check, worst, self.seed)
+        Wrong::refuse(self.eager.op.name(), names[i], &wanted, check, worst, self.seed)
     }
 
     fn subset(&mut self, chosen: &[usize]) -> Result<(), Failure> {
         let write = self.wants(chosen, |_| Want::Write);
         let add = self.wants(chosen, |_| Want::Add);
         let mixed = self.wants(chosen, |i| if i.is_multiple_of(2) { Want::Write } else { Want::Add });
-        let vjp = |wants: &[Want]| self.bench.vjp(wants, self.ins, &self.outs, &self.d_out, &self.into);
+        let vjp = |wants: &[Want]| self.eager.vjp(wants, self.ins, &self.outs, &self.d_out, &self.into);
         // The want for one input must not change another input's gradient.
         let (grads, added, both) = (vjp(&write), vjp(&add), vjp(&mixed));
         for &i in chosen {
             let grad = grads[i].to_f64();
-            let same = self.bench.op.passes_through(i) && self.ins[i].spec() == self.outs[0].spec();
+            let same = self.eager.op.passes_through(i) && self.ins[i].spec() == self.outs[0].spec();
             let passed = if same { first_difference(&grad, &self.w) } else { None };
             self.refuse(chosen, i, Check::PassedThrough, passed)?;
-            let numeric = self.numeric[&i].compare(self.bench.op.arguments()[i], &grad, &mut self.report);
+            let numeric = self.numeric[&i].compare(self.eager.op.arguments()[i], &grad, &mut self.report);
             self.refuse(chosen, i, Check::Numeric, numeric)?;
             let sum: Vec<f64> = self.into[i].to_f64().iter().zip(&grad).map(|(base, grad)| base + grad).collect();
             let worst = worst_beyond_rounding(&added[i].to_f64(), &sum, largest(&grad));
@@ -124,7 +124,7 @@ impl Trial<'_> {
             let expected = if mixed[i] == Want::Write { &grads[i] } else { &added[i] };
             self.refuse(chosen, i, Check::SameBits, first_difference(&both[i].to_f64(), &expected.to_f64()))?;
         }
-        if self.bench.op.fuses() { self.fused(chosen, &write, &add) } else { Ok(()) }
+        if self.eager.op.fuses() { self.fused(chosen, &write, &add) } else { Ok(()) }
     }
 
     /// The fused pass gives the outputs of the forward pass bit for bit, and the gradients of the VJP up to rounding,
@@ -132,8 +132,8 @@ impl Trial<'_> {
     fn fused(&mut self, chosen: &[usize], write: &[Want], add: &[Want]) -> Result<(), Failure> {
         let one = Buffer::from_f64(DType::F64, self.outs[0].shape().dims(), &vec![1.0; self.outs[0].len()]);
         for wants in [write, add] {
-            let plain = self.bench.vjp(wants, self.ins, &self.outs, &one, &self.into);
-            let (outs, fused) = self.bench.forward_vjp(wants, self.ins, &self.into);
+            let plain = self.eager.vjp(wants, self.ins, &self.outs, &one, &self.into);
+            let (outs, fused) = self.eager.forward_vjp(wants, self.ins, &self.into);
             for (got, expected) in outs.iter().zip(&self.outs) {
                 let worst = first_difference(&got.to_f64(), &expected.to_f64());
                 self.refuse(chosen, chosen[0], Check::Fused, worst)?;

@@ -91,7 +91,7 @@ pub fn cases(mean: Mean) -> impl Strategy<Value = Case> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use engine::{Bench, Device};
+    use engine::{Device, Eager};
 
     // Gradients, random graphs, planted faults, determinism.
     gradtest::property_tests!(softmax, cases(Mean::Row));
@@ -112,8 +112,8 @@ mod tests {
 
     #[test]
     fn single_precision() {
-        let bench = Bench { device: &Device::CPU, op: &Softmax { mean: Mean::Row } };
-        let y = bench.forward(&[Buffer::from_slice(&[1, 2], &[0.0f32, 3f32.ln()])]);
+        let eager = Eager { device: &Device::CPU, op: &Softmax { mean: Mean::Row } };
+        let y = eager.forward(&[Buffer::from_slice(&[1, 2], &[0.0f32, 3f32.ln()])]);
         let y = y[0].as_slice::<f32>();
         assert!((y[0] - 0.25).abs() < 1e-6 && (y[1] - 0.75).abs() < 1e-6, "{y:?}");
     }

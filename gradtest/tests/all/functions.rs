@@ -94,7 +94,7 @@ fn a_function_of_integers_has_a_constant() {
         vec![d_x, vec![]]
     });
     let inputs = (1..5usize, 1..5usize).prop_map(|(rows, tokens)| {
-        vec![Input::normal(&[rows]), Input::new(&[tokens], gradtest::Fill::Tokens { below: rows })]
+        vec![Input::normal(&[rows]), Input::new(&[tokens], gradtest::Fill::Integers { below: rows })]
     });
     gradtest::all(lookup.constant(1).cases(inputs)).unwrap_or_else(|e| panic!("{e}"));
 }

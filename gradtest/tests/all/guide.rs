@@ -40,17 +40,7 @@ fn softmax_at_its_smallest_failure() {
 /// Each mistake in an op from outside is found, and shrinks to at most two rows of two numbers.
 #[test]
 fn mistakes_in_an_own_op_shrink() {
-    let faults = [
-        Fault::Sign,
-        Fault::Transposed,
-        Fault::MissingTerm,
-        Fault::OffByOne,
-        Fault::NotAccumulated,
-        Fault::MeanForSum,
-        Fault::FirstForAll,
-        Fault::Stale,
-    ];
-    for fault in faults {
+    for fault in Fault::GENERIC {
         let faulty = cases(Mean::Row).prop_map(|case| fault.clone().plant(0, case));
         let found = gradtest::gradients(faulty).expect_err("a wrong gradient");
         let (_, shape) = found.split_once("  x f64[").unwrap();

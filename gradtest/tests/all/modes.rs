@@ -31,7 +31,10 @@ fn values_are_compared_with_a_reference() {
     right(gradtest::forward(elementwise(softplus, |_| 0.0), each(softplus)));
     // It overflows from 709.8 on, where the reference does not.
     let naive = gradtest::forward(elementwise(|x| x.exp().ln_1p(), |_| 0.0), each(softplus)).unwrap_err();
-    assert!(naive.starts_with("elementwise: number 0 of the result is inf, the reference gives "), "{naive}");
+    assert!(
+        naive.starts_with("elementwise: number ") && naive.contains(" of the result is inf, the reference gives "),
+        "{naive}"
+    );
     assert!(
         naive.ends_with("gradtest::at::forward(&op, &ins, reference).unwrap_or_else(|e| panic!(\"{e}\"));\n}"),
         "{naive}"

@@ -234,7 +234,7 @@ pub fn cases(s: &Sizes) -> Vec<Case> {
         let ins = vec![hidden, table, targets, Input::statistic(&[1], Fill::Given(vec![0.625]))];
         Case::new(label, LmHead, ins)
     };
-    vec![case("all tokens", Fill::Tokens { below: s.vocab }), case("some ignored", Fill::Targets { below: s.vocab })]
+    vec![case("all tokens", Fill::Integers { below: s.vocab }), case("some ignored", Fill::Labels { below: s.vocab })]
 }
 
 #[cfg(test)]

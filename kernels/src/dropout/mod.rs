@@ -93,7 +93,7 @@ impl Dropout {
 /// The hidden layer of one sample, because masks depend on the place in the batch.
 pub fn cases(s: &Sizes) -> Vec<Case> {
     let op = Dropout { probability: 0.3, seed: 5, site: 2 };
-    let step = Input::new(&[1], Fill::Tokens { below: 1000 });
+    let step = Input::new(&[1], Fill::Integers { below: 1000 });
     vec![Case::new("hidden", op, vec![Input::normal(&[s.tokens, s.ffn]), step])]
 }
 

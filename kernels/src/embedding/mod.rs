@@ -205,7 +205,7 @@ fn sizes(rows: Spec) -> [u64; 2] {
 pub fn cases(s: &Sizes) -> Vec<Case> {
     let table = Input::normal(&[s.vocab, s.dim()]);
     let hidden = Input::normal(&[s.batch, s.tokens, s.dim()]);
-    let tokens = || Input::new(&[s.batch, s.tokens], Fill::Tokens { below: s.vocab });
+    let tokens = || Input::new(&[s.batch, s.tokens], Fill::Integers { below: s.vocab });
     vec![
         Case::new("tokens", Embedding, vec![table, tokens()]),
         Case::new("sums by token", ScatterAdd { rows: s.vocab }, vec![hidden, tokens()]),

@@ -1,7 +1,7 @@
 use super::*;
 use crate::gaussian::GaussianKl;
 use crate::testing::{apply, distance, forward, same_bits};
-use engine::bench::garbage;
+use engine::eager::garbage;
 
 const STEPS: usize = 4;
 const SIZES: [usize; 3] = [3, 5, 19];

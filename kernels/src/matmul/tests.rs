@@ -1,6 +1,6 @@
 use super::*;
 use crate::testing::{check, check_all, normal, refuses};
-use engine::bench::garbage;
+use engine::eager::garbage;
 use engine::{DType, Products};
 
 /// Sizes around and beyond the edges of register tiles and cache blocks.

@@ -36,11 +36,11 @@ pub enum How {
 /// `max` over a dimension; `amax` divides it among them). A sum has a fixed order, which depends only on the sizes. Memory-bound.
 ///
 /// ```
-/// use engine::{Bench, Buffer, Device};
+/// use engine::{Eager, Buffer, Device};
 /// use kernels::reduce::Reduce;
 ///
 /// let x = [Buffer::from_slice(&[2, 3], &[1.0f32, 2.0, 6.0, -1.0, 5.0, 5.0])];
-/// let of = |op: Reduce| Bench { device: &Device::CPU, op: &op }.forward(&x).iter().map(Buffer::to_f64).collect::<Vec<_>>();
+/// let of = |op: Reduce| Eager { device: &Device::CPU, op: &op }.forward(&x).iter().map(Buffer::to_f64).collect::<Vec<_>>();
 /// assert_eq!(of(Reduce::sum()), [[18.0]]);
 /// assert_eq!(of(Reduce::mean_axis(1)), [[3.0, 3.0]]);
 /// // The values, and their places.

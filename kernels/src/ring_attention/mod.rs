@@ -144,7 +144,7 @@ pub fn cases(s: &Sizes) -> Vec<Case> {
         let ins = vec![
             Input::normal(&[s.batch, 1, 3 * s.dim()]),
             Input::normal(&[s.batch, slots(s.window), 2 * s.dim()]),
-            Input::new(&[1], Fill::Tokens { below }),
+            Input::new(&[1], Fill::Integers { below }),
         ];
         Case::new(label, RingAttention { heads: s.heads, window: s.window }, ins)
     };
@@ -156,7 +156,7 @@ mod tests {
     use super::*;
     use crate::self_attention::{Sees, SelfAttention};
     use crate::testing::{apply, distance, forward, normal, refuses};
-    use engine::bench::garbage;
+    use engine::eager::garbage;
 
     /// Compares step-by-step attention, with NaN in unwritten slots, with attention on the whole text.
     #[test]

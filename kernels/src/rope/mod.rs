@@ -145,7 +145,7 @@ pub fn cases(s: &Sizes) -> Vec<Case> {
     let table = |n| Input::statistic(&[n, s.head_dim], Fill::NORMAL);
     let x = |n, heads| Input::normal(&[s.batch, n, heads * s.head_dim]);
     let h = s.heads;
-    let positions = Input::new(&[s.tokens], Fill::Tokens { below: 1024 });
+    let positions = Input::new(&[s.tokens], Fill::Integers { below: 1024 });
     let op = RopeTable { head_dim: s.head_dim, theta: 10_000.0, dtype: DType::F32 };
     vec![
         Case::new("table", op, vec![positions]),

@@ -1,6 +1,6 @@
 use super::*;
 use crate::testing::{check_all, forward, refuses, sizes, vjp};
-use engine::{Bench, DType, Products};
+use engine::{DType, Eager, Products};
 
 /// The definition, with the whole matrix of scores, for case `number`.
 fn formula(s: &Sizes, number: usize, qkv: &[f64]) -> Vec<f64> {
@@ -88,7 +88,7 @@ fn rounded_products_see_the_same_keys() {
             (0..head_dim).for_each(|column| row[2 * head_dim + column] = value(token, column) as f32);
         }
         let (qkv, op) = (Buffer::from_slice(&[1, tokens, 3 * head_dim], &qkv), SelfAttention { heads: 1, sees });
-        let outs = Bench { device: &Device::CPU.with(Products::Bf16), op: &op }.forward(&[qkv]);
+        let outs = Eager { device: &Device::CPU.with(Products::Bf16), op: &op }.forward(&[qkv]);
         for (token, y) in outs[0].as_slice::<f32>().chunks(head_dim).enumerate() {
             let seen = match sees {
                 Sees::Window(window) => (token + 1).saturating_sub(window)..token + 1,

@@ -221,8 +221,8 @@ pub fn cases(s: &Sizes) -> Vec<Case> {
     vec![
         Case::new("residual", Softmax, hidden()),
         Case::new("residual", LogSoftmax, hidden()),
-        loss("all tokens", Fill::Tokens { below: s.vocab }),
-        loss("some ignored", Fill::Targets { below: s.vocab }),
+        loss("all tokens", Fill::Integers { below: s.vocab }),
+        loss("some ignored", Fill::Labels { below: s.vocab }),
         Case::new("long rows", Softmax, vec![Input::normal(&[s.batch, s.tokens * s.dim()])]),
     ]
 }

@@ -45,7 +45,7 @@ fn matches_the_formula() {
 fn rows_of_any_width() {
     for (rows, d) in [(5, 1), (3, 1_000), (2, 2_500), (1, 100_000)] {
         let x = || Input::normal(&[rows, d]);
-        let targets = Input::new(&[rows], Fill::Targets { below: d });
+        let targets = Input::new(&[rows], Fill::Labels { below: d });
         let cases = [
             Case::new(format!("{d}"), Softmax, vec![x()]),
             Case::new(format!("{d}"), LogSoftmax, vec![x()]),

@@ -1,7 +1,8 @@
 //! Computes all results of an op's case, on any device and in any precision, for comparisons.
 
+use engine::eager::{relative_error, stored_as};
 use engine::rng::Stream;
-use engine::{Bench, Buffer, DType, Device, Result, Want};
+use engine::{Buffer, DType, Device, Eager, Result, Want};
 use kernels::case::{Case, Input};
 
 /// Outputs or gradients of one pass, in host memory.
@@ -32,12 +33,6 @@ pub fn exact(case: &Case, dtype: DType) -> Vec<Pass> {
     passes_of(case, &Device::CPU, dtype, |b| stored_as(DType::F64, &b)).expect("the CPU does not fail")
 }
 
-/// The same numbers, floats stored as `float`.
-pub(super) fn stored_as(float: DType, b: &Buffer) -> Buffer {
-    let dtype = if b.dtype() == DType::I32 { DType::I32 } else { float };
-    Buffer::from_f64(dtype, b.shape().dims(), &b.to_f64())
-}
-
 fn passes_of(case: &Case, device: &Device, dtype: DType, given: impl Fn(Buffer) -> Buffer) -> Result<Vec<Pass>> {
     let op = case.op.as_ref();
     let stored = case.buffers(dtype, 7);
@@ -46,14 +41,14 @@ fn passes_of(case: &Case, device: &Device, dtype: DType, given: impl Fn(Buffer) 
     let result = op.infer(&case.specs(dtype)).expect("the case's shapes")[0].spec;
     let d_out = given(Input::normal(result.shape.dims()).buffer(result.dtype, Stream::new(3, 99)));
     let ins: Vec<Buffer> = stored.into_iter().map(given).collect();
-    let bench = Bench { device, op };
-    let outs = bench.forward(&ins);
+    let eager = Eager { device, op };
+    let outs = eager.forward(&ins);
     let mut passes = Vec::new();
     for wants in all_wants(case) {
-        let buffers = on_host(bench.vjp(&wants, &ins, &outs, &d_out, &into))?;
+        let buffers = on_host(eager.vjp(&wants, &ins, &outs, &d_out, &into))?;
         passes.push(Pass { what: format!("gradient for {wants:?}"), is_backward: true, buffers });
         if op.fuses() {
-            let (mut buffers, d_ins) = bench.forward_vjp(&wants, &ins, &into);
+            let (mut buffers, d_ins) = eager.forward_vjp(&wants, &ins, &into);
             buffers.extend(d_ins);
             let buffers = on_host(buffers)?;
             passes.push(Pass { what: format!("fused pass for {wants:?}"), is_backward: true, buffers });
@@ -92,13 +87,4 @@ pub fn errors<'a>(ours: &'a [Pass], exact: &'a [Pass]) -> impl Iterator<Item = (
         let pairs = ours.buffers.iter().zip(&exact.buffers).enumerate().filter(|(_, (a, _))| !a.is_empty());
         pairs.map(move |(i, (a, b))| (ours, i, relative_error(&a.to_f64(), &b.to_f64())))
     })
-}
-
-/// ‖a − b‖ / ‖b‖; ‖a‖ if b is zero; infinity if that is NaN.
-pub fn relative_error(a: &[f64], b: &[f64]) -> f64 {
-    let norm = |it: &mut dyn Iterator<Item = f64>| it.map(|x| x * x).sum::<f64>().sqrt();
-    let difference = norm(&mut a.iter().zip(b).map(|(a, b)| a - b));
-    let size = norm(&mut b.iter().copied());
-    let error = if size > 0.0 { difference / size } else { difference };
-    if a.len() != b.len() || error.is_nan() { f64::INFINITY } else { error }
 }

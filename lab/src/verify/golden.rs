@@ -1,7 +1,7 @@
 //! Compares the model with numbers that an independent implementation computed in f64.
 
-use super::relative_error;
 use autograd::{Graph, Id, Phase, Plan, Request, Store};
+use engine::eager::relative_error;
 use engine::{Buffer, DType, Device, Error, Result, Spec};
 use kernels::cross_entropy::LmHead;
 use kernels::elementwise::Elementwise;

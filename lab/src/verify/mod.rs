@@ -6,7 +6,7 @@ mod golden;
 mod ops;
 mod updates;
 
-pub use cases::{Pass, errors, exact, passes, relative_error};
+pub use cases::{Pass, errors, exact, passes};
 pub use golden::{Comparison, FITTED_IN_BF16, golden, tolerance};
 pub use ops::{LONG, MODEL_SIZES, OpReport, SIZES, WIDE, device, device_tolerance, ops, sizes};
 pub use updates::{Script, scripts};

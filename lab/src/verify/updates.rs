@@ -1,8 +1,9 @@
 //! In-place updates, which have no cases: several steps of each on their own test numbers.
 
-use super::cases::{Pass, on_host, stored_as};
+use super::cases::{Pass, on_host};
+use engine::eager::{apply, stored_as};
 use engine::rng::Stream;
-use engine::{Buffer, DType, Device, Result, Spec, Update, bench};
+use engine::{Buffer, DType, Device, Result, Spec, Update};
 use kernels::adamw::{self, AdamW, SquaredNorm};
 use kernels::case::{Fill, Input};
 use kernels::latents::{LatentDraw, LatentInit, LatentStep, Noise, Renewal, Rule};
@@ -41,7 +42,7 @@ impl Script {
         for (update, ins, state) in &self.steps {
             let mut changed: Vec<Buffer> = state.iter().map(|&i| std::mem::take(&mut buffers[i])).collect();
             let read: Vec<&Buffer> = ins.iter().map(|&i| &buffers[i]).collect();
-            bench::apply(device, &**update, &read, &mut changed)?;
+            apply(device, &**update, &read, &mut changed)?;
             state.iter().zip(changed).for_each(|(&i, b)| buffers[i] = b);
         }
         Ok(vec![Pass { what: "state".into(), is_backward: false, buffers: on_host(buffers)? }])

@@ -162,7 +162,7 @@ fn sure_and_surprised_heads() {
     let ins = vec![
         Input::new(&[1, tokens, vocab], Fill::Given(logits.concat())),
         Input::new(&[vocab, vocab], Fill::Given(identity)),
-        Input::new(&[1, tokens], Fill::Tokens { below: 1 }),
+        Input::new(&[1, tokens], Fill::Integers { below: 1 }),
         Input::statistic(&[1], Fill::Given(vec![0.625])),
     ];
     let case = Case::new("sharp", LmHead, ins);
@@ -195,7 +195,7 @@ fn losses_of_large_logits() {
     let ins = vec![
         Input::new(&[1, tokens, dim], Fill::NORMAL),
         Input::new(&[vocab, dim], Fill::Normal { mean: 0.0, std: 1.25 }),
-        Input::new(&[1, tokens], Fill::Tokens { below: vocab }),
+        Input::new(&[1, tokens], Fill::Integers { below: vocab }),
         Input::statistic(&[1], Fill::Given(vec![1.0])),
     ];
     let case = Case::new("large logits", LmHead, ins);

@@ -1,6 +1,7 @@
 //! The ops against PyTorch's numbers in f64, forward and gradient. `tests/fixtures/golden_ops.py` writes the file.
 
-use engine::{Bench, Buffer, DType, Device, Op, Shape, Want};
+use engine::eager::relative_error;
+use engine::{Buffer, DType, Device, Eager, Op, Shape, Want};
 use kernels::cross_attention::CrossAttention;
 use kernels::elementwise::Elementwise;
 use kernels::embedding::{Embedding, ScatterAdd};
@@ -16,7 +17,7 @@ use kernels::self_attention::{Sees, SelfAttention};
 use kernels::slice::{Concat, Pad, Slice};
 use kernels::softmax::{CrossEntropy, LogSoftmax, Softmax};
 use kernels::swiglu::SwiGlu;
-use lab::verify::{SIZES, relative_error};
+use lab::verify::SIZES;
 use ltm::safetensors::SafeTensors;
 use std::collections::BTreeSet;
 
@@ -124,8 +125,8 @@ fn every_op_agrees_with_pytorch() {
             |kind: &str, i: Option<usize>| i.map_or(format!("{name}.condition"), |i| format!("{name}.{kind}{i}"));
         let ins: Vec<Buffer> = numbers.iter().map(|&i| read(&place("in", i))).collect();
         let (out, d_out) = (read(&format!("{name}.out")), read(&format!("{name}.d_out")));
-        let bench = Bench { device: &Device::CPU, op: &*op };
-        let outs = bench.forward(&ins);
+        let eager = Eager { device: &Device::CPU, op: &*op };
+        let outs = eager.forward(&ins);
         let near = |what: &str, ours: &Buffer, golden: &Buffer| {
             assert_eq!(ours.shape(), golden.shape(), "{name}: {what}");
             let error = relative_error(&ours.to_f64(), &golden.to_f64());
@@ -134,7 +135,7 @@ fn every_op_agrees_with_pytorch() {
         near("the result", &outs[0], &out);
         let has_gradient = |i: &Option<usize>| i.is_some_and(|i| names.contains(&format!("{name}.d_in{i}")));
         let wants: Vec<Want> = numbers.iter().map(|i| if has_gradient(i) { Want::Write } else { Want::Skip }).collect();
-        let d_ins = bench.vjp(&wants, &ins, &outs, &d_out, &ins);
+        let d_ins = eager.vjp(&wants, &ins, &outs, &d_out, &ins);
         for ((i, d_in), argument) in
             numbers.iter().zip(&d_ins).zip(op.arguments()).filter(|((i, _), _)| has_gradient(i))
         {

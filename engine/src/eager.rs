@@ -10,14 +10,14 @@ static EMPTY: &Buffer = &Buffer::empty();
 
 /// An op called outside a graph. Inputs may be in host memory; results stay on the device.
 #[derive(Clone, Copy, Debug)]
-pub struct Bench<'a> {
+pub struct Eager<'a> {
     /// Where the op runs.
     pub device: &'a Device,
     /// The op.
     pub op: &'a dyn Op,
 }
 
-impl Bench<'_> {
+impl Eager<'_> {
     /// All outputs.
     ///
     /// # Panics
@@ -148,4 +148,20 @@ fn filled(device: &Device, spec: Spec) -> Result<Buffer> {
 /// returns the reason.
 fn there(device: &Device, buffer: Result<Buffer>, spec: Spec) -> Buffer {
     buffer.unwrap_or_else(|e| if device.finish().is_err() { Buffer::new(spec) } else { panic!("{e}") })
+}
+
+/// The same numbers, floats stored as `float`.
+pub fn stored_as(float: DType, b: &Buffer) -> Buffer {
+    let dtype = if b.dtype() == DType::I32 { DType::I32 } else { float };
+    Buffer::from_f64(dtype, b.shape().dims(), &b.to_f64())
+}
+
+/// ‖a − b‖ / ‖b‖; ‖a‖ if b is zero. Equal infinities, as masks have, do not differ. Infinity where only one of them has a NaN or
+/// an infinity, and if their lengths differ.
+pub fn relative_error(a: &[f64], b: &[f64]) -> f64 {
+    let norm = |it: &mut dyn Iterator<Item = f64>| it.map(|x| x * x).sum::<f64>().sqrt();
+    let difference = norm(&mut a.iter().zip(b).map(|(a, b)| if a == b { 0.0 } else { a - b }));
+    let size = norm(&mut b.iter().copied().filter(|x| x.is_finite()));
+    let error = if size > 0.0 { difference / size } else { difference };
+    if a.len() != b.len() || error.is_nan() { f64::INFINITY } else { error }
 }
