@@ -47,7 +47,7 @@ impl Plan {
 
     /// Runs all phases.
     pub fn run_all(&self, store: &mut Store) {
-        Phase::ALL.into_iter().for_each(|phase| self.run(store, phase));
+        parallel::in_pool(|| Phase::ALL.into_iter().for_each(|phase| self.run(store, phase)));
     }
 
     /// Like [`run`](Self::run), but stops at the first instruction that reads or writes a non-finite number, and

@@ -6,7 +6,7 @@ use super::{Options, first_difference};
 use crate::graph::{Graph, Value};
 use crate::plan::{Plan, Request};
 use crate::store::{Id, Store};
-use engine::{DType, Error};
+use engine::{DType, Error, parallel};
 
 /// An input of a function, and its claimed gradient.
 #[derive(Clone, Copy, Debug)]
@@ -83,6 +83,11 @@ pub fn check_graph(
     wants: &[Value],
     options: &Options,
 ) -> Result<Report, Failure> {
+    // Once for all runs.
+    parallel::in_pool(|| check(graph, store, root, wants, options))
+}
+
+fn check(graph: &Graph, store: &mut Store, root: Value, wants: &[Value], options: &Options) -> Result<Report, Failure> {
     let names: Vec<String> = wants.iter().map(|&v| graph.describe(v)).collect();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let function = graph.describe(root);
