@@ -5,7 +5,7 @@ use kernels::dropout::Dropout;
 use kernels::elementwise::Elementwise;
 use kernels::embedding::{Embedding, ScatterAdd};
 use kernels::layernorm::LayerNorm;
-use kernels::matmul::{Linear, MatMul, Stored};
+use kernels::matmul::{Linear, LinearResidual, MatMul, Stored};
 use kernels::permute::Permute;
 use kernels::reduce::Reduce;
 use kernels::reshape::Reshape;
@@ -163,13 +163,13 @@ impl<'t> Tensor<'t> {
     }
 
     /// `x·wᵀ + b` with the parameters `name.weight [out, in]`, normal with a standard deviation of 1/√in, and `name.bias [out]`, zero.
-    /// Two ops.
     #[track_caller]
     pub fn dense(self, name: &str, out: usize) -> Self {
         let input = self.dims().last().copied().unwrap_or(1);
         let std = 1.0 / (input as f64).sqrt();
         let w = self.tape.parameter(&format!("{name}.weight"), &[out, input], Init::Normal(std));
-        self.linear(w) + self.tape.parameter(&format!("{name}.bias"), &[out], Init::Zeros)
+        let bias = self.tape.parameter(&format!("{name}.bias"), &[out], Init::Zeros);
+        self.tape.apply(LinearResidual, &[self, w, bias])
     }
 
     /// Layer norm of the last axis, with the parameters `name.gain` and `name.bias`.

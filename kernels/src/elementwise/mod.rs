@@ -349,6 +349,12 @@ pub fn pass_on(cx: &mut Context, want: Want, d_out: &Buffer, d_in: &mut Buffer) 
     *d_in = std::mem::take(&mut d[0]);
 }
 
+/// Adds a tensor, repeated over the leading axes, to `y` on a GPU; this room's kernels must be loaded.
+pub fn add_repeated(gpu: &dyn Gpu, y: &Buffer, x: &Buffer) {
+    let [f, p, q, a, la, b, lb, c, lc] = Elementwise::Add.operands(&[y, x]);
+    over(gpu, y, &KERNELS, "forward", args![f, p, q, a, la, b, lb, c, lc, y, y.len(), row(&[y, x])]);
+}
+
 /// Every function on the decoder's hidden states; then what broadcasting adds: the bias of a linear map, learned positions, one
 /// number, and an input that is repeated in the first place.
 pub fn cases(s: &Sizes) -> Vec<Case> {

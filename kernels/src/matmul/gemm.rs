@@ -12,7 +12,7 @@
 //! is packed rarely. Threads share only A and B, and never wait for each other.
 
 use super::geometry::{self, Blocking, MOST_A, MOST_DEPTH, PANEL};
-use super::mat::{Mat, MatMut};
+use super::mat::{Mat, MatMut, Start};
 use super::microkernel::{Block, Columns, product};
 use super::pack::{panel, panels};
 use super::tiles::{Tile, for_each_tile, tile_size};
@@ -44,16 +44,31 @@ impl<'a, T> From<Mat<'a, T>> for Factor<'a, T> {
 /// # Panics
 /// If the sizes do not agree, or nothing is wanted.
 pub fn gemm<'a, T: Real>(c: MatMut<'_, T>, a: Mat<'_, T>, b: impl Into<Factor<'a, T>>, want: Want) {
-    let b = b.into();
+    assert!(want != Want::Skip, "the product must be wanted");
+    if a.cols == 0 && want == Want::Write {
+        (0..c.rows).for_each(|i| c.data[i * c.row_stride..][..c.cols].fill(T::ZERO));
+    }
+    multiply(c, a, b.into(), Start { want, onto: None });
+}
+
+/// C [m, n] = R [m, n] + A [m, k] · B [k, n], with the bits of C = R and then C += A·B. R has contiguous rows.
+///
+/// # Panics
+/// As [`gemm`].
+pub fn gemm_onto<'a, T: Real>(c: MatMut<'_, T>, r: Mat<'_, T>, a: Mat<'_, T>, b: impl Into<Factor<'a, T>>) {
+    assert!([r.rows, r.cols, r.col_stride] == [c.rows, c.cols, 1], "sizes of C[m, n] = R[m, n] + A·B");
+    if a.cols == 0 {
+        (0..c.rows).for_each(|i| c.data[i * c.row_stride..][..c.cols].copy_from_slice(r.row(i, 0..r.cols)));
+    }
+    multiply(c, a, b.into(), Start { want: Want::Add, onto: Some(r) });
+}
+
+fn multiply<T: Real>(c: MatMut<'_, T>, a: Mat<'_, T>, b: Factor<'_, T>, start: Start<'_, T>) {
     let same = match b {
         Factor::Plain(b) => [a.cols, c.cols] == [b.rows, b.cols],
         Factor::Packed(b) => b.len() == packed_len(a.cols, c.cols),
     };
     assert!(c.rows == a.rows && same, "sizes of C[m, n] = A[m, k]·B[k, n]");
-    assert!(want != Want::Skip, "the product must be wanted");
-    if a.cols == 0 && want == Want::Write {
-        (0..c.rows).for_each(|i| c.data[i * c.row_stride..][..c.cols].fill(T::ZERO));
-    }
     if a.cols == 0 {
         return;
     }
@@ -66,7 +81,7 @@ pub fn gemm<'a, T: Real>(c: MatMut<'_, T>, a: Mat<'_, T>, b: impl Into<Factor<'a
         };
         parallel::scratch(MOST_A + LANES + b_len, |scratch| {
             let (a_packed, b_packed) = scratch.split_at_mut(MOST_A + LANES);
-            simd::dispatch(TileProduct { c, a, b, a_packed, b_packed, want });
+            simd::dispatch(TileProduct { c, a, b, a_packed, b_packed, start });
         });
     });
 }
@@ -112,7 +127,7 @@ struct TileProduct<'a, T> {
     b: Factor<'a, T>,
     a_packed: &'a mut [T],
     b_packed: &'a mut [T],
-    want: Want,
+    start: Start<'a, T>,
 }
 
 impl<T: Real> Kernel for TileProduct<'_, T> {
@@ -120,7 +135,7 @@ impl<T: Real> Kernel for TileProduct<'_, T> {
 
     #[inline(always)]
     fn run<I: Isa>(self) {
-        let Self { mut c, a, b, a_packed, b_packed, want } = self;
+        let Self { mut c, a, b, a_packed, b_packed, start } = self;
         let rows_of_b = matches!(b, Factor::Plain(b) if b.col_stride == 1);
         let in_place = rows_of_b && c.rows.len() < IN_PLACE_ROWS && c.cols.len().is_multiple_of(LANES);
         let mut b = Right { factor: b, k: a.cols, cols: c.cols.clone(), packed: b_packed, in_place };
@@ -130,9 +145,9 @@ impl<T: Real> Kernel for TileProduct<'_, T> {
         // time.
         let depth = a.cols.div_ceil(a.cols.div_ceil(most)).next_multiple_of(4);
         for first in (0..a.cols).step_by(depth) {
-            let want = if first == 0 { want } else { Want::Add };
+            let start = if first == 0 { start } else { Start::C };
             let a = a.part(c.rows.start, first, c.rows.len(), depth.min(a.cols - first));
-            block::<I, T>(&mut c, a, a_packed, &mut b, first, want);
+            block::<I, T>(&mut c, a, a_packed, &mut b, first, start);
         }
     }
 }
@@ -145,7 +160,7 @@ fn block<I: Isa, T: Real>(
     a_packed: &mut [T],
     b: &mut Right<'_, T>,
     first: usize,
-    want: Want,
+    start: Start<'_, T>,
 ) {
     let (rows, cols, depth) = (c.rows.len(), c.cols.len(), a.cols);
     let Blocking { panel: most, rows: together, .. } = geometry::blocking::<I, T>();
@@ -166,7 +181,7 @@ fn block<I: Isa, T: Real>(
                 let block = Block { row, col: j, rows: most.min(below - row), cols: width };
                 prefetch_next(c, block, i..below);
                 let height = geometry::height::<I, T>(block.rows);
-                product::<I, T>(height, &a_packed[(row - i) * depth..][..height * depth], columns, c, block, want);
+                product::<I, T>(height, &a_packed[(row - i) * depth..][..height * depth], columns, c, block, start);
             }
         }
     }

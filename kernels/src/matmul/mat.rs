@@ -1,6 +1,6 @@
 //! Matrix operands: views of slices with row and column strides.
 
-use engine::{DType, Element, simd};
+use engine::{DType, Element, Want, simd};
 use std::ops::Range;
 
 /// A matrix to read: element (i, j) is `data[i·row_stride + j·col_stride]`.
@@ -80,6 +80,19 @@ impl<'a, T: Element> Mat<'a, T> {
         let Self { data, rows, cols, row_stride, col_stride } = self;
         Mat { data: bytemuck::cast_slice(data), rows, cols, row_stride, col_stride }
     }
+}
+
+/// What a product is added to.
+#[derive(Clone, Copy)]
+pub(super) struct Start<'a, T> {
+    pub(super) want: Want,
+    /// The matrix that `want` adds to, if not C. Its rows are contiguous.
+    pub(super) onto: Option<Mat<'a, T>>,
+}
+
+impl<T> Start<'_, T> {
+    /// Added to C.
+    pub(super) const C: Self = Self { want: Want::Add, onto: None };
 }
 
 /// A matrix to write: contiguous rows, `row_stride` apart.

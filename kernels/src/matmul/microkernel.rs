@@ -1,6 +1,7 @@
 //! The innermost product: a few rows of A by sixteen or thirty-two columns of B, with all of C's elements in registers.
 
 use super::geometry::{self, PANEL};
+use super::mat::Start;
 use super::tiles::Tile;
 use engine::Want;
 use engine::simd::{Isa, LANES, Lanes, Real};
@@ -33,19 +34,19 @@ pub fn product<I: Isa, T: Real>(
     b: Columns<'_, T>,
     c: &mut Tile<'_, T>,
     block: Block,
-    accumulate: Want,
+    start: Start<'_, T>,
 ) {
     // Constant, except for the last columns of C.
     let one = geometry::groups::<I, T>() == 1 || block.cols <= LANES;
     match (height, one) {
-        (1, true) => rows::<I, T, 1, 1>(a, b, c, block, accumulate),
-        (2, true) => rows::<I, T, 2, 1>(a, b, c, block, accumulate),
-        (6, true) => rows::<I, T, 6, 1>(a, b, c, block, accumulate),
-        (_, true) => rows::<I, T, 14, 1>(a, b, c, block, accumulate),
-        (1, _) => rows::<I, T, 1, 2>(a, b, c, block, accumulate),
-        (2, _) => rows::<I, T, 2, 2>(a, b, c, block, accumulate),
-        (6, _) => rows::<I, T, 6, 2>(a, b, c, block, accumulate),
-        (_, _) => rows::<I, T, 14, 2>(a, b, c, block, accumulate),
+        (1, true) => rows::<I, T, 1, 1>(a, b, c, block, start),
+        (2, true) => rows::<I, T, 2, 1>(a, b, c, block, start),
+        (6, true) => rows::<I, T, 6, 1>(a, b, c, block, start),
+        (_, true) => rows::<I, T, 14, 1>(a, b, c, block, start),
+        (1, _) => rows::<I, T, 1, 2>(a, b, c, block, start),
+        (2, _) => rows::<I, T, 2, 2>(a, b, c, block, start),
+        (6, _) => rows::<I, T, 6, 2>(a, b, c, block, start),
+        (_, _) => rows::<I, T, 14, 2>(a, b, c, block, start),
     }
 }
 
@@ -55,20 +56,26 @@ fn rows<I: Isa, T: Real, const M: usize, const G: usize>(
     b: Columns<'_, T>,
     c: &mut Tile<'_, T>,
     block: Block,
-    accumulate: Want,
+    start: Start<'_, T>,
 ) {
     if block.rows == M && block.cols == G * LANES {
-        return chains::<I, T, M, G>(c.block(block.row, block.col), a, b, accumulate);
+        let place = [c.rows.start + block.row, c.cols.start + block.col];
+        return chains::<I, T, M, G>(c.block(block.row, block.col), a, b, start, place);
     }
     // At the edges of C, a copy of full size.
     let mut copy = [[[T::ZERO; LANES]; G]; M];
-    if accumulate == Want::Add {
+    if start.want == Want::Add {
+        let (top, left) = (c.rows.start + block.row, c.cols.start + block.col);
         for i in 0..block.rows {
-            let old = c.row(block.row + i, block.col, block.cols);
+            let old = match start.onto {
+                Some(r) => r.row(top + i, left..left + block.cols),
+                None => c.row(block.row + i, block.col, block.cols),
+            };
             copy[i].as_flattened_mut()[..block.cols].copy_from_slice(old);
         }
     }
-    chains::<I, T, M, G>(copy.each_mut().map(|row| row.each_mut()), a, b, accumulate);
+    let start = Start { onto: None, ..start };
+    chains::<I, T, M, G>(copy.each_mut().map(|row| row.each_mut()), a, b, start, [0, 0]);
     for i in 0..block.rows {
         let new = &copy[i].as_flattened()[..block.cols];
         c.row(block.row + i, block.col, block.cols).copy_from_slice(new);
@@ -94,22 +101,34 @@ fn step<I: Isa, T: Real, const M: usize, const G: usize>(
     }
 }
 
-/// All loops but the one over k have constant lengths and are unrolled, so that every index is a constant. Only then
+/// `c` is at `row` and `col` of the matrix. All loops but the one over k have constant lengths and are unrolled, so that every index is a constant. Only then
 /// does the compiler keep the sums in registers.
 #[inline(always)]
 fn chains<I: Isa, T: Real, const M: usize, const G: usize>(
     c: [[&mut [T; LANES]; G]; M],
     a: &[T],
     b: Columns<'_, T>,
-    accumulate: Want,
+    start: Start<'_, T>,
+    [row, col]: [usize; 2],
 ) {
     let mut sums = [[T::Lanes::<I>::zero(); G]; M];
-    if accumulate == Want::Add {
-        for i in 0..M {
-            for g in 0..G {
-                sums[i][g] = T::Lanes::<I>::load(c[i][g]);
+    match start {
+        Start { want: Want::Add, onto: None } => {
+            for i in 0..M {
+                for g in 0..G {
+                    sums[i][g] = T::Lanes::<I>::load(c[i][g]);
+                }
             }
         }
+        Start { want: Want::Add, onto: Some(r) } => {
+            for i in 0..M {
+                let old = r.row(row + i, col..col + G * LANES);
+                for g in 0..G {
+                    sums[i][g] = T::Lanes::<I>::load(&old[g * LANES..]);
+                }
+            }
+        }
+        _ => {}
     }
     let a = a.as_chunks::<M>().0;
     if b.stride == PANEL {

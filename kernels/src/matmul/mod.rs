@@ -19,13 +19,16 @@ pub(crate) mod tiles;
 pub use self::batched::MatMul;
 
 use self::Stored::{Plain, Transposed};
-use self::gemm::{Factor, gemm, pack_b, packed_len};
+use self::gemm::{Factor, gemm, gemm_onto, pack_b, packed_len};
 use self::mat::{Mat, MatMut};
 use crate::case::{Case, Fill, Input, Sizes};
+use crate::elementwise::{self, Elementwise};
 use crate::launch::product;
-use crate::{check, cost, elementwise};
+use crate::{check, cost};
 use engine::cuda::{self, Pointer};
-use engine::{Buffer, Context, Cost, DType, Device, Form, Op, Output, Pass, Reads, Result, Spec, Want, with_real};
+use engine::{
+    Buffer, Context, Cost, DType, Device, Element, Form, Op, Output, Pass, Reads, Result, Spec, Want, with_real,
+};
 
 /// `x [.., in], w [out, in] → y [.., out]`.
 ///
@@ -35,11 +38,11 @@ use engine::{Buffer, Context, Cost, DType, Device, Form, Op, Output, Pass, Reads
 #[derive(Clone, Copy, Debug)]
 pub struct Linear;
 
-/// `x [.., in], w [out, in], residual [.., out] → y [.., out]`: a projection that adds to the residual stream without a
-/// separate pass over memory.
+/// `x [.., in], w [out, in], residual [.., out] or [out] → y [.., out]`: a projection that adds to the residual stream, or a bias,
+/// without a separate pass over memory.
 ///
 /// - Formula: `y = residual + x·wᵀ`
-/// - VJP: `d_x = d_y·w`, `d_w = d_yᵀ·x`, `d_residual = d_y`
+/// - VJP: `d_x = d_y·w`, `d_w = d_yᵀ·x`, `d_residual = d_y`, summed over all rows for a bias
 /// - Source: elementary
 #[derive(Clone, Copy, Debug)]
 pub struct LinearResidual;
@@ -91,13 +94,18 @@ macro_rules! linear_map {
         /// One product for the result, one for each wanted factor's gradient.
         fn cost(&self, ins: &[Spec], pass: Pass) -> Cost {
             let product = 2 * ins[0].shape.numel() * ins[1].shape.rows();
-            let added = ins.get(2).map_or(0, |residual| residual.shape.numel());
-            let flops = match pass {
-                Pass::Forward => product + added,
-                Pass::Vjp([_, _, Want::Add]) => cost::wanted(pass.wants(), &[product, product]) + added,
+            let results = ins[0].shape.rows() * ins[1].shape.rows();
+            let added = match (pass, ins.get(2)) {
+                (_, None) => 0,
+                (Pass::Forward | Pass::Vjp([_, _, Want::Add]), Some(_)) => results,
+                (Pass::Vjp([_, _, Want::Write]), Some(bias)) if bias.shape.numel() < results => results,
+                _ => 0,
+            };
+            let products = match pass {
+                Pass::Forward => product,
                 _ => cost::wanted(pass.wants(), &[product, product]),
             };
-            Cost { flops: flops as u64, bytes: cost::bytes(self, ins, pass) }
+            Cost { flops: (products + added) as u64, bytes: cost::bytes(self, ins, pass) }
         }
     };
 }
@@ -120,7 +128,8 @@ fn infer(ins: &[Spec]) -> Result<Spec> {
     check::is("w", w, dtype, &[w.shape.dims()[0], x.shape.last()])?;
     let y = Spec { dtype, shape: x.shape.with_last(w.shape.dims()[0]) };
     if let Some(&residual) = ins.get(2) {
-        check::is("residual", residual, dtype, y.shape.dims())?;
+        let bias = Spec::new(dtype, &[y.shape.last()]);
+        check::that(residual == y || residual == bias, || format!("residual is {residual}, must be {y} or {bias}"))?;
     }
     Ok(y)
 }
@@ -192,27 +201,41 @@ fn multiply(
 ) {
     if let Device::Cuda(gpu) = cx.device {
         let factor = |(stored, x): (Stored, &Buffer)| on_gpu(stored, x.into());
-        let added = if want == Want::Add { Some(y.pointer()) } else { residual.map(Pointer::from) };
-        return product(&**gpu, [rows, cols, inner], [factor(a), factor(b)], added, y.into());
+        let added = match residual {
+            _ if want == Want::Add => Some(y.pointer()),
+            Some(residual) if residual.len() == y.len() => Some(Pointer::from(residual)),
+            _ => None,
+        };
+        product(&**gpu, [rows, cols, inner], [factor(a), factor(b)], added, y.into());
+        if let Some(bias) = residual.filter(|residual| residual.len() < y.len()) {
+            elementwise::add_repeated(&**gpu, y, bias);
+        }
+        return;
     }
     let form = form.filter(|form| !form.is_empty());
     if rounds(cx.device, y.dtype()) {
         let b = form.map_or_else(|| pack_rounded(cx, view(b.0, b.1.as_slice(), inner, cols)), Buffer::as_slice);
         let (c, a) = (MatMut::<f32>::new(y.as_mut_slice(), rows, cols), view(a.0, a.1.as_slice(), rows, inner));
         return match residual {
-            Some(residual) => bf16::product_onto(c, Mat::new(residual.as_slice(), rows, cols), a, b),
+            Some(residual) => bf16::product_onto(c, repeated(residual, rows, cols), a, b),
             None => bf16::product(c, a, b, want),
         };
-    }
-    let want = if residual.is_some() { Want::Add } else { want };
-    if let Some(residual) = residual {
-        elementwise::pass_on(cx, Want::Write, residual, y);
     }
     with_real!(y.dtype(), T => {
         let form = form.map(|form| Factor::Packed(form.as_slice()));
         let b = form.unwrap_or_else(|| Factor::Plain(view(b.0, b.1.as_slice(), inner, cols)));
-        gemm::<T>(MatMut::new(y.as_mut_slice(), rows, cols), view(a.0, a.1.as_slice(), rows, inner), b, want);
+        let (c, a) = (MatMut::<T>::new(y.as_mut_slice(), rows, cols), view(a.0, a.1.as_slice(), rows, inner));
+        match residual {
+            Some(residual) => gemm_onto(c, repeated(residual, rows, cols), a, b),
+            None => gemm(c, a, b, want),
+        }
     });
+}
+
+/// A residual, or a bias as rows that are all the same.
+fn repeated<T: Element>(residual: &Buffer, rows: usize, cols: usize) -> Mat<'_, T> {
+    let row_stride = if residual.len() < rows * cols { 0 } else { cols };
+    Mat::with_strides(residual.as_slice(), rows, cols, row_stride, 1)
 }
 
 /// Whether products of matrices of this type round their factors to bf16.
@@ -227,10 +250,17 @@ fn pack_rounded<'a>(cx: &'a mut Context, b: Mat<'_, f32>) -> &'a [half::bf16] {
     packed
 }
 
-/// Bytes for the right factor of each product that rounds: they follow each other.
+/// Bytes for the right factor of a product that rounds, or for the sums of a bias's gradient: they follow each other.
 fn scratch(device: &Device, ins: &[Spec], pass: Pass) -> usize {
+    let sums = match (pass, ins.get(2)) {
+        (Pass::Vjp(&[_, _, want]), Some(&bias)) if want.is_wanted() => {
+            let y = Spec { dtype: bias.dtype, shape: ins[0].shape.with_last(bias.shape.last()) };
+            Elementwise::Add.scratch(device, &[y, bias], Pass::Vjp(&[Want::Skip, want]))
+        }
+        _ => 0,
+    };
     if !rounds(device, ins[0].dtype) {
-        return 0;
+        return sums;
     }
     let (rows, outputs, inputs) = (ins[0].shape.rows(), ins[1].shape.rows(), ins[1].shape.last());
     let elements = match pass {
@@ -240,7 +270,7 @@ fn scratch(device: &Device, ins: &[Spec], pass: Pass) -> usize {
             wanted(0, bf16::packed_len(outputs, inputs)).max(wanted(1, bf16::packed_len(rows, inputs)))
         }
     };
-    elements * DType::Bf16.size()
+    sums.max(elements * DType::Bf16.size())
 }
 
 /// A factor [rows, cols].
@@ -312,6 +342,7 @@ fn linear_maps(s: &Sizes) -> Vec<Case> {
         Case::new("keys, values of the latents", Linear, vec![latents(), weight(2 * d, d)]),
         Case::new("gate and up", Linear, vec![tokens(d), weight(2 * f, d)]),
         Case::new("attention output", LinearResidual, vec![tokens(d), weight(d, d), tokens(d)]),
+        Case::new("with a bias", LinearResidual, vec![tokens(d), weight(f, d), Input::normal(&[f])]),
         Case::new("down", LinearResidual, vec![tokens(f), weight(d, f), tokens(d)]),
         Case::new("logits of one token", Linear, vec![Input::normal(&[s.batch, d]), weight(s.vocab, d)]),
     ]

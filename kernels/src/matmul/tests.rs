@@ -10,18 +10,17 @@ const SIZES: [[usize; 3]; 6] = [[1, 1, 1], [3, 2, 5], [7, 16, 17], [16, 33, 48],
 fn formula(inputs: usize, ins: &[Vec<f64>]) -> Vec<f64> {
     let product = |(x, w): (&[f64], &[f64])| x.iter().zip(w).map(|(x, w)| x * w).sum::<f64>();
     let rows = ins[0].chunks(inputs).flat_map(|x| ins[1].chunks(inputs).map(move |w| (x, w)));
-    rows.map(product)
-        .zip(ins.get(2).unwrap_or(&vec![]).iter().chain(std::iter::repeat(&0.0)))
-        .map(|(y, r)| y + r)
-        .collect()
+    rows.map(product).zip(ins.get(2).unwrap_or(&vec![0.0]).iter().cycle()).map(|(y, r)| y + r).collect()
 }
 
 #[test]
 fn matches_the_formula() {
     check_all(linear_maps, &[], |s, number, ins| formula(linear_maps(s)[number].ins[1].dims[1], ins));
     for [rows, inputs, outputs] in SIZES {
-        let [x, w, residual] = [[rows, inputs], [outputs, inputs], [rows, outputs]].map(|dims| Input::normal(&dims));
-        check(&Case::new("", LinearResidual, vec![x, w, residual]), |ins| formula(inputs, ins));
+        for residual in [&[rows, outputs][..], &[outputs]] {
+            let ins = [&[rows, inputs], &[outputs, inputs], residual].map(Input::normal).to_vec();
+            check(&Case::new("", LinearResidual, ins), |ins| formula(inputs, ins));
+        }
     }
 }
 
@@ -29,6 +28,8 @@ fn matches_the_formula() {
 fn errors_say_what_would_be_right() {
     refuses(&Linear, "f32[] f32[4, 1]", "x is f32[], must have at least one dimension");
     refuses(&Linear, "f32[2, 3] f32[4]", "w is f32[4], must have 2 dimensions");
+    let said = "residual is f32[3], must be f32[2, 4] or f32[4]";
+    refuses(&LinearResidual, "f32[2, 3] f32[4, 3] f32[3]", said);
 }
 
 /// The op reads the form and not the weight, which is NaN here.

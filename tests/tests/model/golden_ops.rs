@@ -53,6 +53,7 @@ fn ops() -> Vec<(&'static str, Box<dyn Op>)> {
         ("binary_cross_entropy", Box::new(Elementwise::BinaryCrossEntropy)),
         ("linear", Box::new(Linear)),
         ("linear_residual", Box::new(LinearResidual)),
+        ("linear_bias", Box::new(LinearResidual)),
         ("matmul", Box::new(product(plain, plain))),
         ("matmul_shared", Box::new(product(plain, plain))),
         ("matmul_tn", Box::new(product(transposed, plain))),

@@ -11,7 +11,7 @@ use half::bf16;
 type Wide = [[f32; SIDE]; SIDE];
 
 /// The product for one tile of C.
-pub(super) fn tile(c: &mut Tile<'_, f32>, a: Left<'_, f32>, b: &[Block], start: Start<'_>) {
+pub(super) fn tile(c: &mut Tile<'_, f32>, a: Left<'_, f32>, b: &[Block], start: Start<'_, f32>) {
     let depth = a.sizes()[1].div_ceil(SIDE);
     // A block of A takes at most 512 KiB.
     let most = at_once(c.rows.len(), depth, 1 << 17);
@@ -24,7 +24,7 @@ struct TileProduct<'a, 'c> {
     c: &'a mut Tile<'c, f32>,
     a: Left<'a, f32>,
     b: &'a [Block],
-    start: Start<'a>,
+    start: Start<'a, f32>,
     /// Rows of A at once.
     most: usize,
     scratch: &'a mut [f32],

@@ -19,7 +19,7 @@ mod scalar;
 mod tests;
 
 use super::geometry::Blocking;
-use super::mat::{Mat, MatMut};
+use super::mat::{Mat, MatMut, Start};
 use super::tiles::{Tile, for_each_tile, tile_size};
 use engine::simd::{self, Block, Level, SIDE};
 use engine::{Element, Want, parallel};
@@ -125,15 +125,7 @@ impl Multiplier {
     }
 }
 
-/// What the product is added to.
-#[derive(Clone, Copy)]
-struct Start<'a> {
-    want: Want,
-    /// The matrix that `want` adds to, if not C.
-    onto: Option<Mat<'a, f32>>,
-}
-
-fn multiply(c: MatMut<'_, f32>, a: Left<'_, f32>, b: &[bf16], start: Start<'_>) {
+fn multiply(c: MatMut<'_, f32>, a: Left<'_, f32>, b: &[bf16], start: Start<'_, f32>) {
     let [rows, k] = a.sizes();
     assert!(c.rows == rows && b.len() == packed_len(k, c.cols), "sizes of C[m, n] = A[m, k]·B[k, n]");
     if k == 0 {
@@ -228,7 +220,7 @@ fn at_once(all: usize, depth: usize, elements: usize) -> usize {
 
 /// Computes a place of the tile in a copy of full size.
 #[inline(always)]
-fn in_copy(c: &mut Tile<'_, f32>, place: Place, start: Start<'_>, add: impl FnOnce(&mut [[f32; SIDE]; SIDE])) {
+fn in_copy(c: &mut Tile<'_, f32>, place: Place, start: Start<'_, f32>, add: impl FnOnce(&mut [[f32; SIDE]; SIDE])) {
     let Place { row, col, rows, cols } = place;
     let (top, left) = (c.rows.start + row, c.cols.start + col);
     let mut sums = [[0.0; SIDE]; SIDE];

@@ -62,6 +62,11 @@ fn matches_naive<T: Real>() {
                 let mut got = old.clone();
                 gemm(MatMut::with_stride(&mut got, m, n, stride), a, Factor::Packed(&packed), accumulate);
                 assert!(got == expected, "packed {place}, {accumulate:?}");
+                if accumulate == Want::Add {
+                    let mut got = vec![T::ZERO; m * n];
+                    gemm_onto(MatMut::new(&mut got, m, n), Mat::new(&old, m, n), a, b);
+                    assert!(got == expected[..m * n], "onto {place}");
+                }
             }
         }
     }
