@@ -6,7 +6,7 @@
 
 use super::geometry::{self, PANEL};
 use super::mat::Mat;
-use engine::simd::{Isa, LANES, Lanes, Real};
+use engine::simd::{self, Isa, LANES, Lanes, Real};
 
 /// Packs a block of A in panels; the last may be lower. `out` must be as long as for [`panel`].
 #[inline(always)]
@@ -77,6 +77,10 @@ fn copy_panel<T: Real>(x: Mat<'_, T>, width: usize, out: &mut [T]) {
     for p in 0..x.cols {
         let from = &x.data[p * x.col_stride..];
         let out = &mut out[p * width..];
+        // The next panel reads on in this row.
+        if let Some(next) = from.get(LANES..2 * LANES) {
+            simd::prefetch(next);
+        }
         // A constant length, where possible, saves the call of a copying routine. As below, the next store overwrites
         // the excess.
         match from.first_chunk::<LANES>() {
