@@ -263,7 +263,7 @@ impl<'a> Builder<'a> {
     /// Whether the op runs forward and backward in one pass.
     fn is_fused(&self, node: &Node) -> bool {
         let out = self.of(node.out);
-        // A pass runs in one phase.
+        // Both halves of the pass run in one phase, that of the root.
         node.op.fuses() && out.one && out.from_want && out.phase == self.root_phase()
     }
 

@@ -39,7 +39,8 @@ impl Plan {
         self.enter(store, phase);
         match store.device.clone() {
             Device::Cuda(gpu) if phase == Phase::Step => self.repeat(store, &*gpu),
-            _ => self.execute(store, phase),
+            Device::Cuda(_) => self.execute(store, phase),
+            Device::Cpu(_) => parallel::in_pool(|| self.execute(store, phase)),
         }
         // The last contribution may have been to a reshaped leaf.
         self.grads.iter().for_each(|(_, id)| store.get_mut(*id).respec(id.spec));
@@ -47,7 +48,7 @@ impl Plan {
 
     /// Runs all phases.
     pub fn run_all(&self, store: &mut Store) {
-        parallel::in_pool(|| Phase::ALL.into_iter().for_each(|phase| self.run(store, phase)));
+        Phase::ALL.into_iter().for_each(|phase| self.run(store, phase));
     }
 
     /// Like [`run`](Self::run), but stops at the first instruction that reads or writes a non-finite number, and
@@ -74,7 +75,7 @@ impl Plan {
     }
 
     fn execute(&self, store: &mut Store, phase: Phase) {
-        parallel::in_pool(|| self.of_phase(phase).for_each(|instr| execute(instr, store)));
+        self.of_phase(phase).for_each(|instr| execute(instr, store));
     }
 
     /// Runs the steps on a device. The first run is direct, so that libraries can choose their algorithms. The second

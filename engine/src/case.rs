@@ -16,8 +16,8 @@ pub enum Fill {
         /// Standard deviation.
         std: f64,
     },
-    /// Uniform between these two, neither included. If one is infinite, from 10⁻⁴ to 10⁴ away from the other, with the density
-    /// of the logarithm highest at 1.
+    /// Uniform between these two, neither included. If one is infinite, from 10⁻⁴ to 10⁴ away from the other: the
+    /// logarithm of that distance is densest at a distance of 1.
     Between {
         /// Lower bound.
         low: f64,
@@ -81,7 +81,7 @@ fn between(interval: Range<f64>, x: f64) -> f64 {
     match (low.is_finite(), high.is_finite()) {
         (true, true) => {
             // The distribution function of the normal distribution, to within 2·10⁻⁴ (Page, Applied Statistics 26, 1977). A
-            // millionth of the width keeps rounding to f32 from reaching the bounds.
+            // millionth of the width keeps rounding to f32 from reaching bounds that are not much larger than it.
             let probability = 1.0 / (1.0 + (-x * (1.5976 + 0.070_566 * x * x)).exp());
             low + (high - low) * probability.clamp(1e-6, 1.0 - 1e-6)
         }

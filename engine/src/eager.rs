@@ -1,4 +1,4 @@
-//! Calls ops and updates outside a graph, for checks and tests. Buffers are filled with NaN first. If a device lacks
+//! Calls ops and updates outside a graph, and compares their results, for checks and tests. Buffers are filled with NaN first. If a device lacks
 //! the memory for an op, the call panics.
 
 use crate::{Buffer, Context, DType, Device, Op, Pass, Result, Spec, Update, Want};
@@ -156,8 +156,8 @@ pub fn stored_as(float: DType, b: &Buffer) -> Buffer {
     Buffer::from_f64(dtype, b.shape().dims(), &b.to_f64())
 }
 
-/// ‖a − b‖ / ‖b‖; ‖a‖ if b is zero. Equal infinities, as masks have, do not differ. Infinity where only one of them has a NaN or
-/// an infinity, and if their lengths differ.
+/// ‖a − b‖ / ‖b‖; ‖a‖ if b is zero. Equal infinities, as masks have, do not differ. Infinity if either has a NaN, or only
+/// one of them an infinity, or if their lengths differ.
 pub fn relative_error(a: &[f64], b: &[f64]) -> f64 {
     let norm = |it: &mut dyn Iterator<Item = f64>| it.map(|x| x * x).sum::<f64>().sqrt();
     let difference = norm(&mut a.iter().zip(b).map(|(a, b)| if a == b { 0.0 } else { a - b }));

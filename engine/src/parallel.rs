@@ -39,7 +39,7 @@ pub fn threads() -> usize {
 }
 
 /// Calls `f` on a thread of the pool, so that the loops inside start at once. On any other thread, each loop wakes a thread of the
-/// pool and waits for it.
+/// pool and waits for it. Inside [`alone`], `f` stays on its thread.
 pub fn in_pool<R: Send>(f: impl FnOnce() -> R + Send) -> R {
     if ALONE.get() || rayon::current_thread_index().is_some() { f() } else { rayon::scope(|_| f()) }
 }

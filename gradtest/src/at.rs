@@ -73,7 +73,8 @@ fn direction(seed: u64, site: u32, len: usize) -> Vec<f64> {
 }
 
 /// Compares the result with that of `reference`. Where the reference is finite, the result must be within 10⁻¹² of it,
-/// and ten times the change of the reference when the inputs change by rounding; subnormal numbers count as zero. Elsewhere both must be the same
+/// and ten times the change of the reference when the inputs change by rounding; differences
+/// below the smallest normal number do not count. Elsewhere both must be the same
 /// infinity or NaN.
 ///
 /// # Errors

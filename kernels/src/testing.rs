@@ -36,7 +36,7 @@ pub fn same_bits(what: &str, run: impl Fn() -> Vec<Buffer> + Sync) -> Vec<Buffer
     reference
 }
 
-/// Numbers of threads to test at this level: all of them at the fastest, because the slower ones are slow.
+/// Numbers of threads to test at this level: several at the fastest, one at the others, which take long.
 pub fn thread_counts(level: Level) -> &'static [usize] {
     if supported().last() == Some(&level) { &[1, 2, 3, 7] } else { &[3] }
 }

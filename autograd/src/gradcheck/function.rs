@@ -83,7 +83,7 @@ pub fn check_graph(
     wants: &[Value],
     options: &Options,
 ) -> Result<Report, Failure> {
-    // Once for all runs.
+    // Enters the pool once for all runs of the plans.
     parallel::in_pool(|| check(graph, store, root, wants, options))
 }
 

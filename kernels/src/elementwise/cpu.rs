@@ -332,7 +332,7 @@ pub fn vjp<T: Real>(
                 });
                 for (i, d_x) in d_x.iter_mut().enumerate() {
                     let mut sum = if want == Want::Add { *d_x } else { T::ZERO };
-                    partials[i..].iter().step_by(own).for_each(|&part| sum += part);
+                    partials.iter().skip(i).step_by(own).for_each(|&part| sum += part);
                     *d_x = sum;
                 }
             }
@@ -365,7 +365,7 @@ impl Sums {
         let period = own * repeats(own);
         let rows = n.div_ceil(period);
         let blocks = (n / (4 * CHUNK)).clamp(1, 64);
-        Self::ByBlocks { period, rows_per_block: rows.div_ceil(blocks) }
+        Self::ByBlocks { period, rows_per_block: rows.div_ceil(blocks).max(1) }
     }
 }
 

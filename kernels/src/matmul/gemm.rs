@@ -1,7 +1,7 @@
 //! C = A·B and C += A·B on the CPU, for matrices of any size and orientation.
 //!
-//! **The bits.** Every element of C is one chain of fused multiply-adds over k = 0, 1, 2, …, begun at zero or at C:
-//! `c = a[i,k]·b[k,j] + c`. Nothing else affects it: not the instruction set, the number of threads, the tile, the
+//! **The bits.** Every element of C is one chain of fused multiply-adds over k = 0, 1, 2, …, begun at zero, at C or
+//! at another matrix: `c = a[i,k]·b[k,j] + c`. Nothing else affects it: not the instruction set, the number of threads, the tile, the
 //! other rows and columns, nor whether B was packed beforehand. k is cut into blocks only for the caches; between two
 //! blocks the partial sum is stored in C without loss.
 //!

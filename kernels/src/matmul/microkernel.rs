@@ -101,8 +101,10 @@ fn step<I: Isa, T: Real, const M: usize, const G: usize>(
     }
 }
 
-/// `c` is at `row` and `col` of the matrix. All loops but the one over k have constant lengths and are unrolled, so that every index is a constant. Only then
-/// does the compiler keep the sums in registers.
+/// `c` begins at `row` and `col` of the whole matrix, which find its place in `start.onto`.
+///
+/// All loops but the one over k have constant lengths and are unrolled, so that every index is a constant. Only then does the
+/// compiler keep the sums in registers.
 #[inline(always)]
 fn chains<I: Isa, T: Real, const M: usize, const G: usize>(
     c: [[&mut [T; LANES]; G]; M],

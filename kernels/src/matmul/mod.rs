@@ -1,4 +1,4 @@
-//! Linear maps: `y = x·wᵀ`, alone or added to a residual stream, with one matrix product. And [`MatMul`], the products of two
+//! Linear maps: `y = x·wᵀ`, alone or added to a residual stream or a bias, with one matrix product. And [`MatMul`], the products of two
 //! tensors.
 //!
 //! Weights are stored `[out, in]`; all but the last dimension of `x` count as rows. Every element of a product is one
@@ -38,8 +38,8 @@ use engine::{
 #[derive(Clone, Copy, Debug)]
 pub struct Linear;
 
-/// `x [.., in], w [out, in], residual [.., out] or [out] → y [.., out]`: a projection that adds to the residual stream, or a bias,
-/// without a separate pass over memory.
+/// `x [.., in], w [out, in], residual [.., out] or [out] → y [.., out]`: a projection that adds to the residual stream, or a bias.
+/// Only a bias on a GPU takes a separate pass over memory.
 ///
 /// - Formula: `y = residual + x·wᵀ`
 /// - VJP: `d_x = d_y·w`, `d_w = d_yᵀ·x`, `d_residual = d_y`, summed over all rows for a bias
@@ -188,8 +188,8 @@ impl Stored {
     }
 }
 
-/// y [rows, cols] = a [rows, inner] · b [inner, cols], plus `residual` if there is one; to `Add`, y += a·b. `form` is
-/// the prepared form of b, if there is one.
+/// y [rows, cols] = a [rows, inner] · b [inner, cols], plus `residual` [rows, cols] or [cols] if there is one; to `Add`,
+/// y += a·b. `form` is the prepared form of b, if there is one.
 fn multiply(
     cx: &mut Context,
     [rows, cols, inner]: [usize; 3],

@@ -77,7 +77,7 @@ fn copy_panel<T: Real>(x: Mat<'_, T>, width: usize, out: &mut [T]) {
     for p in 0..x.cols {
         let from = &x.data[p * x.col_stride..];
         let out = &mut out[p * width..];
-        // The next panel reads on in this row.
+        // The next panel of B reads on in this row.
         if let Some(next) = from.get(LANES..2 * LANES) {
             simd::prefetch(next);
         }
