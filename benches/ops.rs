@@ -9,7 +9,7 @@
 #![forbid(unsafe_code)]
 
 use criterion::Criterion;
-use engine::{DType, Device, Result};
+use engine::{DType, Device, Result, parallel};
 use lab::bench::{Work, dearest, works};
 use ltm::config::Config;
 use std::time::Duration;
@@ -25,8 +25,7 @@ fn main() -> Result<()> {
     let is_named = std::env::args().nth(1).is_some_and(|argument| !argument.starts_with('-'));
     let training: Vec<Work> = all.iter().filter(|work| work.trains && work.cost.flops < LONG).cloned().collect();
     let chosen: Vec<&Work> = if is_named { all.iter().collect() } else { dearest(&training) };
-    // On a thread of the pool, a parallel loop starts without waking another thread first.
-    rayon::scope(|_| measure(&chosen));
+    parallel::in_pool(|| measure(&chosen));
     if !is_named {
         println!(
             "{} of {} cases: `cargo bench -- NAME` measures others, `cargo bench -- /` all",
