@@ -1,6 +1,7 @@
-//! Checks of the workspace: which of our crates uses which, how many external packages they need, and that the README
-//! shows code that compiles.
+//! Checks of the workspace: which of our crates uses which, how many external packages they need, what the packages of
+//! those for other programs hold, and that the README shows code that compiles.
 
+use std::process::Command;
 use tests::packages::{closure, packages};
 
 /// Each of our crates, with the crates that it may use.
@@ -32,6 +33,28 @@ fn crates_use_only_those_below_them_and_few_of_others() {
         others.retain(|name| !packages[*name].is_ours);
         assert!(others.iter().any(|name| name.starts_with("rayon ")), "{others:?}");
         assert!(others.len() <= most, "{roots:?} need {} packages: {others:?}", others.len());
+    }
+}
+
+/// The crates for other programs hold their sources, README and licence, and no stray file.
+#[test]
+fn packages_are_fit_to_publish() {
+    for name in ["engine", "kernels", "autograd", "gradtest", "roofline"] {
+        let output = Command::new(env!("CARGO"))
+            .args(["package", "--list", "--quiet", "--offline", "--allow-dirty", "-p", name])
+            .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+            .output()
+            .expect("cargo runs");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let files = String::from_utf8(output.stdout).expect("names");
+        let files: Vec<&str> = files.lines().collect();
+        let made = [".cargo_vcs_info.json", "Cargo.lock", "Cargo.toml", "Cargo.toml.orig"];
+        let is_source = |file: &str| {
+            let folder = ["src/", "tests/", "examples/"].iter().any(|folder| file.starts_with(folder));
+            folder && [".rs", ".cu", ".cuh"].iter().any(|end| file.ends_with(end))
+        };
+        let others: Vec<&str> = files.into_iter().filter(|file| !made.contains(file) && !is_source(file)).collect();
+        assert_eq!(others, ["LICENSE", "README.md"], "{name}");
     }
 }
 

@@ -6,20 +6,20 @@
 //!
 //! | number | state | shape | |
 //! |---|---|---|---|
-//! | 0 | `mu` | [B, S, d] | means μ |
-//! | 1 | `logvar` | [B, S, d] | λ |
-//! | 2, 3 | `m_mu`, `v_mu` | [B, S, d] | AdamW's moments of μ; the natural gradient's two means |
-//! | 4, 5 | `m_logvar`, `v_logvar` | [B, S, d] | AdamW's moments of λ |
-//! | 6 | `eps` | [B, S, d] | the noise ε that made `z` |
-//! | 7 | `z` | [B, S, d] | μ + σ ⊙ ε |
-//! | 8 | `kl` | [B] | KL to N(0, I) in nats, before the latest step |
-//! | 9 | `clock` | i32 [2] | fast step t, and the slow step or evaluation round, which the caller sets |
+//! | 0 | `mu` | `[B, S, d]` | means μ |
+//! | 1 | `logvar` | `[B, S, d]` | λ |
+//! | 2, 3 | `m_mu`, `v_mu` | `[B, S, d]` | AdamW's moments of μ; the natural gradient's two means |
+//! | 4, 5 | `m_logvar`, `v_logvar` | `[B, S, d]` | AdamW's moments of λ |
+//! | 6 | `eps` | `[B, S, d]` | the noise ε that made `z` |
+//! | 7 | `z` | `[B, S, d]` | μ + σ ⊙ ε |
+//! | 8 | `kl` | `[B]` | KL to N(0, I) in nats, before the latest step |
+//! | 9 | `clock` | `i32[2]` | fast step t, and the slow step or evaluation round, which the caller sets |
 //!
 //! S is the number of latent vectors of all layers. All are f32 or f64 except the clock. Every pass runs over the rows
 //! of `[B·S, d]` in parallel and touches memory once; a sample's numbers do not depend on other samples.
 //!
-//! A step reads `d_z` [B, S, d], which is ∂(−log p)/∂z at z = μ + σ ⊙ ε, `rates` [T] and `samples` i32 [B], the key of
-//! each sample's noise. Tests may add `noise` [T', B, S, d], read at the [number](Noise) of a step's noise, or at T' − 1
+//! A step reads `d_z` `[B, S, d]`, which is ∂(−log p)/∂z at z = μ + σ ⊙ ε, `rates` `[T]` and `samples` `i32[B]`, the key of
+//! each sample's noise. Tests may add `noise` `[T', B, S, d]`, read at the [number](Noise) of a step's noise, or at T' − 1
 //! if that is larger. The CPU panics if t is not below T; a GPU uses the last rate.
 
 mod cpu;
@@ -104,7 +104,7 @@ const DRAW: u32 = 0x4D00_0001;
 /// - Formula: `μ = 0`, `λ = logvar + logvar_std·N(0, 1)`, `z = μ + σ ⊙ ε`
 /// - Source: Kong et al., arXiv 2502.01567, algorithm 1
 ///
-/// Ins: `samples` i32 [B]; tests may add `noise` [T', B, S, d].
+/// Ins: `samples` `i32[B]`; tests may add `noise` `[T', B, S, d]`.
 #[derive(Clone, Copy, Debug)]
 pub struct LatentInit {
     /// The noise of the fast steps.
@@ -269,8 +269,8 @@ impl Update for LatentStep {
 
 /// A draw from the posterior, for scoring: independent of the noise of the fast steps and of other draws.
 ///
-/// Ins: `mu`, `logvar` [B, S, d], `samples` i32 [B], `draw` i32 [1], the number of the draw. State: `eps`, `z` [B, S,
-/// d], and `log_ratio` [B] in nats, for importance weights (Burda et al., arXiv 1509.00519):
+/// Ins: `mu`, `logvar` `[B, S, d]`, `samples` `i32[B]`, `draw` `i32[1]`, the number of the draw. State: `eps`, `z`
+/// `[B, S, d]`, and `log_ratio` `[B]` in nats, for importance weights (Burda et al., arXiv 1509.00519):
 /// ```text
 /// log q(z|x) − log p(z) = Σ ½ (z² − ε² − λ)
 /// ```

@@ -8,7 +8,7 @@
 //! **The loops** (Goto and van de Geijn, "Anatomy of high-performance matrix multiplication", TOMS 2008; Van Zee and
 //! van de Geijn, "BLIS", TOMS 2015), from the outside: tiles of C, one per thread at a time · blocks of k · blocks of
 //! A, each packed in panels · panels of B, packed while the first block of A uses them and then reused · panels of A ·
-//! the micro-kernel. [`geometry::blocking`] decides what stays in L1 and what comes from L2. Tiles are tall, so that B
+//! the micro-kernel. `geometry::blocking` decides what stays in L1 and what comes from L2. Tiles are tall, so that B
 //! is packed rarely. Threads share only A and B, and never wait for each other.
 
 use super::geometry::{self, Blocking, MOST_A, MOST_DEPTH, PANEL};

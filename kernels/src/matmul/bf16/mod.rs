@@ -3,8 +3,8 @@
 //! **The bits.** k is cut into blocks of 32, the last filled up with zeros. For every element of C, a block adds one number
 //! to C: the sum of two chains of fused multiply-adds from zero, over its even and its odd k in ascending order. Whatever is
 //! rounded is rounded to nearest even. Subnormal numbers count as zeros of their sign: in the factors, in C, in every result.
-//! [`scalar`] is this definition in plain Rust. AMX computes it in one instruction; AVX2 and AVX-512 compute it in f32, with
-//! the processor's own flushing of subnormals ([`engine::simd::dispatch_flushing`]). As in [`gemm`](super::gemm), nothing
+//! `scalar` is this definition in plain Rust. AMX computes it in one instruction; AVX2 and AVX-512 compute it in f32, with
+//! the processor's own flushing of subnormals ([`engine::simd::dispatch_flushing`]). As in [`gemm`](mod@super::gemm), nothing
 //! else affects the bits, except that a NaN may have any payload.
 //!
 //! **The loops**, from the outside: tiles of C, one per thread at a time · blocks of B's columns that fit into L2 · strips of
