@@ -1,5 +1,5 @@
 //! Functions of one element of each input, with broadcasting. A function is a row in each of three tables: its facts
-//! ([`Elementwise::row`]), its value and its derivative (`cpu.rs`, and for a GPU `kernel.cu`).
+//! (`Elementwise::row`), its value and its derivative (`cpu.rs`, and for a GPU `kernel.cu`).
 
 mod cpu;
 #[cfg(test)]
@@ -21,6 +21,19 @@ const LINEAR: f64 = 1.595_769_121_605_730_7;
 /// 2√(2/π) · 0.044715, the factor of u³.
 const CUBIC: f64 = LINEAR * 0.044_715;
 
+/// Declares an enum, and counts its variants, so that a list of all functions that lacks one does not compile.
+macro_rules! counted {
+    ($(#[$about:meta])* pub enum $name:ident {
+        $($(#[$doc:meta])* $variant:ident $(($constant:ty))? $({ $($constants:tt)* })?,)*
+    }) => {
+        $(#[$about])*
+        pub enum $name { $($(#[$doc])* $variant $(($constant))? $({ $($constants)* })?,)* }
+
+        const FUNCTIONS: usize = [$(stringify!($variant)),*].len();
+    };
+}
+
+counted! {
 /// `x [..] → y [..]`, or `a, b [..] → y [..]`: a function of each element.
 ///
 /// One input has the shape of the result. The others have the same shape, its last dimensions (so that they are repeated over the
@@ -79,9 +92,10 @@ pub enum Elementwise {
     /// large logits.
     BinaryCrossEntropy,
 }
+}
 
-/// Every function, with constants for tests.
-const ALL: [Elementwise; 20] = [
+/// Every function, with constants for tests; the power twice.
+const ALL: [Elementwise; FUNCTIONS + 1] = [
     Elementwise::Add,
     Elementwise::Sub,
     Elementwise::Mul,
