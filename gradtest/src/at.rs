@@ -1,7 +1,9 @@
 //! The checks at one point: an op, and its inputs in f64. Regression tests call them.
 
+use crate::faults::Fault;
 use crate::function::{Tensor, tensors};
-use autograd::gradcheck::{Claim, Failure, Options, check_function};
+use autograd::gradcheck::{Claim, Failure, Options, check_function, check_op};
+use engine::case::Case;
 use engine::rng::Stream;
 use engine::{Buffer, DType, Device, Eager, Op, Want};
 
@@ -168,6 +170,23 @@ fn slope(claimed: f64, value: impl Fn(f64) -> f64) -> Result<(), (f64, f64)> {
         Err(Failure::Wrong(wrong)) => Err((wrong.claimed, wrong.expected)),
         _ => Ok(()),
     }
+}
+
+/// The check must find this fault in the gradient of input number `input`.
+///
+/// # Errors
+/// If it does not.
+pub fn planted(op: impl Op + 'static, ins: &[Buffer], seed: u64, fault: Fault, input: usize) -> Checked {
+    let name = op.arguments()[input];
+    let wrong = fault.clone().plant(input, Case::new("", op, Vec::new()));
+    match check_op(&*wrong.op, ins, &Options { seed, ..Options::default() }) {
+        Err(Failure::Wrong(_)) => Ok(()),
+        _ => Err(not_found(&fault, name)),
+    }
+}
+
+pub(crate) fn not_found(fault: &Fault, input: &str) -> String {
+    format!("the planted fault {fault:?} in the gradient of {input} was not found")
 }
 
 /// Two calls must give the same bits: all outputs, and all gradients.

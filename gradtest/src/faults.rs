@@ -1,6 +1,7 @@
 //! Planted faults: wrong gradients that the check must find. A check that never finds anything proves nothing.
 
-use crate::point::{drawn, first_failure};
+use crate::at::not_found;
+use crate::point::{Point, drawn, points};
 use autograd::gradcheck::Failure;
 use engine::case::Case;
 use engine::{Buffer, Context, Cost, DType, Device, Op, Output, Pass, Reads, Result, Spec, Want};
@@ -78,18 +79,36 @@ impl Fault {
 /// gradient at any point.
 ///
 /// # Errors
-/// If a fault changed a gradient and was not found.
+/// If a fault changed a gradient and was not found; with a regression test at the first point where it did.
 pub fn planted_faults(cases: impl Strategy<Value = Case>) -> std::result::Result<Vec<(&'static str, Fault)>, String> {
     let mut harmless = Vec::new();
     let typical = drawn(&cases).next().ok_or("no cases were asked for")?;
     for (i, input) in typical.differentiable() {
         for fault in Fault::GENERIC {
-            let struck = Arc::<AtomicBool>::default();
-            let plant = |case| fault.clone().watched(i, case, struck.clone());
-            match first_failure((&cases).prop_map(plant)) {
-                Some(Failure::Wrong(_)) => {}
-                _ if !struck.load(Ordering::Relaxed) => harmless.push((input, fault)),
-                _ => return Err(format!("the planted fault {fault:?} in the gradient of {input} was not found")),
+            // The first point at which it changes a gradient.
+            let mut changed = None;
+            let mut found = false;
+            for point in drawn(points(&cases)) {
+                let struck = Arc::<AtomicBool>::default();
+                let case = fault.clone().watched(i, point.case.clone(), struck.clone());
+                let checked = Point { case, draw: point.draw.clone() }.check();
+                if changed.is_none() && struck.load(Ordering::Relaxed) {
+                    changed = Some(point);
+                }
+                if let Err(failure) = checked {
+                    found = matches!(failure, Failure::Wrong(_));
+                    break;
+                }
+            }
+            match changed {
+                _ if found => {}
+                None => harmless.push((input, fault)),
+                Some(point) => {
+                    let seed = point.draw.seed;
+                    let call = format!("gradtest::at::planted(op, &ins, {seed}, gradtest::Fault::{fault:?}, {i})");
+                    let failure = not_found(&fault, input);
+                    return Err(format!("{failure}, e.g. in {point}\nto repeat it:\n{}", point.test(&call)));
+                }
             }
         }
     }

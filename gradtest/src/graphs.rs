@@ -1,14 +1,13 @@
 //! Random graphs of ops.
 
-use crate::point::{Draw, check_all, draws};
+use crate::point::{Draw, check_all, code, draws, test};
 use crate::small::{self, Small, bounds};
 use autograd::gradcheck::{Failure, Options, Projection, Report, check_graph};
 use autograd::{Graph, Phase, Store, Value};
 use engine::case::Case;
-use engine::{DType, Device, Op, Result};
+use engine::{Buffer, DType, Device, Op, Result};
 use proptest::collection::vec;
 use proptest::prelude::*;
-use std::fmt::Write;
 use std::sync::Arc;
 
 /// Checks an op in 256 random graphs, together with sums, products, hyperbolic tangents and random linear maps of this
@@ -16,7 +15,7 @@ use std::sync::Arc;
 /// bits for each leaf alone, without hoisting and with prepared forms ([`check_graph`]).
 ///
 /// # Errors
-/// The wrong gradient and the smallest graph that shows it.
+/// The wrong gradient, the smallest graph that shows it, and a regression test.
 pub fn random_graphs(cases: impl Strategy<Value = Case>) -> std::result::Result<Vec<Report>, String> {
     check(cases.prop_map(|case| {
         let others = small::cases(&case.ins[0].dims);
@@ -36,8 +35,7 @@ pub fn random_graphs_with(
 }
 
 fn check(ops: impl Strategy<Value = (Case, Vec<Case>)>) -> std::result::Result<Vec<Report>, String> {
-    let listing = |recipe: &Recipe| recipe.build().map_or_else(|e| e.to_string(), |built| built.listing);
-    check_all(recipes(ops), Recipe::check, |recipe| format!("smallest graph:{}", listing(recipe)))
+    check_all(recipes(ops), Recipe::check, Recipe::show)
 }
 
 /// One op of a graph: its case, and the source of each input.
@@ -67,14 +65,75 @@ fn recipes(ops: impl Strategy<Value = (Case, Vec<Case>)>) -> impl Strategy<Value
 
 /// A graph with numbers for its leaves.
 struct Built {
-    graph: Graph,
-    store: Store,
+    recording: Recording,
     /// A scalar: the sum of random projections of all results that no op reads.
     root: Value,
     /// The leaves that have a gradient.
     leaves: Vec<Value>,
+}
+
+/// A graph while it is recorded, as text and as Rust code.
+struct Recording {
+    graph: Graph,
+    store: Store,
+    /// Leaves and results, in order. In the code they have the names `v0`, `v1`, ….
+    values: Vec<Value>,
+    ops: usize,
     /// The ops, one per line, with the values that they read.
     listing: String,
+    code: String,
+}
+
+impl Recording {
+    fn new() -> Self {
+        let (graph, store) = (Graph::new(), Store::new(Device::CPU));
+        Self { graph, store, values: Vec::new(), ops: 0, listing: String::new(), code: String::new() }
+    }
+
+    fn leaf(&mut self, name: String, phase: Phase, buffer: Buffer) -> Value {
+        let made = format!("g.leaf({name:?}, Phase::{phase:?}, store.insert({}))", code(&buffer));
+        let id = self.store.insert(buffer);
+        let leaf = self.graph.leaf(name, phase, id);
+        self.push(leaf, &made)
+    }
+
+    fn apply(&mut self, op: Arc<dyn Op>, ins: &[Value]) -> Result<Value> {
+        let made = format!("g.apply({op:?}, &[{}]).unwrap()", self.names(ins));
+        self.apply_as(op, &made, ins)
+    }
+
+    fn project(&mut self, projection: Projection, x: Value) -> Result<Value> {
+        let Projection { seed, shape } = projection;
+        let made = format!(
+            "g.apply(Projection {{ seed: {seed}, shape: Shape::new(&{shape}) }}, &[{}]).unwrap()",
+            self.names(&[x])
+        );
+        self.apply_as(Arc::new(projection), &made, &[x])
+    }
+
+    fn apply_as(&mut self, op: Arc<dyn Op>, made: &str, ins: &[Value]) -> Result<Value> {
+        let g = &mut self.graph;
+        self.ops += 1;
+        // Numbered, so that a failure names a line of the listing.
+        g.scope(format!("#{}", self.ops));
+        let out = g.apply_shared(op.clone(), ins)?;
+        let named = |v: Value| format!("{} {}", g.describe(v), g.spec(v));
+        let ins: Vec<String> = ins.iter().map(|&v| named(v)).collect();
+        self.listing += &format!("\n  {} = {}({})", named(out), op.name(), ins.join(", "));
+        Ok(self.push(out, made))
+    }
+
+    fn push(&mut self, value: Value, made: &str) -> Value {
+        self.values.push(value);
+        self.code += &format!("    let {} = {made};\n", self.names(&[value]));
+        value
+    }
+
+    /// Their names in the code.
+    fn names(&self, values: &[Value]) -> String {
+        let place = |value: &Value| self.values.iter().position(|known| known == value).expect("recorded before");
+        values.iter().map(|value| format!("v{}", place(value))).collect::<Vec<_>>().join(", ")
+    }
 }
 
 impl Recipe {
@@ -82,22 +141,9 @@ impl Recipe {
     /// value onto its shape, or a new leaf; other inputs are leaves. A value is first mapped into the input's bounds,
     /// if it has any.
     fn build(&self) -> Result<Built> {
-        let mut g = Graph::new();
-        let mut store = Store::new(Device::CPU);
+        let mut r = Recording::new();
         let (mut pool, mut leaves, mut ends): (Vec<Value>, Vec<Value>, Vec<Value>) = Default::default();
-        let mut listing = String::new();
         let mut inputs = 0;
-        let mut ops = 0;
-        let mut apply = |g: &mut Graph, op: Arc<dyn Op>, ins: &[Value]| {
-            ops += 1;
-            // Numbered, so that a failure names a line of the listing.
-            g.scope(format!("#{ops}"));
-            let out = g.apply_shared(op.clone(), ins)?;
-            let named = |v: Value| format!("{} {}", g.describe(v), g.spec(v));
-            let ins: Vec<String> = ins.iter().map(|&v| named(v)).collect();
-            write!(listing, "\n  {} = {}({})", named(out), op.name(), ins.join(", ")).expect("a string");
-            Result::Ok(out)
-        };
         for &(op, wires) in &self.steps {
             // One op in four is the tested op.
             let (tested, pick) = (op % 4 == 0 || self.others.is_empty(), usize::from(op / 4));
@@ -108,15 +154,15 @@ impl Recipe {
                 let differentiable = case.op.differentiable(i);
                 let spec = input.spec(DType::F64);
                 let bounds = bounds(&input.fill);
-                let fits = |v: &Value| differentiable && bounds.is_none() && g.spec(*v) == spec;
+                let fits = |v: &Value| differentiable && bounds.is_none() && r.graph.spec(*v) == spec;
                 let fitting: Vec<Value> = pool.iter().copied().filter(fits).collect();
                 // Choices shrink to the first one: a leaf.
                 let choices = 1 + fitting.len() + usize::from(differentiable && !pool.is_empty());
                 let value = match wire % choices {
                     0 => {
                         let phase = Phase::ALL[2 - wire / 8 % 3];
-                        let id = store.insert(self.draw.buffer(inputs, input));
-                        let leaf = g.leaf(format!("{}{inputs}", case.op.arguments()[i]), phase, id);
+                        let name = format!("{}{inputs}", case.op.arguments()[i]);
+                        let leaf = r.leaf(name, phase, self.draw.buffer(inputs, input));
                         inputs += 1;
                         if differentiable {
                             pool.push(leaf);
@@ -128,10 +174,9 @@ impl Recipe {
                     _ => {
                         let from = pool[wire / choices % pool.len()];
                         ends.retain(|&v| v != from);
-                        let projection = Projection { seed: wire as u64, shape: spec.shape };
-                        let value = apply(&mut g, Arc::new(projection), &[from])?;
+                        let value = r.project(Projection { seed: wire as u64, shape: spec.shape }, from)?;
                         match bounds {
-                            Some(bounds) => apply(&mut g, Arc::new(Small::Into(bounds)), &[value])?,
+                            Some(bounds) => r.apply(Arc::new(Small::Into(bounds)), &[value])?,
                             None => value,
                         }
                     }
@@ -139,30 +184,50 @@ impl Recipe {
                 ends.retain(|&v| v != value);
                 ins.push(value);
             }
-            let out = apply(&mut g, case.op.clone(), &ins)?;
+            let out = r.apply(case.op.clone(), &ins)?;
             pool.push(out);
             ends.push(out);
         }
         let mut root: Option<Value> = None;
         for (&end, seed) in ends.iter().zip(0..) {
-            let number = apply(&mut g, Arc::new(Projection::new(seed)), &[end])?;
+            let number = r.project(Projection::new(seed), end)?;
             root = Some(match root {
-                Some(root) => apply(&mut g, Arc::new(Small::Add), &[root, number])?,
+                Some(root) => r.apply(Arc::new(Small::Add), &[root, number])?,
                 None => number,
             });
         }
-        Ok(Built { graph: g, store, root: root.expect("a recipe has an op"), leaves, listing })
+        Ok(Built { recording: r, root: root.expect("a recipe has an op"), leaves })
+    }
+
+    /// Some of the leaves, at least one.
+    fn wanted(&self, leaves: &[Value]) -> Vec<Value> {
+        let wanted = leaves.iter().zip(self.wants.iter().cycle()).filter(|(_, wanted)| **wanted);
+        let wanted: Vec<Value> = wanted.map(|(&leaf, _)| leaf).collect();
+        if wanted.is_empty() { leaves[..1].to_vec() } else { wanted }
+    }
+
+    fn options(&self) -> Options {
+        Options { seed: self.draw.seed, entrywise: 6 }
     }
 
     /// Builds the graph and checks the gradients of some of its leaves.
     fn check(&self) -> std::result::Result<Report, Failure> {
-        let Built { graph, mut store, root, leaves, .. } = self.build()?;
-        let wanted = leaves.iter().zip(self.wants.iter().cycle()).filter(|(_, wanted)| **wanted);
-        let mut wants: Vec<Value> = wanted.map(|(&leaf, _)| leaf).collect();
-        if wants.is_empty() {
-            wants.push(leaves[0]);
-        }
-        let options = Options { seed: self.draw.seed, entrywise: 6 };
-        check_graph(&graph, &mut store, root, &wants, &options)
+        let Built { recording: Recording { graph, mut store, .. }, root, leaves } = self.build()?;
+        check_graph(&graph, &mut store, root, &self.wanted(&leaves), &self.options())
+    }
+
+    /// The graph, and a regression test that records it.
+    fn show(&self) -> String {
+        let Built { recording, root, leaves } = match self.build() {
+            Ok(built) => built,
+            Err(refused) => return format!("smallest graph: {refused}"),
+        };
+        let (root, wanted) = (recording.names(&[root]), recording.names(&self.wanted(&leaves)));
+        let call = format!("check_graph(&g, &mut store, {root}, &[{wanted}], &{:?})", self.options());
+        let begin =
+            "    use gradtest::graph::*;\n    let (mut g, mut store) = (Graph::new(), Store::new(Device::CPU));\n";
+        let name = format!("{}_in_its_smallest_graph", self.tested.op.name());
+        let Recording { listing, code, .. } = recording;
+        format!("smallest graph:{listing}\nto repeat it:\n{}", test(&name, &(begin.to_string() + &code), &call))
     }
 }

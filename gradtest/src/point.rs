@@ -67,21 +67,11 @@ impl Point {
     /// A regression test of this point: Rust code in which `call` checks `op` and `ins`.
     pub fn test(&self, call: &str) -> String {
         let op = &self.case.op;
-        let mut test = format!("#[test]\nfn {}_at_its_smallest_failure() {{\n    let op = {op:?};\n", op.name());
-        test += "    let ins = [\n";
+        let mut body = format!("    let op = {op:?};\n    let ins = [\n");
         for (name, buffer) in op.arguments().iter().zip(self.buffers()) {
-            let numbers = match buffer.dtype() {
-                DType::I32 => format!("{:?}", buffer.as_slice::<i32>()),
-                _ => {
-                    let number = |x: f64| {
-                        if x.is_finite() { format!("{x:?}") } else { format!("f64::from_bits({})", x.to_bits()) }
-                    };
-                    format!("[{}]", buffer.to_f64().into_iter().map(number).collect::<Vec<_>>().join(", "))
-                }
-            };
-            test += &format!("        gradtest::Buffer::from_slice(&{}, &{numbers}), // {name}\n", buffer.shape());
+            body += &format!("        gradtest::{}, // {name}\n", code(&buffer));
         }
-        test + &format!("    ];\n    {call}.unwrap_or_else(|e| panic!(\"{{e}}\"));\n}}")
+        test(&format!("{}_at_its_smallest_failure", op.name()), &(body + "    ];\n"), call)
     }
 
     /// Checks the op's gradients ([`check_op`]).
@@ -103,6 +93,30 @@ impl fmt::Display for Point {
             }
         }
         Ok(())
+    }
+}
+
+/// A regression test as Rust code: `call`, after the lines of `body`, returns the failure.
+pub(crate) fn test(name: &str, body: &str, call: &str) -> String {
+    format!("#[test]\nfn {name}() {{\n{body}    {call}.unwrap_or_else(|e| panic!(\"{{e}}\"));\n}}")
+}
+
+/// Rust code that makes the buffer.
+pub(crate) fn code(buffer: &Buffer) -> String {
+    let numbers = match buffer.dtype() {
+        DType::I32 => format!("{:?}", buffer.as_slice::<i32>()),
+        _ => format!("[{}]", buffer.to_f64().into_iter().map(number).collect::<Vec<_>>().join(", ")),
+    };
+    format!("Buffer::from_slice(&{}, &{numbers})", buffer.shape())
+}
+
+/// Rust code for this number.
+pub(crate) fn number(x: f64) -> String {
+    match x {
+        f64::INFINITY => "f64::INFINITY".into(),
+        f64::NEG_INFINITY => "f64::NEG_INFINITY".into(),
+        _ if x.is_nan() => format!("f64::from_bits({})", x.to_bits()),
+        _ => format!("{x:?}"),
     }
 }
 

@@ -1,18 +1,31 @@
 //! Small ops of this crate, with which random graphs surround the tested op. f64 on the CPU only.
 
+use crate::point::number;
 use engine::case::{Case, Fill, Input};
 use engine::{Buffer, Context, Cost, DType, Error, Op, Output, Pass, Reads, Result, Spec, Want};
+use std::fmt;
 use std::ops::Range;
 
-/// A smooth function of every number.
-#[derive(Clone, Debug)]
-pub(crate) enum Small {
+/// A smooth function of every number, in f64.
+#[derive(Clone)]
+pub enum Small {
     /// a + b.
     Add,
     /// a ⊙ b.
     Mul,
     /// Maps all numbers into an open interval by a hyperbolic tangent; without bounds it is the tangent itself.
     Into(Range<f64>),
+}
+
+/// Rust code, as printed tests need it.
+impl fmt::Debug for Small {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Add => f.write_str("Small::Add"),
+            Self::Mul => f.write_str("Small::Mul"),
+            Self::Into(Range { start, end }) => write!(f, "Small::Into({}..{})", number(*start), number(*end)),
+        }
+    }
 }
 
 /// The cases of all small ops, for tensors of one shape.

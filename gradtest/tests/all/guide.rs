@@ -1,6 +1,6 @@
 //! Compiles and runs the guide's example, and checks that the guide shows its output.
 
-use gradtest::{Fault, Strategy};
+use gradtest::{Fault, Function, Input, Strategy, Tensor, shapes};
 use own_op::Mean::{self, Everything};
 use own_op::{Softmax, cases};
 
@@ -18,10 +18,33 @@ fn the_guide_shows_what_the_check_finds() {
     for text in [&found, &graph] {
         assert!(guide.contains(&format!("```text\n{text}\n```")), "the guide should show:\n{found}\nand\n{graph}");
     }
-    // The test that it prints is the one below, which compiles and fails.
-    let (_, printed) = found.split_once("to repeat it:\n").unwrap();
-    let words = |text: &str| text.split_whitespace().collect::<String>();
+    is_below(&found);
+    is_below(&graph);
+}
+
+/// The test that is printed is one of those below, which compile and fail.
+fn is_below(failure: &str) {
+    let (_, printed) = failure.split_once("to repeat it:\n").unwrap();
+    // rustfmt may break a line, and then ends lists with a comma.
+    let words = |text: &str| text.split_whitespace().collect::<String>().replace(",)", ")").replace(",]", "]");
     assert!(words(include_str!("guide.rs")).contains(&words(printed).replace("#[test]", "")), "{printed}");
+}
+
+/// y = 1 + 10⁻²⁰ x, whose gradient is lost in the rounding of every difference.
+fn flat() -> Function {
+    let value = |ins: &[Tensor]| ins[0].data.iter().map(|x| 1.0 + 1e-20 * x).collect();
+    Function::new("flat", &["x"], value, |_, d_y| vec![d_y.iter().map(|d_y| 1e-20 * d_y).collect()])
+}
+
+#[test]
+fn a_fault_that_is_not_found_is_printed() {
+    let missed = gradtest::planted_faults(flat().cases(shapes(1, 1).prop_map(|dims| vec![Input::normal(&dims)])));
+    let missed = missed.unwrap_err();
+    assert!(
+        missed.starts_with("the planted fault Sign in the gradient of x was not found, e.g. in flat\n"),
+        "{missed}"
+    );
+    is_below(&missed);
 }
 
 #[test]
@@ -35,6 +58,28 @@ fn softmax_at_its_smallest_failure() {
     ];
     gradtest::check_op(&op, &ins, &gradtest::Options { seed: 0, ..Default::default() })
         .unwrap_or_else(|e| panic!("{e}"));
+}
+
+#[test]
+#[should_panic(expected = "projection.y: gradient of x0[1] is 2.099775761e0, should be 0.000000000e0 by central")]
+fn softmax_in_its_smallest_graph() {
+    use gradtest::graph::*;
+    let (mut g, mut store) = (Graph::new(), Store::new(Device::CPU));
+    let v0 = g.leaf("x0", Phase::Step, store.insert(Buffer::from_slice(&[2, 1], &[0.0, 0.0])));
+    let v1 = g.apply(Softmax { mean: Everything }, &[v0]).unwrap();
+    let v2 = g.apply(Projection { seed: 0, shape: Shape::new(&[1]) }, &[v1]).unwrap();
+    check_graph(&g, &mut store, v2, &[v0], &Options { seed: 0, entrywise: 6 }).unwrap_or_else(|e| panic!("{e}"));
+}
+
+#[test]
+#[should_panic(expected = "the planted fault Sign in the gradient of x was not found")]
+#[expect(unused_qualifications, reason = "as printed")]
+fn flat_at_its_smallest_failure() {
+    let op = flat();
+    let ins = [
+        gradtest::Buffer::from_slice(&[1], &[-0.625]), // x
+    ];
+    gradtest::at::planted(op, &ins, 47205, gradtest::Fault::Sign, 0).unwrap_or_else(|e| panic!("{e}"));
 }
 
 /// Each mistake in an op from outside is found, and shrinks to at most two rows of two numbers.
