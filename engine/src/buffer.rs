@@ -1,8 +1,8 @@
-use crate::cuda::{Gpu, Pointer};
-use crate::{DType, Device, Element, Error, Result, Shape, Spec};
+use crate::cuda::Pointer;
+use crate::memory::{Host, Memory};
+use crate::{DType, Device, Element, Result, Shape, Spec};
 use std::borrow::Cow;
 use std::fmt;
-use std::sync::Arc;
 
 /// A contiguous tensor: memory on the host or on a device, element type and shape. Memory starts as zeros; host memory is
 /// 64-byte aligned, from 32 KiB on to a page.
@@ -48,61 +48,6 @@ enum Place {
 impl Default for Place {
     fn default() -> Self {
         Self::Host(Host::EMPTY)
-    }
-}
-
-/// Memory of a GPU, freed when dropped.
-struct Memory {
-    gpu: Arc<dyn Gpu>,
-    /// The address; zero if there are no bytes.
-    address: u64,
-    bytes: usize,
-}
-
-impl Drop for Memory {
-    fn drop(&mut self) {
-        if self.address != 0 {
-            self.gpu.free(self.address);
-        }
-    }
-}
-
-/// Aligned memory of this process.
-struct Host {
-    bytes: Vec<u8>,
-    /// Offset of the aligned part of `bytes`.
-    offset: usize,
-    /// Number of bytes from this offset.
-    capacity: usize,
-}
-
-const ALIGN: usize = 64;
-
-/// Larger memory begins on a page. A processor takes a load for one that waits for an earlier store if their addresses agree
-/// in the last twelve bits. An op that reads `x[i + 1]` after it wrote `y[i]` would wait if `y` began a few lines behind `x`
-/// in the page, which happens by chance in an allocator's heap.
-const PAGE: usize = 4096;
-
-/// The alignment of memory of so many bytes.
-fn alignment(capacity: usize) -> usize {
-    if capacity >= 8 * PAGE { PAGE } else { ALIGN }
-}
-
-impl Host {
-    const EMPTY: Self = Self { bytes: Vec::new(), offset: 0, capacity: 0 };
-
-    fn new(capacity: usize) -> Self {
-        let align = alignment(capacity);
-        let bytes = vec![0; capacity + align - 1];
-        let offset = bytes.as_ptr().align_offset(align);
-        Self { bytes, offset, capacity }
-    }
-
-    fn try_new(capacity: usize) -> Result<Self> {
-        // This reserves the memory only to test that it exists. `vec!` gets zero pages from the system, which use no
-        // memory until they are touched; a reserved vector would have to be filled.
-        let possible = capacity.checked_add(PAGE).is_some_and(|n| Vec::<u8>::new().try_reserve_exact(n).is_ok());
-        if possible { Ok(Self::new(capacity)) } else { Err(Error::new(format!("cannot allocate {capacity} bytes"))) }
     }
 }
 
@@ -340,7 +285,7 @@ impl Buffer {
 
     fn host(&self) -> &[u8] {
         match &self.place {
-            Place::Host(host) => &host.bytes[host.offset..],
+            Place::Host(host) => host.bytes(),
             _ => panic!("the host cannot look into {self:?}: copy it to the host first"),
         }
     }
@@ -349,7 +294,7 @@ impl Buffer {
     pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
         let spec = self.spec();
         match &mut self.place {
-            Place::Host(host) => &mut host.bytes[host.offset..][..spec.bytes()],
+            Place::Host(host) => &mut host.bytes_mut()[..spec.bytes()],
             _ => panic!("the host cannot look into {spec}: copy it to the host first"),
         }
     }
@@ -387,6 +332,7 @@ impl fmt::Debug for Buffer {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::memory::{ALIGN, PAGE};
 
     #[test]
     fn memory_is_aligned_zeroed_and_reusable() {

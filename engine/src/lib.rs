@@ -10,6 +10,7 @@ mod dtype;
 pub mod eager;
 mod error;
 pub mod file;
+mod memory;
 pub mod op;
 pub mod parallel;
 pub mod probe;
