@@ -58,6 +58,13 @@ impl Plan {
     /// If the device has failed.
     pub fn run_checked(&self, store: &mut Store, phase: Phase) -> Result<Option<NonFinite>> {
         self.enter(store, phase);
+        match store.device {
+            Device::Cuda(_) => self.execute_checked(store, phase),
+            Device::Cpu(_) => parallel::in_pool(|| self.execute_checked(store, phase)),
+        }
+    }
+
+    fn execute_checked(&self, store: &mut Store, phase: Phase) -> Result<Option<NonFinite>> {
         for instr in self.of_phase(phase) {
             for (i, id) in instr.ins.iter().enumerate().filter_map(|(i, id)| Some((i, (*id)?))) {
                 if let Some(found) = check(store, id, || format!("input {i} of {}", instr.label()))? {

@@ -1,8 +1,11 @@
 //! The front door: formulas, gradients through reshaped values, optimisers, and errors.
 
+use autograd::gradcheck::{Options, check_graph};
 use autograd::prelude::*;
 use autograd::{Graph, Phase, Plan, Request, Store};
-use engine::{Shape, Spec};
+use engine::{Buffer, Shape, Spec};
+use kernels::cross_entropy::LmHead;
+use kernels::elementwise::Elementwise;
 use kernels::reduce::Reduce;
 use kernels::reshape::Reshape;
 use kernels::rmsnorm::RmsNorm;
@@ -104,6 +107,45 @@ fn a_reshaped_residual_has_no_gradient() {
     assert!(error.contains("residual"), "{error}");
 }
 
+/// A head that could compute both passes in one, but in another phase than the root.
+#[test]
+fn a_loss_of_the_batch_plus_a_penalty_of_the_step() {
+    let mut store = Store::new(Device::CPU);
+    let mut g = Graph::new();
+    let mut leaf = |g: &mut Graph, name: &str, phase, numbers| {
+        let id = store.insert(numbers);
+        (g.leaf(name, phase, id), id)
+    };
+    let normal = |dims: &[usize], seed| {
+        let mut x = vec![0.0; dims.iter().product()];
+        Stream::new(seed, 0).fill_normal(0, &mut x, |x| x);
+        Buffer::from_slice(dims, &x)
+    };
+    let (hidden, _) = leaf(&mut g, "hidden", Phase::Batch, normal(&[1, 3, 4], 1));
+    let (table, _) = leaf(&mut g, "table", Phase::Update, normal(&[5, 4], 2));
+    let (targets, _) = leaf(&mut g, "targets", Phase::Batch, Buffer::from_slice(&[1, 3], &[0, 4, 2]));
+    let (scale, _) = leaf(&mut g, "scale", Phase::Update, Buffer::from_slice(&[1], &[0.5]));
+    let (z, z_id) = leaf(&mut g, "z", Phase::Step, normal(&[1], 3));
+    let loss = g.apply(LmHead, &[hidden, table, targets, scale]).unwrap();
+    let root = g.apply(Elementwise::Add, &[loss, z]).unwrap();
+    let wants = vec![hidden, table, z];
+    let checked = check_graph(&g, &mut store, root, &wants, &Options::default());
+    assert!(checked.unwrap_or_else(|e| panic!("{e}")).checked > 30);
+
+    let request = Request { root: Some(root), wants, keep: vec![loss, root], ..Request::default() };
+    let plan = Plan::new(&g, &mut store, &request).unwrap();
+    assert!(plan.labels(Phase::Batch).contains(&"lm_head".to_string()), "{:?}", plan.labels(Phase::Batch));
+    plan.run_all(&mut store);
+    let number = |store: &Store, v| store.get(plan.value(v)).to_f64()[0];
+    let (once, sum) = (number(&store, loss), number(&store, root));
+    let gradient = store.get(plan.grad(hidden)).clone();
+    // A step later only z has changed.
+    store.get_mut(z_id).set_f64(&[7.0]);
+    plan.run(&mut store, Phase::Step);
+    assert_eq!((number(&store, loss), number(&store, root)), (once, once + 7.0));
+    assert!(sum != once + 7.0 && store.get(plan.grad(hidden)).as_bytes() == gradient.as_bytes());
+}
+
 #[test]
 fn every_optimiser_finds_the_minimum() {
     for (optimizer, steps) in [
@@ -159,8 +201,22 @@ fn the_first_error_is_returned_by_the_call_that_plans() {
     let a = t.parameter("a", &[3], Init::Zeros);
     assert!(refused(&t, a.sum()).starts_with("parameter a is f64[2], cannot also be [3] (recorded at "));
 
+    let five = [1; 5];
+    let of_five: [fn(&Tape) -> Tensor<'_>; 5] = [
+        |t| t.input("x", &[1; 5]),
+        |t| t.integers("x", &[1; 5]),
+        |t| t.constant(&[1; 5], &[0.0]),
+        |t| t.parameter("x", &[1; 5], Init::Zeros),
+        |t| t.input("x", &[1]).reshape(&[1; 5]),
+    ];
+    for (of, what) in of_five.iter().zip(["x", "x", "a constant", "x", "a reshaped tensor"]) {
+        let t = tape();
+        let error = refused(&t, of(&t));
+        assert!(error.starts_with(&format!("{what} of {five:?} has more than 4 dimensions (recorded at ")), "{error}");
+    }
+
     let (t, other) = (tape(), tape());
-    let sum = t.apply(kernels::elementwise::Elementwise::Add, &[t.input("x", &[1]), other.input("y", &[1])]);
+    let sum = t.apply(Elementwise::Add, &[t.input("x", &[1]), other.input("y", &[1])]);
     assert!(refused(&t, sum).starts_with("add: an input belongs to another tape (recorded at "));
     let foreign = tape().compute(&[other.input("z", &[1])]).unwrap_err().to_string();
     assert_eq!(foreign, "a tensor of another tape cannot be computed on this one");

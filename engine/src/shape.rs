@@ -5,17 +5,20 @@ use std::fmt;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Shape {
     rank: u8,
-    dims: [usize; 4],
+    dims: [usize; Self::MOST],
 }
 
 impl Shape {
+    /// The largest number of dimensions.
+    pub const MOST: usize = 4;
+
     /// A shape of up to four dimensions; `[]` is a scalar.
     ///
     /// # Panics
     /// If more than four dimensions are given.
     pub const fn new(dims: &[usize]) -> Self {
-        assert!(dims.len() <= 4, "a shape has at most four dimensions");
-        let mut all = [1; 4];
+        assert!(dims.len() <= Self::MOST, "a shape has at most four dimensions");
+        let mut all = [1; Self::MOST];
         let mut i = 0;
         while i < dims.len() {
             all[i] = dims[i];

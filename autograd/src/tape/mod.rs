@@ -36,7 +36,7 @@ pub use tensor::Tensor;
 use crate::gradcheck::{self, Report};
 use crate::{Graph, Id, Phase, Plan, Request, Store, Value};
 use engine::rng::Stream;
-use engine::{Buffer, DType, Device, Element, Error, Op, Result, Spec};
+use engine::{Buffer, DType, Device, Element, Error, Op, Result, Shape, Spec};
 use std::cell::{Cell, RefCell};
 use std::panic::Location;
 
@@ -95,23 +95,28 @@ impl Tape {
     }
 
     /// An input of floats, zero until [`set`](Self::set).
+    #[track_caller]
     pub fn input(&self, name: &str, dims: &[usize]) -> Tensor<'_> {
-        self.leaf(name, Phase::Batch, Buffer::new(Spec::new(self.dtype, dims)))
+        let shape = self.shape(name, dims, Location::caller());
+        self.leaf(name, Phase::Batch, Buffer::new(Spec { dtype: self.dtype, shape }))
     }
 
     /// An input of integers: tokens, targets, numbers of rows. Zero until [`set`](Self::set).
+    #[track_caller]
     pub fn integers(&self, name: &str, dims: &[usize]) -> Tensor<'_> {
-        self.leaf(name, Phase::Batch, Buffer::new(Spec::new(DType::I32, dims)))
+        let shape = self.shape(name, dims, Location::caller());
+        self.leaf(name, Phase::Batch, Buffer::new(Spec { dtype: DType::I32, shape }))
     }
 
     /// Numbers that don't change.
     #[track_caller]
     pub fn constant(&self, dims: &[usize], numbers: &[f64]) -> Tensor<'_> {
-        if numbers.len() != dims.iter().product::<usize>() {
+        let shape = self.shape("a constant", dims, Location::caller());
+        if numbers.len() != shape.numel() {
             self.refuse(format!("a constant of {dims:?} got {} numbers", numbers.len()), Location::caller());
-            return self.leaf("constant", Phase::Update, Buffer::new(Spec::new(self.dtype, dims)));
+            return self.leaf("constant", Phase::Update, Buffer::new(Spec { dtype: self.dtype, shape }));
         }
-        self.leaf("constant", Phase::Update, Buffer::from_f64(self.dtype, dims, numbers))
+        self.leaf("constant", Phase::Update, Buffer::from_f64(self.dtype, shape.dims(), numbers))
     }
 
     /// The parameter `name`; a new one if there is none yet, so that a model may be recorded several times with the same weights.
@@ -125,7 +130,8 @@ impl Tape {
             }
             return Tensor { tape: self, value };
         }
-        let (n, site) = (dims.iter().product(), self.parameters.borrow().len() as u32);
+        let shape = self.shape(name, dims, Location::caller());
+        let (n, site) = (shape.numel(), self.parameters.borrow().len() as u32);
         let mut numbers = match init {
             Init::Zeros => vec![0.0; n],
             Init::Ones => vec![1.0; n],
@@ -140,7 +146,7 @@ impl Tape {
             self.refuse(format!("parameter {name} of {dims:?} got {} numbers", numbers.len()), Location::caller());
             numbers.resize(n, 0.0);
         }
-        let tensor = self.leaf(name, Phase::Update, Buffer::from_f64(self.dtype, dims, &numbers));
+        let tensor = self.leaf(name, Phase::Update, Buffer::from_f64(self.dtype, shape.dims(), &numbers));
         self.parameters.borrow_mut().push(Parameter { name: name.into(), value: tensor.value });
         tensor
     }
@@ -262,6 +268,15 @@ impl Tape {
 
     fn sound(&self) -> Result<()> {
         self.error.borrow().clone().map_or(Ok(()), Err)
+    }
+
+    /// The shape of these sizes. If there are too many, that is an error, and any shape will do.
+    fn shape(&self, what: &str, dims: &[usize], caller: &Location) -> Shape {
+        if dims.len() <= Shape::MOST {
+            return Shape::new(dims);
+        }
+        self.refuse(format!("{what} of {dims:?} has more than {} dimensions", Shape::MOST), caller);
+        Shape::new(&[1])
     }
 
     /// Keeps the first error.

@@ -1,6 +1,6 @@
 use super::{Init, Tape};
 use crate::Value;
-use engine::{Op, Shape};
+use engine::Op;
 use kernels::dropout::Dropout;
 use kernels::elementwise::Elementwise;
 use kernels::embedding::{Embedding, ScatterAdd};
@@ -14,6 +14,7 @@ use kernels::self_attention::{Sees, SelfAttention};
 use kernels::slice::{Concat, Pad, Slice};
 use kernels::softmax::{CrossEntropy, LogSoftmax, Softmax};
 use std::ops::{Add, Div, Mul, Neg, Range, Sub};
+use std::panic::Location;
 
 /// A value of a [`Tape`]. Every method records one op (two where it says so); [`Elementwise`] describes the shapes that fit.
 #[derive(Clone, Copy, Debug)]
@@ -265,7 +266,7 @@ impl<'t> Tensor<'t> {
     /// The same elements with another shape; free.
     #[track_caller]
     pub fn reshape(self, dims: &[usize]) -> Self {
-        self.then(Reshape(Shape::new(dims)))
+        self.then(Reshape(self.tape.shape("a reshaped tensor", dims, Location::caller())))
     }
 
     /// The last two axes exchanged.
