@@ -21,7 +21,7 @@ use std::process::{Command, ExitCode};
 /// again and again in between. Each row shows the floor, which is the larger of FLOPs / peak and bytes / bandwidth, and the
 /// share of it that the op reaches. What an op computes is compared with the same op in f64 before it is timed.
 ///
-/// --compare and --against call each row FASTER, SLOWER, same (within 3 %) or ambiguous, if the run cannot tell. The exit code
+/// --compare and --against call each row faster, slower, same (within 3 %) or ambiguous, if the run cannot tell. The exit code
 /// is 3 if any is slower.
 #[derive(clap::Args)]
 pub struct Args {

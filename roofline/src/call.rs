@@ -108,15 +108,35 @@ pub fn check(op: &dyn Op, pass: Pass, ins: &[Buffer], device: &Device) -> Result
         if expected.is_empty() {
             continue;
         }
-        let error = relative_error(&ours.read_f64()?, &expected.to_f64());
-        if error > tolerance {
-            return Err(Error::new(format!(
-                "{}: {name} differs from the same op in f64 by {error:.1e} of its norm, more than {tolerance:.0e}, so it was not timed",
-                op.name()
-            )));
-        }
+        near(op, name, &ours.read_f64()?, (&expected.to_f64(), "the same op in f64"), tolerance)?;
     }
     Ok(true)
+}
+
+/// Compares numbers with those expected from `source`.
+fn near(op: &dyn Op, name: &str, ours: &[f64], (expected, source): (&[f64], &str), tolerance: f64) -> Result<()> {
+    let error = relative_error(ours, expected);
+    if error <= tolerance {
+        return Ok(());
+    }
+    Err(Error::new(format!(
+        "{}: {name} differs from {source} by {error:.1e} of its norm, more than {tolerance:.0e}, so it was not timed",
+        op.name()
+    )))
+}
+
+/// Compares the op's result for inputs in f32 with the numbers of `reference`.
+///
+/// # Errors
+/// As [`check`].
+pub(crate) fn check_against(op: &dyn Op, ins: &[Buffer], reference: &[f64]) -> Result<()> {
+    infer(op, &ins.iter().map(Buffer::spec).collect::<Vec<_>>())?;
+    let result = Eager { device: &Device::CPU, op }.forward(ins).swap_remove(0).to_f64();
+    if result.len() != reference.len() {
+        let (name, lengths) = (op.name(), (result.len(), reference.len()));
+        return Err(Error::new(format!("{name}: the result has {} numbers, its reference {}", lengths.0, lengths.1)));
+    }
+    near(op, "the result", &result, (reference, "its reference"), 1e-4)
 }
 
 /// All outputs, then the gradients of the pass.

@@ -20,7 +20,7 @@
 //!
 //! [`Effort::full`] takes longer and sees smaller changes. A program can [save](Report::save) its report, and
 //! [compare](Report::compare) it with that of another day. [`Suite::checked`] takes a closure together with the check of what it
-//! computes.
+//! computes, and [`Suite::op_against`] an op together with an independent implementation of it.
 //!
 //! # An op with its cost
 //! An [`Op`](engine::Op) counts its own FLOPs and bytes, and its f32 is checked against its own f64 before it is timed:
@@ -112,11 +112,13 @@
 //!
 //! # When a time has changed
 //! [`Report::compare`] calls a row faster, slower, the same or ambiguous: see [`compare`] and [`Verdict`]. Two runs at
-//! different times meet different load. [`in_turns`] runs two programs row by row in turns, which cancels it.
+//! different times meet different load. [`in_turns`] runs two programs row by row in turns, which cancels it; a program
+//! takes part with [`Suite::serve`]. The benchmark of the example `own_op` compares itself with another build in this way.
 
 mod caches;
 mod call;
 mod ceiling;
+mod conditions;
 mod memory;
 mod meter;
 mod peak;
@@ -130,10 +132,11 @@ mod verdict;
 
 pub use call::{Call, check};
 pub use ceiling::{Ceilings, Mark};
+pub use conditions::{Conditions, Machine};
 pub use meter::{Cache, Effort, measure, time};
 pub use peak::{bf16_burst, fma_burst};
 pub use recorder::Recorder;
-pub use report::{CacheRate, Comparison, Conditions, Machine, Rate, Report, any_slower};
+pub use report::{CacheRate, Comparison, Rate, Report, any_slower};
 pub use row::{MEMORY, Numbers, Roof, Row, Samples, Task, median, quantile};
 pub use suite::Suite;
 pub use text::comparison_text;

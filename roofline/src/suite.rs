@@ -1,8 +1,10 @@
 //! A list of ops and closures to measure.
 
-use crate::{Conditions, Effort, Machine, Recorder, Report, Task};
+use crate::call::check_against;
+use crate::{Conditions, Effort, Machine, Recorder, Report, Task, serve};
 use engine::{Buffer, Cost, DType, Device, Error, Op, Pass, Result, Spec, Want, parallel};
 use std::collections::BTreeMap;
+use std::io::{self, BufRead, BufReader, Write};
 use std::sync::Arc;
 
 /// A list of ops and closures to measure, on the CPU and with the tensors in f32.
@@ -89,6 +91,22 @@ impl<'a> Suite<'a> {
         Ok(self)
     }
 
+    /// Adds an op as [`op`](Self::op) does, after comparing its result with that of `reference`, an independent
+    /// implementation.
+    ///
+    /// # Errors
+    /// If the op refuses the inputs, or the results differ.
+    pub fn op_against(
+        self,
+        case: &str,
+        op: impl Op + 'static,
+        ins: Vec<Buffer>,
+        reference: impl Fn(&[Buffer]) -> Vec<f64>,
+    ) -> Result<Self> {
+        check_against(&op, &ins, &reference(&ins))?;
+        self.op(case, op, ins)
+    }
+
     /// Adds a closure that takes the given FLOPs and bytes. Give what it computes to [`std::hint::black_box`], or the compiler
     /// may remove the work; such a result is refused.
     #[must_use]
@@ -123,14 +141,31 @@ impl<'a> Suite<'a> {
     /// If two cases have one name; if outputs are wrong, an op fails or the memory does not suffice; if a result is
     /// [impossible](Report::refuse_impossible).
     pub fn run(mut self) -> Result<Report> {
-        for (i, Item { task, .. }) in self.items.iter().enumerate() {
-            if self.items[..i].iter().any(|known| known.task.key() == task.key()) {
-                return Err(Error::usage(format!("two cases have the name {:?}", task.case)));
-            }
-        }
         let report = parallel::in_pool(|| self.measure())?;
         report.refuse_impossible()?;
         Ok(report)
+    }
+
+    /// Measures what the program that started this one asks for: see [`in_turns`](crate::in_turns).
+    ///
+    /// # Errors
+    /// As [`run`](Self::run); if nobody asks.
+    pub fn serve(self) -> Result<()> {
+        self.serve_on(BufReader::new(io::stdin()), io::stdout())
+    }
+
+    fn serve_on(mut self, input: impl BufRead + Send, output: impl Write + Send) -> Result<()> {
+        parallel::in_pool(|| {
+            let (mut recorder, checked) = self.begin()?;
+            let report = Report::new(self.conditions(), &recorder.ceilings, Vec::new());
+            let measure = |unit: usize| {
+                self.items[unit].record(&mut recorder, checked[unit])?;
+                let rows = recorder.take_new();
+                Report { rows: rows.clone(), ..report.clone() }.refuse_impossible()?;
+                Ok(rows)
+            };
+            serve(report.clone(), checked.len(), measure, input, output)
+        })
     }
 
     /// FLOPs and bytes of every row, by which reports of other sizes are told apart.
@@ -139,37 +174,59 @@ impl<'a> Suite<'a> {
         self.items.iter().map(size).collect::<Vec<_>>().join("; ")
     }
 
-    fn measure(&mut self) -> Result<Report> {
-        let mut recorder = Recorder::new(&Device::CPU, DType::F32, self.effort)?;
-        let mut checked = Vec::new();
-        for Item { task, what } in &mut self.items {
-            checked.push(match what {
-                What::Op(..) => false,
-                What::Work(work) => {
-                    work.run();
-                    work.check().map_err(|e| e.at(&task.case))?
-                }
-            });
-        }
-        for _ in 0..self.effort.passes {
-            for (Item { task, what }, checked) in self.items.iter_mut().zip(&checked) {
-                match what {
-                    What::Op(op, wants, ins) => {
-                        let pass = if wants.is_empty() { Pass::Forward } else { Pass::Vjp(wants) };
-                        recorder.op(task, &**op, pass, ins)?;
-                    }
-                    What::Work(work) => recorder.work(task, *checked, &mut || work.run())?,
-                }
-            }
-        }
-        recorder.ceilings.measure();
-        let conditions = Conditions {
+    fn conditions(&self) -> Conditions {
+        Conditions {
             title: self.title.clone(),
             sizes: self.sizes(),
             settings: BTreeMap::new(),
             machine: Machine::of(&Device::CPU, "f32"),
-        };
-        Ok(Report::new(conditions, &recorder.ceilings, recorder.rows()))
+        }
+    }
+
+    /// A recorder, and for every item whether its closure was checked; ops are checked when they are first recorded.
+    fn begin(&mut self) -> Result<(Recorder, Vec<bool>)> {
+        for (i, Item { task, .. }) in self.items.iter().enumerate() {
+            if self.items[..i].iter().any(|known| known.task.key() == task.key()) {
+                return Err(Error::usage(format!("two cases have the name {:?}", task.case)));
+            }
+        }
+        let recorder = Recorder::new(&Device::CPU, DType::F32, self.effort)?;
+        let checked = self.items.iter_mut().map(Item::check).collect::<Result<_>>()?;
+        Ok((recorder, checked))
+    }
+
+    fn measure(&mut self) -> Result<Report> {
+        let (mut recorder, checked) = self.begin()?;
+        for _ in 0..self.effort.passes {
+            for (item, &checked) in self.items.iter_mut().zip(&checked) {
+                item.record(&mut recorder, checked)?;
+            }
+        }
+        recorder.ceilings.measure();
+        Ok(Report::new(self.conditions(), &recorder.ceilings, recorder.rows()))
+    }
+}
+
+impl Item<'_> {
+    fn check(&mut self) -> Result<bool> {
+        match &mut self.what {
+            What::Op(..) => Ok(false),
+            What::Work(work) => {
+                work.run();
+                work.check().map_err(|e| e.at(&self.task.case))
+            }
+        }
+    }
+
+    fn record(&mut self, recorder: &mut Recorder, checked: bool) -> Result<()> {
+        let Self { task, what } = self;
+        match what {
+            What::Op(op, wants, ins) => {
+                let pass = if wants.is_empty() { Pass::Forward } else { Pass::Vjp(wants) };
+                recorder.op(task, &**op, pass, ins)
+            }
+            What::Work(work) => recorder.work(task, checked, &mut || work.run()),
+        }
     }
 }
 
@@ -248,6 +305,17 @@ mod tests {
         let wrong = double(5.0, 1).unwrap_err().to_string();
         assert!(wrong.starts_with("double: the gradient of x differs from the same op in f64 by"), "{wrong}");
         assert!(double(1e-3, 1).is_ok(), "an error within the tolerance");
+        let against = |factor: f64, len: usize| {
+            let x = Buffer::from_slice(&[2], &[0.5f32, -1.0]);
+            let double = Double { error: 0.0, flops: 1 };
+            let reference = |ins: &[Buffer]| ins[0].to_f64().iter().map(|x| factor * x).take(len).collect();
+            Suite::new("doubles", EFFORT).op_against("row", double, vec![x], reference).err().map(|e| e.to_string())
+        };
+        assert_eq!(against(2.0, 2), None);
+        let wrong =
+            "double: the result differs from its reference by 3.3e-1 of its norm, more than 1e-4, so it was not timed";
+        assert_eq!(against(3.0, 2).unwrap(), wrong);
+        assert_eq!(against(2.0, 1).unwrap(), "double: the result has 2 numbers, its reference 1");
         let cost = double(0.0, 1_000_000).unwrap_err().to_string();
         assert!(cost.contains("double: row, forward, hot: the cost of 16.4 GFLOP cannot be"), "{cost}");
     }
@@ -264,6 +332,19 @@ mod tests {
         assert_eq!(suite(8).run().unwrap_err().to_string(), "fill: the first is wrong");
         let twice = suite(7).closure("fill", cost, || ());
         assert!(twice.run().unwrap_err().to_string().contains("two cases have the name \"fill\""));
+    }
+
+    #[test]
+    fn a_suite_measures_as_another_program_asks() {
+        let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+        let x = Buffer::from_slice(&[1 << 14], &vec![0.5f32; 1 << 14]);
+        let suite = Suite::new("doubles", EFFORT).op("row", Double { error: 0.0, flops: 1 }, vec![x]).unwrap();
+        let mut said = Vec::new();
+        suite.serve_on("1\n".as_bytes(), &mut said).unwrap();
+        let said = String::from_utf8(said).unwrap();
+        let [_, rows] = said.lines().collect::<Vec<_>>()[..] else { panic!("{said}") };
+        let rows: Vec<crate::Row> = serde_json::from_str(rows).unwrap();
+        assert!(rows.len() == 2 && rows.iter().all(|row| row.task.pass == "backward" && row.checked), "{rows:?}");
     }
 
     #[test]

@@ -136,7 +136,7 @@ mod tests {
         assert!(text.ends_with("bandwidth of memory: read 10.0 (10.0 to 10.0) GB/s\nbandwidth of caches: L1 read 100.0 (100.0 to 100.0) GB/s"));
         let text = comparison_text(&now.compare(&then).unwrap());
         let rows: Vec<&str> = text.lines().collect();
-        assert!(rows[1].contains("1.200 ×") && rows[1].ends_with("SLOWER"), "{text}");
+        assert!(rows[1].contains("1.200 ×") && rows[1].ends_with("slower"), "{text}");
         assert!(
             rows[2].ends_with("same")
                 && text.ends_with("3 rows: 0 faster, 1 slower, 2 the same within 3 %, 0 ambiguous")

@@ -27,8 +27,8 @@ pub enum Verdict {
 impl Display for Verdict {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         f.pad(match self {
-            Self::Faster => "FASTER",
-            Self::Slower => "SLOWER",
+            Self::Faster => "faster",
+            Self::Slower => "slower",
             Self::Same => "same",
             Self::Ambiguous => "ambiguous",
         })

@@ -54,7 +54,7 @@ fn a_measurement_is_kept_drawn_and_compared_with() {
     lab.write("fast", fast.to_string());
     let slower = bench(&format!("{} --op sum", trajectory.replace("base", "fast")));
     assert_eq!(slower.code, Some(3), "{}", slower.context());
-    slower.says("compared with fast | slow.gradient was final, is trajectory | SLOWER | slower");
+    slower.says("compared with fast | slow.gradient was final, is trajectory | slower");
 }
 
 #[test]
