@@ -105,7 +105,7 @@ fn main() -> Result<ExitCode, String> {
         burst: if rounds { bf16_burst } else { fma_burst },
     };
     // Runs on a thread of the pool, so that the threads of the bursts and of our products are awake.
-    let agree = rayon::scope(|_| contest.run(&args));
+    let agree = engine::parallel::in_pool(|| contest.run(&args));
     Ok(if agree { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
