@@ -6,7 +6,7 @@ use super::amx::Amx;
 use super::neon::Neon;
 #[cfg(target_arch = "x86_64")]
 use super::x86::{Avx2, Avx512, Flushing, Narrowing};
-use super::{Kernel, Scalar};
+use super::{Isa, Kernel, Scalar};
 use crate::{Error, Result};
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -137,9 +137,16 @@ pub fn dispatch<K: Kernel>(kernel: K) -> K::Output {
         #[cfg(target_arch = "x86_64")]
         Level::Avx2 => unsafe { Avx2::run(kernel) },
         #[cfg(target_arch = "aarch64")]
-        Level::Neon => kernel.run::<Neon>(),
-        _ => kernel.run::<Scalar>(),
+        Level::Neon => run::<Neon, K>(kernel),
+        _ => run::<Scalar, K>(kernel),
     }
+}
+
+/// In a frame of its own. Without optimisation a kernel's frame holds the variables of all that it inlines, more than a
+/// megabyte, and those of two instruction sets together overflowed the stack of a thread.
+#[inline(never)]
+fn run<I: Isa, K: Kernel>(kernel: K) -> K::Output {
+    kernel.run::<I>()
 }
 
 /// As [`dispatch`], but subnormal operands count as zeros, and subnormal results of f32 and f64 operations become zeros. Only
