@@ -142,13 +142,23 @@ impl Plan {
     }
 
     /// The buffer of a kept value after a run.
+    ///
+    /// # Panics
+    /// If the request did not keep it.
+    #[track_caller]
     pub fn value(&self, value: Value) -> Id {
-        self.kept.iter().find(|(v, _)| *v == value).expect("a value that the plan keeps").1
+        let kept = self.kept.iter().find(|(v, _)| *v == value);
+        kept.expect("this value is not kept: the plan was not asked for it").1
     }
 
-    /// The buffer of a leaf's gradient after a run. The request must have wanted it.
+    /// The buffer of a leaf's gradient after a run.
+    ///
+    /// # Panics
+    /// If the request did not want it.
+    #[track_caller]
     pub fn grad(&self, leaf: Value) -> Id {
-        self.grads.iter().find(|(v, _)| *v == leaf).expect("a leaf whose gradient is wanted").1
+        let wanted = self.grads.iter().find(|(v, _)| *v == leaf);
+        wanted.expect("this gradient is not computed: the plan was not asked for it").1
     }
 
     pub(crate) fn of_phase(&self, phase: Phase) -> impl Iterator<Item = &Instr<Id>> {

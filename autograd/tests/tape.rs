@@ -107,6 +107,22 @@ fn a_reshaped_residual_has_no_gradient() {
     assert!(error.contains("residual"), "{error}");
 }
 
+#[test]
+#[should_panic(expected = "x is f64[2, 3], cannot be set to f32[6]")]
+fn an_input_of_another_type_is_named() {
+    let t = tape();
+    t.set(t.input("x", &[2, 3]), &[0.0f32; 6]);
+}
+
+#[test]
+#[should_panic(expected = "this value is not kept: the plan was not asked for it")]
+fn a_value_that_was_not_asked_for_is_refused() {
+    let t = tape();
+    let x = t.input("x", &[2]);
+    let h = x.exp();
+    t.compute(&[h.sum()]).unwrap().get(h);
+}
+
 /// A head that could compute both passes in one, but in another phase than the root.
 #[test]
 fn a_loss_of_the_batch_plus_a_penalty_of_the_step() {

@@ -24,12 +24,20 @@ pub enum ErrorKind {
 /// let error = Error::usage("bias is f32[3], must be f32[4]").at("layers.2");
 /// assert_eq!(error.to_string(), "layers.2: bias is f32[3], must be f32[4]");
 /// assert_eq!(error.kind, ErrorKind::Usage);
+/// // `main` prints it in this form if it returns it.
+/// assert_eq!(format!("{error:?}"), error.to_string());
 /// ```
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Error {
     /// What kind of error it is.
     pub kind: ErrorKind,
     message: String,
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
 }
 
 impl Error {

@@ -161,8 +161,12 @@ impl Tape {
     ///
     /// # Panics
     /// If it is neither, or if the type or number of elements differs.
+    #[track_caller]
     pub fn set<T: Element>(&self, leaf: Tensor, numbers: &[T]) {
-        self.store.borrow_mut().get_mut(self.id(leaf)).write(numbers);
+        let (id, given) = (self.id(leaf), Spec::new(T::DTYPE, &[numbers.len()]));
+        let fits = (id.spec.dtype, id.spec.shape.numel()) == (given.dtype, numbers.len());
+        assert!(fits, "{} is {}, cannot be set to {given}", self.graph.borrow().describe(leaf.value), id.spec);
+        self.store.borrow_mut().get_mut(id).write(numbers);
     }
 
     /// The numbers of an input or parameter.

@@ -35,6 +35,7 @@ impl<'t> Program<'t> {
     ///
     /// # Panics
     /// If it does not keep the value, or the device has failed.
+    #[track_caller]
     pub fn get(&self, value: Tensor) -> Vec<f64> {
         let value = self.tape.own(value).unwrap_or_else(|e| panic!("{e}"));
         self.tape.store.borrow().get(self.plan.value(value)).read_f64().expect("a sound device")
@@ -44,6 +45,7 @@ impl<'t> Program<'t> {
     ///
     /// # Panics
     /// As [`get`](Self::get).
+    #[track_caller]
     pub fn number(&self, value: Tensor) -> f64 {
         self.get(value)[0]
     }
@@ -52,6 +54,7 @@ impl<'t> Program<'t> {
     ///
     /// # Panics
     /// If the program does not compute it, or the device has failed.
+    #[track_caller]
     pub fn gradient(&self, parameter: Tensor) -> Vec<f64> {
         let leaf = self.tape.own(parameter).unwrap_or_else(|e| panic!("{e}"));
         self.tape.store.borrow().get(self.plan.grad(leaf)).read_f64().expect("a sound device")
