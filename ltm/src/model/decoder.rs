@@ -196,12 +196,9 @@ impl<'a> Decoder<'a> {
             let layer = format!("layers.{l}");
             g.scope(layer.as_str());
             let linear = |g: &mut Graph, x: Value, name: &str, onto: Option<Value>| {
-                let weight = self.weight(&format!("{layer}.{name}.weight"));
-                let y = match onto {
-                    Some(h) => g.apply(LinearResidual, &[x, weight, h])?,
-                    None => g.apply(Linear, &[x, weight])?,
-                };
-                g.apply(Elementwise::Add, &[y, self.weight(&format!("{layer}.{name}.bias"))])
+                let [weight, bias] = ["weight", "bias"].map(|of| self.weight(&format!("{layer}.{name}.{of}")));
+                let onto = onto.map_or(Ok(bias), |h| g.apply(Elementwise::Add, &[h, bias]))?;
+                g.apply(LinearResidual, &[x, weight, onto])
             };
             // a = layernorm₁(h);  h += Wo · attention(Wq a + bq, Wk a + bk, Wv a + bv) + bo
             let a = norm(g, h, &format!("{layer}.attention_norm"))?;
