@@ -113,7 +113,7 @@ pub fn forward(op: &dyn Op, ins: &[Buffer], reference: impl Fn(&[Tensor]) -> Vec
 }
 
 /// Compares a claimed Jacobian-vector product, given the inputs and a direction for each, with differences of the
-/// result. ([`check_op`](crate::check_op) compares the same differences with the transpose of the VJP, so it needs no
+/// result. ([`check_op`] compares the same differences with the transpose of the VJP, so it needs no
 /// such product.)
 ///
 /// # Errors
@@ -132,7 +132,7 @@ pub fn jvp(op: &dyn Op, ins: &[Buffer], seed: u64, claimed: impl Fn(&[Tensor], &
 
 /// Second order: the derivative H of the gradient by differences must be symmetric, u·H·v = v·H·u for random
 /// directions. A gradient that fails is not the gradient of any function. Kinks and rough places are left out, as in
-/// [`check_op`](crate::check_op).
+/// [`check_op`].
 ///
 /// # Errors
 /// If the products differ.
