@@ -82,14 +82,20 @@ pub fn chunks2<A: Send, B: Send>(
     chunks.with_min_len(unsplit()).for_each(|(i, (a, b))| f(i, a, b));
 }
 
-/// Like [`chunks`], over three slices with the same number of chunks; an empty last slice counts as having as many as
-/// the others.
+/// Like [`chunks`], over three slices with the same number of chunks; an empty slice counts as having as many as the
+/// others.
 pub fn chunks3<A: Send, B: Send, C: Send>(
     (a, a_size): (&mut [A], usize),
     (b, b_size): (&mut [B], usize),
     (c, c_size): (&mut [C], usize),
     f: impl Fn(usize, &mut [A], &mut [B], &mut [C]) + Sync + Send,
 ) {
+    if a.is_empty() {
+        return chunks2(b, b_size, c, c_size, |i, b, c| f(i, &mut [], b, c));
+    }
+    if b.is_empty() {
+        return chunks2(a, a_size, c, c_size, |i, a, c| f(i, a, &mut [], c));
+    }
     if c.is_empty() {
         return chunks2(a, a_size, b, b_size, |i, a, b| f(i, a, b, &mut []));
     }

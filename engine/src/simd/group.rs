@@ -298,14 +298,18 @@ impl Format for f64 {
 pub fn exp<T: Format, R: Register<T>>(x: R) -> R {
     // The constant comes first, so that a NaN passes.
     let x = R::splat(T::EXP_HIGH).min(R::splat(T::EXP_LOW).max(x));
-    let n = round(x.mul(R::splat(T::LOG2_E)));
+    let (integer, bias) = (R::splat(T::INTEGER), R::splat(T::BIAS));
+    // Adding `integer` puts n into the lowest bits.
+    let shifted = x.mul_add(R::splat(T::LOG2_E), integer);
+    let n = shifted.sub(integer);
     let r = n.mul_add(R::splat(T::MINUS_LN_2[1]), n.mul_add(R::splat(T::MINUS_LN_2[0]), x));
     let mut series = R::splat(T::TAYLOR[0]);
     for &coefficient in &T::TAYLOR[1..] {
         series = series.mul_add(r, R::splat(coefficient));
     }
-    let half = round(n.mul(R::splat(T::from_f64(0.5))));
-    series.mul(power_of_two(half)).mul(power_of_two(n.sub(half)))
+    let half = n.mul_add(R::splat(T::from_f64(0.5)), integer);
+    let factors = [half.add(bias), shifted.sub(half).add(R::splat(T::INTEGER + T::BIAS))];
+    series.mul(factors[0].mantissa_to_exponent()).mul(factors[1].mantissa_to_exponent())
 }
 
 /// ln x = n·ln 2 + 2·artanh(s) with x = m·2ⁿ, m between 1/√2 and √2, and s = (m − 1)/(m + 1). Where n = 0 the first term is

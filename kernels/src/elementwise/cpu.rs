@@ -3,7 +3,7 @@
 use super::{CUBIC, Elementwise, LINEAR};
 use crate::lanes::{CHUNK, load, sigmoid, store_wanted};
 use engine::simd::{self, Isa, Kernel, LANES, Lanes, Real};
-use engine::{Want, parallel};
+use engine::{DType, Want, parallel};
 use std::ops::Range;
 
 #[inline(always)]
@@ -171,9 +171,11 @@ fn log_one_plus<I: Isa, T: Real>(u: T::Lanes<I>) -> T::Lanes<I> {
     let below = u.add(u.select(limit, constant::<I, T>(3.0), constant::<I, T>(2.0)));
     let s = above.div(below);
     let square = s.mul(s);
-    // The terms beyond s¹⁹/19 are below a unit in the last place of f64, because |s| ≤ 0.172.
-    let mut series = constant::<I, T>(1.0 / 19.0);
-    for odd in [17.0, 15.0, 13.0, 11.0, 9.0, 7.0, 5.0, 3.0, 1.0] {
+    // The terms beyond s¹⁹/19 are below a unit in the last place of f64, because |s| ≤ 0.172; those beyond s⁹/9 in f32.
+    let odds: &[f64] = &[19.0, 17.0, 15.0, 13.0, 11.0, 9.0, 7.0, 5.0, 3.0, 1.0];
+    let odds = if T::DTYPE == DType::F64 { odds } else { &odds[5..] };
+    let mut series = constant::<I, T>(1.0 / odds[0]);
+    for &odd in &odds[1..] {
         series = series.mul_add(square, constant::<I, T>(1.0 / odd));
     }
     let base = u.select(limit, constant::<I, T>(std::f64::consts::LN_2), T::Lanes::<I>::zero());
@@ -330,10 +332,11 @@ pub fn vjp<T: Real>(
                     let first = block * rows_per_block;
                     add_rows(first..rows.min(first + rows_per_block), period, 0, sums);
                 });
-                for (i, d_x) in d_x.iter_mut().enumerate() {
-                    let mut sum = if want == Want::Add { *d_x } else { T::ZERO };
-                    partials.iter().skip(i).step_by(own).for_each(|&part| sum += part);
-                    *d_x = sum;
+                if want == Want::Write {
+                    d_x.fill(T::ZERO);
+                }
+                for part in partials.chunks(own) {
+                    d_x.iter_mut().zip(part).for_each(|(sum, &part)| *sum += part);
                 }
             }
         }
@@ -356,14 +359,16 @@ impl Sums {
     fn of(own: usize, n: usize) -> Self {
         /// At least so many columns are enough work for many threads.
         const MANY: usize = 2048;
+        /// As many rows are worth the partial sums of blocks, because memory is read faster row by row.
+        const TALL: usize = 1024;
         if own == n {
             return Self::None;
         }
-        if own >= MANY {
-            return Self::ByColumns;
-        }
         let period = own * repeats(own);
         let rows = n.div_ceil(period);
+        if own >= MANY && rows < TALL {
+            return Self::ByColumns;
+        }
         let blocks = (n / (4 * CHUNK)).clamp(1, 64);
         Self::ByBlocks { period, rows_per_block: rows.div_ceil(blocks).max(1) }
     }

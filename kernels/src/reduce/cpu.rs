@@ -226,7 +226,6 @@ struct Largest<'a, T> {
 impl<T: Real> Kernel for Largest<'_, T> {
     type Output = ();
 
-    /// Only comparisons, which the compiler turns into vectors.
     #[inline(always)]
     fn run<I: Isa>(self) {
         let Self { mut walk, x, given, y, index } = self;
@@ -238,7 +237,7 @@ impl<T: Real> Kernel for Largest<'_, T> {
             if inner == 1 {
                 (out[0], at[0]) = max_row::<I, T>(&x[from..to]);
             } else {
-                max_columns(&x[from..to], inner, column, out, at);
+                max_columns::<I, T>(&x[from..to], inner, column, out, at);
             }
             for (i, at) in at.iter_mut().enumerate() {
                 *at = match given {
@@ -251,25 +250,38 @@ impl<T: Real> Kernel for Largest<'_, T> {
     }
 }
 
-// A comparison with itself becomes one instruction for several numbers.
 #[allow(clippy::eq_op)]
 #[inline(always)]
 fn is_nan<T: Real>(x: T) -> bool {
     x != x
 }
 
-/// Whether a later number takes the place of the largest so far; without branches.
-#[inline(always)]
+/// Whether a later number takes the place of the largest so far.
 fn replaces<T: Real>(x: T, largest: T) -> bool {
-    (x > largest) | (is_nan(x) & !is_nan(largest))
+    x > largest || is_nan(x) && !is_nan(largest)
 }
 
 /// The largest number first, then its place.
 #[inline(always)]
 fn max_row<I: Isa, T: Real>(x: &[T]) -> (T, i32) {
-    let largest = simd::max::<I, T>(x);
-    let at =
-        if x.iter().fold(false, |found, &x| found | is_nan(x)) { first(x, is_nan) } else { first(x, |x| x == largest) };
+    let mut largest = [T::Lanes::<I>::splat(x[0]); 2];
+    let mut sums = [T::Lanes::<I>::zero(); 2];
+    let (body, tail) = x.as_chunks::<{ 2 * LANES }>();
+    for x in body {
+        for j in 0..2 {
+            let x = T::Lanes::<I>::load(&x[j * LANES..]);
+            largest[j] = x.max(largest[j]);
+            sums[j] = sums[j].add(x);
+        }
+    }
+    let mut sum = sums[0].add(sums[1]).sum();
+    let mut most = simd::max::<I, T>(&largest[0].max(largest[1]).to_array());
+    for &x in tail {
+        most = if x > most { x } else { most };
+        sum += x;
+    }
+    // The sum is NaN also if both infinities are among the numbers.
+    let at = if is_nan(sum) && x.iter().any(|&x| is_nan(x)) { first(x, is_nan) } else { first(x, |x| x == most) };
     (x[at], at as i32)
 }
 
@@ -283,16 +295,41 @@ fn first<T: Real>(x: &[T], is: impl Fn(T) -> bool) -> usize {
     from + x[from..].iter().position(|&x| is(x)).expect("a number of the block")
 }
 
+/// The same for columns from `column` on, four rows at a time, so that the results are read and written less often.
 #[inline(always)]
-fn max_columns<T: Real>(x: &[T], inner: usize, column: usize, largest: &mut [T], places: &mut [i32]) {
-    let width = largest.len();
-    largest.copy_from_slice(&x[column..][..width]);
-    places.fill(0);
-    for (k, row) in x.chunks_exact(inner).enumerate().skip(1) {
-        for ((&x, largest), place) in row[column..][..width].iter().zip(&mut *largest).zip(&mut *places) {
-            let better = replaces(x, *largest);
-            *largest = if better { x } else { *largest };
-            *place = if better { k as i32 } else { *place };
+fn max_columns<I: Isa, T: Real>(x: &[T], inner: usize, column: usize, largest: &mut [T], places: &mut [i32]) {
+    /// Columns at a time: their places and sums stay in L1.
+    const WIDTH: usize = 1024;
+    for (block, (largest, places)) in largest.chunks_mut(WIDTH).zip(places.chunks_mut(WIDTH)).enumerate() {
+        let (column, width) = (column + block * WIDTH, largest.len());
+        let (mut at, mut sums) = ([T::ZERO; WIDTH], [T::ZERO; WIDTH]);
+        largest.copy_from_slice(&x[column..][..width]);
+        for (four, rows) in x.chunks(4 * inner).enumerate() {
+            for i in (0..width).step_by(LANES) {
+                let mut most = load::<I, T>(largest, i);
+                let (mut place, mut sum) = (T::Lanes::<I>::load(&at[i..]), T::Lanes::<I>::load(&sums[i..]));
+                for (k, row) in rows.chunks_exact(inner).enumerate() {
+                    let x = load::<I, T>(&row[column..][..width], i);
+                    place = x.select(most, T::Lanes::<I>::splat(T::from_f64((4 * four + k) as f64)), place);
+                    most = x.max(most);
+                    sum = sum.add(x);
+                }
+                store::<I, T>(most, largest, i);
+                place.store(&mut at[i..]);
+                sum.store(&mut sums[i..]);
+            }
+        }
+        for i in 0..width {
+            places[i] = at[i].to_f64() as i32;
+            // Also if both infinities are among the numbers.
+            if is_nan(sums[i]) {
+                (largest[i], places[i]) = (x[column + i], 0);
+                for (k, row) in x.chunks_exact(inner).enumerate() {
+                    if replaces(row[column + i], largest[i]) {
+                        (largest[i], places[i]) = (row[column + i], k as i32);
+                    }
+                }
+            }
         }
     }
 }
