@@ -1,4 +1,4 @@
-use crate::lanes::{load, rows_per_chunk, store, store_wanted, sum_columns};
+use crate::lanes::{load, rows_per_chunk, store, store_wanted};
 use engine::simd::{self, Isa, Kernel, LANES, Lanes, Real};
 use engine::{Want, parallel};
 
@@ -58,7 +58,10 @@ impl<T: Real> Kernel for Forward<'_, T> {
     }
 }
 
-/// The inputs of the gradients of `x` and of the gain.
+/// Rows of one chunk. The gradients of gain and bias are summed row by row within a chunk, then chunk by chunk.
+pub const ROWS: usize = 32;
+
+/// The inputs of the gradients. For the bias alone, only `d_y` is not empty.
 #[derive(Clone, Copy)]
 pub struct Known<'a, T> {
     pub x: &'a [T],
@@ -67,38 +70,63 @@ pub struct Known<'a, T> {
     pub d_y: &'a [T],
 }
 
-pub fn vjp_x<T: Real>(known: Known<T>, gain: &[T], want: Want, d_x: &mut [T]) {
-    let d = gain.len();
-    let rows = rows_per_chunk(d);
-    parallel::chunks(d_x, rows * d, |c, d_x| {
-        let at = c * rows;
-        let known = Known {
-            x: &known.x[at * d..],
-            mean: &known.mean[at..],
-            rstd: &known.rstd[at..],
-            d_y: &known.d_y[at * d..],
-        };
-        simd::dispatch(BackwardX { known, gain, want, d_x });
+impl<T> Known<'_, T> {
+    /// The rows of chunk `c`.
+    fn chunk(&self, c: usize, d: usize) -> Self {
+        fn part<T>(all: &[T], c: usize, size: usize) -> &[T] {
+            all.chunks(size).nth(c).unwrap_or_default()
+        }
+        Self {
+            x: part(self.x, c, ROWS * d),
+            mean: part(self.mean, c, ROWS),
+            rstd: part(self.rstd, c, ROWS),
+            d_y: part(self.d_y, c, ROWS * d),
+        }
+    }
+}
+
+/// The gradient of `x`, and the partial sums `[chunks, d]` of the gain's and the bias's, each only if not empty. Without the
+/// gradient of `x`, `gain` is not read.
+pub fn vjp<T: Real>(known: Known<T>, d: usize, gain: &[T], want: Want, d_x: &mut [T], partials: [&mut [T]; 2]) {
+    let [of_gain, of_bias] = partials;
+    parallel::chunks3((d_x, ROWS * d), (of_gain, d), (of_bias, d), |c, d_x, of_gain, of_bias| {
+        simd::dispatch(Backward { known: known.chunk(c, d), d, gain, want, d_x, of_gain, of_bias });
     });
 }
 
-struct BackwardX<'a, T> {
+struct Backward<'a, T> {
     known: Known<'a, T>,
+    d: usize,
     gain: &'a [T],
     want: Want,
     d_x: &'a mut [T],
+    of_gain: &'a mut [T],
+    of_bias: &'a mut [T],
 }
 
-impl<T: Real> Kernel for BackwardX<'_, T> {
+impl<T: Real> Kernel for Backward<'_, T> {
     type Output = ();
 
+    /// All gradients row by row, so that they read a row from memory once.
     #[inline(always)]
     fn run<I: Isa>(self) {
-        let Self { known: Known { x, mean, rstd, d_y }, gain, want, d_x } = self;
-        let d = gain.len();
+        let Self { known: Known { x, mean, rstd, d_y }, d, gain, want, d_x, of_gain, of_bias } = self;
         let inverse_d = T::ONE / T::from_f64(d as f64);
-        let rows = x.chunks_exact(d).zip(d_y.chunks_exact(d)).zip(mean.iter().zip(rstd));
-        for (((x, d_y), (&mean, &rstd)), d_x) in rows.zip(d_x.chunks_exact_mut(d)) {
+        of_gain.fill(T::ZERO);
+        of_bias.fill(T::ZERO);
+        let mut known = x.chunks_exact(d).zip(mean.iter().zip(rstd));
+        let mut d_x = d_x.chunks_exact_mut(d);
+        for d_y in d_y.chunks_exact(d) {
+            for i in (0..of_bias.len()).step_by(LANES) {
+                store::<I, T>(load::<I, T>(of_bias, i).add(load::<I, T>(d_y, i)), of_bias, i);
+            }
+            let Some((x, (&mean, &rstd))) = known.next() else { continue };
+            let scale = T::Lanes::<I>::splat(rstd);
+            for i in (0..of_gain.len()).step_by(LANES) {
+                let hat = centred::<I, T>(x, mean, i).mul(scale);
+                store::<I, T>(hat.mul_add(load::<I, T>(d_y, i), load::<I, T>(of_gain, i)), of_gain, i);
+            }
+            let Some(d_x) = d_x.next() else { continue };
             let (mut sum, mut dot) = (T::Lanes::<I>::zero(), T::Lanes::<I>::zero());
             for i in (0..d).step_by(LANES) {
                 let h = load::<I, T>(gain, i).mul(load::<I, T>(d_y, i));
@@ -108,22 +136,10 @@ impl<T: Real> Kernel for BackwardX<'_, T> {
             // d_x = rstd · (h − mean(h) − (x − mean) · rstd² · mean(h ⊙ (x − mean)))
             let level = T::Lanes::<I>::splat(sum.sum() * inverse_d);
             let pull = T::Lanes::<I>::splat(-(dot.sum() * inverse_d * rstd * rstd));
-            let scale = T::Lanes::<I>::splat(rstd);
             for i in (0..d).step_by(LANES) {
                 let h = load::<I, T>(gain, i).mul(load::<I, T>(d_y, i)).sub(level);
                 store_wanted::<I, T>(want, centred::<I, T>(x, mean, i).mul_add(pull, h).mul(scale), d_x, i);
             }
         }
     }
-}
-
-pub fn vjp_gain<T: Real>(known: Known<T>, want: Want, d_gain: &mut [T]) {
-    let d = d_gain.len();
-    sum_columns(want, d_gain, |first, sums| {
-        let rows = known.x.chunks_exact(d).zip(known.d_y.chunks_exact(d));
-        for ((x, d_y), (&mean, &rstd)) in rows.zip(known.mean.iter().zip(known.rstd)) {
-            let columns = sums.iter_mut().zip(&x[first..]).zip(&d_y[first..]);
-            columns.for_each(|((sum, &x), &d_y)| *sum += (x - mean) * rstd * d_y);
-        }
-    });
 }

@@ -79,20 +79,33 @@ impl Op for LayerNorm {
             return;
         }
         with_real!(d_y.dtype(), T => {
-            if wants[2].is_wanted() {
-                lanes::sum_rows::<T>(wants[2], d_y.as_slice(), d_bias.as_mut_slice());
-            }
-            if wants[0].is_wanted() || wants[1].is_wanted() {
-                let (mean, rstd) = (outs[1].as_slice(), outs[2].as_slice());
-                let known = cpu::Known::<T> { x: ins[0].as_slice(), mean, rstd, d_y: d_y.as_slice() };
-                if wants[0].is_wanted() {
-                    cpu::vjp_x(known, ins[1].as_slice(), wants[0], d_x.as_mut_slice());
-                }
-                if wants[1].is_wanted() {
-                    cpu::vjp_gain(known, wants[1], d_gain.as_mut_slice());
+            let (dim, size) = (d_y.shape().last(), d_y.shape().rows().div_ceil(cpu::ROWS) * d_y.shape().last());
+            let sizes = [1, 2].map(|i| if wants[i].is_wanted() { size } else { 0 });
+            let [of_gain, of_bias] = lanes::split(cx.scratch::<T>(sizes[0] + sizes[1]), sizes);
+            let [x, mean, rstd] = match self.reads(wants).outs {
+                0 => [&[][..]; 3],
+                _ => [ins[0], outs[1], outs[2]].map(|buffer| buffer.as_slice::<T>()),
+            };
+            let known = cpu::Known { x, mean, rstd, d_y: d_y.as_slice() };
+            let gain = if wants[0].is_wanted() { ins[1].as_slice() } else { &[] };
+            cpu::vjp(known, dim, gain, wants[0], lanes::wanted(wants[0], d_x), [&mut *of_gain, &mut *of_bias]);
+            for (want, partials, sums) in [(wants[1], of_gain, d_gain), (wants[2], of_bias, d_bias)] {
+                if want.is_wanted() {
+                    lanes::sum_rows::<T>(want, partials, sums.as_mut_slice());
                 }
             }
         });
+    }
+
+    /// Gradients of gain and bias per chunk of rows.
+    fn scratch(&self, device: &Device, ins: &[Spec], pass: Pass) -> usize {
+        let sums = [1, 2].into_iter().filter(|&i| pass.gives(i)).count();
+        match device {
+            Device::Cpu(_) => {
+                sums * ins[0].shape.rows().div_ceil(cpu::ROWS) * ins[0].shape.last() * ins[0].dtype.size()
+            }
+            Device::Cuda(_) => 0,
+        }
     }
 
     fn cost(&self, ins: &[Spec], pass: Pass) -> Cost {

@@ -63,65 +63,44 @@ impl<T> Known<'_, T> {
 /// `gain` is not read.
 pub fn vjp<T: Real>(known: Known<T>, d: usize, gain: &[T], want: Want, d_x: &mut [T], partials: &mut [T]) {
     parallel::chunks2(d_x, ROWS * d, partials, d, |c, d_x, partial| {
-        let known = known.chunk(c, d);
-        if !d_x.is_empty() {
-            simd::dispatch(BackwardX { known, gain, want, d_x });
-        }
-        if !partial.is_empty() {
-            simd::dispatch(BackwardGain { known, partial });
-        }
+        simd::dispatch(Backward { known: known.chunk(c, d), d, gain, want, d_x, partial });
     });
 }
 
-struct BackwardX<'a, T> {
+struct Backward<'a, T> {
     known: Known<'a, T>,
+    d: usize,
     gain: &'a [T],
     want: Want,
     d_x: &'a mut [T],
-}
-
-impl<T: Real> Kernel for BackwardX<'_, T> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<I: Isa>(self) {
-        let Self { known: Known { x, rstd, d_y }, gain, want, d_x } = self;
-        let d = gain.len();
-        let inverse_d = T::ONE / T::from_f64(d as f64);
-        for (((x, d_y), &rstd), d_x) in
-            x.chunks_exact(d).zip(d_y.chunks_exact(d)).zip(rstd).zip(d_x.chunks_exact_mut(d))
-        {
-            let mut dot = T::Lanes::<I>::zero();
-            for i in (0..d).step_by(LANES) {
-                dot = load::<I, T>(gain, i).mul(load::<I, T>(d_y, i)).mul_add(load::<I, T>(x, i), dot);
-            }
-            // d_x = rstd · (gain ⊙ d_y − x · rstd² · mean(gain ⊙ d_y ⊙ x))
-            let pull = T::Lanes::<I>::splat(-(dot.sum() * inverse_d * rstd * rstd));
-            let scale = T::Lanes::<I>::splat(rstd);
-            for i in (0..d).step_by(LANES) {
-                let d_hat = load::<I, T>(gain, i).mul(load::<I, T>(d_y, i));
-                store_wanted::<I, T>(want, load::<I, T>(x, i).mul_add(pull, d_hat).mul(scale), d_x, i);
-            }
-        }
-    }
-}
-
-struct BackwardGain<'a, T> {
-    known: Known<'a, T>,
     partial: &'a mut [T],
 }
 
-impl<T: Real> Kernel for BackwardGain<'_, T> {
+impl<T: Real> Kernel for Backward<'_, T> {
     type Output = ();
 
+    /// Both gradients row by row, so that they read a row from memory once.
     #[inline(always)]
     fn run<I: Isa>(self) {
-        let Self { known: Known { x, rstd, d_y }, partial } = self;
-        let d = partial.len();
+        let Self { known: Known { x, rstd, d_y }, d, gain, want, d_x, partial } = self;
+        let inverse_d = T::ONE / T::from_f64(d as f64);
         partial.fill(T::ZERO);
+        let mut d_x = d_x.chunks_exact_mut(d);
         for ((x, d_y), &rstd) in x.chunks_exact(d).zip(d_y.chunks_exact(d)).zip(rstd) {
             let scale = T::Lanes::<I>::splat(rstd);
-            for i in (0..d).step_by(LANES) {
+            if let Some(d_x) = d_x.next() {
+                let mut dot = T::Lanes::<I>::zero();
+                for i in (0..d).step_by(LANES) {
+                    dot = load::<I, T>(gain, i).mul(load::<I, T>(d_y, i)).mul_add(load::<I, T>(x, i), dot);
+                }
+                // d_x = rstd · (gain ⊙ d_y − x · rstd² · mean(gain ⊙ d_y ⊙ x))
+                let pull = T::Lanes::<I>::splat(-(dot.sum() * inverse_d * rstd * rstd));
+                for i in (0..d).step_by(LANES) {
+                    let d_hat = load::<I, T>(gain, i).mul(load::<I, T>(d_y, i));
+                    store_wanted::<I, T>(want, load::<I, T>(x, i).mul_add(pull, d_hat).mul(scale), d_x, i);
+                }
+            }
+            for i in (0..partial.len()).step_by(LANES) {
                 let sum = load::<I, T>(x, i).mul(scale).mul_add(load::<I, T>(d_y, i), load::<I, T>(partial, i));
                 store::<I, T>(sum, partial, i);
             }
