@@ -1,7 +1,7 @@
 //! The backward pass on the CPU.
 
 use super::band::{Band, Masks, Rectangle};
-use super::cpu::{Head, Part, Shape, hide, rows_of, sum, times};
+use super::cpu::{Head, Part, Samples, Shape, hide, rows_of, sum, times};
 use crate::attention::scale;
 use crate::lanes::split;
 use crate::matmul::tiles::{Tile, for_each_tile};
@@ -36,12 +36,15 @@ impl<'a, T: Real> Known<'a, T> {
 }
 
 /// `d_qkv` [B, N, 3d]. A thread takes one head of one sample and sums every key's gradient in the order of the queries.
-pub fn backward<T: Real>(shape: Shape, known: Known<'_, T>, want: Want, d_qkv: &mut [T]) {
+pub fn backward<T: Real>(samples: Samples, known: Known<'_, T>, want: Want, d_qkv: &mut [T]) {
+    let Samples { shape, .. } = samples;
     let (d, rows) = (shape.dim(), 3 * shape.tokens);
     // d_qkv as [B·N·3, d]: so a head of a sample is one rectangle with three rows per token.
-    let samples = d_qkv.len() / (rows * d);
-    for_each_tile(d_qkv, [samples * rows, d], d, [rows, shape.head_dim], |tile| {
-        let known = known.sample(shape, tile.rows.start / rows);
+    let count = d_qkv.len() / (rows * d);
+    for_each_tile(d_qkv, [count * rows, d], d, [rows, shape.head_dim], |mut tile| {
+        let sample = tile.rows.start / rows;
+        let (known, shape) = (known.sample(shape, sample), samples.of(sample));
+        clear_padding(&mut tile, shape, want);
         let index = tile.cols.start / shape.head_dim;
         let head = shape.tokens * shape.head_dim;
         let panels = packed_len(shape.tokens, shape.head_dim);
@@ -49,6 +52,14 @@ pub fn backward<T: Real>(shape: Shape, known: Known<'_, T>, want: Want, d_qkv: &
             simd::dispatch(Backward { shape, index, known, want, d_qkv: tile, scratch });
         });
     });
+}
+
+/// Padding has no gradient.
+pub fn clear_padding<T: Real>(d_qkv: &mut Tile<'_, T>, shape: Shape, want: Want) {
+    if want == Want::Write {
+        let (rows, width) = (d_qkv.rows.len(), d_qkv.cols.len());
+        (3 * shape.tokens..rows).for_each(|row| d_qkv.row(row, 0, width).fill(T::ZERO));
+    }
 }
 
 /// One head of one sample.

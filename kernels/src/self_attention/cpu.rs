@@ -24,6 +24,36 @@ pub struct Shape {
     pub after: usize,
 }
 
+/// The sizes of every sample: without padding, or of as many tokens as its length says.
+#[derive(Clone, Copy)]
+pub struct Samples<'a> {
+    pub shape: Shape,
+    pub lengths: Option<&'a [i32]>,
+}
+
+impl Samples<'_> {
+    /// Of one sample.
+    ///
+    /// # Panics
+    /// If its length is invalid.
+    pub fn of(self, sample: usize) -> Shape {
+        let Some(lengths) = self.lengths else { return self.shape };
+        let (length, most) = (lengths[sample], self.shape.tokens);
+        let tokens = usize::try_from(length).ok().filter(|&n| n <= most);
+        let tokens =
+            tokens.unwrap_or_else(|| panic!("the length of sample {sample} is {length}, must be between 0 and {most}"));
+        let others = tokens.saturating_sub(1);
+        Shape { tokens, before: others, after: others, ..self.shape }
+    }
+}
+
+/// The first `n` elements; the others, which are padding, become zero.
+pub fn without_padding<T: Real>(x: &mut [T], n: usize) -> &mut [T] {
+    let (text, padding) = x.split_at_mut(n);
+    padding.fill(T::ZERO);
+    text
+}
+
 impl Shape {
     pub fn dim(self) -> usize {
         self.heads * self.head_dim
@@ -131,11 +161,13 @@ pub fn rows_of<'a, T>(group: &Group, band: &Band, scores: &'a mut [T]) -> &'a mu
 }
 
 /// `qkv` [B, N, 3d] → `y` [B, N, d], `lse` [B, N, H].
-pub fn forward<T: Real>(shape: Shape, qkv: &[T], y: &mut [T], lse: &mut [T]) {
-    let Shape { tokens, heads, .. } = shape;
-    let d = shape.dim();
+pub fn forward<T: Real>(samples: Samples, qkv: &[T], y: &mut [T], lse: &mut [T]) {
+    let Shape { tokens, heads, .. } = samples.shape;
+    let d = samples.shape.dim();
     parallel::chunks2(y, tokens * d, lse, tokens * heads, |sample, y, lse| {
-        let qkv = &qkv[sample * tokens * 3 * d..][..tokens * 3 * d];
+        let shape = samples.of(sample);
+        let qkv = &qkv[sample * tokens * 3 * d..][..shape.tokens * 3 * d];
+        let (y, lse) = (without_padding(y, shape.tokens * d), without_padding(lse, shape.tokens * heads));
         parallel::chunks2(y, CHUNK * d, lse, CHUNK * heads, |chunk, y, lse| {
             parallel::scratch(shape.block() + shape.scores() + 2 * shape.panels(CHUNK), |scratch| {
                 simd::dispatch(Forward { shape, qkv, first: chunk * CHUNK, y, lse, scratch });

@@ -26,19 +26,21 @@ pub fn shared(tiles: Tiles) -> usize {
     rows(tiles, 2) + 4 * columns(tiles) * DType::F32.size()
 }
 
-fn launch(gpu: &dyn Gpu, shape: Shape, like: &Buffer, entry: &'static str, shared: fn(Tiles) -> usize, args: &[Arg]) {
+/// `ins` are the op's inputs, with or without lengths.
+fn launch(gpu: &dyn Gpu, shape: Shape, ins: &[&Buffer], entry: &'static str, shared: fn(Tiles) -> usize, args: &[Arg]) {
     let Shape { tokens, heads, head_dim, before, after } = shape;
-    let (samples, dtype) = (like.shape().dims()[0], like.dtype());
+    let (samples, dtype) = (ins[0].shape().dims()[0], ins[0].dtype());
     let tiles = Tiles::new(head_dim, dtype);
+    let lengths = ins.get(1).map_or(Arg::Pointer(0), |&lengths| Arg::from(lengths));
     gpu.launch(
         &KERNELS.kernel(entry, dtype).size(tiles.size),
         Grid::with_blocks([tokens.div_ceil(tiles.block()), heads, samples], THREADS).shared(shared(tiles)),
-        &[args, args![tokens, heads, head_dim, before, after, Arg::F32(attention::scale(head_dim))]].concat(),
+        &[args, args![tokens, heads, head_dim, before, after, Arg::F32(attention::scale(head_dim)), lengths]].concat(),
     );
 }
 
-pub fn forward(gpu: &dyn Gpu, shape: Shape, qkv: &Buffer, y: &Buffer, lse: &Buffer) {
-    launch(gpu, shape, qkv, "forward", |tiles| rows(tiles, 1), args![qkv, y, lse]);
+pub fn forward(gpu: &dyn Gpu, shape: Shape, ins: &[&Buffer], y: &Buffer, lse: &Buffer) {
+    launch(gpu, shape, ins, "forward", |tiles| rows(tiles, 1), args![ins[0], y, lse]);
 }
 
 /// Numbers of f32 scratch memory: lse and delta of each token and head.
@@ -47,8 +49,16 @@ pub fn scratch(shape: Shape, samples: usize) -> usize {
 }
 
 /// `pairs` is scratch memory for [`scratch`] numbers.
-pub fn backward(gpu: &dyn Gpu, shape: Shape, known: [&Buffer; 4], want: Want, d_qkv: &Buffer, pairs: Pointer) {
+pub fn backward(
+    gpu: &dyn Gpu,
+    shape: Shape,
+    ins: &[&Buffer],
+    known: [&Buffer; 4],
+    want: Want,
+    d_qkv: &Buffer,
+    pairs: Pointer,
+) {
     let [qkv, y, lse, d_y] = known;
-    launch(gpu, shape, qkv, "backward_queries", shared, args![qkv, y, lse, d_y, want, d_qkv, pairs]);
-    launch(gpu, shape, qkv, "backward_keys", shared, args![qkv, pairs, d_y, want, d_qkv]);
+    launch(gpu, shape, ins, "backward_queries", shared, args![qkv, y, lse, d_y, want, d_qkv, pairs]);
+    launch(gpu, shape, ins, "backward_keys", shared, args![qkv, pairs, d_y, want, d_qkv]);
 }

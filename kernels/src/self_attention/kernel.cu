@@ -11,36 +11,63 @@ constexpr int BACKWARD_KEYS = sizeof(T) == 2 ? 16 : 8;
 constexpr int RESIDENT_FORWARD = D <= 64 ? 3 : 0;
 constexpr int RESIDENT = D <= 32 ? 2 : 0;
 
+// The tokens of this block's sample that are not padding; all if there are no lengths.
+__device__ inline int length_of(const int* lengths, int tokens) {
+    return lengths ? min(max(lengths[blockIdx.z], 0), tokens) : tokens;
+}
+
 // Sizes of the layer: qkv [B, tokens, 3d], d = heads·head_dim. A token sees itself, the `before` tokens before it and the
-// `after` tokens after it. Blocks: x of rows, y a head, z a sample.
+// `after` tokens after it, but no padding, which is from token `length` on. Blocks: x of rows, y a head, z a sample.
 struct Layer {
     int tokens, heads, head_dim, before, after;
     float scale;
+    int length;
 
     // Element 0 of this block's sample and head in the i-th part (d columns) of a tensor [B, tokens, n·d].
     __device__ size_t start(int n, int i) const {
         return ((size_t)blockIdx.z * tokens * n + i) * heads * head_dim + blockIdx.y * head_dim;
     }
-    __device__ Rows rows(const T* x, int n, int i) const { return {x + start(n, i), n * heads * head_dim, tokens, head_dim}; }
+    __device__ Rows rows(const T* x, int n, int i) const { return {x + start(n, i), n * heads * head_dim, length, head_dim}; }
+    // Stores the gradients or results acc·factor of rows `first` and following; those of padding are zero.
+    template <int M> __device__ void store_part(int want, T* x, int n, int i, int first, float (&acc)[M][D / 8][4], float (&factor)[M][2], T* tile) const {
+#pragma unroll
+        for (int m = 0; m < M; m++) {
+#pragma unroll
+            for (int h = 0; h < 2; h++) {
+                if (first + row_of(m, h) < length) continue;
+                factor[m][h] = 0;
+#pragma unroll
+                for (int j = 0; j < D / 8; j++) acc[m][j][2 * h] = acc[m][j][2 * h + 1] = 0;
+            }
+        }
+        Rows all = rows(x, n, i);
+        all.count = tokens;
+        store_rows(want, x + start(n, i), all, first, acc, factor, tile);
+    }
     // Index of this sample's and head's row in a tensor [B, tokens, heads], and in a tensor [B, heads, tokens].
     __device__ size_t statistic(int row) const { return ((size_t)blockIdx.z * tokens + row) * heads + blockIdx.y; }
     __device__ size_t pair(int row) const { return ((size_t)blockIdx.z * heads + blockIdx.y) * tokens + row; }
 
     // Which keys a query sees, and which queries see a key.
-    __device__ Sight of_queries() const { return {before, after, tokens}; }
-    __device__ Sight of_keys() const { return {after, before, tokens}; }
+    __device__ Sight of_queries() const { return {before, after, length}; }
+    __device__ Sight of_keys() const { return {after, before, length}; }
+
+    // Tiles from row `begin` on that a block sees whose last row sees `far` rows after it; none if all of the block is padding.
+    __device__ int tiles(int first, int begin, int far) const {
+        return first < length ? (min(first + BLOCK + far, length) - begin + COLUMNS - 1) / COLUMNS : 0;
+    }
 
     // Keys and values that a block of queries sees: from the first query's first key to the last query's last.
     __device__ Stream<COLUMNS> keys(const T* qkv, int first, T* shared) const {
-        int begin = max(first - before, 0), end = min(first + BLOCK + after, tokens);
-        return {rows(qkv, 3, 1), rows(qkv, 3, 2), nullptr, begin, (end - begin + COLUMNS - 1) / COLUMNS, shared};
+        int begin = max(first - before, 0);
+        return {rows(qkv, 3, 1), rows(qkv, 3, 2), nullptr, begin, tiles(first, begin, after), shared};
     }
 };
 
 // qkv → y [B, tokens, d], lse [B, tokens, heads]. A block has BLOCK queries.
-extern "C" __global__ void __launch_bounds__(128, RESIDENT_FORWARD) forward(const T* qkv, T* y, float* lse, int tokens, int heads, int head_dim, int before, int after, float scale) {
+extern "C" __global__ void __launch_bounds__(128, RESIDENT_FORWARD) forward(const T* qkv, T* y, float* lse, int tokens, int heads, int head_dim, int before, int after, float scale, const int* lengths) {
     SHARED(T, shared);
-    Layer layer = {tokens, heads, head_dim, before, after, scale};
+    Layer layer = {tokens, heads, head_dim, before, after, scale, length_of(lengths, tokens)};
     int first = blockIdx.x * BLOCK, query = first + warp() * ROWS;
     T* own = shared + warp() * ROWS * STRIDE;
     auto stream = layer.keys(qkv, first, shared + BLOCK * STRIDE);
@@ -52,11 +79,11 @@ extern "C" __global__ void __launch_bounds__(128, RESIDENT_FORWARD) forward(cons
     Left<TILES> queries(own);
     float out[TILES][D / 8][4] = {}, inverse[TILES][2], own_lse[TILES][2];
     attend<FORWARD>(queries, stream, layer.of_queries(), query, scale, out, inverse, own_lse);
-    store_rows(WRITE, y + layer.start(1, 0), layer.rows(y, 1, 0), query, out, inverse, own);
+    layer.store_part(WRITE, y, 1, 0, query, out, inverse, own);
 #pragma unroll
     for (int i = 0; i < 2 * TILES; i++) {
         int row = query + row_of(i / 2, i % 2);
-        if (lane() % 4 == 0 && row < tokens) lse[layer.statistic(row)] = own_lse[i / 2][i % 2];
+        if (lane() % 4 == 0 && row < tokens) lse[layer.statistic(row)] = row < layer.length ? own_lse[i / 2][i % 2] : 0.0f;
     }
 }
 
@@ -73,9 +100,9 @@ __device__ inline float row_dot(const T* a, const T* b) {
 
 // Computes d_q in d_qkv [B, tokens, 3d], and pairs [B, heads, tokens, 2]: lse to base 2 and delta = Σ y · d_y. A block
 // has BLOCK queries.
-extern "C" __global__ void __launch_bounds__(128, RESIDENT) backward_queries(const T* qkv, const T* y, const float* lse, const T* d_y, int want, T* d_qkv, float* pairs, int tokens, int heads, int head_dim, int before, int after, float scale) {
+extern "C" __global__ void __launch_bounds__(128, RESIDENT) backward_queries(const T* qkv, const T* y, const float* lse, const T* d_y, int want, T* d_qkv, float* pairs, int tokens, int heads, int head_dim, int before, int after, float scale, const int* lengths) {
     SHARED(T, shared);
-    Layer layer = {tokens, heads, head_dim, before, after, scale};
+    Layer layer = {tokens, heads, head_dim, before, after, scale, length_of(lengths, tokens)};
     int first = blockIdx.x * BLOCK, query = first + warp() * ROWS;
     T* own = shared + warp() * ROWS * STRIDE;
     auto stream = layer.keys(qkv, first, shared + 2 * BLOCK * STRIDE);
@@ -95,7 +122,7 @@ extern "C" __global__ void __launch_bounds__(128, RESIDENT) backward_queries(con
         for (int h = 0; h < 2; h++) {
             int r = row_of(m, h), row = query + r;
             delta[m][h] = row_dot(own + (BLOCK + r) * STRIDE, stream.tile(1) + (warp() * ROWS + r) * STRIDE);
-            if (row < tokens) {
+            if (row < layer.length) {
                 own_lse[m][h] = lse[layer.statistic(row)] * LOG2_E;
                 if (lane() % 4 == 0) store_pack<2>(pairs + 2 * layer.pair(row), Floats<2>{own_lse[m][h], delta[m][h]});
             }
@@ -112,17 +139,17 @@ extern "C" __global__ void __launch_bounds__(128, RESIDENT) backward_queries(con
     });
     float factor[TILES][2];
     for (int i = 0; i < 2 * TILES; i++) factor[i / 2][i % 2] = scale;
-    store_rows(want, d_qkv + layer.start(3, 0), layer.rows(d_qkv, 3, 0), query, d_q, factor, own);
+    layer.store_part(want, d_qkv, 3, 0, query, d_q, factor, own);
 }
 
 // Computes d_k and d_v in d_qkv. A block has BLOCK keys; pairs come from the kernel above.
-extern "C" __global__ void __launch_bounds__(128, RESIDENT) backward_keys(const T* qkv, const float* pairs, const T* d_y, int want, T* d_qkv, int tokens, int heads, int head_dim, int before, int after, float scale) {
+extern "C" __global__ void __launch_bounds__(128, RESIDENT) backward_keys(const T* qkv, const float* pairs, const T* d_y, int want, T* d_qkv, int tokens, int heads, int head_dim, int before, int after, float scale, const int* lengths) {
     SHARED(T, shared);
-    Layer layer = {tokens, heads, head_dim, before, after, scale};
+    Layer layer = {tokens, heads, head_dim, before, after, scale, length_of(lengths, tokens)};
     int first = blockIdx.x * BLOCK, key = first + warp() * ROWS;
     T* own = shared + warp() * ROWS * STRIDE;
     // From the first query that sees the first key to the last query that sees the last key.
-    int begin = max(first - after, 0), tiles = (min(first + BLOCK + before, tokens) - begin + COLUMNS - 1) / COLUMNS;
+    int begin = max(first - after, 0), tiles = layer.tiles(first, begin, before);
     Stream<COLUMNS> stream = {layer.rows(qkv, 3, 0), layer.rows(d_y, 1, 0), pairs + 2 * layer.pair(0), begin, tiles, shared + 2 * BLOCK * STRIDE};
     load_tile<BLOCK>(shared, layer.rows(qkv, 3, 1), first);
     load_tile<BLOCK>(shared + BLOCK * STRIDE, layer.rows(qkv, 3, 2), first);
@@ -141,6 +168,6 @@ extern "C" __global__ void __launch_bounds__(128, RESIDENT) backward_keys(const 
     });
     float factor[TILES][2], one[TILES][2];
     for (int i = 0; i < 2 * TILES; i++) factor[i / 2][i % 2] = scale, one[i / 2][i % 2] = 1;
-    store_rows(want, d_qkv + layer.start(3, 1), layer.rows(d_qkv, 3, 1), key, d_k, factor, own);
-    store_rows(want, d_qkv + layer.start(3, 2), layer.rows(d_qkv, 3, 2), key, d_v, one, own + BLOCK * STRIDE);
+    layer.store_part(want, d_qkv, 3, 1, key, d_k, factor, own);
+    layer.store_part(want, d_qkv, 3, 2, key, d_v, one, own + BLOCK * STRIDE);
 }

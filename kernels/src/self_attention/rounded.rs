@@ -3,9 +3,9 @@
 //! As in f32, scores have a row per key and a lane per query. Here both go in blocks of 32 from the first token on, the
 //! blocks of the product. So the bits of a token depend on its place in the sample only.
 
-use super::backward::{Known, d_softmax};
+use super::backward::{Known, clear_padding, d_softmax};
 use super::band::{Band, Masks};
-use super::cpu::{Head, Part, Shape, softmax};
+use super::cpu::{Head, Part, Samples, Shape, softmax, without_padding};
 use crate::attention::scale;
 use crate::lanes::split;
 use crate::matmul::bf16::{Multiplier, Strip};
@@ -118,14 +118,17 @@ fn turn_back<'a>(squares: &[Square], turned: &'a mut [Square]) -> &'a [Square] {
 }
 
 /// `qkv` [B, N, 3d] → `y` [B, N, d], `lse` [B, N, H].
-pub fn forward(shape: Shape, qkv: &[f32], y: &mut [f32], lse: &mut [f32]) {
+pub fn forward(samples: Samples, qkv: &[f32], y: &mut [f32], lse: &mut [f32]) {
+    let Samples { shape, .. } = samples;
     let Shape { tokens, heads, .. } = shape;
     let (d, across) = (shape.dim(), shape.across());
     let seen = tokens.div_ceil(SIDE).min(shape.most_seen());
     let packed = tokens.div_ceil(SIDE).min(CHUNK / SIDE - 1 + shape.most_seen()) * across * PACKED;
     let sizes = [packed, packed, across * PACKED, seen * SQUARE, seen * PACKED, across * SQUARE, across * SQUARE];
     parallel::chunks2(y, tokens * d, lse, tokens * heads, |sample, y, lse| {
-        let qkv = &qkv[sample * tokens * 3 * d..][..tokens * 3 * d];
+        let shape = samples.of(sample);
+        let qkv = &qkv[sample * tokens * 3 * d..][..shape.tokens * 3 * d];
+        let (y, lse) = (without_padding(y, shape.tokens * d), without_padding(lse, shape.tokens * heads));
         parallel::chunks2(y, CHUNK * d, lse, CHUNK * heads, |chunk, y, lse| {
             parallel::scratch(sizes.iter().sum(), |scratch| {
                 forward_chunk(shape, qkv, chunk * CHUNK, y, lse, split(scratch, sizes));
@@ -259,16 +262,22 @@ impl Kernel for DSoftmax<'_> {
 }
 
 /// `d_qkv` [B, N, 3d]. A thread takes one head of one sample and sums every key's gradient in the order of the queries.
-pub fn backward(shape: Shape, known: Known<'_, f32>, want: Want, d_qkv: &mut [f32]) {
+pub fn backward(samples: Samples, known: Known<'_, f32>, want: Want, d_qkv: &mut [f32]) {
+    let Samples { shape, .. } = samples;
     let (d, rows) = (shape.dim(), 3 * shape.tokens);
-    let samples = d_qkv.len() / (rows * d);
+    let count = d_qkv.len() / (rows * d);
     let (across, down) = (shape.across(), shape.tokens.div_ceil(SIDE));
     let (head, seen) = (across * down, down.min(shape.most_seen()));
     let squares = [head, head, seen, seen, across, across].map(|count| count * SQUARE);
     let packed = [head, head, head, across, across, across, across, seen, seen].map(|count| count * PACKED);
     let sum = squares.iter().chain(&packed).sum();
-    for_each_tile(d_qkv, [samples * rows, d], d, [rows, shape.head_dim], |tile| {
-        let known = known.sample(shape, tile.rows.start / rows);
+    for_each_tile(d_qkv, [count * rows, d], d, [rows, shape.head_dim], |mut tile| {
+        let sample = tile.rows.start / rows;
+        let (known, shape) = (known.sample(shape, sample), samples.of(sample));
+        clear_padding(&mut tile, shape, want);
+        if shape.tokens == 0 {
+            return;
+        }
         parallel::scratch(sum, |scratch| {
             let (first, rest) = scratch.split_at_mut(squares.iter().sum());
             backward_head(shape, known, want, tile, split(first, squares), split(rest, packed));
