@@ -19,6 +19,7 @@ pub mod latents;
 mod launch;
 pub mod layernorm;
 pub mod matmul;
+pub mod modulate;
 pub mod muon;
 pub mod permute;
 mod product;

@@ -3,7 +3,7 @@
 use crate::case::{Case, Sizes};
 use crate::{
     adamw, attention, cast, cross_attention, cross_entropy, dropout, elementwise, embedding, gaussian, latents,
-    layernorm,
+    layernorm, modulate,
 };
 use crate::{
     matmul, muon, permute, reduce, reshape, ring_attention, rmsnorm, rope, self_attention, sgd, slice, softmax, swiglu,
@@ -31,6 +31,7 @@ pub const ROOMS: &[Room] = &[
     Room { name: "gaussian", cases: gaussian::cases, cuda: &[&gaussian::KERNELS, &elementwise::KERNELS] },
     Room { name: "layernorm", cases: layernorm::cases, cuda: &[&layernorm::KERNELS] },
     Room { name: "matmul", cases: matmul::cases, cuda: &[&elementwise::KERNELS] },
+    Room { name: "modulate", cases: modulate::cases, cuda: &[&modulate::KERNELS, &elementwise::KERNELS] },
     Room { name: "permute", cases: permute::cases, cuda: &[&permute::KERNELS] },
     Room { name: "reduce", cases: reduce::cases, cuda: &[&reduce::KERNELS] },
     Room { name: "reshape", cases: reshape::cases, cuda: &[&elementwise::KERNELS] },
