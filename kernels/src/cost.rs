@@ -62,13 +62,13 @@ mod tests {
         let head = [of(&[2, 3, 4]), of(&[5, 4]), Spec::new(DType::I32, &[2, 3]), of(&[1])];
         let linear = [of(&[6, 4]), of(&[5, 4]), of(&[6, 5])];
         let table: [(&dyn Op, &[Spec], _, _, _); 13] = [
-            (&LmHead, &head, Pass::Forward, 360, 256),
-            (&LmHead, &head, Pass::Vjp(&[Write, Skip, Skip, Skip]), 570, 328),
-            (&LmHead, &head, Pass::Vjp(&[Write, Write, Skip, Skip]), 810, 408),
-            (&LmHead, &head, Pass::Vjp(&[Skip; 4]), 0, 0),
-            (&LmHead, &head, Pass::Fused(&[Write, Skip, Skip, Skip]), 690, 352),
-            (&LmHead, &head, Pass::Fused(&[Write, Add, Skip, Skip]), 930, 512),
-            (&LmHead, &head, Pass::Fused(&[Skip; 4]), 360, 256),
+            (&LmHead::CrossEntropy, &head, Pass::Forward, 360, 256),
+            (&LmHead::CrossEntropy, &head, Pass::Vjp(&[Write, Skip, Skip, Skip]), 570, 328),
+            (&LmHead::CrossEntropy, &head, Pass::Vjp(&[Write, Write, Skip, Skip]), 810, 408),
+            (&LmHead::CrossEntropy, &head, Pass::Vjp(&[Skip; 4]), 0, 0),
+            (&LmHead::CrossEntropy, &head, Pass::Fused(&[Write, Skip, Skip, Skip]), 690, 352),
+            (&LmHead::CrossEntropy, &head, Pass::Fused(&[Write, Add, Skip, Skip]), 930, 512),
+            (&LmHead::CrossEntropy, &head, Pass::Fused(&[Skip; 4]), 360, 256),
             (&Linear, &linear[..2], Pass::Forward, 240, 296),
             (&Linear, &linear[..2], Pass::Vjp(&[Write, Skip]), 240, 296),
             (&Linear, &linear[..2], Pass::Vjp(&[Write, Add]), 480, 552),

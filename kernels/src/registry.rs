@@ -147,7 +147,7 @@ mod tests {
             }
             rounds
         });
-        assert_eq!(rooms, ["lm_head", "linear", "linear_residual", "matmul", "self_attention"]);
+        assert_eq!(rooms, ["lm_head", "score_entropy", "linear", "linear_residual", "matmul", "self_attention"]);
     }
 
     /// On `device`, for the cases that pass `check`, which gets their results in f32 and on the device.

@@ -6,7 +6,9 @@ use engine::{Buffer, DType};
 use gradtest::{Fault, Strategy, first_failure, planted_faults};
 use kernels::case::{Case, Sizes};
 use kernels::cross_attention::CrossAttention;
+use kernels::cross_entropy::LmHead;
 use kernels::elementwise::Elementwise;
+use kernels::modulate::Modulate;
 use kernels::rope::Rope;
 use kernels::self_attention::{Sees, SelfAttention};
 use kernels::slice::{Pad, Slice};
@@ -46,6 +48,24 @@ const SPECIFIC: &[Specific] = &[
     ("rope", &[0], "rotated forth", |_| Fault::Sees(|ins| map(&mut ins[1], |i, x| if i % 2 == 1 { -x } else { x }))),
     ("lm_head", &[0, 1], "the neighbour's target", |_| Fault::Sees(|ins| ins[2].as_mut_slice::<i32>().rotate_right(1))),
     ("lm_head", &[0, 1], "without the scale", |_| Fault::Sees(|ins| ins[3].set_f64(&[1.0]))),
+    ("score_entropy", &[0, 1], "of normalised scores", |_| Fault::VjpOf(Arc::new(LmHead::CrossEntropy))),
+    ("score_entropy", &[0, 1], "the neighbour's scale", |_| {
+        Fault::Sees(|ins| ins[3].as_mut_slice::<f64>().rotate_right(1))
+    }),
+    ("modulate", &[0], "without the base", |_| Fault::VjpOf(Arc::new(Modulate { base: 0.0 }))),
+    ("modulate", &[0], "the factor of another sample", |_| {
+        Fault::Sees(|ins| {
+            let width = ins[1].shape().last();
+            ins[1].as_mut_slice::<f64>().rotate_left(width);
+        })
+    }),
+    ("modulate", &[1, 2], "of all but the last sample", |_| {
+        Fault::Changes(|ins, _, _, g| {
+            let width = ins[1].shape().last();
+            let last = g.len() - width;
+            g[last..].fill(0.0);
+        })
+    }),
     ("linear_residual", &[0], "bf16 weights", |_| {
         Fault::Sees(|ins| map(&mut ins[1], |_, x| (x * 256.0).round() / 256.0))
     }),
@@ -202,6 +222,7 @@ const HARMLESS: &[(&str, &str, &str)] = &[
     ("linear_residual", "residual", "Stale"),
     ("max", "x", "Stale"),
     ("mean", "x", "Stale"),
+    ("modulate", "term", "Stale"),
     ("neg", "x", "Stale"),
     ("pad", "x", "Stale"),
     ("permute", "x", "Stale"),

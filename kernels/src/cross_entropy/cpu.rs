@@ -34,14 +34,14 @@ fn row_stride(vocab: usize) -> usize {
 pub fn forward<T: Real>(ins: Inputs<T>, memory: &mut [T], mut outs: Outputs<T>) {
     outs.clear();
     stream::run(ins, memory, &mut outs, (Want::Skip, &mut []));
-    outs.add_up(ins.scale);
+    outs.add_up(ins);
 }
 
 pub fn vjp<T: Real>(ins: Inputs<T>, memory: &mut [T], lse: &[T], d_loss: T, mut d_ins: Gradients<T>) {
     // Rows are added to d_hidden: those of ignored tokens stay zero.
     clear(&mut d_ins.d_hidden);
     for_each_chunk(ins, memory, |mut chunk| {
-        chunk.logits_to_gradient(Some(lse), ins.scale * d_loss);
+        chunk.logits_to_gradient(Some(lse), d_loss);
         chunk.backward(&mut d_ins);
     });
     // If no chunk has written a gradient.
@@ -53,7 +53,7 @@ pub fn forward_vjp<T: Real>(ins: Inputs<T>, memory: &mut [T], mut outs: Outputs<
     clear(&mut d_ins.d_hidden);
     if d_ins.d_table.0.is_wanted() {
         for_each_chunk(ins, memory, |mut chunk| {
-            chunk.logits_to_gradient(None, ins.scale);
+            chunk.logits_to_gradient(None, T::ONE);
             for (row, &token) in chunk.tokens.iter().enumerate() {
                 (outs.nll[token], outs.lse[token]) = (chunk.nll[row], chunk.lse[row]);
             }
@@ -63,7 +63,7 @@ pub fn forward_vjp<T: Real>(ins: Inputs<T>, memory: &mut [T], mut outs: Outputs<
         let (want, d_hidden) = &mut d_ins.d_hidden;
         stream::run(ins, memory, &mut outs, (*want, d_hidden));
     }
-    outs.add_up(ins.scale);
+    outs.add_up(ins);
     clear(&mut d_ins.d_table);
 }
 
@@ -116,9 +116,8 @@ fn for_each_chunk<T: Real>(ins: Inputs<T>, memory: &mut [T], mut f: impl FnMut(C
 }
 
 impl<T: Real> Chunk<'_, T> {
-    /// Turns logits into their gradient g·(softmax − onehot). Without a given lse it first computes a row's loss, while
-    /// the row is in the cache.
-    fn logits_to_gradient(&mut self, given: Option<&[T]>, g: T) {
+    /// Turns logits into their gradient. Without a given lse it first computes a row's loss, while the row is in the cache.
+    fn logits_to_gradient(&mut self, given: Option<&[T]>, d_loss: T) {
         let (n, vocab) = (self.tokens.len(), self.ins.vocab());
         parallel::chunks3(
             (self.logits, row_stride(vocab)),
@@ -135,7 +134,8 @@ impl<T: Real> Chunk<'_, T> {
                         .fold(Sum::NONE, |before, logits| simd::dispatch(Absorb { logits, before, to_exps: false }).0);
                     (lse[0], nll[0]) = all.losses(logits[target]);
                 }
-                simd::dispatch(Softmax { logits, lse: lse[0], g });
+                let g = self.ins.scale(self.tokens[row]) * d_loss;
+                simd::dispatch(Exponentials { logits, divisor: self.ins.divisor(lse[0]), g });
                 logits[target] -= g;
             },
         );
@@ -175,23 +175,23 @@ impl<T: Real> Chunk<'_, T> {
     }
 }
 
-/// x ← g·exp(x − lse)
-struct Softmax<'a, T> {
+/// x ← g·exp(x − divisor)
+struct Exponentials<'a, T> {
     logits: &'a mut [T],
-    lse: T,
+    divisor: T,
     g: T,
 }
 
-impl<T: Real> Kernel for Softmax<'_, T> {
+impl<T: Real> Kernel for Exponentials<'_, T> {
     type Output = ();
 
     #[inline(always)]
     fn run<I: Isa>(self) {
-        let (lse, g) = (T::Lanes::<I>::splat(self.lse), T::Lanes::<I>::splat(self.g));
+        let (divisor, g) = (T::Lanes::<I>::splat(self.divisor), T::Lanes::<I>::splat(self.g));
         let (body, tail) = self.logits.as_chunks_mut::<LANES>();
         for x in body {
-            T::Lanes::<I>::load(x).sub(lse).exp().mul(g).store(x);
+            T::Lanes::<I>::load(x).sub(divisor).exp().mul(g).store(x);
         }
-        T::Lanes::<I>::load_partial(tail, T::ZERO).sub(lse).exp().mul(g).store_partial(tail);
+        T::Lanes::<I>::load_partial(tail, T::ZERO).sub(divisor).exp().mul(g).store_partial(tail);
     }
 }

@@ -1,5 +1,6 @@
 //! The head, a chunk of tokens at a time, by products of the library and launches of `kernel.cu`.
 
+use super::LmHead;
 use crate::cast;
 use crate::cost::any_wanted;
 use crate::launch::{THREADS, args, elements, product};
@@ -92,6 +93,7 @@ struct Parts {
 /// The op's inputs on a GPU, and its working memory.
 pub struct Head<'a> {
     gpu: &'a dyn Gpu,
+    head: LmHead,
     shape: Shape,
     hidden: &'a Buffer,
     table: &'a Buffer,
@@ -117,11 +119,11 @@ impl Chunk {
 }
 
 impl<'a> Head<'a> {
-    pub fn new(cx: &Context, gpu: &'a dyn Gpu, ins: &[&'a Buffer], pass: Pass) -> Self {
+    pub fn new(cx: &Context, gpu: &'a dyn Gpu, head: LmHead, ins: &[&'a Buffer], pass: Pass) -> Self {
         let &[hidden, table, targets, scale, ..] = ins else { unreachable!("four inputs") };
         let shape = Shape::new(hidden.spec(), table.spec(), pass);
         let parts = shape.split(cx.scratch_at(DType::F32, shape.scratch()));
-        Self { gpu, shape, hidden, table, targets, scale, parts }
+        Self { gpu, head, shape, hidden, table, targets, scale, parts }
     }
 
     /// Loss, nll and lse.
@@ -146,7 +148,7 @@ impl<'a> Head<'a> {
     pub fn forward_vjp(&self, outs: &[Buffer], d_ins: Gradients) {
         for chunk in self.chunks() {
             self.logits(&chunk);
-            if self.shape.want_table {
+            if self.shape.want_table || self.each() == 1 || self.scores() == 1 {
                 self.losses(&chunk, outs);
                 self.backward(&chunk, &outs[2], Arg::Pointer(0), d_ins);
             } else {
@@ -155,6 +157,16 @@ impl<'a> Head<'a> {
         }
         self.add_up(outs);
         self.finish(d_ins);
+    }
+
+    /// 1 if every token has its own factor, else 0.
+    fn each(&self) -> usize {
+        usize::from(self.scale.len() > 1)
+    }
+
+    /// 1 for the score entropy, 0 for the cross-entropy.
+    fn scores(&self) -> usize {
+        usize::from(self.head == LmHead::ScoreEntropy)
     }
 
     fn chunks(&self) -> impl Iterator<Item = Chunk> + use<> {
@@ -212,14 +224,19 @@ impl<'a> Head<'a> {
     }
 
     fn add_up(&self, outs: &[Buffer]) {
-        self.launch("add_up", Grid::new(1, 1024), args![&outs[1], self.shape.tokens, self.scale, &outs[0]]);
+        let Shape { tokens, vocab, .. } = self.shape;
+        let (each, scores) = (self.each(), self.scores());
+        let args = args![&outs[1], &outs[2], self.targets, tokens, vocab, scores, self.scale, each, &outs[0]];
+        self.launch("add_up", Grid::new(1, 1024), args);
     }
 
     /// Computes the gradients of the hidden states and the table from the logits.
     fn backward(&self, chunk: &Chunk, lse: &Buffer, d_loss: Arg, (wants, d_ins): Gradients) {
         let (Shape { dtype, dim, vocab, .. }, Parts { logits, d_table, .. }) = (self.shape, self.parts);
         let [targets, lse] = [self.targets, lse].map(|b| chunk.of(b, 1));
-        let args = args![logits, targets, lse, self.scale, d_loss, vocab, chunk.n, SLAB];
+        let (each, scores) = (self.each(), self.scores());
+        let scale = chunk.of(self.scale, each);
+        let args = args![logits, targets, lse, scores, scale, each, d_loss, vocab, chunk.n, SLAB];
         self.launch("gradient", self.slabs(chunk), args);
         if wants[0].is_wanted() {
             // d_hidden[n, i] = Σ_v d_logits[v, n]·table[v, i]

@@ -1,6 +1,7 @@
 //! Shared by both ways through the vocabulary: the op's inputs and outputs, and the tokens that count.
 
-use super::stream::BLOCK;
+use super::LmHead;
+use super::stream::{BLOCK, Sum};
 use crate::matmul::bf16::{self, Left};
 use crate::matmul::gemm::{Factor, gemm, packed_len};
 use crate::matmul::mat::{Mat, MatMut};
@@ -11,17 +12,18 @@ use half::bf16 as Half;
 /// The target of a token that the loss ignores.
 pub const IGNORED: i32 = -1;
 
-/// `hidden` [tokens, dim], `table` [vocab, dim], which may also be packed for the product that gives the logits, and
-/// `targets` [tokens].
+/// `hidden` [tokens, dim], `table` [vocab, dim], which may also be packed for the product that gives the logits,
+/// `targets` [tokens], and `scale` [1] or [tokens].
 #[derive(Clone, Copy)]
 pub struct Inputs<'a, T> {
+    pub head: LmHead,
     pub hidden: &'a [T],
     pub table: &'a [T],
     pub packed: Option<&'a [T]>,
     /// The table if products round their factors.
     pub rounded: Option<Rounded<'a>>,
     pub targets: &'a [i32],
-    pub scale: T,
+    pub scale: &'a [T],
     pub dim: usize,
 }
 
@@ -87,6 +89,39 @@ impl<T: Real> Inputs<'_, T> {
         }
     }
 
+    /// The factor of a token's cost.
+    pub fn scale(&self, token: usize) -> T {
+        if let [scale] = self.scale { *scale } else { self.scale[token] }
+    }
+
+    /// The divisor of a token's exponentials in the gradient of its logits, as a logarithm; NaN if `lse` is not finite.
+    pub fn divisor(&self, lse: T) -> T {
+        match self.head {
+            LmHead::CrossEntropy => lse,
+            LmHead::ScoreEntropy => T::from_f64((self.vocab() as f64).ln()) + lse * T::ZERO,
+        }
+    }
+
+    /// g·exp(largest logit − divisor)
+    pub fn share(&self, all: Sum<T>, g: T, lse: T) -> T {
+        match self.head {
+            LmHead::CrossEntropy => g / all.sum,
+            LmHead::ScoreEntropy => g * T::from_f64((all.largest.to_f64() - self.divisor(lse).to_f64()).exp()),
+        }
+    }
+
+    /// The cost of a token before its factor.
+    fn cost(&self, nll: T, lse: T) -> f64 {
+        match self.head {
+            LmHead::CrossEntropy => nll.to_f64(),
+            LmHead::ScoreEntropy => {
+                let log_z = lse.to_f64() - (self.vocab() as f64).ln();
+                // Not exp(log Z) − 1, which cancels if the scores are normalised.
+                nll.to_f64() + (log_z.exp_m1() - log_z)
+            }
+        }
+    }
+
     /// The column of a token that is not ignored.
     ///
     /// # Panics
@@ -113,9 +148,13 @@ impl<T: Real> Outputs<'_, T> {
         self.lse.fill(T::ZERO);
     }
 
-    pub fn add_up(&mut self, scale: T) {
-        let sum: f64 = self.nll.iter().map(|x| x.to_f64()).sum();
-        self.loss[0] = T::from_f64(scale.to_f64() * sum);
+    pub fn add_up(&mut self, ins: Inputs<'_, T>) {
+        let counted = (0..self.nll.len()).filter(|&token| ins.targets[token] != IGNORED);
+        let costs = counted.map(|token| (token, ins.cost(self.nll[token], self.lse[token])));
+        self.loss[0] = T::from_f64(match ins.scale {
+            [scale] => scale.to_f64() * costs.map(|(_, cost)| cost).sum::<f64>(),
+            scale => costs.map(|(token, cost)| scale[token].to_f64() * cost).sum(),
+        });
     }
 }
 

@@ -110,33 +110,39 @@ extern "C" __global__ void __launch_bounds__(1024) losses(const T* logits, const
 }
 
 template <int N>
-__device__ void gradient_slab(T* logits, const int* targets, const float* lse, float g, int vocab, int n, int per_block) {
+__device__ void gradient_slab(T* logits, const int* targets, const float* lse, int scores, const float* scale, int each, float d_loss, int vocab, int n, int per_block) {
     int column = (blockIdx.y * WARP + lane()) * N;
     if (column >= n) return;
     int target[N];
-    Floats<N> log_sum = load_pack<N>(lse + column);
+    Floats<N> divisor = load_pack<N>(lse + column), g;
 #pragma unroll
-    for (int j = 0; j < N; j++) target[j] = targets[column + j];
+    for (int j = 0; j < N; j++) {
+        target[j] = targets[column + j];
+        g.x[j] = scale[(column + j) * each] * d_loss;
+        // NaN if lse is not finite.
+        if (scores) divisor.x[j] = fmaf(divisor.x[j], 0.0f, logf(vocab));
+    }
     for_my_rows<N>(logits, vocab, n, per_block, column, [&](Floats<N>(&v)[AT_ONCE], int row, int step, int rows) {
 #pragma unroll
         for (int r = 0; r < AT_ONCE; r++) {
             if (r >= rows) break;
 #pragma unroll
             for (int j = 0; j < N; j++) {
-                float p = exp2_approx((v[r].x[j] - log_sum.x[j]) * LOG2_E);
-                v[r].x[j] = target[j] == -1 ? 0.0f : g * (row + r * step == target[j] ? p - 1.0f : p);
+                float p = exp2_approx((v[r].x[j] - divisor.x[j]) * LOG2_E);
+                v[r].x[j] = target[j] == -1 ? 0.0f : g.x[j] * (row + r * step == target[j] ? p - 1.0f : p);
             }
             store_pack<N>(logits + (size_t)(row + r * step) * n + column, v[r]);
         }
     });
 }
 
-// logits [vocab, n] → their gradient g·(exp(logit − lse) − [row = target]), in place; zero where the target is −1.
-// g = scale · d_loss; 1 for d_loss if that is null. Blocks as for `sum_slabs`.
-extern "C" __global__ void __launch_bounds__(256) gradient(T* logits, const int* targets, const float* lse, const float* scale, const float* d_loss, int vocab, int n, int per_block) {
-    float g = scale[0] * (d_loss ? d_loss[0] : 1.0f);
-    if (n % WIDE == 0) gradient_slab<WIDE>(logits, targets, lse, g, vocab, n, per_block);
-    else gradient_slab<1>(logits, targets, lse, g, vocab, n, per_block);
+// logits [vocab, n] → their gradient g·(exp(logit − divisor) − [row = target]), in place; zero where the target is −1.
+// g = scale · d_loss; 1 for d_loss if that is null. `each`: the step from a token's scale to the next one's, 0 or 1. The divisor is lse,
+// and log(vocab) if `scores`. Blocks as for `sum_slabs`.
+extern "C" __global__ void __launch_bounds__(256) gradient(T* logits, const int* targets, const float* lse, int scores, const float* scale, int each, const float* d_loss, int vocab, int n, int per_block) {
+    float given = d_loss ? d_loss[0] : 1.0f;
+    if (n % WIDE == 0) gradient_slab<WIDE>(logits, targets, lse, scores, scale, each, given, vocab, n, per_block);
+    else gradient_slab<1>(logits, targets, lse, scores, scale, each, given, vocab, n, per_block);
 }
 
 // The same in one pass over the logits, if only the gradient of the hidden states is wanted. The maximum would need a
@@ -246,11 +252,17 @@ extern "C" __global__ void combine(const float* summed, const float* factors, co
     });
 }
 
-// loss = scale · Σ nll, nll [n]. One block.
-extern "C" __global__ void __launch_bounds__(1024) add_up(const float* nll, int n, const float* scale, float* loss) {
+// loss = Σ scale · cost over the tokens that are not ignored: nll, plus Z − 1 − log Z with log Z = lse − log(vocab) if `scores`. One
+// block. `each` as for `gradient`.
+extern "C" __global__ void __launch_bounds__(1024) add_up(const float* nll, const float* lse, const int* targets, int n, int vocab, int scores, const float* scale, int each, float* loss) {
     __shared__ float shared[WARP];
     float sum = 0;
-    for (int i = threadIdx.x; i < n; i += blockDim.x) sum += nll[i];
+    for (int i = threadIdx.x; i < n; i += blockDim.x) {
+        if (targets[i] == -1) continue;
+        float cost = nll[i], log_z = lse[i] - logf(vocab);
+        if (scores) cost += expm1f(log_z) - log_z;
+        sum += each ? scale[i] * cost : cost;
+    }
     sum = block_sum(sum, shared);
-    if (threadIdx.x == 0) *loss = scale[0] * sum;
+    if (threadIdx.x == 0) *loss = each ? sum : scale[0] * sum;
 }

@@ -6,7 +6,7 @@
 //! token must be finite.) All results except the loss and `d_table` belong to one token, and their bits do not depend
 //! on other tokens.
 //!
-//! On a GPU the fused pass without the table's gradient reports no nll above 88 + log V: see `exponentials` in
+//! On a GPU the fused pass of the cross-entropy with one factor, without the table's gradient, reports no nll above 88 + log V: see `exponentials` in
 //! `kernel.cu`. If tensors are bf16, gradients and the losses of a fused pass come from bf16 logits; a separate VJP
 //! combines bf16 logits with the lse of f32 logits. `forward` has no limit and keeps its logits in f32.
 //!
@@ -36,20 +36,36 @@ use engine::{
     Buffer, Context, Cost, DType, Device, Element, Form, Op, Output, Pass, Reads, Result, Shape, Spec, Want, with_real,
 };
 
-/// `hidden [B, N, d], table [V, d], targets i32 [B, N], scale [1] → loss [1], nll [B, N], lse [B, N]`.
+/// `hidden [B, N, d], table [V, d], targets i32 [B, N], scale [1] or [B, N] → loss [1], nll [B, N], lse [B, N]`.
 ///
-/// `table` may be the embedding. Not differentiable in `targets` and `scale`.
+/// `table` may be the embedding. Not differentiable in `targets` and `scale`, which is one factor or one for each token.
 ///
 /// - Formula: `logits[n, v] = Σ_i hidden[n, i]·table[v, i]`, `lse[n] = log Σ_v exp logits[n, v]`,
-///   `nll[n] = lse[n] − logits[n, target[n]]`, `loss = scale·Σ_n nll[n]`
-/// - VJP: with `d_logits[n, v] = d_loss·scale·(exp(logits[n, v] − lse[n]) − [v = target[n]])`: `d_hidden = d_logits·table`,
-///   `d_table = d_logitsᵀ·hidden`
-/// - Source: softmax and cross-entropy; the table tied to the output as in Press and Wolf, arXiv 1608.05859
-#[derive(Clone, Copy, Debug)]
-pub struct LmHead;
+///   `nll[n] = lse[n] − logits[n, target[n]]`, `loss = Σ_n scale[n]·cost[n]` with the costs below
+/// - VJP: with `d_logits[n, v] = d_loss·scale[n]·(exp(logits[n, v] − divisor[n]) − [v = target[n]])` and the divisors below:
+///   `d_hidden = d_logits·table`, `d_table = d_logitsᵀ·hidden`
+/// - Source: softmax and cross-entropy; the table tied to the output as in Press and Wolf, arXiv 1608.05859; score entropy as
+///   in Lou et al., arXiv 2310.16834
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LmHead {
+    /// `cost = nll`, `divisor = lse`.
+    CrossEntropy,
+    /// `cost = nll + Z − 1 − log Z`, `divisor = log V`, with `log Z = lse − log V`: the price of scores `exp(logits) / V` whose sum Z is
+    /// not 1. Z grows as fast as the exponentials of logits do.
+    ScoreEntropy,
+}
 
 impl Op for LmHead {
-    check::names!("lm_head": hidden, table, targets, scale);
+    fn name(&self) -> &'static str {
+        match self {
+            Self::CrossEntropy => "lm_head",
+            Self::ScoreEntropy => "score_entropy",
+        }
+    }
+
+    fn arguments(&self) -> &'static [&'static str] {
+        &["hidden", "table", "targets", "scale"]
+    }
 
     fn infer(&self, ins: &[Spec]) -> Result<Vec<Output>> {
         let [hidden, table, targets, scale] = [ins[0], ins[1], ins[2], ins[3]];
@@ -60,7 +76,7 @@ impl Op for LmHead {
         let tokens = &hidden.shape.dims()[..2];
         check::is("targets", targets, DType::I32, tokens)?;
         let precise = check::statistic(dtype);
-        check::is("scale", scale, precise, &[1])?;
+        check::is("scale", scale, precise, if scale.shape.dims() == tokens { tokens } else { &[1] })?;
         let output = |name, dims: &[usize]| Output { name, spec: Spec::new(precise, dims) };
         Ok(vec![output("loss", &[1]), output("nll", tokens), output("lse", tokens)])
     }
@@ -75,22 +91,22 @@ impl Op for LmHead {
 
     fn forward(&self, cx: &mut Context, ins: &[&Buffer], outs: &mut [Buffer]) {
         if let Device::Cuda(gpu) = cx.device {
-            return Head::new(cx, &**gpu, ins, Pass::Forward).forward(outs);
+            return Head::new(cx, &**gpu, *self, ins, Pass::Forward).forward(outs);
         }
         with_real!(ins[0].dtype(), T => {
             let (memory, rounded) = memory(cx, ins, Pass::Forward);
-            cpu::forward::<T>(inputs(ins, rounded), memory, outputs(outs));
+            cpu::forward::<T>(self.inputs(ins, rounded), memory, outputs(outs));
         });
     }
 
     fn vjp(&self, cx: &mut Context, wants: &[Want], ins: &[&Buffer], outs: &[&Buffer], d_y: &Buffer, d: &mut [Buffer]) {
         if let Device::Cuda(gpu) = cx.device {
-            return Head::new(cx, &**gpu, ins, Pass::Vjp(wants)).vjp(outs[2], d_y, (wants, d));
+            return Head::new(cx, &**gpu, *self, ins, Pass::Vjp(wants)).vjp(outs[2], d_y, (wants, d));
         }
         with_real!(d_y.dtype(), T => {
             let (d_loss, (memory, rounded)) = (d_y.as_slice()[0], memory(cx, ins, Pass::Vjp(wants)));
             let gradients = gradients(wants, d);
-            cpu::vjp::<T>(inputs(ins, rounded), memory, outs[2].as_slice(), d_loss, gradients);
+            cpu::vjp::<T>(self.inputs(ins, rounded), memory, outs[2].as_slice(), d_loss, gradients);
         });
     }
 
@@ -103,12 +119,12 @@ impl Op for LmHead {
             return self.forward(cx, ins, outs);
         }
         if let Device::Cuda(gpu) = cx.device {
-            return Head::new(cx, &**gpu, ins, Pass::Fused(wants)).forward_vjp(outs, (wants, d));
+            return Head::new(cx, &**gpu, *self, ins, Pass::Fused(wants)).forward_vjp(outs, (wants, d));
         }
         with_real!(ins[0].dtype(), T => {
             let gradients = gradients(wants, d);
             let (memory, rounded) = memory(cx, ins, Pass::Fused(wants));
-            cpu::forward_vjp::<T>(inputs(ins, rounded), memory, outputs(outs), gradients);
+            cpu::forward_vjp::<T>(self.inputs(ins, rounded), memory, outputs(outs), gradients);
         });
     }
 
@@ -201,16 +217,19 @@ fn memory<'a, T: Real>(
     (memory, Some(inputs::Rounded { logits, blocks }))
 }
 
-fn inputs<'a, T: Element>(ins: &[&'a Buffer], rounded: Option<inputs::Rounded<'a>>) -> Inputs<'a, T> {
-    let packed = ins.get(4).filter(|form| rounded.is_none() && !form.is_empty());
-    Inputs {
-        hidden: ins[0].as_slice(),
-        table: ins[1].as_slice(),
-        packed: packed.map(|form| form.as_slice()),
-        rounded,
-        targets: ins[2].as_slice(),
-        scale: ins[3].as_slice()[0],
-        dim: ins[0].shape().last(),
+impl LmHead {
+    fn inputs<'a, T: Element>(self, ins: &[&'a Buffer], rounded: Option<inputs::Rounded<'a>>) -> Inputs<'a, T> {
+        let packed = ins.get(4).filter(|form| rounded.is_none() && !form.is_empty());
+        Inputs {
+            head: self,
+            hidden: ins[0].as_slice(),
+            table: ins[1].as_slice(),
+            packed: packed.map(|form| form.as_slice()),
+            rounded,
+            targets: ins[2].as_slice(),
+            scale: ins[3].as_slice(),
+            dim: ins[0].shape().last(),
+        }
     }
 }
 
@@ -224,17 +243,24 @@ fn gradients<'a, T: Real>(wants: &[Want], d_ins: &'a mut [Buffer]) -> cpu::Gradi
     cpu::Gradients { d_hidden: (wants[0], wanted(wants[0], d_hidden)), d_table: (wants[1], wanted(wants[1], d_table)) }
 }
 
-/// The head over all tokens, and over a text with some tokens ignored.
+/// The head over all tokens, and over a text with some tokens ignored: with one factor, and with one for each token.
 pub fn cases(s: &Sizes) -> Vec<Case> {
-    let case = |label: &str, targets: Fill| {
+    let one = Input::statistic(&[1], Fill::Given(vec![0.625]));
+    let each = Input::statistic(&[s.batch, s.tokens], Fill::Between { low: 0.1, high: 1.5 });
+    let case = |label: &str, head: LmHead, targets: Fill, scale: &Input| {
         let hidden = Input::normal(&[s.batch, s.tokens, s.dim()]);
         // Logits of magnitude one, for any width.
         let table = Input::new(&[s.vocab, s.dim()], Fill::Normal { mean: 0.0, std: 1.0 / (s.dim() as f64).sqrt() });
         let targets = Input::new(&[s.batch, s.tokens], targets);
-        let ins = vec![hidden, table, targets, Input::statistic(&[1], Fill::Given(vec![0.625]))];
-        Case::new(label, LmHead, ins)
+        Case::new(label, head, vec![hidden, table, targets, scale.clone()])
     };
-    vec![case("all tokens", Fill::Integers { below: s.vocab }), case("some ignored", Fill::Labels { below: s.vocab })]
+    let (all, some) = (Fill::Integers { below: s.vocab }, Fill::Labels { below: s.vocab });
+    vec![
+        case("all tokens", LmHead::CrossEntropy, all, &one),
+        case("some ignored", LmHead::CrossEntropy, some.clone(), &one),
+        case("weighted", LmHead::CrossEntropy, some.clone(), &each),
+        case("weighted", LmHead::ScoreEntropy, some, &each),
+    ]
 }
 
 #[cfg(test)]

@@ -127,10 +127,12 @@ pub fn run<T: Real>(ins: Inputs<T>, memory: &mut [T], outs: &mut Outputs<T>, d_h
         });
         for (row, &token) in tokens.iter().enumerate() {
             let [largest, sum, at_target] = rows[row];
-            (outs.lse[token], outs.nll[token]) = Sum { largest, sum }.losses(at_target);
+            let all = Sum { largest, sum };
+            (outs.lse[token], outs.nll[token]) = all.losses(at_target);
             if want.is_wanted() {
                 let target = &ins.table[ins.target(token) * dim..][..dim];
-                let (g, share) = (ins.scale, ins.scale / sum);
+                let g = ins.scale(token);
+                let share = ins.share(all, g, outs.lse[token]);
                 let gathered = &memory[row / size * size * per_token + row % size * dim..];
                 let d = &mut d_hidden[token * dim..][..dim];
                 for ((d, &sum), &target) in d.iter_mut().zip(gathered).zip(target) {

@@ -24,12 +24,12 @@ fn one_token(dtype: DType, table: &[f64], target: f64) -> [Buffer; 4] {
 }
 
 fn forward(ins: &[Buffer]) -> Vec<Buffer> {
-    crate::testing::forward(&LmHead, ins)
+    crate::testing::forward(&LmHead::CrossEntropy, ins)
 }
 
 /// Outputs and gradients in one pass; adding starts from ones.
 fn fused(ins: &[Buffer], wants: &[Want]) -> (Vec<Buffer>, Vec<Buffer>) {
-    forward_vjp(&LmHead, wants, ins)
+    forward_vjp(&LmHead::CrossEntropy, wants, ins)
 }
 
 #[track_caller]
@@ -46,12 +46,59 @@ fn formula(dim: usize, ins: &[Vec<f64>]) -> [Vec<f64>; 3] {
         if target < 0.0 { (0.0, 0.0) } else { (lse - logits[target as usize], lse) }
     };
     let (nll, lse): (Vec<f64>, Vec<f64>) = ins[0].chunks(dim).zip(&ins[2]).map(losses).unzip();
-    [vec![ins[3][0] * nll.iter().sum::<f64>()], nll, lse]
+    let loss = nll.iter().enumerate().map(|(token, nll)| ins[3][token % ins[3].len()] * nll).sum();
+    [vec![loss], nll, lse]
+}
+
+/// The score entropy's loss from scores and probabilities.
+fn score_entropy(dim: usize, ins: &[Vec<f64>]) -> Vec<f64> {
+    let vocab = (ins[1].len() / dim) as f64;
+    let [_, nll, lse] = formula(dim, ins);
+    let counted = (0..nll.len()).filter(|&token| ins[2][token] >= 0.0);
+    let cost = |token: usize| {
+        let z = lse[token].exp() / vocab;
+        nll[token] + z - 1.0 - z.ln()
+    };
+    vec![counted.map(|token| ins[3][token] * cost(token)).sum()]
+}
+
+/// Scores that sum to one cost nothing more than the cross-entropy.
+#[test]
+fn normalised_scores_have_no_price() {
+    let [tokens, dim, vocab] = [5, 3, 7];
+    let mut ins = inputs([1, tokens, dim + 1, vocab], DType::F64);
+    // The last column shifts a token's logits: first by nothing, then by −log Z.
+    let with_last = |x: &Buffer, last: &[f64]| {
+        let mut x = x.to_f64();
+        x.chunks_mut(dim + 1).zip(last).for_each(|(row, last)| row[dim] = *last);
+        x
+    };
+    let (hidden, table) = (with_last(&ins[0], &[0.0; 5]), with_last(&ins[1], &[1.0; 7]));
+    ins[0].set_f64(&hidden);
+    ins[1].set_f64(&table);
+    let shifts: Vec<f64> = forward(&ins)[2].to_f64().iter().map(|lse| (vocab as f64).ln() - lse).collect();
+    let hidden = with_last(&ins[0], &shifts);
+    ins[0].set_f64(&hidden);
+    let [plain, scores] = [LmHead::CrossEntropy, LmHead::ScoreEntropy].map(|head| forward_vjp(&head, &BOTH, &ins));
+    for (name, (scores, plain)) in ["loss", "nll", "lse", "d_hidden", "d_table"]
+        .iter()
+        .zip(scores.0.iter().chain(&scores.1).zip(plain.0.iter().chain(&plain.1)))
+    {
+        assert_close(name, scores, &plain.to_f64());
+    }
 }
 
 #[test]
 fn matches_the_formula() {
-    check_all(cases, &[], |s, _, ins| formula(s.dim(), ins)[0].clone());
+    check_all(cases, &[], |s, number, ins| match number {
+        3 => score_entropy(s.dim(), ins),
+        _ => formula(s.dim(), ins)[0].clone(),
+    });
+    // Several chunks, blocks and groups.
+    for [tokens, vocab] in [[TOKENS, 37], [stream::GROUP + 3, 20], [40, 2 * stream::BLOCK + 5]] {
+        let s = Sizes { batch: 1, tokens, heads: 1, head_dim: 6, vocab, ..sizes()[0] };
+        check(&cases(&s)[3], |ins| score_entropy(6, ins));
+    }
     for sizes in [[1, 1, 1, 1], [3, 5, 4, 17], [1, cpu::CHUNK, 5, 16], [1, TOKENS, 6, 37]] {
         check(&case(sizes), |ins| formula(sizes[2], ins)[0].clone());
         for dtype in DTYPES {
@@ -106,22 +153,27 @@ fn sums_over_many_blocks() {
             assert_close("nll", &all[1], &expected[1]);
             assert_close("lse", &all[2], &expected[2]);
             let one = Buffer::from_f64(dtype, &[1], &[1.0]);
-            assert_close("d_hidden", &all[3], &vjp(&LmHead, &HIDDEN, &ins, &forward(&ins), &one)[0].to_f64());
+            assert_close(
+                "d_hidden",
+                &all[3],
+                &vjp(&LmHead::CrossEntropy, &HIDDEN, &ins, &forward(&ins), &one)[0].to_f64(),
+            );
         }
     }
 }
 
-/// f32 against f64, also when one gradient is written and the other added.
+/// f32 against f64, also when one gradient is written and the other added, for each case.
 #[test]
 fn the_fused_pass_gives_the_same() {
     const OPTIONS: [Want; 3] = [Want::Skip, Want::Write, Want::Add];
-    for dtype in DTYPES {
-        let ins = inputs([2, TOKENS / 2, 6, 37], dtype);
+    let s = Sizes { batch: 2, tokens: TOKENS / 2, heads: 1, head_dim: 6, vocab: 37, ..sizes()[0] };
+    for (dtype, case) in DTYPES.into_iter().flat_map(|dtype| cases(&s).into_iter().map(move |case| (dtype, case))) {
+        let (op, ins) = (&*case.op, case.buffers(dtype, 3));
         for wants in OPTIONS.iter().flat_map(|&a| OPTIONS.map(|b| [a, b, Want::Skip, Want::Skip])) {
-            let (outs, d_ins) = fused(&ins, &wants);
-            assert!(bytes(&outs) == bytes(&forward(&ins)), "{wants:?}");
+            let (outs, d_ins) = forward_vjp(op, &wants, &ins);
+            assert!(bytes(&outs) == bytes(&crate::testing::forward(op, &ins)), "{wants:?}");
             let one = Buffer::from_f64(dtype, &[1], &[1.0]);
-            let exact = vjp(&LmHead, &wants, &ins, &outs, &one);
+            let exact = vjp(op, &wants, &ins, &outs, &one);
             if wants[1].is_wanted() {
                 assert!(bytes(&d_ins) == bytes(&exact), "{wants:?}");
             } else if wants[0].is_wanted() {

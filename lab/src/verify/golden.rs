@@ -163,7 +163,7 @@ impl<'a> Golden<'a> {
         let hidden = decoder.hidden(&mut g, tokens, Some(z), |g, _, qkv| decoder.window_attention(g, qkv))?;
         let table = decoder.weight("tok_embeddings");
         let logits = g.apply(Linear, &[hidden, table])?;
-        let loss = g.apply(LmHead, &[hidden, table, targets, one])?;
+        let loss = g.apply(LmHead::CrossEntropy, &[hidden, table, targets, one])?;
         let nll = g.output(loss, "nll");
         let total = g.apply(Reduce::sum(), &[kl])?;
         let nelbo = g.apply(Elementwise::Add, &[loss, total])?;

@@ -54,7 +54,7 @@ impl Loss {
         let told = inputs.told.map(|z| g.leaf("z", Phase::Batch, z));
         let z = z.map(|z| g.leaf("z", Phase::Step, z));
         let hidden = decoder.hidden(g, tokens, z.or(told), |g, _, qkv| decoder.window_attention(g, qkv))?;
-        let loss = g.apply(LmHead, &[hidden, decoder.weight("tok_embeddings"), targets, scale])?;
+        let loss = g.apply(LmHead::CrossEntropy, &[hidden, decoder.weight("tok_embeddings"), targets, scale])?;
         let nll = g.output(loss, "nll");
         let weights = decoder.leaves.clone();
         Ok(Self { graph, z, loss, nll, weights })
