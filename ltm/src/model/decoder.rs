@@ -9,6 +9,7 @@ use kernels::elementwise::Elementwise;
 use kernels::embedding::Embedding;
 use kernels::layernorm::LayerNorm;
 use kernels::matmul::{Linear, LinearResidual};
+use kernels::modulate::Modulate;
 use kernels::rmsnorm::RmsNorm;
 use kernels::rope::{Rope, RopeTable};
 use kernels::self_attention::{Sees, SelfAttention};
@@ -59,6 +60,8 @@ pub struct Decoder<'a> {
     places: Places,
     /// Learned latents for every sample, if the model has them.
     constant: Option<Value>,
+    /// c [B, C], if the model is told the time.
+    time: Option<Value>,
 }
 
 /// The position encoding.
@@ -83,7 +86,15 @@ impl<'a> Decoder<'a> {
         let weights = leaves.iter().map(|&leaf| cast(graph, leaf, params.compute)).collect::<Result<_>>()?;
         let tokens = graph.leaf("positions", phase, positions.tokens);
         if config.positions().is_some() {
-            return Ok(Self { config, params, leaves, weights, places: Places::Learned(tokens), constant: None });
+            return Ok(Self {
+                config,
+                params,
+                leaves,
+                weights,
+                places: Places::Learned(tokens),
+                constant: None,
+                time: None,
+            });
         }
         let table = RopeTable { head_dim: config.dim / config.heads, theta: config.rope_theta, dtype: params.dtype };
         graph.scope("positions");
@@ -94,7 +105,7 @@ impl<'a> Decoder<'a> {
             latents = Some(graph.apply(table, &[leaf])?);
         }
         let places = Places::Rotary { tokens: rope, latents };
-        let mut decoder = Self { config, params, leaves, weights, places, constant: None };
+        let mut decoder = Self { config, params, leaves, weights, places, constant: None, time: None };
         if let Some(rows) = positions.shared {
             graph.scope("latents");
             let rows = graph.leaf("latent_rows", Phase::Update, rows);
@@ -112,6 +123,52 @@ impl<'a> Decoder<'a> {
         self.weights[i]
     }
 
+    /// Tells the layers the time of every sample, by `features` [B, F]: c = silu(T2 · silu(T1 e + b1) + b2).
+    pub fn tell(&mut self, g: &mut Graph, features: Value) -> Result<()> {
+        g.scope("time");
+        let mut c = cast(g, features, self.params.compute)?;
+        for name in ["time_embedding.w1", "time_embedding.w2"] {
+            c = self.biased(g, c, name)?;
+            c = g.apply(Elementwise::Silu, &[c])?;
+        }
+        self.time = Some(c);
+        Ok(())
+    }
+
+    /// W x + b
+    fn biased(&self, g: &mut Graph, x: Value, name: &str) -> Result<Value> {
+        g.apply(LinearResidual, &[x, self.weight(&format!("{name}.weight")), self.weight(&format!("{name}.bias"))])
+    }
+
+    /// A c + a, cut into shifts, scales and gates [B, d]; none if the model is not told the time.
+    fn modulation<const N: usize>(&self, g: &mut Graph, name: &str) -> Result<[Option<Value>; N]> {
+        let mut parts = [None; N];
+        if let Some(c) = self.time {
+            let all = self.biased(g, c, name)?;
+            let len = self.config.dim;
+            for (i, part) in parts.iter_mut().enumerate() {
+                *part = Some(g.apply(Slice { axis: 1, start: i * len, len }, &[all])?);
+            }
+        }
+        Ok(parts)
+    }
+
+    /// rmsnorm(h, gain), with a modulation ⊙ (1 + scale) + shift.
+    fn norm(&self, g: &mut Graph, h: Value, gain: Value, [shift, scale]: [Option<Value>; 2]) -> Result<Value> {
+        let x = g.apply(RmsNorm { eps: self.config.norm_eps }, &[h, gain])?;
+        match (shift, scale) {
+            (Some(shift), Some(scale)) => g.apply(Modulate { base: 1.0 }, &[x, scale, shift]),
+            _ => Ok(x),
+        }
+    }
+
+    /// h + W x, with a gate h + gate ⊙ W x.
+    fn onto(&self, g: &mut Graph, h: Value, weight: Value, x: Value, gate: Option<Value>) -> Result<Value> {
+        let Some(gate) = gate else { return g.apply(LinearResidual, &[x, weight, h]) };
+        let x = g.apply(Linear, &[x, weight])?;
+        g.apply(Modulate { base: 0.0 }, &[x, gate, h])
+    }
+
     /// tokens [B, N], z [B, L·K, d] → hidden [B, N, d], after the final norm. Without z and without learned latents there is
     /// no cross-attention.
     ///
@@ -127,7 +184,6 @@ impl<'a> Decoder<'a> {
         mut attend: impl FnMut(&mut Graph, usize, Value) -> Result<Value>,
     ) -> Result<Value> {
         let c = self.config;
-        let norm = RmsNorm { eps: c.norm_eps };
         assert_eq!(z.is_some(), c.kind.takes_latents(), "z must be given exactly for models that take it");
         let (rope, rope_latents) = match self.places {
             Places::Rotary { tokens, latents } => (tokens, latents),
@@ -141,15 +197,17 @@ impl<'a> Decoder<'a> {
         for l in 0..c.layers {
             g.scope(format!("layers.{l}"));
             let w = |name: &str| self.weight(&format!("layers.{l}.{name}"));
+            let [shift1, scale1, gate1, shift2, scale2, gate2] =
+                self.modulation(g, &format!("layers.{l}.modulation"))?;
             // a = rmsnorm(h, g1);  h += Wo · window_attention(rope(Wq a), rope(Wk a), Wv a)
-            let a = g.apply(norm, &[h, w("attention_norm.weight")])?;
+            let a = self.norm(g, h, w("attention_norm.weight"), [shift1, scale1])?;
             let qkv = g.apply(Linear, &[a, w("attention.wqkv")])?;
             let qkv = g.apply(Rope { heads: 3 * c.heads, rotated: 2 * c.heads }, &[qkv, rope])?;
             let y = attend(g, l, qkv)?;
-            h = g.apply(LinearResidual, &[y, w("attention.wo"), h])?;
+            h = self.onto(g, h, w("attention.wo"), y, gate1)?;
             if let (Some(z), Some(rope_latents)) = (z, rope_latents) {
                 // c = rmsnorm(h, g2);  h += Co · cross_attention(rope(Cq c), rope_z(Ck z_l), Cv z_l)
-                let a = g.apply(norm, &[h, w("cross_attention_norm.weight")])?;
+                let a = self.norm(g, h, w("cross_attention_norm.weight"), [None; 2])?;
                 let q = g.apply(Linear, &[a, w("cross_attention.wq")])?;
                 let q = g.apply(Rope { heads: c.heads, rotated: c.heads }, &[q, rope])?;
                 let kv = self.latent_kv(g, l, z, rope_latents)?;
@@ -157,13 +215,14 @@ impl<'a> Decoder<'a> {
                 h = g.apply(LinearResidual, &[y, w("cross_attention.wo"), h])?;
             }
             // f = rmsnorm(h, g3);  h += W2 · (silu(W1 f) ⊙ (W3 f))
-            let f = g.apply(norm, &[h, w("ffn_norm.weight")])?;
+            let f = self.norm(g, h, w("ffn_norm.weight"), [shift2, scale2])?;
             let u = g.apply(Linear, &[f, w("feed_forward.w13")])?;
             let u = g.apply(SwiGlu, &[u])?;
-            h = g.apply(LinearResidual, &[u, w("feed_forward.w2"), h])?;
+            h = self.onto(g, h, w("feed_forward.w2"), u, gate2)?;
         }
         g.scope("head");
-        g.apply(norm, &[h, self.weight("norm.weight")])
+        let modulation = self.modulation(g, "final_modulation")?;
+        self.norm(g, h, self.weight("norm.weight"), modulation)
     }
 
     /// Keys (rotated) and values of layer `l`'s latents: [B, K, 2d].

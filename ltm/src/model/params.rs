@@ -1,6 +1,7 @@
 //! The decoder's parameters: fused for the matrix products, and named and split on disk as in the reference code.
 
 use crate::config::{ModelConfig, ModelKind};
+use crate::model::denoiser::{TimeEmbedding, ffn_hidden};
 use crate::safetensors::SafeTensors;
 use autograd::{Id, Store};
 use engine::rng::Stream;
@@ -100,6 +101,9 @@ fn embedding_std(dim: usize) -> f64 {
     2.0 / (dim as f64).sqrt()
 }
 
+/// As in the public code of diffusion transformers.
+const TIME_STD: f64 = 0.02;
+
 /// Random-number site of the first parameter tensor; the others follow.
 const SITE: u32 = 0x1000;
 
@@ -111,34 +115,68 @@ impl Params {
             params.push_gpt2(config, positions, store);
             return params;
         }
-        let (d, f) = (config.dim, config.ffn_hidden());
-        params.matrix(store, "tok_embeddings", d, &[("tok_embeddings.weight", config.vocab)], embedding_std(d));
+        params.push_decoder(config, config.vocab, config.ffn_hidden(), store);
+        // At the end, so that all other weights begin with the bits of a model that infers its latents.
+        if config.kind == ModelKind::ArLatent {
+            params.matrix(store, LATENTS, config.dim, &[(LATENTS, config.latent_count())], 1.0);
+        }
+        params
+    }
+
+    /// Allocates the parameters of a [`Denoiser`](super::Denoiser): those of the baseline `ar`, a row of the embedding for the mask,
+    /// and what modulates the layers if it is told the time.
+    pub fn denoiser(config: &ModelConfig, time: Option<TimeEmbedding>, dtype: DType, store: &mut Store) -> Self {
+        let mut params = Self { list: Vec::new(), dtype, compute: dtype };
+        params.push_decoder(config, config.vocab + 1, ffn_hidden(config, time), store);
+        // At the end, so that all other weights begin with the bits of a model that is told nothing.
+        if let Some(time) = time {
+            params.push_modulation(config, time, store);
+        }
+        params
+    }
+
+    /// The decoder's, with `ids` rows of the embedding and `f` hidden numbers in the feed-forward part.
+    fn push_decoder(&mut self, config: &ModelConfig, ids: usize, f: usize, store: &mut Store) {
+        let d = config.dim;
+        self.matrix(store, "tok_embeddings", d, &[("tok_embeddings.weight", ids)], embedding_std(d));
         let (std, out_std) = (matrix_std(d), onto_residual_std(d, config));
         for l in 0..config.layers {
             let p = |name: &str| format!("layers.{l}.{name}");
             let w = |name: &str| format!("layers.{l}.{name}.weight");
-            params.gain(store, &w("attention_norm"), d);
+            self.gain(store, &w("attention_norm"), d);
             let (q, k, v) = (w("attention.wq"), w("attention.wk"), w("attention.wv"));
-            params.matrix(store, &p("attention.wqkv"), d, &[(&q, d), (&k, d), (&v, d)], std);
-            params.matrix(store, &p("attention.wo"), d, &[(&w("attention.wo"), d)], out_std);
+            self.matrix(store, &p("attention.wqkv"), d, &[(&q, d), (&k, d), (&v, d)], std);
+            self.matrix(store, &p("attention.wo"), d, &[(&w("attention.wo"), d)], out_std);
             if config.kind.reads_latents() {
-                params.gain(store, &w("cross_attention_norm"), d);
-                params.matrix(store, &p("cross_attention.wq"), d, &[(&w("cross_attention.wq"), d)], std);
+                self.gain(store, &w("cross_attention_norm"), d);
+                self.matrix(store, &p("cross_attention.wq"), d, &[(&w("cross_attention.wq"), d)], std);
                 let (k, v) = (w("cross_attention.wk"), w("cross_attention.wv"));
-                params.matrix(store, &p("cross_attention.wkv"), d, &[(&k, d), (&v, d)], std);
-                params.matrix(store, &p("cross_attention.wo"), d, &[(&w("cross_attention.wo"), d)], out_std);
+                self.matrix(store, &p("cross_attention.wkv"), d, &[(&k, d), (&v, d)], std);
+                self.matrix(store, &p("cross_attention.wo"), d, &[(&w("cross_attention.wo"), d)], out_std);
             }
-            params.gain(store, &w("ffn_norm"), d);
+            self.gain(store, &w("ffn_norm"), d);
             let (w1, w3) = (w("feed_forward.w1"), w("feed_forward.w3"));
-            params.matrix(store, &p("feed_forward.w13"), d, &[(&w1, f), (&w3, f)], std);
-            params.matrix(store, &p("feed_forward.w2"), f, &[(&w("feed_forward.w2"), d)], onto_residual_std(f, config));
+            self.matrix(store, &p("feed_forward.w13"), d, &[(&w1, f), (&w3, f)], std);
+            self.matrix(store, &p("feed_forward.w2"), f, &[(&w("feed_forward.w2"), d)], onto_residual_std(f, config));
         }
-        params.gain(store, "norm.weight", d);
-        // At the end, so that all other weights begin with the bits of a model that infers its latents.
-        if config.kind == ModelKind::ArLatent {
-            params.matrix(store, LATENTS, d, &[(LATENTS, config.latent_count())], 1.0);
+        self.gain(store, "norm.weight", d);
+    }
+
+    /// The map from the time to c [B, C], and those from c to shifts, scales and gates. These begin as zeros, so that at first every
+    /// layer is the identity (Peebles and Xie, arXiv 2212.09748).
+    fn push_modulation(&mut self, config: &ModelConfig, time: TimeEmbedding, store: &mut Store) {
+        let TimeEmbedding { frequencies, width } = time;
+        let mut linear = |name: &str, outputs, inputs, init| {
+            let (weight, bias) = (format!("{name}.weight"), format!("{name}.bias"));
+            self.push(store, &weight, &[outputs, inputs], &[(&weight, outputs)], init);
+            self.push(store, &bias, &[outputs], &[(&bias, outputs)], Init::Constant(0.0));
+        };
+        linear("time_embedding.w1", width, frequencies, Init::Normal(TIME_STD));
+        linear("time_embedding.w2", width, width, Init::Normal(TIME_STD));
+        for l in 0..config.layers {
+            linear(&format!("layers.{l}.modulation"), 6 * config.dim, width, Init::Constant(0.0));
         }
-        params
+        linear("final_modulation", 2 * config.dim, width, Init::Constant(0.0));
     }
 
     /// GPT-2's: learned positions, and a bias for every product and norm.
@@ -164,8 +202,8 @@ impl Params {
     }
 
     /// Initial values under `seed`. Standard deviations follow the width: 1/√inputs for matrices, this by 1/√(2L) for those
-    /// that write into the residual stream, 2/√d for the embedding, half of it for learned positions, 1 for learned
-    /// latents; gains one, biases zero.
+    /// that write into the residual stream, 2/√d for the embedding, half of it for learned positions, 1 for learned latents,
+    /// 0.02 for the map from the time; gains one, biases and modulations zero.
     pub fn init(&self, store: &mut Store, seed: u64) {
         let mut site = SITE;
         for p in &self.list {
