@@ -10,11 +10,11 @@ use std::path::{Path, PathBuf};
 /// Check this build on this machine: every op against its f64 reference and central differences
 ///
 /// If there is a GPU, also checks every op and update on it, in f32 and bf16, against the CPU in f64. Then it compares
-/// the whole model, its gradients and both learning steps with golden numbers from an independent implementation: the
-/// embedded ones, or those of --golden. The exit code is 1 if anything exceeds its tolerance.
+/// the whole model, its gradients and both learning steps, and the network of masked diffusion with golden numbers from an
+/// independent implementation: the embedded ones, or those of --golden. The exit code is 1 if anything exceeds its tolerance.
 #[derive(clap::Args)]
 pub struct Args {
-    /// safetensors file of golden numbers, with the model's sizes in its metadata [default: the embedded one]
+    /// safetensors file of golden numbers, with the model's sizes in its metadata [default: the embedded ones]
     #[arg(long, value_name = "FILE")]
     golden: Option<PathBuf>,
 }

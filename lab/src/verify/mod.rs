@@ -2,6 +2,7 @@
 //! file.
 
 mod cases;
+mod denoiser;
 mod golden;
 mod ops;
 mod updates;
